@@ -1,0 +1,132 @@
+//! The Cinder database: one session trait, three engines.
+//!
+//! A [`Session`] runs the statements of `sql/` and nothing else. It knows no table of Cinder's; what the rows mean is
+//! said in [`crate::scan`]. May use `domain` and `config`, never `plan`, `apply`, `audit`, `report` or `cli`.
+
+mod error;
+pub mod statements;
+
+use std::ops::ControlFlow;
+
+pub use error::{DbError, DbErrorKind};
+pub use statements::Statement;
+
+use crate::domain::Value;
+
+/// How many ids a statement with a list of ids takes at most; MySQL's statements have exactly so many placeholders,
+/// and a shorter list is padded with its last id.
+pub const ID_BATCH: usize = 200;
+
+/// The server behind a session, as it calls itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Engine {
+    /// A SQLite file.
+    Sqlite,
+    /// Oracle's MySQL, Percona Server.
+    Mysql,
+    /// MariaDB, alone or in a Galera cluster.
+    Mariadb,
+    /// PostgreSQL.
+    Postgresql,
+}
+
+impl Engine {
+    /// The name in JSON: `sqlite`, `mysql`, `mariadb` or `postgresql`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sqlite => "sqlite",
+            Self::Mysql => "mysql",
+            Self::Mariadb => "mariadb",
+            Self::Postgresql => "postgresql",
+        }
+    }
+}
+
+/// A parameter of a statement, in the order of its placeholders.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Param {
+    /// One value for one placeholder.
+    One(Value),
+    /// A list of ids for one place in the statement: at least one and at most [`ID_BATCH`].
+    Ids(Vec<String>),
+}
+
+impl<T: Into<Value>> From<T> for Param {
+    fn from(value: T) -> Self {
+        Self::One(value.into())
+    }
+}
+
+/// What a transaction may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// One consistent snapshot that the database itself holds read-only.
+    ReadOnly,
+    /// Read and write; on SQLite the write lock is taken at once (`BEGIN IMMEDIATE`).
+    Write,
+}
+
+/// How a COMMIT ended. There is no third answer to guess: what is not known is said to be unknown.
+#[derive(Debug)]
+pub enum CommitOutcome {
+    /// The server said that the transaction is committed.
+    Committed,
+    /// The server said that it is not, or it was certainly not; nothing was written.
+    NotCommitted(DbError),
+    /// The answer was lost. Only reading again can tell.
+    Unknown(DbError),
+}
+
+/// What is known about the server once a session is set up.
+#[derive(Debug, Clone)]
+pub struct ServerInfo {
+    /// Which server it is.
+    pub engine: Engine,
+    /// Its version as it states it.
+    pub version: String,
+    /// Which database this is, so that a plan is not applied to another: see each engine for how it is made.
+    pub identity: String,
+    /// The user of this session as the server sees it; `None` on SQLite.
+    pub user: Option<String>,
+    /// A Galera node (`wsrep_on`), whose reads wait for the cluster.
+    pub galera: bool,
+    /// Whether the server refuses writes as it stands (a replica, `read_only`, a standby, a read-only file).
+    pub read_only: bool,
+}
+
+/// Receives the rows of a query one at a time; `Break` ends the query early.
+pub type RowSink<'a> = &'a mut dyn FnMut(&[Value]) -> ControlFlow<()>;
+
+/// One connection in a known and checked state.
+///
+/// After an error that [`DbError::is_fatal`] reports, the session is of no further use: every call returns that error.
+/// A new one has to be opened.
+pub trait Session: Send {
+    /// What is known about the server.
+    fn server(&self) -> &ServerInfo;
+
+    /// Runs a SELECT and hands over each row as it arrives; memory does not grow with the number of rows.
+    fn query(&mut self, statement: &Statement, params: &[Param], row: RowSink<'_>) -> Result<(), DbError>;
+
+    /// Runs an UPDATE; gives the number of rows *matched*, whether or not their values changed.
+    fn execute(&mut self, statement: &Statement, params: &[Param]) -> Result<u64, DbError>;
+
+    /// Begins a transaction.
+    fn begin(&mut self, access: Access) -> Result<(), DbError>;
+
+    /// Commits. A transaction that failed before is rolled back and reported as not committed.
+    fn commit(&mut self) -> CommitOutcome;
+
+    /// Rolls back. On an error the connection is closed, which rolls back too.
+    fn rollback(&mut self) -> Result<(), DbError>;
+
+    /// Collects all rows of a query that is known to return few.
+    fn rows(&mut self, statement: &Statement, params: &[Param]) -> Result<Vec<Vec<Value>>, DbError> {
+        let mut rows = Vec::new();
+        self.query(statement, params, &mut |row| {
+            rows.push(row.to_vec());
+            ControlFlow::Continue(())
+        })?;
+        Ok(rows)
+    }
+}

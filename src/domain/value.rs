@@ -1,0 +1,61 @@
+//! One cell of a row, as the program compares, records and writes it.
+
+use serde::{Deserialize, Serialize};
+
+/// A column's value in the one form that all three engines share.
+///
+/// Times travel as text in the engine's own spelling (naive UTC, for example `2026-11-22 18:46:33` or, with
+/// microseconds, `2026-11-22 18:46:33.000001`), so that a guard compares exactly what was read. Booleans travel as
+/// the integers 0 and 1.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Value {
+    /// SQL NULL.
+    Null,
+    /// An integer column, or a boolean as 0 or 1.
+    Integer(i64),
+    /// A character column, or a time.
+    Text(String),
+}
+
+impl Value {
+    /// The text, where this is one.
+    pub fn as_text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) => Some(text),
+            Self::Null | Self::Integer(_) => None,
+        }
+    }
+
+    /// The integer, where this is one.
+    pub fn as_integer(&self) -> Option<i64> {
+        match self {
+            Self::Integer(number) => Some(*number),
+            Self::Null | Self::Text(_) => None,
+        }
+    }
+}
+
+impl From<&str> for Value {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+}
+
+impl From<String> for Value {
+    fn from(text: String) -> Self {
+        Self::Text(text)
+    }
+}
+
+impl From<i64> for Value {
+    fn from(number: i64) -> Self {
+        Self::Integer(number)
+    }
+}
+
+impl<T: Into<Value>> From<Option<T>> for Value {
+    fn from(value: Option<T>) -> Self {
+        value.map_or(Self::Null, Into::into)
+    }
+}

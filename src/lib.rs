@@ -1,0 +1,6 @@
+//! Finds OpenStack Cinder backups that hang, says why, and repairs them in the database.
+
+#![forbid(unsafe_code)]
+
+pub mod db;
+pub mod domain;
