@@ -2,5 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod audit;
 pub mod db;
 pub mod domain;
+pub mod report;

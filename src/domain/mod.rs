@@ -1,5 +1,23 @@
-//! What is known about backups, and what follows from it: pure, with no clock, file, network or environment.
+//! What is known about backups, and what follows from it.
+//!
+//! Pure: no clock, file, network or environment, so that every rule can be tested in microseconds. The way through it:
+//! [`rows`] as read from the database, [`Situation`] and [`Policy`] around them, [`decide`] from a case to a
+//! [`Finding`], and [`transitions`], the table of changes that the program may make at all.
 
+pub mod decide;
+mod finding;
+mod outcome;
+mod policy;
+pub mod rows;
+mod services;
+pub mod status;
+pub mod time;
+pub mod transitions;
 mod value;
 
+pub use finding::{Change, Evidence, Finding, FindingKind, Need, Proposal, Verdict};
+pub use outcome::{Outcome, Tally, UnitResult};
+pub use policy::{AssumeDead, Policy, Situation, Thresholds};
+pub use rows::{Attachment, Backup, ColumnSet, Image, Moved, Snapshot, Table, Volume};
+pub use services::{Heartbeat, ServiceRow, Services};
 pub use value::Value;

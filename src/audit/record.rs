@@ -1,0 +1,183 @@
+//! What an audit log holds: one JSON object a line, each with the hash of the line before.
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::{Change, Evidence, FindingKind, Image, Moved, Outcome, Policy, Tally};
+
+/// The schema's name in every line.
+pub const SCHEMA: &str = "cinder-backup-repair/audit";
+/// The version that this program writes.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// One line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// Always [`SCHEMA`].
+    pub schema: String,
+    /// Always [`SCHEMA_VERSION`].
+    pub schema_version: u32,
+    /// Its place in the file, from 1.
+    pub seq: u64,
+    /// SHA-256 of the line before, without its line feed, in hex; 64 zeros in the first.
+    pub previous: String,
+    /// When it was written, by this host's clock, RFC 3339 in UTC.
+    pub at: String,
+    /// The run that it belongs to.
+    pub run: String,
+    /// What happened.
+    #[serde(flatten)]
+    pub event: Event,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum Event {
+    /// A run begins.
+    Begin(Box<Begin>),
+    /// A unit is about to be changed; on disk before its transaction begins.
+    Intent(Box<Intent>),
+    /// How a unit ended; written after its transaction ended.
+    Outcome(Box<UnitOutcome>),
+    /// A run ends.
+    End {
+        /// How many units ended how.
+        summary: Tally,
+        /// The signal or fault that ended it early.
+        interrupted: Option<String>,
+    },
+    /// An intent without an outcome (the run was killed, or its COMMIT's answer was lost) was settled later by reading the rows.
+    Settled(Box<Settled>),
+    /// The line before was cut off in the middle of being written.
+    Torn {
+        /// Its length in bytes.
+        bytes: u64,
+        /// Its SHA-256 in hex.
+        sha256: String,
+    },
+}
+
+/// Who runs the program, and where.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Who {
+    /// The effective user id.
+    pub uid: u32,
+    /// Its name.
+    pub user: Option<String>,
+    /// The user who logged in (`/proc/self/loginuid`), which survives `su` and `sudo`.
+    pub login_user: Option<String>,
+    /// `SUDO_USER`.
+    pub sudo_user: Option<String>,
+    /// The user of the database session, as the server sees it.
+    pub database_user: Option<String>,
+    /// This host's name.
+    pub host: String,
+    /// This process.
+    pub pid: u32,
+}
+
+/// The database that a run changes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatabaseRef {
+    /// `sqlite`, `mysql`, `mariadb` or `postgresql`.
+    pub engine: String,
+    /// The server's version.
+    pub version: String,
+    /// The range of Cinder releases.
+    pub release: String,
+    /// Which database it is.
+    pub identity: String,
+    /// Where it was reached, without the password.
+    pub location: String,
+}
+
+/// A run begins.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Begin {
+    /// `apply`, `repair` or `undo`.
+    pub command: String,
+    /// Name and version of the program.
+    pub program: String,
+    /// The plan's id.
+    pub plan: String,
+    /// The plan's digest.
+    pub plan_sha256: String,
+    /// The run that this one undoes.
+    pub undoes: Option<String>,
+    /// Who.
+    pub who: Who,
+    /// Where.
+    pub database: DatabaseRef,
+    /// `--reason`.
+    pub reason: Option<String>,
+    /// `--ticket`.
+    pub ticket: Option<String>,
+    /// What was asked for, safety flags among it.
+    pub policy: Policy,
+    /// How many units the plan has.
+    pub units: usize,
+}
+
+/// A statement as it will be run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatementText {
+    /// Its file in `sql/`, without folder and ending.
+    pub name: String,
+    /// Its text with the values in place.
+    pub sql: String,
+}
+
+/// A unit is about to be changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Intent {
+    /// Its number in the plan, from 1.
+    pub unit: usize,
+    /// What its main row is.
+    pub kind: FindingKind,
+    /// The main row's id.
+    pub id: String,
+    /// Its name.
+    pub name: Option<String>,
+    /// Why it is changed.
+    pub evidence: Vec<Evidence>,
+    /// The rows as the plan saw them.
+    pub before: Vec<Image>,
+    /// What is to be changed.
+    pub changes: Vec<Change>,
+    /// How.
+    pub statements: Vec<StatementText>,
+}
+
+/// How a unit ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnitOutcome {
+    /// Its number in the plan.
+    pub unit: usize,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Why.
+    pub reason: Option<String>,
+    /// The columns that were not as the plan saw them.
+    pub moved: Vec<Moved>,
+    /// The changed rows as they were just before, where they were read again under lock.
+    pub before: Vec<Image>,
+    /// What was changed; differs from the intent's only in counters that the same run had moved already.
+    pub changes: Vec<Change>,
+    /// The changed rows afterwards, as read in the same transaction.
+    pub after: Vec<Image>,
+}
+
+/// An open intent was settled.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settled {
+    /// The unit's number in the run that this record names.
+    pub unit: usize,
+    /// What reading the rows showed: applied, failed (nothing was written) or unknown.
+    pub outcome: Outcome,
+    /// How that was seen.
+    pub reason: String,
+    /// The rows as found.
+    pub found: Vec<Image>,
+    /// Who settled it.
+    pub who: Who,
+}

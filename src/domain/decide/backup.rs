@@ -1,0 +1,293 @@
+//! What becomes of a pending backup and of the rows that must change with it.
+
+use crate::domain::status::{
+    AVAILABLE, BACKING_UP, CREATING, DELETING, ERROR, ERROR_DELETING, ERROR_RESTORING, NO_VOLUME, RESTORING, RESTORING_BACKUP,
+};
+use crate::domain::{
+    Attachment, Backup, Change, Evidence, Finding, FindingKind, Need, Policy, Proposal, Situation, Snapshot, Verdict, Volume,
+};
+
+use super::verdict::{Judgement, judge_backup};
+use super::{Children, Peer, change, shell_word, volume};
+
+/// `backups.fail_reason` holds so many characters.
+const FAIL_REASON_MAX: usize = 255;
+
+/// Everything that the decision over one backup rests on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackupCase {
+    /// The backup.
+    pub backup: Backup,
+    /// Its volume, where that still exists.
+    pub volume: Option<Volume>,
+    /// The volume that it is restored to, where that still exists.
+    pub destination: Option<Volume>,
+    /// The snapshot that it is a backup of, where that still exists.
+    pub snapshot: Option<Snapshot>,
+    /// Its parent, where that still exists.
+    pub parent: Option<Backup>,
+    /// The other live children of its parent.
+    pub siblings: Children,
+    /// The attachments of its volume.
+    pub attachments: Vec<Attachment>,
+    /// Other active backups.
+    pub peers: Vec<Peer>,
+    /// Its volume is named in some `temp_volume_id`.
+    pub volume_is_temporary: bool,
+}
+
+enum Aim {
+    To(&'static str),
+    Nothing,
+    Refused(String),
+}
+
+/// Decides over one backup whose status is pending, broken, or was asked for.
+pub fn backup(case: &BackupCase, situation: &Situation, policy: &Policy) -> Finding {
+    let backup = &case.backup;
+    let Judgement { verdict, evidence, since, age_seconds, cause } = judge_backup(backup, situation, policy);
+    let mut finding = Finding {
+        kind: FindingKind::Backup,
+        id: backup.id.clone(),
+        name: backup.display_name.clone(),
+        status: backup.status.clone(),
+        host: backup.host.clone(),
+        service: backup.service.clone(),
+        project_id: backup.project_id.clone(),
+        volume_id: backup.volume_id.clone(),
+        since,
+        age_seconds,
+        verdict,
+        evidence,
+        proposal: None,
+        refusal: None,
+        follow_up: Vec::new(),
+    };
+    if !matches!(verdict, Verdict::Stuck | Verdict::Uncertain) {
+        return finding;
+    }
+    match aim(backup, policy) {
+        Aim::Nothing => {}
+        Aim::Refused(reason) => finding.refusal = Some(reason),
+        Aim::To(status) => propose(&mut finding, case, situation, policy, status, &cause),
+    }
+    finding
+}
+
+/// The status that the backup should end in.
+fn aim(backup: &Backup, policy: &Policy) -> Aim {
+    let to = policy.to.as_deref();
+    match (backup.status.as_deref(), to) {
+        (Some(CREATING), Some(AVAILABLE)) | (Some(ERROR), _) => unverified(backup, policy),
+        (Some(RESTORING), Some(ERROR)) => Aim::To(ERROR),
+        (Some(RESTORING), _) => Aim::To(AVAILABLE),
+        (Some(DELETING | ERROR_DELETING), Some(AVAILABLE)) => Aim::Refused(
+            "a backup that was being deleted cannot become available: part of its data may be gone; leave out --to available".to_owned(),
+        ),
+        (None, Some(AVAILABLE)) => Aim::Refused(
+            "a backup whose status is NULL cannot become available: what happened to it is unknown; leave out --to available".to_owned(),
+        ),
+        (Some(CREATING | DELETING | ERROR_DELETING) | None, _) => Aim::To(ERROR),
+        _ => Aim::Nothing,
+    }
+}
+
+/// `available` without a look at the data: only on the named flag, and never where the row itself says that it would be of no use.
+fn unverified(backup: &Backup, policy: &Policy) -> Aim {
+    if policy.to.as_deref() != Some(AVAILABLE) {
+        return Aim::Nothing;
+    }
+    if backup.size.is_none() || backup.volume_id.as_deref() == Some(NO_VOLUME) {
+        return Aim::Refused("an import that never finished cannot become available: its volume and its size are not known".to_owned());
+    }
+    let Some(service) = backup.service.as_deref().filter(|service| !service.is_empty()) else {
+        return Aim::Refused("it cannot become available: no driver ever took it up, so it has no data".to_owned());
+    };
+    if service.contains("ceph") && backup.service_metadata.is_none() {
+        return Aim::Refused(
+            "a Ceph backup without service_metadata cannot become available unchecked: its base image is not on record".to_owned(),
+        );
+    }
+    if !policy.allow_unverified {
+        return Aim::Refused(
+            "its data was not verified on the storage, and only that earns available; --allow-unverified overrides this, at your risk"
+                .to_owned(),
+        );
+    }
+    Aim::To(AVAILABLE)
+}
+
+fn propose(finding: &mut Finding, case: &BackupCase, situation: &Situation, policy: &Policy, to: &'static str, cause: &str) {
+    let backup = &case.backup;
+    let image = backup.image(situation.columns);
+    let mut changes = Vec::new();
+    let mut needs = Vec::new();
+    change(&mut changes, &image, "status", to);
+    if to == ERROR {
+        change(&mut changes, &image, "fail_reason", fail_reason(backup, cause));
+    }
+    match backup.status.as_deref() {
+        Some(CREATING) => {
+            needs.push(Need::StorageCheck);
+            release_volume(finding, &mut changes, case, situation);
+            release_snapshot(finding, &mut changes, case);
+        }
+        Some(ERROR) => needs.push(Need::StorageCheck),
+        Some(RESTORING) => spoil_destination(finding, &mut changes, case, situation),
+        _ => {}
+    }
+    if to == AVAILABLE && backup.status.as_deref() != Some(RESTORING) {
+        count_in(&mut changes, case, situation);
+        debug_assert!(policy.allow_unverified);
+        finding.evidence.push(Evidence::new("unverified", "nobody looked at its data: --allow-unverified was given"));
+    }
+    // The order in which rows are locked: table, then id. The sort is stable, so a row's columns keep their order.
+    changes.sort_by(|a, b| (a.table, &a.id).cmp(&(b.table, &b.id)));
+    follow_up(finding, backup, to);
+    finding.proposal = Some(Proposal { status: Some(to.to_owned()), needs, changes });
+}
+
+fn fail_reason(backup: &Backup, cause: &str) -> String {
+    let was = backup.status.as_deref().unwrap_or("NULL");
+    let data = if was == CREATING { "; its data was not checked" } else { "" };
+    let cause = if cause.is_empty() { "" } else { cause };
+    let text = format!("cinder-backup-repair: left in {was}: {cause}{data}");
+    text.chars().take(FAIL_REASON_MAX).collect()
+}
+
+fn release_volume(finding: &mut Finding, changes: &mut Vec<Change>, case: &BackupCase, situation: &Situation) {
+    let backup = &case.backup;
+    let Some(volume_id) = backup.volume_id.as_deref().filter(|id| *id != NO_VOLUME) else {
+        return;
+    };
+    // The backup of a snapshot holds the snapshot; its volume was never touched.
+    if backup.snapshot_id.is_some() {
+        return;
+    }
+    let Some(volume) = &case.volume else {
+        finding.evidence.push(Evidence::new("volume-gone", format!("volume {volume_id} does not exist any more")));
+        return;
+    };
+    if volume.status.as_deref() != Some(BACKING_UP) {
+        let status = volume.status.as_deref().unwrap_or("NULL");
+        finding.evidence.push(Evidence::new("volume-moved-on", format!("volume {volume_id} is {status} already and stays so")));
+        return;
+    }
+    if case.volume_is_temporary {
+        let text = format!("volume {volume_id} was made for a backup alone (temp_volume_id) and is not set free");
+        finding.evidence.push(Evidence::new("volume-temporary", text));
+        return;
+    }
+    let needs_volume = |peer: &&Peer| {
+        !peer.released
+            && peer.status.as_deref() == Some(CREATING)
+            && peer.snapshot_id.is_none()
+            && peer.volume_id.as_deref() == Some(volume_id)
+    };
+    if let Some(peer) = case.peers.iter().find(needs_volume) {
+        let text = format!("volume {volume_id} stays backing-up: backup {} is being made of it too", peer.id);
+        finding.evidence.push(Evidence::new("volume-held", text));
+        return;
+    }
+    let (to, why) = volume::before_backup(volume, &case.attachments, backup.host.as_deref(), situation);
+    finding.evidence.extend(why);
+    change(changes, &volume.image(situation.columns), "status", to);
+    for attachment in case.attachments.iter().filter(|attachment| attachment.is_of_backup_host(backup.host.as_deref())) {
+        finding.evidence.push(leftover_attachment(attachment));
+        finding.follow_up.push(detach(attachment));
+    }
+}
+
+pub(super) fn leftover_attachment(attachment: &Attachment) -> Evidence {
+    let host = attachment.attached_host.as_deref().unwrap_or("?");
+    let text = format!("attachment {} of the backup host {host} to volume {} is left over", attachment.id, attachment.volume_id);
+    Evidence::new("attachment-leftover", text)
+}
+
+pub(super) fn detach(attachment: &Attachment) -> String {
+    format!("openstack --os-volume-api-version 3.27 volume attachment delete {}", shell_word(&attachment.id))
+}
+
+fn release_snapshot(finding: &mut Finding, changes: &mut Vec<Change>, case: &BackupCase) {
+    let Some(snapshot_id) = case.backup.snapshot_id.as_deref() else {
+        return;
+    };
+    let Some(snapshot) = &case.snapshot else {
+        finding.evidence.push(Evidence::new("snapshot-gone", format!("snapshot {snapshot_id} does not exist any more")));
+        return;
+    };
+    if snapshot.status.as_deref() != Some(BACKING_UP) {
+        let status = snapshot.status.as_deref().unwrap_or("NULL");
+        finding.evidence.push(Evidence::new("snapshot-moved-on", format!("snapshot {snapshot_id} is {status} already and stays so")));
+        return;
+    }
+    let needs_snapshot =
+        |peer: &&Peer| !peer.released && peer.status.as_deref() == Some(CREATING) && peer.snapshot_id.as_deref() == Some(snapshot_id);
+    if let Some(peer) = case.peers.iter().find(needs_snapshot) {
+        let text = format!("snapshot {snapshot_id} stays backing-up: backup {} is being made of it too", peer.id);
+        finding.evidence.push(Evidence::new("snapshot-held", text));
+        return;
+    }
+    change(changes, &snapshot.image(), "status", AVAILABLE);
+}
+
+/// The volume that was being written to holds neither its old content nor the backup's.
+fn spoil_destination(finding: &mut Finding, changes: &mut Vec<Change>, case: &BackupCase, situation: &Situation) {
+    let Some(volume_id) = case.backup.restore_volume_id.as_deref() else {
+        finding.evidence.push(Evidence::new("destination-unknown", "which volume it was restored to is not on record"));
+        return;
+    };
+    let Some(volume) = &case.destination else {
+        finding
+            .evidence
+            .push(Evidence::new("destination-gone", format!("the volume {volume_id} that it was restored to does not exist any more")));
+        return;
+    };
+    let to = match volume.status.as_deref() {
+        Some(RESTORING_BACKUP) => ERROR_RESTORING,
+        Some(CREATING) => ERROR,
+        status => {
+            let text = format!("the volume {volume_id} that it was restored to is {} already and stays so", status.unwrap_or("NULL"));
+            finding.evidence.push(Evidence::new("destination-moved-on", text));
+            return;
+        }
+    };
+    let needs_volume =
+        |peer: &&Peer| !peer.released && peer.status.as_deref() == Some(RESTORING) && peer.restore_volume_id.as_deref() == Some(volume_id);
+    if let Some(peer) = case.peers.iter().find(needs_volume) {
+        let text = format!("volume {volume_id} stays as it is: backup {} is being restored to it too", peer.id);
+        finding.evidence.push(Evidence::new("destination-held", text));
+        return;
+    }
+    change(changes, &volume.image(situation.columns), "status", to);
+    finding.follow_up.push(format!("openstack volume delete {}", shell_word(volume_id)));
+}
+
+/// A backup that becomes available counts in its parent from then on.
+fn count_in(changes: &mut Vec<Change>, case: &BackupCase, situation: &Situation) {
+    let Some(parent) = &case.parent else {
+        return;
+    };
+    let mut children = case.siblings;
+    children.add(Some(AVAILABLE));
+    let recorded = parent.num_dependent_backups.unwrap_or(0);
+    let right = children.nearest(recorded);
+    if right != recorded {
+        change(changes, &parent.image(situation.columns), "num_dependent_backups", right);
+    }
+}
+
+fn follow_up(finding: &mut Finding, backup: &Backup, to: &str) {
+    if to == ERROR {
+        finding.follow_up.push(format!("openstack volume backup delete {}", shell_word(&backup.id)));
+    }
+    for (what, id) in [("volume", &backup.temp_volume_id), ("snapshot", &backup.temp_snapshot_id)] {
+        let Some(id) = id else { continue };
+        let text = format!(
+            "temporary {what} {id} is left over; cinder-backup removes it at its next start on the host, as the backup is in error"
+        );
+        finding.evidence.push(Evidence::new("temporary-leftover", text));
+        let command = if what == "volume" { "openstack volume delete --force" } else { "openstack volume snapshot delete --force" };
+        finding.follow_up.push(format!("{command} {}", shell_word(id)));
+    }
+}

@@ -1,0 +1,143 @@
+//! Chains of incremental backups: the counter of dependents, and parents that are gone.
+
+use crate::domain::status::{AVAILABLE, CREATING, ERROR, RESTORING};
+use crate::domain::{Backup, Evidence, Finding, FindingKind, Policy, Proposal, Situation, Verdict};
+
+use super::{change, shell_word};
+
+/// How many live children a backup has, by whether Cinder counted them.
+///
+/// Cinder adds one when a child becomes `available` and takes one off when a child is deleted, whether or not it
+/// was ever counted. So a child in `error` or `deleting` may or may not be in the number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Children {
+    /// In `available` or `restoring`: certainly counted.
+    pub certain: i64,
+    /// In any other status but `creating`: perhaps counted.
+    pub possible: i64,
+}
+
+impl Children {
+    /// Takes one child's status into account.
+    pub fn add(&mut self, status: Option<&str>) {
+        match status {
+            Some(AVAILABLE | RESTORING) => self.certain += 1,
+            Some(CREATING) => {}
+            _ => self.possible += 1,
+        }
+    }
+
+    /// Takes one child's status out again.
+    pub fn remove(&mut self, status: Option<&str>) {
+        match status {
+            Some(AVAILABLE | RESTORING) => self.certain -= 1,
+            Some(CREATING) => {}
+            _ => self.possible -= 1,
+        }
+    }
+
+    /// The number nearest to `recorded` that can be right.
+    pub fn nearest(self, recorded: i64) -> i64 {
+        let least = self.certain.max(0);
+        recorded.clamp(least, least.saturating_add(self.possible.max(0)))
+    }
+}
+
+/// A backup with children, and how many.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CounterCase {
+    /// The parent.
+    pub backup: Backup,
+    /// Its live children.
+    pub children: Children,
+    /// Another finding changes this row, so that the counter has to wait for the next run.
+    pub occupied: bool,
+}
+
+/// A wrong `num_dependent_backups`; `None` where it can be right.
+pub fn counter(case: &CounterCase, situation: &Situation, policy: &Policy) -> Option<Finding> {
+    let recorded = case.backup.num_dependent_backups.unwrap_or(0);
+    let right = case.children.nearest(recorded);
+    if right == recorded {
+        return None;
+    }
+    let effect = if recorded == 0 { "Cinder would let it be deleted under them" } else { "Cinder refuses to delete it" };
+    let text = format!("num_dependent_backups is {recorded}, but {right} live backups rest on it; {effect}");
+    let mut finding = inconsistent(&case.backup, Evidence::new("counter-wrong", text));
+    if case.occupied {
+        let text = "this row is to be repaired for another reason first; scan again afterwards".to_owned();
+        finding.evidence.push(Evidence::new("counter-later", text));
+    } else if policy.fix_counters {
+        let mut changes = Vec::new();
+        change(&mut changes, &case.backup.image(situation.columns), "num_dependent_backups", right);
+        finding.proposal = Some(Proposal { status: case.backup.status.clone(), needs: Vec::new(), changes });
+    } else {
+        finding.follow_up.push(format!("cinder-backup-repair repair --fix-counters {}", shell_word(&case.backup.id)));
+    }
+    Some(finding)
+}
+
+/// A backup whose parent is gone or in error: it cannot be restored, whatever its own status says.
+pub fn broken_chain(backup: &Backup, parent_id: &str, parent: Option<&Backup>) -> Option<Finding> {
+    let text = match parent {
+        None => format!("it is an increment on backup {parent_id}, which does not exist any more: it cannot be restored"),
+        Some(parent) if parent.status.as_deref() == Some(ERROR) => {
+            format!("it is an increment on backup {parent_id}, which is in error: it may not be restorable")
+        }
+        Some(_) => return None,
+    };
+    let code = if parent.is_none() { "parent-missing" } else { "parent-in-error" };
+    let mut finding = inconsistent(backup, Evidence::new(code, text));
+    if parent.is_none() {
+        finding.follow_up.push(format!(
+            "openstack volume backup create --force --name NAME {}",
+            shell_word(backup.volume_id.as_deref().unwrap_or("VOLUME"))
+        ));
+    }
+    Some(finding)
+}
+
+pub(super) fn inconsistent(backup: &Backup, evidence: Evidence) -> Finding {
+    Finding {
+        kind: FindingKind::Backup,
+        id: backup.id.clone(),
+        name: backup.display_name.clone(),
+        status: backup.status.clone(),
+        host: backup.host.clone(),
+        service: backup.service.clone(),
+        project_id: backup.project_id.clone(),
+        volume_id: backup.volume_id.clone(),
+        since: None,
+        age_seconds: None,
+        verdict: Verdict::Inconsistent,
+        evidence: vec![evidence],
+        proposal: None,
+        refusal: None,
+        follow_up: Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_counter_is_wrong_only_when_it_cannot_be_right() {
+        let children = Children { certain: 2, possible: 1 };
+        let nearest: Vec<i64> = (-1..=5).map(|recorded| children.nearest(recorded)).collect();
+        assert_eq!(nearest, [2, 2, 2, 2, 3, 3, 3]);
+    }
+
+    #[test]
+    fn a_child_being_written_does_not_count() {
+        let mut children = Children::default();
+        for status in [Some("creating"), Some("available"), Some("restoring"), Some("error"), Some("deleting"), None] {
+            children.add(status);
+        }
+        assert_eq!(children, Children { certain: 2, possible: 3 });
+        children.remove(Some("available"));
+        children.remove(None);
+        children.remove(Some("creating"));
+        assert_eq!(children, Children { certain: 1, possible: 2 });
+    }
+}

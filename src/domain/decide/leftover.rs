@@ -1,0 +1,203 @@
+//! Volumes, snapshots, attachments and temporary things that no backup explains.
+//!
+//! They have no host of a cinder-backup: they are judged by their age and by every backup that could explain them.
+
+use crate::domain::status::{AVAILABLE, BACKING_UP, CREATING, ERROR_RESTORING, RESTORING_BACKUP};
+use crate::domain::{Attachment, Backup, Evidence, Finding, FindingKind, Policy, Proposal, Situation, Snapshot, Verdict, Volume};
+
+use super::backup::{detach, leftover_attachment};
+use super::counter::inconsistent;
+use super::{Peer, change, shell_word, verdict, volume as volumes};
+
+/// Everything that the decision over a volume left behind rests on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VolumeCase {
+    /// The volume.
+    pub volume: Volume,
+    /// Its attachments.
+    pub attachments: Vec<Attachment>,
+    /// Active backups that could be the reason for its status.
+    pub explained_by: Vec<Peer>,
+    /// It is named in some `temp_volume_id`.
+    pub is_temporary: bool,
+    /// Hosts of cinder-backup; an attachment that such a host holds for itself is the backup's own.
+    pub backup_hosts: Vec<String>,
+}
+
+/// Everything that the decision over a snapshot left behind rests on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotCase {
+    /// The snapshot.
+    pub snapshot: Snapshot,
+    /// Active backups that could be the reason for its status.
+    pub explained_by: Vec<Peer>,
+}
+
+/// Decides over a volume in `backing-up` or `restoring-backup`; `None` where a backup explains it.
+pub fn volume(case: &VolumeCase, situation: &Situation, policy: &Policy) -> Option<Finding> {
+    let volume = &case.volume;
+    if case.explained_by.iter().any(|peer| !peer.released) {
+        return None;
+    }
+    let (since, age_seconds, recent) = verdict::age(volume.created_at.as_deref(), volume.updated_at.as_deref(), situation, policy);
+    let status = volume.status.as_deref();
+    let mut finding = Finding {
+        kind: FindingKind::Volume,
+        id: volume.id.clone(),
+        name: volume.display_name.clone(),
+        status: volume.status.clone(),
+        host: None,
+        service: None,
+        project_id: volume.project_id.clone(),
+        volume_id: Some(volume.id.clone()),
+        since,
+        age_seconds,
+        verdict: Verdict::Stuck,
+        evidence: Vec::new(),
+        proposal: None,
+        refusal: None,
+        follow_up: Vec::new(),
+    };
+    if case.is_temporary || looks_temporary(volume) {
+        let text = if case.is_temporary {
+            "made for a backup alone (temp_volume_id names it); it is not set free but deleted"
+        } else {
+            "named as Cinder names a volume made for a backup alone, but no backup has it on record; it is not set free"
+        };
+        // While the backup that it was made for is being written, this is as it should be.
+        finding.verdict = Verdict::Inconsistent;
+        finding.evidence.push(Evidence::new("volume-temporary", text));
+        finding.follow_up.push(format!("openstack volume delete --force {}", shell_word(&volume.id)));
+        return Some(finding);
+    }
+    if let Some(recent) = recent {
+        finding.verdict = Verdict::Recent;
+        finding.evidence.push(recent);
+        return Some(finding);
+    }
+    let to = match status {
+        Some(BACKING_UP) => {
+            let held_by = case.attachments.iter().find_map(|attachment| {
+                let host = attachment.attached_host.as_deref()?;
+                case.backup_hosts.iter().find(|known| known.as_str() == host)
+            });
+            let (to, why) = volumes::before_backup(volume, &case.attachments, held_by.map(String::as_str), situation);
+            finding.evidence.push(Evidence::new("no-active-backup", "backing-up, but no backup is being made of it"));
+            finding.evidence.extend(why);
+            to
+        }
+        Some(RESTORING_BACKUP) => {
+            finding.evidence.push(Evidence::new("no-active-backup", "restoring-backup, but no backup is being restored to it"));
+            finding.follow_up.push(format!("openstack volume delete {}", shell_word(&volume.id)));
+            ERROR_RESTORING
+        }
+        _ => {
+            finding.verdict = Verdict::Inconsistent;
+            let status = status.unwrap_or("NULL");
+            finding
+                .evidence
+                .push(Evidence::new("status-unusable", format!("its status is {status}, as a restart of cinder-backup can leave it")));
+            let state = volumes::before_backup(volume, &case.attachments, None, situation).0;
+            finding.follow_up.push(format!("openstack volume set --state {state} {}", shell_word(&volume.id)));
+            return Some(finding);
+        }
+    };
+    let mut changes = Vec::new();
+    change(&mut changes, &volume.image(situation.columns), "status", to);
+    finding.proposal = Some(Proposal { status: Some(to.to_owned()), needs: Vec::new(), changes });
+    Some(finding)
+}
+
+/// `backup-vol-<volume id>` is what Cinder's volume driver calls the clone that it makes for a backup.
+fn looks_temporary(volume: &Volume) -> bool {
+    volume.status.as_deref() == Some(BACKING_UP)
+        && volume.previous_status.is_none()
+        && volume.display_name.as_deref().and_then(|name| name.strip_prefix("backup-vol-")).is_some_and(|rest| rest.len() == 36)
+}
+
+/// Decides over a snapshot in `backing-up`; `None` where a backup explains it.
+pub fn snapshot(case: &SnapshotCase, situation: &Situation, policy: &Policy) -> Option<Finding> {
+    let snapshot = &case.snapshot;
+    if snapshot.status.as_deref() != Some(BACKING_UP) || case.explained_by.iter().any(|peer| !peer.released) {
+        return None;
+    }
+    let (since, age_seconds, recent) = verdict::age(snapshot.created_at.as_deref(), snapshot.updated_at.as_deref(), situation, policy);
+    let mut finding = Finding {
+        kind: FindingKind::Snapshot,
+        id: snapshot.id.clone(),
+        name: snapshot.display_name.clone(),
+        status: snapshot.status.clone(),
+        host: None,
+        service: None,
+        project_id: snapshot.project_id.clone(),
+        volume_id: snapshot.volume_id.clone(),
+        since,
+        age_seconds,
+        verdict: Verdict::Stuck,
+        evidence: vec![Evidence::new("no-active-backup", "backing-up, but no backup is being made of it")],
+        proposal: None,
+        refusal: None,
+        follow_up: Vec::new(),
+    };
+    if let Some(recent) = recent {
+        finding.verdict = Verdict::Recent;
+        finding.evidence.insert(0, recent);
+        return Some(finding);
+    }
+    let mut changes = Vec::new();
+    change(&mut changes, &snapshot.image(), "status", AVAILABLE);
+    finding.proposal = Some(Proposal { status: Some(AVAILABLE.to_owned()), needs: Vec::new(), changes });
+    Some(finding)
+}
+
+/// Temporary things that a backup still names although nothing is being written; `None` while it is pending.
+pub fn temporaries(backup: &Backup) -> Option<Finding> {
+    let status = backup.status.as_deref();
+    if status == Some(CREATING) || (backup.temp_volume_id.is_none() && backup.temp_snapshot_id.is_none()) {
+        return None;
+    }
+    let mut finding: Option<Finding> = None;
+    for (what, id) in [("volume", &backup.temp_volume_id), ("snapshot", &backup.temp_snapshot_id)] {
+        let Some(id) = id else { continue };
+        let text = format!(
+            "temporary {what} {id}, made for this backup alone, is still on record although the backup is {}",
+            status.unwrap_or("NULL")
+        );
+        let evidence = Evidence::new("temporary-leftover", text);
+        let command = if what == "volume" { "openstack volume delete --force" } else { "openstack volume snapshot delete --force" };
+        let command = format!("{command} {}", shell_word(id));
+        match &mut finding {
+            Some(finding) => {
+                finding.evidence.push(evidence);
+                finding.follow_up.push(command);
+            }
+            None => {
+                let mut first = inconsistent(backup, evidence);
+                first.follow_up.push(command);
+                finding = Some(first);
+            }
+        }
+    }
+    finding
+}
+
+/// An attachment that a backup host holds for itself to a volume of which no backup is being made.
+pub fn attachment(attachment: &Attachment) -> Finding {
+    Finding {
+        kind: FindingKind::Volume,
+        id: attachment.volume_id.clone(),
+        name: None,
+        status: None,
+        host: attachment.attached_host.clone(),
+        service: None,
+        project_id: None,
+        volume_id: Some(attachment.volume_id.clone()),
+        since: None,
+        age_seconds: None,
+        verdict: Verdict::Inconsistent,
+        evidence: vec![leftover_attachment(attachment)],
+        proposal: None,
+        refusal: None,
+        follow_up: vec![detach(attachment)],
+    }
+}

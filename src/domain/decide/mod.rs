@@ -1,0 +1,66 @@
+//! From rows and evidence to what should become of them.
+//!
+//! Each function takes one case, everything that the decision rests on, and gives one [`Finding`]. The same functions
+//! run when a plan is made and again, over freshly locked rows, when it is applied.
+
+mod backup;
+mod counter;
+mod leftover;
+mod verdict;
+mod volume;
+
+pub use backup::{BackupCase, backup};
+pub use counter::{Children, CounterCase, broken_chain, counter};
+pub use leftover::{SnapshotCase, VolumeCase, attachment, snapshot, temporaries, volume as left_volume};
+pub use verdict::{Judgement, judge_backup};
+
+use super::{Change, Image, Value};
+
+/// Another backup whose operation may still need the same volume or snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// Its id.
+    pub id: String,
+    /// Its status.
+    pub status: Option<String>,
+    /// Its volume.
+    pub volume_id: Option<String>,
+    /// Its snapshot, if it is a backup of one.
+    pub snapshot_id: Option<String>,
+    /// Where it is restored to.
+    pub restore_volume_id: Option<String>,
+    /// It is stuck itself, and will have been repaired before the row in question is.
+    pub released: bool,
+}
+
+/// Quotes a word for a POSIX shell, so that a hostile id in a suggested command stays one word.
+fn shell_word(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | ':');
+    if !word.is_empty() && !word.starts_with('-') && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    let printable: String = word.chars().filter(|c| !c.is_control()).collect();
+    format!("'{}'", printable.replace('\'', r"'\''"))
+}
+
+/// Adds a change of one column, unless the column has that value already.
+fn change(changes: &mut Vec<Change>, image: &Image, column: &str, to: impl Into<Value>) {
+    let (from, to) = (image.value(column).clone(), to.into());
+    if from != to {
+        changes.push(Change { table: image.table, id: image.id.clone(), column: column.to_owned(), from, to });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hostile_id_stays_one_word() {
+        assert_eq!(shell_word("7b1e-22_a"), "7b1e-22_a");
+        assert_eq!(shell_word("x; rm -rf /"), "'x; rm -rf /'");
+        assert_eq!(shell_word("a'b\x1b[2J"), r"'a'\''b[2J'");
+        assert_eq!(shell_word("--all"), "'--all'");
+        assert_eq!(shell_word(""), "''");
+    }
+}

@@ -1,0 +1,130 @@
+//! Is it stuck? The verdict over a pending backup, from its age and the heartbeat of its host.
+
+use crate::domain::status::{ERROR, ERROR_DELETING, NO_VOLUME};
+use crate::domain::time::{human, parse, rfc3339, seconds_between};
+use crate::domain::{Backup, Evidence, Heartbeat, Policy, Situation, Verdict};
+
+/// A verdict with its reasons.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Judgement {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// The reasons, the decisive one first.
+    pub evidence: Vec<Evidence>,
+    /// The later of `created_at` and `updated_at`, RFC 3339.
+    pub since: Option<String>,
+    /// Seconds since then.
+    pub age_seconds: Option<i64>,
+    /// Why the row is what it is, in words that do not depend on the minute; for `fail_reason`.
+    pub cause: String,
+}
+
+/// Judges a row by its times alone: `None` when it is old enough.
+pub(super) fn age(
+    created_at: Option<&str>,
+    updated_at: Option<&str>,
+    situation: &Situation,
+    policy: &Policy,
+) -> (Option<String>, Option<i64>, Option<Evidence>) {
+    let since = created_at.and_then(parse).max(updated_at.and_then(parse));
+    let Some(since) = since else {
+        return (None, None, None);
+    };
+    let age = seconds_between(since, situation.now);
+    let limit = policy.thresholds.older_than_seconds;
+    let recent = (age < limit).then(|| {
+        let text = if age < 0 {
+            format!("last changed {} in the future by the database's clock", human(-age))
+        } else {
+            format!("last changed {} ago, less than the {} of --older-than", human(age), human(limit))
+        };
+        Evidence::new("recent", text)
+    });
+    (Some(rfc3339(since)), Some(age), recent)
+}
+
+/// Judges a pending backup.
+pub fn judge_backup(backup: &Backup, situation: &Situation, policy: &Policy) -> Judgement {
+    let (since, age_seconds, recent) = age(backup.created_at.as_deref(), backup.updated_at.as_deref(), situation, policy);
+    let mut judgement = Judgement { verdict: Verdict::Stuck, evidence: Vec::new(), since, age_seconds, cause: String::new() };
+    let (verdict, cause, decisive) = by_service(backup, situation, policy);
+    judgement.cause = cause;
+    if let Some(recent) = recent {
+        judgement.verdict = Verdict::Recent;
+        judgement.evidence.push(recent);
+    } else {
+        judgement.verdict = verdict;
+    }
+    judgement.evidence.push(decisive);
+    if judgement.age_seconds.is_none() {
+        judgement.evidence.push(Evidence::new("no-times", "created_at and updated_at are both NULL, so its age is unknown"));
+    }
+    if backup.status.is_none() {
+        judgement.evidence.push(Evidence::new("no-status", "its status is NULL"));
+    }
+    if backup.size.is_none() && backup.volume_id.as_deref() == Some(NO_VOLUME) {
+        judgement.evidence.push(Evidence::new("unfinished-import", "an import that never finished: no volume and no size yet"));
+    }
+    judgement
+}
+
+fn by_service(backup: &Backup, situation: &Situation, policy: &Policy) -> (Verdict, String, Evidence) {
+    let down_time = policy.thresholds.service_down_time_seconds;
+    // The deletion of a row in error_deleting has ended; nobody works on it, whatever beats.
+    if backup.status.as_deref() == Some(ERROR_DELETING) {
+        return stuck("asked", "its deletion failed".to_owned(), "its deletion failed, and it was asked for".to_owned());
+    }
+    let Some(host) = backup.host.as_deref().filter(|host| !host.is_empty()) else {
+        let cause = "it was never scheduled to a host";
+        return stuck("never-scheduled", cause.to_owned(), "never scheduled: it has no host, so no cinder-backup knows of it".to_owned());
+    };
+    let heartbeat = situation.services.heartbeat(host, situation.now, down_time);
+    if policy.assume_dead.covers(host) && heartbeat != Heartbeat::Missing {
+        let says = match heartbeat {
+            Heartbeat::Up { silent } => format!("last beat {} ago", human(silent)),
+            _ => "does not beat".to_owned(),
+        };
+        return stuck(
+            "assumed-dead",
+            format!("cinder-backup on {host} was declared dead"),
+            format!("cinder-backup on {host} was declared dead with --assume-dead ({says})"),
+        );
+    }
+    match heartbeat {
+        Heartbeat::Missing => stuck(
+            "service-missing",
+            format!("there is no cinder-backup on {host} any more"),
+            format!("no service row for cinder-backup on {host}: the host was retired"),
+        ),
+        Heartbeat::Down { silent } => {
+            // While the database was down nobody could beat: soon after its start, silence proves nothing.
+            if let Some(uptime) = situation.server_uptime_seconds.filter(|uptime| *uptime < down_time.saturating_mul(2)) {
+                let text = format!(
+                    "cinder-backup on {host} is silent, but the database server itself started {} ago, less than twice service_down_time ({} s)",
+                    human(uptime),
+                    down_time
+                );
+                return (Verdict::Uncertain, String::new(), Evidence::new("server-just-started", text));
+            }
+            let last = silent.map_or_else(|| "never beat".to_owned(), |seconds| format!("last beat {} ago", human(seconds)));
+            stuck("service-down", format!("cinder-backup on {host} was down"), format!("cinder-backup on {host} {last}"))
+        }
+        Heartbeat::Up { silent } => {
+            let doing = if backup.status.as_deref() == Some(ERROR) {
+                "may still be writing"
+            } else {
+                "may be at work on it, or have it in its queue"
+            };
+            let text = if silent < -down_time {
+                format!("cinder-backup on {host} beats, from a clock that is {} ahead of the database's; it {doing}", human(-silent))
+            } else {
+                format!("cinder-backup on {host} beats (last {} ago); it {doing}", human(silent))
+            };
+            (Verdict::Uncertain, String::new(), Evidence::new("service-up", text))
+        }
+    }
+}
+
+fn stuck(code: &str, cause: String, text: String) -> (Verdict, String, Evidence) {
+    (Verdict::Stuck, cause, Evidence::new(code, text))
+}

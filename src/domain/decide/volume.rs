@@ -1,0 +1,48 @@
+//! What a volume in `backing-up` goes back to.
+
+use crate::domain::status::{AVAILABLE, IN_USE};
+use crate::domain::{Attachment, Evidence, Situation, Volume};
+
+/// The status that a volume had before its backup, and why: its `previous_status` where that is `available` or
+/// `in-use`, and what its live attachments say; of two answers the safer, `in-use`.
+///
+/// Cinder itself copies `previous_status` blindly and leaves volumes in NULL, `backing-up` or `error_backing-up`.
+/// `backup_host` names the host whose own attachment (it reads the volume through one) does not count.
+pub(super) fn before_backup(
+    volume: &Volume,
+    attachments: &[Attachment],
+    backup_host: Option<&str>,
+    situation: &Situation,
+) -> (&'static str, Vec<Evidence>) {
+    let mut evidence = Vec::new();
+    let previous = match volume.previous_status.as_deref() {
+        Some(AVAILABLE) => Some(AVAILABLE),
+        Some(IN_USE) => Some(IN_USE),
+        Some(other) => {
+            let text = format!("volume {} has previous_status {other:?}, which is no state to go back to", volume.id);
+            evidence.push(Evidence::new("previous-status-unusable", text));
+            None
+        }
+        None => None,
+    };
+    let attached = if situation.has_attachments {
+        attachments.iter().any(|attachment| attachment.is_attached() && !attachment.is_of_backup_host(backup_host))
+    } else {
+        volume.attach_status.as_deref() == Some("attached")
+    };
+    if attached {
+        if previous == Some(AVAILABLE) {
+            let text = format!(
+                "volume {} was available before the backup, but a server has it attached now: in-use is the safer state",
+                volume.id
+            );
+            evidence.push(Evidence::new("attached", text));
+        }
+        return (IN_USE, evidence);
+    }
+    if previous == Some(IN_USE) {
+        let text = format!("volume {} was in-use before the backup, though no attachment is live: in-use is the safer state", volume.id);
+        evidence.push(Evidence::new("not-attached", text));
+    }
+    (previous.unwrap_or(AVAILABLE), evidence)
+}

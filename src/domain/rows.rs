@@ -1,0 +1,285 @@
+//! The rows of Cinder's tables, as far as a decision rests on them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::Value;
+
+/// Which columns a database has: they came in three steps, and nothing that this program needs came after Mitaka.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ColumnSet {
+    /// Icehouse, Juno, Kilo: no chains, no temporary volumes, no `volumes.previous_status`.
+    Juno,
+    /// Liberty: `parent_id`, `temp_volume_id`, `temp_snapshot_id`, `num_dependent_backups`, `volumes.previous_status`.
+    Liberty,
+    /// Mitaka and all later ones: `snapshot_id`, `restore_volume_id`.
+    Mitaka,
+}
+
+/// The tables whose rows the program may change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Table {
+    /// `backups`; locked first.
+    Backups,
+    /// `volumes`; locked second.
+    Volumes,
+    /// `snapshots`; locked last.
+    Snapshots,
+}
+
+impl Table {
+    /// The name in the database.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Backups => "backups",
+            Self::Volumes => "volumes",
+            Self::Snapshots => "snapshots",
+        }
+    }
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// One row as it was seen: what a guard compares, a plan carries and an audit record keeps.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Image {
+    /// The table.
+    pub table: Table,
+    /// The primary key.
+    pub id: String,
+    /// The columns that a guard compares, by name.
+    pub columns: BTreeMap<String, Value>,
+}
+
+impl Image {
+    fn new<const N: usize>(table: Table, id: &str, columns: [(&str, Value); N]) -> Self {
+        let columns = columns.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        Self { table, id: id.to_owned(), columns }
+    }
+
+    /// A column's value; NULL where the image has no such column.
+    pub fn value(&self, column: &str) -> &Value {
+        self.columns.get(column).unwrap_or(&Value::Null)
+    }
+
+    /// The columns in which `now` differs from this image, as `status creating -> available` fragments.
+    pub fn moved(&self, now: &Self) -> Vec<Moved> {
+        self.columns
+            .iter()
+            .filter(|(column, before)| now.value(column) != *before)
+            .map(|(column, before)| Moved {
+                table: self.table,
+                id: self.id.clone(),
+                column: column.clone(),
+                planned: before.clone(),
+                found: now.value(column).clone(),
+            })
+            .collect()
+    }
+}
+
+/// A column that is not what a plan saw.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moved {
+    /// The table.
+    pub table: Table,
+    /// The primary key.
+    pub id: String,
+    /// The column; `id` when the whole row is gone.
+    pub column: String,
+    /// What the plan saw.
+    pub planned: Value,
+    /// What is there now.
+    pub found: Value,
+}
+
+/// A row of `backups` that is not deleted.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Backup {
+    /// Primary key.
+    pub id: String,
+    /// The status, NULL in broken rows.
+    pub status: Option<String>,
+    /// The host of the cinder-backup that works on it; NULL until the scheduler chose one.
+    pub host: Option<String>,
+    /// Class (or, in old rows, module) of the driver; NULL until a driver took it up.
+    pub service: Option<String>,
+    /// The volume that it is a backup of.
+    pub volume_id: Option<String>,
+    /// The user's name for it; hostile text.
+    pub display_name: Option<String>,
+    /// The owner.
+    pub project_id: Option<String>,
+    /// GiB; NULL in an unfinished import.
+    pub size: Option<i64>,
+    /// Objects on the storage; chunked drivers write it last.
+    pub object_count: Option<i64>,
+    /// The driver's own notes: a prefix, or JSON for Ceph.
+    pub service_metadata: Option<String>,
+    /// Why it is in error; at most 255 characters.
+    pub fail_reason: Option<String>,
+    /// Naive UTC.
+    pub created_at: Option<String>,
+    /// Naive UTC; NULL until the first update.
+    pub updated_at: Option<String>,
+    /// The backup that this one is an increment of (Liberty).
+    pub parent_id: Option<String>,
+    /// A volume made for this backup alone (Liberty).
+    pub temp_volume_id: Option<String>,
+    /// A snapshot made for this backup alone (Liberty).
+    pub temp_snapshot_id: Option<String>,
+    /// How many increments rest on it; NULL counts as 0 (Liberty).
+    pub num_dependent_backups: Option<i64>,
+    /// The snapshot that it is a backup of, if not of the volume (Mitaka).
+    pub snapshot_id: Option<String>,
+    /// Where it is, or was last, restored to (Mitaka).
+    pub restore_volume_id: Option<String>,
+}
+
+impl Backup {
+    /// The guarded columns, as far as the database has them.
+    pub fn image(&self, columns: ColumnSet) -> Image {
+        let mut image = Image::new(
+            Table::Backups,
+            &self.id,
+            [
+                ("deleted", Value::Integer(0)),
+                ("status", self.status.clone().into()),
+                ("host", self.host.clone().into()),
+                ("service", self.service.clone().into()),
+                ("volume_id", self.volume_id.clone().into()),
+                ("size", self.size.into()),
+                ("object_count", self.object_count.into()),
+                ("service_metadata", self.service_metadata.clone().into()),
+                ("fail_reason", self.fail_reason.clone().into()),
+                ("updated_at", self.updated_at.clone().into()),
+            ],
+        );
+        let mut add = |name: &str, value: Value| image.columns.insert(name.to_owned(), value);
+        if columns >= ColumnSet::Liberty {
+            add("parent_id", self.parent_id.clone().into());
+            add("temp_volume_id", self.temp_volume_id.clone().into());
+            add("temp_snapshot_id", self.temp_snapshot_id.clone().into());
+            add("num_dependent_backups", self.num_dependent_backups.into());
+        }
+        if columns >= ColumnSet::Mitaka {
+            add("snapshot_id", self.snapshot_id.clone().into());
+            add("restore_volume_id", self.restore_volume_id.clone().into());
+        }
+        image
+    }
+}
+
+/// A row of `volumes` that is not deleted.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Volume {
+    /// Primary key.
+    pub id: String,
+    /// The status.
+    pub status: Option<String>,
+    /// What the API found before it set `backing-up` (Liberty).
+    pub previous_status: Option<String>,
+    /// `attached`, `detached`, … over all its attachments.
+    pub attach_status: Option<String>,
+    /// GiB.
+    pub size: Option<i64>,
+    /// The user's name for it; hostile text.
+    pub display_name: Option<String>,
+    /// The owner.
+    pub project_id: Option<String>,
+    /// Naive UTC.
+    pub created_at: Option<String>,
+    /// Naive UTC.
+    pub updated_at: Option<String>,
+}
+
+impl Volume {
+    /// The guarded columns, as far as the database has them.
+    pub fn image(&self, columns: ColumnSet) -> Image {
+        let mut image = Image::new(
+            Table::Volumes,
+            &self.id,
+            [
+                ("deleted", Value::Integer(0)),
+                ("status", self.status.clone().into()),
+                ("attach_status", self.attach_status.clone().into()),
+                ("updated_at", self.updated_at.clone().into()),
+            ],
+        );
+        if columns >= ColumnSet::Liberty {
+            image.columns.insert("previous_status".to_owned(), self.previous_status.clone().into());
+        }
+        image
+    }
+}
+
+/// A row of `snapshots` that is not deleted.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Snapshot {
+    /// Primary key.
+    pub id: String,
+    /// The status.
+    pub status: Option<String>,
+    /// The volume that it is a snapshot of.
+    pub volume_id: Option<String>,
+    /// The user's name for it; hostile text.
+    pub display_name: Option<String>,
+    /// The owner.
+    pub project_id: Option<String>,
+    /// Naive UTC.
+    pub created_at: Option<String>,
+    /// Naive UTC.
+    pub updated_at: Option<String>,
+}
+
+impl Snapshot {
+    /// The guarded columns.
+    pub fn image(&self) -> Image {
+        Image::new(
+            Table::Snapshots,
+            &self.id,
+            [
+                ("deleted", Value::Integer(0)),
+                ("status", self.status.clone().into()),
+                ("volume_id", self.volume_id.clone().into()),
+                ("updated_at", self.updated_at.clone().into()),
+            ],
+        )
+    }
+}
+
+/// A row of `volume_attachment` that is not deleted (the table came with Kilo).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Attachment {
+    /// Primary key.
+    pub id: String,
+    /// The volume.
+    pub volume_id: String,
+    /// The server that uses it; NULL when a host does so for itself.
+    pub instance_uuid: Option<String>,
+    /// The host that it is attached to.
+    pub attached_host: Option<String>,
+    /// `attached`, `detached`, `attaching`, `reserved`, …
+    pub attach_status: Option<String>,
+}
+
+impl Attachment {
+    /// Whether a backup host holds this one for itself, as cinder-backup does while it reads or writes the volume.
+    pub fn is_of_backup_host(&self, host: Option<&str>) -> bool {
+        self.instance_uuid.is_none() && host.is_some() && self.attached_host.as_deref() == host
+    }
+
+    /// Whether a server has the volume now.
+    pub fn is_attached(&self) -> bool {
+        self.attach_status.as_deref() == Some("attached")
+    }
+}

@@ -1,0 +1,132 @@
+//! The heartbeats of cinder-backup, by host.
+
+use std::collections::HashMap;
+
+use super::time::{parse, seconds_between};
+use jiff::civil::DateTime;
+
+/// A row of `services` with binary `cinder-backup`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ServiceRow {
+    /// The host that it beats for.
+    pub host: String,
+    /// The last beat, naive UTC by the clock of that host; NULL before the first.
+    pub updated_at: Option<String>,
+    /// When the row was made; a service that has just started has beaten by this alone.
+    pub created_at: Option<String>,
+    /// The row was removed (`cinder-manage service remove`).
+    pub deleted: bool,
+}
+
+/// What the heartbeat of a host says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Heartbeat {
+    /// There is no row for the host, or only deleted ones.
+    Missing,
+    /// The last beat is older than `service_down_time`.
+    Down {
+        /// Seconds since the last beat; `None` when it never beat.
+        silent: Option<i64>,
+    },
+    /// It beats.
+    Up {
+        /// Seconds since the last beat; negative when the host's clock is ahead of the database's.
+        silent: i64,
+    },
+}
+
+/// All hosts' heartbeats against the database's clock.
+#[derive(Debug, Clone, Default)]
+pub struct Services {
+    latest: HashMap<String, Option<DateTime>>,
+}
+
+impl Services {
+    /// From the rows; several rows of one host count as the liveliest.
+    pub fn new(rows: &[ServiceRow]) -> Self {
+        let mut latest: HashMap<String, Option<DateTime>> = HashMap::new();
+        for row in rows.iter().filter(|row| !row.deleted) {
+            let beat = row.updated_at.as_deref().or(row.created_at.as_deref()).and_then(parse);
+            let entry = latest.entry(host_part(&row.host).to_owned()).or_default();
+            *entry = (*entry).max(beat);
+        }
+        Self { latest }
+    }
+
+    /// What the heartbeat of `host` says at `now` (the database's clock). A beat from the future counts as alive:
+    /// a clock that runs ahead must not make a working service look dead.
+    pub fn heartbeat(&self, host: &str, now: DateTime, service_down_time: i64) -> Heartbeat {
+        match self.latest.get(host_part(host)) {
+            None => Heartbeat::Missing,
+            Some(None) => Heartbeat::Down { silent: None },
+            Some(Some(beat)) => match seconds_between(*beat, now) {
+                silent if silent > service_down_time => Heartbeat::Down { silent: Some(silent) },
+                silent => Heartbeat::Up { silent },
+            },
+        }
+    }
+
+    /// Whether a host has, or had, a cinder-backup.
+    pub fn knows(&self, host: &str) -> bool {
+        self.latest.contains_key(host_part(host))
+    }
+
+    /// Hosts whose last beat lies further in the future than `tolerance` seconds, and by how much, in name order.
+    pub fn clocks_ahead(&self, now: DateTime, tolerance: i64) -> Vec<(String, i64)> {
+        let mut ahead: Vec<(String, i64)> = self
+            .latest
+            .iter()
+            .filter_map(|(host, beat)| Some((host.clone(), -seconds_between((*beat)?, now))))
+            .filter(|(_, seconds)| *seconds > tolerance)
+            .collect();
+        ahead.sort();
+        ahead
+    }
+}
+
+/// `ctl1` out of `ctl1`, `ctl1@ceph` or `ctl1@ceph#pool`, as Cinder's `extract_host` does at level `host`.
+pub fn host_part(host: &str) -> &str {
+    host.split(['@', '#']).next().unwrap_or(host)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn at(time: &str) -> DateTime {
+        parse(time).unwrap()
+    }
+
+    fn row(host: &str, beat: Option<&str>) -> ServiceRow {
+        ServiceRow { host: host.into(), updated_at: beat.map(Into::into), ..ServiceRow::default() }
+    }
+
+    #[test]
+    fn a_heartbeat_is_judged_against_the_database_clock() {
+        let services = Services::new(&[
+            row("up", Some("2026-11-22 11:59:00")),
+            row("down", Some("2026-11-22 11:58:59")),
+            row("ahead", Some("2026-11-22 12:05:00")),
+            row("never", None),
+            ServiceRow { deleted: true, ..row("gone", Some("2026-11-22 12:00:00")) },
+        ]);
+        let now = at("2026-11-22 12:00:00");
+        let of = |host: &str| services.heartbeat(host, now, 60);
+        assert_eq!(of("up"), Heartbeat::Up { silent: 60 });
+        assert_eq!(of("up@ceph#pool"), Heartbeat::Up { silent: 60 });
+        assert_eq!(of("down"), Heartbeat::Down { silent: Some(61) });
+        assert_eq!(of("ahead"), Heartbeat::Up { silent: -300 });
+        assert_eq!(of("never"), Heartbeat::Down { silent: None });
+        assert_eq!(of("gone"), Heartbeat::Missing);
+        assert_eq!(of("unheard"), Heartbeat::Missing);
+        assert_eq!(services.clocks_ahead(now, 60), [("ahead".to_owned(), 300)]);
+    }
+
+    #[test]
+    fn the_liveliest_row_of_a_host_counts() {
+        let rows = [row("ctl1", Some("2026-11-22 11:00:00")), row("ctl1", Some("2026-11-22 12:00:00")), row("ctl1", None)];
+        let beat = Services::new(&rows).heartbeat("ctl1", at("2026-11-22 12:00:10"), 60);
+        assert_eq!(beat, Heartbeat::Up { silent: 10 });
+    }
+}

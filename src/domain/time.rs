@@ -1,0 +1,64 @@
+//! Cinder's naive UTC times as text, and ages computed from them.
+
+use jiff::civil::DateTime;
+use jiff::tz::Offset;
+
+/// Reads `YYYY-MM-DD HH:MM:SS[.ffffff]` (or with a `T`), as all three engines spell it; `None` for anything else.
+pub fn parse(text: &str) -> Option<DateTime> {
+    text.trim().replacen(' ', "T", 1).parse().ok()
+}
+
+/// Whole seconds from `earlier` to `later`; negative when they are the other way round.
+pub fn seconds_between(earlier: DateTime, later: DateTime) -> i64 {
+    // Both are UTC, so that civil arithmetic has no gaps; seconds of any two civil times fit into i64.
+    let at = |time: DateTime| Offset::UTC.to_timestamp(time).map_or(0, jiff::Timestamp::as_second);
+    at(later).saturating_sub(at(earlier))
+}
+
+/// A database time as RFC 3339 in UTC, for example `2026-11-22T18:46:33Z`.
+pub fn rfc3339(time: DateTime) -> String {
+    Offset::UTC.to_timestamp(time).map_or_else(|_| time.to_string(), |stamp| stamp.to_string())
+}
+
+/// A span in the one unit that a person wants to hear: `45 s`, `12 min`, `2 h 5 min`, `3 d 4 h`.
+pub fn human(seconds: i64) -> String {
+    let seconds = seconds.max(0);
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, minutes) => format!("{minutes} min"),
+        (0, hours, 0) => format!("{hours} h"),
+        (0, hours, minutes) => format!("{hours} h {minutes} min"),
+        (days, 0, _) => format!("{days} d"),
+        (days, hours, _) => format!("{days} d {hours} h"),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_engines_spellings_are_read() {
+        let whole = parse("2026-11-22 18:46:33").unwrap();
+        assert_eq!(parse("2026-11-22 18:46:33.000000"), Some(whole));
+        assert_eq!(parse("2026-11-22T18:46:33"), Some(whole));
+        assert_eq!(parse("0000-00-00 00:00:00"), None);
+        assert_eq!(parse(""), None);
+        assert_eq!(rfc3339(whole), "2026-11-22T18:46:33Z");
+    }
+
+    #[test]
+    fn seconds_have_a_sign() {
+        let (early, late) = (parse("2026-02-28 23:59:59").unwrap(), parse("2026-03-01 00:00:01").unwrap());
+        assert_eq!(seconds_between(early, late), 2);
+        assert_eq!(seconds_between(late, early), -2);
+    }
+
+    #[test]
+    fn spans_are_short() {
+        let said: Vec<String> = [0, 59, 60, 3_600, 7_500, 86_400, 100_000].into_iter().map(human).collect();
+        assert_eq!(said, ["0 s", "59 s", "1 min", "1 h", "2 h 5 min", "1 d", "1 d 3 h"]);
+    }
+}

@@ -1,0 +1,127 @@
+//! The table of changes that the program may make at all, as data.
+//!
+//! A decision proposes only what stands here, and the executor looks here once more before it writes: a plan that
+//! was made by hand, or a fault in a decision, cannot get past it.
+
+use super::status::{
+    AVAILABLE, BACKING_UP, CREATING, DELETING, ERROR, ERROR_DELETING, ERROR_RESTORING, IN_USE, RESTORING, RESTORING_BACKUP,
+};
+use super::{Change, Table, Value};
+
+/// One allowed change of a column `status`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Transition {
+    /// The table.
+    pub table: Table,
+    /// The status before; `None` is NULL.
+    pub from: Option<&'static str>,
+    /// The status after.
+    pub to: &'static str,
+}
+
+const fn status(table: Table, from: Option<&'static str>, to: &'static str) -> Transition {
+    Transition { table, from, to }
+}
+
+/// Every change of a status that a repair may make. Undo may make each of them the other way round.
+pub const STATUS: &[Transition] = &[
+    status(Table::Backups, Some(CREATING), ERROR),
+    status(Table::Backups, Some(CREATING), AVAILABLE),
+    status(Table::Backups, Some(RESTORING), AVAILABLE),
+    status(Table::Backups, Some(RESTORING), ERROR),
+    status(Table::Backups, Some(DELETING), ERROR),
+    status(Table::Backups, Some(ERROR_DELETING), ERROR),
+    status(Table::Backups, Some(ERROR), AVAILABLE),
+    status(Table::Backups, None, ERROR),
+    status(Table::Volumes, Some(BACKING_UP), AVAILABLE),
+    status(Table::Volumes, Some(BACKING_UP), IN_USE),
+    status(Table::Volumes, Some(RESTORING_BACKUP), ERROR_RESTORING),
+    status(Table::Volumes, Some(CREATING), ERROR),
+    status(Table::Snapshots, Some(BACKING_UP), AVAILABLE),
+];
+
+/// Which way a change goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// A repair.
+    Forward,
+    /// The undoing of a repair (or, for the undoing of an undo, a repair again): both ways are allowed.
+    Either,
+}
+
+/// Whether the program may make this change.
+pub fn is_allowed(change: &Change, direction: Direction) -> bool {
+    let forward = allowed_forward(change.table, &change.column, &change.from, &change.to);
+    match direction {
+        Direction::Forward => forward,
+        Direction::Either => forward || allowed_forward(change.table, &change.column, &change.to, &change.from),
+    }
+}
+
+fn allowed_forward(table: Table, column: &str, from: &Value, to: &Value) -> bool {
+    match (table, column) {
+        (_, "status") => STATUS
+            .iter()
+            .any(|allowed| allowed.table == table && allowed.from == from.as_text() && is_status(from) && to.as_text() == Some(allowed.to)),
+        (Table::Backups, "fail_reason") => to.as_text().is_some_and(|text| text.chars().count() <= 255),
+        (Table::Backups, "service_metadata") => to.as_text().is_some(),
+        (Table::Backups, "size") => *from == Value::Null && to.as_integer().is_some_and(|size| size >= 0),
+        (Table::Backups, "object_count" | "num_dependent_backups") => to.as_integer().is_some_and(|count| count >= 0),
+        _ => false,
+    }
+}
+
+fn is_status(value: &Value) -> bool {
+    matches!(value, Value::Null | Value::Text(_))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn change(table: Table, column: &str, from: Value, to: Value) -> Change {
+        Change { table, id: "x".into(), column: column.into(), from, to }
+    }
+
+    #[test]
+    fn nothing_outside_the_table_is_allowed() {
+        let words = [CREATING, AVAILABLE, DELETING, RESTORING, ERROR, ERROR_DELETING, BACKING_UP, IN_USE, RESTORING_BACKUP, "deleted", ""];
+        let froms = || words.iter().map(|word| Value::from(*word)).chain([Value::Null, Value::Integer(0)]);
+        let mut allowed = 0;
+        for table in [Table::Backups, Table::Volumes, Table::Snapshots] {
+            for from in froms() {
+                for to in froms() {
+                    if is_allowed(&change(table, "status", from.clone(), to), Direction::Forward) {
+                        allowed += 1;
+                    }
+                }
+            }
+        }
+        // restoring-backup -> error_restoring is not among the words above.
+        assert_eq!(allowed, STATUS.len() - 1);
+    }
+
+    #[test]
+    fn deleting_a_row_or_moving_it_is_never_allowed() {
+        for column in ["deleted", "deleted_at", "id", "host", "volume_id", "project_id", "container"] {
+            for table in [Table::Backups, Table::Volumes, Table::Snapshots] {
+                let change = change(table, column, Value::Integer(0), Value::Integer(1));
+                assert!(!is_allowed(&change, Direction::Forward) && !is_allowed(&change, Direction::Either), "{column}");
+            }
+        }
+    }
+
+    #[test]
+    fn undo_may_go_back_and_repair_may_not() {
+        let back = change(Table::Backups, "status", ERROR.into(), CREATING.into());
+        assert!(!is_allowed(&back, Direction::Forward));
+        assert!(is_allowed(&back, Direction::Either));
+    }
+
+    #[test]
+    fn a_reason_fits_its_column() {
+        let reason = |text: String| change(Table::Backups, "fail_reason", Value::Null, text.into());
+        assert!(is_allowed(&reason("ä".repeat(255)), Direction::Forward));
+        assert!(!is_allowed(&reason("ä".repeat(256)), Direction::Forward));
+    }
+}
