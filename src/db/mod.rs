@@ -4,9 +4,11 @@
 //! said in [`crate::scan`]. May use `domain` and `config`, never `plan`, `apply`, `audit`, `report` or `cli`.
 
 mod error;
+pub mod sqlite;
 pub mod statements;
 
 use std::ops::ControlFlow;
+use std::time::Duration;
 
 pub use error::{DbError, DbErrorKind};
 pub use statements::Statement;
@@ -92,6 +94,33 @@ pub struct ServerInfo {
     pub galera: bool,
     /// Whether the server refuses writes as it stands (a replica, `read_only`, a standby, a read-only file).
     pub read_only: bool,
+}
+
+/// The limits that every session is put under.
+#[derive(Debug, Clone)]
+pub struct SessionSettings {
+    /// For making the connection.
+    pub connect_timeout: Duration,
+    /// For each statement.
+    pub statement_timeout: Duration,
+    /// For waiting on another transaction's lock.
+    pub lock_timeout: Duration,
+    /// Make reads on a Galera node wait until the node has applied what the cluster committed (`wsrep_sync_wait`).
+    pub settle_reads: bool,
+    /// Allow a password to cross the network without TLS in a form that a listener can use.
+    pub insecure_auth: bool,
+}
+
+impl Default for SessionSettings {
+    fn default() -> Self {
+        Self {
+            connect_timeout: Duration::from_secs(10),
+            statement_timeout: Duration::from_secs(300),
+            lock_timeout: Duration::from_secs(10),
+            settle_reads: true,
+            insecure_auth: false,
+        }
+    }
 }
 
 /// Receives the rows of a query one at a time; `Break` ends the query early.
