@@ -51,7 +51,7 @@ pub fn open(path: &Path, settings: &SessionSettings) -> Result<Box<dyn Session>,
         path.canonicalize().map_err(|error| DbError::fatal(DbErrorKind::Connection, format!("cannot open {shown}: {error}")))?;
     let mut read_only = false;
     let writable = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX);
-    let connection = match writable {
+    let mut connection = match writable {
         Ok(connection) => connection,
         // A file that this account may only read is still good for scan and dry runs.
         Err(_) => {
@@ -64,7 +64,7 @@ pub fn open(path: &Path, settings: &SessionSettings) -> Result<Box<dyn Session>,
     connection
         .busy_timeout(settings.lock_timeout.max(Duration::from_millis(1)))
         .map_err(|error| describe(&error, &format!("cannot set the busy time-out of {shown}")))?;
-    let deadline = Deadline::install(&connection, settings.statement_timeout)?;
+    let deadline = Deadline::install(&mut connection, settings.statement_timeout)?;
     let server = ServerInfo {
         engine: Engine::Sqlite,
         version: rusqlite::version().to_owned(),
@@ -86,7 +86,7 @@ struct Deadline {
 }
 
 impl Deadline {
-    fn install(connection: &Connection, limit: Duration) -> Result<Self, DbError> {
+    fn install(connection: &mut Connection, limit: Duration) -> Result<Self, DbError> {
         let deadline = Self { base: Instant::now(), at: Arc::default(), limit };
         let watched = deadline.clone();
         connection
