@@ -5,4 +5,6 @@
 pub mod audit;
 pub mod db;
 pub mod domain;
+pub mod plan;
 pub mod report;
+pub mod scan;
