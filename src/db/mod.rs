@@ -150,6 +150,16 @@ pub trait Session: Send {
     /// Rolls back. On an error the connection is closed, which rolls back too.
     fn rollback(&mut self) -> Result<(), DbError>;
 
+    /// The open transaction's id, where the server has one that can be asked about later.
+    fn transaction_id(&mut self) -> Option<String> {
+        None
+    }
+
+    /// Whether an earlier transaction was committed (`true`) or rolled back (`false`); `None` where the server cannot say.
+    fn transaction_status(&mut self, _id: &str) -> Result<Option<bool>, DbError> {
+        Ok(None)
+    }
+
     /// Collects all rows of a query that is known to return few.
     fn rows(&mut self, statement: &Statement, params: &[Param]) -> Result<Vec<Vec<Value>>, DbError> {
         let mut rows = Vec::new();
