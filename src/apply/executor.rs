@@ -139,7 +139,13 @@ impl Executor<'_> {
         }
         // What was never reached was not written; no intent of it is on record either.
         for unit in plan.units.iter().skip(run.results.len()) {
-            run.results.push(ended(unit, Outcome::Refused, Some("not begun: the run ended before it".to_owned()), Vec::new(), &Done::default()));
+            run.results.push(ended(
+                unit,
+                Outcome::Refused,
+                Some("not begun: the run ended before it".to_owned()),
+                Vec::new(),
+                &Done::default(),
+            ));
         }
         let bad = run.results.iter().filter(|result| !matches!(result.outcome, Outcome::Applied | Outcome::Planned)).count();
         run.locks_only = lock_failures > 0 && lock_failures == bad;
@@ -177,7 +183,11 @@ impl Executor<'_> {
                     *lock_failures += usize::from(error.is_retryable() || error.kind == DbErrorKind::Timeout);
                     let hopeless = matches!(
                         error.kind,
-                        DbErrorKind::Privilege | DbErrorKind::Authentication | DbErrorKind::NotPrimary | DbErrorKind::Connection | DbErrorKind::Schema
+                        DbErrorKind::Privilege
+                            | DbErrorKind::Authentication
+                            | DbErrorKind::NotPrimary
+                            | DbErrorKind::Connection
+                            | DbErrorKind::Schema
                     );
                     if hopeless && result.outcome != Outcome::Unknown {
                         failure = Some(Failure::Database(error));

@@ -22,7 +22,13 @@ pub struct Settlement {
 /// against what they were before and what they were to become.
 ///
 /// `after` may lack `updated_at` (an intent does not know it yet): then the changed columns decide.
-pub fn settle_rows(session: &mut dyn Session, schema: &Schema, before: &[Image], after: &[Image], lock: Lock) -> Result<Settlement, DbError> {
+pub fn settle_rows(
+    session: &mut dyn Session,
+    schema: &Schema,
+    before: &[Image],
+    after: &[Image],
+    lock: Lock,
+) -> Result<Settlement, DbError> {
     session.begin(if lock == Lock::Held { Access::Write } else { Access::ReadOnly })?;
     let found = read(session, schema, before, lock);
     let ended = session.rollback();
@@ -65,7 +71,10 @@ fn judge(before: &[Image], after: &[Image], found: Vec<Option<Image>>) -> Settle
     } else if all(before) {
         (Outcome::Failed, "read again: every row is as it was before, nothing was written")
     } else {
-        (Outcome::Unknown, "read again: the rows are neither as they were before nor as they were to become; somebody else has changed them since")
+        (
+            Outcome::Unknown,
+            "read again: the rows are neither as they were before nor as they were to become; somebody else has changed them since",
+        )
     };
     Settlement { outcome, reason: reason.to_owned(), found: found.into_iter().flatten().collect() }
 }

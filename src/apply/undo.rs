@@ -67,11 +67,10 @@ fn reverse(entry: &Recorded<'_>) -> Option<Unit> {
         (_, Some(settled)) => &settled.found,
         _ => return None,
     };
-    let made: &[Change] = outcome.map(|outcome| outcome.changes.as_slice()).filter(|changes| !changes.is_empty()).unwrap_or(&intent.changes);
-    let changes: Vec<Change> = made
-        .iter()
-        .map(|change| Change { from: change.to.clone(), to: change.from.clone(), ..change.clone() })
-        .collect();
+    let made: &[Change] =
+        outcome.map(|outcome| outcome.changes.as_slice()).filter(|changes| !changes.is_empty()).unwrap_or(&intent.changes);
+    let changes: Vec<Change> =
+        made.iter().map(|change| Change { from: change.to.clone(), to: change.from.clone(), ..change.clone() }).collect();
     let status = after.iter().find(|image| image.id == intent.id).and_then(|image| image.value("status").as_text()).map(str::to_owned);
     Some(Unit {
         number: 0,

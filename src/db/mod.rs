@@ -4,6 +4,8 @@
 //! said in [`crate::scan`]. May use `domain` and `config`, never `plan`, `apply`, `audit`, `report` or `cli`.
 
 mod error;
+pub mod literal;
+mod open;
 pub mod schema;
 pub mod sqlite;
 pub mod statements;
@@ -12,6 +14,7 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 pub use error::{DbError, DbErrorKind};
+pub use open::open;
 pub use statements::Statement;
 
 use crate::domain::Value;

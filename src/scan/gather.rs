@@ -12,7 +12,10 @@ use crate::db::{Access, DbError, Session};
 use crate::domain::decide::{self, BackupCase, CounterCase, Peer, SnapshotCase, VolumeCase, judge_backup};
 use crate::domain::status::{AVAILABLE, BACKING_UP, CREATING, DELETING, NO_VOLUME, RESTORING, RESTORING_BACKUP};
 use crate::domain::time::{human, rfc3339};
-use crate::domain::{Attachment, Backup, ColumnSet, DatabaseInfo, Finding, FindingKind, Image, NULL, Policy, Selection, Services, Situation, Snapshot, Verdict, Volume};
+use crate::domain::{
+    Attachment, Backup, ColumnSet, DatabaseInfo, Finding, FindingKind, Image, NULL, Policy, Selection, Services, Situation, Snapshot,
+    Verdict, Volume,
+};
 
 /// Why a scan could not be made.
 #[derive(Debug, Error)]
