@@ -1,4 +1,7 @@
 //! The hash chain: what makes a line the one that follows another. Pure, and in constant memory.
+//!
+//! Each record carries the hash of the record before it. Lines that a crash tore are no records and stand outside the chain; the
+//! record that follows them is one of the tear and carries their hash too. So every byte before the last line is under a hash.
 
 use std::fmt;
 
@@ -22,7 +25,7 @@ pub(super) fn hex(hasher: Sha256) -> String {
 pub struct Head {
     /// The last record's number; 0 before the first.
     pub seq: u64,
-    /// SHA-256 of the line that the next record follows, in hex; 64 zeros before the first.
+    /// SHA-256 of its line in hex; 64 zeros before the first.
     pub hash: String,
 }
 
@@ -69,9 +72,9 @@ pub enum ProblemKind {
         /// The number that it has.
         found: u64,
     },
-    /// The line before was changed after this one was written, or this one was.
+    /// The record before was changed after this one was written, or this one was.
     BrokenLink {
-        /// The hash of the line before.
+        /// The hash of the record before.
         expected: String,
         /// The hash that it should have according to this line.
         found: String,
@@ -122,7 +125,7 @@ impl fmt::Display for ProblemKind {
                 write!(f, "is record {found} where {expected} is due: records were doubled or moved")
             }
             Self::BrokenLink { expected, found } => {
-                write!(f, "does not follow the line before it, which was changed: its SHA-256 is {expected}, recorded is {found}")
+                write!(f, "does not follow the record before it, which was changed: that has SHA-256 {expected}, and {found} is recorded")
             }
             Self::WrongTorn => write!(f, "describes a torn line other than the one before it"),
             Self::NoIntent { unit } => write!(f, "is about unit {unit}, whose intent is not on record before it"),
@@ -256,25 +259,24 @@ impl Verifier {
 
     /// Whether this record follows what is before it.
     fn check(&mut self, record: &Record) -> Result<(), Problem> {
-        let (bytes, hash) = match self.pending.take() {
+        let torn = match self.pending.take() {
             // Only a record of the tear excuses lines that are none.
             Some(pending) if !matches!(record.event, Event::Torn { .. }) => return Err(pending.problem),
-            Some(pending) => (Some(pending.bytes), hex(pending.hasher)),
-            None => (self.last.map(|(bytes, _)| bytes), self.head.hash.clone()),
+            Some(pending) => Some((pending.bytes, hex(pending.hasher))),
+            None => self.last.map(|(bytes, _)| (bytes, self.head.hash.clone())),
         };
         let due = self.head.seq.saturating_add(1);
         if record.seq != due {
             return Err(self.problem(ProblemKind::WrongSeq { expected: due, found: record.seq }));
         }
-        if let Event::Torn { bytes: said, sha256 } = &record.event
-            && (Some(*said) != bytes || *sha256 != hash)
-        {
-            return Err(self.problem(ProblemKind::WrongTorn));
+        if record.previous != self.head.hash {
+            let (expected, found) = (self.head.hash.clone(), record.previous.clone());
+            return Err(self.problem(ProblemKind::BrokenLink { expected, found }));
         }
-        if record.previous != hash {
-            return Err(self.problem(ProblemKind::BrokenLink { expected: hash, found: record.previous.clone() }));
+        match &record.event {
+            Event::Torn { bytes, sha256 } if torn != Some((*bytes, sha256.clone())) => Err(self.problem(ProblemKind::WrongTorn)),
+            _ => Ok(()),
         }
-        Ok(())
     }
 }
 
@@ -365,11 +367,37 @@ mod tests {
             [lines.clone(), vec![line]].concat()
         };
         let (bytes, hash) = (region.len(), digest(&region));
-        assert_eq!(problems(&torn(bytes, hash.clone(), 4, hash.clone())), []);
-        assert_eq!(problems(&torn(bytes - 1, hash.clone(), 4, hash.clone())), [(6, "wrong-torn")]);
-        assert_eq!(problems(&torn(bytes, head.hash.clone(), 4, hash.clone())), [(6, "wrong-torn")]);
-        assert_eq!(problems(&torn(bytes, hash.clone(), 4, head.hash.clone())), [(6, "broken-link")]);
-        assert_eq!(problems(&torn(bytes, hash.clone(), 5, hash)), [(6, "wrong-seq")]);
+        assert_eq!(problems(&torn(bytes, hash.clone(), 4, head.hash.clone())), []);
+        assert_eq!(problems(&torn(bytes - 1, hash.clone(), 4, head.hash.clone())), [(6, "wrong-torn")]);
+        assert_eq!(problems(&torn(bytes, head.hash.clone(), 4, head.hash.clone())), [(6, "wrong-torn")]);
+        assert_eq!(problems(&torn(bytes, hash.clone(), 4, hash.clone())), [(6, "broken-link")]);
+        assert_eq!(problems(&torn(bytes, hash, 5, head.hash.clone())), [(6, "wrong-seq")]);
+    }
+
+    /// A record before a torn line was once under no hash, because the record of the tear carried that of the fragment alone.
+    #[test]
+    fn every_bit_before_the_last_line_counts_beside_a_torn_line_too() {
+        let mut lines = samples::chain(2);
+        let mut head = Head { seq: 2, hash: digest(&lines[1]) };
+        let fragment = &b"{\"schema\":\"cinder-backup-repair/audit\",\"sch"[..];
+        let (bytes, sha256) = (fragment.len() as u64, digest(fragment));
+        lines.push([fragment, b"\n"].concat());
+        for event in [Event::Torn { bytes, sha256 }, samples::end(), samples::end()] {
+            let mut line = serde_json::to_vec(&samples::record(head.seq + 1, &head.hash, "run", event)).unwrap();
+            head = Head { seq: head.seq + 1, hash: digest(&line) };
+            line.push(b'\n');
+            lines.push(line);
+        }
+        let whole = lines.concat();
+        let of = |content: &[u8]| problems(&content.split_inclusive(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect::<Vec<_>>());
+        assert_eq!(of(&whole), []);
+        for at in 0..whole.len() - lines[5].len() {
+            for bit in 0..8 {
+                let mut changed = whole.clone();
+                changed[at] ^= 1 << bit;
+                assert_ne!(of(&changed), [], "bit {bit} of byte {at}");
+            }
+        }
     }
 
     #[test]

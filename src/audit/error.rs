@@ -114,9 +114,9 @@ impl AuditError {
         }
     }
 
-    /// Whether there is no such file: nothing was ever recorded there.
+    /// Whether there was no such file to read: nothing was ever recorded there. A log that vanished while in use is another matter.
     pub fn is_missing(&self) -> bool {
-        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+        matches!(self, Self::Io { action: "open", source, .. } if source.kind() == io::ErrorKind::NotFound)
     }
 }
 

@@ -60,7 +60,7 @@ impl AuditLog {
             TailError::Problem(problem) => AuditError::of(path, problem),
         })?;
         let sink = FileSink { file, path: path.clone(), id: (found.dev(), found.ino()), len };
-        sink.check().map_err(|error| AuditError::io(path, "open", error))?;
+        sink.check().map_err(|error| AuditError::io(path, "lock", error))?;
         if created || len == 0 {
             sync_parent(path)?;
         }

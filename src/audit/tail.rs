@@ -14,7 +14,7 @@ const WINDOW: u64 = 64 << 10;
 /// What a log ends with.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Tail {
-    /// What the next record continues, torn lines included.
+    /// The last record, which the next one continues.
     pub head: Head,
     /// Length and SHA-256 of what was torn and has no record of it yet.
     pub torn: Option<(u64, String)>,
@@ -58,16 +58,13 @@ pub(super) fn read<F: Read + Seek>(file: &mut F, len: u64) -> Result<Tail, TailE
                     (true, false) => Some((line.len() as u64, digest(&line))),
                     (false, _) => Some(region(file, line_end + 1, end)?),
                 };
-                let hash = torn.as_ref().map_or_else(|| digest(&line), |(_, sha256)| sha256.clone());
-                return Ok(Tail { head: Head { seq: record.seq, hash }, torn, terminated });
+                return Ok(Tail { head: Head { seq: record.seq, hash: digest(&line) }, torn, terminated });
             }
             Err(reason) if !parse::is_cut_off(&line, &reason, terminated || !last, start == 0) => {
                 return Err(problem(file, start, chain::kind(&reason))?);
             }
             Err(_) if start == 0 => {
-                let (bytes, sha256) = region(file, 0, end)?;
-                let head = Head { seq: 0, hash: sha256.clone() };
-                return Ok(Tail { head, torn: Some((bytes, sha256)), terminated });
+                return Ok(Tail { head: Head::default(), torn: Some(region(file, 0, end)?), terminated });
             }
             Err(_) => line_end = start - 1,
         }
@@ -131,7 +128,7 @@ fn problem<F: Read + Seek>(file: &mut F, at: u64, kind: ProblemKind) -> io::Resu
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::panic)]
+#[allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 mod tests {
     use std::io::Cursor;
 
@@ -173,11 +170,14 @@ mod tests {
 
     #[test]
     fn fragments_are_gone_back_through() {
-        let whole = samples::chain(3).concat();
+        let lines = samples::chain(3);
+        let whole = lines.concat();
         let fragments = b"{\"sche\n{\"schema\":\n\n{\"sch";
         let found = tail(&[&whole[..], fragments].concat()).unwrap();
         let torn = (fragments.len() as u64, digest(fragments));
-        assert_eq!(found, Tail { head: Head { seq: 3, hash: torn.1.clone() }, torn: Some(torn), terminated: false });
+        let head = Head { seq: 3, hash: digest(&lines[2]) };
+        assert_eq!(found, Tail { head, torn: Some(torn.clone()), terminated: false });
+        assert_eq!(tail(fragments).unwrap(), Tail { head: Head::default(), torn: Some(torn), terminated: false });
     }
 
     #[test]

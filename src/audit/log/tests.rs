@@ -146,6 +146,7 @@ fn a_torn_line_is_put_on_record() {
     let torn = &whole[..whole.len() - 30];
     fs::write(&path, torn).unwrap();
     let fragment = torn.rsplit(|byte| *byte == b'\n').next().unwrap();
+    let before = digest(whole.split(|byte| *byte == b'\n').nth(3).unwrap());
 
     written(&path, vec![samples::intent(9)]);
     let content = fs::read(&path).unwrap();
@@ -153,7 +154,7 @@ fn a_torn_line_is_put_on_record() {
     let records: Vec<Record> = read(&path).unwrap().map(Result::unwrap).collect();
     assert_eq!(records.iter().map(|record| record.seq).collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6]);
     assert_eq!(records[4].event, Event::Torn { bytes: fragment.len() as u64, sha256: digest(fragment) });
-    assert_eq!((records[4].run.as_str(), &records[4].previous), ("-", &digest(fragment)));
+    assert_eq!((records[4].run.as_str(), &records[4].previous), ("-", &before));
     assert_eq!(records[5].event, samples::intent(9));
 }
 
@@ -192,10 +193,23 @@ fn writing_ends_when_the_file_is_no_longer_the_log() {
         log.sync().unwrap();
         meddle(&path);
         log.append("run", samples::intent(1)).unwrap();
-        let error = log.sync().unwrap_err().to_string();
-        assert!(error.contains(said), "{error}");
+        let error = log.sync().unwrap_err();
+        assert!(error.to_string().contains(said) && !error.is_missing(), "{error}");
         assert!(matches!(log.append("run", samples::end()), Err(AuditError::Poisoned { .. })));
     }
+}
+
+#[test]
+fn a_rotation_between_write_and_sync_is_seen() {
+    let (_directory, path) = place();
+    let (file, _) = open_file(&path).unwrap();
+    let found = file.metadata().unwrap();
+    let mut sink = FileSink { file, path: path.clone(), id: (found.dev(), found.ino()), len: 0 };
+    sink.write_all(b"{}\n").unwrap();
+    sink.sync().unwrap();
+    sink.write_all(b"{}\n").unwrap();
+    fs::rename(&path, path.with_extension("1")).unwrap();
+    assert_eq!(sink.sync().unwrap_err().kind(), ErrorKind::NotFound);
 }
 
 /// Fails at its n-th call.

@@ -13,7 +13,10 @@ fn of(events: Vec<(&'static str, Event)>) -> tempfile::NamedTempFile {
     log(&samples::lines(events))
 }
 
-fn short(path: &Path) -> Vec<(String, usize, Tally, Vec<usize>, Option<String>)> {
+/// Run, intents, tally, open units, undone by.
+type Short = (String, usize, Tally, Vec<usize>, Option<String>);
+
+fn short(path: &Path) -> Vec<Short> {
     let of = |run: RunSummary| (run.run, run.intents, run.tally, run.open, run.undone_by);
     runs(path).unwrap().runs.into_iter().map(of).collect()
 }
@@ -100,7 +103,7 @@ fn undone_is_what_an_undo_changed_and_nobody_brought_back() {
     let changed = undo_of("u1", "r1", Outcome::Changed);
     let applied = undo_of("u2", "r1", Outcome::Applied);
     let back = undo_of("u3", "u2", Outcome::Applied);
-    assert_eq!(undone_by(&[changed.clone()]), [None, None]);
+    assert_eq!(undone_by(std::slice::from_ref(&changed)), [None, None]);
     assert_eq!(undone_by(&[changed.clone(), applied.clone()]), [Some("u2".to_owned()), None, None]);
     assert_eq!(undone_by(&[applied, back]), [None, Some("u3".to_owned()), None]);
 }
