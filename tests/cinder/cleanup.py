@@ -60,17 +60,18 @@ def main():
     from oslo_config import cfg
 
     from cinder import objects
-    from cinder.common import config as _  # noqa: F401, registers the options
 
     objects.register_all()
+
+    from cinder import context
+    from cinder.backup import manager  # registers the options, so before any is set
+    from cinder.common import config as _  # noqa: F401, registers the others
+
     cfg.CONF(['--config-file', args.config_file], project='cinder', version='tests')
     cfg.CONF.set_override('backup_driver', args.driver)
     cfg.CONF.set_override('backup_service_inithost_offload', False)
     # What Cinder says belongs to standard error: standard output is the result.
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
-
-    from cinder import context
-    from cinder.backup import manager
 
     calls = []
     patches = [
@@ -82,7 +83,6 @@ def main():
     ]
     for patch in patches:
         patch.start()
-    # The constants that the class reads while it is made were read before the patches, at its import.
     admin = context.get_admin_context()
     rows, seconds = 0, 0.0
     looked_at = manager.BackupManager._cleanup_one_backup

@@ -8,12 +8,13 @@ use cinder_backup_repair::db::Engine;
 use rustix::process::Pid;
 
 use crate::cinder;
-use crate::database::{Change, TABLES, changes};
+use crate::database::{Account, Change, TABLES, changes};
 use crate::population;
 use crate::rows::{Cell, ago};
 use crate::schemas::{Columns, ENGINES, engines, fresh};
+use crate::servers::certificates::Certificates;
 use crate::servers::mariadb::Plugin;
-use crate::servers::{self, Transport};
+use crate::servers::{self, Server, ServerName, Transport};
 
 /// Set for the process that [`servers_end_with_a_killed_process`] kills.
 const HOLD: &str = "CINDER_TEST_HOLD_SERVERS";
@@ -245,6 +246,106 @@ fn accounts_get_what_the_grants_say_and_no_more() {
         ask("SELECT id FROM backups").unwrap_or_else(|error| panic!("{engine:?}: {error}"));
         let refused = ask("UPDATE backups SET status = 'error'").expect_err("SELECT alone was granted");
         assert!(refused.contains("denied"), "{engine:?}: {refused}");
+    }
+}
+
+/// Asks for the cipher with the databases' own clients, which know nothing of this project's code. `Err` is what the
+/// client said.
+fn cipher(account: &Account, server: &Server, certificate: bool) -> Result<String, String> {
+    let certificates = Certificates::get();
+    let (client, key) = certificates.client();
+    // libpq insists on a key that nobody else can read.
+    Command::new("chmod").arg("600").arg(&key).status().expect("chmod");
+    let authority = certificates.authority();
+    let output = if server.engine == Engine::Postgresql {
+        let mut words = format!(
+            "host=localhost port={} user={} dbname=postgres sslmode=verify-full sslrootcert={}",
+            server.port,
+            account.user,
+            authority.display()
+        );
+        if certificate {
+            words.push_str(&format!(" sslcert={} sslkey={}", client.display(), key.display()));
+        }
+        Command::new(servers::postgresql::program("psql"))
+            .args(["-AtXc", "SELECT cipher FROM pg_stat_ssl WHERE pid = pg_backend_pid()", &words])
+            .env("PGPASSWORD", &account.password)
+            .output()
+    } else {
+        let mut command = Command::new("mariadb");
+        command
+            .args(["--no-defaults", "--protocol=tcp", "--host=localhost", "--ssl-verify-server-cert", "-BN"])
+            .arg(format!("--port={}", server.port))
+            .arg(format!("--user={}", account.user))
+            .arg(format!("--password={}", account.password))
+            .arg(format!("--ssl-ca={}", authority.display()))
+            .args(["-e", "SHOW STATUS LIKE 'Ssl_cipher'"]);
+        if certificate {
+            command.arg(format!("--ssl-cert={}", client.display()));
+            command.arg(format!("--ssl-key={}", key.display()));
+        }
+        command.output()
+    };
+    let output = output.expect("tests/run installs the clients with the servers");
+    if output.status.success() {
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    } else {
+        Err(String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+}
+
+#[test]
+fn servers_speak_tls_and_may_insist_on_a_client_certificate() {
+    for engine in engines() {
+        let Some(server) = servers::server(engine) else {
+            continue;
+        };
+        let database = fresh(engine, Columns::Full);
+        let tls = database.account_with("", Plugin::Default, Transport::Tls);
+        let answer = cipher(&tls, server, false).unwrap_or_else(|error| panic!("{engine:?}: {error}"));
+        assert!(answer.contains("AES") || answer.contains("CHACHA20"), "{engine:?}: {answer}");
+
+        let strict = database.account_with("", Plugin::Default, Transport::ClientCertificate);
+        cipher(&strict, server, true).unwrap_or_else(|error| panic!("{engine:?}: {error}"));
+        cipher(&strict, server, false).expect_err("no client certificate was shown");
+    }
+}
+
+#[test]
+fn a_certificate_can_be_made_out_to_another_name() {
+    let mariadb = servers::mariadb::start(&servers::mariadb::Settings { certificate: ServerName::Elsewhere, ..Default::default() });
+    let postgresql =
+        servers::postgresql::start(&servers::postgresql::Settings { certificate: ServerName::Elsewhere, ..Default::default() });
+    for server in [&mariadb, &postgresql] {
+        let admin = Account {
+            url: String::new(),
+            socket_url: String::new(),
+            user: servers::ADMIN.to_owned(),
+            password: servers::ADMIN_PASSWORD.to_owned(),
+        };
+        let refused = cipher(&admin, server, false).expect_err("the name in the certificate is another");
+        let told = refused.to_lowercase();
+        assert!(told.contains("certificate"), "{:?}: {refused}", server.engine);
+    }
+}
+
+#[test]
+fn galera_replicates_to_all_nodes() {
+    use mysql::prelude::Queryable;
+    let nodes = servers::galera::start();
+    let connect =
+        |server: &Server| servers::mariadb::connect(&server.socket, servers::ADMIN, Some(servers::ADMIN_PASSWORD)).expect("a node answers");
+    let mut first = connect(&nodes[0]);
+    first.query_drop("CREATE DATABASE cinder").expect("the cluster is writable");
+    first.query_drop("CREATE TABLE cinder.t (id int PRIMARY KEY)").expect("the cluster is writable");
+    first.query_drop("INSERT INTO cinder.t VALUES (1)").expect("the cluster is writable");
+    for node in &nodes {
+        let mut connection = connect(node);
+        connection.query_drop("SET SESSION wsrep_sync_wait = 1").expect("a node of a cluster");
+        let row: Option<i64> = connection.query_first("SELECT id FROM cinder.t").expect("the table is there");
+        assert_eq!(row, Some(1));
+        let size: Option<(String, String)> = connection.query_first("SHOW STATUS LIKE 'wsrep_cluster_size'").expect("a node of a cluster");
+        assert_eq!(size.map(|(_, size)| size).as_deref(), Some("3"));
     }
 }
 

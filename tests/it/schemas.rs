@@ -1,7 +1,7 @@
 //! Cinder's real schema for each engine, and the column sets of older releases derived from it.
 //!
-//! `cinder-manage db sync` of the pinned Cinder makes the schema once; the result is kept in `.cache/schemas` under the
-//! hash of the requirements, and loaded into a template a process and column set. A test's database is a copy of it.
+//! `cinder-manage db sync` of the pinned Cinder makes the schema once; the result is kept in `.cache/schemas` under a
+//! hash of the requirements and the server's version, and loaded into a template a process and column set. A test's database is a copy of it.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -56,9 +56,12 @@ impl Columns {
     }
 }
 
+/// Columns of a table, or the table itself where none is named.
+type Later = (&'static str, &'static [&'static str]);
+
 /// Tables and columns, by the first release in this module that did *not* have them yet; a release lacks what the newer
-/// ones lack, too. An empty list of columns stands for the table. From the migrations in Cinder's repository.
-const CAME_LATER: [(Columns, &[(&str, &[&str])]); 3] = [
+/// ones lack, too. From the migrations in Cinder's repository.
+const CAME_LATER: [(Columns, &[Later]); 3] = [
     (
         Columns::Mitaka,
         &[
@@ -160,8 +163,13 @@ fn finish(made: &mut BTreeMap<(&'static str, Columns), ()>, built: Database, nam
 
 /// The SQL that makes the real schema: from the cache, else from `cinder-manage db sync`.
 fn real_schema(engine: Engine, server: Option<&'static Server>) -> String {
-    let requirements = fs::read(servers::root().join("tests/requirements.txt")).expect("tests/requirements.txt");
-    let hash: String = Sha256::digest(&requirements).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let mut hash = Sha256::new();
+    hash.update(fs::read(servers::root().join("tests/requirements.txt")).expect("tests/requirements.txt"));
+    let database = Database::empty(engine, server);
+    if engine != Engine::Sqlite {
+        hash.update(database.value("SELECT VERSION()").expect("a server has a version"));
+    }
+    let hash: String = hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
     let path = cache().join("schemas").join(format!("{}-{hash}.sql", engine.name()));
     // Several test processes may want it at once; one makes it.
     let lock = File::create(cache().join("schemas/lock")).expect("the checkout is ours");
@@ -169,7 +177,6 @@ fn real_schema(engine: Engine, server: Option<&'static Server>) -> String {
     if let Ok(sql) = fs::read_to_string(&path) {
         return sql;
     }
-    let database = Database::empty(engine, server);
     cinder::sync(&database.url());
     let sql = script(&database);
     assert!(sql.contains("num_dependent_backups"), "cinder-manage made no schema that makes sense");

@@ -7,7 +7,7 @@ use cinder_backup_repair::db::Engine;
 use mysql::prelude::Queryable;
 
 use super::process::new_dir;
-use super::{Process, Server, ServerName, certificates, free_port, mariadb, run};
+use super::{Process, Server, ServerName, certificates, free_port, is_root, mariadb, run};
 
 /// Starts three nodes, one after the other; each ends when it is dropped. Takes some fifteen seconds.
 pub fn start() -> Vec<Server> {
@@ -24,16 +24,21 @@ pub fn start() -> Vec<Server> {
 fn start_node(index: usize, base: u16, cluster: &str) -> Server {
     let dir = new_dir(&std::env::temp_dir(), "galera");
     let data = dir.join("data");
+    // A new node receives its data through rsync's daemon, which writes as nobody when root starts it.
+    let user = if is_root() { "mysql".to_owned() } else { mariadb::user_name() };
     run(Command::new("mariadb-install-db")
         .args(["--no-defaults", "--skip-test-db", "--auth-root-authentication-method=normal"])
         .args(["--innodb-log-file-size=16M", "--skip-name-resolve"])
-        .arg(format!("--user={}", mariadb::user_name()))
+        .arg(format!("--user={user}"))
         .arg(format!("--datadir={}", data.display())));
     certificates::install(&dir, ServerName::Localhost);
+    if is_root() {
+        run(Command::new("chown").args(["-R", "mysql:"]).arg(&dir));
+    }
     let port = free_port();
     let socket = dir.join("socket");
     let mut command = vec![mariadb::mariadbd().display().to_string()];
-    command.extend(mariadb::options(&dir, &dir, &data, port));
+    command.extend(mariadb::options(&user, &dir, &data, port));
     command.extend([
         "--innodb-log-file-size=16M".to_owned(),
         "--binlog-format=ROW".to_owned(),

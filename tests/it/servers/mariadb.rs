@@ -43,7 +43,7 @@ pub fn start(settings: &Settings) -> Server {
     let port = free_port();
     let socket = dir.join("socket");
     let mut command = vec![mariadbd().display().to_string()];
-    command.extend(options(&dir, &dir, &data, port));
+    command.extend(options(&user_name(), &dir, &data, port));
     command.extend(
         ["--plugin-load-add=auth_ed25519", "--innodb-log-file-size=16M", "--plugin-maturity=unknown", "--skip-log-bin"].map(String::from),
     );
@@ -55,21 +55,20 @@ pub fn start(settings: &Settings) -> Server {
     server
 }
 
-/// The options that MariaDB and MySQL share: no file of the system's, everything in `dir`, no care for a power cut.
-/// `inside` is the same folder as the server sees it.
-pub fn options(dir: &Path, inside: &Path, data: &Path, port: u16) -> Vec<String> {
-    let inside = inside.display();
-    debug_assert!(dir.exists());
+/// The options that MariaDB and MySQL share: no file of the system's, everything in `dir` (as the server sees it), no
+/// care for a power cut.
+pub(super) fn options(user: &str, dir: &Path, data: &Path, port: u16) -> Vec<String> {
+    let dir = dir.display();
     vec![
         "--no-defaults".to_owned(),
-        format!("--user={}", user_name()),
+        format!("--user={user}"),
         format!("--datadir={}", data.display()),
-        format!("--socket={inside}/socket"),
-        format!("--pid-file={inside}/mysqld.pid"),
-        format!("--tmpdir={inside}"),
-        format!("--ssl-ca={inside}/ca.pem"),
-        format!("--ssl-cert={inside}/server.pem"),
-        format!("--ssl-key={inside}/server-key.pem"),
+        format!("--socket={dir}/socket"),
+        format!("--pid-file={dir}/mysqld.pid"),
+        format!("--tmpdir={dir}"),
+        format!("--ssl-ca={dir}/ca.pem"),
+        format!("--ssl-cert={dir}/server.pem"),
+        format!("--ssl-key={dir}/server-key.pem"),
         format!("--port={port}"),
         "--bind-address=127.0.0.1".to_owned(),
         "--skip-name-resolve".to_owned(),

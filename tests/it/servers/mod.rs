@@ -18,7 +18,7 @@ use std::sync::OnceLock;
 
 use cinder_backup_repair::db::Engine;
 
-pub use certificates::{Certificates, ServerName};
+pub use certificates::ServerName;
 pub use process::{Process, is_alive, new_dir, run};
 
 /// The account that may do everything, on every server.

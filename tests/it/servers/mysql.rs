@@ -38,7 +38,7 @@ pub fn start(settings: &Settings) -> Option<Server> {
     certificates::install(&dir, settings.certificate);
     let port = free_port();
     let mut command = vec!["chroot".to_owned(), system.display().to_string(), "mysqld".to_owned()];
-    command.extend(mariadb::options(&dir, &inside, &data, port));
+    command.extend(mariadb::options("root", &inside, &data, port));
     command.extend(["--secure-file-priv=", "--mysqlx=OFF", "--innodb-redo-log-capacity=64M", "--skip-log-bin"].map(String::from));
     command.extend(settings.options.iter().cloned());
     let process = Process::supervise("mysqld", &dir, "KILL", &command);
