@@ -3,8 +3,8 @@
 use std::io::{self, IsTerminal, Write};
 
 use super::args::{ColorArg, FormatArg, OutputArgs};
+use crate::report::grid::{Format, Grid, OutputOptions, ReportError};
 use crate::report::safe::terminal;
-use crate::report::{Format, Grid, OutputOptions, ReportError};
 
 /// Standard output, standard error, and what the user wants of them.
 #[derive(Debug)]
@@ -65,13 +65,13 @@ impl Ui {
 
     /// Makes sure that the columns asked for are among a result's, without writing anything.
     pub fn check_columns(&self, grid: &Grid) -> Result<(), ReportError> {
-        crate::report::write(&mut io::sink(), &serde_json::Value::Null, "", grid, &self.options)
+        crate::report::grid::write(&mut io::sink(), &serde_json::Value::Null, "", grid, &self.options)
     }
 
     /// Writes a result: the document or its rows, as the user wants them.
     pub fn result(&self, document: &serde_json::Value, rows_key: &str, grid: &Grid) -> Result<(), ReportError> {
         let mut out = io::stdout().lock();
-        match crate::report::write(&mut out, document, rows_key, grid, &self.options) {
+        match crate::report::grid::write(&mut out, document, rows_key, grid, &self.options) {
             // Whoever read it has seen enough.
             Err(ReportError::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             other => other,
