@@ -4,11 +4,20 @@
 //! said in [`crate::scan`]. May use `domain` and `config`, never `plan`, `apply`, `audit`, `report` or `cli`.
 
 mod error;
+pub mod literal;
+pub mod mysql;
+mod open;
+pub mod postgres;
+pub mod schema;
+pub mod sqlite;
 pub mod statements;
+mod tls;
 
 use std::ops::ControlFlow;
+use std::time::Duration;
 
 pub use error::{DbError, DbErrorKind};
+pub use open::open;
 pub use statements::Statement;
 
 use crate::domain::Value;
@@ -94,6 +103,33 @@ pub struct ServerInfo {
     pub read_only: bool,
 }
 
+/// The limits that every session is put under.
+#[derive(Debug, Clone)]
+pub struct SessionSettings {
+    /// For making the connection.
+    pub connect_timeout: Duration,
+    /// For each statement.
+    pub statement_timeout: Duration,
+    /// For waiting on another transaction's lock.
+    pub lock_timeout: Duration,
+    /// Make reads on a Galera node wait until the node has applied what the cluster committed (`wsrep_sync_wait`).
+    pub settle_reads: bool,
+    /// Allow a password to cross the network without TLS in a form that a listener can use.
+    pub insecure_auth: bool,
+}
+
+impl Default for SessionSettings {
+    fn default() -> Self {
+        Self {
+            connect_timeout: Duration::from_secs(10),
+            statement_timeout: Duration::from_secs(300),
+            lock_timeout: Duration::from_secs(10),
+            settle_reads: true,
+            insecure_auth: false,
+        }
+    }
+}
+
 /// Receives the rows of a query one at a time; `Break` ends the query early.
 pub type RowSink<'a> = &'a mut dyn FnMut(&[Value]) -> ControlFlow<()>;
 
@@ -119,6 +155,25 @@ pub trait Session: Send {
 
     /// Rolls back. On an error the connection is closed, which rolls back too.
     fn rollback(&mut self) -> Result<(), DbError>;
+
+    /// Whether TLS protects the connection; a socket and a file need none.
+    fn is_encrypted(&self) -> bool {
+        false
+    }
+
+    /// The id by which [`Session::transaction_status`] of a later session can tell what became of the open transaction,
+    /// should its COMMIT go unanswered. Asked for after its last statement and before COMMIT; `None` where the engine has
+    /// no such id, or the transaction wrote nothing.
+    fn transaction_id(&mut self) -> Option<String> {
+        None
+    }
+
+    /// Whether the transaction with this id was committed: `Some(true)`, `Some(false)`, or `None` while it is still in
+    /// progress and where the server does not know.
+    fn transaction_status(&mut self, id: &str) -> Result<Option<bool>, DbError> {
+        let _ = id;
+        Ok(None)
+    }
 
     /// Collects all rows of a query that is known to return few.
     fn rows(&mut self, statement: &Statement, params: &[Param]) -> Result<Vec<Vec<Value>>, DbError> {

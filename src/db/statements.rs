@@ -42,4 +42,89 @@ macro_rules! statements {
     };
 }
 
-statements! {}
+statements! {
+    /// Live attachments of one volume.
+    ATTACHMENTS_BY_VOLUME = "attachments_by_volume";
+    /// Live attachments of a list of volumes.
+    ATTACHMENTS_BY_VOLUMES = "attachments_by_volumes";
+    /// Live attachments that a host holds for itself, as cinder-backup does while it reads a volume.
+    ATTACHMENTS_OF_HOSTS = "attachments_of_hosts";
+    /// One live backup, without a lock: for dry runs and for reading back (Icehouse, Juno and Kilo).
+    BACKUP_BY_ID_JUNO = "backup_by_id_juno";
+    /// One live backup, without a lock: for dry runs and for reading back (Liberty).
+    BACKUP_BY_ID_LIBERTY = "backup_by_id_liberty";
+    /// One live backup, without a lock: for dry runs and for reading back (Mitaka and later).
+    BACKUP_BY_ID_MITAKA = "backup_by_id_mitaka";
+    /// One live backup, locked until the transaction ends (Icehouse, Juno and Kilo).
+    BACKUP_LOCK_JUNO = "backup_lock_juno";
+    /// One live backup, locked until the transaction ends (Liberty).
+    BACKUP_LOCK_LIBERTY = "backup_lock_liberty";
+    /// One live backup, locked until the transaction ends (Mitaka and later).
+    BACKUP_LOCK_MITAKA = "backup_lock_mitaka";
+    /// Changes one backup, if it still is what was seen (Icehouse, Juno and Kilo).
+    BACKUP_UPDATE_JUNO = "backup_update_juno";
+    /// Changes one backup, if it still is what was seen (Liberty).
+    BACKUP_UPDATE_LIBERTY = "backup_update_liberty";
+    /// Changes one backup, if it still is what was seen (Mitaka and later).
+    BACKUP_UPDATE_MITAKA = "backup_update_mitaka";
+    /// Live backups by a list of ids (Icehouse, Juno and Kilo).
+    BACKUPS_BY_IDS_JUNO = "backups_by_ids_juno";
+    /// Live backups by a list of ids (Liberty).
+    BACKUPS_BY_IDS_LIBERTY = "backups_by_ids_liberty";
+    /// Live backups by a list of ids (Mitaka and later).
+    BACKUPS_BY_IDS_MITAKA = "backups_by_ids_mitaka";
+    /// Every backup that is not deleted, in one pass over the table (Icehouse, Juno and Kilo).
+    BACKUPS_LIVE_JUNO = "backups_live_juno";
+    /// Every backup that is not deleted, in one pass over the table (Liberty).
+    BACKUPS_LIVE_LIBERTY = "backups_live_liberty";
+    /// Every backup that is not deleted, in one pass over the table (Mitaka and later).
+    BACKUPS_LIVE_MITAKA = "backups_live_mitaka";
+    /// The UTC clock that heartbeats are compared with; for a file that is this host's.
+    CLOCK = "clock";
+    /// What the quotas think of backups and of their gigabytes, by project.
+    QUOTA_USAGES_BACKUP = "quota_usages_backup";
+    /// The revision of the schema (Wallaby and later).
+    REVISION_ALEMBIC = "revision_alembic";
+    /// The revision of the schema (before Wallaby).
+    REVISION_MIGRATE = "revision_migrate";
+    /// Which of the tables and columns that matter there are.
+    SCHEMA_COLUMNS = "schema_columns";
+    /// The heartbeat of every cinder-backup, removed ones too.
+    SERVICES_BACKUP = "services_backup";
+    /// One live snapshot, without a lock: for dry runs and for reading back.
+    SNAPSHOT_BY_ID = "snapshot_by_id";
+    /// One live snapshot, locked until the transaction ends.
+    SNAPSHOT_LOCK = "snapshot_lock";
+    /// Live backups whose parent is one of a list of ids (Liberty).
+    BACKUPS_BY_PARENTS_LIBERTY = "backups_by_parents_liberty";
+    /// Live backups whose parent is one of a list of ids (Mitaka and later).
+    BACKUPS_BY_PARENTS_MITAKA = "backups_by_parents_mitaka";
+    /// Changes the status of one snapshot, if it still is what was seen.
+    SNAPSHOT_UPDATE = "snapshot_update";
+    /// Live snapshots by a list of ids.
+    SNAPSHOTS_BY_IDS = "snapshots_by_ids";
+    /// Live snapshots that a backup holds.
+    SNAPSHOTS_PENDING = "snapshots_pending";
+    /// Seconds since the server started; a file has none.
+    UPTIME = "uptime";
+    /// One live volume, without a lock: for dry runs and for reading back (before Liberty).
+    VOLUME_BY_ID_JUNO = "volume_by_id_juno";
+    /// One live volume, without a lock: for dry runs and for reading back (Liberty and later).
+    VOLUME_BY_ID_LIBERTY = "volume_by_id_liberty";
+    /// One live volume, locked until the transaction ends (before Liberty).
+    VOLUME_LOCK_JUNO = "volume_lock_juno";
+    /// One live volume, locked until the transaction ends (Liberty and later).
+    VOLUME_LOCK_LIBERTY = "volume_lock_liberty";
+    /// Changes the status of one volume, if it still is what was seen (before Liberty).
+    VOLUME_UPDATE_JUNO = "volume_update_juno";
+    /// Changes the status of one volume, if it still is what was seen (Liberty and later).
+    VOLUME_UPDATE_LIBERTY = "volume_update_liberty";
+    /// Live volumes by a list of ids (before Liberty).
+    VOLUMES_BY_IDS_JUNO = "volumes_by_ids_juno";
+    /// Live volumes by a list of ids (Liberty and later).
+    VOLUMES_BY_IDS_LIBERTY = "volumes_by_ids_liberty";
+    /// Live volumes that a backup or a restore holds, or whose status was lost (before Liberty).
+    VOLUMES_PENDING_JUNO = "volumes_pending_juno";
+    /// Live volumes that a backup or a restore holds, or whose status was lost (Liberty and later).
+    VOLUMES_PENDING_LIBERTY = "volumes_pending_liberty";
+}

@@ -1,0 +1,28 @@
+-- backup_update_mitaka: changes one backup, if it still is what was seen (Mitaka and later).
+-- Parameters: the new values, the id, then every guarded column as it was read. Columns that do
+-- not change are set to what they are. Exactly one row must match.
+UPDATE backups
+   SET status = ?,
+       size = ?,
+       object_count = ?,
+       service_metadata = ?,
+       fail_reason = ?,
+       num_dependent_backups = ?,
+       updated_at = UTC_TIMESTAMP()
+ WHERE id = ?
+   AND deleted = 0
+   AND status <=> ?
+   AND host <=> ?
+   AND service <=> ?
+   AND volume_id <=> ?
+   AND size <=> ?
+   AND object_count <=> ?
+   AND service_metadata <=> ?
+   AND fail_reason <=> ?
+   AND updated_at <=> CAST(? AS DATETIME(6))
+   AND parent_id <=> ?
+   AND temp_volume_id <=> ?
+   AND temp_snapshot_id <=> ?
+   AND num_dependent_backups <=> ?
+   AND snapshot_id <=> ?
+   AND restore_volume_id <=> ?;

@@ -1,0 +1,6 @@
+-- snapshots_pending: live snapshots that a backup holds.
+SELECT id, status, volume_id, display_name, project_id, CAST(created_at AS CHAR) AS created_at,
+       CAST(updated_at AS CHAR) AS updated_at
+  FROM snapshots
+ WHERE deleted = 0
+   AND status = 'backing-up';

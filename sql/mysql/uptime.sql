@@ -1,0 +1,2 @@
+-- uptime: seconds since the server started.
+SHOW GLOBAL STATUS LIKE 'Uptime';

@@ -1,0 +1,6 @@
+-- volume_by_id_liberty: one live volume, without a lock: for dry runs and for reading back (Liberty and later).
+SELECT id, status, attach_status, size, display_name, project_id, CAST(created_at AS CHAR) AS created_at,
+       CAST(updated_at AS CHAR) AS updated_at, previous_status
+  FROM volumes
+ WHERE id = ?
+   AND deleted = 0;

@@ -1,0 +1,11 @@
+-- volume_update_liberty: changes the status of one volume, if it still is what was seen (Liberty and later).
+-- Parameters: the new status, the id, then every guarded column as it was read. Exactly one row must match.
+UPDATE volumes
+   SET status = ?,
+       updated_at = UTC_TIMESTAMP()
+ WHERE id = ?
+   AND deleted = 0
+   AND status <=> ?
+   AND attach_status <=> ?
+   AND updated_at <=> CAST(? AS DATETIME(6))
+   AND previous_status <=> ?;

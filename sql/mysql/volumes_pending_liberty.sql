@@ -1,0 +1,6 @@
+-- volumes_pending_liberty: live volumes that a backup or a restore holds, or whose status was lost (Liberty and later).
+SELECT id, status, attach_status, size, display_name, project_id, CAST(created_at AS CHAR) AS created_at,
+       CAST(updated_at AS CHAR) AS updated_at, previous_status
+  FROM volumes
+ WHERE deleted = 0
+   AND (status IN ('backing-up', 'restoring-backup') OR status IS NULL);

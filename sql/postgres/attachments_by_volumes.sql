@@ -1,0 +1,5 @@
+-- attachments_by_volumes: live attachments of a list of volumes.
+SELECT id, volume_id, instance_uuid, attached_host, attach_status
+  FROM volume_attachment
+ WHERE volume_id = ANY(CAST($1 AS text[]))
+   AND deleted = FALSE;

@@ -1,0 +1,7 @@
+-- snapshot_by_id: one live snapshot, without a lock: for dry runs and for reading back.
+SELECT id, status, volume_id, display_name, project_id,
+       to_char(created_at, 'YYYY-MM-DD HH24:MI:SS.US') AS created_at,
+       to_char(updated_at, 'YYYY-MM-DD HH24:MI:SS.US') AS updated_at
+  FROM snapshots
+ WHERE id = CAST($1 AS text)
+   AND deleted = FALSE;

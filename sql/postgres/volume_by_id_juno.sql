@@ -1,0 +1,7 @@
+-- volume_by_id_juno: one live volume, without a lock: for dry runs and for reading back (before Liberty).
+SELECT id, status, attach_status, size, display_name, project_id,
+       to_char(created_at, 'YYYY-MM-DD HH24:MI:SS.US') AS created_at,
+       to_char(updated_at, 'YYYY-MM-DD HH24:MI:SS.US') AS updated_at, NULL AS previous_status
+  FROM volumes
+ WHERE id = CAST($1 AS text)
+   AND deleted = FALSE;

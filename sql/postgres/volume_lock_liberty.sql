@@ -1,0 +1,9 @@
+-- volume_lock_liberty: one live volume, locked until the transaction ends (Liberty and later).
+-- FOR UPDATE reads the newest committed row and holds it to the end of the transaction.
+SELECT id, status, attach_status, size, display_name, project_id,
+       to_char(created_at, 'YYYY-MM-DD HH24:MI:SS.US') AS created_at,
+       to_char(updated_at, 'YYYY-MM-DD HH24:MI:SS.US') AS updated_at, previous_status
+  FROM volumes
+ WHERE id = CAST($1 AS text)
+   AND deleted = FALSE
+   FOR UPDATE;

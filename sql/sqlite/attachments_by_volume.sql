@@ -1,0 +1,5 @@
+-- attachments_by_volume: live attachments of one volume.
+SELECT id, volume_id, instance_uuid, attached_host, attach_status
+  FROM volume_attachment
+ WHERE volume_id = ?1
+   AND deleted = 0;

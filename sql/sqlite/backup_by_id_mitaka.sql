@@ -1,0 +1,7 @@
+-- backup_by_id_mitaka: one live backup, without a lock: for dry runs and for reading back (Mitaka and later).
+SELECT id, status, host, service, volume_id, display_name, project_id, size, object_count, service_metadata,
+       fail_reason, created_at, updated_at, parent_id, temp_volume_id, temp_snapshot_id,
+       num_dependent_backups, snapshot_id, restore_volume_id
+  FROM backups
+ WHERE id = ?1
+   AND deleted = 0;

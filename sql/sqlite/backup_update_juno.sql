@@ -1,0 +1,21 @@
+-- backup_update_juno: changes one backup, if it still is what was seen (Icehouse, Juno and Kilo).
+-- Parameters: the new values, the id, then every guarded column as it was read. Columns that do
+-- not change are set to what they are. Exactly one row must match.
+UPDATE backups
+   SET status = ?1,
+       size = ?2,
+       object_count = ?3,
+       service_metadata = ?4,
+       fail_reason = ?5,
+       updated_at = strftime('%Y-%m-%d %H:%M:%f000', 'now')
+ WHERE id = ?6
+   AND deleted = 0
+   AND status IS ?7
+   AND host IS ?8
+   AND service IS ?9
+   AND volume_id IS ?10
+   AND size IS ?11
+   AND object_count IS ?12
+   AND service_metadata IS ?13
+   AND fail_reason IS ?14
+   AND updated_at IS ?15;

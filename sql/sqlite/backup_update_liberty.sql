@@ -1,0 +1,26 @@
+-- backup_update_liberty: changes one backup, if it still is what was seen (Liberty).
+-- Parameters: the new values, the id, then every guarded column as it was read. Columns that do
+-- not change are set to what they are. Exactly one row must match.
+UPDATE backups
+   SET status = ?1,
+       size = ?2,
+       object_count = ?3,
+       service_metadata = ?4,
+       fail_reason = ?5,
+       num_dependent_backups = ?6,
+       updated_at = strftime('%Y-%m-%d %H:%M:%f000', 'now')
+ WHERE id = ?7
+   AND deleted = 0
+   AND status IS ?8
+   AND host IS ?9
+   AND service IS ?10
+   AND volume_id IS ?11
+   AND size IS ?12
+   AND object_count IS ?13
+   AND service_metadata IS ?14
+   AND fail_reason IS ?15
+   AND updated_at IS ?16
+   AND parent_id IS ?17
+   AND temp_volume_id IS ?18
+   AND temp_snapshot_id IS ?19
+   AND num_dependent_backups IS ?20;

@@ -1,0 +1,7 @@
+-- backups_by_ids_juno: live backups by a list of ids (Icehouse, Juno and Kilo).
+SELECT id, status, host, service, volume_id, display_name, project_id, size, object_count, service_metadata,
+       fail_reason, created_at, updated_at, NULL AS parent_id, NULL AS temp_volume_id,
+       NULL AS temp_snapshot_id, NULL AS num_dependent_backups, NULL AS snapshot_id, NULL AS restore_volume_id
+  FROM backups
+ WHERE id IN (SELECT value FROM json_each(?1))
+   AND deleted = 0;

@@ -1,0 +1,7 @@
+-- backups_by_ids_mitaka: live backups by a list of ids (Mitaka and later).
+SELECT id, status, host, service, volume_id, display_name, project_id, size, object_count, service_metadata,
+       fail_reason, created_at, updated_at, parent_id, temp_volume_id, temp_snapshot_id,
+       num_dependent_backups, snapshot_id, restore_volume_id
+  FROM backups
+ WHERE id IN (SELECT value FROM json_each(?1))
+   AND deleted = 0;

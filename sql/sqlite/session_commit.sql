@@ -1,0 +1,2 @@
+-- session_commit: commits.
+COMMIT;

@@ -1,0 +1,2 @@
+-- session_rollback: rolls back.
+ROLLBACK;

@@ -1,0 +1,5 @@
+-- snapshots_by_ids: live snapshots by a list of ids.
+SELECT id, status, volume_id, display_name, project_id, created_at, updated_at
+  FROM snapshots
+ WHERE id IN (SELECT value FROM json_each(?1))
+   AND deleted = 0;

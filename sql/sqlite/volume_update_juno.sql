@@ -1,0 +1,10 @@
+-- volume_update_juno: changes the status of one volume, if it still is what was seen (before Liberty).
+-- Parameters: the new status, the id, then every guarded column as it was read. Exactly one row must match.
+UPDATE volumes
+   SET status = ?1,
+       updated_at = strftime('%Y-%m-%d %H:%M:%f000', 'now')
+ WHERE id = ?2
+   AND deleted = 0
+   AND status IS ?3
+   AND attach_status IS ?4
+   AND updated_at IS ?5;

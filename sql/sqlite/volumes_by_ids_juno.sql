@@ -1,0 +1,6 @@
+-- volumes_by_ids_juno: live volumes by a list of ids (before Liberty).
+SELECT id, status, attach_status, size, display_name, project_id, created_at, updated_at,
+       NULL AS previous_status
+  FROM volumes
+ WHERE id IN (SELECT value FROM json_each(?1))
+   AND deleted = 0;

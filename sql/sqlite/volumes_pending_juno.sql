@@ -1,0 +1,6 @@
+-- volumes_pending_juno: live volumes that a backup or a restore holds, or whose status was lost (before Liberty).
+SELECT id, status, attach_status, size, display_name, project_id, created_at, updated_at,
+       NULL AS previous_status
+  FROM volumes
+ WHERE deleted = 0
+   AND (status IN ('backing-up', 'restoring-backup') OR status IS NULL);

@@ -1,0 +1,304 @@
+//! Sessions on a SQLite file: DevStack, tests, and copies taken for practice.
+
+use std::fs::File;
+use std::io::Read;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, ErrorCode, OpenFlags, params_from_iter};
+
+use super::{Access, CommitOutcome, DbError, DbErrorKind, Engine, Param, RowSink, ServerInfo, Session, SessionSettings, Statement};
+use crate::domain::Value;
+
+/// The first bytes of every SQLite database.
+const MAGIC: &[u8] = b"SQLite format 3\0";
+
+/// Statements that only SQLite has, by name.
+pub const OWN: &[(&str, &str)] = &[
+    ("session_begin_read", BEGIN_READ),
+    ("session_begin_write", BEGIN_WRITE),
+    ("session_query_only_on", QUERY_ONLY_ON),
+    ("session_query_only_off", QUERY_ONLY_OFF),
+    ("session_query_only_check", QUERY_ONLY_CHECK),
+    ("session_commit", COMMIT),
+    ("session_rollback", ROLLBACK),
+];
+const BEGIN_READ: &str = include_str!("../../sql/sqlite/session_begin_read.sql");
+const BEGIN_WRITE: &str = include_str!("../../sql/sqlite/session_begin_write.sql");
+const QUERY_ONLY_ON: &str = include_str!("../../sql/sqlite/session_query_only_on.sql");
+const QUERY_ONLY_OFF: &str = include_str!("../../sql/sqlite/session_query_only_off.sql");
+const QUERY_ONLY_CHECK: &str = include_str!("../../sql/sqlite/session_query_only_check.sql");
+const COMMIT: &str = include_str!("../../sql/sqlite/session_commit.sql");
+const ROLLBACK: &str = include_str!("../../sql/sqlite/session_rollback.sql");
+
+struct Sqlite {
+    connection: Connection,
+    server: ServerInfo,
+    deadline: Deadline,
+    /// A statement of the open transaction failed, so that it must not be committed.
+    failed: bool,
+}
+
+/// Opens an existing SQLite database. Never creates a file: what is not there, or is not a database, is an error.
+pub fn open(path: &Path, settings: &SessionSettings) -> Result<Box<dyn Session>, DbError> {
+    let shown = path.display();
+    check_magic(path)?;
+    let canonical =
+        path.canonicalize().map_err(|error| DbError::fatal(DbErrorKind::Connection, format!("cannot open {shown}: {error}")))?;
+    let mut read_only = false;
+    let writable = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX);
+    let mut connection = match writable {
+        Ok(connection) => connection,
+        // A file that this account may only read is still good for scan and dry runs.
+        Err(_) => {
+            read_only = true;
+            Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
+                .map_err(|error| describe(&error, &format!("cannot open {shown}")))?
+        }
+    };
+    read_only = read_only || connection.is_readonly("main").unwrap_or(true);
+    connection
+        .busy_timeout(settings.lock_timeout.max(Duration::from_millis(1)))
+        .map_err(|error| describe(&error, &format!("cannot set the busy time-out of {shown}")))?;
+    let deadline = Deadline::install(&mut connection, settings.statement_timeout)?;
+    let server = ServerInfo {
+        engine: Engine::Sqlite,
+        version: rusqlite::version().to_owned(),
+        identity: format!("sqlite:{}", canonical.display()),
+        user: None,
+        galera: false,
+        read_only,
+    };
+    Ok(Box::new(Sqlite { connection, server, deadline, failed: false }))
+}
+
+/// SQLite has no statement time-out of its own: its progress handler asks a deadline that each statement sets anew.
+#[derive(Clone)]
+struct Deadline {
+    base: Instant,
+    /// Milliseconds after `base`; 0 is none.
+    at: Arc<AtomicU64>,
+    limit: Duration,
+}
+
+impl Deadline {
+    fn install(connection: &mut Connection, limit: Duration) -> Result<Self, DbError> {
+        let deadline = Self { base: Instant::now(), at: Arc::default(), limit };
+        let watched = deadline.clone();
+        connection
+            .progress_handler(
+                20_000,
+                Some(move || {
+                    let at = watched.at.load(Ordering::Relaxed);
+                    at != 0 && watched.base.elapsed().as_millis() > u128::from(at)
+                }),
+            )
+            .map_err(|error| describe(&error, "cannot set a statement time-out"))?;
+        Ok(deadline)
+    }
+
+    fn start(&self) {
+        let at = if self.limit.is_zero() { 0 } else { (self.base.elapsed() + self.limit).as_millis() };
+        self.at.store(u64::try_from(at).unwrap_or(0), Ordering::Relaxed);
+    }
+}
+
+fn check_magic(path: &Path) -> Result<(), DbError> {
+    let shown = path.display();
+    let mut file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Err(DbError::fatal(
+                DbErrorKind::Connection,
+                format!("there is no SQLite database {shown}; this program never creates one, so check the path in the URL"),
+            ));
+        }
+        Err(error) => {
+            return Err(DbError::fatal(DbErrorKind::Connection, format!("cannot open the SQLite database {shown}: {error}")));
+        }
+    };
+    if !file.metadata().is_ok_and(|data| data.is_file()) {
+        return Err(DbError::fatal(DbErrorKind::Connection, format!("{shown} is not a file")));
+    }
+    let mut head = [0_u8; 16];
+    let whole = file.read_exact(&mut head).is_ok();
+    if !whole || head != MAGIC {
+        return Err(DbError::fatal(DbErrorKind::Schema, format!("{shown} is not a SQLite database")));
+    }
+    Ok(())
+}
+
+fn describe(error: &rusqlite::Error, doing: &str) -> DbError {
+    let rusqlite::Error::SqliteFailure(failure, text) = error else {
+        return DbError::new(DbErrorKind::Other, format!("{doing}: {error}"));
+    };
+    let text = text.clone().unwrap_or_else(|| failure.to_string());
+    let (kind, message) = match failure.code {
+        ErrorCode::DatabaseBusy => (DbErrorKind::LockTimeout, format!("{doing}: another process holds the database locked")),
+        ErrorCode::DatabaseLocked => (DbErrorKind::LockTimeout, format!("{doing}: the table is locked")),
+        ErrorCode::ReadOnly => (DbErrorKind::Privilege, format!("{doing}: the database or this transaction is read-only ({text})")),
+        ErrorCode::PermissionDenied | ErrorCode::AuthorizationForStatementDenied => (DbErrorKind::Privilege, format!("{doing}: {text}")),
+        ErrorCode::CannotOpen => (DbErrorKind::Connection, format!("{doing}: {text}")),
+        ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt => (DbErrorKind::Schema, format!("{doing}: {text}")),
+        ErrorCode::OperationInterrupted => (DbErrorKind::Timeout, format!("{doing}: given up after the statement time-out")),
+        _ if text.starts_with("no such table") || text.starts_with("no such column") => (DbErrorKind::Schema, format!("{doing}: {text}")),
+        _ => (DbErrorKind::Other, format!("{doing}: {text}")),
+    };
+    DbError::new(kind, message).with_code(format!("{:?}", failure.code))
+}
+
+fn bind(params: &[Param]) -> Vec<rusqlite::types::Value> {
+    params
+        .iter()
+        .map(|param| match param {
+            Param::One(Value::Null) => rusqlite::types::Value::Null,
+            Param::One(Value::Integer(number)) => (*number).into(),
+            Param::One(Value::Text(text)) => text.clone().into(),
+            // The statements take a list as JSON (`json_each`).
+            Param::Ids(ids) => serde_json::Value::from(ids.clone()).to_string().into(),
+        })
+        .collect()
+}
+
+fn value(cell: ValueRef<'_>) -> Value {
+    match cell {
+        ValueRef::Null => Value::Null,
+        ValueRef::Integer(number) => Value::Integer(number),
+        ValueRef::Real(number) => Value::Text(number.to_string()),
+        ValueRef::Text(text) | ValueRef::Blob(text) => Value::Text(String::from_utf8_lossy(text).into_owned()),
+    }
+}
+
+impl Sqlite {
+    fn batch(&self, sql: &'static str, doing: &str) -> Result<(), DbError> {
+        self.deadline.start();
+        self.connection.execute_batch(sql).map_err(|error| describe(&error, doing))
+    }
+}
+
+impl Session for Sqlite {
+    fn server(&self) -> &ServerInfo {
+        &self.server
+    }
+
+    fn query(&mut self, statement: &Statement, params: &[Param], row: RowSink<'_>) -> Result<(), DbError> {
+        self.deadline.start();
+        let doing = format!("cannot run {}", statement.name);
+        let run = |connection: &Connection, row: RowSink<'_>| -> rusqlite::Result<()> {
+            let mut prepared = connection.prepare_cached(statement.text(Engine::Sqlite))?;
+            let width = prepared.column_count();
+            let mut cells = Vec::with_capacity(width);
+            let mut rows = prepared.query(params_from_iter(bind(params)))?;
+            while let Some(found) = rows.next()? {
+                cells.clear();
+                for index in 0..width {
+                    cells.push(value(found.get_ref(index)?));
+                }
+                if row(&cells) == ControlFlow::Break(()) {
+                    break;
+                }
+            }
+            Ok(())
+        };
+        run(&self.connection, row).map_err(|error| {
+            self.failed = true;
+            describe(&error, &doing)
+        })
+    }
+
+    fn execute(&mut self, statement: &Statement, params: &[Param]) -> Result<u64, DbError> {
+        self.deadline.start();
+        let run = || -> rusqlite::Result<usize> {
+            let mut prepared = self.connection.prepare_cached(statement.text(Engine::Sqlite))?;
+            prepared.execute(params_from_iter(bind(params)))
+        };
+        match run() {
+            Ok(matched) => Ok(u64::try_from(matched).unwrap_or(u64::MAX)),
+            Err(error) => {
+                self.failed = true;
+                Err(describe(&error, &format!("cannot run {}", statement.name)))
+            }
+        }
+    }
+
+    fn begin(&mut self, access: Access) -> Result<(), DbError> {
+        self.failed = false;
+        match access {
+            Access::ReadOnly => {
+                self.batch(QUERY_ONLY_ON, "cannot make the session read-only")?;
+                let held: i64 = self
+                    .connection
+                    .query_row(QUERY_ONLY_CHECK, [], |row| row.get(0))
+                    .map_err(|error| describe(&error, "cannot see whether the session is read-only"))?;
+                if held != 1 {
+                    return Err(DbError::new(DbErrorKind::SessionState, "SQLite does not hold the session read-only: query_only is off"));
+                }
+                self.batch(BEGIN_READ, "cannot begin a transaction")
+            }
+            Access::Write => {
+                self.batch(QUERY_ONLY_OFF, "cannot make the session writable")?;
+                self.batch(BEGIN_WRITE, "cannot begin a transaction")
+            }
+        }
+    }
+
+    fn commit(&mut self) -> CommitOutcome {
+        if self.failed {
+            let rolled_back = self.rollback();
+            let cause = rolled_back.err().map(|error| format!(" ({error})")).unwrap_or_default();
+            return CommitOutcome::NotCommitted(DbError::new(
+                DbErrorKind::Other,
+                format!("a statement of the transaction had failed, so it was rolled back{cause}"),
+            ));
+        }
+        match self.batch(COMMIT, "cannot commit") {
+            Ok(()) => CommitOutcome::Committed,
+            Err(error) => {
+                // A COMMIT that was refused (BUSY) leaves the transaction open; rolled back, it certainly wrote nothing.
+                if self.connection.is_autocommit() || self.rollback().is_err() {
+                    return CommitOutcome::Unknown(DbError { fatal: true, ..error });
+                }
+                CommitOutcome::NotCommitted(error)
+            }
+        }
+    }
+
+    fn rollback(&mut self) -> Result<(), DbError> {
+        self.failed = false;
+        if self.connection.is_autocommit() {
+            return Ok(());
+        }
+        self.batch(ROLLBACK, "cannot roll back")
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_never_created() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("absent.sqlite");
+        let error = open(&path, &SessionSettings::default()).err().unwrap();
+        assert_eq!(error.kind, DbErrorKind::Connection);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn what_is_not_a_database_is_said_to_be_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notes.txt");
+        std::fs::write(&path, "not a database, but longer than sixteen bytes").unwrap();
+        let error = open(&path, &SessionSettings::default()).err().unwrap();
+        assert_eq!(error.kind, DbErrorKind::Schema);
+        std::fs::write(&path, "").unwrap();
+        assert!(open(&path, &SessionSettings::default()).is_err());
+        assert!(open(folder.path(), &SessionSettings::default()).is_err());
+    }
+}
