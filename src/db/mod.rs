@@ -4,6 +4,7 @@
 //! said in [`crate::scan`]. May use `domain` and `config`, never `plan`, `apply`, `audit`, `report` or `cli`.
 
 mod error;
+pub mod literal;
 pub mod sqlite;
 pub mod statements;
 
