@@ -95,6 +95,10 @@ statements! {
     SNAPSHOT_BY_ID = "snapshot_by_id";
     /// One live snapshot, locked until the transaction ends.
     SNAPSHOT_LOCK = "snapshot_lock";
+    /// Live backups whose parent is one of a list of ids (Liberty).
+    BACKUPS_BY_PARENTS_LIBERTY = "backups_by_parents_liberty";
+    /// Live backups whose parent is one of a list of ids (Mitaka and later).
+    BACKUPS_BY_PARENTS_MITAKA = "backups_by_parents_mitaka";
     /// Changes the status of one snapshot, if it still is what was seen.
     SNAPSHOT_UPDATE = "snapshot_update";
     /// Live snapshots by a list of ids.

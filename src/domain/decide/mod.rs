@@ -34,7 +34,7 @@ pub struct Peer {
 }
 
 /// Quotes a word for a POSIX shell, so that a hostile id in a suggested command stays one word.
-fn shell_word(word: &str) -> String {
+pub fn shell_word(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | ':');
     if !word.is_empty() && !word.starts_with('-') && word.chars().all(plain) {
         return word.to_owned();

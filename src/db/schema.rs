@@ -1,0 +1,211 @@
+//! Which of Cinder's tables and columns a database has, and which releases that fits.
+//!
+//! Nothing is assumed from a version number: columns are looked up, and the revision only serves to name the release.
+
+use std::collections::{BTreeSet, HashMap};
+
+use super::statements::{REVISION_ALEMBIC, REVISION_MIGRATE, SCHEMA_COLUMNS};
+use super::{DbError, DbErrorKind, Session};
+use crate::domain::{ColumnSet, Value};
+
+/// What a database has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Schema {
+    /// Which of the three column sets.
+    pub columns: ColumnSet,
+    /// There is a table `volume_attachment`.
+    pub has_attachments: bool,
+    /// There is a table `quota_usages`.
+    pub has_quotas: bool,
+    /// The range of releases, for people: `2024.1 to 2026.2 (revision 9c74c1c6971f)`.
+    pub release: String,
+}
+
+/// The columns that every supported release has.
+const NEEDED: &[(&str, &[&str])] = &[
+    (
+        "backups",
+        &[
+            "id",
+            "deleted",
+            "status",
+            "host",
+            "service",
+            "volume_id",
+            "display_name",
+            "project_id",
+            "size",
+            "object_count",
+            "service_metadata",
+            "fail_reason",
+            "created_at",
+            "updated_at",
+        ],
+    ),
+    ("volumes", &["id", "deleted", "status", "attach_status", "size", "display_name", "project_id", "created_at", "updated_at"]),
+    ("snapshots", &["id", "deleted", "status", "volume_id", "display_name", "project_id", "created_at", "updated_at"]),
+    ("services", &["host", "binary", "deleted", "created_at", "updated_at"]),
+];
+
+/// Columns of `backups` that came with Liberty.
+const LIBERTY: &[&str] = &["parent_id", "temp_volume_id", "temp_snapshot_id", "num_dependent_backups"];
+/// Columns of `backups` that came with Mitaka.
+const MITAKA: &[&str] = &["snapshot_id", "restore_volume_id"];
+
+/// Looks up what there is. A database that is not Cinder's, or lacks what is needed, is a [`DbErrorKind::Schema`] error.
+pub fn probe(session: &mut dyn Session) -> Result<Schema, DbError> {
+    let mut found: HashMap<String, BTreeSet<String>> = HashMap::new();
+    for row in session.rows(&SCHEMA_COLUMNS, &[])? {
+        if let [Value::Text(table), Value::Text(column)] = row.as_slice() {
+            found.entry(table.to_ascii_lowercase()).or_default().insert(column.to_ascii_lowercase());
+        }
+    }
+    let columns = column_set(&found).map_err(|problem| {
+        let identity = &session.server().identity;
+        DbError::new(
+            DbErrorKind::Schema,
+            format!("{problem} in {identity}; check the database's name, and that this account may read the table"),
+        )
+    })?;
+    let revision = if found.contains_key("alembic_version") { first_cell(session, true)? } else { None };
+    let revision = match revision {
+        Some(revision) => Some(revision),
+        // An upgraded database can have both tables; where it has rows, alembic_version is the newer truth.
+        None if found.contains_key("migrate_version") => first_cell(session, false)?,
+        None => None,
+    };
+    Ok(Schema {
+        columns,
+        has_attachments: found.contains_key("volume_attachment"),
+        has_quotas: found.contains_key("quota_usages"),
+        release: release(revision.as_ref(), columns),
+    })
+}
+
+fn first_cell(session: &mut dyn Session, alembic: bool) -> Result<Option<Value>, DbError> {
+    let statement = if alembic { &REVISION_ALEMBIC } else { &REVISION_MIGRATE };
+    match session.rows(statement, &[]) {
+        Ok(rows) => Ok(rows.into_iter().flatten().next()),
+        // The revision only names the release; an account that may not read it can do its work all the same. (On
+        // PostgreSQL a failed statement spoils a transaction: the probe runs outside of one.)
+        Err(error) if error.kind == DbErrorKind::Privilege && !error.is_fatal() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn column_set(found: &HashMap<String, BTreeSet<String>>) -> Result<ColumnSet, String> {
+    for (table, columns) in NEEDED {
+        let Some(there) = found.get(*table) else {
+            return Err(if *table == "backups" {
+                "not a Cinder database: there is no table backups".to_owned()
+            } else {
+                format!("not a whole Cinder database: there is no table {table}")
+            });
+        };
+        if let Some(missing) = columns.iter().find(|column| !there.contains(**column)) {
+            return Err(format!("not a Cinder database of Icehouse or later: there is no column {table}.{missing}"));
+        }
+    }
+    let has = |table: &str, column: &&str| found.get(table).is_some_and(|there| there.contains(*column));
+    let liberty = LIBERTY.iter().all(|column| has("backups", column)) && has("volumes", &"previous_status");
+    let mitaka = MITAKA.iter().all(|column| has("backups", column));
+    Ok(match (liberty, mitaka) {
+        (true, true) => ColumnSet::Mitaka,
+        (true, false) => ColumnSet::Liberty,
+        (false, _) => ColumnSet::Juno,
+    })
+}
+
+/// The last migration of each release that still counted them, from Cinder's release tags.
+const MIGRATE: &[(i64, &str)] = &[
+    (22, "Icehouse"),
+    (26, "Juno"),
+    (41, "Kilo"),
+    (60, "Liberty"),
+    (72, "Mitaka"),
+    (79, "Newton"),
+    (96, "Ocata"),
+    (105, "Pike"),
+    (117, "Queens"),
+    (123, "Rocky"),
+    (128, "Stein"),
+    (132, "Train"),
+    (136, "Ussuri"),
+    (140, "Victoria"),
+    (141, "Wallaby"),
+    (145, "Xena or Yoga"),
+];
+
+/// The last revision of each range of releases, from Cinder's release tags.
+const ALEMBIC: &[(&str, &str)] = &[
+    ("921e1a36b076", "Xena or Yoga"),
+    ("c92a3e68beed", "Zed"),
+    ("daa98075b90d", "2023.1"),
+    ("89aa6f9639f9", "2023.2"),
+    ("b8660621f1b9", "2024.1 (upgrade not finished)"),
+    ("9ab1b092a404", "2024.1 (upgrade not finished)"),
+    ("b7b88f50aab5", "2024.1 (upgrade not finished)"),
+    ("9c74c1c6971f", "2024.1 to 2026.2"),
+];
+
+fn release(revision: Option<&Value>, columns: ColumnSet) -> String {
+    let by_columns = match columns {
+        ColumnSet::Juno => "Icehouse to Kilo",
+        ColumnSet::Liberty => "Liberty",
+        ColumnSet::Mitaka => "Mitaka or later",
+    };
+    match revision {
+        None => format!("{by_columns}, by its columns"),
+        Some(Value::Text(revision)) => match ALEMBIC.iter().find(|(known, _)| known == revision) {
+            Some((_, release)) => format!("{release} (revision {revision})"),
+            None => format!("{by_columns}, by its columns (unknown revision {revision})"),
+        },
+        Some(Value::Integer(number)) => match MIGRATE.iter().rev().find(|(last, _)| last <= number) {
+            Some((_, release)) => format!("{release} (migration {number})"),
+            None => format!("{by_columns}, by its columns (migration {number})"),
+        },
+        Some(Value::Null) => format!("{by_columns}, by its columns"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tables(drop: &[&str]) -> HashMap<String, BTreeSet<String>> {
+        let mut found: HashMap<String, BTreeSet<String>> = HashMap::new();
+        let extra = LIBERTY.iter().chain(MITAKA).map(|column| ("backups", *column)).chain([("volumes", "previous_status")]);
+        let needed = NEEDED.iter().flat_map(|(table, columns)| columns.iter().map(move |column| (*table, *column)));
+        for (table, column) in needed.chain(extra) {
+            if !drop.contains(&column) {
+                found.entry(table.to_owned()).or_default().insert(column.to_owned());
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn the_column_set_is_the_highest_that_is_wholly_there() {
+        assert_eq!(column_set(&tables(&[])), Ok(ColumnSet::Mitaka));
+        assert_eq!(column_set(&tables(&["snapshot_id"])), Ok(ColumnSet::Liberty));
+        assert_eq!(column_set(&tables(&["restore_volume_id", "snapshot_id"])), Ok(ColumnSet::Liberty));
+        assert_eq!(column_set(&tables(&["previous_status"])), Ok(ColumnSet::Juno));
+        assert_eq!(column_set(&tables(&["temp_volume_id"])), Ok(ColumnSet::Juno));
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        assert!(column_set(&HashMap::new()).is_err_and(|problem| problem.contains("no table backups")));
+        assert!(column_set(&tables(&["object_count"])).is_err_and(|problem| problem.contains("backups.object_count")));
+    }
+
+    #[test]
+    fn releases_have_names() {
+        let of = |revision: Value| release(Some(&revision), ColumnSet::Mitaka);
+        assert_eq!(of("9c74c1c6971f".into()), "2024.1 to 2026.2 (revision 9c74c1c6971f)");
+        assert_eq!(of(Value::Integer(117)), "Queens (migration 117)");
+        assert_eq!(of(Value::Integer(122)), "Queens (migration 122)");
+        assert_eq!(of("ffff".into()), "Mitaka or later, by its columns (unknown revision ffff)");
+        assert_eq!(release(None, ColumnSet::Juno), "Icehouse to Kilo, by its columns");
+    }
+}

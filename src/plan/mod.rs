@@ -1,0 +1,311 @@
+//! The plan file: what is to be changed, on what it was based, and how to tell that it has not been touched since.
+//!
+//! Pure: from findings to a document and back, with a digest over it. May use `domain` only.
+
+mod digest;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::domain::{Change, ColumnSet, DatabaseInfo, Evidence, Finding, FindingKind, Image, Policy, Selection, Verdict};
+
+/// The schema's name in every plan.
+pub const SCHEMA: &str = "cinder-backup-repair/plan";
+/// The version that this program writes and reads.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// Why a plan file cannot be used; nothing was written.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum PlanError {
+    /// It is not a plan.
+    #[error("is not a plan of this program: {0}")]
+    NotAPlan(String),
+    /// It was written by a later version.
+    #[error("has schema version {0}, which is newer than this program; use the version that wrote it")]
+    Newer(u32),
+    /// Its digest does not fit its content.
+    #[error("was changed after it was written (its SHA-256 does not fit); make a new plan instead of editing one")]
+    Edited,
+}
+
+/// Which way a plan goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Purpose {
+    /// It puts right what a scan found.
+    Repair,
+    /// It puts back what a run changed.
+    Undo,
+}
+
+/// A backup, volume or snapshot with the rows that must change with it: all of it changes, or none.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Unit {
+    /// Its number, from 1.
+    pub number: usize,
+    /// What the main row is.
+    pub kind: FindingKind,
+    /// The main row's id.
+    pub id: String,
+    /// Its name; hostile text.
+    pub name: Option<String>,
+    /// Its status as it was seen.
+    pub status: Option<String>,
+    /// The host of its cinder-backup.
+    pub host: Option<String>,
+    /// Only `num_dependent_backups` is to be put right.
+    pub counter: bool,
+    /// `stuck` or, for a counter, `inconsistent`.
+    pub verdict: Verdict,
+    /// Why.
+    pub evidence: Vec<Evidence>,
+    /// The rows to change, as they were seen.
+    pub before: Vec<Image>,
+    /// Column by column, in the order in which rows are locked.
+    pub changes: Vec<Change>,
+    /// Commands for later, when the API is back.
+    pub follow_up: Vec<String>,
+}
+
+/// What a plan rests on, beside its units.
+#[derive(Debug, Clone)]
+pub struct Basis {
+    /// A UUID of its own.
+    pub id: String,
+    /// The database's clock when the rows were read, RFC 3339.
+    pub taken_at: String,
+    /// The database.
+    pub database: DatabaseInfo,
+    /// Which columns it has.
+    pub columns: ColumnSet,
+    /// What was asked for.
+    pub policy: Policy,
+    /// Which rows were asked for.
+    pub selection: Selection,
+}
+
+/// The document `cinder-backup-repair/plan`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plan {
+    /// Always [`SCHEMA`].
+    pub schema: String,
+    /// Always [`SCHEMA_VERSION`].
+    pub schema_version: u32,
+    /// A UUID of its own, so that it is applied once.
+    pub id: String,
+    /// Repair or undo.
+    pub purpose: Purpose,
+    /// The run that it undoes.
+    pub undoes: Option<String>,
+    /// The database's clock when the rows were read, RFC 3339.
+    pub taken_at: String,
+    /// Name and version of the program that made it.
+    pub program: String,
+    /// The database that it is for.
+    pub database: DatabaseInfo,
+    /// Which columns the images have.
+    pub columns: ColumnSet,
+    /// What was asked for, safety flags among it; apply decides by the same.
+    pub policy: Policy,
+    /// Which rows were asked for.
+    pub selection: Selection,
+    /// Results of checks on the storage that the decisions rest on.
+    pub checks: Vec<serde_json::Value>,
+    /// What is to be changed, in the order in which it is.
+    pub units: Vec<Unit>,
+    /// SHA-256 over all of this but itself, in hex.
+    pub sha256: String,
+}
+
+impl Plan {
+    /// The plan that puts right what was found and may be put right. `basis.id` is a fresh UUID.
+    pub fn propose(findings: &[Finding], images: &BTreeMap<(FindingKind, String, bool), Vec<Image>>, basis: Basis) -> Self {
+        let mut findings: Vec<&Finding> = findings.iter().filter(|finding| finding.is_actionable()).collect();
+        // Backups before the volumes that they explain; within a kind by id, so that every run takes locks in the same order.
+        findings.sort_by(|a, b| (a.kind, &a.id, a.verdict).cmp(&(b.kind, &b.id, b.verdict)));
+        let units = findings
+            .into_iter()
+            .enumerate()
+            .map(|(index, finding)| {
+                let counter = finding.kind == FindingKind::Backup && finding.verdict == Verdict::Inconsistent;
+                Unit {
+                    number: index + 1,
+                    kind: finding.kind,
+                    id: finding.id.clone(),
+                    name: finding.name.clone(),
+                    status: finding.status.clone(),
+                    host: finding.host.clone(),
+                    counter,
+                    verdict: finding.verdict,
+                    evidence: finding.evidence.clone(),
+                    before: images.get(&(finding.kind, finding.id.clone(), counter)).cloned().unwrap_or_default(),
+                    changes: finding.proposal.as_ref().map(|proposal| proposal.changes.clone()).unwrap_or_default(),
+                    follow_up: finding.follow_up.clone(),
+                }
+            })
+            .collect();
+        Self::of_units(Purpose::Repair, None, basis, units)
+    }
+
+    /// A sealed plan of these units.
+    pub fn of_units(purpose: Purpose, undoes: Option<String>, basis: Basis, units: Vec<Unit>) -> Self {
+        let Basis { id, taken_at, database, columns, policy, selection } = basis;
+        let mut plan = Self {
+            schema: SCHEMA.to_owned(),
+            schema_version: SCHEMA_VERSION,
+            id,
+            purpose,
+            undoes,
+            taken_at,
+            program: program(),
+            database,
+            columns,
+            policy,
+            selection,
+            checks: Vec::new(),
+            units,
+            sha256: String::new(),
+        };
+        plan.seal();
+        plan
+    }
+
+    /// Writes the digest.
+    pub fn seal(&mut self) {
+        self.sha256 = digest::of(self);
+    }
+
+    /// Keeps only the units whose numbers are given (they keep their numbers), and seals the plan anew.
+    pub fn keep(&mut self, numbers: &BTreeSet<usize>) {
+        self.units.retain(|unit| numbers.contains(&unit.number));
+        self.seal();
+    }
+
+    /// Reads a plan and makes sure that nobody has touched it.
+    pub fn parse(text: &[u8]) -> Result<Self, PlanError> {
+        #[derive(Deserialize)]
+        struct Head {
+            schema: String,
+            schema_version: u32,
+        }
+        let head: Head = serde_json::from_slice(text).map_err(|error| PlanError::NotAPlan(error.to_string()))?;
+        if head.schema != SCHEMA {
+            return Err(PlanError::NotAPlan(format!("its schema is {:?}", head.schema)));
+        }
+        if head.schema_version > SCHEMA_VERSION {
+            return Err(PlanError::Newer(head.schema_version));
+        }
+        let plan: Self = serde_json::from_slice(text).map_err(|error| PlanError::NotAPlan(error.to_string()))?;
+        if digest::of(&plan) != plan.sha256 {
+            return Err(PlanError::Edited);
+        }
+        Ok(plan)
+    }
+
+    /// The plan as a file holds it: indented JSON with a line feed at the end.
+    pub fn to_json(&self) -> String {
+        // Only maps with keys that are no strings cannot be written as JSON, and there are none.
+        let mut text = serde_json::to_string_pretty(self).unwrap_or_default();
+        text.push('\n');
+        text
+    }
+
+    /// How many rows it changes.
+    pub fn rows(&self) -> usize {
+        self.units.iter().map(|unit| unit.before.len()).sum()
+    }
+}
+
+/// Name and version of this program.
+pub fn program() -> String {
+    format!("{} {}", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::domain::{Table, Value};
+
+    fn plan() -> Plan {
+        let change =
+            Change { table: Table::Backups, id: "b1".into(), column: "status".into(), from: "creating".into(), to: "error".into() };
+        let before = Image {
+            table: Table::Backups,
+            id: "b1".into(),
+            columns: [("status".to_owned(), Value::from("creating")), ("size".to_owned(), Value::Null)].into(),
+        };
+        let mut plan = Plan {
+            schema: SCHEMA.into(),
+            schema_version: 1,
+            id: "11111111-1111-4111-8111-111111111111".into(),
+            purpose: Purpose::Repair,
+            undoes: None,
+            taken_at: "2026-11-22T18:46:33Z".into(),
+            program: program(),
+            database: DatabaseInfo { engine: "sqlite".into(), version: "3".into(), release: "r".into(), identity: "i".into() },
+            columns: ColumnSet::Mitaka,
+            policy: Policy::default(),
+            selection: Selection::default(),
+            checks: Vec::new(),
+            units: vec![Unit {
+                number: 1,
+                kind: FindingKind::Backup,
+                id: "b1".into(),
+                name: Some("\u{1b}[2J\"=cmd()".into()),
+                status: Some("creating".into()),
+                host: None,
+                counter: false,
+                verdict: Verdict::Stuck,
+                evidence: vec![Evidence::new("never-scheduled", "x")],
+                before: vec![before],
+                changes: vec![change],
+                follow_up: Vec::new(),
+            }],
+            sha256: String::new(),
+        };
+        plan.seal();
+        plan
+    }
+
+    #[test]
+    fn a_plan_comes_back_as_it_was() {
+        let plan = plan();
+        assert_eq!(Plan::parse(plan.to_json().as_bytes()), Ok(plan.clone()));
+        // Another program may lay it out anew.
+        let compact = serde_json::to_vec(&plan).unwrap();
+        assert_eq!(Plan::parse(&compact), Ok(plan));
+    }
+
+    #[test]
+    fn every_edit_is_noticed() {
+        let text = plan().to_json();
+        for (from, to) in [
+            ("\"error\"", "\"available\""),
+            ("\"b1\"", "\"b2\""),
+            ("\"number\": 1", "\"number\": 2"),
+            ("\"all\"", "\"none\""),
+            ("\"allow_unverified\": false", "\"allow_unverified\": true"),
+            ("\"counter\": false", "\"counter\": true"),
+        ] {
+            let edited = text.replacen(from, to, 1);
+            if edited != text {
+                assert_eq!(Plan::parse(edited.as_bytes()), Err(PlanError::Edited), "{from}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_plan_is_said_to_be_none() {
+        let text = plan().to_json();
+        assert!(matches!(Plan::parse(b"{}"), Err(PlanError::NotAPlan(_))));
+        assert!(matches!(Plan::parse(b"\xff"), Err(PlanError::NotAPlan(_))));
+        assert!(matches!(Plan::parse(&text.as_bytes()[..text.len() / 2]), Err(PlanError::NotAPlan(_))));
+        assert!(matches!(Plan::parse(text.replacen("\"units\"", "\"more\": 1, \"units\"", 1).as_bytes()), Err(PlanError::NotAPlan(_))));
+        assert_eq!(Plan::parse(text.replacen("\"schema_version\": 1", "\"schema_version\": 2", 1).as_bytes()), Err(PlanError::Newer(2)));
+    }
+}

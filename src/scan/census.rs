@@ -1,0 +1,219 @@
+//! What one pass over `backups` keeps.
+//!
+//! Of the live rows only those are kept that something can follow from: the active ones, those that are asked for, and
+//! those that name temporary things. Of a chain's members 32 bytes remain. So memory follows the trouble, not the table.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use super::reader::Reader;
+use crate::db::DbError;
+use crate::domain::decide::Children;
+use crate::domain::status::{ERROR, is_active};
+use crate::domain::{Backup, ColumnSet, Selection};
+
+/// What is known about a backup that is in a chain.
+#[derive(Debug, Clone, Copy, Default)]
+struct Link {
+    certain: i32,
+    possible: i32,
+    /// `num_dependent_backups`; `None` until the row itself was seen.
+    recorded: Option<i32>,
+    in_error: bool,
+}
+
+/// What one pass over `backups` keeps.
+#[derive(Debug, Default)]
+pub struct Census {
+    /// Every active backup (`creating`, `restoring`, `deleting`) and every selected one, by id.
+    pub kept: BTreeMap<String, Backup>,
+    /// The ids of the selected ones.
+    pub selected: HashSet<String>,
+    /// Active backups by the volumes that they are made of or restored to.
+    pub by_volume: HashMap<String, Vec<String>>,
+    /// Active backups by the snapshots that they are made of.
+    pub by_snapshot: HashMap<String, Vec<String>>,
+    /// Volumes that some `temp_volume_id` names.
+    pub temporary_volumes: HashSet<String>,
+    /// Live backups that name temporary things and are not being created.
+    pub with_temporaries: Vec<Backup>,
+    /// Live backups that were named but are in no status that can be repaired.
+    pub idle: Vec<Backup>,
+    /// Live backups and their GiB, by project.
+    pub projects: HashMap<String, (i64, i64)>,
+    /// Every host that a live backup names.
+    pub hosts: HashSet<String>,
+    /// How many live backups there are.
+    pub live: u64,
+    links: HashMap<u128, Link>,
+    /// Ids in `links` that are not UUIDs in their usual spelling.
+    odd_ids: HashMap<u128, String>,
+}
+
+impl Census {
+    /// Takes the census.
+    pub fn take(reader: &mut Reader<'_>, selection: &Selection) -> Result<Self, DbError> {
+        let mut census = Self::default();
+        let chains = reader.schema.columns >= ColumnSet::Liberty;
+        reader.live_backups(&mut |backup| census.add(backup, selection, chains))?;
+        Ok(census)
+    }
+
+    fn add(&mut self, backup: Backup, selection: &Selection, chains: bool) {
+        self.live += 1;
+        if let Some(project) = &backup.project_id {
+            match self.projects.get_mut(project) {
+                Some((count, size)) => (*count, *size) = (*count + 1, *size + backup.size.unwrap_or(0)),
+                None => {
+                    self.projects.insert(project.clone(), (1, backup.size.unwrap_or(0)));
+                }
+            }
+        }
+        if let Some(host) = backup.host.as_ref().filter(|host| !self.hosts.contains(*host)) {
+            self.hosts.insert(host.clone());
+        }
+        if chains {
+            self.link(&backup);
+        }
+        if let Some(volume) = &backup.temp_volume_id {
+            self.temporary_volumes.insert(volume.clone());
+        }
+        let selected = selection.takes(&backup);
+        if (backup.temp_volume_id.is_some() || backup.temp_snapshot_id.is_some()) && selection.takes_inconsistent(&backup) && !selected {
+            self.with_temporaries.push(backup.clone());
+        }
+        let active = is_active(backup.status.as_deref());
+        if !active && !selected {
+            if !selection.backups.is_empty() && selection.names(&backup) {
+                self.idle.push(backup);
+            }
+            return;
+        }
+        if active {
+            for volume in [&backup.volume_id, &backup.restore_volume_id].into_iter().flatten() {
+                self.by_volume.entry(volume.clone()).or_default().push(backup.id.clone());
+            }
+            if let Some(snapshot) = &backup.snapshot_id {
+                self.by_snapshot.entry(snapshot.clone()).or_default().push(backup.id.clone());
+            }
+        }
+        if selected {
+            self.selected.insert(backup.id.clone());
+        }
+        self.kept.insert(backup.id.clone(), backup);
+    }
+
+    fn link(&mut self, backup: &Backup) {
+        let recorded = clamp(backup.num_dependent_backups.unwrap_or(0));
+        let in_error = backup.status.as_deref() == Some(ERROR);
+        let key = self.key(&backup.id);
+        // A row without dependents on record needs an entry only once a child of it is seen.
+        if let Some(link) = self.links.get_mut(&key) {
+            (link.recorded, link.in_error) = (Some(recorded), in_error);
+        } else if recorded != 0 || in_error {
+            self.links.insert(key, Link { recorded: Some(recorded), in_error, ..Link::default() });
+            self.remember(key, &backup.id);
+        }
+        if let Some(parent) = &backup.parent_id {
+            let key = self.key(parent);
+            let mut children = Children::default();
+            children.add(backup.status.as_deref());
+            let link = self.links.entry(key).or_default();
+            link.certain = link.certain.saturating_add(clamp(children.certain));
+            link.possible = link.possible.saturating_add(clamp(children.possible));
+            self.remember(key, parent);
+        }
+    }
+
+    fn key(&self, id: &str) -> u128 {
+        canonical(id).unwrap_or_else(|| {
+            let digest = Sha256::digest(id.as_bytes());
+            digest.iter().take(16).fold(0, |key, byte| key << 8 | u128::from(*byte))
+        })
+    }
+
+    fn remember(&mut self, key: u128, id: &str) {
+        if canonical(id).is_none() {
+            self.odd_ids.entry(key).or_insert_with(|| id.to_owned());
+        }
+    }
+
+    fn id(&self, key: u128) -> String {
+        self.odd_ids.get(&key).cloned().unwrap_or_else(|| Uuid::from_u128(key).hyphenated().to_string())
+    }
+
+    /// The live children of a backup.
+    pub fn children(&self, id: &str) -> Children {
+        self.links
+            .get(&self.key(id))
+            .map_or_else(Children::default, |link| Children { certain: i64::from(link.certain), possible: i64::from(link.possible) })
+    }
+
+    /// Parents whose counter may be wrong, that are in error, or whose own row was not kept: to be read by id.
+    pub fn doubtful_parents(&self) -> Vec<String> {
+        let mut ids: Vec<String> = self
+            .links
+            .iter()
+            .filter(|(_, link)| {
+                let children = Children { certain: i64::from(link.certain), possible: i64::from(link.possible) };
+                let has_children = link.certain != 0 || link.possible != 0;
+                match link.recorded {
+                    None => true,
+                    Some(recorded) => children.nearest(i64::from(recorded)) != i64::from(recorded) || (link.in_error && has_children),
+                }
+            })
+            .map(|(key, _)| self.id(*key))
+            .collect();
+        ids.sort();
+        ids
+    }
+}
+
+fn canonical(id: &str) -> Option<u128> {
+    let uuid = Uuid::try_parse(id).ok()?;
+    let mut buffer = Uuid::encode_buffer();
+    (uuid.hyphenated().encode_lower(&mut buffer) == id).then(|| uuid.as_u128())
+}
+
+fn clamp(number: i64) -> i32 {
+    i32::try_from(number).unwrap_or(if number < 0 { i32::MIN } else { i32::MAX })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(id: &str, parent: Option<&str>, status: &str, recorded: Option<i64>) -> Backup {
+        Backup {
+            id: id.into(),
+            parent_id: parent.map(Into::into),
+            status: Some(status.into()),
+            num_dependent_backups: recorded,
+            ..Backup::default()
+        }
+    }
+
+    #[test]
+    fn chains_are_counted_whatever_order_the_rows_come_in() {
+        let a = "00000000-0000-0000-0000-00000000000a";
+        let rows = [
+            row(a, None, "available", Some(2)),
+            row("odd", Some(a), "available", None),
+            row("b", Some("odd"), "creating", None),
+            row("c", Some(a), "error", None),
+            row("d", Some("gone"), "available", None),
+        ];
+        for turn in 0..rows.len() {
+            let mut census = Census::default();
+            for row in rows.iter().cycle().skip(turn).take(rows.len()) {
+                census.add(row.clone(), &Selection::default(), true);
+            }
+            assert_eq!(census.children(a), Children { certain: 1, possible: 1 });
+            assert_eq!(census.children("odd"), Children::default());
+            let doubtful = census.doubtful_parents();
+            assert!(doubtful.contains(&"gone".to_owned()) && !doubtful.contains(&a.to_owned()), "{doubtful:?}");
+        }
+    }
+}

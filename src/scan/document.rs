@@ -1,0 +1,69 @@
+//! What `scan` answers, as other programs read it.
+
+use serde::Serialize;
+
+use crate::domain::{DatabaseInfo, Finding, Thresholds, Verdict};
+
+/// Something worth knowing that is about no single row.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Notice {
+    /// A stable code such as `clock-ahead`.
+    pub code: String,
+    /// The same in words.
+    pub text: String,
+    /// Commands for later.
+    pub follow_up: Vec<String>,
+}
+
+/// How many findings have which verdict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct Summary {
+    /// Can be repaired.
+    pub stuck: usize,
+    /// May be worked on.
+    pub uncertain: usize,
+    /// Is worked on.
+    pub busy: usize,
+    /// Too young to say.
+    pub recent: usize,
+    /// Contradicts itself.
+    pub inconsistent: usize,
+}
+
+impl Summary {
+    /// Counts findings.
+    pub fn of(findings: &[Finding]) -> Self {
+        let mut summary = Self::default();
+        for finding in findings {
+            match finding.verdict {
+                Verdict::Stuck => summary.stuck += 1,
+                Verdict::Uncertain => summary.uncertain += 1,
+                Verdict::Busy => summary.busy += 1,
+                Verdict::Recent => summary.recent += 1,
+                Verdict::Inconsistent => summary.inconsistent += 1,
+            }
+        }
+        summary
+    }
+}
+
+/// The document `cinder-backup-repair/scan`.
+#[derive(Debug, Clone, Serialize)]
+pub struct ScanDocument {
+    /// Always `cinder-backup-repair/scan`.
+    pub schema: &'static str,
+    /// Always 1.
+    pub schema_version: u32,
+    /// The database.
+    pub database: DatabaseInfo,
+    /// The database's clock, RFC 3339.
+    pub taken_at: String,
+    /// The spans that verdicts rest on.
+    pub thresholds: Thresholds,
+    /// What was found, the oldest first.
+    pub findings: Vec<Finding>,
+    /// What else is worth knowing.
+    pub notices: Vec<Notice>,
+    /// How many findings have which verdict.
+    pub summary: Summary,
+}

@@ -1,0 +1,13 @@
+//! From the database to findings: reads the rows that a decision rests on, a batch at a time, and has [`crate::domain::decide`] judge.
+//!
+//! May use `db` and `domain`. Everything is read in one transaction that the database holds read-only.
+
+mod census;
+mod document;
+mod gather;
+pub mod reader;
+
+pub use census::Census;
+pub use document::{Notice, ScanDocument, Summary};
+pub use gather::{Images, Scan, ScanError, as_peer, database_info, explainers, peers, scan, situation, snapshot_explainers};
+pub use reader::{Lock, Reader};

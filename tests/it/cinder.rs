@@ -1,0 +1,67 @@
+//! The real Cinder, in the Python environment that `tests/run` made.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::database::cache;
+use crate::schemas::scratch;
+use crate::servers::{root, run};
+
+/// What Cinder's start-up clean-up did.
+#[derive(Debug)]
+pub struct Cleanup {
+    /// The calls to cinder-volume that a real one would have worked off later, each with its `call` and ids.
+    pub rpc: Vec<Value>,
+    /// The backups whose data the driver was told to delete.
+    pub deleted_data: Vec<String>,
+    /// How many backups it looked at, over all hosts.
+    pub rows: u64,
+    /// How long that took, without Python's own start.
+    pub seconds: f64,
+}
+
+/// Runs `cinder-manage db sync` on an empty database.
+pub fn sync(url: &str) {
+    let config = config(url);
+    run(Command::new(program("cinder-manage")).arg("--config-file").arg(&config).args(["db", "sync"]));
+}
+
+/// Runs the clean-up that a cinder-backup on each of these hosts would run at its start, one host after the other.
+pub fn clean_up(url: &str, hosts: &[&str]) -> Cleanup {
+    let config = config(url);
+    let mut command = Command::new(program("python"));
+    command.arg(root().join("tests/cinder/cleanup.py")).arg("--config-file").arg(&config);
+    for host in hosts {
+        command.arg(format!("--host={host}"));
+    }
+    let output = run(&mut command);
+    let result: Value = serde_json::from_str(&output).unwrap_or_else(|error| panic!("{error} in: {output}"));
+    Cleanup {
+        rpc: result["rpc"].as_array().expect("a list").clone(),
+        deleted_data: result["deleted_data"].as_array().expect("a list").iter().map(|id| id.as_str().expect("an id").to_owned()).collect(),
+        rows: result["rows"].as_u64().expect("a count"),
+        seconds: result["seconds"].as_f64().expect("a duration"),
+    }
+}
+
+/// A program of the Python environment.
+pub fn program(name: &str) -> PathBuf {
+    let path = cache().join("venv/bin").join(name);
+    assert!(path.exists(), "{} is missing; tests/run makes it", path.display());
+    path
+}
+
+/// A cinder.conf that names the database; its own folder holds what Cinder writes.
+fn config(url: &str) -> PathBuf {
+    let dir = scratch("cinder");
+    let path = dir.join("cinder.conf");
+    let shown = dir.display();
+    // oslo.config substitutes `$`, SQLAlchemy takes the rest as it stands.
+    let url = url.replace('$', "$$");
+    let text = format!("[DEFAULT]\nstate_path = {shown}\n[oslo_concurrency]\nlock_path = {shown}\n[database]\nconnection = {url}\n");
+    fs::write(&path, text).expect("a new folder");
+    path
+}

@@ -1,0 +1,20 @@
+//! The integration tests: real servers, Cinder's real schemas, the program as its users run it.
+//!
+//! `tests/run` prepares what these need (packages, a Python environment with Cinder in it) and runs them with the rest.
+//! One binary, so that each server is started once; a module a topic.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test that cannot go on has failed")]
+
+#[allow(dead_code, reason = "a harness offers more than one moment's tests use")]
+mod cinder;
+#[allow(dead_code, reason = "a harness offers more than one moment's tests use")]
+mod database;
+mod harness;
+#[allow(dead_code, reason = "a harness offers more than one moment's tests use")]
+mod population;
+#[allow(dead_code, reason = "a harness offers more than one moment's tests use")]
+mod rows;
+#[allow(dead_code, reason = "a harness offers more than one moment's tests use")]
+mod schemas;
+#[allow(dead_code, reason = "a harness offers more than one moment's tests use")]
+mod servers;

@@ -1,0 +1,130 @@
+//! Servers of the tests' own: in temporary folders, on free ports, gone with the test process.
+//!
+//! [`mariadb`], [`postgresql`] and [`mysql`] are started when a test first asks and are shared by the whole process; a
+//! test that stops, kills or sets up a server in its own way starts its own ([`mariadb::start`] and its like), which
+//! ends when it is dropped. Only `mysql` may be missing, since Debian keeps it in unstable alone; a server that is
+//! installed and does not start fails the test.
+
+pub mod certificates;
+pub mod galera;
+pub mod mariadb;
+pub mod mysql;
+pub mod postgresql;
+mod process;
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use cinder_backup_repair::db::Engine;
+
+pub use certificates::ServerName;
+pub use process::{Process, is_alive, new_dir, run};
+
+/// The account that may do everything, on every server.
+pub const ADMIN: &str = "harness_admin";
+/// Its password; it holds what a URL must escape.
+pub const ADMIN_PASSWORD: &str = "p@ss/w:rd%#?";
+
+/// How an account may connect beside its password.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// With or without TLS.
+    Any,
+    /// With TLS only.
+    Tls,
+    /// With TLS and a client certificate of the private authority only.
+    ClientCertificate,
+}
+
+/// A running server.
+#[derive(Debug)]
+pub struct Server {
+    /// Which server it is; never SQLite.
+    pub engine: Engine,
+    /// Its TCP port on 127.0.0.1.
+    pub port: u16,
+    /// Its socket; PostgreSQL: the folder of it.
+    pub socket: PathBuf,
+    /// The process, to stop, continue, kill or restart it.
+    pub process: Process,
+}
+
+impl Server {
+    /// A SQLAlchemy URL for a database over TCP by the name `localhost` (the name in the certificate).
+    pub fn url(&self, user: &str, password: &str, database: &str) -> String {
+        let (user, password) = (encode(user), encode(password));
+        let port = self.port;
+        match self.engine {
+            Engine::Postgresql => format!("postgresql+psycopg2://{user}:{password}@localhost:{port}/{database}"),
+            _ => format!("mysql+pymysql://{user}:{password}@localhost:{port}/{database}?charset=utf8"),
+        }
+    }
+
+    /// A SQLAlchemy URL for a database through the server's socket.
+    pub fn socket_url(&self, user: &str, password: &str, database: &str) -> String {
+        let (user, password) = (encode(user), encode(password));
+        let socket = self.socket.display();
+        match self.engine {
+            Engine::Postgresql => {
+                format!("postgresql+psycopg2://{user}:{password}@/{database}?host={socket}&port={}", self.port)
+            }
+            _ => format!("mysql+pymysql://{user}:{password}@localhost/{database}?charset=utf8&unix_socket={socket}"),
+        }
+    }
+}
+
+/// The shared MariaDB server.
+pub fn mariadb() -> &'static Server {
+    static SERVER: OnceLock<Server> = OnceLock::new();
+    SERVER.get_or_init(|| mariadb::start(&mariadb::Settings::default()))
+}
+
+/// The shared PostgreSQL server.
+pub fn postgresql() -> &'static Server {
+    static SERVER: OnceLock<Server> = OnceLock::new();
+    SERVER.get_or_init(|| postgresql::start(&postgresql::Settings::default()))
+}
+
+/// The shared server of Oracle's MySQL; `None` where `tests/run` could not install it.
+pub fn mysql() -> Option<&'static Server> {
+    static SERVER: OnceLock<Option<Server>> = OnceLock::new();
+    SERVER.get_or_init(|| mysql::start(&mysql::Settings::default())).as_ref()
+}
+
+/// The shared server for an engine; `None` for SQLite, which has none, and for a MySQL that is not installed.
+pub fn server(engine: Engine) -> Option<&'static Server> {
+    match engine {
+        Engine::Sqlite => None,
+        Engine::Mariadb => Some(mariadb()),
+        Engine::Postgresql => Some(postgresql()),
+        Engine::Mysql => mysql(),
+    }
+}
+
+/// The checkout, where `.cache` is.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A folder that is removed when the test process is gone, for what all tests share.
+pub fn shared_dir() -> &'static Path {
+    static SHARED: OnceLock<Process> = OnceLock::new();
+    SHARED.get_or_init(|| Process::folder("shared")).dir()
+}
+
+/// Whether the tests run as root, so that a server that refuses to must be started as somebody else.
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// A TCP port that was free a moment ago.
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+    listener.local_addr().expect("its address").port()
+}
+
+/// Percent-encodes a part of a URL.
+fn encode(text: &str) -> String {
+    percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
+}

@@ -1,0 +1,58 @@
+//! Oracle's MySQL, for `caching_sha2_password`: from Debian unstable in a folder of its own, so only where root made it.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use cinder_backup_repair::db::Engine;
+
+use super::process::new_dir;
+use super::{Process, Server, ServerName, certificates, free_port, is_root, mariadb, root, run};
+
+/// What a test can ask of a server of its own.
+#[derive(Debug, Default)]
+pub struct Settings {
+    /// The name in its certificate.
+    pub certificate: ServerName,
+    /// More options for `mysqld`.
+    pub options: Vec<String>,
+}
+
+/// Starts a server; `None` where none is installed. It ends when it is dropped.
+pub fn start(settings: &Settings) -> Option<Server> {
+    let system = root().join(".cache/mysql-sid");
+    if !is_root() || !system.join("usr/sbin/mysqld").exists() {
+        return None;
+    }
+    let dir = new_dir(&system.join("tmp"), "mysql");
+    let name = dir.file_name().expect("a folder of ours has a name");
+    let inside = Path::new("/tmp").join(name);
+    let data = inside.join("data");
+    fs::create_dir_all(system.join("var/lib/mysql-files")).expect("the system is ours");
+    run(Command::new("chroot").arg(&system).args(["mysqld", "--no-defaults", "--initialize-insecure"]).args([
+        "--user=root",
+        &format!("--datadir={}", data.display()),
+        "--innodb-redo-log-capacity=64M",
+    ]));
+    certificates::install(&dir, settings.certificate);
+    let port = free_port();
+    let mut command = vec!["chroot".to_owned(), system.display().to_string(), "mysqld".to_owned()];
+    command.extend(mariadb::options("root", &inside, &data, port));
+    command.extend(["--secure-file-priv=", "--mysqlx=OFF", "--innodb-redo-log-capacity=64M", "--skip-log-bin"].map(String::from));
+    command.extend(settings.options.iter().cloned());
+    let process = Process::supervise("mysqld", &dir, "KILL", &command);
+    let socket = short_socket(&dir);
+    process.start(&|| mariadb::connect(&socket, "root", None).is_some());
+    let server = Server { engine: Engine::Mysql, port, socket, process };
+    mariadb::set_up(&server);
+    Some(server)
+}
+
+/// A path to the socket that fits into the 107 bytes a socket's address has, wherever the checkout is.
+fn short_socket(dir: &Path) -> PathBuf {
+    let name = dir.file_name().expect("a folder of ours has a name");
+    let link = super::shared_dir().join(name);
+    symlink(dir, &link).expect("a new link");
+    link.join("socket")
+}

@@ -1,0 +1,164 @@
+//! One process of a server, watched so that nothing is left behind.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::Write;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::Mutex;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// How long a server may take to start; on a busy machine of two cores it is a matter of seconds.
+const START_TIMEOUT: Duration = Duration::from_secs(90);
+
+/// A process under `supervise.sh`, with a folder of its own. Dropping it ends the process and waits for that.
+#[derive(Debug)]
+pub struct Process {
+    name: String,
+    dir: PathBuf,
+    supervisor: Child,
+    input: Mutex<Option<ChildStdin>>,
+}
+
+impl Process {
+    /// A new folder under the system's folder for temporary files, and no process yet.
+    pub fn folder(name: &str) -> Self {
+        Self::supervise(name, &new_dir(&std::env::temp_dir(), name), "KILL", &[] as &[&str])
+    }
+
+    /// Watches a folder that exists; `command` runs once [`Process::start`] says so and is ended with `signal`.
+    pub fn supervise(name: &str, dir: &Path, signal: &str, command: &[impl AsRef<OsStr>]) -> Self {
+        let mut supervisor = Command::new("sh")
+            .arg("-c")
+            .arg(include_str!("supervise.sh"))
+            .arg("supervise.sh")
+            .arg(dir)
+            .arg(signal)
+            .args(command)
+            .current_dir("/")
+            .env_remove("LD_LIBRARY_PATH")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .expect("sh starts");
+        let input = supervisor.stdin.take();
+        Self { name: name.to_owned(), dir: dir.to_owned(), supervisor, input: Mutex::new(input) }
+    }
+
+    /// The folder.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The process id of the server itself, as it was last started.
+    pub fn pid(&self) -> Option<Pid> {
+        let text = fs::read_to_string(self.dir.join("pid")).ok()?;
+        Pid::from_raw(text.trim().parse().ok()?)
+    }
+
+    /// Starts the command; waits until `ready` says that it answers. Panics with the end of the log if it does not.
+    pub fn start(&self, ready: &dyn Fn() -> bool) {
+        let begun = Instant::now();
+        let mut attempts = 0;
+        while attempts < 3 {
+            attempts += 1;
+            let _ = fs::remove_file(self.dir.join("pid"));
+            let mut input = self.input.lock().unwrap();
+            input.as_mut().expect("not ended yet").write_all(b"start\n").expect("the supervisor listens");
+            drop(input);
+            while self.pid().is_none() {
+                sleep(Duration::from_millis(5));
+            }
+            while self.is_running() {
+                if ready() {
+                    return;
+                }
+                assert!(begun.elapsed() < START_TIMEOUT, "{} does not answer; its log ends:\n{}", self.name, self.log());
+                sleep(Duration::from_millis(30));
+            }
+            // The port was taken meanwhile, or PostgreSQL's last processes are still ending: worth another try.
+            sleep(Duration::from_millis(300));
+        }
+        panic!("{} does not start; its log ends:\n{}", self.name, self.log());
+    }
+
+    /// Whether the process runs (stopped counts as running).
+    pub fn is_running(&self) -> bool {
+        self.pid().is_some_and(is_alive)
+    }
+
+    /// Sends the server a signal: `STOP` to see what a client does when it no longer answers, `CONT`, `KILL`.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(self.pid().expect("a running server"), signal).expect("the signal is sent");
+    }
+
+    /// Ends the server as a power cut would, and waits until it is gone. [`Process::start`] starts it again.
+    pub fn kill(&self) {
+        self.signal(Signal::KILL);
+        let begun = Instant::now();
+        while self.is_running() {
+            assert!(begun.elapsed() < Duration::from_secs(30), "{} does not end", self.name);
+            sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// The last lines that the server wrote.
+    pub fn log(&self) -> String {
+        let bytes = fs::read(self.dir.join("log")).unwrap_or_default();
+        let text = String::from_utf8_lossy(&bytes);
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(30)..].join("\n")
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if let Ok(mut input) = self.input.lock() {
+            input.take();
+        }
+        let _ = self.supervisor.wait();
+    }
+}
+
+/// Whether a process exists and is no zombie.
+pub fn is_alive(pid: Pid) -> bool {
+    let Ok(stat) = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())) else {
+        return false;
+    };
+    // The state is the first field behind the name, which stands in parentheses and may hold anything.
+    stat.rsplit(')').next().is_some_and(|rest| !rest.trim_start().starts_with(['Z', 'X']))
+}
+
+/// Makes a folder that nobody else uses, open for a server that runs as another user.
+pub fn new_dir(parent: &Path, name: &str) -> PathBuf {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::Builder::new()
+        .prefix(&format!("cbr-{name}-"))
+        .tempdir_in(parent)
+        .unwrap_or_else(|error| panic!("cannot make a folder in {}: {error}", parent.display()))
+        .keep();
+    fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).expect("the folder is ours");
+    dir
+}
+
+/// Runs a command to its end; panics with what it wrote when it fails.
+pub fn run(command: &mut Command) -> String {
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .unwrap_or_else(|error| panic!("cannot run {:?}: {error}; tests/run installs what is needed", command.get_program()));
+    assert!(
+        output.status.success(),
+        "{command:?} failed with {}:\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
