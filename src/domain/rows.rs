@@ -278,6 +278,11 @@ impl Attachment {
         self.instance_uuid.is_none() && host.is_some() && self.attached_host.as_deref() == host
     }
 
+    /// Whether it stands for anything: one that is still `attaching` or only `reserved` does, as Cinder sees it.
+    pub fn is_live(&self) -> bool {
+        self.attach_status.as_deref() != Some("detached")
+    }
+
     /// Whether a server has the volume now.
     pub fn is_attached(&self) -> bool {
         self.attach_status.as_deref() == Some("attached")
