@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::{Value as Json, json};
 
 use crate::domain::time::human;
-use crate::domain::{Change, DatabaseInfo, Evidence, Finding, Table, Tally, UnitResult, Value};
+use crate::domain::{Change, DatabaseInfo, Evidence, Finding, Tally, UnitResult, Value};
 use crate::plan::Plan;
 use crate::report::grid::{Cell, Grid};
 
@@ -62,7 +62,11 @@ pub fn results(results: &[UnitResult]) -> Grid {
             // Every write sets updated_at: it tells nothing where another column moved, too.
             let telling = result.moved.iter().any(|moved| moved.column != "updated_at");
             for moved in result.moved.iter().filter(|moved| !telling || moved.column != "updated_at") {
-                let of = if moved.id == result.id { String::new() } else { format!("{} {}: ", singular(moved.table), moved.id) };
+                let of = if moved.id == result.id {
+                    String::new()
+                } else {
+                    format!("{} {}: ", moved.table.name().trim_end_matches('s'), moved.id)
+                };
                 reason.push_str(&format!("; {of}{} planned {}, found {}", moved.column, shown(&moved.planned), shown(&moved.found)));
             }
             vec![
@@ -135,14 +139,10 @@ pub fn changes(changes: &[Change]) -> String {
         if Some((change.table, change.id.as_str())) == main {
             rows.push(step);
         } else {
-            rows.push(format!("{} {}: {step}", singular(change.table), change.id));
+            rows.push(format!("{} {}: {step}", change.table.name().trim_end_matches('s'), change.id));
         }
     }
     rows.join("; ")
-}
-
-fn singular(table: Table) -> &'static str {
-    table.name().trim_end_matches('s')
 }
 
 /// A value in words.

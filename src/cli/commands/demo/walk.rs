@@ -15,8 +15,8 @@ use crate::domain::decide::shell_word;
 use crate::report::safe::terminal;
 
 const PROGRAM: &str = "cinder-backup-repair";
-/// So many lines of a report are shown.
-const EXCERPT: usize = 24;
+/// So many lines of a report are shown: those that say what it is.
+const EXCERPT: usize = 17;
 
 /// Goes through all steps; ends with the first that does not do what it should.
 pub fn walk(context: &Context<'_>, stage: &Stage) -> Result<Exit> {
@@ -117,6 +117,7 @@ impl Walk<'_> {
             "changes",
         ];
         self.run(&plan, Exit::Done, 0)?;
+        self.excerpt("change.md")?;
         self.excerpt("change.sql")?;
 
         self.chapter("Rehearse it, then do it")?;
@@ -201,11 +202,12 @@ impl Walk<'_> {
             ui.text(&format!(
                 "\nThe files stay in {}. To go on:\n\n\
                  \x20   export CINDER_DATABASE_URL={database}\n\
-                 \x20   {PROGRAM} scan\n\
-                 \x20   {PROGRAM} plan --out {plan}\n\
-                 \x20   {PROGRAM} repair --audit-log {log}\n\
+                 \x20   {PROGRAM} scan --older-than 0s\n\
+                 \x20   {PROGRAM} plan --older-than 0s --out {plan}\n\
+                 \x20   {PROGRAM} repair --older-than 0s --audit-log {log}\n\
                  \x20   {PROGRAM} history list --audit-log {log}\n\n\
-                 The service on ctl2 beats no more: from a minute on, its backups are stuck, too.\n",
+                 Without --older-than, what undo just wrote is too recent to judge for an hour.\n\
+                 The service on ctl2 beats no more: in a minute it counts as dead.\n",
                 terminal(&self.stage.folder().display().to_string()),
             ))?;
         } else if !ui.is_quiet() {
@@ -292,7 +294,10 @@ impl Walk<'_> {
         let text = std::fs::read_to_string(&path)
             .map_err(|error| Error::new(Exit::Unexpected, format!("cannot read {}: {error}", path.display())))?;
         let ui = self.context.ui;
-        if !ui.is_quiet() && !text.is_empty() {
+        if text.trim().is_empty() {
+            return Err(Error::new(Exit::Unexpected, format!("{} is empty", path.display())));
+        }
+        if !ui.is_quiet() {
             let begin: String = text.lines().take(EXCERPT).map(|line| format!("{line}\n")).collect();
             ui.text(&format!("\n{}\n{}", ui.strong(&format!("$ head -n {EXCERPT} {name}")), terminal_lines(&begin)))?;
         }
