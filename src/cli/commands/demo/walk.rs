@@ -225,10 +225,6 @@ impl Walk<'_> {
     ///
     /// A word that begins with `@` is a file in the demo's folder; it is shown without the folder.
     fn run(&mut self, words: &[&str], expected: Exit, rows: usize) -> Result<()> {
-        if self.signals.stop() {
-            let (exit, signal) = self.signals.exit();
-            return Err(Error::new(exit, format!("the demo was stopped by {signal}")));
-        }
         let shown: Vec<String> = words.iter().map(|word| shell(word.strip_prefix('@').unwrap_or(word))).collect();
         let line = format!("{PROGRAM} {}", shown.join(" "));
         let outer = self.context.ui;
@@ -239,6 +235,11 @@ impl Walk<'_> {
         let before = self.stage.state()?;
         self.stage.beat()?;
         let (exit, problem) = self.perform(words, quiet)?;
+        // Also a command that had to end early on that account.
+        if self.signals.stop() {
+            let (exit, signal) = self.signals.exit();
+            return Err(Error::new(exit, format!("the demo was stopped by {signal}")));
+        }
         let after = self.stage.state()?;
         let changed = after.iter().filter(|(key, row)| before.get(*key) != Some(*row)).count();
         self.commands += 1;
