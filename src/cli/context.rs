@@ -18,6 +18,8 @@ pub struct Context<'a> {
     pub ui: &'a Ui,
     /// The options that all commands share.
     pub global: &'a Global,
+    /// The environment, as far as the configuration depends on it.
+    pub environment: &'a Environment,
 }
 
 /// A session with what is known about its database.
@@ -93,11 +95,7 @@ impl Context<'_> {
             tls_cert: args.tls_cert.clone(),
             tls_key: args.tls_key.clone(),
         };
-        crate::config::resolve(&flags, &Environment::new(std::env::vars_os())).map_err(|error| Error {
-            exit: Exit::Usage,
-            error: error.into(),
-            hint: None,
-        })
+        crate::config::resolve(&flags, self.environment).map_err(|error| Error { exit: Exit::Usage, error: error.into(), hint: None })
     }
 
     /// Where the audit log is.

@@ -3,7 +3,7 @@
 use crate::audit::AuditError;
 use crate::db::{DbError, DbErrorKind};
 use crate::plan::PlanError;
-use crate::report::ReportError;
+use crate::report::grid::ReportError;
 use crate::scan::ScanError;
 
 use super::exit::Exit;

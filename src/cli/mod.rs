@@ -24,6 +24,8 @@ use args::{Cli, Command};
 use context::Context;
 use ui::Ui;
 
+use crate::config::Environment;
+
 /// Runs the program on the process's own arguments.
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -35,27 +37,29 @@ pub fn main() -> ExitCode {
         }
     };
     let ui = Ui::new(&cli.global.output);
-    let exit = match dispatch(cli, &ui) {
-        Ok(exit) => exit,
-        Err(error) => {
-            ui.error(&format!("{:#}", error.error), error.hint.as_deref());
-            error.exit
-        }
-    };
-    ExitCode::from(exit.code())
+    let environment = Environment::new(std::env::vars_os());
+    let context = Context { ui: &ui, global: &cli.global, environment: &environment };
+    ExitCode::from(perform(&context, &cli.command).code())
 }
 
-fn dispatch(cli: Cli, ui: &Ui) -> Result<Exit> {
-    let context = Context { ui, global: &cli.global };
-    match &cli.command {
-        Command::Scan(args) => commands::scan::run(&context, args),
-        Command::Plan(args) => commands::plan::run(&context, args),
-        Command::Apply(args) => commands::apply::run(&context, args),
-        Command::Repair(args) => commands::repair::run(&context, args),
-        Command::Undo(args) => commands::undo::run(&context, args),
-        Command::History(args) => commands::history::run(&context, args),
-        Command::Demo(args) => commands::demo::run(&context, args),
-        Command::Completions(args) => commands::completions::completions(&context, args),
-        Command::Man(args) => commands::completions::man(&context, args),
+/// Runs a command and says what went wrong, if something did.
+fn perform(context: &Context<'_>, command: &Command) -> Exit {
+    dispatch(context, command).unwrap_or_else(|error| {
+        context.ui.error(&format!("{:#}", error.error), error.hint.as_deref());
+        error.exit
+    })
+}
+
+fn dispatch(context: &Context<'_>, command: &Command) -> Result<Exit> {
+    match command {
+        Command::Scan(args) => commands::scan::run(context, args),
+        Command::Plan(args) => commands::plan::run(context, args),
+        Command::Apply(args) => commands::apply::run(context, args),
+        Command::Repair(args) => commands::repair::run(context, args),
+        Command::Undo(args) => commands::undo::run(context, args),
+        Command::History(args) => commands::history::run(context, args),
+        Command::Demo(args) => commands::demo::run(context, args),
+        Command::Completions(args) => commands::completions::completions(context, args),
+        Command::Man(args) => commands::completions::man(context, args),
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::db::Engine;
 use crate::plan::Plan;
-use crate::report::{Format, OutputOptions};
+use crate::report::grid::{Format, OutputOptions};
 use crate::scan::Scan;
 
 use super::view;
@@ -41,7 +41,7 @@ pub fn write(kind: Kind, out: &mut dyn Write, plan: &Plan, scan: &Scan, engine: 
         Kind::Sql => Ok(()),
         Kind::Csv => {
             let options = OutputOptions { format: Format::Csv, ..OutputOptions::default() };
-            crate::report::write(out, &view::json(plan), "units", &view::units(plan), &options).map_err(io::Error::other)
+            crate::report::grid::write(out, &view::json(plan), "units", &view::units(plan), &options).map_err(io::Error::other)
         }
     }
 }

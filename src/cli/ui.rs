@@ -3,12 +3,24 @@
 use std::io::{self, IsTerminal, Write};
 
 use super::args::{ColorArg, FormatArg, OutputArgs};
+use crate::report::grid::{Format, Grid, OutputOptions, ReportError};
 use crate::report::safe::terminal;
-use crate::report::{Format, Grid, OutputOptions, ReportError};
+
+/// Where what is printed goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Streams {
+    /// Results to standard output, everything else to standard error.
+    Apart,
+    /// Everything to standard output, so that it stays in order there.
+    Together,
+    /// Nowhere.
+    Nowhere,
+}
 
 /// Standard output, standard error, and what the user wants of them.
 #[derive(Debug)]
 pub struct Ui {
+    streams: Streams,
     options: OutputOptions,
     quiet: bool,
     verbose: u8,
@@ -40,7 +52,26 @@ impl Ui {
             width,
             color: color(stdout_is_terminal),
         };
-        Self { options, quiet: args.quiet, verbose: args.verbose, no_input: args.no_input, color_stderr: color(io::stderr().is_terminal()) }
+        let color_stderr = color(io::stderr().is_terminal());
+        Self { streams: Streams::Apart, options, quiet: args.quiet, verbose: args.verbose, no_input: args.no_input, color_stderr }
+    }
+
+    /// One for a command inside of another: it puts everything on standard output, or nothing anywhere, asks nobody and draws
+    /// no progress.
+    pub fn inner(args: &OutputArgs, muted: bool) -> Self {
+        let ui = Self::new(args);
+        let streams = if muted { Streams::Nowhere } else { Streams::Together };
+        Self { streams, no_input: true, color_stderr: ui.options.color, ..ui }
+    }
+
+    /// The text as one that stands out on standard output, where colours are wanted.
+    pub fn strong(&self, text: &str) -> String {
+        if self.options.color { format!("\u{1b}[1m{text}\u{1b}[0m") } else { text.to_owned() }
+    }
+
+    /// Whether `-q` was given.
+    pub fn is_quiet(&self) -> bool {
+        self.quiet
     }
 
     /// Whether results are for people.
@@ -60,18 +91,18 @@ impl Ui {
 
     /// Whether progress may be drawn.
     pub fn shows_progress(&self) -> bool {
-        !self.quiet && io::stderr().is_terminal()
+        !self.quiet && self.streams == Streams::Apart && io::stderr().is_terminal()
     }
 
     /// Makes sure that the columns asked for are among a result's, without writing anything.
     pub fn check_columns(&self, grid: &Grid) -> Result<(), ReportError> {
-        crate::report::write(&mut io::sink(), &serde_json::Value::Null, "", grid, &self.options)
+        crate::report::grid::write(&mut io::sink(), &serde_json::Value::Null, "", grid, &self.options)
     }
 
     /// Writes a result: the document or its rows, as the user wants them.
     pub fn result(&self, document: &serde_json::Value, rows_key: &str, grid: &Grid) -> Result<(), ReportError> {
-        let mut out = io::stdout().lock();
-        match crate::report::write(&mut out, document, rows_key, grid, &self.options) {
+        let mut out = self.out();
+        match crate::report::grid::write(&mut out, document, rows_key, grid, &self.options) {
             // Whoever read it has seen enough.
             Err(ReportError::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             other => other,
@@ -80,7 +111,7 @@ impl Ui {
 
     /// Writes text that is a result as it stands.
     pub fn text(&self, text: &str) -> io::Result<()> {
-        let mut out = io::stdout().lock();
+        let mut out = self.out();
         match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             other => other,
@@ -118,7 +149,14 @@ impl Ui {
 
     /// Lines on standard error; a stream that is gone is no reason to stop.
     fn stderr(&self, text: &str) {
-        let _ = writeln!(io::stderr().lock(), "{text}");
+        let _ = match self.streams {
+            Streams::Apart => writeln!(io::stderr().lock(), "{text}"),
+            Streams::Together | Streams::Nowhere => writeln!(self.out(), "{text}"),
+        };
+    }
+
+    fn out(&self) -> Box<dyn Write> {
+        if self.streams == Streams::Nowhere { Box::new(io::sink()) } else { Box::new(io::stdout().lock()) }
     }
 }
 

@@ -6,7 +6,7 @@ use serde_json::{Value as Json, json};
 use crate::domain::time::human;
 use crate::domain::{Change, DatabaseInfo, Evidence, Finding, Tally, UnitResult, Value};
 use crate::plan::Plan;
-use crate::report::{Cell, Grid};
+use crate::report::grid::{Cell, Grid};
 
 /// A finding's rows.
 pub fn findings(findings: &[Finding]) -> Grid {

@@ -148,8 +148,7 @@ pub(super) fn login(env: &Environment) -> Option<String> {
 
 /// The database's name, or the error that it lacks.
 pub(super) fn require_database(database: Option<String>, origin: &Origin) -> Result<String, ConfigError> {
-    let database = database
+    database
         .filter(|database| !database.is_empty())
-        .ok_or_else(|| ConfigError::invalid(origin, "the URL names no database; end its path with /cinder, for example"))?;
-    Ok(database)
+        .ok_or_else(|| ConfigError::invalid(origin, "the URL names no database; end its path with /cinder, for example"))
 }

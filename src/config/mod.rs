@@ -160,12 +160,6 @@ fn database(url: &Setting<SecretString>, flags: &DatabaseFlags, env: &Environmen
         warnings.push(format!("{origin}: this is an old name of [database] connection"));
     }
     let url = Url::parse(url.value.expose_secret(), origin)?;
-    if *origin == Origin::Flag("--database-url") && url.password.as_ref().is_some_and(|password| !password.is_empty()) {
-        warnings.push(
-            "--database-url: other users of this machine can see the password in the list of processes; use CINDER_DATABASE_URL or --password-file"
-                .to_owned(),
-        );
-    }
     if url.dialect == "sqlite" {
         let path = sqlite::path(url, origin, &mut warnings)?;
         if flags.password_file.is_some()
@@ -179,6 +173,12 @@ fn database(url: &Setting<SecretString>, flags: &DatabaseFlags, env: &Environmen
         return Ok(DatabaseSettings { target: Target::Sqlite { path }, origin: origin.clone(), password_origin: None, warnings });
     }
     let mut draft = if url.dialect.starts_with("postgres") { postgresql::read(url, origin, env)? } else { mysql::read(url, origin, env)? };
+    if draft.password.as_ref().is_some_and(|password| password.origin == Origin::Flag("--database-url")) {
+        warnings.push(
+            "--database-url: other users of this machine can see the password in the list of processes; use CINDER_DATABASE_URL or --password-file"
+                .to_owned(),
+        );
+    }
     let tls = tls::decide(&mut draft, flags, env)?;
     let password = password::find(&mut draft, flags, env)?;
     warnings.append(&mut draft.warnings);

@@ -266,7 +266,7 @@ fn refuse_the_rest(options: Options, warnings: &mut Vec<String>) -> Result<(), C
                 return Err(ConfigError::invalid(
                     &origin,
                     format!(
-                        "the option {shown} is not known here and could make the connection safer than it would be without; say it with --tls-mode and --tls-ca in a --database-url"
+                        "the option {shown} is not known here, and to pass over it could leave the connection less safe than it asks for; give a --database-url without it, with --tls-mode and --tls-ca"
                     ),
                 ));
             }

@@ -94,10 +94,13 @@ fn checked(file: Option<Setting<PathBuf>>, what: &str, flag: &str) -> Result<Opt
 }
 
 fn readable(path: &Path) -> Result<(), String> {
-    let file = fs::File::open(path).map_err(|error| error.to_string())?;
-    match file.metadata() {
-        Ok(metadata) if metadata.is_dir() => Err("it is a directory".to_owned()),
-        Ok(_) => Ok(()),
-        Err(error) => Err(error.to_string()),
+    let metadata = fs::metadata(path).map_err(|error| error.to_string())?;
+    if metadata.is_dir() {
+        return Err("it is a directory".to_owned());
     }
+    // A pipe is left alone: to open it would wait for, or take away, what is to be read later.
+    if metadata.is_file() {
+        fs::File::open(path).map_err(|error| error.to_string())?;
+    }
+    Ok(())
 }

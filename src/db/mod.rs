@@ -5,10 +5,13 @@
 
 mod error;
 pub mod literal;
+pub mod mysql;
 mod open;
+pub mod postgres;
 pub mod schema;
 pub mod sqlite;
 pub mod statements;
+mod tls;
 
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -153,13 +156,22 @@ pub trait Session: Send {
     /// Rolls back. On an error the connection is closed, which rolls back too.
     fn rollback(&mut self) -> Result<(), DbError>;
 
-    /// The open transaction's id, where the server has one that can be asked about later.
+    /// Whether TLS protects the connection; a socket and a file need none.
+    fn is_encrypted(&self) -> bool {
+        false
+    }
+
+    /// The id by which [`Session::transaction_status`] of a later session can tell what became of the open transaction,
+    /// should its COMMIT go unanswered. Asked for after its last statement and before COMMIT; `None` where the engine has
+    /// no such id, or the transaction wrote nothing.
     fn transaction_id(&mut self) -> Option<String> {
         None
     }
 
-    /// Whether an earlier transaction was committed (`true`) or rolled back (`false`); `None` where the server cannot say.
-    fn transaction_status(&mut self, _id: &str) -> Result<Option<bool>, DbError> {
+    /// Whether the transaction with this id was committed: `Some(true)`, `Some(false)`, or `None` while it is still in
+    /// progress and where the server does not know.
+    fn transaction_status(&mut self, id: &str) -> Result<Option<bool>, DbError> {
+        let _ = id;
         Ok(None)
     }
 

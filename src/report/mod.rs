@@ -9,5 +9,3 @@ pub mod markdown;
 pub mod safe;
 pub mod script;
 mod yaml;
-
-pub use grid::{Cell, Format, Grid, OutputOptions, ReportError, write};

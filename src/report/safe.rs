@@ -4,8 +4,6 @@
 //! terminal or set its title, an override of the writing direction may show another id than is there, a formula runs
 //! in a spreadsheet, and markup in a ticket. Pure; may use nothing of the crate.
 
-use std::fmt::Write as _;
-
 /// Whether a character is shown as nothing, as something else, or acts on its surroundings instead of being text.
 ///
 /// These are the control characters (C0, DEL, C1) and what Unicode calls default-ignorable: joiners and other
@@ -44,9 +42,8 @@ pub fn terminal(text: &str) -> String {
             '\t' => safe.push_str("\\t"),
             '\r' => safe.push_str("\\r"),
             _ if !is_hostile(c) => safe.push(c),
-            // Writing to a String cannot fail.
-            _ if c <= '\u{ff}' => drop(write!(safe, "\\x{:02x}", u32::from(c))),
-            _ => drop(write!(safe, "\\u{{{:x}}}", u32::from(c))),
+            _ if c <= '\u{ff}' => safe.push_str(&format!("\\x{:02x}", u32::from(c))),
+            _ => safe.push_str(&format!("\\u{{{:x}}}", u32::from(c))),
         }
     }
     safe

@@ -4,8 +4,6 @@
 //! makes a date, a boolean or a number of it. And what is invisible stays invisible. So a string is plain here only when it is a
 //! plain word to everyone, and is written in double quotes with escapes otherwise. May use `report::safe` only.
 
-use std::fmt::Write as _;
-
 use serde_json::Value;
 
 use super::safe::is_hostile;
@@ -84,7 +82,7 @@ fn scalar(text: &mut String, value: &Value) {
     match value {
         Value::String(content) => string(text, content),
         // `null`, `true`, numbers, `[]` and `{}` are spelled as in JSON.
-        other => drop(write!(text, "{other}")),
+        other => text.push_str(&format!("{other}")),
     }
 }
 
@@ -102,9 +100,9 @@ fn string(text: &mut String, content: &str) {
             '\r' => text.push_str("\\r"),
             // Noncharacters are nothing that a YAML stream may hold.
             _ if !is_hostile(c) && u32::from(c) & 0xfffe != 0xfffe => text.push(c),
-            _ if c <= '\u{ff}' => drop(write!(text, "\\x{:02x}", u32::from(c))),
-            _ if c <= '\u{ffff}' => drop(write!(text, "\\u{:04x}", u32::from(c))),
-            _ => drop(write!(text, "\\U{:08x}", u32::from(c))),
+            _ if c <= '\u{ff}' => text.push_str(&format!("\\x{:02x}", u32::from(c))),
+            _ if c <= '\u{ffff}' => text.push_str(&format!("\\u{:04x}", u32::from(c))),
+            _ => text.push_str(&format!("\\U{:08x}", u32::from(c))),
         }
     }
     text.push('"');

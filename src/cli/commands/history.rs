@@ -11,10 +11,10 @@ use crate::cli::context::{Connected, Context};
 use crate::cli::error::{Error, Result};
 use crate::cli::exit::Exit;
 use crate::cli::{carry_out, view, who};
-use crate::db::{Access, Session};
+use crate::db::Access;
 use crate::domain::{Image, Outcome, Value};
+use crate::report::grid::{Cell, Grid};
 use crate::report::safe::terminal;
-use crate::report::{Cell, Grid};
 use crate::scan::{Lock, Reader, database_info};
 
 /// Looks into the audit log.
