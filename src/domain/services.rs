@@ -75,14 +75,6 @@ impl Services {
         self.beats.get(&key(host)).map_or(Heartbeat::Missing, |beat| beat.at(now, service_down_time))
     }
 
-    /// Hosts whose cinder-backup beats, or may, in name order.
-    pub fn alive(&self, now: DateTime, service_down_time: i64) -> Vec<&str> {
-        let lives = |beat: &&Beat| matches!(beat.at(now, service_down_time), Heartbeat::Up { .. } | Heartbeat::Unreadable);
-        let mut alive: Vec<&str> = self.beats.values().filter(lives).map(|beat| beat.host.as_str()).collect();
-        alive.sort_unstable();
-        alive
-    }
-
     /// Whether a host has, or had, a cinder-backup.
     pub fn knows(&self, host: &str) -> bool {
         self.beats.contains_key(&key(host))
@@ -166,8 +158,6 @@ mod tests {
             assert!(services.knows(host), "{host}");
         }
         assert_eq!(services.heartbeat("ctl1.example.org", now, 60), Heartbeat::Missing);
-        assert_eq!(services.alive(now, 60), ["Ctl1", "ctl2"]);
-        assert!(services.alive(now, 9).is_empty());
     }
 
     #[test]

@@ -91,9 +91,6 @@ fn by_service(backup: &Backup, situation: &Situation, policy: &Policy) -> (Verdi
         return stuck("asked", "its deletion failed".to_owned(), "its deletion failed, and it was asked for".to_owned());
     }
     let Some(host) = backup.host.as_deref().filter(|host| !host.trim().is_empty()) else {
-        if let Some(service) = backup.service.as_deref().filter(|service| !service.is_empty()) {
-            return host_lost(service, situation, policy);
-        }
         let cause = "it was never scheduled to a host";
         return stuck("never-scheduled", cause.to_owned(), "never scheduled: it has no host, so no cinder-backup knows of it".to_owned());
     };
@@ -117,12 +114,14 @@ fn by_service(backup: &Backup, situation: &Situation, policy: &Policy) -> (Verdi
             format!("no service row for cinder-backup on {host}: the host was retired"),
         ),
         Heartbeat::Down { silent } => {
-            if let Some(uptime) = just_started(situation, policy) {
-                return (
-                    Verdict::Uncertain,
-                    String::new(),
-                    server_just_started(&format!("cinder-backup on {host} is silent"), uptime, down_time),
+            // While the database was down nobody could beat: soon after its start, silence proves nothing.
+            if let Some(uptime) = situation.server_uptime_seconds.filter(|uptime| *uptime < down_time.saturating_mul(2)) {
+                let text = format!(
+                    "cinder-backup on {host} is silent, but the database server itself started {} ago, less than twice service_down_time ({} s)",
+                    human(uptime),
+                    down_time
                 );
+                return (Verdict::Uncertain, String::new(), Evidence::new("server-just-started", text));
             }
             let last = silent.map_or_else(|| "never beat".to_owned(), |seconds| format!("last beat {} ago", human(seconds)));
             stuck("service-down", format!("cinder-backup on {host} was down"), format!("cinder-backup on {host} {last}"))
@@ -145,36 +144,6 @@ fn by_service(backup: &Backup, situation: &Situation, policy: &Policy) -> (Verdi
             (Verdict::Uncertain, String::new(), Evidence::new("service-up", text))
         }
     }
-}
-
-/// A driver took it up, so some cinder-backup worked on it, but which one is not on record: then it may be any of them.
-fn host_lost(service: &str, situation: &Situation, policy: &Policy) -> (Verdict, String, Evidence) {
-    let down_time = policy.thresholds.service_down_time_seconds;
-    let what = format!("it has no host, although the driver {service} took it up");
-    let dead = |text: String| stuck("host-lost", "it has no host, although a driver took it up".to_owned(), text);
-    if policy.assume_dead == AssumeDead::All {
-        return dead(format!("{what}; every cinder-backup was declared dead with --assume-dead all"));
-    }
-    if let Some(host) = situation.services.alive(situation.now, down_time).first() {
-        let text = format!("{what}: a cinder-backup that beats, such as that on {host}, may be at work on it");
-        return (Verdict::Uncertain, String::new(), Evidence::new("host-lost", text));
-    }
-    if let Some(uptime) = just_started(situation, policy) {
-        return (Verdict::Uncertain, String::new(), server_just_started(&what, uptime, down_time));
-    }
-    dead(format!("{what}; no cinder-backup beats anywhere"))
-}
-
-/// How long the database server is up, where that is so short that silence proves nothing: while it was down, nobody could beat.
-fn just_started(situation: &Situation, policy: &Policy) -> Option<i64> {
-    let enough = policy.thresholds.service_down_time_seconds.saturating_mul(2);
-    situation.server_uptime_seconds.filter(|uptime| *uptime < enough)
-}
-
-fn server_just_started(what: &str, uptime: i64, down_time: i64) -> Evidence {
-    let text =
-        format!("{what}, but the database server itself started {} ago, less than twice service_down_time ({down_time} s)", human(uptime));
-    Evidence::new("server-just-started", text)
 }
 
 fn stuck(code: &str, cause: String, text: String) -> (Verdict, String, Evidence) {

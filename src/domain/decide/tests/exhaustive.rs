@@ -33,7 +33,7 @@ enum Age {
 }
 
 /// The table of section 6, the first line that fits counts.
-fn verdict_of(status: Option<&str>, host: Option<&str>, taken_up: bool, age: Age, just_started: bool, assume: &AssumeDead) -> Verdict {
+fn verdict_of(status: Option<&str>, host: Option<&str>, age: Age, just_started: bool, assume: &AssumeDead) -> Verdict {
     let host = host.filter(|host| !host.trim().is_empty());
     let declared_dead = match assume {
         AssumeDead::All => true,
@@ -43,11 +43,9 @@ fn verdict_of(status: Option<&str>, host: Option<&str>, taken_up: bool, age: Age
     let silence = if just_started { Verdict::Uncertain } else { Verdict::Stuck };
     let by_service = match (status, host.map(|host| host.split('@').next().unwrap().trim().to_lowercase()).as_deref()) {
         (Some(ERROR_DELETING), _) => Verdict::Stuck,
-        (_, None) if !taken_up => Verdict::Stuck,
-        (_, Some(GONE)) => Verdict::Stuck,
+        // Without a host it was never scheduled, whatever else the row says.
+        (_, None | Some(GONE)) => Verdict::Stuck,
         _ if declared_dead => Verdict::Stuck,
-        // Some cinder-backup has it, and one of them beats.
-        (_, None) => Verdict::Uncertain,
         (_, Some("down" | "never")) => silence,
         (_, Some("up" | "ahead" | "odd")) => Verdict::Uncertain,
         (_, Some(other)) => panic!("no such host here: {other}"),
@@ -100,7 +98,7 @@ fn every_verdict_is_the_one_of_the_table() {
                     for assume_dead in &assumptions {
                         let policy = Policy { assume_dead: assume_dead.clone(), ..Policy::default() };
                         let judged = judge_backup(&case.backup, &situation, &policy);
-                        let expected = verdict_of(status, host, taken_up, age, uptime.is_some_and(|seconds| seconds < 120), assume_dead);
+                        let expected = verdict_of(status, host, age, uptime.is_some_and(|seconds| seconds < 120), assume_dead);
                         assert_eq!(
                             judged.verdict, expected,
                             "{status:?} {host:?} {taken_up} {age:?} {uptime:?} {assume_dead:?}: {judged:?}"

@@ -36,19 +36,6 @@ fn the_end_of_the_calendar_was_taken_for_1970() {
 }
 
 #[test]
-fn a_backup_without_a_host_was_called_never_scheduled_though_a_driver_had_it() {
-    let finding = creating(|case| case.backup.host = None);
-    assert_eq!((finding.verdict, codes(&finding)[0]), (Verdict::Uncertain, "host-lost"));
-    // Once no cinder-backup beats anywhere, there is none that could be at work.
-    let mut situation = situation();
-    situation.services = Services::new(&[beats("down", Some(ago(OLD)))]);
-    let case = a_case(Backup { host: None, ..a_backup(Some(CREATING)) });
-    assert_eq!(said(&decided(&case, &situation, &Policy::default())), "stuck (host-lost): b creating -> error");
-    situation.server_uptime_seconds = Some(5);
-    assert_eq!(decided(&case, &situation, &Policy::default()).verdict, Verdict::Uncertain);
-}
-
-#[test]
 fn a_volume_whose_attachment_was_being_made_or_undone_was_set_free() {
     for status in ["attaching", "detaching", "reserved", "error_detaching", "error_attaching"] {
         let finding = creating(|case| {
