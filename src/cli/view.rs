@@ -126,23 +126,25 @@ pub fn json(document: &impl Serialize) -> Json {
     serde_json::to_value(document).unwrap_or_else(|error| json!({ "error": error.to_string() }))
 }
 
-/// Changes in one line: `status creating -> error; volume 9f…: status backing-up -> available`.
+/// Changes in one line: `creating -> error, volume backing-up -> available`. Which volume is in the other formats.
 pub fn changes(changes: &[Change]) -> String {
-    let mut rows: Vec<String> = Vec::new();
-    let main = changes.first().map(|change| (change.table, change.id.as_str()));
+    let mut steps: Vec<String> = Vec::new();
+    let main = changes.iter().find(|change| change.column == "status").map(|change| (change.table, change.id.as_str()));
     for change in changes {
+        let mut step = format!("{} -> {}", shown(&change.from), shown(&change.to));
         // fail_reason goes with every error; that it is set need not be said in a line.
-        if change.column == "fail_reason" {
-            continue;
+        match change.column.as_str() {
+            "fail_reason" => continue,
+            "status" => {}
+            column => step = format!("{column} {step}"),
         }
-        let step = format!("{} {} -> {}", change.column, shown(&change.from), shown(&change.to));
         if Some((change.table, change.id.as_str())) == main {
-            rows.push(step);
+            steps.push(step);
         } else {
-            rows.push(format!("{} {}: {step}", change.table.name().trim_end_matches('s'), change.id));
+            steps.push(format!("{} {step}", change.table.name().trim_end_matches('s')));
         }
     }
-    rows.join("; ")
+    steps.join(", ")
 }
 
 /// A value in words.

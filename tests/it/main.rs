@@ -9,6 +9,7 @@
 mod cinder;
 #[allow(dead_code, reason = "a harness offers more than one moment's tests use")]
 mod database;
+mod faults;
 mod guards;
 mod harness;
 #[allow(dead_code, reason = "a harness offers more than one moment's tests use")]
