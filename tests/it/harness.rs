@@ -200,14 +200,14 @@ fn the_real_clean_up_sets_a_stuck_backup_to_error() {
 #[test]
 fn the_real_clean_up_tells_what_it_swallowed() {
     let database = fresh(Engine::Sqlite, Columns::Full);
-    // Cinder cannot give back a quota of unknown size; it logs that and deletes the backup all the same.
-    let backup = database.backup(|row| row.status("deleting").host("ctl1").size(Cell::Null));
+    let foreign = "cinder.backup.drivers.nfs.NFSBackupDriver";
+    let backup = database.backup(|row| row.status("deleting").host("ctl1").service(foreign));
     let done = cinder::clean_up(&database.url(), &["ctl1"]);
-    assert_eq!(database.cell("backups", &backup, "status").as_deref(), Some("deleted"));
+    assert_eq!(database.cell("backups", &backup, "status").as_deref(), Some("error"));
     let [problem] = done.problems.as_slice() else {
         panic!("not one problem: {:?}", done.problems);
     };
-    assert!(problem.starts_with("Failed to update usages deleting backup TypeError"), "{problem}");
+    assert!(problem.starts_with(&format!("Problem cleaning up backup {backup}. InvalidBackup: ")), "{problem}");
 }
 
 #[test]
