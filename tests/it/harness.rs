@@ -285,6 +285,8 @@ fn cipher(account: &Account, server: &Server, certificate: bool) -> Result<Strin
         Command::new(servers::postgresql::program("psql"))
             .args(["-AtXc", "SELECT cipher FROM pg_stat_ssl WHERE pid = pg_backend_pid()", &words])
             .env("PGPASSWORD", &account.password)
+            // libpq looks there for a client certificate when it is given none.
+            .env("HOME", crate::schemas::scratch("home"))
             .output()
     } else {
         let mut command = Command::new("mariadb");
