@@ -1,8 +1,20 @@
-//! Finds OpenStack Cinder backups that hang, says why, and repairs them in the database.
+//! Finds OpenStack Cinder backups that hang in `creating`, `restoring` or `deleting`, says why, and repairs them straight
+//! in the database: guarded, recorded, undoable.
+//!
+//! The way through the code, from the inside out:
+//!
+//! - [`domain`]: rows, verdicts and decisions; pure. [`plan`] (a sealed document of changes) and the hash chain of [`audit`]
+//!   rest on it alone.
+//! - [`config`]: where the database is. [`db`]: a session on it, three engines behind one trait. [`scan`]: from rows to findings.
+//! - [`apply`]: carries out a plan, a unit a transaction, with every intent on record first.
+//! - [`report`]: results as tables, documents, scripts. [`cli`]: arguments, prompts, exit codes; sees everything.
 
 #![forbid(unsafe_code)]
 
+pub mod apply;
 pub mod audit;
+pub mod cli;
+pub mod config;
 pub mod db;
 pub mod domain;
 pub mod plan;

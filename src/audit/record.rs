@@ -18,7 +18,7 @@ pub struct Record {
     pub schema_version: u32,
     /// Its place in the file, from 1.
     pub seq: u64,
-    /// SHA-256 of the line before, without its line feed, in hex; 64 zeros in the first.
+    /// SHA-256 of the record before (its line without the line feed) in hex; 64 zeros in the first. A torn line is no record.
     pub previous: String,
     /// When it was written, by this host's clock, RFC 3339 in UTC.
     pub at: String,
@@ -48,11 +48,12 @@ pub enum Event {
     },
     /// An intent without an outcome (the run was killed, or its COMMIT's answer was lost) was settled later by reading the rows.
     Settled(Box<Settled>),
-    /// The line before was cut off in the middle of being written.
+    /// What stands between the record before and this one was cut off in the middle of being written. If only the line feed was
+    /// missing, it is the record before itself, and counts as one.
     Torn {
-        /// Its length in bytes.
+        /// Its length in bytes, without its last line feed.
         bytes: u64,
-        /// Its SHA-256 in hex.
+        /// The SHA-256 of these bytes in hex.
         sha256: String,
     },
 }

@@ -4,14 +4,20 @@
 //! said in [`crate::scan`]. May use `domain` and `config`, never `plan`, `apply`, `audit`, `report` or `cli`.
 
 mod error;
+pub mod literal;
+pub mod mysql;
+mod open;
+pub mod postgres;
 pub mod schema;
 pub mod sqlite;
 pub mod statements;
+mod tls;
 
 use std::ops::ControlFlow;
 use std::time::Duration;
 
 pub use error::{DbError, DbErrorKind};
+pub use open::open;
 pub use statements::Statement;
 
 use crate::domain::Value;
@@ -149,6 +155,25 @@ pub trait Session: Send {
 
     /// Rolls back. On an error the connection is closed, which rolls back too.
     fn rollback(&mut self) -> Result<(), DbError>;
+
+    /// Whether TLS protects the connection; a socket and a file need none.
+    fn is_encrypted(&self) -> bool {
+        false
+    }
+
+    /// The id by which [`Session::transaction_status`] of a later session can tell what became of the open transaction,
+    /// should its COMMIT go unanswered. Asked for after its last statement and before COMMIT; `None` where the engine has
+    /// no such id, or the transaction wrote nothing.
+    fn transaction_id(&mut self) -> Option<String> {
+        None
+    }
+
+    /// Whether the transaction with this id was committed: `Some(true)`, `Some(false)`, or `None` while it is still in
+    /// progress and where the server does not know.
+    fn transaction_status(&mut self, id: &str) -> Result<Option<bool>, DbError> {
+        let _ = id;
+        Ok(None)
+    }
 
     /// Collects all rows of a query that is known to return few.
     fn rows(&mut self, statement: &Statement, params: &[Param]) -> Result<Vec<Vec<Value>>, DbError> {

@@ -4,20 +4,24 @@
 //! [`rows`] as read from the database, [`Situation`] and [`Policy`] around them, [`decide`] from a case to a
 //! [`Finding`], and [`transitions`], the table of changes that the program may make at all.
 
+mod database;
 pub mod decide;
 mod finding;
 mod outcome;
 mod policy;
 pub mod rows;
+mod selection;
 mod services;
 pub mod status;
 pub mod time;
 pub mod transitions;
 mod value;
 
+pub use database::DatabaseInfo;
 pub use finding::{Change, Evidence, Finding, FindingKind, Need, Proposal, Verdict};
 pub use outcome::{Outcome, Tally, UnitResult};
 pub use policy::{AssumeDead, Policy, Situation, Thresholds};
 pub use rows::{Attachment, Backup, ColumnSet, Image, Moved, Snapshot, Table, Volume};
+pub use selection::{NULL, STATUSES, Selection};
 pub use services::{Heartbeat, ServiceRow, Services};
 pub use value::Value;

@@ -1,14 +1,15 @@
 //! The plan file: what is to be changed, on what it was based, and how to tell that it has not been touched since.
 //!
-//! Pure: from findings to a document and back, with a digest over it. May use `domain` and the documents of `scan`.
+//! Pure: from findings to a document and back, with a digest over it. May use `domain` only.
 
 mod digest;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::domain::{Change, ColumnSet, Evidence, Finding, FindingKind, Image, Policy, Verdict};
-use crate::scan::{DatabaseInfo, Scan, Selection};
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::domain::{Change, ColumnSet, DatabaseInfo, Evidence, Finding, FindingKind, Image, Policy, Selection, Verdict};
 
 /// The schema's name in every plan.
 pub const SCHEMA: &str = "cinder-backup-repair/plan";
@@ -69,6 +70,23 @@ pub struct Unit {
     pub follow_up: Vec<String>,
 }
 
+/// What a plan rests on, beside its units.
+#[derive(Debug, Clone)]
+pub struct Basis {
+    /// A UUID of its own.
+    pub id: String,
+    /// The database's clock when the rows were read, RFC 3339.
+    pub taken_at: String,
+    /// The database.
+    pub database: DatabaseInfo,
+    /// Which columns it has.
+    pub columns: ColumnSet,
+    /// What was asked for.
+    pub policy: Policy,
+    /// Which rows were asked for.
+    pub selection: Selection,
+}
+
 /// The document `cinder-backup-repair/plan`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -104,9 +122,9 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The plan that puts right what a scan found and may be put right. `id` is a fresh UUID.
-    pub fn from_scan(scan: &Scan, policy: &Policy, selection: &Selection, id: String) -> Self {
-        let mut findings: Vec<&Finding> = scan.document.findings.iter().filter(|finding| finding.is_actionable()).collect();
+    /// The plan that puts right what was found and may be put right. `basis.id` is a fresh UUID.
+    pub fn propose(findings: &[Finding], images: &BTreeMap<(FindingKind, String, bool), Vec<Image>>, basis: Basis) -> Self {
+        let mut findings: Vec<&Finding> = findings.iter().filter(|finding| finding.is_actionable()).collect();
         // Backups before the volumes that they explain; within a kind by id, so that every run takes locks in the same order.
         findings.sort_by(|a, b| (a.kind, &a.id, a.verdict).cmp(&(b.kind, &b.id, b.verdict)));
         let units = findings
@@ -114,7 +132,6 @@ impl Plan {
             .enumerate()
             .map(|(index, finding)| {
                 let counter = finding.kind == FindingKind::Backup && finding.verdict == Verdict::Inconsistent;
-                let before = scan.images.get(&(finding.kind, finding.id.clone(), counter)).cloned().unwrap_or_default();
                 Unit {
                     number: index + 1,
                     kind: finding.kind,
@@ -125,24 +142,30 @@ impl Plan {
                     counter,
                     verdict: finding.verdict,
                     evidence: finding.evidence.clone(),
-                    before,
+                    before: images.get(&(finding.kind, finding.id.clone(), counter)).cloned().unwrap_or_default(),
                     changes: finding.proposal.as_ref().map(|proposal| proposal.changes.clone()).unwrap_or_default(),
                     follow_up: finding.follow_up.clone(),
                 }
             })
             .collect();
+        Self::of_units(Purpose::Repair, None, basis, units)
+    }
+
+    /// A sealed plan of these units.
+    pub fn of_units(purpose: Purpose, undoes: Option<String>, basis: Basis, units: Vec<Unit>) -> Self {
+        let Basis { id, taken_at, database, columns, policy, selection } = basis;
         let mut plan = Self {
             schema: SCHEMA.to_owned(),
             schema_version: SCHEMA_VERSION,
             id,
-            purpose: Purpose::Repair,
-            undoes: None,
-            taken_at: scan.document.taken_at.clone(),
+            purpose,
+            undoes,
+            taken_at,
             program: program(),
-            database: scan.document.database.clone(),
-            columns: scan.situation.columns,
-            policy: policy.clone(),
-            selection: selection.clone(),
+            database,
+            columns,
+            policy,
+            selection,
             checks: Vec::new(),
             units,
             sha256: String::new(),
@@ -157,7 +180,7 @@ impl Plan {
     }
 
     /// Keeps only the units whose numbers are given (they keep their numbers), and seals the plan anew.
-    pub fn keep(&mut self, numbers: &std::collections::BTreeSet<usize>) {
+    pub fn keep(&mut self, numbers: &BTreeSet<usize>) {
         self.units.retain(|unit| numbers.contains(&unit.number));
         self.seal();
     }

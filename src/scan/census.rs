@@ -9,11 +9,10 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::reader::Reader;
-use super::selection::Selection;
 use crate::db::DbError;
 use crate::domain::decide::Children;
 use crate::domain::status::{ERROR, is_active};
-use crate::domain::{Backup, ColumnSet};
+use crate::domain::{Backup, ColumnSet, Selection};
 
 /// What is known about a backup that is in a chain.
 #[derive(Debug, Clone, Copy, Default)]

@@ -2,21 +2,7 @@
 
 use serde::Serialize;
 
-use crate::domain::{Finding, Thresholds, Verdict};
-
-/// The database, as every document names it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DatabaseInfo {
-    /// `sqlite`, `mysql`, `mariadb` or `postgresql`.
-    pub engine: String,
-    /// The server's version.
-    pub version: String,
-    /// The range of Cinder releases that its columns fit.
-    pub release: String,
-    /// Which database it is.
-    pub identity: String,
-}
+use crate::domain::{DatabaseInfo, Finding, Thresholds, Verdict};
 
 /// Something worth knowing that is about no single row.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -5,15 +5,17 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use thiserror::Error;
 
 use super::census::Census;
-use super::document::{DatabaseInfo, Notice, ScanDocument, Summary};
+use super::document::{Notice, ScanDocument, Summary};
 use super::reader::Reader;
-use super::selection::{NULL, Selection};
 use crate::db::schema::Schema;
 use crate::db::{Access, DbError, Session};
 use crate::domain::decide::{self, BackupCase, CounterCase, Peer, SnapshotCase, VolumeCase, judge_backup};
 use crate::domain::status::{AVAILABLE, BACKING_UP, CREATING, DELETING, NO_VOLUME, RESTORING, RESTORING_BACKUP};
 use crate::domain::time::{human, rfc3339};
-use crate::domain::{Attachment, Backup, ColumnSet, Finding, FindingKind, Policy, Services, Situation, Snapshot, Verdict, Volume};
+use crate::domain::{
+    Attachment, Backup, ColumnSet, DatabaseInfo, Finding, FindingKind, Image, NULL, Policy, Selection, Services, Situation, Snapshot,
+    Verdict, Volume,
+};
 
 /// Why a scan could not be made.
 #[derive(Debug, Error)]
@@ -26,6 +28,9 @@ pub enum ScanError {
     Selection(String),
 }
 
+/// The rows that findings would change, by kind, id, and whether only the counter is meant.
+pub type Images = BTreeMap<(FindingKind, String, bool), Vec<Image>>;
+
 /// A scan with what later steps need beside the document.
 pub struct Scan {
     /// For other programs.
@@ -34,8 +39,8 @@ pub struct Scan {
     pub census: Census,
     /// The clock and the heartbeats.
     pub situation: Situation,
-    /// The rows that findings would change, as they were seen, by kind and id.
-    pub images: BTreeMap<(FindingKind, String, bool), Vec<crate::domain::Image>>,
+    /// The rows that findings would change, as they were seen.
+    pub images: Images,
 }
 
 /// The database, as every document names it.
@@ -139,7 +144,7 @@ struct Gathering<'a> {
     policy: &'a Policy,
     selection: &'a Selection,
     findings: Vec<Finding>,
-    images: BTreeMap<(FindingKind, String, bool), Vec<crate::domain::Image>>,
+    images: Images,
     /// Selected backups that are stuck: the rows that they hold will be free once they are repaired.
     stuck: HashSet<String>,
 }
@@ -189,7 +194,7 @@ impl<'a> Gathering<'a> {
         as_peer(peer, released)
     }
 
-    fn keep(&mut self, finding: Finding, mut images: Vec<crate::domain::Image>, counter: bool) {
+    fn keep(&mut self, finding: Finding, mut images: Vec<Image>, counter: bool) {
         if finding.is_actionable() {
             if let Some(proposal) = &finding.proposal {
                 let changed: HashSet<(&str, &str)> =
@@ -435,7 +440,7 @@ impl Around {
 }
 
 /// The other active backups that may need a row which `backup` needs.
-pub(crate) fn peers<'c>(census: &'c Census, backup: &Backup) -> impl Iterator<Item = &'c Backup> {
+pub fn peers<'c>(census: &'c Census, backup: &Backup) -> impl Iterator<Item = &'c Backup> {
     let by_volume = [&backup.volume_id, &backup.restore_volume_id].into_iter().flatten().filter_map(|id| census.by_volume.get(id));
     let by_snapshot = backup.snapshot_id.iter().filter_map(|id| census.by_snapshot.get(id));
     let ids: BTreeSet<&String> = by_volume.chain(by_snapshot).flatten().filter(|id| **id != backup.id).collect();
@@ -443,7 +448,7 @@ pub(crate) fn peers<'c>(census: &'c Census, backup: &Backup) -> impl Iterator<It
 }
 
 /// The active backups that could be the reason for a volume's status.
-pub(crate) fn explainers<'c>(census: &'c Census, volume: &Volume, columns: ColumnSet) -> impl Iterator<Item = &'c Backup> {
+pub fn explainers<'c>(census: &'c Census, volume: &Volume, columns: ColumnSet) -> impl Iterator<Item = &'c Backup> {
     let status = volume.status.as_deref();
     let named = census.by_volume.get(&volume.id).into_iter().flatten().filter_map(|id| census.kept.get(id));
     let mut found: Vec<&Backup> = match status {
@@ -469,7 +474,7 @@ pub(crate) fn explainers<'c>(census: &'c Census, volume: &Volume, columns: Colum
 }
 
 /// The active backups that could be the reason for a snapshot's status.
-pub(crate) fn snapshot_explainers<'c>(census: &'c Census, snapshot_id: &str) -> impl Iterator<Item = &'c Backup> {
+pub fn snapshot_explainers<'c>(census: &'c Census, snapshot_id: &str) -> impl Iterator<Item = &'c Backup> {
     census
         .by_snapshot
         .get(snapshot_id)
@@ -480,7 +485,7 @@ pub(crate) fn snapshot_explainers<'c>(census: &'c Census, snapshot_id: &str) -> 
 }
 
 /// The live children of a backup's parent, without the backup itself.
-pub(crate) fn siblings(census: &Census, backup: &Backup) -> decide::Children {
+pub fn siblings(census: &Census, backup: &Backup) -> decide::Children {
     let Some(parent) = &backup.parent_id else {
         return decide::Children::default();
     };
@@ -490,7 +495,7 @@ pub(crate) fn siblings(census: &Census, backup: &Backup) -> decide::Children {
 }
 
 /// A backup as a peer of another.
-pub(crate) fn as_peer(backup: &Backup, released: bool) -> Peer {
+pub fn as_peer(backup: &Backup, released: bool) -> Peer {
     Peer {
         id: backup.id.clone(),
         status: backup.status.clone(),
@@ -502,7 +507,7 @@ pub(crate) fn as_peer(backup: &Backup, released: bool) -> Peer {
 }
 
 /// The images of all rows that a backup's unit could change.
-pub(crate) fn images_of_backup(case: &BackupCase, columns: ColumnSet) -> Vec<crate::domain::Image> {
+pub fn images_of_backup(case: &BackupCase, columns: ColumnSet) -> Vec<Image> {
     let mut images = vec![case.backup.image(columns)];
     images.extend(case.parent.iter().map(|parent| parent.image(columns)));
     images.extend(case.volume.iter().chain(&case.destination).map(|volume| volume.image(columns)));

@@ -6,10 +6,8 @@ mod census;
 mod document;
 mod gather;
 pub mod reader;
-mod selection;
 
 pub use census::Census;
-pub use document::{DatabaseInfo, Notice, ScanDocument, Summary};
-pub use gather::{Scan, ScanError, database_info, scan, situation};
+pub use document::{Notice, ScanDocument, Summary};
+pub use gather::{Images, Scan, ScanError, as_peer, database_info, explainers, peers, scan, situation, snapshot_explainers};
 pub use reader::{Lock, Reader};
-pub use selection::{NULL, STATUSES, Selection};

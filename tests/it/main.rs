@@ -9,11 +9,15 @@
 mod cinder;
 #[allow(dead_code, reason = "a harness offers more than one moment's tests use")]
 mod database;
+mod guards;
 mod harness;
 #[allow(dead_code, reason = "a harness offers more than one moment's tests use")]
 mod population;
 #[allow(dead_code, reason = "a harness offers more than one moment's tests use")]
+mod program;
+#[allow(dead_code, reason = "a harness offers more than one moment's tests use")]
 mod rows;
+mod scenarios;
 #[allow(dead_code, reason = "a harness offers more than one moment's tests use")]
 mod schemas;
 #[allow(dead_code, reason = "a harness offers more than one moment's tests use")]

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::status::{AVAILABLE, BACKING_UP, CREATING, DELETING, ERROR, ERROR_DELETING, RESTORING, RESTORING_BACKUP};
-use crate::domain::{Backup, Policy};
+use super::status::{AVAILABLE, BACKING_UP, CREATING, DELETING, ERROR, ERROR_DELETING, RESTORING, RESTORING_BACKUP};
+use super::{Backup, Policy};
 
 /// The word for a status of NULL on the command line.
 pub const NULL: &str = "null";

@@ -1,0 +1,2 @@
+-- session_commit: makes the transaction last.
+COMMIT;

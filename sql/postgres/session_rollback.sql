@@ -1,0 +1,2 @@
+-- session_rollback: undoes the transaction.
+ROLLBACK;

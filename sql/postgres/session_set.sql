@@ -1,0 +1,12 @@
+-- session_set: puts the transaction into the known state. For this transaction alone, so that a pooler that lends the
+-- connection to others lends it unchanged.
+-- Parameters: milliseconds to wait for a lock, milliseconds that a statement may take (0: any). row_security = off makes a
+-- row policy that would hide rows an error; a commit that is acknowledged must be on disk.
+SELECT set_config('TimeZone', 'UTC', TRUE),
+       set_config('standard_conforming_strings', 'on', TRUE),
+       set_config('row_security', 'off', TRUE),
+       set_config('lock_timeout', CAST($1 AS text), TRUE),
+       set_config('statement_timeout', CAST($2 AS text), TRUE),
+       set_config('synchronous_commit',
+                  CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END,
+                  TRUE);

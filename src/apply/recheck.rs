@@ -1,0 +1,232 @@
+//! Reads a unit's rows again, under lock, and decides again.
+//!
+//! Rows are taken in one order everywhere: backups by id, then volumes by id, then snapshots.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use crate::db::DbError;
+use crate::domain::decide::{self, BackupCase, CounterCase, SnapshotCase, VolumeCase};
+use crate::domain::{Backup, Change, Finding, FindingKind, Image, Moved, Policy, Situation, Snapshot, Table, Value, Volume};
+use crate::plan::Unit;
+use crate::scan::{Census, Lock, Reader};
+
+/// Rows that this run has written, as they are since.
+pub type Overlay = HashMap<(Table, String), Image>;
+
+/// A unit's rows as they are now.
+#[derive(Debug, Default)]
+pub struct Fresh {
+    backups: BTreeMap<String, Backup>,
+    volumes: BTreeMap<String, Volume>,
+    snapshots: BTreeMap<String, Snapshot>,
+}
+
+/// What became of a unit's plan.
+#[derive(Debug)]
+pub enum Recheck {
+    /// It stands: these are the rows now and the changes to make.
+    Stands {
+        /// The rows to change, as they are now.
+        now: Vec<Image>,
+        /// The changes; they differ from the plan's only in what the same run moved.
+        changes: Vec<Change>,
+    },
+    /// A row is not what the plan saw.
+    Moved(Vec<Moved>),
+    /// The rows are, but the decision would now be another.
+    Otherwise(String),
+    /// Somebody may be at work.
+    Refused(String),
+}
+
+impl Fresh {
+    /// Reads the rows of a unit: those it changes, and those that its decision rests on.
+    pub fn read(reader: &mut Reader<'_>, unit: &Unit, census: &Census, lock: Lock) -> Result<Self, DbError> {
+        let (mut backups, mut volumes, mut snapshots) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        for image in &unit.before {
+            match image.table {
+                Table::Backups => backups.insert(image.id.clone()),
+                Table::Volumes => volumes.insert(image.id.clone()),
+                Table::Snapshots => snapshots.insert(image.id.clone()),
+            };
+        }
+        match unit.kind {
+            FindingKind::Backup => {
+                if let Some(seen) = unit.before.iter().find(|image| image.table == Table::Backups && image.id == unit.id) {
+                    let id_in = |column: &str| seen.value(column).as_text().map(str::to_owned);
+                    volumes.extend(id_in("volume_id"));
+                    volumes.extend(id_in("restore_volume_id"));
+                    snapshots.extend(id_in("snapshot_id"));
+                    let seen = Backup {
+                        id: unit.id.clone(),
+                        volume_id: id_in("volume_id"),
+                        restore_volume_id: id_in("restore_volume_id"),
+                        snapshot_id: id_in("snapshot_id"),
+                        ..Backup::default()
+                    };
+                    if !unit.counter {
+                        backups.extend(crate::scan::peers(census, &seen).map(|peer| peer.id.clone()));
+                    }
+                }
+            }
+            FindingKind::Volume => {
+                let volume = Volume { id: unit.id.clone(), status: unit.status.clone(), ..Volume::default() };
+                backups.extend(crate::scan::explainers(census, &volume, reader.schema.columns).map(|backup| backup.id.clone()));
+            }
+            FindingKind::Snapshot => {
+                backups.extend(crate::scan::snapshot_explainers(census, &unit.id).map(|backup| backup.id.clone()));
+            }
+        }
+        volumes.remove(crate::domain::status::NO_VOLUME);
+        let mut fresh = Self::default();
+        for id in backups {
+            fresh.backups.extend(reader.backup(&id, lock)?.map(|row| (id, row)));
+        }
+        for id in volumes {
+            fresh.volumes.extend(reader.volume(&id, lock)?.map(|row| (id, row)));
+        }
+        for id in snapshots {
+            fresh.snapshots.extend(reader.snapshot(&id, lock)?.map(|row| (id, row)));
+        }
+        Ok(fresh)
+    }
+
+    /// A row as it is now; `None` where it is gone.
+    pub fn image(&self, table: Table, id: &str, columns: crate::domain::ColumnSet) -> Option<Image> {
+        match table {
+            Table::Backups => self.backups.get(id).map(|row| row.image(columns)),
+            Table::Volumes => self.volumes.get(id).map(|row| row.image(columns)),
+            Table::Snapshots => self.snapshots.get(id).map(Snapshot::image),
+        }
+    }
+
+    /// Compares the rows with what the plan saw, or with what this run itself made of them since.
+    pub fn compare(&self, unit: &Unit, overlay: &Overlay, columns: crate::domain::ColumnSet) -> Result<Vec<Image>, Vec<Moved>> {
+        let (mut now, mut moved) = (Vec::new(), Vec::new());
+        for planned in &unit.before {
+            let expected = overlay.get(&(planned.table, planned.id.clone())).unwrap_or(planned);
+            match self.image(planned.table, &planned.id, columns) {
+                None => moved.push(Moved {
+                    table: planned.table,
+                    id: planned.id.clone(),
+                    column: "id".to_owned(),
+                    planned: Value::from(planned.id.as_str()),
+                    found: Value::Null,
+                }),
+                Some(found) => {
+                    moved.extend(expected.moved(&found));
+                    now.push(found);
+                }
+            }
+        }
+        if moved.is_empty() { Ok(now) } else { Err(moved) }
+    }
+
+    /// Decides again over the rows as they are now.
+    pub fn decide(
+        &self,
+        reader: &mut Reader<'_>,
+        unit: &Unit,
+        census: &Census,
+        overlay: &Overlay,
+        situation: &Situation,
+        policy: &Policy,
+    ) -> Result<Option<Finding>, DbError> {
+        // Whatever is still active holds what it holds: nothing is counted on to be repaired later.
+        let as_peers = |ids: &mut dyn Iterator<Item = &Backup>| -> Vec<decide::Peer> {
+            ids.filter(|backup| crate::domain::status::is_active(backup.status.as_deref()))
+                .map(|backup| crate::scan::as_peer(backup, false))
+                .collect()
+        };
+        Ok(match unit.kind {
+            FindingKind::Backup => {
+                let Some(backup) = self.backups.get(&unit.id).cloned() else { return Ok(None) };
+                if unit.counter {
+                    let children = corrected(census.children(&backup.id), &backup.id, census, overlay);
+                    return Ok(decide::counter(&CounterCase { backup, children, occupied: false }, situation, policy));
+                }
+                let volume = backup.volume_id.as_ref().and_then(|id| self.volumes.get(id)).cloned();
+                let attachments = match &volume {
+                    Some(volume) => reader.attachments_of(&volume.id)?,
+                    None => Vec::new(),
+                };
+                let parent = backup.parent_id.as_ref().and_then(|id| self.backups.get(id)).cloned();
+                let siblings = backup.parent_id.as_ref().map_or_else(decide::Children::default, |parent| {
+                    let mut children = corrected(census.children(parent), parent, census, overlay);
+                    children.remove(backup.status.as_deref());
+                    children
+                });
+                let case = BackupCase {
+                    destination: backup.restore_volume_id.as_ref().and_then(|id| self.volumes.get(id)).cloned(),
+                    snapshot: backup.snapshot_id.as_ref().and_then(|id| self.snapshots.get(id)).cloned(),
+                    volume_is_temporary: backup.volume_id.as_ref().is_some_and(|id| census.temporary_volumes.contains(id)),
+                    peers: as_peers(&mut self.backups.values().filter(|peer| peer.id != backup.id)),
+                    volume,
+                    parent,
+                    siblings,
+                    attachments,
+                    backup,
+                };
+                Some(decide::backup(&case, situation, policy))
+            }
+            FindingKind::Volume => {
+                let Some(volume) = self.volumes.get(&unit.id).cloned() else { return Ok(None) };
+                let case = VolumeCase {
+                    attachments: reader.attachments_of(&volume.id)?,
+                    explained_by: as_peers(&mut self.backups.values()),
+                    is_temporary: census.temporary_volumes.contains(&volume.id),
+                    backup_hosts: census.hosts.iter().cloned().collect(),
+                    volume,
+                };
+                decide::left_volume(&case, situation, policy)
+            }
+            FindingKind::Snapshot => {
+                let Some(snapshot) = self.snapshots.get(&unit.id).cloned() else { return Ok(None) };
+                let case = SnapshotCase { explained_by: as_peers(&mut self.backups.values()), snapshot };
+                decide::snapshot(&case, situation, policy)
+            }
+        })
+    }
+}
+
+/// The census's count of a parent's children, with what this run has changed since.
+fn corrected(mut children: decide::Children, parent: &str, census: &Census, overlay: &Overlay) -> decide::Children {
+    for ((table, id), image) in overlay {
+        if *table == Table::Backups && image.value("parent_id").as_text() == Some(parent) {
+            let before = census.kept.get(id).and_then(|backup| backup.status.as_deref());
+            children.remove(before);
+            children.add(image.value("status").as_text());
+        }
+    }
+    children
+}
+
+/// Holds a decision made again against the plan's.
+pub fn same_decision(unit: &Unit, finding: Option<Finding>, overlay: &Overlay) -> Result<Vec<Change>, Recheck> {
+    let Some(finding) = finding else {
+        return Err(Recheck::Refused("an operation that explains its status is still pending".to_owned()));
+    };
+    if !finding.is_actionable() {
+        let why = finding.refusal.or_else(|| finding.evidence.into_iter().next().map(|evidence| evidence.text));
+        return Err(Recheck::Refused(why.unwrap_or_else(|| "nothing is to be changed any more".to_owned())));
+    }
+    let changes = finding.proposal.map(|proposal| proposal.changes).unwrap_or_default();
+    // The wording of fail_reason may differ (a service that was silent then has been removed since), and a counter that
+    // this run itself has moved is counted from where it is now.
+    let essence = |changes: &[Change]| -> Vec<(Table, String, String, Option<Value>)> {
+        changes
+            .iter()
+            .map(|change| {
+                let own = overlay.contains_key(&(change.table, change.id.clone()));
+                let loose = change.column == "fail_reason" || (own && change.column == "num_dependent_backups");
+                (change.table, change.id.clone(), change.column.clone(), (!loose).then(|| change.to.clone()))
+            })
+            .collect()
+    };
+    if essence(&changes) != essence(&unit.changes) {
+        return Err(Recheck::Otherwise(
+            "the rows around it have changed, and other changes would be right now; make a new plan".to_owned(),
+        ));
+    }
+    Ok(changes)
+}

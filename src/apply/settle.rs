@@ -1,0 +1,133 @@
+//! What became of a transaction whose COMMIT was never answered: settled by reading again, or left unknown.
+
+use crate::db::{Access, DbError, Session};
+use crate::domain::{Image, Outcome, Table};
+use crate::scan::{Lock, Reader};
+
+use super::recheck::Overlay;
+use crate::db::schema::Schema;
+
+/// What reading the rows showed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settlement {
+    /// Applied, failed (nothing was written) or unknown.
+    pub outcome: Outcome,
+    /// How that was seen.
+    pub reason: String,
+    /// The rows as found.
+    pub found: Vec<Image>,
+}
+
+/// Reads the rows of a unit under lock, so that a transaction which is still ending is waited for, and holds them
+/// against what they were before and what they were to become.
+///
+/// `after` may lack `updated_at` (an intent does not know it yet): then the changed columns decide.
+pub fn settle_rows(
+    session: &mut dyn Session,
+    schema: &Schema,
+    before: &[Image],
+    after: &[Image],
+    lock: Lock,
+) -> Result<Settlement, DbError> {
+    session.begin(if lock == Lock::Held { Access::Write } else { Access::ReadOnly })?;
+    let found = read(session, schema, before, lock);
+    let ended = session.rollback();
+    let found = found?;
+    ended?;
+    Ok(judge(before, after, found))
+}
+
+fn read(session: &mut dyn Session, schema: &Schema, rows: &[Image], lock: Lock) -> Result<Vec<Option<Image>>, DbError> {
+    let mut reader = Reader { session, schema };
+    let mut order: Vec<(Table, &str, usize)> = rows.iter().enumerate().map(|(at, image)| (image.table, image.id.as_str(), at)).collect();
+    order.sort();
+    let mut found: Vec<(usize, Option<Image>)> = Vec::new();
+    for (table, id, at) in order {
+        found.push((at, current(&mut reader, table, id, lock)?));
+    }
+    found.sort_by_key(|(at, _)| *at);
+    Ok(found.into_iter().map(|(_, image)| image).collect())
+}
+
+/// A row as it is now.
+pub fn current(reader: &mut Reader<'_>, table: Table, id: &str, lock: Lock) -> Result<Option<Image>, DbError> {
+    let columns = reader.schema.columns;
+    Ok(match table {
+        Table::Backups => reader.backup(id, lock)?.map(|row| row.image(columns)),
+        Table::Volumes => reader.volume(id, lock)?.map(|row| row.image(columns)),
+        Table::Snapshots => reader.snapshot(id, lock)?.map(|row| row.image()),
+    })
+}
+
+fn judge(before: &[Image], after: &[Image], found: Vec<Option<Image>>) -> Settlement {
+    let all = |want: &[Image]| {
+        want.len() == found.len()
+            && want.iter().zip(&found).all(|(want, found)| {
+                found.as_ref().is_some_and(|found| want.columns.iter().all(|(column, value)| found.value(column) == value))
+            })
+    };
+    let (outcome, reason) = if !after.is_empty() && all(after) {
+        (Outcome::Applied, "read again: every row is as the transaction was to leave it")
+    } else if all(before) {
+        (Outcome::Failed, "read again: every row is as it was before, nothing was written")
+    } else {
+        (
+            Outcome::Unknown,
+            "read again: the rows are neither as they were before nor as they were to become; somebody else has changed them since",
+        )
+    };
+    Settlement { outcome, reason: reason.to_owned(), found: found.into_iter().flatten().collect() }
+}
+
+/// The rows as a unit's changes are to leave them; without `updated_at`, which only the database knows.
+pub fn intended(before: &[Image], changes: &[crate::domain::Change]) -> Vec<Image> {
+    before
+        .iter()
+        .map(|image| {
+            let mut after = image.clone();
+            after.columns.remove("updated_at");
+            for change in changes.iter().filter(|change| change.table == image.table && change.id == image.id) {
+                after.columns.insert(change.column.clone(), change.to.clone());
+            }
+            after
+        })
+        .collect()
+}
+
+/// Takes down what a run has written.
+pub fn remember(overlay: &mut Overlay, after: &[Image]) {
+    for image in after {
+        overlay.insert((image.table, image.id.clone()), image.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{Change, Value};
+
+    fn image(status: &str, at: &str) -> Image {
+        let columns = [("status".to_owned(), Value::from(status)), ("updated_at".to_owned(), Value::from(at))].into();
+        Image { table: Table::Backups, id: "b".into(), columns }
+    }
+
+    #[test]
+    fn only_what_was_seen_settles() {
+        let before = [image("creating", "1")];
+        let change = Change { table: Table::Backups, id: "b".into(), column: "status".into(), from: "creating".into(), to: "error".into() };
+        let after = intended(&before, &[change]);
+        let of = |found: Option<Image>| judge(&before, &after, vec![found]).outcome;
+        assert_eq!(of(Some(image("creating", "1"))), Outcome::Failed);
+        assert_eq!(of(Some(image("error", "2"))), Outcome::Applied);
+        // Somebody touched it and left the status: that it was not written cannot be said any more.
+        assert_eq!(of(Some(image("creating", "2"))), Outcome::Unknown);
+        assert_eq!(of(Some(image("available", "2"))), Outcome::Unknown);
+        assert_eq!(of(None), Outcome::Unknown);
+    }
+
+    #[test]
+    fn a_known_time_must_fit_too() {
+        let settled = judge(&[image("creating", "1")], &[image("error", "2")], vec![Some(image("error", "3"))]);
+        assert_eq!(settled.outcome, Outcome::Unknown);
+    }
+}

@@ -1,0 +1,98 @@
+//! From a row as it was seen and the changes to it, to the one guarded UPDATE that makes them.
+
+use crate::db::statements as sql;
+use crate::db::{Param, Statement};
+use crate::domain::{Change, ColumnSet, Image, Table, Value};
+
+/// A guarded UPDATE.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Write {
+    /// The statement.
+    pub statement: &'static Statement,
+    /// Its parameters: the new values, the id, the guards.
+    pub params: Vec<Param>,
+}
+
+const BACKUP_SETS: &[&str] = &["status", "size", "object_count", "service_metadata", "fail_reason"];
+const BACKUP_GUARDS: &[&str] =
+    &["status", "host", "service", "volume_id", "size", "object_count", "service_metadata", "fail_reason", "updated_at"];
+const LIBERTY_GUARDS: &[&str] = &["parent_id", "temp_volume_id", "temp_snapshot_id", "num_dependent_backups"];
+const MITAKA_GUARDS: &[&str] = &["snapshot_id", "restore_volume_id"];
+
+/// The UPDATE that makes `changes` (those of this row) to a row that is as `now` shows it.
+pub fn update(columns: ColumnSet, now: &Image, changes: &[&Change]) -> Write {
+    let (statement, sets, guards): (&'static Statement, Vec<&str>, Vec<&str>) = match (now.table, columns) {
+        (Table::Backups, ColumnSet::Juno) => (&sql::BACKUP_UPDATE_JUNO, BACKUP_SETS.to_vec(), BACKUP_GUARDS.to_vec()),
+        (Table::Backups, ColumnSet::Liberty) => {
+            (&sql::BACKUP_UPDATE_LIBERTY, [BACKUP_SETS, &["num_dependent_backups"]].concat(), [BACKUP_GUARDS, LIBERTY_GUARDS].concat())
+        }
+        (Table::Backups, ColumnSet::Mitaka) => (
+            &sql::BACKUP_UPDATE_MITAKA,
+            [BACKUP_SETS, &["num_dependent_backups"]].concat(),
+            [BACKUP_GUARDS, LIBERTY_GUARDS, MITAKA_GUARDS].concat(),
+        ),
+        (Table::Volumes, ColumnSet::Juno) => (&sql::VOLUME_UPDATE_JUNO, vec!["status"], vec!["status", "attach_status", "updated_at"]),
+        (Table::Volumes, _) => {
+            (&sql::VOLUME_UPDATE_LIBERTY, vec!["status"], vec!["status", "attach_status", "updated_at", "previous_status"])
+        }
+        (Table::Snapshots, _) => (&sql::SNAPSHOT_UPDATE, vec!["status"], vec!["status", "volume_id", "updated_at"]),
+    };
+    let wanted = |column: &&str| -> Param {
+        let changed = changes.iter().find(|change| change.column == **column).map(|change| &change.to);
+        Param::One(changed.unwrap_or_else(|| now.value(column)).clone())
+    };
+    let guard = |column: &&str| Param::One(now.value(column).clone());
+    let params = sets.iter().map(wanted).chain([Param::One(Value::from(now.id.as_str()))]).chain(guards.iter().map(guard)).collect();
+    Write { statement, params }
+}
+
+/// The changes of a unit, row by row, in the order in which rows are locked.
+pub fn by_row<'c>(changes: &'c [Change]) -> Vec<((Table, &'c str), Vec<&'c Change>)> {
+    let mut rows: Vec<((Table, &str), Vec<&Change>)> = Vec::new();
+    for change in changes {
+        let key = (change.table, change.id.as_str());
+        match rows.iter_mut().find(|(row, _)| *row == key) {
+            Some((_, list)) => list.push(change),
+            None => rows.push((key, vec![change])),
+        }
+    }
+    rows.sort_by(|a, b| a.0.cmp(&b.0));
+    rows
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::db::Engine;
+    use crate::domain::{Backup, Snapshot, Volume};
+
+    #[test]
+    fn every_update_has_as_many_parameters_as_placeholders() {
+        let images = |columns| [Backup::default().image(columns), Volume::default().image(columns), Snapshot::default().image()];
+        for columns in [ColumnSet::Juno, ColumnSet::Liberty, ColumnSet::Mitaka] {
+            for image in images(columns) {
+                let write = update(columns, &image, &[]);
+                let text = write.statement.text(Engine::Mysql);
+                let placeholders = text.lines().filter(|line| !line.starts_with("--")).flat_map(str::chars).filter(|c| *c == '?').count();
+                assert_eq!(placeholders, write.params.len(), "{}", write.statement.name);
+                let last = format!("?{}", write.params.len());
+                assert!(write.statement.text(Engine::Sqlite).trim_end().ends_with(&format!("{last};")), "{}", write.statement.name);
+                assert!(write.statement.text(Engine::Postgresql).contains(&last.replace('?', "$")), "{}", write.statement.name);
+            }
+        }
+    }
+
+    #[test]
+    fn every_guarded_column_of_an_image_is_in_its_statement() {
+        for columns in [ColumnSet::Juno, ColumnSet::Liberty, ColumnSet::Mitaka] {
+            for image in [Backup::default().image(columns), Volume::default().image(columns), Snapshot::default().image()] {
+                let text = update(columns, &image, &[]).statement.text(Engine::Mysql);
+                let (_, guards) = text.split_once(" WHERE ").unwrap();
+                for column in image.columns.keys() {
+                    assert!(guards.contains(&format!("{column} <=>")) || guards.contains(&format!("{column} = 0")), "{column}");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,422 @@
+//! The hash chain: what makes a line the one that follows another. Pure, and in constant memory.
+//!
+//! Each record carries the hash of the record before it. Lines that a crash tore are no records and stand outside the chain; the
+//! record that follows them is one of the tear and carries their hash too. So every byte before the last line is under a hash.
+
+use std::fmt;
+
+use sha2::{Digest, Sha256};
+
+use super::parse::{self, NoRecord};
+use super::record::{Event, Record};
+
+/// SHA-256 in lower-case hex of a line, without its line feed if it has one.
+pub fn digest(line: &[u8]) -> String {
+    hex(Sha256::new_with_prefix(line.strip_suffix(b"\n").unwrap_or(line)))
+}
+
+/// The digest in hex.
+pub(super) fn hex(hasher: Sha256) -> String {
+    format!("{:x}", hasher.finalize())
+}
+
+/// The end of a chain: what the next record continues.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head {
+    /// The last record's number; 0 before the first.
+    pub seq: u64,
+    /// SHA-256 of its line in hex; 64 zeros before the first.
+    pub hash: String,
+}
+
+impl Default for Head {
+    fn default() -> Self {
+        Self { seq: 0, hash: "0".repeat(64) }
+    }
+}
+
+/// A line that is not what was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The line, from 1.
+    pub line: u64,
+    /// What is wrong with it.
+    pub kind: ProblemKind,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {} {}", self.line, self.kind)
+    }
+}
+
+/// What is wrong with a line; displayed as a fragment that follows `line N`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ProblemKind {
+    /// It is no record, and no record after it says that it was torn.
+    NoRecord {
+        /// What it is.
+        reason: String,
+    },
+    /// It was written by a later version.
+    NewerVersion {
+        /// The schema version in it.
+        version: u64,
+    },
+    /// It is longer than [`MAX_LINE`](super::MAX_LINE).
+    TooLong,
+    /// Records before it are missing, doubled or in another order.
+    WrongSeq {
+        /// The number that it should have.
+        expected: u64,
+        /// The number that it has.
+        found: u64,
+    },
+    /// The record before was changed after this one was written, or this one was.
+    BrokenLink {
+        /// The hash of the record before.
+        expected: String,
+        /// The hash that it should have according to this line.
+        found: String,
+    },
+    /// It describes a torn line that is not the one before it.
+    WrongTorn,
+    /// It is about a unit whose intent is not on record before it; only found where a whole run is loaded.
+    NoIntent {
+        /// The unit.
+        unit: usize,
+    },
+}
+
+/// What is wrong with a line that is no record.
+pub(super) fn kind(reason: &NoRecord) -> ProblemKind {
+    match reason {
+        NoRecord::Truncated => ProblemKind::NoRecord { reason: "it ends too early".to_owned() },
+        NoRecord::Other(reason) => ProblemKind::NoRecord { reason: reason.clone() },
+        NoRecord::Newer(version) => ProblemKind::NewerVersion { version: *version },
+    }
+}
+
+impl ProblemKind {
+    /// A stable code such as `broken-link`.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::NoRecord { .. } => "no-record",
+            Self::NewerVersion { .. } => "newer-version",
+            Self::TooLong => "too-long",
+            Self::WrongSeq { .. } => "wrong-seq",
+            Self::BrokenLink { .. } => "broken-link",
+            Self::WrongTorn => "wrong-torn",
+            Self::NoIntent { .. } => "no-intent",
+        }
+    }
+}
+
+impl fmt::Display for ProblemKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoRecord { reason } => write!(f, "is no audit record: {reason}"),
+            Self::NewerVersion { version } => write!(f, "was written by a newer version of this program (schema version {version})"),
+            Self::TooLong => write!(f, "is longer than {} bytes, which no audit record is", super::MAX_LINE),
+            Self::WrongSeq { expected, found } if found > expected => {
+                write!(f, "is record {found} where {expected} is due: records before it are missing")
+            }
+            Self::WrongSeq { expected, found } => {
+                write!(f, "is record {found} where {expected} is due: records were doubled or moved")
+            }
+            Self::BrokenLink { expected, found } => {
+                write!(f, "does not follow the record before it, which was changed: that has SHA-256 {expected}, and {found} is recorded")
+            }
+            Self::WrongTorn => write!(f, "describes a torn line other than the one before it"),
+            Self::NoIntent { unit } => write!(f, "is about unit {unit}, whose intent is not on record before it"),
+        }
+    }
+}
+
+/// What stands at the end of a log that is being written, or whose writer died: no damage.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unfinished {
+    /// The line that it begins with, from 1.
+    pub line: u64,
+    /// How many bytes.
+    pub bytes: u64,
+    /// Their SHA-256 in hex.
+    pub sha256: String,
+    /// It is a whole record that lacks only its line feed (and counts as one).
+    pub whole: bool,
+}
+
+/// Lines that are no records, until a record says that they were torn.
+#[derive(Debug, Clone)]
+struct Pending {
+    first_line: u64,
+    bytes: u64,
+    hasher: Sha256,
+    /// The first of them that a crash does not explain, or else simply the first.
+    problem: Problem,
+    /// A crash explains them all.
+    cut_off: bool,
+}
+
+/// Checks that lines make up a chain; it is fed one at a time and keeps no more than hashes.
+///
+/// After a problem it goes on from the line that it was found at, so that one fault is one problem.
+#[derive(Debug, Clone, Default)]
+pub struct Verifier {
+    head: Head,
+    lines: u64,
+    records: u64,
+    torn: u64,
+    last: Option<(u64, bool)>,
+    pending: Option<Pending>,
+}
+
+impl Verifier {
+    /// A verifier at the beginning of a chain.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes one line, with its line feed (only the very last may lack it). `None` is a line that is no record, which is for the next
+    /// one, or for [`finish`](Self::finish), to excuse.
+    pub fn feed(&mut self, line: &[u8]) -> Result<Option<Record>, Problem> {
+        self.lines += 1;
+        let terminated = line.ends_with(b"\n");
+        let line = line.strip_suffix(b"\n").unwrap_or(line);
+        let record = match parse::parse(line) {
+            Ok(record) => record,
+            Err(reason @ NoRecord::Newer(_)) => return Err(self.problem(kind(&reason))),
+            Err(reason) => {
+                self.set_aside(line, &reason, terminated);
+                return Ok(None);
+            }
+        };
+        let checked = self.check(&record);
+        self.records += 1;
+        self.torn += u64::from(matches!(record.event, Event::Torn { .. }));
+        self.head = Head { seq: record.seq, hash: digest(line) };
+        self.last = Some((line.len() as u64, terminated));
+        checked.map(|()| Some(record))
+    }
+
+    /// Says what stands at the end, once there are no more lines.
+    pub fn finish(&mut self) -> Result<Option<Unfinished>, Problem> {
+        match (self.pending.take(), self.last) {
+            (Some(pending), _) if !pending.cut_off => Err(pending.problem),
+            (Some(pending), _) => {
+                Ok(Some(Unfinished { line: pending.first_line, bytes: pending.bytes, sha256: hex(pending.hasher), whole: false }))
+            }
+            (None, Some((bytes, false))) => Ok(Some(Unfinished { line: self.lines, bytes, sha256: self.head.hash.clone(), whole: true })),
+            (None, _) => Ok(None),
+        }
+    }
+
+    /// The last record.
+    pub fn head(&self) -> &Head {
+        &self.head
+    }
+
+    /// How many lines there were.
+    pub fn lines(&self) -> u64 {
+        self.lines
+    }
+
+    /// How many of them were records.
+    pub fn records(&self) -> u64 {
+        self.records
+    }
+
+    /// How many records say that a line was torn.
+    pub fn torn(&self) -> u64 {
+        self.torn
+    }
+
+    /// A problem with the present line.
+    fn problem(&self, kind: ProblemKind) -> Problem {
+        Problem { line: self.lines, kind }
+    }
+
+    /// Keeps the hash of a line that is no record.
+    fn set_aside(&mut self, line: &[u8], reason: &NoRecord, terminated: bool) {
+        let excused = parse::is_cut_off(line, reason, terminated, self.lines == 1);
+        let problem = self.problem(kind(reason));
+        match &mut self.pending {
+            Some(pending) => {
+                pending.bytes += 1 + line.len() as u64;
+                pending.hasher.update(b"\n");
+                pending.hasher.update(line);
+                if pending.cut_off && !excused {
+                    pending.problem = problem;
+                }
+                pending.cut_off &= excused;
+            }
+            None => {
+                let hasher = Sha256::new_with_prefix(line);
+                self.pending = Some(Pending { first_line: self.lines, bytes: line.len() as u64, hasher, problem, cut_off: excused });
+            }
+        }
+    }
+
+    /// Whether this record follows what is before it.
+    fn check(&mut self, record: &Record) -> Result<(), Problem> {
+        let torn = match self.pending.take() {
+            // Only a record of the tear excuses lines that are none.
+            Some(pending) if !matches!(record.event, Event::Torn { .. }) => return Err(pending.problem),
+            Some(pending) => Some((pending.bytes, hex(pending.hasher))),
+            None => self.last.map(|(bytes, _)| (bytes, self.head.hash.clone())),
+        };
+        let due = self.head.seq.saturating_add(1);
+        if record.seq != due {
+            return Err(self.problem(ProblemKind::WrongSeq { expected: due, found: record.seq }));
+        }
+        if record.previous != self.head.hash {
+            let (expected, found) = (self.head.hash.clone(), record.previous.clone());
+            return Err(self.problem(ProblemKind::BrokenLink { expected, found }));
+        }
+        match &record.event {
+            Event::Torn { bytes, sha256 } if torn != Some((*bytes, sha256.clone())) => Err(self.problem(ProblemKind::WrongTorn)),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests {
+    use super::super::samples;
+    use super::*;
+
+    /// All problems of these lines, the end included.
+    fn problems(lines: &[Vec<u8>]) -> Vec<(u64, &'static str)> {
+        let mut verifier = Verifier::new();
+        let mut found: Vec<Problem> = lines.iter().filter_map(|line| verifier.feed(line).err()).collect();
+        found.extend(verifier.finish().err());
+        found.into_iter().map(|problem| (problem.line, problem.kind.code())).collect()
+    }
+
+    #[test]
+    fn the_digest_is_sha_256_and_leaves_the_line_feed_out() {
+        let known = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(digest(b"abc"), known);
+        assert_eq!(digest(b"abc\n"), known);
+        assert_ne!(digest(b"abc\n\n"), known);
+    }
+
+    #[test]
+    fn a_chain_is_accepted_with_or_without_the_last_line_feed() {
+        let mut lines = samples::chain(5);
+        assert_eq!(problems(&lines), []);
+        lines[4].pop();
+        let mut verifier = Verifier::new();
+        let records: Vec<_> = lines.iter().map(|line| verifier.feed(line).unwrap().unwrap()).collect();
+        assert_eq!(records.len(), 5);
+        let end = verifier.finish().unwrap().unwrap();
+        assert_eq!((end.line, end.bytes, end.whole), (5, lines[4].len() as u64, true));
+        assert_eq!(verifier.head(), &Head { seq: 5, hash: digest(&lines[4]) });
+    }
+
+    #[test]
+    fn each_fault_is_found_once_and_where_it_is() {
+        let whole = samples::chain(6);
+
+        let mut changed = whole.clone();
+        changed[2] = String::from_utf8(changed[2].clone()).unwrap().replace("2026", "2027").into_bytes();
+        assert_eq!(problems(&changed), [(4, "broken-link")]);
+
+        let mut removed = whole.clone();
+        removed.remove(2);
+        assert_eq!(problems(&removed), [(3, "wrong-seq")]);
+
+        let mut first_removed = whole.clone();
+        first_removed.remove(0);
+        assert_eq!(problems(&first_removed), [(1, "wrong-seq")]);
+
+        let mut doubled = whole.clone();
+        doubled.insert(3, whole[2].clone());
+        assert_eq!(problems(&doubled), [(4, "wrong-seq")]);
+
+        let mut garbled = whole.clone();
+        garbled[2][0] = b'[';
+        assert_eq!(problems(&garbled), [(3, "no-record")]);
+
+        let mut garbled_last = whole.clone();
+        garbled_last[5][0] = b'[';
+        assert_eq!(problems(&garbled_last), [(6, "no-record")]);
+
+        let mut cut = whole.clone();
+        cut[2].truncate(20);
+        cut[2].push(b'\n');
+        assert_eq!(problems(&cut), [(3, "no-record")]);
+    }
+
+    #[test]
+    fn torn_lines_are_excused_by_the_record_of_them_and_by_nothing_else() {
+        let mut lines = samples::chain(3);
+        let head = Head { seq: 3, hash: digest(&lines[2]) };
+        let fragments = [&b"{\"schema\":\"cin"[..], b"\0\0\0"];
+        let region = fragments.join(&b'\n');
+        lines.extend(fragments.map(|fragment| [fragment, b"\n"].concat()));
+        let mut garbage_at_the_end = Verifier::new();
+        lines.iter().for_each(|line| assert!(garbage_at_the_end.feed(line).is_ok()));
+        // Line 5 has a line feed and is not merely cut off.
+        assert_eq!(garbage_at_the_end.finish().unwrap_err().line, 5);
+
+        let torn = |bytes: usize, sha256: String, seq: u64, previous: String| {
+            let mut line = serde_json::to_vec(&samples::record(seq, &previous, "-", Event::Torn { bytes: bytes as u64, sha256 })).unwrap();
+            line.push(b'\n');
+            [lines.clone(), vec![line]].concat()
+        };
+        let (bytes, hash) = (region.len(), digest(&region));
+        assert_eq!(problems(&torn(bytes, hash.clone(), 4, head.hash.clone())), []);
+        assert_eq!(problems(&torn(bytes - 1, hash.clone(), 4, head.hash.clone())), [(6, "wrong-torn")]);
+        assert_eq!(problems(&torn(bytes, head.hash.clone(), 4, head.hash.clone())), [(6, "wrong-torn")]);
+        assert_eq!(problems(&torn(bytes, hash.clone(), 4, hash.clone())), [(6, "broken-link")]);
+        assert_eq!(problems(&torn(bytes, hash, 5, head.hash.clone())), [(6, "wrong-seq")]);
+    }
+
+    /// A record before a torn line was once under no hash, because the record of the tear carried that of the fragment alone.
+    #[test]
+    fn every_bit_before_the_last_line_counts_beside_a_torn_line_too() {
+        let mut lines = samples::chain(2);
+        let mut head = Head { seq: 2, hash: digest(&lines[1]) };
+        let fragment = &b"{\"schema\":\"cinder-backup-repair/audit\",\"sch"[..];
+        let (bytes, sha256) = (fragment.len() as u64, digest(fragment));
+        lines.push([fragment, b"\n"].concat());
+        for event in [Event::Torn { bytes, sha256 }, samples::end(), samples::end()] {
+            let mut line = serde_json::to_vec(&samples::record(head.seq + 1, &head.hash, "run", event)).unwrap();
+            head = Head { seq: head.seq + 1, hash: digest(&line) };
+            line.push(b'\n');
+            lines.push(line);
+        }
+        let whole = lines.concat();
+        let of = |content: &[u8]| problems(&content.split_inclusive(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect::<Vec<_>>());
+        assert_eq!(of(&whole), []);
+        for at in 0..whole.len() - lines[5].len() {
+            for bit in 0..8 {
+                let mut changed = whole.clone();
+                changed[at] ^= 1 << bit;
+                assert_ne!(of(&changed), [], "bit {bit} of byte {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_foreign_file_is_not_taken_for_the_beginning_of_a_log() {
+        for foreign in [&b"secret"[..], b"{\"schema\":\"other", b"{}"] {
+            let mut verifier = Verifier::new();
+            assert_eq!(verifier.feed(foreign), Ok(None));
+            assert_eq!(verifier.finish().unwrap_err().line, 1, "{}", foreign.escape_ascii());
+        }
+        let mut verifier = Verifier::new();
+        assert_eq!(verifier.feed(b"{\"sch"), Ok(None));
+        assert_eq!(verifier.finish().unwrap().unwrap().bytes, 5);
+    }
+
+    #[test]
+    fn a_newer_version_is_named() {
+        let line = String::from_utf8(samples::chain(1)[0].clone()).unwrap().replace("\"schema_version\":1", "\"schema_version\":3");
+        let problem = Verifier::new().feed(line.as_bytes()).unwrap_err();
+        assert_eq!(problem.kind, ProblemKind::NewerVersion { version: 3 });
+        assert!(problem.to_string().contains("newer version"));
+    }
+}

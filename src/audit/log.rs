@@ -1,0 +1,278 @@
+//! Writes the audit log: appends, syncs, never rewrites.
+//!
+//! One writer at a time holds an exclusive lock. After the first failed write or sync the log takes nothing more: what the disk
+//! holds is then unknown, and a later sync would report success all the same (Linux forgets a failed write-back once it was
+//! reported). What a crash tore is put on record by the next writer.
+
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, TryLockError};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
+
+use super::chain::{Head, digest};
+use super::record::{Event, Record, SCHEMA, SCHEMA_VERSION};
+use super::tail::{self, Tail, TailError};
+use super::{AuditError, MAX_LINE, holder};
+
+/// The run that a record of a torn line names.
+const NO_RUN: &str = "-";
+
+/// Where the lines go; a test puts something here that fails.
+pub trait Sink: Send {
+    /// Appends all of these bytes.
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()>;
+    /// Returns only when all that was written is on disk, and in the file that bears the log's name.
+    fn sync(&mut self) -> io::Result<()>;
+}
+
+/// An audit log open for writing.
+pub struct AuditLog {
+    path: PathBuf,
+    sink: Box<dyn Sink>,
+    clock: Box<dyn Fn() -> String + Send>,
+    head: Head,
+    buffer: Vec<u8>,
+    failure: Option<String>,
+}
+
+impl std::fmt::Debug for AuditLog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AuditLog").field("path", &self.path).field("head", &self.head).field("failure", &self.failure).finish()
+    }
+}
+
+impl AuditLog {
+    /// Opens the log at `path` for writing and locks it; makes it, and the directories to it, where they are missing. If the last
+    /// writer died in the middle of a line, that is put on record before this returns. `clock` gives the time of each record,
+    /// RFC 3339 in UTC.
+    pub fn open(path: &Path, clock: impl Fn() -> String + Send + 'static) -> Result<Self, AuditError> {
+        let path = &std::path::absolute(path).map_err(|error| AuditError::io(path, "find", error))?;
+        let (mut file, created) = open_file(path)?;
+        let found = file.metadata().map_err(|error| AuditError::io(path, "examine", error))?;
+        check_private(path, &found)?;
+        lock(path, &file, &found)?;
+        // Only now, under the lock, does its length stay as it is.
+        let len = file.metadata().map_err(|error| AuditError::io(path, "examine", error))?.len();
+        let Tail { head, torn, terminated } = tail::read(&mut file, len).map_err(|error| match error {
+            TailError::Io(error) => AuditError::io(path, "read", error),
+            TailError::Problem(problem) => AuditError::of(path, problem),
+        })?;
+        let sink = FileSink { file, path: path.clone(), id: (found.dev(), found.ino()), len };
+        sink.check().map_err(|error| AuditError::io(path, "lock", error))?;
+        if created || len == 0 {
+            sync_parent(path)?;
+        }
+        let mut log = Self::with_sink(path, head, Box::new(sink), clock);
+        if let Some((bytes, sha256)) = torn {
+            if !terminated {
+                log.buffer.push(b'\n');
+            }
+            log.append(NO_RUN, Event::Torn { bytes, sha256 })?;
+            log.sync()?;
+        }
+        Ok(log)
+    }
+
+    /// A log that continues `head` and writes to `sink`. `path` is only for messages.
+    pub fn with_sink(path: &Path, head: Head, sink: Box<dyn Sink>, clock: impl Fn() -> String + Send + 'static) -> Self {
+        Self { path: path.to_owned(), sink, clock: Box::new(clock), head, buffer: Vec::new(), failure: None }
+    }
+
+    /// Takes a record of this run. It is on disk only after [`sync`](Self::sync).
+    pub fn append(&mut self, run: &str, event: Event) -> Result<(), AuditError> {
+        self.usable()?;
+        let record = Record {
+            schema: SCHEMA.to_owned(),
+            schema_version: SCHEMA_VERSION,
+            seq: self.head.seq.saturating_add(1),
+            previous: self.head.hash.clone(),
+            at: (self.clock)(),
+            run: run.to_owned(),
+            event,
+        };
+        let mut line = serde_json::to_vec(&record).map_err(|error| AuditError::io(&self.path, "add to", error.into()))?;
+        if line.len() > MAX_LINE {
+            return Err(AuditError::TooLong { path: self.path.clone(), bytes: line.len() });
+        }
+        self.head = Head { seq: record.seq, hash: digest(&line) };
+        self.buffer.append(&mut line);
+        self.buffer.push(b'\n');
+        Ok(())
+    }
+
+    /// Returns when all records are on disk. After an error nothing more can be written with this log.
+    pub fn sync(&mut self) -> Result<(), AuditError> {
+        self.usable()?;
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        let (action, result) = match self.sink.write_all(&self.buffer) {
+            Ok(()) => ("sync", self.sink.sync()),
+            Err(error) => ("write to", Err(error)),
+        };
+        self.buffer.clear();
+        result.map_err(|error| {
+            self.failure = Some(error.to_string());
+            AuditError::io(&self.path, action, error)
+        })
+    }
+
+    /// The last record taken; its hash, kept elsewhere, later shows whether the log was cut off.
+    pub fn head(&self) -> &Head {
+        &self.head
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn usable(&self) -> Result<(), AuditError> {
+        self.failure.clone().map_or(Ok(()), |cause| Err(AuditError::Poisoned { path: self.path.clone(), cause }))
+    }
+}
+
+/// The real file.
+struct FileSink {
+    file: File,
+    path: PathBuf,
+    /// Device and inode.
+    id: (u64, u64),
+    /// How long it is when nobody else writes to it.
+    len: u64,
+}
+
+impl FileSink {
+    /// Whether the path still leads to this file and nobody else changed its length. Records in a file that was renamed or deleted
+    /// would be looked for in vain.
+    fn check(&self) -> io::Result<()> {
+        let found = match fs::symlink_metadata(&self.path) {
+            Ok(found) => found,
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                return Err(io::Error::new(ErrorKind::NotFound, "it was deleted or renamed while in use"));
+            }
+            Err(error) => return Err(error),
+        };
+        if (found.dev(), found.ino()) != self.id {
+            return Err(io::Error::other("it was replaced by another file while in use (a log rotation?)"));
+        }
+        if found.len() != self.len {
+            let (is, was) = (found.len(), self.len);
+            return Err(io::Error::other(format!("something else wrote to it: it has {is} bytes, and {was} were written")));
+        }
+        Ok(())
+    }
+}
+
+impl Sink for FileSink {
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.check()?;
+        self.file.write_all(bytes)?;
+        self.len += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.file.sync_data()?;
+        self.check()
+    }
+}
+
+/// Opens the file, or makes it; says which.
+fn open_file(path: &Path) -> Result<(File, bool), AuditError> {
+    let io_error = |action, error| AuditError::io(path, action, error);
+    let mut options = OpenOptions::new();
+    // No symbolic link as the last step, and no waiting for the other end should it have become a pipe since it was looked at.
+    let flags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).bits().cast_signed();
+    options.read(true).append(true).mode(0o600).custom_flags(flags);
+    // It may come or go between the look and the opening; that happens once, not three times.
+    for last in [false, false, true] {
+        match fs::symlink_metadata(path) {
+            Ok(found) => {
+                check_regular(path, &found)?;
+                match options.open(path) {
+                    Err(error) if error.kind() == ErrorKind::NotFound && !last => {}
+                    result => return Ok((result.map_err(|error| io_error("open", error))?, false)),
+                }
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                make_parents(path)?;
+                match options.clone().create_new(true).open(path) {
+                    Err(error) if error.kind() == ErrorKind::AlreadyExists && !last => {}
+                    result => return Ok((result.map_err(|error| io_error("create", error))?, true)),
+                }
+            }
+            Err(error) => return Err(io_error("open", error)),
+        }
+    }
+    Err(io_error("open", io::Error::other("it keeps coming and going")))
+}
+
+/// Refuses what is no plain file.
+fn check_regular(path: &Path, found: &Metadata) -> Result<(), AuditError> {
+    let what = if found.is_symlink() {
+        "is a symbolic link: name the file that it points to"
+    } else if !found.is_file() {
+        "is not a regular file: name another with --audit-log"
+    } else {
+        return Ok(());
+    };
+    Err(AuditError::NotPrivate { path: path.to_owned(), what: what.to_owned() })
+}
+
+/// Refuses a file that someone else could write to: `undo` puts back what it says.
+fn check_private(path: &Path, found: &Metadata) -> Result<(), AuditError> {
+    check_regular(path, found)?;
+    let own = rustix::process::geteuid().as_raw();
+    let what = if found.mode() & 0o022 != 0 {
+        let mode = found.mode() & 0o7777;
+        format!("may be written by group or others (mode {mode:04o}): see who did, then chmod go-w it, or name another with --audit-log")
+    } else if found.uid() != own && found.uid() != 0 {
+        let owner = found.uid();
+        format!("belongs to user id {owner}, who could change it, and this is user id {own}: name another with --audit-log")
+    } else {
+        return Ok(());
+    };
+    Err(AuditError::NotPrivate { path: path.to_owned(), what })
+}
+
+/// Takes the lock, or says who has it.
+fn lock(path: &Path, file: &File, found: &Metadata) -> Result<(), AuditError> {
+    match file.try_lock() {
+        Ok(()) => Ok(()),
+        Err(TryLockError::WouldBlock) => {
+            let (major, minor) = (rustix::fs::major(found.dev()), rustix::fs::minor(found.dev()));
+            let pid = fs::read_to_string("/proc/locks").ok().and_then(|locks| holder::of(&locks, major, minor, found.ino()));
+            Err(AuditError::Locked { path: path.to_owned(), pid })
+        }
+        Err(TryLockError::Error(error)) => Err(AuditError::io(path, "lock", error)),
+    }
+}
+
+/// Makes the missing directories, for their owner only, so that they survive a crash.
+fn make_parents(path: &Path) -> Result<(), AuditError> {
+    let missing: Vec<&Path> = path.ancestors().skip(1).take_while(|directory| !directory.exists()).collect();
+    let Some(directory) = missing.first() else { return Ok(()) };
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)
+        .map_err(|error| AuditError::io(directory, "create the directory of the", error))?;
+    missing.iter().rev().try_for_each(|directory| sync_parent(directory))
+}
+
+/// Makes a new name in a directory survive a crash.
+fn sync_parent(path: &Path) -> Result<(), AuditError> {
+    let Some(parent) = path.parent() else { return Ok(()) };
+    match File::open(parent).and_then(|directory| directory.sync_all()) {
+        // Some file systems have no such thing as syncing a directory.
+        Err(error) if error.kind() != ErrorKind::InvalidInput => Err(AuditError::io(parent, "sync the directory of the", error)),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests;

@@ -1,0 +1,318 @@
+//! Reads the audit log from its beginning, one record at a time, checking the chain on the way.
+//!
+//! Takes no lock and gets along with a writer at work: a last line that is not whole is said to be unfinished, not damaged.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use super::chain::{Head, Problem, ProblemKind, Unfinished, Verifier};
+use super::record::Record;
+use super::{AuditError, MAX_LINE};
+
+/// Problems that [`verify`] lists; beyond these it only counts.
+const LISTED: usize = 20;
+
+/// Opens a log for reading.
+pub fn read(path: &Path) -> Result<Records<BufReader<File>>, AuditError> {
+    let file = File::open(path).map_err(|error| AuditError::io(path, "open", error))?;
+    Ok(Records::new(BufReader::with_capacity(256 << 10, file), path))
+}
+
+/// The records of a log. Ends after the first error.
+#[derive(Debug)]
+pub struct Records<R> {
+    lines: Lines<R>,
+    verifier: Verifier,
+    path: PathBuf,
+    done: bool,
+    unfinished: Option<Unfinished>,
+}
+
+impl<R: BufRead> Records<R> {
+    /// The records in `reader`; `path` is for messages.
+    pub fn new(reader: R, path: &Path) -> Self {
+        let lines = Lines { reader, buffer: Vec::new(), ended: false };
+        Self { lines, verifier: Verifier::new(), path: path.to_owned(), done: false, unfinished: None }
+    }
+
+    /// The last record so far.
+    pub fn head(&self) -> &Head {
+        self.verifier.head()
+    }
+
+    /// The line of the last record so far, from 1.
+    pub fn line(&self) -> u64 {
+        self.verifier.lines()
+    }
+
+    /// After the last record: what stands unfinished at the end.
+    pub fn unfinished(&self) -> Option<&Unfinished> {
+        self.unfinished.as_ref()
+    }
+
+    fn step(&mut self) -> Result<Option<Record>, AuditError> {
+        loop {
+            let fed = match self.lines.next() {
+                Ok(Some(line)) => self.verifier.feed(line),
+                Ok(None) => {
+                    self.unfinished = self.verifier.finish().map_err(|problem| AuditError::of(&self.path, problem))?;
+                    return Ok(None);
+                }
+                Err(LineError::Io(error)) => return Err(AuditError::io(&self.path, "read", error)),
+                Err(LineError::TooLong) => Err(too_long(&self.verifier)),
+            };
+            match fed {
+                Ok(Some(record)) => return Ok(Some(record)),
+                Ok(None) => {}
+                Err(problem) => return Err(AuditError::of(&self.path, problem)),
+            }
+        }
+    }
+}
+
+impl<R: BufRead> Iterator for Records<R> {
+    type Item = Result<Record, AuditError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.done {
+            return None;
+        }
+        let step = self.step().transpose();
+        self.done = !matches!(step, Some(Ok(_)));
+        step
+    }
+}
+
+/// Where the hash that was kept elsewhere is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Anchor {
+    /// It is the last record's: nothing was added and nothing cut off since.
+    Last,
+    /// The log has grown since, and nothing before was cut off.
+    Earlier {
+        /// The number of the record that has this hash.
+        seq: u64,
+    },
+    /// No record has it: the log was cut off or replaced.
+    Missing,
+}
+
+/// What [`verify`] found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VerifyReport {
+    /// How many lines there are.
+    pub lines: u64,
+    /// How many of them are records.
+    pub records: u64,
+    /// How many records tell of a line that a crash had torn.
+    pub torn: u64,
+    /// The first problems, at most 20.
+    pub problems: Vec<Problem>,
+    /// How many problems there are in all.
+    pub problem_count: u64,
+    /// The last record; its hash is the one to keep elsewhere.
+    pub last: Head,
+    /// What stands unfinished at the end: being written just now, or torn by a crash and not yet on record.
+    pub unfinished: Option<Unfinished>,
+    /// What became of the hash that was kept elsewhere, if one was given.
+    pub anchor: Option<Anchor>,
+}
+
+impl VerifyReport {
+    /// Whether nothing is wrong. Something unfinished at the end is not wrong.
+    pub fn is_intact(&self) -> bool {
+        self.problem_count == 0 && self.anchor != Some(Anchor::Missing)
+    }
+}
+
+/// Checks a whole log, and goes on after a problem. `expected` is the hash of a record that must be there (see [`Anchor`]): that
+/// lines were cut off at the end, nothing else can show. An error means that it could not be checked.
+pub fn verify(path: &Path, expected: Option<&str>) -> Result<VerifyReport, AuditError> {
+    let file = File::open(path).map_err(|error| AuditError::io(path, "open", error))?;
+    let mut lines = Lines { reader: BufReader::with_capacity(256 << 10, file), buffer: Vec::new(), ended: false };
+    let mut verifier = Verifier::new();
+    let mut problems = Problems::default();
+    let is_expected = |head: &Head| expected.is_some_and(|hash| hash.eq_ignore_ascii_case(&head.hash));
+    let mut seen = is_expected(verifier.head()).then_some(0);
+    loop {
+        match lines.next() {
+            Ok(Some(line)) => match verifier.feed(line) {
+                Ok(_) => {}
+                Err(problem @ Problem { kind: ProblemKind::NewerVersion { .. }, .. }) => return Err(AuditError::of(path, problem)),
+                Err(problem) => problems.add(problem),
+            },
+            Ok(None) => break,
+            Err(LineError::Io(error)) => return Err(AuditError::io(path, "read", error)),
+            Err(LineError::TooLong) => {
+                problems.add(too_long(&verifier));
+                break;
+            }
+        }
+        if is_expected(verifier.head()) {
+            seen = Some(verifier.head().seq);
+        }
+    }
+    let unfinished = verifier.finish().unwrap_or_else(|problem| {
+        problems.add(problem);
+        None
+    });
+    let anchor = expected.map(|_| match seen {
+        Some(_) if is_expected(verifier.head()) => Anchor::Last,
+        Some(seq) => Anchor::Earlier { seq },
+        None => Anchor::Missing,
+    });
+    Ok(VerifyReport {
+        lines: verifier.lines(),
+        records: verifier.records(),
+        torn: verifier.torn(),
+        problems: problems.first,
+        problem_count: problems.count,
+        last: verifier.head().clone(),
+        unfinished,
+        anchor,
+    })
+}
+
+/// The problem with the line after those that the verifier was fed.
+fn too_long(verifier: &Verifier) -> Problem {
+    Problem { line: verifier.lines() + 1, kind: ProblemKind::TooLong }
+}
+
+#[derive(Default)]
+struct Problems {
+    first: Vec<Problem>,
+    count: u64,
+}
+
+impl Problems {
+    fn add(&mut self, problem: Problem) {
+        self.count += 1;
+        if self.first.len() < LISTED {
+            self.first.push(problem);
+        }
+    }
+}
+
+/// Lines of bounded length.
+#[derive(Debug)]
+struct Lines<R> {
+    reader: R,
+    buffer: Vec<u8>,
+    ended: bool,
+}
+
+enum LineError {
+    Io(io::Error),
+    TooLong,
+}
+
+impl<R: BufRead> Lines<R> {
+    /// The next line with its line feed. One without is the last, even if the writer has added to it since.
+    fn next(&mut self) -> Result<Option<&[u8]>, LineError> {
+        self.buffer.clear();
+        if self.ended {
+            return Ok(None);
+        }
+        let limit = MAX_LINE as u64 + 1;
+        let read = self.reader.by_ref().take(limit).read_until(b'\n', &mut self.buffer).map_err(LineError::Io)?;
+        if !self.buffer.ends_with(b"\n") {
+            self.ended = true;
+            if read as u64 == limit {
+                return Err(LineError::TooLong);
+            }
+        }
+        Ok((read > 0).then_some(self.buffer.as_slice()))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests {
+    use std::io::Write;
+
+    use super::super::samples;
+    use super::*;
+
+    fn file(content: &[u8]) -> tempfile::NamedTempFile {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(content).unwrap();
+        file
+    }
+
+    #[test]
+    fn records_come_in_order_and_the_unfinished_end_is_told() {
+        let content = [&samples::chain(4).concat()[..], b"{\"schema\":\"cind"].concat();
+        let file = file(&content);
+        let mut records = read(file.path()).unwrap();
+        let seqs: Vec<u64> = records.by_ref().map(|record| record.unwrap().seq).collect();
+        assert_eq!(seqs, [1, 2, 3, 4]);
+        assert_eq!(records.head().seq, 4);
+        assert_eq!(records.unfinished().map(|end| (end.line, end.bytes, end.whole)), Some((5, 15, false)));
+    }
+
+    #[test]
+    fn reading_ends_at_damage_with_file_and_line() {
+        let mut lines = samples::chain(4);
+        lines.remove(1);
+        let file = file(&lines.concat());
+        let found: Vec<_> = read(file.path()).unwrap().collect();
+        assert_eq!(found.len(), 2);
+        let message = found[1].as_ref().unwrap_err().to_string();
+        assert!(message.contains(file.path().to_str().unwrap()) && message.contains("line 2 is record 3 where 2 is due"), "{message}");
+    }
+
+    #[test]
+    fn a_line_without_end_does_not_fill_the_memory() {
+        let mut records = Records::new(BufReader::new(io::repeat(b'x')), Path::new("log"));
+        assert!(matches!(records.next(), Some(Err(AuditError::Damaged { line: 1, kind: ProblemKind::TooLong, .. }))));
+        assert!(records.next().is_none());
+    }
+
+    #[test]
+    fn a_newer_version_is_said_and_not_called_damage() {
+        let text = String::from_utf8(samples::chain(2).concat()).unwrap();
+        let (first, second) = text.split_once('\n').unwrap();
+        let newer = format!("{first}\n{}", second.replace("\"schema_version\":1", "\"schema_version\":9"));
+        let file = file(newer.as_bytes());
+        let last = read(file.path()).unwrap().last().unwrap();
+        assert!(matches!(last, Err(AuditError::NewerVersion { line: 2, version: 9, .. })));
+        assert!(matches!(verify(file.path(), None), Err(AuditError::NewerVersion { line: 2, version: 9, .. })));
+    }
+
+    #[test]
+    fn verify_goes_on_after_a_problem_and_bounds_its_list() {
+        let mut lines = samples::chain(100);
+        for line in lines.iter_mut().step_by(2) {
+            line[0] = b'[';
+        }
+        let report = verify(file(&lines.concat()).path(), None).unwrap();
+        assert_eq!((report.problem_count, report.problems.len(), report.records), (50, LISTED, 50));
+        assert_eq!(report.problems[1].line, 3);
+        assert!(!report.is_intact());
+    }
+
+    #[test]
+    fn a_hash_kept_elsewhere_shows_that_the_end_was_cut_off() {
+        let lines = samples::chain(5);
+        let kept = super::super::digest(&lines[3]);
+        let anchor = |count: usize, hash: &str| {
+            let report = verify(file(&lines[..count].concat()).path(), Some(hash)).unwrap();
+            assert_eq!(report.is_intact(), report.anchor != Some(Anchor::Missing));
+            report.anchor.unwrap()
+        };
+        assert_eq!(anchor(4, &kept), Anchor::Last);
+        assert_eq!(anchor(4, &kept.to_uppercase()), Anchor::Last);
+        assert_eq!(anchor(5, &kept), Anchor::Earlier { seq: 4 });
+        assert_eq!(anchor(3, &kept), Anchor::Missing);
+        assert_eq!(anchor(0, &kept), Anchor::Missing);
+        assert_eq!(anchor(0, &Head::default().hash), Anchor::Last);
+    }
+
+    #[test]
+    fn a_missing_log_is_told_apart() {
+        let directory = tempfile::tempdir().unwrap();
+        assert!(read(&directory.path().join("none")).unwrap_err().is_missing());
+        assert!(!read(directory.path()).unwrap().next().unwrap().unwrap_err().is_missing());
+    }
+}

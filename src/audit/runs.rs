@@ -1,0 +1,265 @@
+//! The runs in a log: what each one meant to do, what it did, and what is still open.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use super::AuditError;
+use super::chain::{Problem, ProblemKind, Unfinished};
+use super::read::read;
+use super::record::{Begin, Event, Intent, Record, Settled, UnitOutcome};
+use crate::domain::{Outcome, Tally};
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunEnd {
+    /// When.
+    pub at: String,
+    /// How many units ended how, as the run itself saw it.
+    pub summary: Tally,
+    /// The signal or fault that ended it early.
+    pub interrupted: Option<String>,
+}
+
+/// One run in short.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunSummary {
+    /// Its id.
+    pub run: String,
+    /// When it began.
+    pub at: String,
+    /// Who, where, why, with which plan.
+    pub begin: Begin,
+    /// How many units it set out to change.
+    pub intents: usize,
+    /// How many units ended how, with what was settled since.
+    pub tally: Tally,
+    /// How it ended; `None` if it was killed, or is at work.
+    pub end: Option<RunEnd>,
+    /// The units of which it is not known what became: an intent without an outcome, or the outcome `unknown`, and not settled
+    /// since.
+    pub open: Vec<usize>,
+    /// The last run that undid this one, at least in part, and was not undone itself.
+    pub undone_by: Option<String>,
+}
+
+/// All runs of a log.
+#[derive(Debug)]
+pub struct Runs {
+    /// In the order in which they began.
+    pub runs: Vec<RunSummary>,
+    /// Why reading ended before the end of the log. What stands before it is whole.
+    pub damage: Option<AuditError>,
+    /// What stands unfinished at the end.
+    pub unfinished: Option<Unfinished>,
+}
+
+/// One unit of a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnitHistory {
+    /// What was meant.
+    pub intent: Intent,
+    /// How it ended.
+    pub outcome: Option<UnitOutcome>,
+    /// What was found out later; the last time, if several.
+    pub settled: Option<Settled>,
+}
+
+impl UnitHistory {
+    /// What became of it, as far as is known today; `None` if it is open and nobody has looked yet.
+    pub fn last_word(&self) -> Option<Outcome> {
+        let settled = self.settled.as_ref().map(|settled| settled.outcome);
+        settled.or_else(|| self.outcome.as_ref().map(|outcome| outcome.outcome))
+    }
+
+    /// Whether it is not known what became of it.
+    pub fn is_open(&self) -> bool {
+        matches!(self.last_word(), None | Some(Outcome::Unknown))
+    }
+}
+
+/// One run in full.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunRecords {
+    /// Its id, in full.
+    pub run: String,
+    /// When it began.
+    pub at: String,
+    /// Who, where, why, with which plan.
+    pub begin: Begin,
+    /// By number in the plan.
+    pub units: BTreeMap<usize, UnitHistory>,
+    /// How it ended.
+    pub end: Option<RunEnd>,
+}
+
+/// All runs in short, as far as the log can be read. Memory is for runs and open units, not for units.
+pub fn runs(path: &Path) -> Result<Runs, AuditError> {
+    let mut records = read(path)?;
+    let mut summaries = Summaries::default();
+    let mut damage = None;
+    for record in records.by_ref() {
+        match record {
+            Ok(record) => summaries.add(record, |_| true),
+            Err(error @ AuditError::Io { .. }) => return Err(error),
+            Err(error) => damage = Some(error),
+        }
+    }
+    Ok(Runs { runs: summaries.finish(), damage, unfinished: records.unfinished().cloned() })
+}
+
+/// The run whose id is `run`, or the only one whose id begins with it.
+pub fn load_run(path: &Path, run: &str) -> Result<RunRecords, AuditError> {
+    let run = full_id(path, run)?;
+    let mut found: Option<RunRecords> = None;
+    let mut records = read(path)?;
+    while let Some(record) = records.next() {
+        let record = record?;
+        if record.run != run {
+            continue;
+        }
+        let Some(found) = &mut found else {
+            if let Event::Begin(begin) = record.event {
+                found = Some(RunRecords { run: record.run, at: record.at, begin: *begin, units: BTreeMap::new(), end: None });
+            }
+            continue;
+        };
+        // To leave such a record out could leave a change out of an undo.
+        let without_intent = |unit| {
+            let kind = ProblemKind::NoIntent { unit };
+            AuditError::of(path, Problem { line: records.line(), kind })
+        };
+        match record.event {
+            Event::Intent(intent) => {
+                found.units.insert(intent.unit, UnitHistory { intent: *intent, outcome: None, settled: None });
+            }
+            Event::Outcome(outcome) => {
+                let unit = found.units.get_mut(&outcome.unit).ok_or_else(|| without_intent(outcome.unit))?;
+                unit.outcome = Some(*outcome);
+            }
+            Event::Settled(settled) => {
+                let unit = found.units.get_mut(&settled.unit).ok_or_else(|| without_intent(settled.unit))?;
+                unit.settled = Some(*settled);
+            }
+            Event::End { summary, interrupted } => found.end = Some(RunEnd { at: record.at, summary, interrupted }),
+            Event::Begin(_) | Event::Torn { .. } => {}
+        }
+    }
+    found.ok_or_else(|| AuditError::NoSuchRun { path: path.to_owned(), run })
+}
+
+/// The first run that carried out the plan of this id or digest, were it in part, or may have: one of whose units was applied or
+/// is open. `None` if there is none, or no log.
+pub fn plan_was_applied(path: &Path, plan: &str, sha256: &str) -> Result<Option<String>, AuditError> {
+    let records = match read(path) {
+        Err(error) if error.is_missing() => return Ok(None),
+        other => other?,
+    };
+    let mut summaries = Summaries::default();
+    for record in records {
+        summaries.add(record?, |begin| begin.plan == plan || begin.plan_sha256 == sha256);
+    }
+    Ok(summaries.finish().into_iter().find(may_have_written).map(|summary| summary.run))
+}
+
+/// Whether a run wrote anything to the database, or may have.
+fn may_have_written(summary: &RunSummary) -> bool {
+    summary.tally.applied > 0 || !summary.open.is_empty()
+}
+
+/// The full id of a run.
+fn full_id(path: &Path, run: &str) -> Result<String, AuditError> {
+    let mut candidates: Vec<String> = Vec::new();
+    for record in read(path)? {
+        let record = record?;
+        if !matches!(record.event, Event::Begin(_)) || run.is_empty() || !record.run.starts_with(run) {
+            continue;
+        }
+        if record.run == run {
+            return Ok(record.run);
+        }
+        if !candidates.contains(&record.run) {
+            candidates.push(record.run);
+        }
+    }
+    match candidates.len() {
+        0 => Err(AuditError::NoSuchRun { path: path.to_owned(), run: run.to_owned() }),
+        1 => Ok(candidates.remove(0)),
+        _ => Err(AuditError::AmbiguousRun { path: path.to_owned(), run: run.to_owned(), candidates }),
+    }
+}
+
+/// Runs as they are put together, record by record.
+#[derive(Default)]
+struct Summaries {
+    runs: Vec<RunSummary>,
+    /// Beside each run its open units: `true` where the tally has it as unknown.
+    open: Vec<BTreeMap<usize, bool>>,
+    index: HashMap<String, usize>,
+}
+
+impl Summaries {
+    /// Takes one record; `wanted` decides which runs are followed. Records of a run that did not begin in this log (what is settled
+    /// after a log rotation) are left out.
+    fn add(&mut self, record: Record, wanted: impl Fn(&Begin) -> bool) {
+        let Record { at, run, event, .. } = record;
+        let event = match event {
+            Event::Begin(begin) if !self.index.contains_key(&run) && wanted(&begin) => {
+                self.index.insert(run.clone(), self.runs.len());
+                self.open.push(BTreeMap::new());
+                let (begin, tally) = (*begin, Tally::default());
+                self.runs.push(RunSummary { run, at, begin, intents: 0, tally, end: None, open: Vec::new(), undone_by: None });
+                return;
+            }
+            event => event,
+        };
+        let found = self.index.get(&run).and_then(|at| self.runs.get_mut(*at).zip(self.open.get_mut(*at)));
+        let Some((summary, open)) = found else { return };
+        match event {
+            Event::Intent(intent) => {
+                summary.intents += 1;
+                open.insert(intent.unit, false);
+            }
+            Event::Outcome(outcome) => {
+                open.remove(&outcome.unit);
+                summary.tally.add(outcome.outcome);
+                if outcome.outcome == Outcome::Unknown {
+                    open.insert(outcome.unit, true);
+                }
+            }
+            Event::Settled(settled) => {
+                // What is not open needs no settling, and must not be counted twice.
+                let Some(counted) = open.remove(&settled.unit) else { return };
+                if counted {
+                    summary.tally.unknown = summary.tally.unknown.saturating_sub(1);
+                }
+                summary.tally.add(settled.outcome);
+                if settled.outcome == Outcome::Unknown {
+                    open.insert(settled.unit, true);
+                }
+            }
+            Event::End { summary: tally, interrupted } => summary.end = Some(RunEnd { at, summary: tally, interrupted }),
+            Event::Begin(_) | Event::Torn { .. } => {}
+        }
+    }
+
+    /// All that was followed.
+    fn finish(self) -> Vec<RunSummary> {
+        let Self { mut runs, open, index } = self;
+        for (summary, open) in runs.iter_mut().zip(open) {
+            summary.open = open.into_keys().collect();
+        }
+        // Latest first, so that an undo that was undone itself is known as such when its turn comes.
+        for at in (0..runs.len()).rev() {
+            let Some(undo) = runs.get(at).filter(|undo| undo.undone_by.is_none() && may_have_written(undo)) else { continue };
+            let (run, target) = (undo.run.clone(), undo.begin.undoes.as_ref().and_then(|target| index.get(target)).copied());
+            if let Some(undone) = target.and_then(|target| runs.get_mut(target)) {
+                undone.undone_by.get_or_insert(run);
+            }
+        }
+        runs
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests;

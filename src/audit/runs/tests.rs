@@ -1,0 +1,182 @@
+use std::io::Write;
+
+use super::super::samples;
+use super::*;
+
+fn log(lines: &[Vec<u8>]) -> tempfile::NamedTempFile {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(&lines.concat()).unwrap();
+    file
+}
+
+fn of(events: Vec<(&'static str, Event)>) -> tempfile::NamedTempFile {
+    log(&samples::lines(events))
+}
+
+/// Run, intents, tally, open units, undone by.
+type Short = (String, usize, Tally, Vec<usize>, Option<String>);
+
+fn short(path: &Path) -> Vec<Short> {
+    let of = |run: RunSummary| (run.run, run.intents, run.tally, run.open, run.undone_by);
+    runs(path).unwrap().runs.into_iter().map(of).collect()
+}
+
+fn tally(outcomes: &[Outcome]) -> Tally {
+    Tally::of(outcomes)
+}
+
+#[test]
+fn a_run_is_summed_up() {
+    let file = of(vec![
+        ("r1", samples::begin("p1", None)),
+        ("r1", samples::intent(1)),
+        ("r1", samples::outcome(1, Outcome::Applied)),
+        ("r1", samples::intent(2)),
+        ("r1", samples::outcome(2, Outcome::Changed)),
+        ("r1", samples::outcome(3, Outcome::Refused)),
+        ("r1", samples::end()),
+    ]);
+    let found = runs(file.path()).unwrap();
+    assert!(found.damage.is_none() && found.unfinished.is_none());
+    let run = &found.runs[0];
+    assert_eq!((run.run.as_str(), run.intents, &run.open), ("r1", 2, &vec![]));
+    assert_eq!(run.tally, tally(&[Outcome::Applied, Outcome::Changed, Outcome::Refused]));
+    assert_eq!(run.at, "2026-11-22T18:46:01Z");
+    let end = run.end.as_ref().unwrap();
+    assert_eq!((end.at.as_str(), end.interrupted.as_deref()), ("2026-11-22T18:46:07Z", Some("SIGTERM")));
+}
+
+#[test]
+fn open_units_stay_open_until_they_are_settled() {
+    let mut events = vec![
+        ("r1", samples::begin("p1", None)),
+        ("r1", samples::intent(1)),
+        ("r1", samples::outcome(1, Outcome::Unknown)),
+        ("r1", samples::intent(2)),
+        ("r1", samples::intent(3)),
+        ("r1", samples::outcome(3, Outcome::Failed)),
+    ];
+    let open = |events: &[(&'static str, Event)]| {
+        let (_, _, tally, open, _) = short(of(events.to_vec()).path()).remove(0);
+        (tally, open)
+    };
+    use Outcome::{Applied, Failed, Unknown};
+    assert_eq!(open(&events), (tally(&[Unknown, Failed]), vec![1, 2]));
+    events.push(("r1", samples::settled(1, Unknown)));
+    assert_eq!(open(&events), (tally(&[Unknown, Failed]), vec![1, 2]));
+    events.push(("r1", samples::settled(1, Applied)));
+    assert_eq!(open(&events), (tally(&[Applied, Failed]), vec![2]));
+    events.push(("r1", samples::settled(2, Failed)));
+    assert_eq!(open(&events), (tally(&[Applied, Failed, Failed]), vec![]));
+    // Settled once more, it is not counted once more.
+    events.push(("r1", samples::settled(2, Failed)));
+    assert_eq!(open(&events), (tally(&[Applied, Failed, Failed]), vec![]));
+}
+
+#[test]
+fn runs_that_mingle_or_began_in_another_log_are_kept_apart() {
+    let file = of(vec![
+        ("gone", samples::settled(1, Outcome::Applied)),
+        ("r1", samples::begin("p1", None)),
+        ("r1", samples::intent(1)),
+        ("r2", samples::begin("p2", None)),
+        ("r1", samples::settled(1, Outcome::Applied)),
+        ("r2", samples::intent(1)),
+    ]);
+    let found = short(file.path());
+    assert_eq!(found[0], ("r1".to_owned(), 1, tally(&[Outcome::Applied]), vec![], None));
+    assert_eq!(found[1], ("r2".to_owned(), 1, Tally::default(), vec![1], None));
+    assert_eq!(found.len(), 2);
+}
+
+fn undo_of(run: &'static str, undone: &'static str, outcome: Outcome) -> [(&'static str, Event); 3] {
+    [(run, samples::begin(run, Some(undone))), (run, samples::intent(1)), (run, samples::outcome(1, outcome))]
+}
+
+#[test]
+fn undone_is_what_an_undo_changed_and_nobody_brought_back() {
+    let undone_by = |parts: &[[(&'static str, Event); 3]]| {
+        let first = [("r1", samples::begin("p1", None)), ("r1", samples::intent(1)), ("r1", samples::outcome(1, Outcome::Applied))];
+        let events = [first].iter().chain(parts).flatten().cloned().collect();
+        short(of(events).path()).into_iter().map(|run| run.4).collect::<Vec<_>>()
+    };
+    let changed = undo_of("u1", "r1", Outcome::Changed);
+    let applied = undo_of("u2", "r1", Outcome::Applied);
+    let back = undo_of("u3", "u2", Outcome::Applied);
+    assert_eq!(undone_by(std::slice::from_ref(&changed)), [None, None]);
+    assert_eq!(undone_by(&[changed.clone(), applied.clone()]), [Some("u2".to_owned()), None, None]);
+    assert_eq!(undone_by(&[applied, back]), [None, Some("u3".to_owned()), None]);
+}
+
+#[test]
+fn damage_leaves_what_stands_before_it() {
+    let mut lines = samples::lines([
+        ("r1", samples::begin("p1", None)),
+        ("r1", samples::end()),
+        ("r2", samples::begin("p2", None)),
+        ("r2", samples::end()),
+    ]);
+    lines.remove(1);
+    let found = runs(log(&lines).path()).unwrap();
+    assert_eq!(found.runs.len(), 1);
+    assert!(matches!(found.damage, Some(AuditError::Damaged { line: 2, .. })));
+}
+
+#[test]
+fn a_run_is_loaded_by_its_id_or_what_begins_it() {
+    let file = of(vec![
+        ("ab12", samples::begin("p1", None)),
+        ("ab12", samples::intent(1)),
+        ("ab99", samples::begin("p2", None)),
+        ("ab12", samples::intent(2)),
+        ("ab12", samples::outcome(1, Outcome::Unknown)),
+        ("ab12", samples::outcome(2, Outcome::Refused)),
+        ("ab12", samples::end()),
+        ("ab12", samples::settled(1, Outcome::Applied)),
+        ("ab", samples::begin("p3", None)),
+    ]);
+    for id in ["ab12", "ab1"] {
+        let run = load_run(file.path(), id).unwrap();
+        assert_eq!((run.run.as_str(), run.begin.plan.as_str()), ("ab12", "p1"));
+        assert!(run.end.is_some());
+        let unit = &run.units[&1];
+        assert_eq!(Event::Intent(Box::new(unit.intent.clone())), samples::intent(1));
+        assert!(unit.outcome.is_some() && !unit.is_open());
+        assert_eq!(unit.last_word(), Some(Outcome::Applied));
+        assert_eq!(run.units[&2].last_word(), Some(Outcome::Refused));
+    }
+    assert_eq!(load_run(file.path(), "ab").unwrap().begin.plan, "p3");
+    let message = load_run(file.path(), "a").unwrap_err().to_string();
+    assert!(message.ends_with("it may be ab12, ab99, ab"), "{message}");
+    for none in ["", "b", "ab123", "-"] {
+        assert!(matches!(load_run(file.path(), none), Err(AuditError::NoSuchRun { .. })), "{none}");
+    }
+}
+
+#[test]
+fn a_run_with_an_outcome_from_nowhere_is_not_loaded() {
+    let file = of(vec![("r1", samples::begin("p1", None)), ("r1", samples::intent(1)), ("r1", samples::outcome(2, Outcome::Applied))]);
+    let message = load_run(file.path(), "r1").unwrap_err().to_string();
+    assert!(message.contains("line 3 is about unit 2"), "{message}");
+}
+
+#[test]
+fn a_plan_counts_as_applied_once_it_wrote_or_may_have() {
+    use Outcome::{Applied, Changed, Failed, Unknown};
+    let by = |last: &[Event]| {
+        let mut events = vec![("r1", samples::begin("p1", None)), ("r1", samples::intent(1))];
+        events.extend(last.iter().map(|event| ("r1", event.clone())));
+        plan_was_applied(of(events).path(), "p1", "no digest").unwrap()
+    };
+    let r1 = Some("r1".to_owned());
+    assert_eq!(by(&[]), r1);
+    assert_eq!(by(&[samples::outcome(1, Applied)]), r1);
+    assert_eq!(by(&[samples::outcome(1, Unknown)]), r1);
+    assert_eq!(by(&[samples::outcome(1, Changed)]), None);
+    assert_eq!(by(&[samples::outcome(1, Unknown), samples::settled(1, Failed)]), None);
+
+    let file = of(vec![("r1", samples::begin("p1", None)), ("r1", samples::outcome(1, Applied))]);
+    assert_eq!(plan_was_applied(file.path(), "another id", &super::super::digest(b"p1")).unwrap(), r1);
+    assert_eq!(plan_was_applied(file.path(), "p2", "no digest").unwrap(), None);
+    assert_eq!(plan_was_applied(Path::new("/nowhere/audit.jsonl"), "p1", "").unwrap(), None);
+}

@@ -1,0 +1,321 @@
+//! The command line that all commands share.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use super::commands;
+use crate::config::TlsMode;
+use crate::domain::{AssumeDead, NULL, Policy, STATUSES, Selection, Thresholds};
+
+/// Finds OpenStack Cinder backups that hang in creating, restoring or deleting, says why, and repairs them straight in
+/// the database: guarded, recorded, undoable. Needs no API, no message bus and no cinder-backup.
+#[derive(Debug, Parser)]
+#[command(name = "cinder-backup-repair", version, propagate_version = true, max_term_width = 110)]
+#[command(after_help = "Nothing is written but by apply, repair and undo, and only after a typed confirmation or --yes.")]
+pub struct Cli {
+    /// What all commands share.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// List what is stuck or inconsistent, with the evidence and the proposed change
+    Scan(commands::scan::ScanArgs),
+    /// Write a plan file, and a report or a script of it; changes nothing
+    Plan(commands::plan::PlanArgs),
+    /// Apply exactly one plan, once
+    Apply(commands::apply::ApplyArgs),
+    /// Scan, plan, confirm and apply in one go
+    Repair(commands::repair::RepairArgs),
+    /// Put back what a run changed, where nobody has touched it since
+    Undo(commands::undo::UndoArgs),
+    /// Look into the audit log: what was changed, by whom, and what became of it
+    History(commands::history::HistoryArgs),
+    /// Build a small Cinder database and walk through a repair of it
+    Demo(commands::demo::DemoArgs),
+    /// Write a shell's completion script to standard output
+    Completions(commands::completions::CompletionsArgs),
+    /// Write the manual page to standard output
+    Man(commands::completions::ManArgs),
+}
+
+/// What all commands share.
+#[derive(Debug, Args)]
+pub struct Global {
+    /// Where the database is and how to log in.
+    #[command(flatten, next_help_heading = "Database")]
+    pub database: DatabaseArgs,
+    /// How results look.
+    #[command(flatten, next_help_heading = "Output")]
+    pub output: OutputArgs,
+    /// Who and why.
+    #[command(flatten, next_help_heading = "Record")]
+    pub record: RecordArgs,
+}
+
+/// Where the database is and how to log in.
+#[derive(Debug, Args)]
+pub struct DatabaseArgs {
+    /// Read this cinder.conf; later ones overlay earlier ones [default: the usual places]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config_file: Vec<PathBuf>,
+    /// Read *.conf out of this folder, in name order, after the files
+    #[arg(long, global = true, value_name = "DIR")]
+    pub config_dir: Vec<PathBuf>,
+    /// The database, as SQLAlchemy spells it: mysql+pymysql://user@host/cinder, postgresql://…, sqlite:////path
+    /// [env: CINDER_DATABASE_URL]
+    #[arg(long, global = true, value_name = "URL")]
+    pub database_url: Option<String>,
+    /// Take the password from the first line of this file
+    #[arg(long, global = true, value_name = "FILE")]
+    pub password_file: Option<PathBuf>,
+    /// disable, prefer, require, verify-ca or verify-full
+    #[arg(long, global = true, value_name = "MODE", value_parser = tls_mode)]
+    pub tls_mode: Option<TlsMode>,
+    /// Trust this certification authority alone
+    #[arg(long, global = true, value_name = "FILE")]
+    pub tls_ca: Option<PathBuf>,
+    /// Show this client certificate
+    #[arg(long, global = true, value_name = "FILE")]
+    pub tls_cert: Option<PathBuf>,
+    /// The client certificate's key
+    #[arg(long, global = true, value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
+    /// Let a password cross the network in a form that a listener can use (caching_sha2_password without TLS)
+    #[arg(long, global = true)]
+    pub insecure_auth: bool,
+    /// Give up connecting after this long
+    #[arg(long, global = true, value_name = "SPAN", default_value = "10s", value_parser = span)]
+    pub connect_timeout: Duration,
+    /// Give up a statement after this long
+    #[arg(long, global = true, value_name = "SPAN", default_value = "5m", value_parser = span)]
+    pub statement_timeout: Duration,
+    /// Give up waiting for another transaction's lock after this long
+    #[arg(long, global = true, value_name = "SPAN", default_value = "10s", value_parser = span)]
+    pub lock_timeout: Duration,
+}
+
+/// The forms of results, as in the OpenStack clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum FormatArg {
+    /// A table for people.
+    Table,
+    /// JSON, with a schema name and version.
+    Json,
+    /// The same as YAML.
+    Yaml,
+    /// Comma-separated values.
+    Csv,
+    /// Values separated by spaces.
+    Value,
+}
+
+/// When to use colours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Default)]
+pub enum ColorArg {
+    /// At a terminal, unless NO_COLOR is set.
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// How results look.
+#[derive(Debug, Args)]
+pub struct OutputArgs {
+    /// The form of the results
+    #[arg(short, long, global = true, value_enum, default_value = "table")]
+    pub format: FormatArg,
+    /// Show this column; repeatable
+    #[arg(short, long = "column", global = true, value_name = "COLUMN")]
+    pub columns: Vec<String>,
+    /// Sort by this column; repeatable
+    #[arg(long = "sort-column", global = true, value_name = "COLUMN")]
+    pub sort_columns: Vec<String>,
+    /// Write JSON on one line
+    #[arg(long, global = true)]
+    pub noindent: bool,
+    /// When to use colours
+    #[arg(long, global = true, value_enum, default_value = "auto", value_name = "WHEN")]
+    pub color: ColorArg,
+    /// Say only what is asked for and what goes wrong
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+    /// Say more; twice for all evidence
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// Never prompt: a missing answer is an error
+    #[arg(long, global = true)]
+    pub no_input: bool,
+}
+
+/// Who and why.
+#[derive(Debug, Args)]
+pub struct RecordArgs {
+    /// The audit log [default: /var/log/cinder-backup-repair/audit.jsonl for root, else in the XDG state folder]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub audit_log: Option<PathBuf>,
+    /// Why, for the audit log
+    #[arg(long, global = true, value_name = "TEXT")]
+    pub reason: Option<String>,
+    /// The change ticket, for the audit log
+    #[arg(long, global = true, value_name = "ID")]
+    pub ticket: Option<String>,
+}
+
+/// Which rows.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Selection")]
+pub struct SelectionArgs {
+    /// Only this status (creating, restoring, deleting, null; error and error_deleting only when asked for; backing-up and
+    /// restoring-backup for volumes and snapshots); repeatable
+    #[arg(long, value_name = "STATUS")]
+    pub status: Vec<String>,
+    /// Only backups of this cinder-backup host; repeatable
+    #[arg(long, value_name = "HOST")]
+    pub host: Vec<String>,
+    /// Only this project; repeatable
+    #[arg(long, value_name = "ID")]
+    pub project: Vec<String>,
+    /// Only backups of this volume; repeatable
+    #[arg(long, value_name = "ID")]
+    pub volume: Vec<String>,
+    /// Leave younger operations alone
+    #[arg(long, value_name = "SPAN", default_value = "1h", value_parser = span)]
+    pub older_than: Duration,
+    /// At most so many findings, the oldest first
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
+    /// A heartbeat older than this is a dead service [default: service_down_time of cinder.conf, else 60s]
+    #[arg(long, value_name = "SPAN", value_parser = span)]
+    pub service_down_time: Option<Duration>,
+}
+
+/// What may be done beyond the usual.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Decision")]
+pub struct DecisionArgs {
+    /// Take the cinder-backup of this host for dead although it beats (repeatable; `all` for every host)
+    #[arg(long, value_name = "HOST")]
+    pub assume_dead: Vec<String>,
+    /// The status that backups are to end in, where there is a choice
+    #[arg(long, value_name = "STATUS", value_parser = ["available", "error"])]
+    pub to: Option<String>,
+    /// Let a backup become available although nobody verified its data
+    #[arg(long)]
+    pub allow_unverified: bool,
+    /// Put wrong num_dependent_backups right, too
+    #[arg(long)]
+    pub fix_counters: bool,
+}
+
+impl SelectionArgs {
+    /// The selection, with the backups that were named.
+    pub fn selection(&self, backups: &[String]) -> Result<Selection, String> {
+        let statuses: Vec<String> = self.status.iter().map(|status| status.to_ascii_lowercase()).collect();
+        if let Some(unknown) = statuses.iter().find(|status| !STATUSES.contains(&status.as_str())) {
+            return Err(format!("--status takes one of {}, not {unknown:?}", STATUSES.join(", ")));
+        }
+        if let Some(limit) = self.limit
+            && limit == 0
+        {
+            return Err("--limit takes a number from 1".to_owned());
+        }
+        Ok(Selection {
+            statuses: statuses.into_iter().map(|status| if status == "none" { NULL.to_owned() } else { status }).collect(),
+            hosts: self.host.iter().cloned().collect(),
+            projects: self.project.iter().cloned().collect(),
+            volumes: self.volume.iter().cloned().collect(),
+            backups: backups.iter().cloned().collect(),
+            limit: self.limit,
+        })
+    }
+
+    /// The policy that fits; `service_down_time` in seconds comes from the configuration.
+    pub fn policy(&self, decision: Option<&DecisionArgs>, service_down_time: i64) -> Policy {
+        let seconds = |span: Duration| i64::try_from(span.as_secs()).unwrap_or(i64::MAX);
+        let thresholds = Thresholds {
+            older_than_seconds: seconds(self.older_than),
+            service_down_time_seconds: self.service_down_time.map_or(service_down_time, seconds),
+        };
+        let mut policy = Policy { thresholds, ..Policy::default() };
+        if let Some(decision) = decision {
+            policy.assume_dead = match decision.assume_dead.as_slice() {
+                [] => AssumeDead::None,
+                hosts if hosts.iter().any(|host| host == "all") => AssumeDead::All,
+                hosts => AssumeDead::Hosts(hosts.iter().cloned().collect()),
+            };
+            policy.to = decision.to.clone();
+            policy.allow_unverified = decision.allow_unverified;
+            policy.fix_counters = decision.fix_counters;
+        }
+        policy
+    }
+}
+
+fn tls_mode(text: &str) -> Result<TlsMode, String> {
+    text.parse().map_err(|error| format!("{error}"))
+}
+
+/// Reads a span: a number with `s`, `m`, `h` or `d`, or several of them (`1h30m`); a bare number is seconds.
+pub fn span(text: &str) -> Result<Duration, String> {
+    let usage = || format!("{text:?} is no span of time; write for example 90s, 15m, 2h or 1d");
+    let mut total: u64 = 0;
+    let mut digits = String::new();
+    for c in text.trim().chars() {
+        if c.is_ascii_digit() {
+            digits.push(c);
+            continue;
+        }
+        let unit: u64 = match c {
+            's' => 1,
+            'm' => 60,
+            'h' => 3_600,
+            'd' => 86_400,
+            _ => return Err(usage()),
+        };
+        let number: u64 = digits.parse().map_err(|_| usage())?;
+        digits.clear();
+        total = number.checked_mul(unit).and_then(|span| total.checked_add(span)).ok_or_else(usage)?;
+    }
+    if !digits.is_empty() {
+        let number: u64 = digits.parse().map_err(|_| usage())?;
+        total = total.checked_add(number).ok_or_else(usage)?;
+    } else if text.trim().is_empty() {
+        return Err(usage());
+    }
+    // Beyond this the arithmetic of times has no room; nobody waits that long.
+    if total > 100 * 366 * 86_400 { Err(usage()) } else { Ok(Duration::from_secs(total)) }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        <Cli as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn spans_are_read() {
+        let seconds = |text: &str| span(text).map(|span| span.as_secs());
+        assert_eq!(seconds("90"), Ok(90));
+        assert_eq!(seconds("1h30m"), Ok(5_400));
+        assert_eq!(seconds("2d"), Ok(172_800));
+        assert_eq!(seconds("0s"), Ok(0));
+        for wrong in ["", "h", "-1h", "1w", "1 h", "99999999999999999999s", "99999999999d", "1.5h"] {
+            assert!(span(wrong).is_err(), "{wrong}");
+        }
+    }
+}

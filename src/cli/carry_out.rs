@@ -1,0 +1,403 @@
+//! What `apply`, `repair` and `undo` share once there is a plan: safety, confirmation, record, execution, result.
+
+use uuid::Uuid;
+
+use super::context::{Connected, Context};
+use super::error::{Error, Result};
+use super::exit::Exit;
+use super::signal::Signals;
+use super::view::{self, Refused, RunDocument};
+use super::{prompt, who};
+use crate::apply::{Executor, Failure, Journal, Mode, NoJournal, Options, Progress, Run};
+use crate::audit::record::{Begin, DatabaseRef, Event};
+use crate::audit::{AuditError, AuditLog};
+use crate::domain::{Outcome, Tally};
+use crate::plan::{Plan, program};
+use crate::report::safe::terminal;
+use crate::scan::{Census, Reader, database_info};
+
+/// How a plan is to be carried out.
+#[derive(Debug, Clone, Copy, clap::Args)]
+#[command(next_help_heading = "Execution")]
+pub struct ExecutionArgs {
+    /// Change without a question; overrides no safety rule
+    #[arg(short, long)]
+    pub yes: bool,
+    /// Go through everything but the writing, in transactions that the database holds read-only
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Refuse a plan of more units [default: 25 for repair --yes, else none]
+    #[arg(long, value_name = "N")]
+    pub max_changes: Option<usize>,
+    /// How many units share the two syncs of the audit log
+    #[arg(long, value_name = "N", default_value = "100")]
+    pub batch_size: usize,
+    /// End a dry run with 3 if something would be changed
+    #[arg(long)]
+    pub detailed_exitcode: bool,
+}
+
+/// A plan on its way to the database.
+pub struct Assignment<'a> {
+    /// `apply`, `repair` or `undo`.
+    pub command: &'static str,
+    /// The plan.
+    pub plan: Plan,
+    /// How.
+    pub execution: &'a ExecutionArgs,
+    /// What was named and may not be done.
+    pub refused: Vec<Refused>,
+    /// The most units that go without a higher `--max-changes`.
+    pub max_changes: Option<usize>,
+}
+
+struct Log {
+    log: AuditLog,
+    run: String,
+}
+
+impl Journal for Log {
+    fn append(&mut self, event: Event) -> std::result::Result<(), AuditError> {
+        self.log.append(&self.run, event)
+    }
+
+    fn sync(&mut self) -> std::result::Result<(), AuditError> {
+        self.log.sync()
+    }
+}
+
+/// Carries the plan out, or says why not.
+pub fn carry_out(context: &Context<'_>, connected: &mut Connected, assignment: Assignment<'_>) -> Result<Exit> {
+    let Assignment { command, plan, execution, refused, max_changes } = assignment;
+    let ui = context.ui;
+    // A column that there is not must be noticed before anything is changed, not when the result is printed.
+    ui.check_columns(&view::results(&[]))?;
+    for refusal in &refused {
+        ui.warn(format!("refused {}: {}", terminal(&refusal.id), terminal(&refusal.reason)));
+    }
+    check_database(connected, &plan)?;
+    if plan.units.is_empty() {
+        report(context, command, None, &plan, connected, execution.dry_run, &[], &refused, None)?;
+        ui.say("Nothing to change.");
+        return Ok(if refused.is_empty() { Exit::Done } else { Exit::Safety });
+    }
+    if let Some(most) = max_changes.filter(|most| plan.units.len() > *most) {
+        return Err(Error::new(
+            Exit::Safety,
+            format!("{} units would be changed, more than the {most} of --max-changes; nothing was changed", plan.units.len()),
+        )
+        .hint("look at them with --dry-run, then give a higher --max-changes, or select fewer"));
+    }
+    if execution.dry_run {
+        return dry_run(context, connected, command, &plan, execution, &refused);
+    }
+    if connected.session.server().read_only {
+        return Err(Error::new(
+            Exit::NotPrimary,
+            format!("{} takes no writes: it is read-only, or a replica; nothing was changed", connected.location),
+        )
+        .hint("connect to the primary (the writer behind the proxy)"));
+    }
+    if !execution.yes {
+        show_changes(context, &plan);
+        prompt::confirm_rows(ui, plan.rows())?;
+    }
+    write(context, connected, command, &plan, execution, &refused)
+}
+
+/// A plan is for one database, and for the columns that it had.
+fn check_database(connected: &Connected, plan: &Plan) -> Result<()> {
+    let here = database_info(connected.session.as_ref(), &connected.schema);
+    if here.identity != plan.database.identity {
+        return Err(Error::new(
+            Exit::Stale,
+            format!("the plan was made for {}, but this is {}; nothing was changed", plan.database.identity, here.identity),
+        ));
+    }
+    if connected.schema.columns != plan.columns {
+        return Err(Error::new(Exit::Stale, "the database's columns are not those that the plan was made for; nothing was changed")
+            .hint("make a new plan"));
+    }
+    Ok(())
+}
+
+fn dry_run(
+    context: &Context<'_>,
+    connected: &mut Connected,
+    command: &'static str,
+    plan: &Plan,
+    execution: &ExecutionArgs,
+    refused: &[Refused],
+) -> Result<Exit> {
+    let options = Options { mode: Mode::DryRun, batch_size: execution.batch_size, ..Options::default() };
+    let run = execute(context, connected, plan, options, &mut NoJournal, &|| false)?;
+    if let Some(Failure::Database(error)) = run.failure {
+        return Err(error.into());
+    }
+    report(context, command, None, plan, connected, true, &run.results, refused, None)?;
+    let tally = run.tally();
+    context.ui.say(format!("Dry run: {} would be changed, nothing was written.", units(tally.planned)));
+    let bad = tally.changed + tally.refused + tally.failed;
+    Ok(if bad > 0 || !refused.is_empty() {
+        Exit::Partial
+    } else if execution.detailed_exitcode && tally.planned > 0 {
+        Exit::Findings
+    } else {
+        Exit::Done
+    })
+}
+
+fn write(
+    context: &Context<'_>,
+    connected: &mut Connected,
+    command: &'static str,
+    plan: &Plan,
+    execution: &ExecutionArgs,
+    refused: &[Refused],
+) -> Result<Exit> {
+    let ui = context.ui;
+    let path = context.audit_path()?;
+    let log = AuditLog::open(&path, || jiff::Timestamp::now().to_string()).map_err(|error| {
+        let error = Error::from(error);
+        Error { error: error.error.context("no log, no change"), ..error }
+    })?;
+    let runs = crate::audit::runs(&path)?;
+    for open in runs.runs.iter().filter(|summary| !summary.open.is_empty()) {
+        ui.warn(format!(
+            "run {} left {} without a known outcome; `cinder-backup-repair history reconcile` settles them",
+            open.run,
+            units(open.open.len())
+        ));
+    }
+    if let Some(earlier) = crate::audit::plan_was_applied(&path, &plan.id, &plan.sha256)? {
+        return Err(Error::new(Exit::Stale, format!("this plan was applied already, by run {earlier}; nothing was changed"))
+            .hint("make a new plan to see what is left"));
+    }
+    let run_id = run_id();
+    let mut journal = Log { log, run: run_id.clone() };
+    let signals = Signals::note()?;
+    let begin = Event::Begin(Box::new(begin(context, connected, command, plan)));
+    journal.append(begin).and_then(|()| journal.sync()).map_err(|error| {
+        let error = Error::from(error);
+        Error { error: error.error.context("no log, no change"), ..error }
+    })?;
+    let options = Options { mode: Mode::Write, batch_size: execution.batch_size, ..Options::default() };
+    let result = execute(context, connected, plan, options, &mut journal, &|| signals.stop());
+    let run = match result {
+        Ok(run) => run,
+        Err(error) => {
+            // Nothing was begun: say so in the log, too.
+            let _ = journal.append(Event::End { summary: Tally::default(), interrupted: Some(format!("{:#}", error.error)) });
+            let _ = journal.sync();
+            return Err(error);
+        }
+    };
+    let interrupted = match &run.failure {
+        None => None,
+        Some(Failure::Interrupted) => Some(signals.exit().1.to_owned()),
+        Some(Failure::Database(error)) => Some(error.to_string()),
+        Some(Failure::LogBefore(error) | Failure::LogAfter(error)) => Some(error.to_string()),
+    };
+    let tally = run.tally();
+    let mut log_failure = None;
+    if !matches!(run.failure, Some(Failure::LogBefore(_) | Failure::LogAfter(_))) {
+        let end = Event::End { summary: tally, interrupted: interrupted.clone() };
+        log_failure = journal.append(end).and_then(|()| journal.sync()).err();
+    }
+    report(context, command, Some(&run_id), plan, connected, false, &run.results, refused, interrupted.as_deref())?;
+    ui.say(format!("Run {run_id}: {}.", words(&tally)));
+    if tally.applied > 0 && command != "undo" {
+        ui.say(format!("To put it back: cinder-backup-repair undo {run_id}"));
+    }
+    Ok(verdict(ui, &run, refused, log_failure, &signals))
+}
+
+/// The exit code of a run, and the sentences that go with it.
+fn verdict(ui: &super::ui::Ui, run: &Run, refused: &[Refused], log_failure: Option<AuditError>, signals: &Signals) -> Exit {
+    let tally = run.tally();
+    if tally.unknown > 0 {
+        ui.error(
+            &format!("the outcome of {} is unknown", units(tally.unknown)),
+            Some("look with `cinder-backup-repair history reconcile` once the database answers; change nothing by hand before"),
+        );
+        return Exit::Unknown;
+    }
+    match (&run.failure, &log_failure) {
+        (Some(Failure::LogAfter(error)), _) | (_, Some(error)) => {
+            let hint = "the changes stand; make room or repair the disk, then run `cinder-backup-repair history reconcile`";
+            ui.error(&format!("the audit log could not be completed: {error}"), Some(hint));
+            return Exit::LogIncomplete;
+        }
+        (Some(Failure::LogBefore(error)), None) => {
+            ui.error(&format!("no log, no change: {error}"), Some("what had been applied before is on record"));
+            return if tally.applied > 0 { Exit::LogIncomplete } else { Exit::Unexpected };
+        }
+        (Some(Failure::Interrupted), None) => return signals.exit().0,
+        (Some(Failure::Database(error)), None) => {
+            let edge = Error::from(error.clone());
+            ui.error(&format!("{:#}", edge.error), edge.hint.as_deref());
+            return if tally.applied > 0 { Exit::Partial } else { edge.exit };
+        }
+        (None, None) => {}
+    }
+    if tally.changed + tally.refused + tally.failed > 0 {
+        return if run.locks_only { Exit::Lock } else { Exit::Partial };
+    }
+    if refused.is_empty() { Exit::Done } else { Exit::Partial }
+}
+
+fn execute(
+    context: &Context<'_>,
+    connected: &mut Connected,
+    plan: &Plan,
+    options: Options,
+    journal: &mut dyn Journal,
+    stop: &dyn Fn() -> bool,
+) -> Result<Run> {
+    // What is active, and who counts whom, as it is now and not as it was when the plan was made.
+    connected.session.begin(crate::db::Access::ReadOnly)?;
+    let mut reader = Reader { session: connected.session.as_mut(), schema: &connected.schema };
+    let census = Census::take(&mut reader, &plan.selection);
+    connected.session.rollback()?;
+    let census = census?;
+    let open = connected.opener();
+    let bar = progress_bar(context, plan.units.len());
+    let mut progress = |event: Progress<'_>| match event {
+        Progress::Ended(result) => {
+            bar.inc(1);
+            if result.outcome == Outcome::Unknown {
+                context.ui.warn(format!("unit {}: {}", result.unit, terminal(result.reason.as_deref().unwrap_or("outcome unknown"))));
+            }
+        }
+        Progress::Retry { unit, error } => context.ui.detail(format!("unit {unit} is tried again: {}", terminal(&error.to_string()))),
+    };
+    let mut executor = Executor { connect: &open, schema: &connected.schema, census: &census, options, stop, progress: &mut progress };
+    let run = executor.run(&mut connected.session, plan, journal);
+    bar.finish_and_clear();
+    Ok(run)
+}
+
+fn progress_bar(context: &Context<'_>, units: usize) -> indicatif::ProgressBar {
+    if !context.ui.shows_progress() || units < 2 {
+        return indicatif::ProgressBar::hidden();
+    }
+    let bar = indicatif::ProgressBar::new(u64::try_from(units).unwrap_or(u64::MAX));
+    if let Ok(style) = indicatif::ProgressStyle::with_template("{bar:40} {pos}/{len} units, {per_sec}, {eta} left") {
+        bar.set_style(style);
+    }
+    bar
+}
+
+fn show_changes(context: &Context<'_>, plan: &Plan) {
+    let ui = context.ui;
+    ui.say(format!("These {} rows in {} would be changed:", plan.rows(), units(plan.units.len())));
+    for unit in &plan.units {
+        let name = unit.name.as_deref().map(|name| format!(" {name:?}")).unwrap_or_default();
+        ui.say(terminal(&format!("  {} {}{name}", unit.kind.name(), unit.id)));
+        for change in &unit.changes {
+            ui.say(terminal(&format!(
+                "    {}.{} of {}: {} -> {}",
+                change.table,
+                change.column,
+                change.id,
+                view::shown(&change.from),
+                view::shown(&change.to)
+            )));
+        }
+    }
+}
+
+fn begin(context: &Context<'_>, connected: &Connected, command: &str, plan: &Plan) -> Begin {
+    let server = connected.session.server();
+    Begin {
+        command: command.to_owned(),
+        program: program(),
+        plan: plan.id.clone(),
+        plan_sha256: plan.sha256.clone(),
+        undoes: plan.undoes.clone(),
+        who: who::who(server.user.clone()),
+        database: DatabaseRef {
+            engine: server.engine.name().to_owned(),
+            version: server.version.clone(),
+            release: connected.schema.release.clone(),
+            identity: server.identity.clone(),
+            location: connected.location.clone(),
+        },
+        reason: context.global.record.reason.clone(),
+        ticket: context.global.record.ticket.clone(),
+        policy: plan.policy.clone(),
+        units: plan.units.len(),
+    }
+}
+
+#[allow(clippy::too_many_arguments)]
+fn report(
+    context: &Context<'_>,
+    command: &str,
+    run: Option<&str>,
+    plan: &Plan,
+    connected: &Connected,
+    dry_run: bool,
+    results: &[crate::domain::UnitResult],
+    refused: &[Refused],
+    interrupted: Option<&str>,
+) -> Result<()> {
+    let mut follow_up: Vec<String> = Vec::new();
+    for unit in &plan.units {
+        let done = results.iter().any(|result| result.unit == unit.number && matches!(result.outcome, Outcome::Applied | Outcome::Planned));
+        if done {
+            follow_up.extend(unit.follow_up.iter().filter(|command| !follow_up.contains(command)).cloned().collect::<Vec<_>>());
+        }
+    }
+    let database = database_info(connected.session.as_ref(), &connected.schema);
+    let document = RunDocument {
+        schema: format!("cinder-backup-repair/{command}"),
+        schema_version: 1,
+        run,
+        dry_run,
+        plan: &plan.id,
+        database: &database,
+        units: results,
+        refused,
+        summary: Tally::of(results.iter().map(|result| &result.outcome)),
+        interrupted,
+        follow_up: &follow_up,
+    };
+    context.ui.result(&view::json(&document), "units", &view::results(results))?;
+    if context.ui.is_table() && !follow_up.is_empty() {
+        context.ui.say("Once the API is back:");
+        for command in &follow_up {
+            context.ui.say(format!("  {}", terminal(command)));
+        }
+    }
+    Ok(())
+}
+
+/// A run's id: sortable by time, with enough chance in it that two hosts do not collide.
+fn run_id() -> String {
+    let now = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string();
+    let chance: String = Uuid::new_v4().simple().to_string().chars().take(8).collect();
+    format!("{now}-{chance}")
+}
+
+/// `1 unit`, `2 units`.
+pub fn units(number: usize) -> String {
+    if number == 1 { "1 unit".to_owned() } else { format!("{number} units") }
+}
+
+/// A tally in words.
+pub fn words(tally: &Tally) -> String {
+    let parts: Vec<String> = [
+        (tally.applied, "applied"),
+        (tally.planned, "planned"),
+        (tally.changed, "changed meanwhile"),
+        (tally.refused, "refused"),
+        (tally.failed, "failed"),
+        (tally.unknown, "unknown"),
+    ]
+    .into_iter()
+    .filter(|(number, _)| *number > 0)
+    .map(|(number, word)| format!("{number} {word}"))
+    .collect();
+    if parts.is_empty() { "nothing done".to_owned() } else { parts.join(", ") }
+}

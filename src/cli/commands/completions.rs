@@ -1,0 +1,49 @@
+//! `completions` and `man`
+
+use clap::{Args, CommandFactory};
+use clap_complete::Shell;
+
+use crate::cli::args::Cli;
+use crate::cli::context::Context;
+use crate::cli::error::Result;
+use crate::cli::exit::Exit;
+
+/// Writes a shell's completion script to standard output.
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    /// The shell
+    #[arg(value_enum)]
+    pub shell: Shell,
+}
+
+/// Writes the manual page to standard output.
+#[derive(Debug, Args)]
+pub struct ManArgs {
+    /// The page of this command [default: the program's own]
+    #[arg(value_name = "COMMAND")]
+    pub command: Option<String>,
+}
+
+/// Runs `completions`.
+pub fn completions(context: &Context<'_>, args: &CompletionsArgs) -> Result<Exit> {
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut Cli::command(), env!("CARGO_PKG_NAME"), &mut script);
+    context.ui.text(&String::from_utf8_lossy(&script))?;
+    Ok(Exit::Done)
+}
+
+/// Runs `man`.
+pub fn man(context: &Context<'_>, args: &ManArgs) -> Result<Exit> {
+    let mut root = Cli::command();
+    root.build();
+    let page = match &args.command {
+        None => root,
+        Some(name) => {
+            root.find_subcommand(name).cloned().ok_or_else(|| crate::cli::error::Error::usage(format!("there is no command {name:?}")))?
+        }
+    };
+    let mut text = Vec::new();
+    clap_mangen::Man::new(page).render(&mut text)?;
+    context.ui.text(&String::from_utf8_lossy(&text))?;
+    Ok(Exit::Done)
+}

@@ -1,0 +1,61 @@
+//! `demo`
+
+mod stage;
+mod walk;
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::cli::args::{FormatArg, Global};
+use crate::cli::context::Context;
+use crate::cli::error::{Error, Result};
+use crate::cli::exit::Exit;
+
+use stage::Stage;
+
+/// Builds a small Cinder database (SQLite) and walks through a repair of it: scan, plan, dry run, apply, history, undo.
+///
+/// Works on files of its own in a temporary folder, needs no other software, and touches no other database, configuration or
+/// audit log. Ends with 1 if a step does not do what it should.
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// Leave the files in this folder, to play with; it must not exist yet, or be empty
+    #[arg(long, value_name = "DIR")]
+    pub keep: Option<PathBuf>,
+}
+
+/// Runs `demo`.
+pub fn run(context: &Context<'_>, args: &DemoArgs) -> Result<Exit> {
+    if let Some(option) = meaningless(context.global) {
+        return Err(Error::usage(format!(
+            "{option} means nothing for demo, which has a database and an audit log of its own; leave it out"
+        )));
+    }
+    let stage = Stage::build(args.keep.as_deref())?;
+    let walked = walk::walk(context, &stage);
+    let folder = stage.folder().display().to_string();
+    // Also when a step went wrong: the temporary folder goes, the one to keep stays.
+    let removed = stage.close();
+    let exit = walked?;
+    removed.map_err(|error| Error::new(Exit::Unexpected, format!("cannot remove the temporary folder {folder}: {error}")))?;
+    Ok(exit)
+}
+
+/// A shared option that was given and would be passed over.
+fn meaningless(global: &Global) -> Option<&'static str> {
+    let (database, output, record) = (&global.database, &global.output, &global.record);
+    let given = [
+        (database.database_url.is_some(), "--database-url"),
+        (!database.config_file.is_empty(), "--config-file"),
+        (!database.config_dir.is_empty(), "--config-dir"),
+        (database.password_file.is_some(), "--password-file"),
+        (output.format != FormatArg::Table, "--format"),
+        (!output.columns.is_empty(), "--column"),
+        (!output.sort_columns.is_empty(), "--sort-column"),
+        (record.audit_log.is_some(), "--audit-log"),
+        (record.reason.is_some(), "--reason"),
+        (record.ticket.is_some(), "--ticket"),
+    ];
+    given.into_iter().find_map(|(is_given, option)| is_given.then_some(option))
+}

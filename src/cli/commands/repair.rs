@@ -1,0 +1,141 @@
+//! `repair`
+
+use std::io::Read;
+
+use clap::Args;
+use uuid::Uuid;
+
+use crate::cli::args::{DecisionArgs, SelectionArgs};
+use crate::cli::carry_out::{Assignment, ExecutionArgs, carry_out};
+use crate::cli::context::{Connected, Context};
+use crate::cli::error::{Error, Result};
+use crate::cli::exit::Exit;
+use crate::cli::prompt;
+use crate::cli::view::{self, Refused};
+use crate::domain::{Policy, Selection};
+use crate::plan::{Basis, Plan};
+use crate::report::safe::terminal;
+use crate::scan::{Scan, scan};
+
+/// So many units go with `--yes` unless `--max-changes` says otherwise.
+const MAX_CHANGES_WITH_YES: usize = 25;
+
+/// Scans, plans, confirms and applies in one go. At a terminal it lets you choose, shows the exact changes and asks for
+/// the number of rows to be typed.
+#[derive(Debug, Args)]
+pub struct RepairArgs {
+    /// Ids or names of backups; `-` reads ids from standard input [default: all that are stuck]
+    #[arg(value_name = "BACKUP")]
+    pub backups: Vec<String>,
+    /// Which rows.
+    #[command(flatten)]
+    pub selection: SelectionArgs,
+    /// What is allowed.
+    #[command(flatten)]
+    pub decision: DecisionArgs,
+    /// How.
+    #[command(flatten)]
+    pub execution: ExecutionArgs,
+}
+
+/// Runs `repair`.
+pub fn run(context: &Context<'_>, args: &RepairArgs) -> Result<Exit> {
+    let backups = named(&args.backups)?;
+    let selection = args.selection.selection(&backups).map_err(Error::usage)?;
+    let ui = context.ui;
+    if !args.execution.yes && !args.execution.dry_run && !ui.can_ask() {
+        return Err(Error::usage("nobody can be asked here, so nothing was changed")
+            .hint("give --yes to change without a question, or --dry-run to look"));
+    }
+    let mut connected = context.connect()?;
+    let mut policy = args.selection.policy(Some(&args.decision), connected.service_down_time);
+    selection.tell(&mut policy);
+    let (mut plan, scan) = propose(&mut connected, &policy, &selection)?;
+    let refused = refusals(&scan, &selection);
+    let asks = !args.execution.yes && !args.execution.dry_run;
+    if asks {
+        ui.say(format!("{} in {}", super::scan::sentence(&scan.document.summary), terminal(&connected.location)));
+        for finding in scan.document.findings.iter().filter(|finding| !finding.is_actionable()) {
+            let why = finding.refusal.as_deref().or(finding.evidence.first().map(|evidence| evidence.text.as_str())).unwrap_or("");
+            ui.say(terminal(&format!("  left alone: {} {} is {}: {why}", finding.kind.name(), finding.id, finding.verdict)));
+        }
+        if plan.units.len() > 1 {
+            let chosen = prompt::choose(&plan)?;
+            plan.keep(&chosen);
+        }
+    }
+    let max_changes = args.execution.max_changes.or((args.execution.yes && !args.execution.dry_run).then_some(MAX_CHANGES_WITH_YES));
+    let assignment = Assignment { command: "repair", plan, execution: &args.execution, refused, max_changes };
+    carry_out(context, &mut connected, assignment)
+}
+
+/// A scan and the plan that follows from it.
+pub fn propose(connected: &mut Connected, policy: &Policy, selection: &Selection) -> Result<(Plan, Scan)> {
+    let scan = scan(connected.session.as_mut(), &connected.schema, policy, selection)?;
+    let basis = Basis {
+        id: Uuid::new_v4().to_string(),
+        taken_at: scan.document.taken_at.clone(),
+        database: scan.document.database.clone(),
+        columns: scan.situation.columns,
+        policy: policy.clone(),
+        selection: selection.clone(),
+    };
+    let plan = Plan::propose(&scan.document.findings, &scan.images, basis);
+    Ok((plan, scan))
+}
+
+/// What was asked for and may not be done: refused outright, or named and not stuck.
+pub fn refusals(scan: &Scan, selection: &Selection) -> Vec<Refused> {
+    let named = !selection.backups.is_empty();
+    let mut refused: Vec<Refused> = scan
+        .document
+        .findings
+        .iter()
+        .filter(|finding| !finding.is_actionable() && (finding.refusal.is_some() || named))
+        .filter(|finding| !(finding.verdict == crate::domain::Verdict::Inconsistent && finding.refusal.is_none()))
+        .map(|finding| Refused {
+            id: finding.id.clone(),
+            name: finding.name.clone(),
+            reason: finding.refusal.clone().unwrap_or_else(|| {
+                let why = finding.evidence.first().map_or("", |evidence| evidence.text.as_str());
+                format!("{}: {why}", finding.verdict)
+            }),
+        })
+        .collect();
+    for idle in &scan.census.idle {
+        let planned = scan.document.findings.iter().any(|finding| finding.id == idle.id);
+        if !planned {
+            refused.push(Refused {
+                id: idle.id.clone(),
+                name: idle.display_name.clone(),
+                reason: format!("its status is {}, there is nothing to repair", view::shown(&idle.status.clone().into())),
+            });
+        }
+    }
+    refused
+}
+
+/// The backups that were named, with `-` replaced by what standard input lists.
+pub fn named(backups: &[String]) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for name in backups {
+        if name != "-" {
+            names.push(name.clone());
+            continue;
+        }
+        let mut text = String::new();
+        std::io::stdin()
+            .read_to_string(&mut text)
+            .map_err(|error| Error::usage(format!("cannot read ids from standard input: {error}")))?;
+        let before = names.len();
+        names.extend(text.split_whitespace().map(str::to_owned));
+        // An empty list must not turn into "all".
+        if names.len() == before {
+            return Err(Error::usage("standard input lists no ids, so there is nothing to work on"));
+        }
+    }
+    if let Some(empty) = names.iter().position(|name| name.trim().is_empty()) {
+        return Err(Error::usage(format!("backup {} on the command line is empty; give an id or a name", empty + 1)));
+    }
+    Ok(names)
+}

@@ -1,0 +1,66 @@
+//! `scan`
+
+use clap::Args;
+
+use crate::cli::args::{DecisionArgs, SelectionArgs};
+use crate::cli::context::Context;
+use crate::cli::error::{Error, Result};
+use crate::cli::exit::Exit;
+use crate::cli::view;
+use crate::report::safe::terminal;
+use crate::scan::{Summary, scan};
+
+/// Lists what is stuck or inconsistent, with the evidence and the proposed change. Changes nothing.
+#[derive(Debug, Args)]
+pub struct ScanArgs {
+    /// Ids or names of backups; `-` reads ids from standard input [default: all that are stuck or inconsistent]
+    #[arg(value_name = "BACKUP")]
+    pub backups: Vec<String>,
+    /// Which rows.
+    #[command(flatten)]
+    pub selection: SelectionArgs,
+    /// What would be allowed.
+    #[command(flatten)]
+    pub decision: DecisionArgs,
+    /// End with 3 if there are findings
+    #[arg(long)]
+    pub detailed_exitcode: bool,
+}
+
+/// Runs `scan`.
+pub fn run(context: &Context<'_>, args: &ScanArgs) -> Result<Exit> {
+    let backups = super::repair::named(&args.backups)?;
+    let selection = args.selection.selection(&backups).map_err(Error::usage)?;
+    let mut connected = context.connect()?;
+    let mut policy = args.selection.policy(Some(&args.decision), connected.service_down_time);
+    selection.tell(&mut policy);
+    let scan = scan(connected.session.as_mut(), &connected.schema, &policy, &selection)?;
+    let document = &scan.document;
+    context.ui.result(&view::json(document), "findings", &view::findings(&document.findings))?;
+    if context.ui.is_table() {
+        for notice in &document.notices {
+            context.ui.warn(terminal(&notice.text));
+            for command in &notice.follow_up {
+                context.ui.say(format!("  {}", terminal(command)));
+            }
+        }
+        context.ui.say(format!("{} (of {} live backups in {})", sentence(&document.summary), scan.census.live, document.database.identity));
+    }
+    Ok(if args.detailed_exitcode && !document.findings.is_empty() { Exit::Findings } else { Exit::Done })
+}
+
+/// A summary in words.
+pub fn sentence(summary: &Summary) -> String {
+    let parts: Vec<String> = [
+        (summary.stuck, "stuck"),
+        (summary.uncertain, "uncertain"),
+        (summary.busy, "busy"),
+        (summary.recent, "recent"),
+        (summary.inconsistent, "inconsistent"),
+    ]
+    .into_iter()
+    .filter(|(number, _)| *number > 0)
+    .map(|(number, word)| format!("{number} {word}"))
+    .collect();
+    if parts.is_empty() { "Nothing is stuck or inconsistent".to_owned() } else { parts.join(", ") }
+}

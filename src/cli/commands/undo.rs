@@ -1,0 +1,68 @@
+//! `undo`
+
+use clap::Args;
+use uuid::Uuid;
+
+use crate::apply::{Recorded, UndoError, undo_units};
+use crate::audit::load_run;
+use crate::cli::carry_out::{Assignment, ExecutionArgs, carry_out};
+use crate::cli::context::Context;
+use crate::cli::error::{Error, Result};
+use crate::cli::exit::Exit;
+use crate::domain::Selection;
+use crate::plan::{Basis, Plan, Purpose};
+use crate::scan::{Reader, database_info, situation};
+
+/// Puts back what a run changed, where nobody has touched it since. It is a run of its own, recorded and undoable.
+#[derive(Debug, Args)]
+pub struct UndoArgs {
+    /// The run, or the beginning of its id; see `history list`
+    #[arg(value_name = "RUN")]
+    pub run: String,
+    /// How.
+    #[command(flatten)]
+    pub execution: ExecutionArgs,
+}
+
+/// Runs `undo`.
+pub fn run(context: &Context<'_>, args: &UndoArgs) -> Result<Exit> {
+    if !args.execution.yes && !args.execution.dry_run && !context.ui.can_ask() {
+        return Err(Error::usage("nobody can be asked here, so nothing was changed")
+            .hint("give --yes to change without a question, or --dry-run to look"));
+    }
+    let path = context.audit_path()?;
+    let records = load_run(&path, &args.run)?;
+    let recorded = records.units.values().map(|unit| Recorded {
+        intent: &unit.intent,
+        outcome: unit.outcome.as_ref(),
+        settled: unit.settled.as_ref(),
+    });
+    let units = undo_units(&records.run, recorded).map_err(|error| {
+        let exit = match &error {
+            UndoError::Nothing(_) => Exit::Stale,
+            UndoError::Open { .. } => Exit::Unknown,
+        };
+        Error::new(exit, error)
+    })?;
+    let mut connected = context.connect()?;
+    let here = database_info(connected.session.as_ref(), &connected.schema);
+    if here.identity != records.begin.database.identity {
+        return Err(Error::new(
+            Exit::Stale,
+            format!("run {} changed {}, but this is {}; nothing was changed", records.run, records.begin.database.identity, here.identity),
+        ));
+    }
+    let now = situation(&mut Reader { session: connected.session.as_mut(), schema: &connected.schema })?;
+    let basis = Basis {
+        id: Uuid::new_v4().to_string(),
+        taken_at: crate::domain::time::rfc3339(now.now),
+        database: here,
+        columns: connected.schema.columns,
+        policy: records.begin.policy.clone(),
+        selection: Selection::default(),
+    };
+    let plan = Plan::of_units(Purpose::Undo, Some(records.run.clone()), basis, units);
+    let assignment =
+        Assignment { command: "undo", plan, execution: &args.execution, refused: Vec::new(), max_changes: args.execution.max_changes };
+    carry_out(context, &mut connected, assignment)
+}

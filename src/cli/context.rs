@@ -1,0 +1,109 @@
+//! What every command needs: the user interface, the settings, a session on the right database.
+
+use std::path::PathBuf;
+
+use super::args::Global;
+use super::error::{Error, Result};
+use super::exit::Exit;
+use super::ui::Ui;
+use crate::config::{DatabaseFlags, DatabaseSettings, Environment, Resolved, Target};
+use crate::db::schema::Schema;
+use crate::db::{DbError, DbErrorKind, Session, SessionSettings};
+use secrecy::SecretString;
+
+/// What every command needs.
+#[derive(Debug, Clone, Copy)]
+pub struct Context<'a> {
+    /// What prints.
+    pub ui: &'a Ui,
+    /// The options that all commands share.
+    pub global: &'a Global,
+    /// The environment, as far as the configuration depends on it.
+    pub environment: &'a Environment,
+}
+
+/// A session with what is known about its database.
+pub struct Connected {
+    /// The session.
+    pub session: Box<dyn Session>,
+    /// What the database has.
+    pub schema: Schema,
+    /// Where it is, without the password.
+    pub location: String,
+    /// Cinder's `service_down_time`, in seconds.
+    pub service_down_time: i64,
+    settings: DatabaseSettings,
+    limits: SessionSettings,
+}
+
+impl Connected {
+    /// Opens another session on the same database.
+    pub fn again(&self) -> std::result::Result<Box<dyn Session>, DbError> {
+        crate::db::open(&self.settings.target, &self.limits)
+    }
+
+    /// A closure that does so, and borrows nothing of the session.
+    pub fn opener(&self) -> impl Fn() -> std::result::Result<Box<dyn Session>, DbError> + use<> {
+        let (target, limits) = (self.settings.target.clone(), self.limits.clone());
+        move || crate::db::open(&target, &limits)
+    }
+}
+
+impl Context<'_> {
+    /// Finds the database, connects, and looks what it has.
+    pub fn connect(&self) -> Result<Connected> {
+        let resolved = self.resolve()?;
+        let mut settings = resolved.database;
+        for warning in resolved.warnings.iter().chain(&settings.warnings) {
+            self.ui.warn(warning);
+        }
+        let location = settings.describe();
+        let args = &self.global.database;
+        let limits = SessionSettings {
+            connect_timeout: args.connect_timeout,
+            statement_timeout: args.statement_timeout,
+            lock_timeout: args.lock_timeout,
+            settle_reads: true,
+            insecure_auth: args.insecure_auth,
+        };
+        self.ui.detail(format!("database: {location} (from {})", settings.origin));
+        let mut session = match crate::db::open(&settings.target, &limits) {
+            // A server that wants a password which nobody has given: ask, if there is somebody to ask.
+            Err(error) if error.kind == DbErrorKind::Authentication && self.ui.can_ask() => match &mut settings.target {
+                Target::Server(server) if server.password.is_none() => {
+                    server.password = Some(super::prompt::password(&format!("Password for {location}"))?);
+                    crate::db::open(&settings.target, &limits)?
+                }
+                _ => return Err(error.into()),
+            },
+            other => other?,
+        };
+        let schema = crate::db::schema::probe(session.as_mut())?;
+        let service_down_time = i64::try_from(resolved.service.service_down_time.value).unwrap_or(60);
+        Ok(Connected { session, schema, location, service_down_time, settings, limits })
+    }
+
+    fn resolve(&self) -> Result<Resolved> {
+        let args = &self.global.database;
+        let flags = DatabaseFlags {
+            database_url: args.database_url.clone().map(SecretString::from),
+            password_file: args.password_file.clone(),
+            config_files: args.config_file.clone(),
+            config_dirs: args.config_dir.clone(),
+            tls_mode: args.tls_mode,
+            tls_ca: args.tls_ca.clone(),
+            tls_cert: args.tls_cert.clone(),
+            tls_key: args.tls_key.clone(),
+        };
+        crate::config::resolve(&flags, self.environment).map_err(|error| Error { exit: Exit::Usage, error: error.into(), hint: None })
+    }
+
+    /// Where the audit log is.
+    pub fn audit_path(&self) -> Result<PathBuf> {
+        if let Some(path) = &self.global.record.audit_log {
+            return Ok(path.clone());
+        }
+        let uid = rustix::process::geteuid().as_raw();
+        crate::audit::default_path(uid, |name| std::env::var_os(name)).map_err(Error::from)
+    }
+}

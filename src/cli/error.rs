@@ -1,0 +1,96 @@
+//! The one error type at the edge: what went wrong, how the program ends, and what to do.
+
+use crate::audit::AuditError;
+use crate::db::{DbError, DbErrorKind};
+use crate::plan::PlanError;
+use crate::report::grid::ReportError;
+use crate::scan::ScanError;
+
+use super::exit::Exit;
+
+/// An error that ends the program.
+#[derive(Debug)]
+pub struct Error {
+    /// The exit code.
+    pub exit: Exit,
+    /// What went wrong, with its causes.
+    pub error: anyhow::Error,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+/// The result of a command: how the program ends.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// An error that ends with `exit`.
+    pub fn new(exit: Exit, message: impl std::fmt::Display) -> Self {
+        Self { exit, error: anyhow::anyhow!("{message}"), hint: None }
+    }
+
+    /// An error of usage or configuration.
+    pub fn usage(message: impl std::fmt::Display) -> Self {
+        Self::new(Exit::Usage, message)
+    }
+
+    /// The same, with what to do.
+    #[must_use]
+    pub fn hint(self, hint: impl Into<String>) -> Self {
+        Self { hint: Some(hint.into()), ..self }
+    }
+}
+
+impl From<DbError> for Error {
+    fn from(error: DbError) -> Self {
+        let hint = match error.kind {
+            DbErrorKind::Privilege => Some("the folder sql/grants holds the least privileges that scan and repair need"),
+            DbErrorKind::NotPrimary => Some("connect to the primary (the writer behind the proxy), not to a replica"),
+            DbErrorKind::LockTimeout => Some("something else holds the rows; wait for it, or raise --lock-timeout"),
+            DbErrorKind::SessionState => Some("a proxy may have dropped it; connect to the server itself"),
+            _ => None,
+        };
+        Self { exit: error.kind.into(), hint: hint.map(str::to_owned), error: error.into() }
+    }
+}
+
+impl From<ScanError> for Error {
+    fn from(error: ScanError) -> Self {
+        match error {
+            ScanError::Db(error) => error.into(),
+            ScanError::Selection(message) => Self::usage(message),
+        }
+    }
+}
+
+impl From<PlanError> for Error {
+    fn from(error: PlanError) -> Self {
+        let exit = match error {
+            PlanError::NotAPlan(_) | PlanError::Newer(_) => Exit::Usage,
+            PlanError::Edited => Exit::Stale,
+        };
+        Self { exit, error: error.into(), hint: None }
+    }
+}
+
+impl From<AuditError> for Error {
+    fn from(error: AuditError) -> Self {
+        let exit = match error {
+            AuditError::NoSuchRun { .. } | AuditError::AmbiguousRun { .. } => Exit::Usage,
+            _ => Exit::Unexpected,
+        };
+        Self { exit, error: error.into(), hint: None }
+    }
+}
+
+impl From<ReportError> for Error {
+    fn from(error: ReportError) -> Self {
+        let exit = if matches!(error, ReportError::Io(_)) { Exit::Unexpected } else { Exit::Usage };
+        Self { exit, error: error.into(), hint: None }
+    }
+}
+
+impl From<std::io::Error> for Error {
+    fn from(error: std::io::Error) -> Self {
+        Self { exit: Exit::Unexpected, error: error.into(), hint: None }
+    }
+}

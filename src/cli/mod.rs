@@ -1,0 +1,65 @@
+//! The command line: arguments, prompts, what is printed, exit codes. Sees everything; nothing sees it.
+
+pub mod args;
+mod carry_out;
+pub mod commands;
+mod context;
+mod error;
+mod exit;
+mod prompt;
+mod reports;
+mod signal;
+mod ui;
+mod view;
+mod who;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+pub use error::{Error, Result};
+pub use exit::Exit;
+
+use args::{Cli, Command};
+use context::Context;
+use ui::Ui;
+
+use crate::config::Environment;
+
+/// Runs the program on the process's own arguments.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // clap writes help and version to standard output and usage errors to standard error; 2 is our code too.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { Exit::Usage } else { Exit::Done }.code());
+        }
+    };
+    let ui = Ui::new(&cli.global.output);
+    let environment = Environment::new(std::env::vars_os());
+    let context = Context { ui: &ui, global: &cli.global, environment: &environment };
+    ExitCode::from(perform(&context, &cli.command).code())
+}
+
+/// Runs a command and says what went wrong, if something did.
+fn perform(context: &Context<'_>, command: &Command) -> Exit {
+    dispatch(context, command).unwrap_or_else(|error| {
+        context.ui.error(&format!("{:#}", error.error), error.hint.as_deref());
+        error.exit
+    })
+}
+
+fn dispatch(context: &Context<'_>, command: &Command) -> Result<Exit> {
+    match command {
+        Command::Scan(args) => commands::scan::run(context, args),
+        Command::Plan(args) => commands::plan::run(context, args),
+        Command::Apply(args) => commands::apply::run(context, args),
+        Command::Repair(args) => commands::repair::run(context, args),
+        Command::Undo(args) => commands::undo::run(context, args),
+        Command::History(args) => commands::history::run(context, args),
+        Command::Demo(args) => commands::demo::run(context, args),
+        Command::Completions(args) => commands::completions::completions(context, args),
+        Command::Man(args) => commands::completions::man(context, args),
+    }
+}

@@ -1,0 +1,165 @@
+//! What each result looks like as rows; one function a result, no logic.
+
+use serde::Serialize;
+use serde_json::{Value as Json, json};
+
+use crate::domain::time::human;
+use crate::domain::{Change, DatabaseInfo, Evidence, Finding, Tally, UnitResult, Value};
+use crate::plan::Plan;
+use crate::report::grid::{Cell, Grid};
+
+/// A finding's rows.
+pub fn findings(findings: &[Finding]) -> Grid {
+    let rows = findings
+        .iter()
+        .map(|finding| {
+            let proposed = finding.proposal.as_ref().map_or_else(
+                || if finding.refusal.is_some() { "refused".to_owned() } else { String::new() },
+                |proposal| changes(&proposal.changes),
+            );
+            vec![
+                finding.kind.name().into(),
+                finding.id.as_str().into(),
+                optional(finding.name.as_deref()),
+                optional(finding.status.as_deref()),
+                optional(finding.host.as_deref()),
+                finding.age_seconds.map_or(Cell::Null, |age| human(age).into()),
+                finding.verdict.name().into(),
+                proposed.into(),
+                why(&finding.evidence, finding.refusal.as_deref()).into(),
+            ]
+        })
+        .collect();
+    Grid { columns: vec!["Kind", "ID", "Name", "Status", "Host", "Age", "Verdict", "Proposed", "Evidence"], rows }
+}
+
+/// The units of a plan as rows.
+pub fn units(plan: &Plan) -> Grid {
+    let rows = plan
+        .units
+        .iter()
+        .map(|unit| {
+            vec![
+                Cell::Integer(i64::try_from(unit.number).unwrap_or(i64::MAX)),
+                unit.kind.name().into(),
+                unit.id.as_str().into(),
+                optional(unit.name.as_deref()),
+                optional(unit.status.as_deref()),
+                changes(&unit.changes).into(),
+                why(&unit.evidence, None).into(),
+            ]
+        })
+        .collect();
+    Grid { columns: vec!["Unit", "Kind", "ID", "Name", "Status", "Changes", "Evidence"], rows }
+}
+
+/// The results of a run as rows.
+pub fn results(results: &[UnitResult]) -> Grid {
+    let rows = results
+        .iter()
+        .map(|result| {
+            let mut reason = result.reason.clone().unwrap_or_default();
+            for moved in &result.moved {
+                reason.push_str(&format!(
+                    "; {}.{} of {}: planned {}, found {}",
+                    moved.table,
+                    moved.column,
+                    moved.id,
+                    shown(&moved.planned),
+                    shown(&moved.found)
+                ));
+            }
+            vec![
+                Cell::Integer(i64::try_from(result.unit).unwrap_or(i64::MAX)),
+                result.kind.name().into(),
+                result.id.as_str().into(),
+                optional(result.name.as_deref()),
+                result.outcome.name().into(),
+                changes(&result.changes).into(),
+                reason.into(),
+            ]
+        })
+        .collect();
+    Grid { columns: vec!["Unit", "Kind", "ID", "Name", "Outcome", "Changes", "Reason"], rows }
+}
+
+/// The document of `apply`, `repair` and `undo`.
+#[derive(Debug, Serialize)]
+pub struct RunDocument<'a> {
+    /// `cinder-backup-repair/apply`, `/repair` or `/undo`.
+    pub schema: String,
+    /// Always 1.
+    pub schema_version: u32,
+    /// The run's id; none for a dry run, which leaves no record.
+    pub run: Option<&'a str>,
+    /// Whether nothing was written on purpose.
+    pub dry_run: bool,
+    /// The plan's id.
+    pub plan: &'a str,
+    /// The database.
+    pub database: &'a DatabaseInfo,
+    /// One entry a unit.
+    pub units: &'a [UnitResult],
+    /// What was asked for by name and refused before there was a plan.
+    pub refused: &'a [Refused],
+    /// How many units ended how.
+    pub summary: Tally,
+    /// Why the run ended early, if it did.
+    pub interrupted: Option<&'a str>,
+    /// Commands for later.
+    pub follow_up: &'a [String],
+}
+
+/// A row that was asked for and that nothing may be done to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Refused {
+    /// Its id.
+    pub id: String,
+    /// Its name; hostile text.
+    pub name: Option<String>,
+    /// Why.
+    pub reason: String,
+}
+
+/// Any document as JSON.
+pub fn json(document: &impl Serialize) -> Json {
+    serde_json::to_value(document).unwrap_or_else(|error| json!({ "error": error.to_string() }))
+}
+
+/// Changes in one line: `status creating -> error; volume 9f…: status backing-up -> available`.
+pub fn changes(changes: &[Change]) -> String {
+    let mut rows: Vec<String> = Vec::new();
+    let main = changes.first().map(|change| (change.table, change.id.as_str()));
+    for change in changes {
+        // fail_reason goes with every error; that it is set need not be said in a line.
+        if change.column == "fail_reason" {
+            continue;
+        }
+        let step = format!("{} {} -> {}", change.column, shown(&change.from), shown(&change.to));
+        if Some((change.table, change.id.as_str())) == main {
+            rows.push(step);
+        } else {
+            rows.push(format!("{} {}: {step}", change.table.name().trim_end_matches('s'), change.id));
+        }
+    }
+    rows.join("; ")
+}
+
+/// A value in words.
+pub fn shown(value: &Value) -> String {
+    match value {
+        Value::Null => "NULL".to_owned(),
+        Value::Integer(number) => number.to_string(),
+        Value::Text(text) => text.clone(),
+    }
+}
+
+fn why(evidence: &[Evidence], refusal: Option<&str>) -> String {
+    let texts: Vec<&str> = refusal.into_iter().chain(evidence.iter().map(|evidence| evidence.text.as_str())).collect();
+    texts.join("; ")
+}
+
+/// A cell that may be empty.
+pub fn optional(text: Option<&str>) -> Cell {
+    text.map_or(Cell::Null, Into::into)
+}

@@ -1,0 +1,297 @@
+//! MySQL and MariaDB URLs: what their options mean to the drivers that Cinder uses with them.
+//!
+//! `mysql+pymysql` is what nearly everyone has. Through SQLAlchemy it verifies the certificate *and* the host name once
+//! `ssl_ca` is given, and without any option takes TLS if the server offers it. Where drivers differ, the stricter
+//! reading is taken: it fails loudly and `--tls-mode` overrides it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use secrecy::SecretString;
+
+use super::draft::{Draft, Options, TlsDraft, check_host, login, parse_seconds, require_database};
+use super::mycnf::{Dialect, MyCnf};
+use super::url::Url;
+use super::{ConfigError, Environment, Host, Origin, ServerKind, Setting, TlsMode};
+
+/// Options about how the driver talks, which this program decides for itself.
+const IGNORED: &[&str] = &[
+    "autocommit",
+    "binary_prefix",
+    "charset",
+    "client_flag",
+    "collation",
+    "compress",
+    "local_infile",
+    "max_allowed_packet",
+    "plugin_dir",
+    "program_name",
+    "read_timeout",
+    "use_unicode",
+    "write_timeout",
+];
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Driver {
+    /// PyMySQL and its relatives in pure Python.
+    Pymysql,
+    /// mysqlclient, Oracle's and MariaDB's connectors.
+    Library,
+}
+
+/// Reads a URL of the dialects `mysql` and `mariadb`.
+pub(super) fn read(url: Url, origin: &Origin, env: &Environment) -> Result<Draft, ConfigError> {
+    let driver = match url.driver.as_deref() {
+        Some("pymysql" | "aiomysql" | "asyncmy" | "cymysql") => Driver::Pymysql,
+        _ => Driver::Library,
+    };
+    let mut warnings = url.warnings;
+    let mut options = Options::default();
+    for (name, value) in url.query {
+        let name = match name.as_str() {
+            "passwd" => "password",
+            "db" => "database",
+            other => other,
+        };
+        if options.peek(name).is_some() {
+            return Err(ConfigError::invalid(origin, format!("the URL gives the option {} twice", name.escape_default())));
+        }
+        options.put(name, value, origin);
+    }
+    for (name, value) in [("user", url.user), ("password", url.password), ("host", url.host), ("database", url.database)] {
+        if let Some(value) = value.filter(|value| !value.is_empty()) {
+            options.put(name, value, origin);
+        }
+    }
+    if let Some(port) = url.port {
+        options.put("port", port.to_string(), origin);
+    }
+
+    let file_password = read_default_file(&mut options, driver, env, origin, &mut warnings)?;
+    let connect_timeout = match options.take("connect_timeout").or_else(|| options.take("connection_timeout")) {
+        None => None,
+        Some(setting) => match u64::try_from(parse_seconds("connect_timeout", &setting)?) {
+            Ok(seconds) if seconds > 0 => Some(Duration::from_secs(seconds)),
+            _ => return Err(ConfigError::invalid(&setting.origin, "the option connect_timeout must be at least 1 second")),
+        },
+    };
+    let tls = tls(&mut options, driver, &mut warnings)?;
+    let port = options.take_port("port")?.unwrap_or(ServerKind::Mysql.default_port());
+    let name = options.take("host");
+    let host = match options.take_path("unix_socket").or_else(|| options.take_path("socket")) {
+        Some(socket) => Host::Socket { path: socket.value },
+        None => {
+            let name = name.unwrap_or_else(|| Setting::default_of("localhost".to_owned()));
+            check_host(&name.value, &name.origin)?;
+            if driver == Driver::Library && name.value == "localhost" {
+                warnings.push(format!(
+                    "{origin}: mysqlclient takes localhost for the server's socket, this program for the address; add ?unix_socket=PATH to use the socket"
+                ));
+            }
+            Host::Tcp { name: name.value, port }
+        }
+    };
+    let password = options.take("password").map(|setting| setting.map(SecretString::from));
+    let user = options.take("user").map(|setting| setting.value).or_else(|| login(env));
+    let database = require_database(options.take("database").map(|setting| setting.value), origin)?;
+    refuse_the_rest(options, &mut warnings)?;
+    Ok(Draft {
+        kind: ServerKind::Mysql,
+        host,
+        port,
+        database,
+        user,
+        password,
+        file_password,
+        passfile: None,
+        tls,
+        connect_timeout,
+        options: None,
+        warnings,
+    })
+}
+
+/// Fills in what the URL leaves open from the option file that it names; gives the file's password apart, because it
+/// yields to the environment.
+fn read_default_file(
+    options: &mut Options,
+    driver: Driver,
+    env: &Environment,
+    origin: &Origin,
+    warnings: &mut Vec<String>,
+) -> Result<Option<Setting<SecretString>>, ConfigError> {
+    let group = options.take("read_default_group").map(|setting| setting.value);
+    let file = options.take("read_default_file").or_else(|| options.take("option_files")).map(|setting| setting.value);
+    let path = match (file, &group) {
+        (Some(file), _) => env.expand_home(&file),
+        (None, Some(_)) => env.at("/etc/my.cnf"),
+        (None, None) => return Ok(None),
+    };
+    let dialect = if driver == Driver::Pymysql { Dialect::Python } else { Dialect::Library };
+    let file = MyCnf::load(&path, dialect, env).map_err(|error| match error {
+        ConfigError::Unreadable { path, reason } => {
+            ConfigError::invalid(origin, format!("cannot read the option file {path} that the URL names: {reason}"))
+        }
+        other => other,
+    })?;
+    if file.world_writable() {
+        warnings.push(format!("{}: everybody may write to it; run chmod o-w", path.display()));
+    }
+    let groups: Vec<&str> = match (driver, group.as_deref()) {
+        (Driver::Pymysql, group) => vec![group.unwrap_or("client")],
+        (Driver::Library, group) => ["client", "client-server", "client-mariadb"].into_iter().chain(group).collect(),
+    };
+    let mut copy = |from: &str, to: &str| {
+        if let Some(setting) = file.get(&groups, from)
+            && let Some(value) = &setting.value
+            && !value.is_empty()
+        {
+            options.put(to, value.clone(), &setting.origin);
+        }
+    };
+    for (from, to) in [
+        ("user", "user"),
+        ("host", "host"),
+        ("port", "port"),
+        ("database", "database"),
+        ("socket", "unix_socket"),
+        ("ssl-ca", "ssl_ca"),
+        ("ssl-capath", "ssl_capath"),
+        ("ssl-cert", "ssl_cert"),
+        ("ssl-key", "ssl_key"),
+        ("ssl-crl", "ssl_crl"),
+        ("ssl-crlpath", "ssl_crlpath"),
+    ] {
+        copy(from, to);
+    }
+    if driver == Driver::Library {
+        copy("ssl-mode", "ssl_mode");
+    }
+    // PyMySQL passes over these; to hold to them is stricter, to lift a check by them would not be.
+    for (from, to) in [("ssl-verify-server-cert", "ssl_verify_identity"), ("ssl", "ssl")] {
+        if let Some(on) = file.get_bool(&groups, from)?
+            && (on.value || driver == Driver::Library)
+        {
+            options.put(to, on.value.to_string(), &on.origin);
+        }
+    }
+    if let Some(skip) = file.get_bool(&groups, "skip-ssl")?.filter(|skip| skip.value && driver == Driver::Library) {
+        options.put("ssl_disabled", "true".to_owned(), &skip.origin);
+    }
+    Ok(file.password(&groups))
+}
+
+/// What the options say about encryption.
+fn tls(options: &mut Options, driver: Driver, warnings: &mut Vec<String>) -> Result<TlsDraft, ConfigError> {
+    let ca = options.take_path("ssl_ca");
+    let cert = options.take_path("ssl_cert");
+    let key = options.take_path("ssl_key");
+    let disabled = options.take_bool("ssl_disabled")?;
+    let ssl = options.take_bool("ssl")?;
+    let named = options.take("ssl_mode");
+    let verify_cert = options.take_bool("ssl_verify_cert")?;
+    let verify_identity = options.take_bool("ssl_verify_identity")?;
+    let check_hostname = options.take_bool("ssl_check_hostname")?;
+    let is = |setting: &Option<Setting<bool>>, wanted: bool| setting.as_ref().is_some_and(|setting| setting.value == wanted);
+
+    let at = |setting: &Option<Setting<bool>>, mode: TlsMode| setting.as_ref().map(|on| Setting::new(mode, on.origin.clone()));
+    let mode = if is(&disabled, true) {
+        at(&disabled, TlsMode::Disable)
+    } else if let Some(Setting { value, origin }) = named {
+        let mode = match value.to_ascii_uppercase().as_str() {
+            "DISABLED" => TlsMode::Disable,
+            "PREFERRED" => TlsMode::Prefer,
+            "REQUIRED" => TlsMode::Require,
+            "VERIFY_CA" => TlsMode::VerifyCa,
+            "VERIFY_IDENTITY" => TlsMode::VerifyFull,
+            _ => {
+                return Err(ConfigError::invalid(
+                    &origin,
+                    "ssl_mode must be one of DISABLED, PREFERRED, REQUIRED, VERIFY_CA and VERIFY_IDENTITY",
+                ));
+            }
+        };
+        Some(Setting::new(mode, origin))
+    } else if is(&ssl, false) {
+        at(&ssl, TlsMode::Disable)
+    } else if is(&verify_identity, true) {
+        at(&verify_identity, TlsMode::VerifyFull)
+    } else if is(&verify_cert, true) {
+        at(&verify_cert, if is(&check_hostname, true) { TlsMode::VerifyFull } else { TlsMode::VerifyCa })
+    } else if is(&verify_cert, false) {
+        at(&verify_cert, TlsMode::Require)
+    } else if let Some(ca) = &ca {
+        let name_too =
+            driver == Driver::Pymysql && !is(&check_hostname, false) && !is(&verify_identity, false) || is(&check_hostname, true);
+        Some(Setting::new(if name_too { TlsMode::VerifyFull } else { TlsMode::VerifyCa }, ca.origin.clone()))
+    } else if is(&ssl, true) {
+        at(&ssl, TlsMode::Require)
+    } else if let Some(cert) = cert.as_ref().or(key.as_ref()) {
+        Some(Setting::new(TlsMode::Require, cert.origin.clone()))
+    } else {
+        at(&check_hostname, TlsMode::Require)
+    };
+
+    if let (None, Some(check)) = (&ca, &check_hostname)
+        && check.value
+        && mode.as_ref().is_some_and(|mode| mode.value == TlsMode::Require)
+    {
+        warnings.push(format!(
+            "{}: ssl_check_hostname without ssl_ca checks nothing, as with PyMySQL; use --tls-mode verify-full",
+            check.origin
+        ));
+    }
+    Ok(TlsDraft { mode, ca, cert, key, system_roots: false })
+}
+
+/// Passes over options that cannot matter here, with a warning where they could surprise, and refuses those that would
+/// make the connection less safe than was asked for.
+fn refuse_the_rest(options: Options, warnings: &mut Vec<String>) -> Result<(), ConfigError> {
+    for (name, origin) in options.rest() {
+        let shown = name.escape_default();
+        match name.as_str() {
+            "ssl_cipher" | "tls_ciphersuites" | "tls_versions" | "ssl_sni" => {
+                warnings.push(format!("{origin}: the option {shown} is passed over; TLS 1.2 and 1.3 are used with their safe ciphers"))
+            }
+            "ssl_key_password" => {
+                return Err(ConfigError::invalid(
+                    &origin,
+                    "ssl_key_password is not supported; give a key without a passphrase as --tls-key",
+                ));
+            }
+            "ssl_capath" => {
+                return Err(ConfigError::invalid(&origin, "ssl_capath is not supported; put the certificates into one file for --tls-ca"));
+            }
+            name if name.starts_with("ssl") || name.starts_with("tls") => {
+                return Err(ConfigError::invalid(
+                    &origin,
+                    format!(
+                        "the option {shown} is not known here, and to pass over it could leave the connection less safe than it asks for; give a --database-url without it, with --tls-mode and --tls-ca"
+                    ),
+                ));
+            }
+            name if IGNORED.contains(&name) => {}
+            _ => warnings.push(format!("{origin}: the option {shown} has no meaning here and is passed over")),
+        }
+    }
+    Ok(())
+}
+
+/// The password of `~/.my.cnf`, if that file is for this user.
+pub(super) fn home_password(user: Option<&str>, env: &Environment, warnings: &mut Vec<String>) -> Option<Setting<SecretString>> {
+    let path: PathBuf = env.in_home(".my.cnf").filter(|path| path.is_file())?;
+    let file = match MyCnf::load(&path, Dialect::Library, env) {
+        Ok(file) => file,
+        Err(error) => {
+            warnings.push(format!("no password is taken from ~/.my.cnf: {error}"));
+            return None;
+        }
+    };
+    if file.world_writable() {
+        warnings.push("~/.my.cnf is ignored because everybody may write to it; run chmod 600 ~/.my.cnf".to_owned());
+        return None;
+    }
+    let groups = ["client", "client-server", "client-mariadb"];
+    let theirs = file.get(&groups, "user").and_then(|setting| setting.value.as_deref());
+    if theirs.is_some() && theirs != user { None } else { file.password(&groups) }
+}

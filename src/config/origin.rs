@@ -1,0 +1,86 @@
+//! Where a setting came from, so that every message about it can say so.
+
+use std::fmt;
+use std::path::PathBuf;
+
+/// The place where a value was written.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Origin {
+    /// Nowhere: Cinder's own default, or a client library's.
+    Default,
+    /// A command line option, with its dashes.
+    Flag(&'static str),
+    /// An environment variable.
+    Variable(&'static str),
+    /// A file.
+    File {
+        /// The file, as it is to be shown (`~/.pgpass`, `/etc/cinder/cinder.conf`).
+        path: PathBuf,
+        /// The line, from 1; `None` where the value is the file's whole content.
+        line: Option<usize>,
+        /// The section that it stands in.
+        section: Option<String>,
+        /// The name of the option.
+        key: Option<String>,
+    },
+}
+
+impl Origin {
+    /// A line of a file that has no sections.
+    pub(super) fn line(path: impl Into<PathBuf>, line: usize) -> Self {
+        Self::File { path: path.into(), line: Some(line), section: None, key: None }
+    }
+
+    /// An option in a section of a file.
+    pub(super) fn option(path: impl Into<PathBuf>, line: usize, section: &str, key: &str) -> Self {
+        Self::File { path: path.into(), line: Some(line), section: Some(section.to_owned()), key: Some(key.to_owned()) }
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::Flag(name) | Self::Variable(name) => f.write_str(name),
+            Self::File { path, line, section, key } => {
+                write!(f, "{}", path.display())?;
+                if let Some(line) = line {
+                    write!(f, ":{line}")?;
+                }
+                if let Some(section) = section {
+                    write!(f, " [{section}]")?;
+                }
+                if let Some(key) = key {
+                    write!(f, " {key}")?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+/// A value together with where it came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Setting<T> {
+    /// The value.
+    pub value: T,
+    /// The place where it was written.
+    pub origin: Origin,
+}
+
+impl<T> Setting<T> {
+    /// A value with its origin.
+    pub fn new(value: T, origin: Origin) -> Self {
+        Self { value, origin }
+    }
+
+    /// A value that nothing sets.
+    pub fn default_of(value: T) -> Self {
+        Self { value, origin: Origin::Default }
+    }
+
+    /// The same place, another value.
+    pub fn map<U>(self, change: impl FnOnce(T) -> U) -> Setting<U> {
+        Setting { value: change(self.value), origin: self.origin }
+    }
+}

@@ -1,0 +1,118 @@
+//! PostgreSQL's password file (`~/.pgpass`), by libpq's rules.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use secrecy::SecretString;
+
+use super::environment::read_text;
+use super::{Environment, Host, Origin, Setting};
+
+/// What a line of the file must match.
+pub(super) struct Login<'a> {
+    pub host: &'a Host,
+    pub port: u16,
+    pub database: &'a str,
+    pub user: &'a str,
+}
+
+impl Login<'_> {
+    /// The host as libpq looks it up: a socket in the usual directory is `localhost`.
+    fn host(&self) -> String {
+        match self.host {
+            Host::Tcp { name, .. } => name.clone(),
+            Host::Socket { path } if is_usual_socket_directory(path) => "localhost".to_owned(),
+            Host::Socket { path } => path.to_string_lossy().into_owned(),
+        }
+    }
+}
+
+/// libpq's directory for sockets, as distributions and the sources have it.
+fn is_usual_socket_directory(path: &Path) -> bool {
+    ["/var/run/postgresql", "/run/postgresql", "/tmp"].iter().any(|usual| path == Path::new(usual))
+}
+
+/// Finds the password for a login: in the file that the URL names, else `PGPASSFILE`, else `~/.pgpass`.
+pub(super) fn find(
+    login: &Login<'_>,
+    named: Option<&Setting<PathBuf>>,
+    env: &Environment,
+    warnings: &mut Vec<String>,
+) -> Option<Setting<SecretString>> {
+    let (path, asked_for) = match named {
+        Some(setting) => (setting.value.clone(), true),
+        None => match env.path_var("PGPASSFILE") {
+            Some(path) => (path, true),
+            None => (env.in_home(".pgpass")?, false),
+        },
+    };
+    let shown = env.shown(&path);
+    let Ok(metadata) = fs::metadata(&path) else {
+        if asked_for {
+            warnings.push(format!("the password file {} is not there", shown.display()));
+        }
+        return None;
+    };
+    if !metadata.is_file() {
+        warnings.push(format!("the password file {} is ignored because it is no plain file", shown.display()));
+        return None;
+    }
+    if metadata.permissions().mode() & 0o077 != 0 {
+        warnings.push(format!(
+            "the password file {0} is ignored because others may read it, as libpq does; run chmod 600 {0}",
+            shown.display()
+        ));
+        return None;
+    }
+    match read_text(&path) {
+        Ok(text) => search(&text, login).map(|(line, password)| Setting::new(password, Origin::line(shown, line))),
+        Err(error) => {
+            warnings.push(format!("the password file is ignored: {error}"));
+            None
+        }
+    }
+}
+
+/// The first line that matches, and its password.
+fn search(text: &str, login: &Login<'_>) -> Option<(usize, SecretString)> {
+    let port = login.port.to_string();
+    let host = login.host();
+    for (index, line) in text.lines().enumerate() {
+        if line.starts_with('#') {
+            continue;
+        }
+        let mut rest = Some(line);
+        for wanted in [host.as_str(), port.as_str(), login.database, login.user] {
+            rest = rest.and_then(|rest| {
+                let (field, after) = take_field(rest);
+                // A wildcard is a bare star; an escaped one is the character.
+                let matches = rest.starts_with("*:") || field == wanted;
+                if matches { after } else { None }
+            });
+        }
+        if let Some(rest) = rest {
+            let (password, _) = take_field(rest);
+            return (!password.is_empty()).then(|| (index + 1, SecretString::from(password)));
+        }
+    }
+    None
+}
+
+/// The field up to the next colon, without its backslashes, and what follows the colon.
+fn take_field(text: &str) -> (String, Option<&str>) {
+    let mut field = String::new();
+    let mut chars = text.char_indices();
+    while let Some((at, c)) = chars.next() {
+        match c {
+            ':' => return (field, text.get(at + 1..)),
+            '\\' => field.push(chars.next().map_or('\\', |(_, escaped)| escaped)),
+            _ => field.push(c),
+        }
+    }
+    (field, None)
+}
+
+#[cfg(test)]
+#[path = "pgpass_tests.rs"]
+mod tests;

@@ -1,0 +1,236 @@
+//! PostgreSQL URLs: what their options mean to libpq, which psycopg2 and psycopg hand them to.
+//!
+//! Only the configuration says which database it is: `PGHOST`, `PGDATABASE` and their like are not looked at, because a
+//! DBA's shell may well name another one. `PGSSLMODE` and the other variables about TLS are, as libpq does.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use percent_encoding::percent_decode_str;
+use secrecy::SecretString;
+
+use super::draft::{Draft, Options, TlsDraft, check_host, login, parse_bool, parse_seconds, require_database};
+use super::pgservice;
+use super::url::Url;
+use super::{ConfigError, Environment, Host, Origin, ServerKind, Setting, TlsMode};
+
+/// libpq's variables about TLS and the options that they stand for.
+const VARIABLES: &[(&str, &str)] = &[
+    ("PGSSLMODE", "sslmode"),
+    ("PGSSLROOTCERT", "sslrootcert"),
+    ("PGSSLCERT", "sslcert"),
+    ("PGSSLKEY", "sslkey"),
+    ("PGSSLCRL", "sslcrl"),
+    ("PGSSLCRLDIR", "sslcrldir"),
+];
+
+/// Options about how the driver talks, which this program decides for itself.
+const IGNORED: &[&str] = &[
+    "application_name",
+    "async_fallback",
+    "client_encoding",
+    "fallback_application_name",
+    "keepalives",
+    "keepalives_count",
+    "keepalives_idle",
+    "keepalives_interval",
+    "load_balance_hosts",
+    "prepared_statement_cache_size",
+    "sslcompression",
+    "sslsni",
+    "tcp_user_timeout",
+];
+
+/// Options that ask for a protection that this program does not have, with the values that ask for none.
+const PROTECTIONS: &[(&str, &[&str])] = &[
+    ("channel_binding", &["disable", "prefer"]),
+    ("gssencmode", &["disable", "prefer"]),
+    ("requirepeer", &[]),
+    ("require_auth", &[]),
+    ("sslcertmode", &["allow"]),
+    ("sslcrl", &[]),
+    ("sslcrldir", &[]),
+    ("sslnegotiation", &["postgres"]),
+    ("sslpassword", &[]),
+    ("ssl_max_protocol_version", &["TLSv1.3"]),
+    ("ssl_min_protocol_version", &["TLSv1", "TLSv1.1", "TLSv1.2"]),
+];
+
+/// Reads a URL of the dialect `postgresql`.
+pub(super) fn read(url: Url, origin: &Origin, env: &Environment) -> Result<Draft, ConfigError> {
+    let mut warnings = url.warnings;
+    let mut options = Options::default();
+    for (name, value) in url.query {
+        let name = if name == "database" { "dbname" } else { name.as_str() };
+        if options.peek(name).is_some() {
+            let hint = if name == "host" { "; a repair talks to one server, so name the primary with --database-url" } else { "" };
+            return Err(ConfigError::invalid(origin, format!("the URL gives the option {} twice{hint}", name.escape_default())));
+        }
+        options.put(name, value, origin);
+    }
+    let host = url.host.map(|host| {
+        // libpq's way to put a socket's directory into the host; SQLAlchemy leaves the escapes alone.
+        if host.to_ascii_uppercase().starts_with("%2F") { percent_decode_str(&host).decode_utf8_lossy().into_owned() } else { host }
+    });
+    for (name, value) in [("user", url.user), ("password", url.password), ("host", host), ("dbname", url.database)] {
+        if let Some(value) = value.filter(|value| !value.is_empty()) {
+            options.put(name, value, origin);
+        }
+    }
+    if let Some(port) = url.port {
+        options.put("port", port.to_string(), origin);
+    }
+    if let Some(service) = options.take("service") {
+        for (name, setting) in pgservice::find(&service, env)? {
+            options.put(&name, setting.value, &setting.origin);
+        }
+    }
+    for (variable, name) in VARIABLES {
+        if let Some(value) = env.var(variable) {
+            options.put(name, value.to_owned(), &Origin::Variable(variable));
+        }
+    }
+
+    let tls = tls(&mut options, env)?;
+    let port = options.take_port("port")?.unwrap_or(ServerKind::Postgresql.default_port());
+    let host = host_of(&mut options, port, env)?;
+    let connect_timeout = match options.take("connect_timeout") {
+        None => None,
+        // libpq: zero and less is no limit, and one second is taken for two.
+        Some(setting) => u64::try_from(parse_seconds("connect_timeout", &setting)?)
+            .ok()
+            .filter(|seconds| *seconds > 0)
+            .map(|seconds| Duration::from_secs(seconds.max(2))),
+    };
+    if let Some(attrs) = options.take("target_session_attrs")
+        && !matches!(attrs.value.as_str(), "any" | "read-write" | "primary")
+    {
+        warnings.push(format!(
+            "{}: target_session_attrs is passed over; whether the server takes writes is checked after connecting",
+            attrs.origin
+        ));
+    }
+    let password = options.take("password").map(|setting| setting.map(SecretString::from));
+    let passfile = options.take_path("passfile");
+    let user = options.take("user").map(|setting| setting.value).or_else(|| login(env));
+    let database = require_database(options.take("dbname").map(|setting| setting.value), origin)?;
+    let startup = options.take("options").map(|setting| setting.value);
+    refuse_the_rest(options, &mut warnings)?;
+    Ok(Draft {
+        kind: ServerKind::Postgresql,
+        host,
+        port,
+        database,
+        user,
+        password,
+        file_password: None,
+        passfile,
+        tls,
+        connect_timeout,
+        options: startup,
+        warnings,
+    })
+}
+
+/// Where the server listens: a host that begins with a slash, or none at all, is a socket.
+fn host_of(options: &mut Options, port: u16, env: &Environment) -> Result<Host, ConfigError> {
+    let host = options.take("host");
+    if let Some(address) = options.take("hostaddr") {
+        if host.is_some() {
+            return Err(ConfigError::invalid(&address.origin, "host and hostaddr together are not supported; give one of them"));
+        }
+        check_host(&address.value, &address.origin)?;
+        return Ok(Host::Tcp { name: address.value, port });
+    }
+    match host {
+        Some(Setting { value, .. }) if value.starts_with('/') && !value.contains(',') => Ok(Host::Socket { path: PathBuf::from(value) }),
+        Some(Setting { value, origin }) => {
+            check_host(&value, &origin)?;
+            Ok(Host::Tcp { name: value, port })
+        }
+        None => {
+            let socket = format!(".s.PGSQL.{port}");
+            let usual = env.at("/var/run/postgresql");
+            let there = [usual.clone(), env.at("/tmp")].into_iter().find(|directory| directory.join(&socket).exists());
+            Ok(Host::Socket { path: there.unwrap_or(usual) })
+        }
+    }
+}
+
+/// What the options say about encryption; what follows from the files in `~/.postgresql` is added when it is decided.
+fn tls(options: &mut Options, env: &Environment) -> Result<TlsDraft, ConfigError> {
+    // asyncpg's name for it.
+    let named = options.take("ssl");
+    let mut mode = match options.take("sslmode").or(named) {
+        None => None,
+        Some(Setting { value, origin }) => {
+            let mode = match (value.as_str(), parse_bool(&value)) {
+                ("disable", _) | (_, Some(false)) => TlsMode::Disable,
+                // `allow` would try without encryption first; to offer it first is never less safe.
+                ("allow" | "prefer", _) => TlsMode::Prefer,
+                ("require", _) => TlsMode::Require,
+                ("verify-ca", _) => TlsMode::VerifyCa,
+                ("verify-full", _) | (_, Some(true)) => TlsMode::VerifyFull,
+                _ => {
+                    return Err(ConfigError::invalid(
+                        &origin,
+                        "sslmode must be one of disable, allow, prefer, require, verify-ca and verify-full",
+                    ));
+                }
+            };
+            Some(Setting::new(mode, origin))
+        }
+    };
+    let mut ca = options.take_path("sslrootcert");
+    let mut system_roots = false;
+    if let Some(root) = ca.take_if(|ca| ca.value.as_os_str() == "system") {
+        system_roots = true;
+        match &mode {
+            None => mode = Some(Setting::new(TlsMode::VerifyFull, root.origin)),
+            Some(mode) if mode.value == TlsMode::VerifyFull => {}
+            Some(mode) => {
+                return Err(ConfigError::invalid(
+                    &mode.origin,
+                    "with sslrootcert=system the sslmode has to be verify-full: anybody can have a certificate of a public authority",
+                ));
+            }
+        }
+    }
+    let cert = options.take_path("sslcert").or_else(|| own_file(env, "postgresql.crt"));
+    let key = options.take_path("sslkey").or_else(|| cert.as_ref().and_then(|_| own_file(env, "postgresql.key")));
+    Ok(TlsDraft { mode, ca, cert, key, system_roots })
+}
+
+/// One of libpq's files in the home directory, if it is there.
+pub(super) fn own_file(env: &Environment, name: &str) -> Option<Setting<PathBuf>> {
+    let path = env.in_home(".postgresql")?.join(name);
+    let shown = env.shown(&path);
+    path.is_file().then(|| Setting::new(path, Origin::File { path: shown, line: None, section: None, key: None }))
+}
+
+/// Passes over options that cannot matter here, with a warning where they could surprise, and refuses those that would
+/// make the connection less safe than was asked for.
+fn refuse_the_rest(mut options: Options, warnings: &mut Vec<String>) -> Result<(), ConfigError> {
+    for (name, harmless) in PROTECTIONS {
+        if let Some(Setting { value, origin }) = options.take(name)
+            && !harmless.contains(&value.as_str())
+        {
+            return Err(ConfigError::invalid(&origin, format!("the option {name} is not supported; leave it out in a --database-url")));
+        }
+    }
+    for (name, origin) in options.rest() {
+        let shown = name.escape_default();
+        if name.starts_with("ssl") || name.starts_with("tls") {
+            return Err(ConfigError::invalid(
+                &origin,
+                format!(
+                    "the option {shown} is not known here, and to pass over it could leave the connection less safe than it asks for; give a --database-url without it, with --tls-mode and --tls-ca"
+                ),
+            ));
+        }
+        if !IGNORED.contains(&name.as_str()) {
+            warnings.push(format!("{origin}: the option {shown} has no meaning here and is passed over"));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,203 @@
+//! Tests of [`super`]: what a server would read out of a literal, by a reader for each engine and by SQLite itself.
+
+use super::*;
+use crate::db::statements;
+use proptest::prelude::*;
+use rusqlite::Connection;
+
+const ENGINES: [Engine; 4] = [Engine::Sqlite, Engine::Mysql, Engine::Mariadb, Engine::Postgresql];
+
+fn one(value: impl Into<Value>) -> Param {
+    Param::One(value.into())
+}
+
+fn ids(ids: &[&str]) -> Param {
+    Param::Ids(ids.iter().map(|id| (*id).to_owned()).collect())
+}
+
+fn text(text: &str, engine: Engine) -> String {
+    literal(&Value::from(text), engine).unwrap()
+}
+
+#[test]
+fn plain_values() {
+    for engine in ENGINES {
+        assert_eq!(literal(&Value::Null, engine).unwrap(), "NULL");
+        assert_eq!(literal(&Value::Integer(-5), engine).unwrap(), "-5");
+        assert_eq!(text("it's", engine), "'it''s'");
+        assert_eq!(text("", engine), "''");
+    }
+}
+
+#[test]
+fn what_a_setting_or_a_client_could_read_otherwise_is_encoded() {
+    assert_eq!(text("a\\", Engine::Sqlite), r"'a\'");
+    assert_eq!(text("a\\'", Engine::Mysql), "_utf8mb4 x'615C27'");
+    assert_eq!(text("a\\'\u{1f642}", Engine::Postgresql), r"E'a\\''\U0001F642'");
+    assert_eq!(text("a\n.shell rm", Engine::Sqlite), "CAST(x'610A2E7368656C6C20726D' AS TEXT)");
+    assert_eq!(text("a\n\\!", Engine::Postgresql), r"E'a\u000A\\!'");
+    assert_eq!(text("é", Engine::Sqlite), "'é'");
+    assert_eq!(text("é", Engine::Mariadb), "_utf8mb4 x'C3A9'");
+    assert_eq!(text("é", Engine::Postgresql), r"E'\u00E9'");
+    assert_eq!(text("\u{202e}", Engine::Sqlite), "CAST(x'E280AE' AS TEXT)");
+    assert_eq!(text("\0", Engine::Mysql), "_utf8mb4 x'00'");
+    assert_eq!(literal(&Value::from("a\0"), Engine::Postgresql), Err(LiteralError::Nul));
+}
+
+#[test]
+fn placeholders_are_told_from_everything_else() {
+    let sqlite = inline(
+        "-- what?1\nSELECT '?1', \"?2\", `?1`, [?1], ?2, ?1 /* ?1 */ FROM t WHERE a='it''s ?1'",
+        Engine::Sqlite,
+        &[one(1), one("x")],
+        false,
+    );
+    assert_eq!(sqlite.unwrap(), "-- what?1\nSELECT '?1', \"?2\", `?1`, [?1], 'x', 1 /* ?1 */ FROM t WHERE a='it''s ?1'");
+
+    let mysql = inline("# ?\nSELECT '\\'?', \"?\", `?`, 5--?, ? -- ?\n/* ' */ + ?", Engine::Mysql, &[one(1), one(2), one(3)], false);
+    assert_eq!(mysql.unwrap(), "# ?\nSELECT '\\'?', \"?\", `?`, 5--1, 2 -- ?\n/* ' */ + 3");
+
+    let postgres = inline(
+        "SELECT '$1', \"$1\", E'\\'$1', $a$ $1 $a$, $$ $1 $$, a$1, $2, $1 /* /* $1 */ $1 */, b ? 'c' --$1",
+        Engine::Postgresql,
+        &[one(1), one("x")],
+        false,
+    );
+    let expected = "SELECT '$1', \"$1\", E'\\'$1', $a$ $1 $a$, $$ $1 $$, a$1, 'x', 1 /* /* $1 */ $1 */, b ? 'c' --$1";
+    assert_eq!(postgres.unwrap(), expected);
+}
+
+#[test]
+fn a_value_is_never_looked_into() {
+    assert_eq!(inline("?1 ?2", Engine::Sqlite, &[one("?2 --"), one("$1")], true).unwrap(), "'?2 --' '$1'");
+    assert_eq!(inline("a -?", Engine::Mysql, &[one(-1)], true).unwrap(), "a - -1");
+    assert_eq!(inline("$1$2", Engine::Postgresql, &[one("$2"), one(10)], true).unwrap(), "'$2'10");
+    let eleven: Vec<Param> = (1..=11_i64).map(one).collect();
+    assert_eq!(inline("$11,$1,$2,$3,$4,$5,$6,$7,$8,$9,$10", Engine::Postgresql, &eleven, true).unwrap(), "11,1,2,3,4,5,6,7,8,9,10");
+}
+
+#[test]
+fn compact_has_no_comments_and_single_spaces() {
+    let text = "-- why: it's so\nUPDATE t\n   SET a = ?1  -- new\n WHERE b = 'two  spaces'\n /* and */ AND c = ?2;\n";
+    assert_eq!(
+        inline(text, Engine::Sqlite, &[one("-- x\n"), one(2)], true).unwrap(),
+        "UPDATE t SET a = CAST(x'2D2D20780A' AS TEXT) WHERE b = 'two  spaces' AND c = 2;"
+    );
+}
+
+#[test]
+fn lists_of_ids_fit_every_engine() {
+    let list = [ids(&["b", "a", "b"])];
+    let of = |engine| inline(statements::VOLUMES_BY_IDS_JUNO.text(engine), engine, &list, true).unwrap();
+    assert!(of(Engine::Sqlite).contains(r#"IN (SELECT value FROM json_each('["b","a","b"]'))"#), "{}", of(Engine::Sqlite));
+    assert!(of(Engine::Mysql).contains("IN ( 'b', 'a') AND deleted = 0"), "{}", of(Engine::Mysql));
+    assert!(of(Engine::Postgresql).contains("= ANY(CAST(ARRAY['b', 'a'] AS text[]))"), "{}", of(Engine::Postgresql));
+}
+
+#[test]
+fn every_statement_takes_its_values() {
+    for statement in statements::ALL.iter().filter(|statement| statement.name.contains("_update_")) {
+        for engine in ENGINES {
+            let text = statement.text(engine);
+            let count = (1..40).find(|&count| inline(text, engine, &vec![one("v"); count], true).is_ok()).expect(statement.name);
+            let sql = inline(text, engine, &vec![one("v"); count], true).unwrap();
+            assert!(sql.starts_with("UPDATE ") && sql.ends_with(';') && !sql.contains(['?', '$', '\n']), "{sql}");
+            assert_eq!(inline(text, engine, &vec![one("v"); count - 1], true), Err(LiteralError::Missing(count)));
+            let unused = Err(LiteralError::Unused { given: count + 1, used: count });
+            assert_eq!(inline(text, engine, &vec![one("v"); count + 1], true), unused);
+        }
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_an_error() {
+    let none: &[Param] = &[];
+    assert_eq!(inline("?0", Engine::Sqlite, none, true), Err(LiteralError::Missing(0)));
+    assert_eq!(inline("$99999999999999999999", Engine::Postgresql, none, true), Err(LiteralError::Missing(usize::MAX)));
+    assert_eq!(inline("?1", Engine::Sqlite, &[ids(&[])], true), Err(LiteralError::EmptyList(1)));
+    assert_eq!(inline("(?, ?)", Engine::Mysql, &[ids(&["a"])], true), Err(LiteralError::ListPlaces { number: 1, found: 2 }));
+    for unterminated in ["'a", "\"a", "/* a", "'a''"] {
+        for engine in ENGINES {
+            assert!(matches!(inline(unterminated, engine, none, true), Err(LiteralError::Unterminated(_))), "{unterminated}");
+        }
+    }
+    assert!(matches!(inline("$$ a $", Engine::Postgresql, none, true), Err(LiteralError::Unterminated(_))));
+}
+
+/// What a server reads out of a literal, under the settings that change most: `backslash` escapes in plain text, or not.
+/// `None` where the literal is not one whole literal.
+fn read(sql: &str, engine: Engine, backslash: bool) -> Option<String> {
+    let bytes = |hex: &str| {
+        let digits: Option<Vec<u8>> = (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(hex.get(at..at + 2)?, 16).ok()).collect();
+        String::from_utf8(digits?).ok()
+    };
+    if let Some(hex) = sql.strip_prefix("_utf8mb4 x'").and_then(|rest| rest.strip_suffix('\'')) {
+        return bytes(hex);
+    }
+    if let Some(hex) = sql.strip_prefix("CAST(x'").and_then(|rest| rest.strip_suffix("' AS TEXT)")) {
+        return bytes(hex);
+    }
+    let (escapes, body) = match sql.strip_prefix("E'") {
+        Some(body) if engine == Engine::Postgresql => (true, body),
+        _ => (backslash && engine != Engine::Sqlite, sql.strip_prefix('\'')?),
+    };
+    let mut chars = body.chars();
+    let mut read = String::new();
+    loop {
+        match chars.next()? {
+            '\'' if chars.clone().next() == Some('\'') => {
+                chars.next();
+                read.push('\'');
+            }
+            '\'' => return chars.next().is_none().then_some(read),
+            '\\' if escapes => match chars.next()? {
+                '\\' => read.push('\\'),
+                sign @ ('u' | 'U') => {
+                    let digits: String = chars.by_ref().take(if sign == 'u' { 4 } else { 8 }).collect();
+                    read.push(char::from_u32(u32::from_str_radix(&digits, 16).ok()?)?);
+                }
+                _ => return None,
+            },
+            c => read.push(c),
+        }
+    }
+}
+
+const HOSTILE: &str =
+    r#"(?s)(.|['"\\`?$;:#\x00-\x1f\x7f-\x9f\u{202e}\u{2028}\u{1f642}]|--|/\*|\*/|\$1|\?1|\n\.shell |\n\\! |\ndelimiter ){0,16}"#;
+
+proptest! {
+    #[test]
+    fn sqlite_gets_the_same_text_back(hostile in HOSTILE) {
+        let sql = inline("SELECT ?1, length(?1), 'end' -- ?1", Engine::Sqlite, &[one(hostile.clone())], false).unwrap();
+        let row = Connection::open_in_memory().unwrap().query_row(&sql, [], |row| {
+            Ok((row.get::<_, String>(0)?, row.get::<_, String>(2)?))
+        }).unwrap();
+        prop_assert_eq!(row, (hostile, "end".to_owned()));
+    }
+
+    #[test]
+    fn a_literal_is_one_literal_on_every_engine(hostile in HOSTILE) {
+        for engine in ENGINES {
+            let Ok(sql) = literal(&Value::from(hostile.as_str()), engine) else {
+                prop_assert!(engine == Engine::Postgresql && hostile.contains('\0'));
+                continue;
+            };
+            prop_assert!(!sql.chars().any(|c| c.is_control() || (engine != Engine::Sqlite && !c.is_ascii())), "{sql:?}");
+            for backslash in [false, true] {
+                prop_assert_eq!(read(&sql, engine, backslash), Some(hostile.clone()), "{}", sql);
+            }
+        }
+    }
+
+    #[test]
+    fn any_text_is_gone_through(text in HOSTILE, compact: bool) {
+        for engine in ENGINES {
+            let params = [one(1), one("x")];
+            // Whatever comes out, it must not panic, and white space must not grow.
+            if let Ok(sql) = inline(&text, engine, &params, compact) {
+                prop_assert!(!compact || !sql.starts_with(' '), "{sql:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,515 @@
+//! A result as a table, JSON, YAML, CSV or bare values, chosen, cut down and sorted by the options of the OpenStack clients.
+//!
+//! The formats follow cliff, the library under those clients, so that scripts made for them read this program's output:
+//! borders, `None` for NULL, quotes around everything in CSV that is no number, NULL last when sorting. May use
+//! `report::safe` and `report::yaml` only.
+
+use std::cmp::Ordering;
+use std::io;
+
+use comfy_table::{Attribute, CellAlignment, Color, ContentArrangement, Table};
+use serde_json::{Map, Value};
+use thiserror::Error;
+
+use super::{safe, yaml};
+
+/// The borders of the OpenStack clients' tables, in comfy-table's order of components.
+const BORDERS: &str = "||--+-++|    ++++++";
+
+/// A cell of a [`Grid`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cell {
+    /// NULL, or nothing to say.
+    Null,
+    /// A number, aligned to the right and sorted as one.
+    Integer(i64),
+    /// Text, as it came from the database: it is made safe when it is written.
+    Text(String),
+}
+
+impl Cell {
+    /// As the OpenStack clients show it: NULL is `None`.
+    fn shown(&self) -> String {
+        match self {
+            Self::Null => "None".to_owned(),
+            Self::Integer(number) => number.to_string(),
+            Self::Text(text) => safe::terminal(text),
+        }
+    }
+
+    fn json(&self) -> Value {
+        match self {
+            Self::Null => Value::Null,
+            Self::Integer(number) => Value::from(*number),
+            Self::Text(text) => Value::from(text.as_str()),
+        }
+    }
+
+    /// Numbers before text, NULL after all.
+    fn order(&self, other: &Self) -> Ordering {
+        match (self, other) {
+            (Self::Integer(a), Self::Integer(b)) => a.cmp(b),
+            (Self::Text(a), Self::Text(b)) => a.cmp(b),
+            (a, b) => a.rank().cmp(&b.rank()),
+        }
+    }
+
+    fn rank(&self) -> u8 {
+        match self {
+            Self::Integer(_) => 0,
+            Self::Text(_) => 1,
+            Self::Null => 2,
+        }
+    }
+}
+
+impl From<i64> for Cell {
+    fn from(number: i64) -> Self {
+        Self::Integer(number)
+    }
+}
+
+impl From<&str> for Cell {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+}
+
+impl From<String> for Cell {
+    fn from(text: String) -> Self {
+        Self::Text(text)
+    }
+}
+
+impl<T: Into<Cell>> From<Option<T>> for Cell {
+    fn from(cell: Option<T>) -> Self {
+        cell.map_or(Self::Null, Into::into)
+    }
+}
+
+/// The rows of a result as people see them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Grid {
+    /// The columns' titles, for example `Project ID`.
+    pub columns: Vec<&'static str>,
+    /// The rows; a cell that a row lacks is NULL.
+    pub rows: Vec<Vec<Cell>>,
+}
+
+/// In what form a result is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Format {
+    /// For people: a table.
+    #[default]
+    Table,
+    /// The whole document.
+    Json,
+    /// The whole document.
+    Yaml,
+    /// The rows, with a line of titles.
+    Csv,
+    /// The rows' values with spaces between them, a row a line.
+    Value,
+}
+
+/// How a result is written.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct OutputOptions {
+    /// The form.
+    pub format: Format,
+    /// Which columns, in this order; all if there are none. Case does not count, and `_` stands for a space.
+    pub columns: Vec<String>,
+    /// By which columns to sort, the first before the next; those that do not exist are passed over, as in the OpenStack clients.
+    pub sort_columns: Vec<String>,
+    /// JSON on one line.
+    pub noindent: bool,
+    /// To how many columns of the terminal a table is wrapped; `None`: to none.
+    pub width: Option<u16>,
+    /// Whether a table may have colours.
+    pub color: bool,
+}
+
+/// Why a result could not be written.
+#[derive(Debug, Error)]
+pub enum ReportError {
+    /// A column was asked for that there is not.
+    #[error("unknown column {column:?} in --column; the columns are {known}")]
+    UnknownColumn {
+        /// The column that was asked for.
+        column: String,
+        /// Those that there are, with commas between them.
+        known: String,
+    },
+    /// The output could not be written, for example because the pipe is closed.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// Writes a result: the document for JSON and YAML, the grid otherwise.
+///
+/// `rows_key` is the document's member that holds the grid's rows as objects, in the same order. Sorting sorts these too; where
+/// columns are chosen, each becomes an object of just these columns, named like [`key`].
+pub fn write(out: &mut dyn io::Write, document: &Value, rows_key: &str, grid: &Grid, options: &OutputOptions) -> Result<(), ReportError> {
+    let view = View::new(grid, options)?;
+    match options.format {
+        Format::Table => write_table(out, &view, options)?,
+        Format::Csv => write_csv(out, &view)?,
+        Format::Value => write_values(out, &view)?,
+        Format::Json => write_json(out, &view.reduced(document, rows_key), options.noindent)?,
+        Format::Yaml => out.write_all(yaml::to_string(&view.reduced(document, rows_key)).as_bytes())?,
+    }
+    Ok(())
+}
+
+/// Writes a document as JSON with a line feed at its end: indented by two spaces, or on one line.
+///
+/// What is invisible in it is escaped, which changes nothing for a reader of JSON.
+pub fn write_json(out: &mut dyn io::Write, document: &Value, noindent: bool) -> io::Result<()> {
+    let text = if noindent { serde_json::to_string(document) } else { serde_json::to_string_pretty(document) };
+    let mut safe = String::new();
+    for c in text.map_err(io::Error::from)?.chars() {
+        // C0 characters are escaped already, so a line feed here is one between the lines.
+        if c >= '\u{7f}' && safe::is_hostile(c) {
+            safe.extend(c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")));
+        } else {
+            safe.push(c);
+        }
+    }
+    safe.push('\n');
+    out.write_all(safe.as_bytes())
+}
+
+/// The name of a column in JSON and for `--column`: lower case, `_` for a space.
+pub fn key(column: &str) -> String {
+    column.trim().to_lowercase().replace([' ', '-'], "_")
+}
+
+/// The rows in the order and with the columns that were asked for.
+struct View<'a> {
+    titles: Vec<&'static str>,
+    rows: Vec<Vec<&'a Cell>>,
+    /// For each row its place in the grid.
+    order: Vec<usize>,
+    cut: bool,
+    sorted: bool,
+}
+
+impl<'a> View<'a> {
+    fn new(grid: &'a Grid, options: &OutputOptions) -> Result<Self, ReportError> {
+        let place = |wanted: &str| grid.columns.iter().position(|column| key(column) == key(wanted));
+        let mut places = Vec::new();
+        for column in &options.columns {
+            let Some(found) = place(column) else {
+                return Err(ReportError::UnknownColumn { column: column.clone(), known: grid.columns.join(", ") });
+            };
+            if !places.contains(&found) {
+                places.push(found);
+            }
+        }
+        let cut = !places.is_empty();
+        if !cut {
+            places.extend(0..grid.columns.len());
+        }
+
+        let sort: Vec<usize> = options.sort_columns.iter().filter_map(|column| place(column)).collect();
+        let mut rows: Vec<(usize, &Vec<Cell>)> = grid.rows.iter().enumerate().collect();
+        rows.sort_by(|(_, a), (_, b)| {
+            sort.iter().map(|&place| cell(a, place).order(cell(b, place))).find(|order| order.is_ne()).unwrap_or(Ordering::Equal)
+        });
+        Ok(Self {
+            titles: places.iter().filter_map(|&place| grid.columns.get(place).copied()).collect(),
+            order: rows.iter().map(|(place, _)| *place).collect(),
+            rows: rows.iter().map(|(_, row)| places.iter().map(|&place| cell(row, place)).collect()).collect(),
+            cut,
+            sorted: !sort.is_empty(),
+        })
+    }
+
+    /// The document with its rows cut down and sorted like these.
+    fn reduced(&self, document: &Value, rows_key: &str) -> Value {
+        let mut document = document.clone();
+        let Some(member) = document.get_mut(rows_key) else { return document };
+        if self.cut {
+            let keys: Vec<String> = self.titles.iter().map(|title| key(title)).collect();
+            *member = self
+                .rows
+                .iter()
+                .map(|row| keys.iter().cloned().zip(row.iter().map(|cell| cell.json())).collect::<Map<String, Value>>())
+                .collect();
+        } else if self.sorted
+            && let Value::Array(items) = member
+            && items.len() == self.order.len()
+        {
+            *items = self.order.iter().filter_map(|&place| items.get(place).cloned()).collect();
+        }
+        document
+    }
+
+    /// A column of numbers (and perhaps NULL) is aligned to the right.
+    fn is_numeric(&self, place: usize) -> bool {
+        let mut cells = self.rows.iter().filter_map(|row| row.get(place)).filter(|cell| ***cell != Cell::Null).peekable();
+        cells.peek().is_some() && cells.all(|cell| matches!(cell, Cell::Integer(_)))
+    }
+}
+
+fn cell(row: &[Cell], place: usize) -> &Cell {
+    row.get(place).unwrap_or(&Cell::Null)
+}
+
+fn write_table(out: &mut dyn io::Write, view: &View<'_>, options: &OutputOptions) -> io::Result<()> {
+    // cliff prints an empty line for a table without rows.
+    if view.rows.is_empty() {
+        return out.write_all(b"\n");
+    }
+    let mut table = Table::new();
+    table.load_preset(BORDERS);
+    match options.width {
+        Some(width) => table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width),
+        None => table.set_content_arrangement(ContentArrangement::Disabled),
+    };
+    if options.color {
+        table.enforce_styling()
+    } else {
+        table.force_no_tty()
+    };
+    table.set_header(view.titles.iter().map(|title| comfy_table::Cell::new(title).add_attribute(Attribute::Bold)));
+    for row in &view.rows {
+        table.add_row(row.iter().zip(&view.titles).map(|(cell, title)| {
+            let shown = cell.shown();
+            match tint(title, &shown) {
+                Some(color) => comfy_table::Cell::new(shown).fg(color),
+                None => comfy_table::Cell::new(shown),
+            }
+        }));
+    }
+    for place in 0..view.titles.len() {
+        if view.is_numeric(place)
+            && let Some(column) = table.column_mut(place)
+        {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    writeln!(out, "{table}")
+}
+
+/// The colour of a word that judges; its meaning never rests on the colour.
+fn tint(title: &str, word: &str) -> Option<Color> {
+    if !matches!(key(title).as_str(), "verdict" | "outcome" | "result" | "state") {
+        return None;
+    }
+    match word {
+        "applied" | "intact" | "ok" | "OK" | "kept" => Some(Color::Green),
+        "stuck" | "failed" | "failure" | "refused" | "unknown" | "corrupt" | "missing" | "lost" => Some(Color::Red),
+        "uncertain" | "inconsistent" | "changed" | "incomplete" | "unverifiable" | "warning" => Some(Color::Yellow),
+        "busy" | "recent" | "planned" => Some(Color::Cyan),
+        _ => None,
+    }
+}
+
+/// Python's `QUOTE_NONNUMERIC`: quotes around all text and around NULL, none around numbers.
+fn write_csv(out: &mut dyn io::Write, view: &View<'_>) -> io::Result<()> {
+    let quoted = |text: &str| format!("\"{}\"", text.replace('"', "\"\""));
+    let titles: Vec<String> = view.titles.iter().map(|title| quoted(title)).collect();
+    writeln!(out, "{}", titles.join(","))?;
+    for row in &view.rows {
+        let cells: Vec<String> = row
+            .iter()
+            .map(|cell| match cell {
+                Cell::Null => quoted(""),
+                Cell::Integer(number) => number.to_string(),
+                Cell::Text(text) => quoted(&safe::csv_cell(text)),
+            })
+            .collect();
+        writeln!(out, "{}", cells.join(","))?;
+    }
+    Ok(())
+}
+
+fn write_values(out: &mut dyn io::Write, view: &View<'_>) -> io::Result<()> {
+    for row in &view.rows {
+        let cells: Vec<String> = row.iter().map(|cell| cell.shown()).collect();
+        writeln!(out, "{}", cells.join(" "))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn grid() -> Grid {
+        Grid {
+            columns: vec!["ID", "Name", "Age", "Project ID", "Verdict"],
+            rows: vec![
+                vec!["b1".into(), "nightly".into(), 7200.into(), Cell::Null, "stuck".into()],
+                vec!["b2".into(), "\u{1b}[2J=1\n".into(), 900.into(), "p2".into(), "recent".into()],
+                vec!["b3".into(), "=HYPERLINK(\"x\")".into(), Cell::Null, "p1".into(), "stuck".into()],
+            ],
+        }
+    }
+
+    fn document() -> Value {
+        json!({
+            "schema": "cinder-backup-repair/scan", "schema_version": 1,
+            "findings": [{"id": "b1", "more": 1}, {"id": "b2", "more": 2, "name": "\u{9b}\u{e0041}"}, {"id": "b3", "more": 3}],
+            "summary": {"stuck": 2}
+        })
+    }
+
+    fn written(options: &OutputOptions) -> String {
+        let mut out = Vec::new();
+        write(&mut out, &document(), "findings", &grid(), options).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    fn strings(words: &[&str]) -> Vec<String> {
+        words.iter().map(|word| (*word).to_owned()).collect()
+    }
+
+    #[test]
+    fn a_table_looks_like_the_openstack_clients() {
+        insta::assert_snapshot!(written(&OutputOptions::default()), @r#"
+        +----+-----------------+------+------------+---------+
+        | ID | Name            |  Age | Project ID | Verdict |
+        +----+-----------------+------+------------+---------+
+        | b1 | nightly         | 7200 | None       | stuck   |
+        | b2 | \x1b[2J=1\n     |  900 | p2         | recent  |
+        | b3 | =HYPERLINK("x") | None | p1         | stuck   |
+        +----+-----------------+------+------------+---------+
+        "#);
+    }
+
+    #[test]
+    fn a_table_fits_the_terminal() {
+        let narrow = written(&OutputOptions { width: Some(40), ..OutputOptions::default() });
+        assert!(narrow.lines().all(|line| line.chars().count() <= 40), "{narrow}");
+        assert!(narrow.lines().count() > 7, "{narrow}");
+    }
+
+    #[test]
+    fn colours_only_when_asked_for() {
+        let colored = written(&OutputOptions { color: true, ..OutputOptions::default() });
+        assert!(colored.contains("\u{1b}["), "{colored:?}");
+        assert!(!colored.contains("\u{1b}[2J"), "{colored:?}");
+        assert!(!written(&OutputOptions::default()).contains('\u{1b}'));
+    }
+
+    #[test]
+    fn a_table_without_rows_is_an_empty_line() {
+        let mut out = Vec::new();
+        let empty = Grid { rows: Vec::new(), ..grid() };
+        write(&mut out, &document(), "findings", &empty, &OutputOptions::default()).unwrap();
+        assert_eq!(out, b"\n");
+    }
+
+    #[test]
+    fn csv_quotes_like_python_and_disarms_formulas() {
+        insta::assert_snapshot!(written(&OutputOptions { format: Format::Csv, ..OutputOptions::default() }), @r#"
+        "ID","Name","Age","Project ID","Verdict"
+        "b1","nightly",7200,"","stuck"
+        "b2","\x1b[2J=1\n",900,"p2","recent"
+        "b3","'=HYPERLINK(""x"")","","p1","stuck"
+        "#);
+    }
+
+    #[test]
+    fn csv_reads_back() {
+        let text = written(&OutputOptions { format: Format::Csv, ..OutputOptions::default() });
+        let rows: Vec<csv::StringRecord> = csv::Reader::from_reader(text.as_bytes()).records().map(Result::unwrap).collect();
+        assert_eq!(rows.len(), 3);
+        assert_eq!(rows.last().unwrap().get(1), Some("'=HYPERLINK(\"x\")"));
+    }
+
+    #[test]
+    fn values_are_one_row_a_line() {
+        insta::assert_snapshot!(written(&OutputOptions { format: Format::Value, ..OutputOptions::default() }), @r#"
+        b1 nightly 7200 None stuck
+        b2 \x1b[2J=1\n 900 p2 recent
+        b3 =HYPERLINK("x") None p1 stuck
+        "#);
+    }
+
+    #[test]
+    fn columns_come_in_the_order_asked_for() {
+        let options =
+            OutputOptions { format: Format::Value, columns: strings(&["verdict", "project_id", "ID", "id"]), ..OutputOptions::default() };
+        assert_eq!(written(&options), "stuck None b1\nrecent p2 b2\nstuck p1 b3\n");
+    }
+
+    #[test]
+    fn an_unknown_column_is_an_error_that_lists_the_known() {
+        let options = OutputOptions { columns: strings(&["id", "nmae"]), ..OutputOptions::default() };
+        let error = write(&mut Vec::new(), &document(), "findings", &grid(), &options).unwrap_err();
+        assert_eq!(error.to_string(), "unknown column \"nmae\" in --column; the columns are ID, Name, Age, Project ID, Verdict");
+    }
+
+    #[test]
+    fn sorting_is_numeric_stable_and_leaves_null_last() {
+        let by = |columns: &[&str]| {
+            written(&OutputOptions {
+                format: Format::Value,
+                columns: strings(&["id"]),
+                sort_columns: strings(columns),
+                ..OutputOptions::default()
+            })
+        };
+        assert_eq!(by(&["Age"]), "b2\nb1\nb3\n");
+        assert_eq!(by(&["verdict", "project id"]), "b2\nb3\nb1\n");
+        assert_eq!(by(&["verdict"]), "b2\nb1\nb3\n");
+        assert_eq!(by(&["no such column"]), "b1\nb2\nb3\n");
+    }
+
+    #[test]
+    fn json_is_the_document() {
+        let text = written(&OutputOptions { format: Format::Json, ..OutputOptions::default() });
+        assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), document());
+        assert!(text.starts_with("{\n  \"schema\"") && text.ends_with("}\n"), "{text}");
+        assert!(text.contains("\\u009b\\udb40\\udc41"), "{text}");
+        let line = written(&OutputOptions { format: Format::Json, noindent: true, ..OutputOptions::default() });
+        assert_eq!(line.lines().count(), 1);
+    }
+
+    #[test]
+    fn json_rows_are_cut_down_and_sorted_in_their_envelope() {
+        let options = OutputOptions {
+            format: Format::Json,
+            columns: strings(&["project_id", "Age"]),
+            sort_columns: strings(&["age"]),
+            noindent: true,
+            ..OutputOptions::default()
+        };
+        let expected = json!({
+            "schema": "cinder-backup-repair/scan", "schema_version": 1,
+            "findings": [{"project_id": "p2", "age": 900}, {"project_id": null, "age": 7200}, {"project_id": "p1", "age": null}],
+            "summary": {"stuck": 2}
+        });
+        assert_eq!(written(&options), format!("{expected}\n"));
+
+        let whole = OutputOptions { columns: Vec::new(), format: Format::Yaml, ..options };
+        let read: Value = serde_norway::from_str(&written(&whole)).unwrap();
+        let more: Vec<i64> = read["findings"].as_array().unwrap().iter().map(|row| row["more"].as_i64().unwrap()).collect();
+        assert_eq!(more, [2, 1, 3]);
+    }
+
+    #[test]
+    fn a_closed_pipe_is_reported_as_it_is() {
+        struct Closed;
+        impl io::Write for Closed {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(io::ErrorKind::BrokenPipe.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        for format in [Format::Table, Format::Json, Format::Yaml, Format::Csv, Format::Value] {
+            let options = OutputOptions { format, ..OutputOptions::default() };
+            match write(&mut Closed, &document(), "findings", &grid(), &options) {
+                Err(ReportError::Io(error)) => assert_eq!(error.kind(), io::ErrorKind::BrokenPipe),
+                other => unreachable!("{other:?}"),
+            }
+        }
+    }
+}

@@ -1,0 +1,306 @@
+//! A plan as Markdown, for the ticket of a change: what would be done, why, on what it rests, and how to take it back.
+//!
+//! Written for tables as GitHub and GitLab have them, and to be read as plain text too. May use `domain` and
+//! `report::safe` only.
+
+use std::io;
+
+use super::safe::{markdown, markdown_code, terminal};
+use crate::domain::{AssumeDead, Change, Evidence, Finding, FindingKind, Image, Policy, Value};
+
+/// A plan as the report shows it. Text may be hostile.
+#[derive(Debug, Clone)]
+pub struct PlanView<'a> {
+    /// The heading, for example `Repair of Cinder backups`.
+    pub title: &'a str,
+    /// Name and version of the program that made the plan.
+    pub program: &'a str,
+    /// The plan's id.
+    pub plan_id: &'a str,
+    /// Its digest.
+    pub sha256: &'a str,
+    /// When the rows were read by the database's clock, RFC 3339.
+    pub taken_at: &'a str,
+    /// Who made it.
+    pub author: Option<&'a str>,
+    /// `--reason`.
+    pub reason: Option<&'a str>,
+    /// `--ticket`.
+    pub ticket: Option<&'a str>,
+    /// The database.
+    pub database: DatabaseView<'a>,
+    /// What was asked for, safety flags among it.
+    pub policy: &'a Policy,
+    /// What would be changed.
+    pub units: Vec<UnitView<'a>>,
+    /// What was found and is not touched.
+    pub untouched: Vec<&'a Finding>,
+    /// The commands around the plan.
+    pub commands: Commands<'a>,
+}
+
+/// Which database a plan is for.
+#[derive(Debug, Clone, Copy)]
+pub struct DatabaseView<'a> {
+    /// `sqlite`, `mysql`, `mariadb` or `postgresql`.
+    pub engine: &'a str,
+    /// The server's version.
+    pub version: &'a str,
+    /// Cinder's release by its schema.
+    pub release: &'a str,
+    /// Which database it is.
+    pub identity: &'a str,
+}
+
+/// One unit of a plan.
+#[derive(Debug, Clone, Copy)]
+pub struct UnitView<'a> {
+    /// Its number.
+    pub number: usize,
+    /// What the main row is.
+    pub kind: FindingKind,
+    /// The main row's id.
+    pub id: &'a str,
+    /// Its name.
+    pub name: Option<&'a str>,
+    /// The host of its cinder-backup.
+    pub host: Option<&'a str>,
+    /// Why.
+    pub evidence: &'a [Evidence],
+    /// The rows to change as they were seen.
+    pub before: &'a [Image],
+    /// Column by column.
+    pub changes: &'a [Change],
+    /// Commands for later, when the API is back.
+    pub follow_up: &'a [String],
+}
+
+/// Complete command lines, one each.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Commands<'a> {
+    /// They apply the plan.
+    pub apply: &'a [String],
+    /// They show afterwards what was done and that it is still there.
+    pub verify: &'a [String],
+    /// They put back what was changed.
+    pub undo: &'a [String],
+}
+
+/// Writes the report.
+pub fn plan_report(out: &mut dyn io::Write, plan: &PlanView<'_>) -> io::Result<()> {
+    writeln!(out, "# {}\n", markdown(plan.title))?;
+    write_summary(out, plan)?;
+    write_facts(out, plan)?;
+    write_policy(out, plan.policy)?;
+    write_units(out, &plan.units)?;
+    write_untouched(out, &plan.untouched)?;
+    write_commands(out, plan)
+}
+
+fn write_summary(out: &mut dyn io::Write, plan: &PlanView<'_>) -> io::Result<()> {
+    let rows: usize = plan.units.iter().map(|unit| unit.before.len()).sum();
+    match plan.units.len() {
+        0 => writeln!(out, "There is nothing to change.")?,
+        units => writeln!(out, "{} in {}, each changed as a whole or not at all.", count(rows, "row"), count(units, "unit"))?,
+    }
+    if !plan.untouched.is_empty() {
+        writeln!(out, "{} found besides and not touched, see below.", count(plan.untouched.len(), "case"))?;
+    }
+    writeln!(out, "Nothing has been changed by writing this report.\n")
+}
+
+fn write_facts(out: &mut dyn io::Write, plan: &PlanView<'_>) -> io::Result<()> {
+    let database = &plan.database;
+    writeln!(out, "| | |\n|---|---|")?;
+    for (what, value) in [
+        ("Plan", Some(markdown_code(plan.plan_id))),
+        ("SHA-256", Some(markdown_code(plan.sha256))),
+        ("Made by", plan.author.map(markdown_code)),
+        ("Reason", plan.reason.map(markdown)),
+        ("Ticket", plan.ticket.map(markdown)),
+        ("Rows read at", Some(format!("{} (the database's clock)", markdown(plan.taken_at)))),
+        ("Database", Some(format!("{} {}, Cinder {}", markdown(database.engine), markdown(database.version), markdown(database.release)))),
+        ("Identity", Some(markdown_code(database.identity))),
+        ("Program", Some(markdown(plan.program))),
+    ] {
+        if let Some(value) = value {
+            writeln!(out, "| {what} | {value} |")?;
+        }
+    }
+    writeln!(out)
+}
+
+fn write_policy(out: &mut dyn io::Write, policy: &Policy) -> io::Result<()> {
+    writeln!(out, "## Rules in force\n")?;
+    let thresholds = policy.thresholds;
+    writeln!(out, "- Younger than {} s is left alone (`--older-than`).", thresholds.older_than_seconds)?;
+    writeln!(
+        out,
+        "- A service is down when its last heartbeat is older than {} s (`service_down_time`).",
+        thresholds.service_down_time_seconds
+    )?;
+    match &policy.assume_dead {
+        AssumeDead::None => writeln!(out, "- What may still be worked on is left alone (no `--assume-dead`).")?,
+        AssumeDead::Hosts(hosts) => {
+            let hosts: Vec<String> = hosts.iter().map(|host| markdown_code(host)).collect();
+            writeln!(out, "- **Safety flag `--assume-dead`**: the operator vouches that cinder-backup is dead on {}.", hosts.join(", "))?;
+        }
+        AssumeDead::All => {
+            writeln!(out, "- **Safety flag `--assume-dead all`**: the operator vouches that no cinder-backup is alive anywhere.")?;
+        }
+    }
+    if policy.allow_unverified {
+        writeln!(out, "- **Safety flag `--allow-unverified`**: a backup may become `available` without a check of its data.")?;
+    } else {
+        writeln!(out, "- From any status but `restoring`, a backup becomes `available` only when its data was verified on the storage.")?;
+    }
+    if let Some(to) = &policy.to {
+        writeln!(out, "- Backups become {} (`--to`).", markdown_code(to))?;
+    }
+    if policy.fix_counters {
+        writeln!(out, "- Wrong counters of dependent backups are put right.")?;
+    }
+    writeln!(out)
+}
+
+fn write_units(out: &mut dyn io::Write, units: &[UnitView<'_>]) -> io::Result<()> {
+    if units.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "## What would be changed\n")?;
+    writeln!(out, "| Unit | What | ID | Name | Change | Host | Why |\n|---:|---|---|---|---|---|---|")?;
+    for unit in units {
+        writeln!(
+            out,
+            "| {} | {} | {} | {} | {} | {} | {} |",
+            unit.number,
+            unit.kind.name(),
+            markdown_code(unit.id),
+            optional(unit.name),
+            main_change(unit),
+            optional(unit.host),
+            reasons(unit.evidence),
+        )?;
+    }
+    writeln!(out)?;
+    for unit in units {
+        write_unit(out, unit)?;
+    }
+    Ok(())
+}
+
+fn write_unit(out: &mut dyn io::Write, unit: &UnitView<'_>) -> io::Result<()> {
+    writeln!(out, "### Unit {}: {} {}\n", unit.number, unit.kind.name(), markdown_code(unit.id))?;
+    for evidence in unit.evidence {
+        writeln!(out, "- {} ({})", markdown(&evidence.text), markdown_code(&evidence.code))?;
+    }
+    writeln!(out, "\n| Table | Row | Column | From | To |\n|---|---|---|---|---|")?;
+    for change in unit.changes {
+        let (table, id, column) = (change.table.name(), markdown_code(&change.id), markdown_code(&change.column));
+        writeln!(out, "| {table} | {id} | {column} | {} | {} |", value(&change.from), value(&change.to))?;
+    }
+    writeln!(out, "\nBesides, `updated_at` of each row becomes the database's time. Only if every row is still as it was seen:\n")?;
+    for image in unit.before {
+        let columns: Vec<String> = image.columns.iter().map(|(name, seen)| format!("{} = {}", markdown_code(name), value(seen))).collect();
+        writeln!(out, "- {} {}: {}", image.table.name(), markdown_code(&image.id), columns.join(", "))?;
+    }
+    writeln!(out)?;
+    if !unit.follow_up.is_empty() {
+        writeln!(out, "To be run later, when the API is back:\n")?;
+        write_code(out, unit.follow_up)?;
+    }
+    Ok(())
+}
+
+fn write_untouched(out: &mut dyn io::Write, untouched: &[&Finding]) -> io::Result<()> {
+    if untouched.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "## What is not touched, and why\n")?;
+    writeln!(out, "| Verdict | What | ID | Name | Status | Host | Why |\n|---|---|---|---|---|---|---|")?;
+    for finding in untouched {
+        let refusal = finding.refusal.as_deref().map(markdown);
+        let reasons = refusal.into_iter().chain((!finding.evidence.is_empty()).then(|| reasons(&finding.evidence)));
+        writeln!(
+            out,
+            "| {} | {} | {} | {} | {} | {} | {} |",
+            finding.verdict,
+            finding.kind.name(),
+            markdown_code(&finding.id),
+            optional(finding.name.as_deref()),
+            finding.status.as_deref().map_or_else(|| "NULL".to_owned(), markdown_code),
+            optional(finding.host.as_deref()),
+            reasons.collect::<Vec<_>>().join("; "),
+        )?;
+    }
+    writeln!(out)?;
+    let mut follow_up: Vec<String> = Vec::new();
+    for command in untouched.iter().flat_map(|finding| &finding.follow_up) {
+        if !follow_up.contains(command) {
+            follow_up.push(command.clone());
+        }
+    }
+    if !follow_up.is_empty() {
+        writeln!(out, "For these, when the API is back:\n")?;
+        write_code(out, &follow_up)?;
+    }
+    Ok(())
+}
+
+fn write_commands(out: &mut dyn io::Write, plan: &PlanView<'_>) -> io::Result<()> {
+    let Commands { apply, verify, undo } = plan.commands;
+    for (heading, commands) in [("Apply", apply), ("Verify afterwards", verify), ("Undo", undo)] {
+        if !commands.is_empty() && !plan.units.is_empty() {
+            writeln!(out, "## {heading}\n")?;
+            write_code(out, commands)?;
+        }
+    }
+    Ok(())
+}
+
+/// A fenced block, a command a line; no text in it can end it.
+fn write_code(out: &mut dyn io::Write, lines: &[String]) -> io::Result<()> {
+    let lines: Vec<String> = lines.iter().map(|line| terminal(line)).collect();
+    let longest = lines.iter().flat_map(|line| line.split(|c| c != '`')).map(str::len).max().unwrap_or(0);
+    let fence = "`".repeat(longest.max(2) + 1);
+    writeln!(out, "{fence}sh\n{}\n{fence}\n", lines.join("\n"))
+}
+
+/// From and to of the main row's status; of its first change where the status stays.
+fn main_change(unit: &UnitView<'_>) -> String {
+    let own = |change: &&Change| change.id == unit.id;
+    let status = unit.changes.iter().filter(own).find(|change| change.column == "status");
+    match status.or_else(|| unit.changes.iter().find(own)).or_else(|| unit.changes.first()) {
+        Some(change) if change.column == "status" => format!("{} → {}", value(&change.from), value(&change.to)),
+        Some(change) => format!("{}: {} → {}", markdown_code(&change.column), value(&change.from), value(&change.to)),
+        None => "–".to_owned(),
+    }
+}
+
+fn reasons(evidence: &[Evidence]) -> String {
+    let texts: Vec<String> = evidence.iter().map(|evidence| markdown(&evidence.text)).collect();
+    texts.join("; ")
+}
+
+fn optional(text: Option<&str>) -> String {
+    text.map_or_else(|| "–".to_owned(), markdown_code)
+}
+
+/// NULL and numbers bare, text as code, so that the text `NULL` is told from NULL.
+fn value(value: &Value) -> String {
+    match value {
+        Value::Null => "NULL".to_owned(),
+        Value::Integer(number) => number.to_string(),
+        Value::Text(text) if text.is_empty() => "(empty text)".to_owned(),
+        Value::Text(text) => markdown_code(text),
+    }
+}
+
+fn count(number: usize, what: &str) -> String {
+    if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
+}
+
+#[cfg(test)]
+#[path = "markdown_tests.rs"]
+#[allow(clippy::unwrap_used)]
+mod tests;

@@ -1,0 +1,190 @@
+//! Tests of [`super`].
+
+use super::*;
+use crate::domain::{Proposal, Table, Thresholds, Verdict};
+
+const HOSTILE: &str = "n|x\\|`</code><img src=x>\n# heading\u{1b}[2J\u{202e}";
+
+fn change(table: Table, id: &str, column: &str, from: impl Into<Value>, to: impl Into<Value>) -> Change {
+    Change { table, id: id.into(), column: column.into(), from: from.into(), to: to.into() }
+}
+
+fn image(table: Table, id: &str, columns: &[(&str, Value)]) -> Image {
+    let columns = columns.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+    Image { table, id: id.into(), columns }
+}
+
+fn finding(id: &str, name: &str, verdict: Verdict) -> Finding {
+    Finding {
+        kind: FindingKind::Backup,
+        id: id.into(),
+        name: Some(name.into()),
+        status: Some("creating".into()),
+        host: None,
+        service: None,
+        project_id: None,
+        volume_id: None,
+        since: None,
+        age_seconds: Some(60),
+        verdict,
+        evidence: vec![Evidence::new("service-up", "cinder-backup on ctl2 beats")],
+        proposal: Some(Proposal { status: None, needs: Vec::new(), changes: Vec::new() }),
+        refusal: Some("use --assume-dead ctl2 if it is dead".into()),
+        follow_up: vec!["openstack volume backup show '```'".into()],
+    }
+}
+
+fn report(name: &str, policy: &Policy) -> String {
+    let evidence = [Evidence::new("service-down", "cinder-backup on ctl1 last beat 2 h ago")];
+    let before = [
+        image(Table::Backups, "b1", &[("status", "creating".into()), ("fail_reason", Value::Null), ("size", 1.into())]),
+        image(Table::Volumes, "v1", &[("status", "backing-up".into())]),
+    ];
+    let changes = [
+        change(Table::Backups, "b1", "fail_reason", Value::Null, name),
+        change(Table::Backups, "b1", "status", "creating", "error"),
+        change(Table::Volumes, "v1", "status", "backing-up", "available"),
+    ];
+    let follow_up = ["openstack volume backup delete b1".to_owned()];
+    let (uncertain, recent) = (finding("b2", name, Verdict::Uncertain), finding("b3", "", Verdict::Recent));
+    let (apply, undo) = (["cinder-backup-repair apply plan.json".to_owned()], ["cinder-backup-repair undo RUN".to_owned()]);
+    let plan = PlanView {
+        title: "Repair of Cinder backups",
+        program: "cinder-backup-repair 0.1.0",
+        plan_id: "11111111-1111-4111-8111-111111111111",
+        sha256: "ab12",
+        taken_at: "2026-11-22T18:46:33Z",
+        author: Some("root@ctl1"),
+        reason: Some(name),
+        ticket: None,
+        database: DatabaseView { engine: "mariadb", version: "10.11.19", release: "2024.1 or later", identity: "server-uuid/cinder" },
+        policy,
+        units: vec![UnitView {
+            number: 1,
+            kind: FindingKind::Backup,
+            id: "b1",
+            name: Some(name),
+            host: Some("ctl1"),
+            evidence: &evidence,
+            before: &before,
+            changes: &changes,
+            follow_up: &follow_up,
+        }],
+        untouched: vec![&uncertain, &recent],
+        commands: Commands { apply: &apply, verify: &[], undo: &undo },
+    };
+    let mut out = Vec::new();
+    plan_report(&mut out, &plan).unwrap();
+    String::from_utf8(out).unwrap()
+}
+
+#[test]
+fn a_report_says_everything_that_a_reviewer_needs() {
+    let policy = Policy {
+        thresholds: Thresholds::default(),
+        assume_dead: AssumeDead::Hosts(["ctl1".to_owned()].into()),
+        to: Some("error".into()),
+        ..Policy::default()
+    };
+    insta::assert_snapshot!(report("nightly", &policy), @r#"
+    # Repair of Cinder backups
+
+    2 rows in 1 unit, each changed as a whole or not at all.
+    2 cases found besides and not touched, see below.
+    Nothing has been changed by writing this report.
+
+    | | |
+    |---|---|
+    | Plan | `11111111-1111-4111-8111-111111111111` |
+    | SHA-256 | `ab12` |
+    | Made by | `root@ctl1` |
+    | Reason | nightly |
+    | Rows read at | 2026-11-22T18:46:33Z (the database's clock) |
+    | Database | mariadb 10.11.19, Cinder 2024.1 or later |
+    | Identity | `server-uuid/cinder` |
+    | Program | cinder-backup-repair 0.1.0 |
+
+    ## Rules in force
+
+    - Younger than 3600 s is left alone (`--older-than`).
+    - A service is down when its last heartbeat is older than 60 s (`service_down_time`).
+    - **Safety flag `--assume-dead`**: the operator vouches that cinder-backup is dead on `ctl1`.
+    - From any status but `restoring`, a backup becomes `available` only when its data was verified on the storage.
+    - Backups become `error` (`--to`).
+
+    ## What would be changed
+
+    | Unit | What | ID | Name | Change | Host | Why |
+    |---:|---|---|---|---|---|---|
+    | 1 | backup | `b1` | `nightly` | `creating` → `error` | `ctl1` | cinder-backup on ctl1 last beat 2 h ago |
+
+    ### Unit 1: backup `b1`
+
+    - cinder-backup on ctl1 last beat 2 h ago (`service-down`)
+
+    | Table | Row | Column | From | To |
+    |---|---|---|---|---|
+    | backups | `b1` | `fail_reason` | NULL | `nightly` |
+    | backups | `b1` | `status` | `creating` | `error` |
+    | volumes | `v1` | `status` | `backing-up` | `available` |
+
+    Besides, `updated_at` of each row becomes the database's time. Only if every row is still as it was seen:
+
+    - backups `b1`: `fail_reason` = NULL, `size` = 1, `status` = `creating`
+    - volumes `v1`: `status` = `backing-up`
+
+    To be run later, when the API is back:
+
+    ```sh
+    openstack volume backup delete b1
+    ```
+
+    ## What is not touched, and why
+
+    | Verdict | What | ID | Name | Status | Host | Why |
+    |---|---|---|---|---|---|---|
+    | uncertain | backup | `b2` | `nightly` | `creating` | – | use --assume-dead ctl2 if it is dead; cinder-backup on ctl2 beats |
+    | recent | backup | `b3` |  | `creating` | – | use --assume-dead ctl2 if it is dead; cinder-backup on ctl2 beats |
+
+    For these, when the API is back:
+
+    ````sh
+    openstack volume backup show '```'
+    ````
+
+    ## Apply
+
+    ```sh
+    cinder-backup-repair apply plan.json
+    ```
+
+    ## Undo
+
+    ```sh
+    cinder-backup-repair undo RUN
+    ```
+    "#);
+}
+
+#[test]
+fn the_flags_that_override_safety_stand_out() {
+    let policy = Policy { assume_dead: AssumeDead::All, allow_unverified: true, fix_counters: true, ..Policy::default() };
+    let text = report("nightly", &policy);
+    for expected in
+        ["**Safety flag `--assume-dead all`**", "**Safety flag `--allow-unverified`**", "counters of dependent backups are put right"]
+    {
+        assert!(text.contains(expected), "{expected}");
+    }
+    assert!(!report("nightly", &Policy::default()).contains("Safety flag"));
+}
+
+#[test]
+fn hostile_text_leaves_the_structure_alone() {
+    let (plain, hostile) = (report("nightly", &Policy::default()), report(HOSTILE, &Policy::default()));
+    let shape =
+        |text: &str| -> Vec<(usize, bool)> { text.lines().map(|line| (line.matches('|').count(), line.starts_with('#'))).collect() };
+    assert_eq!(shape(&plain), shape(&hostile));
+    assert!(!hostile.contains(['<', '\u{1b}', '\u{202e}']), "{hostile}");
+    // Backticks in a command make the fence longer.
+    assert!(hostile.contains("\n````sh\nopenstack volume backup show '```'\n"), "{hostile}");
+}

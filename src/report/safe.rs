@@ -1,0 +1,191 @@
+//! Makes text that came out of a database harmless for the place where it is shown.
+//!
+//! A backup's name is chosen by a user of the cloud, and an administrator reads it: an escape sequence may clear the
+//! terminal or set its title, an override of the writing direction may show another id than is there, a formula runs
+//! in a spreadsheet, and markup in a ticket. Pure; may use nothing of the crate.
+
+/// Whether a character is shown as nothing, as something else, or acts on its surroundings instead of being text.
+///
+/// These are the control characters (C0, DEL, C1) and what Unicode calls default-ignorable: joiners and other
+/// characters of no width, marks, overrides and isolates of the writing direction, line and paragraph separators, fillers, the
+/// byte order mark, variation selectors (but the two that pick text or emoji style, U+FE0E and U+FE0F) and tags.
+pub fn is_hostile(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{ad}'
+            | '\u{34f}'
+            | '\u{61c}'
+            | '\u{115f}'..='\u{1160}'
+            | '\u{17b4}'..='\u{17b5}'
+            | '\u{180b}'..='\u{180f}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{3164}'
+            | '\u{fe00}'..='\u{fe0d}'
+            | '\u{feff}'
+            | '\u{ffa0}'
+            | '\u{fff0}'..='\u{fffb}'
+            | '\u{1bca0}'..='\u{1bca3}'
+            | '\u{1d173}'..='\u{1d17a}'
+            | '\u{e0000}'..='\u{e0fff}')
+}
+
+/// The text with every hostile character as a visible escape: `\n`, `\t`, `\r`, `\x1b`, `\u{202e}`.
+///
+/// Everything else stays as it is, so the result is one line and takes the columns that it seems to take.
+pub fn terminal(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\n' => safe.push_str("\\n"),
+            '\t' => safe.push_str("\\t"),
+            '\r' => safe.push_str("\\r"),
+            _ if !is_hostile(c) => safe.push(c),
+            _ if c <= '\u{ff}' => safe.push_str(&format!("\\x{:02x}", u32::from(c))),
+            _ => safe.push_str(&format!("\\u{{{:x}}}", u32::from(c))),
+        }
+    }
+    safe
+}
+
+/// The text for a cell of a CSV file, not yet quoted: [`terminal`], and what a spreadsheet would run as a formula begins
+/// with an apostrophe. A plain number such as `-5` or `+1.5e3` stays.
+pub fn csv_cell(text: &str) -> String {
+    let safe = terminal(text);
+    let formula = matches!(text.chars().next(), Some('=' | '+' | '-' | '@' | '\t' | '\r' | '\n' | '＝' | '＋' | '－' | '＠'));
+    if formula && !is_number(text) { format!("'{safe}") } else { safe }
+}
+
+/// Digits with at most a sign, a point and an exponent; not what `f64` would read as well (`inf`, `nan`).
+fn is_number(text: &str) -> bool {
+    let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
+    unsigned.starts_with(|c: char| c.is_ascii_digit() || c == '.') && text.parse::<f64>().is_ok()
+}
+
+/// The text for a place inside a paragraph or a table cell of a Markdown document; not for the start of a line.
+///
+/// The pipe, the backslash and the brackets of HTML become entities, which no dialect reads as structure; a
+/// backslash before a pipe means one thing to one parser and another to the next.
+pub fn markdown(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for c in terminal(text).chars() {
+        match c {
+            '&' => safe.push_str("&amp;"),
+            '<' => safe.push_str("&lt;"),
+            '>' => safe.push_str("&gt;"),
+            '|' => safe.push_str("&#124;"),
+            '\\' => safe.push_str("&#92;"),
+            '`' | '*' | '_' | '[' | ']' | '~' | '#' | '!' | '$' => safe.extend(['\\', c]),
+            _ => safe.push(c),
+        }
+    }
+    // Many dialects turn a bare address into a link.
+    safe.replace("://", ":&#47;/").replace("www.", "www&#46;")
+}
+
+/// The text in backticks where that is safe in every dialect and in a table too; otherwise as [`markdown`] gives it.
+pub fn markdown_code(text: &str) -> String {
+    let safe = terminal(text);
+    let plain = !safe.is_empty() && safe.trim() == safe && !safe.contains(['`', '|', '\\']);
+    if plain { format!("`{safe}`") } else { markdown(text) }
+}
+
+/// The text for an HTML document, as content or inside a quoted attribute.
+pub fn html(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for c in terminal(text).chars() {
+        match c {
+            '&' => safe.push_str("&amp;"),
+            '<' => safe.push_str("&lt;"),
+            '>' => safe.push_str("&gt;"),
+            '"' => safe.push_str("&quot;"),
+            '\'' => safe.push_str("&#39;"),
+            _ => safe.push(c),
+        }
+    }
+    safe
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn what_acts_on_a_terminal_is_spelled_out() {
+        for (raw, safe) in [
+            ("\u{1b}[2J\u{1b}]0;root\u{7}", r"\x1b[2J\x1b]0;root\x07"),
+            ("a\nb\tc\r\0", r"a\nb\tc\r\x00"),
+            ("\u{7f}\u{9b}31m\u{85}", r"\x7f\x9b31m\x85"),
+            ("\u{202e}gpj.exe\u{2066}\u{200b}\u{feff}", r"\u{202e}gpj.exe\u{2066}\u{200b}\u{feff}"),
+            ("\u{2028}\u{2029}\u{e0041}\u{ad}", r"\u{2028}\u{2029}\u{e0041}\xad"),
+        ] {
+            assert_eq!(terminal(raw), safe);
+        }
+    }
+
+    #[test]
+    fn what_can_be_read_stays() {
+        for text in ["", "nightly 2026-11-22", "é漢字🙂", "שלום", "❤\u{fe0f}", r"C:\temp", "e\u{301}"] {
+            assert_eq!(terminal(text), text);
+        }
+    }
+
+    #[test]
+    fn a_formula_is_disarmed_and_a_number_is_not() {
+        for (raw, safe) in [
+            ("=cmd|' /C calc'!A0", "'=cmd|' /C calc'!A0"),
+            ("+1+1", "'+1+1"),
+            ("-1-1", "'-1-1"),
+            ("-inf", "'-inf"),
+            ("@SUM(A1)", "'@SUM(A1)"),
+            ("\t=1", r"'\t=1"),
+            ("\r=1", r"'\r=1"),
+            ("＝1+1", "'＝1+1"),
+            ("-", "'-"),
+            ("-5", "-5"),
+            ("+1.5e3", "+1.5e3"),
+            ("a=1", "a=1"),
+            ("", ""),
+        ] {
+            assert_eq!(csv_cell(raw), safe);
+        }
+    }
+
+    #[test]
+    fn markdown_has_no_structure_left() {
+        assert_eq!(markdown("a|b\\|c"), "a&#124;b&#92;&#124;c");
+        assert_eq!(markdown("<img src=x onerror=y>&#x202e;"), r"&lt;img src=x onerror=y&gt;&amp;\#x202e;");
+        assert_eq!(markdown("`*_[x](y)~"), r"\`\*\_\[x\](y)\~");
+        assert_eq!(markdown("two\nlines"), "two&#92;nlines");
+        assert_eq!(markdown("https://evil www.evil.org"), "https:&#47;/evil www&#46;evil.org");
+    }
+
+    #[test]
+    fn code_is_code_only_where_nothing_can_break_out() {
+        assert_eq!(markdown_code("7b1e_22*"), "`7b1e_22*`");
+        assert_eq!(markdown_code("a`b"), r"a\`b");
+        assert_eq!(markdown_code("a|b"), "a&#124;b");
+        assert_eq!(markdown_code("a\nb"), "a&#92;nb");
+        assert_eq!(markdown_code(" a"), " a");
+        assert_eq!(markdown_code(""), "");
+    }
+
+    #[test]
+    fn html_is_text() {
+        assert_eq!(html("<a href=\"x\" b='y'>&\u{1b}"), r"&lt;a href=&quot;x&quot; b=&#39;y&#39;&gt;&amp;\x1b");
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_hostile_is_left(text in "\\PC*|(?s).*") {
+            for safe in [terminal(&text), csv_cell(&text), markdown(&text), markdown_code(&text), html(&text)] {
+                prop_assert!(!safe.chars().any(is_hostile), "{safe:?}");
+            }
+            prop_assert!(!markdown(&text).contains(['|', '<', '>']));
+            prop_assert!(!markdown_code(&text).contains('|'));
+            prop_assert!(!html(&text).contains(['<', '>', '"', '\'']));
+        }
+    }
+}

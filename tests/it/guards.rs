@@ -1,0 +1,225 @@
+//! What protects a database from the program: guards against changed rows, sessions that are held read-only, accounts
+//! with the least privileges, plans that are refused.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use cinder_backup_repair::db::Engine;
+
+use crate::database::{Cells, Change, Database, RowKey, changes};
+use crate::program::Program;
+use crate::rows::ago;
+use crate::schemas::{Columns, engines, fresh};
+
+const TWO_HOURS: i64 = 7_200;
+const OLD: &str = "--service-down-time=1s";
+
+/// Cells that differ, but for the time of the change.
+fn differences(before: &BTreeMap<RowKey, Cells>, database: &Database) -> Vec<Change> {
+    changes(before, &database.rows_by_id()).into_iter().filter(|change| change.column != "updated_at").collect()
+}
+
+/// The statements of a grants file, for an account and a database of a test's own.
+pub fn grants(engine: Engine, file: &str) -> String {
+    let folder = if engine == Engine::Postgresql { "postgres" } else { "mysql" };
+    let path = format!("{}/sql/grants/{folder}/{file}.sql", env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(path).unwrap();
+    let statements: String = text.lines().filter(|line| !line.starts_with("--")).map(|line| format!("{line}\n")).collect();
+    let account = if engine == Engine::Postgresql { format!("cinder_{file}") } else { format!("'cinder_{file}'@'localhost'") };
+    statements.replace(&account, "{user}").replace("`cinder`", "{database}")
+}
+
+fn stuck_pair(database: &Database) -> (String, String) {
+    let volume = database.volume(|row| row.status("backing-up").previous_status("available"));
+    let backup = database.backup(|row| row.status("creating").host("gone").volume_id(&volume).age(TWO_HOURS));
+    (backup, volume)
+}
+
+#[test]
+fn a_row_that_changed_since_the_plan_is_left_alone() {
+    for engine in engines() {
+        let database = fresh(engine, Columns::Full);
+        let program = Program::on(database.url());
+        let other = crate::population::unused_id();
+        let text = |column: &str| (column.to_owned(), format!("'{other}'"));
+        let of_backups: Vec<(String, String)> = ["status", "host", "service", "volume_id", "service_metadata", "fail_reason", "parent_id"]
+            .into_iter()
+            .chain(["temp_volume_id", "temp_snapshot_id", "snapshot_id", "restore_volume_id"])
+            .map(text)
+            .chain(["size", "object_count", "num_dependent_backups"].map(|column| (column.to_owned(), "42".to_owned())))
+            .chain([("updated_at".to_owned(), "'2026-01-02 03:04:05'".to_owned()), ("status".to_owned(), "NULL".to_owned())])
+            .chain([("deleted".to_owned(), if engine == Engine::Postgresql { "TRUE" } else { "1" }.to_owned())])
+            .collect();
+        let of_volumes: Vec<(String, String)> = [text("status"), text("previous_status"), text("attach_status")]
+            .into_iter()
+            .chain([("updated_at".to_owned(), "'2026-01-02 03:04:05'".to_owned())])
+            .chain([("deleted".to_owned(), if engine == Engine::Postgresql { "TRUE" } else { "1" }.to_owned())])
+            .collect();
+        let tables = of_backups.iter().map(|change| ("backups", change)).chain(of_volumes.iter().map(|change| ("volumes", change)));
+        for (number, (table, (column, value))) in tables.enumerate() {
+            let (backup, volume) = stuck_pair(&database);
+            let (untouched, _) = stuck_pair(&database);
+            let plan = format!("plan-{number}.json");
+            program.expect(0, &["plan", "--out", &plan, OLD, &backup, &untouched]);
+            let id = if table == "backups" { &backup } else { &volume };
+            database.execute(&format!("UPDATE {table} SET {column} = {value} WHERE id = '{id}'"));
+            let before = database.rows_by_id();
+            let document = program.json(4, &["apply", &plan, "--yes"]);
+            let outcome = |id: &str| {
+                let units = document["units"].as_array().unwrap();
+                units.iter().find(|unit| unit["id"] == id).map(|unit| unit["outcome"].as_str().unwrap().to_owned())
+            };
+            assert_eq!(outcome(&backup).as_deref(), Some("changed"), "{} {table}.{column}: {document:#}", engine.name());
+            assert_eq!(outcome(&untouched).as_deref(), Some("applied"), "the other units go on");
+            let moved = document["units"].to_string();
+            let expected = if column == "deleted" { "\"column\":\"id\"".to_owned() } else { format!("\"column\":\"{column}\"") };
+            assert!(moved.contains(&expected), "{} {table}.{column} is not named in {document:#}", engine.name());
+            let touched: Vec<Change> = differences(&before, &database).into_iter().filter(|change| change.id == *id).collect();
+            assert_eq!(touched, [], "{} {table}.{column}", engine.name());
+            for id in [&backup, &volume] {
+                database.execute(&format!("DELETE FROM {} WHERE id = '{id}'", if id == &backup { "backups" } else { "volumes" }));
+            }
+        }
+    }
+}
+
+#[test]
+fn what_the_decision_rests_on_is_looked_at_again() {
+    for engine in engines() {
+        let database = fresh(engine, Columns::Full);
+        let program = Program::on(database.url());
+        // A server attaches the volume: in-use would be right now.
+        let (attached, volume) = stuck_pair(&database);
+        program.expect(0, &["plan", "--out", "attached.json", &attached]);
+        database.attachment(&volume, |row| row);
+        let document = program.json(4, &["apply", "attached.json", "--yes"]);
+        assert_eq!(document["units"][0]["outcome"], "changed", "{document:#}");
+        // The host's cinder-backup comes back.
+        let (alive, _) = stuck_pair(&database);
+        program.expect(0, &["plan", "--out", "alive.json", &alive]);
+        database.service("gone", |row| row.updated_at(ago(0)));
+        let document = program.json(4, &["apply", "alive.json", "--yes"]);
+        assert_eq!(document["units"][0]["outcome"], "refused", "{document:#}");
+        assert!(document["units"][0]["reason"].as_str().unwrap().contains("beats"), "{document:#}");
+        for id in [&attached, &alive] {
+            assert_eq!(database.cell("backups", id, "status").as_deref(), Some("creating"));
+        }
+    }
+}
+
+#[test]
+fn a_plan_is_applied_once_unedited_and_to_its_own_database() {
+    for engine in engines() {
+        let database = fresh(engine, Columns::Full);
+        let (backup, _) = stuck_pair(&database);
+        let copy = database.copy();
+        let program = Program::on(database.url());
+        program.expect(0, &["plan", "--out", "plan.json"]);
+        // Edited.
+        let text = fs::read_to_string(program.path("plan.json")).unwrap();
+        fs::write(program.path("edited.json"), text.replace("\"to\": \"error\"", "\"to\": \"available\"")).unwrap();
+        let answer = program.expect(5, &["apply", "edited.json", "--yes"]);
+        assert!(answer.stderr.contains("changed after it was written"), "{}", answer.stderr);
+        // Another database with the very same rows.
+        let elsewhere = Program::on(copy.url());
+        fs::copy(program.path("plan.json"), elsewhere.path("plan.json")).unwrap();
+        let answer = elsewhere.expect(5, &["apply", "plan.json", "--yes"]);
+        assert!(answer.stderr.contains("the plan was made for"), "{}", answer.stderr);
+        assert_eq!(copy.cell("backups", &backup, "status").as_deref(), Some("creating"));
+        // Applied, and then once more; and once more with a log that knows nothing of it.
+        program.expect(0, &["apply", "plan.json", "--yes"]);
+        let before = database.dump();
+        let answer = program.expect(5, &["apply", "plan.json", "--yes"]);
+        assert!(answer.stderr.contains("applied already"), "{}", answer.stderr);
+        let forgetful = Program::on(database.url());
+        fs::copy(program.path("plan.json"), forgetful.path("plan.json")).unwrap();
+        forgetful.expect(4, &["apply", "plan.json", "--yes"]);
+        assert_eq!(database.dump(), before, "applying twice writes nothing");
+    }
+}
+
+#[test]
+fn apply_and_undo_give_the_same_rows() {
+    for engine in engines() {
+        for columns in Columns::ALL {
+            let database = fresh(engine, columns);
+            let population = crate::population::generate(7, 60);
+            database.insert(&population.rows);
+            let before = database.rows_by_id();
+            let program = Program::on(database.url());
+            let answer = program.run(&["repair", "--yes", "--max-changes=1000", "--fix-counters", OLD, "--assume-dead=all"]);
+            assert_eq!(answer.code, Some(0), "{}{}", answer.stdout, answer.stderr);
+            assert!(differences(&before, &database).len() > 10, "{} {columns:?}: the population has something to repair", engine.name());
+            program.expect(0, &["undo", &program.last_run(), "--yes"]);
+            assert_eq!(differences(&before, &database), [], "{} {columns:?}", engine.name());
+            program.expect(0, &["history", "verify"]);
+            // An undo is a run like any other: it can be undone itself.
+            program.expect(0, &["undo", &program.last_run(), "--yes"]);
+            assert!(differences(&before, &database).len() > 10);
+        }
+    }
+}
+
+#[test]
+fn undo_leaves_alone_what_was_touched_since() {
+    for engine in engines() {
+        let database = fresh(engine, Columns::Full);
+        let (one, _) = stuck_pair(&database);
+        let (two, volume) = stuck_pair(&database);
+        let program = Program::on(database.url());
+        program.expect(0, &["repair", "--yes"]);
+        database.execute(&format!("UPDATE volumes SET status = 'in-use' WHERE id = '{volume}'"));
+        let document = program.json(4, &["undo", &program.last_run(), "--yes"]);
+        assert_eq!(document["summary"]["applied"], 1, "{document:#}");
+        assert_eq!(document["summary"]["changed"], 1, "{document:#}");
+        assert_eq!(database.cell("backups", &one, "status").as_deref(), Some("creating"));
+        assert_eq!(database.cell("backups", &two, "status").as_deref(), Some("error"), "all of a unit or none");
+        assert_eq!(database.cell("volumes", &volume, "status").as_deref(), Some("in-use"));
+    }
+}
+
+#[test]
+fn looking_needs_select_alone_and_changing_its_columns() {
+    for engine in engines().into_iter().filter(|engine| *engine != Engine::Sqlite) {
+        let database = fresh(engine, Columns::Full);
+        let (backup, volume) = stuck_pair(&database);
+        let source = database.volume(|row| row.status("in-use"));
+        let snapshot = database.snapshot(&source, |row| row.status("backing-up"));
+        database.attachment(&source, |row| row);
+        let before = database.dump();
+        let looker = Program::on(database.account(&grants(engine, "scan")));
+        looker.expect(0, &["scan", OLD]);
+        looker.expect(0, &["plan", "--out", "plan.json", OLD]);
+        looker.expect(0, &["apply", "plan.json", "--dry-run"]);
+        looker.expect(0, &["repair", "--dry-run", OLD]);
+        let answer = looker.expect(12, &["apply", "plan.json", "--yes"]);
+        assert!(answer.stderr.contains("grants"), "{}", answer.stderr);
+        assert_eq!(database.dump(), before);
+        looker.expect(0, &["history", "verify"]);
+        looker.expect(0, &["history", "reconcile"]);
+        // The same plan under the account that may change.
+        let repairer = looker.with_url(database.account(&grants(engine, "repair")));
+        repairer.expect(0, &["apply", "plan.json", "--yes"]);
+        assert_eq!(database.cell("backups", &backup, "status").as_deref(), Some("error"));
+        assert_eq!(database.cell("volumes", &volume, "status").as_deref(), Some("available"));
+        assert_eq!(database.cell("snapshots", &snapshot, "status").as_deref(), Some("available"));
+        repairer.expect(0, &["history", "reconcile"]);
+        repairer.expect(0, &["undo", &repairer.last_run(), "--yes"]);
+    }
+}
+
+#[test]
+fn a_dry_run_writes_nothing_anywhere() {
+    for engine in engines() {
+        let database = fresh(engine, Columns::Full);
+        database.insert(&crate::population::generate(3, 40).rows);
+        let program = Program::on(database.url());
+        let before = database.dump();
+        let document = program.json(0, &["repair", "--dry-run", OLD, "--assume-dead=all"]);
+        assert!(document["summary"]["planned"].as_u64().unwrap() > 0, "{document:#}");
+        assert_eq!(document["run"], serde_json::Value::Null);
+        program.expect(3, &["repair", "--dry-run", OLD, "--assume-dead=all", "--detailed-exitcode"]);
+        assert_eq!(database.dump(), before);
+        assert!(!program.log().exists(), "a dry run leaves no record");
+    }
+}
