@@ -7,6 +7,7 @@
 
 #[allow(dead_code, reason = "a harness offers more than one moment's tests use")]
 mod cinder;
+mod connections;
 #[allow(dead_code, reason = "a harness offers more than one moment's tests use")]
 mod database;
 mod faults;
