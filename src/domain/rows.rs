@@ -278,7 +278,8 @@ impl Attachment {
         self.instance_uuid.is_none() && host.is_some() && self.attached_host.as_deref() == host
     }
 
-    /// Whether it stands for anything: one that is still `attaching` or only `reserved` does, as Cinder sees it.
+    /// Whether it holds the volume in any way: Cinder itself counts every row that is not `detached`, one that is still
+    /// being made or taken apart among them.
     pub fn is_live(&self) -> bool {
         self.attach_status.as_deref() != Some("detached")
     }

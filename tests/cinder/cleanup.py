@@ -5,7 +5,8 @@ database, quotas included. What is not: the message bus and the storage. Calls t
 volume or snapshot, detach) are recorded and not worked off; deleting a backup's data succeeds at once. Pending deletes
 run one after the other and not in a thread, which is Cinder's own option, so that two runs give the same result.
 
-Prints one JSON object: `rpc`, `deleted_data`, `rows` and `seconds` (of the clean-up alone).
+Prints one JSON object: `rpc`, `deleted_data`, `problems` (Cinder logs an exception and goes on with the next backup),
+`rows` and `seconds` (of the clean-up alone).
 """
 
 import argparse
@@ -55,6 +56,18 @@ class StoreThatObeys:
         self.deleted.append(backup.id)
 
 
+class Problems(logging.Handler):
+    """Collects what Cinder logs as an error, with the exception that it swallowed."""
+
+    def __init__(self):
+        super().__init__(logging.ERROR)
+        self.texts = []
+
+    def emit(self, record):
+        cause = record.exc_info and record.exc_info[1]
+        self.texts.append(record.getMessage() + (f' {type(cause).__name__}: {cause}' if cause else ''))
+
+
 def main():
     args = arguments()
     from oslo_config import cfg
@@ -72,6 +85,8 @@ def main():
     cfg.CONF.set_override('backup_service_inithost_offload', False)
     # What Cinder says belongs to standard error: standard output is the result.
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+    problems = Problems()
+    logging.getLogger().addHandler(problems)
 
     calls = []
     patches = [
@@ -102,7 +117,13 @@ def main():
             seconds += time.monotonic() - begun
 
     json.dump(
-        {'rpc': calls, 'deleted_data': StoreThatObeys.deleted, 'rows': rows, 'seconds': round(seconds, 6)},
+        {
+            'rpc': calls,
+            'deleted_data': StoreThatObeys.deleted,
+            'problems': problems.texts,
+            'rows': rows,
+            'seconds': round(seconds, 6),
+        },
         sys.stdout,
     )
     sys.stdout.write('\n')

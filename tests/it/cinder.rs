@@ -17,6 +17,8 @@ pub struct Cleanup {
     pub rpc: Vec<Value>,
     /// The backups whose data the driver was told to delete.
     pub deleted_data: Vec<String>,
+    /// What it logged as an error before it went on with the next backup.
+    pub problems: Vec<String>,
     /// How many backups it looked at, over all hosts.
     pub rows: u64,
     /// How long that took, without Python's own start.
@@ -39,9 +41,14 @@ pub fn clean_up(url: &str, hosts: &[&str]) -> Cleanup {
     }
     let output = run(&mut command);
     let result: Value = serde_json::from_str(&output).unwrap_or_else(|error| panic!("{error} in: {output}"));
+    let texts = |key: &str| -> Vec<String> {
+        let list = result[key].as_array().expect("a list");
+        list.iter().map(|text| text.as_str().expect("a text").to_owned()).collect()
+    };
     Cleanup {
         rpc: result["rpc"].as_array().expect("a list").clone(),
-        deleted_data: result["deleted_data"].as_array().expect("a list").iter().map(|id| id.as_str().expect("an id").to_owned()).collect(),
+        deleted_data: texts("deleted_data"),
+        problems: texts("problems"),
         rows: result["rows"].as_u64().expect("a count"),
         seconds: result["seconds"].as_f64().expect("a duration"),
     }

@@ -186,6 +186,7 @@ fn the_real_clean_up_sets_a_stuck_backup_to_error() {
         assert_eq!(status("backups", &restoring), "available", "{engine:?}");
         assert_eq!(status("volumes", &restored), "error_restoring", "{engine:?}");
         assert_eq!(done.deleted_data, std::slice::from_ref(&deleting), "{engine:?}");
+        assert_eq!(done.problems, [] as [&str; 0], "{engine:?}");
         assert_eq!(done.rows, 3, "{engine:?}");
         let calls: Vec<String> = done.rpc.iter().map(ToString::to_string).collect();
         let expected = [
@@ -194,6 +195,19 @@ fn the_real_clean_up_sets_a_stuck_backup_to_error() {
         ];
         assert!(expected.iter().all(|call| calls.contains(call)) && calls.len() == 2, "{engine:?}: {calls:?}");
     }
+}
+
+#[test]
+fn the_real_clean_up_tells_what_it_swallowed() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    let foreign = "cinder.backup.drivers.nfs.NFSBackupDriver";
+    let backup = database.backup(|row| row.status("deleting").host("ctl1").service(foreign));
+    let done = cinder::clean_up(&database.url(), &["ctl1"]);
+    assert_eq!(database.cell("backups", &backup, "status").as_deref(), Some("error"));
+    let [problem] = done.problems.as_slice() else {
+        panic!("not one problem: {:?}", done.problems);
+    };
+    assert!(problem.starts_with(&format!("Problem cleaning up backup {backup}. InvalidBackup: ")), "{problem}");
 }
 
 #[test]
@@ -206,6 +220,7 @@ fn the_real_clean_up_survives_every_population() {
         let before = database.rows_by_id();
         let done = cinder::clean_up(&database.url(), &[population::DOWN, population::GONE]);
         let after = database.rows_by_id();
+        eprintln!("{engine:?}: {} rows in {} s", done.rows, done.seconds);
         assert!(done.rows > 20, "{engine:?}: only {} rows", done.rows);
         for ((table, id), cells) in &after {
             let host = cells.get("host").cloned().flatten();
@@ -270,6 +285,8 @@ fn cipher(account: &Account, server: &Server, certificate: bool) -> Result<Strin
         Command::new(servers::postgresql::program("psql"))
             .args(["-AtXc", "SELECT cipher FROM pg_stat_ssl WHERE pid = pg_backend_pid()", &words])
             .env("PGPASSWORD", &account.password)
+            // libpq looks there for a client certificate when it is given none.
+            .env("HOME", crate::schemas::scratch("home"))
             .output()
     } else {
         let mut command = Command::new("mariadb");

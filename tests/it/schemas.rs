@@ -284,6 +284,9 @@ const NEW_INDEXES: [(&str, &str); 4] = [
     ("snapshots", "snapshots_deleted_project_id_idx"),
 ];
 
+/// The indexes that came with Pike; MySQL always had them, since it has one for every foreign key.
+const PIKE_INDEXES: [&str; 2] = ["ix_volume_attachment_volume_id", "ix_snapshots_volume_id"];
+
 fn derive_postgresql(database: &Database, tables: &[&str], dropped: &BTreeMap<&str, Vec<&str>>) {
     for table in tables {
         database.execute(&format!("DROP TABLE {table} CASCADE"));
@@ -295,6 +298,10 @@ fn derive_postgresql(database: &Database, tables: &[&str], dropped: &BTreeMap<&s
     }
     for (_, index) in NEW_INDEXES {
         database.execute(&format!("DROP INDEX {index}"));
+    }
+    for index in PIKE_INDEXES {
+        // The one on volume_attachment went with the table where the release has none.
+        database.execute(&format!("DROP INDEX IF EXISTS {index}"));
     }
 }
 
@@ -367,7 +374,8 @@ fn derive_sqlite(database: &Database, tables: &[&str], dropped: &BTreeMap<&str, 
             let [Some(name), Some(sql)] = index.as_slice() else {
                 panic!("an index without a name: {index:?}");
             };
-            if !names_dropped(sql) && !NEW_INDEXES.iter().any(|(_, new)| new == name) {
+            let came_later = NEW_INDEXES.iter().any(|(_, new)| new == name) || PIKE_INDEXES.contains(&name.as_str());
+            if !names_dropped(sql) && !came_later {
                 script.push_str(&format!("{sql};\n"));
             }
         }

@@ -79,6 +79,7 @@ pub(super) fn options(user: &str, dir: &Path, data: &Path, port: u16) -> Vec<Str
         "--innodb-buffer-pool-size=128M".to_owned(),
         "--innodb-flush-log-at-trx-commit=0".to_owned(),
         "--innodb-doublewrite=0".to_owned(),
+        "--innodb-flush-method=nosync".to_owned(),
         // A schema of 36 tables is made for every test, and a file a table takes the most of that time.
         "--innodb-file-per-table=0".to_owned(),
     ]
