@@ -135,7 +135,7 @@ impl Fresh {
         // Whatever is still active holds what it holds: nothing is counted on to be repaired later.
         let as_peers = |ids: &mut dyn Iterator<Item = &Backup>| -> Vec<decide::Peer> {
             ids.filter(|backup| crate::domain::status::is_active(backup.status.as_deref()))
-                .map(|backup| crate::scan::as_peer(backup, false))
+                .map(|backup| crate::scan::as_peer(census, backup, false))
                 .collect()
         };
         Ok(match unit.kind {
