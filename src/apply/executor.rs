@@ -312,6 +312,9 @@ impl Executor<'_> {
         let (changes, direction) = match plan.purpose {
             Purpose::Undo => (unit.changes.clone(), Direction::Either),
             Purpose::Repair => {
+                if let Some(why) = has_beaten(plan, unit, situation) {
+                    return Ok(Recheck::Refused(why));
+                }
                 let finding = fresh.decide(&mut reader, unit, self.census, overlay, situation, &plan.policy)?;
                 match same_decision(unit, finding, overlay) {
                     Ok(changes) => (changes, Direction::Forward),
@@ -433,6 +436,14 @@ impl Executor<'_> {
             found: Vec::new(),
         }
     }
+}
+
+/// A heart that has beaten since the plan was made is alive, however far its clock lags behind the database's.
+fn has_beaten(plan: &Plan, unit: &Unit, situation: &Situation) -> Option<String> {
+    let host = unit.host.as_deref().filter(|host| !plan.policy.assume_dead.covers(host))?;
+    let then = plan.heartbeats.get(host)?;
+    let now = situation.services.last_beat(host);
+    (now != *then).then(|| format!("cinder-backup on {host} has beaten since the plan was made; scan again"))
 }
 
 /// The jittered pause before try `attempt` + 1: between half and the whole of a doubling span.

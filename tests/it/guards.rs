@@ -12,7 +12,7 @@ use crate::rows::ago;
 use crate::schemas::{Columns, engines, fresh};
 
 const TWO_HOURS: i64 = 7_200;
-const OLD: &str = "--service-down-time=1s";
+const OLD: &str = "--service-down-time=2s";
 
 /// Cells that differ, but for the time of the change.
 fn differences(before: &BTreeMap<RowKey, Cells>, database: &Database) -> Vec<Change> {
