@@ -100,7 +100,7 @@ fn what_the_decision_rests_on_is_looked_at_again() {
         database.service("gone", |row| row.updated_at(ago(0)));
         let document = program.json(4, &["apply", "alive.json", "--yes"]);
         assert_eq!(document["units"][0]["outcome"], "refused", "{document:#}");
-        assert!(document["units"][0]["reason"].as_str().unwrap().contains("beats"), "{document:#}");
+        assert!(document["units"][0]["reason"].as_str().unwrap().contains("has beaten"), "{document:#}");
         for id in [&attached, &alive] {
             assert_eq!(database.cell("backups", id, "status").as_deref(), Some("creating"));
         }
