@@ -1,10 +1,11 @@
--- session_server: what the server is, as far as every account may know.
+-- session_server: what the server is, as far as every account may know. Whether PUBLIC may call pg_control_system() is asked,
+-- and not whether this account may, so that all accounts find the same identity.
 SELECT current_setting('server_version'),
        CAST(current_user AS text),
        CAST(current_database() AS text),
        pg_is_in_recovery(),
        current_setting('default_transaction_read_only'),
-       has_function_privilege('pg_control_system()', 'EXECUTE'),
+       has_function_privilege('public', 'pg_control_system()', 'EXECUTE'),
        CAST(oid AS text)
   FROM pg_database
  WHERE datname = current_database();

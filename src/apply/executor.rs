@@ -410,12 +410,12 @@ impl Executor<'_> {
                 return Settlement { outcome, reason: reason.to_owned(), found: Vec::new() };
             }
             let galera = fresh.server().galera;
-            let first = settle_rows(fresh.as_mut(), self.schema, before, after, Lock::Held);
+            let first = settle_rows(fresh.as_mut(), self.schema, before, after, &Overlay::new(), Lock::Held);
             let settled = match first {
                 // On a cluster another node answers now, where the old transaction holds no lock: give it time to arrive.
                 Ok(settled) if galera && settled.outcome == Outcome::Failed => {
                     std::thread::sleep(Duration::from_secs(2));
-                    settle_rows(fresh.as_mut(), self.schema, before, after, Lock::Held)
+                    settle_rows(fresh.as_mut(), self.schema, before, after, &Overlay::new(), Lock::Held)
                 }
                 other => other,
             };

@@ -13,5 +13,6 @@ pub mod writes;
 
 pub use executor::{Executor, Failure, Mode, Options, Progress, Run, intended_rows, statements};
 pub use journal::{Journal, NoJournal};
+pub use recheck::Overlay;
 pub use settle::{Settlement, current, settle_rows};
 pub use undo::{Recorded, UndoError, undo_units};

@@ -21,12 +21,14 @@ pub struct Settlement {
 /// Reads the rows of a unit under lock, so that a transaction which is still ending is waited for, and holds them
 /// against what they were before and what they were to become.
 ///
-/// `after` may lack `updated_at` (an intent does not know it yet): then the changed columns decide.
+/// `after` may lack `updated_at` (an intent does not know it yet): then the other columns decide. `seen_later` holds rows as
+/// a later run found them before it changed them itself: for these, what the database holds now says nothing any more.
 pub fn settle_rows(
     session: &mut dyn Session,
     schema: &Schema,
     before: &[Image],
     after: &[Image],
+    seen_later: &Overlay,
     lock: Lock,
 ) -> Result<Settlement, DbError> {
     session.begin(if lock == Lock::Held { Access::Write } else { Access::ReadOnly })?;
@@ -34,6 +36,11 @@ pub fn settle_rows(
     let ended = session.rollback();
     let found = found?;
     ended?;
+    let found = before
+        .iter()
+        .zip(found)
+        .map(|(row, found)| seen_later.get(&(row.table, row.id.clone())).cloned().or(found))
+        .collect();
     Ok(judge(before, after, found))
 }
 

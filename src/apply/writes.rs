@@ -47,7 +47,7 @@ pub fn update(columns: ColumnSet, now: &Image, changes: &[&Change]) -> Write {
 }
 
 /// The changes of a unit, row by row, in the order in which rows are locked.
-pub fn by_row<'c>(changes: &'c [Change]) -> Vec<((Table, &'c str), Vec<&'c Change>)> {
+pub fn by_row(changes: &[Change]) -> Vec<((Table, &str), Vec<&Change>)> {
     let mut rows: Vec<((Table, &str), Vec<&Change>)> = Vec::new();
     for change in changes {
         let key = (change.table, change.id.as_str());

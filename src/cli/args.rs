@@ -263,7 +263,7 @@ impl SelectionArgs {
 }
 
 fn tls_mode(text: &str) -> Result<TlsMode, String> {
-    text.parse().map_err(|error| format!("{error}"))
+    text.parse::<TlsMode>().map_err(|error| error.to_string())
 }
 
 /// Reads a span: a number with `s`, `m`, `h` or `d`, or several of them (`1h30m`); a bare number is seconds.

@@ -59,15 +59,15 @@ pub fn results(results: &[UnitResult]) -> Grid {
         .iter()
         .map(|result| {
             let mut reason = result.reason.clone().unwrap_or_default();
-            for moved in &result.moved {
-                reason.push_str(&format!(
-                    "; {}.{} of {}: planned {}, found {}",
-                    moved.table,
-                    moved.column,
-                    moved.id,
-                    shown(&moved.planned),
-                    shown(&moved.found)
-                ));
+            // Every write sets updated_at: it tells nothing where another column moved, too.
+            let telling = result.moved.iter().any(|moved| moved.column != "updated_at");
+            for moved in result.moved.iter().filter(|moved| !telling || moved.column != "updated_at") {
+                let of = if moved.id == result.id {
+                    String::new()
+                } else {
+                    format!("{} {}: ", moved.table.name().trim_end_matches('s'), moved.id)
+                };
+                reason.push_str(&format!("; {of}{} planned {}, found {}", moved.column, shown(&moved.planned), shown(&moved.found)));
             }
             vec![
                 Cell::Integer(i64::try_from(result.unit).unwrap_or(i64::MAX)),
@@ -126,23 +126,25 @@ pub fn json(document: &impl Serialize) -> Json {
     serde_json::to_value(document).unwrap_or_else(|error| json!({ "error": error.to_string() }))
 }
 
-/// Changes in one line: `status creating -> error; volume 9f…: status backing-up -> available`.
+/// Changes in one line: `creating -> error, volume backing-up -> available`. Which volume is in the other formats.
 pub fn changes(changes: &[Change]) -> String {
-    let mut rows: Vec<String> = Vec::new();
-    let main = changes.first().map(|change| (change.table, change.id.as_str()));
+    let mut steps: Vec<String> = Vec::new();
+    let main = changes.iter().find(|change| change.column == "status").map(|change| (change.table, change.id.as_str()));
     for change in changes {
+        let mut step = format!("{} -> {}", shown(&change.from), shown(&change.to));
         // fail_reason goes with every error; that it is set need not be said in a line.
-        if change.column == "fail_reason" {
-            continue;
+        match change.column.as_str() {
+            "fail_reason" => continue,
+            "status" => {}
+            column => step = format!("{column} {step}"),
         }
-        let step = format!("{} {} -> {}", change.column, shown(&change.from), shown(&change.to));
         if Some((change.table, change.id.as_str())) == main {
-            rows.push(step);
+            steps.push(step);
         } else {
-            rows.push(format!("{} {}: {step}", change.table.name().trim_end_matches('s'), change.id));
+            steps.push(format!("{} {step}", change.table.name().trim_end_matches('s')));
         }
     }
-    rows.join("; ")
+    steps.join(", ")
 }
 
 /// A value in words.

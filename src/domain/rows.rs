@@ -278,6 +278,12 @@ impl Attachment {
         self.instance_uuid.is_none() && host.is_some() && self.attached_host.as_deref() == host
     }
 
+    /// Whether it holds the volume in any way: Cinder itself counts every row that is not `detached`, one that is still
+    /// being made or taken apart among them.
+    pub fn is_live(&self) -> bool {
+        self.attach_status.as_deref() != Some("detached")
+    }
+
     /// Whether a server has the volume now.
     pub fn is_attached(&self) -> bool {
         self.attach_status.as_deref() == Some("attached")

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::time::{parse, seconds_between};
+use super::time::{is_unreadable, parse, seconds_between};
 use jiff::civil::DateTime;
 
 /// A row of `services` with binary `cinder-backup`.
@@ -33,55 +33,81 @@ pub enum Heartbeat {
         /// Seconds since the last beat; negative when the host's clock is ahead of the database's.
         silent: i64,
     },
+    /// Its last beat is on record in a form that cannot be read, so that it may or may not be alive.
+    Unreadable,
+}
+
+/// The liveliest beat of one host.
+#[derive(Debug, Clone)]
+struct Beat {
+    /// The host as its row spells it.
+    host: String,
+    latest: Option<DateTime>,
+    unreadable: bool,
 }
 
 /// All hosts' heartbeats against the database's clock.
 #[derive(Debug, Clone, Default)]
 pub struct Services {
-    latest: HashMap<String, Option<DateTime>>,
+    beats: HashMap<String, Beat>,
 }
 
 impl Services {
     /// From the rows; several rows of one host count as the liveliest.
     pub fn new(rows: &[ServiceRow]) -> Self {
-        let mut latest: HashMap<String, Option<DateTime>> = HashMap::new();
+        let mut beats: HashMap<String, Beat> = HashMap::new();
         for row in rows.iter().filter(|row| !row.deleted) {
-            let beat = row.updated_at.as_deref().or(row.created_at.as_deref()).and_then(parse);
-            let entry = latest.entry(host_part(&row.host).to_owned()).or_default();
-            *entry = (*entry).max(beat);
+            let text = row.updated_at.as_deref().or(row.created_at.as_deref());
+            let beat = beats.entry(key(&row.host)).or_insert_with(|| Beat {
+                host: host_part(&row.host).to_owned(),
+                latest: None,
+                unreadable: false,
+            });
+            beat.latest = beat.latest.max(text.and_then(parse));
+            beat.unreadable |= is_unreadable(text);
         }
-        Self { latest }
+        Self { beats }
     }
 
     /// What the heartbeat of `host` says at `now` (the database's clock). A beat from the future counts as alive:
     /// a clock that runs ahead must not make a working service look dead.
     pub fn heartbeat(&self, host: &str, now: DateTime, service_down_time: i64) -> Heartbeat {
-        match self.latest.get(host_part(host)) {
-            None => Heartbeat::Missing,
-            Some(None) => Heartbeat::Down { silent: None },
-            Some(Some(beat)) => match seconds_between(*beat, now) {
-                silent if silent > service_down_time => Heartbeat::Down { silent: Some(silent) },
-                silent => Heartbeat::Up { silent },
-            },
-        }
+        self.beats.get(&key(host)).map_or(Heartbeat::Missing, |beat| beat.at(now, service_down_time))
     }
 
     /// Whether a host has, or had, a cinder-backup.
     pub fn knows(&self, host: &str) -> bool {
-        self.latest.contains_key(host_part(host))
+        self.beats.contains_key(&key(host))
     }
 
     /// Hosts whose last beat lies further in the future than `tolerance` seconds, and by how much, in name order.
     pub fn clocks_ahead(&self, now: DateTime, tolerance: i64) -> Vec<(String, i64)> {
         let mut ahead: Vec<(String, i64)> = self
-            .latest
-            .iter()
-            .filter_map(|(host, beat)| Some((host.clone(), -seconds_between((*beat)?, now))))
+            .beats
+            .values()
+            .filter_map(|beat| Some((beat.host.clone(), -seconds_between(beat.latest?, now))))
             .filter(|(_, seconds)| *seconds > tolerance)
             .collect();
         ahead.sort();
         ahead
     }
+}
+
+impl Beat {
+    fn at(&self, now: DateTime, service_down_time: i64) -> Heartbeat {
+        let silent = self.latest.map(|beat| seconds_between(beat, now));
+        match silent {
+            Some(silent) if silent <= service_down_time => Heartbeat::Up { silent },
+            _ if self.unreadable => Heartbeat::Unreadable,
+            silent => Heartbeat::Down { silent },
+        }
+    }
+}
+
+/// The databases that most clouds use compare host names without regard to case or trailing blanks, and so does a
+/// cinder-backup that looks for its rows there: two spellings are one host, lest a working one looks retired.
+fn key(host: &str) -> String {
+    host_part(host).trim().to_lowercase()
 }
 
 /// `ctl1` out of `ctl1`, `ctl1@ceph` or `ctl1@ceph#pool`, as Cinder's `extract_host` does at level `host`.
@@ -121,6 +147,27 @@ mod tests {
         assert_eq!(of("gone"), Heartbeat::Missing);
         assert_eq!(of("unheard"), Heartbeat::Missing);
         assert_eq!(services.clocks_ahead(now, 60), [("ahead".to_owned(), 300)]);
+    }
+
+    #[test]
+    fn a_host_spelled_otherwise_is_the_same_host() {
+        let services = Services::new(&[row("Ctl1", Some("2026-11-22 11:59:50")), row("ctl2@ceph", Some("2026-11-22 11:59:50"))]);
+        let now = at("2026-11-22 12:00:00");
+        for host in ["Ctl1", "ctl1", "CTL1", "ctl1 ", "ctl1@lvm", "ctl2", "ctl2@ceph#pool"] {
+            assert_eq!(services.heartbeat(host, now, 60), Heartbeat::Up { silent: 10 }, "{host}");
+            assert!(services.knows(host), "{host}");
+        }
+        assert_eq!(services.heartbeat("ctl1.example.org", now, 60), Heartbeat::Missing);
+    }
+
+    #[test]
+    fn a_beat_that_cannot_be_read_proves_no_death() {
+        let now = at("2026-11-22 12:00:00");
+        let beat = |rows: &[ServiceRow]| Services::new(rows).heartbeat("ctl1", now, 60);
+        assert_eq!(beat(&[row("ctl1", Some("just now"))]), Heartbeat::Unreadable);
+        assert_eq!(beat(&[row("ctl1", Some("just now")), row("ctl1", Some("2026-11-22 11:00:00"))]), Heartbeat::Unreadable);
+        assert_eq!(beat(&[row("ctl1", Some("just now")), row("ctl1", Some("2026-11-22 11:59:50"))]), Heartbeat::Up { silent: 10 });
+        assert_eq!(beat(&[row("ctl1", Some("0000-00-00 00:00:00"))]), Heartbeat::Down { silent: None });
     }
 
     #[test]

@@ -8,11 +8,17 @@ pub fn parse(text: &str) -> Option<DateTime> {
     text.trim().replacen(' ', "T", 1).parse().ok()
 }
 
+/// Whether a column holds a time that cannot be read: then nothing may be concluded from it. NULL, the empty text and
+/// MySQL's zero date are no time at all, which is another matter.
+pub fn is_unreadable(text: Option<&str>) -> bool {
+    text.map(str::trim).is_some_and(|text| !text.is_empty() && !text.starts_with("0000-00-00") && parse(text).is_none())
+}
+
 /// Whole seconds from `earlier` to `later`; negative when they are the other way round.
 pub fn seconds_between(earlier: DateTime, later: DateTime) -> i64 {
-    // Both are UTC, so that civil arithmetic has no gaps; seconds of any two civil times fit into i64.
-    let at = |time: DateTime| Offset::UTC.to_timestamp(time).map_or(0, jiff::Timestamp::as_second);
-    at(later).saturating_sub(at(earlier))
+    // Both are UTC, so that civil arithmetic has no gaps; and unlike a time stamp it knows all of the year 9999, which a
+    // careless client writes for "never".
+    later.duration_since(earlier).as_secs()
 }
 
 /// A database time as RFC 3339 in UTC, for example `2026-11-22T18:46:33Z`.
@@ -54,6 +60,23 @@ mod tests {
         let (early, late) = (parse("2026-02-28 23:59:59").unwrap(), parse("2026-03-01 00:00:01").unwrap());
         assert_eq!(seconds_between(early, late), 2);
         assert_eq!(seconds_between(late, early), -2);
+    }
+
+    #[test]
+    fn the_last_day_of_the_calendar_is_in_the_future() {
+        let (now, never) = (parse("2026-11-22 12:00:00").unwrap(), parse("9999-12-31 23:59:59").unwrap());
+        assert!(seconds_between(now, never) > 7_000 * 365 * 86_400);
+        assert_eq!(seconds_between(never, now), -seconds_between(now, never));
+    }
+
+    #[test]
+    fn no_time_is_not_an_unreadable_time() {
+        for none in [None, Some(""), Some("0000-00-00 00:00:00"), Some("0000-00-00 00:00:00.000000"), Some("2026-11-22 12:00:00")] {
+            assert!(!is_unreadable(none), "{none:?}");
+        }
+        for text in ["yesterday", "2026-11-22 25:00:00", "22.11.2026 12:00", "2026-02-30 12:00:00"] {
+            assert!(is_unreadable(Some(text)), "{text}");
+        }
     }
 
     #[test]

@@ -1,17 +1,17 @@
 //! A result as a table, JSON, YAML, CSV or bare values, chosen, cut down and sorted by the options of the OpenStack clients.
 //!
 //! The formats follow cliff, the library under those clients, so that scripts made for them read this program's output:
-//! borders, `None` for NULL, quotes around everything in CSV that is no number, NULL last when sorting. May use
-//! `report::safe` and `report::yaml` only.
+//! borders, `None` for NULL, quotes around everything in CSV that is no number, NULL last when sorting. At a terminal that is too
+//! narrow for a table the rows stand one below the other ([`expanded`]). May use `report::expanded`, `safe` and `yaml` only.
 
 use std::cmp::Ordering;
 use std::io;
 
-use comfy_table::{Attribute, CellAlignment, Color, ContentArrangement, Table};
+use comfy_table::{Attribute, CellAlignment, Color, ColumnConstraint, ContentArrangement, Table, Width};
 use serde_json::{Map, Value};
 use thiserror::Error;
 
-use super::{safe, yaml};
+use super::{expanded, safe, yaml};
 
 /// The borders of the OpenStack clients' tables, in comfy-table's order of components.
 const BORDERS: &str = "||--+-++|    ++++++";
@@ -123,7 +123,7 @@ pub struct OutputOptions {
     pub sort_columns: Vec<String>,
     /// JSON on one line.
     pub noindent: bool,
-    /// To how many columns of the terminal a table is wrapped; `None`: to none.
+    /// How many columns the terminal has: a table is wrapped to them, or laid out in records; `None`: it is as wide as it is.
     pub width: Option<u16>,
     /// Whether a table may have colours.
     pub color: bool,
@@ -245,6 +245,12 @@ impl<'a> View<'a> {
         document
     }
 
+    /// How narrow a column can be and still be read.
+    fn least_width(&self, place: usize) -> usize {
+        let cells: Vec<String> = self.rows.iter().filter_map(|row| row.get(place)).map(|cell| cell.shown()).collect();
+        expanded::least_width(self.titles.get(place).copied().into_iter().chain(cells.iter().map(String::as_str)))
+    }
+
     /// A column of numbers (and perhaps NULL) is aligned to the right.
     fn is_numeric(&self, place: usize) -> bool {
         let mut cells = self.rows.iter().filter_map(|row| row.get(place)).filter(|cell| ***cell != Cell::Null).peekable();
@@ -260,6 +266,14 @@ fn write_table(out: &mut dyn io::Write, view: &View<'_>, options: &OutputOptions
     // cliff prints an empty line for a table without rows.
     if view.rows.is_empty() {
         return out.write_all(b"\n");
+    }
+    let least: Vec<usize> = (0..view.titles.len()).map(|place| view.least_width(place)).collect();
+    if let Some(width) = options.width.map(usize::from) {
+        // Each column has a border and a space on both sides.
+        if least.iter().map(|column| column + 3).sum::<usize>() + 1 > width {
+            let rows: Vec<Vec<String>> = view.rows.iter().map(|row| row.iter().map(|cell| cell.shown()).collect()).collect();
+            return expanded::write(out, &view.titles, &rows, width, options.color, &|title, word| tint(title, word).and_then(ansi));
+        }
     }
     let mut table = Table::new();
     table.load_preset(BORDERS);
@@ -282,14 +296,26 @@ fn write_table(out: &mut dyn io::Write, view: &View<'_>, options: &OutputOptions
             }
         }));
     }
-    for place in 0..view.titles.len() {
-        if view.is_numeric(place)
-            && let Some(column) = table.column_mut(place)
-        {
+    for (place, least) in least.into_iter().enumerate() {
+        let Some(column) = table.column_mut(place) else { continue };
+        // comfy-table counts the two spaces in.
+        column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(u16::try_from(least + 2).unwrap_or(u16::MAX))));
+        if view.is_numeric(place) {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
     writeln!(out, "{table}")
+}
+
+fn ansi(color: Color) -> Option<anstyle::Style> {
+    let color = match color {
+        Color::Green => anstyle::AnsiColor::Green,
+        Color::Red => anstyle::AnsiColor::Red,
+        Color::Yellow => anstyle::AnsiColor::Yellow,
+        Color::Cyan => anstyle::AnsiColor::Cyan,
+        _ => return None,
+    };
+    Some(color.on_default())
 }
 
 /// The colour of a word that judges; its meaning never rests on the colour.

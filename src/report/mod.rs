@@ -4,6 +4,7 @@
 //! a `&mut dyn io::Write`, so that a caller decides where, and an I/O error (a broken pipe among them) comes back as it is.
 //! All text that came out of the database passes through [`safe`] on its way.
 
+mod expanded;
 pub mod grid;
 pub mod markdown;
 pub mod safe;

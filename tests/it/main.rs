@@ -7,8 +7,10 @@
 
 #[allow(dead_code, reason = "a harness offers more than one moment's tests use")]
 mod cinder;
+mod connections;
 #[allow(dead_code, reason = "a harness offers more than one moment's tests use")]
 mod database;
+mod faults;
 mod guards;
 mod harness;
 #[allow(dead_code, reason = "a harness offers more than one moment's tests use")]

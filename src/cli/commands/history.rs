@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 use serde_json::json;
 
-use crate::apply::{intended_rows, settle_rows};
+use crate::apply::{Overlay, intended_rows, settle_rows};
 use crate::audit::record::{Event, Settled};
 use crate::audit::{Anchor, AuditLog, RunSummary, load_run, runs, verify};
 use crate::cli::context::{Connected, Context};
@@ -249,6 +249,7 @@ fn reconcile(context: &Context<'_>, path: &std::path::Path, run: Option<&str>) -
     let mut rows: Vec<Row> = Vec::new();
     // Later runs first: a row that a later run of ours wrote is not "changed since" by a stranger.
     let mut known: std::collections::HashMap<(crate::domain::Table, String), Image> = std::collections::HashMap::new();
+    let mut seen_later: Option<(String, Overlay)> = None;
     for run in chosen.iter().rev() {
         let records = load_run(path, run)?;
         if records.begin.database.identity != identity {
@@ -256,7 +257,11 @@ fn reconcile(context: &Context<'_>, path: &std::path::Path, run: Option<&str>) -
         }
         for (number, unit) in records.units.iter().rev() {
             if unit.is_open() {
-                rows.push(settle(context, &mut connected, path, run, *number, unit)?);
+                let later = match &seen_later {
+                    Some((of, rows)) if of == run => rows,
+                    _ => &seen_later.insert((run.clone(), rows_seen_later(path, &all.runs, run)?)).1,
+                };
+                rows.push(settle(context, &mut connected, path, run, *number, unit, later)?);
                 continue;
             }
             if unit.last_word() != Some(Outcome::Applied) {
@@ -387,6 +392,20 @@ fn compare(
     Ok((state, details.join("; ")))
 }
 
+/// The rows that runs after this one changed, as the first of them found them: what became of this run's own change to
+/// them shows there, and not in what the database holds now.
+fn rows_seen_later(path: &std::path::Path, all: &[RunSummary], run: &str) -> Result<Overlay> {
+    let mut seen = Overlay::new();
+    for later in all.iter().skip_while(|summary| summary.run != run).skip(1) {
+        for unit in load_run(path, &later.run)?.units.into_values() {
+            for image in unit.outcome.into_iter().flat_map(|outcome| outcome.before) {
+                seen.entry((image.table, image.id.clone())).or_insert(image);
+            }
+        }
+    }
+    Ok(seen)
+}
+
 fn settle(
     context: &Context<'_>,
     connected: &mut Connected,
@@ -394,6 +413,7 @@ fn settle(
     run: &str,
     number: usize,
     unit: &crate::audit::UnitHistory,
+    seen_later: &Overlay,
 ) -> Result<Row> {
     let outcome = unit.outcome.as_ref();
     let before = outcome.map(|outcome| outcome.before.as_slice()).filter(|before| !before.is_empty()).unwrap_or(&unit.intent.before);
@@ -401,9 +421,9 @@ fn settle(
     let after = outcome.map(|outcome| outcome.after.as_slice()).filter(|after| !after.is_empty()).unwrap_or(&intended);
     // A transaction that is still ending holds its rows: wait for it where this account may lock, else look as it is.
     let lock = if connected.session.server().read_only { Lock::None } else { Lock::Held };
-    let settled = match settle_rows(connected.session.as_mut(), &connected.schema, before, after, lock) {
+    let settled = match settle_rows(connected.session.as_mut(), &connected.schema, before, after, seen_later, lock) {
         Err(error) if error.kind == crate::db::DbErrorKind::Privilege && !error.is_fatal() => {
-            settle_rows(connected.session.as_mut(), &connected.schema, before, after, Lock::None)?
+            settle_rows(connected.session.as_mut(), &connected.schema, before, after, seen_later, Lock::None)?
         }
         other => other?,
     };

@@ -11,7 +11,8 @@ use crate::cli::args::{DecisionArgs, SelectionArgs};
 use crate::cli::context::Context;
 use crate::cli::error::{Error, Result};
 use crate::cli::exit::Exit;
-use crate::cli::{reports, view};
+use crate::cli::reports::{self, Material};
+use crate::cli::view;
 use crate::report::safe::terminal;
 
 /// Scans, and writes what could be put right into a plan file and reports of it. Changes nothing in the database.
@@ -55,7 +56,8 @@ pub fn run(context: &Context<'_>, args: &PlanArgs) -> Result<Exit> {
     }
     let engine = connected.session.server().engine;
     for (path, kind) in args.report.iter().zip(kinds) {
-        write_new(path, |file| reports::write(kind, file, &plan, &scan, engine, &connected.location))?;
+        let material = Material { plan: &plan, scan: &scan, engine, record: &context.global.record, plan_file: args.out.as_deref() };
+        write_new(path, |file| reports::write(kind, file, material))?;
     }
     context.ui.result(&view::json(&plan), "units", &view::units(&plan))?;
     if context.ui.is_table() {

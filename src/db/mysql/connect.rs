@@ -48,7 +48,8 @@ pub(super) fn connect(target: &ServerTarget, settings: &SessionSettings, place: 
         })
         .map_err(|error| DbError::fatal(DbErrorKind::Other, format!("cannot start a thread: {error}")))?;
     match receiver.recv_timeout(limit) {
-        Ok(outcome) => outcome,
+        // Without a connection there is nothing to go on with, whatever the reason.
+        Ok(outcome) => outcome.map_err(|error| DbError { fatal: true, ..error }),
         Err(mpsc::RecvTimeoutError::Timeout) => Err(DbError::fatal(
             DbErrorKind::Timeout,
             format!(

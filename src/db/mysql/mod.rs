@@ -87,6 +87,7 @@ struct Mysql {
 /// is not the one that is found, [`DbErrorKind::NotPrimary`] for a Galera node outside the primary component.
 pub fn open(target: &ServerTarget, settings: &SessionSettings) -> Result<Box<dyn Session>, DbError> {
     let name = match &target.host {
+        Host::Tcp { name, port } if name.contains(':') => format!("[{name}]:{port}"),
         Host::Tcp { name, port } => format!("{name}:{port}"),
         Host::Socket { path } => format!("socket {}", path.display()),
     };
@@ -175,6 +176,22 @@ impl Mysql {
 
     /// Reads the session's state back and compares it with what was asked for.
     fn check_state(&mut self) -> Result<(), DbError> {
+        let outcome = self.compare_state();
+        // Nothing here takes a lock: on a Galera node this is the wait for the cluster, which has no error of its own.
+        outcome.map_err(|error| match error.code.as_deref() {
+            Some("1205") if self.server.galera => {
+                let message = format!(
+                    "the Galera node {} did not catch up with its cluster in time (wsrep_sync_wait); look at its wsrep_cluster_status \
+                     and wsrep_local_recv_queue, or connect to another node",
+                    self.place.name
+                );
+                DbError { message, ..error }
+            }
+            _ => error,
+        })
+    }
+
+    fn compare_state(&mut self) -> Result<(), DbError> {
         let row = self.run(self.wanted.check(self.server.engine), Vec::new())?.into_iter().next().unwrap_or_default();
         let expected = self.wanted.values(self.server.engine);
         for (index, (name, wanted)) in expected.iter().enumerate() {

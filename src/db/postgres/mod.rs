@@ -81,6 +81,7 @@ struct Postgres {
 /// is not the one that is found.
 pub fn open(target: &ServerTarget, settings: &SessionSettings) -> Result<Box<dyn Session>, DbError> {
     let name = match &target.host {
+        Host::Tcp { name, port } if name.contains(':') => format!("[{name}]:{port}"),
         Host::Tcp { name, port } => format!("{name}:{port}"),
         Host::Socket { path } => format!("socket in {} for port {}", path.display(), target.port),
     };

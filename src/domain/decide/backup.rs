@@ -4,11 +4,11 @@ use crate::domain::status::{
     AVAILABLE, BACKING_UP, CREATING, DELETING, ERROR, ERROR_DELETING, ERROR_RESTORING, NO_VOLUME, RESTORING, RESTORING_BACKUP,
 };
 use crate::domain::{
-    Attachment, Backup, Change, Evidence, Finding, FindingKind, Need, Policy, Proposal, Situation, Snapshot, Verdict, Volume,
+    Attachment, Backup, Change, ColumnSet, Evidence, Finding, FindingKind, Need, Policy, Proposal, Situation, Snapshot, Verdict, Volume,
 };
 
 use super::verdict::{Judgement, judge_backup};
-use super::{Children, Peer, change, shell_word, volume};
+use super::{Children, Peer, change, command, volume};
 
 /// `backups.fail_reason` holds so many characters.
 const FAIL_REASON_MAX: usize = 255;
@@ -66,7 +66,7 @@ pub fn backup(case: &BackupCase, situation: &Situation, policy: &Policy) -> Find
     if !matches!(verdict, Verdict::Stuck | Verdict::Uncertain) {
         return finding;
     }
-    match aim(backup, policy) {
+    match aim(case, situation, policy) {
         Aim::Nothing => {}
         Aim::Refused(reason) => finding.refusal = Some(reason),
         Aim::To(status) => propose(&mut finding, case, situation, policy, status, &cause),
@@ -75,10 +75,11 @@ pub fn backup(case: &BackupCase, situation: &Situation, policy: &Policy) -> Find
 }
 
 /// The status that the backup should end in.
-fn aim(backup: &Backup, policy: &Policy) -> Aim {
+fn aim(case: &BackupCase, situation: &Situation, policy: &Policy) -> Aim {
+    let backup = &case.backup;
     let to = policy.to.as_deref();
     match (backup.status.as_deref(), to) {
-        (Some(CREATING), Some(AVAILABLE)) | (Some(ERROR), _) => unverified(backup, policy),
+        (Some(CREATING), Some(AVAILABLE)) | (Some(ERROR), _) => unverified(case, situation, policy),
         (Some(RESTORING), Some(ERROR)) => Aim::To(ERROR),
         (Some(RESTORING), _) => Aim::To(AVAILABLE),
         (Some(DELETING | ERROR_DELETING), Some(AVAILABLE)) => Aim::Refused(
@@ -93,7 +94,8 @@ fn aim(backup: &Backup, policy: &Policy) -> Aim {
 }
 
 /// `available` without a look at the data: only on the named flag, and never where the row itself says that it would be of no use.
-fn unverified(backup: &Backup, policy: &Policy) -> Aim {
+fn unverified(case: &BackupCase, situation: &Situation, policy: &Policy) -> Aim {
+    let backup = &case.backup;
     if policy.to.as_deref() != Some(AVAILABLE) {
         return Aim::Nothing;
     }
@@ -107,6 +109,11 @@ fn unverified(backup: &Backup, policy: &Policy) -> Aim {
         return Aim::Refused(
             "a Ceph backup without service_metadata cannot become available unchecked: its base image is not on record".to_owned(),
         );
+    }
+    if let Some(parent) = backup.parent_id.as_deref().filter(|_| situation.columns >= ColumnSet::Liberty && case.parent.is_none()) {
+        return Aim::Refused(format!(
+            "an increment on backup {parent}, which does not exist any more, cannot become available: it cannot be restored"
+        ));
     }
     if !policy.allow_unverified {
         return Aim::Refused(
@@ -128,7 +135,10 @@ fn propose(finding: &mut Finding, case: &BackupCase, situation: &Situation, poli
     }
     match backup.status.as_deref() {
         Some(CREATING) => {
-            needs.push(Need::StorageCheck);
+            // Where no driver ever took it up there is nothing on the storage to look at.
+            if backup.service.as_deref().is_some_and(|service| !service.is_empty()) {
+                needs.push(Need::StorageCheck);
+            }
             release_volume(finding, &mut changes, case, situation);
             release_snapshot(finding, &mut changes, case);
         }
@@ -149,10 +159,15 @@ fn propose(finding: &mut Finding, case: &BackupCase, situation: &Situation, poli
 
 fn fail_reason(backup: &Backup, cause: &str) -> String {
     let was = backup.status.as_deref().unwrap_or("NULL");
-    let data = if was == CREATING { "; its data was not checked" } else { "" };
-    let cause = if cause.is_empty() { "" } else { cause };
-    let text = format!("cinder-backup-repair: left in {was}: {cause}{data}");
-    text.chars().take(FAIL_REASON_MAX).collect()
+    let mut text = format!("cinder-backup-repair: left in {was}");
+    if !cause.is_empty() {
+        text = format!("{text}: {cause}");
+    }
+    if was == CREATING {
+        text.push_str("; its data was not checked");
+    }
+    // A host's name comes out of the database, and whoever reads the reason may do so at a terminal.
+    text.chars().filter(|c| !c.is_control()).take(FAIL_REASON_MAX).collect()
 }
 
 fn release_volume(finding: &mut Finding, changes: &mut Vec<Change>, case: &BackupCase, situation: &Situation) {
@@ -160,15 +175,22 @@ fn release_volume(finding: &mut Finding, changes: &mut Vec<Change>, case: &Backu
     let Some(volume_id) = backup.volume_id.as_deref().filter(|id| *id != NO_VOLUME) else {
         return;
     };
-    // The backup of a snapshot holds the snapshot; its volume was never touched.
-    if backup.snapshot_id.is_some() {
+    // From Pike on the backup of a snapshot holds the snapshot, and its volume was never touched. In Mitaka, Newton and
+    // Ocata it holds the volume and never touches the snapshot. The snapshot's status tells which.
+    if backup.snapshot_id.is_some() && case.snapshot.as_ref().is_some_and(|snapshot| snapshot.status.as_deref() == Some(BACKING_UP)) {
         return;
     }
     let Some(volume) = &case.volume else {
+        if backup.snapshot_id.is_some() {
+            return;
+        }
         finding.evidence.push(Evidence::new("volume-gone", format!("volume {volume_id} does not exist any more")));
         return;
     };
     if volume.status.as_deref() != Some(BACKING_UP) {
+        if backup.snapshot_id.is_some() {
+            return;
+        }
         let status = volume.status.as_deref().unwrap_or("NULL");
         finding.evidence.push(Evidence::new("volume-moved-on", format!("volume {volume_id} is {status} already and stays so")));
         return;
@@ -178,12 +200,8 @@ fn release_volume(finding: &mut Finding, changes: &mut Vec<Change>, case: &Backu
         finding.evidence.push(Evidence::new("volume-temporary", text));
         return;
     }
-    let needs_volume = |peer: &&Peer| {
-        !peer.released
-            && peer.status.as_deref() == Some(CREATING)
-            && peer.snapshot_id.is_none()
-            && peer.volume_id.as_deref() == Some(volume_id)
-    };
+    let needs_volume =
+        |peer: &&Peer| !peer.released && peer.status.as_deref() == Some(CREATING) && peer.volume_id.as_deref() == Some(volume_id);
     if let Some(peer) = case.peers.iter().find(needs_volume) {
         let text = format!("volume {volume_id} stays backing-up: backup {} is being made of it too", peer.id);
         finding.evidence.push(Evidence::new("volume-held", text));
@@ -192,7 +210,8 @@ fn release_volume(finding: &mut Finding, changes: &mut Vec<Change>, case: &Backu
     let (to, why) = volume::before_backup(volume, &case.attachments, backup.host.as_deref(), situation);
     finding.evidence.extend(why);
     change(changes, &volume.image(situation.columns), "status", to);
-    for attachment in case.attachments.iter().filter(|attachment| attachment.is_of_backup_host(backup.host.as_deref())) {
+    let own = |attachment: &&Attachment| attachment.is_live() && attachment.is_of_backup_host(backup.host.as_deref());
+    for attachment in case.attachments.iter().filter(own) {
         finding.evidence.push(leftover_attachment(attachment));
         finding.follow_up.push(detach(attachment));
     }
@@ -205,7 +224,7 @@ pub(super) fn leftover_attachment(attachment: &Attachment) -> Evidence {
 }
 
 pub(super) fn detach(attachment: &Attachment) -> String {
-    format!("openstack --os-volume-api-version 3.27 volume attachment delete {}", shell_word(&attachment.id))
+    command("openstack --os-volume-api-version 3.27 volume attachment delete", &attachment.id)
 }
 
 fn release_snapshot(finding: &mut Finding, changes: &mut Vec<Change>, case: &BackupCase) {
@@ -260,7 +279,7 @@ fn spoil_destination(finding: &mut Finding, changes: &mut Vec<Change>, case: &Ba
         return;
     }
     change(changes, &volume.image(situation.columns), "status", to);
-    finding.follow_up.push(format!("openstack volume delete {}", shell_word(volume_id)));
+    finding.follow_up.push(command("openstack volume delete", volume_id));
 }
 
 /// A backup that becomes available counts in its parent from then on.
@@ -278,16 +297,18 @@ fn count_in(changes: &mut Vec<Change>, case: &BackupCase, situation: &Situation)
 }
 
 fn follow_up(finding: &mut Finding, backup: &Backup, to: &str) {
-    if to == ERROR {
-        finding.follow_up.push(format!("openstack volume backup delete {}", shell_word(&backup.id)));
+    // The data of one that was being restored is good, and nobody knows what one of status NULL holds: those are not to be deleted.
+    if to == ERROR && matches!(backup.status.as_deref(), Some(CREATING | DELETING | ERROR_DELETING)) {
+        finding.follow_up.push(command("openstack volume backup delete", &backup.id));
     }
     for (what, id) in [("volume", &backup.temp_volume_id), ("snapshot", &backup.temp_snapshot_id)] {
         let Some(id) = id else { continue };
-        let text = format!(
-            "temporary {what} {id} is left over; cinder-backup removes it at its next start on the host, as the backup is in error"
-        );
+        let mut text = format!("temporary {what} {id} is left over");
+        if to == ERROR {
+            text.push_str("; cinder-backup removes it at its next start on the host, as the backup is in error");
+        }
         finding.evidence.push(Evidence::new("temporary-leftover", text));
-        let command = if what == "volume" { "openstack volume delete --force" } else { "openstack volume snapshot delete --force" };
-        finding.follow_up.push(format!("{command} {}", shell_word(id)));
+        let words = if what == "volume" { "openstack volume delete --force" } else { "openstack volume snapshot delete --force" };
+        finding.follow_up.push(command(words, id));
     }
 }

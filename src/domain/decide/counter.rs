@@ -1,9 +1,9 @@
 //! Chains of incremental backups: the counter of dependents, and parents that are gone.
 
-use crate::domain::status::{AVAILABLE, CREATING, ERROR, RESTORING};
+use crate::domain::status::{AVAILABLE, CREATING, ERROR, RESTORING, is_active};
 use crate::domain::{Backup, Evidence, Finding, FindingKind, Policy, Proposal, Situation, Verdict};
 
-use super::{change, shell_word};
+use super::{change, command};
 
 /// How many live children a backup has, by whether Cinder counted them.
 ///
@@ -67,12 +67,15 @@ pub fn counter(case: &CounterCase, situation: &Situation, policy: &Policy) -> Op
     if case.occupied {
         let text = "this row is to be repaired for another reason first; scan again afterwards".to_owned();
         finding.evidence.push(Evidence::new("counter-later", text));
+    } else if is_active(case.backup.status.as_deref()) {
+        let text = "an operation on this very backup is pending, and its cinder-backup may write the row; scan again afterwards".to_owned();
+        finding.evidence.push(Evidence::new("counter-later", text));
     } else if policy.fix_counters {
         let mut changes = Vec::new();
         change(&mut changes, &case.backup.image(situation.columns), "num_dependent_backups", right);
         finding.proposal = Some(Proposal { status: case.backup.status.clone(), needs: Vec::new(), changes });
     } else {
-        finding.follow_up.push(format!("cinder-backup-repair repair --fix-counters {}", shell_word(&case.backup.id)));
+        finding.follow_up.push(command("cinder-backup-repair repair --fix-counters", &case.backup.id));
     }
     Some(finding)
 }
@@ -89,10 +92,8 @@ pub fn broken_chain(backup: &Backup, parent_id: &str, parent: Option<&Backup>) -
     let code = if parent.is_none() { "parent-missing" } else { "parent-in-error" };
     let mut finding = inconsistent(backup, Evidence::new(code, text));
     if parent.is_none() {
-        finding.follow_up.push(format!(
-            "openstack volume backup create --force --name NAME {}",
-            shell_word(backup.volume_id.as_deref().unwrap_or("VOLUME"))
-        ));
+        let volume = backup.volume_id.as_deref().unwrap_or("VOLUME");
+        finding.follow_up.push(command("openstack volume backup create --force --name NAME", volume));
     }
     Some(finding)
 }

@@ -7,7 +7,7 @@ use crate::domain::{Attachment, Backup, Evidence, Finding, FindingKind, Policy, 
 
 use super::backup::{detach, leftover_attachment};
 use super::counter::inconsistent;
-use super::{Peer, change, shell_word, verdict, volume as volumes};
+use super::{Peer, change, command, verdict, volume as volumes};
 
 /// Everything that the decision over a volume left behind rests on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,21 +58,29 @@ pub fn volume(case: &VolumeCase, situation: &Situation, policy: &Policy) -> Opti
         refusal: None,
         follow_up: Vec::new(),
     };
-    if case.is_temporary || looks_temporary(volume) {
-        let text = if case.is_temporary {
-            "made for a backup alone (temp_volume_id names it); it is not set free but deleted"
-        } else {
-            "named as Cinder names a volume made for a backup alone, but no backup has it on record; it is not set free"
-        };
-        // While the backup that it was made for is being written, this is as it should be.
-        finding.verdict = Verdict::Inconsistent;
-        finding.evidence.push(Evidence::new("volume-temporary", text));
-        finding.follow_up.push(format!("openstack volume delete --force {}", shell_word(&volume.id)));
-        return Some(finding);
-    }
     if let Some(recent) = recent {
         finding.verdict = Verdict::Recent;
         finding.evidence.push(recent);
+        return Some(finding);
+    }
+    if case.is_temporary {
+        finding.verdict = Verdict::Inconsistent;
+        let text = "made for a backup alone (temp_volume_id names it); it is not set free but deleted";
+        finding.evidence.push(Evidence::new("volume-temporary", text));
+        finding.follow_up.push(command("openstack volume delete --force", &volume.id));
+        return Some(finding);
+    }
+    if looks_temporary(volume) {
+        // Anybody can name a volume so: a name alone is no reason to tell anyone to delete it.
+        finding.verdict = Verdict::Inconsistent;
+        let text = "named as Cinder names a volume made for a backup alone, but no backup has it on record; it is not set free";
+        finding.evidence.push(Evidence::new("volume-temporary", text));
+        finding.follow_up.push(command("openstack volume show", &volume.id));
+        return Some(finding);
+    }
+    if let Some(unreadable) = verdict::unreadable(volume.created_at.as_deref(), volume.updated_at.as_deref()) {
+        finding.verdict = Verdict::Uncertain;
+        finding.evidence.push(unreadable);
         return Some(finding);
     }
     let to = match status {
@@ -88,7 +96,7 @@ pub fn volume(case: &VolumeCase, situation: &Situation, policy: &Policy) -> Opti
         }
         Some(RESTORING_BACKUP) => {
             finding.evidence.push(Evidence::new("no-active-backup", "restoring-backup, but no backup is being restored to it"));
-            finding.follow_up.push(format!("openstack volume delete {}", shell_word(&volume.id)));
+            finding.follow_up.push(command("openstack volume delete", &volume.id));
             ERROR_RESTORING
         }
         _ => {
@@ -98,7 +106,7 @@ pub fn volume(case: &VolumeCase, situation: &Situation, policy: &Policy) -> Opti
                 .evidence
                 .push(Evidence::new("status-unusable", format!("its status is {status}, as a restart of cinder-backup can leave it")));
             let state = volumes::before_backup(volume, &case.attachments, None, situation).0;
-            finding.follow_up.push(format!("openstack volume set --state {state} {}", shell_word(&volume.id)));
+            finding.follow_up.push(command(&format!("openstack volume set --state {state}"), &volume.id));
             return Some(finding);
         }
     };
@@ -144,6 +152,11 @@ pub fn snapshot(case: &SnapshotCase, situation: &Situation, policy: &Policy) -> 
         finding.evidence.insert(0, recent);
         return Some(finding);
     }
+    if let Some(unreadable) = verdict::unreadable(snapshot.created_at.as_deref(), snapshot.updated_at.as_deref()) {
+        finding.verdict = Verdict::Uncertain;
+        finding.evidence.insert(0, unreadable);
+        return Some(finding);
+    }
     let mut changes = Vec::new();
     change(&mut changes, &snapshot.image(), "status", AVAILABLE);
     finding.proposal = Some(Proposal { status: Some(AVAILABLE.to_owned()), needs: Vec::new(), changes });
@@ -164,8 +177,8 @@ pub fn temporaries(backup: &Backup) -> Option<Finding> {
             status.unwrap_or("NULL")
         );
         let evidence = Evidence::new("temporary-leftover", text);
-        let command = if what == "volume" { "openstack volume delete --force" } else { "openstack volume snapshot delete --force" };
-        let command = format!("{command} {}", shell_word(id));
+        let words = if what == "volume" { "openstack volume delete --force" } else { "openstack volume snapshot delete --force" };
+        let command = command(words, id);
         match &mut finding {
             Some(finding) => {
                 finding.evidence.push(evidence);

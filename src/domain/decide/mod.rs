@@ -43,6 +43,12 @@ pub fn shell_word(word: &str) -> String {
     format!("'{}'", printable.replace('\'', r"'\''"))
 }
 
+/// A command over one row, ready to be pasted; an id that begins with a dash is not taken for an option.
+fn command(words: &str, id: &str) -> String {
+    let end_of_options = if id.starts_with('-') { "-- " } else { "" };
+    format!("{words} {end_of_options}{}", shell_word(id))
+}
+
 /// Adds a change of one column, unless the column has that value already.
 fn change(changes: &mut Vec<Change>, image: &Image, column: &str, to: impl Into<Value>) {
     let (from, to) = (image.value(column).clone(), to.into());
@@ -52,15 +58,5 @@ fn change(changes: &mut Vec<Change>, image: &Image, column: &str, to: impl Into<
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_hostile_id_stays_one_word() {
-        assert_eq!(shell_word("7b1e-22_a"), "7b1e-22_a");
-        assert_eq!(shell_word("x; rm -rf /"), "'x; rm -rf /'");
-        assert_eq!(shell_word("a'b\x1b[2J"), r"'a'\''b[2J'");
-        assert_eq!(shell_word("--all"), "'--all'");
-        assert_eq!(shell_word(""), "''");
-    }
-}
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+mod tests;

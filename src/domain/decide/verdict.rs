@@ -1,8 +1,8 @@
 //! Is it stuck? The verdict over a pending backup, from its age and the heartbeat of its host.
 
 use crate::domain::status::{ERROR, ERROR_DELETING, NO_VOLUME};
-use crate::domain::time::{human, parse, rfc3339, seconds_between};
-use crate::domain::{Backup, Evidence, Heartbeat, Policy, Situation, Verdict};
+use crate::domain::time::{human, is_unreadable, parse, rfc3339, seconds_between};
+use crate::domain::{AssumeDead, Backup, Evidence, Heartbeat, Policy, Situation, Verdict};
 
 /// A verdict with its reasons.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +43,13 @@ pub(super) fn age(
     (Some(rfc3339(since)), Some(age), recent)
 }
 
+/// Says so when a time cannot be read: a row may then be younger than it looks.
+pub(super) fn unreadable(created_at: Option<&str>, updated_at: Option<&str>) -> Option<Evidence> {
+    let (column, text) = [("created_at", created_at), ("updated_at", updated_at)].into_iter().find(|(_, text)| is_unreadable(*text))?;
+    let text = format!("{column} is {:?}, which is no time, so its age is not known", text.unwrap_or_default());
+    Some(Evidence::new("time-unreadable", text))
+}
+
 /// Judges a pending backup.
 pub fn judge_backup(backup: &Backup, situation: &Situation, policy: &Policy) -> Judgement {
     let (since, age_seconds, recent) = age(backup.created_at.as_deref(), backup.updated_at.as_deref(), situation, policy);
@@ -55,9 +62,18 @@ pub fn judge_backup(backup: &Backup, situation: &Situation, policy: &Policy) -> 
     } else {
         judgement.verdict = verdict;
     }
+    let unreadable = unreadable(backup.created_at.as_deref(), backup.updated_at.as_deref());
+    let no_times = judgement.age_seconds.is_none() && unreadable.is_none();
+    if let Some(unreadable) = unreadable {
+        let declared_dead = backup.host.as_deref().map_or(policy.assume_dead == AssumeDead::All, |host| policy.assume_dead.covers(host));
+        if judgement.verdict == Verdict::Stuck && !declared_dead {
+            judgement.verdict = Verdict::Uncertain;
+        }
+        judgement.evidence.push(unreadable);
+    }
     judgement.evidence.push(decisive);
-    if judgement.age_seconds.is_none() {
-        judgement.evidence.push(Evidence::new("no-times", "created_at and updated_at are both NULL, so its age is unknown"));
+    if no_times {
+        judgement.evidence.push(Evidence::new("no-times", "neither created_at nor updated_at is set, so its age is unknown"));
     }
     if backup.status.is_none() {
         judgement.evidence.push(Evidence::new("no-status", "its status is NULL"));
@@ -74,7 +90,7 @@ fn by_service(backup: &Backup, situation: &Situation, policy: &Policy) -> (Verdi
     if backup.status.as_deref() == Some(ERROR_DELETING) {
         return stuck("asked", "its deletion failed".to_owned(), "its deletion failed, and it was asked for".to_owned());
     }
-    let Some(host) = backup.host.as_deref().filter(|host| !host.is_empty()) else {
+    let Some(host) = backup.host.as_deref().filter(|host| !host.trim().is_empty()) else {
         let cause = "it was never scheduled to a host";
         return stuck("never-scheduled", cause.to_owned(), "never scheduled: it has no host, so no cinder-backup knows of it".to_owned());
     };
@@ -82,7 +98,8 @@ fn by_service(backup: &Backup, situation: &Situation, policy: &Policy) -> (Verdi
     if policy.assume_dead.covers(host) && heartbeat != Heartbeat::Missing {
         let says = match heartbeat {
             Heartbeat::Up { silent } => format!("last beat {} ago", human(silent)),
-            _ => "does not beat".to_owned(),
+            Heartbeat::Unreadable => "its heartbeat cannot be read".to_owned(),
+            Heartbeat::Down { .. } | Heartbeat::Missing => "does not beat".to_owned(),
         };
         return stuck(
             "assumed-dead",
@@ -108,6 +125,10 @@ fn by_service(backup: &Backup, situation: &Situation, policy: &Policy) -> (Verdi
             }
             let last = silent.map_or_else(|| "never beat".to_owned(), |seconds| format!("last beat {} ago", human(seconds)));
             stuck("service-down", format!("cinder-backup on {host} was down"), format!("cinder-backup on {host} {last}"))
+        }
+        Heartbeat::Unreadable => {
+            let text = format!("the heartbeat of cinder-backup on {host} is no time that can be read, so it may be at work");
+            (Verdict::Uncertain, String::new(), Evidence::new("heartbeat-unreadable", text))
         }
         Heartbeat::Up { silent } => {
             let doing = if backup.status.as_deref() == Some(ERROR) {

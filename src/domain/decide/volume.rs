@@ -25,17 +25,16 @@ pub(super) fn before_backup(
         }
         None => None,
     };
-    let attached = if situation.has_attachments {
-        attachments.iter().any(|attachment| attachment.is_attached() && !attachment.is_of_backup_host(backup_host))
+    let live = attachments.iter().filter(|attachment| attachment.is_live());
+    let attached = if situation.has_attachments && live.clone().next().is_some() {
+        live.into_iter().any(|attachment| !attachment.is_of_backup_host(backup_host))
     } else {
+        // Nothing but the volume's own column says anything: before Kilo always, later only in rows that contradict each other.
         volume.attach_status.as_deref() == Some("attached")
     };
     if attached {
         if previous == Some(AVAILABLE) {
-            let text = format!(
-                "volume {} was available before the backup, but a server has it attached now: in-use is the safer state",
-                volume.id
-            );
+            let text = format!("volume {} was available before the backup, but is attached now: in-use is the safer state", volume.id);
             evidence.push(Evidence::new("attached", text));
         }
         return (IN_USE, evidence);

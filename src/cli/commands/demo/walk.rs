@@ -15,8 +15,8 @@ use crate::domain::decide::shell_word;
 use crate::report::safe::terminal;
 
 const PROGRAM: &str = "cinder-backup-repair";
-/// So many lines of a report are shown.
-const EXCERPT: usize = 24;
+/// So many lines of a report are shown: those that say what it is.
+const EXCERPT: usize = 17;
 
 /// Goes through all steps; ends with the first that does not do what it should.
 pub fn walk(context: &Context<'_>, stage: &Stage) -> Result<Exit> {
@@ -55,10 +55,10 @@ impl Walk<'_> {
         }
         ui.text(&format!(
             "{}\n\n\
-             Controller ctl1 lost its power three hours ago, in the middle of the night's backups.\n\
-             Its cinder-backup is down; the one on ctl2 works. This is Cinder's database as it was\n\
-             left: 1280 backups, 1200 of them deleted, a dozen in trouble. Every command below is\n\
-             run for real, on files in this folder:\n\n    {}\n\n\
+             Controller ctl1 lost its power three hours ago, in the middle of its backups.\n\
+             Its cinder-backup is down; the one on ctl2 works. This is Cinder's database as\n\
+             it was left: 1280 backups, 1200 of them deleted, a dozen in trouble. Every\n\
+             command below is run for real, on files in this folder:\n\n    {}\n\n\
              On a controller the program finds its database in /etc/cinder/cinder.conf; here\n\
              --config-file cinder.conf and --audit-log audit.jsonl are left out for brevity.\n",
             ui.strong("cinder-backup-repair: a walk through the repair after an outage"),
@@ -70,14 +70,15 @@ impl Walk<'_> {
     fn look(&mut self) -> Result<()> {
         self.chapter("What is stuck, and why?")?;
         self.say(
-            "A scan only reads. Look at the verdicts and the evidence: the service on ctl1 is down,\n\
-             so nobody works on its backups; the one on ctl2 beats, so its old backup is merely\n\
-             uncertain and its young one recent. One name tries to clear your screen.",
+            "A scan only reads. Look at the verdicts and the evidence: the service on ctl1\n\
+             is down, so nobody works on its backups; the one on ctl2 beats, so its old\n\
+             backup is merely uncertain, and its young one recent. One name would clear the\n\
+             screen of a careless program.",
         )?;
         self.run(&["scan"], Exit::Done, 0)?;
 
         self.chapter("The same for a script")?;
-        self.say("JSON or CSV, the columns that are wanted, and an exit code that tells findings from none.")?;
+        self.say("The columns that are wanted, as JSON, and an exit code that tells of findings.")?;
         self.run(
             &["scan", "--status", "restoring", "--detailed-exitcode", "-f", "json", "-c", "id", "-c", "verdict", "-c", "proposed"],
             Exit::Findings,
@@ -86,8 +87,8 @@ impl Walk<'_> {
 
         self.chapter("Can the database's backup be saved?")?;
         self.say(
-            "Nobody has looked at its data on the storage, so it may not become available, and\n\
-             --yes answers questions but overrides no rule.",
+            "Nobody has looked at its data on the storage, so it may not become available.\n\
+             --yes answers questions, but overrides no rule.",
         )?;
         self.run(&["repair", "erp-db nightly", "--to", "available", "--yes"], Exit::Safety, 0)
     }
@@ -96,22 +97,39 @@ impl Walk<'_> {
     fn repair(&mut self) -> Result<String> {
         self.chapter("A plan, and reports for those who must agree to it")?;
         self.say(
-            "First what ctl1 has left. The plan names each column, from what to what; a script with\n\
-             the same guards in the server's own SQL, and a page for the change ticket, go with it.",
+            "First what ctl1 has left. The plan names each column, from what to what; with\n\
+             it go a page for the change ticket, and a script with the same guards in the\n\
+             server's own SQL.",
         )?;
-        let plan = ["plan", "--host", "ctl1", "--out", "@plan.json", "--report", "@change.md", "--report", "@change.sql"];
+        let plan = [
+            "plan",
+            "--host",
+            "ctl1",
+            "--out",
+            "@plan.json",
+            "--report",
+            "@change.md",
+            "--report",
+            "@change.sql",
+            "-c",
+            "name",
+            "-c",
+            "changes",
+        ];
         self.run(&plan, Exit::Done, 0)?;
+        self.excerpt("change.md")?;
         self.excerpt("change.sql")?;
 
         self.chapter("Rehearse it, then do it")?;
-        self.say("The dry run goes through all of it, in transactions that the database itself holds read-only.")?;
-        self.run(&["apply", "@plan.json", "--dry-run"], Exit::Done, 0)?;
+        self.say("The dry run does all but write, and the database itself holds it read-only.")?;
+        self.run(&["apply", "@plan.json", "--dry-run", "-c", "unit", "-c", "id", "-c", "outcome"], Exit::Done, 0)?;
         self.say(
-            "Each backup changes together with its volume or snapshot, or not at all. What is to be\n\
-             done is in the audit log, on the disk, before the first row is touched.",
+            "Each backup changes together with its volume or snapshot, or not at all. What\n\
+             is to be done is in the audit log, on the disk, before a row is touched.",
         )?;
         // Six backups, three volumes, a snapshot.
-        self.run(&["apply", "@plan.json", "--yes", "--ticket", "CHG-4711", "--reason", "power failure of ctl1"], Exit::Done, 10)?;
+        let apply = ["apply", "@plan.json", "--yes", "--ticket", "CHG-4711", "--reason", "power failure of ctl1"];
+        self.run(&apply, Exit::Done, 10)?;
         let run = self.last_run()?;
         self.say("A plan is applied once.")?;
         self.run(&["apply", "@plan.json", "--yes"], Exit::Stale, 0)?;
@@ -120,44 +138,44 @@ impl Walk<'_> {
 
     fn races_and_refusals(&mut self) -> Result<()> {
         self.chapter("Somebody else is faster")?;
-        self.say("A plan for the rest: what was never scheduled, a retired host, a volume left behind.")?;
-        self.run(&["plan", "--out", "@rest.json"], Exit::Done, 0)?;
+        self.say("A plan for the rest: never scheduled, of a retired host, a volume left behind.")?;
+        self.run(&["plan", "--out", "@rest.json", "-c", "name", "-c", "evidence"], Exit::Done, 0)?;
         self.say("Before it is applied, a colleague changes one of its rows by hand:")?;
         self.meanwhile()?;
-        self.say("That row is left to the colleague, and reported; the others are put right. The exit code is 4.")?;
+        self.say("That row is left as it is now, and reported; the others are put right.")?;
         // Three backups, of which one is the colleague's by now, with a volume, and a volume on its own.
-        self.run(&["apply", "@rest.json", "--yes"], Exit::Partial, 4)?;
+        self.run(&["apply", "@rest.json", "--yes", "-c", "id", "-c", "outcome", "-c", "reason"], Exit::Partial, 4)?;
 
         self.chapter("Is anybody at work on it?")?;
-        self.say("The service on ctl2 beats: this backup may be waiting in its queue, so it is not touched ...")?;
+        self.say("The service on ctl2 beats: this may wait in its queue, and is not touched ...")?;
         self.run(&["repair", "files-stage2 nightly", "--yes"], Exit::Safety, 0)?;
-        self.say("... unless you know better, and say so by the name of the host. It goes on record.")?;
+        self.say("... unless you know better, and say so by the host's name. It goes on record.")?;
         let reason = "cinder-backup on ctl2 was restarted, its queue is empty";
         self.run(&["repair", "files-stage2 nightly", "--assume-dead", "ctl2", "--yes", "--reason", reason], Exit::Done, 2)?;
 
         self.chapter("A counter that Cinder got wrong")?;
-        self.say("Two increments rest on this backup, and Cinder would let it be deleted under them.")?;
+        self.say("Two increments rest on this backup. Cinder would let it be deleted under them.")?;
         self.run(&["repair", "crm-db full", "--fix-counters", "--yes"], Exit::Done, 1)
     }
 
     fn history(&mut self, run: &str) -> Result<()> {
         self.chapter("Who changed what, and is it still so?")?;
         self.say("The audit log has every run; the first is that of the plan for ctl1.")?;
-        self.run(&["history", "list"], Exit::Done, 0)?;
-        self.run(&["history", "show", run], Exit::Done, 0)?;
+        self.run(&["history", "list", "-c", "run", "-c", "command", "-c", "units", "-c", "reason"], Exit::Done, 0)?;
+        self.run(&["history", "show", run, "-c", "id", "-c", "column", "-c", "after"], Exit::Done, 0)?;
         self.say(
-            "Its records are chained by their hashes, so that no line can be changed unseen. After a\n\
-             failover, when commits may have been lost, reconcile holds the log against the rows.",
+            "Its records are chained by hashes: no line can be changed unseen. After a\n\
+             failover, when commits may have been lost, reconcile holds it against the rows.",
         )?;
         self.run(&["history", "verify"], Exit::Done, 0)?;
-        self.run(&["history", "reconcile"], Exit::Done, 0)
+        self.run(&["history", "reconcile", "-c", "id", "-c", "state", "-c", "detail"], Exit::Done, 0)
     }
 
     fn undo(&mut self, run: &str, before: &State) -> Result<()> {
         self.chapter("And back")?;
-        self.say("Undo is a run like any other, guarded and on record: it puts back only what nobody has changed since.")?;
+        self.say("A run like any other, guarded and on record: only what nobody changed since.")?;
         let repaired = self.stage.state()?;
-        self.run(&["undo", run, "--yes", "--reason", "only a demonstration"], Exit::Done, 10)?;
+        self.run(&["undo", run, "--yes", "--reason", "only a demonstration", "-c", "id", "-c", "outcome"], Exit::Done, 10)?;
         let now = self.stage.state()?;
         let other = now.iter().filter(|(key, row)| {
             let undone = repaired.get(*key) != Some(*row);
@@ -167,8 +185,11 @@ impl Walk<'_> {
         if other > 0 {
             return Err(Error::new(Exit::Unexpected, format!("undo left {other} rows in another state than before the run")));
         }
-        self.say("What ctl1 left is stuck as before; the rest stays repaired.")?;
-        self.run(&["scan"], Exit::Done, 0)
+        self.say(
+            "What ctl1 left is stuck as before, and all else stays repaired. Undo wrote\n\
+             these rows just now: without --older-than they would be too recent to judge.",
+        )?;
+        self.run(&["scan", "--host", "ctl1", "--older-than", "0s", "-c", "id", "-c", "status", "-c", "verdict"], Exit::Done, 0)
     }
 
     fn end(&self) -> Result<()> {
@@ -181,18 +202,20 @@ impl Walk<'_> {
             ui.text(&format!(
                 "\nThe files stay in {}. To go on:\n\n\
                  \x20   export CINDER_DATABASE_URL={database}\n\
-                 \x20   {PROGRAM} scan\n\
-                 \x20   {PROGRAM} plan --out {plan}\n\
-                 \x20   {PROGRAM} repair --audit-log {log}\n\
+                 \x20   {PROGRAM} scan --older-than 0s\n\
+                 \x20   {PROGRAM} plan --older-than 0s --out {plan}\n\
+                 \x20   {PROGRAM} repair --older-than 0s --audit-log {log}\n\
                  \x20   {PROGRAM} history list --audit-log {log}\n\n\
-                 The service on ctl2 beats no more: from a minute on, its backups are stuck, too.\n",
+                 Without --older-than, what undo just wrote is too recent to judge for an hour.\n\
+                 The service on ctl2 beats no more: in a minute it counts as dead.\n",
                 terminal(&self.stage.folder().display().to_string()),
             ))?;
         } else if !ui.is_quiet() {
             ui.text(&format!(
-                "\nThe files are gone with the walk; `{PROGRAM} demo --keep DIR` leaves them to play with.\n\
-                 Where to go on: README.md, `{PROGRAM} help`, and `{PROGRAM} scan` on a database of yours:\n\
-                 it changes nothing, and an account that may only read is enough.\n"
+                "\nThe files go with the walk; `{PROGRAM} demo --keep DIR` leaves them.\n\
+                 Where to go on: README.md, `{PROGRAM} help`, and a scan of a\n\
+                 database of yours: it changes nothing, and an account that may only read is\n\
+                 enough.\n"
             ))?;
         }
         Ok(())
@@ -202,10 +225,6 @@ impl Walk<'_> {
     ///
     /// A word that begins with `@` is a file in the demo's folder; it is shown without the folder.
     fn run(&mut self, words: &[&str], expected: Exit, rows: usize) -> Result<()> {
-        if self.signals.stop() {
-            let (exit, signal) = self.signals.exit();
-            return Err(Error::new(exit, format!("the demo was stopped by {signal}")));
-        }
         let shown: Vec<String> = words.iter().map(|word| shell(word.strip_prefix('@').unwrap_or(word))).collect();
         let line = format!("{PROGRAM} {}", shown.join(" "));
         let outer = self.context.ui;
@@ -216,6 +235,11 @@ impl Walk<'_> {
         let before = self.stage.state()?;
         self.stage.beat()?;
         let (exit, problem) = self.perform(words, quiet)?;
+        // Also a command that had to end early on that account.
+        if self.signals.stop() {
+            let (exit, signal) = self.signals.exit();
+            return Err(Error::new(exit, format!("the demo was stopped by {signal}")));
+        }
         let after = self.stage.state()?;
         let changed = after.iter().filter(|(key, row)| before.get(*key) != Some(*row)).count();
         self.commands += 1;
@@ -271,7 +295,10 @@ impl Walk<'_> {
         let text = std::fs::read_to_string(&path)
             .map_err(|error| Error::new(Exit::Unexpected, format!("cannot read {}: {error}", path.display())))?;
         let ui = self.context.ui;
-        if !ui.is_quiet() && !text.is_empty() {
+        if text.trim().is_empty() {
+            return Err(Error::new(Exit::Unexpected, format!("{} is empty", path.display())));
+        }
+        if !ui.is_quiet() {
             let begin: String = text.lines().take(EXCERPT).map(|line| format!("{line}\n")).collect();
             ui.text(&format!("\n{}\n{}", ui.strong(&format!("$ head -n {EXCERPT} {name}")), terminal_lines(&begin)))?;
         }

@@ -1,0 +1,124 @@
+//! One test for each fault that was found, named after what went wrong.
+
+use super::*;
+
+fn creating(set: impl FnOnce(&mut BackupCase)) -> Finding {
+    let mut case = a_case(a_backup(Some(CREATING)));
+    set(&mut case);
+    decided(&case, &situation(), &Policy::default())
+}
+
+fn unverified() -> Policy {
+    Policy { to: Some(AVAILABLE.into()), allow_unverified: true, ..Policy::default() }
+}
+
+#[test]
+fn a_host_in_other_letters_was_taken_for_a_retired_one() {
+    assert_eq!(creating(|case| case.backup.host = Some("UP".into())).verdict, Verdict::Uncertain);
+}
+
+#[test]
+fn a_heartbeat_that_cannot_be_read_was_taken_for_none() {
+    let finding = creating(|case| case.backup.host = Some("odd".into()));
+    assert_eq!((finding.verdict, codes(&finding)[0]), (Verdict::Uncertain, "heartbeat-unreadable"));
+}
+
+#[test]
+fn a_time_that_cannot_be_read_made_a_row_old() {
+    let finding = creating(|case| case.backup.updated_at = Some("22.11.2026 11:59".into()));
+    assert_eq!((finding.verdict, codes(&finding)[0]), (Verdict::Uncertain, "time-unreadable"));
+    assert!(!finding.is_actionable());
+}
+
+#[test]
+fn the_end_of_the_calendar_was_taken_for_1970() {
+    assert_eq!(creating(|case| case.backup.updated_at = Some("9999-12-31 23:59:59".into())).verdict, Verdict::Recent);
+}
+
+#[test]
+fn a_volume_whose_attachment_was_being_made_or_undone_was_set_free() {
+    for status in ["attaching", "detaching", "reserved", "error_detaching", "error_attaching"] {
+        let finding = creating(|case| {
+            case.volume = Some(a_volume("v", Some(BACKING_UP), None));
+            case.attachments = vec![an_attachment(Some("vm"), "cmp", status)];
+        });
+        assert_eq!(said(&finding), "stuck (service-down): b creating -> error, v backing-up -> in-use", "{status}");
+    }
+}
+
+#[test]
+fn a_detached_attachment_of_the_backup_host_was_called_left_over() {
+    let finding = creating(|case| {
+        case.volume = Some(a_volume("v", Some(BACKING_UP), Some(AVAILABLE)));
+        case.attachments = vec![an_attachment(None, "down", "detached")];
+    });
+    assert!(!codes(&finding).contains(&"attachment-leftover"), "{finding:?}");
+}
+
+#[test]
+fn from_mitaka_to_ocata_the_backup_of_a_snapshot_holds_the_volume() {
+    let of_snapshot = |snapshot: Option<&str>| {
+        creating(|case| {
+            case.backup.snapshot_id = Some("s".into());
+            case.snapshot = snapshot.map(|status| a_snapshot(Some(status)));
+            case.volume = Some(a_volume("v", Some(BACKING_UP), Some(IN_USE)));
+        })
+    };
+    assert_eq!(said(&of_snapshot(Some(AVAILABLE))), "stuck (service-down): b creating -> error, v backing-up -> in-use");
+    assert_eq!(said(&of_snapshot(None)), "stuck (service-down): b creating -> error, v backing-up -> in-use");
+    assert_eq!(said(&of_snapshot(Some(BACKING_UP))), "stuck (service-down): b creating -> error, s backing-up -> available");
+    // And another one, of any snapshot of the volume, may be what holds it.
+    let finding = creating(|case| {
+        case.volume = Some(a_volume("v", Some(BACKING_UP), Some(AVAILABLE)));
+        case.peers = vec![Peer { snapshot_id: Some("s".into()), ..a_peer("a", CREATING) }];
+    });
+    assert_eq!(said(&finding), "stuck (service-down): b creating -> error");
+    assert!(codes(&finding).contains(&"volume-held"), "{finding:?}");
+}
+
+#[test]
+fn an_increment_without_its_parent_could_become_available() {
+    let case = a_case(Backup { parent_id: Some("a".into()), ..a_backup(Some(CREATING)) });
+    let finding = decided(&case, &situation(), &unverified());
+    assert!(finding.refusal.unwrap().contains("does not exist any more"));
+}
+
+#[test]
+fn deleting_a_backup_with_good_data_was_suggested() {
+    let policy = Policy { to: Some(ERROR.into()), ..Policy::default() };
+    let follow_up = |status: Option<&str>| decided(&a_case(a_backup(status)), &situation(), &policy).follow_up;
+    assert_eq!(follow_up(Some(RESTORING)), [""; 0]);
+    assert_eq!(follow_up(None), [""; 0]);
+    assert_eq!(follow_up(Some(DELETING)), ["openstack volume backup delete b"]);
+}
+
+#[test]
+fn a_temporary_volume_was_promised_a_removal_that_only_error_brings() {
+    let promise = |policy: &Policy| {
+        let case = a_case(Backup { temp_volume_id: Some("t".into()), ..a_backup(Some(CREATING)) });
+        let finding = decided(&case, &situation(), policy);
+        finding.evidence.into_iter().find(|evidence| evidence.code == "temporary-leftover").unwrap().text
+    };
+    assert!(promise(&Policy::default()).contains("as the backup is in error"));
+    assert!(!promise(&unverified()).contains("in error"));
+}
+
+#[test]
+fn a_reason_without_a_cause_had_a_hole() {
+    let reason = |host: &str| {
+        let finding = creating(|case| case.backup.host = Some(host.into()));
+        let changes = finding.proposal.unwrap().changes;
+        changes.into_iter().find(|change| change.column == "fail_reason").unwrap().to.as_text().unwrap().to_owned()
+    };
+    assert_eq!(reason("up"), "cinder-backup-repair: left in creating; its data was not checked");
+    assert_eq!(reason("down"), "cinder-backup-repair: left in creating: cinder-backup on down was down; its data was not checked");
+    assert_eq!(reason("a\u{1b}[2Jb").matches('\u{1b}').count(), 0);
+    assert_eq!(reason(&"h".repeat(300)).chars().count(), 255);
+}
+
+#[test]
+fn a_storage_check_was_asked_for_where_no_driver_ever_wrote() {
+    let needs = |service: Option<&str>| creating(|case| case.backup.service = service.map(Into::into)).proposal.unwrap().needs;
+    assert_eq!(needs(Some(POSIX)), [crate::domain::Need::StorageCheck]);
+    assert_eq!(needs(None), []);
+}

@@ -1,0 +1,142 @@
+//! A table whose rows do not fit the terminal, one record below the other, as `psql` does with `\x auto`.
+//!
+//! A row that is broken over ten lines cannot be read, and an id that is broken over two cannot be copied. Pure over
+//! Write; may use nothing of the crate. Its text is made safe already.
+
+use std::io;
+
+use unicode_width::UnicodeWidthStr;
+
+/// Columns as narrow as this are never wrapped.
+const NARROW: usize = 16;
+/// What the words of a column that holds prose or names get at least.
+const PROSE: usize = 20;
+/// The lengths of a row's and of a run's id.
+const IDS: [usize; 2] = [36, 25];
+
+/// How narrow a column can be without breaking an id, or what is short anyway; `cells` with the title.
+pub fn least_width<'a>(cells: impl Iterator<Item = &'a str>) -> usize {
+    let (mut whole, mut words) = (0, 0);
+    for cell in cells {
+        whole = whole.max(cell.width());
+        for word in cell.split(' ') {
+            let width = word.width();
+            words = words.max(if holds_id(word) { width } else { width.min(PROSE) });
+        }
+    }
+    if whole <= NARROW { whole } else { words }
+}
+
+/// An id, perhaps with a comma or a bracket around it.
+fn holds_id(word: &str) -> bool {
+    let core = word.trim_matches(|c: char| !c.is_ascii_alphanumeric());
+    IDS.contains(&core.len()) && core.chars().all(|c| c.is_ascii_hexdigit() || matches!(c, '-' | 'T' | 'Z'))
+}
+
+/// Writes the records. A cell without text has no line. `paint` may colour a word (title, text).
+pub fn write(
+    out: &mut dyn io::Write,
+    titles: &[&str],
+    rows: &[Vec<String>],
+    width: usize,
+    strong: bool,
+    paint: &dyn Fn(&str, &str) -> Option<anstyle::Style>,
+) -> io::Result<()> {
+    let margin = titles.iter().map(|title| title.width()).max().unwrap_or(0);
+    let room = width.saturating_sub(margin + 3).max(PROSE);
+    let bold = if strong { anstyle::Style::new().bold() } else { anstyle::Style::new() };
+    for (place, row) in rows.iter().enumerate() {
+        let head = format!("-[ {} of {} ]", place + 1, rows.len());
+        let dashes = "-".repeat(width.saturating_sub(head.width()).min(72));
+        writeln!(out, "{bold}{head}{dashes}{bold:#}")?;
+        for (title, cell) in titles.iter().zip(row) {
+            for (line, text) in wrapped(cell, room).iter().enumerate() {
+                let shown = if line == 0 { *title } else { "" };
+                let gap = " ".repeat(margin.saturating_sub(shown.width()));
+                let style = paint(title, cell).filter(|_| strong).unwrap_or_default();
+                writeln!(out, "{bold}{shown}{bold:#}{gap} | {style}{text}{style:#}")?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The text in lines of at most `room` columns, broken between words, and inside of one only if it is longer than a line.
+fn wrapped(text: &str, room: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    let mut line = String::new();
+    for word in text.split(' ').filter(|word| !word.is_empty()) {
+        if !line.is_empty() && line.width() + 1 + word.width() > room {
+            lines.push(std::mem::take(&mut line));
+        }
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        for c in word.chars() {
+            if line.width() + c.encode_utf8(&mut [0; 4]).width() > room {
+                lines.push(std::mem::take(&mut line));
+            }
+            line.push(c);
+        }
+    }
+    if !line.is_empty() {
+        lines.push(line);
+    }
+    lines
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    const ID_A: &str = "3f6c1b52-9e07-4d8a-b1c4-85d2f7e06a93";
+
+    #[test]
+    fn ids_and_short_columns_are_not_broken() {
+        let least = |cells: &[&str]| least_width(cells.iter().copied());
+        assert_eq!(least(&["ID", ID_A]), 36);
+        assert_eq!(least(&["Proposed", &format!("volume {ID_A}: status a -> b")]), 37);
+        assert_eq!(least(&["Run", "20261122T195941Z-26dacd5d"]), 25);
+        assert_eq!(least(&["Age", "3 h 39 min"]), 10);
+        assert_eq!(least(&["Name", "nightly of the year", "=HYPERLINK(\"http://203.0.113.9/?\"&A1)"]), 20);
+        assert_eq!(least(&["Reason", ""]), 6);
+    }
+
+    #[test]
+    fn records_wrap_between_words_and_leave_out_what_is_empty() {
+        let rows = vec![
+            vec![ID_A.to_owned(), "stuck".to_owned(), format!("volume {ID_A} does not exist any more"), String::new()],
+            vec!["b2".to_owned(), "recent".to_owned(), "x".repeat(60), "说".repeat(30)],
+        ];
+        let mut out = Vec::new();
+        write(&mut out, &["ID", "Verdict", "Evidence", "Note"], &rows, 60, false, &|_, _| None).unwrap();
+        insta::assert_snapshot!(String::from_utf8(out).unwrap(), @r"
+        -[ 1 of 2 ]-------------------------------------------------
+        ID       | 3f6c1b52-9e07-4d8a-b1c4-85d2f7e06a93
+        Verdict  | stuck
+        Evidence | volume 3f6c1b52-9e07-4d8a-b1c4-85d2f7e06a93 does
+                 | not exist any more
+        -[ 2 of 2 ]-------------------------------------------------
+        ID       | b2
+        Verdict  | recent
+        Evidence | xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx
+                 | xxxxxxxxxxx
+        Note     | 说说说说说说说说说说说说说说说说说说说说说说说说
+                 | 说说说说说说
+        ");
+    }
+
+    #[test]
+    fn colours_only_when_asked_for() {
+        let paint = |title: &str, _: &str| (title == "Verdict").then(|| anstyle::AnsiColor::Red.on_default());
+        let rows = vec![vec!["stuck".to_owned()]];
+        let written = |strong| {
+            let mut out = Vec::new();
+            write(&mut out, &["Verdict"], &rows, 40, strong, &paint).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        assert!(!written(false).contains('\u{1b}'));
+        assert!(written(true).contains("\u{1b}[31mstuck"), "{:?}", written(true));
+    }
+}
