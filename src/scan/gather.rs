@@ -344,7 +344,7 @@ impl<'a> Gathering<'a> {
             let host = attachment.attached_host.as_deref().unwrap_or_default();
             let of_backup = census.hosts.contains(host) || services.knows(host);
             let busy = census.by_volume.contains_key(&attachment.volume_id);
-            if of_backup && !busy && attachment.is_attached() && selection.takes_owner(None, Some(&attachment.volume_id)) {
+            if of_backup && !busy && attachment.is_live() && selection.takes_owner(None, Some(&attachment.volume_id)) {
                 found.push(attachment);
             }
         })?;
