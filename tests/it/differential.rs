@@ -20,7 +20,7 @@ const SEEDS: [u64; 3] = [1, 2, 3];
 /// How many backups each has.
 const BACKUPS: usize = 200;
 /// Cinder takes no age and no heartbeat into account, so neither may the program.
-const LIKE_CINDER: [&str; 6] = ["--service-down-time", "1s", "--older-than", "0s", "--assume-dead", "all"];
+const LIKE_CINDER: [&str; 6] = ["--service-down-time", "2s", "--older-than", "0s", "--assume-dead", "all"];
 
 type Rows = BTreeMap<RowKey, Cells>;
 

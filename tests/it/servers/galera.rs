@@ -6,7 +6,7 @@ use std::process::Command;
 use cinder_backup_repair::db::Engine;
 use mysql::prelude::Queryable;
 
-use super::process::new_dir;
+use super::process::{new_dir, without_fsync};
 use super::{Process, Server, ServerName, certificates, free_port, is_root, mariadb, run};
 
 /// Starts three nodes, one after the other; each ends when it is dropped. Takes some fifteen seconds.
@@ -26,7 +26,9 @@ fn start_node(index: usize, base: u16, cluster: &str) -> Server {
     let data = dir.join("data");
     // A new node receives its data through rsync's daemon, which writes as nobody when root starts it.
     let user = if is_root() { "mysql".to_owned() } else { mariadb::user_name() };
-    run(Command::new("mariadb-install-db")
+    let env = without_fsync();
+    run(Command::new(&env[0])
+        .args([&env[1], "mariadb-install-db"])
         .args(["--no-defaults", "--skip-test-db", "--auth-root-authentication-method=normal"])
         .args(["--innodb-log-file-size=16M", "--skip-name-resolve"])
         .arg(format!("--user={user}"))
@@ -37,7 +39,8 @@ fn start_node(index: usize, base: u16, cluster: &str) -> Server {
     }
     let port = free_port();
     let socket = dir.join("socket");
-    let mut command = vec![mariadb::mariadbd().display().to_string()];
+    let mut command = env.to_vec();
+    command.push(mariadb::mariadbd().display().to_string());
     command.extend(mariadb::options(&user, &dir, &data, port));
     command.extend([
         "--innodb-log-file-size=16M".to_owned(),

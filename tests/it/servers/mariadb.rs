@@ -7,7 +7,7 @@ use cinder_backup_repair::db::Engine;
 use mysql::prelude::Queryable;
 use mysql::{Conn, OptsBuilder};
 
-use super::process::new_dir;
+use super::process::{new_dir, without_fsync};
 use super::{ADMIN, ADMIN_PASSWORD, Process, Server, ServerName, Transport, certificates, free_port, run};
 
 /// What a test can ask of a server of its own.
@@ -34,7 +34,9 @@ pub enum Plugin {
 pub fn start(settings: &Settings) -> Server {
     let dir = new_dir(&std::env::temp_dir(), "mariadb");
     let data = dir.join("data");
-    run(Command::new("mariadb-install-db")
+    let env = without_fsync();
+    run(Command::new(&env[0])
+        .args([&env[1], "mariadb-install-db"])
         .args(["--no-defaults", "--skip-test-db", "--auth-root-authentication-method=normal"])
         .args(["--innodb-log-file-size=16M", "--skip-name-resolve"])
         .arg(format!("--user={}", user_name()))
@@ -42,7 +44,8 @@ pub fn start(settings: &Settings) -> Server {
     certificates::install(&dir, settings.certificate);
     let port = free_port();
     let socket = dir.join("socket");
-    let mut command = vec![mariadbd().display().to_string()];
+    let mut command = env.to_vec();
+    command.push(mariadbd().display().to_string());
     command.extend(options(&user_name(), &dir, &data, port));
     command.extend(
         ["--plugin-load-add=auth_ed25519", "--innodb-log-file-size=16M", "--plugin-maturity=unknown", "--skip-log-bin"].map(String::from),
@@ -79,7 +82,6 @@ pub(super) fn options(user: &str, dir: &Path, data: &Path, port: u16) -> Vec<Str
         "--innodb-buffer-pool-size=128M".to_owned(),
         "--innodb-flush-log-at-trx-commit=0".to_owned(),
         "--innodb-doublewrite=0".to_owned(),
-        "--innodb-flush-method=nosync".to_owned(),
         // A schema of 36 tables is made for every test, and a file a table takes the most of that time.
         "--innodb-file-per-table=0".to_owned(),
     ]

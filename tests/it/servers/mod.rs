@@ -118,10 +118,15 @@ pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// A TCP port that was free a moment ago.
+/// A TCP port that was free a moment ago, below those that the kernel hands out to clients, any of which could be taken
+/// by the time the server wants it.
 pub fn free_port() -> u16 {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
-    listener.local_addr().expect("its address").port()
+    loop {
+        let port = rand::random_range(10_000..32_000);
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// Percent-encodes a part of a URL.

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use cinder_backup_repair::db::Engine;
 
-use super::process::new_dir;
+use super::process::{new_dir, without_fsync};
 use super::{Process, Server, ServerName, certificates, free_port, is_root, mariadb, root, run};
 
 /// What a test can ask of a server of its own.
@@ -30,14 +30,17 @@ pub fn start(settings: &Settings) -> Option<Server> {
     let inside = Path::new("/tmp").join(name);
     let data = inside.join("data");
     fs::create_dir_all(system.join("var/lib/mysql-files")).expect("the system is ours");
-    run(Command::new("chroot").arg(&system).args(["mysqld", "--no-defaults", "--initialize-insecure"]).args([
-        "--user=root",
-        &format!("--datadir={}", data.display()),
-        "--innodb-redo-log-capacity=64M",
-    ]));
+    let env = without_fsync();
+    run(Command::new("chroot")
+        .arg(&system)
+        .args(&env)
+        .args(["mysqld", "--no-defaults", "--initialize-insecure", "--user=root"])
+        .args(["--innodb-redo-log-capacity=64M", &format!("--datadir={}", data.display())]));
     certificates::install(&dir, settings.certificate);
     let port = free_port();
-    let mut command = vec!["chroot".to_owned(), system.display().to_string(), "mysqld".to_owned()];
+    let mut command = vec!["chroot".to_owned(), system.display().to_string()];
+    command.extend(env);
+    command.push("mysqld".to_owned());
     command.extend(mariadb::options("root", &inside, &data, port));
     command.extend(["--secure-file-priv=", "--mysqlx=OFF", "--innodb-redo-log-capacity=64M", "--skip-log-bin"].map(String::from));
     command.extend(settings.options.iter().cloned());
