@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rand::Rng;
 
-use super::recheck::{Fresh, Overlay, Recheck, same_decision};
+use super::recheck::{Fresh, Overlay, Recheck, Written, same_decision};
 use super::settle::{current, intended, remember, settle_rows};
 use super::writes::{by_row, update};
 use super::{Journal, Settlement};
@@ -14,7 +14,7 @@ use crate::db::literal::inline;
 use crate::db::schema::Schema;
 use crate::db::{Access, CommitOutcome, DbError, DbErrorKind, Session};
 use crate::domain::transitions::{Direction, is_allowed};
-use crate::domain::{Change, ColumnSet, Image, Outcome, Situation, Tally, UnitResult};
+use crate::domain::{Change, ColumnSet, FindingKind, Image, Outcome, Situation, Tally, UnitResult};
 use crate::plan::{Plan, Purpose, Unit};
 use crate::scan::{Census, Lock, Reader};
 
@@ -124,7 +124,7 @@ impl Executor<'_> {
     /// Carries out the plan's units in order. The session is replaced when it is lost.
     pub fn run(&mut self, session: &mut Box<dyn Session>, plan: &Plan, journal: &mut dyn Journal) -> Run {
         let mut run = Run { results: Vec::with_capacity(plan.units.len()), failure: None, locks_only: false };
-        let mut overlay = Overlay::new();
+        let mut written = Written::default();
         let mut lock_failures = 0;
         for batch in plan.units.chunks(self.options.batch_size.max(1)) {
             if (self.stop)() {
@@ -133,7 +133,7 @@ impl Executor<'_> {
             if run.failure.is_some() {
                 break;
             }
-            if let Err(failure) = self.batch(session, plan, batch, journal, &mut overlay, &mut run.results, &mut lock_failures) {
+            if let Err(failure) = self.batch(session, plan, batch, journal, &mut written, &mut run.results, &mut lock_failures) {
                 run.failure = Some(failure);
             }
         }
@@ -159,7 +159,7 @@ impl Executor<'_> {
         plan: &Plan,
         batch: &[Unit],
         journal: &mut dyn Journal,
-        overlay: &mut Overlay,
+        written: &mut Written,
         results: &mut Vec<UnitResult>,
         lock_failures: &mut usize,
     ) -> Result<(), Failure> {
@@ -178,7 +178,7 @@ impl Executor<'_> {
                 let done = Done::default();
                 (ended(unit, Outcome::Refused, Some("not begun: the run ended before it".to_owned()), Vec::new(), &done), done)
             } else {
-                let (result, done, error) = self.unit(session, plan, unit, overlay, &mut situation);
+                let (result, done, error) = self.unit(session, plan, unit, written, &mut situation);
                 if let Some(error) = error {
                     *lock_failures += usize::from(error.is_retryable() || error.kind == DbErrorKind::Timeout);
                     let hopeless = matches!(
@@ -195,8 +195,11 @@ impl Executor<'_> {
                 }
                 (result, done)
             };
+            if result.outcome == Outcome::Planned && unit.kind == FindingKind::Backup {
+                written.planned.insert(unit.id.clone());
+            }
             if result.outcome == Outcome::Applied {
-                remember(overlay, &done.after);
+                remember(&mut written.rows, &done.after);
             }
             if self.options.mode == Mode::Write {
                 let outcome = UnitOutcome {
@@ -208,10 +211,10 @@ impl Executor<'_> {
                     changes: done.changes,
                     after: done.after,
                 };
-                let written = journal.append(Event::Outcome(Box::new(outcome)));
+                let recorded = journal.append(Event::Outcome(Box::new(outcome)));
                 (self.progress)(Progress::Ended(&result));
                 results.push(result);
-                written.map_err(Failure::LogAfter)?;
+                recorded.map_err(Failure::LogAfter)?;
             } else {
                 (self.progress)(Progress::Ended(&result));
                 results.push(result);
@@ -237,12 +240,12 @@ impl Executor<'_> {
         session: &mut Box<dyn Session>,
         plan: &Plan,
         unit: &Unit,
-        overlay: &Overlay,
+        written: &Written,
         situation: &mut Situation,
     ) -> (UnitResult, Done, Option<DbError>) {
         let mut attempt = 1;
         loop {
-            let error = match self.attempt(session, plan, unit, overlay, situation) {
+            let error = match self.attempt(session, plan, unit, written, situation) {
                 Attempt::Ended(outcome, reason, moved, done) => {
                     return (ended(unit, outcome, reason, moved, &done), done, None);
                 }
@@ -270,13 +273,13 @@ impl Executor<'_> {
         }
     }
 
-    fn attempt(&mut self, session: &mut Box<dyn Session>, plan: &Plan, unit: &Unit, overlay: &Overlay, situation: &Situation) -> Attempt {
+    fn attempt(&mut self, session: &mut Box<dyn Session>, plan: &Plan, unit: &Unit, written: &Written, situation: &Situation) -> Attempt {
         let writing = self.options.mode == Mode::Write;
         if let Err(error) = session.begin(if writing { Access::Write } else { Access::ReadOnly }) {
             return Attempt::Failed(error);
         }
         let lock = if writing { Lock::Held } else { Lock::None };
-        let (now, changes) = match self.recheck(session, plan, unit, overlay, situation, lock) {
+        let (now, changes) = match self.recheck(session, plan, unit, written, situation, lock) {
             Ok(Recheck::Stands { now, changes }) => (now, changes),
             Ok(Recheck::Moved(moved)) => return roll_back(session, Outcome::Changed, "changed since the plan was made".to_owned(), moved),
             Ok(Recheck::Otherwise(why)) => return roll_back(session, Outcome::Changed, why, Vec::new()),
@@ -298,22 +301,25 @@ impl Executor<'_> {
         session: &mut Box<dyn Session>,
         plan: &Plan,
         unit: &Unit,
-        overlay: &Overlay,
+        written: &Written,
         situation: &Situation,
         lock: Lock,
     ) -> Result<Recheck, DbError> {
         let columns = plan.columns;
         let mut reader = Reader { session: session.as_mut(), schema: self.schema };
         let fresh = Fresh::read(&mut reader, unit, self.census, lock)?;
-        let now = match fresh.compare(unit, overlay, columns) {
+        let now = match fresh.compare(unit, &written.rows, columns) {
             Ok(now) => now,
             Err(moved) => return Ok(Recheck::Moved(moved)),
         };
         let (changes, direction) = match plan.purpose {
             Purpose::Undo => (unit.changes.clone(), Direction::Either),
             Purpose::Repair => {
-                let finding = fresh.decide(&mut reader, unit, self.census, overlay, situation, &plan.policy)?;
-                match same_decision(unit, finding, overlay) {
+                if let Some(why) = has_beaten(plan, unit, situation) {
+                    return Ok(Recheck::Refused(why));
+                }
+                let finding = fresh.decide(&mut reader, unit, self.census, written, situation, &plan.policy)?;
+                match same_decision(unit, finding, &written.rows) {
                     Ok(changes) => (changes, Direction::Forward),
                     Err(otherwise) => return Ok(otherwise),
                 }
@@ -433,6 +439,14 @@ impl Executor<'_> {
             found: Vec::new(),
         }
     }
+}
+
+/// A heart that has beaten since the plan was made is alive, however far its clock lags behind the database's.
+fn has_beaten(plan: &Plan, unit: &Unit, situation: &Situation) -> Option<String> {
+    let host = unit.host.as_deref().filter(|host| !plan.policy.assume_dead.covers(host))?;
+    let then = plan.heartbeats.get(host)?;
+    let now = situation.services.last_beat(host);
+    (now != *then).then(|| format!("cinder-backup on {host} has beaten since the plan was made; scan again"))
 }
 
 /// The jittered pause before try `attempt` + 1: between half and the whole of a doubling span.

@@ -2,7 +2,7 @@
 //!
 //! Rows are taken in one order everywhere: backups by id, then volumes by id, then snapshots.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::db::DbError;
 use crate::domain::decide::{self, BackupCase, CounterCase, SnapshotCase, VolumeCase};
@@ -12,6 +12,15 @@ use crate::scan::{Census, Lock, Reader};
 
 /// Rows that this run has written, as they are since.
 pub type Overlay = HashMap<(Table, String), Image>;
+
+/// What a run has done so far.
+#[derive(Debug, Default)]
+pub struct Written {
+    /// Rows that it has written, as they are since.
+    pub rows: Overlay,
+    /// Backups that it would have repaired, were it not a dry run.
+    pub planned: HashSet<String>,
+}
 
 /// A unit's rows as they are now.
 #[derive(Debug, Default)]
@@ -128,14 +137,16 @@ impl Fresh {
         reader: &mut Reader<'_>,
         unit: &Unit,
         census: &Census,
-        overlay: &Overlay,
+        run: &Written,
         situation: &Situation,
         policy: &Policy,
     ) -> Result<Option<Finding>, DbError> {
-        // Whatever is still active holds what it holds: nothing is counted on to be repaired later.
+        let overlay = &run.rows;
+        // Whatever is still active holds what it holds: nothing is counted on to be repaired later. In a dry run, what an
+        // earlier unit would have repaired counts as repaired.
         let as_peers = |ids: &mut dyn Iterator<Item = &Backup>| -> Vec<decide::Peer> {
             ids.filter(|backup| crate::domain::status::is_active(backup.status.as_deref()))
-                .map(|backup| crate::scan::as_peer(backup, false))
+                .map(|backup| crate::scan::as_peer(backup, run.planned.contains(&backup.id)))
                 .collect()
         };
         Ok(match unit.kind {

@@ -36,11 +36,7 @@ pub fn settle_rows(
     let ended = session.rollback();
     let found = found?;
     ended?;
-    let found = before
-        .iter()
-        .zip(found)
-        .map(|(row, found)| seen_later.get(&(row.table, row.id.clone())).cloned().or(found))
-        .collect();
+    let found = before.iter().zip(found).map(|(row, found)| seen_later.get(&(row.table, row.id.clone())).cloned().or(found)).collect();
     Ok(judge(before, after, found))
 }
 

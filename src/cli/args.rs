@@ -240,8 +240,16 @@ impl SelectionArgs {
         })
     }
 
-    /// The policy that fits; `service_down_time` in seconds comes from the configuration.
-    pub fn policy(&self, decision: Option<&DecisionArgs>, service_down_time: i64) -> Policy {
+    /// The policy that fits; `service_down_time` and `report_interval`, in seconds, come from the configuration.
+    pub fn policy(&self, decision: Option<&DecisionArgs>, service_down_time: i64, report_interval: u64) -> Result<Policy, String> {
+        // Between two beats every living service would look dead.
+        if let Some(span) = self.service_down_time.filter(|span| span.as_secs() < report_interval.saturating_mul(2)) {
+            return Err(format!(
+                "--service-down-time {} s is less than twice report_interval ({report_interval} s), so that working services would look dead; \
+                 --assume-dead HOST is there for a service that is known to be dead",
+                span.as_secs()
+            ));
+        }
         let seconds = |span: Duration| i64::try_from(span.as_secs()).unwrap_or(i64::MAX);
         let thresholds = Thresholds {
             older_than_seconds: seconds(self.older_than),
@@ -258,7 +266,7 @@ impl SelectionArgs {
             policy.allow_unverified = decision.allow_unverified;
             policy.fix_counters = decision.fix_counters;
         }
-        policy
+        Ok(policy)
     }
 }
 

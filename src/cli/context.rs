@@ -32,6 +32,8 @@ pub struct Connected {
     pub location: String,
     /// Cinder's `service_down_time`, in seconds.
     pub service_down_time: i64,
+    /// Cinder's `report_interval`, in seconds.
+    pub report_interval: u64,
     settings: DatabaseSettings,
     limits: SessionSettings,
 }
@@ -80,7 +82,15 @@ impl Context<'_> {
         };
         let schema = crate::db::schema::probe(session.as_mut())?;
         let service_down_time = i64::try_from(resolved.service.service_down_time.value).unwrap_or(60);
-        Ok(Connected { session, schema, location, service_down_time, settings, limits })
+        Ok(Connected {
+            session,
+            schema,
+            location,
+            service_down_time,
+            report_interval: resolved.service.report_interval.value,
+            settings,
+            limits,
+        })
     }
 
     fn resolve(&self) -> Result<Resolved> {

@@ -75,6 +75,11 @@ impl Services {
         self.beats.get(&key(host)).map_or(Heartbeat::Missing, |beat| beat.at(now, service_down_time))
     }
 
+    /// When the cinder-backup of `host` last beat, by its own clock, RFC 3339.
+    pub fn last_beat(&self, host: &str) -> Option<String> {
+        self.beats.get(&key(host))?.latest.map(super::time::rfc3339)
+    }
+
     /// Whether a host has, or had, a cinder-backup.
     pub fn knows(&self, host: &str) -> bool {
         self.beats.contains_key(&key(host))

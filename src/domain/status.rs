@@ -23,7 +23,7 @@ pub const IN_USE: &str = "in-use";
 /// The volume id that an import carries until it is finished.
 pub const NO_VOLUME: &str = "00000000-0000-0000-0000-000000000000";
 
-/// Whether some process is, or was, at work on a backup of this status.
+/// Whether some process is, or was, at work on a backup of this status. Of a status of NULL nobody can say what it was.
 pub fn is_active(status: Option<&str>) -> bool {
-    matches!(status, Some(CREATING | RESTORING | DELETING))
+    matches!(status, Some(CREATING | RESTORING | DELETING) | None)
 }

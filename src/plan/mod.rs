@@ -9,7 +9,7 @@ use thiserror::Error;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::domain::{Change, ColumnSet, DatabaseInfo, Evidence, Finding, FindingKind, Image, Policy, Selection, Verdict};
+use crate::domain::{Change, ColumnSet, DatabaseInfo, Evidence, Finding, FindingKind, Image, Policy, Selection, Services, Verdict};
 
 /// The schema's name in every plan.
 pub const SCHEMA: &str = "cinder-backup-repair/plan";
@@ -85,6 +85,8 @@ pub struct Basis {
     pub policy: Policy,
     /// Which rows were asked for.
     pub selection: Selection,
+    /// The heartbeats as they were seen.
+    pub services: Services,
 }
 
 /// The document `cinder-backup-repair/plan`.
@@ -113,6 +115,8 @@ pub struct Plan {
     pub policy: Policy,
     /// Which rows were asked for.
     pub selection: Selection,
+    /// The last heartbeat of each host that a unit names, as it was seen; RFC 3339.
+    pub heartbeats: BTreeMap<String, Option<String>>,
     /// Results of checks on the storage that the decisions rest on.
     pub checks: Vec<serde_json::Value>,
     /// What is to be changed, in the order in which it is.
@@ -153,7 +157,9 @@ impl Plan {
 
     /// A sealed plan of these units.
     pub fn of_units(purpose: Purpose, undoes: Option<String>, basis: Basis, units: Vec<Unit>) -> Self {
-        let Basis { id, taken_at, database, columns, policy, selection } = basis;
+        let Basis { id, taken_at, database, columns, policy, selection, services } = basis;
+        let hosts = units.iter().filter_map(|unit| unit.host.clone());
+        let heartbeats = hosts.map(|host| (host.clone(), services.last_beat(&host))).collect();
         let mut plan = Self {
             schema: SCHEMA.to_owned(),
             schema_version: SCHEMA_VERSION,
@@ -166,6 +172,7 @@ impl Plan {
             columns,
             policy,
             selection,
+            heartbeats,
             checks: Vec::new(),
             units,
             sha256: String::new(),
@@ -251,6 +258,7 @@ mod tests {
             columns: ColumnSet::Mitaka,
             policy: Policy::default(),
             selection: Selection::default(),
+            heartbeats: BTreeMap::new(),
             checks: Vec::new(),
             units: vec![Unit {
                 number: 1,

@@ -257,7 +257,7 @@ impl<'a> Gathering<'a> {
     /// a volume on record, frees the volume in its own unit and goes on explaining it here.
     fn will_let_go(&self, peer: &Backup) -> bool {
         let elsewhere = match peer.status.as_deref() {
-            Some(DELETING) => true,
+            Some(DELETING) | None => true,
             Some(RESTORING) => self.situation.columns < ColumnSet::Mitaka,
             _ => false,
         };
@@ -285,8 +285,7 @@ impl<'a> Gathering<'a> {
         })?;
         for snapshot in pending {
             let case = SnapshotCase {
-                // Even a stuck one explains it: its own unit sets the snapshot free.
-                explained_by: snapshot_explainers(self.census, &snapshot.id).map(|peer| as_peer(peer, false)).collect(),
+                explained_by: snapshot_explainers(self.census, &snapshot.id).map(|peer| as_peer(peer, self.will_let_go(peer))).collect(),
                 snapshot,
             };
             if let Some(finding) = decide::snapshot(&case, self.situation, self.policy) {
@@ -345,7 +344,7 @@ impl<'a> Gathering<'a> {
             let host = attachment.attached_host.as_deref().unwrap_or_default();
             let of_backup = census.hosts.contains(host) || services.knows(host);
             let busy = census.by_volume.contains_key(&attachment.volume_id);
-            if of_backup && !busy && attachment.is_attached() && selection.takes_owner(None, Some(&attachment.volume_id)) {
+            if of_backup && !busy && attachment.is_live() && selection.takes_owner(None, Some(&attachment.volume_id)) {
                 found.push(attachment);
             }
         })?;
@@ -452,12 +451,11 @@ pub fn explainers<'c>(census: &'c Census, volume: &Volume, columns: ColumnSet) -
     let status = volume.status.as_deref();
     let named = census.by_volume.get(&volume.id).into_iter().flatten().filter_map(|id| census.kept.get(id));
     let mut found: Vec<&Backup> = match status {
-        // A backup that is deleted while it is being written keeps its volume until the writer notices.
+        // A backup that is deleted while it is being written keeps its volume until the writer notices. From Mitaka to
+        // Ocata the backup of a snapshot, too, set the volume to backing-up, and not the snapshot.
         Some(BACKING_UP) => named
             .filter(|backup| {
-                backup.volume_id.as_deref() == Some(&volume.id)
-                    && backup.snapshot_id.is_none()
-                    && matches!(backup.status.as_deref(), Some(CREATING | DELETING))
+                backup.volume_id.as_deref() == Some(&volume.id) && matches!(backup.status.as_deref(), Some(CREATING | DELETING) | None)
             })
             .collect(),
         // Before Mitaka it is not on record where a backup is restored to: any restore may be the one.
@@ -481,7 +479,7 @@ pub fn snapshot_explainers<'c>(census: &'c Census, snapshot_id: &str) -> impl It
         .into_iter()
         .flatten()
         .filter_map(|id| census.kept.get(id))
-        .filter(|backup| backup.status.as_deref() == Some(CREATING))
+        .filter(|backup| matches!(backup.status.as_deref(), Some(CREATING | DELETING) | None))
 }
 
 /// The live children of a backup's parent, without the backup itself.

@@ -12,7 +12,7 @@ use crate::rows::ago;
 use crate::schemas::{Columns, engines, fresh};
 
 const TWO_HOURS: i64 = 7_200;
-const OLD: &str = "--service-down-time=1s";
+const OLD: &str = "--service-down-time=2s";
 
 /// Cells that differ, but for the time of the change.
 fn differences(before: &BTreeMap<RowKey, Cells>, database: &Database) -> Vec<Change> {
@@ -100,7 +100,7 @@ fn what_the_decision_rests_on_is_looked_at_again() {
         database.service("gone", |row| row.updated_at(ago(0)));
         let document = program.json(4, &["apply", "alive.json", "--yes"]);
         assert_eq!(document["units"][0]["outcome"], "refused", "{document:#}");
-        assert!(document["units"][0]["reason"].as_str().unwrap().contains("beats"), "{document:#}");
+        assert!(document["units"][0]["reason"].as_str().unwrap().contains("has beaten"), "{document:#}");
         for id in [&attached, &alive] {
             assert_eq!(database.cell("backups", id, "status").as_deref(), Some("creating"));
         }

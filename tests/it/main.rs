@@ -10,6 +10,7 @@ mod cinder;
 mod connections;
 #[allow(dead_code, reason = "a harness offers more than one moment's tests use")]
 mod database;
+mod differential;
 mod faults;
 mod guards;
 mod harness;

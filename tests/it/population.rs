@@ -95,31 +95,43 @@ pub fn generate(seed: u64, backups: usize) -> Population {
     Population { seed, rows }
 }
 
-/// A volume for a backup: a new one, one that another backup has too, or one that is gone without a trace.
+/// What an import carries in place of a volume until it is finished.
+const NO_VOLUME: &str = "00000000-0000-0000-0000-000000000000";
+
+/// A volume for a backup: a new one, one that another backup has too, one that is gone without a trace, or none yet.
 fn a_volume(random: &mut Random, volumes: &mut Vec<String>, rows: &mut Vec<Row>) -> String {
     let dice = random.below(100);
+    if dice < 3 {
+        return NO_VOLUME.to_owned();
+    }
     if dice < 12 {
         return random.id();
     }
-    if dice < 30 && !volumes.is_empty() {
+    if dice < 40 && !volumes.is_empty() {
         return random.pick(volumes);
+    }
+    // Nobody should make a backup of a backup's own copy; somebody may.
+    let temporary: Vec<String> = rows.iter().filter(|row| is_temporary_volume(row)).map(Row::get_id).collect();
+    if dice < 46 && !temporary.is_empty() {
+        return random.pick(&temporary);
     }
     let id = random.id();
     let status = random.pick(&[
-        "available",
-        "in-use",
-        "backing-up",
-        "backing-up",
-        "backing-up",
-        "backing-up",
-        "restoring-backup",
-        "restoring-backup",
-        "creating",
-        "error",
-        "error_restoring",
-        "error_backing-up",
-        "deleting",
-        "maintenance",
+        Some("available"),
+        Some("in-use"),
+        Some("backing-up"),
+        Some("backing-up"),
+        Some("backing-up"),
+        Some("backing-up"),
+        Some("restoring-backup"),
+        Some("restoring-backup"),
+        Some("creating"),
+        Some("error"),
+        Some("error_restoring"),
+        Some("error_backing-up"),
+        Some("deleting"),
+        Some("maintenance"),
+        None,
     ]);
     let previous = random.pick(&[
         None,
@@ -130,6 +142,13 @@ fn a_volume(random: &mut Random, volumes: &mut Vec<String>, rows: &mut Vec<Row>)
         Some("backing-up"),
         Some("error_backing-up"),
     ]);
+    // By chance alone hardly any volume would be as the API leaves it when it begins a backup.
+    let attached = random.percent(20).then(|| random.percent(50));
+    let (status, previous) = match attached {
+        Some(true) => (Some("backing-up"), Some("in-use")),
+        Some(false) => (Some("backing-up"), Some("available")),
+        None => (status, previous),
+    };
     let mut row = rows::volume()
         .id(&id)
         .display_name(a_name(random))
@@ -144,7 +163,12 @@ fn a_volume(random: &mut Random, volumes: &mut Vec<String>, rows: &mut Vec<Row>)
         row = row.migration_status("migrating");
     }
     rows.push(row);
-    for _ in 0..random.pick(&[0, 0, 1, 1, 2]) {
+    // Somebody may have attached it since.
+    if attached == Some(true) || (attached == Some(false) && random.percent(20)) {
+        rows.push(rows::attachment(&id).id(random.id()).instance_uuid(random.id()));
+    }
+    let others = if attached.is_some() { 0 } else { random.pick(&[0, 0, 1, 1, 2]) };
+    for _ in 0..others {
         let mut row = rows::attachment(&id).id(random.id()).instance_uuid(random.id()).attach_status(random.pick(&[
             "attached",
             "attached",
@@ -177,6 +201,7 @@ fn a_backup(random: &mut Random, volume: &str, volumes: &[String], earlier: &[(S
         Some("restoring"),
         Some("deleting"),
         Some("deleting"),
+        Some("deleting"),
         Some("error"),
         Some("error"),
         Some("error_deleting"),
@@ -186,12 +211,28 @@ fn a_backup(random: &mut Random, volume: &str, volumes: &[String], earlier: &[(S
         None,
         Some("deleted"),
     ]);
+    // By chance alone hardly any backup would be at work on a volume that shows it.
+    let shown = rows.iter().find(|row| row.table == "volumes" && row.get_id() == volume).and_then(|row| row.cells.get("status"));
+    let suited = random.percent(60).then(|| shown.and_then(operation)).flatten();
+    let status = suited.map_or(status, Some);
     let mut row = rows::backup()
         .id(random.id())
         .volume_id(volume)
         .display_name(a_name(random))
         .status(status)
-        .host(random.pick(&[None, Some(UP), Some(DOWN), Some(DOWN), Some(DOWN), Some(GONE)]))
+        .host(random.pick(&[
+            None,
+            None,
+            Some(""),
+            Some(UP),
+            Some(UP),
+            Some(DOWN),
+            Some(DOWN),
+            Some(DOWN),
+            Some(DOWN),
+            Some(GONE),
+            Some(GONE),
+        ]))
         .size(random.pick(&[Some(1), Some(1), Some(5), Some(20), None]))
         .age(random.pick(&[300, 3000, 4000, 90_000]));
     if random.percent(10) {
@@ -199,11 +240,19 @@ fn a_backup(random: &mut Random, volume: &str, volumes: &[String], earlier: &[(S
     }
     if random.percent(15) {
         row = row.service(Cell::Null).object_count(Cell::Null);
+    } else if random.percent(15) {
+        row = row.service("cinder.backup.drivers.ceph.CephBackupDriver");
     }
     if random.percent(15) {
         row = row.encryption_key_id(random.id());
     }
-    if exists && random.percent(25) {
+    let taken: Vec<String> =
+        rows.iter().filter(|row| row.table == "snapshots" && row.cells.get("volume_id") == Some(&volume.into())).map(Row::get_id).collect();
+    if suited.is_some() && random.percent(70) {
+        // Of the volume itself.
+    } else if !taken.is_empty() && random.percent(25) {
+        row = row.snapshot_id(random.pick(&taken));
+    } else if exists && random.percent(25) {
         let snapshot =
             rows::snapshot(volume).id(random.id()).status(random.pick(&["backing-up", "backing-up", "available", "error", "deleting"]));
         row = row.snapshot_id(snapshot.get_id());
@@ -232,13 +281,23 @@ fn a_backup(random: &mut Random, volume: &str, volumes: &[String], earlier: &[(S
         row = row.temp_snapshot_id(snapshot.get_id());
         rows.push(snapshot);
     }
-    if random.percent(30) {
-        let same: Vec<&(String, String)> = earlier.iter().filter(|(_, of)| of == volume).collect();
-        let parent = if same.is_empty() { random.id() } else { random.pick(&same).0.clone() };
-        row = row.parent_id(parent);
+    let same: Vec<&(String, String)> = earlier.iter().filter(|(_, of)| of == volume).collect();
+    if !same.is_empty() && random.percent(70) {
+        row = row.parent_id(&random.pick(&same).0);
+    } else if random.percent(20) {
+        row = row.parent_id(random.id());
     }
-    row = row.num_dependent_backups(random.pick(&[Some(0), Some(0), Some(0), Some(1), Some(2), None]));
+    row = row.num_dependent_backups(random.pick(&[Some(0), Some(0), Some(1), Some(2), Some(3), None]));
     if random.percent(12) { row.gone() } else { row }
+}
+
+/// The status of a backup that would explain this status of its volume.
+fn operation(of_volume: &Cell) -> Option<&'static str> {
+    match of_volume {
+        Cell::Text(status) if status == "backing-up" => Some("creating"),
+        Cell::Text(status) if status == "restoring-backup" || status == "creating" => Some("restoring"),
+        _ => None,
+    }
 }
 
 /// The copy that Cinder makes of a volume in use, and what may have become of it.
@@ -251,6 +310,11 @@ fn a_temporary_volume(random: &mut Random, volume: &str, rows: &mut Vec<Row>) ->
         .set("use_quota", false);
     rows.push(if random.percent(15) { row.gone() } else { row });
     id
+}
+
+fn is_temporary_volume(row: &Row) -> bool {
+    let named = |name: &Cell| matches!(name, Cell::Text(name) if name.starts_with("backup-vol-"));
+    row.table == "volumes" && row.cells.get("display_name").is_some_and(named)
 }
 
 /// A name as users give them: some plain, some that a terminal, a spreadsheet or a page would take for orders.

@@ -54,9 +54,9 @@ fn hosts(database: &Database) {
     database.service("down", |row| row.updated_at(ago(TWO_HOURS)));
 }
 
-/// Servers of tests are young, and so the silence of a host proves nothing to the program. Twice a `service_down_time` of 1 s is
+/// Servers of tests are young, and so the silence of a host proves nothing to the program. Twice a `service_down_time` of 2 s is
 /// past by now.
-const OLD_SERVER: &[&str] = &["--service-down-time", "1s"];
+const OLD_SERVER: &[&str] = &["--service-down-time", "2s"];
 
 fn args<'a>(args: &[&'a str]) -> Vec<&'a str> {
     args.iter().chain(OLD_SERVER).copied().collect()

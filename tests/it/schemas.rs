@@ -8,6 +8,7 @@ use std::fs::{self, File};
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Mutex, OnceLock};
+use std::time::{Duration, Instant};
 
 use cinder_backup_repair::db::Engine;
 use sha2::{Digest, Sha256};
@@ -121,7 +122,22 @@ pub fn engines() -> Vec<Engine> {
 pub fn fresh(engine: Engine, columns: Columns) -> Database {
     let server = servers::server(engine);
     assert_eq!(engine == Engine::Sqlite, server.is_none(), "{} is not installed", engine.name());
-    template(engine, server, columns).copy()
+    let database = template(engine, server, columns).copy();
+    if server.is_some() {
+        come_of_age(engine);
+    }
+    database
+}
+
+/// Waits until an engine's shared server was first used five seconds ago: the program takes the silence of a host for
+/// no proof while the database server is younger than twice `service_down_time`, of which the tests' shortest is 2 s.
+fn come_of_age(engine: Engine) {
+    static FIRST: OnceLock<Mutex<BTreeMap<&'static str, Instant>>> = OnceLock::new();
+    let first = {
+        let mut first = FIRST.get_or_init(Mutex::default).lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        *first.entry(engine.name()).or_insert_with(Instant::now)
+    };
+    std::thread::sleep(Duration::from_secs(5).saturating_sub(first.elapsed()));
 }
 
 /// The template in this process' server, made when first asked for.

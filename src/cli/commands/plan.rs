@@ -44,7 +44,8 @@ pub fn run(context: &Context<'_>, args: &PlanArgs) -> Result<Exit> {
     let selection = args.selection.selection(&backups).map_err(Error::usage)?;
     let kinds = args.report.iter().map(|path| reports::Kind::of(path)).collect::<std::result::Result<Vec<_>, _>>().map_err(Error::usage)?;
     let mut connected = context.connect()?;
-    let mut policy = args.selection.policy(Some(&args.decision), connected.service_down_time);
+    let mut policy =
+        args.selection.policy(Some(&args.decision), connected.service_down_time, connected.report_interval).map_err(Error::usage)?;
     selection.tell(&mut policy);
     let (plan, scan) = super::repair::propose(&mut connected, &policy, &selection)?;
     let refused = super::repair::refusals(&scan, &selection);

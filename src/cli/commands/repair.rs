@@ -48,7 +48,8 @@ pub fn run(context: &Context<'_>, args: &RepairArgs) -> Result<Exit> {
             .hint("give --yes to change without a question, or --dry-run to look"));
     }
     let mut connected = context.connect()?;
-    let mut policy = args.selection.policy(Some(&args.decision), connected.service_down_time);
+    let mut policy =
+        args.selection.policy(Some(&args.decision), connected.service_down_time, connected.report_interval).map_err(Error::usage)?;
     selection.tell(&mut policy);
     let (mut plan, scan) = propose(&mut connected, &policy, &selection)?;
     let refused = refusals(&scan, &selection);
@@ -79,6 +80,7 @@ pub fn propose(connected: &mut Connected, policy: &Policy, selection: &Selection
         columns: scan.situation.columns,
         policy: policy.clone(),
         selection: selection.clone(),
+        services: scan.situation.services.clone(),
     };
     let plan = Plan::propose(&scan.document.findings, &scan.images, basis);
     Ok((plan, scan))

@@ -32,7 +32,8 @@ pub fn run(context: &Context<'_>, args: &ScanArgs) -> Result<Exit> {
     let backups = super::repair::named(&args.backups)?;
     let selection = args.selection.selection(&backups).map_err(Error::usage)?;
     let mut connected = context.connect()?;
-    let mut policy = args.selection.policy(Some(&args.decision), connected.service_down_time);
+    let mut policy =
+        args.selection.policy(Some(&args.decision), connected.service_down_time, connected.report_interval).map_err(Error::usage)?;
     selection.tell(&mut policy);
     let scan = scan(connected.session.as_mut(), &connected.schema, &policy, &selection)?;
     let document = &scan.document;

@@ -60,6 +60,7 @@ pub fn run(context: &Context<'_>, args: &UndoArgs) -> Result<Exit> {
         columns: connected.schema.columns,
         policy: records.begin.policy.clone(),
         selection: Selection::default(),
+        services: now.services,
     };
     let plan = Plan::of_units(Purpose::Undo, Some(records.run.clone()), basis, units);
     let assignment =

@@ -1,0 +1,207 @@
+"""Rows of a Cinder database that has seen years of backups, as tab-separated files for the servers' bulk loaders.
+
+    python3 rows.py FOLDER TOTAL LIVE STUCK CLEANED KIND
+
+Of TOTAL backups all but LIVE are deleted ones, as in any table that is never purged; of the live ones STUCK hang under
+dead services. KIND `mixed` hangs them in creating, restoring and deleting, some of them made from snapshots; `creating`
+hangs every one in creating, each with a volume of its own in backing-up. CLEANED of the stuck ones belong to the host
+`ctl-cleaned`, for Cinder's own clean-up. The same arguments give the same rows but for the times, which are relative to
+now. A process of its own, so that what it needs of memory does not count as that of what is measured later.
+"""
+
+import datetime
+import pathlib
+import random
+import sys
+import uuid
+
+NULL = '\\N'
+VOLUMES = 50_000
+SNAPSHOTS = 20_000
+PROJECTS = 200
+TYPE = '11111111-2222-4333-8444-555555555555'
+DRIVER = 'cinder.backup.drivers.swift.SwiftBackupDriver'
+
+COLUMNS = {
+    'volume_types': 'created_at deleted id name is_public',
+    'services': 'created_at updated_at deleted id host binary topic report_count disabled availability_zone uuid',
+    'quota_usages': 'created_at updated_at deleted id project_id resource in_use reserved',
+    'volumes': 'created_at updated_at deleted_at deleted id user_id project_id host size availability_zone status '
+    'attach_status display_name volume_type_id bootable multiattach previous_status shared_targets use_quota',
+    'volume_attachment': 'created_at updated_at deleted id volume_id attached_host instance_uuid mountpoint attach_mode '
+    'attach_status',
+    'snapshots': 'created_at updated_at deleted id volume_id user_id project_id status progress volume_size display_name '
+    'volume_type_id use_quota',
+    'backups': 'created_at updated_at deleted_at deleted id volume_id user_id project_id host availability_zone '
+    'display_name container status service_metadata service size object_count parent_id num_dependent_backups '
+    'snapshot_id data_timestamp restore_volume_id',
+}
+
+
+class Rows:
+    def __init__(self, folder, seed):
+        self.folder = folder
+        self.random = random.Random(seed)
+        self.now = datetime.datetime.now(datetime.timezone.utc).replace(tzinfo=None, microsecond=0)
+        self.projects = [self.random.randbytes(16).hex() for _ in range(PROJECTS)]
+        self.users = [self.random.randbytes(16).hex() for _ in range(PROJECTS)]
+        self.tables = {}
+        self.volumes, self.snapshots, self.attachments = [], [], []
+
+    def ids(self, number):
+        """Ids in their order: loaded so, a table is packed as tightly as on a server that was restored from a dump."""
+        return [str(uuid.UUID(int=bits)) for bits in sorted(self.random.getrandbits(128) for _ in range(number))]
+
+    def ago(self, low, high):
+        return str(self.now - datetime.timedelta(seconds=self.random.randint(low, high)))
+
+    def write(self, table, values):
+        if table not in self.tables:
+            self.tables[table] = open(self.folder / f'{table}.tsv', 'w', encoding='utf-8', buffering=1 << 20)
+        names = COLUMNS[table].split()
+        self.tables[table].write('\t'.join(str(values.get(name, NULL)) for name in names) + '\n')
+
+    def close(self):
+        for file in self.tables.values():
+            file.close()
+
+    def volume(self, volume_id, status, previous=NULL, attached=False):
+        owner = self.random.randrange(PROJECTS)
+        created = self.ago(30 * 86400, 900 * 86400)
+        self.volumes.append({
+            'created_at': created, 'updated_at': self.ago(86400, 20 * 86400), 'deleted': 0, 'id': volume_id,
+            'user_id': self.users[owner], 'project_id': self.projects[owner], 'host': 'ctl1@ceph#volumes',
+            'size': self.random.choice((1, 10, 20, 50, 100)), 'availability_zone': 'nova', 'status': status,
+            'attach_status': 'attached' if attached else 'detached', 'display_name': f'data-{volume_id[:8]}',
+            'volume_type_id': TYPE, 'bootable': 0, 'multiattach': 0, 'previous_status': previous, 'shared_targets': 0,
+            'use_quota': 1,
+        })  # fmt: skip
+        if attached:
+            self.attachments.append({
+                'created_at': created, 'updated_at': created, 'deleted': 0, 'id': str(uuid.UUID(int=self.random.getrandbits(128))),
+                'volume_id': volume_id, 'attached_host': f'compute{self.random.randrange(60):02}',
+                'instance_uuid': str(uuid.UUID(int=self.random.getrandbits(128))), 'mountpoint': '/dev/vdb', 'attach_mode': 'rw',
+                'attach_status': 'attached',
+            })  # fmt: skip
+
+
+def backup(rows, backup_id, volume_id, status, host, age, **more):
+    owner = rows.random.randrange(PROJECTS)
+    created = rows.ago(*age)
+    size = rows.random.choice((1, 10, 20, 50, 100))
+    begun = status in ('creating', 'deleting', 'restoring', 'available', 'error', 'deleted')
+    values = {
+        'created_at': created, 'updated_at': created, 'deleted': 0, 'id': backup_id, 'volume_id': volume_id,
+        'user_id': rows.users[owner], 'project_id': rows.projects[owner], 'host': host, 'availability_zone': 'nova',
+        'display_name': f'nightly-{backup_id[:8]}', 'container': 'volumebackups', 'status': status,
+        'service_metadata': f'volume_{volume_id}/20261101020000/az_nova_backup_{backup_id}' if begun else NULL,
+        'service': DRIVER, 'size': size, 'object_count': 0 if status == 'creating' else size * 20,
+        'num_dependent_backups': 0, 'data_timestamp': created,
+    }  # fmt: skip
+    values.update(more)
+    return owner, values
+
+
+def main():
+    folder, total, live, stuck, cleaned, kind = pathlib.Path(sys.argv[1]), *map(int, sys.argv[2:6]), sys.argv[6]
+    rows = Rows(folder, f'{total} {live} {stuck} {kind}')
+    backup_ids, volume_ids, snapshot_ids = rows.ids(total), rows.ids(VOLUMES), rows.ids(SNAPSHOTS)
+    rows.write('volume_types', {'created_at': rows.now, 'deleted': 0, 'id': TYPE, 'name': 'ceph', 'is_public': 1})
+    hosts = ['ctl1', 'ctl2', 'ctl3']
+    for number, host in enumerate([*hosts, 'ctl-cleaned'], 1):
+        rows.write('services', {
+            'created_at': rows.ago(900 * 86400, 900 * 86400), 'updated_at': rows.ago(7200, 9000), 'deleted': 0, 'id': number,
+            'host': host, 'binary': 'cinder-backup', 'topic': 'cinder-backup', 'report_count': 7_000_000, 'disabled': 0,
+            'availability_zone': 'nova', 'uuid': str(uuid.UUID(int=number)),
+        })  # fmt: skip
+
+    alive = sorted(rows.random.sample(range(total), live))
+    hanging = rows.random.sample(alive, stuck)
+    at_cleaned = set(hanging[:cleaned])
+    # One after the other from shuffled lists, so that no two of the stuck want the same volume.
+    free = volume_ids[:]
+    rows.random.shuffle(free)
+    sources = snapshot_ids[:]
+    rows.random.shuffle(sources)
+    of_snapshots = {}
+    pending = {}
+    for turn, at in enumerate(hanging):
+        status = 'creating' if kind == 'creating' else ('creating', 'creating', 'restoring', 'deleting')[turn % 4]
+        volume_id = free.pop()
+        more = {}
+        attached = rows.random.random() < 0.3
+        if status == 'creating' and kind == 'mixed' and turn % 8 == 1:
+            more['snapshot_id'] = sources.pop()
+            of_snapshots[more['snapshot_id']] = volume_id
+            rows.volume(volume_id, 'in-use' if attached else 'available', attached=attached)
+        elif status == 'creating':
+            rows.volume(volume_id, 'backing-up', 'in-use' if attached else 'available', attached)
+        elif status == 'restoring':
+            more['restore_volume_id'] = volume_id
+            rows.volume(volume_id, 'restoring-backup')
+        else:
+            rows.volume(volume_id, 'in-use' if attached else 'available', attached=attached)
+        pending[at] = (status, volume_id, more)
+    for volume_id in free:
+        attached = rows.random.random() < 0.6
+        rows.volume(volume_id, 'in-use' if attached else 'available', attached=attached)
+    for snapshot_id in snapshot_ids:
+        owner = rows.random.randrange(PROJECTS)
+        pinned = of_snapshots.get(snapshot_id)
+        created = rows.ago(30 * 86400, 500 * 86400)
+        rows.snapshots.append({
+            'created_at': created, 'updated_at': created, 'deleted': 0, 'id': snapshot_id,
+            'volume_id': pinned or rows.random.choice(volume_ids), 'user_id': rows.users[owner],
+            'project_id': rows.projects[owner], 'status': 'backing-up' if pinned else 'available', 'progress': '100%',
+            'volume_size': 10, 'display_name': f'snap-{snapshot_id[:8]}', 'volume_type_id': TYPE, 'use_quota': 1,
+        })  # fmt: skip
+
+    # Chains: every third of the idle live backups is a full one that the next ones build on.
+    kept, used = [], [[0, 0] for _ in range(PROJECTS)]
+    full = None
+    for turn, at in enumerate(alive):
+        if at in pending:
+            status, volume_id, more = pending[at]
+            if status == 'creating' and full and rows.random.random() < 0.3:
+                more['parent_id'] = full['id']
+            host = 'ctl-cleaned' if at in at_cleaned else rows.random.choice(hosts)
+            owner, values = backup(rows, backup_ids[at], volume_id, status, host, (90_000, 20 * 86400), **more)
+        else:
+            status = 'error' if rows.random.random() < 0.02 else 'available'
+            more = {}
+            if turn % 3 and full and status == 'available':
+                more['parent_id'] = full['id']
+                full['num_dependent_backups'] += 1
+            volume_id = rows.random.choice(free)
+            owner, values = backup(rows, backup_ids[at], volume_id, status, rows.random.choice(hosts), (2 * 86400, 400 * 86400), **more)
+            if not more and status == 'available':
+                full = values
+        used[owner][0] += 1
+        used[owner][1] += values['size']
+        kept.append((at, values))
+
+    number = 0
+    for project, (count, size) in zip(rows.projects, used):
+        for resource, amount in (('backups', count), ('backup_gigabytes', size)):
+            number += 1
+            rows.write('quota_usages', {
+                'created_at': rows.now, 'updated_at': rows.now, 'deleted': 0, 'id': number, 'project_id': project,
+                'resource': resource, 'in_use': amount, 'reserved': 0,
+            })  # fmt: skip
+    for table, kept_rows in (('volumes', rows.volumes), ('volume_attachment', rows.attachments), ('snapshots', rows.snapshots)):
+        for values in sorted(kept_rows, key=lambda values: values['id']):
+            rows.write(table, values)
+    kept.reverse()
+    for at in range(total):
+        if kept and kept[-1][0] == at:
+            rows.write('backups', kept.pop()[1])
+            continue
+        volume_id = rows.random.choice(volume_ids)
+        _, values = backup(rows, backup_ids[at], volume_id, 'deleted', rows.random.choice(hosts), (30 * 86400, 900 * 86400))
+        values.update(deleted=1, deleted_at=values['created_at'])
+        rows.write('backups', values)
+    rows.close()
+
+
+if __name__ == '__main__':
+    main()
