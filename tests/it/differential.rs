@@ -534,3 +534,33 @@ fn whoever_cinder_would_detach_is_reported() {
     }
     assert!(!told.contains(&detached), "{told}");
 }
+
+#[test]
+fn the_backup_of_a_snapshot_holds_the_snapshot_or_the_volume() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    let held = || database.volume(|row| row.status("backing-up").previous_status("available"));
+    let id = |first: char| format!("{first}{}", &population::unused_id()[1..]);
+    let backup = |first: char, volume: &str, snapshot: Option<&str>| {
+        database.backup(|row| row.id(id(first)).status("creating").host(GONE).volume_id(volume).snapshot_id(snapshot))
+    };
+    let snapshot = |volume: &str, status: &str| database.snapshot(volume, |row| row.status(status));
+    // Since Pike: the second one has nothing to do with the volume, and sets nothing but its snapshot free.
+    let both = held();
+    backup('1', &both, None);
+    let since_pike = snapshot(&both, "backing-up");
+    backup('2', &both, Some(&since_pike));
+    // Until Ocata the volume, and not the snapshot; whichever comes last sets it free.
+    let shared = held();
+    backup('3', &shared, None);
+    backup('4', &shared, Some(&snapshot(&shared, "available")));
+    // Nobody holds this volume.
+    let left = held();
+    backup('5', &left, Some(&snapshot(&left, "backing-up")));
+    let program = Program::on(database.url());
+    repair(&program);
+    for volume in [&both, &shared, &left] {
+        assert_eq!(database.cell("volumes", volume, "status").as_deref(), Some("available"));
+    }
+    assert_eq!(database.cell("snapshots", &since_pike, "status").as_deref(), Some("available"));
+    nothing_is_stuck(&program, "our repair", 0);
+}
