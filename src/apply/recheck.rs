@@ -146,7 +146,7 @@ impl Fresh {
         // earlier unit would have repaired counts as repaired.
         let as_peers = |ids: &mut dyn Iterator<Item = &Backup>| -> Vec<decide::Peer> {
             ids.filter(|backup| crate::domain::status::is_active(backup.status.as_deref()))
-                .map(|backup| crate::scan::as_peer(backup, run.planned.contains(&backup.id)))
+                .map(|backup| crate::scan::as_peer(census, backup, run.planned.contains(&backup.id)))
                 .collect()
         };
         Ok(match unit.kind {

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::reader::Reader;
 use crate::db::DbError;
 use crate::domain::decide::Children;
-use crate::domain::status::{ERROR, is_active};
+use crate::domain::status::{BACKING_UP, ERROR, is_active};
 use crate::domain::{Backup, ColumnSet, Selection};
 
 /// What is known about a backup that is in a chain.
@@ -35,6 +35,8 @@ pub struct Census {
     pub by_volume: HashMap<String, Vec<String>>,
     /// Active backups by the snapshots that they are made of.
     pub by_snapshot: HashMap<String, Vec<String>>,
+    /// Those of these snapshots that are `backing-up`.
+    pub held_snapshots: HashSet<String>,
     /// Volumes that some `temp_volume_id` names.
     pub temporary_volumes: HashSet<String>,
     /// Live backups that name temporary things and are not being created.
@@ -58,6 +60,9 @@ impl Census {
         let mut census = Self::default();
         let chains = reader.schema.columns >= ColumnSet::Liberty;
         reader.live_backups(&mut |backup| census.add(backup, selection, chains))?;
+        let snapshots: Vec<String> = census.by_snapshot.keys().cloned().collect();
+        let held = reader.snapshots(&snapshots)?.into_iter().filter(|snapshot| snapshot.status.as_deref() == Some(BACKING_UP));
+        census.held_snapshots = held.map(|snapshot| snapshot.id).collect();
         Ok(census)
     }
 
@@ -142,6 +147,12 @@ impl Census {
 
     fn id(&self, key: u128) -> String {
         self.odd_ids.get(&key).cloned().unwrap_or_else(|| Uuid::from_u128(key).hyphenated().to_string())
+    }
+
+    /// Whether a backup, while it is being made, holds its volume. From Pike on that of a snapshot holds the snapshot
+    /// alone, before it held the volume alone; the snapshot's status tells which.
+    pub fn holds_volume(&self, backup: &Backup) -> bool {
+        backup.snapshot_id.as_ref().is_none_or(|snapshot| !self.held_snapshots.contains(snapshot))
     }
 
     /// The live children of a backup.

@@ -191,7 +191,7 @@ impl<'a> Gathering<'a> {
 
     fn peer(&self, peer: &Backup, before: &str) -> Peer {
         let released = self.stuck.contains(&peer.id) && peer.id.as_str() < before;
-        as_peer(peer, released)
+        as_peer(self.census, peer, released)
     }
 
     fn keep(&mut self, finding: Finding, mut images: Vec<Image>, counter: bool) {
@@ -232,7 +232,7 @@ impl<'a> Gathering<'a> {
             let case = VolumeCase {
                 attachments: attachments.remove(&volume.id).unwrap_or_default(),
                 explained_by: explainers(self.census, &volume, self.situation.columns)
-                    .map(|peer| as_peer(peer, self.will_let_go(peer)))
+                    .map(|peer| as_peer(self.census, peer, self.will_let_go(peer)))
                     .collect(),
                 is_temporary: self.census.temporary_volumes.contains(&volume.id),
                 backup_hosts: backup_hosts.clone(),
@@ -285,7 +285,9 @@ impl<'a> Gathering<'a> {
         })?;
         for snapshot in pending {
             let case = SnapshotCase {
-                explained_by: snapshot_explainers(self.census, &snapshot.id).map(|peer| as_peer(peer, self.will_let_go(peer))).collect(),
+                explained_by: snapshot_explainers(self.census, &snapshot.id)
+                    .map(|peer| as_peer(self.census, peer, self.will_let_go(peer)))
+                    .collect(),
                 snapshot,
             };
             if let Some(finding) = decide::snapshot(&case, self.situation, self.policy) {
@@ -455,7 +457,9 @@ pub fn explainers<'c>(census: &'c Census, volume: &Volume, columns: ColumnSet) -
         // Ocata the backup of a snapshot, too, set the volume to backing-up, and not the snapshot.
         Some(BACKING_UP) => named
             .filter(|backup| {
-                backup.volume_id.as_deref() == Some(&volume.id) && matches!(backup.status.as_deref(), Some(CREATING | DELETING) | None)
+                backup.volume_id.as_deref() == Some(&volume.id)
+                    && census.holds_volume(backup)
+                    && matches!(backup.status.as_deref(), Some(CREATING | DELETING) | None)
             })
             .collect(),
         // Before Mitaka it is not on record where a backup is restored to: any restore may be the one.
@@ -493,11 +497,11 @@ pub fn siblings(census: &Census, backup: &Backup) -> decide::Children {
 }
 
 /// A backup as a peer of another.
-pub fn as_peer(backup: &Backup, released: bool) -> Peer {
+pub fn as_peer(census: &Census, backup: &Backup, released: bool) -> Peer {
     Peer {
         id: backup.id.clone(),
         status: backup.status.clone(),
-        volume_id: backup.volume_id.clone(),
+        volume_id: backup.volume_id.clone().filter(|_| census.holds_volume(backup)),
         snapshot_id: backup.snapshot_id.clone(),
         restore_volume_id: backup.restore_volume_id.clone(),
         released,

@@ -20,7 +20,7 @@ const SEEDS: [u64; 3] = [1, 2, 3];
 /// How many backups each has.
 const BACKUPS: usize = 200;
 /// Cinder takes no age and no heartbeat into account, so neither may the program.
-const LIKE_CINDER: [&str; 6] = ["--service-down-time", "1s", "--older-than", "0s", "--assume-dead", "all"];
+const LIKE_CINDER: [&str; 6] = ["--service-down-time", "2s", "--older-than", "0s", "--assume-dead", "all"];
 
 type Rows = BTreeMap<RowKey, Cells>;
 
@@ -122,8 +122,9 @@ impl Cell<'_> {
         self.world.backups().filter(names).any(|backup| !scheduled(backup))
     }
 
+    /// Attachments of the volume that are not `detached`.
     fn live_attachments(&self) -> impl Iterator<Item = &Cells> {
-        let of_volume = |cells: &&Cells| get(cells, "volume_id") == Some(self.id) && get(cells, "attach_status") == Some("attached");
+        let of_volume = |cells: &&Cells| get(cells, "volume_id") == Some(self.id) && get(cells, "attach_status") != Some("detached");
         self.world.live("volume_attachment").map(|(_, cells)| cells).filter(of_volume)
     }
 
@@ -512,4 +513,24 @@ fn as_cinder_but_for_the_rules_on_mariadb() {
 #[test]
 fn as_cinder_but_for_the_rules_on_postgresql() {
     differ(Engine::Postgresql);
+}
+
+#[test]
+fn whoever_cinder_would_detach_is_reported() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    let volume = database.volume(|row| row.status("restoring-backup"));
+    database.backup(|row| row.status("restoring").host(DOWN).restore_volume_id(&volume));
+    let attached =
+        |status: &str| database.attachment(&volume, |row| row.instance_uuid(None::<&str>).attached_host(DOWN).attach_status(status));
+    let live = ["attached", "attaching", "reserved", "error_attaching", "error_detaching"].map(attached);
+    let detached = attached("detached");
+    let cinders = database.copy();
+    let calls = clean_up(&cinders).rpc;
+    let program = Program::on(database.url());
+    let told = commands(&repair(&program)) + &commands(&nothing_is_stuck(&program, "our repair", 0));
+    for id in &live {
+        assert!(calls.iter().any(|call| call["attachment_id"] == id.as_str()), "{calls:#?}");
+        assert!(told.contains(id), "{told}");
+    }
+    assert!(!told.contains(&detached), "{told}");
 }

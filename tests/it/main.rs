@@ -14,6 +14,7 @@ mod differential;
 mod faults;
 mod guards;
 mod harness;
+mod house;
 #[allow(dead_code, reason = "a harness offers more than one moment's tests use")]
 mod population;
 #[allow(dead_code, reason = "a harness offers more than one moment's tests use")]
