@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::db::DbError;
 use crate::domain::decide::{self, BackupCase, CounterCase, SnapshotCase, VolumeCase};
+use crate::domain::status::{AVAILABLE, NO_VOLUME};
 use crate::domain::{Backup, Change, Finding, FindingKind, Image, Moved, Policy, Situation, Snapshot, Table, Value, Volume};
 use crate::plan::Unit;
 use crate::scan::{Census, Lock, Reader};
@@ -20,6 +21,35 @@ pub struct Written {
     pub rows: Overlay,
     /// Backups that it would have repaired, were it not a dry run.
     pub planned: HashSet<String>,
+    /// By parent and child: the child's status before the run, as the census counted it, and since.
+    counted: HashMap<String, HashMap<String, Statuses>>,
+}
+
+/// A child's status before the run and since.
+type Statuses = (Option<String>, Option<String>);
+
+impl Written {
+    /// Takes down what a unit has written.
+    pub fn record(&mut self, before: &[Image], after: &[Image]) {
+        let status = |image: &Image| image.value("status").as_text().map(str::to_owned);
+        for image in after.iter().filter(|image| image.table == Table::Backups) {
+            let Some(parent) = image.value("parent_id").as_text() else { continue };
+            let was = before.iter().find(|row| row.table == image.table && row.id == image.id).and_then(status);
+            let children = self.counted.entry(parent.to_owned()).or_default();
+            children.entry(image.id.clone()).or_insert((was, None)).1 = status(image);
+        }
+        super::settle::remember(&mut self.rows, after);
+    }
+
+    /// The census's count of a parent's children, with what this run has changed since.
+    fn children(&self, census: &Census, parent: &str) -> decide::Children {
+        let mut children = census.children(parent);
+        for (was, is) in self.counted.get(parent).into_iter().flat_map(HashMap::values) {
+            children.remove(was.as_deref());
+            children.add(is.as_deref());
+        }
+        children
+    }
 }
 
 /// A unit's rows as they are now.
@@ -50,7 +80,10 @@ pub enum Recheck {
 
 impl Fresh {
     /// Reads the rows of a unit: those it changes, and those that its decision rests on.
-    pub fn read(reader: &mut Reader<'_>, unit: &Unit, census: &Census, lock: Lock) -> Result<Self, DbError> {
+    ///
+    /// Which rows these are follows from the images, which are compared with the rows, and never from what else a plan says.
+    pub fn read(reader: &mut Reader<'_>, unit: &Unit, census: &Census, policy: &Policy, lock: Lock) -> Result<Self, DbError> {
+        let image_of = |table: Table| unit.before.iter().find(|image| image.table == table && image.id == unit.id);
         let (mut backups, mut volumes, mut snapshots) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
         for image in &unit.before {
             match image.table {
@@ -61,7 +94,7 @@ impl Fresh {
         }
         match unit.kind {
             FindingKind::Backup => {
-                if let Some(seen) = unit.before.iter().find(|image| image.table == Table::Backups && image.id == unit.id) {
+                if let Some(seen) = image_of(Table::Backups) {
                     let id_in = |column: &str| seen.value(column).as_text().map(str::to_owned);
                     volumes.extend(id_in("volume_id"));
                     volumes.extend(id_in("restore_volume_id"));
@@ -75,18 +108,21 @@ impl Fresh {
                     };
                     if !unit.counter {
                         backups.extend(crate::scan::peers(census, &seen).map(|peer| peer.id.clone()));
+                        // Whether it may become available depends on its parent, even where that need not change.
+                        backups.extend(id_in("parent_id").filter(|_| policy.to.as_deref() == Some(AVAILABLE)));
                     }
                 }
             }
             FindingKind::Volume => {
-                let volume = Volume { id: unit.id.clone(), status: unit.status.clone(), ..Volume::default() };
+                let status = image_of(Table::Volumes).and_then(|seen| seen.value("status").as_text()).map(str::to_owned);
+                let volume = Volume { id: unit.id.clone(), status, ..Volume::default() };
                 backups.extend(crate::scan::explainers(census, &volume, reader.schema.columns).map(|backup| backup.id.clone()));
             }
             FindingKind::Snapshot => {
                 backups.extend(crate::scan::snapshot_explainers(census, &unit.id).map(|backup| backup.id.clone()));
             }
         }
-        volumes.remove(crate::domain::status::NO_VOLUME);
+        volumes.remove(NO_VOLUME);
         let mut fresh = Self::default();
         for id in backups {
             fresh.backups.extend(reader.backup(&id, lock)?.map(|row| (id, row)));
@@ -98,6 +134,11 @@ impl Fresh {
             fresh.snapshots.extend(reader.snapshot(&id, lock)?.map(|row| (id, row)));
         }
         Ok(fresh)
+    }
+
+    /// A backup as it is now; `None` where it is gone.
+    pub fn backup(&self, id: &str) -> Option<&Backup> {
+        self.backups.get(id)
     }
 
     /// A row as it is now; `None` where it is gone.
@@ -141,7 +182,6 @@ impl Fresh {
         situation: &Situation,
         policy: &Policy,
     ) -> Result<Option<Finding>, DbError> {
-        let overlay = &run.rows;
         // Whatever is still active holds what it holds: nothing is counted on to be repaired later. In a dry run, what an
         // earlier unit would have repaired counts as repaired.
         let as_peers = |ids: &mut dyn Iterator<Item = &Backup>| -> Vec<decide::Peer> {
@@ -153,7 +193,7 @@ impl Fresh {
             FindingKind::Backup => {
                 let Some(backup) = self.backups.get(&unit.id).cloned() else { return Ok(None) };
                 if unit.counter {
-                    let children = corrected(census.children(&backup.id), &backup.id, census, overlay);
+                    let children = run.children(census, &backup.id);
                     return Ok(decide::counter(&CounterCase { backup, children, occupied: false }, situation, policy));
                 }
                 let volume = backup.volume_id.as_ref().and_then(|id| self.volumes.get(id)).cloned();
@@ -163,7 +203,7 @@ impl Fresh {
                 };
                 let parent = backup.parent_id.as_ref().and_then(|id| self.backups.get(id)).cloned();
                 let siblings = backup.parent_id.as_ref().map_or_else(decide::Children::default, |parent| {
-                    let mut children = corrected(census.children(parent), parent, census, overlay);
+                    let mut children = run.children(census, parent);
                     children.remove(backup.status.as_deref());
                     children
                 });
@@ -198,18 +238,6 @@ impl Fresh {
             }
         })
     }
-}
-
-/// The census's count of a parent's children, with what this run has changed since.
-fn corrected(mut children: decide::Children, parent: &str, census: &Census, overlay: &Overlay) -> decide::Children {
-    for ((table, id), image) in overlay {
-        if *table == Table::Backups && image.value("parent_id").as_text() == Some(parent) {
-            let before = census.kept.get(id).and_then(|backup| backup.status.as_deref());
-            children.remove(before);
-            children.add(image.value("status").as_text());
-        }
-    }
-    children
 }
 
 /// Holds a decision made again against the plan's.

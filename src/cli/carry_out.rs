@@ -1,5 +1,7 @@
 //! What `apply`, `repair` and `undo` share once there is a plan: safety, confirmation, record, execution, result.
 
+use std::collections::HashSet;
+
 use uuid::Uuid;
 
 use super::context::{Connected, Context};
@@ -11,6 +13,7 @@ use super::{prompt, who};
 use crate::apply::{Executor, Failure, Journal, Mode, NoJournal, Options, Progress, Run};
 use crate::audit::record::{Begin, DatabaseRef, Event};
 use crate::audit::{AuditError, AuditLog};
+use crate::db::Access;
 use crate::domain::{Outcome, Tally};
 use crate::plan::{Plan, program};
 use crate::report::safe::terminal;
@@ -204,12 +207,18 @@ fn write(
         let end = Event::End { summary: tally, interrupted: interrupted.clone() };
         log_failure = journal.append(end).and_then(|()| journal.sync()).err();
     }
-    report(context, command, Some(&run_id), plan, connected, false, &run.results, refused, interrupted.as_deref())?;
+    let printed = report(context, command, Some(&run_id), plan, connected, false, &run.results, refused, interrupted.as_deref());
+    if let Err(error) = &printed {
+        // What became of the rows comes first, whatever became of the words about it.
+        let hint = format!("all of it is on record: cinder-backup-repair history show {run_id}");
+        ui.error(&format!("run {run_id} ended ({}), but its result could not be written: {:#}", words(&tally), error.error), Some(&hint));
+    }
     ui.say(format!("Run {run_id}: {}.", words(&tally)));
     if tally.applied > 0 && command != "undo" {
         ui.say(format!("To put it back: cinder-backup-repair undo {run_id}"));
     }
-    Ok(verdict(ui, &run, refused, log_failure, &signals))
+    let exit = verdict(ui, &run, refused, log_failure, &signals);
+    Ok(if exit == Exit::Done && printed.is_err() { Exit::Unexpected } else { exit })
 }
 
 /// The exit code of a run, and the sentences that go with it.
@@ -255,7 +264,15 @@ fn execute(
     stop: &dyn Fn() -> bool,
 ) -> Result<Run> {
     // What is active, and who counts whom, as it is now and not as it was when the plan was made.
-    connected.session.begin(crate::db::Access::ReadOnly)?;
+    if let Err(error) = connected.session.begin(Access::ReadOnly) {
+        // While somebody reads and types, a proxy or the server may well close a connection that is idle.
+        if !error.is_fatal() {
+            return Err(error.into());
+        }
+        let fresh = connected.opener()()?;
+        connected.session = fresh;
+        connected.session.begin(Access::ReadOnly)?;
+    }
     let mut reader = Reader { session: connected.session.as_mut(), schema: &connected.schema };
     let census = Census::take(&mut reader, &plan.selection);
     connected.session.rollback()?;
@@ -342,13 +359,11 @@ fn report(
     refused: &[Refused],
     interrupted: Option<&str>,
 ) -> Result<()> {
-    let mut follow_up: Vec<String> = Vec::new();
-    for unit in &plan.units {
-        let done = results.iter().any(|result| result.unit == unit.number && matches!(result.outcome, Outcome::Applied | Outcome::Planned));
-        if done {
-            follow_up.extend(unit.follow_up.iter().filter(|command| !follow_up.contains(command)).cloned().collect::<Vec<_>>());
-        }
-    }
+    let done: HashSet<usize> =
+        results.iter().filter(|result| matches!(result.outcome, Outcome::Applied | Outcome::Planned)).map(|result| result.unit).collect();
+    let mut said: HashSet<&str> = HashSet::new();
+    let commands = plan.units.iter().filter(|unit| done.contains(&unit.number)).flat_map(|unit| &unit.follow_up);
+    let follow_up: Vec<String> = commands.filter(|command| said.insert(command)).cloned().collect();
     let database = database_info(connected.session.as_ref(), &connected.schema);
     let document = RunDocument {
         schema: format!("cinder-backup-repair/{command}"),

@@ -39,15 +39,10 @@ pub struct Connected {
 }
 
 impl Connected {
-    /// Opens another session on the same database.
-    pub fn again(&self) -> std::result::Result<Box<dyn Session>, DbError> {
-        crate::db::open(&self.settings.target, &self.limits)
-    }
-
-    /// A closure that does so, and borrows nothing of the session.
+    /// A closure that opens another session on the same database, and borrows nothing of this one.
     pub fn opener(&self) -> impl Fn() -> std::result::Result<Box<dyn Session>, DbError> + use<> {
-        let (target, limits) = (self.settings.target.clone(), self.limits.clone());
-        move || crate::db::open(&target, &limits)
+        let (target, limits, server) = (self.settings.target.clone(), self.limits.clone(), self.session.server().clone());
+        move || crate::db::reopen(&target, &limits, &server)
     }
 }
 
