@@ -44,6 +44,9 @@ fn read(path: &std::path::Path) -> Result<Plan> {
         return Err(Error::usage(format!("{shown} has {size} bytes, more than any plan")));
     }
     let text = std::fs::read(path).map_err(|error| Error::usage(format!("cannot read the plan {shown}: {error}")))?;
+    if text.is_empty() {
+        return Err(Error::usage(format!("the plan {shown} is empty: whatever wrote it did not finish; make a new plan")));
+    }
     Plan::parse(&text).map_err(|error| {
         let edge = Error::from(error);
         Error { error: anyhow::anyhow!("{shown} {:#}; nothing was changed", edge.error), ..edge }
