@@ -33,11 +33,15 @@ pub struct ExecutionArgs {
     #[arg(long, value_name = "N")]
     pub max_changes: Option<usize>,
     /// How many units share the two syncs of the audit log
-    #[arg(long, value_name = "N", default_value = "100")]
+    #[arg(long, value_name = "N", default_value = "100", value_parser = batch_size)]
     pub batch_size: usize,
     /// End a dry run with 3 if something would be changed
     #[arg(long)]
     pub detailed_exitcode: bool,
+}
+
+fn batch_size(text: &str) -> std::result::Result<usize, String> {
+    text.parse().ok().filter(|size| *size > 0).ok_or_else(|| format!("{text:?} is no number from 1"))
 }
 
 /// A plan on its way to the database.
@@ -207,18 +211,19 @@ fn write(
         let end = Event::End { summary: tally, interrupted: interrupted.clone() };
         log_failure = journal.append(end).and_then(|()| journal.sync()).err();
     }
+    // What was done is to be said, and judged, even where the result cannot be printed.
     let printed = report(context, command, Some(&run_id), plan, connected, false, &run.results, refused, interrupted.as_deref());
-    if let Err(error) = &printed {
-        // What became of the rows comes first, whatever became of the words about it.
-        let hint = format!("all of it is on record: cinder-backup-repair history show {run_id}");
-        ui.error(&format!("run {run_id} ended ({}), but its result could not be written: {:#}", words(&tally), error.error), Some(&hint));
-    }
     ui.say(format!("Run {run_id}: {}.", words(&tally)));
     if tally.applied > 0 && command != "undo" {
         ui.say(format!("To put it back: cinder-backup-repair undo {run_id}"));
     }
-    let exit = verdict(ui, &run, refused, log_failure, &signals);
-    Ok(if exit == Exit::Done && printed.is_err() { Exit::Unexpected } else { exit })
+    let verdict = verdict(ui, &run, refused, log_failure, &signals);
+    if let Err(error) = printed {
+        let hint = format!("what was done stands; `cinder-backup-repair history show {run_id}` shows it");
+        ui.error(&format!("the result could not be written to standard output: {:#}", error.error), Some(&hint));
+        return Ok(if verdict == Exit::Done { Exit::Unexpected } else { verdict });
+    }
+    Ok(verdict)
 }
 
 /// The exit code of a run, and the sentences that go with it.
@@ -307,12 +312,12 @@ fn progress_bar(context: &Context<'_>, units: usize) -> indicatif::ProgressBar {
 
 fn show_changes(context: &Context<'_>, plan: &Plan) {
     let ui = context.ui;
-    ui.say(format!("These {} rows in {} would be changed:", plan.rows(), units(plan.units.len())));
+    ui.show(format!("These {} rows in {} would be changed:", plan.rows(), units(plan.units.len())));
     for unit in &plan.units {
         let name = unit.name.as_deref().map(|name| format!(" {name:?}")).unwrap_or_default();
-        ui.say(terminal(&format!("  {} {}{name}", unit.kind.name(), unit.id)));
+        ui.show(terminal(&format!("  {} {}{name}", unit.kind.name(), unit.id)));
         for change in &unit.changes {
-            ui.say(terminal(&format!(
+            ui.show(terminal(&format!(
                 "    {}.{} of {}: {} -> {}",
                 change.table,
                 change.column,

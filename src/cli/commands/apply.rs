@@ -59,6 +59,9 @@ fn read(path: &std::path::Path) -> Result<Plan> {
     if length as u64 > MAX_PLAN_BYTES {
         return Err(Error::usage(format!("{shown} has more than {MAX_PLAN_BYTES} bytes, which no plan has")));
     }
+    if text.is_empty() {
+        return Err(Error::usage(format!("the plan {shown} is empty: whatever wrote it did not finish; make a new plan")));
+    }
     Plan::parse(&text).map_err(|error| {
         let edge = Error::from(error);
         Error { error: anyhow::anyhow!("{shown} {:#}; nothing was changed", edge.error), ..edge }

@@ -62,8 +62,13 @@ pub fn run(context: &Context<'_>, args: &RepairArgs) -> Result<Exit> {
             let why = finding.refusal.as_deref().or(finding.evidence.first().map(|evidence| evidence.text.as_str())).unwrap_or("");
             ui.say(terminal(&format!("  left alone: {} {} is {}: {why}", finding.kind.name(), finding.id, finding.verdict)));
         }
+        for unit in &plan.units {
+            let why: Vec<&str> = unit.evidence.iter().map(|evidence| evidence.text.as_str()).collect();
+            let (name, status) = (unit.name.as_deref().unwrap_or(""), unit.status.as_deref().unwrap_or("NULL"));
+            ui.show(terminal(&format!("  {} {} {name:?} is {status}: {}", unit.kind.name(), unit.id, why.join("; "))));
+        }
         if plan.units.len() > 1 {
-            let chosen = prompt::choose(&plan)?;
+            let chosen = prompt::choose(ui, &plan)?;
             plan.keep(&chosen);
         }
     }
