@@ -164,7 +164,7 @@ fn write(
 ) -> Result<Exit> {
     let ui = context.ui;
     let path = context.audit_path()?;
-    let log = AuditLog::open(&path, || jiff::Timestamp::now().to_string()).map_err(|error| {
+    let log = AuditLog::open(&path, super::who::now).map_err(|error| {
         let error = Error::from(error);
         Error { error: error.error.context("no log, no change"), ..error }
     })?;

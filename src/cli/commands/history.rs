@@ -421,7 +421,7 @@ fn settle(
         other => other?,
     };
     let who = who::who(connected.session.server().user.clone());
-    let mut log = AuditLog::open(path, || jiff::Timestamp::now().to_string())?;
+    let mut log = AuditLog::open(path, who::now)?;
     let event = Settled { unit: number, outcome: settled.outcome, reason: settled.reason.clone(), found: settled.found, who };
     log.append(run, Event::Settled(Box::new(event)))?;
     log.sync()?;
