@@ -421,3 +421,30 @@ fn unfinished_imports_do_not_wait_for_one_another() {
     program.expect(0, &["repair", "--dry-run", "-f", "csv", "--limit", "3000"]);
     assert!(begun.elapsed().as_secs() < 60, "{:?}", begun.elapsed());
 }
+
+/// Children of one parent in a run that was killed: what became of each is settled all the same.
+#[test]
+fn a_killed_run_over_the_children_of_one_parent_is_settled() {
+    for engine in engines() {
+        let database = fresh(engine, Columns::Full);
+        let parent = database.backup(|row| row.num_dependent_backups(0));
+        let row = || rows::backup().status("creating").host("gone").parent_id(&parent).age(TWO_HOURS);
+        database.insert(&(0..600).map(|_| row()).collect::<Vec<_>>());
+        let program = Program::on(database.url());
+        let args = ["repair", "--yes", "--max-changes=5000", "--batch-size=50", "--to=available", "--allow-unverified"];
+        let mut child = program.start(&args);
+        crate::faults::wait_for_lines(&program, 150);
+        // In the middle of a batch, as likely as not.
+        std::thread::sleep(std::time::Duration::from_millis(40));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        // A server may need a moment to notice.
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        let counted = database.cell("backups", &parent, "num_dependent_backups").unwrap();
+        let available = database.value(&format!("SELECT COUNT(*) FROM backups WHERE status = 'available' AND parent_id = '{parent}'"));
+        assert_eq!(available.as_deref(), Some(counted.as_str()), "{}", engine.name());
+        program.expect(0, &["history", "reconcile"]);
+        let list = program.json(0, &["history", "list"]);
+        assert_eq!(list["runs"][0]["summary"]["applied"].to_string(), counted, "{}", engine.name());
+    }
+}
