@@ -7,6 +7,7 @@
 
 #[allow(dead_code, reason = "a harness offers more than one moment's tests use")]
 mod cinder;
+mod cli;
 mod connections;
 #[allow(dead_code, reason = "a harness offers more than one moment's tests use")]
 mod database;
@@ -25,3 +26,4 @@ mod scenarios;
 mod schemas;
 #[allow(dead_code, reason = "a harness offers more than one moment's tests use")]
 mod servers;
+mod terminal;

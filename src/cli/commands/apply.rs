@@ -1,5 +1,7 @@
 //! `apply`
 
+use std::fs::File;
+use std::io::Read;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -11,7 +13,7 @@ use crate::cli::exit::Exit;
 use crate::plan::Plan;
 
 /// Plans are read into memory; what is larger than this is none.
-const MAX_PLAN_BYTES: u64 = 1 << 30;
+const MAX_PLAN_BYTES: u64 = 1 << 28;
 
 /// Applies exactly one plan, once. A row that changed since the plan was made is left alone and reported.
 #[derive(Debug, Args)]
@@ -39,11 +41,14 @@ pub fn run(context: &Context<'_>, args: &ApplyArgs) -> Result<Exit> {
 
 fn read(path: &std::path::Path) -> Result<Plan> {
     let shown = path.display();
-    let size = std::fs::metadata(path).map_err(|error| Error::usage(format!("cannot read the plan {shown}: {error}")))?.len();
-    if size > MAX_PLAN_BYTES {
-        return Err(Error::usage(format!("{shown} has {size} bytes, more than any plan")));
+    let mut text = Vec::new();
+    // A device or a pipe tells no size beforehand.
+    let size = File::open(path)
+        .and_then(|file| file.take(MAX_PLAN_BYTES + 1).read_to_end(&mut text))
+        .map_err(|error| Error::usage(format!("cannot read the plan {shown}: {error}")))?;
+    if u64::try_from(size).is_ok_and(|size| size > MAX_PLAN_BYTES) {
+        return Err(Error::usage(format!("{shown} has more than {MAX_PLAN_BYTES} bytes, which no plan has")));
     }
-    let text = std::fs::read(path).map_err(|error| Error::usage(format!("cannot read the plan {shown}: {error}")))?;
     if text.is_empty() {
         return Err(Error::usage(format!("the plan {shown} is empty: whatever wrote it did not finish; make a new plan")));
     }
