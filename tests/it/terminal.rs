@@ -168,7 +168,7 @@ fn status(database: &Database, id: &str) -> String {
     database.cell("backups", id, "status").unwrap()
 }
 
-const WHICH: &str = "Which of these?";
+const WHICH: &str = "Which of these:";
 const TYPE: &str = "Type the number of rows to change";
 
 #[test]
