@@ -6,9 +6,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::db::DbError;
 use crate::domain::decide::{self, BackupCase, CounterCase, SnapshotCase, VolumeCase};
-use crate::domain::{Backup, Change, Finding, FindingKind, Image, Moved, Policy, Situation, Snapshot, Table, Value, Volume};
+use crate::domain::{Attachment, Backup, Change, Finding, FindingKind, Image, Moved, Policy, Situation, Snapshot, Table, Value, Volume};
 use crate::plan::Unit;
-use crate::scan::{Census, Lock, Reader};
+use crate::scan::{Census, Lock, Reader, Row};
 
 /// Rows that this run has written, as they are since.
 pub type Overlay = HashMap<(Table, String), Image>;
@@ -20,6 +20,31 @@ pub struct Written {
     pub rows: Overlay,
     /// Backups that it would have repaired, were it not a dry run.
     pub planned: HashSet<String>,
+    /// The ids of the written backups, by their parents.
+    children: HashMap<String, BTreeSet<String>>,
+}
+
+impl Written {
+    /// Takes down rows as they are since they were written.
+    pub fn remember(&mut self, after: &[Image]) {
+        for image in after {
+            if let (Table::Backups, Some(parent)) = (image.table, image.value("parent_id").as_text()) {
+                self.children.entry(parent.to_owned()).or_default().insert(image.id.clone());
+            }
+            self.rows.insert((image.table, image.id.clone()), image.clone());
+        }
+    }
+
+    /// The census's count of a parent's children, with what this run has changed since.
+    fn corrected(&self, mut children: decide::Children, parent: &str, census: &Census) -> decide::Children {
+        for id in self.children.get(parent).into_iter().flatten() {
+            let Some(image) = self.rows.get(&(Table::Backups, id.clone())) else { continue };
+            let before = census.kept.get(id).and_then(|backup| backup.status.as_deref());
+            children.remove(before);
+            children.add(image.value("status").as_text());
+        }
+        children
+    }
 }
 
 /// A unit's rows as they are now.
@@ -28,6 +53,8 @@ pub struct Fresh {
     backups: BTreeMap<String, Backup>,
     volumes: BTreeMap<String, Volume>,
     snapshots: BTreeMap<String, Snapshot>,
+    /// Live attachments of the volume that may be set free.
+    attachments: Vec<Attachment>,
 }
 
 /// What became of a unit's plan.
@@ -49,8 +76,10 @@ pub enum Recheck {
 }
 
 impl Fresh {
-    /// Reads the rows of a unit: those it changes, and those that its decision rests on.
-    pub fn read(reader: &mut Reader<'_>, unit: &Unit, census: &Census, lock: Lock) -> Result<Self, DbError> {
+    /// Reads the rows of a unit: those it changes, and those that its decision rests on. Where nothing is decided again, as
+    /// when a run is undone, attachments do not matter.
+    pub fn read(reader: &mut Reader<'_>, unit: &Unit, census: &Census, lock: Lock, decides: bool) -> Result<Self, DbError> {
+        let mut held: Option<String> = None;
         let (mut backups, mut volumes, mut snapshots) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
         for image in &unit.before {
             match image.table {
@@ -74,11 +103,13 @@ impl Fresh {
                         ..Backup::default()
                     };
                     if !unit.counter {
+                        held = id_in("volume_id");
                         backups.extend(crate::scan::peers(census, &seen).map(|peer| peer.id.clone()));
                     }
                 }
             }
             FindingKind::Volume => {
+                held = Some(unit.id.clone());
                 let volume = Volume { id: unit.id.clone(), status: unit.status.clone(), ..Volume::default() };
                 backups.extend(crate::scan::explainers(census, &volume, reader.schema.columns).map(|backup| backup.id.clone()));
             }
@@ -87,15 +118,22 @@ impl Fresh {
             }
         }
         volumes.remove(crate::domain::status::NO_VOLUME);
-        let mut fresh = Self::default();
-        for id in backups {
-            fresh.backups.extend(reader.backup(&id, lock)?.map(|row| (id, row)));
-        }
-        for id in volumes {
-            fresh.volumes.extend(reader.volume(&id, lock)?.map(|row| (id, row)));
-        }
-        for id in snapshots {
-            fresh.snapshots.extend(reader.snapshot(&id, lock)?.map(|row| (id, row)));
+        held = held.filter(|id| decides && id != crate::domain::status::NO_VOLUME);
+        let wanted: Vec<(Table, &str)> = backups
+            .iter()
+            .map(|id| (Table::Backups, id.as_str()))
+            .chain(volumes.iter().map(|id| (Table::Volumes, id.as_str())))
+            .chain(snapshots.iter().map(|id| (Table::Snapshots, id.as_str())))
+            .collect();
+        let held: Vec<&str> = held.iter().map(String::as_str).collect();
+        let (rows, attachments) = reader.around(&wanted, lock, &held)?;
+        let mut fresh = Self { attachments, ..Self::default() };
+        for row in rows.into_iter().flatten() {
+            match row {
+                Row::Backup(row) => drop(fresh.backups.insert(row.id.clone(), *row)),
+                Row::Volume(row) => drop(fresh.volumes.insert(row.id.clone(), row)),
+                Row::Snapshot(row) => drop(fresh.snapshots.insert(row.id.clone(), row)),
+            }
         }
         Ok(fresh)
     }
@@ -132,16 +170,7 @@ impl Fresh {
     }
 
     /// Decides again over the rows as they are now.
-    pub fn decide(
-        &self,
-        reader: &mut Reader<'_>,
-        unit: &Unit,
-        census: &Census,
-        run: &Written,
-        situation: &Situation,
-        policy: &Policy,
-    ) -> Result<Option<Finding>, DbError> {
-        let overlay = &run.rows;
+    pub fn decide(&self, unit: &Unit, census: &Census, run: &Written, situation: &Situation, policy: &Policy) -> Option<Finding> {
         // Whatever is still active holds what it holds: nothing is counted on to be repaired later. In a dry run, what an
         // earlier unit would have repaired counts as repaired.
         let as_peers = |ids: &mut dyn Iterator<Item = &Backup>| -> Vec<decide::Peer> {
@@ -149,21 +178,18 @@ impl Fresh {
                 .map(|backup| crate::scan::as_peer(backup, run.planned.contains(&backup.id)))
                 .collect()
         };
-        Ok(match unit.kind {
+        match unit.kind {
             FindingKind::Backup => {
-                let Some(backup) = self.backups.get(&unit.id).cloned() else { return Ok(None) };
+                let backup = self.backups.get(&unit.id).cloned()?;
                 if unit.counter {
-                    let children = corrected(census.children(&backup.id), &backup.id, census, overlay);
-                    return Ok(decide::counter(&CounterCase { backup, children, occupied: false }, situation, policy));
+                    let children = run.corrected(census.children(&backup.id), &backup.id, census);
+                    return decide::counter(&CounterCase { backup, children, occupied: false }, situation, policy);
                 }
                 let volume = backup.volume_id.as_ref().and_then(|id| self.volumes.get(id)).cloned();
-                let attachments = match &volume {
-                    Some(volume) => reader.attachments_of(&volume.id)?,
-                    None => Vec::new(),
-                };
+                let attachments = if volume.is_some() { self.attachments.clone() } else { Vec::new() };
                 let parent = backup.parent_id.as_ref().and_then(|id| self.backups.get(id)).cloned();
                 let siblings = backup.parent_id.as_ref().map_or_else(decide::Children::default, |parent| {
-                    let mut children = corrected(census.children(parent), parent, census, overlay);
+                    let mut children = run.corrected(census.children(parent), parent, census);
                     children.remove(backup.status.as_deref());
                     children
                 });
@@ -181,9 +207,9 @@ impl Fresh {
                 Some(decide::backup(&case, situation, policy))
             }
             FindingKind::Volume => {
-                let Some(volume) = self.volumes.get(&unit.id).cloned() else { return Ok(None) };
+                let volume = self.volumes.get(&unit.id).cloned()?;
                 let case = VolumeCase {
-                    attachments: reader.attachments_of(&volume.id)?,
+                    attachments: self.attachments.clone(),
                     explained_by: as_peers(&mut self.backups.values()),
                     is_temporary: census.temporary_volumes.contains(&volume.id),
                     backup_hosts: census.hosts.iter().cloned().collect(),
@@ -192,24 +218,12 @@ impl Fresh {
                 decide::left_volume(&case, situation, policy)
             }
             FindingKind::Snapshot => {
-                let Some(snapshot) = self.snapshots.get(&unit.id).cloned() else { return Ok(None) };
+                let snapshot = self.snapshots.get(&unit.id).cloned()?;
                 let case = SnapshotCase { explained_by: as_peers(&mut self.backups.values()), snapshot };
                 decide::snapshot(&case, situation, policy)
             }
-        })
-    }
-}
-
-/// The census's count of a parent's children, with what this run has changed since.
-fn corrected(mut children: decide::Children, parent: &str, census: &Census, overlay: &Overlay) -> decide::Children {
-    for ((table, id), image) in overlay {
-        if *table == Table::Backups && image.value("parent_id").as_text() == Some(parent) {
-            let before = census.kept.get(id).and_then(|backup| backup.status.as_deref());
-            children.remove(before);
-            children.add(image.value("status").as_text());
         }
     }
-    children
 }
 
 /// Holds a decision made again against the plan's.

@@ -10,4 +10,4 @@ pub mod reader;
 pub use census::Census;
 pub use document::{Notice, ScanDocument, Summary};
 pub use gather::{Images, Scan, ScanError, as_peer, database_info, explainers, peers, scan, situation, snapshot_explainers};
-pub use reader::{Lock, Reader};
+pub use reader::{Lock, Reader, Row, row_in};
