@@ -1,6 +1,6 @@
 //! The executor: a plan's units, one transaction each.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rand::Rng;
 
@@ -13,8 +13,9 @@ use crate::audit::record::{Event, Intent, StatementText, UnitOutcome};
 use crate::db::literal::inline;
 use crate::db::schema::Schema;
 use crate::db::{Access, Answer, CommitOutcome, DbError, DbErrorKind, Session, Step};
+use crate::domain::status::ERROR_DELETING;
 use crate::domain::transitions::{Direction, is_allowed};
-use crate::domain::{Change, ColumnSet, FindingKind, Image, Outcome, Situation, Tally, UnitResult};
+use crate::domain::{Backup, Change, ColumnSet, FindingKind, Image, Outcome, Situation, Tally, UnitResult};
 use crate::plan::{Plan, Purpose, Unit};
 use crate::scan::{Census, Lock, Reader, row_in};
 
@@ -112,6 +113,15 @@ enum Attempt {
     Failed(DbError),
 }
 
+/// Heartbeats older than this are looked at anew before a unit begins: a service may have come back.
+const FRESH: Duration = Duration::from_secs(2);
+
+/// The clock and the heartbeats, and since when they are known.
+struct Known {
+    situation: Situation,
+    at: Instant,
+}
+
 /// What an attempt did, as far as it got.
 #[derive(Debug, Default)]
 struct Done {
@@ -163,8 +173,7 @@ impl Executor<'_> {
         results: &mut Vec<UnitResult>,
         lock_failures: &mut usize,
     ) -> Result<(), Failure> {
-        // Heartbeats are looked at anew for every batch: a service may have come back since the plan was made.
-        let mut situation = self.situation(session).map_err(Failure::Database)?;
+        let mut known = self.look(session).map_err(Failure::Database)?;
         if self.options.mode == Mode::Write {
             let engine = session.server().engine;
             for unit in batch {
@@ -174,11 +183,18 @@ impl Executor<'_> {
         }
         let mut failure = None;
         for unit in batch {
+            // Units may have waited long for locks, and a batch may be large.
+            if failure.is_none() && known.at.elapsed() > FRESH {
+                match self.look(session) {
+                    Ok(now) => known = now,
+                    Err(error) => failure = Some(Failure::Database(error)),
+                }
+            }
             let (result, done) = if failure.is_some() {
                 let done = Done::default();
                 (ended(unit, Outcome::Refused, Some("not begun: the run ended before it".to_owned()), Vec::new(), &done), done)
             } else {
-                let (result, done, error) = self.unit(session, plan, unit, written, &mut situation);
+                let (result, done, error) = self.unit(session, plan, unit, written, &mut known);
                 if let Some(error) = error {
                     *lock_failures += usize::from(error.is_retryable() || error.kind == DbErrorKind::Timeout);
                     let hopeless = matches!(
@@ -188,7 +204,7 @@ impl Executor<'_> {
                             | DbErrorKind::NotPrimary
                             | DbErrorKind::Connection
                             | DbErrorKind::Schema
-                    );
+                    ) || error.is_fatal();
                     if hopeless && result.outcome != Outcome::Unknown {
                         failure = Some(Failure::Database(error));
                     }
@@ -199,7 +215,7 @@ impl Executor<'_> {
                 written.planned.insert(unit.id.clone());
             }
             if result.outcome == Outcome::Applied {
-                written.remember(&done.after);
+                written.record(&done.before, &done.after);
             }
             if self.options.mode == Mode::Write {
                 let outcome = UnitOutcome {
@@ -229,23 +245,51 @@ impl Executor<'_> {
         failure.map_or(Ok(()), Err)
     }
 
-    fn situation(&self, session: &mut Box<dyn Session>) -> Result<Situation, DbError> {
-        let mut reader = Reader { session: session.as_mut(), schema: self.schema };
-        crate::scan::situation(&mut reader)
+    /// Looks at the clock and the heartbeats, on another session where the first one is lost.
+    fn look(&self, session: &mut Box<dyn Session>) -> Result<Known, DbError> {
+        let look = |session: &mut Box<dyn Session>| {
+            let mut reader = Reader { session: session.as_mut(), schema: self.schema };
+            crate::scan::situation(&mut reader).map(|situation| Known { situation, at: Instant::now() })
+        };
+        match look(session) {
+            Err(error) if error.is_fatal() => {
+                *session = self.reconnect()?;
+                look(session)
+            }
+            other => other,
+        }
     }
 
-    /// One unit, tried again where the database asks for it. The error is what made it fail, if it failed.
+    /// Another session; a server that restarts, or a proxy that changes over, is given some seconds.
+    fn reconnect(&self) -> Result<Box<dyn Session>, DbError> {
+        let mut attempt = 1;
+        loop {
+            let error = match (self.connect)() {
+                Ok(fresh) => return Ok(fresh),
+                Err(error) => error,
+            };
+            let again = matches!(error.kind, DbErrorKind::Connection | DbErrorKind::Timeout);
+            if !again || attempt >= self.options.attempts.max(1) || (self.stop)() {
+                return Err(DbError { fatal: true, ..error });
+            }
+            std::thread::sleep(jittered(self.options.backoff.saturating_mul(4), attempt));
+            attempt += 1;
+        }
+    }
+
+    /// One unit, tried again where the database asks for it. The error is what made it fail, if it failed; a fatal one leaves
+    /// no session to go on with.
     fn unit(
         &mut self,
         session: &mut Box<dyn Session>,
         plan: &Plan,
         unit: &Unit,
         written: &Written,
-        situation: &mut Situation,
+        known: &mut Known,
     ) -> (UnitResult, Done, Option<DbError>) {
         let mut attempt = 1;
         loop {
-            let error = match self.attempt(session, plan, unit, written, situation) {
+            let error = match self.attempt(session, plan, unit, written, &known.situation) {
                 Attempt::Ended(outcome, reason, moved, done) => {
                     return (ended(unit, outcome, reason, moved, &done), done, None);
                 }
@@ -254,11 +298,12 @@ impl Executor<'_> {
             // Before COMMIT a lost connection has rolled back: the unit may be tried again on another one.
             let lost = error.is_fatal();
             if lost {
-                match (self.connect)() {
+                match self.reconnect() {
                     Ok(fresh) => *session = fresh,
                     Err(another) => return failed(unit, another),
                 }
             }
+            let error = DbError { fatal: false, ..error };
             let again = error.is_retryable() || (lost && error.kind == DbErrorKind::Connection);
             if !again || attempt >= self.options.attempts.max(1) || (self.stop)() {
                 return failed(unit, error);
@@ -266,8 +311,8 @@ impl Executor<'_> {
             (self.progress)(Progress::Retry { unit: unit.number, error: &error });
             std::thread::sleep(jittered(self.options.backoff, attempt));
             attempt += 1;
-            match self.situation(session) {
-                Ok(now) => *situation = now,
+            match self.look(session) {
+                Ok(now) => *known = now,
                 Err(error) => return failed(unit, error),
             }
         }
@@ -307,7 +352,7 @@ impl Executor<'_> {
     ) -> Result<Recheck, DbError> {
         let columns = plan.columns;
         let mut reader = Reader { session: session.as_mut(), schema: self.schema };
-        let fresh = Fresh::read(&mut reader, unit, self.census, lock, plan.purpose == Purpose::Repair)?;
+        let fresh = Fresh::read(&mut reader, unit, self.census, &plan.policy, lock, plan.purpose == Purpose::Repair)?;
         let now = match fresh.compare(unit, &written.rows, columns) {
             Ok(now) => now,
             Err(moved) => return Ok(Recheck::Moved(moved)),
@@ -315,7 +360,8 @@ impl Executor<'_> {
         let (changes, direction) = match plan.purpose {
             Purpose::Undo => (unit.changes.clone(), Direction::Either),
             Purpose::Repair => {
-                if let Some(why) = has_beaten(plan, unit, situation) {
+                let rests_on_silence = fresh.backup(&unit.id).filter(|_| unit.kind == FindingKind::Backup && !unit.counter);
+                if let Some(why) = rests_on_silence.and_then(|backup| has_beaten(plan, backup, situation)) {
                     return Ok(Recheck::Refused(why));
                 }
                 let finding = fresh.decide(unit, self.census, written, situation, &plan.policy);
@@ -457,9 +503,15 @@ impl Executor<'_> {
 }
 
 /// A heart that has beaten since the plan was made is alive, however far its clock lags behind the database's.
-fn has_beaten(plan: &Plan, unit: &Unit, situation: &Situation) -> Option<String> {
-    let host = unit.host.as_deref().filter(|host| !plan.policy.assume_dead.covers(host))?;
-    let then = plan.heartbeats.get(host)?;
+fn has_beaten(plan: &Plan, backup: &Backup, situation: &Situation) -> Option<String> {
+    // A deletion that has failed is over, whatever beats.
+    if backup.status.as_deref() == Some(ERROR_DELETING) {
+        return None;
+    }
+    let host = backup.host.as_deref().filter(|host| !plan.policy.assume_dead.covers(host))?;
+    let Some(then) = plan.heartbeats.get(host) else {
+        return Some(format!("the plan does not say when cinder-backup on {host} last beat; make a new one"));
+    };
     let now = situation.services.last_beat(host);
     (now != *then).then(|| format!("cinder-backup on {host} has beaten since the plan was made; scan again"))
 }

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::db::DbError;
 use crate::domain::decide::{self, BackupCase, CounterCase, SnapshotCase, VolumeCase};
+use crate::domain::status::{AVAILABLE, NO_VOLUME};
 use crate::domain::{Attachment, Backup, Change, Finding, FindingKind, Image, Moved, Policy, Situation, Snapshot, Table, Value, Volume};
 use crate::plan::Unit;
 use crate::scan::{Census, Lock, Reader, Row};
@@ -20,28 +21,32 @@ pub struct Written {
     pub rows: Overlay,
     /// Backups that it would have repaired, were it not a dry run.
     pub planned: HashSet<String>,
-    /// The ids of the written backups, by their parents.
-    children: HashMap<String, BTreeSet<String>>,
+    /// By parent and child: the child's status before the run, as the census counted it, and since.
+    counted: HashMap<String, HashMap<String, Statuses>>,
 }
 
+/// A child's status before the run and since.
+type Statuses = (Option<String>, Option<String>);
+
 impl Written {
-    /// Takes down rows as they are since they were written.
-    pub fn remember(&mut self, after: &[Image]) {
-        for image in after {
-            if let (Table::Backups, Some(parent)) = (image.table, image.value("parent_id").as_text()) {
-                self.children.entry(parent.to_owned()).or_default().insert(image.id.clone());
-            }
-            self.rows.insert((image.table, image.id.clone()), image.clone());
+    /// Takes down what a unit has written.
+    pub fn record(&mut self, before: &[Image], after: &[Image]) {
+        let status = |image: &Image| image.value("status").as_text().map(str::to_owned);
+        for image in after.iter().filter(|image| image.table == Table::Backups) {
+            let Some(parent) = image.value("parent_id").as_text() else { continue };
+            let was = before.iter().find(|row| row.table == image.table && row.id == image.id).and_then(status);
+            let children = self.counted.entry(parent.to_owned()).or_default();
+            children.entry(image.id.clone()).or_insert((was, None)).1 = status(image);
         }
+        self.rows.extend(after.iter().map(|image| ((image.table, image.id.clone()), image.clone())));
     }
 
     /// The census's count of a parent's children, with what this run has changed since.
-    fn corrected(&self, mut children: decide::Children, parent: &str, census: &Census) -> decide::Children {
-        for id in self.children.get(parent).into_iter().flatten() {
-            let Some(image) = self.rows.get(&(Table::Backups, id.clone())) else { continue };
-            let before = census.kept.get(id).and_then(|backup| backup.status.as_deref());
-            children.remove(before);
-            children.add(image.value("status").as_text());
+    fn children(&self, census: &Census, parent: &str) -> decide::Children {
+        let mut children = census.children(parent);
+        for (was, is) in self.counted.get(parent).into_iter().flat_map(HashMap::values) {
+            children.remove(was.as_deref());
+            children.add(is.as_deref());
         }
         children
     }
@@ -78,7 +83,17 @@ pub enum Recheck {
 impl Fresh {
     /// Reads the rows of a unit: those it changes, and those that its decision rests on. Where nothing is decided again, as
     /// when a run is undone, attachments do not matter.
-    pub fn read(reader: &mut Reader<'_>, unit: &Unit, census: &Census, lock: Lock, decides: bool) -> Result<Self, DbError> {
+    ///
+    /// Which rows these are follows from the images, which are compared with the rows, and never from what else a plan says.
+    pub fn read(
+        reader: &mut Reader<'_>,
+        unit: &Unit,
+        census: &Census,
+        policy: &Policy,
+        lock: Lock,
+        decides: bool,
+    ) -> Result<Self, DbError> {
+        let image_of = |table: Table| unit.before.iter().find(|image| image.table == table && image.id == unit.id);
         let mut held: Option<String> = None;
         let (mut backups, mut volumes, mut snapshots) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
         for image in &unit.before {
@@ -90,7 +105,7 @@ impl Fresh {
         }
         match unit.kind {
             FindingKind::Backup => {
-                if let Some(seen) = unit.before.iter().find(|image| image.table == Table::Backups && image.id == unit.id) {
+                if let Some(seen) = image_of(Table::Backups) {
                     let id_in = |column: &str| seen.value(column).as_text().map(str::to_owned);
                     volumes.extend(id_in("volume_id"));
                     volumes.extend(id_in("restore_volume_id"));
@@ -105,20 +120,23 @@ impl Fresh {
                     if !unit.counter {
                         held = id_in("volume_id");
                         backups.extend(crate::scan::peers(census, &seen).map(|peer| peer.id.clone()));
+                        // Whether it may become available depends on its parent, even where that need not change.
+                        backups.extend(id_in("parent_id").filter(|_| policy.to.as_deref() == Some(AVAILABLE)));
                     }
                 }
             }
             FindingKind::Volume => {
                 held = Some(unit.id.clone());
-                let volume = Volume { id: unit.id.clone(), status: unit.status.clone(), ..Volume::default() };
+                let status = image_of(Table::Volumes).and_then(|seen| seen.value("status").as_text()).map(str::to_owned);
+                let volume = Volume { id: unit.id.clone(), status, ..Volume::default() };
                 backups.extend(crate::scan::explainers(census, &volume, reader.schema.columns).map(|backup| backup.id.clone()));
             }
             FindingKind::Snapshot => {
                 backups.extend(crate::scan::snapshot_explainers(census, &unit.id).map(|backup| backup.id.clone()));
             }
         }
-        volumes.remove(crate::domain::status::NO_VOLUME);
-        held = held.filter(|id| decides && id != crate::domain::status::NO_VOLUME);
+        volumes.remove(NO_VOLUME);
+        held = held.filter(|id| decides && id != NO_VOLUME);
         let wanted: Vec<(Table, &str)> = backups
             .iter()
             .map(|id| (Table::Backups, id.as_str()))
@@ -136,6 +154,11 @@ impl Fresh {
             }
         }
         Ok(fresh)
+    }
+
+    /// A backup as it is now; `None` where it is gone.
+    pub fn backup(&self, id: &str) -> Option<&Backup> {
+        self.backups.get(id)
     }
 
     /// A row as it is now; `None` where it is gone.
@@ -175,21 +198,21 @@ impl Fresh {
         // earlier unit would have repaired counts as repaired.
         let as_peers = |ids: &mut dyn Iterator<Item = &Backup>| -> Vec<decide::Peer> {
             ids.filter(|backup| crate::domain::status::is_active(backup.status.as_deref()))
-                .map(|backup| crate::scan::as_peer(backup, run.planned.contains(&backup.id)))
+                .map(|backup| crate::scan::as_peer(census, backup, run.planned.contains(&backup.id)))
                 .collect()
         };
         match unit.kind {
             FindingKind::Backup => {
                 let backup = self.backups.get(&unit.id).cloned()?;
                 if unit.counter {
-                    let children = run.corrected(census.children(&backup.id), &backup.id, census);
+                    let children = run.children(census, &backup.id);
                     return decide::counter(&CounterCase { backup, children, occupied: false }, situation, policy);
                 }
                 let volume = backup.volume_id.as_ref().and_then(|id| self.volumes.get(id)).cloned();
                 let attachments = if volume.is_some() { self.attachments.clone() } else { Vec::new() };
                 let parent = backup.parent_id.as_ref().and_then(|id| self.backups.get(id)).cloned();
                 let siblings = backup.parent_id.as_ref().map_or_else(decide::Children::default, |parent| {
-                    let mut children = run.corrected(census.children(parent), parent, census);
+                    let mut children = run.children(census, parent);
                     children.remove(backup.status.as_deref());
                     children
                 });

@@ -1,5 +1,7 @@
 //! What `apply`, `repair` and `undo` share once there is a plan: safety, confirmation, record, execution, result.
 
+use std::collections::HashSet;
+
 use uuid::Uuid;
 
 use super::context::{Connected, Context};
@@ -11,6 +13,7 @@ use super::{prompt, who};
 use crate::apply::{Executor, Failure, Journal, Mode, NoJournal, Options, Progress, Run};
 use crate::audit::record::{Begin, DatabaseRef, Event};
 use crate::audit::{AuditError, AuditLog};
+use crate::db::Access;
 use crate::domain::{Outcome, Tally};
 use crate::plan::{Plan, program};
 use crate::report::safe::terminal;
@@ -30,11 +33,15 @@ pub struct ExecutionArgs {
     #[arg(long, value_name = "N")]
     pub max_changes: Option<usize>,
     /// How many units share the two syncs of the audit log
-    #[arg(long, value_name = "N", default_value = "100")]
+    #[arg(long, value_name = "N", default_value = "100", value_parser = batch_size)]
     pub batch_size: usize,
     /// End a dry run with 3 if something would be changed
     #[arg(long)]
     pub detailed_exitcode: bool,
+}
+
+fn batch_size(text: &str) -> std::result::Result<usize, String> {
+    text.parse().ok().filter(|size| *size > 0).ok_or_else(|| format!("{text:?} is no number from 1"))
 }
 
 /// A plan on its way to the database.
@@ -157,7 +164,7 @@ fn write(
 ) -> Result<Exit> {
     let ui = context.ui;
     let path = context.audit_path()?;
-    let log = AuditLog::open(&path, || jiff::Timestamp::now().to_string()).map_err(|error| {
+    let log = AuditLog::open(&path, super::who::now).map_err(|error| {
         let error = Error::from(error);
         Error { error: error.error.context("no log, no change"), ..error }
     })?;
@@ -204,12 +211,19 @@ fn write(
         let end = Event::End { summary: tally, interrupted: interrupted.clone() };
         log_failure = journal.append(end).and_then(|()| journal.sync()).err();
     }
-    report(context, command, Some(&run_id), plan, connected, false, &run.results, refused, interrupted.as_deref())?;
+    // What was done is to be said, and judged, even where the result cannot be printed.
+    let printed = report(context, command, Some(&run_id), plan, connected, false, &run.results, refused, interrupted.as_deref());
     ui.say(format!("Run {run_id}: {}.", words(&tally)));
     if tally.applied > 0 && command != "undo" {
         ui.say(format!("To put it back: cinder-backup-repair undo {run_id}"));
     }
-    Ok(verdict(ui, &run, refused, log_failure, &signals))
+    let verdict = verdict(ui, &run, refused, log_failure, &signals);
+    if let Err(error) = printed {
+        let hint = format!("what was done stands; `cinder-backup-repair history show {run_id}` shows it");
+        ui.error(&format!("the result could not be written to standard output: {:#}", error.error), Some(&hint));
+        return Ok(if verdict == Exit::Done { Exit::Unexpected } else { verdict });
+    }
+    Ok(verdict)
 }
 
 /// The exit code of a run, and the sentences that go with it.
@@ -255,7 +269,15 @@ fn execute(
     stop: &dyn Fn() -> bool,
 ) -> Result<Run> {
     // What is active, and who counts whom, as it is now and not as it was when the plan was made.
-    connected.session.begin(crate::db::Access::ReadOnly)?;
+    if let Err(error) = connected.session.begin(Access::ReadOnly) {
+        // While somebody reads and types, a proxy or the server may well close a connection that is idle.
+        if !error.is_fatal() {
+            return Err(error.into());
+        }
+        let fresh = connected.opener()()?;
+        connected.session = fresh;
+        connected.session.begin(Access::ReadOnly)?;
+    }
     let mut reader = Reader { session: connected.session.as_mut(), schema: &connected.schema };
     let census = Census::take(&mut reader, &plan.selection);
     connected.session.rollback()?;
@@ -290,12 +312,12 @@ fn progress_bar(context: &Context<'_>, units: usize) -> indicatif::ProgressBar {
 
 fn show_changes(context: &Context<'_>, plan: &Plan) {
     let ui = context.ui;
-    ui.say(format!("These {} rows in {} would be changed:", plan.rows(), units(plan.units.len())));
+    ui.show(format!("These {} rows in {} would be changed:", plan.rows(), units(plan.units.len())));
     for unit in &plan.units {
         let name = unit.name.as_deref().map(|name| format!(" {name:?}")).unwrap_or_default();
-        ui.say(terminal(&format!("  {} {}{name}", unit.kind.name(), unit.id)));
+        ui.show(terminal(&format!("  {} {}{name}", unit.kind.name(), unit.id)));
         for change in &unit.changes {
-            ui.say(terminal(&format!(
+            ui.show(terminal(&format!(
                 "    {}.{} of {}: {} -> {}",
                 change.table,
                 change.column,
@@ -342,13 +364,11 @@ fn report(
     refused: &[Refused],
     interrupted: Option<&str>,
 ) -> Result<()> {
-    let mut follow_up: Vec<String> = Vec::new();
-    for unit in &plan.units {
-        let done = results.iter().any(|result| result.unit == unit.number && matches!(result.outcome, Outcome::Applied | Outcome::Planned));
-        if done {
-            follow_up.extend(unit.follow_up.iter().filter(|command| !follow_up.contains(command)).cloned().collect::<Vec<_>>());
-        }
-    }
+    let done: HashSet<usize> =
+        results.iter().filter(|result| matches!(result.outcome, Outcome::Applied | Outcome::Planned)).map(|result| result.unit).collect();
+    let mut said: HashSet<&str> = HashSet::new();
+    let commands = plan.units.iter().filter(|unit| done.contains(&unit.number)).flat_map(|unit| &unit.follow_up);
+    let follow_up: Vec<String> = commands.filter(|command| said.insert(command)).cloned().collect();
     let database = database_info(connected.session.as_ref(), &connected.schema);
     let document = RunDocument {
         schema: format!("cinder-backup-repair/{command}"),

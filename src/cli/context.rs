@@ -39,15 +39,10 @@ pub struct Connected {
 }
 
 impl Connected {
-    /// Opens another session on the same database.
-    pub fn again(&self) -> std::result::Result<Box<dyn Session>, DbError> {
-        crate::db::open(&self.settings.target, &self.limits)
-    }
-
-    /// A closure that does so, and borrows nothing of the session.
+    /// A closure that opens another session on the same database, and borrows nothing of this one.
     pub fn opener(&self) -> impl Fn() -> std::result::Result<Box<dyn Session>, DbError> + use<> {
-        let (target, limits) = (self.settings.target.clone(), self.limits.clone());
-        move || crate::db::open(&target, &limits)
+        let (target, limits, server) = (self.settings.target.clone(), self.limits.clone(), self.session.server().clone());
+        move || crate::db::reopen(&target, &limits, &server)
     }
 }
 
@@ -73,7 +68,7 @@ impl Context<'_> {
             // A server that wants a password which nobody has given: ask, if there is somebody to ask.
             Err(error) if error.kind == DbErrorKind::Authentication && self.ui.can_ask() => match &mut settings.target {
                 Target::Server(server) if server.password.is_none() => {
-                    server.password = Some(super::prompt::password(&format!("Password for {location}"))?);
+                    server.password = Some(super::prompt::password(self.ui, &format!("Password for {location}"))?);
                     crate::db::open(&settings.target, &limits)?
                 }
                 _ => return Err(error.into()),
@@ -106,6 +101,16 @@ impl Context<'_> {
             tls_key: args.tls_key.clone(),
         };
         crate::config::resolve(&flags, self.environment).map_err(|error| Error { exit: Exit::Usage, error: error.into(), hint: None })
+    }
+
+    /// Where the audit log is, for commands that read what it holds.
+    pub fn existing_audit_log(&self) -> Result<PathBuf> {
+        let path = self.audit_path()?;
+        if path.exists() {
+            return Ok(path);
+        }
+        let problem = format!("there is no audit log {}; nothing was ever changed by this account, or it is elsewhere", path.display());
+        Err(Error::usage(problem).hint("give the log with --audit-log"))
     }
 
     /// Where the audit log is.

@@ -75,10 +75,15 @@ impl From<PlanError> for Error {
 impl From<AuditError> for Error {
     fn from(error: AuditError) -> Self {
         let exit = match error {
-            AuditError::NoSuchRun { .. } | AuditError::AmbiguousRun { .. } => Exit::Usage,
-            _ => Exit::Unexpected,
+            AuditError::NoSuchRun { .. } | AuditError::AmbiguousRun { .. } | AuditError::NoDefaultPath => Exit::Usage,
+            AuditError::NotPrivate { .. } | AuditError::NewerVersion { .. } => Exit::Usage,
+            AuditError::Locked { .. } => Exit::Lock,
+            AuditError::Io { .. } | AuditError::Poisoned { .. } | AuditError::TooLong { .. } | AuditError::Damaged { .. } => {
+                Exit::Unexpected
+            }
         };
-        Self { exit, error: error.into(), hint: None }
+        // Its message names the cause already; as an error with a source it would be said twice.
+        Self { exit, error: anyhow::anyhow!("{error}"), hint: None }
     }
 }
 

@@ -36,6 +36,8 @@ pub enum Exit {
     NotPrimary = 13,
     /// The schema is not one that this program can work with.
     Schema = 14,
+    /// SIGHUP: the terminal was closed.
+    HungUp = 129,
     /// SIGINT.
     Interrupted = 130,
     /// SIGTERM.

@@ -1,45 +1,70 @@
 //! Questions to a person at a terminal.
 
 use std::collections::BTreeSet;
+use std::io;
 
 use dialoguer::{Input, MultiSelect, Password};
 use secrecy::SecretString;
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use super::error::{Error, Result};
 use super::exit::Exit;
+use super::signal::Question;
 use super::ui::Ui;
-use crate::plan::Plan;
+use super::view;
+use crate::plan::{Plan, Unit};
 use crate::report::safe::terminal;
 
-fn broken(error: &dialoguer::Error) -> Error {
-    Error::new(Exit::Usage, format!("no answer could be read: {error}")).hint("give --yes, or run it at a terminal")
+/// So many units are shown at once.
+const PAGE: usize = 15;
+/// What a list draws before each of its lines, and one column that terminals wrap at.
+const MARGIN: usize = 7;
+
+/// Asks, with the terminal put back whatever happens.
+fn ask<T>(ui: &Ui, question: impl FnOnce() -> dialoguer::Result<T>) -> Result<T> {
+    let standing = Question::begin(ui)?;
+    question().map_err(|error| {
+        let dialoguer::Error::IO(cause) = &error;
+        if cause.kind() == io::ErrorKind::Interrupted {
+            standing.stop();
+        }
+        ui.end_prompt();
+        Error::new(Exit::Usage, format!("no answer could be read: {error}")).hint("give --yes, or run it at a terminal")
+    })
 }
 
 /// A password, not echoed.
-pub fn password(what: &str) -> Result<SecretString> {
-    let text = Password::new().with_prompt(terminal(what)).allow_empty_password(true).interact().map_err(|error| broken(&error))?;
-    Ok(SecretString::from(text))
+pub fn password(ui: &Ui, what: &str) -> Result<SecretString> {
+    let prompt = Password::new().with_prompt(terminal(what)).allow_empty_password(true);
+    Ok(SecretString::from(ask(ui, || prompt.interact())?))
+}
+
+/// A unit as far as it fits the line of a list: a line that wraps would be drawn over others.
+fn line(unit: &Unit, width: usize) -> String {
+    let name = unit.name.as_deref().unwrap_or("");
+    let text = terminal(&format!("{} {} {name:?} {}", unit.kind.name(), unit.id, view::changes(&unit.changes)));
+    if text.width() <= width {
+        return text;
+    }
+    let mut used = 1;
+    let fits = |c: &char| {
+        used += c.width().unwrap_or(0);
+        used <= width
+    };
+    let cut: String = text.chars().take_while(fits).collect();
+    format!("{cut}…")
 }
 
 /// Which units of a plan are to be carried out, by number. All are chosen to begin with.
-pub fn choose(plan: &Plan) -> Result<BTreeSet<usize>> {
-    let items: Vec<String> = plan
-        .units
-        .iter()
-        .map(|unit| {
-            let why: Vec<&str> = unit.evidence.iter().map(|evidence| evidence.text.as_str()).collect();
-            let name = unit.name.as_deref().unwrap_or("");
-            let status = unit.status.as_deref().unwrap_or("NULL");
-            terminal(&format!("{} {} {name:?} {status}: {}", unit.kind.name(), unit.id, why.join("; ")))
-        })
-        .collect();
-    let chosen = MultiSelect::new()
-        .with_prompt("Which of these? (space changes, enter goes on)")
-        .items_checked(items.iter().map(|item| (item.as_str(), true)))
-        .max_length(15)
-        .report(false)
-        .interact()
-        .map_err(|error| broken(&error))?;
+pub fn choose(ui: &Ui, plan: &Plan) -> Result<BTreeSet<usize>> {
+    let width = ui.prompt_width().unwrap_or(80).saturating_sub(MARGIN).max(20);
+    let items = plan.units.iter().map(|unit| (line(unit, width), true));
+    // Not in the prompt: a prompt that wraps would be drawn over and over.
+    ui.show("Space changes a line, a changes all, enter goes on, esc stops.");
+    let prompt = MultiSelect::new().with_prompt("Which of these?").items_checked(items).max_length(PAGE).report(false);
+    let Some(chosen) = ask(ui, || prompt.interact_opt())? else {
+        return Err(Error::new(Exit::Safety, "nothing was chosen: nothing was changed"));
+    };
     Ok(chosen.into_iter().filter_map(|at| plan.units.get(at)).map(|unit| unit.number).collect())
 }
 
@@ -49,11 +74,9 @@ pub fn confirm_rows(ui: &Ui, rows: usize) -> Result<()> {
         return Err(Error::usage("nobody can be asked here, so nothing was changed")
             .hint("give --yes to change without a question, or --dry-run to look"));
     }
-    let typed: String = Input::new()
-        .with_prompt(format!("Type the number of rows to change ({rows}) to go on, anything else to stop"))
-        .allow_empty(true)
-        .interact_text()
-        .map_err(|error| broken(&error))?;
+    let prompt =
+        Input::new().with_prompt(format!("Type the number of rows to change ({rows}) to go on, anything else to stop")).allow_empty(true);
+    let typed: String = ask(ui, || prompt.interact_text())?;
     if typed.trim() == rows.to_string() {
         return Ok(());
     }

@@ -1,29 +1,51 @@
-//! SIGINT and SIGTERM while rows are being changed: noted, and looked at between units.
+//! SIGINT, SIGTERM and SIGHUP: while rows are being changed they are noted, and looked at between units; while a question
+//! stands at the terminal SIGINT and SIGTERM put it back as it was and end the program.
 
-use std::sync::Arc;
+use std::io::{self, Read};
+use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Once, OnceLock};
+use std::thread;
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
+use signal_hook::SigId;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 
 use super::exit::Exit;
+use super::ui::Ui;
 
-/// Notes signals from now on. A second one ends the program at once: then the audit log has intents without outcomes,
-/// which `history reconcile` settles.
+/// Whether a signal does what it does by default. Once a handler stood for a question, this has to be said: without any
+/// handler left, signals would be ignored.
+static BY_DEFAULT: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+
+/// Notes signals from now on. A second SIGINT or SIGTERM ends the program at once: then the audit log has intents without
+/// outcomes, which `history reconcile` settles. A terminal that is closed says so more than once, so SIGHUP never does.
 #[derive(Debug, Clone, Default)]
 pub struct Signals {
     which: Arc<AtomicUsize>,
 }
 
 impl Signals {
-    /// Begins to note them.
+    /// Begins to note them. One that was ignored when the program started (`nohup`, a job in the background) stays ignored.
     pub fn note() -> std::io::Result<Self> {
         let signals = Self::default();
+        if let Some(by_default) = BY_DEFAULT.get() {
+            by_default.store(false, Ordering::SeqCst);
+        }
         let again = Arc::new(AtomicBool::new(false));
-        for (signal, exit) in [(SIGINT, Exit::Interrupted), (SIGTERM, Exit::Terminated)] {
-            signal_hook::flag::register_conditional_shutdown(signal, i32::from(exit.code()), Arc::clone(&again))?;
-            signal_hook::flag::register(signal, Arc::clone(&again))?;
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        for (signal, exit) in [(SIGINT, Exit::Interrupted), (SIGTERM, Exit::Terminated), (SIGHUP, Exit::HungUp)] {
+            if is_ignored(&status, signal) {
+                continue;
+            }
+            if signal != SIGHUP {
+                signal_hook::flag::register_conditional_shutdown(signal, i32::from(exit.code()), Arc::clone(&again))?;
+                signal_hook::flag::register(signal, Arc::clone(&again))?;
+            }
             signal_hook::flag::register_usize(signal, Arc::clone(&signals.which), usize::try_from(signal).unwrap_or(1))?;
         }
+        // A limit on the size of files is to be an error of the write, as a full disk is, and not the end.
+        signal_hook::flag::register(SIGXFSZ, Arc::default())?;
         Ok(signals)
     }
 
@@ -34,10 +56,113 @@ impl Signals {
 
     /// The exit code and name of the one that came.
     pub fn exit(&self) -> (Exit, &'static str) {
-        if self.which.load(Ordering::Relaxed) == usize::try_from(SIGTERM).unwrap_or(0) {
-            (Exit::Terminated, "SIGTERM")
-        } else {
-            (Exit::Interrupted, "SIGINT")
+        match i32::try_from(self.which.load(Ordering::Relaxed)) {
+            Ok(SIGTERM) => (Exit::Terminated, "SIGTERM"),
+            Ok(SIGHUP) => (Exit::HungUp, "SIGHUP"),
+            _ => (Exit::Interrupted, "SIGINT"),
         }
+    }
+}
+
+/// A question that stands at the terminal, with echo or line mode off or the cursor hidden. By default a signal would leave
+/// the terminal like that.
+pub struct Question {
+    shared: Arc<Shared>,
+    handlers: Vec<SigId>,
+}
+
+struct Shared {
+    ui: Ui,
+    terminal: Option<Termios>,
+    terminated: Arc<AtomicBool>,
+    ending: Once,
+}
+
+impl Question {
+    /// Before it is asked, and before anything is changed.
+    pub fn begin(ui: &Ui) -> io::Result<Self> {
+        let shared =
+            Arc::new(Shared { ui: ui.clone(), terminal: tcgetattr(io::stdin()).ok(), terminated: Arc::default(), ending: Once::new() });
+        let mut question = Self { shared: Arc::clone(&shared), handlers: Vec::new() };
+        hold_defaults()?;
+        // A thread does the work: the reading of a password goes on after a signal and never comes back to look.
+        let (mut woken, wakes) = UnixStream::pair()?;
+        // Before the wake-up of the same signal.
+        question.handlers.push(signal_hook::flag::register(SIGTERM, Arc::clone(&shared.terminated))?);
+        question.handlers.push(signal_hook::low_level::pipe::register(SIGTERM, wakes.try_clone()?)?);
+        question.handlers.push(signal_hook::low_level::pipe::register(SIGINT, wakes)?);
+        thread::Builder::new().name("question".to_owned()).spawn(move || {
+            if woken.read(&mut [0]).is_ok_and(|bytes| bytes > 0) {
+                shared.stop();
+            }
+        })?;
+        Ok(question)
+    }
+
+    /// Ends the program as a signal does: for when the reading of an answer was interrupted.
+    pub fn stop(&self) -> ! {
+        self.shared.stop()
+    }
+}
+
+impl Drop for Question {
+    fn drop(&mut self) {
+        // With the last handler goes the last writing end, and so the thread.
+        for handler in self.handlers.drain(..) {
+            signal_hook::low_level::unregister(handler);
+        }
+        if let Some(by_default) = BY_DEFAULT.get() {
+            by_default.store(true, Ordering::SeqCst);
+        }
+    }
+}
+
+impl Shared {
+    fn stop(&self) -> ! {
+        let exit = if self.terminated.load(Ordering::SeqCst) { Exit::Terminated } else { Exit::Interrupted };
+        // Whoever comes second waits here until the program has ended.
+        self.ending.call_once(|| {
+            if let Some(terminal) = &self.terminal {
+                let _ = tcsetattr(io::stdin(), OptionalActions::Now, terminal);
+            }
+            self.ui.end_prompt();
+            self.ui.error("stopped at the question: nothing was changed", None);
+            std::process::exit(i32::from(exit.code()));
+        });
+        std::process::exit(i32::from(exit.code()))
+    }
+}
+
+/// Keeps signals from doing what they do by default.
+fn hold_defaults() -> io::Result<()> {
+    if let Some(by_default) = BY_DEFAULT.get() {
+        by_default.store(false, Ordering::SeqCst);
+        return Ok(());
+    }
+    let by_default = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::flag::register_conditional_default(signal, Arc::clone(&by_default))?;
+    }
+    let _ = BY_DEFAULT.set(by_default);
+    Ok(())
+}
+
+/// Whether `/proc/self/status` has the signal among those that are ignored.
+fn is_ignored(status: &str, signal: i32) -> bool {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0);
+    u32::try_from(signal - 1).is_ok_and(|bit| mask.checked_shr(bit).is_some_and(|rest| rest & 1 == 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ignored_signals_are_read_from_the_mask() {
+        let status = "Name:\tx\nSigBlk:\t0000000000000003\nSigIgn:\t0000000000001001\nSigCgt:\t0000000000004002\n";
+        assert!(is_ignored(status, SIGHUP));
+        assert!(!is_ignored(status, SIGINT) && !is_ignored(status, SIGTERM));
+        assert!(!is_ignored("", SIGHUP));
     }
 }

@@ -18,7 +18,7 @@ enum Streams {
 }
 
 /// Standard output, standard error, and what the user wants of them.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Ui {
     streams: Streams,
     options: OutputOptions,
@@ -125,6 +125,22 @@ impl Ui {
         }
     }
 
+    /// What a question is about: it is seen even when quiet, for nobody can answer what was not shown.
+    pub fn show(&self, text: impl AsRef<str>) {
+        self.stderr(text.as_ref());
+    }
+
+    /// Ends the line of a question that was given up, and shows the cursor again.
+    pub fn end_prompt(&self) {
+        self.stderr("\u{1b}[?25h");
+    }
+
+    /// How many columns the terminal of questions has.
+    pub fn prompt_width(&self) -> Option<usize> {
+        let size = rustix::termios::tcgetwinsize(io::stderr()).ok()?;
+        (size.ws_col > 0).then_some(usize::from(size.ws_col))
+    }
+
     /// A sentence for those who asked for more.
     pub fn detail(&self, text: impl AsRef<str>) {
         if self.verbose > 0 {
@@ -134,7 +150,7 @@ impl Ui {
 
     /// A warning, quiet or not.
     pub fn warn(&self, text: impl AsRef<str>) {
-        let text = text.as_ref();
+        let text = terminal(text.as_ref());
         self.stderr(&if self.color_stderr { format!("\u{1b}[33mwarning:\u{1b}[0m {text}") } else { format!("warning: {text}") });
     }
 

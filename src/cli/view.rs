@@ -5,7 +5,7 @@ use serde_json::{Value as Json, json};
 
 use crate::domain::time::human;
 use crate::domain::{Change, DatabaseInfo, Evidence, Finding, Tally, UnitResult, Value};
-use crate::plan::Plan;
+use crate::plan::Unit;
 use crate::report::grid::{Cell, Grid};
 
 /// A finding's rows.
@@ -34,9 +34,8 @@ pub fn findings(findings: &[Finding]) -> Grid {
 }
 
 /// The units of a plan as rows.
-pub fn units(plan: &Plan) -> Grid {
-    let rows = plan
-        .units
+pub fn units(units: &[Unit]) -> Grid {
+    let rows = units
         .iter()
         .map(|unit| {
             vec![

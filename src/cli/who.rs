@@ -21,6 +21,11 @@ pub fn who(database_user: Option<String>) -> Who {
     }
 }
 
+/// This host's clock, RFC 3339 in UTC, to the millisecond.
+pub fn now() -> String {
+    jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
+}
+
 fn user_name(passwd: &str, uid: u32) -> Option<String> {
     passwd.lines().find_map(|line| {
         let mut fields = line.split(':');

@@ -17,7 +17,7 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 pub use error::{DbError, DbErrorKind};
-pub use open::open;
+pub use open::{open, reopen};
 pub use statements::Statement;
 
 use crate::domain::Value;

@@ -2,6 +2,7 @@
 //!
 //! Pure: from findings to a document and back, with a digest over it. May use `domain` only.
 
+mod check;
 mod digest;
 
 use serde::{Deserialize, Serialize};
@@ -210,6 +211,8 @@ impl Plan {
         if digest::of(&plan) != plan.sha256 {
             return Err(PlanError::Edited);
         }
+        // Anybody can write a digest: what stands in it must hold together, too.
+        plan.check().map_err(PlanError::NotAPlan)?;
         Ok(plan)
     }
 
@@ -236,16 +239,12 @@ pub fn program() -> String {
 #[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use super::*;
-    use crate::domain::{Table, Value};
+    use crate::domain::{Backup, Table};
 
     fn plan() -> Plan {
         let change =
             Change { table: Table::Backups, id: "b1".into(), column: "status".into(), from: "creating".into(), to: "error".into() };
-        let before = Image {
-            table: Table::Backups,
-            id: "b1".into(),
-            columns: [("status".to_owned(), Value::from("creating")), ("size".to_owned(), Value::Null)].into(),
-        };
+        let before = Backup { id: "b1".into(), status: Some("creating".into()), ..Backup::default() }.image(ColumnSet::Mitaka);
         let mut plan = Plan {
             schema: SCHEMA.into(),
             schema_version: 1,

@@ -3,7 +3,7 @@
 //! Of the live rows only those are kept that something can follow from: the active ones, those that are asked for, and
 //! those that name temporary things. Of a chain's members 32 bytes remain. So memory follows the trouble, not the table.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::reader::Reader;
 use crate::db::DbError;
 use crate::domain::decide::Children;
-use crate::domain::status::{ERROR, is_active};
+use crate::domain::status::{BACKING_UP, CREATING, ERROR, NO_VOLUME, RESTORING, is_active};
 use crate::domain::{Backup, ColumnSet, Selection};
 
 /// What is known about a backup that is in a chain.
@@ -35,8 +35,14 @@ pub struct Census {
     pub by_volume: HashMap<String, Vec<String>>,
     /// Active backups by the snapshots that they are made of.
     pub by_snapshot: HashMap<String, Vec<String>>,
+    /// Those of these snapshots that are `backing-up`.
+    pub held_snapshots: HashSet<String>,
+    /// Backups that are being restored.
+    pub restoring: Vec<String>,
     /// Volumes that some `temp_volume_id` names.
     pub temporary_volumes: HashSet<String>,
+    /// Those of them that belong to a backup which is being created.
+    pub temporaries_in_use: HashSet<String>,
     /// Live backups that name temporary things and are not being created.
     pub with_temporaries: Vec<Backup>,
     /// Live backups that were named but are in no status that can be repaired.
@@ -58,6 +64,9 @@ impl Census {
         let mut census = Self::default();
         let chains = reader.schema.columns >= ColumnSet::Liberty;
         reader.live_backups(&mut |backup| census.add(backup, selection, chains))?;
+        let snapshots: Vec<String> = census.by_snapshot.keys().cloned().collect();
+        let held = reader.snapshots(&snapshots)?.into_iter().filter(|snapshot| snapshot.status.as_deref() == Some(BACKING_UP));
+        census.held_snapshots = held.map(|snapshot| snapshot.id).collect();
         Ok(census)
     }
 
@@ -79,6 +88,9 @@ impl Census {
         }
         if let Some(volume) = &backup.temp_volume_id {
             self.temporary_volumes.insert(volume.clone());
+            if backup.status.as_deref() == Some(CREATING) {
+                self.temporaries_in_use.insert(volume.clone());
+            }
         }
         let selected = selection.takes(&backup);
         if (backup.temp_volume_id.is_some() || backup.temp_snapshot_id.is_some()) && selection.takes_inconsistent(&backup) && !selected {
@@ -92,7 +104,12 @@ impl Census {
             return;
         }
         if active {
-            for volume in [&backup.volume_id, &backup.restore_volume_id].into_iter().flatten() {
+            if backup.status.as_deref() == Some(RESTORING) {
+                self.restoring.push(backup.id.clone());
+            }
+            // All imports that never finished name the same volume, which is none: they share nothing.
+            let volumes = [&backup.volume_id, &backup.restore_volume_id].into_iter().flatten();
+            for volume in volumes.filter(|volume| *volume != NO_VOLUME) {
                 self.by_volume.entry(volume.clone()).or_default().push(backup.id.clone());
             }
             if let Some(snapshot) = &backup.snapshot_id {
@@ -103,6 +120,47 @@ impl Census {
             self.selected.insert(backup.id.clone());
         }
         self.kept.insert(backup.id.clone(), backup);
+    }
+
+    /// Which backups were named: every name must be that of one, and of one only. An id is that of its own backup, whatever
+    /// others are called. From now on only these are selected.
+    pub fn resolve(&mut self, selection: &Selection) -> Result<Selection, String> {
+        let mut by_name: HashMap<&str, BTreeSet<&str>> = HashMap::new();
+        let mut known: HashSet<&str> = HashSet::new();
+        for backup in self.kept.values().chain(&self.idle).filter(|backup| selection.names(backup)) {
+            known.insert(&backup.id);
+            if let Some(name) = &backup.display_name {
+                by_name.entry(name).or_default().insert(&backup.id);
+            }
+        }
+        let mut ids = BTreeSet::new();
+        for name in &selection.backups {
+            if known.contains(name.as_str()) {
+                ids.insert(name.clone());
+                continue;
+            }
+            let fitting = by_name.get(name.as_str());
+            let list: Vec<&str> = fitting.into_iter().flatten().copied().take(10).collect();
+            match list.as_slice() {
+                [] => {
+                    return Err(format!(
+                        "there is no live backup with the id or name {name:?}; it may be deleted already, or in another database"
+                    ));
+                }
+                [id] => ids.insert((*id).to_owned()),
+                _ => {
+                    let several = fitting.map_or(0, BTreeSet::len);
+                    return Err(format!("{several} backups have the name {name:?}; give an id instead: {}", list.join(", ")));
+                }
+            };
+        }
+        let resolved = Selection { backups: ids, ..selection.clone() };
+        if !resolved.backups.is_empty() {
+            self.selected.retain(|id| resolved.backups.contains(id));
+            self.idle.retain(|backup| resolved.backups.contains(&backup.id));
+            self.with_temporaries.retain(|backup| resolved.backups.contains(&backup.id));
+        }
+        Ok(resolved)
     }
 
     fn link(&mut self, backup: &Backup) {
@@ -142,6 +200,12 @@ impl Census {
 
     fn id(&self, key: u128) -> String {
         self.odd_ids.get(&key).cloned().unwrap_or_else(|| Uuid::from_u128(key).hyphenated().to_string())
+    }
+
+    /// Whether a backup, while it is being made, holds its volume. From Pike on that of a snapshot holds the snapshot
+    /// alone, before it held the volume alone; the snapshot's status tells which.
+    pub fn holds_volume(&self, backup: &Backup) -> bool {
+        backup.snapshot_id.as_ref().is_none_or(|snapshot| !self.held_snapshots.contains(snapshot))
     }
 
     /// The live children of a backup.

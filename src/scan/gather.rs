@@ -41,6 +41,8 @@ pub struct Scan {
     pub situation: Situation,
     /// The rows that findings would change, as they were seen.
     pub images: Images,
+    /// The ids of the backups that were named.
+    pub named: BTreeSet<String>,
 }
 
 /// The database, as every document names it.
@@ -77,9 +79,9 @@ fn inside(session: &mut dyn Session, schema: &Schema, policy: &Policy, selection
     let database = database_info(session, schema);
     let mut reader = Reader { session, schema };
     let situation = situation(&mut reader)?;
-    let census = Census::take(&mut reader, selection)?;
-    check_names(&census, selection)?;
-    let mut gathering = Gathering::new(&census, &situation, policy, selection);
+    let mut census = Census::take(&mut reader, selection)?;
+    let selection = census.resolve(selection).map_err(ScanError::Selection)?;
+    let mut gathering = Gathering::new(&census, &situation, policy, &selection);
     gathering.backups(&mut reader)?;
     gathering.volumes(&mut reader)?;
     gathering.snapshots(&mut reader)?;
@@ -107,35 +109,8 @@ fn inside(session: &mut dyn Session, schema: &Schema, policy: &Policy, selection
         findings,
         notices,
     };
-    Ok(Scan { document, census, situation, images })
-}
-
-/// Every backup that was named must be one, and one only.
-fn check_names(census: &Census, selection: &Selection) -> Result<(), ScanError> {
-    let all = || census.kept.values().chain(&census.idle);
-    for name in &selection.backups {
-        if all().any(|backup| backup.id == *name) {
-            continue;
-        }
-        let fitting: BTreeSet<&str> =
-            all().filter(|backup| backup.display_name.as_deref() == Some(name)).map(|backup| backup.id.as_str()).collect();
-        match fitting.len() {
-            0 => {
-                return Err(ScanError::Selection(format!(
-                    "there is no live backup with the id or name {name:?}; it may be deleted already, or in another database"
-                )));
-            }
-            1 => {}
-            several => {
-                let list: Vec<&str> = fitting.into_iter().take(10).collect();
-                return Err(ScanError::Selection(format!(
-                    "{several} backups have the name {name:?}; give an id instead: {}",
-                    list.join(", ")
-                )));
-            }
-        }
-    }
-    Ok(())
+    let named = selection.backups.clone();
+    Ok(Scan { document, census, situation, images, named })
 }
 
 struct Gathering<'a> {
@@ -189,9 +164,16 @@ impl<'a> Gathering<'a> {
         Ok(())
     }
 
+    /// Whether contradictions of this backup are wanted. What was named is ids by now, and a backup that is called by one of
+    /// them is not meant.
+    fn wants(&self, backup: &Backup) -> bool {
+        let backups = &self.selection.backups;
+        self.selection.takes_inconsistent(backup) && (backups.is_empty() || backups.contains(&backup.id))
+    }
+
     fn peer(&self, peer: &Backup, before: &str) -> Peer {
         let released = self.stuck.contains(&peer.id) && peer.id.as_str() < before;
-        as_peer(peer, released)
+        as_peer(self.census, peer, released)
     }
 
     fn keep(&mut self, finding: Finding, mut images: Vec<Image>, counter: bool) {
@@ -232,13 +214,14 @@ impl<'a> Gathering<'a> {
             let case = VolumeCase {
                 attachments: attachments.remove(&volume.id).unwrap_or_default(),
                 explained_by: explainers(self.census, &volume, self.situation.columns)
-                    .map(|peer| as_peer(peer, self.will_let_go(peer)))
+                    .map(|peer| as_peer(self.census, peer, self.will_let_go(peer)))
                     .collect(),
                 is_temporary: self.census.temporary_volumes.contains(&volume.id),
                 backup_hosts: backup_hosts.clone(),
                 volume,
             };
-            if case.is_temporary && self.is_temporary_of_creating(&case.volume.id) {
+            // While the backup is being written, its temporary volume is as it should be.
+            if self.census.temporaries_in_use.contains(&case.volume.id) {
                 continue;
             }
             if let Some(finding) = decide::left_volume(&case, self.situation, self.policy) {
@@ -264,14 +247,6 @@ impl<'a> Gathering<'a> {
         elsewhere && self.stuck.contains(&peer.id)
     }
 
-    /// While the backup is being written, its temporary volume is as it should be.
-    fn is_temporary_of_creating(&self, volume_id: &str) -> bool {
-        self.census
-            .kept
-            .values()
-            .any(|backup| backup.status.as_deref() == Some(CREATING) && backup.temp_volume_id.as_deref() == Some(volume_id))
-    }
-
     fn snapshots(&mut self, reader: &mut Reader<'_>) -> Result<(), DbError> {
         let selection = self.selection;
         if !selection.takes_leftover(BACKING_UP) {
@@ -285,7 +260,9 @@ impl<'a> Gathering<'a> {
         })?;
         for snapshot in pending {
             let case = SnapshotCase {
-                explained_by: snapshot_explainers(self.census, &snapshot.id).map(|peer| as_peer(peer, self.will_let_go(peer))).collect(),
+                explained_by: snapshot_explainers(self.census, &snapshot.id)
+                    .map(|peer| as_peer(self.census, peer, self.will_let_go(peer)))
+                    .collect(),
                 snapshot,
             };
             if let Some(finding) = decide::snapshot(&case, self.situation, self.policy) {
@@ -306,7 +283,7 @@ impl<'a> Gathering<'a> {
         let mut suspects: HashMap<String, Option<Backup>> = doubtful.iter().map(|id| (id.clone(), None)).collect();
         for parent in reader.backups(&doubtful)? {
             let case = CounterCase { children: self.census.children(&parent.id), occupied: occupied.contains(&parent.id), backup: parent };
-            if self.selection.takes_inconsistent(&case.backup)
+            if self.wants(&case.backup)
                 && let Some(finding) = decide::counter(&case, self.situation, self.policy)
             {
                 let images = vec![case.backup.image(self.situation.columns)];
@@ -322,7 +299,7 @@ impl<'a> Gathering<'a> {
         for child in reader.children(&parents)? {
             let Some(parent_id) = child.parent_id.clone() else { continue };
             // Only a backup that claims to be of use can disappoint.
-            if !matches!(child.status.as_deref(), Some(AVAILABLE | RESTORING)) || !self.selection.takes_inconsistent(&child) {
+            if !matches!(child.status.as_deref(), Some(AVAILABLE | RESTORING)) || !self.wants(&child) {
                 continue;
             }
             let parent = suspects.get(&parent_id).and_then(Option::as_ref);
@@ -455,13 +432,13 @@ pub fn explainers<'c>(census: &'c Census, volume: &Volume, columns: ColumnSet) -
         // Ocata the backup of a snapshot, too, set the volume to backing-up, and not the snapshot.
         Some(BACKING_UP) => named
             .filter(|backup| {
-                backup.volume_id.as_deref() == Some(&volume.id) && matches!(backup.status.as_deref(), Some(CREATING | DELETING) | None)
+                backup.volume_id.as_deref() == Some(&volume.id)
+                    && census.holds_volume(backup)
+                    && matches!(backup.status.as_deref(), Some(CREATING | DELETING) | None)
             })
             .collect(),
         // Before Mitaka it is not on record where a backup is restored to: any restore may be the one.
-        Some(RESTORING_BACKUP) if columns < ColumnSet::Mitaka => {
-            census.kept.values().filter(|backup| backup.status.as_deref() == Some(RESTORING)).collect()
-        }
+        Some(RESTORING_BACKUP) if columns < ColumnSet::Mitaka => census.restoring.iter().filter_map(|id| census.kept.get(id)).collect(),
         Some(RESTORING_BACKUP) => named
             .filter(|backup| backup.status.as_deref() == Some(RESTORING) && backup.restore_volume_id.as_deref() == Some(&volume.id))
             .collect(),
@@ -493,11 +470,11 @@ pub fn siblings(census: &Census, backup: &Backup) -> decide::Children {
 }
 
 /// A backup as a peer of another.
-pub fn as_peer(backup: &Backup, released: bool) -> Peer {
+pub fn as_peer(census: &Census, backup: &Backup, released: bool) -> Peer {
     Peer {
         id: backup.id.clone(),
         status: backup.status.clone(),
-        volume_id: backup.volume_id.clone(),
+        volume_id: backup.volume_id.clone().filter(|_| census.holds_volume(backup)),
         snapshot_id: backup.snapshot_id.clone(),
         restore_volume_id: backup.restore_volume_id.clone(),
         released,

@@ -20,7 +20,7 @@ const SEEDS: [u64; 3] = [1, 2, 3];
 /// How many backups each has.
 const BACKUPS: usize = 200;
 /// Cinder takes no age and no heartbeat into account, so neither may the program.
-const LIKE_CINDER: [&str; 6] = ["--service-down-time", "1s", "--older-than", "0s", "--assume-dead", "all"];
+const LIKE_CINDER: [&str; 6] = ["--service-down-time", "2s", "--older-than", "0s", "--assume-dead", "all"];
 
 type Rows = BTreeMap<RowKey, Cells>;
 
@@ -122,8 +122,9 @@ impl Cell<'_> {
         self.world.backups().filter(names).any(|backup| !scheduled(backup))
     }
 
+    /// Attachments of the volume that are not `detached`.
     fn live_attachments(&self) -> impl Iterator<Item = &Cells> {
-        let of_volume = |cells: &&Cells| get(cells, "volume_id") == Some(self.id) && get(cells, "attach_status") == Some("attached");
+        let of_volume = |cells: &&Cells| get(cells, "volume_id") == Some(self.id) && get(cells, "attach_status") != Some("detached");
         self.world.live("volume_attachment").map(|(_, cells)| cells).filter(of_volume)
     }
 
@@ -512,4 +513,54 @@ fn as_cinder_but_for_the_rules_on_mariadb() {
 #[test]
 fn as_cinder_but_for_the_rules_on_postgresql() {
     differ(Engine::Postgresql);
+}
+
+#[test]
+fn whoever_cinder_would_detach_is_reported() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    let volume = database.volume(|row| row.status("restoring-backup"));
+    database.backup(|row| row.status("restoring").host(DOWN).restore_volume_id(&volume));
+    let attached =
+        |status: &str| database.attachment(&volume, |row| row.instance_uuid(None::<&str>).attached_host(DOWN).attach_status(status));
+    let live = ["attached", "attaching", "reserved", "error_attaching", "error_detaching"].map(attached);
+    let detached = attached("detached");
+    let cinders = database.copy();
+    let calls = clean_up(&cinders).rpc;
+    let program = Program::on(database.url());
+    let told = commands(&repair(&program)) + &commands(&nothing_is_stuck(&program, "our repair", 0));
+    for id in &live {
+        assert!(calls.iter().any(|call| call["attachment_id"] == id.as_str()), "{calls:#?}");
+        assert!(told.contains(id), "{told}");
+    }
+    assert!(!told.contains(&detached), "{told}");
+}
+
+#[test]
+fn the_backup_of_a_snapshot_holds_the_snapshot_or_the_volume() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    let held = || database.volume(|row| row.status("backing-up").previous_status("available"));
+    let id = |first: char| format!("{first}{}", &population::unused_id()[1..]);
+    let backup = |first: char, volume: &str, snapshot: Option<&str>| {
+        database.backup(|row| row.id(id(first)).status("creating").host(GONE).volume_id(volume).snapshot_id(snapshot))
+    };
+    let snapshot = |volume: &str, status: &str| database.snapshot(volume, |row| row.status(status));
+    // Since Pike: the second one has nothing to do with the volume, and sets nothing but its snapshot free.
+    let both = held();
+    backup('1', &both, None);
+    let since_pike = snapshot(&both, "backing-up");
+    backup('2', &both, Some(&since_pike));
+    // Until Ocata the volume, and not the snapshot; whichever comes last sets it free.
+    let shared = held();
+    backup('3', &shared, None);
+    backup('4', &shared, Some(&snapshot(&shared, "available")));
+    // Nobody holds this volume.
+    let left = held();
+    backup('5', &left, Some(&snapshot(&left, "backing-up")));
+    let program = Program::on(database.url());
+    repair(&program);
+    for volume in [&both, &shared, &left] {
+        assert_eq!(database.cell("volumes", volume, "status").as_deref(), Some("available"));
+    }
+    assert_eq!(database.cell("snapshots", &since_pike, "status").as_deref(), Some("available"));
+    nothing_is_stuck(&program, "our repair", 0);
 }

@@ -77,7 +77,7 @@ fn a_lock_that_is_held_is_waited_for_and_then_given_up() {
 }
 
 /// Waits until the log has more than so many lines.
-fn wait_for_lines(program: &Program, lines: usize) {
+pub fn wait_for_lines(program: &Program, lines: usize) {
     let deadline = Instant::now() + Duration::from_secs(60);
     while fs::read_to_string(program.log()).map_or(0, |text| text.lines().count()) <= lines {
         assert!(Instant::now() < deadline, "the log does not grow");

@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test that cannot go on has failed")]
 
+mod attack;
 #[allow(dead_code, reason = "a harness offers more than one moment's tests use")]
 mod cinder;
 mod connections;
@@ -14,6 +15,7 @@ mod differential;
 mod faults;
 mod guards;
 mod harness;
+mod house;
 #[allow(dead_code, reason = "a harness offers more than one moment's tests use")]
 mod population;
 #[allow(dead_code, reason = "a harness offers more than one moment's tests use")]

@@ -1,5 +1,6 @@
 //! `apply`
 
+use std::io::Read;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -8,7 +9,9 @@ use crate::cli::carry_out::{Assignment, ExecutionArgs, carry_out};
 use crate::cli::context::Context;
 use crate::cli::error::{Error, Result};
 use crate::cli::exit::Exit;
-use crate::plan::Plan;
+use crate::domain::AssumeDead;
+use crate::plan::{Plan, Purpose};
+use crate::report::safe::terminal;
 
 /// Plans are read into memory; what is larger than this is none.
 const MAX_PLAN_BYTES: u64 = 1 << 30;
@@ -27,11 +30,20 @@ pub struct ApplyArgs {
 /// Runs `apply`.
 pub fn run(context: &Context<'_>, args: &ApplyArgs) -> Result<Exit> {
     let plan = read(&args.plan)?;
+    if plan.purpose == Purpose::Undo {
+        // An undo goes by the audit log alone: out of a file it could change whatever somebody wrote into it.
+        return Err(Error::new(Exit::Safety, format!("{} says that it undoes a run; nothing was changed", args.plan.display()))
+            .hint("undo goes by the audit log and by no file: cinder-backup-repair undo RUN"));
+    }
     if !args.execution.yes && !args.execution.dry_run && !context.ui.can_ask() {
         return Err(Error::usage("nobody can be asked here, so nothing was changed")
             .hint("give --yes to change without a question, or --dry-run to look"));
     }
     let mut connected = context.connect()?;
+    check_down_time(&plan, connected.service_down_time, connected.report_interval)?;
+    for flag in set_aside(&plan) {
+        context.ui.warn(format!("the plan was made with {}", terminal(&flag)));
+    }
     let assignment =
         Assignment { command: "apply", plan, execution: &args.execution, refused: Vec::new(), max_changes: args.execution.max_changes };
     carry_out(context, &mut connected, assignment)
@@ -39,13 +51,46 @@ pub fn run(context: &Context<'_>, args: &ApplyArgs) -> Result<Exit> {
 
 fn read(path: &std::path::Path) -> Result<Plan> {
     let shown = path.display();
-    let size = std::fs::metadata(path).map_err(|error| Error::usage(format!("cannot read the plan {shown}: {error}")))?.len();
-    if size > MAX_PLAN_BYTES {
-        return Err(Error::usage(format!("{shown} has {size} bytes, more than any plan")));
+    let mut text = Vec::new();
+    // Not by its length: a pipe has none, and some files have no end.
+    let length = std::fs::File::open(path)
+        .and_then(|file| file.take(MAX_PLAN_BYTES + 1).read_to_end(&mut text))
+        .map_err(|error| Error::usage(format!("cannot read the plan {shown}: {error}")))?;
+    if length as u64 > MAX_PLAN_BYTES {
+        return Err(Error::usage(format!("{shown} has more than {MAX_PLAN_BYTES} bytes, which no plan has")));
     }
-    let text = std::fs::read(path).map_err(|error| Error::usage(format!("cannot read the plan {shown}: {error}")))?;
+    if text.is_empty() {
+        return Err(Error::usage(format!("the plan {shown} is empty: whatever wrote it did not finish; make a new plan")));
+    }
     Plan::parse(&text).map_err(|error| {
         let edge = Error::from(error);
         Error { error: anyhow::anyhow!("{shown} {:#}; nothing was changed", edge.error), ..edge }
     })
+}
+
+/// No option of `plan` sets service_down_time below two beats (where cinder.conf does not), and no file does.
+fn check_down_time(plan: &Plan, configured: i64, report_interval: u64) -> Result<()> {
+    let two_beats = i64::try_from(report_interval.saturating_mul(2)).unwrap_or(i64::MAX);
+    let span = plan.policy.thresholds.service_down_time_seconds;
+    if span >= two_beats.min(configured) {
+        return Ok(());
+    }
+    Err(Error::new(
+        Exit::Safety,
+        format!("the plan takes a service for dead after {span} s, which is less than service_down_time and than two of its beats; nothing was changed"),
+    )
+    .hint("make a new plan"))
+}
+
+/// The safety rules that were set aside when the plan was made, as the flags that did it.
+fn set_aside(plan: &Plan) -> Vec<String> {
+    let mut flags: Vec<String> = match &plan.policy.assume_dead {
+        AssumeDead::None => Vec::new(),
+        AssumeDead::All => vec!["--assume-dead all".to_owned()],
+        AssumeDead::Hosts(hosts) => hosts.iter().map(|host| format!("--assume-dead {host}")).collect(),
+    };
+    if plan.policy.allow_unverified {
+        flags.push("--allow-unverified".to_owned());
+    }
+    flags
 }

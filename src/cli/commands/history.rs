@@ -52,14 +52,7 @@ pub enum HistoryCommand {
 
 /// Runs `history`.
 pub fn run(context: &Context<'_>, args: &HistoryArgs) -> Result<Exit> {
-    let path = context.audit_path()?;
-    if !path.exists() {
-        return Err(Error::usage(format!(
-            "there is no audit log {}; nothing was ever changed by this account, or it is elsewhere",
-            path.display()
-        ))
-        .hint("give the log with --audit-log"));
-    }
+    let path = context.existing_audit_log()?;
     match &args.command {
         HistoryCommand::List => list(context, &path),
         HistoryCommand::Show { run } => show(context, &path, run),
@@ -428,7 +421,7 @@ fn settle(
         other => other?,
     };
     let who = who::who(connected.session.server().user.clone());
-    let mut log = AuditLog::open(path, || jiff::Timestamp::now().to_string())?;
+    let mut log = AuditLog::open(path, who::now)?;
     let event = Settled { unit: number, outcome: settled.outcome, reason: settled.reason.clone(), found: settled.found, who };
     log.append(run, Event::Settled(Box::new(event)))?;
     log.sync()?;

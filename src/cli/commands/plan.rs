@@ -1,7 +1,7 @@
 //! `plan`
 
 use std::fs::{File, OpenOptions};
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -43,6 +43,7 @@ pub fn run(context: &Context<'_>, args: &PlanArgs) -> Result<Exit> {
     let backups = super::repair::named(&args.backups)?;
     let selection = args.selection.selection(&backups).map_err(Error::usage)?;
     let kinds = args.report.iter().map(|path| reports::Kind::of(path)).collect::<std::result::Result<Vec<_>, _>>().map_err(Error::usage)?;
+    context.ui.check_columns(&view::units(&[]))?;
     let mut connected = context.connect()?;
     let mut policy =
         args.selection.policy(Some(&args.decision), connected.service_down_time, connected.report_interval).map_err(Error::usage)?;
@@ -52,15 +53,17 @@ pub fn run(context: &Context<'_>, args: &PlanArgs) -> Result<Exit> {
     for refusal in &refused {
         context.ui.warn(format!("not in the plan: {}: {}", terminal(&refusal.id), terminal(&refusal.reason)));
     }
-    if let Some(path) = &args.out {
-        write_new(path, |file| file.write_all(plan.to_json().as_bytes()))?;
-    }
     let engine = connected.session.server().engine;
-    for (path, kind) in args.report.iter().zip(kinds) {
-        let material = Material { plan: &plan, scan: &scan, engine, record: &context.global.record, plan_file: args.out.as_deref() };
-        write_new(path, |file| reports::write(kind, file, material))?;
+    let mut files = NewFiles::create(args.out.iter().chain(&args.report))?;
+    if args.out.is_some() {
+        files.fill(|file| file.write_all(plan.to_json().as_bytes()))?;
     }
-    context.ui.result(&view::json(&plan), "units", &view::units(&plan))?;
+    for kind in kinds {
+        let material = Material { plan: &plan, scan: &scan, engine, record: &context.global.record, plan_file: args.out.as_deref() };
+        files.fill(|file| reports::write(kind, file, material))?;
+    }
+    files.keep();
+    context.ui.result(&view::json(&plan), "units", &view::units(&plan.units))?;
     if context.ui.is_table() {
         let summary = super::scan::sentence(&scan.document.summary);
         let changes = crate::cli::carry_out::units(plan.units.len());
@@ -73,19 +76,55 @@ pub fn run(context: &Context<'_>, args: &PlanArgs) -> Result<Exit> {
     Ok(if args.detailed_exitcode && !plan.units.is_empty() { Exit::Findings } else { Exit::Done })
 }
 
-/// Writes a file that must not exist, readable by its owner alone; a half-written one is taken away again.
-fn write_new(path: &Path, fill: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
-    let shown = path.display();
-    let file: File = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(|error| match error.kind() {
-        std::io::ErrorKind::AlreadyExists => {
-            Error::usage(format!("{shown} exists already, and nothing is overwritten; give another name or remove it"))
+/// Files that did not exist before, readable by their owner alone. All are left, or none: without [`NewFiles::keep`] they are
+/// taken away again.
+struct NewFiles<'a> {
+    files: Vec<(&'a Path, File)>,
+    filled: usize,
+    kept: bool,
+}
+
+impl<'a> NewFiles<'a> {
+    /// Makes them all, so that a name that cannot be had is known before anything is written.
+    fn create(paths: impl Iterator<Item = &'a PathBuf>) -> Result<Self> {
+        let mut new = Self { files: Vec::new(), filled: 0, kept: false };
+        for path in paths {
+            let shown = path.display();
+            let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(|error| match error.kind() {
+                ErrorKind::AlreadyExists if new.files.iter().any(|(other, _)| *other == path) => {
+                    Error::usage(format!("{shown} is named twice; give each of --out and --report a file of its own"))
+                }
+                ErrorKind::AlreadyExists => {
+                    Error::usage(format!("{shown} exists already, and nothing is overwritten; give another name or remove it"))
+                }
+                ErrorKind::NotFound => Error::usage(format!("cannot write {shown}: its folder does not exist; make it first")),
+                _ => Error::usage(format!("cannot write {shown}: {error}")),
+            })?;
+            new.files.push((path, file));
         }
-        _ => Error::usage(format!("cannot write {shown}: {error}")),
-    })?;
-    let mut writer = BufWriter::new(file);
-    let written = fill(&mut writer).and_then(|()| writer.flush()).and_then(|()| writer.get_ref().sync_all());
-    written.map_err(|error| {
-        let _ = std::fs::remove_file(path);
-        Error::new(Exit::Unexpected, format!("cannot write {shown}: {error}"))
-    })
+        Ok(new)
+    }
+
+    /// Fills the next one.
+    fn fill(&mut self, fill: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
+        let Some((path, file)) = self.files.get(self.filled) else { return Ok(()) };
+        self.filled += 1;
+        let mut writer = BufWriter::new(file);
+        let written = fill(&mut writer).and_then(|()| writer.flush()).and_then(|()| file.sync_all());
+        written.map_err(|error| Error::new(Exit::Unexpected, format!("cannot write {}: {error}", path.display())))
+    }
+
+    fn keep(mut self) {
+        self.kept = true;
+    }
+}
+
+impl Drop for NewFiles<'_> {
+    fn drop(&mut self) {
+        if !self.kept {
+            for (path, _) in &self.files {
+                let _ = std::fs::remove_file(path);
+            }
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! `repair`
 
+use std::collections::HashSet;
 use std::io::Read;
 
 use clap::Args;
@@ -12,6 +13,7 @@ use crate::cli::error::{Error, Result};
 use crate::cli::exit::Exit;
 use crate::cli::prompt;
 use crate::cli::view::{self, Refused};
+use crate::domain::status::{ERROR, is_active};
 use crate::domain::{Policy, Selection};
 use crate::plan::{Basis, Plan};
 use crate::report::safe::terminal;
@@ -60,8 +62,13 @@ pub fn run(context: &Context<'_>, args: &RepairArgs) -> Result<Exit> {
             let why = finding.refusal.as_deref().or(finding.evidence.first().map(|evidence| evidence.text.as_str())).unwrap_or("");
             ui.say(terminal(&format!("  left alone: {} {} is {}: {why}", finding.kind.name(), finding.id, finding.verdict)));
         }
+        for unit in &plan.units {
+            let why: Vec<&str> = unit.evidence.iter().map(|evidence| evidence.text.as_str()).collect();
+            let (name, status) = (unit.name.as_deref().unwrap_or(""), unit.status.as_deref().unwrap_or("NULL"));
+            ui.show(terminal(&format!("  {} {} {name:?} is {status}: {}", unit.kind.name(), unit.id, why.join("; "))));
+        }
         if plan.units.len() > 1 {
-            let chosen = prompt::choose(&plan)?;
+            let chosen = prompt::choose(ui, &plan)?;
             plan.keep(&chosen);
         }
     }
@@ -104,15 +111,26 @@ pub fn refusals(scan: &Scan, selection: &Selection) -> Vec<Refused> {
             }),
         })
         .collect();
-    for idle in &scan.census.idle {
-        let planned = scan.document.findings.iter().any(|finding| finding.id == idle.id);
-        if !planned {
-            refused.push(Refused {
-                id: idle.id.clone(),
-                name: idle.display_name.clone(),
-                reason: format!("its status is {}, there is nothing to repair", view::shown(&idle.status.clone().into())),
-            });
+    // Whatever else was named and comes into no plan: nobody may take an exit code of 0 for its being in order.
+    let planned: HashSet<&str> =
+        scan.document.findings.iter().filter(|finding| finding.is_actionable()).map(|finding| finding.id.as_str()).collect();
+    let told: HashSet<String> = refused.iter().map(|refusal| refusal.id.clone()).collect();
+    let left_out = selection.limit.is_some_and(|limit| scan.document.findings.len() >= limit);
+    for backup in scan.census.idle.iter().chain(scan.census.kept.values()) {
+        if !scan.named.contains(&backup.id) || planned.contains(backup.id.as_str()) || told.contains(&backup.id) {
+            continue;
         }
+        let status = view::shown(&backup.status.clone().into());
+        let reason = if left_out {
+            "left for another time by --limit".to_owned()
+        } else if is_active(backup.status.as_deref()) && !scan.census.selected.contains(&backup.id) {
+            format!("its status is {status}, but the other options leave it out")
+        } else if backup.status.as_deref() == Some(ERROR) {
+            "its status is error, and only verified data, or --to available with --allow-unverified, takes it out of that".to_owned()
+        } else {
+            format!("its status is {status}, there is nothing to repair")
+        };
+        refused.push(Refused { id: backup.id.clone(), name: backup.display_name.clone(), reason });
     }
     refused
 }

@@ -31,6 +31,7 @@ pub struct ScanArgs {
 pub fn run(context: &Context<'_>, args: &ScanArgs) -> Result<Exit> {
     let backups = super::repair::named(&args.backups)?;
     let selection = args.selection.selection(&backups).map_err(Error::usage)?;
+    context.ui.check_columns(&view::findings(&[]))?;
     let mut connected = context.connect()?;
     let mut policy =
         args.selection.policy(Some(&args.decision), connected.service_down_time, connected.report_interval).map_err(Error::usage)?;

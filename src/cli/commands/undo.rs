@@ -30,7 +30,7 @@ pub fn run(context: &Context<'_>, args: &UndoArgs) -> Result<Exit> {
         return Err(Error::usage("nobody can be asked here, so nothing was changed")
             .hint("give --yes to change without a question, or --dry-run to look"));
     }
-    let path = context.audit_path()?;
+    let path = context.existing_audit_log()?;
     let records = load_run(&path, &args.run)?;
     let recorded = records.units.values().map(|unit| Recorded {
         intent: &unit.intent,

@@ -173,7 +173,7 @@ pub fn temporaries(backup: &Backup) -> Option<Finding> {
     for (what, id) in [("volume", &backup.temp_volume_id), ("snapshot", &backup.temp_snapshot_id)] {
         let Some(id) = id else { continue };
         let text = format!(
-            "temporary {what} {id}, made for this backup alone, is still on record although the backup is {}",
+            "temporary {what} {id}, made for this backup alone, is still on record although the backup's status is {}",
             status.unwrap_or("NULL")
         );
         let evidence = Evidence::new("temporary-leftover", text);

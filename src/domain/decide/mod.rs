@@ -23,7 +23,7 @@ pub struct Peer {
     pub id: String,
     /// Its status.
     pub status: Option<String>,
-    /// Its volume.
+    /// Its volume, unless it holds a snapshot in place of that.
     pub volume_id: Option<String>,
     /// Its snapshot, if it is a backup of one.
     pub snapshot_id: Option<String>,

@@ -26,20 +26,9 @@ fn start_node(index: usize, base: u16, cluster: &str) -> Server {
     let data = dir.join("data");
     // A new node receives its data through rsync's daemon, which writes as nobody when root starts it.
     let user = if is_root() { "mysql".to_owned() } else { mariadb::user_name() };
-    let env = without_fsync();
-    run(Command::new(&env[0])
-        .args([&env[1], "mariadb-install-db"])
-        .args(["--no-defaults", "--skip-test-db", "--auth-root-authentication-method=normal"])
-        .args(["--innodb-log-file-size=16M", "--skip-name-resolve"])
-        .arg(format!("--user={user}"))
-        .arg(format!("--datadir={}", data.display())));
-    certificates::install(&dir, ServerName::Localhost);
-    if is_root() {
-        run(Command::new("chown").args(["-R", "mysql:"]).arg(&dir));
-    }
     let port = free_port();
     let socket = dir.join("socket");
-    let mut command = env.to_vec();
+    let mut command = without_fsync().to_vec();
     command.push(mariadb::mariadbd().display().to_string());
     command.extend(mariadb::options(&user, &dir, &data, port));
     command.extend([
@@ -57,6 +46,11 @@ fn start_node(index: usize, base: u16, cluster: &str) -> Server {
         format!("--wsrep-sst-receive-address=127.0.0.1:{}", base + 2),
     ]);
     let process = Process::supervise("mariadbd (Galera)", &dir, "KILL", &command);
+    certificates::install(&dir, ServerName::Localhost);
+    if is_root() {
+        run(Command::new("chown").args(["-R", "mysql:"]).arg(&dir));
+    }
+    mariadb::install(&user, &dir, &data);
     process.start(&|| is_synced(&socket));
     Server { engine: Engine::Mariadb, port, socket, process }
 }

@@ -34,17 +34,9 @@ pub enum Plugin {
 pub fn start(settings: &Settings) -> Server {
     let dir = new_dir(&std::env::temp_dir(), "mariadb");
     let data = dir.join("data");
-    let env = without_fsync();
-    run(Command::new(&env[0])
-        .args([&env[1], "mariadb-install-db"])
-        .args(["--no-defaults", "--skip-test-db", "--auth-root-authentication-method=normal"])
-        .args(["--innodb-log-file-size=16M", "--skip-name-resolve"])
-        .arg(format!("--user={}", user_name()))
-        .arg(format!("--datadir={}", data.display())));
-    certificates::install(&dir, settings.certificate);
     let port = free_port();
     let socket = dir.join("socket");
-    let mut command = env.to_vec();
+    let mut command = without_fsync().to_vec();
     command.push(mariadbd().display().to_string());
     command.extend(options(&user_name(), &dir, &data, port));
     command.extend(
@@ -52,10 +44,25 @@ pub fn start(settings: &Settings) -> Server {
     );
     command.extend(settings.options.iter().cloned());
     let process = Process::supervise("mariadbd", &dir, "KILL", &command);
+    install(&user_name(), &dir, &data);
+    certificates::install(&dir, settings.certificate);
     process.start(&|| connect(&socket, "root", None).is_some());
     let server = Server { engine: Engine::Mariadb, port, socket, process };
     set_up(&server);
     server
+}
+
+/// Makes the system tables.
+pub(super) fn install(user: &str, dir: &Path, data: &Path) {
+    let env = without_fsync();
+    run(Command::new(&env[0])
+        .args([&env[1], "mariadb-install-db", "--no-defaults", "--skip-test-db"])
+        .args(["--auth-root-authentication-method=normal", "--innodb-log-file-size=16M", "--skip-name-resolve"])
+        .arg(format!("--user={user}"))
+        .arg(format!("--datadir={}", data.display()))
+        // A server that starts clears its folder for temporary files of all that looks like a temporary table, those of
+        // other servers, too.
+        .arg(format!("--tmpdir={}", dir.display())));
 }
 
 /// The options that MariaDB and MySQL share: no file of the system's, everything in `dir` (as the server sees it), no

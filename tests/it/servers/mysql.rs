@@ -30,21 +30,21 @@ pub fn start(settings: &Settings) -> Option<Server> {
     let inside = Path::new("/tmp").join(name);
     let data = inside.join("data");
     fs::create_dir_all(system.join("var/lib/mysql-files")).expect("the system is ours");
-    let env = without_fsync();
-    run(Command::new("chroot")
-        .arg(&system)
-        .args(&env)
-        .args(["mysqld", "--no-defaults", "--initialize-insecure", "--user=root"])
-        .args(["--innodb-redo-log-capacity=64M", &format!("--datadir={}", data.display())]));
-    certificates::install(&dir, settings.certificate);
     let port = free_port();
+    let env = without_fsync();
     let mut command = vec!["chroot".to_owned(), system.display().to_string()];
-    command.extend(env);
+    command.extend(env.clone());
     command.push("mysqld".to_owned());
     command.extend(mariadb::options("root", &inside, &data, port));
     command.extend(["--secure-file-priv=", "--mysqlx=OFF", "--innodb-redo-log-capacity=64M", "--skip-log-bin"].map(String::from));
     command.extend(settings.options.iter().cloned());
     let process = Process::supervise("mysqld", &dir, "KILL", &command);
+    run(Command::new("chroot")
+        .arg(&system)
+        .args(&env)
+        .args(["mysqld", "--no-defaults", "--initialize-insecure", "--user=root", "--innodb-redo-log-capacity=64M"])
+        .args([format!("--datadir={}", data.display()), format!("--tmpdir={}", inside.display())]));
+    certificates::install(&dir, settings.certificate);
     let socket = short_socket(&dir);
     process.start(&|| mariadb::connect(&socket, "root", None).is_some());
     let server = Server { engine: Engine::Mysql, port, socket, process };

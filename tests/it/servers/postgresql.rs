@@ -34,13 +34,17 @@ pub struct Settings {
 /// Starts a server; it ends when it is dropped.
 pub fn start(settings: &Settings) -> Server {
     let dir = new_dir(&std::env::temp_dir(), "postgresql");
+    let data = dir.join("data");
+    let mut command = as_server_user(&program("postgres"));
+    command.extend(["-D".to_owned(), data.display().to_string()]);
+    // Ended with SIGKILL, it would leave its shared memory behind.
+    let process = Process::supervise("postgres", &dir, "QUIT", &command);
     certificates::install(&dir, settings.certificate);
     // PostgreSQL refuses to run as root, and a key that others own or may read.
     run(Command::new("chmod").arg("600").arg(dir.join("server-key.pem")));
     if is_root() {
         run(Command::new("chown").args(["-R", "postgres:"]).arg(&dir));
     }
-    let data = dir.join("data");
     let mut initdb = as_server_user(&program("initdb"));
     initdb
         .extend(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync", "--pgdata"].map(String::from));
@@ -67,10 +71,6 @@ pub fn start(settings: &Settings) -> Server {
     ];
     lines.extend(settings.options.iter().cloned());
     fs::write(data.join("postgresql.conf"), lines.join("\n") + "\n").expect("the data folder is ours");
-    let mut command = as_server_user(&program("postgres"));
-    command.extend(["-D".to_owned(), data.display().to_string()]);
-    // Ended with SIGKILL, it would leave its shared memory behind.
-    let process = Process::supervise("postgres", &dir, "QUIT", &command);
     process.start(&|| connect(&dir, port, "postgres", None, "postgres").is_some());
     let server = Server { engine: Engine::Postgresql, port, socket: dir, process };
     let mut superuser = connect(&server.socket, port, "postgres", None, "postgres").expect("it just answered");

@@ -30,7 +30,7 @@ impl Process {
         Self::supervise(name, &new_dir(&std::env::temp_dir(), name), "KILL", &[] as &[&str])
     }
 
-    /// Watches a folder that exists; `command` runs once [`Process::start`] says so and is ended with `signal`.
+    /// Watches a folder that exists, from before anything is put into it; `command` runs once [`Process::start`] says so and is ended with `signal`.
     pub fn supervise(name: &str, dir: &Path, signal: &str, command: &[impl AsRef<OsStr>]) -> Self {
         let mut supervisor = Command::new("sh")
             .arg("-c")

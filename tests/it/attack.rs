@@ -1,0 +1,450 @@
+//! One test a fault that was found by attacking the program: forged plans, chains of counters, names that are ids, hearts
+//! that beat in the middle, terminals and disks that go away.
+
+use std::fs::{self, File};
+use std::process::Stdio;
+
+use cinder_backup_repair::db::Engine;
+use cinder_backup_repair::domain::{Change, Table, Value};
+use cinder_backup_repair::plan::{Plan, Purpose};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::database::Database;
+use crate::program::{Answer, Program, answer};
+use crate::rows::{self, ago};
+use crate::schemas::{Columns, engines, fresh};
+
+const TWO_HOURS: i64 = 7_200;
+
+/// A backup stuck under a host that is gone, with the volume that it holds.
+fn stuck_pair(database: &Database) -> (String, String) {
+    let volume = database.volume(|row| row.status("backing-up").previous_status("available"));
+    let backup = database.backup(|row| row.status("creating").host("gone").volume_id(&volume).age(TWO_HOURS));
+    (backup, volume)
+}
+
+/// Edits a plan and seals it anew, as anybody can who reads the source.
+fn forge(program: &Program, name: &str, edit: impl FnOnce(&mut Plan)) {
+    let mut plan: Plan = serde_json::from_slice(&fs::read(program.path(name)).unwrap()).unwrap();
+    edit(&mut plan);
+    plan.seal();
+    fs::write(program.path(name), plan.to_json()).unwrap();
+}
+
+/// A plan over all that is stuck, in `plan.json`.
+fn planned(database: &Database, more: &[&str]) -> Program {
+    let program = Program::on(database.url());
+    program.expect(0, &[&["plan", "--out", "plan.json"], more].concat());
+    program
+}
+
+fn status(database: &Database, table: &str, id: &str) -> Option<String> {
+    database.cell(table, id, "status")
+}
+
+/// An undo goes by the log and decides nothing: out of a file it could change whatever somebody wrote into it.
+#[test]
+fn a_plan_that_says_it_undoes_is_not_applied() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    stuck_pair(&database);
+    let innocent = database.backup(|row| row.status("error"));
+    let program = planned(&database, &[]);
+    forge(&program, "plan.json", |plan| {
+        plan.purpose = Purpose::Undo;
+        plan.undoes = Some("20260101T000000Z-00000000".to_owned());
+        let mut before = plan.units[0].before.iter().find(|image| image.table == Table::Backups).unwrap().clone();
+        before.id.clone_from(&innocent);
+        before.columns.insert("status".to_owned(), "error".into());
+        plan.units.truncate(1);
+        plan.units[0].id.clone_from(&innocent);
+        plan.units[0].status = Some("error".to_owned());
+        plan.units[0].changes = vec![Change {
+            table: Table::Backups,
+            id: innocent.clone(),
+            column: "status".into(),
+            from: "error".into(),
+            to: "creating".into(),
+        }];
+        before.columns = ["deleted", "status"].into_iter().filter_map(|name| before.columns.remove_entry(name)).collect();
+        plan.units[0].before = vec![before];
+    });
+    let before = database.dump();
+    let answer = program.expect(6, &["apply", "plan.json", "--yes"]);
+    assert!(answer.stderr.contains("undo RUN"), "{}", answer.stderr);
+    assert_eq!(database.dump(), before);
+}
+
+/// What a decision rests on is read for the row as it is, not for what the plan says of it.
+#[test]
+fn a_volume_that_a_backup_holds_is_not_freed_by_a_forged_status() {
+    for engine in engines() {
+        let database = fresh(engine, Columns::Full);
+        let orphan = database.volume(|row| row.status("backing-up").previous_status("available").age(TWO_HOURS));
+        let program = planned(&database, &[]);
+        let held = database.volume(|row| row.status("backing-up").previous_status("available").age(TWO_HOURS));
+        database.backup(|row| row.status("creating").host("ctl1").volume_id(&held).age(TWO_HOURS));
+        database.service("ctl1", |row| row.updated_at(ago(0)));
+        let updated_at = database.cell("volumes", &held, "updated_at").unwrap();
+        let updated_at = if engine == Engine::Postgresql { format!("{updated_at:.<0}.000000") } else { updated_at };
+        forge(&program, "plan.json", |plan| {
+            let text = serde_json::to_string(&plan.units[0]).unwrap().replace(&orphan, &held);
+            plan.units[0] = serde_json::from_str(&text).unwrap();
+            plan.units[0].status = None;
+            plan.units[0].before[0].columns.insert("updated_at".to_owned(), updated_at.into());
+        });
+        let answer = program.run(&["apply", "plan.json", "--yes"]);
+        assert_eq!(status(&database, "volumes", &held).as_deref(), Some("backing-up"), "{}{}", answer.stdout, answer.stderr);
+        assert_eq!(answer.code, Some(2), "{}{}", answer.stdout, answer.stderr);
+    }
+}
+
+/// An image without its columns would be compared with nothing, and the volume that it names would not be looked for.
+#[test]
+fn a_plan_whose_units_do_not_hold_together_is_none() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    let (backup, volume) = stuck_pair(&database);
+    stuck_pair(&database);
+    let whole = database.dump();
+    type Edit = Box<dyn Fn(&mut Plan)>;
+    let faults: Vec<(&str, Edit)> = vec![
+        (
+            "half",
+            Box::new(|plan: &mut Plan| {
+                for unit in &mut plan.units {
+                    unit.before.retain(|image| image.table == Table::Backups);
+                    unit.before[0].columns.remove("volume_id");
+                    unit.changes.retain(|change| change.table == Table::Backups);
+                }
+            }),
+        ),
+        ("numbers", Box::new(|plan: &mut Plan| plan.units[1].number = plan.units[0].number)),
+        ("zero", Box::new(|plan: &mut Plan| plan.units[0].number = 0)),
+        (
+            "twice",
+            Box::new(|plan: &mut Plan| {
+                let again = plan.units[0].clone();
+                plan.units[1] = again;
+                plan.units[1].number = 2;
+            }),
+        ),
+        (
+            "unrelated",
+            Box::new(|plan: &mut Plan| {
+                let other = plan.units[1].before.clone();
+                plan.units[0].before.extend(other);
+            }),
+        ),
+        ("no image", Box::new(|plan: &mut Plan| plan.units[0].before.clear())),
+        ("no change", Box::new(|plan: &mut Plan| plan.units[0].changes.clear())),
+        ("another from", Box::new(|plan: &mut Plan| plan.units[0].changes[0].from = "restoring".into())),
+        (
+            "column",
+            Box::new(|plan: &mut Plan| {
+                plan.units[0].before[0].columns.insert("id".to_owned(), Value::Null);
+            }),
+        ),
+        ("age", Box::new(|plan: &mut Plan| plan.policy.thresholds.older_than_seconds = -1)),
+        ("to", Box::new(|plan: &mut Plan| plan.policy.to = Some("deleted".to_owned()))),
+        ("undoes", Box::new(|plan: &mut Plan| plan.undoes = Some("x".to_owned()))),
+    ];
+    for (name, edit) in faults {
+        let program = planned(&database, &[]);
+        forge(&program, "plan.json", edit);
+        let answer = program.run(&["apply", "plan.json", "--yes"]);
+        assert_eq!(database.dump(), whole, "{name}: {}{}", answer.stdout, answer.stderr);
+        assert_eq!(answer.code, Some(2), "{name}: {}{}", answer.stdout, answer.stderr);
+        assert!(answer.stderr.contains("is not a plan"), "{name}: {}", answer.stderr);
+    }
+    assert_eq!(status(&database, "backups", &backup).as_deref(), Some("creating"));
+    assert_eq!(status(&database, "volumes", &volume).as_deref(), Some("backing-up"));
+}
+
+/// No option of `plan` makes a service that misses one beat look dead, and so no plan file does.
+#[test]
+fn a_plan_does_not_shorten_service_down_time_below_two_beats() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    let (backup, _) = stuck_pair(&database);
+    database.service("gone", |row| row.updated_at(ago(TWO_HOURS)));
+    let program = planned(&database, &[]);
+    forge(&program, "plan.json", |plan| plan.policy.thresholds.service_down_time_seconds = 0);
+    let answer = program.expect(6, &["apply", "plan.json", "--yes"]);
+    assert!(answer.stderr.contains("service_down_time"), "{}", answer.stderr);
+    assert_eq!(status(&database, "backups", &backup).as_deref(), Some("creating"));
+}
+
+/// The heart of a host whose clock lags beats all the same; the host is the row's, whatever the plan says.
+#[test]
+fn a_beating_heart_is_not_hidden_by_what_a_plan_leaves_out() {
+    for hide in ["host", "heartbeat"] {
+        let database = fresh(Engine::Sqlite, Columns::Full);
+        let (backup, _) = stuck_pair(&database);
+        database.service("gone", |row| row.updated_at(ago(1_000)));
+        let program = planned(&database, &[]);
+        forge(&program, "plan.json", |plan| match hide {
+            "host" => plan.units[0].host = None,
+            _ => plan.heartbeats.clear(),
+        });
+        database.execute("UPDATE services SET updated_at = strftime('%Y-%m-%d %H:%M:%S', 'now', '-990 seconds') WHERE host = 'gone'");
+        let answer = program.run(&["apply", "plan.json", "--yes"]);
+        assert_eq!(status(&database, "backups", &backup).as_deref(), Some("creating"), "{hide}: {}", answer.stdout);
+        assert!(matches!(answer.code, Some(2 | 4)), "{hide}: {}{}", answer.stdout, answer.stderr);
+    }
+}
+
+/// A counter, and a deletion that has failed, do not rest on anybody's silence: a beat in between is no reason to refuse.
+#[test]
+fn a_beat_does_not_stop_what_no_silence_was_needed_for() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    database.service("ctl1", |row| row.updated_at(ago(20)));
+    let parent = database.backup(|row| row.host("ctl1").num_dependent_backups(0));
+    database.backup(|row| row.host("ctl1").parent_id(&parent));
+    let failed = database.backup(|row| row.status("error_deleting").host("ctl1"));
+    let program = planned(&database, &["--fix-counters"]);
+    program.expect(0, &["plan", "--out", "deleting.json", "--status", "error_deleting"]);
+    database.execute("UPDATE services SET updated_at = strftime('%Y-%m-%d %H:%M:%S', 'now')");
+    program.expect(0, &["apply", "plan.json", "--yes"]);
+    program.expect(0, &["apply", "deleting.json", "--yes"]);
+    assert_eq!(database.cell("backups", &parent, "num_dependent_backups").as_deref(), Some("1"));
+    assert_eq!(status(&database, "backups", &failed).as_deref(), Some("error"));
+}
+
+fn id(number: u8) -> String {
+    format!("{number:08x}-0000-4000-8000-000000000000")
+}
+
+/// A counter that the run itself put right is no new child of the backup's own parent.
+#[test]
+fn counters_of_a_chain_are_right_when_one_run_writes_several() {
+    for engine in engines() {
+        let database = fresh(engine, Columns::Full);
+        // An available root with an available child; the root gets two more children and the child one of its own, all of
+        // them in one run, the child's in the middle.
+        let (root, child) = (id(1), id(2));
+        let row = |id: &str, parent: Option<&str>| {
+            let row = rows::backup().id(id).host("gone");
+            if let Some(parent) = parent { row.parent_id(parent) } else { row }
+        };
+        database.insert(&[
+            row(&root, None).num_dependent_backups(1),
+            row(&child, Some(&root)).num_dependent_backups(0),
+            row(&id(3), Some(&root)).status("creating").age(TWO_HOURS),
+            row(&id(4), Some(&child)).status("creating").age(TWO_HOURS),
+            row(&id(5), Some(&root)).status("creating").age(TWO_HOURS),
+        ]);
+        let program = Program::on(database.url());
+        let document = program.json(0, &["repair", "--yes", "--to", "available", "--allow-unverified"]);
+        assert_eq!(document["summary"]["applied"], 3, "{} {document:#}", engine.name());
+        let counter = |id: &str| database.cell("backups", id, "num_dependent_backups");
+        assert_eq!(counter(&root).as_deref(), Some("3"), "{}", engine.name());
+        assert_eq!(counter(&child).as_deref(), Some("1"), "{}", engine.name());
+        program.expect(0, &["undo", &program.last_run(), "--yes"]);
+        assert_eq!(counter(&root).as_deref(), Some("1"));
+    }
+}
+
+#[test]
+fn wrong_counters_along_a_chain_are_put_right_in_one_run() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    database.insert(&[
+        rows::backup().id(id(9)).num_dependent_backups(0),
+        rows::backup().id(id(1)).num_dependent_backups(0).parent_id(id(9)),
+        rows::backup().id(id(2)).num_dependent_backups(0).parent_id(id(1)),
+    ]);
+    let program = Program::on(database.url());
+    let document = program.json(0, &["repair", "--yes", "--fix-counters"]);
+    assert_eq!(document["summary"]["applied"], 2, "{document:#}");
+    for number in [1, 9] {
+        assert_eq!(database.cell("backups", &id(number), "num_dependent_backups").as_deref(), Some("1"));
+    }
+}
+
+/// A parent whose counter can stay as it is belongs to the decision all the same.
+#[test]
+fn a_parent_that_does_not_change_is_not_taken_for_gone() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    let parent = database.backup(|row| row.num_dependent_backups(1));
+    database.backup(|row| row.status("error").parent_id(&parent));
+    let child = database.backup(|row| row.status("creating").host("gone").parent_id(&parent).age(TWO_HOURS));
+    let program = Program::on(database.url());
+    program.expect(0, &["repair", "--yes", "--to", "available", "--allow-unverified", &child]);
+    assert_eq!(status(&database, "backups", &child).as_deref(), Some("available"));
+    assert_eq!(database.cell("backups", &parent, "num_dependent_backups").as_deref(), Some("1"));
+}
+
+/// A tenant may call a backup by the id of another: that asks for nothing.
+#[test]
+fn a_name_that_is_the_id_of_another_backup_selects_nothing() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    let (asked, _) = stuck_pair(&database);
+    let namesake = database.backup(|row| row.status("creating").host("gone").display_name(&asked).age(TWO_HOURS));
+    let program = Program::on(database.url());
+    program.expect(0, &["repair", "--yes", &asked]);
+    assert_eq!(status(&database, "backups", &asked).as_deref(), Some("error"));
+    assert_eq!(status(&database, "backups", &namesake).as_deref(), Some("creating"));
+}
+
+/// Whoever names a backup and gets exit code 0 believes that it is in order.
+#[test]
+fn what_was_named_and_is_not_repaired_is_said() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    let error = database.backup(|row| row.status("error"));
+    let parent = database.backup(|row| row.num_dependent_backups(5));
+    let elsewhere = database.backup(|row| row.status("creating").host("gone").age(TWO_HOURS));
+    let program = Program::on(database.url());
+    for (id, more) in [(&error, None), (&parent, None), (&elsewhere, Some("--host=ctl9"))] {
+        let args: Vec<&str> = ["repair", "--yes", id].into_iter().chain(more).collect();
+        let document = program.json(6, &args);
+        assert_eq!(document["refused"][0]["id"], **id, "{document:#}");
+        assert_eq!(document["refused"].as_array().unwrap().len(), 1, "{document:#}");
+    }
+}
+
+/// So many stuck backups; the run over them takes a while.
+fn many(database: &Database, number: usize) -> Vec<String> {
+    let all: Vec<rows::Row> = (0..number).map(|_| rows::backup().status("creating").host("gone").age(TWO_HOURS)).collect();
+    database.insert(&all);
+    all.iter().map(rows::Row::get_id).collect()
+}
+
+fn in_error(database: &Database) -> u64 {
+    database.value("SELECT COUNT(*) FROM backups WHERE status = 'error'").unwrap().parse().unwrap()
+}
+
+/// The terminal is closed in the middle: the shell and the system both say so, and the output is gone.
+#[test]
+fn a_terminal_that_is_closed_ends_a_run_between_two_units() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    many(&database, 3_000);
+    let program = Program::on(database.url());
+    let mut child = program.start(&["repair", "--yes", "--max-changes", "5000", "--batch-size", "20"]);
+    crate::faults::wait_for_lines(&program, 100);
+    drop((child.stdout.take(), child.stderr.take()));
+    let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+    kill_process(pid, Signal::HUP).unwrap();
+    kill_process(pid, Signal::HUP).unwrap();
+    let code = child.wait().unwrap().code();
+    assert_eq!(code, Some(129));
+    let list = program.json(0, &["history", "list"]);
+    assert_eq!(list["runs"][0]["open"], serde_json::json!([]), "nothing is left open");
+    assert_eq!(list["runs"][0]["summary"]["applied"], in_error(&database));
+    assert!(in_error(&database) < 3_000, "it ended early");
+}
+
+/// `nohup` means what it says.
+#[test]
+fn a_signal_that_was_ignored_before_stays_ignored() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    many(&database, 600);
+    let program = Program::on(database.url());
+    let direct = program.command(&["repair", "--yes", "--max-changes", "5000", "--batch-size", "20"]);
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", "trap '' HUP; exec \"$0\" \"$@\""]).arg(direct.get_program()).args(direct.get_args());
+    command.env_clear().envs(direct.get_envs().filter_map(|(name, value)| Some((name, value?)))).current_dir(program.path(""));
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    crate::faults::wait_for_lines(&program, 100);
+    kill_process(Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap(), Signal::HUP).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert_eq!(in_error(&database), 600);
+}
+
+/// Runs it with standard output on a disk that is full.
+fn into_a_full_disk(program: &Program, args: &[&str]) -> Answer {
+    let output = program.command(args).stdout(File::options().write(true).open("/dev/full").unwrap()).output().unwrap();
+    Answer { code: output.status.code(), stdout: String::new(), stderr: String::from_utf8(output.stderr).unwrap() }
+}
+
+/// That the result could not be printed must not hide what became of the rows.
+#[test]
+fn a_result_that_cannot_be_printed_hides_no_outcome() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    let (one, _) = stuck_pair(&database);
+    let program = planned(&database, &[]);
+    let (two, _) = stuck_pair(&database);
+    let said = into_a_full_disk(&program, &["apply", "plan.json", "--yes"]);
+    assert_eq!(said.code, Some(1), "{}", said.stderr);
+    assert!(said.stderr.contains("1 applied") && said.stderr.contains(&program.last_run()), "{}", said.stderr);
+    assert_eq!(status(&database, "backups", &one).as_deref(), Some("error"));
+    program.expect(0, &["plan", "--out", "next.json"]);
+    database.execute(&format!("UPDATE backups SET fail_reason = 'x' WHERE id = '{two}'"));
+    let said = into_a_full_disk(&program, &["apply", "next.json", "--yes"]);
+    assert_eq!(said.code, Some(4), "{}", said.stderr);
+}
+
+/// A limit on the size of files, as a full disk: no signal in the middle of a unit, and the log can be continued.
+#[test]
+fn a_log_that_cannot_grow_ends_the_run_and_is_reconciled() {
+    // On a server, whose own files the limit leaves alone.
+    let Some(engine) = engines().into_iter().find(|engine| *engine != Engine::Sqlite) else { return };
+    let database = fresh(engine, Columns::Full);
+    many(&database, 400);
+    let program = Program::on(database.url());
+    let direct = program.command(&["repair", "--yes", "--max-changes", "5000", "--batch-size", "20"]);
+    let mut command = std::process::Command::new("bash");
+    // In KiB; more than one batch and less than all.
+    command.args(["-c", "ulimit -f 300; exec \"$0\" \"$@\""]).arg(direct.get_program()).args(direct.get_args());
+    command.env_clear().envs(direct.get_envs().filter_map(|(name, value)| Some((name, value?)))).current_dir(program.path(""));
+    let said = answer(&mut command);
+    assert_eq!(said.code, Some(8), "{}", said.stderr);
+    let changed = in_error(&database);
+    assert!((20..400).contains(&changed), "{changed}");
+    program.expect(0, &["history", "reconcile"]);
+    program.expect(0, &["history", "verify"]);
+    let list = program.json(0, &["history", "list"]);
+    assert_eq!(list["runs"][0]["open"], serde_json::json!([]));
+    assert_eq!(list["runs"][0]["summary"]["applied"], changed, "the log tells what the rows are");
+    program.expect(0, &["undo", &program.last_run(), "--yes"]);
+    assert_eq!(in_error(&database), 0);
+}
+
+/// Whoever applies a file is told which safety rules were set aside when it was made.
+#[test]
+fn apply_says_which_safety_flags_a_plan_carries() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    database.backup(|row| row.status("creating").host("gone").age(TWO_HOURS));
+    let program = planned(&database, &["--to", "available", "--allow-unverified", "--assume-dead", "gone"]);
+    let said = program.expect(0, &["apply", "plan.json", "--dry-run", "-q"]);
+    assert!(said.stderr.contains("--allow-unverified") && said.stderr.contains("--assume-dead gone"), "{}", said.stderr);
+}
+
+/// Imports that never finished all name the same volume, which is none: they are no peers of one another.
+#[test]
+fn unfinished_imports_do_not_wait_for_one_another() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    let import = || {
+        let row = rows::backup().status("creating").host("gone").volume_id("00000000-0000-0000-0000-000000000000");
+        row.set("size", crate::rows::Cell::Null).age(TWO_HOURS)
+    };
+    let all: Vec<rows::Row> = (0..3_000).map(|_| import()).collect();
+    database.insert(&all);
+    let program = Program::on(database.url());
+    let begun = std::time::Instant::now();
+    program.expect(0, &["repair", "--dry-run", "-f", "csv", "--limit", "3000"]);
+    assert!(begun.elapsed().as_secs() < 60, "{:?}", begun.elapsed());
+}
+
+/// Children of one parent in a run that was killed: what became of each is settled all the same.
+#[test]
+fn a_killed_run_over_the_children_of_one_parent_is_settled() {
+    for engine in engines() {
+        let database = fresh(engine, Columns::Full);
+        let parent = database.backup(|row| row.num_dependent_backups(0));
+        let row = || rows::backup().status("creating").host("gone").parent_id(&parent).age(TWO_HOURS);
+        database.insert(&(0..600).map(|_| row()).collect::<Vec<_>>());
+        let program = Program::on(database.url());
+        let args = ["repair", "--yes", "--max-changes=5000", "--batch-size=50", "--to=available", "--allow-unverified"];
+        let mut child = program.start(&args);
+        crate::faults::wait_for_lines(&program, 150);
+        // In the middle of a batch, as likely as not.
+        std::thread::sleep(std::time::Duration::from_millis(40));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        // A server may need a moment to notice.
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        let counted = database.cell("backups", &parent, "num_dependent_backups").unwrap();
+        let available = database.value(&format!("SELECT COUNT(*) FROM backups WHERE status = 'available' AND parent_id = '{parent}'"));
+        assert_eq!(available.as_deref(), Some(counted.as_str()), "{}", engine.name());
+        program.expect(0, &["history", "reconcile"]);
+        let list = program.json(0, &["history", "list"]);
+        assert_eq!(list["runs"][0]["summary"]["applied"].to_string(), counted, "{}", engine.name());
+    }
+}
