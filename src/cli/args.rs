@@ -193,7 +193,7 @@ pub struct SelectionArgs {
     #[arg(long, value_name = "SPAN", default_value = "1h", value_parser = span)]
     pub older_than: Duration,
     /// At most so many findings, the oldest first
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole_number, allow_negative_numbers = true)]
     pub limit: Option<usize>,
     /// A heartbeat older than this is a dead service [default: service_down_time of cinder.conf, else 60s]
     #[arg(long, value_name = "SPAN", value_parser = span)]
@@ -268,6 +268,11 @@ impl SelectionArgs {
         }
         Ok(policy)
     }
+}
+
+/// Reads a number that counts something.
+pub fn whole_number(text: &str) -> Result<usize, String> {
+    text.parse().map_err(|_| format!("{text:?} is no whole number, or too large"))
 }
 
 fn tls_mode(text: &str) -> Result<TlsMode, String> {

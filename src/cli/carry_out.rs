@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use uuid::Uuid;
 
+use super::args::whole_number;
 use super::context::{Connected, Context};
 use super::error::{Error, Result};
 use super::exit::Exit;
@@ -30,10 +31,10 @@ pub struct ExecutionArgs {
     #[arg(long)]
     pub dry_run: bool,
     /// Refuse a plan of more units [default: 25 for repair --yes, else none]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole_number, allow_negative_numbers = true)]
     pub max_changes: Option<usize>,
     /// How many units share the two syncs of the audit log
-    #[arg(long, value_name = "N", default_value = "100", value_parser = batch_size)]
+    #[arg(long, value_name = "N", default_value = "100", value_parser = batch_size, allow_negative_numbers = true)]
     pub batch_size: usize,
     /// End a dry run with 3 if something would be changed
     #[arg(long)]
@@ -41,7 +42,7 @@ pub struct ExecutionArgs {
 }
 
 fn batch_size(text: &str) -> std::result::Result<usize, String> {
-    text.parse().ok().filter(|size| *size > 0).ok_or_else(|| format!("{text:?} is no number from 1"))
+    if whole_number(text)? == 0 { Err("a batch has at least 1 unit".to_owned()) } else { whole_number(text) }
 }
 
 /// A plan on its way to the database.

@@ -55,6 +55,12 @@ impl Context<'_> {
             self.ui.warn(warning);
         }
         let location = settings.describe();
+        // A database that cannot be used may be one that nobody meant: say which, and who named it.
+        let named = format!("the database is {location}, from {}", settings.origin);
+        let unusable = |error: DbError| {
+            let error = Error::from(error);
+            Error { hint: error.hint.or_else(|| Some(named.clone())), ..error }
+        };
         let args = &self.global.database;
         let limits = SessionSettings {
             connect_timeout: args.connect_timeout,
@@ -69,13 +75,13 @@ impl Context<'_> {
             Err(error) if error.kind == DbErrorKind::Authentication && self.ui.can_ask() => match &mut settings.target {
                 Target::Server(server) if server.password.is_none() => {
                     server.password = Some(super::prompt::password(self.ui, &format!("Password for {location}"))?);
-                    crate::db::open(&settings.target, &limits)?
+                    crate::db::open(&settings.target, &limits).map_err(unusable)?
                 }
-                _ => return Err(error.into()),
+                _ => return Err(unusable(error)),
             },
-            other => other?,
+            other => other.map_err(unusable)?,
         };
-        let schema = crate::db::schema::probe(session.as_mut())?;
+        let schema = crate::db::schema::probe(session.as_mut()).map_err(unusable)?;
         let service_down_time = i64::try_from(resolved.service.service_down_time.value).unwrap_or(60);
         Ok(Connected {
             session,

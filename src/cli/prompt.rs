@@ -61,7 +61,7 @@ pub fn choose(ui: &Ui, plan: &Plan) -> Result<BTreeSet<usize>> {
     let items = plan.units.iter().map(|unit| (line(unit, width), true));
     // Not in the prompt: a prompt that wraps would be drawn over and over.
     ui.show("Space changes a line, a changes all, enter goes on, esc stops.");
-    let prompt = MultiSelect::new().with_prompt("Which of these?").items_checked(items).max_length(PAGE).report(false);
+    let prompt = MultiSelect::new().with_prompt("Which of these").items_checked(items).max_length(PAGE).report(false);
     let Some(chosen) = ask(ui, || prompt.interact_opt())? else {
         return Err(Error::new(Exit::Safety, "nothing was chosen: nothing was changed"));
     };

@@ -6,8 +6,9 @@ use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Once, OnceLock};
 use std::thread;
+use std::time::Duration;
 
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use signal_hook::SigId;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 
@@ -85,6 +86,12 @@ impl Question {
             Arc::new(Shared { ui: ui.clone(), terminal: tcgetattr(io::stdin()).ok(), terminated: Arc::default(), ending: Once::new() });
         let mut question = Self { shared: Arc::clone(&shared), handlers: Vec::new() };
         hold_defaults()?;
+        // Between two keys the terminal is not raw, and what is typed quickly would be echoed into the list.
+        if let Some(terminal) = &shared.terminal {
+            let mut silent = terminal.clone();
+            silent.local_modes.remove(LocalModes::ECHO);
+            tcsetattr(io::stdin(), OptionalActions::Now, &silent)?;
+        }
         // A thread does the work: the reading of a password goes on after a signal and never comes back to look.
         let (mut woken, wakes) = UnixStream::pair()?;
         // Before the wake-up of the same signal.
@@ -93,6 +100,8 @@ impl Question {
         question.handlers.push(signal_hook::low_level::pipe::register(SIGINT, wakes)?);
         thread::Builder::new().name("question".to_owned()).spawn(move || {
             if woken.read(&mut [0]).is_ok_and(|bytes| bytes > 0) {
+                // The reading of a key is interrupted and ends it all itself, after it has set the terminal in its own way.
+                thread::sleep(Duration::from_millis(50));
                 shared.stop();
             }
         })?;
@@ -107,6 +116,7 @@ impl Question {
 
 impl Drop for Question {
     fn drop(&mut self) {
+        self.shared.restore();
         // With the last handler goes the last writing end, and so the thread.
         for handler in self.handlers.drain(..) {
             signal_hook::low_level::unregister(handler);
@@ -118,13 +128,17 @@ impl Drop for Question {
 }
 
 impl Shared {
+    fn restore(&self) {
+        if let Some(terminal) = &self.terminal {
+            let _ = tcsetattr(io::stdin(), OptionalActions::Now, terminal);
+        }
+    }
+
     fn stop(&self) -> ! {
         let exit = if self.terminated.load(Ordering::SeqCst) { Exit::Terminated } else { Exit::Interrupted };
         // Whoever comes second waits here until the program has ended.
         self.ending.call_once(|| {
-            if let Some(terminal) = &self.terminal {
-                let _ = tcsetattr(io::stdin(), OptionalActions::Now, terminal);
-            }
+            self.restore();
             self.ui.end_prompt();
             self.ui.error("stopped at the question: nothing was changed", None);
             std::process::exit(i32::from(exit.code()));

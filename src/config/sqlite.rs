@@ -23,6 +23,10 @@ pub(super) fn path(url: Url, origin: &Origin, warnings: &mut Vec<String>) -> Res
     }
     warnings.extend(url.warnings);
     for (name, _) in url.query {
+        // What would hold the file read-only, were it understood, must not be passed over.
+        if matches!(name.as_str(), "mode" | "immutable" | "nolock" | "vfs" | "uri" | "psow" | "cache") {
+            return wrong(&format!("the option {name} of SQLite's file: URIs is not supported; scan and dry runs only read in any case"));
+        }
         if !matches!(name.as_str(), "timeout" | "check_same_thread" | "isolation_level") {
             warnings.push(format!("{origin}: the option {} has no meaning here and is passed over", name.escape_default()));
         }

@@ -8,6 +8,7 @@
 mod attack;
 #[allow(dead_code, reason = "a harness offers more than one moment's tests use")]
 mod cinder;
+mod cli;
 mod connections;
 #[allow(dead_code, reason = "a harness offers more than one moment's tests use")]
 mod database;
@@ -27,3 +28,4 @@ mod scenarios;
 mod schemas;
 #[allow(dead_code, reason = "a harness offers more than one moment's tests use")]
 mod servers;
+mod terminal;

@@ -14,7 +14,7 @@ use crate::plan::{Plan, Purpose};
 use crate::report::safe::terminal;
 
 /// Plans are read into memory; what is larger than this is none.
-const MAX_PLAN_BYTES: u64 = 1 << 30;
+const MAX_PLAN_BYTES: u64 = 1 << 28;
 
 /// Applies exactly one plan, once. A row that changed since the plan was made is left alone and reported.
 #[derive(Debug, Args)]

@@ -1,0 +1,282 @@
+//! The forms of results, in pipes.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
+use cinder_backup_repair::db::Engine;
+use serde_json::Value;
+
+use super::stuck;
+use crate::database::{Database, changes};
+use crate::program::{Answer, Program, answer, bare};
+use crate::schemas::{Columns, fresh};
+
+fn keys(value: &Value) -> BTreeSet<&str> {
+    value.as_object().unwrap_or_else(|| panic!("{value} is no object")).keys().map(String::as_str).collect()
+}
+
+fn set<'a>(keys: &[&'a str]) -> BTreeSet<&'a str> {
+    keys.iter().copied().collect()
+}
+
+/// Two stuck backups, one that is busy, a counter that is wrong.
+fn populated() -> Database {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    stuck(&database, "nightly");
+    stuck(&database, "a weekly one");
+    database.service("up", |row| row);
+    database.backup(|row| row.status("creating").host("up").display_name(None::<&str>).age(7_200));
+    database.backup(|row| row.num_dependent_backups(5));
+    database
+}
+
+#[test]
+fn the_document_of_scan_has_the_fields_that_were_promised() {
+    let database = populated();
+    let program = Program::on(database.url());
+    let answer = program.expect(0, &["scan", "-f", "json"]);
+    let document = answer.json();
+    assert_eq!(keys(&document), set(&["schema", "schema_version", "database", "taken_at", "thresholds", "findings", "notices", "summary"]));
+    assert!(answer.stdout.starts_with("{\n  \"schema\": \"cinder-backup-repair/scan\",\n  \"schema_version\": 1,"), "{}", answer.stdout);
+    assert_eq!(keys(&document["database"]), set(&["engine", "version", "release", "identity"]));
+    assert_eq!(keys(&document["thresholds"]), set(&["older_than_seconds", "service_down_time_seconds"]));
+    assert_eq!(keys(&document["summary"]), set(&["stuck", "uncertain", "busy", "recent", "inconsistent"]));
+    assert_eq!(document["thresholds"], serde_json::json!({ "older_than_seconds": 3600, "service_down_time_seconds": 60 }));
+    let findings = document["findings"].as_array().unwrap();
+    assert_eq!(findings.len(), 4, "{document:#}");
+    let mut promised = set(&["kind", "id", "name", "status", "host", "service", "project_id", "volume_id", "since", "age_seconds"]);
+    promised.extend(["verdict", "evidence", "proposal", "follow_up", "refusal"]);
+    for finding in findings {
+        assert_eq!(keys(finding), promised);
+        assert!(finding["id"].is_string(), "{finding:#}");
+        assert_eq!(finding["since"].is_string(), finding["age_seconds"].is_i64(), "{finding:#}");
+        for evidence in finding["evidence"].as_array().unwrap() {
+            assert_eq!(keys(evidence), set(&["code", "text"]));
+        }
+        if !finding["proposal"].is_null() {
+            assert_eq!(keys(&finding["proposal"]), set(&["status", "needs", "changes"]));
+            for change in finding["proposal"]["changes"].as_array().unwrap() {
+                assert_eq!(keys(change), set(&["table", "id", "column", "from", "to"]));
+            }
+        }
+    }
+    assert!(findings.iter().any(|finding| finding["name"].is_null()), "NULL is null");
+    assert!(document["taken_at"].as_str().unwrap().ends_with('Z'));
+    // Times are such that other programs read them.
+    for finding in findings {
+        if let Some(since) = finding["since"].as_str() {
+            since.parse::<jiff::Timestamp>().unwrap();
+        }
+    }
+}
+
+#[test]
+fn every_form_says_the_same() {
+    let database = populated();
+    let program = Program::on(database.url());
+    let ids: Vec<String> = program.json(0, &["scan"])["findings"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|finding| finding["id"].as_str().unwrap().to_owned())
+        .collect();
+    let form = |more: &[&str]| program.expect(0, &[&["scan"] as &[&str], more].concat()).stdout;
+    // YAML is the same document; ages grow meanwhile.
+    let yaml: Value = serde_norway::from_str(&form(&["-f", "yaml"])).unwrap();
+    let of_yaml: Vec<&str> = yaml["findings"].as_array().unwrap().iter().map(|finding| finding["id"].as_str().unwrap()).collect();
+    assert_eq!(of_yaml, ids);
+    assert_eq!(yaml["schema"], "cinder-backup-repair/scan");
+    let csv = form(&["-f", "csv", "-c", "ID", "-c", "age", "-c", "name"]);
+    let mut reader = csv::Reader::from_reader(csv.as_bytes());
+    assert_eq!(reader.headers().unwrap().iter().collect::<Vec<_>>(), ["ID", "Age", "Name"]);
+    let of_csv: Vec<String> = reader.records().map(|row| row.unwrap()[0].to_owned()).collect();
+    assert_eq!(of_csv, ids);
+    let value = form(&["-f", "value", "-c", "id"]);
+    assert_eq!(value.lines().collect::<Vec<_>>(), ids);
+    let table = form(&["-c", "id", "-c", "Verdict"]);
+    let of_table: Vec<&str> = table.lines().filter(|line| line.contains("| ") && !line.contains("| ID")).map(|line| &line[2..38]).collect();
+    assert_eq!(of_table, ids);
+    // NULL is None, as in the OpenStack clients.
+    assert!(form(&["-f", "value", "-c", "name"]).lines().any(|line| line == "None"));
+    // The columns' names are lenient, the order is the caller's.
+    assert_eq!(form(&["-f", "value", "-c", "VERDICT", "-c", "id"]).lines().next().unwrap().split(' ').nth(1), Some(ids[0].as_str()));
+    // Sorted.
+    let sorted = form(&["-f", "value", "-c", "id", "--sort-column", "ID"]);
+    let mut expected = ids.clone();
+    expected.sort();
+    assert_eq!(sorted.lines().collect::<Vec<_>>(), expected);
+    let document: Value = serde_json::from_str(&form(&["-f", "json", "--sort-column", "id"])).unwrap();
+    let of_json: Vec<&str> = document["findings"].as_array().unwrap().iter().map(|finding| finding["id"].as_str().unwrap()).collect();
+    assert_eq!(of_json, expected);
+    // Cut down.
+    let document: Value = serde_json::from_str(&form(&["-f", "json", "-c", "ID"])).unwrap();
+    assert!(document["findings"].as_array().unwrap().iter().all(|finding| keys(finding) == set(&["id"])), "{document:#}");
+    // On one line.
+    let line = form(&["-f", "json", "--noindent"]);
+    assert_eq!(line.lines().count(), 1);
+    serde_json::from_str::<Value>(&line).unwrap();
+}
+
+#[test]
+fn standard_output_holds_results_alone() {
+    let database = populated();
+    let program = Program::on(database.url());
+    // An option without a meaning is a warning.
+    let url = format!("{}?timeout=3&foo=bar", database.url());
+    let run = |args: &[&str]| answer(program.command(args).env("CINDER_DATABASE_URL", &url));
+    for args in [
+        &["scan", "-f", "json", "-v", "-v"] as &[&str],
+        &["plan", "-f", "json"],
+        &["repair", "--dry-run", "-f", "json"],
+        &["repair", "--yes", "-f", "json"],
+        &["repair", "--yes", "-f", "json"],
+        &["history", "list", "-f", "json"],
+        &["history", "verify", "-f", "json"],
+        &["history", "reconcile", "-f", "json"],
+    ] {
+        let Answer { code, stdout, stderr } = run(args);
+        assert_eq!(code, Some(0), "{args:?} {stderr}");
+        let document: Value = serde_json::from_str(&stdout).unwrap_or_else(|error| panic!("{args:?}: {error} in {stdout}"));
+        assert!(document["schema"].as_str().unwrap().starts_with("cinder-backup-repair/"), "{args:?}");
+        assert_eq!(document["schema_version"], 1, "{args:?}");
+        if args[0] != "history" {
+            assert!(stderr.contains("warning:"), "{args:?}: {stderr}");
+        }
+    }
+    // Quiet: warnings and errors stay, the rest goes.
+    let quiet = program.expect(0, &["scan", "-q"]);
+    assert_eq!(quiet.stderr, "");
+    assert!(quiet.stdout.contains("| ID"), "{}", quiet.stdout);
+    assert_eq!(program.expect(0, &["repair", "--dry-run", "-q", "-f", "json"]).stderr, "");
+    assert!(program.expect(2, &["scan", "-q", "--limit", "0"]).stderr.starts_with("error: "));
+}
+
+#[test]
+fn exit_codes_in_detail_only_when_asked_for() {
+    let database = populated();
+    let program = Program::on(database.url());
+    program.expect(0, &["scan"]);
+    program.expect(3, &["scan", "--detailed-exitcode"]);
+    program.expect(3, &["plan", "--detailed-exitcode"]);
+    program.expect(3, &["repair", "--dry-run", "--detailed-exitcode"]);
+    program.expect(0, &["repair", "--yes", "--detailed-exitcode"]);
+    program.expect(0, &["plan", "--detailed-exitcode"]);
+    program.expect(0, &["repair", "--dry-run", "--detailed-exitcode"]);
+    program.expect(0, &["scan", "--detailed-exitcode", "--host", "nowhere"]);
+}
+
+#[test]
+fn a_reader_that_goes_away_early_ends_nothing_badly() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    let rows: Vec<_> = (0..3_000).map(|_| crate::rows::backup().status("creating").host("gone").age(7_200)).collect();
+    database.insert(&rows);
+    let program = Program::on(database.url());
+    let head = |args: &[&str]| {
+        let mut child = program.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        let mut reader = BufReader::with_capacity(64, child.stdout.take().unwrap());
+        reader.read_line(&mut line).unwrap();
+        drop(reader);
+        let output = child.wait_with_output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    for form in ["table", "json", "yaml", "csv", "value"] {
+        let (code, said) = head(&["scan", "-q", "-f", form]);
+        assert_eq!((code, said.as_str()), (Some(0), ""), "{form}");
+    }
+    for args in [&["man"] as &[&str], &["completions", "zsh"], &["--help"]] {
+        let (code, said) = head(args);
+        assert_eq!((code, said.as_str()), (Some(0), ""), "{args:?}");
+    }
+    // A change is complete and on record, whoever listens.
+    let (code, said) = head(&["repair", "--yes", "--limit", "300", "--max-changes", "300", "-f", "json"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(database.value("SELECT count(*) FROM backups WHERE status = 'error'").as_deref(), Some("300"));
+    program.expect(0, &["history", "verify"]);
+    let list = program.json(0, &["history", "list"]);
+    assert_eq!(list["runs"][0]["summary"]["applied"], 300, "{list:#}");
+}
+
+#[test]
+fn a_result_that_cannot_be_written_does_not_hide_what_was_done() {
+    let database = populated();
+    let program = Program::on(database.url());
+    let full = || fs::File::options().write(true).open("/dev/full").unwrap();
+    let run = |args: &[&str]| {
+        let output = program.command(args).stdout(full()).stderr(Stdio::piped()).spawn().unwrap().wait_with_output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, said) = run(&["scan"]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("No space left"), "{said}");
+    let before = database.rows_by_id();
+    let (code, said) = run(&["repair", "--yes"]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("could not be written to standard output") && said.contains("history show"), "{said}");
+    assert!(said.contains("2 applied") && said.contains("cinder-backup-repair undo"), "{said}");
+    assert_eq!(changes(&before, &database.rows_by_id()).iter().filter(|change| change.column == "status").count(), 4);
+    program.expect(0, &["history", "verify"]);
+}
+
+#[test]
+fn completions_and_manual_pages_are_there_for_all() {
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        let answer = answer(&mut bare(&["completions", shell]));
+        assert_eq!(answer.code, Some(0), "{shell}");
+        for word in ["reconcile", "assume-dead", "audit-log"] {
+            assert!(answer.stdout.contains(word), "{shell} does not know {word}");
+        }
+    }
+    let commands = ["scan", "plan", "apply", "repair", "undo", "history", "demo", "completions", "man"];
+    for command in [None].into_iter().chain(commands.into_iter().map(Some)) {
+        let args: Vec<&str> = ["man"].into_iter().chain(command).collect();
+        let page = answer(&mut bare(&args));
+        assert_eq!((page.code, page.stderr.as_str()), (Some(0), ""), "{args:?}");
+        assert!(page.stdout.contains(".TH"), "{args:?}");
+        // Rendered by man itself, where it is installed and not a stub that only says that manuals were left out.
+        let file = tempfile::NamedTempFile::with_suffix(".1").unwrap();
+        fs::write(file.path(), &page.stdout).unwrap();
+        let man = std::process::Command::new("man").args(["--warnings", "-l"]).arg(file.path()).env("MANWIDTH", "80").output();
+        if let Ok(man) = man
+            && man.status.success()
+        {
+            let text = String::from_utf8_lossy(&man.stdout);
+            assert!(text.contains("NAME") && text.contains("cinder-backup-repair"), "{args:?}: {text}");
+            assert_eq!(String::from_utf8_lossy(&man.stderr), "", "{args:?}");
+        }
+    }
+    // What help names is what there is.
+    let help = answer(&mut bare(&["--help"])).stdout;
+    for command in commands {
+        assert!(help.contains(&format!("\n  {command} ")), "{command} is not in {help}");
+    }
+}
+
+#[test]
+fn the_demo_works_anywhere_and_on_nothing_else() {
+    let program = Program::on("mysql://nobody:n0b0dy@127.0.0.1:1/none");
+    let run = |args: &[&str]| {
+        answer(bare(args).env("CINDER_DATABASE_URL", "mysql://nobody:n0b0dy@127.0.0.1:1/none").current_dir(program.path("")))
+    };
+    let demo = run(&["demo", "-q"]);
+    assert_eq!(demo.code, Some(0), "{}{}", demo.stdout, demo.stderr);
+    assert_eq!(demo.stderr, "");
+    let kept = run(&["demo", "--keep", "kept"]);
+    assert_eq!(kept.code, Some(0), "{}{}", kept.stdout, kept.stderr);
+    let folder = program.path("kept");
+    let conf = folder.join("cinder.conf");
+    let scan = answer(bare(&["scan", "-f", "json", "--config-file"]).arg(&conf).current_dir(program.path("")));
+    assert_eq!(scan.code, Some(0), "{}", scan.stderr);
+    assert_eq!(scan.json()["database"]["engine"], "sqlite");
+    let history = answer(bare(&["history", "verify", "--audit-log"]).arg(folder.join("audit.jsonl")));
+    assert_eq!(history.code, Some(0), "{}", history.stderr);
+    // Not over somebody's files.
+    let again = run(&["demo", "--keep", "kept"]);
+    assert_eq!(again.code, Some(2), "{}", again.stderr);
+    for option in [&["-f", "json"] as &[&str], &["--database-url", "sqlite:////x"], &["--audit-log", "x"]] {
+        let refused = run(&[&["demo"] as &[&str], option].concat());
+        assert_eq!(refused.code, Some(2), "{option:?} {}", refused.stderr);
+    }
+}

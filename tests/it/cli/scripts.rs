@@ -1,0 +1,162 @@
+//! The script of a plan, run by the server's own client: the same effect as `apply`, and the same refusals.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::path::Path;
+use std::process::{Command, Output};
+
+use cinder_backup_repair::db::Engine;
+
+use super::hostile::names;
+use super::stuck;
+use crate::database::{Cells, Database, RowKey, changes};
+use crate::program::Program;
+use crate::schemas::{Columns, engines, fresh};
+use crate::servers::{ADMIN, ADMIN_PASSWORD, postgresql};
+
+/// Runs the script as its head says.
+fn client(database: &Database, script: &Path, force: bool) -> Output {
+    let input = || File::open(script).unwrap();
+    let mut command = match database.engine() {
+        Engine::Sqlite => {
+            let mut command = Command::new("sqlite3");
+            command.arg("-batch").arg(database.path()).stdin(input());
+            command
+        }
+        Engine::Mysql | Engine::Mariadb => {
+            let mut command = Command::new("mariadb");
+            command.args(["--no-defaults", "--batch", "--skip-column-names", "--user", ADMIN]);
+            command.arg(format!("--socket={}", database.server().socket.display())).env("MYSQL_PWD", ADMIN_PASSWORD);
+            command.args(force.then_some("--force")).arg(database.name()).stdin(input());
+            command
+        }
+        Engine::Postgresql => {
+            let mut command = Command::new(postgresql::program("psql"));
+            let server = database.server();
+            command.args(["-X", "-qAt", "-d", database.name(), "-U", "postgres", "-p", &server.port.to_string()]);
+            command.arg("-h").arg(&server.socket).arg("-f").arg(script);
+            command
+        }
+    };
+    command.current_dir(script.parent().unwrap()).env("HOME", "/nonexistent");
+    command.output().unwrap_or_else(|error| panic!("{:?}: {error}", command.get_program()))
+}
+
+fn can_run(engine: Engine) -> bool {
+    // The command line of SQLite is no part of it.
+    engine != Engine::Sqlite || Command::new("sqlite3").arg("-version").output().is_ok()
+}
+
+fn said(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// Differences but for the time of the change.
+fn differences(before: &BTreeMap<RowKey, Cells>, after: &BTreeMap<RowKey, Cells>) -> Vec<String> {
+    let differs = changes(before, after).into_iter().filter(|change| change.column != "updated_at");
+    differs.map(|change| format!("{}.{} of {}: {:?} -> {:?}", change.table, change.column, change.id, change.from, change.to)).collect()
+}
+
+/// Backups of every kind of unit, and of every hostile name.
+fn populate(database: &Database) {
+    for name in names() {
+        stuck(database, &name);
+    }
+    let target = database.volume(|row| row.status("restoring-backup"));
+    database.backup(|row| row.status("restoring").host("gone").restore_volume_id(&target).age(7_200));
+    database.backup(|row| row.status("deleting").host("gone").age(7_200));
+    database.backup(|row| row.status(None::<&str>).host("gone").age(7_200));
+    let source = database.volume(|row| row.status("in-use"));
+    let snapshot = database.snapshot(&source, |row| row.status("backing-up").display_name("'\\"));
+    database.backup(|row| row.status("creating").host("gone\\'").volume_id(&source).snapshot_id(&snapshot).age(7_200));
+    database.backup(|row| row.status("creating").host("gone").fail_reason("it's \\ \"odd\" $cbr$\n").age(7_200));
+    database.volume(|row| row.status("backing-up").previous_status("in-use").age(7_200));
+    let parent = database.backup(|row| row.num_dependent_backups(5));
+    database.backup(|row| row.parent_id(&parent));
+}
+
+#[test]
+fn a_script_has_the_effect_of_apply() {
+    for engine in engines().into_iter().filter(|engine| can_run(*engine)) {
+        for columns in [Columns::Full, Columns::Mitaka] {
+            let database = fresh(engine, columns);
+            populate(&database);
+            let program = Program::on(database.url());
+            program.expect(0, &["plan", "--fix-counters", "--out", "plan.json", "--report", "plan.sql", "-q"]);
+            let copy = database.copy();
+            let before = database.rows_by_id();
+            assert_eq!(differences(&before, &copy.rows_by_id()), Vec::<String>::new());
+            let output = client(&copy, &program.path("plan.sql"), false);
+            assert!(output.status.success(), "{} {}", engine.name(), said(&output));
+            program.expect(0, &["apply", "plan.json", "--yes"]);
+            let after = database.rows_by_id();
+            assert!(differences(&before, &after).len() > 2 * names().len(), "{}: nothing was repaired", engine.name());
+            assert_eq!(differences(&after, &copy.rows_by_id()), Vec::<String>::new(), "{} {columns:?}", engine.name());
+            assert!(said(&output).contains("unit 1 is committed"), "{}", said(&output));
+            // Also the times were set, and by the database's clock.
+            for ((table, id), cells) in copy.rows_by_id() {
+                let was = &before[&(table.clone(), id.clone())];
+                let moved = cells.iter().any(|(column, cell)| column != "updated_at" && was[column] != *cell);
+                assert_eq!(moved, was["updated_at"] != cells["updated_at"], "{} {table} {id}", engine.name());
+            }
+            // Once more it does nothing, and says so by its exit code.
+            let done = copy.rows_by_id();
+            let again = client(&copy, &program.path("plan.sql"), false);
+            assert!(!again.status.success(), "{} {}", engine.name(), said(&again));
+            assert_eq!(changes(&done, &copy.rows_by_id()), [], "{}", engine.name());
+            for owned in ["owned", "audit.jsonl.owned"] {
+                assert!(!program.path(owned).exists(), "{}: a name ran a command", engine.name());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_script_stops_at_a_unit_that_somebody_changed() {
+    for engine in engines().into_iter().filter(|engine| can_run(*engine)) {
+        let database = fresh(engine, Columns::Full);
+        let mut ids: Vec<(String, String)> = (0..3).map(|number| stuck(&database, &format!("backup {number}"))).collect();
+        ids.sort();
+        let program = Program::on(database.url());
+        program.expect(0, &["plan", "--report", "plan.sql", "-q"]);
+        for (change, force) in [
+            ("UPDATE backups SET status = 'available' WHERE id = 'B'", false),
+            ("UPDATE backups SET host = 'other' WHERE id = 'B'", false),
+            ("UPDATE volumes SET status = 'in-use' WHERE id = 'V'", false),
+            ("UPDATE volumes SET status = 'in-use' WHERE id = 'V'", true),
+            ("DELETE FROM backups WHERE id = 'B'", false),
+        ] {
+            let copy = database.copy();
+            copy.execute(&change.replace("'B'", &format!("'{}'", ids[1].0)).replace("'V'", &format!("'{}'", ids[1].1)));
+            let before = copy.rows_by_id();
+            let output = client(&copy, &program.path("plan.sql"), force);
+            let what = format!("{} {change}: {}", engine.name(), said(&output));
+            assert!(!output.status.success() || force, "{what}");
+            let differs = differences(&before, &copy.rows_by_id());
+            let touched = |unit: usize| differs.iter().any(|line| line.contains(&ids[unit].0) || line.contains(&ids[unit].1));
+            assert!(touched(0), "{what}: the unit before stays committed");
+            assert!(!touched(1), "{what}: {differs:?}");
+            assert!(!touched(2), "{what}: it does not go on: {differs:?}");
+            assert!(!said(&output).contains("unit 2 is committed"), "{what}");
+        }
+    }
+}
+
+#[test]
+fn a_script_is_text_whatever_the_names() {
+    for engine in engines() {
+        let database = fresh(engine, Columns::Full);
+        for name in names() {
+            stuck(&database, &name);
+        }
+        let program = Program::on(database.url());
+        program.expect(0, &["plan", "--report", "plan.sql", "-q"]);
+        let script = fs::read_to_string(program.path("plan.sql")).unwrap();
+        for line in script.lines() {
+            let bad = line.chars().find(|c| cinder_backup_repair::report::safe::is_hostile(*c));
+            assert!(bad.is_none(), "{}: {bad:?} in {line:?}", engine.name());
+            let outside = line.split("--").next().unwrap();
+            assert!(!outside.contains("DROP") && !line.trim_start().starts_with(".shell"), "{}: {line}", engine.name());
+        }
+    }
+}

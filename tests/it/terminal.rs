@@ -1,0 +1,508 @@
+//! The program at a terminal: a pseudo-terminal with a screen that is read and keys that are pressed.
+//!
+//! Every wait has a deadline, so that a hang fails within seconds and shows the screen.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle, sleep};
+use std::time::{Duration, Instant};
+
+use cinder_backup_repair::db::Engine;
+use rustix::process::{Pid, Signal, kill_process};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{InputModes, LocalModes, OutputModes, Winsize, tcgetattr, tcsetwinsize};
+
+use crate::database::{Database, changes};
+use crate::program::Program;
+use crate::schemas::{Columns, fresh};
+use crate::servers::mariadb::Plugin;
+use crate::servers::{Transport, mariadb};
+
+/// Generous, for machines that test are busy ones.
+const DEADLINE: Duration = Duration::from_secs(30);
+const TWO_HOURS: i64 = 7_200;
+
+/// A terminal with a program on it.
+struct Terminal {
+    master: Arc<OwnedFd>,
+    child: Child,
+    reader: Option<JoinHandle<()>>,
+    seen: Arc<Mutex<Seen>>,
+    modes: (InputModes, OutputModes, LocalModes),
+}
+
+/// What the program wrote: as a person sees it now, and every byte.
+struct Seen {
+    screen: vt100::Parser,
+    bytes: Vec<u8>,
+}
+
+impl Terminal {
+    /// Starts a command on a new terminal of this size, as its controlling terminal.
+    fn start(command: &Command, columns: u16, rows: u16) -> Self {
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).expect("a pseudo-terminal");
+        grantpt(&master).expect("the terminal is ours");
+        unlockpt(&master).expect("the terminal is ours");
+        let name = ptsname(&master, Vec::new()).expect("a name").into_string().expect("UTF-8");
+        tcsetwinsize(&master, Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 }).expect("a size");
+        let slave = File::options().read(true).write(true).open(name).expect("the other end");
+        // Makes it the controlling terminal, without which Ctrl-C would be no signal; becomes the program itself.
+        let mut session = Command::new("setsid");
+        session.arg("--ctty").arg(command.get_program()).args(command.get_args());
+        session.env_clear().envs(command.get_envs().filter_map(|(name, value)| Some((name, value?)))).env("TERM", "xterm-256color");
+        session.env("PATH", "/usr/bin:/bin");
+        if let Some(dir) = command.get_current_dir() {
+            session.current_dir(dir);
+        }
+        let stdio = || Stdio::from(slave.try_clone().expect("another handle"));
+        session.stdin(stdio()).stdout(stdio()).stderr(stdio());
+        let modes = modes(&master);
+        let child = session.spawn().expect("setsid of util-linux");
+        let master = Arc::new(master);
+        let seen = Arc::new(Mutex::new(Seen { screen: vt100::Parser::new(rows, columns, 1_000), bytes: Vec::new() }));
+        let (from, into) = (Arc::clone(&master), Arc::clone(&seen));
+        let reader = thread::spawn(move || {
+            let mut from = File::from(from.try_clone().expect("another handle"));
+            let mut bytes = [0; 4096];
+            // The end of the last process on a terminal shows as an error.
+            while let Ok(length @ 1..) = from.read(&mut bytes) {
+                let mut seen = into.lock().unwrap();
+                seen.screen.process(&bytes[..length]);
+                seen.bytes.extend(&bytes[..length]);
+            }
+        });
+        Self { master, child, reader: Some(reader), seen, modes }
+    }
+
+    /// `repair` and its like on a terminal wide and high enough for everything.
+    fn wide(program: &Program, args: &[&str]) -> Self {
+        Self::start(&program.command(args), 200, 60)
+    }
+
+    /// What is on the screen.
+    fn screen(&self) -> String {
+        self.seen.lock().unwrap().screen.screen().contents()
+    }
+
+    /// Everything that was ever written, escape sequences and all.
+    fn written(&self) -> String {
+        String::from_utf8_lossy(&self.seen.lock().unwrap().bytes).into_owned()
+    }
+
+    /// Waits until the screen shows this.
+    #[track_caller]
+    fn wait(&self, text: &str) {
+        self.wait_until(text, |screen| screen.contains(text));
+    }
+
+    #[track_caller]
+    fn wait_until(&self, what: &str, holds: impl Fn(&str) -> bool) {
+        let begun = Instant::now();
+        while !holds(&self.screen()) {
+            assert!(begun.elapsed() < DEADLINE, "the screen never shows {what:?}:\n{}", self.screen());
+            sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Presses keys.
+    fn press(&self, keys: &str) {
+        let mut master = File::from(self.master.try_clone().expect("another handle"));
+        master.write_all(keys.as_bytes()).expect("the terminal takes keys");
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    /// Waits for the end; gives the exit code, and the signal where one ended it.
+    #[track_caller]
+    fn end(&mut self) -> i32 {
+        let begun = Instant::now();
+        let status = loop {
+            if let Some(status) = self.child.try_wait().expect("a child of ours") {
+                break status;
+            }
+            assert!(begun.elapsed() < DEADLINE, "the program does not end:\n{}", self.screen());
+            sleep(Duration::from_millis(10));
+        };
+        self.reader.take().expect("ended once").join().expect("the reader ends with the program");
+        assert_eq!(modes(&self.master), self.modes, "the terminal is not as it was");
+        assert!(!self.seen.lock().unwrap().screen.screen().hide_cursor(), "the cursor stays hidden");
+        status.code().unwrap_or_else(|| panic!("ended by {status}:\n{}", self.screen()))
+    }
+
+    /// Insists on the exit code and gives everything on the screen.
+    #[track_caller]
+    fn expect(&mut self, code: i32) -> String {
+        let ended = self.end();
+        let screen = self.screen();
+        assert_eq!(ended, code, "{screen}");
+        assert!(!screen.contains("panicked"), "{screen}");
+        screen
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn modes(master: &OwnedFd) -> (InputModes, OutputModes, LocalModes) {
+    let modes = tcgetattr(master).expect("a terminal");
+    (modes.input_modes, modes.output_modes, modes.local_modes)
+}
+
+/// A stuck backup of a name with the volume that it holds.
+fn stuck(database: &Database, name: &str) -> (String, String) {
+    let volume = database.volume(|row| row.status("backing-up").previous_status("available"));
+    let backup = database.backup(|row| row.status("creating").host("gone").display_name(name).volume_id(&volume).age(TWO_HOURS));
+    (backup, volume)
+}
+
+fn status(database: &Database, id: &str) -> String {
+    database.cell("backups", id, "status").unwrap()
+}
+
+const WHICH: &str = "Which of these:";
+const TYPE: &str = "Type the number of rows to change";
+
+#[test]
+fn a_repair_is_chosen_confirmed_by_number_and_reported() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    let (first, volume) = stuck(&database, "nightly");
+    let (second, _) = stuck(&database, "weekly");
+    database.backup(|row| row.status("creating").host("up").display_name("queued").age(TWO_HOURS));
+    database.service("up", |row| row);
+    let program = Program::on(database.url());
+    let mut terminal = Terminal::wide(&program, &["repair"]);
+    terminal.wait(WHICH);
+    let screen = terminal.screen();
+    for part in [&first, &second, "\"nightly\" is creating: no service row for cinder-backup on gone", "2 stuck, 1 uncertain", "left alone"]
+    {
+        assert!(screen.contains(part), "{part} is not in\n{screen}");
+    }
+    // One is unchecked: the one of the first line, whichever that is.
+    let order = if first < second { (&second, &first) } else { (&first, &second) };
+    let (done, left) = order;
+    terminal.press(" ");
+    terminal.wait_until("one unchecked", |screen| screen.matches("[ ]").count() == 1);
+    terminal.press("\r");
+    terminal.wait(TYPE);
+    let screen = terminal.screen();
+    assert!(screen.contains("These 2 rows in 1 unit would be changed:"), "{screen}");
+    assert!(screen.contains(&format!("backups.status of {done}: creating -> error")), "{screen}");
+    assert!(!screen.contains(&format!("backups.status of {left}")), "{screen}");
+    assert!(screen.contains("Type the number of rows to change (2) to go on"), "{screen}");
+    assert_eq!(status(&database, done), "creating", "nothing before the number is typed");
+    terminal.press("2\r");
+    let screen = terminal.expect(0);
+    for part in ["1 applied", "To put it back: cinder-backup-repair undo", "Once the API is back:", "openstack volume backup delete"] {
+        assert!(screen.contains(part), "{part} is not in\n{screen}");
+    }
+    assert_eq!((status(&database, done), status(&database, left)), ("error".to_owned(), "creating".to_owned()));
+    if done == &first {
+        assert_eq!(database.cell("volumes", &volume, "status").as_deref(), Some("available"));
+    }
+    program.expect(0, &["history", "verify"]);
+}
+
+#[test]
+fn any_other_number_changes_nothing() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    stuck(&database, "nightly");
+    let before = database.rows_by_id();
+    let program = Program::on(database.url());
+    for keys in ["3\r", "y\r", "\r", "22\r"] {
+        let mut terminal = Terminal::wide(&program, &["repair"]);
+        terminal.wait(TYPE);
+        terminal.press(keys);
+        let screen = terminal.expect(6);
+        assert!(screen.contains("not confirmed: nothing was changed"), "{screen}");
+    }
+    // A correction while typing counts.
+    let mut terminal = Terminal::wide(&program, &["repair"]);
+    terminal.wait(TYPE);
+    assert!(terminal.screen().contains("no service row for cinder-backup on gone"), "one unit has its evidence shown, too");
+    terminal.press("3\u{7f}2\r");
+    terminal.expect(0);
+    assert_eq!(changes(&before, &database.rows_by_id()).iter().filter(|change| change.column == "status").count(), 2);
+}
+
+#[test]
+fn ctrl_c_and_sigterm_at_a_question_leave_the_terminal_as_it_was() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    stuck(&database, "nightly");
+    let program = Program::on(database.url());
+    let plan = program.path("plan.json").display().to_string();
+    program.expect(0, &["plan", "--out", &plan]);
+    stuck(&database, "weekly");
+    let before = database.rows_by_id();
+    let at_a_number: &[&str] = &["apply", &plan];
+    for (args, question) in [(&["repair"] as &[&str], WHICH), (at_a_number, TYPE)] {
+        for signal in [None, Some(Signal::INT), Some(Signal::TERM)] {
+            let mut terminal = Terminal::wide(&program, args);
+            terminal.wait(question);
+            match signal {
+                None => terminal.press("\u{3}"),
+                Some(signal) => kill_process(terminal.pid(), signal).unwrap(),
+            }
+            let screen = terminal.expect(if signal == Some(Signal::TERM) { 143 } else { 130 });
+            assert_eq!(screen.matches("stopped at the question: nothing was changed").count(), 1, "{screen}");
+            assert_eq!(screen.matches("error:").count(), 1, "{screen}");
+        }
+    }
+    assert_eq!(changes(&before, &database.rows_by_id()), []);
+    assert!(!program.log().exists(), "a question leaves no run behind");
+}
+
+#[test]
+fn ctrl_c_after_the_question_ends_it_between_units() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    let ids = [stuck(&database, "nightly"), stuck(&database, "weekly")];
+    let program = Program::on(database.url());
+    let mut terminal = Terminal::wide(&program, &["repair", "--lock-timeout", "20s"]);
+    terminal.wait(WHICH);
+    terminal.press("\r");
+    terminal.wait(TYPE);
+    // The first unit waits for the lock when the key is pressed.
+    database.execute("BEGIN IMMEDIATE");
+    terminal.press("4\r");
+    let begun = Instant::now();
+    while std::fs::read_to_string(program.log()).map_or(0, |log| log.lines().count()) < 3 {
+        assert!(begun.elapsed() < DEADLINE, "{}", terminal.screen());
+        sleep(Duration::from_millis(10));
+    }
+    sleep(Duration::from_millis(200));
+    terminal.press("\u{3}");
+    sleep(Duration::from_millis(200));
+    database.execute("ROLLBACK");
+    terminal.expect(130);
+    for (backup, volume) in &ids {
+        let states = (status(&database, backup), database.cell("volumes", volume, "status").unwrap());
+        let whole = [("creating", "backing-up"), ("error", "available")];
+        assert!(whole.contains(&(states.0.as_str(), states.1.as_str())), "{states:?}");
+    }
+    assert!(ids.iter().any(|(backup, _)| status(&database, backup) == "creating"), "it went on after Ctrl-C");
+    program.expect(0, &["history", "verify"]);
+    let list = program.json(0, &["history", "list"]);
+    assert_eq!(list["runs"][0]["open"], serde_json::json!([]), "{list:#}");
+}
+
+#[test]
+fn esc_or_nothing_checked_changes_nothing() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    stuck(&database, "nightly");
+    stuck(&database, "weekly");
+    let before = database.rows_by_id();
+    let program = Program::on(database.url());
+    for (keys, code, sentence) in [
+        ("\u{1b}", 6, "nothing was chosen: nothing was changed"),
+        ("q", 6, "nothing was chosen: nothing was changed"),
+        ("a\r", 0, "Nothing to change."),
+    ] {
+        let mut terminal = Terminal::wide(&program, &["repair"]);
+        terminal.wait(WHICH);
+        terminal.press(keys);
+        let screen = terminal.expect(code);
+        assert!(screen.contains(sentence), "{screen}");
+    }
+    assert_eq!(changes(&before, &database.rows_by_id()), []);
+}
+
+#[test]
+fn apply_and_undo_ask_too_and_show_what_even_when_quiet() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    let (backup, _) = stuck(&database, "nightly");
+    let program = Program::on(database.url());
+    let plan = program.path("plan.json").display().to_string();
+    program.expect(0, &["plan", "--out", &plan]);
+    let mut terminal = Terminal::wide(&program, &["apply", &plan, "-q"]);
+    terminal.wait(TYPE);
+    assert!(terminal.screen().contains(&format!("backups.status of {backup}: creating -> error")), "{}", terminal.screen());
+    terminal.press("2\r");
+    terminal.expect(0);
+    assert_eq!(status(&database, &backup), "error");
+    let mut terminal = Terminal::wide(&program, &["undo", &program.last_run()]);
+    terminal.wait(TYPE);
+    assert!(terminal.screen().contains(&format!("backups.status of {backup}: error -> creating")), "{}", terminal.screen());
+    terminal.press("2\r");
+    terminal.expect(0);
+    assert_eq!(status(&database, &backup), "creating");
+    // A terminal at which nobody may be asked.
+    let mut terminal = Terminal::wide(&program, &["repair", "--no-input"]);
+    let screen = terminal.expect(2);
+    assert!(screen.contains("--yes"), "{screen}");
+}
+
+#[test]
+fn a_narrow_terminal_is_drawn_without_leftovers() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    for number in 0..20 {
+        stuck(&database, &format!("a backup with quite a long name that no narrow terminal has room for, {number}"));
+    }
+    let before = database.rows_by_id();
+    let program = Program::on(database.url());
+    let mut terminal = Terminal::start(&program.command(&["repair"]), 60, 40);
+    terminal.wait(WHICH);
+    let lines = |terminal: &Terminal| -> Vec<String> {
+        let screen = terminal.screen();
+        let from = screen.find(WHICH).unwrap_or_else(|| panic!("{screen}"));
+        screen[from..].lines().map(str::to_owned).collect()
+    };
+    let first = lines(&terminal);
+    for _ in 0..40 {
+        terminal.press("j");
+    }
+    // Twice around; the first of them is unchecked then.
+    terminal.press(" ");
+    terminal.wait_until("> [ ]", |screen| screen.contains("> [ ] backup"));
+    let again = lines(&terminal);
+    assert_eq!(terminal.screen().matches(WHICH).count(), 1, "{}", terminal.screen());
+    assert_eq!(again.len(), first.len(), "{}", terminal.screen());
+    let units: Vec<&String> = again.iter().filter(|line| line.contains(" backup ")).collect();
+    assert_eq!(units.len(), 15, "{}", terminal.screen());
+    terminal.press("\u{1b}");
+    terminal.expect(6);
+    assert_eq!(changes(&before, &database.rows_by_id()), []);
+    // Tables, too: no line is broken by the terminal itself, and ids stay whole.
+    let mut terminal = Terminal::start(&program.command(&["scan", "--limit", "3"]), 60, 60);
+    let screen = terminal.expect(0);
+    let ids = database.query("SELECT id FROM backups ORDER BY created_at, id");
+    assert!(ids.iter().filter(|row| screen.contains(row[0].as_deref().unwrap())).count() >= 3, "{screen}");
+    let plain = strip(&terminal.written());
+    assert!(plain.lines().all(|line| line.trim_end().chars().count() <= 60 || !line.contains(" | ")), "{plain}");
+}
+
+/// Without escape sequences.
+fn strip(text: &str) -> String {
+    let mut plain = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find('\u{1b}') {
+        plain.push_str(&rest[..at]);
+        let tail = &rest[at + 1..];
+        let end = tail.find(|c: char| c.is_ascii_alphabetic()).map_or(tail.len(), |end| end + 1);
+        rest = &tail[end..];
+    }
+    plain + rest
+}
+
+#[test]
+fn progress_is_drawn_and_taken_away() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    let rows: Vec<_> = (0..300).map(|_| crate::rows::backup().status("creating").host("gone").age(TWO_HOURS)).collect();
+    database.insert(&rows);
+    let program = Program::on(database.url());
+    let args = ["repair", "--yes", "--max-changes", "500", "-f", "value", "-c", "outcome"];
+    let mut terminal = Terminal::wide(&program, &args);
+    let screen = terminal.expect(0);
+    let written = terminal.written();
+    assert!(written.contains("/300 units"), "{}", &written[..written.len().min(2_000)]);
+    assert!(!screen.contains("/300 units"), "the bar is gone at the end:\n{screen}");
+    assert!(screen.contains("300 applied"), "{screen}");
+    // Not when quiet.
+    database.execute("UPDATE backups SET status = 'creating'");
+    let mut terminal = Terminal::wide(&program, &[&args as &[&str], &["-q"]].concat());
+    terminal.expect(0);
+    assert!(!terminal.written().contains("/300 units"));
+}
+
+#[test]
+fn colours_are_for_terminals_and_can_be_refused() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    stuck(&database, "nightly");
+    let program = Program::on(database.url());
+    let written = |args: &[&str], no_color: Option<&str>| {
+        let mut command = program.command(args);
+        if let Some(value) = no_color {
+            command.env("NO_COLOR", value);
+        }
+        let mut terminal = Terminal::start(&command, 200, 60);
+        terminal.end();
+        terminal.written()
+    };
+    assert!(written(&["scan"], None).contains("\u{1b}["), "coloured at a terminal");
+    assert!(written(&["scan"], Some("")).contains("\u{1b}["), "an empty NO_COLOR counts as none");
+    assert!(!written(&["scan"], Some("1")).contains('\u{1b}'));
+    assert!(!written(&["scan", "--color", "never"], None).contains('\u{1b}'));
+    assert!(!written(&["scan", "-f", "json"], None).contains('\u{1b}'));
+    assert!(!written(&["scan", "--status", "nonsense"], Some("1")).contains('\u{1b}'));
+    assert!(written(&["scan", "--color", "always"], Some("1")).contains("\u{1b}["), "--color is the more explicit");
+    // A pipe has none, unless told.
+    assert!(!program.expect(0, &["scan"]).stdout.contains('\u{1b}'));
+    assert!(program.expect(0, &["scan", "--color", "always"]).stdout.contains("\u{1b}["));
+    // Nor have the questions where they are refused.
+    let mut command = program.command(&["repair"]);
+    command.env("NO_COLOR", "1");
+    let mut terminal = Terminal::start(&command, 200, 60);
+    terminal.wait(TYPE);
+    terminal.press("no\r");
+    terminal.expect(6);
+    assert!(!terminal.written().contains("\u{1b}[3"), "{:?}", terminal.written());
+}
+
+#[test]
+fn a_hostile_name_does_nothing_to_the_screen() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    let (hostile, _) = stuck(&database, "\u{1b}[2J\u{1b}]0;owned\u{7}\u{9b}31m\u{202e}evil\nfake: line");
+    stuck(&database, "harmless");
+    let program = Program::on(database.url());
+    let mut terminal = Terminal::wide(&program, &["repair", "--color", "never"]);
+    terminal.wait(WHICH);
+    terminal.press("\r");
+    terminal.wait(TYPE);
+    terminal.press("4\r");
+    let screen = terminal.expect(0);
+    let written = terminal.written();
+    for raw in ["\u{1b}[2J", "\u{1b}]0;", "\u{9b}", "\u{202e}", "\u{7}"] {
+        assert!(!written.contains(raw), "{raw:?} was written raw");
+    }
+    assert!(!screen.lines().any(|line| line.starts_with("fake")), "{screen}");
+    assert_eq!(status(&database, &hostile), "error");
+}
+
+#[test]
+fn a_password_is_asked_for_and_never_shown() {
+    let database = fresh(Engine::Mariadb, Columns::Full);
+    stuck(&database, "nightly");
+    let account = database.account_with("GRANT SELECT ON {database}.* TO {user}", Plugin::Default, Transport::Any);
+    let server = mariadb();
+    let url = format!("mysql+pymysql://{}@localhost:{}/{}", account.user, server.port, database.name());
+    let program = Program::on(url);
+    let prompt = "Password for";
+    // The right one.
+    let mut terminal = Terminal::wide(&program, &["scan", "-v", "--tls-mode", "disable"]);
+    terminal.wait(prompt);
+    terminal.press(&format!("{}\r", account.password));
+    let screen = terminal.expect(0);
+    assert!(screen.contains("nightly"), "{screen}");
+    assert!(!terminal.written().contains(&account.password), "{screen}");
+    // A wrong one: no second question, and not shown either.
+    let mut terminal = Terminal::wide(&program, &["scan", "-v", "-v"]);
+    terminal.wait(prompt);
+    terminal.press("Wr0ng-but-secret\r");
+    let screen = terminal.expect(12);
+    assert!(!terminal.written().contains("Wr0ng-but-secret"), "{screen}");
+    // Given up: the echo is back.
+    for signal in [None, Some(Signal::TERM)] {
+        let mut terminal = Terminal::wide(&program, &["scan"]);
+        terminal.wait(prompt);
+        sleep(Duration::from_millis(200));
+        terminal.press("half");
+        match signal {
+            None => terminal.press("\u{3}"),
+            Some(signal) => kill_process(terminal.pid(), signal).unwrap(),
+        }
+        let screen = terminal.expect(if signal.is_some() { 143 } else { 130 });
+        assert!(screen.contains("stopped at the question"), "{screen}");
+        assert!(!terminal.written().contains("half"), "{screen}");
+    }
+    // Nobody may be asked.
+    let mut terminal = Terminal::wide(&program, &["scan", "--no-input"]);
+    let screen = terminal.expect(12);
+    assert!(!screen.contains(prompt), "{screen}");
+}
