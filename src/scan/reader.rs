@@ -100,6 +100,25 @@ fn backup(row: &[Value]) -> Backup {
     }
 }
 
+/// What is counted of a live backup; the rest is left empty.
+fn counted(row: &[Value]) -> Backup {
+    let mut cells = Cells(row.iter());
+    Backup {
+        id: cells.text().unwrap_or_default(),
+        status: cells.text(),
+        host: cells.text(),
+        volume_id: cells.text(),
+        display_name: cells.text(),
+        project_id: cells.text(),
+        size: cells.integer(),
+        parent_id: cells.text(),
+        temp_volume_id: cells.text(),
+        temp_snapshot_id: cells.text(),
+        num_dependent_backups: cells.integer(),
+        ..Backup::default()
+    }
+}
+
 fn volume(row: &[Value]) -> Volume {
     let mut cells = Cells(row.iter());
     Volume {
@@ -140,14 +159,11 @@ fn attachment(row: &[Value]) -> Attachment {
 }
 
 impl Reader<'_> {
-    /// Every live backup, one at a time.
+    /// Every live backup, one at a time, with no more than is counted: id, status, host, volume, name, project, size, parent,
+    /// temporary volume and snapshot, and its own count of dependents.
     pub fn live_backups(&mut self, each: &mut dyn FnMut(Backup)) -> Result<(), DbError> {
-        let statement = match self.schema.columns {
-            ColumnSet::Juno => &sql::BACKUPS_LIVE_JUNO,
-            ColumnSet::Liberty => &sql::BACKUPS_LIVE_LIBERTY,
-            ColumnSet::Mitaka => &sql::BACKUPS_LIVE_MITAKA,
-        };
-        self.each(statement, &[], &mut |row| each(backup(row)))
+        let statement = if self.schema.columns == ColumnSet::Juno { &sql::BACKUPS_LIVE_JUNO } else { &sql::BACKUPS_LIVE_LIBERTY };
+        self.each(statement, &[], &mut |row| each(counted(row)))
     }
 
     /// Live backups by id, in batches.
