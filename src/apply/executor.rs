@@ -5,19 +5,19 @@ use std::time::{Duration, Instant};
 use rand::Rng;
 
 use super::recheck::{Fresh, Overlay, Recheck, Written, same_decision};
-use super::settle::{current, intended, settle_rows};
+use super::settle::{intended, settle_rows};
 use super::writes::{by_row, update};
 use super::{Journal, Settlement};
 use crate::audit::AuditError;
 use crate::audit::record::{Event, Intent, StatementText, UnitOutcome};
 use crate::db::literal::inline;
 use crate::db::schema::Schema;
-use crate::db::{Access, CommitOutcome, DbError, DbErrorKind, Session};
+use crate::db::{Access, Answer, CommitOutcome, DbError, DbErrorKind, Session, Step};
 use crate::domain::status::ERROR_DELETING;
 use crate::domain::transitions::{Direction, is_allowed};
 use crate::domain::{Backup, Change, ColumnSet, FindingKind, Image, Outcome, Situation, Tally, UnitResult};
 use crate::plan::{Plan, Purpose, Unit};
-use crate::scan::{Census, Lock, Reader};
+use crate::scan::{Census, Lock, Reader, row_in};
 
 /// Whether anything is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -352,7 +352,7 @@ impl Executor<'_> {
     ) -> Result<Recheck, DbError> {
         let columns = plan.columns;
         let mut reader = Reader { session: session.as_mut(), schema: self.schema };
-        let fresh = Fresh::read(&mut reader, unit, self.census, &plan.policy, lock)?;
+        let fresh = Fresh::read(&mut reader, unit, self.census, &plan.policy, lock, plan.purpose == Purpose::Repair)?;
         let now = match fresh.compare(unit, &written.rows, columns) {
             Ok(now) => now,
             Err(moved) => return Ok(Recheck::Moved(moved)),
@@ -364,7 +364,7 @@ impl Executor<'_> {
                 if let Some(why) = rests_on_silence.and_then(|backup| has_beaten(plan, backup, situation)) {
                     return Ok(Recheck::Refused(why));
                 }
-                let finding = fresh.decide(&mut reader, unit, self.census, written, situation, &plan.policy)?;
+                let finding = fresh.decide(unit, self.census, written, situation, &plan.policy);
                 match same_decision(unit, finding, &written.rows) {
                     Ok(changes) => (changes, Direction::Forward),
                     Err(otherwise) => return Ok(otherwise),
@@ -390,29 +390,44 @@ impl Executor<'_> {
 
     fn write(&mut self, session: &mut Box<dyn Session>, plan: &Plan, unit: &Unit, now: Vec<Image>, changes: Vec<Change>) -> Attempt {
         let columns = plan.columns;
-        let mut after = Vec::new();
-        for ((table, id), row_changes) in by_row(&changes) {
-            let Some(image) = now.iter().find(|image| image.table == table && image.id == id) else {
+        let rows = by_row(&changes);
+        let reader = Reader { session: session.as_mut(), schema: self.schema };
+        // Each UPDATE with the look at what it made of its row. That a later one runs although an earlier one matched nothing
+        // does no harm: all answers are looked at before anything is committed.
+        let mut steps = Vec::with_capacity(rows.len() * 2);
+        for ((table, id), row_changes) in &rows {
+            let Some(image) = now.iter().find(|image| image.table == *table && image.id == *id) else {
                 return roll_back(session, Outcome::Refused, format!("the plan has no image of {table} {id}"), Vec::new());
             };
-            let write = update(columns, image, &row_changes);
-            match session.execute(write.statement, &write.params) {
-                Ok(1) => {}
-                Ok(matched) => {
-                    let why = format!("the guarded UPDATE of {table} {id} matched {matched} rows in place of 1");
-                    return roll_back(session, Outcome::Changed, why, Vec::new());
-                }
-                Err(error) => return give_up(session, error),
+            let write = update(columns, image, row_changes);
+            steps.push(Step::Execute(write.statement, write.params));
+            steps.push(reader.row_step(*table, id, Lock::None));
+        }
+        let answers = match session.together(&steps) {
+            Ok(answers) => answers,
+            Err(error) => return give_up(session, error),
+        };
+        let mut after = Vec::new();
+        for (((table, id), row_changes), answer) in rows.iter().zip(answers.chunks(2)) {
+            let (matched, found) = match answer {
+                [Answer::Matched(matched), found] => (*matched, row_in(found, *table, id).map(|row| row.image(columns))),
+                _ => (0, None),
+            };
+            if matched != 1 {
+                let why = format!("the guarded UPDATE of {table} {id} matched {matched} rows in place of 1");
+                return roll_back(session, Outcome::Changed, why, Vec::new());
             }
-            let mut reader = Reader { session: session.as_mut(), schema: self.schema };
-            match current(&mut reader, table, id, Lock::None) {
-                Ok(Some(found)) if row_changes.iter().all(|change| *found.value(&change.column) == change.to) => after.push(found),
-                Ok(_) => {
+            match found {
+                Some(found) if row_changes.iter().all(|change| *found.value(&change.column) == change.to) => after.push(found),
+                _ => {
                     let why = format!("the database did not store {table} {id} as it was told to");
                     return roll_back(session, Outcome::Failed, why, Vec::new());
                 }
-                Err(error) => return give_up(session, error),
             }
+        }
+        if after.len() != rows.len() {
+            let why = "the database did not answer every statement".to_owned();
+            return roll_back(session, Outcome::Failed, why, Vec::new());
         }
         let before: Vec<Image> =
             after.iter().filter_map(|row| now.iter().find(|image| image.table == row.table && image.id == row.id)).cloned().collect();

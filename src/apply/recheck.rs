@@ -7,9 +7,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use crate::db::DbError;
 use crate::domain::decide::{self, BackupCase, CounterCase, SnapshotCase, VolumeCase};
 use crate::domain::status::{AVAILABLE, NO_VOLUME};
-use crate::domain::{Backup, Change, Finding, FindingKind, Image, Moved, Policy, Situation, Snapshot, Table, Value, Volume};
+use crate::domain::{Attachment, Backup, Change, Finding, FindingKind, Image, Moved, Policy, Situation, Snapshot, Table, Value, Volume};
 use crate::plan::Unit;
-use crate::scan::{Census, Lock, Reader};
+use crate::scan::{Census, Lock, Reader, Row};
 
 /// Rows that this run has written, as they are since.
 pub type Overlay = HashMap<(Table, String), Image>;
@@ -38,7 +38,7 @@ impl Written {
             let children = self.counted.entry(parent.to_owned()).or_default();
             children.entry(image.id.clone()).or_insert((was, None)).1 = status(image);
         }
-        super::settle::remember(&mut self.rows, after);
+        self.rows.extend(after.iter().map(|image| ((image.table, image.id.clone()), image.clone())));
     }
 
     /// The census's count of a parent's children, with what this run has changed since.
@@ -58,6 +58,8 @@ pub struct Fresh {
     backups: BTreeMap<String, Backup>,
     volumes: BTreeMap<String, Volume>,
     snapshots: BTreeMap<String, Snapshot>,
+    /// Live attachments of the volume that may be set free.
+    attachments: Vec<Attachment>,
 }
 
 /// What became of a unit's plan.
@@ -79,11 +81,20 @@ pub enum Recheck {
 }
 
 impl Fresh {
-    /// Reads the rows of a unit: those it changes, and those that its decision rests on.
+    /// Reads the rows of a unit: those it changes, and those that its decision rests on. Where nothing is decided again, as
+    /// when a run is undone, attachments do not matter.
     ///
     /// Which rows these are follows from the images, which are compared with the rows, and never from what else a plan says.
-    pub fn read(reader: &mut Reader<'_>, unit: &Unit, census: &Census, policy: &Policy, lock: Lock) -> Result<Self, DbError> {
+    pub fn read(
+        reader: &mut Reader<'_>,
+        unit: &Unit,
+        census: &Census,
+        policy: &Policy,
+        lock: Lock,
+        decides: bool,
+    ) -> Result<Self, DbError> {
         let image_of = |table: Table| unit.before.iter().find(|image| image.table == table && image.id == unit.id);
+        let mut held: Option<String> = None;
         let (mut backups, mut volumes, mut snapshots) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
         for image in &unit.before {
             match image.table {
@@ -107,6 +118,7 @@ impl Fresh {
                         ..Backup::default()
                     };
                     if !unit.counter {
+                        held = id_in("volume_id");
                         backups.extend(crate::scan::peers(census, &seen).map(|peer| peer.id.clone()));
                         // Whether it may become available depends on its parent, even where that need not change.
                         backups.extend(id_in("parent_id").filter(|_| policy.to.as_deref() == Some(AVAILABLE)));
@@ -114,6 +126,7 @@ impl Fresh {
                 }
             }
             FindingKind::Volume => {
+                held = Some(unit.id.clone());
                 let status = image_of(Table::Volumes).and_then(|seen| seen.value("status").as_text()).map(str::to_owned);
                 let volume = Volume { id: unit.id.clone(), status, ..Volume::default() };
                 backups.extend(crate::scan::explainers(census, &volume, reader.schema.columns).map(|backup| backup.id.clone()));
@@ -123,15 +136,22 @@ impl Fresh {
             }
         }
         volumes.remove(NO_VOLUME);
-        let mut fresh = Self::default();
-        for id in backups {
-            fresh.backups.extend(reader.backup(&id, lock)?.map(|row| (id, row)));
-        }
-        for id in volumes {
-            fresh.volumes.extend(reader.volume(&id, lock)?.map(|row| (id, row)));
-        }
-        for id in snapshots {
-            fresh.snapshots.extend(reader.snapshot(&id, lock)?.map(|row| (id, row)));
+        held = held.filter(|id| decides && id != NO_VOLUME);
+        let wanted: Vec<(Table, &str)> = backups
+            .iter()
+            .map(|id| (Table::Backups, id.as_str()))
+            .chain(volumes.iter().map(|id| (Table::Volumes, id.as_str())))
+            .chain(snapshots.iter().map(|id| (Table::Snapshots, id.as_str())))
+            .collect();
+        let held: Vec<&str> = held.iter().map(String::as_str).collect();
+        let (rows, attachments) = reader.around(&wanted, lock, &held)?;
+        let mut fresh = Self { attachments, ..Self::default() };
+        for row in rows.into_iter().flatten() {
+            match row {
+                Row::Backup(row) => drop(fresh.backups.insert(row.id.clone(), *row)),
+                Row::Volume(row) => drop(fresh.volumes.insert(row.id.clone(), row)),
+                Row::Snapshot(row) => drop(fresh.snapshots.insert(row.id.clone(), row)),
+            }
         }
         Ok(fresh)
     }
@@ -173,15 +193,7 @@ impl Fresh {
     }
 
     /// Decides again over the rows as they are now.
-    pub fn decide(
-        &self,
-        reader: &mut Reader<'_>,
-        unit: &Unit,
-        census: &Census,
-        run: &Written,
-        situation: &Situation,
-        policy: &Policy,
-    ) -> Result<Option<Finding>, DbError> {
+    pub fn decide(&self, unit: &Unit, census: &Census, run: &Written, situation: &Situation, policy: &Policy) -> Option<Finding> {
         // Whatever is still active holds what it holds: nothing is counted on to be repaired later. In a dry run, what an
         // earlier unit would have repaired counts as repaired.
         let as_peers = |ids: &mut dyn Iterator<Item = &Backup>| -> Vec<decide::Peer> {
@@ -189,18 +201,15 @@ impl Fresh {
                 .map(|backup| crate::scan::as_peer(census, backup, run.planned.contains(&backup.id)))
                 .collect()
         };
-        Ok(match unit.kind {
+        match unit.kind {
             FindingKind::Backup => {
-                let Some(backup) = self.backups.get(&unit.id).cloned() else { return Ok(None) };
+                let backup = self.backups.get(&unit.id).cloned()?;
                 if unit.counter {
                     let children = run.children(census, &backup.id);
-                    return Ok(decide::counter(&CounterCase { backup, children, occupied: false }, situation, policy));
+                    return decide::counter(&CounterCase { backup, children, occupied: false }, situation, policy);
                 }
                 let volume = backup.volume_id.as_ref().and_then(|id| self.volumes.get(id)).cloned();
-                let attachments = match &volume {
-                    Some(volume) => reader.attachments_of(&volume.id)?,
-                    None => Vec::new(),
-                };
+                let attachments = if volume.is_some() { self.attachments.clone() } else { Vec::new() };
                 let parent = backup.parent_id.as_ref().and_then(|id| self.backups.get(id)).cloned();
                 let siblings = backup.parent_id.as_ref().map_or_else(decide::Children::default, |parent| {
                     let mut children = run.children(census, parent);
@@ -221,9 +230,9 @@ impl Fresh {
                 Some(decide::backup(&case, situation, policy))
             }
             FindingKind::Volume => {
-                let Some(volume) = self.volumes.get(&unit.id).cloned() else { return Ok(None) };
+                let volume = self.volumes.get(&unit.id).cloned()?;
                 let case = VolumeCase {
-                    attachments: reader.attachments_of(&volume.id)?,
+                    attachments: self.attachments.clone(),
                     explained_by: as_peers(&mut self.backups.values()),
                     is_temporary: census.temporary_volumes.contains(&volume.id),
                     backup_hosts: census.hosts.iter().cloned().collect(),
@@ -232,11 +241,11 @@ impl Fresh {
                 decide::left_volume(&case, situation, policy)
             }
             FindingKind::Snapshot => {
-                let Some(snapshot) = self.snapshots.get(&unit.id).cloned() else { return Ok(None) };
+                let snapshot = self.snapshots.get(&unit.id).cloned()?;
                 let case = SnapshotCase { explained_by: as_peers(&mut self.backups.values()), snapshot };
                 decide::snapshot(&case, situation, policy)
             }
-        })
+        }
     }
 }
 

@@ -55,11 +55,7 @@ fn read(session: &mut dyn Session, schema: &Schema, rows: &[Image], lock: Lock) 
 /// A row as it is now.
 pub fn current(reader: &mut Reader<'_>, table: Table, id: &str, lock: Lock) -> Result<Option<Image>, DbError> {
     let columns = reader.schema.columns;
-    Ok(match table {
-        Table::Backups => reader.backup(id, lock)?.map(|row| row.image(columns)),
-        Table::Volumes => reader.volume(id, lock)?.map(|row| row.image(columns)),
-        Table::Snapshots => reader.snapshot(id, lock)?.map(|row| row.image()),
-    })
+    Ok(reader.row(table, id, lock)?.map(|row| row.image(columns)))
 }
 
 fn judge(before: &[Image], after: &[Image], found: Vec<Option<Image>>) -> Settlement {
@@ -102,13 +98,6 @@ pub fn intended(before: &[Image], changes: &[crate::domain::Change]) -> Vec<Imag
             after
         })
         .collect()
-}
-
-/// Takes down what a run has written.
-pub fn remember(overlay: &mut Overlay, after: &[Image]) {
-    for image in after {
-        overlay.insert((image.table, image.id.clone()), image.clone());
-    }
 }
 
 #[cfg(test)]

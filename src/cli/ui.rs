@@ -99,10 +99,12 @@ impl Ui {
         crate::report::grid::write(&mut io::sink(), &serde_json::Value::Null, "", grid, &self.options)
     }
 
-    /// Writes a result: the document or its rows, as the user wants them.
-    pub fn result(&self, document: &serde_json::Value, rows_key: &str, grid: &Grid) -> Result<(), ReportError> {
+    /// Writes a result: the document or its rows, as the user wants them. The document is made only where it is wanted.
+    pub fn result(&self, document: impl FnOnce() -> serde_json::Value, rows_key: &str, grid: &Grid) -> Result<(), ReportError> {
+        let wanted = matches!(self.options.format, Format::Json | Format::Yaml);
+        let document = if wanted { document() } else { serde_json::Value::Null };
         let mut out = self.out();
-        match crate::report::grid::write(&mut out, document, rows_key, grid, &self.options) {
+        match crate::report::grid::write(&mut out, &document, rows_key, grid, &self.options) {
             // Whoever read it has seen enough.
             Err(ReportError::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             other => other,

@@ -66,6 +66,24 @@ impl<T: Into<Value>> From<T> for Param {
     }
 }
 
+/// One of several statements that go together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// A SELECT that gives few rows.
+    Query(&'static Statement, Vec<Param>),
+    /// An UPDATE.
+    Execute(&'static Statement, Vec<Param>),
+}
+
+/// What came of a [`Step`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// All rows of the SELECT.
+    Rows(Vec<Vec<Value>>),
+    /// How many rows the UPDATE matched.
+    Matched(u64),
+}
+
 /// What a transaction may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
@@ -147,6 +165,15 @@ pub trait Session: Send {
     /// Runs an UPDATE; gives the number of rows *matched*, whether or not their values changed.
     fn execute(&mut self, statement: &Statement, params: &[Param]) -> Result<u64, DbError>;
 
+    /// Runs statements of the open transaction in this order and gives their answers in the same order; after an error
+    /// none of those behind it has any effect that a COMMIT could keep.
+    ///
+    /// They are run whatever the earlier answers say, so a caller looks at all of them before it commits. Where the engine
+    /// allows, they share one trip to the server.
+    fn together(&mut self, steps: &[Step]) -> Result<Vec<Answer>, DbError> {
+        one_by_one(self, steps)
+    }
+
     /// Begins a transaction.
     fn begin(&mut self, access: Access) -> Result<(), DbError>;
 
@@ -184,4 +211,13 @@ pub trait Session: Send {
         })?;
         Ok(rows)
     }
+}
+
+/// Runs steps one after the other.
+fn one_by_one<S: Session + ?Sized>(session: &mut S, steps: &[Step]) -> Result<Vec<Answer>, DbError> {
+    let run = |step: &Step| match step {
+        Step::Query(statement, params) => session.rows(statement, params).map(Answer::Rows),
+        Step::Execute(statement, params) => session.execute(statement, params).map(Answer::Matched),
+    };
+    steps.iter().map(run).collect()
 }

@@ -75,10 +75,8 @@ statements! {
     BACKUPS_BY_IDS_MITAKA = "backups_by_ids_mitaka";
     /// Every backup that is not deleted, in one pass over the table (Icehouse, Juno and Kilo).
     BACKUPS_LIVE_JUNO = "backups_live_juno";
-    /// Every backup that is not deleted, in one pass over the table (Liberty).
+    /// Every backup that is not deleted, in one pass over the table (Liberty and later).
     BACKUPS_LIVE_LIBERTY = "backups_live_liberty";
-    /// Every backup that is not deleted, in one pass over the table (Mitaka and later).
-    BACKUPS_LIVE_MITAKA = "backups_live_mitaka";
     /// The UTC clock that heartbeats are compared with; for a file that is this host's.
     CLOCK = "clock";
     /// What the quotas think of backups and of their gigabytes, by project.

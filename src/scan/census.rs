@@ -63,14 +63,24 @@ impl Census {
     pub fn take(reader: &mut Reader<'_>, selection: &Selection) -> Result<Self, DbError> {
         let mut census = Self::default();
         let chains = reader.schema.columns >= ColumnSet::Liberty;
-        reader.live_backups(&mut |backup| census.add(backup, selection, chains))?;
+        let mut wanted = Vec::new();
+        reader.live_backups(&mut |backup| {
+            if census.count(&backup, selection, chains) {
+                wanted.push(backup.id);
+            }
+        })?;
+        // In the same transaction, so these are the rows that were just counted.
+        for backup in reader.backups(&wanted)? {
+            census.keep(backup, selection);
+        }
         let snapshots: Vec<String> = census.by_snapshot.keys().cloned().collect();
         let held = reader.snapshots(&snapshots)?.into_iter().filter(|snapshot| snapshot.status.as_deref() == Some(BACKING_UP));
         census.held_snapshots = held.map(|snapshot| snapshot.id).collect();
         Ok(census)
     }
 
-    fn add(&mut self, backup: Backup, selection: &Selection, chains: bool) {
+    /// Counts a live backup, of which no more than what is counted has to be there; says whether it is to be kept.
+    fn count(&mut self, backup: &Backup, selection: &Selection, chains: bool) -> bool {
         self.live += 1;
         if let Some(project) = &backup.project_id {
             match self.projects.get_mut(project) {
@@ -84,7 +94,7 @@ impl Census {
             self.hosts.insert(host.clone());
         }
         if chains {
-            self.link(&backup);
+            self.link(backup);
         }
         if let Some(volume) = &backup.temp_volume_id {
             self.temporary_volumes.insert(volume.clone());
@@ -92,8 +102,16 @@ impl Census {
                 self.temporaries_in_use.insert(volume.clone());
             }
         }
+        is_active(backup.status.as_deref())
+            || selection.takes(backup)
+            || has_temporaries(backup)
+            || (!selection.backups.is_empty() && selection.names(backup))
+    }
+
+    /// Keeps a whole row, if something can follow from it.
+    fn keep(&mut self, backup: Backup, selection: &Selection) {
         let selected = selection.takes(&backup);
-        if (backup.temp_volume_id.is_some() || backup.temp_snapshot_id.is_some()) && selection.takes_inconsistent(&backup) && !selected {
+        if has_temporaries(&backup) && selection.takes_inconsistent(&backup) && !selected {
             self.with_temporaries.push(backup.clone());
         }
         let active = is_active(backup.status.as_deref());
@@ -235,6 +253,10 @@ impl Census {
     }
 }
 
+fn has_temporaries(backup: &Backup) -> bool {
+    backup.temp_volume_id.is_some() || backup.temp_snapshot_id.is_some()
+}
+
 fn canonical(id: &str) -> Option<u128> {
     let uuid = Uuid::try_parse(id).ok()?;
     let mut buffer = Uuid::encode_buffer();
@@ -272,7 +294,7 @@ mod tests {
         for turn in 0..rows.len() {
             let mut census = Census::default();
             for row in rows.iter().cycle().skip(turn).take(rows.len()) {
-                census.add(row.clone(), &Selection::default(), true);
+                census.count(row, &Selection::default(), true);
             }
             assert_eq!(census.children(a), Children { certain: 1, possible: 1 });
             assert_eq!(census.children("odd"), Children::default());

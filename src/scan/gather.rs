@@ -31,6 +31,15 @@ pub enum ScanError {
 /// The rows that findings would change, by kind, id, and whether only the counter is meant.
 pub type Images = BTreeMap<(FindingKind, String, bool), Vec<Image>>;
 
+/// What a scan is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Aim {
+    /// To look: no rows are kept.
+    Look,
+    /// To plan changes: the rows that they would be made to are kept.
+    Plan,
+}
+
 /// A scan with what later steps need beside the document.
 pub struct Scan {
     /// For other programs.
@@ -39,7 +48,7 @@ pub struct Scan {
     pub census: Census,
     /// The clock and the heartbeats.
     pub situation: Situation,
-    /// The rows that findings would change, as they were seen.
+    /// The rows that findings would change, as they were seen; none if the aim was to look.
     pub images: Images,
     /// The ids of the backups that were named.
     pub named: BTreeSet<String>,
@@ -65,9 +74,9 @@ pub fn situation(reader: &mut Reader<'_>) -> Result<Situation, DbError> {
 }
 
 /// Makes a scan in one read-only transaction.
-pub fn scan(session: &mut dyn Session, schema: &Schema, policy: &Policy, selection: &Selection) -> Result<Scan, ScanError> {
+pub fn scan(session: &mut dyn Session, schema: &Schema, policy: &Policy, selection: &Selection, aim: Aim) -> Result<Scan, ScanError> {
     session.begin(Access::ReadOnly)?;
-    let result = inside(session, schema, policy, selection);
+    let result = inside(session, schema, policy, selection, aim);
     // Nothing was written; a connection that cannot even roll back has said so in the result, or will at its next use.
     let ended = session.rollback();
     let scan = result?;
@@ -75,13 +84,13 @@ pub fn scan(session: &mut dyn Session, schema: &Schema, policy: &Policy, selecti
     Ok(scan)
 }
 
-fn inside(session: &mut dyn Session, schema: &Schema, policy: &Policy, selection: &Selection) -> Result<Scan, ScanError> {
+fn inside(session: &mut dyn Session, schema: &Schema, policy: &Policy, selection: &Selection, aim: Aim) -> Result<Scan, ScanError> {
     let database = database_info(session, schema);
     let mut reader = Reader { session, schema };
     let situation = situation(&mut reader)?;
     let mut census = Census::take(&mut reader, selection)?;
     let selection = census.resolve(selection).map_err(ScanError::Selection)?;
-    let mut gathering = Gathering::new(&census, &situation, policy, &selection);
+    let mut gathering = Gathering::new(&census, &situation, policy, &selection, aim);
     gathering.backups(&mut reader)?;
     gathering.volumes(&mut reader)?;
     gathering.snapshots(&mut reader)?;
@@ -118,6 +127,7 @@ struct Gathering<'a> {
     situation: &'a Situation,
     policy: &'a Policy,
     selection: &'a Selection,
+    aim: Aim,
     findings: Vec<Finding>,
     images: Images,
     /// Selected backups that are stuck: the rows that they hold will be free once they are repaired.
@@ -125,14 +135,14 @@ struct Gathering<'a> {
 }
 
 impl<'a> Gathering<'a> {
-    fn new(census: &'a Census, situation: &'a Situation, policy: &'a Policy, selection: &'a Selection) -> Self {
+    fn new(census: &'a Census, situation: &'a Situation, policy: &'a Policy, selection: &'a Selection, aim: Aim) -> Self {
         let stuck = census
             .selected
             .iter()
             .filter(|id| census.kept.get(*id).is_some_and(|backup| judge_backup(backup, situation, policy).verdict == Verdict::Stuck))
             .cloned()
             .collect();
-        Self { census, situation, policy, selection, findings: Vec::new(), images: BTreeMap::new(), stuck }
+        Self { census, situation, policy, selection, aim, findings: Vec::new(), images: BTreeMap::new(), stuck }
     }
 
     fn backups(&mut self, reader: &mut Reader<'_>) -> Result<(), DbError> {
@@ -157,7 +167,8 @@ impl<'a> Gathering<'a> {
                 // A row in error or error_deleting that was only named is nothing to report unless something can become of it.
                 let pending = !matches!(finding.status.as_deref(), Some("error" | "error_deleting"));
                 if pending || finding.proposal.is_some() || finding.refusal.is_some() || !self.selection.statuses.is_empty() {
-                    self.keep(finding, images_of_backup(&case, self.situation.columns), false);
+                    let columns = self.situation.columns;
+                    self.keep(finding, || images_of_backup(&case, columns), false);
                 }
             }
         }
@@ -176,8 +187,9 @@ impl<'a> Gathering<'a> {
         as_peer(self.census, peer, released)
     }
 
-    fn keep(&mut self, finding: Finding, mut images: Vec<Image>, counter: bool) {
-        if finding.is_actionable() {
+    fn keep(&mut self, finding: Finding, images: impl FnOnce() -> Vec<Image>, counter: bool) {
+        if self.aim == Aim::Plan && finding.is_actionable() {
+            let mut images = images();
             if let Some(proposal) = &finding.proposal {
                 let changed: HashSet<(&str, &str)> =
                     proposal.changes.iter().map(|change| (change.table.name(), change.id.as_str())).collect();
@@ -225,8 +237,8 @@ impl<'a> Gathering<'a> {
                 continue;
             }
             if let Some(finding) = decide::left_volume(&case, self.situation, self.policy) {
-                let images = vec![case.volume.image(self.situation.columns)];
-                self.keep(finding, images, false);
+                let columns = self.situation.columns;
+                self.keep(finding, || vec![case.volume.image(columns)], false);
             }
         }
         Ok(())
@@ -266,8 +278,7 @@ impl<'a> Gathering<'a> {
                 snapshot,
             };
             if let Some(finding) = decide::snapshot(&case, self.situation, self.policy) {
-                let images = vec![case.snapshot.image()];
-                self.keep(finding, images, false);
+                self.keep(finding, || vec![case.snapshot.image()], false);
             }
         }
         Ok(())
@@ -286,8 +297,8 @@ impl<'a> Gathering<'a> {
             if self.wants(&case.backup)
                 && let Some(finding) = decide::counter(&case, self.situation, self.policy)
             {
-                let images = vec![case.backup.image(self.situation.columns)];
-                self.keep(finding, images, true);
+                let columns = self.situation.columns;
+                self.keep(finding, || vec![case.backup.image(columns)], true);
             }
             suspects.insert(case.backup.id.clone(), Some(case.backup));
         }

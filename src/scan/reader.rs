@@ -4,8 +4,8 @@ use std::ops::ControlFlow;
 
 use crate::db::schema::Schema;
 use crate::db::statements as sql;
-use crate::db::{DbError, DbErrorKind, ID_BATCH, Param, Session, Statement};
-use crate::domain::{Attachment, Backup, ColumnSet, ServiceRow, Snapshot, Value, Volume};
+use crate::db::{Answer, DbError, DbErrorKind, ID_BATCH, Param, Session, Statement, Step};
+use crate::domain::{Attachment, Backup, ColumnSet, Image, ServiceRow, Snapshot, Table, Value, Volume};
 
 /// Whether a row is locked while it is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,6 +14,36 @@ pub enum Lock {
     None,
     /// It is held until the transaction ends.
     Held,
+}
+
+/// A row of one of the tables that the program may change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Row {
+    /// Of `backups`.
+    Backup(Box<Backup>),
+    /// Of `volumes`.
+    Volume(Volume),
+    /// Of `snapshots`.
+    Snapshot(Snapshot),
+}
+
+impl Row {
+    /// The guarded columns.
+    pub fn image(&self, columns: ColumnSet) -> Image {
+        match self {
+            Self::Backup(row) => row.image(columns),
+            Self::Volume(row) => row.image(columns),
+            Self::Snapshot(row) => row.image(),
+        }
+    }
+
+    fn id(&self) -> &str {
+        match self {
+            Self::Backup(row) => &row.id,
+            Self::Volume(row) => &row.id,
+            Self::Snapshot(row) => &row.id,
+        }
+    }
 }
 
 /// Reads Cinder's rows.
@@ -70,6 +100,25 @@ fn backup(row: &[Value]) -> Backup {
     }
 }
 
+/// What is counted of a live backup; the rest is left empty.
+fn counted(row: &[Value]) -> Backup {
+    let mut cells = Cells(row.iter());
+    Backup {
+        id: cells.text().unwrap_or_default(),
+        status: cells.text(),
+        host: cells.text(),
+        volume_id: cells.text(),
+        display_name: cells.text(),
+        project_id: cells.text(),
+        size: cells.integer(),
+        parent_id: cells.text(),
+        temp_volume_id: cells.text(),
+        temp_snapshot_id: cells.text(),
+        num_dependent_backups: cells.integer(),
+        ..Backup::default()
+    }
+}
+
 fn volume(row: &[Value]) -> Volume {
     let mut cells = Cells(row.iter());
     Volume {
@@ -110,14 +159,11 @@ fn attachment(row: &[Value]) -> Attachment {
 }
 
 impl Reader<'_> {
-    /// Every live backup, one at a time.
+    /// Every live backup, one at a time, with no more than is counted: id, status, host, volume, name, project, size, parent,
+    /// temporary volume and snapshot, and its own count of dependents.
     pub fn live_backups(&mut self, each: &mut dyn FnMut(Backup)) -> Result<(), DbError> {
-        let statement = match self.schema.columns {
-            ColumnSet::Juno => &sql::BACKUPS_LIVE_JUNO,
-            ColumnSet::Liberty => &sql::BACKUPS_LIVE_LIBERTY,
-            ColumnSet::Mitaka => &sql::BACKUPS_LIVE_MITAKA,
-        };
-        self.each(statement, &[], &mut |row| each(backup(row)))
+        let statement = if self.schema.columns == ColumnSet::Juno { &sql::BACKUPS_LIVE_JUNO } else { &sql::BACKUPS_LIVE_LIBERTY };
+        self.each(statement, &[], &mut |row| each(counted(row)))
     }
 
     /// Live backups by id, in batches.
@@ -139,19 +185,6 @@ impl Reader<'_> {
         }
     }
 
-    /// One live backup.
-    pub fn backup(&mut self, id: &str, lock: Lock) -> Result<Option<Backup>, DbError> {
-        let statement = match (self.schema.columns, lock) {
-            (ColumnSet::Juno, Lock::None) => &sql::BACKUP_BY_ID_JUNO,
-            (ColumnSet::Juno, Lock::Held) => &sql::BACKUP_LOCK_JUNO,
-            (ColumnSet::Liberty, Lock::None) => &sql::BACKUP_BY_ID_LIBERTY,
-            (ColumnSet::Liberty, Lock::Held) => &sql::BACKUP_LOCK_LIBERTY,
-            (ColumnSet::Mitaka, Lock::None) => &sql::BACKUP_BY_ID_MITAKA,
-            (ColumnSet::Mitaka, Lock::Held) => &sql::BACKUP_LOCK_MITAKA,
-        };
-        self.one(statement, id, backup, |found| found.id.as_str())
-    }
-
     /// Volumes that a backup or restore holds, or without a status.
     pub fn pending_volumes(&mut self, each: &mut dyn FnMut(Volume)) -> Result<(), DbError> {
         let statement = if self.schema.columns == ColumnSet::Juno { &sql::VOLUMES_PENDING_JUNO } else { &sql::VOLUMES_PENDING_LIBERTY };
@@ -164,17 +197,6 @@ impl Reader<'_> {
         self.by_ids(statement, ids, volume)
     }
 
-    /// One live volume.
-    pub fn volume(&mut self, id: &str, lock: Lock) -> Result<Option<Volume>, DbError> {
-        let statement = match (self.schema.columns, lock) {
-            (ColumnSet::Juno, Lock::None) => &sql::VOLUME_BY_ID_JUNO,
-            (ColumnSet::Juno, Lock::Held) => &sql::VOLUME_LOCK_JUNO,
-            (_, Lock::None) => &sql::VOLUME_BY_ID_LIBERTY,
-            (_, Lock::Held) => &sql::VOLUME_LOCK_LIBERTY,
-        };
-        self.one(statement, id, volume, |found| found.id.as_str())
-    }
-
     /// Snapshots that a backup holds.
     pub fn pending_snapshots(&mut self, each: &mut dyn FnMut(Snapshot)) -> Result<(), DbError> {
         self.each(&sql::SNAPSHOTS_PENDING, &[], &mut |row| each(snapshot(row)))
@@ -185,27 +207,12 @@ impl Reader<'_> {
         self.by_ids(&sql::SNAPSHOTS_BY_IDS, ids, snapshot)
     }
 
-    /// One live snapshot.
-    pub fn snapshot(&mut self, id: &str, lock: Lock) -> Result<Option<Snapshot>, DbError> {
-        let statement = if lock == Lock::None { &sql::SNAPSHOT_BY_ID } else { &sql::SNAPSHOT_LOCK };
-        self.one(statement, id, snapshot, |found| found.id.as_str())
-    }
-
     /// Live attachments by volume, in batches; none where the table does not exist.
     pub fn attachments(&mut self, volumes: &[String]) -> Result<Vec<Attachment>, DbError> {
         if !self.schema.has_attachments {
             return Ok(Vec::new());
         }
         self.by_ids(&sql::ATTACHMENTS_BY_VOLUMES, volumes, attachment)
-    }
-
-    /// Live attachments of one volume; none where the table does not exist.
-    pub fn attachments_of(&mut self, volume: &str) -> Result<Vec<Attachment>, DbError> {
-        let mut found = Vec::new();
-        if self.schema.has_attachments {
-            self.each(&sql::ATTACHMENTS_BY_VOLUME, &[volume.into()], &mut |row| found.push(attachment(row)))?;
-        }
-        Ok(found)
     }
 
     /// Live attachments that hosts hold for themselves.
@@ -278,10 +285,60 @@ impl Reader<'_> {
         Ok(found)
     }
 
-    fn one<T>(&mut self, statement: &Statement, id: &str, read: fn(&[Value]) -> T, key: fn(&T) -> &str) -> Result<Option<T>, DbError> {
-        let mut found = None;
-        // A case-insensitive collation could hand out a row whose id is spelt differently: that is another row.
-        self.each(statement, &[id.into()], &mut |row| found = Some(read(row)).filter(|row| key(row) == id))?;
-        Ok(found)
+    /// One live row.
+    pub fn row(&mut self, table: Table, id: &str, lock: Lock) -> Result<Option<Row>, DbError> {
+        let answers = self.session.together(&[self.row_step(table, id, lock)])?;
+        Ok(answers.first().and_then(|answer| row_in(answer, table, id)))
     }
+
+    /// Live rows, one answer each in the order in which they are wanted, and the live attachments of some volumes.
+    pub fn around(
+        &mut self,
+        wanted: &[(Table, &str)],
+        lock: Lock,
+        volumes: &[&str],
+    ) -> Result<(Vec<Option<Row>>, Vec<Attachment>), DbError> {
+        let volumes = if self.schema.has_attachments { volumes } else { &[] };
+        let mut steps: Vec<Step> = wanted.iter().map(|(table, id)| self.row_step(*table, id, lock)).collect();
+        steps.extend(volumes.iter().map(|volume| Step::Query(&sql::ATTACHMENTS_BY_VOLUME, vec![(*volume).into()])));
+        let answers = self.session.together(&steps)?;
+        let rows = wanted.iter().zip(&answers).map(|((table, id), answer)| row_in(answer, *table, id)).collect();
+        let attachments = answers.iter().skip(wanted.len()).flat_map(|answer| match answer {
+            Answer::Rows(rows) => rows.as_slice(),
+            Answer::Matched(_) => &[],
+        });
+        Ok((rows, attachments.map(|row| attachment(row)).collect()))
+    }
+
+    /// The step that reads one live row; [`row_in`] finds it in the answer.
+    pub fn row_step(&self, table: Table, id: &str, lock: Lock) -> Step {
+        use ColumnSet::{Juno, Liberty, Mitaka};
+        let statement = match (table, self.schema.columns, lock) {
+            (Table::Backups, Juno, Lock::None) => &sql::BACKUP_BY_ID_JUNO,
+            (Table::Backups, Juno, Lock::Held) => &sql::BACKUP_LOCK_JUNO,
+            (Table::Backups, Liberty, Lock::None) => &sql::BACKUP_BY_ID_LIBERTY,
+            (Table::Backups, Liberty, Lock::Held) => &sql::BACKUP_LOCK_LIBERTY,
+            (Table::Backups, Mitaka, Lock::None) => &sql::BACKUP_BY_ID_MITAKA,
+            (Table::Backups, Mitaka, Lock::Held) => &sql::BACKUP_LOCK_MITAKA,
+            (Table::Volumes, Juno, Lock::None) => &sql::VOLUME_BY_ID_JUNO,
+            (Table::Volumes, Juno, Lock::Held) => &sql::VOLUME_LOCK_JUNO,
+            (Table::Volumes, _, Lock::None) => &sql::VOLUME_BY_ID_LIBERTY,
+            (Table::Volumes, _, Lock::Held) => &sql::VOLUME_LOCK_LIBERTY,
+            (Table::Snapshots, _, Lock::None) => &sql::SNAPSHOT_BY_ID,
+            (Table::Snapshots, _, Lock::Held) => &sql::SNAPSHOT_LOCK,
+        };
+        Step::Query(statement, vec![id.into()])
+    }
+}
+
+/// The row in the answer to a [`Reader::row_step`].
+pub fn row_in(answer: &Answer, table: Table, id: &str) -> Option<Row> {
+    let Answer::Rows(rows) = answer else { return None };
+    let read = |cells: &Vec<Value>| match table {
+        Table::Backups => Row::Backup(Box::new(backup(cells))),
+        Table::Volumes => Row::Volume(volume(cells)),
+        Table::Snapshots => Row::Snapshot(snapshot(cells)),
+    };
+    // A case-insensitive collation could hand out a row whose id is spelt differently: that is another row.
+    rows.last().map(read).filter(|row| row.id() == id)
 }

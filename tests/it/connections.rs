@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use cinder_backup_repair::config::{Host, ServerKind, ServerTarget, TlsMode, TlsSettings};
-use cinder_backup_repair::db::statements::{BACKUPS_BY_IDS_MITAKA, BACKUPS_LIVE_MITAKA, SNAPSHOT_BY_ID, SNAPSHOT_LOCK, SNAPSHOT_UPDATE};
+use cinder_backup_repair::db::statements::{BACKUPS_BY_IDS_MITAKA, BACKUPS_LIVE_LIBERTY, SNAPSHOT_BY_ID, SNAPSHOT_LOCK, SNAPSHOT_UPDATE};
 use cinder_backup_repair::db::{
     Access, CommitOutcome, DbError, DbErrorKind, Engine, ID_BATCH, Param, Session, SessionSettings, mysql, postgres,
 };
@@ -421,7 +421,7 @@ fn the_identity_is_the_same_for_every_account_and_way_in() {
             assert_eq!(session.server().identity, identity, "{engine:?}");
             assert!(!session.server().read_only && !session.server().galera, "{engine:?}");
             assert!(session.server().version.chars().next().is_some_and(|first| first.is_ascii_digit()), "{engine:?}");
-            assert_eq!(session.rows(&BACKUPS_LIVE_MITAKA, &[]).expect("SELECT was granted"), Vec::<Vec<Value>>::new(), "{engine:?}");
+            assert_eq!(session.rows(&BACKUPS_LIVE_LIBERTY, &[]).expect("SELECT was granted"), Vec::<Vec<Value>>::new(), "{engine:?}");
         }
         let error = sessions[1].rows(&SNAPSHOT_BY_ID, &["x".into()]).expect_err("not granted");
         assert_eq!(error.kind, DbErrorKind::Privilege, "{engine:?}: {error}");
@@ -446,7 +446,7 @@ fn a_row_policy_that_hides_rows_is_an_error() {
     database.execute("ALTER TABLE backups ENABLE ROW LEVEL SECURITY");
     let account = database.account_with("GRANT SELECT ON backups TO {user}", Plugin::Default, Transport::Any);
     let mut session = opened(&target(database.server(), &account.user, &account.password, database.name()));
-    let error = session.rows(&BACKUPS_LIVE_MITAKA, &[]).expect_err("all rows are hidden");
+    let error = session.rows(&BACKUPS_LIVE_LIBERTY, &[]).expect_err("all rows are hidden");
     assert_eq!(error.kind, DbErrorKind::Privilege, "{error}");
     assert!(error.message.contains("BYPASSRLS"), "{error}");
 }
@@ -651,14 +651,14 @@ fn a_query_can_be_left_early() {
                 session.begin(access).unwrap_or_else(|error| panic!("{engine:?}: {error}"));
             }
             let mut seen = 0;
-            let left = session.query(&BACKUPS_LIVE_MITAKA, &[], &mut |_| {
+            let left = session.query(&BACKUPS_LIVE_LIBERTY, &[], &mut |_| {
                 seen += 1;
                 if seen == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             });
             left.unwrap_or_else(|error| panic!("{engine:?}: {error}"));
             assert_eq!(seen, 3, "{engine:?}");
             let mut all = 0;
-            let whole = session.query(&BACKUPS_LIVE_MITAKA, &[], &mut |_| {
+            let whole = session.query(&BACKUPS_LIVE_LIBERTY, &[], &mut |_| {
                 all += 1;
                 ControlFlow::Continue(())
             });

@@ -17,7 +17,7 @@ use crate::domain::status::{ERROR, is_active};
 use crate::domain::{Policy, Selection};
 use crate::plan::{Basis, Plan};
 use crate::report::safe::terminal;
-use crate::scan::{Scan, scan};
+use crate::scan::{Aim, Scan, scan};
 
 /// So many units go with `--yes` unless `--max-changes` says otherwise.
 const MAX_CHANGES_WITH_YES: usize = 25;
@@ -79,7 +79,7 @@ pub fn run(context: &Context<'_>, args: &RepairArgs) -> Result<Exit> {
 
 /// A scan and the plan that follows from it.
 pub fn propose(connected: &mut Connected, policy: &Policy, selection: &Selection) -> Result<(Plan, Scan)> {
-    let scan = scan(connected.session.as_mut(), &connected.schema, policy, selection)?;
+    let scan = scan(connected.session.as_mut(), &connected.schema, policy, selection, Aim::Plan)?;
     let basis = Basis {
         id: Uuid::new_v4().to_string(),
         taken_at: scan.document.taken_at.clone(),

@@ -8,7 +8,7 @@ use crate::cli::error::{Error, Result};
 use crate::cli::exit::Exit;
 use crate::cli::view;
 use crate::report::safe::terminal;
-use crate::scan::{Summary, scan};
+use crate::scan::{Aim, Summary, scan};
 
 /// Lists what is stuck or inconsistent, with the evidence and the proposed change. Changes nothing.
 #[derive(Debug, Args)]
@@ -36,9 +36,9 @@ pub fn run(context: &Context<'_>, args: &ScanArgs) -> Result<Exit> {
     let mut policy =
         args.selection.policy(Some(&args.decision), connected.service_down_time, connected.report_interval).map_err(Error::usage)?;
     selection.tell(&mut policy);
-    let scan = scan(connected.session.as_mut(), &connected.schema, &policy, &selection)?;
+    let scan = scan(connected.session.as_mut(), &connected.schema, &policy, &selection, Aim::Look)?;
     let document = &scan.document;
-    context.ui.result(&view::json(document), "findings", &view::findings(&document.findings))?;
+    context.ui.result(|| view::json(document), "findings", &view::findings(&document.findings))?;
     if context.ui.is_table() {
         for notice in &document.notices {
             context.ui.warn(terminal(&notice.text));

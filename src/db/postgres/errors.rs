@@ -3,8 +3,8 @@
 use std::error::Error as StdError;
 use std::io;
 
-use postgres::Error;
-use postgres::error::{DbError as Answer, Severity};
+use tokio_postgres::Error;
+use tokio_postgres::error::{DbError as Answer, Severity};
 
 use crate::config::TlsSettings;
 use crate::db::{DbError, DbErrorKind, tls};

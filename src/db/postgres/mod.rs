@@ -10,23 +10,24 @@
 //! May use `config`, `domain` and this module's neighbours in `db`.
 
 mod errors;
+mod link;
 mod values;
-mod worker;
 
-use std::net::ToSocketAddrs;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use postgres::config::SslMode;
-use postgres::{Client, Config, NoTls};
 use rustls::ClientConfig;
 use secrecy::ExposeSecret;
+use tokio_postgres::config::SslMode;
+use tokio_postgres::{Config, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use self::errors::{Failure, Place, describe, offers_no_tls};
+use self::link::{Connected, Job, Kind, Link, Reply};
 use self::values::Owned;
-use self::worker::{Kind, Worker};
-use super::{Access, CommitOutcome, DbError, DbErrorKind, Engine, Param, RowSink, ServerInfo, Session, SessionSettings, Statement, tls};
+use super::{
+    Access, Answer, CommitOutcome, DbError, DbErrorKind, Engine, Param, RowSink, ServerInfo, Session, SessionSettings, Statement, Step, tls,
+};
 use crate::config::{Host, ServerTarget, TlsMode};
 use crate::domain::Value;
 
@@ -42,6 +43,16 @@ macro_rules! own {
 struct Own {
     name: &'static str,
     text: &'static str,
+}
+
+impl Own {
+    fn job(&self, params: Vec<Owned>, kind: Kind) -> Job {
+        Job { name: self.name, text: self.text, params, kind }
+    }
+}
+
+fn job(statement: &Statement, params: &[Param], kind: Kind) -> Job {
+    Job { name: statement.name, text: statement.text(Engine::Postgresql), params: values::bind(params), kind }
 }
 
 own! {
@@ -62,7 +73,7 @@ const GRACE: Duration = Duration::from_secs(5);
 
 struct Postgres {
     /// Gone once it must not be used any more.
-    worker: Option<Worker>,
+    link: Option<Link>,
     /// Why it is gone.
     dead: Option<DbError>,
     server: ServerInfo,
@@ -73,6 +84,8 @@ struct Postgres {
     open: Option<Access>,
     /// A statement of it failed. The server answers COMMIT with success then, having rolled back.
     failed: bool,
+    /// Its id on the server, once it has written something and that was seen.
+    transaction: Option<String>,
 }
 
 /// Opens a session on PostgreSQL and puts it into the known state.
@@ -90,7 +103,7 @@ pub fn open(target: &ServerTarget, settings: &SessionSettings) -> Result<Box<dyn
     let patience = (!settings.statement_timeout.is_zero()).then(|| longest + GRACE);
     let limit = target.connect_timeout.unwrap_or(settings.connect_timeout).max(Duration::from_millis(1));
     let attempt = Attempt::new(target, limit, &place)?;
-    let (worker, encrypted) = Worker::connect(Box::new(move || attempt.run()), limit, patience, &place)?;
+    let (link, encrypted) = Link::connect(attempt.run(), limit, patience, &place)?;
     let server = ServerInfo {
         engine: Engine::Postgresql,
         version: String::new(),
@@ -100,7 +113,7 @@ pub fn open(target: &ServerTarget, settings: &SessionSettings) -> Result<Box<dyn
         read_only: false,
     };
     let mut session = Postgres {
-        worker: Some(worker),
+        link: Some(link),
         dead: None,
         server,
         encrypted,
@@ -109,6 +122,7 @@ pub fn open(target: &ServerTarget, settings: &SessionSettings) -> Result<Box<dyn
         statement_timeout: millis(settings.statement_timeout),
         open: None,
         failed: false,
+        transaction: None,
     };
     // Whatever is wrong with a session that has just been made, there is none.
     session.identify().map_err(|error| DbError { fatal: true, ..error })?;
@@ -162,11 +176,11 @@ impl Attempt {
         Ok(Self { config, tls, mode, host: target.host.clone(), limit, place: place.clone() })
     }
 
-    /// Connects and logs in; says whether TLS protects the connection.
-    fn run(mut self) -> Result<(Client, bool), DbError> {
+    /// Connects and logs in.
+    async fn run(mut self) -> Result<Connected, DbError> {
         if let Host::Tcp { name, port } = &self.host {
             let bare = name.trim_start_matches('[').trim_end_matches(']');
-            let addresses = (bare, *port).to_socket_addrs().map_err(|error| {
+            let addresses = tokio::net::lookup_host((bare, *port)).await.map_err(|error| {
                 DbError::fatal(
                     DbErrorKind::Connection,
                     format!("cannot find the address of {}: {error}; check the host's name", self.place.name),
@@ -177,18 +191,21 @@ impl Attempt {
             self.config.connect_timeout(self.limit / count);
         }
         let outcome = match self.tls.take() {
-            None => self.config.ssl_mode(SslMode::Disable).connect(NoTls).map(|client| (client, false)),
-            Some(tls) => match self.config.ssl_mode(SslMode::Require).connect(MakeRustlsConnect::new(tls)) {
-                Err(error) if self.mode == TlsMode::Prefer && offers_no_tls(&error) => {
-                    self.config.ssl_mode(SslMode::Disable).connect(NoTls).map(|client| (client, false))
-                }
-                outcome => outcome.map(|client| (client, true)),
+            None => self.plain().await,
+            Some(tls) => match self.config.ssl_mode(SslMode::Require).connect(MakeRustlsConnect::new(tls)).await {
+                Err(error) if self.mode == TlsMode::Prefer && offers_no_tls(&error) => self.plain().await,
+                outcome => outcome.map(|(client, driver)| Connected { client, driver: Box::pin(driver), encrypted: true }),
             },
         };
         outcome.map_err(|error| {
             let error = describe(&error, &format!("cannot log in to {}", self.place.name), &self.place).error;
             DbError { fatal: true, ..error }
         })
+    }
+
+    async fn plain(&mut self) -> Result<Connected, tokio_postgres::Error> {
+        let (client, driver) = self.config.ssl_mode(SslMode::Disable).connect(NoTls).await?;
+        Ok(Connected { client, driver: Box::pin(driver), encrypted: false })
     }
 }
 
@@ -214,7 +231,7 @@ impl Postgres {
 
     fn own(&mut self, statement: &Own, params: Vec<Owned>) -> Result<Vec<Vec<Value>>, DbError> {
         let mut rows = Vec::new();
-        self.send(statement.name, statement.text, params, Kind::Query, |batch| {
+        self.send(&statement.job(params, Kind::Query), |batch| {
             rows.extend(batch);
             true
         })
@@ -223,37 +240,47 @@ impl Postgres {
     }
 
     fn control(&mut self, statement: &Own) -> Result<(), DbError> {
-        self.send(statement.name, statement.text, Vec::new(), Kind::Control, |_| true).map(drop).map_err(|failure| failure.error)
+        self.send(&statement.job(Vec::new(), Kind::Control), |_| true).map(drop).map_err(|failure| failure.error)
     }
 
-    /// Uses the connection, if it may be used, and notes what its failure means for it.
-    fn send(
-        &mut self,
-        name: &'static str,
-        text: &'static str,
-        params: Vec<Owned>,
-        kind: Kind,
-        rows: impl FnMut(Vec<Vec<Value>>) -> bool,
-    ) -> Result<u64, Failure> {
+    /// Uses the connection, if it may be used.
+    fn send(&mut self, job: &Job, rows: impl FnMut(Vec<Vec<Value>>) -> bool) -> Result<u64, Failure> {
         let outcome = match self.usable() {
-            Ok(worker) => worker.run(name, text, params, kind, rows),
+            Ok(link) => link.run(job, rows),
             Err(error) => return Err(Failure { error, refused: false }),
         };
-        outcome.map_err(|mut failure| {
-            self.failed = true;
-            if failure.error.code.as_deref() == Some("25006") && self.open != Some(Access::ReadOnly) {
-                failure.error.kind = DbErrorKind::NotPrimary;
-            }
-            if failure.error.is_fatal() {
-                self.close(&failure.error);
-            }
-            failure
-        })
+        outcome.map_err(|failure| self.note(failure))
     }
 
-    fn usable(&self) -> Result<&Worker, DbError> {
-        match (&self.worker, &self.dead) {
-            (Some(worker), None) => Ok(worker),
+    /// The same for several statements in one go: the answers, up to the first failure and what that was.
+    fn send_together(&mut self, jobs: &[Job]) -> Result<(Vec<Reply>, Option<DbError>), DbError> {
+        let outcome = self.usable()?.run_together(jobs);
+        let replies = outcome.map_err(|failure| self.note(failure).error)?;
+        let mut answered = Vec::with_capacity(replies.len());
+        for reply in replies {
+            match reply {
+                Ok(reply) => answered.push(reply),
+                Err(failure) => return Ok((answered, Some(self.note(failure).error))),
+            }
+        }
+        Ok((answered, None))
+    }
+
+    /// Notes what a failure means for the connection.
+    fn note(&mut self, mut failure: Failure) -> Failure {
+        self.failed = true;
+        if failure.error.code.as_deref() == Some("25006") && self.open != Some(Access::ReadOnly) {
+            failure.error.kind = DbErrorKind::NotPrimary;
+        }
+        if failure.error.is_fatal() {
+            self.close(&failure.error);
+        }
+        failure
+    }
+
+    fn usable(&mut self) -> Result<&mut Link, DbError> {
+        match (&mut self.link, &self.dead) {
+            (Some(link), None) => Ok(link),
             (_, Some(dead)) => Err(dead.clone()),
             (None, None) => Err(DbError::fatal(DbErrorKind::Connection, "the connection is closed")),
         }
@@ -262,18 +289,21 @@ impl Postgres {
     fn close(&mut self, why: &DbError) {
         self.open = None;
         self.dead = Some(DbError { fatal: true, ..why.clone() });
-        self.worker = None;
+        self.link = None;
+    }
+
+    /// Refuses to go on in a transaction that has failed.
+    fn may_go_on(&self) -> Result<(), DbError> {
+        if self.open.is_some() && self.failed {
+            return Err(DbError::new(DbErrorKind::Other, "a statement of the transaction had failed, so it has to be rolled back first"));
+        }
+        Ok(())
     }
 
     /// Runs something in the open transaction, or in one of its own.
     fn within<T>(&mut self, access: Access, work: impl FnOnce(&mut Self) -> Result<T, DbError>) -> Result<T, DbError> {
+        self.may_go_on()?;
         if self.open.is_some() {
-            if self.failed {
-                return Err(DbError::new(
-                    DbErrorKind::Other,
-                    "a statement of the transaction had failed, so it has to be rolled back first",
-                ));
-            }
             return work(self);
         }
         self.begin(access)?;
@@ -289,10 +319,8 @@ impl Postgres {
         }
     }
 
-    fn set_state(&mut self, access: Access) -> Result<(), DbError> {
-        let params = [Param::from(self.lock_timeout.to_string()), Param::from(self.statement_timeout.to_string())];
-        self.own(&SET, values::bind(&params))?;
-        let row = self.own(&CHECK, Vec::new())?.into_iter().next().unwrap_or_default();
+    /// Compares the state that session_check found with what was asked for.
+    fn check_state(&self, access: Access, row: &[Value]) -> Result<(), DbError> {
         let number = |value: u64| Value::Integer(i64::try_from(value).unwrap_or(i64::MAX));
         let (isolation, read_only) = match access {
             Access::ReadOnly => ("repeatable read", "on"),
@@ -345,20 +373,48 @@ impl Session for Postgres {
     }
 
     fn query(&mut self, statement: &Statement, params: &[Param], row: RowSink<'_>) -> Result<(), DbError> {
-        let params = values::bind(params);
+        let job = job(statement, params, Kind::Query);
         self.within(Access::ReadOnly, |session| {
-            let text = statement.text(Engine::Postgresql);
             let take = |batch: Vec<Vec<Value>>| batch.iter().all(|cells| row(cells) == ControlFlow::Continue(()));
-            session.send(statement.name, text, params, Kind::Query, take).map(drop).map_err(|failure| failure.error)
+            session.send(&job, take).map(drop).map_err(|failure| failure.error)
         })
     }
 
     fn execute(&mut self, statement: &Statement, params: &[Param]) -> Result<u64, DbError> {
-        let params = values::bind(params);
-        self.within(Access::Write, |session| {
-            let text = statement.text(Engine::Postgresql);
-            session.send(statement.name, text, params, Kind::Execute, |_| true).map_err(|failure| failure.error)
-        })
+        let job = job(statement, params, Kind::Execute);
+        self.within(Access::Write, |session| session.send(&job, |_| true).map_err(|failure| failure.error))
+    }
+
+    fn together(&mut self, steps: &[Step]) -> Result<Vec<Answer>, DbError> {
+        self.may_go_on()?;
+        if self.open.is_none() {
+            return super::one_by_one(self, steps);
+        }
+        let mut jobs: Vec<Job> = steps
+            .iter()
+            .map(|step| match step {
+                Step::Query(statement, params) => job(statement, params, Kind::Query),
+                Step::Execute(statement, params) => job(statement, params, Kind::Execute),
+            })
+            .collect();
+        let writes = steps.iter().any(|step| matches!(step, Step::Execute(..)));
+        if writes {
+            // It is asked for behind every last write, and costs nothing on the way.
+            jobs.push(TRANSACTION_ID.job(Vec::new(), Kind::Query));
+        }
+        let (mut replies, failure) = self.send_together(&jobs)?;
+        if let Some(error) = failure {
+            return Err(error);
+        }
+        if writes {
+            let id = replies.pop().and_then(|reply| reply.rows.into_iter().flatten().next());
+            self.transaction = id.as_ref().and_then(Value::as_text).map(str::to_owned);
+        }
+        let answer = |(step, reply): (&Step, Reply)| match step {
+            Step::Query(..) => Answer::Rows(reply.rows),
+            Step::Execute(..) => Answer::Matched(reply.matched),
+        };
+        Ok(steps.iter().zip(replies).map(answer).collect())
     }
 
     fn begin(&mut self, access: Access) -> Result<(), DbError> {
@@ -366,20 +422,36 @@ impl Session for Postgres {
         if self.open.is_some() {
             return Err(DbError::new(DbErrorKind::Other, "a transaction is open already"));
         }
-        let begun = self.control(match access {
+        let begin = match access {
             Access::ReadOnly => &BEGIN_READ,
             Access::Write => &BEGIN_WRITE,
-        });
-        if let Err(error) = begun {
+        };
+        let limits = [Param::from(self.lock_timeout.to_string()), Param::from(self.statement_timeout.to_string())];
+        // Where BEGIN fails, the other two change nothing: what they set lasts for their own transaction.
+        let jobs = [begin.job(Vec::new(), Kind::Control), SET.job(values::bind(&limits), Kind::Query), CHECK.job(Vec::new(), Kind::Query)];
+        self.transaction = None;
+        let (replies, failure) = self.send_together(&jobs)?;
+        if let (true, Some(error)) = (replies.is_empty(), &failure) {
             // A standby refuses the very BEGIN.
             let recovery = access == Access::Write && error.code.as_deref() == Some("0A000");
-            return Err(if recovery { DbError { kind: DbErrorKind::NotPrimary, ..error } } else { error });
+            let kind = if recovery { DbErrorKind::NotPrimary } else { error.kind };
+            return Err(DbError { kind, ..error.clone() });
         }
-        self.open = Some(access);
-        self.failed = false;
-        self.set_state(access).inspect_err(|_| {
-            let _ = self.rollback();
-        })
+        self.open = self.dead.is_none().then_some(access);
+        let checked = failure.map_or(Ok(()), Err).and_then(|()| {
+            let found = replies.into_iter().next_back().and_then(|reply| reply.rows.into_iter().next());
+            self.check_state(access, &found.unwrap_or_default())
+        });
+        match checked {
+            Ok(()) => {
+                self.failed = false;
+                Ok(())
+            }
+            Err(error) => {
+                let _ = self.rollback();
+                Err(error)
+            }
+        }
     }
 
     fn commit(&mut self) -> CommitOutcome {
@@ -395,7 +467,7 @@ impl Session for Postgres {
             let message = format!("a statement of the transaction had failed, so it was rolled back{cause}");
             return CommitOutcome::NotCommitted(DbError { fatal: self.dead.is_some(), ..DbError::new(DbErrorKind::Other, message) });
         }
-        match self.send(COMMIT.name, COMMIT.text, Vec::new(), Kind::Control, |_| true) {
+        match self.send(&COMMIT.job(Vec::new(), Kind::Control), |_| true) {
             Ok(_) => {
                 self.open = None;
                 CommitOutcome::Committed
@@ -429,6 +501,9 @@ impl Session for Postgres {
     fn transaction_id(&mut self) -> Option<String> {
         if self.failed || self.open != Some(Access::Write) {
             return None;
+        }
+        if self.transaction.is_some() {
+            return self.transaction.clone();
         }
         let rows = self.own(&TRANSACTION_ID, Vec::new()).ok()?;
         rows.first()?.first()?.as_text().map(str::to_owned)

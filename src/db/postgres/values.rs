@@ -2,8 +2,8 @@
 
 use std::error::Error as StdError;
 
-use postgres::Row;
-use postgres::types::{FromSql, ToSql, Type};
+use tokio_postgres::Row;
+use tokio_postgres::types::{FromSql, ToSql, Type};
 
 use crate::db::{DbError, DbErrorKind, Param};
 use crate::domain::Value;
