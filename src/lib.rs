@@ -6,6 +6,7 @@
 //! - [`domain`]: rows, verdicts and decisions; pure. [`plan`] (a sealed document of changes) and the hash chain of [`audit`]
 //!   rest on it alone.
 //! - [`config`]: where the database is. [`db`]: a session on it, three engines behind one trait. [`scan`]: from rows to findings.
+//! - [`storage`]: where backups are kept; only read.
 //! - [`apply`]: carries out a plan, a unit a transaction, with every intent on record first.
 //! - [`report`]: results as tables, documents, scripts. [`cli`]: arguments, prompts, exit codes; sees everything.
 
@@ -20,3 +21,4 @@ pub mod domain;
 pub mod plan;
 pub mod report;
 pub mod scan;
+pub mod storage;

@@ -17,7 +17,7 @@ pub fn digest(line: &[u8]) -> String {
 
 /// The digest in hex.
 pub(super) fn hex(hasher: Sha256) -> String {
-    format!("{:x}", hasher.finalize())
+    crate::domain::hex::encode(&hasher.finalize())
 }
 
 /// The end of a chain: what the next record continues.

@@ -20,6 +20,7 @@ mod postgresql;
 mod service;
 mod settings;
 mod sqlite;
+mod storage;
 mod tls;
 mod url;
 
@@ -41,6 +42,7 @@ pub use oslo::CinderConf;
 pub use places::{UsualPlaces, usual_files, usual_places};
 pub use service::ServiceSettings;
 pub use settings::{DatabaseSettings, Host, ServerKind, ServerTarget, Target, TlsMode, TlsSettings};
+pub use storage::StorageOptions;
 
 use self::url::Url;
 

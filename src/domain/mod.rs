@@ -4,9 +4,12 @@
 //! [`rows`] as read from the database, [`Situation`] and [`Policy`] around them, [`decide`] from a case to a
 //! [`Finding`], and [`transitions`], the table of changes that the program may make at all.
 
+mod check;
 mod database;
 pub mod decide;
+mod driver;
 mod finding;
+pub mod hex;
 mod outcome;
 mod policy;
 pub mod rows;
@@ -17,7 +20,9 @@ pub mod time;
 pub mod transitions;
 mod value;
 
+pub use check::{Amount, CheckResult, CheckVerdict, Level, Problem};
 pub use database::DatabaseInfo;
+pub use driver::Driver;
 pub use finding::{Change, Evidence, Finding, FindingKind, Need, Proposal, Verdict};
 pub use outcome::{Outcome, Tally, UnitResult};
 pub use policy::{AssumeDead, Policy, Situation, Thresholds};

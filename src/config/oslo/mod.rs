@@ -107,6 +107,11 @@ impl CinderConf {
         }
     }
 
+    /// Whether this is an option of `[DEFAULT]` that this program reads.
+    pub(super) fn knows(name: &str) -> bool {
+        defaults::of("DEFAULT", name).is_some()
+    }
+
     /// The value of a secret option; neither it nor an error about it can be printed by accident.
     pub fn get_secret(&self, group: &str, name: &str) -> Result<Option<Setting<SecretString>>, ConfigError> {
         self.get_secret_of(&[(group, name)])

@@ -1,0 +1,97 @@
+//! Cinder's backup drivers, by what `backups.service` says.
+
+use serde::{Deserialize, Serialize};
+
+/// A backup driver of Cinder's whose backups this program knows how to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Driver {
+    /// A directory.
+    Posix,
+    /// A mounted NFS share.
+    Nfs,
+    /// A mounted GlusterFS volume.
+    GlusterFs,
+    /// OpenStack Swift.
+    Swift,
+    /// S3 and compatibles.
+    S3,
+    /// Google Cloud Storage.
+    Gcs,
+    /// A pool of a Ceph cluster.
+    Ceph,
+}
+
+impl Driver {
+    /// The driver that a value of `backups.service` means: today's class path, the module path that rows older than
+    /// 2018 carry, and Juno's `cinder.backup.services.*`. `None` for any other, a vendor's own class for one.
+    ///
+    /// Source: `cinder/backup/manager.py` (`mapper`, `setup_backup_backend`) and the drivers' history up to 29.0.0.
+    pub fn of_service(service: &str) -> Option<Self> {
+        let rest = service.strip_prefix("cinder.backup.drivers.").or_else(|| service.strip_prefix("cinder.backup.services."))?;
+        let (module, class) = rest.split_once('.').map_or((rest, None), |(module, class)| (module, Some(class)));
+        let (driver, classes): (Self, &[&str]) = match module {
+            "posix" => (Self::Posix, &["PosixBackupDriver"]),
+            "nfs" => (Self::Nfs, &["NFSBackupDriver"]),
+            "glusterfs" => (Self::GlusterFs, &["GlusterfsBackupDriver"]),
+            "swift" => (Self::Swift, &["SwiftBackupDriver"]),
+            "s3" => (Self::S3, &["S3BackupDriver"]),
+            "gcs" => (Self::Gcs, &["GoogleBackupDriver"]),
+            "google" => (Self::Gcs, &["GoogleBackupDriver"]),
+            "ceph" => (Self::Ceph, &["CephBackupDriver"]),
+            _ => return None,
+        };
+        class.is_none_or(|class| classes.contains(&class)).then_some(driver)
+    }
+
+    /// The word in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Posix => "posix",
+            Self::Nfs => "nfs",
+            Self::GlusterFs => "glusterfs",
+            Self::Swift => "swift",
+            Self::S3 => "s3",
+            Self::Gcs => "gcs",
+            Self::Ceph => "ceph",
+        }
+    }
+
+    /// Whether its backups are numbered objects with two side files.
+    pub fn is_chunked(self) -> bool {
+        self != Self::Ceph
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_spelling_of_a_driver_is_known() {
+        for (service, driver) in [
+            ("cinder.backup.drivers.posix.PosixBackupDriver", Some(Driver::Posix)),
+            ("cinder.backup.drivers.posix", Some(Driver::Posix)),
+            ("cinder.backup.drivers.nfs.NFSBackupDriver", Some(Driver::Nfs)),
+            ("cinder.backup.drivers.nfs", Some(Driver::Nfs)),
+            ("cinder.backup.drivers.glusterfs.GlusterfsBackupDriver", Some(Driver::GlusterFs)),
+            ("cinder.backup.drivers.swift.SwiftBackupDriver", Some(Driver::Swift)),
+            ("cinder.backup.drivers.swift", Some(Driver::Swift)),
+            ("cinder.backup.services.swift", Some(Driver::Swift)),
+            ("cinder.backup.services.ceph", Some(Driver::Ceph)),
+            ("cinder.backup.drivers.ceph.CephBackupDriver", Some(Driver::Ceph)),
+            ("cinder.backup.drivers.s3.S3BackupDriver", Some(Driver::S3)),
+            ("cinder.backup.drivers.gcs.GoogleBackupDriver", Some(Driver::Gcs)),
+            ("cinder.backup.drivers.google.GoogleBackupDriver", Some(Driver::Gcs)),
+            ("cinder.backup.drivers.google", Some(Driver::Gcs)),
+            ("cinder.backup.drivers.tsm.TSMBackupDriver", None),
+            ("cinder.backup.drivers.swift.OurOwnDriver", None),
+            ("vendor.backup.posix.PosixBackupDriver", None),
+            ("cinder.backup.drivers.", None),
+            ("swift", None),
+            ("", None),
+        ] {
+            assert_eq!(Driver::of_service(service), driver, "{service}");
+        }
+    }
+}
