@@ -6,7 +6,7 @@
 //! - [`domain`]: rows, verdicts and decisions; pure. [`plan`] (a sealed document of changes) and the hash chain of [`audit`]
 //!   rest on it alone.
 //! - [`config`]: where the database is. [`db`]: a session on it, three engines behind one trait. [`scan`]: from rows to findings.
-//! - [`storage`]: where backups are kept; only read.
+//! - [`storage`]: where backups are kept; only read. [`verify`]: whether the data of a backup is there, whole and right.
 //! - [`apply`]: carries out a plan, a unit a transaction, with every intent on record first.
 //! - [`report`]: results as tables, documents, scripts. [`cli`]: arguments, prompts, exit codes; sees everything.
 
@@ -22,3 +22,4 @@ pub mod plan;
 pub mod report;
 pub mod scan;
 pub mod storage;
+pub mod verify;

@@ -121,6 +121,8 @@ pub struct Backup {
     pub project_id: Option<String>,
     /// GiB; NULL in an unfinished import.
     pub size: Option<i64>,
+    /// The directory, container, bucket or pool that its data is in; the driver writes it before any data.
+    pub container: Option<String>,
     /// Objects on the storage; chunked drivers write it last.
     pub object_count: Option<i64>,
     /// The driver's own notes: a prefix, or JSON for Ceph.

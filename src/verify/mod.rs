@@ -1,0 +1,52 @@
+//! Whether the data of a backup is on its storage, whole and right.
+//!
+//! Reads, and never writes anywhere. A verdict is only ever as good as what was really looked at: [`Findings`] says that
+//! too. May use `domain`, `format` and `storage`.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::domain::{Amount, Backup, CheckVerdict, Level, Problem};
+
+/// A backup to be checked, with everything that the database says about it.
+#[derive(Debug, Clone, Copy)]
+pub struct Subject<'a> {
+    /// The backup.
+    pub backup: &'a Backup,
+    /// The backups that it is an increment of, the nearest first, down to the full one or as far as they still exist.
+    pub ancestors: &'a [Backup],
+    /// How deeply.
+    pub level: Level,
+    /// An object younger than this is a sign of work.
+    pub settle: Duration,
+    /// The clock that the storage's times are compared with.
+    pub now: Timestamp,
+}
+
+/// What a look at the storage found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Findings {
+    /// What was found.
+    pub verdict: CheckVerdict,
+    /// What was really done, in words.
+    pub depth: String,
+    /// Somebody is still writing it.
+    pub busy: bool,
+    /// Something of it is there.
+    pub begun: bool,
+    /// Objects, side files not counted.
+    pub objects: Amount,
+    /// Bytes of the volume that the objects hold.
+    pub bytes: Amount,
+    /// Everything that is wrong.
+    pub problems: Vec<Problem>,
+    /// What is not wrong and should be known all the same.
+    pub warnings: Vec<Problem>,
+    /// What the driver would have written to `backups.object_count`.
+    pub object_count: Option<i64>,
+    /// What the driver would have written to `backups.service_metadata` at the very end (Ceph).
+    pub service_metadata: Option<String>,
+    /// When the newest object was written, by the storage's clock.
+    pub newest_object_at: Option<Timestamp>,
+}
