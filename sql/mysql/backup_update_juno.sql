@@ -16,6 +16,7 @@ UPDATE backups
    AND volume_id <=> ?
    AND size <=> ?
    AND object_count <=> ?
+   AND container <=> ?
    AND service_metadata <=> ?
    AND fail_reason <=> ?
    AND updated_at <=> CAST(? AS DATETIME(6));

@@ -16,6 +16,7 @@ UPDATE backups
    AND volume_id IS NOT DISTINCT FROM CAST($10 AS text)
    AND size IS NOT DISTINCT FROM CAST($11 AS bigint)
    AND object_count IS NOT DISTINCT FROM CAST($12 AS bigint)
-   AND service_metadata IS NOT DISTINCT FROM CAST($13 AS text)
-   AND fail_reason IS NOT DISTINCT FROM CAST($14 AS text)
-   AND updated_at IS NOT DISTINCT FROM CAST($15 AS timestamp);
+   AND container IS NOT DISTINCT FROM CAST($13 AS text)
+   AND service_metadata IS NOT DISTINCT FROM CAST($14 AS text)
+   AND fail_reason IS NOT DISTINCT FROM CAST($15 AS text)
+   AND updated_at IS NOT DISTINCT FROM CAST($16 AS timestamp);

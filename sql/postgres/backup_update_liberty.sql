@@ -17,10 +17,11 @@ UPDATE backups
    AND volume_id IS NOT DISTINCT FROM CAST($11 AS text)
    AND size IS NOT DISTINCT FROM CAST($12 AS bigint)
    AND object_count IS NOT DISTINCT FROM CAST($13 AS bigint)
-   AND service_metadata IS NOT DISTINCT FROM CAST($14 AS text)
-   AND fail_reason IS NOT DISTINCT FROM CAST($15 AS text)
-   AND updated_at IS NOT DISTINCT FROM CAST($16 AS timestamp)
-   AND parent_id IS NOT DISTINCT FROM CAST($17 AS text)
-   AND temp_volume_id IS NOT DISTINCT FROM CAST($18 AS text)
-   AND temp_snapshot_id IS NOT DISTINCT FROM CAST($19 AS text)
-   AND num_dependent_backups IS NOT DISTINCT FROM CAST($20 AS bigint);
+   AND container IS NOT DISTINCT FROM CAST($14 AS text)
+   AND service_metadata IS NOT DISTINCT FROM CAST($15 AS text)
+   AND fail_reason IS NOT DISTINCT FROM CAST($16 AS text)
+   AND updated_at IS NOT DISTINCT FROM CAST($17 AS timestamp)
+   AND parent_id IS NOT DISTINCT FROM CAST($18 AS text)
+   AND temp_volume_id IS NOT DISTINCT FROM CAST($19 AS text)
+   AND temp_snapshot_id IS NOT DISTINCT FROM CAST($20 AS text)
+   AND num_dependent_backups IS NOT DISTINCT FROM CAST($21 AS bigint);

@@ -16,6 +16,7 @@ UPDATE backups
    AND volume_id IS ?10
    AND size IS ?11
    AND object_count IS ?12
-   AND service_metadata IS ?13
-   AND fail_reason IS ?14
-   AND updated_at IS ?15;
+   AND container IS ?13
+   AND service_metadata IS ?14
+   AND fail_reason IS ?15
+   AND updated_at IS ?16;

@@ -17,12 +17,13 @@ UPDATE backups
    AND volume_id IS ?11
    AND size IS ?12
    AND object_count IS ?13
-   AND service_metadata IS ?14
-   AND fail_reason IS ?15
-   AND updated_at IS ?16
-   AND parent_id IS ?17
-   AND temp_volume_id IS ?18
-   AND temp_snapshot_id IS ?19
-   AND num_dependent_backups IS ?20
-   AND snapshot_id IS ?21
-   AND restore_volume_id IS ?22;
+   AND container IS ?14
+   AND service_metadata IS ?15
+   AND fail_reason IS ?16
+   AND updated_at IS ?17
+   AND parent_id IS ?18
+   AND temp_volume_id IS ?19
+   AND temp_snapshot_id IS ?20
+   AND num_dependent_backups IS ?21
+   AND snapshot_id IS ?22
+   AND restore_volume_id IS ?23;

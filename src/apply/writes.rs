@@ -15,7 +15,7 @@ pub struct Write {
 
 const BACKUP_SETS: &[&str] = &["status", "size", "object_count", "service_metadata", "fail_reason"];
 const BACKUP_GUARDS: &[&str] =
-    &["status", "host", "service", "volume_id", "size", "object_count", "service_metadata", "fail_reason", "updated_at"];
+    &["status", "host", "service", "volume_id", "size", "object_count", "container", "service_metadata", "fail_reason", "updated_at"];
 const LIBERTY_GUARDS: &[&str] = &["parent_id", "temp_volume_id", "temp_snapshot_id", "num_dependent_backups"];
 const MITAKA_GUARDS: &[&str] = &["snapshot_id", "restore_volume_id"];
 

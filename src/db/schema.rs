@@ -36,6 +36,7 @@ const NEEDED: &[(&str, &[&str])] = &[
             "project_id",
             "size",
             "object_count",
+            "container",
             "service_metadata",
             "fail_reason",
             "created_at",

@@ -161,6 +161,7 @@ impl Backup {
                 ("volume_id", self.volume_id.clone().into()),
                 ("size", self.size.into()),
                 ("object_count", self.object_count.into()),
+                ("container", self.container.clone().into()),
                 ("service_metadata", self.service_metadata.clone().into()),
                 ("fail_reason", self.fail_reason.clone().into()),
                 ("updated_at", self.updated_at.clone().into()),

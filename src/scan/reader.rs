@@ -87,6 +87,7 @@ fn backup(row: &[Value]) -> Backup {
         project_id: cells.text(),
         size: cells.integer(),
         object_count: cells.integer(),
+        container: cells.text(),
         service_metadata: cells.text(),
         fail_reason: cells.text(),
         created_at: cells.text(),

@@ -42,14 +42,15 @@ fn a_row_that_changed_since_the_plan_is_left_alone() {
         let program = Program::on(database.url());
         let other = crate::population::unused_id();
         let text = |column: &str| (column.to_owned(), format!("'{other}'"));
-        let of_backups: Vec<(String, String)> = ["status", "host", "service", "volume_id", "service_metadata", "fail_reason", "parent_id"]
-            .into_iter()
-            .chain(["temp_volume_id", "temp_snapshot_id", "snapshot_id", "restore_volume_id"])
-            .map(text)
-            .chain(["size", "object_count", "num_dependent_backups"].map(|column| (column.to_owned(), "42".to_owned())))
-            .chain([("updated_at".to_owned(), "'2026-01-02 03:04:05'".to_owned()), ("status".to_owned(), "NULL".to_owned())])
-            .chain([("deleted".to_owned(), if engine == Engine::Postgresql { "TRUE" } else { "1" }.to_owned())])
-            .collect();
+        let of_backups: Vec<(String, String)> =
+            ["status", "host", "service", "volume_id", "container", "service_metadata", "fail_reason", "parent_id"]
+                .into_iter()
+                .chain(["temp_volume_id", "temp_snapshot_id", "snapshot_id", "restore_volume_id"])
+                .map(text)
+                .chain(["size", "object_count", "num_dependent_backups"].map(|column| (column.to_owned(), "42".to_owned())))
+                .chain([("updated_at".to_owned(), "'2026-01-02 03:04:05'".to_owned()), ("status".to_owned(), "NULL".to_owned())])
+                .chain([("deleted".to_owned(), if engine == Engine::Postgresql { "TRUE" } else { "1" }.to_owned())])
+                .collect();
         let of_volumes: Vec<(String, String)> = [text("status"), text("previous_status"), text("attach_status")]
             .into_iter()
             .chain([("updated_at".to_owned(), "'2026-01-02 03:04:05'".to_owned())])
