@@ -5,7 +5,9 @@
 //! `format`.
 
 mod error;
+mod http;
 mod memory;
+pub mod swift;
 
 use std::io::Read;
 use std::ops::{ControlFlow, Range};
@@ -13,6 +15,7 @@ use std::ops::{ControlFlow, Range};
 use jiff::Timestamp;
 
 pub use error::{StorageError, StorageErrorKind};
+pub use http::{Network, Proxies};
 pub use memory::MemoryStore;
 
 /// What a listing or a stat says of an object.
