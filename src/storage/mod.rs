@@ -7,6 +7,7 @@
 mod error;
 mod http;
 mod memory;
+pub mod s3;
 pub mod swift;
 
 use std::io::Read;
