@@ -5,6 +5,7 @@
 //! `format`.
 
 mod error;
+pub mod gcs;
 mod http;
 mod memory;
 pub mod s3;
