@@ -284,3 +284,14 @@ fn mount_points_are_known() {
     fs::write(top.path().join("x"), "").unwrap();
     assert!(is_mounted(top.path()));
 }
+
+#[test]
+fn an_error_while_reading_keeps_its_meaning() {
+    // Nothing is mapped at the start of a process's memory: reading there is EIO.
+    let store = PosixStore::open(Path::new("/proc"), &std::process::id().to_string()).unwrap();
+    let mut reader = store.open("mem", None).unwrap();
+    let error = reader.read(&mut [0; 16]).unwrap_err();
+    let error = StorageError::of_io(&error).unwrap();
+    assert_eq!(error.kind, StorageErrorKind::Media);
+    assert!(error.text.starts_with(&format!("cannot read /proc/{}/mem: ", std::process::id())), "{error}");
+}
