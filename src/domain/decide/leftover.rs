@@ -213,6 +213,7 @@ pub fn attachment(attachment: &Attachment) -> Finding {
         evidence: vec![leftover_attachment(attachment)],
         proposal: None,
         refusal: None,
+        rows: Vec::new(),
         follow_up: vec![detach(attachment)],
     }
 }
