@@ -115,6 +115,9 @@ pub fn size(text: &str) -> std::result::Result<u64, String> {
     if bytes < 16 << 20 { Err(format!("{text} is too little to read anything with; give at least 16M")) } else { Ok(bytes) }
 }
 
+/// Driver, container, and where containers belong to projects, the project.
+type Place = (Driver, String, Option<String>);
+
 /// The stores of this configuration; each is opened once.
 pub struct Stores {
     options: StorageOptions,
@@ -122,7 +125,7 @@ pub struct Stores {
     gcs_endpoint: Option<String>,
     policy: RetryPolicy,
     cancelled: Arc<AtomicBool>,
-    open: Mutex<HashMap<(Driver, String, Option<String>), Arc<dyn ObjectStore>>>,
+    open: Mutex<HashMap<Place, Arc<dyn ObjectStore>>>,
 }
 
 impl Stores {
