@@ -11,6 +11,8 @@ pub mod mariadb;
 pub mod mysql;
 pub mod postgresql;
 mod process;
+pub mod storage;
+pub mod swift;
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -100,6 +102,12 @@ pub fn server(engine: Engine) -> Option<&'static Server> {
         Engine::Postgresql => Some(postgresql()),
         Engine::Mysql => mysql(),
     }
+}
+
+/// The shared Swift, with its S3 API; see [`swift`] for what it takes.
+pub fn swift() -> &'static swift::Swift {
+    static SERVER: OnceLock<swift::Swift> = OnceLock::new();
+    SERVER.get_or_init(|| swift::start(&swift::Settings::default()))
 }
 
 /// The checkout, where `.cache` is.
