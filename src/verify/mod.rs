@@ -3,9 +3,16 @@
 //! Reads, and never writes anywhere. A verdict is only ever as good as what was really looked at: [`Findings`] says that
 //! too. May use `domain`, `format` and `storage`.
 
+pub mod chunked;
+mod fault;
+mod watch;
+
 use std::time::Duration;
 
 use jiff::Timestamp;
+
+pub use fault::{Class, Fault, Faults};
+pub use watch::Watch;
 
 use crate::domain::{Amount, Backup, CheckVerdict, Level, Problem};
 
