@@ -96,8 +96,7 @@ auth_url = {keystone}
 {service_user}
 delay_auth_decision = true
 include_service_catalog = false
-# Nothing is cached, so that a token that has expired is refused at once.
-token_cache_time = -1
+cache = swift.cache
 [filter:s3token]
 use = egg:swift#s3token
 auth_uri = {keystone}
@@ -122,10 +121,10 @@ password = {password}
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--home', required=True, help='an empty folder for all files')
+    parser.add_argument('--home', required=True, help='a folder for all files; what is stored there is found again')
     parser.add_argument('--port', type=int, required=True, help='of the tempauth proxy')
     parser.add_argument('--tls-port', type=int, required=True, help='of the same over HTTPS')
-    parser.add_argument('--keystone-port', type=int, required=True, help='of the proxy for Keystone tokens')
+    parser.add_argument('--keystone-port', type=int, help='of the proxy for Keystone tokens')
     parser.add_argument('--inner-ports', required=True, help='four of them: object, container, account, memcached')
     parser.add_argument('--certificate', required=True)
     parser.add_argument('--key', required=True)
@@ -146,8 +145,8 @@ def main():
     args = arguments()
     etc = os.path.join(args.home, 'etc')
     devices = os.path.join(args.home, 'srv')
-    os.makedirs(etc)
-    os.makedirs(os.path.join(devices, 'd1'))
+    os.makedirs(etc, exist_ok=True)
+    os.makedirs(os.path.join(devices, 'd1'), exist_ok=True)
     inner = [int(port) for port in args.inner_ports.split(',')]
     ports = dict(zip(('object', 'container', 'account', 'memcached'), inner, strict=True))
 

@@ -7,6 +7,8 @@
 
 pub mod certificates;
 pub mod galera;
+pub mod gcs;
+pub mod keystone;
 pub mod mariadb;
 pub mod mysql;
 pub mod postgresql;
@@ -108,6 +110,18 @@ pub fn server(engine: Engine) -> Option<&'static Server> {
 pub fn swift() -> &'static swift::Swift {
     static SERVER: OnceLock<swift::Swift> = OnceLock::new();
     SERVER.get_or_init(|| swift::start(&swift::Settings::default()))
+}
+
+/// The shared Keystone, with a Swift of its own.
+pub fn keystone() -> &'static keystone::Keystone {
+    static SERVER: OnceLock<keystone::Keystone> = OnceLock::new();
+    SERVER.get_or_init(|| keystone::start(&keystone::Settings::default()))
+}
+
+/// The shared emulator of Google Cloud Storage.
+pub fn gcs() -> &'static gcs::Gcs {
+    static SERVER: OnceLock<gcs::Gcs> = OnceLock::new();
+    SERVER.get_or_init(|| gcs::start(&gcs::Settings::default()))
 }
 
 /// The checkout, where `.cache` is.

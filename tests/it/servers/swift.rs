@@ -1,6 +1,4 @@
-//! OpenStack Swift with its S3 API: auth v1 over HTTP and HTTPS, and with a Keystone auth v3.
-
-use std::path::PathBuf;
+//! OpenStack Swift with its S3 API: auth v1 over HTTP and HTTPS, and with a [`super::keystone`] auth v3.
 
 use super::certificates::Certificates;
 use super::process::{new_dir, without_fsync};
@@ -16,8 +14,8 @@ pub struct Settings {
     pub token_life: u32,
     /// The name in the certificate of the HTTPS port.
     pub certificate: ServerName,
-    /// The URL of a Keystone, with `/v3`.
-    pub keystone: Option<String>,
+    /// The URL of a Keystone, with `/v3`, and the port for those that it knows.
+    pub keystone: Option<(String, u16)>,
 }
 
 impl Default for Settings {
@@ -34,8 +32,6 @@ pub struct Swift {
     pub port: u16,
     /// The port of the same over HTTPS.
     pub tls_port: u16,
-    /// The port of Swift and S3 for those that Keystone knows; nothing listens there without one.
-    pub keystone_port: u16,
     /// The process whose children the servers are: they end with it.
     pub process: Process,
 }
@@ -92,17 +88,12 @@ impl Swift {
             ("backup_s3_store_bucket", bucket.to_owned()),
         ]
     }
-
-    /// Where its certificate's authority is.
-    pub fn authority(&self) -> PathBuf {
-        Certificates::get().authority()
-    }
 }
 
 /// Starts a Swift; it ends when it is dropped.
 pub fn start(settings: &Settings) -> Swift {
     let dir = new_dir(&std::env::temp_dir(), "swift");
-    let (port, tls_port, keystone_port) = (free_port(), free_port(), free_port());
+    let (port, tls_port) = (free_port(), free_port());
     let inner: Vec<String> = (0..4).map(|_| free_port().to_string()).collect();
     let (certificate, key) = Certificates::get().server(settings.certificate);
     let mut command = without_fsync().to_vec();
@@ -111,22 +102,22 @@ pub fn start(settings: &Settings) -> Swift {
     option("home", dir.join("home").display().to_string());
     option("port", port.to_string());
     option("tls-port", tls_port.to_string());
-    option("keystone-port", keystone_port.to_string());
     option("inner-ports", inner.join(","));
     option("certificate", certificate.display().to_string());
     option("key", key.display().to_string());
     option("password", PASSWORD.to_owned());
     option("listing-limit", settings.listing_limit.to_string());
     option("token-life", settings.token_life.to_string());
-    if let Some(keystone) = &settings.keystone {
-        option("keystone", keystone.clone());
+    if let Some((url, port)) = &settings.keystone {
+        option("keystone", url.clone());
+        option("keystone-port", port.to_string());
     }
     let process = Process::supervise("swift", &dir, "KILL", &command);
     process.start(&|| {
         inner.iter().all(|port| listens(port.parse().unwrap()))
             && get(port, "/healthcheck") == Some(200)
             && listens(tls_port)
-            && (settings.keystone.is_none() || get(keystone_port, "/healthcheck") == Some(200))
+            && settings.keystone.as_ref().is_none_or(|(_, port)| get(*port, "/healthcheck") == Some(200))
     });
-    Swift { port, tls_port, keystone_port, process }
+    Swift { port, tls_port, process }
 }
