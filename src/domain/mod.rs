@@ -20,7 +20,7 @@ pub mod time;
 pub mod transitions;
 mod value;
 
-pub use check::{Amount, CheckResult, CheckVerdict, Level, Problem};
+pub use check::{Amount, CheckResult, CheckVerdict, Checks, Level, Problem};
 pub use database::DatabaseInfo;
 pub use driver::Driver;
 pub use finding::{Change, Evidence, Finding, FindingKind, Need, Proposal, Verdict};

@@ -4,14 +4,18 @@
 //! too. May use `domain`, `format` and `storage`.
 
 pub mod chunked;
+pub mod evidence;
 mod fault;
+mod run;
 mod watch;
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 
+pub use evidence::Evidence;
 pub use fault::{Class, Fault, Faults};
+pub use run::{Checker, Places, Request, Target};
 pub use watch::Watch;
 
 use crate::domain::{Amount, Backup, CheckVerdict, Level, Problem};

@@ -119,6 +119,7 @@ fn a_case(backup: Backup) -> BackupCase {
         attachments: Vec::new(),
         peers: Vec::new(),
         volume_is_temporary: false,
+        check: None,
     }
 }
 

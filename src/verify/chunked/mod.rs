@@ -41,6 +41,7 @@ pub struct Own {
     faults: Faults,
     warnings: Vec<Problem>,
     inventory: Option<Arc<Inventory>>,
+    count: Option<i64>,
     begun: bool,
     absent: bool,
     newest: Option<Timestamp>,
@@ -56,6 +57,7 @@ impl Own {
             faults: Faults::default(),
             warnings: Vec::new(),
             inventory: None,
+            count: None,
             begun: false,
             absent: false,
             newest: None,
@@ -88,8 +90,14 @@ impl Own {
         };
         own.bytes = Amount { checked: 0, expected: found.entries.iter().map(|entry| entry.length).sum() };
         own.depth = found.depth.clone();
+        own.count = i64::try_from(found.entries.len()).ok();
         own.inventory = Some(Arc::new(found));
         own
+    }
+
+    /// The same without the list of objects, which is the large part of it.
+    pub fn without_list(&self) -> Self {
+        Self { inventory: None, ..self.clone() }
     }
 
     fn verdict(&self) -> CheckVerdict {
@@ -180,7 +188,7 @@ fn finish(subject: &Subject<'_>, own: Own) -> Findings {
         let text = format!("its newest object was written at {newest}, which is in the future by this host's clock");
         warnings.push(Problem::general("clock-ahead", text));
     }
-    let object_count = own.inventory.as_ref().filter(|_| verdict == CheckVerdict::Intact);
+    let object_count = own.count.filter(|_| verdict == CheckVerdict::Intact);
     Findings {
         verdict,
         depth: own.depth,
@@ -190,14 +198,15 @@ fn finish(subject: &Subject<'_>, own: Own) -> Findings {
         bytes: own.bytes,
         problems: own.faults.into_problems(),
         warnings,
-        object_count: object_count.and_then(|inventory| i64::try_from(inventory.entries.len()).ok()),
+        object_count,
         // The chunked drivers set it before they write anything.
         service_metadata: None,
         newest_object_at: own.newest,
     }
 }
 
-fn empty(level: Level) -> Findings {
+/// Nothing known.
+pub fn empty(level: Level) -> Findings {
     Findings {
         verdict: CheckVerdict::Unverifiable,
         depth: level.name().to_owned(),

@@ -177,7 +177,15 @@ mod tests {
         let schema = crate::db::schema::probe(session.as_mut()).unwrap();
         assert_eq!(schema.release, "2024.1 to 2026.2 (revision 9c74c1c6971f)");
         assert!(schema.has_attachments && schema.has_quotas);
-        crate::scan::scan(session.as_mut(), &schema, &Policy::default(), &Selection::default(), crate::scan::Aim::Look).unwrap()
+        crate::scan::scan(
+            session.as_mut(),
+            &schema,
+            &Policy::default(),
+            &Selection::default(),
+            crate::scan::Aim::Look,
+            &crate::domain::Checks::new(),
+        )
+        .unwrap()
     }
 
     #[test]
