@@ -8,9 +8,11 @@
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 pub(crate) mod conformance;
 mod error;
+mod http;
 mod memory;
 pub mod posix;
 mod retry;
+pub mod swift;
 
 use std::io::Read;
 use std::ops::{ControlFlow, Range};
@@ -18,6 +20,7 @@ use std::ops::{ControlFlow, Range};
 use jiff::Timestamp;
 
 pub use error::{StorageError, StorageErrorKind};
+pub use http::{Network, Proxies};
 pub use memory::MemoryStore;
 pub use posix::PosixStore;
 pub use retry::{RetryPolicy, Retrying};
