@@ -4,6 +4,7 @@
 //! gave its objects, and nothing outside of the container can be reached by any name. May use `config`, `domain` and
 //! `format`.
 
+pub mod ceph;
 mod error;
 mod memory;
 
