@@ -3,6 +3,8 @@
 //! Reads, and never writes anywhere. A verdict is only ever as good as what was really looked at: [`Findings`] says that
 //! too. May use `domain`, `format` and `storage`.
 
+pub mod ceph;
+
 use std::time::Duration;
 
 use jiff::Timestamp;

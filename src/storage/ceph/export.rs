@@ -143,10 +143,10 @@ impl<R: Read> Export<R> {
     }
 }
 
+/// Streams for tests.
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
-pub(crate) mod tests {
-    use super::*;
+pub(crate) mod samples {
+    use super::MAGIC;
 
     /// A stream with these runs; `None` for zeros.
     pub(crate) fn stream(size: u64, runs: &[(u64, Result<&[u8], u64>)]) -> Vec<u8> {
@@ -168,6 +168,13 @@ pub(crate) mod tests {
         bytes.push(b'e');
         bytes
     }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+mod tests {
+    use super::samples::stream;
+    use super::*;
 
     fn runs(bytes: &[u8]) -> Result<Vec<(Run, Vec<u8>)>, StorageError> {
         let mut export = Export::new(bytes, "x")?;

@@ -199,6 +199,11 @@ impl Pool<'_> {
         &self.name
     }
 
+    /// Another pool of the same cluster.
+    pub fn sibling(&self, name: &str) -> Self {
+        Self { cluster: self.cluster, name: name.to_owned() }
+    }
+
     /// An image; `None` only where the pool itself says that there is none.
     ///
     /// # Errors
