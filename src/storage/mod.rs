@@ -4,6 +4,7 @@
 //! gave its objects, and nothing outside of the container can be reached by any name. May use `config`, `domain` and
 //! `format`.
 
+pub mod ceph;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 pub(crate) mod conformance;
