@@ -13,6 +13,7 @@ mod http;
 mod memory;
 pub mod posix;
 mod retry;
+pub mod s3;
 pub mod swift;
 
 use std::io::Read;

@@ -7,7 +7,7 @@
 mod body;
 mod failure;
 pub(super) mod part;
-mod proxy;
+pub(super) mod proxy;
 mod trust;
 mod url;
 
@@ -31,7 +31,7 @@ pub(super) use body::{Answer, Framing};
 pub(super) use failure::quote;
 pub use proxy::Proxies;
 pub(super) use trust::Trust;
-pub(super) use url::{Base, encode, encode_path, object_name};
+pub(super) use url::{Base, encode, object_name};
 
 /// Attempts for one page of a listing, which nobody above can repeat without beginning anew.
 const ATTEMPTS: u32 = 4;
