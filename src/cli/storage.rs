@@ -15,7 +15,7 @@ use super::exit::Exit;
 use crate::config::StorageOptions;
 use crate::domain::{Backup, Driver, Level, Policy};
 use crate::storage::ceph::Cluster;
-use crate::storage::{Network, ObjectStore, PosixStore, RetryPolicy, Retrying, StorageError, StorageErrorKind, posix, swift};
+use crate::storage::{Network, ObjectStore, PosixStore, RetryPolicy, Retrying, StorageError, StorageErrorKind, posix, s3, swift};
 use crate::verify::chunked::{Effort, Share};
 use crate::verify::{Findings, Places, Request, Subject, ceph};
 
@@ -132,6 +132,7 @@ pub struct Stores {
     open: Mutex<HashMap<Place, Arc<dyn ObjectStore>>>,
     network: Network,
     swift: OnceLock<std::result::Result<Arc<swift::Account>, StorageError>>,
+    s3: OnceLock<std::result::Result<Arc<s3::Client>, StorageError>>,
     ceph: OnceLock<std::result::Result<Cluster, StorageError>>,
     ceph_source_pool: Option<String>,
 }
@@ -154,9 +155,17 @@ impl Stores {
             open: Mutex::default(),
             network: Network::of(context.environment).map_err(|error| Error::usage(error.to_string()))?,
             swift: OnceLock::new(),
+            s3: OnceLock::new(),
             ceph: OnceLock::new(),
             ceph_source_pool: args.ceph_source_pool.clone(),
         })
+    }
+
+    /// What works and should be known all the same, such as certificates that are not verified.
+    pub fn warnings(&self) -> Vec<String> {
+        let swift = self.swift.get().and_then(|made| made.as_ref().ok()).map_or(&[][..], |account| account.warnings());
+        let s3 = self.s3.get().and_then(|made| made.as_ref().ok()).map_or(&[][..], |client| client.warnings());
+        swift.iter().chain(s3).cloned().collect()
     }
 
     fn retrying<S: ObjectStore + 'static>(&self, store: S) -> Arc<dyn ObjectStore> {
@@ -183,6 +192,10 @@ impl Places for Stores {
                 let account = self.swift.get_or_init(|| swift::Account::new(&self.options, &self.network));
                 let account = account.as_ref().map_err(Clone::clone)?;
                 self.retrying(account.container(backup.project_id.as_deref(), &container)?)
+            }
+            Driver::S3 => {
+                let client = self.s3.get_or_init(|| s3::Client::new(&self.options, &self.network));
+                self.retrying(client.as_ref().map_err(Clone::clone)?.bucket(&container)?)
             }
             other => {
                 let text = format!("the driver {} is not one of objects", other.name());

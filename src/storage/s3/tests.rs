@@ -61,7 +61,8 @@ fn s3(seen: &Seen) -> Reply {
 }
 
 fn client(server: &TestServer, more: &[(&str, &str)]) -> Result<Arc<Client>, StorageError> {
-    let conf = format!("backup_s3_endpoint_url = {}\nbackup_s3_store_access_key = access\nbackup_s3_store_secret_key = pa55word", server.url);
+    let conf =
+        format!("backup_s3_endpoint_url = {}\nbackup_s3_store_access_key = access\nbackup_s3_store_secret_key = pa55word", server.url);
     Client::new(&options(&conf, more), &hasty())
 }
 
