@@ -4,6 +4,7 @@
 //! the same however large a file says it is, and whatever is in it ends in a value or a [`FormatError`]. May use `domain`.
 
 pub mod decompress;
+pub mod generate;
 mod json;
 pub mod metadata;
 pub mod names;

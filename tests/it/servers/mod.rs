@@ -7,10 +7,14 @@
 
 pub mod certificates;
 pub mod galera;
+pub mod gcs;
+pub mod keystone;
 pub mod mariadb;
 pub mod mysql;
 pub mod postgresql;
 mod process;
+pub mod storage;
+pub mod swift;
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -100,6 +104,24 @@ pub fn server(engine: Engine) -> Option<&'static Server> {
         Engine::Postgresql => Some(postgresql()),
         Engine::Mysql => mysql(),
     }
+}
+
+/// The shared Swift, with its S3 API; see [`swift`] for what it takes.
+pub fn swift() -> &'static swift::Swift {
+    static SERVER: OnceLock<swift::Swift> = OnceLock::new();
+    SERVER.get_or_init(|| swift::start(&swift::Settings::default()))
+}
+
+/// The shared Keystone, with a Swift of its own.
+pub fn keystone() -> &'static keystone::Keystone {
+    static SERVER: OnceLock<keystone::Keystone> = OnceLock::new();
+    SERVER.get_or_init(|| keystone::start(&keystone::Settings::default()))
+}
+
+/// The shared emulator of Google Cloud Storage.
+pub fn gcs() -> &'static gcs::Gcs {
+    static SERVER: OnceLock<gcs::Gcs> = OnceLock::new();
+    SERVER.get_or_init(|| gcs::start(&gcs::Settings::default()))
 }
 
 /// The checkout, where `.cache` is.
