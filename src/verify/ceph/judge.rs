@@ -256,7 +256,7 @@ impl Case<'_> {
 
     fn lost(&mut self, image: &Seen) {
         for object in image.lost.objects.iter().take(NAMED) {
-            let text = format!("the image {} has written it, and it is not in the pool: a restore would read zeros", image.info.name);
+            let text = format!("in the map of objects of {}, and not in the pool: a restore would read zeros", image.info.name);
             self.wrong(Weight::Gone, Problem::of(object, "object-missing", text));
         }
         let unnamed = image.lost.objects.len().saturating_sub(NAMED);
