@@ -75,7 +75,7 @@ pub(super) fn judge(subject: &Subject<'_>, names: &Names, observed: &Observed) -
     let metadata = image.filter(|_| end.is_some() && is_complete && backup.service_metadata.as_deref().is_none_or(str::is_empty));
     Findings {
         verdict,
-        depth: depth(image, end.is_some()),
+        depth: depth(image, end.is_some(), names.shape),
         busy,
         begun,
         objects: Amount::default(),
@@ -333,9 +333,13 @@ fn is_young(time: Timestamp, now: Timestamp, settle: Duration) -> bool {
     }
 }
 
-fn depth(image: Option<&Seen>, has_snapshot: bool) -> String {
+fn depth(image: Option<&Seen>, has_snapshot: bool, shape: Shape) -> String {
     let Some(image) = image else { return "names looked for, no data read".to_owned() };
-    let what = if has_snapshot { "snapshot" } else { "extents" };
+    let what = match (has_snapshot, shape) {
+        (true, _) => "snapshot, its extents",
+        (false, Shape::Snapshot) => return "snapshots and object of metadata looked at, no data read".to_owned(),
+        (false, _) => "extents",
+    };
     let map = match (image.lost.compared, image.lost.unexamined) {
         (true, 0) => "compared with the image's map of objects",
         (true, _) => "compared with the image's map of objects as far as that goes",

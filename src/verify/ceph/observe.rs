@@ -113,7 +113,7 @@ pub(super) fn observe(pool: &Pool<'_>, configured_pool: &str, names: &Names, bac
         }),
     };
     let image = match choose(pool, names, backup)? {
-        Some((info, snapshots)) => Some(look(pool, info, snapshots, backup)?),
+        Some((info, snapshots)) => Some(look(pool, info, snapshots, names.shape, backup)?),
         None => None,
     };
     Ok(Observed { pool: pool.name().to_owned(), configured_pool: configured_pool.to_owned(), image, meta })
@@ -138,7 +138,7 @@ fn choose(pool: &Pool<'_>, names: &Names, backup: &str) -> Result<Option<(ImageI
     Ok(found)
 }
 
-fn look(pool: &Pool<'_>, info: ImageInfo, snapshots: Vec<SnapshotInfo>, backup: &str) -> Result<Seen, StorageError> {
+fn look(pool: &Pool<'_>, info: ImageInfo, snapshots: Vec<SnapshotInfo>, shape: Shape, backup: &str) -> Result<Seen, StorageError> {
     let name = info.name.as_str();
     let watchers = pool.watchers(name)?;
     let locks = pool.locks(name)?;
@@ -150,6 +150,10 @@ fn look(pool: &Pool<'_>, info: ImageInfo, snapshots: Vec<SnapshotInfo>, backup: 
         Some(newest) if end.is_none_or(|end| end.name == newest.name) => Some(has_changed(pool, name, &newest.name)?),
         _ => None,
     };
+    if end.is_none() && shape == Shape::Snapshot {
+        // What is in the base now is no backup, and what an increment that was cut off left there no damage of one.
+        return Ok(Seen { info, snapshots, watchers, locks, held: Held::default(), lost: Lost::default(), dirty });
+    }
     let at = end.map(|end| end.name.as_str());
     // The volume may have grown since, or its image may have been cut.
     let size = info.size.max(end.map_or(0, |end| end.size));
