@@ -1,4 +1,5 @@
-//! The files that the demo plays on: a folder with a Cinder database, a cinder.conf, and whatever the commands write.
+//! The files that the demo plays on: a folder with a Cinder database, a backup storage, a cinder.conf, and whatever the commands
+//! write.
 //!
 //! Beside `db` this is the one place that uses rusqlite, and the only one that creates a database: what happens behind the
 //! program's back (a service that beats, a colleague who writes by hand) must not go through its own sessions.
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, OpenFlags};
 use tempfile::TempDir;
 
+use super::store;
 use crate::cli::error::{Error, Result};
 use crate::cli::exit::Exit;
 use crate::config::{DatabaseSettings, Origin, Target};
@@ -20,12 +22,14 @@ const SCHEMA: &str = include_str!("../../../../sql/demo/schema.sql");
 const ROWS: &str = include_str!("../../../../sql/demo/rows.sql");
 const HEARTBEAT: &str = include_str!("../../../../sql/demo/heartbeat.sql");
 const STATE: &str = include_str!("../../../../sql/demo/state.sql");
+const STORED: &str = include_str!("../../../../sql/demo/stored.sql");
 /// What a colleague does by hand while a plan waits.
 pub const MEANWHILE: &str = include_str!("../../../../sql/demo/meanwhile.sql");
 
 const DATABASE: &str = "cinder.sqlite";
 const CONFIGURATION: &str = "cinder.conf";
 const AUDIT_LOG: &str = "audit.jsonl";
+const STORAGE: &str = "backup";
 
 /// Every row that a repair may touch, by table and id.
 pub type State = BTreeMap<(String, String), Row>;
@@ -65,13 +69,18 @@ impl Stage {
         let connection = create(&path).map_err(|error| failed(&error))?;
         let stage = Self { folder, temporary, connection };
         let configuration = format!(
-            "# What a controller has in /etc/cinder/cinder.conf, as far as this program reads it.\n\
-             [DEFAULT]\nservice_down_time = 60\n\n[database]\nconnection = {}\n",
+            "# What a controller has in /etc/cinder/cinder.conf, as far as it matters here.\n\
+             [DEFAULT]\nservice_down_time = 60\n\
+             backup_driver = cinder.backup.drivers.posix.PosixBackupDriver\nbackup_posix_path = {}\n\
+             backup_file_size = {}\nbackup_compression_algorithm = zstd\n\n[database]\nconnection = {}\n",
+            option(&stage.storage().display().to_string()),
+            store::CHUNK,
             stage.url()
         );
         let path = stage.configuration();
         fs::write(&path, configuration)
             .map_err(|error| Error::new(Exit::Unexpected, format!("cannot write {}: {error}", path.display())))?;
+        store::fill(&stage.storage(), &mut |id| stage.stored(id))?;
         Ok(stage)
     }
 
@@ -93,6 +102,11 @@ impl Stage {
     /// The demo's cinder.conf.
     pub fn configuration(&self) -> PathBuf {
         self.file(CONFIGURATION)
+    }
+
+    /// Where the demo's backups are.
+    pub fn storage(&self) -> PathBuf {
+        self.file(STORAGE)
     }
 
     /// The demo's audit log.
@@ -127,6 +141,21 @@ impl Stage {
         read().map_err(|error| self.failed(&error))
     }
 
+    /// What the files of a backup are made from.
+    fn stored(&self, id: &str) -> Result<store::Row> {
+        let row = self.connection.query_row(STORED, [id], |row| {
+            Ok(store::Row {
+                volume_id: row.get(0)?,
+                parent_id: row.get(1)?,
+                container: row.get(2)?,
+                prefix: row.get(3)?,
+                created_at: row.get(4)?,
+                size: row.get(5)?,
+            })
+        });
+        row.map_err(|error| self.failed(&error))
+    }
+
     /// Closes the database, and removes the folder unless it is to be kept.
     pub fn close(self) -> io::Result<()> {
         drop(self.connection);
@@ -153,6 +182,11 @@ fn kept_folder(keep: &Path) -> Result<PathBuf> {
         Err(error) => return Err(Error::usage(format!("--keep {shown}: {error}; give a folder that is empty or not there yet"))),
     }
     keep.canonicalize().map_err(|error| Error::usage(format!("--keep {shown}: {error}")))
+}
+
+/// A value as cinder.conf has it.
+fn option(value: &str) -> String {
+    value.replace('$', "$$")
 }
 
 fn create(path: &Path) -> rusqlite::Result<Connection> {

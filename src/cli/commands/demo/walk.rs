@@ -24,6 +24,7 @@ pub fn walk(context: &Context<'_>, stage: &Stage) -> Result<Exit> {
     let mut walk = Walk { context, stage, signals, environment: alone(stage), commands: 0, chapters: 0 };
     walk.begin()?;
     walk.look()?;
+    walk.check()?;
     let before = stage.state()?;
     let run = walk.repair()?;
     walk.races_and_refusals()?;
@@ -57,7 +58,7 @@ impl Walk<'_> {
             "{}\n\n\
              Controller ctl1 lost its power three hours ago, in the middle of its backups.\n\
              Its cinder-backup is down; the one on ctl2 works. This is Cinder's database as\n\
-             it was left: 1280 backups, 1200 of them deleted, a dozen in trouble. Every\n\
+             it was left: 1283 backups, 1200 of them deleted, a dozen in trouble. Every\n\
              command below is run for real, on files in this folder:\n\n    {}\n\n\
              On a controller the program finds its database in /etc/cinder/cinder.conf; here\n\
              --config-file cinder.conf and --audit-log audit.jsonl are left out for brevity.\n",
@@ -93,18 +94,36 @@ impl Walk<'_> {
         self.run(&["repair", "erp-db nightly", "--to", "available", "--yes"], Exit::Safety, 0)
     }
 
+    fn check(&mut self) -> Result<()> {
+        self.chapter("What is on the storage?")?;
+        self.say(
+            "A quick check holds names, sizes and side files against each other. The backup\n\
+             of the wiki broke off, and of some there is nothing at all. Three seem to be\n\
+             whole: only the last update of the database was lost.",
+        )?;
+        let columns = ["-c", "name", "-c", "verdict", "-c", "objects", "-c", "problems"];
+        self.run(&[&["check"], &columns[..]].concat(), Exit::Damaged, 0)?;
+        self.say(
+            "A deep check reads every object, and compares it with its digest. In one a bit\n\
+             has flipped; Cinder would have restored it without a word.",
+        )?;
+        self.run(&[&["check", "--host", "ctl1", "--level", "deep"], &columns[..]].concat(), Exit::Damaged, 0)
+    }
+
     /// Gives the run's id.
     fn repair(&mut self) -> Result<String> {
         self.chapter("A plan, and reports for those who must agree to it")?;
         self.say(
-            "First what ctl1 has left. The plan names each column, from what to what; with\n\
-             it go a page for the change ticket, and a script with the same guards in the\n\
-             server's own SQL.",
+            "First what ctl1 has left. What is whole becomes available, what is not error.\n\
+             The plan names each column, from what to what; with it go a page for the change\n\
+             ticket, and a script with the same guards in the server's own SQL.",
         )?;
         let plan = [
             "plan",
             "--host",
             "ctl1",
+            "--check",
+            "deep",
             "--out",
             "@plan.json",
             "--report",
@@ -124,15 +143,25 @@ impl Walk<'_> {
         self.say("The dry run does all but write, and the database itself holds it read-only.")?;
         self.run(&["apply", "@plan.json", "--dry-run", "-c", "unit", "-c", "id", "-c", "outcome"], Exit::Done, 0)?;
         self.say(
-            "Each backup changes together with its volume or snapshot, or not at all. What\n\
-             is to be done is in the audit log, on the disk, before a row is touched.",
+            "Each backup changes together with its volume or snapshot and the counter of the\n\
+             backup it rests on, or not at all. What is to be done is in the audit log, on\n\
+             the disk, before a row is touched.",
         )?;
-        // Six backups, three volumes, a snapshot.
+        // Seven backups, four volumes, a snapshot, the counter of a parent.
         let apply = ["apply", "@plan.json", "--yes", "--ticket", "CHG-4711", "--reason", "power failure of ctl1"];
-        self.run(&apply, Exit::Done, 10)?;
+        self.run(&apply, Exit::Done, 13)?;
         let run = self.last_run()?;
         self.say("A plan is applied once.")?;
         self.run(&["apply", "@plan.json", "--yes"], Exit::Stale, 0)?;
+
+        self.chapter("Would a restore give the volume back?")?;
+        self.say(
+            "The proof: every block, the increment's over the full backup's, as a restore\n\
+             would write it, against the digest from when the volume was read. Nothing is\n\
+             written anywhere.",
+        )?;
+        let restore = ["check", "erp-db nightly", "--level", "restore", "-c", "name", "-c", "verdict", "-c", "bytes", "-c", "depth"];
+        self.run(&restore, Exit::Done, 0)?;
         Ok(run)
     }
 
@@ -147,7 +176,16 @@ impl Walk<'_> {
         self.run(&["apply", "@rest.json", "--yes", "-c", "id", "-c", "outcome", "-c", "reason"], Exit::Partial, 4)?;
 
         self.chapter("Is anybody at work on it?")?;
-        self.say("The service on ctl2 beats: this may wait in its queue, and is not touched ...")?;
+        self.say(
+            "The service on ctl2 beats. But to this backup nothing was added on the storage\n\
+             for hours, so nobody is; and all of it is there: it earns available.",
+        )?;
+        self.run(
+            &["repair", "dns-zones nightly", "--check", "deep", "--yes", "-c", "id", "-c", "outcome", "-c", "changes"],
+            Exit::Done,
+            2,
+        )?;
+        self.say("This one was never begun: it may wait in the queue, and is not touched ...")?;
         self.run(&["repair", "files-stage2 nightly", "--yes"], Exit::Safety, 0)?;
         self.say("... unless you know better, and say so by the host's name. It goes on record.")?;
         let reason = "cinder-backup on ctl2 was restarted, its queue is empty";
@@ -175,7 +213,7 @@ impl Walk<'_> {
         self.chapter("And back")?;
         self.say("A run like any other, guarded and on record: only what nobody changed since.")?;
         let repaired = self.stage.state()?;
-        self.run(&["undo", run, "--yes", "--reason", "only a demonstration", "-c", "id", "-c", "outcome"], Exit::Done, 10)?;
+        self.run(&["undo", run, "--yes", "--reason", "only a demonstration", "-c", "id", "-c", "outcome"], Exit::Done, 13)?;
         let now = self.stage.state()?;
         let other = now.iter().filter(|(key, row)| {
             let undone = repaired.get(*key) != Some(*row);
