@@ -24,7 +24,7 @@ use std::sync::OnceLock;
 use cinder_backup_repair::db::Engine;
 
 pub use certificates::ServerName;
-pub use process::{Process, is_alive, new_dir, run};
+pub use process::{Process, is_alive, new_dir, run, without_fsync};
 
 /// The account that may do everything, on every server.
 pub const ADMIN: &str = "harness_admin";
