@@ -87,6 +87,8 @@ impl Inventory {
         let sha256_size = match this.list(store, faults, head.is_some()) {
             Ok(size) => size,
             Err(error) => {
+                // Where there is no container, nothing is in it.
+                this.listed = error.kind == StorageErrorKind::NoContainer;
                 faults.add_error(None, &error);
                 return this;
             }
