@@ -4,7 +4,6 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::os::unix::net::UnixListener;
 
-use rustix::fs::CWD;
 use tempfile::TempDir;
 
 use super::*;
@@ -252,9 +251,11 @@ fn roots_are_where_the_drivers_mount() {
         assert_eq!(error.kind, StorageErrorKind::Configuration);
         assert!(error.text.contains("is not mounted on"), "{error}");
         assert!(error.text.contains(&path.display().to_string()), "{error}");
-        fs::create_dir_all(&path).unwrap();
+        // What was written there while nothing was mounted is not the share.
+        fs::create_dir_all(path.join("ab")).unwrap();
         assert!(root(&options, driver, None).unwrap_err().text.contains("is not mounted on"));
-        fs::create_dir(path.join("ab")).unwrap();
+        fs::remove_dir_all(&path).unwrap();
+        symlink("/proc", &path).unwrap();
         assert_eq!(root(&options, driver, None).unwrap(), path);
     }
     let given = Path::new("/mnt/copy");
@@ -282,7 +283,8 @@ fn mount_points_are_known() {
     assert!(!is_mounted(top.path()));
     assert!(!is_mounted(&top.path().join("nothing")));
     fs::write(top.path().join("x"), "").unwrap();
-    assert!(is_mounted(top.path()));
+    assert!(!is_mounted(top.path()));
+    assert!(!is_mounted(&top.path().join("x/y")));
 }
 
 #[test]
