@@ -6,6 +6,7 @@
 //! - [`domain`]: rows, verdicts and decisions; pure. [`plan`] (a sealed document of changes) and the hash chain of [`audit`]
 //!   rest on it alone.
 //! - [`config`]: where the database is. [`db`]: a session on it, three engines behind one trait. [`scan`]: from rows to findings.
+//! - [`mod@format`]: names, side files and compression of Cinder's chunked backups; pure over a stream.
 //! - [`storage`]: where backups are kept; only read. [`verify`]: whether the data of a backup is there, whole and right.
 //! - [`apply`]: carries out a plan, a unit a transaction, with every intent on record first.
 //! - [`report`]: results as tables, documents, scripts. [`cli`]: arguments, prompts, exit codes; sees everything.
@@ -18,6 +19,7 @@ pub mod cli;
 pub mod config;
 pub mod db;
 pub mod domain;
+pub mod format;
 pub mod plan;
 pub mod report;
 pub mod scan;

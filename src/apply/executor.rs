@@ -15,7 +15,7 @@ use crate::db::schema::Schema;
 use crate::db::{Access, Answer, CommitOutcome, DbError, DbErrorKind, Session, Step};
 use crate::domain::status::ERROR_DELETING;
 use crate::domain::transitions::{Direction, is_allowed};
-use crate::domain::{Backup, Change, ColumnSet, FindingKind, Image, Outcome, Situation, Tally, UnitResult};
+use crate::domain::{Backup, Change, CheckResult, ColumnSet, FindingKind, Image, Outcome, Situation, Tally, UnitResult};
 use crate::plan::{Plan, Purpose, Unit};
 use crate::scan::{Census, Lock, Reader, row_in};
 
@@ -352,7 +352,8 @@ impl Executor<'_> {
     ) -> Result<Recheck, DbError> {
         let columns = plan.columns;
         let mut reader = Reader { session: session.as_mut(), schema: self.schema };
-        let fresh = Fresh::read(&mut reader, unit, self.census, &plan.policy, lock, plan.purpose == Purpose::Repair)?;
+        let check = plan.check_of(unit);
+        let fresh = Fresh::read(&mut reader, unit, self.census, &plan.policy, lock, check, plan.purpose == Purpose::Repair)?;
         let now = match fresh.compare(unit, &written.rows, columns) {
             Ok(now) => now,
             Err(moved) => return Ok(Recheck::Moved(moved)),
@@ -360,11 +361,13 @@ impl Executor<'_> {
         let (changes, direction) = match plan.purpose {
             Purpose::Undo => (unit.changes.clone(), Direction::Either),
             Purpose::Repair => {
-                let rests_on_silence = fresh.backup(&unit.id).filter(|_| unit.kind == FindingKind::Backup && !unit.counter);
+                // Where the storage shows that nobody is at work, a heartbeat says nothing.
+                let by_heartbeat = unit.kind == FindingKind::Backup && !unit.counter && !check.is_some_and(CheckResult::shows_idle);
+                let rests_on_silence = fresh.backup(&unit.id).filter(|_| by_heartbeat);
                 if let Some(why) = rests_on_silence.and_then(|backup| has_beaten(plan, backup, situation)) {
                     return Ok(Recheck::Refused(why));
                 }
-                let finding = fresh.decide(unit, self.census, written, situation, &plan.policy);
+                let finding = fresh.decide(unit, self.census, written, situation, &plan.policy, check);
                 match same_decision(unit, finding, &written.rows) {
                     Ok(changes) => (changes, Direction::Forward),
                     Err(otherwise) => return Ok(otherwise),

@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use crate::db::DbError;
 use crate::domain::decide::{self, BackupCase, CounterCase, SnapshotCase, VolumeCase};
 use crate::domain::status::{AVAILABLE, NO_VOLUME};
-use crate::domain::{Attachment, Backup, Change, Finding, FindingKind, Image, Moved, Policy, Situation, Snapshot, Table, Value, Volume};
+use crate::domain::{
+    Attachment, Backup, Change, CheckResult, Finding, FindingKind, Image, Moved, Policy, Situation, Snapshot, Table, Value, Volume,
+};
 use crate::plan::Unit;
 use crate::scan::{Census, Lock, Reader, Row};
 
@@ -91,6 +93,7 @@ impl Fresh {
         census: &Census,
         policy: &Policy,
         lock: Lock,
+        check: Option<&CheckResult>,
         decides: bool,
     ) -> Result<Self, DbError> {
         let image_of = |table: Table| unit.before.iter().find(|image| image.table == table && image.id == unit.id);
@@ -121,7 +124,8 @@ impl Fresh {
                         held = id_in("volume_id");
                         backups.extend(crate::scan::peers(census, &seen).map(|peer| peer.id.clone()));
                         // Whether it may become available depends on its parent, even where that need not change.
-                        backups.extend(id_in("parent_id").filter(|_| policy.to.as_deref() == Some(AVAILABLE)));
+                        let may_become_available = check.is_some() || policy.to.as_deref() == Some(AVAILABLE);
+                        backups.extend(id_in("parent_id").filter(|_| may_become_available));
                     }
                 }
             }
@@ -193,7 +197,15 @@ impl Fresh {
     }
 
     /// Decides again over the rows as they are now.
-    pub fn decide(&self, unit: &Unit, census: &Census, run: &Written, situation: &Situation, policy: &Policy) -> Option<Finding> {
+    pub fn decide(
+        &self,
+        unit: &Unit,
+        census: &Census,
+        run: &Written,
+        situation: &Situation,
+        policy: &Policy,
+        check: Option<&CheckResult>,
+    ) -> Option<Finding> {
         // Whatever is still active holds what it holds: nothing is counted on to be repaired later. In a dry run, what an
         // earlier unit would have repaired counts as repaired.
         let as_peers = |ids: &mut dyn Iterator<Item = &Backup>| -> Vec<decide::Peer> {
@@ -225,6 +237,7 @@ impl Fresh {
                     parent,
                     siblings,
                     attachments,
+                    check: check.cloned().map(Box::new),
                     backup,
                 };
                 Some(decide::backup(&case, situation, policy))

@@ -28,6 +28,8 @@ pub struct Cli {
 pub enum Command {
     /// List what is stuck or inconsistent, with the evidence and the proposed change
     Scan(commands::scan::ScanArgs),
+    /// Verify the data of backups on their storage; changes nothing
+    Check(commands::check::CheckCommandArgs),
     /// Write a plan file, and a report or a script of it; changes nothing
     Plan(commands::plan::PlanArgs),
     /// Apply exactly one plan, once

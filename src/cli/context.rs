@@ -6,7 +6,7 @@ use super::args::Global;
 use super::error::{Error, Result};
 use super::exit::Exit;
 use super::ui::Ui;
-use crate::config::{DatabaseFlags, DatabaseSettings, Environment, Resolved, Target};
+use crate::config::{CinderConf, DatabaseFlags, DatabaseSettings, Environment, Resolved, Target};
 use crate::db::schema::Schema;
 use crate::db::{DbError, DbErrorKind, Session, SessionSettings};
 use secrecy::SecretString;
@@ -39,6 +39,13 @@ pub struct Connected {
 }
 
 impl Connected {
+    /// Connects anew: a check of the storage can take longer than a server keeps an idle connection.
+    pub fn reconnect(&mut self) -> Result<()> {
+        let opened = self.opener()()?;
+        self.session = opened;
+        Ok(())
+    }
+
     /// A closure that opens another session on the same database, and borrows nothing of this one.
     pub fn opener(&self) -> impl Fn() -> std::result::Result<Box<dyn Session>, DbError> + use<> {
         let (target, limits, server) = (self.settings.target.clone(), self.limits.clone(), self.session.server().clone());
@@ -94,9 +101,30 @@ impl Context<'_> {
         })
     }
 
+    /// Cinder's configuration, where no database is needed.
+    pub fn cinder_conf(&self) -> Result<CinderConf> {
+        let (cinder, warnings) = crate::config::cinder_conf(&self.flags(), self.environment).map_err(|error| Error {
+            exit: Exit::Usage,
+            error: error.into(),
+            hint: None,
+        })?;
+        for warning in warnings {
+            self.ui.detail(warning);
+        }
+        Ok(cinder)
+    }
+
     fn resolve(&self) -> Result<Resolved> {
+        crate::config::resolve(&self.flags(), self.environment).map_err(|error| Error {
+            exit: Exit::Usage,
+            error: error.into(),
+            hint: None,
+        })
+    }
+
+    fn flags(&self) -> DatabaseFlags {
         let args = &self.global.database;
-        let flags = DatabaseFlags {
+        DatabaseFlags {
             database_url: args.database_url.clone().map(SecretString::from),
             password_file: args.password_file.clone(),
             config_files: args.config_file.clone(),
@@ -105,8 +133,7 @@ impl Context<'_> {
             tls_ca: args.tls_ca.clone(),
             tls_cert: args.tls_cert.clone(),
             tls_key: args.tls_key.clone(),
-        };
-        crate::config::resolve(&flags, self.environment).map_err(|error| Error { exit: Exit::Usage, error: error.into(), hint: None })
+        }
     }
 
     /// Where the audit log is, for commands that read what it holds.

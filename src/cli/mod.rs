@@ -2,6 +2,7 @@
 
 pub mod args;
 mod carry_out;
+mod checking;
 pub mod commands;
 mod context;
 mod error;
@@ -9,6 +10,7 @@ mod exit;
 mod prompt;
 mod reports;
 mod signal;
+mod storage;
 mod ui;
 mod view;
 mod who;
@@ -53,6 +55,7 @@ fn perform(context: &Context<'_>, command: &Command) -> Exit {
 fn dispatch(context: &Context<'_>, command: &Command) -> Result<Exit> {
     match command {
         Command::Scan(args) => commands::scan::run(context, args),
+        Command::Check(args) => commands::check::run(context, args),
         Command::Plan(args) => commands::plan::run(context, args),
         Command::Apply(args) => commands::apply::run(context, args),
         Command::Repair(args) => commands::repair::run(context, args),

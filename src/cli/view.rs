@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::{Value as Json, json};
 
 use crate::domain::time::human;
-use crate::domain::{Change, DatabaseInfo, Evidence, Finding, Tally, UnitResult, Value};
+use crate::domain::{Change, CheckResult, DatabaseInfo, Evidence, Finding, Tally, UnitResult, Value};
 use crate::plan::Unit;
 use crate::report::grid::{Cell, Grid};
 
@@ -80,6 +80,27 @@ pub fn results(results: &[UnitResult]) -> Grid {
         })
         .collect();
     Grid { columns: vec!["Unit", "Kind", "ID", "Name", "Outcome", "Changes", "Reason"], rows }
+}
+
+/// What was found on the storage, as rows.
+pub fn checks(results: &[CheckResult]) -> Grid {
+    let number = |number: u64| Cell::Integer(i64::try_from(number).unwrap_or(i64::MAX));
+    let rows = results
+        .iter()
+        .map(|result| {
+            vec![
+                result.id.as_str().into(),
+                optional(result.name.as_deref()),
+                result.driver.map_or_else(|| optional(result.service.as_deref()), |driver| driver.name().into()),
+                if result.busy { format!("{}, busy", result.verdict).into() } else { result.verdict.name().into() },
+                number(result.objects.expected),
+                number(result.bytes.expected),
+                number(u64::try_from(result.problems.len()).unwrap_or(u64::MAX)),
+                result.depth.as_str().into(),
+            ]
+        })
+        .collect();
+    Grid { columns: vec!["ID", "Name", "Driver", "Verdict", "Objects", "Bytes", "Problems", "Depth"], rows }
 }
 
 /// The document of `apply`, `repair` and `undo`.

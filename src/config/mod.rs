@@ -114,6 +114,16 @@ pub fn resolve(flags: &DatabaseFlags, env: &Environment) -> Result<Resolved, Con
     Ok(Resolved { database, service, cinder, warnings })
 }
 
+/// Reads cinder.conf alone, for what does not need the database; warnings come second.
+///
+/// # Errors
+/// A file that was named, or lies in a usual place, and cannot be read or understood.
+pub fn cinder_conf(flags: &DatabaseFlags, env: &Environment) -> Result<(CinderConf, Vec<String>), ConfigError> {
+    let mut warnings = Vec::new();
+    let (cinder, _) = load_cinder_conf(flags, env, true, &mut warnings)?;
+    Ok((cinder, warnings))
+}
+
 /// Reads cinder.conf: the files given, else those in the usual places. Where the database is known without it, usual
 /// files that this account may not read are passed over with a warning.
 fn load_cinder_conf(

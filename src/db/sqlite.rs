@@ -21,6 +21,7 @@ const MAGIC: &[u8] = b"SQLite format 3\0";
 pub const OWN: &[(&str, &str)] = &[
     ("session_begin_read", BEGIN_READ),
     ("session_begin_write", BEGIN_WRITE),
+    ("session_cache", CACHE),
     ("session_query_only_on", QUERY_ONLY_ON),
     ("session_query_only_off", QUERY_ONLY_OFF),
     ("session_query_only_check", QUERY_ONLY_CHECK),
@@ -29,6 +30,7 @@ pub const OWN: &[(&str, &str)] = &[
 ];
 const BEGIN_READ: &str = include_str!("../../sql/sqlite/session_begin_read.sql");
 const BEGIN_WRITE: &str = include_str!("../../sql/sqlite/session_begin_write.sql");
+const CACHE: &str = include_str!("../../sql/sqlite/session_cache.sql");
 const QUERY_ONLY_ON: &str = include_str!("../../sql/sqlite/session_query_only_on.sql");
 const QUERY_ONLY_OFF: &str = include_str!("../../sql/sqlite/session_query_only_off.sql");
 const QUERY_ONLY_CHECK: &str = include_str!("../../sql/sqlite/session_query_only_check.sql");
@@ -64,6 +66,7 @@ pub fn open(path: &Path, settings: &SessionSettings) -> Result<Box<dyn Session>,
     connection
         .busy_timeout(settings.lock_timeout.max(Duration::from_millis(1)))
         .map_err(|error| describe(&error, &format!("cannot set the busy time-out of {shown}")))?;
+    connection.execute_batch(CACHE).map_err(|error| describe(&error, &format!("cannot open {shown}")))?;
     let deadline = Deadline::install(&mut connection, settings.statement_timeout)?;
     let server = ServerInfo {
         engine: Engine::Sqlite,
@@ -143,7 +146,9 @@ fn describe(error: &rusqlite::Error, doing: &str) -> DbError {
         ErrorCode::ReadOnly => (DbErrorKind::Privilege, format!("{doing}: the database or this transaction is read-only ({text})")),
         ErrorCode::PermissionDenied | ErrorCode::AuthorizationForStatementDenied => (DbErrorKind::Privilege, format!("{doing}: {text}")),
         ErrorCode::CannotOpen => (DbErrorKind::Connection, format!("{doing}: {text}")),
-        ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt => (DbErrorKind::Schema, format!("{doing}: {text}")),
+        ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt => {
+            (DbErrorKind::Schema, format!("{doing}: the database file is damaged ({text}); look at it with PRAGMA integrity_check"))
+        }
         ErrorCode::OperationInterrupted => (DbErrorKind::Timeout, format!("{doing}: given up after the statement time-out")),
         _ if text.starts_with("no such table") || text.starts_with("no such column") => (DbErrorKind::Schema, format!("{doing}: {text}")),
         _ => (DbErrorKind::Other, format!("{doing}: {text}")),

@@ -1,10 +1,17 @@
 //! What a look at the storage says about a backup.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Driver, Image};
+use jiff::civil::DateTime;
+
+use super::time::seconds_between;
+use super::{Backup, ColumnSet, Driver, Image, Table};
+
+/// Checks by the backup that each is about.
+pub type Checks = BTreeMap<String, CheckResult>;
 
 /// How deeply a backup is checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -128,6 +135,8 @@ pub struct CheckResult {
     pub level: Level,
     /// What was really done, in words: the digest that ran, the share of the data that was read.
     pub depth: String,
+    /// Only a sample or a part of the data was read: that finds damage, and proves nothing whole.
+    pub partial: bool,
     /// What was found.
     pub verdict: CheckVerdict,
     /// The newest object is younger than `--settle`, or somebody has the image open: it is being written.
@@ -154,4 +163,78 @@ pub struct CheckResult {
     pub checked_at: String,
     /// The row that it was made for, and below it those of its ancestors, this backup's first.
     pub rows: Vec<Image>,
+}
+
+impl CheckResult {
+    /// Whether it lets the backup become available: all of it was looked at, and nothing is wrong.
+    pub fn earns_available(&self) -> bool {
+        self.verdict == CheckVerdict::Intact && !self.partial && !self.busy
+    }
+
+    /// Whether it shows that nobody is working on a backup that is being created, though its service lives: it was begun,
+    /// and nothing was added for as long as `--settle`.
+    pub fn shows_idle(&self) -> bool {
+        self.begun && !self.busy && self.verdict != CheckVerdict::Unverifiable
+    }
+
+    /// Why it says nothing about this row (or its parent's) any more; `None` where it does.
+    pub fn outdated(&self, backup: &Backup, parent: Option<&Backup>, columns: ColumnSet) -> Option<String> {
+        let mut rows = self.rows.iter();
+        let Some(seen) = rows.next().filter(|row| row.id == backup.id && row.table == Table::Backups) else {
+            return Some("the check does not say which row it was made for".to_owned());
+        };
+        let now = backup.image(columns);
+        if let Some(moved) = seen.moved(&now).into_iter().next() {
+            let column = moved.column;
+            return Some(format!("the row has moved on since it was checked ({column} is not what it was)"));
+        }
+        if now.columns.keys().any(|column| !seen.columns.contains_key(column)) {
+            return Some("the check was made for a row with fewer columns".to_owned());
+        }
+        let (Some(parent), Some(seen)) = (parent, rows.next()) else { return None };
+        let now = parent.image(columns);
+        let moved = ["container", "service", "service_metadata", "parent_id", "size"]
+            .into_iter()
+            .find(|column| seen.value(column) != now.value(column));
+        if seen.id != parent.id || moved.is_some() {
+            return Some(format!("the row of its parent {} has moved on since it was checked", parent.id));
+        }
+        None
+    }
+
+    /// Whether it is older than `max_age` seconds, or cannot say how old it is. `now` is naive UTC.
+    pub fn is_expired(&self, now: DateTime, max_age: i64) -> bool {
+        let Ok(at) = self.checked_at.parse::<jiff::Timestamp>() else { return true };
+        let age = seconds_between(at.to_zoned(jiff::tz::TimeZone::UTC).datetime(), now);
+        // Clocks differ a little between hosts; evidence out of the future is none.
+        age > max_age || age < -300
+    }
+}
+
+impl Backup {
+    /// The row that an image of `backups` shows; columns that no guard compares are left empty.
+    pub fn of_image(image: &Image) -> Self {
+        let text = |column: &str| image.value(column).as_text().map(str::to_owned);
+        let integer = |column: &str| image.value(column).as_integer();
+        Self {
+            id: image.id.clone(),
+            status: text("status"),
+            host: text("host"),
+            service: text("service"),
+            volume_id: text("volume_id"),
+            size: integer("size"),
+            object_count: integer("object_count"),
+            container: text("container"),
+            service_metadata: text("service_metadata"),
+            fail_reason: text("fail_reason"),
+            updated_at: text("updated_at"),
+            parent_id: text("parent_id"),
+            temp_volume_id: text("temp_volume_id"),
+            temp_snapshot_id: text("temp_snapshot_id"),
+            num_dependent_backups: integer("num_dependent_backups"),
+            snapshot_id: text("snapshot_id"),
+            restore_volume_id: text("restore_volume_id"),
+            ..Self::default()
+        }
+    }
 }

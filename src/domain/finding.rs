@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Table, Value};
+use super::{Image, Table, Value};
 
 /// What kind of row a finding is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -150,6 +150,10 @@ pub struct Finding {
     pub refusal: Option<String>,
     /// Commands for later, when the API is back.
     pub follow_up: Vec<String>,
+    /// For a check on another host: the backup's row and those of its ancestors, the nearest first; empty where no check
+    /// would help.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rows: Vec<Image>,
 }
 
 impl Finding {

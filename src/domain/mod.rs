@@ -16,11 +16,12 @@ pub mod rows;
 mod selection;
 mod services;
 pub mod status;
+pub mod text;
 pub mod time;
 pub mod transitions;
 mod value;
 
-pub use check::{Amount, CheckResult, CheckVerdict, Level, Problem};
+pub use check::{Amount, CheckResult, CheckVerdict, Checks, Level, Problem};
 pub use database::DatabaseInfo;
 pub use driver::Driver;
 pub use finding::{Change, Evidence, Finding, FindingKind, Need, Proposal, Verdict};

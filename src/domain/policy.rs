@@ -48,7 +48,7 @@ impl Default for Thresholds {
 }
 
 /// What the user asked for, as far as a decision depends on it. A plan carries it, so that apply decides alike.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Policy {
     /// The spans.
@@ -61,8 +61,29 @@ pub struct Policy {
     pub allow_unverified: bool,
     /// `--fix-counters`: repair `num_dependent_backups` too.
     pub fix_counters: bool,
+    /// `--evidence-max-age`: a check of the storage older than this, in seconds, is not believed.
+    #[serde(default = "a_day")]
+    pub evidence_max_age_seconds: i64,
     /// `--status`: statuses beside the pending ones that were asked for (`error`, `error_deleting`).
     pub asked: BTreeSet<String>,
+}
+
+fn a_day() -> i64 {
+    86_400
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            thresholds: Thresholds::default(),
+            assume_dead: AssumeDead::None,
+            to: None,
+            allow_unverified: false,
+            fix_counters: false,
+            evidence_max_age_seconds: a_day(),
+            asked: BTreeSet::new(),
+        }
+    }
 }
 
 /// What is the same for all rows of a scan.

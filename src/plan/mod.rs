@@ -10,7 +10,9 @@ use thiserror::Error;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::domain::{Change, ColumnSet, DatabaseInfo, Evidence, Finding, FindingKind, Image, Policy, Selection, Services, Verdict};
+use crate::domain::{
+    Change, CheckResult, Checks, ColumnSet, DatabaseInfo, Evidence, Finding, FindingKind, Image, Policy, Selection, Services, Verdict,
+};
 
 /// The schema's name in every plan.
 pub const SCHEMA: &str = "cinder-backup-repair/plan";
@@ -88,6 +90,8 @@ pub struct Basis {
     pub selection: Selection,
     /// The heartbeats as they were seen.
     pub services: Services,
+    /// What was found on the storage.
+    pub checks: Checks,
 }
 
 /// The document `cinder-backup-repair/plan`.
@@ -119,7 +123,7 @@ pub struct Plan {
     /// The last heartbeat of each host that a unit names, as it was seen; RFC 3339.
     pub heartbeats: BTreeMap<String, Option<String>>,
     /// Results of checks on the storage that the decisions rest on.
-    pub checks: Vec<serde_json::Value>,
+    pub checks: Vec<CheckResult>,
     /// What is to be changed, in the order in which it is.
     pub units: Vec<Unit>,
     /// SHA-256 over all of this but itself, in hex.
@@ -158,7 +162,7 @@ impl Plan {
 
     /// A sealed plan of these units.
     pub fn of_units(purpose: Purpose, undoes: Option<String>, basis: Basis, units: Vec<Unit>) -> Self {
-        let Basis { id, taken_at, database, columns, policy, selection, services } = basis;
+        let Basis { id, taken_at, database, columns, policy, selection, services, mut checks } = basis;
         let hosts = units.iter().filter_map(|unit| unit.host.clone());
         let heartbeats = hosts.map(|host| (host.clone(), services.last_beat(&host))).collect();
         let mut plan = Self {
@@ -174,12 +178,22 @@ impl Plan {
             policy,
             selection,
             heartbeats,
-            checks: Vec::new(),
+            checks: units
+                .iter()
+                .filter(|unit| unit.kind == FindingKind::Backup && !unit.counter)
+                .filter_map(|unit| checks.remove(&unit.id))
+                .collect(),
             units,
             sha256: String::new(),
         };
         plan.seal();
         plan
+    }
+
+    /// What was found on the storage of the backup that a unit is about.
+    pub fn check_of(&self, unit: &Unit) -> Option<&CheckResult> {
+        let about = unit.kind == FindingKind::Backup && !unit.counter;
+        self.checks.iter().find(|check| about && check.id == unit.id)
     }
 
     /// Writes the digest.
@@ -219,7 +233,7 @@ impl Plan {
     /// The plan as a file holds it: indented JSON with a line feed at the end.
     pub fn to_json(&self) -> String {
         // Only maps with keys that are no strings cannot be written as JSON, and there are none.
-        let mut text = serde_json::to_string_pretty(self).unwrap_or_default();
+        let mut text = crate::domain::text::json_escaped(serde_json::to_string_pretty(self).unwrap_or_default());
         text.push('\n');
         text
     }

@@ -6,15 +6,16 @@ use thiserror::Error;
 
 use super::census::Census;
 use super::document::{Notice, ScanDocument, Summary};
+use super::lineage;
 use super::reader::Reader;
 use crate::db::schema::Schema;
 use crate::db::{Access, DbError, Session};
 use crate::domain::decide::{self, BackupCase, CounterCase, Peer, SnapshotCase, VolumeCase, judge_backup};
-use crate::domain::status::{AVAILABLE, BACKING_UP, CREATING, DELETING, NO_VOLUME, RESTORING, RESTORING_BACKUP};
+use crate::domain::status::{AVAILABLE, BACKING_UP, CREATING, DELETING, ERROR, NO_VOLUME, RESTORING, RESTORING_BACKUP};
 use crate::domain::time::{human, rfc3339};
 use crate::domain::{
-    Attachment, Backup, ColumnSet, DatabaseInfo, Finding, FindingKind, Image, NULL, Policy, Selection, Services, Situation, Snapshot,
-    Verdict, Volume,
+    Attachment, Backup, Checks, ColumnSet, DatabaseInfo, Finding, FindingKind, Image, NULL, Policy, Selection, Services, Situation,
+    Snapshot, Verdict, Volume,
 };
 
 /// Why a scan could not be made.
@@ -36,6 +37,8 @@ pub type Images = BTreeMap<(FindingKind, String, bool), Vec<Image>>;
 pub enum Aim {
     /// To look: no rows are kept.
     Look,
+    /// To hand what was found to other programs: what can be checked on its storage has its rows with it.
+    HandOn,
     /// To plan changes: the rows that they would be made to are kept.
     Plan,
 }
@@ -74,9 +77,18 @@ pub fn situation(reader: &mut Reader<'_>) -> Result<Situation, DbError> {
 }
 
 /// Makes a scan in one read-only transaction.
-pub fn scan(session: &mut dyn Session, schema: &Schema, policy: &Policy, selection: &Selection, aim: Aim) -> Result<Scan, ScanError> {
+///
+/// `checks` is what is known of the storage of some backups; where there is any, decisions rest on it.
+pub fn scan(
+    session: &mut dyn Session,
+    schema: &Schema,
+    policy: &Policy,
+    selection: &Selection,
+    aim: Aim,
+    checks: &Checks,
+) -> Result<Scan, ScanError> {
     session.begin(Access::ReadOnly)?;
-    let result = inside(session, schema, policy, selection, aim);
+    let result = inside(session, schema, policy, selection, aim, checks);
     // Nothing was written; a connection that cannot even roll back has said so in the result, or will at its next use.
     let ended = session.rollback();
     let scan = result?;
@@ -84,13 +96,20 @@ pub fn scan(session: &mut dyn Session, schema: &Schema, policy: &Policy, selecti
     Ok(scan)
 }
 
-fn inside(session: &mut dyn Session, schema: &Schema, policy: &Policy, selection: &Selection, aim: Aim) -> Result<Scan, ScanError> {
+fn inside(
+    session: &mut dyn Session,
+    schema: &Schema,
+    policy: &Policy,
+    selection: &Selection,
+    aim: Aim,
+    checks: &Checks,
+) -> Result<Scan, ScanError> {
     let database = database_info(session, schema);
     let mut reader = Reader { session, schema };
     let situation = situation(&mut reader)?;
     let mut census = Census::take(&mut reader, selection)?;
     let selection = census.resolve(selection).map_err(ScanError::Selection)?;
-    let mut gathering = Gathering::new(&census, &situation, policy, &selection, aim);
+    let mut gathering = Gathering::new(&census, &situation, policy, &selection, aim, checks);
     gathering.backups(&mut reader)?;
     gathering.volumes(&mut reader)?;
     gathering.snapshots(&mut reader)?;
@@ -128,6 +147,7 @@ struct Gathering<'a> {
     policy: &'a Policy,
     selection: &'a Selection,
     aim: Aim,
+    checks: &'a Checks,
     findings: Vec<Finding>,
     images: Images,
     /// Selected backups that are stuck: the rows that they hold will be free once they are repaired.
@@ -135,14 +155,24 @@ struct Gathering<'a> {
 }
 
 impl<'a> Gathering<'a> {
-    fn new(census: &'a Census, situation: &'a Situation, policy: &'a Policy, selection: &'a Selection, aim: Aim) -> Self {
+    fn new(
+        census: &'a Census,
+        situation: &'a Situation,
+        policy: &'a Policy,
+        selection: &'a Selection,
+        aim: Aim,
+        checks: &'a Checks,
+    ) -> Self {
         let stuck = census
             .selected
             .iter()
-            .filter(|id| census.kept.get(*id).is_some_and(|backup| judge_backup(backup, situation, policy).verdict == Verdict::Stuck))
+            .filter(|id| {
+                let judged = census.kept.get(*id).map(|backup| judge_backup(backup, checks.get(*id), situation, policy));
+                judged.is_some_and(|judged| judged.verdict == Verdict::Stuck)
+            })
             .cloned()
             .collect();
-        Self { census, situation, policy, selection, aim, findings: Vec::new(), images: BTreeMap::new(), stuck }
+        Self { census, situation, policy, selection, aim, checks, findings: Vec::new(), images: BTreeMap::new(), stuck }
     }
 
     fn backups(&mut self, reader: &mut Reader<'_>) -> Result<(), DbError> {
@@ -151,6 +181,7 @@ impl<'a> Gathering<'a> {
         // In portions, so that the rows around them need not all be in memory at once.
         for portion in selected.chunks(2_000) {
             let around = Around::read(reader, portion)?;
+            let mut lineages = self.lineages(reader, portion)?;
             for backup in portion {
                 let case = BackupCase {
                     backup: (*backup).clone(),
@@ -162,8 +193,10 @@ impl<'a> Gathering<'a> {
                     attachments: around.attachments(backup.volume_id.as_deref()),
                     peers: peers(census, backup).map(|peer| self.peer(peer, &backup.id)).collect(),
                     volume_is_temporary: backup.volume_id.as_ref().is_some_and(|id| census.temporary_volumes.contains(id)),
+                    check: self.checks.get(&backup.id).cloned().map(Box::new),
                 };
-                let finding = decide::backup(&case, self.situation, self.policy);
+                let mut finding = decide::backup(&case, self.situation, self.policy);
+                finding.rows = lineages.remove(&backup.id).unwrap_or_default();
                 // A row in error or error_deleting that was only named is nothing to report unless something can become of it.
                 let pending = !matches!(finding.status.as_deref(), Some("error" | "error_deleting"));
                 if pending || finding.proposal.is_some() || finding.refusal.is_some() || !self.selection.statuses.is_empty() {
@@ -173,6 +206,21 @@ impl<'a> Gathering<'a> {
             }
         }
         Ok(())
+    }
+
+    /// The rows of those that a check on their storage says something about, and of what they rest on.
+    fn lineages(&self, reader: &mut Reader<'_>, portion: &[&Backup]) -> Result<HashMap<String, Vec<Image>>, DbError> {
+        if self.aim != Aim::HandOn {
+            return Ok(HashMap::new());
+        }
+        let storage = |backup: &&Backup| matches!(backup.status.as_deref(), Some(CREATING | ERROR));
+        let list: Vec<Backup> = portion.iter().copied().filter(storage).cloned().collect();
+        let ancestors = lineage::ancestors(reader, &list)?;
+        let columns = self.situation.columns;
+        let rows = |(backup, above): (&Backup, Vec<Backup>)| {
+            (backup.id.clone(), std::iter::once(backup).chain(&above).map(|row| row.image(columns)).collect())
+        };
+        Ok(list.iter().zip(ancestors).map(rows).collect())
     }
 
     /// Whether contradictions of this backup are wanted. What was named is ids by now, and a backup that is called by one of

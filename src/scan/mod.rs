@@ -5,6 +5,7 @@
 mod census;
 mod document;
 mod gather;
+pub mod lineage;
 pub mod reader;
 
 pub use census::Census;

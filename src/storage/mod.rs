@@ -4,10 +4,16 @@
 //! gave its objects, and nothing outside of the container can be reached by any name. May use `config`, `domain` and
 //! `format`.
 
+pub mod ceph;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+pub(crate) mod conformance;
 mod error;
 pub mod gcs;
 mod http;
 mod memory;
+pub mod posix;
+mod retry;
 pub mod s3;
 pub mod swift;
 
@@ -19,6 +25,8 @@ use jiff::Timestamp;
 pub use error::{StorageError, StorageErrorKind};
 pub use http::{Network, Proxies};
 pub use memory::MemoryStore;
+pub use posix::PosixStore;
+pub use retry::{RetryPolicy, Retrying};
 
 /// What a listing or a stat says of an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +56,9 @@ pub trait ObjectStore: Send + Sync {
     /// Gives every object whose name begins with `prefix`, each once, in any order, until all are given or `each` breaks.
     /// All pages; what changes meanwhile may or may not be seen.
     ///
+    /// A store does not try again by itself, or only a page: [`Retrying`] lists anew from the start after a
+    /// [`StorageErrorKind::Transient`] error and passes over what was given before, in whatever order it comes.
+    ///
     /// # Errors
     /// [`StorageErrorKind::NoContainer`] where the container itself does not exist. A listing that was cut short is an
     /// error, never a shorter list.
@@ -59,7 +70,8 @@ pub trait ObjectStore: Send + Sync {
     /// As for [`ObjectStore::list`]; an object that may not be looked at is an error, not an absent one.
     fn stat(&self, name: &str) -> Result<Option<ObjectInfo>, StorageError>;
 
-    /// The bytes of an object, or of a part of it (half-open, in bytes; the end may lie beyond that of the object).
+    /// The bytes of an object, or of a part of it (half-open, in bytes; the end may lie beyond that of the object, and
+    /// [`u64::MAX`] is the usual way to say "to the end"; nothing where the part begins at the end or beyond it).
     ///
     /// Reading to the end without an error means that every byte came. A stream that breaks off early gives an
     /// [`std::io::Error`] that holds a [`StorageError`], so that [`StorageError::of_io`] finds its kind.

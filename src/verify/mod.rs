@@ -3,9 +3,21 @@
 //! Reads, and never writes anywhere. A verdict is only ever as good as what was really looked at: [`Findings`] says that
 //! too. May use `domain`, `format` and `storage`.
 
+pub mod ceph;
+pub mod chunked;
+pub mod evidence;
+mod fault;
+mod run;
+mod watch;
+
 use std::time::Duration;
 
 use jiff::Timestamp;
+
+pub use evidence::Evidence;
+pub use fault::{Class, Fault, Faults};
+pub use run::{Checker, Places, Request, Target};
+pub use watch::Watch;
 
 use crate::domain::{Amount, Backup, CheckVerdict, Level, Problem};
 

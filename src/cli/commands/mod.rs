@@ -1,6 +1,7 @@
 //! One file a command: its arguments, whose comments are its help, and one function.
 
 pub mod apply;
+pub mod check;
 pub mod completions;
 pub mod demo;
 pub mod history;

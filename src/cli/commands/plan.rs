@@ -8,10 +8,12 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use crate::cli::args::{DecisionArgs, SelectionArgs};
+use crate::cli::checking;
 use crate::cli::context::Context;
 use crate::cli::error::{Error, Result};
 use crate::cli::exit::Exit;
 use crate::cli::reports::{self, Material};
+use crate::cli::storage::CheckArgs;
 use crate::cli::view;
 use crate::report::safe::terminal;
 
@@ -33,6 +35,9 @@ pub struct PlanArgs {
     /// What is allowed.
     #[command(flatten)]
     pub decision: DecisionArgs,
+    /// What the decision may rest on.
+    #[command(flatten)]
+    pub checks: CheckArgs,
     /// End with 3 if the plan changes anything
     #[arg(long)]
     pub detailed_exitcode: bool,
@@ -48,7 +53,9 @@ pub fn run(context: &Context<'_>, args: &PlanArgs) -> Result<Exit> {
     let mut policy =
         args.selection.policy(Some(&args.decision), connected.service_down_time, connected.report_interval).map_err(Error::usage)?;
     selection.tell(&mut policy);
-    let (plan, scan) = super::repair::propose(&mut connected, &policy, &selection)?;
+    args.checks.tell(&mut policy);
+    let checks = checking::gather(context, &mut connected, &args.checks, &policy, &selection)?;
+    let (plan, scan) = super::repair::propose(&mut connected, &policy, &selection, checks)?;
     let refused = super::repair::refusals(&scan, &selection);
     for refusal in &refused {
         context.ui.warn(format!("not in the plan: {}: {}", terminal(&refusal.id), terminal(&refusal.reason)));
@@ -73,7 +80,14 @@ pub fn run(context: &Context<'_>, args: &PlanArgs) -> Result<Exit> {
             None => context.ui.say("Nothing was written; --out FILE keeps the plan."),
         }
     }
-    Ok(if args.detailed_exitcode && !plan.units.is_empty() { Exit::Findings } else { Exit::Done })
+    Ok(if !refused.is_empty() {
+        // As a repair would end that leaves something out.
+        Exit::Partial
+    } else if args.detailed_exitcode && !plan.units.is_empty() {
+        Exit::Findings
+    } else {
+        Exit::Done
+    })
 }
 
 /// Files that did not exist before, readable by their owner alone. All are left, or none: without [`NewFiles::keep`] they are

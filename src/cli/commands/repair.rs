@@ -8,13 +8,15 @@ use uuid::Uuid;
 
 use crate::cli::args::{DecisionArgs, SelectionArgs};
 use crate::cli::carry_out::{Assignment, ExecutionArgs, carry_out};
+use crate::cli::checking;
 use crate::cli::context::{Connected, Context};
 use crate::cli::error::{Error, Result};
 use crate::cli::exit::Exit;
 use crate::cli::prompt;
+use crate::cli::storage::CheckArgs;
 use crate::cli::view::{self, Refused};
 use crate::domain::status::{ERROR, is_active};
-use crate::domain::{Policy, Selection};
+use crate::domain::{Checks, Policy, Selection};
 use crate::plan::{Basis, Plan};
 use crate::report::safe::terminal;
 use crate::scan::{Aim, Scan, scan};
@@ -35,6 +37,9 @@ pub struct RepairArgs {
     /// What is allowed.
     #[command(flatten)]
     pub decision: DecisionArgs,
+    /// What the decision may rest on.
+    #[command(flatten)]
+    pub checks: CheckArgs,
     /// How.
     #[command(flatten)]
     pub execution: ExecutionArgs,
@@ -53,7 +58,9 @@ pub fn run(context: &Context<'_>, args: &RepairArgs) -> Result<Exit> {
     let mut policy =
         args.selection.policy(Some(&args.decision), connected.service_down_time, connected.report_interval).map_err(Error::usage)?;
     selection.tell(&mut policy);
-    let (mut plan, scan) = propose(&mut connected, &policy, &selection)?;
+    args.checks.tell(&mut policy);
+    let checks = checking::gather(context, &mut connected, &args.checks, &policy, &selection)?;
+    let (mut plan, scan) = propose(&mut connected, &policy, &selection, checks)?;
     let refused = refusals(&scan, &selection);
     let asks = !args.execution.yes && !args.execution.dry_run;
     if asks {
@@ -78,8 +85,8 @@ pub fn run(context: &Context<'_>, args: &RepairArgs) -> Result<Exit> {
 }
 
 /// A scan and the plan that follows from it.
-pub fn propose(connected: &mut Connected, policy: &Policy, selection: &Selection) -> Result<(Plan, Scan)> {
-    let scan = scan(connected.session.as_mut(), &connected.schema, policy, selection, Aim::Plan)?;
+pub fn propose(connected: &mut Connected, policy: &Policy, selection: &Selection, checks: Checks) -> Result<(Plan, Scan)> {
+    let scan = scan(connected.session.as_mut(), &connected.schema, policy, selection, Aim::Plan, &checks)?;
     let basis = Basis {
         id: Uuid::new_v4().to_string(),
         taken_at: scan.document.taken_at.clone(),
@@ -88,6 +95,7 @@ pub fn propose(connected: &mut Connected, policy: &Policy, selection: &Selection
         policy: policy.clone(),
         selection: selection.clone(),
         services: scan.situation.services.clone(),
+        checks,
     };
     let plan = Plan::propose(&scan.document.findings, &scan.images, basis);
     Ok((plan, scan))

@@ -2,11 +2,12 @@
 
 use clap::Args;
 
-use crate::cli::args::{DecisionArgs, SelectionArgs};
+use crate::cli::args::{DecisionArgs, FormatArg, SelectionArgs};
 use crate::cli::context::Context;
 use crate::cli::error::{Error, Result};
 use crate::cli::exit::Exit;
 use crate::cli::view;
+use crate::domain::Checks;
 use crate::report::safe::terminal;
 use crate::scan::{Aim, Summary, scan};
 
@@ -36,7 +37,8 @@ pub fn run(context: &Context<'_>, args: &ScanArgs) -> Result<Exit> {
     let mut policy =
         args.selection.policy(Some(&args.decision), connected.service_down_time, connected.report_interval).map_err(Error::usage)?;
     selection.tell(&mut policy);
-    let scan = scan(connected.session.as_mut(), &connected.schema, &policy, &selection, Aim::Look)?;
+    let aim = if matches!(context.global.output.format, FormatArg::Json | FormatArg::Yaml) { Aim::HandOn } else { Aim::Look };
+    let scan = scan(connected.session.as_mut(), &connected.schema, &policy, &selection, aim, &Checks::new())?;
     let document = &scan.document;
     context.ui.result(|| view::json(document), "findings", &view::findings(&document.findings))?;
     if context.ui.is_table() {

@@ -54,6 +54,7 @@ pub fn run(context: &Context<'_>, args: &UndoArgs) -> Result<Exit> {
     }
     let now = situation(&mut Reader { session: connected.session.as_mut(), schema: &connected.schema })?;
     let basis = Basis {
+        checks: std::collections::BTreeMap::new(),
         id: Uuid::new_v4().to_string(),
         taken_at: crate::domain::time::rfc3339(now.now),
         database: here,

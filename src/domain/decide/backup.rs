@@ -3,8 +3,10 @@
 use crate::domain::status::{
     AVAILABLE, BACKING_UP, CREATING, DELETING, ERROR, ERROR_DELETING, ERROR_RESTORING, NO_VOLUME, RESTORING, RESTORING_BACKUP,
 };
+use crate::domain::time::human;
 use crate::domain::{
-    Attachment, Backup, Change, ColumnSet, Evidence, Finding, FindingKind, Need, Policy, Proposal, Situation, Snapshot, Verdict, Volume,
+    Attachment, Backup, Change, CheckResult, CheckVerdict, ColumnSet, Evidence, Finding, FindingKind, Need, Policy, Proposal, Situation,
+    Snapshot, Verdict, Volume,
 };
 
 use super::verdict::{Judgement, judge_backup};
@@ -34,6 +36,8 @@ pub struct BackupCase {
     pub peers: Vec<Peer>,
     /// Its volume is named in some `temp_volume_id`.
     pub volume_is_temporary: bool,
+    /// What a look at its storage found, if there was one.
+    pub check: Option<Box<CheckResult>>,
 }
 
 enum Aim {
@@ -45,7 +49,8 @@ enum Aim {
 /// Decides over one backup whose status is pending, broken, or was asked for.
 pub fn backup(case: &BackupCase, situation: &Situation, policy: &Policy) -> Finding {
     let backup = &case.backup;
-    let Judgement { verdict, evidence, since, age_seconds, cause } = judge_backup(backup, situation, policy);
+    let (check, void) = usable(case, situation, policy);
+    let Judgement { verdict, evidence, since, age_seconds, cause } = judge_backup(backup, check, situation, policy);
     let mut finding = Finding {
         kind: FindingKind::Backup,
         id: backup.id.clone(),
@@ -62,22 +67,70 @@ pub fn backup(case: &BackupCase, situation: &Situation, policy: &Policy) -> Find
         proposal: None,
         refusal: None,
         follow_up: Vec::new(),
+        rows: Vec::new(),
     };
     if !matches!(verdict, Verdict::Stuck | Verdict::Uncertain) {
         return finding;
     }
-    match aim(case, situation, policy) {
+    if let Some(check) = check {
+        finding.evidence.push(found(check));
+    }
+    let aim = match void {
+        Some(why) => Aim::Refused(why),
+        None => aim(case, check, situation, policy),
+    };
+    match aim {
         Aim::Nothing => {}
         Aim::Refused(reason) => finding.refusal = Some(reason),
-        Aim::To(status) => propose(&mut finding, case, situation, policy, status, &cause),
+        Aim::To(status) => propose(&mut finding, case, check, situation, policy, status, &cause),
     }
     finding
 }
 
+/// The check, if it may be believed; otherwise why not.
+fn usable<'a>(case: &'a BackupCase, situation: &Situation, policy: &Policy) -> (Option<&'a CheckResult>, Option<String>) {
+    // What storage holds has nothing to say about other operations.
+    let pending = matches!(case.backup.status.as_deref(), Some(CREATING | ERROR));
+    let Some(check) = case.check.as_deref().filter(|_| pending) else { return (None, None) };
+    if let Some(why) = check.outdated(&case.backup, case.parent.as_ref(), situation.columns) {
+        return (None, Some(format!("{why}; check it again")));
+    }
+    if check.is_expired(situation.now, policy.evidence_max_age_seconds) {
+        let text = format!(
+            "its check of {} is not of the last {} (--evidence-max-age); check it again",
+            check.checked_at,
+            human(policy.evidence_max_age_seconds)
+        );
+        return (None, Some(text));
+    }
+    (Some(check), None)
+}
+
+/// What a check found, as evidence.
+fn found(check: &CheckResult) -> Evidence {
+    let mut text = format!("its data on the storage is {} (check {}: {})", check.verdict, check.level, check.depth);
+    let most = 3;
+    for problem in check.problems.iter().take(most) {
+        text.push_str("; ");
+        if let Some(object) = &problem.object {
+            text.push_str(object);
+            text.push_str(": ");
+        }
+        text.push_str(&problem.text);
+    }
+    if check.problems.len() > most {
+        text.push_str(&format!("; {} more problems", check.problems.len() - most));
+    }
+    Evidence::new(&format!("storage-{}", check.verdict), text)
+}
+
 /// The status that the backup should end in.
-fn aim(case: &BackupCase, situation: &Situation, policy: &Policy) -> Aim {
+fn aim(case: &BackupCase, check: Option<&CheckResult>, situation: &Situation, policy: &Policy) -> Aim {
     let backup = &case.backup;
     let to = policy.to.as_deref();
+    if let (Some(CREATING | ERROR), Some(check)) = (backup.status.as_deref(), check) {
+        return checked(case, check, situation, policy);
+    }
     match (backup.status.as_deref(), to) {
         (Some(CREATING), Some(AVAILABLE)) | (Some(ERROR), _) => unverified(case, situation, policy),
         (Some(RESTORING), Some(ERROR)) => Aim::To(ERROR),
@@ -93,27 +146,53 @@ fn aim(case: &BackupCase, situation: &Situation, policy: &Policy) -> Aim {
     }
 }
 
+/// What a check of its storage leads to.
+fn checked(case: &BackupCase, check: &CheckResult, situation: &Situation, policy: &Policy) -> Aim {
+    let creating = case.backup.status.as_deref() == Some(CREATING);
+    match (check.verdict, policy.to.as_deref()) {
+        // A person may always give a backup up.
+        (_, Some(ERROR)) => {
+            if creating {
+                Aim::To(ERROR)
+            } else {
+                Aim::Nothing
+            }
+        }
+        (CheckVerdict::Intact, _) => match useless(case, situation) {
+            Some(why) => Aim::Refused(why),
+            None if check.earns_available() => Aim::To(AVAILABLE),
+            None => Aim::Refused("only a part of its data was read, and that does not earn available; check all of it".to_owned()),
+        },
+        (CheckVerdict::Unverifiable, Some(AVAILABLE)) if policy.allow_unverified => unverified(case, situation, policy),
+        (CheckVerdict::Unverifiable, _) => Aim::Refused(format!(
+            "the check of its data could not be finished, and nothing is decided on that: {}; try again{}",
+            check.problems.first().map_or("the storage gave no reason", |problem| problem.text.as_str()),
+            if creating { ", or give --to error" } else { "" }
+        )),
+        (damage, Some(AVAILABLE)) => Aim::Refused(format!("it cannot become available: its data is {damage}")),
+        (_, _) => {
+            if creating {
+                Aim::To(ERROR)
+            } else {
+                Aim::Nothing
+            }
+        }
+    }
+}
+
 /// `available` without a look at the data: only on the named flag, and never where the row itself says that it would be of no use.
 fn unverified(case: &BackupCase, situation: &Situation, policy: &Policy) -> Aim {
     let backup = &case.backup;
     if policy.to.as_deref() != Some(AVAILABLE) {
         return Aim::Nothing;
     }
-    if backup.size.is_none() || backup.volume_id.as_deref() == Some(NO_VOLUME) {
-        return Aim::Refused("an import that never finished cannot become available: its volume and its size are not known".to_owned());
+    if let Some(why) = useless(case, situation) {
+        return Aim::Refused(why);
     }
-    let Some(service) = backup.service.as_deref().filter(|service| !service.is_empty()) else {
-        return Aim::Refused("it cannot become available: no driver ever took it up, so it has no data".to_owned());
-    };
-    if service.contains("ceph") && backup.service_metadata.is_none() {
+    if backup.service.as_deref().is_some_and(|service| service.contains("ceph")) && backup.service_metadata.is_none() {
         return Aim::Refused(
             "a Ceph backup without service_metadata cannot become available unchecked: its base image is not on record".to_owned(),
         );
-    }
-    if let Some(parent) = backup.parent_id.as_deref().filter(|_| situation.columns >= ColumnSet::Liberty && case.parent.is_none()) {
-        return Aim::Refused(format!(
-            "an increment on backup {parent}, which does not exist any more, cannot become available: it cannot be restored"
-        ));
     }
     if !policy.allow_unverified {
         return Aim::Refused(
@@ -124,32 +203,64 @@ fn unverified(case: &BackupCase, situation: &Situation, policy: &Policy) -> Aim 
     Aim::To(AVAILABLE)
 }
 
-fn propose(finding: &mut Finding, case: &BackupCase, situation: &Situation, policy: &Policy, to: &'static str, cause: &str) {
+/// Why a backup would be of no use as an available one, whatever its data is.
+fn useless(case: &BackupCase, situation: &Situation) -> Option<String> {
+    let backup = &case.backup;
+    if backup.size.is_none() || backup.volume_id.as_deref() == Some(NO_VOLUME) {
+        return Some("an import that never finished cannot become available: its volume and its size are not known".to_owned());
+    }
+    if backup.service.as_deref().is_none_or(str::is_empty) {
+        return Some("it cannot become available: no driver ever took it up, so it has no data".to_owned());
+    }
+    let parent = backup.parent_id.as_deref().filter(|_| situation.columns >= ColumnSet::Liberty && case.parent.is_none())?;
+    Some(format!("an increment on backup {parent}, which does not exist any more, cannot become available: it cannot be restored"))
+}
+
+fn propose(
+    finding: &mut Finding,
+    case: &BackupCase,
+    check: Option<&CheckResult>,
+    situation: &Situation,
+    policy: &Policy,
+    to: &'static str,
+    cause: &str,
+) {
     let backup = &case.backup;
     let image = backup.image(situation.columns);
     let mut changes = Vec::new();
     let mut needs = Vec::new();
     change(&mut changes, &image, "status", to);
     if to == ERROR {
-        change(&mut changes, &image, "fail_reason", fail_reason(backup, cause));
+        change(&mut changes, &image, "fail_reason", fail_reason(backup, check, cause));
+    }
+    let earned = check.filter(|check| to == AVAILABLE && check.earns_available());
+    if let Some(check) = earned {
+        if let Some(count) = check.object_count {
+            change(&mut changes, &image, "object_count", count);
+        }
+        if let Some(metadata) = check.service_metadata.as_ref().filter(|_| backup.service_metadata.is_none()) {
+            change(&mut changes, &image, "service_metadata", metadata.clone());
+        }
     }
     match backup.status.as_deref() {
         Some(CREATING) => {
             // Where no driver ever took it up there is nothing on the storage to look at.
-            if backup.service.as_deref().is_some_and(|service| !service.is_empty()) {
+            if check.is_none() && backup.service.as_deref().is_some_and(|service| !service.is_empty()) {
                 needs.push(Need::StorageCheck);
             }
             release_volume(finding, &mut changes, case, situation);
             release_snapshot(finding, &mut changes, case);
         }
-        Some(ERROR) => needs.push(Need::StorageCheck),
+        Some(ERROR) if check.is_none() => needs.push(Need::StorageCheck),
         Some(RESTORING) => spoil_destination(finding, &mut changes, case, situation),
         _ => {}
     }
     if to == AVAILABLE && backup.status.as_deref() != Some(RESTORING) {
         count_in(&mut changes, case, situation);
-        debug_assert!(policy.allow_unverified);
-        finding.evidence.push(Evidence::new("unverified", "nobody looked at its data: --allow-unverified was given"));
+        debug_assert!(earned.is_some() || policy.allow_unverified);
+        if earned.is_none() {
+            finding.evidence.push(Evidence::new("unverified", "its data was not verified: --allow-unverified was given"));
+        }
     }
     // The order in which rows are locked: table, then id. The sort is stable, so a row's columns keep their order.
     changes.sort_by(|a, b| (a.table, &a.id).cmp(&(b.table, &b.id)));
@@ -157,14 +268,18 @@ fn propose(finding: &mut Finding, case: &BackupCase, situation: &Situation, poli
     finding.proposal = Some(Proposal { status: Some(to.to_owned()), needs, changes });
 }
 
-fn fail_reason(backup: &Backup, cause: &str) -> String {
+fn fail_reason(backup: &Backup, check: Option<&CheckResult>, cause: &str) -> String {
     let was = backup.status.as_deref().unwrap_or("NULL");
     let mut text = format!("cinder-backup-repair: left in {was}");
     if !cause.is_empty() {
         text = format!("{text}: {cause}");
     }
     if was == CREATING {
-        text.push_str("; its data was not checked");
+        match check.filter(|check| check.verdict.is_damage()) {
+            Some(check) => text.push_str(&format!("; its data is {}", check.verdict)),
+            None if check.is_some_and(|check| check.verdict == CheckVerdict::Intact) => text.push_str("; its data is intact"),
+            None => text.push_str("; its data was not checked"),
+        }
     }
     // A host's name comes out of the database, and whoever reads the reason may do so at a terminal.
     text.chars().filter(|c| !c.is_control()).take(FAIL_REASON_MAX).collect()

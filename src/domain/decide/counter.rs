@@ -115,6 +115,7 @@ pub(super) fn inconsistent(backup: &Backup, evidence: Evidence) -> Finding {
         proposal: None,
         refusal: None,
         follow_up: Vec::new(),
+        rows: Vec::new(),
     }
 }
 

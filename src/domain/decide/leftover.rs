@@ -57,6 +57,7 @@ pub fn volume(case: &VolumeCase, situation: &Situation, policy: &Policy) -> Opti
         proposal: None,
         refusal: None,
         follow_up: Vec::new(),
+        rows: Vec::new(),
     };
     if let Some(recent) = recent {
         finding.verdict = Verdict::Recent;
@@ -146,6 +147,7 @@ pub fn snapshot(case: &SnapshotCase, situation: &Situation, policy: &Policy) -> 
         proposal: None,
         refusal: None,
         follow_up: Vec::new(),
+        rows: Vec::new(),
     };
     if let Some(recent) = recent {
         finding.verdict = Verdict::Recent;
@@ -211,6 +213,7 @@ pub fn attachment(attachment: &Attachment) -> Finding {
         evidence: vec![leftover_attachment(attachment)],
         proposal: None,
         refusal: None,
+        rows: Vec::new(),
         follow_up: vec![detach(attachment)],
     }
 }

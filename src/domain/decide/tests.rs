@@ -5,6 +5,7 @@ mod exhaustive;
 mod faults;
 mod leftovers;
 mod model;
+mod storage;
 mod table;
 
 use std::collections::BTreeSet;
@@ -119,6 +120,7 @@ fn a_case(backup: Backup) -> BackupCase {
         attachments: Vec::new(),
         peers: Vec::new(),
         volume_is_temporary: false,
+        check: None,
     }
 }
 

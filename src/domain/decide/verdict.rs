@@ -1,8 +1,8 @@
 //! Is it stuck? The verdict over a pending backup, from its age and the heartbeat of its host.
 
-use crate::domain::status::{ERROR, ERROR_DELETING, NO_VOLUME};
+use crate::domain::status::{CREATING, ERROR, ERROR_DELETING, NO_VOLUME};
 use crate::domain::time::{human, is_unreadable, parse, rfc3339, seconds_between};
-use crate::domain::{AssumeDead, Backup, Evidence, Heartbeat, Policy, Situation, Verdict};
+use crate::domain::{AssumeDead, Backup, CheckResult, Evidence, Heartbeat, Policy, Situation, Verdict};
 
 /// A verdict with its reasons.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,8 +50,8 @@ pub(super) fn unreadable(created_at: Option<&str>, updated_at: Option<&str>) -> 
     Some(Evidence::new("time-unreadable", text))
 }
 
-/// Judges a pending backup.
-pub fn judge_backup(backup: &Backup, situation: &Situation, policy: &Policy) -> Judgement {
+/// Judges a pending backup; `check` is what a look at its storage found, if there was one.
+pub fn judge_backup(backup: &Backup, check: Option<&CheckResult>, situation: &Situation, policy: &Policy) -> Judgement {
     let (since, age_seconds, recent) = age(backup.created_at.as_deref(), backup.updated_at.as_deref(), situation, policy);
     let mut judgement = Judgement { verdict: Verdict::Stuck, evidence: Vec::new(), since, age_seconds, cause: String::new() };
     let (verdict, cause, decisive) = by_service(backup, situation, policy);
@@ -64,6 +64,7 @@ pub fn judge_backup(backup: &Backup, situation: &Situation, policy: &Policy) -> 
     }
     let unreadable = unreadable(backup.created_at.as_deref(), backup.updated_at.as_deref());
     let no_times = judgement.age_seconds.is_none() && unreadable.is_none();
+    let age_is_clear = unreadable.is_none();
     if let Some(unreadable) = unreadable {
         let declared_dead = backup.host.as_deref().map_or(policy.assume_dead == AssumeDead::All, |host| policy.assume_dead.covers(host));
         if judgement.verdict == Verdict::Stuck && !declared_dead {
@@ -72,6 +73,9 @@ pub fn judge_backup(backup: &Backup, situation: &Situation, policy: &Policy) -> 
         judgement.evidence.push(unreadable);
     }
     judgement.evidence.push(decisive);
+    if let Some(check) = check.filter(|_| matches!(backup.status.as_deref(), Some(CREATING | ERROR))) {
+        by_storage(&mut judgement, check, age_is_clear);
+    }
     if no_times {
         judgement.evidence.push(Evidence::new("no-times", "neither created_at nor updated_at is set, so its age is unknown"));
     }
@@ -82,6 +86,21 @@ pub fn judge_backup(backup: &Backup, situation: &Situation, policy: &Policy) -> 
         judgement.evidence.push(Evidence::new("unfinished-import", "an import that never finished: no volume and no size yet"));
     }
     judgement
+}
+
+/// What the storage says of the question whether somebody is at work: more than any heartbeat.
+fn by_storage(judgement: &mut Judgement, check: &CheckResult, age_is_clear: bool) {
+    let newest = check.newest_object_at.as_deref().map_or_else(String::new, |at| format!(", the newest at {at}"));
+    if check.busy {
+        judgement.verdict = Verdict::Busy;
+        let text = format!("it is being written: the storage shows signs of work{newest}");
+        judgement.evidence.insert(0, Evidence::new("being-written", text));
+    } else if check.shows_idle() && age_is_clear && judgement.verdict == Verdict::Uncertain {
+        judgement.verdict = Verdict::Stuck;
+        "it was begun, and nothing was added any more".clone_into(&mut judgement.cause);
+        let text = format!("it was begun and is quiet: the storage shows no sign of work any more{newest}");
+        judgement.evidence.insert(0, Evidence::new("storage-quiet", text));
+    }
 }
 
 fn by_service(backup: &Backup, situation: &Situation, policy: &Policy) -> (Verdict, String, Evidence) {

@@ -187,6 +187,7 @@ prop_compose! {
             attachments,
             peers,
             volume_is_temporary,
+            check: None,
             backup,
         }
     }

@@ -1,0 +1,202 @@
+//! Checks of the storage as commands have them: with progress, a way to stop, and evidence from other hosts.
+
+use std::io::Read;
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::context::{Connected, Context};
+use super::error::{Error, Result};
+use super::exit::Exit;
+use super::signal::Signals;
+use super::storage::{CheckArgs, StorageArgs, Stores};
+use crate::db::Access;
+use crate::domain::{Backup, CheckResult, Checks, ColumnSet, Finding, FindingKind, Image, Policy, Selection, Verdict};
+use crate::report::safe::terminal;
+use crate::scan::{Aim, Reader, lineage, scan};
+use crate::verify::chunked::Share;
+use crate::verify::evidence::merge;
+use crate::verify::{Checker, Evidence, Request, Target, Watch};
+
+/// No evidence is larger.
+const MAX_EVIDENCE_BYTES: u64 = 1 << 30;
+/// How often progress is shown and signals are looked at.
+const GLANCE: Duration = Duration::from_millis(100);
+
+/// What came of checking.
+pub struct Checked {
+    /// In the order of the targets.
+    pub results: Vec<CheckResult>,
+    /// How many targets have none.
+    pub left: usize,
+    /// The signal that stopped it, with its exit code.
+    pub interrupted: Option<(Exit, &'static str)>,
+}
+
+/// Checks targets, with progress at a terminal, until all are done or a signal comes.
+pub fn check(context: &Context<'_>, args: &StorageArgs, request: &Request, targets: &[Target]) -> Result<Checked> {
+    let signals = Signals::note().map_err(|error| Error::new(Exit::Unexpected, format!("cannot note signals: {error}")))?;
+    let watch = Watch::default();
+    let stores = Stores::new(context, args, watch.flag())?;
+    let checker = Checker::new(&stores, request, &watch, targets);
+    let results: Mutex<Vec<CheckResult>> = Mutex::default();
+    let bar = progress_bar(context);
+    std::thread::scope(|scope| {
+        let worker = scope.spawn(|| {
+            checker.run(targets, &|result| {
+                if context.ui.verbosity() > 0 {
+                    bar.suspend(|| context.ui.detail(terminal(&format!("{}: {}", result.id, result.verdict))));
+                }
+                results.lock().unwrap_or_else(PoisonError::into_inner).push(result);
+            });
+        });
+        while !worker.is_finished() {
+            if signals.stop() {
+                watch.flag().store(true, Ordering::Relaxed);
+            }
+            let (done, expected) = watch.progress();
+            bar.set_length(expected);
+            bar.set_position(done);
+            let ready = results.lock().unwrap_or_else(PoisonError::into_inner).len();
+            bar.set_message(format!("{ready} of {} backups", targets.len()));
+            std::thread::park_timeout(GLANCE);
+        }
+    });
+    bar.finish_and_clear();
+    for warning in stores.warnings() {
+        context.ui.warn(terminal(&warning));
+    }
+    let mut results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let places: std::collections::HashMap<&str, usize> =
+        targets.iter().enumerate().map(|(place, target)| (target.backup.id.as_str(), place)).collect();
+    results.sort_by_key(|result| places.get(result.id.as_str()).copied());
+    let left = targets.len().saturating_sub(results.len());
+    let interrupted = signals.stop().then(|| signals.exit());
+    Ok(Checked { results, left, interrupted })
+}
+
+fn progress_bar(context: &Context<'_>) -> indicatif::ProgressBar {
+    if !context.ui.shows_progress() {
+        return indicatif::ProgressBar::hidden();
+    }
+    let bar = indicatif::ProgressBar::new(0);
+    let template = "{msg}  {bar:30} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left";
+    if let Ok(style) = indicatif::ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    bar
+}
+
+/// The targets that findings are about: those whose rows came with them.
+pub fn targets_of_findings(findings: &[Finding], columns: ColumnSet) -> Vec<Target> {
+    findings
+        .iter()
+        .filter(|finding| finding.kind == FindingKind::Backup && finding.verdict != Verdict::Recent)
+        .filter_map(|finding| {
+            let mut rows = finding.rows.iter().map(|image| Backup { project_id: finding.project_id.clone(), ..Backup::of_image(image) });
+            let backup = Backup { display_name: finding.name.clone(), ..rows.next()? };
+            Some(Target { backup, ancestors: rows.collect(), columns })
+        })
+        .collect()
+}
+
+/// The columns that a row's image has.
+pub fn columns_of(image: &Image) -> ColumnSet {
+    if image.columns.contains_key("restore_volume_id") {
+        ColumnSet::Mitaka
+    } else if image.columns.contains_key("parent_id") {
+        ColumnSet::Liberty
+    } else {
+        ColumnSet::Juno
+    }
+}
+
+/// Live backups that a predicate takes, with what they rest on. The predicate sees no more of a row than a scan counts.
+pub fn targets_in_database(connected: &mut Connected, wanted: &mut dyn FnMut(&Backup) -> bool) -> Result<Vec<Target>> {
+    connected.session.begin(Access::ReadOnly)?;
+    let mut reader = Reader { session: connected.session.as_mut(), schema: &connected.schema };
+    let read = (|| {
+        let mut ids = Vec::new();
+        reader.live_backups(&mut |backup| {
+            if wanted(&backup) {
+                ids.push(backup.id);
+            }
+        })?;
+        let mut backups = reader.backups(&ids)?;
+        backups.sort_by(|a, b| a.id.cmp(&b.id));
+        let ancestors = lineage::ancestors(&mut reader, &backups)?;
+        Ok::<_, crate::db::DbError>(backups.into_iter().zip(ancestors).collect::<Vec<_>>())
+    })();
+    let ended = connected.session.rollback();
+    let pairs = read?;
+    ended?;
+    let columns = connected.schema.columns;
+    Ok(pairs.into_iter().map(|(backup, ancestors)| Target { backup, ancestors, columns }).collect())
+}
+
+/// Reads what `check` wrote on another host.
+pub fn read_evidence(path: &Path) -> Result<Evidence> {
+    let shown = path.display();
+    let mut text = Vec::new();
+    std::fs::File::open(path)
+        .and_then(|file| file.take(MAX_EVIDENCE_BYTES + 1).read_to_end(&mut text))
+        .map_err(|error| Error::usage(format!("cannot read the evidence {shown}: {error}")))?;
+    if text.len() as u64 > MAX_EVIDENCE_BYTES {
+        return Err(Error::usage(format!("{shown} has more than {MAX_EVIDENCE_BYTES} bytes, which no evidence has")));
+    }
+    Evidence::parse(&text).map_err(|error| Error::usage(format!("{shown} {error}")))
+}
+
+/// What is known of the storage before a decision: evidence from other hosts, and a check of what a first scan finds, if
+/// one was asked for.
+pub fn gather(
+    context: &Context<'_>,
+    connected: &mut Connected,
+    args: &CheckArgs,
+    policy: &Policy,
+    selection: &Selection,
+) -> Result<Checks> {
+    let mut all = Vec::new();
+    for path in &args.evidence {
+        let evidence = read_evidence(path)?;
+        let ours = &connected.session.server().identity;
+        if evidence.database.identity != *ours {
+            return Err(Error::new(
+                Exit::Stale,
+                format!(
+                    "the evidence {} is about the database {}, and this is {ours}; nothing was changed",
+                    path.display(),
+                    evidence.database.identity
+                ),
+            ));
+        }
+        if let Some(why) = &evidence.interrupted {
+            context.ui.warn(terminal(&format!("the check in {} was stopped early ({why})", path.display())));
+        }
+        all.extend(evidence.results);
+    }
+    let mut checks = merge(all);
+    let Some(level) = args.check else { return Ok(checks) };
+    let first = scan(connected.session.as_mut(), &connected.schema, policy, selection, Aim::HandOn, &checks)?;
+    let mut targets = targets_of_findings(&first.document.findings, connected.schema.columns);
+    // What is known at this level from elsewhere, and still about the same row, need not be read again.
+    targets.retain(|target| {
+        !checks
+            .get(&target.backup.id)
+            .is_some_and(|check| check.level >= level && check.outdated(&target.backup, target.ancestors.first(), target.columns).is_none())
+    });
+    if targets.is_empty() {
+        return Ok(checks);
+    }
+    let how_many = if targets.len() == 1 { "1 backup".to_owned() } else { format!("{} backups", targets.len()) };
+    context.ui.say(format!("Checking {how_many} on the storage ({level}) …"));
+    let checked = check(context, &args.storage, &args.storage.request(level, Share::All), &targets)?;
+    if let Some((exit, signal)) = checked.interrupted {
+        return Err(Error::new(exit, format!("stopped by {signal} while checking the storage; nothing was changed")));
+    }
+    checks.extend(checked.results.into_iter().map(|result| (result.id.clone(), result)));
+    connected.reconnect()?;
+    Ok(checks)
+}

@@ -1,0 +1,315 @@
+//! `check`
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde::Deserialize;
+
+use crate::cli::args::SelectionArgs;
+use crate::cli::checking::{self, Checked};
+use crate::cli::context::Context;
+use crate::cli::error::{Error, Result};
+use crate::cli::exit::Exit;
+use crate::cli::storage::{self, StorageArgs};
+use crate::cli::view;
+use crate::domain::time::rfc3339;
+use crate::domain::{Backup, CheckResult, Checks, DatabaseInfo, Finding, Level, Selection};
+use crate::report::safe::terminal;
+use crate::scan::{Aim, database_info, scan};
+use crate::verify::chunked::Share;
+use crate::verify::evidence::{SCHEMA, SCHEMA_VERSION, Summary};
+use crate::verify::{Evidence, Target};
+
+/// No scan document is larger.
+const MAX_SCAN_BYTES: u64 = 1 << 30;
+
+/// Verifies the data of backups on their storage: of what scan finds, of the backups named, or of all. Changes nothing, neither
+/// in the database nor on the storage. `--format json` writes evidence for `plan --evidence`.
+#[derive(Debug, Args)]
+pub struct CheckCommandArgs {
+    /// Ids or names of backups; `-` reads ids from standard input [default: what scan finds and data says something about]
+    #[arg(value_name = "BACKUP")]
+    pub backups: Vec<String>,
+    /// quick: names, sizes and side files; deep: every object against its digest; restore: every block as a restore would
+    /// write it
+    #[arg(long, value_name = "LEVEL", default_value = "quick", value_parser = storage::level)]
+    pub level: Level,
+    /// Check every backup, available ones too
+    #[arg(long, conflicts_with_all = ["backups", "from"])]
+    pub all: bool,
+    /// Check what `scan --format json` found, on a host that has no way to the database
+    #[arg(long, value_name = "FILE", conflicts_with = "backups")]
+    pub from: Option<PathBuf>,
+    /// Go on where an earlier check (its JSON) stopped; what it could not verify is checked again
+    #[arg(long, value_name = "FILE")]
+    pub resume: Option<PathBuf>,
+    /// Only the n-th of t parts of the backups, so that t hosts share the work
+    #[arg(long, value_name = "N/T", value_parser = part)]
+    pub shard: Option<(u64, u64)>,
+    /// Read only the n-th of t parts of each backup's objects: t runs read everything once
+    #[arg(long, value_name = "N/T", value_parser = part, conflicts_with = "sample")]
+    pub read_data_subset: Option<(u64, u64)>,
+    /// Read only about so much of each backup's objects, chosen at random
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
+    pub sample: Option<f64>,
+    /// Which rows.
+    #[command(flatten)]
+    pub selection: SelectionArgs,
+    /// Where the data is.
+    #[command(flatten)]
+    pub storage: StorageArgs,
+}
+
+fn part(text: &str) -> std::result::Result<(u64, u64), String> {
+    let usage = || format!("{text:?} is no part; write for example 2/5, the second of five");
+    let (part, of) = text.split_once('/').ok_or_else(usage)?;
+    let (part, of): (u64, u64) = (part.trim().parse().map_err(|_| usage())?, of.trim().parse().map_err(|_| usage())?);
+    if part >= 1 && part <= of { Ok((part, of)) } else { Err(usage()) }
+}
+
+fn percent(text: &str) -> std::result::Result<f64, String> {
+    let usage = || format!("{text:?} is no share; write for example 5%");
+    let number: f64 = text.trim().trim_end_matches('%').trim().parse().map_err(|_| usage())?;
+    if number > 0.0 && number <= 100.0 { Ok(number / 100.0) } else { Err(usage()) }
+}
+
+/// What is to be checked, and where the rows are from.
+struct Assignment {
+    targets: Vec<Target>,
+    database: DatabaseInfo,
+    taken_at: String,
+}
+
+/// Runs `check`.
+pub fn run(context: &Context<'_>, args: &CheckCommandArgs) -> Result<Exit> {
+    let share = match (args.read_data_subset, args.sample) {
+        (Some((part, of)), _) => Share::Part(part, of),
+        (None, Some(fraction)) => Share::Fraction(fraction),
+        (None, None) => Share::All,
+    };
+    if share != Share::All && args.level == Level::Quick {
+        return Err(Error::usage("--read-data-subset and --sample are about data, which --level quick does not read; give --level deep"));
+    }
+    context.ui.check_columns(&view::checks(&[]))?;
+    let earlier = args.resume.as_deref().map(checking::read_evidence).transpose()?;
+    let mut assignment = match &args.from {
+        Some(path) => from_scan(path)?,
+        None => from_database(context, args)?,
+    };
+    if let Some((part, of)) = args.shard {
+        // By the chain, so that what several increments rest on is read by one host.
+        assignment.targets.retain(|target| spread(target) % of == part - 1);
+    }
+    let mut kept: BTreeMap<String, CheckResult> = BTreeMap::new();
+    if let Some(earlier) = earlier {
+        if earlier.database.identity != assignment.database.identity {
+            let problem =
+                format!("--resume is about the database {}, and this is {}", earlier.database.identity, assignment.database.identity);
+            return Err(Error::usage(problem));
+        }
+        let finished = |check: &CheckResult| check.level >= args.level && !check.partial && !check.busy && !is_unfinished(check);
+        let known: Checks = earlier.results.into_iter().filter(finished).map(|check| (check.id.clone(), check)).collect();
+        for target in &assignment.targets {
+            let still = known
+                .get(&target.backup.id)
+                .filter(|check| check.outdated(&target.backup, target.ancestors.first(), target.columns).is_none());
+            if let Some(check) = still {
+                kept.insert(check.id.clone(), check.clone());
+            }
+        }
+    }
+    let (todo, done): (Vec<Target>, Vec<Target>) =
+        assignment.targets.iter().cloned().partition(|target| !kept.contains_key(&target.backup.id));
+    if !done.is_empty() {
+        context.ui.say(format!("{} of {} are known from the earlier check.", done.len(), assignment.targets.len()));
+    }
+    let Checked { results, left, interrupted } = checking::check(context, &args.storage, &args.storage.request(args.level, share), &todo)?;
+    let mut by_id: HashMap<String, CheckResult> =
+        kept.into_iter().chain(results.into_iter().map(|result| (result.id.clone(), result))).collect();
+    let results: Vec<CheckResult> = assignment.targets.iter().filter_map(|target| by_id.remove(&target.backup.id)).collect();
+    let mut evidence = Evidence {
+        schema: SCHEMA.to_owned(),
+        schema_version: SCHEMA_VERSION,
+        database: assignment.database,
+        taken_at: assignment.taken_at,
+        level: args.level,
+        settle_seconds: args.storage.settle.as_secs(),
+        interrupted: interrupted.map(|(_, signal)| signal.to_owned()),
+        summary: Summary::of(&results, left),
+        results,
+        sha256: String::new(),
+    };
+    evidence.seal();
+    context.ui.result(|| view::json(&evidence), "results", &view::checks(&evidence.results))?;
+    if context.ui.is_table() {
+        tell(context, &evidence);
+    }
+    Ok(exit(&evidence, interrupted.map(|(exit, _)| exit)))
+}
+
+fn is_unfinished(check: &CheckResult) -> bool {
+    check.verdict == crate::domain::CheckVerdict::Unverifiable
+}
+
+/// All that is wrong, below the table, and the sum.
+fn tell(context: &Context<'_>, evidence: &Evidence) {
+    let most = 20;
+    for result in evidence.results.iter().filter(|result| !result.problems.is_empty() || !result.warnings.is_empty()) {
+        context.ui.say(terminal(&format!("{} is {}:", result.id, result.verdict)));
+        let shown = if context.ui.verbosity() > 0 { usize::MAX } else { most };
+        for problem in result.problems.iter().chain(&result.warnings).take(shown) {
+            let object = problem.object.as_ref().map_or_else(String::new, |object| format!("{object}: "));
+            context.ui.say(terminal(&format!("  {object}{}", problem.text)));
+        }
+        let more = (result.problems.len() + result.warnings.len()).saturating_sub(shown);
+        if more > 0 {
+            context.ui.say(format!("  and {more} more (-v shows all, --format json too)"));
+        }
+    }
+    let summary = &evidence.summary;
+    let parts: Vec<String> = [
+        (summary.intact, "intact"),
+        (summary.incomplete, "incomplete"),
+        (summary.corrupt, "corrupt"),
+        (summary.missing, "missing"),
+        (summary.unverifiable, "unverifiable"),
+    ]
+    .into_iter()
+    .filter(|(number, _)| *number > 0)
+    .map(|(number, word)| format!("{number} {word}"))
+    .collect();
+    let mut sentence = if parts.is_empty() { "Nothing to check".to_owned() } else { parts.join(", ") };
+    if summary.busy > 0 {
+        sentence.push_str(&format!("; {} being written", summary.busy));
+    }
+    if summary.left > 0 {
+        sentence.push_str(&format!("; {} left", summary.left));
+    }
+    context.ui.say(sentence);
+}
+
+fn exit(evidence: &Evidence, interrupted: Option<Exit>) -> Exit {
+    let summary = &evidence.summary;
+    if let Some(exit) = interrupted {
+        exit
+    } else if summary.incomplete + summary.corrupt + summary.missing > 0 {
+        Exit::Damaged
+    } else if summary.unverifiable > 0 {
+        // What nobody could look at is not in order.
+        Exit::Partial
+    } else {
+        Exit::Done
+    }
+}
+
+/// A number that is the same for all members of a chain.
+fn spread(target: &Target) -> u64 {
+    let root = target.ancestors.last().unwrap_or(&target.backup);
+    // FNV-1a: the same on every host and in every release.
+    root.id.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+fn from_scan(path: &Path) -> Result<Assignment> {
+    #[derive(Deserialize)]
+    struct Scan {
+        schema: String,
+        schema_version: u32,
+        database: DatabaseInfo,
+        taken_at: String,
+        findings: Vec<Finding>,
+    }
+    let shown = path.display();
+    let mut text = Vec::new();
+    let read = if path == Path::new("-") {
+        std::io::stdin().take(MAX_SCAN_BYTES + 1).read_to_end(&mut text)
+    } else {
+        std::fs::File::open(path).and_then(|file| file.take(MAX_SCAN_BYTES + 1).read_to_end(&mut text))
+    };
+    read.map_err(|error| Error::usage(format!("cannot read {shown}: {error}")))?;
+    let scan: Scan =
+        serde_json::from_slice(&text).map_err(|error| Error::usage(format!("{shown} is not what `scan --format json` writes: {error}")))?;
+    if scan.schema != "cinder-backup-repair/scan" || scan.schema_version > 1 {
+        return Err(Error::usage(format!(
+            "{shown} has the schema {} {}, and a scan of version 1 is wanted",
+            scan.schema, scan.schema_version
+        )));
+    }
+    let columns =
+        scan.findings.iter().flat_map(|finding| &finding.rows).next().map(checking::columns_of).unwrap_or(crate::domain::ColumnSet::Mitaka);
+    Ok(Assignment { targets: checking::targets_of_findings(&scan.findings, columns), database: scan.database, taken_at: scan.taken_at })
+}
+
+fn from_database(context: &Context<'_>, args: &CheckCommandArgs) -> Result<Assignment> {
+    let names = super::repair::named(&args.backups)?;
+    let selection = args.selection.selection(&names).map_err(Error::usage)?;
+    let mut connected = context.connect()?;
+    let database = database_info(connected.session.as_ref(), &connected.schema);
+    if names.is_empty() && !args.all {
+        let mut policy = args.selection.policy(None, connected.service_down_time, connected.report_interval).map_err(Error::usage)?;
+        selection.tell(&mut policy);
+        let found = scan(connected.session.as_mut(), &connected.schema, &policy, &selection, Aim::HandOn, &Checks::new())?;
+        let targets = checking::targets_of_findings(&found.document.findings, connected.schema.columns);
+        return Ok(Assignment { targets, database, taken_at: found.document.taken_at });
+    }
+    let taken_at = rfc3339(clock(&mut connected)?);
+    let wanted: BTreeSet<&str> = names.iter().map(String::as_str).collect();
+    let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut targets = checking::targets_in_database(&mut connected, &mut |backup| {
+        let takes = takes(&selection, backup, &wanted);
+        if takes {
+            for name in [Some(&backup.id), backup.display_name.as_ref()].into_iter().flatten().filter(|name| wanted.contains(name.as_str()))
+            {
+                found.entry(name.clone()).or_default().push(backup.id.clone());
+            }
+        }
+        takes
+    })?;
+    let mut ids = BTreeSet::new();
+    for name in &names {
+        match found.get(name).map(Vec::as_slice) {
+            None | Some([]) => {
+                let problem =
+                    format!("there is no live backup with the id or name {name:?}; it may be deleted already, or in another database");
+                return Err(Error::usage(problem));
+            }
+            // An id is that of its own backup, whatever others are called.
+            Some(list) if list.contains(name) => drop(ids.insert(name.clone())),
+            Some([id]) => drop(ids.insert(id.clone())),
+            Some(list) => {
+                let some: Vec<&str> = list.iter().take(10).map(String::as_str).collect();
+                return Err(Error::usage(format!(
+                    "{} backups have the name {name:?}; give an id instead: {}",
+                    list.len(),
+                    some.join(", ")
+                )));
+            }
+        }
+    }
+    if !names.is_empty() {
+        targets.retain(|target| ids.contains(&target.backup.id));
+    }
+    if let Some(limit) = selection.limit {
+        targets.truncate(limit);
+    }
+    Ok(Assignment { targets, database, taken_at })
+}
+
+fn takes(selection: &Selection, backup: &Backup, named: &BTreeSet<&str>) -> bool {
+    let by_name =
+        named.is_empty() || named.contains(backup.id.as_str()) || backup.display_name.as_deref().is_some_and(|name| named.contains(name));
+    let by_status = selection.statuses.is_empty() || selection.statuses.contains(backup.status.as_deref().unwrap_or(crate::domain::NULL));
+    let by_host = selection.hosts.is_empty() || backup.host.as_ref().is_some_and(|host| selection.hosts.contains(host));
+    by_name && by_status && by_host && selection.takes_owner(backup.project_id.as_deref(), backup.volume_id.as_deref())
+}
+
+fn clock(connected: &mut crate::cli::context::Connected) -> Result<jiff::civil::DateTime> {
+    connected.session.begin(crate::db::Access::ReadOnly)?;
+    let mut reader = crate::scan::Reader { session: connected.session.as_mut(), schema: &connected.schema };
+    let now = reader.clock();
+    let ended = connected.session.rollback();
+    let now = now?;
+    ended?;
+    Ok(now)
+}

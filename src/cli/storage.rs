@@ -1,0 +1,227 @@
+//! Where backups are, as the flags and cinder.conf say, and the options of every command that looks there.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use clap::Args;
+
+use super::args::{span, whole_number};
+use super::context::Context;
+use super::error::{Error, Result};
+use super::exit::Exit;
+use crate::config::StorageOptions;
+use crate::domain::{Backup, Driver, Level, Policy};
+use crate::storage::ceph::Cluster;
+use crate::storage::{Network, ObjectStore, PosixStore, RetryPolicy, Retrying, StorageError, StorageErrorKind, gcs, posix, s3, swift};
+use crate::verify::chunked::{Effort, Share};
+use crate::verify::{Findings, Places, Request, Subject, ceph};
+
+/// How the storage is reached and read.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Storage")]
+pub struct StorageArgs {
+    /// Look for the backups of posix, nfs and glusterfs here, in place of the directory that cinder.conf names
+    #[arg(long, value_name = "DIR")]
+    pub storage_path: Option<PathBuf>,
+    /// Override an option of cinder.conf that says where backups are: backup_s3_endpoint_url=https://… ; NAME=@FILE takes
+    /// the value, a secret for one, from a file's first line; repeatable
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub storage_option: Vec<String>,
+    /// Reach Google Cloud Storage here, in place of its public address
+    #[arg(long, value_name = "URL")]
+    pub gcs_endpoint: Option<String>,
+    /// The pool of the source volumes, to compare Ceph backups with the snapshots that they were made of
+    #[arg(long, value_name = "POOL")]
+    pub ceph_source_pool: Option<String>,
+    /// An object younger than this means that the backup is being written
+    #[arg(long, value_name = "SPAN", default_value = "15m", value_parser = span)]
+    pub settle: Duration,
+    /// Read with so many threads [default: the number of cores; more for a far server]
+    #[arg(long, value_name = "N", value_parser = jobs)]
+    pub jobs: Option<usize>,
+    /// Hold at most so much of the data in memory
+    #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = size)]
+    pub memory: u64,
+}
+
+/// Evidence and checks for a decision.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Storage")]
+pub struct CheckArgs {
+    /// Check the data of creating (and asked-for error) backups before deciding: quick, deep or restore
+    #[arg(long, value_name = "LEVEL", value_parser = level)]
+    pub check: Option<Level>,
+    /// Take what `check --format json` found on another host; repeatable
+    #[arg(long, value_name = "FILE")]
+    pub evidence: Vec<PathBuf>,
+    /// Do not believe a check that is older
+    #[arg(long, value_name = "SPAN", default_value = "24h", value_parser = span)]
+    pub evidence_max_age: Duration,
+    /// How.
+    #[command(flatten)]
+    pub storage: StorageArgs,
+}
+
+impl StorageArgs {
+    /// What is asked of every backup.
+    pub fn request(&self, level: Level, share: Share) -> Request {
+        let usual = Effort::default();
+        let effort = Effort { jobs: self.jobs.unwrap_or(usual.jobs), memory: self.memory, share, digest: usual.digest };
+        Request { level, effort, settle: self.settle }
+    }
+}
+
+impl CheckArgs {
+    /// Tells the policy how long a check is believed.
+    pub fn tell(&self, policy: &mut Policy) {
+        policy.evidence_max_age_seconds = i64::try_from(self.evidence_max_age.as_secs()).unwrap_or(i64::MAX);
+    }
+}
+
+/// Reads a level.
+pub fn level(text: &str) -> std::result::Result<Level, String> {
+    match text {
+        "quick" => Ok(Level::Quick),
+        "deep" => Ok(Level::Deep),
+        "restore" => Ok(Level::Restore),
+        _ => Err(format!("{text:?} is none of quick, deep, restore")),
+    }
+}
+
+fn jobs(text: &str) -> std::result::Result<usize, String> {
+    match whole_number(text)? {
+        number @ 1..=1_024 => Ok(number),
+        _ => Err("takes a number from 1 to 1024".to_owned()),
+    }
+}
+
+/// Reads a size: a number of bytes, or with K, M, G or T (times 1024).
+pub fn size(text: &str) -> std::result::Result<u64, String> {
+    let usage = || format!("{text:?} is no size; write for example 512M or 2G");
+    let trimmed = text.trim().trim_end_matches(['B', 'b']).trim_end_matches(['i', 'I']);
+    let (digits, unit) = match trimmed.char_indices().next_back() {
+        Some((at, letter)) if letter.is_ascii_alphabetic() => (trimmed.get(..at).unwrap_or_default(), Some(letter.to_ascii_uppercase())),
+        _ => (trimmed, None),
+    };
+    let shift = match unit {
+        None => 0,
+        Some('K') => 10,
+        Some('M') => 20,
+        Some('G') => 30,
+        Some('T') => 40,
+        Some(_) => return Err(usage()),
+    };
+    let number: u64 = digits.parse().map_err(|_| usage())?;
+    let bytes = number.checked_mul(1 << shift).ok_or_else(usage)?;
+    if bytes < 16 << 20 { Err(format!("{text} is too little to read anything with; give at least 16M")) } else { Ok(bytes) }
+}
+
+/// Driver, container, and where containers belong to projects, the project.
+type Place = (Driver, String, Option<String>);
+
+/// The stores of this configuration; each is opened once.
+pub struct Stores {
+    options: StorageOptions,
+    storage_path: Option<PathBuf>,
+    gcs_endpoint: Option<String>,
+    policy: RetryPolicy,
+    cancelled: Arc<AtomicBool>,
+    open: Mutex<HashMap<Place, Arc<dyn ObjectStore>>>,
+    network: Network,
+    swift: OnceLock<std::result::Result<Arc<swift::Account>, StorageError>>,
+    s3: OnceLock<std::result::Result<Arc<s3::Client>, StorageError>>,
+    gcs: OnceLock<std::result::Result<Arc<gcs::Client>, StorageError>>,
+    ceph: OnceLock<std::result::Result<Cluster, StorageError>>,
+    ceph_source_pool: Option<String>,
+}
+
+impl Stores {
+    /// From flags and cinder.conf; nothing is reached yet.
+    pub fn new(context: &Context<'_>, args: &StorageArgs, cancelled: Arc<AtomicBool>) -> Result<Self> {
+        let cinder = context.cinder_conf()?;
+        let options = StorageOptions::new(cinder, &args.storage_option).map_err(|error| Error {
+            exit: Exit::Usage,
+            error: error.into(),
+            hint: None,
+        })?;
+        Ok(Self {
+            options,
+            storage_path: args.storage_path.clone(),
+            gcs_endpoint: args.gcs_endpoint.clone(),
+            policy: RetryPolicy::default(),
+            cancelled,
+            open: Mutex::default(),
+            network: Network::of(context.environment).map_err(|error| Error::usage(error.to_string()))?,
+            swift: OnceLock::new(),
+            s3: OnceLock::new(),
+            gcs: OnceLock::new(),
+            ceph: OnceLock::new(),
+            ceph_source_pool: args.ceph_source_pool.clone(),
+        })
+    }
+
+    /// What works and should be known all the same, such as certificates that are not verified.
+    pub fn warnings(&self) -> Vec<String> {
+        let swift = self.swift.get().and_then(|made| made.as_ref().ok()).map_or(&[][..], |account| account.warnings());
+        let s3 = self.s3.get().and_then(|made| made.as_ref().ok()).map_or(&[][..], |client| client.warnings());
+        let gcs = self.gcs.get().and_then(|made| made.as_ref().ok()).map_or(&[][..], |client| client.warnings());
+        swift.iter().chain(s3).chain(gcs).cloned().collect()
+    }
+
+    fn retrying<S: ObjectStore + 'static>(&self, store: S) -> Arc<dyn ObjectStore> {
+        Arc::new(Retrying::new(store, self.policy, Arc::clone(&self.cancelled)))
+    }
+}
+
+impl Places for Stores {
+    fn store(&self, driver: Driver, backup: &Backup) -> std::result::Result<Arc<dyn ObjectStore>, StorageError> {
+        let container = backup.container.clone().unwrap_or_default();
+        // Only Swift keeps the containers of projects apart.
+        let project = backup.project_id.clone().filter(|_| driver == Driver::Swift);
+        let key = (driver, container.clone(), project);
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(store) = open.get(&key) {
+            return Ok(Arc::clone(store));
+        }
+        let store = match driver {
+            Driver::Posix | Driver::Nfs | Driver::GlusterFs => {
+                let root = posix::root(&self.options, driver, self.storage_path.as_deref())?;
+                self.retrying(PosixStore::open(&root, &container)?)
+            }
+            Driver::Swift => {
+                let account = self.swift.get_or_init(|| swift::Account::new(&self.options, &self.network));
+                let account = account.as_ref().map_err(Clone::clone)?;
+                self.retrying(account.container(backup.project_id.as_deref(), &container)?)
+            }
+            Driver::S3 => {
+                let client = self.s3.get_or_init(|| s3::Client::new(&self.options, &self.network));
+                self.retrying(client.as_ref().map_err(Clone::clone)?.bucket(&container)?)
+            }
+            Driver::Gcs => {
+                let client = self.gcs.get_or_init(|| gcs::Client::new(&self.options, self.gcs_endpoint.as_deref(), &self.network));
+                self.retrying(client.as_ref().map_err(Clone::clone)?.bucket(&container)?)
+            }
+            Driver::Ceph => {
+                let text = format!("the driver {} is not one of objects", driver.name());
+                return Err(StorageError::new(StorageErrorKind::Configuration, text));
+            }
+        };
+        // A posix backup has a directory of its own: what is not asked for again need not stay open.
+        if !matches!(driver, Driver::Posix | Driver::Nfs | Driver::GlusterFs) {
+            open.insert(key, Arc::clone(&store));
+        }
+        Ok(store)
+    }
+
+    fn ceph(&self, subject: &Subject<'_>) -> std::result::Result<(Findings, String), StorageError> {
+        let cluster = self.ceph.get_or_init(|| Ok(Cluster::new(&self.options)?.with_cancelled(Arc::clone(&self.cancelled))));
+        let cluster = cluster.as_ref().map_err(Clone::clone)?;
+        let source = self.ceph_source_pool.as_deref().map(|pool| cluster.pool(pool));
+        let container = subject.backup.container.as_deref().filter(|pool| !pool.is_empty());
+        let location = cluster.location(container.unwrap_or(cluster.default_pool()));
+        Ok((ceph::check(cluster, source.as_ref(), subject), location))
+    }
+}

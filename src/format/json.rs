@@ -1,0 +1,479 @@
+//! JSON pulled from a stream, in constant memory: strings that are kept are bounded, those that are not are passed over
+//! byte by byte, nesting is bounded, and no value is ever built.
+//!
+//! serde_json's reader keeps a whole string, and the brackets of a value that is skipped, in memory: a side file of nothing
+//! else would use up all of it. It also cannot take the hashes of a sha256file, 23 GB of them for 10 TiB, from its buffer.
+
+use std::io::{self, Read};
+
+use super::FormatError;
+
+/// Names and values that are kept may be this long, in bytes.
+const LONGEST: usize = 64 * 1024;
+/// Values may lie this deep in each other; Cinder's lie in four.
+const DEEPEST: u32 = 128;
+const BUFFER: usize = 256 * 1024;
+
+/// A stream of JSON.
+pub(super) struct Json<R> {
+    source: R,
+    buffer: Box<[u8]>,
+    /// What is in the buffer and not yet taken is from here...
+    start: usize,
+    /// ... to here.
+    end: usize,
+    /// Bytes of the stream before the buffer.
+    before: u64,
+    scratch: Vec<u8>,
+}
+
+/// Whether the next member of an object or an array is the first.
+pub(super) struct Members(bool);
+
+impl Members {
+    pub(super) fn new() -> Self {
+        Self(true)
+    }
+}
+
+impl<R: Read> Json<R> {
+    pub(super) fn new(source: R) -> Self {
+        Self { source, buffer: vec![0; BUFFER].into(), start: 0, end: 0, before: 0, scratch: Vec::new() }
+    }
+
+    /// The position of the next byte.
+    pub(super) fn at(&self) -> u64 {
+        self.before.saturating_add(self.start as u64)
+    }
+
+    /// An error at this position.
+    pub(super) fn wrong(&self, what: impl std::fmt::Display) -> FormatError {
+        FormatError::Malformed(format!("{what} at byte {}", self.at()))
+    }
+
+    /// What is buffered; empty only at the end of the stream.
+    fn buffered(&mut self) -> Result<&[u8], FormatError> {
+        if self.start == self.end {
+            self.before = self.before.saturating_add(self.end as u64);
+            self.start = 0;
+            self.end = 0;
+            self.end = loop {
+                match self.source.read(&mut self.buffer) {
+                    Ok(read) => break read.min(self.buffer.len()),
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => return Err(FormatError::Io(error)),
+                }
+            };
+        }
+        Ok(self.buffer.get(self.start..self.end).unwrap_or_default())
+    }
+
+    fn peek(&mut self) -> Result<Option<u8>, FormatError> {
+        Ok(self.buffered()?.first().copied())
+    }
+
+    fn take(&mut self, bytes: usize) {
+        self.start = self.start.saturating_add(bytes).min(self.end);
+    }
+
+    /// The next byte, whatever it is.
+    fn next(&mut self) -> Result<u8, FormatError> {
+        match self.peek()? {
+            Some(byte) => {
+                self.take(1);
+                Ok(byte)
+            }
+            None => Err(self.wrong("the file ends early")),
+        }
+    }
+
+    /// The first byte that is no white space, which stays where it is.
+    fn token(&mut self) -> Result<u8, FormatError> {
+        match self.past_space()? {
+            Some(byte) => Ok(byte),
+            None => Err(self.wrong("the file ends early")),
+        }
+    }
+
+    fn past_space(&mut self) -> Result<Option<u8>, FormatError> {
+        loop {
+            let buffered = self.buffered()?;
+            let Some(space) = buffered.iter().position(|byte| !matches!(byte, b' ' | b'\n' | b'\r' | b'\t')) else {
+                let all = buffered.len();
+                if all == 0 {
+                    return Ok(None);
+                }
+                self.take(all);
+                continue;
+            };
+            let byte = buffered.get(space).copied();
+            self.take(space);
+            return Ok(byte);
+        }
+    }
+
+    fn unexpected(&self, wanted: &str, found: u8) -> FormatError {
+        self.wrong(format_args!("{wanted} expected, `{}` found", found.escape_ascii()))
+    }
+
+    fn open(&mut self, bracket: u8, what: &str) -> Result<Members, FormatError> {
+        match self.token()? {
+            found if found == bracket => {
+                self.take(1);
+                Ok(Members::new())
+            }
+            found => Err(self.unexpected(what, found)),
+        }
+    }
+
+    /// Enters an object; `what` it is, for an error.
+    pub(super) fn object(&mut self, what: &str) -> Result<Members, FormatError> {
+        self.open(b'{', what)
+    }
+
+    /// Enters an array; `what` it is, for an error.
+    pub(super) fn array(&mut self, what: &str) -> Result<Members, FormatError> {
+        self.open(b'[', what)
+    }
+
+    /// Goes to the next member of an array; false after its end.
+    pub(super) fn element(&mut self, members: &mut Members) -> Result<bool, FormatError> {
+        self.separate(members, b']')
+    }
+
+    fn separate(&mut self, members: &mut Members, close: u8) -> Result<bool, FormatError> {
+        let found = self.token()?;
+        if found == close {
+            self.take(1);
+            return Ok(false);
+        }
+        if !std::mem::replace(&mut members.0, false) {
+            if found != b',' {
+                return Err(self.unexpected(if close == b']' { "`,` or `]`" } else { "`,` or `}`" }, found));
+            }
+            self.take(1);
+            // Neither Python nor the standard lets a list end in a comma.
+            let found = self.token()?;
+            if found == close {
+                return Err(self.unexpected("a value", found));
+            }
+        }
+        Ok(true)
+    }
+
+    /// The next name in an object, after which its value comes; `None` after the object's end.
+    pub(super) fn key(&mut self, members: &mut Members) -> Result<Option<String>, FormatError> {
+        if !self.separate(members, b'}')? {
+            return Ok(None);
+        }
+        let key = self.text("a name")?;
+        self.colon()?;
+        Ok(Some(key))
+    }
+
+    fn colon(&mut self) -> Result<(), FormatError> {
+        match self.token()? {
+            b':' => {
+                self.take(1);
+                Ok(())
+            }
+            found => Err(self.unexpected("`:`", found)),
+        }
+    }
+
+    /// A string, bounded; `what` it is, for an error.
+    pub(super) fn text(&mut self, what: &str) -> Result<String, FormatError> {
+        let bytes = self.string(what)?;
+        match String::from_utf8(bytes) {
+            Ok(text) => Ok(text),
+            Err(_) => Err(self.wrong(format_args!("{what} that is not UTF-8"))),
+        }
+    }
+
+    /// A string or null.
+    pub(super) fn text_or_null(&mut self, what: &str) -> Result<Option<String>, FormatError> {
+        if self.token()? == b'n' {
+            self.word(b"null")?;
+            return Ok(None);
+        }
+        self.text(what).map(Some)
+    }
+
+    fn string(&mut self, what: &str) -> Result<Vec<u8>, FormatError> {
+        match self.token()? {
+            b'"' => self.take(1),
+            found => return Err(self.unexpected(what, found)),
+        }
+        let mut text = Vec::new();
+        loop {
+            let buffered = self.buffered()?;
+            let plain = buffered.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..0x20)).unwrap_or(buffered.len());
+            if text.len().saturating_add(plain) > LONGEST {
+                return Err(self.wrong(format_args!("{what} longer than {LONGEST} bytes")));
+            }
+            text.extend_from_slice(buffered.get(..plain).unwrap_or_default());
+            self.take(plain);
+            if plain > 0 {
+                continue;
+            }
+            match self.next()? {
+                b'"' => return Ok(text),
+                b'\\' => {
+                    let meant = self.escaped()?;
+                    text.extend_from_slice(meant.encode_utf8(&mut [0; 4]).as_bytes());
+                }
+                found => return Err(self.unexpected("a character", found)),
+            }
+        }
+    }
+
+    /// What stands after a backslash.
+    fn escaped(&mut self) -> Result<char, FormatError> {
+        Ok(match self.next()? {
+            byte @ (b'"' | b'\\' | b'/') => char::from(byte),
+            b'b' => '\u{8}',
+            b'f' => '\u{c}',
+            b'n' => '\n',
+            b'r' => '\r',
+            b't' => '\t',
+            b'u' => {
+                let first = self.four_digits()?;
+                let code = match first {
+                    0xd800..0xdc00 => {
+                        let paired = self.next()? == b'\\' && self.next()? == b'u';
+                        match if paired { self.four_digits()? } else { 0 } {
+                            second @ 0xdc00..0xe000 => 0x1_0000 + ((first - 0xd800) << 10) + (second - 0xdc00),
+                            _ => return Err(self.wrong("half a surrogate pair")),
+                        }
+                    }
+                    code => code,
+                };
+                char::from_u32(code).ok_or_else(|| self.wrong("half a surrogate pair"))?
+            }
+            found => return Err(self.unexpected("an escape", found)),
+        })
+    }
+
+    fn four_digits(&mut self) -> Result<u32, FormatError> {
+        let mut code = 0;
+        for _ in 0..4 {
+            let found = self.next()?;
+            let Some(digit) = char::from(found).to_digit(16) else {
+                return Err(self.unexpected("a hexadecimal digit", found));
+            };
+            code = code << 4 | digit;
+        }
+        Ok(code)
+    }
+
+    fn word(&mut self, word: &[u8]) -> Result<(), FormatError> {
+        for wanted in word {
+            let found = self.next()?;
+            if found != *wanted {
+                return Err(self.unexpected("a value", found));
+            }
+        }
+        Ok(())
+    }
+
+    /// A whole number from 0; `what` it is, for an error.
+    pub(super) fn number(&mut self, what: &str) -> Result<u64, FormatError> {
+        let first = self.token()?;
+        if first == b'-' {
+            return Err(self.wrong(format_args!("{what} is negative")));
+        }
+        if !first.is_ascii_digit() {
+            return Err(self.unexpected(what, first));
+        }
+        let mut value = 0_u64;
+        while let Some(digit @ b'0'..=b'9') = self.peek()? {
+            self.take(1);
+            let longer = value.checked_mul(10).and_then(|tens| tens.checked_add(u64::from(digit - b'0')));
+            value = longer.ok_or_else(|| self.wrong(format_args!("{what} is too large")))?;
+            if first == b'0' {
+                break;
+            }
+        }
+        match self.peek()? {
+            Some(b'.' | b'e' | b'E') => Err(self.wrong(format_args!("{what} is not a whole number"))),
+            Some(b'0'..=b'9') => Err(self.wrong(format_args!("{what} begins with a zero"))),
+            _ => Ok(value),
+        }
+    }
+
+    /// 32 bytes as hexadecimal digits; `what` it is, for an error.
+    pub(super) fn hash(&mut self, what: &str) -> Result<[u8; 32], FormatError> {
+        self.token()?;
+        // Nearly all lie whole in the buffer.
+        if let Some([b'"', digits @ .., b'"']) = self.buffered()?.get(..66)
+            && let Some(hash) = digits.try_into().ok().and_then(unhex)
+        {
+            self.take(66);
+            return Ok(hash);
+        }
+        let text = self.string(what)?;
+        match text.as_slice().try_into().ok().and_then(unhex) {
+            Some(hash) => Ok(hash),
+            None => Err(self.wrong(format_args!("{what} of 64 hexadecimal digits expected, {} bytes found", text.len()))),
+        }
+    }
+
+    /// Passes over one value, of whatever kind.
+    pub(super) fn skip(&mut self) -> Result<(), FormatError> {
+        // One bit a level: whether it is an object.
+        let mut levels = 0_u128;
+        let mut depth = 0;
+        'value: loop {
+            let found = self.token()?;
+            let opened = match found {
+                b'{' | b'[' => {
+                    self.take(1);
+                    if depth == DEEPEST {
+                        return Err(self.wrong(format_args!("values deeper than {DEEPEST} in each other")));
+                    }
+                    depth += 1;
+                    levels = levels << 1 | u128::from(found == b'{');
+                    true
+                }
+                b'"' => {
+                    self.skip_string()?;
+                    false
+                }
+                b'-' | b'0'..=b'9' => {
+                    self.skip_number()?;
+                    false
+                }
+                b't' => self.word(b"true").map(|()| false)?,
+                b'f' => self.word(b"false").map(|()| false)?,
+                b'n' => self.word(b"null").map(|()| false)?,
+                found => return Err(self.unexpected("a value", found)),
+            };
+            let mut members = Members(opened);
+            // To the next value, out of as many levels as end here.
+            while depth > 0 {
+                let is_object = levels & 1 == 1;
+                if self.separate(&mut members, if is_object { b'}' } else { b']' })? {
+                    if is_object {
+                        match self.token()? {
+                            b'"' => self.skip_string()?,
+                            found => return Err(self.unexpected("a name", found)),
+                        }
+                        self.colon()?;
+                    }
+                    continue 'value;
+                }
+                depth -= 1;
+                levels >>= 1;
+                members = Members(false);
+            }
+            return Ok(());
+        }
+    }
+
+    fn skip_string(&mut self) -> Result<(), FormatError> {
+        self.take(1);
+        loop {
+            let buffered = self.buffered()?;
+            let plain = buffered.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..0x20 | 0x80..)).unwrap_or(buffered.len());
+            self.take(plain);
+            if plain > 0 {
+                continue;
+            }
+            match self.next()? {
+                b'"' => return Ok(()),
+                b'\\' => match self.next()? {
+                    b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => {}
+                    // Half a surrogate pair: Python writes and reads those, and nobody looks at this string.
+                    b'u' => {
+                        self.four_digits()?;
+                    }
+                    found => return Err(self.unexpected("an escape", found)),
+                },
+                first @ 0x80.. => self.rest_of_character(first)?,
+                found => return Err(self.unexpected("a character", found)),
+            }
+        }
+    }
+
+    fn rest_of_character(&mut self, first: u8) -> Result<(), FormatError> {
+        let mut bytes = std::mem::take(&mut self.scratch);
+        bytes.clear();
+        bytes.push(first);
+        let length = match first {
+            0xc2..0xe0 => 2,
+            0xe0..0xf0 => 3,
+            0xf0..0xf5 => 4,
+            _ => 1,
+        };
+        while bytes.len() < length {
+            bytes.push(self.next()?);
+        }
+        let good = std::str::from_utf8(&bytes).is_ok();
+        self.scratch = bytes;
+        if good { Ok(()) } else { Err(self.wrong("a text that is not UTF-8")) }
+    }
+
+    fn skip_number(&mut self) -> Result<(), FormatError> {
+        if self.peek()? == Some(b'-') {
+            self.take(1);
+        }
+        match self.next()? {
+            b'0' => {}
+            b'1'..=b'9' => {
+                self.skip_digits()?;
+            }
+            found => return Err(self.unexpected("a digit", found)),
+        }
+        if self.peek()? == Some(b'.') {
+            self.take(1);
+            self.some_digits()?;
+        }
+        if let Some(b'e' | b'E') = self.peek()? {
+            self.take(1);
+            if let Some(b'+' | b'-') = self.peek()? {
+                self.take(1);
+            }
+            self.some_digits()?;
+        }
+        Ok(())
+    }
+
+    fn skip_digits(&mut self) -> Result<(), FormatError> {
+        while let Some(b'0'..=b'9') = self.peek()? {
+            self.take(1);
+        }
+        Ok(())
+    }
+
+    fn some_digits(&mut self) -> Result<(), FormatError> {
+        match self.next()? {
+            b'0'..=b'9' => self.skip_digits(),
+            found => Err(self.unexpected("a digit", found)),
+        }
+    }
+
+    /// Makes sure that nothing but white space is left.
+    pub(super) fn end(&mut self) -> Result<(), FormatError> {
+        match self.past_space()? {
+            None => Ok(()),
+            Some(found) => Err(self.unexpected("the end of the file", found)),
+        }
+    }
+}
+
+/// The bytes of 64 hexadecimal digits of either case. Without a branch or a table, so that the compiler can take many digits
+/// at a time.
+fn unhex(digits: &[u8; 64]) -> Option<[u8; 32]> {
+    let is_digit = |byte: u8| byte.wrapping_sub(b'0') < 10;
+    let is_letter = |byte: u8| (byte | 0x20).wrapping_sub(b'a') < 6;
+    if !digits.iter().fold(true, |good, byte| good & (is_digit(*byte) | is_letter(*byte))) {
+        return None;
+    }
+    // '0' is 0x30, 'A' 0x41 and 'a' 0x61: the letters are those with the bit of 64.
+    let values = digits.map(|byte| (byte & 15) + (byte >> 6) * 9);
+    let mut bytes = [0; 32];
+    for (byte, [high, low]) in bytes.iter_mut().zip(values.as_chunks().0) {
+        *byte = high << 4 | low;
+    }
+    Some(bytes)
+}

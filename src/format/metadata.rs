@@ -1,0 +1,222 @@
+//! `<prefix>_metadata`: the list of a backup's objects.
+//!
+//! Source: `cinder/backup/chunkeddriver.py` (`_write_metadata`, `_backup_chunk`): `json.dumps(..., sort_keys=True, indent=2)`
+//! since Havana; `parent_id` since Kilo. Other orders and spacings are read too.
+
+use std::io::Read;
+use std::ops::ControlFlow;
+
+use super::FormatError;
+use super::json::Json;
+use crate::domain::hex;
+
+/// How an object's bytes are compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Compression {
+    /// Not at all.
+    None,
+    /// Deflate in a zlib frame; also what Cinder calls gzip.
+    Zlib,
+    /// bzip2.
+    Bz2,
+    /// Zstandard.
+    Zstd,
+}
+
+impl Compression {
+    /// What a value of `compression` means, as Cinder's `_get_compressor` reads it; `None` for one that it does not know.
+    pub fn of(name: &str) -> Option<Self> {
+        Some(match name.to_ascii_lowercase().as_str() {
+            "none" | "off" | "no" => Self::None,
+            "zlib" | "gzip" => Self::Zlib,
+            "bz2" | "bzip2" => Self::Bz2,
+            "zstd" => Self::Zstd,
+            _ => return None,
+        })
+    }
+
+    /// The word for messages, and what Cinder's option calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Zlib => "zlib",
+            Self::Bz2 => "bz2",
+            Self::Zstd => "zstd",
+        }
+    }
+}
+
+/// One object, as the list has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Its name. Hostile text: nothing is known of it.
+    pub name: String,
+    /// Where in the volume it begins, in bytes. `offset + length` does not overflow.
+    pub offset: u64,
+    /// Bytes of the volume, before compression.
+    pub length: u64,
+    /// How they are compressed.
+    pub compression: Compression,
+    /// The MD5 of the bytes before compression.
+    pub md5: [u8; 16],
+}
+
+/// The rest of the list, as far as a check needs it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Head {
+    /// The version of the format: "1.0.0".
+    pub version: String,
+    /// The backup that this belongs to. Hostile text, as all of these.
+    pub backup_id: String,
+    /// The volume that was backed up.
+    pub volume_id: String,
+    /// The backup that this one is an increment of.
+    pub parent_id: Option<String>,
+    /// The key `parent_id` is there: written by Kilo or later.
+    pub knows_parents: bool,
+    /// When the row was made, as Python writes a datetime; "None" too.
+    pub created_at: Option<String>,
+    /// False where `each` broke off: then only what stood before is known, and the rest is empty.
+    pub complete: bool,
+}
+
+/// Reads the list, and gives every object to `each` in the order of the file, until all are given or `each` breaks.
+///
+/// An entry that was given may belong to a file that turns out to be wrong further on: only the result says that it is not.
+///
+/// # Errors
+/// [`FormatError::Io`] where the stream fails; [`FormatError::Malformed`] for anything that Cinder would not have written,
+/// and for a compression that it does not know.
+pub fn read(reader: impl Read, each: &mut dyn FnMut(Entry) -> ControlFlow<()>) -> Result<Head, FormatError> {
+    let mut json = Json::new(reader);
+    let (mut version, mut backup_id, mut volume_id, mut created_at) = (None, None, None, None);
+    let mut parent_id: Option<Option<String>> = None;
+    let mut objects = None;
+    let mut members = json.object("an object")?;
+    while let Some(key) = json.key(&mut members)? {
+        match key.as_str() {
+            "version" => {
+                once(&json, &key, version.is_some())?;
+                version = Some(json.text("a version")?);
+            }
+            "backup_id" => {
+                once(&json, &key, backup_id.is_some())?;
+                backup_id = Some(json.text("a backup's id")?);
+            }
+            "volume_id" => {
+                once(&json, &key, volume_id.is_some())?;
+                volume_id = Some(json.text("a volume's id")?);
+            }
+            "parent_id" => {
+                once(&json, &key, parent_id.is_some())?;
+                parent_id = Some(json.text_or_null("a backup's id or null")?);
+            }
+            "created_at" => {
+                once(&json, &key, created_at.is_some())?;
+                created_at = Some(json.text_or_null("a time")?);
+            }
+            "objects" => {
+                once(&json, &key, objects.is_some())?;
+                objects = Some(());
+                if read_objects(&mut json, each)?.is_break() {
+                    return Ok(Head {
+                        version: version.unwrap_or_default(),
+                        backup_id: backup_id.unwrap_or_default(),
+                        volume_id: volume_id.unwrap_or_default(),
+                        knows_parents: parent_id.is_some(),
+                        parent_id: parent_id.flatten(),
+                        created_at: created_at.flatten(),
+                        complete: false,
+                    });
+                }
+            }
+            _ => json.skip()?,
+        }
+    }
+    json.end()?;
+    objects.ok_or_else(|| missing("objects"))?;
+    Ok(Head {
+        version: version.ok_or_else(|| missing("version"))?,
+        backup_id: backup_id.ok_or_else(|| missing("backup_id"))?,
+        volume_id: volume_id.ok_or_else(|| missing("volume_id"))?,
+        knows_parents: parent_id.is_some(),
+        parent_id: parent_id.flatten(),
+        created_at: created_at.flatten(),
+        complete: true,
+    })
+}
+
+pub(super) fn once<R: Read>(json: &Json<R>, key: &str, seen: bool) -> Result<(), FormatError> {
+    if seen { Err(json.wrong(format_args!("the key {key:?} for the second time"))) } else { Ok(()) }
+}
+
+pub(super) fn missing(key: &str) -> FormatError {
+    FormatError::Malformed(format!("the key {key:?} is missing"))
+}
+
+fn read_objects<R: Read>(json: &mut Json<R>, each: &mut dyn FnMut(Entry) -> ControlFlow<()>) -> Result<ControlFlow<()>, FormatError> {
+    let mut members = json.array("a list of objects")?;
+    let mut number = 0_u64;
+    while json.element(&mut members)? {
+        number += 1;
+        let entry = read_entry(json).map_err(|error| match error {
+            FormatError::Malformed(text) => FormatError::Malformed(format!("entry {number}: {text}")),
+            error => error,
+        })?;
+        if each(entry).is_break() {
+            return Ok(ControlFlow::Break(()));
+        }
+    }
+    Ok(ControlFlow::Continue(()))
+}
+
+fn read_entry<R: Read>(json: &mut Json<R>) -> Result<Entry, FormatError> {
+    let mut outer = json.object("an object with one name")?;
+    let Some(name) = json.key(&mut outer)? else {
+        return Err(json.wrong("no name"));
+    };
+    let (mut offset, mut length, mut compression, mut md5) = (None, None, None, None);
+    let mut inner = json.object("what is known of an object")?;
+    while let Some(key) = json.key(&mut inner)? {
+        match key.as_str() {
+            "offset" => {
+                once(json, &key, offset.is_some())?;
+                offset = Some(json.number("the offset")?);
+            }
+            "length" => {
+                once(json, &key, length.is_some())?;
+                length = Some(json.number("the length")?);
+            }
+            "compression" => {
+                once(json, &key, compression.is_some())?;
+                let word = json.text("a compression")?;
+                let known = Compression::of(&word);
+                compression = Some(known.ok_or_else(|| {
+                    let shown: String = word.chars().take(40).collect();
+                    json.wrong(format_args!("the compression {shown:?}, which Cinder does not know,"))
+                })?);
+            }
+            "md5" => {
+                once(json, &key, md5.is_some())?;
+                let digits = json.text("an MD5")?;
+                md5 = Some(hex::decode(&digits).ok_or_else(|| json.wrong("an MD5 that is not 32 hexadecimal digits"))?);
+            }
+            _ => json.skip()?,
+        }
+    }
+    if json.key(&mut outer)?.is_some() {
+        return Err(json.wrong("more than one name"));
+    }
+    let offset = offset.ok_or_else(|| missing("offset"))?;
+    let length = length.ok_or_else(|| missing("length"))?;
+    if offset.checked_add(length).is_none() {
+        return Err(json.wrong("an end beyond 2^64 bytes"));
+    }
+    Ok(Entry {
+        name,
+        offset,
+        length,
+        compression: compression.ok_or_else(|| missing("compression"))?,
+        md5: md5.ok_or_else(|| missing("md5"))?,
+    })
+}

@@ -1,0 +1,384 @@
+//! Backups in a directory: Cinder's posix driver, and with it nfs and glusterfs, which only mount the directory first.
+//!
+//! A container is a directory below the root (`ab/cd/<backup id>`), an object is a plain file in it. Names come from rows
+//! and from side files, so none is trusted: every way below the root is walked without following a link, and what is no
+//! plain file is never opened for reading. Linux only, as cinder-backup is. A share that is mounted "hard" (NFS's default)
+//! and whose server is away holds up every call until it is back: no program can do anything about that.
+//!
+//! Source: `cinder/backup/drivers/{posix,nfs,glusterfs}.py`, `os_brick/remotefs/remotefs.py` (`get_mount_point`).
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::num::NonZero;
+use std::ops::{ControlFlow, Range};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use jiff::Timestamp;
+use md5::{Digest, Md5};
+use rustix::fs::{Advice, AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, Statx, StatxAttributes, StatxFlags};
+use rustix::io::Errno;
+
+use super::{ObjectInfo, ObjectStore, StorageError, StorageErrorKind};
+use crate::config::StorageOptions;
+use crate::domain::{Driver, hex};
+
+/// A directory on its way to something else: it need not be readable.
+const PASSAGE: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+const LISTED: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+/// Should a fifo or a device take the file's place at the last moment, the open neither waits nor takes a terminal.
+const PLAIN: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
+
+/// Where a driver of the posix family keeps its containers, as its options say; `storage_path` says otherwise.
+///
+/// # Errors
+/// [`StorageErrorKind::Configuration`] for an option that is not set, for a share that is not mounted, and for a driver of
+/// another family.
+pub fn root(options: &StorageOptions, driver: Driver, storage_path: Option<&Path>) -> Result<PathBuf, StorageError> {
+    let option = |name: &str| {
+        let found = options.text(name).map_err(|error| configuration(error.to_string()))?;
+        found.map(|setting| setting.value).ok_or_else(|| {
+            configuration(format!("{name} is not set: give --config-file, --storage-option {name}=VALUE or --storage-path DIRECTORY"))
+        })
+    };
+    let (base, share) = match driver {
+        Driver::Posix => ("backup_posix_path", None),
+        Driver::Nfs => ("backup_mount_point_base", Some("backup_share")),
+        Driver::GlusterFs => ("glusterfs_backup_mount_point", Some("glusterfs_backup_share")),
+        _ => return Err(configuration(format!("the driver {} does not keep its backups in a directory", driver.name()))),
+    };
+    if let Some(path) = storage_path {
+        return Ok(path.to_owned());
+    }
+    let Some(share) = share else { return option(base).map(PathBuf::from) };
+    let share = option(share)?;
+    let path = Path::new(&option(base)?).join(hex::encode(&Md5::digest(share.as_bytes())));
+    if !is_mounted(&path) {
+        let path = path.display();
+        return Err(configuration(format!(
+            "the share {share} is not mounted on {path}: mount it there, or give --storage-path DIRECTORY if its files are elsewhere"
+        )));
+    }
+    Ok(path)
+}
+
+/// Whether something is mounted there. What else may lie there was written while nothing was mounted: objects would seem to
+/// be missing.
+fn is_mounted(path: &Path) -> bool {
+    let statx = |path: &Path| rustix::fs::statx(CWD, path, AtFlags::empty(), StatxFlags::BASIC_STATS);
+    let found = match statx(path) {
+        Ok(found) => found,
+        Err(Errno::NOENT | Errno::NOTDIR) => return false,
+        // Not for us to see: opening it will say why.
+        Err(_) => return true,
+    };
+    // Linux 5.8 says it; before, all but bind mounts of the same file system show.
+    if found.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT) {
+        return found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT);
+    }
+    let device = |stat: &Statx| (stat.stx_dev_major, stat.stx_dev_minor);
+    statx(&path.join("..")).is_ok_and(|parent| device(&parent) != device(&found) || parent.stx_ino == found.stx_ino)
+}
+
+fn configuration(text: String) -> StorageError {
+    StorageError::new(StorageErrorKind::Configuration, text)
+}
+
+/// A directory of objects.
+#[derive(Debug)]
+pub struct PosixStore {
+    root: OwnedFd,
+    root_path: PathBuf,
+    container: Vec<String>,
+    location: String,
+    /// The kernel, or what keeps us from it, has no `openat2`.
+    without_openat2: AtomicBool,
+}
+
+impl PosixStore {
+    /// The container `container` below `root`. The root may be a symbolic link; nothing below it may.
+    ///
+    /// # Errors
+    /// [`StorageErrorKind::Configuration`] where the root is no directory, [`StorageErrorKind::NotAnObject`] where the
+    /// container's name leads out of it. Whether the container is there is seen when it is used.
+    pub fn open(root: &Path, container: &str) -> Result<Self, StorageError> {
+        let location = root.join(container).display().to_string();
+        let names = container.split('/').filter(|name| !matches!(*name, "" | ".")).map(str::to_owned).collect::<Vec<_>>();
+        if container.starts_with('/') || container.contains('\0') || names.is_empty() || names.iter().any(|name| name == "..") {
+            let root = root.display();
+            return Err(StorageError::new(
+                StorageErrorKind::NotAnObject,
+                format!("the container {container:?} leads out of {root} and is not looked into"),
+            ));
+        }
+        // Once the root is open, nothing that is mounted over it or taken away makes objects seem to be gone.
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let opened = rustix::fs::open(root, flags, Mode::empty()).map_err(|errno| match errno {
+            Errno::NOENT | Errno::NOTDIR | Errno::LOOP => configuration(format!(
+                "{} is not a directory ({errno}): is the file system mounted? or give --storage-path DIRECTORY",
+                root.display()
+            )),
+            errno => failure(errno, "open", &root.display().to_string()),
+        })?;
+        Ok(Self { root: opened, root_path: root.to_owned(), container: names, location, without_openat2: AtomicBool::new(false) })
+    }
+
+    /// The path of a name in the container, for messages.
+    fn path(&self, name: &str) -> String {
+        format!("{}/{name}", self.location)
+    }
+
+    /// Opens what lies `names` below a directory, without following any link.
+    fn walk(&self, from: BorrowedFd<'_>, names: &[&str], flags: OFlags) -> Result<OwnedFd, Errno> {
+        if !self.without_openat2.load(Ordering::Relaxed) {
+            let way = names.join("/");
+            let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+            // EAGAIN: something was renamed on the way just now, and the kernel cannot be sure.
+            let mut tries = 0..8;
+            loop {
+                match rustix::fs::openat2(from, way.as_str(), flags, Mode::empty(), resolve) {
+                    Err(Errno::AGAIN) if tries.next().is_some() => {}
+                    // Not there before Linux 5.6; older sandboxes answer EPERM for what they do not know.
+                    Err(Errno::NOSYS | Errno::PERM) => break,
+                    result => return result,
+                }
+            }
+        }
+        let opened = walk_by_name(from, names, flags)?;
+        self.without_openat2.store(true, Ordering::Relaxed);
+        Ok(opened)
+    }
+
+    /// Opens the container.
+    fn container(&self, flags: OFlags) -> Result<OwnedFd, StorageError> {
+        let names: Vec<&str> = self.container.iter().map(String::as_str).collect();
+        self.walk(self.root.as_fd(), &names, flags).map_err(|errno| match errno {
+            Errno::NOENT if self.is_root_empty() => configuration(format!(
+                "{} is empty: is the file system mounted? or give --storage-path DIRECTORY",
+                self.root_path.display()
+            )),
+            Errno::NOENT => StorageError::new(StorageErrorKind::NoContainer, format!("there is no directory {}", self.location)),
+            errno => failure(errno, "open the directory", &self.location),
+        })
+    }
+
+    /// An empty root tells nothing about any backup: most likely something is not mounted.
+    fn is_root_empty(&self) -> bool {
+        let opened = rustix::fs::openat(&self.root, ".", LISTED, Mode::empty());
+        let Ok(mut entries) = opened.and_then(Dir::new) else { return false };
+        entries.all(|entry| entry.is_ok_and(|entry| is_dots(entry.file_name().to_bytes())))
+    }
+
+    /// The directory that a name lies in, and its last part.
+    fn place<'a>(&self, name: &'a str) -> Result<(OwnedFd, &'a str), StorageError> {
+        let mut names: Vec<&str> = name.split('/').collect();
+        if name.contains('\0') || names.iter().any(|part| matches!(*part, "" | "." | "..")) {
+            return Err(StorageError::new(
+                StorageErrorKind::NotAnObject,
+                format!("the name {name:?} leads out of {} and is not looked at", self.location),
+            ));
+        }
+        let last = names.pop().unwrap_or(name);
+        let container = self.container(PASSAGE)?;
+        if names.is_empty() {
+            return Ok((container, last));
+        }
+        let parent = self.walk(container.as_fd(), &names, PASSAGE).map_err(|errno| self.object_failure(errno, "look at", name))?;
+        Ok((parent, last))
+    }
+
+    fn object_failure(&self, errno: Errno, what: &str, name: &str) -> StorageError {
+        let path = self.path(name);
+        match errno {
+            // No file system could hold a name that this one finds too long.
+            Errno::NOENT | Errno::NAMETOOLONG => StorageError::new(StorageErrorKind::NoObject, format!("there is no file {path}")),
+            errno => failure(errno, what, &path),
+        }
+    }
+
+    fn info(name: String, stat: &Stat) -> ObjectInfo {
+        let is_plain = FileType::from_raw_mode(stat.st_mode).is_file();
+        ObjectInfo {
+            name,
+            size: if is_plain { u64::try_from(stat.st_size).unwrap_or(0) } else { 0 },
+            modified: i32::try_from(stat.st_mtime_nsec).ok().and_then(|nanos| Timestamp::new(stat.st_mtime, nanos).ok()),
+            md5: None,
+        }
+    }
+
+    fn only_plain(&self, name: &str, stat: &Stat) -> Result<(), StorageError> {
+        let kind = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => return Ok(()),
+            FileType::Directory => "a directory",
+            FileType::Symlink => "a symbolic link",
+            FileType::Fifo => "a named pipe",
+            FileType::Socket => "a socket",
+            FileType::BlockDevice | FileType::CharacterDevice => "a device",
+            _ => "something unknown",
+        };
+        let path = self.path(name);
+        Err(StorageError::new(StorageErrorKind::NotAnObject, format!("{path} is {kind} and no plain file; it is not read")))
+    }
+}
+
+/// As `openat2` does, for kernels without it: one name after the other, none of them a link.
+fn walk_by_name(from: BorrowedFd<'_>, names: &[&str], flags: OFlags) -> Result<OwnedFd, Errno> {
+    let mut at: Option<OwnedFd> = None;
+    let (last, passed) = names.split_last().ok_or(Errno::INVAL)?;
+    for name in passed {
+        at = Some(rustix::fs::openat(at.as_ref().map_or(from, |at| at.as_fd()), *name, PASSAGE, Mode::empty())?);
+    }
+    rustix::fs::openat(at.as_ref().map_or(from, |at| at.as_fd()), *last, flags, Mode::empty())
+}
+
+fn is_dots(name: &[u8]) -> bool {
+    matches!(name, b"." | b"..")
+}
+
+/// What an error of the operating system means for a verdict.
+fn failure(errno: Errno, what: &str, path: &str) -> StorageError {
+    let (kind, hint) = match errno {
+        Errno::LOOP | Errno::NOTDIR | Errno::XDEV | Errno::NXIO | Errno::NODEV | Errno::ISDIR => {
+            (StorageErrorKind::NotAnObject, ": there is a link or something else that is no directory on the way, and it is not followed")
+        }
+        Errno::ACCESS | Errno::PERM | Errno::ROFS => (StorageErrorKind::Permission, ": run this as the user of cinder-backup or as root"),
+        Errno::STALE
+        | Errno::TIMEDOUT
+        | Errno::AGAIN
+        | Errno::INTR
+        | Errno::NOTCONN
+        | Errno::CONNREFUSED
+        | Errno::CONNRESET
+        | Errno::CONNABORTED
+        | Errno::HOSTDOWN
+        | Errno::HOSTUNREACH
+        | Errno::NETDOWN
+        | Errno::NETUNREACH
+        | Errno::SHUTDOWN
+        | Errno::BUSY
+        | Errno::NOLCK
+        | Errno::TXTBSY
+        // Of this machine, and others may give back what they hold.
+        | Errno::MFILE
+        | Errno::NFILE
+        | Errno::NOMEM
+        | Errno::NOBUFS => (StorageErrorKind::Transient, ""),
+        _ => (StorageErrorKind::Media, ""),
+    };
+    let reason = io::Error::from(errno);
+    StorageError::new(kind, format!("cannot {what} {path}: {reason}{hint}"))
+}
+
+impl ObjectStore for PosixStore {
+    fn location(&self) -> &str {
+        &self.location
+    }
+
+    fn concurrency(&self) -> usize {
+        std::thread::available_parallelism().map_or(1, NonZero::get)
+    }
+
+    /// As Cinder's driver lists: what lies directly in the directory, links and directories too, which a restore would
+    /// stumble over; those have no size. Where the prefix holds a `/`, what lies in that directory.
+    fn list(&self, prefix: &str, each: &mut dyn FnMut(ObjectInfo) -> ControlFlow<()>) -> Result<(), StorageError> {
+        let cannot = |errno| failure(errno, "list", &self.location);
+        let (folder, begins) = match prefix.rsplit_once('/') {
+            Some((folder, begins)) => (format!("{folder}/"), begins),
+            None => (String::new(), prefix),
+        };
+        let opened = if folder.is_empty() {
+            self.container(LISTED)?
+        } else {
+            // Through `place` for its rules on names; what is asked for is the parent of anything there.
+            match self.place(&format!("{folder}x")) {
+                Ok((parent, _)) => rustix::fs::openat(&parent, ".", LISTED, Mode::empty()).map_err(cannot)?,
+                Err(error) if error.kind == StorageErrorKind::NoObject => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        };
+        let mut entries = Dir::new(opened).map_err(cannot)?;
+        while let Some(entry) = entries.read() {
+            let entry = entry.map_err(cannot)?;
+            let bytes = entry.file_name().to_bytes();
+            if is_dots(bytes) || !bytes.starts_with(begins.as_bytes()) {
+                continue;
+            }
+            let stat = match rustix::fs::statat(entries.fd().map_err(cannot)?, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) => stat,
+                // Gone since.
+                Err(Errno::NOENT) => continue,
+                Err(errno) => return Err(failure(errno, "look at", &self.path(&String::from_utf8_lossy(bytes)))),
+            };
+            // What is not UTF-8 cannot be an object's name, but that it is there must be known.
+            let name = format!("{folder}{}", String::from_utf8_lossy(bytes));
+            if each(Self::info(name, &stat)).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn stat(&self, name: &str) -> Result<Option<ObjectInfo>, StorageError> {
+        let looked = self.place(name).and_then(|(parent, last)| {
+            rustix::fs::statat(&parent, last, AtFlags::SYMLINK_NOFOLLOW).map_err(|errno| self.object_failure(errno, "look at", name))
+        });
+        match looked {
+            Ok(stat) => self.only_plain(name, &stat).map(|()| Some(Self::info(name.to_owned(), &stat))),
+            Err(error) if error.kind == StorageErrorKind::NoObject => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn open(&self, name: &str, range: Option<Range<u64>>) -> Result<Box<dyn Read + Send + '_>, StorageError> {
+        let cannot = |errno| self.object_failure(errno, "open", name);
+        let (parent, last) = self.place(name)?;
+        // Opening a device can do something: it is looked at first, and once more when it is open.
+        let stat = rustix::fs::statat(&parent, last, AtFlags::SYMLINK_NOFOLLOW).map_err(cannot)?;
+        self.only_plain(name, &stat)?;
+        let opened = self.walk(parent.as_fd(), &[last], PLAIN).map_err(cannot)?;
+        let stat = rustix::fs::fstat(&opened).map_err(cannot)?;
+        self.only_plain(name, &stat)?;
+        let size = u64::try_from(stat.st_size).unwrap_or(0);
+        let (start, end) = range.map_or((0, u64::MAX), |range| (range.start, range.end));
+        // Only makes it faster, and not every file system takes it.
+        let _ = rustix::fs::fadvise(&opened, start, NonZero::new(end.min(size).saturating_sub(start)), Advice::Sequential);
+        let mut file = File::from(opened);
+        if start > 0 && start < size {
+            file.seek(SeekFrom::Start(start)).map_err(|error| io_failure(&error, &self.path(name)))?;
+        }
+        let left = if start < size || start == 0 { end.saturating_sub(start) } else { 0 };
+        Ok(Box::new(FileReader { file, left, store: self, name: name.to_owned() }))
+    }
+}
+
+fn io_failure(error: &io::Error, path: &str) -> StorageError {
+    let errno = Errno::from_io_error(error).unwrap_or(Errno::IO);
+    failure(errno, "read", path)
+}
+
+/// A part of a file.
+struct FileReader<'a> {
+    file: File,
+    left: u64,
+    store: &'a PosixStore,
+    name: String,
+}
+
+impl Read for FileReader<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let part = usize::try_from(self.left).unwrap_or(usize::MAX).min(out.len());
+        match self.file.read(out.get_mut(..part).unwrap_or_default()) {
+            Ok(read) => {
+                self.left = self.left.saturating_sub(read as u64);
+                Ok(read)
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Err(error),
+            Err(error) => Err(io_failure(&error, &self.store.path(&self.name)).into_io()),
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+mod tests;

@@ -1,0 +1,251 @@
+//! A layer over any store that tries again what may go through later, and stops when the person asks to.
+//!
+//! Only [`StorageErrorKind::Transient`] is tried again. Whatever happens, the number of attempts is bounded.
+
+use std::collections::HashSet;
+use std::hash::{BuildHasher, RandomState};
+use std::io::{self, Read};
+use std::ops::{ControlFlow, Range};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rand::Rng;
+
+use super::{ObjectInfo, ObjectStore, StorageError, StorageErrorKind};
+
+/// How often it is looked whether the person asked to stop.
+const GLANCE: Duration = Duration::from_millis(50);
+/// After so many bytes of a stream the attempts are counted anew...
+const STREAM_PROGRESS: u64 = 16 * 1024 * 1024;
+/// ... and after so many new objects of a listing.
+const LIST_PROGRESS: usize = 1000;
+
+/// How often and after how long something is tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RetryPolicy {
+    /// Attempts in all, the first one included; 0 is taken for 1.
+    pub attempts: u32,
+    /// The wait after the first failure; it doubles with each further one. What is waited is a random part of it, from
+    /// the half up, so that many readers do not come back at once.
+    pub first: Duration,
+    /// No wait is longer, whatever the server asks for.
+    pub longest: Duration,
+}
+
+impl Default for RetryPolicy {
+    /// Five attempts over about 15 s.
+    fn default() -> Self {
+        Self { attempts: 5, first: Duration::from_secs(1), longest: Duration::from_secs(30) }
+    }
+}
+
+impl RetryPolicy {
+    /// Runs `attempt` until it succeeds, fails for good, or all attempts are used up; the last error is the answer.
+    ///
+    /// # Errors
+    /// Those of `attempt`, and [`StorageErrorKind::Cancelled`] as soon as the flag is up, which is looked at before each
+    /// attempt and while waiting.
+    pub fn run<T>(self, cancelled: &AtomicBool, mut attempt: impl FnMut() -> Result<T, StorageError>) -> Result<T, StorageError> {
+        let mut tries = Tries::new(self);
+        loop {
+            look(cancelled)?;
+            match attempt() {
+                Ok(value) => return Ok(value),
+                Err(error) => tries.after(error, cancelled)?,
+            }
+        }
+    }
+}
+
+/// Counts failures.
+#[derive(Debug)]
+struct Tries {
+    policy: RetryPolicy,
+    failed: u32,
+}
+
+impl Tries {
+    fn new(policy: RetryPolicy) -> Self {
+        Self { policy, failed: 0 }
+    }
+
+    /// Waits until it is time for another attempt; the error itself where there is to be none.
+    fn after(&mut self, error: StorageError, cancelled: &AtomicBool) -> Result<(), StorageError> {
+        if !error.is_transient() {
+            return Err(error);
+        }
+        self.failed = self.failed.saturating_add(1);
+        if self.failed >= self.policy.attempts {
+            let text = match self.failed {
+                1 => error.text,
+                failed => format!("{} ({failed} attempts)", error.text),
+            };
+            return Err(StorageError { text, ..error });
+        }
+        let doubled = self.policy.first.saturating_mul(2_u32.saturating_pow(self.failed - 1)).min(self.policy.longest);
+        let part = doubled.mul_f64(rand::rng().random_range(0.5..=1.0));
+        let asked = error.retry_after.map_or(Duration::ZERO, Duration::from_secs).min(self.policy.longest);
+        wait(part.max(asked), cancelled)
+    }
+}
+
+fn look(cancelled: &AtomicBool) -> Result<(), StorageError> {
+    if cancelled.load(Ordering::Relaxed) {
+        return Err(StorageError::new(StorageErrorKind::Cancelled, "stopped on request"));
+    }
+    Ok(())
+}
+
+fn wait(time: Duration, cancelled: &AtomicBool) -> Result<(), StorageError> {
+    let begun = Instant::now();
+    loop {
+        look(cancelled)?;
+        match time.checked_sub(begun.elapsed()) {
+            None | Some(Duration::ZERO) => return Ok(()),
+            Some(left) => std::thread::sleep(left.min(GLANCE)),
+        }
+    }
+}
+
+/// A store whose passing troubles are waited out.
+#[derive(Debug)]
+pub struct Retrying<S> {
+    store: S,
+    policy: RetryPolicy,
+    cancelled: Arc<AtomicBool>,
+}
+
+impl<S: ObjectStore> Retrying<S> {
+    /// The layer over `store`. Raising `cancelled` makes every method and stream end with
+    /// [`StorageErrorKind::Cancelled`], as soon as the store under it comes back.
+    pub fn new(store: S, policy: RetryPolicy, cancelled: Arc<AtomicBool>) -> Self {
+        Self { store, policy, cancelled }
+    }
+}
+
+impl<S: ObjectStore> ObjectStore for Retrying<S> {
+    fn location(&self) -> &str {
+        self.store.location()
+    }
+
+    fn concurrency(&self) -> usize {
+        self.store.concurrency()
+    }
+
+    /// A listing that breaks off begins again from the start, whatever its order; what was given already is passed over.
+    /// For that 16 bytes an object are kept, and an object that the store gives twice is given once.
+    fn list(&self, prefix: &str, each: &mut dyn FnMut(ObjectInfo) -> ControlFlow<()>) -> Result<(), StorageError> {
+        // Two digests of 64 bits with keys of their own: nobody can make two names look the same.
+        let (first, second) = (RandomState::new(), RandomState::new());
+        let mut given = HashSet::new();
+        let mut tries = Tries::new(self.policy);
+        let mut given_at_failure = 0;
+        loop {
+            look(&self.cancelled)?;
+            let mut stopped = None;
+            let listed = self.store.list(prefix, &mut |info| {
+                if let Err(error) = look(&self.cancelled) {
+                    stopped = Some(error);
+                    return ControlFlow::Break(());
+                }
+                if given.insert((first.hash_one(&info.name), second.hash_one(&info.name))) { each(info) } else { ControlFlow::Continue(()) }
+            });
+            match (stopped, listed) {
+                (Some(error), _) => return Err(error),
+                (None, Ok(())) => return Ok(()),
+                (None, Err(error)) => {
+                    if given.len() >= LIST_PROGRESS.saturating_add(given_at_failure) {
+                        tries = Tries::new(self.policy);
+                    }
+                    given_at_failure = given.len();
+                    tries.after(error, &self.cancelled)?;
+                }
+            }
+        }
+    }
+
+    fn stat(&self, name: &str) -> Result<Option<ObjectInfo>, StorageError> {
+        self.policy.run(&self.cancelled, || self.store.stat(name))
+    }
+
+    /// A stream that breaks off is opened again where it was, as a range.
+    fn open(&self, name: &str, range: Option<Range<u64>>) -> Result<Box<dyn Read + Send + '_>, StorageError> {
+        let mut tries = Tries::new(self.policy);
+        let inner = loop {
+            look(&self.cancelled)?;
+            match self.store.open(name, range.clone()) {
+                Ok(inner) => break inner,
+                Err(error) => tries.after(error, &self.cancelled)?,
+            }
+        };
+        Ok(Box::new(Resuming { layer: self, name: name.to_owned(), range, at: 0, inner: Some(inner), tries, at_failure: 0 }))
+    }
+}
+
+/// A stream that goes on where it broke off.
+struct Resuming<'a, S> {
+    layer: &'a Retrying<S>,
+    name: String,
+    range: Option<Range<u64>>,
+    /// Bytes given.
+    at: u64,
+    /// `None` after a failure, until it is opened again.
+    inner: Option<Box<dyn Read + Send + 'a>>,
+    tries: Tries,
+    /// Bytes given when it failed last.
+    at_failure: u64,
+}
+
+impl<S: ObjectStore> Resuming<'_, S> {
+    /// What is still to come.
+    fn rest(&self) -> Option<Range<u64>> {
+        match &self.range {
+            None if self.at == 0 => None,
+            None => Some(self.at..u64::MAX),
+            Some(range) => Some(range.start.saturating_add(self.at).min(range.end)..range.end),
+        }
+    }
+
+    fn after(&mut self, error: StorageError) -> Result<(), StorageError> {
+        if self.at >= STREAM_PROGRESS.saturating_add(self.at_failure) {
+            self.tries = Tries::new(self.layer.policy);
+        }
+        self.at_failure = self.at;
+        self.tries.after(error, &self.layer.cancelled)
+    }
+}
+
+impl<S: ObjectStore> Read for Resuming<'_, S> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        loop {
+            look(&self.layer.cancelled).map_err(StorageError::into_io)?;
+            let layer = self.layer;
+            let failed = match &mut self.inner {
+                Some(inner) => match inner.read(out) {
+                    Ok(read) => {
+                        self.at = self.at.saturating_add(read as u64);
+                        return Ok(read);
+                    }
+                    Err(error) => match StorageError::of_io(&error) {
+                        Some(known) if known.is_transient() => known.clone(),
+                        _ => return Err(error),
+                    },
+                },
+                None => match layer.store.open(&self.name, self.rest()) {
+                    Ok(inner) => {
+                        self.inner = Some(inner);
+                        continue;
+                    }
+                    Err(error) => error,
+                },
+            };
+            self.inner = None;
+            self.after(failed).map_err(StorageError::into_io)?;
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+mod tests;

@@ -1,0 +1,135 @@
+//! The digests that data is compared with.
+
+use std::io::{self, Read};
+
+use md5::Md5;
+use sha2::{Digest as _, Sha256};
+
+/// Which digest proves the data of an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Digest {
+    /// The SHA-256 of every block, as the sha256file has it: taken when the volume was read, before anything was stored.
+    Sha256,
+    /// The MD5 of every object, as the metadata has it.
+    Md5,
+}
+
+impl Digest {
+    /// The cheaper one on this processor: SHA-256 where it has instructions for that (1.8 GB/s a core was measured, against
+    /// 0.64 for MD5), MD5 where it has not (SHA-256 then runs at about 0.3).
+    pub fn cheaper() -> Self {
+        if has_sha() { Self::Sha256 } else { Self::Md5 }
+    }
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sha256 => "SHA-256 of every block",
+            Self::Md5 => "MD5 of every object",
+        }
+    }
+}
+
+#[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+fn has_sha() -> bool {
+    std::arch::is_x86_feature_detected!("sha")
+}
+
+#[cfg(target_arch = "aarch64")]
+fn has_sha() -> bool {
+    std::arch::is_aarch64_feature_detected!("sha2")
+}
+
+#[cfg(not(any(target_arch = "x86", target_arch = "x86_64", target_arch = "aarch64")))]
+fn has_sha() -> bool {
+    false
+}
+
+/// What came of reading data block by block.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Read256 {
+    /// Bytes that came.
+    pub bytes: u64,
+    /// The blocks, counted from the first one read, whose digest is another.
+    pub differing: Vec<u64>,
+    /// The MD5 of everything, where it was asked for.
+    pub md5: Option<[u8; 16]>,
+}
+
+/// Reads `stream` to its end in blocks of `block` bytes and compares the digest of each with the one wanted; `None` is a
+/// block whose content does not matter. `taken` hears of every piece that was read.
+///
+/// # Errors
+/// Those of the stream, and of `taken`.
+pub fn compare(
+    mut stream: impl Read,
+    block: usize,
+    wanted: &[Option<[u8; 32]>],
+    with_md5: bool,
+    buffer: &mut Vec<u8>,
+    taken: &mut dyn FnMut(u64) -> io::Result<()>,
+) -> io::Result<Read256> {
+    // A whole number of blocks of about 1 MiB, or one block if that is larger.
+    let length = (1_usize << 20).div_ceil(block).max(1).saturating_mul(block);
+    buffer.resize(length, 0);
+    let mut md5 = with_md5.then(Md5::new);
+    let mut read = Read256::default();
+    let mut number = 0_u64;
+    loop {
+        let filled = fill(&mut stream, buffer)?;
+        let data = buffer.get(..filled).unwrap_or_default();
+        if data.is_empty() {
+            break;
+        }
+        if let Some(md5) = &mut md5 {
+            md5.update(data);
+        }
+        for piece in data.chunks(block) {
+            let want = usize::try_from(number).ok().and_then(|number| wanted.get(number)).copied().flatten();
+            if want.is_some_and(|want| Sha256::digest(piece).as_slice() != want.as_slice()) {
+                read.differing.push(number);
+            }
+            number += 1;
+        }
+        read.bytes += filled as u64;
+        taken(filled as u64)?;
+        if filled < length {
+            break;
+        }
+    }
+    read.md5 = md5.map(|md5| md5.finalize().into());
+    Ok(read)
+}
+
+/// Reads until the buffer is full or the stream ends.
+fn fill(stream: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        match stream.read(rest) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_that_differ_are_named_and_those_that_do_not_matter_are_not() {
+        let data: Vec<u8> = (0..10_u8).collect();
+        let digest = |bytes: &[u8]| -> Option<[u8; 32]> { Some(Sha256::digest(bytes).into()) };
+        let wanted = [digest(&[0, 1, 2, 3]), digest(&[9; 4]), digest(&[8, 9])];
+        let read = compare(data.as_slice(), 4, &wanted, true, &mut Vec::new(), &mut |_| Ok(())).unwrap();
+        assert_eq!((read.bytes, read.differing), (10, vec![1]));
+        assert_eq!(read.md5, Some(Md5::digest(&data).into()));
+        let wanted = [wanted[0], None, wanted[2]];
+        let read = compare(data.as_slice(), 4, &wanted, false, &mut Vec::new(), &mut |_| Ok(())).unwrap();
+        assert!(read.differing.is_empty() && read.md5.is_none());
+    }
+}

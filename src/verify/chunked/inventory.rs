@@ -1,0 +1,332 @@
+//! What a backup has on the storage: its list of objects, its side files, and the listing that must agree with them.
+
+use std::ops::ControlFlow;
+
+use jiff::Timestamp;
+
+use super::layout;
+use crate::domain::{Backup, Problem};
+use crate::format::metadata::{Compression, Entry};
+use crate::format::names::{self, Role};
+use crate::format::{FormatError, metadata, sha256file};
+use crate::storage::{ObjectInfo, ObjectStore, StorageError, StorageErrorKind};
+use crate::verify::fault::{Class, Faults};
+
+/// No backup has more objects than this: at the drivers' smallest usual size it would be a volume of 190 TiB. What claims to
+/// is not read to its end, for it would fill the memory.
+const MOST_OBJECTS: usize = 4_000_000;
+/// A listing longer than that of the largest backup has no end.
+const MOST_LISTED: u64 = 2 * MOST_OBJECTS as u64;
+/// A sha256file up to this size is read through by a quick check, too; a volume of about 28 GiB has so many digests.
+const QUICKLY_READ: u64 = 64 << 20;
+
+/// One object, as the list in the metadata has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Object {
+    /// Its number in its name, from 1.
+    pub number: u64,
+    /// Where its data belongs in the volume, in bytes.
+    pub offset: u64,
+    /// How much data it holds, before compression.
+    pub length: u64,
+    /// How that is stored.
+    pub compression: Compression,
+    /// The MD5 of the data before compression.
+    pub md5: [u8; 16],
+    /// Bytes as stored, if the listing has it.
+    pub stored: Option<u64>,
+}
+
+impl Object {
+    /// The first byte of the volume behind it.
+    pub fn end(&self) -> u64 {
+        self.offset.saturating_add(self.length)
+    }
+}
+
+/// What a backup has on the storage.
+#[derive(Debug, Clone, Default)]
+pub struct Inventory {
+    /// The beginning of all its objects' names.
+    pub prefix: String,
+    /// What the metadata lists, in the order of the volume.
+    pub entries: Vec<Object>,
+    /// Numbered objects that the listing has.
+    pub data_objects: u64,
+    /// Objects of any kind that the listing has.
+    pub present: u64,
+    /// The listing came to its end.
+    pub listed: bool,
+    /// When the newest object was written.
+    pub newest: Option<Timestamp>,
+    /// The size of the blocks that have a digest; `None` where there is no usable sha256file.
+    pub block_size: Option<u64>,
+    /// What was done.
+    pub depth: String,
+}
+
+impl Inventory {
+    /// Takes it, with every fault that can be seen without reading the data. `whole` reads small sha256files through.
+    pub fn take(
+        store: &dyn ObjectStore,
+        backup: &Backup,
+        volume_bytes: Option<u64>,
+        prefix: &str,
+        whole: bool,
+        faults: &mut Faults,
+        warnings: &mut Vec<Problem>,
+    ) -> Self {
+        let mut this = Self { prefix: prefix.to_owned(), ..Self::default() };
+        if let Some(parsed) = names::Prefix::parse(prefix)
+            && parsed.backup_id != backup.id
+        {
+            let text = format!("service_metadata is {prefix:?}, which is the prefix of backup {}", parsed.backup_id);
+            faults.add(Class::Wrong, Problem::general("prefix-of-another", text));
+        }
+        let head = this.read_metadata(store, backup, faults);
+        let sha256_size = match this.list(store, faults, head.is_some()) {
+            Ok(size) => size,
+            Err(error) => {
+                // Where there is no container, nothing is in it.
+                this.listed = error.kind == StorageErrorKind::NoContainer;
+                faults.add_error(None, &error);
+                return this;
+            }
+        };
+        let Some(head) = head else {
+            this.depth = "listing".to_owned();
+            return this;
+        };
+        layout::check(&this, backup.parent_id.is_none(), volume_bytes, faults, warnings);
+        this.depth = "names, sizes and side files".to_owned();
+        match sha256_size {
+            Some(size) => this.read_sha256file(store, backup, volume_bytes, size, whole, faults),
+            None if head.knows_parents => {
+                let text = "its sha256file is missing: no increment can be made on it, and nothing tells what the volume held";
+                faults.add(Class::Absent, Problem::of(names::sha256file(prefix), "sha256file-missing", text));
+            }
+            None => {
+                let text = "made before Cinder wrote a sha256file: the MD5 of its objects is all that can be compared";
+                warnings.push(Problem::general("no-sha256file", text));
+            }
+        }
+        this
+    }
+
+    fn read_metadata(&mut self, store: &dyn ObjectStore, backup: &Backup, faults: &mut Faults) -> Option<metadata::Head> {
+        let name = names::metadata(&self.prefix);
+        let stream = match store.open(&name, None) {
+            Ok(stream) => stream,
+            Err(error) if error.kind == StorageErrorKind::NoObject => {
+                let text = "its metadata is missing: the driver writes that last, so the backup never came to its end";
+                faults.add(Class::Absent, Problem::of(name, "metadata-missing", text));
+                return None;
+            }
+            Err(error) => {
+                // Where there is no container there is no listing either, which says so.
+                if error.kind != StorageErrorKind::NoContainer {
+                    faults.add_error(Some(&name), &error);
+                }
+                return None;
+            }
+        };
+        let mut entries = Vec::new();
+        let mut too_many = false;
+        let read = metadata::read(stream, &mut |entry| {
+            if entries.len() >= MOST_OBJECTS {
+                too_many = true;
+                return ControlFlow::Break(());
+            }
+            match self.object(&entry) {
+                Ok(object) => entries.push(object),
+                Err(text) => faults.add(Class::Wrong, Problem::of(entry.name, "object-foreign", text)),
+            }
+            ControlFlow::Continue(())
+        });
+        if too_many {
+            let text = format!("its metadata lists more than {MOST_OBJECTS} objects, which no backup has");
+            faults.add(Class::Wrong, Problem::of(name, "metadata-malformed", text));
+            return None;
+        }
+        let head = match read {
+            Ok(head) => head,
+            Err(error) => {
+                add_format_error(faults, &name, "metadata-malformed", "its metadata cannot be read", error);
+                return None;
+            }
+        };
+        let mut wrong = |code: &str, text: String| faults.add(Class::Wrong, Problem::of(name.clone(), code, text));
+        if head.backup_id != backup.id {
+            wrong("metadata-of-another", format!("its metadata belongs to backup {:?}", head.backup_id));
+        }
+        if backup.volume_id.as_deref().is_some_and(|volume| volume != head.volume_id) {
+            wrong("metadata-of-another", format!("its metadata belongs to a backup of volume {:?}", head.volume_id));
+        }
+        if head.version != "1.0.0" {
+            wrong("metadata-version", format!("its metadata has version {:?}, which no release of Cinder restores", head.version));
+        }
+        if head.knows_parents && head.parent_id != backup.parent_id {
+            let said = head.parent_id.as_deref().unwrap_or("none");
+            let known = backup.parent_id.as_deref().unwrap_or("none");
+            wrong("parent-differs", format!("its metadata names the parent {said}, and backups.parent_id {known}"));
+        }
+        entries.sort_by_key(|object| object.offset);
+        self.entries = entries;
+        Some(head)
+    }
+
+    fn object(&self, entry: &Entry) -> Result<Object, String> {
+        let Role::Data(number) = names::role(&self.prefix, &entry.name) else {
+            return Err("its metadata lists an object whose name is none of this backup's; it was not looked at".to_owned());
+        };
+        if entry.length == 0 {
+            return Err("its metadata lists an object without any data".to_owned());
+        }
+        Ok(Object { number, offset: entry.offset, length: entry.length, compression: entry.compression, md5: entry.md5, stored: None })
+    }
+
+    /// Compares the listing with the list; gives the size of the sha256file, if there is one.
+    fn list(&mut self, store: &dyn ObjectStore, faults: &mut Faults, has_list: bool) -> Result<Option<u64>, StorageError> {
+        let mut by_number: Vec<(u64, usize)> = self.entries.iter().enumerate().map(|(index, object)| (object.number, index)).collect();
+        by_number.sort_unstable();
+        for pair in by_number.windows(2) {
+            if let [(first, _), (second, _)] = pair
+                && first == second
+            {
+                let name = names::data(&self.prefix, *first);
+                faults.add(Class::Wrong, Problem::of(name, "object-twice", "its metadata lists this object twice"));
+            }
+        }
+        let mut sha256_size = None;
+        let (mut given, mut endless) = (0_u64, false);
+        let prefix = self.prefix.clone();
+        store.list(&prefix, &mut |found| {
+            given += 1;
+            if given > MOST_LISTED {
+                endless = true;
+                return ControlFlow::Break(());
+            }
+            // A store may match more than it was asked for.
+            if !found.name.starts_with(&prefix) {
+                return ControlFlow::Continue(());
+            }
+            self.present += 1;
+            self.newest = self.newest.max(found.modified);
+            match names::role(&prefix, &found.name) {
+                Role::Metadata => {}
+                Role::Sha256File => sha256_size = Some(found.size),
+                Role::Data(number) => {
+                    self.data_objects += 1;
+                    let at = by_number.partition_point(|(other, _)| *other < number);
+                    let index = by_number.get(at).filter(|(other, _)| *other == number).map(|(_, index)| *index);
+                    match index.and_then(|index| self.entries.get_mut(index)) {
+                        Some(object) => compare(object, &found, faults),
+                        None if has_list => faults.add(Class::Wrong, extra(&found)),
+                        None => {}
+                    }
+                }
+                Role::Foreign if has_list => faults.add(Class::Wrong, extra(&found)),
+                Role::Foreign => {}
+            }
+            ControlFlow::Continue(())
+        })?;
+        if endless {
+            let text = format!("the listing of {} goes on for more than {MOST_LISTED} objects", store.location());
+            return Err(StorageError::new(StorageErrorKind::Protocol, text));
+        }
+        self.listed = true;
+        for object in self.entries.iter().filter(|object| object.stored.is_none()) {
+            let text = format!("it holds bytes {} to {} of the volume and is not there", object.offset, object.end());
+            faults.add(Class::Absent, Problem::of(names::data(&self.prefix, object.number), "object-missing", text));
+        }
+        Ok(sha256_size)
+    }
+
+    fn read_sha256file(
+        &mut self,
+        store: &dyn ObjectStore,
+        backup: &Backup,
+        volume_bytes: Option<u64>,
+        size: u64,
+        whole: bool,
+        faults: &mut Faults,
+    ) {
+        let name = names::sha256file(&self.prefix);
+        let whole = whole && size <= QUICKLY_READ;
+        let mut hashes = 0;
+        let read = if whole {
+            store.open(&name, None).map_err(into_format).and_then(|stream| {
+                sha256file::read_hashes(stream, &mut |_| {
+                    hashes += 1;
+                    ControlFlow::Continue(())
+                })
+            })
+        } else {
+            let mut open = |range| store.open(&name, Some(range)).map_err(into_format);
+            sha256file::outline(size, &mut open).map(|outline| {
+                hashes = outline.hashes;
+                outline.head
+            })
+        };
+        let head = match read {
+            Ok(head) => head,
+            Err(error) => return add_format_error(faults, &name, "sha256file-malformed", "its sha256file cannot be read", error),
+        };
+        let mut wrong = |code: &str, text: String| faults.add(Class::Wrong, Problem::of(name.clone(), code, text));
+        if head.backup_id != backup.id {
+            return wrong("sha256file-of-another", format!("its sha256file belongs to backup {:?}", head.backup_id));
+        }
+        if backup.volume_id.as_deref().is_some_and(|volume| volume != head.volume_id) {
+            return wrong("sha256file-of-another", format!("its sha256file belongs to a backup of volume {:?}", head.volume_id));
+        }
+        let end = self.entries.iter().map(Object::end).max().unwrap_or(0);
+        let full = backup.parent_id.is_none();
+        let covered = if full { end } else { volume_bytes.unwrap_or(end).max(end) };
+        let wanted = covered.div_ceil(head.block_size);
+        // An incremental one may have been made of a device that is a little larger than its size in GiB.
+        if hashes < wanted || (full && hashes != wanted) {
+            return wrong(
+                "sha256file-length",
+                format!("its sha256file has {hashes} digests of {} bytes, and {wanted} are wanted", head.block_size),
+            );
+        }
+        self.block_size = Some(head.block_size);
+        let how = if whole { "read through" } else { "both ends and the size" };
+        self.depth = format!("{}; sha256file: {how}", self.depth);
+    }
+}
+
+fn compare(object: &mut Object, found: &ObjectInfo, faults: &mut Faults) {
+    object.stored = Some(found.size);
+    let mut wrong = |code: &str, text: String| faults.add(Class::Wrong, Problem::of(found.name.clone(), code, text));
+    let plausible = match object.compression {
+        Compression::None => found.size == object.length,
+        // What does not shrink is stored as it is.
+        _ => found.size > 0 && found.size < object.length,
+    };
+    if !plausible {
+        let how = if object.compression == Compression::None { "stored as they are" } else { "compressed" };
+        wrong("object-size", format!("it is {} bytes long, and should hold {} bytes, {how}", found.size, object.length));
+    } else if object.compression == Compression::None && found.md5.is_some_and(|md5| md5 != object.md5) {
+        wrong("object-digest", "the MD5 that the storage took of it is not the one in the metadata".to_owned());
+    }
+}
+
+fn extra(found: &ObjectInfo) -> Problem {
+    Problem::of(found.name.clone(), "object-extra", "its metadata does not list this object, so that Cinder would refuse to restore it")
+}
+
+/// What a side file that cannot be read means: its content is wrong, or the storage would not.
+pub(super) fn add_format_error(faults: &mut Faults, name: &str, code: &str, what: &str, error: FormatError) {
+    match error {
+        FormatError::Io(error) => match StorageError::of_io(&error) {
+            Some(error) => faults.add_error(Some(name), error),
+            None => faults.add(Class::Unfinished, Problem::of(name, "storage-unreadable", format!("{what}: {error}"))),
+        },
+        FormatError::Malformed(text) => faults.add(Class::Wrong, Problem::of(name, code, format!("{what}: {text}"))),
+    }
+}
+
+fn into_format(error: StorageError) -> FormatError {
+    FormatError::Io(error.into_io())
+}

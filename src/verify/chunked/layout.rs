@@ -1,0 +1,138 @@
+//! Which bytes of the volume come from which object.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use super::inventory::{Inventory, Object};
+use crate::domain::Problem;
+use crate::format::names;
+use crate::verify::fault::{Class, Faults};
+
+/// Whether the objects lie side by side, and those of a full backup cover the whole volume.
+pub fn check(inventory: &Inventory, full: bool, volume_bytes: Option<u64>, faults: &mut Faults, warnings: &mut Vec<Problem>) {
+    let mut reached = 0_u64;
+    for object in &inventory.entries {
+        let name = || names::data(&inventory.prefix, object.number);
+        if object.offset < reached {
+            let text = format!("it begins at byte {} of the volume, where another object goes on to byte {reached}", object.offset);
+            faults.add(Class::Wrong, Problem::of(name(), "overlap", text));
+        } else if full && object.offset > reached {
+            let text = format!("no object holds bytes {reached} to {} of the volume", object.offset);
+            faults.add(Class::Absent, Problem::of(name(), "gap", text));
+        }
+        reached = reached.max(object.end());
+    }
+    let Some(volume_bytes) = volume_bytes else {
+        let text = "backups.size is not set, so that nothing tells how much of the volume there should be";
+        return faults.add(Class::Unfinished, Problem::general("size-unknown", text));
+    };
+    if full && reached < volume_bytes {
+        let text = format!("no object holds bytes {reached} to {volume_bytes} of the volume");
+        faults.add(Class::Absent, Problem::general("gap", text));
+    }
+    if reached > volume_bytes {
+        // Some storage rounds a volume up to its own unit.
+        let text = format!("its objects reach to byte {reached} of the volume, and backups.size is {volume_bytes} bytes");
+        warnings.push(Problem::general("larger-than-size", text));
+    }
+}
+
+/// Ranges of bytes of the volume, in their order.
+pub type Parts = Vec<Range<u64>>;
+
+/// For every member of a chain (the newest first) and every object of it, the bytes of the volume that a restore leaves there:
+/// what no newer member writes over. What is not covered at all up to `volume_bytes` comes second.
+pub fn live(chain: &[&[Object]], volume_bytes: u64) -> (Vec<Vec<Parts>>, Parts) {
+    let mut covered = Ranges::default();
+    let mut all = Vec::with_capacity(chain.len());
+    for objects in chain {
+        let lists: Vec<Parts> = objects.iter().map(|object| covered.without(object.offset..object.end())).collect();
+        for object in *objects {
+            covered.add(object.offset..object.end());
+        }
+        all.push(lists);
+    }
+    let gaps = covered.without(0..volume_bytes);
+    (all, gaps)
+}
+
+/// Ranges of bytes that do not touch each other.
+#[derive(Debug, Default)]
+struct Ranges {
+    /// End by start.
+    ends: BTreeMap<u64, u64>,
+}
+
+impl Ranges {
+    fn add(&mut self, range: Range<u64>) {
+        if range.is_empty() {
+            return;
+        }
+        let (mut start, mut end) = (range.start, range.end);
+        // Every range that this one meets becomes part of it.
+        while let Some((&other, &other_end)) = self.ends.range(..=end).next_back() {
+            if other_end < start {
+                break;
+            }
+            (start, end) = (start.min(other), end.max(other_end));
+            self.ends.remove(&other);
+        }
+        self.ends.insert(start, end);
+    }
+
+    /// The parts of a range that are not in it.
+    fn without(&self, range: Range<u64>) -> Vec<Range<u64>> {
+        let mut parts = Vec::new();
+        let mut at = range.start;
+        let first = self.ends.range(..=range.start).next_back().map_or(range.start, |(start, _)| *start);
+        for (&start, &end) in self.ends.range(first..range.end) {
+            if start > at {
+                parts.push(at..start.min(range.end));
+            }
+            at = at.max(end);
+        }
+        if at < range.end {
+            parts.push(at..range.end);
+        }
+        parts
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::single_range_in_vec_init)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::format::metadata::Compression;
+
+    fn object(offset: u64, length: u64) -> Object {
+        Object { number: 1, offset, length, compression: Compression::None, md5: [0; 16], stored: None }
+    }
+
+    #[test]
+    fn a_newer_member_hides_what_is_below() {
+        let (newer, older) = ([object(10, 10)], [object(0, 15), object(15, 15)]);
+        let (live, gaps) = live(&[&newer, &older], 40);
+        assert_eq!(live, [vec![vec![10..20]], vec![vec![0..10], vec![20..30]]]);
+        assert_eq!(gaps, [30..40]);
+    }
+
+    proptest! {
+        #[test]
+        fn every_byte_is_live_once_or_in_a_gap(chain in prop::collection::vec(prop::collection::vec((0_u64..60, 1_u64..20), 0..6), 0..5)) {
+            let chain: Vec<Vec<Object>> =
+                chain.iter().map(|objects| objects.iter().map(|(offset, length)| object(*offset, *length)).collect()).collect();
+            let slices: Vec<&[Object]> = chain.iter().map(Vec::as_slice).collect();
+            let (live, gaps) = live(&slices, 64);
+            for byte in 0..64_u64 {
+                let owner = chain.iter().position(|objects| objects.iter().any(|object| (object.offset..object.end()).contains(&byte)));
+                for (member, objects) in live.iter().enumerate() {
+                    let lives = objects.iter().any(|ranges| ranges.iter().any(|range| range.contains(&byte)));
+                    prop_assert_eq!(lives, owner == Some(member));
+                }
+                prop_assert_eq!(gaps.iter().any(|gap| gap.contains(&byte)), owner.is_none());
+            }
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! Backups of the chunked drivers: numbered objects, a list of them, and a digest of every block of the volume.
+//!
+//! [`inventory`] looks at names, sizes and side files; [`layout`] says which bytes of the volume come from which object;
+//! [`pass`] reads the objects and compares them with their digests.
+
+mod digest;
+mod inventory;
+mod layout;
+mod pass;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+
+use self::inventory::Inventory;
+use self::pass::{Member, Pass};
+use super::fault::{Class, Faults};
+use super::{Findings, Subject, Watch};
+use crate::domain::{Amount, Backup, CheckVerdict, Level, Problem};
+use crate::storage::{ObjectStore, StorageError};
+
+pub use self::digest::Digest;
+pub use self::pass::{Effort, Share};
+
+/// A member of a chain with the store that its objects are in.
+pub struct Link<'a> {
+    /// The row.
+    pub backup: &'a Backup,
+    /// Bytes of the volume when it was made; `None` where the row does not say.
+    pub volume_bytes: Option<u64>,
+    /// Where its objects are.
+    pub store: Result<Arc<dyn ObjectStore>, StorageError>,
+}
+
+/// What is known of a backup after its own objects were looked at, without its chain.
+#[derive(Clone)]
+pub struct Own {
+    faults: Faults,
+    warnings: Vec<Problem>,
+    inventory: Option<Arc<Inventory>>,
+    count: Option<i64>,
+    begun: bool,
+    absent: bool,
+    newest: Option<Timestamp>,
+    objects: Amount,
+    bytes: Amount,
+    depth: String,
+}
+
+impl Own {
+    /// Looks at names, sizes and side files.
+    pub fn quick(link: &Link<'_>, thorough: bool) -> Self {
+        let mut own = Self {
+            faults: Faults::default(),
+            warnings: Vec::new(),
+            inventory: None,
+            count: None,
+            begun: false,
+            absent: false,
+            newest: None,
+            objects: Amount::default(),
+            bytes: Amount::default(),
+            depth: String::new(),
+        };
+        let backup = link.backup;
+        let prefix = backup.service_metadata.as_deref().filter(|prefix| !prefix.is_empty());
+        let (Some(prefix), Some(_)) = (prefix, backup.container.as_deref().filter(|container| !container.is_empty())) else {
+            own.absent = true;
+            let text = "the driver never began: backups.container or service_metadata is not set, so nothing was written";
+            own.faults.add(Class::Absent, Problem::general("never-begun", text));
+            return own;
+        };
+        let store = match &link.store {
+            Ok(store) => store,
+            Err(error) => {
+                own.faults.add_error(None, error);
+                return own;
+            }
+        };
+        let found = Inventory::take(store.as_ref(), backup, link.volume_bytes, prefix, thorough, &mut own.faults, &mut own.warnings);
+        own.begun = found.present > 0;
+        own.absent = found.listed && found.present == 0;
+        own.newest = found.newest;
+        own.objects = Amount {
+            checked: found.data_objects,
+            expected: found.entries.len().max(usize::try_from(found.data_objects).unwrap_or(0)) as u64,
+        };
+        own.bytes = Amount { checked: 0, expected: found.entries.iter().map(|entry| entry.length).sum() };
+        own.depth = found.depth.clone();
+        own.count = i64::try_from(found.entries.len()).ok();
+        own.inventory = Some(Arc::new(found));
+        own
+    }
+
+    /// The same without the list of objects, which is the large part of it.
+    pub fn without_list(&self) -> Self {
+        Self { inventory: None, ..self.clone() }
+    }
+
+    fn verdict(&self) -> CheckVerdict {
+        if self.absent { CheckVerdict::Missing } else { self.faults.verdict() }
+    }
+}
+
+/// Checks one backup whose chain is given, this backup first. `own` looks up (or makes) what is known of a member at a level,
+/// so that a parent which many backups share is read once.
+pub fn check(
+    subject: &Subject<'_>,
+    chain: &[Link<'_>],
+    effort: &Effort,
+    watch: &Watch,
+    own: &mut dyn FnMut(&Link<'_>, Level) -> Own,
+) -> Findings {
+    let Some((tip, parents)) = chain.split_first() else {
+        return empty(subject.level);
+    };
+    let inner = if subject.level == Level::Deep { Level::Deep } else { Level::Quick };
+    let mut this = own(tip, inner);
+    let mut members: Vec<Own> = Vec::new();
+    for parent in parents {
+        let found = own(parent, inner);
+        let verdict = found.verdict();
+        if verdict != CheckVerdict::Intact {
+            let class = if verdict == CheckVerdict::Unverifiable { Class::Unfinished } else { Class::Wrong };
+            let first = found.faults.clone().into_problems().into_iter().next().map(|problem| problem.text).unwrap_or_default();
+            let text = format!("backup {}, which it rests on, is {verdict}: {first}", parent.backup.id);
+            this.faults.add(class, Problem::general("parent-damaged", text));
+        }
+        members.push(found);
+    }
+    lineage(subject, tip, parents, &mut this);
+    if subject.level == Level::Restore && !this.faults.has_damage() && this.inventory.is_some() {
+        let mut list = Vec::new();
+        for (link, found) in chain.iter().zip(std::iter::once(&this).chain(&members)) {
+            if let (Ok(store), Some(inventory)) = (&link.store, &found.inventory) {
+                list.push(Member { store: Arc::clone(store), inventory: Arc::clone(inventory) });
+            }
+        }
+        if list.len() == chain.len() {
+            let outcome =
+                Pass { members: &list, effort, watch, restore: true, full: parents.is_empty(), volume_bytes: tip.volume_bytes }.run();
+            this.depth = outcome.depth;
+            this.bytes.checked = outcome.bytes;
+            this.objects.checked = outcome.objects;
+            this.faults.extend(outcome.faults);
+            this.warnings.extend(outcome.warnings);
+        }
+    }
+    finish(subject, this)
+}
+
+/// Reads the objects of one backup, whose names, sizes and side files were found good, and compares them with its own digests.
+pub fn deepen(link: &Link<'_>, own: &mut Own, effort: &Effort, watch: &Watch) {
+    let (Ok(store), Some(inventory)) = (&link.store, &own.inventory) else { return };
+    let members = [Member { store: Arc::clone(store), inventory: Arc::clone(inventory) }];
+    let outcome =
+        Pass { members: &members, effort, watch, restore: false, full: link.backup.parent_id.is_none(), volume_bytes: link.volume_bytes }
+            .run();
+    own.depth = outcome.depth;
+    own.bytes.checked = outcome.bytes;
+    own.objects.checked = outcome.objects;
+    own.faults.extend(outcome.faults);
+    own.warnings.extend(outcome.warnings);
+}
+
+/// Whether the chain goes down to a full backup, and is the one that the side files name.
+fn lineage(subject: &Subject<'_>, tip: &Link<'_>, parents: &[Link<'_>], this: &mut Own) {
+    let last = parents.last().unwrap_or(tip);
+    if let Some(parent) = &last.backup.parent_id {
+        let text = if subject.ancestors.iter().any(|ancestor| ancestor.id == *parent) {
+            format!("its chain of parents comes back to backup {parent}, so it has no full backup at its end")
+        } else {
+            format!("backup {parent}, which it rests on, does not exist any more")
+        };
+        this.faults.add(Class::Absent, Problem::general("parent-missing", text));
+    }
+}
+
+fn finish(subject: &Subject<'_>, own: Own) -> Findings {
+    let verdict = own.verdict();
+    let settle = SignedDuration::try_from(subject.settle).unwrap_or(SignedDuration::MAX);
+    let busy = own.newest.is_some_and(|newest| subject.now.duration_since(newest) < settle);
+    let mut warnings = own.warnings;
+    if let Some(newest) = own.newest.filter(|newest| *newest > subject.now + Duration::from_secs(60)) {
+        let text = format!("its newest object was written at {newest}, which is in the future by this host's clock");
+        warnings.push(Problem::general("clock-ahead", text));
+    }
+    let object_count = own.count.filter(|_| verdict == CheckVerdict::Intact);
+    Findings {
+        verdict,
+        depth: own.depth,
+        busy,
+        begun: own.begun,
+        objects: own.objects,
+        bytes: own.bytes,
+        problems: own.faults.into_problems(),
+        warnings,
+        object_count,
+        // The chunked drivers set it before they write anything.
+        service_metadata: None,
+        newest_object_at: own.newest,
+    }
+}
+
+/// Nothing known.
+pub fn empty(level: Level) -> Findings {
+    Findings {
+        verdict: CheckVerdict::Unverifiable,
+        depth: level.name().to_owned(),
+        busy: false,
+        begun: false,
+        objects: Amount::default(),
+        bytes: Amount::default(),
+        problems: Vec::new(),
+        warnings: Vec::new(),
+        object_count: None,
+        service_metadata: None,
+        newest_object_at: None,
+    }
+}

@@ -1,0 +1,363 @@
+//! A backup in memory, as Cinder writes it, and every way of damaging it.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::format::generate::{self, Recipe};
+use crate::format::metadata::Compression;
+use crate::format::names;
+use crate::storage::MemoryStore;
+
+const BLOCK: usize = 64;
+
+/// A chain of backups, the full one first, in one store.
+struct Chain {
+    store: MemoryStore,
+    backups: Vec<Backup>,
+    volume_bytes: u64,
+}
+
+fn id(number: usize) -> String {
+    format!("00000000-0000-4000-8000-{number:012}")
+}
+
+fn prefix(number: usize) -> String {
+    format!("volume_{}/2026112220{number:04}/az_nova_backup_{}", id(999), id(number))
+}
+
+impl Chain {
+    fn of(volumes: &[Vec<u8>], compression: Compression, chunk_size: usize) -> Self {
+        let mut store = MemoryStore::default();
+        let mut backups = Vec::new();
+        let mut digests: Option<generate::Digests> = None;
+        for (number, volume) in volumes.iter().enumerate() {
+            let (id_, prefix) = (id(number), prefix(number));
+            let parent_id = number.checked_sub(1).map(id);
+            let recipe = Recipe {
+                prefix: &prefix,
+                backup_id: &id_,
+                volume_id: &id(999),
+                parent_id: parent_id.as_deref(),
+                created_at: "2026-11-22 15:21:43.393485+00:00",
+                compression,
+                chunk_size,
+                block_size: BLOCK,
+            };
+            let written = "2026-11-22T15:30:00Z".parse().unwrap();
+            let made = generate::write(&recipe, volume, digests.as_deref(), &mut |name, bytes| {
+                store.put(name, bytes, Some(written));
+                Ok(())
+            });
+            digests = Some(made.unwrap());
+            backups.push(Backup {
+                id: id_.clone(),
+                volume_id: Some(id(999)),
+                container: Some("volumebackups".into()),
+                service_metadata: Some(prefix.clone()),
+                parent_id: parent_id.clone(),
+                ..Backup::default()
+            });
+        }
+        Self { store, backups, volume_bytes: volumes[0].len() as u64 }
+    }
+
+    fn check(&self, number: usize, level: Level) -> Findings {
+        self.check_with(number, level, &Effort { jobs: 2, ..Effort::default() })
+    }
+
+    fn check_with(&self, number: usize, level: Level, effort: &Effort) -> Findings {
+        let store: Arc<dyn ObjectStore> = Arc::new(self.store.clone());
+        let list: Vec<&Backup> = self.backups[..=number].iter().rev().collect();
+        let chain: Vec<Link<'_>> =
+            list.iter().map(|backup| Link { backup, volume_bytes: Some(self.volume_bytes), store: Ok(Arc::clone(&store)) }).collect();
+        let ancestors: Vec<Backup> = list[1..].iter().map(|backup| (*backup).clone()).collect();
+        let now = "2026-11-22T18:00:00Z".parse().unwrap();
+        let subject = Subject { backup: list[0], ancestors: &ancestors, level, settle: std::time::Duration::from_secs(900), now };
+        let watch = Watch::default();
+        let mut known: HashMap<(String, Level), Own> = HashMap::new();
+        check(&subject, &chain, effort, &watch, &mut |link, level| {
+            known
+                .entry((link.backup.id.clone(), level))
+                .or_insert_with(|| {
+                    let mut own = Own::quick(link, level == Level::Quick);
+                    if level == Level::Deep {
+                        deepen(link, &mut own, effort, &watch);
+                    }
+                    own
+                })
+                .clone()
+        })
+    }
+}
+
+/// A volume that compresses a little, with changes in each later state.
+fn volumes(count: usize, blocks: usize) -> Vec<Vec<u8>> {
+    let mut volume: Vec<u8> = (0..blocks * BLOCK).map(|at| if at % 3 == 0 { (at * 7 / 5) as u8 } else { 0 }).collect();
+    let mut all = vec![volume.clone()];
+    for number in 1..count {
+        for at in (number * BLOCK * 2..volume.len()).step_by(BLOCK * 5) {
+            volume[at] ^= 0x55;
+        }
+        all.push(volume.clone());
+    }
+    all
+}
+
+const ALL: [Compression; 4] = [Compression::None, Compression::Zlib, Compression::Bz2, Compression::Zstd];
+const LEVELS: [Level; 3] = [Level::Quick, Level::Deep, Level::Restore];
+
+#[test]
+fn what_is_whole_is_intact_at_every_level() {
+    for compression in ALL {
+        let chain = Chain::of(&volumes(3, 40), compression, BLOCK * 16);
+        for number in 0..3 {
+            for level in LEVELS {
+                for digest in [Digest::Sha256, Digest::Md5] {
+                    let found = chain.check_with(number, level, &Effort { jobs: 2, digest, ..Effort::default() });
+                    assert_eq!(found.verdict, CheckVerdict::Intact, "{compression:?} {number} {level} {:?}", found.problems);
+                    assert!(found.begun && !found.busy && found.warnings.is_empty(), "{:?}", found.warnings);
+                    assert_eq!(found.object_count, Some(found.objects.expected as i64));
+                    if level != Level::Quick {
+                        assert!(found.bytes.checked >= found.bytes.expected, "{found:?}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn an_increment_without_a_change_is_whole() {
+    let volume = volumes(1, 10).remove(0);
+    let chain = Chain::of(&[volume.clone(), volume], Compression::Zlib, BLOCK * 4);
+    for level in LEVELS {
+        let found = chain.check(1, level);
+        assert_eq!((found.verdict, found.object_count), (CheckVerdict::Intact, Some(0)), "{:?}", found.problems);
+    }
+}
+
+/// Ways of damaging the objects of a backup. Each gives what to call it, and whether a quick look must see it.
+fn damages(chain: &Chain, number: usize) -> Vec<(String, bool, MemoryStore)> {
+    let begins = prefix(number);
+    let names: Vec<String> = chain.store.names().filter(|name| name.starts_with(&begins)).map(str::to_owned).collect();
+    let mut all = Vec::new();
+    let mut add = |what: String, quick: bool, change: &mut dyn FnMut(&mut MemoryStore)| {
+        let mut store = chain.store.clone();
+        change(&mut store);
+        all.push((what, quick, store));
+    };
+    for name in &names {
+        let side = name.ends_with("file") || name.ends_with("metadata");
+        add(format!("{name} is removed"), true, &mut |store| drop(store.remove(name)));
+        let length = chain.store.clone().bytes_mut(name).unwrap().len();
+        for at in [0, length / 2, length - 1] {
+            add(format!("{name}: bit flipped at {at} of {length}"), false, &mut |store| store.bytes_mut(name).unwrap()[at] ^= 0x10);
+        }
+        for keep in [0, length / 2, length - 1] {
+            add(format!("{name} cut to {keep} of {length}"), side && keep < length - 1, &mut |store| {
+                store.bytes_mut(name).unwrap().truncate(keep)
+            });
+        }
+        add(format!("{name} with more behind it"), side, &mut |store| store.bytes_mut(name).unwrap().extend(b"more"));
+        let other = name
+            .replace(&id(number), &id(if number == 0 { 1 } else { 0 }))
+            .replace(&format!("20{number:04}"), &format!("20{:04}", usize::from(number == 0)));
+        if let Some(bytes) = chain.store.clone().bytes_mut(&other).cloned() {
+            if bytes != *chain.store.clone().bytes_mut(name).unwrap() {
+                add(format!("{name} swapped with another backup's"), side, &mut |store| *store.bytes_mut(name).unwrap() = bytes.clone());
+            }
+        }
+    }
+    let data: Vec<&String> = names.iter().filter(|name| name.contains(&format!("{}-", id(number)))).collect();
+    if let [first, second, ..] = data.as_slice() {
+        add("two objects swapped".into(), false, &mut |store| {
+            let one = store.bytes_mut(first).unwrap().clone();
+            let two = std::mem::replace(store.bytes_mut(second).unwrap(), one);
+            *store.bytes_mut(first).unwrap() = two;
+        });
+    }
+    add("an extra object".into(), true, &mut |store| store.put(names::data(&begins, 77_777), *b"x", None));
+    add("an extra file".into(), true, &mut |store| store.put(format!("{begins}-00001.tmp"), *b"x", None));
+    all
+}
+
+#[test]
+fn deep_finds_every_damage_and_calls_nothing_else_damaged() {
+    for compression in ALL {
+        let chain = Chain::of(&volumes(2, 24), compression, BLOCK * 8);
+        let mut tried = 0;
+        for number in 0..2 {
+            for (what, quick, store) in damages(&chain, number) {
+                tried += 1;
+                let damaged = Chain { store, backups: chain.backups.clone(), volume_bytes: chain.volume_bytes };
+                for digest in [Digest::Sha256, Digest::Md5] {
+                    let found = damaged.check_with(number, Level::Deep, &Effort { jobs: 1, digest, ..Effort::default() });
+                    // A flip in a name, a time or a digest that only the other digest would use may be of no consequence.
+                    // The last byte of bzip2's has bits that stand for nothing.
+                    let of_side_file = what.contains("file: ") || what.contains("metadata: ");
+                    let padding = compression == Compression::Bz2
+                        && what.split(" at ").nth(1).is_some_and(|at| {
+                            let (at, length) = at.split_once(" of ").unwrap();
+                            at.parse::<usize>().unwrap() + 1 == length.parse::<usize>().unwrap()
+                        });
+                    let harmless = found.verdict == CheckVerdict::Intact && what.contains("bit flipped") && (of_side_file || padding);
+                    assert!(found.verdict.is_damage() || harmless, "{compression:?} {digest:?}: {what}: {found:?}");
+                    assert!(!found.problems.is_empty() || harmless);
+                }
+                if quick {
+                    assert!(damaged.check(number, Level::Quick).verdict.is_damage(), "{compression:?} quick: {what}");
+                }
+                let restore = damaged.check(number, Level::Restore);
+                assert!(restore.verdict != CheckVerdict::Intact || what.contains("bit flipped"), "{compression:?} restore: {what}");
+                // What rests on a damaged backup is damaged; what does not, is not.
+                if number == 0
+                    && damaged.check_with(0, Level::Deep, &Effort { digest: Digest::Md5, ..Effort::default() }).verdict.is_damage()
+                {
+                    let child = damaged.check_with(1, Level::Deep, &Effort { digest: Digest::Md5, ..Effort::default() });
+                    assert_eq!(child.verdict, CheckVerdict::Corrupt, "{compression:?} child: {what}: {child:?}");
+                    assert!(child.problems.iter().any(|problem| problem.code == "parent-damaged"));
+                }
+                if number == 1 {
+                    assert_eq!(damaged.check(0, Level::Deep).verdict, CheckVerdict::Intact, "{what}");
+                }
+            }
+        }
+        assert!(tried > 60, "{tried}");
+    }
+}
+
+#[test]
+fn what_a_killed_driver_leaves_is_incomplete_or_missing() {
+    let chain = Chain::of(&volumes(1, 24), Compression::Zlib, BLOCK * 4);
+    let order: Vec<String> = {
+        let mut names: Vec<String> = chain.store.names().map(str::to_owned).collect();
+        names.sort_by_key(|name| (name.ends_with("metadata"), name.ends_with("sha256file"), name.clone()));
+        names
+    };
+    for written in 0..order.len() {
+        let mut store = chain.store.clone();
+        for name in &order[written..] {
+            store.remove(name);
+        }
+        let killed = Chain { store, backups: chain.backups.clone(), volume_bytes: chain.volume_bytes };
+        let want = if written == 0 { CheckVerdict::Missing } else { CheckVerdict::Incomplete };
+        for level in LEVELS {
+            let found = killed.check(0, level);
+            assert_eq!((found.verdict, found.begun), (want, written > 0), "{written}: {:?}", found.problems);
+            assert_eq!(found.object_count, None);
+        }
+    }
+    let mut unbegun = Chain { store: MemoryStore::default(), backups: chain.backups.clone(), volume_bytes: chain.volume_bytes };
+    unbegun.backups[0].service_metadata = None;
+    assert_eq!(unbegun.check(0, Level::Deep).verdict, CheckVerdict::Missing);
+}
+
+#[test]
+fn a_fresh_object_is_a_sign_of_work() {
+    let mut chain = Chain::of(&volumes(1, 8), Compression::None, BLOCK * 4);
+    assert!(!chain.check(0, Level::Quick).busy);
+    chain.store.put(names::data(&prefix(0), 1), vec![0; BLOCK * 4], Some("2026-11-22T17:46:00Z".parse().unwrap()));
+    assert!(chain.check(0, Level::Quick).busy);
+}
+
+#[test]
+fn a_chain_without_its_beginning_cannot_be_restored() {
+    let chain = Chain::of(&volumes(3, 24), Compression::None, BLOCK * 8);
+    let mut backups = chain.backups.clone();
+    backups.remove(0);
+    let cut = Chain { store: chain.store.clone(), backups, volume_bytes: chain.volume_bytes };
+    for level in LEVELS {
+        let found = cut.check(1, level);
+        assert_eq!(found.verdict, CheckVerdict::Incomplete, "{found:?}");
+        assert!(found.problems.iter().any(|problem| problem.code == "parent-missing"));
+    }
+}
+
+#[test]
+fn an_increment_that_rests_on_other_bytes_is_found_by_restore_alone() {
+    // Every object of both is as it was written, and yet what they give together is not what the volume held.
+    let states = volumes(2, 24);
+    let mut other = states[0].clone();
+    other[BLOCK + 3] ^= 1;
+    let good = Chain::of(&states, Compression::None, BLOCK * 8);
+    let mut wrong = Chain::of(&[other], Compression::None, BLOCK * 8);
+    let names: Vec<String> = good.store.names().filter(|name| name.starts_with(&prefix(1))).map(str::to_owned).collect();
+    for name in names {
+        let bytes = good.store.clone().bytes_mut(&name).unwrap().clone();
+        wrong.store.put(name, bytes, None);
+    }
+    wrong.backups.push(good.backups[1].clone());
+    assert_eq!(wrong.check(1, Level::Deep).verdict, CheckVerdict::Intact);
+    let found = wrong.check(1, Level::Restore);
+    assert_eq!(found.verdict, CheckVerdict::Corrupt, "{found:?}");
+    assert!(found.problems[0].text.contains("the first at byte 64 of the volume; it is as it was written"), "{:?}", found.problems);
+}
+
+#[test]
+fn a_share_says_so_and_all_shares_read_everything() {
+    let chain = Chain::of(&volumes(1, 64), Compression::None, BLOCK * 4);
+    let mut read = 0;
+    for part in 1..=5 {
+        let found = chain.check_with(0, Level::Deep, &Effort { share: Share::Part(part, 5), ..Effort::default() });
+        assert!(found.depth.contains(&format!("of 16 objects read (part {part} of 5)")), "{}", found.depth);
+        read += found.bytes.checked;
+    }
+    assert_eq!(read, chain.volume_bytes);
+    let found = chain.check_with(0, Level::Deep, &Effort { share: Share::Fraction(0.01), ..Effort::default() });
+    assert!(found.bytes.checked >= 256 && found.bytes.checked < chain.volume_bytes, "{found:?}");
+}
+
+#[test]
+fn a_stopped_check_says_so_and_calls_nothing_intact() {
+    let chain = Chain::of(&volumes(1, 24), Compression::None, BLOCK * 4);
+    let watch = Watch::default();
+    watch.flag().store(true, std::sync::atomic::Ordering::Relaxed);
+    let store: Arc<dyn ObjectStore> = Arc::new(chain.store.clone());
+    let link = Link { backup: &chain.backups[0], volume_bytes: Some(chain.volume_bytes), store: Ok(store) };
+    let mut own = Own::quick(&link, true);
+    deepen(&link, &mut own, &Effort::default(), &watch);
+    assert_eq!(own.verdict(), CheckVerdict::Unverifiable);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+    #[test]
+    fn any_chain_is_intact_and_any_flipped_bit_of_its_data_is_found(
+        seed in any::<u64>(), blocks in 1_usize..30, tail in 1_usize..=BLOCK, states in 1_usize..4, chunk in 1_usize..9, kind in 0_usize..4,
+    ) {
+        let mut random = seed;
+        let mut next = move || { random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407); (random >> 33) as usize };
+        let length = (blocks - 1) * BLOCK + tail;
+        let mut volume: Vec<u8> = (0..length).map(|_| (next() % 5) as u8).collect();
+        let mut all = vec![volume.clone()];
+        for _ in 1..states {
+            for _ in 0..3 { let at = next() % length; volume[at] = next() as u8; }
+            all.push(volume.clone());
+        }
+        let chain = Chain::of(&all, ALL[kind], chunk * BLOCK);
+        let tip = states - 1;
+        for level in LEVELS {
+            let found = chain.check(tip, level);
+            prop_assert_eq!(found.verdict, CheckVerdict::Intact, "{:?}", found.problems);
+        }
+        let begins = format!("{}-", prefix(tip));
+        let names: Vec<String> = chain.store.names().filter(|name| name.starts_with(&begins)).map(str::to_owned).collect();
+        if !names.is_empty() {
+            let mut store = chain.store.clone();
+            let bytes = store.bytes_mut(&names[next() % names.len()]).unwrap();
+            let at = next() % bytes.len();
+            let bit = 1 << (next() % 8);
+            // The last byte of bzip2's has bits that stand for nothing.
+            prop_assume!(!(ALL[kind] == Compression::Bz2 && at + 1 == bytes.len()));
+            bytes[at] ^= bit;
+            let damaged = Chain { store, backups: chain.backups.clone(), volume_bytes: chain.volume_bytes };
+            let found = damaged.check(tip, Level::Deep);
+            prop_assert_eq!(found.verdict, CheckVerdict::Corrupt, "{:?}", found);
+        }
+    }
+}

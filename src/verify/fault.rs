@@ -1,0 +1,148 @@
+//! What is wrong with a backup, and what that makes of the verdict.
+
+use crate::domain::{CheckVerdict, Problem};
+use crate::storage::{StorageError, StorageErrorKind};
+
+/// What a fault means for the verdict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Class {
+    /// Something is not there.
+    Absent,
+    /// Something is there and wrong.
+    Wrong,
+    /// Nobody knows, because the check could not look.
+    Unfinished,
+}
+
+/// One fault.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// What it means.
+    pub class: Class,
+    /// What it is.
+    pub problem: Problem,
+}
+
+/// No more than this many faults are kept of one backup; how many more there are is counted.
+const MOST: usize = 1_000;
+
+/// The faults of one backup.
+#[derive(Debug, Clone, Default)]
+pub struct Faults {
+    list: Vec<Fault>,
+    more: usize,
+    absent: bool,
+    wrong: bool,
+    unfinished: bool,
+}
+
+impl Faults {
+    /// Adds one.
+    pub fn add(&mut self, class: Class, problem: Problem) {
+        match class {
+            Class::Absent => self.absent = true,
+            Class::Wrong => self.wrong = true,
+            Class::Unfinished => self.unfinished = true,
+        }
+        if self.list.len() < MOST {
+            self.list.push(Fault { class, problem });
+        } else {
+            self.more += 1;
+        }
+    }
+
+    /// Adds what an error on the storage means; a missing object that should be there is absent.
+    pub fn add_error(&mut self, object: Option<&str>, error: &StorageError) {
+        let (class, code) = match error.kind {
+            StorageErrorKind::NoObject => (Class::Absent, "object-missing"),
+            StorageErrorKind::NoContainer => (Class::Absent, "container-missing"),
+            StorageErrorKind::NotAnObject => (Class::Wrong, "object-not-plain"),
+            StorageErrorKind::Transient => (Class::Unfinished, "storage-unreachable"),
+            StorageErrorKind::Authentication => (Class::Unfinished, "storage-authentication"),
+            StorageErrorKind::Permission => (Class::Unfinished, "storage-permission"),
+            StorageErrorKind::Protocol => (Class::Unfinished, "storage-protocol"),
+            StorageErrorKind::Configuration => (Class::Unfinished, "storage-configuration"),
+            StorageErrorKind::Media => (Class::Unfinished, "storage-unreadable"),
+            StorageErrorKind::Cancelled => (Class::Unfinished, "cancelled"),
+        };
+        self.add(class, Problem { object: object.map(str::to_owned), code: code.to_owned(), text: error.text.clone() });
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// Whether something is known to be damaged.
+    pub fn has_damage(&self) -> bool {
+        self.absent || self.wrong
+    }
+
+    /// What they come to, where something of the backup is on the storage. What is known to be wrong stays so, whatever else
+    /// could not be looked at.
+    pub fn verdict(&self) -> CheckVerdict {
+        if self.absent {
+            CheckVerdict::Incomplete
+        } else if self.wrong {
+            CheckVerdict::Corrupt
+        } else if self.unfinished {
+            CheckVerdict::Unverifiable
+        } else {
+            CheckVerdict::Intact
+        }
+    }
+
+    /// As a report has them: damage first, then what could not be looked at; by object.
+    pub fn into_problems(mut self) -> Vec<Problem> {
+        self.list.sort_by(|a, b| (a.class == Class::Unfinished, &a.problem.object).cmp(&(b.class == Class::Unfinished, &b.problem.object)));
+        let mut problems: Vec<Problem> = self.list.into_iter().map(|fault| fault.problem).collect();
+        if self.more > 0 {
+            problems.push(Problem::general("more", format!("{} more problems are not listed", self.more)));
+        }
+        problems
+    }
+
+    /// Takes in those of another.
+    pub fn extend(&mut self, other: Self) {
+        self.more += other.more;
+        self.absent |= other.absent;
+        self.wrong |= other.wrong;
+        self.unfinished |= other.unfinished;
+        for fault in other.list {
+            self.add(fault.class, fault.problem);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verdict(classes: &[Class]) -> CheckVerdict {
+        let mut faults = Faults::default();
+        for class in classes {
+            faults.add(*class, Problem::general("x", "y"));
+        }
+        faults.verdict()
+    }
+
+    #[test]
+    fn what_is_known_to_be_wrong_stays_so() {
+        use Class::{Absent, Unfinished, Wrong};
+        assert_eq!(verdict(&[]), CheckVerdict::Intact);
+        assert_eq!(verdict(&[Unfinished]), CheckVerdict::Unverifiable);
+        assert_eq!(verdict(&[Unfinished, Wrong]), CheckVerdict::Corrupt);
+        assert_eq!(verdict(&[Wrong, Absent, Unfinished]), CheckVerdict::Incomplete);
+    }
+
+    #[test]
+    fn a_flood_of_faults_is_counted_and_not_kept() {
+        let mut faults = Faults::default();
+        for number in 0..MOST + 7 {
+            faults.add(Class::Wrong, Problem::of(format!("o{number}"), "x", "y"));
+        }
+        let problems = faults.into_problems();
+        assert_eq!(problems.len(), MOST + 1);
+        assert!(problems.last().is_some_and(|last| last.text == "7 more problems are not listed"));
+    }
+}

@@ -1,0 +1,207 @@
+//! Checks many backups: each once, and what several of them rest on once, too.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::chunked::{self, Effort, Link, Own, Share};
+use super::{Class, Faults, Findings, Subject, Watch};
+use crate::domain::{Backup, CheckResult, CheckVerdict, ColumnSet, Driver, Level, Problem};
+use crate::storage::{ObjectStore, StorageError};
+
+/// Bytes in a GiB, the unit of `backups.size`.
+const GIB: u64 = 1 << 30;
+/// How many objects Google gives on a page, which is all that Cinder's driver asks for (29.0.0, `get_container_entries`).
+const GCS_PAGE: u64 = 1_000;
+/// How many quick checks run at once: each is a handful of round trips.
+const QUICK_AT_ONCE: usize = 8;
+
+/// Where backups are.
+pub trait Places: Sync {
+    /// The store that holds a backup of one of the chunked drivers.
+    ///
+    /// # Errors
+    /// Whatever is missing in the configuration, or refused by the storage.
+    fn store(&self, driver: Driver, backup: &Backup) -> Result<Arc<dyn ObjectStore>, StorageError>;
+
+    /// A look at a backup in Ceph.
+    ///
+    /// # Errors
+    /// Whatever is missing in the configuration.
+    fn ceph(&self, subject: &Subject<'_>) -> Result<(Findings, String), StorageError>;
+}
+
+/// A backup to be checked, with those that it rests on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// The backup.
+    pub backup: Backup,
+    /// Its ancestors, the nearest first, as far as they exist.
+    pub ancestors: Vec<Backup>,
+    /// The columns that its row has.
+    pub columns: ColumnSet,
+}
+
+/// What is asked of every backup.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Request {
+    /// How deeply.
+    pub level: Level,
+    /// How the data is read.
+    pub effort: Effort,
+    /// An object younger than this is a sign of work.
+    pub settle: Duration,
+}
+
+/// Checks backups.
+pub struct Checker<'a> {
+    places: &'a dyn Places,
+    request: &'a Request,
+    watch: &'a Watch,
+    /// Backups that others rest on: what is known of them is kept.
+    shared: HashSet<String>,
+    known: Mutex<HashMap<(String, Level), Own>>,
+}
+
+impl<'a> Checker<'a> {
+    /// A checker for these targets.
+    pub fn new(places: &'a dyn Places, request: &'a Request, watch: &'a Watch, targets: &[Target]) -> Self {
+        let shared = targets.iter().flat_map(|target| &target.ancestors).map(|backup| backup.id.clone()).collect();
+        Self { places, request, watch, shared, known: Mutex::default() }
+    }
+
+    /// Checks all of them, several at once where each is only a few questions; `each` gets every result as it comes.
+    /// What was not begun when the watch stops has no result.
+    pub fn run(&self, targets: &[Target], each: &(dyn Fn(CheckResult) + Sync)) {
+        let threads = if self.request.level == Level::Quick { QUICK_AT_ONCE.min(targets.len()) } else { 1 };
+        let next = AtomicUsize::new(0);
+        let work = || {
+            while let Some(target) = targets.get(next.fetch_add(1, Ordering::Relaxed)).filter(|_| !self.watch.is_cancelled()) {
+                each(self.check(target));
+            }
+        };
+        if threads <= 1 {
+            return work();
+        }
+        thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(work);
+            }
+        });
+    }
+
+    /// Checks one.
+    pub fn check(&self, target: &Target) -> CheckResult {
+        let backup = &target.backup;
+        let service = backup.service.as_deref().unwrap_or_default();
+        let driver = Driver::of_service(service);
+        let subject =
+            Subject { backup, ancestors: &target.ancestors, level: self.request.level, settle: self.request.settle, now: Timestamp::now() };
+        let (findings, location) = match driver {
+            Some(Driver::Ceph) => match self.places.ceph(&subject) {
+                Ok((findings, location)) => (findings, Some(location)),
+                Err(error) => (unfinished(self.request.level, &error), None),
+            },
+            Some(driver) => self.chunked(&subject, driver),
+            None => (unknown(self.request.level, service), None),
+        };
+        result(target, driver, self.request, findings, location)
+    }
+
+    fn chunked(&self, subject: &Subject<'_>, driver: Driver) -> (Findings, Option<String>) {
+        let rows = std::iter::once(subject.backup).chain(subject.ancestors);
+        let links: Vec<Link<'_>> = rows
+            .map(|backup| {
+                // A chain may go on where another driver began it; what never began has no container to open.
+                let own = backup.service.as_deref().and_then(Driver::of_service).filter(|driver| driver.is_chunked()).unwrap_or(driver);
+                let volume_bytes = backup.size.and_then(|size| u64::try_from(size).ok()).and_then(|size| size.checked_mul(GIB));
+                Link { backup, volume_bytes, store: self.places.store(own, backup) }
+            })
+            .collect();
+        let location = links.first().and_then(|link| link.store.as_ref().ok()).map(|store| store.location().to_owned());
+        let mut findings = chunked::check(subject, &links, &self.request.effort, self.watch, &mut |link, level| self.own(link, level));
+        // Both side files are in its listing, too.
+        let listed = findings.objects.expected + 2;
+        if driver == Driver::Gcs && listed > GCS_PAGE {
+            let text = format!(
+                "Cinder's own driver cannot restore it: it has {listed} objects, and that driver reads the first {GCS_PAGE} of a listing only"
+            );
+            findings.warnings.push(Problem::general("cinder-cannot-restore", text));
+        }
+        (findings, location)
+    }
+
+    fn own(&self, link: &Link<'_>, level: Level) -> Own {
+        let id = &link.backup.id;
+        // A restore needs the lists of objects, which are not kept.
+        let keep = self.request.level != Level::Restore && self.shared.contains(id);
+        let key = (id.clone(), level);
+        if keep && let Some(own) = lock(&self.known).get(&key) {
+            return own.clone();
+        }
+        let mut own = Own::quick(link, level == Level::Quick);
+        if level == Level::Deep {
+            chunked::deepen(link, &mut own, &self.request.effort, self.watch);
+        }
+        if keep && !self.watch.is_cancelled() {
+            lock(&self.known).insert(key, own.without_list());
+        }
+        own
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn unfinished(level: Level, error: &StorageError) -> Findings {
+    let mut faults = Faults::default();
+    faults.add_error(None, error);
+    Findings { problems: faults.into_problems(), ..chunked::empty(level) }
+}
+
+fn unknown(level: Level, service: &str) -> Findings {
+    let mut faults = Faults::default();
+    let missing = service.is_empty();
+    if missing {
+        let text = "no driver ever took it up (backups.service is not set), so it has no data";
+        faults.add(Class::Absent, Problem::general("never-begun", text));
+    } else {
+        let text = format!("its driver is {service}, whose storage this program does not know");
+        faults.add(Class::Unfinished, Problem::general("driver-unknown", text));
+    }
+    let verdict = if missing { CheckVerdict::Missing } else { CheckVerdict::Unverifiable };
+    Findings { verdict, problems: faults.into_problems(), ..chunked::empty(level) }
+}
+
+fn result(target: &Target, driver: Option<Driver>, request: &Request, found: Findings, location: Option<String>) -> CheckResult {
+    let backup = &target.backup;
+    let rows = std::iter::once(backup).chain(&target.ancestors);
+    CheckResult {
+        id: backup.id.clone(),
+        name: backup.display_name.clone(),
+        driver,
+        service: backup.service.clone(),
+        location,
+        level: request.level,
+        depth: found.depth,
+        partial: request.level != Level::Quick && request.effort.share != Share::All,
+        verdict: found.verdict,
+        busy: found.busy,
+        begun: found.begun,
+        objects: found.objects,
+        bytes: found.bytes,
+        problems: found.problems,
+        warnings: found.warnings,
+        chain: rows.clone().map(|backup| backup.id.clone()).collect(),
+        object_count: found.object_count,
+        service_metadata: found.service_metadata,
+        newest_object_at: found.newest_object_at.map(|at| at.to_string()),
+        checked_at: Timestamp::now().to_string(),
+        rows: rows.map(|backup| backup.image(target.columns)).collect(),
+    }
+}
