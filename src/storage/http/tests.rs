@@ -149,11 +149,14 @@ fn another_part_than_asked_for_is_refused() {
         let answer = client().ask(Method::GET, &server.url, &[], None).unwrap();
         assert_eq!(part::reader(answer, Some(0..5)).err().unwrap().kind, StorageErrorKind::Protocol, "{told}");
     }
-    let server = TestServer::new(|_| Reply::Is(206, vec![("Content-Range", "bytes 0-4/10".to_owned())], b"01234".to_vec()));
-    let answer = client().ask(Method::GET, &server.url, &[], None).unwrap();
-    let mut text = String::new();
-    part::reader(answer, Some(0..5)).unwrap().read_to_string(&mut text).unwrap();
-    assert_eq!(text, "01234");
+    for status in [206, 200] {
+        let server = TestServer::new(move |_| Reply::Is(status, vec![("Content-Range", "bytes 3-7/10".to_owned())], b"34567".to_vec()));
+        let answer = || client().ask(Method::GET, &server.url, &[], None).unwrap();
+        let mut text = String::new();
+        part::reader(answer(), Some(3..8)).unwrap().read_to_string(&mut text).unwrap();
+        assert_eq!(text, "34567");
+        assert_eq!(part::reader(answer(), None).err().unwrap().kind, StorageErrorKind::Protocol, "all was asked for");
+    }
 }
 
 #[test]
