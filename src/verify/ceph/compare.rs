@@ -6,6 +6,7 @@
 use std::io::Read;
 use std::ops::{ControlFlow, Range};
 
+use super::judge::{DOUBTFUL, service_metadata};
 use super::names::backup_of_snapshot;
 use super::observe::Seen;
 use super::unfinished;
@@ -195,6 +196,12 @@ fn differs(findings: &mut Findings, data: &Data<'_>, volume: &Original<'_>, snap
     let source = format!("{}/{}@{snapshot}", volume.pool.name(), volume.image);
     findings.depth = format!("all {} bytes read and compared with {source}", findings.bytes.checked);
     if difference.count == 0 {
+        // Every byte is as it was: what was in doubt is no more.
+        let (settled, problems) = std::mem::take(&mut findings.problems).into_iter().partition(|problem| problem.code == DOUBTFUL);
+        findings.problems = problems;
+        findings.warnings.extend::<Vec<Problem>>(settled);
+        findings.verdict = CheckVerdict::Intact;
+        findings.service_metadata = service_metadata(data.backup, data.image);
         return;
     }
     let info = &data.image.info;
