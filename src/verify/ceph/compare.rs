@@ -395,16 +395,19 @@ mod tests {
 
     #[test]
     fn ranges_are_taken_from_ranges() {
-        for (these, others, bytes) in [
-            (vec![0..10], vec![], 10),
-            (vec![], vec![0..10], 0),
-            (vec![0..10], vec![0..10], 0),
-            (vec![0..10, 20..30], vec![5..25], 10),
-            (vec![0..100], vec![10..20, 30..40, 90..200], 70),
-            (vec![10..20, 30..40], vec![0..5, 6..50], 0),
-            (vec![0..10, 10..20], vec![3..4, 15..16, 16..17], 17),
-        ] {
-            assert_eq!(bytes_without(&these, &others), bytes, "{these:?} {others:?}");
+        type Pairs<'a> = &'a [(u64, u64)];
+        let ranges = |pairs: Pairs<'_>| pairs.iter().map(|(from, to)| *from..*to).collect::<Vec<_>>();
+        let cases: [(Pairs<'_>, Pairs<'_>, u64); 7] = [
+            (&[(0, 10)], &[], 10),
+            (&[], &[(0, 10)], 0),
+            (&[(0, 10)], &[(0, 10)], 0),
+            (&[(0, 10), (20, 30)], &[(5, 25)], 10),
+            (&[(0, 100)], &[(10, 20), (30, 40), (90, 200)], 70),
+            (&[(10, 20), (30, 40)], &[(0, 5), (6, 50)], 0),
+            (&[(0, 10), (10, 20)], &[(3, 4), (15, 16), (16, 17)], 17),
+        ];
+        for (these, others, bytes) in cases {
+            assert_eq!(bytes_without(&ranges(these), &ranges(others)), bytes, "{these:?} {others:?}");
         }
     }
 

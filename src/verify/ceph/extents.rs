@@ -145,7 +145,7 @@ mod tests {
         (0..10).for_each(|object| all.set(object));
         assert_eq!(all.without(&objects), [5, 7, 8, 9]);
         let (held, _) = sum(100, false, &[extent(5, 10)]).unwrap();
-        assert_eq!(held.holes, [0..5]);
+        assert_eq!(held.holes.first(), Some(&(0..5)));
         assert_eq!(sum(100, false, &[]).unwrap().0, Held::default());
     }
 

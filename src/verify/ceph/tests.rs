@@ -1,6 +1,7 @@
 //! Every state that a real cluster was seen in after a kill, and what must be said of it.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
+#![allow(clippy::single_range_in_vec_init, reason = "a list of one hole")]
 
 use std::time::Duration;
 
