@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test that cannot go on has failed")]
 
 mod attack;
+mod check;
 #[allow(dead_code, reason = "a harness offers more than one moment's tests use")]
 mod cinder;
 mod cli;
