@@ -390,3 +390,29 @@ fn what_is_wrong_with_a_backup_is_named_by_object() {
         assert_eq!(codes(finding(&site.program.json(0, &["scan", &placed.id]), &placed.id))[0], "service-up");
     }
 }
+
+#[test]
+fn a_backup_and_its_parent_are_repaired_in_one_run_in_either_order() {
+    // Units go by id, so that with a few pairs both orders come.
+    let site = Site::new();
+    let pairs: Vec<(Placed, Placed)> = (0..4)
+        .map(|_| {
+            let parent = site.creating();
+            let child = site.backup("creating", Some(&parent));
+            (parent, child)
+        })
+        .collect();
+    let restored = site.backup("restoring", None);
+    let child = site.backup("creating", Some(&restored));
+    site.database.execute(&format!("UPDATE backups SET host = 'retired' WHERE id IN ('{}', '{}')", restored.id, child.id));
+    let (done, document) = repair(&site, 0, &["--check", "quick"]);
+    for (parent, child) in pairs.iter().chain([&(restored, child)]) {
+        let counted = format!("backups.{}.num_dependent_backups: 0 -> 1", parent.id);
+        assert!(done.contains(&counted), "{done:?} {document:#}");
+        assert_eq!((site.status(parent), site.status(child)), ("available".to_owned(), "available".to_owned()), "{document:#}");
+    }
+    let before = site.database.rows_by_id();
+    site.program.expect(0, &["undo", &site.program.last_run(), "--yes"]);
+    assert_eq!(site.status(&pairs[0].0), "creating");
+    assert_eq!(changes(&before, &site.database.rows_by_id()).iter().filter(|change| change.column == "num_dependent_backups").count(), 5);
+}
