@@ -1,7 +1,8 @@
 -- rows: an outage, for `cinder-backup-repair demo`.
 --
 -- Controller ctl1 lost its power three hours ago, in the middle of the night's backups; its cinder-backup is down.
--- ctl2 works. ctl0 was retired long ago. All backups lie on a shared file system (driver posix).
+-- ctl2 works. ctl0 was retired long ago. All backups lie on a shared file system (driver posix), of which the demo has
+-- only what the story needs: that of the volumes of 1 GiB.
 -- Times are relative to now; everything else, ids too, is the same in every run.
 
 -- Ids that look random: an odd factor runs through all numbers of its width without repeating one.
@@ -105,10 +106,13 @@ CREATE TEMP TABLE story_volumes AS
 SELECT column1 AS id, column2 AS project, column3 AS name, column4 AS size, column5 AS status, column6 AS previous_status,
        column7 AS attached, column8 AS changed
   FROM (VALUES
-    -- being backed up by ctl1, from under a running server
-    ('6d1f0c92-84be-4c35-9a77-2f50e8b1d643', 0, 'erp-db',       200, 'backing-up',       'in-use',     1, '-220 minutes'),
+    -- being backed up by ctl1, from under running servers
+    ('6d1f0c92-84be-4c35-9a77-2f50e8b1d643', 0, 'erp-db',         1, 'backing-up',       'in-use',     1, '-220 minutes'),
+    ('73c5a0e8-1f49-4b26-8d97-e4b62c0f5a81', 0, 'ledger-db',      1, 'backing-up',       'in-use',     1, '-213 minutes'),
     -- its snapshot is being backed up; the volume itself is free
-    ('0b7e3a58-c1d4-4f92-8e06-95a3d7c24b1f', 1, 'wiki-data',     40, 'available',        NULL,         0, '-20 days'),
+    ('0b7e3a58-c1d4-4f92-8e06-95a3d7c24b1f', 1, 'wiki-data',      1, 'available',        NULL,         0, '-20 days'),
+    -- being backed up by ctl2, when the database went
+    ('d49e7b16-5c03-4af8-b2e1-6f97a8d0c345', 1, 'dns-zones',      1, 'backing-up',       'available',  0, '-216 minutes'),
     -- a backup is being restored over it
     ('e52a9d07-3f6b-48c1-b7d4-10c8f6a29e35', 0, 'mail-spool',   120, 'restoring-backup', NULL,         0, '-195 minutes'),
     -- a new volume that a backup is being restored to; the API names it so
@@ -156,7 +160,7 @@ INSERT INTO snapshots
     (created_at, updated_at, deleted, id, volume_id, user_id, project_id, status, progress, volume_size, display_name, volume_type_id,
      use_quota)
 SELECT strftime('%Y-%m-%d %H:%M:%f000', 'now', '-230 minutes'), strftime('%Y-%m-%d %H:%M:%f000', 'now', '-200 minutes'), 0,
-       '7ab5e190-f3c6-4d28-8b4f-e1d09c6a5273', '0b7e3a58-c1d4-4f92-8e06-95a3d7c24b1f', user_id, project_id, 'backing-up', '100%', 40,
+       '7ab5e190-f3c6-4d28-8b4f-e1d09c6a5273', '0b7e3a58-c1d4-4f92-8e06-95a3d7c24b1f', user_id, project_id, 'backing-up', '100%', 1,
        'wiki before the upgrade', 'b1d0c2a3-5f47-4e19-9c68-7a2e3f4d5b60', 1
   FROM projects
  WHERE n = 1;
@@ -168,9 +172,11 @@ SELECT column1 AS id, column2 AS volume_id, column3 AS project, column4 AS host,
   FROM (VALUES
     -- ctl1 was in the middle of these when its power went (the volume of one of them is gone: that is why it is restored)
     ('3f6c1b52-9e07-4d8a-b1c4-85d2f7e06a93', '6d1f0c92-84be-4c35-9a77-2f50e8b1d643', 0, 'ctl1', 'erp-db nightly',
-     'creating', 200, 1, '-220 minutes', '-219 minutes'),
+     'creating', 1, 1, '-220 minutes', '-219 minutes'),
+    ('5a90c7e3-d216-4f8b-9e45-b07d1f3c6a28', '73c5a0e8-1f49-4b26-8d97-e4b62c0f5a81', 0, 'ctl1', 'ledger-db nightly',
+     'creating', 1, 1, '-213 minutes', '-213 minutes'),
     ('8d20f4a7-5b6e-4193-a8f2-c7e91d3b0456', '0b7e3a58-c1d4-4f92-8e06-95a3d7c24b1f', 1, 'ctl1', 'wiki before the upgrade',
-     'creating', 40, 1, '-200 minutes', '-199 minutes'),
+     'creating', 1, 1, '-200 minutes', '-199 minutes'),
     ('b4e7d9c1-06fa-4832-97b5-2a1c8f6d3e70', 'e52a9d07-3f6b-48c1-b7d4-10c8f6a29e35', 0, 'ctl1', 'mail-spool weekly',
      'restoring', 120, 1, '-6 days', '-195 minutes'),
     ('c93d5e70-1a2b-4f84-96d7-e80b4c5f2a19', '5b07e3c9-1d84-4fa2-a6b8-90e2d7c1f35a', 2, 'ctl1', 'git full',
@@ -190,11 +196,16 @@ SELECT column1 AS id, column2 AS volume_id, column3 AS project, column4 AS host,
     -- of a retired host and of a volume that is gone, under a name that would clear the screen of a careless program
     ('a2d8f614-c09e-4b57-8d31-f5e7b9a4c063', '94f1b0c7-d36e-42a8-b95f-0e7c8d2a6b14', 2, 'ctl0', char(27) || ']0;owned' || char(7) || char(27) || '[2Jmigration',
      'creating', 30, 1, '-40 days', '-40 days'),
-    -- ctl2 beats: one whose order was lost, one that it is at work on
+    -- ctl2 beats: one that it had done but could not record, one whose order was lost, one that it is at work on
+    ('c7e2f805-3b9d-4164-a0d8-5f1b92e6d47a', 'd49e7b16-5c03-4af8-b2e1-6f97a8d0c345', 1, 'ctl2', 'dns-zones nightly',
+     'creating', 1, 1, '-216 minutes', '-216 minutes'),
     ('d8b1c5e9-3720-4f6a-8e94-1c0d7a5f2b36', '2f83c7b5-d694-4e0a-91cf-a65b0e47d318', 1, 'ctl2', 'files-stage2 nightly',
      'creating', 500, 0, '-305 minutes', '-305 minutes'),
     ('4e90a7d2-f6b3-48c5-b07e-d92f1c8e6a54', 'b860d2e4-7c19-4583-bf2a-3d94e1f05c67', 0, 'ctl2', 'ldap-data nightly',
      'creating', 20, 1, '-12 minutes', '-12 minutes'),
+    -- what erp-db's nightly is an increment on
+    ('e83b61d4-7f0a-4c59-8b12-d6c4a9705e3f', '6d1f0c92-84be-4c35-9a77-2f50e8b1d643', 0, 'ctl1', 'erp-db weekly',
+     'available', 1, 1, '-3 days', '-3 days'),
     -- a sound chain: one full backup and three increments
     ('1c7d9e05-a4b8-4f23-95d6-e0c8b2f7a341', 'a3f4e8d6-150b-47c9-9d82-6be7c0543f1a', 0, 'ctl1', 'shop-db full',
      'available', 100, 1, '-8 days', '-8 days'),
@@ -235,6 +246,8 @@ SELECT strftime('%Y-%m-%d %H:%M:%f000', 'now', story.created), strftime('%Y-%m-%
   JOIN projects ON projects.n = story.project;
 
 -- What only some of them have.
+UPDATE backups SET object_count = 64 WHERE display_name = 'erp-db weekly';
+UPDATE backups SET parent_id = 'e83b61d4-7f0a-4c59-8b12-d6c4a9705e3f' WHERE display_name = 'erp-db nightly';
 UPDATE backups SET snapshot_id = '7ab5e190-f3c6-4d28-8b4f-e1d09c6a5273' WHERE display_name = 'wiki before the upgrade';
 UPDATE backups SET restore_volume_id = 'e52a9d07-3f6b-48c1-b7d4-10c8f6a29e35' WHERE display_name = 'mail-spool weekly';
 UPDATE backups SET restore_volume_id = '47c8b1e3-90d2-4a6f-85e9-d3b07f1c6a28' WHERE display_name = 'git full';

@@ -3,7 +3,9 @@
 //! Source: `cinder/backup/chunkeddriver.py` of 29.0.0 (`backup`, `_backup_chunk`, `_finalize_backup`). Objects first, then the
 //! sha256file, then the metadata, so that whoever stops in between leaves what a killed cinder-backup leaves.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
+use std::ops::Range;
 
 use md5::Md5;
 use serde_json::{Value, json};
@@ -37,6 +39,9 @@ pub struct Recipe<'a> {
 /// The digest of every block of a volume.
 pub type Digests = Vec<[u8; 32]>;
 
+/// Gives the bytes of a volume in a range, all of them; `None` where they are all zero.
+pub type ReadVolume<'a, 'v> = &'a mut dyn FnMut(Range<u64>) -> io::Result<Option<Cow<'v, [u8]>>>;
+
 /// Writes a backup of `volume`, an increment where the digests of its parent are given; `put` gets every object's name and
 /// bytes. Gives the digests that an increment on this one needs.
 ///
@@ -48,41 +53,79 @@ pub fn write(
     parent: Option<&[[u8; 32]]>,
     put: &mut dyn FnMut(String, Vec<u8>) -> io::Result<()>,
 ) -> io::Result<Digests> {
+    let mut read = |range: Range<u64>| {
+        let bounds = usize::try_from(range.start).ok().zip(usize::try_from(range.end).ok());
+        Ok(Some(Cow::Borrowed(bounds.and_then(|(start, end)| volume.get(start..end)).unwrap_or_default())))
+    };
+    write_from(recipe, volume.len() as u64, &mut read, parent, put)
+}
+
+/// The same for a volume of so many bytes that need not be in memory: `read` is asked for a chunk at a time, in order. What is
+/// zero is digested and compressed once, so that a large volume with little in it costs little.
+///
+/// # Errors
+/// Those of `read` and `put`, of compression, and a `read` that gives another number of bytes.
+pub fn write_from<'v>(
+    recipe: &Recipe<'_>,
+    volume_bytes: u64,
+    read: ReadVolume<'_, 'v>,
+    parent: Option<&[[u8; 32]]>,
+    put: &mut dyn FnMut(String, Vec<u8>) -> io::Result<()>,
+) -> io::Result<Digests> {
     let block_size = recipe.block_size.max(1);
+    let chunk_size = recipe.chunk_size.max(1);
+    let mut zeros = Zeros::new(recipe.compression, block_size);
     let mut digests: Digests = Vec::new();
     let mut objects: Vec<Value> = Vec::new();
-    for (index, chunk) in volume.chunks(recipe.chunk_size.max(1)).enumerate() {
-        let offset = index * recipe.chunk_size.max(1);
+    let mut offset = 0;
+    while offset < volume_bytes {
+        let length = usize::try_from(volume_bytes - offset).unwrap_or(usize::MAX).min(chunk_size);
+        let end = offset + length as u64;
+        let chunk = read(offset..end)?;
+        if let Some(chunk) = chunk.as_deref().filter(|chunk| chunk.len() != length) {
+            let text = format!("{} bytes of the volume at {offset} where {length} were asked for", chunk.len());
+            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+        }
         // The stretches of blocks that differ from the parent's; without a parent, all of it.
-        let mut stretches: Vec<(usize, usize)> = Vec::new();
-        for (number, block) in chunk.chunks(block_size).enumerate() {
-            let digest: [u8; 32] = Sha256::digest(block).into();
+        let mut stretches: Vec<Range<usize>> = Vec::new();
+        for start in (0..length).step_by(block_size) {
+            let block = start..length.min(start + block_size);
+            let digest = match &chunk {
+                Some(chunk) => zeros.digest_or(chunk.get(block.clone()).unwrap_or_default()),
+                None => zeros.digest(block.len()),
+            };
             let differs = parent.is_none_or(|parent| parent.get(digests.len()) != Some(&digest));
             digests.push(digest);
-            let (start, end) = (number * block_size, number * block_size + block.len());
             match stretches.last_mut() {
-                Some((_, last)) if differs && *last == start => *last = end,
-                _ if differs => stretches.push((start, end)),
+                Some(last) if differs && last.end == block.start => last.end = block.end,
+                _ if differs => stretches.push(block),
                 _ => {}
             }
         }
-        for (start, end) in stretches {
-            let data = chunk.get(start..end).unwrap_or_default();
+        for stretch in stretches {
             let name = names::data(recipe.prefix, objects.len() as u64 + 1);
-            let packed = compress(recipe.compression, data)?;
-            let (compression, stored) =
-                if packed.len() < data.len() { (recipe.compression, packed) } else { (Compression::None, data.to_vec()) };
+            let packed = match &chunk {
+                Some(chunk) => Packed::of(recipe.compression, chunk.get(stretch.clone()).unwrap_or_default())?,
+                None => zeros.packed(stretch.len())?,
+            };
             objects.push(json!({ &name: {
-                "compression": compression.name(),
-                "length": data.len(),
-                "md5": hex::encode(&Md5::digest(data)),
-                "offset": offset + start,
+                "compression": packed.compression.name(),
+                "length": stretch.len(),
+                "md5": hex::encode(&packed.md5),
+                "offset": offset + stretch.start as u64,
             }}));
-            put(name, stored)?;
+            put(name, packed.stored)?;
         }
+        offset = end;
     }
+    put(names::sha256file(recipe.prefix), sha256file(recipe, block_size, &digests)?)?;
+    put(names::metadata(recipe.prefix), metadata(recipe, &objects)?)?;
+    Ok(digests)
+}
+
+fn sha256file(recipe: &Recipe<'_>, block_size: usize, digests: &[[u8; 32]]) -> io::Result<Vec<u8>> {
     let sha256s: Vec<String> = digests.iter().map(|digest| hex::encode(digest)).collect();
-    let sha256file = json!({
+    let file = json!({
         "backup_description": null,
         "backup_id": recipe.backup_id,
         "backup_name": null,
@@ -92,8 +135,11 @@ pub fn write(
         "version": "1.0.0",
         "volume_id": recipe.volume_id,
     });
-    put(names::sha256file(recipe.prefix), serde_json::to_vec_pretty(&sha256file)?)?;
-    let metadata = json!({
+    Ok(serde_json::to_vec_pretty(&file)?)
+}
+
+fn metadata(recipe: &Recipe<'_>, objects: &[Value]) -> io::Result<Vec<u8>> {
+    let file = json!({
         "backup_description": null,
         "backup_id": recipe.backup_id,
         "backup_name": null,
@@ -104,8 +150,63 @@ pub fn write(
         "volume_id": recipe.volume_id,
         "volume_meta": null,
     });
-    put(names::metadata(recipe.prefix), serde_json::to_vec_pretty(&metadata)?)?;
-    Ok(digests)
+    Ok(serde_json::to_vec_pretty(&file)?)
+}
+
+/// The data of an object, as it is stored.
+#[derive(Debug, Clone)]
+struct Packed {
+    compression: Compression,
+    stored: Vec<u8>,
+    md5: [u8; 16],
+}
+
+impl Packed {
+    fn of(compression: Compression, data: &[u8]) -> io::Result<Self> {
+        let packed = compress(compression, data)?;
+        let (compression, stored) = if packed.len() < data.len() { (compression, packed) } else { (Compression::None, data.to_vec()) };
+        Ok(Self { compression, stored, md5: Md5::digest(data).into() })
+    }
+}
+
+/// What is known of zeros.
+struct Zeros {
+    compression: Compression,
+    /// As long as a block.
+    block: Vec<u8>,
+    block_digest: [u8; 32],
+    /// The stretch that was compressed last, by its length: nearly all of them are as long as a chunk.
+    last: Option<(usize, Packed)>,
+}
+
+impl Zeros {
+    fn new(compression: Compression, block_size: usize) -> Self {
+        let block = vec![0; block_size];
+        let block_digest = Sha256::digest(&block).into();
+        Self { compression, block, block_digest, last: None }
+    }
+
+    /// Of a block of zeros, which may be a short one.
+    fn digest(&self, length: usize) -> [u8; 32] {
+        match self.block.get(..length) {
+            Some(short) if short.len() < self.block.len() => Sha256::digest(short).into(),
+            _ => self.block_digest,
+        }
+    }
+
+    /// Of any block.
+    fn digest_or(&self, block: &[u8]) -> [u8; 32] {
+        if block == self.block { self.block_digest } else { Sha256::digest(block).into() }
+    }
+
+    fn packed(&mut self, length: usize) -> io::Result<Packed> {
+        if let Some((_, packed)) = self.last.as_ref().filter(|(known, _)| *known == length) {
+            return Ok(packed.clone());
+        }
+        let packed = Packed::of(self.compression, &vec![0; length])?;
+        self.last = Some((length, packed.clone()));
+        Ok(packed)
+    }
 }
 
 fn compress(compression: Compression, data: &[u8]) -> io::Result<Vec<u8>> {
@@ -122,5 +223,87 @@ fn compress(compression: Compression, data: &[u8]) -> io::Result<Vec<u8>> {
             encoder.finish()
         }
         Compression::Zstd => zstd::bulk::compress(data, 3),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+mod tests {
+    use super::*;
+
+    const BLOCK: usize = 64;
+    const CHUNK: usize = BLOCK * 4;
+
+    fn recipe(compression: Compression) -> Recipe<'static> {
+        Recipe {
+            prefix: "volume_v_20261122152143_backup_b",
+            backup_id: "b",
+            volume_id: "v",
+            parent_id: None,
+            created_at: "2026-11-22 15:21:43.393485+00:00",
+            compression,
+            chunk_size: CHUNK,
+            block_size: BLOCK,
+        }
+    }
+
+    type Files = Vec<(String, Vec<u8>)>;
+
+    fn written(recipe: &Recipe<'_>, volume: &[u8], parent: Option<&[[u8; 32]]>) -> (Files, Digests) {
+        let mut files = Vec::new();
+        let digests = write(recipe, volume, parent, &mut |name, bytes| {
+            files.push((name, bytes));
+            Ok(())
+        });
+        (files, digests.unwrap())
+    }
+
+    /// Gives chunks of zeros as `None`.
+    fn written_sparsely(recipe: &Recipe<'_>, volume: &[u8], parent: Option<&[[u8; 32]]>) -> (Files, Digests) {
+        let mut files = Vec::new();
+        let mut read = |range: Range<u64>| {
+            let chunk = &volume[range.start as usize..range.end as usize];
+            Ok(chunk.iter().any(|byte| *byte != 0).then(|| Cow::Owned(chunk.to_vec())))
+        };
+        let digests = write_from(recipe, volume.len() as u64, &mut read, parent, &mut |name, bytes| {
+            files.push((name, bytes));
+            Ok(())
+        });
+        (files, digests.unwrap())
+    }
+
+    #[test]
+    fn zeros_that_are_not_read_make_the_same_backup() {
+        // Ends in the middle of a block, in zeros and in data.
+        for tail in [0, 7] {
+            let mut volume = vec![0; CHUNK * 5 + BLOCK + 9];
+            volume[CHUNK + 3] = 1;
+            volume[CHUNK * 3 + BLOCK * 2..CHUNK * 4].fill(2);
+            *volume.last_mut().unwrap() = tail;
+            let mut later = volume.clone();
+            later[CHUNK + 3] = 0;
+            later[CHUNK * 2] = 3;
+            for compression in [Compression::None, Compression::Zlib, Compression::Bz2, Compression::Zstd] {
+                let recipe = recipe(compression);
+                let whole = written(&recipe, &volume, None);
+                assert_eq!(whole.0.len(), 6 + 2);
+                assert_eq!(whole.1.len(), volume.len().div_ceil(BLOCK));
+                assert_eq!(written_sparsely(&recipe, &volume, None), whole);
+                let increment = written(&recipe, &later, Some(&whole.1));
+                assert_eq!(increment.0.len(), 2 + 2);
+                assert_eq!(written_sparsely(&recipe, &later, Some(&whole.1)), increment);
+            }
+        }
+    }
+
+    #[test]
+    fn too_few_bytes_and_a_full_disk_end_it() {
+        let recipe = recipe(Compression::Zlib);
+        let mut put = |_, _| Ok(());
+        let error = write_from(&recipe, 100, &mut |_| Ok(Some(Cow::Owned(vec![0; 99]))), None, &mut put).unwrap_err();
+        assert!(error.to_string().contains("99 bytes of the volume at 0 where 100 were asked for"), "{error}");
+        let mut full = |_, _| Err(io::Error::from(io::ErrorKind::StorageFull));
+        let error = write(&recipe, &[1; 100], None, &mut full).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
     }
 }

@@ -24,3 +24,7 @@ pub enum FormatError {
     #[error("{0}")]
     Malformed(String),
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+mod tests;

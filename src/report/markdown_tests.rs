@@ -31,6 +31,7 @@ fn finding(id: &str, name: &str, verdict: Verdict) -> Finding {
         proposal: Some(Proposal { status: None, needs: Vec::new(), changes: Vec::new() }),
         refusal: Some("use --assume-dead ctl2 if it is dead".into()),
         follow_up: vec!["openstack volume backup show '```'".into()],
+        rows: Vec::new(),
     }
 }
 

@@ -245,3 +245,7 @@ impl<S: ObjectStore> Read for Resuming<'_, S> {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+mod tests;

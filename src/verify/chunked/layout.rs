@@ -37,13 +37,16 @@ pub fn check(inventory: &Inventory, full: bool, volume_bytes: Option<u64>, fault
     }
 }
 
+/// Ranges of bytes of the volume, in their order.
+pub type Parts = Vec<Range<u64>>;
+
 /// For every member of a chain (the newest first) and every object of it, the bytes of the volume that a restore leaves there:
 /// what no newer member writes over. What is not covered at all up to `volume_bytes` comes second.
-pub fn live(chain: &[&[Object]], volume_bytes: u64) -> (Vec<Vec<Vec<Range<u64>>>>, Vec<Range<u64>>) {
+pub fn live(chain: &[&[Object]], volume_bytes: u64) -> (Vec<Vec<Parts>>, Parts) {
     let mut covered = Ranges::default();
     let mut all = Vec::with_capacity(chain.len());
     for objects in chain {
-        let lists: Vec<Vec<Range<u64>>> = objects.iter().map(|object| covered.without(object.offset..object.end())).collect();
+        let lists: Vec<Parts> = objects.iter().map(|object| covered.without(object.offset..object.end())).collect();
         for object in *objects {
             covered.add(object.offset..object.end());
         }

@@ -5,12 +5,17 @@
 //! ends when it is dropped. Only `mysql` may be missing, since Debian keeps it in unstable alone; a server that is
 //! installed and does not start fails the test.
 
+pub mod ceph;
 pub mod certificates;
 pub mod galera;
+pub mod gcs;
+pub mod keystone;
 pub mod mariadb;
 pub mod mysql;
 pub mod postgresql;
 mod process;
+pub mod storage;
+pub mod swift;
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -19,7 +24,7 @@ use std::sync::OnceLock;
 use cinder_backup_repair::db::Engine;
 
 pub use certificates::ServerName;
-pub use process::{Process, is_alive, new_dir, run};
+pub use process::{Process, is_alive, new_dir, run, without_fsync};
 
 /// The account that may do everything, on every server.
 pub const ADMIN: &str = "harness_admin";
@@ -92,6 +97,12 @@ pub fn mysql() -> Option<&'static Server> {
     SERVER.get_or_init(|| mysql::start(&mysql::Settings::default())).as_ref()
 }
 
+/// The shared Ceph cluster.
+pub fn ceph() -> &'static ceph::Ceph {
+    static CLUSTER: OnceLock<ceph::Ceph> = OnceLock::new();
+    CLUSTER.get_or_init(ceph::start)
+}
+
 /// The shared server for an engine; `None` for SQLite, which has none, and for a MySQL that is not installed.
 pub fn server(engine: Engine) -> Option<&'static Server> {
     match engine {
@@ -100,6 +111,24 @@ pub fn server(engine: Engine) -> Option<&'static Server> {
         Engine::Postgresql => Some(postgresql()),
         Engine::Mysql => mysql(),
     }
+}
+
+/// The shared Swift, with its S3 API; see [`swift`] for what it takes.
+pub fn swift() -> &'static swift::Swift {
+    static SERVER: OnceLock<swift::Swift> = OnceLock::new();
+    SERVER.get_or_init(|| swift::start(&swift::Settings::default()))
+}
+
+/// The shared Keystone, with a Swift of its own.
+pub fn keystone() -> &'static keystone::Keystone {
+    static SERVER: OnceLock<keystone::Keystone> = OnceLock::new();
+    SERVER.get_or_init(|| keystone::start(&keystone::Settings::default()))
+}
+
+/// The shared emulator of Google Cloud Storage.
+pub fn gcs() -> &'static gcs::Gcs {
+    static SERVER: OnceLock<gcs::Gcs> = OnceLock::new();
+    SERVER.get_or_init(|| gcs::start(&gcs::Settings::default()))
 }
 
 /// The checkout, where `.cache` is.

