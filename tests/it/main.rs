@@ -7,6 +7,7 @@
 
 mod attack;
 mod ceph;
+mod check;
 mod check_real;
 #[allow(dead_code, reason = "a harness offers more than one moment's tests use")]
 mod cinder;

@@ -89,6 +89,7 @@ impl Inventory {
             Err(error) => {
                 // Where there is no container, nothing is in it.
                 this.listed = error.kind == StorageErrorKind::NoContainer;
+                this.depth = "listing".to_owned();
                 faults.add_error(None, &error);
                 return this;
             }
