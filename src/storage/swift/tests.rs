@@ -121,6 +121,18 @@ fn an_expired_token_is_renewed_once_by_many_threads() {
 }
 
 #[test]
+fn a_key_need_not_be_ascii() {
+    let server = TestServer::new(|seen| {
+        assert!(seen.target != "/auth/v1.0" || seen.header("x-auth-key") == "pass-wörd+%/&=?", "{seen:?}");
+        ok(&[("X-Storage-Url", "http://127.0.0.1:1/v1/AUTH_test"), ("X-Auth-Token", "t")], "")
+    });
+    let store = single(&server, &[("backup_swift_key", "pass-wörd+%/&=?")]).unwrap().container(None, "c").unwrap();
+    assert!(store.stat("x").unwrap_err().text.contains("refused"), "the login went, and the storage listens nowhere");
+    let broken = single(&server, &[("backup_swift_key", "two\u{7}")]).unwrap().container(None, "c").unwrap();
+    assert_eq!(broken.stat("x").unwrap_err().kind, StorageErrorKind::Configuration);
+}
+
+#[test]
 fn refused_credentials_are_tried_once() {
     let server = TestServer::new(swift);
     let account = single(&server, &[("backup_swift_key", "wrong")]).unwrap();
