@@ -5,6 +5,8 @@
 //! everything that was written is still there ([`Level::Quick`]), that all of it can be read ([`Level::Deep`]), and that it
 //! is what the volume was, as long as the volume's image still has the same snapshot ([`Level::Restore`]).
 
+#[cfg(test)]
+mod check_tests;
 mod compare;
 mod extents;
 mod judge;
