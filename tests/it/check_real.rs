@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use crate::program::Program;
 use crate::real_backups::{BLOCK, Die, Done, GIB, Job, RealBackups, Store, VolumeData};
+use crate::servers;
 
 const MIB: u64 = 1 << 20;
 
@@ -43,15 +44,15 @@ impl Scene {
     fn new(store: impl FnOnce(&RealBackups) -> Store) -> Self {
         let cinder = RealBackups::new();
         let store = store(&cinder);
-        let mut first = VolumeData::zeros(cinder.path("first"), GIB, 1);
+        let mut first = VolumeData::zeros(cinder.volumes.join("first"), GIB, 1);
         // At both ends, across the objects' ends, in odd places.
         first.scribble(0, MIB).scribble(63 * MIB, 2 * MIB).scribble(500 * MIB + 12_345, 100_000).scribble(GIB - BLOCK, BLOCK);
         first.write(200 * MIB, &[b'x'; 300_000]);
-        let mut second = first.copy(cinder.path("second"));
+        let mut second = first.copy(cinder.volumes.join("second"));
         // Data over data, data over zeros, zeros over data; one byte; the last one.
         second.scribble(100, 5).scribble(700 * MIB, MIB + 1).write(63 * MIB, &vec![0; 1_500_000]).write(200 * MIB + 7, b"y");
         second.write(GIB - 1, b"z");
-        let mut third = second.copy(cinder.path("third"));
+        let mut third = second.copy(cinder.volumes.join("third"));
         third.scribble(0, 2 * BLOCK).write(700 * MIB, &vec![0; 1 << 20]);
         Self { cinder, store, data: vec![first, second, third], jobs: Vec::new(), of: Vec::new(), volumes: BTreeMap::new() }
     }
@@ -89,6 +90,19 @@ impl Scene {
         }
         self.on("zlib", "dies-on-zlib", 1, &["incomplete"], |job| job.die(Die::Objects(2)));
         self.on("bz2", "done-on-bz2", 1, &["intact"], |job| job.die(Die::Metadata));
+    }
+
+    /// What the stores over a network get: fewer of everything, since they all share the code above them.
+    fn over_a_network(&mut self) {
+        self.full("bz2", 0, &["intact"], |job| job.compression("bz2"));
+        self.on("bz2", "zstd-on-bz2", 1, &["intact"], |job| job.compression("zstd").object_size(8 * MIB));
+        self.on("zstd-on-bz2", "none-on-zstd", 2, &["intact"], |job| job.compression("none"));
+        self.full("many", 0, &["intact"], |job| job.compression("zlib").object_size(MIB));
+        let points = ["dies-prefix", "dies-objects", "dies-half-object", "dies-sha256file", "dies-metadata"];
+        for (name, point, right) in KILLED.into_iter().filter(|(name, ..)| points.contains(name)) {
+            self.full(name, 1, right, |job| job.compression("zstd").die(point));
+        }
+        self.on("many", "done-on-many", 1, &["intact"], |job| job.die(Die::Metadata));
     }
 
     /// Has it all done, checks it at level restore, and has Cinder restore what is intact.
@@ -136,7 +150,7 @@ impl Scene {
         }
         let intact: Vec<&(String, usize, Vec<&str>)> =
             self.of.iter().filter(|(name, ..)| results[done[name].id().as_str()]["verdict"] == "intact").collect();
-        let out = |name: &str| self.cinder.path(&format!("restored-{name}"));
+        let out = |name: &str| self.cinder.volumes.join(format!("restored-{name}"));
         let restores: Vec<Job> = intact.iter().map(|(name, ..)| Job::restore_id(&self.store, &done[name].id(), &out(name))).collect();
         for ((name, state, _), restored) in intact.iter().zip(self.cinder.run(&restores)) {
             assert_eq!(restored.outcome, "done", "{name}: {:?}", restored.error);
@@ -161,9 +175,32 @@ fn posix_whole_and_killed() {
 }
 
 #[test]
+fn swift_whole_and_killed() {
+    let mut scene = Scene::new(|_| Store::swift(servers::swift(), "check-real"));
+    scene.over_a_network();
+    scene.play();
+}
+
+#[test]
+fn swift_by_keystone() {
+    let mut scene = Scene::new(|_| Store::keystone(servers::keystone(), "check-real"));
+    scene.full("zstd", 0, &["intact"], |job| job.compression("zstd"));
+    scene.on("zstd", "zlib-on-zstd", 1, &["intact"], |job| job.compression("zlib"));
+    scene.full("dies-objects", 1, &["incomplete"], |job| job.die(Die::Objects(2)));
+    scene.play();
+}
+
+#[test]
+fn s3_whole_and_killed() {
+    let mut scene = Scene::new(|_| Store::s3(servers::swift(), "check-real-s3"));
+    scene.over_a_network();
+    scene.play();
+}
+
+#[test]
 fn posix_with_over_a_thousand_objects() {
     let mut scene = Scene::new(|cinder| Store::posix(&cinder.path("store")));
     scene.full("many", 0, &["intact"], |job| job.object_size(MIB).compression("zlib"));
-    scene.on("many", "more", 1, &["intact"], |job| job.object_size(BLOCK).compression("zlib"));
+    scene.on("many", "more", 1, &["intact"], |job| job.object_size(2 * MIB).compression("zlib"));
     scene.play();
 }
