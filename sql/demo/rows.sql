@@ -246,7 +246,7 @@ SELECT strftime('%Y-%m-%d %H:%M:%f000', 'now', story.created), strftime('%Y-%m-%
   JOIN projects ON projects.n = story.project;
 
 -- What only some of them have.
-UPDATE backups SET object_count = 32 WHERE display_name = 'erp-db weekly';
+UPDATE backups SET object_count = 64 WHERE display_name = 'erp-db weekly';
 UPDATE backups SET parent_id = 'e83b61d4-7f0a-4c59-8b12-d6c4a9705e3f' WHERE display_name = 'erp-db nightly';
 UPDATE backups SET snapshot_id = '7ab5e190-f3c6-4d28-8b4f-e1d09c6a5273' WHERE display_name = 'wiki before the upgrade';
 UPDATE backups SET restore_volume_id = 'e52a9d07-3f6b-48c1-b7d4-10c8f6a29e35' WHERE display_name = 'mail-spool weekly';

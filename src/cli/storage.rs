@@ -15,7 +15,7 @@ use super::exit::Exit;
 use crate::config::StorageOptions;
 use crate::domain::{Backup, Driver, Level, Policy};
 use crate::storage::ceph::Cluster;
-use crate::storage::{Network, ObjectStore, PosixStore, RetryPolicy, Retrying, StorageError, StorageErrorKind, posix, s3, swift};
+use crate::storage::{Network, ObjectStore, PosixStore, RetryPolicy, Retrying, StorageError, StorageErrorKind, gcs, posix, s3, swift};
 use crate::verify::chunked::{Effort, Share};
 use crate::verify::{Findings, Places, Request, Subject, ceph};
 
@@ -133,6 +133,7 @@ pub struct Stores {
     network: Network,
     swift: OnceLock<std::result::Result<Arc<swift::Account>, StorageError>>,
     s3: OnceLock<std::result::Result<Arc<s3::Client>, StorageError>>,
+    gcs: OnceLock<std::result::Result<Arc<gcs::Client>, StorageError>>,
     ceph: OnceLock<std::result::Result<Cluster, StorageError>>,
     ceph_source_pool: Option<String>,
 }
@@ -156,6 +157,7 @@ impl Stores {
             network: Network::of(context.environment).map_err(|error| Error::usage(error.to_string()))?,
             swift: OnceLock::new(),
             s3: OnceLock::new(),
+            gcs: OnceLock::new(),
             ceph: OnceLock::new(),
             ceph_source_pool: args.ceph_source_pool.clone(),
         })
@@ -165,7 +167,8 @@ impl Stores {
     pub fn warnings(&self) -> Vec<String> {
         let swift = self.swift.get().and_then(|made| made.as_ref().ok()).map_or(&[][..], |account| account.warnings());
         let s3 = self.s3.get().and_then(|made| made.as_ref().ok()).map_or(&[][..], |client| client.warnings());
-        swift.iter().chain(s3).cloned().collect()
+        let gcs = self.gcs.get().and_then(|made| made.as_ref().ok()).map_or(&[][..], |client| client.warnings());
+        swift.iter().chain(s3).chain(gcs).cloned().collect()
     }
 
     fn retrying<S: ObjectStore + 'static>(&self, store: S) -> Arc<dyn ObjectStore> {
@@ -197,8 +200,12 @@ impl Places for Stores {
                 let client = self.s3.get_or_init(|| s3::Client::new(&self.options, &self.network));
                 self.retrying(client.as_ref().map_err(Clone::clone)?.bucket(&container)?)
             }
-            other => {
-                let text = format!("the driver {} is not one of objects", other.name());
+            Driver::Gcs => {
+                let client = self.gcs.get_or_init(|| gcs::Client::new(&self.options, self.gcs_endpoint.as_deref(), &self.network));
+                self.retrying(client.as_ref().map_err(Clone::clone)?.bucket(&container)?)
+            }
+            Driver::Ceph => {
+                let text = format!("the driver {} is not one of objects", driver.name());
                 return Err(StorageError::new(StorageErrorKind::Configuration, text));
             }
         };

@@ -9,6 +9,7 @@ pub mod ceph;
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 pub(crate) mod conformance;
 mod error;
+pub mod gcs;
 mod http;
 mod memory;
 pub mod posix;

@@ -6,6 +6,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test that cannot go on has failed")]
 
 mod attack;
+mod ceph;
+mod check;
 mod check_real;
 #[allow(dead_code, reason = "a harness offers more than one moment's tests use")]
 mod cinder;

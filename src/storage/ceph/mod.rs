@@ -343,6 +343,10 @@ impl Pool<'_> {
     }
 
     fn start(&self, program: &OsString, arguments: Vec<OsString>, about: &str) -> Result<Running, StorageError> {
+        // `rados` takes even the value of an option for another one, and then says how it is used.
+        if self.name.is_empty() || self.name.starts_with('-') || self.name.contains(char::is_control) {
+            return Err(StorageError::new(StorageErrorKind::NotAnObject, format!("{:?} is no name of a pool", self.name)));
+        }
         let Cluster { deadline, cancelled, .. } = self.cluster;
         Running::start(Task { program, arguments, about, deadline: *deadline, cancelled: cancelled.clone() })
     }
@@ -405,7 +409,7 @@ mod tests {
     #[test]
     fn the_command_is_the_one_that_an_administrator_would_type() {
         let (dir, cluster) = scripted("printf '%s\\n' \"$@\" >$0.args; echo '[]'");
-        let pool = cluster.pool("-odd pool");
+        let pool = cluster.pool("odd -pool");
         pool.extents("volume-v.backup.b", Range { since: Some("s1"), at: Some("s2"), by_map: true }, &mut |_| ControlFlow::Continue(()))
             .unwrap();
         let arguments = fs::read_to_string(dir.path().join("rbd.args")).unwrap();
@@ -417,7 +421,7 @@ mod tests {
                 "--id=cinder",
                 "--conf=/etc/ceph/ceph.conf",
                 "--client-mount-timeout=1",
-                "--pool=-odd pool",
+                "--pool=odd -pool",
                 "--image=volume-v.backup.b",
                 "--snap=s2",
                 "--from-snap=s1",
@@ -435,6 +439,10 @@ mod tests {
             assert_eq!(kind(pool.export("x", Some(name))), StorageErrorKind::NotAnObject, "{name:?}");
         }
         assert_eq!(kind(pool.object("--all")), StorageErrorKind::NotAnObject);
+        for name in ["", "--help", "a\nb"] {
+            assert_eq!(kind(cluster.pool(name).object("x")), StorageErrorKind::NotAnObject, "{name:?}");
+            assert_eq!(kind(cluster.pool(name).image("x")), StorageErrorKind::NotAnObject, "{name:?}");
+        }
         assert!(!dir.path().join("rbd.ran").exists());
     }
 

@@ -6,8 +6,10 @@
 
 mod body;
 mod failure;
+mod listing;
 pub(super) mod part;
 pub(super) mod proxy;
+mod session;
 mod trust;
 mod url;
 
@@ -29,7 +31,9 @@ use crate::config::Environment;
 
 pub(super) use body::{Answer, Framing};
 pub(super) use failure::quote;
+pub(super) use listing::Listing;
 pub use proxy::Proxies;
+pub(super) use session::{Live, Slot};
 pub(super) use trust::Trust;
 pub(super) use url::{Base, encode, object_name};
 
@@ -194,20 +198,4 @@ fn request<B>(method: Method, uri: Uri, headers: HeaderMap, body: B) -> Result<R
     let mut request = Request::builder().method(method).uri(uri).body(body)?;
     *request.headers_mut() = headers;
     Ok(request)
-}
-
-/// Holds a listing to what all three kinds of server promise: names that begin with the prefix, in ascending order of their
-/// bytes. So no name comes twice, and a listing goes on only with names that are new.
-///
-/// # Errors
-/// [`StorageErrorKind::Protocol`].
-pub(super) fn in_order(location: &str, prefix: &str, last: Option<&str>, name: &str) -> Result<(), StorageError> {
-    let problem = if !name.starts_with(prefix) {
-        format!("names {}, which does not begin with {}", quote(name), quote(prefix))
-    } else if last.is_some_and(|last| name <= last) {
-        format!("names {} after {}: it repeats itself, or is not in order", quote(name), quote(last.unwrap_or_default()))
-    } else {
-        return Ok(());
-    };
-    Err(StorageError::new(StorageErrorKind::Protocol, format!("the listing at {location} {problem}")))
 }

@@ -21,15 +21,12 @@ use self::refusal::Refused;
 use self::settings::Settings;
 use self::sign::{Signed, Signer};
 use self::xml::Page;
-use super::http::{self, Answer, Header, Http, Network, encode, object_name, part};
+use super::http::{self, Answer, Header, Http, Listing, Network, encode, object_name, part};
 use super::{ObjectInfo, ObjectStore, StorageError, StorageErrorKind};
 use crate::config::StorageOptions;
 
 /// One page of a listing is read no further than this: 1000 names of 1 KiB, encoded, and more.
 const LARGEST_PAGE: usize = 16 * 1024 * 1024;
-
-/// Pages without an object, one after another, that a listing may have.
-const EMPTY_PAGES: u32 = 100;
 
 /// An S3 server with the credentials of cinder.conf.
 #[derive(Debug)]
@@ -206,29 +203,20 @@ impl ObjectStore for S3Store {
     }
 
     fn list(&self, prefix: &str, each: &mut dyn FnMut(ObjectInfo) -> ControlFlow<()>) -> Result<(), StorageError> {
-        let mut token: Option<String> = None;
-        let mut last: Option<String> = None;
-        let mut empty = 0;
+        let mut listing = Listing::new(&self.location, prefix);
         loop {
-            let page = self.client.http.patiently(|| self.page(prefix, token.as_deref()))?;
-            empty = if page.objects.is_empty() { empty + 1 } else { 0 };
+            let page = self.client.http.patiently(|| self.page(prefix, listing.token()))?;
             for mut object in page.objects {
-                http::in_order(&self.location, prefix, last.as_deref(), &object.name)?;
+                listing.name(&object.name)?;
                 if object.md5.is_some() && !self.believes_digests(&object.name) {
                     object.md5 = None;
                 }
-                last = Some(object.name.clone());
                 if each(object).is_break() {
                     return Ok(());
                 }
             }
-            match page.next {
-                None => return Ok(()),
-                next if next == token || empty > EMPTY_PAGES => {
-                    let text = format!("the listing at {} has no end: it goes on without new names", self.location);
-                    return Err(StorageError::new(StorageErrorKind::Protocol, text));
-                }
-                next => token = next,
+            if !listing.turn(page.next)? {
+                return Ok(());
             }
         }
     }

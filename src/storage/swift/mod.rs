@@ -4,7 +4,6 @@
 //! to the right account are those of Cinder's driver and of `python-swiftclient` below it.
 
 mod login;
-mod session;
 mod settings;
 
 #[cfg(test)]
@@ -22,9 +21,9 @@ use secrecy::ExposeSecret;
 use serde::Deserialize;
 use ureq::http::Method;
 
-use self::session::{Live, Slot};
+use self::login::Session;
 use self::settings::{Mode, Settings};
-use super::http::{self, Answer, Base, Header, Http, Network, encode, object_name, part};
+use super::http::{self, Answer, Base, Header, Http, Listing, Live, Network, Slot, encode, object_name, part};
 use super::{ObjectInfo, ObjectStore, StorageError, StorageErrorKind};
 use crate::config::StorageOptions;
 use crate::domain::hex;
@@ -37,7 +36,7 @@ const LARGEST_PAGE: usize = 64 * 1024 * 1024;
 pub struct Account {
     settings: Settings,
     http: Http,
-    slots: Mutex<BTreeMap<Option<String>, Arc<Slot>>>,
+    slots: Mutex<BTreeMap<Option<String>, Arc<Slot<Session>>>>,
     concurrency: usize,
 }
 
@@ -89,7 +88,7 @@ impl Account {
     }
 
     /// The URL of the account that the backup's container is in.
-    fn storage_url(&self, live: &Live, project: Option<&str>) -> Result<String, StorageError> {
+    fn storage_url(&self, live: &Live<Session>, project: Option<&str>) -> Result<String, StorageError> {
         let configuration = |text: &str| StorageError::new(StorageErrorKind::Configuration, text);
         let url = match (&self.settings.storage_url, project) {
             (Some(url), Some(id)) => {
@@ -121,7 +120,7 @@ impl Account {
 #[derive(Debug)]
 pub struct SwiftStore {
     account: Arc<Account>,
-    slot: Arc<Slot>,
+    slot: Arc<Slot<Session>>,
     scope: Option<String>,
     project: Option<String>,
     /// Percent-encoded.
@@ -134,7 +133,7 @@ impl SwiftStore {
     /// Asks with a token, and once more with a new one where that is refused.
     fn ask(&self, method: &Method, rest: &str, headers: &[Header]) -> Result<Answer, StorageError> {
         let account = &self.account;
-        let login = || login::login(&account.http, &account.settings, self.scope.as_deref());
+        let login = || Ok((login::login(&account.http, &account.settings, self.scope.as_deref())?, None));
         let mut live = self.slot.live(None, login)?;
         let mut renewed = false;
         loop {
@@ -212,13 +211,14 @@ impl ObjectStore for SwiftStore {
             if page.is_empty() {
                 return Ok(());
             }
+            let mut listing = Listing::after(self.location(), prefix, last.take());
             for entry in page {
-                http::in_order(self.location(), prefix, last.as_deref(), &entry.name)?;
-                last = Some(entry.name.clone());
+                listing.name(&entry.name)?;
                 if each(entry.info()).is_break() {
                     return Ok(());
                 }
             }
+            last = listing.last().map(str::to_owned);
         }
     }
 

@@ -4,7 +4,10 @@
 //! whether at all, either side keeps its zeros. Memory is bounded by two windows.
 
 use std::io::Read;
+use std::ops::{ControlFlow, Range};
 
+use super::judge::{DOUBTFUL, service_metadata};
+use super::names::backup_of_snapshot;
 use super::observe::Seen;
 use super::unfinished;
 use crate::domain::{Backup, CheckVerdict, Level, Problem};
@@ -17,6 +20,9 @@ use crate::verify::Findings;
 const WINDOW: u64 = 1 << 20;
 /// So many places that differ are named; more are counted.
 const NAMED: usize = 100;
+
+/// Images of more extents than this are not compared by extents.
+const MOST_EXTENTS: usize = 1 << 20;
 
 /// What is to be read.
 pub(super) struct Data<'a> {
@@ -58,10 +64,14 @@ pub(super) fn deepen(findings: &mut Findings, data: &Data<'_>, source: Option<&P
         findings.service_metadata = None;
         return;
     }
+    let original = original(data, end, source);
     if level < Level::Restore {
+        if let (Ok(Ok((volume, snapshot))), Some(end)) = (&original, end) {
+            compare_extents(findings, data, end, volume, snapshot);
+        }
         return;
     }
-    let why_not = match original(data, end, source) {
+    let why_not = match original {
         Ok(Ok((volume, snapshot))) => match compare_with(data, at, &volume, &snapshot) {
             Ok(difference) => return differs(findings, data, &volume, &snapshot, &difference),
             Err(error) => error.text,
@@ -92,15 +102,17 @@ fn original<'a>(
     if info.striped || data.image.info.striped {
         return Ok(Err("striped images do not come in the order of their bytes".to_owned()));
     }
-    if !pool.snapshots(&image)?.iter().any(|have| have.name == snapshot) {
+    let snapshots: Vec<String> = pool.snapshots(&image)?.into_iter().map(|have| have.name).collect();
+    if !snapshots.contains(&snapshot) {
         return Ok(Err(format!("{}/{image} has no snapshot {snapshot} any more", pool.name())));
     }
-    Ok(Ok((Original { pool: pool.clone(), image }, snapshot)))
+    Ok(Ok((Original { pool: pool.clone(), image, snapshots }, snapshot)))
 }
 
 struct Original<'a> {
     pool: Pool<'a>,
     image: String,
+    snapshots: Vec<String>,
 }
 
 fn compare_with(data: &Data<'_>, at: Option<&str>, volume: &Original<'_>, snapshot: &str) -> Result<Difference, StorageError> {
@@ -109,10 +121,87 @@ fn compare_with(data: &Data<'_>, at: Option<&str>, volume: &Original<'_>, snapsh
     compare(&mut Sparse::new(backup), &mut Sparse::new(volume))
 }
 
+/// Compares what changed between two backups with what changed in the volume. An increment that was cut off leaves its
+/// bytes in the base, and they stay where the next one writes nothing.
+fn compare_extents(findings: &mut Findings, data: &Data<'_>, end: &SnapshotInfo, volume: &Original<'_>, snapshot: &str) {
+    let name = &data.image.info.name;
+    let source = format!("{}/{}@{snapshot}", volume.pool.name(), volume.image);
+    let earlier = data.image.snapshots.iter().take_while(|earlier| earlier.name != end.name);
+    let since = earlier.filter(|earlier| backup_of_snapshot(&earlier.name).is_some()).last().map(|earlier| earlier.name.as_str());
+    if since.is_some_and(|since| !volume.snapshots.iter().any(|have| have == since)) {
+        findings.depth.push_str("; its extents not compared with the volume's, which no longer has the snapshot before");
+        return;
+    }
+    let here = changed(data.pool, name, since, &end.name);
+    let there = changed(&volume.pool, &volume.image, since, snapshot);
+    let (here, there) = match (here, there) {
+        (Ok(Some(here)), Ok(Some(there))) => (here, there),
+        (Ok(_), Ok(_)) => return findings.depth.push_str("; its extents are too many to be compared with the volume's"),
+        (Err(error), _) | (_, Err(error)) => {
+            return findings.depth.push_str(&format!("; its extents not compared with the volume's: {error}"));
+        }
+    };
+    findings.depth.push_str(&format!("; its extents compared with those of {source}"));
+    let (more, less) = (bytes_without(&here, &there), bytes_without(&there, &here));
+    if more > 0 || less > 0 {
+        let text = format!(
+            "since the backup before it, {more} bytes changed that did not change in {source}, and {less} did not that changed there: \
+             an increment that was cut off may have left them; `--level restore` compares the bytes themselves"
+        );
+        findings.warnings.push(Problem::of(format!("{name}@{}", end.name), "extents-differ", text));
+    }
+}
+
+/// What changed in an image up to a snapshot, in order and merged; `None` where that is too much to keep.
+fn changed(pool: &Pool<'_>, image: &str, since: Option<&str>, at: &str) -> Result<Option<Vec<Range<u64>>>, StorageError> {
+    let mut list: Vec<Range<u64>> = Vec::new();
+    let range = crate::storage::ceph::Range { since, at: Some(at), by_map: false };
+    pool.extents(image, range, &mut |extent| {
+        let end = extent.offset.saturating_add(extent.length);
+        match list.last_mut() {
+            Some(last) if last.end == extent.offset => last.end = end,
+            _ => list.push(extent.offset..end),
+        }
+        if list.len() > MOST_EXTENTS { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    })?;
+    Ok((list.len() <= MOST_EXTENTS).then_some(list))
+}
+
+/// How many bytes are in some ranges and not in others; both in order.
+fn bytes_without(these: &[Range<u64>], others: &[Range<u64>]) -> u64 {
+    let mut bytes = 0_u64;
+    let mut others = others.iter().peekable();
+    for range in these {
+        let mut from = range.start;
+        while let Some(other) = others.peek() {
+            if other.end <= from {
+                others.next();
+                continue;
+            }
+            if other.start >= range.end {
+                break;
+            }
+            bytes = bytes.saturating_add(other.start.saturating_sub(from));
+            from = other.end;
+            if from >= range.end {
+                break;
+            }
+        }
+        bytes = bytes.saturating_add(range.end.saturating_sub(from));
+    }
+    bytes
+}
+
 fn differs(findings: &mut Findings, data: &Data<'_>, volume: &Original<'_>, snapshot: &str, difference: &Difference) {
     let source = format!("{}/{}@{snapshot}", volume.pool.name(), volume.image);
     findings.depth = format!("all {} bytes read and compared with {source}", findings.bytes.checked);
     if difference.count == 0 {
+        // Every byte is as it was: what was in doubt is no more.
+        let (settled, problems) = std::mem::take(&mut findings.problems).into_iter().partition(|problem| problem.code == DOUBTFUL);
+        findings.problems = problems;
+        findings.warnings.extend::<Vec<Problem>>(settled);
+        findings.verdict = CheckVerdict::Intact;
+        findings.service_metadata = service_metadata(data.backup, data.image);
         return;
     }
     let info = &data.image.info;
@@ -302,6 +391,24 @@ mod tests {
     fn what_only_one_side_has_is_a_difference() {
         assert_eq!(places(&[(5, Ok(b"a")), (9 << 20, Ok(b"b"))], &[(5, Ok(b"a"))]), [9 << 20]);
         assert_eq!(places(&[(0, Ok(b"abc"))], &[(1, Ok(b"abc"))]), [0]);
+    }
+
+    #[test]
+    fn ranges_are_taken_from_ranges() {
+        type Pairs<'a> = &'a [(u64, u64)];
+        let ranges = |pairs: Pairs<'_>| pairs.iter().map(|(from, to)| *from..*to).collect::<Vec<_>>();
+        let cases: [(Pairs<'_>, Pairs<'_>, u64); 7] = [
+            (&[(0, 10)], &[], 10),
+            (&[], &[(0, 10)], 0),
+            (&[(0, 10)], &[(0, 10)], 0),
+            (&[(0, 10), (20, 30)], &[(5, 25)], 10),
+            (&[(0, 100)], &[(10, 20), (30, 40), (90, 200)], 70),
+            (&[(10, 20), (30, 40)], &[(0, 5), (6, 50)], 0),
+            (&[(0, 10), (10, 20)], &[(3, 4), (15, 16), (16, 17)], 17),
+        ];
+        for (these, others, bytes) in cases {
+            assert_eq!(bytes_without(&ranges(these), &ranges(others)), bytes, "{these:?} {others:?}");
+        }
     }
 
     #[test]

@@ -35,7 +35,8 @@ pub fn check(cluster: &Cluster, source: Option<&Pool<'_>>, subject: &Subject<'_>
     };
     let mut findings = judge::judge(subject, &names, &observed);
     // What is known to be broken need not be read.
-    if let (Some(image), CheckVerdict::Intact, true) = (&observed.image, findings.verdict, subject.level > Level::Quick) {
+    let is_open = findings.problems.iter().all(|problem| problem.code == judge::DOUBTFUL);
+    if let (Some(image), true, true) = (&observed.image, is_open, subject.level > Level::Quick) {
         let data = compare::Data { pool: &pool, image, backup: subject.backup };
         compare::deepen(&mut findings, &data, source, subject.level);
     }

@@ -5,6 +5,7 @@
 //! ends when it is dropped. Only `mysql` may be missing, since Debian keeps it in unstable alone; a server that is
 //! installed and does not start fails the test.
 
+pub mod ceph;
 pub mod certificates;
 pub mod galera;
 pub mod gcs;
@@ -94,6 +95,12 @@ pub fn postgresql() -> &'static Server {
 pub fn mysql() -> Option<&'static Server> {
     static SERVER: OnceLock<Option<Server>> = OnceLock::new();
     SERVER.get_or_init(|| mysql::start(&mysql::Settings::default())).as_ref()
+}
+
+/// The shared Ceph cluster.
+pub fn ceph() -> &'static ceph::Ceph {
+    static CLUSTER: OnceLock<ceph::Ceph> = OnceLock::new();
+    CLUSTER.get_or_init(ceph::start)
 }
 
 /// The shared server for an engine; `None` for SQLite, which has none, and for a MySQL that is not installed.

@@ -142,7 +142,7 @@ impl Stage {
     }
 
     /// What the files of a backup are made from.
-    fn stored(&self, id: &str) -> Result<store::Row> {
+    pub fn stored(&self, id: &str) -> Result<store::Row> {
         let row = self.connection.query_row(STORED, [id], |row| {
             Ok(store::Row {
                 volume_id: row.get(0)?,
@@ -205,6 +205,7 @@ mod tests {
     use super::*;
     use crate::db::SessionSettings;
     use crate::domain::{Policy, Selection, Verdict};
+    use crate::format::names::Prefix;
 
     fn scanned(stage: &Stage) -> crate::scan::Scan {
         let mut session = crate::db::sqlite::open(&stage.file(DATABASE), &SessionSettings::default()).unwrap();
@@ -240,11 +241,13 @@ mod tests {
             ("=HYPERLINK(\"http://203.0.113.9/?\"&A1)", "service-down", stuck),
             ("build-cache", "no-active-backup", stuck),
             ("crm-db full", "counter-wrong", inconsistent),
+            ("dns-zones nightly", "service-up", Verdict::Uncertain),
             ("erp-db nightly", "service-down", stuck),
             ("files-stage2 nightly", "service-up", Verdict::Uncertain),
             ("git full", "service-down", stuck),
             ("hr-db nightly", "temporary-leftover", inconsistent),
             ("ldap-data nightly", "recent", Verdict::Recent),
+            ("ledger-db nightly", "service-down", stuck),
             ("mail-spool weekly", "service-down", stuck),
             ("portal-db increment 4", "parent-missing", inconsistent),
             ("portal-db weekly", "service-down", stuck),
@@ -254,7 +257,7 @@ mod tests {
         assert_eq!(found, expected);
         let notices: Vec<&str> = scan.document.notices.iter().map(|notice| notice.code.as_str()).collect();
         assert_eq!(notices, ["quota-wrong"]);
-        assert_eq!(scan.census.live, 80);
+        assert_eq!(scan.census.live, 83);
     }
 
     #[test]
@@ -271,7 +274,22 @@ mod tests {
         // SQLAlchemy reads no other spelling.
         let times = "SELECT count(*) FROM backups WHERE created_at NOT GLOB '????-??-?? ??:??:??.??????' OR created_at > strftime('%Y-%m-%d %H:%M:%f', 'now')";
         assert_eq!(one(times), 0);
-        assert_eq!(stage.state().unwrap().len(), 1_280 + 43 + 1);
+        assert_eq!(stage.state().unwrap().len(), 1_283 + 45 + 1);
+    }
+
+    #[test]
+    fn backups_lie_where_cinder_puts_them_and_are_as_old_as_their_rows() {
+        let stage = Stage::build(None).unwrap();
+        for (id, _) in store::earned() {
+            let row = stage.stored(id).unwrap();
+            assert_eq!(row.container, format!("{}/{}/{id}", &id[..2], &id[2..4]));
+            let prefix = Prefix::parse(&row.prefix).unwrap();
+            assert_eq!((prefix.volume_id, prefix.az, prefix.backup_id.as_str()), (row.volume_id, None, id));
+            for entry in fs::read_dir(stage.storage().join(&row.container)).unwrap() {
+                let age = entry.unwrap().metadata().unwrap().modified().unwrap().elapsed().unwrap();
+                assert!(age.as_secs() > 3 * 3_600, "{id} {age:?}");
+            }
+        }
     }
 
     #[test]
@@ -293,7 +311,11 @@ mod tests {
         assert!(error.error.to_string().contains("not empty"), "{}", error.error);
         let error = Stage::build(Some(&keep.join(DATABASE))).err().unwrap();
         assert_eq!(error.exit, Exit::Usage);
-        Stage::build(Some(&parent.path().join("odd % $ ? name"))).unwrap();
+        let stage = Stage::build(Some(&parent.path().join("odd % $ ? name"))).unwrap();
+        let flags = crate::config::DatabaseFlags { config_files: vec![stage.configuration()], ..Default::default() };
+        let (cinder, _) = crate::config::cinder_conf(&flags, &crate::config::Environment::default()).unwrap();
+        let options = crate::config::StorageOptions::new(cinder, &[]).unwrap();
+        assert_eq!(Path::new(&options.text("backup_posix_path").unwrap().unwrap().value), stage.storage());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The demo's backup storage: what Cinder's posix driver would have left of a few volumes of 1 GiB, mostly zeros.
 //!
-//! One is whole and two are damaged, each in its own way; and one is an increment. Their objects are as old as their rows.
+//! Three are whole, one of them an increment; one broke off, and one is damaged. Their objects are as old as their rows.
 
 use std::borrow::Cow;
 use std::fs::{self, File, FileTimes};
@@ -13,18 +13,21 @@ use jiff::tz::TimeZone;
 
 use crate::cli::error::{Error, Result};
 use crate::cli::exit::Exit;
+use crate::domain::status::{AVAILABLE, ERROR};
 use crate::format::generate::{self, Digests, Recipe};
 use crate::format::metadata::Compression;
 
-/// The demo's backup_file_size: 32 objects to a GiB.
-pub const CHUNK: usize = 32 << 20;
+/// The demo's backup_file_size: 64 objects to a GiB.
+pub const CHUNK: usize = 16 << 20;
 /// Cinder's default for backup_sha_block_size_bytes.
 const BLOCK: usize = 32_768;
 const GIB: u64 = 1 << 30;
-/// Where volumes have data: the chunk, the block in it, how many blocks. The last is written only after the first backup.
-const WRITTEN: [(u64, usize, usize); 4] = [(0, 0, 6), (2, 500, 4), (9, 17, 5), (4, 300, 3)];
-/// The driver begins with the first object; one comes after the other.
-const OBJECT_TAKES: Duration = Duration::from_secs(11);
+/// Where a volume was written to: the chunk, the block in it, how many blocks.
+const WRITTEN: [(usize, usize, usize); 6] = [(0, 0, 6), (2, 300, 4), (9, 17, 5), (2, 302, 1), (4, 200, 3), (9, 400, 1)];
+/// So many of them before its full backup, the others before the increment.
+const BEFORE_FULL: usize = 3;
+/// From one object to the next.
+const OBJECT_TAKES: Duration = Duration::from_secs(6);
 
 /// What a backup's files are made from.
 #[derive(Debug, Clone)]
@@ -66,6 +69,11 @@ const STORED: [(&str, Fate); 5] = [
     // dns-zones nightly
     ("c7e2f805-3b9d-4164-a0d8-5f1b92e6d47a", Fate::Whole),
 ];
+
+/// The backups that the storage has, with the status that each has earned.
+pub fn earned() -> impl Iterator<Item = (&'static str, &'static str)> {
+    STORED.into_iter().map(|(id, fate)| (id, if fate == Fate::Whole { AVAILABLE } else { ERROR }))
+}
 
 /// Fills the storage; `row` looks a backup up in the database.
 pub fn fill(root: &Path, row: &mut dyn FnMut(&str) -> Result<Row>) -> Result<()> {
@@ -112,8 +120,8 @@ fn write(folder: &Path, id: &str, row: &Row, parent: Option<&[[u8; 32]]>, fate: 
         file.write_all(&bytes)?;
         file.set_times(FileTimes::new().set_modified(began + OBJECT_TAKES * number))
     };
-    let volume = Volume { id: &row.volume_id, writes: if parent.is_some() { WRITTEN.len() } else { WRITTEN.len() - 1 } };
-    generate::write_from(&recipe, u64::from(row.size) * GIB, &mut |range| Ok(volume.chunk(range.start)), parent, &mut put)
+    let writes = if parent.is_some() { WRITTEN.len() } else { BEFORE_FULL };
+    generate::write_from(&recipe, u64::from(row.size) * GIB, &mut |range| Ok(chunk(&row.volume_id, writes, range.start)), parent, &mut put)
 }
 
 fn began(created_at: &str) -> io::Result<SystemTime> {
@@ -122,35 +130,23 @@ fn began(created_at: &str) -> io::Result<SystemTime> {
     Ok(time.timestamp().into())
 }
 
-/// What a volume held when a backup of it was made.
-struct Volume<'a> {
-    id: &'a str,
-    /// So many of `WRITTEN` had been made.
-    writes: usize,
-}
-
-impl Volume<'_> {
-    /// The chunk at an offset; `None` where it is all zeros.
-    fn chunk(&self, offset: u64) -> Option<Cow<'static, [u8]>> {
-        let mut chunk = None;
-        for (number, block, blocks) in WRITTEN.into_iter().take(self.writes) {
-            if number * CHUNK as u64 != offset {
-                continue;
-            }
+/// The bytes of a volume's chunk at an offset, after its first writes; `None` where it is all zeros.
+fn chunk(volume_id: &str, writes: usize, offset: u64) -> Option<Cow<'static, [u8]>> {
+    let mut chunk = None;
+    for (turn, (number, block, blocks)) in WRITTEN.into_iter().take(writes).enumerate() {
+        if (number * CHUNK) as u64 == offset {
             let chunk = chunk.get_or_insert_with(|| vec![0; CHUNK]);
             let written = chunk.iter_mut().skip(block * BLOCK).take(blocks * BLOCK);
-            for (byte, noise) in written.zip(noise(self.id, number)) {
-                *byte = noise;
-            }
+            written.zip(noise(volume_id, turn)).for_each(|(byte, noise)| *byte = noise);
         }
-        chunk.map(Cow::Owned)
     }
+    chunk.map(Cow::Owned)
 }
 
-/// Bytes that do not compress, and are the same in every run (xorshift, Marsaglia 2003).
-fn noise(volume_id: &str, number: u64) -> impl Iterator<Item = u8> {
-    let seed = volume_id.bytes().fold(0x9e37_79b9_7f4a_7c15 ^ number, |seed, byte| (seed ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-    let mut state = seed | 1;
+/// Bytes that do not compress, the same in every run (xorshift, Marsaglia 2003).
+fn noise(volume_id: &str, turn: usize) -> impl Iterator<Item = u8> {
+    let salted = volume_id.bytes().chain(turn.to_le_bytes());
+    let mut state = salted.fold(1, |state: u64, byte| (state ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)) | 1;
     std::iter::repeat_with(move || {
         state ^= state << 13;
         state ^= state >> 7;
@@ -158,4 +154,77 @@ fn noise(volume_id: &str, number: u64) -> impl Iterator<Item = u8> {
         state.to_le_bytes()
     })
     .flatten()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+mod tests {
+    use super::*;
+
+    fn row(parent_id: Option<&str>) -> Row {
+        Row {
+            volume_id: "6d1f0c92-84be-4c35-9a77-2f50e8b1d643".into(),
+            parent_id: parent_id.map(str::to_owned),
+            container: "ab/cd/abcd".into(),
+            prefix: "volume_v_20261122152143_backup_abcd".into(),
+            created_at: "2026-11-22 15:21:43.393000".into(),
+            size: 1,
+        }
+    }
+
+    fn files(folder: &Path) -> Vec<(String, u64)> {
+        let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
+        let prefix = row(None).prefix;
+        let mut files: Vec<_> = entries
+            .map(|entry| (entry.file_name().to_str().unwrap().strip_prefix(&prefix).unwrap().to_owned(), entry.metadata().unwrap().len()))
+            .collect();
+        files.sort_unstable();
+        files
+    }
+
+    #[test]
+    fn each_fate_leaves_what_it_says() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let digests = write(&at("whole"), "abcd", &row(None), None, Fate::Whole).unwrap();
+        let whole = files(&at("whole"));
+        assert_eq!(whole.len(), 66);
+        assert_eq!((whole[0].0.as_str(), whole[63].0.as_str()), ("-00001", "-00064"));
+        assert_eq!((whole[64].0.as_str(), whole[65].0.as_str()), ("_metadata", "_sha256file"));
+        assert!(whole.iter().map(|(_, size)| size).sum::<u64>() < 4 << 20, "{whole:?}");
+
+        write(&at("ended"), "abcd", &row(None), None, Fate::EndedIn(5)).unwrap();
+        let ended = files(&at("ended"));
+        assert_eq!(ended[..4], whole[..4]);
+        assert_eq!(ended[4..], [("-00005".to_owned(), whole[4].1 / 2)]);
+
+        write(&at("flipped"), "abcd", &row(None), None, Fate::BitFlippedIn(10)).unwrap();
+        assert_eq!(files(&at("flipped")), whole);
+        let bytes = |folder: &str| fs::read(at(folder).join(format!("{}-00010", row(None).prefix))).unwrap();
+        let (sound, flipped) = (bytes("whole"), bytes("flipped"));
+        let bits: u32 = sound.iter().zip(&flipped).map(|(a, b)| (a ^ b).count_ones()).sum();
+        assert_eq!(bits, 1);
+
+        write(&at("increment"), "abcd", &row(Some("parent")), Some(&digests), Fate::Whole).unwrap();
+        assert_eq!(files(&at("increment")).iter().filter(|(name, _)| name.starts_with('-')).count(), WRITTEN.len() - BEFORE_FULL);
+
+        let last = fs::metadata(at("whole").join(format!("{}_metadata", row(None).prefix))).unwrap().modified().unwrap();
+        assert_eq!(last, began(&row(None).created_at).unwrap() + OBJECT_TAKES * 66);
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_named() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let error = fill(file.path(), &mut |_| Ok(row(None))).unwrap_err();
+        assert!(error.error.to_string().contains("cannot make the backup"), "{}", error.error);
+        let root = tempfile::tempdir().unwrap();
+        let error = fill(root.path(), &mut |_| Ok(Row { created_at: "yesterday".into(), ..row(None) })).unwrap_err();
+        assert_eq!(error.exit, Exit::Unexpected);
+    }
+
+    #[test]
+    fn earned_is_what_is_whole() {
+        let available = earned().filter(|(_, status)| *status == AVAILABLE).count();
+        assert_eq!((available, earned().count()), (3, 5));
+    }
 }

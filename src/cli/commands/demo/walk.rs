@@ -4,6 +4,7 @@
 use clap::Parser;
 
 use super::stage::{MEANWHILE, Stage, State};
+use super::store;
 use crate::cli::args::Cli;
 use crate::cli::context::Context;
 use crate::cli::error::{Error, Result};
@@ -28,6 +29,7 @@ pub fn walk(context: &Context<'_>, stage: &Stage) -> Result<Exit> {
     let before = stage.state()?;
     let run = walk.repair()?;
     walk.races_and_refusals()?;
+    walk.earned()?;
     walk.history(&run)?;
     walk.undo(&run, &before)?;
     walk.end()?;
@@ -58,8 +60,9 @@ impl Walk<'_> {
             "{}\n\n\
              Controller ctl1 lost its power three hours ago, in the middle of its backups.\n\
              Its cinder-backup is down; the one on ctl2 works. This is Cinder's database as\n\
-             it was left: 1283 backups, 1200 of them deleted, a dozen in trouble. Every\n\
-             command below is run for real, on files in this folder:\n\n    {}\n\n\
+             it was left: 1283 backups, 1200 of them deleted, a dozen in trouble; and of the\n\
+             smallest of these their data. Every command below is run for real, on files in\n\
+             this folder:\n\n    {}\n\n\
              On a controller the program finds its database in /etc/cinder/cinder.conf; here\n\
              --config-file cinder.conf and --audit-log audit.jsonl are left out for brevity.\n",
             ui.strong("cinder-backup-repair: a walk through the repair after an outage"),
@@ -104,10 +107,10 @@ impl Walk<'_> {
         let columns = ["-c", "name", "-c", "verdict", "-c", "objects", "-c", "problems"];
         self.run(&[&["check"], &columns[..]].concat(), Exit::Damaged, 0)?;
         self.say(
-            "A deep check reads every object, and compares it with its digest. In one a bit\n\
-             has flipped; Cinder would have restored it without a word.",
+            "A deep check reads every object, and compares it with its digest. In this one a\n\
+             bit has flipped; Cinder would restore it without a word.",
         )?;
-        self.run(&[&["check", "--host", "ctl1", "--level", "deep"], &columns[..]].concat(), Exit::Damaged, 0)
+        self.run(&[&["check", "ledger-db nightly", "--level", "deep"], &columns[..]].concat(), Exit::Damaged, 0)
     }
 
     /// Gives the run's id.
@@ -196,6 +199,16 @@ impl Walk<'_> {
         self.run(&["repair", "crm-db full", "--fix-counters", "--yes"], Exit::Done, 1)
     }
 
+    /// Whole or not, each backup with data has become what it should.
+    fn earned(&self) -> Result<()> {
+        let state = self.stage.state()?;
+        let is = |id: &str| state.get(&("backups".to_owned(), id.to_owned())).and_then(|row| row.content.split(' ').nth(1));
+        match store::earned().find(|(id, status)| is(id) != Some(&format!("'{status}'"))) {
+            Some((id, status)) => Err(Error::new(Exit::Unexpected, format!("the backup {id} is not {status}, which its data calls for"))),
+            None => Ok(()),
+        }
+    }
+
     fn history(&mut self, run: &str) -> Result<()> {
         self.chapter("Who changed what, and is it still so?")?;
         self.say("The audit log has every run; the first is that of the plan for ctl1.")?;
@@ -236,11 +249,13 @@ impl Walk<'_> {
         let log = terminal(&shell(&self.stage.audit_log().display().to_string()));
         let database = terminal(&shell(&self.stage.url()));
         if self.stage.is_kept() {
+            let storage = terminal(&shell(&self.stage.storage().display().to_string()));
             let plan = terminal(&shell(&self.stage.file("new.json").display().to_string()));
             ui.text(&format!(
                 "\nThe files stay in {}. To go on:\n\n\
                  \x20   export CINDER_DATABASE_URL={database}\n\
                  \x20   {PROGRAM} scan --older-than 0s\n\
+                 \x20   {PROGRAM} check --older-than 0s --storage-path {storage}\n\
                  \x20   {PROGRAM} plan --older-than 0s --out {plan}\n\
                  \x20   {PROGRAM} repair --older-than 0s --audit-log {log}\n\
                  \x20   {PROGRAM} history list --audit-log {log}\n\n\
@@ -379,6 +394,10 @@ fn terminal_lines(text: &str) -> String {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 mod tests {
+    use std::fs::{self, File};
+    use std::path::Path;
+    use std::time::{Duration, SystemTime};
+
     use super::*;
     use crate::cli::args::Command;
 
@@ -416,7 +435,43 @@ mod tests {
         let stray = "UPDATE backups SET status = 'deleting' WHERE display_name = 'shop-db increment 3'";
         let error = walked(&[PROGRAM, "-q", "demo"], |stage| stage.execute(stray).unwrap()).unwrap_err();
         let text = error.error.to_string();
-        assert!(text.contains("apply") && text.contains("changed 11 rows where the demo expects 10"), "{text}");
+        assert!(text.contains("apply") && text.contains("changed 14 rows where the demo expects 13"), "{text}");
+    }
+
+    /// What the demo says when something happens to an object of a backup before it begins.
+    fn tampered(id: &str, number: u32, tamper: impl Fn(&Path)) -> String {
+        let change = |stage: &Stage| {
+            let row = stage.stored(id).unwrap();
+            tamper(&stage.storage().join(&row.container).join(format!("{}-{number:05}", row.prefix)));
+        };
+        walked(&[PROGRAM, "-q", "demo"], change).unwrap_err().error.to_string()
+    }
+
+    #[test]
+    fn what_lost_an_object_does_not_become_available() {
+        let text = tampered("3f6c1b52-9e07-4d8a-b1c4-85d2f7e06a93", 1, |object| fs::remove_file(object).unwrap());
+        assert!(text.contains("apply") && text.contains("changed 12 rows where the demo expects 13"), "{text}");
+    }
+
+    #[test]
+    fn a_backup_that_is_no_more_corrupt_is_noticed() {
+        let text = tampered("5a90c7e3-d216-4f8b-9e45-b07d1f3c6a28", 10, |object| {
+            let mut bytes = fs::read(object).unwrap();
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 1;
+            fs::write(object, &bytes).unwrap();
+            let old = SystemTime::now() - Duration::from_secs(10_000);
+            File::options().write(true).open(object).unwrap().set_modified(old).unwrap();
+        });
+        assert!(text.contains("check 'ledger-db nightly' --level deep") && text.contains("ended with 0 where"), "{text}");
+    }
+
+    #[test]
+    fn what_is_still_written_is_left_alone() {
+        let text = tampered("c7e2f805-3b9d-4164-a0d8-5f1b92e6d47a", 64, |object| {
+            File::options().write(true).open(object).unwrap().set_modified(SystemTime::now()).unwrap();
+        });
+        assert!(text.contains("repair 'dns-zones nightly'") && text.contains("ended with 6 where"), "{text}");
     }
 
     #[test]
