@@ -258,7 +258,10 @@ def main():
     finally:
         shutil.rmtree(work, ignore_errors=True)
     text = results.markdown(found)
-    pathlib.Path(options.out).write_text(text)
+    # The table of `check` is made by a run of its own, and stays.
+    out = pathlib.Path(options.out)
+    _, mark, check = out.read_text().partition('<!-- check -->') if out.exists() else ('', '', '')
+    out.write_text(text.rstrip() + '\n' + (f'\n{mark}{check}' if mark else ''))
     print(text)
 
 

@@ -6,6 +6,7 @@ SELECT current_setting('server_version'),
        pg_is_in_recovery(),
        current_setting('default_transaction_read_only'),
        has_function_privilege('public', 'pg_control_system()', 'EXECUTE'),
-       CAST(oid AS text)
+       CAST(oid AS text),
+       CAST(current_schema() AS text)
   FROM pg_database
  WHERE datname = current_database();

@@ -215,10 +215,17 @@ impl Fresh {
         };
         match unit.kind {
             FindingKind::Backup => {
-                let backup = self.backups.get(&unit.id).cloned()?;
+                let mut backup = self.backups.get(&unit.id).cloned()?;
                 if unit.counter {
                     let children = run.children(census, &backup.id);
                     return decide::counter(&CounterCase { backup, children, occupied: false }, situation, policy);
+                }
+                let planned = unit.before.iter().find(|image| image.table == Table::Backups && image.id == unit.id);
+                if let Some(planned) = planned.filter(|image| run.rows.contains_key(&(image.table, image.id.clone()))) {
+                    // As the parent of another unit's backup it was counted anew a moment ago: that makes it neither young nor
+                    // another than the one that was checked. [`Fresh::compare`] knows that nobody else has touched it.
+                    backup.updated_at = planned.value("updated_at").as_text().map(str::to_owned);
+                    backup.num_dependent_backups = planned.value("num_dependent_backups").as_integer();
                 }
                 let volume = backup.volume_id.as_ref().and_then(|id| self.volumes.get(id)).cloned();
                 let attachments = if volume.is_some() { self.attachments.clone() } else { Vec::new() };

@@ -15,6 +15,7 @@ use super::chain::{Head, digest};
 use super::record::{Event, Record, SCHEMA, SCHEMA_VERSION};
 use super::tail::{self, Tail, TailError};
 use super::{AuditError, MAX_LINE, holder};
+use crate::domain::text::json_escaped;
 
 /// The run that a record of a torn line names.
 const NO_RUN: &str = "-";
@@ -92,7 +93,8 @@ impl AuditLog {
             run: run.to_owned(),
             event,
         };
-        let mut line = serde_json::to_vec(&record).map_err(|error| AuditError::io(&self.path, "add to", error.into()))?;
+        let line = serde_json::to_string(&record).map_err(|error| AuditError::io(&self.path, "add to", error.into()))?;
+        let mut line = json_escaped(line).into_bytes();
         if line.len() > MAX_LINE {
             return Err(AuditError::TooLong { path: self.path.clone(), bytes: line.len() });
         }

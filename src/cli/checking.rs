@@ -65,6 +65,9 @@ pub fn check(context: &Context<'_>, args: &StorageArgs, request: &Request, targe
         }
     });
     bar.finish_and_clear();
+    for warning in stores.warnings() {
+        context.ui.warn(terminal(&warning));
+    }
     let mut results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
     let places: std::collections::HashMap<&str, usize> =
         targets.iter().enumerate().map(|(place, target)| (target.backup.id.as_str(), place)).collect();

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use clap::Args;
@@ -14,9 +14,10 @@ use super::error::{Error, Result};
 use super::exit::Exit;
 use crate::config::StorageOptions;
 use crate::domain::{Backup, Driver, Level, Policy};
-use crate::storage::{ObjectStore, PosixStore, RetryPolicy, Retrying, StorageError, StorageErrorKind, posix};
+use crate::storage::ceph::Cluster;
+use crate::storage::{Network, ObjectStore, PosixStore, RetryPolicy, Retrying, StorageError, StorageErrorKind, gcs, posix, s3, swift};
 use crate::verify::chunked::{Effort, Share};
-use crate::verify::{Findings, Places, Request, Subject};
+use crate::verify::{Findings, Places, Request, Subject, ceph};
 
 /// How the storage is reached and read.
 #[derive(Debug, Clone, Args)]
@@ -32,6 +33,9 @@ pub struct StorageArgs {
     /// Reach Google Cloud Storage here, in place of its public address
     #[arg(long, value_name = "URL")]
     pub gcs_endpoint: Option<String>,
+    /// The pool of the source volumes, to compare Ceph backups with the snapshots that they were made of
+    #[arg(long, value_name = "POOL")]
+    pub ceph_source_pool: Option<String>,
     /// An object younger than this means that the backup is being written
     #[arg(long, value_name = "SPAN", default_value = "15m", value_parser = span)]
     pub settle: Duration,
@@ -126,6 +130,12 @@ pub struct Stores {
     policy: RetryPolicy,
     cancelled: Arc<AtomicBool>,
     open: Mutex<HashMap<Place, Arc<dyn ObjectStore>>>,
+    network: Network,
+    swift: OnceLock<std::result::Result<Arc<swift::Account>, StorageError>>,
+    s3: OnceLock<std::result::Result<Arc<s3::Client>, StorageError>>,
+    gcs: OnceLock<std::result::Result<Arc<gcs::Client>, StorageError>>,
+    ceph: OnceLock<std::result::Result<Cluster, StorageError>>,
+    ceph_source_pool: Option<String>,
 }
 
 impl Stores {
@@ -144,7 +154,21 @@ impl Stores {
             policy: RetryPolicy::default(),
             cancelled,
             open: Mutex::default(),
+            network: Network::of(context.environment).map_err(|error| Error::usage(error.to_string()))?,
+            swift: OnceLock::new(),
+            s3: OnceLock::new(),
+            gcs: OnceLock::new(),
+            ceph: OnceLock::new(),
+            ceph_source_pool: args.ceph_source_pool.clone(),
         })
+    }
+
+    /// What works and should be known all the same, such as certificates that are not verified.
+    pub fn warnings(&self) -> Vec<String> {
+        let swift = self.swift.get().and_then(|made| made.as_ref().ok()).map_or(&[][..], |account| account.warnings());
+        let s3 = self.s3.get().and_then(|made| made.as_ref().ok()).map_or(&[][..], |client| client.warnings());
+        let gcs = self.gcs.get().and_then(|made| made.as_ref().ok()).map_or(&[][..], |client| client.warnings());
+        swift.iter().chain(s3).chain(gcs).cloned().collect()
     }
 
     fn retrying<S: ObjectStore + 'static>(&self, store: S) -> Arc<dyn ObjectStore> {
@@ -167,8 +191,21 @@ impl Places for Stores {
                 let root = posix::root(&self.options, driver, self.storage_path.as_deref())?;
                 self.retrying(PosixStore::open(&root, &container)?)
             }
-            other => {
-                let text = format!("the driver {} is not one of objects", other.name());
+            Driver::Swift => {
+                let account = self.swift.get_or_init(|| swift::Account::new(&self.options, &self.network));
+                let account = account.as_ref().map_err(Clone::clone)?;
+                self.retrying(account.container(backup.project_id.as_deref(), &container)?)
+            }
+            Driver::S3 => {
+                let client = self.s3.get_or_init(|| s3::Client::new(&self.options, &self.network));
+                self.retrying(client.as_ref().map_err(Clone::clone)?.bucket(&container)?)
+            }
+            Driver::Gcs => {
+                let client = self.gcs.get_or_init(|| gcs::Client::new(&self.options, self.gcs_endpoint.as_deref(), &self.network));
+                self.retrying(client.as_ref().map_err(Clone::clone)?.bucket(&container)?)
+            }
+            Driver::Ceph => {
+                let text = format!("the driver {} is not one of objects", driver.name());
                 return Err(StorageError::new(StorageErrorKind::Configuration, text));
             }
         };
@@ -179,7 +216,12 @@ impl Places for Stores {
         Ok(store)
     }
 
-    fn ceph(&self, _subject: &Subject<'_>) -> std::result::Result<(Findings, String), StorageError> {
-        Err(StorageError::new(StorageErrorKind::Configuration, "Ceph cannot be looked at yet"))
+    fn ceph(&self, subject: &Subject<'_>) -> std::result::Result<(Findings, String), StorageError> {
+        let cluster = self.ceph.get_or_init(|| Ok(Cluster::new(&self.options)?.with_cancelled(Arc::clone(&self.cancelled))));
+        let cluster = cluster.as_ref().map_err(Clone::clone)?;
+        let source = self.ceph_source_pool.as_deref().map(|pool| cluster.pool(pool));
+        let container = subject.backup.container.as_deref().filter(|pool| !pool.is_empty());
+        let location = cluster.location(container.unwrap_or(cluster.default_pool()));
+        Ok((ceph::check(cluster, source.as_ref(), subject), location))
     }
 }

@@ -146,7 +146,9 @@ fn describe(error: &rusqlite::Error, doing: &str) -> DbError {
         ErrorCode::ReadOnly => (DbErrorKind::Privilege, format!("{doing}: the database or this transaction is read-only ({text})")),
         ErrorCode::PermissionDenied | ErrorCode::AuthorizationForStatementDenied => (DbErrorKind::Privilege, format!("{doing}: {text}")),
         ErrorCode::CannotOpen => (DbErrorKind::Connection, format!("{doing}: {text}")),
-        ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt => (DbErrorKind::Schema, format!("{doing}: {text}")),
+        ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt => {
+            (DbErrorKind::Schema, format!("{doing}: the database file is damaged ({text}); look at it with PRAGMA integrity_check"))
+        }
         ErrorCode::OperationInterrupted => (DbErrorKind::Timeout, format!("{doing}: given up after the statement time-out")),
         _ if text.starts_with("no such table") || text.starts_with("no such column") => (DbErrorKind::Schema, format!("{doing}: {text}")),
         _ => (DbErrorKind::Other, format!("{doing}: {text}")),

@@ -16,6 +16,7 @@ pub mod rows;
 mod selection;
 mod services;
 pub mod status;
+pub mod text;
 pub mod time;
 pub mod transitions;
 mod value;

@@ -249,7 +249,7 @@ fn what_cinder_would_not_have_written_is_malformed_and_says_where() {
         malformed(sha256file::read_head(bytes));
     }
     for cut in 0..SMALL.len() {
-        malformed(read_metadata(SMALL[..cut].as_bytes()));
+        malformed(read_metadata(&SMALL.as_bytes()[..cut]));
     }
 }
 
@@ -404,7 +404,7 @@ fn files_that_do_not_end_use_up_nothing() {
 #[test]
 fn errors_of_the_stream_come_through() {
     for cut in [0, 1, 100, SMALL.len()] {
-        let read = read_metadata(SMALL[..cut].as_bytes().chain(Broken));
+        let read = read_metadata(SMALL.as_bytes()[..cut].chain(Broken));
         assert!(matches!(read, Err(FormatError::Io(error)) if error.to_string() == "the disk is broken"), "{cut}");
     }
     let text = hashes_file(10, ",\n");
@@ -540,7 +540,7 @@ fn reading_goes_on_after_an_error_of_the_reader() {
     impl Read for Hiccups<'_> {
         fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
             self.1 += 1;
-            if self.1 % 3 == 0 {
+            if self.1.is_multiple_of(3) {
                 return Err(io::Error::other("hiccup"));
             }
             let part = out.len().min(1000);
@@ -634,6 +634,17 @@ fn mutate(bytes: &mut Vec<u8>, mutations: &[Mutation]) {
     }
 }
 
+/// `None` for half a surrogate pair where nobody looks: Python takes it, and so does this; serde_json does not.
+fn as_serde_json_reads(bytes: &[u8]) -> Option<Value> {
+    match serde_json::from_slice(bytes) {
+        Ok(value) => Some(value),
+        Err(error) => {
+            assert!(error.to_string().contains("surrogate") || error.to_string().contains("hex escape"), "{error}");
+            None
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
@@ -680,13 +691,7 @@ proptest! {
         let mut bytes = fixture(&format!("{folder}/backup-{}_metadata", which % 2 + 1));
         mutate(&mut bytes, &mutations);
         if let Ok((head, entries)) = read_metadata(bytes.as_slice()) {
-            // Half a surrogate pair where nobody looks is the one thing that serde_json does not take.
-            let value: Result<Value, _> = serde_json::from_slice(&bytes);
-            let Ok(value) = value else {
-                let text = String::from_utf8(bytes).unwrap().to_lowercase();
-                prop_assert!(text.contains("\\ud8") || text.contains("\\ud9") || text.contains("\\ude") || text.contains("\\ud"));
-                return Ok(());
-            };
+            let Some(value) = as_serde_json_reads(&bytes) else { return Ok(()) };
             prop_assert_eq!(value["version"].as_str(), Some(head.version.as_str()));
             prop_assert_eq!(value["backup_id"].as_str(), Some(head.backup_id.as_str()));
             prop_assert_eq!(value["volume_id"].as_str(), Some(head.volume_id.as_str()));
@@ -712,7 +717,7 @@ proptest! {
         let read = read_hashes(bytes.as_slice());
         let outlined = outline(&bytes);
         if let Ok((head, hashes)) = read {
-            let value: Value = serde_json::from_slice(&bytes).unwrap();
+            let Some(value) = as_serde_json_reads(&bytes) else { return Ok(()) };
             prop_assert_eq!(value["chunk_size"].as_u64(), Some(head.block_size));
             let digests = value["sha256s"].as_array().unwrap();
             prop_assert_eq!(digests.len(), hashes.len());

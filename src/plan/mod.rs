@@ -233,7 +233,7 @@ impl Plan {
     /// The plan as a file holds it: indented JSON with a line feed at the end.
     pub fn to_json(&self) -> String {
         // Only maps with keys that are no strings cannot be written as JSON, and there are none.
-        let mut text = serde_json::to_string_pretty(self).unwrap_or_default();
+        let mut text = crate::domain::text::json_escaped(serde_json::to_string_pretty(self).unwrap_or_default());
         text.push('\n');
         text
     }

@@ -2,34 +2,9 @@
 //!
 //! A backup's name is chosen by a user of the cloud, and an administrator reads it: an escape sequence may clear the
 //! terminal or set its title, an override of the writing direction may show another id than is there, a formula runs
-//! in a spreadsheet, and markup in a ticket. Pure; may use nothing of the crate.
+//! in a spreadsheet, and markup in a ticket. Pure; may use `domain`.
 
-/// Whether a character is shown as nothing, as something else, or acts on its surroundings instead of being text.
-///
-/// These are the control characters (C0, DEL, C1) and what Unicode calls default-ignorable: joiners and other
-/// characters of no width, marks, overrides and isolates of the writing direction, line and paragraph separators, fillers, the
-/// byte order mark, variation selectors (but the two that pick text or emoji style, U+FE0E and U+FE0F) and tags.
-pub fn is_hostile(c: char) -> bool {
-    c.is_control()
-        || matches!(c,
-            '\u{ad}'
-            | '\u{34f}'
-            | '\u{61c}'
-            | '\u{115f}'..='\u{1160}'
-            | '\u{17b4}'..='\u{17b5}'
-            | '\u{180b}'..='\u{180f}'
-            | '\u{200b}'..='\u{200f}'
-            | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}'
-            | '\u{3164}'
-            | '\u{fe00}'..='\u{fe0d}'
-            | '\u{feff}'
-            | '\u{ffa0}'
-            | '\u{fff0}'..='\u{fffb}'
-            | '\u{1bca0}'..='\u{1bca3}'
-            | '\u{1d173}'..='\u{1d17a}'
-            | '\u{e0000}'..='\u{e0fff}')
-}
+pub use crate::domain::text::is_hostile;
 
 /// The text with every hostile character as a visible escape: `\n`, `\t`, `\r`, `\x1b`, `\u{202e}`.
 ///

@@ -4,13 +4,18 @@
 //! gave its objects, and nothing outside of the container can be reached by any name. May use `config`, `domain` and
 //! `format`.
 
+pub mod ceph;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 pub(crate) mod conformance;
 mod error;
+pub mod gcs;
+mod http;
 mod memory;
 pub mod posix;
 mod retry;
+pub mod s3;
+pub mod swift;
 
 use std::io::Read;
 use std::ops::{ControlFlow, Range};
@@ -18,6 +23,7 @@ use std::ops::{ControlFlow, Range};
 use jiff::Timestamp;
 
 pub use error::{StorageError, StorageErrorKind};
+pub use http::{Network, Proxies};
 pub use memory::MemoryStore;
 pub use posix::PosixStore;
 pub use retry::{RetryPolicy, Retrying};

@@ -2,7 +2,8 @@
 //!
 //! A container is a directory below the root (`ab/cd/<backup id>`), an object is a plain file in it. Names come from rows
 //! and from side files, so none is trusted: every way below the root is walked without following a link, and what is no
-//! plain file is never opened for reading. Linux only, as cinder-backup is.
+//! plain file is never opened for reading. Linux only, as cinder-backup is. A share that is mounted "hard" (NFS's default)
+//! and whose server is away holds up every call until it is back: no program can do anything about that.
 //!
 //! Source: `cinder/backup/drivers/{posix,nfs,glusterfs}.py`, `os_brick/remotefs/remotefs.py` (`get_mount_point`).
 
@@ -16,7 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use jiff::Timestamp;
 use md5::{Digest, Md5};
-use rustix::fs::{Advice, AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
+use rustix::fs::{Advice, AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, Statx, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 
 use super::{ObjectInfo, ObjectStore, StorageError, StorageErrorKind};
@@ -55,22 +56,29 @@ pub fn root(options: &StorageOptions, driver: Driver, storage_path: Option<&Path
     let path = Path::new(&option(base)?).join(hex::encode(&Md5::digest(share.as_bytes())));
     if !is_mounted(&path) {
         let path = path.display();
-        return Err(configuration(format!("the share {share} is not mounted on {path}: mount it there, or give --storage-path DIRECTORY")));
+        return Err(configuration(format!(
+            "the share {share} is not mounted on {path}: mount it there, or give --storage-path DIRECTORY if its files are elsewhere"
+        )));
     }
     Ok(path)
 }
 
-/// Whether something is mounted there, or lies there all the same (a copy, a bind mount of the same file system).
+/// Whether something is mounted there. What else may lie there was written while nothing was mounted: objects would seem to
+/// be missing.
 fn is_mounted(path: &Path) -> bool {
-    let Ok(found) = rustix::fs::stat(path) else {
-        // Not there at all; or not for us to see, which opening it will say.
-        return !matches!(rustix::fs::stat(path), Err(Errno::NOENT));
+    let statx = |path: &Path| rustix::fs::statx(CWD, path, AtFlags::empty(), StatxFlags::BASIC_STATS);
+    let found = match statx(path) {
+        Ok(found) => found,
+        Err(Errno::NOENT | Errno::NOTDIR) => return false,
+        // Not for us to see: opening it will say why.
+        Err(_) => return true,
     };
-    let parent = rustix::fs::stat(path.join(".."));
-    if parent.is_ok_and(|parent| parent.st_dev != found.st_dev || parent.st_ino == found.st_ino) {
-        return true;
+    // Linux 5.8 says it; before, all but bind mounts of the same file system show.
+    if found.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT) {
+        return found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT);
     }
-    std::fs::read_dir(path).map_or(true, |mut entries| entries.next().is_some())
+    let device = |stat: &Statx| (stat.stx_dev_major, stat.stx_dev_minor);
+    statx(&path.join("..")).is_ok_and(|parent| device(&parent) != device(&found) || parent.stx_ino == found.stx_ino)
 }
 
 fn configuration(text: String) -> StorageError {

@@ -3,6 +3,7 @@
 //! Reads, and never writes anywhere. A verdict is only ever as good as what was really looked at: [`Findings`] says that
 //! too. May use `domain`, `format` and `storage`.
 
+pub mod ceph;
 pub mod chunked;
 pub mod evidence;
 mod fault;

@@ -15,6 +15,8 @@ use crate::storage::{ObjectStore, StorageError};
 
 /// Bytes in a GiB, the unit of `backups.size`.
 const GIB: u64 = 1 << 30;
+/// How many objects Google gives on a page, which is all that Cinder's driver asks for (29.0.0, `get_container_entries`).
+const GCS_PAGE: u64 = 1_000;
 /// How many quick checks run at once: each is a handful of round trips.
 const QUICK_AT_ONCE: usize = 8;
 
@@ -121,7 +123,15 @@ impl<'a> Checker<'a> {
             })
             .collect();
         let location = links.first().and_then(|link| link.store.as_ref().ok()).map(|store| store.location().to_owned());
-        let findings = chunked::check(subject, &links, &self.request.effort, self.watch, &mut |link, level| self.own(link, level));
+        let mut findings = chunked::check(subject, &links, &self.request.effort, self.watch, &mut |link, level| self.own(link, level));
+        // Both side files are in its listing, too.
+        let listed = findings.objects.expected + 2;
+        if driver == Driver::Gcs && listed > GCS_PAGE {
+            let text = format!(
+                "Cinder's own driver cannot restore it: it has {listed} objects, and that driver reads the first {GCS_PAGE} of a listing only"
+            );
+            findings.warnings.push(Problem::general("cinder-cannot-restore", text));
+        }
         (findings, location)
     }
 

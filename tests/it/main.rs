@@ -6,6 +6,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test that cannot go on has failed")]
 
 mod attack;
+mod ceph;
+mod check;
+mod check_real;
 #[allow(dead_code, reason = "a harness offers more than one moment's tests use")]
 mod cinder;
 mod cli;
@@ -22,10 +25,13 @@ mod population;
 #[allow(dead_code, reason = "a harness offers more than one moment's tests use")]
 mod program;
 #[allow(dead_code, reason = "a harness offers more than one moment's tests use")]
+mod real_backups;
+#[allow(dead_code, reason = "a harness offers more than one moment's tests use")]
 mod rows;
 mod scenarios;
 #[allow(dead_code, reason = "a harness offers more than one moment's tests use")]
 mod schemas;
 #[allow(dead_code, reason = "a harness offers more than one moment's tests use")]
 mod servers;
+mod storage;
 mod terminal;

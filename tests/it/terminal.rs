@@ -26,7 +26,7 @@ const DEADLINE: Duration = Duration::from_secs(30);
 const TWO_HOURS: i64 = 7_200;
 
 /// A terminal with a program on it.
-struct Terminal {
+pub struct Terminal {
     master: Arc<OwnedFd>,
     child: Child,
     reader: Option<JoinHandle<()>>,
@@ -78,28 +78,28 @@ impl Terminal {
     }
 
     /// `repair` and its like on a terminal wide and high enough for everything.
-    fn wide(program: &Program, args: &[&str]) -> Self {
+    pub fn wide(program: &Program, args: &[&str]) -> Self {
         Self::start(&program.command(args), 200, 60)
     }
 
     /// What is on the screen.
-    fn screen(&self) -> String {
+    pub fn screen(&self) -> String {
         self.seen.lock().unwrap().screen.screen().contents()
     }
 
     /// Everything that was ever written, escape sequences and all.
-    fn written(&self) -> String {
+    pub fn written(&self) -> String {
         String::from_utf8_lossy(&self.seen.lock().unwrap().bytes).into_owned()
     }
 
     /// Waits until the screen shows this.
     #[track_caller]
-    fn wait(&self, text: &str) {
+    pub fn wait(&self, text: &str) {
         self.wait_until(text, |screen| screen.contains(text));
     }
 
     #[track_caller]
-    fn wait_until(&self, what: &str, holds: impl Fn(&str) -> bool) {
+    pub fn wait_until(&self, what: &str, holds: impl Fn(&str) -> bool) {
         let begun = Instant::now();
         while !holds(&self.screen()) {
             assert!(begun.elapsed() < DEADLINE, "the screen never shows {what:?}:\n{}", self.screen());
@@ -108,7 +108,7 @@ impl Terminal {
     }
 
     /// Presses keys.
-    fn press(&self, keys: &str) {
+    pub fn press(&self, keys: &str) {
         let mut master = File::from(self.master.try_clone().expect("another handle"));
         master.write_all(keys.as_bytes()).expect("the terminal takes keys");
     }
@@ -136,7 +136,7 @@ impl Terminal {
 
     /// Insists on the exit code and gives everything on the screen.
     #[track_caller]
-    fn expect(&mut self, code: i32) -> String {
+    pub fn expect(&mut self, code: i32) -> String {
         let ended = self.end();
         let screen = self.screen();
         assert_eq!(ended, code, "{screen}");

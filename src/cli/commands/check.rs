@@ -95,7 +95,7 @@ pub fn run(context: &Context<'_>, args: &CheckCommandArgs) -> Result<Exit> {
     context.ui.check_columns(&view::checks(&[]))?;
     let earlier = args.resume.as_deref().map(checking::read_evidence).transpose()?;
     let mut assignment = match &args.from {
-        Some(path) => from_scan(path)?,
+        Some(path) => from_scan(path, &args.selection.selection(&[]).map_err(Error::usage)?)?,
         None => from_database(context, args)?,
     };
     if let Some((part, of)) = args.shard {
@@ -211,7 +211,7 @@ fn spread(target: &Target) -> u64 {
     root.id.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
-fn from_scan(path: &Path) -> Result<Assignment> {
+fn from_scan(path: &Path, selection: &Selection) -> Result<Assignment> {
     #[derive(Deserialize)]
     struct Scan {
         schema: String,
@@ -238,7 +238,10 @@ fn from_scan(path: &Path) -> Result<Assignment> {
     }
     let columns =
         scan.findings.iter().flat_map(|finding| &finding.rows).next().map(checking::columns_of).unwrap_or(crate::domain::ColumnSet::Mitaka);
-    Ok(Assignment { targets: checking::targets_of_findings(&scan.findings, columns), database: scan.database, taken_at: scan.taken_at })
+    let mut targets = checking::targets_of_findings(&scan.findings, columns);
+    targets.retain(|target| takes(selection, &target.backup, &BTreeSet::new()));
+    targets.truncate(selection.limit.unwrap_or(usize::MAX));
+    Ok(Assignment { targets, database: scan.database, taken_at: scan.taken_at })
 }
 
 fn from_database(context: &Context<'_>, args: &CheckCommandArgs) -> Result<Assignment> {

@@ -80,7 +80,14 @@ pub fn run(context: &Context<'_>, args: &PlanArgs) -> Result<Exit> {
             None => context.ui.say("Nothing was written; --out FILE keeps the plan."),
         }
     }
-    Ok(if args.detailed_exitcode && !plan.units.is_empty() { Exit::Findings } else { Exit::Done })
+    Ok(if !refused.is_empty() {
+        // As a repair would end that leaves something out.
+        Exit::Partial
+    } else if args.detailed_exitcode && !plan.units.is_empty() {
+        Exit::Findings
+    } else {
+        Exit::Done
+    })
 }
 
 /// Files that did not exist before, readable by their owner alone. All are left, or none: without [`NewFiles::keep`] they are

@@ -51,7 +51,7 @@ pub(super) fn connect(target: &ServerTarget, settings: &SessionSettings, place: 
         // Without a connection there is nothing to go on with, whatever the reason.
         Ok(outcome) => outcome.map_err(|error| DbError { fatal: true, ..error }),
         Err(mpsc::RecvTimeoutError::Timeout) => Err(DbError::fatal(
-            DbErrorKind::Timeout,
+            DbErrorKind::Connection,
             format!(
                 "no connection to {} within {} s; check that the server answers, and host, port and firewall",
                 place.name,

@@ -87,7 +87,7 @@ fn driver(error: &DriverError, doing: &str, place: &Place) -> DbError {
     let at = &place.name;
     let (kind, message) = match error {
         DriverError::ConnectTimeout | DriverError::Timeout => {
-            (DbErrorKind::Timeout, format!("{at} does not answer; check host, port and firewall"))
+            (DbErrorKind::Connection, format!("{at} does not answer; check host, port and firewall"))
         }
         DriverError::CouldNotConnect(Some((_, text, kind))) => (DbErrorKind::Connection, refused(*kind, text, at)),
         DriverError::TlsNotSupported => (

@@ -107,7 +107,7 @@ fn input_output(error: &io::Error, connecting: bool, doing: &str, place: &Place)
         }
         io::ErrorKind::NotFound => (DbErrorKind::Connection, format!("{at} does not exist; check the folder, and that the server runs")),
         io::ErrorKind::PermissionDenied => (DbErrorKind::Connection, format!("this user may not connect to {at}: {error}")),
-        io::ErrorKind::TimedOut if connecting => (DbErrorKind::Timeout, format!("{at} does not answer; check host, port and firewall")),
+        io::ErrorKind::TimedOut if connecting => (DbErrorKind::Connection, format!("{at} does not answer; check host, port and firewall")),
         _ => (DbErrorKind::Connection, format!("{doing}: the connection to {at} broke: {error}")),
     };
     DbError::fatal(kind, message)

@@ -99,7 +99,7 @@ impl Link {
                 );
                 return Err(match failed {
                     Ok(Err(error)) => error,
-                    _ => DbError::fatal(DbErrorKind::Timeout, late),
+                    _ => DbError::fatal(DbErrorKind::Connection, late),
                 });
             }
         };

@@ -224,7 +224,10 @@ impl Postgres {
         };
         self.server.version = text(0);
         self.server.user = Some(text(1));
-        self.server.identity = format!("postgresql:{origin}/{}", text(2));
+        // Two copies of Cinder's tables may live side by side in one database, told apart by search_path alone.
+        let schema = text(7);
+        let schema = if schema.is_empty() || schema == "public" { String::new() } else { format!("/{schema}") };
+        self.server.identity = format!("postgresql:{origin}/{}{schema}", text(2));
         self.server.read_only = is_true(3) || text(4) == "on";
         self.rollback()
     }

@@ -5,6 +5,7 @@ mod exhaustive;
 mod faults;
 mod leftovers;
 mod model;
+mod storage;
 mod table;
 
 use std::collections::BTreeSet;

@@ -4,7 +4,6 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::os::unix::net::UnixListener;
 
-use rustix::fs::CWD;
 use tempfile::TempDir;
 
 use super::*;
@@ -252,9 +251,11 @@ fn roots_are_where_the_drivers_mount() {
         assert_eq!(error.kind, StorageErrorKind::Configuration);
         assert!(error.text.contains("is not mounted on"), "{error}");
         assert!(error.text.contains(&path.display().to_string()), "{error}");
-        fs::create_dir_all(&path).unwrap();
+        // What was written there while nothing was mounted is not the share.
+        fs::create_dir_all(path.join("ab")).unwrap();
         assert!(root(&options, driver, None).unwrap_err().text.contains("is not mounted on"));
-        fs::create_dir(path.join("ab")).unwrap();
+        fs::remove_dir_all(&path).unwrap();
+        symlink("/proc", &path).unwrap();
         assert_eq!(root(&options, driver, None).unwrap(), path);
     }
     let given = Path::new("/mnt/copy");
@@ -282,5 +283,17 @@ fn mount_points_are_known() {
     assert!(!is_mounted(top.path()));
     assert!(!is_mounted(&top.path().join("nothing")));
     fs::write(top.path().join("x"), "").unwrap();
-    assert!(is_mounted(top.path()));
+    assert!(!is_mounted(top.path()));
+    assert!(!is_mounted(&top.path().join("x/y")));
+}
+
+#[test]
+fn an_error_while_reading_keeps_its_meaning() {
+    // Nothing is mapped at the start of a process's memory: reading there is EIO.
+    let store = PosixStore::open(Path::new("/proc"), &std::process::id().to_string()).unwrap();
+    let mut reader = store.open("mem", None).unwrap();
+    let error = reader.read(&mut [0; 16]).unwrap_err();
+    let error = StorageError::of_io(&error).unwrap();
+    assert_eq!(error.kind, StorageErrorKind::Media);
+    assert!(error.text.starts_with(&format!("cannot read /proc/{}/mem: ", std::process::id())), "{error}");
 }

@@ -87,6 +87,9 @@ impl Inventory {
         let sha256_size = match this.list(store, faults, head.is_some()) {
             Ok(size) => size,
             Err(error) => {
+                // Where there is no container, nothing is in it.
+                this.listed = error.kind == StorageErrorKind::NoContainer;
+                this.depth = "listing".to_owned();
                 faults.add_error(None, &error);
                 return this;
             }

@@ -169,7 +169,7 @@ impl Pass<'_> {
         self.choose(&mut items);
         items.sort_by_key(|item| item.object.offset);
         let chosen = items.len();
-        self.watch.expect(items.iter().map(|item| item.object.length).sum());
+        self.watch.announce(items.iter().map(|item| item.object.length).sum());
         outcome.objects = chosen as u64;
 
         let block_size =

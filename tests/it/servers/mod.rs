@@ -5,6 +5,7 @@
 //! ends when it is dropped. Only `mysql` may be missing, since Debian keeps it in unstable alone; a server that is
 //! installed and does not start fails the test.
 
+pub mod ceph;
 pub mod certificates;
 pub mod galera;
 pub mod gcs;
@@ -23,7 +24,7 @@ use std::sync::OnceLock;
 use cinder_backup_repair::db::Engine;
 
 pub use certificates::ServerName;
-pub use process::{Process, is_alive, new_dir, run};
+pub use process::{Process, is_alive, new_dir, run, without_fsync};
 
 /// The account that may do everything, on every server.
 pub const ADMIN: &str = "harness_admin";
@@ -94,6 +95,12 @@ pub fn postgresql() -> &'static Server {
 pub fn mysql() -> Option<&'static Server> {
     static SERVER: OnceLock<Option<Server>> = OnceLock::new();
     SERVER.get_or_init(|| mysql::start(&mysql::Settings::default())).as_ref()
+}
+
+/// The shared Ceph cluster.
+pub fn ceph() -> &'static ceph::Ceph {
+    static CLUSTER: OnceLock<ceph::Ceph> = OnceLock::new();
+    CLUSTER.get_or_init(ceph::start)
 }
 
 /// The shared server for an engine; `None` for SQLite, which has none, and for a MySQL that is not installed.

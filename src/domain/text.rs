@@ -1,0 +1,66 @@
+//! Text that came out of a database or a storage, which is hostile.
+
+/// Whether a character is shown as nothing, as something else, or acts on its surroundings instead of being text.
+///
+/// These are the control characters (C0, DEL, C1) and what Unicode calls default-ignorable: joiners and other
+/// characters of no width, marks, overrides and isolates of the writing direction, line and paragraph separators, fillers, the
+/// byte order mark, variation selectors (but the two that pick text or emoji style, U+FE0E and U+FE0F) and tags.
+pub fn is_hostile(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{ad}'
+            | '\u{34f}'
+            | '\u{61c}'
+            | '\u{115f}'..='\u{1160}'
+            | '\u{17b4}'..='\u{17b5}'
+            | '\u{180b}'..='\u{180f}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{3164}'
+            | '\u{fe00}'..='\u{fe0d}'
+            | '\u{feff}'
+            | '\u{ffa0}'
+            | '\u{fff0}'..='\u{fffb}'
+            | '\u{1bca0}'..='\u{1bca3}'
+            | '\u{1d173}'..='\u{1d17a}'
+            | '\u{e0000}'..='\u{e0fff}')
+}
+
+/// JSON with every hostile character that it holds as an escape (`\\u202e`): still the same document, and harmless to whoever
+/// looks at the file itself. JSON has such characters in its strings alone.
+pub fn json_escaped(json: String) -> String {
+    // White space of the layout is no part of a string, where it would be escaped already.
+    let hostile = |c: char| c != '\n' && is_hostile(c);
+    if !json.contains(hostile) {
+        return json;
+    }
+    let mut safe = String::with_capacity(json.len() + 16);
+    for c in json.chars() {
+        if hostile(c) {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                safe.push_str(&format!("\\u{unit:04x}"));
+            }
+        } else {
+            safe.push(c);
+        }
+    }
+    safe
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escaped_json_is_the_same_document() {
+        let value = serde_json::json!({ "a\u{202e}": ["\u{9b}2J", "\u{e0041}", "\u{7f}", "plain ä", "\n"], "b": 1 });
+        for text in [serde_json::to_string(&value).unwrap(), serde_json::to_string_pretty(&value).unwrap()] {
+            let safe = json_escaped(text.clone());
+            assert!(!safe.chars().any(|c| c != '\n' && is_hostile(c)), "{safe}");
+            assert_eq!(serde_json::from_str::<serde_json::Value>(&safe).unwrap(), value);
+            assert_ne!(safe, text);
+        }
+    }
+}

@@ -1,0 +1,415 @@
+//! Runs one of Ceph's commands: no shell, a deadline, bounded output, and an error that says what went wrong.
+//!
+//! A command against a pool that is full, or whose placement groups are down, does not fail: it hangs. So each has a deadline
+//! and is killed at its end, with everything in its process group.
+
+use std::ffi::{OsStr, OsString};
+use std::io::{self, Read};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process_group};
+
+use super::message;
+use crate::storage::{StorageError, StorageErrorKind};
+
+/// How often the watch looks whether the person asked to stop.
+const LOOK: Duration = Duration::from_millis(100);
+/// How long to wait for the rest of the messages once the command itself has ended.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+/// So much of the messages is kept, of their end.
+const MESSAGES: usize = 16 << 10;
+
+/// What is to be run.
+#[derive(Debug)]
+pub(super) struct Task<'a> {
+    /// The program, looked for as the environment's PATH says.
+    pub program: &'a OsStr,
+    /// Its arguments.
+    pub arguments: Vec<OsString>,
+    /// What it is about, for messages: `image volume-… in pool backups`.
+    pub about: &'a str,
+    /// How long it may take without giving a byte.
+    pub deadline: Duration,
+    /// Set when the person asks to stop.
+    pub cancelled: Option<Arc<AtomicBool>>,
+}
+
+/// Why a command was killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Killed {
+    Deadline,
+    Cancelled,
+    Unwanted,
+}
+
+#[derive(Debug)]
+struct State {
+    child: Child,
+    /// Only while somebody waits for the command; a reader that is slow itself does no harm.
+    deadline: Option<Instant>,
+    ended: Option<ExitStatus>,
+    killed: Option<Killed>,
+}
+
+impl State {
+    /// Kills the command and what it started. The child has not been reaped, so its number is still its own.
+    fn kill(&mut self, why: Killed) {
+        if self.ended.is_none() && self.killed.is_none() {
+            self.killed = Some(why);
+            // Its own group, so that nothing of ours is hit; it may have ended meanwhile.
+            let _ = kill_process_group(Pid::from_child(&self.child), Signal::KILL);
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Watch {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+impl Watch {
+    /// No code that holds the lock can panic half-way through a change.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A command that runs, as the stream of its standard output.
+///
+/// The stream ends without an error only if the command ended with status 0. Dropping it earlier kills the command.
+#[derive(Debug)]
+pub(super) struct Running {
+    watch: Arc<Watch>,
+    output: ChildStdout,
+    messages: Receiver<Vec<u8>>,
+    program: String,
+    about: String,
+    allowed: Duration,
+    /// What the end was, once it was reached.
+    outcome: Option<Result<(), StorageError>>,
+}
+
+impl Running {
+    /// Starts a command.
+    pub(super) fn start(task: Task<'_>) -> Result<Self, StorageError> {
+        let program = task.program.to_string_lossy().into_owned();
+        let mut child = Command::new(task.program)
+            .args(&task.arguments)
+            // Ceph prints some times without a zone, as local ones.
+            .env("TZ", "UTC")
+            .env("LC_ALL", "C")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .spawn()
+            .map_err(|error| cannot_start(&program, &error))?;
+        let (Some(output), Some(errors)) = (child.stdout.take(), child.stderr.take()) else {
+            return Err(StorageError::new(StorageErrorKind::Configuration, format!("{program} has no standard output")));
+        };
+        let state = State { child, deadline: None, ended: None, killed: None };
+        let watch = Arc::new(Watch { state: Mutex::new(state), changed: Condvar::new() });
+        let (sender, messages) = sync_channel(1);
+        let watched = Arc::clone(&watch);
+        let cancelled = task.cancelled;
+        let threads = thread::Builder::new()
+            .spawn(move || {
+                // The receiver may have given up waiting.
+                let _ = sender.send(last_of(errors));
+            })
+            .and_then(|_| thread::Builder::new().spawn(move || keep_watch(&watched, cancelled.as_deref())));
+        if let Err(error) = threads {
+            watch.lock().kill(Killed::Unwanted);
+            return Err(StorageError::new(StorageErrorKind::Transient, format!("cannot watch over {program}: {error}")));
+        }
+        Ok(Self { watch, output, messages, program, about: task.about.to_owned(), allowed: task.deadline, outcome: None })
+    }
+
+    /// Everything that the command prints, if that is no more than `limit` bytes.
+    pub(super) fn all(mut self, limit: usize) -> Result<Vec<u8>, StorageError> {
+        // The whole answer must be there in time; a stream may take as long as it flows.
+        self.watch.lock().deadline = Some(Instant::now() + self.allowed);
+        let mut bytes = Vec::new();
+        let mut piece = [0; 16 << 10];
+        loop {
+            match self.output.read(&mut piece) {
+                Ok(0) => break,
+                Ok(count) if bytes.len() + count > limit => {
+                    let text = format!("{} printed more than {limit} bytes about {}", self.program, self.about);
+                    return Err(StorageError::new(StorageErrorKind::Protocol, text));
+                }
+                Ok(count) => bytes.extend_from_slice(piece.get(..count).unwrap_or_default()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(self.broken(&error)),
+            }
+        }
+        self.end().map(|()| bytes)
+    }
+
+    /// Waits for the command's end and says how it went. To be called once the output has ended.
+    pub(super) fn end(&mut self) -> Result<(), StorageError> {
+        if let Some(outcome) = &self.outcome {
+            return outcome.clone();
+        }
+        let mut pause = Duration::from_millis(1);
+        let outcome = loop {
+            let mut state = self.watch.lock();
+            state.deadline.get_or_insert_with(|| Instant::now() + self.allowed);
+            match state.child.try_wait() {
+                Ok(Some(status)) => {
+                    state.ended = Some(status);
+                    let killed = state.killed;
+                    drop(state);
+                    self.watch.changed.notify_all();
+                    break self.judge(status, killed);
+                }
+                Ok(None) => {}
+                Err(error) => break Err(self.broken(&error)),
+            }
+            drop(state);
+            thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(20));
+        };
+        self.outcome = Some(outcome.clone());
+        outcome
+    }
+
+    fn judge(&self, status: ExitStatus, killed: Option<Killed>) -> Result<(), StorageError> {
+        let Self { program, about, .. } = self;
+        match killed {
+            Some(Killed::Deadline) => {
+                let seconds = self.allowed.as_secs_f64();
+                let text = format!("{program} gave no answer about {about} within {seconds} s and was killed; see `ceph health detail`");
+                return Err(StorageError::new(StorageErrorKind::Transient, text));
+            }
+            Some(Killed::Cancelled | Killed::Unwanted) => {
+                return Err(StorageError::new(StorageErrorKind::Cancelled, format!("{program} was stopped while it looked at {about}")));
+            }
+            None => {}
+        }
+        if status.success() {
+            return Ok(());
+        }
+        let messages = self.messages.recv_timeout(LAST_WORDS).unwrap_or_default();
+        let how = match (status.code(), status.signal()) {
+            (Some(code), _) => format!("status {code}"),
+            (None, Some(signal)) => format!("signal {signal}"),
+            (None, None) => "no status".to_owned(),
+        };
+        Err(message::explain(program, about, &how, status.signal().is_some(), &String::from_utf8_lossy(&messages)))
+    }
+
+    fn broken(&self, error: &io::Error) -> StorageError {
+        StorageError::new(StorageErrorKind::Transient, format!("cannot read what {} says about {}: {error}", self.program, self.about))
+    }
+}
+
+impl Read for Running {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if buffer.is_empty() {
+            return Ok(0);
+        }
+        if self.outcome.is_none() {
+            self.watch.lock().deadline = Some(Instant::now() + self.allowed);
+            let count = self.output.read(buffer)?;
+            if count > 0 {
+                self.watch.lock().deadline = None;
+                return Ok(count);
+            }
+        }
+        self.end().map(|()| 0).map_err(StorageError::into_io)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let mut state = self.watch.lock();
+        if state.ended.is_some() {
+            return;
+        }
+        state.kill(Killed::Unwanted);
+        // Killed, so this cannot take long; nothing is left behind as a zombie.
+        state.ended = state.child.wait().ok();
+        drop(state);
+        self.watch.changed.notify_all();
+    }
+}
+
+/// Kills the command when its time is up, or when the person asks to stop.
+fn keep_watch(watch: &Watch, cancelled: Option<&AtomicBool>) {
+    let mut state = watch.lock();
+    while state.ended.is_none() && state.killed.is_none() {
+        let now = Instant::now();
+        if cancelled.is_some_and(|flag| flag.load(Ordering::Relaxed)) {
+            state.kill(Killed::Cancelled);
+        } else if state.deadline.is_some_and(|deadline| deadline <= now) {
+            state.kill(Killed::Deadline);
+        } else {
+            let left = state.deadline.map_or(LOOK, |deadline| deadline.saturating_duration_since(now));
+            state = watch.changed.wait_timeout(state, left.min(LOOK)).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+/// The end of what a command says on standard error; all of it is read, so that the command never waits.
+fn last_of(mut errors: ChildStderr) -> Vec<u8> {
+    let mut kept = Vec::new();
+    let mut piece = [0; 4096];
+    loop {
+        match errors.read(&mut piece) {
+            Ok(0) => return kept,
+            Ok(count) => kept.extend_from_slice(piece.get(..count).unwrap_or_default()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => return kept,
+        }
+        if kept.len() > 2 * MESSAGES {
+            kept.drain(..kept.len() - MESSAGES);
+        }
+    }
+}
+
+fn cannot_start(program: &str, error: &io::Error) -> StorageError {
+    let text = match error.kind() {
+        io::ErrorKind::NotFound => format!("there is no program {program:?} here; install the package ceph-common"),
+        io::ErrorKind::InvalidInput => format!("{program} cannot be given a name that holds a NUL byte"),
+        _ => format!("cannot run {program:?}: {error}"),
+    };
+    StorageError::new(StorageErrorKind::Configuration, text)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+mod tests {
+    use super::*;
+
+    fn script(text: &str, deadline: Duration) -> Result<Running, StorageError> {
+        let arguments = vec!["-c".into(), text.into()];
+        Running::start(Task { program: OsStr::new("/bin/sh"), arguments, about: "image x", deadline, cancelled: None })
+    }
+
+    const LONG: Duration = Duration::from_secs(30);
+
+    fn is_alive(pid: &str) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.trim_start().starts_with(['Z', 'X']))
+    }
+
+    /// Waits until a process is gone.
+    fn gone(pid: &str) -> bool {
+        (0..200).any(|_| {
+            thread::sleep(Duration::from_millis(10));
+            !is_alive(pid)
+        })
+    }
+
+    #[test]
+    fn an_answer_comes_whole_and_in_utc() {
+        assert_eq!(script("printf %s \"$TZ $LC_ALL\"", LONG).unwrap().all(100).unwrap(), b"UTC C");
+    }
+
+    #[test]
+    fn arguments_reach_no_shell() {
+        let arguments = vec!["%s|".into(), "$(id) `id` ; * \n".into(), "--x".into()];
+        let task = Task { program: OsStr::new("printf"), arguments, about: "x", deadline: LONG, cancelled: None };
+        assert_eq!(Running::start(task).unwrap().all(100).unwrap(), b"$(id) `id` ; * \n|--x|");
+    }
+
+    #[test]
+    fn a_command_that_hangs_is_killed_with_all_that_it_started() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pid");
+        // The shell waits for a child that holds its standard output open.
+        let text = format!("sleep 600 & echo $! >{}; wait", path.display());
+        let begun = Instant::now();
+        let error = script(&text, Duration::from_millis(300)).unwrap().all(100).unwrap_err();
+        assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+        assert_eq!(error.kind, StorageErrorKind::Transient);
+        assert!(error.text.contains("image x within 0.3 s"), "{error}");
+        assert!(gone(std::fs::read_to_string(path).unwrap().trim()));
+    }
+
+    #[test]
+    fn a_stream_that_stalls_is_given_up_and_one_that_flows_is_not() {
+        let mut flowing = script("for i in 1 2 3 4 5 6; do printf x; sleep 0.15; done", Duration::from_millis(600)).unwrap();
+        let mut bytes = Vec::new();
+        flowing.read_to_end(&mut bytes).unwrap();
+        assert_eq!(bytes, b"xxxxxx");
+
+        let mut stalled = script("printf x; exec sleep 600", Duration::from_millis(300)).unwrap();
+        let error = stalled.read_to_end(&mut Vec::new()).unwrap_err();
+        assert_eq!(StorageError::of_io(&error).unwrap().kind, StorageErrorKind::Transient);
+    }
+
+    #[test]
+    fn a_slow_reader_does_not_kill_the_command() {
+        let mut stream = script("printf x; printf y", Duration::from_millis(100)).unwrap();
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        thread::sleep(Duration::from_millis(400));
+        let mut rest = Vec::new();
+        stream.read_to_end(&mut rest).unwrap();
+        assert_eq!(rest, b"y");
+    }
+
+    #[test]
+    fn a_failure_after_output_is_an_error_of_the_stream() {
+        let mut stream = script("printf xyz; echo 'rbd: error: (5) Input/output error' >&2; exit 5", LONG).unwrap();
+        let error = stream.read_to_end(&mut Vec::new()).unwrap_err();
+        let error = StorageError::of_io(&error).unwrap();
+        assert_eq!(error.kind, StorageErrorKind::Media);
+        assert!(error.text.contains("Input/output error"), "{error}");
+        // And again, however often one reads.
+        assert!(stream.read(&mut [0]).is_err());
+    }
+
+    #[test]
+    fn too_much_output_is_refused_and_messages_without_end_are_read_away() {
+        let error = script("exec yes", LONG).unwrap().all(1000).unwrap_err();
+        assert_eq!(error.kind, StorageErrorKind::Protocol);
+        let error = script("yes message | head -c 3000000 >&2; echo last words >&2; exit 3", LONG).unwrap().all(10).unwrap_err();
+        assert!(error.text.contains("last words") && error.text.len() < 1000, "{error}");
+    }
+
+    #[test]
+    fn a_stream_that_is_dropped_ends_its_command() {
+        let mut stream = script("echo $$; exec sleep 600", LONG).unwrap();
+        let mut buffer = [0; 32];
+        let count = stream.read(&mut buffer).unwrap();
+        let pid = String::from_utf8_lossy(&buffer[..count]).trim().to_owned();
+        assert!(is_alive(&pid));
+        drop(stream);
+        assert!(gone(&pid));
+    }
+
+    #[test]
+    fn a_request_to_stop_ends_a_command() {
+        let flag = Arc::new(AtomicBool::new(false));
+        let arguments = vec!["600".into()];
+        let cancelled = Some(Arc::clone(&flag));
+        let running = Running::start(Task { program: OsStr::new("sleep"), arguments, about: "x", deadline: LONG, cancelled }).unwrap();
+        flag.store(true, Ordering::Relaxed);
+        assert_eq!(running.all(10).unwrap_err().kind, StorageErrorKind::Cancelled);
+    }
+
+    #[test]
+    fn a_missing_program_names_its_package() {
+        let program = OsStr::new("/nowhere/rbd");
+        let task = Task { program, arguments: Vec::new(), about: "x", deadline: LONG, cancelled: None };
+        let error = Running::start(task).unwrap_err();
+        assert_eq!(error.kind, StorageErrorKind::Configuration);
+        assert!(error.text.contains("ceph-common"), "{error}");
+    }
+
+    #[test]
+    fn a_name_with_a_nul_is_refused() {
+        let task = Task { program: OsStr::new("true"), arguments: vec!["a\0b".into()], about: "x", deadline: LONG, cancelled: None };
+        assert_eq!(Running::start(task).unwrap_err().kind, StorageErrorKind::Configuration);
+    }
+}

@@ -1,0 +1,241 @@
+//! The stream of `rbd export-diff`: every extent of an image, its bytes, and an end mark without which it is not whole.
+//!
+//! Format: `rbd diff v1\n`, then records: `f` and `t` (names of the snapshots), `s` (size), `w` (offset, length, bytes), `z`
+//! (offset, length), `e` (the end). Numbers are little-endian. Source: Ceph's `doc/dev/rbd-diff.rst`.
+
+use std::io::{self, BufReader, Read};
+
+use crate::storage::{StorageError, StorageErrorKind};
+
+const MAGIC: &[u8; 12] = b"rbd diff v1\n";
+/// Snapshots' names are not this long.
+const LONGEST_NAME: u32 = 4096;
+const BUFFER: usize = 1 << 20;
+
+/// A run of bytes that an image has at an offset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Run {
+    /// Where in the image, in bytes.
+    pub offset: u64,
+    /// Bytes; never 0.
+    pub length: u64,
+    /// The bytes are zeros and do not follow in the stream.
+    pub zero: bool,
+}
+
+/// Reads such a stream. An image is what its runs say, and zeros elsewhere.
+pub struct Export<R> {
+    reader: BufReader<R>,
+    about: String,
+    size: Option<u64>,
+    /// What of the current run's bytes has not been read.
+    left: u64,
+    ended: bool,
+}
+
+impl<R: Read> Export<R> {
+    /// Reads the head of a stream.
+    ///
+    /// # Errors
+    /// What the stream itself says, and `Protocol` where it is no such stream.
+    pub fn new(reader: R, about: impl Into<String>) -> Result<Self, StorageError> {
+        let mut export = Self { reader: BufReader::with_capacity(BUFFER, reader), about: about.into(), size: None, left: 0, ended: false };
+        let mut magic = [0; MAGIC.len()];
+        export.exactly(&mut magic)?;
+        if magic == *MAGIC { Ok(export) } else { Err(export.wrong("it begins with something else")) }
+    }
+
+    /// The image's size, once a run or the end was given.
+    pub fn size(&self) -> Option<u64> {
+        self.size
+    }
+
+    /// The next run, after what was not read of the one before; `None` at the end of a stream that is whole.
+    ///
+    /// # Errors
+    /// A stream that breaks off, or that makes no sense.
+    pub fn next_run(&mut self) -> Result<Option<Run>, StorageError> {
+        self.skip()?;
+        while !self.ended {
+            let mut tag = [0];
+            self.exactly(&mut tag)?;
+            match tag {
+                [b'f' | b't'] => {
+                    let mut length = [0; 4];
+                    self.exactly(&mut length)?;
+                    let length = u32::from_le_bytes(length);
+                    if length > LONGEST_NAME {
+                        return Err(self.wrong("a snapshot's name is too long"));
+                    }
+                    self.left = u64::from(length);
+                    self.skip()?;
+                }
+                [b's'] => self.size = Some(self.number()?),
+                [b'w' | b'z'] => {
+                    let (offset, length) = (self.number()?, self.number()?);
+                    if offset.checked_add(length).is_none_or(|end| self.size.is_some_and(|size| end > size)) {
+                        return Err(self.wrong("an extent lies beyond the image's end"));
+                    }
+                    let zero = tag == [b'z'];
+                    self.left = if zero { 0 } else { length };
+                    if length > 0 {
+                        return Ok(Some(Run { offset, length, zero }));
+                    }
+                }
+                [b'e'] => {
+                    // Anything behind it is not of this format; and the command's own status comes with the end.
+                    let mut more = [0];
+                    match self.reader.read(&mut more) {
+                        Ok(0) => self.ended = true,
+                        Ok(_) => return Err(self.wrong("bytes follow its end mark")),
+                        Err(error) => return Err(self.broken(error)),
+                    }
+                }
+                [other] => return Err(self.wrong(&format!("a record of the unknown kind {other:#04x}"))),
+            }
+        }
+        Ok(None)
+    }
+
+    /// The next bytes of the current run; 0 at its end, and for a run of zeros.
+    ///
+    /// # Errors
+    /// A stream that breaks off.
+    pub fn read_run(&mut self, buffer: &mut [u8]) -> Result<usize, StorageError> {
+        let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
+        let Some(buffer) = buffer.get_mut(..most) else { return Ok(0) };
+        self.exactly(buffer)?;
+        self.left = self.left.saturating_sub(most as u64);
+        Ok(most)
+    }
+
+    fn skip(&mut self) -> Result<(), StorageError> {
+        if self.left > 0 {
+            let left = std::mem::take(&mut self.left);
+            let copied = io::copy(&mut (&mut self.reader).take(left), &mut io::sink()).map_err(|error| self.broken(error))?;
+            if copied < left {
+                return Err(self.wrong("it breaks off"));
+            }
+        }
+        Ok(())
+    }
+
+    fn number(&mut self) -> Result<u64, StorageError> {
+        let mut bytes = [0; 8];
+        self.exactly(&mut bytes)?;
+        Ok(u64::from_le_bytes(bytes))
+    }
+
+    fn exactly(&mut self, buffer: &mut [u8]) -> Result<(), StorageError> {
+        self.reader.read_exact(buffer).map_err(|error| self.broken(error))
+    }
+
+    fn broken(&self, error: io::Error) -> StorageError {
+        match StorageError::of_io(&error) {
+            Some(error) => error.clone(),
+            None if error.kind() == io::ErrorKind::UnexpectedEof => self.wrong("it breaks off"),
+            None => StorageError::new(StorageErrorKind::Transient, format!("cannot read the export of {}: {error}", self.about)),
+        }
+    }
+
+    fn wrong(&self, what: &str) -> StorageError {
+        StorageError::new(StorageErrorKind::Protocol, format!("the export of {} is not as rbd writes one: {what}", self.about))
+    }
+}
+
+/// Streams for tests.
+#[cfg(test)]
+pub(crate) mod samples {
+    use super::MAGIC;
+
+    /// A stream with these runs; `None` for zeros.
+    pub(crate) fn stream(size: u64, runs: &[(u64, Result<&[u8], u64>)]) -> Vec<u8> {
+        let mut bytes = MAGIC.to_vec();
+        bytes.extend(b"t\x03\x00\x00\x00abc");
+        bytes.push(b's');
+        bytes.extend(size.to_le_bytes());
+        for (offset, content) in runs {
+            bytes.push(if content.is_ok() { b'w' } else { b'z' });
+            bytes.extend(offset.to_le_bytes());
+            match content {
+                Ok(content) => {
+                    bytes.extend((content.len() as u64).to_le_bytes());
+                    bytes.extend(*content);
+                }
+                Err(length) => bytes.extend(length.to_le_bytes()),
+            }
+        }
+        bytes.push(b'e');
+        bytes
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+mod tests {
+    use super::samples::stream;
+    use super::*;
+
+    fn runs(bytes: &[u8]) -> Result<Vec<(Run, Vec<u8>)>, StorageError> {
+        let mut export = Export::new(bytes, "x")?;
+        let mut found = Vec::new();
+        while let Some(run) = export.next_run()? {
+            let mut content = Vec::new();
+            let mut piece = [0; 3];
+            loop {
+                let count = export.read_run(&mut piece)?;
+                if count == 0 {
+                    break;
+                }
+                content.extend_from_slice(&piece[..count]);
+            }
+            found.push((run, content));
+        }
+        Ok(found)
+    }
+
+    #[test]
+    fn runs_come_with_their_bytes() {
+        let bytes = stream(100, &[(0, Ok(b"hello")), (8, Err(4)), (50, Ok(b"")), (95, Ok(b"world"))]);
+        let found = runs(&bytes).unwrap();
+        assert_eq!(found.len(), 3);
+        assert_eq!(found[0], (Run { offset: 0, length: 5, zero: false }, b"hello".to_vec()));
+        assert_eq!(found[1], (Run { offset: 8, length: 4, zero: true }, Vec::new()));
+        assert_eq!(found[2].1, b"world");
+        let mut export = Export::new(bytes.as_slice(), "x").unwrap();
+        // Bytes that nobody read are passed over.
+        assert!(export.next_run().unwrap().is_some() && export.next_run().unwrap().is_some());
+        assert_eq!(export.next_run().unwrap().map(|run| run.offset), Some(95));
+        assert_eq!((export.next_run().unwrap(), export.next_run().unwrap(), export.size()), (None, None, Some(100)));
+    }
+
+    #[test]
+    fn a_stream_cut_anywhere_is_no_whole_one() {
+        let bytes = stream(100, &[(0, Ok(b"hello")), (8, Err(4))]);
+        for end in 0..bytes.len() {
+            assert!(runs(&bytes[..end]).is_err(), "{end}");
+        }
+        assert!(runs(&bytes).is_ok());
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        let good = stream(100, &[(0, Ok(b"hello"))]);
+        let mut more = good.clone();
+        more.push(b'e');
+        let mut other = good.clone();
+        other[9] = b'9';
+        let mut unknown = good.clone();
+        *unknown.last_mut().unwrap() = b'q';
+        for wrong in [
+            more,
+            other,
+            unknown,
+            stream(4, &[(0, Ok(b"hello"))]),
+            stream(u64::MAX, &[(u64::MAX, Err(1))]),
+            b"rbd diff v1\nt\xff\xff\xff\xff".to_vec(),
+        ] {
+            assert_eq!(runs(&wrong).unwrap_err().kind, StorageErrorKind::Protocol);
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! The service account of Google's that cinder.conf names, and its proof of who it is.
+
+use std::fmt;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jiff::Timestamp;
+use ring::rand::SystemRandom;
+use ring::signature::{RSA_PKCS1_SHA256, RsaKeyPair};
+use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::pem::PemObject;
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::config::Setting;
+use crate::storage::http::Base;
+use crate::storage::{StorageError, StorageErrorKind};
+
+/// Such files have 2 KiB.
+const LARGEST_FILE: u64 = 1024 * 1024;
+
+/// Whom the proof is for: Google's client says this whatever `token_uri` is.
+const AUDIENCE: &str = "https://oauth2.googleapis.com/token";
+
+/// What is asked for: to read, and no more.
+const SCOPE: &str = "https://www.googleapis.com/auth/devstorage.read_only";
+
+/// For so many seconds the proof is good, and it is the most that Google takes.
+const LIFE: i64 = 3600;
+
+/// A service account.
+pub(super) struct Key {
+    email: String,
+    id: Option<String>,
+    pair: RsaKeyPair,
+    /// Where tokens are given out.
+    pub(super) token_url: Base,
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Key").field("email", &self.email).field("token_url", &self.token_url.as_str()).finish_non_exhaustive()
+    }
+}
+
+#[derive(Deserialize)]
+struct Document {
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    client_email: String,
+    private_key: String,
+    private_key_id: Option<String>,
+    token_uri: String,
+}
+
+impl Key {
+    /// Reads the file that `backup_gcs_credential_file` names.
+    ///
+    /// # Errors
+    /// [`StorageErrorKind::Configuration`] with what is wrong with it. Nothing of what it holds is shown.
+    pub(super) fn read(setting: &Setting<String>) -> Result<Self, StorageError> {
+        let path = Path::new(&setting.value);
+        let wrong = |problem: String| {
+            StorageError::new(StorageErrorKind::Configuration, format!("{}: {}: {problem}", setting.origin, path.display()))
+        };
+        let mut bytes = Vec::new();
+        File::open(path)
+            .and_then(|file| file.take(LARGEST_FILE + 1).read_to_end(&mut bytes))
+            .map_err(|error| wrong(format!("cannot read the credential file: {error}")))?;
+        let document: Document = serde_json::from_slice(&bytes).map_err(|error| {
+            wrong(format!("this is no key file of a service account (JSON): line {}, column {}", error.line(), error.column()))
+        })?;
+        if document.kind.as_deref().is_some_and(|kind| kind != "service_account") {
+            return Err(wrong("this is no key file of a service account, but of another type".to_owned()));
+        }
+        let pair = match PrivateKeyDer::from_pem_slice(document.private_key.as_bytes()) {
+            Ok(PrivateKeyDer::Pkcs8(der)) => {
+                RsaKeyPair::from_pkcs8(der.secret_pkcs8_der()).map_err(|error| wrong(format!("private_key cannot be used: {error}")))?
+            }
+            Ok(PrivateKeyDer::Pkcs1(der)) => {
+                RsaKeyPair::from_der(der.secret_pkcs1_der()).map_err(|error| wrong(format!("private_key cannot be used: {error}")))?
+            }
+            Ok(_) | Err(_) => return Err(wrong("private_key is no RSA key in PEM".to_owned())),
+        };
+        let token_url = Base::parse(&document.token_uri, &format!("token_uri of {}", path.display()))?;
+        Ok(Self { email: document.client_email, id: document.private_key_id, pair, token_url })
+    }
+
+    /// The account's address.
+    pub(super) fn email(&self) -> &str {
+        &self.email
+    }
+
+    /// A signed statement that this is the account, for a token.
+    pub(super) fn assertion(&self, now: Timestamp) -> Result<String, StorageError> {
+        let mut header = json!({"alg": "RS256", "typ": "JWT"});
+        if let (Some(id), Some(header)) = (&self.id, header.as_object_mut()) {
+            header.insert("kid".to_owned(), id.as_str().into());
+        }
+        let now = now.as_second();
+        let claims = json!({"iss": self.email, "scope": SCOPE, "aud": AUDIENCE, "iat": now, "exp": now + LIFE});
+        let text = format!("{}.{}", URL_SAFE_NO_PAD.encode(header.to_string()), URL_SAFE_NO_PAD.encode(claims.to_string()));
+        let mut signature = vec![0; self.pair.public().modulus_len()];
+        self.pair
+            .sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), text.as_bytes(), &mut signature)
+            .map_err(|_| StorageError::new(StorageErrorKind::Configuration, "the service account's private key cannot sign"))?;
+        Ok(format!("{text}.{}", URL_SAFE_NO_PAD.encode(signature)))
+    }
+}

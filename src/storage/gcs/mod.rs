@@ -1,0 +1,331 @@
+//! Google Cloud Storage by its JSON interface, with a service account, as Cinder's driver uses it; except that all pages of a
+//! listing are read.
+
+mod key;
+
+#[cfg(test)]
+mod tests;
+
+use std::io::{self, Read};
+use std::ops::{ControlFlow, Range};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use jiff::Timestamp;
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use serde_json::Value;
+use ureq::http::Method;
+
+use self::key::Key;
+use super::http::{self, Answer, Base, Header, Http, Listing, Network, Proxies, Slot, Trust, encode, object_name, part, proxy};
+use super::{ObjectInfo, ObjectStore, StorageError, StorageErrorKind};
+use crate::config::{ConfigError, StorageOptions};
+
+/// So many objects Cinder's own driver sees of a backup, side files counted: it reads the first page of a listing only. A
+/// backup with more is intact and Cinder cannot restore it ("actual object list does not match").
+pub const SEEN_BY_CINDER: u64 = 1000;
+
+/// Google's own address.
+const ENDPOINT: &str = "https://storage.googleapis.com";
+
+/// One page of a listing, with no more fields than are asked for, is read no further than this.
+const LARGEST_PAGE: usize = 16 * 1024 * 1024;
+
+/// What is asked of an object.
+const FIELDS: &str = "name,size,md5Hash,timeCreated,updated";
+
+/// Google's storage, with the service account of cinder.conf.
+#[derive(Debug)]
+pub struct Client {
+    endpoint: Base,
+    key: Key,
+    http: Http,
+    slot: Slot<SecretString>,
+    concurrency: usize,
+    warnings: Vec<String>,
+}
+
+impl Client {
+    /// From the options, at Google's address or another `endpoint` (a private one, an emulator); nothing is asked of any
+    /// server yet.
+    ///
+    /// # Errors
+    /// [`StorageErrorKind::Configuration`] with the option that is missing or wrong.
+    pub fn new(options: &StorageOptions, endpoint: Option<&str>, network: &Network) -> Result<Arc<Self>, StorageError> {
+        let of_config = |error: ConfigError| StorageError::new(StorageErrorKind::Configuration, error.to_string());
+        let Some(file) = options.text("backup_gcs_credential_file").map_err(of_config)? else {
+            let text =
+                "backup_gcs_credential_file is not set; give it in cinder.conf or with --storage-option backup_gcs_credential_file=FILE";
+            return Err(StorageError::new(StorageErrorKind::Configuration, text));
+        };
+        let key = Key::read(&file)?;
+        let proxies = match options.secret("backup_gcs_proxy_url").map_err(of_config)? {
+            Some(setting) => {
+                let proxy = proxy::parse(setting.value.expose_secret(), &setting.origin)?;
+                Proxies::fixed(Some(proxy.clone()), Some(proxy))
+            }
+            None => network.proxies.clone(),
+        };
+        let endpoint = Base::parse(endpoint.unwrap_or(ENDPOINT), &"the endpoint for Google Cloud Storage")?;
+        let mut warnings = Vec::new();
+        if !endpoint.is_https() || !key.token_url.is_https() {
+            warnings.push(format!("tokens of {} travel unencrypted: the endpoint or token_uri is not https", key.email()));
+        }
+        let http = Http::new(network, &Trust::system(), proxies);
+        Ok(Arc::new(Self { endpoint, key, http, slot: Slot::default(), concurrency: network.concurrency, warnings }))
+    }
+
+    /// What works and should be known all the same.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// One bucket.
+    ///
+    /// # Errors
+    /// [`StorageErrorKind::Configuration`] for a name that is none.
+    pub fn bucket(self: &Arc<Self>, name: &str) -> Result<GcsStore, StorageError> {
+        if name.is_empty() || name.contains('/') || name == "." || name == ".." {
+            return Err(StorageError::new(StorageErrorKind::Configuration, format!("{name:?} is no name of a Google bucket")));
+        }
+        let location = format!("{}/storage/v1/b/{}", self.endpoint, encode(name));
+        Ok(GcsStore { client: Arc::clone(self), location })
+    }
+
+    fn login(&self) -> Result<(SecretString, Option<Instant>), StorageError> {
+        let assertion = self.key.assertion(Timestamp::now())?;
+        let body = format!("grant_type={}&assertion={assertion}", encode("urn:ietf:params:oauth:grant-type:jwt-bearer"));
+        let form = [http::header("content-type", "application/x-www-form-urlencoded", false)?];
+        let answer = self.http.ask(Method::POST, self.key.token_url.as_str(), &form, Some(body.into_bytes()))?;
+        if !answer.is_good() {
+            let mut error = answer.refusal(|body| {
+                let text = |document: &Value, name: &str| document.get(name).and_then(Value::as_str).map(str::to_owned);
+                let document: Value = serde_json::from_slice(body).ok()?;
+                Some(format!("{} {}", text(&document, "error")?, text(&document, "error_description").unwrap_or_default()))
+            });
+            // OAuth says 400 where the proof is not good.
+            if matches!(error.kind, StorageErrorKind::Protocol | StorageErrorKind::Permission) && !error.text.contains("redirects") {
+                error.kind = StorageErrorKind::Authentication;
+            }
+            if error.kind == StorageErrorKind::Authentication {
+                error.text.push_str("; is the key of backup_gcs_credential_file still valid, and is this host's clock right?");
+            }
+            if error.kind == StorageErrorKind::NoObject {
+                error.kind = StorageErrorKind::Configuration;
+            }
+            return Err(error);
+        }
+        let what = answer.what().to_owned();
+        let body = answer.read_all(LARGEST_PAGE)?;
+        // The document holds the token, so that nothing of it is shown.
+        let grant: Grant = serde_json::from_slice(&body)
+            .map_err(|_| StorageError::new(StorageErrorKind::Protocol, format!("{what}: the answer is no grant of a token")))?;
+        let life = grant.expires_in.unwrap_or(300);
+        let until = Instant::now().checked_add(Duration::from_secs(life - (life / 4).min(60)));
+        Ok((SecretString::from(grant.access_token), until))
+    }
+}
+
+#[derive(Deserialize)]
+struct Grant {
+    access_token: String,
+    expires_in: Option<u64>,
+}
+
+/// One bucket.
+#[derive(Debug)]
+pub struct GcsStore {
+    client: Arc<Client>,
+    location: String,
+}
+
+impl GcsStore {
+    /// Asks with a token, and once more with a new one where that is refused.
+    fn ask(&self, rest: &str, headers: &[Header]) -> Result<Answer, StorageError> {
+        let client = &self.client;
+        let login = || client.login();
+        let mut live = client.slot.live(None, login)?;
+        let mut renewed = false;
+        loop {
+            let token = http::header("authorization", &format!("Bearer {}", live.session.expose_secret()), true)?;
+            let headers: Vec<Header> = headers.iter().cloned().chain([token]).collect();
+            let answer = client.http.ask(Method::GET, &format!("{}/o{rest}", self.location), &headers, None)?;
+            match answer.status() {
+                401 if !renewed => {
+                    live = client.slot.live(Some(&live), login)?;
+                    renewed = true;
+                }
+                401 | 500.. => return Ok(answer),
+                _ => {
+                    live.prove();
+                    return Ok(answer);
+                }
+            }
+        }
+    }
+
+    fn page(&self, prefix: &str, token: Option<&str>) -> Result<Page, StorageError> {
+        let token = token.map(|token| format!("&pageToken={}", encode(token))).unwrap_or_default();
+        let fields = encode(&format!("nextPageToken,items({FIELDS})"));
+        self.document(self.ask(&format!("?prefix={}&fields={fields}{token}", encode(prefix)), &[])?)
+    }
+
+    /// A document about the bucket's objects.
+    fn document<T: for<'de> Deserialize<'de>>(&self, answer: Answer) -> Result<T, StorageError> {
+        if !answer.is_good() {
+            let (error, google) = refusal(answer);
+            return Err(match error.kind {
+                StorageErrorKind::NoObject if google => {
+                    StorageError::new(StorageErrorKind::NoContainer, format!("there is no bucket at {}", self.location))
+                }
+                StorageErrorKind::NoObject => not_google(error),
+                _ => error,
+            });
+        }
+        let what = answer.what().to_owned();
+        let body = answer.read_all(LARGEST_PAGE)?;
+        serde_json::from_slice(&body).map_err(|error| {
+            StorageError::new(StorageErrorKind::Protocol, format!("{what}: the answer is no document of Google's ({error})"))
+        })
+    }
+
+    fn no_object(&self, name: &str) -> StorageError {
+        StorageError::new(StorageErrorKind::NoObject, format!("there is no object {name:?} at {}", self.location))
+    }
+}
+
+impl ObjectStore for GcsStore {
+    fn location(&self) -> &str {
+        &self.location
+    }
+
+    fn concurrency(&self) -> usize {
+        self.client.concurrency
+    }
+
+    fn list(&self, prefix: &str, each: &mut dyn FnMut(ObjectInfo) -> ControlFlow<()>) -> Result<(), StorageError> {
+        let mut listing = Listing::new(&self.location, prefix);
+        loop {
+            let page = self.client.http.patiently(|| self.page(prefix, listing.token()))?;
+            for item in page.items {
+                listing.name(&item.name)?;
+                if each(item.info(&self.location)?).is_break() {
+                    return Ok(());
+                }
+            }
+            if !listing.turn(page.next.filter(|next| !next.is_empty()))? {
+                return Ok(());
+            }
+        }
+    }
+
+    fn stat(&self, name: &str) -> Result<Option<ObjectInfo>, StorageError> {
+        object_name(name)?;
+        let answer = self.ask(&format!("/{}?fields={}", encode(name), encode(FIELDS)), &[])?;
+        if answer.status() == 404 {
+            let (error, google) = refusal(answer);
+            if !google {
+                return Err(not_google(error));
+            }
+            // An object and a bucket are missing alike; a listing goes only where the bucket is there.
+            let _: Page = self.document(self.ask("?maxResults=1&fields=nextPageToken", &[])?)?;
+            return Ok(None);
+        }
+        let item: Item = self.document(answer)?;
+        if item.name != name {
+            let text = format!("asked for {name:?}, {} tells of {:?}", self.location, item.name);
+            return Err(StorageError::new(StorageErrorKind::Protocol, text));
+        }
+        item.info(&self.location).map(Some)
+    }
+
+    fn open(&self, name: &str, range: Option<Range<u64>>) -> Result<Box<dyn Read + Send + '_>, StorageError> {
+        object_name(name)?;
+        let headers = match &range {
+            None => Vec::new(),
+            Some(range) => match part::header(range)? {
+                Some(header) => vec![header],
+                None => return self.stat(name)?.map(|_| Box::new(io::empty()) as _).ok_or_else(|| self.no_object(name)),
+            },
+        };
+        let answer = self.ask(&format!("/{}?alt=media", encode(name)), &headers)?;
+        match answer.status() {
+            200 | 206 => {
+                let html = answer.header("content-type").is_some_and(|kind| kind.to_ascii_lowercase().starts_with("text/html"));
+                let signs = ["x-goog-hash", "x-goog-generation", "x-goog-stored-content-length"];
+                if html || !signs.iter().any(|sign| answer.header(sign).is_some()) {
+                    return Err(answer.nonsense("the answer is not Google's: it tells neither the object's hash nor its generation"));
+                }
+                part::reader(answer, range)
+            }
+            416 if range.is_some() => Ok(Box::new(io::empty())),
+            // What is said here of a missing object is plain text; its document says whether it is Google who says so.
+            404 => match self.stat(name)? {
+                None => Err(self.no_object(name)),
+                Some(_) => {
+                    Err(StorageError::new(StorageErrorKind::Transient, format!("the object {name:?} at {} comes and goes", self.location)))
+                }
+            },
+            _ => Err(refusal(answer).0),
+        }
+    }
+}
+
+/// A 404 that says nothing about an object or a bucket.
+fn not_google(error: StorageError) -> StorageError {
+    StorageError::new(StorageErrorKind::Protocol, format!("{}; and this is no error document of Google's, so nothing is said", error.text))
+}
+
+/// What an answer that is no success means, and whether it is Google's own.
+fn refusal(answer: Answer) -> (StorageError, bool) {
+    let status = answer.status();
+    let (mut google, mut limited) = (false, false);
+    let mut error = answer.refusal(|body| {
+        let document: Value = serde_json::from_slice(body).ok()?;
+        let error = document.get("error")?;
+        google = error.get("code").and_then(Value::as_u64) == Some(u64::from(status));
+        let reason = error.pointer("/errors/0/reason").and_then(Value::as_str).unwrap_or_default();
+        limited = matches!(reason, "rateLimitExceeded" | "userRateLimitExceeded" | "backendError" | "internalError");
+        Some(format!("{reason}: {}", error.get("message").and_then(Value::as_str).unwrap_or_default()))
+    });
+    if limited {
+        error.kind = StorageErrorKind::Transient;
+    }
+    (error, google)
+}
+
+#[derive(Debug, Deserialize)]
+struct Page {
+    #[serde(default)]
+    items: Vec<Item>,
+    #[serde(default, rename = "nextPageToken")]
+    next: Option<String>,
+}
+
+/// An object, in a listing or alone.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Item {
+    name: String,
+    /// A number, as text.
+    size: String,
+    /// Not of composed objects.
+    md5_hash: Option<String>,
+    time_created: Option<String>,
+    updated: Option<String>,
+}
+
+impl Item {
+    fn info(self, location: &str) -> Result<ObjectInfo, StorageError> {
+        let Ok(size) = self.size.parse() else {
+            let text = format!("{location} tells a size of {}, which is none, of {}", http::quote(&self.size), http::quote(&self.name));
+            return Err(StorageError::new(StorageErrorKind::Protocol, text));
+        };
+        let time = |text: &Option<String>| text.as_deref().and_then(|text| text.parse().ok());
+        let md5 = self.md5_hash.and_then(|text| STANDARD.decode(text).ok()).and_then(|bytes| bytes.try_into().ok());
+        Ok(ObjectInfo { name: self.name, size, modified: time(&self.time_created).or_else(|| time(&self.updated)), md5 })
+    }
+}

@@ -1,0 +1,201 @@
+//! HTTP as the stores on servers need it: one client for Swift, S3 and Google.
+//!
+//! A redirect is never followed, so that credentials go nowhere but where they were meant for. Nothing waits for ever: to
+//! connect, to begin an answer and to go on with it each have a limit, and a stream that drips is given up too. What is
+//! read into memory is bounded. May use `config` and the errors of [`super`].
+
+mod body;
+mod failure;
+mod listing;
+pub(super) mod part;
+pub(super) mod proxy;
+mod session;
+mod trust;
+mod url;
+
+#[cfg(test)]
+mod tests;
+
+#[cfg(test)]
+pub(super) mod testing;
+
+use std::fmt;
+use std::thread;
+use std::time::Duration;
+
+use ureq::Agent;
+use ureq::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
+
+use super::{StorageError, StorageErrorKind};
+use crate::config::Environment;
+
+pub(super) use body::{Answer, Framing};
+pub(super) use failure::quote;
+pub(super) use listing::Listing;
+pub use proxy::Proxies;
+pub(super) use session::{Live, Slot};
+pub(super) use trust::Trust;
+pub(super) use url::{Base, encode, object_name};
+
+/// Attempts for one page of a listing, which nobody above can repeat without beginning anew.
+const ATTEMPTS: u32 = 4;
+
+/// No server is waited for longer than this between two attempts, whatever it asks for.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// Header lines of an answer together; more is no storage server.
+const LARGEST_HEAD: usize = 64 * 1024;
+
+/// How patient a store on a server is, and how it gets there.
+#[derive(Debug, Clone)]
+pub struct Network {
+    /// To resolve a name, to connect and to agree on TLS, each.
+    pub connect: Duration,
+    /// For an answer to begin, and for each of its parts to follow.
+    pub stall: Duration,
+    /// Between the first two attempts for a page of a listing; twice as long before each further one.
+    pub pause: Duration,
+    /// Requests at once.
+    pub concurrency: usize,
+    /// Proxies, as the process's environment names them.
+    pub proxies: Proxies,
+}
+
+impl Default for Network {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(10),
+            stall: Duration::from_secs(60),
+            pause: Duration::from_millis(500),
+            concurrency: 16,
+            proxies: Proxies::default(),
+        }
+    }
+}
+
+impl Network {
+    /// The usual patience, with the proxies of `http_proxy`, `https_proxy`, `all_proxy` and `no_proxy`, which the client
+    /// libraries of Cinder's Swift and S3 drivers heed.
+    ///
+    /// # Errors
+    /// A proxy that is no URL.
+    pub fn of(environment: &Environment) -> Result<Self, StorageError> {
+        Ok(Self { proxies: Proxies::of(environment)?, ..Self::default() })
+    }
+}
+
+/// A header of a request.
+pub(super) type Header = (HeaderName, HeaderValue);
+
+/// A header whose value is a secret, or text that may not fit into a header.
+///
+/// # Errors
+/// A value with a line break in it and the like; the value is not shown.
+pub(super) fn header(name: &'static str, value: &str, secret: bool) -> Result<Header, StorageError> {
+    let mut value = HeaderValue::from_str(value).map_err(|_| {
+        StorageError::new(StorageErrorKind::Configuration, format!("the value for the header {name} holds control characters"))
+    })?;
+    value.set_sensitive(secret);
+    Ok((HeaderName::from_static(name), value))
+}
+
+/// A client; for use by many threads at once.
+pub(super) struct Http {
+    direct: Agent,
+    http: Option<Agent>,
+    https: Option<Agent>,
+    proxies: Proxies,
+    stall: Duration,
+    pause: Duration,
+}
+
+impl fmt::Debug for Http {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Http").field("proxies", &self.proxies).finish_non_exhaustive()
+    }
+}
+
+impl Http {
+    /// A client that trusts whom it is told to trust.
+    pub(super) fn new(network: &Network, trust: &Trust, proxies: Proxies) -> Self {
+        let agent = |proxy: Option<&ureq::Proxy>| {
+            let config = Agent::config_builder()
+                .http_status_as_error(false)
+                .max_redirects(0)
+                .max_redirects_will_error(false)
+                .proxy(proxy.cloned())
+                .tls_config(trust.config())
+                .user_agent(concat!("cinder-backup-repair/", env!("CARGO_PKG_VERSION")))
+                .timeout_resolve(Some(network.connect))
+                .timeout_connect(Some(network.connect))
+                .timeout_send_request(Some(network.stall))
+                .timeout_send_body(Some(network.stall))
+                .timeout_recv_response(Some(network.stall))
+                .timeout_per_read(Some(network.stall))
+                .timeout_per_write(Some(network.stall))
+                .max_response_header_size(LARGEST_HEAD)
+                .max_idle_connections(network.concurrency.saturating_mul(2))
+                .max_idle_connections_per_host(network.concurrency.saturating_mul(2));
+            Agent::new_with_config(config.build())
+        };
+        Self {
+            direct: agent(None),
+            http: proxies.http().map(|proxy| agent(Some(proxy))),
+            https: proxies.https().map(|proxy| agent(Some(proxy))),
+            proxies,
+            stall: network.stall,
+            pause: network.pause,
+        }
+    }
+
+    fn agent(&self, uri: &Uri) -> &Agent {
+        let proxied = if uri.scheme_str() == Some("https") { &self.https } else { &self.http };
+        match proxied {
+            Some(agent) if !self.proxies.bypasses(uri) => agent,
+            _ => &self.direct,
+        }
+    }
+
+    /// Asks, and gives back whatever the server answers, a redirect and an error status too.
+    pub(super) fn ask(&self, method: Method, url: &str, headers: &[Header], body: Option<Vec<u8>>) -> Result<Answer, StorageError> {
+        let what = format!("{method} {}", url.split(['?', '#']).next().unwrap_or_default());
+        let uri: Uri = url.parse().map_err(|_| StorageError::new(StorageErrorKind::Configuration, format!("{what}: this is no URL")))?;
+        let mut map = HeaderMap::with_capacity(headers.len());
+        for (name, value) in headers {
+            map.insert(name, value.clone());
+        }
+        let agent = self.agent(&uri);
+        let answered = match body {
+            Some(body) => request(method, uri, map, body).and_then(|request| agent.run(request)),
+            None => request(method, uri, map, ()).and_then(|request| agent.run(request)),
+        };
+        match answered {
+            Ok(response) => {
+                let (parts, body) = response.into_parts();
+                Ok(Answer::new(what, parts.status, parts.headers, body, self.stall))
+            }
+            Err(error) => Err(failure::of_ureq(&what, error)),
+        }
+    }
+
+    /// Asks until there is an answer, as far as errors are transient and within a few attempts. For a page of a listing.
+    pub(super) fn patiently<T>(&self, mut ask: impl FnMut() -> Result<T, StorageError>) -> Result<T, StorageError> {
+        let mut pause = self.pause;
+        for _ in 1..ATTEMPTS {
+            match ask() {
+                Err(error) if error.is_transient() => {
+                    thread::sleep(error.retry_after.map_or(pause, |seconds| pause.max(Duration::from_secs(seconds))).min(LONGEST_PAUSE));
+                    pause = pause.saturating_mul(2);
+                }
+                done => return done,
+            }
+        }
+        ask()
+    }
+}
+
+fn request<B>(method: Method, uri: Uri, headers: HeaderMap, body: B) -> Result<Request<B>, ureq::Error> {
+    let mut request = Request::builder().method(method).uri(uri).body(body)?;
+    *request.headers_mut() = headers;
+    Ok(request)
+}

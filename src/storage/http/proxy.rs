@@ -1,0 +1,143 @@
+//! Proxies, as Python's `requests` and botocore take them from the environment, or as an option of cinder.conf names one.
+
+use std::fmt;
+use std::net::Ipv4Addr;
+
+use ureq::Proxy;
+use ureq::http::Uri;
+
+use crate::config::Environment;
+use crate::storage::{StorageError, StorageErrorKind};
+
+/// Proxies by the scheme of the URL that is asked for, and the hosts that are asked without one.
+#[derive(Clone, Default)]
+pub struct Proxies {
+    http: Option<Proxy>,
+    https: Option<Proxy>,
+    bypass: Vec<String>,
+}
+
+/// A proxy's URL may hold a password.
+impl fmt::Debug for Proxies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let host = |proxy: &Option<Proxy>| proxy.as_ref().map(|proxy| format!("{}:{}", proxy.host(), proxy.port()));
+        f.debug_struct("Proxies").field("http", &host(&self.http)).field("https", &host(&self.https)).field("bypass", &self.bypass).finish()
+    }
+}
+
+impl Proxies {
+    /// From `http_proxy`, `https_proxy`, `all_proxy` and `no_proxy`, in lower or, after that, in upper case.
+    ///
+    /// # Errors
+    /// A value that is no URL; it is not shown.
+    pub fn of(environment: &Environment) -> Result<Self, StorageError> {
+        let var = |name: &str| {
+            let of = |name: &str| environment.vars.get(name).and_then(|value| value.to_str()).filter(|value| !value.is_empty());
+            of(name).or_else(|| of(&name.to_uppercase()))
+        };
+        let proxy = |name: &str| match (var(name), var("all_proxy")) {
+            (Some(value), _) => parse(value, &format!("the environment variable {name}")).map(Some),
+            (None, Some(value)) => parse(value, &"the environment variable all_proxy").map(Some),
+            (None, None) => Ok(None),
+        };
+        let bypass = var("no_proxy").unwrap_or_default().split(',').map(str::trim).filter(|entry| !entry.is_empty());
+        Ok(Self { http: proxy("http_proxy")?, https: proxy("https_proxy")?, bypass: bypass.map(str::to_lowercase).collect() })
+    }
+
+    /// Those that options name: for every host.
+    pub(in crate::storage) fn fixed(http: Option<Proxy>, https: Option<Proxy>) -> Self {
+        Self { http, https, bypass: Vec::new() }
+    }
+
+    pub(super) fn http(&self) -> Option<&Proxy> {
+        self.http.as_ref()
+    }
+
+    pub(super) fn https(&self) -> Option<&Proxy> {
+        self.https.as_ref()
+    }
+
+    /// Whether a URL is asked for without a proxy: as `requests` reads `no_proxy`, names by their ends and addresses by their
+    /// networks.
+    pub(super) fn bypasses(&self, uri: &Uri) -> bool {
+        let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_lowercase();
+        let with_port = uri.port_u16().map(|port| format!("{host}:{port}"));
+        self.bypass.iter().any(|entry| {
+            if entry == "*" {
+                return true;
+            }
+            if let Ok(address) = host.parse::<Ipv4Addr>() {
+                return within(address, entry) || with_port.as_deref() == Some(entry);
+            }
+            let entry = entry.trim_start_matches("*").trim_start_matches('.');
+            [Some(host.as_str()), with_port.as_deref()]
+                .into_iter()
+                .flatten()
+                .any(|host| host.strip_suffix(entry).is_some_and(|rest| rest.is_empty() || rest.ends_with('.')))
+        })
+    }
+}
+
+/// Whether an address is the one that is written, or in the network that is.
+fn within(address: Ipv4Addr, entry: &str) -> bool {
+    let (network, bits) = match entry.split_once('/') {
+        Some((network, bits)) => (network, bits.parse::<u32>().unwrap_or(u32::MAX)),
+        None => (entry, 32),
+    };
+    let (Ok(network), Some(free)) = (network.parse::<Ipv4Addr>(), 32_u32.checked_sub(bits)) else { return false };
+    let mask = u32::MAX.checked_shl(free).unwrap_or(0);
+    address.to_bits() & mask == network.to_bits() & mask
+}
+
+/// A proxy from its URL; `whence` says for messages where it was written.
+///
+/// # Errors
+/// What is no URL of a proxy; it is not shown, as it may hold a password.
+pub(in crate::storage) fn parse(text: &str, whence: &dyn fmt::Display) -> Result<Proxy, StorageError> {
+    Proxy::new(text.trim().trim_end_matches('/')).map_err(|_| {
+        StorageError::new(StorageErrorKind::Configuration, format!("{whence}: this is no URL of a proxy; write it as http://host:port"))
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn proxies(vars: &[(&str, &str)]) -> Proxies {
+        Proxies::of(&Environment::new(vars.iter().map(|(name, value)| ((*name).into(), (*value).into())))).unwrap()
+    }
+
+    #[test]
+    fn the_environment_names_proxies() {
+        let both = proxies(&[("http_proxy", "lower:3128"), ("HTTP_PROXY", "http://upper:1"), ("ALL_PROXY", "socks5h://all:1080")]);
+        assert_eq!(format!("{both:?}"), r#"Proxies { http: Some("lower:3128"), https: Some("all:1080"), bypass: [] }"#);
+        assert!(proxies(&[]).http().is_none());
+        let secret = proxies(&[("https_proxy", "http://user:pa55@proxy:8080/")]);
+        assert!(!format!("{secret:?}").contains("pa55"));
+        let wrong = Environment::new([("https_proxy".into(), "gopher://user:pa55@proxy".into())]);
+        let error = Proxies::of(&wrong).unwrap_err();
+        assert!(error.text.contains("https_proxy") && !error.text.contains("pa55"), "{error}");
+    }
+
+    #[test]
+    fn some_hosts_are_asked_directly() {
+        let proxies = proxies(&[("no_proxy", "example.org, .internal,10.0.0.0/8,192.168.1.7,plain:8080")]);
+        for (uri, direct) in [
+            ("http://example.org/", true),
+            ("http://s3.example.org:9000/", true),
+            ("http://badexample.org/", false),
+            ("http://swift.INTERNAL/", true),
+            ("http://10.250.1.1:8080/", true),
+            ("http://11.0.0.1/", false),
+            ("http://192.168.1.7/", true),
+            ("http://192.168.1.70/", false),
+            ("http://plain:8080/", true),
+            ("http://plain:8081/", false),
+            ("http://[::1]/", false),
+        ] {
+            assert_eq!(proxies.bypasses(&uri.parse().unwrap()), direct, "{uri}");
+        }
+        assert!(self::proxies(&[("no_proxy", "*")]).bypasses(&"http://any/".parse().unwrap()));
+    }
+}

@@ -1,0 +1,138 @@
+//! Tokens: one login at a time, and no more logins than are needed, however many requests are refused at once.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use crate::storage::{StorageError, StorageErrorKind};
+
+/// What a login gave, in use.
+#[derive(Debug)]
+pub(in crate::storage) struct Live<S> {
+    /// The token and what came with it.
+    pub(in crate::storage) session: S,
+    until: Option<Instant>,
+    proven: AtomicBool,
+}
+
+impl<S> Live<S> {
+    /// The server has taken the token.
+    pub(in crate::storage) fn prove(&self) {
+        self.proven.store(true, Ordering::Relaxed);
+    }
+}
+
+/// The place of one token.
+#[derive(Debug)]
+pub(in crate::storage) struct Slot<S> {
+    state: Mutex<State<S>>,
+}
+
+#[derive(Debug)]
+struct State<S> {
+    live: Option<Arc<Live<S>>>,
+    /// Credentials that were refused once are not tried again: accounts are locked for less.
+    failed: Option<StorageError>,
+}
+
+impl<S> Default for Slot<S> {
+    fn default() -> Self {
+        Self { state: Mutex::new(State { live: None, failed: None }) }
+    }
+}
+
+impl<S> Slot<S> {
+    /// A token: the one in use, or, where that is the `refused` one, has run out or there is none, that of a new login, which
+    /// also says until when to use it. Whoever comes meanwhile waits for it.
+    ///
+    /// # Errors
+    /// Those of the login. A token that the server has refused from the start is not replaced by another.
+    pub(in crate::storage) fn live(
+        &self,
+        refused: Option<&Arc<Live<S>>>,
+        login: impl FnOnce() -> Result<(S, Option<Instant>), StorageError>,
+    ) -> Result<Arc<Live<S>>, StorageError> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(error) = &state.failed {
+            return Err(error.clone());
+        }
+        if let Some(live) = state.live.as_ref().filter(|live| live.until.is_none_or(|until| Instant::now() < until)) {
+            if !refused.is_some_and(|refused| Arc::ptr_eq(refused, live)) {
+                return Ok(Arc::clone(live));
+            }
+            if !live.proven.load(Ordering::Relaxed) {
+                let text = "the storage refuses the token that the login has just given (401); do the two belong together?";
+                let error = StorageError::new(StorageErrorKind::Authentication, text);
+                state.failed = Some(error.clone());
+                return Err(error);
+            }
+        }
+        match login() {
+            Ok((session, until)) => {
+                let live = Arc::new(Live { session, until, proven: AtomicBool::new(false) });
+                state.live = Some(Arc::clone(&live));
+                Ok(live)
+            }
+            Err(error) => {
+                if !error.is_transient() {
+                    state.failed = Some(error.clone());
+                }
+                Err(error)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::cell::Cell;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn many_refusals_of_one_token_are_one_login() {
+        let slot = Slot::default();
+        let logins = Cell::new(0);
+        let login = || {
+            logins.set(logins.get() + 1);
+            Ok(((), None))
+        };
+        let old = slot.live(None, login).unwrap();
+        old.prove();
+        let new = slot.live(Some(&old), login).unwrap();
+        for _ in 0..5 {
+            assert!(Arc::ptr_eq(&slot.live(Some(&old), login).unwrap(), &new));
+            assert!(Arc::ptr_eq(&slot.live(None, login).unwrap(), &new));
+        }
+        assert_eq!(logins.get(), 2);
+        // The new token was never taken by the server: no third login, now and later.
+        for _ in 0..3 {
+            assert_eq!(slot.live(Some(&new), login).unwrap_err().kind, StorageErrorKind::Authentication);
+        }
+        assert_eq!(logins.get(), 2);
+    }
+
+    #[test]
+    fn refused_credentials_are_tried_once_and_a_server_that_is_away_again() {
+        let slot = Slot::<()>::default();
+        let fail = |kind| move || Err(StorageError::new(kind, "no"));
+        assert!(slot.live(None, fail(StorageErrorKind::Transient)).unwrap_err().is_transient());
+        assert_eq!(slot.live(None, fail(StorageErrorKind::Authentication)).unwrap_err().kind, StorageErrorKind::Authentication);
+        assert_eq!(slot.live(None, || Ok(((), None))).unwrap_err().kind, StorageErrorKind::Authentication);
+    }
+
+    #[test]
+    fn a_token_that_has_run_out_is_replaced_unasked() {
+        let slot = Slot::default();
+        let number = Cell::new(0);
+        let login = |life: u64| {
+            number.set(number.get() + 1);
+            Ok((number.get(), Some(Instant::now() + Duration::from_secs(life))))
+        };
+        assert_eq!(slot.live(None, || login(0)).unwrap().session, 1);
+        assert_eq!(slot.live(None, || login(60)).unwrap().session, 2);
+        assert_eq!(slot.live(None, || login(60)).unwrap().session, 2);
+    }
+}

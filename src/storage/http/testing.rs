@@ -1,0 +1,189 @@
+//! A server for tests, whose answers are written byte by byte, as a server that means ill or is ill would.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::ops::{ControlFlow, Range};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use super::Network;
+use crate::config::{CinderConf, StorageOptions};
+use crate::storage::{ObjectStore, StorageError};
+
+/// A request that came.
+#[derive(Debug, Clone)]
+pub(in crate::storage) struct Seen {
+    pub(in crate::storage) method: String,
+    /// Path and query, as they came.
+    pub(in crate::storage) target: String,
+    /// Names in lower case.
+    pub(in crate::storage) headers: BTreeMap<String, String>,
+    pub(in crate::storage) body: Vec<u8>,
+}
+
+impl Seen {
+    pub(in crate::storage) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", String::as_str)
+    }
+}
+
+/// What is to be done with a request.
+pub(in crate::storage) enum Reply {
+    /// Status, headers, body, with the length told right.
+    Is(u16, Vec<(&'static str, String)>, Vec<u8>),
+    /// These bytes, and then the connection is closed.
+    Bytes(Vec<u8>),
+    /// These bytes, and then silence.
+    Stall(Vec<u8>),
+    /// These bytes, and then one more each so often.
+    Drip(Vec<u8>, Duration),
+}
+
+/// A good answer.
+pub(in crate::storage) fn ok(headers: &[(&'static str, &str)], body: impl Into<Vec<u8>>) -> Reply {
+    Reply::Is(200, headers.iter().map(|(name, value)| (*name, (*value).to_owned())).collect(), body.into())
+}
+
+/// An answer without much to it.
+pub(in crate::storage) fn status(status: u16) -> Reply {
+    Reply::Is(status, Vec::new(), Vec::new())
+}
+
+/// A server on loopback; its threads end with the process.
+pub(in crate::storage) struct TestServer {
+    pub(in crate::storage) url: String,
+    seen: Arc<Mutex<Vec<Seen>>>,
+    connections: Arc<AtomicUsize>,
+}
+
+impl TestServer {
+    pub(in crate::storage) fn new(answer: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let connections = Arc::new(AtomicUsize::new(0));
+        let (kept, answer, count) = (Arc::clone(&seen), Arc::new(answer), Arc::clone(&connections));
+        thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                count.fetch_add(1, Ordering::SeqCst);
+                let (kept, answer) = (Arc::clone(&kept), Arc::clone(&answer));
+                thread::spawn(move || {
+                    while let Some(request) = read(&stream) {
+                        kept.lock().unwrap().push(request.clone());
+                        if !write(&stream, answer(&request), request.method == "HEAD") {
+                            break;
+                        }
+                    }
+                });
+            }
+        });
+        Self { url, seen, connections }
+    }
+
+    /// How many connections there were.
+    pub(in crate::storage) fn connections(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
+    }
+
+    /// The requests so far.
+    pub(in crate::storage) fn seen(&self) -> Vec<Seen> {
+        self.seen.lock().unwrap().clone()
+    }
+}
+
+fn read(stream: &TcpStream) -> Option<Seen> {
+    let mut reader = BufReader::new(stream);
+    let mut line = String::new();
+    reader.read_line(&mut line).ok()?;
+    let mut words = line.split_whitespace();
+    let (method, target) = (words.next()?.to_owned(), words.next()?.to_owned());
+    let mut headers = BTreeMap::new();
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).ok()?;
+        let Some((name, value)) = line.trim_end().split_once(':') else { break };
+        headers.insert(name.to_lowercase(), value.trim().to_owned());
+    }
+    let mut body = vec![0; headers.get("content-length").map_or(0, |length| length.parse().unwrap())];
+    reader.read_exact(&mut body).ok()?;
+    Some(Seen { method, target, headers, body })
+}
+
+/// Whether the connection goes on.
+fn write(mut stream: &TcpStream, reply: Reply, head: bool) -> bool {
+    match reply {
+        Reply::Is(status, headers, body) => {
+            let mut text = format!("HTTP/1.1 {status} Whatever\r\n");
+            for (name, value) in &headers {
+                text.push_str(&format!("{name}: {value}\r\n"));
+            }
+            if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-length")) {
+                text.push_str(&format!("Content-Length: {}\r\n", body.len()));
+            }
+            text.push_str("\r\n");
+            let mut bytes = text.into_bytes();
+            if !head {
+                bytes.extend(body);
+            }
+            stream.write_all(&bytes).is_ok()
+        }
+        Reply::Bytes(bytes) => {
+            let _ = stream.write_all(&bytes);
+            false
+        }
+        Reply::Stall(bytes) => {
+            let _ = stream.write_all(&bytes);
+            thread::sleep(Duration::from_secs(60));
+            false
+        }
+        Reply::Drip(bytes, pause) => {
+            let _ = stream.write_all(&bytes);
+            while stream.write_all(b"x").is_ok() {
+                thread::sleep(pause);
+            }
+            false
+        }
+    }
+}
+
+/// Little patience, so that a test of a server that stalls takes no longer than that.
+pub(in crate::storage) fn hasty() -> Network {
+    Network {
+        connect: Duration::from_millis(1000),
+        stall: Duration::from_millis(300),
+        pause: Duration::from_millis(1),
+        ..Network::default()
+    }
+}
+
+/// Options as a cinder.conf and the command line together give them.
+pub(in crate::storage) fn options(conf: &str, overrides: &[(&str, &str)]) -> StorageOptions {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("cinder.conf");
+    std::fs::write(&path, format!("[DEFAULT]\n{conf}\n")).unwrap();
+    let overrides: Vec<String> = overrides.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    StorageOptions::new(CinderConf::load(&[path], &[]).unwrap(), &overrides).unwrap()
+}
+
+/// All names below a prefix.
+pub(in crate::storage) fn names(store: &dyn ObjectStore, prefix: &str) -> Result<Vec<String>, StorageError> {
+    let mut names = Vec::new();
+    store.list(prefix, &mut |object| {
+        names.push(object.name);
+        ControlFlow::Continue(())
+    })?;
+    Ok(names)
+}
+
+/// All bytes, or the storage's error inside that of the stream.
+pub(in crate::storage) fn read_all(store: &dyn ObjectStore, name: &str, range: Option<Range<u64>>) -> Result<Vec<u8>, StorageError> {
+    let mut bytes = Vec::new();
+    match store.open(name, range)?.read_to_end(&mut bytes) {
+        Ok(_) => Ok(bytes),
+        Err(error) => Err(StorageError::of_io(&error).unwrap_or_else(|| panic!("not the storage's: {error}")).clone()),
+    }
+}

@@ -1,0 +1,237 @@
+//! Servers that stall, drip, break off, redirect and lie, without any store above.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use ureq::http::Method;
+
+use super::testing::{Reply, TestServer, hasty, ok, status};
+use super::*;
+
+fn client() -> Http {
+    Http::new(&hasty(), &Trust::Authorities(Vec::new()), Proxies::default())
+}
+
+/// What comes of reading all that a server gives.
+fn get(reply: impl Fn() -> Reply + Send + Sync + 'static) -> Result<Vec<u8>, StorageError> {
+    let server = TestServer::new(move |_| reply());
+    let answer = client().ask(Method::GET, &format!("{}/x?secret=1", server.url), &[], None)?;
+    if !answer.is_good() {
+        return Err(answer.refusal(|_| None));
+    }
+    let mut bytes = Vec::new();
+    match part::reader(answer, None)?.read_to_end(&mut bytes) {
+        Ok(_) => Ok(bytes),
+        Err(error) => Err(StorageError::of_io(&error).unwrap().clone()),
+    }
+}
+
+#[test]
+fn what_is_broken_ends_soon_and_with_the_right_kind() {
+    let head = |head: &str| format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\nsome bytes").into_bytes();
+    let long = head("Content-Length: 1000");
+    let stalled = long.clone();
+    let dripped = long.clone();
+    let chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n".to_vec();
+    let half_head = b"HTTP/1.1 200 OK\r\nContent-Le".to_vec();
+    let big_head = format!("HTTP/1.1 200 OK\r\nX-Big: {}\r\n\r\n", "x".repeat(2 * LARGEST_HEAD)).into_bytes();
+    type Make = Box<dyn Fn() -> Reply + Send + Sync>;
+    let cases: Vec<(&str, StorageErrorKind, Make)> = vec![
+        ("stall before the answer", StorageErrorKind::Transient, Box::new(|| Reply::Stall(Vec::new()))),
+        ("stall in the head", StorageErrorKind::Transient, Box::new(move || Reply::Stall(half_head.clone()))),
+        ("stall in the body", StorageErrorKind::Transient, Box::new(move || Reply::Stall(stalled.clone()))),
+        ("drip", StorageErrorKind::Transient, Box::new(move || Reply::Drip(dripped.clone(), Duration::from_millis(50)))),
+        (
+            "drip in the head",
+            StorageErrorKind::Transient,
+            Box::new(|| Reply::Drip(b"HTTP/1.1 200 OK\r\nX: ".to_vec(), Duration::from_millis(50))),
+        ),
+        ("closed at once", StorageErrorKind::Transient, Box::new(|| Reply::Bytes(Vec::new()))),
+        ("broken off", StorageErrorKind::Transient, Box::new(move || Reply::Bytes(long.clone()))),
+        ("chunks broken off", StorageErrorKind::Transient, Box::new(move || Reply::Bytes(chunked.clone()))),
+        ("no length", StorageErrorKind::Protocol, Box::new(move || Reply::Bytes(head("X: y")))),
+        ("no HTTP", StorageErrorKind::Protocol, Box::new(|| Reply::Bytes(b"SSH-2.0-OpenSSH_9.2\r\n\r\n".to_vec()))),
+        ("a huge head", StorageErrorKind::Protocol, Box::new(move || Reply::Bytes(big_head.clone()))),
+        (
+            "a length that is none",
+            StorageErrorKind::Protocol,
+            Box::new(|| Reply::Bytes(b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\nhello".to_vec())),
+        ),
+        (
+            "a part unasked",
+            StorageErrorKind::Protocol,
+            Box::new(|| Reply::Is(206, vec![("Content-Range", "bytes 0-1/5".to_owned())], b"ab".to_vec())),
+        ),
+        ("too busy", StorageErrorKind::Transient, Box::new(|| Reply::Is(429, vec![("Retry-After", "3".to_owned())], Vec::new()))),
+    ];
+    for (name, kind, reply) in cases {
+        let begun = Instant::now();
+        let Err(error) = get(reply) else { panic!("{name}") };
+        assert_eq!(error.kind, kind, "{name}: {error}");
+        assert!(!error.text.contains("secret"), "{name}: {error}");
+        assert_eq!(error.retry_after, (name == "too busy").then_some(3));
+        assert!(begun.elapsed() < Duration::from_secs(5), "{name} took {:?}", begun.elapsed());
+    }
+    assert_eq!(get(|| ok(&[], "hello")).unwrap(), b"hello");
+}
+
+#[test]
+fn a_slow_reader_is_not_a_slow_server() {
+    let server = TestServer::new(|_| ok(&[], vec![7; 4 << 20]));
+    let mut stream = client().ask(Method::GET, &server.url, &[], None).unwrap().stream();
+    let mut buffer = vec![0; 1 << 20];
+    let mut read = stream.read(&mut buffer).unwrap();
+    std::thread::sleep(Duration::from_millis(700));
+    while let n @ 1.. = stream.read(&mut buffer).unwrap() {
+        read += n;
+    }
+    assert_eq!(read, 4 << 20);
+}
+
+#[test]
+fn credentials_never_follow_a_redirect() {
+    let other = TestServer::new(|_| ok(&[], "yours"));
+    let elsewhere = format!("{}/stolen?x=1", other.url);
+    for code in [301, 302, 303, 307, 308] {
+        let elsewhere = elsewhere.clone();
+        let server = TestServer::new(move |_| Reply::Is(code, vec![("Location", elsewhere.clone())], Vec::new()));
+        for method in [Method::GET, Method::HEAD, Method::POST] {
+            let body = (method == Method::POST).then(|| b"{}".to_vec());
+            let token = header("x-auth-token", "secret-token", true).unwrap();
+            let answer = client().ask(method, &server.url, &[token], body).unwrap();
+            let error = answer.refusal(|_| None);
+            assert_eq!(error.kind, StorageErrorKind::Protocol);
+            assert!(error.text.contains("/stolen") && !error.text.contains("x=1"), "{error}");
+        }
+    }
+    assert_eq!(other.seen().len(), 0, "the second server saw something");
+}
+
+#[test]
+fn nobody_listens() {
+    let gone = {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        format!("http://{}", listener.local_addr().unwrap())
+    };
+    let error = client().ask(Method::GET, &gone, &[], None).err().unwrap();
+    assert_eq!(error.kind, StorageErrorKind::Transient);
+    assert!(error.text.contains("refused"), "{error}");
+    let error = client().ask(Method::GET, "http://no-such-host.invalid/", &[], None).err().unwrap();
+    assert_eq!(error.kind, StorageErrorKind::Transient, "{error}");
+    // TLS against a port that speaks none.
+    let server = TestServer::new(|_| status(400));
+    let error = client().ask(Method::GET, &server.url.replace("http:", "https:"), &[], None).err().unwrap();
+    assert!(error.text.contains("plain HTTP") || error.kind == StorageErrorKind::Transient, "{error}");
+}
+
+#[test]
+fn a_server_without_parts_is_read_past() {
+    let server = TestServer::new(|_| ok(&[], "0123456789"));
+    for (range, bytes) in [(2..5, "234"), (8..99, "89"), (20..30, "")] {
+        let asked = part::header(&range).unwrap().unwrap();
+        let answer = client().ask(Method::GET, &server.url, &[asked], None).unwrap();
+        let mut text = String::new();
+        part::reader(answer, Some(range)).unwrap().read_to_string(&mut text).unwrap();
+        assert_eq!(text, bytes);
+    }
+}
+
+#[test]
+fn another_part_than_asked_for_is_refused() {
+    for told in ["bytes 1-4/10", "bytes 0-2/10", "bytes 0-3/4", "bytes 0-9/10", "nothing", ""] {
+        let server = TestServer::new(move |_| Reply::Is(206, vec![("Content-Range", told.to_owned())], b"01234".to_vec()));
+        let answer = client().ask(Method::GET, &server.url, &[], None).unwrap();
+        assert_eq!(part::reader(answer, Some(0..5)).err().unwrap().kind, StorageErrorKind::Protocol, "{told}");
+    }
+    let server = TestServer::new(|_| Reply::Is(206, vec![("Content-Range", "bytes 0-4/10".to_owned())], b"01234".to_vec()));
+    let answer = client().ask(Method::GET, &server.url, &[], None).unwrap();
+    let mut text = String::new();
+    part::reader(answer, Some(0..5)).unwrap().read_to_string(&mut text).unwrap();
+    assert_eq!(text, "01234");
+}
+
+#[test]
+fn connections_are_used_again() {
+    let server = TestServer::new(|_| ok(&[], "hello"));
+    let client = client();
+    for _ in 0..3 {
+        let mut five = [0; 5];
+        let mut stream = client.ask(Method::GET, &server.url, &[], None).unwrap().stream();
+        // Read to the last byte and not beyond it.
+        stream.read_exact(&mut five).unwrap();
+    }
+    assert_eq!(server.connections(), 1);
+}
+
+#[test]
+fn a_proxy_is_asked_for_the_server() {
+    // This one says what it was asked for.
+    let proxy = TestServer::new(|seen| Reply::Bytes(format!("HTTP/1.1 403 {}\r\n\r\n", seen.target).into_bytes()));
+    let proxies = Proxies::fixed(Some(proxy::parse(&proxy.url, &"here").unwrap()), None);
+    let client = Http::new(&hasty(), &Trust::Anybody, proxies);
+    let error = client.ask(Method::GET, "http://storage.invalid:8080/x", &[], None).err().unwrap();
+    assert_eq!(error.kind, StorageErrorKind::Configuration, "{error}");
+    assert_eq!(
+        proxy.seen().first().map(|seen| (seen.method.clone(), seen.target.clone())),
+        Some(("CONNECT".to_owned(), "storage.invalid:8080".to_owned()))
+    );
+}
+
+/// A server that speaks TLS, with a certificate of an authority of its own for `localhost`; gives its port.
+fn tls_server() -> u16 {
+    let certificate = CertificateDer::from_pem_slice(include_bytes!("testdata/server.pem")).unwrap();
+    let key = PrivateKeyDer::from_pem_slice(include_bytes!("testdata/server.key")).unwrap();
+    let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .unwrap();
+    let (config, listener) = (Arc::new(config), TcpListener::bind("127.0.0.1:0").unwrap());
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let mut stream = StreamOwned::new(ServerConnection::new(Arc::clone(&config)).unwrap(), stream);
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                match stream.read(&mut byte) {
+                    Ok(1) => head.extend(byte),
+                    _ => break,
+                }
+            }
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecure").and_then(|()| stream.flush());
+        }
+    });
+    port
+}
+
+#[test]
+fn a_certificate_is_verified_unless_the_operator_says_not_to() {
+    let port = tls_server();
+    let dir = tempfile::tempdir().unwrap();
+    let ca = dir.path().join("ca.pem");
+    std::fs::write(&ca, include_str!("testdata/ca.pem")).unwrap();
+    let ask = |trust: &Trust, host: &str| {
+        let client = Http::new(&hasty(), trust, Proxies::default());
+        client.ask(Method::GET, &format!("https://{host}:{port}/"), &[], None)?.read_all(100)
+    };
+    let own = Trust::file(&ca, &"here").unwrap();
+    assert_eq!(ask(&own, "localhost").unwrap(), b"secure");
+    assert_eq!(ask(&Trust::Anybody, "127.0.0.1").unwrap(), b"secure");
+    for (trust, host) in [(&own, "127.0.0.1"), (&Trust::system(), "localhost"), (&Trust::Authorities(Vec::new()), "localhost")] {
+        let error = ask(trust, host).unwrap_err();
+        assert_eq!(error.kind, StorageErrorKind::Configuration, "{error}");
+        assert!(error.text.contains("certificate"), "{error}");
+    }
+    for (text, problem) in [("", "no certificate"), ("-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n", "damaged")] {
+        std::fs::write(&ca, text).unwrap();
+        assert!(Trust::file(&ca, &"cinder.conf:7").unwrap_err().text.contains(problem));
+    }
+}

@@ -1,0 +1,144 @@
+//! Base URLs, and names as parts of a path.
+
+use std::fmt;
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use ureq::http::Uri;
+
+use crate::storage::{StorageError, StorageErrorKind};
+
+/// All but RFC 3986's unreserved characters: the set that Python's `quote` and Amazon's signature leave alone.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// The same, with the slash left alone.
+const RESERVED_IN_PATH: &AsciiSet = &RESERVED.remove(b'/');
+
+/// As one segment of a path, or as a value of a query.
+pub(in crate::storage) fn encode(text: &str) -> String {
+    utf8_percent_encode(text, RESERVED).to_string()
+}
+
+/// As several segments of a path: slashes stay.
+pub(in crate::storage) fn encode_path(text: &str) -> String {
+    utf8_percent_encode(text, RESERVED_IN_PATH).to_string()
+}
+
+/// A name of an object, for the end of a path. It is sent as it is, with `..` and empty segments, as Cinder's drivers would.
+///
+/// # Errors
+/// No name at all, which would be the container itself, and one whose `..` lead out of the container where a proxy on the
+/// way resolves them.
+pub(in crate::storage) fn object_name(name: &str) -> Result<String, StorageError> {
+    let mut depth = 0_usize;
+    for segment in name.split('/') {
+        match segment {
+            "" | "." => {}
+            ".." if depth == 0 => {
+                return Err(StorageError::new(StorageErrorKind::NotAnObject, format!("the name {name:?} leads out of the container")));
+            }
+            ".." => depth -= 1,
+            _ => depth += 1,
+        }
+    }
+    if depth == 0 {
+        return Err(StorageError::new(StorageErrorKind::NotAnObject, format!("the name {name:?} is none of an object")));
+    }
+    Ok(encode_path(name))
+}
+
+/// The beginning of URLs: scheme, host, port and perhaps a path, without a slash at the end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::storage) struct Base {
+    text: String,
+    uri: Uri,
+}
+
+impl Base {
+    /// From text; `whence` says for messages where it was written.
+    ///
+    /// # Errors
+    /// What is no `http` or `https` URL, or holds a user name, a query or a fragment.
+    pub(in crate::storage) fn parse(text: &str, whence: &dyn fmt::Display) -> Result<Self, StorageError> {
+        let wrong = |problem: &str| Err(StorageError::new(StorageErrorKind::Configuration, format!("{whence}: {problem}")));
+        let text = text.trim().trim_end_matches('/');
+        if text.contains('@') && text.split("//").nth(1).and_then(|rest| rest.split('/').next()).is_some_and(|host| host.contains('@')) {
+            return wrong("a URL with a user name in it is not used; give the credentials by their own options");
+        }
+        if text.contains(['?', '#']) {
+            return wrong("a URL with a query or a fragment is no base of others");
+        }
+        let Ok(uri) = text.parse::<Uri>() else { return wrong("this is no URL; write it as https://host:port/path") };
+        match uri.scheme_str() {
+            Some("http" | "https") if uri.host().is_some_and(|host| !host.is_empty()) => Ok(Self { text: text.to_owned(), uri }),
+            _ => wrong("this is no http or https URL; write it as https://host:port/path"),
+        }
+    }
+
+    /// The URL, without a slash at the end.
+    pub(in crate::storage) fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether TLS is used.
+    pub(in crate::storage) fn is_https(&self) -> bool {
+        self.uri.scheme_str() == Some("https")
+    }
+
+    /// The value of `Host`: with the port where it is not the scheme's own.
+    pub(in crate::storage) fn authority(&self) -> String {
+        let host = self.uri.host().unwrap_or_default();
+        match (self.uri.port_u16(), self.is_https()) {
+            (None | Some(80), false) | (None | Some(443), true) => host.to_owned(),
+            (Some(port), _) => format!("{host}:{port}"),
+        }
+    }
+
+    /// The path, without a slash at the end; empty where there is none.
+    pub(in crate::storage) fn path(&self) -> &str {
+        self.uri.path().trim_end_matches('/')
+    }
+}
+
+impl fmt::Display for Base {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_keep_every_odd_character() {
+        assert_eq!(object_name("a+b c/ü//d%2f?e#~.bin").unwrap(), "a%2Bb%20c/%C3%BC//d%252f%3Fe%23~.bin");
+        assert_eq!(object_name("a/../b").unwrap(), "a/../b");
+        assert_eq!(encode("a/b"), "a%2Fb");
+        let uri: Uri = "http://host/v1/a/../b//c/./d".parse().unwrap();
+        assert_eq!(uri.path(), "/v1/a/../b//c/./d", "the URI type keeps dots and empty segments");
+    }
+
+    #[test]
+    fn names_stay_in_the_container() {
+        for name in ["", ".", "/", "..", "../x", "/../x", "a/../../x", "./../x", "a/..", "a/../"] {
+            assert_eq!(object_name(name).unwrap_err().kind, StorageErrorKind::NotAnObject, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_base_is_an_http_url_without_credentials() {
+        let base = Base::parse("https://swift.example:8080/v1/AUTH_/", &"here").unwrap();
+        assert_eq!(
+            (base.as_str(), base.path(), base.authority().as_str()),
+            ("https://swift.example:8080/v1/AUTH_", "/v1/AUTH_", "swift.example:8080")
+        );
+        assert_eq!(Base::parse("https://s3.example:443", &"here").unwrap().authority(), "s3.example");
+        assert_eq!(Base::parse("http://[::1]:8080/", &"here").unwrap().authority(), "[::1]:8080");
+        for wrong in ["", "swift.example", "ftp://x", "http://", "http://user:secret@host/", "http://host/?x", "http://ho st/", "/v1"] {
+            let error = Base::parse(wrong, &"cinder.conf:3").unwrap_err();
+            assert_eq!(error.kind, StorageErrorKind::Configuration);
+            assert!(error.text.starts_with("cinder.conf:3: ") && !error.text.contains("secret"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! S3 and compatibles, as Cinder's driver and boto3 below it talk to them: path style, signature version 4, Amazon's first
+//! region unless the server names another.
+
+mod refusal;
+mod settings;
+mod sign;
+mod xml;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::io::{self, Read};
+use std::ops::{ControlFlow, Range};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use jiff::Timestamp;
+use ureq::http::Method;
+
+use self::refusal::Refused;
+use self::settings::Settings;
+use self::sign::{Signed, Signer};
+use self::xml::Page;
+use super::http::{self, Answer, Header, Http, Listing, Network, encode, object_name, part};
+use super::{ObjectInfo, ObjectStore, StorageError, StorageErrorKind};
+use crate::config::StorageOptions;
+
+/// One page of a listing is read no further than this: 1000 names of 1 KiB, encoded, and more.
+const LARGEST_PAGE: usize = 16 * 1024 * 1024;
+
+/// An S3 server with the credentials of cinder.conf.
+#[derive(Debug)]
+pub struct Client {
+    settings: Settings,
+    signer: Signer,
+    http: Http,
+    concurrency: usize,
+    /// By bucket, whether its ETags are digests of the objects.
+    digests: Mutex<BTreeMap<String, Arc<OnceLock<bool>>>>,
+}
+
+impl Client {
+    /// From the options; nothing is asked of any server yet.
+    ///
+    /// # Errors
+    /// [`StorageErrorKind::Configuration`] with the option that is missing or wrong.
+    pub fn new(options: &StorageOptions, network: &Network) -> Result<Arc<Self>, StorageError> {
+        let mut settings = Settings::new(options)?;
+        let mut network = network.clone();
+        if let Some(timeout) = settings.timeout {
+            (network.connect, network.stall) = (timeout, timeout);
+        }
+        let proxies = settings.proxies.take().unwrap_or_else(|| network.proxies.clone());
+        let signer = Signer::new(settings.access_key.clone(), settings.secret_key.clone());
+        let http = Http::new(&network, &settings.trust, proxies);
+        Ok(Arc::new(Self { settings, signer, http, concurrency: network.concurrency, digests: Mutex::default() }))
+    }
+
+    /// What works and should be known all the same, such as certificates that are not verified.
+    pub fn warnings(&self) -> &[String] {
+        &self.settings.warnings
+    }
+
+    /// One bucket.
+    ///
+    /// # Errors
+    /// [`StorageErrorKind::Configuration`] for a name that is none.
+    pub fn bucket(self: &Arc<Self>, name: &str) -> Result<S3Store, StorageError> {
+        if name.is_empty() || name.contains('/') || name == "." || name == ".." {
+            return Err(StorageError::new(StorageErrorKind::Configuration, format!("{name:?} is no name of an S3 bucket")));
+        }
+        let digests = Arc::clone(self.digests.lock().unwrap_or_else(PoisonError::into_inner).entry(name.to_owned()).or_default());
+        Ok(S3Store {
+            location: format!("{}/{}", self.settings.endpoint, encode(name)),
+            path: format!("{}/{}", self.settings.endpoint.path(), encode(name)),
+            client: Arc::clone(self),
+            digests,
+        })
+    }
+}
+
+/// One bucket.
+#[derive(Debug)]
+pub struct S3Store {
+    client: Arc<Client>,
+    location: String,
+    /// Percent-encoded, from the root of the server.
+    path: String,
+    digests: Arc<OnceLock<bool>>,
+}
+
+impl S3Store {
+    /// Asks, and once more where the server wants the signature for another region.
+    fn ask(&self, method: &Method, rest: &str, query: &str, headers: &[Header]) -> Result<Answer, Refused> {
+        let client = &self.client;
+        let host = client.settings.endpoint.authority();
+        let path = format!("{}{rest}", self.path);
+        let url = format!("{}{rest}{}{query}", self.location, if query.is_empty() { "" } else { "?" });
+        let mut moved = false;
+        loop {
+            let region = client.signer.region();
+            let request = Signed { method: method.as_str(), host: &host, path: &path, query };
+            let signed = client.signer.sign(request, headers, Timestamp::now())?;
+            let answer = client.http.ask(method.clone(), &url, &signed, None)?;
+            if answer.is_good() {
+                return Ok(answer);
+            }
+            let refused = Refused::new(answer);
+            match &refused.region {
+                Some(other) if !moved && *other != region => {
+                    client.signer.set_region(other.clone());
+                    moved = true;
+                }
+                _ => return Err(refused),
+            }
+        }
+    }
+
+    fn page(&self, prefix: &str, token: Option<&str>) -> Result<Page, StorageError> {
+        let token = token.map(|token| format!("continuation-token={}&", encode(token))).unwrap_or_default();
+        let query = format!("{token}encoding-type=url&list-type=2&prefix={}", encode(prefix));
+        let answer = self.ask(&Method::GET, "", &query, &[]).map_err(|refused| self.of_bucket(refused))?;
+        let what = answer.what().to_owned();
+        let body = answer.read_all(LARGEST_PAGE)?;
+        xml::page(&body).map_err(|problem| {
+            StorageError::new(StorageErrorKind::Protocol, format!("{what}: the answer is no page of a listing: {problem}"))
+        })
+    }
+
+    fn of_bucket(&self, refused: Refused) -> StorageError {
+        match refused.error.kind {
+            StorageErrorKind::NoContainer => self.no_bucket(),
+            // Something in between that knows nothing at this address.
+            StorageErrorKind::NoObject => StorageError::new(StorageErrorKind::Protocol, refused.error.text),
+            _ => refused.error,
+        }
+    }
+
+    fn no_bucket(&self) -> StorageError {
+        StorageError::new(StorageErrorKind::NoContainer, format!("there is no bucket at {}", self.location))
+    }
+
+    fn no_object(&self, name: &str) -> StorageError {
+        StorageError::new(StorageErrorKind::NoObject, format!("there is no object {name:?} at {}", self.location))
+    }
+
+    /// The error for an object that could not be had.
+    fn of_object(&self, name: &str, refused: Refused) -> StorageError {
+        match (refused.error.kind, refused.code.as_deref()) {
+            (StorageErrorKind::NoContainer, _) => self.no_bucket(),
+            (StorageErrorKind::NoObject, Some("NoSuchKey")) => self.no_object(name),
+            (StorageErrorKind::NoObject, _) => {
+                let text = format!("{}; and this is no error document of S3's, so nothing is said about the object", refused.error.text);
+                StorageError::new(StorageErrorKind::Protocol, text)
+            }
+            _ => refused.error,
+        }
+    }
+
+    fn head(&self, name: &str) -> Result<(ObjectInfo, bool), Refused> {
+        let answer = self.ask(&Method::HEAD, &format!("/{}", object_name(name)?), "", &self.client.settings.sse)?;
+        is_s3(&answer)?;
+        let Some(size) = answer.length() else { return Err(answer.nonsense("the answer does not tell the object's size").into()) };
+        // The ETag of what was encrypted with a key of the customer or of the key service is no digest of it.
+        let encrypted = answer.header("x-amz-server-side-encryption").is_some_and(|how| how.starts_with("aws:kms"))
+            || answer.header("x-amz-server-side-encryption-customer-algorithm").is_some();
+        let plain = !encrypted && self.client.settings.sse.is_empty();
+        let md5 = answer.header("etag").filter(|_| plain).and_then(xml::digest);
+        Ok((ObjectInfo { name: name.to_owned(), size, modified: answer.modified(), md5 }, plain))
+    }
+
+    /// Whether the digests in a listing may be believed: it does not say how the objects are encrypted, but one of them does,
+    /// and a bucket has one way.
+    fn believes_digests(&self, example: &str) -> bool {
+        if !self.client.settings.sse.is_empty() {
+            return false;
+        }
+        if let Some(known) = self.digests.get() {
+            return *known;
+        }
+        match self.head(example) {
+            Ok((_, plain)) => *self.digests.get_or_init(|| plain),
+            Err(_) => false,
+        }
+    }
+
+    fn get(&self, name: &str, range: Option<&Range<u64>>) -> Result<Answer, Refused> {
+        let mut headers = self.client.settings.sse.clone();
+        if let Some(range) = range {
+            headers.extend(part::header(range)?);
+        }
+        self.ask(&Method::GET, &format!("/{}", object_name(name)?), "", &headers)
+    }
+}
+
+impl ObjectStore for S3Store {
+    fn location(&self) -> &str {
+        &self.location
+    }
+
+    fn concurrency(&self) -> usize {
+        self.client.concurrency
+    }
+
+    fn list(&self, prefix: &str, each: &mut dyn FnMut(ObjectInfo) -> ControlFlow<()>) -> Result<(), StorageError> {
+        let mut listing = Listing::new(&self.location, prefix);
+        loop {
+            let page = self.client.http.patiently(|| self.page(prefix, listing.token()))?;
+            for mut object in page.objects {
+                listing.name(&object.name)?;
+                if object.md5.is_some() && !self.believes_digests(&object.name) {
+                    object.md5 = None;
+                }
+                if each(object).is_break() {
+                    return Ok(());
+                }
+            }
+            if !listing.turn(page.next)? {
+                return Ok(());
+            }
+        }
+    }
+
+    fn stat(&self, name: &str) -> Result<Option<ObjectInfo>, StorageError> {
+        match self.head(name) {
+            Ok((info, _)) => Ok(Some(info)),
+            Err(refused) if refused.status.is_none() => Err(refused.error),
+            Err(refused) => {
+                // The answer to HEAD has no body that would say why. One byte asked for does.
+                match self.get(name, Some(&(0..1))).map_err(|refused| self.of_object(name, refused)) {
+                    Err(error) if error.kind == StorageErrorKind::NoObject => Ok(None),
+                    Err(error) => Err(error),
+                    Ok(_) => Err(StorageError::new(
+                        StorageErrorKind::Transient,
+                        format!("{}; but reading it goes: it changes, or HEAD is not allowed", refused.error.text),
+                    )),
+                }
+            }
+        }
+    }
+
+    fn open(&self, name: &str, range: Option<Range<u64>>) -> Result<Box<dyn Read + Send + '_>, StorageError> {
+        if range.as_ref().is_some_and(|range| range.is_empty()) {
+            return match self.stat(name)? {
+                Some(_) => Ok(Box::new(io::empty())),
+                None => Err(self.no_object(name)),
+            };
+        }
+        match self.get(name, range.as_ref()) {
+            Ok(answer) => {
+                is_s3(&answer)?;
+                part::reader(answer, range)
+            }
+            Err(refused) if refused.status == Some(416) && range.is_some() => Ok(Box::new(io::empty())),
+            Err(refused) => Err(self.of_object(name, refused)),
+        }
+    }
+}
+
+/// Whether an answer to a request for an object is S3's and not that of something in between.
+fn is_s3(answer: &Answer) -> Result<(), StorageError> {
+    let html = answer.header("content-type").is_some_and(|kind| kind.to_ascii_lowercase().starts_with("text/html"));
+    if answer.header("etag").is_some() && !html {
+        return Ok(());
+    }
+    let kind = answer.header("content-type").map(http::quote).unwrap_or_else(|| "no content type".to_owned());
+    Err(answer.nonsense(format!("the answer is not S3's: it has no ETag or is a web page ({kind})")))
+}

@@ -1,0 +1,112 @@
+//! What cinder.conf says about S3, with the meaning that Cinder's driver and boto3 give it.
+
+use std::path::Path;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use md5::{Digest, Md5};
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::config::{ConfigError, Origin, Setting, StorageOptions};
+use crate::storage::http::{self, Base, Header, Proxies, Trust, proxy};
+use crate::storage::{StorageError, StorageErrorKind};
+
+/// The options, checked.
+#[derive(Debug)]
+pub(super) struct Settings {
+    pub(super) endpoint: Base,
+    pub(super) access_key: String,
+    pub(super) secret_key: SecretString,
+    /// The headers that a customer's key makes necessary, for objects alone; none without one.
+    pub(super) sse: Vec<Header>,
+    /// Those of the options; `None` where they name none.
+    pub(super) proxies: Option<Proxies>,
+    pub(super) trust: Trust,
+    /// Where it is configured.
+    pub(super) timeout: Option<Duration>,
+    pub(super) warnings: Vec<String>,
+}
+
+fn configuration(text: impl Into<String>) -> StorageError {
+    StorageError::new(StorageErrorKind::Configuration, text)
+}
+
+fn of_config(error: &ConfigError) -> StorageError {
+    configuration(error.to_string())
+}
+
+fn missing(name: &str) -> StorageError {
+    configuration(format!("{name} is not set; give it in cinder.conf or with --storage-option {name}=…"))
+}
+
+impl Settings {
+    /// From the options.
+    ///
+    /// # Errors
+    /// [`StorageErrorKind::Configuration`] with the option that is missing or wrong.
+    pub(super) fn new(options: &StorageOptions) -> Result<Self, StorageError> {
+        let text = |name: &str| options.text(name).map_err(|error| of_config(&error));
+        let secret = |name: &str| options.secret(name).map_err(|error| of_config(&error));
+        let mut warnings = Vec::new();
+        let endpoint = text("backup_s3_endpoint_url")?.ok_or_else(|| missing("backup_s3_endpoint_url"))?;
+        let endpoint = Base::parse(&endpoint.value, &endpoint.origin)?;
+        let access_key = secret("backup_s3_store_access_key")?.ok_or_else(|| missing("backup_s3_store_access_key"))?;
+        let secret_key = secret("backup_s3_store_secret_key")?.ok_or_else(|| missing("backup_s3_store_secret_key"))?;
+        let trust = if options.boolean("backup_s3_verify_ssl", true).map_err(|error| of_config(&error))?.value {
+            match text("backup_s3_ca_cert_file")? {
+                Some(file) => Trust::file(Path::new(&file.value), &file.origin)?,
+                None => Trust::system(),
+            }
+        } else {
+            if endpoint.is_https() {
+                warnings.push(format!("backup_s3_verify_ssl is false: the certificate of {endpoint} is not verified"));
+            }
+            Trust::Anybody
+        };
+        let proxy = |setting: Option<Setting<String>>| setting.map(|setting| proxy::parse(&setting.value, &setting.origin)).transpose();
+        let proxies = match (proxy(text("backup_s3_http_proxy")?)?, proxy(text("backup_s3_https_proxy")?)?) {
+            (None, None) => None,
+            (http, https) => Some(Proxies::fixed(http, https)),
+        };
+        let sse = match (text("backup_s3_sse_customer_algorithm")?, secret("backup_s3_sse_customer_key")?) {
+            (Some(algorithm), Some(key)) => sse(&algorithm.value, &key.value)?,
+            (None, None) => Vec::new(),
+            _ => {
+                let text =
+                    "only one of backup_s3_sse_customer_algorithm and backup_s3_sse_customer_key is set: Cinder then encrypts nothing";
+                warnings.push(text.to_owned());
+                Vec::new()
+            }
+        };
+        Ok(Self {
+            endpoint,
+            access_key: access_key.value.expose_secret().to_owned(),
+            secret_key: secret_key.value,
+            sse,
+            proxies,
+            trust,
+            timeout: timeout(text("backup_s3_timeout")?)?,
+            warnings,
+        })
+    }
+}
+
+/// As botocore makes them: the key as it is written, and its MD5, in base64.
+fn sse(algorithm: &str, key: &SecretString) -> Result<Vec<Header>, StorageError> {
+    let key = key.expose_secret().as_bytes();
+    Ok(vec![
+        http::header("x-amz-server-side-encryption-customer-algorithm", algorithm, false)?,
+        http::header("x-amz-server-side-encryption-customer-key", &STANDARD.encode(key), true)?,
+        http::header("x-amz-server-side-encryption-customer-key-md5", &STANDARD.encode(Md5::digest(key)), true)?,
+    ])
+}
+
+fn timeout(setting: Option<Setting<String>>) -> Result<Option<Duration>, StorageError> {
+    let Some(setting) = setting.filter(|setting| setting.origin != Origin::Default) else { return Ok(None) };
+    let seconds = setting.value.trim().parse().ok().filter(|seconds: &f64| (0.001..=86_400.0).contains(seconds));
+    match seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()) {
+        Some(timeout) => Ok(Some(timeout)),
+        None => Err(configuration(format!("{}: {:?} is no number of seconds up to a day", setting.origin, setting.value))),
+    }
+}

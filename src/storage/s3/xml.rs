@@ -1,0 +1,265 @@
+//! The two documents of S3 that matter: a page of a listing, and an error.
+//!
+//! No document type, so no entity but XML's own five; little depth; what is larger than its limit is never read.
+
+use percent_encoding::percent_decode_str;
+use quick_xml::Reader;
+use quick_xml::escape::resolve_xml_entity;
+use quick_xml::events::Event;
+
+use crate::domain::hex;
+use crate::storage::ObjectInfo;
+
+/// S3's documents have four levels.
+const DEEPEST: usize = 16;
+
+/// One page of a listing.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Page {
+    pub(super) objects: Vec<ObjectInfo>,
+    /// What the next page is asked for with; `None` on the last one.
+    pub(super) next: Option<String>,
+}
+
+/// What an error says.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(super) struct Complaint {
+    pub(super) code: String,
+    pub(super) message: String,
+    /// The region to sign for, where the wrong one was the matter.
+    pub(super) region: Option<String>,
+}
+
+/// Reads a page.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn page(xml: &[u8]) -> Result<Page, String> {
+    let (mut root, mut truncated, mut token, mut encoded) = (false, None, None, false);
+    let mut found: Vec<Found> = Vec::new();
+    walk(xml, &mut |path, text| {
+        match path {
+            ["ListBucketResult"] => root = true,
+            ["ListBucketResult", "IsTruncated"] => truncated = Some(boolean(text)?),
+            ["ListBucketResult", "NextContinuationToken"] => token = Some(text.to_owned()),
+            ["ListBucketResult", "EncodingType"] => encoded = text == "url",
+            ["ListBucketResult", "Contents", field] => {
+                if found.last().is_none_or(|last| last.ended) {
+                    found.push(Found::default());
+                }
+                let Some(last) = found.last_mut() else { return Ok(()) };
+                last.set(field, text)?;
+            }
+            ["ListBucketResult", "Contents"] => match found.last_mut() {
+                Some(last) if !last.ended => last.ended = true,
+                _ => return Err("an object has no key".to_owned()),
+            },
+            _ => {}
+        }
+        Ok(())
+    })?;
+    let (true, Some(truncated)) = (root, truncated) else { return Err("it is no listing of S3's".to_owned()) };
+    let next = match (truncated, token) {
+        (false, _) => None,
+        (true, Some(token)) if !token.is_empty() => Some(token),
+        (true, _) => return Err("it says that there is more, and does not say how to go on".to_owned()),
+    };
+    let objects = found.into_iter().map(|one| one.info(encoded)).collect::<Result<_, _>>()?;
+    Ok(Page { objects, next })
+}
+
+/// Reads an error; `None` where this is none of S3's.
+pub(super) fn complaint(xml: &[u8]) -> Option<Complaint> {
+    let mut complaint = Complaint::default();
+    let read = walk(xml, &mut |path, text| {
+        match path {
+            ["Error", "Code"] => complaint.code = text.to_owned(),
+            ["Error", "Message"] => complaint.message = text.to_owned(),
+            ["Error", "Region"] => complaint.region = Some(text.to_owned()),
+            _ => {}
+        }
+        Ok(())
+    });
+    (read.is_ok() && !complaint.code.is_empty()).then_some(complaint)
+}
+
+#[derive(Debug, Default)]
+struct Found {
+    key: Option<String>,
+    size: Option<u64>,
+    modified: Option<String>,
+    etag: Option<String>,
+    ended: bool,
+}
+
+impl Found {
+    fn set(&mut self, field: &str, text: &str) -> Result<(), String> {
+        let twice = match field {
+            "Key" => self.key.replace(text.to_owned()).is_some(),
+            "Size" => self.size.replace(text.trim().parse().map_err(|_| format!("{text:?} is no size"))?).is_some(),
+            "LastModified" => self.modified.replace(text.to_owned()).is_some(),
+            "ETag" => self.etag.replace(text.to_owned()).is_some(),
+            _ => false,
+        };
+        if twice { Err(format!("an object has {field} twice")) } else { Ok(()) }
+    }
+
+    fn info(self, encoded: bool) -> Result<ObjectInfo, String> {
+        let (Some(key), Some(size)) = (self.key, self.size) else { return Err("an object has no key or no size".to_owned()) };
+        let name = if encoded { decode(&key)? } else { key };
+        let modified = self.modified.and_then(|text| text.trim().parse().ok());
+        Ok(ObjectInfo { name, size, modified, md5: self.etag.as_deref().and_then(digest) })
+    }
+}
+
+/// An ETag as a digest: 32 hexadecimal digits in quotes. Those of multipart uploads have a dash.
+pub(super) fn digest(etag: &str) -> Option<[u8; 16]> {
+    hex::decode(etag.trim().trim_matches('"'))
+}
+
+/// As botocore decodes what it asked to be encoded.
+fn decode(key: &str) -> Result<String, String> {
+    let key = key.replace('+', " ");
+    percent_decode_str(&key).decode_utf8().map(String::from).map_err(|_| format!("the key {key:?} is not UTF-8"))
+}
+
+fn boolean(text: &str) -> Result<bool, String> {
+    match text.trim() {
+        "true" => Ok(true),
+        "false" => Ok(false),
+        other => Err(format!("{other:?} is neither true nor false")),
+    }
+}
+
+/// Takes an element, by the names from the root to it, and its text.
+type Take<'a> = dyn FnMut(&[&str], &str) -> Result<(), String> + 'a;
+
+/// Gives every element with its text when it ends, innermost first.
+fn walk(xml: &[u8], each: &mut Take<'_>) -> Result<(), String> {
+    let text = std::str::from_utf8(xml).map_err(|_| "it is not UTF-8".to_owned())?;
+    let mut reader = Reader::from_str(text.trim_start_matches('\u{feff}'));
+    reader.config_mut().expand_empty_elements = true;
+    let mut open: Vec<(String, String)> = Vec::new();
+    loop {
+        match reader.read_event().map_err(|error| format!("it is no XML ({error})"))? {
+            Event::Start(start) => {
+                if open.len() >= DEEPEST {
+                    return Err("it is nested too deeply".to_owned());
+                }
+                open.push((start.local_name().as_ref().to_owned(), String::new()));
+            }
+            Event::Text(part) => append(&mut open, &part.xml10_content()),
+            Event::CData(part) => append(&mut open, &part),
+            Event::GeneralRef(name) => match name.resolve_char_ref().map_err(|error| format!("it is no XML ({error})"))? {
+                Some(character) => append(&mut open, character.encode_utf8(&mut [0; 4])),
+                None => append(&mut open, resolve_xml_entity(&name).ok_or("it has an entity of its own")?),
+            },
+            Event::End(_) => {
+                let path: Vec<&str> = open.iter().map(|(name, _)| name.as_str()).collect();
+                each(&path, open.last().map_or("", |(_, text)| text))?;
+                open.pop();
+            }
+            Event::DocType(_) => return Err("it has a document type".to_owned()),
+            Event::Eof if open.is_empty() => return Ok(()),
+            Event::Eof => return Err("it ends too early".to_owned()),
+            Event::Decl(_) | Event::Comment(_) | Event::PI(_) | Event::Empty(_) => {}
+        }
+    }
+}
+
+fn append(open: &mut [(String, String)], part: &str) {
+    if let Some((_, text)) = open.last_mut() {
+        text.push_str(part);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const PAGE: &str = r#"<?xml version="1.0" encoding="UTF-8"?>
+<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Name>b</Name><Prefix>p</Prefix><KeyCount>2</KeyCount>
+<IsTruncated>true</IsTruncated><NextContinuationToken>a&amp;b&#61;</NextContinuationToken><EncodingType>url</EncodingType>
+<Contents><Key>p%2B1+x%C3%BC</Key><LastModified>2026-11-22T15:21:43.000Z</LastModified>
+<ETag>&quot;0cc175b9c0f1b6a831c399e269772661&quot;</ETag><Size>7</Size><Owner><ID>x</ID></Owner></Contents>
+<Contents><Key>p2</Key><Size>0</Size><ETag>"0cc175b9c0f1b6a831c399e269772661-2"</ETag><Empty/></Contents>
+</ListBucketResult>"#;
+
+    #[test]
+    fn a_page_is_read() {
+        let page = page(PAGE.as_bytes()).unwrap();
+        assert_eq!(page.next.as_deref(), Some("a&b="));
+        let first = page.objects.first().unwrap();
+        assert_eq!((first.name.as_str(), first.size, first.md5), ("p+1 xü", 7, hex::decode("0cc175b9c0f1b6a831c399e269772661")));
+        assert_eq!(first.modified, Some("2026-11-22T15:21:43Z".parse().unwrap()));
+        assert_eq!(page.objects.get(1).map(|object| (object.name.as_str(), object.md5)), Some(("p2", None)));
+        let raw = PAGE.replace("<EncodingType>url</EncodingType>", "").replace("true", "false");
+        let page = self::page(raw.as_bytes()).unwrap();
+        assert_eq!((page.objects.first().unwrap().name.as_str(), page.next), ("p%2B1+x%C3%BC", None));
+    }
+
+    #[test]
+    fn what_is_no_page_is_told() {
+        for (from, to) in [
+            ("ListBucketResult", "html"),
+            ("<IsTruncated>true</IsTruncated>", ""),
+            ("<IsTruncated>true", "<IsTruncated>maybe"),
+            ("<NextContinuationToken>a&amp;b&#61;</NextContinuationToken>", ""),
+            ("<Key>p2</Key>", ""),
+            ("<Key>p2</Key>", "<Key>p2</Key><Key>p3</Key>"),
+            ("<Size>7</Size>", "<Size>-7</Size>"),
+            ("<Size>7</Size>", "<Size>99999999999999999999999</Size>"),
+            ("&amp;", "&bomb;"),
+            ("p%2B1+x%C3%BC", "p%FF"),
+            ("</ListBucketResult>", ""),
+            ("<ListBucketResult", "<!DOCTYPE x [<!ENTITY bomb \"boom\">]><ListBucketResult"),
+            ("<ID>x</ID>", &format!("{}x{}", "<a>".repeat(50), "</a>".repeat(50))),
+        ] {
+            let xml = PAGE.replacen(from, to, if from == "ListBucketResult" { 9 } else { 1 });
+            assert_ne!(xml, PAGE, "{from}");
+            assert!(page(xml.as_bytes()).is_err(), "{from} -> {to}");
+        }
+        assert!(page(b"\xff<ListBucketResult/>").is_err());
+        assert!(page(b"").is_err());
+    }
+
+    #[test]
+    fn an_error_is_read() {
+        let xml = "<Error><Code>AuthorizationHeaderMalformed</Code><Message>the region</Message><Region>eu-1</Region><X>y</X></Error>";
+        let complaint = complaint(xml.as_bytes()).unwrap();
+        assert_eq!((complaint.code.as_str(), complaint.region.as_deref()), ("AuthorizationHeaderMalformed", Some("eu-1")));
+        for none in ["", "<html><body>Not found</body></html>", "<Error></Error>", "<Error><Code>x</Code>"] {
+            assert_eq!(self::complaint(none.as_bytes()), None, "{none}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(256))]
+
+        #[test]
+        fn damaged_pages_do_no_harm(at in 0..PAGE.len(), byte: u8, cut in 0..PAGE.len()) {
+            let mut xml = PAGE.as_bytes().to_vec();
+            if let Some(one) = xml.get_mut(at) {
+                *one = byte;
+            }
+            let _ = page(&xml);
+            xml.truncate(cut);
+            prop_assert!(page(&xml).is_err(), "a page without its end is no page");
+            let _ = complaint(&xml);
+        }
+
+        #[test]
+        fn every_name_survives(name in "\\PC{1,40}") {
+            let key = crate::storage::http::encode(&name).replace("%20", "+");
+            let xml = format!(
+                "<ListBucketResult><IsTruncated>false</IsTruncated><EncodingType>url</EncodingType>\
+                 <Contents><Key>{key}</Key><Size>1</Size></Contents></ListBucketResult>"
+            );
+            let page = page(xml.as_bytes()).unwrap();
+            prop_assert_eq!(page.objects.first().map(|object| object.name.as_str()), Some(name.as_str()));
+        }
+    }
+}

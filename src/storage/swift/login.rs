@@ -1,0 +1,251 @@
+//! Logging in: three versions, one result.
+
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use ureq::http::Method;
+
+use super::settings::{Settings, Version, Wanted};
+use crate::storage::http::{self, Answer, Http, quote};
+use crate::storage::{StorageError, StorageErrorKind};
+
+/// A login's answer is read no further than this; catalogues of large clouds have some 100 KiB.
+const LARGEST_ANSWER: usize = 8 * 1024 * 1024;
+
+/// What a login gives.
+#[derive(Debug)]
+pub(super) struct Session {
+    /// The token.
+    pub(super) token: SecretString,
+    /// The storage URL that came with it, of the account of `project`.
+    pub(super) storage_url: Option<String>,
+    /// The id of the project that the token is for, from Keystone.
+    pub(super) project: Option<String>,
+}
+
+/// Logs in: for the project of the options, or, where they name none, for the one with this id.
+///
+/// # Errors
+/// [`StorageErrorKind::Authentication`] where the credentials are refused.
+pub(super) fn login(http: &Http, settings: &Settings, project_id: Option<&str>) -> Result<Session, StorageError> {
+    match settings.version {
+        Version::V1 => v1(http, settings),
+        Version::V2 => v2(http, settings, project_id),
+        Version::V3 => v3(http, settings, project_id),
+    }
+}
+
+fn v1(http: &Http, settings: &Settings) -> Result<Session, StorageError> {
+    let headers = [
+        http::header("x-auth-user", &settings.user, false)?,
+        http::header("x-auth-key", settings.key.expose_secret(), true)?,
+        // What older servers read.
+        http::header("x-storage-user", &settings.user, false)?,
+        http::header("x-storage-pass", settings.key.expose_secret(), true)?,
+    ];
+    let answer = http.ask(Method::GET, settings.auth_url.as_str(), &headers, None)?;
+    if !answer.is_good() {
+        return Err(refused(answer, "check backup_swift_user and backup_swift_key, and that backup_swift_auth_version = 1 is right"));
+    }
+    let token = answer.header("x-storage-token").or_else(|| answer.header("x-auth-token"));
+    match (token, answer.header("x-storage-url")) {
+        (Some(token), url) if !token.is_empty() => {
+            Ok(Session { token: SecretString::from(token), storage_url: url.map(str::to_owned), project: None })
+        }
+        _ => Err(answer.nonsense("the answer to the login holds no token; is this an address for backup_swift_auth_version = 1?")),
+    }
+}
+
+fn v2(http: &Http, settings: &Settings, project_id: Option<&str>) -> Result<Session, StorageError> {
+    let mut auth = json!({"passwordCredentials": {"username": settings.user, "password": settings.key.expose_secret()}});
+    let scope = match (&settings.project, project_id) {
+        (Some(name), _) => Some(("tenantName", name.as_str())),
+        (None, Some(id)) => Some(("tenantId", id)),
+        (None, None) => None,
+    };
+    if let (Some((key, value)), Some(auth)) = (scope, auth.as_object_mut()) {
+        auth.insert(key.to_owned(), Value::from(value));
+    }
+    let answer = post(http, &versioned(settings, "v2.0", "tokens"), &json!({"auth": auth}))?;
+    let what = answer.what().to_owned();
+    let Access { access } = document(answer)?;
+    let endpoints = access.catalog.iter().filter(|service| service.kind == settings.wanted.service).flat_map(|service| &service.endpoints);
+    let urls = endpoints.filter_map(|endpoint| {
+        let url = match settings.wanted.interface.as_str() {
+            "internal" => &endpoint.internal_url,
+            "admin" => &endpoint.admin_url,
+            _ => &endpoint.public_url,
+        };
+        Some((endpoint.region.as_deref(), url.as_deref()?))
+    });
+    let storage_url = chosen(urls, &settings.wanted);
+    if access.token.id.is_empty() {
+        return Err(StorageError::new(StorageErrorKind::Protocol, format!("{what}: the token is empty")));
+    }
+    Ok(Session { token: SecretString::from(access.token.id), storage_url, project: access.token.tenant.map(|tenant| tenant.id) })
+}
+
+fn v3(http: &Http, settings: &Settings, project_id: Option<&str>) -> Result<Session, StorageError> {
+    // Keystone's own default domain, as the client library has it.
+    let domain = |name: &Option<String>| match name {
+        Some(name) => json!({"name": name}),
+        None => json!({"id": "default"}),
+    };
+    let scope = match (&settings.project, project_id) {
+        (Some(name), _) => Some(json!({"project": {"name": name, "domain": domain(&settings.project_domain)}})),
+        (None, Some(id)) => Some(json!({"project": {"id": id}})),
+        (None, None) => None,
+    };
+    let user = json!({"name": settings.user, "domain": domain(&settings.user_domain), "password": settings.key.expose_secret()});
+    let mut auth = json!({"identity": {"methods": ["password"], "password": {"user": user}}});
+    if let (Some(scope), Some(auth)) = (scope, auth.as_object_mut()) {
+        auth.insert("scope".to_owned(), scope);
+    }
+    let answer = post(http, &versioned(settings, "v3", "auth/tokens"), &json!({"auth": auth}))?;
+    let token = match answer.header("x-subject-token") {
+        Some(token) if !token.is_empty() => SecretString::from(token),
+        _ => return Err(answer.nonsense("the answer to the login holds no token; is this Keystone's version 3?")),
+    };
+    let Token { token: body } = document(answer)?;
+    let endpoints = body.catalog.iter().filter(|service| service.kind == settings.wanted.service).flat_map(|service| &service.endpoints);
+    let urls = endpoints.filter(|endpoint| endpoint.interface == settings.wanted.interface);
+    let urls = urls.map(|endpoint| (endpoint.region.as_deref().or(endpoint.region_id.as_deref()), endpoint.url.as_str()));
+    Ok(Session { token, storage_url: chosen(urls, &settings.wanted), project: body.project.map(|project| project.id) })
+}
+
+/// The first endpoint in the region, or, as Cinder does, the first one where none is there.
+fn chosen<'a>(urls: impl Iterator<Item = (Option<&'a str>, &'a str)>, wanted: &Wanted) -> Option<String> {
+    let mut first = None;
+    for (region, url) in urls {
+        if wanted.region.as_deref().is_none_or(|wanted| region == Some(wanted)) {
+            return Some(url.to_owned());
+        }
+        first = first.or(Some(url));
+    }
+    first.map(str::to_owned)
+}
+
+/// The URL of a call: the version is appended to an address that names none, as the client library does.
+fn versioned(settings: &Settings, version: &str, call: &str) -> String {
+    let base = settings.auth_url.as_str();
+    let last = settings.auth_url.path().rsplit('/').next().unwrap_or_default();
+    let named = last.strip_prefix('v').is_some_and(|rest| rest.starts_with(|first: char| first.is_ascii_digit()));
+    if named { format!("{base}/{call}") } else { format!("{base}/{version}/{call}") }
+}
+
+fn post(http: &Http, url: &str, body: &Value) -> Result<Answer, StorageError> {
+    let headers = [http::header("content-type", "application/json", false)?, http::header("accept", "application/json", false)?];
+    let answer = http.ask(Method::POST, url, &headers, Some(body.to_string().into_bytes()))?;
+    if answer.is_good() {
+        return Ok(answer);
+    }
+    Err(refused(answer, "check backup_swift_user, backup_swift_key, backup_swift_project and the two domains"))
+}
+
+fn refused(answer: Answer, hint: &str) -> StorageError {
+    let mut error = answer.refusal(complaint);
+    match error.kind {
+        StorageErrorKind::Authentication | StorageErrorKind::Permission => error.text.push_str(&format!("; {hint}")),
+        // The address of a login that does not exist is no missing object.
+        StorageErrorKind::NoObject => {
+            error.kind = StorageErrorKind::Configuration;
+            error.text.push_str("; check backup_swift_auth_url and backup_swift_auth_version");
+        }
+        _ => {}
+    }
+    error
+}
+
+/// What Keystone's error document says.
+fn complaint(body: &[u8]) -> Option<String> {
+    let document: Value = serde_json::from_slice(body).ok()?;
+    document.get("error")?.get("message")?.as_str().map(str::to_owned)
+}
+
+fn document<T: for<'de> Deserialize<'de>>(answer: Answer) -> Result<T, StorageError> {
+    let what = answer.what().to_owned();
+    let body = answer.read_all(LARGEST_ANSWER)?;
+    // The document may hold a token, so that nothing of it is shown.
+    serde_json::from_slice(&body).map_err(|error| {
+        let text = format!(
+            "{what}: the answer to the login is no document of Keystone's ({} at byte {})",
+            quote(&category(&error)),
+            error.column()
+        );
+        StorageError::new(StorageErrorKind::Protocol, text)
+    })
+}
+
+fn category(error: &serde_json::Error) -> String {
+    format!("{:?}", error.classify()).to_lowercase()
+}
+
+#[derive(Deserialize)]
+struct Access {
+    access: AccessBody,
+}
+
+#[derive(Deserialize)]
+struct AccessBody {
+    token: OldToken,
+    #[serde(default, rename = "serviceCatalog")]
+    catalog: Vec<OldService>,
+}
+
+#[derive(Deserialize)]
+struct OldToken {
+    id: String,
+    tenant: Option<Project>,
+}
+
+#[derive(Deserialize)]
+struct OldService {
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(default)]
+    endpoints: Vec<OldEndpoint>,
+}
+
+#[derive(Deserialize)]
+struct OldEndpoint {
+    region: Option<String>,
+    #[serde(rename = "publicURL")]
+    public_url: Option<String>,
+    #[serde(rename = "internalURL")]
+    internal_url: Option<String>,
+    #[serde(rename = "adminURL")]
+    admin_url: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Token {
+    token: TokenBody,
+}
+
+#[derive(Deserialize)]
+struct TokenBody {
+    #[serde(default)]
+    catalog: Vec<Service>,
+    project: Option<Project>,
+}
+
+#[derive(Deserialize)]
+struct Project {
+    id: String,
+}
+
+#[derive(Deserialize)]
+struct Service {
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(default)]
+    endpoints: Vec<Endpoint>,
+}
+
+#[derive(Deserialize)]
+struct Endpoint {
+    interface: String,
+    region: Option<String>,
+    region_id: Option<String>,
+    url: String,
+}

@@ -1,0 +1,287 @@
+//! Against a server that speaks Swift, Keystone and nonsense.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::*;
+use crate::storage::http::testing::{Reply, Seen, TestServer, hasty, names, ok, options, read_all, status};
+
+const HASH: &str = "0cc175b9c0f1b6a831c399e269772661";
+
+fn id() -> (&'static str, &'static str) {
+    ("X-Trans-Id", "tx1")
+}
+
+fn listing(names: &[&str]) -> String {
+    let entries = names.iter().map(
+        |name| serde_json::json!({"name": name, "bytes": 1, "hash": HASH, "last_modified": "2026-11-22T15:21:43.393480", "content_type": "x"}),
+    );
+    serde_json::Value::from_iter(entries).to_string()
+}
+
+/// Tempauth, and a container `c` with the objects `p-1` to `p-3`, listed by two.
+fn swift(seen: &Seen) -> Reply {
+    let (path, query) = seen.target.split_once('?').unwrap_or((&seen.target, ""));
+    if path == "/auth/v1.0" {
+        if seen.header("x-auth-key") != "secret" {
+            return status(401);
+        }
+        let url = format!("http://{}/v1/AUTH_test", seen.header("host"));
+        return ok(&[("X-Storage-Url", &url), ("X-Auth-Token", "token-1")], "");
+    }
+    if seen.header("x-auth-token") != "token-1" {
+        return status(401);
+    }
+    match (seen.method.as_str(), path) {
+        ("HEAD", "/v1/AUTH_test/c") => Reply::Is(204, vec![("X-Container-Object-Count", "3".to_owned())], Vec::new()),
+        ("GET", "/v1/AUTH_test/c") => match query {
+            "format=json&prefix=p-" => ok(&[], listing(&["p-1", "p-2"])),
+            "format=json&prefix=p-&marker=p-2" => ok(&[], listing(&["p-3"])),
+            _ => ok(&[], "[]"),
+        },
+        ("HEAD", "/v1/AUTH_test/c/p-1") => {
+            let headers = [id(), ("ETag", HASH), ("Last-Modified", "Sun, 22 Nov 2026 10:00:00 GMT"), ("Content-Length", "1")];
+            ok(&headers, "")
+        }
+        ("GET", "/v1/AUTH_test/c/p-1") if seen.header("range") == "bytes=0-4095" => Reply::Is(
+            206,
+            vec![("X-Trans-Id", "t".to_owned()), ("ETag", HASH.to_owned()), ("Content-Range", "bytes 0-0/1".to_owned())],
+            vec![b'a'],
+        ),
+        ("GET", "/v1/AUTH_test/c/p-1") => ok(&[id(), ("ETag", HASH)], "a"),
+        _ => Reply::Is(404, vec![("Content-Type", "text/html".to_owned())], b"<html>Not Found</html>".to_vec()),
+    }
+}
+
+fn single(server: &TestServer, more: &[(&str, &str)]) -> Result<Arc<Account>, StorageError> {
+    let conf = format!(
+        "backup_swift_auth = single_user\nbackup_swift_auth_url = {}/auth/v1.0\nbackup_swift_user = test:tester\nbackup_swift_key = secret",
+        server.url
+    );
+    Account::new(&options(&conf, more), &hasty())
+}
+
+#[test]
+fn a_container_is_listed_read_and_looked_at() {
+    let server = TestServer::new(swift);
+    let account = single(&server, &[]).unwrap();
+    let store = account.container(None, "c").unwrap();
+    assert!(store.location().starts_with("Swift container c, by http://"), "{}", store.location());
+    assert_eq!(names(&store, "p-").unwrap(), ["p-1", "p-2", "p-3"]);
+    assert_eq!(store.location(), format!("{}/v1/AUTH_test/c", server.url));
+    let info = store.stat("p-1").unwrap().unwrap();
+    assert_eq!((info.size, info.md5, info.modified), (1, hex::decode(HASH), Some("2026-11-22T10:00:00Z".parse().unwrap())));
+    assert_eq!(read_all(&store, "p-1", None).unwrap(), b"a");
+    assert_eq!(read_all(&store, "p-1", Some(0..4096)).unwrap(), b"a");
+    assert_eq!(read_all(&store, "p-1", Some(5..5)).unwrap(), b"");
+    assert_eq!(store.stat("p-9").unwrap(), None);
+    assert_eq!(read_all(&store, "p-9", None).unwrap_err().kind, StorageErrorKind::NoObject);
+    let none = account.container(None, "none").unwrap();
+    for error in [names(&none, "p").unwrap_err(), none.stat("x").unwrap_err(), read_all(&none, "x", None).unwrap_err()] {
+        assert_eq!(error.kind, StorageErrorKind::NoContainer, "{error}");
+    }
+    assert_eq!(server.seen().iter().filter(|seen| seen.target.starts_with("/auth")).count(), 1, "one login for all");
+}
+
+#[test]
+fn times_and_digests_of_a_listing() {
+    assert_eq!(time("2026-11-22T15:21:43.393480"), Some("2026-11-22T15:21:43.39348Z".parse().unwrap()));
+    assert_eq!(time("2026-11-22T15:21:43.393Z"), Some("2026-11-22T15:21:43.393Z".parse().unwrap()));
+    assert_eq!(time("yesterday"), None);
+    let entry = |text: &str| serde_json::from_str::<Entry>(text).unwrap().info();
+    let plain = format!(r#"{{"name":"n","bytes":5,"hash":"{HASH}","content_type":"x"}}"#);
+    assert_eq!(entry(&plain).md5, hex::decode(HASH));
+    assert_eq!(entry(&plain.replace(r#""bytes":5"#, r#""bytes":5,"slo_etag":"x""#)).md5, None);
+    assert_eq!(entry(&plain.replace(r#""bytes":5"#, r#""bytes":0"#)).md5, None);
+    assert_eq!(entry(&plain.replace(HASH, "d41d8cd98f00b204e9800998ecf8427e-3")).md5, None);
+}
+
+#[test]
+fn an_expired_token_is_renewed_once_by_many_threads() {
+    let logins = AtomicUsize::new(0);
+    let server = TestServer::new(move |seen| {
+        if seen.target == "/auth/v1.0" {
+            let token = format!("token-{}", 1 + logins.fetch_add(1, Ordering::SeqCst));
+            let url = format!("http://{}/v1/AUTH_test", seen.header("host"));
+            return ok(&[("X-Storage-Url", &url), ("X-Auth-Token", &token)], "");
+        }
+        // The first token is good for one request.
+        let good = seen.header("x-auth-token") == "token-2" || seen.target.ends_with("/first");
+        if good { ok(&[id(), ("ETag", HASH)], "a") } else { status(401) }
+    });
+    let store = single(&server, &[]).unwrap().container(None, "c").unwrap();
+    assert_eq!(read_all(&store, "first", None).unwrap(), b"a");
+    std::thread::scope(|scope| {
+        for number in 0..8 {
+            let store = &store;
+            scope.spawn(move || assert_eq!(read_all(store, &format!("p-{number}"), None).unwrap(), b"a"));
+        }
+    });
+    assert_eq!(server.seen().iter().filter(|seen| seen.target == "/auth/v1.0").count(), 2);
+}
+
+#[test]
+fn refused_credentials_are_tried_once() {
+    let server = TestServer::new(swift);
+    let account = single(&server, &[("backup_swift_key", "wrong")]).unwrap();
+    let store = account.container(None, "c").unwrap();
+    for _ in 0..3 {
+        let error = store.stat("p-1").unwrap_err();
+        assert_eq!(error.kind, StorageErrorKind::Authentication);
+        assert!(error.text.contains("backup_swift_key") && !error.text.contains("wrong"), "{error}");
+    }
+    assert_eq!(server.seen().len(), 1);
+}
+
+/// Keystone's version 3, with two regions.
+fn keystone(seen: &Seen) -> Reply {
+    let host = format!("http://{}", seen.header("host"));
+    if seen.target == "/v3/auth/tokens" {
+        let body: serde_json::Value = serde_json::from_slice(&seen.body).unwrap();
+        let auth = &body["auth"];
+        let user = &auth["identity"]["password"]["user"];
+        assert_eq!((&user["name"], &user["password"]), (&"backup".into(), &"secret".into()));
+        let project = match (&auth["scope"]["project"]["id"], &auth["scope"]["project"]["name"]) {
+            (serde_json::Value::String(id), _) => id.clone(),
+            (_, serde_json::Value::String(_)) => "11aa".to_owned(),
+            _ => panic!("no scope"),
+        };
+        let endpoint = |region: &str, interface: &str| serde_json::json!({"region": region, "interface": interface, "url": format!("{host}/{region}/{interface}/AUTH_{project}")});
+        let endpoints = [endpoint("one", "internal"), endpoint("one", "public"), endpoint("two", "public")];
+        let service = serde_json::json!({"type": "object-store", "name": "swift", "endpoints": endpoints});
+        let body = serde_json::json!({"token": {"project": {"id": project}, "catalog": [{"type": "identity"}, service]}}).to_string();
+        return Reply::Is(201, vec![("X-Subject-Token", format!("token-{project}"))], body.into_bytes());
+    }
+    if seen.target == "/v2.0/tokens" {
+        let body: serde_json::Value = serde_json::from_slice(&seen.body).unwrap();
+        assert_eq!(body["auth"]["tenantName"], "ops");
+        let endpoints = serde_json::json!([{"region": "one", "publicURL": format!("{host}/v2/AUTH_ops"), "internalURL": "http://never"}]);
+        let token = serde_json::json!({"id": "token-v2", "tenant": {"id": "11aa", "name": "ops"}});
+        let body = serde_json::json!({"access": {"token": token, "serviceCatalog": [{"type": "object-store", "endpoints": endpoints}]}});
+        return ok(&[], body.to_string());
+    }
+    ok(&[], "[]")
+}
+
+#[test]
+fn keystone_names_the_account_that_the_project_has() {
+    let server = TestServer::new(keystone);
+    let user = "backup_swift_user = backup\nbackup_swift_key = secret";
+    let project = "backup_swift_project = ops";
+    let single = "backup_swift_auth = single_user\nbackup_swift_auth_version = 3";
+    let cases = [
+        // The first public endpoint of the catalogue, whatever the region option says.
+        (format!("{single}\n{project}\nbackup_swift_region_name = two"), None, vec![], "/one/public/AUTH_11aa/c"),
+        (format!("{single}\n{project}"), None, vec![("backup_swift_region_name", "two")], "/two/public/AUTH_11aa/c"),
+        (format!("{single}\nbackup_swift_tenant = ops"), None, vec![], "/one/public/AUTH_11aa/c"),
+        (format!("{single}\n{project}"), None, vec![("backup_swift_url", "URL/fixed/AUTH_x")], "/fixed/AUTH_x/c"),
+        // With per_user the backup's project takes the place of the operator's own.
+        (project.to_owned(), Some("22bb"), vec![], "/one/public/AUTH_22bb/c"),
+        (format!("{project}\nbackup_swift_region_name = two"), Some("22bb"), vec![], "/two/public/AUTH_22bb/c"),
+        (format!("{project}\nswift_catalog_info = object-store:swift:internalURL"), Some("22bb"), vec![], "/one/internal/AUTH_22bb/c"),
+        (format!("{project}\nbackup_swift_url = URL/fix/AUTH_"), Some("22bb"), vec![], "/fix/AUTH_22bb/c"),
+        // Without a project of the operator's the login is for the backup's.
+        (String::new(), Some("22bb"), vec![], "/one/public/AUTH_22bb/c"),
+        (format!("{single}\nbackup_swift_auth_version = 2\nbackup_swift_tenant = ops"), None, vec![], "/v2/AUTH_ops/c"),
+    ];
+    for (conf, project_id, more, path) in cases {
+        let version = if conf.contains("version = 2") { "" } else { "/v3" };
+        let conf = format!("{user}\nbackup_swift_auth_url = {}{version}\n{conf}", server.url).replace("URL/", &format!("{}/", server.url));
+        let more: Vec<_> = more.into_iter().map(|(name, value)| (name, value.replace("URL/", &format!("{}/", server.url)))).collect();
+        let more: Vec<_> = more.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let account = Account::new(&options(&conf, &more), &hasty()).unwrap();
+        let store = account.container(project_id, "c").unwrap();
+        assert_eq!(names(&store, "").unwrap_or_else(|error| panic!("{conf}: {error}")), [""; 0]);
+        assert_eq!(store.location(), format!("{}{path}", server.url), "{conf} {more:?}");
+    }
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    let url = "backup_swift_auth_url = http://127.0.0.1:1/v3";
+    let user = "backup_swift_user = u\nbackup_swift_key = k";
+    for (conf, named) in [
+        ("", "reseller admin"),
+        ("backup_swift_auth = single_user", "backup_swift_auth_url"),
+        (&format!("backup_swift_auth = single_user\n{url}"), "backup_swift_user"),
+        (&format!("{url}\nbackup_swift_user = u"), "backup_swift_key"),
+        (&format!("backup_swift_auth = single_user\nbackup_swift_auth_version = 3\n{url}\n{user}"), "backup_swift_project"),
+        (&format!("backup_swift_auth_version = 4\n{url}\n{user}"), "none of 1, 2 and 3"),
+        (&format!("swift_catalog_info = swift\n{url}\n{user}"), "swift_catalog_info"),
+        (&format!("backup_swift_ca_cert_file = /nowhere\n{url}\n{user}"), "/nowhere"),
+        (&format!("{}\n{user}", url.replace("http:", "gopher:")), "http or https"),
+    ] {
+        let error = Account::new(&options(conf, &[]), &hasty()).unwrap_err();
+        assert_eq!(error.kind, StorageErrorKind::Configuration);
+        assert!(error.text.contains(named), "{conf}: {error}");
+    }
+    let account = Account::new(&options(&format!("{url}\n{user}\nbackup_swift_auth_insecure = true"), &[]), &hasty()).unwrap();
+    assert_eq!(account.warnings().len(), 1);
+    assert!(account.container(None, "c").unwrap_err().text.contains("project"));
+    for name in ["", "a/b", "..", "."] {
+        assert_eq!(account.container(Some("p"), name).unwrap_err().kind, StorageErrorKind::Configuration);
+    }
+}
+
+/// A server whose login works and whose answers are what `answer` makes of them.
+fn hostile(answer: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> (TestServer, SwiftStore) {
+    let server = TestServer::new(move |seen| if seen.target == "/auth/v1.0" { swift(seen) } else { answer(seen) });
+    let store = single(&server, &[]).unwrap().container(None, "c").unwrap();
+    (server, store)
+}
+
+#[test]
+fn html_is_neither_an_object_nor_a_listing_nor_a_proof_of_absence() {
+    let page = || ok(&[("Content-Type", "text/html"), ("ETag", "\"abc\""), ("X-Container-Object-Count", "")], "<html>Please log in</html>");
+    let (_server, store) = hostile(move |_| page());
+    for error in [names(&store, "p").unwrap_err(), store.stat("p-1").unwrap_err(), read_all(&store, "p-1", None).unwrap_err()] {
+        assert_eq!(error.kind, StorageErrorKind::Protocol, "{error}");
+    }
+    // A proxy that answers 404 to everything says nothing about an object.
+    let (_server, store) = hostile(|seen| if seen.target.ends_with("/c") { ok(&[], "<html>hello</html>") } else { status(404) });
+    assert_eq!(store.stat("p-1").unwrap_err().kind, StorageErrorKind::Protocol);
+}
+
+#[test]
+fn a_listing_without_an_end_is_told() {
+    for page in [&["p-1", "p-2"][..], &["p-1", "p-1"], &["p-2", "p-1"], &["q-1"]] {
+        let (server, store) = hostile(move |_| ok(&[], listing(page)));
+        let error = names(&store, "p-").unwrap_err();
+        assert_eq!(error.kind, StorageErrorKind::Protocol, "{error}");
+        assert!(server.seen().len() <= 3);
+    }
+    // One that only breaks off when it is asked to.
+    let counter = AtomicUsize::new(0);
+    let (_server, store) = hostile(move |_| ok(&[], listing(&[format!("p-{:09}", counter.fetch_add(1, Ordering::SeqCst)).as_str()])));
+    let mut left = 20;
+    let stop = |_| {
+        left -= 1;
+        if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    store.list("p-", &mut { stop }).unwrap();
+}
+
+#[test]
+fn a_page_is_asked_for_again_and_not_for_ever() {
+    let tries = AtomicUsize::new(0);
+    let (_server, store) = hostile(move |seen| match tries.fetch_add(1, Ordering::SeqCst) {
+        0 => Reply::Is(503, vec![("Retry-After", "0".to_owned())], Vec::new()),
+        1 => Reply::Bytes(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n[{".to_vec()),
+        2 => Reply::Bytes(Vec::new()),
+        _ => swift(seen),
+    });
+    assert_eq!(names(&store, "p-").unwrap(), ["p-1", "p-2", "p-3"]);
+    let (server, store) = hostile(|_| status(503));
+    assert_eq!(names(&store, "p-").unwrap_err().kind, StorageErrorKind::Transient);
+    assert_eq!(server.seen().len(), 5);
+}
+
+#[test]
+fn a_huge_page_is_not_swallowed() {
+    let (_server, store) = hostile(|_| Reply::Bytes(b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n[".to_vec()));
+    assert_eq!(names(&store, "p-").unwrap_err().kind, StorageErrorKind::Protocol);
+    for nonsense in ["{", "{}", "[1]", r#"[{"name":1,"bytes":2}]"#, r#"[{"name":"p-1","bytes":-2}]"#, r#"[{"bytes":2}]"#, "\u{0}"] {
+        let (_server, store) = hostile(move |_| ok(&[], nonsense));
+        assert_eq!(names(&store, "p-").unwrap_err().kind, StorageErrorKind::Protocol, "{nonsense}");
+    }
+}

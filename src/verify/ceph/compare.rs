@@ -1,0 +1,429 @@
+//! Reads a backup's data, and compares it with the volume's own where that still has the same snapshot.
+//!
+//! Images are compared as what their exports say and zeros elsewhere, so that it does not matter in which extents, or
+//! whether at all, either side keeps its zeros. Memory is bounded by two windows.
+
+use std::io::Read;
+use std::ops::{ControlFlow, Range};
+
+use super::judge::{DOUBTFUL, service_metadata};
+use super::names::backup_of_snapshot;
+use super::observe::Seen;
+use super::unfinished;
+use crate::domain::{Backup, CheckVerdict, Level, Problem};
+use crate::storage::ceph::export::{Export, Run};
+use crate::storage::ceph::{Pool, SnapshotInfo};
+use crate::storage::{StorageError, StorageErrorKind};
+use crate::verify::Findings;
+
+/// So much is compared at a time.
+const WINDOW: u64 = 1 << 20;
+/// So many places that differ are named; more are counted.
+const NAMED: usize = 100;
+
+/// Images of more extents than this are not compared by extents.
+const MOST_EXTENTS: usize = 1 << 20;
+
+/// What is to be read.
+pub(super) struct Data<'a> {
+    pub pool: &'a Pool<'a>,
+    pub image: &'a Seen,
+    pub backup: &'a Backup,
+}
+
+/// What a comparison found.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Difference {
+    /// Where windows begin that differ, the first of them.
+    pub places: Vec<u64>,
+    /// How many they are.
+    pub count: u64,
+}
+
+/// Reads everything and adds to the findings what comes of it.
+pub(super) fn deepen(findings: &mut Findings, data: &Data<'_>, source: Option<&Pool<'_>>, level: Level) {
+    let name = &data.image.info.name;
+    let end = data.image.snapshots_of(&data.backup.id).next();
+    let at = end.map(|end| end.name.as_str());
+    let (bytes, second) = match twice(|| read_all(data.pool, name, at)) {
+        Ok(read) => read,
+        Err(error) => return give_up(findings, name, &error),
+    };
+    findings.bytes.checked = bytes;
+    findings.depth = format!(
+        "looked at, and all {bytes} bytes of it read; Ceph's driver stores no digest, so that they can be read is all that this proves"
+    );
+    if second {
+        findings.warnings.push(Problem::of(name, "second-read", "the cluster gave an error on the first read and none on the second"));
+    }
+    // Zeros are extents of a copy too, so that an export is never shorter than the list of extents.
+    if bytes < data.image.held.bytes {
+        findings.verdict = CheckVerdict::Incomplete;
+        let text = format!("an export gives {bytes} bytes, and its extents are {}", data.image.held.bytes);
+        findings.problems.push(Problem::of(name, "export-short", text));
+        findings.service_metadata = None;
+        return;
+    }
+    let original = original(data, end, source);
+    if level < Level::Restore {
+        if let (Ok(Ok((volume, snapshot))), Some(end)) = (&original, end) {
+            compare_extents(findings, data, end, volume, snapshot);
+        }
+        return;
+    }
+    let why_not = match original {
+        Ok(Ok((volume, snapshot))) => match compare_with(data, at, &volume, &snapshot) {
+            Ok(difference) => return differs(findings, data, &volume, &snapshot, &difference),
+            Err(error) => error.text,
+        },
+        Ok(Err(reason)) => reason,
+        Err(error) => error.text,
+    };
+    findings.depth.push_str("; not compared with the volume: ");
+    findings.depth.push_str(&why_not);
+}
+
+/// The volume's image and its snapshot of the same time, or why there is none.
+fn original<'a>(
+    data: &Data<'_>,
+    end: Option<&SnapshotInfo>,
+    source: Option<&Pool<'a>>,
+) -> Result<Result<(Original<'a>, String), String>, StorageError> {
+    let Some(pool) = source else { return Ok(Err("no pool of volumes is given".to_owned())) };
+    let Some(volume) = data.backup.volume_id.as_deref() else { return Ok(Err("the row names no volume".to_owned())) };
+    // `volume_name_template` and `snapshot_name_template` as nearly everybody leaves them.
+    let image = format!("volume-{volume}");
+    let snapshot = match (end, data.backup.snapshot_id.as_deref()) {
+        (Some(end), _) => end.name.clone(),
+        (None, Some(id)) => format!("snapshot-{id}"),
+        (None, None) => return Ok(Err("it is a copy of a volume that is no RBD image".to_owned())),
+    };
+    let Some(info) = pool.image(&image)? else { return Ok(Err(format!("there is no image {image} in pool {}", pool.name()))) };
+    if info.striped || data.image.info.striped {
+        return Ok(Err("striped images do not come in the order of their bytes".to_owned()));
+    }
+    let snapshots: Vec<String> = pool.snapshots(&image)?.into_iter().map(|have| have.name).collect();
+    if !snapshots.contains(&snapshot) {
+        return Ok(Err(format!("{}/{image} has no snapshot {snapshot} any more", pool.name())));
+    }
+    Ok(Ok((Original { pool: pool.clone(), image, snapshots }, snapshot)))
+}
+
+struct Original<'a> {
+    pool: Pool<'a>,
+    image: String,
+    snapshots: Vec<String>,
+}
+
+fn compare_with(data: &Data<'_>, at: Option<&str>, volume: &Original<'_>, snapshot: &str) -> Result<Difference, StorageError> {
+    let backup = data.pool.export(&data.image.info.name, at)?;
+    let volume = volume.pool.export(&volume.image, Some(snapshot))?;
+    compare(&mut Sparse::new(backup), &mut Sparse::new(volume))
+}
+
+/// Compares what changed between two backups with what changed in the volume. An increment that was cut off leaves its
+/// bytes in the base, and they stay where the next one writes nothing.
+fn compare_extents(findings: &mut Findings, data: &Data<'_>, end: &SnapshotInfo, volume: &Original<'_>, snapshot: &str) {
+    let name = &data.image.info.name;
+    let source = format!("{}/{}@{snapshot}", volume.pool.name(), volume.image);
+    let earlier = data.image.snapshots.iter().take_while(|earlier| earlier.name != end.name);
+    let since = earlier.filter(|earlier| backup_of_snapshot(&earlier.name).is_some()).last().map(|earlier| earlier.name.as_str());
+    if since.is_some_and(|since| !volume.snapshots.iter().any(|have| have == since)) {
+        findings.depth.push_str("; its extents not compared with the volume's, which no longer has the snapshot before");
+        return;
+    }
+    let here = changed(data.pool, name, since, &end.name);
+    let there = changed(&volume.pool, &volume.image, since, snapshot);
+    let (here, there) = match (here, there) {
+        (Ok(Some(here)), Ok(Some(there))) => (here, there),
+        (Ok(_), Ok(_)) => return findings.depth.push_str("; its extents are too many to be compared with the volume's"),
+        (Err(error), _) | (_, Err(error)) => {
+            return findings.depth.push_str(&format!("; its extents not compared with the volume's: {error}"));
+        }
+    };
+    findings.depth.push_str(&format!("; its extents compared with those of {source}"));
+    let (more, less) = (bytes_without(&here, &there), bytes_without(&there, &here));
+    if more > 0 || less > 0 {
+        let text = format!(
+            "since the backup before it, {more} bytes changed that did not change in {source}, and {less} did not that changed there: \
+             an increment that was cut off may have left them; `--level restore` compares the bytes themselves"
+        );
+        findings.warnings.push(Problem::of(format!("{name}@{}", end.name), "extents-differ", text));
+    }
+}
+
+/// What changed in an image up to a snapshot, in order and merged; `None` where that is too much to keep.
+fn changed(pool: &Pool<'_>, image: &str, since: Option<&str>, at: &str) -> Result<Option<Vec<Range<u64>>>, StorageError> {
+    let mut list: Vec<Range<u64>> = Vec::new();
+    let range = crate::storage::ceph::Range { since, at: Some(at), by_map: false };
+    pool.extents(image, range, &mut |extent| {
+        let end = extent.offset.saturating_add(extent.length);
+        match list.last_mut() {
+            Some(last) if last.end == extent.offset => last.end = end,
+            _ => list.push(extent.offset..end),
+        }
+        if list.len() > MOST_EXTENTS { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    })?;
+    Ok((list.len() <= MOST_EXTENTS).then_some(list))
+}
+
+/// How many bytes are in some ranges and not in others; both in order.
+fn bytes_without(these: &[Range<u64>], others: &[Range<u64>]) -> u64 {
+    let mut bytes = 0_u64;
+    let mut others = others.iter().peekable();
+    for range in these {
+        let mut from = range.start;
+        while let Some(other) = others.peek() {
+            if other.end <= from {
+                others.next();
+                continue;
+            }
+            if other.start >= range.end {
+                break;
+            }
+            bytes = bytes.saturating_add(other.start.saturating_sub(from));
+            from = other.end;
+            if from >= range.end {
+                break;
+            }
+        }
+        bytes = bytes.saturating_add(range.end.saturating_sub(from));
+    }
+    bytes
+}
+
+fn differs(findings: &mut Findings, data: &Data<'_>, volume: &Original<'_>, snapshot: &str, difference: &Difference) {
+    let source = format!("{}/{}@{snapshot}", volume.pool.name(), volume.image);
+    findings.depth = format!("all {} bytes read and compared with {source}", findings.bytes.checked);
+    if difference.count == 0 {
+        // Every byte is as it was: what was in doubt is no more.
+        let (settled, problems) = std::mem::take(&mut findings.problems).into_iter().partition(|problem| problem.code == DOUBTFUL);
+        findings.problems = problems;
+        findings.warnings.extend::<Vec<Problem>>(settled);
+        findings.verdict = CheckVerdict::Intact;
+        findings.service_metadata = service_metadata(data.backup, data.image);
+        return;
+    }
+    let info = &data.image.info;
+    let mut named: Vec<u64> = difference.places.iter().map(|place| place / info.object_size).collect();
+    named.dedup();
+    for object in named {
+        let text = format!("not as in {source}, in its bytes from {} on", object * info.object_size);
+        findings.problems.push(Problem::of(format!("{}.{object:016x}", info.object_prefix), "differs", text));
+    }
+    let unnamed = difference.count.saturating_sub(difference.places.len() as u64);
+    if unnamed > 0 {
+        findings.problems.push(Problem::of(
+            &info.name,
+            "differs",
+            format!("not as in {source} in {unnamed} more places of {WINDOW} bytes"),
+        ));
+    }
+    findings.verdict = CheckVerdict::Corrupt;
+    findings.service_metadata = None;
+}
+
+fn give_up(findings: &mut Findings, image: &str, error: &StorageError) {
+    findings.service_metadata = None;
+    if error.kind == StorageErrorKind::Media {
+        findings.verdict = CheckVerdict::Corrupt;
+        findings.problems.push(Problem::of(image, "unreadable", format!("two reads, and both ended with an error: {error}")));
+        findings.depth = "looked at, and read as far as it can be read".to_owned();
+    } else {
+        findings.verdict = CheckVerdict::Unverifiable;
+        findings.problems.push(unfinished(error));
+        findings.depth.push_str("; the reading could not be finished");
+    }
+}
+
+/// Tries once more what failed; whether that was needed.
+fn twice<T>(mut read: impl FnMut() -> Result<T, StorageError>) -> Result<(T, bool), StorageError> {
+    match read() {
+        Ok(value) => Ok((value, false)),
+        Err(error) if matches!(error.kind, StorageErrorKind::Media | StorageErrorKind::Transient) => read().map(|value| (value, true)),
+        Err(error) => Err(error),
+    }
+}
+
+fn read_all(pool: &Pool<'_>, image: &str, at: Option<&str>) -> Result<u64, StorageError> {
+    let mut export = pool.export(image, at)?;
+    let mut bytes = 0_u64;
+    while let Some(run) = export.next_run()? {
+        bytes = bytes.saturating_add(run.length);
+    }
+    Ok(bytes)
+}
+
+/// An export as windows of bytes.
+struct Sparse<R> {
+    export: Export<R>,
+    /// What of the current run has not been given, and whether it is zeros.
+    run: Option<Run>,
+    begun: bool,
+    /// Where the next run may begin.
+    from: u64,
+}
+
+impl<R: Read> Sparse<R> {
+    fn new(export: Export<R>) -> Self {
+        Self { export, run: None, begun: false, from: 0 }
+    }
+
+    /// Where the next bytes are that may be other than zeros; `None` behind the last.
+    fn next_offset(&mut self) -> Result<Option<u64>, StorageError> {
+        if !self.begun {
+            self.begun = true;
+            self.advance()?;
+        }
+        Ok(self.run.map(|run| run.offset))
+    }
+
+    fn advance(&mut self) -> Result<(), StorageError> {
+        self.run = loop {
+            match self.export.next_run()? {
+                Some(run) if run.offset < self.from => {
+                    return Err(StorageError::new(StorageErrorKind::Protocol, "an export whose extents are not in order"));
+                }
+                Some(run) => {
+                    self.from = run.offset.saturating_add(run.length);
+                    if !run.zero {
+                        break Some(run);
+                    }
+                }
+                None => break None,
+            }
+        };
+        Ok(())
+    }
+
+    /// Fills a window that begins at `start`, not behind [`Sparse::next_offset`].
+    fn fill(&mut self, start: u64, window: &mut [u8]) -> Result<(), StorageError> {
+        window.fill(0);
+        let end = start.saturating_add(window.len() as u64);
+        while let Some(offset) = self.next_offset()?.filter(|offset| *offset < end) {
+            let place = usize::try_from(offset.saturating_sub(start)).unwrap_or(usize::MAX);
+            let count = match window.get_mut(place..) {
+                Some(part) => self.export.read_run(part)?,
+                None => 0,
+            };
+            match &mut self.run {
+                Some(run) if count > 0 && run.length > count as u64 => {
+                    run.offset += count as u64;
+                    run.length -= count as u64;
+                }
+                _ => self.advance()?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Compares two images, byte by byte.
+fn compare(one: &mut Sparse<impl Read>, other: &mut Sparse<impl Read>) -> Result<Difference, StorageError> {
+    let mut difference = Difference::default();
+    let size = usize::try_from(WINDOW).unwrap_or(1 << 20);
+    let (mut left, mut right) = (vec![0; size], vec![0; size]);
+    loop {
+        let next = match (one.next_offset()?, other.next_offset()?) {
+            (None, None) => return Ok(difference),
+            (Some(offset), None) | (None, Some(offset)) => offset,
+            (Some(left), Some(right)) => left.min(right),
+        };
+        let start = next - next % WINDOW;
+        one.fill(start, &mut left)?;
+        other.fill(start, &mut right)?;
+        if left != right {
+            difference.count += 1;
+            if difference.places.len() < NAMED {
+                difference.places.push(start);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+mod tests {
+    use super::*;
+    use crate::storage::ceph::export::samples::stream;
+
+    const SIZE: u64 = 64 << 20;
+
+    type Runs<'a> = &'a [(u64, Result<&'a [u8], u64>)];
+
+    fn difference(one: Runs<'_>, other: Runs<'_>) -> Result<Difference, StorageError> {
+        let (one, other) = (stream(SIZE, one), stream(SIZE, other));
+        let open = |bytes| Export::new(bytes, "x").map(Sparse::new);
+        compare(&mut open(one.as_slice())?, &mut open(other.as_slice())?)
+    }
+
+    fn places(one: Runs<'_>, other: Runs<'_>) -> Vec<u64> {
+        let there = difference(one, other).unwrap();
+        assert_eq!(there, difference(other, one).unwrap(), "the order does not matter");
+        assert_eq!(there.count, there.places.len() as u64);
+        there.places
+    }
+
+    #[test]
+    fn the_same_bytes_in_other_extents_are_the_same() {
+        let big = vec![7; 3 << 20];
+        let (first, second) = big.split_at(1_234_567);
+        let cut = [(100, Ok(first)), (100 + 1_234_567, Ok(second))];
+        assert!(places(&[(100, Ok(&big))], &cut).is_empty());
+        // Zeros written, zeros made and nothing at all.
+        let zeros = vec![0; 5 << 20];
+        assert!(places(&[(0, Ok(&zeros))], &[(4 << 20, Err(1 << 20))]).is_empty());
+        assert!(places(&[], &[]).is_empty());
+    }
+
+    #[test]
+    fn one_other_byte_is_found_wherever_it_is() {
+        let good = vec![7; 2 << 20];
+        for place in [0, 1, WINDOW - 1, WINDOW, (2 << 20) - 1] {
+            let mut bad = good.clone();
+            bad[usize::try_from(place).unwrap()] = 8;
+            assert_eq!(places(&[(3 << 20, Ok(&good))], &[(3 << 20, Ok(&bad))]), [(3 << 20) + place / WINDOW * WINDOW], "{place}");
+        }
+        assert_eq!(places(&[(SIZE - 1, Ok(b"x"))], &[]), [SIZE - WINDOW]);
+    }
+
+    #[test]
+    fn what_only_one_side_has_is_a_difference() {
+        assert_eq!(places(&[(5, Ok(b"a")), (9 << 20, Ok(b"b"))], &[(5, Ok(b"a"))]), [9 << 20]);
+        assert_eq!(places(&[(0, Ok(b"abc"))], &[(1, Ok(b"abc"))]), [0]);
+    }
+
+    #[test]
+    fn ranges_are_taken_from_ranges() {
+        type Pairs<'a> = &'a [(u64, u64)];
+        let ranges = |pairs: Pairs<'_>| pairs.iter().map(|(from, to)| *from..*to).collect::<Vec<_>>();
+        let cases: [(Pairs<'_>, Pairs<'_>, u64); 7] = [
+            (&[(0, 10)], &[], 10),
+            (&[], &[(0, 10)], 0),
+            (&[(0, 10)], &[(0, 10)], 0),
+            (&[(0, 10), (20, 30)], &[(5, 25)], 10),
+            (&[(0, 100)], &[(10, 20), (30, 40), (90, 200)], 70),
+            (&[(10, 20), (30, 40)], &[(0, 5), (6, 50)], 0),
+            (&[(0, 10), (10, 20)], &[(3, 4), (15, 16), (16, 17)], 17),
+        ];
+        for (these, others, bytes) in cases {
+            assert_eq!(bytes_without(&ranges(these), &ranges(others)), bytes, "{these:?} {others:?}");
+        }
+    }
+
+    #[test]
+    fn many_places_are_counted_and_some_named() {
+        let runs: Vec<(u64, Result<&[u8], u64>)> = (0..SIZE / WINDOW).map(|window| (window * WINDOW, Ok(b"x".as_slice()))).collect();
+        assert_eq!(difference(&runs, &[]).unwrap().count, 64);
+    }
+
+    #[test]
+    fn an_export_without_order_or_end_is_no_comparison() {
+        assert_eq!(difference(&[(9, Ok(b"a")), (5, Ok(b"a"))], &[]).unwrap_err().kind, StorageErrorKind::Protocol);
+        let whole = stream(SIZE, &[(0, Ok(b"abc"))]);
+        let cut = &whole[..whole.len() - 1];
+        let mut one = Sparse::new(Export::new(cut, "x").unwrap());
+        let mut other = Sparse::new(Export::new(whole.as_slice(), "x").unwrap());
+        assert_eq!(compare(&mut one, &mut other).unwrap_err().kind, StorageErrorKind::Protocol);
+    }
+}

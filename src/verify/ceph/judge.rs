@@ -1,0 +1,369 @@
+//! From what the cluster said to what that means. Pure.
+//!
+//! For a backup that is a snapshot, the snapshot proves the data: `rbd import-diff` makes it last. For a copy, the extents
+//! do. The object of metadata proves in either case that the driver went through its data stage to the end, and proves
+//! nothing alone: deleting one backup's row can take the image of another that is still listed.
+
+use std::time::Duration;
+
+use jiff::tz::Offset;
+use jiff::{SignedDuration, Timestamp};
+
+use super::names::{self, Names, Shape};
+use super::observe::{Content, Observed, Seen};
+use crate::domain::{Amount, Backup, CheckVerdict, Problem, time};
+use crate::verify::{Findings, Subject};
+
+const GIB: u64 = 1 << 30;
+/// Clocks of a cluster and its clients may be this far apart.
+const CLOCKS: SignedDuration = SignedDuration::from_secs(60);
+/// So many objects and holes are named; more are counted.
+const NAMED: usize = 100;
+
+/// The code of what may be damage and may be none.
+pub(super) const DOUBTFUL: &str = "objects-doubtful";
+
+/// How bad a problem is, for the verdict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Weight {
+    /// Something is wrong.
+    Wrong,
+    /// Something is not there.
+    Gone,
+}
+
+/// A verdict in the making.
+struct Case<'a> {
+    backup: &'a Backup,
+    ancestors: &'a [Backup],
+    names: &'a Names,
+    observed: &'a Observed,
+    weight: Option<Weight>,
+    problems: Vec<Problem>,
+    warnings: Vec<Problem>,
+}
+
+/// What a look without reading says.
+pub(super) fn judge(subject: &Subject<'_>, names: &Names, observed: &Observed) -> Findings {
+    let Subject { backup, ancestors, .. } = *subject;
+    let mut case = Case { backup, ancestors, names, observed, weight: None, problems: Vec::new(), warnings: Vec::new() };
+    let image = observed.image.as_ref();
+    let end = image.and_then(|image| image.snapshots_of(&backup.id).next());
+    let expected = match image {
+        Some(image) if end.is_some() => case.snapshot(image),
+        Some(image) if names.shape == Shape::Snapshot => case.without_snapshot(image),
+        Some(image) => case.copy(image),
+        None => case.without_image(),
+    };
+    case.meta();
+    if let Some(image) = image {
+        case.lost(image);
+        case.writers(image);
+    }
+    case.configuration(end.is_some());
+
+    let is_shared = image.is_some_and(|image| !image.info.name.ends_with(&format!(".backup.{}", backup.id)));
+    let begun = observed.meta.is_some() || end.is_some() || image.is_some_and(|image| !is_shared || case.wrote_to_shared(image));
+    let newest = newest(observed, backup, begun);
+    let is_complete = case.weight.is_none();
+    // Of a base with a chain on it, a writer is one of a later backup once this one is complete.
+    let is_open = image.is_some_and(|image| !image.watchers.is_empty()) && !(is_complete && end.is_some());
+    let busy = is_open || (begun && newest.is_some_and(|newest| is_young(newest, subject.now, subject.settle)));
+    let verdict = match case.weight {
+        None if case.problems.is_empty() => CheckVerdict::Intact,
+        None => CheckVerdict::Unverifiable,
+        Some(_) if !begun => CheckVerdict::Missing,
+        Some(Weight::Gone) => CheckVerdict::Incomplete,
+        Some(Weight::Wrong) => CheckVerdict::Corrupt,
+    };
+    Findings {
+        verdict,
+        depth: depth(image, end.is_some(), names.shape),
+        busy,
+        begun,
+        objects: Amount::default(),
+        bytes: Amount { checked: image.map_or(0, |image| if expected == 0 { 0 } else { image.held.bytes }), expected },
+        problems: case.problems,
+        warnings: case.warnings,
+        object_count: None,
+        service_metadata: image.filter(|_| verdict == CheckVerdict::Intact).and_then(|image| service_metadata(backup, image)),
+        newest_object_at: newest,
+    }
+}
+
+/// What is to be written to a row whose backup is intact: the driver does that last.
+pub(super) fn service_metadata(backup: &Backup, image: &Seen) -> Option<String> {
+    let is_missing = backup.service_metadata.as_deref().is_none_or(str::is_empty);
+    let is_snapshot = image.snapshots_of(&backup.id).next().is_some();
+    (is_missing && is_snapshot).then(|| names::service_metadata(&image.info.name))
+}
+
+impl Case<'_> {
+    fn wrong(&mut self, weight: Weight, problem: Problem) {
+        self.weight = self.weight.max(Some(weight));
+        self.problems.push(problem);
+    }
+
+    fn warn(&mut self, problem: Problem) {
+        self.warnings.push(problem);
+    }
+
+    /// Bytes of the volume, by the row.
+    fn size(&self) -> Option<u64> {
+        self.backup.size.and_then(|size| u64::try_from(size).ok()).and_then(|size| size.checked_mul(GIB))
+    }
+
+    /// There is a snapshot of this backup: its data went through to the end. The bytes that it should have.
+    fn snapshot(&mut self, image: &Seen) -> u64 {
+        let name = &image.info.name;
+        let ends: Vec<_> = image.snapshots_of(&self.backup.id).collect();
+        if ends.len() > 1 {
+            let text = format!("{} snapshots of this backup where the driver insists on one", ends.len());
+            self.wrong(Weight::Wrong, Problem::of(name, "snapshot-twice", text));
+        }
+        for end in ends {
+            match self.size() {
+                Some(size) if size != end.size => {
+                    let text = format!("the snapshot holds a volume of {} bytes, and the row says {size}", end.size);
+                    self.wrong(Weight::Wrong, Problem::of(format!("{name}@{}", end.name), "size", text));
+                }
+                _ => {}
+            }
+        }
+        self.size_known();
+        for ancestor in self.ancestors {
+            // A snapshot is a whole image: it needs no parent to be restored.
+            if image.snapshots_of(&ancestor.id).next().is_none() {
+                let text = format!(
+                    "there is no snapshot of backup {}, which this one is an increment of: this one can be restored all the same, and increments on that one fail",
+                    ancestor.id
+                );
+                self.warn(Problem::of(name, "ancestor-missing", text));
+            }
+        }
+        if image.dirty == Some(true) {
+            let text = "it was written to after its last backup, by an increment that was cut off: what the next increment does not write \
+                        over stays in it, so make the next backup of the volume a full one";
+            self.warn(Problem::of(name, "base-dirty", text));
+        }
+        image.held.bytes
+    }
+
+    /// The row says that the backup is a snapshot, and it has none. The bytes that it should have are unknown.
+    fn without_snapshot(&mut self, image: &Seen) -> u64 {
+        let mut text = format!(
+            "no snapshot backup.{}.snap.*, which comes with the last byte: the transfer did not end, or was never begun",
+            self.backup.id
+        );
+        if image.dirty == Some(true) {
+            text.push_str("; what it wrote is in the image, so that the next increment may keep some of it: make that a full backup");
+        }
+        self.wrong(Weight::Gone, Problem::of(&image.info.name, "snapshot-missing", text));
+        0
+    }
+
+    /// A copy: every byte of the volume must be in an extent. The bytes that it should have.
+    fn copy(&mut self, image: &Seen) -> u64 {
+        let name = &image.info.name;
+        let size = self.size().unwrap_or(image.info.size);
+        if size != image.info.size {
+            let text = format!("the image has {} bytes, and the row says {size}", image.info.size);
+            self.wrong(Weight::Wrong, Problem::of(name, "size", text));
+        }
+        self.size_known();
+        let held = &image.held;
+        for range in &held.holes {
+            self.hole(image, range.start, range.end);
+        }
+        if held.inner_gap() > 0 {
+            let named = held.holes.len() as u64;
+            if held.hole_count > named || named == 0 {
+                let text = format!(
+                    "{} of the first {} bytes are missing, in {} holes that are not all named",
+                    held.inner_gap(),
+                    held.end,
+                    held.hole_count
+                );
+                self.wrong(Weight::Gone, Problem::of(name, "hole", text));
+            }
+        }
+        let image_end = image.info.size;
+        if held.end < image_end {
+            // The driver stops writing where its source ends, which a snapshot of a volume that grew later does early.
+            let may_be = held.bytes > 0 && held.inner_gap() == 0 && self.observed.meta.is_some() && self.names.shape == Shape::Copy;
+            if may_be {
+                let text = format!(
+                    "nothing behind byte {} of {image_end}: right if the snapshot is of a time before the volume grew, else the end is missing",
+                    held.end
+                );
+                self.warn(Problem::of(name, "tail-hole", text));
+            } else {
+                self.hole(image, held.end, image_end);
+            }
+        }
+        self.foreign(image);
+        image_end
+    }
+
+    /// A part of a copy that is not there.
+    fn hole(&mut self, image: &Seen, from: u64, to: u64) {
+        let object = image.info.object_size;
+        let (first, last) = (from / object, to.saturating_sub(1) / object);
+        let or_snapshot =
+            if self.names.shape == Shape::Either { ", and there is no snapshot that would say that it may be so" } else { "" };
+        let text = format!("bytes {from} to {to} were never written (objects {first} to {last}){or_snapshot}");
+        self.wrong(Weight::Gone, Problem::of(&image.info.name, "hole", text));
+    }
+
+    /// Copies of a volume's snapshots share one name: the image may be that of another backup.
+    fn foreign(&mut self, image: &Seen) {
+        let meta = self.observed.meta.as_ref().and_then(|meta| meta.modified);
+        if let (Some(created), Some(written)) = (image.info.created, meta)
+            && created.duration_since(written) > CLOCKS
+        {
+            let text = format!(
+                "made at {created}, after this backup was finished at {written}: it is the image of another backup, and this one's is lost"
+            );
+            self.wrong(Weight::Wrong, Problem::of(&image.info.name, "image-foreign", text));
+        }
+    }
+
+    fn without_image(&mut self) -> u64 {
+        let names: Vec<&str> = self.names.images.iter().map(|image| image.name.as_str()).collect();
+        let first = names.first().copied().unwrap_or_default();
+        let text = match self.observed.meta {
+            Some(_) => format!(
+                "no image {} in pool {}, and yet its object of metadata is there: the image was deleted",
+                names.join(" nor "),
+                self.observed.pool
+            ),
+            None => format!("no image {} in pool {}", names.join(" nor "), self.observed.pool),
+        };
+        self.wrong(Weight::Gone, Problem::of(first, "image-missing", text));
+        self.size().unwrap_or(0)
+    }
+
+    fn meta(&mut self) {
+        match &self.observed.meta {
+            None => {
+                let text =
+                    "the object of the volume's metadata is not there, which is written after the data: the driver did not get so far";
+                self.wrong(Weight::Gone, Problem::of(&self.names.meta, "metadata-missing", text));
+            }
+            Some(meta) => match &meta.content {
+                Content::Invalid(what) => {
+                    let text = format!("not the metadata of a volume, and a restore would fail on it: {what}");
+                    self.wrong(Weight::Wrong, Problem::of(&meta.name, "metadata-invalid", text));
+                }
+                Content::Of(Some(volume)) if Some(volume.as_str()) != self.backup.volume_id.as_deref() => {
+                    let text = format!("the metadata of another volume, {volume:?}");
+                    self.wrong(Weight::Wrong, Problem::of(&meta.name, "metadata-foreign", text));
+                }
+                Content::Of(_) => {}
+            },
+        }
+    }
+
+    fn lost(&mut self, image: &Seen) {
+        for object in image.lost.objects.iter().take(NAMED) {
+            let text = format!("in the map of objects of {}, and not in the pool: a restore would read zeros", image.info.name);
+            self.wrong(Weight::Gone, Problem::of(object, "object-missing", text));
+        }
+        let unnamed = image.lost.objects.len().saturating_sub(NAMED);
+        if unnamed > 0 {
+            self.wrong(
+                Weight::Gone,
+                Problem::of(&image.info.name, "object-missing", format!("{unnamed} more of its objects are not in the pool")),
+            );
+        }
+        if let (Some(object), count) = (image.lost.doubtful.first(), image.lost.doubtful.len()) {
+            let text = format!(
+                "in the map of objects of {}, as are {} more, and not in the pool: lost, or announced by an earlier increment that was \
+                 cut off and never written; `--level restore` with the pool of the volumes tells, and the next backup should be a full one",
+                image.info.name,
+                count - 1
+            );
+            // No damage that is proven, and no proof of the contrary.
+            self.problems.push(Problem::of(object, DOUBTFUL, text));
+        }
+        if image.lost.unexamined > 0 {
+            let text = format!("{} more of its objects hold nothing, and were not looked for one by one", image.lost.unexamined);
+            self.warn(Problem::of(&image.info.name, "objects-unexamined", text));
+        }
+    }
+
+    fn writers(&mut self, image: &Seen) {
+        let (name, watchers) = (&image.info.name, image.watchers.join(", "));
+        if !watchers.is_empty() {
+            let text = format!("open for writing by {watchers}: somebody works on it, or died less than a minute ago");
+            self.warn(Problem::of(name, "image-open", text));
+        } else if !image.locks.is_empty() {
+            let text = format!("still locked by {}, which is gone: who wrote it was killed", image.locks.join(", "));
+            self.warn(Problem::of(name, "stale-lock", text));
+        }
+    }
+
+    fn size_known(&mut self) {
+        if self.size().is_none() {
+            self.warn(Problem::general("size-unknown", "the row gives no size to compare with"));
+        }
+    }
+
+    fn configuration(&mut self, has_snapshot: bool) {
+        let Observed { pool, configured_pool, .. } = self.observed;
+        if has_snapshot && pool != configured_pool {
+            let text = format!(
+                "it is in pool {pool}, and Cinder's restore looks for its snapshot in backup_ceph_pool, which is {configured_pool}"
+            );
+            self.warn(Problem::general("pool-differs", text));
+        }
+    }
+
+    /// Whether what was written last to an image of several backups is this one's.
+    fn wrote_to_shared(&self, image: &Seen) -> bool {
+        if self.names.shape == Shape::Snapshot {
+            return image.dirty == Some(true) || !image.watchers.is_empty();
+        }
+        let created_at = self.backup.created_at.as_deref().and_then(time::parse).and_then(|time| Offset::UTC.to_timestamp(time).ok());
+        match (image.info.created, created_at) {
+            (Some(image), Some(row)) => row.duration_since(image) <= CLOCKS,
+            _ => true,
+        }
+    }
+}
+
+/// When something of this backup was last written.
+fn newest(observed: &Observed, backup: &Backup, begun: bool) -> Option<Timestamp> {
+    let meta = observed.meta.as_ref().and_then(|meta| meta.modified);
+    let image = observed.image.as_ref().filter(|_| begun).and_then(|image| {
+        match image.snapshots_of(&backup.id).filter_map(|snapshot| snapshot.created).max() {
+            // What was written to the base later is of later backups.
+            Some(end) => Some(end),
+            None => image.info.modified.max(image.info.created),
+        }
+    });
+    meta.max(image)
+}
+
+/// Whether a time is younger than the span that counts as a sign of work. A time in the future is: clocks differ.
+fn is_young(time: Timestamp, now: Timestamp, settle: Duration) -> bool {
+    match SignedDuration::try_from(settle) {
+        Ok(settle) => now.duration_since(time) < settle,
+        Err(_) => true,
+    }
+}
+
+fn depth(image: Option<&Seen>, has_snapshot: bool, shape: Shape) -> String {
+    let Some(image) = image else { return "names looked for, no data read".to_owned() };
+    let what = match (has_snapshot, shape) {
+        (true, _) => "snapshot, its extents",
+        (false, Shape::Snapshot) => return "snapshots and object of metadata looked at, no data read".to_owned(),
+        (false, _) => "extents",
+    };
+    let map = match (image.lost.compared, image.lost.unexamined) {
+        (true, 0) => "compared with the image's map of objects",
+        (true, _) => "compared with the image's map of objects as far as that goes",
+        (false, _) => "with no map of objects to compare with",
+    };
+    format!("{what} and object of metadata looked at, {map}, no data read")
+}

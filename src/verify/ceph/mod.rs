@@ -1,0 +1,77 @@
+//! Backups in Ceph: whether they are there, and whole.
+//!
+//! A backup is a snapshot on a base image, where the volume was an RBD image itself, or else a whole copy in an image of its
+//! own; with it goes one small object with the volume's metadata. No digest is stored anywhere: what can be proven is that
+//! everything that was written is still there ([`Level::Quick`]), that all of it can be read ([`Level::Deep`]), and that it
+//! is what the volume was, as long as the volume's image still has the same snapshot ([`Level::Restore`]).
+
+mod compare;
+mod extents;
+mod judge;
+mod names;
+mod observe;
+#[cfg(test)]
+mod tests;
+
+use crate::domain::{Amount, CheckVerdict, Level, Problem};
+use crate::storage::ceph::{Cluster, Pool};
+use crate::storage::{StorageError, StorageErrorKind};
+
+use super::{Findings, Subject};
+
+/// Checks a backup. `source` is the pool that the volumes are in, if one may look there.
+pub fn check(cluster: &Cluster, source: Option<&Pool<'_>>, subject: &Subject<'_>) -> Findings {
+    let names = match names::of(subject.backup, subject.ancestors) {
+        Ok(names) => names,
+        Err(problem) if problem.code == "volume-unknown" => return nothing(CheckVerdict::Unverifiable, problem),
+        Err(problem) => return nothing(CheckVerdict::Corrupt, problem),
+    };
+    // The driver writes the pool to the row before it writes any data; a row without one has none, wherever one looks.
+    let pool = subject.backup.container.as_deref().filter(|pool| !pool.is_empty()).unwrap_or(cluster.default_pool());
+    let pool = cluster.pool(pool);
+    let observed = match observe::observe(&pool, cluster.default_pool(), &names, &subject.backup.id) {
+        Ok(observed) => observed,
+        Err(error) => return nothing(CheckVerdict::Unverifiable, unfinished(&error)),
+    };
+    let mut findings = judge::judge(subject, &names, &observed);
+    // What is known to be broken need not be read.
+    let is_open = findings.problems.iter().all(|problem| problem.code == judge::DOUBTFUL);
+    if let (Some(image), true, true) = (&observed.image, is_open, subject.level > Level::Quick) {
+        let data = compare::Data { pool: &pool, image, backup: subject.backup };
+        compare::deepen(&mut findings, &data, source, subject.level);
+    }
+    findings
+}
+
+/// What there is to say where nothing could be looked at.
+fn nothing(verdict: CheckVerdict, problem: Problem) -> Findings {
+    Findings {
+        verdict,
+        depth: "nothing looked at".to_owned(),
+        busy: false,
+        begun: false,
+        objects: Amount::default(),
+        bytes: Amount::default(),
+        problems: vec![problem],
+        warnings: Vec::new(),
+        object_count: None,
+        service_metadata: None,
+        newest_object_at: None,
+    }
+}
+
+/// A question that was not answered, as a problem.
+fn unfinished(error: &StorageError) -> Problem {
+    let code = match error.kind {
+        StorageErrorKind::NoContainer => "pool-missing",
+        StorageErrorKind::NoObject => "changed-meanwhile",
+        StorageErrorKind::Transient => "storage-unavailable",
+        StorageErrorKind::Authentication => "storage-authentication",
+        StorageErrorKind::Permission => "storage-permission",
+        StorageErrorKind::Configuration => "storage-configuration",
+        StorageErrorKind::Protocol | StorageErrorKind::NotAnObject => "storage-protocol",
+        StorageErrorKind::Media => "unreadable",
+        StorageErrorKind::Cancelled => "cancelled",
+    };
+    Problem::general(code, error.text.clone())
+}

@@ -1,0 +1,221 @@
+//! Where Cinder's driver puts a backup: the names of images, snapshots and the object of metadata. Pure.
+//!
+//! Source: `cinder/backup/drivers/ceph.py` of 29.0.0 (`_get_backup_base_name`, `backup_snapshot_name_pattern`,
+//! `VolumeMetadataBackup.name`) and its history.
+
+use serde::Deserialize;
+
+use crate::domain::{Backup, Problem};
+
+/// What a row allows the backup to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shape {
+    /// A snapshot on a base image, sent there by `rbd import-diff`.
+    Snapshot,
+    /// A whole copy in an image.
+    Copy,
+    /// One of them: only the storage tells whether the volume was an RBD image.
+    Either,
+}
+
+/// An image that a backup may be in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Candidate {
+    /// Its name.
+    pub name: String,
+    /// It is this backup's only if it holds a snapshot of it: other backups of the volume use the name too.
+    pub by_snapshot: bool,
+}
+
+/// Where to look for a backup.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Names {
+    /// What it can be.
+    pub shape: Shape,
+    /// Images, the one that Cinder's driver would take first.
+    pub images: Vec<Candidate>,
+    /// The object that holds the volume's metadata.
+    pub meta: String,
+}
+
+/// Works out the names, as `base` of the row's own service_metadata, else of its parents', else from the ids.
+///
+/// # Errors
+/// What is wrong with the row, where nothing can be worked out.
+pub(super) fn of(backup: &Backup, ancestors: &[Backup]) -> Result<Names, Problem> {
+    let Some(volume) = backup.volume_id.as_deref() else {
+        return Err(Problem::general("volume-unknown", "the row names no volume, so that the name of the image cannot be worked out"));
+    };
+    let own = format!("volume-{volume}.backup.{}", backup.id);
+    // Of the releases before service_metadata, and of copies of a snapshot: one for all backups of the volume.
+    let shared = format!("volume-{volume}.backup.base");
+    let mut images: Vec<Candidate> = Vec::new();
+    let mut add = |name: String, by_snapshot: bool| {
+        if !images.iter().any(|image| image.name == name) {
+            images.push(Candidate { name, by_snapshot });
+        }
+    };
+    let shape = if let Some(base) = base(backup)? {
+        add(base, false);
+        Shape::Snapshot
+    } else if backup.snapshot_id.is_some() {
+        // Whatever the parent: the driver copies a snapshot whole.
+        add(shared, false);
+        add(own, false);
+        Shape::Copy
+    } else if backup.parent_id.is_some() {
+        for ancestor in ancestors {
+            // What is wrong with a parent's row is no reason not to find this one's data.
+            if let Ok(Some(base)) = self::base(ancestor) {
+                add(base, false);
+            }
+        }
+        // Where no row of the chain knows: that of the oldest, if the chain is whole, and the old name.
+        if let Some(oldest) = ancestors.last().filter(|oldest| oldest.parent_id.is_none()) {
+            add(format!("volume-{volume}.backup.{}", oldest.id), false);
+        }
+        add(shared, false);
+        Shape::Snapshot
+    } else {
+        add(own, false);
+        add(shared, true);
+        Shape::Either
+    };
+    Ok(Names { shape, images, meta: format!("backup.{}.meta", backup.id) })
+}
+
+/// The base image that a row names; `None` where it names none.
+fn base(backup: &Backup) -> Result<Option<String>, Problem> {
+    #[derive(Deserialize)]
+    struct Metadata {
+        base: String,
+    }
+    let Some(text) = backup.service_metadata.as_deref().filter(|text| !text.is_empty()) else { return Ok(None) };
+    match serde_json::from_str::<Metadata>(text) {
+        Ok(Metadata { base }) if is_image_name(&base) => Ok(Some(base)),
+        Ok(Metadata { base }) => Err(Problem::general(
+            "service-metadata-invalid",
+            format!("service_metadata names {base:?}, which is no name of a backup's image"),
+        )),
+        Err(error) => {
+            Err(Problem::general("service-metadata-invalid", format!("service_metadata is not the driver's JSON with a \"base\": {error}")))
+        }
+    }
+}
+
+/// Whether a text can be the name of an image, as far as the driver makes them.
+fn is_image_name(name: &str) -> bool {
+    name.starts_with("volume-") && name.len() <= 255 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+}
+
+/// What the driver writes to `backups.service_metadata` when a backup is done, byte by byte.
+pub(super) fn service_metadata(base: &str) -> String {
+    format!("{{\"base\": \"{base}\"}}")
+}
+
+/// The backup whose end a snapshot marks: `backup.<id>.snap.<time>`; `None` for a snapshot that is none of a backup.
+pub(super) fn backup_of_snapshot(name: &str) -> Option<&str> {
+    let (id, time) = name.strip_prefix("backup.")?.split_once(".snap.")?;
+    let is_id = !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_digit() || byte.is_ascii_lowercase() || byte == b'-');
+    (is_id && !time.is_empty()).then_some(id)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+mod tests {
+    use super::*;
+
+    fn row(id: &str) -> Backup {
+        Backup { id: id.to_owned(), volume_id: Some("V".to_owned()), ..Backup::default() }
+    }
+
+    fn looked_for(names: &Names) -> Vec<(&str, bool)> {
+        names.images.iter().map(|image| (image.name.as_str(), image.by_snapshot)).collect()
+    }
+
+    #[test]
+    fn a_full_backup_is_looked_for_by_its_own_id_and_then_by_the_old_name() {
+        let names = of(&row("B"), &[]).unwrap();
+        assert_eq!(names.shape, Shape::Either);
+        assert_eq!(looked_for(&names), [("volume-V.backup.B", false), ("volume-V.backup.base", true)]);
+        assert_eq!(names.meta, "backup.B.meta");
+    }
+
+    #[test]
+    fn service_metadata_wins() {
+        let backup =
+            Backup { service_metadata: Some("{\"base\": \"volume-V.backup.A\"}".to_owned()), parent_id: Some("P".to_owned()), ..row("B") };
+        let names = of(&backup, &[row("P")]).unwrap();
+        assert_eq!((names.shape, looked_for(&names)), (Shape::Snapshot, vec![("volume-V.backup.A", false)]));
+        assert_eq!(service_metadata("volume-V.backup.A"), backup.service_metadata.unwrap());
+        // Python takes an empty text for none.
+        let backup = Backup { service_metadata: Some(String::new()), ..row("B") };
+        assert_eq!(of(&backup, &[]).unwrap().shape, Shape::Either);
+    }
+
+    #[test]
+    fn service_metadata_that_is_none_is_a_problem_and_never_reaches_a_command() {
+        for text in [
+            "volume_x/2026/az_nova_backup_B",
+            "{}",
+            "{\"base\": 1}",
+            "[]",
+            "{\"base\": \"\"}",
+            "{\"base\": \"--help\"}",
+            "{\"base\": \"volume-x/../other\"}",
+            "{\"base\": \"volume-x@snap\"}",
+            "{\"base\": \"volume-x\\n\"}",
+        ] {
+            let backup = Backup { service_metadata: Some(text.to_owned()), ..row("B") };
+            assert_eq!(of(&backup, &[]).unwrap_err().code, "service-metadata-invalid", "{text}");
+        }
+    }
+
+    #[test]
+    fn an_increment_is_looked_for_where_its_parents_are() {
+        let child = Backup { parent_id: Some("P".to_owned()), ..row("B") };
+        let parent = |metadata: Option<&str>, parent: Option<&str>, id: &str| Backup {
+            service_metadata: metadata.map(str::to_owned),
+            parent_id: parent.map(str::to_owned),
+            ..row(id)
+        };
+        let known = "{\"base\": \"volume-V.backup.F\"}";
+        let names = of(&child, &[parent(Some(known), Some("F"), "P"), parent(Some(known), None, "F")]).unwrap();
+        assert_eq!(
+            (names.shape, looked_for(&names)),
+            (Shape::Snapshot, vec![("volume-V.backup.F", false), ("volume-V.backup.base", false)])
+        );
+        // The parent's row lost it, its own parent's has it.
+        let names = of(&child, &[parent(None, Some("F"), "P"), parent(Some(known), None, "F")]).unwrap();
+        assert_eq!(looked_for(&names)[0].0, "volume-V.backup.F");
+        // Nobody has it.
+        let names = of(&child, &[parent(None, Some("F"), "P"), parent(None, None, "F")]).unwrap();
+        assert_eq!(looked_for(&names), [("volume-V.backup.F", false), ("volume-V.backup.base", false)]);
+        // The chain is cut: the oldest known is not the first.
+        let names = of(&child, &[parent(None, Some("F"), "P")]).unwrap();
+        assert_eq!(looked_for(&names), [("volume-V.backup.base", false)]);
+        assert_eq!(looked_for(&of(&child, &[]).unwrap()), [("volume-V.backup.base", false)]);
+        // A parent's row that is broken does not hide this one's data.
+        assert_eq!(looked_for(&of(&child, &[parent(Some("?"), None, "F")]).unwrap())[0].0, "volume-V.backup.F");
+    }
+
+    #[test]
+    fn a_copy_of_a_snapshot_has_the_shared_name_whatever_its_parent() {
+        let backup = Backup { snapshot_id: Some("S".to_owned()), parent_id: Some("P".to_owned()), ..row("B") };
+        let names = of(&backup, &[row("P")]).unwrap();
+        assert_eq!((names.shape, looked_for(&names)), (Shape::Copy, vec![("volume-V.backup.base", false), ("volume-V.backup.B", false)]));
+    }
+
+    #[test]
+    fn a_row_without_a_volume_is_a_problem() {
+        assert_eq!(of(&Backup { volume_id: None, ..row("B") }, &[]).unwrap_err().code, "volume-unknown");
+    }
+
+    #[test]
+    fn snapshots_are_known_as_the_driver_knows_them() {
+        assert_eq!(backup_of_snapshot("backup.0a-1.snap.1763849735.12"), Some("0a-1"));
+        for other in ["backup..snap.1", "backup.A.snap.1", "backup.a.snap.", "backup.a", "x.backup.a.snap.1", "snapshot-1", ""] {
+            assert_eq!(backup_of_snapshot(other), None, "{other}");
+        }
+    }
+}

@@ -1,0 +1,494 @@
+//! Backups in a real Ceph cluster, made and killed through Cinder's real driver: each must be judged for what it is, and what
+//! is judged intact must restore, through the real driver, to the bytes of the volume.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use cinder_backup_repair::db::Engine;
+use cinder_backup_repair::domain::{Backup, CheckVerdict, Level, Problem};
+use cinder_backup_repair::storage::ceph::Cluster;
+use cinder_backup_repair::verify::{Findings, Subject, ceph};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::cinder;
+use crate::database::Database;
+use crate::schemas::{self, Columns, scratch};
+use crate::servers::ceph::{BACKUPS, CINDER, Ceph, READER, VOLUMES};
+use crate::servers::{self, root};
+
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+/// Long enough for a command on a busy machine.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A cluster, a database and a cinder-backup.
+struct Lab {
+    ceph: &'static Ceph,
+    database: Database,
+    jobs: Jobs,
+}
+
+/// The process that runs Cinder's driver.
+struct Jobs {
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+    _process: Child,
+}
+
+/// The lab, for one test at a time: they share one disk, and one of them stops it.
+fn lab() -> MutexGuard<'static, Lab> {
+    static LAB: OnceLock<Mutex<Lab>> = OnceLock::new();
+    let lab = LAB.get_or_init(|| {
+        let ceph = servers::ceph();
+        let database = schemas::fresh(Engine::Sqlite, Columns::Full);
+        let folder = scratch("ceph-volumes");
+        let mut process = Command::new(cinder::program("python"))
+            .arg(root().join("tests/cinder/ceph_backups.py"))
+            .arg("--config-file")
+            .arg(configuration(&database))
+            .arg("--ceph-conf")
+            .arg(&ceph.conf)
+            .arg("--folder")
+            .arg(&folder)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(std::fs::File::create(folder.join("log")).expect("a new folder"))
+            .spawn()
+            .expect("tests/run makes the Python environment");
+        let input = process.stdin.take().expect("a pipe");
+        let output = BufReader::new(process.stdout.take().expect("a pipe"));
+        let mut jobs = Jobs { input, output, _process: process };
+        assert_eq!(jobs.answer(), json!("ready"), "its messages are in {}", folder.display());
+        Mutex::new(Lab { ceph, database, jobs })
+    });
+    lab.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn configuration(database: &Database) -> PathBuf {
+    let dir = scratch("cinder");
+    let shown = dir.display();
+    let url = database.url();
+    let text = format!("[DEFAULT]\nstate_path = {shown}\n[oslo_concurrency]\nlock_path = {shown}\n[database]\nconnection = {url}\n");
+    let path = dir.join("cinder.conf");
+    std::fs::write(&path, text).expect("a new folder");
+    path
+}
+
+impl Jobs {
+    fn answer(&mut self) -> Value {
+        let mut line = String::new();
+        self.output.read_line(&mut line).expect("an answer");
+        let mut answer: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error} in {line:?}"));
+        assert!(answer.get("error").is_none(), "{answer}");
+        answer["ok"].take()
+    }
+
+    fn try_run(&mut self, job: &Value) -> Result<Value, String> {
+        writeln!(self.input, "{job}").expect("the process runs");
+        let mut line = String::new();
+        self.output.read_line(&mut line).expect("an answer");
+        let mut answer: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error} in {line:?}"));
+        match answer.get("error") {
+            Some(error) => Err(error.to_string()),
+            None => Ok(answer["ok"].take()),
+        }
+    }
+
+    fn run(&mut self, job: &Value) -> Value {
+        self.try_run(job).unwrap_or_else(|error| panic!("{error} from {job}"))
+    }
+}
+
+/// What a backup is made of.
+#[derive(Default)]
+struct Source<'a> {
+    parent: Option<&'a str>,
+    snapshot: Option<&'a str>,
+}
+
+impl Lab {
+    fn new_volume(&mut self, rbd_image: bool) -> String {
+        let id = uuid::Uuid::new_v4().to_string();
+        self.jobs.run(&json!({"do": "volume", "id": id, "rbd_image": rbd_image}));
+        id
+    }
+
+    fn write(&mut self, volume: &str, at: u64, length: u64) {
+        self.jobs.run(&json!({"do": "write", "volume": volume, "at": at, "length": length, "seed": at + length}));
+    }
+
+    /// A backup that is killed where it says.
+    fn killed(&mut self, volume: &str, source: &Source<'_>, at: &str) -> String {
+        let id = uuid::Uuid::new_v4().to_string();
+        let answer = self.try_backup(&id, volume, source, Some(at));
+        assert_eq!(answer, Ok(json!("killed")));
+        assert_eq!(self.database.cell("backups", &id, "status").as_deref(), Some("creating"));
+        assert_eq!(self.database.cell("backups", &id, "service_metadata"), None);
+        id
+    }
+
+    /// A backup that goes through.
+    fn made(&mut self, volume: &str, source: &Source<'_>) -> String {
+        let id = uuid::Uuid::new_v4().to_string();
+        assert_eq!(self.try_backup(&id, volume, source, None), Ok(json!("done")));
+        assert_eq!(self.database.cell("backups", &id, "status").as_deref(), Some("available"));
+        id
+    }
+
+    fn try_backup(&mut self, id: &str, volume: &str, source: &Source<'_>, kill: Option<&str>) -> Result<Value, String> {
+        let Source { parent, snapshot } = source;
+        self.jobs.try_run(&json!({"do": "backup", "id": id, "volume": volume, "parent": parent, "snapshot": snapshot, "kill": kill}))
+    }
+
+    fn row(&self, id: &str) -> Backup {
+        let cell = |column: &str| self.database.cell("backups", id, column);
+        Backup {
+            id: id.to_owned(),
+            status: cell("status"),
+            service: cell("service"),
+            volume_id: cell("volume_id"),
+            size: cell("size").map(|size| size.parse().unwrap()),
+            container: cell("container"),
+            service_metadata: cell("service_metadata"),
+            created_at: cell("created_at"),
+            parent_id: cell("parent_id"),
+            snapshot_id: cell("snapshot_id"),
+            ..Backup::default()
+        }
+    }
+
+    fn chain(&self, backup: &Backup) -> Vec<Backup> {
+        let mut chain = Vec::new();
+        let mut next = backup.parent_id.clone();
+        while let Some(id) = next {
+            let row = self.row(&id);
+            next = row.parent_id.clone();
+            chain.push(row);
+        }
+        chain
+    }
+
+    fn cluster(&self, user: &str) -> Cluster {
+        Cluster::with(user, self.ceph.conf.to_str().unwrap(), BACKUPS).with_deadline(DEADLINE)
+    }
+
+    /// Looks at a backup as an operator does whose account can do no more than look.
+    fn check(&self, id: &str) -> Findings {
+        self.look(&self.row(id), Level::Quick, Duration::ZERO)
+    }
+
+    fn look(&self, backup: &Backup, level: Level, settle: Duration) -> Findings {
+        let ancestors = self.chain(backup);
+        let cluster = self.cluster(READER);
+        ceph::check(&cluster, None, &Subject { backup, ancestors: &ancestors, level, settle, now: Timestamp::now() })
+    }
+
+    /// Compares a backup with its volume.
+    fn compare(&self, id: &str, level: Level) -> Findings {
+        let backup = self.row(id);
+        let ancestors = self.chain(&backup);
+        let cluster = self.cluster(CINDER);
+        let source = cluster.pool(VOLUMES);
+        let subject = Subject { backup: &backup, ancestors: &ancestors, level, settle: Duration::ZERO, now: Timestamp::now() };
+        ceph::check(&cluster, Some(&source), &subject)
+    }
+
+    /// Does what the repair will: the backup becomes available.
+    fn repair(&self, id: &str, findings: &Findings) {
+        assert_eq!(findings.verdict, CheckVerdict::Intact, "{findings:?}");
+        let metadata = match (&findings.service_metadata, self.row(id).service_metadata) {
+            (Some(metadata), None) => format!("'{metadata}'"),
+            (None, None) => "NULL".to_owned(),
+            (None, Some(metadata)) => format!("'{metadata}'"),
+            (Some(_), Some(_)) => panic!("the row had it"),
+        };
+        self.database.execute(&format!("UPDATE backups SET status = 'available', service_metadata = {metadata} WHERE id = '{id}'"));
+    }
+
+    /// Restores a backup by the real driver into a new volume; the digest of that.
+    fn restored(&mut self, id: &str) -> Value {
+        let volume = self.new_volume(true);
+        self.jobs.run(&json!({"do": "restore", "backup": id, "volume": volume}));
+        let digest = self.digest(&volume, None);
+        let image = format!("{VOLUMES}/volume-{volume}");
+        // The driver's restore leaves the backup's snapshot on the new volume.
+        self.ceph.run("rbd", &["snap", "purge", "--no-progress", &image]);
+        self.ceph.run("rbd", &["rm", "--no-progress", &image]);
+        digest
+    }
+
+    fn digest(&mut self, volume: &str, at: Option<&str>) -> Value {
+        self.jobs.run(&json!({"do": "digest", "volume": volume, "at": at}))
+    }
+
+    /// The snapshot that marks the end of a backup, of an image in a pool.
+    fn end_of(&self, pool: &str, image: &str, id: &str) -> Option<String> {
+        let snapshots = self.cluster("admin").pool(pool).snapshots(image).unwrap();
+        snapshots.into_iter().map(|snapshot| snapshot.name).find(|name| name.starts_with(&format!("backup.{id}.snap.")))
+    }
+
+    /// Removes one of the data objects of an image, as a disk that fails does; gives its name.
+    fn lose_an_object(&self, image: &str) -> String {
+        let info = self.cluster("admin").pool(BACKUPS).image(image).unwrap().unwrap();
+        let object = format!("{}.{:016x}", info.object_prefix, 3);
+        self.ceph.run("rados", &["--pool", BACKUPS, "rm", &object]);
+        object
+    }
+}
+
+fn codes(problems: &[Problem]) -> Vec<&str> {
+    problems.iter().map(|problem| problem.code.as_str()).collect()
+}
+
+/// Waits until something is so.
+fn until(what: &str, so: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !so() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "{what}");
+        sleep(Duration::from_millis(200));
+    }
+}
+
+#[test]
+fn backups_of_rbd_volumes() {
+    let lab = &mut *lab();
+    let volume = lab.new_volume(true);
+    lab.write(&volume, 0, 160 * MIB);
+    let full = Source::default();
+
+    let in_import = lab.killed(&volume, &full, "in-import");
+    let found = lab.check(&in_import);
+    assert_eq!(found.verdict, CheckVerdict::Incomplete, "{found:?}");
+    assert!(found.begun && codes(&found.problems).starts_with(&["hole", "metadata-missing"]), "{found:?}");
+
+    let before_metadata = lab.killed(&volume, &full, "before-metadata");
+    let found = lab.check(&before_metadata);
+    assert_eq!((found.verdict, codes(&found.problems)), (CheckVerdict::Incomplete, vec!["metadata-missing"]), "{found:?}");
+
+    let only_python = lab.killed(&volume, &full, "only-python");
+    let image = format!("volume-{volume}.backup.{only_python}");
+    until("the pipeline goes on without Python", || lab.end_of(BACKUPS, &image, &only_python).is_some());
+    let found = lab.check(&only_python);
+    assert_eq!((found.verdict, codes(&found.problems)), (CheckVerdict::Incomplete, vec!["metadata-missing"]), "{found:?}");
+
+    // Complete, and only the update of the database is lost.
+    let first = lab.killed(&volume, &full, "after-metadata");
+    let base = format!("volume-{volume}.backup.{first}");
+    let metadata = format!("{{\"base\": \"{base}\"}}");
+    let found = lab.check(&first);
+    assert_eq!((found.verdict, codes(&found.problems), codes(&found.warnings)), (CheckVerdict::Intact, vec![], vec![]), "{found:?}");
+    assert_eq!(found.service_metadata.as_deref(), Some(metadata.as_str()));
+    assert_eq!((found.bytes.checked, found.bytes.expected), (160 * MIB, 160 * MIB));
+    assert!(!found.busy && found.newest_object_at.is_some());
+    assert!(lab.look(&lab.row(&first), Level::Quick, Duration::from_mins(15)).busy, "it was written a moment ago");
+    let found = lab.look(&lab.row(&first), Level::Deep, Duration::ZERO);
+    assert_eq!((found.verdict, found.bytes.checked), (CheckVerdict::Intact, 160 * MIB), "{found:?}");
+    let found = lab.compare(&first, Level::Restore);
+    assert_eq!(found.verdict, CheckVerdict::Intact, "{found:?}");
+    assert!(found.depth.contains("compared with volumes/volume-"), "{}", found.depth);
+    lab.repair(&first, &found);
+
+    // What the driver itself writes is what we write back.
+    let whole = lab.made(&volume, &full);
+    let own = format!("{{\"base\": \"volume-{volume}.backup.{whole}\"}}");
+    assert_eq!(lab.row(&whole).service_metadata.as_deref(), Some(own.as_str()));
+    let forgotten = Backup { service_metadata: None, ..lab.row(&whole) };
+    assert_eq!(lab.look(&forgotten, Level::Quick, Duration::ZERO).service_metadata.as_deref(), Some(own.as_str()));
+    assert_eq!(lab.check(&whole).service_metadata, None);
+
+    // An increment that was never begun, and one that is complete.
+    let on_first = Source { parent: Some(&first), ..Source::default() };
+    let never = Backup { id: uuid::Uuid::new_v4().to_string(), parent_id: Some(first.clone()), service_metadata: None, ..lab.row(&first) };
+    let found = lab.look(&never, Level::Quick, Duration::ZERO);
+    assert_eq!((found.verdict, found.begun), (CheckVerdict::Missing, false), "{found:?}");
+    lab.write(&volume, 300 * MIB, 8 * MIB);
+    let second = lab.killed(&volume, &on_first, "after-metadata");
+    for level in [Level::Deep, Level::Restore] {
+        let found = lab.compare(&second, level);
+        assert_eq!((found.verdict, codes(&found.warnings)), (CheckVerdict::Intact, vec![]), "{found:?}");
+        assert!(found.depth.contains("compared with") && !found.depth.contains("not compared"), "{}", found.depth);
+    }
+    let found = lab.check(&second);
+    assert_eq!(found.service_metadata.as_deref(), Some(metadata.as_str()));
+    lab.repair(&second, &found);
+    let end = lab.end_of(VOLUMES, &format!("volume-{volume}"), &second).unwrap();
+    assert_eq!(lab.restored(&second), lab.digest(&volume, Some(&end)));
+    let end = lab.end_of(VOLUMES, &format!("volume-{volume}"), &first).unwrap();
+    assert_eq!(lab.restored(&first), lab.digest(&volume, Some(&end)));
+
+    // An increment killed in its import leaves its bytes in the base, where the next one keeps them.
+    let on_second = Source { parent: Some(&second), ..Source::default() };
+    lab.write(&volume, 400 * MIB, 160 * MIB);
+    let cut = lab.killed(&volume, &on_second, "in-import");
+    let found = lab.check(&cut);
+    assert_eq!(
+        (found.verdict, codes(&found.problems)),
+        (CheckVerdict::Incomplete, vec!["snapshot-missing", "metadata-missing"]),
+        "{found:?}"
+    );
+    assert!(found.begun);
+    let found = lab.check(&second);
+    assert_eq!(found.verdict, CheckVerdict::Intact, "{found:?}");
+    assert!(codes(&found.warnings).contains(&"base-dirty"), "{found:?}");
+    lab.jobs.run(&json!({"do": "discard", "volume": volume, "at": 400 * MIB, "length": 160 * MIB}));
+    let trapped = lab.made(&volume, &on_second);
+    // The maps keep what the dead increment announced and never wrote: that is no damage, and not taken for any.
+    let found = lab.check(&trapped);
+    assert!(!found.verdict.is_damage(), "{found:?}");
+    assert!(codes(&found.problems).iter().all(|code| *code == "objects-doubtful"), "{found:?}");
+    let found = lab.compare(&trapped, Level::Deep);
+    assert!(codes(&found.warnings).contains(&"extents-differ"), "{found:?}");
+    let found = lab.compare(&trapped, Level::Restore);
+    assert_eq!(found.verdict, CheckVerdict::Corrupt, "{found:?}");
+    assert!(codes(&found.problems).contains(&"differs"), "{found:?}");
+    let end = lab.end_of(VOLUMES, &format!("volume-{volume}"), &trapped).unwrap();
+    assert_ne!(lab.restored(&trapped), lab.digest(&volume, Some(&end)), "and a restore gives other bytes, so it was no false alarm");
+
+    // Every snapshot is a whole image: a lost ancestor does no harm, a lost object does to all.
+    let end = lab.end_of(BACKUPS, &base, &first).unwrap();
+    lab.ceph.run("rbd", &["snap", "rm", "--no-progress", &format!("{BACKUPS}/{base}@{end}")]);
+    let found = lab.check(&second);
+    assert_eq!(found.verdict, CheckVerdict::Intact, "{found:?}");
+    assert!(codes(&found.warnings).contains(&"ancestor-missing"), "{found:?}");
+    let object = lab.lose_an_object(&format!("volume-{volume}.backup.{whole}"));
+    let found = lab.check(&whole);
+    assert_eq!((found.verdict, codes(&found.problems)), (CheckVerdict::Incomplete, vec!["object-missing"]), "{found:?}");
+    assert_eq!(found.problems[0].object.as_deref(), Some(object.as_str()));
+
+    // Who was killed is gone for good after a while, and leaves its lock.
+    until("the watch of the dead ends", || !lab.check(&in_import).busy);
+    assert!(codes(&lab.check(&in_import).warnings).contains(&"stale-lock"));
+}
+
+#[test]
+fn backups_of_other_volumes() {
+    let lab = &mut *lab();
+    let volume = lab.new_volume(false);
+    lab.write(&volume, 5 * MIB, 32 * MIB);
+    let full = Source::default();
+
+    let half = lab.killed(&volume, &full, "half-way");
+    let found = lab.check(&half);
+    assert_eq!((found.verdict, codes(&found.problems)), (CheckVerdict::Incomplete, vec!["hole", "metadata-missing"]), "{found:?}");
+    assert_eq!((found.bytes.checked, found.bytes.expected, found.busy), (GIB / 2, GIB, true), "{found:?}");
+
+    let last = lab.killed(&volume, &full, "last-chunk");
+    let found = lab.check(&last);
+    assert_eq!(found.verdict, CheckVerdict::Incomplete, "{found:?}");
+    assert!(found.bytes.checked < GIB, "killed too late to show anything: {found:?}");
+
+    let whole = lab.killed(&volume, &full, "after-metadata");
+    let found = lab.look(&lab.row(&whole), Level::Deep, Duration::ZERO);
+    assert_eq!((found.verdict, codes(&found.warnings)), (CheckVerdict::Intact, vec![]), "{found:?}");
+    assert_eq!((found.bytes.checked, found.bytes.expected), (GIB, GIB));
+    assert_eq!((found.service_metadata.as_deref(), found.busy), (None, false));
+    lab.repair(&whole, &found);
+    assert_eq!(lab.restored(&whole), lab.digest(&volume, None));
+    assert!(lab.compare(&whole, Level::Restore).depth.contains("not compared with the volume"));
+
+    let image = format!("volume-{volume}.backup.{whole}");
+    let object = lab.lose_an_object(&image);
+    let found = lab.check(&whole);
+    assert_eq!((found.verdict, codes(&found.problems)), (CheckVerdict::Incomplete, vec!["hole", "object-missing"]), "{found:?}");
+    assert_eq!(found.problems[1].object.as_deref(), Some(object.as_str()));
+
+    // As killed between the data and the metadata.
+    lab.ceph.run("rados", &["--pool", BACKUPS, "rm", &format!("backup.{whole}.meta")]);
+    let found = lab.check(&whole);
+    assert_eq!(
+        (found.verdict, codes(&found.problems)),
+        (CheckVerdict::Incomplete, vec!["hole", "metadata-missing", "object-missing"]),
+        "{found:?}"
+    );
+
+    lab.jobs.run(&json!({"do": "hold", "image": image, "pool": BACKUPS}));
+    let found = lab.check(&whole);
+    assert!(found.busy && codes(&found.warnings).contains(&"image-open"), "{found:?}");
+    until("the watch of the dead ends", || !lab.check(&half).busy);
+    assert!(codes(&lab.check(&half).warnings).contains(&"stale-lock"));
+}
+
+#[test]
+fn backups_of_snapshots() {
+    let lab = &mut *lab();
+    let volume = lab.new_volume(true);
+    lab.write(&volume, 10 * MIB, 32 * MIB);
+    let snapshot = uuid::Uuid::new_v4().to_string();
+    lab.jobs.run(&json!({"do": "snapshot", "id": snapshot, "volume": volume}));
+    lab.write(&volume, 0, 20 * MIB);
+    let source = Source { snapshot: Some(&snapshot), ..Source::default() };
+
+    let never =
+        Backup { id: "never".to_owned(), volume_id: Some(volume.clone()), snapshot_id: Some(snapshot.clone()), ..Backup::default() };
+    assert_eq!(lab.look(&never, Level::Quick, Duration::ZERO).verdict, CheckVerdict::Missing);
+    let first = lab.killed(&volume, &source, "after-metadata");
+    let found = lab.compare(&first, Level::Restore);
+    assert_eq!(
+        (found.verdict, codes(&found.warnings), found.service_metadata.as_deref()),
+        (CheckVerdict::Intact, vec![], None),
+        "{found:?}"
+    );
+    assert!(found.depth.contains(&format!("@snapshot-{snapshot}")), "{}", found.depth);
+    lab.repair(&first, &found);
+    assert_eq!(lab.restored(&first), lab.digest(&volume, Some(&format!("snapshot-{snapshot}"))));
+
+    // There is one image for all of a volume's snapshots: the second fails, and its deletion takes the first one's.
+    let second = uuid::Uuid::new_v4().to_string();
+    assert!(lab.try_backup(&second, &volume, &source, None).unwrap_err().contains("ImageExists"));
+    let found = lab.check(&second);
+    assert!(found.verdict.is_damage() && codes(&found.problems) == ["metadata-missing"], "{found:?}");
+    assert_eq!(lab.check(&first).verdict, CheckVerdict::Intact);
+    lab.jobs.run(&json!({"do": "delete", "backup": second}));
+    let found = lab.check(&first);
+    assert_eq!((found.verdict, codes(&found.problems)), (CheckVerdict::Incomplete, vec!["image-missing"]), "{found:?}");
+    assert_eq!(lab.check(&second).verdict, CheckVerdict::Missing);
+}
+
+#[test]
+fn a_cluster_that_gives_no_answer_is_no_damage() {
+    let lab = &mut *lab();
+    let backup = Backup {
+        id: "b".to_owned(),
+        volume_id: Some("v".to_owned()),
+        container: Some(BACKUPS.to_owned()),
+        size: Some(1),
+        ..Backup::default()
+    };
+    let look = |cluster: &Cluster, backup: &Backup| {
+        let subject = Subject { backup, ancestors: &[], level: Level::Quick, settle: Duration::ZERO, now: Timestamp::now() };
+        let found = ceph::check(cluster, None, &subject);
+        (found.verdict, found.problems[0].code.clone(), found.problems[0].text.clone())
+    };
+    assert_eq!(look(&lab.cluster(READER), &backup).0, CheckVerdict::Missing);
+
+    for (pool, expected) in [("no such pool", "pool-missing"), ("--help", "storage-protocol")] {
+        let nowhere = Backup { container: Some(pool.to_owned()), ..backup.clone() };
+        let (verdict, code, text) = look(&lab.cluster(READER), &nowhere);
+        assert_eq!((verdict, code.as_str()), (CheckVerdict::Unverifiable, expected), "{text}");
+    }
+
+    let (verdict, code, text) = look(&lab.cluster("nobody"), &backup);
+    assert_eq!((verdict, code.as_str()), (CheckVerdict::Unverifiable, "storage-authentication"), "{text}");
+
+    lab.ceph.account("elsewhere", "profile rbd-read-only", &format!("profile rbd-read-only pool={VOLUMES}"));
+    let (verdict, code, text) = look(&lab.cluster("elsewhere"), &backup);
+    assert_eq!((verdict, code.as_str()), (CheckVerdict::Unverifiable, "storage-permission"), "{text}");
+
+    let wrong = Cluster::with(READER, "/nowhere/ceph.conf", BACKUPS);
+    let (verdict, code, text) = look(&wrong, &backup);
+    assert_eq!((verdict, code.as_str()), (CheckVerdict::Unverifiable, "storage-configuration"), "{text}");
+
+    // As where a pool is full or its OSDs are gone: nothing fails, nothing answers.
+    lab.ceph.osd.signal(rustix::process::Signal::STOP);
+    let begun = Instant::now();
+    let (verdict, code, text) = look(&lab.cluster(READER).with_deadline(Duration::from_secs(2)), &backup);
+    lab.ceph.osd.signal(rustix::process::Signal::CONT);
+    assert_eq!((verdict, code.as_str()), (CheckVerdict::Unverifiable, "storage-unavailable"), "{text}");
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    assert!(text.contains("ceph health detail"), "{text}");
+}

@@ -1,0 +1,315 @@
+//! `check`, and what `plan` and `repair` make of it, through the program: on backups in a directory, as Cinder's posix driver
+//! leaves them.
+//!
+//! One full backup of a volume of 1 GiB (nearly all zeros, so that it is small) and one increment on it are generated once;
+//! a test has copies of them, under ids of its own.
+
+mod handover;
+mod hostile;
+mod selecting;
+mod verdicts;
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::{Duration, SystemTime};
+
+use cinder_backup_repair::db::Engine;
+use cinder_backup_repair::format::generate::{Recipe, write};
+use cinder_backup_repair::format::metadata::Compression;
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::database::{Change, Database};
+use crate::program::{Program, bare};
+use crate::rows::Row;
+use crate::schemas::{Columns, fresh, scratch};
+
+const TWO_HOURS: i64 = 7_200;
+const GIB: usize = 1 << 30;
+const CHUNK: usize = 64 << 20;
+const BLOCK: usize = 32_768;
+const POSIX: &str = "cinder.backup.drivers.posix.PosixBackupDriver";
+/// Ids in the patterns, which copies replace.
+const FULL: &str = "f0000000-0000-4000-8000-00000000000f";
+const INCREMENT: &str = "10000000-0000-4000-8000-000000000001";
+const VOLUME: &str = "a0000000-0000-4000-8000-00000000000a";
+/// Objects of the full backup, and of the increment.
+const OBJECTS: usize = GIB / CHUNK;
+const CHANGED: usize = 2;
+
+/// Files of a generated backup by their names.
+type Files = Vec<(String, Vec<u8>)>;
+
+/// A full backup and an increment on it.
+fn patterns() -> &'static (Files, Files) {
+    static PATTERNS: OnceLock<(Files, Files)> = OnceLock::new();
+    PATTERNS.get_or_init(|| {
+        let mut volume = vec![0_u8; GIB];
+        for chunk in 0..OBJECTS {
+            volume[chunk * CHUNK + 777] = u8::try_from(chunk + 1).unwrap();
+        }
+        let mut full = Files::new();
+        let mut recipe = Recipe {
+            prefix: &prefix_of(FULL, VOLUME),
+            backup_id: FULL,
+            volume_id: VOLUME,
+            parent_id: None,
+            created_at: "2026-11-22 10:00:00+00:00",
+            compression: Compression::Zlib,
+            chunk_size: CHUNK,
+            block_size: BLOCK,
+        };
+        let digests = write(&recipe, &volume, None, &mut |name, bytes| {
+            full.push((name, bytes));
+            Ok(())
+        })
+        .unwrap();
+        volume[3 * CHUNK + 5] = 99;
+        volume[9 * CHUNK + 5] = 99;
+        let mut increment = Files::new();
+        let prefix = prefix_of(INCREMENT, VOLUME);
+        recipe = Recipe { prefix: &prefix, backup_id: INCREMENT, parent_id: Some(FULL), ..recipe };
+        write(&recipe, &volume, Some(&digests), &mut |name, bytes| {
+            increment.push((name, bytes));
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!((full.len(), increment.len()), (OBJECTS + 2, CHANGED + 2));
+        (full, increment)
+    })
+}
+
+fn prefix_of(id: &str, volume: &str) -> String {
+    format!("volume_{volume}_20261122100000_backup_{id}")
+}
+
+/// A backup on the storage.
+#[derive(Debug, Clone)]
+struct Placed {
+    id: String,
+    volume: String,
+    parent: Option<String>,
+    container: String,
+    dir: PathBuf,
+}
+
+impl Placed {
+    fn prefix(&self) -> String {
+        prefix_of(&self.id, &self.volume)
+    }
+
+    fn object(&self, number: usize) -> PathBuf {
+        self.dir.join(format!("{}-{number:05}", self.prefix()))
+    }
+
+    fn metadata(&self) -> PathBuf {
+        self.dir.join(format!("{}_metadata", self.prefix()))
+    }
+
+    fn sha256file(&self) -> PathBuf {
+        self.dir.join(format!("{}_sha256file", self.prefix()))
+    }
+
+    /// Changes a side file's text.
+    #[track_caller]
+    fn edit(&self, path: &Path, change: impl FnOnce(String) -> String) {
+        let before = fs::read_to_string(path).unwrap();
+        let after = change(before.clone());
+        assert!(before != after, "nothing to change in {}", path.display());
+        fs::write(path, after).unwrap();
+        self.quiet();
+    }
+
+    /// Everything of it was written two hours ago.
+    fn quiet(&self) {
+        for entry in fs::read_dir(&self.dir).unwrap().flatten() {
+            if entry.file_type().unwrap().is_file() {
+                age(&entry.path(), 7_200);
+            }
+        }
+    }
+
+    /// One bit of an object is another than it was.
+    fn damage(&self) {
+        let path = self.object(1);
+        let mut bytes = fs::read(&path).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 0x10;
+        fs::write(&path, bytes).unwrap();
+        self.quiet();
+    }
+
+    /// The driver was killed after two objects.
+    fn interrupt(&self) {
+        for number in 3..=OBJECTS {
+            fs::remove_file(self.object(number)).unwrap();
+        }
+        fs::remove_file(self.sha256file()).unwrap();
+        fs::remove_file(self.metadata()).unwrap();
+    }
+
+    /// Its row, as Cinder would have it.
+    fn row(&self, row: Row) -> Row {
+        row.id(&self.id)
+            .display_name(None::<&str>)
+            .volume_id(&self.volume)
+            .parent_id(self.parent.as_ref())
+            .service(POSIX)
+            .container(&self.container)
+            .service_metadata(self.prefix())
+    }
+}
+
+fn age(path: &Path, seconds: u64) {
+    let then = SystemTime::now() - Duration::from_secs(seconds);
+    File::options().write(true).open(path).unwrap().set_modified(then).unwrap();
+}
+
+fn new_id() -> String {
+    Uuid::new_v4().to_string()
+}
+
+/// A directory of backups.
+struct Store {
+    root: PathBuf,
+}
+
+impl Store {
+    fn new() -> Self {
+        Self { root: scratch("store") }
+    }
+
+    /// Puts a copy of a pattern there: the full one, or an increment on a parent.
+    fn place(&self, volume: &str, parent: Option<&str>) -> Placed {
+        let id = new_id();
+        let container = format!("{}/{}/{id}", &id[..2], &id[2..4]);
+        let dir = self.root.join(&container);
+        fs::create_dir_all(&dir).unwrap();
+        let (files, own) = if parent.is_some() { (&patterns().1, INCREMENT) } else { (&patterns().0, FULL) };
+        let replaced =
+            |text: &str| text.replace(own, &id).replace(VOLUME, volume).replace(FULL, parent.unwrap_or(FULL));
+        for (name, bytes) in files {
+            let path = dir.join(replaced(name));
+            if name.ends_with("_metadata") || name.ends_with("_sha256file") {
+                fs::write(&path, replaced(std::str::from_utf8(bytes).unwrap())).unwrap();
+            } else {
+                fs::write(&path, bytes).unwrap();
+            }
+        }
+        let placed = Placed { id, volume: volume.to_owned(), parent: parent.map(str::to_owned), container, dir };
+        placed.quiet();
+        placed
+    }
+}
+
+/// A database, the storage of its backups, and the program on both. The service of `ctl1` beats.
+struct Site {
+    database: Database,
+    store: Store,
+    program: Program,
+}
+
+impl Site {
+    fn new() -> Self {
+        Self::on(Engine::Sqlite)
+    }
+
+    fn on(engine: Engine) -> Self {
+        let database = fresh(engine, Columns::Full);
+        database.service("ctl1", |row| row);
+        let store = Store::new();
+        let program = Program::on(database.url());
+        let conf = format!("[DEFAULT]\nreport_interval = 1\nbackup_posix_path = {}\n", store.root.display());
+        fs::write(program.path("cinder.conf"), conf).unwrap();
+        Self { database, store, program }
+    }
+
+    /// An available full backup.
+    fn available(&self) -> Placed {
+        let placed = self.store.place(&new_id(), None);
+        self.database.backup(|row| placed.row(row).object_count(OBJECTS as i64));
+        placed
+    }
+
+    /// A backup of a status, with its volume, which waits for it if it is being created.
+    fn backup(&self, status: &str, parent: Option<&Placed>) -> Placed {
+        let placed = match parent {
+            Some(parent) => self.store.place(&parent.volume, Some(&parent.id)),
+            None => self.store.place(&new_id(), None),
+        };
+        let known = self.database.value(&format!("SELECT COUNT(*) FROM volumes WHERE id = '{}'", placed.volume));
+        if known.as_deref() == Some("0") {
+            self.database.volume(|row| {
+                let row = row.id(&placed.volume);
+                if status == "creating" { row.status("backing-up").previous_status("available") } else { row }
+            });
+        }
+        self.database.backup(|row| placed.row(row).status(status).age(TWO_HOURS));
+        placed
+    }
+
+    fn creating(&self) -> Placed {
+        self.backup("creating", None)
+    }
+
+    fn status(&self, placed: &Placed) -> String {
+        self.database.cell("backups", &placed.id, "status").unwrap()
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.program.path(name).display().to_string()
+    }
+
+    /// Runs the program and keeps its JSON in a file, which it gives.
+    #[track_caller]
+    fn keep(&self, code: i32, name: &str, args: &[&str]) -> String {
+        let mut all = args.to_vec();
+        all.extend(["-f", "json"]);
+        let answer = self.program.expect(code, &all);
+        let path = self.path(name);
+        fs::write(&path, answer.stdout).unwrap();
+        path
+    }
+
+    /// `check` on the host that sees the storage alone.
+    fn elsewhere(&self, args: &[&str]) -> Command {
+        let mut command = bare(&["check"]);
+        command.args(args).arg("--storage-path").arg(&self.store.root).current_dir(self.program.path(""));
+        command
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.program.log()).unwrap_or_default()
+    }
+}
+
+/// The result over a backup.
+#[track_caller]
+fn result<'d>(document: &'d Value, id: &str) -> &'d Value {
+    let results = document["results"].as_array().expect("results");
+    results.iter().find(|result| result["id"] == id).unwrap_or_else(|| panic!("no result over {id} in {document:#}"))
+}
+
+/// The codes of a result's problems, each once.
+fn problems(result: &Value) -> Vec<&str> {
+    let mut codes: Vec<&str> = result["problems"].as_array().unwrap().iter().map(|problem| problem["code"].as_str().unwrap()).collect();
+    codes.sort_unstable();
+    codes.dedup();
+    codes
+}
+
+/// The changed cells that matter: not when, and not why in words.
+fn essence(changes: Vec<Change>) -> Vec<String> {
+    let mut list: Vec<String> = changes
+        .into_iter()
+        .filter(|change| change.column != "updated_at" && change.column != "fail_reason")
+        .map(|change| {
+            let word = |cell: Option<String>| cell.unwrap_or_else(|| "NULL".to_owned());
+            format!("{}.{}.{}: {} -> {}", change.table, change.id, change.column, word(change.from), word(change.to))
+        })
+        .collect();
+    list.sort();
+    list
+}

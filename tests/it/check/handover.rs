@@ -1,0 +1,251 @@
+//! Evidence from a host that sees the storage, for a decision on a host that sees the database.
+
+use std::fs;
+
+use cinder_backup_repair::db::Engine;
+use serde_json::{Value, json};
+
+use super::{CHANGED, OBJECTS, Placed, Site, TWO_HOURS, essence, result};
+use crate::database::changes;
+use crate::program::{answer, find, finding};
+use crate::schemas::engines;
+
+/// A site with an increment whose data is whole and whose last update was lost, on a parent that counts no child.
+fn lost_update(engine: Engine) -> (Site, Placed, Placed) {
+    let site = Site::on(engine);
+    let parent = site.available();
+    let child = site.backup("creating", Some(&parent));
+    (site, parent, child)
+}
+
+/// What `scan` finds, looked at on the other host; gives the path of the evidence.
+#[track_caller]
+fn evidence(site: &Site, code: i32, args: &[&str]) -> String {
+    let stuck = site.keep(0, "stuck.json", &["scan"]);
+    let mut all = vec!["--from", &stuck, "-f", "json"];
+    all.extend(args);
+    let answer = answer(&mut site.elsewhere(&all));
+    assert_eq!(answer.code, Some(code), "{}\n{}", answer.stdout, answer.stderr);
+    let path = site.path("checked.json");
+    fs::write(&path, answer.stdout).unwrap();
+    path
+}
+
+fn document(path: &str) -> Value {
+    serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
+}
+
+#[test]
+fn a_backup_earns_available_on_evidence_from_another_host() {
+    for engine in engines() {
+        println!("{}", engine.name());
+        let (site, parent, child) = lost_update(engine);
+        let scanned = site.program.json(0, &["scan"]);
+        assert_eq!(finding(&scanned, &child.id)["verdict"], "uncertain", "{scanned:#}");
+        assert_eq!(find(&scanned, &parent.id), None);
+
+        let checked = evidence(&site, 0, &["--level", "restore"]);
+        let looked = document(&checked);
+        assert_eq!((&looked["schema"], &looked["schema_version"]), (&json!("cinder-backup-repair/check"), &json!(1)));
+        assert_eq!(looked["database"], scanned["database"]);
+        let found = result(&looked, &child.id);
+        assert_eq!((&found["verdict"], &found["level"], &found["busy"]), (&json!("intact"), &json!("restore"), &json!(false)), "{found:#}");
+        assert_eq!(found["chain"], json!([child.id, parent.id]));
+        assert_eq!(found["object_count"], CHANGED);
+        // The two changed blocks are of the increment, the rest of the full backup.
+        assert_eq!(found["objects"], json!({ "checked": OBJECTS + CHANGED, "expected": CHANGED }));
+        assert!(found["depth"].as_str().unwrap().contains("SHA-256"), "{found:#}");
+
+        let before = site.database.rows_by_id();
+        let plan = site.path("plan.json");
+        let planned = site.program.json(0, &["plan", "--evidence", &checked, "--out", &plan]);
+        assert_eq!(changes(&before, &site.database.rows_by_id()), []);
+        let texts = planned["units"][0]["evidence"].to_string();
+        assert!(texts.contains("storage-quiet") && texts.contains("storage-intact"), "{texts}");
+        let applied = site.program.json(0, &["apply", &plan, "--yes"]);
+        assert_eq!(applied["units"][0]["outcome"], "applied", "{applied:#}");
+        let mut expected = vec![
+            format!("backups.{}.object_count: 0 -> {CHANGED}", child.id),
+            format!("backups.{}.status: creating -> available", child.id),
+            format!("backups.{}.num_dependent_backups: 0 -> 1", parent.id),
+            format!("volumes.{}.status: backing-up -> available", child.volume),
+        ];
+        expected.sort();
+        assert_eq!(essence(changes(&before, &site.database.rows_by_id())), expected);
+        assert!(site.log().contains("its data on the storage is intact (check restore: "), "{}", site.log());
+        site.program.expect(0, &["history", "verify"]);
+
+        // Once done, the same evidence is about a row that has moved on.
+        let again = site.program.json(0, &["plan", "--evidence", &checked]);
+        assert_eq!(again["units"], json!([]));
+        site.program.expect(0, &["undo", &site.program.last_run(), "--yes"]);
+        assert_eq!(essence(changes(&before, &site.database.rows_by_id())), [] as [String; 0]);
+    }
+}
+
+#[test]
+fn the_other_host_needs_neither_a_database_nor_a_configuration() {
+    let (site, _, child) = lost_update(Engine::Sqlite);
+    let stuck = site.keep(0, "stuck.json", &["scan"]);
+    // From standard input, too; the root comes from an option or a file in place of the flag.
+    let root = site.store.root.display().to_string();
+    let conf = site.path("storage.conf");
+    fs::write(&conf, format!("[DEFAULT]\nbackup_posix_path = {root}\n")).unwrap();
+    let option = format!("backup_posix_path={root}");
+    for (place, from) in [(["--storage-option", &option], &*stuck), (["--config-file", &conf], &stuck), (["--storage-path", &root], "-")] {
+        let mut command = crate::program::bare(&["check", "--from", from, "-f", "json"]);
+        command.args(place).stdin(fs::File::open(&stuck).unwrap());
+        let answer = answer(&mut command);
+        assert_eq!(answer.code, Some(0), "{place:?} {}", answer.stderr);
+        assert_eq!(result(&answer.json(), &child.id)["verdict"], "intact", "{place:?}");
+    }
+    // Without any of them it is a sentence, and nobody's verdict.
+    let mut command = crate::program::bare(&["check", "--from", &stuck, "-f", "json"]);
+    let answer = answer(&mut command);
+    let document = answer.json();
+    let found = result(&document, &child.id);
+    assert_eq!((answer.code, &found["verdict"]), (Some(4), &json!("unverifiable")), "{found:#}");
+}
+
+#[test]
+fn evidence_about_something_else_is_refused() {
+    let (site, _, child) = lost_update(Engine::Sqlite);
+    let checked = evidence(&site, 0, &[]);
+    let before = site.database.rows_by_id();
+    let refuse = |code: i32, args: &[&str], part: &str| {
+        for command in ["plan", "repair"] {
+            let mut all = vec![command];
+            all.extend(args);
+            if command == "repair" {
+                all.push("--yes");
+            }
+            let answer = site.program.expect(code, &all);
+            assert!(answer.stderr.contains(part), "{args:?}: {}", answer.stderr);
+            assert_eq!(answer.stderr.lines().filter(|line| line.starts_with("error: ")).count(), 1, "{}", answer.stderr);
+        }
+    };
+    let file = |name: &str, text: &str| {
+        let path = site.path(name);
+        fs::write(&path, text).unwrap();
+        path
+    };
+    let text = fs::read_to_string(&checked).unwrap();
+
+    refuse(2, &["--evidence", &file("edited.json", &text.replace("\"busy\": false", "\"busy\": true"))], "was changed after it was written");
+    let newer = text.replacen("\"schema_version\": 1", "\"schema_version\": 2", 1);
+    refuse(2, &["--evidence", &file("newer.json", &newer)], "newer than this program");
+    let scan = site.path("stuck.json");
+    refuse(2, &["--evidence", &scan], "is not what `check --format json` writes");
+    refuse(2, &["--evidence", &file("empty.json", "")], "is not what `check --format json` writes");
+    refuse(2, &["--evidence", &file("cut.json", &text[..text.len() / 2])], "is not what `check --format json` writes");
+    refuse(2, &["--evidence", &site.path("none.json")], "cannot read the evidence");
+    refuse(2, &["--evidence", &site.path("")], "cannot read the evidence");
+    refuse(2, &["--evidence", &file("noise.json", "\u{1b}[31m{")], "is not what `check --format json` writes");
+
+    // Another database with the very same rows.
+    let other = Site::new();
+    let answer = other.program.expect(5, &["plan", "--evidence", &checked]);
+    assert!(answer.stderr.contains("is about the database"), "{}", answer.stderr);
+    other.program.expect(5, &["repair", "--yes", "--evidence", &checked]);
+
+    // Too old. The row then is as it would be unchecked: refused, not decided some other way.
+    std::thread::sleep(std::time::Duration::from_millis(1_100));
+    let late = ["--evidence", &checked, "--evidence-max-age", "0s"];
+    let planned = site.program.json(0, &[&["plan"], &late[..]].concat());
+    assert_eq!(planned["units"], json!([]));
+    let named = site.program.json(6, &[&["repair", "--yes", &child.id], &late[..]].concat());
+    assert!(named["refused"][0]["reason"].as_str().unwrap().contains("--evidence-max-age"), "{named:#}");
+
+    // The row has moved on, or its parent's has.
+    let moves = [
+        format!("UPDATE backups SET container = 'aa/bb' WHERE id = '{}'", child.id),
+        format!("UPDATE backups SET size = 2 WHERE id = '{}'", child.id),
+        format!("UPDATE backups SET updated_at = '2026-01-01 00:00:00.000000' WHERE id = '{}'", child.id),
+        format!("UPDATE backups SET service_metadata = 'x' WHERE id = '{}'", child.parent.clone().unwrap()),
+    ];
+    for (number, sql) in moves.iter().enumerate() {
+        let original = site.database.copy();
+        site.database.execute(sql);
+        let refused = site.program.json(6, &["repair", "--yes", &child.id, "--evidence", &checked]);
+        let reason = refused["refused"][0]["reason"].as_str().unwrap_or_default();
+        assert!(reason.contains("moved on since it was checked"), "{number} {refused:#}");
+        assert_eq!(site.status(&child), "creating");
+        let restore = match number {
+            0 => format!("UPDATE backups SET container = '{}' WHERE id = '{}'", child.container, child.id),
+            1 => format!("UPDATE backups SET size = 1 WHERE id = '{}'", child.id),
+            2 => format!(
+                "UPDATE backups SET updated_at = '{}' WHERE id = '{}'",
+                original.cell("backups", &child.id, "updated_at").unwrap(),
+                child.id
+            ),
+            _ => String::new(),
+        };
+        site.database.execute(&restore);
+    }
+    assert_eq!(changes(&before, &site.database.rows_by_id()).iter().filter(|change| change.id == child.id).count(), 0);
+}
+
+#[test]
+fn a_plan_is_no_better_than_its_evidence() {
+    let (site, parent, child) = lost_update(Engine::Sqlite);
+    let checked = evidence(&site, 0, &["--level", "deep"]);
+    let plan = |name: &str, args: &[&str]| {
+        let path = site.path(name);
+        let planned = site.program.json(0, &[&["plan", "--evidence", &checked, "--out", &path], args].concat());
+        assert_eq!(planned["units"].as_array().unwrap().len(), 1, "{planned:#}");
+        // It carries what it rests on.
+        assert!(planned["checks"].to_string().contains(&child.id), "{planned:#}");
+        path
+    };
+    let before = site.database.rows_by_id();
+    // Its evidence is too old by now.
+    let short = plan("short.json", &["--evidence-max-age", "4s"]);
+    std::thread::sleep(std::time::Duration::from_secs(5));
+    let applied = site.program.json(4, &["apply", &short, "--yes"]);
+    assert_eq!(applied["units"][0]["outcome"], "refused", "{applied:#}");
+    assert!(applied["units"][0]["reason"].as_str().unwrap().contains("--evidence-max-age"), "{applied:#}");
+    assert_eq!(changes(&before, &site.database.rows_by_id()), []);
+    // The parent has moved to another place meanwhile.
+    let moved = plan("moved.json", &[]);
+    site.database.execute(&format!("UPDATE backups SET container = 'aa/bb' WHERE id = '{}'", parent.id));
+    let applied = site.program.json(4, &["apply", &moved, "--yes"]);
+    assert!(["changed", "refused"].contains(&applied["units"][0]["outcome"].as_str().unwrap()), "{applied:#}");
+    site.database.execute(&format!("UPDATE backups SET container = '{}' WHERE id = '{}'", parent.container, parent.id));
+    assert_eq!(changes(&before, &site.database.rows_by_id()), []);
+    // The row has.
+    let changed = plan("changed.json", &[]);
+    site.database.execute(&format!("UPDATE backups SET service_metadata = 'elsewhere' WHERE id = '{}'", child.id));
+    let applied = site.program.json(4, &["apply", &changed, "--yes"]);
+    assert_eq!(applied["units"][0]["outcome"], "changed", "{applied:#}");
+    assert_eq!(site.status(&child), "creating");
+    site.program.expect(0, &["history", "verify"]);
+}
+
+#[test]
+fn of_several_evidences_the_later_counts() {
+    let site = Site::new();
+    let first = site.creating();
+    let second = site.creating();
+    let stuck = site.keep(0, "stuck.json", &["scan"]);
+    let look = |name: &str, code: i32, args: &[&str]| {
+        let answer = answer(&mut site.elsewhere(&[&["--from", &stuck, "-f", "json"], args].concat()));
+        assert_eq!(answer.code, Some(code), "{}", answer.stderr);
+        let path = site.path(name);
+        fs::write(&path, answer.stdout).unwrap();
+        path
+    };
+    let whole = look("whole.json", 0, &[]);
+    fs::remove_file(first.object(5)).unwrap();
+    let damaged = look("damaged.json", 9, &[]);
+    for order in [[&whole, &damaged], [&damaged, &whole]] {
+        let planned = site.program.json(0, &["plan", "--evidence", order[0], "--evidence", order[1]]);
+        let to = |id: &str| {
+            let units = planned["units"].as_array().unwrap();
+            let unit = units.iter().find(|unit| unit["id"] == id).unwrap();
+            let change = unit["changes"].as_array().unwrap().iter().find(|change| change["id"] == id && change["column"] == "status");
+            change.unwrap()["to"].as_str().unwrap().to_owned()
+        };
+        assert_eq!((to(&first.id), to(&second.id)), ("error".to_owned(), "available".to_owned()), "{planned:#}");
+    }
+    assert!(TWO_HOURS > 900, "quiet for longer than --settle");
+}

@@ -1,0 +1,377 @@
+//! Which backups are checked and how much of them, and how the answer looks.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::Write;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+use super::{CHANGED, OBJECTS, Placed, Site, TWO_HOURS, result};
+use crate::program::Answer;
+use crate::terminal::Terminal;
+
+/// The ids that a check is about, as they stand in its document.
+fn ids(document: &Value) -> Vec<String> {
+    document["results"].as_array().expect("results").iter().map(|result| result["id"].as_str().unwrap().to_owned()).collect()
+}
+
+fn set<'a>(placed: impl IntoIterator<Item = &'a Placed>) -> BTreeSet<String> {
+    placed.into_iter().map(|placed| placed.id.clone()).collect()
+}
+
+fn document(path: &str) -> Value {
+    serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
+}
+
+#[test]
+fn the_exit_code_says_what_was_found() {
+    let site = Site::new();
+    let answer = site.program.expect(0, &["check"]);
+    assert!(answer.stderr.contains("Nothing to check"), "{}", answer.stderr);
+    let intact = site.creating();
+    let answer = site.program.expect(0, &["check"]);
+    assert!(answer.stderr.contains("1 intact"), "{}", answer.stderr);
+    let unverifiable = site.creating();
+    site.database.execute(&format!("UPDATE backups SET service = 'acme.Driver' WHERE id = '{}'", unverifiable.id));
+    site.program.expect(4, &["check"]);
+    site.program.expect(0, &["check", &intact.id]);
+    site.program.expect(4, &["check", &unverifiable.id]);
+    let damaged = site.creating();
+    fs::remove_file(damaged.object(1)).unwrap();
+    let answer = site.program.expect(9, &["check"]);
+    assert!(answer.stderr.contains("1 intact, 1 incomplete, 1 unverifiable"), "{}", answer.stderr);
+    assert!(answer.stderr.contains(&format!("{} is incomplete:", damaged.id)), "{}", answer.stderr);
+    site.program.expect(0, &["check", &intact.id]);
+}
+
+#[test]
+fn backups_are_chosen_by_id_by_name_and_by_what_their_rows_say() {
+    let site = Site::new();
+    let (first, second, third) = (site.creating(), site.creating(), site.available());
+    let (fourth, recent) = (site.backup("error", None), site.creating());
+    let set_ = |placed: &Placed, what: &str| site.database.execute(&format!("UPDATE backups SET {what} WHERE id = '{}'", placed.id));
+    set_(&first, "display_name = 'nightly', project_id = 'p1'");
+    set_(&second, "display_name = 'nightly', host = 'ctl2', project_id = 'p2'");
+    set_(&third, "display_name = 'weekly', project_id = 'p1'");
+    set_(&recent, "created_at = strftime('%Y-%m-%d %H:%M:%f', 'now'), project_id = 'p3'");
+    let check = |args: &[&str]| -> BTreeSet<String> {
+        let list = ids(&site.program.json(0, &[&["check"], args].concat()));
+        let set: BTreeSet<String> = list.iter().cloned().collect();
+        assert_eq!(list.len(), set.len(), "each once: {list:?}");
+        set
+    };
+    assert_eq!(check(&[]), set([&first, &second]), "what scan finds and is not recent");
+    assert_eq!(check(&["--status", "error"]), set([&fourth]));
+    assert_eq!(check(&["--all"]), set([&first, &second, &third, &fourth, &recent]));
+    assert_eq!(check(&["--all", "--host", "ctl2"]), set([&second]));
+    assert_eq!(check(&["--all", "--project", "p1"]), set([&first, &third]));
+    assert_eq!(check(&["--all", "--volume", &third.volume]), set([&third]));
+    assert_eq!(check(&["--all", "--status", "error"]), set([&fourth]));
+    assert_eq!(check(&["--all", "--limit", "2"]).len(), 2);
+    assert_eq!(check(&["--host", "ctl2"]), set([&second]));
+    assert_eq!(check(&["--project", "p1"]), set([&first]));
+    assert_eq!(check(&["--limit", "1"]).len(), 1);
+    assert_eq!(check(&["weekly", &recent.id]), set([&third, &recent]), "a name, and what is recent, when it is asked for");
+    // An id is that of its own backup, whatever others are called.
+    set_(&fourth, &format!("display_name = '{}'", first.id));
+    assert_eq!(check(&[&first.id]), set([&first]));
+
+    let refuse = |args: &[&str], part: &str| {
+        let answer = site.program.expect(2, &[&["check"], args].concat());
+        assert!(answer.stderr.contains(part) && answer.stdout.is_empty(), "{args:?} {}", answer.stderr);
+    };
+    refuse(&["nightly"], "2 backups have the name");
+    refuse(&["nobody"], "there is no live backup with the id or name \"nobody\"");
+    refuse(&["nobody", &first.id], "there is no live backup");
+    refuse(&["--all", &first.id], "cannot be used with");
+    refuse(&["--all", "--from", "x.json"], "cannot be used with");
+    refuse(&["--from", "x.json", &first.id], "cannot be used with");
+    refuse(&["--level", "thorough"], "is none of quick, deep, restore");
+    refuse(&["--sample", "5%", "--read-data-subset", "1/2", "--level", "deep"], "cannot be used with");
+    for share in [&["--sample", "5%"], &["--read-data-subset", "1/2"]] {
+        refuse(share, "--level quick does not read");
+    }
+    for part in ["0/3", "4/3", "1", "a/b", "1/0", "-1/3", ""] {
+        let shard = format!("--shard={part}");
+        refuse(&[&shard], "is no part; write for example 2/5");
+    }
+    for sample in ["0", "101%", "-1%", "NaN", "inf", "x"] {
+        let sample = format!("--sample={sample}");
+        refuse(&[&sample, "--level", "deep"], "is no share; write for example 5%");
+    }
+    refuse(&["--memory", "1M"], "is too little");
+    refuse(&["--jobs", "0"], "takes a number from 1 to 1024");
+    refuse(&["-c", "Nope"], "unknown column");
+
+    // Ids from standard input; none there is no reason to check everything.
+    let stdin = |text: &str| -> Answer {
+        let mut child = site
+            .program
+            .command(&["check", "-", "-f", "json"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        Answer {
+            code: output.status.code(),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    };
+    let answer = stdin(&format!("{}\n{}\n", first.id, third.id));
+    assert_eq!(answer.code, Some(0), "{}", answer.stderr);
+    assert_eq!(ids(&answer.json()).into_iter().collect::<BTreeSet<_>>(), set([&first, &third]));
+    let answer = stdin(" \n");
+    assert_eq!(answer.code, Some(2), "{}", answer.stderr);
+    assert!(answer.stderr.contains("lists no ids"), "{}", answer.stderr);
+}
+
+#[test]
+fn a_scan_document_is_chosen_from_in_the_same_ways() {
+    let site = Site::new();
+    let (first, second) = (site.creating(), site.creating());
+    site.database.execute(&format!("UPDATE backups SET host = 'ctl2', project_id = 'p2' WHERE id = '{}'", second.id));
+    let stuck = site.keep(0, "stuck.json", &["scan"]);
+    let check = |args: &[&str]| -> BTreeSet<String> {
+        ids(&site.program.json(0, &[&["check", "--from", &stuck], args].concat())).into_iter().collect()
+    };
+    assert_eq!(check(&[]), set([&first, &second]));
+    assert_eq!(check(&["--host", "ctl2"]), set([&second]));
+    assert_eq!(check(&["--project", "p2"]), set([&second]));
+    assert_eq!(check(&["--volume", &first.volume]), set([&first]));
+    assert_eq!(check(&["--status", "error"]), set([]));
+    assert_eq!(check(&["--limit", "1"]).len(), 1);
+
+    for (name, text) in [
+        ("empty.json", String::new()),
+        ("list.json", "[]".to_owned()),
+        ("cut.json", fs::read_to_string(&stuck).unwrap()[..400].to_owned()),
+        ("newer.json", fs::read_to_string(&stuck).unwrap().replacen("\"schema_version\": 1", "\"schema_version\": 2", 1)),
+        ("check.json", site.program.expect(0, &["check", "-f", "json"]).stdout),
+    ] {
+        let path = site.path(name);
+        fs::write(&path, text).unwrap();
+        let answer = site.program.expect(2, &["check", "--from", &path]);
+        assert_eq!(answer.stderr.lines().filter(|line| line.starts_with("error: ")).count(), 1, "{name}: {}", answer.stderr);
+        assert!(answer.stderr.contains(name), "{name}: {}", answer.stderr);
+    }
+}
+
+#[test]
+fn shards_share_the_backups_exactly_and_keep_chains_together() {
+    let site = Site::new();
+    let parents: Vec<Placed> = (0..7).map(|_| site.available()).collect();
+    let mut all: Vec<Placed> = parents.iter().map(|parent| site.backup("creating", Some(parent))).collect();
+    all.extend((0..5).map(|_| site.creating()));
+    all.extend(parents.iter().cloned());
+    let stuck = site.keep(0, "stuck.json", &["scan"]);
+    for from in [&["--all"] as &[&str], &["--from", &stuck]] {
+        let whole: BTreeSet<String> = ids(&site.program.json(0, &[&["check"], from].concat())).into_iter().collect();
+        let mut seen = BTreeSet::new();
+        for part in ["1/3", "2/3", "3/3"] {
+            let document = site.program.json(0, &[&["check", "--shard", part], from].concat());
+            for id in ids(&document) {
+                assert!(seen.insert(id.clone()), "{id} is in two parts");
+            }
+            if from == ["--all"] {
+                for child in &all[..parents.len()] {
+                    let here = ids(&document);
+                    assert_eq!(here.contains(&child.id), here.contains(child.parent.as_ref().unwrap()), "one host has the chain");
+                }
+            }
+        }
+        assert_eq!(seen, whole);
+    }
+}
+
+#[test]
+fn a_part_of_the_data_proves_nothing_whole() {
+    let site = Site::new();
+    let placed = site.creating();
+    let mut objects = 0;
+    for part in ["1/3", "2/3", "3/3"] {
+        let document = site.program.json(0, &["check", "--level", "deep", "--read-data-subset", part]);
+        let found = result(&document, &placed.id);
+        assert_eq!((&found["verdict"], &found["partial"]), (&json!("intact"), &json!(true)), "{found:#}");
+        objects += found["objects"]["checked"].as_u64().unwrap();
+        let depth = found["depth"].as_str().unwrap();
+        assert!(depth.contains(&format!("(part {} of 3)", &part[..1])), "{depth}");
+    }
+    assert_eq!(objects, OBJECTS as u64, "three parts are all of it");
+    let sampled = site.keep(0, "sampled.json", &["check", "--level", "deep", "--sample", "1%"]);
+    let found = document(&sampled);
+    let read = result(&found, &placed.id)["objects"]["checked"].as_u64().unwrap();
+    assert!((1..OBJECTS as u64).contains(&read), "one at least, and not all: {read}");
+    // It does not earn available …
+    let refused = site.program.json(6, &["repair", "--yes", &placed.id, "--evidence", &sampled]);
+    assert!(refused["refused"][0]["reason"].as_str().unwrap().contains("only a part of its data was read"), "{refused:#}");
+    assert_eq!(site.status(&placed), "creating");
+    // … and is not taken for known.
+    let resumed = site.program.json(0, &["check", "--level", "deep", "--resume", &sampled]);
+    assert_eq!(result(&resumed, &placed.id)["objects"]["checked"], OBJECTS);
+    // Damage in the part is damage.
+    placed.damage();
+    site.program.expect(0, &["check", "--level", "deep", "--read-data-subset", "2/3"]);
+    let damaged = site.keep(9, "damaged.json", &["check", "--level", "deep", "--read-data-subset", "1/3"]);
+    site.program.expect(0, &["repair", "--yes", "--evidence", &damaged]);
+    assert_eq!(site.status(&placed), "error");
+}
+
+#[test]
+fn a_check_goes_on_where_an_earlier_one_stopped() {
+    let site = Site::new();
+    let parent = site.available();
+    let (whole, moved, lost) = (site.creating(), site.creating(), site.creating());
+    let child = site.backup("creating", Some(&parent));
+    site.database.execute(&format!("UPDATE backups SET service = 'acme.Driver' WHERE id = '{}'", lost.id));
+    let first = site.keep(4, "first.json", &["check"]);
+    let before = document(&first);
+    // One row has moved on since, and a new backup is stuck; one can be looked at now.
+    site.database.execute(&format!("UPDATE backups SET fail_reason = 'x' WHERE id = '{}'", moved.id));
+    let new = site.creating();
+    site.database.execute(&format!("UPDATE backups SET service = '{}' WHERE id = '{}'", super::POSIX, lost.id));
+    let resumed = site.program.expect(0, &["check", "--resume", &first, "-f", "json"]);
+    let after = resumed.json();
+    assert_eq!(ids(&after).into_iter().collect::<BTreeSet<_>>(), set([&whole, &moved, &lost, &child, &new]));
+    let at = |document: &Value, placed: &Placed| result(document, &placed.id)["checked_at"].clone();
+    assert_eq!(at(&before, &whole), at(&after, &whole), "it is known");
+    assert_eq!(at(&before, &child), at(&after, &child), "it is known");
+    assert_ne!(at(&before, &moved), at(&after, &moved));
+    assert_ne!(at(&before, &lost), at(&after, &lost), "nobody could look at it then");
+    assert_eq!(after["summary"]["intact"], 5, "{after:#}");
+    let again = site.path("again.json");
+    fs::write(&again, &resumed.stdout).unwrap();
+    let answer = site.program.expect(0, &["check", "--resume", &again]);
+    assert!(answer.stderr.contains("5 of 5 are known from the earlier check."), "{}", answer.stderr);
+    // A deeper level is another question.
+    let deep = site.program.json(0, &["check", &whole.id, "--level", "deep", "--resume", &again]);
+    assert_eq!(result(&deep, &whole.id)["level"], "deep");
+
+    let other = Site::new();
+    let answer = other.program.expect(2, &["check", "--resume", &first]);
+    assert!(answer.stderr.contains("--resume is about the database"), "{}", answer.stderr);
+    let edited = site.path("edited.json");
+    fs::write(&edited, fs::read_to_string(&first).unwrap().replace("\"intact\": 3", "\"intact\": 4")).unwrap();
+    let answer = site.program.expect(2, &["check", "--resume", &edited]);
+    assert!(answer.stderr.contains("was changed after it was written"), "{}", answer.stderr);
+}
+
+/// Starts a deep check of many backups, sends a signal in its middle and gives what it wrote.
+fn stopped(site: &Site, signal: Signal) -> Answer {
+    let mut child = site.program.start(&["check", "--level", "deep", "--jobs", "1", "-v", "-f", "json"]);
+    // The first result is told on standard error.
+    let mut stderr = std::io::BufReader::new(child.stderr.take().unwrap());
+    let mut said = String::new();
+    let begun = Instant::now();
+    while !said.contains(": intact") {
+        assert!(begun.elapsed() < Duration::from_secs(60), "{said}");
+        assert!(std::io::BufRead::read_line(&mut stderr, &mut said).unwrap() > 0, "it ended: {said}");
+    }
+    kill_process(Pid::from_child(&child), signal).unwrap();
+    let output = child.wait_with_output().unwrap();
+    std::io::Read::read_to_string(&mut stderr, &mut said).unwrap();
+    Answer { code: output.status.code(), stdout: String::from_utf8(output.stdout).unwrap(), stderr: said }
+}
+
+#[test]
+fn what_was_found_before_a_signal_is_kept() {
+    let site = Site::new();
+    let all: Vec<Placed> = (0..6).map(|_| site.creating()).collect();
+    for (signal, code, name) in [(Signal::INT, 130, "SIGINT"), (Signal::TERM, 143, "SIGTERM")] {
+        let answer = stopped(&site, signal);
+        assert_eq!(answer.code, Some(code), "{}", answer.stderr);
+        let document = answer.json();
+        assert_eq!(document["interrupted"], name);
+        let summary = &document["summary"];
+        let count = |key: &str| usize::try_from(summary[key].as_u64().unwrap()).unwrap();
+        assert!(count("intact") >= 1 && count("intact") < all.len(), "{summary}");
+        assert!(count("unverifiable") <= 1, "the one in hand at most: {summary}");
+        assert_eq!(count("intact") + count("unverifiable") + count("left"), all.len(), "{summary}");
+        assert_eq!(count("incomplete") + count("corrupt") + count("missing"), 0, "a stop is no damage: {summary}");
+        // The rest, and only that, is still to be done.
+        let path = site.path(name);
+        fs::write(&path, &answer.stdout).unwrap();
+        let resumed = site.program.expect(0, &["check", "--level", "deep", "--resume", &path, "-v"]);
+        assert!(resumed.stderr.contains(&format!("{} of 6 are known", count("intact"))), "{}", resumed.stderr);
+        // What is there may be used, and it is said that there is more.
+        let planned = site.program.expect(0, &["plan", "--evidence", &path, "-f", "json"]);
+        assert!(planned.stderr.contains("was stopped early"), "{}", planned.stderr);
+        assert_eq!(planned.json()["units"].as_array().unwrap().len(), count("intact"));
+    }
+}
+
+#[test]
+fn a_repair_that_is_stopped_while_it_checks_changes_nothing() {
+    let site = Site::new();
+    (0..4).for_each(|_| drop(site.creating()));
+    let before = site.database.rows_by_id();
+    let child = site.program.start(&["repair", "--yes", "--check", "deep", "--jobs", "1"]);
+    std::thread::sleep(Duration::from_millis(900));
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(130), "{stderr}");
+    assert!(stderr.contains("stopped by SIGINT while checking the storage; nothing was changed"), "{stderr}");
+    assert_eq!(crate::database::changes(&before, &site.database.rows_by_id()), []);
+}
+
+#[test]
+fn every_form_of_the_answer() {
+    let site = Site::new();
+    let parent = site.available();
+    let child = site.backup("creating", Some(&parent));
+    let whole = site.creating();
+    site.database.execute(&format!("UPDATE backups SET display_name = 'a, \"b\"' WHERE id = '{}'", whole.id));
+    fs::remove_file(child.object(1)).unwrap();
+    let show = |args: &[&str]| site.program.expect(9, &[&["check"], args].concat()).stdout;
+    let csv = show(&["-f", "csv", "--sort-column", "Verdict", "-c", "ID", "-c", "Verdict", "-c", "Name", "-c", "Objects"]);
+    assert_eq!(
+        csv,
+        format!(
+            "\"ID\",\"Verdict\",\"Name\",\"Objects\"\n\"{}\",\"incomplete\",\"\",{CHANGED}\n\"{}\",\"intact\",\"a, \"\"b\"\"\",{OBJECTS}\n",
+            child.id, whole.id
+        )
+    );
+    let value = show(&["-f", "value", "-c", "Verdict", "-c", "Problems", "-c", "Driver", "--sort-column", "Verdict"]);
+    assert_eq!(value, "incomplete 1 posix\nintact 0 posix\n");
+    let table = show(&[]);
+    for word in ["ID", "Verdict", "Objects", "incomplete", "intact", &child.id] {
+        assert!(table.contains(word), "{table}");
+    }
+    let yaml = show(&["-f", "yaml"]);
+    assert!(yaml.contains("schema: cinder-backup-repair/check") && yaml.contains("code: object-missing"), "{yaml}");
+    let one_line = show(&["-f", "json", "--noindent"]);
+    assert_eq!(one_line.trim_end().lines().count(), 1);
+    let document: Value = serde_json::from_str(&one_line).unwrap();
+    let keys: Vec<&String> = document.as_object().unwrap().keys().collect();
+    assert_eq!((keys[0].as_str(), keys[1].as_str()), ("schema", "schema_version"));
+    let again: Value = serde_json::from_str(&show(&["-f", "json"])).unwrap();
+    assert_eq!(again["summary"], document["summary"]);
+    // Quiet is quiet, and the result is there all the same.
+    let quiet = site.program.expect(9, &["check", "-q", "-f", "value", "-c", "ID"]);
+    assert_eq!((quiet.stderr.as_str(), quiet.stdout.lines().count()), ("", 2));
+    assert!(TWO_HOURS > 0 && !table.contains("backup_"), "objects are told on standard error: {table}");
+}
+
+#[test]
+fn progress_is_shown_at_a_terminal_and_nowhere_else() {
+    let site = Site::new();
+    (0..3).for_each(|_| drop(site.creating()));
+    let mut terminal = Terminal::wide(&site.program, &["check", "--level", "deep", "--jobs", "1"]);
+    terminal.wait_until("progress", |screen| screen.contains(" of 3 backups") && screen.contains("GiB") && screen.contains(" left"));
+    let screen = terminal.expect(0);
+    assert!(screen.contains("3 intact") && !screen.contains(" left"), "{screen}");
+    let mut terminal = Terminal::wide(&site.program, &["check", "--level", "deep", "--jobs", "1"]);
+    terminal.wait(" of 3 backups");
+    terminal.press("\u{3}");
+    let screen = terminal.expect(130);
+    assert!(screen.contains("unverifiable") || screen.contains(" left"), "{screen}");
+    let answer = site.program.expect(0, &["check", "--level", "deep"]);
+    assert!(!answer.stderr.contains('\r') && !answer.stderr.contains('\u{1b}') && !answer.stderr.contains("of 3"), "{}", answer.stderr);
+}
