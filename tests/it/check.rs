@@ -188,8 +188,7 @@ impl Store {
         let dir = self.root.join(&container);
         fs::create_dir_all(&dir).unwrap();
         let (files, own) = if parent.is_some() { (&patterns().1, INCREMENT) } else { (&patterns().0, FULL) };
-        let replaced =
-            |text: &str| text.replace(own, &id).replace(VOLUME, volume).replace(FULL, parent.unwrap_or(FULL));
+        let replaced = |text: &str| text.replace(own, &id).replace(VOLUME, volume).replace(FULL, parent.unwrap_or(FULL));
         for (name, bytes) in files {
             let path = dir.join(replaced(name));
             if name.ends_with("_metadata") || name.ends_with("_sha256file") {
