@@ -183,7 +183,10 @@ impl PosixStore {
                 "{} is empty: is the file system mounted? or give --storage-path DIRECTORY",
                 self.root.path.display()
             )),
-            Errno::NOENT => StorageError::new(StorageErrorKind::NoContainer, format!("there is no directory {}", self.location)),
+            // No file system could hold a name that this one finds too long.
+            Errno::NOENT | Errno::NAMETOOLONG => {
+                StorageError::new(StorageErrorKind::NoContainer, format!("there is no directory {}", self.location))
+            }
             errno => failure(errno, "open the directory", &self.location),
         })
     }

@@ -158,6 +158,10 @@ pub fn check(
 /// Reads the objects of one backup, whose names, sizes and side files were found good, and compares them with its own digests.
 pub fn deepen(link: &Link<'_>, own: &mut Own, effort: &Effort, watch: &Watch) {
     let (Ok(store), Some(inventory)) = (&link.store, &own.inventory) else { return };
+    // Without side files there is nothing to compare, and "all 0 objects" would say too much.
+    if inventory.entries.is_empty() && inventory.block_size.is_none() {
+        return;
+    }
     let members = [Member { store: Arc::clone(store), inventory: Arc::clone(inventory) }];
     let outcome =
         Pass { members: &members, effort, watch, restore: false, full: link.backup.parent_id.is_none(), volume_bytes: link.volume_bytes }
