@@ -15,7 +15,7 @@ use super::exit::Exit;
 use crate::config::StorageOptions;
 use crate::domain::{Backup, Driver, Level, Policy};
 use crate::storage::ceph::Cluster;
-use crate::storage::{Network, ObjectStore, PosixStore, RetryPolicy, Retrying, StorageError, StorageErrorKind, gcs, posix, s3, swift};
+use crate::storage::{Network, ObjectStore, RetryPolicy, Retrying, StorageError, StorageErrorKind, gcs, posix, s3, swift};
 use crate::verify::chunked::{Effort, Share};
 use crate::verify::{Findings, Places, Request, Subject, ceph};
 
@@ -130,6 +130,7 @@ pub struct Stores {
     policy: RetryPolicy,
     cancelled: Arc<AtomicBool>,
     open: Mutex<HashMap<Place, Arc<dyn ObjectStore>>>,
+    directories: Mutex<HashMap<PathBuf, posix::Root>>,
     network: Network,
     swift: OnceLock<std::result::Result<Arc<swift::Account>, StorageError>>,
     s3: OnceLock<std::result::Result<Arc<s3::Client>, StorageError>>,
@@ -154,6 +155,7 @@ impl Stores {
             policy: RetryPolicy::default(),
             cancelled,
             open: Mutex::default(),
+            directories: Mutex::default(),
             network: Network::of(context.environment).map_err(|error| Error::usage(error.to_string()))?,
             swift: OnceLock::new(),
             s3: OnceLock::new(),
@@ -169,6 +171,17 @@ impl Stores {
         let s3 = self.s3.get().and_then(|made| made.as_ref().ok()).map_or(&[][..], |client| client.warnings());
         let gcs = self.gcs.get().and_then(|made| made.as_ref().ok()).map_or(&[][..], |client| client.warnings());
         swift.iter().chain(s3).chain(gcs).cloned().collect()
+    }
+
+    /// A directory of containers, opened when first asked for.
+    fn directory(&self, path: PathBuf) -> std::result::Result<posix::Root, StorageError> {
+        let mut directories = self.directories.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(root) = directories.get(&path) {
+            return Ok(root.clone());
+        }
+        let root = posix::Root::open(&path)?;
+        directories.insert(path, root.clone());
+        Ok(root)
     }
 
     fn retrying<S: ObjectStore + 'static>(&self, store: S) -> Arc<dyn ObjectStore> {
@@ -189,7 +202,7 @@ impl Places for Stores {
         let store = match driver {
             Driver::Posix | Driver::Nfs | Driver::GlusterFs => {
                 let root = posix::root(&self.options, driver, self.storage_path.as_deref())?;
-                self.retrying(PosixStore::open(&root, &container)?)
+                self.retrying(self.directory(root)?.container(&container)?)
             }
             Driver::Swift => {
                 let account = self.swift.get_or_init(|| swift::Account::new(&self.options, &self.network));

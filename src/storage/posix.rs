@@ -13,6 +13,7 @@ use std::num::NonZero;
 use std::ops::{ControlFlow, Range};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use jiff::Timestamp;
@@ -85,11 +86,54 @@ fn configuration(text: String) -> StorageError {
     StorageError::new(StorageErrorKind::Configuration, text)
 }
 
+/// The directory that all containers lie in, opened once for all of them: a chain may have more members than a process may
+/// have files open.
+#[derive(Debug, Clone)]
+pub struct Root {
+    opened: Arc<OwnedFd>,
+    path: PathBuf,
+}
+
+impl Root {
+    /// The directory, which may be a symbolic link; nothing below it may.
+    ///
+    /// # Errors
+    /// [`StorageErrorKind::Configuration`] where it is no directory.
+    pub fn open(path: &Path) -> Result<Self, StorageError> {
+        // Once the root is open, nothing that is mounted over it or taken away makes objects seem to be gone.
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let opened = rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| match errno {
+            Errno::NOENT | Errno::NOTDIR | Errno::LOOP => configuration(format!(
+                "{} is not a directory ({errno}): is the file system mounted? or give --storage-path DIRECTORY",
+                path.display()
+            )),
+            errno => failure(errno, "open", &path.display().to_string()),
+        })?;
+        Ok(Self { opened: Arc::new(opened), path: path.to_owned() })
+    }
+
+    /// A container in it.
+    ///
+    /// # Errors
+    /// [`StorageErrorKind::NotAnObject`] where its name leads out. Whether it is there is seen when it is used.
+    pub fn container(&self, container: &str) -> Result<PosixStore, StorageError> {
+        let location = self.path.join(container).display().to_string();
+        let names = container.split('/').filter(|name| !matches!(*name, "" | ".")).map(str::to_owned).collect::<Vec<_>>();
+        if container.starts_with('/') || container.contains('\0') || names.is_empty() || names.iter().any(|name| name == "..") {
+            let root = self.path.display();
+            return Err(StorageError::new(
+                StorageErrorKind::NotAnObject,
+                format!("the container {container:?} leads out of {root} and is not looked into"),
+            ));
+        }
+        Ok(PosixStore { root: self.clone(), container: names, location, without_openat2: AtomicBool::new(false) })
+    }
+}
+
 /// A directory of objects.
 #[derive(Debug)]
 pub struct PosixStore {
-    root: OwnedFd,
-    root_path: PathBuf,
+    root: Root,
     container: Vec<String>,
     location: String,
     /// The kernel, or what keeps us from it, has no `openat2`.
@@ -100,28 +144,9 @@ impl PosixStore {
     /// The container `container` below `root`. The root may be a symbolic link; nothing below it may.
     ///
     /// # Errors
-    /// [`StorageErrorKind::Configuration`] where the root is no directory, [`StorageErrorKind::NotAnObject`] where the
-    /// container's name leads out of it. Whether the container is there is seen when it is used.
+    /// Those of [`Root::open`] and [`Root::container`].
     pub fn open(root: &Path, container: &str) -> Result<Self, StorageError> {
-        let location = root.join(container).display().to_string();
-        let names = container.split('/').filter(|name| !matches!(*name, "" | ".")).map(str::to_owned).collect::<Vec<_>>();
-        if container.starts_with('/') || container.contains('\0') || names.is_empty() || names.iter().any(|name| name == "..") {
-            let root = root.display();
-            return Err(StorageError::new(
-                StorageErrorKind::NotAnObject,
-                format!("the container {container:?} leads out of {root} and is not looked into"),
-            ));
-        }
-        // Once the root is open, nothing that is mounted over it or taken away makes objects seem to be gone.
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let opened = rustix::fs::open(root, flags, Mode::empty()).map_err(|errno| match errno {
-            Errno::NOENT | Errno::NOTDIR | Errno::LOOP => configuration(format!(
-                "{} is not a directory ({errno}): is the file system mounted? or give --storage-path DIRECTORY",
-                root.display()
-            )),
-            errno => failure(errno, "open", &root.display().to_string()),
-        })?;
-        Ok(Self { root: opened, root_path: root.to_owned(), container: names, location, without_openat2: AtomicBool::new(false) })
+        Root::open(root)?.container(container)
     }
 
     /// The path of a name in the container, for messages.
@@ -153,19 +178,22 @@ impl PosixStore {
     /// Opens the container.
     fn container(&self, flags: OFlags) -> Result<OwnedFd, StorageError> {
         let names: Vec<&str> = self.container.iter().map(String::as_str).collect();
-        self.walk(self.root.as_fd(), &names, flags).map_err(|errno| match errno {
+        self.walk(self.root.opened.as_fd(), &names, flags).map_err(|errno| match errno {
             Errno::NOENT if self.is_root_empty() => configuration(format!(
                 "{} is empty: is the file system mounted? or give --storage-path DIRECTORY",
-                self.root_path.display()
+                self.root.path.display()
             )),
-            Errno::NOENT => StorageError::new(StorageErrorKind::NoContainer, format!("there is no directory {}", self.location)),
+            // No file system could hold a name that this one finds too long.
+            Errno::NOENT | Errno::NAMETOOLONG => {
+                StorageError::new(StorageErrorKind::NoContainer, format!("there is no directory {}", self.location))
+            }
             errno => failure(errno, "open the directory", &self.location),
         })
     }
 
     /// An empty root tells nothing about any backup: most likely something is not mounted.
     fn is_root_empty(&self) -> bool {
-        let opened = rustix::fs::openat(&self.root, ".", LISTED, Mode::empty());
+        let opened = rustix::fs::openat(&self.root.opened, ".", LISTED, Mode::empty());
         let Ok(mut entries) = opened.and_then(Dir::new) else { return false };
         entries.all(|entry| entry.is_ok_and(|entry| is_dots(entry.file_name().to_bytes())))
     }

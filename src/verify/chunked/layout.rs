@@ -8,6 +8,14 @@ use crate::domain::Problem;
 use crate::format::names;
 use crate::verify::fault::{Class, Faults};
 
+/// No storage makes a volume larger than it was asked for by more than this.
+const MOST_ROUNDING: u64 = 64 << 30;
+
+/// Whether objects reach further than those of any backup of such a volume: to read them could take for ever.
+pub fn is_beyond(reached: u64, volume_bytes: u64) -> bool {
+    reached > volume_bytes.saturating_add(MOST_ROUNDING)
+}
+
 /// Whether the objects lie side by side, and those of a full backup cover the whole volume.
 pub fn check(inventory: &Inventory, full: bool, volume_bytes: Option<u64>, faults: &mut Faults, warnings: &mut Vec<Problem>) {
     let mut reached = 0_u64;
@@ -30,7 +38,10 @@ pub fn check(inventory: &Inventory, full: bool, volume_bytes: Option<u64>, fault
         let text = format!("no object holds bytes {reached} to {volume_bytes} of the volume");
         faults.add(Class::Absent, Problem::general("gap", text));
     }
-    if reached > volume_bytes {
+    if is_beyond(reached, volume_bytes) {
+        let text = format!("its objects reach to byte {reached} of the volume, far beyond the {volume_bytes} bytes of backups.size");
+        faults.add(Class::Wrong, Problem::general("beyond-volume", text));
+    } else if reached > volume_bytes {
         // Some storage rounds a volume up to its own unit.
         let text = format!("its objects reach to byte {reached} of the volume, and backups.size is {volume_bytes} bytes");
         warnings.push(Problem::general("larger-than-size", text));

@@ -88,10 +88,13 @@ impl Own {
             checked: found.data_objects,
             expected: found.entries.len().max(usize::try_from(found.data_objects).unwrap_or(0)) as u64,
         };
-        own.bytes = Amount { checked: 0, expected: found.entries.iter().map(|entry| entry.length).sum() };
+        own.bytes = Amount { checked: 0, expected: found.entries.iter().fold(0, |sum: u64, entry| sum.saturating_add(entry.length)) };
         own.depth = found.depth.clone();
         own.count = i64::try_from(found.entries.len()).ok();
-        own.inventory = Some(Arc::new(found));
+        let reached = found.entries.iter().map(inventory::Object::end).max().unwrap_or(0);
+        if !link.volume_bytes.is_some_and(|volume_bytes| layout::is_beyond(reached, volume_bytes)) {
+            own.inventory = Some(Arc::new(found));
+        }
         own
     }
 
@@ -155,6 +158,10 @@ pub fn check(
 /// Reads the objects of one backup, whose names, sizes and side files were found good, and compares them with its own digests.
 pub fn deepen(link: &Link<'_>, own: &mut Own, effort: &Effort, watch: &Watch) {
     let (Ok(store), Some(inventory)) = (&link.store, &own.inventory) else { return };
+    // Without side files there is nothing to compare, and "all 0 objects" would say too much.
+    if inventory.entries.is_empty() && inventory.block_size.is_none() {
+        return;
+    }
     let members = [Member { store: Arc::clone(store), inventory: Arc::clone(inventory) }];
     let outcome =
         Pass { members: &members, effort, watch, restore: false, full: link.backup.parent_id.is_none(), volume_bytes: link.volume_bytes }
@@ -170,7 +177,7 @@ pub fn deepen(link: &Link<'_>, own: &mut Own, effort: &Effort, watch: &Watch) {
 fn lineage(subject: &Subject<'_>, tip: &Link<'_>, parents: &[Link<'_>], this: &mut Own) {
     let last = parents.last().unwrap_or(tip);
     if let Some(parent) = &last.backup.parent_id {
-        let text = if subject.ancestors.iter().any(|ancestor| ancestor.id == *parent) {
+        let text = if *parent == tip.backup.id || subject.ancestors.iter().any(|ancestor| ancestor.id == *parent) {
             format!("its chain of parents comes back to backup {parent}, so it has no full backup at its end")
         } else {
             format!("backup {parent}, which it rests on, does not exist any more")

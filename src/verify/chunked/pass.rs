@@ -27,6 +27,9 @@ use crate::verify::fault::{Class, Faults};
 const PART: u64 = 32 << 20;
 /// What one thread may need: its buffer, a decompressor's window, the digests that wait for it.
 const MEMORY_PER_JOB: u64 = 24 << 20;
+/// The digests of more blocks than this are not held for one object, whose own digest is compared then: 256 MiB of them. The
+/// drivers' defaults come to 61 035.
+const MOST_BLOCKS: u64 = 8 << 20;
 /// Blocks larger than this have no room in a thread's buffer; the drivers' default is 32 KiB.
 const LARGEST_BLOCK: u64 = 8 << 20;
 
@@ -169,7 +172,7 @@ impl Pass<'_> {
         self.choose(&mut items);
         items.sort_by_key(|item| item.object.offset);
         let chosen = items.len();
-        self.watch.announce(items.iter().map(|item| item.object.length).sum());
+        self.watch.announce(items.iter().fold(0, |sum: u64, item| sum.saturating_add(item.object.length)));
         outcome.objects = chosen as u64;
 
         let block_size =
@@ -443,7 +446,8 @@ impl Planner<'_, '_> {
         self.came += 1;
         while let Some(item) = self.items.get(self.next) {
             let object = &item.object;
-            if !object.offset.is_multiple_of(self.block_size)
+            if object.length / self.block_size > MOST_BLOCKS
+                || !object.offset.is_multiple_of(self.block_size)
                 || (!object.end().is_multiple_of(self.block_size) && object.end() != self.volume_end)
             {
                 self.unaligned.push(self.next);
