@@ -33,7 +33,7 @@ impl Watch {
     }
 
     /// So many more bytes are to be verified than was known.
-    pub fn expect(&self, bytes: u64) {
+    pub fn announce(&self, bytes: u64) {
         self.expected.fetch_add(bytes, Ordering::Relaxed);
     }
 

@@ -156,6 +156,8 @@ class Zeros:
             return SimpleNamespace(compress=compress, decompress=real.decompress)
 
         chunkeddriver.ChunkedBackupDriver._get_compressor = _get_compressor
+        # Comparing a memoryview takes Python fifteen times as long as comparing bytes.
+        chunkeddriver.volume_utils.is_all_zero = lambda chunk: bytes(chunk) == self.of(len(chunk))
 
 
 class VolumeAPI:

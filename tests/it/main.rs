@@ -34,4 +34,5 @@ mod schemas;
 #[allow(dead_code, reason = "a harness offers more than one moment's tests use")]
 mod servers;
 mod storage;
+mod storage_servers;
 mod terminal;

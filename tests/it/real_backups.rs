@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 use cinder_backup_repair::db::Engine;
 use rand::rngs::StdRng;
@@ -14,7 +15,7 @@ use serde_json::{Map, Value, json};
 use crate::cinder::program;
 use crate::database::Database;
 use crate::schemas::{Columns, fresh, scratch};
-use crate::servers::{self, gcs, keystone, root, run, swift};
+use crate::servers::{self, Process, gcs, keystone, new_dir, root, run, swift};
 
 /// One GiB: the unit of `backups.size`.
 pub const GIB: u64 = 1 << 30;
@@ -290,12 +291,22 @@ pub struct RealBackups {
     pub database: Database,
     /// For whatever a test wants to keep.
     pub dir: PathBuf,
+    /// For the data of volumes, most of which is zeros.
+    pub volumes: PathBuf,
+}
+
+/// A folder in memory, where there is one: a hole of a file is read there without filling the page cache with zeros.
+fn volumes() -> &'static Path {
+    static VOLUMES: OnceLock<Process> = OnceLock::new();
+    let memory = Path::new("/dev/shm");
+    let parent = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
+    VOLUMES.get_or_init(|| Process::supervise("volumes", &new_dir(&parent, "volumes"), "KILL", &[] as &[&str])).dir()
 }
 
 impl RealBackups {
     /// A new one.
     pub fn new() -> Self {
-        Self { database: fresh(Engine::Sqlite, Columns::Full), dir: scratch("backups") }
+        Self { database: fresh(Engine::Sqlite, Columns::Full), dir: scratch("backups"), volumes: new_dir(volumes(), "data") }
     }
 
     /// A path in its folder.

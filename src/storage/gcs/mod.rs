@@ -209,7 +209,7 @@ impl ObjectStore for GcsStore {
     fn list(&self, prefix: &str, each: &mut dyn FnMut(ObjectInfo) -> ControlFlow<()>) -> Result<(), StorageError> {
         let mut listing = Listing::new(&self.location, prefix);
         loop {
-            let page = self.client.http.patiently(|| self.page(prefix, listing.token()))?;
+            let page = self.client.http.page(listing.token().is_none(), || self.page(prefix, listing.token()))?;
             for item in page.items {
                 listing.name(&item.name)?;
                 if each(item.info(&self.location)?).is_break() {

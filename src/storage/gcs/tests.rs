@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::*;
 use crate::domain::hex;
-use crate::storage::http::testing::{Reply, Seen, TestServer, hasty, names, ok, options, read_all, status};
+use crate::storage::http::testing::{Objects, Reply, Seen, TestServer, hasty, names, ok, options, read_all, status};
 
 /// Made for these tests, and good for nothing else.
 const KEY: &str = include_str!("testdata/key.pem");
@@ -262,4 +262,27 @@ fn a_listing_without_an_end_and_other_nonsense_is_told() {
     }
     let (_server, store) = hostile(|_| ok(&[], item("another").to_string()));
     assert_eq!(store.stat("x").unwrap_err().kind, StorageErrorKind::Protocol);
+}
+
+#[test]
+fn the_contract_holds() {
+    let objects = Objects::new();
+    let (_server, store) = hostile(move |seen| {
+        let (path, query) = seen.path_and_query();
+        let of = |name: &str| query.get(name).map_or("", String::as_str);
+        let name = path.strip_prefix("/storage/v1/b/b/o").unwrap().trim_start_matches('/');
+        let item = |name: &str, size: usize| json!({"name": name, "size": size.to_string(), "timeCreated": "2026-11-22T10:00:00Z"});
+        if name.is_empty() {
+            let page = objects.page(of("prefix"), of("pageToken"));
+            let items: Vec<Value> = page.iter().map(|(name, size)| item(name, *size)).collect();
+            let next = page.last().filter(|_| page.len() == Objects::PAGE).map(|(name, _)| name);
+            return ok(&[], json!({"items": items, "nextPageToken": next}).to_string());
+        }
+        match (of("alt"), objects.size(name)) {
+            ("media", _) => objects.get(name, seen, vec![("x-goog-generation", "1".to_owned())]),
+            (_, Some(size)) => ok(&[], item(name, size).to_string()),
+            (_, None) => complaint(404, "notFound"),
+        }
+    });
+    crate::storage::conformance::check(&store, true);
 }

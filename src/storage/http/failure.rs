@@ -91,7 +91,7 @@ fn of_proxy(reason: &str) -> (StorageErrorKind, String) {
     } else {
         StorageErrorKind::Configuration
     };
-    (kind, format!("the proxy makes no connection: {reason}"))
+    (kind, format!("the proxy makes no connection: {reason}; it must allow CONNECT to this port, for http too"))
 }
 
 /// What a status that is no success means. `detail` is what the server's own error document says.

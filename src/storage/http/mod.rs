@@ -37,11 +37,11 @@ pub(super) use session::{Live, Slot};
 pub(super) use trust::Trust;
 pub(super) use url::{Base, encode, object_name};
 
-/// Attempts for one page of a listing, which nobody above can repeat without beginning anew.
-const ATTEMPTS: u32 = 4;
+/// Attempts for a page in the middle of a listing, which nobody above can repeat without beginning anew.
+const ATTEMPTS: u32 = 3;
 
 /// No server is waited for longer than this between two attempts, whatever it asks for.
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// Header lines of an answer together; more is no storage server.
 const LARGEST_HEAD: usize = 64 * 1024;
@@ -178,8 +178,12 @@ impl Http {
         }
     }
 
-    /// Asks until there is an answer, as far as errors are transient and within a few attempts. For a page of a listing.
-    pub(super) fn patiently<T>(&self, mut ask: impl FnMut() -> Result<T, StorageError>) -> Result<T, StorageError> {
+    /// Asks for a page of a listing: for the first one once, since nothing is lost where whoever wants the listing begins
+    /// anew, for the others a few times where errors are transient.
+    pub(super) fn page<T>(&self, is_first: bool, mut ask: impl FnMut() -> Result<T, StorageError>) -> Result<T, StorageError> {
+        if is_first {
+            return ask();
+        }
         let mut pause = self.pause;
         for _ in 1..ATTEMPTS {
             match ask() {

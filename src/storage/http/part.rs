@@ -24,9 +24,10 @@ pub(in crate::storage) fn reader(answer: Answer, range: Option<Range<u64>>) -> R
     if framing == Framing::Close {
         return Err(answer.nonsense("the answer tells neither its length nor its end"));
     }
-    match (answer.status(), range) {
-        (206, Some(range)) => {
-            let told = answer.header("content-range").and_then(content_range);
+    let told = answer.header("content-range").and_then(content_range);
+    // rclone's server gives parts with status 200: the header says more.
+    match (answer.status() == 206 || told.is_some(), range) {
+        (true, Some(range)) => {
             let Some((first, last, total)) = told else {
                 return Err(answer.nonsense("the answer does not tell which part of the object it is"));
             };
@@ -41,10 +42,10 @@ pub(in crate::storage) fn reader(answer: Answer, range: Option<Range<u64>>) -> R
             }
             Ok(Box::new(answer.stream()))
         }
-        (206, None) => Err(answer.nonsense("the answer is a part of the object, while all of it was asked for")),
-        (_, None) => Ok(Box::new(answer.stream())),
+        (true, None) => Err(answer.nonsense("the answer is a part of the object, while all of it was asked for")),
+        (false, None) => Ok(Box::new(answer.stream())),
         // The server knows no parts: what comes before is read and thrown away.
-        (_, Some(range)) => {
+        (false, Some(range)) => {
             let mut all = answer.stream();
             io::copy(&mut (&mut all).take(range.start), &mut io::sink()).map_err(|error| of_io(&error))?;
             Ok(Box::new(all.take(range.end.saturating_sub(range.start))))

@@ -9,7 +9,8 @@ use ureq::http::Uri;
 use crate::config::Environment;
 use crate::storage::{StorageError, StorageErrorKind};
 
-/// Proxies by the scheme of the URL that is asked for, and the hosts that are asked without one.
+/// Proxies by the scheme of the URL that is asked for, and the hosts that are asked without one. They are asked to CONNECT,
+/// for `http` too.
 #[derive(Clone, Default)]
 pub struct Proxies {
     http: Option<Proxy>,

@@ -10,9 +10,11 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use percent_encoding::percent_decode_str;
+
 use super::Network;
 use crate::config::{CinderConf, StorageOptions};
-use crate::storage::{ObjectStore, StorageError};
+use crate::storage::{ObjectStore, StorageError, conformance};
 
 /// A request that came.
 #[derive(Debug, Clone)]
@@ -28,6 +30,57 @@ pub(in crate::storage) struct Seen {
 impl Seen {
     pub(in crate::storage) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", String::as_str)
+    }
+}
+
+impl Seen {
+    /// The path and the query's values, decoded.
+    pub(in crate::storage) fn path_and_query(&self) -> (String, BTreeMap<String, String>) {
+        let decode = |text: &str| percent_decode_str(text).decode_utf8().unwrap().into_owned();
+        let (path, query) = self.target.split_once('?').unwrap_or((&self.target, ""));
+        (
+            decode(path),
+            query.split('&').filter_map(|part| part.split_once('=')).map(|(name, value)| (name.to_owned(), decode(value))).collect(),
+        )
+    }
+}
+
+/// The objects that the contract of all stores is held against.
+pub(in crate::storage) struct Objects(BTreeMap<String, Vec<u8>>);
+
+impl Objects {
+    /// Names on a page.
+    pub(in crate::storage) const PAGE: usize = 400;
+
+    pub(in crate::storage) fn new() -> Self {
+        Self(conformance::content(true))
+    }
+
+    /// Names and sizes.
+    pub(in crate::storage) fn page(&self, prefix: &str, after: &str) -> Vec<(String, usize)> {
+        let wanted = self.0.iter().filter(|(name, _)| name.starts_with(prefix) && name.as_str() > after);
+        wanted.take(Self::PAGE).map(|(name, bytes)| (name.clone(), bytes.len())).collect()
+    }
+
+    pub(in crate::storage) fn size(&self, name: &str) -> Option<usize> {
+        self.0.get(name).map(Vec::len)
+    }
+
+    /// An object, or the part of it that is asked for.
+    pub(in crate::storage) fn get(&self, name: &str, seen: &Seen, mut headers: Vec<(&'static str, String)>) -> Reply {
+        let Some(bytes) = self.0.get(name) else { return status(404) };
+        headers.push(("Last-Modified", "Sun, 22 Nov 2026 10:00:00 GMT".to_owned()));
+        let Some((first, last)) = seen.header("range").strip_prefix("bytes=").and_then(|range| range.split_once('-')) else {
+            return Reply::Is(200, headers, bytes.clone());
+        };
+        let (first, last): (u64, u64) = (first.parse().unwrap(), last.parse().unwrap());
+        let size = bytes.len() as u64;
+        if first >= size {
+            return status(416);
+        }
+        let last = last.min(size - 1);
+        headers.push(("Content-Range", format!("bytes {first}-{last}/{size}")));
+        Reply::Is(206, headers, bytes.get(first as usize..=last as usize).unwrap().to_vec())
     }
 }
 

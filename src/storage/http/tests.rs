@@ -1,9 +1,14 @@
 //! Servers that stall, drip, break off, redirect and lie, without any store above.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use std::io::Read;
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use ureq::http::Method;
 
 use super::testing::{Reply, TestServer, hasty, ok, status};
@@ -67,7 +72,7 @@ fn what_is_broken_ends_soon_and_with_the_right_kind() {
     ];
     for (name, kind, reply) in cases {
         let begun = Instant::now();
-        let error = get(reply).expect_err(name);
+        let Err(error) = get(reply) else { panic!("{name}") };
         assert_eq!(error.kind, kind, "{name}: {error}");
         assert!(!error.text.contains("secret"), "{name}: {error}");
         assert_eq!(error.retry_after, (name == "too busy").then_some(3));
@@ -111,7 +116,7 @@ fn credentials_never_follow_a_redirect() {
 #[test]
 fn nobody_listens() {
     let gone = {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         format!("http://{}", listener.local_addr().unwrap())
     };
     let error = client().ask(Method::GET, &gone, &[], None).err().unwrap();
@@ -144,11 +149,14 @@ fn another_part_than_asked_for_is_refused() {
         let answer = client().ask(Method::GET, &server.url, &[], None).unwrap();
         assert_eq!(part::reader(answer, Some(0..5)).err().unwrap().kind, StorageErrorKind::Protocol, "{told}");
     }
-    let server = TestServer::new(|_| Reply::Is(206, vec![("Content-Range", "bytes 0-4/10".to_owned())], b"01234".to_vec()));
-    let answer = client().ask(Method::GET, &server.url, &[], None).unwrap();
-    let mut text = String::new();
-    part::reader(answer, Some(0..5)).unwrap().read_to_string(&mut text).unwrap();
-    assert_eq!(text, "01234");
+    for status in [206, 200] {
+        let server = TestServer::new(move |_| Reply::Is(status, vec![("Content-Range", "bytes 3-7/10".to_owned())], b"34567".to_vec()));
+        let answer = || client().ask(Method::GET, &server.url, &[], None).unwrap();
+        let mut text = String::new();
+        part::reader(answer(), Some(3..8)).unwrap().read_to_string(&mut text).unwrap();
+        assert_eq!(text, "34567");
+        assert_eq!(part::reader(answer(), None).err().unwrap().kind, StorageErrorKind::Protocol, "all was asked for");
+    }
 }
 
 #[test]
@@ -176,4 +184,57 @@ fn a_proxy_is_asked_for_the_server() {
         proxy.seen().first().map(|seen| (seen.method.clone(), seen.target.clone())),
         Some(("CONNECT".to_owned(), "storage.invalid:8080".to_owned()))
     );
+}
+
+/// A server that speaks TLS, with a certificate of an authority of its own for `localhost`; gives its port.
+fn tls_server() -> u16 {
+    let certificate = CertificateDer::from_pem_slice(include_bytes!("testdata/server.pem")).unwrap();
+    let key = PrivateKeyDer::from_pem_slice(include_bytes!("testdata/server.key")).unwrap();
+    let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .unwrap();
+    let (config, listener) = (Arc::new(config), TcpListener::bind("127.0.0.1:0").unwrap());
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let mut stream = StreamOwned::new(ServerConnection::new(Arc::clone(&config)).unwrap(), stream);
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                match stream.read(&mut byte) {
+                    Ok(1) => head.extend(byte),
+                    _ => break,
+                }
+            }
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecure").and_then(|()| stream.flush());
+        }
+    });
+    port
+}
+
+#[test]
+fn a_certificate_is_verified_unless_the_operator_says_not_to() {
+    let port = tls_server();
+    let dir = tempfile::tempdir().unwrap();
+    let ca = dir.path().join("ca.pem");
+    std::fs::write(&ca, include_str!("testdata/ca.pem")).unwrap();
+    let ask = |trust: &Trust, host: &str| {
+        let client = Http::new(&hasty(), trust, Proxies::default());
+        client.ask(Method::GET, &format!("https://{host}:{port}/"), &[], None)?.read_all(100)
+    };
+    let own = Trust::file(&ca, &"here").unwrap();
+    assert_eq!(ask(&own, "localhost").unwrap(), b"secure");
+    assert_eq!(ask(&Trust::Anybody, "127.0.0.1").unwrap(), b"secure");
+    for (trust, host) in [(&own, "127.0.0.1"), (&Trust::system(), "localhost"), (&Trust::Authorities(Vec::new()), "localhost")] {
+        let error = ask(trust, host).unwrap_err();
+        assert_eq!(error.kind, StorageErrorKind::Configuration, "{error}");
+        assert!(error.text.contains("certificate"), "{error}");
+    }
+    for (text, problem) in [("", "no certificate"), ("-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n", "damaged")] {
+        std::fs::write(&ca, text).unwrap();
+        assert!(Trust::file(&ca, &"cinder.conf:7").unwrap_err().text.contains(problem));
+    }
 }

@@ -205,7 +205,7 @@ impl ObjectStore for S3Store {
     fn list(&self, prefix: &str, each: &mut dyn FnMut(ObjectInfo) -> ControlFlow<()>) -> Result<(), StorageError> {
         let mut listing = Listing::new(&self.location, prefix);
         loop {
-            let page = self.client.http.patiently(|| self.page(prefix, listing.token()))?;
+            let page = self.client.http.page(listing.token().is_none(), || self.page(prefix, listing.token()))?;
             for mut object in page.objects {
                 listing.name(&object.name)?;
                 if object.md5.is_some() && !self.believes_digests(&object.name) {

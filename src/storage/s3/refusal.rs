@@ -36,10 +36,8 @@ impl Refused {
             error.kind = kind;
             error.text.push_str(hint);
         }
-        if status == 301 {
-            if let Some(region) = &header {
-                error.text.push_str(&format!("; the bucket is in the region {region:?}"));
-            }
+        if let Some(region) = header.as_ref().filter(|_| status == 301) {
+            error.text.push_str(&format!("; the bucket is in the region {region:?}"));
         }
         let region = match &complaint {
             Some(complaint) => complaint.region.clone().filter(|_| complaint.code.starts_with("AuthorizationHeaderMalformed")),

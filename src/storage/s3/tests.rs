@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
 use crate::domain::hex;
-use crate::storage::http::testing::{Reply, Seen, TestServer, hasty, names, ok, options, read_all, status};
+use crate::storage::http::testing::{Objects, Reply, Seen, TestServer, hasty, names, ok, options, read_all, status};
 
 const HASH: &str = "0cc175b9c0f1b6a831c399e269772661";
 
@@ -265,14 +265,48 @@ fn a_huge_page_is_not_swallowed() {
 #[test]
 fn a_page_is_asked_for_again_and_not_for_ever() {
     let tries = AtomicUsize::new(0);
-    let (_server, store) = hostile(move |seen| match tries.fetch_add(1, Ordering::SeqCst) {
-        0 => error(503, "SlowDown"),
-        1 => Reply::Bytes(Vec::new()),
-        2 => Reply::Stall(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n<List".to_vec()),
+    let (_server, store) = hostile(move |seen| match (seen.target.contains("continuation-token"), tries.load(Ordering::SeqCst)) {
+        (true, 0) => {
+            tries.store(1, Ordering::SeqCst);
+            error(503, "SlowDown")
+        }
+        (true, 1) => {
+            tries.store(2, Ordering::SeqCst);
+            Reply::Stall(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n<List".to_vec())
+        }
         _ => s3(seen),
     });
     assert_eq!(names(&store, "v/p-").unwrap().len(), 3);
-    let (server, store) = hostile(|_| error(503, "SlowDown"));
-    assert_eq!(names(&store, "p-").unwrap_err().kind, StorageErrorKind::Transient);
-    assert_eq!(server.seen().len(), 4);
+    let (server, store) = hostile(|seen| if seen.target.contains("continuation-token") { error(503, "SlowDown") } else { s3(seen) });
+    assert_eq!(names(&store, "v/p-").unwrap_err().kind, StorageErrorKind::Transient);
+    assert_eq!(server.seen().iter().filter(|seen| seen.target.contains("continuation-token")).count(), 3);
+}
+
+#[test]
+fn the_contract_holds() {
+    let objects = Objects::new();
+    let (_server, store) = hostile(move |seen| {
+        let (path, query) = seen.path_and_query();
+        let name = path.strip_prefix("/b").unwrap().trim_start_matches('/');
+        if name.is_empty() {
+            let of = |name: &str| query.get(name).map_or("", String::as_str);
+            let page = objects.page(of("prefix"), of("continuation-token"));
+            let next = page.last().filter(|_| page.len() == Objects::PAGE).map(|(name, _)| name.replace('&', "&amp;").replace('<', "&lt;"));
+            let contents: String = page
+                .iter()
+                .map(|(name, size)| {
+                    format!(
+                        "<Contents><Key>{}</Key><Size>{size}</Size><LastModified>2026-11-22T10:00:00Z</LastModified></Contents>",
+                        encode(name)
+                    )
+                })
+                .collect();
+            return ok(&[], listing(&[], next.as_deref()).replace("</ListBucketResult>", &format!("{contents}</ListBucketResult>")));
+        }
+        match objects.get(name, seen, vec![("ETag", HASH.to_owned())]) {
+            Reply::Is(404, ..) if seen.method != "HEAD" => error(404, "NoSuchKey"),
+            reply => reply,
+        }
+    });
+    crate::storage::conformance::check(&store, true);
 }

@@ -131,8 +131,11 @@ fn boolean(text: &str) -> Result<bool, String> {
     }
 }
 
+/// Takes an element, by the names from the root to it, and its text.
+type Take<'a> = dyn FnMut(&[&str], &str) -> Result<(), String> + 'a;
+
 /// Gives every element with its text when it ends, innermost first.
-fn walk(xml: &[u8], each: &mut dyn FnMut(&[&str], &str) -> Result<(), String>) -> Result<(), String> {
+fn walk(xml: &[u8], each: &mut Take<'_>) -> Result<(), String> {
     let text = std::str::from_utf8(xml).map_err(|_| "it is not UTF-8".to_owned())?;
     let mut reader = Reader::from_str(text.trim_start_matches('\u{feff}'));
     reader.config_mut().expand_empty_elements = true;

@@ -207,7 +207,7 @@ impl ObjectStore for SwiftStore {
     fn list(&self, prefix: &str, each: &mut dyn FnMut(ObjectInfo) -> ControlFlow<()>) -> Result<(), StorageError> {
         let mut last: Option<String> = None;
         loop {
-            let page = self.account.http.patiently(|| self.page(prefix, last.as_deref()))?;
+            let page = self.account.http.page(last.is_none(), || self.page(prefix, last.as_deref()))?;
             if page.is_empty() {
                 return Ok(());
             }

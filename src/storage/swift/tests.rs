@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
-use crate::storage::http::testing::{Reply, Seen, TestServer, hasty, names, ok, options, read_all, status};
+use crate::storage::http::testing::{Objects, Reply, Seen, TestServer, hasty, names, ok, options, read_all, status};
 
 const HASH: &str = "0cc175b9c0f1b6a831c399e269772661";
 
@@ -118,6 +118,18 @@ fn an_expired_token_is_renewed_once_by_many_threads() {
         }
     });
     assert_eq!(server.seen().iter().filter(|seen| seen.target == "/auth/v1.0").count(), 2);
+}
+
+#[test]
+fn a_key_need_not_be_ascii() {
+    let server = TestServer::new(|seen| {
+        assert!(seen.target != "/auth/v1.0" || seen.header("x-auth-key") == "pass-wörd+%/&=?", "{seen:?}");
+        ok(&[("X-Storage-Url", "http://127.0.0.1:1/v1/AUTH_test"), ("X-Auth-Token", "t")], "")
+    });
+    let store = single(&server, &[("backup_swift_key", "pass-wörd+%/&=?")]).unwrap().container(None, "c").unwrap();
+    assert!(store.stat("x").unwrap_err().text.contains("refused"), "the login went, and the storage listens nowhere");
+    let broken = single(&server, &[("backup_swift_key", "two\u{7}")]).unwrap().container(None, "c").unwrap();
+    assert_eq!(broken.stat("x").unwrap_err().kind, StorageErrorKind::Configuration);
 }
 
 #[test]
@@ -265,15 +277,14 @@ fn a_listing_without_an_end_is_told() {
 fn a_page_is_asked_for_again_and_not_for_ever() {
     let tries = AtomicUsize::new(0);
     let (_server, store) = hostile(move |seen| match tries.fetch_add(1, Ordering::SeqCst) {
-        0 => Reply::Is(503, vec![("Retry-After", "0".to_owned())], Vec::new()),
-        1 => Reply::Bytes(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n[{".to_vec()),
-        2 => Reply::Bytes(Vec::new()),
+        1 => Reply::Is(503, vec![("Retry-After", "0".to_owned())], Vec::new()),
+        2 => Reply::Bytes(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n[{".to_vec()),
         _ => swift(seen),
     });
     assert_eq!(names(&store, "p-").unwrap(), ["p-1", "p-2", "p-3"]);
-    let (server, store) = hostile(|_| status(503));
+    let (server, store) = hostile(|seen| if seen.target.contains("marker") { status(503) } else { swift(seen) });
     assert_eq!(names(&store, "p-").unwrap_err().kind, StorageErrorKind::Transient);
-    assert_eq!(server.seen().len(), 5);
+    assert_eq!(server.seen().len(), 5, "a login, a page, and another one three times");
 }
 
 #[test]
@@ -284,4 +295,24 @@ fn a_huge_page_is_not_swallowed() {
         let (_server, store) = hostile(move |_| ok(&[], nonsense));
         assert_eq!(names(&store, "p-").unwrap_err().kind, StorageErrorKind::Protocol, "{nonsense}");
     }
+}
+
+#[test]
+fn the_contract_holds() {
+    let objects = Objects::new();
+    let (_server, store) = hostile(move |seen| {
+        let (path, query) = seen.path_and_query();
+        let name = path.strip_prefix("/v1/AUTH_test/c").unwrap().trim_start_matches('/');
+        if name.is_empty() && seen.method == "HEAD" {
+            return Reply::Is(204, vec![("X-Container-Object-Count", "1".to_owned())], Vec::new());
+        }
+        if name.is_empty() {
+            let of = |name: &str| query.get(name).map_or("", String::as_str);
+            let page = objects.page(of("prefix"), of("marker"));
+            let entry = |(name, size): (String, usize)| serde_json::json!({"name": name, "bytes": size, "last_modified": "2026-11-22T10:00:00.250000"});
+            return ok(&[], serde_json::Value::from_iter(page.into_iter().map(entry)).to_string());
+        }
+        objects.get(name, seen, vec![("X-Trans-Id", "t".to_owned()), ("ETag", HASH.to_owned())])
+    });
+    crate::storage::conformance::check(&store, true);
 }

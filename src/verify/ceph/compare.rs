@@ -6,6 +6,7 @@
 use std::io::Read;
 use std::ops::{ControlFlow, Range};
 
+use super::judge::{DOUBTFUL, service_metadata};
 use super::names::backup_of_snapshot;
 use super::observe::Seen;
 use super::unfinished;
@@ -195,6 +196,12 @@ fn differs(findings: &mut Findings, data: &Data<'_>, volume: &Original<'_>, snap
     let source = format!("{}/{}@{snapshot}", volume.pool.name(), volume.image);
     findings.depth = format!("all {} bytes read and compared with {source}", findings.bytes.checked);
     if difference.count == 0 {
+        // Every byte is as it was: what was in doubt is no more.
+        let (settled, problems) = std::mem::take(&mut findings.problems).into_iter().partition(|problem| problem.code == DOUBTFUL);
+        findings.problems = problems;
+        findings.warnings.extend::<Vec<Problem>>(settled);
+        findings.verdict = CheckVerdict::Intact;
+        findings.service_metadata = service_metadata(data.backup, data.image);
         return;
     }
     let info = &data.image.info;
@@ -388,16 +395,19 @@ mod tests {
 
     #[test]
     fn ranges_are_taken_from_ranges() {
-        for (these, others, bytes) in [
-            (vec![0..10], vec![], 10),
-            (vec![], vec![0..10], 0),
-            (vec![0..10], vec![0..10], 0),
-            (vec![0..10, 20..30], vec![5..25], 10),
-            (vec![0..100], vec![10..20, 30..40, 90..200], 70),
-            (vec![10..20, 30..40], vec![0..5, 6..50], 0),
-            (vec![0..10, 10..20], vec![3..4, 15..16, 16..17], 17),
-        ] {
-            assert_eq!(bytes_without(&these, &others), bytes, "{these:?} {others:?}");
+        type Pairs<'a> = &'a [(u64, u64)];
+        let ranges = |pairs: Pairs<'_>| pairs.iter().map(|(from, to)| *from..*to).collect::<Vec<_>>();
+        let cases: [(Pairs<'_>, Pairs<'_>, u64); 7] = [
+            (&[(0, 10)], &[], 10),
+            (&[], &[(0, 10)], 0),
+            (&[(0, 10)], &[(0, 10)], 0),
+            (&[(0, 10), (20, 30)], &[(5, 25)], 10),
+            (&[(0, 100)], &[(10, 20), (30, 40), (90, 200)], 70),
+            (&[(10, 20), (30, 40)], &[(0, 5), (6, 50)], 0),
+            (&[(0, 10), (10, 20)], &[(3, 4), (15, 16), (16, 17)], 17),
+        ];
+        for (these, others, bytes) in cases {
+            assert_eq!(bytes_without(&ranges(these), &ranges(others)), bytes, "{these:?} {others:?}");
         }
     }
 

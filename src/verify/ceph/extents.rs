@@ -99,6 +99,12 @@ impl Objects {
         }
     }
 
+    /// Whether an object is in.
+    pub(super) fn contains(&self, object: u64) -> bool {
+        let word = usize::try_from(object / 64).ok().and_then(|index| self.words.get(index));
+        word.is_some_and(|word| word & (1 << (object % 64)) != 0)
+    }
+
     /// Those that are not in another set, in order.
     pub(super) fn without(&self, other: &Self) -> Vec<u64> {
         let mut found = Vec::new();
@@ -133,11 +139,13 @@ mod tests {
         let (held, objects) = sum(100, false, &[extent(0, 10), extent(10, 5), extent(20, 30), extent(60, 1)]).unwrap();
         assert_eq!((held.bytes, held.end, held.hole_count, held.inner_gap()), (46, 61, 2, 15));
         assert_eq!(held.holes, [15..20, 50..60]);
+        let objects = objects.unwrap();
+        assert!(objects.contains(0) && !objects.contains(5) && !objects.contains(1000));
         let mut all = Objects::new(100, 10).unwrap();
         (0..10).for_each(|object| all.set(object));
-        assert_eq!(all.without(&objects.unwrap()), [5, 7, 8, 9]);
+        assert_eq!(all.without(&objects), [5, 7, 8, 9]);
         let (held, _) = sum(100, false, &[extent(5, 10)]).unwrap();
-        assert_eq!(held.holes, [0..5]);
+        assert_eq!(held.holes.first(), Some(&(0..5)));
         assert_eq!(sum(100, false, &[]).unwrap().0, Held::default());
     }
 

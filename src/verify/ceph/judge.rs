@@ -20,6 +20,9 @@ const CLOCKS: SignedDuration = SignedDuration::from_secs(60);
 /// So many objects and holes are named; more are counted.
 const NAMED: usize = 100;
 
+/// The code of what may be damage and may be none.
+pub(super) const DOUBTFUL: &str = "objects-doubtful";
+
 /// How bad a problem is, for the verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Weight {
@@ -67,12 +70,12 @@ pub(super) fn judge(subject: &Subject<'_>, names: &Names, observed: &Observed) -
     let is_open = image.is_some_and(|image| !image.watchers.is_empty()) && !(is_complete && end.is_some());
     let busy = is_open || (begun && newest.is_some_and(|newest| is_young(newest, subject.now, subject.settle)));
     let verdict = match case.weight {
-        None => CheckVerdict::Intact,
+        None if case.problems.is_empty() => CheckVerdict::Intact,
+        None => CheckVerdict::Unverifiable,
         Some(_) if !begun => CheckVerdict::Missing,
         Some(Weight::Gone) => CheckVerdict::Incomplete,
         Some(Weight::Wrong) => CheckVerdict::Corrupt,
     };
-    let metadata = image.filter(|_| end.is_some() && is_complete && backup.service_metadata.as_deref().is_none_or(str::is_empty));
     Findings {
         verdict,
         depth: depth(image, end.is_some(), names.shape),
@@ -83,9 +86,16 @@ pub(super) fn judge(subject: &Subject<'_>, names: &Names, observed: &Observed) -
         problems: case.problems,
         warnings: case.warnings,
         object_count: None,
-        service_metadata: metadata.map(|image| names::service_metadata(&image.info.name)),
+        service_metadata: image.filter(|_| verdict == CheckVerdict::Intact).and_then(|image| service_metadata(backup, image)),
         newest_object_at: newest,
     }
+}
+
+/// What is to be written to a row whose backup is intact: the driver does that last.
+pub(super) fn service_metadata(backup: &Backup, image: &Seen) -> Option<String> {
+    let is_missing = backup.service_metadata.as_deref().is_none_or(str::is_empty);
+    let is_snapshot = image.snapshots_of(&backup.id).next().is_some();
+    (is_missing && is_snapshot).then(|| names::service_metadata(&image.info.name))
 }
 
 impl Case<'_> {
@@ -265,6 +275,16 @@ impl Case<'_> {
                 Weight::Gone,
                 Problem::of(&image.info.name, "object-missing", format!("{unnamed} more of its objects are not in the pool")),
             );
+        }
+        if let (Some(object), count) = (image.lost.doubtful.first(), image.lost.doubtful.len()) {
+            let text = format!(
+                "in the map of objects of {}, as are {} more, and not in the pool: lost, or announced by an earlier increment that was \
+                 cut off and never written; `--level restore` with the pool of the volumes tells, and the next backup should be a full one",
+                image.info.name,
+                count - 1
+            );
+            // No damage that is proven, and no proof of the contrary.
+            self.problems.push(Problem::of(object, DOUBTFUL, text));
         }
         if image.lost.unexamined > 0 {
             let text = format!("{} more of its objects hold nothing, and were not looked for one by one", image.lost.unexamined);

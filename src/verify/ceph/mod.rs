@@ -5,6 +5,8 @@
 //! everything that was written is still there ([`Level::Quick`]), that all of it can be read ([`Level::Deep`]), and that it
 //! is what the volume was, as long as the volume's image still has the same snapshot ([`Level::Restore`]).
 
+#[cfg(test)]
+mod check_tests;
 mod compare;
 mod extents;
 mod judge;
@@ -35,7 +37,8 @@ pub fn check(cluster: &Cluster, source: Option<&Pool<'_>>, subject: &Subject<'_>
     };
     let mut findings = judge::judge(subject, &names, &observed);
     // What is known to be broken need not be read.
-    if let (Some(image), CheckVerdict::Intact, true) = (&observed.image, findings.verdict, subject.level > Level::Quick) {
+    let is_open = findings.problems.iter().all(|problem| problem.code == judge::DOUBTFUL);
+    if let (Some(image), true, true) = (&observed.image, is_open, subject.level > Level::Quick) {
         let data = compare::Data { pool: &pool, image, backup: subject.backup };
         compare::deepen(&mut findings, &data, source, subject.level);
     }

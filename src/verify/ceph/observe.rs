@@ -58,8 +58,11 @@ impl Seen {
 pub(super) struct Lost {
     /// Whether there is a map that can be compared.
     pub compared: bool,
-    /// Names of objects that are not in the pool although the map has them.
+    /// Names of objects that are not in the pool although they were written.
     pub objects: Vec<String>,
+    /// Names of objects that are not in the pool, and of which it is not known whether they ever were: whoever writes enters
+    /// an object into the map first, so that an increment that was cut off leaves objects in the maps of all later ones.
+    pub doubtful: Vec<String>,
     /// Of so many more it is not known.
     pub unexamined: u64,
 }
@@ -161,7 +164,9 @@ fn look(pool: &Pool<'_>, info: ImageInfo, snapshots: Vec<SnapshotInfo>, shape: S
     let lost = match there {
         Some(there) if info.has_object_map => {
             let (_, promised) = sum(pool, &info, size, Range { at, by_map: true, since: None })?;
-            examine(pool, &info, promised.map(|promised| promised.without(&there)).unwrap_or_default())?
+            let suspects = promised.map(|promised| promised.without(&there)).unwrap_or_default();
+            let written = if suspects.is_empty() { Written::All } else { written(pool, &info, size, &snapshots, end)? };
+            examine(pool, &info, suspects, &written)?
         }
         _ => Lost::default(),
     };
@@ -191,15 +196,49 @@ fn has_changed(pool: &Pool<'_>, image: &str, since: &str) -> Result<bool, Storag
     Ok(changed)
 }
 
+/// Which of the objects in a map were really written.
+enum Written {
+    /// All: only one backup wrote to the image before the map was kept.
+    All,
+    /// These at least.
+    These(Objects),
+}
+
+/// What is known to have been written. The first backup on a base is its only writer up to its own snapshot, whose map is
+/// therefore true; and so is that of a copy that is done.
+fn written(
+    pool: &Pool<'_>,
+    info: &ImageInfo,
+    size: u64,
+    snapshots: &[SnapshotInfo],
+    end: Option<&SnapshotInfo>,
+) -> Result<Written, StorageError> {
+    let Some(end) = end else { return Ok(Written::All) };
+    let first = snapshots.iter().find(|snapshot| {
+        backup_of_snapshot(&snapshot.name).is_some_and(|owner| info.name.strip_suffix(owner).is_some_and(|rest| rest.ends_with('.')))
+    });
+    let known = match first {
+        Some(first) if first.name == end.name => return Ok(Written::All),
+        Some(first) => sum(pool, info, size, Range { at: Some(&first.name), by_map: true, since: None })?.1,
+        None => None,
+    };
+    Ok(known.or_else(|| Objects::new(0, 1)).map_or(Written::All, Written::These))
+}
+
 /// Looks for objects that the map has and that hold nothing. They may be there and empty: a hole was made in them.
-fn examine(pool: &Pool<'_>, info: &ImageInfo, suspects: Vec<u64>) -> Result<Lost, StorageError> {
+fn examine(pool: &Pool<'_>, info: &ImageInfo, suspects: Vec<u64>, written: &Written) -> Result<Lost, StorageError> {
     let other = info.data_pool.as_deref().map(|name| pool.sibling(name));
     let data = other.as_ref().unwrap_or(pool);
-    let mut lost = Lost { compared: true, objects: Vec::new(), unexamined: suspects.len().saturating_sub(LOOKED_FOR) as u64 };
+    let unexamined = suspects.len().saturating_sub(LOOKED_FOR) as u64;
+    let mut lost = Lost { compared: true, unexamined, ..Lost::default() };
     for number in suspects.into_iter().take(LOOKED_FOR) {
         let object = format!("{}.{number:016x}", info.object_prefix);
-        if !data.has_object(&object)? {
-            lost.objects.push(object);
+        if data.has_object(&object)? {
+            continue;
+        }
+        match written {
+            Written::These(these) if !these.contains(number) => lost.doubtful.push(object),
+            _ => lost.objects.push(object),
         }
     }
     Ok(lost)

@@ -1,6 +1,7 @@
 //! Every state that a real cluster was seen in after a kill, and what must be said of it.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
+#![allow(clippy::single_range_in_vec_init, reason = "a list of one hole")]
 
 use std::time::Duration;
 
@@ -189,7 +190,7 @@ fn killed_half_way_through_a_copy() {
 fn killed_inside_the_last_chunk() {
     // The map has all objects; one was never written.
     let held = Held { bytes: GIB - 4 * MIB, end: GIB, holes: vec![GIB - 8 * MIB..GIB - 4 * MIB], hole_count: 1 };
-    let lost = Lost { compared: true, objects: vec!["rbd_data.1.00000000000000fe".to_owned()], unexamined: 0 };
+    let lost = Lost { compared: true, objects: vec!["rbd_data.1.00000000000000fe".to_owned()], ..Lost::default() };
     let found = judged(&row(), &[], Some(killed(Seen { held, lost, ..image(OWN) })), None);
     assert_eq!(summary(&found), (Incomplete, vec!["hole", "metadata-missing", "object-missing"], vec!["stale-lock"]));
     assert_eq!(found.problems[2].object.as_deref(), Some("rbd_data.1.00000000000000fe"));
@@ -277,14 +278,30 @@ fn the_image_of_an_earlier_copy_does_not_mean_that_this_one_was_begun() {
 
 #[test]
 fn a_lost_object_is_found_without_reading() {
-    let lost = Lost { compared: true, objects: vec!["rbd_data.1.0000000000000007".to_owned()], unexamined: 0 };
+    let lost = Lost { compared: true, objects: vec!["rbd_data.1.0000000000000007".to_owned()], ..Lost::default() };
     let found = judged(&row(), &[], Some(Seen { lost, ..base(OWN, &["b"]) }), Some(meta()));
     assert_eq!(summary(&found), (Incomplete, vec!["object-missing"], vec![]));
     assert_eq!(found.service_metadata, None);
-    let lost = Lost { compared: true, objects: (0..250).map(|object| format!("rbd_data.1.{object:016x}")).collect(), unexamined: 9 };
+    let lost = Lost {
+        compared: true,
+        objects: (0..250).map(|object| format!("rbd_data.1.{object:016x}")).collect(),
+        unexamined: 9,
+        ..Lost::default()
+    };
     let found = judged(&row(), &[], Some(Seen { lost, ..base(OWN, &["b"]) }), Some(meta()));
     assert_eq!((found.problems.len(), codes(&found.warnings)), (101, vec!["objects-unexamined"]));
     assert!(found.problems[100].text.starts_with("150 more"), "{}", found.problems[100].text);
+}
+
+#[test]
+fn an_object_that_may_never_have_been_is_no_damage_and_no_proof() {
+    let lost = Lost { compared: true, doubtful: vec!["rbd_data.1.0000000000000007".to_owned()], ..Lost::default() };
+    let found = judged(&increment(), &ancestors(), Some(Seen { lost: lost.clone(), ..base(BASE, &["f", "p", "b"]) }), Some(meta()));
+    assert_eq!(summary(&found), (CheckVerdict::Unverifiable, vec!["objects-doubtful"], vec![]));
+    assert_eq!(found.service_metadata, None);
+    // And it hides nothing that is proven.
+    let found = judged(&increment(), &ancestors(), Some(Seen { lost, ..base(BASE, &["f", "p", "b"]) }), None);
+    assert_eq!(summary(&found), (Incomplete, vec!["metadata-missing", "objects-doubtful"], vec![]));
 }
 
 #[test]

@@ -172,7 +172,7 @@ impl Pass<'_> {
         self.choose(&mut items);
         items.sort_by_key(|item| item.object.offset);
         let chosen = items.len();
-        self.watch.expect(items.iter().fold(0, |sum: u64, item| sum.saturating_add(item.object.length)));
+        self.watch.announce(items.iter().fold(0, |sum: u64, item| sum.saturating_add(item.object.length)));
         outcome.objects = chosen as u64;
 
         let block_size =

@@ -167,10 +167,10 @@ fn damages(chain: &Chain, number: usize) -> Vec<(String, bool, MemoryStore)> {
         let other = name
             .replace(&id(number), &id(if number == 0 { 1 } else { 0 }))
             .replace(&format!("20{number:04}"), &format!("20{:04}", usize::from(number == 0)));
-        if let Some(bytes) = chain.store.clone().bytes_mut(&other).cloned() {
-            if bytes != *chain.store.clone().bytes_mut(name).unwrap() {
-                add(format!("{name} swapped with another backup's"), side, &mut |store| *store.bytes_mut(name).unwrap() = bytes.clone());
-            }
+        if let Some(bytes) = chain.store.clone().bytes_mut(&other).cloned()
+            && bytes != *chain.store.clone().bytes_mut(name).unwrap()
+        {
+            add(format!("{name} swapped with another backup's"), side, &mut |store| *store.bytes_mut(name).unwrap() = bytes.clone());
         }
     }
     let data: Vec<&String> = names.iter().filter(|name| name.contains(&format!("{}-", id(number)))).collect();

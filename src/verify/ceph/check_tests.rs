@@ -1,0 +1,143 @@
+//! A whole check over scripted commands, for what a real cluster cannot be made to do: read errors, hangs, nonsense.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
+
+use std::fs;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use tempfile::TempDir;
+
+use super::check;
+use crate::domain::{Backup, CheckVerdict, Level};
+use crate::storage::ceph::Cluster;
+use crate::storage::ceph::export::samples::stream;
+use crate::verify::{Findings, Subject};
+
+/// Answers as a cluster does that has one whole backup of a volume of 1 GiB with 5 bytes in it. `$*` is the command.
+const WHOLE: &str = r#"
+case "$*" in
+info*base*) echo "rbd: error opening image x: (2) No such file or directory" >&2; exit 2;;
+info*) echo '{"size":1073741824,"object_size":4194304,"block_name_prefix":"rbd_data.1","features":["fast-diff"],"flags":[]}';;
+snap*) echo '[{"name":"backup.b.snap.1.5","size":1073741824,"timestamp":"Sun Nov 22 10:00:00 2026"}]';;
+status*) echo '{"watchers":[]}';;
+lock*) echo '[]';;
+diff*from-snap*) echo '[]';;
+diff*whole-object*) echo '[{"offset":0,"length":4194304,"exists":"true"}]';;
+diff*) echo '[{"offset":0,"length":5,"exists":"true"}]';;
+export-diff*) cat "$0.export";;
+*stat*) echo 'backups/backup.b.meta mtime 2026-11-22T10:00:01.000000+0000, size 40';;
+*get*) echo '{"version": 2, "volume-base-metadata": {"id": "v"}}';;
+esac
+"#;
+
+/// Checks the backup of [`WHOLE`], over commands that first do what `instead` says.
+fn checked(instead: &str, level: Level) -> Findings {
+    let dir: TempDir = tempfile::tempdir().unwrap();
+    let (text, path) = (dir.path().join("text"), dir.path().join("ceph"));
+    fs::write(&text, format!("#!/bin/sh\n{instead}\n{WHOLE}")).unwrap();
+    fs::write(dir.path().join("ceph.export"), stream(1 << 30, &[(0, Ok(b"hello"))])).unwrap();
+    // Copied by another process, since a file that any process here has open for writing cannot be run.
+    assert!(Command::new("install").arg("-m755").arg(&text).arg(&path).status().unwrap().success());
+    let cluster =
+        Cluster::with("cinder", "/etc/ceph/ceph.conf", "backups").with_programs(&path, &path).with_deadline(Duration::from_secs(5));
+    let volume_id = Some("v".to_owned());
+    let backup = Backup { id: "b".to_owned(), volume_id, size: Some(1), container: Some("backups".to_owned()), ..Backup::default() };
+    let now: Timestamp = "2026-11-22T12:00:00Z".parse().unwrap();
+    let source = cluster.pool("volumes");
+    check(&cluster, Some(&source), &Subject { backup: &backup, ancestors: &[], level, settle: Duration::from_mins(15), now })
+}
+
+fn first_code(findings: &Findings) -> &str {
+    findings.problems.first().map_or("", |problem| problem.code.as_str())
+}
+
+#[test]
+fn a_whole_backup_is_intact_at_every_level() {
+    for level in [Level::Quick, Level::Deep, Level::Restore] {
+        let found = checked("", level);
+        assert_eq!((found.verdict, first_code(&found)), (CheckVerdict::Intact, ""), "{found:?}");
+        assert_eq!(found.service_metadata.as_deref(), Some("{\"base\": \"volume-v.backup.b\"}"));
+        assert_eq!((found.bytes.checked, found.busy, found.begun), (5, false, true));
+        let compared = found.depth.contains("compared with volumes/volume-v@backup.b.snap.1.5");
+        assert_eq!(compared, level == Level::Restore, "{}", found.depth);
+    }
+}
+
+#[test]
+fn other_bytes_than_the_volumes_are_damage_at_level_restore_alone() {
+    let other = r#"case "$*" in export-diff*pool=volumes*) tr h j <"$0.export"; exit;; esac"#;
+    assert_eq!(checked(other, Level::Deep).verdict, CheckVerdict::Intact);
+    let found = checked(other, Level::Restore);
+    assert_eq!((found.verdict, first_code(&found)), (CheckVerdict::Corrupt, "differs"), "{found:?}");
+    assert_eq!(found.problems[0].object.as_deref(), Some("rbd_data.1.0000000000000000"));
+    assert_eq!(found.service_metadata, None);
+}
+
+#[test]
+fn what_cannot_be_read_twice_is_damage_and_what_can_is_a_warning() {
+    let fails = |when: &str| {
+        format!(r#"case "$*" in export-diff*) {when} echo 'rbd: export-diff error: (5) Input/output error' >&2; exit 5;; esac"#)
+    };
+    let found = checked(&fails(""), Level::Deep);
+    assert_eq!((found.verdict, first_code(&found)), (CheckVerdict::Corrupt, "unreadable"), "{found:?}");
+    assert_eq!(found.service_metadata, None);
+    let once = r#"if [ -e "$0.once" ]; then cat "$0.export"; exit; fi; touch "$0.once";"#;
+    let found = checked(&fails(once), Level::Deep);
+    assert_eq!((found.verdict, found.warnings[0].code.as_str()), (CheckVerdict::Intact, "second-read"), "{found:?}");
+}
+
+#[test]
+fn an_export_that_breaks_off_is_no_proof() {
+    for cut in [r#"head -c 40 "$0.export""#, r#"echo '<html>'"#, "true"] {
+        let found = checked(&format!(r#"case "$*" in export-diff*) {cut}; exit 0;; esac"#), Level::Deep);
+        assert_eq!((found.verdict, first_code(&found)), (CheckVerdict::Unverifiable, "storage-protocol"), "{cut}: {found:?}");
+        assert_eq!(found.service_metadata, None);
+    }
+}
+
+#[test]
+fn less_than_the_extents_promise_is_damage() {
+    let found = checked(
+        r#"case "$*" in diff*whole*|diff*from*) ;; diff*) echo '[{"offset":0,"length":6,"exists":"true"}]'; exit;; esac"#,
+        Level::Deep,
+    );
+    assert_eq!((found.verdict, first_code(&found)), (CheckVerdict::Incomplete, "export-short"), "{found:?}");
+}
+
+#[test]
+fn nonsense_from_any_command_is_no_verdict() {
+    // What `rados get` gives is content, and another matter.
+    for command in ["info*", "snap*", "status*", "lock*", "diff*from-snap*", "diff*whole-object*", "diff*", "*' stat '*"] {
+        for nonsense in ["echo '<html>'", "true", "exit 77"] {
+            let found = checked(&format!(r#"case "$*" in {command}) {nonsense}; exit 0;; esac"#), Level::Quick);
+            assert_eq!(found.verdict, CheckVerdict::Unverifiable, "{command} {nonsense}: {found:?}");
+        }
+    }
+}
+
+#[test]
+fn objects_that_only_the_map_knows_are_looked_for() {
+    let promised = r#"
+        case "$*" in
+        diff*whole*) echo '[{"offset":0,"length":4194304,"exists":"true"},{"offset":8388608,"length":4194304,"exists":"true"}]'; exit;;
+        *listsnaps*) ANSWER;;
+        esac"#;
+    let gone = "echo 'error listing snap shots backups/x: (2) No such file or directory' >&2; exit 1";
+    let found = checked(&promised.replace("ANSWER", gone), Level::Quick);
+    assert_eq!((found.verdict, first_code(&found)), (CheckVerdict::Incomplete, "object-missing"), "{found:?}");
+    assert_eq!(found.problems[0].object.as_deref(), Some("rbd_data.1.0000000000000002"));
+    let empty = "echo 'rbd_data.1.2:'; exit 0";
+    assert_eq!(checked(&promised.replace("ANSWER", empty), Level::Quick).verdict, CheckVerdict::Intact);
+}
+
+#[test]
+fn an_export_that_stalls_ends() {
+    let begun = Instant::now();
+    let dir: TempDir = tempfile::tempdir().unwrap();
+    let marker = dir.path().join("stalled");
+    let found = checked(&format!(r#"case "$*" in export-diff*) touch {}; exec sleep 600;; esac"#, marker.display()), Level::Deep);
+    assert_eq!((found.verdict, first_code(&found)), (CheckVerdict::Unverifiable, "storage-unavailable"), "{found:?}");
+    assert!(marker.exists() && begun.elapsed() < Duration::from_secs(60));
+}

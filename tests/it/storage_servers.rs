@@ -1,0 +1,264 @@
+//! The program's own stores against real servers: every page of a listing, every byte of every object, by every way in.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::ops::ControlFlow;
+use std::process::Command;
+use std::sync::Arc;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use cinder_backup_repair::config::{CinderConf, StorageOptions};
+use cinder_backup_repair::storage::{
+    Network, ObjectInfo, ObjectStore, StorageError, StorageErrorKind, gcs as google, s3, swift as openstack,
+};
+use md5::{Digest, Md5};
+use ureq::Agent;
+
+use crate::cinder::program;
+use crate::servers::certificates::Certificates;
+use crate::servers::storage::PASSWORD;
+use crate::servers::{self, gcs, keystone, swift};
+
+/// Options of cinder.conf as a harness gives them, and what the command line adds.
+fn options(conf: &[(&'static str, String)], flags: &[(&str, &str)]) -> StorageOptions {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("cinder.conf");
+    let lines: Vec<String> = conf.iter().map(|(name, value)| format!("{name} = {value}")).collect();
+    std::fs::write(&path, format!("[DEFAULT]\n{}\n", lines.join("\n"))).unwrap();
+    let flags: Vec<String> = flags.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    StorageOptions::new(CinderConf::load(&[path], &[]).unwrap(), &flags).unwrap()
+}
+
+fn list(store: &dyn ObjectStore, prefix: &str) -> Result<Vec<ObjectInfo>, StorageError> {
+    let mut all = Vec::new();
+    store.list(prefix, &mut |object| {
+        all.push(object);
+        ControlFlow::Continue(())
+    })?;
+    Ok(all)
+}
+
+fn read(store: &dyn ObjectStore, name: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    store.open(name, None).unwrap().read_to_end(&mut bytes).unwrap();
+    bytes
+}
+
+/// As many objects as make two pages and a bit, with names as drivers and as nobody makes them.
+fn objects() -> BTreeMap<String, Vec<u8>> {
+    let chunks = (1..=520).map(|number| format!("volume_v/20261122101112/az_nova_backup_b-{number:05}"));
+    let odd = ["volume_v/odd a+b ü//d%2f?e#~&=<>\"'", "volume_v/x\ty", "volume_v/\u{1f600}"].map(str::to_owned);
+    chunks.chain(odd).map(|name| (name.clone(), name.repeat(3).into_bytes())).collect()
+}
+
+/// Everything that was put there is there, and nothing else.
+fn holds(store: &dyn ObjectStore, objects: &BTreeMap<String, Vec<u8>>) {
+    let listed = list(store, "volume_v/").unwrap();
+    let names: Vec<&str> = listed.iter().map(|object| object.name.as_str()).collect();
+    assert_eq!(names, objects.keys().map(String::as_str).collect::<Vec<_>>(), "{}", store.location());
+    for object in &listed {
+        let bytes = &objects[&object.name];
+        assert_eq!(object.size, bytes.len() as u64);
+        assert_eq!(object.md5, Some(Md5::digest(bytes).into()), "{}", object.name);
+        assert!(object.modified.is_some());
+    }
+    // All of the odd ones, which are at the end, and some others.
+    for object in listed.iter().rev().take(5) {
+        assert_eq!(read(store, &object.name), objects[&object.name]);
+        let stat = store.stat(&object.name).unwrap().unwrap();
+        assert_eq!((stat.size, stat.md5), (object.size, object.md5));
+        let mut part = Vec::new();
+        store.open(&object.name, Some(3..9)).unwrap().read_to_end(&mut part).unwrap();
+        assert_eq!(part, objects[&object.name][3..9]);
+    }
+    assert_eq!(store.stat("volume_v/none").unwrap(), None);
+    assert_eq!(store.open("volume_v/none", None).err().unwrap().kind, StorageErrorKind::NoObject);
+}
+
+fn percent(name: &str) -> String {
+    name.bytes()
+        .map(
+            |byte| {
+                if byte.is_ascii_alphanumeric() || b"-_./".contains(&byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }
+            },
+        )
+        .collect()
+}
+
+/// Puts objects into a container that did not exist.
+fn put(url: &str, token: &str, objects: &BTreeMap<String, Vec<u8>>) {
+    let agent: Agent = Agent::config_builder().timeout_global(Some(Duration::from_secs(60))).build().into();
+    agent.put(url).header("X-Auth-Token", token).send_empty().expect("a container");
+    let all: Vec<_> = objects.iter().collect();
+    std::thread::scope(|scope| {
+        for part in all.chunks(all.len().div_ceil(4).max(1)) {
+            let agent = &agent;
+            scope.spawn(move || {
+                for (name, bytes) in part {
+                    let url = format!("{url}/{}", percent(name));
+                    agent.put(&url).header("X-Auth-Token", token).send(bytes.as_slice()).expect("an object");
+                }
+            });
+        }
+    });
+}
+
+fn token(swift: &swift::Swift) -> String {
+    let answer = ureq::get(swift.auth_url()).header("X-Auth-User", swift::USER).header("X-Auth-Key", PASSWORD).call().expect("a token");
+    answer.headers()["x-auth-token"].to_str().unwrap().to_owned()
+}
+
+fn swift_store(
+    conf: &[(&'static str, String)],
+    flags: &[(&str, &str)],
+    project: Option<&str>,
+    container: &str,
+) -> Result<openstack::SwiftStore, StorageError> {
+    openstack::Account::new(&options(conf, flags), &Network::default())?.container(project, container)
+}
+
+#[test]
+fn swift_and_its_s3_give_what_was_put() {
+    let swift = servers::swift();
+    let objects = objects();
+    put(&format!("{}/stores", swift.storage_url()), &token(swift), &objects);
+    let conf = swift.swift_options("stores");
+    holds(&swift_store(&conf, &[], None, "stores").unwrap(), &objects);
+    let error = list(&swift_store(&conf, &[], None, "none").unwrap(), "").unwrap_err();
+    assert_eq!(error.kind, StorageErrorKind::NoContainer, "{error}");
+    for (name, value, kind) in [
+        ("backup_swift_key", "wrong", StorageErrorKind::Authentication),
+        ("backup_swift_user", swift::READER, StorageErrorKind::Permission),
+    ] {
+        let error = list(&swift_store(&conf, &[(name, value)], None, "stores").unwrap(), "").unwrap_err();
+        assert_eq!(error.kind, kind, "{error}");
+    }
+
+    let ca = Certificates::get().authority();
+    let ca = ca.to_str().unwrap();
+    let tls_auth = swift.tls_auth_url();
+    let tls_s3 = swift.tls_s3_url();
+    let s3_store =
+        |flags: &[(&str, &str)]| s3::Client::new(&options(&swift.s3_options("stores"), flags), &Network::default())?.bucket("stores");
+    holds(&s3_store(&[]).unwrap(), &objects);
+    holds(&s3_store(&[("backup_s3_endpoint_url", &tls_s3), ("backup_s3_ca_cert_file", ca)]).unwrap(), &objects);
+    let trusting = s3_store(&[("backup_s3_endpoint_url", &tls_s3), ("backup_s3_verify_ssl", "false")]).unwrap();
+    assert_eq!(list(&trusting, "volume_v/x").unwrap().len(), 1);
+    for (flags, kind) in [
+        (vec![("backup_s3_endpoint_url", tls_s3.as_str())], StorageErrorKind::Configuration),
+        (vec![("backup_s3_store_secret_key", "wrong")], StorageErrorKind::Authentication),
+    ] {
+        let error = list(&s3_store(&flags).unwrap(), "").unwrap_err();
+        assert_eq!(error.kind, kind, "{error}");
+    }
+    // The login by TLS; where the objects are is for Swift to say.
+    let secure = swift_store(&conf, &[("backup_swift_auth_url", &tls_auth), ("backup_swift_ca_cert_file", ca)], None, "stores").unwrap();
+    assert_eq!(list(&secure, "volume_v/x").unwrap().len(), 1);
+    let error = list(&swift_store(&conf, &[("backup_swift_auth_url", &tls_auth)], None, "stores").unwrap(), "").unwrap_err();
+    assert_eq!(error.kind, StorageErrorKind::Configuration, "{error}");
+    let insecure =
+        swift_store(&conf, &[("backup_swift_auth_url", &tls_auth), ("backup_swift_auth_insecure", "true")], None, "stores").unwrap();
+    assert_eq!(list(&insecure, "volume_v/x").unwrap().len(), 1);
+}
+
+#[test]
+fn a_token_of_swifts_that_expires_meanwhile_is_renewed() {
+    let swift = swift::start(&swift::Settings { token_life: 2, ..swift::Settings::default() });
+    let objects = BTreeMap::from([("volume_v/1".to_owned(), b"one".to_vec())]);
+    put(&format!("{}/short", swift.storage_url()), &token(&swift), &objects);
+    let store = Arc::new(swift_store(&swift.swift_options("short"), &[], None, "short").unwrap());
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(7) {
+        assert_eq!(read(&*store, "volume_v/1"), b"one");
+        sleep(Duration::from_millis(900));
+    }
+}
+
+#[test]
+fn keystone_leads_to_every_projects_account() {
+    let keystone = servers::keystone();
+    let objects = BTreeMap::from([("volume_v/1".to_owned(), b"one".to_vec())]);
+    let conf = keystone.swift_options("accounts");
+    // The stores only read, so the containers are made by a client of Keystone's.
+    let script = "
+import sys, swiftclient
+url, password, domain, user, project = sys.argv[1:]
+options = {'user_domain_name': domain, 'project_domain_name': domain, 'project_name': project}
+connection = swiftclient.Connection(authurl=url, user=user, key=password, auth_version='3', os_options=options)
+connection.put_container('accounts')
+connection.put_object('accounts', 'volume_v/1', b'one')
+";
+    for (user, project) in [("cinder", "backups"), ("customer", "customer")] {
+        let arguments = [&keystone.url(), PASSWORD, keystone::DOMAIN, user, project];
+        servers::run(Command::new(program("python")).args(["-c", script]).args(arguments));
+    }
+    holds_one(&swift_store(&conf, &[], None, "accounts").unwrap(), &objects, "127.0.0.1");
+    let region = [("backup_swift_region_name", keystone::OTHER_REGION)];
+    holds_one(&swift_store(&conf, &region, None, "accounts").unwrap(), &objects, "localhost");
+
+    let customer = keystone.project("customer");
+    let operator = [("backup_swift_auth", "per_user"), ("backup_swift_user", "operator")];
+    holds_one(&swift_store(&conf, &operator, Some(customer), "accounts").unwrap(), &objects, customer);
+    let url = keystone.swift_url();
+    let fixed = [operator[0], operator[1], ("backup_swift_url", url.as_str())];
+    holds_one(&swift_store(&conf, &fixed, Some(customer), "accounts").unwrap(), &objects, customer);
+    // A project's own user, scoped to the backup's project.
+    let own = [("backup_swift_auth", "per_user"), ("backup_swift_user", "customer"), ("backup_swift_project", "")];
+    holds_one(&swift_store(&conf, &own, Some(customer), "accounts").unwrap(), &objects, customer);
+    let cinder = [("backup_swift_auth", "per_user")];
+    let error = list(&swift_store(&conf, &cinder, Some(customer), "accounts").unwrap(), "").unwrap_err();
+    assert_eq!(error.kind, StorageErrorKind::Permission, "{error}");
+    let error = list(&swift_store(&conf, &[("backup_swift_key", "wrong")], None, "accounts").unwrap(), "").unwrap_err();
+    assert_eq!(error.kind, StorageErrorKind::Authentication, "{error}");
+}
+
+fn holds_one(store: &dyn ObjectStore, objects: &BTreeMap<String, Vec<u8>>, place: &str) {
+    holds_some(store, objects);
+    assert!(store.location().contains(place), "{} is not at {place}", store.location());
+}
+
+fn holds_some(store: &dyn ObjectStore, objects: &BTreeMap<String, Vec<u8>>) {
+    let listed = list(store, "volume_v/").unwrap();
+    assert_eq!(listed.len(), objects.len(), "{}", store.location());
+    for object in listed {
+        assert_eq!(read(store, &object.name), objects[&object.name]);
+    }
+}
+
+#[test]
+fn google_gives_all_pages() {
+    let gcs = gcs::start(&gcs::Settings { page: 3, token_life: 2 });
+    let script = "
+import sys
+from google.oauth2 import service_account
+from google.auth.transport.requests import AuthorizedSession
+url, path = sys.argv[1:]
+credentials = service_account.Credentials.from_service_account_file(path, scopes=['https://www.googleapis.com/auth/devstorage.read_write'])
+session = AuthorizedSession(credentials)
+session.post(url + 'storage/v1/b?project=tests', json={'name': 'all'}).raise_for_status()
+for number in range(10):
+    session.post(f'{url}upload/storage/v1/b/all/o?uploadType=media&name=volume_v%2F{number}+%2B', data=b'x' * number).raise_for_status()
+";
+    servers::run(Command::new(program("python")).args(["-c", script, &gcs.url()]).arg(gcs.credentials()));
+    let open = |bucket: &str| google_store(&gcs, Some(&gcs.url()), bucket);
+    let store = open("all").unwrap();
+    let begun = Instant::now();
+    // Longer than a token lives.
+    while begun.elapsed() < Duration::from_secs(4) {
+        let listed = list(&store, "volume_v/").unwrap();
+        assert_eq!(listed.len(), 10);
+        for (number, object) in listed.iter().enumerate() {
+            let bytes = vec![b'x'; number];
+            assert_eq!((object.name.as_str(), object.md5), (format!("volume_v/{number} +").as_str(), Some(Md5::digest(&bytes).into())));
+            assert_eq!(read(&store, &object.name), bytes);
+        }
+        sleep(Duration::from_millis(500));
+    }
+    assert_eq!(store.stat("volume_v/none").unwrap(), None);
+    assert_eq!(list(&open("none").unwrap(), "").unwrap_err().kind, StorageErrorKind::NoContainer);
+}
+
+fn google_store(gcs: &gcs::Gcs, endpoint: Option<&str>, bucket: &str) -> Result<google::GcsStore, StorageError> {
+    google::Client::new(&options(&gcs.options(bucket), &[]), endpoint, &Network::default())?.bucket(bucket)
+}
