@@ -155,7 +155,7 @@ fn evidence_about_something_else_is_refused() {
     // Too old. The row then is as it would be unchecked: refused, not decided some other way.
     std::thread::sleep(std::time::Duration::from_millis(1_100));
     let late = ["--evidence", &checked, "--evidence-max-age", "0s"];
-    let planned = site.program.json(0, &[&["plan"], &late[..]].concat());
+    let planned = site.program.json(4, &[&["plan"], &late[..]].concat());
     assert_eq!(planned["units"], json!([]));
     let named = site.program.json(6, &[&["repair", "--yes", &child.id], &late[..]].concat());
     assert!(named["refused"][0]["reason"].as_str().unwrap().contains("--evidence-max-age"), "{named:#}");

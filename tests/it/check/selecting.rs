@@ -300,7 +300,8 @@ fn what_was_found_before_a_signal_is_kept() {
         let resumed = site.program.expect(0, &["check", "--level", "deep", "--resume", &path, "-v"]);
         assert!(resumed.stderr.contains(&format!("{} of 6 are known", count("intact"))), "{}", resumed.stderr);
         // What is there may be used, and it is said that there is more.
-        let planned = site.program.expect(0, &["plan", "--evidence", &path, "-f", "json"]);
+        let left_out = if count("unverifiable") > 0 { 4 } else { 0 };
+        let planned = site.program.expect(left_out, &["plan", "--evidence", &path, "-f", "json"]);
         assert!(planned.stderr.contains("was stopped early"), "{}", planned.stderr);
         assert_eq!(planned.json()["units"].as_array().unwrap().len(), count("intact"));
     }
