@@ -143,9 +143,9 @@ pub struct CheckResult {
     pub busy: bool,
     /// Something of it is on the storage.
     pub begun: bool,
-    /// Objects of this backup, side files not counted; 0 for Ceph.
+    /// Objects of this backup (at level restore of its whole chain), side files not counted; 0 for Ceph.
     pub objects: Amount,
-    /// Bytes of the volume that the objects of this backup hold.
+    /// Bytes of the volume that these objects hold.
     pub bytes: Amount,
     /// Everything that is wrong.
     pub problems: Vec<Problem>,

@@ -123,12 +123,17 @@ impl<'a> Checker<'a> {
             })
             .collect();
         let location = links.first().and_then(|link| link.store.as_ref().ok()).map(|store| store.location().to_owned());
-        let mut findings = chunked::check(subject, &links, &self.request.effort, self.watch, &mut |link, level| self.own(link, level));
+        let mut most = 0;
+        let mut findings = chunked::check(subject, &links, &self.request.effort, self.watch, &mut |link, level| {
+            let own = self.own(link, level);
+            most = most.max(own.objects());
+            own
+        });
         // Both side files are in its listing, too.
-        let listed = findings.objects.expected + 2;
+        let listed = most + 2;
         if driver == Driver::Gcs && listed > GCS_PAGE {
             let text = format!(
-                "Cinder's own driver cannot restore it: it has {listed} objects, and that driver reads the first {GCS_PAGE} of a listing only"
+                "Cinder's own driver cannot restore it: it, or a backup that it rests on, has {listed} objects, and that driver reads the first {GCS_PAGE} of a listing only"
             );
             findings.warnings.push(Problem::general("cinder-cannot-restore", text));
         }

@@ -98,6 +98,11 @@ impl Own {
         own
     }
 
+    /// How many objects it has, side files not counted.
+    pub fn objects(&self) -> u64 {
+        self.objects.expected
+    }
+
     /// The same without the list of objects, which is the large part of it.
     pub fn without_list(&self) -> Self {
         Self { inventory: None, ..self.clone() }
@@ -144,6 +149,10 @@ pub fn check(
             }
         }
         if list.len() == chain.len() {
+            // A restore reads the whole chain.
+            let entries = || list.iter().flat_map(|member| &member.inventory.entries);
+            this.bytes.expected = entries().fold(0, |sum: u64, entry| sum.saturating_add(entry.length));
+            this.objects.expected = entries().count() as u64;
             let outcome =
                 Pass { members: &list, effort, watch, restore: true, full: parents.is_empty(), volume_bytes: tip.volume_bytes }.run();
             this.depth = outcome.depth;

@@ -270,6 +270,12 @@ fn the_demo_works_anywhere_and_on_nothing_else() {
     let scan = answer(bare(&["scan", "-f", "json", "--config-file"]).arg(&conf).current_dir(program.path("")));
     assert_eq!(scan.code, Some(0), "{}", scan.stderr);
     assert_eq!(scan.json()["database"]["engine"], "sqlite");
+    // The storage stays, too, and cinder.conf says where it is.
+    for (name, verdict, code) in [("dns-zones nightly", "intact", 0), ("wiki before the upgrade", "incomplete", 9)] {
+        let check = answer(bare(&["check", name, "-f", "json", "--config-file"]).arg(&conf).current_dir(program.path("")));
+        assert_eq!(check.code, Some(code), "{}", check.stderr);
+        assert_eq!(check.json()["results"][0]["verdict"], verdict);
+    }
     let history = answer(bare(&["history", "verify", "--audit-log"]).arg(folder.join("audit.jsonl")));
     assert_eq!(history.code, Some(0), "{}", history.stderr);
     // Not over somebody's files.
