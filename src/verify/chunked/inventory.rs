@@ -171,7 +171,8 @@ impl Inventory {
             let known = backup.parent_id.as_deref().unwrap_or("none");
             wrong("parent-differs", format!("its metadata names the parent {said}, and backups.parent_id {known}"));
         }
-        entries.sort_by_key(|object| object.offset);
+        // In place: the list may be large.
+        entries.sort_unstable_by_key(|object| (object.offset, object.number));
         self.entries = entries;
         Some(head)
     }

@@ -137,7 +137,8 @@ pub fn check(
             let text = format!("backup {}, which it rests on, is {verdict}: {first}", parent.backup.id);
             this.faults.add(class, Problem::general("parent-damaged", text));
         }
-        members.push(found);
+        // Only a restore goes through the lists of all members, and a chain can be long.
+        members.push(if subject.level == Level::Restore { found } else { found.without_list() });
     }
     lineage(subject, tip, parents, &mut this);
     if subject.level == Level::Restore && !this.faults.has_damage() && this.inventory.is_some() {
