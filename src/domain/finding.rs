@@ -152,7 +152,7 @@ pub struct Finding {
     pub follow_up: Vec<String>,
     /// For a check on another host: the backup's row and those of its ancestors, the nearest first; empty where no check
     /// would help.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     pub rows: Vec<Image>,
 }
 

@@ -130,7 +130,7 @@ impl Scene {
             if verdict == "intact" {
                 // At this level what was read of the parents counts, too.
                 assert!(result["bytes"]["checked"].as_u64() >= result["bytes"]["expected"].as_u64(), "{name}: {result:#}");
-                assert_eq!(result["objects"]["expected"], result["object_count"], "{name}");
+                assert!(result["objects"]["expected"].as_u64() >= result["object_count"].as_u64(), "{name}: {result:#}");
             }
             if done[name].outcome == "done" {
                 assert_eq!(result["object_count"], done[name].backup["object_count"], "{name}");

@@ -47,7 +47,7 @@ fn the_document_of_scan_has_the_fields_that_were_promised() {
     let findings = document["findings"].as_array().unwrap();
     assert_eq!(findings.len(), 4, "{document:#}");
     let mut promised = set(&["kind", "id", "name", "status", "host", "service", "project_id", "volume_id", "since", "age_seconds"]);
-    promised.extend(["verdict", "evidence", "proposal", "follow_up", "refusal"]);
+    promised.extend(["verdict", "evidence", "proposal", "follow_up", "refusal", "rows"]);
     for finding in findings {
         assert_eq!(keys(finding), promised);
         assert!(finding["id"].is_string(), "{finding:#}");
