@@ -381,7 +381,7 @@ fn files_that_are_no_cinder_database() {
     error: not a Cinder database of Icehouse or later: there is no column backups.deleted in sqlite:DIR/icehouse.db; check the database's name, and that this account may read the table
     hint: the database is sqlite:///DIR/icehouse.db, from --database-url
     $ scan --database-url sqlite:///DIR/cut.db
-    error: cannot run schema_columns: the database file is damaged (database disk image is malformed); look at it with PRAGMA integrity_check
+    error: cannot open DIR/cut.db: the database file is damaged (database disk image is malformed); look at it with PRAGMA integrity_check
     hint: the database is sqlite:///DIR/cut.db, from --database-url
     "#);
 }
