@@ -191,7 +191,9 @@ pub fn gather(
         return Ok(checks);
     }
     let how_many = if targets.len() == 1 { "1 backup".to_owned() } else { format!("{} backups", targets.len()) };
-    context.ui.say(format!("Checking {how_many} on the storage ({level}) …"));
+    // Who lets a quick look decide should know what it does not see.
+    let how = if level == crate::domain::Level::Quick { "quick: no data is read, --check deep does" } else { level.name() };
+    context.ui.say(format!("Checking {how_many} on the storage ({how}) …"));
     let checked = check(context, &args.storage, &args.storage.request(level, Share::All), &targets)?;
     if let Some((exit, signal)) = checked.interrupted {
         return Err(Error::new(exit, format!("stopped by {signal} while checking the storage; nothing was changed")));
