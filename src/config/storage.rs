@@ -69,31 +69,13 @@ impl StorageOptions {
         Ok(self.cinder.get_secret("DEFAULT", name)?.filter(|setting| !setting.value.expose_secret().is_empty()))
     }
 
-    /// A whole number.
-    ///
-    /// # Errors
-    /// As for [`StorageOptions::text`], and a value that is none.
-    pub fn integer(&self, name: &str, default: i64) -> Result<Setting<i64>, ConfigError> {
-        match self.text(name)? {
-            Some(Setting { value, origin }) => match value.trim().parse() {
-                Ok(value) => Ok(Setting::new(value, origin)),
-                Err(_) => Err(ConfigError::invalid(&origin, format!("{value:?} is not a whole number"))),
-            },
-            None => Ok(Setting::default_of(default)),
-        }
-    }
-
     /// A boolean, in oslo.config's spellings.
     ///
     /// # Errors
     /// As for [`StorageOptions::text`], and a value that is none.
     pub fn boolean(&self, name: &str, default: bool) -> Result<Setting<bool>, ConfigError> {
         match self.text(name)? {
-            Some(Setting { value, origin }) => match value.to_lowercase().as_str() {
-                "true" | "1" | "on" | "yes" => Ok(Setting::new(true, origin)),
-                "false" | "0" | "off" | "no" => Ok(Setting::new(false, origin)),
-                _ => Err(ConfigError::invalid(&origin, format!("{value:?} is not a boolean; write true or false"))),
-            },
+            Some(setting) => CinderConf::boolean(setting),
             None => Ok(Setting::default_of(default)),
         }
     }

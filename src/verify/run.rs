@@ -11,12 +11,11 @@ use jiff::Timestamp;
 use super::chunked::{self, Effort, Link, Own, Share};
 use super::{Class, Faults, Findings, Subject, Watch};
 use crate::domain::{Backup, CheckResult, CheckVerdict, ColumnSet, Driver, Level, Problem};
+use crate::storage::gcs::SEEN_BY_CINDER;
 use crate::storage::{ObjectStore, StorageError};
 
 /// Bytes in a GiB, the unit of `backups.size`.
 const GIB: u64 = 1 << 30;
-/// How many objects Google gives on a page, which is all that Cinder's driver asks for (29.0.0, `get_container_entries`).
-const GCS_PAGE: u64 = 1_000;
 /// How many quick checks run at once: each is a handful of round trips.
 const QUICK_AT_ONCE: usize = 8;
 
@@ -131,9 +130,9 @@ impl<'a> Checker<'a> {
         });
         // Both side files are in its listing, too.
         let listed = most + 2;
-        if driver == Driver::Gcs && listed > GCS_PAGE {
+        if driver == Driver::Gcs && listed > SEEN_BY_CINDER {
             let text = format!(
-                "Cinder's own driver cannot restore it: it, or a backup that it rests on, has {listed} objects, and that driver reads the first {GCS_PAGE} of a listing only"
+                "Cinder's own driver cannot restore it: it, or a backup that it rests on, has {listed} objects, and that driver reads the first {SEEN_BY_CINDER} of a listing only"
             );
             findings.warnings.push(Problem::general("cinder-cannot-restore", text));
         }

@@ -21,7 +21,7 @@ use cinder_backup_repair::format::metadata::Compression;
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::database::{Change, Database};
+use crate::database::Database;
 use crate::program::{Program, bare};
 use crate::rows::Row;
 use crate::schemas::{Columns, fresh, scratch};
@@ -297,18 +297,4 @@ fn problems(result: &Value) -> Vec<&str> {
     codes.sort_unstable();
     codes.dedup();
     codes
-}
-
-/// The changed cells that matter: not when, and not why in words.
-fn essence(changes: Vec<Change>) -> Vec<String> {
-    let mut list: Vec<String> = changes
-        .into_iter()
-        .filter(|change| change.column != "updated_at" && change.column != "fail_reason")
-        .map(|change| {
-            let word = |cell: Option<String>| cell.unwrap_or_else(|| "NULL".to_owned());
-            format!("{}.{}.{}: {} -> {}", change.table, change.id, change.column, word(change.from), word(change.to))
-        })
-        .collect();
-    list.sort();
-    list
 }

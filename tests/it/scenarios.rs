@@ -25,7 +25,7 @@ fn proposed(finding: &Value) -> Vec<String> {
 }
 
 /// The changed cells that matter: not when, and not why in words.
-fn essence(changes: Vec<Change>) -> Vec<String> {
+pub fn essence(changes: Vec<Change>) -> Vec<String> {
     let mut list: Vec<String> = changes
         .into_iter()
         .filter(|change| change.column != "updated_at" && change.column != "fail_reason")

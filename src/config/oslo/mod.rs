@@ -149,9 +149,11 @@ impl CinderConf {
 
     /// A boolean: true, 1, on, yes or false, 0, off, no in any case.
     pub fn get_bool(&self, group: &str, name: &str, default: bool) -> Result<Setting<bool>, ConfigError> {
-        let Some(Setting { value, origin }) = self.get(group, name)? else {
-            return Ok(Setting::default_of(default));
-        };
+        self.get(group, name)?.map_or_else(|| Ok(Setting::default_of(default)), Self::boolean)
+    }
+
+    /// The boolean that a value spells.
+    pub(super) fn boolean(Setting { value, origin }: Setting<String>) -> Result<Setting<bool>, ConfigError> {
         match value.to_lowercase().as_str() {
             "true" | "1" | "on" | "yes" => Ok(Setting::new(true, origin)),
             "false" | "0" | "off" | "no" => Ok(Setting::new(false, origin)),

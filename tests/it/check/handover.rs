@@ -5,9 +5,10 @@ use std::fs;
 use cinder_backup_repair::db::Engine;
 use serde_json::{Value, json};
 
-use super::{CHANGED, OBJECTS, Placed, Site, essence, result};
+use super::{CHANGED, OBJECTS, Placed, Site, result};
 use crate::database::changes;
 use crate::program::{answer, find, finding};
+use crate::scenarios::essence;
 use crate::schemas::engines;
 
 /// A site with an increment whose data is whole and whose last update was lost, on a parent that counts no child.

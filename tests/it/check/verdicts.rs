@@ -6,9 +6,10 @@ use std::os::unix::process::CommandExt;
 
 use serde_json::{Value, json};
 
-use super::{CHANGED, OBJECTS, Placed, Site, TWO_HOURS, essence, problems, result};
+use super::{CHANGED, OBJECTS, Placed, Site, TWO_HOURS, problems, result};
 use crate::database::changes;
 use crate::program::{answer, codes, finding};
+use crate::scenarios::essence;
 use crate::servers::is_root;
 
 /// The reason why nothing is done to a backup that was named.
