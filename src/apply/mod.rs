@@ -6,9 +6,11 @@
 
 mod executor;
 mod journal;
+mod lanes;
 mod recheck;
 mod settle;
 mod undo;
+mod worker;
 pub mod writes;
 
 pub use executor::{Executor, Failure, Mode, Options, Progress, Run, intended_rows, statements};
@@ -16,3 +18,4 @@ pub use journal::{Journal, NoJournal};
 pub use recheck::Overlay;
 pub use settle::{Settlement, current, settle_rows};
 pub use undo::{Recorded, UndoError, undo_units};
+pub use worker::Connect;

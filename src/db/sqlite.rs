@@ -67,6 +67,8 @@ pub fn open(path: &Path, settings: &SessionSettings) -> Result<Box<dyn Session>,
         .busy_timeout(settings.lock_timeout.max(Duration::from_millis(1)))
         .map_err(|error| describe(&error, &format!("cannot set the busy time-out of {shown}")))?;
     connection.execute_batch(CACHE).map_err(|error| describe(&error, &format!("cannot open {shown}")))?;
+    // All that a run uses, in place of the usual 16.
+    connection.set_prepared_statement_cache_capacity(64);
     let deadline = Deadline::install(&mut connection, settings.statement_timeout)?;
     let server = ServerInfo {
         engine: Engine::Sqlite,
@@ -183,6 +185,25 @@ impl Sqlite {
         self.deadline.start();
         self.connection.execute_batch(sql).map_err(|error| describe(&error, doing))
     }
+
+    /// Puts `query_only` as it is to be, and sees whether it is. Setting it, even to what it is, makes SQLite parse every prepared
+    /// statement anew, so it is looked at first.
+    fn hold_read_only(&self, wanted: bool) -> Result<(), DbError> {
+        let held = || -> rusqlite::Result<bool> {
+            let mut check = self.connection.prepare_cached(QUERY_ONLY_CHECK)?;
+            check.query_row([], |row| row.get::<_, i64>(0)).map(|held| held != 0)
+        };
+        let held = || held().map_err(|error| describe(&error, "cannot see whether the session is read-only"));
+        if held()? == wanted {
+            return Ok(());
+        }
+        self.batch(if wanted { QUERY_ONLY_ON } else { QUERY_ONLY_OFF }, "cannot make the session read-only, or writable")?;
+        if held()? != wanted {
+            let state = if wanted { "off" } else { "on" };
+            return Err(DbError::new(DbErrorKind::SessionState, format!("SQLite does not do as it is told: query_only is still {state}")));
+        }
+        Ok(())
+    }
 }
 
 impl Session for Sqlite {
@@ -234,18 +255,11 @@ impl Session for Sqlite {
         self.failed = false;
         match access {
             Access::ReadOnly => {
-                self.batch(QUERY_ONLY_ON, "cannot make the session read-only")?;
-                let held: i64 = self
-                    .connection
-                    .query_row(QUERY_ONLY_CHECK, [], |row| row.get(0))
-                    .map_err(|error| describe(&error, "cannot see whether the session is read-only"))?;
-                if held != 1 {
-                    return Err(DbError::new(DbErrorKind::SessionState, "SQLite does not hold the session read-only: query_only is off"));
-                }
+                self.hold_read_only(true)?;
                 self.batch(BEGIN_READ, "cannot begin a transaction")
             }
             Access::Write => {
-                self.batch(QUERY_ONLY_OFF, "cannot make the session writable")?;
+                self.hold_read_only(false)?;
                 self.batch(BEGIN_WRITE, "cannot begin a transaction")
             }
         }
