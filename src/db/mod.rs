@@ -148,8 +148,8 @@ impl Default for SessionSettings {
     }
 }
 
-/// Receives the rows of a query one at a time; `Break` ends the query early.
-pub type RowSink<'a> = &'a mut dyn FnMut(&[Value]) -> ControlFlow<()>;
+/// Receives the rows of a query one at a time, and may take the cells for itself; `Break` ends the query early.
+pub type RowSink<'a> = &'a mut dyn FnMut(&mut [Value]) -> ControlFlow<()>;
 
 /// One connection in a known and checked state.
 ///
@@ -206,11 +206,16 @@ pub trait Session: Send {
     fn rows(&mut self, statement: &Statement, params: &[Param]) -> Result<Vec<Vec<Value>>, DbError> {
         let mut rows = Vec::new();
         self.query(statement, params, &mut |row| {
-            rows.push(row.to_vec());
+            rows.push(row.iter_mut().map(std::mem::take).collect());
             ControlFlow::Continue(())
         })?;
         Ok(rows)
     }
+}
+
+/// A text as the engine sent it; what is no UTF-8 is replaced by U+FFFD.
+fn text(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
 }
 
 /// Runs steps one after the other.

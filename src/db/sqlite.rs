@@ -204,7 +204,7 @@ fn value(cell: ValueRef<'_>) -> Value {
         ValueRef::Null => Value::Null,
         ValueRef::Integer(number) => Value::Integer(number),
         ValueRef::Real(number) => Value::Text(number.to_string()),
-        ValueRef::Text(text) | ValueRef::Blob(text) => Value::Text(String::from_utf8_lossy(text).into_owned()),
+        ValueRef::Text(text) | ValueRef::Blob(text) => Value::Text(super::text(text.to_vec())),
     }
 }
 
@@ -268,7 +268,7 @@ impl Session for Sqlite {
                 for index in 0..width {
                     cells.push(value(found.get_ref(index)?));
                 }
-                if row(&cells) == ControlFlow::Break(()) {
+                if row(&mut cells) == ControlFlow::Break(()) {
                     break;
                 }
             }

@@ -7,10 +7,11 @@ use serde::{Deserialize, Serialize};
 /// Times travel as text in the engine's own spelling (naive UTC, for example `2026-11-22 18:46:33` or, with
 /// microseconds, `2026-11-22 18:46:33.000001`), so that a guard compares exactly what was read. Booleans travel as
 /// the integers 0 and 1.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Value {
     /// SQL NULL.
+    #[default]
     Null,
     /// An integer column, or a boolean as 0 or 1.
     Integer(i64),

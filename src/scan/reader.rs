@@ -55,12 +55,12 @@ pub struct Reader<'a> {
 }
 
 /// Cells of a row, taken one after the other.
-struct Cells<'a>(std::slice::Iter<'a, Value>);
+struct Cells<'a>(std::slice::IterMut<'a, Value>);
 
 impl Cells<'_> {
     fn text(&mut self) -> Option<String> {
         match self.0.next() {
-            Some(Value::Text(text)) => Some(text.clone()),
+            Some(Value::Text(text)) => Some(std::mem::take(text)),
             Some(Value::Integer(number)) => Some(number.to_string()),
             Some(Value::Null) | None => None,
         }
@@ -75,8 +75,8 @@ impl Cells<'_> {
     }
 }
 
-fn backup(row: &[Value]) -> Backup {
-    let mut cells = Cells(row.iter());
+fn backup(row: &mut [Value]) -> Backup {
+    let mut cells = Cells(row.iter_mut());
     Backup {
         id: cells.text().unwrap_or_default(),
         status: cells.text(),
@@ -102,8 +102,8 @@ fn backup(row: &[Value]) -> Backup {
 }
 
 /// What is counted of a live backup; the rest is left empty.
-fn counted(row: &[Value]) -> Backup {
-    let mut cells = Cells(row.iter());
+fn counted(row: &mut [Value]) -> Backup {
+    let mut cells = Cells(row.iter_mut());
     Backup {
         id: cells.text().unwrap_or_default(),
         status: cells.text(),
@@ -120,8 +120,8 @@ fn counted(row: &[Value]) -> Backup {
     }
 }
 
-fn volume(row: &[Value]) -> Volume {
-    let mut cells = Cells(row.iter());
+fn volume(row: &mut [Value]) -> Volume {
+    let mut cells = Cells(row.iter_mut());
     Volume {
         id: cells.text().unwrap_or_default(),
         status: cells.text(),
@@ -135,8 +135,8 @@ fn volume(row: &[Value]) -> Volume {
     }
 }
 
-fn snapshot(row: &[Value]) -> Snapshot {
-    let mut cells = Cells(row.iter());
+fn snapshot(row: &mut [Value]) -> Snapshot {
+    let mut cells = Cells(row.iter_mut());
     Snapshot {
         id: cells.text().unwrap_or_default(),
         status: cells.text(),
@@ -148,8 +148,8 @@ fn snapshot(row: &[Value]) -> Snapshot {
     }
 }
 
-fn attachment(row: &[Value]) -> Attachment {
-    let mut cells = Cells(row.iter());
+fn attachment(row: &mut [Value]) -> Attachment {
+    let mut cells = Cells(row.iter_mut());
     Attachment {
         id: cells.text().unwrap_or_default(),
         volume_id: cells.text().unwrap_or_default(),
@@ -228,7 +228,7 @@ impl Reader<'_> {
     pub fn services(&mut self) -> Result<Vec<ServiceRow>, DbError> {
         let mut found = Vec::new();
         self.each(&sql::SERVICES_BACKUP, &[], &mut |row| {
-            let mut cells = Cells(row.iter());
+            let mut cells = Cells(row.iter_mut());
             if let Some(host) = cells.text() {
                 let (updated_at, created_at) = (cells.text(), cells.text());
                 found.push(ServiceRow { host, updated_at, created_at, deleted: cells.integer().is_some_and(|flag| flag != 0) });
@@ -242,7 +242,7 @@ impl Reader<'_> {
         let mut found = Vec::new();
         if self.schema.has_quotas {
             self.each(&sql::QUOTA_USAGES_BACKUP, &[], &mut |row| {
-                let mut cells = Cells(row.iter());
+                let mut cells = Cells(row.iter_mut());
                 if let (Some(project), Some(resource)) = (cells.text(), cells.text()) {
                     found.push((project, resource, cells.integer().unwrap_or(0)));
                 }
@@ -263,22 +263,22 @@ impl Reader<'_> {
 
     /// Seconds since the server started; `None` where it does not say.
     pub fn uptime(&mut self) -> Result<Option<i64>, DbError> {
-        let rows = self.session.rows(&sql::UPTIME, &[])?;
-        Ok(rows.first().and_then(|row| {
-            let mut cells = Cells(row.iter());
+        let mut rows = self.session.rows(&sql::UPTIME, &[])?;
+        Ok(rows.first_mut().and_then(|row| {
+            let mut cells = Cells(row.iter_mut());
             cells.text();
             cells.integer()
         }))
     }
 
-    fn each(&mut self, statement: &Statement, params: &[Param], each: &mut dyn FnMut(&[Value])) -> Result<(), DbError> {
+    fn each(&mut self, statement: &Statement, params: &[Param], each: &mut dyn FnMut(&mut [Value])) -> Result<(), DbError> {
         self.session.query(statement, params, &mut |row| {
             each(row);
             ControlFlow::Continue(())
         })
     }
 
-    fn by_ids<T>(&mut self, statement: &Statement, ids: &[String], read: fn(&[Value]) -> T) -> Result<Vec<T>, DbError> {
+    fn by_ids<T>(&mut self, statement: &Statement, ids: &[String], read: fn(&mut [Value]) -> T) -> Result<Vec<T>, DbError> {
         let mut found = Vec::with_capacity(ids.len());
         for batch in ids.chunks(ID_BATCH) {
             self.each(statement, &[Param::Ids(batch.to_vec())], &mut |row| found.push(read(row)))?;
@@ -308,7 +308,7 @@ impl Reader<'_> {
             Answer::Rows(rows) => rows.as_slice(),
             Answer::Matched(_) => &[],
         });
-        Ok((rows, attachments.map(|row| attachment(row)).collect()))
+        Ok((rows, attachments.map(|row| attachment(&mut row.clone())).collect()))
     }
 
     /// The step that reads one live row; [`row_in`] finds it in the answer.
@@ -335,10 +335,13 @@ impl Reader<'_> {
 /// The row in the answer to a [`Reader::row_step`].
 pub fn row_in(answer: &Answer, table: Table, id: &str) -> Option<Row> {
     let Answer::Rows(rows) = answer else { return None };
-    let read = |cells: &Vec<Value>| match table {
-        Table::Backups => Row::Backup(Box::new(backup(cells))),
-        Table::Volumes => Row::Volume(volume(cells)),
-        Table::Snapshots => Row::Snapshot(snapshot(cells)),
+    let read = |cells: &Vec<Value>| {
+        let mut cells = cells.clone();
+        match table {
+            Table::Backups => Row::Backup(Box::new(backup(&mut cells))),
+            Table::Volumes => Row::Volume(volume(&mut cells)),
+            Table::Snapshots => Row::Snapshot(snapshot(&mut cells)),
+        }
     };
     // A case-insensitive collation could hand out a row whose id is spelt differently: that is another row.
     rows.last().map(read).filter(|row| row.id() == id)

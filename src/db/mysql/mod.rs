@@ -208,7 +208,7 @@ impl Mysql {
     fn run(&mut self, statement: &Own, params: Vec<Wire>) -> Result<Vec<Vec<Value>>, DbError> {
         let mut rows = Vec::new();
         self.read(statement.name, statement.text, params, &mut |row| {
-            rows.push(row.to_vec());
+            rows.push(row.iter_mut().map(std::mem::take).collect());
             ControlFlow::Continue(())
         })?;
         Ok(rows)
@@ -230,8 +230,8 @@ impl Mysql {
             let mut result = conn.exec_iter(text, params)?;
             let mut cells = Vec::new();
             for row in result.by_ref() {
-                values::decode(&row?, &mut cells);
-                if sink(&cells) == ControlFlow::Break(()) {
+                values::decode(row?, &mut cells);
+                if sink(&mut cells) == ControlFlow::Break(()) {
                     // Dropping the result reads the rest of it from the server and throws it away; each read has the
                     // connection's time-out.
                     break;

@@ -25,36 +25,38 @@ pub(super) fn bind(params: &[Param]) -> Vec<Wire> {
 }
 
 /// The cells of a row, into `cells`.
-pub(super) fn decode(row: &Row, cells: &mut Vec<Value>) {
+pub(super) fn decode(row: Row, cells: &mut Vec<Value>) {
     cells.clear();
-    for (index, column) in row.columns_ref().iter().enumerate() {
-        cells.push(row.as_ref(index).map_or(Value::Null, |value| cell(value, column.column_type())));
-    }
+    let columns = row.columns();
+    cells.extend(row.unwrap_raw().into_iter().zip(columns.iter()).map(|(value, column)| match value {
+        Some(value) => cell(value, column.column_type()),
+        None => Value::Null,
+    }));
 }
 
-fn cell(value: &Wire, column: ColumnType) -> Value {
+fn cell(value: Wire, column: ColumnType) -> Value {
     match value {
         Wire::NULL => Value::Null,
-        Wire::Int(number) => Value::Integer(*number),
-        Wire::UInt(number) => i64::try_from(*number).map_or_else(|_| Value::Text(number.to_string()), Value::Integer),
+        Wire::Int(number) => Value::Integer(number),
+        Wire::UInt(number) => i64::try_from(number).map_or_else(|_| Value::Text(number.to_string()), Value::Integer),
         Wire::Float(number) => Value::Text(number.to_string()),
         Wire::Double(number) => Value::Text(number.to_string()),
         Wire::Bytes(bytes) => {
-            let text = String::from_utf8_lossy(bytes);
+            let text = super::super::text(bytes);
             // SUM() of integers is a DECIMAL.
             let decimal = matches!(column, ColumnType::MYSQL_TYPE_NEWDECIMAL | ColumnType::MYSQL_TYPE_DECIMAL);
             match text.parse::<i64>() {
                 Ok(number) if decimal => Value::Integer(number),
-                _ => Value::Text(text.into_owned()),
+                _ => Value::Text(text),
             }
         }
         Wire::Date(year, month, day, hour, minute, second, micros) => {
-            Value::Text(format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}{}", fraction(*micros)))
+            Value::Text(format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}{}", fraction(micros)))
         }
         Wire::Time(negative, days, hours, minutes, seconds, micros) => {
-            let sign = if *negative { "-" } else { "" };
-            let hours = u64::from(*days) * 24 + u64::from(*hours);
-            Value::Text(format!("{sign}{hours:02}:{minutes:02}:{seconds:02}{}", fraction(*micros)))
+            let sign = if negative { "-" } else { "" };
+            let hours = u64::from(days) * 24 + u64::from(hours);
+            Value::Text(format!("{sign}{hours:02}:{minutes:02}:{seconds:02}{}", fraction(micros)))
         }
     }
 }
@@ -88,14 +90,14 @@ mod tests {
     #[test]
     fn cells_take_the_shared_form() {
         let text = ColumnType::MYSQL_TYPE_VAR_STRING;
-        assert_eq!(cell(&Wire::Bytes(b"12".to_vec()), text), Value::from("12"));
-        assert_eq!(cell(&Wire::Bytes(b"12".to_vec()), ColumnType::MYSQL_TYPE_NEWDECIMAL), Value::Integer(12));
-        assert_eq!(cell(&Wire::Bytes(b"1.5".to_vec()), ColumnType::MYSQL_TYPE_NEWDECIMAL), Value::from("1.5"));
-        assert_eq!(cell(&Wire::Bytes(vec![b'a', 0xff]), text), Value::from("a\u{fffd}"));
-        assert_eq!(cell(&Wire::UInt(u64::MAX), text), Value::from("18446744073709551615"));
-        assert_eq!(cell(&Wire::Date(2026, 11, 2, 3, 4, 5, 0), text), Value::from("2026-11-02 03:04:05"));
-        assert_eq!(cell(&Wire::Date(2026, 11, 2, 3, 4, 5, 60), text), Value::from("2026-11-02 03:04:05.000060"));
-        assert_eq!(cell(&Wire::Time(true, 1, 2, 3, 4, 0), text), Value::from("-26:03:04"));
+        assert_eq!(cell(Wire::Bytes(b"12".to_vec()), text), Value::from("12"));
+        assert_eq!(cell(Wire::Bytes(b"12".to_vec()), ColumnType::MYSQL_TYPE_NEWDECIMAL), Value::Integer(12));
+        assert_eq!(cell(Wire::Bytes(b"1.5".to_vec()), ColumnType::MYSQL_TYPE_NEWDECIMAL), Value::from("1.5"));
+        assert_eq!(cell(Wire::Bytes(vec![b'a', 0xff]), text), Value::from("a\u{fffd}"));
+        assert_eq!(cell(Wire::UInt(u64::MAX), text), Value::from("18446744073709551615"));
+        assert_eq!(cell(Wire::Date(2026, 11, 2, 3, 4, 5, 0), text), Value::from("2026-11-02 03:04:05"));
+        assert_eq!(cell(Wire::Date(2026, 11, 2, 3, 4, 5, 60), text), Value::from("2026-11-02 03:04:05.000060"));
+        assert_eq!(cell(Wire::Time(true, 1, 2, 3, 4, 0), text), Value::from("-26:03:04"));
     }
 
     #[test]

@@ -378,7 +378,7 @@ impl Session for Postgres {
     fn query(&mut self, statement: &Statement, params: &[Param], row: RowSink<'_>) -> Result<(), DbError> {
         let job = job(statement, params, Kind::Query);
         self.within(Access::ReadOnly, |session| {
-            let take = |batch: Vec<Vec<Value>>| batch.iter().all(|cells| row(cells) == ControlFlow::Continue(()));
+            let take = |mut batch: Vec<Vec<Value>>| batch.iter_mut().all(|cells| row(cells) == ControlFlow::Continue(()));
             session.send(&job, take).map(drop).map_err(|failure| failure.error)
         })
     }
