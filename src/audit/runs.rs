@@ -110,16 +110,21 @@ pub fn runs(path: &Path) -> Result<Runs, AuditError> {
 /// The run whose id is `run`, or the only one whose id begins with it.
 pub fn load_run(path: &Path, run: &str) -> Result<RunRecords, AuditError> {
     let run = full_id(path, run)?;
-    let mut found: Option<RunRecords> = None;
+    let found = load_runs(path, std::slice::from_ref(&run))?.pop();
+    found.ok_or_else(|| AuditError::NoSuchRun { path: path.to_owned(), run })
+}
+
+/// The runs of these ids, in full, in one pass over the log; in the order of `wanted`. Memory is for all of them.
+pub fn load_runs(path: &Path, wanted: &[String]) -> Result<Vec<RunRecords>, AuditError> {
+    let mut found: Vec<Option<RunRecords>> = wanted.iter().map(|_| None).collect();
+    let places: HashMap<&str, usize> = wanted.iter().enumerate().map(|(place, run)| (run.as_str(), place)).collect();
     let mut records = read(path)?;
     while let Some(record) = records.next() {
         let record = record?;
-        if record.run != run {
-            continue;
-        }
-        let Some(found) = &mut found else {
+        let Some(slot) = places.get(record.run.as_str()).and_then(|place| found.get_mut(*place)) else { continue };
+        let Some(run) = slot else {
             if let Event::Begin(begin) = record.event {
-                found = Some(RunRecords { run: record.run, at: record.at, begin: *begin, units: BTreeMap::new(), end: None });
+                *slot = Some(RunRecords { run: record.run, at: record.at, begin: *begin, units: BTreeMap::new(), end: None });
             }
             continue;
         };
@@ -130,21 +135,22 @@ pub fn load_run(path: &Path, run: &str) -> Result<RunRecords, AuditError> {
         };
         match record.event {
             Event::Intent(intent) => {
-                found.units.insert(intent.unit, UnitHistory { intent: *intent, outcome: None, settled: None });
+                run.units.insert(intent.unit, UnitHistory { intent: *intent, outcome: None, settled: None });
             }
             Event::Outcome(outcome) => {
-                let unit = found.units.get_mut(&outcome.unit).ok_or_else(|| without_intent(outcome.unit))?;
+                let unit = run.units.get_mut(&outcome.unit).ok_or_else(|| without_intent(outcome.unit))?;
                 unit.outcome = Some(*outcome);
             }
             Event::Settled(settled) => {
-                let unit = found.units.get_mut(&settled.unit).ok_or_else(|| without_intent(settled.unit))?;
+                let unit = run.units.get_mut(&settled.unit).ok_or_else(|| without_intent(settled.unit))?;
                 unit.settled = Some(*settled);
             }
-            Event::End { summary, interrupted } => found.end = Some(RunEnd { at: record.at, summary, interrupted }),
+            Event::End { summary, interrupted } => run.end = Some(RunEnd { at: record.at, summary, interrupted }),
             Event::Begin(_) | Event::Torn { .. } => {}
         }
     }
-    found.ok_or_else(|| AuditError::NoSuchRun { path: path.to_owned(), run })
+    let missing = |run: &String| AuditError::NoSuchRun { path: path.to_owned(), run: run.clone() };
+    found.into_iter().zip(wanted).map(|(found, run)| found.ok_or_else(|| missing(run))).collect()
 }
 
 /// The first run that carried out the plan of this id or digest, were it in part, or may have: one of whose units was applied or

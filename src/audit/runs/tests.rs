@@ -146,6 +146,10 @@ fn a_run_is_loaded_by_its_id_or_what_begins_it() {
         assert_eq!(run.units[&2].last_word(), Some(Outcome::Refused));
     }
     assert_eq!(load_run(file.path(), "ab").unwrap().begin.plan, "p3");
+    let wanted = ["ab", "ab12", "ab99"].map(str::to_owned);
+    let one_by_one: Vec<_> = wanted.iter().map(|run| load_run(file.path(), run).unwrap()).collect();
+    assert_eq!(load_runs(file.path(), &wanted).unwrap(), one_by_one, "in one pass, in the order in which they are wanted");
+    assert!(matches!(load_runs(file.path(), &["ab".to_owned(), "ab1".to_owned()]), Err(AuditError::NoSuchRun { .. })));
     let message = load_run(file.path(), "a").unwrap_err().to_string();
     assert!(message.ends_with("it may be ab12, ab99, ab"), "{message}");
     for none in ["", "b", "ab123", "-"] {

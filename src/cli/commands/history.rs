@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::apply::{Overlay, intended_rows, settle_rows};
 use crate::audit::record::{Event, Settled};
-use crate::audit::{Anchor, AuditLog, RunSummary, load_run, runs, verify};
+use crate::audit::{Anchor, AuditLog, RunRecords, RunSummary, load_run, load_runs, runs, verify};
 use crate::cli::context::{Connected, Context};
 use crate::cli::error::{Error, Result};
 use crate::cli::exit::Exit;
@@ -243,8 +243,16 @@ fn reconcile(context: &Context<'_>, path: &std::path::Path, run: Option<&str>) -
     // Later runs first: a row that a later run of ours wrote is not "changed since" by a stranger.
     let mut known: std::collections::HashMap<(crate::domain::Table, String), Image> = std::collections::HashMap::new();
     let mut seen_later: Option<(String, Overlay)> = None;
-    for run in chosen.iter().rev() {
-        let records = load_run(path, run)?;
+    let mut later: Vec<&String> = chosen.iter().rev().collect();
+    let mut loaded: std::collections::VecDeque<RunRecords> = std::collections::VecDeque::new();
+    while !later.is_empty() || !loaded.is_empty() {
+        let Some(records) = loaded.pop_front() else {
+            let together = together(&later, &all.runs);
+            let wanted: Vec<String> = later.drain(..together).cloned().collect();
+            loaded.extend(load_runs(path, &wanted)?);
+            continue;
+        };
+        let run = &records.run;
         if records.begin.database.identity != identity {
             return Err(Error::new(Exit::Stale, format!("run {run} changed {}, but this is {identity}", records.begin.database.identity)));
         }
@@ -314,6 +322,18 @@ fn reconcile(context: &Context<'_>, path: &std::path::Path, run: Option<&str>) -
     } else {
         Exit::Done
     })
+}
+
+/// How many of the next runs are read in one pass over the log: it may be long, and their units take memory.
+fn together(next: &[&String], all: &[RunSummary]) -> usize {
+    const MOST_UNITS: usize = 5_000;
+    let units = |run: &String| all.iter().find(|summary| summary.run == *run).map_or(0, |summary| summary.intents);
+    let mut sum = 0;
+    let fits = next.iter().take_while(|run| {
+        sum += units(run);
+        sum <= MOST_UNITS
+    });
+    fits.count().max(1)
 }
 
 /// Whether what a unit wrote is still there.
