@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use rand::Rng;
 
+use super::look::{Looked, Storage};
 use super::recheck::{Fresh, Overlay, Recheck, Written, same_decision};
 use super::settle::{intended, settle_rows};
 use super::writes::{by_row, update};
@@ -104,6 +105,8 @@ pub struct Executor<'a> {
     pub options: Options,
     /// Asked between units, never within one.
     pub stop: &'a dyn Fn() -> bool,
+    /// The last look at the storage before a unit that rests on a check.
+    pub storage: &'a dyn Storage,
     /// Told of what happens.
     pub progress: &'a mut dyn FnMut(Progress<'_>),
 }
@@ -115,6 +118,9 @@ enum Attempt {
 
 /// Heartbeats older than this are looked at anew before a unit begins: a service may have come back.
 const FRESH: Duration = Duration::from_secs(2);
+
+/// Why nothing was done to a unit that was never reached.
+const NOT_BEGUN: &str = "not begun: the run ended before it";
 
 /// The clock and the heartbeats, and since when they are known.
 struct Known {
@@ -149,13 +155,7 @@ impl Executor<'_> {
         }
         // What was never reached was not written; no intent of it is on record either.
         for unit in plan.units.iter().skip(run.results.len()) {
-            run.results.push(ended(
-                unit,
-                Outcome::Refused,
-                Some("not begun: the run ended before it".to_owned()),
-                Vec::new(),
-                &Done::default(),
-            ));
+            run.results.push(not_done(unit, Outcome::Refused, NOT_BEGUN.to_owned()).0);
         }
         let bad = run.results.iter().filter(|result| !matches!(result.outcome, Outcome::Applied | Outcome::Planned)).count();
         run.locks_only = lock_failures > 0 && lock_failures == bad;
@@ -173,11 +173,17 @@ impl Executor<'_> {
         results: &mut Vec<UnitResult>,
         lock_failures: &mut usize,
     ) -> Result<(), Failure> {
+        let looked = Looked::at(self.storage, plan, batch);
+        if (self.stop)() {
+            return Err(Failure::Interrupted);
+        }
         let mut known = self.look(session).map_err(Failure::Database)?;
         if self.options.mode == Mode::Write {
             let engine = session.server().engine;
             for unit in batch {
-                journal.append(Event::Intent(Box::new(intent(unit, plan.columns, engine)))).map_err(Failure::LogBefore)?;
+                let mut intent = intent(unit, plan.columns, engine);
+                intent.evidence.extend(looked.evidence(unit));
+                journal.append(Event::Intent(Box::new(intent))).map_err(Failure::LogBefore)?;
             }
             journal.sync().map_err(Failure::LogBefore)?;
         }
@@ -191,8 +197,9 @@ impl Executor<'_> {
                 }
             }
             let (result, done) = if failure.is_some() {
-                let done = Done::default();
-                (ended(unit, Outcome::Refused, Some("not begun: the run ended before it".to_owned()), Vec::new(), &done), done)
+                not_done(unit, Outcome::Refused, NOT_BEGUN.to_owned())
+            } else if let Some(why) = looked.moved(unit) {
+                not_done(unit, Outcome::Changed, why)
             } else {
                 let (result, done, error) = self.unit(session, plan, unit, written, &mut known);
                 if let Some(error) = error {
@@ -546,6 +553,12 @@ fn give_up(session: &mut Box<dyn Session>, error: DbError) -> Attempt {
 fn failed(unit: &Unit, error: DbError) -> (UnitResult, Done, Option<DbError>) {
     let done = Done::default();
     (ended(unit, Outcome::Failed, Some(error.to_string()), Vec::new(), &done), done, Some(error))
+}
+
+/// A unit that no transaction was begun for.
+fn not_done(unit: &Unit, outcome: Outcome, reason: String) -> (UnitResult, Done) {
+    let done = Done::default();
+    (ended(unit, outcome, Some(reason), Vec::new(), &done), done)
 }
 
 fn ended(unit: &Unit, outcome: Outcome, reason: Option<String>, moved: Vec<crate::domain::Moved>, done: &Done) -> UnitResult {

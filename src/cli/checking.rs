@@ -39,7 +39,8 @@ pub struct Checked {
 pub fn check(context: &Context<'_>, args: &StorageArgs, request: &Request, targets: &[Target]) -> Result<Checked> {
     let signals = Signals::note().map_err(|error| Error::new(Exit::Unexpected, format!("cannot note signals: {error}")))?;
     let watch = Watch::default();
-    let stores = Stores::new(context, args, watch.flag())?;
+    let stores = Stores::new(context, &args.place, watch.flag())?.with_source_pool(args.ceph_source_pool.clone());
+    let host = super::who::host();
     let checker = Checker::new(&stores, request, &watch, targets);
     let results: Mutex<Vec<CheckResult>> = Mutex::default();
     let bar = progress_bar(context);
@@ -49,6 +50,7 @@ pub fn check(context: &Context<'_>, args: &StorageArgs, request: &Request, targe
                 if context.ui.verbosity() > 0 {
                     bar.suspend(|| context.ui.detail(terminal(&format!("{}: {}", result.id, result.verdict))));
                 }
+                let result = CheckResult { host: Some(host.clone()), ..result };
                 results.lock().unwrap_or_else(PoisonError::into_inner).push(result);
             });
         });
@@ -113,6 +115,25 @@ pub fn columns_of(image: &Image) -> ColumnSet {
     }
 }
 
+/// The backups with these ids, as far as they are live, with what they rest on.
+pub fn targets_by_id(connected: &mut Connected, ids: &[String]) -> Result<Vec<Target>> {
+    connected.session.begin(Access::ReadOnly)?;
+    let mut reader = Reader { session: connected.session.as_mut(), schema: &connected.schema };
+    let read = targets(&mut reader, ids);
+    let ended = connected.session.rollback();
+    let targets = read?;
+    ended?;
+    Ok(targets)
+}
+
+fn targets(reader: &mut Reader<'_>, ids: &[String]) -> std::result::Result<Vec<Target>, crate::db::DbError> {
+    let columns = reader.schema.columns;
+    let mut backups = reader.backups(ids)?;
+    backups.sort_by(|a, b| a.id.cmp(&b.id));
+    let ancestors = lineage::ancestors(reader, &backups)?;
+    Ok(backups.into_iter().zip(ancestors).map(|(backup, ancestors)| Target { backup, ancestors, columns }).collect())
+}
+
 /// Live backups that a predicate takes, with what they rest on. The predicate sees no more of a row than a scan counts.
 pub fn targets_in_database(connected: &mut Connected, wanted: &mut dyn FnMut(&Backup) -> bool) -> Result<Vec<Target>> {
     connected.session.begin(Access::ReadOnly)?;
@@ -124,16 +145,12 @@ pub fn targets_in_database(connected: &mut Connected, wanted: &mut dyn FnMut(&Ba
                 ids.push(backup.id);
             }
         })?;
-        let mut backups = reader.backups(&ids)?;
-        backups.sort_by(|a, b| a.id.cmp(&b.id));
-        let ancestors = lineage::ancestors(&mut reader, &backups)?;
-        Ok::<_, crate::db::DbError>(backups.into_iter().zip(ancestors).collect::<Vec<_>>())
+        targets(&mut reader, &ids)
     })();
     let ended = connected.session.rollback();
-    let pairs = read?;
+    let targets = read?;
     ended?;
-    let columns = connected.schema.columns;
-    Ok(pairs.into_iter().map(|(backup, ancestors)| Target { backup, ancestors, columns }).collect())
+    Ok(targets)
 }
 
 /// Reads what `check` wrote on another host.

@@ -116,6 +116,38 @@ pub struct Amount {
     pub expected: u64,
 }
 
+/// What a listing shows of a backup: enough to see later whether something was added or taken away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Listing {
+    /// Objects of any kind.
+    pub objects: u64,
+    /// Bytes that they take on the storage.
+    pub bytes: u64,
+}
+
+/// What the storage shows of a backup at a glance: no object is opened.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Glance {
+    /// What is listed; `None` for Ceph, which has no listing.
+    pub listing: Option<Listing>,
+    /// When the newest object was written, RFC 3339, by the storage's clock.
+    pub newest_object_at: Option<String>,
+    /// Somebody has the image open (Ceph).
+    pub watched: bool,
+}
+
+/// What came of a last look at the storage of a backup before it is changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Look {
+    /// All is as the check saw it.
+    Same,
+    /// What moved since the check, in words.
+    Moved(String),
+    /// The storage cannot be seen from here, and why.
+    Unseen(String),
+}
+
 /// What a look at the storage says about one backup: an entry of `results` in the document of `check`, and evidence for
 /// a plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -159,8 +191,14 @@ pub struct CheckResult {
     pub service_metadata: Option<String>,
     /// When the newest object was written, RFC 3339, by the storage's clock.
     pub newest_object_at: Option<String>,
+    /// What the listing showed; `None` for Ceph, and in documents of versions that did not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listing: Option<Listing>,
     /// When the check ended, RFC 3339.
     pub checked_at: String,
+    /// The host that it ran on; `None` in documents of versions that did not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
     /// The row that it was made for, and below it those of its ancestors, this backup's first.
     pub rows: Vec<Image>,
 }
@@ -200,6 +238,29 @@ impl CheckResult {
             return Some(format!("the row of its parent {} has moved on since it was checked", parent.id));
         }
         None
+    }
+
+    /// What is another than it was when this check was made, in words; `None` where nothing moved.
+    pub fn moved_since(&self, now: &Glance) -> Option<String> {
+        if now.watched && !self.busy {
+            return Some("somebody has its image open".to_owned());
+        }
+        let time = |text: &Option<String>| text.as_deref().and_then(|text| text.parse::<jiff::Timestamp>().ok());
+        let (then, newest) = (time(&self.newest_object_at), time(&now.newest_object_at));
+        if newest > then {
+            let written = newest.map(|at| at.to_string()).unwrap_or_default();
+            return Some(match then {
+                Some(then) => format!("an object was written at {written}, and the newest was of {then} then"),
+                None => format!("an object was written at {written}, and there was none then"),
+            });
+        }
+        if let (Some(then), Some(now)) = (self.listing, now.listing)
+            && then != now
+        {
+            let text = format!("{} objects of {} bytes then, {} of {} now", then.objects, then.bytes, now.objects, now.bytes);
+            return Some(text);
+        }
+        (newest < then).then(|| "its newest object is not there any more".to_owned())
     }
 
     /// Whether it is older than `max_age` seconds, or cannot say how old it is. `now` is naive UTC.

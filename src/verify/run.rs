@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use super::chunked::{self, Effort, Link, Own, Share};
 use super::{Class, Faults, Findings, Subject, Watch};
-use crate::domain::{Backup, CheckResult, CheckVerdict, ColumnSet, Driver, Level, Problem};
+use crate::domain::{Backup, CheckResult, CheckVerdict, ColumnSet, Driver, Glance, Level, Problem};
 use crate::storage::gcs::SEEN_BY_CINDER;
 use crate::storage::{ObjectStore, StorageError};
 
@@ -32,6 +32,12 @@ pub trait Places: Sync {
     /// # Errors
     /// Whatever is missing in the configuration.
     fn ceph(&self, subject: &Subject<'_>) -> Result<(Findings, String), StorageError>;
+
+    /// The signs of work on a backup in Ceph.
+    ///
+    /// # Errors
+    /// Whatever is missing in the configuration, or refused by the cluster.
+    fn ceph_glance(&self, backup: &Backup, ancestors: &[Backup]) -> Result<Glance, StorageError>;
 }
 
 /// A backup to be checked, with those that it rests on.
@@ -205,7 +211,10 @@ fn result(target: &Target, driver: Option<Driver>, request: &Request, found: Fin
         object_count: found.object_count,
         service_metadata: found.service_metadata,
         newest_object_at: found.newest_object_at.map(|at| at.to_string()),
+        listing: found.listing,
         checked_at: Timestamp::now().to_string(),
+        // Known to whoever asks; nothing here depends on it.
+        host: None,
         rows: rows.map(|backup| backup.image(target.columns)).collect(),
     }
 }

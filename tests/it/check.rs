@@ -6,6 +6,7 @@
 
 mod handover;
 mod hostile;
+mod last_look;
 mod selecting;
 mod verdicts;
 

@@ -27,6 +27,8 @@ fn a_check(backup: &Backup, verdict: CheckVerdict) -> CheckResult {
         object_count: (verdict == CheckVerdict::Intact).then_some(20),
         service_metadata: None,
         newest_object_at: Some("2026-11-22T09:00:00Z".into()),
+        listing: None,
+        host: None,
         checked_at: "2026-11-22T11:00:00Z".into(),
         rows: vec![backup.image(ColumnSet::Mitaka)],
     }
