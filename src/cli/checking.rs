@@ -1,5 +1,6 @@
 //! Checks of the storage as commands have them: with progress, a way to stop, and evidence from other hosts.
 
+use std::collections::HashMap;
 use std::io::Read;
 use std::path::Path;
 use std::sync::Mutex;
@@ -13,6 +14,7 @@ use super::exit::Exit;
 use super::signal::Signals;
 use super::storage::{CheckArgs, StorageArgs, Stores};
 use crate::db::Access;
+use crate::domain::status::{CREATING, ERROR};
 use crate::domain::{Backup, CheckResult, Checks, ColumnSet, Finding, FindingKind, Image, Policy, Selection, Verdict};
 use crate::report::safe::terminal;
 use crate::scan::{Aim, Reader, lineage, scan};
@@ -71,8 +73,7 @@ pub fn check(context: &Context<'_>, args: &StorageArgs, request: &Request, targe
         context.ui.warn(terminal(&warning));
     }
     let mut results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let places: std::collections::HashMap<&str, usize> =
-        targets.iter().enumerate().map(|(place, target)| (target.backup.id.as_str(), place)).collect();
+    let places: HashMap<&str, usize> = targets.iter().enumerate().map(|(place, target)| (target.backup.id.as_str(), place)).collect();
     results.sort_by_key(|result| places.get(result.id.as_str()).copied());
     let left = targets.len().saturating_sub(results.len());
     let interrupted = signals.stop().then(|| signals.exit());
@@ -192,7 +193,12 @@ pub fn gather(
         if let Some(why) = &evidence.interrupted {
             context.ui.warn(terminal(&format!("the check in {} was stopped early ({why})", path.display())));
         }
-        all.extend(evidence.results);
+        // Only of what is still pending the rows are compared.
+        let pending = |check: &CheckResult| {
+            let status = check.rows.first().and_then(|row| row.value("status").as_text());
+            matches!(status, Some(CREATING | ERROR))
+        };
+        all.extend(evidence.into_results(pending));
     }
     let mut checks = merge(all);
     let Some(level) = args.check else { return Ok(checks) };
@@ -202,7 +208,7 @@ pub fn gather(
     targets.retain(|target| {
         !checks
             .get(&target.backup.id)
-            .is_some_and(|check| check.level >= level && check.outdated(&target.backup, target.ancestors.first(), target.columns).is_none())
+            .is_some_and(|check| check.level >= level && check.outdated(&target.backup, &target.ancestors, target.columns).is_none())
     });
     if targets.is_empty() {
         return Ok(checks);
@@ -215,7 +221,11 @@ pub fn gather(
     if let Some((exit, signal)) = checked.interrupted {
         return Err(Error::new(exit, format!("stopped by {signal} while checking the storage; nothing was changed")));
     }
-    checks.extend(checked.results.into_iter().map(|result| (result.id.clone(), result)));
+    let by_id: HashMap<&str, &Target> = targets.iter().map(|target| (target.backup.id.as_str(), target)).collect();
+    for mut result in checked.results {
+        result.rows.extend(by_id.get(result.id.as_str()).into_iter().flat_map(|target| target.rows_above()));
+        checks.insert(result.id.clone(), result);
+    }
     connected.reconnect()?;
     Ok(checks)
 }

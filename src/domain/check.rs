@@ -7,8 +7,12 @@ use serde::{Deserialize, Serialize};
 
 use jiff::civil::DateTime;
 
-use super::time::seconds_between;
+use super::status::{DELETING, ERROR_DELETING};
+use super::time::{human, rfc3339, seconds_between};
 use super::{Backup, ColumnSet, Driver, Image, Table};
+
+/// Clocks of hosts that are kept right may be this far apart, in seconds.
+const CLOCKS: i64 = 300;
 
 /// Checks by the backup that each is about.
 pub type Checks = BTreeMap<String, CheckResult>;
@@ -199,7 +203,8 @@ pub struct CheckResult {
     /// The host that it ran on; `None` in documents of versions that did not say it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
-    /// The row that it was made for, and below it those of its ancestors, this backup's first.
+    /// The row that it was made for, and below it those that it rests on, the nearest first. A document of `check` has the
+    /// latter once for all results.
     pub rows: Vec<Image>,
 }
 
@@ -215,8 +220,8 @@ impl CheckResult {
         self.begun && !self.busy && self.verdict != CheckVerdict::Unverifiable
     }
 
-    /// Why it says nothing about this row (or its parent's) any more; `None` where it does.
-    pub fn outdated(&self, backup: &Backup, parent: Option<&Backup>, columns: ColumnSet) -> Option<String> {
+    /// Why it says nothing about this row, or about one that it rests on (the nearest first), any more; `None` where it does.
+    pub fn outdated(&self, backup: &Backup, ancestors: &[Backup], columns: ColumnSet) -> Option<String> {
         let mut rows = self.rows.iter();
         let Some(seen) = rows.next().filter(|row| row.id == backup.id && row.table == Table::Backups) else {
             return Some("the check does not say which row it was made for".to_owned());
@@ -229,15 +234,19 @@ impl CheckResult {
         if now.columns.keys().any(|column| !seen.columns.contains_key(column)) {
             return Some("the check was made for a row with fewer columns".to_owned());
         }
-        let (Some(parent), Some(seen)) = (parent, rows.next()) else { return None };
-        let now = parent.image(columns);
-        let moved = ["container", "service", "service_metadata", "parent_id", "size"]
-            .into_iter()
-            .find(|column| seen.value(column) != now.value(column));
-        if seen.id != parent.id || moved.is_some() {
-            return Some(format!("the row of its parent {} has moved on since it was checked", parent.id));
+        let mut ancestors = ancestors.iter();
+        for seen in rows {
+            let Some(ancestor) = ancestors.next().filter(|ancestor| ancestor.id == seen.id) else {
+                return Some(format!("backup {}, which it rests on, was there when it was checked and is not any more", seen.id));
+            };
+            if let Some(column) = moved_below(seen, &ancestor.image(columns)) {
+                let id = &seen.id;
+                return Some(format!(
+                    "the row of backup {id}, which it rests on, has moved on since it was checked ({column} is not what it was)"
+                ));
+            }
         }
-        None
+        ancestors.next().map(|ancestor| format!("it rests on backup {}, which was not there when it was checked", ancestor.id))
     }
 
     /// What is another than it was when this check was made, in words; `None` where nothing moved.
@@ -263,13 +272,36 @@ impl CheckResult {
         (newest < then).then(|| "its newest object is not there any more".to_owned())
     }
 
-    /// Whether it is older than `max_age` seconds, or cannot say how old it is. `now` is naive UTC.
-    pub fn is_expired(&self, now: DateTime, max_age: i64) -> bool {
-        let Ok(at) = self.checked_at.parse::<jiff::Timestamp>() else { return true };
+    /// Why it is not believed any more: it is older than `max_age` seconds, or cannot say how old it is. `now` is naive UTC.
+    pub fn expired(&self, now: DateTime, max_age: i64) -> Option<String> {
+        let Ok(at) = self.checked_at.parse::<jiff::Timestamp>() else {
+            return Some(format!("its check says that it was made at {:?}, which is no time; check it again", self.checked_at));
+        };
         let age = seconds_between(at.to_zoned(jiff::tz::TimeZone::UTC).datetime(), now);
         // Clocks differ a little between hosts; evidence out of the future is none.
-        age > max_age || age < -300
+        if age < -CLOCKS {
+            let whose = self
+                .host
+                .as_ref()
+                .map_or_else(|| "the host that checked it".to_owned(), |host| format!("host {host}, where it was checked,"));
+            return Some(format!(
+                "the clock of {whose} is {} ahead of the database's (checked at {at}, and it is {} now), so that its age is not known; \
+                 set that clock right and check it again",
+                human(-age),
+                rfc3339(now)
+            ));
+        }
+        (age > max_age).then(|| format!("its check of {at} is not of the last {} (--evidence-max-age); check it again", human(max_age)))
     }
+}
+
+/// What has moved in the row of a backup that others rest on. Its counter and its times may; a deletion takes its data.
+fn moved_below(seen: &Image, now: &Image) -> Option<&'static str> {
+    let moved = ["container", "service", "service_metadata", "parent_id", "size"]
+        .into_iter()
+        .find(|column| seen.value(column) != now.value(column));
+    let is_going = matches!(now.value("status").as_text(), Some(DELETING | ERROR_DELETING)) && now.value("status") != seen.value("status");
+    moved.or(is_going.then_some("status"))
 }
 
 impl Backup {

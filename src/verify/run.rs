@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use super::chunked::{self, Effort, Link, Own, Share};
 use super::{Class, Faults, Findings, Subject, Watch};
-use crate::domain::{Backup, CheckResult, CheckVerdict, ColumnSet, Driver, Glance, Level, Problem};
+use crate::domain::{Backup, CheckResult, CheckVerdict, ColumnSet, Driver, Glance, Image, Level, Problem};
 use crate::storage::gcs::SEEN_BY_CINDER;
 use crate::storage::{ObjectStore, StorageError};
 
@@ -49,6 +49,13 @@ pub struct Target {
     pub ancestors: Vec<Backup>,
     /// The columns that its row has.
     pub columns: ColumnSet,
+}
+
+impl Target {
+    /// The rows that it rests on.
+    pub fn rows_above(&self) -> impl Iterator<Item = Image> {
+        self.ancestors.iter().map(|backup| backup.image(self.columns))
+    }
 }
 
 /// What is asked of every backup.
@@ -207,7 +214,7 @@ fn result(target: &Target, driver: Option<Driver>, request: &Request, found: Fin
         bytes: found.bytes,
         problems: found.problems,
         warnings: found.warnings,
-        chain: rows.clone().map(|backup| backup.id.clone()).collect(),
+        chain: rows.map(|backup| backup.id.clone()).collect(),
         object_count: found.object_count,
         service_metadata: found.service_metadata,
         newest_object_at: found.newest_object_at.map(|at| at.to_string()),
@@ -215,6 +222,7 @@ fn result(target: &Target, driver: Option<Driver>, request: &Request, found: Fin
         checked_at: Timestamp::now().to_string(),
         // Known to whoever asks; nothing here depends on it.
         host: None,
-        rows: rows.map(|backup| backup.image(target.columns)).collect(),
+        // Those that it rests on are the target's: with every member of a chain they would grow with its square.
+        rows: vec![backup.image(target.columns)],
     }
 }
