@@ -7,6 +7,7 @@
 mod handover;
 mod hostile;
 mod last_look;
+mod round_trips;
 mod selecting;
 mod verdicts;
 
