@@ -267,39 +267,10 @@ fn from_database(context: &Context<'_>, args: &CheckCommandArgs) -> Result<Assig
     }
     let taken_at = rfc3339(clock(&mut connected)?);
     let wanted: BTreeSet<&str> = names.iter().map(String::as_str).collect();
-    let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    let mut targets = checking::targets_in_database(&mut connected, &mut |backup| {
-        let takes = takes(&selection, backup, &wanted);
-        if takes {
-            for name in [Some(&backup.id), backup.display_name.as_ref()].into_iter().flatten().filter(|name| wanted.contains(name.as_str()))
-            {
-                found.entry(name.clone()).or_default().push(backup.id.clone());
-            }
-        }
-        takes
-    })?;
-    let mut ids = BTreeSet::new();
-    for name in &names {
-        match found.get(name).map(Vec::as_slice) {
-            None | Some([]) => {
-                let problem =
-                    format!("there is no live backup with the id or name {name:?}; it may be deleted already, or in another database");
-                return Err(Error::usage(problem));
-            }
-            // An id is that of its own backup, whatever others are called.
-            Some(list) if list.contains(name) => drop(ids.insert(name.clone())),
-            Some([id]) => drop(ids.insert(id.clone())),
-            Some(list) => {
-                let some: Vec<&str> = list.iter().take(10).map(String::as_str).collect();
-                return Err(Error::usage(format!(
-                    "{} backups have the name {name:?}; give an id instead: {}",
-                    list.len(),
-                    some.join(", ")
-                )));
-            }
-        }
-    }
+    let mut targets = checking::targets_in_database(&mut connected, &mut |backup| takes(&selection, backup, &wanted))?;
     if !names.is_empty() {
+        let wanted = names.into_iter().collect();
+        let ids = crate::scan::names::resolve(&wanted, targets.iter().map(|target| &target.backup)).map_err(Error::usage)?;
         targets.retain(|target| ids.contains(&target.backup.id));
     }
     if let Some(limit) = selection.limit {
