@@ -17,7 +17,7 @@ use crate::domain::{Backup, Driver, Glance, Level, Policy};
 use crate::storage::ceph::Cluster;
 use crate::storage::{Network, ObjectStore, RetryPolicy, Retrying, StorageError, StorageErrorKind, gcs, posix, s3, swift};
 use crate::verify::chunked::{Effort, Share};
-use crate::verify::{Findings, Places, Request, Subject, ceph};
+use crate::verify::{Findings, Places, Request, Subject, Watch, ceph};
 
 /// Where the storage is.
 #[derive(Debug, Clone, Default, Args)]
@@ -253,12 +253,12 @@ impl Places for Stores {
         Ok(store)
     }
 
-    fn ceph(&self, subject: &Subject<'_>) -> std::result::Result<(Findings, String), StorageError> {
+    fn ceph(&self, subject: &Subject<'_>, watch: &Watch) -> std::result::Result<(Findings, String), StorageError> {
         let cluster = self.cluster()?;
         let source = self.ceph_source_pool.as_deref().map(|pool| cluster.pool(pool));
         let container = subject.backup.container.as_deref().filter(|pool| !pool.is_empty());
         let location = cluster.location(container.unwrap_or(cluster.default_pool()));
-        Ok((ceph::check(cluster, source.as_ref(), subject), location))
+        Ok((ceph::check(cluster, source.as_ref(), subject, watch), location))
     }
 
     fn ceph_glance(&self, backup: &Backup, ancestors: &[Backup]) -> std::result::Result<Glance, StorageError> {

@@ -27,11 +27,11 @@ pub trait Places: Sync {
     /// Whatever is missing in the configuration, or refused by the storage.
     fn store(&self, driver: Driver, backup: &Backup) -> Result<Arc<dyn ObjectStore>, StorageError>;
 
-    /// A look at a backup in Ceph.
+    /// A look at a backup in Ceph; `watch` is told of the bytes that are read.
     ///
     /// # Errors
     /// Whatever is missing in the configuration.
-    fn ceph(&self, subject: &Subject<'_>) -> Result<(Findings, String), StorageError>;
+    fn ceph(&self, subject: &Subject<'_>, watch: &Watch) -> Result<(Findings, String), StorageError>;
 
     /// The signs of work on a backup in Ceph.
     ///
@@ -114,7 +114,7 @@ impl<'a> Checker<'a> {
         let subject =
             Subject { backup, ancestors: &target.ancestors, level: self.request.level, settle: self.request.settle, now: Timestamp::now() };
         let (findings, location) = match driver {
-            Some(Driver::Ceph) => match self.places.ceph(&subject) {
+            Some(Driver::Ceph) => match self.places.ceph(&subject, self.watch) {
                 Ok((findings, location)) => (findings, Some(location)),
                 Err(error) => (unfinished(self.request.level, &error), None),
             },

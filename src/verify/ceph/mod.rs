@@ -19,10 +19,11 @@ use crate::domain::{Amount, Backup, CheckVerdict, Glance, Level, Problem};
 use crate::storage::ceph::{Cluster, Pool};
 use crate::storage::{StorageError, StorageErrorKind};
 
-use super::{Findings, Subject};
+use super::{Findings, Subject, Watch};
 
-/// Checks a backup. `source` is the pool that the volumes are in, if one may look there.
-pub fn check(cluster: &Cluster, source: Option<&Pool<'_>>, subject: &Subject<'_>) -> Findings {
+/// Checks a backup. `source` is the pool that the volumes are in, if one may look there; `watch` is told of the bytes that
+/// are read.
+pub fn check(cluster: &Cluster, source: Option<&Pool<'_>>, subject: &Subject<'_>, watch: &Watch) -> Findings {
     let names = match names::of(subject.backup, subject.ancestors) {
         Ok(names) => names,
         Err(problem) if problem.code == "volume-unknown" => return nothing(CheckVerdict::Unverifiable, problem),
@@ -37,7 +38,7 @@ pub fn check(cluster: &Cluster, source: Option<&Pool<'_>>, subject: &Subject<'_>
     // What is known to be broken need not be read.
     let is_open = findings.problems.iter().all(|problem| problem.code == judge::DOUBTFUL);
     if let (Some(image), true, true) = (&observed.image, is_open, subject.level > Level::Quick) {
-        let data = compare::Data { pool: &pool, image, backup: subject.backup };
+        let data = compare::Data { pool: &pool, image, backup: subject.backup, watch };
         compare::deepen(&mut findings, &data, source, subject.level);
     }
     findings
