@@ -6,10 +6,12 @@
 
 mod executor;
 mod journal;
+mod lanes;
 mod look;
 mod recheck;
 mod settle;
 mod undo;
+mod worker;
 pub mod writes;
 
 pub use executor::{Executor, Failure, Mode, Options, Progress, Run, intended_rows, statements};
@@ -18,3 +20,4 @@ pub use look::{Storage, rests_on};
 pub use recheck::Overlay;
 pub use settle::{Settlement, current, settle_rows};
 pub use undo::{Recorded, UndoError, undo_units};
+pub use worker::Connect;

@@ -8,7 +8,8 @@ use crate::db::DbError;
 use crate::domain::decide::{self, BackupCase, CounterCase, SnapshotCase, VolumeCase};
 use crate::domain::status::{AVAILABLE, NO_VOLUME};
 use crate::domain::{
-    Attachment, Backup, Change, CheckResult, Finding, FindingKind, Image, Moved, Policy, Situation, Snapshot, Table, Value, Volume,
+    Attachment, Backup, Change, CheckResult, ColumnSet, Finding, FindingKind, Image, Moved, Policy, Situation, Snapshot, Table, Value,
+    Volume,
 };
 use crate::plan::Unit;
 use crate::scan::lineage::chain as lineage;
@@ -55,6 +56,93 @@ impl Written {
     }
 }
 
+/// Which rows a unit needs: those that it changes, and those that its decision rests on.
+///
+/// They follow from the images, which are compared with the rows, and never from what else a plan says; but for the rows that
+/// its checks compare.
+#[derive(Debug, Default)]
+pub struct Rows {
+    backups: BTreeSet<String>,
+    volumes: BTreeSet<String>,
+    snapshots: BTreeSet<String>,
+    /// The volume whose attachments matter.
+    held: Option<String>,
+    /// The backup that counts this one among its dependents.
+    parent: Option<String>,
+}
+
+impl Rows {
+    /// The rows of a unit of the plan, in a database with these columns.
+    pub fn of(unit: &Unit, census: &Census, policy: &Policy, columns: ColumnSet, check: Option<&CheckResult>) -> Self {
+        let image_of = |table: Table| unit.before.iter().find(|image| image.table == table && image.id == unit.id);
+        let mut rows = Self::default();
+        for image in &unit.before {
+            match image.table {
+                Table::Backups => rows.backups.insert(image.id.clone()),
+                Table::Volumes => rows.volumes.insert(image.id.clone()),
+                Table::Snapshots => rows.snapshots.insert(image.id.clone()),
+            };
+        }
+        match unit.kind {
+            FindingKind::Backup => {
+                if let Some(seen) = image_of(Table::Backups) {
+                    let id_in = |column: &str| seen.value(column).as_text().map(str::to_owned);
+                    rows.volumes.extend(id_in("volume_id"));
+                    rows.volumes.extend(id_in("restore_volume_id"));
+                    rows.snapshots.extend(id_in("snapshot_id"));
+                    rows.parent = id_in("parent_id");
+                    let seen = Backup {
+                        id: unit.id.clone(),
+                        volume_id: id_in("volume_id"),
+                        restore_volume_id: id_in("restore_volume_id"),
+                        snapshot_id: id_in("snapshot_id"),
+                        ..Backup::default()
+                    };
+                    if !unit.counter {
+                        rows.held = id_in("volume_id");
+                        rows.backups.extend(crate::scan::peers(census, &seen).map(|peer| peer.id.clone()));
+                        // Whether it may become available depends on its parent, even where that need not change.
+                        let may_become_available = check.is_some() || policy.to.as_deref() == Some(AVAILABLE);
+                        rows.backups.extend(id_in("parent_id").filter(|_| may_become_available));
+                        // A check of it speaks of all that it rests on.
+                        rows.backups.extend(check.into_iter().flat_map(|check| &check.rows).map(|image| image.id.clone()));
+                    }
+                }
+            }
+            FindingKind::Volume => {
+                rows.held = Some(unit.id.clone());
+                let status = image_of(Table::Volumes).and_then(|seen| seen.value("status").as_text()).map(str::to_owned);
+                let volume = Volume { id: unit.id.clone(), status, ..Volume::default() };
+                rows.backups.extend(crate::scan::explainers(census, &volume, columns).map(|backup| backup.id.clone()));
+            }
+            FindingKind::Snapshot => {
+                rows.backups.extend(crate::scan::snapshot_explainers(census, &unit.id).map(|backup| backup.id.clone()));
+            }
+        }
+        rows.volumes.remove(NO_VOLUME);
+        rows
+    }
+
+    /// The rows, in the order in which they are locked.
+    pub fn all(&self) -> impl Iterator<Item = (Table, &str)> {
+        let backups = self.backups.iter().map(|id| (Table::Backups, id.as_str()));
+        let volumes = self.volumes.iter().map(|id| (Table::Volumes, id.as_str()));
+        backups.chain(volumes).chain(self.snapshots.iter().map(|id| (Table::Snapshots, id.as_str())))
+    }
+
+    /// Rows by their ids alone.
+    #[cfg(test)]
+    pub fn plain(backups: &[&str], volumes: &[&str], parent: Option<&str>) -> Self {
+        let set = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect();
+        Self { backups: set(backups), volumes: set(volumes), parent: parent.map(str::to_owned), ..Self::default() }
+    }
+
+    /// The backup whose count of dependents this unit may move, whether or not it is read.
+    pub fn parent(&self) -> Option<(Table, &str)> {
+        self.parent.as_deref().map(|id| (Table::Backups, id))
+    }
+}
+
 /// A unit's rows as they are now.
 #[derive(Debug, Default)]
 pub struct Fresh {
@@ -84,73 +172,10 @@ pub enum Recheck {
 }
 
 impl Fresh {
-    /// Reads the rows of a unit: those it changes, and those that its decision rests on. Where nothing is decided again, as
-    /// when a run is undone, attachments do not matter.
-    ///
-    /// Which rows these are follows from the images, which are compared with the rows, and never from what else a plan says.
-    pub fn read(
-        reader: &mut Reader<'_>,
-        unit: &Unit,
-        census: &Census,
-        policy: &Policy,
-        lock: Lock,
-        check: Option<&CheckResult>,
-        decides: bool,
-    ) -> Result<Self, DbError> {
-        let image_of = |table: Table| unit.before.iter().find(|image| image.table == table && image.id == unit.id);
-        let mut held: Option<String> = None;
-        let (mut backups, mut volumes, mut snapshots) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
-        for image in &unit.before {
-            match image.table {
-                Table::Backups => backups.insert(image.id.clone()),
-                Table::Volumes => volumes.insert(image.id.clone()),
-                Table::Snapshots => snapshots.insert(image.id.clone()),
-            };
-        }
-        match unit.kind {
-            FindingKind::Backup => {
-                if let Some(seen) = image_of(Table::Backups) {
-                    let id_in = |column: &str| seen.value(column).as_text().map(str::to_owned);
-                    volumes.extend(id_in("volume_id"));
-                    volumes.extend(id_in("restore_volume_id"));
-                    snapshots.extend(id_in("snapshot_id"));
-                    let seen = Backup {
-                        id: unit.id.clone(),
-                        volume_id: id_in("volume_id"),
-                        restore_volume_id: id_in("restore_volume_id"),
-                        snapshot_id: id_in("snapshot_id"),
-                        ..Backup::default()
-                    };
-                    if !unit.counter {
-                        held = id_in("volume_id");
-                        backups.extend(crate::scan::peers(census, &seen).map(|peer| peer.id.clone()));
-                        // Whether it may become available depends on its parent, even where that need not change.
-                        let may_become_available = check.is_some() || policy.to.as_deref() == Some(AVAILABLE);
-                        backups.extend(id_in("parent_id").filter(|_| may_become_available));
-                        // A check of it speaks of all that it rests on.
-                        backups.extend(check.into_iter().flat_map(|check| &check.rows).map(|image| image.id.clone()));
-                    }
-                }
-            }
-            FindingKind::Volume => {
-                held = Some(unit.id.clone());
-                let status = image_of(Table::Volumes).and_then(|seen| seen.value("status").as_text()).map(str::to_owned);
-                let volume = Volume { id: unit.id.clone(), status, ..Volume::default() };
-                backups.extend(crate::scan::explainers(census, &volume, reader.schema.columns).map(|backup| backup.id.clone()));
-            }
-            FindingKind::Snapshot => {
-                backups.extend(crate::scan::snapshot_explainers(census, &unit.id).map(|backup| backup.id.clone()));
-            }
-        }
-        volumes.remove(NO_VOLUME);
-        held = held.filter(|id| decides && id != NO_VOLUME);
-        let wanted: Vec<(Table, &str)> = backups
-            .iter()
-            .map(|id| (Table::Backups, id.as_str()))
-            .chain(volumes.iter().map(|id| (Table::Volumes, id.as_str())))
-            .chain(snapshots.iter().map(|id| (Table::Snapshots, id.as_str())))
-            .collect();
-        let held: Vec<&str> = held.iter().map(String::as_str).collect();
+    /// Reads the rows of a unit. Where nothing is decided again, as when a run is undone, attachments do not matter.
+    pub fn read(reader: &mut Reader<'_>, rows: &Rows, lock: Lock, decides: bool) -> Result<Self, DbError> {
+        let wanted: Vec<(Table, &str)> = rows.all().collect();
+        let held: Vec<&str> = rows.held.iter().map(String::as_str).filter(|id| decides && *id != NO_VOLUME).collect();
         let (rows, attachments) = reader.around(&wanted, lock, &held)?;
         let mut fresh = Self { attachments, ..Self::default() };
         for row in rows.into_iter().flatten() {
@@ -169,7 +194,7 @@ impl Fresh {
     }
 
     /// A row as it is now; `None` where it is gone.
-    pub fn image(&self, table: Table, id: &str, columns: crate::domain::ColumnSet) -> Option<Image> {
+    pub fn image(&self, table: Table, id: &str, columns: ColumnSet) -> Option<Image> {
         match table {
             Table::Backups => self.backups.get(id).map(|row| row.image(columns)),
             Table::Volumes => self.volumes.get(id).map(|row| row.image(columns)),
@@ -178,7 +203,7 @@ impl Fresh {
     }
 
     /// Compares the rows with what the plan saw, or with what this run itself made of them since.
-    pub fn compare(&self, unit: &Unit, overlay: &Overlay, columns: crate::domain::ColumnSet) -> Result<Vec<Image>, Vec<Moved>> {
+    pub fn compare(&self, unit: &Unit, overlay: &Overlay, columns: ColumnSet) -> Result<Vec<Image>, Vec<Moved>> {
         let (mut now, mut moved) = (Vec::new(), Vec::new());
         for planned in &unit.before {
             let expected = overlay.get(&(planned.table, planned.id.clone())).unwrap_or(planned);

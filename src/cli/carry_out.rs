@@ -38,6 +38,9 @@ pub struct ExecutionArgs {
     /// How many units share the two syncs of the audit log
     #[arg(long, value_name = "N", default_value = "100", value_parser = batch_size, allow_negative_numbers = true)]
     pub batch_size: usize,
+    /// Carry out units that have no row in common on N connections at once; SQLite has one writer [default: 4 from 50 units on, else 1]
+    #[arg(long, value_name = "N", value_parser = sessions, allow_negative_numbers = true)]
+    pub sessions: Option<usize>,
     /// End a dry run with 3 if something would be changed
     #[arg(long)]
     pub detailed_exitcode: bool,
@@ -45,6 +48,23 @@ pub struct ExecutionArgs {
 
 fn batch_size(text: &str) -> std::result::Result<usize, String> {
     if whole_number(text)? == 0 { Err("a batch has at least 1 unit".to_owned()) } else { whole_number(text) }
+}
+
+fn sessions(text: &str) -> std::result::Result<usize, String> {
+    match whole_number(text)? {
+        number @ 1..=MOST_SESSIONS => Ok(number),
+        _ => Err(format!("give 1 to {MOST_SESSIONS} connections")),
+    }
+}
+
+/// More would gain nothing, and a server in an outage has few connections to spare.
+const MOST_SESSIONS: usize = 32;
+
+impl ExecutionArgs {
+    /// On how many connections a plan of so many units is carried out.
+    fn sessions(&self, units: usize) -> usize {
+        self.sessions.unwrap_or(if units < 50 { 1 } else { 4 })
+    }
 }
 
 /// A plan on its way to the database.
@@ -195,7 +215,8 @@ fn write(
         let error = Error::from(error);
         Error { error: error.error.context("no log, no change"), ..error }
     })?;
-    let options = Options { mode: Mode::Write, batch_size: execution.batch_size, ..Options::default() };
+    let sessions = execution.sessions(plan.units.len());
+    let options = Options { mode: Mode::Write, batch_size: execution.batch_size, sessions, ..Options::default() };
     let result = execute(context, connected, plan, options, &mut journal, &|| signals.stop(), storage);
     let run = match result {
         Ok(run) => run,
@@ -273,7 +294,7 @@ fn execute(
     plan: &Plan,
     options: Options,
     journal: &mut dyn Journal,
-    stop: &dyn Fn() -> bool,
+    stop: &(dyn Fn() -> bool + Sync),
     storage: Option<&PlaceArgs>,
 ) -> Result<Run> {
     // What is active, and who counts whom, as it is now and not as it was when the plan was made.
@@ -301,6 +322,7 @@ fn execute(
             }
         }
         Progress::Retry { unit, error } => context.ui.detail(format!("unit {unit} is tried again: {}", terminal(&error.to_string()))),
+        Progress::Fewer(error) => context.ui.detail(format!("the run goes on with fewer connections: {}", terminal(&error.to_string()))),
     };
     let mut executor = Executor {
         connect: &open,

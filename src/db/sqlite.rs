@@ -22,6 +22,9 @@ pub const OWN: &[(&str, &str)] = &[
     ("session_begin_read", BEGIN_READ),
     ("session_begin_write", BEGIN_WRITE),
     ("session_cache", CACHE),
+    ("session_journal_mode", JOURNAL_MODE),
+    ("session_journal_persist", JOURNAL_PERSIST),
+    ("session_journal_delete", JOURNAL_DELETE),
     ("session_query_only_on", QUERY_ONLY_ON),
     ("session_query_only_off", QUERY_ONLY_OFF),
     ("session_query_only_check", QUERY_ONLY_CHECK),
@@ -31,6 +34,9 @@ pub const OWN: &[(&str, &str)] = &[
 const BEGIN_READ: &str = include_str!("../../sql/sqlite/session_begin_read.sql");
 const BEGIN_WRITE: &str = include_str!("../../sql/sqlite/session_begin_write.sql");
 const CACHE: &str = include_str!("../../sql/sqlite/session_cache.sql");
+const JOURNAL_MODE: &str = include_str!("../../sql/sqlite/session_journal_mode.sql");
+const JOURNAL_PERSIST: &str = include_str!("../../sql/sqlite/session_journal_persist.sql");
+const JOURNAL_DELETE: &str = include_str!("../../sql/sqlite/session_journal_delete.sql");
 const QUERY_ONLY_ON: &str = include_str!("../../sql/sqlite/session_query_only_on.sql");
 const QUERY_ONLY_OFF: &str = include_str!("../../sql/sqlite/session_query_only_off.sql");
 const QUERY_ONLY_CHECK: &str = include_str!("../../sql/sqlite/session_query_only_check.sql");
@@ -43,6 +49,28 @@ struct Sqlite {
     deadline: Deadline,
     /// A statement of the open transaction failed, so that it must not be committed.
     failed: bool,
+    /// What this session has done about the journal.
+    journal: Journal,
+}
+
+/// What a session has done about the file's journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Journal {
+    /// Nothing was written yet.
+    Untouched,
+    /// The file is in a mode of its own (WAL, TRUNCATE …), which is left as it is.
+    AsItWas,
+    /// It stays between transactions, and is taken away at the end.
+    Kept,
+}
+
+impl Drop for Sqlite {
+    fn drop(&mut self) {
+        if self.journal == Journal::Kept {
+            // What is left of it otherwise is an empty journal, which means nothing to anybody.
+            let _ = self.journal_mode(JOURNAL_DELETE);
+        }
+    }
 }
 
 /// Opens an existing SQLite database. Never creates a file: what is not there, or is not a database, is an error.
@@ -67,6 +95,8 @@ pub fn open(path: &Path, settings: &SessionSettings) -> Result<Box<dyn Session>,
         .busy_timeout(settings.lock_timeout.max(Duration::from_millis(1)))
         .map_err(|error| describe(&error, &format!("cannot set the busy time-out of {shown}")))?;
     connection.execute_batch(CACHE).map_err(|error| describe(&error, &format!("cannot open {shown}")))?;
+    // All that a run uses, in place of the usual 16.
+    connection.set_prepared_statement_cache_capacity(64);
     let deadline = Deadline::install(&mut connection, settings.statement_timeout)?;
     let server = ServerInfo {
         engine: Engine::Sqlite,
@@ -76,7 +106,7 @@ pub fn open(path: &Path, settings: &SessionSettings) -> Result<Box<dyn Session>,
         galera: false,
         read_only,
     };
-    Ok(Box::new(Sqlite { connection, server, deadline, failed: false }))
+    Ok(Box::new(Sqlite { connection, server, deadline, failed: false, journal: Journal::Untouched }))
 }
 
 /// SQLite has no statement time-out of its own: its progress handler asks a deadline that each statement sets anew.
@@ -183,6 +213,41 @@ impl Sqlite {
         self.deadline.start();
         self.connection.execute_batch(sql).map_err(|error| describe(&error, doing))
     }
+
+    /// Before the first transaction that writes: two of a transaction's four waits for the disk are for a journal that is made and
+    /// deleted each time.
+    fn keep_journal(&mut self) -> Result<(), DbError> {
+        if self.journal != Journal::Untouched {
+            return Ok(());
+        }
+        let mode = |sql| self.journal_mode(sql).map_err(|error| describe(&error, "cannot see how the file keeps its journal"));
+        let kept = mode(JOURNAL_MODE)?.eq_ignore_ascii_case("delete") && mode(JOURNAL_PERSIST)?.eq_ignore_ascii_case("persist");
+        self.journal = if kept { Journal::Kept } else { Journal::AsItWas };
+        Ok(())
+    }
+
+    fn journal_mode(&self, sql: &str) -> rusqlite::Result<String> {
+        self.connection.query_row(sql, [], |row| row.get(0))
+    }
+
+    /// Puts `query_only` as it is to be, and sees whether it is. Setting it, even to what it is, makes SQLite parse every prepared
+    /// statement anew, so it is looked at first.
+    fn hold_read_only(&self, wanted: bool) -> Result<(), DbError> {
+        let held = || -> rusqlite::Result<bool> {
+            let mut check = self.connection.prepare_cached(QUERY_ONLY_CHECK)?;
+            check.query_row([], |row| row.get::<_, i64>(0)).map(|held| held != 0)
+        };
+        let held = || held().map_err(|error| describe(&error, "cannot see whether the session is read-only"));
+        if held()? == wanted {
+            return Ok(());
+        }
+        self.batch(if wanted { QUERY_ONLY_ON } else { QUERY_ONLY_OFF }, "cannot make the session read-only, or writable")?;
+        if held()? != wanted {
+            let state = if wanted { "off" } else { "on" };
+            return Err(DbError::new(DbErrorKind::SessionState, format!("SQLite does not do as it is told: query_only is still {state}")));
+        }
+        Ok(())
+    }
 }
 
 impl Session for Sqlite {
@@ -234,18 +299,12 @@ impl Session for Sqlite {
         self.failed = false;
         match access {
             Access::ReadOnly => {
-                self.batch(QUERY_ONLY_ON, "cannot make the session read-only")?;
-                let held: i64 = self
-                    .connection
-                    .query_row(QUERY_ONLY_CHECK, [], |row| row.get(0))
-                    .map_err(|error| describe(&error, "cannot see whether the session is read-only"))?;
-                if held != 1 {
-                    return Err(DbError::new(DbErrorKind::SessionState, "SQLite does not hold the session read-only: query_only is off"));
-                }
+                self.hold_read_only(true)?;
                 self.batch(BEGIN_READ, "cannot begin a transaction")
             }
             Access::Write => {
-                self.batch(QUERY_ONLY_OFF, "cannot make the session writable")?;
+                self.hold_read_only(false)?;
+                self.keep_journal()?;
                 self.batch(BEGIN_WRITE, "cannot begin a transaction")
             }
         }
@@ -293,6 +352,42 @@ mod tests {
         let error = open(&path, &SessionSettings::default()).err().unwrap();
         assert_eq!(error.kind, DbErrorKind::Connection);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn the_journal_is_as_it_was_when_the_session_ends() {
+        let folder = tempfile::tempdir().unwrap();
+        for (mode, within) in [("delete", Journal::Kept), ("wal", Journal::AsItWas), ("truncate", Journal::Kept)] {
+            let path = folder.path().join(mode);
+            let file = Connection::open(&path).unwrap();
+            let set: String = file.query_row(&format!("PRAGMA journal_mode = {mode}"), [], |row| row.get(0)).unwrap();
+            assert_eq!(set, mode);
+            file.execute_batch("CREATE TABLE t (id int);").unwrap();
+            drop(file);
+            let settings = SessionSettings::default();
+            let connection = Connection::open(&path).unwrap();
+            let deadline = Deadline::install(&mut Connection::open(&path).unwrap(), settings.statement_timeout).unwrap();
+            let server = ServerInfo {
+                engine: Engine::Sqlite,
+                version: String::new(),
+                identity: String::new(),
+                user: None,
+                galera: false,
+                read_only: false,
+            };
+            let mut session = Sqlite { connection, server, deadline, failed: false, journal: Journal::Untouched };
+            session.begin(Access::Write).unwrap();
+            // TRUNCATE is a mode of the connection, not of the file: only WAL is found again.
+            assert_eq!(session.journal, within, "{mode}");
+            session.connection.execute_batch("INSERT INTO t VALUES (1);").unwrap();
+            assert!(matches!(session.commit(), CommitOutcome::Committed));
+            let journal = folder.path().join(format!("{mode}-journal"));
+            assert_eq!(journal.exists(), within == Journal::Kept, "{mode}");
+            drop(session);
+            assert!(!journal.exists(), "{mode}");
+            let after: String = Connection::open(&path).unwrap().query_row("PRAGMA journal_mode", [], |row| row.get(0)).unwrap();
+            assert_eq!(after, if mode == "wal" { "wal" } else { "delete" });
+        }
     }
 
     #[test]

@@ -20,6 +20,7 @@ mod faults;
 mod guards;
 mod harness;
 mod house;
+mod lanes;
 #[allow(dead_code, reason = "a harness offers more than one moment's tests use")]
 mod population;
 #[allow(dead_code, reason = "a harness offers more than one moment's tests use")]

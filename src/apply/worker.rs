@@ -1,0 +1,383 @@
+//! One unit at a time, on one session: read again under lock, decide again, change under guard, read back, commit.
+
+use std::sync::{PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use rand::Rng;
+
+use super::recheck::{Fresh, Overlay, Recheck, Rows, Written, same_decision};
+use super::settle::settle_rows;
+use super::writes::{by_row, update};
+use super::{Mode, Options, Settlement};
+use crate::db::schema::Schema;
+use crate::db::{Access, Answer, CommitOutcome, DbError, DbErrorKind, Session, Step};
+use crate::domain::status::ERROR_DELETING;
+use crate::domain::transitions::{Direction, is_allowed};
+use crate::domain::{Backup, Change, CheckResult, FindingKind, Image, Moved, Outcome, Situation, UnitResult};
+use crate::plan::{Plan, Purpose, Unit};
+use crate::scan::{Census, Lock, Reader, row_in};
+
+/// Opens another session on the same database.
+pub type Connect<'a> = &'a (dyn Fn() -> Result<Box<dyn Session>, DbError> + Sync);
+
+enum Attempt {
+    Ended(Outcome, Option<String>, Vec<Moved>, Done),
+    Failed(DbError),
+}
+
+/// Heartbeats older than this are looked at anew before a unit begins: a service may have come back.
+const FRESH: Duration = Duration::from_secs(2);
+
+/// The clock and the heartbeats, and since when they are known.
+#[derive(Clone)]
+pub(super) struct Known {
+    situation: Situation,
+    at: Instant,
+}
+
+impl Known {
+    /// Whether it is so long ago that a service may have come back meanwhile.
+    pub fn is_old(&self) -> bool {
+        self.at.elapsed() > FRESH
+    }
+}
+
+/// What an attempt did, as far as it got.
+#[derive(Debug, Default)]
+pub(super) struct Done {
+    pub before: Vec<Image>,
+    pub changes: Vec<Change>,
+    pub after: Vec<Image>,
+}
+
+/// What every session of a run works with.
+#[derive(Clone, Copy)]
+pub(super) struct Worker<'a> {
+    pub connect: Connect<'a>,
+    pub schema: &'a Schema,
+    pub census: &'a Census,
+    pub options: &'a Options,
+    pub stop: &'a (dyn Fn() -> bool + Sync),
+    pub plan: &'a Plan,
+    pub written: &'a RwLock<Written>,
+}
+
+impl Worker<'_> {
+    /// Looks at the clock and the heartbeats, on another session where the first one is lost.
+    pub fn look(&self, session: &mut Box<dyn Session>) -> Result<Known, DbError> {
+        let look = |session: &mut Box<dyn Session>| {
+            let mut reader = Reader { session: session.as_mut(), schema: self.schema };
+            crate::scan::situation(&mut reader).map(|situation| Known { situation, at: Instant::now() })
+        };
+        match look(session) {
+            Err(error) if error.is_fatal() => {
+                *session = self.reconnect()?;
+                look(session)
+            }
+            other => other,
+        }
+    }
+
+    /// Another session; a server that restarts, or a proxy that changes over, is given some seconds.
+    fn reconnect(&self) -> Result<Box<dyn Session>, DbError> {
+        let mut attempt = 1;
+        loop {
+            let error = match (self.connect)() {
+                Ok(fresh) => return Ok(fresh),
+                Err(error) => error,
+            };
+            let again = matches!(error.kind, DbErrorKind::Connection | DbErrorKind::Timeout);
+            if !again || attempt >= self.options.attempts.max(1) || (self.stop)() {
+                return Err(DbError { fatal: true, ..error });
+            }
+            std::thread::sleep(jittered(self.options.backoff.saturating_mul(4), attempt));
+            attempt += 1;
+        }
+    }
+
+    /// One unit, tried again where the database asks for it. The error is what made it fail, if it failed; a fatal one leaves
+    /// no session to go on with.
+    pub fn unit(
+        &self,
+        session: &mut Box<dyn Session>,
+        unit: &Unit,
+        rows: &Rows,
+        known: &mut Known,
+        retried: &mut dyn FnMut(&DbError),
+    ) -> (UnitResult, Done, Option<DbError>) {
+        let mut attempt = 1;
+        loop {
+            let error = match self.attempt(session, unit, rows, &known.situation) {
+                Attempt::Ended(outcome, reason, moved, done) => {
+                    return (ended(unit, outcome, reason, moved, &done), done, None);
+                }
+                Attempt::Failed(error) => error,
+            };
+            // Before COMMIT a lost connection has rolled back: the unit may be tried again on another one.
+            let lost = error.is_fatal();
+            if lost {
+                match self.reconnect() {
+                    Ok(fresh) => *session = fresh,
+                    Err(another) => return failed(unit, another),
+                }
+            }
+            let error = DbError { fatal: false, ..error };
+            let again = error.is_retryable() || (lost && error.kind == DbErrorKind::Connection);
+            if !again || attempt >= self.options.attempts.max(1) || (self.stop)() {
+                return failed(unit, error);
+            }
+            retried(&error);
+            std::thread::sleep(jittered(self.options.backoff, attempt));
+            attempt += 1;
+            match self.look(session) {
+                Ok(now) => *known = now,
+                Err(error) => return failed(unit, error),
+            }
+        }
+    }
+
+    fn attempt(&self, session: &mut Box<dyn Session>, unit: &Unit, rows: &Rows, situation: &Situation) -> Attempt {
+        let writing = self.options.mode == Mode::Write;
+        if let Err(error) = session.begin(if writing { Access::Write } else { Access::ReadOnly }) {
+            return Attempt::Failed(error);
+        }
+        let lock = if writing { Lock::Held } else { Lock::None };
+        let (now, changes) = match self.recheck(session, unit, rows, situation, lock) {
+            Ok(Recheck::Stands { now, changes }) => (now, changes),
+            Ok(Recheck::Moved(moved)) => return roll_back(session, Outcome::Changed, "changed since the plan was made".to_owned(), moved),
+            Ok(Recheck::Otherwise(why)) => return roll_back(session, Outcome::Changed, why, Vec::new()),
+            Ok(Recheck::Refused(why)) => return roll_back(session, Outcome::Refused, why, Vec::new()),
+            Err(error) => return give_up(session, error),
+        };
+        if !writing {
+            let done = Done { before: now, changes, after: Vec::new() };
+            return match session.rollback() {
+                Ok(()) => Attempt::Ended(Outcome::Planned, None, Vec::new(), done),
+                Err(error) => Attempt::Failed(error),
+            };
+        }
+        self.write(session, unit, now, changes)
+    }
+
+    fn recheck(
+        &self,
+        session: &mut Box<dyn Session>,
+        unit: &Unit,
+        rows: &Rows,
+        situation: &Situation,
+        lock: Lock,
+    ) -> Result<Recheck, DbError> {
+        let (plan, columns) = (self.plan, self.plan.columns);
+        let mut reader = Reader { session: session.as_mut(), schema: self.schema };
+        let check = plan.check_of(unit);
+        let fresh = Fresh::read(&mut reader, rows, lock, plan.purpose == Purpose::Repair)?;
+        // Not before the rows are read, which may take as long as a lock does: others have to say what they wrote.
+        let written = self.written.read().unwrap_or_else(PoisonError::into_inner);
+        let now = match fresh.compare(unit, &written.rows, columns) {
+            Ok(now) => now,
+            Err(moved) => return Ok(Recheck::Moved(moved)),
+        };
+        let (changes, direction) = match plan.purpose {
+            Purpose::Undo => (unit.changes.clone(), Direction::Either),
+            Purpose::Repair => {
+                // Where the storage shows that nobody is at work, a heartbeat says nothing.
+                let by_heartbeat = unit.kind == FindingKind::Backup && !unit.counter && !check.is_some_and(CheckResult::shows_idle);
+                let rests_on_silence = fresh.backup(&unit.id).filter(|_| by_heartbeat);
+                if let Some(why) = rests_on_silence.and_then(|backup| has_beaten(plan, backup, situation)) {
+                    return Ok(Recheck::Refused(why));
+                }
+                let finding = fresh.decide(unit, self.census, &written, situation, &plan.policy, check);
+                match same_decision(unit, finding, &written.rows) {
+                    Ok(changes) => (changes, Direction::Forward),
+                    Err(otherwise) => return Ok(otherwise),
+                }
+            }
+        };
+        // The last look before anything is written: whatever led here, only what the table of changes allows passes.
+        for change in &changes {
+            let row = now.iter().find(|image| image.table == change.table && image.id == change.id);
+            let seen = row.is_some_and(|image| *image.value(&change.column) == change.from);
+            if !seen || !is_allowed(change, direction) {
+                return Ok(Recheck::Refused(format!(
+                    "the change of {}.{} of {} is not one that this program makes",
+                    change.table, change.column, change.id
+                )));
+            }
+        }
+        if changes.is_empty() {
+            return Ok(Recheck::Refused("there is nothing to change".to_owned()));
+        }
+        Ok(Recheck::Stands { now, changes })
+    }
+
+    fn write(&self, session: &mut Box<dyn Session>, unit: &Unit, now: Vec<Image>, changes: Vec<Change>) -> Attempt {
+        let columns = self.plan.columns;
+        let rows = by_row(&changes);
+        let reader = Reader { session: session.as_mut(), schema: self.schema };
+        // Each UPDATE with the look at what it made of its row. That a later one runs although an earlier one matched nothing
+        // does no harm: all answers are looked at before anything is committed.
+        let mut steps = Vec::with_capacity(rows.len() * 2);
+        for ((table, id), row_changes) in &rows {
+            let Some(image) = now.iter().find(|image| image.table == *table && image.id == *id) else {
+                return roll_back(session, Outcome::Refused, format!("the plan has no image of {table} {id}"), Vec::new());
+            };
+            let write = update(columns, image, row_changes);
+            steps.push(Step::Execute(write.statement, write.params));
+            steps.push(reader.row_step(*table, id, Lock::None));
+        }
+        let answers = match session.together(&steps) {
+            Ok(answers) => answers,
+            Err(error) => return give_up(session, error),
+        };
+        let mut after = Vec::new();
+        for (((table, id), row_changes), answer) in rows.iter().zip(answers.chunks(2)) {
+            let (matched, found) = match answer {
+                [Answer::Matched(matched), found] => (*matched, row_in(found, *table, id).map(|row| row.image(columns))),
+                _ => (0, None),
+            };
+            if matched != 1 {
+                let why = format!("the guarded UPDATE of {table} {id} matched {matched} rows in place of 1");
+                return roll_back(session, Outcome::Changed, why, Vec::new());
+            }
+            match found {
+                Some(found) if row_changes.iter().all(|change| *found.value(&change.column) == change.to) => after.push(found),
+                _ => {
+                    let why = format!("the database did not store {table} {id} as it was told to");
+                    return roll_back(session, Outcome::Failed, why, Vec::new());
+                }
+            }
+        }
+        if after.len() != rows.len() {
+            let why = "the database did not answer every statement".to_owned();
+            return roll_back(session, Outcome::Failed, why, Vec::new());
+        }
+        let before: Vec<Image> =
+            after.iter().filter_map(|row| now.iter().find(|image| image.table == row.table && image.id == row.id)).cloned().collect();
+        let transaction = session.transaction_id();
+        match session.commit() {
+            CommitOutcome::Committed => Attempt::Ended(Outcome::Applied, None, Vec::new(), Done { before, changes, after }),
+            CommitOutcome::NotCommitted(error) => Attempt::Failed(error),
+            CommitOutcome::Unknown(error) => {
+                let settled = self.settle(session, &before, &after, transaction.as_deref(), &error, unit);
+                let reason = format!("{error}; {}", settled.reason);
+                let after = if settled.outcome == Outcome::Applied { after } else { Vec::new() };
+                Attempt::Ended(settled.outcome, Some(reason), Vec::new(), Done { before, changes, after })
+            }
+        }
+    }
+
+    /// After a COMMIT without an answer: opens another session and looks. Never writes.
+    fn settle(
+        &self,
+        session: &mut Box<dyn Session>,
+        before: &[Image],
+        after: &[Image],
+        transaction: Option<&str>,
+        lost: &DbError,
+        unit: &Unit,
+    ) -> Settlement {
+        let mut last = lost.clone();
+        for attempt in 1..=self.options.attempts.max(1) {
+            if attempt > 1 {
+                std::thread::sleep(jittered(self.options.backoff.saturating_mul(4), attempt));
+            }
+            let mut fresh = match (self.connect)() {
+                Ok(fresh) => fresh,
+                Err(error) => {
+                    last = error;
+                    continue;
+                }
+            };
+            // PostgreSQL knows what became of a transaction by its id: that is proof.
+            if let Some(committed) = transaction.and_then(|id| fresh.transaction_status(id).ok().flatten()) {
+                *session = fresh;
+                let (outcome, reason) = if committed {
+                    (Outcome::Applied, "the server says that the transaction was committed")
+                } else {
+                    (Outcome::Failed, "the server says that the transaction was rolled back, nothing was written")
+                };
+                return Settlement { outcome, reason: reason.to_owned(), found: Vec::new() };
+            }
+            let galera = fresh.server().galera;
+            let first = settle_rows(fresh.as_mut(), self.schema, before, after, &Overlay::new(), Lock::Held);
+            let settled = match first {
+                // On a cluster another node answers now, where the old transaction holds no lock: give it time to arrive.
+                Ok(settled) if galera && settled.outcome == Outcome::Failed => {
+                    std::thread::sleep(Duration::from_secs(2));
+                    settle_rows(fresh.as_mut(), self.schema, before, after, &Overlay::new(), Lock::Held)
+                }
+                other => other,
+            };
+            match settled {
+                Ok(settled) => {
+                    *session = fresh;
+                    return settled;
+                }
+                Err(error) => last = error,
+            }
+        }
+        Settlement {
+            outcome: Outcome::Unknown,
+            reason: format!("reading again failed ({last}); `history reconcile` settles unit {} once the database is back", unit.number),
+            found: Vec::new(),
+        }
+    }
+}
+
+/// A heart that has beaten since the plan was made is alive, however far its clock lags behind the database's.
+fn has_beaten(plan: &Plan, backup: &Backup, situation: &Situation) -> Option<String> {
+    // A deletion that has failed is over, whatever beats.
+    if backup.status.as_deref() == Some(ERROR_DELETING) {
+        return None;
+    }
+    let host = backup.host.as_deref().filter(|host| !plan.policy.assume_dead.covers(host))?;
+    let Some(then) = plan.heartbeats.get(host) else {
+        return Some(format!("the plan does not say when cinder-backup on {host} last beat; make a new one"));
+    };
+    let now = situation.services.last_beat(host);
+    (now != *then).then(|| format!("cinder-backup on {host} has beaten since the plan was made; scan again"))
+}
+
+/// The jittered pause before try `attempt` + 1: between half and the whole of a doubling span.
+fn jittered(base: Duration, attempt: u32) -> Duration {
+    let whole = base.saturating_mul(1 << attempt.saturating_sub(1).min(5));
+    let half = whole / 2;
+    half + half.mul_f64(rand::rng().random::<f64>())
+}
+
+fn roll_back(session: &mut Box<dyn Session>, outcome: Outcome, reason: String, moved: Vec<Moved>) -> Attempt {
+    match session.rollback() {
+        Ok(()) => Attempt::Ended(outcome, Some(reason), moved, Done::default()),
+        Err(error) => Attempt::Failed(error),
+    }
+}
+
+fn give_up(session: &mut Box<dyn Session>, error: DbError) -> Attempt {
+    if error.is_fatal() {
+        return Attempt::Failed(error);
+    }
+    match session.rollback() {
+        Ok(()) => Attempt::Failed(error),
+        Err(broken) => Attempt::Failed(DbError { fatal: broken.fatal, ..error }),
+    }
+}
+
+fn failed(unit: &Unit, error: DbError) -> (UnitResult, Done, Option<DbError>) {
+    let done = Done::default();
+    (ended(unit, Outcome::Failed, Some(error.to_string()), Vec::new(), &done), done, Some(error))
+}
+
+pub(super) fn ended(unit: &Unit, outcome: Outcome, reason: Option<String>, moved: Vec<Moved>, done: &Done) -> UnitResult {
+    let changes = if done.changes.is_empty() { unit.changes.clone() } else { done.changes.clone() };
+    UnitResult {
+        unit: unit.number,
+        kind: unit.kind,
+        id: unit.id.clone(),
+        name: unit.name.clone(),
+        outcome,
+        reason,
+        moved,
+        changes,
+        after: done.after.clone(),
+    }
+}
