@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import pathlib
 import shutil
+import sqlite3
 import statistics
 import subprocess
 import sys
@@ -23,8 +24,11 @@ DRIVER = 'cinder.backup.drivers.posix.PosixBackupDriver'
 
 
 def volume(path, gib, compressible):
-    """A volume: random bytes, or text that zlib makes about half as large."""
+    """A volume: random bytes, text that zlib makes about half as large, or (None) nothing but zeros."""
     with open(path, 'wb') as file:
+        if compressible is None:
+            file.truncate(gib << 30)
+            return
         for _ in range(gib * 64):
             block = os.urandom(16 << 20)
             if compressible:
@@ -32,7 +36,7 @@ def volume(path, gib, compressible):
             file.write(block)
 
 
-def make(work, kind, gib, compression):
+def make(work, kind, gib, compression, chunk=524288000, empty=False):
     """A full backup of a volume of `gib` GiB, by Cinder's own driver."""
     folder = work / kind
     folder.mkdir()
@@ -43,8 +47,8 @@ def make(work, kind, gib, compression):
         f'[oslo_concurrency]\nlock_path = {folder}\n[database]\nconnection = sqlite:///{folder}/cinder.sqlite\n'
     )
     call([ROOT / '.cache/venv/bin/cinder-manage', '--config-file', config, 'db', 'sync'])
-    volume(data, gib, compression != 'none')
-    options = {'backup_posix_path': str(store), 'backup_compression_algorithm': compression, 'backup_file_size': '524288000'}
+    volume(data, gib, None if empty else compression != 'none')
+    options = {'backup_posix_path': str(store), 'backup_compression_algorithm': compression, 'backup_file_size': str(chunk)}
     job = {'op': 'backup', 'name': kind, 'driver': DRIVER, 'options': options, 'host': 'ctl1',
            'volume': {'id': str(uuid.uuid4()), 'size': gib}, 'file': str(data)}  # fmt: skip
     made = drive(folder, config, [job])[0]
@@ -66,6 +70,95 @@ def drive(folder, config, jobs):
 def ours(made, level):
     words = [bench.PROGRAM, 'check', made['id'], '--level', level, '--settle', '0s', '--config-file', made['config'], '--no-input', '-q']
     return bench.run(words)
+
+
+def copies(made, number):
+    """So many backups more: their data is the same, and their side files and rows are their own."""
+    database = sqlite3.connect(made['folder'] / 'cinder.sqlite')
+    columns = [row[1] for row in database.execute('PRAGMA table_info(backups)')]
+    row = dict(zip(columns, database.execute('SELECT * FROM backups WHERE id = ?', [made['id']]).fetchone()))
+    source = pathlib.Path(made['objects'][0]).parent
+    store = pathlib.Path(made['options']['backup_posix_path'])
+    for _ in range(number):
+        new, volume_id = str(uuid.uuid4()), str(uuid.uuid4())
+
+        def own(text):
+            return text.replace(made['id'], new).replace(row['volume_id'], volume_id)
+
+        container = f'{new[:2]}/{new[2:4]}/{new}'
+        (store / container).mkdir(parents=True)
+        for path in source.iterdir():
+            target = store / container / own(path.name)
+            if path.name.endswith(('_metadata', '_sha256file')):
+                target.write_text(own(path.read_text()))
+            else:
+                target.hardlink_to(path)
+        values = row | {'id': new, 'volume_id': volume_id, 'container': container, 'service_metadata': own(row['service_metadata'])}
+        database.execute(f'INSERT INTO backups ({", ".join(columns)}) VALUES ({", ".join("?" * len(columns))})', list(values.values()))
+    database.commit()
+    database.close()
+
+
+def quick(made):
+    words = [bench.PROGRAM, 'check', '--all', '--level', 'quick', '--settle', '0s', '--config-file', made['config'], '--no-input', '-q']
+    return bench.run(words)
+
+
+def quickly(work, options):
+    bench.say(f'making {options.many} backups')
+    many = make(work, 'many', 1, 'zlib', chunk=65536000, empty=True)
+    copies(many, options.many - 1)
+    bench.say('check --all --level quick')
+    quick(many)
+    timed = [quick(many) for _ in range(options.pairs)]
+    seconds, memory = statistics.median(seconds for seconds, _ in timed), max(memory for _, memory in timed)
+    side = sum(path.stat().st_size for path in pathlib.Path(many['objects'][0]).parent.iterdir() if path.name.endswith(('_metadata', '_sha256file')))
+    shutil.rmtree(many['folder'])
+    return [
+        '', f'Quick check of {options.many:,} posix backups of 1 GiB ({side / (1 << 20):.1f} MiB of side files each), hot cache: {seconds:.2f} s, '
+        f'{seconds * 1000 / options.many:.1f} ms a backup, {memory:.0f} MiB.',
+    ]  # fmt: skip
+
+
+#: As a far object store is: so long until an answer begins, and so many bytes a second on one connection.
+LATENCY, RATE, CONNECTIONS = 0.02, 48 << 20, 16
+
+
+def from_afar(work, options):
+    """A deep check of a backup in an object store, against curl fetching the same objects over as many connections."""
+    bench.say(f'making {options.far} GiB for an object store')
+    far = make(work, 'far', options.far, 'none', chunk=52428800)
+    folder = pathlib.Path(far['objects'][0]).parent
+    words = [sys.executable, ROOT / 'benches/far.py', folder, LATENCY, RATE]
+    with subprocess.Popen([str(word) for word in words], stdout=subprocess.PIPE) as server:
+        try:
+            url = f'http://127.0.0.1:{int(server.stdout.readline())}'
+            database = sqlite3.connect(far['folder'] / 'cinder.sqlite')
+            database.execute("UPDATE backups SET service = 'cinder.backup.drivers.s3.S3BackupDriver', container = 'b'")
+            database.commit()
+            database.close()
+            with open(far['config'], 'a') as config:
+                config.write(f'[DEFAULT]\nbackup_s3_endpoint_url = {url}\nbackup_s3_store_access_key = a\nbackup_s3_store_secret_key = s\n')
+            names = [pathlib.Path(path).name for path in far['objects']]
+            wanted = far['folder'] / 'wanted'
+            wanted.write_text(''.join(f'url = "{url}/b/{name}"\noutput = "/dev/null"\n' for name in names))
+
+            def curl():
+                begun = time.perf_counter()
+                call(['curl', '--silent', '--fail', '--parallel', '--parallel-immediate', '--parallel-max', CONNECTIONS, '--config', wanted])
+                return time.perf_counter() - begun, 0
+
+            bench.say('check --level deep, from an object store')
+            timed, other = bench.pairs(options.pairs, lambda: ours(far, 'deep'), curl)
+        finally:
+            server.terminate()
+    shutil.rmtree(far['folder'])
+    what = f'deep, {options.far} GiB in S3 *'
+    note = (
+        f'\* A server on loopback that is as slow as a far one: {LATENCY * 1000:.0f} ms until an answer begins, {RATE >> 20} MiB/s a connection. '
+        f'`check` reads {CONNECTIONS} objects at once.'
+    )
+    return row(what, far, timed, f'`curl --parallel-max {CONNECTIONS}`', other, '>= 0.9', lambda ratio: ratio >= 0.9), note
 
 
 def md5sum(made):
@@ -120,13 +213,15 @@ def main():
     parser.add_argument('--folder', default=tempfile.gettempdir(), help='where the backups are made [default: %(default)s]')
     parser.add_argument('--plain', type=int, default=10, help='GiB of uncompressed data [default: %(default)s]')
     parser.add_argument('--packed', type=int, default=4, help='GiB of data that zlib compresses [default: %(default)s]')
+    parser.add_argument('--far', type=int, default=4, help='GiB of data in an object store [default: %(default)s]')
+    parser.add_argument('--many', type=int, default=1000, help='backups of a quick check [default: %(default)s]')
     parser.add_argument('--pairs', type=int, default=5, help='paired runs [default: %(default)s]')
     parser.add_argument('--out', default=ROOT / 'benches/RESULTS.md', help='the file whose last part this writes')
     options = parser.parse_args()
     work = pathlib.Path(tempfile.mkdtemp(prefix='cbr-bench-check-', dir=options.folder))
     lines = [
         MARK, '', '## check', '',
-        f'Backups made by Cinder\'s own posix driver (objects of 500 MiB), all in the page cache; {options.pairs} paired runs, medians; the ratio',
+        f'Backups made by Cinder\'s own posix driver (objects of 500 MiB, in S3 of 50), all in the page cache; {options.pairs} paired runs, medians; the ratio',
         'is our speed over theirs, pair by pair: above 1 is faster than the peer.', '',
         '| what | check | peer | its speed | ratio | memory | aim | aim met |', '|---|---|---|---|---|---|---|---|',
     ]  # fmt: skip
@@ -145,6 +240,9 @@ def main():
         packed = make(work, 'packed', options.packed, 'zlib')
         timed, other = bench.pairs(options.pairs, lambda: ours(packed, 'deep'), lambda: inflated(packed))
         lines.append(row(f'deep, {options.packed} GiB, zlib', packed, timed, 'zlib + SHA-256 in Python, a process a core', other, '>= 0.8', lambda ratio: ratio >= 0.8))
+        shutil.rmtree(packed['folder'])
+        afar, note = from_afar(work, options)
+        lines += [afar, '', note, *quickly(work, options)]
     finally:
         shutil.rmtree(work, ignore_errors=True)
     out = pathlib.Path(options.out)

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::Journal;
 use super::lanes::groups;
+use super::look::{Looked, Storage};
 use super::recheck::{Rows, Written};
 use super::settle::intended;
 use super::worker::{Connect, Done, Known, Worker, ended};
@@ -113,6 +114,8 @@ pub struct Executor<'a> {
     pub options: Options,
     /// Asked between units, never within one.
     pub stop: &'a (dyn Fn() -> bool + Sync),
+    /// The last look at the storage before a unit that rests on a check.
+    pub storage: &'a dyn Storage,
     /// Told of what happens.
     pub progress: &'a mut dyn FnMut(Progress<'_>),
 }
@@ -141,6 +144,7 @@ struct End {
 struct Work<'a> {
     units: &'a [Unit],
     rows: &'a [Rows],
+    looked: &'a Looked,
     groups: Mutex<VecDeque<Vec<usize>>>,
     /// Nobody begins another unit.
     halt: AtomicBool,
@@ -163,6 +167,11 @@ impl Work<'_> {
                     return;
                 }
                 let (Some(unit), Some(rows)) = (self.units.get(place), self.rows.get(place)) else { continue };
+                if let Some(why) = self.looked.moved(unit) {
+                    let result = untouched(unit, Outcome::Changed, why);
+                    tell(Told::Ended(Box::new(End { place, result, done: Done::default(), error: None })));
+                    continue;
+                }
                 // Units may have waited long for locks, and a batch may be large.
                 if known.is_old() {
                     match worker.look(session) {
@@ -245,12 +254,18 @@ impl Executor<'_> {
         let options = self.options.clone();
         let worker =
             Worker { connect: self.connect, schema: self.schema, census: self.census, options: &options, stop: self.stop, plan, written };
+        let looked = Looked::at(self.storage, plan, batch);
+        if (self.stop)() {
+            return Err(Failure::Interrupted);
+        }
         let known = worker.look(session).map_err(Failure::Database)?;
         let writing = self.options.mode == Mode::Write;
         if writing {
             let engine = session.server().engine;
             for unit in batch {
-                journal.append(Event::Intent(Box::new(intent(unit, plan.columns, engine)))).map_err(Failure::LogBefore)?;
+                let mut intent = intent(unit, plan.columns, engine);
+                intent.evidence.extend(looked.evidence(unit));
+                journal.append(Event::Intent(Box::new(intent))).map_err(Failure::LogBefore)?;
             }
             journal.sync().map_err(Failure::LogBefore)?;
         }
@@ -260,7 +275,7 @@ impl Executor<'_> {
         let lanes = self.lanes(session, more, groups.len());
         // On one session the order is the plan's.
         let groups = if lanes == 1 { (0..batch.len()).map(|place| vec![place]).collect() } else { groups.into() };
-        let work = Work { units: batch, rows: &rows, groups: Mutex::new(groups), halt: AtomicBool::new(false) };
+        let work = Work { units: batch, rows: &rows, looked: &looked, groups: Mutex::new(groups), halt: AtomicBool::new(false) };
 
         let mut ends: Vec<Option<UnitResult>> = batch.iter().map(|_| None).collect();
         let mut failure = None;
@@ -352,7 +367,12 @@ impl Executor<'_> {
 }
 
 fn not_begun(unit: &Unit) -> UnitResult {
-    ended(unit, Outcome::Refused, Some("not begun: the run ended before it".to_owned()), Vec::new(), &Done::default())
+    untouched(unit, Outcome::Refused, "not begun: the run ended before it".to_owned())
+}
+
+/// A unit that no transaction was begun for.
+fn untouched(unit: &Unit, outcome: Outcome, reason: String) -> UnitResult {
+    ended(unit, outcome, Some(reason), Vec::new(), &Done::default())
 }
 
 /// The record of what became of a unit.

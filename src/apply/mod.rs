@@ -1,12 +1,13 @@
 //! Carries out a plan, a unit a transaction, and tells the truth about each.
 //!
 //! May use `plan`, `audit`, `scan`, `db` and `domain`. The order of events in a batch of units is always the same:
-//! intents into the log and onto the disk; then for each unit a transaction in which its rows are locked, read,
+//! a last look at the storage of those that rest on a check; intents into the log and onto the disk; then for each unit a transaction in which its rows are locked, read,
 //! compared with the plan, decided over again, changed under guard and read back; then the outcomes into the log.
 
 mod executor;
 mod journal;
 mod lanes;
+mod look;
 mod recheck;
 mod settle;
 mod undo;
@@ -15,6 +16,7 @@ pub mod writes;
 
 pub use executor::{Executor, Failure, Mode, Options, Progress, Run, intended_rows, statements};
 pub use journal::{Journal, NoJournal};
+pub use look::{Storage, rests_on};
 pub use recheck::Overlay;
 pub use settle::{Settlement, current, settle_rows};
 pub use undo::{Recorded, UndoError, undo_units};

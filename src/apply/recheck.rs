@@ -12,6 +12,7 @@ use crate::domain::{
     Volume,
 };
 use crate::plan::Unit;
+use crate::scan::lineage::chain as lineage;
 use crate::scan::{Census, Lock, Reader, Row};
 
 /// Rows that this run has written, as they are since.
@@ -57,7 +58,8 @@ impl Written {
 
 /// Which rows a unit needs: those that it changes, and those that its decision rests on.
 ///
-/// They follow from the images, which are compared with the rows, and never from what else a plan says.
+/// They follow from the images, which are compared with the rows, and never from what else a plan says; but for the rows that
+/// its checks compare.
 #[derive(Debug, Default)]
 pub struct Rows {
     backups: BTreeSet<String>,
@@ -102,6 +104,8 @@ impl Rows {
                         // Whether it may become available depends on its parent, even where that need not change.
                         let may_become_available = check.is_some() || policy.to.as_deref() == Some(AVAILABLE);
                         rows.backups.extend(id_in("parent_id").filter(|_| may_become_available));
+                        // A check of it speaks of all that it rests on.
+                        rows.backups.extend(check.into_iter().flat_map(|check| &check.rows).map(|image| image.id.clone()));
                     }
                 }
             }
@@ -259,7 +263,9 @@ impl Fresh {
                     children.remove(backup.status.as_deref());
                     children
                 });
+                let ancestors = if check.is_some() { lineage(&backup, |id| self.backups.get(id)) } else { Vec::new() };
                 let case = BackupCase {
+                    ancestors,
                     destination: backup.restore_volume_id.as_ref().and_then(|id| self.volumes.get(id)).cloned(),
                     snapshot: backup.snapshot_id.as_ref().and_then(|id| self.snapshots.get(id)).cloned(),
                     volume_is_temporary: backup.volume_id.as_ref().is_some_and(|id| census.temporary_volumes.contains(id)),

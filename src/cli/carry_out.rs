@@ -8,7 +8,9 @@ use super::args::whole_number;
 use super::context::{Connected, Context};
 use super::error::{Error, Result};
 use super::exit::Exit;
+use super::last_look::LastLook;
 use super::signal::Signals;
+use super::storage::PlaceArgs;
 use super::view::{self, Refused, RunDocument};
 use super::{prompt, who};
 use crate::apply::{Executor, Failure, Journal, Mode, NoJournal, Options, Progress, Run};
@@ -77,6 +79,8 @@ pub struct Assignment<'a> {
     pub refused: Vec<Refused>,
     /// The most units that go without a higher `--max-changes`.
     pub max_changes: Option<usize>,
+    /// Where the storage is that decisions rest on; `None` where none does.
+    pub storage: Option<&'a PlaceArgs>,
 }
 
 struct Log {
@@ -96,7 +100,7 @@ impl Journal for Log {
 
 /// Carries the plan out, or says why not.
 pub fn carry_out(context: &Context<'_>, connected: &mut Connected, assignment: Assignment<'_>) -> Result<Exit> {
-    let Assignment { command, plan, execution, refused, max_changes } = assignment;
+    let Assignment { command, plan, execution, refused, max_changes, storage } = assignment;
     let ui = context.ui;
     // A column that there is not must be noticed before anything is changed, not when the result is printed.
     ui.check_columns(&view::results(&[]))?;
@@ -117,7 +121,7 @@ pub fn carry_out(context: &Context<'_>, connected: &mut Connected, assignment: A
         .hint("look at them with --dry-run, then give a higher --max-changes, or select fewer"));
     }
     if execution.dry_run {
-        return dry_run(context, connected, command, &plan, execution, &refused);
+        return dry_run(context, connected, command, &plan, execution, &refused, storage);
     }
     if connected.session.server().read_only {
         return Err(Error::new(
@@ -130,7 +134,7 @@ pub fn carry_out(context: &Context<'_>, connected: &mut Connected, assignment: A
         show_changes(context, &plan);
         prompt::confirm_rows(ui, plan.rows())?;
     }
-    write(context, connected, command, &plan, execution, &refused)
+    write(context, connected, command, &plan, execution, &refused, storage)
 }
 
 /// A plan is for one database, and for the columns that it had.
@@ -156,9 +160,10 @@ fn dry_run(
     plan: &Plan,
     execution: &ExecutionArgs,
     refused: &[Refused],
+    storage: Option<&PlaceArgs>,
 ) -> Result<Exit> {
     let options = Options { mode: Mode::DryRun, batch_size: execution.batch_size, ..Options::default() };
-    let run = execute(context, connected, plan, options, &mut NoJournal, &|| false)?;
+    let run = execute(context, connected, plan, options, &mut NoJournal, &|| false, storage)?;
     if let Some(Failure::Database(error)) = run.failure {
         return Err(error.into());
     }
@@ -182,6 +187,7 @@ fn write(
     plan: &Plan,
     execution: &ExecutionArgs,
     refused: &[Refused],
+    storage: Option<&PlaceArgs>,
 ) -> Result<Exit> {
     let ui = context.ui;
     let path = context.audit_path()?;
@@ -211,7 +217,7 @@ fn write(
     })?;
     let sessions = execution.sessions(plan.units.len());
     let options = Options { mode: Mode::Write, batch_size: execution.batch_size, sessions, ..Options::default() };
-    let result = execute(context, connected, plan, options, &mut journal, &|| signals.stop());
+    let result = execute(context, connected, plan, options, &mut journal, &|| signals.stop(), storage);
     let run = match result {
         Ok(run) => run,
         Err(error) => {
@@ -289,6 +295,7 @@ fn execute(
     options: Options,
     journal: &mut dyn Journal,
     stop: &(dyn Fn() -> bool + Sync),
+    storage: Option<&PlaceArgs>,
 ) -> Result<Run> {
     // What is active, and who counts whom, as it is now and not as it was when the plan was made.
     if let Err(error) = connected.session.begin(Access::ReadOnly) {
@@ -304,6 +311,7 @@ fn execute(
     let census = Census::take(&mut reader, &plan.selection);
     connected.session.rollback()?;
     let census = census?;
+    let last_look = LastLook::new(context, connected, plan, storage, stop)?;
     let open = connected.opener();
     let bar = progress_bar(context, plan.units.len());
     let mut progress = |event: Progress<'_>| match event {
@@ -316,9 +324,18 @@ fn execute(
         Progress::Retry { unit, error } => context.ui.detail(format!("unit {unit} is tried again: {}", terminal(&error.to_string()))),
         Progress::Fewer(error) => context.ui.detail(format!("the run goes on with fewer connections: {}", terminal(&error.to_string()))),
     };
-    let mut executor = Executor { connect: &open, schema: &connected.schema, census: &census, options, stop, progress: &mut progress };
+    let mut executor = Executor {
+        connect: &open,
+        schema: &connected.schema,
+        census: &census,
+        options,
+        stop,
+        storage: &last_look,
+        progress: &mut progress,
+    };
     let run = executor.run(&mut connected.session, plan, journal);
     bar.finish_and_clear();
+    last_look.tell(context);
     Ok(run)
 }
 

@@ -1,5 +1,6 @@
 //! Checks of the storage as commands have them: with progress, a way to stop, and evidence from other hosts.
 
+use std::collections::HashMap;
 use std::io::Read;
 use std::path::Path;
 use std::sync::Mutex;
@@ -13,6 +14,7 @@ use super::exit::Exit;
 use super::signal::Signals;
 use super::storage::{CheckArgs, StorageArgs, Stores};
 use crate::db::Access;
+use crate::domain::status::{CREATING, ERROR};
 use crate::domain::{Backup, CheckResult, Checks, ColumnSet, Finding, FindingKind, Image, Policy, Selection, Verdict};
 use crate::report::safe::terminal;
 use crate::scan::{Aim, Reader, lineage, scan};
@@ -39,7 +41,8 @@ pub struct Checked {
 pub fn check(context: &Context<'_>, args: &StorageArgs, request: &Request, targets: &[Target]) -> Result<Checked> {
     let signals = Signals::note().map_err(|error| Error::new(Exit::Unexpected, format!("cannot note signals: {error}")))?;
     let watch = Watch::default();
-    let stores = Stores::new(context, args, watch.flag())?;
+    let stores = Stores::new(context, &args.place, watch.flag())?.with_source_pool(args.ceph_source_pool.clone());
+    let host = super::who::host();
     let checker = Checker::new(&stores, request, &watch, targets);
     let results: Mutex<Vec<CheckResult>> = Mutex::default();
     let bar = progress_bar(context);
@@ -49,6 +52,7 @@ pub fn check(context: &Context<'_>, args: &StorageArgs, request: &Request, targe
                 if context.ui.verbosity() > 0 {
                     bar.suspend(|| context.ui.detail(terminal(&format!("{}: {}", result.id, result.verdict))));
                 }
+                let result = CheckResult { host: Some(host.clone()), ..result };
                 results.lock().unwrap_or_else(PoisonError::into_inner).push(result);
             });
         });
@@ -69,8 +73,7 @@ pub fn check(context: &Context<'_>, args: &StorageArgs, request: &Request, targe
         context.ui.warn(terminal(&warning));
     }
     let mut results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let places: std::collections::HashMap<&str, usize> =
-        targets.iter().enumerate().map(|(place, target)| (target.backup.id.as_str(), place)).collect();
+    let places: HashMap<&str, usize> = targets.iter().enumerate().map(|(place, target)| (target.backup.id.as_str(), place)).collect();
     results.sort_by_key(|result| places.get(result.id.as_str()).copied());
     let left = targets.len().saturating_sub(results.len());
     let interrupted = signals.stop().then(|| signals.exit());
@@ -113,6 +116,25 @@ pub fn columns_of(image: &Image) -> ColumnSet {
     }
 }
 
+/// The backups with these ids, as far as they are live, with what they rest on.
+pub fn targets_by_id(connected: &mut Connected, ids: &[String]) -> Result<Vec<Target>> {
+    connected.session.begin(Access::ReadOnly)?;
+    let mut reader = Reader { session: connected.session.as_mut(), schema: &connected.schema };
+    let read = targets(&mut reader, ids);
+    let ended = connected.session.rollback();
+    let targets = read?;
+    ended?;
+    Ok(targets)
+}
+
+fn targets(reader: &mut Reader<'_>, ids: &[String]) -> std::result::Result<Vec<Target>, crate::db::DbError> {
+    let columns = reader.schema.columns;
+    let mut backups = reader.backups(ids)?;
+    backups.sort_by(|a, b| a.id.cmp(&b.id));
+    let ancestors = lineage::ancestors(reader, &backups)?;
+    Ok(backups.into_iter().zip(ancestors).map(|(backup, ancestors)| Target { backup, ancestors, columns }).collect())
+}
+
 /// Live backups that a predicate takes, with what they rest on. The predicate sees no more of a row than a scan counts.
 pub fn targets_in_database(connected: &mut Connected, wanted: &mut dyn FnMut(&Backup) -> bool) -> Result<Vec<Target>> {
     connected.session.begin(Access::ReadOnly)?;
@@ -124,16 +146,12 @@ pub fn targets_in_database(connected: &mut Connected, wanted: &mut dyn FnMut(&Ba
                 ids.push(backup.id);
             }
         })?;
-        let mut backups = reader.backups(&ids)?;
-        backups.sort_by(|a, b| a.id.cmp(&b.id));
-        let ancestors = lineage::ancestors(&mut reader, &backups)?;
-        Ok::<_, crate::db::DbError>(backups.into_iter().zip(ancestors).collect::<Vec<_>>())
+        targets(&mut reader, &ids)
     })();
     let ended = connected.session.rollback();
-    let pairs = read?;
+    let targets = read?;
     ended?;
-    let columns = connected.schema.columns;
-    Ok(pairs.into_iter().map(|(backup, ancestors)| Target { backup, ancestors, columns }).collect())
+    Ok(targets)
 }
 
 /// Reads what `check` wrote on another host.
@@ -175,7 +193,12 @@ pub fn gather(
         if let Some(why) = &evidence.interrupted {
             context.ui.warn(terminal(&format!("the check in {} was stopped early ({why})", path.display())));
         }
-        all.extend(evidence.results);
+        // Only of what is still pending the rows are compared.
+        let pending = |check: &CheckResult| {
+            let status = check.rows.first().and_then(|row| row.value("status").as_text());
+            matches!(status, Some(CREATING | ERROR))
+        };
+        all.extend(evidence.into_results(pending));
     }
     let mut checks = merge(all);
     let Some(level) = args.check else { return Ok(checks) };
@@ -185,7 +208,7 @@ pub fn gather(
     targets.retain(|target| {
         !checks
             .get(&target.backup.id)
-            .is_some_and(|check| check.level >= level && check.outdated(&target.backup, target.ancestors.first(), target.columns).is_none())
+            .is_some_and(|check| check.level >= level && check.outdated(&target.backup, &target.ancestors, target.columns).is_none())
     });
     if targets.is_empty() {
         return Ok(checks);
@@ -198,7 +221,11 @@ pub fn gather(
     if let Some((exit, signal)) = checked.interrupted {
         return Err(Error::new(exit, format!("stopped by {signal} while checking the storage; nothing was changed")));
     }
-    checks.extend(checked.results.into_iter().map(|result| (result.id.clone(), result)));
+    let by_id: HashMap<&str, &Target> = targets.iter().map(|target| (target.backup.id.as_str(), target)).collect();
+    for mut result in checked.results {
+        result.rows.extend(by_id.get(result.id.as_str()).into_iter().flat_map(|target| target.rows_above()));
+        checks.insert(result.id.clone(), result);
+    }
     connected.reconnect()?;
     Ok(checks)
 }

@@ -7,6 +7,7 @@ pub mod commands;
 mod context;
 mod error;
 mod exit;
+mod last_look;
 mod prompt;
 mod reports;
 mod signal;

@@ -13,16 +13,16 @@ use super::context::Context;
 use super::error::{Error, Result};
 use super::exit::Exit;
 use crate::config::StorageOptions;
-use crate::domain::{Backup, Driver, Level, Policy};
+use crate::domain::{Backup, Driver, Glance, Level, Policy};
 use crate::storage::ceph::Cluster;
 use crate::storage::{Network, ObjectStore, RetryPolicy, Retrying, StorageError, StorageErrorKind, gcs, posix, s3, swift};
 use crate::verify::chunked::{Effort, Share};
-use crate::verify::{Findings, Places, Request, Subject, ceph};
+use crate::verify::{Findings, Places, Request, Subject, Watch, ceph};
 
-/// How the storage is reached and read.
-#[derive(Debug, Clone, Args)]
+/// Where the storage is.
+#[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Storage")]
-pub struct StorageArgs {
+pub struct PlaceArgs {
     /// Look for the backups of posix, nfs and glusterfs here, in place of the directory that cinder.conf names
     #[arg(long, value_name = "DIR")]
     pub storage_path: Option<PathBuf>,
@@ -33,6 +33,15 @@ pub struct StorageArgs {
     /// Reach Google Cloud Storage here, in place of its public address
     #[arg(long, value_name = "URL")]
     pub gcs_endpoint: Option<String>,
+}
+
+/// How the storage is reached and read.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Storage")]
+pub struct StorageArgs {
+    /// Where it is.
+    #[command(flatten)]
+    pub place: PlaceArgs,
     /// The pool of the source volumes, to compare Ceph backups with the snapshots that they were made of
     #[arg(long, value_name = "POOL")]
     pub ceph_source_pool: Option<String>,
@@ -141,7 +150,7 @@ pub struct Stores {
 
 impl Stores {
     /// From flags and cinder.conf; nothing is reached yet.
-    pub fn new(context: &Context<'_>, args: &StorageArgs, cancelled: Arc<AtomicBool>) -> Result<Self> {
+    pub fn new(context: &Context<'_>, args: &PlaceArgs, cancelled: Arc<AtomicBool>) -> Result<Self> {
         let cinder = context.cinder_conf()?;
         let options = StorageOptions::new(cinder, &args.storage_option).map_err(|error| Error {
             exit: Exit::Usage,
@@ -161,8 +170,18 @@ impl Stores {
             s3: OnceLock::new(),
             gcs: OnceLock::new(),
             ceph: OnceLock::new(),
-            ceph_source_pool: args.ceph_source_pool.clone(),
+            ceph_source_pool: None,
         })
+    }
+
+    /// With the pool that the volumes are in.
+    pub fn with_source_pool(self, pool: Option<String>) -> Self {
+        Self { ceph_source_pool: pool, ..self }
+    }
+
+    /// With another patience.
+    pub fn with_policy(self, policy: RetryPolicy) -> Self {
+        Self { policy, ..self }
     }
 
     /// What works and should be known all the same, such as certificates that are not verified.
@@ -182,6 +201,11 @@ impl Stores {
         let root = posix::Root::open(&path)?;
         directories.insert(path, root.clone());
         Ok(root)
+    }
+
+    fn cluster(&self) -> std::result::Result<&Cluster, StorageError> {
+        let cluster = self.ceph.get_or_init(|| Ok(Cluster::new(&self.options)?.with_cancelled(Arc::clone(&self.cancelled))));
+        cluster.as_ref().map_err(Clone::clone)
     }
 
     fn retrying<S: ObjectStore + 'static>(&self, store: S) -> Arc<dyn ObjectStore> {
@@ -229,12 +253,15 @@ impl Places for Stores {
         Ok(store)
     }
 
-    fn ceph(&self, subject: &Subject<'_>) -> std::result::Result<(Findings, String), StorageError> {
-        let cluster = self.ceph.get_or_init(|| Ok(Cluster::new(&self.options)?.with_cancelled(Arc::clone(&self.cancelled))));
-        let cluster = cluster.as_ref().map_err(Clone::clone)?;
+    fn ceph(&self, subject: &Subject<'_>, watch: &Watch) -> std::result::Result<(Findings, String), StorageError> {
+        let cluster = self.cluster()?;
         let source = self.ceph_source_pool.as_deref().map(|pool| cluster.pool(pool));
         let container = subject.backup.container.as_deref().filter(|pool| !pool.is_empty());
         let location = cluster.location(container.unwrap_or(cluster.default_pool()));
-        Ok((ceph::check(cluster, source.as_ref(), subject), location))
+        Ok((ceph::check(cluster, source.as_ref(), subject, watch), location))
+    }
+
+    fn ceph_glance(&self, backup: &Backup, ancestors: &[Backup]) -> std::result::Result<Glance, StorageError> {
+        ceph::glance(self.cluster()?, backup, ancestors)
     }
 }

@@ -16,9 +16,14 @@ pub fn who(database_user: Option<String>) -> Who {
         login_user: login_uid.filter(|uid| *uid != u32::MAX).map(|uid| user_name(&passwd, uid).unwrap_or_else(|| uid.to_string())),
         sudo_user: std::env::var("SUDO_USER").ok().filter(|name| !name.is_empty()),
         database_user,
-        host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        host: host(),
         pid: std::process::id(),
     }
+}
+
+/// This host's name.
+pub fn host() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 /// This host's clock, RFC 3339 in UTC, to the millisecond.

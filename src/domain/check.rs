@@ -7,8 +7,12 @@ use serde::{Deserialize, Serialize};
 
 use jiff::civil::DateTime;
 
-use super::time::seconds_between;
+use super::status::{DELETING, ERROR_DELETING};
+use super::time::{human, rfc3339, seconds_between};
 use super::{Backup, ColumnSet, Driver, Image, Table};
+
+/// Clocks of hosts that are kept right may be this far apart, in seconds.
+const CLOCKS: i64 = 300;
 
 /// Checks by the backup that each is about.
 pub type Checks = BTreeMap<String, CheckResult>;
@@ -116,6 +120,38 @@ pub struct Amount {
     pub expected: u64,
 }
 
+/// What a listing shows of a backup: enough to see later whether something was added or taken away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Listing {
+    /// Objects of any kind.
+    pub objects: u64,
+    /// Bytes that they take on the storage.
+    pub bytes: u64,
+}
+
+/// What the storage shows of a backup at a glance: no object is opened.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Glance {
+    /// What is listed; `None` for Ceph, which has no listing.
+    pub listing: Option<Listing>,
+    /// When the newest object was written, RFC 3339, by the storage's clock.
+    pub newest_object_at: Option<String>,
+    /// Somebody has the image open (Ceph).
+    pub watched: bool,
+}
+
+/// What came of a last look at the storage of a backup before it is changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Look {
+    /// All is as the check saw it.
+    Same,
+    /// What moved since the check, in words.
+    Moved(String),
+    /// The storage cannot be seen from here, and why.
+    Unseen(String),
+}
+
 /// What a look at the storage says about one backup: an entry of `results` in the document of `check`, and evidence for
 /// a plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -159,9 +195,16 @@ pub struct CheckResult {
     pub service_metadata: Option<String>,
     /// When the newest object was written, RFC 3339, by the storage's clock.
     pub newest_object_at: Option<String>,
+    /// What the listing showed; `None` for Ceph, and in documents of versions that did not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listing: Option<Listing>,
     /// When the check ended, RFC 3339.
     pub checked_at: String,
-    /// The row that it was made for, and below it those of its ancestors, this backup's first.
+    /// The host that it ran on; `None` in documents of versions that did not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// The row that it was made for, and below it those that it rests on, the nearest first. A document of `check` has the
+    /// latter once for all results.
     pub rows: Vec<Image>,
 }
 
@@ -177,8 +220,8 @@ impl CheckResult {
         self.begun && !self.busy && self.verdict != CheckVerdict::Unverifiable
     }
 
-    /// Why it says nothing about this row (or its parent's) any more; `None` where it does.
-    pub fn outdated(&self, backup: &Backup, parent: Option<&Backup>, columns: ColumnSet) -> Option<String> {
+    /// Why it says nothing about this row, or about one that it rests on (the nearest first), any more; `None` where it does.
+    pub fn outdated(&self, backup: &Backup, ancestors: &[Backup], columns: ColumnSet) -> Option<String> {
         let mut rows = self.rows.iter();
         let Some(seen) = rows.next().filter(|row| row.id == backup.id && row.table == Table::Backups) else {
             return Some("the check does not say which row it was made for".to_owned());
@@ -191,24 +234,74 @@ impl CheckResult {
         if now.columns.keys().any(|column| !seen.columns.contains_key(column)) {
             return Some("the check was made for a row with fewer columns".to_owned());
         }
-        let (Some(parent), Some(seen)) = (parent, rows.next()) else { return None };
-        let now = parent.image(columns);
-        let moved = ["container", "service", "service_metadata", "parent_id", "size"]
-            .into_iter()
-            .find(|column| seen.value(column) != now.value(column));
-        if seen.id != parent.id || moved.is_some() {
-            return Some(format!("the row of its parent {} has moved on since it was checked", parent.id));
+        let mut ancestors = ancestors.iter();
+        for seen in rows {
+            let Some(ancestor) = ancestors.next().filter(|ancestor| ancestor.id == seen.id) else {
+                return Some(format!("backup {}, which it rests on, was there when it was checked and is not any more", seen.id));
+            };
+            if let Some(column) = moved_below(seen, &ancestor.image(columns)) {
+                let id = &seen.id;
+                return Some(format!(
+                    "the row of backup {id}, which it rests on, has moved on since it was checked ({column} is not what it was)"
+                ));
+            }
         }
-        None
+        ancestors.next().map(|ancestor| format!("it rests on backup {}, which was not there when it was checked", ancestor.id))
     }
 
-    /// Whether it is older than `max_age` seconds, or cannot say how old it is. `now` is naive UTC.
-    pub fn is_expired(&self, now: DateTime, max_age: i64) -> bool {
-        let Ok(at) = self.checked_at.parse::<jiff::Timestamp>() else { return true };
+    /// What is another than it was when this check was made, in words; `None` where nothing moved.
+    pub fn moved_since(&self, now: &Glance) -> Option<String> {
+        if now.watched && !self.busy {
+            return Some("somebody has its image open".to_owned());
+        }
+        let time = |text: &Option<String>| text.as_deref().and_then(|text| text.parse::<jiff::Timestamp>().ok());
+        let (then, newest) = (time(&self.newest_object_at), time(&now.newest_object_at));
+        if newest > then {
+            let written = newest.map(|at| at.to_string()).unwrap_or_default();
+            return Some(match then {
+                Some(then) => format!("an object was written at {written}, and the newest was of {then} then"),
+                None => format!("an object was written at {written}, and there was none then"),
+            });
+        }
+        if let (Some(then), Some(now)) = (self.listing, now.listing)
+            && then != now
+        {
+            let text = format!("{} objects of {} bytes then, {} of {} now", then.objects, then.bytes, now.objects, now.bytes);
+            return Some(text);
+        }
+        (newest < then).then(|| "its newest object is not there any more".to_owned())
+    }
+
+    /// Why it is not believed any more: it is older than `max_age` seconds, or cannot say how old it is. `now` is naive UTC.
+    pub fn expired(&self, now: DateTime, max_age: i64) -> Option<String> {
+        let Ok(at) = self.checked_at.parse::<jiff::Timestamp>() else {
+            return Some(format!("its check says that it was made at {:?}, which is no time; check it again", self.checked_at));
+        };
         let age = seconds_between(at.to_zoned(jiff::tz::TimeZone::UTC).datetime(), now);
         // Clocks differ a little between hosts; evidence out of the future is none.
-        age > max_age || age < -300
+        if age < -CLOCKS {
+            let whose = self
+                .host
+                .as_ref()
+                .map_or_else(|| "the host that checked it".to_owned(), |host| format!("host {host}, where it was checked,"));
+            return Some(format!(
+                "the clock of {whose} is {} ahead of the database's (checked at {at}, and it is {} now), so that its age is not known; \
+                 set that clock right and check it again",
+                human(-age),
+                rfc3339(now)
+            ));
+        }
+        (age > max_age).then(|| format!("its check of {at} is not of the last {} (--evidence-max-age); check it again", human(max_age)))
     }
+}
+
+/// What has moved in the row of a backup that others rest on. Its counter and its times may; a deletion takes its data.
+fn moved_below(seen: &Image, now: &Image) -> Option<&'static str> {
+    let moved = ["container", "service", "service_metadata", "parent_id", "size"]
+        .into_iter()
+        .find(|column| seen.value(column) != now.value(column));
+    let is_going = matches!(now.value("status").as_text(), Some(DELETING | ERROR_DELETING)) && now.value("status") != seen.value("status");
+    moved.or(is_going.then_some("status"))
 }
 
 impl Backup {

@@ -3,11 +3,12 @@
 //! Of the live rows only those are kept that something can follow from: the active ones, those that are asked for, and
 //! those that name temporary things. Of a chain's members 32 bytes remain. So memory follows the trouble, not the table.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+use super::names;
 use super::reader::Reader;
 use crate::db::DbError;
 use crate::domain::decide::Children;
@@ -143,35 +144,8 @@ impl Census {
     /// Which backups were named: every name must be that of one, and of one only. An id is that of its own backup, whatever
     /// others are called. From now on only these are selected.
     pub fn resolve(&mut self, selection: &Selection) -> Result<Selection, String> {
-        let mut by_name: HashMap<&str, BTreeSet<&str>> = HashMap::new();
-        let mut known: HashSet<&str> = HashSet::new();
-        for backup in self.kept.values().chain(&self.idle).filter(|backup| selection.names(backup)) {
-            known.insert(&backup.id);
-            if let Some(name) = &backup.display_name {
-                by_name.entry(name).or_default().insert(&backup.id);
-            }
-        }
-        let mut ids = BTreeSet::new();
-        for name in &selection.backups {
-            if known.contains(name.as_str()) {
-                ids.insert(name.clone());
-                continue;
-            }
-            let fitting = by_name.get(name.as_str());
-            let list: Vec<&str> = fitting.into_iter().flatten().copied().take(10).collect();
-            match list.as_slice() {
-                [] => {
-                    return Err(format!(
-                        "there is no live backup with the id or name {name:?}; it may be deleted already, or in another database"
-                    ));
-                }
-                [id] => ids.insert((*id).to_owned()),
-                _ => {
-                    let several = fitting.map_or(0, BTreeSet::len);
-                    return Err(format!("{several} backups have the name {name:?}; give an id instead: {}", list.join(", ")));
-                }
-            };
-        }
+        let named = self.kept.values().chain(&self.idle).filter(|backup| selection.names(backup));
+        let ids = names::resolve(&selection.backups, named)?;
         let resolved = Selection { backups: ids, ..selection.clone() };
         if !resolved.backups.is_empty() {
             self.selected.retain(|id| resolved.backups.contains(id));

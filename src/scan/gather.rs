@@ -183,7 +183,11 @@ impl<'a> Gathering<'a> {
             let around = Around::read(reader, portion)?;
             let mut lineages = self.lineages(reader, portion)?;
             for backup in portion {
+                let above = lineages.remove(&backup.id);
+                let rows =
+                    above.as_ref().filter(|_| self.aim == Aim::HandOn).map(|above| images_of_chain(backup, above, self.situation.columns));
                 let case = BackupCase {
+                    ancestors: above.unwrap_or_default(),
                     backup: (*backup).clone(),
                     volume: around.volume(backup.volume_id.as_deref()),
                     destination: around.volume(backup.restore_volume_id.as_deref()),
@@ -196,7 +200,7 @@ impl<'a> Gathering<'a> {
                     check: self.checks.get(&backup.id).cloned().map(Box::new),
                 };
                 let mut finding = decide::backup(&case, self.situation, self.policy);
-                finding.rows = lineages.remove(&backup.id).unwrap_or_default();
+                finding.rows = rows.unwrap_or_default();
                 // A row in error or error_deleting that was only named is nothing to report unless something can become of it.
                 let pending = !matches!(finding.status.as_deref(), Some("error" | "error_deleting"));
                 if pending || finding.proposal.is_some() || finding.refusal.is_some() || !self.selection.statuses.is_empty() {
@@ -208,19 +212,14 @@ impl<'a> Gathering<'a> {
         Ok(())
     }
 
-    /// The rows of those that a check on their storage says something about, and of what they rest on.
-    fn lineages(&self, reader: &mut Reader<'_>, portion: &[&Backup]) -> Result<HashMap<String, Vec<Image>>, DbError> {
-        if self.aim != Aim::HandOn {
-            return Ok(HashMap::new());
-        }
-        let storage = |backup: &&Backup| matches!(backup.status.as_deref(), Some(CREATING | ERROR));
+    /// What those rest on that a check on their storage says something about, or will.
+    fn lineages(&self, reader: &mut Reader<'_>, portion: &[&Backup]) -> Result<HashMap<String, Vec<Backup>>, DbError> {
+        let storage = |backup: &&Backup| {
+            matches!(backup.status.as_deref(), Some(CREATING | ERROR)) && (self.aim == Aim::HandOn || self.checks.contains_key(&backup.id))
+        };
         let list: Vec<Backup> = portion.iter().copied().filter(storage).cloned().collect();
         let ancestors = lineage::ancestors(reader, &list)?;
-        let columns = self.situation.columns;
-        let rows = |(backup, above): (&Backup, Vec<Backup>)| {
-            (backup.id.clone(), std::iter::once(backup).chain(&above).map(|row| row.image(columns)).collect())
-        };
-        Ok(list.iter().zip(ancestors).map(rows).collect())
+        Ok(list.into_iter().map(|backup| backup.id).zip(ancestors).collect())
     }
 
     /// Whether contradictions of this backup are wanted. What was named is ids by now, and a backup that is called by one of
@@ -538,6 +537,11 @@ pub fn as_peer(census: &Census, backup: &Backup, released: bool) -> Peer {
         restore_volume_id: backup.restore_volume_id.clone(),
         released,
     }
+}
+
+/// The images of a backup and of those that it rests on.
+fn images_of_chain(backup: &Backup, above: &[Backup], columns: ColumnSet) -> Vec<Image> {
+    std::iter::once(backup).chain(above).map(|row| row.image(columns)).collect()
 }
 
 /// The images of all rows that a backup's unit could change.

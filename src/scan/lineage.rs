@@ -25,15 +25,16 @@ pub fn ancestors(reader: &mut Reader<'_>, backups: &[Backup]) -> Result<Vec<Vec<
         wanted = found.iter().filter_map(|backup| backup.parent_id.clone()).collect();
         known.extend(found.into_iter().map(|backup| (backup.id.clone(), Some(backup))));
     }
-    Ok(backups.iter().map(|backup| chain(backup, &known)).collect())
+    Ok(backups.iter().map(|backup| chain(backup, |id| known.get(id).and_then(Option::as_ref))).collect())
 }
 
-fn chain(backup: &Backup, known: &HashMap<String, Option<Backup>>) -> Vec<Backup> {
+/// A backup's ancestors, the nearest first, as far as they are known.
+pub fn chain<'b>(backup: &'b Backup, known: impl Fn(&str) -> Option<&'b Backup>) -> Vec<Backup> {
     let mut list = Vec::new();
     let mut seen: HashSet<&str> = HashSet::from([backup.id.as_str()]);
     let mut next = backup.parent_id.as_deref();
     // A chain that comes back to itself ends where it does.
-    while let Some(parent) = next.filter(|id| seen.insert(id)).and_then(|id| known.get(id)).and_then(Option::as_ref) {
+    while let Some(parent) = next.filter(|id| seen.insert(id)).and_then(&known) {
         list.push(parent.clone());
         next = parent.parent_id.as_deref();
         seen.insert(&parent.id);
@@ -51,7 +52,9 @@ mod tests {
         let rows = [row("a", Some("b")), row("b", Some("c")), row("c", Some("a")), row("d", Some("gone"))];
         let known: HashMap<String, Option<Backup>> =
             rows.iter().map(|row| (row.id.clone(), Some(row.clone()))).chain([("gone".to_owned(), None)]).collect();
-        let ids = |row: &Backup| -> Vec<String> { chain(row, &known).into_iter().map(|backup| backup.id).collect() };
+        let ids = |row: &Backup| -> Vec<String> {
+            chain(row, |id| known.get(id).and_then(Option::as_ref)).into_iter().map(|backup| backup.id).collect()
+        };
         assert_eq!(rows.first().map(ids), Some(vec!["b".to_owned(), "c".to_owned()]));
         assert_eq!(rows.last().map(ids), Some(Vec::new()));
     }

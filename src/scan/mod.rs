@@ -6,6 +6,7 @@ mod census;
 mod document;
 mod gather;
 pub mod lineage;
+pub mod names;
 pub mod reader;
 
 pub use census::Census;

@@ -1,12 +1,12 @@
 //! The document that `check` answers, and that `plan` and `repair` take as evidence.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
-use crate::domain::{CheckResult, CheckVerdict, DatabaseInfo, Level, hex};
+use crate::domain::{CheckResult, CheckVerdict, DatabaseInfo, Image, Level, hex};
 
 /// The schema's name in every document.
 pub const SCHEMA: &str = "cinder-backup-repair/check";
@@ -85,6 +85,9 @@ pub struct Evidence {
     pub interrupted: Option<String>,
     /// One a backup.
     pub results: Vec<CheckResult>,
+    /// The rows of those that the results' backups rest on, each once, where a result has its own row alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ancestors: Vec<Image>,
     /// How many have which verdict.
     pub summary: Summary,
     /// SHA-256 over all of this but itself, in hex.
@@ -92,9 +95,38 @@ pub struct Evidence {
 }
 
 impl Evidence {
-    /// Writes the digest.
+    /// Writes every row once, and the digest: a chain's rows with each of its members would grow with its square.
     pub fn seal(&mut self) {
+        let mut pool: BTreeMap<String, Image> = self.ancestors.drain(..).map(|row| (row.id.clone(), row)).collect();
+        for result in &mut self.results {
+            let above = result.rows.get(1..).unwrap_or_default();
+            for row in above {
+                pool.entry(row.id.clone()).or_insert_with(|| row.clone());
+            }
+            // Two looks at the database may have seen two images of a row; the second one's results keep theirs.
+            if above.iter().all(|row| pool.get(&row.id) == Some(row)) {
+                result.rows.truncate(1);
+            }
+        }
+        self.ancestors = pool.into_values().collect();
         self.sha256 = self.digest();
+    }
+
+    /// The results, those with all of their rows that `wanted` takes.
+    pub fn into_results(self, wanted: impl Fn(&CheckResult) -> bool) -> impl Iterator<Item = CheckResult> {
+        let pool: HashMap<String, Image> = self.ancestors.into_iter().map(|row| (row.id.clone(), row)).collect();
+        self.results.into_iter().map(move |mut result| {
+            if wanted(&result) && result.rows.len() == 1 {
+                result.rows.extend(result.chain.iter().skip(1).filter_map(|id| pool.get(id)).cloned());
+            }
+            result
+        })
+    }
+
+    /// A result whose rows are not all there.
+    fn without_rows(&self) -> Option<&CheckResult> {
+        let pool: HashSet<&str> = self.ancestors.iter().map(|row| row.id.as_str()).collect();
+        self.results.iter().find(|result| result.rows.len() == 1 && result.chain.iter().skip(1).any(|id| !pool.contains(id.as_str())))
     }
 
     fn digest(&self) -> String {
@@ -125,6 +157,9 @@ impl Evidence {
         if evidence.digest() != evidence.sha256 {
             return Err(EvidenceError::Edited);
         }
+        if let Some(result) = evidence.without_rows() {
+            return Err(EvidenceError::NotEvidence(format!("it lacks rows of backups that {:?} rests on", result.id)));
+        }
         Ok(evidence)
     }
 }
@@ -140,4 +175,95 @@ pub fn merge(all: impl IntoIterator<Item = CheckResult>) -> BTreeMap<String, Che
         }
     }
     merged
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::domain::{Backup, ColumnSet};
+
+    /// A chain of so many backups, each with the rows of all below it, as older versions wrote them.
+    fn chain(length: usize) -> Evidence {
+        let rows: Vec<Image> = (0..length)
+            .map(|number| {
+                let parent_id = number.checked_sub(1).map(|number| format!("b{number}"));
+                Backup { id: format!("b{number}"), parent_id, status: Some("available".to_owned()), ..Backup::default() }
+                    .image(ColumnSet::Mitaka)
+            })
+            .collect();
+        let result = |number: usize| {
+            let above: Vec<Image> = rows.iter().take(number + 1).rev().cloned().collect();
+            let ids: Vec<&str> = above.iter().map(|row| row.id.as_str()).collect();
+            let amount = serde_json::json!({ "checked": 0, "expected": 0 });
+            serde_json::from_value(serde_json::json!({
+                "id": format!("b{number}"), "name": null, "driver": "posix", "service": null, "location": null, "level": "quick", "depth": "",
+                "partial": false, "verdict": "intact", "busy": false, "begun": true, "objects": amount, "bytes": amount, "problems": [],
+                "warnings": [], "chain": ids, "object_count": null, "service_metadata": null, "newest_object_at": null,
+                "checked_at": "2026-11-22T11:00:00Z", "rows": above,
+            }))
+            .unwrap()
+        };
+        Evidence {
+            schema: SCHEMA.into(),
+            schema_version: SCHEMA_VERSION,
+            database: DatabaseInfo { engine: "sqlite".into(), version: "3".into(), release: "r".into(), identity: "i".into() },
+            taken_at: "2026-11-22T10:00:00Z".into(),
+            level: Level::Quick,
+            settle_seconds: 900,
+            interrupted: None,
+            results: (0..length).map(result).collect(),
+            ancestors: Vec::new(),
+            summary: Summary::default(),
+            sha256: String::new(),
+        }
+    }
+
+    fn text(evidence: &Evidence) -> String {
+        serde_json::to_string(evidence).unwrap()
+    }
+
+    #[test]
+    fn a_document_grows_with_the_number_of_rows_and_says_the_same() {
+        let (mut long, mut longer) = (chain(50), chain(100));
+        let original = longer.results.clone();
+        long.seal();
+        longer.seal();
+        assert!(longer.results.iter().all(|result| result.rows.len() == 1));
+        // The ids in `chain` alone are written more than once.
+        let rows = |evidence: &Evidence| serde_json::to_string(&evidence.ancestors).unwrap().len();
+        assert!(rows(&longer) < 5 * rows(&long) / 2, "{} {}", rows(&long), rows(&longer));
+        let read = Evidence::parse(text(&longer).as_bytes()).unwrap();
+        assert_eq!(read.into_results(|_| true).collect::<Vec<_>>(), original);
+    }
+
+    #[test]
+    fn a_document_of_an_older_version_is_read() {
+        let mut old = chain(3);
+        old.sha256 = old.digest();
+        let text = text(&old);
+        assert!(!text.contains("ancestors") && !text.contains("listing"), "{text}");
+        let read = Evidence::parse(text.as_bytes()).unwrap();
+        assert_eq!(read.into_results(|_| true).collect::<Vec<_>>(), old.results);
+    }
+
+    #[test]
+    fn two_images_of_a_row_are_both_kept() {
+        let mut evidence = chain(3);
+        let other = evidence.results.last_mut().and_then(|result| result.rows.last_mut()).unwrap();
+        other.columns.insert("num_dependent_backups".into(), 5.into());
+        let original = evidence.results.clone();
+        evidence.seal();
+        let read = Evidence::parse(text(&evidence).as_bytes()).unwrap();
+        assert_eq!(read.into_results(|_| true).collect::<Vec<_>>(), original);
+    }
+
+    #[test]
+    fn a_document_without_all_of_its_rows_is_none() {
+        let mut evidence = chain(3);
+        evidence.seal();
+        evidence.ancestors.pop();
+        evidence.sha256 = evidence.digest();
+        assert!(matches!(Evidence::parse(text(&evidence).as_bytes()), Err(EvidenceError::NotEvidence(_))));
+    }
 }

@@ -7,6 +7,7 @@ pub mod ceph;
 pub mod chunked;
 pub mod evidence;
 mod fault;
+mod glance;
 mod run;
 mod watch;
 
@@ -16,10 +17,11 @@ use jiff::Timestamp;
 
 pub use evidence::Evidence;
 pub use fault::{Class, Fault, Faults};
+pub use glance::glance;
 pub use run::{Checker, Places, Request, Target};
 pub use watch::Watch;
 
-use crate::domain::{Amount, Backup, CheckVerdict, Level, Problem};
+use crate::domain::{Amount, Backup, CheckVerdict, Level, Listing, Problem};
 
 /// A backup to be checked, with everything that the database says about it.
 #[derive(Debug, Clone, Copy)]
@@ -61,4 +63,6 @@ pub struct Findings {
     pub service_metadata: Option<String>,
     /// When the newest object was written, by the storage's clock.
     pub newest_object_at: Option<Timestamp>,
+    /// What the listing showed; `None` where there was none.
+    pub listing: Option<Listing>,
 }

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use super::chunked::{self, Effort, Link, Own, Share};
 use super::{Class, Faults, Findings, Subject, Watch};
-use crate::domain::{Backup, CheckResult, CheckVerdict, ColumnSet, Driver, Level, Problem};
+use crate::domain::{Backup, CheckResult, CheckVerdict, ColumnSet, Driver, Glance, Image, Level, Problem};
 use crate::storage::gcs::SEEN_BY_CINDER;
 use crate::storage::{ObjectStore, StorageError};
 
@@ -27,11 +27,17 @@ pub trait Places: Sync {
     /// Whatever is missing in the configuration, or refused by the storage.
     fn store(&self, driver: Driver, backup: &Backup) -> Result<Arc<dyn ObjectStore>, StorageError>;
 
-    /// A look at a backup in Ceph.
+    /// A look at a backup in Ceph; `watch` is told of the bytes that are read.
     ///
     /// # Errors
     /// Whatever is missing in the configuration.
-    fn ceph(&self, subject: &Subject<'_>) -> Result<(Findings, String), StorageError>;
+    fn ceph(&self, subject: &Subject<'_>, watch: &Watch) -> Result<(Findings, String), StorageError>;
+
+    /// The signs of work on a backup in Ceph.
+    ///
+    /// # Errors
+    /// Whatever is missing in the configuration, or refused by the cluster.
+    fn ceph_glance(&self, backup: &Backup, ancestors: &[Backup]) -> Result<Glance, StorageError>;
 }
 
 /// A backup to be checked, with those that it rests on.
@@ -43,6 +49,13 @@ pub struct Target {
     pub ancestors: Vec<Backup>,
     /// The columns that its row has.
     pub columns: ColumnSet,
+}
+
+impl Target {
+    /// The rows that it rests on.
+    pub fn rows_above(&self) -> impl Iterator<Item = Image> {
+        self.ancestors.iter().map(|backup| backup.image(self.columns))
+    }
 }
 
 /// What is asked of every backup.
@@ -101,7 +114,7 @@ impl<'a> Checker<'a> {
         let subject =
             Subject { backup, ancestors: &target.ancestors, level: self.request.level, settle: self.request.settle, now: Timestamp::now() };
         let (findings, location) = match driver {
-            Some(Driver::Ceph) => match self.places.ceph(&subject) {
+            Some(Driver::Ceph) => match self.places.ceph(&subject, self.watch) {
                 Ok((findings, location)) => (findings, Some(location)),
                 Err(error) => (unfinished(self.request.level, &error), None),
             },
@@ -201,11 +214,15 @@ fn result(target: &Target, driver: Option<Driver>, request: &Request, found: Fin
         bytes: found.bytes,
         problems: found.problems,
         warnings: found.warnings,
-        chain: rows.clone().map(|backup| backup.id.clone()).collect(),
+        chain: rows.map(|backup| backup.id.clone()).collect(),
         object_count: found.object_count,
         service_metadata: found.service_metadata,
         newest_object_at: found.newest_object_at.map(|at| at.to_string()),
+        listing: found.listing,
         checked_at: Timestamp::now().to_string(),
-        rows: rows.map(|backup| backup.image(target.columns)).collect(),
+        // Known to whoever asks; nothing here depends on it.
+        host: None,
+        // Those that it rests on are the target's: with every member of a chain they would grow with its square.
+        rows: vec![backup.image(target.columns)],
     }
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use cinder_backup_repair::db::Engine;
 use cinder_backup_repair::domain::{Backup, CheckVerdict, Level, Problem};
 use cinder_backup_repair::storage::ceph::Cluster;
-use cinder_backup_repair::verify::{Findings, Subject, ceph};
+use cinder_backup_repair::verify::{Findings, Subject, Watch, ceph};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -185,7 +185,7 @@ impl Lab {
     fn look(&self, backup: &Backup, level: Level, settle: Duration) -> Findings {
         let ancestors = self.chain(backup);
         let cluster = self.cluster(READER);
-        ceph::check(&cluster, None, &Subject { backup, ancestors: &ancestors, level, settle, now: Timestamp::now() })
+        ceph::check(&cluster, None, &Subject { backup, ancestors: &ancestors, level, settle, now: Timestamp::now() }, &Watch::default())
     }
 
     /// Compares a backup with its volume.
@@ -195,7 +195,7 @@ impl Lab {
         let cluster = self.cluster(CINDER);
         let source = cluster.pool(VOLUMES);
         let subject = Subject { backup: &backup, ancestors: &ancestors, level, settle: Duration::ZERO, now: Timestamp::now() };
-        ceph::check(&cluster, Some(&source), &subject)
+        ceph::check(&cluster, Some(&source), &subject, &Watch::default())
     }
 
     /// Does what the repair will: the backup becomes available.
@@ -461,7 +461,7 @@ fn a_cluster_that_gives_no_answer_is_no_damage() {
     };
     let look = |cluster: &Cluster, backup: &Backup| {
         let subject = Subject { backup, ancestors: &[], level: Level::Quick, settle: Duration::ZERO, now: Timestamp::now() };
-        let found = ceph::check(cluster, None, &subject);
+        let found = ceph::check(cluster, None, &subject, &Watch::default());
         (found.verdict, found.problems[0].code.clone(), found.problems[0].text.clone())
     };
     assert_eq!(look(&lab.cluster(READER), &backup).0, CheckVerdict::Missing);

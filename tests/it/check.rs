@@ -6,6 +6,8 @@
 
 mod handover;
 mod hostile;
+mod last_look;
+mod round_trips;
 mod selecting;
 mod verdicts;
 

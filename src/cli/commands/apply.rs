@@ -9,6 +9,7 @@ use crate::cli::carry_out::{Assignment, ExecutionArgs, carry_out};
 use crate::cli::context::Context;
 use crate::cli::error::{Error, Result};
 use crate::cli::exit::Exit;
+use crate::cli::storage::PlaceArgs;
 use crate::domain::AssumeDead;
 use crate::plan::{Plan, Purpose};
 use crate::report::safe::terminal;
@@ -25,6 +26,9 @@ pub struct ApplyArgs {
     /// How.
     #[command(flatten)]
     pub execution: ExecutionArgs,
+    /// Where the data of checked backups is, for a last look before the change.
+    #[command(flatten)]
+    pub place: PlaceArgs,
 }
 
 /// Runs `apply`.
@@ -44,8 +48,14 @@ pub fn run(context: &Context<'_>, args: &ApplyArgs) -> Result<Exit> {
     for flag in set_aside(&plan) {
         context.ui.warn(format!("the plan was made with {}", terminal(&flag)));
     }
-    let assignment =
-        Assignment { command: "apply", plan, execution: &args.execution, refused: Vec::new(), max_changes: args.execution.max_changes };
+    let assignment = Assignment {
+        command: "apply",
+        plan,
+        execution: &args.execution,
+        refused: Vec::new(),
+        max_changes: args.execution.max_changes,
+        storage: Some(&args.place),
+    };
     carry_out(context, &mut connected, assignment)
 }
 

@@ -15,7 +15,7 @@ use crate::cli::exit::Exit;
 use crate::cli::storage::{self, StorageArgs};
 use crate::cli::view;
 use crate::domain::time::rfc3339;
-use crate::domain::{Backup, CheckResult, Checks, DatabaseInfo, Finding, Level, Selection};
+use crate::domain::{Backup, CheckResult, Checks, DatabaseInfo, Finding, Image, Level, Selection};
 use crate::report::safe::terminal;
 use crate::scan::{Aim, database_info, scan};
 use crate::verify::chunked::Share;
@@ -109,14 +109,14 @@ pub fn run(context: &Context<'_>, args: &CheckCommandArgs) -> Result<Exit> {
                 format!("--resume is about the database {}, and this is {}", earlier.database.identity, assignment.database.identity);
             return Err(Error::usage(problem));
         }
+        let targets: HashMap<&str, &Target> = assignment.targets.iter().map(|target| (target.backup.id.as_str(), target)).collect();
         let finished = |check: &CheckResult| check.level >= args.level && !check.partial && !check.busy && !is_unfinished(check);
-        let known: Checks = earlier.results.into_iter().filter(finished).map(|check| (check.id.clone(), check)).collect();
-        for target in &assignment.targets {
-            let still = known
-                .get(&target.backup.id)
-                .filter(|check| check.outdated(&target.backup, target.ancestors.first(), target.columns).is_none());
-            if let Some(check) = still {
-                kept.insert(check.id.clone(), check.clone());
+        for mut check in earlier.into_results(finished).filter(finished) {
+            let Some(target) = targets.get(check.id.as_str()) else { continue };
+            if check.outdated(&target.backup, &target.ancestors, target.columns).is_none() {
+                // Those of the others are the targets'.
+                check.rows.truncate(1);
+                kept.insert(check.id.clone(), check);
             }
         }
     }
@@ -129,7 +129,16 @@ pub fn run(context: &Context<'_>, args: &CheckCommandArgs) -> Result<Exit> {
     let mut by_id: HashMap<String, CheckResult> =
         kept.into_iter().chain(results.into_iter().map(|result| (result.id.clone(), result))).collect();
     let results: Vec<CheckResult> = assignment.targets.iter().filter_map(|target| by_id.remove(&target.backup.id)).collect();
+    let checked: BTreeSet<&str> = results.iter().map(|result| result.id.as_str()).collect();
+    let mut ancestors: BTreeMap<&str, Image> = BTreeMap::new();
+    for target in assignment.targets.iter().filter(|target| checked.contains(target.backup.id.as_str())) {
+        for ancestor in &target.ancestors {
+            ancestors.entry(&ancestor.id).or_insert_with(|| ancestor.image(target.columns));
+        }
+    }
+    let ancestors = ancestors.into_values().collect();
     let mut evidence = Evidence {
+        ancestors,
         schema: SCHEMA.to_owned(),
         schema_version: SCHEMA_VERSION,
         database: assignment.database,
@@ -258,39 +267,10 @@ fn from_database(context: &Context<'_>, args: &CheckCommandArgs) -> Result<Assig
     }
     let taken_at = rfc3339(clock(&mut connected)?);
     let wanted: BTreeSet<&str> = names.iter().map(String::as_str).collect();
-    let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    let mut targets = checking::targets_in_database(&mut connected, &mut |backup| {
-        let takes = takes(&selection, backup, &wanted);
-        if takes {
-            for name in [Some(&backup.id), backup.display_name.as_ref()].into_iter().flatten().filter(|name| wanted.contains(name.as_str()))
-            {
-                found.entry(name.clone()).or_default().push(backup.id.clone());
-            }
-        }
-        takes
-    })?;
-    let mut ids = BTreeSet::new();
-    for name in &names {
-        match found.get(name).map(Vec::as_slice) {
-            None | Some([]) => {
-                let problem =
-                    format!("there is no live backup with the id or name {name:?}; it may be deleted already, or in another database");
-                return Err(Error::usage(problem));
-            }
-            // An id is that of its own backup, whatever others are called.
-            Some(list) if list.contains(name) => drop(ids.insert(name.clone())),
-            Some([id]) => drop(ids.insert(id.clone())),
-            Some(list) => {
-                let some: Vec<&str> = list.iter().take(10).map(String::as_str).collect();
-                return Err(Error::usage(format!(
-                    "{} backups have the name {name:?}; give an id instead: {}",
-                    list.len(),
-                    some.join(", ")
-                )));
-            }
-        }
-    }
+    let mut targets = checking::targets_in_database(&mut connected, &mut |backup| takes(&selection, backup, &wanted))?;
     if !names.is_empty() {
+        let wanted = names.into_iter().collect();
+        let ids = crate::scan::names::resolve(&wanted, targets.iter().map(|target| &target.backup)).map_err(Error::usage)?;
         targets.retain(|target| ids.contains(&target.backup.id));
     }
     if let Some(limit) = selection.limit {

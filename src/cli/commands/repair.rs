@@ -80,7 +80,8 @@ pub fn run(context: &Context<'_>, args: &RepairArgs) -> Result<Exit> {
         }
     }
     let max_changes = args.execution.max_changes.or((args.execution.yes && !args.execution.dry_run).then_some(MAX_CHANGES_WITH_YES));
-    let assignment = Assignment { command: "repair", plan, execution: &args.execution, refused, max_changes };
+    let storage = Some(&args.checks.storage.place);
+    let assignment = Assignment { command: "repair", plan, execution: &args.execution, refused, max_changes, storage };
     carry_out(context, &mut connected, assignment)
 }
 

@@ -64,7 +64,13 @@ pub fn run(context: &Context<'_>, args: &UndoArgs) -> Result<Exit> {
         services: now.services,
     };
     let plan = Plan::of_units(Purpose::Undo, Some(records.run.clone()), basis, units);
-    let assignment =
-        Assignment { command: "undo", plan, execution: &args.execution, refused: Vec::new(), max_changes: args.execution.max_changes };
+    let assignment = Assignment {
+        command: "undo",
+        plan,
+        execution: &args.execution,
+        refused: Vec::new(),
+        max_changes: args.execution.max_changes,
+        storage: None,
+    };
     carry_out(context, &mut connected, assignment)
 }

@@ -3,7 +3,6 @@
 use crate::domain::status::{
     AVAILABLE, BACKING_UP, CREATING, DELETING, ERROR, ERROR_DELETING, ERROR_RESTORING, NO_VOLUME, RESTORING, RESTORING_BACKUP,
 };
-use crate::domain::time::human;
 use crate::domain::{
     Attachment, Backup, Change, CheckResult, CheckVerdict, ColumnSet, Evidence, Finding, FindingKind, Need, Policy, Proposal, Situation,
     Snapshot, Verdict, Volume,
@@ -28,6 +27,8 @@ pub struct BackupCase {
     pub snapshot: Option<Snapshot>,
     /// Its parent, where that still exists.
     pub parent: Option<Backup>,
+    /// All that it rests on, its parent first, as far as that still exists; only where there is a check of it.
+    pub ancestors: Vec<Backup>,
     /// The other live children of its parent.
     pub siblings: Children,
     /// The attachments of its volume.
@@ -92,16 +93,11 @@ fn usable<'a>(case: &'a BackupCase, situation: &Situation, policy: &Policy) -> (
     // What storage holds has nothing to say about other operations.
     let pending = matches!(case.backup.status.as_deref(), Some(CREATING | ERROR));
     let Some(check) = case.check.as_deref().filter(|_| pending) else { return (None, None) };
-    if let Some(why) = check.outdated(&case.backup, case.parent.as_ref(), situation.columns) {
+    if let Some(why) = check.outdated(&case.backup, &case.ancestors, situation.columns) {
         return (None, Some(format!("{why}; check it again")));
     }
-    if check.is_expired(situation.now, policy.evidence_max_age_seconds) {
-        let text = format!(
-            "its check of {} is not of the last {} (--evidence-max-age); check it again",
-            check.checked_at,
-            human(policy.evidence_max_age_seconds)
-        );
-        return (None, Some(text));
+    if let Some(why) = check.expired(situation.now, policy.evidence_max_age_seconds) {
+        return (None, Some(why));
     }
     (Some(check), None)
 }

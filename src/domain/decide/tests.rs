@@ -116,6 +116,7 @@ fn a_case(backup: Backup) -> BackupCase {
         destination: None,
         snapshot: None,
         parent: None,
+        ancestors: Vec::new(),
         siblings: Children::default(),
         attachments: Vec::new(),
         peers: Vec::new(),

@@ -13,7 +13,7 @@ use super::check;
 use crate::domain::{Backup, CheckVerdict, Level};
 use crate::storage::ceph::Cluster;
 use crate::storage::ceph::export::samples::stream;
-use crate::verify::{Findings, Subject};
+use crate::verify::{Findings, Subject, Watch};
 
 /// Answers as a cluster does that has one whole backup of a volume of 1 GiB with 5 bytes in it. `$*` is the command.
 const WHOLE: &str = r#"
@@ -34,6 +34,19 @@ esac
 
 /// Checks the backup of [`WHOLE`], over commands that first do what `instead` says.
 fn checked(instead: &str, level: Level) -> Findings {
+    watched(instead, level, &Watch::default())
+}
+
+fn watched(instead: &str, level: Level, watch: &Watch) -> Findings {
+    scripted(instead, |cluster, backup| {
+        let now: Timestamp = "2026-11-22T12:00:00Z".parse().unwrap();
+        let source = cluster.pool("volumes");
+        check(cluster, Some(&source), &Subject { backup, ancestors: &[], level, settle: Duration::from_mins(15), now }, watch)
+    })
+}
+
+/// Looks at the backup of [`WHOLE`], over commands that first do what `instead` says.
+fn scripted<T>(instead: &str, look: impl FnOnce(&Cluster, &Backup) -> T) -> T {
     let dir: TempDir = tempfile::tempdir().unwrap();
     let (text, path) = (dir.path().join("text"), dir.path().join("ceph"));
     fs::write(&text, format!("#!/bin/sh\n{instead}\n{WHOLE}")).unwrap();
@@ -44,9 +57,7 @@ fn checked(instead: &str, level: Level) -> Findings {
         Cluster::with("cinder", "/etc/ceph/ceph.conf", "backups").with_programs(&path, &path).with_deadline(Duration::from_secs(5));
     let volume_id = Some("v".to_owned());
     let backup = Backup { id: "b".to_owned(), volume_id, size: Some(1), container: Some("backups".to_owned()), ..Backup::default() };
-    let now: Timestamp = "2026-11-22T12:00:00Z".parse().unwrap();
-    let source = cluster.pool("volumes");
-    check(&cluster, Some(&source), &Subject { backup: &backup, ancestors: &[], level, settle: Duration::from_mins(15), now })
+    look(&cluster, &backup)
 }
 
 fn first_code(findings: &Findings) -> &str {
@@ -63,6 +74,33 @@ fn a_whole_backup_is_intact_at_every_level() {
         let compared = found.depth.contains("compared with volumes/volume-v@backup.b.snap.1.5");
         assert_eq!(compared, level == Level::Restore, "{}", found.depth);
     }
+}
+
+#[test]
+fn whoever_watches_sees_the_bytes_of_every_reading() {
+    let broken = r#"case "$*" in export-diff*) head -c 40 "$0.export"; exit 0;; esac"#;
+    for (instead, level, bytes) in [("", Level::Quick, 0), ("", Level::Deep, 5), ("", Level::Restore, 10), (broken, Level::Deep, 5)] {
+        let watch = Watch::default();
+        watched(instead, level, &watch);
+        assert_eq!(watch.progress(), (bytes, bytes), "{level} {instead}");
+    }
+}
+
+#[test]
+fn a_last_look_sees_who_writes_and_what_is_new() {
+    let glanced = |instead: &str| scripted(instead, |cluster, backup| super::glance(cluster, backup, &[])).unwrap();
+    let quiet = glanced("");
+    assert_eq!((quiet.newest_object_at.as_deref(), quiet.watched), (Some("2026-11-22T10:00:01Z"), false));
+    // No data is asked for.
+    assert_eq!(glanced(r#"case "$*" in diff*|export*|*get*) exit 77;; esac"#), quiet);
+    let later = r#"case "$*" in *stat*) case "$*" in status*) ;; *) echo 'backups/backup.b.meta mtime 2026-11-22T11:00:00.000000+0000, size 40'; exit;; esac;; esac"#;
+    assert_eq!(glanced(later).newest_object_at.as_deref(), Some("2026-11-22T11:00:00Z"));
+    // Who has the image of a backup open that is not done is at work on it; a later backup may have that of one that is done.
+    let open = r#"case "$*" in status*) echo '{"watchers":[{"address":"10.0.0.1:0/1","client":1,"cookie":1}]}'; exit;; SNAP esac"#;
+    assert!(!glanced(&open.replace("SNAP", "")).watched);
+    assert!(glanced(&open.replace("SNAP", "snap*) echo '[]'; exit;;")).watched);
+    let error = scripted("exit 77", |cluster, backup| super::glance(cluster, backup, &[])).unwrap_err();
+    assert!(!error.text.is_empty());
 }
 
 #[test]

@@ -14,7 +14,7 @@ use crate::domain::{Backup, CheckVerdict, Level, Problem};
 use crate::storage::ceph::export::{Export, Run};
 use crate::storage::ceph::{Pool, SnapshotInfo};
 use crate::storage::{StorageError, StorageErrorKind};
-use crate::verify::Findings;
+use crate::verify::{Findings, Watch};
 
 /// So much is compared at a time.
 const WINDOW: u64 = 1 << 20;
@@ -29,6 +29,7 @@ pub(super) struct Data<'a> {
     pub pool: &'a Pool<'a>,
     pub image: &'a Seen,
     pub backup: &'a Backup,
+    pub watch: &'a Watch,
 }
 
 /// What a comparison found.
@@ -45,7 +46,7 @@ pub(super) fn deepen(findings: &mut Findings, data: &Data<'_>, source: Option<&P
     let name = &data.image.info.name;
     let end = data.image.snapshots_of(&data.backup.id).next();
     let at = end.map(|end| end.name.as_str());
-    let (bytes, second) = match twice(|| read_all(data.pool, name, at)) {
+    let (bytes, second) = match twice(|| read_all(data, at)) {
         Ok(read) => read,
         Err(error) => return give_up(findings, name, &error),
     };
@@ -118,7 +119,8 @@ struct Original<'a> {
 fn compare_with(data: &Data<'_>, at: Option<&str>, volume: &Original<'_>, snapshot: &str) -> Result<Difference, StorageError> {
     let backup = data.pool.export(&data.image.info.name, at)?;
     let volume = volume.pool.export(&volume.image, Some(snapshot))?;
-    compare(&mut Sparse::new(backup), &mut Sparse::new(volume))
+    let told = Told::new(data.watch, data.image.held.bytes);
+    compare(&mut Sparse::new(backup).telling(told), &mut Sparse::new(volume))
 }
 
 /// Compares what changed between two backups with what changed in the volume. An increment that was cut off leaves its
@@ -245,18 +247,49 @@ fn twice<T>(mut read: impl FnMut() -> Result<T, StorageError>) -> Result<(T, boo
     }
 }
 
-fn read_all(pool: &Pool<'_>, image: &str, at: Option<&str>) -> Result<u64, StorageError> {
-    let mut export = pool.export(image, at)?;
+fn read_all(data: &Data<'_>, at: Option<&str>) -> Result<u64, StorageError> {
+    let mut export = data.pool.export(&data.image.info.name, at)?;
+    let mut told = Told::new(data.watch, data.image.held.bytes);
     let mut bytes = 0_u64;
     while let Some(run) = export.next_run()? {
         bytes = bytes.saturating_add(run.length);
+        told.add(run.length);
     }
     Ok(bytes)
 }
 
+/// Tells whoever watches how far one reading is. What was announced and does not come, since the reading breaks off or the
+/// extents were more than the bytes, is made good at its end, so that several readings add up.
+struct Told<'a> {
+    watch: &'a Watch,
+    left: u64,
+}
+
+impl<'a> Told<'a> {
+    fn new(watch: &'a Watch, expected: u64) -> Self {
+        watch.announce(expected);
+        Self { watch, left: expected }
+    }
+
+    fn add(&mut self, bytes: u64) {
+        // Runs of zeros are more than the extents.
+        let counted = bytes.min(self.left);
+        self.left -= counted;
+        self.watch.add(counted);
+    }
+}
+
+impl Drop for Told<'_> {
+    fn drop(&mut self) {
+        self.watch.add(self.left);
+    }
+}
+
 /// An export as windows of bytes.
-struct Sparse<R> {
+struct Sparse<'a, R> {
     export: Export<R>,
+    /// Who is told of every run.
+    told: Option<Told<'a>>,
     /// What of the current run has not been given, and whether it is zeros.
     run: Option<Run>,
     begun: bool,
@@ -264,9 +297,13 @@ struct Sparse<R> {
     from: u64,
 }
 
-impl<R: Read> Sparse<R> {
+impl<'a, R: Read> Sparse<'a, R> {
     fn new(export: Export<R>) -> Self {
-        Self { export, run: None, begun: false, from: 0 }
+        Self { export, told: None, run: None, begun: false, from: 0 }
+    }
+
+    fn telling(self, told: Told<'a>) -> Self {
+        Self { told: Some(told), ..self }
     }
 
     /// Where the next bytes are that may be other than zeros; `None` behind the last.
@@ -286,6 +323,9 @@ impl<R: Read> Sparse<R> {
                 }
                 Some(run) => {
                     self.from = run.offset.saturating_add(run.length);
+                    if let Some(told) = &mut self.told {
+                        told.add(run.length);
+                    }
                     if !run.zero {
                         break Some(run);
                     }
@@ -319,7 +359,7 @@ impl<R: Read> Sparse<R> {
 }
 
 /// Compares two images, byte by byte.
-fn compare(one: &mut Sparse<impl Read>, other: &mut Sparse<impl Read>) -> Result<Difference, StorageError> {
+fn compare(one: &mut Sparse<'_, impl Read>, other: &mut Sparse<'_, impl Read>) -> Result<Difference, StorageError> {
     let mut difference = Difference::default();
     let size = usize::try_from(WINDOW).unwrap_or(1 << 20);
     let (mut left, mut right) = (vec![0; size], vec![0; size]);

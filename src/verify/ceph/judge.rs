@@ -11,7 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::names::{self, Names, Shape};
 use super::observe::{Content, Observed, Seen};
-use crate::domain::{Amount, Backup, CheckVerdict, Problem, time};
+use crate::domain::{Amount, Backup, CheckVerdict, Glance, Problem, time};
 use crate::verify::{Findings, Subject};
 
 const GIB: u64 = 1 << 30;
@@ -62,8 +62,7 @@ pub(super) fn judge(subject: &Subject<'_>, names: &Names, observed: &Observed) -
     }
     case.configuration(end.is_some());
 
-    let is_shared = image.is_some_and(|image| !image.info.name.ends_with(&format!(".backup.{}", backup.id)));
-    let begun = observed.meta.is_some() || end.is_some() || image.is_some_and(|image| !is_shared || case.wrote_to_shared(image));
+    let begun = is_begun(backup, names, observed);
     let newest = newest(observed, backup, begun);
     let is_complete = case.weight.is_none();
     // Of a base with a chain on it, a writer is one of a later backup once this one is complete.
@@ -88,7 +87,27 @@ pub(super) fn judge(subject: &Subject<'_>, names: &Names, observed: &Observed) -
         object_count: None,
         service_metadata: image.filter(|_| verdict == CheckVerdict::Intact).and_then(|image| service_metadata(backup, image)),
         newest_object_at: newest,
+        listing: None,
     }
+}
+
+/// The signs of work alone: a later look compares them with those that a check saw.
+pub(super) fn glance(backup: &Backup, names: &Names, observed: &Observed) -> Glance {
+    let newest = newest(observed, backup, is_begun(backup, names, observed));
+    let is_open = observed.image.as_ref().is_some_and(|image| {
+        let is_complete = observed.meta.is_some() && image.snapshots_of(&backup.id).next().is_some();
+        !image.watchers.is_empty() && !is_complete
+    });
+    Glance { listing: None, newest_object_at: newest.map(|at| at.to_string()), watched: is_open }
+}
+
+/// Whether anything there is of this backup.
+fn is_begun(backup: &Backup, names: &Names, observed: &Observed) -> bool {
+    observed.meta.is_some()
+        || observed.image.as_ref().is_some_and(|image| {
+            let is_shared = !image.info.name.ends_with(&format!(".backup.{}", backup.id));
+            image.snapshots_of(&backup.id).next().is_some() || !is_shared || wrote_to_shared(backup, names, image)
+        })
 }
 
 /// What is to be written to a row whose backup is intact: the driver does that last.
@@ -318,17 +337,17 @@ impl Case<'_> {
             self.warn(Problem::general("pool-differs", text));
         }
     }
+}
 
-    /// Whether what was written last to an image of several backups is this one's.
-    fn wrote_to_shared(&self, image: &Seen) -> bool {
-        if self.names.shape == Shape::Snapshot {
-            return image.dirty == Some(true) || !image.watchers.is_empty();
-        }
-        let created_at = self.backup.created_at.as_deref().and_then(time::parse).and_then(|time| Offset::UTC.to_timestamp(time).ok());
-        match (image.info.created, created_at) {
-            (Some(image), Some(row)) => row.duration_since(image) <= CLOCKS,
-            _ => true,
-        }
+/// Whether what was written last to an image of several backups is this one's.
+fn wrote_to_shared(backup: &Backup, names: &Names, image: &Seen) -> bool {
+    if names.shape == Shape::Snapshot {
+        return image.dirty == Some(true) || !image.watchers.is_empty();
+    }
+    let created_at = backup.created_at.as_deref().and_then(time::parse).and_then(|time| Offset::UTC.to_timestamp(time).ok());
+    match (image.info.created, created_at) {
+        (Some(image), Some(row)) => row.duration_since(image) <= CLOCKS,
+        _ => true,
     }
 }
 

@@ -15,22 +15,21 @@ mod observe;
 #[cfg(test)]
 mod tests;
 
-use crate::domain::{Amount, CheckVerdict, Level, Problem};
+use crate::domain::{Amount, Backup, CheckVerdict, Glance, Level, Problem};
 use crate::storage::ceph::{Cluster, Pool};
 use crate::storage::{StorageError, StorageErrorKind};
 
-use super::{Findings, Subject};
+use super::{Findings, Subject, Watch};
 
-/// Checks a backup. `source` is the pool that the volumes are in, if one may look there.
-pub fn check(cluster: &Cluster, source: Option<&Pool<'_>>, subject: &Subject<'_>) -> Findings {
+/// Checks a backup. `source` is the pool that the volumes are in, if one may look there; `watch` is told of the bytes that
+/// are read.
+pub fn check(cluster: &Cluster, source: Option<&Pool<'_>>, subject: &Subject<'_>, watch: &Watch) -> Findings {
     let names = match names::of(subject.backup, subject.ancestors) {
         Ok(names) => names,
         Err(problem) if problem.code == "volume-unknown" => return nothing(CheckVerdict::Unverifiable, problem),
         Err(problem) => return nothing(CheckVerdict::Corrupt, problem),
     };
-    // The driver writes the pool to the row before it writes any data; a row without one has none, wherever one looks.
-    let pool = subject.backup.container.as_deref().filter(|pool| !pool.is_empty()).unwrap_or(cluster.default_pool());
-    let pool = cluster.pool(pool);
+    let pool = pool_of(cluster, subject.backup);
     let observed = match observe::observe(&pool, cluster.default_pool(), &names, &subject.backup.id) {
         Ok(observed) => observed,
         Err(error) => return nothing(CheckVerdict::Unverifiable, unfinished(&error)),
@@ -39,10 +38,27 @@ pub fn check(cluster: &Cluster, source: Option<&Pool<'_>>, subject: &Subject<'_>
     // What is known to be broken need not be read.
     let is_open = findings.problems.iter().all(|problem| problem.code == judge::DOUBTFUL);
     if let (Some(image), true, true) = (&observed.image, is_open, subject.level > Level::Quick) {
-        let data = compare::Data { pool: &pool, image, backup: subject.backup };
+        let data = compare::Data { pool: &pool, image, backup: subject.backup, watch };
         compare::deepen(&mut findings, &data, source, subject.level);
     }
     findings
+}
+
+/// The signs of work on a backup, for a last look before a change: its newest object, and who has its image open.
+///
+/// # Errors
+/// That of a question which the cluster did not answer.
+pub fn glance(cluster: &Cluster, backup: &Backup, ancestors: &[Backup]) -> Result<Glance, StorageError> {
+    let names = names::of(backup, ancestors).map_err(|problem| StorageError::new(StorageErrorKind::Protocol, problem.text))?;
+    let pool = pool_of(cluster, backup);
+    let observed = observe::glimpse(&pool, cluster.default_pool(), &names, &backup.id)?;
+    Ok(judge::glance(backup, &names, &observed))
+}
+
+/// The pool of a backup. The driver writes it to the row before it writes any data; a row without one has none, wherever one
+/// looks.
+fn pool_of<'c>(cluster: &'c Cluster, backup: &'c Backup) -> Pool<'c> {
+    cluster.pool(backup.container.as_deref().filter(|pool| !pool.is_empty()).unwrap_or(cluster.default_pool()))
 }
 
 /// What there is to say where nothing could be looked at.
@@ -59,6 +75,7 @@ fn nothing(verdict: CheckVerdict, problem: Problem) -> Findings {
         object_count: None,
         service_metadata: None,
         newest_object_at: None,
+        listing: None,
     }
 }
 

@@ -122,6 +122,28 @@ pub(super) fn observe(pool: &Pool<'_>, configured_pool: &str, names: &Names, bac
     Ok(Observed { pool: pool.name().to_owned(), configured_pool: configured_pool.to_owned(), image, meta })
 }
 
+/// Asks only what shows whether somebody is or was at work: a few questions, none of them about data.
+///
+/// # Errors
+/// As for [`observe`].
+pub(super) fn glimpse(pool: &Pool<'_>, configured_pool: &str, names: &Names, backup: &str) -> Result<Observed, StorageError> {
+    let meta = pool.object(&names.meta)?.map(|stat| Meta { name: names.meta.clone(), modified: stat.modified, content: Content::Of(None) });
+    let image = match choose(pool, names, backup)? {
+        Some((info, snapshots)) => {
+            let watchers = pool.watchers(&info.name)?;
+            let newest = snapshots.iter().rfind(|snapshot| backup_of_snapshot(&snapshot.name).is_some());
+            let is_done = snapshots.iter().any(|snapshot| backup_of_snapshot(&snapshot.name) == Some(backup));
+            let dirty = match newest.filter(|_| !is_done && names.shape == Shape::Snapshot) {
+                Some(newest) => Some(has_changed(pool, &info.name, &newest.name)?),
+                None => None,
+            };
+            Some(Seen { info, snapshots, watchers, locks: Vec::new(), held: Held::default(), lost: Lost::default(), dirty })
+        }
+        None => None,
+    };
+    Ok(Observed { pool: pool.name().to_owned(), configured_pool: configured_pool.to_owned(), image, meta })
+}
+
 /// The image that this backup is in: the first that has its snapshot, else the first that can be it.
 fn choose(pool: &Pool<'_>, names: &Names, backup: &str) -> Result<Option<(ImageInfo, Vec<SnapshotInfo>)>, StorageError> {
     let mut found = None;

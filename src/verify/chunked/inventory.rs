@@ -16,7 +16,7 @@ use crate::verify::fault::{Class, Faults};
 /// is not read to its end, for it would fill the memory.
 const MOST_OBJECTS: usize = 4_000_000;
 /// A listing longer than that of the largest backup has no end.
-const MOST_LISTED: u64 = 2 * MOST_OBJECTS as u64;
+pub(in crate::verify) const MOST_LISTED: u64 = 2 * MOST_OBJECTS as u64;
 /// A sha256file up to this size is read through by a quick check, too; a volume of about 28 GiB has so many digests.
 const QUICKLY_READ: u64 = 64 << 20;
 
@@ -55,6 +55,8 @@ pub struct Inventory {
     pub data_objects: u64,
     /// Objects of any kind that the listing has.
     pub present: u64,
+    /// Bytes that these take on the storage.
+    pub present_bytes: u64,
     /// The listing came to its end.
     pub listed: bool,
     /// When the newest object was written.
@@ -213,6 +215,7 @@ impl Inventory {
                 return ControlFlow::Continue(());
             }
             self.present += 1;
+            self.present_bytes = self.present_bytes.saturating_add(found.size);
             self.newest = self.newest.max(found.modified);
             match names::role(&prefix, &found.name) {
                 Role::Metadata => {}

@@ -19,10 +19,11 @@ use self::inventory::Inventory;
 use self::pass::{Member, Pass};
 use super::fault::{Class, Faults};
 use super::{Findings, Subject, Watch};
-use crate::domain::{Amount, Backup, CheckVerdict, Level, Problem};
+use crate::domain::{Amount, Backup, CheckVerdict, Level, Listing, Problem};
 use crate::storage::{ObjectStore, StorageError};
 
 pub use self::digest::Digest;
+pub(super) use self::inventory::MOST_LISTED;
 pub use self::pass::{Effort, Share};
 
 /// A member of a chain with the store that its objects are in.
@@ -45,6 +46,7 @@ pub struct Own {
     begun: bool,
     absent: bool,
     newest: Option<Timestamp>,
+    listing: Option<Listing>,
     objects: Amount,
     bytes: Amount,
     depth: String,
@@ -61,6 +63,7 @@ impl Own {
             begun: false,
             absent: false,
             newest: None,
+            listing: None,
             objects: Amount::default(),
             bytes: Amount::default(),
             depth: String::new(),
@@ -84,6 +87,7 @@ impl Own {
         own.begun = found.present > 0;
         own.absent = found.listed && found.present == 0;
         own.newest = found.newest;
+        own.listing = found.listed.then_some(Listing { objects: found.present, bytes: found.present_bytes });
         own.objects = Amount {
             checked: found.data_objects,
             expected: found.entries.len().max(usize::try_from(found.data_objects).unwrap_or(0)) as u64,
@@ -219,6 +223,7 @@ fn finish(subject: &Subject<'_>, own: Own) -> Findings {
         // The chunked drivers set it before they write anything.
         service_metadata: None,
         newest_object_at: own.newest,
+        listing: own.listing,
     }
 }
 
@@ -236,5 +241,6 @@ pub fn empty(level: Level) -> Findings {
         object_count: None,
         service_metadata: None,
         newest_object_at: None,
+        listing: None,
     }
 }

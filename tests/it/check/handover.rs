@@ -191,6 +191,58 @@ fn evidence_about_something_else_is_refused() {
 }
 
 #[test]
+fn evidence_is_about_the_whole_chain_and_has_each_row_once() {
+    let site = Site::new();
+    let full = site.available();
+    let middle = site.backup("available", Some(&full));
+    let tip = site.backup("creating", Some(&middle));
+    // All members of the chain with what they rest on: every row stands in the document once.
+    let text = site.program.expect(0, &["check", "--all", "-f", "json"]).stdout;
+    let count = |document: &Value, id: &str| {
+        let rows = document["results"].as_array().unwrap().iter().flat_map(|result| result["rows"].as_array().unwrap());
+        rows.filter(|row| row["id"] == id).count()
+    };
+    let all: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!([&full, &middle, &tip].map(|placed| count(&all, &placed.id)), [1, 1, 1], "{all:#}");
+    assert_eq!(all["ancestors"].as_array().unwrap().len(), 2, "{all:#}");
+
+    let checked = evidence(&site, 0, &["--level", "deep"]);
+    let plan = site.path("plan.json");
+    site.program.json(0, &["plan", "--evidence", &checked, "--out", &plan]);
+    let before = site.database.rows_by_id();
+    // The full backup, which the parent rests on, is deleted or moves, before the plan is made or after it.
+    for (change, back, part) in [
+        ("deleted = 1", "deleted = 0", "was there when it was checked and is not any more"),
+        ("status = 'deleting'", "status = 'available'", "has moved on since it was checked (status"),
+        (
+            "service_metadata = 'x'",
+            &format!("service_metadata = '{}'", full.prefix()),
+            "has moved on since it was checked (service_metadata",
+        ),
+    ] {
+        let set = |what: &str| site.database.execute(&format!("UPDATE backups SET {what} WHERE id = '{}'", full.id));
+        set(change);
+        let named = site.program.json(6, &["repair", "--yes", &tip.id, "--evidence", &checked]);
+        let reason = named["refused"][0]["reason"].as_str().unwrap_or_default();
+        assert!(reason.contains(&full.id) && reason.contains(part), "{named:#}");
+        let applied = site.program.json(4, &["apply", &plan, "--yes"]);
+        let reason = applied["units"][0]["reason"].as_str().unwrap_or_default();
+        assert!(reason.contains(&full.id) && reason.contains(part), "{applied:#}");
+        set(back);
+        assert_eq!(changes(&before, &site.database.rows_by_id()), []);
+        fs::remove_file(site.program.log()).unwrap();
+    }
+    // What was checked and has not moved is known when a check goes on.
+    let first = site.path("all.json");
+    fs::write(&first, text).unwrap();
+    let resumed = site.program.expect(0, &["check", "--all", "--resume", &first, "-f", "json"]);
+    assert!(resumed.stderr.contains("3 of 3 are known"), "{}", resumed.stderr);
+    assert_eq!(resumed.json()["ancestors"], all["ancestors"]);
+    site.program.expect(0, &["apply", &plan, "--yes"]);
+    assert_eq!(site.status(&tip), "available");
+}
+
+#[test]
 fn a_plan_is_no_better_than_its_evidence() {
     let (site, parent, child) = lost_update(Engine::Sqlite);
     let checked = evidence(&site, 0, &["--level", "deep"]);

@@ -175,6 +175,7 @@ prop_compose! {
     ) -> BackupCase {
         let into_itself = backup.restore_volume_id.as_deref() == Some("v");
         BackupCase {
+            ancestors: Vec::new(),
             destination: if into_itself { volume.clone() } else { destination.filter(|_| backup.restore_volume_id.is_some()) },
             volume,
             snapshot: snapshot.filter(|_| backup.snapshot_id.is_some()).map(|status| a_snapshot(status.as_deref())),

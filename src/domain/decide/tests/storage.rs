@@ -27,6 +27,8 @@ fn a_check(backup: &Backup, verdict: CheckVerdict) -> CheckResult {
         object_count: (verdict == CheckVerdict::Intact).then_some(20),
         service_metadata: None,
         newest_object_at: Some("2026-11-22T09:00:00Z".into()),
+        listing: None,
+        host: None,
         checked_at: "2026-11-22T11:00:00Z".into(),
         rows: vec![backup.image(ColumnSet::Mitaka)],
     }
@@ -130,18 +132,37 @@ fn what_is_known_goes_into_the_rows() {
 }
 
 #[test]
-fn a_parent_that_was_moved_meanwhile_spoils_the_evidence() {
-    let parent = Backup { id: "p".into(), container: Some("c".into()), ..a_backup(Some(AVAILABLE)) };
+fn what_it_rests_on_being_moved_meanwhile_spoils_the_evidence() {
+    let row = |id: &str, parent: Option<&str>| Backup {
+        id: id.into(),
+        parent_id: parent.map(Into::into),
+        container: Some("c".into()),
+        ..a_backup(Some(AVAILABLE))
+    };
+    let (parent, grandparent) = (row("p", Some("g")), row("g", None));
     let mut case = a_checked_case(CREATING, "down", |_| {}, CheckVerdict::Intact);
     case.backup.parent_id = Some("p".into());
-    let check = case.check.as_mut().unwrap();
-    check.rows = vec![case.backup.image(ColumnSet::Mitaka), parent.image(ColumnSet::Mitaka)];
-    case.parent = Some(Backup { num_dependent_backups: Some(7), ..parent.clone() });
-    let finding = backup(&case, &situation(), &Policy::default());
-    assert!(finding.proposal.is_some(), "its counter is of no consequence: {finding:?}");
-    case.parent = Some(Backup { container: Some("other".into()), ..parent });
-    let finding = backup(&case, &situation(), &Policy::default());
-    assert!(finding.refusal.as_deref().is_some_and(|why| why.contains("parent p has moved on")), "{finding:?}");
+    case.parent = Some(parent.clone());
+    case.check.as_mut().unwrap().rows = [&case.backup, &parent, &grandparent].map(|row| row.image(ColumnSet::Mitaka)).into();
+    let decide =
+        |ancestors: &[Backup]| backup(&BackupCase { ancestors: ancestors.to_vec(), ..case.clone() }, &situation(), &Policy::default());
+    let counted = Backup { num_dependent_backups: Some(7), status: Some(RESTORING.into()), ..grandparent.clone() };
+    for ancestors in [[parent.clone(), grandparent.clone()], [parent.clone(), counted]] {
+        let finding = decide(&ancestors);
+        assert!(finding.proposal.is_some(), "counters and a restore are of no consequence: {finding:?}");
+    }
+    let moved = |row: &Backup| Backup { container: Some("other".into()), ..row.clone() };
+    let going = Backup { status: Some(DELETING.into()), ..grandparent.clone() };
+    for (ancestors, why) in [
+        (vec![moved(&parent), grandparent.clone()], "backup p, which it rests on, has moved on since it was checked (container"),
+        (vec![parent.clone(), moved(&grandparent)], "backup g, which it rests on, has moved on since it was checked (container"),
+        (vec![parent.clone(), going], "backup g, which it rests on, has moved on since it was checked (status"),
+        (vec![parent.clone()], "backup g, which it rests on, was there when it was checked and is not any more"),
+        (vec![parent, grandparent, row("x", None)], "rests on backup x, which was not there when it was checked"),
+    ] {
+        let finding = decide(&ancestors);
+        assert!(finding.refusal.as_deref().is_some_and(|said| said.contains(why)), "{why}: {finding:?}");
+    }
 }
 
 #[test]
@@ -151,6 +172,38 @@ fn a_recent_backup_stays_recent_and_evidence_out_of_the_future_is_none() {
     case.check.as_mut().unwrap().rows = vec![case.backup.image(ColumnSet::Mitaka)];
     let finding = backup(&case, &situation(), &Policy::default());
     assert_eq!((finding.verdict, finding.proposal), (Verdict::Recent, None));
-    let case = a_checked_case(CREATING, "down", |check| check.checked_at = "2026-11-22T13:00:00Z".into(), CheckVerdict::Intact);
-    assert!(backup(&case, &situation(), &Policy::default()).refusal.is_some());
+    for (host, whose) in
+        [(None, "the clock of the host that checked it is "), (Some("store1"), "the clock of host store1, where it was checked, is ")]
+    {
+        let change = |check: &mut CheckResult| (check.checked_at, check.host) = ("2026-11-22T13:00:00Z".into(), host.map(Into::into));
+        let case = a_checked_case(CREATING, "down", change, CheckVerdict::Intact);
+        let refusal = backup(&case, &situation(), &Policy::default()).refusal.unwrap();
+        assert!(refusal.starts_with(whose) && refusal.contains("1 h ahead of the database's"), "{refusal}");
+        assert!(refusal.contains("set that clock right") && !refusal.contains("--evidence-max-age"), "{refusal}");
+    }
+}
+
+#[test]
+fn whatever_moves_on_the_storage_after_a_check_is_told() {
+    use crate::domain::{Glance, Listing};
+    let listing = |objects, bytes| Some(Listing { objects, bytes });
+    let mut check = a_check(&a_backup(Some(CREATING)), CheckVerdict::Intact);
+    check.listing = listing(3, 100);
+    let at = |time: &str, listing| Glance { listing, newest_object_at: Some(time.into()), watched: false };
+    assert_eq!(check.moved_since(&at("2026-11-22T09:00:00.000Z", listing(3, 100))), None);
+    for (now, part) in [
+        (at("2026-11-22T09:00:01Z", listing(3, 100)), "an object was written at 2026-11-22T09:00:01Z"),
+        (at("2026-11-22T09:00:00Z", listing(4, 100)), "3 objects of 100 bytes then, 4 of 100 now"),
+        (at("2026-11-22T09:00:00Z", listing(3, 99)), "3 objects of 100 bytes then, 3 of 99 now"),
+        (Glance::default(), "its newest object is not there any more"),
+        (Glance { watched: true, ..at("2026-11-22T09:00:00Z", listing(3, 100)) }, "somebody has its image open"),
+    ] {
+        let moved = check.moved_since(&now);
+        assert!(moved.as_deref().is_some_and(|moved| moved.contains(part)), "{part}: {moved:?}");
+    }
+    // A document that does not know the listing still knows the newest object; and nothing may have become something.
+    check.listing = None;
+    assert_eq!(check.moved_since(&at("2026-11-22T09:00:00Z", listing(9, 9))), None);
+    check.newest_object_at = None;
+    assert!(check.moved_since(&at("2026-11-22T09:00:00Z", listing(1, 1))).unwrap().contains("there was none then"));
 }

@@ -1,0 +1,81 @@
+//! Which backups are meant by what a person typed: ids or display names.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use crate::domain::Backup;
+
+/// So many backups of one name are listed; more are counted.
+const LISTED: usize = 50;
+
+/// The ids of the backups that are named: every name must be that of one, and of one only. An id is that of its own backup,
+/// whatever others are called. `backups` are those that any of the names fits, at least.
+///
+/// # Errors
+/// A sentence about the first name that fits none, or several, with the ids of those.
+pub fn resolve<'b>(names: &BTreeSet<String>, backups: impl IntoIterator<Item = &'b Backup>) -> Result<BTreeSet<String>, String> {
+    let mut by_name: HashMap<&str, BTreeSet<&str>> = HashMap::new();
+    let mut known: HashSet<&str> = HashSet::new();
+    for backup in backups {
+        known.insert(&backup.id);
+        if let Some(name) = backup.display_name.as_ref().filter(|name| names.contains(*name)) {
+            by_name.entry(name).or_default().insert(&backup.id);
+        }
+    }
+    let mut ids = BTreeSet::new();
+    for name in names {
+        if known.contains(name.as_str()) {
+            ids.insert(name.clone());
+            continue;
+        }
+        let fitting: Vec<&str> = by_name.get(name.as_str()).into_iter().flatten().copied().collect();
+        match fitting.as_slice() {
+            [] => {
+                return Err(format!(
+                    "there is no live backup with the id or name {name:?}; it may be deleted already, or in another database"
+                ));
+            }
+            [id] => drop(ids.insert((*id).to_owned())),
+            several => {
+                let listed = several.get(..LISTED).unwrap_or(several);
+                let more = match several.len() - listed.len() {
+                    0 => String::new(),
+                    more => format!(" and {more} more"),
+                };
+                return Err(format!("{} backups have the name {name:?}; give an id instead: {}{more}", several.len(), listed.join(", ")));
+            }
+        }
+    }
+    Ok(ids)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn row(id: &str, name: Option<&str>) -> Backup {
+        Backup { id: id.into(), display_name: name.map(Into::into), ..Backup::default() }
+    }
+
+    fn ask(names: &[&str], rows: &[Backup]) -> Result<Vec<String>, String> {
+        resolve(&names.iter().map(|name| (*name).to_owned()).collect(), rows).map(|ids| ids.into_iter().collect())
+    }
+
+    #[test]
+    fn a_name_is_that_of_one_backup_and_an_id_its_own() {
+        let rows = [row("a", Some("nightly")), row("b", Some("a")), row("c", Some("weekly")), row("d", Some("weekly")), row("e", None)];
+        assert_eq!(ask(&["nightly", "e"], &rows), Ok(vec!["a".into(), "e".into()]));
+        assert_eq!(ask(&["a"], &rows), Ok(vec!["a".into()]), "another is called by its id");
+        let several = ask(&["weekly"], &rows).unwrap_err();
+        assert_eq!(several, "2 backups have the name \"weekly\"; give an id instead: c, d");
+        assert!(ask(&["none"], &rows).is_err_and(|why| why.contains("there is no live backup with the id or name \"none\"")));
+        assert_eq!(ask(&[], &rows), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn a_name_that_very_many_have_is_an_error_of_bounded_length() {
+        let rows: Vec<Backup> = (0..1_000).map(|number| row(&format!("{number:04}"), Some("x"))).collect();
+        let why = ask(&["x"], &rows).unwrap_err();
+        assert!(why.starts_with("1000 backups have") && why.ends_with("0049 and 950 more"), "{why}");
+    }
+}

@@ -1,0 +1,125 @@
+//! Between a check and the change that rests on it the storage may move: it is looked at once more.
+
+use std::fs::{self, File};
+
+use cinder_backup_repair::db::Engine;
+use serde_json::{Value, json};
+
+use super::{OBJECTS, Placed, Site, age};
+use crate::database::changes;
+use crate::program::answer;
+
+/// A site with a backup that a check found whole and quiet, and the plan that rests on that.
+fn planned(level: &str) -> (Site, Placed, String) {
+    let site = Site::on(Engine::Sqlite);
+    let placed = site.creating();
+    let plan = site.path("plan.json");
+    let document = site.program.json(0, &["plan", "--check", level, "--out", &plan]);
+    assert_eq!(document["units"].as_array().unwrap().len(), 1, "{document:#}");
+    (site, placed, plan)
+}
+
+/// The only unit of a run that changes nothing because the storage moved; gives the reason.
+#[track_caller]
+fn left_alone(site: &Site, args: &[&str]) -> String {
+    let before = site.database.rows_by_id();
+    let document = site.program.json(4, args);
+    assert_eq!(changes(&before, &site.database.rows_by_id()), []);
+    assert_eq!(document["units"][0]["outcome"], "changed", "{document:#}");
+    document["units"][0]["reason"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_driver_that_writes_on_after_the_plan_is_noticed() {
+    let (site, placed, plan) = planned("deep");
+    // A second one whose storage stays as it was goes on in the same run.
+    let other = site.creating();
+    let both = site.path("both.json");
+    site.program.json(0, &["plan", "--check", "quick", "--out", &both]);
+    let late = placed.object(OBJECTS + 1);
+    fs::write(&late, b"more").unwrap();
+    age(&late, 1);
+    for args in [&["apply", &plan, "--dry-run"] as &[&str], &["apply", &plan, "--yes"]] {
+        let reason = left_alone(&site, args);
+        assert!(reason.contains("has changed since it was checked") && reason.contains("an object was written at"), "{reason}");
+    }
+    assert!(site.log().contains("storage-moved"), "{}", site.log());
+    let document = site.program.json(4, &["apply", &both, "--yes"]);
+    let outcome = |id: &str| document["units"].as_array().unwrap().iter().find(|unit| unit["id"] == id).unwrap()["outcome"].clone();
+    assert_eq!((outcome(&placed.id), outcome(&other.id)), (json!("changed"), json!("applied")), "{document:#}");
+    assert_eq!((site.status(&placed), site.status(&other)), ("creating".to_owned(), "available".to_owned()));
+    site.program.expect(0, &["history", "verify"]);
+    site.program.expect(0, &["history", "reconcile"]);
+}
+
+#[test]
+fn what_is_added_or_taken_away_without_a_newer_time_is_noticed() {
+    for number in 0..4 {
+        let (site, placed, plan) = planned("quick");
+        site.available();
+        match number {
+            0 => {
+                fs::write(placed.object(OBJECTS + 1), b"more").unwrap();
+                placed.quiet();
+                age(&placed.object(OBJECTS + 1), 9_000);
+            }
+            1 => fs::remove_file(placed.object(3)).unwrap(),
+            2 => {
+                File::options().write(true).open(placed.object(3)).unwrap().set_len(7).unwrap();
+                placed.quiet();
+            }
+            _ => fs::remove_dir_all(&placed.dir).unwrap(),
+        }
+        let reason = left_alone(&site, &["apply", &plan, "--yes"]);
+        assert!(reason.contains("has changed since it was checked"), "{number} {reason}");
+    }
+}
+
+#[test]
+fn what_has_not_moved_is_applied_and_that_is_on_record() {
+    let (site, placed, plan) = planned("quick");
+    let answer = site.program.expect(0, &["apply", &plan, "--yes"]);
+    assert_eq!(site.status(&placed), "available");
+    assert!(!answer.stderr.contains("warning"), "{}", answer.stderr);
+    assert!(site.log().contains("\"storage-unchanged\""), "{}", site.log());
+}
+
+#[test]
+fn a_storage_that_is_out_of_sight_is_told_of_and_on_record() {
+    // The plan is from a host that sees the storage, or rests on evidence from there.
+    let away = |site: &Site| fs::rename(&site.store.root, site.store.root.with_extension("away")).unwrap();
+    let (site, placed, _) = planned("deep");
+    let second = site.creating();
+    let both = site.path("both.json");
+    site.program.json(0, &["plan", "--check", "quick", "--out", &both]);
+    away(&site);
+    let answer = site.program.expect(0, &["apply", &both, "--yes"]);
+    let warnings: Vec<&str> = answer.stderr.lines().filter(|line| line.starts_with("warning: ")).collect();
+    assert!(
+        matches!(warnings[..], [one] if one.contains("the storage of 2 backups could not be looked at once more")),
+        "{}",
+        answer.stderr
+    );
+    assert_eq!((site.status(&placed), site.status(&second)), ("available".to_owned(), "available".to_owned()));
+    let log = site.log();
+    assert!(log.contains("\"storage-not-seen-again\"") && log.contains("is the file system mounted"), "{log}");
+
+    let site = Site::new();
+    let placed = site.creating();
+    let stuck = site.keep(0, "stuck.json", &["scan"]);
+    let looked = answer_of(&site, &["--from", &stuck, "-f", "json"]);
+    assert!(looked["results"][0]["host"].is_string() && looked["results"][0]["listing"]["objects"] == json!(OBJECTS + 2), "{looked:#}");
+    let checked = site.path("checked.json");
+    fs::write(&checked, serde_json::to_vec(&looked).unwrap()).unwrap();
+    away(&site);
+    let document = site.program.json(0, &["repair", "--yes", "--evidence", &checked]);
+    assert_eq!(document["units"][0]["outcome"], "applied", "{document:#}");
+    assert_eq!(site.status(&placed), "available");
+}
+
+#[track_caller]
+fn answer_of(site: &Site, args: &[&str]) -> Value {
+    let answer = answer(&mut site.elsewhere(args));
+    assert_eq!(answer.code, Some(0), "{}", answer.stderr);
+    answer.json()
+}

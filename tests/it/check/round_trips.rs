@@ -1,0 +1,211 @@
+//! How often a quick check asks a far server: a few times for each backup, over connections that are kept, with one login.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use cinder_backup_repair::db::Engine;
+use md5::{Digest, Md5};
+use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use serde_json::json;
+
+use super::{FULL, OBJECTS, Site, TWO_HOURS, VOLUME, new_id, patterns, prefix_of};
+use crate::servers::root;
+
+/// So many backups are checked; what is once for all of them does not show in the number for each.
+const BACKUPS: usize = 24;
+/// Checks that run at once.
+const AT_ONCE: usize = 8;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Speaks {
+    Swift,
+    S3,
+    Google,
+}
+
+/// A server of objects on loopback that counts; its threads end with the process.
+struct Counting {
+    url: String,
+    requests: Arc<Mutex<Vec<String>>>,
+    connections: Arc<AtomicUsize>,
+}
+
+type Objects = BTreeMap<String, Vec<u8>>;
+/// Status, headers, body.
+type Reply = (u16, Vec<(&'static str, String)>, Vec<u8>);
+
+impl Counting {
+    fn new(speaks: Speaks, objects: Objects) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let server = Self { url: url.clone(), requests: Arc::default(), connections: Arc::default() };
+        let (requests, connections, objects) = (Arc::clone(&server.requests), Arc::clone(&server.connections), Arc::new(objects));
+        thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                connections.fetch_add(1, Ordering::SeqCst);
+                let (requests, objects, url) = (Arc::clone(&requests), Arc::clone(&objects), url.clone());
+                thread::spawn(move || {
+                    while serve(&stream, &|target, range| {
+                        requests.lock().unwrap().push(target.to_owned());
+                        answer(speaks, &objects, &url, target, range)
+                    })
+                    .is_some()
+                    {}
+                });
+            }
+        });
+        server
+    }
+}
+
+/// One request; `None` where the connection is at its end.
+fn serve(mut stream: &TcpStream, answer: &dyn Fn(&str, Option<&str>) -> Reply) -> Option<()> {
+    let mut reader = BufReader::new(stream);
+    let mut line = String::new();
+    reader.read_line(&mut line).ok()?;
+    let target = line.split_whitespace().nth(1)?.to_owned();
+    let (mut length, mut range) = (0, None);
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).ok()?;
+        let Some((name, value)) = line.trim_end().split_once(':') else { break };
+        match name.to_lowercase().as_str() {
+            "content-length" => length = value.trim().parse().unwrap(),
+            "range" => range = Some(value.trim().trim_start_matches("bytes=").to_owned()),
+            _ => {}
+        }
+    }
+    reader.read_exact(&mut vec![0; length]).ok()?;
+    let (status, headers, body) = answer(&target, range.as_deref());
+    let mut head = format!("HTTP/1.1 {status} Whatever\r\nContent-Length: {}\r\n", body.len());
+    for (name, value) in headers {
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    stream.write_all(&[head.as_bytes(), b"\r\n", &body].concat()).ok()
+}
+
+fn answer(speaks: Speaks, objects: &Objects, url: &str, target: &str, range: Option<&str>) -> Reply {
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let decode = |text: &str| percent_decode_str(text).decode_utf8().unwrap().into_owned();
+    let prefix = query.split('&').find_map(|part| part.strip_prefix("prefix=")).map(decode);
+    let listed = || objects.iter().filter(|(name, _)| prefix.as_ref().is_some_and(|prefix| name.starts_with(prefix)));
+    let md5 = |bytes: &[u8]| Md5::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let ok = |body: String| (200, Vec::new(), body.into_bytes());
+    if path == "/auth/v1.0" {
+        return (200, vec![("X-Storage-Url", format!("{url}/v1/AUTH_test")), ("X-Auth-Token", "t".to_owned())], Vec::new());
+    }
+    if path == "/token" {
+        return ok(json!({ "access_token": "t", "expires_in": 3600, "token_type": "Bearer" }).to_string());
+    }
+    let container = match speaks {
+        Speaks::Swift => "/v1/AUTH_test/c",
+        Speaks::S3 => "/c",
+        Speaks::Google => "/storage/v1/b/c/o",
+    };
+    let Some(name) = path.strip_prefix(container) else { return (404, Vec::new(), Vec::new()) };
+    if name.is_empty() {
+        return match speaks {
+            // A second page would begin behind the last name.
+            Speaks::Swift if query.contains("marker=") => ok("[]".to_owned()),
+            Speaks::Swift => {
+                let at = "2026-11-22T10:00:00.000000";
+                let entry = |(name, bytes): (&String, &Vec<u8>)| json!({ "name": name, "bytes": bytes.len(), "hash": md5(bytes), "last_modified": at });
+                ok(listed().map(entry).collect::<serde_json::Value>().to_string())
+            }
+            Speaks::S3 => {
+                let entry = |(name, bytes): (&String, &Vec<u8>)| {
+                    let key = utf8_percent_encode(name, NON_ALPHANUMERIC);
+                    let (tag, size) = (md5(bytes), bytes.len());
+                    format!(
+                        "<Contents><Key>{key}</Key><LastModified>2026-11-22T10:00:00Z</LastModified><ETag>\"{tag}\"</ETag><Size>{size}</Size></Contents>"
+                    )
+                };
+                let entries: String = listed().map(entry).collect();
+                ok(format!(
+                    "<ListBucketResult><IsTruncated>false</IsTruncated><EncodingType>url</EncodingType>{entries}</ListBucketResult>"
+                ))
+            }
+            Speaks::Google => {
+                let entry = |(name, bytes): (&String, &Vec<u8>)| json!({ "name": name, "size": bytes.len().to_string(), "timeCreated": "2026-11-22T10:00:00Z" });
+                ok(json!({ "items": listed().map(entry).collect::<Vec<_>>() }).to_string())
+            }
+        };
+    }
+    let Some(bytes) = objects.get(&decode(name.trim_start_matches('/'))) else { return (404, Vec::new(), Vec::new()) };
+    let mut headers = vec![
+        ("ETag", format!("\"{}\"", md5(bytes))),
+        ("X-Trans-Id", "t".to_owned()),
+        ("x-goog-hash", "crc32c=AAAAAA==".to_owned()),
+        ("Last-Modified", "Sun, 22 Nov 2026 10:00:00 GMT".to_owned()),
+    ];
+    let Some((first, last)) = range.and_then(|range| range.split_once('-')) else { return (200, headers, bytes.clone()) };
+    let (first, last): (usize, usize) = (first.parse().unwrap(), last.parse().unwrap_or(usize::MAX).min(bytes.len() - 1));
+    headers.push(("Content-Range", format!("bytes {first}-{last}/{}", bytes.len())));
+    (206, headers, bytes[first..=last].to_vec())
+}
+
+/// A site whose backups are in the container `c`, and the server that holds it.
+fn site(speaks: Speaks, service: &str) -> (Site, Counting) {
+    let site = Site::on(Engine::Sqlite);
+    let mut objects = Objects::new();
+    for _ in 0..BACKUPS {
+        let (id, volume) = (new_id(), new_id());
+        let prefix = format!("volume_{volume}/20261122100000/az_nova_backup_{id}");
+        let replaced = |text: &str| text.replace(&prefix_of(FULL, VOLUME), &prefix).replace(FULL, &id).replace(VOLUME, &volume);
+        for (name, bytes) in &patterns().0 {
+            let is_side_file = name.ends_with("_metadata") || name.ends_with("_sha256file");
+            let content = if is_side_file { replaced(std::str::from_utf8(bytes).unwrap()).into_bytes() } else { bytes.clone() };
+            objects.insert(replaced(name), content);
+        }
+        site.database.backup(|row| {
+            let row = row.id(&id).volume_id(&volume).display_name(None::<&str>).service(service).container("c").service_metadata(&prefix);
+            row.object_count(OBJECTS as i64).age(TWO_HOURS)
+        });
+    }
+    let server = Counting::new(speaks, objects);
+    let url = &server.url;
+    let key = fs::read_to_string(root().join("src/storage/gcs/testdata/key.pem")).unwrap();
+    let account = json!({
+        "type": "service_account", "project_id": "p", "private_key_id": "k", "private_key": key, "client_email": "b@p.iam.gserviceaccount.com",
+        "token_uri": format!("{url}/token"),
+    });
+    fs::write(site.program.path("account.json"), account.to_string()).unwrap();
+    let conf = format!(
+        "[DEFAULT]\nbackup_swift_auth = single_user\nbackup_swift_auth_url = {url}/auth/v1.0\nbackup_swift_user = test:tester\n\
+         backup_swift_key = secret\nbackup_s3_endpoint_url = {url}\nbackup_s3_store_access_key = a\nbackup_s3_store_secret_key = s\n\
+         backup_gcs_credential_file = {}\n",
+        site.program.path("account.json").display()
+    );
+    fs::write(site.program.path("cinder.conf"), conf).unwrap();
+    (site, server)
+}
+
+#[test]
+fn a_quick_check_asks_a_few_times_for_each_backup_and_logs_in_once() {
+    // The metadata, a listing, the sha256file. Swift does not say whether a page is the last: only an empty one is.
+    for (speaks, service, logins, for_each) in [
+        (Speaks::Swift, "cinder.backup.drivers.swift.SwiftBackupDriver", 1, 4),
+        (Speaks::S3, "cinder.backup.drivers.s3.S3BackupDriver", 0, 3),
+        (Speaks::Google, "cinder.backup.drivers.gcs.GoogleBackupDriver", 1, 3),
+    ] {
+        let (site, server) = site(speaks, service);
+        let document = site.program.json(0, &["check", "--all", "--gcs-endpoint", &server.url]);
+        assert_eq!(document["summary"]["intact"], BACKUPS, "{document:#}");
+        let requests = server.requests.lock().unwrap().clone();
+        let login = |target: &String| target.starts_with("/auth/") || target.starts_with("/token");
+        assert_eq!(requests.iter().filter(|target| login(target)).count(), logins, "{speaks:?} {requests:#?}");
+        // Whether the ETags of a bucket are digests is seen from one of its objects, by those that begin together at most.
+        let examples =
+            requests.iter().filter(|target| !target.contains("prefix=") && !target.ends_with("file") && target.contains("-0000")).count();
+        assert!(examples <= if speaks == Speaks::S3 { AT_ONCE } else { 0 }, "{speaks:?} {requests:#?}");
+        assert_eq!(requests.len() - logins - examples, for_each * BACKUPS, "{speaks:?} {requests:#?}");
+        let connections = server.connections.load(Ordering::SeqCst);
+        // An example may be asked for while the listing that names it is still being read.
+        assert!(connections <= AT_ONCE + logins + examples, "{speaks:?}: {connections} connections for {} requests", requests.len());
+    }
+}

@@ -1,0 +1,208 @@
+//! What is said when a server is slow, stops answering or goes away.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use cinder_backup_repair::db::statements::{SNAPSHOT_BY_ID, SNAPSHOT_LOCK};
+use cinder_backup_repair::db::{Access, CommitOutcome, DbErrorKind, Engine, Session, SessionSettings};
+use cinder_backup_repair::domain::Value;
+use rustix::process::Signal;
+
+use super::{
+    OWN_ENGINES, admin, committed, fill, impatient, kill, open, open_with, opened, own_server, own_target, ready, server_engines, signal,
+    update, with_snapshot,
+};
+use crate::servers;
+
+#[test]
+fn a_lock_is_waited_for_no_longer_than_told() {
+    for engine in server_engines() {
+        let (database, snapshot) = with_snapshot(engine);
+        let mut holder = opened(&admin(&database));
+        holder.begin(Access::Write).unwrap_or_else(|error| panic!("{engine:?}: {error}"));
+        holder.rows(&SNAPSHOT_LOCK, &[snapshot.as_str().into()]).unwrap_or_else(|error| panic!("{engine:?}: {error}"));
+
+        let settings = SessionSettings { lock_timeout: Duration::from_secs(1), ..SessionSettings::default() };
+        let mut waiting = open_with(&admin(&database), &settings).expect("a second session");
+        waiting.begin(Access::Write).unwrap_or_else(|error| panic!("{engine:?}: {error}"));
+        let begun = Instant::now();
+        let error = waiting.rows(&SNAPSHOT_LOCK, &[snapshot.as_str().into()]).expect_err("it is locked");
+        assert_eq!(error.kind, DbErrorKind::LockTimeout, "{engine:?}: {error}");
+        assert!(error.is_retryable() && !error.is_fatal(), "{engine:?}");
+        assert!(begun.elapsed() < Duration::from_secs(4), "{engine:?}: {:?}", begun.elapsed());
+        waiting.rollback().unwrap_or_else(|error| panic!("{engine:?}: {error}"));
+
+        // The limit of a statement where the lock's is longer; MySQL has none for what takes locks.
+        if engine != Engine::Mysql {
+            let settings = SessionSettings {
+                lock_timeout: Duration::from_secs(20),
+                statement_timeout: Duration::from_millis(1500),
+                ..SessionSettings::default()
+            };
+            let mut waiting = open_with(&admin(&database), &settings).expect("a third session");
+            waiting.begin(Access::Write).unwrap_or_else(|error| panic!("{engine:?}: {error}"));
+            let begun = Instant::now();
+            let error = waiting.rows(&SNAPSHOT_LOCK, &[snapshot.as_str().into()]).expect_err("it is locked");
+            assert_eq!(error.kind, DbErrorKind::Timeout, "{engine:?}: {error}");
+            assert!(!error.is_fatal() && begun.elapsed() < Duration::from_secs(5), "{engine:?}: {:?}", begun.elapsed());
+        }
+        holder.rollback().unwrap_or_else(|error| panic!("{engine:?}: {error}"));
+    }
+}
+
+#[test]
+fn a_server_that_stops_answering_is_given_up() {
+    for engine in OWN_ENGINES {
+        let server = own_server(engine);
+        let target = own_target(&server);
+        let mut session = open_with(&target, &impatient()).unwrap_or_else(|error| panic!("{engine:?}: {error}"));
+        signal(&server, Signal::STOP);
+
+        let begun = Instant::now();
+        let error = open_with(&target, &impatient()).err().expect("it does not answer");
+        assert_eq!(error.kind, DbErrorKind::Connection, "{engine:?}: {error}");
+        assert!(begun.elapsed() < Duration::from_secs(3), "{engine:?}: {:?}", begun.elapsed());
+
+        let begun = Instant::now();
+        let error = session.rows(&SNAPSHOT_BY_ID, &["s".into()]).expect_err("it does not answer");
+        assert_eq!(error.kind, DbErrorKind::Timeout, "{engine:?}: {error}");
+        assert!(error.is_fatal() && begun.elapsed() < Duration::from_secs(9), "{engine:?}: {:?}", begun.elapsed());
+
+        // Even when the server goes on: its next answer would be that to the first question.
+        signal(&server, Signal::CONT);
+        let begun = Instant::now();
+        for _ in 0..2 {
+            let again = session.rows(&SNAPSHOT_BY_ID, &["s".into()]).expect_err("the session is over");
+            assert!(again.is_fatal() && again.message == error.message, "{engine:?}: {again}");
+        }
+        assert!(session.begin(Access::Write).is_err_and(|error| error.is_fatal()), "{engine:?}");
+        assert!(session.rollback().is_err_and(|error| error.is_fatal()), "{engine:?}");
+        assert!(begun.elapsed() < Duration::from_secs(1), "{engine:?}");
+        assert_eq!(opened(&target).rows(&SNAPSHOT_BY_ID, &["s".into()]).expect("a new session").len(), 1, "{engine:?}");
+    }
+}
+
+#[test]
+fn a_commit_without_an_answer_is_unknown() {
+    for engine in OWN_ENGINES {
+        let server = own_server(engine);
+        let target = own_target(&server);
+        let mut session = open_with(&target, &impatient()).unwrap_or_else(|error| panic!("{engine:?}: {error}"));
+        let begin = |status: &str| {
+            let mut session = open_with(&target, &impatient()).unwrap_or_else(|error| panic!("{engine:?}: {error}"));
+            session.begin(Access::Write).unwrap_or_else(|error| panic!("{engine:?}: {error}"));
+            assert_eq!(update(&mut *session, "s", status).expect("written"), 1, "{engine:?}");
+            let id = session.transaction_id();
+            assert_eq!(id.is_some(), engine == Engine::Postgresql, "{engine:?}");
+            (session, id)
+        };
+        session.begin(Access::Write).unwrap_or_else(|error| panic!("{engine:?}: {error}"));
+        assert_eq!(session.transaction_id(), None, "{engine:?}: nothing was written yet");
+        session.rollback().unwrap_or_else(|error| panic!("{engine:?}: {error}"));
+
+        // Committed and answered.
+        let (mut writer, first) = begin("available");
+        committed(writer.commit());
+
+        // The server is stopped during COMMIT and goes on afterwards.
+        let (mut writer, second) = begin("error");
+        signal(&server, Signal::STOP);
+        let outcome = writer.commit();
+        signal(&server, Signal::CONT);
+        let CommitOutcome::Unknown(error) = outcome else { panic!("{engine:?}: {outcome:?}") };
+        assert!(error.is_fatal(), "{engine:?}: {error}");
+        drop(writer);
+
+        // The server is killed before it gets COMMIT.
+        if engine == Engine::Postgresql {
+            let known = |id: &Option<String>, session: &mut dyn Session| {
+                session.transaction_status(id.as_deref().expect("an id")).unwrap_or_else(|error| panic!("{error}"))
+            };
+            let deadline = Instant::now() + Duration::from_secs(10);
+            while known(&second, &mut *session).is_none() {
+                assert!(Instant::now() < deadline, "the transaction neither ends nor fails");
+                thread::sleep(Duration::from_millis(50));
+            }
+            assert_eq!(known(&first, &mut *session), Some(true));
+            let mut undone = opened(&target);
+            undone.begin(Access::Write).expect("begun");
+            assert_eq!(update(&mut *undone, "s", "deleted").expect("written"), 1);
+            let third = undone.transaction_id();
+            assert_eq!(known(&third, &mut *session), None, "in progress");
+            undone.rollback().expect("rolled back");
+            assert_eq!(known(&third, &mut *session), Some(false));
+        }
+        let (mut writer, _) = begin("deleting");
+        kill(&server);
+        let outcome = writer.commit();
+        assert!(matches!(outcome, CommitOutcome::Unknown(_)), "{engine:?}: {outcome:?}");
+        server.process.start(&|| ready(&server));
+        let rows = opened(&target).rows(&SNAPSHOT_BY_ID, &["s".into()]).expect("a new session");
+        assert_ne!(rows[0][1], Value::from("deleting"), "{engine:?}");
+    }
+}
+
+#[test]
+fn a_connection_that_is_lost_before_commit_has_certainly_not_committed() {
+    for engine in OWN_ENGINES {
+        let server = own_server(engine);
+        let mut session = opened(&own_target(&server));
+        session.begin(Access::Write).unwrap_or_else(|error| panic!("{engine:?}: {error}"));
+        assert_eq!(update(&mut *session, "s", "available").expect("written"), 1, "{engine:?}");
+        kill(&server);
+        let error = session.rows(&SNAPSHOT_BY_ID, &["s".into()]).expect_err("the server is gone");
+        assert_eq!(error.kind, DbErrorKind::Connection, "{engine:?}: {error}");
+        assert!(error.is_fatal(), "{engine:?}: {error}");
+        let outcome = session.commit();
+        assert!(matches!(&outcome, CommitOutcome::NotCommitted(error) if error.is_fatal()), "{engine:?}: {outcome:?}");
+    }
+}
+
+#[test]
+fn a_galera_cluster_is_one_database_and_its_lost_nodes_are_refused() {
+    let nodes = servers::galera::start();
+    fill(&nodes[0]);
+    let at = own_target;
+    let identities: Vec<String> = nodes
+        .iter()
+        .map(|node| {
+            let mut session = opened(&at(node));
+            assert!(session.server().galera && !session.server().read_only);
+            session.begin(Access::ReadOnly).expect("begun");
+            committed(session.commit());
+            session.server().identity.clone()
+        })
+        .collect();
+    assert!(identities[0].starts_with("galera:") && identities.iter().all(|identity| *identity == identities[0]), "{identities:?}");
+
+    // Two nodes change the same row: the first to commit wins, on every node at once, and the other has certainly not.
+    let (mut loser, mut winner) = (opened(&at(&nodes[0])), opened(&at(&nodes[1])));
+    for (session, status) in [(&mut loser, "error"), (&mut winner, "available")] {
+        session.begin(Access::Write).expect("begun");
+        assert_eq!(update(&mut **session, "s", status).expect("written"), 1);
+    }
+    committed(winner.commit());
+    let rows = opened(&at(&nodes[2])).rows(&SNAPSHOT_BY_ID, &["s".into()]).expect("read");
+    assert_eq!(rows[0][1], Value::from("available"), "reads wait for what the cluster has committed");
+    let outcome = loser.commit();
+    let CommitOutcome::NotCommitted(error) = outcome else { panic!("{outcome:?}") };
+    assert_eq!(error.kind, DbErrorKind::Conflict, "{error}");
+    loser.begin(Access::Write).expect("the session goes on");
+    assert_eq!(update(&mut *loser, "s", "error").expect("written"), 1);
+    committed(loser.commit());
+
+    nodes[1].process.kill();
+    nodes[2].process.kill();
+    let deadline = Instant::now() + Duration::from_secs(90);
+    let error = loop {
+        match open(&at(&nodes[0])) {
+            // Until the node has noticed, it waits for the others in vain.
+            Err(error) if error.kind != DbErrorKind::LockTimeout => break error,
+            Err(error) => assert!(error.message.contains("did not catch up with its cluster"), "{error}"),
+            Ok(_) => {}
+        }
+        assert!(Instant::now() < deadline, "the node still thinks itself in the primary component");
+        thread::sleep(Duration::from_millis(300));
+    };
+    assert_eq!(error.kind, DbErrorKind::NotPrimary, "{error}");
+}

@@ -1,0 +1,245 @@
+//! What a session is like once it is open: its known state, its transactions, its statements.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::ops::ControlFlow;
+use std::thread;
+
+use cinder_backup_repair::config::{Host, ServerTarget};
+use cinder_backup_repair::db::statements::{BACKUPS_BY_IDS_MITAKA, BACKUPS_LIVE_LIBERTY, SNAPSHOT_BY_ID, SNAPSHOT_UPDATE};
+use cinder_backup_repair::db::{Access, CommitOutcome, DbErrorKind, Engine, ID_BATCH, Param};
+use cinder_backup_repair::domain::Value;
+
+use super::{admin, committed, opened, own_server, own_target, ready, refusal, server_engines, status, target, update, with_snapshot};
+use crate::schemas::{Columns, fresh};
+use crate::servers::mariadb::Plugin;
+use crate::servers::{self, ADMIN, ADMIN_PASSWORD, Transport};
+
+#[test]
+fn a_row_policy_that_hides_rows_is_an_error() {
+    let database = fresh(Engine::Postgresql, Columns::Full);
+    database.execute("ALTER TABLE backups ENABLE ROW LEVEL SECURITY");
+    let account = database.account_with("GRANT SELECT ON backups TO {user}", Plugin::Default, Transport::Any);
+    let mut session = opened(&target(database.server(), &account.user, &account.password, database.name()));
+    let error = session.rows(&BACKUPS_LIVE_LIBERTY, &[]).expect_err("all rows are hidden");
+    assert_eq!(error.kind, DbErrorKind::Privilege, "{error}");
+    assert!(error.message.contains("BYPASSRLS"), "{error}");
+}
+
+#[test]
+fn a_server_that_takes_no_writes_says_so() {
+    let database = fresh(Engine::Postgresql, Columns::Full);
+    database.execute(&format!("ALTER DATABASE {} SET default_transaction_read_only = on", database.name()));
+    assert!(opened(&admin(&database)).server().read_only);
+
+    let standby = own_server(Engine::Postgresql);
+    standby.process.kill();
+    std::fs::write(standby.process.dir().join("data/standby.signal"), "").expect("the folder is ours");
+    standby.process.start(&|| ready(&standby));
+    let mut session = opened(&own_target(&standby));
+    assert!(session.server().read_only);
+    let error = session.begin(Access::Write).expect_err("it is a standby");
+    assert_eq!(error.kind, DbErrorKind::NotPrimary, "{error}");
+    assert_eq!(session.rows(&SNAPSHOT_BY_ID, &["s".into()]).expect("it can be read").len(), 1);
+
+    let settings = servers::mariadb::Settings { options: vec!["--read-only=ON".to_owned()], ..Default::default() };
+    let server = servers::mariadb::start(&settings);
+    assert!(opened(&target(&server, ADMIN, ADMIN_PASSWORD, "mysql")).server().read_only);
+}
+
+#[test]
+fn a_read_only_transaction_is_held_so_by_the_database() {
+    for engine in server_engines() {
+        let (database, snapshot) = with_snapshot(engine);
+        let mut session = opened(&admin(&database));
+        session.begin(Access::ReadOnly).unwrap_or_else(|error| panic!("{engine:?}: {error}"));
+        let error = update(&mut *session, &snapshot, "available").expect_err("read-only");
+        assert_eq!(error.kind, DbErrorKind::Other, "{engine:?}: {error}");
+        let code = if engine == Engine::Postgresql { "25006" } else { "1792" };
+        assert_eq!(error.code.as_deref(), Some(code), "{engine:?}");
+        session.rollback().unwrap_or_else(|error| panic!("{engine:?}: {error}"));
+        assert_eq!(status(&database, &snapshot), "backing-up", "{engine:?}");
+    }
+}
+
+#[test]
+fn a_read_only_transaction_sees_one_moment() {
+    for engine in server_engines() {
+        let (database, snapshot) = with_snapshot(engine);
+        let mut session = opened(&admin(&database));
+        session.begin(Access::ReadOnly).unwrap_or_else(|error| panic!("{engine:?}: {error}"));
+        let before = session.rows(&SNAPSHOT_BY_ID, &[snapshot.as_str().into()]).expect("read");
+        database.execute("UPDATE snapshots SET status = 'error'");
+        assert_eq!(session.rows(&SNAPSHOT_BY_ID, &[snapshot.as_str().into()]).expect("read"), before, "{engine:?}");
+        committed(session.commit());
+        let after = session.rows(&SNAPSHOT_BY_ID, &[snapshot.as_str().into()]).expect("read");
+        assert_eq!(after[0][1], Value::from("error"), "{engine:?}");
+    }
+}
+
+#[test]
+fn a_transaction_is_committed_or_rolled_back_whole() {
+    for engine in server_engines() {
+        let (database, snapshot) = with_snapshot(engine);
+        let mut session = opened(&admin(&database));
+        session.begin(Access::Write).unwrap_or_else(|error| panic!("{engine:?}: {error}"));
+        assert_eq!(update(&mut *session, &snapshot, "available").expect("written"), 1, "{engine:?}");
+        session.rollback().unwrap_or_else(|error| panic!("{engine:?}: {error}"));
+        assert_eq!(status(&database, &snapshot), "backing-up", "{engine:?}");
+        session.begin(Access::Write).unwrap_or_else(|error| panic!("{engine:?}: {error}"));
+        assert_eq!(update(&mut *session, &snapshot, "available").expect("written"), 1, "{engine:?}");
+        let stale: Vec<Param> = vec!["error".into(), snapshot.as_str().into(), "backing-up".into(), "x".into(), Param::One(Value::Null)];
+        assert_eq!(session.execute(&SNAPSHOT_UPDATE, &stale).expect("nothing matches"), 0, "{engine:?}");
+        committed(session.commit());
+        assert_eq!(status(&database, &snapshot), "available", "{engine:?}");
+    }
+}
+
+#[test]
+fn a_transaction_with_a_failed_statement_is_never_committed() {
+    for engine in server_engines() {
+        let (database, snapshot) = with_snapshot(engine);
+        let mut session = opened(&admin(&database));
+        session.begin(Access::Write).unwrap_or_else(|error| panic!("{engine:?}: {error}"));
+        assert_eq!(update(&mut *session, &snapshot, "available").expect("written"), 1, "{engine:?}");
+        // Too long for the column, which MySQL would cut off outside of its strict mode.
+        let error = update(&mut *session, &snapshot, &"x".repeat(300)).expect_err("300 characters do not fit");
+        assert_eq!(error.kind, DbErrorKind::Other, "{engine:?}: {error}");
+        // On MySQL it would be carried out, and after a deadlock even committed by itself.
+        session.rows(&SNAPSHOT_BY_ID, &[snapshot.as_str().into()]).expect_err("the transaction has failed");
+        let outcome = session.commit();
+        assert!(matches!(outcome, CommitOutcome::NotCommitted(_)), "{engine:?}: {outcome:?}");
+        assert_eq!(status(&database, &snapshot), "backing-up", "{engine:?}");
+        // The session goes on.
+        session.begin(Access::Write).unwrap_or_else(|error| panic!("{engine:?}: {error}"));
+        assert_eq!(update(&mut *session, &snapshot, "available").expect("written"), 1, "{engine:?}");
+        committed(session.commit());
+    }
+}
+
+#[test]
+fn rows_count_as_matched_whether_or_not_they_change() {
+    for engine in server_engines() {
+        let (database, snapshot) = with_snapshot(engine);
+        let mut direct = opened(&admin(&database));
+        // The same through something that takes CLIENT_FOUND_ROWS out of the log in.
+        let relay = Relay::start(database.server().port, |first, bytes| {
+            if first && bytes.len() > 4 {
+                bytes[4] &= !2;
+            }
+        });
+        let far = ServerTarget { host: Host::Tcp { name: "127.0.0.1".to_owned(), port: relay.port }, ..admin(&database) };
+        let mut sessions = vec![&mut direct];
+        let mut relayed = (engine != Engine::Postgresql).then(|| opened(&far));
+        sessions.extend(relayed.iter_mut());
+        for session in sessions {
+            // Two in the same second write the same time, so that the second changes nothing; five, to be sure of it.
+            for _ in 0..5 {
+                session.begin(Access::Write).unwrap_or_else(|error| panic!("{engine:?}: {error}"));
+                assert_eq!(update(&mut **session, &snapshot, "available").expect("written"), 1, "{engine:?}");
+                committed(session.commit());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_state_that_something_in_between_does_not_keep_is_noticed() {
+    for engine in server_engines() {
+        let database = fresh(engine, Columns::Full);
+        let (wanted, found): (&[u8], &[u8]) =
+            if engine == Engine::Postgresql { (b"'TimeZone', 'UTC'", b"'TimeZone', 'CET'") } else { (b"'+00:00'", b"'+01:00'") };
+        let relay = Relay::start(database.server().port, move |_, bytes| {
+            if let Some(at) = bytes.windows(wanted.len()).position(|window| window == wanted) {
+                bytes[at..at + wanted.len()].copy_from_slice(found);
+            }
+        });
+        let far = ServerTarget { host: Host::Tcp { name: "127.0.0.1".to_owned(), port: relay.port }, ..admin(&database) };
+        let error = refusal(&far);
+        assert_eq!(error.kind, DbErrorKind::SessionState, "{engine:?}: {error}");
+        let (name, value) = if engine == Engine::Postgresql { ("TimeZone", "CET") } else { ("time_zone", "+01:00") };
+        assert!(error.message.contains(name) && error.message.contains(value), "{engine:?}: {error}");
+    }
+}
+
+/// Stands between a session and its server, and may change what the session sends; the first piece is marked.
+struct Relay {
+    port: u16,
+}
+
+impl Relay {
+    fn start(server: u16, change: impl Fn(bool, &mut [u8]) + Send + 'static) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let port = listener.local_addr().expect("its address").port();
+        thread::spawn(move || {
+            let Ok((mut client, _)) = listener.accept() else { return };
+            let mut upstream = TcpStream::connect((Ipv4Addr::LOCALHOST, server)).expect("the server listens");
+            let (mut answers, mut back) = (upstream.try_clone().expect("a handle"), client.try_clone().expect("a handle"));
+            thread::spawn(move || {
+                let _ = std::io::copy(&mut answers, &mut back);
+                let _ = back.shutdown(Shutdown::Both);
+            });
+            let mut buffer = vec![0; 1 << 16];
+            let mut first = true;
+            while let Ok(length @ 1..) = client.read(&mut buffer) {
+                change(first, &mut buffer[..length]);
+                first = false;
+                if upstream.write_all(&buffer[..length]).is_err() {
+                    break;
+                }
+            }
+            let _ = upstream.shutdown(Shutdown::Both);
+        });
+        Self { port }
+    }
+}
+
+#[test]
+fn lists_of_ids_of_every_length_find_their_rows() {
+    for engine in server_engines() {
+        let database = fresh(engine, Columns::Full);
+        let ids: Vec<String> = (0..ID_BATCH).map(|_| database.backup(|row| row)).collect();
+        let mut session = opened(&admin(&database));
+        for length in [1, 2, ID_BATCH - 1, ID_BATCH] {
+            let rows = session.rows(&BACKUPS_BY_IDS_MITAKA, &[Param::Ids(ids[..length].to_vec())]);
+            let rows = rows.unwrap_or_else(|error| panic!("{engine:?}: {error}"));
+            let mut found: Vec<&str> = rows.iter().filter_map(|row| row[0].as_text()).collect();
+            found.sort_unstable();
+            let mut wanted: Vec<&str> = ids[..length].iter().map(String::as_str).collect();
+            wanted.sort_unstable();
+            assert_eq!(found, wanted, "{engine:?}");
+        }
+    }
+}
+
+#[test]
+fn a_query_can_be_left_early() {
+    for engine in server_engines() {
+        let database = fresh(engine, Columns::Full);
+        // More than the server and the session hold between them.
+        let values: Vec<String> = (0..4000).map(|number| format!("('{number}', 'available', 'v', '{}', FALSE)", "x".repeat(200))).collect();
+        database
+            .execute(&format!("INSERT INTO backups (id, status, volume_id, display_description, deleted) VALUES {}", values.join(", ")));
+        let mut session = opened(&admin(&database));
+        for access in [None, Some(Access::ReadOnly)] {
+            if let Some(access) = access {
+                session.begin(access).unwrap_or_else(|error| panic!("{engine:?}: {error}"));
+            }
+            let mut seen = 0;
+            let left = session.query(&BACKUPS_LIVE_LIBERTY, &[], &mut |_| {
+                seen += 1;
+                if seen == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            });
+            left.unwrap_or_else(|error| panic!("{engine:?}: {error}"));
+            assert_eq!(seen, 3, "{engine:?}");
+            let mut all = 0;
+            let whole = session.query(&BACKUPS_LIVE_LIBERTY, &[], &mut |_| {
+                all += 1;
+                ControlFlow::Continue(())
+            });
+            whole.unwrap_or_else(|error| panic!("{engine:?}: {error}"));
+            assert_eq!(all, 4000, "{engine:?}");
+        }
+        committed(session.commit());
+    }
+}
