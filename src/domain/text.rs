@@ -27,12 +27,18 @@ pub fn is_hostile(c: char) -> bool {
             | '\u{e0000}'..='\u{e0fff}')
 }
 
+/// Whether a text is printable ASCII and line ends, as nearly all are: looked at without a branch a byte, which is many times
+/// as fast as character by character.
+pub fn is_plain(text: &str) -> bool {
+    text.bytes().fold(true, |plain, byte| plain & (matches!(byte, b' '..=b'~') | (byte == b'\n')))
+}
+
 /// JSON with every hostile character that it holds as an escape (`\\u202e`): still the same document, and harmless to whoever
 /// looks at the file itself. JSON has such characters in its strings alone.
 pub fn json_escaped(json: String) -> String {
     // White space of the layout is no part of a string, where it would be escaped already.
     let hostile = |c: char| c != '\n' && is_hostile(c);
-    if !json.contains(hostile) {
+    if is_plain(&json) || !json.contains(hostile) {
         return json;
     }
     let mut safe = String::with_capacity(json.len() + 16);
@@ -52,6 +58,14 @@ pub fn json_escaped(json: String) -> String {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_plain_holds_nothing_hostile() {
+        for c in '\0'..='\u{2100}' {
+            assert!(!is_plain(&format!("a{c}b")) || c == '\n' || !is_hostile(c), "{c:?}");
+        }
+        assert!(is_plain("from ' ' to '~'\n") && !is_plain("\t") && !is_plain("ä"));
+    }
 
     #[test]
     fn escaped_json_is_the_same_document() {

@@ -4,12 +4,15 @@
 //! terminal or set its title, an override of the writing direction may show another id than is there, a formula runs
 //! in a spreadsheet, and markup in a ticket. Pure; may use `domain`.
 
-pub use crate::domain::text::is_hostile;
+pub use crate::domain::text::{is_hostile, is_plain};
 
 /// The text with every hostile character as a visible escape: `\n`, `\t`, `\r`, `\x1b`, `\u{202e}`.
 ///
 /// Everything else stays as it is, so the result is one line and takes the columns that it seems to take.
 pub fn terminal(text: &str) -> String {
+    if is_plain(text) && !text.contains('\n') {
+        return text.to_owned();
+    }
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
