@@ -177,15 +177,19 @@ pub fn gather(
         }
         all.extend(evidence.results);
     }
-    let mut checks = merge(all);
+    let checks = merge(all);
     let Some(level) = args.check else { return Ok(checks) };
     let first = scan(connected.session.as_mut(), &connected.schema, policy, selection, Aim::HandOn, &checks)?;
     let mut targets = targets_of_findings(&first.document.findings, connected.schema.columns);
-    // What is known at this level from elsewhere, and still about the same row, need not be read again.
+    // What is known at this level from elsewhere, and may still be believed, need not be read again.
+    let now = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).datetime();
     targets.retain(|target| {
-        !checks
-            .get(&target.backup.id)
-            .is_some_and(|check| check.level >= level && check.outdated(&target.backup, target.ancestors.first(), target.columns).is_none())
+        !checks.get(&target.backup.id).is_some_and(|check| {
+            check.level >= level
+                && check.settles()
+                && !check.is_expired(now, policy.evidence_max_age_seconds)
+                && check.outdated(&target.backup, target.ancestors.first(), target.columns).is_none()
+        })
     });
     if targets.is_empty() {
         return Ok(checks);
@@ -198,7 +202,8 @@ pub fn gather(
     if let Some((exit, signal)) = checked.interrupted {
         return Err(Error::new(exit, format!("stopped by {signal} while checking the storage; nothing was changed")));
     }
-    checks.extend(checked.results.into_iter().map(|result| (result.id.clone(), result)));
+    // Together with what was known: a look that went less deep than the evidence does not take its damage back.
+    let checks = merge(checks.into_values().chain(checked.results));
     connected.reconnect()?;
     Ok(checks)
 }

@@ -109,7 +109,7 @@ pub fn run(context: &Context<'_>, args: &CheckCommandArgs) -> Result<Exit> {
                 format!("--resume is about the database {}, and this is {}", earlier.database.identity, assignment.database.identity);
             return Err(Error::usage(problem));
         }
-        let finished = |check: &CheckResult| check.level >= args.level && !check.partial && !check.busy && !is_unfinished(check);
+        let finished = |check: &CheckResult| check.level >= args.level && check.settles();
         let known: Checks = earlier.results.into_iter().filter(finished).map(|check| (check.id.clone(), check)).collect();
         for target in &assignment.targets {
             let still = known
@@ -147,10 +147,6 @@ pub fn run(context: &Context<'_>, args: &CheckCommandArgs) -> Result<Exit> {
         tell(context, &evidence);
     }
     Ok(exit(&evidence, interrupted.map(|(exit, _)| exit)))
-}
-
-fn is_unfinished(check: &CheckResult) -> bool {
-    check.verdict == crate::domain::CheckVerdict::Unverifiable
 }
 
 /// All that is wrong, below the table, and the sum.

@@ -19,6 +19,7 @@ use self::inventory::Inventory;
 use self::pass::{Member, Pass};
 use super::fault::{Class, Faults};
 use super::{Findings, Subject, Watch};
+use crate::domain::status::DELETING;
 use crate::domain::{Amount, Backup, CheckVerdict, Level, Problem};
 use crate::storage::{ObjectStore, StorageError};
 
@@ -183,8 +184,14 @@ pub fn deepen(link: &Link<'_>, own: &mut Own, effort: &Effort, watch: &Watch) {
     own.warnings.extend(outcome.warnings);
 }
 
-/// Whether the chain goes down to a full backup, and is the one that the side files name.
+/// Whether the chain goes down to a full backup, and will still do so tomorrow.
 fn lineage(subject: &Subject<'_>, tip: &Link<'_>, parents: &[Link<'_>], this: &mut Own) {
+    // cinder-backup goes on with the deletion when it starts again, whatever of the data is there today. Cinder lets it happen:
+    // an increment counts for its parent only when it is done.
+    for parent in parents.iter().filter(|parent| parent.backup.status.as_deref() == Some(DELETING)) {
+        let text = format!("backup {}, which it rests on, is being deleted: put that right first", parent.backup.id);
+        this.faults.add(Class::Unfinished, Problem::general("parent-deleting", text));
+    }
     let last = parents.last().unwrap_or(tip);
     if let Some(parent) = &last.backup.parent_id {
         let text = if *parent == tip.backup.id || subject.ancestors.iter().any(|ancestor| ancestor.id == *parent) {
