@@ -24,6 +24,8 @@ use crate::domain::{Amount, Backup, CheckVerdict, Level, Problem};
 use crate::storage::{ObjectStore, StorageError};
 
 pub use self::digest::Digest;
+#[cfg(test)]
+pub(super) use self::inventory::LARGE;
 pub use self::pass::{Effort, Share};
 
 /// A member of a chain with the store that its objects are in.
@@ -52,8 +54,8 @@ pub struct Own {
 }
 
 impl Own {
-    /// Looks at names, sizes and side files.
-    pub fn quick(link: &Link<'_>, thorough: bool) -> Self {
+    /// Looks at names, sizes and side files. `large` is called before much memory is taken, and may wait.
+    pub fn quick(link: &Link<'_>, thorough: bool, large: &mut dyn FnMut()) -> Self {
         let mut own = Self {
             faults: Faults::default(),
             warnings: Vec::new(),
@@ -81,7 +83,7 @@ impl Own {
                 return own;
             }
         };
-        let found = Inventory::take(store.as_ref(), backup, link.volume_bytes, prefix, thorough, &mut own.faults, &mut own.warnings);
+        let found = Inventory::take(store.as_ref(), link, prefix, thorough, large, &mut own.faults, &mut own.warnings);
         own.begun = found.present > 0;
         own.absent = found.listed && found.present == 0;
         own.newest = found.newest;
@@ -154,8 +156,8 @@ pub fn check(
             let entries = || list.iter().flat_map(|member| &member.inventory.entries);
             this.bytes.expected = entries().fold(0, |sum: u64, entry| sum.saturating_add(entry.length));
             this.objects.expected = entries().count() as u64;
-            let outcome =
-                Pass { members: &list, effort, watch, restore: true, full: parents.is_empty(), volume_bytes: tip.volume_bytes }.run();
+            let volume_bytes = this.inventory.as_ref().and_then(|inventory| inventory.volume_bytes);
+            let outcome = Pass { members: &list, effort, watch, restore: true, full: parents.is_empty(), volume_bytes }.run();
             this.depth = outcome.depth;
             this.bytes.checked = outcome.bytes;
             this.objects.checked = outcome.objects;
@@ -174,9 +176,15 @@ pub fn deepen(link: &Link<'_>, own: &mut Own, effort: &Effort, watch: &Watch) {
         return;
     }
     let members = [Member { store: Arc::clone(store), inventory: Arc::clone(inventory) }];
-    let outcome =
-        Pass { members: &members, effort, watch, restore: false, full: link.backup.parent_id.is_none(), volume_bytes: link.volume_bytes }
-            .run();
+    let outcome = Pass {
+        members: &members,
+        effort,
+        watch,
+        restore: false,
+        full: link.backup.parent_id.is_none(),
+        volume_bytes: inventory.volume_bytes,
+    }
+    .run();
     own.depth = outcome.depth;
     own.bytes.checked = outcome.bytes;
     own.objects.checked = outcome.objects;
