@@ -108,7 +108,12 @@ fn usable<'a>(case: &'a BackupCase, situation: &Situation, policy: &Policy) -> (
 
 /// What a check found, as evidence.
 fn found(check: &CheckResult) -> Evidence {
-    let mut text = format!("its data on the storage is {} (check {}: {})", check.verdict, check.level, check.depth);
+    let mut text = format!("its data on the storage is {} (check {}: {}", check.verdict, check.level, check.depth);
+    // Whoever reviews a plan should see whether it was looked for in the right place.
+    if let Some(location) = &check.location {
+        text.push_str(&format!("; at {location}"));
+    }
+    text.push(')');
     let most = 3;
     for problem in check.problems.iter().take(most) {
         text.push_str("; ");

@@ -20,6 +20,8 @@ const MOST_OBJECTS: usize = 4_000_000;
 pub const LARGE: usize = 1 << 16;
 /// A listing longer than that of the largest backup has no end.
 const MOST_LISTED: u64 = 2 * MOST_OBJECTS as u64;
+/// So many objects that a listing does not have are asked for.
+const ASKED_FOR: usize = 100;
 /// A sha256file up to this size is read through by a quick check, too; a volume of about 28 GiB has so many digests.
 const QUICKLY_READ: u64 = 64 << 20;
 
@@ -62,6 +64,8 @@ pub struct Inventory {
     pub listed: bool,
     /// When the newest object was written.
     pub newest: Option<Timestamp>,
+    /// When the oldest was.
+    pub oldest: Option<Timestamp>,
     /// Bytes of the volume when it was read; `None` where nobody knows.
     pub volume_bytes: Option<u64>,
     /// The size of the blocks that have a digest; `None` where there is no usable sha256file.
@@ -236,6 +240,7 @@ impl Inventory {
             }
             self.present += 1;
             self.newest = self.newest.max(found.modified);
+            self.oldest = self.oldest.into_iter().chain(found.modified).min();
             match names::role(&prefix, &found.name) {
                 Role::Metadata => {}
                 Role::Sha256File => sha256_size = Some(found.size),
@@ -259,11 +264,27 @@ impl Inventory {
             return Err(StorageError::new(StorageErrorKind::Protocol, text));
         }
         self.listed = true;
-        for object in self.entries.iter().filter(|object| object.stored.is_none()) {
-            let text = format!("it holds bytes {} to {} of the volume and is not there", object.offset, object.end());
-            faults.add(Class::Absent, Problem::of(names::data(&self.prefix, object.number), "object-missing", text));
-        }
+        self.miss(store, faults);
         Ok(sha256_size)
+    }
+
+    /// What the listing does not have is asked for by its name, as long as that is not much: a container of Swift's learns of
+    /// its objects some time after they were written.
+    fn miss(&self, store: &dyn ObjectStore, faults: &mut Faults) {
+        for (count, object) in self.entries.iter().filter(|object| object.stored.is_none()).enumerate() {
+            let name = names::data(&self.prefix, object.number);
+            match if count < ASKED_FOR { store.stat(&name) } else { Ok(None) } {
+                Ok(None) => {
+                    let text = format!("it holds bytes {} to {} of the volume and is not there", object.offset, object.end());
+                    faults.add(Class::Absent, Problem::of(name, "object-missing", text));
+                }
+                Ok(Some(_)) => {
+                    let text = "it is there, and the listing does not have it (yet): Cinder refuses to restore as long as that is so";
+                    faults.add(Class::Unfinished, Problem::of(name, "listing-behind", text));
+                }
+                Err(error) => faults.add_error(Some(&name), &error),
+            }
+        }
     }
 
     /// What there is beside the digests, and how many there are; `None` where it is not this backup's.

@@ -13,6 +13,8 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::civil::DateTime;
+use jiff::tz::Offset;
 use jiff::{SignedDuration, Timestamp};
 
 use self::inventory::Inventory;
@@ -21,12 +23,16 @@ use super::fault::{Class, Faults};
 use super::{Findings, Subject, Watch};
 use crate::domain::status::DELETING;
 use crate::domain::{Amount, Backup, CheckVerdict, Level, Problem};
+use crate::format::names;
 use crate::storage::{ObjectStore, StorageError};
 
 pub use self::digest::Digest;
 #[cfg(test)]
 pub(super) use self::inventory::LARGE;
 pub use self::pass::{Effort, Share};
+
+/// Clocks of hosts may be this far apart.
+const CLOCKS: SignedDuration = SignedDuration::from_secs(60);
 
 /// A member of a chain with the store that its objects are in.
 pub struct Link<'a> {
@@ -48,6 +54,8 @@ pub struct Own {
     begun: bool,
     absent: bool,
     newest: Option<Timestamp>,
+    /// When the driver began by its clock, and how far the storage's is behind that at least, if it is.
+    behind: Option<(Timestamp, SignedDuration)>,
     objects: Amount,
     bytes: Amount,
     depth: String,
@@ -64,6 +72,7 @@ impl Own {
             begun: false,
             absent: false,
             newest: None,
+            behind: None,
             objects: Amount::default(),
             bytes: Amount::default(),
             depth: String::new(),
@@ -87,6 +96,7 @@ impl Own {
         own.begun = found.present > 0;
         own.absent = found.listed && found.present == 0;
         own.newest = found.newest;
+        own.behind = found.oldest.and_then(|oldest| behind(prefix, oldest));
         own.objects = Amount {
             checked: found.data_objects,
             expected: found.entries.len().max(usize::try_from(found.data_objects).unwrap_or(0)) as u64,
@@ -211,11 +221,29 @@ fn lineage(subject: &Subject<'_>, tip: &Link<'_>, parents: &[Link<'_>], this: &m
     }
 }
 
+/// When the driver began by its clock, as the prefix has it, and how far the storage's is behind: nothing was written before.
+fn behind(prefix: &str, oldest: Timestamp) -> Option<(Timestamp, SignedDuration)> {
+    let began = names::Prefix::parse(prefix)?.timestamp;
+    let began = Offset::UTC.to_timestamp(DateTime::strptime("%Y%m%d%H%M%S", began).ok()?).ok()?;
+    let behind = began.duration_since(oldest);
+    (behind > CLOCKS).then_some((began, behind))
+}
+
 fn finish(subject: &Subject<'_>, own: Own) -> Findings {
     let verdict = own.verdict();
     let settle = SignedDuration::try_from(subject.settle).unwrap_or(SignedDuration::MAX);
-    let busy = own.newest.is_some_and(|newest| subject.now.duration_since(newest) < settle);
     let mut warnings = own.warnings;
+    // A clock that says when the backup began and is ahead of ours tells nothing about the storage's.
+    let behind = own.behind.filter(|(began, _)| *began <= subject.now).map(|(_, behind)| behind);
+    if let Some(behind) = behind {
+        let text = format!(
+            "its oldest object seems to be {} s older than the backup itself: the storage's clock is behind by that much at least, and its objects are so much younger",
+            behind.as_secs()
+        );
+        warnings.push(Problem::general("clock-behind", text));
+    }
+    let slow = behind.unwrap_or_default();
+    let busy = own.newest.is_some_and(|newest| subject.now.duration_since(newest).saturating_sub(slow) < settle);
     if let Some(newest) = own.newest.filter(|newest| *newest > subject.now + Duration::from_secs(60)) {
         let text = format!("its newest object was written at {newest}, which is in the future by this host's clock");
         warnings.push(Problem::general("clock-ahead", text));

@@ -425,3 +425,50 @@ fn properties_of_the_volume_that_a_restore_would_fail_over_are_damage() {
         }
     }
 }
+
+#[test]
+fn a_storage_whose_clock_is_behind_does_not_make_a_backup_look_quiet() {
+    let mut chain = Chain::of(&volumes(1, 8), Compression::None, BLOCK * 2);
+    // It began at 17:30, and its objects seem to be of 16:30 to 16:58; now it is 18:00.
+    let began = format!("volume_{}/20261122173000/az_nova_backup_{}", id(999), id(0));
+    let names: Vec<String> = chain.store.names().map(str::to_owned).collect();
+    for (number, name) in names.iter().enumerate() {
+        let bytes = String::from_utf8_lossy(&chain.store.remove(name).unwrap()).replace(&prefix(0), &began);
+        let written = format!("2026-11-22T16:{}:00Z", 30 + (number * 14).min(28));
+        chain.store.put(name.replace(&prefix(0), &began), bytes.as_bytes(), Some(written.parse().unwrap()));
+    }
+    chain.backups[0].service_metadata = Some(began);
+    let found = chain.check(0, Level::Quick);
+    assert!(found.busy && found.warnings.iter().any(|warning| warning.code == "clock-behind"), "{found:?}");
+}
+
+#[test]
+fn a_listing_that_lags_behind_is_no_damage() {
+    struct Lagging(MemoryStore, String);
+    impl ObjectStore for Lagging {
+        fn location(&self) -> &str {
+            self.0.location()
+        }
+        fn concurrency(&self) -> usize {
+            1
+        }
+        fn list(
+            &self,
+            prefix: &str,
+            each: &mut dyn FnMut(crate::storage::ObjectInfo) -> std::ops::ControlFlow<()>,
+        ) -> Result<(), StorageError> {
+            self.0.list(prefix, &mut |found| if found.name == self.1 { std::ops::ControlFlow::Continue(()) } else { each(found) })
+        }
+        fn stat(&self, name: &str) -> Result<Option<crate::storage::ObjectInfo>, StorageError> {
+            self.0.stat(name)
+        }
+        fn open(&self, name: &str, range: Option<std::ops::Range<u64>>) -> Result<Box<dyn std::io::Read + Send + '_>, StorageError> {
+            self.0.open(name, range)
+        }
+    }
+    let chain = Chain::of(&volumes(1, 8), Compression::None, BLOCK * 2);
+    let lagging: Arc<dyn ObjectStore> = Arc::new(Lagging(chain.store.clone(), names::data(&prefix(0), 2)));
+    let link = Link { backup: &chain.backups[0], volume_bytes: Some(chain.volume_bytes), store: Ok(lagging) };
+    let own = Own::quick(&link, true, &mut || ());
+    assert_eq!(own.verdict(), CheckVerdict::Unverifiable, "{:?}", own.faults);
+}
