@@ -200,15 +200,19 @@ pub fn gather(
         };
         all.extend(evidence.into_results(pending));
     }
-    let mut checks = merge(all);
+    let checks = merge(all);
     let Some(level) = args.check else { return Ok(checks) };
     let first = scan(connected.session.as_mut(), &connected.schema, policy, selection, Aim::HandOn, &checks)?;
     let mut targets = targets_of_findings(&first.document.findings, connected.schema.columns);
-    // What is known at this level from elsewhere, and still about the same row, need not be read again.
+    // What is known at this level from elsewhere, and may still be believed, need not be read again.
+    let now = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).datetime();
     targets.retain(|target| {
-        !checks
-            .get(&target.backup.id)
-            .is_some_and(|check| check.level >= level && check.outdated(&target.backup, &target.ancestors, target.columns).is_none())
+        !checks.get(&target.backup.id).is_some_and(|check| {
+            check.level >= level
+                && check.settles()
+                && check.expired(now, policy.evidence_max_age_seconds).is_none()
+                && check.outdated(&target.backup, &target.ancestors, target.columns).is_none()
+        })
     });
     if targets.is_empty() {
         return Ok(checks);
@@ -222,10 +226,12 @@ pub fn gather(
         return Err(Error::new(exit, format!("stopped by {signal} while checking the storage; nothing was changed")));
     }
     let by_id: HashMap<&str, &Target> = targets.iter().map(|target| (target.backup.id.as_str(), target)).collect();
-    for mut result in checked.results {
+    let mut results = checked.results;
+    for result in &mut results {
         result.rows.extend(by_id.get(result.id.as_str()).into_iter().flat_map(|target| target.rows_above()));
-        checks.insert(result.id.clone(), result);
     }
+    // Together with what was known: a look that went less deep than the evidence does not take its damage back.
+    let checks = merge(checks.into_values().chain(results));
     connected.reconnect()?;
     Ok(checks)
 }

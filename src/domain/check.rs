@@ -214,6 +214,11 @@ impl CheckResult {
         self.verdict == CheckVerdict::Intact && !self.partial && !self.busy
     }
 
+    /// Whether another look would not be expected to say more: it came to its end over all of the data, and nobody was writing.
+    pub fn settles(&self) -> bool {
+        !self.partial && !self.busy && self.verdict != CheckVerdict::Unverifiable
+    }
+
     /// Whether it shows that nobody is working on a backup that is being created, though its service lives: it was begun,
     /// and nothing was added for as long as `--settle`.
     pub fn shows_idle(&self) -> bool {

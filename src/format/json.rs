@@ -184,10 +184,11 @@ impl<R: Read> Json<R> {
     /// A string, bounded; `what` it is, for an error.
     pub(super) fn text(&mut self, what: &str) -> Result<String, FormatError> {
         let bytes = self.string(what)?;
-        match String::from_utf8(bytes) {
-            Ok(text) => Ok(text),
-            Err(_) => Err(self.wrong(format_args!("{what} that is not UTF-8"))),
-        }
+        self.utf8(bytes, what)
+    }
+
+    fn utf8(&self, bytes: Vec<u8>, what: &str) -> Result<String, FormatError> {
+        String::from_utf8(bytes).map_err(|_| self.wrong(format_args!("{what} that is not UTF-8")))
     }
 
     /// A string or null.
@@ -199,7 +200,21 @@ impl<R: Read> Json<R> {
         self.text(what).map(Some)
     }
 
+    /// A string of at most so many bytes, or null.
+    pub(super) fn long_or_null(&mut self, what: &str, longest: usize) -> Result<Option<String>, FormatError> {
+        if self.token()? == b'n' {
+            self.word(b"null")?;
+            return Ok(None);
+        }
+        let bytes = self.bounded(what, longest)?;
+        self.utf8(bytes, what).map(Some)
+    }
+
     fn string(&mut self, what: &str) -> Result<Vec<u8>, FormatError> {
+        self.bounded(what, LONGEST)
+    }
+
+    fn bounded(&mut self, what: &str, longest: usize) -> Result<Vec<u8>, FormatError> {
         match self.token()? {
             b'"' => self.take(1),
             found => return Err(self.unexpected(what, found)),
@@ -208,8 +223,8 @@ impl<R: Read> Json<R> {
         loop {
             let buffered = self.buffered()?;
             let plain = buffered.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..0x20)).unwrap_or(buffered.len());
-            if text.len().saturating_add(plain) > LONGEST {
-                return Err(self.wrong(format_args!("{what} longer than {LONGEST} bytes")));
+            if text.len().saturating_add(plain) > longest {
+                return Err(self.wrong(format_args!("{what} longer than {longest} bytes")));
             }
             text.extend_from_slice(buffered.get(..plain).unwrap_or_default());
             self.take(plain);

@@ -76,9 +76,15 @@ pub struct Head {
     pub knows_parents: bool,
     /// When the row was made, as Python writes a datetime; "None" too.
     pub created_at: Option<String>,
+    /// Why a restore, which puts back what the volume was called and had as properties when its data is written, would fail
+    /// over `volume_meta`; `None` where it would not.
+    pub meta_wrong: Option<String>,
     /// False where `each` broke off: then only what stood before is known, and the rest is empty.
     pub complete: bool,
 }
+
+/// The properties of a volume come to some hundred KB at most.
+const LONGEST_META: usize = 16 << 20;
 
 /// Reads the list, and gives every object to `each` in the order of the file, until all are given or `each` breaks.
 ///
@@ -92,6 +98,7 @@ pub fn read(reader: impl Read, each: &mut dyn FnMut(Entry) -> ControlFlow<()>) -
     let (mut version, mut backup_id, mut volume_id, mut created_at) = (None, None, None, None);
     let mut parent_id: Option<Option<String>> = None;
     let mut objects = None;
+    let mut meta: Option<Option<String>> = None;
     let mut members = json.object("an object")?;
     while let Some(key) = json.key(&mut members)? {
         match key.as_str() {
@@ -115,6 +122,12 @@ pub fn read(reader: impl Read, each: &mut dyn FnMut(Entry) -> ControlFlow<()>) -
                 once(&json, &key, created_at.is_some())?;
                 created_at = Some(json.text_or_null("a time")?);
             }
+            "volume_meta" => {
+                once(&json, &key, meta.is_some())?;
+                let text = json.long_or_null("the volume's properties or null", LONGEST_META)?;
+                // As Python has it, no text is none.
+                meta = Some(text.filter(|text| !text.is_empty()).and_then(|text| wrong_meta(text.as_bytes())));
+            }
             "objects" => {
                 once(&json, &key, objects.is_some())?;
                 objects = Some(());
@@ -126,6 +139,7 @@ pub fn read(reader: impl Read, each: &mut dyn FnMut(Entry) -> ControlFlow<()>) -
                         knows_parents: parent_id.is_some(),
                         parent_id: parent_id.flatten(),
                         created_at: created_at.flatten(),
+                        meta_wrong: meta.flatten(),
                         complete: false,
                     });
                 }
@@ -142,8 +156,35 @@ pub fn read(reader: impl Read, each: &mut dyn FnMut(Entry) -> ControlFlow<()>) -
         knows_parents: parent_id.is_some(),
         parent_id: parent_id.flatten(),
         created_at: created_at.flatten(),
+        meta_wrong: meta.flatten(),
         complete: true,
     })
+}
+
+/// Why Cinder could not put back what `volume_meta` holds: JSON again, of version 1 or 2.
+///
+/// Source: `cinder/backup/driver.py` (`BackupMetadataAPI.put`).
+fn wrong_meta(text: &[u8]) -> Option<String> {
+    let read = || {
+        let mut json = Json::new(text);
+        let mut version = None;
+        let mut members = json.object("an object")?;
+        while let Some(key) = json.key(&mut members)? {
+            if key == "version" {
+                version = Some(json.number("a version")?);
+            } else {
+                json.skip()?;
+            }
+        }
+        json.end()?;
+        version.ok_or_else(|| missing("version"))
+    };
+    match read() {
+        Ok(1 | 2) => None,
+        Ok(version) => Some(format!("version {version}")),
+        Err(FormatError::Malformed(text)) => Some(text),
+        Err(FormatError::Io(error)) => Some(error.to_string()),
+    }
 }
 
 pub(super) fn once<R: Read>(json: &Json<R>, key: &str, seen: bool) -> Result<(), FormatError> {

@@ -104,6 +104,7 @@ fn what_cinders_driver_wrote_is_read_back() {
                 parent_id,
                 knows_parents: true,
                 created_at: Some("2026-11-22 10:11:12".to_owned()),
+                meta_wrong: None,
                 complete: true,
             };
             assert_eq!(head, expected);

@@ -164,17 +164,30 @@ impl Evidence {
     }
 }
 
-/// Puts results together; of two about the same backup the later one counts.
+/// Puts results together; of two about the same backup the later one counts. But damage that was found is not taken back by
+/// a look that went less deep: a quick check sees nothing of what the data is.
 pub fn merge(all: impl IntoIterator<Item = CheckResult>) -> BTreeMap<String, CheckResult> {
     let mut merged: BTreeMap<String, CheckResult> = BTreeMap::new();
     let at = |result: &CheckResult| result.checked_at.parse::<jiff::Timestamp>().ok();
     for result in all {
-        match merged.get(&result.id) {
-            Some(other) if at(other) > at(&result) => {}
-            _ => drop(merged.insert(result.id.clone(), result)),
-        }
+        let Some(other) = merged.remove(&result.id) else {
+            merged.insert(result.id.clone(), result);
+            continue;
+        };
+        let (earlier, later) = if at(&other) > at(&result) { (result, other) } else { (other, result) };
+        let counts = if is_taken_back(&earlier, &later) { later } else { earlier };
+        merged.insert(counts.id.clone(), counts);
     }
     merged
+}
+
+/// Whether a later look may stand in the place of an earlier one.
+fn is_taken_back(earlier: &CheckResult, later: &CheckResult) -> bool {
+    // Two samples are of different objects.
+    let saw_as_much = later.verdict != CheckVerdict::Unverifiable && !later.partial && later.level >= earlier.level;
+    // What was being written then, or had another row, may have become whole.
+    let same = !earlier.busy && earlier.rows == later.rows;
+    !(same && earlier.verdict.is_damage()) || later.verdict.is_damage() || later.busy || saw_as_much
 }
 
 #[cfg(test)]

@@ -77,13 +77,15 @@ pub struct Checker<'a> {
     /// Backups that others rest on: what is known of them is kept.
     shared: HashSet<String>,
     known: Mutex<HashMap<(String, Level), Own>>,
+    /// Held by the one check that may hold a long list of objects.
+    large: Mutex<()>,
 }
 
 impl<'a> Checker<'a> {
     /// A checker for these targets.
     pub fn new(places: &'a dyn Places, request: &'a Request, watch: &'a Watch, targets: &[Target]) -> Self {
         let shared = targets.iter().flat_map(|target| &target.ancestors).map(|backup| backup.id.clone()).collect();
-        Self { places, request, watch, shared, known: Mutex::default() }
+        Self { places, request, watch, shared, known: Mutex::default(), large: Mutex::default() }
     }
 
     /// Checks all of them, several at once where each is only a few questions; `each` gets every result as it comes.
@@ -160,7 +162,18 @@ impl<'a> Checker<'a> {
         if keep && let Some(own) = lock(&self.known).get(&key) {
             return own.clone();
         }
-        let mut own = Own::quick(link, level == Level::Quick);
+        // Several at once only where no data is read, and nothing is done with the lists afterwards.
+        let mut turn = None;
+        let side_by_side = self.request.level == Level::Quick;
+        let mut own = Own::quick(link, level == Level::Quick, &mut || {
+            if side_by_side && turn.is_none() {
+                turn = Some(lock(&self.large));
+            }
+        });
+        if side_by_side {
+            own = own.without_list();
+        }
+        drop(turn);
         if level == Level::Deep {
             chunked::deepen(link, &mut own, &self.request.effort, self.watch);
         }
@@ -226,3 +239,7 @@ fn result(target: &Target, driver: Option<Driver>, request: &Request, found: Fin
         rows: vec![backup.image(target.columns)],
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::indexing_slicing)]
+mod tests;

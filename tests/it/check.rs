@@ -4,6 +4,7 @@
 //! One full backup of a volume of 1 GiB (nearly all zeros, so that it is small) and one increment on it are generated once;
 //! a test has copies of them, under ids of its own.
 
+mod contradictions;
 mod handover;
 mod hostile;
 mod last_look;

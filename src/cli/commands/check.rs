@@ -110,7 +110,7 @@ pub fn run(context: &Context<'_>, args: &CheckCommandArgs) -> Result<Exit> {
             return Err(Error::usage(problem));
         }
         let targets: HashMap<&str, &Target> = assignment.targets.iter().map(|target| (target.backup.id.as_str(), target)).collect();
-        let finished = |check: &CheckResult| check.level >= args.level && !check.partial && !check.busy && !is_unfinished(check);
+        let finished = |check: &CheckResult| check.level >= args.level && check.settles();
         for mut check in earlier.into_results(finished).filter(finished) {
             let Some(target) = targets.get(check.id.as_str()) else { continue };
             if check.outdated(&target.backup, &target.ancestors, target.columns).is_none() {
@@ -156,10 +156,6 @@ pub fn run(context: &Context<'_>, args: &CheckCommandArgs) -> Result<Exit> {
         tell(context, &evidence);
     }
     Ok(exit(&evidence, interrupted.map(|(exit, _)| exit)))
-}
-
-fn is_unfinished(check: &CheckResult) -> bool {
-    check.verdict == crate::domain::CheckVerdict::Unverifiable
 }
 
 /// All that is wrong, below the table, and the sum.

@@ -55,7 +55,7 @@ pub fn run(context: &Context<'_>, args: &PlanArgs) -> Result<Exit> {
     selection.tell(&mut policy);
     args.checks.tell(&mut policy);
     let checks = checking::gather(context, &mut connected, &args.checks, &policy, &selection)?;
-    let (plan, scan) = super::repair::propose(&mut connected, &policy, &selection, checks)?;
+    let (plan, scan) = super::repair::propose(&mut connected, &policy, &selection, checks, args.checks.check.is_some())?;
     let refused = super::repair::refusals(&scan, &selection);
     for refusal in &refused {
         context.ui.warn(format!("not in the plan: {}: {}", terminal(&refusal.id), terminal(&refusal.reason)));

@@ -16,7 +16,7 @@ use crate::cli::prompt;
 use crate::cli::storage::CheckArgs;
 use crate::cli::view::{self, Refused};
 use crate::domain::status::{ERROR, is_active};
-use crate::domain::{Checks, Policy, Selection};
+use crate::domain::{Checks, Finding, Need, Policy, Selection};
 use crate::plan::{Basis, Plan};
 use crate::report::safe::terminal;
 use crate::scan::{Aim, Scan, scan};
@@ -60,7 +60,7 @@ pub fn run(context: &Context<'_>, args: &RepairArgs) -> Result<Exit> {
     selection.tell(&mut policy);
     args.checks.tell(&mut policy);
     let checks = checking::gather(context, &mut connected, &args.checks, &policy, &selection)?;
-    let (mut plan, scan) = propose(&mut connected, &policy, &selection, checks)?;
+    let (mut plan, scan) = propose(&mut connected, &policy, &selection, checks, args.checks.check.is_some())?;
     let refused = refusals(&scan, &selection);
     let asks = !args.execution.yes && !args.execution.dry_run;
     if asks {
@@ -85,9 +85,12 @@ pub fn run(context: &Context<'_>, args: &RepairArgs) -> Result<Exit> {
     carry_out(context, &mut connected, assignment)
 }
 
-/// A scan and the plan that follows from it.
-pub fn propose(connected: &mut Connected, policy: &Policy, selection: &Selection, checks: Checks) -> Result<(Plan, Scan)> {
-    let scan = scan(connected.session.as_mut(), &connected.schema, policy, selection, Aim::Plan, &checks)?;
+/// A scan and the plan that follows from it. Where storage was looked at, nothing is decided over data that was not.
+pub fn propose(connected: &mut Connected, policy: &Policy, selection: &Selection, checks: Checks, looked: bool) -> Result<(Plan, Scan)> {
+    let mut scan = scan(connected.session.as_mut(), &connected.schema, policy, selection, Aim::Plan, &checks)?;
+    if looked {
+        leave_unlooked(&mut scan.document.findings, policy);
+    }
     let basis = Basis {
         id: Uuid::new_v4().to_string(),
         taken_at: scan.document.taken_at.clone(),
@@ -100,6 +103,19 @@ pub fn propose(connected: &mut Connected, policy: &Policy, selection: &Selection
     };
     let plan = Plan::propose(&scan.document.findings, &scan.images, basis);
     Ok((plan, scan))
+}
+
+/// A check may take hours, and meanwhile other backups become old enough to be stuck. Whoever asked for a look at the data
+/// before it is decided on does not want those given up without one.
+fn leave_unlooked(findings: &mut [Finding], policy: &Policy) {
+    for finding in findings {
+        let unlooked = finding.proposal.as_ref().is_some_and(|proposal| proposal.needs.contains(&Need::StorageCheck));
+        if unlooked && policy.to.as_deref() != Some(ERROR) {
+            finding.proposal = None;
+            finding.refusal =
+                Some("it was not old enough yet when the storage was looked at, so its data was not checked; try again".to_owned());
+        }
+    }
 }
 
 /// What was asked for and may not be done: refused outright, or named and not stuck.

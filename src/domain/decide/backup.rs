@@ -104,7 +104,12 @@ fn usable<'a>(case: &'a BackupCase, situation: &Situation, policy: &Policy) -> (
 
 /// What a check found, as evidence.
 fn found(check: &CheckResult) -> Evidence {
-    let mut text = format!("its data on the storage is {} (check {}: {})", check.verdict, check.level, check.depth);
+    let mut text = format!("its data on the storage is {} (check {}: {}", check.verdict, check.level, check.depth);
+    // Whoever reviews a plan should see whether it was looked for in the right place.
+    if let Some(location) = &check.location {
+        text.push_str(&format!("; at {location}"));
+    }
+    text.push(')');
     let most = 3;
     for problem in check.problems.iter().take(most) {
         text.push_str("; ");
@@ -207,6 +212,12 @@ fn useless(case: &BackupCase, situation: &Situation) -> Option<String> {
     }
     if backup.service.as_deref().is_none_or(str::is_empty) {
         return Some("it cannot become available: no driver ever took it up, so it has no data".to_owned());
+    }
+    if let Some(parent) = case.parent.as_ref().filter(|parent| parent.status.as_deref() == Some(DELETING)) {
+        return Some(format!(
+            "an increment on backup {}, which is being deleted, cannot become available: put that one right first",
+            parent.id
+        ));
     }
     let parent = backup.parent_id.as_deref().filter(|_| situation.columns >= ColumnSet::Liberty && case.parent.is_none())?;
     Some(format!("an increment on backup {parent}, which does not exist any more, cannot become available: it cannot be restored"))

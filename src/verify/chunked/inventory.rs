@@ -4,10 +4,11 @@ use std::ops::ControlFlow;
 
 use jiff::Timestamp;
 
-use super::layout;
+use super::{Link, layout};
 use crate::domain::{Backup, Problem};
 use crate::format::metadata::{Compression, Entry};
 use crate::format::names::{self, Role};
+use crate::format::sha256file::Outline;
 use crate::format::{FormatError, metadata, sha256file};
 use crate::storage::{ObjectInfo, ObjectStore, StorageError, StorageErrorKind};
 use crate::verify::fault::{Class, Faults};
@@ -15,8 +16,12 @@ use crate::verify::fault::{Class, Faults};
 /// No backup has more objects than this: at the drivers' smallest usual size it would be a volume of 190 TiB. What claims to
 /// is not read to its end, for it would fill the memory.
 const MOST_OBJECTS: usize = 4_000_000;
+/// Checks that run side by side may each hold so many objects (4 MB); for more they take turns.
+pub const LARGE: usize = 1 << 16;
 /// A listing longer than that of the largest backup has no end.
 pub(in crate::verify) const MOST_LISTED: u64 = 2 * MOST_OBJECTS as u64;
+/// So many objects that a listing does not have are asked for.
+const ASKED_FOR: usize = 100;
 /// A sha256file up to this size is read through by a quick check, too; a volume of about 28 GiB has so many digests.
 const QUICKLY_READ: u64 = 64 << 20;
 
@@ -61,6 +66,10 @@ pub struct Inventory {
     pub listed: bool,
     /// When the newest object was written.
     pub newest: Option<Timestamp>,
+    /// When the oldest was.
+    pub oldest: Option<Timestamp>,
+    /// Bytes of the volume when it was read; `None` where nobody knows.
+    pub volume_bytes: Option<u64>,
     /// The size of the blocks that have a digest; `None` where there is no usable sha256file.
     pub block_size: Option<u64>,
     /// What was done.
@@ -68,24 +77,26 @@ pub struct Inventory {
 }
 
 impl Inventory {
-    /// Takes it, with every fault that can be seen without reading the data. `whole` reads small sha256files through.
+    /// Takes it, with every fault that can be seen without reading the data. `whole` reads small sha256files through; `large` is
+    /// called before more than [`LARGE`] objects are held, and may wait.
     pub fn take(
         store: &dyn ObjectStore,
-        backup: &Backup,
-        volume_bytes: Option<u64>,
+        link: &Link<'_>,
         prefix: &str,
         whole: bool,
+        large: &mut dyn FnMut(),
         faults: &mut Faults,
         warnings: &mut Vec<Problem>,
     ) -> Self {
-        let mut this = Self { prefix: prefix.to_owned(), ..Self::default() };
+        let backup = link.backup;
+        let mut this = Self { prefix: prefix.to_owned(), volume_bytes: link.volume_bytes, ..Self::default() };
         if let Some(parsed) = names::Prefix::parse(prefix)
             && parsed.backup_id != backup.id
         {
             let text = format!("service_metadata is {prefix:?}, which is the prefix of backup {}", parsed.backup_id);
             faults.add(Class::Wrong, Problem::general("prefix-of-another", text));
         }
-        let head = this.read_metadata(store, backup, faults);
+        let head = this.read_metadata(store, backup, large, faults);
         let sha256_size = match this.list(store, faults, head.is_some()) {
             Ok(size) => size,
             Err(error) => {
@@ -100,23 +111,31 @@ impl Inventory {
             this.depth = "listing".to_owned();
             return this;
         };
-        layout::check(&this, backup.parent_id.is_none(), volume_bytes, faults, warnings);
         this.depth = "names, sizes and side files".to_owned();
-        match sha256_size {
-            Some(size) => this.read_sha256file(store, backup, volume_bytes, size, whole, faults),
-            None if head.knows_parents => {
-                let text = "its sha256file is missing: no increment can be made on it, and nothing tells what the volume held";
-                faults.add(Class::Absent, Problem::of(names::sha256file(prefix), "sha256file-missing", text));
-            }
-            None => {
-                let text = "made before Cinder wrote a sha256file: the MD5 of its objects is all that can be compared";
-                warnings.push(Problem::general("no-sha256file", text));
-            }
+        let digests = sha256_size.and_then(|size| this.read_sha256file(store, backup, size, whole, faults));
+        if let Some(digests) = &digests {
+            this.measure(backup, digests, warnings);
+        }
+        layout::check(&this, backup.parent_id.is_none(), this.volume_bytes, faults, warnings);
+        if let Some(digests) = &digests {
+            this.count(backup, digests, faults);
+        } else if sha256_size.is_none() && head.knows_parents {
+            let text = "its sha256file is missing: no increment can be made on it, and nothing tells what the volume held";
+            faults.add(Class::Absent, Problem::of(names::sha256file(prefix), "sha256file-missing", text));
+        } else if sha256_size.is_none() {
+            let text = "made before Cinder wrote a sha256file: the MD5 of its objects is all that can be compared";
+            warnings.push(Problem::general("no-sha256file", text));
         }
         this
     }
 
-    fn read_metadata(&mut self, store: &dyn ObjectStore, backup: &Backup, faults: &mut Faults) -> Option<metadata::Head> {
+    fn read_metadata(
+        &mut self,
+        store: &dyn ObjectStore,
+        backup: &Backup,
+        large: &mut dyn FnMut(),
+        faults: &mut Faults,
+    ) -> Option<metadata::Head> {
         let name = names::metadata(&self.prefix);
         let stream = match store.open(&name, None) {
             Ok(stream) => stream,
@@ -136,6 +155,9 @@ impl Inventory {
         let mut entries = Vec::new();
         let mut too_many = false;
         let read = metadata::read(stream, &mut |entry| {
+            if entries.len() == LARGE {
+                large();
+            }
             if entries.len() >= MOST_OBJECTS {
                 too_many = true;
                 return ControlFlow::Break(());
@@ -167,6 +189,10 @@ impl Inventory {
         }
         if head.version != "1.0.0" {
             wrong("metadata-version", format!("its metadata has version {:?}, which no release of Cinder restores", head.version));
+        }
+        if let Some(why) = &head.meta_wrong {
+            let text = format!("a restore would write the data and then fail over volume_meta, the volume's own properties: {why}");
+            wrong("volume-meta", text);
         }
         if head.knows_parents && head.parent_id != backup.parent_id {
             let said = head.parent_id.as_deref().unwrap_or("none");
@@ -217,6 +243,7 @@ impl Inventory {
             self.present += 1;
             self.present_bytes = self.present_bytes.saturating_add(found.size);
             self.newest = self.newest.max(found.modified);
+            self.oldest = self.oldest.into_iter().chain(found.modified).min();
             match names::role(&prefix, &found.name) {
                 Role::Metadata => {}
                 Role::Sha256File => sha256_size = Some(found.size),
@@ -240,64 +267,111 @@ impl Inventory {
             return Err(StorageError::new(StorageErrorKind::Protocol, text));
         }
         self.listed = true;
-        for object in self.entries.iter().filter(|object| object.stored.is_none()) {
-            let text = format!("it holds bytes {} to {} of the volume and is not there", object.offset, object.end());
-            faults.add(Class::Absent, Problem::of(names::data(&self.prefix, object.number), "object-missing", text));
-        }
+        self.miss(store, faults);
         Ok(sha256_size)
     }
 
+    /// What the listing does not have is asked for by its name, as long as that is not much: a container of Swift's learns of
+    /// its objects some time after they were written.
+    fn miss(&self, store: &dyn ObjectStore, faults: &mut Faults) {
+        for (count, object) in self.entries.iter().filter(|object| object.stored.is_none()).enumerate() {
+            let name = names::data(&self.prefix, object.number);
+            match if count < ASKED_FOR { store.stat(&name) } else { Ok(None) } {
+                Ok(None) => {
+                    let text = format!("it holds bytes {} to {} of the volume and is not there", object.offset, object.end());
+                    faults.add(Class::Absent, Problem::of(name, "object-missing", text));
+                }
+                Ok(Some(_)) => {
+                    let text = "it is there, and the listing does not have it (yet): Cinder refuses to restore as long as that is so";
+                    faults.add(Class::Unfinished, Problem::of(name, "listing-behind", text));
+                }
+                Err(error) => faults.add_error(Some(&name), &error),
+            }
+        }
+    }
+
+    /// What there is beside the digests, and how many there are; `None` where it is not this backup's.
     fn read_sha256file(
         &mut self,
         store: &dyn ObjectStore,
         backup: &Backup,
-        volume_bytes: Option<u64>,
         size: u64,
         whole: bool,
         faults: &mut Faults,
-    ) {
+    ) -> Option<Outline> {
         let name = names::sha256file(&self.prefix);
         let whole = whole && size <= QUICKLY_READ;
-        let mut hashes = 0;
         let read = if whole {
-            store.open(&name, None).map_err(into_format).and_then(|stream| {
+            let mut hashes = 0;
+            let read = store.open(&name, None).map_err(into_format).and_then(|stream| {
                 sha256file::read_hashes(stream, &mut |_| {
                     hashes += 1;
                     ControlFlow::Continue(())
                 })
-            })
+            });
+            read.map(|head| Outline { head, hashes })
         } else {
-            let mut open = |range| store.open(&name, Some(range)).map_err(into_format);
-            sha256file::outline(size, &mut open).map(|outline| {
-                hashes = outline.hashes;
-                outline.head
-            })
+            sha256file::outline(size, &mut |range| store.open(&name, Some(range)).map_err(into_format))
         };
-        let head = match read {
-            Ok(head) => head,
-            Err(error) => return add_format_error(faults, &name, "sha256file-malformed", "its sha256file cannot be read", error),
+        let outline = match read {
+            Ok(outline) => outline,
+            Err(error) => {
+                add_format_error(faults, &name, "sha256file-malformed", "its sha256file cannot be read", error);
+                return None;
+            }
         };
-        let mut wrong = |code: &str, text: String| faults.add(Class::Wrong, Problem::of(name.clone(), code, text));
-        if head.backup_id != backup.id {
-            return wrong("sha256file-of-another", format!("its sha256file belongs to backup {:?}", head.backup_id));
+        let head = &outline.head;
+        let of_another = if head.backup_id != backup.id {
+            Some(format!("its sha256file belongs to backup {:?}", head.backup_id))
+        } else if backup.volume_id.as_deref().is_some_and(|volume| volume != head.volume_id) {
+            Some(format!("its sha256file belongs to a backup of volume {:?}", head.volume_id))
+        } else {
+            None
+        };
+        if let Some(text) = of_another {
+            faults.add(Class::Wrong, Problem::of(name, "sha256file-of-another", text));
+            return None;
         }
-        if backup.volume_id.as_deref().is_some_and(|volume| volume != head.volume_id) {
-            return wrong("sha256file-of-another", format!("its sha256file belongs to a backup of volume {:?}", head.volume_id));
-        }
-        let end = self.entries.iter().map(Object::end).max().unwrap_or(0);
-        let full = backup.parent_id.is_none();
-        let covered = if full { end } else { volume_bytes.unwrap_or(end).max(end) };
-        let wanted = covered.div_ceil(head.block_size);
-        // An incremental one may have been made of a device that is a little larger than its size in GiB.
-        if hashes < wanted || (full && hashes != wanted) {
-            return wrong(
-                "sha256file-length",
-                format!("its sha256file has {hashes} digests of {} bytes, and {wanted} are wanted", head.block_size),
-            );
-        }
-        self.block_size = Some(head.block_size);
         let how = if whole { "read through" } else { "both ends and the size" };
         self.depth = format!("{}; sha256file: {how}", self.depth);
+        Some(outline)
+    }
+
+    /// The end of the last object.
+    fn end(&self) -> u64 {
+        self.entries.iter().map(Object::end).max().unwrap_or(0)
+    }
+
+    /// A backup of a snapshot has the size of the volume in its row, and the volume may have been extended since the snapshot
+    /// was taken: how much was read is then known to the sha256file alone.
+    ///
+    /// Source: `cinder/backup/api.py` (`create`), `cinder/backup/manager.py` (`_finish_backup`).
+    fn measure(&mut self, backup: &Backup, digests: &Outline, warnings: &mut Vec<Problem>) {
+        let (Some(said), Some(_)) = (self.volume_bytes, &backup.snapshot_id) else { return };
+        let (end, told) = (self.end(), digests.hashes.saturating_mul(digests.head.block_size));
+        // The last block may be a short one, which only a full backup shows.
+        let read = if backup.parent_id.is_none() { end } else { told };
+        if read > 0 && read < said && end <= told && read.div_ceil(digests.head.block_size) == digests.hashes {
+            let text = format!(
+                "{read} bytes were read and backups.size is {said} bytes: the volume was extended after the snapshot that this is a backup of"
+            );
+            warnings.push(Problem::general("smaller-than-size", text));
+            self.volume_bytes = Some(read);
+        }
+    }
+
+    /// Compares the number of digests with the size of the volume.
+    fn count(&mut self, backup: &Backup, digests: &Outline, faults: &mut Faults) {
+        let Outline { head, hashes } = digests;
+        let (end, full) = (self.end(), backup.parent_id.is_none());
+        let covered = if full { end } else { self.volume_bytes.unwrap_or(end).max(end) };
+        let wanted = covered.div_ceil(head.block_size);
+        // An incremental one may have been made of a device that is a little larger than its size in GiB.
+        if *hashes < wanted || (full && *hashes != wanted) {
+            let text = format!("its sha256file has {hashes} digests of {} bytes, and {wanted} are wanted", head.block_size);
+            return faults.add(Class::Wrong, Problem::of(names::sha256file(&self.prefix), "sha256file-length", text));
+        }
+        self.block_size = Some(head.block_size);
     }
 }
 

@@ -13,18 +13,27 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::civil::DateTime;
+use jiff::tz::Offset;
 use jiff::{SignedDuration, Timestamp};
 
 use self::inventory::Inventory;
 use self::pass::{Member, Pass};
 use super::fault::{Class, Faults};
 use super::{Findings, Subject, Watch};
+use crate::domain::status::DELETING;
 use crate::domain::{Amount, Backup, CheckVerdict, Level, Listing, Problem};
+use crate::format::names;
 use crate::storage::{ObjectStore, StorageError};
 
 pub use self::digest::Digest;
+#[cfg(test)]
+pub(super) use self::inventory::LARGE;
 pub(super) use self::inventory::MOST_LISTED;
 pub use self::pass::{Effort, Share};
+
+/// Clocks of hosts may be this far apart.
+const CLOCKS: SignedDuration = SignedDuration::from_secs(60);
 
 /// A member of a chain with the store that its objects are in.
 pub struct Link<'a> {
@@ -47,14 +56,16 @@ pub struct Own {
     absent: bool,
     newest: Option<Timestamp>,
     listing: Option<Listing>,
+    /// When the driver began by its clock, and how far the storage's is behind that at least, if it is.
+    behind: Option<(Timestamp, SignedDuration)>,
     objects: Amount,
     bytes: Amount,
     depth: String,
 }
 
 impl Own {
-    /// Looks at names, sizes and side files.
-    pub fn quick(link: &Link<'_>, thorough: bool) -> Self {
+    /// Looks at names, sizes and side files. `large` is called before much memory is taken, and may wait.
+    pub fn quick(link: &Link<'_>, thorough: bool, large: &mut dyn FnMut()) -> Self {
         let mut own = Self {
             faults: Faults::default(),
             warnings: Vec::new(),
@@ -64,6 +75,7 @@ impl Own {
             absent: false,
             newest: None,
             listing: None,
+            behind: None,
             objects: Amount::default(),
             bytes: Amount::default(),
             depth: String::new(),
@@ -83,11 +95,12 @@ impl Own {
                 return own;
             }
         };
-        let found = Inventory::take(store.as_ref(), backup, link.volume_bytes, prefix, thorough, &mut own.faults, &mut own.warnings);
+        let found = Inventory::take(store.as_ref(), link, prefix, thorough, large, &mut own.faults, &mut own.warnings);
         own.begun = found.present > 0;
         own.absent = found.listed && found.present == 0;
         own.newest = found.newest;
         own.listing = found.listed.then_some(Listing { objects: found.present, bytes: found.present_bytes });
+        own.behind = found.oldest.and_then(|oldest| behind(prefix, oldest));
         own.objects = Amount {
             checked: found.data_objects,
             expected: found.entries.len().max(usize::try_from(found.data_objects).unwrap_or(0)) as u64,
@@ -157,8 +170,8 @@ pub fn check(
             let entries = || list.iter().flat_map(|member| &member.inventory.entries);
             this.bytes.expected = entries().fold(0, |sum: u64, entry| sum.saturating_add(entry.length));
             this.objects.expected = entries().count() as u64;
-            let outcome =
-                Pass { members: &list, effort, watch, restore: true, full: parents.is_empty(), volume_bytes: tip.volume_bytes }.run();
+            let volume_bytes = this.inventory.as_ref().and_then(|inventory| inventory.volume_bytes);
+            let outcome = Pass { members: &list, effort, watch, restore: true, full: parents.is_empty(), volume_bytes }.run();
             this.depth = outcome.depth;
             this.bytes.checked = outcome.bytes;
             this.objects.checked = outcome.objects;
@@ -177,9 +190,15 @@ pub fn deepen(link: &Link<'_>, own: &mut Own, effort: &Effort, watch: &Watch) {
         return;
     }
     let members = [Member { store: Arc::clone(store), inventory: Arc::clone(inventory) }];
-    let outcome =
-        Pass { members: &members, effort, watch, restore: false, full: link.backup.parent_id.is_none(), volume_bytes: link.volume_bytes }
-            .run();
+    let outcome = Pass {
+        members: &members,
+        effort,
+        watch,
+        restore: false,
+        full: link.backup.parent_id.is_none(),
+        volume_bytes: inventory.volume_bytes,
+    }
+    .run();
     own.depth = outcome.depth;
     own.bytes.checked = outcome.bytes;
     own.objects.checked = outcome.objects;
@@ -187,8 +206,14 @@ pub fn deepen(link: &Link<'_>, own: &mut Own, effort: &Effort, watch: &Watch) {
     own.warnings.extend(outcome.warnings);
 }
 
-/// Whether the chain goes down to a full backup, and is the one that the side files name.
+/// Whether the chain goes down to a full backup, and will still do so tomorrow.
 fn lineage(subject: &Subject<'_>, tip: &Link<'_>, parents: &[Link<'_>], this: &mut Own) {
+    // cinder-backup goes on with the deletion when it starts again, whatever of the data is there today. Cinder lets it happen:
+    // an increment counts for its parent only when it is done.
+    for parent in parents.iter().filter(|parent| parent.backup.status.as_deref() == Some(DELETING)) {
+        let text = format!("backup {}, which it rests on, is being deleted: put that right first", parent.backup.id);
+        this.faults.add(Class::Unfinished, Problem::general("parent-deleting", text));
+    }
     let last = parents.last().unwrap_or(tip);
     if let Some(parent) = &last.backup.parent_id {
         let text = if *parent == tip.backup.id || subject.ancestors.iter().any(|ancestor| ancestor.id == *parent) {
@@ -200,11 +225,29 @@ fn lineage(subject: &Subject<'_>, tip: &Link<'_>, parents: &[Link<'_>], this: &m
     }
 }
 
+/// When the driver began by its clock, as the prefix has it, and how far the storage's is behind: nothing was written before.
+fn behind(prefix: &str, oldest: Timestamp) -> Option<(Timestamp, SignedDuration)> {
+    let began = names::Prefix::parse(prefix)?.timestamp;
+    let began = Offset::UTC.to_timestamp(DateTime::strptime("%Y%m%d%H%M%S", began).ok()?).ok()?;
+    let behind = began.duration_since(oldest);
+    (behind > CLOCKS).then_some((began, behind))
+}
+
 fn finish(subject: &Subject<'_>, own: Own) -> Findings {
     let verdict = own.verdict();
     let settle = SignedDuration::try_from(subject.settle).unwrap_or(SignedDuration::MAX);
-    let busy = own.newest.is_some_and(|newest| subject.now.duration_since(newest) < settle);
     let mut warnings = own.warnings;
+    // A clock that says when the backup began and is ahead of ours tells nothing about the storage's.
+    let behind = own.behind.filter(|(began, _)| *began <= subject.now).map(|(_, behind)| behind);
+    if let Some(behind) = behind {
+        let text = format!(
+            "its oldest object seems to be {} s older than the backup itself: the storage's clock is behind by that much at least, and its objects are so much younger",
+            behind.as_secs()
+        );
+        warnings.push(Problem::general("clock-behind", text));
+    }
+    let slow = behind.unwrap_or_default();
+    let busy = own.newest.is_some_and(|newest| subject.now.duration_since(newest).saturating_sub(slow) < settle);
     if let Some(newest) = own.newest.filter(|newest| *newest > subject.now + Duration::from_secs(60)) {
         let text = format!("its newest object was written at {newest}, which is in the future by this host's clock");
         warnings.push(Problem::general("clock-ahead", text));

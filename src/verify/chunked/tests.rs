@@ -84,7 +84,7 @@ impl Chain {
             known
                 .entry((link.backup.id.clone(), level))
                 .or_insert_with(|| {
-                    let mut own = Own::quick(link, level == Level::Quick);
+                    let mut own = Own::quick(link, level == Level::Quick, &mut || ());
                     if level == Level::Deep {
                         deepen(link, &mut own, effort, &watch);
                     }
@@ -320,7 +320,7 @@ fn a_stopped_check_says_so_and_calls_nothing_intact() {
     watch.flag().store(true, std::sync::atomic::Ordering::Relaxed);
     let store: Arc<dyn ObjectStore> = Arc::new(chain.store.clone());
     let link = Link { backup: &chain.backups[0], volume_bytes: Some(chain.volume_bytes), store: Ok(store) };
-    let mut own = Own::quick(&link, true);
+    let mut own = Own::quick(&link, true, &mut || ());
     deepen(&link, &mut own, &Effort::default(), &watch);
     assert_eq!(own.verdict(), CheckVerdict::Unverifiable);
 }
@@ -374,4 +374,101 @@ proptest! {
             prop_assert_eq!(found.verdict, CheckVerdict::Corrupt, "{:?}", found);
         }
     }
+}
+
+#[test]
+fn a_backup_of_a_snapshot_may_be_smaller_than_its_volume_is_now() {
+    let mut chain = Chain::of(&volumes(2, 24), Compression::Zlib, BLOCK * 8);
+    chain.volume_bytes *= 2;
+    // Without a snapshot, half of the volume is not there.
+    for level in LEVELS {
+        assert!(chain.check(0, level).verdict.is_damage(), "{level}");
+        assert!(chain.check(1, level).verdict.is_damage(), "{level}");
+    }
+    for backup in &mut chain.backups {
+        backup.snapshot_id = Some(id(777));
+    }
+    for number in 0..2 {
+        for level in LEVELS {
+            let found = chain.check(number, level);
+            assert_eq!(found.verdict, CheckVerdict::Intact, "{number} {level} {:?}", found.problems);
+            assert!(found.warnings.iter().any(|warning| warning.code == "smaller-than-size"), "{:?}", found.warnings);
+        }
+    }
+    // What is missing at its end is missed all the same.
+    for (what, _, store) in damages(&chain, 0).into_iter().filter(|(what, ..)| what.ends_with("removed")) {
+        let damaged = Chain { store, backups: chain.backups.clone(), volume_bytes: chain.volume_bytes };
+        assert!(damaged.check(0, Level::Quick).verdict.is_damage(), "{what}");
+    }
+}
+
+#[test]
+fn properties_of_the_volume_that_a_restore_would_fail_over_are_damage() {
+    for (meta, wrong) in [
+        ("null", false),
+        (r#""""#, false),
+        (r#""{\"version\": 2, \"volume-base-metadata\": {\"display_name\": \"\\u00fc\"}}""#, false),
+        (r#""{\"version\": 1}""#, false),
+        (r#""{\"version\": 3}""#, true),
+        (r#""{\"versioo\": 2}""#, true),
+        (r#""{\"version\": 2""#, true),
+        (r#""[2]""#, true),
+        ("{}", true),
+    ] {
+        let mut chain = Chain::of(&volumes(2, 8), Compression::Zlib, BLOCK * 8);
+        let bytes = chain.store.bytes_mut(&names::metadata(&prefix(0))).unwrap();
+        let text = String::from_utf8(bytes.clone()).unwrap().replace(r#""volume_meta": null"#, &format!(r#""volume_meta": {meta}"#));
+        *bytes = text.into_bytes();
+        for number in 0..2 {
+            let found = chain.check(number, Level::Restore);
+            assert_eq!(found.verdict.is_damage(), wrong, "{number} {meta} {:?}", found.problems);
+        }
+    }
+}
+
+#[test]
+fn a_storage_whose_clock_is_behind_does_not_make_a_backup_look_quiet() {
+    let mut chain = Chain::of(&volumes(1, 8), Compression::None, BLOCK * 2);
+    // It began at 17:30, and its objects seem to be of 16:30 to 16:58; now it is 18:00.
+    let began = format!("volume_{}/20261122173000/az_nova_backup_{}", id(999), id(0));
+    let names: Vec<String> = chain.store.names().map(str::to_owned).collect();
+    for (number, name) in names.iter().enumerate() {
+        let bytes = String::from_utf8_lossy(&chain.store.remove(name).unwrap()).replace(&prefix(0), &began);
+        let written = format!("2026-11-22T16:{}:00Z", 30 + (number * 14).min(28));
+        chain.store.put(name.replace(&prefix(0), &began), bytes.as_bytes(), Some(written.parse().unwrap()));
+    }
+    chain.backups[0].service_metadata = Some(began);
+    let found = chain.check(0, Level::Quick);
+    assert!(found.busy && found.warnings.iter().any(|warning| warning.code == "clock-behind"), "{found:?}");
+}
+
+#[test]
+fn a_listing_that_lags_behind_is_no_damage() {
+    struct Lagging(MemoryStore, String);
+    impl ObjectStore for Lagging {
+        fn location(&self) -> &str {
+            self.0.location()
+        }
+        fn concurrency(&self) -> usize {
+            1
+        }
+        fn list(
+            &self,
+            prefix: &str,
+            each: &mut dyn FnMut(crate::storage::ObjectInfo) -> std::ops::ControlFlow<()>,
+        ) -> Result<(), StorageError> {
+            self.0.list(prefix, &mut |found| if found.name == self.1 { std::ops::ControlFlow::Continue(()) } else { each(found) })
+        }
+        fn stat(&self, name: &str) -> Result<Option<crate::storage::ObjectInfo>, StorageError> {
+            self.0.stat(name)
+        }
+        fn open(&self, name: &str, range: Option<std::ops::Range<u64>>) -> Result<Box<dyn std::io::Read + Send + '_>, StorageError> {
+            self.0.open(name, range)
+        }
+    }
+    let chain = Chain::of(&volumes(1, 8), Compression::None, BLOCK * 2);
+    let lagging: Arc<dyn ObjectStore> = Arc::new(Lagging(chain.store.clone(), names::data(&prefix(0), 2)));
+    let link = Link { backup: &chain.backups[0], volume_bytes: Some(chain.volume_bytes), store: Ok(lagging) };
+    let own = Own::quick(&link, true, &mut || ());
+    assert_eq!(own.verdict(), CheckVerdict::Unverifiable, "{:?}", own.faults);
 }

@@ -1,0 +1,141 @@
+//! What one look, one row or one clock says against another: nothing becomes `available`, and nothing is given up, on the
+//! weaker of the two.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use serde_json::{Value, json};
+
+use super::{OBJECTS, Placed, Site, result};
+use crate::program::answer;
+
+/// The status that a plan gives to a backup; `None` where it leaves it alone.
+fn planned(document: &Value, placed: &Placed) -> Option<String> {
+    let unit = document["units"].as_array()?.iter().find(|unit| unit["id"] == *placed.id)?;
+    let changes = unit["changes"].as_array()?;
+    let change = changes.iter().find(|change| change["id"] == *placed.id && change["column"] == "status")?;
+    change["to"].as_str().map(str::to_owned)
+}
+
+/// A look on the other host, kept in a file.
+#[track_caller]
+fn look(site: &Site, name: &str, code: i32, args: &[&str]) -> String {
+    let stuck = site.keep(0, "stuck.json", &["scan"]);
+    let answer = answer(&mut site.elsewhere(&[&["--from", &stuck, "-f", "json"], args].concat()));
+    assert_eq!(answer.code, Some(code), "{}", answer.stderr);
+    let path = site.path(name);
+    fs::write(&path, answer.stdout).unwrap();
+    path
+}
+
+#[test]
+fn a_quick_look_does_not_take_back_what_a_deep_one_found() {
+    let site = Site::new();
+    let damaged = site.creating();
+    damaged.damage();
+    let deep = look(&site, "deep.json", 9, &["--level", "deep"]);
+    let quick = look(&site, "quick.json", 0, &["--level", "quick"]);
+    for order in [[&deep, &quick], [&quick, &deep]] {
+        for flags in [&[] as &[&str], &["--check", "quick"], &["--to", "available"], &["--to", "available", "--allow-unverified"]] {
+            let document =
+                site.program.run(&[&["plan", "-f", "json", "--evidence", order[0], "--evidence", order[1]], flags].concat()).json();
+            let to = planned(&document, &damaged);
+            assert_ne!(to.as_deref(), Some("available"), "{flags:?} {document:#}");
+            if !flags.contains(&"--to") {
+                assert_eq!(to.as_deref(), Some("error"), "{flags:?} {document:#}");
+            }
+        }
+    }
+    // A sample finds damage, and proves nothing whole.
+    let sample = look(&site, "sample.json", 9, &["--level", "deep", "--read-data-subset", "1/16"]);
+    let other = look(&site, "other.json", 0, &["--level", "deep", "--read-data-subset", "2/16"]);
+    for args in [["--evidence", &sample, "--evidence", &other], ["--evidence", &other, "--evidence", &sample]] {
+        let document = site.program.json(0, &[&["plan"], &args[..]].concat());
+        assert_eq!(planned(&document, &damaged).as_deref(), Some("error"), "{document:#}");
+    }
+}
+
+#[test]
+fn data_that_was_put_back_is_believed_by_as_deep_a_look() {
+    let site = Site::new();
+    let placed = site.creating();
+    let whole = fs::read(placed.object(1)).unwrap();
+    placed.damage();
+    let before = look(&site, "before.json", 9, &["--level", "deep"]);
+    fs::write(placed.object(1), whole).unwrap();
+    placed.quiet();
+    let after = look(&site, "after.json", 0, &["--level", "deep"]);
+    let document = site.program.json(0, &["plan", "--evidence", &after, "--evidence", &before]);
+    assert_eq!(planned(&document, &placed).as_deref(), Some("available"), "{document:#}");
+}
+
+#[test]
+fn what_evidence_leaves_open_is_looked_at_when_asked_for() {
+    let site = Site::new();
+    let placed = site.creating();
+    let sample = look(&site, "sample.json", 0, &["--level", "deep", "--sample", "5%"]);
+    let nowhere = site.path("nowhere");
+    fs::create_dir(&nowhere).unwrap();
+    let unfinished = site.keep(4, "unfinished.json", &["check", "--level", "deep", "--storage-path", &nowhere]);
+    for evidence in [&sample, &unfinished] {
+        site.program.json(4, &["plan", "--evidence", evidence]);
+        let document = site.program.json(0, &["plan", "--evidence", evidence, "--check", "deep"]);
+        assert_eq!(planned(&document, &placed).as_deref(), Some("available"), "{document:#}");
+    }
+    // Too old, and looked at anew.
+    let deep = look(&site, "deep.json", 0, &["--level", "deep"]);
+    std::thread::sleep(std::time::Duration::from_millis(3_100));
+    let document = site.program.json(0, &["plan", "--evidence", &deep, "--check", "deep", "--evidence-max-age", "2s"]);
+    assert_eq!(planned(&document, &placed).as_deref(), Some("available"), "{document:#}");
+}
+
+#[test]
+fn an_increment_on_what_is_being_deleted_does_not_become_available() {
+    let site = Site::new();
+    let parent = site.backup("deleting", None);
+    let child = site.backup("creating", Some(&parent));
+    let document = site.program.json(4, &["check", &child.id, "--level", "restore"]);
+    assert_eq!(super::problems(result(&document, &child.id)), ["parent-deleting"], "{document:#}");
+    assert_eq!(result(&document, &child.id)["verdict"], "unverifiable");
+    for flags in [&["--check", "deep"] as &[&str], &["--to", "available", "--allow-unverified", "--assume-dead", "all"]] {
+        let document = site.program.run(&[&["plan", &child.id, "-f", "json"], flags].concat()).json();
+        assert_eq!(planned(&document, &child), None, "{document:#}");
+    }
+    // Its deletion was given up: the increment can be restored, and keeps it from being deleted.
+    site.program.json(0, &["repair", "--yes", &parent.id, "--assume-dead", "all"]);
+    assert_eq!(site.status(&parent), "error");
+    site.program.json(0, &["repair", "--yes", &child.id, "--check", "deep"]);
+    assert_eq!(site.status(&child), "available");
+}
+
+#[test]
+fn what_became_old_enough_during_a_check_is_not_given_up_without_one() {
+    let site = Site::new();
+    site.database.execute("UPDATE services SET updated_at = '2026-01-01 00:00:00.000000'");
+    // A cluster that does not answer at once.
+    let tools = site.program.path("bin");
+    fs::create_dir(&tools).unwrap();
+    for tool in ["rbd", "rados"] {
+        fs::write(tools.join(tool), "#!/bin/sh\nsleep 6\nexit 1\n").unwrap();
+        fs::set_permissions(tools.join(tool), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let slow = site.creating();
+    site.database.execute(&format!(
+        "UPDATE backups SET service = 'cinder.backup.drivers.ceph.CephBackupDriver', container = 'backups', service_metadata = NULL WHERE id = '{}'",
+        slow.id
+    ));
+    let whole = site.store.place(&super::new_id(), None);
+    site.database.backup(|row| whole.row(row).status("creating").age(3_600 - 4));
+    let mut command = site.program.command(&["plan", "--check", "quick", "-f", "json"]);
+    command.env("PATH", format!("{}:/usr/bin:/bin", tools.display()));
+    let answer = answer(&mut command);
+    let document = answer.json();
+    assert_eq!((planned(&document, &whole), answer.code), (None, Some(4)), "{document:#}");
+    assert!(answer.stderr.contains("so its data was not checked"), "{}", answer.stderr);
+    let document = site.program.run(&["plan", "--check", "quick", &whole.id, "-f", "json"]).json();
+    assert_eq!(planned(&document, &whole).as_deref(), Some("available"), "{document:#}");
+    assert_eq!(
+        document["units"][0]["changes"].as_array().unwrap().iter().find(|change| change["column"] == "object_count").unwrap()["to"],
+        json!(OBJECTS)
+    );
+}
