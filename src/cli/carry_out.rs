@@ -423,7 +423,7 @@ fn report(
         interrupted,
         follow_up: &follow_up,
     };
-    context.ui.result(|| view::json(&document), "units", &view::results(results))?;
+    context.ui.result(&document, "units", &view::results(results))?;
     if context.ui.is_table() && !follow_up.is_empty() {
         context.ui.say("Once the API is back:");
         for command in &follow_up {

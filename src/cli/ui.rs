@@ -2,6 +2,8 @@
 
 use std::io::{self, IsTerminal, Write};
 
+use serde::Serialize;
+
 use super::args::{ColorArg, FormatArg, OutputArgs};
 use crate::report::grid::{Format, Grid, OutputOptions, ReportError};
 use crate::report::safe::terminal;
@@ -96,15 +98,13 @@ impl Ui {
 
     /// Makes sure that the columns asked for are among a result's, without writing anything.
     pub fn check_columns(&self, grid: &Grid) -> Result<(), ReportError> {
-        crate::report::grid::write(&mut io::sink(), &serde_json::Value::Null, "", grid, &self.options)
+        crate::report::grid::write(&mut io::sink(), &(), "", grid, &self.options)
     }
 
-    /// Writes a result: the document or its rows, as the user wants them. The document is made only where it is wanted.
-    pub fn result(&self, document: impl FnOnce() -> serde_json::Value, rows_key: &str, grid: &Grid) -> Result<(), ReportError> {
-        let wanted = matches!(self.options.format, Format::Json | Format::Yaml);
-        let document = if wanted { document() } else { serde_json::Value::Null };
+    /// Writes a result: the document or its rows, as the user wants them.
+    pub fn result(&self, document: &impl Serialize, rows_key: &str, grid: &Grid) -> Result<(), ReportError> {
         let mut out = self.out();
-        match crate::report::grid::write(&mut out, &document, rows_key, grid, &self.options) {
+        match crate::report::grid::write(&mut out, document, rows_key, grid, &self.options) {
             // Whoever read it has seen enough.
             Err(ReportError::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             other => other,

@@ -1,7 +1,6 @@
 //! What each result looks like as rows; one function a result, no logic.
 
 use serde::Serialize;
-use serde_json::{Value as Json, json};
 
 use crate::domain::time::human;
 use crate::domain::{Change, CheckResult, DatabaseInfo, Evidence, Finding, Tally, UnitResult, Value};
@@ -139,11 +138,6 @@ pub struct Refused {
     pub name: Option<String>,
     /// Why.
     pub reason: String,
-}
-
-/// Any document as JSON.
-pub fn json(document: &impl Serialize) -> Json {
-    serde_json::to_value(document).unwrap_or_else(|error| json!({ "error": error.to_string() }))
 }
 
 /// Changes in one line: `creating -> error, volume backing-up -> available`. Which volume is in the other formats.

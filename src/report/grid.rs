@@ -2,16 +2,17 @@
 //!
 //! The formats follow cliff, the library under those clients, so that scripts made for them read this program's output:
 //! borders, `None` for NULL, quotes around everything in CSV that is no number, NULL last when sorting. At a terminal that is too
-//! narrow for a table the rows stand one below the other ([`expanded`]). May use `report::expanded`, `safe` and `yaml` only.
+//! narrow for a table the rows stand one below the other ([`expanded`]). May use `report::expanded`, `json`, `safe` and `yaml` only.
 
 use std::cmp::Ordering;
 use std::io;
 
 use comfy_table::{Attribute, CellAlignment, Color, ColumnConstraint, ContentArrangement, Table, Width};
+use serde::Serialize;
 use serde_json::{Map, Value};
 use thiserror::Error;
 
-use super::{expanded, safe, yaml};
+use super::{expanded, json, safe, yaml};
 
 /// The borders of the OpenStack clients' tables, in comfy-table's order of components.
 const BORDERS: &str = "||--+-++|    ++++++";
@@ -149,34 +150,23 @@ pub enum ReportError {
 ///
 /// `rows_key` is the document's member that holds the grid's rows as objects, in the same order. Sorting sorts these too; where
 /// columns are chosen, each becomes an object of just these columns, named like [`key`].
-pub fn write(out: &mut dyn io::Write, document: &Value, rows_key: &str, grid: &Grid, options: &OutputOptions) -> Result<(), ReportError> {
+pub fn write(
+    out: &mut dyn io::Write,
+    document: &impl Serialize,
+    rows_key: &str,
+    grid: &Grid,
+    options: &OutputOptions,
+) -> Result<(), ReportError> {
     let view = View::new(grid, options)?;
     match options.format {
         Format::Table => write_table(out, &view, options)?,
         Format::Csv => write_csv(out, &view)?,
         Format::Value => write_values(out, &view)?,
-        Format::Json => write_json(out, &view.reduced(document, rows_key), options.noindent)?,
-        Format::Yaml => out.write_all(yaml::to_string(&view.reduced(document, rows_key)).as_bytes())?,
+        Format::Json if view.is_whole() => json::write(out, document, options.noindent)?,
+        Format::Json => json::write(out, &view.reduced(document, rows_key)?, options.noindent)?,
+        Format::Yaml => out.write_all(yaml::to_string(&view.reduced(document, rows_key)?).as_bytes())?,
     }
     Ok(())
-}
-
-/// Writes a document as JSON with a line feed at its end: indented by two spaces, or on one line.
-///
-/// What is invisible in it is escaped, which changes nothing for a reader of JSON.
-pub fn write_json(out: &mut dyn io::Write, document: &Value, noindent: bool) -> io::Result<()> {
-    let text = if noindent { serde_json::to_string(document) } else { serde_json::to_string_pretty(document) };
-    let mut safe = String::new();
-    for c in text.map_err(io::Error::from)?.chars() {
-        // C0 characters are escaped already, so a line feed here is one between the lines.
-        if c >= '\u{7f}' && safe::is_hostile(c) {
-            safe.extend(c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")));
-        } else {
-            safe.push(c);
-        }
-    }
-    safe.push('\n');
-    out.write_all(safe.as_bytes())
 }
 
 /// The name of a column in JSON and for `--column`: lower case, `_` for a space.
@@ -225,10 +215,15 @@ impl<'a> View<'a> {
         })
     }
 
+    /// Whether the document's rows stand as they are: all columns, and in their own order.
+    fn is_whole(&self) -> bool {
+        !self.cut && !self.sorted
+    }
+
     /// The document with its rows cut down and sorted like these.
-    fn reduced(&self, document: &Value, rows_key: &str) -> Value {
-        let mut document = document.clone();
-        let Some(member) = document.get_mut(rows_key) else { return document };
+    fn reduced(&self, document: &impl Serialize, rows_key: &str) -> io::Result<Value> {
+        let mut document = serde_json::to_value(document)?;
+        let Some(member) = document.get_mut(rows_key) else { return Ok(document) };
         if self.cut {
             let keys: Vec<String> = self.titles.iter().map(|title| key(title)).collect();
             *member = self
@@ -240,9 +235,9 @@ impl<'a> View<'a> {
             && let Value::Array(items) = member
             && items.len() == self.order.len()
         {
-            *items = self.order.iter().filter_map(|&place| items.get(place).cloned()).collect();
+            *items = self.order.iter().filter_map(|&place| items.get_mut(place).map(Value::take)).collect();
         }
-        document
+        Ok(document)
     }
 
     /// How narrow a column can be and still be read.

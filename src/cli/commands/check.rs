@@ -151,7 +151,7 @@ pub fn run(context: &Context<'_>, args: &CheckCommandArgs) -> Result<Exit> {
         sha256: String::new(),
     };
     evidence.seal();
-    context.ui.result(|| view::json(&evidence), "results", &view::checks(&evidence.results))?;
+    context.ui.result(&evidence, "results", &view::checks(&evidence.results))?;
     if context.ui.is_table() {
         tell(context, &evidence);
     }

@@ -105,7 +105,7 @@ fn list(context: &Context<'_>, path: &std::path::Path) -> Result<Exit> {
         })
         .collect();
     let document = json!({ "schema": "cinder-backup-repair/history", "schema_version": 1, "audit_log": path, "runs": list });
-    context.ui.result(|| document, "runs", &grid)?;
+    context.ui.result(&document, "runs", &grid)?;
     if let Some(damage) = found.damage {
         return Err(damage.into());
     }
@@ -164,7 +164,7 @@ fn show(context: &Context<'_>, path: &std::path::Path, run: &str) -> Result<Exit
             }
         }
     }
-    context.ui.result(|| document, "units", &grid)?;
+    context.ui.result(&document, "units", &grid)?;
     Ok(Exit::Done)
 }
 
@@ -189,7 +189,7 @@ fn check(context: &Context<'_>, path: &std::path::Path, expected: Option<&str>) 
         "problem_count": report.problem_count, "problems": problems,
     });
     if !context.ui.is_table() || !report.problems.is_empty() {
-        context.ui.result(|| document, "problems", &Grid { columns: vec!["Line", "Code", "Problem"], rows })?;
+        context.ui.result(&document, "problems", &Grid { columns: vec!["Line", "Code", "Problem"], rows })?;
     }
     if report.anchor == Some(Anchor::Missing) {
         return Err(Error::new(
@@ -306,7 +306,7 @@ fn reconcile(context: &Context<'_>, path: &std::path::Path, run: Option<&str>) -
         "schema": "cinder-backup-repair/history-reconcile", "schema_version": 1, "audit_log": path,
         "database": database_info(connected.session.as_ref(), &connected.schema), "units": rows,
     });
-    context.ui.result(|| document, "units", &grid)?;
+    context.ui.result(&document, "units", &grid)?;
     let count = |state: &str| rows.iter().filter(|row| row.state == state).count();
     let (lost, open) = (count("lost"), count("unknown"));
     context.ui.say(format!(

@@ -70,7 +70,7 @@ pub fn run(context: &Context<'_>, args: &PlanArgs) -> Result<Exit> {
         files.fill(|file| reports::write(kind, file, material))?;
     }
     files.keep();
-    context.ui.result(|| view::json(&plan), "units", &view::units(&plan.units))?;
+    context.ui.result(&plan, "units", &view::units(&plan.units))?;
     if context.ui.is_table() {
         let summary = super::scan::sentence(&scan.document.summary);
         let changes = crate::cli::carry_out::units(plan.units.len());

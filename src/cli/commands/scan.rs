@@ -40,7 +40,7 @@ pub fn run(context: &Context<'_>, args: &ScanArgs) -> Result<Exit> {
     let aim = if matches!(context.global.output.format, FormatArg::Json | FormatArg::Yaml) { Aim::HandOn } else { Aim::Look };
     let scan = scan(connected.session.as_mut(), &connected.schema, &policy, &selection, aim, &Checks::new())?;
     let document = &scan.document;
-    context.ui.result(|| view::json(document), "findings", &view::findings(&document.findings))?;
+    context.ui.result(document, "findings", &view::findings(&document.findings))?;
     if context.ui.is_table() {
         for notice in &document.notices {
             context.ui.warn(terminal(&notice.text));
