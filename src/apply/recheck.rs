@@ -3,6 +3,7 @@
 //! Rows are taken in one order everywhere: backups by id, then volumes by id, then snapshots.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
 use crate::db::DbError;
 use crate::domain::decide::{self, BackupCase, CounterCase, SnapshotCase, VolumeCase};
@@ -263,7 +264,11 @@ impl Fresh {
                     children.remove(backup.status.as_deref());
                     children
                 });
-                let ancestors = if check.is_some() { lineage(&backup, |id| self.backups.get(id)) } else { Vec::new() };
+                let ancestors = if check.is_some() {
+                    lineage(&backup, |id| self.backups.get(id)).into_iter().cloned().map(Arc::new).collect()
+                } else {
+                    Vec::new()
+                };
                 let case = BackupCase {
                     ancestors,
                     destination: backup.restore_volume_id.as_ref().and_then(|id| self.volumes.get(id)).cloned(),

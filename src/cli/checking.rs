@@ -3,9 +3,8 @@
 use std::collections::HashMap;
 use std::io::Read;
 use std::path::Path;
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::context::{Connected, Context};
@@ -100,7 +99,7 @@ pub fn targets_of_findings(findings: &[Finding], columns: ColumnSet) -> Vec<Targ
         .filter_map(|finding| {
             let mut rows = finding.rows.iter().map(|image| Backup { project_id: finding.project_id.clone(), ..Backup::of_image(image) });
             let backup = Backup { display_name: finding.name.clone(), ..rows.next()? };
-            Some(Target { backup, ancestors: rows.collect(), columns })
+            Some(Target { backup, ancestors: rows.map(Arc::new).collect(), columns })
         })
         .collect()
 }

@@ -261,7 +261,7 @@ impl Places for Stores {
         Ok((ceph::check(cluster, source.as_ref(), subject, watch), location))
     }
 
-    fn ceph_glance(&self, backup: &Backup, ancestors: &[Backup]) -> std::result::Result<Glance, StorageError> {
+    fn ceph_glance(&self, backup: &Backup, ancestors: &[Arc<Backup>]) -> std::result::Result<Glance, StorageError> {
         ceph::glance(self.cluster()?, backup, ancestors)
     }
 }

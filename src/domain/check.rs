@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -226,7 +227,7 @@ impl CheckResult {
     }
 
     /// Why it says nothing about this row, or about one that it rests on (the nearest first), any more; `None` where it does.
-    pub fn outdated(&self, backup: &Backup, ancestors: &[Backup], columns: ColumnSet) -> Option<String> {
+    pub fn outdated(&self, backup: &Backup, ancestors: &[Arc<Backup>], columns: ColumnSet) -> Option<String> {
         let mut rows = self.rows.iter();
         let Some(seen) = rows.next().filter(|row| row.id == backup.id && row.table == Table::Backups) else {
             return Some("the check does not say which row it was made for".to_owned());

@@ -7,6 +7,7 @@
 mod check;
 mod database;
 pub mod decide;
+pub mod digest;
 mod driver;
 mod finding;
 pub mod hex;

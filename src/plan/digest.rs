@@ -1,13 +1,13 @@
 //! The digest over a plan.
 
-use sha2::{Digest, Sha256};
-
 use super::Plan;
-use crate::domain::hex;
+use crate::domain::digest;
 
 /// SHA-256, in hex, over the plan's compact JSON with `sha256` empty: white space in the file does not count.
-pub fn of(plan: &Plan) -> String {
-    let bare = Plan { sha256: String::new(), ..plan.clone() };
-    let text = serde_json::to_vec(&bare).unwrap_or_default();
-    hex::encode(&Sha256::digest(&text))
+pub fn of(plan: &mut Plan) -> String {
+    // A plan of many units is too large to be copied for this.
+    let stated = std::mem::take(&mut plan.sha256);
+    let made = digest::of_json(plan);
+    plan.sha256 = stated;
+    made
 }

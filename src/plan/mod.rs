@@ -221,8 +221,8 @@ impl Plan {
         if head.schema_version > SCHEMA_VERSION {
             return Err(PlanError::Newer(head.schema_version));
         }
-        let plan: Self = serde_json::from_slice(text).map_err(|error| PlanError::NotAPlan(error.to_string()))?;
-        if digest::of(&plan) != plan.sha256 {
+        let mut plan: Self = serde_json::from_slice(text).map_err(|error| PlanError::NotAPlan(error.to_string()))?;
+        if digest::of(&mut plan) != plan.sha256 {
             return Err(PlanError::Edited);
         }
         // Anybody can write a digest: what stands in it must hold together, too.

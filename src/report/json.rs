@@ -86,6 +86,7 @@ impl<F: Formatter> Formatter for Visible<F> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use proptest::prelude::*;
     use serde_json::{Value, json};

@@ -1,6 +1,7 @@
 //! One scan: the census, the rows around what it kept, and the decisions.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
 use thiserror::Error;
 
@@ -213,7 +214,7 @@ impl<'a> Gathering<'a> {
     }
 
     /// What those rest on that a check on their storage says something about, or will.
-    fn lineages(&self, reader: &mut Reader<'_>, portion: &[&Backup]) -> Result<HashMap<String, Vec<Backup>>, DbError> {
+    fn lineages(&self, reader: &mut Reader<'_>, portion: &[&Backup]) -> Result<HashMap<String, Vec<Arc<Backup>>>, DbError> {
         let storage = |backup: &&Backup| {
             matches!(backup.status.as_deref(), Some(CREATING | ERROR)) && (self.aim == Aim::HandOn || self.checks.contains_key(&backup.id))
         };
@@ -540,8 +541,8 @@ pub fn as_peer(census: &Census, backup: &Backup, released: bool) -> Peer {
 }
 
 /// The images of a backup and of those that it rests on.
-fn images_of_chain(backup: &Backup, above: &[Backup], columns: ColumnSet) -> Vec<Image> {
-    std::iter::once(backup).chain(above).map(|row| row.image(columns)).collect()
+fn images_of_chain(backup: &Backup, above: &[Arc<Backup>], columns: ColumnSet) -> Vec<Image> {
+    std::iter::once(backup).chain(above.iter().map(AsRef::as_ref)).map(|row| row.image(columns)).collect()
 }
 
 /// The images of all rows that a backup's unit could change.

@@ -1,6 +1,8 @@
 //! The backups that backups rest on.
 
+use std::borrow::Borrow;
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use super::reader::Reader;
 use crate::db::DbError;
@@ -10,8 +12,11 @@ use crate::domain::Backup;
 const LONGEST: usize = 10_000;
 
 /// For each backup its ancestors, the nearest first, as far as they are live; read a generation at a time.
-pub fn ancestors(reader: &mut Reader<'_>, backups: &[Backup]) -> Result<Vec<Vec<Backup>>, DbError> {
-    let mut known: HashMap<String, Option<Backup>> = backups.iter().map(|backup| (backup.id.clone(), Some(backup.clone()))).collect();
+///
+/// They are shared: copies would grow with the square of a chain's length.
+pub fn ancestors(reader: &mut Reader<'_>, backups: &[Backup]) -> Result<Vec<Vec<Arc<Backup>>>, DbError> {
+    let mut known: HashMap<String, Option<Arc<Backup>>> =
+        backups.iter().map(|backup| (backup.id.clone(), Some(Arc::new(backup.clone())))).collect();
     let mut wanted: Vec<String> = backups.iter().filter_map(|backup| backup.parent_id.clone()).collect();
     for _ in 0..LONGEST {
         wanted.retain(|id| !known.contains_key(id));
@@ -23,19 +28,20 @@ pub fn ancestors(reader: &mut Reader<'_>, backups: &[Backup]) -> Result<Vec<Vec<
         known.extend(wanted.iter().map(|id| (id.clone(), None)));
         let found = reader.backups(&wanted)?;
         wanted = found.iter().filter_map(|backup| backup.parent_id.clone()).collect();
-        known.extend(found.into_iter().map(|backup| (backup.id.clone(), Some(backup))));
+        known.extend(found.into_iter().map(|backup| (backup.id.clone(), Some(Arc::new(backup)))));
     }
-    Ok(backups.iter().map(|backup| chain(backup, |id| known.get(id).and_then(Option::as_ref))).collect())
+    Ok(backups.iter().map(|backup| chain(backup, |id| known.get(id).and_then(Option::as_ref)).into_iter().cloned().collect()).collect())
 }
 
 /// A backup's ancestors, the nearest first, as far as they are known.
-pub fn chain<'b>(backup: &'b Backup, known: impl Fn(&str) -> Option<&'b Backup>) -> Vec<Backup> {
+pub fn chain<'b, B: Borrow<Backup>>(backup: &'b Backup, known: impl Fn(&str) -> Option<&'b B>) -> Vec<&'b B> {
     let mut list = Vec::new();
     let mut seen: HashSet<&str> = HashSet::from([backup.id.as_str()]);
     let mut next = backup.parent_id.as_deref();
     // A chain that comes back to itself ends where it does.
     while let Some(parent) = next.filter(|id| seen.insert(id)).and_then(&known) {
-        list.push(parent.clone());
+        list.push(parent);
+        let parent: &Backup = parent.borrow();
         next = parent.parent_id.as_deref();
         seen.insert(&parent.id);
     }
@@ -47,15 +53,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_chain_that_comes_back_to_itself_ends() {
+    fn the_members_of_a_chain_share_their_ancestors() {
         let row = |id: &str, parent: Option<&str>| Backup { id: id.into(), parent_id: parent.map(Into::into), ..Backup::default() };
+        let full = Arc::new(row("full", None));
+        let known = |id: &str| (id == "full").then_some(&full);
+        let (a, b) = (row("a", Some("full")), row("b", Some("full")));
+        let both: Vec<&Arc<Backup>> = chain(&a, known).into_iter().chain(chain(&b, known)).collect();
+        assert!(matches!(both.as_slice(), [a, b] if Arc::ptr_eq(a, b)), "{both:?}");
+    }
+
+    #[test]
+    fn a_chain_that_comes_back_to_itself_ends() {
+        let row =
+            |id: &str, parent: Option<&str>| Arc::new(Backup { id: id.into(), parent_id: parent.map(Into::into), ..Backup::default() });
         let rows = [row("a", Some("b")), row("b", Some("c")), row("c", Some("a")), row("d", Some("gone"))];
-        let known: HashMap<String, Option<Backup>> =
+        let known: HashMap<String, Option<Arc<Backup>>> =
             rows.iter().map(|row| (row.id.clone(), Some(row.clone()))).chain([("gone".to_owned(), None)]).collect();
         let ids = |row: &Backup| -> Vec<String> {
-            chain(row, |id| known.get(id).and_then(Option::as_ref)).into_iter().map(|backup| backup.id).collect()
+            chain(row, |id| known.get(id).and_then(Option::as_ref)).into_iter().map(|backup| backup.id.clone()).collect()
         };
-        assert_eq!(rows.first().map(ids), Some(vec!["b".to_owned(), "c".to_owned()]));
-        assert_eq!(rows.last().map(ids), Some(Vec::new()));
+        assert_eq!(rows.first().map(|row| ids(row)), Some(vec!["b".to_owned(), "c".to_owned()]));
+        assert_eq!(rows.last().map(|row| ids(row)), Some(Vec::new()));
     }
 }

@@ -3,10 +3,9 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use thiserror::Error;
 
-use crate::domain::{CheckResult, CheckVerdict, DatabaseInfo, Image, Level, hex};
+use crate::domain::{CheckResult, CheckVerdict, DatabaseInfo, Image, Level, digest};
 
 /// The schema's name in every document.
 pub const SCHEMA: &str = "cinder-backup-repair/check";
@@ -129,10 +128,12 @@ impl Evidence {
         self.results.iter().find(|result| result.rows.len() == 1 && result.chain.iter().skip(1).any(|id| !pool.contains(id.as_str())))
     }
 
-    fn digest(&self) -> String {
-        let bare = Self { sha256: String::new(), ..self.clone() };
-        // Only maps with keys that are no strings cannot be written as JSON, and there are none.
-        hex::encode(&Sha256::digest(serde_json::to_vec(&bare).unwrap_or_default()))
+    /// SHA-256 over the document without one, which is what it has for a moment: a survey is too large to be copied for this.
+    fn digest(&mut self) -> String {
+        let stated = std::mem::take(&mut self.sha256);
+        let made = digest::of_json(self);
+        self.sha256 = stated;
+        made
     }
 
     /// Reads a document and makes sure that nobody has touched it.
@@ -153,7 +154,7 @@ impl Evidence {
         if head.schema_version > SCHEMA_VERSION {
             return Err(EvidenceError::Newer(head.schema_version));
         }
-        let evidence: Self = serde_json::from_slice(text).map_err(not)?;
+        let mut evidence: Self = serde_json::from_slice(text).map_err(not)?;
         if evidence.digest() != evidence.sha256 {
             return Err(EvidenceError::Edited);
         }

@@ -1,5 +1,7 @@
 //! What is wrong with a backup, and what that makes of the verdict.
 
+use std::cmp::Ordering;
+
 use crate::domain::{CheckVerdict, Problem};
 use crate::storage::{StorageError, StorageErrorKind};
 
@@ -21,6 +23,13 @@ pub struct Fault {
     pub class: Class,
     /// What it is.
     pub problem: Problem,
+}
+
+impl Fault {
+    /// What is wrong comes before what nobody could look at, then by object.
+    fn order(&self, other: &Self) -> Ordering {
+        (self.class == Class::Unfinished, &self.problem.object).cmp(&(other.class == Class::Unfinished, &other.problem.object))
+    }
 }
 
 /// No more than this many faults are kept of one backup; how many more there are is counted.
@@ -68,6 +77,11 @@ impl Faults {
         self.add(class, Problem { object: object.map(str::to_owned), code: code.to_owned(), text: error.text.clone() });
     }
 
+    /// The one that is told first.
+    pub fn first(&self) -> Option<&Problem> {
+        self.list.iter().min_by(|a, b| a.order(b)).map(|fault| &fault.problem)
+    }
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()
@@ -94,7 +108,7 @@ impl Faults {
 
     /// As a report has them: damage first, then what could not be looked at; by object.
     pub fn into_problems(mut self) -> Vec<Problem> {
-        self.list.sort_by(|a, b| (a.class == Class::Unfinished, &a.problem.object).cmp(&(b.class == Class::Unfinished, &b.problem.object)));
+        self.list.sort_by(Fault::order);
         let mut problems: Vec<Problem> = self.list.into_iter().map(|fault| fault.problem).collect();
         if self.more > 0 {
             problems.push(Problem::general("more", format!("{} more problems are not listed", self.more)));

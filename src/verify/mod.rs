@@ -11,6 +11,7 @@ mod glance;
 mod run;
 mod watch;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -29,7 +30,7 @@ pub struct Subject<'a> {
     /// The backup.
     pub backup: &'a Backup,
     /// The backups that it is an increment of, the nearest first, down to the full one or as far as they still exist.
-    pub ancestors: &'a [Backup],
+    pub ancestors: &'a [Arc<Backup>],
     /// How deeply.
     pub level: Level,
     /// An object younger than this is a sign of work.

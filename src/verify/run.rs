@@ -37,7 +37,7 @@ pub trait Places: Sync {
     ///
     /// # Errors
     /// Whatever is missing in the configuration, or refused by the cluster.
-    fn ceph_glance(&self, backup: &Backup, ancestors: &[Backup]) -> Result<Glance, StorageError>;
+    fn ceph_glance(&self, backup: &Backup, ancestors: &[Arc<Backup>]) -> Result<Glance, StorageError>;
 }
 
 /// A backup to be checked, with those that it rests on.
@@ -46,7 +46,7 @@ pub struct Target {
     /// The backup.
     pub backup: Backup,
     /// Its ancestors, the nearest first, as far as they exist.
-    pub ancestors: Vec<Backup>,
+    pub ancestors: Vec<Arc<Backup>>,
     /// The columns that its row has.
     pub columns: ColumnSet,
 }
@@ -127,7 +127,7 @@ impl<'a> Checker<'a> {
     }
 
     fn chunked(&self, subject: &Subject<'_>, driver: Driver) -> (Findings, Option<String>) {
-        let rows = std::iter::once(subject.backup).chain(subject.ancestors);
+        let rows = std::iter::once(subject.backup).chain(subject.ancestors.iter().map(AsRef::as_ref));
         let links: Vec<Link<'_>> = rows
             .map(|backup| {
                 // A chain may go on where another driver began it; what never began has no container to open.
@@ -210,7 +210,7 @@ fn unknown(level: Level, service: &str) -> Findings {
 
 fn result(target: &Target, driver: Option<Driver>, request: &Request, found: Findings, location: Option<String>) -> CheckResult {
     let backup = &target.backup;
-    let rows = std::iter::once(backup).chain(&target.ancestors);
+    let rows = std::iter::once(backup).chain(target.ancestors.iter().map(AsRef::as_ref));
     CheckResult {
         id: backup.id.clone(),
         name: backup.display_name.clone(),

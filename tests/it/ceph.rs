@@ -4,7 +4,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -162,13 +162,13 @@ impl Lab {
         }
     }
 
-    fn chain(&self, backup: &Backup) -> Vec<Backup> {
+    fn chain(&self, backup: &Backup) -> Vec<Arc<Backup>> {
         let mut chain = Vec::new();
         let mut next = backup.parent_id.clone();
         while let Some(id) = next {
             let row = self.row(&id);
             next = row.parent_id.clone();
-            chain.push(row);
+            chain.push(Arc::new(row));
         }
         chain
     }

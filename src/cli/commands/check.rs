@@ -211,7 +211,7 @@ fn exit(evidence: &Evidence, interrupted: Option<Exit>) -> Exit {
 
 /// A number that is the same for all members of a chain.
 fn spread(target: &Target) -> u64 {
-    let root = target.ancestors.last().unwrap_or(&target.backup);
+    let root = target.ancestors.last().map_or(&target.backup, AsRef::as_ref);
     // FNV-1a: the same on every host and in every release.
     root.id.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }

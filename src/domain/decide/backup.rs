@@ -1,5 +1,7 @@
 //! What becomes of a pending backup and of the rows that must change with it.
 
+use std::sync::Arc;
+
 use crate::domain::status::{
     AVAILABLE, BACKING_UP, CREATING, DELETING, ERROR, ERROR_DELETING, ERROR_RESTORING, NO_VOLUME, RESTORING, RESTORING_BACKUP,
 };
@@ -28,7 +30,7 @@ pub struct BackupCase {
     /// Its parent, where that still exists.
     pub parent: Option<Backup>,
     /// All that it rests on, its parent first, as far as that still exists; only where there is a check of it.
-    pub ancestors: Vec<Backup>,
+    pub ancestors: Vec<Arc<Backup>>,
     /// The other live children of its parent.
     pub siblings: Children,
     /// The attachments of its volume.

@@ -4,6 +4,7 @@
 //! do. The object of metadata proves in either case that the driver went through its data stage to the end, and proves
 //! nothing alone: deleting one backup's row can take the image of another that is still listed.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::tz::Offset;
@@ -35,7 +36,7 @@ enum Weight {
 /// A verdict in the making.
 struct Case<'a> {
     backup: &'a Backup,
-    ancestors: &'a [Backup],
+    ancestors: &'a [Arc<Backup>],
     names: &'a Names,
     observed: &'a Observed,
     weight: Option<Weight>,

@@ -15,6 +15,8 @@ mod observe;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use crate::domain::{Amount, Backup, CheckVerdict, Glance, Level, Problem};
 use crate::storage::ceph::{Cluster, Pool};
 use crate::storage::{StorageError, StorageErrorKind};
@@ -48,7 +50,7 @@ pub fn check(cluster: &Cluster, source: Option<&Pool<'_>>, subject: &Subject<'_>
 ///
 /// # Errors
 /// That of a question which the cluster did not answer.
-pub fn glance(cluster: &Cluster, backup: &Backup, ancestors: &[Backup]) -> Result<Glance, StorageError> {
+pub fn glance(cluster: &Cluster, backup: &Backup, ancestors: &[Arc<Backup>]) -> Result<Glance, StorageError> {
     let names = names::of(backup, ancestors).map_err(|problem| StorageError::new(StorageErrorKind::Protocol, problem.text))?;
     let pool = pool_of(cluster, backup);
     let observed = observe::glimpse(&pool, cluster.default_pool(), &names, &backup.id)?;

@@ -3,6 +3,8 @@
 //! Source: `cinder/backup/drivers/ceph.py` of 29.0.0 (`_get_backup_base_name`, `backup_snapshot_name_pattern`,
 //! `VolumeMetadataBackup.name`) and its history.
 
+use std::sync::Arc;
+
 use serde::Deserialize;
 
 use crate::domain::{Backup, Problem};
@@ -42,7 +44,7 @@ pub(super) struct Names {
 ///
 /// # Errors
 /// What is wrong with the row, where nothing can be worked out.
-pub(super) fn of(backup: &Backup, ancestors: &[Backup]) -> Result<Names, Problem> {
+pub(super) fn of(backup: &Backup, ancestors: &[Arc<Backup>]) -> Result<Names, Problem> {
     let Some(volume) = backup.volume_id.as_deref() else {
         return Err(Problem::general("volume-unknown", "the row names no volume, so that the name of the image cannot be worked out"));
     };
@@ -145,7 +147,7 @@ mod tests {
     fn service_metadata_wins() {
         let backup =
             Backup { service_metadata: Some("{\"base\": \"volume-V.backup.A\"}".to_owned()), parent_id: Some("P".to_owned()), ..row("B") };
-        let names = of(&backup, &[row("P")]).unwrap();
+        let names = of(&backup, &[row("P").into()]).unwrap();
         assert_eq!((names.shape, looked_for(&names)), (Shape::Snapshot, vec![("volume-V.backup.A", false)]));
         assert_eq!(service_metadata("volume-V.backup.A"), backup.service_metadata.unwrap());
         // Python takes an empty text for none.
@@ -174,10 +176,8 @@ mod tests {
     #[test]
     fn an_increment_is_looked_for_where_its_parents_are() {
         let child = Backup { parent_id: Some("P".to_owned()), ..row("B") };
-        let parent = |metadata: Option<&str>, parent: Option<&str>, id: &str| Backup {
-            service_metadata: metadata.map(str::to_owned),
-            parent_id: parent.map(str::to_owned),
-            ..row(id)
+        let parent = |metadata: Option<&str>, parent: Option<&str>, id: &str| {
+            Arc::new(Backup { service_metadata: metadata.map(str::to_owned), parent_id: parent.map(str::to_owned), ..row(id) })
         };
         let known = "{\"base\": \"volume-V.backup.F\"}";
         let names = of(&child, &[parent(Some(known), Some("F"), "P"), parent(Some(known), None, "F")]).unwrap();
@@ -202,7 +202,7 @@ mod tests {
     #[test]
     fn a_copy_of_a_snapshot_has_the_shared_name_whatever_its_parent() {
         let backup = Backup { snapshot_id: Some("S".to_owned()), parent_id: Some("P".to_owned()), ..row("B") };
-        let names = of(&backup, &[row("P")]).unwrap();
+        let names = of(&backup, &[row("P").into()]).unwrap();
         assert_eq!((names.shape, looked_for(&names)), (Shape::Copy, vec![("volume-V.backup.base", false), ("volume-V.backup.B", false)]));
     }
 

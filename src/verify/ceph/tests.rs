@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
 #![allow(clippy::single_range_in_vec_init, reason = "a list of one hole")]
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -48,10 +49,10 @@ fn increment() -> Backup {
     Backup { parent_id: Some("p".to_owned()), ..row() }
 }
 
-fn ancestors() -> Vec<Backup> {
+fn ancestors() -> Vec<Arc<Backup>> {
     let parent = Backup { id: "p".to_owned(), parent_id: Some("f".to_owned()), service_metadata: Some(METADATA.to_owned()), ..row() };
     let full = Backup { id: "f".to_owned(), service_metadata: Some(METADATA.to_owned()), ..row() };
-    vec![parent, full]
+    vec![parent.into(), full.into()]
 }
 
 fn of_snapshot() -> Backup {
@@ -100,7 +101,7 @@ fn killed(mut image: Seen) -> Seen {
     image
 }
 
-fn judged(backup: &Backup, ancestors: &[Backup], image: Option<Seen>, meta: Option<Meta>) -> Findings {
+fn judged(backup: &Backup, ancestors: &[Arc<Backup>], image: Option<Seen>, meta: Option<Meta>) -> Findings {
     let names = names::of(backup, ancestors).unwrap();
     let observed = Observed { pool: "backups".to_owned(), configured_pool: "backups".to_owned(), image, meta };
     let subject = Subject { backup, ancestors, level: Level::Quick, settle: Duration::from_mins(15), now: now() };

@@ -10,6 +10,7 @@ mod pass;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -130,6 +131,10 @@ impl Own {
     }
 }
 
+/// No more than this many damaged ancestors are named with each backup, the nearest ones: in a chain they would grow with the
+/// square of its length, and each has a result of its own.
+const MOST_PARENTS_NAMED: usize = 20;
+
 /// Checks one backup whose chain is given, this backup first. `own` looks up (or makes) what is known of a member at a level,
 /// so that a parent which many backups share is read once.
 pub fn check(
@@ -145,17 +150,29 @@ pub fn check(
     let inner = if subject.level == Level::Deep { Level::Deep } else { Level::Quick };
     let mut this = own(tip, inner);
     let mut members: Vec<Own> = Vec::new();
+    let mut damaged = 0;
+    let mut unnamed: BTreeMap<Class, usize> = BTreeMap::new();
     for parent in parents {
         let found = own(parent, inner);
         let verdict = found.verdict();
         if verdict != CheckVerdict::Intact {
             let class = if verdict == CheckVerdict::Unverifiable { Class::Unfinished } else { Class::Wrong };
-            let first = found.faults.clone().into_problems().into_iter().next().map(|problem| problem.text).unwrap_or_default();
-            let text = format!("backup {}, which it rests on, is {verdict}: {first}", parent.backup.id);
-            this.faults.add(class, Problem::general("parent-damaged", text));
+            damaged += 1;
+            if damaged > MOST_PARENTS_NAMED {
+                *unnamed.entry(class).or_default() += 1;
+            } else {
+                let first = found.faults.first().map(|problem| problem.text.as_str()).unwrap_or_default();
+                let text = format!("backup {}, which it rests on, is {verdict}: {first}", parent.backup.id);
+                this.faults.add(class, Problem::general("parent-damaged", text));
+            }
         }
         // Only a restore goes through the lists of all members, and a chain can be long.
         members.push(if subject.level == Level::Restore { found } else { found.without_list() });
+    }
+    for (class, more) in unnamed {
+        let what = if class == Class::Unfinished { "could not be verified" } else { "are damaged" };
+        let text = format!("{more} more of the backups that it rests on {what}; `check --all` lists each with what is wrong with it");
+        this.faults.add(class, Problem::general("parent-damaged", text));
     }
     lineage(subject, tip, parents, &mut this);
     if subject.level == Level::Restore && !this.faults.has_damage() && this.inventory.is_some() {

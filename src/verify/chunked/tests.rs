@@ -75,7 +75,7 @@ impl Chain {
         let list: Vec<&Backup> = self.backups[..=number].iter().rev().collect();
         let chain: Vec<Link<'_>> =
             list.iter().map(|backup| Link { backup, volume_bytes: Some(self.volume_bytes), store: Ok(Arc::clone(&store)) }).collect();
-        let ancestors: Vec<Backup> = list[1..].iter().map(|backup| (*backup).clone()).collect();
+        let ancestors: Vec<Arc<Backup>> = list[1..].iter().map(|backup| Arc::new((*backup).clone())).collect();
         let now = "2026-11-22T18:00:00Z".parse().unwrap();
         let subject = Subject { backup: list[0], ancestors: &ancestors, level, settle: std::time::Duration::from_secs(900), now };
         let watch = Watch::default();
@@ -230,6 +230,25 @@ fn deep_finds_every_damage_and_calls_nothing_else_damaged() {
         }
         assert!(tried > 60, "{tried}");
     }
+}
+
+/// With every member of a chain naming every damaged one above it, a survey of a chain would grow with its square.
+#[test]
+fn of_many_damaged_parents_the_nearest_are_named_and_the_others_counted() {
+    let count = MOST_PARENTS_NAMED + 6;
+    let mut chain = Chain::of(&volumes(count, 4), Compression::None, 4 * BLOCK);
+    for number in 0..count - 1 {
+        for name in chain.store.names().filter(|name| name.starts_with(&prefix(number))).map(str::to_owned).collect::<Vec<_>>() {
+            chain.store.remove(&name);
+        }
+    }
+    let findings = chain.check(count - 1, Level::Quick);
+    assert_eq!(findings.verdict, CheckVerdict::Corrupt, "{findings:?}");
+    let named: Vec<&str> =
+        findings.problems.iter().filter(|problem| problem.code == "parent-damaged").map(|problem| &*problem.text).collect();
+    assert_eq!(named.len(), MOST_PARENTS_NAMED + 1, "{named:#?}");
+    assert!(named[0].starts_with(&format!("backup {}, which it rests on, is missing: ", id(count - 2))), "{named:#?}");
+    assert!(named.last().unwrap().starts_with("5 more of the backups that it rests on are damaged; "), "{named:#?}");
 }
 
 #[test]

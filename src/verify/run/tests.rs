@@ -102,7 +102,7 @@ impl Places for Everywhere {
         Err(StorageError::new(StorageErrorKind::Configuration, "there is none"))
     }
 
-    fn ceph_glance(&self, _: &Backup, _: &[Backup]) -> Result<Glance, StorageError> {
+    fn ceph_glance(&self, _: &Backup, _: &[Arc<Backup>]) -> Result<Glance, StorageError> {
         Err(StorageError::new(StorageErrorKind::Configuration, "there is none"))
     }
 }
@@ -125,7 +125,7 @@ fn long_lists_are_not_held_side_by_side() {
         columns: ColumnSet::Mitaka,
     };
     let mut targets: Vec<Target> = (0..4).map(target).collect();
-    targets[0].ancestors = vec![targets[1].backup.clone()];
+    targets[0].ancestors = vec![Arc::new(targets[1].backup.clone())];
     let places = Everywhere(Arc::clone(&store));
     let request = Request { level: Level::Quick, effort: Effort::default(), settle: Duration::ZERO };
     let watch = Watch::default();

@@ -1,5 +1,7 @@
 //! What a look at the storage makes of a decision: every combination, against rules that are said another way than the code.
 
+use std::sync::Arc;
+
 use super::*;
 use crate::domain::{Amount, CheckResult, CheckVerdict, Level, Problem};
 
@@ -144,8 +146,10 @@ fn what_it_rests_on_being_moved_meanwhile_spoils_the_evidence() {
     case.backup.parent_id = Some("p".into());
     case.parent = Some(parent.clone());
     case.check.as_mut().unwrap().rows = [&case.backup, &parent, &grandparent].map(|row| row.image(ColumnSet::Mitaka)).into();
-    let decide =
-        |ancestors: &[Backup]| backup(&BackupCase { ancestors: ancestors.to_vec(), ..case.clone() }, &situation(), &Policy::default());
+    let decide = |ancestors: &[Backup]| {
+        let ancestors = ancestors.iter().cloned().map(Arc::new).collect();
+        backup(&BackupCase { ancestors, ..case.clone() }, &situation(), &Policy::default())
+    };
     let counted = Backup { num_dependent_backups: Some(7), status: Some(RESTORING.into()), ..grandparent.clone() };
     for ancestors in [[parent.clone(), grandparent.clone()], [parent.clone(), counted]] {
         let finding = decide(&ancestors);
