@@ -1,6 +1,6 @@
 //! How often a quick check asks a far server: a few times for each backup, over connections that are kept, with one login.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -200,10 +200,14 @@ fn a_quick_check_asks_a_few_times_for_each_backup_and_logs_in_once() {
         let login = |target: &String| target.starts_with("/auth/") || target.starts_with("/token");
         assert_eq!(requests.iter().filter(|target| login(target)).count(), logins, "{speaks:?} {requests:#?}");
         // Whether the ETags of a bucket are digests is seen from one of its objects, by those that begin together at most.
-        let examples =
-            requests.iter().filter(|target| !target.contains("prefix=") && !target.ends_with("file") && target.contains("-0000")).count();
+        let is_example = |target: &&String| target.rsplit_once("-0000").is_some_and(|(_, number)| number.len() == 1);
+        let examples = requests.iter().filter(is_example).count();
         assert!(examples <= if speaks == Speaks::S3 { AT_ONCE } else { 0 }, "{speaks:?} {requests:#?}");
-        assert_eq!(requests.len() - logins - examples, for_each * BACKUPS, "{speaks:?} {requests:#?}");
+        let others: Vec<&String> = requests.iter().filter(|target| !login(target) && !is_example(target)).collect();
+        let distinct: BTreeSet<&String> = others.iter().copied().collect();
+        assert_eq!(distinct.len(), for_each * BACKUPS, "{speaks:?} {requests:#?}");
+        // On a starved machine a connection may be lost, and its question is asked once more.
+        assert!(others.len() <= distinct.len() + 2, "{speaks:?}: {} in place of {}: {requests:#?}", others.len(), distinct.len());
         let connections = server.connections.load(Ordering::SeqCst);
         // An example may be asked for while the listing that names it is still being read.
         assert!(connections <= AT_ONCE + logins + examples, "{speaks:?}: {connections} connections for {} requests", requests.len());
