@@ -286,7 +286,8 @@ impl Executor<'_> {
                 failure.get_or_insert(Failure::Database(error));
             }
             Told::Ended(end) => {
-                let End { place, result, done, error } = *end;
+                let End { place, mut result, done, error } = *end;
+                result.last_look = batch.get(place).and_then(|unit| looked.evidence(unit));
                 if let Some(error) = error {
                     *lock_failures += usize::from(error.is_retryable() || error.kind == DbErrorKind::Timeout);
                     if is_hopeless(&error) && result.outcome != Outcome::Unknown {

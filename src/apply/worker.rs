@@ -377,6 +377,7 @@ pub(super) fn ended(unit: &Unit, outcome: Outcome, reason: Option<String>, moved
         outcome,
         reason,
         moved,
+        last_look: None,
         changes,
         after: done.after.clone(),
     }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::rows::Moved;
-use super::{Change, FindingKind, Image};
+use super::{Change, Evidence, FindingKind, Image};
 
 /// The truth about one unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -54,6 +54,10 @@ pub struct UnitResult {
     pub reason: Option<String>,
     /// The columns that were not as the plan saw them.
     pub moved: Vec<Moved>,
+    /// What the storage showed just before, where the unit rests on a check of it: `storage-unchanged`, `storage-moved` or
+    /// `storage-not-seen-again`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_look: Option<Evidence>,
     /// What was changed, or would have been.
     pub changes: Vec<Change>,
     /// The changed rows afterwards.

@@ -45,8 +45,10 @@ fn a_driver_that_writes_on_after_the_plan_is_noticed() {
     }
     assert!(site.log().contains("storage-moved"), "{}", site.log());
     let document = site.program.json(4, &["apply", &both, "--yes"]);
-    let outcome = |id: &str| document["units"].as_array().unwrap().iter().find(|unit| unit["id"] == id).unwrap()["outcome"].clone();
-    assert_eq!((outcome(&placed.id), outcome(&other.id)), (json!("changed"), json!("applied")), "{document:#}");
+    let unit = |id: &str| document["units"].as_array().unwrap().iter().find(|unit| unit["id"] == id).unwrap();
+    let ended = |id: &str| (unit(id)["outcome"].clone(), unit(id)["last_look"]["code"].clone());
+    assert_eq!(ended(&placed.id), (json!("changed"), json!("storage-moved")), "{document:#}");
+    assert_eq!(ended(&other.id), (json!("applied"), json!("storage-unchanged")), "{document:#}");
     assert_eq!((site.status(&placed), site.status(&other)), ("creating".to_owned(), "available".to_owned()));
     site.program.expect(0, &["history", "verify"]);
     site.program.expect(0, &["history", "reconcile"]);
@@ -113,7 +115,8 @@ fn a_storage_that_is_out_of_sight_is_told_of_and_on_record() {
     fs::write(&checked, serde_json::to_vec(&looked).unwrap()).unwrap();
     away(&site);
     let document = site.program.json(0, &["repair", "--yes", "--evidence", &checked]);
-    assert_eq!(document["units"][0]["outcome"], "applied", "{document:#}");
+    let unit = &document["units"][0];
+    assert_eq!((&unit["outcome"], &unit["last_look"]["code"]), (&json!("applied"), &json!("storage-not-seen-again")), "{document:#}");
     assert_eq!(site.status(&placed), "available");
 }
 
