@@ -16,6 +16,7 @@ import sys
 import uuid
 
 NULL = '\\N'
+# Of the large tables; a small database has as many volumes as backups, and half as many snapshots.
 VOLUMES = 50_000
 SNAPSHOTS = 20_000
 PROJECTS = 200
@@ -105,7 +106,7 @@ def backup(rows, backup_id, volume_id, status, host, age, **more):
 def main():
     folder, total, live, stuck, cleaned, kind = pathlib.Path(sys.argv[1]), *map(int, sys.argv[2:6]), sys.argv[6]
     rows = Rows(folder, f'{total} {live} {stuck} {kind}')
-    backup_ids, volume_ids, snapshot_ids = rows.ids(total), rows.ids(VOLUMES), rows.ids(SNAPSHOTS)
+    backup_ids, volume_ids, snapshot_ids = rows.ids(total), rows.ids(min(VOLUMES, total)), rows.ids(min(SNAPSHOTS, total // 2))
     rows.write('volume_types', {'created_at': rows.now, 'deleted': 0, 'id': TYPE, 'name': 'ceph', 'is_public': 1})
     hosts = ['ctl1', 'ctl2', 'ctl3']
     for number, host in enumerate([*hosts, 'ctl-cleaned'], 1):

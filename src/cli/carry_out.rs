@@ -248,7 +248,7 @@ fn write(
     let verdict = verdict(ui, &run, refused, log_failure, &signals);
     if let Err(error) = printed {
         let hint = format!("what was done stands; `cinder-backup-repair history show {run_id}` shows it");
-        ui.error(&format!("the result could not be written to standard output: {:#}", error.error), Some(&hint));
+        ui.error(&format!("{:#}", error.error), Some(&hint));
         return Ok(if verdict == Exit::Done { Exit::Unexpected } else { verdict });
     }
     Ok(verdict)

@@ -107,6 +107,7 @@ impl Ui {
         match crate::report::grid::write(&mut out, document, rows_key, grid, &self.options) {
             // Whoever read it has seen enough.
             Err(ReportError::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            Err(ReportError::Io(error)) => Err(ReportError::Io(lost(&error))),
             other => other,
         }
     }
@@ -116,7 +117,7 @@ impl Ui {
         let mut out = self.out();
         match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-            other => other,
+            other => other.map_err(|error| lost(&error)),
         }
     }
 
@@ -176,6 +177,11 @@ impl Ui {
     fn out(&self) -> Box<dyn Write> {
         if self.streams == Streams::Nowhere { Box::new(io::sink()) } else { Box::new(io::stdout().lock()) }
     }
+}
+
+/// A result that nobody gets, with where it was to go.
+fn lost(error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("the result could not be written to standard output: {error}"))
 }
 
 fn terminal_width() -> Option<u16> {
