@@ -17,7 +17,7 @@ use ureq::Agent;
 
 use crate::cinder::program;
 use crate::servers::certificates::Certificates;
-use crate::servers::storage::PASSWORD;
+use crate::servers::storage::{PASSWORD, percent};
 use crate::servers::{self, gcs, keystone, swift};
 
 /// Options of cinder.conf as a harness gives them, and what the command line adds.
@@ -76,16 +76,6 @@ fn holds(store: &dyn ObjectStore, objects: &BTreeMap<String, Vec<u8>>) {
     assert_eq!(store.open("volume_v/none", None).err().unwrap().kind, StorageErrorKind::NoObject);
 }
 
-fn percent(name: &str) -> String {
-    name.bytes()
-        .map(
-            |byte| {
-                if byte.is_ascii_alphanumeric() || b"-_./".contains(&byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }
-            },
-        )
-        .collect()
-}
-
 /// Puts objects into a container that did not exist.
 fn put(url: &str, token: &str, objects: &BTreeMap<String, Vec<u8>>) {
     let agent: Agent = Agent::config_builder().timeout_global(Some(Duration::from_secs(60))).build().into();
@@ -96,7 +86,7 @@ fn put(url: &str, token: &str, objects: &BTreeMap<String, Vec<u8>>) {
             let agent = &agent;
             scope.spawn(move || {
                 for (name, bytes) in part {
-                    let url = format!("{url}/{}", percent(name));
+                    let url = format!("{url}/{}", percent(name, b"/"));
                     agent.put(&url).header("X-Auth-Token", token).send(bytes.as_slice()).expect("an object");
                 }
             });

@@ -27,6 +27,8 @@ impl Default for Settings {
 pub struct Gcs {
     /// Its port.
     pub port: u16,
+    /// The emulator's own, where nobody asks for a token.
+    pub inner_port: u16,
     /// The process; the emulator's is its child and ends with it.
     pub process: Process,
 }
@@ -65,5 +67,5 @@ pub fn start(settings: &Settings) -> Gcs {
     option("token-life", settings.token_life.to_string());
     let process = Process::supervise("gcs", &dir, "KILL", &command);
     process.start(&|| get(port, "/storage/v1/b") == Some(401) && get(inner_port, "/storage/v1/b?project=tests") == Some(200));
-    Gcs { port, process }
+    Gcs { port, inner_port, process }
 }

@@ -37,3 +37,9 @@ pub fn get(port: u16, path: &str) -> Option<u16> {
 pub fn listens(port: u16) -> bool {
     TcpStream::connect(("127.0.0.1", port)).is_ok()
 }
+
+/// A name as a part of a URL; bytes of `plain` stay as they are.
+pub fn percent(name: &str, plain: &[u8]) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte) || plain.contains(&byte);
+    name.bytes().map(|byte| if is_plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+}
