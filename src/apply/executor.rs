@@ -6,10 +6,11 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError, RwLock, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Journal;
 use super::lanes::groups;
+use super::listen;
 use super::look::{Looked, Storage};
 use super::recheck::{Rows, Written};
 use super::settle::intended;
@@ -47,11 +48,14 @@ pub struct Options {
     /// On how many sessions units that have no row in common go side by side. SQLite has one writer, so there it is 1, as in a
     /// dry run.
     pub sessions: usize,
+    /// How old the look at the heartbeats must be before anything is written that rests on somebody's silence: longer than from one
+    /// beat to the next. Zero does not wait.
+    pub listen: Duration,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { mode: Mode::Write, batch_size: 100, attempts: 6, backoff: Duration::from_millis(50), sessions: 1 }
+        Self { mode: Mode::Write, batch_size: 100, attempts: 6, backoff: Duration::from_millis(50), sessions: 1, listen: Duration::ZERO }
     }
 }
 
@@ -66,6 +70,13 @@ pub enum Progress<'a> {
         unit: usize,
         /// Why.
         error: &'a DbError,
+    },
+    /// Some hosts' silence is listened to for so long before anything is written.
+    Listening {
+        /// The hosts.
+        hosts: Vec<String>,
+        /// How long.
+        span: Duration,
     },
     /// Another session could not be had; the run goes on with those that there are.
     Fewer(&'a DbError),
@@ -221,6 +232,7 @@ impl Executor<'_> {
         let written = RwLock::new(Written::default());
         let mut lock_failures = 0;
         let mut more = Vec::new();
+        run.failure = self.listen(session, plan, &written).err();
         for batch in plan.units.chunks(self.options.batch_size.max(1)) {
             if (self.stop)() {
                 run.failure = Some(Failure::Interrupted);
@@ -237,6 +249,31 @@ impl Executor<'_> {
         let bad = run.results.iter().filter(|result| !matches!(result.outcome, Outcome::Applied | Outcome::Planned)).count();
         run.locks_only = lock_failures > 0 && lock_failures == bad;
         run
+    }
+
+    /// Gives those whose silence the plan rests on the time to beat; each unit then looks whether they have.
+    fn listen(&mut self, session: &mut Box<dyn Session>, plan: &Plan, written: &RwLock<Written>) -> Result<(), Failure> {
+        let hosts = listen::silent_hosts(plan);
+        if self.options.mode == Mode::DryRun || self.options.listen.is_zero() || hosts.is_empty() {
+            return Ok(());
+        }
+        let options = self.options.clone();
+        let worker =
+            Worker { connect: self.connect, schema: self.schema, census: self.census, options: &options, stop: self.stop, plan, written };
+        let now = worker.look(session).map_err(Failure::Database)?.now();
+        let span = listen::left(plan, now, self.options.listen);
+        if span.is_zero() {
+            return Ok(());
+        }
+        (self.progress)(Progress::Listening { hosts: hosts.into_iter().map(str::to_owned).collect(), span });
+        let begun = Instant::now();
+        while begun.elapsed() < span {
+            if (self.stop)() {
+                return Err(Failure::Interrupted);
+            }
+            std::thread::sleep(span.saturating_sub(begun.elapsed()).min(Duration::from_millis(100)));
+        }
+        Ok(())
     }
 
     #[allow(clippy::too_many_arguments)]

@@ -3,19 +3,21 @@
 //! Pure. Units that share a row, or whose backups share a parent, stay together and in their order, as each has to see what
 //! the one before it wrote.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use super::recheck::Rows;
 use crate::domain::Table;
+use crate::domain::id::key;
 
 /// Puts units together that must go one after the other. Each group has the units' places in ascending order, and groups
 /// are in the order of their first units.
 pub fn groups(units: &[Rows]) -> Vec<Vec<usize>> {
     let mut leaders: Vec<usize> = (0..units.len()).collect();
-    let mut owners: HashMap<(Table, &str), usize> = HashMap::new();
+    let mut owners: HashMap<(Table, Cow<'_, str>), usize> = HashMap::new();
     for (place, rows) in units.iter().enumerate() {
         for row in rows.all().chain(rows.parent()) {
-            let owner = *owners.entry(row).or_insert(place);
+            let owner = *owners.entry((row.0, key(row.1))).or_insert(place);
             let (one, other) = (leader(&leaders, owner), leader(&leaders, place));
             // The earliest unit leads, so that groups come in the order of their first units.
             if let Some(leads) = leaders.get_mut(one.max(other)) {
@@ -63,6 +65,8 @@ mod tests {
         assert_eq!(groups(&[rows(&["a"], &["v"], None), rows(&["b"], &["w"], None), rows(&["c"], &["v"], None)]), [vec![0, 2], vec![1]]);
         assert_eq!(groups(&[rows(&["a"], &[], Some("p")), rows(&["b"], &[], Some("p"))]), [vec![0, 1]]);
         assert_eq!(groups(&[rows(&["a"], &[], Some("p")), rows(&["p"], &[], None)]), [vec![0, 1]]);
+        // However it is spelt.
+        assert_eq!(groups(&[rows(&["a"], &["V"], None), rows(&["b"], &["v"], None)]), [vec![0, 1]]);
         // The last one joins two groups that were apart.
         let joined = groups(&[rows(&["a"], &["v"], None), rows(&["b"], &["w"], None), rows(&["c"], &["v", "w"], None)]);
         assert_eq!(joined, [vec![0, 1, 2]]);

@@ -1,12 +1,14 @@
 //! Carries out a plan, a unit a transaction, and tells the truth about each.
 //!
-//! May use `plan`, `audit`, `scan`, `db` and `domain`. The order of events in a batch of units is always the same:
+//! May use `plan`, `audit`, `scan`, `db` and `domain`. Whoever is said to be silent gets the time to beat; then the order of
+//! events in a batch of units is always the same:
 //! a last look at the storage of those that rest on a check; intents into the log and onto the disk; then for each unit a transaction in which its rows are locked, read,
 //! compared with the plan, decided over again, changed under guard and read back; then the outcomes into the log.
 
 mod executor;
 mod journal;
 mod lanes;
+mod listen;
 mod look;
 mod recheck;
 mod settle;

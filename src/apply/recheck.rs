@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::db::DbError;
 use crate::domain::decide::{self, BackupCase, CounterCase, SnapshotCase, VolumeCase};
+use crate::domain::id::key;
 use crate::domain::status::{AVAILABLE, NO_VOLUME};
 use crate::domain::{
     Attachment, Backup, Change, CheckResult, ColumnSet, Finding, FindingKind, Image, Moved, Policy, Situation, Snapshot, Table, Value,
@@ -144,7 +145,7 @@ impl Rows {
     }
 }
 
-/// A unit's rows as they are now.
+/// A unit's rows as they are now, by the [`key`]s of their ids.
 #[derive(Debug, Default)]
 pub struct Fresh {
     backups: BTreeMap<String, Backup>,
@@ -181,9 +182,9 @@ impl Fresh {
         let mut fresh = Self { attachments, ..Self::default() };
         for row in rows.into_iter().flatten() {
             match row {
-                Row::Backup(row) => drop(fresh.backups.insert(row.id.clone(), *row)),
-                Row::Volume(row) => drop(fresh.volumes.insert(row.id.clone(), row)),
-                Row::Snapshot(row) => drop(fresh.snapshots.insert(row.id.clone(), row)),
+                Row::Backup(row) => drop(fresh.backups.insert(key(&row.id).into_owned(), *row)),
+                Row::Volume(row) => drop(fresh.volumes.insert(key(&row.id).into_owned(), row)),
+                Row::Snapshot(row) => drop(fresh.snapshots.insert(key(&row.id).into_owned(), row)),
             }
         }
         Ok(fresh)
@@ -191,15 +192,23 @@ impl Fresh {
 
     /// A backup as it is now; `None` where it is gone.
     pub fn backup(&self, id: &str) -> Option<&Backup> {
-        self.backups.get(id)
+        self.backups.get(key(id).as_ref())
+    }
+
+    fn volume(&self, id: &str) -> Option<&Volume> {
+        self.volumes.get(key(id).as_ref())
+    }
+
+    fn snapshot(&self, id: &str) -> Option<&Snapshot> {
+        self.snapshots.get(key(id).as_ref())
     }
 
     /// A row as it is now; `None` where it is gone.
     pub fn image(&self, table: Table, id: &str, columns: ColumnSet) -> Option<Image> {
         match table {
-            Table::Backups => self.backups.get(id).map(|row| row.image(columns)),
-            Table::Volumes => self.volumes.get(id).map(|row| row.image(columns)),
-            Table::Snapshots => self.snapshots.get(id).map(Snapshot::image),
+            Table::Backups => self.backup(id).map(|row| row.image(columns)),
+            Table::Volumes => self.volume(id).map(|row| row.image(columns)),
+            Table::Snapshots => self.snapshot(id).map(Snapshot::image),
         }
     }
 
@@ -244,7 +253,7 @@ impl Fresh {
         };
         match unit.kind {
             FindingKind::Backup => {
-                let mut backup = self.backups.get(&unit.id).cloned()?;
+                let mut backup = self.backup(&unit.id).cloned()?;
                 if unit.counter {
                     let children = run.children(census, &backup.id);
                     return decide::counter(&CounterCase { backup, children, occupied: false }, situation, policy);
@@ -256,24 +265,24 @@ impl Fresh {
                     backup.updated_at = planned.value("updated_at").as_text().map(str::to_owned);
                     backup.num_dependent_backups = planned.value("num_dependent_backups").as_integer();
                 }
-                let volume = backup.volume_id.as_ref().and_then(|id| self.volumes.get(id)).cloned();
+                let volume = backup.volume_id.as_ref().and_then(|id| self.volume(id)).cloned();
                 let attachments = if volume.is_some() { self.attachments.clone() } else { Vec::new() };
-                let parent = backup.parent_id.as_ref().and_then(|id| self.backups.get(id)).cloned();
+                let parent = backup.parent_id.as_ref().and_then(|id| self.backup(id)).cloned();
                 let siblings = backup.parent_id.as_ref().map_or_else(decide::Children::default, |parent| {
                     let mut children = run.children(census, parent);
                     children.remove(backup.status.as_deref());
                     children
                 });
                 let ancestors = if check.is_some() {
-                    lineage(&backup, |id| self.backups.get(id)).into_iter().cloned().map(Arc::new).collect()
+                    lineage(&backup, |id| self.backup(id)).into_iter().cloned().map(Arc::new).collect()
                 } else {
                     Vec::new()
                 };
                 let case = BackupCase {
                     ancestors,
-                    destination: backup.restore_volume_id.as_ref().and_then(|id| self.volumes.get(id)).cloned(),
-                    snapshot: backup.snapshot_id.as_ref().and_then(|id| self.snapshots.get(id)).cloned(),
-                    volume_is_temporary: backup.volume_id.as_ref().is_some_and(|id| census.temporary_volumes.contains(id)),
+                    destination: backup.restore_volume_id.as_ref().and_then(|id| self.volume(id)).cloned(),
+                    snapshot: backup.snapshot_id.as_ref().and_then(|id| self.snapshot(id)).cloned(),
+                    volume_is_temporary: backup.volume_id.as_ref().is_some_and(|id| census.is_temporary(id)),
                     peers: as_peers(&mut self.backups.values().filter(|peer| peer.id != backup.id)),
                     volume,
                     parent,
@@ -285,19 +294,21 @@ impl Fresh {
                 Some(decide::backup(&case, situation, policy))
             }
             FindingKind::Volume => {
-                let volume = self.volumes.get(&unit.id).cloned()?;
+                let volume = self.volume(&unit.id).cloned()?;
                 let case = VolumeCase {
                     attachments: self.attachments.clone(),
                     explained_by: as_peers(&mut self.backups.values()),
-                    is_temporary: census.temporary_volumes.contains(&volume.id),
+                    is_temporary: census.is_temporary(&volume.id),
+                    // None of these is among the rows of the unit: a backup that was put out of its status by hand shows in the plan.
+                    suspects: Vec::new(),
                     backup_hosts: census.hosts.iter().cloned().collect(),
                     volume,
                 };
                 decide::left_volume(&case, situation, policy)
             }
             FindingKind::Snapshot => {
-                let snapshot = self.snapshots.get(&unit.id).cloned()?;
-                let case = SnapshotCase { explained_by: as_peers(&mut self.backups.values()), snapshot };
+                let snapshot = self.snapshot(&unit.id).cloned()?;
+                let case = SnapshotCase { explained_by: as_peers(&mut self.backups.values()), suspects: Vec::new(), snapshot };
                 decide::snapshot(&case, situation, policy)
             }
         }

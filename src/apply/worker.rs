@@ -36,6 +36,11 @@ pub(super) struct Known {
 }
 
 impl Known {
+    /// The database's clock as it was read.
+    pub fn now(&self) -> jiff::civil::DateTime {
+        self.situation.now
+    }
+
     /// Whether it is so long ago that a service may have come back meanwhile.
     pub fn is_old(&self) -> bool {
         self.at.elapsed() > FRESH

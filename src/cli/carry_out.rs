@@ -1,6 +1,7 @@
 //! What `apply`, `repair` and `undo` share once there is a plan: safety, confirmation, record, execution, result.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use uuid::Uuid;
 
@@ -216,7 +217,9 @@ fn write(
         Error { error: error.error.context("no log, no change"), ..error }
     })?;
     let sessions = execution.sessions(plan.units.len());
-    let options = Options { mode: Mode::Write, batch_size: execution.batch_size, sessions, ..Options::default() };
+    // Half as long again as from one beat to the next.
+    let listen = Duration::from_millis(connected.report_interval.saturating_mul(1_500));
+    let options = Options { mode: Mode::Write, batch_size: execution.batch_size, sessions, listen, ..Options::default() };
     let result = execute(context, connected, plan, options, &mut journal, &|| signals.stop(), storage);
     let run = match result {
         Ok(run) => run,
@@ -322,6 +325,11 @@ fn execute(
             }
         }
         Progress::Retry { unit, error } => context.ui.detail(format!("unit {unit} is tried again: {}", terminal(&error.to_string()))),
+        Progress::Listening { hosts, span } => context.ui.say(terminal(&format!(
+            "Listening {} s whether cinder-backup on {} beats after all …",
+            span.as_secs_f64().ceil(),
+            hosts.join(", ")
+        ))),
         Progress::Fewer(error) => context.ui.detail(format!("the run goes on with fewer connections: {}", terminal(&error.to_string()))),
     };
     let mut executor = Executor {

@@ -16,7 +16,7 @@ use crate::db::Access;
 use crate::domain::status::{CREATING, ERROR};
 use crate::domain::{Backup, CheckResult, Checks, ColumnSet, Finding, FindingKind, Image, Policy, Selection, Verdict};
 use crate::report::safe::terminal;
-use crate::scan::{Aim, Reader, lineage, scan};
+use crate::scan::{Aim, Question, Reader, lineage, scan};
 use crate::verify::chunked::Share;
 use crate::verify::evidence::merge;
 use crate::verify::{Checker, Evidence, Request, Target, Watch};
@@ -201,7 +201,7 @@ pub fn gather(
     }
     let checks = merge(all);
     let Some(level) = args.check else { return Ok(checks) };
-    let first = scan(connected.session.as_mut(), &connected.schema, policy, selection, Aim::HandOn, &checks)?;
+    let first = scan(connected.session.as_mut(), &connected.schema, &Question::new(policy, selection, Aim::HandOn, &checks))?;
     let mut targets = targets_of_findings(&first.document.findings, connected.schema.columns);
     // What is known at this level from elsewhere, and may still be believed, need not be read again.
     let now = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).datetime();

@@ -34,11 +34,24 @@ pub struct Connected {
     pub service_down_time: i64,
     /// Cinder's `report_interval`, in seconds.
     pub report_interval: u64,
+    /// Nothing says either: they are Cinder's defaults.
+    assumed: bool,
     settings: DatabaseSettings,
     limits: SessionSettings,
 }
 
 impl Connected {
+    /// Says so where verdicts rest on how Cinder's services beat by default, and nobody said that they do.
+    pub fn warn_of_defaults(&self, ui: &Ui, down_time_is_given: bool) {
+        if self.assumed && !down_time_is_given {
+            ui.warn(format!(
+                "no cinder.conf was read, so a service counts as dead after {} s without a heartbeat, Cinder's default; \
+                 give --config-file, or --service-down-time if this cloud's is another",
+                self.service_down_time
+            ));
+        }
+    }
+
     /// Connects anew: a check of the storage can take longer than a server keeps an idle connection.
     pub fn reconnect(&mut self) -> Result<()> {
         let opened = self.opener()()?;
@@ -96,6 +109,7 @@ impl Context<'_> {
             location,
             service_down_time,
             report_interval: resolved.service.report_interval.value,
+            assumed: resolved.cinder.files().next().is_none(),
             settings,
             limits,
         })

@@ -97,6 +97,16 @@ statements! {
     BACKUPS_BY_PARENTS_LIBERTY = "backups_by_parents_liberty";
     /// Live backups whose parent is one of a list of ids (Mitaka and later).
     BACKUPS_BY_PARENTS_MITAKA = "backups_by_parents_mitaka";
+    /// Live backups that were last restored to one of a list of volumes (Mitaka and later).
+    BACKUPS_BY_DESTINATIONS_MITAKA = "backups_by_destinations_mitaka";
+    /// Live backups that are made of one of a list of snapshots (Mitaka and later).
+    BACKUPS_BY_SNAPSHOTS_MITAKA = "backups_by_snapshots_mitaka";
+    /// Live backups that are made of one of a list of volumes (Icehouse, Juno and Kilo).
+    BACKUPS_BY_VOLUMES_JUNO = "backups_by_volumes_juno";
+    /// Live backups that are made of one of a list of volumes (Liberty).
+    BACKUPS_BY_VOLUMES_LIBERTY = "backups_by_volumes_liberty";
+    /// Live backups that are made of one of a list of volumes (Mitaka and later).
+    BACKUPS_BY_VOLUMES_MITAKA = "backups_by_volumes_mitaka";
     /// Changes the status of one snapshot, if it still is what was seen.
     SNAPSHOT_UPDATE = "snapshot_update";
     /// Live snapshots by a list of ids.

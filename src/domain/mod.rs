@@ -11,6 +11,7 @@ pub mod digest;
 mod driver;
 mod finding;
 pub mod hex;
+pub mod id;
 mod outcome;
 mod policy;
 pub mod rows;

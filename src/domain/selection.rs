@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use super::id::same;
 use super::status::{AVAILABLE, BACKING_UP, CREATING, DELETING, ERROR, ERROR_DELETING, RESTORING, RESTORING_BACKUP};
 use super::{Backup, Policy};
 
@@ -60,7 +61,7 @@ impl Selection {
     /// Whether project and volume are wanted.
     pub fn takes_owner(&self, project: Option<&str>, volume: Option<&str>) -> bool {
         (self.projects.is_empty() || project.is_some_and(|project| self.projects.contains(project)))
-            && (self.volumes.is_empty() || volume.is_some_and(|volume| self.volumes.contains(volume)))
+            && (self.volumes.is_empty() || volume.is_some_and(|volume| self.volumes.iter().any(|wanted| same(wanted, volume))))
     }
 
     /// Whether volumes or snapshots left behind in `status` are wanted: they have no host, and are no backups.

@@ -3,7 +3,7 @@
 //! Of the live rows only those are kept that something can follow from: the active ones, those that are asked for, and
 //! those that name temporary things. Of a chain's members 32 bytes remain. So memory follows the trouble, not the table.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
@@ -12,6 +12,7 @@ use super::names;
 use super::reader::Reader;
 use crate::db::DbError;
 use crate::domain::decide::Children;
+use crate::domain::id::key;
 use crate::domain::status::{BACKING_UP, CREATING, ERROR, NO_VOLUME, RESTORING, is_active};
 use crate::domain::{Backup, ColumnSet, Selection};
 
@@ -32,18 +33,18 @@ pub struct Census {
     pub kept: BTreeMap<String, Backup>,
     /// The ids of the selected ones.
     pub selected: HashSet<String>,
-    /// Active backups by the volumes that they are made of or restored to.
-    pub by_volume: HashMap<String, Vec<String>>,
-    /// Active backups by the snapshots that they are made of.
-    pub by_snapshot: HashMap<String, Vec<String>>,
-    /// Those of these snapshots that are `backing-up`.
-    pub held_snapshots: HashSet<String>,
+    /// Active backups by the [`key`]s of the volumes that they are made of or restored to.
+    by_volume: HashMap<String, Vec<String>>,
+    /// Active backups by the [`key`]s of the snapshots that they are made of.
+    by_snapshot: HashMap<String, Vec<String>>,
+    /// The [`key`]s of those of these snapshots that are `backing-up`.
+    held_snapshots: HashSet<String>,
     /// Backups that are being restored.
     pub restoring: Vec<String>,
-    /// Volumes that some `temp_volume_id` names.
-    pub temporary_volumes: HashSet<String>,
+    /// The [`key`]s of volumes that some `temp_volume_id` names.
+    temporary_volumes: HashSet<String>,
     /// Those of them that belong to a backup which is being created.
-    pub temporaries_in_use: HashSet<String>,
+    temporaries_in_use: HashSet<String>,
     /// Live backups that name temporary things and are not being created.
     pub with_temporaries: Vec<Backup>,
     /// Live backups that were named but are in no status that can be repaired.
@@ -74,9 +75,10 @@ impl Census {
         for backup in reader.backups(&wanted)? {
             census.keep(backup, selection);
         }
-        let snapshots: Vec<String> = census.by_snapshot.keys().cloned().collect();
+        let snapshots: BTreeSet<&String> = census.kept.values().filter_map(|backup| backup.snapshot_id.as_ref()).collect();
+        let snapshots: Vec<String> = snapshots.into_iter().cloned().collect();
         let held = reader.snapshots(&snapshots)?.into_iter().filter(|snapshot| snapshot.status.as_deref() == Some(BACKING_UP));
-        census.held_snapshots = held.map(|snapshot| snapshot.id).collect();
+        census.held_snapshots = held.map(|snapshot| key(&snapshot.id).into_owned()).collect();
         Ok(census)
     }
 
@@ -98,9 +100,9 @@ impl Census {
             self.link(backup);
         }
         if let Some(volume) = &backup.temp_volume_id {
-            self.temporary_volumes.insert(volume.clone());
+            self.temporary_volumes.insert(key(volume).into_owned());
             if backup.status.as_deref() == Some(CREATING) {
-                self.temporaries_in_use.insert(volume.clone());
+                self.temporaries_in_use.insert(key(volume).into_owned());
             }
         }
         is_active(backup.status.as_deref())
@@ -129,10 +131,10 @@ impl Census {
             // All imports that never finished name the same volume, which is none: they share nothing.
             let volumes = [&backup.volume_id, &backup.restore_volume_id].into_iter().flatten();
             for volume in volumes.filter(|volume| *volume != NO_VOLUME) {
-                self.by_volume.entry(volume.clone()).or_default().push(backup.id.clone());
+                self.by_volume.entry(key(volume).into_owned()).or_default().push(backup.id.clone());
             }
             if let Some(snapshot) = &backup.snapshot_id {
-                self.by_snapshot.entry(snapshot.clone()).or_default().push(backup.id.clone());
+                self.by_snapshot.entry(key(snapshot).into_owned()).or_default().push(backup.id.clone());
             }
         }
         if selected {
@@ -158,7 +160,7 @@ impl Census {
     fn link(&mut self, backup: &Backup) {
         let recorded = clamp(backup.num_dependent_backups.unwrap_or(0));
         let in_error = backup.status.as_deref() == Some(ERROR);
-        let key = self.key(&backup.id);
+        let key = self.link_key(&backup.id);
         // A row without dependents on record needs an entry only once a child of it is seen.
         if let Some(link) = self.links.get_mut(&key) {
             (link.recorded, link.in_error) = (Some(recorded), in_error);
@@ -167,7 +169,7 @@ impl Census {
             self.remember(key, &backup.id);
         }
         if let Some(parent) = &backup.parent_id {
-            let key = self.key(parent);
+            let key = self.link_key(parent);
             let mut children = Children::default();
             children.add(backup.status.as_deref());
             let link = self.links.entry(key).or_default();
@@ -177,7 +179,7 @@ impl Census {
         }
     }
 
-    fn key(&self, id: &str) -> u128 {
+    fn link_key(&self, id: &str) -> u128 {
         canonical(id).unwrap_or_else(|| {
             let digest = Sha256::digest(id.as_bytes());
             digest.iter().take(16).fold(0, |key, byte| key << 8 | u128::from(*byte))
@@ -194,16 +196,36 @@ impl Census {
         self.odd_ids.get(&key).cloned().unwrap_or_else(|| Uuid::from_u128(key).hyphenated().to_string())
     }
 
+    /// The active backups that are made of a volume or restored to it.
+    pub fn of_volume(&self, id: &str) -> impl Iterator<Item = &Backup> {
+        self.by_volume.get(key(id).as_ref()).into_iter().flatten().filter_map(|id| self.kept.get(id))
+    }
+
+    /// The active backups that are made of a snapshot.
+    pub fn of_snapshot(&self, id: &str) -> impl Iterator<Item = &Backup> {
+        self.by_snapshot.get(key(id).as_ref()).into_iter().flatten().filter_map(|id| self.kept.get(id))
+    }
+
+    /// Whether some `temp_volume_id` names the volume.
+    pub fn is_temporary(&self, volume: &str) -> bool {
+        self.temporary_volumes.contains(key(volume).as_ref())
+    }
+
+    /// Whether that of a backup which is being created does.
+    pub fn is_temporary_in_use(&self, volume: &str) -> bool {
+        self.temporaries_in_use.contains(key(volume).as_ref())
+    }
+
     /// Whether a backup, while it is being made, holds its volume. From Pike on that of a snapshot holds the snapshot
     /// alone, before it held the volume alone; the snapshot's status tells which.
     pub fn holds_volume(&self, backup: &Backup) -> bool {
-        backup.snapshot_id.as_ref().is_none_or(|snapshot| !self.held_snapshots.contains(snapshot))
+        backup.snapshot_id.as_ref().is_none_or(|snapshot| !self.held_snapshots.contains(key(snapshot).as_ref()))
     }
 
     /// The live children of a backup.
     pub fn children(&self, id: &str) -> Children {
         self.links
-            .get(&self.key(id))
+            .get(&self.link_key(id))
             .map_or_else(Children::default, |link| Children { certain: i64::from(link.certain), possible: i64::from(link.possible) })
     }
 

@@ -1,5 +1,6 @@
 //! One scan: the census, the rows around what it kept, and the decisions.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
@@ -11,12 +12,13 @@ use super::lineage;
 use super::reader::Reader;
 use crate::db::schema::Schema;
 use crate::db::{Access, DbError, Session};
-use crate::domain::decide::{self, BackupCase, CounterCase, Peer, SnapshotCase, VolumeCase, judge_backup};
+use crate::domain::decide::{self, BackupCase, CounterCase, Peer, SnapshotCase, VolumeCase};
+use crate::domain::id::{key, same};
 use crate::domain::status::{AVAILABLE, BACKING_UP, CREATING, DELETING, ERROR, NO_VOLUME, RESTORING, RESTORING_BACKUP};
 use crate::domain::time::{human, rfc3339};
 use crate::domain::{
-    Attachment, Backup, Checks, ColumnSet, DatabaseInfo, Finding, FindingKind, Image, NULL, Policy, Selection, Services, Situation,
-    Snapshot, Verdict, Volume,
+    Attachment, Backup, Checks, ColumnSet, DatabaseInfo, Finding, FindingKind, Image, NULL, Need, Policy, Selection, Services, Situation,
+    Snapshot, Volume,
 };
 
 /// Why a scan could not be made.
@@ -44,6 +46,30 @@ pub enum Aim {
     Plan,
 }
 
+/// What a scan is asked.
+#[derive(Clone, Copy)]
+pub struct Question<'a> {
+    /// What decisions depend on.
+    pub policy: &'a Policy,
+    /// Which rows are wanted.
+    pub selection: &'a Selection,
+    /// What it is for.
+    pub aim: Aim,
+    /// What is known of the storage of some backups; where there is any, decisions rest on it.
+    pub checks: &'a Checks,
+    /// The storage was looked at, so that no backup is given up whose data was not.
+    pub looked: bool,
+    /// The backups that will be repaired, by id, where that is not all that can be: what the others hold, they keep.
+    pub only: Option<&'a BTreeSet<String>>,
+}
+
+impl<'a> Question<'a> {
+    /// What is there, whether or not storage was looked at.
+    pub fn new(policy: &'a Policy, selection: &'a Selection, aim: Aim, checks: &'a Checks) -> Self {
+        Self { policy, selection, aim, checks, looked: false, only: None }
+    }
+}
+
 /// A scan with what later steps need beside the document.
 pub struct Scan {
     /// For other programs.
@@ -56,6 +82,9 @@ pub struct Scan {
     pub images: Images,
     /// The ids of the backups that were named.
     pub named: BTreeSet<String>,
+    /// Some proposal holds only if other backups are repaired before: whoever leaves some out has to ask again, and say so in
+    /// [`Question::only`].
+    pub counts_on_others: bool,
 }
 
 /// The database, as every document names it.
@@ -78,18 +107,9 @@ pub fn situation(reader: &mut Reader<'_>) -> Result<Situation, DbError> {
 }
 
 /// Makes a scan in one read-only transaction.
-///
-/// `checks` is what is known of the storage of some backups; where there is any, decisions rest on it.
-pub fn scan(
-    session: &mut dyn Session,
-    schema: &Schema,
-    policy: &Policy,
-    selection: &Selection,
-    aim: Aim,
-    checks: &Checks,
-) -> Result<Scan, ScanError> {
+pub fn scan(session: &mut dyn Session, schema: &Schema, question: &Question<'_>) -> Result<Scan, ScanError> {
     session.begin(Access::ReadOnly)?;
-    let result = inside(session, schema, policy, selection, aim, checks);
+    let result = inside(session, schema, question);
     // Nothing was written; a connection that cannot even roll back has said so in the result, or will at its next use.
     let ended = session.rollback();
     let scan = result?;
@@ -97,83 +117,110 @@ pub fn scan(
     Ok(scan)
 }
 
-fn inside(
-    session: &mut dyn Session,
-    schema: &Schema,
-    policy: &Policy,
-    selection: &Selection,
-    aim: Aim,
-    checks: &Checks,
-) -> Result<Scan, ScanError> {
+fn inside(session: &mut dyn Session, schema: &Schema, question: &Question<'_>) -> Result<Scan, ScanError> {
     let database = database_info(session, schema);
     let mut reader = Reader { session, schema };
     let situation = situation(&mut reader)?;
-    let mut census = Census::take(&mut reader, selection)?;
-    let selection = census.resolve(selection).map_err(ScanError::Selection)?;
-    let mut gathering = Gathering::new(&census, &situation, policy, &selection, aim, checks);
-    gathering.backups(&mut reader)?;
-    gathering.volumes(&mut reader)?;
-    gathering.snapshots(&mut reader)?;
-    if selection.wants_inconsistent() {
-        gathering.chains(&mut reader)?;
-        gathering.leftovers(&mut reader)?;
+    let mut census = Census::take(&mut reader, question.selection)?;
+    let selection = census.resolve(question.selection).map_err(ScanError::Selection)?;
+    let question = Question { selection: &selection, ..*question };
+    let within;
+    let mut gathering = Gathering::new(&census, &situation, &question);
+    gathering.all(&mut reader)?;
+    if let Some(limit) = selection.limit {
+        within = gathering.repaired_within(limit);
+        if gathering.counts_on_others.get() && within.len() < gathering.repaired.len() {
+            // Some proposals count on backups that the limit leaves for another time.
+            gathering = Gathering::new(&census, &situation, &Question { only: Some(&within), ..question });
+            gathering.all(&mut reader)?;
+        }
+        gathering.findings.truncate(limit);
     }
     let mut notices = gathering.clocks();
     if selection.takes_leftover("quota") && selection.volumes.is_empty() {
         notices.extend(gathering.quotas(&mut reader)?);
     }
-    let (mut findings, images) = (gathering.findings, gathering.images);
-    // The oldest first; what has no age (contradictions) last.
-    findings.sort_by(|a, b| (a.since.is_none(), &a.since, a.kind, &a.id).cmp(&(b.since.is_none(), &b.since, b.kind, &b.id)));
-    if let Some(limit) = selection.limit {
-        findings.truncate(limit);
-    }
+    let (findings, images, counts_on_others) = (gathering.findings, gathering.images, gathering.counts_on_others.get());
     let document = ScanDocument {
         schema: "cinder-backup-repair/scan",
         schema_version: 1,
         database,
         taken_at: rfc3339(situation.now),
-        thresholds: policy.thresholds,
+        thresholds: question.policy.thresholds,
         summary: Summary::of(&findings),
         findings,
         notices,
     };
     let named = selection.backups.clone();
-    Ok(Scan { document, census, situation, images, named })
+    Ok(Scan { document, census, situation, images, named, counts_on_others })
+}
+
+/// A check may take hours, and meanwhile other backups become old enough to be stuck. Whoever asked for a look at the data
+/// before it is decided on does not want those given up without one.
+fn leave_unlooked(finding: &mut Finding, policy: &Policy) {
+    let unlooked = finding.proposal.as_ref().is_some_and(|proposal| proposal.needs.contains(&Need::StorageCheck));
+    if unlooked && policy.to.as_deref() != Some(ERROR) {
+        finding.proposal = None;
+        finding.refusal =
+            Some("it was not old enough yet when the storage was looked at, so its data was not checked; try again".to_owned());
+    }
 }
 
 struct Gathering<'a> {
     census: &'a Census,
     situation: &'a Situation,
+    question: Question<'a>,
     policy: &'a Policy,
     selection: &'a Selection,
-    aim: Aim,
-    checks: &'a Checks,
     findings: Vec<Finding>,
     images: Images,
-    /// Selected backups that are stuck: the rows that they hold will be free once they are repaired.
-    stuck: HashSet<String>,
+    /// Selected backups that will be repaired: the rows that they hold will be free then.
+    repaired: HashSet<String>,
+    /// Whether something was decided that holds only if one of those is repaired before.
+    counts_on_others: Cell<bool>,
 }
 
 impl<'a> Gathering<'a> {
-    fn new(
-        census: &'a Census,
-        situation: &'a Situation,
-        policy: &'a Policy,
-        selection: &'a Selection,
-        aim: Aim,
-        checks: &'a Checks,
-    ) -> Self {
-        let stuck = census
-            .selected
-            .iter()
-            .filter(|id| {
-                let judged = census.kept.get(*id).map(|backup| judge_backup(backup, checks.get(*id), situation, policy));
-                judged.is_some_and(|judged| judged.verdict == Verdict::Stuck)
-            })
-            .cloned()
-            .collect();
-        Self { census, situation, policy, selection, aim, checks, findings: Vec::new(), images: BTreeMap::new(), stuck }
+    fn new(census: &'a Census, situation: &'a Situation, question: &Question<'a>) -> Self {
+        Self {
+            census,
+            situation,
+            question: *question,
+            policy: question.policy,
+            selection: question.selection,
+            findings: Vec::new(),
+            images: BTreeMap::new(),
+            repaired: HashSet::new(),
+            counts_on_others: Cell::new(false),
+        }
+    }
+
+    /// Everything that is wanted: the oldest first, what has no age (contradictions) last.
+    fn all(&mut self, reader: &mut Reader<'_>) -> Result<(), DbError> {
+        self.backups(reader)?;
+        self.volumes(reader)?;
+        self.snapshots(reader)?;
+        if self.selection.wants_inconsistent() {
+            self.chains(reader)?;
+            self.leftovers(reader)?;
+        }
+        self.findings.sort_by(|a, b| (a.since.is_none(), &a.since, a.kind, &a.id).cmp(&(b.since.is_none(), &b.since, b.kind, &b.id)));
+        Ok(())
+    }
+
+    /// Those of the repaired backups that are among the first findings.
+    fn repaired_within(&self, limit: usize) -> BTreeSet<String> {
+        let first = self.findings.iter().take(limit).filter(|finding| finding.kind == FindingKind::Backup);
+        first.filter(|finding| self.repaired.contains(&finding.id)).map(|finding| finding.id.clone()).collect()
+    }
+
+    /// Whether a backup will have been repaired by then.
+    fn is_repaired(&self, backup: &Backup) -> bool {
+        let repaired = self.repaired.contains(&backup.id);
+        if repaired {
+            self.counts_on_others.set(true);
+        }
+        repaired
     }
 
     fn backups(&mut self, reader: &mut Reader<'_>) -> Result<(), DbError> {
@@ -185,23 +232,32 @@ impl<'a> Gathering<'a> {
             let mut lineages = self.lineages(reader, portion)?;
             for backup in portion {
                 let above = lineages.remove(&backup.id);
-                let rows =
-                    above.as_ref().filter(|_| self.aim == Aim::HandOn).map(|above| images_of_chain(backup, above, self.situation.columns));
+                let rows = above
+                    .as_ref()
+                    .filter(|_| self.question.aim == Aim::HandOn)
+                    .map(|above| images_of_chain(backup, above, self.situation.columns));
                 let case = BackupCase {
                     ancestors: above.unwrap_or_default(),
                     backup: (*backup).clone(),
                     volume: around.volume(backup.volume_id.as_deref()),
                     destination: around.volume(backup.restore_volume_id.as_deref()),
-                    snapshot: backup.snapshot_id.as_ref().and_then(|id| around.snapshots.get(id)).cloned(),
-                    parent: backup.parent_id.as_ref().and_then(|id| around.parents.get(id)).cloned(),
+                    snapshot: backup.snapshot_id.as_ref().and_then(|id| around.snapshots.get(key(id).as_ref())).cloned(),
+                    parent: backup.parent_id.as_ref().and_then(|id| around.parents.get(key(id).as_ref())).cloned(),
                     siblings: siblings(census, backup),
                     attachments: around.attachments(backup.volume_id.as_deref()),
                     peers: peers(census, backup).map(|peer| self.peer(peer, &backup.id)).collect(),
-                    volume_is_temporary: backup.volume_id.as_ref().is_some_and(|id| census.temporary_volumes.contains(id)),
-                    check: self.checks.get(&backup.id).cloned().map(Box::new),
+                    volume_is_temporary: backup.volume_id.as_ref().is_some_and(|id| census.is_temporary(id)),
+                    check: self.question.checks.get(&backup.id).cloned().map(Box::new),
                 };
                 let mut finding = decide::backup(&case, self.situation, self.policy);
                 finding.rows = rows.unwrap_or_default();
+                if self.question.looked {
+                    leave_unlooked(&mut finding, self.policy);
+                }
+                // Only what ends in a plan lets go of what it holds; in the order of their ids, as units are.
+                if finding.is_actionable() && self.question.only.is_none_or(|only| only.contains(&finding.id)) {
+                    self.repaired.insert(finding.id.clone());
+                }
                 // A row in error or error_deleting that was only named is nothing to report unless something can become of it.
                 let pending = !matches!(finding.status.as_deref(), Some("error" | "error_deleting"));
                 if pending || finding.proposal.is_some() || finding.refusal.is_some() || !self.selection.statuses.is_empty() {
@@ -216,7 +272,8 @@ impl<'a> Gathering<'a> {
     /// What those rest on that a check on their storage says something about, or will.
     fn lineages(&self, reader: &mut Reader<'_>, portion: &[&Backup]) -> Result<HashMap<String, Vec<Arc<Backup>>>, DbError> {
         let storage = |backup: &&Backup| {
-            matches!(backup.status.as_deref(), Some(CREATING | ERROR)) && (self.aim == Aim::HandOn || self.checks.contains_key(&backup.id))
+            matches!(backup.status.as_deref(), Some(CREATING | ERROR))
+                && (self.question.aim == Aim::HandOn || self.question.checks.contains_key(&backup.id))
         };
         let list: Vec<Backup> = portion.iter().copied().filter(storage).cloned().collect();
         let ancestors = lineage::ancestors(reader, &list)?;
@@ -231,12 +288,12 @@ impl<'a> Gathering<'a> {
     }
 
     fn peer(&self, peer: &Backup, before: &str) -> Peer {
-        let released = self.stuck.contains(&peer.id) && peer.id.as_str() < before;
+        let released = peer.id.as_str() < before && self.is_repaired(peer);
         as_peer(self.census, peer, released)
     }
 
     fn keep(&mut self, finding: Finding, images: impl FnOnce() -> Vec<Image>, counter: bool) {
-        if self.aim == Aim::Plan && finding.is_actionable() {
+        if self.question.aim == Aim::Plan && finding.is_actionable() {
             let mut images = images();
             if let Some(proposal) = &finding.proposal {
                 let changed: HashSet<(&str, &str)> =
@@ -265,23 +322,25 @@ impl<'a> Gathering<'a> {
         })?;
         pending.sort_by(|a, b| a.id.cmp(&b.id));
         let ids: Vec<String> = pending.iter().map(|volume| volume.id.clone()).collect();
+        let mut suspects = Self::suspects_of_volumes(reader, &pending)?;
         let mut attachments: HashMap<String, Vec<Attachment>> = HashMap::new();
         for attachment in reader.attachments(&ids)? {
-            attachments.entry(attachment.volume_id.clone()).or_default().push(attachment);
+            attachments.entry(key(&attachment.volume_id).into_owned()).or_default().push(attachment);
         }
         let backup_hosts: Vec<String> = self.census.hosts.iter().cloned().collect();
         for volume in pending {
             let case = VolumeCase {
-                attachments: attachments.remove(&volume.id).unwrap_or_default(),
+                attachments: attachments.remove(key(&volume.id).as_ref()).unwrap_or_default(),
                 explained_by: explainers(self.census, &volume, self.situation.columns)
                     .map(|peer| as_peer(self.census, peer, self.will_let_go(peer)))
                     .collect(),
-                is_temporary: self.census.temporary_volumes.contains(&volume.id),
+                is_temporary: self.census.is_temporary(&volume.id),
+                suspects: suspects.remove(key(&volume.id).as_ref()).unwrap_or_default(),
                 backup_hosts: backup_hosts.clone(),
                 volume,
             };
             // While the backup is being written, its temporary volume is as it should be.
-            if self.census.temporaries_in_use.contains(&case.volume.id) {
+            if self.census.is_temporary_in_use(&case.volume.id) {
                 continue;
             }
             if let Some(finding) = decide::left_volume(&case, self.situation, self.policy) {
@@ -290,6 +349,17 @@ impl<'a> Gathering<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Backups, whatever their status, that may be the reason for what volumes are marked as, by the volumes' keys.
+    fn suspects_of_volumes(reader: &mut Reader<'_>, volumes: &[Volume]) -> Result<HashMap<String, Vec<Backup>>, DbError> {
+        let marked = |status: &str| -> Vec<String> {
+            volumes.iter().filter(|volume| volume.status.as_deref() == Some(status)).map(|volume| volume.id.clone()).collect()
+        };
+        let sources = reader.backups_of_volumes(&marked(BACKING_UP))?.into_iter().map(|backup| (backup.volume_id.clone(), backup));
+        let restored = reader.backups_restored_to(&marked(RESTORING_BACKUP))?;
+        let destinations = restored.into_iter().map(|backup| (backup.restore_volume_id.clone(), backup));
+        Ok(by_key(sources.chain(destinations)))
     }
 
     fn is_explained(&self, volume: &Volume) -> bool {
@@ -304,7 +374,7 @@ impl<'a> Gathering<'a> {
             Some(RESTORING) => self.situation.columns < ColumnSet::Mitaka,
             _ => false,
         };
-        elsewhere && self.stuck.contains(&peer.id)
+        elsewhere && self.is_repaired(peer)
     }
 
     fn snapshots(&mut self, reader: &mut Reader<'_>) -> Result<(), DbError> {
@@ -318,11 +388,16 @@ impl<'a> Gathering<'a> {
                 pending.push(snapshot);
             }
         })?;
+        let unexplained = |snapshot: &&Snapshot| snapshot_explainers(self.census, &snapshot.id).next().is_none();
+        let ids: Vec<String> = pending.iter().filter(unexplained).map(|snapshot| snapshot.id.clone()).collect();
+        let suspects = reader.backups_of_snapshots(&ids)?.into_iter().map(|backup| (backup.snapshot_id.clone(), backup));
+        let mut suspects = by_key(suspects);
         for snapshot in pending {
             let case = SnapshotCase {
                 explained_by: snapshot_explainers(self.census, &snapshot.id)
                     .map(|peer| as_peer(self.census, peer, self.will_let_go(peer)))
                     .collect(),
+                suspects: suspects.remove(key(&snapshot.id).as_ref()).unwrap_or_default(),
                 snapshot,
             };
             if let Some(finding) = decide::snapshot(&case, self.situation, self.policy) {
@@ -379,7 +454,7 @@ impl<'a> Gathering<'a> {
         reader.host_attachments(&mut |attachment| {
             let host = attachment.attached_host.as_deref().unwrap_or_default();
             let of_backup = census.hosts.contains(host) || services.knows(host);
-            let busy = census.by_volume.contains_key(&attachment.volume_id);
+            let busy = census.of_volume(&attachment.volume_id).next().is_some();
             if of_backup && !busy && attachment.is_live() && selection.takes_owner(None, Some(&attachment.volume_id)) {
                 found.push(attachment);
             }
@@ -429,7 +504,16 @@ impl<'a> Gathering<'a> {
     }
 }
 
-/// The rows around a portion of backups.
+/// Backups by the keys of what they have to do with.
+fn by_key(backups: impl Iterator<Item = (Option<String>, Backup)>) -> HashMap<String, Vec<Backup>> {
+    let mut found: HashMap<String, Vec<Backup>> = HashMap::new();
+    for (id, backup) in backups {
+        found.entry(key(&id.unwrap_or_default()).into_owned()).or_default().push(backup);
+    }
+    found
+}
+
+/// The rows around a portion of backups, by the [`key`]s of their ids.
 struct Around {
     volumes: HashMap<String, Volume>,
     snapshots: HashMap<String, Snapshot>,
@@ -445,30 +529,31 @@ impl Around {
             set.into_iter().collect()
         };
         let volume_ids = ids(&|backup| vec![backup.volume_id.clone(), backup.restore_volume_id.clone()]);
-        let volumes: HashMap<String, Volume> = reader.volumes(&volume_ids)?.into_iter().map(|volume| (volume.id.clone(), volume)).collect();
+        let volumes: HashMap<String, Volume> =
+            reader.volumes(&volume_ids)?.into_iter().map(|volume| (key(&volume.id).into_owned(), volume)).collect();
         // Attachments matter only for volumes that may be set free.
         let held: Vec<String> =
             volumes.values().filter(|volume| volume.status.as_deref() == Some(BACKING_UP)).map(|volume| volume.id.clone()).collect();
         let mut attachments: HashMap<String, Vec<Attachment>> = HashMap::new();
         for attachment in reader.attachments(&held)? {
-            attachments.entry(attachment.volume_id.clone()).or_default().push(attachment);
+            attachments.entry(key(&attachment.volume_id).into_owned()).or_default().push(attachment);
         }
         let snapshots = reader.snapshots(&ids(&|backup| vec![backup.snapshot_id.clone()]))?;
         let parents = reader.backups(&ids(&|backup| vec![backup.parent_id.clone()]))?;
         Ok(Self {
             volumes,
-            snapshots: snapshots.into_iter().map(|snapshot| (snapshot.id.clone(), snapshot)).collect(),
-            parents: parents.into_iter().map(|parent| (parent.id.clone(), parent)).collect(),
+            snapshots: snapshots.into_iter().map(|snapshot| (key(&snapshot.id).into_owned(), snapshot)).collect(),
+            parents: parents.into_iter().map(|parent| (key(&parent.id).into_owned(), parent)).collect(),
             attachments,
         })
     }
 
     fn volume(&self, id: Option<&str>) -> Option<Volume> {
-        id.and_then(|id| self.volumes.get(id)).cloned()
+        id.and_then(|id| self.volumes.get(key(id).as_ref())).cloned()
     }
 
     fn attachments(&self, volume: Option<&str>) -> Vec<Attachment> {
-        let mut found = volume.and_then(|id| self.attachments.get(id)).cloned().unwrap_or_default();
+        let mut found = volume.and_then(|id| self.attachments.get(key(id).as_ref())).cloned().unwrap_or_default();
         found.sort_by(|a, b| a.id.cmp(&b.id));
         found
     }
@@ -476,31 +561,33 @@ impl Around {
 
 /// The other active backups that may need a row which `backup` needs.
 pub fn peers<'c>(census: &'c Census, backup: &Backup) -> impl Iterator<Item = &'c Backup> {
-    let by_volume = [&backup.volume_id, &backup.restore_volume_id].into_iter().flatten().filter_map(|id| census.by_volume.get(id));
-    let by_snapshot = backup.snapshot_id.iter().filter_map(|id| census.by_snapshot.get(id));
-    let ids: BTreeSet<&String> = by_volume.chain(by_snapshot).flatten().filter(|id| **id != backup.id).collect();
-    ids.into_iter().filter_map(|id| census.kept.get(id)).collect::<Vec<_>>().into_iter()
+    let by_volume = [&backup.volume_id, &backup.restore_volume_id].into_iter().flatten().flat_map(|id| census.of_volume(id));
+    let by_snapshot = backup.snapshot_id.iter().flat_map(|id| census.of_snapshot(id));
+    let others: BTreeMap<&String, &Backup> =
+        by_volume.chain(by_snapshot).filter(|peer| peer.id != backup.id).map(|peer| (&peer.id, peer)).collect();
+    others.into_values()
 }
 
 /// The active backups that could be the reason for a volume's status.
 pub fn explainers<'c>(census: &'c Census, volume: &Volume, columns: ColumnSet) -> impl Iterator<Item = &'c Backup> {
     let status = volume.status.as_deref();
-    let named = census.by_volume.get(&volume.id).into_iter().flatten().filter_map(|id| census.kept.get(id));
+    let named = census.of_volume(&volume.id);
+    let is_this = |id: &Option<String>| id.as_deref().is_some_and(|id| same(id, &volume.id));
     let mut found: Vec<&Backup> = match status {
         // A backup that is deleted while it is being written keeps its volume until the writer notices. From Mitaka to
         // Ocata the backup of a snapshot, too, set the volume to backing-up, and not the snapshot.
         Some(BACKING_UP) => named
             .filter(|backup| {
-                backup.volume_id.as_deref() == Some(&volume.id)
+                is_this(&backup.volume_id)
                     && census.holds_volume(backup)
                     && matches!(backup.status.as_deref(), Some(CREATING | DELETING) | None)
             })
             .collect(),
         // Before Mitaka it is not on record where a backup is restored to: any restore may be the one.
         Some(RESTORING_BACKUP) if columns < ColumnSet::Mitaka => census.restoring.iter().filter_map(|id| census.kept.get(id)).collect(),
-        Some(RESTORING_BACKUP) => named
-            .filter(|backup| backup.status.as_deref() == Some(RESTORING) && backup.restore_volume_id.as_deref() == Some(&volume.id))
-            .collect(),
+        Some(RESTORING_BACKUP) => {
+            named.filter(|backup| backup.status.as_deref() == Some(RESTORING) && is_this(&backup.restore_volume_id)).collect()
+        }
         _ => Vec::new(),
     };
     found.sort_by(|a, b| a.id.cmp(&b.id));
@@ -509,13 +596,7 @@ pub fn explainers<'c>(census: &'c Census, volume: &Volume, columns: ColumnSet) -
 
 /// The active backups that could be the reason for a snapshot's status.
 pub fn snapshot_explainers<'c>(census: &'c Census, snapshot_id: &str) -> impl Iterator<Item = &'c Backup> {
-    census
-        .by_snapshot
-        .get(snapshot_id)
-        .into_iter()
-        .flatten()
-        .filter_map(|id| census.kept.get(id))
-        .filter(|backup| matches!(backup.status.as_deref(), Some(CREATING | DELETING) | None))
+    census.of_snapshot(snapshot_id).filter(|backup| matches!(backup.status.as_deref(), Some(CREATING | DELETING) | None))
 }
 
 /// The live children of a backup's parent, without the backup itself.

@@ -11,5 +11,5 @@ pub mod reader;
 
 pub use census::Census;
 pub use document::{Notice, ScanDocument, Summary};
-pub use gather::{Aim, Images, Scan, ScanError, as_peer, database_info, explainers, peers, scan, situation, snapshot_explainers};
+pub use gather::{Aim, Images, Question, Scan, ScanError, as_peer, database_info, explainers, peers, scan, situation, snapshot_explainers};
 pub use reader::{Lock, Reader, Row, row_in};

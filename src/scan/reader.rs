@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use crate::db::schema::Schema;
 use crate::db::statements as sql;
 use crate::db::{Answer, DbError, DbErrorKind, ID_BATCH, Param, Session, Statement, Step};
+use crate::domain::id::same;
 use crate::domain::{Attachment, Backup, ColumnSet, Image, ServiceRow, Snapshot, Table, Value, Volume};
 
 /// Whether a row is locked while it is read.
@@ -186,6 +187,30 @@ impl Reader<'_> {
         }
     }
 
+    /// Live backups, whatever their status, that are made of these volumes, in batches.
+    pub fn backups_of_volumes(&mut self, volumes: &[String]) -> Result<Vec<Backup>, DbError> {
+        let statement = match self.schema.columns {
+            ColumnSet::Juno => &sql::BACKUPS_BY_VOLUMES_JUNO,
+            ColumnSet::Liberty => &sql::BACKUPS_BY_VOLUMES_LIBERTY,
+            ColumnSet::Mitaka => &sql::BACKUPS_BY_VOLUMES_MITAKA,
+        };
+        self.by_ids(statement, volumes, backup)
+    }
+
+    /// Live backups, whatever their status, that were last restored to these volumes, in batches; none where that is not on record.
+    pub fn backups_restored_to(&mut self, volumes: &[String]) -> Result<Vec<Backup>, DbError> {
+        self.since_mitaka(&sql::BACKUPS_BY_DESTINATIONS_MITAKA, volumes)
+    }
+
+    /// Live backups, whatever their status, that are made of these snapshots, in batches; none where that is not on record.
+    pub fn backups_of_snapshots(&mut self, snapshots: &[String]) -> Result<Vec<Backup>, DbError> {
+        self.since_mitaka(&sql::BACKUPS_BY_SNAPSHOTS_MITAKA, snapshots)
+    }
+
+    fn since_mitaka(&mut self, statement: &Statement, ids: &[String]) -> Result<Vec<Backup>, DbError> {
+        if self.schema.columns < ColumnSet::Mitaka { Ok(Vec::new()) } else { self.by_ids(statement, ids, backup) }
+    }
+
     /// Volumes that a backup or restore holds, or without a status.
     pub fn pending_volumes(&mut self, each: &mut dyn FnMut(Volume)) -> Result<(), DbError> {
         let statement = if self.schema.columns == ColumnSet::Juno { &sql::VOLUMES_PENDING_JUNO } else { &sql::VOLUMES_PENDING_LIBERTY };
@@ -343,6 +368,6 @@ pub fn row_in(answer: &Answer, table: Table, id: &str) -> Option<Row> {
             Table::Snapshots => Row::Snapshot(snapshot(&mut cells)),
         }
     };
-    // A case-insensitive collation could hand out a row whose id is spelt differently: that is another row.
-    rows.last().map(read).filter(|row| row.id() == id)
+    // A collation that regards other letters than ASCII's alike could hand out another row.
+    rows.last().map(read).filter(|row| same(row.id(), id))
 }

@@ -211,6 +211,31 @@ fn a_repair_is_chosen_confirmed_by_number_and_reported() {
     program.expect(0, &["history", "verify"]);
 }
 
+/// What is not chosen keeps what it holds.
+#[test]
+fn a_volume_stays_as_it_is_for_a_backup_that_was_not_chosen() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    let volume = database.volume(|row| row.status("backing-up").previous_status("available"));
+    let of_volume = || database.backup(|row| row.status("creating").host("gone").volume_id(&volume).age(TWO_HOURS));
+    let mut ids = [of_volume(), of_volume()];
+    ids.sort();
+    let [first, second] = ids;
+    // The list is by age: the one whose repair the other's counts on comes first.
+    database.execute(&format!("UPDATE backups SET created_at = datetime('now', '-5 hours'), updated_at = NULL WHERE id = '{first}'"));
+    let program = Program::on(database.url());
+    let mut terminal = Terminal::wide(&program, &["repair"]);
+    terminal.wait(WHICH);
+    terminal.press(" ");
+    terminal.wait_until("one unchecked", |screen| screen.matches("[ ]").count() == 1);
+    terminal.press("\r");
+    terminal.wait(TYPE);
+    assert!(terminal.screen().contains("These 1 rows in 1 unit would be changed:"), "{}", terminal.screen());
+    terminal.press("1\r");
+    terminal.expect(0);
+    assert_eq!((status(&database, &first), status(&database, &second)), ("creating".to_owned(), "error".to_owned()));
+    assert_eq!(database.cell("volumes", &volume, "status").as_deref(), Some("backing-up"));
+}
+
 #[test]
 fn any_other_number_changes_nothing() {
     let database = fresh(Engine::Sqlite, Columns::Full);

@@ -17,7 +17,7 @@ use crate::cli::view;
 use crate::domain::time::rfc3339;
 use crate::domain::{Backup, CheckResult, Checks, DatabaseInfo, Finding, Image, Level, Selection};
 use crate::report::safe::terminal;
-use crate::scan::{Aim, database_info, scan};
+use crate::scan::{Aim, Question, database_info, scan};
 use crate::verify::chunked::Share;
 use crate::verify::evidence::{SCHEMA, SCHEMA_VERSION, Summary};
 use crate::verify::{Evidence, Target};
@@ -257,7 +257,8 @@ fn from_database(context: &Context<'_>, args: &CheckCommandArgs) -> Result<Assig
     if names.is_empty() && !args.all {
         let mut policy = args.selection.policy(None, connected.service_down_time, connected.report_interval).map_err(Error::usage)?;
         selection.tell(&mut policy);
-        let found = scan(connected.session.as_mut(), &connected.schema, &policy, &selection, Aim::HandOn, &Checks::new())?;
+        let checks = Checks::new();
+        let found = scan(connected.session.as_mut(), &connected.schema, &Question::new(&policy, &selection, Aim::HandOn, &checks))?;
         let targets = checking::targets_of_findings(&found.document.findings, connected.schema.columns);
         return Ok(Assignment { targets, database, taken_at: found.document.taken_at });
     }

@@ -16,6 +16,7 @@ use crate::cli::reports::{self, Material};
 use crate::cli::storage::CheckArgs;
 use crate::cli::view;
 use crate::report::safe::terminal;
+use crate::scan::{Aim, Question};
 
 /// Scans, and writes what could be put right into a plan file and reports of it. Changes nothing in the database.
 #[derive(Debug, Args)]
@@ -50,12 +51,15 @@ pub fn run(context: &Context<'_>, args: &PlanArgs) -> Result<Exit> {
     let kinds = args.report.iter().map(|path| reports::Kind::of(path)).collect::<std::result::Result<Vec<_>, _>>().map_err(Error::usage)?;
     context.ui.check_columns(&view::units(&[]))?;
     let mut connected = context.connect()?;
+    connected.warn_of_defaults(context.ui, args.selection.service_down_time.is_some());
     let mut policy =
         args.selection.policy(Some(&args.decision), connected.service_down_time, connected.report_interval).map_err(Error::usage)?;
     selection.tell(&mut policy);
     args.checks.tell(&mut policy);
     let checks = checking::gather(context, &mut connected, &args.checks, &policy, &selection)?;
-    let (plan, scan) = super::repair::propose(&mut connected, &policy, &selection, checks, args.checks.check.is_some())?;
+    let looked = args.checks.check.is_some();
+    let question = Question { looked, ..Question::new(&policy, &selection, Aim::Plan, &checks) };
+    let (plan, scan) = super::repair::propose(&mut connected, &question)?;
     let refused = super::repair::refusals(&scan, &selection);
     for refusal in &refused {
         context.ui.warn(format!("not in the plan: {}: {}", terminal(&refusal.id), terminal(&refusal.reason)));

@@ -1,6 +1,6 @@
 //! `repair`
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::io::Read;
 
 use clap::Args;
@@ -16,10 +16,10 @@ use crate::cli::prompt;
 use crate::cli::storage::CheckArgs;
 use crate::cli::view::{self, Refused};
 use crate::domain::status::{ERROR, is_active};
-use crate::domain::{Checks, Finding, Need, Policy, Selection};
+use crate::domain::{FindingKind, Selection};
 use crate::plan::{Basis, Plan};
 use crate::report::safe::terminal;
-use crate::scan::{Aim, Scan, scan};
+use crate::scan::{Aim, Question, Scan, scan};
 
 /// So many units go with `--yes` unless `--max-changes` says otherwise.
 const MAX_CHANGES_WITH_YES: usize = 25;
@@ -55,12 +55,14 @@ pub fn run(context: &Context<'_>, args: &RepairArgs) -> Result<Exit> {
             .hint("give --yes to change without a question, or --dry-run to look"));
     }
     let mut connected = context.connect()?;
+    connected.warn_of_defaults(ui, args.selection.service_down_time.is_some());
     let mut policy =
         args.selection.policy(Some(&args.decision), connected.service_down_time, connected.report_interval).map_err(Error::usage)?;
     selection.tell(&mut policy);
     args.checks.tell(&mut policy);
     let checks = checking::gather(context, &mut connected, &args.checks, &policy, &selection)?;
-    let (mut plan, scan) = propose(&mut connected, &policy, &selection, checks, args.checks.check.is_some())?;
+    let question = Question { looked: args.checks.check.is_some(), ..Question::new(&policy, &selection, Aim::Plan, &checks) };
+    let (mut plan, scan) = propose(&mut connected, &question)?;
     let refused = refusals(&scan, &selection);
     let asks = !args.execution.yes && !args.execution.dry_run;
     if asks {
@@ -76,7 +78,11 @@ pub fn run(context: &Context<'_>, args: &RepairArgs) -> Result<Exit> {
         }
         if plan.units.len() > 1 {
             let chosen = prompt::choose(ui, &plan)?;
-            plan.keep(&chosen);
+            plan = narrow(&mut connected, &question, plan, &scan, &chosen)?;
+            let moved_on = chosen.len().saturating_sub(plan.units.len());
+            if moved_on > 0 {
+                ui.warn(format!("{} of what was chosen cannot be repaired any more", crate::cli::carry_out::units(moved_on)));
+            }
         }
     }
     let max_changes = args.execution.max_changes.or((args.execution.yes && !args.execution.dry_run).then_some(MAX_CHANGES_WITH_YES));
@@ -85,37 +91,37 @@ pub fn run(context: &Context<'_>, args: &RepairArgs) -> Result<Exit> {
     carry_out(context, &mut connected, assignment)
 }
 
-/// A scan and the plan that follows from it. Where storage was looked at, nothing is decided over data that was not.
-pub fn propose(connected: &mut Connected, policy: &Policy, selection: &Selection, checks: Checks, looked: bool) -> Result<(Plan, Scan)> {
-    let mut scan = scan(connected.session.as_mut(), &connected.schema, policy, selection, Aim::Plan, &checks)?;
-    if looked {
-        leave_unlooked(&mut scan.document.findings, policy);
-    }
+/// A scan and the plan that follows from it.
+pub fn propose(connected: &mut Connected, question: &Question<'_>) -> Result<(Plan, Scan)> {
+    let scan = scan(connected.session.as_mut(), &connected.schema, question)?;
     let basis = Basis {
         id: Uuid::new_v4().to_string(),
         taken_at: scan.document.taken_at.clone(),
         database: scan.document.database.clone(),
         columns: scan.situation.columns,
-        policy: policy.clone(),
-        selection: selection.clone(),
+        policy: question.policy.clone(),
+        selection: question.selection.clone(),
         services: scan.situation.services.clone(),
-        checks,
+        checks: question.checks.clone(),
     };
     let plan = Plan::propose(&scan.document.findings, &scan.images, basis);
     Ok((plan, scan))
 }
 
-/// A check may take hours, and meanwhile other backups become old enough to be stuck. Whoever asked for a look at the data
-/// before it is decided on does not want those given up without one.
-fn leave_unlooked(findings: &mut [Finding], policy: &Policy) {
-    for finding in findings {
-        let unlooked = finding.proposal.as_ref().is_some_and(|proposal| proposal.needs.contains(&Need::StorageCheck));
-        if unlooked && policy.to.as_deref() != Some(ERROR) {
-            finding.proposal = None;
-            finding.refusal =
-                Some("it was not old enough yet when the storage was looked at, so its data was not checked; try again".to_owned());
-        }
+/// The plan that is left of one when only the chosen units are wanted. Where some of them were to let go of rows because others
+/// are repaired before, and these are not wanted, all is asked again.
+fn narrow(connected: &mut Connected, question: &Question<'_>, mut plan: Plan, scan: &Scan, chosen: &BTreeSet<usize>) -> Result<Plan> {
+    let wanted: BTreeSet<(FindingKind, String, bool)> =
+        plan.units.iter().filter(|unit| chosen.contains(&unit.number)).map(|unit| (unit.kind, unit.id.clone(), unit.counter)).collect();
+    if scan.counts_on_others && wanted.len() < plan.units.len() {
+        let backups = wanted.iter().filter(|(kind, _, counter)| *kind == FindingKind::Backup && !counter);
+        let only: BTreeSet<String> = backups.map(|(_, id, _)| id.clone()).collect();
+        plan = propose(connected, &Question { only: Some(&only), ..*question })?.0;
     }
+    let left: BTreeSet<usize> =
+        plan.units.iter().filter(|unit| wanted.contains(&(unit.kind, unit.id.clone(), unit.counter))).map(|unit| unit.number).collect();
+    plan.keep(&left);
+    Ok(plan)
 }
 
 /// What was asked for and may not be done: refused outright, or named and not stuck.

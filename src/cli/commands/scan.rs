@@ -9,7 +9,7 @@ use crate::cli::exit::Exit;
 use crate::cli::view;
 use crate::domain::Checks;
 use crate::report::safe::terminal;
-use crate::scan::{Aim, Summary, scan};
+use crate::scan::{Aim, Question, Summary, scan};
 
 /// Lists what is stuck or inconsistent, with the evidence and the proposed change. Changes nothing.
 #[derive(Debug, Args)]
@@ -34,11 +34,12 @@ pub fn run(context: &Context<'_>, args: &ScanArgs) -> Result<Exit> {
     let selection = args.selection.selection(&backups).map_err(Error::usage)?;
     context.ui.check_columns(&view::findings(&[]))?;
     let mut connected = context.connect()?;
+    connected.warn_of_defaults(context.ui, args.selection.service_down_time.is_some());
     let mut policy =
         args.selection.policy(Some(&args.decision), connected.service_down_time, connected.report_interval).map_err(Error::usage)?;
     selection.tell(&mut policy);
     let aim = if matches!(context.global.output.format, FormatArg::Json | FormatArg::Yaml) { Aim::HandOn } else { Aim::Look };
-    let scan = scan(connected.session.as_mut(), &connected.schema, &policy, &selection, aim, &Checks::new())?;
+    let scan = scan(connected.session.as_mut(), &connected.schema, &Question::new(&policy, &selection, aim, &Checks::new()))?;
     let document = &scan.document;
     context.ui.result(document, "findings", &view::findings(&document.findings))?;
     if context.ui.is_table() {

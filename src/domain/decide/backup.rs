@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::domain::id::same;
 use crate::domain::status::{
     AVAILABLE, BACKING_UP, CREATING, DELETING, ERROR, ERROR_DELETING, ERROR_RESTORING, NO_VOLUME, RESTORING, RESTORING_BACKUP,
 };
@@ -324,8 +325,9 @@ fn release_volume(finding: &mut Finding, changes: &mut Vec<Change>, case: &Backu
         finding.evidence.push(Evidence::new("volume-temporary", text));
         return;
     }
-    let needs_volume =
-        |peer: &&Peer| !peer.released && peer.status.as_deref() == Some(CREATING) && peer.volume_id.as_deref() == Some(volume_id);
+    let needs_volume = |peer: &&Peer| {
+        !peer.released && peer.status.as_deref() == Some(CREATING) && peer.volume_id.as_deref().is_some_and(|id| same(id, volume_id))
+    };
     if let Some(peer) = case.peers.iter().find(needs_volume) {
         let text = format!("volume {volume_id} stays backing-up: backup {} is being made of it too", peer.id);
         finding.evidence.push(Evidence::new("volume-held", text));
@@ -364,8 +366,9 @@ fn release_snapshot(finding: &mut Finding, changes: &mut Vec<Change>, case: &Bac
         finding.evidence.push(Evidence::new("snapshot-moved-on", format!("snapshot {snapshot_id} is {status} already and stays so")));
         return;
     }
-    let needs_snapshot =
-        |peer: &&Peer| !peer.released && peer.status.as_deref() == Some(CREATING) && peer.snapshot_id.as_deref() == Some(snapshot_id);
+    let needs_snapshot = |peer: &&Peer| {
+        !peer.released && peer.status.as_deref() == Some(CREATING) && peer.snapshot_id.as_deref().is_some_and(|id| same(id, snapshot_id))
+    };
     if let Some(peer) = case.peers.iter().find(needs_snapshot) {
         let text = format!("snapshot {snapshot_id} stays backing-up: backup {} is being made of it too", peer.id);
         finding.evidence.push(Evidence::new("snapshot-held", text));
@@ -395,8 +398,11 @@ fn spoil_destination(finding: &mut Finding, changes: &mut Vec<Change>, case: &Ba
             return;
         }
     };
-    let needs_volume =
-        |peer: &&Peer| !peer.released && peer.status.as_deref() == Some(RESTORING) && peer.restore_volume_id.as_deref() == Some(volume_id);
+    let needs_volume = |peer: &&Peer| {
+        !peer.released
+            && peer.status.as_deref() == Some(RESTORING)
+            && peer.restore_volume_id.as_deref().is_some_and(|id| same(id, volume_id))
+    };
     if let Some(peer) = case.peers.iter().find(needs_volume) {
         let text = format!("volume {volume_id} stays as it is: backup {} is being restored to it too", peer.id);
         finding.evidence.push(Evidence::new("destination-held", text));

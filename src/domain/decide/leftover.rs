@@ -20,6 +20,9 @@ pub struct VolumeCase {
     pub explained_by: Vec<Peer>,
     /// It is named in some `temp_volume_id`.
     pub is_temporary: bool,
+    /// Backups in no active status that were made of it or restored to it: they may have been put there by hand, under a
+    /// cinder-backup that works on.
+    pub suspects: Vec<Backup>,
     /// Hosts of cinder-backup; an attachment that such a host holds for itself is the backup's own.
     pub backup_hosts: Vec<String>,
 }
@@ -31,6 +34,8 @@ pub struct SnapshotCase {
     pub snapshot: Snapshot,
     /// Active backups that could be the reason for its status.
     pub explained_by: Vec<Peer>,
+    /// Backups in no active status that were made of it.
+    pub suspects: Vec<Backup>,
 }
 
 /// Decides over a volume in `backing-up` or `restoring-backup`; `None` where a backup explains it.
@@ -82,6 +87,11 @@ pub fn volume(case: &VolumeCase, situation: &Situation, policy: &Policy) -> Opti
     if let Some(unreadable) = verdict::unreadable(volume.created_at.as_deref(), volume.updated_at.as_deref()) {
         finding.verdict = Verdict::Uncertain;
         finding.evidence.push(unreadable);
+        return Some(finding);
+    }
+    if let Some(evidence) = verdict::works_on(&case.suspects, status, volume.updated_at.as_deref(), situation, policy) {
+        finding.verdict = Verdict::Uncertain;
+        finding.evidence.push(evidence);
         return Some(finding);
     }
     let to = match status {
@@ -157,6 +167,12 @@ pub fn snapshot(case: &SnapshotCase, situation: &Situation, policy: &Policy) -> 
     if let Some(unreadable) = verdict::unreadable(snapshot.created_at.as_deref(), snapshot.updated_at.as_deref()) {
         finding.verdict = Verdict::Uncertain;
         finding.evidence.insert(0, unreadable);
+        return Some(finding);
+    }
+    let status = snapshot.status.as_deref();
+    if let Some(evidence) = verdict::works_on(&case.suspects, status, snapshot.updated_at.as_deref(), situation, policy) {
+        finding.verdict = Verdict::Uncertain;
+        finding.evidence.insert(0, evidence);
         return Some(finding);
     }
     let mut changes = Vec::new();

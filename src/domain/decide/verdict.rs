@@ -1,6 +1,6 @@
 //! Is it stuck? The verdict over a pending backup, from its age and the heartbeat of its host.
 
-use crate::domain::status::{CREATING, ERROR, ERROR_DELETING, NO_VOLUME};
+use crate::domain::status::{AVAILABLE, CREATING, ERROR, ERROR_DELETING, NO_VOLUME, RESTORING_BACKUP, is_active};
 use crate::domain::time::{human, is_unreadable, parse, rfc3339, seconds_between};
 use crate::domain::{AssumeDead, Backup, CheckResult, Evidence, Heartbeat, Policy, Situation, Verdict};
 
@@ -103,6 +103,36 @@ fn by_storage(judgement: &mut Judgement, check: &CheckResult, age_is_clear: bool
     }
 }
 
+/// Cinder marks a volume or a snapshot and makes the backup's row right after it, by the same clock; the databases round to seconds.
+const MARKED_TOGETHER: i64 = 5;
+
+/// Whether a cinder-backup may be at work on a row in `status` although no backup says so: whoever puts a backup into another
+/// status by hand does not stop its service, which works on. `suspects` are backups of that row in no active status.
+pub(super) fn works_on(
+    suspects: &[Backup],
+    status: Option<&str>,
+    marked_at: Option<&str>,
+    situation: &Situation,
+    policy: &Policy,
+) -> Option<Evidence> {
+    let marked = marked_at.and_then(parse);
+    suspects.iter().filter(|backup| !is_active(backup.status.as_deref())).find_map(|backup| {
+        let created = backup.created_at.as_deref().and_then(parse);
+        // A restore begins long after the backup was made; what put it out of `restoring` wrote its row.
+        let touched = if status == Some(RESTORING_BACKUP) { created.max(backup.updated_at.as_deref().and_then(parse)) } else { created };
+        // One that was over before the row was marked is not what the row is marked for.
+        if let (Some(marked), Some(touched)) = (marked, touched)
+            && seconds_between(touched, marked) > MARKED_TOGETHER
+        {
+            return None;
+        }
+        let (verdict, _, why) = by_service(backup, situation, policy);
+        let shown = backup.status.as_deref().unwrap_or("NULL");
+        (verdict == Verdict::Uncertain)
+            .then(|| Evidence::new(&why.code, format!("backup {} of it is {shown}, but {}", backup.id, why.text)))
+    })
+}
+
 fn by_service(backup: &Backup, situation: &Situation, policy: &Policy) -> (Verdict, String, Evidence) {
     let down_time = policy.thresholds.service_down_time_seconds;
     // The deletion of a row in error_deleting has ended; nobody works on it, whatever beats.
@@ -150,8 +180,8 @@ fn by_service(backup: &Backup, situation: &Situation, policy: &Policy) -> (Verdi
             (Verdict::Uncertain, String::new(), Evidence::new("heartbeat-unreadable", text))
         }
         Heartbeat::Up { silent } => {
-            let doing = if backup.status.as_deref() == Some(ERROR) {
-                "may still be writing"
+            let doing = if matches!(backup.status.as_deref(), Some(ERROR | AVAILABLE)) {
+                "may still be at work on it"
             } else {
                 "may be at work on it, or have it in its queue"
             };

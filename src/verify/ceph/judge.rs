@@ -12,6 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::names::{self, Names, Shape};
 use super::observe::{Content, Observed, Seen};
+use crate::domain::id::same;
 use crate::domain::{Amount, Backup, CheckVerdict, Glance, Problem, time};
 use crate::verify::{Findings, Subject};
 
@@ -275,7 +276,7 @@ impl Case<'_> {
                     let text = format!("not the metadata of a volume, and a restore would fail on it: {what}");
                     self.wrong(Weight::Wrong, Problem::of(&meta.name, "metadata-invalid", text));
                 }
-                Content::Of(Some(volume)) if Some(volume.as_str()) != self.backup.volume_id.as_deref() => {
+                Content::Of(Some(volume)) if !self.backup.volume_id.as_deref().is_some_and(|own| same(own, volume)) => {
                     let text = format!("the metadata of another volume, {volume:?}");
                     self.wrong(Weight::Wrong, Problem::of(&meta.name, "metadata-foreign", text));
                 }

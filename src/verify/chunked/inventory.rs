@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use jiff::Timestamp;
 
 use super::{Link, layout};
+use crate::domain::id::same;
 use crate::domain::{Backup, Problem};
 use crate::format::metadata::{Compression, Entry};
 use crate::format::names::{self, Role};
@@ -184,7 +185,7 @@ impl Inventory {
         if head.backup_id != backup.id {
             wrong("metadata-of-another", format!("its metadata belongs to backup {:?}", head.backup_id));
         }
-        if backup.volume_id.as_deref().is_some_and(|volume| volume != head.volume_id) {
+        if backup.volume_id.as_deref().is_some_and(|volume| !same(volume, &head.volume_id)) {
             wrong("metadata-of-another", format!("its metadata belongs to a backup of volume {:?}", head.volume_id));
         }
         if head.version != "1.0.0" {
@@ -323,7 +324,7 @@ impl Inventory {
         let head = &outline.head;
         let of_another = if head.backup_id != backup.id {
             Some(format!("its sha256file belongs to backup {:?}", head.backup_id))
-        } else if backup.volume_id.as_deref().is_some_and(|volume| volume != head.volume_id) {
+        } else if backup.volume_id.as_deref().is_some_and(|volume| !same(volume, &head.volume_id)) {
             Some(format!("its sha256file belongs to a backup of volume {:?}", head.volume_id))
         } else {
             None

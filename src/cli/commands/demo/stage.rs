@@ -70,7 +70,7 @@ impl Stage {
         let stage = Self { folder, temporary, connection };
         let configuration = format!(
             "# What a controller has in /etc/cinder/cinder.conf, as far as it matters here.\n\
-             [DEFAULT]\nservice_down_time = 60\n\
+             [DEFAULT]\nservice_down_time = 60\nreport_interval = 1\n\
              backup_driver = cinder.backup.drivers.posix.PosixBackupDriver\nbackup_posix_path = {}\n\
              backup_file_size = {}\nbackup_compression_algorithm = zstd\n\n[database]\nconnection = {}\n",
             option(&stage.storage().display().to_string()),
@@ -212,15 +212,9 @@ mod tests {
         let schema = crate::db::schema::probe(session.as_mut()).unwrap();
         assert_eq!(schema.release, "2024.1 to 2026.2 (revision 9c74c1c6971f)");
         assert!(schema.has_attachments && schema.has_quotas);
-        crate::scan::scan(
-            session.as_mut(),
-            &schema,
-            &Policy::default(),
-            &Selection::default(),
-            crate::scan::Aim::Look,
-            &crate::domain::Checks::new(),
-        )
-        .unwrap()
+        let (policy, selection, checks) = (Policy::default(), Selection::default(), crate::domain::Checks::new());
+        let question = crate::scan::Question::new(&policy, &selection, crate::scan::Aim::Look, &checks);
+        crate::scan::scan(session.as_mut(), &schema, &question).unwrap()
     }
 
     #[test]

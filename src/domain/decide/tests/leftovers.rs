@@ -3,7 +3,14 @@
 use super::*;
 
 fn a_volume_case(volume: Volume) -> VolumeCase {
-    VolumeCase { volume, attachments: Vec::new(), explained_by: Vec::new(), is_temporary: false, backup_hosts: vec!["down".into()] }
+    VolumeCase {
+        volume,
+        attachments: Vec::new(),
+        explained_by: Vec::new(),
+        suspects: Vec::new(),
+        is_temporary: false,
+        backup_hosts: vec!["down".into()],
+    }
 }
 
 fn left(case: &VolumeCase) -> Option<Finding> {
@@ -66,6 +73,47 @@ fn every_volume_left_behind_is_freed_spoilt_or_left_alone() {
     }
 }
 
+/// Putting a backup out of its status by hand stops nobody.
+#[test]
+fn what_a_service_may_still_work_on_is_not_freed() {
+    let suspect = |status, host: &str, created: i64, updated: i64| Backup {
+        host: Some(host.into()),
+        created_at: Some(ago(created)),
+        updated_at: Some(ago(updated)),
+        ..a_backup(Some(status))
+    };
+    // (status of the volume, what is known of a backup, whether it may be at work)
+    let cases = [
+        (BACKING_UP, suspect(ERROR, "up", OLD, 60), true),
+        (BACKING_UP, suspect(AVAILABLE, "up", OLD, 60), true),
+        (BACKING_UP, suspect(ERROR, "ahead", OLD, 60), true),
+        (BACKING_UP, suspect(ERROR, "odd", OLD, 60), true),
+        (BACKING_UP, suspect(ERROR, "down", OLD, 60), false),
+        (BACKING_UP, suspect(ERROR, GONE, OLD, 60), false),
+        // Over before the volume was marked.
+        (BACKING_UP, suspect(ERROR, "up", OLD + 6, 60), false),
+        (BACKING_UP, suspect(ERROR, "up", OLD + 5, 60), true),
+        (RESTORING_BACKUP, suspect(AVAILABLE, "up", 10 * OLD, OLD - 1), true),
+        (RESTORING_BACKUP, suspect(AVAILABLE, "up", 10 * OLD, 2 * OLD), false),
+        // When it was made is not known.
+        (BACKING_UP, Backup { created_at: None, ..suspect(ERROR, "up", OLD, OLD) }, true),
+    ];
+    for (status, suspect, works) in cases {
+        let case = VolumeCase { suspects: vec![suspect], ..a_volume_case(a_volume("v", Some(status), None)) };
+        let finding = left(&case).unwrap();
+        let expected = if works { Verdict::Uncertain } else { Verdict::Stuck };
+        assert_eq!(finding.verdict, expected, "{case:?} {finding:?}");
+        assert_eq!(finding.is_actionable(), !works);
+        let dead = Policy { assume_dead: AssumeDead::All, ..Policy::default() };
+        assert_eq!(left_volume(&case, &situation(), &dead).unwrap().verdict, Verdict::Stuck);
+        if status == BACKING_UP {
+            let row = Snapshot { updated_at: case.volume.updated_at.clone(), created_at: None, ..a_snapshot(Some(status)) };
+            let case = SnapshotCase { snapshot: row, explained_by: Vec::new(), suspects: case.suspects };
+            assert_eq!(snapshot(&case, &situation(), &Policy::default()).unwrap().verdict, expected, "{case:?}");
+        }
+    }
+}
+
 #[test]
 fn nobody_is_told_to_delete_a_volume_for_its_name() {
     let named = Volume { display_name: Some(format!("backup-vol-{}", "7".repeat(36))), ..a_volume("v", Some(BACKING_UP), None) };
@@ -88,7 +136,7 @@ fn every_snapshot_left_behind_is_freed_or_left_alone() {
         {
             let row = Snapshot { created_at: time.clone(), updated_at: None, ..a_snapshot(status) };
             let held = peers.iter().any(|peer| !peer.released);
-            let case = SnapshotCase { snapshot: row, explained_by: peers };
+            let case = SnapshotCase { snapshot: row, explained_by: peers, suspects: Vec::new() };
             let finding = snapshot(&case, &situation(), &Policy::default());
             let expected = match time.as_deref() {
                 _ if held || status != Some(BACKING_UP) => None,

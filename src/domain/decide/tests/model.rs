@@ -265,7 +265,7 @@ proptest! {
         volume in any_volume("v"), attachments in any_attachments(), situation in any_situation(), policy in any_policy()
     ) {
         let Some(volume) = volume else { return Ok(()) };
-        let case = VolumeCase { volume, attachments, explained_by: Vec::new(), is_temporary: false, backup_hosts: vec!["down".into()] };
+        let case = VolumeCase { volume, attachments, explained_by: Vec::new(), suspects: Vec::new(), is_temporary: false, backup_hosts: vec!["down".into()] };
         let finding = left_volume(&case, &situation, &policy).unwrap();
         sound(&finding, &|| format!("{case:?} {finding:?}"));
         if let Some(proposal) = &finding.proposal {
@@ -277,7 +277,7 @@ proptest! {
 
     #[test]
     fn a_snapshot_left_behind_is_repaired_once(status in maybe(&[BACKING_UP, AVAILABLE]), policy in any_policy()) {
-        let case = SnapshotCase { snapshot: a_snapshot(status.as_deref()), explained_by: Vec::new() };
+        let case = SnapshotCase { snapshot: a_snapshot(status.as_deref()), explained_by: Vec::new(), suspects: Vec::new() };
         if let Some(proposal) = snapshot(&case, &situation(), &policy).and_then(|finding| finding.proposal) {
             let after = done_and_undone(&rows([case.snapshot.image()]), &proposal.changes);
             let again = SnapshotCase { snapshot: read_snapshot(&case.snapshot, &after), ..case };

@@ -1,0 +1,10 @@
+-- backups_by_volumes_juno: live backups that are made of one of a list of volumes (Icehouse, Juno and Kilo).
+-- A pass over the live rows, as volume_id has no index; run only for volumes that are backing-up with no active backup.
+SELECT id, status, host, service, volume_id, display_name, project_id, size, object_count, container, service_metadata,
+       fail_reason, to_char(created_at, 'YYYY-MM-DD HH24:MI:SS.US') AS created_at,
+       to_char(updated_at, 'YYYY-MM-DD HH24:MI:SS.US') AS updated_at, NULL AS parent_id,
+       NULL AS temp_volume_id, NULL AS temp_snapshot_id, NULL AS num_dependent_backups, NULL AS snapshot_id,
+       NULL AS restore_volume_id
+  FROM backups
+ WHERE volume_id = ANY(CAST($1 AS text[]))
+   AND deleted = FALSE;

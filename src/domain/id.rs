@@ -1,0 +1,30 @@
+//! How ids are compared.
+//!
+//! Cinder makes ids in lower case, but its API takes the id of a volume or a snapshot as somebody typed it and keeps it so
+//! in the backup's row; MySQL and MariaDB, which compare without regard to case, find the volume all the same. Two spellings
+//! are one row: to take them for two would set a volume free that a backup is being made of.
+
+use std::borrow::Cow;
+
+/// What an id is looked up by.
+pub fn key(id: &str) -> Cow<'_, str> {
+    if id.bytes().any(|byte| byte.is_ascii_uppercase()) { Cow::Owned(id.to_ascii_lowercase()) } else { Cow::Borrowed(id) }
+}
+
+/// Whether two ids are those of one row.
+pub fn same(one: &str, other: &str) -> bool {
+    one.eq_ignore_ascii_case(other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_in_capitals_is_the_same_id() {
+        let typed = "6D1F0C92-84BE-4C35-9A77-2F50E8B1D643";
+        assert_eq!(key(typed), "6d1f0c92-84be-4c35-9a77-2f50e8b1d643");
+        assert!(same(typed, &key(typed)) && !same(typed, "6D1F0C92"));
+        assert!(matches!(key("6d1f"), Cow::Borrowed("6d1f")));
+    }
+}

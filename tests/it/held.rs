@@ -1,0 +1,209 @@
+//! Rows that somebody may still hold although the rows themselves do not say so plainly: ids spelt in another way, services
+//! that work on after a backup was put out of its status by hand, clocks that are late, and backups that a plan leaves out.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{scope, sleep};
+use std::time::Duration;
+
+use cinder_backup_repair::db::Engine;
+
+use crate::database::{Database, changes};
+use crate::program::{Program, codes, find, finding};
+use crate::rows::ago;
+use crate::scenarios::essence;
+use crate::schemas::{Columns, engines, fresh};
+
+const TWO_HOURS: i64 = 7_200;
+/// Servers of tests are young: so old is the oldest of them by now.
+const OLD_SERVER: &[&str] = &["--service-down-time", "2s"];
+
+fn args<'a>(args: &[&'a str]) -> Vec<&'a str> {
+    args.iter().chain(OLD_SERVER).copied().collect()
+}
+
+fn up_and_down(database: &Database) {
+    // A heartbeat that stays one however long a test takes.
+    database.service("up", |row| row.updated_at(ago(-600)));
+    database.service("down", |row| row.updated_at(ago(TWO_HOURS)));
+}
+
+/// Cinder keeps the id of a volume as it was typed, and these databases find the volume all the same.
+#[test]
+fn an_id_in_capitals_is_that_of_the_same_volume() {
+    for engine in engines().into_iter().filter(|engine| matches!(engine, Engine::Mariadb | Engine::Mysql)) {
+        let database = fresh(engine, Columns::Full);
+        up_and_down(&database);
+        let pair = |host: &str| {
+            let volume = database.volume(|row| row.status("backing-up").previous_status("in-use").age(TWO_HOURS));
+            let backup = database.backup(|row| row.status("creating").host(host).volume_id(volume.to_uppercase()).age(TWO_HOURS));
+            (backup, volume)
+        };
+        let snapshot_of = |host: &str| {
+            let volume = database.volume(|row| row);
+            let snapshot = database.snapshot(&volume, |row| row.status("backing-up").age(TWO_HOURS));
+            let typed = snapshot.to_uppercase();
+            let backup = database.backup(|row| row.status("creating").host(host).volume_id(&volume).snapshot_id(typed).age(TWO_HOURS));
+            (backup, snapshot)
+        };
+        let ((at_work, held), (of_snapshot, held_snapshot)) = (pair("up"), snapshot_of("up"));
+        let program = Program::on(database.url());
+        let document = program.json(0, &args(&["scan"]));
+        for id in [&at_work, &of_snapshot] {
+            assert_eq!(finding(&document, id)["verdict"], "uncertain", "{document:#}");
+        }
+        assert!(find(&document, &held).is_none() && find(&document, &held_snapshot).is_none(), "{document:#}");
+        let before = database.rows_by_id();
+        program.expect(0, &args(&["repair", "--yes"]));
+        assert_eq!(changes(&before, &database.rows_by_id()), []);
+        // Where they are stuck, the rows that they hold go with them.
+        let ((stuck, freed), (of_snapshot, freed_snapshot)) = (pair("down"), snapshot_of("down"));
+        let before = database.rows_by_id();
+        program.expect(0, &args(&["repair", "--yes"]));
+        let mut expected = vec![
+            format!("backups.{of_snapshot}.status: creating -> error"),
+            format!("backups.{stuck}.status: creating -> error"),
+            format!("snapshots.{freed_snapshot}.status: backing-up -> available"),
+            format!("volumes.{freed}.status: backing-up -> in-use"),
+        ];
+        expected.sort();
+        assert_eq!(essence(changes(&before, &database.rows_by_id())), expected);
+        program.expect(0, &["undo", &program.last_run(), "--yes"]);
+        assert_eq!(database.cell("volumes", &freed, "status").as_deref(), Some("backing-up"));
+    }
+}
+
+/// `reset-state` tells the database, and nobody else.
+#[test]
+fn a_backup_that_was_put_into_error_by_hand_may_still_be_written() {
+    for engine in engines() {
+        for columns in [Columns::Full, Columns::Liberty, Columns::Juno] {
+            let database = fresh(engine, columns);
+            up_and_down(&database);
+            let volume = |age: i64| database.volume(|row| row.status("backing-up").previous_status("in-use").age(age));
+            let held = volume(TWO_HOURS);
+            let by_hand =
+                database.backup(|row| row.status("error").host("up").volume_id(&held).created_at(ago(TWO_HOURS)).updated_at(ago(4_000)));
+            // The failure of another year holds nothing, nor does a service that is silent.
+            let left = volume(TWO_HOURS);
+            database.backup(|row| row.status("error").host("up").volume_id(&left).age(30 * 86_400));
+            database.backup(|row| row.status("error").host("down").volume_id(&left).age(TWO_HOURS));
+            let program = Program::on(database.url());
+            let document = program.json(0, &args(&["scan"]));
+            let found = finding(&document, &held);
+            assert_eq!((found["verdict"].as_str(), codes(found)), (Some("uncertain"), vec!["service-up"]), "{found:#}");
+            assert!(found["evidence"].to_string().contains(&by_hand), "{found:#}");
+            let before = database.rows_by_id();
+            program.expect(0, &args(&["repair", "--yes"]));
+            let freed = essence(changes(&before, &database.rows_by_id()));
+            assert_eq!(freed.len(), 1, "{freed:?}");
+            assert!(freed[0].starts_with(&format!("volumes.{left}.status: backing-up -> ")), "{freed:?}");
+            program.expect(0, &args(&["repair", "--yes", "--assume-dead", "up"]));
+            assert_ne!(database.cell("volumes", &held, "status").as_deref(), Some("backing-up"));
+        }
+    }
+}
+
+#[test]
+fn a_restore_and_a_snapshot_may_be_worked_on_after_a_reset_too() {
+    for engine in engines() {
+        let database = fresh(engine, Columns::Full);
+        up_and_down(&database);
+        let destination = database.volume(|row| row.status("restoring-backup").age(TWO_HOURS));
+        database.backup(|row| row.host("up").restore_volume_id(&destination).created_at(ago(86_400)).updated_at(ago(4_000)));
+        let volume = database.volume(|row| row);
+        let snapshot = database.snapshot(&volume, |row| row.status("backing-up").age(TWO_HOURS));
+        database.backup(|row| row.status("error").host("up").volume_id(&volume).snapshot_id(&snapshot).age(TWO_HOURS));
+        // It was restored there long before.
+        let again = database.volume(|row| row.status("restoring-backup").age(TWO_HOURS));
+        database.backup(|row| row.host("up").restore_volume_id(&again).age(86_400));
+        let program = Program::on(database.url());
+        let document = program.json(0, &args(&["scan"]));
+        for id in [&destination, &snapshot] {
+            assert_eq!(finding(&document, id)["verdict"], "uncertain", "{document:#}");
+        }
+        assert_eq!(finding(&document, &again)["verdict"], "stuck", "{document:#}");
+        let before = database.rows_by_id();
+        program.expect(0, &args(&["repair", "--yes"]));
+        let done = essence(changes(&before, &database.rows_by_id()));
+        assert_eq!(done, [format!("volumes.{again}.status: restoring-backup -> error_restoring")]);
+    }
+}
+
+/// A service whose clock is late looks dead for ever, but for that it goes on to beat.
+#[test]
+fn a_clock_that_is_late_makes_no_working_service_look_dead() {
+    for engine in engines() {
+        let database = fresh(engine, Columns::Full);
+        database.service("late", |row| row.updated_at(ago(130)));
+        database.service("down", |row| row.updated_at(ago(TWO_HOURS)));
+        let volume = database.volume(|row| row.status("backing-up").previous_status("available").age(TWO_HOURS));
+        let at_work = database.backup(|row| row.status("creating").host("late").volume_id(&volume).age(TWO_HOURS));
+        let stuck = database.backup(|row| row.status("creating").host("down").age(TWO_HOURS));
+        let program = Program::on(database.url());
+        assert_eq!(finding(&program.json(0, &args(&["scan"])), &at_work)["verdict"], "stuck", "as far as one look can tell");
+        let beats = AtomicBool::new(true);
+        let document = scope(|scope| {
+            scope.spawn(|| {
+                while beats.load(Ordering::Relaxed) {
+                    let beat = format!("UPDATE services SET updated_at = {} WHERE host = 'late'", ago(130).sql(engine));
+                    database.execute(&beat);
+                    sleep(Duration::from_millis(400));
+                }
+            });
+            let answer = program.run(&args(&["repair", "--yes", "-f", "json"]));
+            beats.store(false, Ordering::Relaxed);
+            assert!(answer.stderr.contains("Listening 2 s whether cinder-backup on down, late beats"), "{}", answer.stderr);
+            assert_eq!(answer.code, Some(4), "{}{}", answer.stdout, answer.stderr);
+            answer.json()
+        });
+        for unit in document["units"].as_array().unwrap() {
+            let expected = if unit["id"] == at_work.as_str() { "refused" } else { "applied" };
+            assert_eq!(unit["outcome"], expected, "{document:#}");
+        }
+        assert_eq!(database.cell("backups", &at_work, "status").as_deref(), Some("creating"));
+        assert_eq!(database.cell("backups", &stuck, "status").as_deref(), Some("error"));
+    }
+}
+
+/// Nothing is set free because of a backup that is repaired another time.
+#[test]
+fn a_limit_leaves_what_the_left_out_hold() {
+    for engine in engines() {
+        let database = fresh(engine, Columns::Full);
+        let volume = database.volume(|row| row.status("backing-up").previous_status("available").age(TWO_HOURS));
+        let of_volume = |age: i64| database.backup(|row| row.status("creating").host("gone").volume_id(&volume).age(age));
+        // The one with the greater id frees the volume, if the other one is repaired before. It is the older one, and comes first.
+        let mut ids = [of_volume(TWO_HOURS), of_volume(TWO_HOURS)];
+        ids.sort();
+        let [first, second] = ids;
+        let older = format!("UPDATE backups SET created_at = {0}, updated_at = {0} WHERE id = '{second}'", ago(9_000).sql(engine));
+        database.execute(&older);
+        let program = Program::on(database.url());
+        let before = database.rows_by_id();
+        program.expect(0, &["repair", "--yes", "--limit", "1"]);
+        assert_eq!(essence(changes(&before, &database.rows_by_id())), [format!("backups.{second}.status: creating -> error")]);
+        program.expect(0, &["repair", "--yes"]);
+        assert_eq!(database.cell("backups", &first, "status").as_deref(), Some("error"));
+        assert_eq!(database.cell("volumes", &volume, "status").as_deref(), Some("available"));
+    }
+}
+
+/// Nor because of one whose repair is refused: here for want of data that was looked at.
+#[test]
+fn a_refusal_leaves_what_the_refused_hold() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    let volume = database.volume(|row| row.status("backing-up").previous_status("available").age(TWO_HOURS));
+    let of_volume = || database.backup(|row| row.status("creating").host("gone").volume_id(&volume).age(TWO_HOURS));
+    let mut ids = [of_volume(), of_volume()];
+    ids.sort();
+    let [first, second] = ids;
+    // What was never begun cannot become available.
+    database.execute(&format!("UPDATE backups SET service = NULL WHERE id = '{first}'"));
+    let program = Program::on(database.url());
+    let before = database.rows_by_id();
+    program.expect(4, &["plan", "--to", "available", "--allow-unverified", "--out", "plan.json", "--report", "change.sql"]);
+    let script = std::fs::read_to_string(program.path("change.sql")).unwrap();
+    assert!(script.contains("UPDATE backups") && !script.contains("UPDATE volumes"), "{script}");
+    program.expect(0, &["apply", "plan.json", "--yes"]);
+    assert_eq!(essence(changes(&before, &database.rows_by_id())), [format!("backups.{second}.status: creating -> available")]);
+}
