@@ -2,6 +2,7 @@
 //!
 //! May use `db` and `domain`. Everything is read in one transaction that the database holds read-only.
 
+mod around;
 mod census;
 mod document;
 mod gather;
@@ -9,7 +10,8 @@ pub mod lineage;
 pub mod names;
 pub mod reader;
 
+pub use around::{as_peer, explainers, peers, snapshot_explainers};
 pub use census::Census;
 pub use document::{Notice, ScanDocument, Summary};
-pub use gather::{Aim, Images, Question, Scan, ScanError, as_peer, database_info, explainers, peers, scan, situation, snapshot_explainers};
+pub use gather::{Aim, Images, Question, Scan, ScanError, database_info, scan, situation};
 pub use reader::{Lock, Reader, Row, row_in};
