@@ -22,8 +22,8 @@ pub(super) fn silent_hosts(plan: &Plan) -> BTreeSet<&str> {
     }
     let idle: HashSet<&str> = plan.checks.iter().filter(|check| check.shows_idle()).map(|check| check.id.as_str()).collect();
     let by_heartbeat = |unit: &&Unit| {
-        let idle = idle.contains(unit.id.as_str());
-        unit.kind == FindingKind::Backup && !unit.counter && !idle && unit.status.as_deref() != Some(ERROR_DELETING)
+        let idle = unit.kind == FindingKind::Backup && idle.contains(unit.id.as_str());
+        !unit.counter && !idle && unit.status.as_deref() != Some(ERROR_DELETING)
     };
     let hosts = plan.units.iter().filter(by_heartbeat).filter_map(|unit| unit.host.as_deref());
     hosts.filter(|host| !plan.policy.assume_dead.covers(host) && plan.heartbeats.get(*host).is_some_and(Option::is_some)).collect()

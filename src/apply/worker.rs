@@ -186,9 +186,12 @@ impl Worker<'_> {
             Purpose::Undo => (unit.changes.clone(), Direction::Either),
             Purpose::Repair => {
                 // Where the storage shows that nobody is at work, a heartbeat says nothing.
-                let by_heartbeat = unit.kind == FindingKind::Backup && !unit.counter && !check.is_some_and(CheckResult::shows_idle);
-                let rests_on_silence = fresh.backup(&unit.id).filter(|_| by_heartbeat);
-                if let Some(why) = rests_on_silence.and_then(|backup| has_beaten(plan, backup, situation)) {
+                let by_heartbeat = !unit.counter && !check.is_some_and(CheckResult::shows_idle);
+                let silent = match unit.kind {
+                    FindingKind::Backup => fresh.backup(&unit.id).and_then(at_work_on),
+                    FindingKind::Volume | FindingKind::Snapshot => unit.host.as_deref(),
+                };
+                if let Some(why) = silent.filter(|_| by_heartbeat).and_then(|host| has_beaten(plan, host, situation)) {
                     return Ok(Recheck::Refused(why));
                 }
                 let finding = fresh.decide(unit, self.census, &written, situation, &plan.policy, check);
@@ -329,13 +332,16 @@ impl Worker<'_> {
     }
 }
 
+/// The host whose cinder-backup would be at work on a backup. A deletion that has failed is over, whatever beats.
+fn at_work_on(backup: &Backup) -> Option<&str> {
+    backup.host.as_deref().filter(|_| backup.status.as_deref() != Some(ERROR_DELETING))
+}
+
 /// A heart that has beaten since the plan was made is alive, however far its clock lags behind the database's.
-fn has_beaten(plan: &Plan, backup: &Backup, situation: &Situation) -> Option<String> {
-    // A deletion that has failed is over, whatever beats.
-    if backup.status.as_deref() == Some(ERROR_DELETING) {
+fn has_beaten(plan: &Plan, host: &str, situation: &Situation) -> Option<String> {
+    if plan.policy.assume_dead.covers(host) {
         return None;
     }
-    let host = backup.host.as_deref().filter(|host| !plan.policy.assume_dead.covers(host))?;
     let Some(then) = plan.heartbeats.get(host) else {
         return Some(format!("the plan does not say when cinder-backup on {host} last beat; make a new one"));
     };

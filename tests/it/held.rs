@@ -139,6 +139,8 @@ fn a_clock_that_is_late_makes_no_working_service_look_dead() {
         let volume = database.volume(|row| row.status("backing-up").previous_status("available").age(TWO_HOURS));
         let at_work = database.backup(|row| row.status("creating").host("late").volume_id(&volume).age(TWO_HOURS));
         let stuck = database.backup(|row| row.status("creating").host("down").age(TWO_HOURS));
+        let left = database.volume(|row| row.status("backing-up").previous_status("available").age(TWO_HOURS));
+        database.backup(|row| row.status("error").host("late").volume_id(&left).age(TWO_HOURS));
         let program = Program::on(database.url());
         assert_eq!(finding(&program.json(0, &args(&["scan"])), &at_work)["verdict"], "stuck", "as far as one look can tell");
         let beats = AtomicBool::new(true);
@@ -157,10 +159,11 @@ fn a_clock_that_is_late_makes_no_working_service_look_dead() {
             answer.json()
         });
         for unit in document["units"].as_array().unwrap() {
-            let expected = if unit["id"] == at_work.as_str() { "refused" } else { "applied" };
+            let expected = if unit["id"] == stuck.as_str() { "applied" } else { "refused" };
             assert_eq!(unit["outcome"], expected, "{document:#}");
         }
         assert_eq!(database.cell("backups", &at_work, "status").as_deref(), Some("creating"));
+        assert_eq!(database.cell("volumes", &left, "status").as_deref(), Some("backing-up"));
         assert_eq!(database.cell("backups", &stuck, "status").as_deref(), Some("error"));
     }
 }

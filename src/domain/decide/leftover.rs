@@ -7,6 +7,7 @@ use crate::domain::{Attachment, Backup, Evidence, Finding, FindingKind, Policy, 
 
 use super::backup::{detach, leftover_attachment};
 use super::counter::inconsistent;
+use super::verdict::Suspicion;
 use super::{Peer, change, command, verdict, volume as volumes};
 
 /// Everything that the decision over a volume left behind rests on.
@@ -46,6 +47,7 @@ pub fn volume(case: &VolumeCase, situation: &Situation, policy: &Policy) -> Opti
     }
     let (since, age_seconds, recent) = verdict::age(volume.created_at.as_deref(), volume.updated_at.as_deref(), situation, policy);
     let status = volume.status.as_deref();
+    let mut silence = None;
     let mut finding = Finding {
         kind: FindingKind::Volume,
         id: volume.id.clone(),
@@ -89,10 +91,14 @@ pub fn volume(case: &VolumeCase, situation: &Situation, policy: &Policy) -> Opti
         finding.evidence.push(unreadable);
         return Some(finding);
     }
-    if let Some(evidence) = verdict::works_on(&case.suspects, status, volume.updated_at.as_deref(), situation, policy) {
-        finding.verdict = Verdict::Uncertain;
-        finding.evidence.push(evidence);
-        return Some(finding);
+    match verdict::suspicion(&case.suspects, status, volume.updated_at.as_deref(), situation, policy) {
+        Some(Suspicion::AtWork(evidence)) => {
+            finding.verdict = Verdict::Uncertain;
+            finding.evidence.push(evidence);
+            return Some(finding);
+        }
+        Some(Suspicion::Silent(host, evidence)) => (finding.host, silence) = (Some(host), Some(evidence)),
+        None => {}
     }
     let to = match status {
         Some(BACKING_UP) => {
@@ -123,6 +129,7 @@ pub fn volume(case: &VolumeCase, situation: &Situation, policy: &Policy) -> Opti
     };
     let mut changes = Vec::new();
     change(&mut changes, &volume.image(situation.columns), "status", to);
+    finding.evidence.extend(silence);
     finding.proposal = Some(Proposal { status: Some(to.to_owned()), needs: Vec::new(), changes });
     Some(finding)
 }
@@ -170,10 +177,17 @@ pub fn snapshot(case: &SnapshotCase, situation: &Situation, policy: &Policy) -> 
         return Some(finding);
     }
     let status = snapshot.status.as_deref();
-    if let Some(evidence) = verdict::works_on(&case.suspects, status, snapshot.updated_at.as_deref(), situation, policy) {
-        finding.verdict = Verdict::Uncertain;
-        finding.evidence.insert(0, evidence);
-        return Some(finding);
+    match verdict::suspicion(&case.suspects, status, snapshot.updated_at.as_deref(), situation, policy) {
+        Some(Suspicion::AtWork(evidence)) => {
+            finding.verdict = Verdict::Uncertain;
+            finding.evidence.insert(0, evidence);
+            return Some(finding);
+        }
+        Some(Suspicion::Silent(host, evidence)) => {
+            finding.host = Some(host);
+            finding.evidence.push(evidence);
+        }
+        None => {}
     }
     let mut changes = Vec::new();
     change(&mut changes, &snapshot.image(), "status", AVAILABLE);

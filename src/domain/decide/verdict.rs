@@ -103,20 +103,33 @@ fn by_storage(judgement: &mut Judgement, check: &CheckResult, age_is_clear: bool
     }
 }
 
+/// The code of a heartbeat that is too old.
+const SERVICE_DOWN: &str = "service-down";
+
 /// Cinder marks a volume or a snapshot and makes the backup's row right after it, by the same clock; the databases round to seconds.
 const MARKED_TOGETHER: i64 = 5;
 
-/// Whether a cinder-backup may be at work on a row in `status` although no backup says so: whoever puts a backup into another
-/// status by hand does not stop its service, which works on. `suspects` are backups of that row in no active status.
-pub(super) fn works_on(
+/// What the services say whose backups may be the reason why a row is marked although no backup says so: whoever puts a backup
+/// into another status by hand does not stop its service, which works on.
+pub(super) enum Suspicion {
+    /// This one may be at work on it.
+    AtWork(Evidence),
+    /// This host's would be, and is silent.
+    Silent(String, Evidence),
+}
+
+/// Whether a cinder-backup may be at work on a row in `status`, and if none is, whose silence says so. `suspects` are backups
+/// of that row in no active status.
+pub(super) fn suspicion(
     suspects: &[Backup],
     status: Option<&str>,
     marked_at: Option<&str>,
     situation: &Situation,
     policy: &Policy,
-) -> Option<Evidence> {
+) -> Option<Suspicion> {
     let marked = marked_at.and_then(parse);
-    suspects.iter().filter(|backup| !is_active(backup.status.as_deref())).find_map(|backup| {
+    let mut silent = None;
+    for backup in suspects.iter().filter(|backup| !is_active(backup.status.as_deref())) {
         let created = backup.created_at.as_deref().and_then(parse);
         // A restore begins long after the backup was made; what put it out of `restoring` wrote its row.
         let touched = if status == Some(RESTORING_BACKUP) { created.max(backup.updated_at.as_deref().and_then(parse)) } else { created };
@@ -124,13 +137,20 @@ pub(super) fn works_on(
         if let (Some(marked), Some(touched)) = (marked, touched)
             && seconds_between(touched, marked) > MARKED_TOGETHER
         {
-            return None;
+            continue;
         }
         let (verdict, _, why) = by_service(backup, situation, policy);
         let shown = backup.status.as_deref().unwrap_or("NULL");
-        (verdict == Verdict::Uncertain)
-            .then(|| Evidence::new(&why.code, format!("backup {} of it is {shown}, but {}", backup.id, why.text)))
-    })
+        if verdict == Verdict::Uncertain {
+            let text = format!("backup {} of it is {shown}, but {}", backup.id, why.text);
+            return Some(Suspicion::AtWork(Evidence::new(&why.code, text)));
+        }
+        if let Some(host) = backup.host.as_ref().filter(|_| why.code == SERVICE_DOWN && silent.is_none()) {
+            let text = format!("backup {} of it is {shown}, and {}", backup.id, why.text);
+            silent = Some(Suspicion::Silent(host.clone(), Evidence::new(&why.code, text)));
+        }
+    }
+    silent
 }
 
 fn by_service(backup: &Backup, situation: &Situation, policy: &Policy) -> (Verdict, String, Evidence) {
@@ -173,7 +193,7 @@ fn by_service(backup: &Backup, situation: &Situation, policy: &Policy) -> (Verdi
                 return (Verdict::Uncertain, String::new(), Evidence::new("server-just-started", text));
             }
             let last = silent.map_or_else(|| "never beat".to_owned(), |seconds| format!("last beat {} ago", human(seconds)));
-            stuck("service-down", format!("cinder-backup on {host} was down"), format!("cinder-backup on {host} {last}"))
+            stuck(SERVICE_DOWN, format!("cinder-backup on {host} was down"), format!("cinder-backup on {host} {last}"))
         }
         Heartbeat::Unreadable => {
             let text = format!("the heartbeat of cinder-backup on {host} is no time that can be read, so it may be at work");

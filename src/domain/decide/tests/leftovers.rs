@@ -104,6 +104,9 @@ fn what_a_service_may_still_work_on_is_not_freed() {
         let expected = if works { Verdict::Uncertain } else { Verdict::Stuck };
         assert_eq!(finding.verdict, expected, "{case:?} {finding:?}");
         assert_eq!(finding.is_actionable(), !works);
+        // What rests on somebody's silence says whose.
+        let of_silence = codes(&finding).contains(&"service-down");
+        assert_eq!(finding.host.as_deref(), of_silence.then_some("down"), "{finding:?}");
         let dead = Policy { assume_dead: AssumeDead::All, ..Policy::default() };
         assert_eq!(left_volume(&case, &situation(), &dead).unwrap().verdict, Verdict::Stuck);
         if status == BACKING_UP {
