@@ -107,6 +107,7 @@ fn markdown(out: &mut dyn Write, material: Material<'_>) -> io::Result<()> {
         untouched: scan.document.findings.iter().filter(|finding| !finding.is_actionable()).collect(),
         commands: Commands { apply: &apply, verify: &verify, undo: &undo },
     };
+        rows: plan.rows(),
     plan_report(out, &view)
 }
 

@@ -238,9 +238,10 @@ impl Plan {
         text
     }
 
-    /// How many rows it changes.
+    /// How many rows it changes. A parent that several of its units count anew is one row.
     pub fn rows(&self) -> usize {
-        self.units.iter().map(|unit| unit.before.len()).sum()
+        let rows = self.units.iter().flat_map(|unit| &unit.before).map(|image| (image.table, image.id.as_str()));
+        rows.collect::<BTreeSet<_>>().len()
     }
 }
 
@@ -311,6 +312,19 @@ mod tests {
             ("\"number\": 1", "\"number\": 2"),
             ("\"all\"", "\"none\""),
             ("\"allow_unverified\": false", "\"allow_unverified\": true"),
+    #[test]
+    fn a_row_that_two_units_change_is_one_row() {
+        let mut plan = plan();
+        let parent = Backup { id: "p".into(), ..Backup::default() }.image(ColumnSet::Mitaka);
+        let mut second = plan.units[0].clone();
+        second.before[0].id = "b2".into();
+        plan.units.push(second);
+        for unit in &mut plan.units {
+            unit.before.push(parent.clone());
+        }
+        assert_eq!(plan.rows(), 3);
+    }
+
             ("\"counter\": false", "\"counter\": true"),
         ] {
             let edited = text.replacen(from, to, 1);
