@@ -85,7 +85,7 @@ impl Census {
         self.live += 1;
         if let Some(project) = &backup.project_id {
             match self.projects.get_mut(project) {
-                Some((count, size)) => (*count, *size) = (*count + 1, *size + backup.size.unwrap_or(0)),
+                Some((count, size)) => (*count, *size) = (*count + 1, size.saturating_add(backup.size.unwrap_or(0))),
                 None => {
                     self.projects.insert(project.clone(), (1, backup.size.unwrap_or(0)));
                 }
@@ -260,6 +260,17 @@ mod tests {
         let a = "00000000-0000-0000-0000-00000000000a";
         let rows = [
             row(a, None, "available", Some(2)),
+    #[test]
+    fn sizes_that_no_volume_has_are_summed_up_to_the_largest_number() {
+        let mut census = Census::default();
+        // SQLite keeps whatever number a row was given, and no table checks a size.
+        for (id, size) in [("a", i64::MAX), ("b", i64::MAX), ("c", 1)] {
+            let backup = Backup { project_id: Some("p".into()), size: Some(size), ..row(id, None, "available", None) };
+            census.count(&backup, &Selection::default(), true);
+        }
+        assert_eq!(census.projects.get("p"), Some(&(3, i64::MAX)));
+    }
+
             row("odd", Some(a), "available", None),
             row("b", Some("odd"), "creating", None),
             row("c", Some(a), "error", None),
