@@ -47,7 +47,7 @@ impl Written {
     }
 
     /// The census's count of a parent's children, with what this run has changed since.
-    fn children(&self, census: &Census, parent: &str) -> decide::Children {
+    pub fn children(&self, census: &Census, parent: &str) -> decide::Children {
         let mut children = census.children(parent);
         for (was, is) in self.counted.get(parent).into_iter().flat_map(HashMap::values) {
             children.remove(was.as_deref());

@@ -207,6 +207,11 @@ impl Census {
             .map_or_else(Children::default, |link| Children { certain: i64::from(link.certain), possible: i64::from(link.possible) })
     }
 
+    /// The dependents that a backup has on record, if it is live and has any on record or has children.
+    pub fn recorded(&self, id: &str) -> Option<i64> {
+        self.links.get(&self.key(id)).and_then(|link| link.recorded).map(i64::from)
+    }
+
     /// Parents whose counter may be wrong, that are in error, or whose own row was not kept: to be read by id.
     pub fn doubtful_parents(&self) -> Vec<String> {
         let mut ids: Vec<String> = self
@@ -256,11 +261,6 @@ mod tests {
     }
 
     #[test]
-    fn chains_are_counted_whatever_order_the_rows_come_in() {
-        let a = "00000000-0000-0000-0000-00000000000a";
-        let rows = [
-            row(a, None, "available", Some(2)),
-    #[test]
     fn sizes_that_no_volume_has_are_summed_up_to_the_largest_number() {
         let mut census = Census::default();
         // SQLite keeps whatever number a row was given, and no table checks a size.
@@ -271,6 +271,11 @@ mod tests {
         assert_eq!(census.projects.get("p"), Some(&(3, i64::MAX)));
     }
 
+    #[test]
+    fn chains_are_counted_whatever_order_the_rows_come_in() {
+        let a = "00000000-0000-0000-0000-00000000000a";
+        let rows = [
+            row(a, None, "available", Some(2)),
             row("odd", Some(a), "available", None),
             row("b", Some("odd"), "creating", None),
             row("c", Some(a), "error", None),
