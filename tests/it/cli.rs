@@ -2,6 +2,7 @@
 //!
 //! A wrong input must be answered with one sentence (what, where, what to do), the right exit code, and nothing written.
 
+mod counters;
 mod formats;
 mod hostile;
 mod read_only;

@@ -1,11 +1,12 @@
 //! `repair`
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::io::Read;
 
 use clap::Args;
 use uuid::Uuid;
 
+use crate::apply::{Turn, foresee};
 use crate::cli::args::{DecisionArgs, SelectionArgs};
 use crate::cli::carry_out::{Assignment, ExecutionArgs, carry_out};
 use crate::cli::checking;
@@ -101,7 +102,15 @@ pub fn propose(connected: &mut Connected, policy: &Policy, selection: &Selection
         services: scan.situation.services.clone(),
         checks,
     };
-    let plan = Plan::propose(&scan.document.findings, &scan.images, basis);
+    let mut plan = Plan::propose(&scan.document.findings, &scan.images, basis);
+    // The unit of an increment that becomes available counts its parent anew, too: where the counter was wrong, nothing is left
+    // of the unit that was to put it right.
+    let foreseen = foresee(&plan.units, &scan.census);
+    let done = plan.units.iter().zip(&foreseen).filter(|(_, foreseen)| foreseen.turn == Turn::Done);
+    let done: BTreeSet<usize> = done.map(|(unit, _)| unit.number).collect();
+    if !done.is_empty() {
+        plan.leave_out(&done);
+    }
     Ok((plan, scan))
 }
 
