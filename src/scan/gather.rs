@@ -125,18 +125,20 @@ fn inside(
     let (mut findings, images) = (gathering.findings, gathering.images);
     // The oldest first; what has no age (contradictions) last.
     findings.sort_by(|a, b| (a.since.is_none(), &a.since, a.kind, &a.id).cmp(&(b.since.is_none(), &b.since, b.kind, &b.id)));
-    if let Some(limit) = selection.limit {
-        findings.truncate(limit);
-    }
+    // The sum is of all: a limit must not make trouble look smaller than it is.
+    let summary = Summary::of(&findings);
+    let left_out = findings.len().saturating_sub(selection.limit.unwrap_or(usize::MAX));
+    findings.truncate(findings.len() - left_out);
     let document = ScanDocument {
         schema: "cinder-backup-repair/scan",
         schema_version: 1,
         database,
         taken_at: rfc3339(situation.now),
         thresholds: policy.thresholds,
-        summary: Summary::of(&findings),
         findings,
         notices,
+        summary,
+        left_out,
     };
     let named = selection.backups.clone();
     Ok(Scan { document, census, situation, images, named })

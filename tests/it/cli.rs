@@ -5,6 +5,7 @@
 mod counters;
 mod formats;
 mod hostile;
+mod left_alone;
 mod read_only;
 mod scripts;
 mod secrets;
