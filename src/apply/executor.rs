@@ -441,7 +441,7 @@ fn intent(unit: &Unit, columns: ColumnSet, engine: Engine) -> Intent {
 }
 
 /// The guarded UPDATEs of a unit as they will be run, with the values in place.
-pub fn statements(unit: &Unit, columns: ColumnSet, engine: Engine) -> Vec<StatementText> {
+fn statements(unit: &Unit, columns: ColumnSet, engine: Engine) -> Vec<StatementText> {
     by_row(&unit.changes)
         .into_iter()
         .filter_map(|((table, id), changes)| {

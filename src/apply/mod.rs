@@ -6,6 +6,7 @@
 //! compared with the plan, decided over again, changed under guard and read back; then the outcomes into the log.
 
 mod executor;
+mod foresee;
 mod journal;
 mod lanes;
 mod listen;
@@ -16,7 +17,8 @@ mod undo;
 mod worker;
 pub mod writes;
 
-pub use executor::{Executor, Failure, Mode, Options, Progress, Run, intended_rows, statements};
+pub use executor::{Executor, Failure, Mode, Options, Progress, Run, intended_rows};
+pub use foresee::{Foreseen, Turn, foresee};
 pub use journal::{Journal, NoJournal};
 pub use look::{Storage, rests_on};
 pub use recheck::Overlay;

@@ -48,7 +48,7 @@ impl Written {
     }
 
     /// The census's count of a parent's children, with what this run has changed since.
-    fn children(&self, census: &Census, parent: &str) -> decide::Children {
+    pub fn children(&self, census: &Census, parent: &str) -> decide::Children {
         let mut children = census.children(parent);
         for (was, is) in self.counted.get(parent).into_iter().flat_map(HashMap::values) {
             children.remove(was.as_deref());
@@ -316,8 +316,11 @@ impl Fresh {
 }
 
 /// Holds a decision made again against the plan's.
-pub fn same_decision(unit: &Unit, finding: Option<Finding>, overlay: &Overlay) -> Result<Vec<Change>, Recheck> {
+pub fn same_decision(unit: &Unit, finding: Option<Finding>, run: &Written) -> Result<Vec<Change>, Recheck> {
     let Some(finding) = finding else {
+        if unit.counter {
+            return Err(Recheck::Otherwise("its counter can be right by now, so there is nothing to change any more".to_owned()));
+        }
         return Err(Recheck::Refused("an operation that explains its status is still pending".to_owned()));
     };
     if !finding.is_actionable() {
@@ -326,13 +329,13 @@ pub fn same_decision(unit: &Unit, finding: Option<Finding>, overlay: &Overlay) -
     }
     let changes = finding.proposal.map(|proposal| proposal.changes).unwrap_or_default();
     // The wording of fail_reason may differ (a service that was silent then has been removed since), and a counter that
-    // this run itself has moved is counted from where it is now.
+    // this run itself has moved, or whose children it has changed, is counted from where it is now.
     let essence = |changes: &[Change]| -> Vec<(Table, String, String, Option<Value>)> {
         changes
             .iter()
             .map(|change| {
-                let own = overlay.contains_key(&(change.table, change.id.clone()));
-                let loose = change.column == "fail_reason" || (own && change.column == "num_dependent_backups");
+                let own = || run.rows.contains_key(&(change.table, change.id.clone())) || run.counted.contains_key(&change.id);
+                let loose = change.column == "fail_reason" || (change.column == "num_dependent_backups" && own());
                 (change.table, change.id.clone(), change.column.clone(), (!loose).then(|| change.to.clone()))
             })
             .collect()

@@ -195,7 +195,7 @@ impl Worker<'_> {
                     return Ok(Recheck::Refused(why));
                 }
                 let finding = fresh.decide(unit, self.census, &written, situation, &plan.policy, check);
-                match same_decision(unit, finding, &written.rows) {
+                match same_decision(unit, finding, &written) {
                     Ok(changes) => (changes, Direction::Forward),
                     Err(otherwise) => return Ok(otherwise),
                 }

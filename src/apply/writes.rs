@@ -11,6 +11,16 @@ pub struct Write {
     pub statement: &'static Statement,
     /// Its parameters: the new values, the id, the guards.
     pub params: Vec<Param>,
+    /// The guarded columns, in the order of the last parameters.
+    guards: Vec<&'static str>,
+}
+
+impl Write {
+    /// The number, from 1, of the parameter that guards a column.
+    pub fn guard(&self, column: &str) -> Option<usize> {
+        let place = self.guards.iter().position(|guard| *guard == column)?;
+        Some(self.params.len() - self.guards.len() + place + 1)
+    }
 }
 
 const BACKUP_SETS: &[&str] = &["status", "size", "object_count", "service_metadata", "fail_reason"];
@@ -21,7 +31,7 @@ const MITAKA_GUARDS: &[&str] = &["snapshot_id", "restore_volume_id"];
 
 /// The UPDATE that makes `changes` (those of this row) to a row that is as `now` shows it.
 pub fn update(columns: ColumnSet, now: &Image, changes: &[&Change]) -> Write {
-    let (statement, sets, guards): (&'static Statement, Vec<&str>, Vec<&str>) = match (now.table, columns) {
+    let (statement, sets, guards): (&'static Statement, Vec<&'static str>, Vec<&'static str>) = match (now.table, columns) {
         (Table::Backups, ColumnSet::Juno) => (&sql::BACKUP_UPDATE_JUNO, BACKUP_SETS.to_vec(), BACKUP_GUARDS.to_vec()),
         (Table::Backups, ColumnSet::Liberty) => {
             (&sql::BACKUP_UPDATE_LIBERTY, [BACKUP_SETS, &["num_dependent_backups"]].concat(), [BACKUP_GUARDS, LIBERTY_GUARDS].concat())
@@ -43,7 +53,7 @@ pub fn update(columns: ColumnSet, now: &Image, changes: &[&Change]) -> Write {
     };
     let guard = |column: &&str| Param::One(now.value(column).clone());
     let params = sets.iter().map(wanted).chain([Param::One(Value::from(now.id.as_str()))]).chain(guards.iter().map(guard)).collect();
-    Write { statement, params }
+    Write { statement, params, guards }
 }
 
 /// The changes of a unit, row by row, in the order in which rows are locked.
@@ -81,6 +91,16 @@ mod tests {
                 assert!(write.statement.text(Engine::Postgresql).contains(&last.replace('?', "$")), "{}", write.statement.name);
             }
         }
+    }
+
+    #[test]
+    fn a_guard_is_found_by_its_column() {
+        let image = Backup { updated_at: Some("then".into()), ..Backup::default() }.image(ColumnSet::Mitaka);
+        let write = update(ColumnSet::Mitaka, &image, &[]);
+        let number = write.guard("updated_at").unwrap();
+        assert_eq!(write.params.get(number - 1), Some(&Param::One("then".into())));
+        assert!(write.statement.text(Engine::Postgresql).contains(&format!("updated_at IS NOT DISTINCT FROM CAST(${number} ")));
+        assert_eq!(write.guard("display_name"), None);
     }
 
     #[test]

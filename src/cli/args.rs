@@ -1,5 +1,6 @@
 //! The command line that all commands share.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -223,7 +224,12 @@ pub struct DecisionArgs {
 impl SelectionArgs {
     /// The selection, with the backups that were named.
     pub fn selection(&self, backups: &[String]) -> Result<Selection, String> {
-        let statuses: Vec<String> = self.status.iter().map(|status| status.to_ascii_lowercase()).collect();
+        // Tables print None for NULL, and what they print must be an answer.
+        let spelled = |status: &String| match status.to_ascii_lowercase() {
+            none if none == "none" => NULL.to_owned(),
+            status => status,
+        };
+        let statuses: BTreeSet<String> = self.status.iter().map(spelled).collect();
         if let Some(unknown) = statuses.iter().find(|status| !STATUSES.contains(&status.as_str())) {
             return Err(format!("--status takes one of {}, not {unknown:?}", STATUSES.join(", ")));
         }
@@ -233,7 +239,7 @@ impl SelectionArgs {
             return Err("--limit takes a number from 1".to_owned());
         }
         Ok(Selection {
-            statuses: statuses.into_iter().map(|status| if status == "none" { NULL.to_owned() } else { status }).collect(),
+            statuses,
             hosts: self.host.iter().cloned().collect(),
             projects: self.project.iter().cloned().collect(),
             volumes: self.volume.iter().cloned().collect(),
@@ -320,6 +326,20 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         <Cli as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn a_status_of_null_has_the_names_that_results_give_it() {
+        let statuses = |status: &str| {
+            let cli = Cli::try_parse_from(["cinder-backup-repair", "scan", "--status", status]).unwrap();
+            let Command::Scan(args) = cli.command else { return Err("another command".to_owned()) };
+            args.selection.selection(&[]).map(|selection| selection.statuses.into_iter().collect::<Vec<_>>())
+        };
+        for spelling in ["null", "NULL", "None", "none"] {
+            assert_eq!(statuses(spelling), Ok(vec![NULL.to_owned()]), "{spelling}");
+        }
+        assert_eq!(statuses("Creating"), Ok(vec!["creating".to_owned()]));
+        assert!(statuses("nothing").is_err());
     }
 
     #[test]

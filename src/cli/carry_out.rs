@@ -12,6 +12,7 @@ use super::exit::Exit;
 use super::last_look::LastLook;
 use super::signal::Signals;
 use super::storage::PlaceArgs;
+use super::untouched::Untouched;
 use super::view::{self, Refused, RunDocument};
 use super::{prompt, who};
 use crate::apply::{Executor, Failure, Journal, Mode, NoJournal, Options, Progress, Run};
@@ -78,6 +79,8 @@ pub struct Assignment<'a> {
     pub execution: &'a ExecutionArgs,
     /// What was named and may not be done.
     pub refused: Vec<Refused>,
+    /// What else was found, and is left alone.
+    pub untouched: Untouched,
     /// The most units that go without a higher `--max-changes`.
     pub max_changes: Option<usize>,
     /// Where the storage is that decisions rest on; `None` where none does.
@@ -101,7 +104,7 @@ impl Journal for Log {
 
 /// Carries the plan out, or says why not.
 pub fn carry_out(context: &Context<'_>, connected: &mut Connected, assignment: Assignment<'_>) -> Result<Exit> {
-    let Assignment { command, plan, execution, refused, max_changes, storage } = assignment;
+    let Assignment { command, plan, execution, refused, untouched, max_changes, storage } = assignment;
     let ui = context.ui;
     // A column that there is not must be noticed before anything is changed, not when the result is printed.
     ui.check_columns(&view::results(&[]))?;
@@ -110,8 +113,9 @@ pub fn carry_out(context: &Context<'_>, connected: &mut Connected, assignment: A
     }
     check_database(connected, &plan)?;
     if plan.units.is_empty() {
-        report(context, command, None, &plan, connected, execution.dry_run, &[], &refused, None)?;
+        report(context, command, None, &plan, connected, execution.dry_run, &[], &refused, &untouched, None)?;
         ui.say("Nothing to change.");
+        tell(context, execution, &untouched);
         return Ok(if refused.is_empty() { Exit::Done } else { Exit::Safety });
     }
     if let Some(most) = max_changes.filter(|most| plan.units.len() > *most) {
@@ -122,7 +126,7 @@ pub fn carry_out(context: &Context<'_>, connected: &mut Connected, assignment: A
         .hint("look at them with --dry-run, then give a higher --max-changes, or select fewer"));
     }
     if execution.dry_run {
-        return dry_run(context, connected, command, &plan, execution, &refused, storage);
+        return dry_run(context, connected, command, &plan, execution, &refused, &untouched, storage);
     }
     if connected.session.server().read_only {
         return Err(Error::new(
@@ -135,7 +139,15 @@ pub fn carry_out(context: &Context<'_>, connected: &mut Connected, assignment: A
         show_changes(context, &plan);
         prompt::confirm_rows(ui, plan.rows())?;
     }
-    write(context, connected, command, &plan, execution, &refused, storage)
+    write(context, connected, command, &plan, execution, &refused, &untouched, storage)
+}
+
+/// Says what is left alone, and why; whoever was asked has seen each of it already.
+fn tell(context: &Context<'_>, execution: &ExecutionArgs, untouched: &Untouched) {
+    let asked = !execution.yes && !execution.dry_run;
+    if let Some(sentence) = untouched.sentence().filter(|_| !asked) {
+        context.ui.say(sentence);
+    }
 }
 
 /// A plan is for one database, and for the columns that it had.
@@ -154,6 +166,7 @@ fn check_database(connected: &Connected, plan: &Plan) -> Result<()> {
     Ok(())
 }
 
+#[allow(clippy::too_many_arguments)]
 fn dry_run(
     context: &Context<'_>,
     connected: &mut Connected,
@@ -161,6 +174,7 @@ fn dry_run(
     plan: &Plan,
     execution: &ExecutionArgs,
     refused: &[Refused],
+    untouched: &Untouched,
     storage: Option<&PlaceArgs>,
 ) -> Result<Exit> {
     let options = Options { mode: Mode::DryRun, batch_size: execution.batch_size, ..Options::default() };
@@ -168,9 +182,10 @@ fn dry_run(
     if let Some(Failure::Database(error)) = run.failure {
         return Err(error.into());
     }
-    report(context, command, None, plan, connected, true, &run.results, refused, None)?;
+    report(context, command, None, plan, connected, true, &run.results, refused, untouched, None)?;
     let tally = run.tally();
     context.ui.say(format!("Dry run: {} would be changed, nothing was written.", units(tally.planned)));
+    tell(context, execution, untouched);
     let bad = tally.changed + tally.refused + tally.failed;
     Ok(if bad > 0 || !refused.is_empty() {
         Exit::Partial
@@ -181,6 +196,7 @@ fn dry_run(
     })
 }
 
+#[allow(clippy::too_many_arguments)]
 fn write(
     context: &Context<'_>,
     connected: &mut Connected,
@@ -188,6 +204,7 @@ fn write(
     plan: &Plan,
     execution: &ExecutionArgs,
     refused: &[Refused],
+    untouched: &Untouched,
     storage: Option<&PlaceArgs>,
 ) -> Result<Exit> {
     let ui = context.ui;
@@ -243,11 +260,12 @@ fn write(
         log_failure = journal.append(end).and_then(|()| journal.sync()).err();
     }
     // What was done is to be said, and judged, even where the result cannot be printed.
-    let printed = report(context, command, Some(&run_id), plan, connected, false, &run.results, refused, interrupted.as_deref());
+    let printed = report(context, command, Some(&run_id), plan, connected, false, &run.results, refused, untouched, interrupted.as_deref());
     ui.say(format!("Run {run_id}: {}.", words(&tally)));
     if tally.applied > 0 && command != "undo" {
         ui.say(format!("To put it back: cinder-backup-repair undo {run_id}"));
     }
+    tell(context, execution, untouched);
     let verdict = verdict(ui, &run, refused, log_failure, &signals);
     if let Err(error) = printed {
         let hint = format!("what was done stands; `cinder-backup-repair history show {run_id}` shows it");
@@ -410,6 +428,7 @@ fn report(
     dry_run: bool,
     results: &[crate::domain::UnitResult],
     refused: &[Refused],
+    untouched: &Untouched,
     interrupted: Option<&str>,
 ) -> Result<()> {
     let done: HashSet<usize> =
@@ -427,6 +446,8 @@ fn report(
         database: &database,
         units: results,
         refused,
+        left_alone: &untouched.left_alone,
+        left_out: untouched.left_out,
         summary: Tally::of(results.iter().map(|result| &result.outcome)),
         interrupted,
         follow_up: &follow_up,

@@ -43,6 +43,9 @@ impl Error {
 impl From<DbError> for Error {
     fn from(error: DbError) -> Self {
         let hint = match error.kind {
+            DbErrorKind::Privilege if error.is_of_a_file() => Some(
+                "run it as an account that may write to the database's folder, or on a copy of the file and, if there is one, its -wal",
+            ),
             DbErrorKind::Privilege => Some("the folder sql/grants holds the least privileges that scan and repair need"),
             DbErrorKind::NotPrimary => Some("connect to the primary (the writer behind the proxy), not to a replica"),
             DbErrorKind::LockTimeout => Some("something else holds the rows; wait for it, or raise --lock-timeout"),

@@ -7,12 +7,14 @@ pub mod commands;
 mod context;
 mod error;
 mod exit;
+mod hosts;
 mod last_look;
 mod prompt;
 mod reports;
 mod signal;
 mod storage;
 mod ui;
+mod untouched;
 mod view;
 mod who;
 

@@ -1,17 +1,20 @@
 //! A plan as a file for others: Markdown for a change ticket, SQL for the server's own client, CSV for a spreadsheet.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 use std::path::Path;
 
 use super::args::RecordArgs;
 use super::view;
 use super::who::who;
-use crate::apply::statements;
+use crate::apply::{Turn, foresee};
 use crate::db::Engine;
+use crate::db::literal::literal;
+use crate::domain::{Table, Value};
 use crate::plan::Plan;
 use crate::report::grid::{Format, OutputOptions};
 use crate::report::markdown::{Commands, DatabaseView, PlanView, UnitView, plan_report};
-use crate::report::script::{ScriptHeader, ScriptStatement, ScriptUnit, sql_script};
+use crate::report::script::{Kept, ScriptHeader, ScriptStatement, ScriptUnit, kept_time, sql_script};
 use crate::scan::Scan;
 
 /// The kinds of reports, by the file's ending.
@@ -104,6 +107,7 @@ fn markdown(out: &mut dyn Write, material: Material<'_>) -> io::Result<()> {
                 follow_up: &unit.follow_up,
             })
             .collect(),
+        rows: plan.rows(),
         untouched: scan.document.findings.iter().filter(|finding| !finding.is_actionable()).collect(),
         commands: Commands { apply: &apply, verify: &verify, undo: &undo },
     };
@@ -111,7 +115,7 @@ fn markdown(out: &mut dyn Write, material: Material<'_>) -> io::Result<()> {
 }
 
 fn script(out: &mut dyn Write, material: Material<'_>) -> io::Result<()> {
-    let Material { plan, engine, .. } = material;
+    let Material { plan, scan, engine, .. } = material;
     let header = ScriptHeader {
         program: &plan.program,
         plan_id: &plan.id,
@@ -119,17 +123,48 @@ fn script(out: &mut dyn Write, material: Material<'_>) -> io::Result<()> {
         taken_at: &plan.taken_at,
         identity: &plan.database.identity,
     };
+    let foreseen = foresee(&plan.units, &scan.census);
+    // Rows that a later unit finds as an earlier one has left them.
+    let shared: BTreeMap<(Table, &str), usize> = foreseen
+        .iter()
+        .flat_map(|unit| &unit.written)
+        .map(|(table, id)| (*table, id.as_str()))
+        .collect::<BTreeSet<_>>()
+        .into_iter()
+        .zip(1..)
+        .collect();
+    let since = |table: Table, id: &str| kept_time(engine, shared.get(&(table, id)).copied().unwrap_or(0));
     let units: Vec<ScriptUnit> = plan
         .units
         .iter()
-        .map(|unit| ScriptUnit {
+        .zip(&foreseen)
+        .map(|(unit, foreseen)| ScriptUnit {
             number: unit.number,
-            title: format!("{} {} {:?}: {}", unit.kind.name(), unit.id, unit.name.as_deref().unwrap_or(""), view::changes(&unit.changes)),
-            statements: statements(unit, plan.columns, engine)
+            title: format!(
+                "{} {} {:?}: {}",
+                unit.kind.name(),
+                unit.id,
+                unit.name.as_deref().unwrap_or(""),
+                view::changes(&foreseen.changes)
+            ),
+            statements: foreseen
+                .statements(plan.columns, engine, &since)
                 .into_iter()
-                .map(|statement| ScriptStatement { name: statement.name, sql: statement.sql })
+                .map(|((table, id), statement)| {
+                    let keep = shared.get(&(table, id.as_str())).map(|number| Kept {
+                        number: *number,
+                        table: table.name(),
+                        id: literal(&Value::from(id.as_str()), engine).unwrap_or_else(|error| error.to_string()),
+                    });
+                    ScriptStatement { name: statement.name, sql: statement.sql, keep }
+                })
                 .collect(),
             evidence: unit.evidence.iter().map(|evidence| evidence.text.clone()).collect(),
+            left_out: match foreseen.turn {
+                Turn::Stands => None,
+                Turn::Done => Some("the units before it put right what it is about."),
+                Turn::Otherwise => Some("by then its parent's counter has to change with it; make a new plan when this script is done."),
+            },
         })
         .collect();
     sql_script(out, engine, &header, &units)

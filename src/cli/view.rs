@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::domain::time::human;
-use crate::domain::{Change, CheckResult, DatabaseInfo, Evidence, Finding, Tally, UnitResult, Value};
+use crate::domain::{Change, CheckResult, DatabaseInfo, Evidence, Finding, FindingKind, Tally, UnitResult, Value, Verdict};
 use crate::plan::Unit;
 use crate::report::grid::{Cell, Grid};
 
@@ -121,6 +121,10 @@ pub struct RunDocument<'a> {
     pub units: &'a [UnitResult],
     /// What was asked for by name and refused before there was a plan.
     pub refused: &'a [Refused],
+    /// What else was found, and why nothing was done about it.
+    pub left_alone: &'a [LeftAlone],
+    /// How many findings `--limit` left out; they are in none of these lists.
+    pub left_out: usize,
     /// How many units ended how.
     pub summary: Tally,
     /// Why the run ended early, if it did.
@@ -137,6 +141,23 @@ pub struct Refused {
     /// Its name; hostile text.
     pub name: Option<String>,
     /// Why.
+    pub reason: String,
+}
+
+/// A row that was found and that nothing was done about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LeftAlone {
+    /// The table that it is in.
+    pub kind: FindingKind,
+    /// Its id.
+    pub id: String,
+    /// Its name; hostile text.
+    pub name: Option<String>,
+    /// Its status.
+    pub status: Option<String>,
+    /// Why: `uncertain`, `busy`, `recent`, `inconsistent`, or `stuck` for a backup in error that only verified data helps.
+    pub verdict: Verdict,
+    /// The same in words.
     pub reason: String,
 }
 

@@ -65,6 +65,11 @@ impl DbError {
         self.fatal
     }
 
+    /// Whether it is the file system that refuses, as it does to SQLite, which has no accounts of its own.
+    pub fn is_of_a_file(&self) -> bool {
+        matches!(self.code.as_deref(), Some("ReadOnly" | "PermissionDenied" | "CannotOpen"))
+    }
+
     /// Whether rolling back, reading again and deciding again may succeed.
     pub fn is_retryable(&self) -> bool {
         matches!(self.kind, DbErrorKind::Conflict | DbErrorKind::LockTimeout)

@@ -6,6 +6,8 @@
 //! meaning (a backslash under `NO_BACKSLASH_ESCAPES`, a connection's character set) and what a reader cannot see is
 //! encoded. Pure; may use the shared types of `db` only.
 
+use std::collections::BTreeMap;
+
 use thiserror::Error;
 
 use super::{Engine, ID_BATCH, Param};
@@ -49,7 +51,18 @@ pub enum LiteralError {
 /// A list of ids takes its [`ID_BATCH`] places on MySQL, and only the ids are shown, each once. Quoted text,
 /// quoted names and comments are left alone. `compact`: without comments, and with one space for all white space between words.
 pub fn inline(text: &str, engine: Engine, params: &[Param], compact: bool) -> Result<String, LiteralError> {
-    let mut writer = Writer { rest: text, sql: String::with_capacity(text.len()), engine, params, compact, next: 0, used: 0 };
+    inline_with(text, engine, params, &BTreeMap::new(), compact)
+}
+
+/// The same, with expressions of the engine's in place of some parameters, by their numbers from 1. They are put in as they stand.
+pub fn inline_with(
+    text: &str,
+    engine: Engine,
+    params: &[Param],
+    expressions: &BTreeMap<usize, String>,
+    compact: bool,
+) -> Result<String, LiteralError> {
+    let mut writer = Writer { rest: text, sql: String::with_capacity(text.len()), engine, params, expressions, compact, next: 0, used: 0 };
     while writer.step()? {}
     let Writer { mut sql, used, .. } = writer;
     if used < params.len() {
@@ -117,6 +130,7 @@ struct Writer<'a> {
     sql: String,
     engine: Engine,
     params: &'a [Param],
+    expressions: &'a BTreeMap<usize, String>,
     compact: bool,
     /// How many parameters placeholders without a number have taken.
     next: usize,
@@ -242,6 +256,7 @@ impl<'a> Writer<'a> {
         let params = self.params;
         let param = number.checked_sub(1).and_then(|index| params.get(index)).ok_or(LiteralError::Missing(number))?;
         let literal = match param {
+            _ if self.expressions.contains_key(&number) => self.expressions.get(&number).cloned().unwrap_or_default(),
             Param::One(value) => literal(value, self.engine)?,
             Param::Ids(ids) => self.list(ids, number)?,
         };

@@ -16,6 +16,9 @@ use crate::domain::Value;
 
 /// The first bytes of every SQLite database.
 const MAGIC: &[u8] = b"SQLite format 3\0";
+/// The byte of its head that says which journal it has, and its value for a write-ahead log.
+const JOURNAL_BYTE: usize = 18;
+const WAL: u8 = 2;
 
 /// Statements that only SQLite has, by name.
 pub const OWN: &[(&str, &str)] = &[
@@ -76,9 +79,19 @@ impl Drop for Sqlite {
 /// Opens an existing SQLite database. Never creates a file: what is not there, or is not a database, is an error.
 pub fn open(path: &Path, settings: &SessionSettings) -> Result<Box<dyn Session>, DbError> {
     let shown = path.display();
-    check_magic(path)?;
+    let wal = check_magic(path)?;
     let canonical =
         path.canonicalize().map_err(|error| DbError::fatal(DbErrorKind::Connection, format!("cannot open {shown}: {error}")))?;
+    let cannot_open = |error: &rusqlite::Error| {
+        let error = describe(error, &format!("cannot open {shown}"));
+        if wal && matches!(error.kind, DbErrorKind::Privilege | DbErrorKind::Connection) {
+            let message = format!(
+                "cannot open {shown}: it is in WAL mode, where even a reader writes beside it, and this account may not write there"
+            );
+            return DbError { kind: DbErrorKind::Privilege, message, ..error };
+        }
+        error
+    };
     let mut read_only = false;
     let writable = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX);
     let mut connection = match writable {
@@ -87,14 +100,14 @@ pub fn open(path: &Path, settings: &SessionSettings) -> Result<Box<dyn Session>,
         Err(_) => {
             read_only = true;
             Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
-                .map_err(|error| describe(&error, &format!("cannot open {shown}")))?
+                .map_err(|error| cannot_open(&error))?
         }
     };
     read_only = read_only || connection.is_readonly("main").unwrap_or(true);
     connection
         .busy_timeout(settings.lock_timeout.max(Duration::from_millis(1)))
         .map_err(|error| describe(&error, &format!("cannot set the busy time-out of {shown}")))?;
-    connection.execute_batch(CACHE).map_err(|error| describe(&error, &format!("cannot open {shown}")))?;
+    connection.execute_batch(CACHE).map_err(|error| cannot_open(&error))?;
     // All that a run uses, in place of the usual 16.
     connection.set_prepared_statement_cache_capacity(64);
     let deadline = Deadline::install(&mut connection, settings.statement_timeout)?;
@@ -140,7 +153,8 @@ impl Deadline {
     }
 }
 
-fn check_magic(path: &Path) -> Result<(), DbError> {
+/// Makes sure that it is a SQLite database, and says whether it has a write-ahead log.
+fn check_magic(path: &Path) -> Result<bool, DbError> {
     let shown = path.display();
     let mut file = match File::open(path) {
         Ok(file) => file,
@@ -157,12 +171,12 @@ fn check_magic(path: &Path) -> Result<(), DbError> {
     if !file.metadata().is_ok_and(|data| data.is_file()) {
         return Err(DbError::fatal(DbErrorKind::Connection, format!("{shown} is not a file")));
     }
-    let mut head = [0_u8; 16];
+    let mut head = [0_u8; JOURNAL_BYTE + 1];
     let whole = file.read_exact(&mut head).is_ok();
-    if !whole || head != MAGIC {
+    if !whole || !head.starts_with(MAGIC) {
         return Err(DbError::fatal(DbErrorKind::Schema, format!("{shown} is not a SQLite database")));
     }
-    Ok(())
+    Ok(head.last() == Some(&WAL))
 }
 
 fn describe(error: &rusqlite::Error, doing: &str) -> DbError {

@@ -31,5 +31,5 @@ pub use outcome::{Outcome, Tally, UnitResult};
 pub use policy::{AssumeDead, Policy, Situation, Thresholds};
 pub use rows::{Attachment, Backup, ColumnSet, Image, Moved, Snapshot, Table, Volume};
 pub use selection::{NULL, STATUSES, Selection};
-pub use services::{Heartbeat, ServiceRow, Services};
+pub use services::{Heartbeat, ServiceRow, Services, is_same_host};
 pub use value::Value;

@@ -85,6 +85,11 @@ impl Services {
         self.beats.contains_key(&key(host))
     }
 
+    /// Every host that has, or had, a cinder-backup, as its row spells it.
+    pub fn hosts(&self) -> impl Iterator<Item = &str> {
+        self.beats.values().map(|beat| beat.host.as_str())
+    }
+
     /// Hosts whose last beat lies further in the future than `tolerance` seconds, and by how much, in name order.
     pub fn clocks_ahead(&self, now: DateTime, tolerance: i64) -> Vec<(String, i64)> {
         let mut ahead: Vec<(String, i64)> = self
@@ -113,6 +118,11 @@ impl Beat {
 /// cinder-backup that looks for its rows there: two spellings are one host, lest a working one looks retired.
 fn key(host: &str) -> String {
     host_part(host).trim().to_lowercase()
+}
+
+/// Whether two spellings name one host.
+pub fn is_same_host(one: &str, other: &str) -> bool {
+    key(one) == key(other)
 }
 
 /// `ctl1` out of `ctl1`, `ctl1@ceph` or `ctl1@ceph#pool`, as Cinder's `extract_host` does at level `host`.
@@ -161,6 +171,7 @@ mod tests {
         for host in ["Ctl1", "ctl1", "CTL1", "ctl1 ", "ctl1@lvm", "ctl2", "ctl2@ceph#pool"] {
             assert_eq!(services.heartbeat(host, now, 60), Heartbeat::Up { silent: 10 }, "{host}");
             assert!(services.knows(host), "{host}");
+            assert_eq!(is_same_host(host, "ctl1"), !host.starts_with("ctl2"), "{host}");
         }
         assert_eq!(services.heartbeat("ctl1.example.org", now, 60), Heartbeat::Missing);
     }

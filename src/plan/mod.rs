@@ -207,6 +207,15 @@ impl Plan {
         self.seal();
     }
 
+    /// Leaves units out that a plan of its own would have, numbers the others anew, and seals the plan.
+    pub fn leave_out(&mut self, numbers: &BTreeSet<usize>) {
+        self.units.retain(|unit| !numbers.contains(&unit.number));
+        for (index, unit) in self.units.iter_mut().enumerate() {
+            unit.number = index + 1;
+        }
+        self.seal();
+    }
+
     /// Reads a plan and makes sure that nobody has touched it.
     pub fn parse(text: &[u8]) -> Result<Self, PlanError> {
         #[derive(Deserialize)]
@@ -238,9 +247,10 @@ impl Plan {
         text
     }
 
-    /// How many rows it changes.
+    /// How many rows it changes. A parent that several of its units count anew is one row.
     pub fn rows(&self) -> usize {
-        self.units.iter().map(|unit| unit.before.len()).sum()
+        let rows = self.units.iter().flat_map(|unit| &unit.before).map(|image| (image.table, image.id.as_str()));
+        rows.collect::<BTreeSet<_>>().len()
     }
 }
 
@@ -300,6 +310,19 @@ mod tests {
         // Another program may lay it out anew.
         let compact = serde_json::to_vec(&plan).unwrap();
         assert_eq!(Plan::parse(&compact), Ok(plan));
+    }
+
+    #[test]
+    fn a_row_that_two_units_change_is_one_row() {
+        let mut plan = plan();
+        let parent = Backup { id: "p".into(), ..Backup::default() }.image(ColumnSet::Mitaka);
+        let mut second = plan.units[0].clone();
+        second.before[0].id = "b2".into();
+        plan.units.push(second);
+        for unit in &mut plan.units {
+            unit.before.push(parent.clone());
+        }
+        assert_eq!(plan.rows(), 3);
     }
 
     #[test]

@@ -33,6 +33,8 @@ pub struct PlanView<'a> {
     pub policy: &'a Policy,
     /// What would be changed.
     pub units: Vec<UnitView<'a>>,
+    /// How many rows that is; a row that several units change is one.
+    pub rows: usize,
     /// What was found and is not touched.
     pub untouched: Vec<&'a Finding>,
     /// The commands around the plan.
@@ -98,10 +100,9 @@ pub fn plan_report(out: &mut dyn io::Write, plan: &PlanView<'_>) -> io::Result<(
 }
 
 fn write_summary(out: &mut dyn io::Write, plan: &PlanView<'_>) -> io::Result<()> {
-    let rows: usize = plan.units.iter().map(|unit| unit.before.len()).sum();
     match plan.units.len() {
         0 => writeln!(out, "There is nothing to change.")?,
-        units => writeln!(out, "{} in {}, each changed as a whole or not at all.", count(rows, "row"), count(units, "unit"))?,
+        units => writeln!(out, "{} in {}, each changed as a whole or not at all.", count(plan.rows, "row"), count(units, "unit"))?,
     }
     if !plan.untouched.is_empty() {
         writeln!(out, "{} found besides and not touched, see below.", count(plan.untouched.len(), "case"))?;

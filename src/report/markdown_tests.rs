@@ -71,6 +71,7 @@ fn report(name: &str, policy: &Policy) -> String {
             changes: &changes,
             follow_up: &follow_up,
         }],
+        rows: 2,
         untouched: vec![&uncertain, &recent],
         commands: Commands { apply: &apply, verify: &[], undo: &undo },
     };

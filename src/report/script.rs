@@ -43,6 +43,8 @@ pub struct ScriptUnit {
     pub statements: Vec<ScriptStatement>,
     /// Why; hostile text, one line each.
     pub evidence: Vec<String>,
+    /// Why the script leaves it to a new plan, if it does.
+    pub left_out: Option<&'static str>,
 }
 
 /// One UPDATE of a [`ScriptUnit`].
@@ -52,6 +54,44 @@ pub struct ScriptStatement {
     pub name: String,
     /// The UPDATE with its values in it, as [`crate::db::literal::inline`] gives it.
     pub sql: String,
+    /// The row's place among those whose new time the guard of a later unit expects, if it is one of them.
+    pub keep: Option<Kept>,
+}
+
+/// A row that several units change. Each one's guard expects what the one before it has made of the row, and when that was is the
+/// database's to say: so the script keeps it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// Its number among such rows.
+    pub number: usize,
+    /// Its table.
+    pub table: &'static str,
+    /// Its id, as a literal of the engine's.
+    pub id: String,
+}
+
+/// The expression for the `updated_at` of a kept row. Where none was kept, as after a unit that was rolled back in a client that
+/// goes on, it equals nothing, or is an error.
+pub fn kept_time(engine: Engine, number: usize) -> String {
+    match engine {
+        Engine::Sqlite => format!("coalesce((SELECT updated_at FROM temp.cbr_row WHERE number = {number}), '')"),
+        Engine::Mysql | Engine::Mariadb => format!("coalesce(@cbr_row_{number}, '0001-01-01')"),
+        Engine::Postgresql => format!("current_setting('cbr.row_{number}')"),
+    }
+}
+
+/// The statement that keeps the time.
+fn keep_time(engine: Engine, kept: &Kept) -> String {
+    let Kept { number, table, id } = kept;
+    match engine {
+        Engine::Sqlite => {
+            format!("INSERT OR REPLACE INTO temp.cbr_row (number, updated_at) SELECT {number}, updated_at FROM {table} WHERE id = {id};\n")
+        }
+        Engine::Mysql | Engine::Mariadb => format!("SET @cbr_row_{number} = (SELECT updated_at FROM {table} WHERE id = {id});\n"),
+        Engine::Postgresql => format!(
+            "PERFORM set_config('cbr.row_{number}', to_char(updated_at, 'YYYY-MM-DD HH24:MI:SS.US'), false) FROM {table} WHERE id = {id};\n"
+        ),
+    }
 }
 
 /// Writes the script.
@@ -64,6 +104,10 @@ pub fn sql_script(out: &mut dyn io::Write, engine: Engine, header: &ScriptHeader
         for line in &unit.evidence {
             comment(out, &format!("because: {line}"))?;
         }
+        if let Some(why) = unit.left_out {
+            comment(out, &format!("LEFT OUT: {why}"))?;
+            continue;
+        }
         match engine {
             Engine::Sqlite => write_sqlite(out, unit)?,
             Engine::Mysql | Engine::Mariadb => write_mysql(out, unit)?,
@@ -71,7 +115,7 @@ pub fn sql_script(out: &mut dyn io::Write, engine: Engine, header: &ScriptHeader
         }
     }
     writeln!(out)?;
-    comment(out, &format!("End of the script: {} in all. If no error was shown, all are committed.", count(units.len())))
+    comment(out, &format!("End of the script: {} in all. If no error was shown, all are committed.", count(units)))
 }
 
 /// The session's settings that the statements rely on, and the means by which a failed guard stops the script.
@@ -91,7 +135,7 @@ fn write_header(out: &mut dyn io::Write, engine: Engine, header: &ScriptHeader<'
         Engine::Postgresql => "psql -X -qAt -d DATABASE -f THIS-SCRIPT",
     };
     let lines = [
-        format!("Repair of Cinder backups, {}, written by {}", count(units.len()), header.program),
+        format!("Repair of Cinder backups, {}, written by {}", count(units), header.program),
         String::new(),
         format!("Database: {}, {}", engine.name(), header.identity),
         format!("Plan:     {}", header.plan_id),
@@ -103,7 +147,8 @@ fn write_header(out: &mut dyn io::Write, engine: Engine, header: &ScriptHeader<'
         "Each unit is one transaction. Each UPDATE names the row and everything that the plan saw in it, and must match".to_owned(),
         "exactly one row. Where one does not, because the row has changed since, its unit is rolled back and the script".to_owned(),
         "stops with an error; units before it stay committed. Make a new plan then. Running the script twice does no harm:".to_owned(),
-        "it stops at the first unit, because that no longer matches.".to_owned(),
+        "it stops at the first unit, because that no longer matches. Where several units change one row (the counter of a".to_owned(),
+        "parent that several increments rest on), each expects what the one before it made of it, its updated_at included.".to_owned(),
         String::new(),
         "What this script does not do, and applying the plan with the program does: it does not check that this is the right".to_owned(),
         "database, nor again whether a cinder-backup is at work on a row after all; it writes no audit log, so that history".to_owned(),
@@ -112,8 +157,12 @@ fn write_header(out: &mut dyn io::Write, engine: Engine, header: &ScriptHeader<'
     lines.iter().try_for_each(|line| comment(out, line))
 }
 
-fn count(units: usize) -> String {
-    if units == 1 { "1 unit".to_owned() } else { format!("{units} units") }
+/// How many units the script carries out.
+fn count(units: &[ScriptUnit]) -> String {
+    match units.iter().filter(|unit| unit.left_out.is_none()).count() {
+        1 => "1 unit".to_owned(),
+        number => format!("{number} units"),
+    }
 }
 
 /// A comment of one line, whatever is in the text: nothing in it ends the line.
@@ -132,11 +181,17 @@ fn place(unit: &ScriptUnit, statement: &ScriptStatement) -> String {
     format!("unit {}, {name}", unit.number)
 }
 
+/// What keeps the time of a statement's row, where a later unit asks for it.
+fn kept(engine: Engine, statement: &ScriptStatement) -> String {
+    statement.keep.as_ref().map(|kept| keep_time(engine, kept)).unwrap_or_default()
+}
+
 fn write_sqlite(out: &mut dyn io::Write, unit: &ScriptUnit) -> io::Result<()> {
     writeln!(out, "BEGIN IMMEDIATE;")?;
     for statement in &unit.statements {
         writeln!(out, "{};", body(statement))?;
         writeln!(out, "INSERT OR ROLLBACK INTO temp.cbr_guard (place, matched) VALUES ('{}', changes());", place(unit, statement))?;
+        write!(out, "{}", kept(Engine::Sqlite, statement))?;
     }
     writeln!(out, "COMMIT;")?;
     writeln!(out, "SELECT 'unit {} is committed';", unit.number)
@@ -150,6 +205,7 @@ fn write_mysql(out: &mut dyn io::Write, unit: &ScriptUnit) -> io::Result<()> {
         writeln!(out, "SET @cbr_ok = @cbr_ok AND ROW_COUNT() = 1;")?;
         writeln!(out, "SET @cbr_step = IF(@cbr_ok, 'DO 0', '{place}: not exactly one row matched; rolled back');")?;
         writeln!(out, "PREPARE cbr_step FROM @cbr_step;\nEXECUTE cbr_step;")?;
+        write!(out, "{}", kept(Engine::Mysql, statement))?;
     }
     writeln!(out, "SET @cbr_step = IF(@cbr_ok, 'COMMIT', 'unit {}: rolled back');", unit.number)?;
     writeln!(out, "PREPARE cbr_step FROM @cbr_step;\nEXECUTE cbr_step;")?;
@@ -166,6 +222,7 @@ fn write_postgres(out: &mut dyn io::Write, unit: &ScriptUnit) -> io::Result<()> 
         block.push_str("IF cbr_matched <> 1 THEN\n");
         block.push_str(&format!("    RAISE EXCEPTION '{place}: % rows matched instead of one; the unit is rolled back', cbr_matched;\n"));
         block.push_str("END IF;\n");
+        block.push_str(&kept(Engine::Postgresql, statement));
     }
     let tag = dollar_tag(&block);
     writeln!(out, "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;")?;

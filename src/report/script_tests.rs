@@ -24,11 +24,11 @@ fn update(engine: Engine, to: &str, id: &str, from: &str) -> ScriptStatement {
         Engine::Postgresql => "-- it's guarded\nUPDATE backups SET status = $1 WHERE id = $2 AND status IS NOT DISTINCT FROM $3;\n",
     };
     let params: Vec<Param> = [to, id, from].into_iter().map(|text| Param::One(Value::from(text))).collect();
-    ScriptStatement { name: "backup_update'%".into(), sql: literal::inline(text, engine, &params, false).unwrap() }
+    ScriptStatement { name: "backup_update'%".into(), sql: literal::inline(text, engine, &params, false).unwrap(), keep: None }
 }
 
 fn unit(number: usize, statements: Vec<ScriptStatement>) -> ScriptUnit {
-    ScriptUnit { number, title: format!("backup {HOSTILE}"), statements, evidence: vec![HOSTILE.to_owned()] }
+    ScriptUnit { number, title: format!("backup {HOSTILE}"), statements, evidence: vec![HOSTILE.to_owned()], left_out: None }
 }
 
 fn script(engine: Engine, units: &[ScriptUnit]) -> String {
@@ -76,7 +76,7 @@ fn a_unit_that_does_not_match_is_rolled_back_and_ends_the_script() {
 
 #[test]
 fn more_than_one_row_is_as_wrong_as_none() {
-    let all = ScriptStatement { name: "all".into(), sql: "UPDATE backups SET status = 'error'".into() };
+    let all = ScriptStatement { name: "all".into(), sql: "UPDATE backups SET status = 'error'".into(), keep: None };
     let (error, statuses) = run(&[unit(1, vec![all])]);
     assert!(error.is_some());
     assert_eq!(statuses, ["creating", "creating", "creating"]);

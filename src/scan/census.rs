@@ -87,7 +87,7 @@ impl Census {
         self.live += 1;
         if let Some(project) = &backup.project_id {
             match self.projects.get_mut(project) {
-                Some((count, size)) => (*count, *size) = (*count + 1, *size + backup.size.unwrap_or(0)),
+                Some((count, size)) => (*count, *size) = (*count + 1, size.saturating_add(backup.size.unwrap_or(0))),
                 None => {
                     self.projects.insert(project.clone(), (1, backup.size.unwrap_or(0)));
                 }
@@ -229,6 +229,11 @@ impl Census {
             .map_or_else(Children::default, |link| Children { certain: i64::from(link.certain), possible: i64::from(link.possible) })
     }
 
+    /// The dependents that a backup has on record, if it is live and has any on record or has children.
+    pub fn recorded(&self, id: &str) -> Option<i64> {
+        self.links.get(&self.link_key(id)).and_then(|link| link.recorded).map(i64::from)
+    }
+
     /// Parents whose counter may be wrong, that are in error, or whose own row was not kept: to be read by id.
     pub fn doubtful_parents(&self) -> Vec<String> {
         let mut ids: Vec<String> = self
@@ -275,6 +280,17 @@ mod tests {
             num_dependent_backups: recorded,
             ..Backup::default()
         }
+    }
+
+    #[test]
+    fn sizes_that_no_volume_has_are_summed_up_to_the_largest_number() {
+        let mut census = Census::default();
+        // SQLite keeps whatever number a row was given, and no table checks a size.
+        for (id, size) in [("a", i64::MAX), ("b", i64::MAX), ("c", 1)] {
+            let backup = Backup { project_id: Some("p".into()), size: Some(size), ..row(id, None, "available", None) };
+            census.count(&backup, &Selection::default(), true);
+        }
+        assert_eq!(census.projects.get("p"), Some(&(3, i64::MAX)));
     }
 
     #[test]

@@ -60,10 +60,12 @@ pub struct ScanDocument {
     pub taken_at: String,
     /// The spans that verdicts rest on.
     pub thresholds: Thresholds,
-    /// What was found, the oldest first.
+    /// What was found, the oldest first; with `--limit` no more than that.
     pub findings: Vec<Finding>,
     /// What else is worth knowing.
     pub notices: Vec<Notice>,
-    /// How many findings have which verdict.
+    /// How many findings have which verdict, those that `--limit` left out among them.
     pub summary: Summary,
+    /// How many findings `--limit` left out.
+    pub left_out: usize,
 }

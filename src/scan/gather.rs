@@ -128,7 +128,11 @@ fn inside(session: &mut dyn Session, schema: &Schema, question: &Question<'_>) -
     let within;
     let mut gathering = Gathering::new(&census, &situation, &question);
     gathering.all(&mut reader)?;
-    if let Some(limit) = selection.limit {
+    // The sum is of all: a limit must not make trouble look smaller than it is.
+    let summary = Summary::of(&gathering.findings);
+    let limit = selection.limit.unwrap_or(usize::MAX);
+    let left_out = gathering.findings.len().saturating_sub(limit);
+    if left_out > 0 {
         within = gathering.repaired_within(limit);
         if gathering.counts_on_others.get() && within.len() < gathering.repaired.len() {
             // Some proposals count on backups that the limit leaves for another time.
@@ -148,9 +152,10 @@ fn inside(session: &mut dyn Session, schema: &Schema, question: &Question<'_>) -
         database,
         taken_at: rfc3339(situation.now),
         thresholds: question.policy.thresholds,
-        summary: Summary::of(&findings),
         findings,
         notices,
+        summary,
+        left_out,
     };
     let named = selection.backups.clone();
     Ok(Scan { document, census, situation, images, named, counts_on_others })

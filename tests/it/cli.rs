@@ -2,8 +2,11 @@
 //!
 //! A wrong input must be answered with one sentence (what, where, what to do), the right exit code, and nothing written.
 
+mod counters;
 mod formats;
 mod hostile;
+mod left_alone;
+mod read_only;
 mod scripts;
 mod secrets;
 
@@ -18,7 +21,7 @@ use cinder_backup_repair::db::Engine;
 use crate::database::{Database, changes};
 use crate::program::{Answer, Program, answer, bare};
 use crate::schemas::{Columns, fresh};
-use crate::servers::{self, ADMIN, is_root};
+use crate::servers::{self, ADMIN};
 
 const TWO_HOURS: i64 = 7_200;
 
@@ -323,26 +326,6 @@ fn a_configuration_that_cannot_be_read() {
 }
 
 #[test]
-fn a_file_that_may_not_be_read_is_named() {
-    if is_root() {
-        // Root reads everything, so this runs as somebody else where there is a `nobody`.
-        let folder = tempfile::tempdir().unwrap();
-        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        let copy = folder.path().join("program");
-        fs::copy(crate::program::binary(), &copy).unwrap();
-        let conf = folder.path().join("cinder.conf");
-        fs::write(&conf, "[database]\nconnection = sqlite:////x\n").unwrap();
-        fs::set_permissions(&conf, fs::Permissions::from_mode(0o600)).unwrap();
-        let mut command = Command::new("setpriv");
-        command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&copy);
-        command.args(["scan", "--config-file"]).arg(&conf).env_clear().env("PATH", "/usr/bin:/bin").current_dir("/");
-        let answer = answer(&mut command);
-        assert_eq!(answer.code, Some(2), "{}", answer.stderr);
-        assert!(answer.stderr.contains(&format!("cannot read {}: Permission denied", conf.display())), "{}", answer.stderr);
-    }
-}
-
-#[test]
 fn files_that_are_no_cinder_database() {
     let program = Program::on("unused");
     let mut refusals = Refusals::of(&program);
@@ -594,45 +577,6 @@ fn reports_that_cannot_be_written_leave_nothing() {
     program.expect(0, &["plan", "--out", "a.json", "--report", "a.md", "--report", "a.sql", "--report", "a.csv"]);
     for name in ["a.json", "a.md", "a.sql", "a.csv"] {
         assert_eq!(fs::metadata(program.path(name)).unwrap().permissions().mode() & 0o777, 0o600, "{name}");
-    }
-}
-
-#[test]
-fn a_database_that_takes_no_writes() {
-    let database = fresh(Engine::Sqlite, Columns::Full);
-    stuck(&database, "nightly");
-    let program = Program::on(database.url());
-    program.expect(0, &["plan", "--out", "plan.json"]);
-    if is_root() {
-        // To root every file can be written: as somebody else, who may read this one.
-        let folder = tempfile::tempdir().unwrap();
-        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        let binary = folder.path().join("program");
-        let file = folder.path().join("cinder.sqlite");
-        fs::copy(crate::program::binary(), &binary).unwrap();
-        fs::copy(database.path(), &file).unwrap();
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
-        let logs = folder.path().join("logs");
-        fs::create_dir(&logs).unwrap();
-        std::os::unix::fs::chown(&logs, Some(65534), Some(65534)).unwrap();
-        let before = fs::read(&file).unwrap();
-        let run = |args: &[&str]| {
-            let mut command = Command::new("setpriv");
-            command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&binary).args(args).env_clear();
-            command.args(["--audit-log"]).arg(logs.join("audit.jsonl")).env("PATH", "/usr/bin:/bin").current_dir("/");
-            command.env("CINDER_DATABASE_URL", format!("sqlite:///{}", file.display()));
-            answer(&mut command)
-        };
-        let scan = run(&["scan"]);
-        assert_eq!(scan.code, Some(0), "{}", scan.stderr);
-        let dry = run(&["repair", "--dry-run"]);
-        assert_eq!(dry.code, Some(0), "{}", dry.stderr);
-        // The database as a whole takes no writes, as a replica: that is 13, and not a privilege of this account's (12).
-        let repair = run(&["repair", "--yes"]);
-        assert_eq!(repair.code, Some(13), "{}", repair.stderr);
-        assert!(repair.stderr.contains("takes no writes") && repair.stderr.contains("nothing was changed"), "{}", repair.stderr);
-        assert!(fs::read(&file).unwrap() == before);
-        assert!(!logs.join("audit.jsonl").exists(), "nothing was begun");
     }
 }
 

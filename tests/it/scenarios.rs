@@ -383,5 +383,7 @@ fn proposals_name_every_column() {
     assert_eq!(found["proposal"]["needs"], serde_json::json!(["storage-check"]));
     assert_eq!(found["kind"], "backup");
     assert!(found["age_seconds"].as_i64().unwrap() >= TWO_HOURS);
-    assert_eq!(found["follow_up"][0], format!("openstack volume backup delete {backup}"));
+    // Nobody has looked at its data: that comes before it is deleted.
+    assert_eq!(found["follow_up"][0], format!("cinder-backup-repair check {backup}"));
+    assert_eq!(found["follow_up"][1], format!("# if that does not find it intact: openstack volume backup delete {backup}"));
 }

@@ -10,6 +10,7 @@ use crate::cli::context::Context;
 use crate::cli::error::{Error, Result};
 use crate::cli::exit::Exit;
 use crate::cli::storage::PlaceArgs;
+use crate::cli::untouched::Untouched;
 use crate::domain::AssumeDead;
 use crate::plan::{Plan, Purpose};
 use crate::report::safe::terminal;
@@ -53,6 +54,7 @@ pub fn run(context: &Context<'_>, args: &ApplyArgs) -> Result<Exit> {
         plan,
         execution: &args.execution,
         refused: Vec::new(),
+        untouched: Untouched::default(),
         max_changes: args.execution.max_changes,
         storage: Some(&args.place),
     };

@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use crate::cli::args::{DecisionArgs, SelectionArgs};
-use crate::cli::checking;
 use crate::cli::context::Context;
 use crate::cli::error::{Error, Result};
 use crate::cli::exit::Exit;
 use crate::cli::reports::{self, Material};
 use crate::cli::storage::CheckArgs;
-use crate::cli::view;
+use crate::cli::untouched::Untouched;
+use crate::cli::{checking, hosts, view};
 use crate::report::safe::terminal;
 use crate::scan::{Aim, Question};
 
@@ -60,6 +60,7 @@ pub fn run(context: &Context<'_>, args: &PlanArgs) -> Result<Exit> {
     let looked = args.checks.check.is_some();
     let question = Question { looked, ..Question::new(&policy, &selection, Aim::Plan, &checks) };
     let (plan, scan) = super::repair::propose(&mut connected, &question)?;
+    hosts::warn_of_unknown(context.ui, &scan, &selection, &policy);
     let refused = super::repair::refusals(&scan, &selection);
     for refusal in &refused {
         context.ui.warn(format!("not in the plan: {}: {}", terminal(&refusal.id), terminal(&refusal.reason)));
@@ -76,13 +77,16 @@ pub fn run(context: &Context<'_>, args: &PlanArgs) -> Result<Exit> {
     files.keep();
     context.ui.result(&plan, "units", &view::units(&plan.units))?;
     if context.ui.is_table() {
-        let summary = super::scan::sentence(&scan.document.summary);
+        let summary = super::scan::sentence(&scan.document);
         let changes = crate::cli::carry_out::units(plan.units.len());
         context.ui.say(format!("{summary}; the plan changes {} rows in {changes}.", plan.rows()));
         match &args.out {
             Some(path) => context.ui.say(format!("To apply it: cinder-backup-repair apply {}", path.display())),
             None => context.ui.say("Nothing was written; --out FILE keeps the plan."),
         }
+    }
+    if let Some(sentence) = Untouched::of(&scan, &refused).sentence() {
+        context.ui.say(sentence);
     }
     Ok(if !refused.is_empty() {
         // As a repair would end that leaves something out.

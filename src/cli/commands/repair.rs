@@ -6,15 +6,16 @@ use std::io::Read;
 use clap::Args;
 use uuid::Uuid;
 
+use crate::apply::{Turn, foresee};
 use crate::cli::args::{DecisionArgs, SelectionArgs};
 use crate::cli::carry_out::{Assignment, ExecutionArgs, carry_out};
-use crate::cli::checking;
 use crate::cli::context::{Connected, Context};
 use crate::cli::error::{Error, Result};
 use crate::cli::exit::Exit;
-use crate::cli::prompt;
 use crate::cli::storage::CheckArgs;
+use crate::cli::untouched::Untouched;
 use crate::cli::view::{self, Refused};
+use crate::cli::{checking, hosts, prompt};
 use crate::domain::status::{ERROR, is_active};
 use crate::domain::{FindingKind, Selection};
 use crate::plan::{Basis, Plan};
@@ -63,10 +64,12 @@ pub fn run(context: &Context<'_>, args: &RepairArgs) -> Result<Exit> {
     let checks = checking::gather(context, &mut connected, &args.checks, &policy, &selection)?;
     let question = Question { looked: args.checks.check.is_some(), ..Question::new(&policy, &selection, Aim::Plan, &checks) };
     let (mut plan, scan) = propose(&mut connected, &question)?;
+    hosts::warn_of_unknown(ui, &scan, &selection, &policy);
     let refused = refusals(&scan, &selection);
+    let untouched = Untouched::of(&scan, &refused);
     let asks = !args.execution.yes && !args.execution.dry_run;
     if asks {
-        ui.say(format!("{} in {}", super::scan::sentence(&scan.document.summary), terminal(&connected.location)));
+        ui.say(format!("{} in {}", super::scan::sentence(&scan.document), terminal(&connected.location)));
         for finding in scan.document.findings.iter().filter(|finding| !finding.is_actionable()) {
             let why = finding.refusal.as_deref().or(finding.evidence.first().map(|evidence| evidence.text.as_str())).unwrap_or("");
             ui.say(terminal(&format!("  left alone: {} {} is {}: {why}", finding.kind.name(), finding.id, finding.verdict)));
@@ -87,7 +90,7 @@ pub fn run(context: &Context<'_>, args: &RepairArgs) -> Result<Exit> {
     }
     let max_changes = args.execution.max_changes.or((args.execution.yes && !args.execution.dry_run).then_some(MAX_CHANGES_WITH_YES));
     let storage = Some(&args.checks.storage.place);
-    let assignment = Assignment { command: "repair", plan, execution: &args.execution, refused, max_changes, storage };
+    let assignment = Assignment { command: "repair", plan, execution: &args.execution, refused, untouched, max_changes, storage };
     carry_out(context, &mut connected, assignment)
 }
 
@@ -104,8 +107,22 @@ pub fn propose(connected: &mut Connected, question: &Question<'_>) -> Result<(Pl
         services: scan.situation.services.clone(),
         checks: question.checks.clone(),
     };
-    let plan = Plan::propose(&scan.document.findings, &scan.images, basis);
+    let mut plan = Plan::propose(&scan.document.findings, &scan.images, basis);
+    if question.policy.fix_counters {
+        leave_done(&mut plan, &scan);
+    }
     Ok((plan, scan))
+}
+
+/// The unit of an increment that becomes available counts its parent anew, too: where the counter was wrong, nothing is left of the
+/// unit that was to put it right.
+fn leave_done(plan: &mut Plan, scan: &Scan) {
+    let foreseen = foresee(&plan.units, &scan.census);
+    let done = plan.units.iter().zip(&foreseen).filter(|(_, foreseen)| foreseen.turn == Turn::Done);
+    let done: BTreeSet<usize> = done.map(|(unit, _)| unit.number).collect();
+    if !done.is_empty() {
+        plan.leave_out(&done);
+    }
 }
 
 /// The plan that is left of one when only the chosen units are wanted. Where some of them were to let go of rows because others

@@ -6,10 +6,10 @@ use crate::cli::args::{DecisionArgs, FormatArg, SelectionArgs};
 use crate::cli::context::Context;
 use crate::cli::error::{Error, Result};
 use crate::cli::exit::Exit;
-use crate::cli::view;
+use crate::cli::{hosts, view};
 use crate::domain::Checks;
 use crate::report::safe::terminal;
-use crate::scan::{Aim, Question, Summary, scan};
+use crate::scan::{Aim, Question, ScanDocument, scan};
 
 /// Lists what is stuck or inconsistent, with the evidence and the proposed change. Changes nothing.
 #[derive(Debug, Args)]
@@ -41,6 +41,7 @@ pub fn run(context: &Context<'_>, args: &ScanArgs) -> Result<Exit> {
     let aim = if matches!(context.global.output.format, FormatArg::Json | FormatArg::Yaml) { Aim::HandOn } else { Aim::Look };
     let scan = scan(connected.session.as_mut(), &connected.schema, &Question::new(&policy, &selection, aim, &Checks::new()))?;
     let document = &scan.document;
+    hosts::warn_of_unknown(context.ui, &scan, &selection, &policy);
     context.ui.result(document, "findings", &view::findings(&document.findings))?;
     if context.ui.is_table() {
         for notice in &document.notices {
@@ -49,13 +50,14 @@ pub fn run(context: &Context<'_>, args: &ScanArgs) -> Result<Exit> {
                 context.ui.say(format!("  {}", terminal(command)));
             }
         }
-        context.ui.say(format!("{} (of {} live backups in {})", sentence(&document.summary), scan.census.live, document.database.identity));
+        context.ui.say(format!("{} (of {} live backups in {})", sentence(document), scan.census.live, document.database.identity));
     }
     Ok(if args.detailed_exitcode && !document.findings.is_empty() { Exit::Findings } else { Exit::Done })
 }
 
-/// A summary in words.
-pub fn sentence(summary: &Summary) -> String {
+/// A summary in words, and how much of it a limit shows.
+pub fn sentence(document: &ScanDocument) -> String {
+    let summary = &document.summary;
     let parts: Vec<String> = [
         (summary.stuck, "stuck"),
         (summary.uncertain, "uncertain"),
@@ -67,5 +69,9 @@ pub fn sentence(summary: &Summary) -> String {
     .filter(|(number, _)| *number > 0)
     .map(|(number, word)| format!("{number} {word}"))
     .collect();
-    if parts.is_empty() { "Nothing is stuck or inconsistent".to_owned() } else { parts.join(", ") }
+    if parts.is_empty() {
+        return "Nothing is stuck or inconsistent".to_owned();
+    }
+    let (shown, words) = (document.findings.len(), parts.join(", "));
+    if document.left_out == 0 { words } else { format!("{words}, of which --limit takes {shown}") }
 }

@@ -9,6 +9,7 @@ use crate::cli::carry_out::{Assignment, ExecutionArgs, carry_out};
 use crate::cli::context::Context;
 use crate::cli::error::{Error, Result};
 use crate::cli::exit::Exit;
+use crate::cli::untouched::Untouched;
 use crate::domain::Selection;
 use crate::plan::{Basis, Plan, Purpose};
 use crate::scan::{Reader, database_info, situation};
@@ -69,6 +70,7 @@ pub fn run(context: &Context<'_>, args: &UndoArgs) -> Result<Exit> {
         plan,
         execution: &args.execution,
         refused: Vec::new(),
+        untouched: Untouched::default(),
         max_changes: args.execution.max_changes,
         storage: None,
     };

@@ -12,7 +12,7 @@ use crate::domain::{
 };
 
 use super::verdict::{Judgement, judge_backup};
-use super::{Children, Peer, change, command, volume};
+use super::{Children, Peer, change, command, half_restored, last_resort, volume};
 
 /// `backups.fail_reason` holds so many characters.
 const FAIL_REASON_MAX: usize = 255;
@@ -262,7 +262,7 @@ fn propose(
             release_snapshot(finding, &mut changes, case);
         }
         Some(ERROR) if check.is_none() => needs.push(Need::StorageCheck),
-        Some(RESTORING) => spoil_destination(finding, &mut changes, case, situation),
+        Some(RESTORING) => spoil_destination(finding, &mut changes, case, situation, to),
         _ => {}
     }
     if to == AVAILABLE && backup.status.as_deref() != Some(RESTORING) {
@@ -274,7 +274,7 @@ fn propose(
     }
     // The order in which rows are locked: table, then id. The sort is stable, so a row's columns keep their order.
     changes.sort_by(|a, b| (a.table, &a.id).cmp(&(b.table, &b.id)));
-    follow_up(finding, backup, to);
+    follow_up(finding, backup, to, needs.contains(&Need::StorageCheck));
     finding.proposal = Some(Proposal { status: Some(to.to_owned()), needs, changes });
 }
 
@@ -378,7 +378,7 @@ fn release_snapshot(finding: &mut Finding, changes: &mut Vec<Change>, case: &Bac
 }
 
 /// The volume that was being written to holds neither its old content nor the backup's.
-fn spoil_destination(finding: &mut Finding, changes: &mut Vec<Change>, case: &BackupCase, situation: &Situation) {
+fn spoil_destination(finding: &mut Finding, changes: &mut Vec<Change>, case: &BackupCase, situation: &Situation, backup_to: &str) {
     let Some(volume_id) = case.backup.restore_volume_id.as_deref() else {
         finding.evidence.push(Evidence::new("destination-unknown", "which volume it was restored to is not on record"));
         return;
@@ -409,7 +409,13 @@ fn spoil_destination(finding: &mut Finding, changes: &mut Vec<Change>, case: &Ba
         return;
     }
     change(changes, &volume.image(situation.columns), "status", to);
-    finding.follow_up.push(command("openstack volume delete", volume_id));
+    if to == ERROR {
+        // It was being made out of the backup, so there is nothing else in it.
+        finding.follow_up.push(command("openstack volume delete", volume_id));
+    } else {
+        let restorable = (backup_to == AVAILABLE).then_some(case.backup.id.as_str());
+        finding.follow_up.extend(half_restored(volume_id, restorable));
+    }
 }
 
 /// A backup that becomes available counts in its parent from then on.
@@ -426,10 +432,17 @@ fn count_in(changes: &mut Vec<Change>, case: &BackupCase, situation: &Situation)
     }
 }
 
-fn follow_up(finding: &mut Finding, backup: &Backup, to: &str) {
+fn follow_up(finding: &mut Finding, backup: &Backup, to: &str, unlooked: bool) {
     // The data of one that was being restored is good, and nobody knows what one of status NULL holds: those are not to be deleted.
     if to == ERROR && matches!(backup.status.as_deref(), Some(CREATING | DELETING | ERROR_DELETING)) {
-        finding.follow_up.push(command("openstack volume backup delete", &backup.id));
+        let delete = command("openstack volume backup delete", &backup.id);
+        if unlooked {
+            // It may be whole: often only the last update of the database was lost.
+            finding.follow_up.push(command("cinder-backup-repair check", &backup.id));
+            finding.follow_up.push(last_resort("if that does not find it intact", &delete));
+        } else {
+            finding.follow_up.push(delete);
+        }
     }
     for (what, id) in [("volume", &backup.temp_volume_id), ("snapshot", &backup.temp_snapshot_id)] {
         let Some(id) = id else { continue };

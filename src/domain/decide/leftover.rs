@@ -8,7 +8,7 @@ use crate::domain::{Attachment, Backup, Evidence, Finding, FindingKind, Policy, 
 use super::backup::{detach, leftover_attachment};
 use super::counter::inconsistent;
 use super::verdict::Suspicion;
-use super::{Peer, change, command, verdict, volume as volumes};
+use super::{Peer, change, command, half_restored, verdict, volume as volumes};
 
 /// Everything that the decision over a volume left behind rests on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,7 +113,7 @@ pub fn volume(case: &VolumeCase, situation: &Situation, policy: &Policy) -> Opti
         }
         Some(RESTORING_BACKUP) => {
             finding.evidence.push(Evidence::new("no-active-backup", "restoring-backup, but no backup is being restored to it"));
-            finding.follow_up.push(command("openstack volume delete", &volume.id));
+            finding.follow_up.extend(half_restored(&volume.id, None));
             ERROR_RESTORING
         }
         _ => {

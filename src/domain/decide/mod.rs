@@ -45,8 +45,37 @@ pub fn shell_word(word: &str) -> String {
 
 /// A command over one row, ready to be pasted; an id that begins with a dash is not taken for an option.
 fn command(words: &str, id: &str) -> String {
-    let end_of_options = if id.starts_with('-') { "-- " } else { "" };
-    format!("{words} {end_of_options}{}", shell_word(id))
+    command_over(words, &[id])
+}
+
+/// The same over several rows.
+fn command_over(words: &str, ids: &[&str]) -> String {
+    let end_of_options = if ids.iter().any(|id| id.starts_with('-')) { " --" } else { "" };
+    let ids: Vec<String> = ids.iter().map(|id| shell_word(id)).collect();
+    format!("{words}{end_of_options} {}", ids.join(" "))
+}
+
+/// A command that takes something away for good, as a comment: whoever pastes all the lines at once does not run it.
+fn last_resort(when: &str, command: &str) -> String {
+    format!("# {when}: {command}")
+}
+
+/// What may be done about a volume that a restore has left half written. It may have been somebody's volume long before the
+/// restore, so to restore into it again comes first. `backup` is the one that can be restored, where that is known.
+fn half_restored(volume: &str, backup: Option<&str>) -> Vec<String> {
+    let delete = command("openstack volume delete", volume);
+    match backup {
+        Some(backup) => {
+            // Cinder restores only into a volume that is available, and the client only when told that it may be there already.
+            let set = command("openstack volume set --state available", volume);
+            let restore = command_over("openstack volume backup restore --force", &[backup, volume]);
+            vec![set, restore, last_resort("or, if nobody needs the volume any more", &delete)]
+        }
+        None => vec![
+            command("openstack volume show", volume),
+            last_resort("restore a backup into it again, or, if nobody needs the volume any more", &delete),
+        ],
+    }
 }
 
 /// Adds a change of one column, unless the column has that value already.

@@ -7,3 +7,8 @@ CREATE TEMP TABLE IF NOT EXISTS cbr_guard (
     matched INTEGER NOT NULL,
     CONSTRAINT "an UPDATE did not match exactly one row; its unit is rolled back" CHECK (matched = 1)
 );
+-- When a row was changed that a later unit changes, too.
+CREATE TEMP TABLE IF NOT EXISTS cbr_row (
+    number INTEGER PRIMARY KEY,
+    updated_at TEXT
+);

@@ -111,6 +111,118 @@ fn a_script_has_the_effect_of_apply() {
     }
 }
 
+/// An id that comes early or late among those of its kind, which is the order of units.
+fn id(letter: char, chain: usize) -> String {
+    format!("{}-0000-4000-8000-{chain:012}", letter.to_string().repeat(8))
+}
+
+/// Chains whose units change each other's rows: parents that are counted, or repaired themselves, before, between and after their
+/// increments; counters that were right, too low, or too high by more than one.
+fn populate_chains(database: &Database) {
+    let increments = |parent: &str, chain: usize| {
+        for letter in ['b', 'd'] {
+            database.backup(|row| row.id(id(letter, chain)).parent_id(parent).status("creating").host("gone").age(7_200));
+        }
+    };
+    let mut chain = 0;
+    for letter in ['a', 'c', 'e'] {
+        for (status, recorded) in
+            [("available", Some(0)), ("available", None), ("available", Some(7)), ("creating", Some(0)), ("deleting", Some(2))]
+        {
+            chain += 1;
+            let parent =
+                database.backup(|row| row.id(id(letter, chain)).status(status).num_dependent_backups(recorded).host("gone").age(7_200));
+            increments(&parent, chain);
+            if recorded.is_none() {
+                database.backup(|row| row.parent_id(&parent));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_script_carries_a_shared_parent_from_unit_to_unit() {
+    const GIVEN_UP: &[&str] = &["plan", "--fix-counters", "--out", "plan.json", "--report", "plan.sql", "-q"];
+    const EARNED: &[&str] =
+        &["plan", "--fix-counters", "--to", "available", "--allow-unverified", "--out", "plan.json", "--report", "plan.sql", "-q"];
+    for engine in engines().into_iter().filter(|engine| can_run(*engine)) {
+        for (columns, plan) in [(Columns::Full, EARNED), (Columns::Liberty, EARNED), (Columns::Full, GIVEN_UP)] {
+            let database = fresh(engine, columns);
+            populate_chains(&database);
+            let program = Program::on(database.url());
+            // What is being deleted, and what rests on it, cannot become available: that is refused.
+            let code = if plan == EARNED { 4 } else { 0 };
+            program.expect(code, plan);
+            let copy = database.copy();
+            let before = database.rows_by_id();
+            let output = client(&copy, &program.path("plan.sql"), false);
+            assert!(output.status.success(), "{} {}", engine.name(), said(&output));
+            let document = program.json(0, &["apply", "plan.json", "--yes"]);
+            assert_eq!(document["summary"]["applied"].as_u64(), document["units"].as_array().map(|units| units.len() as u64));
+            let after = database.rows_by_id();
+            assert!(differences(&before, &after).len() > 20, "{}: nothing was repaired", engine.name());
+            assert_eq!(differences(&after, &copy.rows_by_id()), Vec::<String>::new(), "{} {columns:?}", engine.name());
+            if plan == EARNED {
+                let count = |id: &str| copy.cell("backups", id, "num_dependent_backups");
+                assert_eq!([count(&id('a', 1)), count(&id('a', 2)), count(&id('c', 8))], ["2", "3", "2"].map(|n| Some(n.to_owned())));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_script_notices_whoever_touches_a_shared_parent_between_two_units() {
+    for engine in engines().into_iter().filter(|engine| can_run(*engine)) {
+        let database = fresh(engine, Columns::Full);
+        let parent = database.backup(|row| row.id(id('a', 1)));
+        for letter in ['b', 'd'] {
+            database.backup(|row| row.id(id(letter, 1)).parent_id(&parent).status("creating").host("gone").age(7_200));
+        }
+        let program = Program::on(database.url());
+        program.expect(0, &["plan", "--to", "available", "--allow-unverified", "--report", "plan.sql", "-q"]);
+        let script = fs::read_to_string(program.path("plan.sql")).unwrap();
+        let (first, second) = script.split_once("-- Unit 2").unwrap();
+        // Somebody writes what is there already, and nothing but the time tells.
+        let touch = "UPDATE backups SET updated_at = '2031-01-01 00:00:00' WHERE id = 'aaaaaaaa-0000-4000-8000-000000000001';";
+        fs::write(program.path("touched.sql"), format!("{first}{touch}\n-- Unit 2{second}")).unwrap();
+        let copy = database.copy();
+        let output = client(&copy, &program.path("touched.sql"), false);
+        assert!(!output.status.success(), "{} {}", engine.name(), said(&output));
+        assert_eq!(copy.cell("backups", &id('b', 1), "status").as_deref(), Some("available"), "{}", engine.name());
+        assert_eq!(copy.cell("backups", &id('d', 1), "status").as_deref(), Some("creating"), "{}", engine.name());
+        assert_eq!(copy.cell("backups", &parent, "num_dependent_backups").as_deref(), Some("1"), "{}", engine.name());
+        // Without the first unit the second has nothing to go by.
+        let begin = first.split_once("-- Unit 1").unwrap().0;
+        fs::write(program.path("second.sql"), format!("{begin}-- Unit 2{second}")).unwrap();
+        let before = database.rows_by_id();
+        assert!(!client(&database, &program.path("second.sql"), false).status.success(), "{}", engine.name());
+        assert_eq!(changes(&before, &database.rows_by_id()), [], "{}", engine.name());
+    }
+}
+
+#[test]
+fn a_script_leaves_out_what_apply_would_not_do_by_then() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    if !can_run(database.engine()) {
+        return;
+    }
+    // One too high: right for the first increment, so that its unit need not count, and too low for the second.
+    let parent = database.backup(|row| row.id(id('a', 1)).num_dependent_backups(1));
+    for letter in ['b', 'd'] {
+        database.backup(|row| row.id(id(letter, 1)).parent_id(&parent).status("creating").host("gone").age(7_200));
+    }
+    let program = Program::on(database.url());
+    program.expect(0, &["plan", "--to", "available", "--allow-unverified", "--out", "plan.json", "--report", "plan.sql", "-q"]);
+    let copy = database.copy();
+    let output = client(&copy, &program.path("plan.sql"), false);
+    assert!(output.status.success(), "{}", said(&output));
+    let document = program.json(4, &["apply", "plan.json", "--yes"]);
+    assert_eq!(document["summary"]["changed"], 1, "{document:#}");
+    assert_eq!(differences(&database.rows_by_id(), &copy.rows_by_id()), Vec::<String>::new());
+    let script = fs::read_to_string(program.path("plan.sql")).unwrap();
+    assert!(script.contains("Repair of Cinder backups, 1 unit,") && script.contains("-- LEFT OUT: "), "{script}");
+}
+
 #[test]
 fn a_script_stops_at_a_unit_that_somebody_changed() {
     for engine in engines().into_iter().filter(|engine| can_run(*engine)) {

@@ -93,6 +93,49 @@ fn deleting_a_backup_with_good_data_was_suggested() {
 }
 
 #[test]
+fn deleting_a_volume_that_was_restored_in_place_was_the_one_suggestion() {
+    let follow_up = |status: &str, policy: &Policy| {
+        let mut case = a_case(Backup { restore_volume_id: Some("-v".into()), ..a_backup(Some(RESTORING)) });
+        case.destination = Some(a_volume("-v", Some(status), None));
+        decided(&case, &situation(), policy).follow_up
+    };
+    let (usual, to_error) = (Policy::default(), Policy { to: Some(ERROR.into()), ..Policy::default() });
+    let delete = "openstack volume delete -- '-v'";
+    assert_eq!(
+        follow_up(RESTORING_BACKUP, &usual),
+        [
+            "openstack volume set --state available -- '-v'".to_owned(),
+            "openstack volume backup restore --force -- b '-v'".to_owned(),
+            format!("# or, if nobody needs the volume any more: {delete}")
+        ]
+    );
+    // A backup in error cannot be restored again.
+    let expected = format!("# restore a backup into it again, or, if nobody needs the volume any more: {delete}");
+    assert_eq!(follow_up(RESTORING_BACKUP, &to_error), ["openstack volume show -- '-v'".to_owned(), expected.clone()]);
+    // One that was being made from the backup holds nothing of anybody's.
+    assert_eq!(follow_up(CREATING, &usual), [delete]);
+    // Nor is a volume that was left behind to be deleted unseen.
+    let left = VolumeCase {
+        volume: a_volume("-v", Some(RESTORING_BACKUP), None),
+        attachments: Vec::new(),
+        explained_by: Vec::new(),
+        suspects: Vec::new(),
+        is_temporary: false,
+        backup_hosts: Vec::new(),
+    };
+    let finding = left_volume(&left, &situation(), &usual).unwrap();
+    assert_eq!(finding.follow_up, ["openstack volume show -- '-v'".to_owned(), expected]);
+}
+
+#[test]
+fn deleting_a_backup_that_nobody_had_looked_at_was_suggested() {
+    let follow_up = |change: &dyn Fn(&mut BackupCase)| creating(|case| change(case)).follow_up;
+    assert_eq!(follow_up(&|_| {}), ["cinder-backup-repair check b", "# if that does not find it intact: openstack volume backup delete b"]);
+    // What no driver ever took up has no data to look at.
+    assert_eq!(follow_up(&|case| case.backup.service = None), ["openstack volume backup delete b"]);
+}
+
+#[test]
 fn a_temporary_volume_was_promised_a_removal_that_only_error_brings() {
     let promise = |policy: &Policy| {
         let case = a_case(Backup { temp_volume_id: Some("t".into()), ..a_backup(Some(CREATING)) });

@@ -1,0 +1,143 @@
+//! What a plan's units will find of the rows that those before them change.
+//!
+//! In a plan each unit is as if it were alone: two increments of one parent both move its counter from where it is now. The
+//! executor decides over each again when its turn has come. Where nobody does, as in a script for the server's own client, the
+//! same is worked out beforehand: rows are as the units before leave them, and counters are counted from there.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::recheck::Written;
+use super::settle::intended;
+use super::writes::{by_row, update};
+use crate::audit::record::StatementText;
+use crate::db::Engine;
+use crate::db::literal::inline_with;
+use crate::domain::status::{AVAILABLE, RESTORING};
+use crate::domain::{Change, ColumnSet, FindingKind, Image, Table, Value};
+use crate::plan::Unit;
+use crate::scan::Census;
+
+/// What will be left of a unit when its turn has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Turn {
+    /// It is carried out.
+    Stands,
+    /// Those before it have put right what it is about.
+    Done,
+    /// Another row would have to change with it by then, and the unit does not change that.
+    Otherwise,
+}
+
+/// A unit as its turn will find it, if all before it were applied.
+#[derive(Debug, Clone)]
+pub struct Foreseen {
+    /// Whether it is carried out at all.
+    pub turn: Turn,
+    /// The rows that it changes, as the units before have left them.
+    pub before: Vec<Image>,
+    /// The changes; they differ from the plan's in counters alone.
+    pub changes: Vec<Change>,
+    /// Those of the rows that a unit before has written. When that was, only the database knows: `before` has no
+    /// `updated_at` of theirs.
+    pub written: BTreeSet<(Table, String)>,
+}
+
+/// The units of a plan that repairs, each as its turn will find it. `census` is the one that the plan was made with.
+pub fn foresee(units: &[Unit], census: &Census) -> Vec<Foreseen> {
+    let mut run = Written::default();
+    units
+        .iter()
+        .map(|unit| {
+            let foreseen = next(unit, &run, census);
+            if foreseen.turn == Turn::Stands {
+                run.record(&foreseen.before, &intended(&foreseen.before, &foreseen.changes));
+            }
+            foreseen
+        })
+        .collect()
+}
+
+fn next(unit: &Unit, run: &Written, census: &Census) -> Foreseen {
+    let key = |image: &Image| (image.table, image.id.clone());
+    let before: Vec<Image> = unit.before.iter().map(|image| run.rows.get(&key(image)).unwrap_or(image).clone()).collect();
+    let written = before.iter().map(key).filter(|row| run.rows.contains_key(row)).collect();
+    let recorded = |parent: &str| before.iter().find(|image| image.table == Table::Backups && image.id == parent);
+    let changes: Vec<Change> = unit
+        .changes
+        .iter()
+        .filter_map(|change| {
+            if change.column != "num_dependent_backups" {
+                return Some(change.clone());
+            }
+            let from = recorded(&change.id).map_or(&Value::Null, |image| image.value(&change.column));
+            let right = count(unit, &change.id, from.as_integer().unwrap_or(0), run, census)?;
+            Some(Change { from: from.clone(), to: right.into(), ..change.clone() })
+        })
+        .collect();
+    let turn = if changes.is_empty() {
+        Turn::Done
+    } else if counts_for_more(unit, run, census) {
+        Turn::Otherwise
+    } else {
+        Turn::Stands
+    };
+    Foreseen { turn, before, changes, written }
+}
+
+/// What a backup's counter has to become with this unit; `None` where it can stay as it is.
+fn count(unit: &Unit, parent: &str, recorded: i64, run: &Written, census: &Census) -> Option<i64> {
+    let mut children = run.children(census, parent);
+    let own = unit.changes.iter().find(|change| change.id == unit.id && change.column == "status");
+    if let Some(status) = own.filter(|_| unit.id != parent) {
+        children.remove(status.from.as_text());
+        children.add(status.to.as_text());
+    }
+    let right = children.nearest(recorded);
+    (right != recorded).then_some(right)
+}
+
+/// Whether a backup that becomes available moves its parent's counter by then, although it did not when the plan was made: a
+/// counter that was too high was right for the first of two increments, and is too low for the second.
+fn counts_for_more(unit: &Unit, run: &Written, census: &Census) -> bool {
+    let own = unit.before.iter().find(|image| image.table == Table::Backups && image.id == unit.id);
+    let Some(parent) = own.and_then(|image| image.value("parent_id").as_text()) else { return false };
+    let becomes = |change: &Change| {
+        change.id == unit.id
+            && change.column == "status"
+            && change.to.as_text() == Some(AVAILABLE)
+            && change.from.as_text() != Some(RESTORING)
+    };
+    let counted = unit.changes.iter().any(|change| change.id == parent && change.column == "num_dependent_backups");
+    if unit.kind != FindingKind::Backup || counted || !unit.changes.iter().any(becomes) {
+        return false;
+    }
+    let moved = run.rows.get(&(Table::Backups, parent.to_owned())).map(|image| image.value("num_dependent_backups").as_integer());
+    let recorded = moved.map_or_else(|| census.recorded(parent), |now| Some(now.unwrap_or(0)));
+    // A parent that is gone has no counter.
+    recorded.is_some_and(|recorded| count(unit, parent, recorded, run, census).is_some())
+}
+
+impl Foreseen {
+    /// Its guarded UPDATEs with the values in place, each with its row. `since` gives the expression for the `updated_at` of a
+    /// row that a unit before has written.
+    pub fn statements(
+        &self,
+        columns: ColumnSet,
+        engine: Engine,
+        since: &dyn Fn(Table, &str) -> String,
+    ) -> Vec<((Table, String), StatementText)> {
+        by_row(&self.changes)
+            .into_iter()
+            .filter_map(|((table, id), changes)| {
+                let image = self.before.iter().find(|image| image.table == table && image.id == id)?;
+                let write = update(columns, image, &changes);
+                let row = (table, id.to_owned());
+                let guard = write.guard("updated_at").filter(|_| self.written.contains(&row));
+                let expressions: BTreeMap<usize, String> = guard.map(|number| (number, since(table, id))).into_iter().collect();
+                let text = write.statement.text(engine);
+                let sql = inline_with(text, engine, &write.params, &expressions, true).unwrap_or_else(|error| error.to_string());
+                Some((row, StatementText { name: write.statement.name.to_owned(), sql }))
+            })
+            .collect()
+    }
+}

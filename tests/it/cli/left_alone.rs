@@ -1,0 +1,103 @@
+//! What a repair leaves alone, what a limit leaves out, and hosts that there are not: none of it may look like "nothing hangs".
+
+use cinder_backup_repair::db::Engine;
+
+use super::{TWO_HOURS, stuck};
+use crate::database::Database;
+use crate::program::Program;
+use crate::schemas::{Columns, fresh};
+
+/// A database in which `ctl1` beats, with a backup on it that has hung for two hours.
+fn hanging() -> (Database, String) {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    database.service("ctl1", |row| row);
+    let backup = database.backup(|row| row.status("creating").host("ctl1").display_name("nightly").age(TWO_HOURS));
+    (database, backup)
+}
+
+#[test]
+fn what_may_still_be_worked_on_is_not_passed_over_in_silence() {
+    let (database, uncertain) = hanging();
+    let recent = database.backup(|row| row.status("restoring").host("ctl1").age(60));
+    let program = Program::on(database.url());
+    for args in [&["repair", "--yes"] as &[&str], &["repair", "--dry-run"], &["plan"]] {
+        let answer = program.expect(0, args);
+        let told = answer.stderr.lines().filter(|line| line.starts_with("Left alone: ")).collect::<Vec<_>>();
+        assert_eq!(told.len(), 1, "{args:?}: {}", answer.stderr);
+        for part in
+            ["1 uncertain (somebody may be at work: --check shows", "--assume-dead HOST", "1 recent (younger than --older-than; wait)"]
+        {
+            assert!(told[0].contains(part), "{part}: {}", told[0]);
+        }
+    }
+    let document = program.json(0, &["repair", "--yes"]);
+    let left = document["left_alone"].as_array().unwrap();
+    let of = |id: &str| left.iter().find(|left| left["id"] == id).unwrap();
+    assert_eq!(left.len(), 2, "{document:#}");
+    assert_eq!((&of(&uncertain)["verdict"], &of(&recent)["verdict"]), (&"uncertain".into(), &"recent".into()), "{document:#}");
+    assert_eq!(of(&uncertain)["name"], "nightly");
+    assert!(of(&uncertain)["reason"].as_str().unwrap().contains("ctl1"), "{document:#}");
+    // What was named and may not be touched is refused, as before, and then is not said twice.
+    let named = program.json(6, &["repair", "--yes", &uncertain]);
+    assert_eq!((named["refused"][0]["id"].as_str(), &named["left_alone"]), (Some(uncertain.as_str()), &serde_json::json!([])), "{named:#}");
+    // Beside what is repaired, it is said, too.
+    stuck(&database, "weekly");
+    let answer = program.expect(0, &["repair", "--yes"]);
+    assert!(answer.stderr.contains("1 applied") && answer.stderr.contains("Left alone: 1 uncertain"), "{}", answer.stderr);
+}
+
+#[test]
+fn a_host_that_there_is_not_is_warned_of() {
+    let (database, _) = hanging();
+    database.backup(|row| row.host("old@ceph"));
+    let program = Program::on(database.url());
+    for command in [&["scan"] as &[&str], &["scan", "-f", "json"], &["plan"], &["repair", "--yes"]] {
+        for (option, host, warning) in [
+            (
+                "--host",
+                "ctl9",
+                Some("--host ctl9 fits nothing: no live backup and no cinder-backup has this host; there are ctl1, old@ceph"),
+            ),
+            ("--assume-dead", "ctl11", Some("--assume-dead ctl11 fits nothing: ")),
+            ("--host", "CTL1", Some("it is spelled ctl1")),
+            ("--host", "old", Some("it is spelled old@ceph")),
+            ("--assume-dead", "old", None),
+            ("--assume-dead", "all", None),
+            ("--host", "ctl1", None),
+        ] {
+            // The last two would repair what the others are to find.
+            if command[0] == "repair" && warning.is_none() {
+                continue;
+            }
+            let mut args = command.to_vec();
+            args.extend([option, host]);
+            let answer = program.expect(0, &args);
+            let warned = answer.stderr.lines().find(|line| line.starts_with("warning: ") && line.contains("this host"));
+            match warning {
+                Some(warning) => assert!(warned.is_some_and(|line| line.contains(warning)), "{args:?}: {}", answer.stderr),
+                None => assert_eq!(warned, None, "{args:?}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn a_limit_does_not_make_trouble_look_smaller() {
+    let (database, _) = hanging();
+    for age in [3, 4, 5] {
+        database.backup(|row| row.status("creating").host("gone").age(age * TWO_HOURS));
+    }
+    let program = Program::on(database.url());
+    let document = program.json(0, &["scan", "--limit", "1"]);
+    assert_eq!(document["findings"].as_array().unwrap().len(), 1);
+    assert_eq!((&document["summary"]["stuck"], &document["summary"]["uncertain"]), (&3.into(), &1.into()), "{document:#}");
+    assert_eq!(document["left_out"], 3);
+    let said = |args: &[&str]| program.expect(0, args).stderr;
+    assert!(said(&["scan", "--limit", "1"]).contains("3 stuck, 1 uncertain, of which --limit takes 1 (of 4 live backups"));
+    assert!(said(&["plan", "--limit", "1"]).contains("3 stuck, 1 uncertain, of which --limit takes 1; the plan changes 1 rows"));
+    assert!(!said(&["scan", "--limit", "4"]).contains("--limit"));
+    assert_eq!(program.json(0, &["scan"])["left_out"], 0);
+    let repaired = program.expect(0, &["repair", "--yes", "--limit", "2"]).stderr;
+    assert!(repaired.contains("2 applied") && repaired.contains("Left alone: 2 more for another time, by --limit."), "{repaired}");
+    assert_eq!(program.json(0, &["repair", "--yes", "--limit", "1", "--dry-run"])["left_out"], 1);
+}

@@ -1,0 +1,104 @@
+//! Files that the account may not read, or read and not write.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::Command;
+
+use cinder_backup_repair::db::Engine;
+
+use super::stuck;
+use crate::database::Database;
+use crate::program::{Answer, answer, binary};
+use crate::schemas::{Columns, fresh};
+use crate::servers::is_root;
+
+/// A copy of a database in a folder that `nobody` may read and not write. To root every file can be written, so the
+/// program is run as `nobody`; there is none where the tests are not root's.
+struct Readable {
+    folder: tempfile::TempDir,
+    file: PathBuf,
+}
+
+impl Readable {
+    fn copy(database: &Database) -> Option<Self> {
+        if !is_root() {
+            return None;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        fs::copy(binary(), folder.path().join("program")).unwrap();
+        let file = folder.path().join("cinder.sqlite");
+        fs::copy(database.path(), &file).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+        let logs = folder.path().join("logs");
+        fs::create_dir(&logs).unwrap();
+        std::os::unix::fs::chown(&logs, Some(65534), Some(65534)).unwrap();
+        Some(Self { folder, file })
+    }
+
+    fn log(&self) -> PathBuf {
+        self.folder.path().join("logs/audit.jsonl")
+    }
+
+    fn run(&self, args: &[&str]) -> Answer {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(self.folder.path().join("program")).args(args);
+        command.env_clear().env("PATH", "/usr/bin:/bin").env("CINDER_DATABASE_URL", format!("sqlite:///{}", self.file.display()));
+        command.args(["--audit-log"]).arg(self.log()).current_dir("/");
+        answer(&mut command)
+    }
+}
+
+#[test]
+fn a_file_that_may_not_be_read_is_named() {
+    if is_root() {
+        // Root reads everything, so this runs as somebody else where there is a `nobody`.
+        let folder = tempfile::tempdir().unwrap();
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let copy = folder.path().join("program");
+        fs::copy(binary(), &copy).unwrap();
+        let conf = folder.path().join("cinder.conf");
+        fs::write(&conf, "[database]\nconnection = sqlite:////x\n").unwrap();
+        fs::set_permissions(&conf, fs::Permissions::from_mode(0o600)).unwrap();
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&copy);
+        command.args(["scan", "--config-file"]).arg(&conf).env_clear().env("PATH", "/usr/bin:/bin").current_dir("/");
+        let answer = answer(&mut command);
+        assert_eq!(answer.code, Some(2), "{}", answer.stderr);
+        assert!(answer.stderr.contains(&format!("cannot read {}: Permission denied", conf.display())), "{}", answer.stderr);
+    }
+}
+
+#[test]
+fn a_database_that_takes_no_writes() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    stuck(&database, "nightly");
+    let Some(readable) = Readable::copy(&database) else { return };
+    let before = fs::read(&readable.file).unwrap();
+    let scan = readable.run(&["scan"]);
+    assert_eq!(scan.code, Some(0), "{}", scan.stderr);
+    let dry = readable.run(&["repair", "--dry-run"]);
+    assert_eq!(dry.code, Some(0), "{}", dry.stderr);
+    // The database as a whole takes no writes, as a replica: that is 13, and not a privilege of this account's (12).
+    let repair = readable.run(&["repair", "--yes"]);
+    assert_eq!(repair.code, Some(13), "{}", repair.stderr);
+    assert!(repair.stderr.contains("takes no writes") && repair.stderr.contains("nothing was changed"), "{}", repair.stderr);
+    assert!(fs::read(&readable.file).unwrap() == before);
+    assert!(!readable.log().exists(), "nothing was begun");
+}
+
+#[test]
+fn a_write_ahead_log_that_a_reader_cannot_keep_is_no_matter_of_grants() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    stuck(&database, "nightly");
+    let Some(readable) = Readable::copy(&database) else { return };
+    let file = rusqlite::Connection::open(&readable.file).unwrap();
+    let mode: String = file.query_row("PRAGMA journal_mode = wal", [], |row| row.get(0)).unwrap();
+    assert_eq!(mode, "wal");
+    drop(file);
+    let scan = readable.run(&["scan"]);
+    assert_eq!(scan.code, Some(12), "{}", scan.stderr);
+    assert!(scan.stderr.contains("it is in WAL mode") && scan.stderr.contains("hint: run it as an account"), "{}", scan.stderr);
+    assert!(!scan.stderr.contains("grants"), "{}", scan.stderr);
+}
