@@ -6,21 +6,20 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError, RwLock, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Journal;
 use super::lanes::groups;
 use super::look::{Looked, Storage};
 use super::recheck::{Rows, Written};
-use super::settle::intended;
 use super::worker::{Connect, Done, Known, Worker, ended};
 use super::writes::{by_row, update};
 use crate::audit::AuditError;
-use crate::audit::record::{Event, Intent, StatementText, UnitOutcome};
+use crate::audit::record::{Event, Intent, StatementText, UnitOutcome, Window};
 use crate::db::literal::inline;
 use crate::db::schema::Schema;
 use crate::db::{DbError, DbErrorKind, Engine, Session};
-use crate::domain::{ColumnSet, FindingKind, Image, Outcome, Tally, UnitResult};
+use crate::domain::{ColumnSet, FindingKind, Outcome, Tally, UnitResult};
 use crate::plan::{Plan, Unit};
 use crate::scan::Census;
 
@@ -252,8 +251,16 @@ impl Executor<'_> {
         lock_failures: &mut usize,
     ) -> Result<(), Failure> {
         let options = self.options.clone();
-        let worker =
-            Worker { connect: self.connect, schema: self.schema, census: self.census, options: &options, stop: self.stop, plan, written };
+        let worker = Worker {
+            connect: self.connect,
+            schema: self.schema,
+            census: self.census,
+            options: &options,
+            stop: self.stop,
+            plan,
+            written,
+            begun: Instant::now(),
+        };
         let looked = Looked::at(self.storage, plan, batch);
         if (self.stop)() {
             return Err(Failure::Interrupted);
@@ -263,7 +270,7 @@ impl Executor<'_> {
         if writing {
             let engine = session.server().engine;
             for unit in batch {
-                let mut intent = intent(unit, plan.columns, engine);
+                let mut intent = intent(unit, plan.columns, engine, known.window(unit));
                 intent.evidence.extend(looked.evidence(unit));
                 journal.append(Event::Intent(Box::new(intent))).map_err(Failure::LogBefore)?;
             }
@@ -390,7 +397,7 @@ fn outcome(result: &UnitResult, done: Done) -> Event {
 }
 
 /// The record of what is about to be done.
-fn intent(unit: &Unit, columns: ColumnSet, engine: Engine) -> Intent {
+fn intent(unit: &Unit, columns: ColumnSet, engine: Engine, window: Window) -> Intent {
     Intent {
         unit: unit.number,
         kind: unit.kind,
@@ -400,6 +407,7 @@ fn intent(unit: &Unit, columns: ColumnSet, engine: Engine) -> Intent {
         before: unit.before.clone(),
         changes: unit.changes.clone(),
         statements: statements(unit, columns, engine),
+        window: Some(window),
     }
 }
 
@@ -414,9 +422,4 @@ pub fn statements(unit: &Unit, columns: ColumnSet, engine: Engine) -> Vec<Statem
             Some(StatementText { name: write.statement.name.to_owned(), sql })
         })
         .collect()
-}
-
-/// The rows as an intent's changes were to leave them.
-pub fn intended_rows(intent: &Intent) -> Vec<Image> {
-    intended(&intent.before, &intent.changes)
 }

@@ -7,6 +7,7 @@
 mod executor;
 mod journal;
 mod lanes;
+mod later;
 mod look;
 mod recheck;
 mod settle;
@@ -14,10 +15,10 @@ mod undo;
 mod worker;
 pub mod writes;
 
-pub use executor::{Executor, Failure, Mode, Options, Progress, Run, intended_rows, statements};
+pub use executor::{Executor, Failure, Mode, Options, Progress, Run, statements};
 pub use journal::{Journal, NoJournal};
+pub use later::{Firsts, Later, firsts};
 pub use look::{Storage, rests_on};
-pub use recheck::Overlay;
-pub use settle::{Settlement, current, settle_rows};
+pub use settle::{Settlement, current, settle_unit};
 pub use undo::{Recorded, UndoError, undo_units};
 pub use worker::Connect;

@@ -60,7 +60,7 @@ pub struct UnitHistory {
     pub intent: Intent,
     /// How it ended.
     pub outcome: Option<UnitOutcome>,
-    /// What was found out later; the last time, if several.
+    /// What was found out later, where the run itself left it open; the last time, if several.
     pub settled: Option<Settled>,
 }
 
@@ -143,7 +143,10 @@ pub fn load_runs(path: &Path, wanted: &[String]) -> Result<Vec<RunRecords>, Audi
             }
             Event::Settled(settled) => {
                 let unit = run.units.get_mut(&settled.unit).ok_or_else(|| without_intent(settled.unit))?;
-                unit.settled = Some(*settled);
+                // What is known needs no settling: whoever looked at the rows then looked before the run had ended.
+                if unit.is_open() {
+                    unit.settled = Some(*settled);
+                }
             }
             Event::End { summary, interrupted } => run.end = Some(RunEnd { at: record.at, summary, interrupted }),
             Event::Begin(_) | Event::Torn { .. } => {}

@@ -20,6 +20,7 @@ mod differential;
 mod faults;
 mod guards;
 mod harness;
+mod history;
 mod house;
 mod lanes;
 #[allow(dead_code, reason = "a harness offers more than one moment's tests use")]

@@ -157,6 +157,25 @@ fn a_run_is_loaded_by_its_id_or_what_begins_it() {
     }
 }
 
+/// Older versions could put on record what they had seen before the run wrote, after its end.
+#[test]
+fn what_is_known_is_not_settled_anew() {
+    use Outcome::{Applied, Failed, Unknown};
+    let word = |events: &[Event]| {
+        let mut all = vec![("r1", samples::begin("p1", None)), ("r1", samples::intent(1))];
+        all.extend(events.iter().map(|event| ("r1", event.clone())));
+        let file = of(all);
+        let run = load_run(file.path(), "r1").unwrap();
+        let open = short(file.path()).remove(0).3;
+        assert_eq!(open.is_empty(), !run.units[&1].is_open());
+        run.units[&1].last_word()
+    };
+    let (outcome, settled) = (|word| samples::outcome(1, word), |word| samples::settled(1, word));
+    assert_eq!(word(&[outcome(Applied), settled(Failed)]), Some(Applied));
+    assert_eq!(word(&[outcome(Unknown), settled(Unknown), settled(Failed), settled(Applied)]), Some(Failed));
+    assert_eq!(word(&[settled(Unknown), settled(Applied)]), Some(Applied));
+}
+
 #[test]
 fn a_run_with_an_outcome_from_nowhere_is_not_loaded() {
     let file = of(vec![("r1", samples::begin("p1", None)), ("r1", samples::intent(1)), ("r1", samples::outcome(2, Outcome::Applied))]);
