@@ -20,5 +20,5 @@ pub use journal::{Journal, NoJournal};
 pub use later::{Firsts, Later, firsts};
 pub use look::{Storage, rests_on};
 pub use settle::{Settlement, current, settle_unit};
-pub use undo::{Recorded, UndoError, undo_units};
+pub use undo::{Undo, UndoError, undo_units};
 pub use worker::Connect;

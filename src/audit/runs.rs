@@ -38,6 +38,8 @@ pub struct RunSummary {
     /// The units of which it is not known what became: an intent without an outcome, or the outcome `unknown`, and not settled
     /// since.
     pub open: Vec<usize>,
+    /// How many of these nobody has looked at yet; the others were, and the rows did not tell.
+    pub unseen: usize,
     /// The last run that undid this one, at least in part, and was not undone itself.
     pub undone_by: Option<String>,
 }
@@ -197,12 +199,23 @@ fn full_id(path: &Path, run: &str) -> Result<String, AuditError> {
     }
 }
 
+/// What is known of an open unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Open {
+    /// Its intent.
+    Intended,
+    /// That the run itself did not know; the tally has it as unknown.
+    Unknown,
+    /// That somebody has looked, and the rows did not tell; the tally has it as unknown.
+    Seen,
+}
+
 /// Runs as they are put together, record by record.
 #[derive(Default)]
 struct Summaries {
     runs: Vec<RunSummary>,
-    /// Beside each run its open units: `true` where the tally has it as unknown.
-    open: Vec<BTreeMap<usize, bool>>,
+    /// Beside each run its open units.
+    open: Vec<BTreeMap<usize, Open>>,
     index: HashMap<String, usize>,
 }
 
@@ -216,7 +229,8 @@ impl Summaries {
                 self.index.insert(run.clone(), self.runs.len());
                 self.open.push(BTreeMap::new());
                 let (begin, tally) = (*begin, Tally::default());
-                self.runs.push(RunSummary { run, at, begin, intents: 0, tally, end: None, open: Vec::new(), undone_by: None });
+                let (end, open, undone_by) = (None, Vec::new(), None);
+                self.runs.push(RunSummary { run, at, begin, intents: 0, tally, end, open, unseen: 0, undone_by });
                 return;
             }
             event => event,
@@ -226,24 +240,24 @@ impl Summaries {
         match event {
             Event::Intent(intent) => {
                 summary.intents += 1;
-                open.insert(intent.unit, false);
+                open.insert(intent.unit, Open::Intended);
             }
             Event::Outcome(outcome) => {
                 open.remove(&outcome.unit);
                 summary.tally.add(outcome.outcome);
                 if outcome.outcome == Outcome::Unknown {
-                    open.insert(outcome.unit, true);
+                    open.insert(outcome.unit, Open::Unknown);
                 }
             }
             Event::Settled(settled) => {
                 // What is not open needs no settling, and must not be counted twice.
-                let Some(counted) = open.remove(&settled.unit) else { return };
-                if counted {
+                let Some(known) = open.remove(&settled.unit) else { return };
+                if known != Open::Intended {
                     summary.tally.unknown = summary.tally.unknown.saturating_sub(1);
                 }
                 summary.tally.add(settled.outcome);
                 if settled.outcome == Outcome::Unknown {
-                    open.insert(settled.unit, true);
+                    open.insert(settled.unit, Open::Seen);
                 }
             }
             Event::End { summary: tally, interrupted } => summary.end = Some(RunEnd { at, summary: tally, interrupted }),
@@ -255,6 +269,7 @@ impl Summaries {
     fn finish(self) -> Vec<RunSummary> {
         let Self { mut runs, open, index } = self;
         for (summary, open) in runs.iter_mut().zip(open) {
+            summary.unseen = open.values().filter(|known| **known != Open::Seen).count();
             summary.open = open.into_keys().collect();
         }
         // Latest first, so that an undo that was undone itself is known as such when its turn comes.

@@ -196,11 +196,12 @@ fn write(
         Error { error: error.error.context("no log, no change"), ..error }
     })?;
     let runs = crate::audit::runs(&path)?;
-    for open in runs.runs.iter().filter(|summary| !summary.open.is_empty()) {
+    // To look once more at what stays unknown would show the same.
+    for open in runs.runs.iter().filter(|summary| summary.unseen > 0) {
         ui.warn(format!(
             "run {} left {} without a known outcome; `cinder-backup-repair history reconcile` settles them",
             open.run,
-            units(open.open.len())
+            units(open.unseen)
         ));
     }
     if let Some(earlier) = crate::audit::plan_was_applied(&path, &plan.id, &plan.sha256)? {

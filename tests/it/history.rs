@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::database::{Cells, Change, Database, RowKey, changes};
 use crate::guards::grants;
 use crate::program::{Program, answer, bare};
-use crate::rows::ago;
+use crate::rows::{self, ago};
 use crate::schemas::{Columns, engines, fresh};
 
 const TWO_HOURS: i64 = 7_200;
@@ -33,6 +33,10 @@ fn differences(before: &BTreeMap<RowKey, Cells>, database: &Database) -> Vec<Cha
 fn found(document: &Value) -> BTreeMap<String, String> {
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     document["units"].as_array().unwrap().iter().map(|unit| (text(&unit["id"]), text(&unit["outcome"]))).collect()
+}
+
+fn id(number: u8) -> String {
+    format!("{number:08x}-0000-4000-8000-000000000000")
 }
 
 fn stuck_pair(database: &Database) -> (String, String) {
@@ -68,7 +72,8 @@ fn rows_that_the_clean_up_may_have_written_are_not_claimed() {
             let detail = document["units"][0]["detail"].as_str().unwrap();
             assert_eq!(found(&document)[&backup], if beats { "unknown" } else { "applied" }, "{} {detail}", engine.name());
             assert_eq!(detail.contains("cinder-backup on ctl1 has beaten since"), beats, "{detail}");
-            program.expect(if beats { 7 } else { 0 }, &["undo", &run, "--yes"]);
+            let said = program.expect(if beats { 7 } else { 0 }, &["undo", &run, "--yes"]);
+            assert_eq!(said.stderr.contains("stays unknown"), beats, "{}", said.stderr);
             let status = |table: &str, id: &str| database.cell(table, id, "status").unwrap();
             if beats {
                 assert_eq!((status("backups", &backup).as_str(), status("volumes", &volume).as_str()), ("available", "error_restoring"));
@@ -106,6 +111,71 @@ fn of_two_killed_runs_only_the_one_that_wrote_is_said_to_have() {
     assert_eq!(outcomes, [(first.as_str(), "failed"), (second.as_str(), "applied")]);
     program.expect(5, &["undo", &first, "--yes"]);
     program.expect(0, &["undo", &second, "--yes"]);
+}
+
+/// A parent whose own unit made it available, and whose counter its child's unit moved; and two children of one parent.
+#[test]
+fn a_killed_run_over_chains_is_settled_and_undone_whole() {
+    for engine in engines() {
+        let database = fresh(engine, Columns::Full);
+        let creating =
+            |number: u8, parent: u8| rows::backup().id(id(number)).parent_id(id(parent)).status("creating").host("gone").age(TWO_HOURS);
+        database.insert(&[
+            rows::backup().id(id(1)).status("creating").host("gone").age(TWO_HOURS),
+            creating(2, 1),
+            rows::backup().id(id(3)).host("gone").num_dependent_backups(0),
+            creating(4, 3),
+            creating(5, 3),
+        ]);
+        let before = database.rows_by_id();
+        let program = Program::on(database.url());
+        program.expect(0, UNVERIFIED);
+        forget_outcomes(&program);
+        let run = program.last_run();
+        let document = program.json(0, &["history", "reconcile"]);
+        assert!(found(&document).values().all(|outcome| outcome == "applied"), "{} {document:#}", engine.name());
+        assert_eq!(found(&document).len(), 4);
+        let document = program.json(0, &["undo", &run, "--yes"]);
+        assert_eq!(document["summary"]["applied"], 4, "{} {document:#}", engine.name());
+        assert_eq!(differences(&before, &database), [], "{}", engine.name());
+        program.expect(0, &["undo", &program.last_run(), "--yes"]);
+        for parent in [1, 3] {
+            let counter = database.cell("backups", &id(parent), "num_dependent_backups");
+            assert_eq!(counter.as_deref(), Some(if parent == 1 { "1" } else { "2" }), "{}", engine.name());
+        }
+        program.expect(0, &["history", "verify"]);
+    }
+}
+
+/// A user deletes one of the backups, as he was told to: what became of its unit nobody can see any more.
+#[test]
+fn what_stays_unknown_does_not_keep_the_rest_from_being_undone() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    let pairs: Vec<(String, String)> = (0..3).map(|_| stuck_pair(&database)).collect();
+    let program = Program::on(database.url());
+    program.expect(0, &["repair", "--yes"]);
+    forget_outcomes(&program);
+    let run = program.last_run();
+    let (deleted, _) = &pairs[1];
+    database.execute(&format!("UPDATE backups SET deleted = 1, status = 'deleted' WHERE id = '{deleted}'"));
+    // Nobody has looked yet.
+    let said = program.expect(7, &["undo", &run, "--yes"]);
+    assert!(said.stderr.contains("history reconcile"), "{}", said.stderr);
+    let document = program.json(7, &["history", "reconcile"]);
+    assert_eq!(found(&document)[deleted], "unknown", "{document:#}");
+    assert_eq!(program.json(0, &["history", "list"])["runs"][0]["state"], "unknown");
+    let said = program.expect(4, &["undo", &run, "--yes", "-f", "json"]);
+    assert!(!said.stderr.contains("history reconcile"), "what was looked at already: {}", said.stderr);
+    let document = said.json();
+    assert_eq!(document["summary"]["applied"], 2, "{document:#}");
+    assert_eq!(document["refused"][0]["id"], deleted.as_str(), "{document:#}");
+    for (backup, volume) in &pairs {
+        let creating = database.cell("backups", backup, "status").as_deref() == Some("creating");
+        assert_eq!(creating, backup != deleted);
+        let held = database.cell("volumes", volume, "status").as_deref() == Some("backing-up");
+        assert_eq!(held, backup != deleted, "all of a unit or none");
+    }
+    program.expect(0, &["undo", &program.last_run(), "--yes"]);
 }
 
 /// While a run is at work, a look at its rows says nothing yet: and what was seen must not be put on record after its end.

@@ -62,8 +62,11 @@ fn open_units_stay_open_until_they_are_settled() {
     };
     use Outcome::{Applied, Failed, Unknown};
     assert_eq!(open(&events), (tally(&[Unknown, Failed]), vec![1, 2]));
+    let unseen = |events: &[(&'static str, Event)]| runs(of(events.to_vec()).path()).unwrap().runs[0].unseen;
+    assert_eq!(unseen(&events), 2);
     events.push(("r1", samples::settled(1, Unknown)));
     assert_eq!(open(&events), (tally(&[Unknown, Failed]), vec![1, 2]));
+    assert_eq!(unseen(&events), 1, "one was looked at, and the rows did not tell");
     events.push(("r1", samples::settled(1, Applied)));
     assert_eq!(open(&events), (tally(&[Applied, Failed]), vec![2]));
     events.push(("r1", samples::settled(2, Failed)));

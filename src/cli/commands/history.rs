@@ -65,7 +65,7 @@ fn shown(path: &std::path::Path) -> String {
 
 fn state(summary: &RunSummary) -> String {
     if !summary.open.is_empty() {
-        return "open".to_owned();
+        return if summary.unseen > 0 { "open" } else { "unknown" }.to_owned();
     }
     match (&summary.end, &summary.undone_by) {
         (_, Some(by)) => format!("undone by {by}"),
