@@ -4,6 +4,7 @@
 //! a last look at the storage of those that rest on a check; intents into the log and onto the disk; then for each unit a transaction in which its rows are locked, read,
 //! compared with the plan, decided over again, changed under guard and read back; then the outcomes into the log.
 
+mod dependents;
 mod executor;
 mod journal;
 mod lanes;

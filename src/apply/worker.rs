@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use jiff::SignedDuration;
 use rand::Rng;
 
+use super::dependents::begun_since;
 use super::recheck::{Fresh, Recheck, Rows, Written, same_decision};
 use super::settle::settle_rows;
 use super::writes::{by_row, update};
@@ -205,7 +206,10 @@ impl Worker<'_> {
             Err(moved) => return Ok(Recheck::Moved(moved)),
         };
         let (changes, direction) = match plan.purpose {
-            Purpose::Undo => (unit.changes.clone(), Direction::Either),
+            Purpose::Undo => match begun_since(&mut reader, plan, unit)? {
+                Some(why) => return Ok(Recheck::Refused(why)),
+                None => (unit.changes.clone(), Direction::Either),
+            },
             Purpose::Repair => {
                 // Where the storage shows that nobody is at work, a heartbeat says nothing.
                 let by_heartbeat = unit.kind == FindingKind::Backup && !unit.counter && !check.is_some_and(CheckResult::shows_idle);

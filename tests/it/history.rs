@@ -235,6 +235,32 @@ fn what_the_same_run_wrote_again_is_not_counted_as_changed_since() {
     assert!(said.stderr.contains("1 kept, 0 lost, 0 changed since, 1 changed again by this program"), "{}", said.stderr);
 }
 
+/// An increment does not touch its parent before it is finished: no guard shows that one was begun.
+#[test]
+fn a_backup_is_not_taken_away_from_under_an_increment_begun_on_it_since() {
+    for engine in engines() {
+        let database = fresh(engine, Columns::Full);
+        let (parent, older) = (id(1), id(2));
+        database.insert(&[
+            rows::backup().id(&parent).status("creating").host("gone").age(TWO_HOURS),
+            rows::backup().id(&older).status("error").host("gone").parent_id(&parent).age(TWO_HOURS),
+        ]);
+        let program = Program::on(database.url());
+        program.expect(0, &[UNVERIFIED, &[&parent]].concat());
+        let run = program.last_run();
+        let newer = database.backup(|row| row.status("creating").host("ctl2").parent_id(&parent).age(0));
+        for (code, more) in [(4, "--dry-run"), (4, "--yes")] {
+            let document = program.json(code, &["undo", &run, more]);
+            assert_eq!(document["units"][0]["outcome"], "refused", "{} {document:#}", engine.name());
+            assert!(document["units"][0]["reason"].as_str().unwrap().contains(&newer), "{document:#}");
+        }
+        assert_eq!(database.cell("backups", &parent, "status").as_deref(), Some("available"));
+        database.execute(&format!("DELETE FROM backups WHERE id = '{newer}'"));
+        program.expect(0, &["undo", &run, "--yes"]);
+        assert_eq!(database.cell("backups", &parent, "status").as_deref(), Some("creating"), "{}", engine.name());
+    }
+}
+
 #[test]
 fn a_log_whose_name_is_no_text_is_read_all_the_same() {
     let database = fresh(Engine::Sqlite, Columns::Full);
