@@ -35,6 +35,8 @@ pub struct RunSummary {
     pub tally: Tally,
     /// How it ended; `None` if it was killed, or is at work.
     pub end: Option<RunEnd>,
+    /// It is not at work any more: it ended, or somebody has held the log since, which a run at work lets nobody do.
+    pub over: bool,
     /// The units of which it is not known what became: an intent without an outcome, or the outcome `unknown`, and not settled
     /// since.
     pub open: Vec<usize>,
@@ -224,13 +226,17 @@ impl Summaries {
     /// after a log rotation) are left out.
     fn add(&mut self, record: Record, wanted: impl Fn(&Begin) -> bool) {
         let Record { at, run, event, .. } = record;
+        let own = matches!(event, Event::Intent(_) | Event::Outcome(_));
+        if let Some(last) = self.runs.last_mut().filter(|last| !own || last.run != run) {
+            last.over = true;
+        }
         let event = match event {
             Event::Begin(begin) if !self.index.contains_key(&run) && wanted(&begin) => {
                 self.index.insert(run.clone(), self.runs.len());
                 self.open.push(BTreeMap::new());
                 let (begin, tally) = (*begin, Tally::default());
-                let (end, open, undone_by) = (None, Vec::new(), None);
-                self.runs.push(RunSummary { run, at, begin, intents: 0, tally, end, open, unseen: 0, undone_by });
+                let (end, over, open, undone_by) = (None, false, Vec::new(), None);
+                self.runs.push(RunSummary { run, at, begin, intents: 0, tally, end, over, open, unseen: 0, undone_by });
                 return;
             }
             event => event,

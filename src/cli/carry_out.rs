@@ -266,6 +266,12 @@ fn verdict(ui: &super::ui::Ui, run: &Run, refused: &[Refused], log_failure: Opti
         return Exit::Unknown;
     }
     match (&run.failure, &log_failure) {
+        // Of changes that were never made it must not be said that they stand.
+        (Some(Failure::LogAfter(error)), _) | (_, Some(error)) if tally.applied == 0 => {
+            let hint = "make room or repair the disk, then run `cinder-backup-repair history reconcile`";
+            ui.error(&format!("nothing was changed, and the audit log could not be completed: {error}"), Some(hint));
+            return Exit::Unexpected;
+        }
         (Some(Failure::LogAfter(error)), _) | (_, Some(error)) => {
             let hint = "the changes stand; make room or repair the disk, then run `cinder-backup-repair history reconcile`";
             ui.error(&format!("the audit log could not be completed: {error}"), Some(hint));

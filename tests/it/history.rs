@@ -275,3 +275,48 @@ fn a_log_whose_name_is_no_text_is_read_all_the_same() {
         assert!(args[0] != "history" || said.json()["audit_log"].as_str().unwrap().contains("audit-"), "{}", said.stdout);
     }
 }
+
+/// Between two batches a run at work looks like one that was killed there.
+#[test]
+fn a_run_without_an_end_may_be_at_work_until_somebody_else_has_the_log() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    stuck_pair(&database);
+    let program = Program::on(database.url());
+    program.expect(0, &["repair", "--yes"]);
+    let text = fs::read_to_string(program.log()).unwrap();
+    let without_end: String = text.lines().filter(|line| !line.contains("\"event\":\"end\"")).map(|line| format!("{line}\n")).collect();
+    fs::write(program.log(), without_end).unwrap();
+    let state = || program.json(0, &["history", "list"])["runs"][0]["state"].as_str().unwrap().to_owned();
+    assert_eq!(state(), "killed, or at work");
+    stuck_pair(&database);
+    program.expect(0, &["repair", "--yes"]);
+    assert_eq!(state(), "killed, settled");
+}
+
+/// The disk of the database and of the log is full: nothing was changed, and nothing of changes must be said.
+#[test]
+fn a_log_that_ends_before_anything_was_changed_is_no_sign_of_changes() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    let (backup, _) = stuck_pair(&database);
+    // How long the log is when the unit begins: its intent is the last line that has to fit in.
+    let copy = database.copy();
+    let program = Program::on(copy.url());
+    program.expect(0, &["repair", "--yes", "--reason", "x"]);
+    forget_outcomes(&program);
+    let length = usize::try_from(fs::metadata(program.log()).unwrap().len()).unwrap();
+    // So that no outcome fits in behind it; some numbers in it may have more digits the next time.
+    let limit = (length + 100).div_ceil(1_024);
+    let reason = "x".repeat(limit * 1_024 - length - 60);
+    let program = Program::on(database.url());
+    let direct = program.command(&["repair", "--yes", "--reason", &reason]);
+    let mut command = std::process::Command::new("bash");
+    command.args(["-c", &format!("ulimit -f {limit}; exec \"$0\" \"$@\"")]).arg(direct.get_program()).args(direct.get_args());
+    command.env_clear().envs(direct.get_envs().filter_map(|(name, value)| Some((name, value?)))).current_dir(program.path(""));
+    let said = answer(&mut command);
+    assert_eq!(database.cell("backups", &backup, "status").as_deref(), Some("creating"), "{}", said.stderr);
+    assert!(said.stderr.contains("the audit log could not be completed"), "{}", said.stderr);
+    assert!(said.stderr.contains("nothing was changed") && !said.stderr.contains("stand"), "{}", said.stderr);
+    assert_eq!(said.code, Some(1), "{}", said.stderr);
+    let document = program.json(0, &["history", "reconcile"]);
+    assert_eq!(found(&document)[&backup], "failed", "{document:#}");
+}

@@ -179,6 +179,22 @@ fn what_is_known_is_not_settled_anew() {
     assert_eq!(word(&[settled(Unknown), settled(Applied)]), Some(Applied));
 }
 
+/// One writer at a time: a record of somebody else shows that a run is at work no more.
+#[test]
+fn a_run_is_over_once_somebody_else_has_written() {
+    let over = |more: &[(&'static str, Event)]| {
+        let mut events = vec![("r1", samples::begin("p1", None)), ("r1", samples::intent(1))];
+        events.extend(more.iter().cloned());
+        runs(of(events).path()).unwrap().runs[0].over
+    };
+    let own = ("r1", samples::outcome(1, Outcome::Applied));
+    assert!(!over(&[]));
+    assert!(!over(std::slice::from_ref(&own)));
+    assert!(over(&[own.clone(), ("r1", samples::end())]));
+    assert!(over(&[("r1", samples::settled(1, Outcome::Applied))]));
+    assert!(over(&[own, ("r2", samples::begin("p2", None))]));
+}
+
 #[test]
 fn a_run_with_an_outcome_from_nowhere_is_not_loaded() {
     let file = of(vec![("r1", samples::begin("p1", None)), ("r1", samples::intent(1)), ("r1", samples::outcome(2, Outcome::Applied))]);

@@ -70,7 +70,9 @@ fn state(summary: &RunSummary) -> String {
     match (&summary.end, &summary.undone_by) {
         (_, Some(by)) => format!("undone by {by}"),
         (Some(end), None) => end.interrupted.as_ref().map_or_else(|| "ended".to_owned(), |why| format!("ended early: {why}")),
-        (None, None) => "killed, settled".to_owned(),
+        (None, None) if summary.over => "killed, settled".to_owned(),
+        // Between two batches a run at work has nothing open either.
+        (None, None) => "killed, or at work".to_owned(),
     }
 }
 
