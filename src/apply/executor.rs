@@ -13,15 +13,14 @@ use super::lanes::groups;
 use super::listen;
 use super::look::{Looked, Storage};
 use super::recheck::{Rows, Written};
-use super::settle::intended;
 use super::worker::{Connect, Done, Known, Worker, ended};
 use super::writes::{by_row, update};
 use crate::audit::AuditError;
-use crate::audit::record::{Event, Intent, StatementText, UnitOutcome};
+use crate::audit::record::{Event, Intent, StatementText, UnitOutcome, Window};
 use crate::db::literal::inline;
 use crate::db::schema::Schema;
 use crate::db::{DbError, DbErrorKind, Engine, Session};
-use crate::domain::{ColumnSet, FindingKind, Image, Outcome, Tally, UnitResult};
+use crate::domain::{ColumnSet, FindingKind, Outcome, Tally, UnitResult};
 use crate::plan::{Plan, Unit};
 use crate::scan::Census;
 
@@ -258,8 +257,16 @@ impl Executor<'_> {
             return Ok(());
         }
         let options = self.options.clone();
-        let worker =
-            Worker { connect: self.connect, schema: self.schema, census: self.census, options: &options, stop: self.stop, plan, written };
+        let worker = Worker {
+            connect: self.connect,
+            schema: self.schema,
+            census: self.census,
+            options: &options,
+            stop: self.stop,
+            plan,
+            written,
+            begun: Instant::now(),
+        };
         let now = worker.look(session).map_err(Failure::Database)?.now();
         let span = listen::left(plan, now, self.options.listen);
         if span.is_zero() {
@@ -289,8 +296,16 @@ impl Executor<'_> {
         lock_failures: &mut usize,
     ) -> Result<(), Failure> {
         let options = self.options.clone();
-        let worker =
-            Worker { connect: self.connect, schema: self.schema, census: self.census, options: &options, stop: self.stop, plan, written };
+        let worker = Worker {
+            connect: self.connect,
+            schema: self.schema,
+            census: self.census,
+            options: &options,
+            stop: self.stop,
+            plan,
+            written,
+            begun: Instant::now(),
+        };
         let looked = Looked::at(self.storage, plan, batch);
         if (self.stop)() {
             return Err(Failure::Interrupted);
@@ -300,7 +315,7 @@ impl Executor<'_> {
         if writing {
             let engine = session.server().engine;
             for unit in batch {
-                let mut intent = intent(unit, plan.columns, engine);
+                let mut intent = intent(unit, plan.columns, engine, known.window(unit));
                 intent.evidence.extend(looked.evidence(unit));
                 journal.append(Event::Intent(Box::new(intent))).map_err(Failure::LogBefore)?;
             }
@@ -427,7 +442,7 @@ fn outcome(result: &UnitResult, done: Done) -> Event {
 }
 
 /// The record of what is about to be done.
-fn intent(unit: &Unit, columns: ColumnSet, engine: Engine) -> Intent {
+fn intent(unit: &Unit, columns: ColumnSet, engine: Engine, window: Window) -> Intent {
     Intent {
         unit: unit.number,
         kind: unit.kind,
@@ -437,6 +452,7 @@ fn intent(unit: &Unit, columns: ColumnSet, engine: Engine) -> Intent {
         before: unit.before.clone(),
         changes: unit.changes.clone(),
         statements: statements(unit, columns, engine),
+        window: Some(window),
     }
 }
 
@@ -451,9 +467,4 @@ fn statements(unit: &Unit, columns: ColumnSet, engine: Engine) -> Vec<StatementT
             Some(StatementText { name: write.statement.name.to_owned(), sql })
         })
         .collect()
-}
-
-/// The rows as an intent's changes were to leave them.
-pub fn intended_rows(intent: &Intent) -> Vec<Image> {
-    intended(&intent.before, &intent.changes)
 }

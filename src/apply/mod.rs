@@ -5,10 +5,12 @@
 //! a last look at the storage of those that rest on a check; intents into the log and onto the disk; then for each unit a transaction in which its rows are locked, read,
 //! compared with the plan, decided over again, changed under guard and read back; then the outcomes into the log.
 
+mod dependents;
 mod executor;
 mod foresee;
 mod journal;
 mod lanes;
+mod later;
 mod listen;
 mod look;
 mod recheck;
@@ -17,11 +19,11 @@ mod undo;
 mod worker;
 pub mod writes;
 
-pub use executor::{Executor, Failure, Mode, Options, Progress, Run, intended_rows};
+pub use executor::{Executor, Failure, Mode, Options, Progress, Run};
 pub use foresee::{Foreseen, Turn, foresee};
 pub use journal::{Journal, NoJournal};
+pub use later::{Firsts, Later, firsts};
 pub use look::{Storage, rests_on};
-pub use recheck::Overlay;
-pub use settle::{Settlement, current, settle_rows};
-pub use undo::{Recorded, UndoError, undo_units};
+pub use settle::{Settlement, current, settle_unit};
+pub use undo::{Undo, UndoError, undo_units};
 pub use worker::Connect;

@@ -17,7 +17,7 @@ use crate::plan::Unit;
 use crate::scan::lineage::chain as lineage;
 use crate::scan::{Census, Lock, Reader, Row};
 
-/// Rows that this run has written, as they are since.
+/// Rows that a run has written, as they are since.
 pub type Overlay = HashMap<(Table, String), Image>;
 
 /// What a run has done so far.

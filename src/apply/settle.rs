@@ -1,11 +1,17 @@
-//! What became of a transaction whose COMMIT was never answered: settled by reading again, or left unknown.
+//! What became of a transaction of which no answer is on record: settled by reading its rows, or left unknown.
+//!
+//! Rows that are as they were show that nothing was written. Rows that are as they were to become show less: cinder-backup's own
+//! clean-up leaves the same. So where the log has only the intent, a proof that it was this program is asked for as well.
 
-use crate::db::{Access, DbError, Session};
-use crate::domain::{Image, Outcome, Table};
+use crate::audit::UnitHistory;
+use crate::audit::record::Intent;
+use crate::db::schema::Schema;
+use crate::db::{Access, DbError, Engine, Session};
+use crate::domain::status::CREATING;
+use crate::domain::{Change, Image, Outcome, Services, Table, Value};
 use crate::scan::{Lock, Reader};
 
-use super::recheck::Overlay;
-use crate::db::schema::Schema;
+use super::later::{COUNTER, Later, Seen, is_within};
 
 /// What reading the rows showed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,35 +24,79 @@ pub struct Settlement {
     pub found: Vec<Image>,
 }
 
-/// Reads the rows of a unit under lock, so that a transaction which is still ending is waited for, and holds them
-/// against what they were before and what they were to become.
-///
-/// `after` may lack `updated_at` (an intent does not know it yet): then the other columns decide. `seen_later` holds rows as
-/// a later run found them before it changed them itself: for these, what the database holds now says nothing any more.
+/// Which of two states rows are in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    After,
+    Before,
+    Neither,
+    /// No row tells.
+    Hidden,
+}
+
+/// Reads the rows of a transaction whose COMMIT was not answered a moment ago, and holds them against what they were `before` and
+/// what it read itself `after` its changes.
 pub fn settle_rows(
     session: &mut dyn Session,
     schema: &Schema,
     before: &[Image],
     after: &[Image],
-    seen_later: &Overlay,
     lock: Lock,
 ) -> Result<Settlement, DbError> {
+    let seen: Vec<Seen> = read(session, schema, before, lock)?.into_iter().map(Seen::plainly).collect();
+    let standing = compare(before, after, &seen, &telling(before, after, &seen));
+    Ok(settlement(standing, None, seen))
+}
+
+/// Reads the rows of a unit that is open in the log; `later` has all units that came after it.
+pub fn settle_unit(
+    session: &mut dyn Session,
+    schema: &Schema,
+    unit: &UnitHistory,
+    later: &Later,
+    lock: Lock,
+) -> Result<Settlement, DbError> {
+    let outcome = unit.outcome.as_ref();
+    let before = outcome.map(|outcome| outcome.before.as_slice()).filter(|before| !before.is_empty()).unwrap_or(&unit.intent.before);
+    let exactly = outcome.map(|outcome| outcome.after.as_slice()).filter(|after| !after.is_empty());
+    let intended = intended(&unit.intent.before, &unit.intent.changes);
+    let after = exactly.unwrap_or(&intended);
+    let found = read(session, schema, before, lock)?;
+    let seen: Vec<Seen> = before.iter().zip(found).map(|(row, found)| later.seen(row.table, &row.id, found)).collect();
+    let telling = telling(before, after, &seen);
+    let standing = compare(before, after, &seen, &telling);
+    let mut doubt = None;
+    // The very rows that the transaction read back, with their times, are proof enough.
+    if standing == Standing::After && exactly.is_none() {
+        // Not before the rows were read: whoever has written them beats first.
+        let mut beats = || Ok(Services::new(&Reader { session: &mut *session, schema }.services()?));
+        doubt = doubt_over(&unit.intent, &seen, &telling, &mut beats)?;
+    }
+    // A file has no replicas, and what its dead writer had not committed is gone.
+    if standing == Standing::Before && lock == Lock::None && session.server().engine != Engine::Sqlite {
+        doubt = Some(
+            "they could not be locked, and a replica that lags, or a transaction that is still ending, would show the same".to_owned(),
+        );
+    }
+    Ok(settlement(standing, doubt, seen))
+}
+
+/// Reads under lock, so that a transaction which is still ending is waited for.
+fn read(session: &mut dyn Session, schema: &Schema, rows: &[Image], lock: Lock) -> Result<Vec<Option<Image>>, DbError> {
     session.begin(if lock == Lock::Held { Access::Write } else { Access::ReadOnly })?;
-    let found = read(session, schema, before, lock);
+    let found = in_order(&mut Reader { session: &mut *session, schema }, rows, lock);
     let ended = session.rollback();
     let found = found?;
     ended?;
-    let found = before.iter().zip(found).map(|(row, found)| seen_later.get(&(row.table, row.id.clone())).cloned().or(found)).collect();
-    Ok(judge(before, after, found))
+    Ok(found)
 }
 
-fn read(session: &mut dyn Session, schema: &Schema, rows: &[Image], lock: Lock) -> Result<Vec<Option<Image>>, DbError> {
-    let mut reader = Reader { session, schema };
+fn in_order(reader: &mut Reader<'_>, rows: &[Image], lock: Lock) -> Result<Vec<Option<Image>>, DbError> {
     let mut order: Vec<(Table, &str, usize)> = rows.iter().enumerate().map(|(at, image)| (image.table, image.id.as_str(), at)).collect();
     order.sort();
     let mut found: Vec<(usize, Option<Image>)> = Vec::new();
     for (table, id, at) in order {
-        found.push((at, current(&mut reader, table, id, lock)?));
+        found.push((at, current(reader, table, id, lock)?));
     }
     found.sort_by_key(|(at, _)| *at);
     Ok(found.into_iter().map(|(_, image)| image).collect())
@@ -58,103 +108,140 @@ pub fn current(reader: &mut Reader<'_>, table: Table, id: &str, lock: Lock) -> R
     Ok(reader.row(table, id, lock)?.map(|row| row.image(columns)))
 }
 
-fn judge(before: &[Image], after: &[Image], found: Vec<Option<Image>>) -> Settlement {
-    // All of a transaction or nothing of it: any of its rows is proof. A parent's counter is not always one, because each of
-    // its children that the same run counted has moved it; where another row tells, that is the one to go by.
-    let tells = |at: usize| {
-        let moved = before.get(at).zip(after.get(at)).map(|(before, after)| before.moved(after)).unwrap_or_default();
-        !moved.iter().all(|moved| matches!(moved.column.as_str(), "num_dependent_backups" | "updated_at"))
+/// The rows that tell, by their places. All of a transaction or nothing of it: any of its rows is proof. A parent's counter is not
+/// always one, because others may have moved it on; where another column tells, that is the one to go by.
+fn telling(before: &[Image], after: &[Image], seen: &[Seen]) -> Vec<usize> {
+    let rows = |counters: bool| -> Vec<usize> {
+        let tells = |(before, (after, seen)): (&Image, (&Image, &Seen))| {
+            let says = |column: &str| column != "updated_at" && (counters || column != COUNTER) && !seen.unsure.contains(column);
+            before.moved(after).iter().any(|moved| says(&moved.column))
+        };
+        let all = before.iter().zip(after.iter().zip(seen)).enumerate();
+        all.filter(|(_, row)| tells(*row)).map(|(at, _)| at).collect()
     };
-    let any_tells = (0..found.len()).any(tells);
-    let all = |want: &[Image]| {
-        want.len() == found.len()
-            && want.iter().zip(&found).enumerate().filter(|(at, _)| !any_tells || tells(*at)).all(|(_, (want, found))| {
-                found.as_ref().is_some_and(|found| want.columns.iter().all(|(column, value)| found.value(column) == value))
-            })
-    };
-    let (outcome, reason) = if !after.is_empty() && all(after) {
-        (Outcome::Applied, "read again: every row is as the transaction was to leave it")
+    let rows_with_more = rows(false);
+    if rows_with_more.is_empty() { rows(true) } else { rows_with_more }
+}
+
+fn compare(before: &[Image], after: &[Image], seen: &[Seen], telling: &[usize]) -> Standing {
+    let all = |want: &[Image]| telling.iter().all(|at| want.get(*at).zip(seen.get(*at)).is_some_and(|(want, seen)| agrees(want, seen)));
+    if telling.is_empty() {
+        Standing::Hidden
+    } else if all(after) {
+        Standing::After
     } else if all(before) {
-        (Outcome::Failed, "read again: every row is as it was before, nothing was written")
+        Standing::Before
     } else {
-        (
-            Outcome::Unknown,
-            "read again: the rows are neither as they were before nor as they were to become; somebody else has changed them since",
-        )
+        Standing::Neither
+    }
+}
+
+/// Whether a row is like this image, as far as it can be said. Decided over again, a unit may have given another reason than its
+/// intent.
+fn agrees(want: &Image, seen: &Seen) -> bool {
+    let Some(found) = &seen.image else { return false };
+    want.columns.iter().all(|(column, value)| {
+        let is = found.value(column);
+        let no_time = column == "updated_at" && !found.columns.contains_key(column);
+        let another_reason = column == "fail_reason" && is_our_reason(value) && is_our_reason(is);
+        is == value || no_time || another_reason || seen.unsure.contains(column)
+    })
+}
+
+/// Whether this is a `fail_reason` that nobody but this program writes.
+fn is_our_reason(value: &Value) -> bool {
+    value.as_text().is_some_and(|text| text.starts_with(concat!(env!("CARGO_PKG_NAME"), ": ")))
+}
+
+/// Why it is not sure that it was this unit which left its rows as its intent wanted them; `None` where it is.
+fn doubt_over(
+    intent: &Intent,
+    seen: &[Seen],
+    telling: &[usize],
+    beats: &mut dyn FnMut() -> Result<Services, DbError>,
+) -> Result<Option<String>, DbError> {
+    let signed = intent.changes.iter().any(|change| is_signature(change, intent, seen));
+    let Some(window) = &intent.window else {
+        // An old log; of what may have happened since nothing is known.
+        return Ok((!signed).then(|| "the log, of an older version, does not say when it was to write them".to_owned()));
     };
-    Settlement { outcome, reason: reason.to_owned(), found: found.into_iter().flatten().collect() }
+    for found in telling.iter().filter_map(|at| seen.get(*at)?.image.as_ref()) {
+        let Some(at) = found.columns.get("updated_at") else { continue };
+        if !is_within(at, window) {
+            let at = at.as_text().unwrap_or("NULL");
+            let (from, until) = (&window.from, &window.until);
+            return Ok(Some(format!("{} {} was written at {at}, and the run wrote between {from} and {until}", found.table, found.id)));
+        }
+    }
+    if signed {
+        return Ok(None);
+    }
+    let host = intent.before.iter().find(|row| row.table == Table::Backups && row.id == intent.id).map(|row| row.value("host"));
+    let host = host.and_then(Value::as_text);
+    let beats = beats()?;
+    let last_beat = host.map_or_else(|| beats.newest_beat(), |host| beats.last_beat(host));
+    Ok((last_beat != window.last_beat).then(|| {
+        let place = host.map(|host| format!(" on {host}")).unwrap_or_default();
+        format!("cinder-backup{place} has beaten since, and its clean-up leaves them like this, too")
+    }))
+}
+
+/// Whether a change, as it is found, is one that nobody else makes: our own words, or a backup that is `creating` again.
+fn is_signature(change: &Change, intent: &Intent, seen: &[Seen]) -> bool {
+    let of = |image: &&Image| image.table == change.table && image.id == change.id;
+    let Some(found) = seen.iter().filter_map(|seen| seen.image.as_ref()).find(of) else { return false };
+    let is = found.value(&change.column);
+    match (change.table, change.column.as_str()) {
+        (Table::Backups, "fail_reason") => {
+            is_our_reason(&change.to)
+                && is_our_reason(is)
+                && intent.before.iter().find(of).is_some_and(|was| was.value("fail_reason") != is)
+        }
+        (Table::Backups, "status") => change.to.as_text() == Some(CREATING) && *is == change.to,
+        _ => false,
+    }
+}
+
+fn settlement(standing: Standing, doubt: Option<String>, seen: Vec<Seen>) -> Settlement {
+    let (outcome, reason) = match (standing, doubt) {
+        (Standing::After, None) => (Outcome::Applied, "read again: every row is as the transaction was to leave it".to_owned()),
+        (Standing::After, Some(doubt)) => (
+            Outcome::Unknown,
+            format!("read again: the rows are as the transaction was to leave them, but somebody else may have done that: {doubt}"),
+        ),
+        (Standing::Before, Some(doubt)) => (
+            Outcome::Unknown,
+            format!(
+                "read again: every row is as it was before, but {doubt}; reconcile on the primary, with an account that may change them"
+            ),
+        ),
+        (Standing::Before, None) => (Outcome::Failed, "read again: every row is as it was before, nothing was written".to_owned()),
+        (Standing::Hidden, _) => (
+            Outcome::Unknown,
+            "read again: the rows say nothing, because a later unit, whose own outcome is not known, was to write them too".to_owned(),
+        ),
+        (Standing::Neither, _) => (
+            Outcome::Unknown,
+            "read again: the rows are neither as they were before nor as they were to become; somebody else has changed them since"
+                .to_owned(),
+        ),
+    };
+    Settlement { outcome, reason, found: seen.into_iter().filter_map(|seen| seen.image).collect() }
 }
 
 /// The rows as a unit's changes are to leave them; without `updated_at`, which only the database knows.
-pub fn intended(before: &[Image], changes: &[crate::domain::Change]) -> Vec<Image> {
-    before
-        .iter()
-        .map(|image| {
-            let mut after = image.clone();
-            after.columns.remove("updated_at");
-            for change in changes.iter().filter(|change| change.table == image.table && change.id == image.id) {
-                after.columns.insert(change.column.clone(), change.to.clone());
-            }
-            after
-        })
-        .collect()
+pub(super) fn intended(before: &[Image], changes: &[Change]) -> Vec<Image> {
+    let leave = |image: &Image| {
+        let mut after = image.clone();
+        after.columns.remove("updated_at");
+        for change in changes.iter().filter(|change| change.table == image.table && change.id == image.id) {
+            after.columns.insert(change.column.clone(), change.to.clone());
+        }
+        after
+    };
+    before.iter().map(leave).collect()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::domain::{Change, Value};
-
-    fn image(status: &str, at: &str) -> Image {
-        let columns = [("status".to_owned(), Value::from(status)), ("updated_at".to_owned(), Value::from(at))].into();
-        Image { table: Table::Backups, id: "b".into(), columns }
-    }
-
-    #[test]
-    fn only_what_was_seen_settles() {
-        let before = [image("creating", "1")];
-        let change = Change { table: Table::Backups, id: "b".into(), column: "status".into(), from: "creating".into(), to: "error".into() };
-        let after = intended(&before, &[change]);
-        let of = |found: Option<Image>| judge(&before, &after, vec![found]).outcome;
-        assert_eq!(of(Some(image("creating", "1"))), Outcome::Failed);
-        assert_eq!(of(Some(image("error", "2"))), Outcome::Applied);
-        // Somebody touched it and left the status: that it was not written cannot be said any more.
-        assert_eq!(of(Some(image("creating", "2"))), Outcome::Unknown);
-        assert_eq!(of(Some(image("available", "2"))), Outcome::Unknown);
-        assert_eq!(of(None), Outcome::Unknown);
-    }
-
-    /// Two children of one parent, counted in one run that was killed: the log knows the parent only as it was before both.
-    #[test]
-    fn a_counter_that_the_run_has_moved_on_hides_no_outcome() {
-        let parent = |count: i64, at: &str| {
-            let columns = [("num_dependent_backups".to_owned(), Value::from(count)), ("updated_at".to_owned(), Value::from(at))];
-            Image { table: Table::Backups, id: "p".into(), columns: columns.into() }
-        };
-        let change = |id: &str, column: &str, from: Value, to: Value| Change {
-            table: Table::Backups,
-            id: id.into(),
-            column: column.into(),
-            from,
-            to,
-        };
-        let changes =
-            [change("b", "status", "creating".into(), "available".into()), change("p", "num_dependent_backups", 0.into(), 1.into())];
-        let before = [image("creating", "1"), parent(0, "1")];
-        let of = |status: &str, at: &str, count: i64| {
-            judge(&before, &intended(&before, &changes), vec![Some(image(status, at)), Some(parent(count, "2"))]).outcome
-        };
-        assert_eq!(of("available", "2", 2), Outcome::Applied);
-        assert_eq!(of("creating", "1", 1), Outcome::Failed);
-        assert_eq!(of("creating", "2", 1), Outcome::Unknown);
-        // Where there is nothing but the counter, it decides.
-        let (before, after) = ([parent(0, "1")], [parent(1, "2")]);
-        assert_eq!(judge(&before, &after, vec![Some(parent(2, "3"))]).outcome, Outcome::Unknown);
-    }
-
-    #[test]
-    fn a_known_time_must_fit_too() {
-        let settled = judge(&[image("creating", "1")], &[image("error", "2")], vec![Some(image("error", "3"))]);
-        assert_eq!(settled.outcome, Outcome::Unknown);
-    }
-}
+#[allow(clippy::unwrap_used)]
+mod tests;

@@ -2,7 +2,8 @@
 
 use thiserror::Error;
 
-use crate::audit::record::{Intent, Settled, UnitOutcome};
+use super::later::put_back;
+use crate::audit::UnitHistory;
 use crate::domain::{Change, Evidence, Image, Outcome, Verdict};
 use crate::plan::Unit;
 
@@ -12,55 +13,63 @@ pub enum UndoError {
     /// It changed nothing.
     #[error("run {0} changed nothing that could be put back")]
     Nothing(String),
-    /// Some of its outcomes are not known.
-    #[error("run {run} has {open} units whose outcome is not known; settle them first with `history reconcile`")]
+    /// Of some units it is not known what became, and nobody has looked yet.
+    #[error("run {run} has units whose outcome is not known ({open}); settle them first with `history reconcile`")]
     Open {
         /// The run.
         run: String,
         /// How many.
         open: usize,
     },
+    /// All that it may have changed was looked at, and stays unknown.
+    #[error(
+        "what became of the units of run {run} stays unknown ({unknown}), and there is nothing else to put back; see `history show {run}`"
+    )]
+    Unknown {
+        /// The run.
+        run: String,
+        /// How many.
+        unknown: usize,
+    },
 }
 
-/// One unit of a run as the log has it.
-#[derive(Debug, Clone, Copy)]
-pub struct Recorded<'a> {
-    /// What was to be done.
-    pub intent: &'a Intent,
-    /// What came of it.
-    pub outcome: Option<&'a UnitOutcome>,
-    /// What was seen later.
-    pub settled: Option<&'a Settled>,
+/// What there is to put back of a run.
+#[derive(Debug)]
+pub struct Undo<'a> {
+    /// In reverse order.
+    pub units: Vec<Unit>,
+    /// Units that were looked at and of which it stays unknown whether they were changed: these have to be left alone.
+    pub unknown: Vec<&'a UnitHistory>,
 }
 
-/// The units that put back what a run wrote, in reverse order.
-pub fn undo_units<'a>(run: &str, recorded: impl DoubleEndedIterator<Item = Recorded<'a>>) -> Result<Vec<Unit>, UndoError> {
-    let mut units = Vec::new();
-    let mut open = 0;
+/// The units that put back what a run wrote.
+pub fn undo_units<'a>(run: &str, recorded: impl DoubleEndedIterator<Item = &'a UnitHistory>) -> Result<Undo<'a>, UndoError> {
+    let (mut units, mut unknown, mut open) = (Vec::new(), Vec::new(), 0);
     for entry in recorded.rev() {
-        let settled = entry.settled.map(|settled| settled.outcome);
-        let outcome = settled.or(entry.outcome.map(|outcome| outcome.outcome));
-        match outcome {
-            Some(Outcome::Applied) => units.extend(reverse(&entry)),
+        match entry.last_word() {
+            Some(Outcome::Applied) => units.extend(reverse(entry)),
+            // To look once more would show the same.
+            Some(Outcome::Unknown) if entry.settled.is_some() => unknown.push(entry),
             None | Some(Outcome::Unknown) => open += 1,
             Some(_) => {}
         }
     }
+    let run = run.to_owned();
     if open > 0 {
-        return Err(UndoError::Open { run: run.to_owned(), open });
+        return Err(UndoError::Open { run, open });
     }
     if units.is_empty() {
-        return Err(UndoError::Nothing(run.to_owned()));
+        return Err(if unknown.is_empty() { UndoError::Nothing(run) } else { UndoError::Unknown { run, unknown: unknown.len() } });
     }
     for (index, unit) in units.iter_mut().enumerate() {
         unit.number = index + 1;
         unit.evidence = vec![Evidence::new("undo", format!("run {run} changed it, and it is to be put back"))];
     }
-    Ok(units)
+    Ok(Undo { units, unknown })
 }
 
-fn reverse(entry: &Recorded<'_>) -> Option<Unit> {
-    let Recorded { intent, outcome, settled } = entry;
+fn reverse(entry: &UnitHistory) -> Option<Unit> {
+    let UnitHistory { intent, outcome, settled } = entry;
     // What the transaction itself read back is exact; what a later look found serves for runs that were killed.
     let after: &[Image] = match (outcome, settled) {
         (Some(outcome), _) if !outcome.after.is_empty() => &outcome.after,
@@ -68,9 +77,16 @@ fn reverse(entry: &Recorded<'_>) -> Option<Unit> {
         _ => return None,
     };
     let made: &[Change] =
-        outcome.map(|outcome| outcome.changes.as_slice()).filter(|changes| !changes.is_empty()).unwrap_or(&intent.changes);
-    let changes: Vec<Change> =
-        made.iter().map(|change| Change { from: change.to.clone(), to: change.from.clone(), ..change.clone() }).collect();
+        outcome.as_ref().map(|outcome| outcome.changes.as_slice()).filter(|changes| !changes.is_empty()).unwrap_or(&intent.changes);
+    let changes: Vec<Change> = made
+        .iter()
+        .map(|change| {
+            // An intent knows neither where the unit before it left a counter, nor the reason that was given in the end.
+            let row = after.iter().find(|image| image.table == change.table && image.id == change.id);
+            let from = row.map_or_else(|| change.to.clone(), |row| row.value(&change.column).clone());
+            Change { to: put_back(change, &from), from, ..change.clone() }
+        })
+        .collect();
     let status = after.iter().find(|image| image.id == intent.id).and_then(|image| image.value("status").as_text()).map(str::to_owned);
     Some(Unit {
         number: 0,

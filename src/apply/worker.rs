@@ -3,17 +3,21 @@
 use std::sync::{PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use jiff::SignedDuration;
 use rand::Rng;
 
-use super::recheck::{Fresh, Overlay, Recheck, Rows, Written, same_decision};
+use super::dependents::begun_since;
+use super::recheck::{Fresh, Recheck, Rows, Written, same_decision};
 use super::settle::settle_rows;
 use super::writes::{by_row, update};
 use super::{Mode, Options, Settlement};
+use crate::audit::record::Window;
 use crate::db::schema::Schema;
 use crate::db::{Access, Answer, CommitOutcome, DbError, DbErrorKind, Session, Step};
 use crate::domain::status::ERROR_DELETING;
+use crate::domain::time::rfc3339;
 use crate::domain::transitions::{Direction, is_allowed};
-use crate::domain::{Backup, Change, CheckResult, FindingKind, Image, Moved, Outcome, Situation, UnitResult};
+use crate::domain::{Backup, Change, CheckResult, FindingKind, Image, Moved, Outcome, Situation, Table, UnitResult};
 use crate::plan::{Plan, Purpose, Unit};
 use crate::scan::{Census, Lock, Reader, row_in};
 
@@ -27,6 +31,11 @@ enum Attempt {
 
 /// Heartbeats older than this are looked at anew before a unit begins: a service may have come back.
 const FRESH: Duration = Duration::from_secs(2);
+
+/// A unit writes within this time of its intent, or not at all; and the intent says so, with as much again to spare for statements that
+/// are on their way: an outcome that gets lost can be settled later only if what was to happen has an end.
+const WRITES_WITHIN: Duration = Duration::from_secs(300);
+const WINDOW: SignedDuration = SignedDuration::from_secs(600);
 
 /// The clock and the heartbeats, and since when they are known.
 #[derive(Clone)]
@@ -44,6 +53,18 @@ impl Known {
     /// Whether it is so long ago that a service may have come back meanwhile.
     pub fn is_old(&self) -> bool {
         self.at.elapsed() > FRESH
+    }
+
+    /// When a unit whose intent is written now writes, and when its cinder-backup last beat before that.
+    pub fn window(&self, unit: &Unit) -> Window {
+        let Situation { now, services, .. } = &self.situation;
+        let row = unit.before.iter().find(|image| image.table == Table::Backups && image.id == unit.id);
+        let host = row.and_then(|row| row.value("host").as_text());
+        Window {
+            from: rfc3339(*now),
+            until: rfc3339(now.saturating_add(WINDOW)),
+            last_beat: host.map_or_else(|| services.newest_beat(), |host| services.last_beat(host)),
+        }
     }
 }
 
@@ -65,6 +86,8 @@ pub(super) struct Worker<'a> {
     pub stop: &'a (dyn Fn() -> bool + Sync),
     pub plan: &'a Plan,
     pub written: &'a RwLock<Written>,
+    /// When the batch began, before its intents were written.
+    pub begun: Instant,
 }
 
 impl Worker<'_> {
@@ -161,6 +184,11 @@ impl Worker<'_> {
                 Err(error) => Attempt::Failed(error),
             };
         }
+        if self.begun.elapsed() > WRITES_WITHIN {
+            let why =
+                format!("the time to write that its record in the audit log gives it ({} s) is over; try again", WRITES_WITHIN.as_secs());
+            return roll_back(session, Outcome::Failed, why, Vec::new());
+        }
         self.write(session, unit, now, changes)
     }
 
@@ -183,7 +211,10 @@ impl Worker<'_> {
             Err(moved) => return Ok(Recheck::Moved(moved)),
         };
         let (changes, direction) = match plan.purpose {
-            Purpose::Undo => (unit.changes.clone(), Direction::Either),
+            Purpose::Undo => match begun_since(&mut reader, plan, unit)? {
+                Some(why) => return Ok(Recheck::Refused(why)),
+                None => (unit.changes.clone(), Direction::Either),
+            },
             Purpose::Repair => {
                 // Where the storage shows that nobody is at work, a heartbeat says nothing.
                 let by_heartbeat = !unit.counter && !check.is_some_and(CheckResult::shows_idle);
@@ -268,7 +299,8 @@ impl Worker<'_> {
             CommitOutcome::Unknown(error) => {
                 let settled = self.settle(session, &before, &after, transaction.as_deref(), &error, unit);
                 let reason = format!("{error}; {}", settled.reason);
-                let after = if settled.outcome == Outcome::Applied { after } else { Vec::new() };
+                // Where it stays unknown, what it was to leave is what it can be settled by later.
+                let after = if settled.outcome == Outcome::Failed { Vec::new() } else { after };
                 Attempt::Ended(settled.outcome, Some(reason), Vec::new(), Done { before, changes, after })
             }
         }
@@ -307,12 +339,12 @@ impl Worker<'_> {
                 return Settlement { outcome, reason: reason.to_owned(), found: Vec::new() };
             }
             let galera = fresh.server().galera;
-            let first = settle_rows(fresh.as_mut(), self.schema, before, after, &Overlay::new(), Lock::Held);
+            let first = settle_rows(fresh.as_mut(), self.schema, before, after, Lock::Held);
             let settled = match first {
                 // On a cluster another node answers now, where the old transaction holds no lock: give it time to arrive.
                 Ok(settled) if galera && settled.outcome == Outcome::Failed => {
                     std::thread::sleep(Duration::from_secs(2));
-                    settle_rows(fresh.as_mut(), self.schema, before, after, &Overlay::new(), Lock::Held)
+                    settle_rows(fresh.as_mut(), self.schema, before, after, Lock::Held)
                 }
                 other => other,
             };

@@ -30,7 +30,7 @@ pub use error::AuditError;
 pub use log::{AuditLog, Sink};
 pub use path::default_path;
 pub use read::{Anchor, Records, VerifyReport, verify};
-pub use record::{Begin, DatabaseRef, Event, Intent, Record, Settled, StatementText, UnitOutcome, Who};
+pub use record::{Begin, DatabaseRef, Event, Intent, Record, Settled, StatementText, UnitOutcome, Who, Window};
 pub use runs::{RunEnd, RunRecords, RunSummary, Runs, UnitHistory, load_run, load_runs, plan_was_applied, runs};
 
 /// The longest line that is written or read, in bytes: so that a file of something else cannot fill the memory.

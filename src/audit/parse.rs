@@ -207,6 +207,14 @@ mod tests {
     }
 
     #[test]
+    fn fields_that_earlier_versions_did_not_write_are_none() {
+        let mut value = serde_json::to_value(samples::record(7, &"0".repeat(64), "run", samples::intent(1))).unwrap();
+        assert!(value.as_object_mut().unwrap().remove("window").is_some());
+        let Event::Intent(intent) = parse(&serde_json::to_vec(&value).unwrap()).unwrap().event else { panic!("an intent") };
+        assert_eq!(intent.window, None);
+    }
+
+    #[test]
     fn what_is_no_record_is_told_apart() {
         let record = samples::record(1, &"0".repeat(64), "run", Event::Torn { bytes: 1, sha256: String::new() });
         let whole = line(&record);

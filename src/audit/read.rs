@@ -134,7 +134,7 @@ pub fn verify(path: &Path, expected: Option<&str>) -> Result<VerifyReport, Audit
     let mut verifier = Verifier::new();
     let mut problems = Problems::default();
     let is_expected = |head: &Head| expected.is_some_and(|hash| hash.eq_ignore_ascii_case(&head.hash));
-    let mut seen = is_expected(verifier.head()).then_some(0);
+    let mut seen = None;
     loop {
         match lines.next() {
             Ok(Some(line)) => match verifier.feed(line) {
@@ -157,6 +157,8 @@ pub fn verify(path: &Path, expected: Option<&str>) -> Result<VerifyReport, Audit
         problems.add(problem);
         None
     });
+    // The hash that stands for "no record yet" is that of a log without any, and of no other: else it would fit every log.
+    let seen = seen.or_else(|| (verifier.records() == 0 && is_expected(verifier.head())).then_some(0));
     let anchor = expected.map(|_| match seen {
         Some(_) if is_expected(verifier.head()) => Anchor::Last,
         Some(seq) => Anchor::Earlier { seq },
@@ -307,6 +309,8 @@ mod tests {
         assert_eq!(anchor(3, &kept), Anchor::Missing);
         assert_eq!(anchor(0, &kept), Anchor::Missing);
         assert_eq!(anchor(0, &Head::default().hash), Anchor::Last);
+        // It was noted of an empty log; that this one goes on from there, nothing shows.
+        assert_eq!(anchor(5, &Head::default().hash), Anchor::Missing);
     }
 
     #[test]

@@ -128,6 +128,18 @@ pub struct StatementText {
     pub sql: String,
 }
 
+/// When a unit's transaction writes, if it ever does, and what was to be seen of its cinder-backup just before: so that later, where
+/// the outcome is not on record, somebody else's writing can be told from ours.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Window {
+    /// The database's clock before it, RFC 3339; every row that it writes gets this time or a later one as `updated_at`.
+    pub from: String,
+    /// The database's clock after which it writes no more.
+    pub until: String,
+    /// The last heartbeat of the host of the unit's backup; where it has none, of any cinder-backup. `None` if there was none.
+    pub last_beat: Option<String>,
+}
+
 /// A unit is about to be changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Intent {
@@ -147,6 +159,8 @@ pub struct Intent {
     pub changes: Vec<Change>,
     /// How.
     pub statements: Vec<StatementText>,
+    /// When; `None` in logs of versions that did not say so.
+    pub window: Option<Window>,
 }
 
 /// How a unit ended.
@@ -164,7 +178,7 @@ pub struct UnitOutcome {
     pub before: Vec<Image>,
     /// What was changed; differs from the intent's only in counters that the same run had moved already.
     pub changes: Vec<Change>,
-    /// The changed rows afterwards, as read in the same transaction.
+    /// The changed rows afterwards, as read in the same transaction; where the outcome is `unknown`, as it was to leave them.
     pub after: Vec<Image>,
 }
 

@@ -35,9 +35,13 @@ pub struct RunSummary {
     pub tally: Tally,
     /// How it ended; `None` if it was killed, or is at work.
     pub end: Option<RunEnd>,
+    /// It is not at work any more: it ended, or somebody has held the log since, which a run at work lets nobody do.
+    pub over: bool,
     /// The units of which it is not known what became: an intent without an outcome, or the outcome `unknown`, and not settled
     /// since.
     pub open: Vec<usize>,
+    /// How many of these nobody has looked at yet; the others were, and the rows did not tell.
+    pub unseen: usize,
     /// The last run that undid this one, at least in part, and was not undone itself.
     pub undone_by: Option<String>,
 }
@@ -60,7 +64,7 @@ pub struct UnitHistory {
     pub intent: Intent,
     /// How it ended.
     pub outcome: Option<UnitOutcome>,
-    /// What was found out later; the last time, if several.
+    /// What was found out later, where the run itself left it open; the last time, if several.
     pub settled: Option<Settled>,
 }
 
@@ -143,7 +147,10 @@ pub fn load_runs(path: &Path, wanted: &[String]) -> Result<Vec<RunRecords>, Audi
             }
             Event::Settled(settled) => {
                 let unit = run.units.get_mut(&settled.unit).ok_or_else(|| without_intent(settled.unit))?;
-                unit.settled = Some(*settled);
+                // What is known needs no settling: whoever looked at the rows then looked before the run had ended.
+                if unit.is_open() {
+                    unit.settled = Some(*settled);
+                }
             }
             Event::End { summary, interrupted } => run.end = Some(RunEnd { at: record.at, summary, interrupted }),
             Event::Begin(_) | Event::Torn { .. } => {}
@@ -194,12 +201,23 @@ fn full_id(path: &Path, run: &str) -> Result<String, AuditError> {
     }
 }
 
+/// What is known of an open unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Open {
+    /// Its intent.
+    Intended,
+    /// That the run itself did not know; the tally has it as unknown.
+    Unknown,
+    /// That somebody has looked, and the rows did not tell; the tally has it as unknown.
+    Seen,
+}
+
 /// Runs as they are put together, record by record.
 #[derive(Default)]
 struct Summaries {
     runs: Vec<RunSummary>,
-    /// Beside each run its open units: `true` where the tally has it as unknown.
-    open: Vec<BTreeMap<usize, bool>>,
+    /// Beside each run its open units.
+    open: Vec<BTreeMap<usize, Open>>,
     index: HashMap<String, usize>,
 }
 
@@ -208,12 +226,17 @@ impl Summaries {
     /// after a log rotation) are left out.
     fn add(&mut self, record: Record, wanted: impl Fn(&Begin) -> bool) {
         let Record { at, run, event, .. } = record;
+        let own = matches!(event, Event::Intent(_) | Event::Outcome(_));
+        if let Some(last) = self.runs.last_mut().filter(|last| !own || last.run != run) {
+            last.over = true;
+        }
         let event = match event {
             Event::Begin(begin) if !self.index.contains_key(&run) && wanted(&begin) => {
                 self.index.insert(run.clone(), self.runs.len());
                 self.open.push(BTreeMap::new());
                 let (begin, tally) = (*begin, Tally::default());
-                self.runs.push(RunSummary { run, at, begin, intents: 0, tally, end: None, open: Vec::new(), undone_by: None });
+                let (end, over, open, undone_by) = (None, false, Vec::new(), None);
+                self.runs.push(RunSummary { run, at, begin, intents: 0, tally, end, over, open, unseen: 0, undone_by });
                 return;
             }
             event => event,
@@ -223,24 +246,24 @@ impl Summaries {
         match event {
             Event::Intent(intent) => {
                 summary.intents += 1;
-                open.insert(intent.unit, false);
+                open.insert(intent.unit, Open::Intended);
             }
             Event::Outcome(outcome) => {
                 open.remove(&outcome.unit);
                 summary.tally.add(outcome.outcome);
                 if outcome.outcome == Outcome::Unknown {
-                    open.insert(outcome.unit, true);
+                    open.insert(outcome.unit, Open::Unknown);
                 }
             }
             Event::Settled(settled) => {
                 // What is not open needs no settling, and must not be counted twice.
-                let Some(counted) = open.remove(&settled.unit) else { return };
-                if counted {
+                let Some(known) = open.remove(&settled.unit) else { return };
+                if known != Open::Intended {
                     summary.tally.unknown = summary.tally.unknown.saturating_sub(1);
                 }
                 summary.tally.add(settled.outcome);
                 if settled.outcome == Outcome::Unknown {
-                    open.insert(settled.unit, true);
+                    open.insert(settled.unit, Open::Seen);
                 }
             }
             Event::End { summary: tally, interrupted } => summary.end = Some(RunEnd { at, summary: tally, interrupted }),
@@ -252,6 +275,7 @@ impl Summaries {
     fn finish(self) -> Vec<RunSummary> {
         let Self { mut runs, open, index } = self;
         for (summary, open) in runs.iter_mut().zip(open) {
+            summary.unseen = open.values().filter(|known| **known != Open::Seen).count();
             summary.open = open.into_keys().collect();
         }
         // Latest first, so that an undo that was undone itself is known as such when its turn comes.

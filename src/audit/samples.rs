@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::record::{Begin, DatabaseRef, Event, Intent, Record, SCHEMA, SCHEMA_VERSION, Settled, StatementText, UnitOutcome, Who};
+use super::record::{Begin, DatabaseRef, Event, Intent, Record, SCHEMA, SCHEMA_VERSION, Settled, StatementText, UnitOutcome, Who, Window};
 use super::{Head, digest};
 use crate::domain::{AssumeDead, Change, Evidence, FindingKind, Image, Moved, Outcome, Policy, Table, Tally, Value};
 
@@ -54,6 +54,7 @@ pub(super) fn intent(unit: usize) -> Event {
         before: vec![image("creating")],
         changes: vec![change()],
         statements: vec![StatementText { name: "update_backup".to_owned(), sql: "UPDATE backups\n   SET status = 'error'".to_owned() }],
+        window: Some(Window { from: "2026-11-22T18:46:33.25Z".to_owned(), until: "2026-11-22T18:56:33.25Z".to_owned(), last_beat: None }),
     }))
 }
 

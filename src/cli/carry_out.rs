@@ -214,11 +214,12 @@ fn write(
         Error { error: error.error.context("no log, no change"), ..error }
     })?;
     let runs = crate::audit::runs(&path)?;
-    for open in runs.runs.iter().filter(|summary| !summary.open.is_empty()) {
+    // To look once more at what stays unknown would show the same.
+    for open in runs.runs.iter().filter(|summary| summary.unseen > 0) {
         ui.warn(format!(
             "run {} left {} without a known outcome; `cinder-backup-repair history reconcile` settles them",
             open.run,
-            units(open.open.len())
+            units(open.unseen)
         ));
     }
     if let Some(earlier) = crate::audit::plan_was_applied(&path, &plan.id, &plan.sha256)? {
@@ -286,6 +287,12 @@ fn verdict(ui: &super::ui::Ui, run: &Run, refused: &[Refused], log_failure: Opti
         return Exit::Unknown;
     }
     match (&run.failure, &log_failure) {
+        // Of changes that were never made it must not be said that they stand.
+        (Some(Failure::LogAfter(error)), _) | (_, Some(error)) if tally.applied == 0 => {
+            let hint = "make room or repair the disk, then run `cinder-backup-repair history reconcile`";
+            ui.error(&format!("nothing was changed, and the audit log could not be completed: {error}"), Some(hint));
+            return Exit::Unexpected;
+        }
         (Some(Failure::LogAfter(error)), _) | (_, Some(error)) => {
             let hint = "the changes stand; make room or repair the disk, then run `cinder-backup-repair history reconcile`";
             ui.error(&format!("the audit log could not be completed: {error}"), Some(hint));

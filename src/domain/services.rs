@@ -80,6 +80,11 @@ impl Services {
         self.beats.get(&key(host))?.latest.map(super::time::rfc3339)
     }
 
+    /// When any cinder-backup last beat, RFC 3339.
+    pub fn newest_beat(&self) -> Option<String> {
+        self.beats.values().filter_map(|beat| beat.latest).max().map(super::time::rfc3339)
+    }
+
     /// Whether a host has, or had, a cinder-backup.
     pub fn knows(&self, host: &str) -> bool {
         self.beats.contains_key(&key(host))

@@ -26,6 +26,11 @@ pub fn rfc3339(time: DateTime) -> String {
     Offset::UTC.to_timestamp(time).map_or_else(|_| time.to_string(), |stamp| stamp.to_string())
 }
 
+/// Reads what [`rfc3339`] writes, as a database time.
+pub fn parse_rfc3339(text: &str) -> Option<DateTime> {
+    text.parse::<jiff::Timestamp>().ok().map(|stamp| Offset::UTC.to_datetime(stamp))
+}
+
 /// A span in the one unit that a person wants to hear: `45 s`, `12 min`, `2 h 5 min`, `3 d 4 h`.
 pub fn human(seconds: i64) -> String {
     let seconds = seconds.max(0);
@@ -53,6 +58,8 @@ mod tests {
         assert_eq!(parse("0000-00-00 00:00:00"), None);
         assert_eq!(parse(""), None);
         assert_eq!(rfc3339(whole), "2026-11-22T18:46:33Z");
+        assert_eq!(parse_rfc3339("2026-11-22T18:46:33Z"), Some(whole));
+        assert_eq!(parse_rfc3339("2026-11-22 18:46:33"), None);
     }
 
     #[test]

@@ -21,6 +21,7 @@ mod faults;
 mod guards;
 mod harness;
 mod held;
+mod history;
 mod house;
 mod lanes;
 #[allow(dead_code, reason = "a harness offers more than one moment's tests use")]

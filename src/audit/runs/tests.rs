@@ -62,8 +62,11 @@ fn open_units_stay_open_until_they_are_settled() {
     };
     use Outcome::{Applied, Failed, Unknown};
     assert_eq!(open(&events), (tally(&[Unknown, Failed]), vec![1, 2]));
+    let unseen = |events: &[(&'static str, Event)]| runs(of(events.to_vec()).path()).unwrap().runs[0].unseen;
+    assert_eq!(unseen(&events), 2);
     events.push(("r1", samples::settled(1, Unknown)));
     assert_eq!(open(&events), (tally(&[Unknown, Failed]), vec![1, 2]));
+    assert_eq!(unseen(&events), 1, "one was looked at, and the rows did not tell");
     events.push(("r1", samples::settled(1, Applied)));
     assert_eq!(open(&events), (tally(&[Applied, Failed]), vec![2]));
     events.push(("r1", samples::settled(2, Failed)));
@@ -155,6 +158,41 @@ fn a_run_is_loaded_by_its_id_or_what_begins_it() {
     for none in ["", "b", "ab123", "-"] {
         assert!(matches!(load_run(file.path(), none), Err(AuditError::NoSuchRun { .. })), "{none}");
     }
+}
+
+/// Older versions could put on record what they had seen before the run wrote, after its end.
+#[test]
+fn what_is_known_is_not_settled_anew() {
+    use Outcome::{Applied, Failed, Unknown};
+    let word = |events: &[Event]| {
+        let mut all = vec![("r1", samples::begin("p1", None)), ("r1", samples::intent(1))];
+        all.extend(events.iter().map(|event| ("r1", event.clone())));
+        let file = of(all);
+        let run = load_run(file.path(), "r1").unwrap();
+        let open = short(file.path()).remove(0).3;
+        assert_eq!(open.is_empty(), !run.units[&1].is_open());
+        run.units[&1].last_word()
+    };
+    let (outcome, settled) = (|word| samples::outcome(1, word), |word| samples::settled(1, word));
+    assert_eq!(word(&[outcome(Applied), settled(Failed)]), Some(Applied));
+    assert_eq!(word(&[outcome(Unknown), settled(Unknown), settled(Failed), settled(Applied)]), Some(Failed));
+    assert_eq!(word(&[settled(Unknown), settled(Applied)]), Some(Applied));
+}
+
+/// One writer at a time: a record of somebody else shows that a run is at work no more.
+#[test]
+fn a_run_is_over_once_somebody_else_has_written() {
+    let over = |more: &[(&'static str, Event)]| {
+        let mut events = vec![("r1", samples::begin("p1", None)), ("r1", samples::intent(1))];
+        events.extend(more.iter().cloned());
+        runs(of(events).path()).unwrap().runs[0].over
+    };
+    let own = ("r1", samples::outcome(1, Outcome::Applied));
+    assert!(!over(&[]));
+    assert!(!over(std::slice::from_ref(&own)));
+    assert!(over(&[own.clone(), ("r1", samples::end())]));
+    assert!(over(&[("r1", samples::settled(1, Outcome::Applied))]));
+    assert!(over(&[own, ("r2", samples::begin("p2", None))]));
 }
 
 #[test]

@@ -3,13 +3,14 @@
 use clap::Args;
 use uuid::Uuid;
 
-use crate::apply::{Recorded, UndoError, undo_units};
-use crate::audit::load_run;
+use crate::apply::{Undo, UndoError, undo_units};
+use crate::audit::{UnitHistory, load_run};
 use crate::cli::carry_out::{Assignment, ExecutionArgs, carry_out};
 use crate::cli::context::Context;
 use crate::cli::error::{Error, Result};
 use crate::cli::exit::Exit;
 use crate::cli::untouched::Untouched;
+use crate::cli::view::Refused;
 use crate::domain::Selection;
 use crate::plan::{Basis, Plan, Purpose};
 use crate::scan::{Reader, database_info, situation};
@@ -33,18 +34,14 @@ pub fn run(context: &Context<'_>, args: &UndoArgs) -> Result<Exit> {
     }
     let path = context.existing_audit_log()?;
     let records = load_run(&path, &args.run)?;
-    let recorded = records.units.values().map(|unit| Recorded {
-        intent: &unit.intent,
-        outcome: unit.outcome.as_ref(),
-        settled: unit.settled.as_ref(),
-    });
-    let units = undo_units(&records.run, recorded).map_err(|error| {
+    let Undo { units, unknown } = undo_units(&records.run, records.units.values()).map_err(|error| {
         let exit = match &error {
             UndoError::Nothing(_) => Exit::Stale,
-            UndoError::Open { .. } => Exit::Unknown,
+            UndoError::Open { .. } | UndoError::Unknown { .. } => Exit::Unknown,
         };
         Error::new(exit, error)
     })?;
+    let refused = unknown.into_iter().map(stays_unknown).collect();
     let mut connected = context.connect()?;
     let here = database_info(connected.session.as_ref(), &connected.schema);
     if here.identity != records.begin.database.identity {
@@ -69,10 +66,20 @@ pub fn run(context: &Context<'_>, args: &UndoArgs) -> Result<Exit> {
         command: "undo",
         plan,
         execution: &args.execution,
-        refused: Vec::new(),
+        refused,
         untouched: Untouched::default(),
         max_changes: args.execution.max_changes,
         storage: None,
     };
     carry_out(context, &mut connected, assignment)
+}
+
+/// A unit that nobody can put back, because nobody knows whether it was changed.
+fn stays_unknown(unit: &UnitHistory) -> Refused {
+    let seen = unit.settled.as_ref().map(|settled| settled.reason.as_str()).unwrap_or_default();
+    Refused {
+        id: unit.intent.id.clone(),
+        name: unit.intent.name.clone(),
+        reason: format!("whether the run changed it stays unknown ({seen}); compare its rows with `history show` and decide by hand"),
+    }
 }

@@ -1,0 +1,45 @@
+//! Whether an undo would take a backup away from under increments that were begun on it since.
+//!
+//! An undo decides nothing and puts back. But a backup that a run made available is there for Cinder to make increments on, and
+//! one does not touch its parent's row before it is finished: no guard shows it.
+
+use crate::db::DbError;
+use crate::domain::status::{AVAILABLE, CREATING, ERROR};
+use crate::domain::time::{parse, seconds_between};
+use crate::domain::{Backup, Change, Table};
+use crate::plan::{Plan, Unit};
+use crate::scan::Reader;
+
+/// Why a unit of an undo must not be carried out; `None` where nothing rests on what it takes back, but what did before.
+pub fn begun_since(reader: &mut Reader<'_>, plan: &Plan, unit: &Unit) -> Result<Option<String>, DbError> {
+    for change in unit.changes.iter().filter(|change| takes_back(change)) {
+        let children = reader.children(std::slice::from_ref(&change.id))?;
+        if let Some(child) = children.iter().find(|child| is_new(child, change, plan)) {
+            return Ok(Some(format!(
+                "increment {} was begun on backup {} since the run made it available, and needs it; delete that one first",
+                child.id, change.id
+            )));
+        }
+    }
+    Ok(None)
+}
+
+fn takes_back(change: &Change) -> bool {
+    let to = change.to.as_text();
+    change.table == Table::Backups
+        && change.column == "status"
+        && change.from.as_text() == Some(AVAILABLE)
+        && matches!(to, Some(CREATING | ERROR))
+}
+
+/// Whether a child was begun after the run. Its time is that of another host's clock: one that is a little early counts as new, too.
+fn is_new(child: &Backup, change: &Change, plan: &Plan) -> bool {
+    // What the undo puts back itself was there when the run began.
+    if plan.units.iter().any(|unit| unit.id == child.id) {
+        return false;
+    }
+    let rows = plan.units.iter().flat_map(|unit| &unit.before).filter(|row| row.table == Table::Backups && row.id == change.id);
+    let available_since = rows.filter_map(|row| row.value("updated_at").as_text().and_then(parse)).min();
+    let Some((since, begun)) = available_since.zip(child.created_at.as_deref().and_then(parse)) else { return true };
+    seconds_between(since, begun) >= -plan.policy.thresholds.service_down_time_seconds
+}

@@ -1,0 +1,175 @@
+//! What changes of this program that came later leave to be seen of an earlier one. Pure.
+//!
+//! Where the log does not say what became of a unit, its rows are read. A row that a later unit has written shows that one's
+//! change: what the earlier one left of it shows in what the later one found. So units are gone through backwards, the last of
+//! the last run first.
+
+use std::collections::{BTreeSet, HashMap};
+
+use crate::audit::record::Window;
+use crate::audit::{RunRecords, UnitHistory};
+use crate::domain::time::{parse, parse_rfc3339, seconds_between};
+use crate::domain::{Change, Image, Outcome, Table, Value};
+
+/// The column that several units of one run may move, each from where the one before left it.
+pub(super) const COUNTER: &str = "num_dependent_backups";
+
+/// A row as it shows what an earlier unit did to it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Seen {
+    /// The row; without `updated_at` where only a later unit of the same run knew it. `None` where it is gone.
+    pub image: Option<Image>,
+    /// Columns that say nothing: a later unit, of which it is not known what became, was to write them.
+    pub unsure: BTreeSet<String>,
+}
+
+impl Seen {
+    /// The row as the database has it.
+    pub fn plainly(image: Option<Image>) -> Self {
+        Self { image, unsure: BTreeSet::new() }
+    }
+}
+
+/// What later units found, row by row.
+#[derive(Debug, Default)]
+pub struct Later(HashMap<(Table, String), Seen>);
+
+/// By row the first unit of a run that wrote it, or may have.
+pub type Firsts = HashMap<(Table, String), usize>;
+
+/// The first unit of a run to each row.
+pub fn firsts(run: &RunRecords) -> Firsts {
+    let mut firsts = Firsts::new();
+    for (number, unit) in &run.units {
+        if !matches!(unit.last_word(), None | Some(Outcome::Applied | Outcome::Unknown)) {
+            continue;
+        }
+        for change in &unit.intent.changes {
+            firsts.entry((change.table, change.id.clone())).or_insert(*number);
+        }
+    }
+    firsts
+}
+
+impl Later {
+    /// What a row that is `now` like this shows of the units before those that were added.
+    pub(super) fn seen(&self, table: Table, id: &str, now: Option<Image>) -> Seen {
+        match self.0.get(&(table, id.to_owned())) {
+            None => Seen::plainly(now),
+            Some(seen) => Seen { image: seen.image.clone().or(now), unsure: seen.unsure.clone() },
+        }
+    }
+
+    /// Adds a unit; all that came after it, and none that came before it, must have been added already.
+    pub fn add(&mut self, unit: &UnitHistory, firsts: &Firsts) {
+        match unit.last_word() {
+            Some(Outcome::Applied) => self.applied(unit, firsts),
+            None | Some(Outcome::Unknown) => {
+                for change in &unit.intent.changes {
+                    let seen = self.0.entry((change.table, change.id.clone())).or_default();
+                    seen.unsure.insert(change.column.clone());
+                }
+            }
+            Some(_) => {}
+        }
+    }
+
+    fn applied(&mut self, unit: &UnitHistory, firsts: &Firsts) {
+        let intent = &unit.intent;
+        if let Some(outcome) = unit.outcome.as_ref().filter(|outcome| !outcome.before.is_empty()) {
+            // Read under lock in the very transaction that wrote.
+            self.0.extend(outcome.before.iter().map(|image| ((image.table, image.id.clone()), Seen::plainly(Some(image.clone())))));
+            return;
+        }
+        for found in unit.settled.iter().flat_map(|settled| &settled.found) {
+            let key = (found.table, found.id.clone());
+            let planned = intent.before.iter().find(|image| image.table == found.table && image.id == found.id);
+            if firsts.get(&key) == Some(&intent.unit) {
+                // Its guard let it pass: the row was what the plan had seen.
+                self.0.insert(key, Seen::plainly(planned.cloned()));
+                continue;
+            }
+            let seen = self.0.entry(key).or_default();
+            seen.image = Some(rolled_back(found, &intent.changes, intent.window.as_ref()));
+        }
+    }
+}
+
+/// A row as it was before these changes, which left it as `found`.
+fn rolled_back(found: &Image, changes: &[Change], window: Option<&Window>) -> Image {
+    let mut image = found.clone();
+    for change in changes.iter().filter(|change| change.table == found.table && change.id == found.id) {
+        image.columns.insert(change.column.clone(), put_back(change, found.value(&change.column)));
+    }
+    // The time is that of this change, and the one before it is on record nowhere. A time that this change cannot have left is
+    // a stranger's, and has to be seen.
+    if window.is_some_and(|window| is_within(found.value("updated_at"), window)) {
+        image.columns.remove("updated_at");
+    }
+    image
+}
+
+/// What undoes a change of a column that is now `found`. A counter is moved back by as much as it was moved: from where to where
+/// a unit of a killed run moved it, its intent does not know.
+pub(super) fn put_back(change: &Change, found: &Value) -> Value {
+    if change.column != COUNTER {
+        return change.from.clone();
+    }
+    let number = |value: &Value| value.as_integer().unwrap_or(0);
+    let back = number(found).saturating_sub(number(&change.to).saturating_sub(number(&change.from)));
+    if back == 0 && change.from == Value::Null { Value::Null } else { Value::Integer(back) }
+}
+
+/// Whether a row with this `updated_at` may have been written in the window. MariaDB and MySQL keep whole seconds.
+pub(super) fn is_within(updated_at: &Value, window: &Window) -> bool {
+    let times = (updated_at.as_text().and_then(parse), parse_rfc3339(&window.from), parse_rfc3339(&window.until));
+    let (Some(at), Some(from), Some(until)) = times else { return false };
+    let from = from.with().subsec_nanosecond(0).build().unwrap_or(from);
+    at >= from && seconds_between(at, until) >= 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn window() -> Window {
+        Window { from: "2026-11-22T18:46:33.75Z".into(), until: "2026-11-22T18:56:33.75Z".into(), last_beat: None }
+    }
+
+    #[test]
+    fn a_window_begins_with_its_whole_second() {
+        let within = |at: &str| is_within(&at.into(), &window());
+        for at in ["2026-11-22 18:46:33", "2026-11-22 18:46:33.760000", "2026-11-22 18:56:33"] {
+            assert!(within(at), "{at}");
+        }
+        for at in ["2026-11-22 18:46:32", "2026-11-22 18:46:32.999999", "2026-11-22 18:57:00", "soon", ""] {
+            assert!(!within(at), "{at}");
+        }
+        assert!(!is_within(&Value::Null, &window()));
+    }
+
+    #[test]
+    fn a_counter_is_moved_back_and_all_else_put_back() {
+        let change =
+            |column: &str, from: Value, to: Value| Change { table: Table::Backups, id: "p".into(), column: column.into(), from, to };
+        assert_eq!(put_back(&change("status", "creating".into(), "error".into()), &"error".into()), "creating".into());
+        let counted = change(COUNTER, 0.into(), 1.into());
+        assert_eq!([2, 1].map(|now: i64| put_back(&counted, &now.into())), [1, 0].map(Value::Integer));
+        let from_null = change(COUNTER, Value::Null, 1.into());
+        assert_eq!(put_back(&from_null, &1.into()), Value::Null);
+        assert_eq!(put_back(&from_null, &2.into()), 1.into());
+    }
+
+    #[test]
+    fn a_strangers_time_stays_when_a_row_is_rolled_back() {
+        let image = |at: &str| Image {
+            table: Table::Backups,
+            id: "p".into(),
+            columns: [(COUNTER.to_owned(), 2.into()), ("updated_at".to_owned(), at.into())].into(),
+        };
+        let counted = [Change { table: Table::Backups, id: "p".into(), column: COUNTER.into(), from: 0.into(), to: 1.into() }];
+        let back = |at: &str| rolled_back(&image(at), &counted, Some(&window()));
+        assert_eq!(back("2026-11-22 18:46:34").columns, [(COUNTER.to_owned(), 1.into())].into());
+        assert_eq!(back("2026-11-22 19:46:34").value("updated_at"), &"2026-11-22 19:46:34".into());
+    }
+}

@@ -1,0 +1,256 @@
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::apply::later::firsts;
+use crate::audit::RunRecords;
+use crate::audit::record::{Begin, DatabaseRef, Settled, Who, Window};
+use crate::domain::{Backup, ColumnSet, FindingKind, Policy, ServiceRow, Volume};
+
+const BEFORE: &str = "2026-11-22 16:00:00";
+const WRITTEN: &str = "2026-11-22 18:46:34";
+const LATER: &str = "2026-11-22 20:00:00";
+const OURS: &str = "cinder-backup-repair: left in creating: cinder-backup on ctl1 last beat 3 h ago";
+
+fn backup(id: &str, status: &str, counter: i64, at: &str) -> Image {
+    Backup {
+        id: id.into(),
+        status: Some(status.into()),
+        host: Some("ctl1".into()),
+        num_dependent_backups: Some(counter),
+        updated_at: Some(at.into()),
+        ..Backup::default()
+    }
+    .image(ColumnSet::Mitaka)
+}
+
+fn volume(status: &str, at: &str) -> Image {
+    Volume { id: "v".into(), status: Some(status.into()), updated_at: Some(at.into()), ..Volume::default() }.image(ColumnSet::Mitaka)
+}
+
+fn with_reason(mut image: Image, reason: &str) -> Image {
+    image.columns.insert("fail_reason".to_owned(), reason.into());
+    image
+}
+
+/// What leads from one row to another, but for the time.
+fn changes(pairs: &[(&Image, &Image)]) -> Vec<Change> {
+    let of = |(before, after): &(&Image, &Image)| before.moved(after);
+    let change = |moved: crate::domain::Moved| Change {
+        table: moved.table,
+        id: moved.id,
+        column: moved.column,
+        from: moved.planned,
+        to: moved.found,
+    };
+    pairs.iter().flat_map(of).filter(|moved| moved.column != "updated_at").map(change).collect()
+}
+
+/// A unit of which the log has only the intent: from these rows to those.
+fn open(number: usize, pairs: &[(&Image, &Image)]) -> UnitHistory {
+    let window = Window {
+        from: "2026-11-22T18:46:33.5Z".into(),
+        until: "2026-11-22T18:56:33.5Z".into(),
+        last_beat: Some("2026-11-22T15:00:00Z".into()),
+    };
+    let intent = Intent {
+        unit: number,
+        kind: FindingKind::Backup,
+        id: pairs.first().unwrap().0.id.clone(),
+        name: None,
+        evidence: Vec::new(),
+        before: pairs.iter().map(|(before, _)| (*before).clone()).collect(),
+        changes: changes(pairs),
+        statements: Vec::new(),
+        window: Some(window),
+    };
+    UnitHistory { intent, outcome: None, settled: None }
+}
+
+fn beats(at: &str) -> Services {
+    Services::new(&[ServiceRow { host: "ctl1".into(), updated_at: Some(at.into()), ..ServiceRow::default() }])
+}
+
+/// Settles a unit over rows that are now as given, with the heart of its host as it was or beating.
+fn settle(unit: &UnitHistory, later: &Later, now: &[Option<Image>], beat: &str) -> Settlement {
+    let intended = intended(&unit.intent.before, &unit.intent.changes);
+    let before = &unit.intent.before;
+    let seen: Vec<Seen> = before.iter().zip(now).map(|(row, now)| later.seen(row.table, &row.id, now.clone())).collect();
+    let telling = telling(before, &intended, &seen);
+    let standing = compare(before, &intended, &seen, &telling);
+    let doubt = (standing == Standing::After).then(|| doubt_over(&unit.intent, &seen, &telling, &mut || Ok(beats(beat))).unwrap());
+    settlement(standing, doubt.flatten(), seen)
+}
+
+const SILENT: &str = "2026-11-22 15:00:00";
+
+/// The units of one run, settled as `history reconcile` does it: backwards.
+fn settle_run(units: Vec<UnitHistory>, now: impl Fn(&str) -> Option<Image>) -> Vec<Outcome> {
+    let mut run = run(units);
+    let (mut later, mut outcomes) = (Later::default(), Vec::new());
+    for number in run.units.keys().rev().copied().collect::<Vec<_>>() {
+        let firsts = firsts(&run);
+        let unit = run.units.get_mut(&number).unwrap();
+        let rows: Vec<Option<Image>> = unit.intent.before.iter().map(|row| now(&row.id)).collect();
+        let Settlement { outcome, reason, found } = settle(unit, &later, &rows, SILENT);
+        unit.settled = Some(Settled { unit: number, outcome, reason, found, who: Who::default() });
+        later.add(unit, &firsts);
+        outcomes.insert(0, outcome);
+    }
+    outcomes
+}
+
+fn run(units: Vec<UnitHistory>) -> RunRecords {
+    let text = String::new;
+    let database = DatabaseRef { engine: text(), version: text(), release: text(), identity: text(), location: text() };
+    let begin = Begin {
+        command: text(),
+        program: text(),
+        plan: text(),
+        plan_sha256: text(),
+        undoes: None,
+        who: Who::default(),
+        database,
+        reason: None,
+        ticket: None,
+        policy: Policy::default(),
+        units: units.len(),
+    };
+    let units: BTreeMap<usize, UnitHistory> = units.into_iter().map(|unit| (unit.intent.unit, unit)).collect();
+    RunRecords { run: text(), at: text(), begin, units, end: None }
+}
+
+#[test]
+fn only_what_was_seen_settles() {
+    let (before, after) = (backup("b", "creating", 0, BEFORE), with_reason(backup("b", "error", 0, ""), OURS));
+    let unit = open(1, &[(&before, &after)]);
+    let of = |found: Option<Image>| settle(&unit, &Later::default(), &[found], SILENT).outcome;
+    assert_eq!(of(Some(before.clone())), Outcome::Failed);
+    assert_eq!(of(Some(with_reason(backup("b", "error", 0, WRITTEN), OURS))), Outcome::Applied);
+    // Decided over again, it may have given another reason.
+    assert_eq!(of(Some(with_reason(backup("b", "error", 0, WRITTEN), "cinder-backup-repair: else"))), Outcome::Applied);
+    assert_eq!(of(Some(with_reason(backup("b", "error", 0, WRITTEN), "incomplete backup reset on manager restart"))), Outcome::Unknown);
+    // Somebody touched it and left the status: that it was not written cannot be said any more.
+    assert_eq!(of(Some(backup("b", "creating", 0, WRITTEN))), Outcome::Unknown);
+    assert_eq!(of(Some(backup("b", "available", 0, WRITTEN))), Outcome::Unknown);
+    assert_eq!(of(None), Outcome::Unknown);
+}
+
+/// cinder-backup's own clean-up leaves a restored backup and its volume exactly as a repair does.
+#[test]
+fn rows_as_they_were_to_become_are_no_proof_by_themselves() {
+    let unit = open(
+        1,
+        &[
+            (&backup("b", "restoring", 0, BEFORE), &backup("b", "available", 0, "")),
+            (&volume("restoring-backup", BEFORE), &volume("error_restoring", "")),
+        ],
+    );
+    let of = |backup_at: &str, volume_at: &str, beat: &str| {
+        let rows = [Some(backup("b", "available", 0, backup_at)), Some(volume("error_restoring", volume_at))];
+        settle(&unit, &Later::default(), &rows, beat)
+    };
+    assert_eq!(of(WRITTEN, WRITTEN, SILENT).outcome, Outcome::Applied);
+    let beaten = of(WRITTEN, WRITTEN, "2026-11-22 18:46:40");
+    assert_eq!(beaten.outcome, Outcome::Unknown);
+    assert!(beaten.reason.contains("cinder-backup on ctl1 has beaten since"), "{}", beaten.reason);
+    // Whoever it was, it was not this run.
+    for (backup_at, volume_at) in [(LATER, LATER), (WRITTEN, LATER), (BEFORE, WRITTEN)] {
+        let elsewhen = of(backup_at, volume_at, SILENT);
+        assert_eq!(elsewhen.outcome, Outcome::Unknown, "{backup_at} {volume_at}");
+        assert!(elsewhen.reason.contains("was written at"), "{}", elsewhen.reason);
+    }
+}
+
+#[test]
+fn a_log_that_does_not_say_when_is_believed_where_our_own_words_stand() {
+    let of = |after: Image, found: Image| {
+        let mut unit = open(1, &[(&backup("b", "creating", 0, BEFORE), &after)]);
+        unit.intent.window = None;
+        settle(&unit, &Later::default(), &[Some(found)], SILENT).outcome
+    };
+    let error = |at: &str| with_reason(backup("b", "error", 0, at), OURS);
+    assert_eq!(of(error(""), error(WRITTEN)), Outcome::Applied);
+    assert_eq!(of(backup("b", "available", 0, ""), backup("b", "available", 0, WRITTEN)), Outcome::Unknown);
+}
+
+/// The parent that one unit made available counts the child of the next one.
+#[test]
+fn a_chain_that_one_run_repaired_is_settled_whole() {
+    let (parent, child) = (backup("p", "creating", 0, BEFORE), backup("c", "creating", 0, BEFORE));
+    let units = || {
+        vec![
+            open(1, &[(&parent, &backup("p", "available", 0, ""))]),
+            open(2, &[(&child, &backup("c", "available", 0, "")), (&parent, &backup("p", "creating", 1, ""))]),
+        ]
+    };
+    let of = |parent: Image, child: Image| settle_run(units(), |id| Some(if id == "p" { parent.clone() } else { child.clone() }));
+    use Outcome::{Applied, Failed, Unknown};
+    assert_eq!(of(backup("p", "available", 1, WRITTEN), backup("c", "available", 0, WRITTEN)), [Applied, Applied]);
+    assert_eq!(of(backup("p", "available", 0, WRITTEN), child.clone()), [Applied, Failed]);
+    assert_eq!(of(backup("p", "creating", 1, WRITTEN), backup("c", "available", 0, WRITTEN)), [Failed, Applied]);
+    assert_eq!(of(parent.clone(), child.clone()), [Failed, Failed]);
+    // A stranger has counted, too; the parent may have been made available by anybody then.
+    assert_eq!(of(backup("p", "available", 2, LATER), backup("c", "available", 0, WRITTEN)), [Unknown, Applied]);
+}
+
+/// Two children of one parent: each moved the counter from where the one before left it.
+#[test]
+fn children_of_one_parent_are_settled_and_found_as_each_left_the_counter() {
+    let parent = |counter: i64, at: &str| backup("p", "available", counter, at);
+    let child = |number: usize, id: &str| {
+        let pairs = [(backup(id, "creating", 0, BEFORE), backup(id, "available", 0, "")), (parent(0, BEFORE), parent(1, ""))];
+        open(number, &pairs.iter().map(|(before, after)| (before, after)).collect::<Vec<_>>())
+    };
+    let mut run = run(vec![child(1, "a"), child(2, "b")]);
+    let mut later = Later::default();
+    for (number, counter) in [(2, 2), (1, 1)] {
+        let firsts = firsts(&run);
+        let unit = run.units.get_mut(&number).unwrap();
+        let now = [Some(backup(&unit.intent.id, "available", 0, WRITTEN)), Some(parent(2, WRITTEN))];
+        let Settlement { outcome, reason, found } = settle(unit, &later, &now, SILENT);
+        assert_eq!(outcome, Outcome::Applied, "{reason}");
+        assert_eq!(found.last().unwrap().value(COUNTER), &counter.into());
+        unit.settled = Some(Settled { unit: number, outcome, reason, found, who: Who::default() });
+        later.add(unit, &firsts);
+    }
+    // What was done before the run is as the first of them found it.
+    assert_eq!(later.seen(Table::Backups, "p", None).image, Some(parent(0, BEFORE)));
+}
+
+/// Where there is nothing but the counter, it decides.
+#[test]
+fn a_counter_alone_decides() {
+    let parent = |counter: i64, at: &str| backup("p", "available", counter, at);
+    let unit = open(1, &[(&parent(0, BEFORE), &parent(1, ""))]);
+    let of = |counter: i64| settle(&unit, &Later::default(), &[Some(parent(counter, WRITTEN))], SILENT).outcome;
+    assert_eq!([of(1), of(2)], [Outcome::Applied, Outcome::Unknown]);
+}
+
+/// Two killed runs over one backup, of which only the second wrote; and two of which nobody knows.
+#[test]
+fn a_later_run_over_the_same_rows_is_taken_into_account() {
+    let (before, after) = (backup("b", "creating", 0, BEFORE), with_reason(backup("b", "error", 0, ""), OURS));
+    let now = [Some(with_reason(backup("b", "error", 0, WRITTEN), OURS))];
+    let mut second = open(1, &[(&before, &after)]);
+    let first = second.clone();
+    let mut later = Later::default();
+    later.add(&second, &firsts(&run(vec![second.clone()])));
+    assert_eq!(settle(&first, &later, &now, SILENT).outcome, Outcome::Unknown, "the second may have written them");
+    let Settlement { outcome, reason, found } = settle(&second, &Later::default(), &now, SILENT);
+    assert_eq!(outcome, Outcome::Applied);
+    second.settled = Some(Settled { unit: 1, outcome, reason, found, who: Who::default() });
+    let mut later = Later::default();
+    later.add(&second, &firsts(&run(vec![second.clone()])));
+    assert_eq!(settle(&first, &later, &now, SILENT).outcome, Outcome::Failed);
+}
+
+#[test]
+fn a_known_time_must_fit_too() {
+    let (before, after) = (backup("b", "creating", 0, BEFORE), backup("b", "error", 0, WRITTEN));
+    let of = |found: Image| {
+        let (before, after, seen) = ([before.clone()], [after.clone()], [Seen::plainly(Some(found))]);
+        compare(&before, &after, &seen, &telling(&before, &after, &seen))
+    };
+    assert_eq!(of(after.clone()), Standing::After);
+    assert_eq!(of(backup("b", "error", 0, LATER)), Standing::Neither);
+}

@@ -1,0 +1,322 @@
+//! What the log says of runs that were killed, and what can be put back then: settled by proof, or left unknown.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+
+use cinder_backup_repair::db::Engine;
+use serde_json::Value;
+
+use crate::database::{Cells, Change, Database, RowKey, changes};
+use crate::guards::grants;
+use crate::program::{Program, answer, bare};
+use crate::rows::{self, ago};
+use crate::schemas::{Columns, engines, fresh};
+
+const TWO_HOURS: i64 = 7_200;
+const UNVERIFIED: &[&str] = &["repair", "--yes", "--to", "available", "--allow-unverified"];
+
+/// Leaves the log as a run leaves it that was killed once the rows were written: with intents, and without what came of them.
+fn forget_outcomes(program: &Program) {
+    let text = fs::read_to_string(program.log()).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    let kept = lines.iter().rposition(|line| line.contains("\"event\":\"intent\"")).unwrap() + 1;
+    fs::write(program.log(), lines[..kept].iter().map(|line| format!("{line}\n")).collect::<String>()).unwrap();
+}
+
+/// Cells that differ, but for the time of the change.
+fn differences(before: &BTreeMap<RowKey, Cells>, database: &Database) -> Vec<Change> {
+    changes(before, &database.rows_by_id()).into_iter().filter(|change| change.column != "updated_at").collect()
+}
+
+/// What each unit was found to be, by the ids of their rows.
+fn found(document: &Value) -> BTreeMap<String, String> {
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    document["units"].as_array().unwrap().iter().map(|unit| (text(&unit["id"]), text(&unit["outcome"]))).collect()
+}
+
+fn id(number: u8) -> String {
+    format!("{number:08x}-0000-4000-8000-000000000000")
+}
+
+fn stuck_pair(database: &Database) -> (String, String) {
+    let volume = database.volume(|row| row.status("backing-up").previous_status("available"));
+    let backup = database.backup(|row| row.status("creating").host("gone").volume_id(&volume).age(TWO_HOURS));
+    (backup, volume)
+}
+
+/// What cinder-backup does when it starts leaves the rows of a restore as a repair leaves them.
+#[test]
+fn rows_that_the_clean_up_may_have_written_are_not_claimed() {
+    for engine in engines() {
+        for beats in [false, true] {
+            let database = fresh(engine, Columns::Full);
+            let volume = database.volume(|row| row.status("restoring-backup"));
+            let backup = database.backup(|row| row.status("restoring").host("ctl1").restore_volume_id(&volume).age(TWO_HOURS));
+            database.service("ctl1", |row| row.updated_at(ago(TWO_HOURS)));
+            let before = database.rows_by_id();
+            let program = Program::on(database.url());
+            // Else the silence of a host proves nothing on a server as young as a test's.
+            program.expect(0, &["repair", "--yes", "--service-down-time=2s"]);
+            forget_outcomes(&program);
+            let run = program.last_run();
+            if beats {
+                let now = match engine {
+                    Engine::Sqlite => "strftime('%Y-%m-%d %H:%M:%S', 'now')",
+                    Engine::Postgresql => "timezone('UTC', now())",
+                    Engine::Mysql | Engine::Mariadb => "UTC_TIMESTAMP()",
+                };
+                database.execute(&format!("UPDATE services SET updated_at = {now}"));
+            }
+            let document = program.json(if beats { 7 } else { 0 }, &["history", "reconcile"]);
+            let detail = document["units"][0]["detail"].as_str().unwrap();
+            assert_eq!(found(&document)[&backup], if beats { "unknown" } else { "applied" }, "{} {detail}", engine.name());
+            assert_eq!(detail.contains("cinder-backup on ctl1 has beaten since"), beats, "{detail}");
+            let said = program.expect(if beats { 7 } else { 0 }, &["undo", &run, "--yes"]);
+            assert_eq!(said.stderr.contains("stays unknown"), beats, "{}", said.stderr);
+            let status = |table: &str, id: &str| database.cell(table, id, "status").unwrap();
+            if beats {
+                assert_eq!((status("backups", &backup).as_str(), status("volumes", &volume).as_str()), ("available", "error_restoring"));
+            } else {
+                assert_eq!(differences(&before, &database), [], "{}", engine.name());
+            }
+        }
+    }
+}
+
+/// Two runs over the same backup were killed, and only the second had come to writing.
+#[test]
+fn of_two_killed_runs_only_the_one_that_wrote_is_said_to_have() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    stuck_pair(&database);
+    let program = Program::on(database.url());
+    let untouched = fs::read(database.path()).unwrap();
+    program.expect(0, &["repair", "--yes"]);
+    forget_outcomes(&program);
+    fs::write(database.path(), &untouched).unwrap();
+    let first = program.last_run();
+    program.expect(0, &["repair", "--yes"]);
+    forget_outcomes(&program);
+    let second = program.last_run();
+    // Asked for one of them, it must not claim what may be the other's.
+    let alone = program.json(7, &["history", "reconcile", &first]);
+    assert_eq!(alone["units"][0]["outcome"], "unknown", "{alone:#}");
+    let document = program.json(0, &["history", "reconcile"]);
+    let outcomes: Vec<(&str, &str)> = document["units"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|unit| (unit["run"].as_str().unwrap(), unit["outcome"].as_str().unwrap()))
+        .collect();
+    assert_eq!(outcomes, [(first.as_str(), "failed"), (second.as_str(), "applied")]);
+    program.expect(5, &["undo", &first, "--yes"]);
+    program.expect(0, &["undo", &second, "--yes"]);
+}
+
+/// A parent whose own unit made it available, and whose counter its child's unit moved; and two children of one parent.
+#[test]
+fn a_killed_run_over_chains_is_settled_and_undone_whole() {
+    for engine in engines() {
+        let database = fresh(engine, Columns::Full);
+        let creating =
+            |number: u8, parent: u8| rows::backup().id(id(number)).parent_id(id(parent)).status("creating").host("gone").age(TWO_HOURS);
+        database.insert(&[
+            rows::backup().id(id(1)).status("creating").host("gone").age(TWO_HOURS),
+            creating(2, 1),
+            rows::backup().id(id(3)).host("gone").num_dependent_backups(0),
+            creating(4, 3),
+            creating(5, 3),
+        ]);
+        let before = database.rows_by_id();
+        let program = Program::on(database.url());
+        program.expect(0, UNVERIFIED);
+        forget_outcomes(&program);
+        let run = program.last_run();
+        let document = program.json(0, &["history", "reconcile"]);
+        assert!(found(&document).values().all(|outcome| outcome == "applied"), "{} {document:#}", engine.name());
+        assert_eq!(found(&document).len(), 4);
+        let document = program.json(0, &["undo", &run, "--yes"]);
+        assert_eq!(document["summary"]["applied"], 4, "{} {document:#}", engine.name());
+        assert_eq!(differences(&before, &database), [], "{}", engine.name());
+        program.expect(0, &["undo", &program.last_run(), "--yes"]);
+        for parent in [1, 3] {
+            let counter = database.cell("backups", &id(parent), "num_dependent_backups");
+            assert_eq!(counter.as_deref(), Some(if parent == 1 { "1" } else { "2" }), "{}", engine.name());
+        }
+        program.expect(0, &["history", "verify"]);
+    }
+}
+
+/// A user deletes one of the backups, as he was told to: what became of its unit nobody can see any more.
+#[test]
+fn what_stays_unknown_does_not_keep_the_rest_from_being_undone() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    let pairs: Vec<(String, String)> = (0..3).map(|_| stuck_pair(&database)).collect();
+    let program = Program::on(database.url());
+    program.expect(0, &["repair", "--yes"]);
+    forget_outcomes(&program);
+    let run = program.last_run();
+    let (deleted, _) = &pairs[1];
+    database.execute(&format!("UPDATE backups SET deleted = 1, status = 'deleted' WHERE id = '{deleted}'"));
+    // Nobody has looked yet.
+    let said = program.expect(7, &["undo", &run, "--yes"]);
+    assert!(said.stderr.contains("history reconcile"), "{}", said.stderr);
+    let document = program.json(7, &["history", "reconcile"]);
+    assert_eq!(found(&document)[deleted], "unknown", "{document:#}");
+    assert_eq!(program.json(0, &["history", "list"])["runs"][0]["state"], "unknown");
+    let said = program.expect(4, &["undo", &run, "--yes", "-f", "json"]);
+    assert!(!said.stderr.contains("history reconcile"), "what was looked at already: {}", said.stderr);
+    let document = said.json();
+    assert_eq!(document["summary"]["applied"], 2, "{document:#}");
+    assert_eq!(document["refused"][0]["id"], deleted.as_str(), "{document:#}");
+    for (backup, volume) in &pairs {
+        let creating = database.cell("backups", backup, "status").as_deref() == Some("creating");
+        assert_eq!(creating, backup != deleted);
+        let held = database.cell("volumes", volume, "status").as_deref() == Some("backing-up");
+        assert_eq!(held, backup != deleted, "all of a unit or none");
+    }
+    program.expect(0, &["undo", &program.last_run(), "--yes"]);
+}
+
+/// While a run is at work, a look at its rows says nothing yet: and what was seen must not be put on record after its end.
+#[test]
+fn nothing_is_settled_under_a_run_at_work() {
+    for engine in engines() {
+        let database = fresh(engine, Columns::Full);
+        let (backup, volume) = stuck_pair(&database);
+        let program = Program::on(database.url());
+        database.execute(if engine == Engine::Sqlite { "BEGIN IMMEDIATE" } else { "BEGIN" });
+        database.execute(&format!("UPDATE volumes SET display_name = 'held' WHERE id = '{volume}'"));
+        let run = program.start(&["repair", "--yes", "--lock-timeout", "30s"]);
+        crate::faults::wait_for_lines(&program, 1);
+        let said = program.expect(11, &["history", "reconcile", "--lock-timeout", "1s"]);
+        database.execute("ROLLBACK");
+        assert!(said.stderr.contains("is in use"), "{} {}", engine.name(), said.stderr);
+        let output = run.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{} {}", engine.name(), String::from_utf8_lossy(&output.stderr));
+        let document = program.json(0, &["history", "reconcile"]);
+        assert_eq!((document["units"][0]["state"].as_str(), found(&document)[&backup].as_str()), (Some("kept"), "applied"));
+    }
+}
+
+/// What is read without a lock may be about to change.
+#[test]
+fn that_nothing_was_written_takes_a_lock_to_say() {
+    // MariaDB lets whoever may read a row lock it, too.
+    for engine in engines().into_iter().filter(|engine| *engine == Engine::Postgresql) {
+        let database = fresh(engine, Columns::Full);
+        let backup = database.backup(|row| row.status("creating").host("gone").age(TWO_HOURS));
+        let old = database.cell("backups", &backup, "updated_at").unwrap();
+        let program = Program::on(database.url());
+        program.expect(0, &["repair", "--yes"]);
+        forget_outcomes(&program);
+        database
+            .execute(&format!("UPDATE backups SET status = 'creating', fail_reason = NULL, updated_at = '{old}' WHERE id = '{backup}'"));
+        let looker = program.with_url(database.account(&grants(engine, "scan")));
+        let document = looker.json(7, &["history", "reconcile"]);
+        assert_eq!(found(&document)[&backup], "unknown", "{} {document:#}", engine.name());
+        let program = looker.with_url(database.url());
+        let document = program.json(0, &["history", "reconcile"]);
+        assert_eq!(found(&document)[&backup], "failed", "{} {document:#}", engine.name());
+    }
+}
+
+/// One row that two units of a run wrote was changed by nobody else.
+#[test]
+fn what_the_same_run_wrote_again_is_not_counted_as_changed_since() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    let parent = database.backup(|row| row.num_dependent_backups(0));
+    for _ in 0..2 {
+        database.backup(|row| row.status("creating").host("gone").parent_id(&parent).age(TWO_HOURS));
+    }
+    let program = Program::on(database.url());
+    program.expect(0, UNVERIFIED);
+    let said = program.expect(0, &["history", "reconcile"]);
+    assert!(said.stderr.contains("1 kept, 0 lost, 0 changed since, 1 changed again by this program"), "{}", said.stderr);
+}
+
+/// An increment does not touch its parent before it is finished: no guard shows that one was begun.
+#[test]
+fn a_backup_is_not_taken_away_from_under_an_increment_begun_on_it_since() {
+    for engine in engines() {
+        let database = fresh(engine, Columns::Full);
+        let (parent, older) = (id(1), id(2));
+        database.insert(&[
+            rows::backup().id(&parent).status("creating").host("gone").age(TWO_HOURS),
+            rows::backup().id(&older).status("error").host("gone").parent_id(&parent).age(TWO_HOURS),
+        ]);
+        let program = Program::on(database.url());
+        program.expect(0, &[UNVERIFIED, &[&parent]].concat());
+        let run = program.last_run();
+        let newer = database.backup(|row| row.status("creating").host("ctl2").parent_id(&parent).age(0));
+        for (code, more) in [(4, "--dry-run"), (4, "--yes")] {
+            let document = program.json(code, &["undo", &run, more]);
+            assert_eq!(document["units"][0]["outcome"], "refused", "{} {document:#}", engine.name());
+            assert!(document["units"][0]["reason"].as_str().unwrap().contains(&newer), "{document:#}");
+        }
+        assert_eq!(database.cell("backups", &parent, "status").as_deref(), Some("available"));
+        database.execute(&format!("DELETE FROM backups WHERE id = '{newer}'"));
+        program.expect(0, &["undo", &run, "--yes"]);
+        assert_eq!(database.cell("backups", &parent, "status").as_deref(), Some("creating"), "{}", engine.name());
+    }
+}
+
+#[test]
+fn a_log_whose_name_is_no_text_is_read_all_the_same() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    stuck_pair(&database);
+    let folder = Program::on(database.url());
+    let log = folder.path("").join(std::ffi::OsStr::from_bytes(b"audit-\xff.jsonl"));
+    for args in [&["repair", "--yes"] as &[&str], &["history", "list"], &["history", "verify"], &["history", "reconcile"]] {
+        let mut command = bare(&[args, &["-f", "json"]].concat());
+        command.env("CINDER_DATABASE_URL", database.url()).arg("--audit-log").arg(&log);
+        let said = answer(&mut command);
+        assert_eq!(said.code, Some(0), "{args:?} {}", said.stderr);
+        assert!(args[0] != "history" || said.json()["audit_log"].as_str().unwrap().contains("audit-"), "{}", said.stdout);
+    }
+}
+
+/// Between two batches a run at work looks like one that was killed there.
+#[test]
+fn a_run_without_an_end_may_be_at_work_until_somebody_else_has_the_log() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    stuck_pair(&database);
+    let program = Program::on(database.url());
+    program.expect(0, &["repair", "--yes"]);
+    let text = fs::read_to_string(program.log()).unwrap();
+    let without_end: String = text.lines().filter(|line| !line.contains("\"event\":\"end\"")).map(|line| format!("{line}\n")).collect();
+    fs::write(program.log(), without_end).unwrap();
+    let state = || program.json(0, &["history", "list"])["runs"][0]["state"].as_str().unwrap().to_owned();
+    assert_eq!(state(), "killed, or at work");
+    stuck_pair(&database);
+    program.expect(0, &["repair", "--yes"]);
+    assert_eq!(state(), "killed, settled");
+}
+
+/// The disk of the database and of the log is full: nothing was changed, and nothing of changes must be said.
+#[test]
+fn a_log_that_ends_before_anything_was_changed_is_no_sign_of_changes() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    let (backup, _) = stuck_pair(&database);
+    // How long the log is when the unit begins: its intent is the last line that has to fit in.
+    let copy = database.copy();
+    let program = Program::on(copy.url());
+    program.expect(0, &["repair", "--yes", "--reason", "x"]);
+    forget_outcomes(&program);
+    let length = usize::try_from(fs::metadata(program.log()).unwrap().len()).unwrap();
+    // So that no outcome fits in behind it; some numbers in it may have more digits the next time.
+    let limit = (length + 100).div_ceil(1_024);
+    let reason = "x".repeat(limit * 1_024 - length - 60);
+    let program = Program::on(database.url());
+    let direct = program.command(&["repair", "--yes", "--reason", &reason]);
+    let mut command = std::process::Command::new("bash");
+    command.args(["-c", &format!("ulimit -f {limit}; exec \"$0\" \"$@\"")]).arg(direct.get_program()).args(direct.get_args());
+    command.env_clear().envs(direct.get_envs().filter_map(|(name, value)| Some((name, value?)))).current_dir(program.path(""));
+    let said = answer(&mut command);
+    assert_eq!(database.cell("backups", &backup, "status").as_deref(), Some("creating"), "{}", said.stderr);
+    assert!(said.stderr.contains("the audit log could not be completed"), "{}", said.stderr);
+    assert!(said.stderr.contains("nothing was changed") && !said.stderr.contains("stand"), "{}", said.stderr);
+    assert_eq!(said.code, Some(1), "{}", said.stderr);
+    let document = program.json(0, &["history", "reconcile"]);
+    assert_eq!(found(&document)[&backup], "failed", "{document:#}");
+}
