@@ -247,17 +247,15 @@ impl Walk<'_> {
         let ui = self.context.ui;
         ui.text(&format!("\n{} commands, each ended as it should and changed just the rows that it should.\n", self.commands))?;
         let log = terminal(&shell(&self.stage.audit_log().display().to_string()));
-        let database = terminal(&shell(&self.stage.url()));
         if self.stage.is_kept() {
-            let storage = terminal(&shell(&self.stage.storage().display().to_string()));
+            let conf = terminal(&shell(&self.stage.configuration().display().to_string()));
             let plan = terminal(&shell(&self.stage.file("new.json").display().to_string()));
             ui.text(&format!(
                 "\nThe files stay in {}. To go on:\n\n\
-                 \x20   export CINDER_DATABASE_URL={database}\n\
-                 \x20   {PROGRAM} scan --older-than 0s\n\
-                 \x20   {PROGRAM} check --older-than 0s --storage-path {storage}\n\
-                 \x20   {PROGRAM} plan --older-than 0s --out {plan}\n\
-                 \x20   {PROGRAM} repair --older-than 0s --audit-log {log}\n\
+                 \x20   {PROGRAM} scan --config-file {conf} --older-than 0s\n\
+                 \x20   {PROGRAM} check --config-file {conf} --older-than 0s\n\
+                 \x20   {PROGRAM} plan --config-file {conf} --older-than 0s --out {plan}\n\
+                 \x20   {PROGRAM} repair --config-file {conf} --older-than 0s --audit-log {log}\n\
                  \x20   {PROGRAM} history list --audit-log {log}\n\n\
                  Without --older-than, what undo just wrote is too recent to judge for an hour.\n\
                  The service on ctl2 beats no more: in a minute it counts as dead.\n",
