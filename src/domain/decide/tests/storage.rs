@@ -115,6 +115,35 @@ fn every_combination_keeps_the_rules() {
 }
 
 #[test]
+fn out_of_error_only_data_that_was_read_earns_available() {
+    let decide = |status: &str, level: Level, policy: &Policy| {
+        let finding = backup(&a_checked_case(status, "down", |check| check.level = level, CheckVerdict::Intact), &situation(), policy);
+        let to = finding.proposal.as_ref().and_then(|proposal| proposal.status.clone());
+        (to, finding)
+    };
+    for level in [Level::Quick, Level::Deep, Level::Restore] {
+        assert_eq!(decide(CREATING, level, &Policy::default()).0.as_deref(), Some(AVAILABLE), "{level}");
+        let (to, finding) = decide(ERROR, level, &Policy::default());
+        if level == Level::Quick {
+            assert_eq!(to, None, "{finding:?}");
+            assert!(finding.refusal.as_deref().is_some_and(|why| why.contains("only --check deep earns available")), "{finding:?}");
+        } else {
+            assert_eq!(to.as_deref(), Some(AVAILABLE), "{finding:?}");
+        }
+    }
+    // The named flag goes around it, as it goes around no check at all, and that stands with it.
+    let asked = Policy { to: Some(AVAILABLE.into()), ..Policy::default() };
+    assert_eq!(decide(ERROR, Level::Quick, &asked).0, None);
+    let (to, finding) = decide(ERROR, Level::Quick, &Policy { allow_unverified: true, ..asked });
+    assert_eq!(to.as_deref(), Some(AVAILABLE), "{finding:?}");
+    assert!(finding.evidence.iter().any(|evidence| evidence.code == "unverified"), "{finding:?}");
+    // Without --to available the flag decides nothing.
+    let (to, finding) = decide(ERROR, Level::Quick, &Policy { allow_unverified: true, ..Policy::default() });
+    assert_eq!(to, None, "{finding:?}");
+    assert!(finding.refusal.is_some(), "{finding:?}");
+}
+
+#[test]
 fn what_is_known_goes_into_the_rows() {
     let finding = backup(&a_checked_case(CREATING, "up", |_| {}, CheckVerdict::Intact), &situation(), &Policy::default());
     assert_eq!(
