@@ -39,6 +39,27 @@ pub struct Subject<'a> {
     pub now: Timestamp,
 }
 
+impl Subject<'_> {
+    /// What is wrong where its chain goes over to another volume: an increment holds what changed in its own, and put over the
+    /// blocks of another it gives the data of neither.
+    fn other_volume(&self) -> Option<Problem> {
+        let own = self.backup.volume_id.as_deref()?;
+        let is_other = |volume: &str| !volume.eq_ignore_ascii_case(own);
+        let mut others = self.ancestors.iter().filter(|ancestor| ancestor.volume_id.as_deref().is_some_and(is_other));
+        let first = others.next()?;
+        let more = match others.count() {
+            0 => String::new(),
+            more => format!(", as are {more} more of them"),
+        };
+        let text = format!(
+            "backup {}, which it rests on, is of volume {}{more}, and this one of volume {own}: a restore would give the data of neither",
+            first.id,
+            first.volume_id.as_deref().unwrap_or_default()
+        );
+        Some(Problem::general("parent-of-another-volume", text))
+    }
+}
+
 /// What a look at the storage found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Findings {

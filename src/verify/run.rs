@@ -14,8 +14,6 @@ use crate::domain::{Backup, CheckResult, CheckVerdict, ColumnSet, Driver, Glance
 use crate::storage::gcs::SEEN_BY_CINDER;
 use crate::storage::{ObjectStore, StorageError};
 
-/// Bytes in a GiB, the unit of `backups.size`.
-const GIB: u64 = 1 << 30;
 /// How many quick checks run at once: each is a handful of round trips.
 const QUICK_AT_ONCE: usize = 8;
 
@@ -111,8 +109,7 @@ impl<'a> Checker<'a> {
     /// Checks one.
     pub fn check(&self, target: &Target) -> CheckResult {
         let backup = &target.backup;
-        let service = backup.service.as_deref().unwrap_or_default();
-        let driver = Driver::of_service(service);
+        let driver = backup.service.as_deref().and_then(Driver::of_service);
         let subject =
             Subject { backup, ancestors: &target.ancestors, level: self.request.level, settle: self.request.settle, now: Timestamp::now() };
         let (findings, location) = match driver {
@@ -121,7 +118,7 @@ impl<'a> Checker<'a> {
                 Err(error) => (unfinished(self.request.level, &error), None),
             },
             Some(driver) => self.chunked(&subject, driver),
-            None => (unknown(self.request.level, service), None),
+            None => (unknown(self.request.level, backup), None),
         };
         result(target, driver, self.request, findings, location)
     }
@@ -132,8 +129,7 @@ impl<'a> Checker<'a> {
             .map(|backup| {
                 // A chain may go on where another driver began it; what never began has no container to open.
                 let own = backup.service.as_deref().and_then(Driver::of_service).filter(|driver| driver.is_chunked()).unwrap_or(driver);
-                let volume_bytes = backup.size.and_then(|size| u64::try_from(size).ok()).and_then(|size| size.checked_mul(GIB));
-                Link { backup, volume_bytes, store: self.places.store(own, backup) }
+                Link { backup, volume_bytes: backup.volume_bytes(), store: self.places.store(own, backup) }
             })
             .collect();
         let location = links.first().and_then(|link| link.store.as_ref().ok()).map(|store| store.location().to_owned());
@@ -194,12 +190,19 @@ fn unfinished(level: Level, error: &StorageError) -> Findings {
     Findings { problems: faults.into_problems(), ..chunked::empty(level) }
 }
 
-fn unknown(level: Level, service: &str) -> Findings {
+fn unknown(level: Level, backup: &Backup) -> Findings {
     let mut faults = Faults::default();
-    let missing = service.is_empty();
+    // A driver writes its prefix only after its name stands in the row; a container can be asked for by whoever makes the backup.
+    let prefix = backup.service_metadata.as_deref().filter(|prefix| !prefix.is_empty());
+    let service = backup.service.as_deref().unwrap_or_default();
+    let missing = service.is_empty() && prefix.is_none();
     if missing {
         let text = "no driver ever took it up (backups.service is not set), so it has no data";
         faults.add(Class::Absent, Problem::general("never-begun", text));
+    } else if service.is_empty() {
+        let text = "backups.service is not set, and service_metadata is: some driver wrote it, and nothing tells which, so that it is not \
+                    known where its data is";
+        faults.add(Class::Unfinished, Problem::general("driver-unknown", text));
     } else {
         let text = format!("its driver is {service}, whose storage this program does not know");
         faults.add(Class::Unfinished, Problem::general("driver-unknown", text));

@@ -224,6 +224,9 @@ fn useless(case: &BackupCase, situation: &Situation) -> Option<String> {
     if backup.size.is_none() || backup.volume_id.as_deref() == Some(NO_VOLUME) {
         return Some("an import that never finished cannot become available: its volume and its size are not known".to_owned());
     }
+    if let Some(size) = backup.size.filter(|size| *size <= 0) {
+        return Some(format!("it cannot become available: backups.size is {size}, which is no size of a volume"));
+    }
     if backup.service.as_deref().is_none_or(str::is_empty) {
         return Some("it cannot become available: no driver ever took it up, so it has no data".to_owned());
     }

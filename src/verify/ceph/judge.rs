@@ -15,7 +15,6 @@ use super::observe::{Content, Observed, Seen};
 use crate::domain::{Amount, Backup, CheckVerdict, Glance, Problem, time};
 use crate::verify::{Findings, Subject};
 
-const GIB: u64 = 1 << 30;
 /// Clocks of a cluster and its clients may be this far apart.
 const CLOCKS: SignedDuration = SignedDuration::from_secs(60);
 /// So many objects and holes are named; more are counted.
@@ -35,6 +34,7 @@ enum Weight {
 
 /// A verdict in the making.
 struct Case<'a> {
+    subject: &'a Subject<'a>,
     backup: &'a Backup,
     ancestors: &'a [Arc<Backup>],
     names: &'a Names,
@@ -47,7 +47,7 @@ struct Case<'a> {
 /// What a look without reading says.
 pub(super) fn judge(subject: &Subject<'_>, names: &Names, observed: &Observed) -> Findings {
     let Subject { backup, ancestors, .. } = *subject;
-    let mut case = Case { backup, ancestors, names, observed, weight: None, problems: Vec::new(), warnings: Vec::new() };
+    let mut case = Case { subject, backup, ancestors, names, observed, weight: None, problems: Vec::new(), warnings: Vec::new() };
     let image = observed.image.as_ref();
     let end = image.and_then(|image| image.snapshots_of(&backup.id).next());
     let expected = match image {
@@ -130,7 +130,7 @@ impl Case<'_> {
 
     /// Bytes of the volume, by the row.
     fn size(&self) -> Option<u64> {
-        self.backup.size.and_then(|size| u64::try_from(size).ok()).and_then(|size| size.checked_mul(GIB))
+        self.backup.volume_bytes()
     }
 
     /// There is a snapshot of this backup: its data went through to the end. The bytes that it should have.
@@ -151,6 +151,10 @@ impl Case<'_> {
             }
         }
         self.size_known();
+        // It was sent as what changed since the snapshot of its parent, into the image that this is in.
+        if let Some(problem) = self.subject.other_volume() {
+            self.wrong(Weight::Wrong, problem);
+        }
         for ancestor in self.ancestors {
             // A snapshot is a whole image: it needs no parent to be restored.
             if image.snapshots_of(&ancestor.id).next().is_none() {
@@ -325,7 +329,9 @@ impl Case<'_> {
 
     fn size_known(&mut self) {
         if self.size().is_none() {
-            self.warn(Problem::general("size-unknown", "the row gives no size to compare with"));
+            // No damage, and no proof that all of it is there.
+            let text = "backups.size is not set or no size of a volume, so that nothing tells how much of the volume there should be";
+            self.problems.push(Problem::general("size-unknown", text));
         }
     }
 

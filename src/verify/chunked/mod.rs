@@ -231,6 +231,9 @@ fn lineage(subject: &Subject<'_>, tip: &Link<'_>, parents: &[Link<'_>], this: &m
         let text = format!("backup {}, which it rests on, is being deleted: put that right first", parent.backup.id);
         this.faults.add(Class::Unfinished, Problem::general("parent-deleting", text));
     }
+    if let Some(problem) = subject.other_volume() {
+        this.faults.add(Class::Wrong, problem);
+    }
     let last = parents.last().unwrap_or(tip);
     if let Some(parent) = &last.backup.parent_id {
         let text = if *parent == tip.backup.id || subject.ancestors.iter().any(|ancestor| ancestor.id == *parent) {
