@@ -13,7 +13,7 @@ use super::context::Context;
 use super::error::{Error, Result};
 use super::exit::Exit;
 use crate::config::StorageOptions;
-use crate::domain::{Backup, Driver, Glance, Level, Policy};
+use crate::domain::{Backup, Driver, Glance, Level, Listing, Policy};
 use crate::storage::ceph::Cluster;
 use crate::storage::{Network, ObjectStore, RetryPolicy, Retrying, StorageError, StorageErrorKind, gcs, posix, s3, swift};
 use crate::verify::chunked::{Effort, Share};
@@ -261,7 +261,7 @@ impl Places for Stores {
         Ok((ceph::check(cluster, source.as_ref(), subject, watch), location))
     }
 
-    fn ceph_glance(&self, backup: &Backup, ancestors: &[Arc<Backup>]) -> std::result::Result<Glance, StorageError> {
-        ceph::glance(self.cluster()?, backup, ancestors)
+    fn ceph_glance(&self, backup: &Backup, ancestors: &[Arc<Backup>], then: Option<Listing>) -> std::result::Result<Glance, StorageError> {
+        ceph::glance(self.cluster()?, backup, ancestors, then)
     }
 }

@@ -18,11 +18,11 @@ use jiff::Timestamp;
 
 pub use evidence::Evidence;
 pub use fault::{Class, Fault, Faults};
-pub use glance::glance;
+pub use glance::{Moment, glance};
 pub use run::{Checker, Places, Request, Target};
 pub use watch::Watch;
 
-use crate::domain::{Amount, Backup, CheckVerdict, Level, Listing, Problem};
+use crate::domain::{Amount, Backup, Below, CheckVerdict, Level, Listing, Problem};
 
 /// A backup to be checked, with everything that the database says about it.
 #[derive(Debug, Clone, Copy)]
@@ -87,4 +87,6 @@ pub struct Findings {
     pub newest_object_at: Option<Timestamp>,
     /// What the listing showed; `None` where there was none.
     pub listing: Option<Listing>,
+    /// What those of the backups that it rests on showed; `None` where there are none, or one had none.
+    pub below: Option<Below>,
 }

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use super::chunked::{self, Effort, Link, Own, Share};
 use super::{Class, Faults, Findings, Subject, Watch};
-use crate::domain::{Backup, CheckResult, CheckVerdict, ColumnSet, Driver, Glance, Image, Level, Problem};
+use crate::domain::{Backup, CheckResult, CheckVerdict, ColumnSet, Driver, Glance, Image, Level, Listing, Problem};
 use crate::storage::gcs::SEEN_BY_CINDER;
 use crate::storage::{ObjectStore, StorageError};
 
@@ -31,11 +31,11 @@ pub trait Places: Sync {
     /// Whatever is missing in the configuration.
     fn ceph(&self, subject: &Subject<'_>, watch: &Watch) -> Result<(Findings, String), StorageError>;
 
-    /// The signs of work on a backup in Ceph.
+    /// What there is of a backup in Ceph, and the signs of work on it; `then` is what a check saw.
     ///
     /// # Errors
     /// Whatever is missing in the configuration, or refused by the cluster.
-    fn ceph_glance(&self, backup: &Backup, ancestors: &[Arc<Backup>]) -> Result<Glance, StorageError>;
+    fn ceph_glance(&self, backup: &Backup, ancestors: &[Arc<Backup>], then: Option<Listing>) -> Result<Glance, StorageError>;
 }
 
 /// A backup to be checked, with those that it rests on.
@@ -126,10 +126,10 @@ impl<'a> Checker<'a> {
     fn chunked(&self, subject: &Subject<'_>, driver: Driver) -> (Findings, Option<String>) {
         let rows = std::iter::once(subject.backup).chain(subject.ancestors.iter().map(AsRef::as_ref));
         let links: Vec<Link<'_>> = rows
-            .map(|backup| {
-                // A chain may go on where another driver began it; what never began has no container to open.
-                let own = backup.service.as_deref().and_then(Driver::of_service).filter(|driver| driver.is_chunked()).unwrap_or(driver);
-                Link { backup, volume_bytes: backup.volume_bytes(), store: self.places.store(own, backup) }
+            .map(|backup| Link {
+                backup,
+                volume_bytes: backup.volume_bytes(),
+                store: self.places.store(driver_in_chain(backup, driver), backup),
             })
             .collect();
         let location = links.first().and_then(|link| link.store.as_ref().ok()).map(|store| store.location().to_owned());
@@ -178,6 +178,12 @@ impl<'a> Checker<'a> {
         }
         own
     }
+}
+
+/// The driver of a member of a chain that ends with one of `driver`: a chain may go on where another driver began it, and what
+/// never began has no container to open.
+pub(super) fn driver_in_chain(member: &Backup, driver: Driver) -> Driver {
+    member.service.as_deref().and_then(Driver::of_service).filter(|driver| driver.is_chunked()).unwrap_or(driver)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -235,6 +241,7 @@ fn result(target: &Target, driver: Option<Driver>, request: &Request, found: Fin
         service_metadata: found.service_metadata,
         newest_object_at: found.newest_object_at.map(|at| at.to_string()),
         listing: found.listing,
+        below: found.below,
         checked_at: Timestamp::now().to_string(),
         // Known to whoever asks; nothing here depends on it.
         host: None,

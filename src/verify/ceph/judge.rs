@@ -12,7 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::names::{self, Names, Shape};
 use super::observe::{Content, Observed, Seen};
-use crate::domain::{Amount, Backup, CheckVerdict, Glance, Problem, time};
+use crate::domain::{Amount, Backup, CheckVerdict, Glance, Listing, Problem, time};
 use crate::verify::{Findings, Subject};
 
 /// Clocks of a cluster and its clients may be this far apart.
@@ -88,27 +88,41 @@ pub(super) fn judge(subject: &Subject<'_>, names: &Names, observed: &Observed) -
         object_count: None,
         service_metadata: image.filter(|_| verdict == CheckVerdict::Intact).and_then(|image| service_metadata(backup, image)),
         newest_object_at: newest,
-        listing: None,
+        listing: Some(Listing {
+            objects: parts(backup, names, observed),
+            bytes: image.filter(|image| is_in(backup, names, image)).map_or(0, |image| image.held.bytes),
+        }),
+        // A snapshot is a whole image: it needs no parent to be restored.
+        below: None,
     }
 }
 
-/// The signs of work alone: a later look compares them with those that a check saw.
-pub(super) fn glance(backup: &Backup, names: &Names, observed: &Observed) -> Glance {
+/// What there is and the signs of work: a later look compares them with those that a check saw.
+pub(super) fn glance(backup: &Backup, names: &Names, observed: &Observed, objects: u64, bytes: Result<u64, String>) -> Glance {
     let newest = newest(observed, backup, is_begun(backup, names, observed));
     let is_open = observed.image.as_ref().is_some_and(|image| {
         let is_complete = observed.meta.is_some() && image.snapshots_of(&backup.id).next().is_some();
         !image.watchers.is_empty() && !is_complete
     });
-    Glance { listing: None, newest_object_at: newest.map(|at| at.to_string()), watched: is_open }
+    Glance { objects, bytes, newest_object_at: newest.map(|at| at.to_string()), watched: is_open }
+}
+
+/// How many parts of this backup there are: its image, its snapshots of it, and its object of metadata. The last alone outlives
+/// a deletion of the others.
+pub(super) fn parts(backup: &Backup, names: &Names, observed: &Observed) -> u64 {
+    let image = observed.image.as_ref().filter(|image| is_in(backup, names, image));
+    u64::from(observed.meta.is_some()) + image.map_or(0, |image| 1 + image.snapshots_of(&backup.id).count() as u64)
 }
 
 /// Whether anything there is of this backup.
 fn is_begun(backup: &Backup, names: &Names, observed: &Observed) -> bool {
-    observed.meta.is_some()
-        || observed.image.as_ref().is_some_and(|image| {
-            let is_shared = !image.info.name.ends_with(&format!(".backup.{}", backup.id));
-            image.snapshots_of(&backup.id).next().is_some() || !is_shared || wrote_to_shared(backup, names, image)
-        })
+    observed.meta.is_some() || observed.image.as_ref().is_some_and(|image| is_in(backup, names, image))
+}
+
+/// Whether anything in an image is of this backup: several can share one.
+pub(super) fn is_in(backup: &Backup, names: &Names, image: &Seen) -> bool {
+    let is_shared = !image.info.name.ends_with(&format!(".backup.{}", backup.id));
+    image.snapshots_of(&backup.id).next().is_some() || !is_shared || wrote_to_shared(backup, names, image)
 }
 
 /// What is to be written to a row whose backup is intact: the driver does that last.

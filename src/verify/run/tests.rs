@@ -102,7 +102,7 @@ impl Places for Everywhere {
         Err(StorageError::new(StorageErrorKind::Configuration, "there is none"))
     }
 
-    fn ceph_glance(&self, _: &Backup, _: &[Arc<Backup>]) -> Result<Glance, StorageError> {
+    fn ceph_glance(&self, _: &Backup, _: &[Arc<Backup>], _: Option<Listing>) -> Result<Glance, StorageError> {
         Err(StorageError::new(StorageErrorKind::Configuration, "there is none"))
     }
 }
