@@ -244,6 +244,19 @@ impl CheckResult {
         self.begun && !self.busy && self.verdict != CheckVerdict::Unverifiable
     }
 
+    /// Takes it for busy where its newest object was not as old as `settle` seconds when it was checked: whoever checked it may have
+    /// asked for less, and to decide is another's.
+    pub fn hold_to(&mut self, settle: u64) {
+        let time = |text: &str| text.parse::<jiff::Timestamp>().ok();
+        let newest = self.newest_object_at.as_deref().and_then(time);
+        let young = newest.zip(time(&self.checked_at)).is_some_and(|(newest, checked)| {
+            i64::try_from(settle).map_or(true, |settle| checked.duration_since(newest).as_secs() < settle)
+        });
+        // By how much is known to the check alone.
+        let clock_behind = self.begun && self.warnings.iter().any(|warning| warning.code == "clock-behind");
+        self.busy |= young || clock_behind;
+    }
+
     /// Why it says nothing about this row, or about one that it rests on (the nearest first), any more; `None` where it does.
     pub fn outdated(&self, backup: &Backup, ancestors: &[Arc<Backup>], columns: ColumnSet) -> Option<String> {
         let mut rows = self.rows.iter();

@@ -75,6 +75,10 @@ pub fn glance(places: &dyn Places, target: &Target, check: &CheckResult, host: &
     if own != Look::Same || target.ancestors.is_empty() {
         return own;
     }
+    // Listed by what their rows say now they would be others, and the rows' guards say so better.
+    if let Some(why) = check.outdated(backup, &target.ancestors, target.columns) {
+        return Look::Unseen(why);
+    }
     // Without what there was then, the listings would show nothing.
     let mut below = Below::default();
     let mut newest = None;

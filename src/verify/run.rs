@@ -9,8 +9,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::chunked::{self, Effort, Link, Own, Share};
+use super::glance::{Moment, glance};
 use super::{Class, Faults, Findings, Subject, Watch};
-use crate::domain::{Backup, CheckResult, CheckVerdict, ColumnSet, Driver, Glance, Image, Level, Listing, Problem};
+use crate::domain::{Backup, CheckResult, CheckVerdict, Checks, ColumnSet, Driver, Glance, Image, Level, Listing, Look, Problem};
 use crate::storage::gcs::SEEN_BY_CINDER;
 use crate::storage::{ObjectStore, StorageError};
 
@@ -24,6 +25,12 @@ pub trait Places: Sync {
     /// # Errors
     /// Whatever is missing in the configuration, or refused by the storage.
     fn store(&self, driver: Driver, backup: &Backup) -> Result<Arc<dyn ObjectStore>, StorageError>;
+
+    /// Where a backup is looked for, as a result's `location` has it.
+    ///
+    /// # Errors
+    /// As for [`Places::store`].
+    fn location(&self, driver: Driver, backup: &Backup) -> Result<String, StorageError>;
 
     /// A look at a backup in Ceph; `watch` is told of the bytes that are read.
     ///
@@ -75,6 +82,9 @@ pub struct Checker<'a> {
     /// Backups that others rest on: what is known of them is kept.
     shared: HashSet<String>,
     known: Mutex<HashMap<(String, Level), Own>>,
+    /// Results of an earlier check, and the host that this one runs on.
+    earlier: (Checks, String),
+    carried: AtomicUsize,
     /// Held by the one check that may hold a long list of objects.
     large: Mutex<()>,
 }
@@ -83,19 +93,61 @@ impl<'a> Checker<'a> {
     /// A checker for these targets.
     pub fn new(places: &'a dyn Places, request: &'a Request, watch: &'a Watch, targets: &[Target]) -> Self {
         let shared = targets.iter().flat_map(|target| &target.ancestors).map(|backup| backup.id.clone()).collect();
-        Self { places, request, watch, shared, known: Mutex::default(), large: Mutex::default() }
+        Self {
+            places,
+            request,
+            watch,
+            shared,
+            known: Mutex::default(),
+            earlier: (Checks::new(), String::new()),
+            carried: AtomicUsize::new(0),
+            large: Mutex::default(),
+        }
+    }
+
+    /// With results of an earlier check, which stand where their backups are in the same place and one listing shows all as it
+    /// was; `host` is this host's name.
+    #[must_use]
+    pub fn going_on(self, earlier: Checks, host: &str) -> Self {
+        Self { earlier: (earlier, host.to_owned()), ..self }
+    }
+
+    /// How many results of the earlier check stand.
+    pub fn carried(&self) -> usize {
+        self.carried.load(Ordering::Relaxed)
     }
 
     /// Checks all of them, several at once where each is only a few questions; `each` gets every result as it comes.
     /// What was not begun when the watch stops has no result.
     pub fn run(&self, targets: &[Target], each: &(dyn Fn(CheckResult) + Sync)) {
-        let threads = if self.request.level == Level::Quick { QUICK_AT_ONCE.min(targets.len()) } else { 1 };
+        // First what is known: to list it takes little, and a second signal then loses none of it.
+        let (earlier, host) = &self.earlier;
+        let known: Vec<(&Target, &CheckResult)> =
+            targets.iter().filter_map(|target| Some((target, earlier.get(&target.backup.id)?))).collect();
+        let (moment, standing) = (Moment::default(), Mutex::new(HashSet::new()));
+        self.side_by_side(QUICK_AT_ONCE, &known, &|(target, check)| {
+            if still_stands(self.places, target, check, host, &moment) {
+                self.carried.fetch_add(1, Ordering::Relaxed);
+                lock(&standing).insert(check.id.as_str());
+                // Those of the others are the targets'.
+                each(CheckResult { rows: check.rows.iter().take(1).cloned().collect(), ..CheckResult::clone(check) });
+            }
+        });
+        let standing = standing.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let open: Vec<&Target> = targets.iter().filter(|target| !standing.contains(target.backup.id.as_str())).collect();
+        let threads = if self.request.level == Level::Quick { QUICK_AT_ONCE } else { 1 };
+        self.side_by_side(threads, &open, &|target| each(self.check(target)));
+    }
+
+    /// Does something with each of a list, several at once, until the watch stops.
+    fn side_by_side<T: Sync>(&self, threads: usize, list: &[T], act: &(dyn Fn(&T) + Sync)) {
         let next = AtomicUsize::new(0);
         let work = || {
-            while let Some(target) = targets.get(next.fetch_add(1, Ordering::Relaxed)).filter(|_| !self.watch.is_cancelled()) {
-                each(self.check(target));
+            while let Some(item) = list.get(next.fetch_add(1, Ordering::Relaxed)).filter(|_| !self.watch.is_cancelled()) {
+                act(item);
             }
         };
+        let threads = threads.min(list.len());
         if threads <= 1 {
             return work();
         }
@@ -178,6 +230,13 @@ impl<'a> Checker<'a> {
         }
         own
     }
+}
+
+/// Whether a backup is where an earlier check saw it, and all that a listing shows is as it was.
+fn still_stands(places: &dyn Places, target: &Target, check: &CheckResult, host: &str, moment: &Moment) -> bool {
+    let driver = target.backup.service.as_deref().and_then(Driver::of_service);
+    let location = driver.and_then(|driver| places.location(driver, &target.backup).ok());
+    location.is_some() && location == check.location && glance(places, target, check, host, moment) == Look::Same
 }
 
 /// The driver of a member of a chain that ends with one of `driver`: a chain may go on where another driver began it, and what

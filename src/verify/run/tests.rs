@@ -98,6 +98,10 @@ impl Places for Everywhere {
         Ok(store)
     }
 
+    fn location(&self, _: Driver, _: &Backup) -> Result<String, StorageError> {
+        Ok("nowhere".to_owned())
+    }
+
     fn ceph(&self, _: &Subject<'_>, _: &Watch) -> Result<(Findings, String), StorageError> {
         Err(StorageError::new(StorageErrorKind::Configuration, "there is none"))
     }

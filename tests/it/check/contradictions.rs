@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use serde_json::{Value, json};
 
-use super::{OBJECTS, Placed, Site, new_id, problems, result};
+use super::{OBJECTS, Placed, Site, age, new_id, problems, result};
 use crate::program::answer;
 
 /// The status that a plan gives to a backup; `None` where it leaves it alone.
@@ -106,6 +106,24 @@ fn an_increment_on_what_is_being_deleted_does_not_become_available() {
     assert_eq!(site.status(&parent), "error");
     site.program.json(0, &["repair", "--yes", &child.id, "--check", "deep"]);
     assert_eq!(site.status(&child), "available");
+}
+
+#[test]
+fn evidence_is_held_to_the_settle_of_whoever_decides() {
+    let site = Site::new();
+    let placed = site.creating();
+    age(&placed.object(1), 20);
+    let hasty = look(&site, "hasty.json", 0, &["--level", "deep", "--settle", "0s"]);
+    assert_eq!(result(&serde_json::from_str(&fs::read_to_string(&hasty).unwrap()).unwrap(), &placed.id)["busy"], false);
+    for flags in [&[] as &[&str], &["--to", "available"], &["--assume-dead", "all"]] {
+        let document = site.program.run(&[&["plan", "-f", "json", "--evidence", &hasty], flags].concat()).json();
+        assert_eq!(planned(&document, &placed), None, "{flags:?} {document:#}");
+    }
+    // Who decides may ask for less, too, and a later look shows that it is quiet.
+    let document = site.program.json(0, &["plan", "--evidence", &hasty, "--settle", "5s"]);
+    assert_eq!(planned(&document, &placed).as_deref(), Some("available"), "{document:#}");
+    let document = site.program.json(0, &["plan", "--evidence", &hasty, "--check", "deep", "--settle", "10s"]);
+    assert_eq!(planned(&document, &placed).as_deref(), Some("available"), "{document:#}");
 }
 
 #[test]

@@ -218,6 +218,26 @@ fn a_recent_backup_stays_recent_and_evidence_out_of_the_future_is_none() {
 }
 
 #[test]
+fn a_check_that_asked_for_less_quiet_is_held_to_more() {
+    let mut check = a_check(&a_backup(Some(CREATING)), CheckVerdict::Intact);
+    // The newest object is of 9:00, and the check of 11:00.
+    check.hold_to(7_200);
+    assert!(!check.busy);
+    let held = |change: &dyn Fn(&mut CheckResult), settle| {
+        let mut check = check.clone();
+        change(&mut check);
+        check.hold_to(settle);
+        check.busy
+    };
+    assert!(held(&|_| {}, 7_201) && held(&|_| {}, u64::MAX));
+    assert!(held(&|check| check.newest_object_at = Some("2026-11-22T11:30:00Z".into()), 0), "the storage's clock is ahead");
+    // By how much the storage's clock was behind is not in the document.
+    let behind = |check: &mut CheckResult| check.warnings.push(Problem::general("clock-behind", "x"));
+    assert!(held(&behind, 1));
+    assert!(!held(&|check| check.newest_object_at = None, 900), "nothing there");
+}
+
+#[test]
 fn whatever_moves_on_the_storage_after_a_check_is_told() {
     let mut check = a_check(&a_backup(Some(CREATING)), CheckVerdict::Intact);
     check.listing = Some(Listing { objects: 3, bytes: 100 });
