@@ -32,17 +32,20 @@ pub struct Checked {
     pub results: Vec<CheckResult>,
     /// How many targets have none.
     pub left: usize,
+    /// How many of the results are those of the earlier check.
+    pub carried: usize,
     /// The signal that stopped it, with its exit code.
     pub interrupted: Option<(Exit, &'static str)>,
 }
 
-/// Checks targets, with progress at a terminal, until all are done or a signal comes.
-pub fn check(context: &Context<'_>, args: &StorageArgs, request: &Request, targets: &[Target]) -> Result<Checked> {
+/// Checks targets, with progress at a terminal, until all are done or a signal comes. Of `earlier` those that their storage still
+/// bears out stand as they are.
+pub fn check(context: &Context<'_>, args: &StorageArgs, request: &Request, targets: &[Target], earlier: Checks) -> Result<Checked> {
     let signals = Signals::note().map_err(|error| Error::new(Exit::Unexpected, format!("cannot note signals: {error}")))?;
     let watch = Watch::default();
     let stores = Stores::new(context, &args.place, watch.flag())?.with_source_pool(args.ceph_source_pool.clone());
     let host = super::who::host();
-    let checker = Checker::new(&stores, request, &watch, targets);
+    let checker = Checker::new(&stores, request, &watch, targets).going_on(earlier, &host);
     let results: Mutex<Vec<CheckResult>> = Mutex::default();
     let bar = progress_bar(context);
     std::thread::scope(|scope| {
@@ -51,7 +54,7 @@ pub fn check(context: &Context<'_>, args: &StorageArgs, request: &Request, targe
                 if context.ui.verbosity() > 0 {
                     bar.suspend(|| context.ui.detail(terminal(&format!("{}: {}", result.id, result.verdict))));
                 }
-                let result = CheckResult { host: Some(host.clone()), ..result };
+                let result = CheckResult { host: result.host.or_else(|| Some(host.clone())), ..result };
                 results.lock().unwrap_or_else(PoisonError::into_inner).push(result);
             });
         });
@@ -76,7 +79,7 @@ pub fn check(context: &Context<'_>, args: &StorageArgs, request: &Request, targe
     results.sort_by_key(|result| places.get(result.id.as_str()).copied());
     let left = targets.len().saturating_sub(results.len());
     let interrupted = signals.stop().then(|| signals.exit());
-    Ok(Checked { results, left, interrupted })
+    Ok(Checked { results, left, carried: checker.carried(), interrupted })
 }
 
 fn progress_bar(context: &Context<'_>) -> indicatif::ProgressBar {
@@ -197,7 +200,13 @@ pub fn gather(
             let status = check.rows.first().and_then(|row| row.value("status").as_text());
             matches!(status, Some(CREATING | ERROR))
         };
-        all.extend(evidence.into_results(pending));
+        let (settle, held_to) = (args.storage.settle.as_secs(), evidence.settle_seconds);
+        all.extend(evidence.into_results(pending).map(|mut result| {
+            if held_to < settle {
+                result.hold_to(settle);
+            }
+            result
+        }));
     }
     let checks = merge(all);
     let Some(level) = args.check else { return Ok(checks) };
@@ -220,7 +229,7 @@ pub fn gather(
     // Who lets a quick look decide should know what it does not see.
     let how = if level == crate::domain::Level::Quick { "quick: no data is read, --check deep does" } else { level.name() };
     context.ui.say(format!("Checking {how_many} on the storage ({how}) …"));
-    let checked = check(context, &args.storage, &args.storage.request(level, Share::All), &targets)?;
+    let checked = check(context, &args.storage, &args.storage.request(level, Share::All), &targets, Checks::new())?;
     if let Some((exit, signal)) = checked.interrupted {
         return Err(Error::new(exit, format!("stopped by {signal} while checking the storage; nothing was changed")));
     }

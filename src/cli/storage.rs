@@ -13,7 +13,7 @@ use super::context::Context;
 use super::error::{Error, Result};
 use super::exit::Exit;
 use crate::config::StorageOptions;
-use crate::domain::{Backup, Driver, Glance, Level, Policy};
+use crate::domain::{Backup, Driver, Glance, Level, Listing, Policy};
 use crate::storage::ceph::Cluster;
 use crate::storage::{Network, ObjectStore, RetryPolicy, Retrying, StorageError, StorageErrorKind, gcs, posix, s3, swift};
 use crate::verify::chunked::{Effort, Share};
@@ -253,15 +253,23 @@ impl Places for Stores {
         Ok(store)
     }
 
+    fn location(&self, driver: Driver, backup: &Backup) -> std::result::Result<String, StorageError> {
+        if driver != Driver::Ceph {
+            return Ok(self.store(driver, backup)?.location().to_owned());
+        }
+        let cluster = self.cluster()?;
+        let container = backup.container.as_deref().filter(|pool| !pool.is_empty());
+        Ok(cluster.location(container.unwrap_or(cluster.default_pool())))
+    }
+
     fn ceph(&self, subject: &Subject<'_>, watch: &Watch) -> std::result::Result<(Findings, String), StorageError> {
         let cluster = self.cluster()?;
         let source = self.ceph_source_pool.as_deref().map(|pool| cluster.pool(pool));
-        let container = subject.backup.container.as_deref().filter(|pool| !pool.is_empty());
-        let location = cluster.location(container.unwrap_or(cluster.default_pool()));
+        let location = self.location(Driver::Ceph, subject.backup)?;
         Ok((ceph::check(cluster, source.as_ref(), subject, watch), location))
     }
 
-    fn ceph_glance(&self, backup: &Backup, ancestors: &[Arc<Backup>]) -> std::result::Result<Glance, StorageError> {
-        ceph::glance(self.cluster()?, backup, ancestors)
+    fn ceph_glance(&self, backup: &Backup, ancestors: &[Arc<Backup>], then: Option<Listing>) -> std::result::Result<Glance, StorageError> {
+        ceph::glance(self.cluster()?, backup, ancestors, then)
     }
 }

@@ -121,21 +121,35 @@ pub struct Amount {
     pub expected: u64,
 }
 
-/// What a listing shows of a backup: enough to see later whether something was added or taken away.
+/// What a listing shows of a backup: enough to see later whether something was added or taken away. Ceph has no listing; its
+/// parts are counted in the place of objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Listing {
-    /// Objects of any kind.
+    /// Objects of any kind; in Ceph the image, the snapshots of it that are this backup's, and the object of metadata.
     pub objects: u64,
-    /// Bytes that they take on the storage.
+    /// Bytes that they take on the storage; in Ceph those in the extents of the image.
     pub bytes: u64,
 }
 
+/// What listings show of all the backups together that one rests on: of each alone, a survey of a chain would grow with the
+/// square of its length.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Below {
+    /// The sums.
+    pub listing: Listing,
+    /// When the newest object of them was written, RFC 3339, by the storage's clock.
+    pub newest_object_at: Option<String>,
+}
+
 /// What the storage shows of a backup at a glance: no object is opened.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Glance {
-    /// What is listed; `None` for Ceph, which has no listing.
-    pub listing: Option<Listing>,
+    /// As in [`Listing`].
+    pub objects: u64,
+    /// As in [`Listing`], or why they could not be counted.
+    pub bytes: Result<u64, String>,
     /// When the newest object was written, RFC 3339, by the storage's clock.
     pub newest_object_at: Option<String>,
     /// Somebody has the image open (Ceph).
@@ -196,9 +210,13 @@ pub struct CheckResult {
     pub service_metadata: Option<String>,
     /// When the newest object was written, RFC 3339, by the storage's clock.
     pub newest_object_at: Option<String>,
-    /// What the listing showed; `None` for Ceph, and in documents of versions that did not say it.
+    /// What the listing showed; `None` where there was none, and in documents of versions that did not say it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub listing: Option<Listing>,
+    /// What the listings of those that it rests on showed; `None` where it rests on none, or where they need not be there to
+    /// restore it (Ceph), where one could not be listed, and in documents of versions that did not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub below: Option<Below>,
     /// When the check ended, RFC 3339.
     pub checked_at: String,
     /// The host that it ran on; `None` in documents of versions that did not say it.
@@ -224,6 +242,19 @@ impl CheckResult {
     /// and nothing was added for as long as `--settle`.
     pub fn shows_idle(&self) -> bool {
         self.begun && !self.busy && self.verdict != CheckVerdict::Unverifiable
+    }
+
+    /// Takes it for busy where its newest object was not as old as `settle` seconds when it was checked: whoever checked it may have
+    /// asked for less, and to decide is another's.
+    pub fn hold_to(&mut self, settle: u64) {
+        let time = |text: &str| text.parse::<jiff::Timestamp>().ok();
+        let newest = self.newest_object_at.as_deref().and_then(time);
+        let young = newest.zip(time(&self.checked_at)).is_some_and(|(newest, checked)| {
+            i64::try_from(settle).map_or(true, |settle| checked.duration_since(newest).as_secs() < settle)
+        });
+        // By how much is known to the check alone.
+        let clock_behind = self.begun && self.warnings.iter().any(|warning| warning.code == "clock-behind");
+        self.busy |= young || clock_behind;
     }
 
     /// Why it says nothing about this row, or about one that it rests on (the nearest first), any more; `None` where it does.
@@ -255,27 +286,36 @@ impl CheckResult {
         ancestors.next().map(|ancestor| format!("it rests on backup {}, which was not there when it was checked", ancestor.id))
     }
 
-    /// What is another than it was when this check was made, in words; `None` where nothing moved.
-    pub fn moved_since(&self, now: &Glance) -> Option<String> {
+    /// Whether anything is another than it was when this check was made. Where the check did not note all that there was, or the
+    /// glance could not see it, the answer is that it is not known.
+    pub fn compared_with(&self, now: &Glance) -> Look {
         if now.watched && !self.busy {
-            return Some("somebody has its image open".to_owned());
+            return Look::Moved("somebody has its image open".to_owned());
         }
-        let time = |text: &Option<String>| text.as_deref().and_then(|text| text.parse::<jiff::Timestamp>().ok());
-        let (then, newest) = (time(&self.newest_object_at), time(&now.newest_object_at));
-        if newest > then {
-            let written = newest.map(|at| at.to_string()).unwrap_or_default();
-            return Some(match then {
-                Some(then) => format!("an object was written at {written}, and the newest was of {then} then"),
-                None => format!("an object was written at {written}, and there was none then"),
-            });
+        let what = if self.driver == Some(Driver::Ceph) { "parts (image, snapshots, object of metadata)" } else { "objects" };
+        let then = (self.listing, self.newest_object_at.as_deref());
+        if let Some(moved) = moved_between(what, then, (now.objects, now.bytes.as_ref().ok(), now.newest_object_at.as_deref())) {
+            return Look::Moved(moved);
         }
-        if let (Some(then), Some(now)) = (self.listing, now.listing)
-            && then != now
-        {
-            let text = format!("{} objects of {} bytes then, {} of {} now", then.objects, then.bytes, now.objects, now.bytes);
-            return Some(text);
+        match (self.listing, &now.bytes) {
+            (None, _) => Look::Unseen("its check does not say what was listed then, so that there is nothing to compare with".to_owned()),
+            (Some(_), Err(why)) => Look::Unseen(why.clone()),
+            (Some(_), Ok(_)) => Look::Same,
         }
-        (newest < then).then(|| "its newest object is not there any more".to_owned())
+    }
+
+    /// The same of the backups that it rests on.
+    pub fn compared_below(&self, now: &Below) -> Look {
+        let Some(then) = &self.below else {
+            let text =
+                "its check does not say what was listed then of the backups that it rests on, so that there is nothing to compare with";
+            return Look::Unseen(text.to_owned());
+        };
+        let seen = (now.listing.objects, Some(&now.listing.bytes), now.newest_object_at.as_deref());
+        match moved_between("objects", (Some(then.listing), then.newest_object_at.as_deref()), seen) {
+            Some(moved) => Look::Moved(format!("of the backups that it rests on: {moved}")),
+            None => Look::Same,
+        }
     }
 
     /// Why it is not believed any more: it is older than `max_age` seconds, or cannot say how old it is. `now` is naive UTC.
@@ -299,6 +339,26 @@ impl CheckResult {
         }
         (age > max_age).then(|| format!("its check of {at} is not of the last {} (--evidence-max-age); check it again", human(max_age)))
     }
+}
+
+/// What moved from a listing with its newest time to a number of objects with their bytes, as far as they are known, and the
+/// newest time, in words.
+fn moved_between(what: &str, then: (Option<Listing>, Option<&str>), now: (u64, Option<&u64>, Option<&str>)) -> Option<String> {
+    let time = |text: Option<&str>| text.and_then(|text| text.parse::<jiff::Timestamp>().ok());
+    let (listing, was, newest) = (then.0, time(then.1), time(now.2));
+    if newest > was {
+        let written = newest.map(|at| at.to_string()).unwrap_or_default();
+        return Some(match was {
+            Some(was) => format!("an object was written at {written}, and the newest was of {was} then"),
+            None => format!("an object was written at {written}, and there was none then"),
+        });
+    }
+    let (objects, bytes) = (now.0, now.1);
+    if let Some(then) = listing.filter(|then| then.objects != objects || bytes.is_some_and(|bytes| *bytes != then.bytes)) {
+        let of_bytes = bytes.map_or_else(String::new, |bytes| format!(" of {bytes}"));
+        return Some(format!("{} {what} of {} bytes then, {objects}{of_bytes} now", then.objects, then.bytes));
+    }
+    (newest < was).then(|| "its newest object is not there any more".to_owned())
 }
 
 /// What has moved in the row of a backup that others rest on. Its counter and its times may; a deletion takes its data.

@@ -148,6 +148,13 @@ pub struct Backup {
 }
 
 impl Backup {
+    /// Bytes of the volume when it was made, by `size`, which is in GiB; `None` where that is NULL or no size of a volume. To
+    /// take 0 at its word would be to call a backup whole that holds nothing.
+    pub fn volume_bytes(&self) -> Option<u64> {
+        let size = self.size.and_then(|size| u64::try_from(size).ok()).filter(|size| *size > 0)?;
+        size.checked_mul(1 << 30)
+    }
+
     /// The guarded columns, as far as the database has them.
     pub fn image(&self, columns: ColumnSet) -> Image {
         let mut image = Image::new(

@@ -44,6 +44,14 @@ pub struct Summary {
     pub busy: usize,
     /// To be checked, and not begun when the check was stopped.
     pub left: usize,
+    /// Taken over from an earlier check, each with the time of that (`checked_at`).
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub carried: usize,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
+fn is_none(number: &usize) -> bool {
+    *number == 0
 }
 
 impl Summary {

@@ -1,37 +1,117 @@
 //! A last look at the storage before a change: did anything move since the check?
 //!
-//! One listing, and no object is opened.
+//! One listing of the backup, and one of each that it rests on; no object is opened.
 
+use std::collections::HashMap;
 use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use jiff::Timestamp;
 
-use super::chunked::MOST_LISTED;
-use super::run::{Places, Target};
-use crate::domain::{CheckResult, Driver, Glance, Listing, Look};
+use super::chunked::{MOST_LISTED, prefix_of};
+use super::run::{Places, Target, driver_in_chain};
+use crate::domain::{Backup, Below, CheckResult, Driver, Glance, Listing, Look};
 use crate::storage::StorageErrorKind;
+
+/// What a listing shows, with the place that it is of; otherwise why there is none.
+type Shown = Result<(Listing, Option<Timestamp>, String), Look>;
+
+/// What is looked at within one moment: many backups can rest on the same ones, which are then listed once.
+#[derive(Debug, Default)]
+pub struct Moment {
+    known: Mutex<HashMap<String, Arc<OnceLock<Shown>>>>,
+    over: AtomicBool,
+}
+
+impl Moment {
+    /// Nobody waits for answers any more: what goes on with a long chain stops.
+    pub fn end(&self) {
+        self.over.store(true, Ordering::Relaxed);
+    }
+
+    fn shown(&self, id: &str, look: impl FnOnce() -> Shown) -> Shown {
+        let slot = {
+            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(known.entry(id.to_owned()).or_default())
+        };
+        slot.get_or_init(look).clone()
+    }
+}
 
 /// Looks at a backup's storage once more, and compares with what a check saw. `host` is this host's name: that a directory
 /// is not here proves something only where the check saw it here, too.
-pub fn glance(places: &dyn Places, target: &Target, check: &CheckResult, host: &str) -> Look {
+pub fn glance(places: &dyn Places, target: &Target, check: &CheckResult, host: &str, moment: &Moment) -> Look {
     let backup = &target.backup;
-    // What never began has no place to look at, and the row's guards see it begin.
-    let nowhere = |text: &Option<String>| text.as_deref().is_none_or(str::is_empty);
-    let Some(driver) = backup.service.as_deref().and_then(Driver::of_service) else { return Look::Same };
+    let Some(driver) = backup.service.as_deref().and_then(Driver::of_service) else {
+        // What never began has no place to look at, and the row's guards see it begin.
+        return match backup.service_metadata.as_deref().filter(|prefix| !prefix.is_empty()) {
+            None => Look::Same,
+            Some(_) => Look::Unseen("nothing tells which driver wrote it".to_owned()),
+        };
+    };
     if driver == Driver::Ceph {
-        return match places.ceph_glance(backup, &target.ancestors) {
-            Ok(now) => check.moved_since(&now).map_or(Look::Same, Look::Moved),
+        return match places.ceph_glance(backup, &target.ancestors, check.listing) {
+            Ok(now) => check.compared_with(&now),
             Err(error) => Look::Unseen(error.text),
         };
     }
-    if nowhere(&backup.container) || nowhere(&backup.service_metadata) {
-        return Look::Same;
-    }
-    let prefix = backup.service_metadata.as_deref().unwrap_or_default();
-    let store = match places.store(driver, backup) {
-        Ok(store) => store,
-        Err(error) => return Look::Unseen(error.text),
+    let Some(prefix) = prefix_of(backup) else { return Look::Same };
+    let (listing, newest, location) = match list(places, driver, backup, prefix) {
+        Ok(shown) => shown,
+        Err(look) => return look,
     };
+    // Another directory of the same name, or no directory, is not the one that was checked.
+    let is_directory = |driver: Driver| matches!(driver, Driver::Posix | Driver::Nfs | Driver::GlusterFs);
+    let same_place = |driver: Driver| {
+        check.location.as_ref().is_none_or(|was| *was == location) && (!is_directory(driver) || check.host.as_deref() == Some(host))
+    };
+    if listing.objects == 0 && check.begun && !same_place(driver) {
+        return Look::Unseen(elsewhere("it", &location));
+    }
+    let Listing { objects, bytes } = listing;
+    let now = Glance { objects, bytes: Ok(bytes), newest_object_at: newest.map(|at| at.to_string()), watched: false };
+    let own = check.compared_with(&now);
+    if own != Look::Same || target.ancestors.is_empty() {
+        return own;
+    }
+    // Listed by what their rows say now they would be others, and the rows' guards say so better.
+    if let Some(why) = check.outdated(backup, &target.ancestors, target.columns) {
+        return Look::Unseen(why);
+    }
+    // Without what there was then, the listings would show nothing.
+    let mut below = Below::default();
+    let mut newest = None;
+    for parent in target.ancestors.iter().filter(|_| check.below.is_some()) {
+        if moment.over.load(Ordering::Relaxed) {
+            return Look::Unseen("the backups that it rests on were not all listed in time".to_owned());
+        }
+        let Some(prefix) = prefix_of(parent) else { continue };
+        let driver = driver_in_chain(parent, driver);
+        let (listing, written, location) = match moment.shown(&parent.id, || list(places, driver, parent, prefix)) {
+            Ok(shown) => shown,
+            Err(Look::Moved(what)) => return Look::Moved(format!("of backup {}, which it rests on: {what}", parent.id)),
+            Err(Look::Unseen(why)) => return Look::Unseen(format!("backup {}, which it rests on: {why}", parent.id)),
+            Err(Look::Same) => continue,
+        };
+        if listing.objects == 0 && !same_place(driver) {
+            return Look::Unseen(elsewhere(&format!("backup {}, which it rests on,", parent.id), &location));
+        }
+        below.listing.objects += listing.objects;
+        below.listing.bytes = below.listing.bytes.saturating_add(listing.bytes);
+        newest = newest.max(written);
+    }
+    below.newest_object_at = newest.map(|at| at.to_string());
+    check.compared_below(&below)
+}
+
+fn elsewhere(what: &str, location: &str) -> String {
+    format!("nothing of {what} is in {location} as this host sees it, and it was checked elsewhere")
+}
+
+/// One listing of a backup's objects.
+fn list(places: &dyn Places, driver: Driver, backup: &Backup, prefix: &str) -> Shown {
+    let store = places.store(driver, backup).map_err(|error| Look::Unseen(error.text))?;
     let (mut listing, mut newest, mut endless) = (Listing::default(), None::<Timestamp>, false);
     let listed = store.list(prefix, &mut |found| {
         if found.name.starts_with(prefix) {
@@ -43,20 +123,9 @@ pub fn glance(places: &dyn Places, target: &Target, check: &CheckResult, host: &
         if endless { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
     match listed {
-        Ok(()) if endless => return Look::Moved(format!("the listing of {} has no end", store.location())),
-        Ok(()) => {}
+        Ok(()) if endless => Err(Look::Moved(format!("the listing of {} has no end", store.location()))),
         // Where there is no container, nothing is in it.
-        Err(error) if error.kind == StorageErrorKind::NoContainer => {}
-        Err(error) => return Look::Unseen(error.text),
+        Err(error) if error.kind != StorageErrorKind::NoContainer => Err(Look::Unseen(error.text)),
+        _ => Ok((listing, newest, store.location().to_owned())),
     }
-    // Another directory of the same name, or no directory, is not the one that was checked.
-    let is_directory = matches!(driver, Driver::Posix | Driver::Nfs | Driver::GlusterFs);
-    let same_place = check.location.as_deref().is_none_or(|location| location == store.location())
-        && (!is_directory || check.host.as_deref() == Some(host));
-    if listing.objects == 0 && check.begun && !same_place {
-        let text = format!("nothing of it is in {} as this host sees it, and it was checked elsewhere", store.location());
-        return Look::Unseen(text);
-    }
-    let now = Glance { listing: Some(listing), newest_object_at: newest.map(|at| at.to_string()), watched: false };
-    check.moved_since(&now).map_or(Look::Same, Look::Moved)
 }

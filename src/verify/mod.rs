@@ -18,11 +18,11 @@ use jiff::Timestamp;
 
 pub use evidence::Evidence;
 pub use fault::{Class, Fault, Faults};
-pub use glance::glance;
+pub use glance::{Moment, glance};
 pub use run::{Checker, Places, Request, Target};
 pub use watch::Watch;
 
-use crate::domain::{Amount, Backup, CheckVerdict, Level, Listing, Problem};
+use crate::domain::{Amount, Backup, Below, CheckVerdict, Level, Listing, Problem};
 
 /// A backup to be checked, with everything that the database says about it.
 #[derive(Debug, Clone, Copy)]
@@ -37,6 +37,27 @@ pub struct Subject<'a> {
     pub settle: Duration,
     /// The clock that the storage's times are compared with.
     pub now: Timestamp,
+}
+
+impl Subject<'_> {
+    /// What is wrong where its chain goes over to another volume: an increment holds what changed in its own, and put over the
+    /// blocks of another it gives the data of neither.
+    fn other_volume(&self) -> Option<Problem> {
+        let own = self.backup.volume_id.as_deref()?;
+        let is_other = |volume: &str| !volume.eq_ignore_ascii_case(own);
+        let mut others = self.ancestors.iter().filter(|ancestor| ancestor.volume_id.as_deref().is_some_and(is_other));
+        let first = others.next()?;
+        let more = match others.count() {
+            0 => String::new(),
+            more => format!(", as are {more} more of them"),
+        };
+        let text = format!(
+            "backup {}, which it rests on, is of volume {}{more}, and this one of volume {own}: a restore would give the data of neither",
+            first.id,
+            first.volume_id.as_deref().unwrap_or_default()
+        );
+        Some(Problem::general("parent-of-another-volume", text))
+    }
 }
 
 /// What a look at the storage found.
@@ -66,4 +87,6 @@ pub struct Findings {
     pub newest_object_at: Option<Timestamp>,
     /// What the listing showed; `None` where there was none.
     pub listing: Option<Listing>,
+    /// What those of the backups that it rests on showed; `None` where there are none, or one had none.
+    pub below: Option<Below>,
 }

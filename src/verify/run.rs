@@ -9,13 +9,12 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::chunked::{self, Effort, Link, Own, Share};
+use super::glance::{Moment, glance};
 use super::{Class, Faults, Findings, Subject, Watch};
-use crate::domain::{Backup, CheckResult, CheckVerdict, ColumnSet, Driver, Glance, Image, Level, Problem};
+use crate::domain::{Backup, CheckResult, CheckVerdict, Checks, ColumnSet, Driver, Glance, Image, Level, Listing, Look, Problem};
 use crate::storage::gcs::SEEN_BY_CINDER;
 use crate::storage::{ObjectStore, StorageError};
 
-/// Bytes in a GiB, the unit of `backups.size`.
-const GIB: u64 = 1 << 30;
 /// How many quick checks run at once: each is a handful of round trips.
 const QUICK_AT_ONCE: usize = 8;
 
@@ -27,17 +26,23 @@ pub trait Places: Sync {
     /// Whatever is missing in the configuration, or refused by the storage.
     fn store(&self, driver: Driver, backup: &Backup) -> Result<Arc<dyn ObjectStore>, StorageError>;
 
+    /// Where a backup is looked for, as a result's `location` has it.
+    ///
+    /// # Errors
+    /// As for [`Places::store`].
+    fn location(&self, driver: Driver, backup: &Backup) -> Result<String, StorageError>;
+
     /// A look at a backup in Ceph; `watch` is told of the bytes that are read.
     ///
     /// # Errors
     /// Whatever is missing in the configuration.
     fn ceph(&self, subject: &Subject<'_>, watch: &Watch) -> Result<(Findings, String), StorageError>;
 
-    /// The signs of work on a backup in Ceph.
+    /// What there is of a backup in Ceph, and the signs of work on it; `then` is what a check saw.
     ///
     /// # Errors
     /// Whatever is missing in the configuration, or refused by the cluster.
-    fn ceph_glance(&self, backup: &Backup, ancestors: &[Arc<Backup>]) -> Result<Glance, StorageError>;
+    fn ceph_glance(&self, backup: &Backup, ancestors: &[Arc<Backup>], then: Option<Listing>) -> Result<Glance, StorageError>;
 }
 
 /// A backup to be checked, with those that it rests on.
@@ -77,6 +82,9 @@ pub struct Checker<'a> {
     /// Backups that others rest on: what is known of them is kept.
     shared: HashSet<String>,
     known: Mutex<HashMap<(String, Level), Own>>,
+    /// Results of an earlier check, and the host that this one runs on.
+    earlier: (Checks, String),
+    carried: AtomicUsize,
     /// Held by the one check that may hold a long list of objects.
     large: Mutex<()>,
 }
@@ -85,19 +93,61 @@ impl<'a> Checker<'a> {
     /// A checker for these targets.
     pub fn new(places: &'a dyn Places, request: &'a Request, watch: &'a Watch, targets: &[Target]) -> Self {
         let shared = targets.iter().flat_map(|target| &target.ancestors).map(|backup| backup.id.clone()).collect();
-        Self { places, request, watch, shared, known: Mutex::default(), large: Mutex::default() }
+        Self {
+            places,
+            request,
+            watch,
+            shared,
+            known: Mutex::default(),
+            earlier: (Checks::new(), String::new()),
+            carried: AtomicUsize::new(0),
+            large: Mutex::default(),
+        }
+    }
+
+    /// With results of an earlier check, which stand where their backups are in the same place and one listing shows all as it
+    /// was; `host` is this host's name.
+    #[must_use]
+    pub fn going_on(self, earlier: Checks, host: &str) -> Self {
+        Self { earlier: (earlier, host.to_owned()), ..self }
+    }
+
+    /// How many results of the earlier check stand.
+    pub fn carried(&self) -> usize {
+        self.carried.load(Ordering::Relaxed)
     }
 
     /// Checks all of them, several at once where each is only a few questions; `each` gets every result as it comes.
     /// What was not begun when the watch stops has no result.
     pub fn run(&self, targets: &[Target], each: &(dyn Fn(CheckResult) + Sync)) {
-        let threads = if self.request.level == Level::Quick { QUICK_AT_ONCE.min(targets.len()) } else { 1 };
+        // First what is known: to list it takes little, and a second signal then loses none of it.
+        let (earlier, host) = &self.earlier;
+        let known: Vec<(&Target, &CheckResult)> =
+            targets.iter().filter_map(|target| Some((target, earlier.get(&target.backup.id)?))).collect();
+        let (moment, standing) = (Moment::default(), Mutex::new(HashSet::new()));
+        self.side_by_side(QUICK_AT_ONCE, &known, &|(target, check)| {
+            if still_stands(self.places, target, check, host, &moment) {
+                self.carried.fetch_add(1, Ordering::Relaxed);
+                lock(&standing).insert(check.id.as_str());
+                // Those of the others are the targets'.
+                each(CheckResult { rows: check.rows.iter().take(1).cloned().collect(), ..CheckResult::clone(check) });
+            }
+        });
+        let standing = standing.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let open: Vec<&Target> = targets.iter().filter(|target| !standing.contains(target.backup.id.as_str())).collect();
+        let threads = if self.request.level == Level::Quick { QUICK_AT_ONCE } else { 1 };
+        self.side_by_side(threads, &open, &|target| each(self.check(target)));
+    }
+
+    /// Does something with each of a list, several at once, until the watch stops.
+    fn side_by_side<T: Sync>(&self, threads: usize, list: &[T], act: &(dyn Fn(&T) + Sync)) {
         let next = AtomicUsize::new(0);
         let work = || {
-            while let Some(target) = targets.get(next.fetch_add(1, Ordering::Relaxed)).filter(|_| !self.watch.is_cancelled()) {
-                each(self.check(target));
+            while let Some(item) = list.get(next.fetch_add(1, Ordering::Relaxed)).filter(|_| !self.watch.is_cancelled()) {
+                act(item);
             }
         };
+        let threads = threads.min(list.len());
         if threads <= 1 {
             return work();
         }
@@ -111,8 +161,7 @@ impl<'a> Checker<'a> {
     /// Checks one.
     pub fn check(&self, target: &Target) -> CheckResult {
         let backup = &target.backup;
-        let service = backup.service.as_deref().unwrap_or_default();
-        let driver = Driver::of_service(service);
+        let driver = backup.service.as_deref().and_then(Driver::of_service);
         let subject =
             Subject { backup, ancestors: &target.ancestors, level: self.request.level, settle: self.request.settle, now: Timestamp::now() };
         let (findings, location) = match driver {
@@ -121,7 +170,7 @@ impl<'a> Checker<'a> {
                 Err(error) => (unfinished(self.request.level, &error), None),
             },
             Some(driver) => self.chunked(&subject, driver),
-            None => (unknown(self.request.level, service), None),
+            None => (unknown(self.request.level, backup), None),
         };
         result(target, driver, self.request, findings, location)
     }
@@ -129,11 +178,10 @@ impl<'a> Checker<'a> {
     fn chunked(&self, subject: &Subject<'_>, driver: Driver) -> (Findings, Option<String>) {
         let rows = std::iter::once(subject.backup).chain(subject.ancestors.iter().map(AsRef::as_ref));
         let links: Vec<Link<'_>> = rows
-            .map(|backup| {
-                // A chain may go on where another driver began it; what never began has no container to open.
-                let own = backup.service.as_deref().and_then(Driver::of_service).filter(|driver| driver.is_chunked()).unwrap_or(driver);
-                let volume_bytes = backup.size.and_then(|size| u64::try_from(size).ok()).and_then(|size| size.checked_mul(GIB));
-                Link { backup, volume_bytes, store: self.places.store(own, backup) }
+            .map(|backup| Link {
+                backup,
+                volume_bytes: backup.volume_bytes(),
+                store: self.places.store(driver_in_chain(backup, driver), backup),
             })
             .collect();
         let location = links.first().and_then(|link| link.store.as_ref().ok()).map(|store| store.location().to_owned());
@@ -184,6 +232,19 @@ impl<'a> Checker<'a> {
     }
 }
 
+/// Whether a backup is where an earlier check saw it, and all that a listing shows is as it was.
+fn still_stands(places: &dyn Places, target: &Target, check: &CheckResult, host: &str, moment: &Moment) -> bool {
+    let driver = target.backup.service.as_deref().and_then(Driver::of_service);
+    let location = driver.and_then(|driver| places.location(driver, &target.backup).ok());
+    location.is_some() && location == check.location && glance(places, target, check, host, moment) == Look::Same
+}
+
+/// The driver of a member of a chain that ends with one of `driver`: a chain may go on where another driver began it, and what
+/// never began has no container to open.
+pub(super) fn driver_in_chain(member: &Backup, driver: Driver) -> Driver {
+    member.service.as_deref().and_then(Driver::of_service).filter(|driver| driver.is_chunked()).unwrap_or(driver)
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -194,12 +255,19 @@ fn unfinished(level: Level, error: &StorageError) -> Findings {
     Findings { problems: faults.into_problems(), ..chunked::empty(level) }
 }
 
-fn unknown(level: Level, service: &str) -> Findings {
+fn unknown(level: Level, backup: &Backup) -> Findings {
     let mut faults = Faults::default();
-    let missing = service.is_empty();
+    // A driver writes its prefix only after its name stands in the row; a container can be asked for by whoever makes the backup.
+    let prefix = backup.service_metadata.as_deref().filter(|prefix| !prefix.is_empty());
+    let service = backup.service.as_deref().unwrap_or_default();
+    let missing = service.is_empty() && prefix.is_none();
     if missing {
         let text = "no driver ever took it up (backups.service is not set), so it has no data";
         faults.add(Class::Absent, Problem::general("never-begun", text));
+    } else if service.is_empty() {
+        let text = "backups.service is not set, and service_metadata is: some driver wrote it, and nothing tells which, so that it is not \
+                    known where its data is";
+        faults.add(Class::Unfinished, Problem::general("driver-unknown", text));
     } else {
         let text = format!("its driver is {service}, whose storage this program does not know");
         faults.add(Class::Unfinished, Problem::general("driver-unknown", text));
@@ -232,6 +300,7 @@ fn result(target: &Target, driver: Option<Driver>, request: &Request, found: Fin
         service_metadata: found.service_metadata,
         newest_object_at: found.newest_object_at.map(|at| at.to_string()),
         listing: found.listing,
+        below: found.below,
         checked_at: Timestamp::now().to_string(),
         // Known to whoever asks; nothing here depends on it.
         host: None,

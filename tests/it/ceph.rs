@@ -9,7 +9,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use cinder_backup_repair::db::Engine;
-use cinder_backup_repair::domain::{Backup, CheckVerdict, Level, Problem};
+use cinder_backup_repair::domain::{Backup, CheckVerdict, Level, Listing, Problem};
 use cinder_backup_repair::storage::ceph::Cluster;
 use cinder_backup_repair::verify::{Findings, Subject, Watch, ceph};
 use jiff::Timestamp;
@@ -188,6 +188,13 @@ impl Lab {
         ceph::check(&cluster, None, &Subject { backup, ancestors: &ancestors, level, settle, now: Timestamp::now() }, &Watch::default())
     }
 
+    /// What a last look sees of a backup in which a check saw all these parts.
+    fn glance(&self, id: &str, then: Listing) -> (u64, Option<u64>) {
+        let backup = self.row(id);
+        let seen = ceph::glance(&self.cluster(READER), &backup, &self.chain(&backup), Some(then)).unwrap();
+        (seen.objects, seen.bytes.ok())
+    }
+
     /// Compares a backup with its volume.
     fn compare(&self, id: &str, level: Level) -> Findings {
         let backup = self.row(id);
@@ -355,7 +362,11 @@ fn backups_of_rbd_volumes() {
     let found = lab.check(&second);
     assert_eq!(found.verdict, CheckVerdict::Intact, "{found:?}");
     assert!(codes(&found.warnings).contains(&"ancestor-missing"), "{found:?}");
+    let then = lab.check(&whole).listing.unwrap();
+    assert_eq!((then.objects, lab.glance(&whole, then)), (3, (3, Some(then.bytes))));
     let object = lab.lose_an_object(&format!("volume-{volume}.backup.{whole}"));
+    let (parts, bytes) = lab.glance(&whole, then);
+    assert!(parts == 3 && bytes.is_some_and(|bytes| bytes < then.bytes), "{bytes:?} of {then:?}");
     let found = lab.check(&whole);
     assert_eq!((found.verdict, codes(&found.problems)), (CheckVerdict::Incomplete, vec!["object-missing"]), "{found:?}");
     assert_eq!(found.problems[0].object.as_deref(), Some(object.as_str()));
@@ -442,8 +453,12 @@ fn backups_of_snapshots() {
     assert!(lab.try_backup(&second, &volume, &source, None).unwrap_err().contains("ImageExists"));
     let found = lab.check(&second);
     assert!(found.verdict.is_damage() && codes(&found.problems) == ["metadata-missing"], "{found:?}");
-    assert_eq!(lab.check(&first).verdict, CheckVerdict::Intact);
+    let found = lab.check(&first);
+    assert_eq!(found.verdict, CheckVerdict::Intact);
+    let then = found.listing.unwrap();
+    assert_eq!((then.objects, lab.glance(&first, then)), (2, (2, Some(GIB))));
     lab.jobs.run(&json!({"do": "delete", "backup": second}));
+    assert_eq!(lab.glance(&first, then), (1, None), "its object of metadata is left");
     let found = lab.check(&first);
     assert_eq!((found.verdict, codes(&found.problems)), (CheckVerdict::Incomplete, vec!["image-missing"]), "{found:?}");
     assert_eq!(lab.check(&second).verdict, CheckVerdict::Missing);

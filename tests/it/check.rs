@@ -8,6 +8,7 @@ mod contradictions;
 mod handover;
 mod hostile;
 mod last_look;
+mod resuming;
 mod round_trips;
 mod selecting;
 mod verdicts;

@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
 use serde::Deserialize;
 
-use crate::cli::args::SelectionArgs;
+use crate::cli::args::{SelectionArgs, span};
 use crate::cli::checking::{self, Checked};
 use crate::cli::context::Context;
 use crate::cli::error::{Error, Result};
@@ -15,7 +16,7 @@ use crate::cli::exit::Exit;
 use crate::cli::storage::{self, StorageArgs};
 use crate::cli::view;
 use crate::domain::time::rfc3339;
-use crate::domain::{Backup, CheckResult, Checks, DatabaseInfo, Finding, Image, Level, Selection};
+use crate::domain::{Backup, CheckResult, CheckVerdict, Checks, DatabaseInfo, Finding, Image, Level, Selection};
 use crate::report::safe::terminal;
 use crate::scan::{Aim, Question, database_info, scan};
 use crate::verify::chunked::Share;
@@ -42,9 +43,13 @@ pub struct CheckCommandArgs {
     /// Check what `scan --format json` found, on a host that has no way to the database
     #[arg(long, value_name = "FILE", conflicts_with = "backups")]
     pub from: Option<PathBuf>,
-    /// Go on where an earlier check (its JSON) stopped; what it could not verify is checked again
+    /// Go on where an earlier check (its JSON) stopped: what it found intact stands where row, place and listing are what they
+    /// were; all else is checked again
     #[arg(long, value_name = "FILE")]
     pub resume: Option<PathBuf>,
+    /// Check again what the earlier check looked at longer ago than this
+    #[arg(long, value_name = "SPAN", default_value = "24h", value_parser = span)]
+    pub resume_max_age: Duration,
     /// Only the n-th of t parts of the backups, so that t hosts share the work
     #[arg(long, value_name = "N/T", value_parser = part)]
     pub shard: Option<(u64, u64)>,
@@ -102,33 +107,22 @@ pub fn run(context: &Context<'_>, args: &CheckCommandArgs) -> Result<Exit> {
         // By the chain, so that what several increments rest on is read by one host.
         assignment.targets.retain(|target| spread(target) % of == part - 1);
     }
-    let mut kept: BTreeMap<String, CheckResult> = BTreeMap::new();
-    if let Some(earlier) = earlier {
-        if earlier.database.identity != assignment.database.identity {
-            let problem =
-                format!("--resume is about the database {}, and this is {}", earlier.database.identity, assignment.database.identity);
-            return Err(Error::usage(problem));
-        }
-        let targets: HashMap<&str, &Target> = assignment.targets.iter().map(|target| (target.backup.id.as_str(), target)).collect();
-        let finished = |check: &CheckResult| check.level >= args.level && check.settles();
-        for mut check in earlier.into_results(finished).filter(finished) {
-            let Some(target) = targets.get(check.id.as_str()) else { continue };
-            if check.outdated(&target.backup, &target.ancestors, target.columns).is_none() {
-                // Those of the others are the targets'.
-                check.rows.truncate(1);
-                kept.insert(check.id.clone(), check);
-            }
-        }
+    let (known, earlier) = match earlier {
+        Some(earlier) => carry_over(args, earlier, &assignment)?,
+        None => (0, Checks::new()),
+    };
+    let request = args.storage.request(args.level, share);
+    let Checked { results, left, carried, interrupted } = checking::check(context, &args.storage, &request, &assignment.targets, earlier)?;
+    if known > 0 {
+        context.ui.say(format!("{carried} of {} are known from the earlier check.", assignment.targets.len()));
     }
-    let (todo, done): (Vec<Target>, Vec<Target>) =
-        assignment.targets.iter().cloned().partition(|target| !kept.contains_key(&target.backup.id));
-    if !done.is_empty() {
-        context.ui.say(format!("{} of {} are known from the earlier check.", done.len(), assignment.targets.len()));
+    if known > carried && interrupted.is_none() {
+        context.ui.say(format!(
+            "{} that it knew {} again: not intact then, older than --resume-max-age, or row, place or listing are not what they were.",
+            known - carried,
+            if known - carried == 1 { "was checked" } else { "were checked" }
+        ));
     }
-    let Checked { results, left, interrupted } = checking::check(context, &args.storage, &args.storage.request(args.level, share), &todo)?;
-    let mut by_id: HashMap<String, CheckResult> =
-        kept.into_iter().chain(results.into_iter().map(|result| (result.id.clone(), result))).collect();
-    let results: Vec<CheckResult> = assignment.targets.iter().filter_map(|target| by_id.remove(&target.backup.id)).collect();
     let checked: BTreeSet<&str> = results.iter().map(|result| result.id.as_str()).collect();
     let mut ancestors: BTreeMap<&str, Image> = BTreeMap::new();
     for target in assignment.targets.iter().filter(|target| checked.contains(target.backup.id.as_str())) {
@@ -146,7 +140,7 @@ pub fn run(context: &Context<'_>, args: &CheckCommandArgs) -> Result<Exit> {
         level: args.level,
         settle_seconds: args.storage.settle.as_secs(),
         interrupted: interrupted.map(|(_, signal)| signal.to_owned()),
-        summary: Summary::of(&results, left),
+        summary: Summary { carried, ..Summary::of(&results, left) },
         results,
         sha256: String::new(),
     };
@@ -156,6 +150,35 @@ pub fn run(context: &Context<'_>, args: &CheckCommandArgs) -> Result<Exit> {
         tell(context, &evidence);
     }
     Ok(exit(&evidence, interrupted.map(|(exit, _)| exit)))
+}
+
+/// The results of an earlier check that may stand in this one, and how many it has about these backups. Where they were found, and
+/// whether all is still there, is for the storage to say.
+fn carry_over(args: &CheckCommandArgs, earlier: Evidence, assignment: &Assignment) -> Result<(usize, Checks)> {
+    if earlier.database.identity != assignment.database.identity {
+        let problem = format!("--resume is about the database {}, and this is {}", earlier.database.identity, assignment.database.identity);
+        return Err(Error::usage(problem));
+    }
+    let now = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).datetime();
+    let max_age = i64::try_from(args.resume_max_age.as_secs()).unwrap_or(i64::MAX);
+    let (settle, held_to) = (args.storage.settle.as_secs(), earlier.settle_seconds);
+    let targets: HashMap<&str, &Target> = assignment.targets.iter().map(|target| (target.backup.id.as_str(), target)).collect();
+    // Damage is looked at again: it may have been put right, or looked for in the wrong place.
+    let stands = |check: &CheckResult| {
+        check.level >= args.level && check.settles() && check.verdict == CheckVerdict::Intact && check.expired(now, max_age).is_none()
+    };
+    let (mut known, mut kept) = (0, Checks::new());
+    for mut check in earlier.into_results(stands) {
+        let Some(target) = targets.get(check.id.as_str()) else { continue };
+        known += 1;
+        if held_to < settle {
+            check.hold_to(settle);
+        }
+        if stands(&check) && check.outdated(&target.backup, &target.ancestors, target.columns).is_none() {
+            kept.insert(check.id.clone(), check);
+        }
+    }
+    Ok((known, kept))
 }
 
 /// All that is wrong, below the table, and the sum.

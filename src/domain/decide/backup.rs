@@ -7,8 +7,8 @@ use crate::domain::status::{
     AVAILABLE, BACKING_UP, CREATING, DELETING, ERROR, ERROR_DELETING, ERROR_RESTORING, NO_VOLUME, RESTORING, RESTORING_BACKUP,
 };
 use crate::domain::{
-    Attachment, Backup, Change, CheckResult, CheckVerdict, ColumnSet, Evidence, Finding, FindingKind, Need, Policy, Proposal, Situation,
-    Snapshot, Verdict, Volume,
+    Attachment, Backup, Change, CheckResult, CheckVerdict, ColumnSet, Evidence, Finding, FindingKind, Level, Need, Policy, Proposal,
+    Situation, Snapshot, Verdict, Volume,
 };
 
 use super::verdict::{Judgement, judge_backup};
@@ -164,7 +164,12 @@ fn checked(case: &BackupCase, check: &CheckResult, situation: &Situation, policy
         }
         (CheckVerdict::Intact, _) => match useless(case, situation) {
             Some(why) => Aim::Refused(why),
-            None if check.earns_available() => Aim::To(AVAILABLE),
+            None if earns(&case.backup, check) => Aim::To(AVAILABLE),
+            None if check.earns_available() && policy.allow_unverified && policy.to.is_some() => unverified(case, situation, policy),
+            None if check.earns_available() => Aim::Refused(format!(
+                "it is in error, and out of that only --check deep earns available: the check {} read none of its data",
+                check.level
+            )),
             None => Aim::Refused("only a part of its data was read, and that does not earn available; check all of it".to_owned()),
         },
         (CheckVerdict::Unverifiable, Some(AVAILABLE)) if policy.allow_unverified => unverified(case, situation, policy),
@@ -182,6 +187,13 @@ fn checked(case: &BackupCase, check: &CheckResult, situation: &Situation, policy
             }
         }
     }
+}
+
+/// Whether what a check saw lets a backup become available. Of one in `error` cinder-backup itself said that it failed, so that
+/// names and sizes do not speak against it: its data must have been read.
+fn earns(backup: &Backup, check: &CheckResult) -> bool {
+    let is_error = backup.status.as_deref() == Some(ERROR);
+    check.earns_available() && (!is_error || check.level >= Level::Deep)
 }
 
 /// `available` without a look at the data: only on the named flag, and never where the row itself says that it would be of no use.
@@ -213,6 +225,9 @@ fn useless(case: &BackupCase, situation: &Situation) -> Option<String> {
     if backup.size.is_none() || backup.volume_id.as_deref() == Some(NO_VOLUME) {
         return Some("an import that never finished cannot become available: its volume and its size are not known".to_owned());
     }
+    if let Some(size) = backup.size.filter(|size| *size <= 0) {
+        return Some(format!("it cannot become available: backups.size is {size}, which is no size of a volume"));
+    }
     if backup.service.as_deref().is_none_or(str::is_empty) {
         return Some("it cannot become available: no driver ever took it up, so it has no data".to_owned());
     }
@@ -243,7 +258,7 @@ fn propose(
     if to == ERROR {
         change(&mut changes, &image, "fail_reason", fail_reason(backup, check, cause));
     }
-    let earned = check.filter(|check| to == AVAILABLE && check.earns_available());
+    let earned = check.filter(|check| to == AVAILABLE && earns(backup, check));
     if let Some(check) = earned {
         if let Some(count) = check.object_count {
             change(&mut changes, &image, "object_count", count);

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use tempfile::TempDir;
 
 use super::check;
-use crate::domain::{Backup, CheckVerdict, Level};
+use crate::domain::{Backup, CheckVerdict, Level, Listing};
 use crate::storage::ceph::Cluster;
 use crate::storage::ceph::export::samples::stream;
 use crate::verify::{Findings, Subject, Watch};
@@ -88,19 +88,46 @@ fn whoever_watches_sees_the_bytes_of_every_reading() {
 
 #[test]
 fn a_last_look_sees_who_writes_and_what_is_new() {
-    let glanced = |instead: &str| scripted(instead, |cluster, backup| super::glance(cluster, backup, &[])).unwrap();
+    let then = checked("", Level::Deep).listing;
+    let glanced = |instead: &str| scripted(instead, |cluster, backup| super::glance(cluster, backup, &[], then)).unwrap();
     let quiet = glanced("");
     assert_eq!((quiet.newest_object_at.as_deref(), quiet.watched), (Some("2026-11-22T10:00:01Z"), false));
-    // No data is asked for.
-    assert_eq!(glanced(r#"case "$*" in diff*|export*|*get*) exit 77;; esac"#), quiet);
+    // No data is read.
+    assert_eq!(glanced(r#"case "$*" in *whole*|export*|*get*) exit 77;; esac"#), quiet);
     let later = r#"case "$*" in *stat*) case "$*" in status*) ;; *) echo 'backups/backup.b.meta mtime 2026-11-22T11:00:00.000000+0000, size 40'; exit;; esac;; esac"#;
     assert_eq!(glanced(later).newest_object_at.as_deref(), Some("2026-11-22T11:00:00Z"));
     // Who has the image of a backup open that is not done is at work on it; a later backup may have that of one that is done.
     let open = r#"case "$*" in status*) echo '{"watchers":[{"address":"10.0.0.1:0/1","client":1,"cookie":1}]}'; exit;; SNAP esac"#;
     assert!(!glanced(&open.replace("SNAP", "")).watched);
     assert!(glanced(&open.replace("SNAP", "snap*) echo '[]'; exit;;")).watched);
-    let error = scripted("exit 77", |cluster, backup| super::glance(cluster, backup, &[])).unwrap_err();
+    let error = scripted("exit 77", |cluster, backup| super::glance(cluster, backup, &[], then)).unwrap_err();
     assert!(!error.text.is_empty());
+}
+
+#[test]
+fn a_last_look_sees_what_has_gone_although_the_metadata_stays() {
+    for (level, bytes) in [(Level::Quick, 5), (Level::Deep, 5), (Level::Restore, 5)] {
+        assert_eq!(checked("", level).listing, Some(Listing { objects: 3, bytes }));
+    }
+    let then = checked("", Level::Quick).listing;
+    let glanced = |instead: &str, then| {
+        let glance = scripted(instead, |cluster, backup| super::glance(cluster, backup, &[], then)).unwrap();
+        assert_eq!(glance.newest_object_at.as_deref(), Some("2026-11-22T10:00:01Z"), "the metadata is there: {instead}");
+        (glance.objects, glance.bytes)
+    };
+    assert_eq!(glanced("", then), (3, Ok(5)));
+    // What has gone has no extents: they are not asked for.
+    let uncounted = || Err("its extents were not counted".to_owned());
+    let no_image =
+        r#"case "$*" in info*) echo "rbd: error opening image x: (2) No such file or directory" >&2; exit 2;; diff*) exit 77;; esac"#;
+    assert_eq!(glanced(no_image, then), (1, uncounted()));
+    assert_eq!(glanced(r#"case "$*" in snap*) echo '[]'; exit;; diff*) exit 77;; esac"#, then), (2, uncounted()));
+    assert_eq!(glanced("", None), (3, uncounted()));
+    assert_eq!(glanced(r#"case "$*" in diff*) echo '[]'; exit;; esac"#, then), (3, Ok(0)));
+    // To count them may take too long, or fail.
+    let (parts, bytes) = glanced(r#"case "$*" in diff*) echo 'rbd: diff error: (5) Input/output error' >&2; exit 5;; esac"#, then);
+    assert_eq!(parts, 3);
+    assert!(bytes.is_err_and(|why| why.contains("its extents could not be counted")));
 }
 
 #[test]

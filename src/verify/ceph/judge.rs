@@ -13,10 +13,9 @@ use jiff::{SignedDuration, Timestamp};
 use super::names::{self, Names, Shape};
 use super::observe::{Content, Observed, Seen};
 use crate::domain::id::same;
-use crate::domain::{Amount, Backup, CheckVerdict, Glance, Problem, time};
+use crate::domain::{Amount, Backup, CheckVerdict, Glance, Listing, Problem, time};
 use crate::verify::{Findings, Subject};
 
-const GIB: u64 = 1 << 30;
 /// Clocks of a cluster and its clients may be this far apart.
 const CLOCKS: SignedDuration = SignedDuration::from_secs(60);
 /// So many objects and holes are named; more are counted.
@@ -36,6 +35,7 @@ enum Weight {
 
 /// A verdict in the making.
 struct Case<'a> {
+    subject: &'a Subject<'a>,
     backup: &'a Backup,
     ancestors: &'a [Arc<Backup>],
     names: &'a Names,
@@ -48,7 +48,7 @@ struct Case<'a> {
 /// What a look without reading says.
 pub(super) fn judge(subject: &Subject<'_>, names: &Names, observed: &Observed) -> Findings {
     let Subject { backup, ancestors, .. } = *subject;
-    let mut case = Case { backup, ancestors, names, observed, weight: None, problems: Vec::new(), warnings: Vec::new() };
+    let mut case = Case { subject, backup, ancestors, names, observed, weight: None, problems: Vec::new(), warnings: Vec::new() };
     let image = observed.image.as_ref();
     let end = image.and_then(|image| image.snapshots_of(&backup.id).next());
     let expected = match image {
@@ -89,27 +89,41 @@ pub(super) fn judge(subject: &Subject<'_>, names: &Names, observed: &Observed) -
         object_count: None,
         service_metadata: image.filter(|_| verdict == CheckVerdict::Intact).and_then(|image| service_metadata(backup, image)),
         newest_object_at: newest,
-        listing: None,
+        listing: Some(Listing {
+            objects: parts(backup, names, observed),
+            bytes: image.filter(|image| is_in(backup, names, image)).map_or(0, |image| image.held.bytes),
+        }),
+        // A snapshot is a whole image: it needs no parent to be restored.
+        below: None,
     }
 }
 
-/// The signs of work alone: a later look compares them with those that a check saw.
-pub(super) fn glance(backup: &Backup, names: &Names, observed: &Observed) -> Glance {
+/// What there is and the signs of work: a later look compares them with those that a check saw.
+pub(super) fn glance(backup: &Backup, names: &Names, observed: &Observed, objects: u64, bytes: Result<u64, String>) -> Glance {
     let newest = newest(observed, backup, is_begun(backup, names, observed));
     let is_open = observed.image.as_ref().is_some_and(|image| {
         let is_complete = observed.meta.is_some() && image.snapshots_of(&backup.id).next().is_some();
         !image.watchers.is_empty() && !is_complete
     });
-    Glance { listing: None, newest_object_at: newest.map(|at| at.to_string()), watched: is_open }
+    Glance { objects, bytes, newest_object_at: newest.map(|at| at.to_string()), watched: is_open }
+}
+
+/// How many parts of this backup there are: its image, its snapshots of it, and its object of metadata. The last alone outlives
+/// a deletion of the others.
+pub(super) fn parts(backup: &Backup, names: &Names, observed: &Observed) -> u64 {
+    let image = observed.image.as_ref().filter(|image| is_in(backup, names, image));
+    u64::from(observed.meta.is_some()) + image.map_or(0, |image| 1 + image.snapshots_of(&backup.id).count() as u64)
 }
 
 /// Whether anything there is of this backup.
 fn is_begun(backup: &Backup, names: &Names, observed: &Observed) -> bool {
-    observed.meta.is_some()
-        || observed.image.as_ref().is_some_and(|image| {
-            let is_shared = !image.info.name.ends_with(&format!(".backup.{}", backup.id));
-            image.snapshots_of(&backup.id).next().is_some() || !is_shared || wrote_to_shared(backup, names, image)
-        })
+    observed.meta.is_some() || observed.image.as_ref().is_some_and(|image| is_in(backup, names, image))
+}
+
+/// Whether anything in an image is of this backup: several can share one.
+pub(super) fn is_in(backup: &Backup, names: &Names, image: &Seen) -> bool {
+    let is_shared = !image.info.name.ends_with(&format!(".backup.{}", backup.id));
+    image.snapshots_of(&backup.id).next().is_some() || !is_shared || wrote_to_shared(backup, names, image)
 }
 
 /// What is to be written to a row whose backup is intact: the driver does that last.
@@ -131,7 +145,7 @@ impl Case<'_> {
 
     /// Bytes of the volume, by the row.
     fn size(&self) -> Option<u64> {
-        self.backup.size.and_then(|size| u64::try_from(size).ok()).and_then(|size| size.checked_mul(GIB))
+        self.backup.volume_bytes()
     }
 
     /// There is a snapshot of this backup: its data went through to the end. The bytes that it should have.
@@ -152,6 +166,10 @@ impl Case<'_> {
             }
         }
         self.size_known();
+        // It was sent as what changed since the snapshot of its parent, into the image that this is in.
+        if let Some(problem) = self.subject.other_volume() {
+            self.wrong(Weight::Wrong, problem);
+        }
         for ancestor in self.ancestors {
             // A snapshot is a whole image: it needs no parent to be restored.
             if image.snapshots_of(&ancestor.id).next().is_none() {
@@ -326,7 +344,9 @@ impl Case<'_> {
 
     fn size_known(&mut self) {
         if self.size().is_none() {
-            self.warn(Problem::general("size-unknown", "the row gives no size to compare with"));
+            // No damage, and no proof that all of it is there.
+            let text = "backups.size is not set or no size of a volume, so that nothing tells how much of the volume there should be";
+            self.problems.push(Problem::general("size-unknown", text));
         }
     }
 

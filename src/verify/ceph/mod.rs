@@ -17,7 +17,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use crate::domain::{Amount, Backup, CheckVerdict, Glance, Level, Problem};
+use crate::domain::{Amount, Backup, CheckVerdict, Glance, Level, Listing, Problem};
 use crate::storage::ceph::{Cluster, Pool};
 use crate::storage::{StorageError, StorageErrorKind};
 
@@ -46,15 +46,24 @@ pub fn check(cluster: &Cluster, source: Option<&Pool<'_>>, subject: &Subject<'_>
     findings
 }
 
-/// The signs of work on a backup, for a last look before a change: its newest object, and who has its image open.
+/// A last look before a change: what there is of a backup, its newest object, and who has its image open. Where as many parts are
+/// there as `then`, when it was checked, its extents are counted, too: that can take as long as in a check.
 ///
 /// # Errors
-/// That of a question which the cluster did not answer.
-pub fn glance(cluster: &Cluster, backup: &Backup, ancestors: &[Arc<Backup>]) -> Result<Glance, StorageError> {
+/// That of a question which the cluster did not answer, but for that about the extents.
+pub fn glance(cluster: &Cluster, backup: &Backup, ancestors: &[Arc<Backup>], then: Option<Listing>) -> Result<Glance, StorageError> {
     let names = names::of(backup, ancestors).map_err(|problem| StorageError::new(StorageErrorKind::Protocol, problem.text))?;
     let pool = pool_of(cluster, backup);
     let observed = observe::glimpse(&pool, cluster.default_pool(), &names, &backup.id)?;
-    Ok(judge::glance(backup, &names, &observed))
+    let objects = judge::parts(backup, &names, &observed);
+    let bytes = match &observed.image {
+        _ if then.is_none_or(|then| then.objects != objects) => Err("its extents were not counted".to_owned()),
+        Some(image) if judge::is_in(backup, &names, image) => observe::held(&pool, image, names.shape, &backup.id)
+            .map(|held| held.bytes)
+            .map_err(|error| format!("its extents could not be counted: {}", error.text)),
+        _ => Ok(0),
+    };
+    Ok(judge::glance(backup, &names, &observed, objects, bytes))
 }
 
 /// The pool of a backup. The driver writes it to the row before it writes any data; a row without one has none, wherever one
@@ -78,6 +87,7 @@ fn nothing(verdict: CheckVerdict, problem: Problem) -> Findings {
         service_metadata: None,
         newest_object_at: None,
         listing: None,
+        below: None,
     }
 }
 

@@ -122,7 +122,7 @@ pub(super) fn observe(pool: &Pool<'_>, configured_pool: &str, names: &Names, bac
     Ok(Observed { pool: pool.name().to_owned(), configured_pool: configured_pool.to_owned(), image, meta })
 }
 
-/// Asks only what shows whether somebody is or was at work: a few questions, none of them about data.
+/// Asks only what shows which parts there are, and whether somebody is or was at work: a few questions, none of them about data.
 ///
 /// # Errors
 /// As for [`observe`].
@@ -175,14 +175,11 @@ fn look(pool: &Pool<'_>, info: ImageInfo, snapshots: Vec<SnapshotInfo>, shape: S
         Some(newest) if end.is_none_or(|end| end.name == newest.name) => Some(has_changed(pool, name, &newest.name)?),
         _ => None,
     };
-    if end.is_none() && shape == Shape::Snapshot {
-        // What is in the base now is no backup, and what an increment that was cut off left there no damage of one.
+    let Some((size, range)) = whole(&info, end, shape) else {
         return Ok(Seen { info, snapshots, watchers, locks, held: Held::default(), lost: Lost::default(), dirty });
-    }
-    let at = end.map(|end| end.name.as_str());
-    // The volume may have grown since, or its image may have been cut.
-    let size = info.size.max(end.map_or(0, |end| end.size));
-    let (held, there) = sum(pool, &info, size, Range { at, ..Range::default() })?;
+    };
+    let at = range.at;
+    let (held, there) = sum(pool, &info, size, range)?;
     let lost = match there {
         Some(there) if info.has_object_map => {
             let (_, promised) = sum(pool, &info, size, Range { at, by_map: true, since: None })?;
@@ -193,6 +190,28 @@ fn look(pool: &Pool<'_>, info: ImageInfo, snapshots: Vec<SnapshotInfo>, shape: S
         _ => Lost::default(),
     };
     Ok(Seen { info, snapshots, watchers, locks, held, lost, dirty })
+}
+
+/// What is in an image of which the rest is known: as of this backup's snapshot, or now where it has none.
+///
+/// # Errors
+/// As for every question.
+pub(super) fn held(pool: &Pool<'_>, image: &Seen, shape: Shape, backup: &str) -> Result<Held, StorageError> {
+    match whole(&image.info, image.snapshots_of(backup).next(), shape) {
+        Some((size, range)) => Ok(sum(pool, &image.info, size, range)?.0),
+        None => Ok(Held::default()),
+    }
+}
+
+/// The bytes and the range of the extents that a backup is in; `None` where it has none.
+fn whole<'a>(info: &ImageInfo, end: Option<&'a SnapshotInfo>, shape: Shape) -> Option<(u64, Range<'a>)> {
+    if end.is_none() && shape == Shape::Snapshot {
+        // What is in the base now is no backup, and what an increment that was cut off left there no damage of one.
+        return None;
+    }
+    // The volume may have grown since, or its image may have been cut.
+    let size = info.size.max(end.map_or(0, |end| end.size));
+    Some((size, Range { at: end.map(|end| end.name.as_str()), ..Range::default() }))
 }
 
 fn sum(pool: &Pool<'_>, info: &ImageInfo, size: u64, range: Range<'_>) -> Result<(Held, Option<Objects>), StorageError> {

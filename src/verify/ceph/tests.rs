@@ -117,7 +117,7 @@ fn summary(findings: &Findings) -> (CheckVerdict, Vec<&str>, Vec<&str>) {
     (findings.verdict, codes(&findings.problems), codes(&findings.warnings))
 }
 
-use CheckVerdict::{Corrupt, Incomplete, Intact, Missing};
+use CheckVerdict::{Corrupt, Incomplete, Intact, Missing, Unverifiable};
 
 // The four shapes, complete with only the update of the database lost.
 
@@ -355,10 +355,27 @@ fn sizes_must_be_those_of_the_row() {
     let mut grown = base(OWN, &["b"]);
     grown.info.size = 3 * GIB;
     assert_eq!(judged(&row(), &[], Some(grown), Some(meta())).verdict, Intact);
-    for size in [None, Some(-1)] {
+    for size in [None, Some(-1), Some(0)] {
         let unknown = Backup { size, ..row() };
-        assert_eq!(summary(&judged(&unknown, &[], Some(image(OWN)), Some(meta()))), (Intact, vec![], vec!["size-unknown"]));
+        for image in [image(OWN), base(OWN, &["b"])] {
+            assert_eq!(summary(&judged(&unknown, &[], Some(image), Some(meta()))), (Unverifiable, vec!["size-unknown"], vec![]));
+        }
     }
+}
+
+#[test]
+fn an_increment_on_a_backup_of_another_volume_is_damage() {
+    let of_volume = |volume: &str| -> Vec<Arc<Backup>> {
+        let of = |ancestor: &Arc<Backup>| Arc::new(Backup { volume_id: Some(volume.to_owned()), ..Backup::clone(ancestor) });
+        ancestors().iter().map(of).collect()
+    };
+    let seen = || Some(base(BASE, &["f", "p", "b"]));
+    let found = judged(&increment(), &of_volume("w"), seen(), Some(meta()));
+    assert_eq!(summary(&found), (Corrupt, vec!["parent-of-another-volume"], vec![]));
+    assert!(found.problems[0].text.contains("backup p, which it rests on, is of volume w, as are 1 more"), "{:?}", found.problems);
+    assert_eq!(found.service_metadata, None);
+    // An id is the same in either case.
+    assert_eq!(judged(&increment(), &of_volume("V"), seen(), Some(meta())).verdict, Intact);
 }
 
 #[test]

@@ -31,7 +31,7 @@ pub fn check(inventory: &Inventory, full: bool, volume_bytes: Option<u64>, fault
         reached = reached.max(object.end());
     }
     let Some(volume_bytes) = volume_bytes else {
-        let text = "backups.size is not set, so that nothing tells how much of the volume there should be";
+        let text = "backups.size is not set or no size of a volume, so that nothing tells how much of the volume there should be";
         return faults.add(Class::Unfinished, Problem::general("size-unknown", text));
     };
     if full && reached < volume_bytes {

@@ -23,7 +23,7 @@ use self::pass::{Member, Pass};
 use super::fault::{Class, Faults};
 use super::{Findings, Subject, Watch};
 use crate::domain::status::DELETING;
-use crate::domain::{Amount, Backup, CheckVerdict, Level, Listing, Problem};
+use crate::domain::{Amount, Backup, Below, CheckVerdict, Level, Listing, Problem};
 use crate::format::names;
 use crate::storage::{ObjectStore, StorageError};
 
@@ -57,6 +57,7 @@ pub struct Own {
     absent: bool,
     newest: Option<Timestamp>,
     listing: Option<Listing>,
+    below: Option<Below>,
     /// When the driver began by its clock, and how far the storage's is behind that at least, if it is.
     behind: Option<(Timestamp, SignedDuration)>,
     objects: Amount,
@@ -76,14 +77,14 @@ impl Own {
             absent: false,
             newest: None,
             listing: None,
+            below: None,
             behind: None,
             objects: Amount::default(),
             bytes: Amount::default(),
             depth: String::new(),
         };
         let backup = link.backup;
-        let prefix = backup.service_metadata.as_deref().filter(|prefix| !prefix.is_empty());
-        let (Some(prefix), Some(_)) = (prefix, backup.container.as_deref().filter(|container| !container.is_empty())) else {
+        let Some(prefix) = prefix_of(backup) else {
             own.absent = true;
             let text = "the driver never began: backups.container or service_metadata is not set, so nothing was written";
             own.faults.add(Class::Absent, Problem::general("never-begun", text));
@@ -169,6 +170,7 @@ pub fn check(
         // Only a restore goes through the lists of all members, and a chain can be long.
         members.push(if subject.level == Level::Restore { found } else { found.without_list() });
     }
+    this.below = below(parents, &members);
     for (class, more) in unnamed {
         let what = if class == Class::Unfinished { "could not be verified" } else { "are damaged" };
         let text = format!("{more} more of the backups that it rests on {what}; `check --all` lists each with what is wrong with it");
@@ -223,6 +225,24 @@ pub fn deepen(link: &Link<'_>, own: &mut Own, effort: &Effort, watch: &Watch) {
     own.warnings.extend(outcome.warnings);
 }
 
+/// The beginning of the names of a backup's objects; `None` where its driver never began, so that it has no place to look at.
+pub(super) fn prefix_of(backup: &Backup) -> Option<&str> {
+    let set = |text: &'_ Option<String>| text.as_deref().is_some_and(|text| !text.is_empty());
+    if set(&backup.container) && set(&backup.service_metadata) { backup.service_metadata.as_deref() } else { None }
+}
+
+/// What the listings of the parents showed, if all of them could be listed.
+fn below(parents: &[Link<'_>], members: &[Own]) -> Option<Below> {
+    let (mut listing, mut newest) = (Listing::default(), None::<Timestamp>);
+    for (_, own) in parents.iter().zip(members).filter(|(parent, _)| prefix_of(parent.backup).is_some()) {
+        let shown = own.listing?;
+        listing.objects += shown.objects;
+        listing.bytes = listing.bytes.saturating_add(shown.bytes);
+        newest = newest.max(own.newest);
+    }
+    (!parents.is_empty()).then(|| Below { listing, newest_object_at: newest.map(|at| at.to_string()) })
+}
+
 /// Whether the chain goes down to a full backup, and will still do so tomorrow.
 fn lineage(subject: &Subject<'_>, tip: &Link<'_>, parents: &[Link<'_>], this: &mut Own) {
     // cinder-backup goes on with the deletion when it starts again, whatever of the data is there today. Cinder lets it happen:
@@ -230,6 +250,9 @@ fn lineage(subject: &Subject<'_>, tip: &Link<'_>, parents: &[Link<'_>], this: &m
     for parent in parents.iter().filter(|parent| parent.backup.status.as_deref() == Some(DELETING)) {
         let text = format!("backup {}, which it rests on, is being deleted: put that right first", parent.backup.id);
         this.faults.add(Class::Unfinished, Problem::general("parent-deleting", text));
+    }
+    if let Some(problem) = subject.other_volume() {
+        this.faults.add(Class::Wrong, problem);
     }
     let last = parents.last().unwrap_or(tip);
     if let Some(parent) = &last.backup.parent_id {
@@ -284,6 +307,7 @@ fn finish(subject: &Subject<'_>, own: Own) -> Findings {
         service_metadata: None,
         newest_object_at: own.newest,
         listing: own.listing,
+        below: own.below,
     }
 }
 
@@ -302,5 +326,6 @@ pub fn empty(level: Level) -> Findings {
         service_metadata: None,
         newest_object_at: None,
         listing: None,
+        below: None,
     }
 }

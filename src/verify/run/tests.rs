@@ -98,11 +98,15 @@ impl Places for Everywhere {
         Ok(store)
     }
 
+    fn location(&self, _: Driver, _: &Backup) -> Result<String, StorageError> {
+        Ok("nowhere".to_owned())
+    }
+
     fn ceph(&self, _: &Subject<'_>, _: &Watch) -> Result<(Findings, String), StorageError> {
         Err(StorageError::new(StorageErrorKind::Configuration, "there is none"))
     }
 
-    fn ceph_glance(&self, _: &Backup, _: &[Arc<Backup>]) -> Result<Glance, StorageError> {
+    fn ceph_glance(&self, _: &Backup, _: &[Arc<Backup>], _: Option<Listing>) -> Result<Glance, StorageError> {
         Err(StorageError::new(StorageErrorKind::Configuration, "there is none"))
     }
 }

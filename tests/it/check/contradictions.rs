@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use serde_json::{Value, json};
 
-use super::{OBJECTS, Placed, Site, result};
+use super::{OBJECTS, Placed, Site, age, new_id, problems, result};
 use crate::program::answer;
 
 /// The status that a plan gives to a backup; `None` where it leaves it alone.
@@ -95,7 +95,7 @@ fn an_increment_on_what_is_being_deleted_does_not_become_available() {
     let parent = site.backup("deleting", None);
     let child = site.backup("creating", Some(&parent));
     let document = site.program.json(4, &["check", &child.id, "--level", "restore"]);
-    assert_eq!(super::problems(result(&document, &child.id)), ["parent-deleting"], "{document:#}");
+    assert_eq!(problems(result(&document, &child.id)), ["parent-deleting"], "{document:#}");
     assert_eq!(result(&document, &child.id)["verdict"], "unverifiable");
     for flags in [&["--check", "deep"] as &[&str], &["--to", "available", "--allow-unverified", "--assume-dead", "all"]] {
         let document = site.program.run(&[&["plan", &child.id, "-f", "json"], flags].concat()).json();
@@ -106,6 +106,80 @@ fn an_increment_on_what_is_being_deleted_does_not_become_available() {
     assert_eq!(site.status(&parent), "error");
     site.program.json(0, &["repair", "--yes", &child.id, "--check", "deep"]);
     assert_eq!(site.status(&child), "available");
+}
+
+#[test]
+fn evidence_is_held_to_the_settle_of_whoever_decides() {
+    let site = Site::new();
+    let placed = site.creating();
+    age(&placed.object(1), 20);
+    let hasty = look(&site, "hasty.json", 0, &["--level", "deep", "--settle", "0s"]);
+    assert_eq!(result(&serde_json::from_str(&fs::read_to_string(&hasty).unwrap()).unwrap(), &placed.id)["busy"], false);
+    for flags in [&[] as &[&str], &["--to", "available"], &["--assume-dead", "all"]] {
+        let document = site.program.run(&[&["plan", "-f", "json", "--evidence", &hasty], flags].concat()).json();
+        assert_eq!(planned(&document, &placed), None, "{flags:?} {document:#}");
+    }
+    // Who decides may ask for less, too, and a later look shows that it is quiet.
+    let document = site.program.json(0, &["plan", "--evidence", &hasty, "--settle", "5s"]);
+    assert_eq!(planned(&document, &placed).as_deref(), Some("available"), "{document:#}");
+    let document = site.program.json(0, &["plan", "--evidence", &hasty, "--check", "deep", "--settle", "10s"]);
+    assert_eq!(planned(&document, &placed).as_deref(), Some("available"), "{document:#}");
+}
+
+#[test]
+fn an_empty_backup_of_a_volume_of_no_size_is_not_whole() {
+    let site = Site::new();
+    let placed = site.creating();
+    for (path, list) in [(placed.metadata(), "objects"), (placed.sha256file(), "sha256s")] {
+        placed.edit(&path, |text| {
+            let mut side: Value = serde_json::from_str(&text).unwrap();
+            side[list] = json!([]);
+            side.to_string()
+        });
+    }
+    (1..=OBJECTS).for_each(|number| fs::remove_file(placed.object(number)).unwrap());
+    site.database.execute(&format!("UPDATE backups SET size = 0 WHERE id = '{}'", placed.id));
+    let document = site.program.json(4, &["check", &placed.id, "--level", "deep"]);
+    let found = result(&document, &placed.id);
+    assert_eq!((&found["verdict"], problems(found)), (&json!("unverifiable"), vec!["size-unknown"]), "{document:#}");
+    let document = site.program.json(4, &["plan", &placed.id, "--check", "deep"]);
+    assert_eq!(planned(&document, &placed), None, "{document:#}");
+    // Nor does the named flag help where the row itself says that it would be of no use.
+    let document =
+        site.program.json(6, &["repair", "--yes", &placed.id, "--to", "available", "--allow-unverified", "--assume-dead", "all"]);
+    assert!(document["refused"][0]["reason"].as_str().unwrap().contains("backups.size is 0"), "{document:#}");
+}
+
+#[test]
+fn data_of_an_unknown_driver_is_not_missing() {
+    let site = Site::new();
+    let placed = site.creating();
+    for service in ["NULL", "''"] {
+        site.database.execute(&format!("UPDATE backups SET service = {service} WHERE id = '{}'", placed.id));
+        let document = site.program.json(4, &["check", &placed.id]);
+        let found = result(&document, &placed.id);
+        assert_eq!((&found["verdict"], problems(found)), (&json!("unverifiable"), vec!["driver-unknown"]), "{document:#}");
+        let document = site.program.json(4, &["plan", &placed.id, "--check", "quick"]);
+        assert_eq!(planned(&document, &placed), None, "{document:#}");
+    }
+    // A container alone may have been asked for with the backup.
+    site.database.execute(&format!("UPDATE backups SET service = NULL, service_metadata = NULL WHERE id = '{}'", placed.id));
+    let document = site.program.json(9, &["check", &placed.id]);
+    assert_eq!(problems(result(&document, &placed.id)), ["never-begun"], "{document:#}");
+}
+
+#[test]
+fn an_increment_on_a_backup_of_another_volume_does_not_become_available() {
+    let site = Site::new();
+    let parent = site.available();
+    let child = site.backup("creating", Some(&Placed { volume: new_id(), ..parent.clone() }));
+    for level in ["quick", "deep", "restore"] {
+        let document = site.program.json(9, &["check", &child.id, "--level", level]);
+        let found = result(&document, &child.id);
+        assert_eq!((&found["verdict"], problems(found)), (&json!("corrupt"), vec!["parent-of-another-volume"]), "{document:#}");
+    }
+    let document = site.program.json(0, &["plan", &child.id, "--check", "deep"]);
+    assert_eq!(planned(&document, &child).as_deref(), Some("error"), "{document:#}");
 }
 
 #[test]
@@ -124,7 +198,7 @@ fn what_became_old_enough_during_a_check_is_not_given_up_without_one() {
         "UPDATE backups SET service = 'cinder.backup.drivers.ceph.CephBackupDriver', container = 'backups', service_metadata = NULL WHERE id = '{}'",
         slow.id
     ));
-    let whole = site.store.place(&super::new_id(), None);
+    let whole = site.store.place(&new_id(), None);
     site.database.backup(|row| whole.row(row).status("creating").age(3_600 - 4));
     let mut command = site.program.command(&["plan", "--check", "quick", "-f", "json"]);
     command.env("PATH", format!("{}:/usr/bin:/bin", tools.display()));

@@ -1,8 +1,10 @@
 //! Between a check and the change that rests on it the storage may move: it is looked at once more.
 
 use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
 
 use cinder_backup_repair::db::Engine;
+use cinder_backup_repair::verify::Evidence;
 use serde_json::{Value, json};
 
 use super::{OBJECTS, Placed, Site, age};
@@ -74,6 +76,115 @@ fn what_is_added_or_taken_away_without_a_newer_time_is_noticed() {
         }
         let reason = left_alone(&site, &["apply", &plan, "--yes"]);
         assert!(reason.contains("has changed since it was checked"), "{number} {reason}");
+    }
+}
+
+#[test]
+fn what_goes_of_the_backups_below_is_noticed() {
+    for number in 0..4 {
+        let site = Site::on(Engine::Sqlite);
+        let parent = site.available();
+        let (child, other) = (site.backup("creating", Some(&parent)), site.backup("creating", Some(&parent)));
+        let plan = site.path("plan.json");
+        let document = site.program.json(0, &["plan", "--check", "deep", "--out", &plan]);
+        assert_eq!(document["units"].as_array().unwrap().len(), 2, "{document:#}");
+        match number {
+            0 => fs::remove_file(parent.object(3)).unwrap(),
+            1 => fs::remove_dir_all(&parent.dir).unwrap(),
+            2 => age(&parent.object(3), 60),
+            // Nothing: what both rest on is as it was.
+            _ => {}
+        }
+        if number == 3 {
+            let document = site.program.json(0, &["apply", &plan, "--yes"]);
+            for unit in document["units"].as_array().unwrap() {
+                let ended = (&unit["outcome"], &unit["last_look"]["code"]);
+                assert_eq!(ended, (&json!("applied"), &json!("storage-unchanged")), "{document:#}");
+            }
+            continue;
+        }
+        let reason = left_alone(&site, &["apply", &plan, "--yes"]);
+        assert!(reason.contains("of the backups that it rests on: "), "{number} {reason}");
+        assert_eq!((site.status(&child), site.status(&other)), ("creating".to_owned(), "creating".to_owned()));
+    }
+}
+
+/// Evidence without what later versions note, as an earlier one sealed it.
+fn of_an_earlier_version(path: &str, forget: impl Fn(&mut serde_json::Map<String, Value>)) {
+    let mut evidence: Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
+    evidence["results"].as_array_mut().unwrap().iter_mut().for_each(|result| forget(result.as_object_mut().unwrap()));
+    let mut evidence: Evidence = serde_json::from_value(evidence).unwrap();
+    evidence.seal();
+    fs::write(path, serde_json::to_vec(&evidence).unwrap()).unwrap();
+}
+
+#[test]
+fn evidence_that_does_not_say_what_was_listed_never_passes_for_unchanged() {
+    for field in ["below", "listing"] {
+        let site = Site::new();
+        let parent = site.available();
+        let child = site.backup("creating", Some(&parent));
+        let checked = site.keep(0, "checked.json", &["check", &child.id, "--level", "deep"]);
+        of_an_earlier_version(&checked, |result| assert!(result.shift_remove(field).is_some()));
+        let document = site.program.json(0, &["repair", "--yes", "--evidence", &checked]);
+        let unit = &document["units"][0];
+        assert_eq!((&unit["outcome"], &unit["last_look"]["code"]), (&json!("applied"), &json!("storage-not-seen-again")), "{document:#}");
+        assert!(site.log().contains("does not say what was listed then"), "{}", site.log());
+    }
+}
+
+/// Commands of a cluster in which one full backup of an RBD volume is whole, but for what a file says.
+const CLUSTER: &str = r#"#!/bin/sh
+gone="$(cat "$(dirname "$0")/gone" 2>/dev/null)"
+nothing() { echo "error opening $1: (2) No such file or directory" >&2; exit 2; }
+case "$*" in
+*backup.base*) nothing image;;
+*" stat "*) echo 'backups/backup.ID.meta mtime 2026-11-22T10:00:01.000000+0000, size 40'; exit;;
+*" get "*) echo '{"version": 2, "volume-base-metadata": {"id": "VOLUME"}}'; exit;;
+esac
+[ "$gone" = image ] && nothing image
+case "$*" in
+info*) echo '{"size":1073741824,"object_size":4194304,"block_name_prefix":"rbd_data.1","features":["fast-diff"],"flags":[]}';;
+snap*) if [ "$gone" = snapshot ]; then echo '[]'; else
+    echo '[{"name":"backup.ID.snap.1.5","size":1073741824,"timestamp":"Sun Nov 22 10:00:00 2026"}]'; fi;;
+status*) echo '{"watchers":[]}';;
+lock*|diff*from-snap*) echo '[]';;
+diff*whole-object*) echo '[{"offset":0,"length":4194304,"exists":"true"}]';;
+diff*) if [ "$gone" = data ]; then echo '[]'; else echo '[{"offset":0,"length":5,"exists":"true"}]'; fi;;
+esac
+"#;
+
+#[test]
+fn what_goes_of_a_backup_in_ceph_is_noticed_although_its_metadata_stays() {
+    for gone in ["image", "snapshot", "data", ""] {
+        let site = Site::on(Engine::Sqlite);
+        site.database.execute("UPDATE services SET updated_at = '2026-01-01 00:00:00.000000'");
+        let placed = site.creating();
+        site.database.execute(&format!(
+            "UPDATE backups SET service = 'cinder.backup.drivers.ceph.CephBackupDriver', container = 'backups', service_metadata = NULL \
+             WHERE id = '{}'",
+            placed.id
+        ));
+        let tools = site.program.path("bin");
+        fs::create_dir(&tools).unwrap();
+        for tool in ["rbd", "rados"] {
+            fs::write(tools.join(tool), CLUSTER.replace("ID", &placed.id).replace("VOLUME", &placed.volume)).unwrap();
+            fs::set_permissions(tools.join(tool), fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        let run = |args: &[&str]| {
+            let mut command = site.program.command(&[args, &["-f", "json"]].concat());
+            answer(command.env("PATH", format!("{}:/usr/bin:/bin", tools.display())))
+        };
+        let plan = site.path("plan.json");
+        let planned = run(&["plan", "--check", "quick", "--out", &plan]);
+        assert_eq!(planned.code, Some(0), "{}", planned.stderr);
+        fs::write(tools.join("gone"), gone).unwrap();
+        let applied = run(&["apply", &plan, "--yes"]);
+        let unit = &applied.json()["units"][0];
+        let (outcome, code, status) =
+            if gone.is_empty() { ("applied", "storage-unchanged", "available") } else { ("changed", "storage-moved", "creating") };
+        assert_eq!((&unit["outcome"], &unit["last_look"]["code"]), (&json!(outcome), &json!(code)), "{gone}: {unit:#}");
+        assert_eq!(site.status(&placed), status, "{gone}");
     }
 }
 

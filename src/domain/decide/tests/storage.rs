@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::domain::{Amount, CheckResult, CheckVerdict, Level, Problem};
+use crate::domain::{Amount, Below, CheckResult, CheckVerdict, Driver, Glance, Level, Listing, Look, Problem};
 
 const VERDICTS: [CheckVerdict; 5] =
     [CheckVerdict::Intact, CheckVerdict::Incomplete, CheckVerdict::Corrupt, CheckVerdict::Missing, CheckVerdict::Unverifiable];
@@ -30,6 +30,7 @@ fn a_check(backup: &Backup, verdict: CheckVerdict) -> CheckResult {
         service_metadata: None,
         newest_object_at: Some("2026-11-22T09:00:00Z".into()),
         listing: None,
+        below: None,
         host: None,
         checked_at: "2026-11-22T11:00:00Z".into(),
         rows: vec![backup.image(ColumnSet::Mitaka)],
@@ -115,6 +116,35 @@ fn every_combination_keeps_the_rules() {
 }
 
 #[test]
+fn out_of_error_only_data_that_was_read_earns_available() {
+    let decide = |status: &str, level: Level, policy: &Policy| {
+        let finding = backup(&a_checked_case(status, "down", |check| check.level = level, CheckVerdict::Intact), &situation(), policy);
+        let to = finding.proposal.as_ref().and_then(|proposal| proposal.status.clone());
+        (to, finding)
+    };
+    for level in [Level::Quick, Level::Deep, Level::Restore] {
+        assert_eq!(decide(CREATING, level, &Policy::default()).0.as_deref(), Some(AVAILABLE), "{level}");
+        let (to, finding) = decide(ERROR, level, &Policy::default());
+        if level == Level::Quick {
+            assert_eq!(to, None, "{finding:?}");
+            assert!(finding.refusal.as_deref().is_some_and(|why| why.contains("only --check deep earns available")), "{finding:?}");
+        } else {
+            assert_eq!(to.as_deref(), Some(AVAILABLE), "{finding:?}");
+        }
+    }
+    // The named flag goes around it, as it goes around no check at all, and that stands with it.
+    let asked = Policy { to: Some(AVAILABLE.into()), ..Policy::default() };
+    assert_eq!(decide(ERROR, Level::Quick, &asked).0, None);
+    let (to, finding) = decide(ERROR, Level::Quick, &Policy { allow_unverified: true, ..asked });
+    assert_eq!(to.as_deref(), Some(AVAILABLE), "{finding:?}");
+    assert!(finding.evidence.iter().any(|evidence| evidence.code == "unverified"), "{finding:?}");
+    // Without --to available the flag decides nothing.
+    let (to, finding) = decide(ERROR, Level::Quick, &Policy { allow_unverified: true, ..Policy::default() });
+    assert_eq!(to, None, "{finding:?}");
+    assert!(finding.refusal.is_some(), "{finding:?}");
+}
+
+#[test]
 fn what_is_known_goes_into_the_rows() {
     let finding = backup(&a_checked_case(CREATING, "up", |_| {}, CheckVerdict::Intact), &situation(), &Policy::default());
     assert_eq!(
@@ -188,26 +218,77 @@ fn a_recent_backup_stays_recent_and_evidence_out_of_the_future_is_none() {
 }
 
 #[test]
-fn whatever_moves_on_the_storage_after_a_check_is_told() {
-    use crate::domain::{Glance, Listing};
-    let listing = |objects, bytes| Some(Listing { objects, bytes });
+fn a_check_that_asked_for_less_quiet_is_held_to_more() {
     let mut check = a_check(&a_backup(Some(CREATING)), CheckVerdict::Intact);
-    check.listing = listing(3, 100);
-    let at = |time: &str, listing| Glance { listing, newest_object_at: Some(time.into()), watched: false };
-    assert_eq!(check.moved_since(&at("2026-11-22T09:00:00.000Z", listing(3, 100))), None);
+    // The newest object is of 9:00, and the check of 11:00.
+    check.hold_to(7_200);
+    assert!(!check.busy);
+    let held = |change: &dyn Fn(&mut CheckResult), settle| {
+        let mut check = check.clone();
+        change(&mut check);
+        check.hold_to(settle);
+        check.busy
+    };
+    assert!(held(&|_| {}, 7_201) && held(&|_| {}, u64::MAX));
+    assert!(held(&|check| check.newest_object_at = Some("2026-11-22T11:30:00Z".into()), 0), "the storage's clock is ahead");
+    // By how much the storage's clock was behind is not in the document.
+    let behind = |check: &mut CheckResult| check.warnings.push(Problem::general("clock-behind", "x"));
+    assert!(held(&behind, 1));
+    assert!(!held(&|check| check.newest_object_at = None, 900), "nothing there");
+}
+
+#[test]
+fn whatever_moves_on_the_storage_after_a_check_is_told() {
+    let mut check = a_check(&a_backup(Some(CREATING)), CheckVerdict::Intact);
+    check.listing = Some(Listing { objects: 3, bytes: 100 });
+    let at = |time: &str, objects, bytes| Glance { objects, bytes: Ok(bytes), newest_object_at: Some(time.into()), watched: false };
+    let as_it_was = at("2026-11-22T09:00:00.000Z", 3, 100);
+    assert_eq!(check.compared_with(&as_it_was), Look::Same);
+    let moved = |check: &CheckResult, now: &Glance, part: &str| {
+        let look = check.compared_with(now);
+        assert!(matches!(&look, Look::Moved(what) if what.contains(part)), "{part}: {look:?}");
+    };
     for (now, part) in [
-        (at("2026-11-22T09:00:01Z", listing(3, 100)), "an object was written at 2026-11-22T09:00:01Z"),
-        (at("2026-11-22T09:00:00Z", listing(4, 100)), "3 objects of 100 bytes then, 4 of 100 now"),
-        (at("2026-11-22T09:00:00Z", listing(3, 99)), "3 objects of 100 bytes then, 3 of 99 now"),
-        (Glance::default(), "its newest object is not there any more"),
-        (Glance { watched: true, ..at("2026-11-22T09:00:00Z", listing(3, 100)) }, "somebody has its image open"),
+        (at("2026-11-22T09:00:01Z", 3, 100), "an object was written at 2026-11-22T09:00:01Z"),
+        (at("2026-11-22T09:00:00Z", 4, 100), "3 objects of 100 bytes then, 4 of 100 now"),
+        (at("2026-11-22T09:00:00Z", 3, 99), "3 objects of 100 bytes then, 3 of 99 now"),
+        (at("2026-11-22T08:00:00Z", 3, 100), "its newest object is not there any more"),
+        (Glance { watched: true, ..as_it_was.clone() }, "somebody has its image open"),
     ] {
-        let moved = check.moved_since(&now);
-        assert!(moved.as_deref().is_some_and(|moved| moved.contains(part)), "{part}: {moved:?}");
+        moved(&check, &now, part);
     }
-    // A document that does not know the listing still knows the newest object; and nothing may have become something.
+    // In Ceph the object of metadata, the newest, outlives what it is about.
+    let in_ceph = CheckResult { driver: Some(Driver::Ceph), ..check.clone() };
+    moved(&in_ceph, &at("2026-11-22T09:00:00Z", 1, 0), "3 parts (image, snapshots, object of metadata) of 100 bytes then, 1 of 0 now");
+    moved(&in_ceph, &at("2026-11-22T09:00:00Z", 3, 99), "of 100 bytes then, 3 of 99 now");
+    let blind = |objects| Glance { objects, bytes: Err("no answer".into()), ..as_it_was.clone() };
+    moved(&in_ceph, &blind(2), "of 100 bytes then, 2 now");
+    assert_eq!(in_ceph.compared_with(&blind(3)), Look::Unseen("no answer".into()));
+    // A document that does not know the listing still knows the newest object, and proves no more; nothing may have become something.
     check.listing = None;
-    assert_eq!(check.moved_since(&at("2026-11-22T09:00:00Z", listing(9, 9))), None);
+    let look = check.compared_with(&as_it_was);
+    assert!(matches!(&look, Look::Unseen(why) if why.contains("does not say what was listed then")), "{look:?}");
+    moved(&check, &at("2026-11-22T08:00:00Z", 3, 100), "its newest object is not there any more");
     check.newest_object_at = None;
-    assert!(check.moved_since(&at("2026-11-22T09:00:00Z", listing(1, 1))).unwrap().contains("there was none then"));
+    moved(&check, &as_it_was, "there was none then");
+}
+
+#[test]
+fn whatever_moves_below_a_backup_after_a_check_is_told() {
+    let mut check = a_check(&a_backup(Some(CREATING)), CheckVerdict::Intact);
+    let below = |time: &str, objects| Below { listing: Listing { objects, bytes: 100 }, newest_object_at: Some(time.into()) };
+    let then = below("2026-11-22T09:00:00Z", 9);
+    check.below = Some(then.clone());
+    assert_eq!(check.compared_below(&then), Look::Same);
+    for (now, part) in [
+        (below("2026-11-22T09:00:01Z", 9), "of the backups that it rests on: an object was written at 2026-11-22T09:00:01Z"),
+        (below("2026-11-22T09:00:00Z", 8), "of the backups that it rests on: 9 objects of 100 bytes then, 8 of 100 now"),
+        (Below::default(), "9 objects of 100 bytes then, 0 of 0 now"),
+    ] {
+        let look = check.compared_below(&now);
+        assert!(matches!(&look, Look::Moved(what) if what.contains(part)), "{part}: {look:?}");
+    }
+    // A document of a version that did not list them proves nothing of them.
+    check.below = None;
+    assert!(matches!(check.compared_below(&then), Look::Unseen(_)));
 }

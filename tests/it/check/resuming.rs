@@ -1,0 +1,99 @@
+//! A check that goes on from an earlier one: what it takes over, and what it looks at again.
+
+use std::fs::{self, File};
+use std::thread::sleep;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::{Placed, Site, age, result};
+
+fn document(path: &str) -> Value {
+    serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
+}
+
+/// Whether a document has the very result that an earlier one had.
+#[track_caller]
+fn is_carried(earlier: &str, later: &Value, placed: &Placed) -> bool {
+    let earlier = document(earlier);
+    let (then, now) = (result(&earlier, &placed.id), result(later, &placed.id));
+    then["checked_at"] == now["checked_at"]
+}
+
+#[test]
+fn what_moved_on_the_storage_or_was_damaged_is_checked_again() {
+    let site = Site::new();
+    let (parent, shaken) = (site.available(), site.available());
+    let (whole, gone, damaged) = (site.creating(), site.creating(), site.creating());
+    let (child, cut) = (site.backup("creating", Some(&parent)), site.backup("creating", Some(&shaken)));
+    let kept = fs::read(damaged.object(2)).unwrap();
+    fs::remove_file(damaged.object(2)).unwrap();
+    let first = site.keep(9, "first.json", &["check", "--level", "deep"]);
+    fs::remove_file(gone.object(5)).unwrap();
+    fs::remove_file(shaken.object(5)).unwrap();
+    fs::write(damaged.object(2), kept).unwrap();
+    damaged.quiet();
+    let answer = site.program.expect(9, &["check", "--level", "deep", "--resume", &first, "-f", "json"]);
+    let after = answer.json();
+    for (placed, carried, verdict) in [
+        (&whole, true, "intact"),
+        (&child, true, "intact"),
+        (&gone, false, "incomplete"),
+        (&damaged, false, "intact"),
+        (&cut, false, "corrupt"),
+    ] {
+        let found = (is_carried(&first, &after, placed), &result(&after, &placed.id)["verdict"]);
+        assert_eq!(found, (carried, &json!(verdict)), "{after:#}");
+    }
+    assert_eq!(after["summary"]["carried"], 2, "{after:#}");
+    assert!(answer.stderr.contains("2 of 5 are known from the earlier check."), "{}", answer.stderr);
+    assert!(answer.stderr.contains("3 that it knew were checked again: not intact then"), "{}", answer.stderr);
+    // What is carried over can be so once more, and is evidence for the row like any other.
+    let path = site.path("again.json");
+    fs::write(&path, &answer.stdout).unwrap();
+    let again = site.program.json(9, &["check", "--level", "deep", "--resume", &path]);
+    assert_eq!(again["summary"]["carried"], 3, "{again:#}");
+    site.program.json(0, &["repair", "--yes", &child.id, "--evidence", &path]);
+    assert_eq!(site.status(&child), "available");
+    assert!(document(&first)["summary"].get("carried").is_none());
+}
+
+#[test]
+fn what_was_looked_at_elsewhere_or_long_ago_is_checked_again() {
+    let site = Site::new();
+    let placed = site.creating();
+    let first = site.keep(0, "first.json", &["check", "--level", "deep"]);
+    let nowhere = site.path("nowhere");
+    fs::create_dir(&nowhere).unwrap();
+    let answer = site.program.run(&["check", "--level", "deep", "--resume", &first, "--storage-path", &nowhere, "-f", "json"]);
+    assert_ne!(answer.code, Some(0), "{}", answer.stdout);
+    assert!(!is_carried(&first, &answer.json(), &placed));
+    assert!(answer.stderr.contains("0 of 1 are known from the earlier check."), "{}", answer.stderr);
+
+    // A disk that forgets leaves no trace in a listing: only so long is the earlier check believed.
+    let written = fs::metadata(placed.object(1)).unwrap().modified().unwrap();
+    let mut bytes = fs::read(placed.object(1)).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x10;
+    fs::write(placed.object(1), bytes).unwrap();
+    File::options().write(true).open(placed.object(1)).unwrap().set_modified(written).unwrap();
+    let carried = site.program.json(0, &["check", "--level", "deep", "--resume", &first]);
+    assert!(is_carried(&first, &carried, &placed), "as it would be if that check had gone on until now");
+    sleep(Duration::from_millis(3_100));
+    let document = site.program.json(9, &["check", "--level", "deep", "--resume", &first, "--resume-max-age", "2s"]);
+    assert_eq!(result(&document, &placed.id)["verdict"], "corrupt", "{document:#}");
+}
+
+#[test]
+fn what_was_quiet_by_a_shorter_measure_is_checked_again() {
+    let site = Site::new();
+    let placed = site.creating();
+    age(&placed.object(1), 20);
+    let first = site.keep(0, "first.json", &["check", "--settle", "0s"]);
+    assert_eq!(result(&document(&first), &placed.id)["busy"], false);
+    let after = site.program.json(0, &["check", "--resume", &first]);
+    assert!(!is_carried(&first, &after, &placed), "{after:#}");
+    assert_eq!(result(&after, &placed.id)["busy"], true, "{after:#}");
+    let after = site.program.json(0, &["check", "--resume", &first, "--settle", "0s"]);
+    assert!(is_carried(&first, &after, &placed), "{after:#}");
+}
