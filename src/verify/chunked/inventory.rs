@@ -49,6 +49,17 @@ impl Object {
     }
 }
 
+/// What is known of a side file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    /// It is there, with so many bytes.
+    There(u64),
+    /// The storage said that there is none.
+    Gone,
+    /// Nobody knows.
+    Unknown,
+}
+
 /// What a backup has on the storage.
 #[derive(Debug, Clone, Default)]
 pub struct Inventory {
@@ -56,6 +67,8 @@ pub struct Inventory {
     pub prefix: String,
     /// What the metadata lists, in the order of the volume.
     pub entries: Vec<Object>,
+    /// Its metadata was read: only then an empty list says that there are no objects.
+    pub known: bool,
     /// Numbered objects that the listing has.
     pub data_objects: u64,
     /// Objects of any kind that the listing has.
@@ -64,6 +77,12 @@ pub struct Inventory {
     pub present_bytes: u64,
     /// The listing came to its end.
     pub listed: bool,
+    /// Something of it is there, listed or not.
+    pub begun: bool,
+    /// The storage said of its metadata that there is none.
+    metadata_gone: bool,
+    /// The storage said that nothing of it is there: a listing alone does not, for it may lag behind.
+    pub absent: bool,
     /// When the newest object was written.
     pub newest: Option<Timestamp>,
     /// When the oldest was.
@@ -100,29 +119,48 @@ impl Inventory {
         let sha256_size = match this.list(store, faults, head.is_some()) {
             Ok(size) => size,
             Err(error) => {
-                // Where there is no container, nothing is in it.
-                this.listed = error.kind == StorageErrorKind::NoContainer;
                 this.depth = "listing".to_owned();
-                faults.add_error(None, &error);
+                // Where there is no container, nothing is in it; but then its metadata is not there, either.
+                let gone = error.kind == StorageErrorKind::NoContainer;
+                (this.listed, this.absent) = (gone && this.metadata_gone, gone && this.metadata_gone);
+                if gone && !this.metadata_gone {
+                    let text = format!("{}; yet nothing says that its metadata is not there", error.text);
+                    faults.add(Class::Unfinished, Problem::general("storage-contradicts", text));
+                } else {
+                    faults.add_error(None, &error);
+                }
                 return this;
             }
         };
+        this.begun = this.present > 0;
         let Some(head) = head else {
             this.depth = "listing".to_owned();
+            if this.metadata_gone && !this.begun {
+                this.prove_absent(store, faults);
+            }
             return this;
         };
+        (this.begun, this.known) = (true, true);
         this.depth = "names, sizes and side files".to_owned();
-        let digests = sha256_size.and_then(|size| this.read_sha256file(store, backup, size, whole, faults));
+        this.miss(store, faults);
+        let sha256_size = match sha256_size {
+            Some(size) => Side::There(size),
+            None => this.ask_for_sha256file(store, faults),
+        };
+        let digests = match sha256_size {
+            Side::There(size) => this.read_sha256file(store, backup, size, whole, faults),
+            Side::Gone | Side::Unknown => None,
+        };
         if let Some(digests) = &digests {
             this.measure(backup, digests, warnings);
         }
         layout::check(&this, backup.parent_id.is_none(), this.volume_bytes, faults, warnings);
         if let Some(digests) = &digests {
             this.count(backup, digests, faults);
-        } else if sha256_size.is_none() && head.knows_parents {
+        } else if sha256_size == Side::Gone && head.knows_parents {
             let text = "its sha256file is missing: no increment can be made on it, and nothing tells what the volume held";
             faults.add(Class::Absent, Problem::of(names::sha256file(prefix), "sha256file-missing", text));
-        } else if sha256_size.is_none() {
+        } else if sha256_size == Side::Gone {
             let text = "made before Cinder wrote a sha256file: the MD5 of its objects is all that can be compared";
             warnings.push(Problem::general("no-sha256file", text));
         }
@@ -140,13 +178,15 @@ impl Inventory {
         let stream = match store.open(&name, None) {
             Ok(stream) => stream,
             Err(error) if error.kind == StorageErrorKind::NoObject => {
+                self.metadata_gone = true;
                 let text = "its metadata is missing: the driver writes that last, so the backup never came to its end";
                 faults.add(Class::Absent, Problem::of(name, "metadata-missing", text));
                 return None;
             }
             Err(error) => {
                 // Where there is no container there is no listing either, which says so.
-                if error.kind != StorageErrorKind::NoContainer {
+                self.metadata_gone = error.kind == StorageErrorKind::NoContainer;
+                if !self.metadata_gone {
                     faults.add_error(Some(&name), &error);
                 }
                 return None;
@@ -267,27 +307,70 @@ impl Inventory {
             return Err(StorageError::new(StorageErrorKind::Protocol, text));
         }
         self.listed = true;
-        self.miss(store, faults);
         Ok(sha256_size)
     }
 
     /// What the listing does not have is asked for by its name, as long as that is not much: a container of Swift's learns of
-    /// its objects some time after they were written.
-    fn miss(&self, store: &dyn ObjectStore, faults: &mut Faults) {
+    /// its objects some time after they were written. What was not asked for may be there.
+    fn miss(&mut self, store: &dyn ObjectStore, faults: &mut Faults) {
+        let mut newest = self.newest;
         for (count, object) in self.entries.iter().filter(|object| object.stored.is_none()).enumerate() {
             let name = names::data(&self.prefix, object.number);
-            match if count < ASKED_FOR { store.stat(&name) } else { Ok(None) } {
+            if count >= ASKED_FOR {
+                let text = format!("the listing does not have it, and no more than {ASKED_FOR} such objects are asked for by their names");
+                faults.add(Class::Unfinished, Problem::of(name, "object-unlisted", text));
+                continue;
+            }
+            match store.stat(&name) {
                 Ok(None) => {
                     let text = format!("it holds bytes {} to {} of the volume and is not there", object.offset, object.end());
                     faults.add(Class::Absent, Problem::of(name, "object-missing", text));
                 }
-                Ok(Some(_)) => {
-                    let text = "it is there, and the listing does not have it (yet): Cinder refuses to restore as long as that is so";
-                    faults.add(Class::Unfinished, Problem::of(name, "listing-behind", text));
+                Ok(Some(found)) => {
+                    newest = newest.max(found.modified);
+                    faults.add(Class::Unfinished, behind(name));
                 }
                 Err(error) => faults.add_error(Some(&name), &error),
             }
         }
+        self.newest = newest;
+    }
+
+    /// The sha256file, which the listing does not have.
+    fn ask_for_sha256file(&mut self, store: &dyn ObjectStore, faults: &mut Faults) -> Side {
+        let name = names::sha256file(&self.prefix);
+        match store.stat(&name) {
+            Ok(None) => Side::Gone,
+            Ok(Some(found)) => {
+                self.newest = self.newest.max(found.modified);
+                faults.add(Class::Unfinished, behind(name));
+                Side::There(found.size)
+            }
+            Err(error) => {
+                faults.add_error(Some(&name), &error);
+                Side::Unknown
+            }
+        }
+    }
+
+    /// With nothing in the listing and no metadata: whether what the driver writes before that is not there, either.
+    fn prove_absent(&mut self, store: &dyn ObjectStore, faults: &mut Faults) {
+        let mut known = true;
+        for name in [names::data(&self.prefix, 1), names::sha256file(&self.prefix)] {
+            match store.stat(&name) {
+                Ok(None) => {}
+                Ok(Some(found)) => {
+                    self.begun = true;
+                    self.newest = self.newest.max(found.modified);
+                    faults.add(Class::Unfinished, behind(name));
+                }
+                Err(error) => {
+                    known = false;
+                    faults.add_error(Some(&name), &error);
+                }
+            }
+        }
+        self.absent = known && !self.begun;
     }
 
     /// What there is beside the digests, and how many there are; `None` where it is not this backup's.
@@ -389,6 +472,11 @@ fn compare(object: &mut Object, found: &ObjectInfo, faults: &mut Faults) {
     } else if object.compression == Compression::None && found.md5.is_some_and(|md5| md5 != object.md5) {
         wrong("object-digest", "the MD5 that the storage took of it is not the one in the metadata".to_owned());
     }
+}
+
+fn behind(name: String) -> Problem {
+    let text = "it is there, and the listing does not have it (yet): Cinder refuses to restore as long as that is so";
+    Problem::of(name, "listing-behind", text)
 }
 
 fn extra(found: &ObjectInfo) -> Problem {

@@ -97,8 +97,8 @@ impl Own {
             }
         };
         let found = Inventory::take(store.as_ref(), link, prefix, thorough, large, &mut own.faults, &mut own.warnings);
-        own.begun = found.present > 0;
-        own.absent = found.listed && found.present == 0;
+        own.begun = found.begun;
+        own.absent = found.absent;
         own.newest = found.newest;
         own.listing = found.listed.then_some(Listing { objects: found.present, bytes: found.present_bytes });
         own.behind = found.oldest.and_then(|oldest| behind(prefix, oldest));
@@ -178,7 +178,8 @@ pub fn check(
     if subject.level == Level::Restore && !this.faults.has_damage() && this.inventory.is_some() {
         let mut list = Vec::new();
         for (link, found) in chain.iter().zip(std::iter::once(&this).chain(&members)) {
-            if let (Ok(store), Some(inventory)) = (&link.store, &found.inventory) {
+            // Of a member whose list could not be read nobody knows what it holds.
+            if let (Ok(store), Some(inventory)) = (&link.store, found.inventory.as_ref().filter(|inventory| inventory.known)) {
                 list.push(Member { store: Arc::clone(store), inventory: Arc::clone(inventory) });
             }
         }

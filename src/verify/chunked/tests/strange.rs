@@ -1,0 +1,173 @@
+//! Storages that answer what is not so, or not at all.
+
+use std::io::Read;
+use std::ops::{ControlFlow, Range};
+
+use super::*;
+use crate::storage::{ObjectInfo, StorageErrorKind};
+
+type Change = Box<dyn Fn(ObjectInfo) -> Option<ObjectInfo> + Send + Sync>;
+type Refuse = Box<dyn Fn(&str) -> Option<StorageErrorKind> + Send + Sync>;
+
+/// A store whose listing and whose answers are changed.
+struct Strange {
+    store: MemoryStore,
+    /// What becomes of an entry of the listing.
+    listed: Change,
+    /// What becomes of it where an object is asked for by its name.
+    stated: Change,
+    /// What is answered in place of an object.
+    refused: Refuse,
+    /// What is answered in place of a listing.
+    unlistable: Option<StorageErrorKind>,
+}
+
+impl Strange {
+    fn of(chain: &Chain) -> Self {
+        Self { store: chain.store.clone(), listed: Box::new(Some), stated: Box::new(Some), refused: Box::new(|_| None), unlistable: None }
+    }
+
+    fn lagging(chain: &Chain, listed: impl Fn(&str) -> bool + Send + Sync + 'static) -> Self {
+        Self { listed: Box::new(move |found| listed(&found.name).then_some(found)), ..Self::of(chain) }
+    }
+
+    fn refusing(self, refused: impl Fn(&str) -> Option<StorageErrorKind> + Send + Sync + 'static) -> Self {
+        Self { refused: Box::new(refused), ..self }
+    }
+
+    fn check(self, chain: &Chain, level: Level) -> Findings {
+        let store: Arc<dyn ObjectStore> = Arc::new(self);
+        chain.check_in(&store, 0, level, &Effort { jobs: 2, ..Effort::default() })
+    }
+}
+
+fn refusal(kind: StorageErrorKind) -> StorageError {
+    StorageError::new(kind, "refused")
+}
+
+impl ObjectStore for Strange {
+    fn location(&self) -> &str {
+        self.store.location()
+    }
+
+    fn concurrency(&self) -> usize {
+        2
+    }
+
+    fn list(&self, prefix: &str, each: &mut dyn FnMut(ObjectInfo) -> ControlFlow<()>) -> Result<(), StorageError> {
+        if let Some(kind) = self.unlistable {
+            return Err(refusal(kind));
+        }
+        self.store.list(prefix, &mut |found| match (self.listed)(found) {
+            Some(found) => each(found),
+            None => ControlFlow::Continue(()),
+        })
+    }
+
+    fn stat(&self, name: &str) -> Result<Option<ObjectInfo>, StorageError> {
+        match (self.refused)(name) {
+            Some(StorageErrorKind::NoObject) => Ok(None),
+            Some(kind) => Err(refusal(kind)),
+            None => Ok(self.store.stat(name)?.and_then(|found| (self.stated)(found))),
+        }
+    }
+
+    fn open(&self, name: &str, range: Option<Range<u64>>) -> Result<Box<dyn Read + Send + '_>, StorageError> {
+        match (self.refused)(name) {
+            Some(kind) => Err(refusal(kind)),
+            None => self.store.open(name, range),
+        }
+    }
+}
+
+fn is_data(name: &str) -> bool {
+    name.rsplit_once('-').is_some_and(|(_, number)| number.len() == 5)
+}
+
+fn codes(found: &Findings) -> Vec<&str> {
+    found.problems.iter().map(|problem| problem.code.as_str()).collect()
+}
+
+#[test]
+fn a_listing_that_lags_behind_is_no_damage() {
+    let chain = Chain::of(&volumes(1, 8), Compression::None, BLOCK * 2);
+    let second = names::data(&prefix(0), 2);
+    for level in LEVELS {
+        // One object, the sha256file alone, all of them.
+        let second = second.clone();
+        for lagging in [
+            Strange::lagging(&chain, move |name| name != second),
+            Strange::lagging(&chain, |name| !name.ends_with("_sha256file")),
+            Strange::lagging(&chain, |_| false),
+        ] {
+            let found = lagging.check(&chain, level);
+            assert_eq!((found.verdict, found.begun), (CheckVerdict::Unverifiable, true), "{:?}", found.problems);
+            assert!(codes(&found).iter().all(|code| matches!(*code, "listing-behind" | "no-sha256file")), "{:?}", found.problems);
+        }
+    }
+}
+
+#[test]
+fn an_object_that_was_not_asked_for_is_not_missing() {
+    let chain = Chain::of(&volumes(1, 240), Compression::None, BLOCK);
+    let side_file = |name: &str| name.ends_with("_metadata") || name.ends_with("_sha256file");
+    let found = Strange::lagging(&chain, side_file).check(&chain, Level::Quick);
+    assert_eq!(found.verdict, CheckVerdict::Unverifiable, "{:?}", found.problems);
+    let of = |found: &Findings, code: &str| codes(found).iter().filter(|other| **other == code).count();
+    assert_eq!((of(&found, "listing-behind"), of(&found, "object-unlisted")), (100, 140));
+    // Where those that are asked for are gone, that is damage, and no more is said of the others.
+    let gone = Strange::lagging(&chain, side_file).refusing(|name| is_data(name).then_some(StorageErrorKind::NoObject));
+    let found = gone.check(&chain, Level::Quick);
+    assert_eq!(found.verdict, CheckVerdict::Incomplete);
+    assert_eq!((of(&found, "object-missing"), of(&found, "object-unlisted")), (100, 140));
+}
+
+#[test]
+fn nothing_is_missing_that_nobody_could_look_at() {
+    let chain = Chain::of(&volumes(1, 8), Compression::None, BLOCK * 2);
+    let nothing = |kind: StorageErrorKind| Strange::lagging(&chain, |_| false).refusing(move |_| Some(kind));
+    for level in LEVELS {
+        // Something in between answers that there is nothing in the listing, and nothing sensible for an object.
+        for kind in [StorageErrorKind::Protocol, StorageErrorKind::Transient, StorageErrorKind::Permission] {
+            let found = nothing(kind).check(&chain, level);
+            assert_eq!((found.verdict, found.begun), (CheckVerdict::Unverifiable, false), "{kind:?} {:?}", found.problems);
+        }
+        let found = nothing(StorageErrorKind::NoObject).check(&chain, level);
+        assert_eq!((found.verdict, found.begun), (CheckVerdict::Missing, false), "{:?}", found.problems);
+        let found =
+            Strange { unlistable: Some(StorageErrorKind::NoContainer), ..nothing(StorageErrorKind::NoContainer) }.check(&chain, level);
+        assert_eq!((found.verdict, found.begun), (CheckVerdict::Missing, false), "{:?}", found.problems);
+        // No container for the listing, and the metadata is there all the same.
+        let found = Strange { unlistable: Some(StorageErrorKind::NoContainer), ..Strange::of(&chain) }.check(&chain, level);
+        assert_eq!(found.verdict, CheckVerdict::Unverifiable, "{:?}", found.problems);
+    }
+}
+
+#[test]
+fn what_a_driver_has_begun_is_not_missing_though_no_listing_has_it() {
+    let chain = Chain::of(&volumes(1, 8), Compression::None, BLOCK * 2);
+    for there in ["-00001", "_sha256file"] {
+        let begun =
+            Strange::lagging(&chain, |_| false).refusing(move |name| (!name.ends_with(there)).then_some(StorageErrorKind::NoObject));
+        let found = begun.check(&chain, Level::Quick);
+        assert_eq!((found.verdict, found.begun), (CheckVerdict::Incomplete, true), "{there}: {:?}", found.problems);
+        assert!(found.newest_object_at.is_some());
+        // Whether it is there is not known.
+        let unknown = Strange::lagging(&chain, |_| false)
+            .refusing(move |name| Some(if name.ends_with(there) { StorageErrorKind::Transient } else { StorageErrorKind::NoObject }));
+        let found = unknown.check(&chain, Level::Quick);
+        assert_eq!((found.verdict, found.begun), (CheckVerdict::Incomplete, false), "{there}: {:?}", found.problems);
+    }
+}
+
+#[test]
+fn a_parent_whose_metadata_cannot_be_read_leaves_no_gap() {
+    let chain = Chain::of(&volumes(2, 8), Compression::None, BLOCK * 2);
+    let side_file = names::metadata(&prefix(0));
+    let store: Arc<dyn ObjectStore> =
+        Arc::new(Strange::of(&chain).refusing(move |name| (name == side_file).then_some(StorageErrorKind::Transient)));
+    for level in LEVELS {
+        let found = chain.check_in(&store, 1, level, &Effort::default());
+        assert_eq!(found.verdict, CheckVerdict::Unverifiable, "{level} {:?}", found.problems);
+    }
+}
