@@ -1,10 +1,11 @@
 //! Backups of the chunked drivers: numbered objects, a list of them, and a digest of every block of the volume.
 //!
 //! [`inventory`] looks at names, sizes and side files; [`layout`] says which bytes of the volume come from which object;
-//! [`pass`] reads the objects and compares them with their digests.
+//! [`jobs`] gives each object the digests that prove it; [`pass`] reads the objects and compares.
 
 mod digest;
 mod inventory;
+mod jobs;
 mod layout;
 mod pass;
 #[cfg(test)]
@@ -35,6 +36,9 @@ pub use self::pass::{Effort, Share};
 
 /// Clocks of hosts may be this far apart.
 const CLOCKS: SignedDuration = SignedDuration::from_secs(60);
+
+/// Bytes of memory that an object of a list takes in a restore: itself, the item that is made of it, and its ranges.
+const LISTED_OBJECT: u64 = (size_of::<inventory::Object>() + size_of::<jobs::Item<'_>>() + 3 * size_of::<std::ops::Range<u64>>()) as u64;
 
 /// A member of a chain with the store that its objects are in.
 pub struct Link<'a> {
@@ -126,6 +130,11 @@ impl Own {
         Self { inventory: None, ..self.clone() }
     }
 
+    /// Bytes of memory that its list takes in a restore.
+    fn list_bytes(&self) -> u64 {
+        self.inventory.as_ref().map_or(0, |inventory| (inventory.entries.len() as u64).saturating_mul(LISTED_OBJECT))
+    }
+
     fn verdict(&self) -> CheckVerdict {
         if self.absent { CheckVerdict::Missing } else { self.faults.verdict() }
     }
@@ -152,6 +161,8 @@ pub fn check(
     let mut members: Vec<Own> = Vec::new();
     let mut damaged = 0;
     let mut unnamed: BTreeMap<Class, usize> = BTreeMap::new();
+    let restore = subject.level == Level::Restore;
+    let mut held = this.list_bytes();
     for parent in parents {
         let found = own(parent, inner);
         let verdict = found.verdict();
@@ -167,7 +178,8 @@ pub fn check(
             }
         }
         // Only a restore goes through the lists of all members, and a chain can be long.
-        members.push(if subject.level == Level::Restore { found } else { found.without_list() });
+        held = held.saturating_add(found.list_bytes());
+        members.push(if restore && held <= effort.memory / 2 { found } else { found.without_list() });
     }
     for (class, more) in unnamed {
         let what = if class == Class::Unfinished { "could not be verified" } else { "are damaged" };
@@ -175,7 +187,13 @@ pub fn check(
         this.faults.add(class, Problem::general("parent-damaged", text));
     }
     lineage(subject, tip, parents, &mut this);
-    if subject.level == Level::Restore && !this.faults.has_damage() && this.inventory.is_some() {
+    if restore && held > effort.memory / 2 {
+        let text = format!(
+            "the lists of objects of all {} backups of its chain take {held} bytes, more than half of the memory: give more --memory",
+            chain.len()
+        );
+        this.faults.add(Class::Unfinished, Problem::general("too-large", text));
+    } else if restore && !this.faults.has_damage() && this.inventory.is_some() {
         let mut list = Vec::new();
         for (link, found) in chain.iter().zip(std::iter::once(&this).chain(&members)) {
             // Of a member whose list could not be read nobody knows what it holds.

@@ -171,3 +171,67 @@ fn a_parent_whose_metadata_cannot_be_read_leaves_no_gap() {
         assert_eq!(found.verdict, CheckVerdict::Unverifiable, "{level} {:?}", found.problems);
     }
 }
+
+#[test]
+fn what_could_not_be_read_does_not_count_as_read() {
+    for compression in [Compression::None, Compression::Zlib] {
+        let chain = Chain::of(&volumes(1, 16), compression, BLOCK * 2);
+        for digest in [Digest::Md5, Digest::Sha256] {
+            let check = |refused: &'static str| {
+                let store = Strange::of(&chain)
+                    .refusing(move |name| (is_data(name) && name.ends_with(refused)).then_some(StorageErrorKind::Permission));
+                chain.check_in(&(Arc::new(store) as Arc<dyn ObjectStore>), 0, Level::Deep, &Effort { jobs: 2, digest, ..Effort::default() })
+            };
+            let found = check("");
+            assert_eq!((found.objects.checked, found.objects.expected, found.bytes.checked), (0, 8, 0));
+            assert!(found.depth.ends_with("; 0 of 8 objects read"), "{}", found.depth);
+            let found = check("5");
+            assert_eq!(found.objects.checked, 7);
+            assert!(found.depth.ends_with("; 7 of 8 objects read"), "{}", found.depth);
+            // What is wrong was read.
+            let mut damaged = Chain { store: chain.store.clone(), backups: chain.backups.clone(), volume_bytes: chain.volume_bytes };
+            damaged.store.bytes_mut(&names::data(&prefix(0), 5)).unwrap()[9] ^= 1;
+            let found = damaged.check(0, Level::Deep);
+            assert!(found.verdict.is_damage() && found.depth.ends_with("; all 8 objects read"), "{found:?}");
+        }
+    }
+}
+
+#[test]
+fn digests_take_no_more_than_half_of_the_memory() {
+    let chain = Chain::of(&volumes(1, 2000), Compression::Zlib, BLOCK * 1000);
+    // Two objects of 1000 digests; a thread, and 33 bytes a digest four times over.
+    for (memory, level, verdict, depth) in [
+        (33 * 4 * 1000 * 2, Level::Deep, CheckVerdict::Intact, "SHA-256 of every block; all 2 objects read"),
+        (33 * 4 * 999 * 2, Level::Deep, CheckVerdict::Intact, "SHA-256 of every block (2 objects by their MD5); all 2 objects read"),
+        (
+            33 * 4 * 1000 * 2,
+            Level::Restore,
+            CheckVerdict::Intact,
+            "every block as a restore would write it, by its SHA-256; all 2 objects read",
+        ),
+        (
+            33 * 4 * 999 * 2,
+            Level::Restore,
+            CheckVerdict::Unverifiable,
+            "every block as a restore would write it, by its SHA-256 (2 objects by their MD5); all 2 objects read",
+        ),
+    ] {
+        let found = chain.check_with(0, level, &Effort { jobs: 1, memory, digest: Digest::Sha256, ..Effort::default() });
+        assert_eq!((found.verdict, found.depth.as_str()), (verdict, depth), "{:?}", found.problems);
+        let told = found.problems.iter().filter(|problem| problem.text.ends_with("give more --memory")).count();
+        assert_eq!(told, if verdict == CheckVerdict::Intact { 0 } else { 2 }, "{:?}", found.problems);
+    }
+}
+
+#[test]
+fn the_lists_of_a_chain_are_not_held_beyond_the_memory() {
+    let chain = Chain::of(&volumes(3, 64), Compression::None, BLOCK);
+    let entries: u64 = (0..3).map(|number| chain.check(number, Level::Quick).objects.expected).sum();
+    let effort = |memory| Effort { jobs: 1, memory, digest: Digest::Sha256, ..Effort::default() };
+    let enough = entries * LISTED_OBJECT * 2;
+    assert_eq!(chain.check_with(2, Level::Restore, &effort(enough)).verdict, CheckVerdict::Intact);
+    let found = chain.check_with(2, Level::Restore, &effort(enough - 2));
+    assert_eq!(found.verdict, CheckVerdict::Unverifiable);
+    assert!(found.problems[0].text.ends_with("give more --memory"), "{:?}", found.problems);
+}
