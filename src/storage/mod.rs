@@ -38,7 +38,8 @@ pub struct ObjectInfo {
     /// When it was last written, by the storage's clock.
     pub modified: Option<Timestamp>,
     /// The MD5 of the bytes as stored, where the storage took it itself when they were written: Swift's and S3's ETag where
-    /// that is one (not of SSE-C, multipart or large objects), Google's md5Hash.
+    /// that is one (not of SSE-C, multipart or large objects), Google's md5Hash. A listing may give one that is none: it does
+    /// not say how an object is encrypted, which a stat does.
     pub md5: Option<[u8; 16]>,
 }
 

@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 
 use jiff::Timestamp;
 
+use super::asking::Side;
 use super::{Link, layout};
 use crate::domain::{Backup, Problem};
 use crate::format::metadata::{Compression, Entry};
@@ -20,8 +21,6 @@ const MOST_OBJECTS: usize = 4_000_000;
 pub const LARGE: usize = 1 << 16;
 /// A listing longer than that of the largest backup has no end.
 pub(in crate::verify) const MOST_LISTED: u64 = 2 * MOST_OBJECTS as u64;
-/// So many objects that a listing does not have are asked for.
-const ASKED_FOR: usize = 100;
 /// A sha256file up to this size is read through by a quick check, too; a volume of about 28 GiB has so many digests.
 const QUICKLY_READ: u64 = 64 << 20;
 
@@ -49,17 +48,6 @@ impl Object {
     }
 }
 
-/// What is known of a side file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Side {
-    /// It is there, with so many bytes.
-    There(u64),
-    /// The storage said that there is none.
-    Gone,
-    /// Nobody knows.
-    Unknown,
-}
-
 /// What a backup has on the storage.
 #[derive(Debug, Clone, Default)]
 pub struct Inventory {
@@ -81,6 +69,8 @@ pub struct Inventory {
     pub begun: bool,
     /// The storage said of its metadata that there is none.
     metadata_gone: bool,
+    /// Objects, by their places in the list, of which the listing has another digest than the metadata.
+    pub doubtful: Vec<usize>,
     /// The storage said that nothing of it is there: a listing alone does not, for it may lag behind.
     pub absent: bool,
     /// When the newest object was written.
@@ -143,6 +133,7 @@ impl Inventory {
         (this.begun, this.known) = (true, true);
         this.depth = "names, sizes and side files".to_owned();
         this.miss(store, faults);
+        this.dispel(store, faults);
         let sha256_size = match sha256_size {
             Some(size) => Side::There(size),
             None => this.ask_for_sha256file(store, faults),
@@ -292,7 +283,11 @@ impl Inventory {
                     let at = by_number.partition_point(|(other, _)| *other < number);
                     let index = by_number.get(at).filter(|(other, _)| *other == number).map(|(_, index)| *index);
                     match index.and_then(|index| self.entries.get_mut(index)) {
-                        Some(object) => compare(object, &found, faults),
+                        Some(object) => {
+                            if compare(object, &found, faults) {
+                                self.doubtful.extend(index);
+                            }
+                        }
                         None if has_list => faults.add(Class::Wrong, extra(&found)),
                         None => {}
                     }
@@ -308,69 +303,6 @@ impl Inventory {
         }
         self.listed = true;
         Ok(sha256_size)
-    }
-
-    /// What the listing does not have is asked for by its name, as long as that is not much: a container of Swift's learns of
-    /// its objects some time after they were written. What was not asked for may be there.
-    fn miss(&mut self, store: &dyn ObjectStore, faults: &mut Faults) {
-        let mut newest = self.newest;
-        for (count, object) in self.entries.iter().filter(|object| object.stored.is_none()).enumerate() {
-            let name = names::data(&self.prefix, object.number);
-            if count >= ASKED_FOR {
-                let text = format!("the listing does not have it, and no more than {ASKED_FOR} such objects are asked for by their names");
-                faults.add(Class::Unfinished, Problem::of(name, "object-unlisted", text));
-                continue;
-            }
-            match store.stat(&name) {
-                Ok(None) => {
-                    let text = format!("it holds bytes {} to {} of the volume and is not there", object.offset, object.end());
-                    faults.add(Class::Absent, Problem::of(name, "object-missing", text));
-                }
-                Ok(Some(found)) => {
-                    newest = newest.max(found.modified);
-                    faults.add(Class::Unfinished, behind(name));
-                }
-                Err(error) => faults.add_error(Some(&name), &error),
-            }
-        }
-        self.newest = newest;
-    }
-
-    /// The sha256file, which the listing does not have.
-    fn ask_for_sha256file(&mut self, store: &dyn ObjectStore, faults: &mut Faults) -> Side {
-        let name = names::sha256file(&self.prefix);
-        match store.stat(&name) {
-            Ok(None) => Side::Gone,
-            Ok(Some(found)) => {
-                self.newest = self.newest.max(found.modified);
-                faults.add(Class::Unfinished, behind(name));
-                Side::There(found.size)
-            }
-            Err(error) => {
-                faults.add_error(Some(&name), &error);
-                Side::Unknown
-            }
-        }
-    }
-
-    /// With nothing in the listing and no metadata: whether what the driver writes before that is not there, either.
-    fn prove_absent(&mut self, store: &dyn ObjectStore, faults: &mut Faults) {
-        let mut known = true;
-        for name in [names::data(&self.prefix, 1), names::sha256file(&self.prefix)] {
-            match store.stat(&name) {
-                Ok(None) => {}
-                Ok(Some(found)) => {
-                    self.begun = true;
-                    self.newest = self.newest.max(found.modified);
-                    faults.add(Class::Unfinished, behind(name));
-                }
-                Err(error) => {
-                    known = false;
-                    faults.add_error(Some(&name), &error);
-                }
-            }
-        }
-        self.absent = known && !self.begun;
     }
 
     /// What there is beside the digests, and how many there are; `None` where it is not this backup's.
@@ -458,9 +390,9 @@ impl Inventory {
     }
 }
 
-fn compare(object: &mut Object, found: &ObjectInfo, faults: &mut Faults) {
+/// Compares an object with what the listing says of it; true where only the digest is another.
+fn compare(object: &mut Object, found: &ObjectInfo, faults: &mut Faults) -> bool {
     object.stored = Some(found.size);
-    let mut wrong = |code: &str, text: String| faults.add(Class::Wrong, Problem::of(found.name.clone(), code, text));
     let plausible = match object.compression {
         Compression::None => found.size == object.length,
         // What does not shrink is stored as it is, but until Liberty it was stored compressed all the same: no compressor
@@ -469,15 +401,10 @@ fn compare(object: &mut Object, found: &ObjectInfo, faults: &mut Faults) {
     };
     if !plausible {
         let how = if object.compression == Compression::None { "stored as they are" } else { "compressed" };
-        wrong("object-size", format!("it is {} bytes long, and should hold {} bytes, {how}", found.size, object.length));
-    } else if object.compression == Compression::None && found.md5.is_some_and(|md5| md5 != object.md5) {
-        wrong("object-digest", "the MD5 that the storage took of it is not the one in the metadata".to_owned());
+        let text = format!("it is {} bytes long, and should hold {} bytes, {how}", found.size, object.length);
+        faults.add(Class::Wrong, Problem::of(found.name.clone(), "object-size", text));
     }
-}
-
-fn behind(name: String) -> Problem {
-    let text = "it is there, and the listing does not have it (yet): Cinder refuses to restore as long as that is so";
-    Problem::of(name, "listing-behind", text)
+    plausible && object.compression == Compression::None && found.md5.is_some_and(|md5| md5 != object.md5)
 }
 
 fn extra(found: &ObjectInfo) -> Problem {

@@ -1,8 +1,9 @@
 //! Backups of the chunked drivers: numbered objects, a list of them, and a digest of every block of the volume.
 //!
-//! [`inventory`] looks at names, sizes and side files; [`layout`] says which bytes of the volume come from which object;
+//! [`inventory`] looks at names, sizes and side files, and [`asking`] asks for what a listing leaves open; [`layout`] says which bytes of the volume come from which object;
 //! [`jobs`] gives each object the digests that prove it; [`pass`] reads the objects and compares.
 
+mod asking;
 mod digest;
 mod inventory;
 mod jobs;

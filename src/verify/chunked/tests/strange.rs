@@ -235,3 +235,24 @@ fn the_lists_of_a_chain_are_not_held_beyond_the_memory() {
     assert_eq!(found.verdict, CheckVerdict::Unverifiable);
     assert!(found.problems[0].text.ends_with("give more --memory"), "{:?}", found.problems);
 }
+
+#[test]
+fn a_digest_in_a_listing_is_no_more_than_a_suspicion() {
+    let chain = Chain::of(&volumes(1, 240), Compression::None, BLOCK * 2);
+    let digest = |md5: Option<[u8; 16]>| move |found: ObjectInfo| Some(ObjectInfo { md5, ..found });
+    let check = |stated: Option<[u8; 16]>, refused: Option<StorageErrorKind>| {
+        let store = Strange { listed: Box::new(digest(Some([7; 16]))), stated: Box::new(digest(stated)), ..Strange::of(&chain) };
+        store.refusing(move |name| refused.filter(|_| is_data(name))).check(&chain, Level::Quick)
+    };
+    let of = |found: &Findings, code: &str| codes(found).iter().filter(|other| **other == code).count();
+    // Encrypted with a key of the key service: the object itself gives no digest.
+    let found = check(None, None);
+    assert_eq!(found.verdict, CheckVerdict::Intact, "{:?}", found.problems);
+    let found = check(Some([7; 16]), None);
+    assert_eq!(found.verdict, CheckVerdict::Corrupt);
+    assert_eq!((of(&found, "object-digest"), of(&found, "object-doubtful")), (100, 20));
+    for (kind, code) in [(StorageErrorKind::Permission, "storage-permission"), (StorageErrorKind::NoObject, "storage-contradicts")] {
+        let found = check(Some([7; 16]), Some(kind));
+        assert_eq!((found.verdict, of(&found, code)), (CheckVerdict::Unverifiable, 100), "{:?}", found.problems);
+    }
+}
