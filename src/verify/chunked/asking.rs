@@ -24,7 +24,7 @@ impl Inventory {
     /// What the listing does not have is asked for by its name, as long as that is not much: a container of Swift's learns of
     /// its objects some time after they were written. What was not asked for may be there.
     pub fn miss(&mut self, store: &dyn ObjectStore, faults: &mut Faults) {
-        let mut newest = self.newest;
+        let mut times = self.times;
         for (count, object) in self.entries.iter().filter(|object| object.stored.is_none()).enumerate() {
             let name = names::data(&self.prefix, object.number);
             if count >= ASKED_FOR {
@@ -38,13 +38,13 @@ impl Inventory {
                     faults.add(Class::Absent, Problem::of(name, "object-missing", text));
                 }
                 Ok(Some(found)) => {
-                    newest = newest.max(found.modified);
+                    times.add(found.modified);
                     faults.add(Class::Unfinished, behind(name));
                 }
                 Err(error) => faults.add_error(Some(&name), &error),
             }
         }
-        self.newest = newest;
+        self.times = times;
     }
 
     /// The sha256file, which the listing does not have.
@@ -53,7 +53,7 @@ impl Inventory {
         match store.stat(&name) {
             Ok(None) => Side::Gone,
             Ok(Some(found)) => {
-                self.newest = self.newest.max(found.modified);
+                self.times.add(found.modified);
                 faults.add(Class::Unfinished, behind(name));
                 Side::There(found.size)
             }
@@ -72,7 +72,7 @@ impl Inventory {
                 Ok(None) => {}
                 Ok(Some(found)) => {
                     self.begun = true;
-                    self.newest = self.newest.max(found.modified);
+                    self.times.add(found.modified);
                     faults.add(Class::Unfinished, behind(name));
                 }
                 Err(error) => {

@@ -48,6 +48,26 @@ impl Object {
     }
 }
 
+/// When objects were written, by the storage's clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Times {
+    /// The newest.
+    pub newest: Option<Timestamp>,
+    /// The oldest.
+    pub oldest: Option<Timestamp>,
+    /// So many have no time that can be read.
+    pub unknown: u64,
+}
+
+impl Times {
+    /// Adds an object.
+    pub fn add(&mut self, modified: Option<Timestamp>) {
+        self.newest = self.newest.max(modified);
+        self.oldest = self.oldest.into_iter().chain(modified).min();
+        self.unknown += u64::from(modified.is_none());
+    }
+}
+
 /// What a backup has on the storage.
 #[derive(Debug, Clone, Default)]
 pub struct Inventory {
@@ -73,10 +93,8 @@ pub struct Inventory {
     pub doubtful: Vec<usize>,
     /// The storage said that nothing of it is there: a listing alone does not, for it may lag behind.
     pub absent: bool,
-    /// When the newest object was written.
-    pub newest: Option<Timestamp>,
-    /// When the oldest was.
-    pub oldest: Option<Timestamp>,
+    /// When its objects were written.
+    pub times: Times,
     /// Bytes of the volume when it was read; `None` where nobody knows.
     pub volume_bytes: Option<u64>,
     /// The size of the blocks that have a digest; `None` where there is no usable sha256file.
@@ -273,8 +291,7 @@ impl Inventory {
             }
             self.present += 1;
             self.present_bytes = self.present_bytes.saturating_add(found.size);
-            self.newest = self.newest.max(found.modified);
-            self.oldest = self.oldest.into_iter().chain(found.modified).min();
+            self.times.add(found.modified);
             match names::role(&prefix, &found.name) {
                 Role::Metadata => {}
                 Role::Sha256File => sha256_size = Some(found.size),

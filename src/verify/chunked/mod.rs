@@ -20,7 +20,7 @@ use jiff::civil::DateTime;
 use jiff::tz::Offset;
 use jiff::{SignedDuration, Timestamp};
 
-use self::inventory::Inventory;
+use self::inventory::{Inventory, Times};
 use self::pass::{Member, Pass};
 use super::fault::{Class, Faults};
 use super::{Findings, Subject, Watch};
@@ -60,7 +60,7 @@ pub struct Own {
     count: Option<i64>,
     begun: bool,
     absent: bool,
-    newest: Option<Timestamp>,
+    times: Times,
     listing: Option<Listing>,
     /// When the driver began by its clock, and how far the storage's is behind that at least, if it is.
     behind: Option<(Timestamp, SignedDuration)>,
@@ -79,7 +79,7 @@ impl Own {
             count: None,
             begun: false,
             absent: false,
-            newest: None,
+            times: Times::default(),
             listing: None,
             behind: None,
             objects: Amount::default(),
@@ -104,9 +104,9 @@ impl Own {
         let found = Inventory::take(store.as_ref(), link, prefix, thorough, large, &mut own.faults, &mut own.warnings);
         own.begun = found.begun;
         own.absent = found.absent;
-        own.newest = found.newest;
+        own.times = found.times;
         own.listing = found.listed.then_some(Listing { objects: found.present, bytes: found.present_bytes });
-        own.behind = found.oldest.and_then(|oldest| behind(prefix, oldest));
+        own.behind = found.times.oldest.and_then(|oldest| behind(prefix, oldest));
         own.objects = Amount {
             checked: found.data_objects,
             expected: found.entries.len().max(usize::try_from(found.data_objects).unwrap_or(0)) as u64,
@@ -284,10 +284,17 @@ fn finish(subject: &Subject<'_>, own: Own) -> Findings {
         warnings.push(Problem::general("clock-behind", text));
     }
     let slow = behind.unwrap_or_default();
-    let busy = own.newest.is_some_and(|newest| subject.now.duration_since(newest).saturating_sub(slow) < settle);
-    if let Some(newest) = own.newest.filter(|newest| *newest > subject.now + Duration::from_secs(60)) {
+    let busy = own.times.newest.is_some_and(|newest| subject.now.duration_since(newest).saturating_sub(slow) < settle);
+    if let Some(newest) = own.times.newest.filter(|newest| *newest > subject.now + Duration::from_secs(60)) {
         let text = format!("its newest object was written at {newest}, which is in the future by this host's clock");
         warnings.push(Problem::general("clock-ahead", text));
+    }
+    if own.times.unknown > 0 {
+        let text = format!(
+            "the storage does not tell when {} of its objects were written, so that nothing shows whether it is still being written",
+            own.times.unknown
+        );
+        warnings.push(Problem::general("no-times", text));
     }
     let object_count = own.count.filter(|_| verdict == CheckVerdict::Intact);
     Findings {
@@ -302,7 +309,8 @@ fn finish(subject: &Subject<'_>, own: Own) -> Findings {
         object_count,
         // The chunked drivers set it before they write anything.
         service_metadata: None,
-        newest_object_at: own.newest,
+        // One without a time may be newer than all others.
+        newest_object_at: own.times.newest.filter(|_| own.times.unknown == 0),
         listing: own.listing,
     }
 }

@@ -256,3 +256,18 @@ fn a_digest_in_a_listing_is_no_more_than_a_suspicion() {
         assert_eq!((found.verdict, of(&found, code)), (CheckVerdict::Unverifiable, 100), "{:?}", found.problems);
     }
 }
+
+#[test]
+fn with_an_object_whose_time_is_not_told_nobody_knows_when_the_newest_was_written() {
+    let chain = Chain::of(&volumes(1, 8), Compression::None, BLOCK * 2);
+    assert!(Strange::of(&chain).check(&chain, Level::Quick).newest_object_at.is_some());
+    let timeless = |found: ObjectInfo| Some(ObjectInfo { modified: found.modified.filter(|_| !found.name.ends_with("-00002")), ..found });
+    for strange in [
+        Strange { listed: Box::new(timeless), ..Strange::of(&chain) },
+        Strange { stated: Box::new(timeless), ..Strange::lagging(&chain, |name| !name.ends_with("-00002")) },
+    ] {
+        let found = strange.check(&chain, Level::Quick);
+        assert_eq!((found.newest_object_at, found.busy), (None, false));
+        assert!(found.warnings.iter().any(|warning| warning.code == "no-times" && warning.text.contains("when 1 of its objects")));
+    }
+}
