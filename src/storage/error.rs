@@ -21,8 +21,10 @@ pub enum StorageErrorKind {
     Protocol,
     /// It cannot be used as it is configured.
     Configuration,
-    /// What is there is no plain object: a link, a device, a fifo, a directory, or its name leads out of the container.
+    /// What is there is no plain object: a device, a fifo, a directory.
     NotAnObject,
+    /// A link, or a name that leads out of the container or its root: neither is followed, and what is there was not looked at.
+    NotFollowed,
     /// The disk or the operating system says that the data cannot be read (EIO and the like): reading again may not help.
     Media,
     /// The person asked to stop.

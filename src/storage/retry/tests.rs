@@ -145,7 +145,7 @@ fn passing_trouble_is_waited_out_and_lasting_trouble_told() {
 #[test]
 fn what_will_not_pass_is_not_tried_again() {
     use StorageErrorKind::*;
-    for kind in [NoObject, NoContainer, Authentication, Permission, Protocol, Configuration, NotAnObject, Media, Cancelled] {
+    for kind in [NoObject, NoContainer, Authentication, Permission, Protocol, Configuration, NotAnObject, NotFollowed, Media, Cancelled] {
         let fails = || Trouble::Fails(StorageError::new(kind, "no"));
         let layer = layer([fails(), fails(), fails()]);
         assert_eq!(layer.stat("digits").unwrap_err(), StorageError::new(kind, "no"));

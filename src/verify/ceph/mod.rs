@@ -90,7 +90,7 @@ fn unfinished(error: &StorageError) -> Problem {
         StorageErrorKind::Authentication => "storage-authentication",
         StorageErrorKind::Permission => "storage-permission",
         StorageErrorKind::Configuration => "storage-configuration",
-        StorageErrorKind::Protocol | StorageErrorKind::NotAnObject => "storage-protocol",
+        StorageErrorKind::Protocol | StorageErrorKind::NotAnObject | StorageErrorKind::NotFollowed => "storage-protocol",
         StorageErrorKind::Media => "unreadable",
         StorageErrorKind::Cancelled => "cancelled",
     };

@@ -1,6 +1,6 @@
 //! What is asked of objects by their names, because a listing alone proves nothing against them.
 
-use super::inventory::Inventory;
+use super::inventory::{Inventory, compare};
 use crate::domain::Problem;
 use crate::format::names;
 use crate::storage::ObjectStore;
@@ -48,17 +48,20 @@ impl Inventory {
     }
 
     /// The sha256file, which the listing does not have.
-    pub fn ask_for_sha256file(&mut self, store: &dyn ObjectStore, faults: &mut Faults) -> Side {
+    pub fn ask_for_sha256file(&mut self, store: &dyn ObjectStore, faults: &mut Faults, warnings: &mut Vec<Problem>) -> Side {
         let name = names::sha256file(&self.prefix);
         match store.stat(&name) {
             Ok(None) => Side::Gone,
             Ok(Some(found)) => {
                 self.times.add(found.modified);
-                faults.add(Class::Unfinished, behind(name));
+                // Cinder asks for it by its name.
+                warnings.push(Problem::of(name, "listing-behind", "it is there, and the listing does not have it (yet)"));
                 Side::There(found.size)
             }
             Err(error) => {
-                faults.add_error(Some(&name), &error);
+                let mut aside = Faults::default();
+                aside.add_error(Some(&name), &error);
+                faults.extend_aside(aside);
                 Side::Unknown
             }
         }
@@ -84,29 +87,29 @@ impl Inventory {
         self.absent = known && !self.begun;
     }
 
-    /// A listing does not say how an object is encrypted, and with some kinds of that its digest is none of the data: what an
-    /// object says of itself decides.
+    /// A listing does not say how an object is encrypted, and with some kinds of that its digest is none of the data; and a
+    /// link in it has no size. What an object says of itself decides.
     pub fn dispel(&mut self, store: &dyn ObjectStore, faults: &mut Faults) {
         let mut believed = true;
-        for (count, object) in std::mem::take(&mut self.doubtful).into_iter().filter_map(|index| self.entries.get(index)).enumerate() {
+        for (count, index) in std::mem::take(&mut self.doubtful).into_iter().enumerate() {
+            let Some(object) = self.entries.get_mut(index) else { continue };
             let name = names::data(&self.prefix, object.number);
             if count >= ASKED_FOR {
-                if !believed {
-                    // What the listing says is no digest of the data at all.
-                    return;
+                // Digests in this listing are none of the data, and only the digest does not fit.
+                if !believed && object.stored == Some(object.length) {
+                    continue;
                 }
                 let text = format!(
-                    "the MD5 in the listing is not the one in the metadata, and no more than {ASKED_FOR} such objects are asked for theirs"
+                    "what the listing says of it does not fit the metadata, and no more than {ASKED_FOR} such objects are asked for by their names"
                 );
                 faults.add(Class::Unfinished, Problem::of(name, "object-doubtful", text));
                 continue;
             }
             match store.stat(&name) {
-                Ok(Some(found)) if found.md5.is_some_and(|md5| md5 != object.md5) => {
-                    let text = "the MD5 that the storage took of it is not the one in the metadata";
-                    faults.add(Class::Wrong, Problem::of(name, "object-digest", text));
-                }
-                Ok(Some(_)) => believed = false,
+                Ok(Some(found)) => match compare(object, &found) {
+                    Some(problem) => faults.add(Class::Wrong, problem),
+                    None => believed = false,
+                },
                 Ok(None) => {
                     let text = "the listing has it, and asked for by its name it is not there: it comes and goes";
                     faults.add(Class::Unfinished, Problem::of(name, "storage-contradicts", text));

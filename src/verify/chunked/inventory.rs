@@ -89,7 +89,7 @@ pub struct Inventory {
     pub begun: bool,
     /// The storage said of its metadata that there is none.
     metadata_gone: bool,
-    /// Objects, by their places in the list, of which the listing has another digest than the metadata.
+    /// Objects, by their places in the list, of which the listing says what does not fit the metadata.
     pub doubtful: Vec<usize>,
     /// The storage said that nothing of it is there: a listing alone does not, for it may lag behind.
     pub absent: bool,
@@ -154,7 +154,7 @@ impl Inventory {
         this.dispel(store, faults);
         let sha256_size = match sha256_size {
             Some(size) => Side::There(size),
-            None => this.ask_for_sha256file(store, faults),
+            None => this.ask_for_sha256file(store, faults, warnings),
         };
         let digests = match sha256_size {
             Side::There(size) => this.read_sha256file(store, backup, size, whole, faults),
@@ -168,7 +168,8 @@ impl Inventory {
             this.count(backup, digests, faults);
         } else if sha256_size == Side::Gone && head.knows_parents {
             let text = "its sha256file is missing: no increment can be made on it, and nothing tells what the volume held";
-            faults.add(Class::Absent, Problem::of(names::sha256file(prefix), "sha256file-missing", text));
+            // A restore reads the data of what a backup rests on, and never its sha256file.
+            faults.add_aside(Class::Absent, Problem::of(names::sha256file(prefix), "sha256file-missing", text));
         } else if sha256_size == Side::Gone {
             let text = "made before Cinder wrote a sha256file: the MD5 of its objects is all that can be compared";
             warnings.push(Problem::general("no-sha256file", text));
@@ -301,7 +302,7 @@ impl Inventory {
                     let index = by_number.get(at).filter(|(other, _)| *other == number).map(|(_, index)| *index);
                     match index.and_then(|index| self.entries.get_mut(index)) {
                         Some(object) => {
-                            if compare(object, &found, faults) {
+                            if compare(object, &found).is_some() {
                                 self.doubtful.extend(index);
                             }
                         }
@@ -348,7 +349,7 @@ impl Inventory {
         let outline = match read {
             Ok(outline) => outline,
             Err(error) => {
-                add_format_error(faults, &name, "sha256file-malformed", "its sha256file cannot be read", error);
+                add_sha256file_error(faults, &name, error);
                 return None;
             }
         };
@@ -361,7 +362,7 @@ impl Inventory {
             None
         };
         if let Some(text) = of_another {
-            faults.add(Class::Wrong, Problem::of(name, "sha256file-of-another", text));
+            faults.add_aside(Class::Wrong, Problem::of(name, "sha256file-of-another", text));
             return None;
         }
         let how = if whole { "read through" } else { "both ends and the size" };
@@ -401,14 +402,14 @@ impl Inventory {
         // An incremental one may have been made of a device that is a little larger than its size in GiB.
         if *hashes < wanted || (full && *hashes != wanted) {
             let text = format!("its sha256file has {hashes} digests of {} bytes, and {wanted} are wanted", head.block_size);
-            return faults.add(Class::Wrong, Problem::of(names::sha256file(&self.prefix), "sha256file-length", text));
+            return faults.add_aside(Class::Wrong, Problem::of(names::sha256file(&self.prefix), "sha256file-length", text));
         }
         self.block_size = Some(head.block_size);
     }
 }
 
-/// Compares an object with what the listing says of it; true where only the digest is another.
-fn compare(object: &mut Object, found: &ObjectInfo, faults: &mut Faults) -> bool {
+/// What does not fit the metadata in what the storage says of an object.
+pub fn compare(object: &mut Object, found: &ObjectInfo) -> Option<Problem> {
     object.stored = Some(found.size);
     let plausible = match object.compression {
         Compression::None => found.size == object.length,
@@ -419,9 +420,11 @@ fn compare(object: &mut Object, found: &ObjectInfo, faults: &mut Faults) -> bool
     if !plausible {
         let how = if object.compression == Compression::None { "stored as they are" } else { "compressed" };
         let text = format!("it is {} bytes long, and should hold {} bytes, {how}", found.size, object.length);
-        faults.add(Class::Wrong, Problem::of(found.name.clone(), "object-size", text));
+        return Some(Problem::of(found.name.clone(), "object-size", text));
     }
-    plausible && object.compression == Compression::None && found.md5.is_some_and(|md5| md5 != object.md5)
+    let differs = object.compression == Compression::None && found.md5.is_some_and(|md5| md5 != object.md5);
+    let text = "the MD5 that the storage took of it is not the one in the metadata";
+    differs.then(|| Problem::of(found.name.clone(), "object-digest", text))
 }
 
 fn extra(found: &ObjectInfo) -> Problem {
@@ -429,7 +432,7 @@ fn extra(found: &ObjectInfo) -> Problem {
 }
 
 /// What a side file that cannot be read means: its content is wrong, or the storage would not.
-pub(super) fn add_format_error(faults: &mut Faults, name: &str, code: &str, what: &str, error: FormatError) {
+fn add_format_error(faults: &mut Faults, name: &str, code: &str, what: &str, error: FormatError) {
     match error {
         FormatError::Io(error) => match StorageError::of_io(&error) {
             Some(error) => faults.add_error(Some(name), error),
@@ -437,6 +440,13 @@ pub(super) fn add_format_error(faults: &mut Faults, name: &str, code: &str, what
         },
         FormatError::Malformed(text) => faults.add(Class::Wrong, Problem::of(name, code, format!("{what}: {text}"))),
     }
+}
+
+/// The same of the sha256file, which nothing that rests on the backup needs.
+pub(super) fn add_sha256file_error(faults: &mut Faults, name: &str, error: FormatError) {
+    let mut aside = Faults::default();
+    add_format_error(&mut aside, name, "sha256file-malformed", "its sha256file cannot be read", error);
+    faults.extend_aside(aside);
 }
 
 fn into_format(error: StorageError) -> FormatError {

@@ -166,14 +166,21 @@ pub fn check(
     let mut held = this.list_bytes();
     for parent in parents {
         let found = own(parent, inner);
-        let verdict = found.verdict();
-        if verdict != CheckVerdict::Intact {
+        let verdict = if found.absent { CheckVerdict::Missing } else { found.faults.verdict_below() };
+        if verdict == CheckVerdict::Intact && found.verdict() != verdict {
+            let first = found.faults.first().map(|problem| problem.text.as_str()).unwrap_or_default();
+            let text = format!(
+                "what is wrong with backup {}, which it rests on, does not matter to a restore, which reads that one's data alone: {first}",
+                parent.backup.id
+            );
+            this.warnings.push(Problem::general("parent-sha256file", text));
+        } else if verdict != CheckVerdict::Intact {
             let class = if verdict == CheckVerdict::Unverifiable { Class::Unfinished } else { Class::Wrong };
             damaged += 1;
             if damaged > MOST_PARENTS_NAMED {
                 *unnamed.entry(class).or_default() += 1;
             } else {
-                let first = found.faults.first().map(|problem| problem.text.as_str()).unwrap_or_default();
+                let first = found.faults.first_below().map(|problem| problem.text.as_str()).unwrap_or_default();
                 let text = format!("backup {}, which it rests on, is {verdict}: {first}", parent.backup.id);
                 this.faults.add(class, Problem::general("parent-damaged", text));
             }

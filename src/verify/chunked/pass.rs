@@ -13,7 +13,7 @@ use std::thread;
 use rand::Rng;
 
 use super::digest::{Digest, Tap, compare};
-use super::inventory::{Inventory, Object, add_format_error};
+use super::inventory::{Inventory, Object, add_sha256file_error};
 use super::jobs::{Item, Job, Planner, Proof, send_with_md5};
 use super::layout;
 use crate::domain::Problem;
@@ -271,7 +271,7 @@ impl Pass<'_> {
         }
         match read {
             Err(error) => {
-                add_format_error(&mut lock(shared).faults, &name, "sha256file-malformed", "its sha256file cannot be read", error);
+                add_sha256file_error(&mut lock(shared).faults, &name, error);
             }
             Ok(_) => {
                 let wanted = volume_end.div_ceil(block_size);
@@ -279,7 +279,7 @@ impl Pass<'_> {
                     let text = format!("its sha256file has {} digests of {block_size} bytes, and {wanted} are wanted", planner.came);
                     // A device may have been a little larger than its size in GiB says.
                     if planner.came < wanted || (self.full && !self.restore) {
-                        note(Class::Wrong, Problem::of(name.clone(), "sha256file-length", text));
+                        lock(shared).faults.add_aside(Class::Wrong, Problem::of(name.clone(), "sha256file-length", text));
                     }
                 }
             }

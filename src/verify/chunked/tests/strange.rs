@@ -93,17 +93,17 @@ fn a_listing_that_lags_behind_is_no_damage() {
     let chain = Chain::of(&volumes(1, 8), Compression::None, BLOCK * 2);
     let second = names::data(&prefix(0), 2);
     for level in LEVELS {
-        // One object, the sha256file alone, all of them.
+        // One object, all of them.
         let second = second.clone();
-        for lagging in [
-            Strange::lagging(&chain, move |name| name != second),
-            Strange::lagging(&chain, |name| !name.ends_with("_sha256file")),
-            Strange::lagging(&chain, |_| false),
-        ] {
+        for lagging in [Strange::lagging(&chain, move |name| name != second), Strange::lagging(&chain, |_| false)] {
             let found = lagging.check(&chain, level);
             assert_eq!((found.verdict, found.begun), (CheckVerdict::Unverifiable, true), "{:?}", found.problems);
-            assert!(codes(&found).iter().all(|code| matches!(*code, "listing-behind" | "no-sha256file")), "{:?}", found.problems);
+            assert!(codes(&found).iter().all(|code| *code == "listing-behind"), "{:?}", found.problems);
         }
+        // Cinder asks for the sha256file by its name.
+        let found = Strange::lagging(&chain, |name| !name.ends_with("_sha256file")).check(&chain, level);
+        assert_eq!(found.verdict, CheckVerdict::Intact, "{:?}", found.problems);
+        assert!(found.warnings.iter().any(|warning| warning.code == "listing-behind"), "{:?}", found.warnings);
     }
 }
 
@@ -269,5 +269,62 @@ fn with_an_object_whose_time_is_not_told_nobody_knows_when_the_newest_was_writte
         let found = strange.check(&chain, Level::Quick);
         assert_eq!((found.newest_object_at, found.busy), (None, false));
         assert!(found.warnings.iter().any(|warning| warning.code == "no-times" && warning.text.contains("when 1 of its objects")));
+    }
+}
+
+#[test]
+fn a_link_in_a_listing_is_not_an_empty_object() {
+    let chain = Chain::of(&volumes(1, 8), Compression::None, BLOCK * 2);
+    for (kind, verdict, code) in [
+        (StorageErrorKind::NotFollowed, CheckVerdict::Unverifiable, "not-followed"),
+        (StorageErrorKind::NotAnObject, CheckVerdict::Corrupt, "object-not-plain"),
+    ] {
+        for level in LEVELS {
+            let odd = |name: &str| name.ends_with("-00002");
+            let listed =
+                Box::new(move |found: ObjectInfo| Some(ObjectInfo { size: if odd(&found.name) { 0 } else { found.size }, ..found }));
+            let strange = Strange { listed, ..Strange::of(&chain) }.refusing(move |name| odd(name).then_some(kind));
+            let found = strange.check(&chain, level);
+            assert_eq!((found.verdict, codes(&found)[0]), (verdict, code), "{level} {:?}", found.problems);
+        }
+    }
+}
+
+#[test]
+fn what_rests_on_a_backup_needs_its_data_and_not_its_sha256file() {
+    for compression in [Compression::None, Compression::Zlib] {
+        let chain = Chain::of(&volumes(3, 24), compression, BLOCK * 8);
+        let side_file = names::sha256file(&prefix(0));
+        type Damage<'a> = Box<dyn Fn(&mut MemoryStore) + 'a>;
+        let damages: [(CheckVerdict, Damage<'_>); 3] = [
+            (CheckVerdict::Incomplete, Box::new(|store| drop(store.remove(&side_file)))),
+            (CheckVerdict::Corrupt, Box::new(|store| store.bytes_mut(&side_file).unwrap().truncate(300))),
+            (
+                CheckVerdict::Corrupt,
+                Box::new(|store| store.put(side_file.clone(), chain.store.clone().remove(&names::sha256file(&prefix(1))).unwrap(), None)),
+            ),
+        ];
+        for (verdict, damage) in damages {
+            let mut damaged = Chain { store: chain.store.clone(), backups: chain.backups.clone(), volume_bytes: chain.volume_bytes };
+            damage(&mut damaged.store);
+            for level in LEVELS {
+                for digest in [Digest::Md5, Digest::Sha256] {
+                    let effort = Effort { jobs: 2, digest, ..Effort::default() };
+                    let check = |damaged: &Chain, number| damaged.check_with(number, level, &effort);
+                    assert!(check(&damaged, 0).verdict == verdict, "{verdict} {:?}", check(&damaged, 0));
+                    for number in [1, 2] {
+                        let found = check(&damaged, number);
+                        assert_eq!(found.verdict, CheckVerdict::Intact, "{level} {:?}", found.problems);
+                        let told = found.warnings.iter().find(|warning| warning.code == "parent-sha256file").unwrap();
+                        assert!(told.text.contains(&id(0)), "{told:?}");
+                    }
+                    // Its data is needed all the same.
+                    let mut broken =
+                        Chain { store: damaged.store.clone(), backups: chain.backups.clone(), volume_bytes: chain.volume_bytes };
+                    broken.store.remove(&names::data(&prefix(0), 2));
+                    assert_eq!(check(&broken, 1).verdict, CheckVerdict::Corrupt);
+                }
+            }
+        }
     }
 }
