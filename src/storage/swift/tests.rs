@@ -310,6 +310,17 @@ fn no_content_is_no_empty_container() {
 }
 
 #[test]
+fn what_something_in_between_has_packed_is_no_object() {
+    let (_server, store) = hostile(|_| ok(&[id(), ("ETag", HASH), ("Content-Encoding", "gzip")], "[]"));
+    assert_eq!(kinds(&store), [Some(StorageErrorKind::Protocol); 3]);
+    assert!(names(&store, "p-").unwrap_err().text.contains("encoded (\"gzip\"), which was not asked for"));
+    for plain in ["identity", "aws-chunked", ""] {
+        let (_server, store) = hostile(move |_| ok(&[id(), ("ETag", HASH), ("Content-Encoding", plain)], "[]"));
+        assert_eq!(kinds(&store), [None; 3], "{plain}");
+    }
+}
+
+#[test]
 fn a_listing_without_an_end_is_told() {
     for page in [&["p-1", "p-2"][..], &["p-1", "p-1"], &["p-2", "p-1"], &["q-1"]] {
         let (server, store) = hostile(move |_| ok(&[id()], listing(page)));

@@ -328,3 +328,20 @@ fn what_rests_on_a_backup_needs_its_data_and_not_its_sha256file() {
         }
     }
 }
+
+#[test]
+fn a_list_that_is_too_long_to_be_held_is_no_damage() {
+    let mut chain = Chain::of(&volumes(1, 8), Compression::None, BLOCK * 2);
+    let bytes = chain.store.bytes_mut(&names::metadata(&prefix(0))).unwrap();
+    let entry = |number: u64| {
+        let name = names::data(&prefix(0), number);
+        format!(r#"{{"{name}":{{"offset":{},"length":64,"compression":"none","md5":"{}"}}}}"#, number * 64, "0".repeat(32))
+    };
+    let list: Vec<String> = (1..=(1 << 17) + 1).map(entry).collect();
+    let text = String::from_utf8(bytes.clone()).unwrap().replace(r#""objects": ["#, &format!(r#""objects": [{},"#, list.join(",")));
+    *bytes = text.into_bytes();
+    for level in LEVELS {
+        let found = chain.check(0, level);
+        assert_eq!((found.verdict, codes(&found)), (CheckVerdict::Unverifiable, vec!["too-large"]), "{level}");
+    }
+}
