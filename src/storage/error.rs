@@ -13,6 +13,8 @@ pub enum StorageErrorKind {
     NoContainer,
     /// It may go through later: a time-out, a reset, a 5xx, 408, 425 or 429, an answer that breaks off.
     Transient,
+    /// It was away for so long that it was not even asked.
+    Away,
     /// Wrong or missing credentials.
     Authentication,
     /// The credentials are good and do not suffice.

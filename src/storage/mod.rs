@@ -10,6 +10,7 @@ pub mod ceph;
 pub(crate) mod conformance;
 mod error;
 pub mod gcs;
+mod health;
 mod http;
 mod memory;
 pub mod posix;
@@ -23,6 +24,7 @@ use std::ops::{ControlFlow, Range};
 use jiff::Timestamp;
 
 pub use error::{StorageError, StorageErrorKind};
+pub use health::{Health, Patience};
 pub use http::{Network, Proxies};
 pub use memory::MemoryStore;
 pub use posix::PosixStore;

@@ -106,6 +106,7 @@ impl Faults {
             StorageErrorKind::NotAnObject => (Class::Wrong, "object-not-plain"),
             StorageErrorKind::NotFollowed => (Class::Unfinished, "not-followed"),
             StorageErrorKind::Transient => (Class::Unfinished, "storage-unreachable"),
+            StorageErrorKind::Away => (Class::Unfinished, "storage-away"),
             StorageErrorKind::Authentication => (Class::Unfinished, "storage-authentication"),
             StorageErrorKind::Permission => (Class::Unfinished, "storage-permission"),
             StorageErrorKind::Protocol => (Class::Unfinished, "storage-protocol"),

@@ -86,7 +86,7 @@ fn unfinished(error: &StorageError) -> Problem {
     let code = match error.kind {
         StorageErrorKind::NoContainer => "pool-missing",
         StorageErrorKind::NoObject => "changed-meanwhile",
-        StorageErrorKind::Transient => "storage-unavailable",
+        StorageErrorKind::Transient | StorageErrorKind::Away => "storage-unavailable",
         StorageErrorKind::Authentication => "storage-authentication",
         StorageErrorKind::Permission => "storage-permission",
         StorageErrorKind::Configuration => "storage-configuration",

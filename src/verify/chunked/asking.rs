@@ -3,7 +3,7 @@
 use super::inventory::{Inventory, compare};
 use crate::domain::Problem;
 use crate::format::names;
-use crate::storage::ObjectStore;
+use crate::storage::{ObjectStore, StorageErrorKind};
 use crate::verify::fault::{Class, Faults};
 
 /// So many objects that a listing does not have are asked for, and so many whose digest it has another of.
@@ -40,6 +40,11 @@ impl Inventory {
                 Ok(Some(found)) => {
                     times.add(found.modified);
                     faults.add(Class::Unfinished, behind(name));
+                }
+                // Said once for all that is left.
+                Err(error) if error.kind == StorageErrorKind::Away => {
+                    faults.add_error(None, &error);
+                    break;
                 }
                 Err(error) => faults.add_error(Some(&name), &error),
             }
@@ -114,6 +119,7 @@ impl Inventory {
                     let text = "the listing has it, and asked for by its name it is not there: it comes and goes";
                     faults.add(Class::Unfinished, Problem::of(name, "storage-contradicts", text));
                 }
+                Err(error) if error.kind == StorageErrorKind::Away => return faults.add_error(None, &error),
                 Err(error) => faults.add_error(Some(&name), &error),
             }
         }

@@ -301,11 +301,7 @@ impl Inventory {
                     let at = by_number.partition_point(|(other, _)| *other < number);
                     let index = by_number.get(at).filter(|(other, _)| *other == number).map(|(_, index)| *index);
                     match index.and_then(|index| self.entries.get_mut(index)) {
-                        Some(object) => {
-                            if compare(object, &found).is_some() {
-                                self.doubtful.extend(index);
-                            }
-                        }
+                        Some(object) => self.doubtful.extend(index.filter(|_| compare(object, &found).is_some())),
                         None if has_list => faults.add(Class::Wrong, extra(&found)),
                         None => {}
                     }

@@ -68,11 +68,14 @@ pub fn send_with_md5<'b>(items: impl Iterator<Item = &'b Item<'b>>, sender: &Syn
 
 /// Gives every object the digests of its blocks.
 pub struct Planner<'b, 'c> {
-    items: &'b [Item<'b>],
+    /// In the order of the volume.
+    pub items: &'b [Item<'b>],
     /// The first object that was not sent off yet.
     pub next: usize,
-    block_size: u64,
-    volume_end: u64,
+    /// Bytes that one digest stands for.
+    pub block_size: u64,
+    /// Bytes of the volume.
+    pub volume_end: u64,
     /// So many digests one object may have.
     pub most_blocks: u64,
     /// Digests that objects to come need.
@@ -81,7 +84,8 @@ pub struct Planner<'b, 'c> {
     base: u64,
     /// How many digests came by.
     pub came: u64,
-    sender: &'c SyncSender<Job<'b>>,
+    /// Who reads.
+    pub sender: &'c SyncSender<Job<'b>>,
     /// Objects that do not lie on the borders of blocks, or have too many of them.
     pub unaligned: Vec<usize>,
 }

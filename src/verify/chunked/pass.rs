@@ -6,7 +6,8 @@
 
 use std::io;
 use std::ops::ControlFlow;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
@@ -166,20 +167,21 @@ impl Pass<'_> {
             outcome.faults.add(Class::Unfinished, Problem::general("no-sha256file", text));
         }
         let shared = Mutex::new(Shared::default());
+        let away = AtomicBool::new(false);
         let threads = self.threads(&items);
         thread::scope(|scope| {
             let (sender, receiver) = sync_channel::<Job<'_>>(threads);
             let receiver = Arc::new(Mutex::new(receiver));
             for _ in 0..threads {
                 let receiver = Arc::clone(&receiver);
-                scope.spawn(|| self.work(receiver, &shared));
+                scope.spawn(|| self.work(receiver, &shared, &away));
             }
             // The workers' end of the channel closes with the last of them.
             drop(receiver);
             match block_size {
                 Some(block_size) => {
                     let planner = Planner::new(&items, block_size, volume_end, self.most_blocks(threads), &sender);
-                    self.send_with_blocks(tip, &items, block_size, volume_end, planner, &sender, &shared);
+                    self.send_with_blocks(tip, planner, &shared);
                 }
                 None => drop(send_with_md5(items.iter(), &sender)),
             }
@@ -249,16 +251,8 @@ impl Pass<'_> {
     }
 
     /// Goes through the sha256file and sends each object off as soon as the digests of all its blocks have come by.
-    fn send_with_blocks<'b>(
-        &self,
-        tip: &Member,
-        items: &'b [Item<'b>],
-        block_size: u64,
-        volume_end: u64,
-        mut planner: Planner<'b, '_>,
-        sender: &SyncSender<Job<'b>>,
-        shared: &Mutex<Shared>,
-    ) {
+    fn send_with_blocks(&self, tip: &Member, mut planner: Planner<'_, '_>, shared: &Mutex<Shared>) {
+        let (items, block_size, sender) = (planner.items, planner.block_size, planner.sender);
         let name = names::sha256file(&tip.inventory.prefix);
         let note = |class, problem| lock(shared).faults.add(class, problem);
         let read = tip.store.open(&name, None).map_err(|error| crate::format::FormatError::Io(error.into_io())).and_then(|stream| {
@@ -274,7 +268,7 @@ impl Pass<'_> {
                 add_sha256file_error(&mut lock(shared).faults, &name, error);
             }
             Ok(_) => {
-                let wanted = volume_end.div_ceil(block_size);
+                let wanted = planner.volume_end.div_ceil(block_size);
                 if planner.came != wanted {
                     let text = format!("its sha256file has {} digests of {block_size} bytes, and {wanted} are wanted", planner.came);
                     // A device may have been a little larger than its size in GiB says.
@@ -299,12 +293,12 @@ impl Pass<'_> {
         send_with_md5(rest(), sender);
     }
 
-    fn work(&self, receiver: Arc<Mutex<Receiver<Job<'_>>>>, shared: &Mutex<Shared>) {
+    fn work(&self, receiver: Arc<Mutex<Receiver<Job<'_>>>>, shared: &Mutex<Shared>, away: &AtomicBool) {
         let mut buffer = Vec::new();
         loop {
             let job = receiver.lock().unwrap_or_else(PoisonError::into_inner).recv();
             let Ok(job) = job else { return };
-            if self.watch.is_cancelled() {
+            if self.watch.is_cancelled() || away.load(Ordering::Relaxed) {
                 continue;
             }
             let first = self.read(&job, false, &mut buffer);
@@ -330,6 +324,12 @@ impl Pass<'_> {
                 Ok(proven) => {
                     shared.bytes += proven.bytes;
                     shared.as_stored += u64::from(proven.as_stored);
+                }
+                Err(Trouble { fault: (class, problem) }) if problem.code == "storage-away" => {
+                    // Said once; nobody asks for the rest.
+                    if !away.swap(true, Ordering::Relaxed) {
+                        shared.faults.add(class, Problem { object: None, ..problem });
+                    }
                 }
                 Err(Trouble { fault: (class, problem) }) => shared.faults.add(class, problem),
             }

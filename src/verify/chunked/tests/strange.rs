@@ -345,3 +345,17 @@ fn a_list_that_is_too_long_to_be_held_is_no_damage() {
         assert_eq!((found.verdict, codes(&found)), (CheckVerdict::Unverifiable, vec!["too-large"]), "{level}");
     }
 }
+
+#[test]
+fn that_the_storage_is_away_is_said_once() {
+    let chain = Chain::of(&volumes(1, 400), Compression::None, BLOCK * 2);
+    let away = |name: &str| is_data(name).then_some(StorageErrorKind::Away);
+    for digest in [Digest::Md5, Digest::Sha256] {
+        let store: Arc<dyn ObjectStore> = Arc::new(Strange::of(&chain).refusing(away));
+        let found = chain.check_in(&store, 0, Level::Deep, &Effort { jobs: 2, digest, ..Effort::default() });
+        assert_eq!((found.verdict, codes(&found)), (CheckVerdict::Unverifiable, vec!["storage-away"]));
+        assert!(found.depth.ends_with("; 0 of 200 objects read"), "{}", found.depth);
+    }
+    let found = Strange::lagging(&chain, |name| !is_data(name)).refusing(away).check(&chain, Level::Quick);
+    assert_eq!((found.verdict, codes(&found)), (CheckVerdict::Unverifiable, vec!["storage-away"]));
+}
