@@ -15,7 +15,7 @@ use super::exit::Exit;
 use crate::config::StorageOptions;
 use crate::domain::{Backup, Driver, Glance, Level, Listing, Policy};
 use crate::storage::ceph::Cluster;
-use crate::storage::{Network, ObjectStore, RetryPolicy, Retrying, StorageError, StorageErrorKind, gcs, posix, s3, swift};
+use crate::storage::{Health, Network, ObjectStore, RetryPolicy, Retrying, StorageError, StorageErrorKind, gcs, posix, s3, swift};
 use crate::verify::chunked::{Effort, Share};
 use crate::verify::{Findings, Places, Request, Subject, Watch, ceph};
 
@@ -139,6 +139,7 @@ pub struct Stores {
     policy: RetryPolicy,
     cancelled: Arc<AtomicBool>,
     open: Mutex<HashMap<Place, Arc<dyn ObjectStore>>>,
+    health: Mutex<HashMap<Driver, Arc<Health>>>,
     directories: Mutex<HashMap<PathBuf, posix::Root>>,
     network: Network,
     swift: OnceLock<std::result::Result<Arc<swift::Account>, StorageError>>,
@@ -164,6 +165,7 @@ impl Stores {
             policy: RetryPolicy::default(),
             cancelled,
             open: Mutex::default(),
+            health: Mutex::default(),
             directories: Mutex::default(),
             network: Network::of(context.environment).map_err(|error| Error::usage(error.to_string()))?,
             swift: OnceLock::new(),
@@ -208,8 +210,10 @@ impl Stores {
         cluster.as_ref().map_err(Clone::clone)
     }
 
-    fn retrying<S: ObjectStore + 'static>(&self, store: S) -> Arc<dyn ObjectStore> {
-        Arc::new(Retrying::new(store, self.policy, Arc::clone(&self.cancelled)))
+    /// With patience; all stores of a driver are on one server, or below one mount.
+    fn retrying<S: ObjectStore + 'static>(&self, driver: Driver, store: S) -> Arc<dyn ObjectStore> {
+        let health = Arc::clone(self.health.lock().unwrap_or_else(PoisonError::into_inner).entry(driver).or_default());
+        Arc::new(Retrying::new(store, self.policy, Arc::clone(&self.cancelled)).with_health(health))
     }
 }
 
@@ -226,20 +230,20 @@ impl Places for Stores {
         let store = match driver {
             Driver::Posix | Driver::Nfs | Driver::GlusterFs => {
                 let root = posix::root(&self.options, driver, self.storage_path.as_deref())?;
-                self.retrying(self.directory(root)?.container(&container)?)
+                self.retrying(driver, self.directory(root)?.container(&container)?)
             }
             Driver::Swift => {
                 let account = self.swift.get_or_init(|| swift::Account::new(&self.options, &self.network));
                 let account = account.as_ref().map_err(Clone::clone)?;
-                self.retrying(account.container(backup.project_id.as_deref(), &container)?)
+                self.retrying(driver, account.container(backup.project_id.as_deref(), &container)?)
             }
             Driver::S3 => {
                 let client = self.s3.get_or_init(|| s3::Client::new(&self.options, &self.network));
-                self.retrying(client.as_ref().map_err(Clone::clone)?.bucket(&container)?)
+                self.retrying(driver, client.as_ref().map_err(Clone::clone)?.bucket(&container)?)
             }
             Driver::Gcs => {
                 let client = self.gcs.get_or_init(|| gcs::Client::new(&self.options, self.gcs_endpoint.as_deref(), &self.network));
-                self.retrying(client.as_ref().map_err(Clone::clone)?.bucket(&container)?)
+                self.retrying(driver, client.as_ref().map_err(Clone::clone)?.bucket(&container)?)
             }
             Driver::Ceph => {
                 let text = format!("the driver {} is not one of objects", driver.name());

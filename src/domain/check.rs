@@ -208,7 +208,7 @@ pub struct CheckResult {
     pub object_count: Option<i64>,
     /// What `backups.service_metadata` is to be once it is available, where the driver sets that last (Ceph).
     pub service_metadata: Option<String>,
-    /// When the newest object was written, RFC 3339, by the storage's clock.
+    /// When the newest object was written, RFC 3339, by the storage's clock; `None` where it does not tell that of each.
     pub newest_object_at: Option<String>,
     /// What the listing showed; `None` where there was none, and in documents of versions that did not say it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -239,9 +239,10 @@ impl CheckResult {
     }
 
     /// Whether it shows that nobody is working on a backup that is being created, though its service lives: it was begun,
-    /// and nothing was added for as long as `--settle`.
+    /// and nothing was added for as long as `--settle`. Objects without times show nothing; with Ceph a watcher is what counts.
     pub fn shows_idle(&self) -> bool {
-        self.begun && !self.busy && self.verdict != CheckVerdict::Unverifiable
+        let tells = self.driver == Some(Driver::Ceph) || self.newest_object_at.is_some();
+        self.begun && !self.busy && tells && self.verdict != CheckVerdict::Unverifiable
     }
 
     /// Takes it for busy where its newest object was not as old as `settle` seconds when it was checked: whoever checked it may have

@@ -13,6 +13,8 @@ pub enum StorageErrorKind {
     NoContainer,
     /// It may go through later: a time-out, a reset, a 5xx, 408, 425 or 429, an answer that breaks off.
     Transient,
+    /// It was away for so long that it was not even asked.
+    Away,
     /// Wrong or missing credentials.
     Authentication,
     /// The credentials are good and do not suffice.
@@ -21,8 +23,10 @@ pub enum StorageErrorKind {
     Protocol,
     /// It cannot be used as it is configured.
     Configuration,
-    /// What is there is no plain object: a link, a device, a fifo, a directory, or its name leads out of the container.
+    /// What is there is no plain object: a device, a fifo, a directory.
     NotAnObject,
+    /// A link, or a name that leads out of the container or its root: neither is followed, and what is there was not looked at.
+    NotFollowed,
     /// The disk or the operating system says that the data cannot be read (EIO and the like): reading again may not help.
     Media,
     /// The person asked to stop.

@@ -10,6 +10,7 @@ pub mod ceph;
 pub(crate) mod conformance;
 mod error;
 pub mod gcs;
+mod health;
 mod http;
 mod memory;
 pub mod posix;
@@ -23,6 +24,7 @@ use std::ops::{ControlFlow, Range};
 use jiff::Timestamp;
 
 pub use error::{StorageError, StorageErrorKind};
+pub use health::{Health, Patience};
 pub use http::{Network, Proxies};
 pub use memory::MemoryStore;
 pub use posix::PosixStore;
@@ -38,7 +40,8 @@ pub struct ObjectInfo {
     /// When it was last written, by the storage's clock.
     pub modified: Option<Timestamp>,
     /// The MD5 of the bytes as stored, where the storage took it itself when they were written: Swift's and S3's ETag where
-    /// that is one (not of SSE-C, multipart or large objects), Google's md5Hash.
+    /// that is one (not of SSE-C, multipart or large objects), Google's md5Hash. A listing may give one that is none: it does
+    /// not say how an object is encrypted, which a stat does.
     pub md5: Option<[u8; 16]>,
 }
 

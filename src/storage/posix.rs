@@ -112,18 +112,22 @@ impl Root {
         Ok(Self { opened: Arc::new(opened), path: path.to_owned() })
     }
 
-    /// A container in it.
+    /// A container in it. As Cinder joins paths, one that is absolute takes the place of the root; it is looked into where it
+    /// lies below the root.
     ///
     /// # Errors
-    /// [`StorageErrorKind::NotAnObject`] where its name leads out. Whether it is there is seen when it is used.
+    /// [`StorageErrorKind::NotFollowed`] where its name leads out. Whether it is there is seen when it is used.
     pub fn container(&self, container: &str) -> Result<PosixStore, StorageError> {
         let location = self.path.join(container).display().to_string();
-        let names = container.split('/').filter(|name| !matches!(*name, "" | ".")).map(str::to_owned).collect::<Vec<_>>();
-        if container.starts_with('/') || container.contains('\0') || names.is_empty() || names.iter().any(|name| name == "..") {
+        let below = Path::new(container).strip_prefix(&self.path).ok().and_then(Path::to_str).unwrap_or(container);
+        let names = below.split('/').filter(|name| !matches!(*name, "" | ".")).map(str::to_owned).collect::<Vec<_>>();
+        if below.starts_with('/') || container.contains('\0') || names.is_empty() || names.iter().any(|name| name == "..") {
             let root = self.path.display();
             return Err(StorageError::new(
-                StorageErrorKind::NotAnObject,
-                format!("the container {container:?} leads out of {root} and is not looked into"),
+                StorageErrorKind::NotFollowed,
+                format!(
+                    "the container {container:?} leads out of {root} and is not looked into: give --storage-path DIRECTORY with one that it lies in"
+                ),
             ));
         }
         Ok(PosixStore { root: self.clone(), container: names, location, without_openat2: AtomicBool::new(false) })
@@ -203,7 +207,7 @@ impl PosixStore {
         let mut names: Vec<&str> = name.split('/').collect();
         if name.contains('\0') || names.iter().any(|part| matches!(*part, "" | "." | "..")) {
             return Err(StorageError::new(
-                StorageErrorKind::NotAnObject,
+                StorageErrorKind::NotFollowed,
                 format!("the name {name:?} leads out of {} and is not looked at", self.location),
             ));
         }
@@ -236,16 +240,20 @@ impl PosixStore {
     }
 
     fn only_plain(&self, name: &str, stat: &Stat) -> Result<(), StorageError> {
+        let path = self.path(name);
         let kind = match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile => return Ok(()),
+            FileType::Symlink => {
+                // Cinder would follow it; where it leads to may be anything.
+                let text = format!("{path} is a symbolic link, which is not followed: what it leads to was not looked at");
+                return Err(StorageError::new(StorageErrorKind::NotFollowed, text));
+            }
             FileType::Directory => "a directory",
-            FileType::Symlink => "a symbolic link",
             FileType::Fifo => "a named pipe",
             FileType::Socket => "a socket",
             FileType::BlockDevice | FileType::CharacterDevice => "a device",
             _ => "something unknown",
         };
-        let path = self.path(name);
         Err(StorageError::new(StorageErrorKind::NotAnObject, format!("{path} is {kind} and no plain file; it is not read")))
     }
 }
@@ -267,9 +275,10 @@ fn is_dots(name: &[u8]) -> bool {
 /// What an error of the operating system means for a verdict.
 fn failure(errno: Errno, what: &str, path: &str) -> StorageError {
     let (kind, hint) = match errno {
-        Errno::LOOP | Errno::NOTDIR | Errno::XDEV | Errno::NXIO | Errno::NODEV | Errno::ISDIR => {
-            (StorageErrorKind::NotAnObject, ": there is a link or something else that is no directory on the way, and it is not followed")
+        Errno::LOOP | Errno::NOTDIR | Errno::XDEV => {
+            (StorageErrorKind::NotFollowed, ": there is a link or something else that is no directory on the way, and it is not followed")
         }
+        Errno::NXIO | Errno::NODEV | Errno::ISDIR => (StorageErrorKind::NotAnObject, ": it is no plain file"),
         Errno::ACCESS | Errno::PERM | Errno::ROFS => (StorageErrorKind::Permission, ": run this as the user of cinder-backup or as root"),
         Errno::STALE
         | Errno::TIMEDOUT

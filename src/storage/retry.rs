@@ -1,6 +1,7 @@
 //! A layer over any store that tries again what may go through later, and stops when the person asks to.
 //!
-//! Only [`StorageErrorKind::Transient`] is tried again. Whatever happens, the number of attempts is bounded.
+//! Only [`StorageErrorKind::Transient`] is tried again. Whatever happens, the number of attempts is bounded; and where call after
+//! call fails so, [`Health`] bounds the time that all of them take together.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
@@ -12,14 +13,17 @@ use std::time::{Duration, Instant};
 
 use rand::Rng;
 
-use super::{ObjectInfo, ObjectStore, StorageError, StorageErrorKind};
+use super::{Health, ObjectInfo, ObjectStore, StorageError, StorageErrorKind};
 
 /// How often it is looked whether the person asked to stop.
-const GLANCE: Duration = Duration::from_millis(50);
+pub(super) const GLANCE: Duration = Duration::from_millis(50);
 /// After so many bytes of a stream the attempts are counted anew...
 const STREAM_PROGRESS: u64 = 16 * 1024 * 1024;
 /// ... and after so many new objects of a listing.
 const LIST_PROGRESS: usize = 1000;
+/// So much of a stream, or all of it, shows that the storage is not away; a beginning alone does not, for each object might
+/// stall behind it.
+const ANSWER: u64 = 64 * 1024;
 
 /// How often and after how long something is tried again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,24 +41,6 @@ impl Default for RetryPolicy {
     /// Five attempts over about 15 s.
     fn default() -> Self {
         Self { attempts: 5, first: Duration::from_secs(1), longest: Duration::from_secs(30) }
-    }
-}
-
-impl RetryPolicy {
-    /// Runs `attempt` until it succeeds, fails for good, or all attempts are used up; the last error is the answer.
-    ///
-    /// # Errors
-    /// Those of `attempt`, and [`StorageErrorKind::Cancelled`] as soon as the flag is up, which is looked at before each
-    /// attempt and while waiting.
-    pub fn run<T>(self, cancelled: &AtomicBool, mut attempt: impl FnMut() -> Result<T, StorageError>) -> Result<T, StorageError> {
-        let mut tries = Tries::new(self);
-        loop {
-            look(cancelled)?;
-            match attempt() {
-                Ok(value) => return Ok(value),
-                Err(error) => tries.after(error, cancelled)?,
-            }
-        }
     }
 }
 
@@ -90,7 +76,7 @@ impl Tries {
     }
 }
 
-fn look(cancelled: &AtomicBool) -> Result<(), StorageError> {
+pub(super) fn look(cancelled: &AtomicBool) -> Result<(), StorageError> {
     if cancelled.load(Ordering::Relaxed) {
         return Err(StorageError::new(StorageErrorKind::Cancelled, "stopped on request"));
     }
@@ -114,13 +100,33 @@ pub struct Retrying<S> {
     store: S,
     policy: RetryPolicy,
     cancelled: Arc<AtomicBool>,
+    health: Arc<Health>,
 }
 
 impl<S: ObjectStore> Retrying<S> {
     /// The layer over `store`. Raising `cancelled` makes every method and stream end with
     /// [`StorageErrorKind::Cancelled`], as soon as the store under it comes back.
     pub fn new(store: S, policy: RetryPolicy, cancelled: Arc<AtomicBool>) -> Self {
-        Self { store, policy, cancelled }
+        Self { store, policy, cancelled, health: Arc::default() }
+    }
+
+    /// With what other stores of the same server share.
+    pub fn with_health(self, health: Arc<Health>) -> Self {
+        Self { health, ..self }
+    }
+
+    /// Waits until it is time for another attempt, as [`Tries::after`] does.
+    fn after(&self, tries: &mut Tries, error: StorageError) -> Result<(), StorageError> {
+        if error.is_transient() && self.health.is_away() {
+            self.health.failed(&error);
+            return Err(error);
+        }
+        let transient = error.is_transient();
+        tries.after(error, &self.cancelled).inspect_err(|error| match error.kind {
+            StorageErrorKind::Cancelled => {}
+            _ if transient => self.health.failed(error),
+            _ => self.health.answered(),
+        })
     }
 }
 
@@ -141,6 +147,7 @@ impl<S: ObjectStore> ObjectStore for Retrying<S> {
         let mut given = HashSet::new();
         let mut tries = Tries::new(self.policy);
         let mut given_at_failure = 0;
+        self.health.wait(&self.cancelled)?;
         loop {
             look(&self.cancelled)?;
             let mut stopped = None;
@@ -153,30 +160,45 @@ impl<S: ObjectStore> ObjectStore for Retrying<S> {
             });
             match (stopped, listed) {
                 (Some(error), _) => return Err(error),
-                (None, Ok(())) => return Ok(()),
+                (None, Ok(())) => {
+                    self.health.answered();
+                    return Ok(());
+                }
                 (None, Err(error)) => {
                     if given.len() >= LIST_PROGRESS.saturating_add(given_at_failure) {
                         tries = Tries::new(self.policy);
                     }
                     given_at_failure = given.len();
-                    tries.after(error, &self.cancelled)?;
+                    self.after(&mut tries, error)?;
                 }
             }
         }
     }
 
     fn stat(&self, name: &str) -> Result<Option<ObjectInfo>, StorageError> {
-        self.policy.run(&self.cancelled, || self.store.stat(name))
+        let mut tries = Tries::new(self.policy);
+        self.health.wait(&self.cancelled)?;
+        loop {
+            look(&self.cancelled)?;
+            match self.store.stat(name) {
+                Ok(found) => {
+                    self.health.answered();
+                    return Ok(found);
+                }
+                Err(error) => self.after(&mut tries, error)?,
+            }
+        }
     }
 
     /// A stream that breaks off is opened again where it was, as a range.
     fn open(&self, name: &str, range: Option<Range<u64>>) -> Result<Box<dyn Read + Send + '_>, StorageError> {
         let mut tries = Tries::new(self.policy);
+        self.health.wait(&self.cancelled)?;
         let inner = loop {
             look(&self.cancelled)?;
             match self.store.open(name, range.clone()) {
                 Ok(inner) => break inner,
-                Err(error) => tries.after(error, &self.cancelled)?,
+                Err(error) => self.after(&mut tries, error)?,
             }
         };
         Ok(Box::new(Resuming { layer: self, name: name.to_owned(), range, at: 0, inner: Some(inner), tries, at_failure: 0 }))
@@ -212,7 +234,8 @@ impl<S: ObjectStore> Resuming<'_, S> {
             self.tries = Tries::new(self.layer.policy);
         }
         self.at_failure = self.at;
-        self.tries.after(error, &self.layer.cancelled)
+        let layer = self.layer;
+        layer.after(&mut self.tries, error)
     }
 }
 
@@ -224,7 +247,11 @@ impl<S: ObjectStore> Read for Resuming<'_, S> {
             let failed = match &mut self.inner {
                 Some(inner) => match inner.read(out) {
                     Ok(read) => {
+                        let before = self.at;
                         self.at = self.at.saturating_add(read as u64);
+                        if read == 0 || (before < ANSWER && self.at >= ANSWER) {
+                            layer.health.answered();
+                        }
                         return Ok(read);
                     }
                     Err(error) => match StorageError::of_io(&error) {

@@ -23,6 +23,8 @@ pub struct Fault {
     pub class: Class,
     /// What it is.
     pub problem: Problem,
+    /// It stands in the way of nothing that rests on the backup.
+    aside: bool,
 }
 
 impl Fault {
@@ -35,26 +37,62 @@ impl Fault {
 /// No more than this many faults are kept of one backup; how many more there are is counted.
 const MOST: usize = 1_000;
 
-/// The faults of one backup.
-#[derive(Debug, Clone, Default)]
-pub struct Faults {
-    list: Vec<Fault>,
-    more: usize,
+/// Which classes of faults there are.
+#[derive(Debug, Clone, Copy, Default)]
+struct Kinds {
     absent: bool,
     wrong: bool,
     unfinished: bool,
 }
 
+impl Kinds {
+    fn with(self, other: Self) -> Self {
+        Self { absent: self.absent || other.absent, wrong: self.wrong || other.wrong, unfinished: self.unfinished || other.unfinished }
+    }
+
+    fn of(class: Class) -> Self {
+        Self { absent: class == Class::Absent, wrong: class == Class::Wrong, unfinished: class == Class::Unfinished }
+    }
+
+    fn verdict(self) -> CheckVerdict {
+        if self.absent {
+            CheckVerdict::Incomplete
+        } else if self.wrong {
+            CheckVerdict::Corrupt
+        } else if self.unfinished {
+            CheckVerdict::Unverifiable
+        } else {
+            CheckVerdict::Intact
+        }
+    }
+}
+
+/// The faults of one backup.
+#[derive(Debug, Clone, Default)]
+pub struct Faults {
+    list: Vec<Fault>,
+    more: usize,
+    kinds: Kinds,
+    /// Those of faults that stand in the way of nothing that rests on the backup.
+    aside: Kinds,
+}
+
 impl Faults {
     /// Adds one.
     pub fn add(&mut self, class: Class, problem: Problem) {
-        match class {
-            Class::Absent => self.absent = true,
-            Class::Wrong => self.wrong = true,
-            Class::Unfinished => self.unfinished = true,
-        }
+        self.kinds = self.kinds.with(Kinds::of(class));
+        self.keep(Fault { class, problem, aside: false });
+    }
+
+    /// Adds one that is the backup's alone: what rests on it can be restored all the same.
+    pub fn add_aside(&mut self, class: Class, problem: Problem) {
+        self.aside = self.aside.with(Kinds::of(class));
+        self.keep(Fault { class, problem, aside: true });
+    }
+
+    fn keep(&mut self, fault: Fault) {
         if self.list.len() < MOST {
-            self.list.push(Fault { class, problem });
+            self.list.push(fault);
         } else {
             self.more += 1;
         }
@@ -66,7 +104,9 @@ impl Faults {
             StorageErrorKind::NoObject => (Class::Absent, "object-missing"),
             StorageErrorKind::NoContainer => (Class::Absent, "container-missing"),
             StorageErrorKind::NotAnObject => (Class::Wrong, "object-not-plain"),
+            StorageErrorKind::NotFollowed => (Class::Unfinished, "not-followed"),
             StorageErrorKind::Transient => (Class::Unfinished, "storage-unreachable"),
+            StorageErrorKind::Away => (Class::Unfinished, "storage-away"),
             StorageErrorKind::Authentication => (Class::Unfinished, "storage-authentication"),
             StorageErrorKind::Permission => (Class::Unfinished, "storage-permission"),
             StorageErrorKind::Protocol => (Class::Unfinished, "storage-protocol"),
@@ -82,6 +122,11 @@ impl Faults {
         self.list.iter().min_by(|a, b| a.order(b)).map(|fault| &fault.problem)
     }
 
+    /// The first of those that count for what rests on the backup.
+    pub fn first_below(&self) -> Option<&Problem> {
+        self.list.iter().filter(|fault| !fault.aside).min_by(|a, b| a.order(b)).map(|fault| &fault.problem)
+    }
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()
@@ -89,21 +134,19 @@ impl Faults {
 
     /// Whether something is known to be damaged.
     pub fn has_damage(&self) -> bool {
-        self.absent || self.wrong
+        let kinds = self.kinds.with(self.aside);
+        kinds.absent || kinds.wrong
     }
 
     /// What they come to, where something of the backup is on the storage. What is known to be wrong stays so, whatever else
     /// could not be looked at.
     pub fn verdict(&self) -> CheckVerdict {
-        if self.absent {
-            CheckVerdict::Incomplete
-        } else if self.wrong {
-            CheckVerdict::Corrupt
-        } else if self.unfinished {
-            CheckVerdict::Unverifiable
-        } else {
-            CheckVerdict::Intact
-        }
+        self.kinds.with(self.aside).verdict()
+    }
+
+    /// What they come to for what rests on the backup.
+    pub fn verdict_below(&self) -> CheckVerdict {
+        self.kinds.verdict()
     }
 
     /// As a report has them: damage first, then what could not be looked at; by object.
@@ -119,12 +162,18 @@ impl Faults {
     /// Takes in those of another.
     pub fn extend(&mut self, other: Self) {
         self.more += other.more;
-        self.absent |= other.absent;
-        self.wrong |= other.wrong;
-        self.unfinished |= other.unfinished;
+        self.kinds = self.kinds.with(other.kinds);
+        self.aside = self.aside.with(other.aside);
         for fault in other.list {
-            self.add(fault.class, fault.problem);
+            self.keep(fault);
         }
+    }
+
+    /// Takes in those of another, as [`Faults::add_aside`] does.
+    pub fn extend_aside(&mut self, other: Self) {
+        let aside = other.kinds.with(other.aside);
+        let list = other.list.into_iter().map(|fault| Fault { aside: true, ..fault }).collect();
+        self.extend(Self { list, kinds: Kinds::default(), aside, ..other });
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use jiff::Timestamp;
 
-use super::chunked::{MOST_LISTED, prefix_of};
+use super::chunked::{MOST_LISTED, Times, prefix_of};
 use super::run::{Places, Target, driver_in_chain};
 use crate::domain::{Backup, Below, CheckResult, Driver, Glance, Listing, Look};
 use crate::storage::StorageErrorKind;
@@ -112,12 +112,12 @@ fn elsewhere(what: &str, location: &str) -> String {
 /// One listing of a backup's objects.
 fn list(places: &dyn Places, driver: Driver, backup: &Backup, prefix: &str) -> Shown {
     let store = places.store(driver, backup).map_err(|error| Look::Unseen(error.text))?;
-    let (mut listing, mut newest, mut endless) = (Listing::default(), None::<Timestamp>, false);
+    let (mut listing, mut times, mut endless) = (Listing::default(), Times::default(), false);
     let listed = store.list(prefix, &mut |found| {
         if found.name.starts_with(prefix) {
             listing.objects += 1;
             listing.bytes = listing.bytes.saturating_add(found.size);
-            newest = newest.max(found.modified);
+            times.add(found.modified);
         }
         endless = listing.objects > MOST_LISTED;
         if endless { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
@@ -126,6 +126,6 @@ fn list(places: &dyn Places, driver: Driver, backup: &Backup, prefix: &str) -> S
         Ok(()) if endless => Err(Look::Moved(format!("the listing of {} has no end", store.location()))),
         // Where there is no container, nothing is in it.
         Err(error) if error.kind != StorageErrorKind::NoContainer => Err(Look::Unseen(error.text)),
-        _ => Ok((listing, newest, store.location().to_owned())),
+        _ => Ok((listing, times.known_newest(), store.location().to_owned())),
     }
 }

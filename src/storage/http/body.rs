@@ -86,6 +86,20 @@ impl Answer {
         StorageError::new(StorageErrorKind::Protocol, format!("{}: {problem}", self.what))
     }
 
+    /// Whether what comes is what is stored. No encoding is ever asked for, so that something in between put it on; all but
+    /// `aws-chunked`, of which some servers remember that the object was sent to them so.
+    pub(super) fn is_as_stored(&self) -> Result<(), StorageError> {
+        let encoding = self.header("content-encoding").unwrap_or_default().to_ascii_lowercase();
+        let strange = encoding.split(',').map(str::trim).find(|name| !matches!(*name, "" | "identity" | "aws-chunked"));
+        match strange {
+            Some(name) if self.is_good() => Err(self.nonsense(format!(
+                "the answer is encoded ({}), which was not asked for: does something in between change answers?",
+                failure::quote(name)
+            ))),
+            _ => Ok(()),
+        }
+    }
+
     /// What its status, which is no success, means, with what an error document says as `read` finds it.
     pub(in crate::storage) fn refusal(self, read: impl FnOnce(&[u8]) -> Option<String>) -> StorageError {
         let (what, status, headers) = (self.what.clone(), self.status, self.headers.clone());

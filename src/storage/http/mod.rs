@@ -172,7 +172,8 @@ impl Http {
         match answered {
             Ok(response) => {
                 let (parts, body) = response.into_parts();
-                Ok(Answer::new(what, parts.status, parts.headers, body, self.stall))
+                let answer = Answer::new(what, parts.status, parts.headers, body, self.stall);
+                answer.is_as_stored().map(|()| answer)
             }
             Err(error) => Err(failure::of_ureq(&what, error)),
         }

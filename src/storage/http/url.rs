@@ -34,14 +34,14 @@ pub(in crate::storage) fn object_name(name: &str) -> Result<String, StorageError
         match segment {
             "" | "." => {}
             ".." if depth == 0 => {
-                return Err(StorageError::new(StorageErrorKind::NotAnObject, format!("the name {name:?} leads out of the container")));
+                return Err(StorageError::new(StorageErrorKind::NotFollowed, format!("the name {name:?} leads out of the container")));
             }
             ".." => depth -= 1,
             _ => depth += 1,
         }
     }
     if depth == 0 {
-        return Err(StorageError::new(StorageErrorKind::NotAnObject, format!("the name {name:?} is none of an object")));
+        return Err(StorageError::new(StorageErrorKind::NotFollowed, format!("the name {name:?} is none of an object")));
     }
     Ok(encode_path(name))
 }
@@ -122,7 +122,7 @@ mod tests {
     #[test]
     fn names_stay_in_the_container() {
         for name in ["", ".", "/", "..", "../x", "/../x", "a/../../x", "./../x", "a/..", "a/../"] {
-            assert_eq!(object_name(name).unwrap_err().kind, StorageErrorKind::NotAnObject, "{name}");
+            assert_eq!(object_name(name).unwrap_err().kind, StorageErrorKind::NotFollowed, "{name}");
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Mutex;
 
 use super::*;
-use crate::storage::{MemoryStore, conformance};
+use crate::storage::{MemoryStore, Patience, conformance};
 
 const QUICK: RetryPolicy = RetryPolicy { attempts: 3, first: Duration::from_millis(1), longest: Duration::from_millis(4) };
 
@@ -145,7 +145,7 @@ fn passing_trouble_is_waited_out_and_lasting_trouble_told() {
 #[test]
 fn what_will_not_pass_is_not_tried_again() {
     use StorageErrorKind::*;
-    for kind in [NoObject, NoContainer, Authentication, Permission, Protocol, Configuration, NotAnObject, Media, Cancelled] {
+    for kind in [NoObject, NoContainer, Authentication, Permission, Protocol, Configuration, NotAnObject, NotFollowed, Media, Cancelled] {
         let fails = || Trouble::Fails(StorageError::new(kind, "no"));
         let layer = layer([fails(), fails(), fails()]);
         assert_eq!(layer.stat("digits").unwrap_err(), StorageError::new(kind, "no"));
@@ -286,4 +286,65 @@ fn the_server_may_ask_for_a_longer_wait_up_to_a_limit() {
     let mut tries = Tries::new(RetryPolicy { attempts: u32::MAX, ..QUICK });
     tries.failed = u32::MAX - 2;
     tries.after(transient(), &AtomicBool::new(false)).unwrap();
+}
+
+/// With so many failures before it comes back.
+fn away(failures: usize, patience: Patience) -> Retrying<Troubled> {
+    layer((0..failures).map(|_| Trouble::Fails(transient()))).with_health(Arc::new(Health::new(patience)))
+}
+
+#[test]
+fn a_storage_that_is_away_is_not_waited_for_once_for_each_object() {
+    let patience = Patience { all: Duration::from_millis(60), pause: Duration::from_millis(20) };
+    let layer = away(1_000_000, patience);
+    let begun = Instant::now();
+    let kinds: Vec<StorageErrorKind> = (0..1000)
+        .map(|number| match number % 3 {
+            0 => layer.stat("digits").unwrap_err().kind,
+            1 => layer.open("digits", None).err().unwrap().kind,
+            _ => layer.list("many", &mut |_| ControlFlow::Continue(())).unwrap_err().kind,
+        })
+        .collect();
+    // Three with all their attempts, and then one attempt from time to time.
+    assert_eq!(kinds[..3], [StorageErrorKind::Transient; 3]);
+    let asked = 1_000_000 - left(&layer);
+    let looks = begun.elapsed().as_millis() as usize / 20 + 1;
+    assert!((9..=9 + looks).contains(&asked), "{asked} {looks}");
+    assert!(kinds.iter().filter(|kind| **kind == StorageErrorKind::Away).count() >= 1000 - 3 - looks);
+    let error = layer.stat("digits").unwrap_err();
+    assert!(error.kind == StorageErrorKind::Transient || error.text.ends_with("not asked any more: the connection was reset"), "{error}");
+}
+
+#[test]
+fn a_storage_that_comes_back_is_waited_for() {
+    // All attempts of three calls, and two looks.
+    let layer = away(3 * 3 + 2, Patience { all: Duration::from_secs(60), pause: Duration::from_millis(5) });
+    for _ in 0..5 {
+        assert_eq!(layer.stat("digits").unwrap_err().kind, StorageErrorKind::Transient);
+    }
+    let mut bytes = Vec::new();
+    layer.open("digits", None).unwrap().read_to_end(&mut bytes).unwrap();
+    assert_eq!(bytes, b"0123456789");
+    // What is not there is an answer, too, and so are failures with something good between them.
+    let fails = || (0..3).map(|_| Trouble::Fails(transient()));
+    let layer = self::layer((0..20).flat_map(|_| fails().chain([Trouble::None])));
+    for _ in 0..20 {
+        assert_eq!(layer.stat("digits").unwrap_err().kind, StorageErrorKind::Transient);
+        assert_eq!(layer.stat("nothing").unwrap(), None);
+    }
+    assert_eq!(left(&layer), 0);
+}
+
+#[test]
+fn who_waits_for_a_storage_that_is_away_can_be_stopped() {
+    let layer = away(1_000, Patience { all: Duration::from_secs(3_600), pause: Duration::from_secs(3_600) });
+    for _ in 0..3 {
+        assert_eq!(layer.stat("digits").unwrap_err().kind, StorageErrorKind::Transient);
+    }
+    std::thread::scope(|scope| {
+        let waits = scope.spawn(|| layer.stat("digits").unwrap_err().kind);
+        std::thread::sleep(Duration::from_millis(20));
+        layer.cancelled.store(true, Ordering::Relaxed);
+        assert_eq!(waits.join().unwrap(), StorageErrorKind::Cancelled);
+    });
 }

@@ -169,8 +169,8 @@ impl S3Store {
         Ok((ObjectInfo { name: name.to_owned(), size, modified: answer.modified(), md5 }, plain))
     }
 
-    /// Whether the digests in a listing may be believed: it does not say how the objects are encrypted, but one of them does,
-    /// and a bucket has one way.
+    /// Whether the digests in a listing are worth a look: it does not say how the objects are encrypted, but one of them does,
+    /// and mostly a bucket has one way. That may have been changed, so that nothing is proven by it.
     fn believes_digests(&self, example: &str) -> bool {
         if !self.client.settings.sse.is_empty() {
             return false;

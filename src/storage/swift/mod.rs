@@ -130,18 +130,23 @@ pub struct SwiftStore {
 }
 
 impl SwiftStore {
-    /// Asks with a token, and once more with a new one where that is refused.
+    /// Asks for the container or something in it.
     fn ask(&self, method: &Method, rest: &str, headers: &[Header]) -> Result<Answer, StorageError> {
+        self.ask_account(method, &format!("/{}{rest}", self.container), headers)
+    }
+
+    /// Asks with a token, and once more with a new one where that is refused.
+    fn ask_account(&self, method: &Method, rest: &str, headers: &[Header]) -> Result<Answer, StorageError> {
         let account = &self.account;
         let login = || Ok((login::login(&account.http, &account.settings, self.scope.as_deref())?, None));
         let mut live = self.slot.live(None, login)?;
         let mut renewed = false;
         loop {
-            let url = format!("{}/{}", account.storage_url(&live, self.project.as_deref())?, self.container);
+            let url = account.storage_url(&live, self.project.as_deref())?;
             let token = http::header("x-auth-token", live.session.token.expose_secret(), true)?;
             let headers: Vec<Header> = headers.iter().cloned().chain([token]).collect();
             let answer = account.http.ask(method.clone(), &format!("{url}{rest}"), &headers, None)?;
-            self.location.get_or_init(|| url);
+            self.location.get_or_init(|| format!("{url}/{}", self.container));
             match answer.status() {
                 401 if !renewed => {
                     live = self.slot.live(Some(&live), login)?;
@@ -159,11 +164,15 @@ impl SwiftStore {
     fn page(&self, prefix: &str, marker: Option<&str>) -> Result<Vec<Entry>, StorageError> {
         let marker = marker.map(|marker| format!("&marker={}", encode(marker))).unwrap_or_default();
         let answer = self.ask(&Method::GET, &format!("?format=json&prefix={}{marker}", encode(prefix)), &[])?;
-        if answer.status() == 204 {
-            return Ok(Vec::new());
-        }
         if !answer.is_good() {
             return Err(self.of_container(answer));
+        }
+        // Something in between that answers "nothing" to everything would make every container an empty one.
+        if !has_sign(&answer) {
+            return Err(answer.nonsense("the answer is no listing of Swift's: it has no transaction id"));
+        }
+        if answer.status() == 204 {
+            return Ok(Vec::new());
         }
         let what = answer.what().to_owned();
         let body = answer.read_all(LARGEST_PAGE)?;
@@ -174,12 +183,35 @@ impl SwiftStore {
 
     /// What the refusal of a request for the container itself means.
     fn of_container(&self, answer: Answer) -> StorageError {
-        let mut error = refusal(answer);
-        if error.kind == StorageErrorKind::NoObject {
-            error.kind = StorageErrorKind::NoContainer;
-            error.text = format!("there is no container at {}", self.location());
+        if !is_not_found(&answer) {
+            return refusal(answer);
         }
-        error
+        match not_found(answer).and_then(|()| self.prove_account()) {
+            Ok(()) => StorageError::new(StorageErrorKind::NoContainer, format!("there is no container at {}", self.location())),
+            Err(error) => error,
+        }
+    }
+
+    /// Whether the account is the right one, where a container is not found in it: in a wrong one, none would be. Swift may
+    /// show an account that does not exist as an empty one.
+    fn prove_account(&self) -> Result<(), StorageError> {
+        let answer = self.ask_account(&Method::HEAD, "", &[])?;
+        let what = answer.what().to_owned();
+        let wrong = |problem: &str| {
+            let text = format!("{what}: {problem}; check the project, and backup_swift_url or the login's endpoint");
+            StorageError::new(StorageErrorKind::Configuration, text)
+        };
+        if is_not_found(&answer) {
+            return not_found(answer).and_then(|()| Err(wrong("there is no such Swift account")));
+        }
+        if !answer.is_good() {
+            return Err(refusal(answer));
+        }
+        match answer.header("x-account-container-count").map(str::parse::<u64>) {
+            Some(Ok(0)) => Err(wrong("the Swift account has no container at all, so that it is hardly the right one")),
+            Some(Ok(_)) => Ok(()),
+            Some(Err(_)) | None => Err(answer.nonsense("the answer is not Swift's: it does not count the account's containers")),
+        }
     }
 
     /// Whether an object that the server does not find really is not there: only then does the container itself answer.
@@ -224,8 +256,8 @@ impl ObjectStore for SwiftStore {
 
     fn stat(&self, name: &str) -> Result<Option<ObjectInfo>, StorageError> {
         let answer = self.ask(&Method::HEAD, &format!("/{}", object_name(name)?), &[])?;
-        if answer.status() == 404 {
-            return self.prove_absent().map(|()| None);
+        if is_not_found(&answer) {
+            return not_found(answer).and_then(|()| self.prove_absent()).map(|()| None);
         }
         if !answer.is_good() {
             return Err(refusal(answer));
@@ -260,7 +292,8 @@ impl SwiftStore {
                 is_swift(&answer)?;
                 part::reader(answer, range)
             }
-            404 => {
+            404 | 410 => {
+                not_found(answer)?;
                 self.prove_absent()?;
                 Err(no_object(name, self.location()))
             }
@@ -279,10 +312,33 @@ fn refusal(answer: Answer) -> StorageError {
     answer.refusal(|_| None)
 }
 
+fn is_not_found(answer: &Answer) -> bool {
+    matches!(answer.status(), 404 | 410)
+}
+
+/// Whether it is Swift that does not find something, and not a proxy or another server at this address.
+fn not_found(answer: Answer) -> Result<(), StorageError> {
+    if has_id(&answer) {
+        return Ok(());
+    }
+    let mut error = refusal(answer);
+    error.kind = StorageErrorKind::Protocol;
+    error.text.push_str("; and the answer is not Swift's (it has no transaction id), so that nothing is said");
+    Err(error)
+}
+
+/// Swift, and Ceph's gateway in its place, give every answer a transaction id, whatever its status.
+fn has_id(answer: &Answer) -> bool {
+    ["x-trans-id", "x-openstack-request-id"].iter().any(|name| answer.header(name).is_some())
+}
+
+fn has_sign(answer: &Answer) -> bool {
+    has_id(answer) || answer.header("x-timestamp").is_some()
+}
+
 /// Whether an answer to a request for an object is Swift's and not that of something in between.
 fn is_swift(answer: &Answer) -> Result<(), StorageError> {
-    let signs = ["x-trans-id", "x-openstack-request-id", "x-timestamp"];
-    if answer.header("etag").is_some() && signs.iter().any(|name| answer.header(name).is_some()) {
+    if answer.header("etag").is_some() && has_sign(answer) {
         return Ok(());
     }
     let kind = answer.header("content-type").map(http::quote).unwrap_or_else(|| "no content type".to_owned());

@@ -12,6 +12,11 @@ fn id() -> (&'static str, &'static str) {
     ("X-Trans-Id", "tx1")
 }
 
+/// Swift's own word for what it does not find.
+fn gone(status: u16) -> Reply {
+    Reply::Is(status, vec![("X-Trans-Id", "tx1".to_owned()), ("Content-Type", "text/html".to_owned())], b"<html>Not Found</html>".to_vec())
+}
+
 fn listing(names: &[&str]) -> String {
     let entries = names.iter().map(
         |name| serde_json::json!({"name": name, "bytes": 1, "hash": HASH, "last_modified": "2026-11-22T15:21:43.393480", "content_type": "x"}),
@@ -33,11 +38,12 @@ fn swift(seen: &Seen) -> Reply {
         return status(401);
     }
     match (seen.method.as_str(), path) {
+        ("HEAD", "/v1/AUTH_test") => Reply::Is(204, vec![("X-Account-Container-Count", "1".to_owned())], Vec::new()),
         ("HEAD", "/v1/AUTH_test/c") => Reply::Is(204, vec![("X-Container-Object-Count", "3".to_owned())], Vec::new()),
         ("GET", "/v1/AUTH_test/c") => match query {
-            "format=json&prefix=p-" => ok(&[], listing(&["p-1", "p-2"])),
-            "format=json&prefix=p-&marker=p-2" => ok(&[], listing(&["p-3"])),
-            _ => ok(&[], "[]"),
+            "format=json&prefix=p-" => ok(&[id()], listing(&["p-1", "p-2"])),
+            "format=json&prefix=p-&marker=p-2" => ok(&[id()], listing(&["p-3"])),
+            _ => ok(&[id()], "[]"),
         },
         ("HEAD", "/v1/AUTH_test/c/p-1") => {
             let headers = [id(), ("ETag", HASH), ("Last-Modified", "Sun, 22 Nov 2026 10:00:00 GMT"), ("Content-Length", "1")];
@@ -49,7 +55,7 @@ fn swift(seen: &Seen) -> Reply {
             vec![b'a'],
         ),
         ("GET", "/v1/AUTH_test/c/p-1") => ok(&[id(), ("ETag", HASH)], "a"),
-        _ => Reply::Is(404, vec![("Content-Type", "text/html".to_owned())], b"<html>Not Found</html>".to_vec()),
+        _ => gone(404),
     }
 }
 
@@ -172,7 +178,7 @@ fn keystone(seen: &Seen) -> Reply {
         let body = serde_json::json!({"access": {"token": token, "serviceCatalog": [{"type": "object-store", "endpoints": endpoints}]}});
         return ok(&[], body.to_string());
     }
-    ok(&[], "[]")
+    ok(&[id()], "[]")
 }
 
 #[test]
@@ -254,17 +260,77 @@ fn html_is_neither_an_object_nor_a_listing_nor_a_proof_of_absence() {
     assert_eq!(store.stat("p-1").unwrap_err().kind, StorageErrorKind::Protocol);
 }
 
+/// What is said of a listing, and of an object that is looked at and read.
+fn kinds(store: &SwiftStore) -> [Option<StorageErrorKind>; 3] {
+    let kind = |error: StorageError| error.kind;
+    [names(store, "p-").err().map(kind), store.stat("p-1").err().map(kind), read_all(store, "p-1", None).err().map(kind)]
+}
+
+#[test]
+fn only_swift_itself_says_that_there_is_no_container() {
+    use StorageErrorKind::{Configuration, NoContainer, NoObject, Permission, Protocol, Transient};
+    for status in [404, 410] {
+        // Something in between that knows nothing at this address.
+        let page = move || Reply::Is(status, vec![("Content-Type", "text/html".to_owned())], b"<html>nginx</html>".to_vec());
+        let (_server, store) = hostile(move |_| page());
+        assert_eq!(kinds(&store), [Some(Protocol); 3], "{status}");
+        // An account that is not there has no containers; Swift may show it as one that is empty.
+        let (_server, store) = hostile(move |_| gone(status));
+        assert_eq!(kinds(&store), [Some(Configuration); 3], "{status}");
+        assert!(names(&store, "p-").unwrap_err().text.contains("/v1/AUTH_test: there is no such Swift account; check the project"));
+        for (account, kind) in [
+            (Reply::Is(204, vec![("X-Account-Container-Count", "0".to_owned())], Vec::new()), Configuration),
+            (Reply::Is(204, vec![("X-Account-Container-Count", "7".to_owned())], Vec::new()), NoContainer),
+            (Reply::Is(204, Vec::new(), Vec::new()), Protocol),
+            (page(), Protocol),
+            (crate::storage::http::testing::status(403), Permission),
+            (crate::storage::http::testing::status(503), Transient),
+        ] {
+            let account = std::sync::Mutex::new(account);
+            let (_server, store) = hostile(move |seen| match (seen.target.as_str(), &*account.lock().unwrap()) {
+                ("/v1/AUTH_test", Reply::Is(status, headers, body)) => Reply::Is(*status, headers.clone(), body.clone()),
+                _ => gone(status),
+            });
+            assert_eq!(kinds(&store), [Some(kind); 3], "{status}");
+        }
+        // An object alone.
+        let (_server, store) = hostile(move |seen| if seen.target.ends_with("/p-1") { gone(status) } else { swift(seen) });
+        assert_eq!(kinds(&store), [None, None, Some(NoObject)], "{status}");
+        let (_server, store) = hostile(move |seen| if seen.target.ends_with("/p-1") { page() } else { swift(seen) });
+        assert_eq!(kinds(&store), [None, Some(Protocol), Some(Protocol)], "{status}");
+    }
+}
+
+#[test]
+fn no_content_is_no_empty_container() {
+    let (_server, store) = hostile(|_| status(204));
+    assert_eq!(kinds(&store), [Some(StorageErrorKind::Protocol); 3]);
+    let (_server, store) = hostile(|_| Reply::Is(204, vec![("X-Trans-Id", "tx1".to_owned())], Vec::new()));
+    assert_eq!(names(&store, "p-").unwrap(), [""; 0]);
+}
+
+#[test]
+fn what_something_in_between_has_packed_is_no_object() {
+    let (_server, store) = hostile(|_| ok(&[id(), ("ETag", HASH), ("Content-Encoding", "gzip")], "[]"));
+    assert_eq!(kinds(&store), [Some(StorageErrorKind::Protocol); 3]);
+    assert!(names(&store, "p-").unwrap_err().text.contains("encoded (\"gzip\"), which was not asked for"));
+    for plain in ["identity", "aws-chunked", ""] {
+        let (_server, store) = hostile(move |_| ok(&[id(), ("ETag", HASH), ("Content-Encoding", plain)], "[]"));
+        assert_eq!(kinds(&store), [None; 3], "{plain}");
+    }
+}
+
 #[test]
 fn a_listing_without_an_end_is_told() {
     for page in [&["p-1", "p-2"][..], &["p-1", "p-1"], &["p-2", "p-1"], &["q-1"]] {
-        let (server, store) = hostile(move |_| ok(&[], listing(page)));
+        let (server, store) = hostile(move |_| ok(&[id()], listing(page)));
         let error = names(&store, "p-").unwrap_err();
         assert_eq!(error.kind, StorageErrorKind::Protocol, "{error}");
         assert!(server.seen().len() <= 3);
     }
     // One that only breaks off when it is asked to.
     let counter = AtomicUsize::new(0);
-    let (_server, store) = hostile(move |_| ok(&[], listing(&[format!("p-{:09}", counter.fetch_add(1, Ordering::SeqCst)).as_str()])));
+    let (_server, store) = hostile(move |_| ok(&[id()], listing(&[format!("p-{:09}", counter.fetch_add(1, Ordering::SeqCst)).as_str()])));
     let mut left = 20;
     let stop = |_| {
         left -= 1;
@@ -278,7 +344,7 @@ fn a_page_is_asked_for_again_and_not_for_ever() {
     let tries = AtomicUsize::new(0);
     let (_server, store) = hostile(move |seen| match tries.fetch_add(1, Ordering::SeqCst) {
         1 => Reply::Is(503, vec![("Retry-After", "0".to_owned())], Vec::new()),
-        2 => Reply::Bytes(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n[{".to_vec()),
+        2 => Reply::Bytes(b"HTTP/1.1 200 OK\r\nX-Trans-Id: t\r\nContent-Length: 500\r\n\r\n[{".to_vec()),
         _ => swift(seen),
     });
     assert_eq!(names(&store, "p-").unwrap(), ["p-1", "p-2", "p-3"]);
@@ -289,10 +355,10 @@ fn a_page_is_asked_for_again_and_not_for_ever() {
 
 #[test]
 fn a_huge_page_is_not_swallowed() {
-    let (_server, store) = hostile(|_| Reply::Bytes(b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n[".to_vec()));
+    let (_server, store) = hostile(|_| Reply::Bytes(b"HTTP/1.1 200 OK\r\nX-Trans-Id: t\r\nContent-Length: 99999999999\r\n\r\n[".to_vec()));
     assert_eq!(names(&store, "p-").unwrap_err().kind, StorageErrorKind::Protocol);
     for nonsense in ["{", "{}", "[1]", r#"[{"name":1,"bytes":2}]"#, r#"[{"name":"p-1","bytes":-2}]"#, r#"[{"bytes":2}]"#, "\u{0}"] {
-        let (_server, store) = hostile(move |_| ok(&[], nonsense));
+        let (_server, store) = hostile(move |_| ok(&[id()], nonsense));
         assert_eq!(names(&store, "p-").unwrap_err().kind, StorageErrorKind::Protocol, "{nonsense}");
     }
 }
@@ -310,9 +376,12 @@ fn the_contract_holds() {
             let of = |name: &str| query.get(name).map_or("", String::as_str);
             let page = objects.page(of("prefix"), of("marker"));
             let entry = |(name, size): (String, usize)| serde_json::json!({"name": name, "bytes": size, "last_modified": "2026-11-22T10:00:00.250000"});
-            return ok(&[], serde_json::Value::from_iter(page.into_iter().map(entry)).to_string());
+            return ok(&[id()], serde_json::Value::from_iter(page.into_iter().map(entry)).to_string());
         }
-        objects.get(name, seen, vec![("X-Trans-Id", "t".to_owned()), ("ETag", HASH.to_owned())])
+        match objects.size(name) {
+            Some(_) => objects.get(name, seen, vec![("X-Trans-Id", "t".to_owned()), ("ETag", HASH.to_owned())]),
+            None => gone(404),
+        }
     });
     crate::storage::conformance::check(&store, true);
 }

@@ -96,11 +96,11 @@ fn unfinished(error: &StorageError) -> Problem {
     let code = match error.kind {
         StorageErrorKind::NoContainer => "pool-missing",
         StorageErrorKind::NoObject => "changed-meanwhile",
-        StorageErrorKind::Transient => "storage-unavailable",
+        StorageErrorKind::Transient | StorageErrorKind::Away => "storage-unavailable",
         StorageErrorKind::Authentication => "storage-authentication",
         StorageErrorKind::Permission => "storage-permission",
         StorageErrorKind::Configuration => "storage-configuration",
-        StorageErrorKind::Protocol | StorageErrorKind::NotAnObject => "storage-protocol",
+        StorageErrorKind::Protocol | StorageErrorKind::NotAnObject | StorageErrorKind::NotFollowed => "storage-protocol",
         StorageErrorKind::Media => "unreadable",
         StorageErrorKind::Cancelled => "cancelled",
     };

@@ -1,6 +1,7 @@
 //! The digests that data is compared with.
 
 use std::io::{self, Read};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use md5::Md5;
 use sha2::{Digest as _, Sha256};
@@ -54,6 +55,38 @@ pub struct Read256 {
     pub differing: Vec<u64>,
     /// The MD5 of everything, where it was asked for.
     pub md5: Option<[u8; 16]>,
+}
+
+/// The MD5 of bytes that are read elsewhere.
+pub struct Taken(Arc<Mutex<Md5>>);
+
+impl Taken {
+    /// Of all that came by.
+    pub fn take(self) -> [u8; 16] {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner)).finalize().into()
+    }
+}
+
+/// Takes the MD5 of what is read through it.
+pub struct Tap<R> {
+    reader: R,
+    md5: Arc<Mutex<Md5>>,
+}
+
+impl<R: Read> Tap<R> {
+    /// Over a reader, with what will know the digest.
+    pub fn of(reader: R) -> (Self, Taken) {
+        let md5 = Arc::new(Mutex::new(Md5::new()));
+        (Self { reader, md5: Arc::clone(&md5) }, Taken(md5))
+    }
+}
+
+impl<R: Read> Read for Tap<R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let read = self.reader.read(out)?;
+        self.md5.lock().unwrap_or_else(PoisonError::into_inner).update(out.get(..read).unwrap_or_default());
+        Ok(read)
+    }
 }
 
 /// Reads `stream` to its end in blocks of `block` bytes and compares the digest of each with the one wanted; `None` is a

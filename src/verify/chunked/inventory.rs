@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 
 use jiff::Timestamp;
 
+use super::asking::Side;
 use super::{Link, layout};
 use crate::domain::id::same;
 use crate::domain::{Backup, Problem};
@@ -14,15 +15,13 @@ use crate::format::{FormatError, metadata, sha256file};
 use crate::storage::{ObjectInfo, ObjectStore, StorageError, StorageErrorKind};
 use crate::verify::fault::{Class, Faults};
 
-/// No backup has more objects than this: at the drivers' smallest usual size it would be a volume of 190 TiB. What claims to
-/// is not read to its end, for it would fill the memory.
-const MOST_OBJECTS: usize = 4_000_000;
+/// Of a backup with more objects than this the list is not read to its end, for it would fill the memory: a full one would be
+/// of a volume of 190 TiB at the drivers' smallest usual size, but an increment has an object for each stretch that changed.
+const MOST_OBJECTS: usize = if cfg!(test) { 1 << 17 } else { 4_000_000 };
 /// Checks that run side by side may each hold so many objects (4 MB); for more they take turns.
 pub const LARGE: usize = 1 << 16;
 /// A listing longer than that of the largest backup has no end.
 pub(in crate::verify) const MOST_LISTED: u64 = 2 * MOST_OBJECTS as u64;
-/// So many objects that a listing does not have are asked for.
-const ASKED_FOR: usize = 100;
 /// A sha256file up to this size is read through by a quick check, too; a volume of about 28 GiB has so many digests.
 const QUICKLY_READ: u64 = 64 << 20;
 
@@ -50,6 +49,31 @@ impl Object {
     }
 }
 
+/// When objects were written, by the storage's clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Times {
+    /// The newest.
+    pub newest: Option<Timestamp>,
+    /// The oldest.
+    pub oldest: Option<Timestamp>,
+    /// So many have no time that can be read.
+    pub unknown: u64,
+}
+
+impl Times {
+    /// Adds an object.
+    pub fn add(&mut self, modified: Option<Timestamp>) {
+        self.newest = self.newest.max(modified);
+        self.oldest = self.oldest.into_iter().chain(modified).min();
+        self.unknown += u64::from(modified.is_none());
+    }
+
+    /// The newest, where the storage tells the time of each.
+    pub fn known_newest(&self) -> Option<Timestamp> {
+        self.newest.filter(|_| self.unknown == 0)
+    }
+}
+
 /// What a backup has on the storage.
 #[derive(Debug, Clone, Default)]
 pub struct Inventory {
@@ -57,6 +81,8 @@ pub struct Inventory {
     pub prefix: String,
     /// What the metadata lists, in the order of the volume.
     pub entries: Vec<Object>,
+    /// Its metadata was read: only then an empty list says that there are no objects.
+    pub known: bool,
     /// Numbered objects that the listing has.
     pub data_objects: u64,
     /// Objects of any kind that the listing has.
@@ -65,10 +91,16 @@ pub struct Inventory {
     pub present_bytes: u64,
     /// The listing came to its end.
     pub listed: bool,
-    /// When the newest object was written.
-    pub newest: Option<Timestamp>,
-    /// When the oldest was.
-    pub oldest: Option<Timestamp>,
+    /// Something of it is there, listed or not.
+    pub begun: bool,
+    /// The storage said of its metadata that there is none.
+    metadata_gone: bool,
+    /// Objects, by their places in the list, of which the listing says what does not fit the metadata.
+    pub doubtful: Vec<usize>,
+    /// The storage said that nothing of it is there: a listing alone does not, for it may lag behind.
+    pub absent: bool,
+    /// When its objects were written.
+    pub times: Times,
     /// Bytes of the volume when it was read; `None` where nobody knows.
     pub volume_bytes: Option<u64>,
     /// The size of the blocks that have a digest; `None` where there is no usable sha256file.
@@ -101,29 +133,50 @@ impl Inventory {
         let sha256_size = match this.list(store, faults, head.is_some()) {
             Ok(size) => size,
             Err(error) => {
-                // Where there is no container, nothing is in it.
-                this.listed = error.kind == StorageErrorKind::NoContainer;
                 this.depth = "listing".to_owned();
-                faults.add_error(None, &error);
+                // Where there is no container, nothing is in it; but then its metadata is not there, either.
+                let gone = error.kind == StorageErrorKind::NoContainer;
+                (this.listed, this.absent) = (gone && this.metadata_gone, gone && this.metadata_gone);
+                if gone && !this.metadata_gone {
+                    let text = format!("{}; yet nothing says that its metadata is not there", error.text);
+                    faults.add(Class::Unfinished, Problem::general("storage-contradicts", text));
+                } else {
+                    faults.add_error(None, &error);
+                }
                 return this;
             }
         };
+        this.begun = this.present > 0;
         let Some(head) = head else {
             this.depth = "listing".to_owned();
+            if this.metadata_gone && !this.begun {
+                this.prove_absent(store, faults);
+            }
             return this;
         };
+        (this.begun, this.known) = (true, true);
         this.depth = "names, sizes and side files".to_owned();
-        let digests = sha256_size.and_then(|size| this.read_sha256file(store, backup, size, whole, faults));
+        this.miss(store, faults);
+        this.dispel(store, faults);
+        let sha256_size = match sha256_size {
+            Some(size) => Side::There(size),
+            None => this.ask_for_sha256file(store, faults, warnings),
+        };
+        let digests = match sha256_size {
+            Side::There(size) => this.read_sha256file(store, backup, size, whole, faults),
+            Side::Gone | Side::Unknown => None,
+        };
         if let Some(digests) = &digests {
             this.measure(backup, digests, warnings);
         }
         layout::check(&this, backup.parent_id.is_none(), this.volume_bytes, faults, warnings);
         if let Some(digests) = &digests {
             this.count(backup, digests, faults);
-        } else if sha256_size.is_none() && head.knows_parents {
+        } else if sha256_size == Side::Gone && head.knows_parents {
             let text = "its sha256file is missing: no increment can be made on it, and nothing tells what the volume held";
-            faults.add(Class::Absent, Problem::of(names::sha256file(prefix), "sha256file-missing", text));
-        } else if sha256_size.is_none() {
+            // A restore reads the data of what a backup rests on, and never its sha256file.
+            faults.add_aside(Class::Absent, Problem::of(names::sha256file(prefix), "sha256file-missing", text));
+        } else if sha256_size == Side::Gone {
             let text = "made before Cinder wrote a sha256file: the MD5 of its objects is all that can be compared";
             warnings.push(Problem::general("no-sha256file", text));
         }
@@ -141,13 +194,15 @@ impl Inventory {
         let stream = match store.open(&name, None) {
             Ok(stream) => stream,
             Err(error) if error.kind == StorageErrorKind::NoObject => {
+                self.metadata_gone = true;
                 let text = "its metadata is missing: the driver writes that last, so the backup never came to its end";
                 faults.add(Class::Absent, Problem::of(name, "metadata-missing", text));
                 return None;
             }
             Err(error) => {
                 // Where there is no container there is no listing either, which says so.
-                if error.kind != StorageErrorKind::NoContainer {
+                self.metadata_gone = error.kind == StorageErrorKind::NoContainer;
+                if !self.metadata_gone {
                     faults.add_error(Some(&name), &error);
                 }
                 return None;
@@ -170,8 +225,8 @@ impl Inventory {
             ControlFlow::Continue(())
         });
         if too_many {
-            let text = format!("its metadata lists more than {MOST_OBJECTS} objects, which no backup has");
-            faults.add(Class::Wrong, Problem::of(name, "metadata-malformed", text));
+            let text = format!("its metadata lists more than {MOST_OBJECTS} objects, and this program holds no more: it was not checked");
+            faults.add(Class::Unfinished, Problem::of(name, "too-large", text));
             return None;
         }
         let head = match read {
@@ -243,8 +298,7 @@ impl Inventory {
             }
             self.present += 1;
             self.present_bytes = self.present_bytes.saturating_add(found.size);
-            self.newest = self.newest.max(found.modified);
-            self.oldest = self.oldest.into_iter().chain(found.modified).min();
+            self.times.add(found.modified);
             match names::role(&prefix, &found.name) {
                 Role::Metadata => {}
                 Role::Sha256File => sha256_size = Some(found.size),
@@ -253,7 +307,7 @@ impl Inventory {
                     let at = by_number.partition_point(|(other, _)| *other < number);
                     let index = by_number.get(at).filter(|(other, _)| *other == number).map(|(_, index)| *index);
                     match index.and_then(|index| self.entries.get_mut(index)) {
-                        Some(object) => compare(object, &found, faults),
+                        Some(object) => self.doubtful.extend(index.filter(|_| compare(object, &found).is_some())),
                         None if has_list => faults.add(Class::Wrong, extra(&found)),
                         None => {}
                     }
@@ -268,27 +322,7 @@ impl Inventory {
             return Err(StorageError::new(StorageErrorKind::Protocol, text));
         }
         self.listed = true;
-        self.miss(store, faults);
         Ok(sha256_size)
-    }
-
-    /// What the listing does not have is asked for by its name, as long as that is not much: a container of Swift's learns of
-    /// its objects some time after they were written.
-    fn miss(&self, store: &dyn ObjectStore, faults: &mut Faults) {
-        for (count, object) in self.entries.iter().filter(|object| object.stored.is_none()).enumerate() {
-            let name = names::data(&self.prefix, object.number);
-            match if count < ASKED_FOR { store.stat(&name) } else { Ok(None) } {
-                Ok(None) => {
-                    let text = format!("it holds bytes {} to {} of the volume and is not there", object.offset, object.end());
-                    faults.add(Class::Absent, Problem::of(name, "object-missing", text));
-                }
-                Ok(Some(_)) => {
-                    let text = "it is there, and the listing does not have it (yet): Cinder refuses to restore as long as that is so";
-                    faults.add(Class::Unfinished, Problem::of(name, "listing-behind", text));
-                }
-                Err(error) => faults.add_error(Some(&name), &error),
-            }
-        }
     }
 
     /// What there is beside the digests, and how many there are; `None` where it is not this backup's.
@@ -317,7 +351,7 @@ impl Inventory {
         let outline = match read {
             Ok(outline) => outline,
             Err(error) => {
-                add_format_error(faults, &name, "sha256file-malformed", "its sha256file cannot be read", error);
+                add_sha256file_error(faults, &name, error);
                 return None;
             }
         };
@@ -330,7 +364,7 @@ impl Inventory {
             None
         };
         if let Some(text) = of_another {
-            faults.add(Class::Wrong, Problem::of(name, "sha256file-of-another", text));
+            faults.add_aside(Class::Wrong, Problem::of(name, "sha256file-of-another", text));
             return None;
         }
         let how = if whole { "read through" } else { "both ends and the size" };
@@ -370,26 +404,29 @@ impl Inventory {
         // An incremental one may have been made of a device that is a little larger than its size in GiB.
         if *hashes < wanted || (full && *hashes != wanted) {
             let text = format!("its sha256file has {hashes} digests of {} bytes, and {wanted} are wanted", head.block_size);
-            return faults.add(Class::Wrong, Problem::of(names::sha256file(&self.prefix), "sha256file-length", text));
+            return faults.add_aside(Class::Wrong, Problem::of(names::sha256file(&self.prefix), "sha256file-length", text));
         }
         self.block_size = Some(head.block_size);
     }
 }
 
-fn compare(object: &mut Object, found: &ObjectInfo, faults: &mut Faults) {
+/// What does not fit the metadata in what the storage says of an object.
+pub fn compare(object: &mut Object, found: &ObjectInfo) -> Option<Problem> {
     object.stored = Some(found.size);
-    let mut wrong = |code: &str, text: String| faults.add(Class::Wrong, Problem::of(found.name.clone(), code, text));
     let plausible = match object.compression {
         Compression::None => found.size == object.length,
-        // What does not shrink is stored as it is.
-        _ => found.size > 0 && found.size < object.length,
+        // What does not shrink is stored as it is, but until Liberty it was stored compressed all the same: no compressor
+        // adds more than this.
+        _ => found.size > 0 && found.size <= object.length.saturating_add(object.length / 64).saturating_add(1024),
     };
     if !plausible {
         let how = if object.compression == Compression::None { "stored as they are" } else { "compressed" };
-        wrong("object-size", format!("it is {} bytes long, and should hold {} bytes, {how}", found.size, object.length));
-    } else if object.compression == Compression::None && found.md5.is_some_and(|md5| md5 != object.md5) {
-        wrong("object-digest", "the MD5 that the storage took of it is not the one in the metadata".to_owned());
+        let text = format!("it is {} bytes long, and should hold {} bytes, {how}", found.size, object.length);
+        return Some(Problem::of(found.name.clone(), "object-size", text));
     }
+    let differs = object.compression == Compression::None && found.md5.is_some_and(|md5| md5 != object.md5);
+    let text = "the MD5 that the storage took of it is not the one in the metadata";
+    differs.then(|| Problem::of(found.name.clone(), "object-digest", text))
 }
 
 fn extra(found: &ObjectInfo) -> Problem {
@@ -397,7 +434,7 @@ fn extra(found: &ObjectInfo) -> Problem {
 }
 
 /// What a side file that cannot be read means: its content is wrong, or the storage would not.
-pub(super) fn add_format_error(faults: &mut Faults, name: &str, code: &str, what: &str, error: FormatError) {
+fn add_format_error(faults: &mut Faults, name: &str, code: &str, what: &str, error: FormatError) {
     match error {
         FormatError::Io(error) => match StorageError::of_io(&error) {
             Some(error) => faults.add_error(Some(name), error),
@@ -405,6 +442,13 @@ pub(super) fn add_format_error(faults: &mut Faults, name: &str, code: &str, what
         },
         FormatError::Malformed(text) => faults.add(Class::Wrong, Problem::of(name, code, format!("{what}: {text}"))),
     }
+}
+
+/// The same of the sha256file, which nothing that rests on the backup needs.
+pub(super) fn add_sha256file_error(faults: &mut Faults, name: &str, error: FormatError) {
+    let mut aside = Faults::default();
+    add_format_error(&mut aside, name, "sha256file-malformed", "its sha256file cannot be read", error);
+    faults.extend_aside(aside);
 }
 
 fn into_format(error: StorageError) -> FormatError {

@@ -1,10 +1,12 @@
 //! Backups of the chunked drivers: numbered objects, a list of them, and a digest of every block of the volume.
 //!
-//! [`inventory`] looks at names, sizes and side files; [`layout`] says which bytes of the volume come from which object;
-//! [`pass`] reads the objects and compares them with their digests.
+//! [`inventory`] looks at names, sizes and side files, and [`asking`] asks for what a listing leaves open; [`layout`] says which bytes of the volume come from which object;
+//! [`jobs`] gives each object the digests that prove it; [`pass`] reads the objects and compares.
 
+mod asking;
 mod digest;
 mod inventory;
+mod jobs;
 mod layout;
 mod pass;
 #[cfg(test)]
@@ -30,11 +32,14 @@ use crate::storage::{ObjectStore, StorageError};
 pub use self::digest::Digest;
 #[cfg(test)]
 pub(super) use self::inventory::LARGE;
-pub(super) use self::inventory::MOST_LISTED;
+pub(super) use self::inventory::{MOST_LISTED, Times};
 pub use self::pass::{Effort, Share};
 
 /// Clocks of hosts may be this far apart.
 const CLOCKS: SignedDuration = SignedDuration::from_secs(60);
+
+/// Bytes of memory that an object of a list takes in a restore: itself, the item that is made of it, and its ranges.
+const LISTED_OBJECT: u64 = (size_of::<inventory::Object>() + size_of::<jobs::Item<'_>>() + 3 * size_of::<std::ops::Range<u64>>()) as u64;
 
 /// A member of a chain with the store that its objects are in.
 pub struct Link<'a> {
@@ -55,7 +60,7 @@ pub struct Own {
     count: Option<i64>,
     begun: bool,
     absent: bool,
-    newest: Option<Timestamp>,
+    times: Times,
     listing: Option<Listing>,
     below: Option<Below>,
     /// When the driver began by its clock, and how far the storage's is behind that at least, if it is.
@@ -75,7 +80,7 @@ impl Own {
             count: None,
             begun: false,
             absent: false,
-            newest: None,
+            times: Times::default(),
             listing: None,
             below: None,
             behind: None,
@@ -98,11 +103,11 @@ impl Own {
             }
         };
         let found = Inventory::take(store.as_ref(), link, prefix, thorough, large, &mut own.faults, &mut own.warnings);
-        own.begun = found.present > 0;
-        own.absent = found.listed && found.present == 0;
-        own.newest = found.newest;
+        own.begun = found.begun;
+        own.absent = found.absent;
+        own.times = found.times;
         own.listing = found.listed.then_some(Listing { objects: found.present, bytes: found.present_bytes });
-        own.behind = found.oldest.and_then(|oldest| behind(prefix, oldest));
+        own.behind = found.times.oldest.and_then(|oldest| behind(prefix, oldest));
         own.objects = Amount {
             checked: found.data_objects,
             expected: found.entries.len().max(usize::try_from(found.data_objects).unwrap_or(0)) as u64,
@@ -125,6 +130,11 @@ impl Own {
     /// The same without the list of objects, which is the large part of it.
     pub fn without_list(&self) -> Self {
         Self { inventory: None, ..self.clone() }
+    }
+
+    /// Bytes of memory that its list takes in a restore.
+    fn list_bytes(&self) -> u64 {
+        self.inventory.as_ref().map_or(0, |inventory| (inventory.entries.len() as u64).saturating_mul(LISTED_OBJECT))
     }
 
     fn verdict(&self) -> CheckVerdict {
@@ -153,22 +163,32 @@ pub fn check(
     let mut members: Vec<Own> = Vec::new();
     let mut damaged = 0;
     let mut unnamed: BTreeMap<Class, usize> = BTreeMap::new();
+    let restore = subject.level == Level::Restore;
+    let mut held = this.list_bytes();
     for parent in parents {
         let found = own(parent, inner);
-        let verdict = found.verdict();
-        if verdict != CheckVerdict::Intact {
+        let verdict = if found.absent { CheckVerdict::Missing } else { found.faults.verdict_below() };
+        if verdict == CheckVerdict::Intact && found.verdict() != verdict {
+            let first = found.faults.first().map(|problem| problem.text.as_str()).unwrap_or_default();
+            let text = format!(
+                "what is wrong with backup {}, which it rests on, does not matter to a restore, which reads that one's data alone: {first}",
+                parent.backup.id
+            );
+            this.warnings.push(Problem::general("parent-sha256file", text));
+        } else if verdict != CheckVerdict::Intact {
             let class = if verdict == CheckVerdict::Unverifiable { Class::Unfinished } else { Class::Wrong };
             damaged += 1;
             if damaged > MOST_PARENTS_NAMED {
                 *unnamed.entry(class).or_default() += 1;
             } else {
-                let first = found.faults.first().map(|problem| problem.text.as_str()).unwrap_or_default();
+                let first = found.faults.first_below().map(|problem| problem.text.as_str()).unwrap_or_default();
                 let text = format!("backup {}, which it rests on, is {verdict}: {first}", parent.backup.id);
                 this.faults.add(class, Problem::general("parent-damaged", text));
             }
         }
         // Only a restore goes through the lists of all members, and a chain can be long.
-        members.push(if subject.level == Level::Restore { found } else { found.without_list() });
+        held = held.saturating_add(found.list_bytes());
+        members.push(if restore && held <= effort.memory / 2 { found } else { found.without_list() });
     }
     this.below = below(parents, &members);
     for (class, more) in unnamed {
@@ -177,10 +197,17 @@ pub fn check(
         this.faults.add(class, Problem::general("parent-damaged", text));
     }
     lineage(subject, tip, parents, &mut this);
-    if subject.level == Level::Restore && !this.faults.has_damage() && this.inventory.is_some() {
+    if restore && held > effort.memory / 2 {
+        let text = format!(
+            "the lists of objects of all {} backups of its chain take {held} bytes, more than half of the memory: give more --memory",
+            chain.len()
+        );
+        this.faults.add(Class::Unfinished, Problem::general("too-large", text));
+    } else if restore && !this.faults.has_damage() && this.inventory.is_some() {
         let mut list = Vec::new();
         for (link, found) in chain.iter().zip(std::iter::once(&this).chain(&members)) {
-            if let (Ok(store), Some(inventory)) = (&link.store, &found.inventory) {
+            // Of a member whose list could not be read nobody knows what it holds.
+            if let (Ok(store), Some(inventory)) = (&link.store, found.inventory.as_ref().filter(|inventory| inventory.known)) {
                 list.push(Member { store: Arc::clone(store), inventory: Arc::clone(inventory) });
             }
         }
@@ -238,7 +265,7 @@ fn below(parents: &[Link<'_>], members: &[Own]) -> Option<Below> {
         let shown = own.listing?;
         listing.objects += shown.objects;
         listing.bytes = listing.bytes.saturating_add(shown.bytes);
-        newest = newest.max(own.newest);
+        newest = newest.max(own.times.known_newest());
     }
     (!parents.is_empty()).then(|| Below { listing, newest_object_at: newest.map(|at| at.to_string()) })
 }
@@ -287,10 +314,17 @@ fn finish(subject: &Subject<'_>, own: Own) -> Findings {
         warnings.push(Problem::general("clock-behind", text));
     }
     let slow = behind.unwrap_or_default();
-    let busy = own.newest.is_some_and(|newest| subject.now.duration_since(newest).saturating_sub(slow) < settle);
-    if let Some(newest) = own.newest.filter(|newest| *newest > subject.now + Duration::from_secs(60)) {
+    let busy = own.times.newest.is_some_and(|newest| subject.now.duration_since(newest).saturating_sub(slow) < settle);
+    if let Some(newest) = own.times.newest.filter(|newest| *newest > subject.now + Duration::from_secs(60)) {
         let text = format!("its newest object was written at {newest}, which is in the future by this host's clock");
         warnings.push(Problem::general("clock-ahead", text));
+    }
+    if own.times.unknown > 0 {
+        let text = format!(
+            "the storage does not tell when {} of its objects were written, so that nothing shows whether it is still being written",
+            own.times.unknown
+        );
+        warnings.push(Problem::general("no-times", text));
     }
     let object_count = own.count.filter(|_| verdict == CheckVerdict::Intact);
     Findings {
@@ -305,7 +339,8 @@ fn finish(subject: &Subject<'_>, own: Own) -> Findings {
         object_count,
         // The chunked drivers set it before they write anything.
         service_metadata: None,
-        newest_object_at: own.newest,
+        // One without a time may be newer than all others.
+        newest_object_at: own.times.known_newest(),
         listing: own.listing,
         below: own.below,
     }

@@ -4,17 +4,18 @@
 //! and each gets the digests that belong to it the moment they have come by. So neither a sha256file of many GB nor an object
 //! of two is ever held.
 
-use std::collections::VecDeque;
 use std::io;
-use std::ops::{ControlFlow, Range};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use rand::Rng;
 
-use super::digest::{Digest, compare};
-use super::inventory::{Inventory, Object, add_format_error};
+use super::digest::{Digest, Tap, compare};
+use super::inventory::{Inventory, Object, add_sha256file_error};
+use super::jobs::{Item, Job, Planner, Proof, send_with_md5};
 use super::layout;
 use crate::domain::Problem;
 use crate::format::metadata::Compression;
@@ -24,7 +25,7 @@ use crate::verify::Watch;
 use crate::verify::fault::{Class, Faults};
 
 /// An uncompressed object is read in parts of about this size, so that all threads share it.
-const PART: u64 = 32 << 20;
+pub(super) const PART: u64 = 32 << 20;
 /// What one thread may need: its buffer, a decompressor's window, the digests that wait for it.
 const MEMORY_PER_JOB: u64 = 24 << 20;
 /// The digests of more blocks than this are not held for one object, whose own digest is compared then: 256 MiB of them. The
@@ -105,42 +106,28 @@ pub struct Outcome {
     pub objects: u64,
 }
 
-/// An object to be read.
-struct Item<'a> {
-    member: &'a Member,
-    object: Object,
-    /// The bytes of the volume that it decides.
-    live: Vec<Range<u64>>,
-}
-
-impl Item<'_> {
-    fn name(&self) -> String {
-        names::data(&self.member.inventory.prefix, self.object.number)
-    }
-}
-
-/// What proves a piece of an object.
-enum Proof {
-    /// The digests of its blocks, from the first on.
-    Blocks(Vec<Option<[u8; 32]>>),
-    /// The object's own.
-    Md5,
-}
-
-/// A piece of an object to be read.
-struct Job<'a> {
-    item: &'a Item<'a>,
-    /// The bytes of the object; `None` for all of them.
-    part: Option<Range<u64>>,
-    proof: Proof,
-}
-
 /// What the threads add to.
 #[derive(Default)]
 struct Shared {
     faults: Faults,
     warnings: Vec<Problem>,
     bytes: u64,
+    /// Objects that were read to their end.
+    objects: u64,
+    /// Objects that were compared with their MD5 alone.
+    by_md5: u64,
+    /// Objects whose MD5 is that of the bytes as stored.
+    as_stored: u64,
+}
+
+/// What a piece came to.
+struct Proven {
+    /// Bytes of the volume.
+    bytes: u64,
+    /// The MD5 that proved it is that of the bytes as stored: until Liberty Cinder took it after it had compressed them.
+    ///
+    /// Source: Cinder's commit fc5affbe7, first in 7.0.0.
+    as_stored: bool,
 }
 
 impl Pass<'_> {
@@ -164,16 +151,14 @@ impl Pass<'_> {
             .iter()
             .zip(live)
             .flat_map(|(member, lists)| {
-                member.inventory.entries.iter().zip(lists).map(move |(object, live)| Item { member, object: *object, live })
+                member.inventory.entries.iter().zip(lists).map(move |(object, live)| Item::new(member, *object, live))
             })
-            .filter(|item| item.object.stored.is_some())
             .collect();
         let all = items.len();
+        items.retain(|item| item.object.stored.is_some());
         self.choose(&mut items);
         items.sort_by_key(|item| item.object.offset);
-        let chosen = items.len();
         self.watch.announce(items.iter().fold(0, |sum: u64, item| sum.saturating_add(item.object.length)));
-        outcome.objects = chosen as u64;
 
         let block_size =
             tip.inventory.block_size.filter(|size| *size <= LARGEST_BLOCK && (self.restore || self.effort.digest == Digest::Sha256));
@@ -182,37 +167,51 @@ impl Pass<'_> {
             outcome.faults.add(Class::Unfinished, Problem::general("no-sha256file", text));
         }
         let shared = Mutex::new(Shared::default());
+        let away = AtomicBool::new(false);
         let threads = self.threads(&items);
         thread::scope(|scope| {
             let (sender, receiver) = sync_channel::<Job<'_>>(threads);
             let receiver = Arc::new(Mutex::new(receiver));
             for _ in 0..threads {
                 let receiver = Arc::clone(&receiver);
-                scope.spawn(|| self.work(receiver, &shared));
+                scope.spawn(|| self.work(receiver, &shared, &away));
             }
             // The workers' end of the channel closes with the last of them.
             drop(receiver);
             match block_size {
-                Some(block_size) => self.send_with_blocks(tip, &items, block_size, volume_end, &sender, &shared),
-                None => send_with_md5(&items, &sender),
+                Some(block_size) => {
+                    let planner = Planner::new(&items, block_size, volume_end, self.most_blocks(threads), &sender);
+                    self.send_with_blocks(tip, planner, &shared);
+                }
+                None => drop(send_with_md5(items.iter(), &sender)),
             }
         });
         let shared = shared.into_inner().unwrap_or_else(PoisonError::into_inner);
         outcome.faults.extend(shared.faults);
         outcome.warnings.extend(shared.warnings);
-        outcome.bytes = shared.bytes;
+        (outcome.bytes, outcome.objects) = (shared.bytes, shared.objects);
         if self.watch.is_cancelled() {
             outcome.faults.add(Class::Unfinished, Problem::general("cancelled", "the check was stopped before it had read everything"));
         }
         let digest = if block_size.is_some() { Digest::Sha256 } else { Digest::Md5 };
         let what =
             if self.restore && block_size.is_some() { "every block as a restore would write it, by its SHA-256" } else { digest.name() };
+        let mut but = Vec::new();
+        if block_size.is_some() && shared.by_md5 > 0 {
+            but.push(format!("{} objects by their MD5", shared.by_md5));
+        }
+        if shared.as_stored > 0 {
+            but.push(format!("{} of the bytes as stored, as Cinder took it before Liberty", shared.as_stored));
+        }
+        let but = if but.is_empty() { String::new() } else { format!(" ({})", but.join(", ")) };
+        let read = shared.objects;
         let how_much = match self.effort.share {
-            Share::All => format!("all {all} objects read"),
-            Share::Part(part, of) => format!("{chosen} of {all} objects read (part {part} of {of})"),
-            Share::Fraction(fraction) => format!("{chosen} of {all} objects read (a sample of {} %)", fraction * 100.0),
+            Share::All if read == all as u64 => format!("all {all} objects read"),
+            Share::All => format!("{read} of {all} objects read"),
+            Share::Part(part, of) => format!("{read} of {all} objects read (part {part} of {of})"),
+            Share::Fraction(fraction) => format!("{read} of {all} objects read (a sample of {} %)", fraction * 100.0),
         };
-        outcome.depth = format!("{what}; {how_much}");
+        outcome.depth = format!("{what}{but}; {how_much}");
         outcome
     }
 
@@ -244,18 +243,16 @@ impl Pass<'_> {
         wanted.min(room).min(pieces).max(1)
     }
 
+    /// How many digests one object may hold while it waits: those of two for each thread, one in its hands and one in the
+    /// queue, the next one's and what is known of the one after it come to half of the memory.
+    fn most_blocks(&self, threads: usize) -> u64 {
+        let held = (size_of::<Option<[u8; 32]>>() as u64).saturating_mul(2 * threads as u64 + 2);
+        (self.effort.memory / 2 / held).min(MOST_BLOCKS)
+    }
+
     /// Goes through the sha256file and sends each object off as soon as the digests of all its blocks have come by.
-    fn send_with_blocks<'b>(
-        &self,
-        tip: &Member,
-        items: &'b [Item<'b>],
-        block_size: u64,
-        volume_end: u64,
-        sender: &SyncSender<Job<'b>>,
-        shared: &Mutex<Shared>,
-    ) {
-        let mut planner =
-            Planner { items, next: 0, block_size, volume_end, window: VecDeque::new(), base: 0, came: 0, sender, unaligned: Vec::new() };
+    fn send_with_blocks(&self, tip: &Member, mut planner: Planner<'_, '_>, shared: &Mutex<Shared>) {
+        let (items, block_size, sender) = (planner.items, planner.block_size, planner.sender);
         let name = names::sha256file(&tip.inventory.prefix);
         let note = |class, problem| lock(shared).faults.add(class, problem);
         let read = tip.store.open(&name, None).map_err(|error| crate::format::FormatError::Io(error.into_io())).and_then(|stream| {
@@ -268,65 +265,79 @@ impl Pass<'_> {
         }
         match read {
             Err(error) => {
-                add_format_error(&mut lock(shared).faults, &name, "sha256file-malformed", "its sha256file cannot be read", error);
+                add_sha256file_error(&mut lock(shared).faults, &name, error);
             }
             Ok(_) => {
-                let wanted = volume_end.div_ceil(block_size);
+                let wanted = planner.volume_end.div_ceil(block_size);
                 if planner.came != wanted {
                     let text = format!("its sha256file has {} digests of {block_size} bytes, and {wanted} are wanted", planner.came);
                     // A device may have been a little larger than its size in GiB says.
                     if planner.came < wanted || (self.full && !self.restore) {
-                        note(Class::Wrong, Problem::of(name.clone(), "sha256file-length", text));
+                        lock(shared).faults.add_aside(Class::Wrong, Problem::of(name.clone(), "sha256file-length", text));
                     }
                 }
             }
         }
         // What the sha256file says nothing about is compared with its own digest.
         let (next, unaligned) = (planner.next, std::mem::take(&mut planner.unaligned));
-        let rest = items.iter().skip(next).chain(unaligned.iter().filter_map(|index| items.get(*index)));
-        for item in rest {
-            if self.restore && !item.live.is_empty() {
-                let text = "no digest of the volume fits this object, so that only its own was compared";
-                note(Class::Unfinished, Problem::of(item.name(), "no-digest", text));
-            }
-            if sender.send(Job { item, part: None, proof: Proof::Md5 }).is_err() {
-                return;
-            }
+        let rest = || items.iter().skip(next).chain(unaligned.iter().filter_map(|index| items.get(*index)));
+        for item in rest().filter(|item| self.restore && !item.live.is_empty()) {
+            let too_many = item.object.length / block_size > planner.most_blocks;
+            let text = if too_many {
+                "it has more digests than there is memory for, so that only its own was compared: give more --memory"
+            } else {
+                "no digest of the volume fits this object, so that only its own was compared"
+            };
+            note(Class::Unfinished, Problem::of(item.name(), "no-digest", text));
         }
+        send_with_md5(rest(), sender);
     }
 
-    fn work(&self, receiver: Arc<Mutex<Receiver<Job<'_>>>>, shared: &Mutex<Shared>) {
+    fn work(&self, receiver: Arc<Mutex<Receiver<Job<'_>>>>, shared: &Mutex<Shared>, away: &AtomicBool) {
         let mut buffer = Vec::new();
         loop {
             let job = receiver.lock().unwrap_or_else(PoisonError::into_inner).recv();
             let Ok(job) = job else { return };
-            if self.watch.is_cancelled() {
+            if self.watch.is_cancelled() || away.load(Ordering::Relaxed) {
                 continue;
             }
             let first = self.read(&job, false, &mut buffer);
-            let (bytes, fault) = match first {
-                Ok(bytes) => (bytes, None),
-                Err(Trouble { fault: (Class::Unfinished, problem), .. }) => (0, Some((Class::Unfinished, problem))),
-                // Once more, for the first answer may have been spoilt on its way.
-                Err(first) => match self.read(&job, true, &mut buffer) {
-                    Ok(bytes) => {
+            let result = match first {
+                Err(first) if first.fault.0 != Class::Unfinished => {
+                    // Once more, for the first answer may have been spoilt on its way.
+                    let second = self.read(&job, true, &mut buffer);
+                    if second.is_ok() {
                         let text = format!("the second reading is good, the first was not: {}", first.fault.1.text);
                         lock(shared).warnings.push(Problem { text, code: "read-twice".to_owned(), ..first.fault.1 });
-                        (bytes, None)
                     }
-                    Err(second) => (0, Some(second.fault)),
-                },
+                    second
+                }
+                result => result,
             };
+            // What is wrong was read, what is not there or could not be had was not.
+            let was_read = result.as_ref().map_or_else(|trouble| trouble.fault.0 == Class::Wrong, |_| true);
+            let whole = was_read && job.item.piece_was_read();
             let mut shared = lock(shared);
-            shared.bytes += bytes;
-            if let Some((class, problem)) = fault {
-                shared.faults.add(class, problem);
+            shared.objects += u64::from(whole);
+            shared.by_md5 += u64::from(whole && matches!(job.proof, Proof::Md5));
+            match result {
+                Ok(proven) => {
+                    shared.bytes += proven.bytes;
+                    shared.as_stored += u64::from(proven.as_stored);
+                }
+                Err(Trouble { fault: (class, problem) }) if problem.code == "storage-away" => {
+                    // Said once; nobody asks for the rest.
+                    if !away.swap(true, Ordering::Relaxed) {
+                        shared.faults.add(class, Problem { object: None, ..problem });
+                    }
+                }
+                Err(Trouble { fault: (class, problem) }) => shared.faults.add(class, problem),
             }
         }
     }
 
     /// Reads a piece; gives the bytes of the volume that are proven.
-    fn read(&self, job: &Job<'_>, again: bool, buffer: &mut Vec<u8>) -> Result<u64, Trouble> {
+    fn read(&self, job: &Job<'_>, again: bool, buffer: &mut Vec<u8>) -> Result<Proven, Trouble> {
         let Item { member, object, .. } = job.item;
         let name = job.item.name();
         let length = job.part.as_ref().map_or(object.length, |part| part.end - part.start);
@@ -336,15 +347,22 @@ impl Pass<'_> {
             Trouble::of(faults, &name)
         };
         let stream = member.store.open(&name, job.part.clone()).map_err(|error| failed(&error))?;
-        let stream = decompress::open(object.compression, stream, length);
-        let (block, wanted): (u64, &[Option<[u8; 32]>]) = match &job.proof {
-            Proof::Blocks(wanted) => (self.members.first().and_then(|tip| tip.inventory.block_size).unwrap_or(PART), wanted),
-            Proof::Md5 => (1 << 20, &[]),
-        };
         let with_md5 = match job.proof {
             Proof::Md5 => true,
             // The second time it shall say which of the two is wrong: the object, or what the sha256file says of it.
             Proof::Blocks(_) => again && job.part.is_none(),
+        };
+        // Without compression the two are the same.
+        let (stream, stored_md5) = if with_md5 && object.compression != Compression::None {
+            let (tap, md5) = Tap::of(stream);
+            (Box::new(tap) as _, Some(md5))
+        } else {
+            (stream, None)
+        };
+        let stream = decompress::open(object.compression, stream, length);
+        let (block, wanted): (u64, &[Option<[u8; 32]>]) = match &job.proof {
+            Proof::Blocks(wanted) => (self.members.first().and_then(|tip| tip.inventory.block_size).unwrap_or(PART), wanted),
+            Proof::Md5 => (1 << 20, &[]),
         };
         let block_bytes = usize::try_from(block).unwrap_or(usize::MAX);
         let mut counted = 0;
@@ -373,7 +391,8 @@ impl Pass<'_> {
                 });
             }
         };
-        let md5_fits = read.md5.is_none_or(|md5| md5 == object.md5);
+        let as_stored = read.md5 != Some(object.md5) && stored_md5.is_some_and(|md5| md5.take() == object.md5);
+        let md5_fits = as_stored || read.md5.is_none_or(|md5| md5 == object.md5);
         if let Some(first) = read.differing.first() {
             let start = object.offset + job.part.as_ref().map_or(0, |part| part.start) + first * block;
             let many = read.differing.len();
@@ -389,7 +408,7 @@ impl Pass<'_> {
         if !md5_fits {
             return Err(wrong("object-digest", "its MD5 is not the one in the metadata".to_owned()));
         }
-        Ok(length)
+        Ok(Proven { bytes: length, as_stored })
     }
 }
 
@@ -413,91 +432,4 @@ impl Trouble {
 
 fn lock(shared: &Mutex<Shared>) -> std::sync::MutexGuard<'_, Shared> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn send_with_md5<'b>(items: &'b [Item<'b>], sender: &SyncSender<Job<'b>>) {
-    for item in items {
-        if sender.send(Job { item, part: None, proof: Proof::Md5 }).is_err() {
-            return;
-        }
-    }
-}
-
-/// Gives every object the digests of its blocks.
-struct Planner<'b, 'c> {
-    items: &'b [Item<'b>],
-    next: usize,
-    block_size: u64,
-    volume_end: u64,
-    /// Digests that objects to come need.
-    window: VecDeque<[u8; 32]>,
-    /// The number of the first block in the window.
-    base: u64,
-    /// How many digests came by.
-    came: u64,
-    sender: &'c SyncSender<Job<'b>>,
-    /// Objects that do not lie on the borders of blocks.
-    unaligned: Vec<usize>,
-}
-
-impl Planner<'_, '_> {
-    fn take(&mut self, hash: [u8; 32]) -> ControlFlow<()> {
-        self.window.push_back(hash);
-        self.came += 1;
-        while let Some(item) = self.items.get(self.next) {
-            let object = &item.object;
-            if object.length / self.block_size > MOST_BLOCKS
-                || !object.offset.is_multiple_of(self.block_size)
-                || (!object.end().is_multiple_of(self.block_size) && object.end() != self.volume_end)
-            {
-                self.unaligned.push(self.next);
-                self.next += 1;
-                continue;
-            }
-            if self.came < object.end().div_ceil(self.block_size) {
-                break;
-            }
-            if !self.send() {
-                return ControlFlow::Break(());
-            }
-            self.next += 1;
-        }
-        // Nothing before the next object is needed any more; behind the last one, nothing is.
-        let needed = self.items.get(self.next).map_or(self.came, |item| item.object.offset / self.block_size);
-        while self.base < needed.min(self.came) {
-            self.window.pop_front();
-            self.base += 1;
-        }
-        ControlFlow::Continue(())
-    }
-
-    /// Sends the next object off; false where nobody takes it any more.
-    fn send(&self) -> bool {
-        let Some(item) = self.items.get(self.next) else { return false };
-        let object = &item.object;
-        let parts: Vec<Option<Range<u64>>> = if object.compression == Compression::None && object.length > PART + PART / 2 {
-            let step = (PART / self.block_size).max(1) * self.block_size;
-            let count = object.length.div_ceil(step);
-            (0..count).map(|part| Some(part * step..((part + 1) * step).min(object.length))).collect()
-        } else {
-            vec![None]
-        };
-        for part in parts {
-            let bytes = part.clone().unwrap_or(0..object.length);
-            let blocks = (object.offset + bytes.start) / self.block_size..(object.offset + bytes.end).div_ceil(self.block_size);
-            let wanted = blocks.map(|block| self.wanted(item, block)).collect();
-            if self.sender.send(Job { item, part, proof: Proof::Blocks(wanted) }).is_err() {
-                return false;
-            }
-        }
-        true
-    }
-
-    /// The digest of a block, if this object decides it.
-    fn wanted(&self, item: &Item<'_>, block: u64) -> Option<[u8; 32]> {
-        let bytes = block * self.block_size..((block + 1) * self.block_size).min(self.volume_end);
-        let lives = item.live.iter().any(|live| live.start <= bytes.start && bytes.end <= live.end);
-        let at = usize::try_from(block.checked_sub(self.base)?).ok()?;
-        self.window.get(at).filter(|_| lives).copied()
-    }
 }

@@ -95,7 +95,7 @@ fn answer(speaks: Speaks, objects: &Objects, url: &str, target: &str, range: Opt
     let prefix = query.split('&').find_map(|part| part.strip_prefix("prefix=")).map(decode);
     let listed = || objects.iter().filter(|(name, _)| prefix.as_ref().is_some_and(|prefix| name.starts_with(prefix)));
     let md5 = |bytes: &[u8]| Md5::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    let ok = |body: String| (200, Vec::new(), body.into_bytes());
+    let ok = |body: String| (200, vec![("X-Trans-Id", "t".to_owned())], body.into_bytes());
     if path == "/auth/v1.0" {
         return (200, vec![("X-Storage-Url", format!("{url}/v1/AUTH_test")), ("X-Auth-Token", "t".to_owned())], Vec::new());
     }

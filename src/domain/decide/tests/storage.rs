@@ -45,6 +45,25 @@ fn a_checked_case(status: &str, host: &str, change: impl FnOnce(&mut CheckResult
 }
 
 #[test]
+fn objects_without_times_do_not_show_that_nobody_writes() {
+    for (driver, newest, quiet) in [
+        (Driver::S3, Some("2026-11-22T09:00:00Z"), true),
+        (Driver::S3, None, false),
+        (Driver::Gcs, None, false),
+        (Driver::Posix, None, false),
+        // Who writes has the image open, which is seen.
+        (Driver::Ceph, None, true),
+    ] {
+        for verdict in [CheckVerdict::Intact, CheckVerdict::Incomplete, CheckVerdict::Corrupt] {
+            let change = |check: &mut CheckResult| (check.driver, check.newest_object_at) = (Some(driver), newest.map(str::to_owned));
+            let finding = backup(&a_checked_case(CREATING, "up", change, verdict), &situation(), &Policy::default());
+            let wanted = if quiet { Verdict::Stuck } else { Verdict::Uncertain };
+            assert_eq!(finding.verdict, wanted, "{driver:?} {newest:?} {verdict}");
+        }
+    }
+}
+
+#[test]
 fn every_combination_keeps_the_rules() {
     let mut counted = 0;
     for status in [CREATING, ERROR, RESTORING, DELETING] {

@@ -1,0 +1,132 @@
+//! What is asked of objects by their names, because a listing alone proves nothing against them.
+
+use super::inventory::{Inventory, compare};
+use crate::domain::Problem;
+use crate::format::names;
+use crate::storage::{ObjectStore, StorageErrorKind};
+use crate::verify::fault::{Class, Faults};
+
+/// So many objects that a listing does not have are asked for, and so many whose digest it has another of.
+const ASKED_FOR: usize = 100;
+
+/// What is known of a side file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// It is there, with so many bytes.
+    There(u64),
+    /// The storage said that there is none.
+    Gone,
+    /// Nobody knows.
+    Unknown,
+}
+
+impl Inventory {
+    /// What the listing does not have is asked for by its name, as long as that is not much: a container of Swift's learns of
+    /// its objects some time after they were written. What was not asked for may be there.
+    pub fn miss(&mut self, store: &dyn ObjectStore, faults: &mut Faults) {
+        let mut times = self.times;
+        for (count, object) in self.entries.iter().filter(|object| object.stored.is_none()).enumerate() {
+            let name = names::data(&self.prefix, object.number);
+            if count >= ASKED_FOR {
+                let text = format!("the listing does not have it, and no more than {ASKED_FOR} such objects are asked for by their names");
+                faults.add(Class::Unfinished, Problem::of(name, "object-unlisted", text));
+                continue;
+            }
+            match store.stat(&name) {
+                Ok(None) => {
+                    let text = format!("it holds bytes {} to {} of the volume and is not there", object.offset, object.end());
+                    faults.add(Class::Absent, Problem::of(name, "object-missing", text));
+                }
+                Ok(Some(found)) => {
+                    times.add(found.modified);
+                    faults.add(Class::Unfinished, behind(name));
+                }
+                // Said once for all that is left.
+                Err(error) if error.kind == StorageErrorKind::Away => {
+                    faults.add_error(None, &error);
+                    break;
+                }
+                Err(error) => faults.add_error(Some(&name), &error),
+            }
+        }
+        self.times = times;
+    }
+
+    /// The sha256file, which the listing does not have.
+    pub fn ask_for_sha256file(&mut self, store: &dyn ObjectStore, faults: &mut Faults, warnings: &mut Vec<Problem>) -> Side {
+        let name = names::sha256file(&self.prefix);
+        match store.stat(&name) {
+            Ok(None) => Side::Gone,
+            Ok(Some(found)) => {
+                self.times.add(found.modified);
+                // Cinder asks for it by its name.
+                warnings.push(Problem::of(name, "listing-behind", "it is there, and the listing does not have it (yet)"));
+                Side::There(found.size)
+            }
+            Err(error) => {
+                let mut aside = Faults::default();
+                aside.add_error(Some(&name), &error);
+                faults.extend_aside(aside);
+                Side::Unknown
+            }
+        }
+    }
+
+    /// With nothing in the listing and no metadata: whether what the driver writes before that is not there, either.
+    pub fn prove_absent(&mut self, store: &dyn ObjectStore, faults: &mut Faults) {
+        let mut known = true;
+        for name in [names::data(&self.prefix, 1), names::sha256file(&self.prefix)] {
+            match store.stat(&name) {
+                Ok(None) => {}
+                Ok(Some(found)) => {
+                    self.begun = true;
+                    self.times.add(found.modified);
+                    faults.add(Class::Unfinished, behind(name));
+                }
+                Err(error) => {
+                    known = false;
+                    faults.add_error(Some(&name), &error);
+                }
+            }
+        }
+        self.absent = known && !self.begun;
+    }
+
+    /// A listing does not say how an object is encrypted, and with some kinds of that its digest is none of the data; and a
+    /// link in it has no size. What an object says of itself decides.
+    pub fn dispel(&mut self, store: &dyn ObjectStore, faults: &mut Faults) {
+        let mut believed = true;
+        for (count, index) in std::mem::take(&mut self.doubtful).into_iter().enumerate() {
+            let Some(object) = self.entries.get_mut(index) else { continue };
+            let name = names::data(&self.prefix, object.number);
+            if count >= ASKED_FOR {
+                // Digests in this listing are none of the data, and only the digest does not fit.
+                if !believed && object.stored == Some(object.length) {
+                    continue;
+                }
+                let text = format!(
+                    "what the listing says of it does not fit the metadata, and no more than {ASKED_FOR} such objects are asked for by their names"
+                );
+                faults.add(Class::Unfinished, Problem::of(name, "object-doubtful", text));
+                continue;
+            }
+            match store.stat(&name) {
+                Ok(Some(found)) => match compare(object, &found) {
+                    Some(problem) => faults.add(Class::Wrong, problem),
+                    None => believed = false,
+                },
+                Ok(None) => {
+                    let text = "the listing has it, and asked for by its name it is not there: it comes and goes";
+                    faults.add(Class::Unfinished, Problem::of(name, "storage-contradicts", text));
+                }
+                Err(error) if error.kind == StorageErrorKind::Away => return faults.add_error(None, &error),
+                Err(error) => faults.add_error(Some(&name), &error),
+            }
+        }
+    }
+}
+
+fn behind(name: String) -> Problem {
+    let text = "it is there, and the listing does not have it (yet): Cinder refuses to restore as long as that is so";
+    Problem::of(name, "listing-behind", text)
+}
