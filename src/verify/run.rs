@@ -310,5 +310,5 @@ fn result(target: &Target, driver: Option<Driver>, request: &Request, found: Fin
 }
 
 #[cfg(test)]
-#[allow(clippy::indexing_slicing)]
+#[allow(clippy::indexing_slicing, clippy::unwrap_used)]
 mod tests;

@@ -2,7 +2,7 @@ use std::io::{self, Cursor, Read};
 use std::ops::{ControlFlow, Range};
 
 use super::*;
-use crate::storage::{ObjectInfo, StorageErrorKind};
+use crate::storage::{MemoryStore, ObjectInfo, StorageErrorKind};
 use crate::verify::chunked::LARGE;
 
 /// So many objects more than may be held side by side.
@@ -90,12 +90,11 @@ impl ObjectStore for Long {
     }
 }
 
-struct Everywhere(Arc<Long>);
+struct Everywhere(Arc<dyn ObjectStore>);
 
 impl Places for Everywhere {
     fn store(&self, _: Driver, _: &Backup) -> Result<Arc<dyn ObjectStore>, StorageError> {
-        let store: Arc<dyn ObjectStore> = self.0.clone();
-        Ok(store)
+        Ok(Arc::clone(&self.0))
     }
 
     fn location(&self, _: Driver, _: &Backup) -> Result<String, StorageError> {
@@ -130,7 +129,7 @@ fn long_lists_are_not_held_side_by_side() {
     };
     let mut targets: Vec<Target> = (0..4).map(target).collect();
     targets[0].ancestors = vec![Arc::new(targets[1].backup.clone())];
-    let places = Everywhere(Arc::clone(&store));
+    let places = Everywhere(store.clone());
     let request = Request { level: Level::Quick, effort: Effort::default(), settle: Duration::ZERO };
     let watch = Watch::default();
     let results = Mutex::new(0);
@@ -140,4 +139,40 @@ fn long_lists_are_not_held_side_by_side() {
     });
     assert_eq!(*lock(&results), 4);
     assert_eq!(*lock(&store.beyond), (0, 1));
+}
+
+/// What a check says of times and what a last look says must be the same where nothing has moved.
+#[test]
+fn objects_without_times_have_not_moved() {
+    let backup = |id: &str, parent: Option<&str>| Backup {
+        id: id.to_owned(),
+        service: Some("cinder.backup.drivers.swift.SwiftBackupDriver".to_owned()),
+        container: Some("c".to_owned()),
+        service_metadata: Some(format!("prefix_{id}")),
+        size: Some(1),
+        parent_id: parent.map(str::to_owned),
+        ..Backup::default()
+    };
+    let (tip, parent) = (backup("tip", Some("parent")), backup("parent", None));
+    let columns = ColumnSet::Mitaka;
+    let target = Target { backup: tip, ancestors: vec![Arc::new(parent)], columns };
+    let mut store = MemoryStore::default();
+    for id in ["tip", "parent"] {
+        store.put(format!("prefix_{id}-00001"), *b"x", "2026-11-22T10:00:00Z".parse().ok());
+        store.put(format!("prefix_{id}-00002"), *b"x", None);
+    }
+    let request = Request { level: Level::Quick, effort: Effort::default(), settle: Duration::ZERO };
+    let look =
+        |store: &MemoryStore, check: &CheckResult| glance(&Everywhere(Arc::new(store.clone())), &target, check, "h", &Moment::default());
+    let places = Everywhere(Arc::new(store.clone()));
+    let found = Mutex::new(None);
+    let watch = Watch::default();
+    let targets = std::slice::from_ref(&target);
+    Checker::new(&places, &request, &watch, targets).run(targets, &|result| *lock(&found) = Some(result));
+    let mut check = lock(&found).take().unwrap();
+    check.rows = std::iter::once(&target.backup).chain(target.ancestors.iter().map(AsRef::as_ref)).map(|row| row.image(columns)).collect();
+    assert_eq!(check.newest_object_at, None);
+    assert_eq!(look(&store, &check), Look::Same);
+    store.put("prefix_parent-00003", *b"x", None);
+    assert!(matches!(look(&store, &check), Look::Moved(_)));
 }
