@@ -118,7 +118,7 @@ pub fn run(context: &Context<'_>, args: &CheckCommandArgs) -> Result<Exit> {
     }
     if known > carried && interrupted.is_none() {
         context.ui.say(format!(
-            "{} that it knew {} again: not intact then, older than --resume-max-age, or row, place or listing are not what they were.",
+            "{} that it knew {} again: not intact then at this level, older than --resume-max-age, or row, place or listing are not what they were.",
             known - carried,
             if known - carried == 1 { "was checked" } else { "were checked" }
         ));
