@@ -295,6 +295,11 @@ impl Executor<'_> {
         results: &mut Vec<UnitResult>,
         lock_failures: &mut usize,
     ) -> Result<(), Failure> {
+        // A storage may take its time; what the log gives the units to write begins with the look at the database.
+        let looked = Looked::at(self.storage, plan, batch);
+        if (self.stop)() {
+            return Err(Failure::Interrupted);
+        }
         let options = self.options.clone();
         let worker = Worker {
             connect: self.connect,
@@ -306,10 +311,6 @@ impl Executor<'_> {
             written,
             begun: Instant::now(),
         };
-        let looked = Looked::at(self.storage, plan, batch);
-        if (self.stop)() {
-            return Err(Failure::Interrupted);
-        }
         let known = worker.look(session).map_err(Failure::Database)?;
         let writing = self.options.mode == Mode::Write;
         if writing {

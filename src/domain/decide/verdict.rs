@@ -128,14 +128,19 @@ pub(super) fn suspicion(
     policy: &Policy,
 ) -> Option<Suspicion> {
     let marked = marked_at.and_then(parse);
-    let mut silent = None;
+    let created = |backup: &Backup| backup.created_at.as_deref().and_then(parse);
+    let newest = suspects.iter().filter_map(created).max();
+    let mut silent: Option<(Option<String>, Suspicion)> = None;
     for backup in suspects.iter().filter(|backup| !is_active(backup.status.as_deref())) {
-        let created = backup.created_at.as_deref().and_then(parse);
-        // A restore begins long after the backup was made; what put it out of `restoring` wrote its row.
-        let touched = if status == Some(RESTORING_BACKUP) { created.max(backup.updated_at.as_deref().and_then(parse)) } else { created };
-        // One that was over before the row was marked is not what the row is marked for.
+        let created = created(backup);
+        let touched = created.max(backup.updated_at.as_deref().and_then(parse));
+        // Other things write a volume's row, too, so that its time is no proof. But Cinder begins no backup of a volume that is
+        // marked: all but the newest were over by then, and that one was if it succeeded before.
+        let failed_last =
+            status != Some(RESTORING_BACKUP) && backup.status.as_deref() != Some(AVAILABLE) && (created.is_none() || created == newest);
         if let (Some(marked), Some(touched)) = (marked, touched)
             && seconds_between(touched, marked) > MARKED_TOGETHER
+            && !failed_last
         {
             continue;
         }
@@ -145,12 +150,16 @@ pub(super) fn suspicion(
             let text = format!("backup {} of it is {shown}, but {}", backup.id, why.text);
             return Some(Suspicion::AtWork(Evidence::new(&why.code, text)));
         }
-        if let Some(host) = backup.host.as_ref().filter(|_| why.code == SERVICE_DOWN && silent.is_none()) {
-            let text = format!("backup {} of it is {shown}, and {}", backup.id, why.text);
-            silent = Some(Suspicion::Silent(host.clone(), Evidence::new(&why.code, text)));
+        if let Some(host) = backup.host.as_ref().filter(|_| why.code == SERVICE_DOWN) {
+            let beat = situation.services.last_beat(host);
+            // Of several silent ones that which beat last is the likeliest to be alive.
+            if silent.as_ref().is_none_or(|(last, _)| beat > *last) {
+                let text = format!("backup {} of it is {shown}, and {}", backup.id, why.text);
+                silent = Some((beat, Suspicion::Silent(host.clone(), Evidence::new(&why.code, text))));
+            }
         }
     }
-    silent
+    silent.map(|(_, suspicion)| suspicion)
 }
 
 fn by_service(backup: &Backup, situation: &Situation, policy: &Policy) -> (Verdict, String, Evidence) {

@@ -90,9 +90,11 @@ fn what_a_service_may_still_work_on_is_not_freed() {
         (BACKING_UP, suspect(ERROR, "odd", OLD, 60), true),
         (BACKING_UP, suspect(ERROR, "down", OLD, 60), false),
         (BACKING_UP, suspect(ERROR, GONE, OLD, 60), false),
-        // Over before the volume was marked.
-        (BACKING_UP, suspect(ERROR, "up", OLD + 6, 60), false),
-        (BACKING_UP, suspect(ERROR, "up", OLD + 5, 60), true),
+        // Whatever else wrote the volume's row since: the newest one failed, and nothing shows that it did before.
+        (BACKING_UP, suspect(ERROR, "up", 10 * OLD, 10 * OLD), true),
+        // It succeeded before the volume was marked; or was put there since.
+        (BACKING_UP, suspect(AVAILABLE, "up", 2 * OLD, OLD + 6), false),
+        (BACKING_UP, suspect(AVAILABLE, "up", 2 * OLD, OLD + 5), true),
         (RESTORING_BACKUP, suspect(AVAILABLE, "up", 10 * OLD, OLD - 1), true),
         (RESTORING_BACKUP, suspect(AVAILABLE, "up", 10 * OLD, 2 * OLD), false),
         // When it was made is not known.
@@ -114,6 +116,27 @@ fn what_a_service_may_still_work_on_is_not_freed() {
             let case = SnapshotCase { snapshot: row, explained_by: Vec::new(), suspects: case.suspects };
             assert_eq!(snapshot(&case, &situation(), &Policy::default()).unwrap().verdict, expected, "{case:?}");
         }
+    }
+}
+
+/// Cinder begins no backup of a volume that is marked.
+#[test]
+fn what_a_later_backup_followed_is_over() {
+    let backup = |id: &str, status, host: &str, created| Backup {
+        id: id.into(),
+        host: Some(host.into()),
+        created_at: Some(ago(created)),
+        updated_at: Some(ago(created)),
+        ..a_backup(Some(status))
+    };
+    let judge = |suspects: Vec<Backup>| left(&VolumeCase { suspects, ..a_volume_case(a_volume("v", Some(BACKING_UP), None)) }).unwrap();
+    let old = backup("a", ERROR, "up", 10 * OLD);
+    assert_eq!(judge(vec![old.clone(), backup("b", AVAILABLE, "up", 5 * OLD)]).verdict, Verdict::Stuck);
+    assert_eq!(judge(vec![old, backup("b", ERROR, "up", 5 * OLD)]).verdict, Verdict::Uncertain);
+    // Of two silent hosts the one that beat last is listened to.
+    let hosts = ["down", "never"].map(|host| backup(host, ERROR, host, OLD));
+    for suspects in [hosts.to_vec(), hosts.iter().rev().cloned().collect()] {
+        assert_eq!(judge(suspects).host.as_deref(), Some("down"));
     }
 }
 
