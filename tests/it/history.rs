@@ -290,6 +290,24 @@ fn a_backup_is_not_taken_away_from_under_an_increment_begun_on_it_since() {
     }
 }
 
+/// Its time is that of its API host's clock, which may be late by more than a service may be silent.
+#[test]
+fn an_increment_on_what_becomes_creating_again_is_new_whatever_its_clock_says() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    let parent = database.backup(|row| row.status("creating").host("gone").age(TWO_HOURS));
+    let program = Program::on(database.url());
+    program.expect(0, UNVERIFIED);
+    let run = program.last_run();
+    let increment = database.backup(|row| row.status("creating").host("ctl2").parent_id(&parent).age(600));
+    let document = program.json(4, &["undo", &run, "--yes"]);
+    assert_eq!(document["units"][0]["outcome"], "refused", "{document:#}");
+    assert!(document["units"][0]["reason"].as_str().unwrap().contains(&increment), "{document:#}");
+    assert_eq!(database.cell("backups", &parent, "status").as_deref(), Some("available"));
+    database.execute(&format!("UPDATE backups SET deleted = 1, status = 'deleted' WHERE id = '{increment}'"));
+    program.expect(0, &["undo", &run, "--yes"]);
+    assert_eq!(database.cell("backups", &parent, "status").as_deref(), Some("creating"));
+}
+
 #[test]
 fn a_log_whose_name_is_no_text_is_read_all_the_same() {
     let database = fresh(Engine::Sqlite, Columns::Full);
