@@ -32,11 +32,16 @@ fn takes_back(change: &Change) -> bool {
         && matches!(to, Some(CREATING | ERROR))
 }
 
-/// Whether a child was begun after the run. Its time is that of another host's clock: one that is a little early counts as new, too.
+/// Whether a child was begun after the run: nothing can rest on a backup that is still being created. Where that does not tell, its
+/// time has to. Its time is that of another host's clock: one that is a little early counts as new, too.
 fn is_new(child: &Backup, change: &Change, plan: &Plan) -> bool {
     // What the undo puts back itself was there when the run began.
     if plan.units.iter().any(|unit| unit.id == child.id) {
         return false;
+    }
+    // One in error rests on nothing.
+    if change.to.as_text() == Some(CREATING) && child.status.as_deref() != Some(ERROR) {
+        return true;
     }
     let rows = plan.units.iter().flat_map(|unit| &unit.before).filter(|row| row.table == Table::Backups && row.id == change.id);
     let available_since = rows.filter_map(|row| row.value("updated_at").as_text().and_then(parse)).min();

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use crate::audit::record::Window;
+use crate::audit::record::{Intent, Window};
 use crate::audit::{RunRecords, UnitHistory};
 use crate::domain::time::{parse, parse_rfc3339, seconds_between};
 use crate::domain::{Change, Image, Outcome, Table, Value};
@@ -28,6 +28,24 @@ impl Seen {
     pub fn plainly(image: Option<Image>) -> Self {
         Self { image, unsure: BTreeSet::new() }
     }
+
+    /// Passes over what a unit of the same run that came before may have left in the row: an increment may have a smaller number than
+    /// the backup that it rests on, and counts there first. What the plan saw is not what this unit found then.
+    pub fn after_earlier(mut self, intent: &Intent, firsts: &Firsts) -> Self {
+        let Some(image) = &self.image else { return self };
+        let first = firsts.get(&(image.table, image.id.clone())).filter(|first| first.unit < intent.unit);
+        let Some((first, window)) = first.and_then(|first| first.window.as_ref()).zip(intent.window.as_ref()) else { return self };
+        let is_own = |change: &Change| change.table == image.table && change.id == image.id && change.column == COUNTER;
+        if intent.changes.iter().any(is_own) {
+            return self;
+        }
+        // A time that none of the run's units can have left is a stranger's, and has to be seen.
+        let span = Window { from: first.from.clone(), ..window.clone() };
+        if is_within(image.value("updated_at"), &span) {
+            self.unsure.extend([COUNTER, "updated_at"].map(str::to_owned));
+        }
+        self
+    }
 }
 
 /// What later units found, row by row.
@@ -35,7 +53,15 @@ impl Seen {
 pub struct Later(HashMap<(Table, String), Seen>);
 
 /// By row the first unit of a run that wrote it, or may have.
-pub type Firsts = HashMap<(Table, String), usize>;
+pub type Firsts = HashMap<(Table, String), First>;
+
+/// The first unit of a run to a row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct First {
+    unit: usize,
+    /// When it was to write.
+    window: Option<Window>,
+}
 
 /// The first unit of a run to each row.
 pub fn firsts(run: &RunRecords) -> Firsts {
@@ -45,7 +71,8 @@ pub fn firsts(run: &RunRecords) -> Firsts {
             continue;
         }
         for change in &unit.intent.changes {
-            firsts.entry((change.table, change.id.clone())).or_insert(*number);
+            let first = || First { unit: *number, window: unit.intent.window.clone() };
+            firsts.entry((change.table, change.id.clone())).or_insert_with(first);
         }
     }
     firsts
@@ -84,7 +111,7 @@ impl Later {
         for found in unit.settled.iter().flat_map(|settled| &settled.found) {
             let key = (found.table, found.id.clone());
             let planned = intent.before.iter().find(|image| image.table == found.table && image.id == found.id);
-            if firsts.get(&key) == Some(&intent.unit) {
+            if firsts.get(&key).is_some_and(|first| first.unit == intent.unit) {
                 // Its guard let it pass: the row was what the plan had seen.
                 self.0.insert(key, Seen::plainly(planned.cloned()));
                 continue;

@@ -11,7 +11,7 @@ use crate::domain::status::CREATING;
 use crate::domain::{Change, Image, Outcome, Services, Table, Value};
 use crate::scan::{Lock, Reader};
 
-use super::later::{COUNTER, Later, Seen, is_within};
+use super::later::{COUNTER, Firsts, Later, Seen, is_within};
 
 /// What reading the rows showed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,21 +48,26 @@ pub fn settle_rows(
     Ok(settlement(standing, None, seen))
 }
 
-/// Reads the rows of a unit that is open in the log; `later` has all units that came after it.
+/// Reads the rows of a unit that is open in the log; `later` has all units that came after it, `firsts` the first ones of its run.
 pub fn settle_unit(
     session: &mut dyn Session,
     schema: &Schema,
     unit: &UnitHistory,
     later: &Later,
+    firsts: &Firsts,
     lock: Lock,
 ) -> Result<Settlement, DbError> {
     let outcome = unit.outcome.as_ref();
-    let before = outcome.map(|outcome| outcome.before.as_slice()).filter(|before| !before.is_empty()).unwrap_or(&unit.intent.before);
+    let begun_with = outcome.map(|outcome| outcome.before.as_slice()).filter(|before| !before.is_empty());
+    let before = begun_with.unwrap_or(&unit.intent.before);
     let exactly = outcome.map(|outcome| outcome.after.as_slice()).filter(|after| !after.is_empty());
     let intended = intended(&unit.intent.before, &unit.intent.changes);
     let after = exactly.unwrap_or(&intended);
     let found = read(session, schema, before, lock)?;
-    let seen: Vec<Seen> = before.iter().zip(found).map(|(row, found)| later.seen(row.table, &row.id, found)).collect();
+    let mut seen: Vec<Seen> = before.iter().zip(found).map(|(row, found)| later.seen(row.table, &row.id, found)).collect();
+    if begun_with.is_none() {
+        seen = seen.into_iter().map(|seen| seen.after_earlier(&unit.intent, firsts)).collect();
+    }
     let telling = telling(before, after, &seen);
     let standing = compare(before, after, &seen, &telling);
     let mut doubt = None;

@@ -113,6 +113,35 @@ fn of_two_killed_runs_only_the_one_that_wrote_is_said_to_have() {
     program.expect(0, &["undo", &second, "--yes"]);
 }
 
+/// An increment whose id is smaller than its parent's is written first, and counts in its parent's row: what became of the parent's
+/// own unit can be told all the same, whether the run came so far or not.
+#[test]
+fn a_killed_run_over_a_chain_from_its_tip_is_settled_and_undone_whole() {
+    for reached in [1, 2] {
+        let database = fresh(Engine::Sqlite, Columns::Full);
+        let (child, parent) = (id(1), id(2));
+        database.insert(&[
+            rows::backup().id(&child).parent_id(&parent).status("creating").host("gone").age(TWO_HOURS),
+            rows::backup().id(&parent).status("creating").host("gone").age(TWO_HOURS),
+        ]);
+        let before = database.rows_by_id();
+        let program = Program::on(database.url());
+        program.expect(0, UNVERIFIED);
+        forget_outcomes(&program);
+        if reached == 1 {
+            database.execute(&format!("UPDATE backups SET status = 'creating' WHERE id = '{parent}'"));
+        }
+        let run = program.last_run();
+        let document = program.json(0, &["history", "reconcile"]);
+        let outcomes = found(&document);
+        assert_eq!(outcomes[&child], "applied", "{document:#}");
+        assert_eq!(outcomes[&parent], if reached == 1 { "failed" } else { "applied" }, "{document:#}");
+        let document = program.json(0, &["undo", &run, "--yes"]);
+        assert_eq!(document["summary"]["applied"], reached, "{document:#}");
+        assert_eq!(differences(&before, &database), []);
+    }
+}
+
 /// A parent whose own unit made it available, and whose counter its child's unit moved; and two children of one parent.
 #[test]
 fn a_killed_run_over_chains_is_settled_and_undone_whole() {
@@ -259,6 +288,24 @@ fn a_backup_is_not_taken_away_from_under_an_increment_begun_on_it_since() {
         program.expect(0, &["undo", &run, "--yes"]);
         assert_eq!(database.cell("backups", &parent, "status").as_deref(), Some("creating"), "{}", engine.name());
     }
+}
+
+/// Its time is that of its API host's clock, which may be late by more than a service may be silent.
+#[test]
+fn an_increment_on_what_becomes_creating_again_is_new_whatever_its_clock_says() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    let parent = database.backup(|row| row.status("creating").host("gone").age(TWO_HOURS));
+    let program = Program::on(database.url());
+    program.expect(0, UNVERIFIED);
+    let run = program.last_run();
+    let increment = database.backup(|row| row.status("creating").host("ctl2").parent_id(&parent).age(600));
+    let document = program.json(4, &["undo", &run, "--yes"]);
+    assert_eq!(document["units"][0]["outcome"], "refused", "{document:#}");
+    assert!(document["units"][0]["reason"].as_str().unwrap().contains(&increment), "{document:#}");
+    assert_eq!(database.cell("backups", &parent, "status").as_deref(), Some("available"));
+    database.execute(&format!("UPDATE backups SET deleted = 1, status = 'deleted' WHERE id = '{increment}'"));
+    program.expect(0, &["undo", &run, "--yes"]);
+    assert_eq!(database.cell("backups", &parent, "status").as_deref(), Some("creating"));
 }
 
 #[test]

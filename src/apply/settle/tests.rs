@@ -72,9 +72,15 @@ fn beats(at: &str) -> Services {
 
 /// Settles a unit over rows that are now as given, with the heart of its host as it was or beating.
 fn settle(unit: &UnitHistory, later: &Later, now: &[Option<Image>], beat: &str) -> Settlement {
+    settle_after(unit, later, &Firsts::new(), now, beat)
+}
+
+/// The same, for a unit that is not the first of its run.
+fn settle_after(unit: &UnitHistory, later: &Later, firsts: &Firsts, now: &[Option<Image>], beat: &str) -> Settlement {
     let intended = intended(&unit.intent.before, &unit.intent.changes);
     let before = &unit.intent.before;
-    let seen: Vec<Seen> = before.iter().zip(now).map(|(row, now)| later.seen(row.table, &row.id, now.clone())).collect();
+    let seen = before.iter().zip(now).map(|(row, now)| later.seen(row.table, &row.id, now.clone()));
+    let seen: Vec<Seen> = seen.map(|seen| seen.after_earlier(&unit.intent, firsts)).collect();
     let telling = telling(before, &intended, &seen);
     let standing = compare(before, &intended, &seen, &telling);
     let doubt = (standing == Standing::After).then(|| doubt_over(&unit.intent, &seen, &telling, &mut || Ok(beats(beat))).unwrap());
@@ -91,7 +97,7 @@ fn settle_run(units: Vec<UnitHistory>, now: impl Fn(&str) -> Option<Image>) -> V
         let firsts = firsts(&run);
         let unit = run.units.get_mut(&number).unwrap();
         let rows: Vec<Option<Image>> = unit.intent.before.iter().map(|row| now(&row.id)).collect();
-        let Settlement { outcome, reason, found } = settle(unit, &later, &rows, SILENT);
+        let Settlement { outcome, reason, found } = settle_after(unit, &later, &firsts, &rows, SILENT);
         unit.settled = Some(Settled { unit: number, outcome, reason, found, who: Who::default() });
         later.add(unit, &firsts);
         outcomes.insert(0, outcome);
@@ -193,6 +199,27 @@ fn a_chain_that_one_run_repaired_is_settled_whole() {
     assert_eq!(of(backup("p", "available", 2, LATER), backup("c", "available", 0, WRITTEN)), [Unknown, Applied]);
 }
 
+/// The child has the smaller number, and counts in its parent's row before that one's own unit writes it.
+#[test]
+fn a_chain_that_was_repaired_from_its_tip_is_settled_whole() {
+    let (parent, child) = (backup("p", "creating", 0, BEFORE), backup("c", "creating", 0, BEFORE));
+    let units = || {
+        vec![
+            open(1, &[(&child, &backup("c", "available", 0, "")), (&parent, &backup("p", "creating", 1, ""))]),
+            open(2, &[(&parent, &backup("p", "available", 0, ""))]),
+        ]
+    };
+    let of = |parent: Image, child: Image| settle_run(units(), |id| Some(if id == "p" { parent.clone() } else { child.clone() }));
+    use Outcome::{Applied, Failed, Unknown};
+    assert_eq!(of(backup("p", "available", 1, WRITTEN), backup("c", "available", 0, WRITTEN)), [Applied, Applied]);
+    assert_eq!(of(backup("p", "creating", 1, WRITTEN), backup("c", "available", 0, WRITTEN)), [Applied, Failed]);
+    assert_eq!(of(backup("p", "available", 0, WRITTEN), child.clone()), [Failed, Applied]);
+    assert_eq!(of(parent.clone(), child.clone()), [Failed, Failed]);
+    // Somebody has written the parent when this run no longer did.
+    assert_eq!(of(backup("p", "available", 1, LATER), backup("c", "available", 0, WRITTEN)), [Applied, Unknown]);
+    assert_eq!(of(backup("p", "creating", 1, LATER), backup("c", "available", 0, WRITTEN)), [Applied, Unknown]);
+}
+
 /// Two children of one parent: each moved the counter from where the one before left it.
 #[test]
 fn children_of_one_parent_are_settled_and_found_as_each_left_the_counter() {
@@ -207,7 +234,7 @@ fn children_of_one_parent_are_settled_and_found_as_each_left_the_counter() {
         let firsts = firsts(&run);
         let unit = run.units.get_mut(&number).unwrap();
         let now = [Some(backup(&unit.intent.id, "available", 0, WRITTEN)), Some(parent(2, WRITTEN))];
-        let Settlement { outcome, reason, found } = settle(unit, &later, &now, SILENT);
+        let Settlement { outcome, reason, found } = settle_after(unit, &later, &firsts, &now, SILENT);
         assert_eq!(outcome, Outcome::Applied, "{reason}");
         assert_eq!(found.last().unwrap().value(COUNTER), &counter.into());
         unit.settled = Some(Settled { unit: number, outcome, reason, found, who: Who::default() });

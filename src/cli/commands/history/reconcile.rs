@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::shown;
-use crate::apply::{Later, current, firsts, settle_unit};
+use crate::apply::{Firsts, Later, current, firsts, settle_unit};
 use crate::audit::record::{Event, Settled};
 use crate::audit::{AuditLog, RunRecords, RunSummary, Runs, UnitHistory, load_run, load_runs, runs};
 use crate::cli::context::{Connected, Context};
@@ -72,7 +72,7 @@ pub(super) fn reconcile(context: &Context<'_>, path: &Path, run: Option<&str>) -
         for number in records.units.keys().rev().copied().collect::<Vec<_>>() {
             let Some(unit) = records.units.get_mut(&number) else { continue };
             match log.as_mut().filter(|_| is_listed && unit.is_open()) {
-                Some(log) => rows.push(settle(context, &mut connected, log, &run, number, unit, &later)?),
+                Some(log) => rows.push(settle(context, &mut connected, log, &run, number, unit, &later, &firsts)?),
                 None if unit.last_word() == Some(Outcome::Applied) => {
                     let (state, detail) = compare(&mut connected, unit, &mut written, is_listed)?;
                     let (run, id, outcome) = (run.clone(), unit.intent.id.clone(), unit.last_word());
@@ -216,6 +216,7 @@ fn compare(
 }
 
 /// Looks what became of a unit, and puts that on record.
+#[allow(clippy::too_many_arguments)]
 fn settle(
     context: &Context<'_>,
     connected: &mut Connected,
@@ -224,12 +225,13 @@ fn settle(
     number: usize,
     unit: &mut UnitHistory,
     later: &Later,
+    firsts: &Firsts,
 ) -> Result<Row> {
     // A transaction that is still ending holds its rows: wait for it where this account may lock, else look as it is.
     let lock = if connected.session.server().read_only { Lock::None } else { Lock::Held };
-    let found = match settle_unit(connected.session.as_mut(), &connected.schema, unit, later, lock) {
+    let found = match settle_unit(connected.session.as_mut(), &connected.schema, unit, later, firsts, lock) {
         Err(error) if error.kind == DbErrorKind::Privilege && !error.is_fatal() => {
-            settle_unit(connected.session.as_mut(), &connected.schema, unit, later, Lock::None)?
+            settle_unit(connected.session.as_mut(), &connected.schema, unit, later, firsts, Lock::None)?
         }
         other => other?,
     };
