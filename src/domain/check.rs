@@ -180,7 +180,7 @@ pub struct CheckResult {
     pub driver: Option<Driver>,
     /// `backups.service` as it was.
     pub service: Option<String>,
-    /// Where its data is: a URL or a path without secrets.
+    /// Where its data is: a URL or a path without secrets, for Swift the container and the address of the login.
     pub location: Option<String>,
     /// How deeply it was to be checked.
     pub level: Level,

@@ -50,7 +50,7 @@ pub struct ObjectInfo {
 /// Methods may be called from many threads at once. All of them end in bounded time: a store gives up a stalled connection
 /// with [`StorageErrorKind::Transient`]. An error never names a secret.
 pub trait ObjectStore: Send + Sync {
-    /// Where this is, for messages: a path or a URL, never a secret.
+    /// Where this is: a path, a URL, or what else is always the same for one place, whatever was asked before. Never a secret.
     fn location(&self) -> &str;
 
     /// How many objects are worth reading at once: the number of cores or so for a disk, more for a far server.

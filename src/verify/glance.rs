@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use super::chunked::{MOST_LISTED, Times, prefix_of};
 use super::run::{Places, Target, driver_in_chain};
 use crate::domain::{Backup, Below, CheckResult, Driver, Glance, Listing, Look};
-use crate::storage::StorageErrorKind;
+use crate::storage::{StorageErrorKind, swift};
 
 /// What a listing shows, with the place that it is of; otherwise why there is none.
 type Shown = Result<(Listing, Option<Timestamp>, String), Look>;
@@ -61,13 +61,22 @@ pub fn glance(places: &dyn Places, target: &Target, check: &CheckResult, host: &
         Ok(shown) => shown,
         Err(look) => return look,
     };
-    // Another directory of the same name, or no directory, is not the one that was checked.
-    let is_directory = |driver: Driver| matches!(driver, Driver::Posix | Driver::Nfs | Driver::GlusterFs);
-    let same_place = |driver: Driver| {
-        check.location.as_ref().is_none_or(|was| *was == location) && (!is_directory(driver) || check.host.as_deref() == Some(host))
+    let was_here = check.location.as_deref().is_none_or(|was| is_same_place(driver, backup, was, &location));
+    // That nothing is here of what was there: a directory may be another of the same name, or not be mounted. A server has been
+    // asked, and says that there is none, by whatever address it is reached.
+    let nothing = |driver: Driver, what: &str, location: &str| {
+        let is_directory = matches!(driver, Driver::Posix | Driver::Nfs | Driver::GlusterFs);
+        match was_here && (!is_directory || check.host.as_deref() == Some(host)) {
+            true => None,
+            false if is_directory => Some(Look::Unseen(elsewhere(what, location))),
+            false => Some(Look::Moved(elsewhere(what, location))),
+        }
     };
-    if listing.objects == 0 && check.begun && !same_place(driver) {
-        return Look::Unseen(elsewhere("it", &location));
+    if listing.objects == 0
+        && check.begun
+        && let Some(look) = nothing(driver, "it", &location)
+    {
+        return look;
     }
     let Listing { objects, bytes } = listing;
     let now = Glance { objects, bytes: Ok(bytes), newest_object_at: newest.map(|at| at.to_string()), watched: false };
@@ -94,8 +103,10 @@ pub fn glance(places: &dyn Places, target: &Target, check: &CheckResult, host: &
             Err(Look::Unseen(why)) => return Look::Unseen(format!("backup {}, which it rests on: {why}", parent.id)),
             Err(Look::Same) => continue,
         };
-        if listing.objects == 0 && !same_place(driver) {
-            return Look::Unseen(elsewhere(&format!("backup {}, which it rests on,", parent.id), &location));
+        if listing.objects == 0
+            && let Some(look) = nothing(driver, &format!("backup {}, which it rests on,", parent.id), &location)
+        {
+            return look;
         }
         below.listing.objects += listing.objects;
         below.listing.bytes = below.listing.bytes.saturating_add(listing.bytes);
@@ -103,6 +114,11 @@ pub fn glance(places: &dyn Places, target: &Target, check: &CheckResult, host: &
     }
     below.newest_object_at = newest.map(|at| at.to_string());
     check.compared_below(&below)
+}
+
+/// Whether the place that a check noted for a backup is the one where it is looked for now.
+pub(super) fn is_same_place(driver: Driver, backup: &Backup, was: &str, now: &str) -> bool {
+    was == now || (driver == Driver::Swift && swift::is_url_of(was, backup.container.as_deref().unwrap_or_default()))
 }
 
 fn elsewhere(what: &str, location: &str) -> String {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::chunked::{self, Effort, Link, Own, Share};
-use super::glance::{Moment, glance};
+use super::glance::{Moment, glance, is_same_place};
 use super::{Class, Faults, Findings, Subject, Watch};
 use crate::domain::{Backup, CheckResult, CheckVerdict, Checks, ColumnSet, Driver, Glance, Image, Level, Listing, Look, Problem};
 use crate::storage::gcs::SEEN_BY_CINDER;
@@ -235,8 +235,10 @@ impl<'a> Checker<'a> {
 /// Whether a backup is where an earlier check saw it, and all that a listing shows is as it was.
 fn still_stands(places: &dyn Places, target: &Target, check: &CheckResult, host: &str, moment: &Moment) -> bool {
     let driver = target.backup.service.as_deref().and_then(Driver::of_service);
-    let location = driver.and_then(|driver| places.location(driver, &target.backup).ok());
-    location.is_some() && location == check.location && glance(places, target, check, host, moment) == Look::Same
+    let backup = &target.backup;
+    let known = driver.and_then(|driver| Some((driver, places.location(driver, backup).ok()?))).zip(check.location.as_deref());
+    known.is_some_and(|((driver, now), was)| is_same_place(driver, backup, was, &now))
+        && glance(places, target, check, host, moment) == Look::Same
 }
 
 /// The driver of a member of a chain that ends with one of `driver`: a chain may go on where another driver began it, and what

@@ -211,8 +211,12 @@ connection.put_object('accounts', 'volume_v/1', b'one')
 }
 
 fn holds_one(store: &dyn ObjectStore, objects: &BTreeMap<String, Vec<u8>>, place: &str) {
+    let location = store.location().to_owned();
     holds_some(store, objects);
-    assert!(store.location().contains(place), "{} is not at {place}", store.location());
+    assert_eq!(store.location(), location, "a login changes nothing");
+    // Where it is said to be does not depend on a login; an error says where it was looked for.
+    let error = store.open("volume_v/none", None).err().unwrap();
+    assert!(error.text.contains(place), "{error} is not at {place}");
 }
 
 fn holds_some(store: &dyn ObjectStore, objects: &BTreeMap<String, Vec<u8>>) {

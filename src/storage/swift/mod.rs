@@ -77,13 +77,13 @@ impl Account {
         let slot = Arc::clone(self.slots.lock().unwrap_or_else(PoisonError::into_inner).entry(scope.clone()).or_default());
         let of = project.as_deref().map(|id| format!(" of project {id}")).unwrap_or_default();
         Ok(SwiftStore {
-            fallback: format!("Swift container {name}{of}, by {}", self.settings.auth_url),
+            location: format!("Swift container {name}{of}, by {}", self.settings.auth_url),
             account: Arc::clone(self),
             slot,
             scope,
             project,
             container: encode(name),
-            location: OnceLock::new(),
+            url: OnceLock::new(),
         })
     }
 
@@ -125,11 +125,24 @@ pub struct SwiftStore {
     project: Option<String>,
     /// Percent-encoded.
     container: String,
-    location: OnceLock<String>,
-    fallback: String,
+    /// Known after a login, and only for messages.
+    url: OnceLock<String>,
+    /// The same before and after a login: whoever compares places must not depend on who logged in first.
+    location: String,
+}
+
+/// Whether a place that an earlier version noted is the container `name`: it noted the URL where it had logged in by then.
+pub fn is_url_of(noted: &str, name: &str) -> bool {
+    let is_url = noted.starts_with("http://") || noted.starts_with("https://");
+    is_url && noted.rsplit('/').next() == Some(encode(name).as_str())
 }
 
 impl SwiftStore {
+    /// Where it is, for messages: by its URL as soon as that is known.
+    fn place(&self) -> &str {
+        self.url.get().unwrap_or(&self.location)
+    }
+
     /// Asks for the container or something in it.
     fn ask(&self, method: &Method, rest: &str, headers: &[Header]) -> Result<Answer, StorageError> {
         self.ask_account(method, &format!("/{}{rest}", self.container), headers)
@@ -146,7 +159,7 @@ impl SwiftStore {
             let token = http::header("x-auth-token", live.session.token.expose_secret(), true)?;
             let headers: Vec<Header> = headers.iter().cloned().chain([token]).collect();
             let answer = account.http.ask(method.clone(), &format!("{url}{rest}"), &headers, None)?;
-            self.location.get_or_init(|| format!("{url}/{}", self.container));
+            self.url.get_or_init(|| format!("{url}/{}", self.container));
             match answer.status() {
                 401 if !renewed => {
                     live = self.slot.live(Some(&live), login)?;
@@ -187,7 +200,7 @@ impl SwiftStore {
             return refusal(answer);
         }
         match not_found(answer).and_then(|()| self.prove_account()) {
-            Ok(()) => StorageError::new(StorageErrorKind::NoContainer, format!("there is no container at {}", self.location())),
+            Ok(()) => StorageError::new(StorageErrorKind::NoContainer, format!("there is no container at {}", self.place())),
             Err(error) => error,
         }
     }
@@ -229,7 +242,7 @@ impl SwiftStore {
 
 impl ObjectStore for SwiftStore {
     fn location(&self) -> &str {
-        self.location.get().unwrap_or(&self.fallback)
+        &self.location
     }
 
     fn concurrency(&self) -> usize {
@@ -243,7 +256,7 @@ impl ObjectStore for SwiftStore {
             if page.is_empty() {
                 return Ok(());
             }
-            let mut listing = Listing::after(self.location(), prefix, last.take());
+            let mut listing = Listing::after(self.place(), prefix, last.take());
             for entry in page {
                 listing.name(&entry.name)?;
                 if each(entry.info()).is_break() {
@@ -279,7 +292,7 @@ impl ObjectStore for SwiftStore {
             Some(header) => self.reader(name, self.ask(&Method::GET, &path, &[header])?, Some(range)),
             None => match self.stat(name)? {
                 Some(_) => Ok(Box::new(io::empty())),
-                None => Err(no_object(name, self.location())),
+                None => Err(no_object(name, self.place())),
             },
         }
     }
@@ -295,7 +308,7 @@ impl SwiftStore {
             404 | 410 => {
                 not_found(answer)?;
                 self.prove_absent()?;
-                Err(no_object(name, self.location()))
+                Err(no_object(name, self.place()))
             }
             416 if range.is_some() => Ok(Box::new(io::empty())),
             _ => Err(refusal(answer)),

@@ -72,9 +72,11 @@ fn a_container_is_listed_read_and_looked_at() {
     let server = TestServer::new(swift);
     let account = single(&server, &[]).unwrap();
     let store = account.container(None, "c").unwrap();
-    assert!(store.location().starts_with("Swift container c, by http://"), "{}", store.location());
+    let location = format!("Swift container c, by {}/auth/v1.0", server.url);
+    assert_eq!(store.location(), location);
     assert_eq!(names(&store, "p-").unwrap(), ["p-1", "p-2", "p-3"]);
-    assert_eq!(store.location(), format!("{}/v1/AUTH_test/c", server.url));
+    assert_eq!(store.location(), location, "a login changes nothing");
+    assert_eq!(store.place(), format!("{}/v1/AUTH_test/c", server.url));
     let info = store.stat("p-1").unwrap().unwrap();
     assert_eq!((info.size, info.md5, info.modified), (1, hex::decode(HASH), Some("2026-11-22T10:00:00Z".parse().unwrap())));
     assert_eq!(read_all(&store, "p-1", None).unwrap(), b"a");
@@ -87,6 +89,20 @@ fn a_container_is_listed_read_and_looked_at() {
         assert_eq!(error.kind, StorageErrorKind::NoContainer, "{error}");
     }
     assert_eq!(server.seen().iter().filter(|seen| seen.target.starts_with("/auth")).count(), 1, "one login for all");
+}
+
+#[test]
+fn what_earlier_versions_noted_is_known_by_the_container() {
+    for (noted, name, is_it) in [
+        ("http://h/v1/AUTH_t/c", "c", true),
+        ("https://h/v1/AUTH_t/a%20c", "a c", true),
+        ("http://h/v1/AUTH_t/cc", "c", false),
+        ("http://h/v1/AUTH_t/c", "cc", false),
+        ("Swift container c, by http://h/c", "c", false),
+        ("/srv/c", "c", false),
+    ] {
+        assert_eq!(is_url_of(noted, name), is_it, "{noted} {name}");
+    }
 }
 
 #[test]
@@ -210,7 +226,7 @@ fn keystone_names_the_account_that_the_project_has() {
         let account = Account::new(&options(&conf, &more), &hasty()).unwrap();
         let store = account.container(project_id, "c").unwrap();
         assert_eq!(names(&store, "").unwrap_or_else(|error| panic!("{conf}: {error}")), [""; 0]);
-        assert_eq!(store.location(), format!("{}{path}", server.url), "{conf} {more:?}");
+        assert_eq!(store.place(), format!("{}{path}", server.url), "{conf} {more:?}");
     }
 }
 

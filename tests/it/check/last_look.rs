@@ -7,7 +7,8 @@ use cinder_backup_repair::db::Engine;
 use cinder_backup_repair::verify::Evidence;
 use serde_json::{Value, json};
 
-use super::{OBJECTS, Placed, Site, age};
+use super::round_trips::{Counting, Objects, Speaks};
+use super::{OBJECTS, Placed, Site, age, result};
 use crate::database::changes;
 use crate::program::answer;
 
@@ -130,6 +131,89 @@ fn evidence_that_does_not_say_what_was_listed_never_passes_for_unchanged() {
         let unit = &document["units"][0];
         assert_eq!((&unit["outcome"], &unit["last_look"]["code"]), (&json!("applied"), &json!("storage-not-seen-again")), "{document:#}");
         assert!(site.log().contains("does not say what was listed then"), "{}", site.log());
+    }
+}
+
+/// A full backup and an increment on it that is being created, in the container `c` of a server.
+fn on_a_server(speaks: Speaks, service: &str) -> (Site, [Placed; 2], Counting) {
+    let site = Site::on(Engine::Sqlite);
+    let parent = site.available();
+    let child = site.backup("creating", Some(&parent));
+    let files = [&parent, &child].into_iter().flat_map(|placed| fs::read_dir(&placed.dir).unwrap().flatten());
+    let objects: Objects = files.map(|file| (file.file_name().into_string().unwrap(), fs::read(file.path()).unwrap())).collect();
+    site.database.execute(&format!("UPDATE backups SET service = '{service}', container = 'c'"));
+    let server = Counting::new(speaks, objects);
+    configure(&site, &server.url);
+    (site, [parent, child], server)
+}
+
+fn configure(site: &Site, url: &str) {
+    let conf = format!(
+        "[DEFAULT]\nreport_interval = 1\nbackup_swift_auth = single_user\nbackup_swift_auth_url = {url}/auth/v1.0\n\
+         backup_swift_user = test:tester\nbackup_swift_key = secret\nbackup_s3_endpoint_url = {url}\n\
+         backup_s3_store_access_key = a\nbackup_s3_store_secret_key = s\n"
+    );
+    fs::write(site.path("cinder.conf"), conf).unwrap();
+}
+
+const SWIFT: &str = "cinder.backup.drivers.swift.SwiftBackupDriver";
+const S3: &str = "cinder.backup.drivers.s3.S3BackupDriver";
+
+#[test]
+fn what_is_deleted_on_a_server_is_noticed_whether_it_was_asked_before_or_not() {
+    for (speaks, service) in [(Speaks::Swift, SWIFT), (Speaks::S3, S3)] {
+        for number in 0..5 {
+            let (site, [parent, child], server) = on_a_server(speaks, service);
+            let plan = site.path("plan.json");
+            let checked = site.keep(0, "checked.json", &["check", &child.id, "--level", "deep"]);
+            site.program.json(0, &["plan", "--evidence", &checked, "--out", &plan]);
+            let lose = |of: &str| server.objects.lock().unwrap().retain(|name, _| !name.contains(of));
+            match number {
+                0 => server.objects.lock().unwrap().clear(),
+                1 => lose(&child.id),
+                2 => lose(&parent.id),
+                // By another address of the same server.
+                3 => {
+                    configure(&site, &server.url.replace("127.0.0.1", "localhost"));
+                    lose(&child.id);
+                }
+                _ => {
+                    configure(&site, &server.url.replace("127.0.0.1", "localhost"));
+                    lose(&parent.id);
+                }
+            }
+            let reason = left_alone(&site, &["apply", &plan, "--yes"]);
+            assert!(reason.contains("has changed since it was checked"), "{speaks:?} {number} {reason}");
+            assert_eq!(site.status(&child), "creating", "{speaks:?} {number}");
+        }
+        let (site, [_, child], _server) = on_a_server(speaks, service);
+        let document = site.program.json(0, &["repair", "--check", "deep", "--yes", &child.id]);
+        assert_eq!(document["units"][0]["last_look"]["code"], "storage-unchanged", "{speaks:?} {document:#}");
+    }
+}
+
+#[test]
+fn evidence_of_an_earlier_version_is_of_the_same_container_by_its_url() {
+    for is_gone in [false, true] {
+        let (site, [parent, child], server) = on_a_server(Speaks::Swift, SWIFT);
+        let checked = site.keep(0, "checked.json", &["check", "--all", "--level", "deep"]);
+        let document: Value = serde_json::from_str(&fs::read_to_string(&checked).unwrap()).unwrap();
+        for placed in [&parent, &child] {
+            let location = format!("Swift container c, by {}/auth/v1.0", server.url);
+            assert_eq!(result(&document, &placed.id)["location"], location.as_str(), "{document:#}");
+        }
+        let url = format!("{}/v1/AUTH_test/c", server.url);
+        of_an_earlier_version(&checked, |result| assert!(result.insert("location".to_owned(), json!(url)).is_some()));
+        let again = site.program.json(0, &["check", "--all", "--level", "deep", "--resume", &checked]);
+        assert_eq!(again["summary"]["carried"], 2, "{again:#}");
+        if is_gone {
+            server.objects.lock().unwrap().clear();
+            let reason = left_alone(&site, &["repair", "--yes", &child.id, "--evidence", &checked]);
+            assert!(reason.contains("has changed since it was checked"), "{reason}");
+        } else {
+            let document = site.program.json(0, &["repair", "--yes", &child.id, "--evidence", &checked]);
+            assert_eq!(document["units"][0]["last_look"]["code"], "storage-unchanged", "{document:#}");
+        }
     }
 }
 

@@ -22,29 +22,32 @@ const BACKUPS: usize = 24;
 const AT_ONCE: usize = 8;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Speaks {
+pub(super) enum Speaks {
     Swift,
     S3,
     Google,
 }
 
 /// A server of objects on loopback that counts; its threads end with the process.
-struct Counting {
-    url: String,
+pub(super) struct Counting {
+    pub(super) url: String,
+    /// What it holds; it may be changed at any time.
+    pub(super) objects: Arc<Mutex<Objects>>,
     requests: Arc<Mutex<Vec<String>>>,
     connections: Arc<AtomicUsize>,
 }
 
-type Objects = BTreeMap<String, Vec<u8>>;
+pub(super) type Objects = BTreeMap<String, Vec<u8>>;
 /// Status, headers, body.
 type Reply = (u16, Vec<(&'static str, String)>, Vec<u8>);
 
 impl Counting {
-    fn new(speaks: Speaks, objects: Objects) -> Self {
+    pub(super) fn new(speaks: Speaks, objects: Objects) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let server = Self { url: url.clone(), requests: Arc::default(), connections: Arc::default() };
-        let (requests, connections, objects) = (Arc::clone(&server.requests), Arc::clone(&server.connections), Arc::new(objects));
+        let objects = Arc::new(Mutex::new(objects));
+        let server = Self { url: url.clone(), objects: Arc::clone(&objects), requests: Arc::default(), connections: Arc::default() };
+        let (requests, connections) = (Arc::clone(&server.requests), Arc::clone(&server.connections));
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 connections.fetch_add(1, Ordering::SeqCst);
@@ -52,7 +55,7 @@ impl Counting {
                 thread::spawn(move || {
                     while serve(&stream, &|target, range| {
                         requests.lock().unwrap().push(target.to_owned());
-                        answer(speaks, &objects, &url, target, range)
+                        answer(speaks, &objects.lock().unwrap(), &url, target, range)
                     })
                     .is_some()
                     {}
