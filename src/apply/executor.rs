@@ -347,9 +347,10 @@ impl Executor<'_> {
                         failure.get_or_insert(Failure::Database(error));
                     }
                 }
+                // At once: should this process be killed, the rows alone seldom prove who wrote them.
                 if writing
                     && !matches!(failure, Some(Failure::LogAfter(_)))
-                    && let Err(error) = journal.append(outcome(&result, done))
+                    && let Err(error) = journal.append(outcome(&result, done)).and_then(|()| journal.flush())
                 {
                     work.halt();
                     failure = Some(Failure::LogAfter(error));

@@ -7,6 +7,8 @@ use crate::audit::record::Event;
 pub trait Journal {
     /// Takes an event down; it may still be in memory.
     fn append(&mut self, event: Event) -> Result<(), AuditError>;
+    /// Hands everything taken down so far to the operating system: it outlives this process, if not yet a power cut.
+    fn flush(&mut self) -> Result<(), AuditError>;
     /// Puts everything taken down so far onto the disk.
     fn sync(&mut self) -> Result<(), AuditError>;
 }
@@ -17,6 +19,10 @@ pub struct NoJournal;
 
 impl Journal for NoJournal {
     fn append(&mut self, _: Event) -> Result<(), AuditError> {
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), AuditError> {
         Ok(())
     }
 

@@ -1,14 +1,15 @@
 //! What became of a transaction of which no answer is on record: settled by reading its rows, or left unknown.
 //!
 //! Rows that are as they were show that nothing was written. Rows that are as they were to become show less: cinder-backup's own
-//! clean-up leaves the same. So where the log has only the intent, a proof that it was this program is asked for as well.
+//! clean-up leaves the same, and so does a person who resets a state. So where the log has only the intent, a proof that it was this
+//! program is asked for as well.
 
 use crate::audit::UnitHistory;
 use crate::audit::record::Intent;
 use crate::db::schema::Schema;
 use crate::db::{Access, DbError, Engine, Session};
 use crate::domain::status::CREATING;
-use crate::domain::{Change, Image, Outcome, Services, Table, Value};
+use crate::domain::{Change, Image, Outcome, Table, Value};
 use crate::scan::{Lock, Reader};
 
 use super::later::{COUNTER, Firsts, Later, Seen, is_within};
@@ -73,9 +74,7 @@ pub fn settle_unit(
     let mut doubt = None;
     // The very rows that the transaction read back, with their times, are proof enough.
     if standing == Standing::After && exactly.is_none() {
-        // Not before the rows were read: whoever has written them beats first.
-        let mut beats = || Ok(Services::new(&Reader { session: &mut *session, schema }.services()?));
-        doubt = doubt_over(&unit.intent, &seen, &telling, &mut beats)?;
+        doubt = doubt_over(&unit.intent, &seen, &telling);
     }
     // A file has no replicas, and what its dead writer had not committed is gone.
     if standing == Standing::Before && lock == Lock::None && session.server().engine != Engine::Sqlite {
@@ -159,36 +158,22 @@ fn is_our_reason(value: &Value) -> bool {
 }
 
 /// Why it is not sure that it was this unit which left its rows as its intent wanted them; `None` where it is.
-fn doubt_over(
-    intent: &Intent,
-    seen: &[Seen],
-    telling: &[usize],
-    beats: &mut dyn FnMut() -> Result<Services, DbError>,
-) -> Result<Option<String>, DbError> {
+fn doubt_over(intent: &Intent, seen: &[Seen], telling: &[usize]) -> Option<String> {
     let signed = intent.changes.iter().any(|change| is_signature(change, intent, seen));
     let Some(window) = &intent.window else {
         // An old log; of what may have happened since nothing is known.
-        return Ok((!signed).then(|| "the log, of an older version, does not say when it was to write them".to_owned()));
+        return (!signed).then(|| "the log, of an older version, does not say when it was to write them".to_owned());
     };
     for found in telling.iter().filter_map(|at| seen.get(*at)?.image.as_ref()) {
         let Some(at) = found.columns.get("updated_at") else { continue };
         if !is_within(at, window) {
             let at = at.as_text().unwrap_or("NULL");
             let (from, until) = (&window.from, &window.until);
-            return Ok(Some(format!("{} {} was written at {at}, and the run wrote between {from} and {until}", found.table, found.id)));
+            return Some(format!("{} {} was written at {at}, and the run wrote between {from} and {until}", found.table, found.id));
         }
     }
-    if signed {
-        return Ok(None);
-    }
-    let host = intent.before.iter().find(|row| row.table == Table::Backups && row.id == intent.id).map(|row| row.value("host"));
-    let host = host.and_then(Value::as_text);
-    let beats = beats()?;
-    let last_beat = host.map_or_else(|| beats.newest_beat(), |host| beats.last_beat(host));
-    Ok((last_beat != window.last_beat).then(|| {
-        let place = host.map(|host| format!(" on {host}")).unwrap_or_default();
-        format!("cinder-backup{place} has beaten since, and its clean-up leaves them like this, too")
-    }))
+    // The time alone does not do: a person may set right within minutes what a killed run did not come to.
+    (!signed).then(|| "nothing in them bears the mark of this program, and the log does not have them as the run left them".to_owned())
 }
 
 /// Whether a change, as it is found, is one that nobody else makes: our own words, or a backup that is `creating` again.

@@ -35,6 +35,8 @@ pub struct AuditLog {
     clock: Box<dyn Fn() -> String + Send>,
     head: Head,
     buffer: Vec<u8>,
+    /// Something was written that is not known to be on disk.
+    unsynced: bool,
     failure: Option<String>,
 }
 
@@ -78,10 +80,10 @@ impl AuditLog {
 
     /// A log that continues `head` and writes to `sink`. `path` is only for messages.
     pub fn with_sink(path: &Path, head: Head, sink: Box<dyn Sink>, clock: impl Fn() -> String + Send + 'static) -> Self {
-        Self { path: path.to_owned(), sink, clock: Box::new(clock), head, buffer: Vec::new(), failure: None }
+        Self { path: path.to_owned(), sink, clock: Box::new(clock), head, buffer: Vec::new(), unsynced: false, failure: None }
     }
 
-    /// Takes a record of this run. It is on disk only after [`sync`](Self::sync).
+    /// Takes a record of this run. It is in the file only after [`flush`](Self::flush), and on disk only after [`sync`](Self::sync).
     pub fn append(&mut self, run: &str, event: Event) -> Result<(), AuditError> {
         self.usable()?;
         let record = Record {
@@ -104,17 +106,32 @@ impl AuditLog {
         Ok(())
     }
 
-    /// Returns when all records are on disk. After an error nothing more can be written with this log.
-    pub fn sync(&mut self) -> Result<(), AuditError> {
+    /// Writes all records to the file, where they outlive this process, and does not wait for the disk. After an error nothing more
+    /// can be written with this log.
+    pub fn flush(&mut self) -> Result<(), AuditError> {
         self.usable()?;
         if self.buffer.is_empty() {
             return Ok(());
         }
-        let (action, result) = match self.sink.write_all(&self.buffer) {
-            Ok(()) => ("sync", self.sink.sync()),
-            Err(error) => ("write to", Err(error)),
-        };
+        let result = self.sink.write_all(&self.buffer);
         self.buffer.clear();
+        self.unsynced = true;
+        self.noted("write to", result)
+    }
+
+    /// Returns when all records are on disk. After an error nothing more can be written with this log.
+    pub fn sync(&mut self) -> Result<(), AuditError> {
+        self.flush()?;
+        if !self.unsynced {
+            return Ok(());
+        }
+        let result = self.sink.sync();
+        self.unsynced = false;
+        self.noted("sync", result)
+    }
+
+    /// Remembers a failure: there must be no other try.
+    fn noted(&mut self, action: &'static str, result: io::Result<()>) -> Result<(), AuditError> {
         result.map_err(|error| {
             self.failure = Some(error.to_string());
             AuditError::io(&self.path, action, error)

@@ -136,7 +136,8 @@ pub struct Window {
     pub from: String,
     /// The database's clock after which it writes no more.
     pub until: String,
-    /// The last heartbeat of the host of the unit's backup; where it has none, of any cinder-backup. `None` if there was none.
+    /// The last heartbeat of the host of the unit's backup; where it has none, of any cinder-backup. `None` if there was none. For
+    /// whoever looks into the log: that it has not beaten since does not prove who wrote, because a person may have.
     pub last_beat: Option<String>,
 }
 

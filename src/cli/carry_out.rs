@@ -97,6 +97,10 @@ impl Journal for Log {
         self.log.append(&self.run, event)
     }
 
+    fn flush(&mut self) -> std::result::Result<(), AuditError> {
+        self.log.flush()
+    }
+
     fn sync(&mut self) -> std::result::Result<(), AuditError> {
         self.log.sync()
     }

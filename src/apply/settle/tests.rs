@@ -4,7 +4,7 @@ use super::*;
 use crate::apply::later::firsts;
 use crate::audit::RunRecords;
 use crate::audit::record::{Begin, DatabaseRef, Settled, Who, Window};
-use crate::domain::{Backup, ColumnSet, FindingKind, Policy, ServiceRow, Volume};
+use crate::domain::{Backup, ColumnSet, FindingKind, Policy, Volume};
 
 const BEFORE: &str = "2026-11-22 16:00:00";
 const WRITTEN: &str = "2026-11-22 18:46:34";
@@ -66,28 +66,22 @@ fn open(number: usize, pairs: &[(&Image, &Image)]) -> UnitHistory {
     UnitHistory { intent, outcome: None, settled: None }
 }
 
-fn beats(at: &str) -> Services {
-    Services::new(&[ServiceRow { host: "ctl1".into(), updated_at: Some(at.into()), ..ServiceRow::default() }])
-}
-
-/// Settles a unit over rows that are now as given, with the heart of its host as it was or beating.
-fn settle(unit: &UnitHistory, later: &Later, now: &[Option<Image>], beat: &str) -> Settlement {
-    settle_after(unit, later, &Firsts::new(), now, beat)
+/// Settles a unit over rows that are now as given.
+fn settle(unit: &UnitHistory, later: &Later, now: &[Option<Image>]) -> Settlement {
+    settle_after(unit, later, &Firsts::new(), now)
 }
 
 /// The same, for a unit that is not the first of its run.
-fn settle_after(unit: &UnitHistory, later: &Later, firsts: &Firsts, now: &[Option<Image>], beat: &str) -> Settlement {
+fn settle_after(unit: &UnitHistory, later: &Later, firsts: &Firsts, now: &[Option<Image>]) -> Settlement {
     let intended = intended(&unit.intent.before, &unit.intent.changes);
     let before = &unit.intent.before;
     let seen = before.iter().zip(now).map(|(row, now)| later.seen(row.table, &row.id, now.clone()));
     let seen: Vec<Seen> = seen.map(|seen| seen.after_earlier(&unit.intent, firsts)).collect();
     let telling = telling(before, &intended, &seen);
     let standing = compare(before, &intended, &seen, &telling);
-    let doubt = (standing == Standing::After).then(|| doubt_over(&unit.intent, &seen, &telling, &mut || Ok(beats(beat))).unwrap());
+    let doubt = (standing == Standing::After).then(|| doubt_over(&unit.intent, &seen, &telling));
     settlement(standing, doubt.flatten(), seen)
 }
-
-const SILENT: &str = "2026-11-22 15:00:00";
 
 /// The units of one run, settled as `history reconcile` does it: backwards.
 fn settle_run(units: Vec<UnitHistory>, now: impl Fn(&str) -> Option<Image>) -> Vec<Outcome> {
@@ -97,7 +91,7 @@ fn settle_run(units: Vec<UnitHistory>, now: impl Fn(&str) -> Option<Image>) -> V
         let firsts = firsts(&run);
         let unit = run.units.get_mut(&number).unwrap();
         let rows: Vec<Option<Image>> = unit.intent.before.iter().map(|row| now(&row.id)).collect();
-        let Settlement { outcome, reason, found } = settle_after(unit, &later, &firsts, &rows, SILENT);
+        let Settlement { outcome, reason, found } = settle_after(unit, &later, &firsts, &rows);
         unit.settled = Some(Settled { unit: number, outcome, reason, found, who: Who::default() });
         later.add(unit, &firsts);
         outcomes.insert(0, outcome);
@@ -129,7 +123,7 @@ fn run(units: Vec<UnitHistory>) -> RunRecords {
 fn only_what_was_seen_settles() {
     let (before, after) = (backup("b", "creating", 0, BEFORE), with_reason(backup("b", "error", 0, ""), OURS));
     let unit = open(1, &[(&before, &after)]);
-    let of = |found: Option<Image>| settle(&unit, &Later::default(), &[found], SILENT).outcome;
+    let of = |found: Option<Image>| settle(&unit, &Later::default(), &[found]).outcome;
     assert_eq!(of(Some(before.clone())), Outcome::Failed);
     assert_eq!(of(Some(with_reason(backup("b", "error", 0, WRITTEN), OURS))), Outcome::Applied);
     // Decided over again, it may have given another reason.
@@ -141,27 +135,27 @@ fn only_what_was_seen_settles() {
     assert_eq!(of(None), Outcome::Unknown);
 }
 
-/// cinder-backup's own clean-up leaves a restored backup and its volume exactly as a repair does.
+/// cinder-backup's own clean-up leaves a restored backup and its volume exactly as a repair does, and so does a person by hand.
 #[test]
 fn rows_as_they_were_to_become_are_no_proof_by_themselves() {
-    let unit = open(
-        1,
-        &[
-            (&backup("b", "restoring", 0, BEFORE), &backup("b", "available", 0, "")),
-            (&volume("restoring-backup", BEFORE), &volume("error_restoring", "")),
-        ],
-    );
-    let of = |backup_at: &str, volume_at: &str, beat: &str| {
-        let rows = [Some(backup("b", "available", 0, backup_at)), Some(volume("error_restoring", volume_at))];
-        settle(&unit, &Later::default(), &rows, beat)
+    let rows =
+        |status: &str, of_volume: &str, backup_at: &str, volume_at: &str| [backup("b", status, 0, backup_at), volume(of_volume, volume_at)];
+    let (before, restored) = (rows("restoring", "restoring-backup", BEFORE, BEFORE), rows("available", "error_restoring", "", ""));
+    let unit = open(1, &before.iter().zip(&restored).collect::<Vec<_>>());
+    let of = |unit: &UnitHistory, [backup, volume]: [Image; 2]| settle(unit, &Later::default(), &[Some(backup), Some(volume)]);
+    let unmarked = of(&unit, rows("available", "error_restoring", WRITTEN, WRITTEN));
+    assert_eq!(unmarked.outcome, Outcome::Unknown);
+    assert!(unmarked.reason.contains("bears the mark of this program"), "{}", unmarked.reason);
+    // Our own words prove it, but not where somebody has written since.
+    let marked = |backup_at: &str, volume_at: &str| {
+        let [backup, volume] = rows("error", "error_restoring", backup_at, volume_at);
+        [with_reason(backup, OURS), volume]
     };
-    assert_eq!(of(WRITTEN, WRITTEN, SILENT).outcome, Outcome::Applied);
-    let beaten = of(WRITTEN, WRITTEN, "2026-11-22 18:46:40");
-    assert_eq!(beaten.outcome, Outcome::Unknown);
-    assert!(beaten.reason.contains("cinder-backup on ctl1 has beaten since"), "{}", beaten.reason);
-    // Whoever it was, it was not this run.
+    let failed = marked("", "");
+    let unit = open(1, &before.iter().zip(&failed).collect::<Vec<_>>());
+    assert_eq!(of(&unit, marked(WRITTEN, WRITTEN)).outcome, Outcome::Applied);
     for (backup_at, volume_at) in [(LATER, LATER), (WRITTEN, LATER), (BEFORE, WRITTEN)] {
-        let elsewhen = of(backup_at, volume_at, SILENT);
+        let elsewhen = of(&unit, marked(backup_at, volume_at));
         assert_eq!(elsewhen.outcome, Outcome::Unknown, "{backup_at} {volume_at}");
         assert!(elsewhen.reason.contains("was written at"), "{}", elsewhen.reason);
     }
@@ -172,60 +166,60 @@ fn a_log_that_does_not_say_when_is_believed_where_our_own_words_stand() {
     let of = |after: Image, found: Image| {
         let mut unit = open(1, &[(&backup("b", "creating", 0, BEFORE), &after)]);
         unit.intent.window = None;
-        settle(&unit, &Later::default(), &[Some(found)], SILENT).outcome
+        settle(&unit, &Later::default(), &[Some(found)]).outcome
     };
     let error = |at: &str| with_reason(backup("b", "error", 0, at), OURS);
     assert_eq!(of(error(""), error(WRITTEN)), Outcome::Applied);
     assert_eq!(of(backup("b", "available", 0, ""), backup("b", "available", 0, WRITTEN)), Outcome::Unknown);
 }
 
-/// The parent that one unit made available counts the child of the next one.
+/// The parent that one unit of an undo takes back counts the child of the next one.
 #[test]
 fn a_chain_that_one_run_repaired_is_settled_whole() {
-    let (parent, child) = (backup("p", "creating", 0, BEFORE), backup("c", "creating", 0, BEFORE));
+    let (parent, child) = (backup("p", "available", 0, BEFORE), backup("c", "available", 0, BEFORE));
     let units = || {
         vec![
-            open(1, &[(&parent, &backup("p", "available", 0, ""))]),
-            open(2, &[(&child, &backup("c", "available", 0, "")), (&parent, &backup("p", "creating", 1, ""))]),
+            open(1, &[(&parent, &backup("p", "creating", 0, ""))]),
+            open(2, &[(&child, &backup("c", "creating", 0, "")), (&parent, &backup("p", "available", 1, ""))]),
         ]
     };
     let of = |parent: Image, child: Image| settle_run(units(), |id| Some(if id == "p" { parent.clone() } else { child.clone() }));
     use Outcome::{Applied, Failed, Unknown};
-    assert_eq!(of(backup("p", "available", 1, WRITTEN), backup("c", "available", 0, WRITTEN)), [Applied, Applied]);
-    assert_eq!(of(backup("p", "available", 0, WRITTEN), child.clone()), [Applied, Failed]);
-    assert_eq!(of(backup("p", "creating", 1, WRITTEN), backup("c", "available", 0, WRITTEN)), [Failed, Applied]);
+    assert_eq!(of(backup("p", "creating", 1, WRITTEN), backup("c", "creating", 0, WRITTEN)), [Applied, Applied]);
+    assert_eq!(of(backup("p", "creating", 0, WRITTEN), child.clone()), [Applied, Failed]);
+    assert_eq!(of(backup("p", "available", 1, WRITTEN), backup("c", "creating", 0, WRITTEN)), [Failed, Applied]);
     assert_eq!(of(parent.clone(), child.clone()), [Failed, Failed]);
-    // A stranger has counted, too; the parent may have been made available by anybody then.
-    assert_eq!(of(backup("p", "available", 2, LATER), backup("c", "available", 0, WRITTEN)), [Unknown, Applied]);
+    // A stranger has counted, too; the parent may have been taken back by anybody then.
+    assert_eq!(of(backup("p", "creating", 2, LATER), backup("c", "creating", 0, WRITTEN)), [Unknown, Applied]);
 }
 
 /// The child has the smaller number, and counts in its parent's row before that one's own unit writes it.
 #[test]
 fn a_chain_that_was_repaired_from_its_tip_is_settled_whole() {
-    let (parent, child) = (backup("p", "creating", 0, BEFORE), backup("c", "creating", 0, BEFORE));
+    let (parent, child) = (backup("p", "available", 0, BEFORE), backup("c", "available", 0, BEFORE));
     let units = || {
         vec![
-            open(1, &[(&child, &backup("c", "available", 0, "")), (&parent, &backup("p", "creating", 1, ""))]),
-            open(2, &[(&parent, &backup("p", "available", 0, ""))]),
+            open(1, &[(&child, &backup("c", "creating", 0, "")), (&parent, &backup("p", "available", 1, ""))]),
+            open(2, &[(&parent, &backup("p", "creating", 0, ""))]),
         ]
     };
     let of = |parent: Image, child: Image| settle_run(units(), |id| Some(if id == "p" { parent.clone() } else { child.clone() }));
     use Outcome::{Applied, Failed, Unknown};
-    assert_eq!(of(backup("p", "available", 1, WRITTEN), backup("c", "available", 0, WRITTEN)), [Applied, Applied]);
-    assert_eq!(of(backup("p", "creating", 1, WRITTEN), backup("c", "available", 0, WRITTEN)), [Applied, Failed]);
-    assert_eq!(of(backup("p", "available", 0, WRITTEN), child.clone()), [Failed, Applied]);
+    assert_eq!(of(backup("p", "creating", 1, WRITTEN), backup("c", "creating", 0, WRITTEN)), [Applied, Applied]);
+    assert_eq!(of(backup("p", "available", 1, WRITTEN), backup("c", "creating", 0, WRITTEN)), [Applied, Failed]);
+    assert_eq!(of(backup("p", "creating", 0, WRITTEN), child.clone()), [Failed, Applied]);
     assert_eq!(of(parent.clone(), child.clone()), [Failed, Failed]);
     // Somebody has written the parent when this run no longer did.
-    assert_eq!(of(backup("p", "available", 1, LATER), backup("c", "available", 0, WRITTEN)), [Applied, Unknown]);
-    assert_eq!(of(backup("p", "creating", 1, LATER), backup("c", "available", 0, WRITTEN)), [Applied, Unknown]);
+    assert_eq!(of(backup("p", "creating", 1, LATER), backup("c", "creating", 0, WRITTEN)), [Applied, Unknown]);
+    assert_eq!(of(backup("p", "available", 1, LATER), backup("c", "creating", 0, WRITTEN)), [Applied, Unknown]);
 }
 
 /// Two children of one parent: each moved the counter from where the one before left it.
 #[test]
 fn children_of_one_parent_are_settled_and_found_as_each_left_the_counter() {
-    let parent = |counter: i64, at: &str| backup("p", "available", counter, at);
+    let parent = |counter: i64, at: &str| backup("p", "creating", counter, at);
     let child = |number: usize, id: &str| {
-        let pairs = [(backup(id, "creating", 0, BEFORE), backup(id, "available", 0, "")), (parent(0, BEFORE), parent(1, ""))];
+        let pairs = [(backup(id, "available", 0, BEFORE), backup(id, "creating", 0, "")), (parent(0, BEFORE), parent(1, ""))];
         open(number, &pairs.iter().map(|(before, after)| (before, after)).collect::<Vec<_>>())
     };
     let mut run = run(vec![child(1, "a"), child(2, "b")]);
@@ -233,8 +227,8 @@ fn children_of_one_parent_are_settled_and_found_as_each_left_the_counter() {
     for (number, counter) in [(2, 2), (1, 1)] {
         let firsts = firsts(&run);
         let unit = run.units.get_mut(&number).unwrap();
-        let now = [Some(backup(&unit.intent.id, "available", 0, WRITTEN)), Some(parent(2, WRITTEN))];
-        let Settlement { outcome, reason, found } = settle_after(unit, &later, &firsts, &now, SILENT);
+        let now = [Some(backup(&unit.intent.id, "creating", 0, WRITTEN)), Some(parent(2, WRITTEN))];
+        let Settlement { outcome, reason, found } = settle_after(unit, &later, &firsts, &now);
         assert_eq!(outcome, Outcome::Applied, "{reason}");
         assert_eq!(found.last().unwrap().value(COUNTER), &counter.into());
         unit.settled = Some(Settled { unit: number, outcome, reason, found, who: Who::default() });
@@ -248,9 +242,12 @@ fn children_of_one_parent_are_settled_and_found_as_each_left_the_counter() {
 #[test]
 fn a_counter_alone_decides() {
     let parent = |counter: i64, at: &str| backup("p", "available", counter, at);
-    let unit = open(1, &[(&parent(0, BEFORE), &parent(1, ""))]);
-    let of = |counter: i64| settle(&unit, &Later::default(), &[Some(parent(counter, WRITTEN))], SILENT).outcome;
-    assert_eq!([of(1), of(2)], [Outcome::Applied, Outcome::Unknown]);
+    let (before, after) = ([parent(0, BEFORE)], [parent(1, "")]);
+    let of = |counter: i64| {
+        let seen = [Seen::plainly(Some(parent(counter, "")))];
+        compare(&before, &after, &seen, &telling(&before, &after, &seen))
+    };
+    assert_eq!([of(1), of(2)], [Standing::After, Standing::Neither]);
 }
 
 /// Two killed runs over one backup, of which only the second wrote; and two of which nobody knows.
@@ -262,13 +259,13 @@ fn a_later_run_over_the_same_rows_is_taken_into_account() {
     let first = second.clone();
     let mut later = Later::default();
     later.add(&second, &firsts(&run(vec![second.clone()])));
-    assert_eq!(settle(&first, &later, &now, SILENT).outcome, Outcome::Unknown, "the second may have written them");
-    let Settlement { outcome, reason, found } = settle(&second, &Later::default(), &now, SILENT);
+    assert_eq!(settle(&first, &later, &now).outcome, Outcome::Unknown, "the second may have written them");
+    let Settlement { outcome, reason, found } = settle(&second, &Later::default(), &now);
     assert_eq!(outcome, Outcome::Applied);
     second.settled = Some(Settled { unit: 1, outcome, reason, found, who: Who::default() });
     let mut later = Later::default();
     later.add(&second, &firsts(&run(vec![second.clone()])));
-    assert_eq!(settle(&first, &later, &now, SILENT).outcome, Outcome::Failed);
+    assert_eq!(settle(&first, &later, &now).outcome, Outcome::Failed);
 }
 
 #[test]

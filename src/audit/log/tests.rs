@@ -63,6 +63,31 @@ fn only_sync_writes() {
 }
 
 #[test]
+fn what_is_flushed_outlives_the_writer_and_is_synced_later() {
+    struct Counting(Arc<Mutex<Vec<&'static str>>>);
+    impl Sink for Counting {
+        fn write_all(&mut self, _: &[u8]) -> io::Result<()> {
+            self.0.lock().unwrap().push("write");
+            Ok(())
+        }
+
+        fn sync(&mut self) -> io::Result<()> {
+            self.0.lock().unwrap().push("sync");
+            Ok(())
+        }
+    }
+    let calls = Arc::new(Mutex::new(Vec::new()));
+    let mut log = AuditLog::with_sink(Path::new("x"), Head::default(), Box::new(Counting(Arc::clone(&calls))), now);
+    log.flush().unwrap();
+    log.append("run", samples::intent(1)).unwrap();
+    log.flush().unwrap();
+    assert_eq!(*calls.lock().unwrap(), ["write"]);
+    log.sync().unwrap();
+    log.sync().unwrap();
+    assert_eq!(*calls.lock().unwrap(), ["write", "sync"]);
+}
+
+#[test]
 fn file_and_directories_are_made_for_the_owner_alone() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("state/cinder/audit.jsonl");
