@@ -210,11 +210,18 @@ impl Stores {
         cluster.as_ref().map_err(Clone::clone)
     }
 
-    /// With patience; all stores of a driver are on one server, or below one mount.
+    /// With patience; all stores of a driver are on one server, or below one mount. A mount is there for all of them or for none; on
+    /// a server one container may be in trouble, and the others are not.
     fn retrying<S: ObjectStore + 'static>(&self, driver: Driver, store: S) -> Arc<dyn ObjectStore> {
-        let health = Arc::clone(self.health.lock().unwrap_or_else(PoisonError::into_inner).entry(driver).or_default());
+        let all = Arc::clone(self.health.lock().unwrap_or_else(PoisonError::into_inner).entry(driver).or_default());
+        let health = if is_directory(driver) { all } else { Arc::new(Health::below(all)) };
         Arc::new(Retrying::new(store, self.policy, Arc::clone(&self.cancelled)).with_health(health))
     }
+}
+
+/// Whether a driver keeps its containers as directories below one mount.
+fn is_directory(driver: Driver) -> bool {
+    matches!(driver, Driver::Posix | Driver::Nfs | Driver::GlusterFs)
 }
 
 impl Places for Stores {
@@ -251,7 +258,7 @@ impl Places for Stores {
             }
         };
         // A posix backup has a directory of its own: what is not asked for again need not stay open.
-        if !matches!(driver, Driver::Posix | Driver::Nfs | Driver::GlusterFs) {
+        if !is_directory(driver) {
             open.insert(key, Arc::clone(&store));
         }
         Ok(store)

@@ -1,10 +1,13 @@
 //! What all that is read from one storage shares: whether it is away.
 //!
+//! A container may be in trouble alone, and a server with all of its containers. So each has a health of its own, and that of the
+//! server above it: of the server's trouble a container believes only what it has met with itself.
+//!
 //! Attempts are counted for each object. With a storage that is away thousands of objects would each be waited for, one after the
 //! other: after some of them in a row all wait together, one asks from time to time, and after a while none waits any more.
 
-use std::sync::atomic::AtomicBool;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::retry::{GLANCE, look};
@@ -33,6 +36,10 @@ impl Default for Patience {
 pub struct Health {
     patience: Patience,
     trouble: Mutex<Option<Trouble>>,
+    /// It answered when it was asked last.
+    answers: AtomicBool,
+    /// That of all that fails and answers together with it.
+    server: Option<Arc<Health>>,
 }
 
 #[derive(Debug)]
@@ -44,10 +51,41 @@ struct Trouble {
     text: String,
 }
 
+/// What to do with a call.
+enum Turn {
+    Ask,
+    Wait,
+    /// Why nobody waits any more.
+    GiveUp(String),
+}
+
+impl Trouble {
+    fn is_away(&self) -> bool {
+        self.failures >= FAILURES
+    }
+
+    fn turn(&mut self, patience: Patience) -> Turn {
+        let now = Instant::now();
+        if !self.is_away() {
+            return Turn::Ask;
+        }
+        if now >= self.next {
+            self.next = now + patience.pause;
+            return Turn::Ask;
+        }
+        if now.duration_since(self.since) >= patience.all { Turn::GiveUp(self.text.clone()) } else { Turn::Wait }
+    }
+}
+
 impl Health {
     /// With another patience.
     pub fn new(patience: Patience) -> Self {
-        Self { patience, trouble: Mutex::default() }
+        Self { patience, ..Self::default() }
+    }
+
+    /// That of one container of a server.
+    pub fn below(server: Arc<Self>) -> Self {
+        Self { patience: server.patience, server: Some(server), ..Self::default() }
     }
 
     fn trouble(&self) -> std::sync::MutexGuard<'_, Option<Trouble>> {
@@ -61,31 +99,43 @@ impl Health {
     pub(super) fn wait(&self, cancelled: &AtomicBool) -> Result<(), StorageError> {
         loop {
             look(cancelled)?;
-            match &mut *self.trouble() {
-                Some(trouble) if trouble.failures >= FAILURES => {
-                    let now = Instant::now();
-                    if now >= trouble.next {
-                        trouble.next = now + self.patience.pause;
-                        return Ok(());
-                    }
-                    if now.duration_since(trouble.since) >= self.patience.all {
-                        let text = format!("the storage is away and was not asked any more: {}", trouble.text);
-                        return Err(StorageError::new(StorageErrorKind::Away, text));
-                    }
+            match self.turn() {
+                Turn::Ask => return Ok(()),
+                Turn::Wait => std::thread::sleep(GLANCE.min(self.patience.pause)),
+                Turn::GiveUp(why) => {
+                    let text = format!("the storage is away and was not asked any more: {why}");
+                    return Err(StorageError::new(StorageErrorKind::Away, text));
                 }
-                _ => return Ok(()),
             }
-            std::thread::sleep(GLANCE.min(self.patience.pause));
         }
     }
 
-    /// Whether others have found that it is away: no further attempt is worth it.
+    fn turn(&self) -> Turn {
+        // What has not failed itself is asked, whatever others met with.
+        let mut own = self.trouble();
+        let Some(own) = own.as_mut() else { return Turn::Ask };
+        match &self.server {
+            Some(server) if !own.is_away() => match server.turn() {
+                // The server's last words may be those of another container.
+                Turn::GiveUp(_) => Turn::GiveUp(own.text.clone()),
+                turn => turn,
+            },
+            _ => own.turn(self.patience),
+        }
+    }
+
+    /// Whether others have found that it is away: no further attempt is worth it. For what answered until now it is.
     pub(super) fn is_away(&self) -> bool {
-        self.trouble().as_ref().is_some_and(|trouble| trouble.failures >= FAILURES)
+        let own = self.trouble().as_ref().is_some_and(Trouble::is_away);
+        own || (!self.answers.load(Ordering::Relaxed) && self.server.as_ref().is_some_and(|server| server.is_away()))
     }
 
     /// A call has failed in all its attempts.
     pub(super) fn failed(&self, error: &StorageError) {
+        self.answers.store(false, Ordering::Relaxed);
+        if let Some(server) = &self.server {
+            server.failed(error);
+        }
         let now = Instant::now();
         let mut trouble = self.trouble();
         let trouble = trouble.get_or_insert_with(|| Trouble { failures: 0, since: now, next: now, text: String::new() });
@@ -96,6 +146,10 @@ impl Health {
 
     /// It has answered.
     pub(super) fn answered(&self) {
+        self.answers.store(true, Ordering::Relaxed);
         *self.trouble() = None;
+        if let Some(server) = &self.server {
+            server.answered();
+        }
     }
 }

@@ -276,7 +276,9 @@ fn is_dots(name: &[u8]) -> bool {
 fn failure(errno: Errno, what: &str, path: &str) -> StorageError {
     let (kind, hint) = match errno {
         Errno::LOOP | Errno::NOTDIR | Errno::XDEV => {
-            (StorageErrorKind::NotFollowed, ": there is a link or something else that is no directory on the way, and it is not followed")
+            let hint = ": there is a link or something else that is no directory on the way, and it is not followed: mount what a link \
+                        leads to in its place (mount --bind), or give --storage-path DIRECTORY with one below which there is no link";
+            (StorageErrorKind::NotFollowed, hint)
         }
         Errno::NXIO | Errno::NODEV | Errno::ISDIR => (StorageErrorKind::NotAnObject, ": it is no plain file"),
         Errno::ACCESS | Errno::PERM | Errno::ROFS => (StorageErrorKind::Permission, ": run this as the user of cinder-backup or as root"),

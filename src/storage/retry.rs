@@ -110,7 +110,7 @@ impl<S: ObjectStore> Retrying<S> {
         Self { store, policy, cancelled, health: Arc::default() }
     }
 
-    /// With what other stores of the same server share.
+    /// With what is known of its storage already.
     pub fn with_health(self, health: Arc<Health>) -> Self {
         Self { health, ..self }
     }

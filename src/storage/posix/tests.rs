@@ -180,6 +180,7 @@ fn a_container_behind_a_link_is_not_entered() {
             assert_eq!(store.stat("x").unwrap_err().kind, StorageErrorKind::NotFollowed, "{container}");
             let error = store.list("", &mut |info| panic!("{info:?}")).unwrap_err();
             assert_eq!(error.kind, StorageErrorKind::NotFollowed, "{container}");
+            assert!(error.text.contains("mount --bind") && error.text.contains("--storage-path"), "{error}");
         }
     }
     // The root itself may be one.

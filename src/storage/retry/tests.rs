@@ -348,3 +348,46 @@ fn who_waits_for_a_storage_that_is_away_can_be_stopped() {
         assert_eq!(waits.join().unwrap(), StorageErrorKind::Cancelled);
     });
 }
+
+#[test]
+fn a_container_in_trouble_does_not_speak_for_the_others_of_its_server() {
+    let patience = Patience { all: Duration::from_millis(40), pause: Duration::from_secs(3_600) };
+    let server = Arc::new(Health::new(patience));
+    let container = |troubles: usize, text: &str| {
+        let error = StorageError::new(StorageErrorKind::Transient, text);
+        layer((0..troubles).map(|_| Trouble::Fails(error.clone()))).with_health(Arc::new(Health::below(Arc::clone(&server))))
+    };
+    let given_up = |layer: &Retrying<Troubled>| {
+        let begun = Instant::now();
+        loop {
+            let error = layer.stat("digits").unwrap_err();
+            if error.kind == StorageErrorKind::Away {
+                return error.text;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(30), "{error}");
+        }
+    };
+    let (bad, good) = (container(1_000_000, "503 of the bad one"), container(0, ""));
+    given_up(&bad);
+    for _ in 0..20 {
+        assert_eq!(good.stat("digits").unwrap().unwrap().size, 10);
+        assert_eq!(good.open("digits", None).unwrap().read_to_end(&mut Vec::new()).unwrap(), 10);
+    }
+    // That others answer does not help the one that does not.
+    assert!(given_up(&bad).contains("503 of the bad one"));
+    // What answered until now is tried as often as ever, though the server is thought to be away.
+    let asleep = container(0, "");
+    assert!(asleep.stat("digits").is_ok());
+    let another = container(1_000_000, "503 of another");
+    given_up(&another);
+    asleep.store.troubles.lock().unwrap().extend([Trouble::Fails(transient()), Trouble::Fails(transient())]);
+    assert!(asleep.stat("digits").is_ok());
+
+    // Where all of a server is away, each container asks once, and then waits no longer than the others; it quotes itself.
+    given_up(&container(1_000_000, "503 of a third"));
+    let late = container(1_000_000, "503 of a late one");
+    assert_eq!(late.stat("digits").unwrap_err().text, "503 of a late one");
+    assert_eq!(1_000_000 - left(&late), 1);
+    assert!(given_up(&late).contains("503 of a late one"));
+    assert_eq!(1_000_000 - left(&late), 1);
+}
