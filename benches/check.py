@@ -219,8 +219,10 @@ def main():
     parser.add_argument('--out', default=ROOT / 'benches/RESULTS.md', help='the file whose last part this writes')
     options = parser.parse_args()
     work = pathlib.Path(tempfile.mkdtemp(prefix='cbr-bench-check-', dir=options.folder))
+    here = bench.machine()
     lines = [
         MARK, '', '## check', '',
+        f'Measured on {here["date"]} at {here["commit"]}, on the machine named above or one like it.', '',
         f'Backups made by Cinder\'s own posix driver (objects of 500 MiB, in S3 of 50), all in the page cache; {options.pairs} paired runs, medians; the ratio',
         'is our speed over theirs, pair by pair: above 1 is faster than the peer.', '',
         '| what | check | peer | its speed | ratio | memory | aim | aim met |', '|---|---|---|---|---|---|---|---|',

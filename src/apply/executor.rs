@@ -224,7 +224,7 @@ fn is_hopeless(error: &DbError) -> bool {
     matches!(error.kind, Privilege | Authentication | NotPrimary | Connection | Schema) || error.is_fatal()
 }
 
-impl Executor<'_> {
+impl<'a> Executor<'a> {
     /// Carries out the plan's units in order; those that go side by side in any order. The session is replaced when it is lost.
     pub fn run(&mut self, session: &mut Box<dyn Session>, plan: &Plan, journal: &mut dyn Journal) -> Run {
         let mut run = Run { results: Vec::with_capacity(plan.units.len()), failure: None, locks_only: false };
@@ -257,16 +257,7 @@ impl Executor<'_> {
             return Ok(());
         }
         let options = self.options.clone();
-        let worker = Worker {
-            connect: self.connect,
-            schema: self.schema,
-            census: self.census,
-            options: &options,
-            stop: self.stop,
-            plan,
-            written,
-            begun: Instant::now(),
-        };
+        let worker = self.worker(&options, plan, written);
         let now = worker.look(session).map_err(Failure::Database)?.now();
         let span = listen::left(plan, now, self.options.listen);
         if span.is_zero() {
@@ -301,16 +292,7 @@ impl Executor<'_> {
             return Err(Failure::Interrupted);
         }
         let options = self.options.clone();
-        let worker = Worker {
-            connect: self.connect,
-            schema: self.schema,
-            census: self.census,
-            options: &options,
-            stop: self.stop,
-            plan,
-            written,
-            begun: Instant::now(),
-        };
+        let worker = self.worker(&options, plan, written);
         let known = worker.look(session).map_err(Failure::Database)?;
         let writing = self.options.mode == Mode::Write;
         if writing {
@@ -401,6 +383,15 @@ impl Executor<'_> {
             journal.sync().map_err(Failure::LogAfter)?;
         }
         failure.map_or(Ok(()), Err)
+    }
+
+    /// What the sessions of a batch that begins now work with.
+    fn worker<'w>(&self, options: &'w Options, plan: &'w Plan, written: &'w RwLock<Written>) -> Worker<'w>
+    where
+        'a: 'w,
+    {
+        let Self { connect, schema, census, stop, .. } = *self;
+        Worker { connect, schema, census, options, stop, plan, written, begun: Instant::now() }
     }
 
     /// On how many sessions a batch of so many groups is carried out; opens those that are missing.
