@@ -3,7 +3,8 @@
 //! Several sessions share the waiting: a server puts the commits that arrive together onto the disk together. Only units that
 //! have no row in common go side by side, and only this thread writes the log.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError, RwLock, mpsc};
 use std::time::{Duration, Instant};
@@ -13,7 +14,7 @@ use super::lanes::groups;
 use super::listen;
 use super::look::{Looked, Storage};
 use super::recheck::{Rows, Written};
-use super::worker::{Connect, Done, Known, Worker, ended};
+use super::worker::{BEGINS_WITHIN, Connect, Done, Known, Worker, ended};
 use super::writes::{by_row, update};
 use crate::audit::AuditError;
 use crate::audit::record::{Event, Intent, StatementText, UnitOutcome, Window};
@@ -50,11 +51,22 @@ pub struct Options {
     /// How old the look at the heartbeats must be before anything is written that rests on somebody's silence: longer than from one
     /// beat to the next. Zero does not wait.
     pub listen: Duration,
+    /// How old a batch may be when a unit of it begins: what its intents promised has an end, and rows that others hold for long use it
+    /// up. The units that are left then get new intents, in a batch of their own.
+    pub begins_within: Duration,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { mode: Mode::Write, batch_size: 100, attempts: 6, backoff: Duration::from_millis(50), sessions: 1, listen: Duration::ZERO }
+        Self {
+            mode: Mode::Write,
+            batch_size: 100,
+            attempts: 6,
+            backoff: Duration::from_millis(50),
+            sessions: 1,
+            listen: Duration::ZERO,
+            begins_within: BEGINS_WITHIN,
+        }
     }
 }
 
@@ -130,6 +142,23 @@ pub struct Executor<'a> {
     pub progress: &'a mut dyn FnMut(Progress<'_>),
 }
 
+/// How a run's units have ended so far, by their places in the plan.
+struct Ends {
+    results: Vec<Option<UnitResult>>,
+    /// Those that have an intent on record.
+    intended: BTreeSet<usize>,
+    /// How many failed for want of a lock.
+    lock_failures: usize,
+}
+
+impl Ends {
+    fn set(&mut self, place: usize, result: UnitResult) {
+        if let Some(slot) = self.results.get_mut(place) {
+            *slot = Some(result);
+        }
+    }
+}
+
 /// What a session at work tells.
 enum Told {
     /// A unit is tried again.
@@ -156,6 +185,8 @@ struct Work<'a> {
     rows: &'a [Rows],
     looked: &'a Looked,
     groups: Mutex<VecDeque<Vec<usize>>>,
+    /// A unit has begun: however long that took, each batch does something.
+    begun: AtomicBool,
     /// Nobody begins another unit.
     halt: AtomicBool,
 }
@@ -174,6 +205,10 @@ impl Work<'_> {
         while let Some(group) = self.next() {
             for place in group {
                 if self.halt.load(Ordering::SeqCst) || (worker.stop)() {
+                    return;
+                }
+                // What is left is for another batch.
+                if self.begun.swap(true, Ordering::SeqCst) && worker.is_late() {
                     return;
                 }
                 let (Some(unit), Some(rows)) = (self.units.get(place), self.rows.get(place)) else { continue };
@@ -227,24 +262,43 @@ fn is_hopeless(error: &DbError) -> bool {
 impl<'a> Executor<'a> {
     /// Carries out the plan's units in order; those that go side by side in any order. The session is replaced when it is lost.
     pub fn run(&mut self, session: &mut Box<dyn Session>, plan: &Plan, journal: &mut dyn Journal) -> Run {
-        let mut run = Run { results: Vec::with_capacity(plan.units.len()), failure: None, locks_only: false };
+        let units = &plan.units;
+        let mut ends = Ends { results: units.iter().map(|_| None).collect(), intended: BTreeSet::new(), lock_failures: 0 };
         let written = RwLock::new(Written::default());
-        let mut lock_failures = 0;
         let mut more = Vec::new();
-        run.failure = self.listen(session, plan, &written).err();
-        for batch in plan.units.chunks(self.options.batch_size.max(1)) {
+        let mut failure = self.listen(session, plan, &written).err();
+        let size = self.options.batch_size.max(1);
+        let mut batches: VecDeque<Range<usize>> =
+            (0..units.len()).step_by(size).map(|from| from..from.saturating_add(size).min(units.len())).collect();
+        while let Some(batch) = batches.pop_front() {
             if (self.stop)() {
-                run.failure = Some(Failure::Interrupted);
+                failure.get_or_insert(Failure::Interrupted);
             }
-            if run.failure.is_some() {
+            if failure.is_some() {
                 break;
             }
-            if let Err(failure) = self.batch(session, &mut more, plan, batch, journal, &written, &mut run.results, &mut lock_failures) {
-                run.failure = Some(failure);
+            match self.batch(session, &mut more, plan, batch, journal, &written, &mut ends) {
+                // In front of what comes after them in the plan.
+                Ok(late) => late.into_iter().rev().for_each(|range| batches.push_front(range)),
+                Err(why) => failure = Some(why),
             }
         }
-        // What was never reached was not written; no intent of it is on record either.
-        run.results.extend(plan.units.iter().skip(run.results.len()).map(not_begun).collect::<Vec<_>>());
+        let Ends { results, intended, lock_failures } = ends;
+        let mut run = Run { results: Vec::with_capacity(units.len()), failure, locks_only: false };
+        for (place, (unit, result)) in units.iter().zip(results).enumerate() {
+            run.results.push(match result {
+                Some(result) => result,
+                None if intended.contains(&place) => self.end_late(unit, journal, &mut run.failure),
+                // What was never reached was not written; no intent of it is on record either.
+                None => not_begun(unit),
+            });
+        }
+        if !intended.is_empty()
+            && !matches!(run.failure, Some(Failure::LogBefore(_) | Failure::LogAfter(_)))
+            && let Err(error) = journal.sync()
+        {
+            run.failure = Some(Failure::LogAfter(error));
+        }
         let bad = run.results.iter().filter(|result| !matches!(result.outcome, Outcome::Applied | Outcome::Planned)).count();
         run.locks_only = lock_failures > 0 && lock_failures == bad;
         run
@@ -274,18 +328,31 @@ impl<'a> Executor<'a> {
         Ok(())
     }
 
+    /// The end of a unit that has an intent on record and was left for a batch that never came.
+    fn end_late(&mut self, unit: &Unit, journal: &mut dyn Journal, failure: &mut Option<Failure>) -> UnitResult {
+        let result = not_begun(unit);
+        if !matches!(failure, Some(Failure::LogBefore(_) | Failure::LogAfter(_)))
+            && let Err(error) = journal.append(outcome(&result, Done::default()))
+        {
+            *failure = Some(Failure::LogAfter(error));
+        }
+        (self.progress)(Progress::Ended(&result));
+        result
+    }
+
+    /// One batch of units; answers with those that it was too late for.
     #[allow(clippy::too_many_arguments)]
     fn batch(
         &mut self,
         session: &mut Box<dyn Session>,
         more: &mut Vec<Box<dyn Session>>,
         plan: &Plan,
-        batch: &[Unit],
+        places: Range<usize>,
         journal: &mut dyn Journal,
         written: &RwLock<Written>,
-        results: &mut Vec<UnitResult>,
-        lock_failures: &mut usize,
-    ) -> Result<(), Failure> {
+        ends: &mut Ends,
+    ) -> Result<Vec<Range<usize>>, Failure> {
+        let batch = plan.units.get(places.clone()).unwrap_or_default();
         // A storage may take its time; what the log gives the units to write begins with the look at the database.
         let looked = Looked::at(self.storage, plan, batch);
         if (self.stop)() {
@@ -297,10 +364,11 @@ impl<'a> Executor<'a> {
         let writing = self.options.mode == Mode::Write;
         if writing {
             let engine = session.server().engine;
-            for unit in batch {
+            for (place, unit) in places.clone().zip(batch) {
                 let mut intent = intent(unit, plan.columns, engine, known.window(unit));
                 intent.evidence.extend(looked.evidence(unit));
                 journal.append(Event::Intent(Box::new(intent))).map_err(Failure::LogBefore)?;
+                ends.intended.insert(place);
             }
             journal.sync().map_err(Failure::LogBefore)?;
         }
@@ -310,9 +378,15 @@ impl<'a> Executor<'a> {
         let lanes = self.lanes(session, more, groups.len());
         // On one session the order is the plan's.
         let groups = if lanes == 1 { (0..batch.len()).map(|place| vec![place]).collect() } else { groups.into() };
-        let work = Work { units: batch, rows: &rows, looked: &looked, groups: Mutex::new(groups), halt: AtomicBool::new(false) };
+        let work = Work {
+            units: batch,
+            rows: &rows,
+            looked: &looked,
+            groups: Mutex::new(groups),
+            begun: AtomicBool::new(false),
+            halt: AtomicBool::new(false),
+        };
 
-        let mut ends: Vec<Option<UnitResult>> = batch.iter().map(|_| None).collect();
         let mut failure = None;
         let progress = &mut *self.progress;
         let mut take = |told: Told| match told {
@@ -324,7 +398,7 @@ impl<'a> Executor<'a> {
                 let End { place, mut result, done, error } = *end;
                 result.last_look = batch.get(place).and_then(|unit| looked.evidence(unit));
                 if let Some(error) = error {
-                    *lock_failures += usize::from(error.is_retryable() || error.kind == DbErrorKind::Timeout);
+                    ends.lock_failures += usize::from(error.is_retryable() || error.kind == DbErrorKind::Timeout);
                     if is_hopeless(&error) && result.outcome != Outcome::Unknown {
                         failure.get_or_insert(Failure::Database(error));
                     }
@@ -338,9 +412,7 @@ impl<'a> Executor<'a> {
                     failure = Some(Failure::LogAfter(error));
                 }
                 progress(Progress::Ended(&result));
-                if let Some(end) = ends.get_mut(place) {
-                    *end = Some(result);
-                }
+                ends.set(places.start + place, result);
             }
         };
         if lanes == 1 {
@@ -362,27 +434,32 @@ impl<'a> Executor<'a> {
         if failure.is_none() && (self.stop)() {
             failure = Some(Failure::Interrupted);
         }
-        for (unit, end) in batch.iter().zip(ends) {
-            let result = match end {
-                Some(result) => result,
-                None => {
-                    let result = not_begun(unit);
-                    if writing
-                        && !matches!(failure, Some(Failure::LogAfter(_)))
-                        && let Err(error) = journal.append(outcome(&result, Done::default()))
-                    {
-                        failure = Some(Failure::LogAfter(error));
-                    }
-                    (self.progress)(Progress::Ended(&result));
-                    result
+        // In a batch that went to its end, what has not begun was late; otherwise it will not begin any more.
+        let mut late: Vec<Range<usize>> = Vec::new();
+        for (place, unit) in
+            places.zip(batch).filter(|(place, _)| ends.results.get(*place).is_some_and(Option::is_none)).collect::<Vec<_>>()
+        {
+            if failure.is_none() {
+                match late.last_mut().filter(|range| range.end == place) {
+                    Some(range) => range.end += 1,
+                    None => late.push(place..place + 1),
                 }
-            };
-            results.push(result);
+                continue;
+            }
+            let result = not_begun(unit);
+            if writing
+                && !matches!(failure, Some(Failure::LogAfter(_)))
+                && let Err(error) = journal.append(outcome(&result, Done::default()))
+            {
+                failure = Some(Failure::LogAfter(error));
+            }
+            (self.progress)(Progress::Ended(&result));
+            ends.set(place, result);
         }
         if writing && !matches!(failure, Some(Failure::LogAfter(_))) {
             journal.sync().map_err(Failure::LogAfter)?;
         }
-        failure.map_or(Ok(()), Err)
+        failure.map_or(Ok(late), Err)
     }
 
     /// What the sessions of a batch that begins now work with.

@@ -35,6 +35,8 @@ const FRESH: Duration = Duration::from_secs(2);
 /// A unit writes within this time of its intent, or not at all; and the intent says so, with as much again to spare for statements that
 /// are on their way: an outcome that gets lost can be settled later only if what was to happen has an end.
 const WRITES_WITHIN: Duration = Duration::from_secs(300);
+/// A unit begins within this time of its intent, so that waiting for locks leaves it time to write.
+pub(super) const BEGINS_WITHIN: Duration = Duration::from_secs(150);
 const WINDOW: SignedDuration = SignedDuration::from_secs(600);
 
 /// The clock and the heartbeats, and since when they are known.
@@ -91,6 +93,11 @@ pub(super) struct Worker<'a> {
 }
 
 impl Worker<'_> {
+    /// Whether it is too late to begin another unit of this batch.
+    pub fn is_late(&self) -> bool {
+        self.options.mode == Mode::Write && self.begun.elapsed() > self.options.begins_within
+    }
+
     /// Looks at the clock and the heartbeats, on another session where the first one is lost.
     pub fn look(&self, session: &mut Box<dyn Session>) -> Result<Known, DbError> {
         let look = |session: &mut Box<dyn Session>| {

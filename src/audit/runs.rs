@@ -138,6 +138,7 @@ pub fn load_runs(path: &Path, wanted: &[String]) -> Result<Vec<RunRecords>, Audi
             AuditError::of(path, Problem { line: records.line(), kind })
         };
         match record.event {
+            // The last one counts: what had an intent before and no outcome had not begun.
             Event::Intent(intent) => {
                 run.units.insert(intent.unit, UnitHistory { intent: *intent, outcome: None, settled: None });
             }
@@ -245,8 +246,10 @@ impl Summaries {
         let Some((summary, open)) = found else { return };
         match event {
             Event::Intent(intent) => {
-                summary.intents += 1;
-                open.insert(intent.unit, Open::Intended);
+                // A unit that waited too long for its turn gets its intent anew.
+                if open.insert(intent.unit, Open::Intended).is_none() {
+                    summary.intents += 1;
+                }
             }
             Event::Outcome(outcome) => {
                 open.remove(&outcome.unit);

@@ -24,6 +24,7 @@ mod held;
 mod history;
 mod house;
 mod lanes;
+mod late;
 #[allow(dead_code, reason = "a harness offers more than one moment's tests use")]
 mod population;
 #[allow(dead_code, reason = "a harness offers more than one moment's tests use")]
