@@ -204,6 +204,11 @@ fn a_log_that_was_tampered_with_is_noticed() {
     program.expect(0, &["history", "verify", "--expect-last", &last]);
     // That of a log without a record says nothing of one that has some.
     program.expect(9, &["history", "verify", "--expect-last", &"0".repeat(64)]);
+    program.expect(0, &["history", "verify", "--expect-last", &format!(" {} ", last.to_uppercase())]);
+    // What is no hash, a variable that a script never set for one, proves nothing about the log.
+    for none in ["", "zzz", &last[1..]] {
+        assert!(program.expect(2, &["history", "verify", "--expect-last", none]).stderr.contains("64 hexadecimal digits"));
+    }
     let text = fs::read_to_string(program.log()).unwrap();
     fs::write(program.log(), text.replacen("\"to\":\"error\"", "\"to\":\"creating\"", 1)).unwrap();
     program.expect(9, &["history", "verify"]);
