@@ -18,7 +18,7 @@ use super::{prompt, who};
 use crate::apply::{Executor, Failure, Journal, Mode, NoJournal, Options, Progress, Run};
 use crate::audit::record::{Begin, DatabaseRef, Event};
 use crate::audit::{AuditError, AuditLog};
-use crate::db::Access;
+use crate::db::{Access, Engine};
 use crate::domain::{Outcome, Tally};
 use crate::plan::{Plan, program};
 use crate::report::safe::terminal;
@@ -132,18 +132,25 @@ pub fn carry_out(context: &Context<'_>, connected: &mut Connected, assignment: A
     if execution.dry_run {
         return dry_run(context, connected, command, &plan, execution, &refused, &untouched, storage);
     }
-    if connected.session.server().read_only {
-        return Err(Error::new(
-            Exit::NotPrimary,
-            format!("{} takes no writes: it is read-only, or a replica; nothing was changed", connected.location),
-        )
-        .hint("connect to the primary (the writer behind the proxy)"));
-    }
+    insist_on_writes(connected)?;
     if !execution.yes {
         show_changes(context, &plan);
         prompt::confirm_rows(ui, plan.rows())?;
     }
     write(context, connected, command, &plan, execution, &refused, &untouched, storage)
+}
+
+/// Refuses a database that takes no writes.
+pub fn insist_on_writes(connected: &Connected) -> Result<()> {
+    if !connected.session.server().read_only {
+        return Ok(());
+    }
+    let problem = format!("{} takes no writes: it is read-only, or a replica; nothing was changed", connected.location);
+    let hint = match connected.session.server().engine {
+        Engine::Sqlite => "run it as an account that may write to the file and its folder",
+        _ => "connect to the primary (the writer behind the proxy)",
+    };
+    Err(Error::new(Exit::NotPrimary, problem).hint(hint))
 }
 
 /// Says what is left alone, and why; whoever was asked has seen each of it already.

@@ -50,6 +50,9 @@ pub fn run(context: &Context<'_>, args: &PlanArgs) -> Result<Exit> {
     let selection = args.selection.selection(&backups).map_err(Error::usage)?;
     let kinds = args.report.iter().map(|path| reports::Kind::of(path)).collect::<std::result::Result<Vec<_>, _>>().map_err(Error::usage)?;
     context.ui.check_columns(&view::units(&[]))?;
+    // A file that cannot be had is told of before a check that may take hours, not after it; they are made when there is something
+    // to put into them, lest a kill leaves them behind empty.
+    drop(NewFiles::create(args.out.iter().chain(&args.report))?);
     let mut connected = context.connect()?;
     connected.warn_of_defaults(context.ui, args.selection.service_down_time.is_some());
     let mut policy =
