@@ -80,7 +80,7 @@ pub fn run(context: &Context<'_>, args: &PlanArgs) -> Result<Exit> {
     files.keep();
     context.ui.result(&plan, "units", &view::units(&plan.units))?;
     if context.ui.is_table() {
-        let summary = super::scan::sentence(&scan.document);
+        let summary = super::scan::sentence(&scan.document, &selection);
         let changes = crate::cli::carry_out::units(plan.units.len());
         context.ui.say(format!("{summary}; the plan changes {} rows in {changes}.", plan.rows()));
         match &args.out {

@@ -60,6 +60,7 @@ pub fn run(context: &Context<'_>, args: &RepairArgs) -> Result<Exit> {
     if args.checks.check.is_some() && !args.execution.dry_run {
         // Before a check that may take hours, not after it.
         insist_on_writes(&connected)?;
+        context.audit_path()?;
     }
     connected.warn_of_defaults(ui, args.selection.service_down_time.is_some());
     let mut policy =
@@ -74,7 +75,7 @@ pub fn run(context: &Context<'_>, args: &RepairArgs) -> Result<Exit> {
     let untouched = Untouched::of(&scan, &refused);
     let asks = !args.execution.yes && !args.execution.dry_run;
     if asks {
-        ui.say(format!("{} in {}", super::scan::sentence(&scan.document), terminal(&connected.location)));
+        ui.say(format!("{} in {}", super::scan::sentence(&scan.document, &selection), terminal(&connected.location)));
         for finding in scan.document.findings.iter().filter(|finding| !finding.is_actionable()) {
             let why = finding.refusal.as_deref().or(finding.evidence.first().map(|evidence| evidence.text.as_str())).unwrap_or("");
             ui.say(terminal(&format!("  left alone: {} {} is {}: {why}", finding.kind.name(), finding.id, finding.verdict)));
