@@ -24,6 +24,7 @@ fn words_that_the_command_line_does_not_know() {
         &["plan", "-c", "Nope", "--out", "new.json"],
         &["repair", "--yes", "-c", "Nope"],
         &["scan", "--older-than", "1w"],
+        &["scan", "--older-than", "99999d"],
         &["scan", "--older-than", "-1h"],
         &["scan", "--status", "garbage"],
         &["scan", "--limit", "0"],
@@ -71,6 +72,10 @@ fn words_that_the_command_line_does_not_know() {
     error: unknown column "Nope" in --column; the columns are Unit, Kind, ID, Name, Outcome, Changes, Reason
     $ scan --older-than 1w
     error: invalid value '1w' for '--older-than <SPAN>': "1w" is no span of time; write for example 90s, 15m, 2h or 1d
+
+    For more information, try '--help'.
+    $ scan --older-than 99999d
+    error: invalid value '99999d' for '--older-than <SPAN>': "99999d" is longer than a hundred years, which is the longest span of time here
 
     For more information, try '--help'.
     $ scan --older-than -1h
