@@ -125,7 +125,7 @@ pub fn carry_out(context: &Context<'_>, connected: &mut Connected, assignment: A
     if let Some(most) = max_changes.filter(|most| plan.units.len() > *most) {
         return Err(Error::new(
             Exit::Safety,
-            format!("{} units would be changed, more than the {most} of --max-changes; nothing was changed", plan.units.len()),
+            format!("{} would be changed, more than the {most} of --max-changes; nothing was changed", units(plan.units.len())),
         )
         .hint("look at them with --dry-run, then give a higher --max-changes, or select fewer"));
     }
@@ -275,7 +275,7 @@ fn write(
     let printed = report(context, command, Some(&run_id), plan, connected, false, &run.results, refused, untouched, interrupted.as_deref());
     ui.say(format!("Run {run_id}: {}.", words(&tally)));
     if tally.applied > 0 && command != "undo" {
-        ui.say(format!("To put it back: cinder-backup-repair undo {run_id}"));
+        ui.say(terminal(&format!("To put it back: cinder-backup-repair undo {run_id}{}", context.same_places())));
     }
     tell(context, execution, untouched);
     let verdict = verdict(ui, &run, refused, log_failure, &signals);
@@ -313,7 +313,11 @@ fn verdict(ui: &super::ui::Ui, run: &Run, refused: &[Refused], log_failure: Opti
             ui.error(&format!("no log, no change: {error}"), Some("what had been applied before is on record"));
             return if tally.applied > 0 { Exit::LogIncomplete } else { Exit::Unexpected };
         }
-        (Some(Failure::Interrupted), None) => return signals.exit().0,
+        (Some(Failure::Interrupted), None) => {
+            let (exit, signal) = signals.exit();
+            ui.warn(format!("stopped by {signal} between two units: what is not applied stands as it was"));
+            return exit;
+        }
         (Some(Failure::Database(error)), None) => {
             let edge = Error::from(error.clone());
             ui.error(&format!("{:#}", edge.error), edge.hint.as_deref());

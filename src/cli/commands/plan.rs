@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use crate::cli::args::{DecisionArgs, SelectionArgs};
-use crate::cli::context::Context;
+use crate::cli::context::{Context, typed};
 use crate::cli::error::{Error, Result};
 use crate::cli::exit::Exit;
 use crate::cli::reports::{self, Material};
@@ -84,7 +84,10 @@ pub fn run(context: &Context<'_>, args: &PlanArgs) -> Result<Exit> {
         let changes = crate::cli::carry_out::units(plan.units.len());
         context.ui.say(format!("{summary}; the plan changes {} rows in {changes}.", plan.rows()));
         match &args.out {
-            Some(path) => context.ui.say(format!("To apply it: cinder-backup-repair apply {}", path.display())),
+            Some(path) => {
+                let command = format!("cinder-backup-repair apply {}{}", typed(path), context.same_places());
+                context.ui.say(terminal(&format!("To apply it: {command}")));
+            }
             None => context.ui.say("Nothing was written; --out FILE keeps the plan."),
         }
     }
@@ -115,6 +118,9 @@ impl<'a> NewFiles<'a> {
         let mut new = Self { files: Vec::new(), filled: 0, kept: false };
         for path in paths {
             let shown = path.display();
+            if path == Path::new("-") {
+                return Err(Error::usage("- is not standard output here: name a file, or leave it out and give --format json"));
+            }
             let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(|error| match error.kind() {
                 ErrorKind::AlreadyExists if new.files.iter().any(|(other, _)| *other == path) => {
                     Error::usage(format!("{shown} is named twice; give each of --out and --report a file of its own"))

@@ -60,7 +60,7 @@ pub fn run(context: &Context<'_>, args: &ScanArgs) -> Result<Exit> {
             "{} (of {} live backups in {})",
             sentence(document, &selection),
             scan.census.live,
-            document.database.identity
+            terminal(&connected.location)
         ));
     }
     Ok(if args.detailed_exitcode && !document.findings.is_empty() { Exit::Findings } else { Exit::Done })

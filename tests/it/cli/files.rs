@@ -2,12 +2,13 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 
 use cinder_backup_repair::db::Engine;
 
 use super::{Refusals, stuck};
 use crate::database::changes;
-use crate::program::{Program, answer, bare};
+use crate::program::{Answer, Program, answer, bare, binary};
 use crate::schemas::{Columns, fresh};
 
 #[test]
@@ -144,6 +145,7 @@ fn reports_that_cannot_be_written_leave_nothing() {
         &["plan", "--out", "same.sql", "--report", "same.sql"],
         &["plan", "--report", "same.md", "--report", "same.md"],
         &["plan", "--out", "."],
+        &["plan", "--out", "-"],
         &["plan", "--check", "deep", "--out", "new.json", "--report", "a.md", "--report", "absent/plan.md"],
     ] {
         refusals.refuse(2, args);
@@ -167,6 +169,8 @@ fn reports_that_cannot_be_written_leave_nothing() {
     error: same.md is named twice; give each of --out and --report a file of its own
     $ plan --out .
     error: . exists already, and nothing is overwritten; give another name or remove it
+    $ plan --out -
+    error: - is not standard output here: name a file, or leave it out and give --format json
     $ plan --check deep --out new.json --report a.md --report absent/plan.md
     error: cannot write absent/plan.md: its folder does not exist; make it first
     "#);
@@ -176,4 +180,28 @@ fn reports_that_cannot_be_written_leave_nothing() {
     for name in ["a.json", "a.md", "a.sql", "a.csv"] {
         assert_eq!(fs::metadata(program.path(name)).unwrap().permissions().mode() & 0o777, 0o600, "{name}");
     }
+}
+
+#[test]
+fn the_commands_that_it_tells_can_be_typed_as_they_stand() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    stuck(&database, "nightly");
+    let before = database.rows_by_id();
+    let program = Program::on(database.url());
+    let type_it = |said: &Answer, told: &str| -> Answer {
+        let line = said.stderr.lines().find_map(|line| line.strip_prefix(told)).unwrap_or_else(|| panic!("{told}\n{}", said.stderr));
+        let line = line.replacen("cinder-backup-repair", &binary().display().to_string(), 1);
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("{line} --yes")]).current_dir(program.path("."));
+        shell.env_clear().env("PATH", "/usr/bin:/bin").env("CINDER_DATABASE_URL", database.url());
+        let answer = answer(&mut shell);
+        assert_eq!(answer.code, Some(0), "{line}\n{}", answer.stderr);
+        answer
+    };
+    let planned = program.expect(0, &["plan", "--out", "it's a plan.json"]);
+    let applied = type_it(&planned, "To apply it: ");
+    assert!(!changes(&before, &database.rows_by_id()).is_empty(), "{}", applied.stderr);
+    type_it(&applied, "To put it back: ");
+    let left = changes(&before, &database.rows_by_id());
+    assert!(left.iter().all(|change| change.column == "updated_at"), "{left:?}");
 }

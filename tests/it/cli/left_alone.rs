@@ -161,7 +161,7 @@ fn a_limit_does_not_make_trouble_look_smaller() {
     assert_eq!((&document["summary"]["stuck"], &document["summary"]["uncertain"]), (&3.into(), &1.into()), "{document:#}");
     assert_eq!(document["left_out"], 3);
     let said = |args: &[&str]| program.expect(0, args).stderr;
-    assert!(said(&["scan", "--limit", "1"]).contains("3 stuck, 1 uncertain, of which --limit takes 1 (of 4 live backups"));
+    assert!(said(&["scan", "--limit", "1"]).contains("3 stuck, 1 uncertain, of which --limit takes 1 (of 4 live backups in sqlite://"));
     assert!(said(&["plan", "--limit", "1"]).contains("3 stuck, 1 uncertain, of which --limit takes 1; the plan changes 1 rows"));
     assert!(!said(&["scan", "--limit", "4"]).contains("--limit"));
     assert_eq!(program.json(0, &["scan"])["left_out"], 0);
