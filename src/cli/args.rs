@@ -123,7 +123,7 @@ pub enum FormatArg {
 /// When to use colours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Default)]
 pub enum ColorArg {
-    /// At a terminal, unless NO_COLOR is set.
+    /// At a terminal, unless NO_COLOR is set or TERM is dumb.
     #[default]
     Auto,
     /// Always.
@@ -290,6 +290,7 @@ fn tls_mode(text: &str) -> Result<TlsMode, String> {
 /// Reads a span: a number with `s`, `m`, `h` or `d`, or several of them (`1h30m`); a bare number is seconds.
 pub fn span(text: &str) -> Result<Duration, String> {
     let usage = || format!("{text:?} is no span of time; write for example 90s, 15m, 2h or 1d");
+    let too_long = || format!("{text:?} is longer than a hundred years, which is the longest span of time here");
     let mut total: u64 = 0;
     let mut digits = String::new();
     for c in text.trim().chars() {
@@ -306,16 +307,16 @@ pub fn span(text: &str) -> Result<Duration, String> {
         };
         let number: u64 = digits.parse().map_err(|_| usage())?;
         digits.clear();
-        total = number.checked_mul(unit).and_then(|span| total.checked_add(span)).ok_or_else(usage)?;
+        total = number.checked_mul(unit).and_then(|span| total.checked_add(span)).ok_or_else(too_long)?;
     }
     if !digits.is_empty() {
         let number: u64 = digits.parse().map_err(|_| usage())?;
-        total = total.checked_add(number).ok_or_else(usage)?;
+        total = total.checked_add(number).ok_or_else(too_long)?;
     } else if text.trim().is_empty() {
         return Err(usage());
     }
     // Beyond this the arithmetic of times has no room; nobody waits that long.
-    if total > 100 * 366 * 86_400 { Err(usage()) } else { Ok(Duration::from_secs(total)) }
+    if total > 100 * 366 * 86_400 { Err(too_long()) } else { Ok(Duration::from_secs(total)) }
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use super::{prompt, who};
 use crate::apply::{Executor, Failure, Journal, Mode, NoJournal, Options, Progress, Run};
 use crate::audit::record::{Begin, DatabaseRef, Event};
 use crate::audit::{AuditError, AuditLog};
-use crate::db::Access;
+use crate::db::{Access, Engine};
 use crate::domain::{Outcome, Tally};
 use crate::plan::{Plan, program};
 use crate::report::safe::terminal;
@@ -125,25 +125,32 @@ pub fn carry_out(context: &Context<'_>, connected: &mut Connected, assignment: A
     if let Some(most) = max_changes.filter(|most| plan.units.len() > *most) {
         return Err(Error::new(
             Exit::Safety,
-            format!("{} units would be changed, more than the {most} of --max-changes; nothing was changed", plan.units.len()),
+            format!("{} would be changed, more than the {most} of --max-changes; nothing was changed", units(plan.units.len())),
         )
         .hint("look at them with --dry-run, then give a higher --max-changes, or select fewer"));
     }
     if execution.dry_run {
         return dry_run(context, connected, command, &plan, execution, &refused, &untouched, storage);
     }
-    if connected.session.server().read_only {
-        return Err(Error::new(
-            Exit::NotPrimary,
-            format!("{} takes no writes: it is read-only, or a replica; nothing was changed", connected.location),
-        )
-        .hint("connect to the primary (the writer behind the proxy)"));
-    }
+    insist_on_writes(connected)?;
     if !execution.yes {
         show_changes(context, &plan);
         prompt::confirm_rows(ui, plan.rows())?;
     }
     write(context, connected, command, &plan, execution, &refused, &untouched, storage)
+}
+
+/// Refuses a database that takes no writes.
+pub fn insist_on_writes(connected: &Connected) -> Result<()> {
+    if !connected.session.server().read_only {
+        return Ok(());
+    }
+    let problem = format!("{} takes no writes: it is read-only, or a replica; nothing was changed", connected.location);
+    let hint = match connected.session.server().engine {
+        Engine::Sqlite => "run it as an account that may write to the file and its folder",
+        _ => "connect to the primary (the writer behind the proxy)",
+    };
+    Err(Error::new(Exit::NotPrimary, problem).hint(hint))
 }
 
 /// Says what is left alone, and why; whoever was asked has seen each of it already.
@@ -268,7 +275,7 @@ fn write(
     let printed = report(context, command, Some(&run_id), plan, connected, false, &run.results, refused, untouched, interrupted.as_deref());
     ui.say(format!("Run {run_id}: {}.", words(&tally)));
     if tally.applied > 0 && command != "undo" {
-        ui.say(format!("To put it back: cinder-backup-repair undo {run_id}"));
+        ui.say(terminal(&format!("To put it back: cinder-backup-repair undo {run_id}{}", context.same_places())));
     }
     tell(context, execution, untouched);
     let verdict = verdict(ui, &run, refused, log_failure, &signals);
@@ -306,7 +313,11 @@ fn verdict(ui: &super::ui::Ui, run: &Run, refused: &[Refused], log_failure: Opti
             ui.error(&format!("no log, no change: {error}"), Some("what had been applied before is on record"));
             return if tally.applied > 0 { Exit::LogIncomplete } else { Exit::Unexpected };
         }
-        (Some(Failure::Interrupted), None) => return signals.exit().0,
+        (Some(Failure::Interrupted), None) => {
+            let (exit, signal) = signals.exit();
+            ui.warn(format!("stopped by {signal} between two units: what is not applied stands as it was"));
+            return exit;
+        }
         (Some(Failure::Database(error)), None) => {
             let edge = Error::from(error.clone());
             ui.error(&format!("{:#}", edge.error), edge.hint.as_deref());

@@ -87,7 +87,12 @@ fn progress_bar(context: &Context<'_>) -> indicatif::ProgressBar {
         return indicatif::ProgressBar::hidden();
     }
     let bar = indicatif::ProgressBar::new(0);
-    let template = "{msg}  {bar:30} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left";
+    let wide = context.ui.prompt_width().is_none_or(|width| width >= 100);
+    let template = if wide {
+        "{msg}  {bar:30} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left"
+    } else {
+        "{msg}  {bytes} of {total_bytes}, {eta} left"
+    };
     if let Ok(style) = indicatif::ProgressStyle::with_template(template) {
         bar.set_style(style);
     }

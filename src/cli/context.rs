@@ -1,6 +1,6 @@
 //! What every command needs: the user interface, the settings, a session on the right database.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::args::Global;
 use super::error::{Error, Result};
@@ -9,6 +9,7 @@ use super::ui::Ui;
 use crate::config::{CinderConf, DatabaseFlags, DatabaseSettings, Environment, Resolved, Target};
 use crate::db::schema::Schema;
 use crate::db::{DbError, DbErrorKind, Session, SessionSettings};
+use crate::domain::decide::shell_word;
 use secrecy::SecretString;
 
 /// What every command needs.
@@ -168,4 +169,23 @@ impl Context<'_> {
         let uid = rustix::process::geteuid().as_raw();
         crate::audit::default_path(uid, |name| std::env::var_os(name)).map_err(Error::from)
     }
+
+    /// What has to be typed after a command so that it is about the same configuration and the same log, with a blank before it. A URL
+    /// may hold a password, and is left to the environment.
+    pub fn same_places(&self) -> String {
+        let (database, log) = (&self.global.database, &self.global.record.audit_log);
+        let given =
+            |option: &'static str, paths: &[PathBuf]| paths.iter().map(|path| format!(" {option} {}", typed(path))).collect::<String>();
+        if self.ui.is_inner() {
+            return String::new();
+        }
+        given("--config-file", &database.config_file) + &given("--config-dir", &database.config_dir) + &given("--audit-log", log.as_slice())
+    }
+}
+
+/// A path as one types it in a shell.
+pub fn typed(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:".contains(c);
+    if text.chars().all(plain) && !text.starts_with('-') { text } else { shell_word(&text) }
 }

@@ -36,7 +36,7 @@ impl Ui {
         let color = |terminal: bool| match args.color {
             ColorArg::Always => true,
             ColorArg::Never => false,
-            ColorArg::Auto => terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
+            ColorArg::Auto => terminal && !is_dumb() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
         };
         let stdout_is_terminal = io::stdout().is_terminal();
         let width = stdout_is_terminal.then(terminal_width).flatten();
@@ -66,6 +66,11 @@ impl Ui {
         Self { streams, no_input: true, color_stderr: ui.options.color, ..ui }
     }
 
+    /// Whether this is the one of a command inside of another, which was not typed as it runs.
+    pub fn is_inner(&self) -> bool {
+        self.streams != Streams::Apart
+    }
+
     /// The text as one that stands out on standard output, where colours are wanted.
     pub fn strong(&self, text: &str) -> String {
         if self.options.color { format!("\u{1b}[1m{text}\u{1b}[0m") } else { text.to_owned() }
@@ -93,7 +98,7 @@ impl Ui {
 
     /// Whether progress may be drawn.
     pub fn shows_progress(&self) -> bool {
-        !self.quiet && self.streams == Streams::Apart && io::stderr().is_terminal()
+        !self.quiet && self.streams == Streams::Apart && io::stderr().is_terminal() && !is_dumb()
     }
 
     /// Makes sure that the columns asked for are among a result's, without writing anything.
@@ -177,6 +182,11 @@ impl Ui {
     fn out(&self) -> Box<dyn Write> {
         if self.streams == Streams::Nowhere { Box::new(io::sink()) } else { Box::new(io::stdout().lock()) }
     }
+}
+
+/// Whether the terminal says of itself that it understands no escape codes.
+fn is_dumb() -> bool {
+    std::env::var_os("TERM").is_some_and(|terminal| terminal == "dumb")
 }
 
 /// A result that nobody gets, with where it was to go.

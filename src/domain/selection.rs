@@ -33,6 +33,11 @@ pub struct Selection {
 }
 
 impl Selection {
+    /// Whether it is all that there is, if not all at once.
+    pub fn is_all(&self) -> bool {
+        *self == Self { limit: self.limit, ..Self::default() }
+    }
+
     /// Whether a live backup is one that a scan is to judge.
     pub fn takes(&self, backup: &Backup) -> bool {
         let status = backup.status.as_deref().unwrap_or(NULL);

@@ -144,7 +144,9 @@ fn a_signal_ends_a_run_between_two_units() {
         wait_for_lines(&program, 100);
         kill_process(Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap(), signal).unwrap();
         let output = child.wait_with_output().unwrap();
-        assert_eq!(output.status.code(), Some(code), "{}", String::from_utf8_lossy(&output.stderr));
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{stderr}");
+        assert!(stderr.contains(&format!("warning: stopped by {word} between two units")), "{stderr}");
         let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         assert_eq!(document["interrupted"], word);
         let applied = whole_units(&database, &ids);
@@ -204,6 +206,11 @@ fn a_log_that_was_tampered_with_is_noticed() {
     program.expect(0, &["history", "verify", "--expect-last", &last]);
     // That of a log without a record says nothing of one that has some.
     program.expect(9, &["history", "verify", "--expect-last", &"0".repeat(64)]);
+    program.expect(0, &["history", "verify", "--expect-last", &format!(" {} ", last.to_uppercase())]);
+    // What is no hash, a variable that a script never set for one, proves nothing about the log.
+    for none in ["", "zzz", &last[1..]] {
+        assert!(program.expect(2, &["history", "verify", "--expect-last", none]).stderr.contains("64 hexadecimal digits"));
+    }
     let text = fs::read_to_string(program.log()).unwrap();
     fs::write(program.log(), text.replacen("\"to\":\"error\"", "\"to\":\"creating\"", 1)).unwrap();
     program.expect(9, &["history", "verify"]);

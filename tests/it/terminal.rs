@@ -52,7 +52,7 @@ impl Terminal {
         // Makes it the controlling terminal, without which Ctrl-C would be no signal; becomes the program itself.
         let mut session = Command::new("setsid");
         session.arg("--ctty").arg(command.get_program()).args(command.get_args());
-        session.env_clear().envs(command.get_envs().filter_map(|(name, value)| Some((name, value?)))).env("TERM", "xterm-256color");
+        session.env_clear().env("TERM", "xterm-256color").envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
         session.env("PATH", "/usr/bin:/bin");
         if let Some(dir) = command.get_current_dir() {
             session.current_dir(dir);
@@ -457,6 +457,10 @@ fn colours_are_for_terminals_and_can_be_refused() {
     assert!(!written(&["scan", "-f", "json"], None).contains('\u{1b}'));
     assert!(!written(&["scan", "--status", "nonsense"], Some("1")).contains('\u{1b}'));
     assert!(written(&["scan", "--color", "always"], Some("1")).contains("\u{1b}["), "--color is the more explicit");
+    let mut command = program.command(&["scan"]);
+    let mut dumb = Terminal::start(command.env("TERM", "dumb"), 200, 60);
+    dumb.end();
+    assert!(!dumb.written().contains('\u{1b}'), "a dumb terminal would show the codes");
     // A pipe has none, unless told.
     assert!(!program.expect(0, &["scan"]).stdout.contains('\u{1b}'));
     assert!(program.expect(0, &["scan", "--color", "always"]).stdout.contains("\u{1b}["));

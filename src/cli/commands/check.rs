@@ -1,6 +1,6 @@
 //! `check`
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,12 +13,15 @@ use crate::cli::checking::{self, Checked};
 use crate::cli::context::Context;
 use crate::cli::error::{Error, Result};
 use crate::cli::exit::Exit;
+use crate::cli::hosts::{self, Hosts};
 use crate::cli::storage::{self, StorageArgs};
 use crate::cli::view;
 use crate::domain::time::rfc3339;
-use crate::domain::{Backup, CheckResult, CheckVerdict, Checks, DatabaseInfo, Finding, Image, Level, Selection};
+use crate::domain::{
+    Backup, CheckResult, CheckVerdict, Checks, DatabaseInfo, Finding, FindingKind, Image, Level, Selection, Services, Situation,
+};
 use crate::report::safe::terminal;
-use crate::scan::{Aim, Question, database_info, scan};
+use crate::scan::{Aim, Question, database_info, scan, situation};
 use crate::verify::chunked::Share;
 use crate::verify::evidence::{SCHEMA, SCHEMA_VERSION, Summary};
 use crate::verify::{Evidence, Target};
@@ -100,7 +103,7 @@ pub fn run(context: &Context<'_>, args: &CheckCommandArgs) -> Result<Exit> {
     context.ui.check_columns(&view::checks(&[]))?;
     let earlier = args.resume.as_deref().map(checking::read_evidence).transpose()?;
     let mut assignment = match &args.from {
-        Some(path) => from_scan(path, &args.selection.selection(&[]).map_err(Error::usage)?)?,
+        Some(path) => from_scan(context, path, &args.selection.selection(&[]).map_err(Error::usage)?)?,
         None => from_database(context, args)?,
     };
     if let Some((part, of)) = args.shard {
@@ -148,6 +151,10 @@ pub fn run(context: &Context<'_>, args: &CheckCommandArgs) -> Result<Exit> {
     context.ui.result(&evidence, "results", &view::checks(&evidence.results))?;
     if context.ui.is_table() {
         tell(context, &evidence);
+    }
+    if let Some((_, signal)) = interrupted {
+        let how = if context.ui.is_table() { ", of the results with --format json" } else { "" };
+        context.ui.warn(format!("stopped by {signal} before the end: --resume goes on from there{how}"));
     }
     Ok(exit(&evidence, interrupted.map(|(exit, _)| exit)))
 }
@@ -239,7 +246,7 @@ fn spread(target: &Target) -> u64 {
     root.id.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
-fn from_scan(path: &Path, selection: &Selection) -> Result<Assignment> {
+fn from_scan(context: &Context<'_>, path: &Path, selection: &Selection) -> Result<Assignment> {
     #[derive(Deserialize)]
     struct Scan {
         schema: String,
@@ -248,9 +255,10 @@ fn from_scan(path: &Path, selection: &Selection) -> Result<Assignment> {
         taken_at: String,
         findings: Vec<Finding>,
     }
-    let shown = path.display();
+    let from_input = path == Path::new("-");
+    let shown = if from_input { "standard input".to_owned() } else { path.display().to_string() };
     let mut text = Vec::new();
-    let read = if path == Path::new("-") {
+    let read = if from_input {
         std::io::stdin().take(MAX_SCAN_BYTES + 1).read_to_end(&mut text)
     } else {
         std::fs::File::open(path).and_then(|file| file.take(MAX_SCAN_BYTES + 1).read_to_end(&mut text))
@@ -266,8 +274,12 @@ fn from_scan(path: &Path, selection: &Selection) -> Result<Assignment> {
     }
     let columns =
         scan.findings.iter().flat_map(|finding| &finding.rows).next().map(checking::columns_of).unwrap_or(crate::domain::ColumnSet::Mitaka);
+    let backups = scan.findings.iter().filter(|finding| finding.kind == FindingKind::Backup);
+    let of_backups = backups.filter_map(|finding| finding.host.clone()).collect();
+    let lacking = format!("no backup in {shown}");
+    Hosts { of_backups: &of_backups, services: &Services::default(), lacking: &lacking }.warn_of_unselected(context.ui, selection);
     let mut targets = checking::targets_of_findings(&scan.findings, columns);
-    targets.retain(|target| takes(selection, &target.backup, &BTreeSet::new()));
+    targets.retain(|target| takes(selection, &target.backup));
     targets.truncate(selection.limit.unwrap_or(usize::MAX));
     Ok(Assignment { targets, database: scan.database, taken_at: scan.taken_at })
 }
@@ -282,37 +294,66 @@ fn from_database(context: &Context<'_>, args: &CheckCommandArgs) -> Result<Assig
         selection.tell(&mut policy);
         let checks = Checks::new();
         let found = scan(connected.session.as_mut(), &connected.schema, &Question::new(&policy, &selection, Aim::HandOn, &checks))?;
+        hosts::warn_of_unknown(context.ui, &found, &selection, &policy);
         let targets = checking::targets_of_findings(&found.document.findings, connected.schema.columns);
         return Ok(Assignment { targets, database, taken_at: found.document.taken_at });
     }
-    let taken_at = rfc3339(clock(&mut connected)?);
-    let wanted: BTreeSet<&str> = names.iter().map(String::as_str).collect();
-    let mut targets = checking::targets_in_database(&mut connected, &mut |backup| takes(&selection, backup, &wanted))?;
-    if !names.is_empty() {
-        let wanted = names.into_iter().collect();
-        let ids = crate::scan::names::resolve(&wanted, targets.iter().map(|target| &target.backup)).map_err(Error::usage)?;
+    let around = around(&mut connected)?;
+    let wanted: BTreeSet<String> = names.into_iter().collect();
+    let mut of_backups = HashSet::new();
+    let mut targets = checking::targets_in_database(&mut connected, &mut |backup| {
+        if let Some(host) = backup.host.as_ref().filter(|host| !of_backups.contains(*host)) {
+            of_backups.insert(host.clone());
+        }
+        // Those that are named are read whatever the other options say of them, so that it can be told which option leaves one out.
+        if wanted.is_empty() { takes(&selection, backup) } else { is_named(backup, &wanted) }
+    })?;
+    Hosts::of_database(&of_backups, &around.services).warn_of_unselected(context.ui, &selection);
+    if !wanted.is_empty() {
+        let (fitting, others): (Vec<Target>, Vec<Target>) = targets.into_iter().partition(|target| takes(&selection, &target.backup));
+        if let Some(problem) = left_out(&wanted, &fitting, &others) {
+            return Err(Error::usage(problem));
+        }
+        let ids = crate::scan::names::resolve(&wanted, fitting.iter().map(|target| &target.backup)).map_err(Error::usage)?;
+        targets = fitting;
         targets.retain(|target| ids.contains(&target.backup.id));
     }
     if let Some(limit) = selection.limit {
         targets.truncate(limit);
     }
-    Ok(Assignment { targets, database, taken_at })
+    Ok(Assignment { targets, database, taken_at: rfc3339(around.now) })
 }
 
-fn takes(selection: &Selection, backup: &Backup, named: &BTreeSet<&str>) -> bool {
-    let by_name =
-        named.is_empty() || named.contains(backup.id.as_str()) || backup.display_name.as_deref().is_some_and(|name| named.contains(name));
+/// A sentence about the first backup that is named and that the other options leave out: it is there, which "there is no such
+/// backup" would deny. An id is that of its own backup, whatever those that fit are called.
+fn left_out(names: &BTreeSet<String>, fitting: &[Target], others: &[Target]) -> Option<String> {
+    let fits = fitting.iter().map(|target| &target.backup).flat_map(|backup| [Some(&backup.id), backup.display_name.as_ref()]);
+    let fits: HashSet<&String> = fits.flatten().collect();
+    let other = others.iter().map(|other| &other.backup).find(|backup| {
+        let by_name = backup.display_name.as_ref().filter(|name| names.contains(*name));
+        names.contains(&backup.id) || by_name.is_some_and(|name| !fits.contains(name))
+    })?;
+    let [status, host] = [&other.status, &other.host].map(|value| view::shown(&value.clone().into()));
+    let name = other.display_name.as_deref().unwrap_or("");
+    Some(format!("the other options leave out backup {} {name:?}: its status is {status}, its host {host}", other.id))
+}
+
+fn is_named(backup: &Backup, names: &BTreeSet<String>) -> bool {
+    names.contains(&backup.id) || backup.display_name.as_ref().is_some_and(|name| names.contains(name))
+}
+
+fn takes(selection: &Selection, backup: &Backup) -> bool {
     let by_status = selection.statuses.is_empty() || selection.statuses.contains(backup.status.as_deref().unwrap_or(crate::domain::NULL));
     let by_host = selection.hosts.is_empty() || backup.host.as_ref().is_some_and(|host| selection.hosts.contains(host));
-    by_name && by_status && by_host && selection.takes_owner(backup.project_id.as_deref(), backup.volume_id.as_deref())
+    by_status && by_host && selection.takes_owner(backup.project_id.as_deref(), backup.volume_id.as_deref())
 }
 
-fn clock(connected: &mut crate::cli::context::Connected) -> Result<jiff::civil::DateTime> {
+fn around(connected: &mut crate::cli::context::Connected) -> Result<Situation> {
     connected.session.begin(crate::db::Access::ReadOnly)?;
     let mut reader = crate::scan::Reader { session: connected.session.as_mut(), schema: &connected.schema };
-    let now = reader.clock();
+    let read = situation(&mut reader);
     let ended = connected.session.rollback();
-    let now = now?;
+    let situation = read?;
     ended?;
-    Ok(now)
+    Ok(situation)
 }

@@ -36,7 +36,7 @@ pub enum HistoryCommand {
     /// Check that no line of the log was changed, removed or added
     Verify {
         /// The hash of the last record as it was noted elsewhere: shows whether the log's end was cut off
-        #[arg(long, value_name = "HASH")]
+        #[arg(long, value_name = "HASH", value_parser = hash)]
         expect_last: Option<String>,
     },
     /// Hold the log against the rows: what was kept, lost or changed since; settles intents without an outcome
@@ -45,6 +45,15 @@ pub enum HistoryCommand {
         #[arg(value_name = "RUN")]
         run: Option<String>,
     },
+}
+
+/// What is no hash proves nothing about a log: an empty variable in a script must not look like a log that was cut off.
+fn hash(text: &str) -> std::result::Result<String, String> {
+    let text = text.trim().to_ascii_lowercase();
+    if text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Ok(text);
+    }
+    Err("a hash has 64 hexadecimal digits, as the last line of `history verify` shows it".to_owned())
 }
 
 /// Runs `history`.

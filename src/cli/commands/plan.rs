@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use crate::cli::args::{DecisionArgs, SelectionArgs};
-use crate::cli::context::Context;
+use crate::cli::context::{Context, typed};
 use crate::cli::error::{Error, Result};
 use crate::cli::exit::Exit;
 use crate::cli::reports::{self, Material};
@@ -50,6 +50,9 @@ pub fn run(context: &Context<'_>, args: &PlanArgs) -> Result<Exit> {
     let selection = args.selection.selection(&backups).map_err(Error::usage)?;
     let kinds = args.report.iter().map(|path| reports::Kind::of(path)).collect::<std::result::Result<Vec<_>, _>>().map_err(Error::usage)?;
     context.ui.check_columns(&view::units(&[]))?;
+    // A file that cannot be had is told of before a check that may take hours, not after it; they are made when there is something
+    // to put into them, lest a kill leaves them behind empty.
+    drop(NewFiles::create(args.out.iter().chain(&args.report))?);
     let mut connected = context.connect()?;
     connected.warn_of_defaults(context.ui, args.selection.service_down_time.is_some());
     let mut policy =
@@ -77,11 +80,14 @@ pub fn run(context: &Context<'_>, args: &PlanArgs) -> Result<Exit> {
     files.keep();
     context.ui.result(&plan, "units", &view::units(&plan.units))?;
     if context.ui.is_table() {
-        let summary = super::scan::sentence(&scan.document);
+        let summary = super::scan::sentence(&scan.document, &selection);
         let changes = crate::cli::carry_out::units(plan.units.len());
         context.ui.say(format!("{summary}; the plan changes {} rows in {changes}.", plan.rows()));
         match &args.out {
-            Some(path) => context.ui.say(format!("To apply it: cinder-backup-repair apply {}", path.display())),
+            Some(path) => {
+                let command = format!("cinder-backup-repair apply {}{}", typed(path), context.same_places());
+                context.ui.say(terminal(&format!("To apply it: {command}")));
+            }
             None => context.ui.say("Nothing was written; --out FILE keeps the plan."),
         }
     }
@@ -112,6 +118,9 @@ impl<'a> NewFiles<'a> {
         let mut new = Self { files: Vec::new(), filled: 0, kept: false };
         for path in paths {
             let shown = path.display();
+            if path == Path::new("-") {
+                return Err(Error::usage("- is not standard output here: name a file, or leave it out and give --format json"));
+            }
             let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(|error| match error.kind() {
                 ErrorKind::AlreadyExists if new.files.iter().any(|(other, _)| *other == path) => {
                     Error::usage(format!("{shown} is named twice; give each of --out and --report a file of its own"))

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::apply::{Turn, foresee};
 use crate::cli::args::{DecisionArgs, SelectionArgs};
-use crate::cli::carry_out::{Assignment, ExecutionArgs, carry_out};
+use crate::cli::carry_out::{Assignment, ExecutionArgs, carry_out, insist_on_writes};
 use crate::cli::context::{Connected, Context};
 use crate::cli::error::{Error, Result};
 use crate::cli::exit::Exit;
@@ -55,7 +55,13 @@ pub fn run(context: &Context<'_>, args: &RepairArgs) -> Result<Exit> {
         return Err(Error::usage("nobody can be asked here, so nothing was changed")
             .hint("give --yes to change without a question, or --dry-run to look"));
     }
+    ui.check_columns(&view::results(&[]))?;
     let mut connected = context.connect()?;
+    if args.checks.check.is_some() && !args.execution.dry_run {
+        // Before a check that may take hours, not after it.
+        insist_on_writes(&connected)?;
+        context.audit_path()?;
+    }
     connected.warn_of_defaults(ui, args.selection.service_down_time.is_some());
     let mut policy =
         args.selection.policy(Some(&args.decision), connected.service_down_time, connected.report_interval).map_err(Error::usage)?;
@@ -69,7 +75,7 @@ pub fn run(context: &Context<'_>, args: &RepairArgs) -> Result<Exit> {
     let untouched = Untouched::of(&scan, &refused);
     let asks = !args.execution.yes && !args.execution.dry_run;
     if asks {
-        ui.say(format!("{} in {}", super::scan::sentence(&scan.document), terminal(&connected.location)));
+        ui.say(format!("{} in {}", super::scan::sentence(&scan.document, &selection), terminal(&connected.location)));
         for finding in scan.document.findings.iter().filter(|finding| !finding.is_actionable()) {
             let why = finding.refusal.as_deref().or(finding.evidence.first().map(|evidence| evidence.text.as_str())).unwrap_or("");
             ui.say(terminal(&format!("  left alone: {} {} is {}: {why}", finding.kind.name(), finding.id, finding.verdict)));
@@ -78,6 +84,9 @@ pub fn run(context: &Context<'_>, args: &RepairArgs) -> Result<Exit> {
             let why: Vec<&str> = unit.evidence.iter().map(|evidence| evidence.text.as_str()).collect();
             let (name, status) = (unit.name.as_deref().unwrap_or(""), unit.status.as_deref().unwrap_or("NULL"));
             ui.show(terminal(&format!("  {} {} {name:?} is {status}: {}", unit.kind.name(), unit.id, why.join("; "))));
+        }
+        if !plan.units.is_empty() {
+            insist_on_writes(&connected)?;
         }
         if plan.units.len() > 1 {
             let chosen = prompt::choose(ui, &plan)?;
@@ -160,27 +169,32 @@ pub fn refusals(scan: &Scan, selection: &Selection) -> Vec<Refused> {
         })
         .collect();
     // Whatever else was named and comes into no plan: nobody may take an exit code of 0 for its being in order.
-    let planned: HashSet<&str> =
-        scan.document.findings.iter().filter(|finding| finding.is_actionable()).map(|finding| finding.id.as_str()).collect();
     let told: HashSet<String> = refused.iter().map(|refusal| refusal.id.clone()).collect();
-    let left_out = selection.limit.is_some_and(|limit| scan.document.findings.len() >= limit);
-    for backup in scan.census.idle.iter().chain(scan.census.kept.values()) {
-        if !scan.named.contains(&backup.id) || planned.contains(backup.id.as_str()) || told.contains(&backup.id) {
-            continue;
-        }
-        let status = view::shown(&backup.status.clone().into());
-        let reason = if left_out {
-            "left for another time by --limit".to_owned()
-        } else if is_active(backup.status.as_deref()) && !scan.census.selected.contains(&backup.id) {
-            format!("its status is {status}, but the other options leave it out")
-        } else if backup.status.as_deref() == Some(ERROR) {
-            "its status is error, and only verified data, or --to available with --allow-unverified, takes it out of that".to_owned()
-        } else {
-            format!("its status is {status}, there is nothing to repair")
-        };
-        refused.push(Refused { id: backup.id.clone(), name: backup.display_name.clone(), reason });
-    }
+    let planned = scan.document.findings.iter().filter(|finding| finding.is_actionable()).map(|finding| finding.id.clone());
+    refused.extend(passed_over(scan, selection, &told.into_iter().chain(planned).collect()));
     refused
+}
+
+/// What was named and is not among those that are told of, with the reason.
+pub fn passed_over(scan: &Scan, selection: &Selection, told: &HashSet<String>) -> Vec<Refused> {
+    let left_out = selection.limit.is_some_and(|limit| scan.document.findings.len() >= limit);
+    let named = scan.census.idle.iter().chain(scan.census.kept.values()).filter(|backup| scan.named.contains(&backup.id));
+    named
+        .filter(|backup| !told.contains(&backup.id))
+        .map(|backup| {
+            let status = view::shown(&backup.status.clone().into());
+            let reason = if left_out {
+                "left for another time by --limit".to_owned()
+            } else if is_active(backup.status.as_deref()) && !scan.census.selected.contains(&backup.id) {
+                format!("its status is {status}, but the other options leave it out")
+            } else if backup.status.as_deref() == Some(ERROR) {
+                "its status is error, and only verified data, or --to available with --allow-unverified, takes it out of that".to_owned()
+            } else {
+                format!("its status is {status}, there is nothing to repair")
+            };
+            Refused { id: backup.id.clone(), name: backup.display_name.clone(), reason }
+        })
+        .collect()
 }
 
 /// The backups that were named, with `-` replaced by what standard input lists.

@@ -6,8 +6,9 @@ use crate::cli::args::{DecisionArgs, FormatArg, SelectionArgs};
 use crate::cli::context::Context;
 use crate::cli::error::{Error, Result};
 use crate::cli::exit::Exit;
+use crate::cli::view::Refused;
 use crate::cli::{hosts, view};
-use crate::domain::Checks;
+use crate::domain::{Checks, Selection};
 use crate::report::safe::terminal;
 use crate::scan::{Aim, Question, ScanDocument, scan};
 
@@ -42,6 +43,11 @@ pub fn run(context: &Context<'_>, args: &ScanArgs) -> Result<Exit> {
     let scan = scan(connected.session.as_mut(), &connected.schema, &Question::new(&policy, &selection, aim, &Checks::new()))?;
     let document = &scan.document;
     hosts::warn_of_unknown(context.ui, &scan, &selection, &policy);
+    // Whoever named a backup and reads "nothing is stuck" must not take that for its being in order.
+    let found = document.findings.iter().map(|finding| finding.id.clone()).collect();
+    for Refused { id, reason, .. } in super::repair::passed_over(&scan, &selection, &found) {
+        context.ui.say(terminal(&format!("{id}: {reason}")));
+    }
     context.ui.result(document, "findings", &view::findings(&document.findings))?;
     if context.ui.is_table() {
         for notice in &document.notices {
@@ -50,13 +56,18 @@ pub fn run(context: &Context<'_>, args: &ScanArgs) -> Result<Exit> {
                 context.ui.say(format!("  {}", terminal(command)));
             }
         }
-        context.ui.say(format!("{} (of {} live backups in {})", sentence(document), scan.census.live, document.database.identity));
+        context.ui.say(format!(
+            "{} (of {} live backups in {})",
+            sentence(document, &selection),
+            scan.census.live,
+            terminal(&connected.location)
+        ));
     }
     Ok(if args.detailed_exitcode && !document.findings.is_empty() { Exit::Findings } else { Exit::Done })
 }
 
-/// A summary in words, and how much of it a limit shows.
-pub fn sentence(document: &ScanDocument) -> String {
+/// A summary in words, and how much of it a limit shows. Of what was not asked for it says nothing.
+pub fn sentence(document: &ScanDocument, selection: &Selection) -> String {
     let summary = &document.summary;
     let parts: Vec<String> = [
         (summary.stuck, "stuck"),
@@ -70,7 +81,8 @@ pub fn sentence(document: &ScanDocument) -> String {
     .map(|(number, word)| format!("{number} {word}"))
     .collect();
     if parts.is_empty() {
-        return "Nothing is stuck or inconsistent".to_owned();
+        let what = if selection.is_all() { "Nothing" } else { "Nothing of what was asked for" };
+        return format!("{what} is stuck or inconsistent");
     }
     let (shown, words) = (document.findings.len(), parts.join(", "));
     if document.left_out == 0 { words } else { format!("{words}, of which --limit takes {shown}") }

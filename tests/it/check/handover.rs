@@ -100,6 +100,9 @@ fn the_other_host_needs_neither_a_database_nor_a_configuration() {
         assert_eq!(answer.code, Some(0), "{place:?} {}", answer.stderr);
         assert_eq!(result(&answer.json(), &child.id)["verdict"], "intact", "{place:?}");
     }
+    let nothing = answer(&mut crate::program::bare(&["check", "--from", "-"]));
+    assert_eq!(nothing.code, Some(2), "{}", nothing.stderr);
+    assert!(nothing.stderr.contains("error: standard input is not what `scan --format json` writes"), "{}", nothing.stderr);
     // Without any of them it is a sentence, and nobody's verdict.
     let mut command = crate::program::bare(&["check", "--from", &stuck, "-f", "json"]);
     let answer = answer(&mut command);

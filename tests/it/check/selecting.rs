@@ -86,6 +86,12 @@ fn backups_are_chosen_by_id_by_name_and_by_what_their_rows_say() {
     refuse(&["nightly"], "2 backups have the name");
     refuse(&["nobody"], "there is no live backup with the id or name \"nobody\"");
     refuse(&["nobody", &first.id], "there is no live backup");
+    // What is there and not taken is not said to be missing.
+    let left_out = format!("the other options leave out backup {} \"weekly\": its status is available, its host ctl1", third.id);
+    refuse(&["weekly", "--host", "ctl2"], &left_out);
+    refuse(&[&third.id, "--status", "creating"], &left_out);
+    refuse(&[&first.id, "--host", "ctl2"], "the other options leave out backup");
+    assert_eq!(check(&["nightly", "--host", "ctl2"]), set([&second]), "of two with one name the other is left out");
     refuse(&["--all", &first.id], "cannot be used with");
     refuse(&["--all", "--from", "x.json"], "cannot be used with");
     refuse(&["--from", "x.json", &first.id], "cannot be used with");
@@ -286,6 +292,7 @@ fn what_was_found_before_a_signal_is_kept() {
     for (signal, code, name) in [(Signal::INT, 130, "SIGINT"), (Signal::TERM, 143, "SIGTERM")] {
         let answer = stopped(&site, signal);
         assert_eq!(answer.code, Some(code), "{}", answer.stderr);
+        assert!(answer.stderr.contains(&format!("warning: stopped by {name} before the end: --resume goes on")), "{}", answer.stderr);
         let document = answer.json();
         assert_eq!(document["interrupted"], name);
         let summary = &document["summary"];

@@ -1,5 +1,7 @@
 //! What a repair leaves alone, what a limit leaves out, and hosts that there are not: none of it may look like "nothing hangs".
 
+use std::fs;
+
 use cinder_backup_repair::db::Engine;
 
 use super::{TWO_HOURS, stuck};
@@ -47,6 +49,43 @@ fn what_may_still_be_worked_on_is_not_passed_over_in_silence() {
 }
 
 #[test]
+fn a_backup_that_was_named_and_is_not_found_is_not_in_order() {
+    let (database, hanging) = hanging();
+    let whole = database.backup(|row| row.status("available").host("ctl1").display_name("weekly"));
+    let program = Program::on(database.url());
+    let left_out = format!("{hanging}: its status is creating, but the other options leave it out");
+    let in_order = format!("{whole}: its status is available, there is nothing to repair");
+    for (args, said) in [
+        (&["nightly", "--host", "ctl2"] as &[&str], Some(&left_out)),
+        (&["nightly", "--status", "restoring", "-f", "json"], Some(&left_out)),
+        (&["weekly"], Some(&in_order)),
+        (&["weekly", "--quiet"], None),
+        (&["nightly"], None),
+        (&[], None),
+    ] {
+        let answer = program.expect(0, &[&["scan"], args].concat());
+        let line = answer.stderr.lines().find(|line| line.contains(": its status is "));
+        assert_eq!(line, said.map(String::as_str), "{args:?}: {}", answer.stderr);
+    }
+}
+
+#[test]
+fn nothing_of_what_was_asked_for_is_not_nothing() {
+    let (database, _) = hanging();
+    let program = Program::on(database.url());
+    let all = "Nothing is stuck or inconsistent";
+    let part = "Nothing of what was asked for is stuck or inconsistent";
+    for args in [["--status", "deleting"], ["--project", "nobody"], ["--volume", "none"], ["--host", "ctl9"]] {
+        for command in ["scan", "plan"] {
+            let said = program.expect(0, &[&[command], &args[..]].concat()).stderr;
+            assert!(said.contains(part) && !said.contains(all), "{command} {args:?}: {said}");
+        }
+    }
+    database.execute("UPDATE backups SET status = 'available'");
+    assert!(program.expect(0, &["scan", "--limit", "3"]).stderr.contains(all));
+}
+
+#[test]
 fn a_host_that_there_is_not_is_warned_of() {
     let (database, _) = hanging();
     database.backup(|row| row.host("old@ceph"));
@@ -82,6 +121,35 @@ fn a_host_that_there_is_not_is_warned_of() {
 }
 
 #[test]
+fn a_check_of_a_host_that_there_is_not_is_warned_of() {
+    let (database, _) = hanging();
+    database.backup(|row| row.host("old@ceph"));
+    let program = Program::on(database.url());
+    fs::write(program.path("stuck.json"), program.expect(0, &["scan", "-f", "json"]).stdout).unwrap();
+    for command in [&["check"] as &[&str], &["check", "--all"], &["check", "--from", "stuck.json"]] {
+        let from_file = command.contains(&"--from");
+        for (host, warning) in [
+            ("ctl9", Some(if from_file { "no backup in stuck.json has this host; there are ctl1" } else { "there are ctl1, old@ceph" })),
+            ("CTL1", Some("it is spelled ctl1")),
+            ("ctl1", None),
+        ] {
+            let mut args = command.to_vec();
+            args.extend(["--host", host]);
+            let answer = program.run(&args);
+            let warned: Vec<&str> =
+                answer.stderr.lines().filter(|line| line.starts_with("warning: ") && line.contains("fits nothing")).collect();
+            match warning {
+                Some(warning) => {
+                    assert!(warned.len() == 1 && warned[0].ends_with(warning), "{args:?}: {}", answer.stderr);
+                    assert_eq!(answer.code, Some(0), "{args:?}: {}", answer.stderr);
+                }
+                None => assert_eq!(warned, [] as [&str; 0], "{args:?}"),
+            }
+        }
+    }
+}
+
+#[test]
 fn a_limit_does_not_make_trouble_look_smaller() {
     let (database, _) = hanging();
     for age in [3, 4, 5] {
@@ -93,7 +161,7 @@ fn a_limit_does_not_make_trouble_look_smaller() {
     assert_eq!((&document["summary"]["stuck"], &document["summary"]["uncertain"]), (&3.into(), &1.into()), "{document:#}");
     assert_eq!(document["left_out"], 3);
     let said = |args: &[&str]| program.expect(0, args).stderr;
-    assert!(said(&["scan", "--limit", "1"]).contains("3 stuck, 1 uncertain, of which --limit takes 1 (of 4 live backups"));
+    assert!(said(&["scan", "--limit", "1"]).contains("3 stuck, 1 uncertain, of which --limit takes 1 (of 4 live backups in sqlite://"));
     assert!(said(&["plan", "--limit", "1"]).contains("3 stuck, 1 uncertain, of which --limit takes 1; the plan changes 1 rows"));
     assert!(!said(&["scan", "--limit", "4"]).contains("--limit"));
     assert_eq!(program.json(0, &["scan"])["left_out"], 0);

@@ -84,6 +84,16 @@ fn a_database_that_takes_no_writes() {
     let repair = readable.run(&["repair", "--yes"]);
     assert_eq!(repair.code, Some(13), "{}", repair.stderr);
     assert!(repair.stderr.contains("takes no writes") && repair.stderr.contains("nothing was changed"), "{}", repair.stderr);
+    assert!(repair.stderr.contains("hint: run it as an account that may write to the file"), "{}", repair.stderr);
+    // A check may take hours: what would stand in the way of the repair after it is told of before it.
+    for (code, args) in
+        [(13, &["repair", "--yes", "--check", "deep"] as &[&str]), (2, &["repair", "--yes", "--check", "deep", "-c", "Nope"])]
+    {
+        let early = readable.run(args);
+        assert_eq!(early.code, Some(code), "{}", early.stderr);
+        assert!(!early.stderr.contains("Checking"), "{}", early.stderr);
+    }
+    assert!(readable.run(&["repair", "--dry-run", "--check", "deep"]).stderr.contains("Checking 1 backup"));
     assert!(fs::read(&readable.file).unwrap() == before);
     assert!(!readable.log().exists(), "nothing was begun");
 }

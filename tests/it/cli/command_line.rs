@@ -1,0 +1,193 @@
+//! Words on the command line that the program does not know, or that fit nothing.
+
+use std::fs;
+
+use cinder_backup_repair::db::Engine;
+
+use super::{Refusals, stuck};
+use crate::database::changes;
+use crate::program::{Program, answer, bare};
+use crate::schemas::{Columns, fresh};
+
+#[test]
+fn words_that_the_command_line_does_not_know() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    stuck(&database, "nightly");
+    let before = database.rows_by_id();
+    let program = Program::on(database.url());
+    let mut refusals = Refusals::of(&program);
+    for args in [
+        &["scan", "--frobnicate"] as &[&str],
+        &["frobnicate"],
+        &["scan", "-f", "xml"],
+        &["scan", "-c", "Nope"],
+        &["plan", "-c", "Nope", "--out", "new.json"],
+        &["repair", "--yes", "-c", "Nope"],
+        &["scan", "--older-than", "1w"],
+        &["scan", "--older-than", "99999d"],
+        &["scan", "--older-than", "-1h"],
+        &["scan", "--status", "garbage"],
+        &["scan", "--limit", "0"],
+        &["scan", "--limit", "many"],
+        &["repair", "--yes", "--to", "deleted"],
+        &["repair", "--yes", "--batch-size", "0"],
+        &["repair", "--yes", "--max-changes", "-1"],
+        &["repair", "--yes", "--service-down-time", "1s"],
+        &["scan", "--tls-mode", "perhaps"],
+        &["scan", ""],
+        &["man", "frobnicate"],
+        &["completions", "tcsh"],
+        &["apply"],
+    ] {
+        refusals.refuse(2, args);
+    }
+    assert_eq!(changes(&before, &database.rows_by_id()), []);
+    insta::assert_snapshot!(refusals.said, @r#"
+    $ scan --frobnicate
+    error: unexpected argument '--frobnicate' found
+
+      tip: a similar argument exists: '--format'
+
+    Usage: cinder-backup-repair scan --format <FORMAT> [BACKUP]...
+
+    For more information, try '--help'.
+    $ frobnicate
+    error: unrecognized subcommand 'frobnicate'
+
+    Usage: cinder-backup-repair [OPTIONS] <COMMAND>
+
+    For more information, try '--help'.
+    $ scan -f xml
+    error: invalid value 'xml' for '--format <FORMAT>'
+      [possible values: table, json, yaml, csv, value]
+
+      tip: a similar value exists: 'yaml'
+
+    For more information, try '--help'.
+    $ scan -c Nope
+    error: unknown column "Nope" in --column; the columns are Kind, ID, Name, Status, Host, Age, Verdict, Proposed, Evidence
+    $ plan -c Nope --out new.json
+    error: unknown column "Nope" in --column; the columns are Unit, Kind, ID, Name, Status, Changes, Evidence
+    $ repair --yes -c Nope
+    error: unknown column "Nope" in --column; the columns are Unit, Kind, ID, Name, Outcome, Changes, Reason
+    $ scan --older-than 1w
+    error: invalid value '1w' for '--older-than <SPAN>': "1w" is no span of time; write for example 90s, 15m, 2h or 1d
+
+    For more information, try '--help'.
+    $ scan --older-than 99999d
+    error: invalid value '99999d' for '--older-than <SPAN>': "99999d" is longer than a hundred years, which is the longest span of time here
+
+    For more information, try '--help'.
+    $ scan --older-than -1h
+    error: unexpected argument '-1' found
+
+      tip: to pass '-1' as a value, use '-- -1'
+
+    Usage: cinder-backup-repair scan [OPTIONS] [BACKUP]...
+
+    For more information, try '--help'.
+    $ scan --status garbage
+    error: --status takes one of creating, restoring, deleting, null, error, error_deleting, backing-up, restoring-backup, not "garbage"
+    $ scan --limit 0
+    error: --limit takes a number from 1
+    $ scan --limit many
+    error: invalid value 'many' for '--limit <N>': "many" is no whole number, or too large
+
+    For more information, try '--help'.
+    $ repair --yes --to deleted
+    error: invalid value 'deleted' for '--to <STATUS>'
+      [possible values: available, error]
+
+    For more information, try '--help'.
+    $ repair --yes --batch-size 0
+    error: invalid value '0' for '--batch-size <N>': a batch has at least 1 unit
+
+    For more information, try '--help'.
+    $ repair --yes --max-changes -1
+    error: invalid value '-1' for '--max-changes <N>': "-1" is no whole number, or too large
+
+    For more information, try '--help'.
+    $ repair --yes --service-down-time 1s
+    error: --service-down-time 1 s is less than twice report_interval (1 s), so that working services would look dead; --assume-dead HOST is there for a service that is known to be dead
+    $ scan --tls-mode perhaps
+    error: invalid value 'perhaps' for '--tls-mode <MODE>': a TLS mode is one of disable, prefer, require, verify-ca and verify-full
+
+    For more information, try '--help'.
+    $ scan ''
+    error: backup 1 on the command line is empty; give an id or a name
+    $ man frobnicate
+    error: there is no command "frobnicate"
+    $ completions tcsh
+    error: invalid value 'tcsh' for '<SHELL>'
+      [possible values: bash, elvish, fish, powershell, zsh]
+
+      tip: a similar value exists: 'zsh'
+
+    For more information, try '--help'.
+    $ apply
+    error: the following required arguments were not provided:
+      <PLAN>
+
+    Usage: cinder-backup-repair apply --config-file <FILE> --audit-log <FILE> <PLAN>
+
+    For more information, try '--help'.
+    "#);
+}
+
+#[test]
+fn a_command_is_needed() {
+    let answer = answer(&mut bare(&[]));
+    assert_eq!((answer.code, answer.stdout.as_str()), (Some(2), ""));
+    assert!(answer.stderr.contains("Usage: cinder-backup-repair"), "{}", answer.stderr);
+    for args in [&["--help"] as &[&str], &["help"], &["repair", "--help"], &["--version"], &["scan", "-V"]] {
+        let answer = crate::program::answer(&mut bare(args));
+        assert_eq!((answer.code, answer.stderr.as_str()), (Some(0), ""), "{args:?}");
+        assert!(answer.stdout.contains("inder-backup-repair"), "{args:?}");
+    }
+}
+
+#[test]
+fn backups_that_are_not_there_or_not_one() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    let twins = [stuck(&database, "twin").0, stuck(&database, "twin").0];
+    let before = database.rows_by_id();
+    let program = Program::on(database.url());
+    let mut refusals = Refusals::of(&program);
+    let said = refusals.refuse(2, &["repair", "twin", "--yes"]);
+    assert!(twins.iter().all(|id| said.contains(id)), "{said}");
+    refusals.said.clear();
+    for args in [&["repair", "nosuch", "--yes"] as &[&str], &["repair", "-", "--yes"], &["scan", "-"], &["repair", "%", "--yes"]] {
+        refusals.refuse(2, args);
+    }
+    refusals.refuse(6, &["repair", "--yes", "--max-changes", "1"]);
+    insta::assert_snapshot!(refusals.said, @r#"
+    $ repair nosuch --yes
+    error: there is no live backup with the id or name "nosuch"; it may be deleted already, or in another database
+    $ repair - --yes
+    error: standard input lists no ids, so there is nothing to work on
+    $ scan -
+    error: standard input lists no ids, so there is nothing to work on
+    $ repair % --yes
+    error: there is no live backup with the id or name "%"; it may be deleted already, or in another database
+    $ repair --yes --max-changes 1
+    error: 2 units would be changed, more than the 1 of --max-changes; nothing was changed
+    hint: look at them with --dry-run, then give a higher --max-changes, or select fewer
+    "#);
+    assert_eq!(changes(&before, &database.rows_by_id()), []);
+    // Of many, with --yes alone.
+    for number in 0..24 {
+        stuck(&database, &format!("more {number}"));
+    }
+    let before = database.rows_by_id();
+    assert!(refusals.refuse(6, &["repair", "--yes"]).contains("more than the 25 of --max-changes"));
+    assert_eq!(changes(&before, &database.rows_by_id()), []);
+    program.expect(0, &["repair", "--yes", "--dry-run"]);
+    // By name, and by standard input.
+    let (id, _) = stuck(&database, "by name");
+    let document = program.json(0, &["repair", "by name", "--yes"]);
+    assert_eq!(document["units"][0]["id"], id.as_str());
+    let list = program.path("ids");
+    fs::write(&list, format!("{}\n\n  {}\n", twins[0], twins[1])).unwrap();
+    let answer = answer(program.command(&["repair", "-", "--yes", "-f", "json"]).stdin(fs::File::open(list).unwrap()));
+    assert_eq!(answer.json()["summary"]["applied"], 2, "{}", answer.stderr);
+}

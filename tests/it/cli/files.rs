@@ -1,0 +1,207 @@
+//! Plans, reports and logs that are none, or cannot be read or written.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+
+use cinder_backup_repair::db::Engine;
+
+use super::{Refusals, stuck};
+use crate::database::changes;
+use crate::program::{Answer, Program, answer, bare, binary};
+use crate::schemas::{Columns, fresh};
+
+#[test]
+fn plans_that_are_none() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    stuck(&database, "nightly");
+    let before = database.rows_by_id();
+    let program = Program::on(database.url());
+    program.expect(0, &["plan", "--out", "plan.json"]);
+    let plan = fs::read_to_string(program.path("plan.json")).unwrap();
+    let write = |name: &str, text: &str| fs::write(program.path(name), text).unwrap();
+    write("zero.json", "");
+    write("text.json", "give me a plan\n");
+    write("half.json", &plan[..plan.len() / 2]);
+    write("scan.json", &program.expect(0, &["scan", "-f", "json"]).stdout);
+    write("newer.json", &plan.replace("\"schema_version\": 1", "\"schema_version\": 2"));
+    write("edited.json", &plan.replace("\"to\": \"error\"", "\"to\": \"available\""));
+    write("more.json", &plan.replacen('{', "{\"extra\": 1,", 1));
+    fs::write(program.path("bytes.json"), [0xff, 0xfe, 0x00]).unwrap();
+    fs::create_dir(program.path("folder")).unwrap();
+    let mut refusals = Refusals::of(&program);
+    for name in ["absent.json", "folder", "zero.json", "text.json", "bytes.json", "scan.json", "newer.json"] {
+        refusals.refuse(2, &["apply", name, "--yes"]);
+    }
+    refusals.refuse(5, &["apply", "edited.json", "--yes"]);
+    refusals.refuse(2, &["apply", "/dev/null", "--yes"]);
+    for args in [&["apply", "plan.json"] as &[&str], &["repair"], &["repair", "--no-input"], &["apply", "plan.json", "--no-input"]] {
+        assert!(refusals.refuse(2, args).contains("--yes"));
+    }
+    insta::assert_snapshot!(refusals.said, @r#"
+    $ apply absent.json --yes
+    error: cannot read the plan absent.json: No such file or directory (os error 2)
+    $ apply folder --yes
+    error: cannot read the plan folder: Is a directory (os error 21)
+    $ apply zero.json --yes
+    error: the plan zero.json is empty: whatever wrote it did not finish; make a new plan
+    $ apply text.json --yes
+    error: text.json is not a plan of this program: expected value at line 1 column 1; nothing was changed
+    $ apply bytes.json --yes
+    error: bytes.json is not a plan of this program: expected value at line 1 column 1; nothing was changed
+    $ apply scan.json --yes
+    error: scan.json is not a plan of this program: its schema is "cinder-backup-repair/scan"; nothing was changed
+    $ apply newer.json --yes
+    error: newer.json has schema version 2, which is newer than this program; use the version that wrote it; nothing was changed
+    $ apply edited.json --yes
+    error: edited.json was changed after it was written (its SHA-256 does not fit); make a new plan instead of editing one; nothing was changed
+    $ apply /dev/null --yes
+    error: the plan /dev/null is empty: whatever wrote it did not finish; make a new plan
+    $ apply plan.json
+    error: nobody can be asked here, so nothing was changed
+    hint: give --yes to change without a question, or --dry-run to look
+    $ repair
+    error: nobody can be asked here, so nothing was changed
+    hint: give --yes to change without a question, or --dry-run to look
+    $ repair --no-input
+    error: nobody can be asked here, so nothing was changed
+    hint: give --yes to change without a question, or --dry-run to look
+    $ apply plan.json --no-input
+    error: nobody can be asked here, so nothing was changed
+    hint: give --yes to change without a question, or --dry-run to look
+    "#);
+    // Where in it, depends on how long it is.
+    for name in ["half.json", "more.json"] {
+        assert!(refusals.refuse(2, &["apply", name, "--yes"]).contains(&format!("{name} is not a plan of this program")));
+    }
+    assert_eq!(changes(&before, &database.rows_by_id()), []);
+    assert!(!program.log().exists());
+}
+
+#[test]
+fn runs_that_cannot_be_undone_or_shown() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    let (backup, _) = stuck(&database, "nightly");
+    let program = Program::on(database.url());
+    let mut refusals = Refusals::of(&program);
+    for args in [&["undo", "20", "--yes"] as &[&str], &["history", "list"], &["history", "verify"], &["history", "show", "20"]] {
+        refusals.refuse(2, args);
+    }
+    insta::assert_snapshot!(refusals.said, @r#"
+    $ undo 20 --yes
+    error: there is no audit log DIR/audit.jsonl; nothing was ever changed by this account, or it is elsewhere
+    hint: give the log with --audit-log
+    $ history list
+    error: there is no audit log DIR/audit.jsonl; nothing was ever changed by this account, or it is elsewhere
+    hint: give the log with --audit-log
+    $ history verify
+    error: there is no audit log DIR/audit.jsonl; nothing was ever changed by this account, or it is elsewhere
+    hint: give the log with --audit-log
+    $ history show 20
+    error: there is no audit log DIR/audit.jsonl; nothing was ever changed by this account, or it is elsewhere
+    hint: give the log with --audit-log
+    "#);
+    program.expect(0, &["repair", "--yes"]);
+    let first = program.last_run();
+    stuck(&database, "weekly");
+    program.expect(0, &["repair", "--yes"]);
+    let second = program.last_run();
+    let said = refusals.refuse(2, &["undo", "20", "--yes"]);
+    assert!(said.contains("ambiguous") && said.contains(&first) && said.contains(&second), "{said}");
+    assert!(refusals.refuse(2, &["undo", "19990101", "--yes"]).contains("history list"));
+    assert!(refusals.refuse(2, &["history", "show", "19990101"]).contains("history list"));
+    assert!(refusals.refuse(2, &["undo", &first]).contains("--yes"));
+    // A run that changed nothing.
+    let back = "SET status = 'creating', updated_at = created_at";
+    database.execute(&format!("UPDATE backups {back} WHERE id = '{backup}'"));
+    program.expect(3, &["plan", "--out", "other.json", "--detailed-exitcode", &backup]);
+    database.execute(&format!("UPDATE backups SET status = 'error', fail_reason = 'else' WHERE id = '{backup}'"));
+    program.expect(4, &["apply", "other.json", "--yes"]);
+    let nothing = program.last_run();
+    let said = refusals.refuse(5, &["undo", &nothing, "--yes"]);
+    assert!(said.contains(&nothing), "{said}");
+    // A log that is none, or that others may write.
+    fs::write(program.path("text.log"), "this is no log\n").unwrap();
+    fs::set_permissions(program.path("text.log"), fs::Permissions::from_mode(0o600)).unwrap();
+    let damaged = answer(bare(&["history", "list", "--audit-log"]).arg(program.path("text.log")));
+    assert_eq!(damaged.code, Some(1), "{}", damaged.stderr);
+    assert!(damaged.stderr.contains("text.log: line 1 "), "{}", damaged.stderr);
+}
+
+#[test]
+fn reports_that_cannot_be_written_leave_nothing() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    stuck(&database, "nightly");
+    let program = Program::on(database.url());
+    fs::write(program.path("old.json"), "mine").unwrap();
+    let mut refusals = Refusals::of(&program);
+    for args in [
+        &["plan", "--report", "plan.txt"] as &[&str],
+        &["plan", "--report", "plan"],
+        &["plan", "--out", "old.json"],
+        &["plan", "--out", "absent/plan.json"],
+        &["plan", "--out", "new.json", "--report", "absent/plan.md"],
+        &["plan", "--out", "new.json", "--report", "plan.html"],
+        &["plan", "--out", "same.sql", "--report", "same.sql"],
+        &["plan", "--report", "same.md", "--report", "same.md"],
+        &["plan", "--out", "."],
+        &["plan", "--out", "-"],
+        &["plan", "--check", "deep", "--out", "new.json", "--report", "a.md", "--report", "absent/plan.md"],
+    ] {
+        refusals.refuse(2, args);
+    }
+    insta::assert_snapshot!(refusals.said, @r#"
+    $ plan --report plan.txt
+    error: --report plan.txt: the name must end in .md, .sql or .csv
+    $ plan --report plan
+    error: --report plan: the name must end in .md, .sql or .csv
+    $ plan --out old.json
+    error: old.json exists already, and nothing is overwritten; give another name or remove it
+    $ plan --out absent/plan.json
+    error: cannot write absent/plan.json: its folder does not exist; make it first
+    $ plan --out new.json --report absent/plan.md
+    error: cannot write absent/plan.md: its folder does not exist; make it first
+    $ plan --out new.json --report plan.html
+    error: --report plan.html: the name must end in .md, .sql or .csv
+    $ plan --out same.sql --report same.sql
+    error: same.sql is named twice; give each of --out and --report a file of its own
+    $ plan --report same.md --report same.md
+    error: same.md is named twice; give each of --out and --report a file of its own
+    $ plan --out .
+    error: . exists already, and nothing is overwritten; give another name or remove it
+    $ plan --out -
+    error: - is not standard output here: name a file, or leave it out and give --format json
+    $ plan --check deep --out new.json --report a.md --report absent/plan.md
+    error: cannot write absent/plan.md: its folder does not exist; make it first
+    "#);
+    assert_eq!(fs::read_to_string(program.path("old.json")).unwrap(), "mine");
+    // All of them, for their owner alone.
+    program.expect(0, &["plan", "--out", "a.json", "--report", "a.md", "--report", "a.sql", "--report", "a.csv"]);
+    for name in ["a.json", "a.md", "a.sql", "a.csv"] {
+        assert_eq!(fs::metadata(program.path(name)).unwrap().permissions().mode() & 0o777, 0o600, "{name}");
+    }
+}
+
+#[test]
+fn the_commands_that_it_tells_can_be_typed_as_they_stand() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    stuck(&database, "nightly");
+    let before = database.rows_by_id();
+    let program = Program::on(database.url());
+    let type_it = |said: &Answer, told: &str| -> Answer {
+        let line = said.stderr.lines().find_map(|line| line.strip_prefix(told)).unwrap_or_else(|| panic!("{told}\n{}", said.stderr));
+        let line = line.replacen("cinder-backup-repair", &binary().display().to_string(), 1);
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("{line} --yes")]).current_dir(program.path("."));
+        shell.env_clear().env("PATH", "/usr/bin:/bin").env("CINDER_DATABASE_URL", database.url());
+        let answer = answer(&mut shell);
+        assert_eq!(answer.code, Some(0), "{line}\n{}", answer.stderr);
+        answer
+    };
+    let planned = program.expect(0, &["plan", "--out", "it's a plan.json"]);
+    let applied = type_it(&planned, "To apply it: ");
+    assert!(!changes(&before, &database.rows_by_id()).is_empty(), "{}", applied.stderr);
+    type_it(&applied, "To put it back: ");
+    let left = changes(&before, &database.rows_by_id());
+    assert!(left.iter().all(|change| change.column == "updated_at"), "{left:?}");
+}
