@@ -109,6 +109,17 @@ const SERVICE_DOWN: &str = "service-down";
 /// Cinder marks a volume or a snapshot and makes the backup's row right after it, by the same clock; the databases round to seconds.
 const MARKED_TOGETHER: i64 = 5;
 
+/// A backup in no active status.
+pub(super) fn is_over(status: Option<&str>) -> bool {
+    !is_active(status)
+}
+
+/// How many seconds a row was written after a backup took it, where 0 is as long as that takes; `None` where nobody knows.
+pub(super) fn marked_after(taken_at: Option<&str>, marked_at: Option<&str>) -> Option<i64> {
+    let (taken, marked) = taken_at.and_then(parse).zip(marked_at.and_then(parse))?;
+    Some(seconds_between(taken, marked)).map(|span| if span.abs() <= MARKED_TOGETHER { 0 } else { span })
+}
+
 /// What the services say whose backups may be the reason why a row is marked although no backup says so: whoever puts a backup
 /// into another status by hand does not stop its service, which works on.
 pub(super) enum Suspicion {
@@ -119,9 +130,10 @@ pub(super) enum Suspicion {
 }
 
 /// Whether a cinder-backup may be at work on a row in `status`, and if none is, whose silence says so. `suspects` are backups
-/// of that row in no active status.
+/// of that row, and `may_be` says by their status which of them may hold it though they do not say so.
 pub(super) fn suspicion(
     suspects: &[Backup],
+    may_be: fn(Option<&str>) -> bool,
     status: Option<&str>,
     marked_at: Option<&str>,
     situation: &Situation,
@@ -131,7 +143,7 @@ pub(super) fn suspicion(
     let created = |backup: &Backup| backup.created_at.as_deref().and_then(parse);
     let newest = suspects.iter().filter_map(created).max();
     let mut silent: Option<(Option<String>, Suspicion)> = None;
-    for backup in suspects.iter().filter(|backup| !is_active(backup.status.as_deref())) {
+    for backup in suspects.iter().filter(|backup| may_be(backup.status.as_deref())) {
         let created = created(backup);
         let touched = created.max(backup.updated_at.as_deref().and_then(parse));
         // Other things write a volume's row, too, so that its time is no proof. But Cinder begins no backup of a volume that is
