@@ -39,6 +39,7 @@ struct Own {
 }
 
 own! {
+    ROWS = "session_rows";
     NAMES = "session_names";
     STATE_MARIADB = "session_state_mariadb";
     STATE_MYSQL = "session_state_mysql";
@@ -58,6 +59,9 @@ own! {
 /// The SQL mode that both state statements set; the server gives it back in an order of its own.
 const SQL_MODE: &str =
     "STRICT_TRANS_TABLES,STRICT_ALL_TABLES,NO_ZERO_IN_DATE,NO_ZERO_DATE,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION";
+
+/// The greatest number that there is for `sql_select_limit`.
+const ALL_ROWS: &str = "18446744073709551615";
 
 /// What `wsrep_sync_wait` is set to where reads are to wait: 1 for reads and the start of a transaction, 2 for UPDATE.
 const WAIT_FOR_READS_AND_UPDATES: i64 = 3;
@@ -114,6 +118,7 @@ pub fn open(target: &ServerTarget, settings: &SessionSettings) -> Result<Box<dyn
 
 impl Mysql {
     fn set_up(&mut self, database: &str) -> Result<(), DbError> {
+        self.run(&ROWS, Vec::new())?;
         let variables = self.named_values(&SERVER)?;
         let variable = |name: &str| variables.get(name).map(String::as_str).filter(|value| !value.is_empty());
         let is_on = |name: &str| variable(name).is_some_and(|value| !matches!(value, "OFF" | "0"));
@@ -426,7 +431,7 @@ impl Wanted {
     }
 
     /// What the check statement is to find, in the order of its columns.
-    fn values(&self, engine: Engine) -> [(&'static str, Expected); 11] {
+    fn values(&self, engine: Engine) -> [(&'static str, Expected); 13] {
         let (isolation, limit) = if engine == Engine::Mariadb {
             ("tx_isolation", "max_statement_time")
         } else {
@@ -444,6 +449,8 @@ impl Wanted {
             ("character_set_client", Expected::Text("utf8mb4")),
             ("character_set_connection", Expected::Text("utf8mb4")),
             ("character_set_results", Expected::Text("utf8mb4")),
+            ("completion_type", Expected::Text("NO_CHAIN")),
+            ("sql_select_limit", Expected::Text(ALL_ROWS)),
         ]
     }
 }
