@@ -224,3 +224,21 @@ fn a_dry_run_writes_nothing_anywhere() {
         assert!(!program.log().exists(), "a dry run leaves no record");
     }
 }
+
+/// What one UPDATE left is looked at when all of them are done: a trigger on another table may have written it since.
+#[test]
+fn a_unit_that_a_trigger_takes_back_in_part_is_not_applied() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    let (backup, volume) = stuck_pair(&database);
+    let write = format!("UPDATE backups SET status = 'creating' WHERE id = '{backup}'");
+    database.execute(&format!("CREATE TRIGGER back AFTER UPDATE ON volumes BEGIN {write}; END"));
+    let before = database.dump();
+    let program = Program::on(database.url());
+    let document = program.json(4, &["repair", "--yes"]);
+    assert_eq!(document["units"][0]["outcome"], "failed", "{document:#}");
+    assert!(document["units"][0]["reason"].as_str().unwrap().contains(&format!("did not store backups {backup}")), "{document:#}");
+    assert_eq!(database.dump(), before);
+    database.execute("DROP TRIGGER back");
+    program.expect(0, &["repair", "--yes"]);
+    assert_eq!(database.cell("volumes", &volume, "status").as_deref(), Some("available"));
+}
