@@ -265,3 +265,26 @@ fn a_stuck_backup_frees_nothing_that_another_may_have_taken_since() {
         }
     }
 }
+
+/// The silence of one host can be listened to, not that of two: of several that may hold a volume each may have a late clock.
+#[test]
+fn a_volume_that_two_silent_hosts_may_hold_is_left_alone() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    database.service("late", |row| row.updated_at(ago(130)));
+    database.service("down", |row| row.updated_at(ago(100)));
+    let volume = database.volume(|row| row.status("backing-up").previous_status("available").age(4_000));
+    let of_volume = |host: &str, age: i64| database.backup(|row| row.status("error").host(host).volume_id(&volume).age(age));
+    let both = [of_volume("late", 3_990), of_volume("down", 3_980)];
+    let program = Program::on(database.url());
+    let document = program.json(0, &["scan"]);
+    let found = finding(&document, &volume);
+    assert_eq!((found["verdict"].as_str(), codes(found)), (Some("uncertain"), vec!["services-down"]), "{found:#}");
+    assert!(both.iter().all(|id| found["evidence"].to_string().contains(id)), "{found:#}");
+    let before = database.rows_by_id();
+    program.expect(0, &["repair", "--yes"]);
+    assert_eq!(changes(&before, &database.rows_by_id()), []);
+    // Whoever knows one to be dead leaves one to listen to.
+    let found = program.json(0, &["scan", "--assume-dead", "down"]);
+    let found = finding(&found, &volume);
+    assert_eq!((found["verdict"].as_str(), found["host"].as_str()), (Some("stuck"), Some("late")), "{found:#}");
+}

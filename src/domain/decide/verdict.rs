@@ -2,7 +2,7 @@
 
 use crate::domain::status::{AVAILABLE, CREATING, ERROR, ERROR_DELETING, NO_VOLUME, RESTORING_BACKUP, is_active};
 use crate::domain::time::{human, is_unreadable, parse, rfc3339, seconds_between};
-use crate::domain::{AssumeDead, Backup, CheckResult, Evidence, Heartbeat, Policy, Situation, Verdict};
+use crate::domain::{AssumeDead, Backup, CheckResult, Evidence, Heartbeat, Policy, Situation, Verdict, is_same_host};
 
 /// A verdict with its reasons.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -142,7 +142,7 @@ pub(super) fn suspicion(
     let marked = marked_at.and_then(parse);
     let created = |backup: &Backup| backup.created_at.as_deref().and_then(parse);
     let newest = suspects.iter().filter_map(created).max();
-    let mut silent: Option<(Option<String>, Suspicion)> = None;
+    let mut silent: Option<(&str, String)> = None;
     for backup in suspects.iter().filter(|backup| may_be(backup.status.as_deref())) {
         let created = created(backup);
         let touched = created.max(backup.updated_at.as_deref().and_then(parse));
@@ -162,16 +162,23 @@ pub(super) fn suspicion(
             let text = format!("backup {} of it is {shown}, but {}", backup.id, why.text);
             return Some(Suspicion::AtWork(Evidence::new(&why.code, text)));
         }
-        if let Some(host) = backup.host.as_ref().filter(|_| why.code == SERVICE_DOWN) {
-            let beat = situation.services.last_beat(host);
-            // Of several silent ones that which beat last is the likeliest to be alive.
-            if silent.as_ref().is_none_or(|(last, _)| beat > *last) {
-                let text = format!("backup {} of it is {shown}, and {}", backup.id, why.text);
-                silent = Some((beat, Suspicion::Silent(host.clone(), Evidence::new(&why.code, text))));
+        if let Some(host) = backup.host.as_deref().filter(|_| why.code == SERVICE_DOWN) {
+            let text = format!("backup {} of it is {shown}, and {}", backup.id, why.text);
+            let has_beaten = |host: &str| situation.services.last_beat(host).is_some();
+            match &silent {
+                // One that never beat cannot be heard.
+                Some((known, _)) if !has_beaten(known) => silent = Some((host, text)),
+                // A unit listens to one host, and another one's clock may be late.
+                Some((known, before)) if !is_same_host(known, host) && has_beaten(host) => {
+                    let text = format!("{before}; {text}; declare those dead with --assume-dead that are known to be");
+                    return Some(Suspicion::AtWork(Evidence::new("services-down", text)));
+                }
+                Some(_) => {}
+                None => silent = Some((host, text)),
             }
         }
     }
-    silent.map(|(_, suspicion)| suspicion)
+    silent.map(|(host, text)| Suspicion::Silent(host.to_owned(), Evidence::new(SERVICE_DOWN, text)))
 }
 
 fn by_service(backup: &Backup, situation: &Situation, policy: &Policy) -> (Verdict, String, Evidence) {
