@@ -242,3 +242,23 @@ fn a_unit_that_a_trigger_takes_back_in_part_is_not_applied() {
     program.expect(0, &["repair", "--yes"]);
     assert_eq!(database.cell("volumes", &volume, "status").as_deref(), Some("available"));
 }
+
+/// What was written to a table without transactions could not be taken back when the next row of the unit has moved.
+#[test]
+fn nothing_is_written_to_tables_without_transactions() {
+    for engine in engines().into_iter().filter(|engine| matches!(engine, Engine::Mariadb | Engine::Mysql)) {
+        let database = fresh(engine, Columns::Full);
+        let (backup, _) = stuck_pair(&database);
+        database.execute("DROP TABLE backup_metadata");
+        database.execute("ALTER TABLE backups ENGINE=MyISAM");
+        let before = database.dump();
+        let program = Program::on(database.url());
+        program.expect(0, &["scan", OLD]);
+        let answer = program.expect(14, &["repair", "--yes", OLD]);
+        assert!(answer.stderr.contains("the engine of table backups is MyISAM"), "{}", answer.stderr);
+        assert_eq!(database.dump(), before);
+        database.execute("ALTER TABLE backups ENGINE=InnoDB");
+        program.expect(0, &["repair", "--yes", OLD]);
+        assert_eq!(database.cell("backups", &backup, "status").as_deref(), Some("error"));
+    }
+}

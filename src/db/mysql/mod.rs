@@ -50,6 +50,7 @@ own! {
     GALERA_STATUS = "session_galera_status";
     SERVER = "session_server";
     USER = "session_user";
+    TABLES = "session_tables";
     BEGIN_READ = "session_begin_read";
     BEGIN_WRITE = "session_begin_write";
     COMMIT = "session_commit";
@@ -78,6 +79,8 @@ struct Mysql {
     place: Place,
     encrypted: bool,
     wanted: Wanted,
+    /// The tables to be changed take part in transactions, as far as was asked.
+    atomic: bool,
     /// A transaction is open.
     open: bool,
     /// A statement of the open transaction failed, so that it must not go on: after a deadlock the server has ended the
@@ -108,6 +111,7 @@ pub fn open(target: &ServerTarget, settings: &SessionSettings) -> Result<Box<dyn
         place,
         encrypted: connected.encrypted,
         wanted: Wanted::new(settings),
+        atomic: false,
         open: false,
         failed: false,
     };
@@ -177,6 +181,23 @@ impl Mysql {
         }
         self.server.read_only = self.server.read_only || value("wsrep_ready") != "ON";
         Ok(format!("galera:{}", value("wsrep_cluster_state_uuid")))
+    }
+
+    /// Refuses to write where a unit could be left half done.
+    fn check_tables(&mut self) -> Result<(), DbError> {
+        let rows = self.run(&TABLES, Vec::new())?;
+        if let Some([table, engine]) = rows.first().map(Vec::as_slice) {
+            let [table, engine] = [table, engine].map(|cell| cell.as_text().unwrap_or("?"));
+            return Err(DbError::new(
+                DbErrorKind::Schema,
+                format!(
+                    "the engine of table {table} is {engine}, which knows no transactions: a change could be left half done, so nothing is \
+                     changed; convert it to InnoDB first"
+                ),
+            ));
+        }
+        self.atomic = true;
+        Ok(())
     }
 
     /// Reads the session's state back and compares it with what was asked for.
@@ -328,6 +349,9 @@ impl Session for Mysql {
         self.usable()?;
         if self.open {
             return Err(DbError::new(DbErrorKind::Other, "a transaction is open already"));
+        }
+        if access == Access::Write && !self.atomic {
+            self.check_tables()?;
         }
         self.control(match access {
             Access::ReadOnly => &BEGIN_READ,
