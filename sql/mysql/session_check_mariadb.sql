@@ -1,4 +1,4 @@
--- session_check_mariadb: reads back what session_names and session_state_mariadb set; a proxy may have dropped it.
+-- session_check_mariadb: reads back what session_rows, session_names and session_state_mariadb set; a proxy may have dropped it.
 SELECT @@session.time_zone,
        @@session.sql_mode,
        @@session.lc_messages,
@@ -9,4 +9,6 @@ SELECT @@session.time_zone,
        @@session.max_statement_time,
        @@session.character_set_client,
        @@session.character_set_connection,
-       @@session.character_set_results;
+       @@session.character_set_results,
+       @@session.completion_type,
+       CAST(@@session.sql_select_limit AS char);

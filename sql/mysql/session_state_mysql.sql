@@ -7,6 +7,7 @@ SET SESSION
     sql_mode = 'STRICT_TRANS_TABLES,STRICT_ALL_TABLES,NO_ZERO_IN_DATE,NO_ZERO_DATE,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION',
     lc_messages = 'en_US',
     autocommit = 1,
+    completion_type = 'NO_CHAIN',
     transaction_isolation = 'REPEATABLE-READ',
     innodb_lock_wait_timeout = ?,
     lock_wait_timeout = ?,

@@ -1,5 +1,5 @@
 -- backups_by_destinations_mitaka: live backups that were last restored to one of a list of volumes (Mitaka and later).
--- A pass over the live rows; run only for volumes that are restoring-backup with no active backup.
+-- A pass over the live rows; run only for volumes that are restoring-backup with no active backup, or that were marked after one took them.
 SELECT id, status, host, service, volume_id, display_name, project_id, size, object_count, container, service_metadata,
        fail_reason, to_char(created_at, 'YYYY-MM-DD HH24:MI:SS.US') AS created_at,
        to_char(updated_at, 'YYYY-MM-DD HH24:MI:SS.US') AS updated_at, parent_id, temp_volume_id,

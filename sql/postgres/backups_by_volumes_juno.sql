@@ -1,5 +1,6 @@
 -- backups_by_volumes_juno: live backups that are made of one of a list of volumes (Icehouse, Juno and Kilo).
--- A pass over the live rows, as volume_id has no index; run only for volumes that are backing-up with no active backup.
+-- A pass over the live rows, as volume_id has no index;
+-- run only for volumes that are backing-up with no active backup, or that were marked after one took them.
 SELECT id, status, host, service, volume_id, display_name, project_id, size, object_count, container, service_metadata,
        fail_reason, to_char(created_at, 'YYYY-MM-DD HH24:MI:SS.US') AS created_at,
        to_char(updated_at, 'YYYY-MM-DD HH24:MI:SS.US') AS updated_at, NULL AS parent_id,

@@ -284,6 +284,8 @@ impl Fresh {
                     snapshot: backup.snapshot_id.as_ref().and_then(|id| self.snapshot(id)).cloned(),
                     volume_is_temporary: backup.volume_id.as_ref().is_some_and(|id| census.is_temporary(id)),
                     peers: as_peers(&mut self.backups.values().filter(|peer| peer.id != backup.id)),
+                    // As with suspects below: what the plan left to others stays theirs.
+                    held: decide::held_in(&unit.evidence),
                     volume,
                     parent,
                     siblings,

@@ -260,8 +260,8 @@ impl Worker<'_> {
         let columns = self.plan.columns;
         let rows = by_row(&changes);
         let reader = Reader { session: session.as_mut(), schema: self.schema };
-        // Each UPDATE with the look at what it made of its row. That a later one runs although an earlier one matched nothing
-        // does no harm: all answers are looked at before anything is committed.
+        // All UPDATEs, and then the look at what became of their rows: a trigger on one may write another. That a later one runs
+        // although an earlier one matched nothing does no harm: all answers are looked at before anything is committed.
         let mut steps = Vec::with_capacity(rows.len() * 2);
         for ((table, id), row_changes) in &rows {
             let Some(image) = now.iter().find(|image| image.table == *table && image.id == *id) else {
@@ -269,18 +269,17 @@ impl Worker<'_> {
             };
             let write = update(columns, image, row_changes);
             steps.push(Step::Execute(write.statement, write.params));
-            steps.push(reader.row_step(*table, id, Lock::None));
         }
+        steps.extend(rows.iter().map(|((table, id), _)| reader.row_step(*table, id, Lock::None)));
         let answers = match session.together(&steps) {
             Ok(answers) => answers,
             Err(error) => return give_up(session, error),
         };
         let mut after = Vec::new();
-        for (((table, id), row_changes), answer) in rows.iter().zip(answers.chunks(2)) {
-            let (matched, found) = match answer {
-                [Answer::Matched(matched), found] => (*matched, row_in(found, *table, id).map(|row| row.image(columns))),
-                _ => (0, None),
-            };
+        let (writes, looks) = answers.split_at(rows.len().min(answers.len()));
+        for (((table, id), row_changes), (write, look)) in rows.iter().zip(writes.iter().zip(looks)) {
+            let Answer::Matched(matched) = *write else { continue };
+            let found = row_in(look, *table, id).map(|row| row.image(columns));
             if matched != 1 {
                 let why = format!("the guarded UPDATE of {table} {id} matched {matched} rows in place of 1");
                 return roll_back(session, Outcome::Changed, why, Vec::new());

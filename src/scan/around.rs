@@ -28,6 +28,11 @@ pub(super) struct Around {
     /// Their parents.
     pub parents: HashMap<String, Backup>,
     attachments: HashMap<String, Vec<Attachment>>,
+    /// Backups, whatever their status, of volumes that somebody else may have marked since a backup took them; likewise those
+    /// restored to such volumes, and those of such snapshots.
+    of_volumes: HashMap<String, Vec<Backup>>,
+    restored: HashMap<String, Vec<Backup>>,
+    of_snapshots: HashMap<String, Vec<Backup>>,
 }
 
 impl Around {
@@ -49,12 +54,67 @@ impl Around {
         }
         let snapshots = reader.snapshots(&ids(&|backup| vec![backup.snapshot_id.clone()]))?;
         let parents = reader.backups(&ids(&|backup| vec![backup.parent_id.clone()]))?;
-        Ok(Self {
+        let mut around = Self {
             volumes,
             snapshots: snapshots.into_iter().map(|snapshot| (key(&snapshot.id).into_owned(), snapshot)).collect(),
             parents: parents.into_iter().map(|parent| (key(&parent.id).into_owned(), parent)).collect(),
             attachments,
-        })
+            of_volumes: HashMap::new(),
+            restored: HashMap::new(),
+            of_snapshots: HashMap::new(),
+        };
+        around.read_others(reader, backups)?;
+        Ok(around)
+    }
+
+    /// Reads who else may hold what the backups hold: seldom anybody, as mostly nobody has written the row since.
+    fn read_others(&mut self, reader: &mut Reader<'_>, backups: &[&Backup]) -> Result<(), DbError> {
+        let (mut sources, mut destinations, mut snapshots) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        for backup in backups {
+            let marked = |id: &Option<String>, status: &str| {
+                let volume = self.volumes.get(key(id.as_deref()?).as_ref())?;
+                let marked = volume.status.as_deref() == Some(status) && decide::was_taken_since(backup, volume.updated_at.as_deref());
+                marked.then(|| volume.id.clone())
+            };
+            match backup.status.as_deref() {
+                Some(CREATING) => {
+                    sources.extend(marked(&backup.volume_id, BACKING_UP));
+                    let snapshot = backup.snapshot_id.as_deref().and_then(|id| self.snapshots.get(key(id).as_ref()));
+                    let marked = snapshot.filter(|snapshot| {
+                        snapshot.status.as_deref() == Some(BACKING_UP) && decide::was_taken_since(backup, snapshot.updated_at.as_deref())
+                    });
+                    snapshots.extend(marked.map(|snapshot| snapshot.id.clone()));
+                }
+                Some(RESTORING) => destinations.extend(marked(&backup.restore_volume_id, RESTORING_BACKUP)),
+                _ => {}
+            }
+        }
+        let list = |ids: BTreeSet<String>| -> Vec<String> { ids.into_iter().collect() };
+        let found = reader.backups_of_volumes(&list(sources))?;
+        self.of_volumes = by_key(found.into_iter().map(|backup| (backup.volume_id.clone(), backup)));
+        let found = reader.backups_restored_to(&list(destinations))?;
+        self.restored = by_key(found.into_iter().map(|backup| (backup.restore_volume_id.clone(), backup)));
+        let found = reader.backups_of_snapshots(&list(snapshots))?;
+        self.of_snapshots = by_key(found.into_iter().map(|backup| (backup.snapshot_id.clone(), backup)));
+        Ok(())
+    }
+
+    /// Who else may hold what a backup holds.
+    pub fn others(&self, backup: &Backup) -> decide::Others {
+        let of = |found: &HashMap<String, Vec<Backup>>, id: &Option<String>| {
+            id.as_deref().and_then(|id| found.get(key(id).as_ref())).cloned().unwrap_or_default()
+        };
+        match backup.status.as_deref() {
+            Some(CREATING) => decide::Others {
+                of_volume: of(&self.of_volumes, &backup.volume_id),
+                of_snapshot: of(&self.of_snapshots, &backup.snapshot_id),
+                ..decide::Others::default()
+            },
+            Some(RESTORING) => {
+                decide::Others { restored_there: of(&self.restored, &backup.restore_volume_id), ..decide::Others::default() }
+            }
+            _ => decide::Others::default(),
+        }
     }
 
     pub fn volume(&self, id: Option<&str>) -> Option<Volume> {

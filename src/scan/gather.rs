@@ -242,12 +242,17 @@ impl<'a> Gathering<'a> {
                     .as_ref()
                     .filter(|_| self.question.aim == Aim::HandOn)
                     .map(|above| images_of_chain(backup, above, self.situation.columns));
+                let volume = around.volume(backup.volume_id.as_deref());
+                let destination = around.volume(backup.restore_volume_id.as_deref());
+                let snapshot = backup.snapshot_id.as_ref().and_then(|id| around.snapshots.get(key(id).as_ref())).cloned();
+                let rows_of = (volume.as_ref(), destination.as_ref(), snapshot.as_ref());
                 let case = BackupCase {
                     ancestors: above.unwrap_or_default(),
                     backup: (*backup).clone(),
-                    volume: around.volume(backup.volume_id.as_deref()),
-                    destination: around.volume(backup.restore_volume_id.as_deref()),
-                    snapshot: backup.snapshot_id.as_ref().and_then(|id| around.snapshots.get(key(id).as_ref())).cloned(),
+                    held: decide::held(backup, rows_of, &around.others(backup), self.situation, self.policy),
+                    volume,
+                    destination,
+                    snapshot,
                     parent: backup.parent_id.as_ref().and_then(|id| around.parents.get(key(id).as_ref())).cloned(),
                     siblings: siblings(census, backup),
                     attachments: around.attachments(backup.volume_id.as_deref()),

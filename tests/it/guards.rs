@@ -224,3 +224,41 @@ fn a_dry_run_writes_nothing_anywhere() {
         assert!(!program.log().exists(), "a dry run leaves no record");
     }
 }
+
+/// What one UPDATE left is looked at when all of them are done: a trigger on another table may have written it since.
+#[test]
+fn a_unit_that_a_trigger_takes_back_in_part_is_not_applied() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    let (backup, volume) = stuck_pair(&database);
+    let write = format!("UPDATE backups SET status = 'creating' WHERE id = '{backup}'");
+    database.execute(&format!("CREATE TRIGGER back AFTER UPDATE ON volumes BEGIN {write}; END"));
+    let before = database.dump();
+    let program = Program::on(database.url());
+    let document = program.json(4, &["repair", "--yes"]);
+    assert_eq!(document["units"][0]["outcome"], "failed", "{document:#}");
+    assert!(document["units"][0]["reason"].as_str().unwrap().contains(&format!("did not store backups {backup}")), "{document:#}");
+    assert_eq!(database.dump(), before);
+    database.execute("DROP TRIGGER back");
+    program.expect(0, &["repair", "--yes"]);
+    assert_eq!(database.cell("volumes", &volume, "status").as_deref(), Some("available"));
+}
+
+/// What was written to a table without transactions could not be taken back when the next row of the unit has moved.
+#[test]
+fn nothing_is_written_to_tables_without_transactions() {
+    for engine in engines().into_iter().filter(|engine| matches!(engine, Engine::Mariadb | Engine::Mysql)) {
+        let database = fresh(engine, Columns::Full);
+        let (backup, _) = stuck_pair(&database);
+        database.execute("DROP TABLE backup_metadata");
+        database.execute("ALTER TABLE backups ENGINE=MyISAM");
+        let before = database.dump();
+        let program = Program::on(database.url());
+        program.expect(0, &["scan", OLD]);
+        let answer = program.expect(14, &["repair", "--yes", OLD]);
+        assert!(answer.stderr.contains("the engine of table backups is MyISAM"), "{}", answer.stderr);
+        assert_eq!(database.dump(), before);
+        database.execute("ALTER TABLE backups ENGINE=InnoDB");
+        program.expect(0, &["repair", "--yes", OLD]);
+        assert_eq!(database.cell("backups", &backup, "status").as_deref(), Some("error"));
+    }
+}

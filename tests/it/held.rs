@@ -211,3 +211,80 @@ fn a_refusal_leaves_what_the_refused_hold() {
     program.expect(0, &["apply", "plan.json", "--yes"]);
     assert_eq!(essence(changes(&before, &database.rows_by_id())), [format!("backups.{second}.status: creating -> available")]);
 }
+
+/// What a stuck backup held may be held by another one since, which was put into another status by hand under a service that works
+/// on: the stuck one was all but finished when the other took the volume.
+#[test]
+fn a_stuck_backup_frees_nothing_that_another_may_have_taken_since() {
+    for engine in engines() {
+        for columns in [Columns::Full, Columns::Liberty, Columns::Juno] {
+            let database = fresh(engine, columns);
+            up_and_down(&database);
+            let taken = |age: i64| database.volume(|row| row.status("backing-up").previous_status("available").age(age));
+            let (held, deleted, own) = (taken(4_000), taken(4_000), taken(4_000));
+            let stuck = |volume: &str| database.backup(|row| row.status("creating").host("down").volume_id(volume).age(TWO_HOURS));
+            let later =
+                |volume: &str, status: &str, host: &str| database.backup(|row| row.status(status).host(host).volume_id(volume).age(4_000));
+            let by_hand = later(&held, "error", "up");
+            let mut errors = vec![stuck(&held), stuck(&deleted), stuck(&own)];
+            later(&deleted, "deleting", "up");
+            // One whose service is as silent as that of the stuck one holds nothing, nor does what was begun before.
+            later(&own, "error", "down");
+            database.backup(|row| row.host("up").volume_id(&own).created_at(ago(9_000)).updated_at(ago(3_000)));
+            let mut expected = vec![format!("volumes.{own}.status: backing-up -> available")];
+            if columns == Columns::Full {
+                // The backup of a snapshot that is free again does not hold the volume, whichever was begun first.
+                let volume = taken(9_000);
+                let snapshot = database.snapshot(&volume, |row| row.age(TWO_HOURS));
+                let of_snapshot =
+                    |row: crate::rows::Row| row.status("creating").host("down").volume_id(&volume).snapshot_id(&snapshot).age(TWO_HOURS);
+                errors.push(database.backup(of_snapshot));
+                database.backup(|row| row.status("error").host("up").volume_id(&volume).age(9_000));
+                let again = database.snapshot(&volume, |row| row.status("backing-up").age(4_000));
+                let first = |row: crate::rows::Row| row.status("creating").host("down").volume_id(&volume).snapshot_id(&again);
+                errors.push(database.backup(|row| first(row).age(TWO_HOURS)));
+                database.backup(|row| row.status("error").host("up").volume_id(&volume).snapshot_id(&again).age(4_000));
+                let destination = database.volume(|row| row.status("restoring-backup").age(4_000));
+                let restored = database.backup(|row| {
+                    row.status("restoring").host("down").restore_volume_id(&destination).created_at(ago(86_400)).updated_at(ago(TWO_HOURS))
+                });
+                database.backup(|row| row.host("up").restore_volume_id(&destination).created_at(ago(86_400)).updated_at(ago(3_900)));
+                expected.push(format!("backups.{restored}.status: restoring -> available"));
+            }
+            expected.extend(errors.iter().map(|id| format!("backups.{id}.status: creating -> error")));
+            expected.sort();
+            let program = Program::on(database.url());
+            let document = program.json(0, &args(&["scan"]));
+            let found = finding(&document, &errors[0]);
+            assert!(codes(found).contains(&"volume-suspected") && found["evidence"].to_string().contains(&by_hand), "{found:#}");
+            let before = database.rows_by_id();
+            program.expect(0, &args(&["repair", "--yes"]));
+            assert_eq!(essence(changes(&before, &database.rows_by_id())), expected, "{} {columns:?}", engine.name());
+            // A later scan judges it by all that could explain it.
+            assert_eq!(finding(&program.json(0, &args(&["scan", "--older-than", "0s"])), &held)["verdict"], "uncertain");
+        }
+    }
+}
+
+/// The silence of one host can be listened to, not that of two: of several that may hold a volume each may have a late clock.
+#[test]
+fn a_volume_that_two_silent_hosts_may_hold_is_left_alone() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    database.service("late", |row| row.updated_at(ago(130)));
+    database.service("down", |row| row.updated_at(ago(100)));
+    let volume = database.volume(|row| row.status("backing-up").previous_status("available").age(4_000));
+    let of_volume = |host: &str, age: i64| database.backup(|row| row.status("error").host(host).volume_id(&volume).age(age));
+    let both = [of_volume("late", 3_990), of_volume("down", 3_980)];
+    let program = Program::on(database.url());
+    let document = program.json(0, &["scan"]);
+    let found = finding(&document, &volume);
+    assert_eq!((found["verdict"].as_str(), codes(found)), (Some("uncertain"), vec!["services-down"]), "{found:#}");
+    assert!(both.iter().all(|id| found["evidence"].to_string().contains(id)), "{found:#}");
+    let before = database.rows_by_id();
+    program.expect(0, &["repair", "--yes"]);
+    assert_eq!(changes(&before, &database.rows_by_id()), []);
+    // Whoever knows one to be dead leaves one to listen to.
+    let found = program.json(0, &["scan", "--assume-dead", "down"]);
+    let found = finding(&found, &volume);
+    assert_eq!((found["verdict"].as_str(), found["host"].as_str()), (Some("stuck"), Some("late")), "{found:#}");
+}

@@ -39,6 +39,7 @@ struct Own {
 }
 
 own! {
+    ROWS = "session_rows";
     NAMES = "session_names";
     STATE_MARIADB = "session_state_mariadb";
     STATE_MYSQL = "session_state_mysql";
@@ -49,6 +50,7 @@ own! {
     GALERA_STATUS = "session_galera_status";
     SERVER = "session_server";
     USER = "session_user";
+    TABLES = "session_tables";
     BEGIN_READ = "session_begin_read";
     BEGIN_WRITE = "session_begin_write";
     COMMIT = "session_commit";
@@ -58,6 +60,9 @@ own! {
 /// The SQL mode that both state statements set; the server gives it back in an order of its own.
 const SQL_MODE: &str =
     "STRICT_TRANS_TABLES,STRICT_ALL_TABLES,NO_ZERO_IN_DATE,NO_ZERO_DATE,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION";
+
+/// The greatest number that there is for `sql_select_limit`.
+const ALL_ROWS: &str = "18446744073709551615";
 
 /// What `wsrep_sync_wait` is set to where reads are to wait: 1 for reads and the start of a transaction, 2 for UPDATE.
 const WAIT_FOR_READS_AND_UPDATES: i64 = 3;
@@ -74,6 +79,8 @@ struct Mysql {
     place: Place,
     encrypted: bool,
     wanted: Wanted,
+    /// The tables to be changed take part in transactions, as far as was asked.
+    atomic: bool,
     /// A transaction is open.
     open: bool,
     /// A statement of the open transaction failed, so that it must not go on: after a deadlock the server has ended the
@@ -104,6 +111,7 @@ pub fn open(target: &ServerTarget, settings: &SessionSettings) -> Result<Box<dyn
         place,
         encrypted: connected.encrypted,
         wanted: Wanted::new(settings),
+        atomic: false,
         open: false,
         failed: false,
     };
@@ -114,6 +122,7 @@ pub fn open(target: &ServerTarget, settings: &SessionSettings) -> Result<Box<dyn
 
 impl Mysql {
     fn set_up(&mut self, database: &str) -> Result<(), DbError> {
+        self.run(&ROWS, Vec::new())?;
         let variables = self.named_values(&SERVER)?;
         let variable = |name: &str| variables.get(name).map(String::as_str).filter(|value| !value.is_empty());
         let is_on = |name: &str| variable(name).is_some_and(|value| !matches!(value, "OFF" | "0"));
@@ -172,6 +181,23 @@ impl Mysql {
         }
         self.server.read_only = self.server.read_only || value("wsrep_ready") != "ON";
         Ok(format!("galera:{}", value("wsrep_cluster_state_uuid")))
+    }
+
+    /// Refuses to write where a unit could be left half done.
+    fn check_tables(&mut self) -> Result<(), DbError> {
+        let rows = self.run(&TABLES, Vec::new())?;
+        if let Some([table, engine]) = rows.first().map(Vec::as_slice) {
+            let [table, engine] = [table, engine].map(|cell| cell.as_text().unwrap_or("?"));
+            return Err(DbError::new(
+                DbErrorKind::Schema,
+                format!(
+                    "the engine of table {table} is {engine}, which knows no transactions: a change could be left half done, so nothing is \
+                     changed; convert it to InnoDB first"
+                ),
+            ));
+        }
+        self.atomic = true;
+        Ok(())
     }
 
     /// Reads the session's state back and compares it with what was asked for.
@@ -324,6 +350,9 @@ impl Session for Mysql {
         if self.open {
             return Err(DbError::new(DbErrorKind::Other, "a transaction is open already"));
         }
+        if access == Access::Write && !self.atomic {
+            self.check_tables()?;
+        }
         self.control(match access {
             Access::ReadOnly => &BEGIN_READ,
             Access::Write => &BEGIN_WRITE,
@@ -426,7 +455,7 @@ impl Wanted {
     }
 
     /// What the check statement is to find, in the order of its columns.
-    fn values(&self, engine: Engine) -> [(&'static str, Expected); 11] {
+    fn values(&self, engine: Engine) -> [(&'static str, Expected); 13] {
         let (isolation, limit) = if engine == Engine::Mariadb {
             ("tx_isolation", "max_statement_time")
         } else {
@@ -444,6 +473,8 @@ impl Wanted {
             ("character_set_client", Expected::Text("utf8mb4")),
             ("character_set_connection", Expected::Text("utf8mb4")),
             ("character_set_results", Expected::Text("utf8mb4")),
+            ("completion_type", Expected::Text("NO_CHAIN")),
+            ("sql_select_limit", Expected::Text(ALL_ROWS)),
         ]
     }
 }

@@ -11,6 +11,7 @@ use crate::domain::{
     Situation, Snapshot, Verdict, Volume,
 };
 
+use super::held::{DESTINATION_SUSPECTED, SNAPSHOT_SUSPECTED, VOLUME_SUSPECTED};
 use super::verdict::{Judgement, judge_backup};
 use super::{Children, Peer, change, command, half_restored, last_resort, volume};
 
@@ -38,6 +39,8 @@ pub struct BackupCase {
     pub attachments: Vec<Attachment>,
     /// Other active backups.
     pub peers: Vec<Peer>,
+    /// What of its rows other backups may hold although their status does not say so: see [`super::held`].
+    pub held: Vec<Evidence>,
     /// Its volume is named in some `temp_volume_id`.
     pub volume_is_temporary: bool,
     /// What a look at its storage found, if there was one.
@@ -310,6 +313,13 @@ fn fail_reason(backup: &Backup, check: Option<&CheckResult>, cause: &str) -> Str
     text.chars().filter(|c| !c.is_control()).take(FAIL_REASON_MAX).collect()
 }
 
+/// Whether a row stays as it is because another backup may hold it; says so.
+fn stays(finding: &mut Finding, case: &BackupCase, code: &str) -> bool {
+    let suspected = case.held.iter().find(|evidence| evidence.code == code);
+    finding.evidence.extend(suspected.cloned());
+    suspected.is_some()
+}
+
 fn release_volume(finding: &mut Finding, changes: &mut Vec<Change>, case: &BackupCase, situation: &Situation) {
     let backup = &case.backup;
     let Some(volume_id) = backup.volume_id.as_deref().filter(|id| *id != NO_VOLUME) else {
@@ -346,6 +356,9 @@ fn release_volume(finding: &mut Finding, changes: &mut Vec<Change>, case: &Backu
     if let Some(peer) = case.peers.iter().find(needs_volume) {
         let text = format!("volume {volume_id} stays backing-up: backup {} is being made of it too", peer.id);
         finding.evidence.push(Evidence::new("volume-held", text));
+        return;
+    }
+    if stays(finding, case, VOLUME_SUSPECTED) {
         return;
     }
     let (to, why) = volume::before_backup(volume, &case.attachments, backup.host.as_deref(), situation);
@@ -389,6 +402,9 @@ fn release_snapshot(finding: &mut Finding, changes: &mut Vec<Change>, case: &Bac
         finding.evidence.push(Evidence::new("snapshot-held", text));
         return;
     }
+    if stays(finding, case, SNAPSHOT_SUSPECTED) {
+        return;
+    }
     change(changes, &snapshot.image(), "status", AVAILABLE);
 }
 
@@ -421,6 +437,9 @@ fn spoil_destination(finding: &mut Finding, changes: &mut Vec<Change>, case: &Ba
     if let Some(peer) = case.peers.iter().find(needs_volume) {
         let text = format!("volume {volume_id} stays as it is: backup {} is being restored to it too", peer.id);
         finding.evidence.push(Evidence::new("destination-held", text));
+        return;
+    }
+    if stays(finding, case, DESTINATION_SUSPECTED) {
         return;
     }
     change(changes, &volume.image(situation.columns), "status", to);

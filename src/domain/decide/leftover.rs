@@ -91,7 +91,7 @@ pub fn volume(case: &VolumeCase, situation: &Situation, policy: &Policy) -> Opti
         finding.evidence.push(unreadable);
         return Some(finding);
     }
-    match verdict::suspicion(&case.suspects, status, volume.updated_at.as_deref(), situation, policy) {
+    match verdict::suspicion(&case.suspects, verdict::is_over, status, volume.updated_at.as_deref(), situation, policy) {
         Some(Suspicion::AtWork(evidence)) => {
             finding.verdict = Verdict::Uncertain;
             finding.evidence.push(evidence);
@@ -177,7 +177,7 @@ pub fn snapshot(case: &SnapshotCase, situation: &Situation, policy: &Policy) -> 
         return Some(finding);
     }
     let status = snapshot.status.as_deref();
-    match verdict::suspicion(&case.suspects, status, snapshot.updated_at.as_deref(), situation, policy) {
+    match verdict::suspicion(&case.suspects, verdict::is_over, status, snapshot.updated_at.as_deref(), situation, policy) {
         Some(Suspicion::AtWork(evidence)) => {
             finding.verdict = Verdict::Uncertain;
             finding.evidence.insert(0, evidence);

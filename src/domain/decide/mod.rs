@@ -5,12 +5,14 @@
 
 mod backup;
 mod counter;
+mod held;
 mod leftover;
 mod verdict;
 mod volume;
 
 pub use backup::{BackupCase, backup};
 pub use counter::{Children, CounterCase, broken_chain, counter};
+pub use held::{Others, held, held_in, was_taken_since};
 pub use leftover::{SnapshotCase, VolumeCase, attachment, snapshot, temporaries, volume as left_volume};
 pub use verdict::{Judgement, judge_backup};
 

@@ -119,6 +119,7 @@ fn a_case(backup: Backup) -> BackupCase {
         ancestors: Vec::new(),
         siblings: Children::default(),
         attachments: Vec::new(),
+        held: Vec::new(),
         peers: Vec::new(),
         volume_is_temporary: false,
         check: None,

@@ -2,7 +2,7 @@
 
 use crate::domain::status::{AVAILABLE, CREATING, ERROR, ERROR_DELETING, NO_VOLUME, RESTORING_BACKUP, is_active};
 use crate::domain::time::{human, is_unreadable, parse, rfc3339, seconds_between};
-use crate::domain::{AssumeDead, Backup, CheckResult, Evidence, Heartbeat, Policy, Situation, Verdict};
+use crate::domain::{AssumeDead, Backup, CheckResult, Evidence, Heartbeat, Policy, Situation, Verdict, is_same_host};
 
 /// A verdict with its reasons.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,6 +109,17 @@ const SERVICE_DOWN: &str = "service-down";
 /// Cinder marks a volume or a snapshot and makes the backup's row right after it, by the same clock; the databases round to seconds.
 const MARKED_TOGETHER: i64 = 5;
 
+/// A backup in no active status.
+pub(super) fn is_over(status: Option<&str>) -> bool {
+    !is_active(status)
+}
+
+/// How many seconds a row was written after a backup took it, where 0 is as long as that takes; `None` where nobody knows.
+pub(super) fn marked_after(taken_at: Option<&str>, marked_at: Option<&str>) -> Option<i64> {
+    let (taken, marked) = taken_at.and_then(parse).zip(marked_at.and_then(parse))?;
+    Some(seconds_between(taken, marked)).map(|span| if span.abs() <= MARKED_TOGETHER { 0 } else { span })
+}
+
 /// What the services say whose backups may be the reason why a row is marked although no backup says so: whoever puts a backup
 /// into another status by hand does not stop its service, which works on.
 pub(super) enum Suspicion {
@@ -119,9 +130,10 @@ pub(super) enum Suspicion {
 }
 
 /// Whether a cinder-backup may be at work on a row in `status`, and if none is, whose silence says so. `suspects` are backups
-/// of that row in no active status.
+/// of that row, and `may_be` says by their status which of them may hold it though they do not say so.
 pub(super) fn suspicion(
     suspects: &[Backup],
+    may_be: fn(Option<&str>) -> bool,
     status: Option<&str>,
     marked_at: Option<&str>,
     situation: &Situation,
@@ -130,8 +142,8 @@ pub(super) fn suspicion(
     let marked = marked_at.and_then(parse);
     let created = |backup: &Backup| backup.created_at.as_deref().and_then(parse);
     let newest = suspects.iter().filter_map(created).max();
-    let mut silent: Option<(Option<String>, Suspicion)> = None;
-    for backup in suspects.iter().filter(|backup| !is_active(backup.status.as_deref())) {
+    let mut silent: Option<(&str, String)> = None;
+    for backup in suspects.iter().filter(|backup| may_be(backup.status.as_deref())) {
         let created = created(backup);
         let touched = created.max(backup.updated_at.as_deref().and_then(parse));
         // Other things write a volume's row, too, so that its time is no proof. But Cinder begins no backup of a volume that is
@@ -150,16 +162,23 @@ pub(super) fn suspicion(
             let text = format!("backup {} of it is {shown}, but {}", backup.id, why.text);
             return Some(Suspicion::AtWork(Evidence::new(&why.code, text)));
         }
-        if let Some(host) = backup.host.as_ref().filter(|_| why.code == SERVICE_DOWN) {
-            let beat = situation.services.last_beat(host);
-            // Of several silent ones that which beat last is the likeliest to be alive.
-            if silent.as_ref().is_none_or(|(last, _)| beat > *last) {
-                let text = format!("backup {} of it is {shown}, and {}", backup.id, why.text);
-                silent = Some((beat, Suspicion::Silent(host.clone(), Evidence::new(&why.code, text))));
+        if let Some(host) = backup.host.as_deref().filter(|_| why.code == SERVICE_DOWN) {
+            let text = format!("backup {} of it is {shown}, and {}", backup.id, why.text);
+            let has_beaten = |host: &str| situation.services.last_beat(host).is_some();
+            match &silent {
+                // One that never beat cannot be heard.
+                Some((known, _)) if !has_beaten(known) => silent = Some((host, text)),
+                // A unit listens to one host, and another one's clock may be late.
+                Some((known, before)) if !is_same_host(known, host) && has_beaten(host) => {
+                    let text = format!("{before}; {text}; declare those dead with --assume-dead that are known to be");
+                    return Some(Suspicion::AtWork(Evidence::new("services-down", text)));
+                }
+                Some(_) => {}
+                None => silent = Some((host, text)),
             }
         }
     }
-    silent.map(|(_, suspicion)| suspicion)
+    silent.map(|(host, text)| Suspicion::Silent(host.to_owned(), Evidence::new(SERVICE_DOWN, text)))
 }
 
 fn by_service(backup: &Backup, situation: &Situation, policy: &Policy) -> (Verdict, String, Evidence) {

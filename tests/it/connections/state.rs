@@ -6,7 +6,9 @@ use std::ops::ControlFlow;
 use std::thread;
 
 use cinder_backup_repair::config::{Host, ServerTarget};
-use cinder_backup_repair::db::statements::{BACKUPS_BY_IDS_MITAKA, BACKUPS_LIVE_LIBERTY, SNAPSHOT_BY_ID, SNAPSHOT_UPDATE};
+use cinder_backup_repair::db::statements::{
+    BACKUPS_BY_IDS_MITAKA, BACKUPS_LIVE_LIBERTY, SNAPSHOT_BY_ID, SNAPSHOT_UPDATE, SNAPSHOTS_PENDING,
+};
 use cinder_backup_repair::db::{Access, CommitOutcome, DbErrorKind, Engine, ID_BATCH, Param};
 use cinder_backup_repair::domain::Value;
 
@@ -241,5 +243,32 @@ fn a_query_can_be_left_early() {
             assert_eq!(all, 4000, "{engine:?}");
         }
         committed(session.commit());
+    }
+}
+
+/// A server may give no more than so many rows to whoever asks for no limit, and begin a transaction after each: the one would
+/// hide backups that hold a volume, the other heartbeats.
+#[test]
+fn what_the_server_is_set_to_hides_nothing() {
+    use ::mysql::prelude::Queryable;
+    let server = own_server(Engine::Mariadb);
+    let mut other = servers::mariadb::connect(&server.socket, ADMIN, Some(ADMIN_PASSWORD)).expect("it answers");
+    other.select_db("postgres").expect("it is there");
+    other
+        .query_drop("INSERT INTO snapshots SELECT concat('s', seq), 'backing-up', 'v', NULL, NULL, NULL, NULL, FALSE FROM seq_1_to_3")
+        .expect("rows");
+    other.query_drop("SET GLOBAL completion_type = 'CHAIN'").expect("a setting");
+    // One row alone hides what the server is, too.
+    for limit in [1, 2] {
+        other.query_drop(format!("SET GLOBAL sql_select_limit = {limit}")).expect("a setting");
+        other.query_drop("UPDATE snapshots SET status = 'backing-up'").expect("an update");
+        let mut session = opened(&own_target(&server));
+        assert_eq!(session.server().engine, Engine::Mariadb);
+        assert_eq!(session.rows(&SNAPSHOTS_PENDING, &[]).expect("read").len(), 4, "limit {limit}");
+        session.begin(Access::ReadOnly).expect("begun");
+        session.rollback().expect("ended");
+        assert_eq!(session.rows(&SNAPSHOTS_PENDING, &[]).expect("read").len(), 4);
+        other.query_drop("UPDATE snapshots SET status = 'available' WHERE id = 's1'").expect("an update");
+        assert_eq!(session.rows(&SNAPSHOTS_PENDING, &[]).expect("read").len(), 3, "no transaction is open");
     }
 }

@@ -133,7 +133,7 @@ fn what_a_later_backup_followed_is_over() {
     let old = backup("a", ERROR, "up", 10 * OLD);
     assert_eq!(judge(vec![old.clone(), backup("b", AVAILABLE, "up", 5 * OLD)]).verdict, Verdict::Stuck);
     assert_eq!(judge(vec![old, backup("b", ERROR, "up", 5 * OLD)]).verdict, Verdict::Uncertain);
-    // Of two silent hosts the one that beat last is listened to.
+    // Of two silent hosts the one that ever beat is listened to.
     let hosts = ["down", "never"].map(|host| backup(host, ERROR, host, OLD));
     for suspects in [hosts.to_vec(), hosts.iter().rev().cloned().collect()] {
         assert_eq!(judge(suspects).host.as_deref(), Some("down"));
