@@ -13,7 +13,7 @@ use super::writes::{by_row, update};
 use super::{Mode, Options, Settlement};
 use crate::audit::record::Window;
 use crate::db::schema::Schema;
-use crate::db::{Access, Answer, CommitOutcome, DbError, DbErrorKind, Session, Step};
+use crate::db::{Access, Answer, CommitOutcome, DbError, DbErrorKind, Engine, Session, Step};
 use crate::domain::status::ERROR_DELETING;
 use crate::domain::time::rfc3339;
 use crate::domain::transitions::{Direction, is_allowed};
@@ -100,9 +100,17 @@ impl Worker<'_> {
 
     /// Looks at the clock and the heartbeats, on another session where the first one is lost.
     pub fn look(&self, session: &mut Box<dyn Session>) -> Result<Known, DbError> {
+        // A proxy that sends single SELECTs to replicas leaves those of a transaction that may write with the primary; on a replica that
+        // lags, whoever beats would be silent. A file has no replicas, and such a transaction would keep others from writing.
+        let at_primary = self.options.mode == Mode::Write && session.server().engine != Engine::Sqlite;
         let look = |session: &mut Box<dyn Session>| {
-            let mut reader = Reader { session: session.as_mut(), schema: self.schema };
-            crate::scan::situation(&mut reader).map(|situation| Known { situation, at: Instant::now() })
+            if at_primary {
+                session.begin(Access::Write)?;
+            }
+            let found = crate::scan::situation(&mut Reader { session: session.as_mut(), schema: self.schema });
+            let ended = if at_primary { session.rollback() } else { Ok(()) };
+            let known = found.map(|situation| Known { situation, at: Instant::now() })?;
+            ended.map(|()| known)
         };
         match look(session) {
             Err(error) if error.is_fatal() => {

@@ -24,7 +24,7 @@ mod held;
 mod history;
 mod house;
 mod lanes;
-mod late;
+mod library;
 #[allow(dead_code, reason = "a harness offers more than one moment's tests use")]
 mod population;
 #[allow(dead_code, reason = "a harness offers more than one moment's tests use")]
@@ -41,3 +41,4 @@ mod servers;
 mod storage;
 mod storage_servers;
 mod terminal;
+mod within;

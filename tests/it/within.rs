@@ -1,55 +1,21 @@
-//! A batch in which rows that others hold use up the time: what is left of it gets its turn in another one.
-//!
-//! Through the library, as nobody wants to wait for the minutes that the program gives a batch.
+//! What only shows through the library: a batch whose time is used up, by rows that others hold, in milliseconds in place of the minutes
+//! that the program gives it; and what is asked within a transaction.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use cinder_backup_repair::apply::{Executor, Journal, Mode, Options, Run, Storage};
-use cinder_backup_repair::audit::{AuditError, Event};
-use cinder_backup_repair::config::{DatabaseFlags, Environment, resolve};
-use cinder_backup_repair::db::schema::probe;
-use cinder_backup_repair::db::{Engine, SessionSettings, open};
-use cinder_backup_repair::domain::{CheckResult, Look, Outcome};
-use cinder_backup_repair::plan::Plan;
-use cinder_backup_repair::scan::{Census, Reader};
+use cinder_backup_repair::apply::{Mode, Options};
+use cinder_backup_repair::audit::Event;
+use cinder_backup_repair::db::{Access, Answer, CommitOutcome, DbError, Engine, Param, RowSink, ServerInfo, Session, Statement, Step};
+use cinder_backup_repair::domain::Outcome;
 
 use crate::database::Database;
-use crate::program::Program;
+use crate::library::{carry_out, plan};
 use crate::rows;
 use crate::schemas::{Columns, engines, fresh};
 
 const TWO_HOURS: i64 = 7_200;
 const UNITS: usize = 12;
-
-/// Takes down what a log would be given.
-#[derive(Default)]
-struct Events(Vec<Event>);
-
-impl Journal for Events {
-    fn append(&mut self, event: Event) -> Result<(), AuditError> {
-        self.0.push(event);
-        Ok(())
-    }
-
-    fn flush(&mut self) -> Result<(), AuditError> {
-        Ok(())
-    }
-
-    fn sync(&mut self) -> Result<(), AuditError> {
-        Ok(())
-    }
-}
-
-/// No unit here rests on a check.
-struct NoStorage;
-
-impl Storage for NoStorage {
-    fn look(&self, checks: &[&CheckResult]) -> Vec<Look> {
-        assert!(checks.is_empty());
-        Vec::new()
-    }
-}
 
 /// Backups that hang, each with a volume of its own.
 fn hanging(database: &Database) {
@@ -60,41 +26,6 @@ fn hanging(database: &Database) {
         all.push(volume);
     }
     database.insert(&all);
-}
-
-fn plan(database: &Database) -> Plan {
-    let program = Program::on(database.url());
-    let file = program.path("plan.json");
-    program.expect(0, &["plan", "-o", file.to_str().unwrap()]);
-    Plan::parse(&std::fs::read(file).unwrap()).unwrap()
-}
-
-/// Carries a plan out as the program would, with a batch's time as given. `stop` is told how many units have ended.
-fn carry_out(database: &Database, plan: &Plan, options: Options, stop: impl Fn(usize) -> bool + Sync) -> (Run, Vec<Event>) {
-    let flags = DatabaseFlags { database_url: Some(database.url().into()), ..DatabaseFlags::default() };
-    let target = resolve(&flags, &Environment::new([])).unwrap().database.target;
-    let settings = SessionSettings { lock_timeout: Duration::from_secs(1), ..SessionSettings::default() };
-    let connect = || open(&target, &settings);
-    let mut session = connect().unwrap();
-    let schema = probe(session.as_mut()).unwrap();
-    let census = Census::take(&mut Reader { session: session.as_mut(), schema: &schema }, &plan.selection).unwrap();
-    let ended = std::sync::atomic::AtomicUsize::new(0);
-    let mut journal = Events::default();
-    let run = Executor {
-        connect: &connect,
-        schema: &schema,
-        census: &census,
-        options,
-        stop: &|| stop(ended.load(std::sync::atomic::Ordering::SeqCst)),
-        storage: &NoStorage,
-        progress: &mut |event| {
-            if matches!(event, cinder_backup_repair::apply::Progress::Ended(_)) {
-                ended.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-            }
-        },
-    }
-    .run(&mut session, plan, &mut journal);
-    (run, journal.0)
 }
 
 /// How many intents each unit has; every one must have just one outcome, after the last of them.
@@ -131,7 +62,7 @@ fn what_a_batch_has_no_time_for_is_carried_out_in_another_one() {
             hanging(&database);
             let plan = plan(&database);
             // No time at all: each batch begins one unit and leaves the others.
-            let (run, events) = carry_out(&database, &plan, options(Duration::ZERO, sessions), |_| false);
+            let (run, events) = carry_out(&database, &plan, options(Duration::ZERO, sessions), |session| session, |_| false);
             assert!(run.failure.is_none(), "{:?}", run.failure);
             assert_eq!(run.tally().applied, UNITS, "{}", engine.name());
             assert!(run.results.iter().map(|result| result.unit).eq(plan.units.iter().map(|unit| unit.number)), "in the plan's order");
@@ -153,7 +84,7 @@ fn a_row_that_is_held_for_long_does_not_use_up_the_time_of_the_others() {
         database.execute("BEGIN");
         database.execute(&format!("UPDATE volumes SET display_name = 'held' WHERE id = '{volume}'"));
         // Two tries of a second each are more than a batch has.
-        let (run, events) = carry_out(&database, &plan, options(Duration::from_millis(500), 1), |_| false);
+        let (run, events) = carry_out(&database, &plan, options(Duration::from_millis(500), 1), |session| session, |_| false);
         database.execute("ROLLBACK");
         assert!(run.failure.is_none(), "{:?}", run.failure);
         assert_eq!(run.results[0].outcome, Outcome::Failed, "{}", engine.name());
@@ -170,10 +101,92 @@ fn a_run_that_ends_before_their_turn_leaves_no_intent_open() {
         let database = fresh(engine, Columns::Full);
         hanging(&database);
         let plan = plan(&database);
-        let (run, events) = carry_out(&database, &plan, options(Duration::ZERO, 1), |ended| ended >= 5);
+        let (run, events) = carry_out(&database, &plan, options(Duration::ZERO, 1), |session| session, |ended| ended >= 5);
         assert_eq!((run.tally().applied, run.tally().refused), (5, UNITS - 5), "{}", engine.name());
         assert_eq!((count(&database, "error"), count(&database, "creating")), (5, UNITS - 5));
         // Also those that had an intent: each has its outcome.
         assert_eq!(intents(&events).len(), UNITS);
+    }
+}
+
+/// A session that notes whether what is asked stands in a transaction that may write.
+struct Watched {
+    session: Box<dyn Session>,
+    access: Option<Access>,
+    /// The names of the SELECTs of which none may have come from a replica, and were not asked so.
+    outside: std::sync::Arc<std::sync::Mutex<Vec<&'static str>>>,
+}
+
+impl Watched {
+    fn note(&self, statement: &Statement) {
+        if self.access != Some(Access::Write) {
+            self.outside.lock().unwrap().push(statement.name);
+        }
+    }
+}
+
+impl Session for Watched {
+    fn server(&self) -> &ServerInfo {
+        self.session.server()
+    }
+
+    fn query(&mut self, statement: &Statement, params: &[Param], row: RowSink<'_>) -> Result<(), DbError> {
+        self.note(statement);
+        self.session.query(statement, params, row)
+    }
+
+    fn execute(&mut self, statement: &Statement, params: &[Param]) -> Result<u64, DbError> {
+        self.note(statement);
+        self.session.execute(statement, params)
+    }
+
+    fn together(&mut self, steps: &[Step]) -> Result<Vec<Answer>, DbError> {
+        for step in steps {
+            let (Step::Query(statement, _) | Step::Execute(statement, _)) = step;
+            self.note(statement);
+        }
+        self.session.together(steps)
+    }
+
+    fn begin(&mut self, access: Access) -> Result<(), DbError> {
+        self.access = Some(access);
+        self.session.begin(access)
+    }
+
+    fn commit(&mut self) -> CommitOutcome {
+        self.access = None;
+        self.session.commit()
+    }
+
+    fn rollback(&mut self) -> Result<(), DbError> {
+        self.access = None;
+        self.session.rollback()
+    }
+
+    fn transaction_id(&mut self) -> Option<String> {
+        self.session.transaction_id()
+    }
+
+    fn transaction_status(&mut self, id: &str) -> Result<Option<bool>, DbError> {
+        self.session.transaction_status(id)
+    }
+}
+
+#[test]
+fn whose_heart_beats_is_asked_of_the_primary() {
+    for engine in engines().into_iter().filter(|engine| *engine != Engine::Sqlite) {
+        let database = fresh(engine, Columns::Full);
+        hanging(&database);
+        let plan = plan(&database);
+        let outside = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+        let wrap = |session| -> Box<dyn Session> { Box::new(Watched { session, access: None, outside: outside.clone() }) };
+        let options = Options { listen: Duration::from_millis(100), ..options(Duration::from_secs(60), 1) };
+        let (run, _) = carry_out(&database, &plan, options, wrap, |_| false);
+        assert_eq!(run.tally().applied, UNITS, "{}", engine.name());
+        let outside = outside.lock().unwrap();
+        let asked: Vec<&&str> = outside.iter().filter(|name| ["services_backup", "clock", "uptime"].contains(*name)).collect();
+        assert!(asked.is_empty(), "{}: {asked:?} could have come from a replica", engine.name());
+        // What the schema is like, and which backups are active, was asked before: the watch itself works.
+        assert!(outside.contains(&"backups_live_liberty"), "{outside:?}");
     }
 }
