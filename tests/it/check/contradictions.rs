@@ -55,6 +55,26 @@ fn a_quick_look_does_not_take_back_what_a_deep_one_found() {
     }
 }
 
+/// Of three looks, too: what a quick one finds wrong besides does not make the damage of the data forgotten.
+#[test]
+fn damage_that_a_shallow_look_finds_does_not_hide_what_a_deep_one_found() {
+    let site = Site::new();
+    let damaged = site.creating();
+    damaged.damage();
+    let deep = look(&site, "deep.json", 9, &["--level", "deep"]);
+    let extra = damaged.object(OBJECTS + 1);
+    fs::write(&extra, "x").unwrap();
+    damaged.quiet();
+    let shallow = look(&site, "shallow.json", 9, &[]);
+    fs::remove_file(extra).unwrap();
+    let quick = look(&site, "quick.json", 0, &[]);
+    for order in [[&deep, &shallow, &quick], [&quick, &deep, &shallow], [&shallow, &quick, &deep]] {
+        let evidence = order.iter().flat_map(|path| ["--evidence", path]);
+        let document = site.program.json(0, &["plan"].into_iter().chain(evidence).collect::<Vec<_>>());
+        assert_eq!(planned(&document, &damaged).as_deref(), Some("error"), "{order:?} {document:#}");
+    }
+}
+
 #[test]
 fn data_that_was_put_back_is_believed_by_as_deep_a_look() {
     let site = Site::new();
