@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use jiff::civil::DateTime;
 
-use super::status::{DELETING, ERROR_DELETING};
+use super::status::{CREATING, DELETING, ERROR, ERROR_DELETING, RESTORING};
 use super::time::{human, rfc3339, seconds_between};
 use super::{Backup, ColumnSet, Driver, Image, Table};
 
@@ -277,7 +277,10 @@ impl CheckResult {
             let Some(ancestor) = ancestors.next().filter(|ancestor| ancestor.id == seen.id) else {
                 return Some(format!("backup {}, which it rests on, was there when it was checked and is not any more", seen.id));
             };
-            if let Some(column) = moved_below(seen, &ancestor.image(columns)) {
+            let now = ancestor.image(columns);
+            // What is damaged does not become whole by that.
+            let lost = (self.verdict == CheckVerdict::Intact && may_have_lost_data(seen, &now)).then_some("status");
+            if let Some(column) = moved_below(seen, &now).or(lost) {
                 let id = &seen.id;
                 return Some(format!(
                     "the row of backup {id}, which it rests on, has moved on since it was checked ({column} is not what it was)"
@@ -362,6 +365,9 @@ fn moved_between(what: &str, then: (Option<Listing>, Option<&str>), now: (u64, O
     (newest < was).then(|| "its newest object is not there any more".to_owned())
 }
 
+/// How the reason begins that this program gives a backup which it puts in `error`.
+pub(super) const LEFT_IN: &str = "cinder-backup-repair: left in ";
+
 /// What has moved in the row of a backup that others rest on. Its counter and its times may; a deletion takes its data.
 fn moved_below(seen: &Image, now: &Image) -> Option<&'static str> {
     let moved = ["container", "service", "service_metadata", "parent_id", "size"]
@@ -369,6 +375,17 @@ fn moved_below(seen: &Image, now: &Image) -> Option<&'static str> {
         .find(|column| seen.value(column) != now.value(column));
     let is_going = matches!(now.value("status").as_text(), Some(DELETING | ERROR_DELETING)) && now.value("status") != seen.value("status");
     moved.or(is_going.then_some("status"))
+}
+
+/// Whether a deletion may have taken part of the data since: one that fails half-way leaves its backup in `error`, as does
+/// whoever gives it up. Other operations that are given up leave the data as it is.
+///
+/// Source: `cinder/backup/manager.py` (`delete_backup`).
+fn may_have_lost_data(seen: &Image, now: &Image) -> bool {
+    let differs = |column: &str| seen.value(column) != now.value(column);
+    let given_up = now.value("fail_reason").as_text().and_then(|reason| reason.strip_prefix(LEFT_IN));
+    let keeps_data = given_up.is_some_and(|was| was.starts_with(CREATING) || was.starts_with(RESTORING));
+    now.value("status").as_text() == Some(ERROR) && (differs("status") || differs("fail_reason")) && !keeps_data
 }
 
 impl Backup {

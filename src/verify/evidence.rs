@@ -174,18 +174,17 @@ impl Evidence {
 }
 
 /// Puts results together; of two about the same backup the later one counts. But damage that was found is not taken back by
-/// a look that went less deep: a quick check sees nothing of what the data is.
+/// a look that went less deep: a quick check sees nothing of what the data is, whatever else it may find wrong.
 pub fn merge(all: impl IntoIterator<Item = CheckResult>) -> BTreeMap<String, CheckResult> {
     let mut merged: BTreeMap<String, CheckResult> = BTreeMap::new();
-    let at = |result: &CheckResult| result.checked_at.parse::<jiff::Timestamp>().ok();
-    for result in all {
-        let Some(other) = merged.remove(&result.id) else {
-            merged.insert(result.id.clone(), result);
-            continue;
-        };
-        let (earlier, later) = if at(&other) > at(&result) { (result, other) } else { (other, result) };
-        let counts = if is_taken_back(&earlier, &later) { later } else { earlier };
-        merged.insert(counts.id.clone(), counts);
+    let mut all: Vec<CheckResult> = all.into_iter().collect();
+    // Which of three counts would depend on the order of the files else.
+    all.sort_by_cached_key(|result| result.checked_at.parse::<jiff::Timestamp>().ok());
+    for later in all {
+        let stands = merged.get(&later.id).is_some_and(|earlier| !is_taken_back(earlier, &later));
+        if !stands {
+            merged.insert(later.id.clone(), later);
+        }
     }
     merged
 }
@@ -196,7 +195,7 @@ fn is_taken_back(earlier: &CheckResult, later: &CheckResult) -> bool {
     let saw_as_much = later.verdict != CheckVerdict::Unverifiable && !later.partial && later.level >= earlier.level;
     // What was being written then, or had another row, may have become whole.
     let same = !earlier.busy && earlier.rows == later.rows;
-    !(same && earlier.verdict.is_damage()) || later.verdict.is_damage() || later.busy || saw_as_much
+    !(same && earlier.verdict.is_damage()) || later.busy || saw_as_much
 }
 
 #[cfg(test)]

@@ -10,17 +10,21 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use jiff::Timestamp;
 
 use super::chunked::{MOST_LISTED, Times, prefix_of};
-use super::run::{Places, Target, driver_in_chain};
+use super::run::{Places, Target};
 use crate::domain::{Backup, Below, CheckResult, Driver, Glance, Listing, Look};
 use crate::storage::{StorageErrorKind, swift};
 
 /// What a listing shows, with the place that it is of; otherwise why there is none.
 type Shown = Result<(Listing, Option<Timestamp>, String), Look>;
 
+/// A look that is taken once.
+type Once = Arc<OnceLock<Shown>>;
+
 /// What is looked at within one moment: many backups can rest on the same ones, which are then listed once.
 #[derive(Debug, Default)]
 pub struct Moment {
-    known: Mutex<HashMap<String, Arc<OnceLock<Shown>>>>,
+    /// By backup, and by the driver that it is read with.
+    known: Mutex<HashMap<(String, Driver), Once>>,
     over: AtomicBool,
 }
 
@@ -30,10 +34,10 @@ impl Moment {
         self.over.store(true, Ordering::Relaxed);
     }
 
-    fn shown(&self, id: &str, look: impl FnOnce() -> Shown) -> Shown {
+    fn shown(&self, id: &str, driver: Driver, look: impl FnOnce() -> Shown) -> Shown {
         let slot = {
             let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(known.entry(id.to_owned()).or_default())
+            Arc::clone(known.entry((id.to_owned(), driver)).or_default())
         };
         slot.get_or_init(look).clone()
     }
@@ -96,8 +100,7 @@ pub fn glance(places: &dyn Places, target: &Target, check: &CheckResult, host: &
             return Look::Unseen("the backups that it rests on were not all listed in time".to_owned());
         }
         let Some(prefix) = prefix_of(parent) else { continue };
-        let driver = driver_in_chain(parent, driver);
-        let (listing, written, location) = match moment.shown(&parent.id, || list(places, driver, parent, prefix)) {
+        let (listing, written, location) = match moment.shown(&parent.id, driver, || list(places, driver, parent, prefix)) {
             Ok(shown) => shown,
             Err(Look::Moved(what)) => return Look::Moved(format!("of backup {}, which it rests on: {what}", parent.id)),
             Err(Look::Unseen(why)) => return Look::Unseen(format!("backup {}, which it rests on: {why}", parent.id)),

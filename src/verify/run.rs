@@ -81,7 +81,7 @@ pub struct Checker<'a> {
     watch: &'a Watch,
     /// Backups that others rest on: what is known of them is kept.
     shared: HashSet<String>,
-    known: Mutex<HashMap<(String, Level), Own>>,
+    known: Mutex<HashMap<(String, Driver, Level), Own>>,
     /// Results of an earlier check, and the host that this one runs on.
     earlier: (Checks, String),
     carried: AtomicUsize,
@@ -178,16 +178,13 @@ impl<'a> Checker<'a> {
     fn chunked(&self, subject: &Subject<'_>, driver: Driver) -> (Findings, Option<String>) {
         let rows = std::iter::once(subject.backup).chain(subject.ancestors.iter().map(AsRef::as_ref));
         let links: Vec<Link<'_>> = rows
-            .map(|backup| Link {
-                backup,
-                volume_bytes: backup.volume_bytes(),
-                store: self.places.store(driver_in_chain(backup, driver), backup),
-            })
+            // Cinder restores a whole chain with the driver of its tip, whatever the rows below say: `ChunkedBackupDriver.restore`.
+            .map(|backup| Link { backup, volume_bytes: backup.volume_bytes(), store: self.places.store(driver, backup) })
             .collect();
         let location = links.first().and_then(|link| link.store.as_ref().ok()).map(|store| store.location().to_owned());
         let mut most = 0;
         let mut findings = chunked::check(subject, &links, &self.request.effort, self.watch, &mut |link, level| {
-            let own = self.own(link, level);
+            let own = self.own(link, driver, level);
             most = most.max(own.objects());
             own
         });
@@ -202,11 +199,11 @@ impl<'a> Checker<'a> {
         (findings, location)
     }
 
-    fn own(&self, link: &Link<'_>, level: Level) -> Own {
+    fn own(&self, link: &Link<'_>, driver: Driver, level: Level) -> Own {
         let id = &link.backup.id;
         // A restore needs the lists of objects, which are not kept.
         let keep = self.request.level != Level::Restore && self.shared.contains(id);
-        let key = (id.clone(), level);
+        let key = (id.clone(), driver, level);
         if keep && let Some(own) = lock(&self.known).get(&key) {
             return own.clone();
         }
@@ -239,12 +236,6 @@ fn still_stands(places: &dyn Places, target: &Target, check: &CheckResult, host:
     let known = driver.and_then(|driver| Some((driver, places.location(driver, backup).ok()?))).zip(check.location.as_deref());
     known.is_some_and(|((driver, now), was)| is_same_place(driver, backup, was, &now))
         && glance(places, target, check, host, moment) == Look::Same
-}
-
-/// The driver of a member of a chain that ends with one of `driver`: a chain may go on where another driver began it, and what
-/// never began has no container to open.
-pub(super) fn driver_in_chain(member: &Backup, driver: Driver) -> Driver {
-    member.service.as_deref().and_then(Driver::of_service).filter(|driver| driver.is_chunked()).unwrap_or(driver)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::domain::check::LEFT_IN;
 use crate::domain::id::same;
 use crate::domain::status::{
     AVAILABLE, BACKING_UP, CREATING, DELETING, ERROR, ERROR_DELETING, ERROR_RESTORING, NO_VOLUME, RESTORING, RESTORING_BACKUP,
@@ -298,7 +299,7 @@ fn propose(
 
 fn fail_reason(backup: &Backup, check: Option<&CheckResult>, cause: &str) -> String {
     let was = backup.status.as_deref().unwrap_or("NULL");
-    let mut text = format!("cinder-backup-repair: left in {was}");
+    let mut text = format!("{LEFT_IN}{was}");
     if !cause.is_empty() {
         text = format!("{text}: {cause}");
     }

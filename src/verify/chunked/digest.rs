@@ -89,6 +89,9 @@ impl<R: Read> Read for Tap<R> {
     }
 }
 
+/// So much is read at a time, whatever the size of the blocks.
+const BUFFER: usize = 1 << 20;
+
 /// Reads `stream` to its end in blocks of `block` bytes and compares the digest of each with the one wanted; `None` is a
 /// block whose content does not matter. `taken` hears of every piece that was read.
 ///
@@ -96,37 +99,47 @@ impl<R: Read> Read for Tap<R> {
 /// Those of the stream, and of `taken`.
 pub fn compare(
     mut stream: impl Read,
-    block: usize,
+    block: u64,
     wanted: &[Option<[u8; 32]>],
     with_md5: bool,
     buffer: &mut Vec<u8>,
     taken: &mut dyn FnMut(u64) -> io::Result<()>,
 ) -> io::Result<Read256> {
-    // A whole number of blocks of about 1 MiB, or one block if that is larger.
-    let length = (1_usize << 20).div_ceil(block).max(1).saturating_mul(block);
-    buffer.resize(length, 0);
+    buffer.resize(BUFFER, 0);
     let mut md5 = with_md5.then(Md5::new);
     let mut read = Read256::default();
-    let mut number = 0_u64;
+    // Of the block that is being read: its number, how much of it came, and the digest of that where it matters.
+    let (mut number, mut came, mut sha) = (0_u64, 0_u64, Sha256::new());
+    let wanted = |number: u64| usize::try_from(number).ok().and_then(|number| wanted.get(number)).copied().flatten();
     loop {
         let filled = fill(&mut stream, buffer)?;
-        let data = buffer.get(..filled).unwrap_or_default();
-        if data.is_empty() {
-            break;
-        }
+        let mut data = buffer.get(..filled).unwrap_or_default();
         if let Some(md5) = &mut md5 {
             md5.update(data);
         }
-        for piece in data.chunks(block) {
-            let want = usize::try_from(number).ok().and_then(|number| wanted.get(number)).copied().flatten();
-            if want.is_some_and(|want| Sha256::digest(piece).as_slice() != want.as_slice()) {
-                read.differing.push(number);
+        let is_last = filled < BUFFER;
+        loop {
+            let room = usize::try_from(block.max(1) - came).unwrap_or(usize::MAX);
+            let (piece, rest) = data.split_at(room.min(data.len()));
+            let want = wanted(number);
+            if want.is_some() {
+                sha.update(piece);
             }
-            number += 1;
+            (came, data) = (came + piece.len() as u64, rest);
+            // The last block may be a short one.
+            if came > 0 && (came >= block || (is_last && data.is_empty())) {
+                if want.is_some_and(|want| sha.finalize_reset().as_slice() != want.as_slice()) {
+                    read.differing.push(number);
+                }
+                (number, came) = (number + 1, 0);
+            }
+            if data.is_empty() {
+                break;
+            }
         }
         read.bytes += filled as u64;
         taken(filled as u64)?;
-        if filled < length {
+        if is_last {
             break;
         }
     }
@@ -149,7 +162,7 @@ fn fill(stream: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use super::*;
 
@@ -164,5 +177,21 @@ mod tests {
         let wanted = [wanted[0], None, wanted[2]];
         let read = compare(data.as_slice(), 4, &wanted, false, &mut Vec::new(), &mut |_| Ok(())).unwrap();
         assert!(read.differing.is_empty() && read.md5.is_none());
+    }
+
+    #[test]
+    fn a_block_may_be_larger_than_what_is_read_at_a_time() {
+        let data: Vec<u8> = (0..2 * BUFFER as u64 + 100).map(|at| u8::try_from(at % 251).unwrap()).collect();
+        // One that ends with the reading, a short last one of several readings, and both with what is wrong in the middle.
+        for (block, length) in [(2 * BUFFER, 2 * BUFFER), (2 * BUFFER + 100, 2 * BUFFER), (BUFFER + 7, data.len()), (BUFFER, data.len())] {
+            let data = &data[..length];
+            let good: Vec<Option<[u8; 32]>> = data.chunks(block).map(|piece| Some(Sha256::digest(piece).into())).collect();
+            let read = |data: &[u8]| compare(data, block as u64, &good, true, &mut Vec::new(), &mut |_| Ok(())).unwrap();
+            let found = read(data);
+            assert_eq!((found.bytes, found.differing, found.md5), (length as u64, vec![], Some(Md5::digest(data).into())), "{block}");
+            let mut wrong = data.to_vec();
+            wrong[BUFFER - 1] ^= 1;
+            assert_eq!(read(&wrong).differing, [0], "{block}");
+        }
     }
 }

@@ -105,6 +105,8 @@ pub struct Inventory {
     pub volume_bytes: Option<u64>,
     /// The size of the blocks that have a digest; `None` where there is no usable sha256file.
     pub block_size: Option<u64>,
+    /// How many such blocks have one.
+    pub digests: u64,
     /// What was done.
     pub depth: String,
 }
@@ -406,7 +408,7 @@ impl Inventory {
             let text = format!("its sha256file has {hashes} digests of {} bytes, and {wanted} are wanted", head.block_size);
             return faults.add_aside(Class::Wrong, Problem::of(names::sha256file(&self.prefix), "sha256file-length", text));
         }
-        self.block_size = Some(head.block_size);
+        (self.block_size, self.digests) = (Some(head.block_size), *hashes);
     }
 }
 

@@ -153,8 +153,11 @@ impl<'b, 'c> Planner<'b, 'c> {
 
     /// The digest of a block, if this object decides it.
     fn wanted(&self, item: &Item<'_>, block: u64) -> Option<[u8; 32]> {
-        let bytes = block * self.block_size..((block + 1) * self.block_size).min(self.volume_end);
-        let lives = item.live.iter().any(|live| live.start <= bytes.start && bytes.end <= live.end);
+        let start = block.saturating_mul(self.block_size);
+        let bytes = start..start.saturating_add(self.block_size).min(self.volume_end);
+        // An object in the middle of a long chain decides many small ranges.
+        let first = item.live.partition_point(|live| live.end < bytes.end);
+        let lives = item.live.get(first).is_some_and(|live| live.start <= bytes.start);
         let at = usize::try_from(block.checked_sub(self.base)?).ok()?;
         self.window.get(at).filter(|_| lives).copied()
     }

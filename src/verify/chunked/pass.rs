@@ -31,8 +31,6 @@ const MEMORY_PER_JOB: u64 = 24 << 20;
 /// The digests of more blocks than this are not held for one object, whose own digest is compared then: 256 MiB of them. The
 /// drivers' defaults come to 61 035.
 const MOST_BLOCKS: u64 = 8 << 20;
-/// Blocks larger than this have no room in a thread's buffer; the drivers' default is 32 KiB.
-const LARGEST_BLOCK: u64 = 8 << 20;
 
 /// How much of the data is read.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -137,7 +135,13 @@ impl Pass<'_> {
         let Some(tip) = self.members.first() else { return outcome };
         let end = tip.inventory.entries.iter().map(Object::end).max().unwrap_or(0);
         // The sha256file of an increment has the digests of the whole volume, too.
-        let volume_end = if self.full && !self.restore { end } else { self.volume_bytes.unwrap_or(0).max(end) };
+        let mut volume_end = if self.full && !self.restore { end } else { self.volume_bytes.unwrap_or(0).max(end) };
+        // Of a device that is a little larger than its size in GiB the last bytes may lie below, and the tip's digests say of
+        // that too what it was.
+        let reached = self.members.iter().flat_map(|member| &member.inventory.entries).map(Object::end).max().unwrap_or(0);
+        if self.restore && tip.inventory.block_size.is_some_and(|block| reached.div_ceil(block) == tip.inventory.digests) {
+            volume_end = volume_end.max(reached);
+        }
         let slices: Vec<&[Object]> = self.members.iter().map(|member| member.inventory.entries.as_slice()).collect();
         let (live, gaps) = layout::live(&slices, volume_end);
         if self.restore {
@@ -160,8 +164,7 @@ impl Pass<'_> {
         items.sort_by_key(|item| item.object.offset);
         self.watch.announce(items.iter().fold(0, |sum: u64, item| sum.saturating_add(item.object.length)));
 
-        let block_size =
-            tip.inventory.block_size.filter(|size| *size <= LARGEST_BLOCK && (self.restore || self.effort.digest == Digest::Sha256));
+        let block_size = tip.inventory.block_size.filter(|_| self.restore || self.effort.digest == Digest::Sha256);
         if self.restore && block_size.is_none() {
             let text = "without a usable sha256file nothing tells what a restore should give; the MD5 of its objects was compared instead";
             outcome.faults.add(Class::Unfinished, Problem::general("no-sha256file", text));
@@ -364,9 +367,8 @@ impl Pass<'_> {
             Proof::Blocks(wanted) => (self.members.first().and_then(|tip| tip.inventory.block_size).unwrap_or(PART), wanted),
             Proof::Md5 => (1 << 20, &[]),
         };
-        let block_bytes = usize::try_from(block).unwrap_or(usize::MAX);
         let mut counted = 0;
-        let read = compare(stream, block_bytes, wanted, with_md5, buffer, &mut |bytes| {
+        let read = compare(stream, block, wanted, with_md5, buffer, &mut |bytes| {
             if self.watch.is_cancelled() {
                 return Err(StorageError::new(StorageErrorKind::Cancelled, "the check was stopped").into_io());
             }

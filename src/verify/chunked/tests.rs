@@ -35,6 +35,10 @@ fn prefix(number: usize) -> String {
 
 impl Chain {
     fn of(volumes: &[Vec<u8>], compression: Compression, chunk_size: usize) -> Self {
+        Self::in_blocks(volumes, compression, chunk_size, BLOCK)
+    }
+
+    fn in_blocks(volumes: &[Vec<u8>], compression: Compression, chunk_size: usize, block_size: usize) -> Self {
         let mut store = MemoryStore::default();
         let mut backups = Vec::new();
         let mut digests: Option<generate::Digests> = None;
@@ -49,7 +53,7 @@ impl Chain {
                 created_at: "2026-11-22 15:21:43.393485+00:00",
                 compression,
                 chunk_size,
-                block_size: BLOCK,
+                block_size,
             };
             let written = "2026-11-22T15:30:00Z".parse().unwrap();
             let made = generate::write(&recipe, volume, digests.as_deref(), &mut |name, bytes| {
@@ -308,6 +312,40 @@ fn a_chain_without_its_beginning_cannot_be_restored() {
         assert_eq!(found.verdict, CheckVerdict::Incomplete, "{found:?}");
         assert!(found.problems.iter().any(|problem| problem.code == "parent-missing"));
     }
+}
+
+/// Cinder asks of the blocks only that they divide the objects.
+#[test]
+fn blocks_may_be_as_large_as_the_objects() {
+    let size = 9 << 20;
+    let mut states = vec![vec![0_u8; 2 * size + 5]; 2];
+    (states[0][7], states[1][size + 7]) = (1, 1);
+    for compression in [Compression::None, Compression::Zlib] {
+        let mut chain = Chain::in_blocks(&states, compression, size, size);
+        for number in 0..2 {
+            let found = chain.check(number, Level::Restore);
+            assert_eq!(found.verdict, CheckVerdict::Intact, "{:?}", found.problems);
+        }
+        // The last one, which did not shrink: five bytes of the parent's.
+        *chain.store.bytes_mut(&names::data(&prefix(0), 3)).unwrap() = b"other".to_vec();
+        let found = chain.check(1, Level::Restore);
+        assert_eq!(found.verdict, CheckVerdict::Corrupt, "{:?}", found.problems);
+    }
+}
+
+/// A device may be a little larger than the volume's size, and no multiple of a block; an increment need not hold its end.
+#[test]
+fn the_last_bytes_of_a_larger_device_may_lie_below() {
+    let mut states = vec![vec![1_u8; 8 * BLOCK + 5]; 2];
+    states[1][0] = 2;
+    let mut chain = Chain::of(&states, Compression::None, BLOCK * 4);
+    chain.volume_bytes = 8 * BLOCK as u64;
+    for number in 0..2 {
+        let found = chain.check(number, Level::Restore);
+        assert_eq!(found.verdict, CheckVerdict::Intact, "{number} {:?}", found.problems);
+    }
+    *chain.store.bytes_mut(&names::data(&prefix(0), 3)).unwrap() = b"other".to_vec();
+    assert_eq!(chain.check(1, Level::Restore).verdict, CheckVerdict::Corrupt);
 }
 
 #[test]

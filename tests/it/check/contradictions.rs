@@ -55,6 +55,49 @@ fn a_quick_look_does_not_take_back_what_a_deep_one_found() {
     }
 }
 
+/// Of three looks, too: what a quick one finds wrong besides does not make the damage of the data forgotten.
+#[test]
+fn damage_that_a_shallow_look_finds_does_not_hide_what_a_deep_one_found() {
+    let site = Site::new();
+    let damaged = site.creating();
+    damaged.damage();
+    let deep = look(&site, "deep.json", 9, &["--level", "deep"]);
+    let extra = damaged.object(OBJECTS + 1);
+    fs::write(&extra, "x").unwrap();
+    damaged.quiet();
+    let shallow = look(&site, "shallow.json", 9, &[]);
+    fs::remove_file(extra).unwrap();
+    let quick = look(&site, "quick.json", 0, &[]);
+    for order in [[&deep, &shallow, &quick], [&quick, &deep, &shallow], [&shallow, &quick, &deep]] {
+        let evidence = order.iter().flat_map(|path| ["--evidence", path]);
+        let document = site.program.json(0, &["plan"].into_iter().chain(evidence).collect::<Vec<_>>());
+        assert_eq!(planned(&document, &damaged).as_deref(), Some("error"), "{order:?} {document:#}");
+    }
+}
+
+/// A restore reads the whole chain with the driver of the backup that it is asked for, whatever the rows below say.
+#[test]
+fn a_chain_is_read_with_the_driver_of_its_tip() {
+    let site = Site::new();
+    let parent = site.available();
+    let child = site.backup("creating", Some(&parent));
+    let service = "cinder.backup.drivers.swift.SwiftBackupDriver";
+    site.database.execute(&format!("UPDATE backups SET service = '{service}' WHERE id = '{}'", parent.id));
+    let document = site.program.json(0, &["check", &child.id, "--level", "restore"]);
+    assert_eq!(result(&document, &child.id)["verdict"], "intact", "{document:#}");
+    let plan = site.path("plan.json");
+    site.program.json(0, &["plan", &child.id, "--check", "deep", "--out", &plan]);
+    // By itself the parent is where its own driver would look, which is not known here.
+    let both = site.program.json(4, &["check", &parent.id, &child.id, "--level", "deep"]);
+    let verdict = |backup: &Placed| result(&both, &backup.id)["verdict"].as_str().unwrap();
+    assert_eq!((verdict(&parent), verdict(&child)), ("unverifiable", "intact"), "{both:#}");
+    fs::remove_file(parent.object(3)).unwrap();
+    let document = site.program.json(9, &["check", &child.id]);
+    assert_eq!(problems(result(&document, &child.id)), ["parent-damaged"], "{document:#}");
+    let document = site.program.json(4, &["apply", &plan, "--yes"]);
+    assert_eq!(document["units"][0]["outcome"], "changed", "{document:#}");
+}
+
 #[test]
 fn data_that_was_put_back_is_believed_by_as_deep_a_look() {
     let site = Site::new();

@@ -193,6 +193,21 @@ fn evidence_about_something_else_is_refused() {
     assert_eq!(changes(&before, &site.database.rows_by_id()).iter().filter(|change| change.id == child.id).count(), 0);
 }
 
+/// A deletion that failed half-way leaves its backup in `error`, by Cinder or by this program, with part of its data gone.
+#[test]
+fn evidence_from_before_a_parents_deletion_was_given_up_is_refused() {
+    let (site, parent, child) = lost_update(Engine::Sqlite);
+    let checked = evidence(&site, 0, &["--level", "deep"]);
+    site.database.execute(&format!("UPDATE backups SET status = 'deleting' WHERE id = '{}'", parent.id));
+    fs::remove_file(parent.object(3)).unwrap();
+    site.program.json(0, &["repair", "--yes", &parent.id, "--assume-dead", "all", "--older-than", "0s"]);
+    assert_eq!(site.status(&parent), "error");
+    let document = site.program.json(6, &["repair", "--yes", &child.id, "--evidence", &checked, "--storage-path", &site.path("nowhere")]);
+    let reason = document["refused"][0]["reason"].as_str().unwrap_or_default();
+    assert!(reason.contains(&parent.id) && reason.contains("(status is not what it was); check it again"), "{document:#}");
+    assert_eq!(site.status(&child), "creating");
+}
+
 #[test]
 fn evidence_is_about_the_whole_chain_and_has_each_row_once() {
     let site = Site::new();
