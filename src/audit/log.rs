@@ -78,6 +78,27 @@ impl AuditLog {
         Ok(log)
     }
 
+    /// Whether [`open`](Self::open) is likely to succeed, without making or locking anything: for whoever has long work to do before. A
+    /// log that another run writes to is none of its problems, as that run will have ended by then.
+    pub fn probe(path: &Path) -> Result<(), AuditError> {
+        match fs::symlink_metadata(path) {
+            Ok(found) => {
+                check_private(path, &found)?;
+                let opened = how_to_open().open(path).and_then(|file| file.metadata());
+                check_private(path, &opened.map_err(|error| AuditError::io(path, "open", error))?)
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                let here = Path::new(".");
+                let named = path.ancestors().skip(1).map(|directory| if directory.as_os_str().is_empty() { here } else { directory });
+                let directory = named.into_iter().find(|directory| directory.exists()).unwrap_or(here);
+                let may = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
+                rustix::fs::accessat(rustix::fs::CWD, directory, may, rustix::fs::AtFlags::EACCESS)
+                    .map_err(|error| AuditError::io(path, "create", error.into()))
+            }
+            Err(error) => Err(AuditError::io(path, "open", error)),
+        }
+    }
+
     /// A log that continues `head` and writes to `sink`. `path` is only for messages.
     pub fn with_sink(path: &Path, head: Head, sink: Box<dyn Sink>, clock: impl Fn() -> String + Send + 'static) -> Self {
         Self { path: path.to_owned(), sink, clock: Box::new(clock), head, buffer: Vec::new(), unsynced: false, failure: None }
@@ -200,12 +221,17 @@ impl Sink for FileSink {
 }
 
 /// Opens the file, or makes it; says which.
-fn open_file(path: &Path) -> Result<(File, bool), AuditError> {
-    let io_error = |action, error| AuditError::io(path, action, error);
+fn how_to_open() -> OpenOptions {
     let mut options = OpenOptions::new();
     // No symbolic link as the last step, and no waiting for the other end should it have become a pipe since it was looked at.
     let flags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).bits().cast_signed();
     options.read(true).append(true).mode(0o600).custom_flags(flags);
+    options
+}
+
+fn open_file(path: &Path) -> Result<(File, bool), AuditError> {
+    let io_error = |action, error| AuditError::io(path, action, error);
+    let options = how_to_open();
     // It may come or go between the look and the opening; that happens once, not three times.
     for last in [false, false, true] {
         match fs::symlink_metadata(path) {

@@ -134,6 +134,7 @@ pub fn carry_out(context: &Context<'_>, connected: &mut Connected, assignment: A
     }
     insist_on_writes(connected)?;
     if !execution.yes {
+        insist_on_log(context)?;
         show_changes(context, &plan);
         prompt::confirm_rows(ui, plan.rows())?;
     }
@@ -151,6 +152,16 @@ pub fn insist_on_writes(connected: &Connected) -> Result<()> {
         _ => "connect to the primary (the writer behind the proxy)",
     };
     Err(Error::new(Exit::NotPrimary, problem).hint(hint))
+}
+
+/// Refuses a log that could not be written, before long work or a question.
+pub fn insist_on_log(context: &Context<'_>) -> Result<()> {
+    AuditLog::probe(&context.audit_path()?).map_err(no_log)
+}
+
+fn no_log(error: AuditError) -> Error {
+    let error = Error::from(error);
+    Error { error: error.error.context("no log, no change"), ..error }
 }
 
 /// Says what is left alone, and why; whoever was asked has seen each of it already.
@@ -220,10 +231,7 @@ fn write(
 ) -> Result<Exit> {
     let ui = context.ui;
     let path = context.audit_path()?;
-    let log = AuditLog::open(&path, super::who::now).map_err(|error| {
-        let error = Error::from(error);
-        Error { error: error.error.context("no log, no change"), ..error }
-    })?;
+    let log = AuditLog::open(&path, super::who::now).map_err(no_log)?;
     let runs = crate::audit::runs(&path)?;
     // To look once more at what stays unknown would show the same.
     for open in runs.runs.iter().filter(|summary| summary.unseen > 0) {
@@ -241,10 +249,7 @@ fn write(
     let mut journal = Log { log, run: run_id.clone() };
     let signals = Signals::note()?;
     let begin = Event::Begin(Box::new(begin(context, connected, command, plan)));
-    journal.append(begin).and_then(|()| journal.sync()).map_err(|error| {
-        let error = Error::from(error);
-        Error { error: error.error.context("no log, no change"), ..error }
-    })?;
+    journal.append(begin).and_then(|()| journal.sync()).map_err(no_log)?;
     let sessions = execution.sessions(plan.units.len());
     // Half as long again as from one beat to the next.
     let listen = Duration::from_millis(connected.report_interval.saturating_mul(1_500));

@@ -328,3 +328,23 @@ fn a_full_disk_is_said() {
     let error = log.sync().unwrap_err().to_string();
     assert!(error.starts_with("cannot write to audit log"), "{error}");
 }
+
+#[test]
+fn a_probe_says_what_opening_would_say_and_leaves_nothing_behind() {
+    let (directory, path) = place();
+    let said = |path: &Path| AuditLog::probe(path).map_err(|error| error.to_string());
+    for missing in [path.clone(), directory.path().join("a/b/audit.jsonl")] {
+        assert_eq!(said(&missing), Ok(()));
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0, "nothing was made");
+    }
+    let log = AuditLog::open(&path, now).unwrap();
+    assert_eq!(said(&path), Ok(()), "whoever writes to it now will have ended by then");
+    drop(log);
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
+    let link = directory.path().join("link");
+    symlink(&path, &link).unwrap();
+    let below_a_file = path.join("audit.jsonl");
+    for refused in [path.as_path(), &link, directory.path(), &below_a_file] {
+        assert_eq!(said(refused).unwrap_err(), AuditLog::open(refused, now).unwrap_err().to_string());
+    }
+}

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::apply::{Turn, foresee};
 use crate::cli::args::{DecisionArgs, SelectionArgs};
-use crate::cli::carry_out::{Assignment, ExecutionArgs, carry_out, insist_on_writes};
+use crate::cli::carry_out::{Assignment, ExecutionArgs, carry_out, insist_on_log, insist_on_writes};
 use crate::cli::context::{Connected, Context};
 use crate::cli::error::{Error, Result};
 use crate::cli::exit::Exit;
@@ -60,7 +60,7 @@ pub fn run(context: &Context<'_>, args: &RepairArgs) -> Result<Exit> {
     if args.checks.check.is_some() && !args.execution.dry_run {
         // Before a check that may take hours, not after it.
         insist_on_writes(&connected)?;
-        context.audit_path()?;
+        insist_on_log(context)?;
     }
     connected.warn_of_defaults(ui, args.selection.service_down_time.is_some());
     let mut policy =
@@ -87,6 +87,7 @@ pub fn run(context: &Context<'_>, args: &RepairArgs) -> Result<Exit> {
         }
         if !plan.units.is_empty() {
             insist_on_writes(&connected)?;
+            insist_on_log(context)?;
         }
         if plan.units.len() > 1 {
             let chosen = prompt::choose(ui, &plan)?;

@@ -112,3 +112,26 @@ fn a_write_ahead_log_that_a_reader_cannot_keep_is_no_matter_of_grants() {
     assert!(scan.stderr.contains("it is in WAL mode") && scan.stderr.contains("hint: run it as an account"), "{}", scan.stderr);
     assert!(!scan.stderr.contains("grants"), "{}", scan.stderr);
 }
+
+#[test]
+fn a_log_that_cannot_be_written_is_told_of_before_the_check() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    stuck(&database, "nightly");
+    let Some(readable) = Readable::copy(&database) else { return };
+    std::os::unix::fs::chown(readable.folder.path(), Some(65534), Some(65534)).unwrap();
+    std::os::unix::fs::chown(&readable.file, Some(65534), Some(65534)).unwrap();
+    let logs = readable.folder.path().join("logs");
+    std::os::unix::fs::chown(&logs, Some(0), Some(0)).unwrap();
+    let refused = |code: i32, what: &str| {
+        let answer = readable.run(&["repair", "--yes", "--check", "deep"]);
+        assert_eq!(answer.code, Some(code), "{}", answer.stderr);
+        assert!(answer.stderr.contains("no log, no change: ") && answer.stderr.contains(what), "{}", answer.stderr);
+        assert!(!answer.stderr.contains("Checking"), "{}", answer.stderr);
+    };
+    refused(1, "Permission denied");
+    fs::write(readable.log(), "").unwrap();
+    fs::set_permissions(readable.log(), fs::Permissions::from_mode(0o666)).unwrap();
+    refused(2, "may be written by group or others");
+    // For a dry run there is nothing to take down.
+    assert_eq!(readable.run(&["repair", "--dry-run", "--check", "deep"]).code, Some(0));
+}
