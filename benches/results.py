@@ -112,12 +112,12 @@ Machine: {machine['cores']} cores of {machine['cpu']}, {machine['memory']:.0f} G
 
 {options['units']:,} backups stuck in `creating`, each with a volume in `backing-up`: {2 * options['units']:,} rows to change, among {options['rows']:,}
 backups of which {2 * options['units']:,} are live. `repair --yes` from start to end (scan, plan, and for each unit one transaction: lock,
-compare, decide again, guarded UPDATEs, read back; the audit log with its two fsyncs a batch; and 1.5 s of listening, one and a
-half report_interval of these databases' cinder.conf, whether a silent service beats after all) against the bare
+compare, decide again, guarded UPDATEs, read back; the audit log with its two fsyncs a batch) against the bare
 {2 * options['units']:,} UPDATEs by id in a file, piped into the client, each its own transaction as they are when nobody says BEGIN. Both
 start from the same rows and end with the same statuses, which is checked. {options['repair_pairs']} paired runs. Cinder's own start-up
 clean-up, which is what a restart of cinder-backup runs, gets {options['cleaned']} of the rows, without message bus and storage, and without
-Python's start; its rate is compared. Aims: at most {REPAIR_AIM} times the bare UPDATEs, at least {CLEANUP_AIM} times Cinder's rate.
+Python's start; its rate is compared. `--assume-dead all` vouches for the hosts, as whoever writes UPDATEs by hand does; without it one and a
+half report_interval of listening comes first, once, however many units there are (15 s by default). Aims: at most {REPAIR_AIM} times the bare UPDATEs, at least {CLEANUP_AIM} times Cinder's rate.
 ''')
     if disk:
         parts.append(f'''### On a disk

@@ -66,11 +66,11 @@ class Rows:
         for file in self.tables.values():
             file.close()
 
-    def volume(self, volume_id, status, previous=NULL, attached=False):
+    def volume(self, volume_id, status, previous=NULL, attached=False, marked=None):
         owner = self.random.randrange(PROJECTS)
         created = self.ago(30 * 86400, 900 * 86400)
         self.volumes.append({
-            'created_at': created, 'updated_at': self.ago(86400, 20 * 86400), 'deleted': 0, 'id': volume_id,
+            'created_at': created, 'updated_at': marked or self.ago(86400, 20 * 86400), 'deleted': 0, 'id': volume_id,
             'user_id': self.users[owner], 'project_id': self.projects[owner], 'host': 'ctl1@ceph#volumes',
             'size': self.random.choice((1, 10, 20, 50, 100)), 'availability_zone': 'nova', 'status': status,
             'attach_status': 'attached' if attached else 'detached', 'display_name': f'data-{volume_id[:8]}',
@@ -129,17 +129,19 @@ def main():
     for turn, at in enumerate(hanging):
         status = 'creating' if kind == 'creating' else ('creating', 'creating', 'restoring', 'deleting')[turn % 4]
         volume_id = free.pop()
-        more = {}
+        # Cinder marks the volume, or the snapshot, and makes the backup's row right after it.
+        asked = rows.ago(90_000, 20 * 86400)
+        more = {'created_at': asked, 'updated_at': asked, 'data_timestamp': asked}
         attached = rows.random.random() < 0.3
         if status == 'creating' and kind == 'mixed' and turn % 8 == 1:
             more['snapshot_id'] = sources.pop()
-            of_snapshots[more['snapshot_id']] = volume_id
+            of_snapshots[more['snapshot_id']] = volume_id, asked
             rows.volume(volume_id, 'in-use' if attached else 'available', attached=attached)
         elif status == 'creating':
-            rows.volume(volume_id, 'backing-up', 'in-use' if attached else 'available', attached)
+            rows.volume(volume_id, 'backing-up', 'in-use' if attached else 'available', attached, asked)
         elif status == 'restoring':
             more['restore_volume_id'] = volume_id
-            rows.volume(volume_id, 'restoring-backup')
+            rows.volume(volume_id, 'restoring-backup', marked=asked)
         else:
             rows.volume(volume_id, 'in-use' if attached else 'available', attached=attached)
         pending[at] = (status, volume_id, more)
@@ -148,10 +150,10 @@ def main():
         rows.volume(volume_id, 'in-use' if attached else 'available', attached=attached)
     for snapshot_id in snapshot_ids:
         owner = rows.random.randrange(PROJECTS)
-        pinned = of_snapshots.get(snapshot_id)
+        pinned, asked = of_snapshots.get(snapshot_id, (None, None))
         created = rows.ago(30 * 86400, 500 * 86400)
         rows.snapshots.append({
-            'created_at': created, 'updated_at': created, 'deleted': 0, 'id': snapshot_id,
+            'created_at': created, 'updated_at': asked or created, 'deleted': 0, 'id': snapshot_id,
             'volume_id': pinned or rows.random.choice(volume_ids), 'user_id': rows.users[owner],
             'project_id': rows.projects[owner], 'status': 'backing-up' if pinned else 'available', 'progress': '100%',
             'volume_size': 10, 'display_name': f'snap-{snapshot_id[:8]}', 'volume_type_id': TYPE, 'use_quota': 1,
