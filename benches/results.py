@@ -90,6 +90,19 @@ def repair_part(found, options, where):
     return table(head, rows) if rows else ''
 
 
+def floor(found):
+    """What the disk alone allows, where a commit waits for three fsyncs and there is one writer."""
+    for engine in found['engines'].values():
+        repair = engine.get('repair_disk')
+        if engine['name'] == 'SQLite' and repair:
+            most = 1000 / (3 * repair['fsync'])
+            return (
+                'A unit is a transaction of its own, so that none is ever half done. A commit of SQLite waits for three fsyncs (journal, database,\n'
+                f'journal again): on this disk no more than {most:,.0f} units a second, whoever writes them.\n'
+            )
+    return ''
+
+
 def markdown(found):
     options, machine = found['options'], found['machine']
     first = found['first']
@@ -125,7 +138,7 @@ half report_interval of listening comes first, once, however many units there ar
 {disk}
 
 Two statements by hand are two commits and two fsyncs; a unit is one. Where an fsync costs much, the guarded way is the faster one.
-''')
+{floor(found)}''')
     if memory:
         parts.append(f'''### Where an fsync costs nothing
 
