@@ -179,7 +179,16 @@ impl Context<'_> {
         if self.ui.is_inner() {
             return String::new();
         }
-        given("--config-file", &database.config_file) + &given("--config-dir", &database.config_dir) + &given("--audit-log", log.as_slice())
+        [
+            given("--config-file", &database.config_file),
+            given("--config-dir", &database.config_dir),
+            given("--password-file", database.password_file.as_slice()),
+            given("--tls-ca", database.tls_ca.as_slice()),
+            given("--tls-cert", database.tls_cert.as_slice()),
+            given("--tls-key", database.tls_key.as_slice()),
+            given("--audit-log", log.as_slice()),
+        ]
+        .concat()
     }
 }
 

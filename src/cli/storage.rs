@@ -1,7 +1,7 @@
 //! Where backups are, as the flags and cinder.conf say, and the options of every command that looks there.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::args::{span, whole_number};
-use super::context::Context;
+use super::context::{Context, typed};
 use super::error::{Error, Result};
 use super::exit::Exit;
 use crate::config::StorageOptions;
@@ -72,6 +72,21 @@ pub struct CheckArgs {
     /// How.
     #[command(flatten)]
     pub storage: StorageArgs,
+}
+
+impl PlaceArgs {
+    /// What has to be typed after a command so that it looks at the same storage, with a blank before it. An option's value may be a
+    /// secret, so that only the name of one is repeated that did not come out of a file.
+    pub fn same(&self) -> String {
+        let mut words = Vec::new();
+        words.extend(self.storage_path.iter().map(|path| format!(" --storage-path {}", typed(path))));
+        words.extend(self.storage_option.iter().map(|option| match option.split_once('=') {
+            Some((name, value)) if !value.starts_with('@') => format!(" --storage-option {}", typed(Path::new(&format!("{name}=…")))),
+            _ => format!(" --storage-option {}", typed(Path::new(option))),
+        }));
+        words.extend(self.gcs_endpoint.iter().map(|url| format!(" --gcs-endpoint {}", typed(Path::new(url)))));
+        words.concat()
+    }
 }
 
 impl StorageArgs {
@@ -282,5 +297,23 @@ impl Places for Stores {
 
     fn ceph_glance(&self, backup: &Backup, ancestors: &[Arc<Backup>], then: Option<Listing>) -> std::result::Result<Glance, StorageError> {
         ceph::glance(self.cluster()?, backup, ancestors, then)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_place_is_repeated_without_a_secret() {
+        let place = PlaceArgs {
+            storage_path: Some("/mnt/it's".into()),
+            storage_option: vec!["backup_s3_store_secret_key=hunter2".into(), "backup_s3_store_access_key=@/etc/key".into()],
+            gcs_endpoint: None,
+        };
+        let wanted = " --storage-path '/mnt/it'\\''s' --storage-option 'backup_s3_store_secret_key=…' \
+            --storage-option 'backup_s3_store_access_key=@/etc/key'";
+        assert_eq!(place.same(), wanted);
+        assert_eq!(PlaceArgs::default().same(), "");
     }
 }

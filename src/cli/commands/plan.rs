@@ -85,7 +85,10 @@ pub fn run(context: &Context<'_>, args: &PlanArgs) -> Result<Exit> {
         context.ui.say(format!("{summary}; the plan changes {} rows in {changes}.", plan.rows()));
         match &args.out {
             Some(path) => {
-                let command = format!("cinder-backup-repair apply {}{}", typed(path), context.same_places());
+                // What rests on a check is looked at once more when it is applied.
+                let storage =
+                    if plan.checks.is_empty() || context.ui.is_inner() { String::new() } else { args.checks.storage.place.same() };
+                let command = format!("cinder-backup-repair apply {}{}{storage}", typed(path), context.same_places());
                 context.ui.say(terminal(&format!("To apply it: {command}")));
             }
             None => context.ui.say("Nothing was written; --out FILE keeps the plan."),
