@@ -13,6 +13,8 @@ use super::verdict::{Suspicion, marked_after, suspicion};
 pub(super) const VOLUME_SUSPECTED: &str = "volume-suspected";
 pub(super) const DESTINATION_SUSPECTED: &str = "destination-suspected";
 pub(super) const SNAPSHOT_SUSPECTED: &str = "snapshot-suspected";
+/// Only the silence of its own host says that no other backup holds a row.
+pub(super) const HELD_IN_SILENCE: &str = "held-in-silence";
 
 /// Live backups, whatever their status, that a stuck backup shares rows with.
 #[derive(Debug, Clone, Default)]
@@ -59,8 +61,10 @@ pub fn held(
         let list: Vec<Backup> = list.iter().filter(|other| other.id != backup.id && later(other)).cloned().collect();
         match suspicion(&list, may_hold, status, marked_at, situation, policy)? {
             Suspicion::AtWork(why) => Some(Evidence::new(code, format!("{what} stays as it is: {}", why.text))),
-            // The silence of its own host is listened to before anything is written.
-            Suspicion::Silent(host, _) if backup.host.as_deref().is_some_and(|own| is_same_host(own, &host)) => None,
+            // The silence of its own host is listened to before anything is written, whatever the storage says of its own data.
+            Suspicion::Silent(host, why) if backup.host.as_deref().is_some_and(|own| is_same_host(own, &host)) => {
+                Some(Evidence::new(HELD_IN_SILENCE, format!("{what} is taken for free: {}", why.text)))
+            }
             Suspicion::Silent(_, why) => {
                 Some(Evidence::new(code, format!("{what} stays as it is for now: {}; scan again after this repair", why.text)))
             }
@@ -85,8 +89,13 @@ pub fn held(
 
 /// What of its rows a plan left to others, out of the evidence that it has.
 pub fn held_in(evidence: &[Evidence]) -> Vec<Evidence> {
-    let codes = [VOLUME_SUSPECTED, DESTINATION_SUSPECTED, SNAPSHOT_SUSPECTED];
+    let codes = [VOLUME_SUSPECTED, DESTINATION_SUSPECTED, SNAPSHOT_SUSPECTED, HELD_IN_SILENCE];
     evidence.iter().filter(|evidence| codes.contains(&evidence.code.as_str())).cloned().collect()
+}
+
+/// Whether a plan sets a row free that only the silence of its host says nobody holds.
+pub fn frees_in_silence(evidence: &[Evidence]) -> bool {
+    evidence.iter().any(|evidence| evidence.code == HELD_IN_SILENCE)
 }
 
 /// Those that are being made or restored say so, and are known as such.
