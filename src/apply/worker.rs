@@ -114,12 +114,20 @@ impl Worker<'_> {
             let known = known?;
             ended.map(|()| known)
         };
-        match look(session) {
-            Err(error) if error.is_fatal() => {
-                *session = self.reconnect()?;
-                look(session)
+        let mut attempt = 1;
+        loop {
+            match look(session) {
+                Err(error) if error.is_fatal() => {
+                    *session = self.reconnect()?;
+                    return look(session);
+                }
+                // A cluster that is busy, or a file that is locked for long, need not end a whole run.
+                Err(error) if error.is_retryable() && attempt < self.options.attempts.max(1) && !(self.stop)() => {
+                    std::thread::sleep(jittered(self.options.backoff, attempt));
+                    attempt += 1;
+                }
+                other => return other,
             }
-            other => other,
         }
     }
 
