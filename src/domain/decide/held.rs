@@ -28,9 +28,11 @@ pub struct Others {
 }
 
 /// Whether a marked row may be marked for another backup: whoever took it since has written it. That of a snapshot need not hold
-/// its volume at all, which may have been marked before.
+/// its volume at all, which may have been marked before; and when a restore was asked for is not known any more once an increment
+/// was counted in its backup.
 pub fn was_taken_since(backup: &Backup, marked_at: Option<&str>) -> bool {
-    marked_after(taken_at(backup), marked_at).is_none_or(|span| span > 0 || (span < 0 && backup.snapshot_id.is_some()))
+    let may_be_before = backup.snapshot_id.is_some() || backup.status.as_deref() == Some(RESTORING);
+    marked_after(taken_at(backup), marked_at).is_none_or(|span| span > 0 || (span < 0 && may_be_before))
 }
 
 /// When a backup took what it holds: when it was made, or when its restore was asked for.
@@ -78,7 +80,8 @@ pub fn held(
     });
     let restored_there = destination.and_then(|row| {
         let what = format!("volume {}", row.id);
-        judge(DESTINATION_SUSPECTED, what, &others.restored_there, row.status.as_deref(), row.updated_at.as_deref(), false)
+        let any_age = marked_after(taken_at(backup), row.updated_at.as_deref()).is_some_and(|span| span < 0);
+        judge(DESTINATION_SUSPECTED, what, &others.restored_there, row.status.as_deref(), row.updated_at.as_deref(), any_age)
     });
     let of_snapshot = snapshot.and_then(|row| {
         let what = format!("snapshot {}", row.id);

@@ -147,6 +147,33 @@ fn what_a_later_backup_followed_is_over() {
     }
 }
 
+/// An increment that is counted in it writes the row of a backup that is being restored.
+#[test]
+fn a_destination_may_be_anothers_also_where_the_backup_was_written_last() {
+    let restored = |id: &str, status, host: &str, updated| Backup {
+        id: id.into(),
+        host: Some(host.into()),
+        restore_volume_id: Some("v".into()),
+        created_at: Some(ago(10 * OLD)),
+        updated_at: Some(ago(updated)),
+        ..a_backup(Some(status))
+    };
+    let destination = a_volume("v", Some(RESTORING_BACKUP), None);
+    // (when the stuck one was written last, and the other; whether the other may hold the volume that was marked OLD ago)
+    for (stuck, other, suspected) in [
+        (2 * OLD, OLD - 10, true),
+        (OLD, OLD - 10, false),
+        (OLD - 600, OLD - 10, true),
+        (OLD - 600, OLD + 10, false),
+        (2 * OLD, 3 * OLD, false),
+    ] {
+        let others = Others { restored_there: vec![restored("a", AVAILABLE, "up", other)], ..Others::default() };
+        let rows = (None, Some(&destination), None);
+        let found = held(&restored("b", RESTORING, "down", stuck), rows, &others, &situation(), &Policy::default());
+        assert_eq!(found.first().map(|evidence| evidence.code.as_str()), suspected.then_some("destination-suspected"), "{stuck} {other}");
+    }
+}
+
 #[test]
 fn nobody_is_told_to_delete_a_volume_for_its_name() {
     let named = Volume { display_name: Some(format!("backup-vol-{}", "7".repeat(36))), ..a_volume("v", Some(BACKING_UP), None) };
