@@ -11,7 +11,8 @@ use jiff::civil::DateTime;
 use jiff::tz::Offset;
 
 use crate::domain::FindingKind;
-use crate::domain::status::ERROR_DELETING;
+use crate::domain::decide::frees_in_silence;
+use crate::domain::status::{CREATING, ERROR, ERROR_DELETING};
 use crate::domain::time::seconds_between;
 use crate::plan::{Plan, Purpose, Unit};
 
@@ -21,12 +22,17 @@ pub(super) fn silent_hosts(plan: &Plan) -> BTreeSet<&str> {
         return BTreeSet::new();
     }
     let idle: HashSet<&str> = plan.checks.iter().filter(|check| check.shows_idle()).map(|check| check.id.as_str()).collect();
-    let by_heartbeat = |unit: &&Unit| {
-        let idle = unit.kind == FindingKind::Backup && idle.contains(unit.id.as_str());
-        !unit.counter && !idle && unit.status.as_deref() != Some(ERROR_DELETING)
-    };
-    let hosts = plan.units.iter().filter(by_heartbeat).filter_map(|unit| unit.host.as_deref());
+    let silent = |unit: &&Unit| rests_on_silence(unit, idle.contains(unit.id.as_str())) && unit.status.as_deref() != Some(ERROR_DELETING);
+    let hosts = plan.units.iter().filter(silent).filter_map(|unit| unit.host.as_deref());
     hosts.filter(|host| !plan.policy.assume_dead.covers(host) && plan.heartbeats.get(*host).is_some_and(Option::is_some)).collect()
+}
+
+/// Whether a unit rests on the silence of its host. Where the storage shows that nobody is at work on a backup that is being made, a
+/// heartbeat says nothing of it; but of other operations storage says nothing, nor of other backups that may hold the same rows.
+pub(super) fn rests_on_silence(unit: &Unit, shows_idle: bool) -> bool {
+    let is_made = unit.kind == FindingKind::Backup && matches!(unit.status.as_deref(), Some(CREATING | ERROR));
+    let storage_tells = shows_idle && is_made && !frees_in_silence(&unit.evidence);
+    !unit.counter && !storage_tells
 }
 
 /// How much of `span` is left since the plan was made, by the database's clock.
@@ -34,4 +40,41 @@ pub(super) fn left(plan: &Plan, now: DateTime, span: Duration) -> Duration {
     let taken = plan.taken_at.parse::<Timestamp>().map(|taken| Offset::UTC.to_datetime(taken));
     let since = taken.map_or(0, |taken| seconds_between(taken, now));
     span.saturating_sub(Duration::from_secs(u64::try_from(since).unwrap_or(0)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{Evidence, Verdict};
+
+    #[test]
+    fn quiet_data_speaks_for_a_backup_that_is_made_and_for_nothing_else() {
+        let unit = |status: &str, code: &str| Unit {
+            number: 1,
+            kind: FindingKind::Backup,
+            id: "b".into(),
+            name: None,
+            status: Some(status.into()),
+            host: Some("h".into()),
+            counter: false,
+            verdict: Verdict::Stuck,
+            evidence: vec![Evidence::new(code, "")],
+            before: Vec::new(),
+            changes: Vec::new(),
+            follow_up: Vec::new(),
+        };
+        for (status, code, speaks) in [
+            ("creating", "storage-quiet", true),
+            ("error", "service-down", true),
+            ("creating", "held-in-silence", false),
+            ("restoring", "service-down", false),
+            ("deleting", "service-down", false),
+        ] {
+            let unit = unit(status, code);
+            assert_eq!((rests_on_silence(&unit, false), rests_on_silence(&unit, true)), (true, !speaks), "{status} {code}");
+        }
+        let volume = Unit { kind: FindingKind::Volume, ..unit("backing-up", "service-down") };
+        assert!(rests_on_silence(&volume, true));
+        assert!(!rests_on_silence(&Unit { counter: true, ..unit("available", "counter") }, false));
+    }
 }

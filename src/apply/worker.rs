@@ -7,6 +7,7 @@ use jiff::SignedDuration;
 use rand::Rng;
 
 use super::dependents::begun_since;
+use super::listen::rests_on_silence;
 use super::recheck::{Fresh, Recheck, Rows, Written, same_decision};
 use super::settle::settle_rows;
 use super::writes::{by_row, update};
@@ -108,16 +109,25 @@ impl Worker<'_> {
                 session.begin(Access::Write)?;
             }
             let found = crate::scan::situation(&mut Reader { session: session.as_mut(), schema: self.schema });
+            let known = found.map(|situation| Known { situation, at: Instant::now() });
             let ended = if at_primary { session.rollback() } else { Ok(()) };
-            let known = found.map(|situation| Known { situation, at: Instant::now() })?;
+            let known = known?;
             ended.map(|()| known)
         };
-        match look(session) {
-            Err(error) if error.is_fatal() => {
-                *session = self.reconnect()?;
-                look(session)
+        let mut attempt = 1;
+        loop {
+            match look(session) {
+                Err(error) if error.is_fatal() => {
+                    *session = self.reconnect()?;
+                    return look(session);
+                }
+                // A cluster that is busy, or a file that is locked for long, need not end a whole run.
+                Err(error) if error.is_retryable() && attempt < self.options.attempts.max(1) && !(self.stop)() => {
+                    std::thread::sleep(jittered(self.options.backoff, attempt));
+                    attempt += 1;
+                }
+                other => return other,
             }
-            other => other,
         }
     }
 
@@ -231,8 +241,7 @@ impl Worker<'_> {
                 None => (unit.changes.clone(), Direction::Either),
             },
             Purpose::Repair => {
-                // Where the storage shows that nobody is at work, a heartbeat says nothing.
-                let by_heartbeat = !unit.counter && !check.is_some_and(CheckResult::shows_idle);
+                let by_heartbeat = rests_on_silence(unit, check.is_some_and(CheckResult::shows_idle));
                 let silent = match unit.kind {
                     FindingKind::Backup => fresh.backup(&unit.id).and_then(at_work_on),
                     FindingKind::Volume | FindingKind::Snapshot => unit.host.as_deref(),

@@ -9,7 +9,8 @@ use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::OFlags;
+use rustix::fs::{AtFlags, OFlags};
+use rustix::io::Errno;
 
 use super::chain::{Head, digest};
 use super::record::{Event, Record, SCHEMA, SCHEMA_VERSION};
@@ -92,8 +93,11 @@ impl AuditLog {
                 let named = path.ancestors().skip(1).map(|directory| if directory.as_os_str().is_empty() { here } else { directory });
                 let directory = named.into_iter().find(|directory| directory.exists()).unwrap_or(here);
                 let may = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
-                rustix::fs::accessat(rustix::fs::CWD, directory, may, rustix::fs::AtFlags::EACCESS)
-                    .map_err(|error| AuditError::io(path, "create", error.into()))
+                let access = |flags| rustix::fs::accessat(rustix::fs::CWD, directory, may, flags);
+                // Old containers refuse the system call that knows of the flag, and with that error.
+                let asked =
+                    access(AtFlags::EACCESS).or_else(|error| if error == Errno::PERM { access(AtFlags::empty()) } else { Err(error) });
+                asked.map_err(|error| AuditError::io(path, "create", error.into()))
             }
             Err(error) => Err(AuditError::io(path, "open", error)),
         }

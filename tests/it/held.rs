@@ -266,6 +266,31 @@ fn a_stuck_backup_frees_nothing_that_another_may_have_taken_since() {
     }
 }
 
+/// A backup of a snapshot leaves the volume as it is: one that was made when the volume had long been marked holds nothing of it.
+#[test]
+fn a_backup_of_a_snapshot_that_was_made_meanwhile_holds_no_volume() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    up_and_down(&database);
+    // Its export wrote the row of the volume when the backup began.
+    let volume = database.volume(|row| row.status("backing-up").previous_status("in-use").age(7_100));
+    let stuck = database.backup(|row| row.status("creating").host("down").volume_id(&volume).age(TWO_HOURS));
+    let left = database.volume(|row| row.status("backing-up").previous_status("available").age(7_100));
+    for volume in [&volume, &left] {
+        let snapshot = database.snapshot(volume, |row| row.age(6_000));
+        database.backup(|row| row.host("up").volume_id(volume).snapshot_id(&snapshot).age(5_000));
+    }
+    let program = Program::on(database.url());
+    let before = database.rows_by_id();
+    program.expect(0, &args(&["repair", "--yes"]));
+    let mut expected = vec![
+        format!("backups.{stuck}.status: creating -> error"),
+        format!("volumes.{left}.status: backing-up -> available"),
+        format!("volumes.{volume}.status: backing-up -> in-use"),
+    ];
+    expected.sort();
+    assert_eq!(essence(changes(&before, &database.rows_by_id())), expected);
+}
+
 /// The silence of one host can be listened to, not that of two: of several that may hold a volume each may have a late clock.
 #[test]
 fn a_volume_that_two_silent_hosts_may_hold_is_left_alone() {

@@ -2,11 +2,15 @@
 //! that the program gives it; and what is asked within a transaction.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cinder_backup_repair::apply::{Mode, Options};
 use cinder_backup_repair::audit::Event;
-use cinder_backup_repair::db::{Access, Answer, CommitOutcome, DbError, Engine, Param, RowSink, ServerInfo, Session, Statement, Step};
+use cinder_backup_repair::db::{
+    Access, Answer, CommitOutcome, DbError, DbErrorKind, Engine, Param, RowSink, ServerInfo, Session, Statement, Step,
+};
 use cinder_backup_repair::domain::Outcome;
 
 use crate::database::Database;
@@ -114,14 +118,19 @@ struct Watched {
     session: Box<dyn Session>,
     access: Option<Access>,
     /// The names of the SELECTs of which none may have come from a replica, and were not asked so.
-    outside: std::sync::Arc<std::sync::Mutex<Vec<&'static str>>>,
+    outside: Arc<Mutex<Vec<&'static str>>>,
+    /// So many looks at the heartbeats fail as if somebody were in the way.
+    failing: Arc<AtomicUsize>,
 }
 
 impl Watched {
-    fn note(&self, statement: &Statement) {
+    fn note(&self, statement: &Statement) -> Result<(), DbError> {
         if self.access != Some(Access::Write) {
             self.outside.lock().unwrap().push(statement.name);
         }
+        let fails = statement.name == "services_backup"
+            && self.failing.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
+        if fails { Err(DbError::new(DbErrorKind::Conflict, "in the way")) } else { Ok(()) }
     }
 }
 
@@ -131,19 +140,19 @@ impl Session for Watched {
     }
 
     fn query(&mut self, statement: &Statement, params: &[Param], row: RowSink<'_>) -> Result<(), DbError> {
-        self.note(statement);
+        self.note(statement)?;
         self.session.query(statement, params, row)
     }
 
     fn execute(&mut self, statement: &Statement, params: &[Param]) -> Result<u64, DbError> {
-        self.note(statement);
+        self.note(statement)?;
         self.session.execute(statement, params)
     }
 
     fn together(&mut self, steps: &[Step]) -> Result<Vec<Answer>, DbError> {
         for step in steps {
             let (Step::Query(statement, _) | Step::Execute(statement, _)) = step;
-            self.note(statement);
+            self.note(statement)?;
         }
         self.session.together(steps)
     }
@@ -172,14 +181,31 @@ impl Session for Watched {
     }
 }
 
+fn watching(outside: Arc<Mutex<Vec<&'static str>>>, failing: Arc<AtomicUsize>) -> impl Fn(Box<dyn Session>) -> Box<dyn Session> + Sync {
+    move |session| Box::new(Watched { session, access: None, outside: outside.clone(), failing: failing.clone() })
+}
+
+#[test]
+fn a_look_that_somebody_is_in_the_way_of_is_taken_again() {
+    for (failures, applied) in [(1, UNITS), (2, 0)] {
+        let database = fresh(Engine::Sqlite, Columns::Full);
+        hanging(&database);
+        let wrap = watching(Arc::default(), Arc::new(AtomicUsize::new(failures)));
+        // There are two tries.
+        let (run, _) = carry_out(&database, &plan(&database), options(Duration::from_secs(60), 1), wrap, |_| false);
+        assert_eq!((run.tally().applied, run.failure.is_none()), (applied, applied == UNITS), "{:?}", run.failure);
+        assert_eq!(count(&database, "creating"), UNITS - applied);
+    }
+}
+
 #[test]
 fn whose_heart_beats_is_asked_of_the_primary() {
     for engine in engines().into_iter().filter(|engine| *engine != Engine::Sqlite) {
         let database = fresh(engine, Columns::Full);
         hanging(&database);
         let plan = plan(&database);
-        let outside = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
-        let wrap = |session| -> Box<dyn Session> { Box::new(Watched { session, access: None, outside: outside.clone() }) };
+        let outside = Arc::default();
+        let wrap = watching(Arc::clone(&outside), Arc::default());
         let options = Options { listen: Duration::from_millis(100), ..options(Duration::from_secs(60), 1) };
         let (run, _) = carry_out(&database, &plan, options, wrap, |_| false);
         assert_eq!(run.tally().applied, UNITS, "{}", engine.name());

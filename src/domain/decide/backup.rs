@@ -9,10 +9,10 @@ use crate::domain::status::{
 };
 use crate::domain::{
     Attachment, Backup, Change, CheckResult, CheckVerdict, ColumnSet, Evidence, Finding, FindingKind, Level, Need, Policy, Proposal,
-    Situation, Snapshot, Verdict, Volume,
+    Situation, Snapshot, Table, Verdict, Volume,
 };
 
-use super::held::{DESTINATION_SUSPECTED, SNAPSHOT_SUSPECTED, VOLUME_SUSPECTED};
+use super::held::{DESTINATION_SUSPECTED, HELD_IN_SILENCE, SNAPSHOT_SUSPECTED, VOLUME_SUSPECTED};
 use super::verdict::{Judgement, judge_backup};
 use super::{Children, Peer, change, command, half_restored, last_resort, volume};
 
@@ -283,6 +283,9 @@ fn propose(
         Some(ERROR) if check.is_none() => needs.push(Need::StorageCheck),
         Some(RESTORING) => spoil_destination(finding, &mut changes, case, situation, to),
         _ => {}
+    }
+    if changes.iter().any(|change| change.table != Table::Backups) {
+        finding.evidence.extend(case.held.iter().filter(|evidence| evidence.code == HELD_IN_SILENCE).cloned());
     }
     if to == AVAILABLE && backup.status.as_deref() != Some(RESTORING) {
         count_in(&mut changes, case, situation);

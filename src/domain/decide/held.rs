@@ -13,6 +13,8 @@ use super::verdict::{Suspicion, marked_after, suspicion};
 pub(super) const VOLUME_SUSPECTED: &str = "volume-suspected";
 pub(super) const DESTINATION_SUSPECTED: &str = "destination-suspected";
 pub(super) const SNAPSHOT_SUSPECTED: &str = "snapshot-suspected";
+/// Only the silence of its own host says that no other backup holds a row.
+pub(super) const HELD_IN_SILENCE: &str = "held-in-silence";
 
 /// Live backups, whatever their status, that a stuck backup shares rows with.
 #[derive(Debug, Clone, Default)]
@@ -26,9 +28,11 @@ pub struct Others {
 }
 
 /// Whether a marked row may be marked for another backup: whoever took it since has written it. That of a snapshot need not hold
-/// its volume at all, which may have been marked before.
+/// its volume at all, which may have been marked before; and when a restore was asked for is not known any more once an increment
+/// was counted in its backup.
 pub fn was_taken_since(backup: &Backup, marked_at: Option<&str>) -> bool {
-    marked_after(taken_at(backup), marked_at).is_none_or(|span| span > 0 || (span < 0 && backup.snapshot_id.is_some()))
+    let may_be_before = backup.snapshot_id.is_some() || backup.status.as_deref() == Some(RESTORING);
+    marked_after(taken_at(backup), marked_at).is_none_or(|span| span > 0 || (span < 0 && may_be_before))
 }
 
 /// When a backup took what it holds: when it was made, or when its restore was asked for.
@@ -59,8 +63,10 @@ pub fn held(
         let list: Vec<Backup> = list.iter().filter(|other| other.id != backup.id && later(other)).cloned().collect();
         match suspicion(&list, may_hold, status, marked_at, situation, policy)? {
             Suspicion::AtWork(why) => Some(Evidence::new(code, format!("{what} stays as it is: {}", why.text))),
-            // The silence of its own host is listened to before anything is written.
-            Suspicion::Silent(host, _) if backup.host.as_deref().is_some_and(|own| is_same_host(own, &host)) => None,
+            // The silence of its own host is listened to before anything is written, whatever the storage says of its own data.
+            Suspicion::Silent(host, why) if backup.host.as_deref().is_some_and(|own| is_same_host(own, &host)) => {
+                Some(Evidence::new(HELD_IN_SILENCE, format!("{what} is taken for free: {}", why.text)))
+            }
             Suspicion::Silent(_, why) => {
                 Some(Evidence::new(code, format!("{what} stays as it is for now: {}; scan again after this repair", why.text)))
             }
@@ -74,7 +80,8 @@ pub fn held(
     });
     let restored_there = destination.and_then(|row| {
         let what = format!("volume {}", row.id);
-        judge(DESTINATION_SUSPECTED, what, &others.restored_there, row.status.as_deref(), row.updated_at.as_deref(), false)
+        let any_age = marked_after(taken_at(backup), row.updated_at.as_deref()).is_some_and(|span| span < 0);
+        judge(DESTINATION_SUSPECTED, what, &others.restored_there, row.status.as_deref(), row.updated_at.as_deref(), any_age)
     });
     let of_snapshot = snapshot.and_then(|row| {
         let what = format!("snapshot {}", row.id);
@@ -85,8 +92,13 @@ pub fn held(
 
 /// What of its rows a plan left to others, out of the evidence that it has.
 pub fn held_in(evidence: &[Evidence]) -> Vec<Evidence> {
-    let codes = [VOLUME_SUSPECTED, DESTINATION_SUSPECTED, SNAPSHOT_SUSPECTED];
+    let codes = [VOLUME_SUSPECTED, DESTINATION_SUSPECTED, SNAPSHOT_SUSPECTED, HELD_IN_SILENCE];
     evidence.iter().filter(|evidence| codes.contains(&evidence.code.as_str())).cloned().collect()
+}
+
+/// Whether a plan sets a row free that only the silence of its host says nobody holds.
+pub fn frees_in_silence(evidence: &[Evidence]) -> bool {
+    evidence.iter().any(|evidence| evidence.code == HELD_IN_SILENCE)
 }
 
 /// Those that are being made or restored say so, and are known as such.

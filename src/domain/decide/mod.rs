@@ -12,7 +12,7 @@ mod volume;
 
 pub use backup::{BackupCase, backup};
 pub use counter::{Children, CounterCase, broken_chain, counter};
-pub use held::{Others, held, held_in, was_taken_since};
+pub use held::{Others, frees_in_silence, held, held_in, was_taken_since};
 pub use leftover::{SnapshotCase, VolumeCase, attachment, snapshot, temporaries, volume as left_volume};
 pub use verdict::{Judgement, judge_backup};
 

@@ -109,6 +109,9 @@ const SERVICE_DOWN: &str = "service-down";
 /// Cinder marks a volume or a snapshot and makes the backup's row right after it, by the same clock; the databases round to seconds.
 const MARKED_TOGETHER: i64 = 5;
 
+/// A database that stalls between the two delays the backup's row by so much at most.
+const MADE_LATER: i64 = 600;
+
 /// A backup in no active status.
 pub(super) fn is_over(status: Option<&str>) -> bool {
     !is_active(status)
@@ -141,9 +144,12 @@ pub(super) fn suspicion(
 ) -> Option<Suspicion> {
     let marked = marked_at.and_then(parse);
     let created = |backup: &Backup| backup.created_at.as_deref().and_then(parse);
-    let newest = suspects.iter().filter_map(created).max();
+    // One that was made long after the row was last written did not mark it: that of a snapshot leaves the volume as it is.
+    let after = |backup: &Backup| created(backup).zip(marked).is_some_and(|(made, marked)| seconds_between(marked, made) > MADE_LATER);
+    let suspects: Vec<&Backup> = suspects.iter().filter(|backup| !after(backup)).collect();
+    let newest = suspects.iter().filter_map(|backup| created(backup)).max();
     let mut silent: Option<(&str, String)> = None;
-    for backup in suspects.iter().filter(|backup| may_be(backup.status.as_deref())) {
+    for backup in suspects.into_iter().filter(|backup| may_be(backup.status.as_deref())) {
         let created = created(backup);
         let touched = created.max(backup.updated_at.as_deref().and_then(parse));
         // Other things write a volume's row, too, so that its time is no proof. But Cinder begins no backup of a volume that is

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::{CHANGED, OBJECTS, Placed, Site, result};
 use crate::database::changes;
 use crate::program::{answer, find, finding};
+use crate::rows::{Cell, ago};
 use crate::scenarios::essence;
 use crate::schemas::engines;
 
@@ -322,4 +323,41 @@ fn of_several_evidences_the_later_counts() {
         };
         assert_eq!((to(&first.id), to(&second.id)), ("error".to_owned(), "available".to_owned()), "{planned:#}");
     }
+}
+
+/// What storage says of a backup that was being made says nothing of its restore since, nor of another backup that may hold the same
+/// volume: there the silence of their host counts, and whoever beats is not silent.
+#[test]
+fn quiet_data_does_not_stand_for_the_silence_of_whoever_works_on_something_else() {
+    let site = Site::on(Engine::Sqlite);
+    let (restored, made) = (site.backup("creating", None), site.backup("creating", None));
+    let database = &site.database;
+    let sql = |time: Cell| time.sql(Engine::Sqlite);
+    database.service("late", |row| row.updated_at(ago(130)));
+    database.execute("UPDATE backups SET host = 'late'");
+    let checked = evidence(&site, 0, &["--level", "quick"]);
+    let destination = database.volume(|row| row.status("restoring-backup").age(7_200));
+    database.execute(&format!(
+        "UPDATE backups SET status = 'restoring', restore_volume_id = '{destination}', updated_at = {} WHERE id = '{}'",
+        sql(ago(7_200)),
+        restored.id
+    ));
+    database.execute(&format!("UPDATE volumes SET status = 'available' WHERE id = '{}'", restored.volume));
+    // All but finished when another one took its volume, which was put into error by hand.
+    database.execute(&format!("UPDATE volumes SET updated_at = {} WHERE id = '{}'", sql(ago(4_000)), made.volume));
+    let by_hand = database.backup(|row| row.status("error").host("late").volume_id(&made.volume).age(4_000));
+
+    let plan = site.path("plan.json");
+    let planned = site.program.json(0, &["plan", "--evidence", &checked, "--out", &plan]);
+    let of = |id: &str| planned["units"].as_array().unwrap().iter().find(|unit| unit["id"] == id).unwrap();
+    assert_eq!(of(&restored.id)["changes"].as_array().unwrap().len(), 2, "{planned:#}");
+    database.execute(&format!("UPDATE services SET updated_at = {} WHERE host = 'late'", sql(ago(128))));
+    let before = database.rows_by_id();
+    let applied = site.program.json(4, &["apply", &plan, "--yes"]);
+    for unit in applied["units"].as_array().unwrap() {
+        assert!(unit["reason"].as_str().is_some_and(|why| why.contains("cinder-backup on late has beaten")), "{unit:#}");
+    }
+    assert_eq!(changes(&before, &database.rows_by_id()), []);
+    let texts = of(&made.id)["evidence"].to_string();
+    assert!(texts.contains("held-in-silence") && texts.contains(&by_hand), "{texts}");
 }

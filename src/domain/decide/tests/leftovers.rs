@@ -97,6 +97,10 @@ fn what_a_service_may_still_work_on_is_not_freed() {
         (BACKING_UP, suspect(AVAILABLE, "up", 2 * OLD, OLD + 5), true),
         (RESTORING_BACKUP, suspect(AVAILABLE, "up", 10 * OLD, OLD - 1), true),
         (RESTORING_BACKUP, suspect(AVAILABLE, "up", 10 * OLD, 2 * OLD), false),
+        // It was made after the volume was marked, if not by the time that a stalled database may need; so that of a snapshot is.
+        (BACKING_UP, suspect(AVAILABLE, "up", OLD - 601, 60), false),
+        (BACKING_UP, suspect(ERROR, "up", OLD - 601, 60), false),
+        (BACKING_UP, suspect(ERROR, "up", OLD - 600, 60), true),
         // When it was made is not known.
         (BACKING_UP, Backup { created_at: None, ..suspect(ERROR, "up", OLD, OLD) }, true),
     ];
@@ -133,10 +137,40 @@ fn what_a_later_backup_followed_is_over() {
     let old = backup("a", ERROR, "up", 10 * OLD);
     assert_eq!(judge(vec![old.clone(), backup("b", AVAILABLE, "up", 5 * OLD)]).verdict, Verdict::Stuck);
     assert_eq!(judge(vec![old, backup("b", ERROR, "up", 5 * OLD)]).verdict, Verdict::Uncertain);
+    // One that was made when the volume had long been marked follows none that may have marked it.
+    let failed = backup("a", ERROR, "up", 2 * OLD);
+    assert_eq!(judge(vec![failed, backup("b", AVAILABLE, "down", OLD - 700)]).verdict, Verdict::Uncertain);
     // Of two silent hosts the one that ever beat is listened to.
     let hosts = ["down", "never"].map(|host| backup(host, ERROR, host, OLD));
     for suspects in [hosts.to_vec(), hosts.iter().rev().cloned().collect()] {
         assert_eq!(judge(suspects).host.as_deref(), Some("down"));
+    }
+}
+
+/// An increment that is counted in it writes the row of a backup that is being restored.
+#[test]
+fn a_destination_may_be_anothers_also_where_the_backup_was_written_last() {
+    let restored = |id: &str, status, host: &str, updated| Backup {
+        id: id.into(),
+        host: Some(host.into()),
+        restore_volume_id: Some("v".into()),
+        created_at: Some(ago(10 * OLD)),
+        updated_at: Some(ago(updated)),
+        ..a_backup(Some(status))
+    };
+    let destination = a_volume("v", Some(RESTORING_BACKUP), None);
+    // (when the stuck one was written last, and the other; whether the other may hold the volume that was marked OLD ago)
+    for (stuck, other, suspected) in [
+        (2 * OLD, OLD - 10, true),
+        (OLD, OLD - 10, false),
+        (OLD - 600, OLD - 10, true),
+        (OLD - 600, OLD + 10, false),
+        (2 * OLD, 3 * OLD, false),
+    ] {
+        let others = Others { restored_there: vec![restored("a", AVAILABLE, "up", other)], ..Others::default() };
+        let rows = (None, Some(&destination), None);
+        let found = held(&restored("b", RESTORING, "down", stuck), rows, &others, &situation(), &Policy::default());
+        assert_eq!(found.first().map(|evidence| evidence.code.as_str()), suspected.then_some("destination-suspected"), "{stuck} {other}");
     }
 }
 
