@@ -314,7 +314,7 @@ mod tests {
         let of = |looks: Vec<CheckResult>| merge(looks).into_values().map(|result| (result.verdict, result.busy)).collect::<Vec<_>>();
         let one = of(looks.to_vec());
         assert_eq!(of(looks.iter().rev().cloned().collect()), one);
-        one[0]
+        one.first().copied().unwrap()
     }
 
     #[test]
