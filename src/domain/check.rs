@@ -290,6 +290,20 @@ impl CheckResult {
         ancestors.next().map(|ancestor| format!("it rests on backup {}, which was not there when it was checked", ancestor.id))
     }
 
+    /// Whether another check is about the same data: the same row, on rows that say the same of theirs.
+    pub fn is_of_same_data(&self, other: &Self) -> bool {
+        let same = |(number, (one, two)): (usize, (&Image, &Image))| match number {
+            0 => one == two,
+            _ => one.id == two.id && moved_data(one, two).is_none(),
+        };
+        self.rows.len() == other.rows.len() && self.rows.iter().zip(&other.rows).enumerate().all(same)
+    }
+
+    /// Whether another check saw the same objects as this one, so that nobody wrote anything in between.
+    pub fn is_of_same_listing(&self, other: &Self) -> bool {
+        self.listing.is_some() && self.listing == other.listing && self.newest_object_at == other.newest_object_at
+    }
+
     /// Whether anything is another than it was when this check was made. Where the check did not note all that there was, or the
     /// glance could not see it, the answer is that it is not known.
     pub fn compared_with(&self, now: &Glance) -> Look {
@@ -368,23 +382,28 @@ fn moved_between(what: &str, then: (Option<Listing>, Option<&str>), now: (u64, O
 /// How the reason begins that this program gives a backup which it puts in `error`.
 pub(super) const LEFT_IN: &str = "cinder-backup-repair: left in ";
 
-/// What has moved in the row of a backup that others rest on. Its counter and its times may; a deletion takes its data.
+/// What says in the row of a backup that others rest on which data it is about. Its counter, its times and its status may move.
+fn moved_data(seen: &Image, now: &Image) -> Option<&'static str> {
+    ["container", "service", "service_metadata", "parent_id", "size"].into_iter().find(|column| seen.value(column) != now.value(column))
+}
+
+/// What has moved in the row of a backup that others rest on; a deletion takes its data.
 fn moved_below(seen: &Image, now: &Image) -> Option<&'static str> {
-    let moved = ["container", "service", "service_metadata", "parent_id", "size"]
-        .into_iter()
-        .find(|column| seen.value(column) != now.value(column));
+    let moved = moved_data(seen, now);
     let is_going = matches!(now.value("status").as_text(), Some(DELETING | ERROR_DELETING)) && now.value("status") != seen.value("status");
     moved.or(is_going.then_some("status"))
 }
 
 /// Whether a deletion may have taken part of the data since: one that fails half-way leaves its backup in `error`, as does
-/// whoever gives it up. Other operations that are given up leave the data as it is.
+/// whoever gives it up. Other operations that are given up since leave the data as it is; a reason that was there before says
+/// nothing of what happened since, for nobody clears it when a backup becomes available, and a state that is reset by hand
+/// leaves it, too.
 ///
-/// Source: `cinder/backup/manager.py` (`delete_backup`).
+/// Source: `cinder/backup/manager.py` (`delete_backup`, `reset_status`).
 fn may_have_lost_data(seen: &Image, now: &Image) -> bool {
     let differs = |column: &str| seen.value(column) != now.value(column);
     let given_up = now.value("fail_reason").as_text().and_then(|reason| reason.strip_prefix(LEFT_IN));
-    let keeps_data = given_up.is_some_and(|was| was.starts_with(CREATING) || was.starts_with(RESTORING));
+    let keeps_data = differs("fail_reason") && given_up.is_some_and(|was| was.starts_with(CREATING) || was.starts_with(RESTORING));
     now.value("status").as_text() == Some(ERROR) && (differs("status") || differs("fail_reason")) && !keeps_data
 }
 

@@ -177,25 +177,37 @@ impl Evidence {
 /// a look that went less deep: a quick check sees nothing of what the data is, whatever else it may find wrong.
 pub fn merge(all: impl IntoIterator<Item = CheckResult>) -> BTreeMap<String, CheckResult> {
     let mut merged: BTreeMap<String, CheckResult> = BTreeMap::new();
+    // Damage that was found before somebody was seen at work. Whether anything was written then is seen in the next look.
+    let mut before_work: HashMap<String, CheckResult> = HashMap::new();
     let mut all: Vec<CheckResult> = all.into_iter().collect();
     // Which of three counts would depend on the order of the files else.
     all.sort_by_cached_key(|result| result.checked_at.parse::<jiff::Timestamp>().ok());
     for later in all {
-        let stands = merged.get(&later.id).is_some_and(|earlier| !is_taken_back(earlier, &later));
-        if !stands {
-            merged.insert(later.id.clone(), later);
-        }
+        let worked_on = before_work.remove(&later.id);
+        let was_busy = worked_on.is_some();
+        let earlier = worked_on.or_else(|| merged.remove(&later.id)).filter(|earlier| !is_taken_back(earlier, &later, was_busy));
+        let counts = match earlier {
+            Some(earlier) if later.busy => {
+                before_work.insert(later.id.clone(), earlier);
+                later
+            }
+            // Nobody is at work any more, and what was written by then is what was read.
+            Some(earlier) => CheckResult { busy: false, ..earlier },
+            None => later,
+        };
+        merged.insert(counts.id.clone(), counts);
     }
     merged
 }
 
-/// Whether a later look may stand in the place of an earlier one.
-fn is_taken_back(earlier: &CheckResult, later: &CheckResult) -> bool {
+/// Whether a later look may stand in the place of an earlier one; `was_busy` where somebody was seen at work in between.
+fn is_taken_back(earlier: &CheckResult, later: &CheckResult, was_busy: bool) -> bool {
     // Two samples are of different objects.
     let saw_as_much = later.verdict != CheckVerdict::Unverifiable && !later.partial && later.level >= earlier.level;
-    // What was being written then, or had another row, may have become whole.
-    let same = !earlier.busy && earlier.rows == later.rows;
-    !(same && earlier.verdict.is_damage()) || later.busy || saw_as_much
+    // What was being written, or had another row, may have become whole.
+    let may_be_written = (was_busy || earlier.busy) && !earlier.is_of_same_listing(later);
+    let same = !may_be_written && earlier.is_of_same_data(later);
+    !(same && earlier.verdict.is_damage()) || saw_as_much
 }
 
 #[cfg(test)]
@@ -286,5 +298,40 @@ mod tests {
         evidence.ancestors.pop();
         evidence.sha256 = evidence.digest();
         assert!(matches!(Evidence::parse(text(&evidence).as_bytes()), Err(EvidenceError::NotEvidence(_))));
+    }
+
+    /// A look at so much past 11 o'clock.
+    fn look(minute: u32, level: Level, verdict: CheckVerdict) -> CheckResult {
+        let result = chain(2).results.pop().unwrap();
+        let listing = Some(crate::domain::Listing { objects: 5, bytes: 100 });
+        let newest_object_at = Some("2026-11-22T10:00:00Z".to_owned());
+        CheckResult { level, verdict, listing, newest_object_at, checked_at: format!("2026-11-22T11:{minute:02}:00Z"), ..result }
+    }
+
+    /// The verdict that counts, and whether somebody is at work, in whatever order the looks come.
+    #[track_caller]
+    fn counts(looks: &[CheckResult]) -> (CheckVerdict, bool) {
+        let of = |looks: Vec<CheckResult>| merge(looks).into_values().map(|result| (result.verdict, result.busy)).collect::<Vec<_>>();
+        let one = of(looks.to_vec());
+        assert_eq!(of(looks.iter().rev().cloned().collect()), one);
+        one.first().copied().unwrap()
+    }
+
+    #[test]
+    fn damage_is_not_forgotten_for_work_that_wrote_nothing() {
+        use CheckVerdict::{Corrupt, Intact};
+        let deep = look(1, Level::Deep, Corrupt);
+        let busy = CheckResult { busy: true, ..look(2, Level::Quick, Intact) };
+        let quick = look(3, Level::Quick, Intact);
+        // Who is at work is not disturbed, whatever is known.
+        assert_eq!(counts(&[deep.clone(), busy.clone()]), (Intact, true));
+        assert_eq!(counts(&[deep.clone(), busy.clone(), busy.clone(), quick.clone()]), (Corrupt, false));
+        // A watcher, or an object that was young by a longer `--settle` than it was checked with.
+        let young = CheckResult { busy: true, ..deep.clone() };
+        assert_eq!(counts(&[young.clone(), quick.clone()]), (Corrupt, false));
+        let written = CheckResult { newest_object_at: Some("2026-11-22T11:02:00Z".to_owned()), ..quick.clone() };
+        assert_eq!(counts(&[deep.clone(), busy.clone(), written.clone()]), (Intact, false));
+        assert_eq!(counts(&[young, written]), (Intact, false));
+        assert_eq!(counts(&[deep, busy, look(3, Level::Deep, Intact), look(4, Level::Quick, Intact)]), (Intact, false));
     }
 }

@@ -136,15 +136,24 @@ impl Pass<'_> {
         let end = tip.inventory.entries.iter().map(Object::end).max().unwrap_or(0);
         // The sha256file of an increment has the digests of the whole volume, too.
         let mut volume_end = if self.full && !self.restore { end } else { self.volume_bytes.unwrap_or(0).max(end) };
-        // Of a device that is a little larger than its size in GiB the last bytes may lie below, and the tip's digests say of
-        // that too what it was.
+        // What the tip's digests tell of ends where its chain does, whatever the size in GiB says: a device may be a little larger,
+        // and need not end with a block; its last bytes may lie below. A chain that ends elsewhere fails its last digest.
         let reached = self.members.iter().flat_map(|member| &member.inventory.entries).map(Object::end).max().unwrap_or(0);
-        if self.restore && tip.inventory.block_size.is_some_and(|block| reached.div_ceil(block) == tip.inventory.digests) {
-            volume_end = volume_end.max(reached);
+        let told = tip.inventory.block_size.filter(|_| self.restore).map(|block| (block, tip.inventory.digests));
+        if told.is_some_and(|(block, digests)| reached.div_ceil(block) == digests) {
+            volume_end = reached;
         }
         let slices: Vec<&[Object]> = self.members.iter().map(|member| member.inventory.entries.as_slice()).collect();
         let (live, gaps) = layout::live(&slices, volume_end);
         if self.restore {
+            // No increment is made of a device that is larger than its parent's.
+            let more = told.filter(|(block, digests)| gaps.is_empty() && reached.div_ceil(*block) < *digests);
+            if let Some((_, digests)) = more {
+                let text = format!(
+                    "neither it nor a backup that it rests on holds anything behind byte {reached} of the volume, and its sha256file tells of {digests} blocks"
+                );
+                outcome.faults.add(Class::Absent, Problem::general("gap", text));
+            }
             for gap in gaps {
                 let text = format!("neither it nor a backup that it rests on holds bytes {} to {} of the volume", gap.start, gap.end);
                 outcome.faults.add(Class::Absent, Problem::general("gap", text));

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 mod older;
+
 mod strange;
 
 use std::collections::HashMap;
@@ -340,6 +341,38 @@ fn the_last_bytes_of_a_larger_device_may_lie_below() {
     states[1][0] = 2;
     let mut chain = Chain::of(&states, Compression::None, BLOCK * 4);
     chain.volume_bytes = 8 * BLOCK as u64;
+    for number in 0..2 {
+        let found = chain.check(number, Level::Restore);
+        assert_eq!(found.verdict, CheckVerdict::Intact, "{number} {:?}", found.problems);
+    }
+    *chain.store.bytes_mut(&names::data(&prefix(0), 3)).unwrap() = b"other".to_vec();
+    assert_eq!(chain.check(1, Level::Restore).verdict, CheckVerdict::Corrupt);
+}
+
+/// What the tip's digests tell of, and no backup of the chain holds, is no device that is a little larger than its size.
+#[test]
+fn the_last_bytes_of_a_larger_device_that_nobody_lists_are_missed() {
+    let mut states = vec![vec![1_u8; 8 * BLOCK + 5]; 2];
+    states[1][0] = 2;
+    let mut chain = Chain::of(&states, Compression::None, BLOCK * 4);
+    let short = Chain::of(&[states[0][..8 * BLOCK].to_vec()], Compression::None, BLOCK * 4);
+    chain.volume_bytes = 8 * BLOCK as u64;
+    chain.store.remove(&names::data(&prefix(0), 3));
+    *chain.store.bytes_mut(&names::metadata(&prefix(0))).unwrap() =
+        short.store.clone().bytes_mut(&names::metadata(&prefix(0))).unwrap().clone();
+    let found = chain.check(1, Level::Restore);
+    assert_eq!(found.verdict, CheckVerdict::Incomplete, "{:?}", found.problems);
+    assert_eq!(found.problems[0].code, "gap");
+}
+
+/// The volume was extended after the snapshot that both are of, and the device is no multiple of a block.
+#[test]
+fn the_last_bytes_of_a_snapshot_may_lie_below() {
+    let mut states = vec![vec![1_u8; 8 * BLOCK + 5]; 2];
+    states[1][0] = 2;
+    let mut chain = Chain::of(&states, Compression::None, BLOCK * 4);
+    chain.volume_bytes = 16 * BLOCK as u64;
+    chain.backups.iter_mut().for_each(|backup| backup.snapshot_id = Some(id(998)));
     for number in 0..2 {
         let found = chain.check(number, Level::Restore);
         assert_eq!(found.verdict, CheckVerdict::Intact, "{number} {:?}", found.problems);

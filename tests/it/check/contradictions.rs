@@ -75,6 +75,24 @@ fn damage_that_a_shallow_look_finds_does_not_hide_what_a_deep_one_found() {
     }
 }
 
+/// What may move in the row of a backup below, as a counter or a time, is no reason to forget what its increment's data is.
+#[test]
+fn damage_is_not_forgotten_for_what_moved_in_a_row_below() {
+    let site = Site::new();
+    let parent = site.available();
+    let child = site.backup("creating", Some(&parent));
+    child.damage();
+    let deep = look(&site, "deep.json", 9, &["--level", "deep"]);
+    for moved in ["num_dependent_backups = 7", "status = 'restoring'", "updated_at = '2026-11-22 10:00:00'"] {
+        site.database.execute(&format!("UPDATE backups SET {moved} WHERE id = '{}'", parent.id));
+        let quick = look(&site, "quick.json", 0, &[]);
+        for evidence in [["--evidence", &deep, "--evidence", &quick], ["--evidence", &quick, "--evidence", &deep]] {
+            let document = site.program.json(0, &[&["plan", &child.id], &evidence[..]].concat());
+            assert_eq!(planned(&document, &child).as_deref(), Some("error"), "{moved} {document:#}");
+        }
+    }
+}
+
 /// A restore reads the whole chain with the driver of the backup that it is asked for, whatever the rows below say.
 #[test]
 fn a_chain_is_read_with_the_driver_of_its_tip() {

@@ -194,6 +194,22 @@ fn evidence_about_something_else_is_refused() {
     assert_eq!(changes(&before, &site.database.rows_by_id()).iter().filter(|change| change.id == child.id).count(), 0);
 }
 
+/// A reason of this program's that nobody cleared says nothing of what was given up since.
+#[test]
+fn evidence_from_before_a_parent_was_put_in_error_with_an_old_reason_is_refused() {
+    let (site, parent, child) = lost_update(Engine::Sqlite);
+    let set = |what: &str| site.database.execute(&format!("UPDATE backups SET {what} WHERE id = '{}'", parent.id));
+    set("fail_reason = 'cinder-backup-repair: left in creating: nobody works on it'");
+    let checked = evidence(&site, 0, &["--level", "deep"]);
+    // A deletion that hung and was reset by hand: `cinder backup-reset-state`.
+    fs::remove_file(parent.object(3)).unwrap();
+    set("status = 'error'");
+    let document = site.program.json(6, &["repair", "--yes", &child.id, "--evidence", &checked, "--storage-path", &site.path("nowhere")]);
+    let reason = document["refused"][0]["reason"].as_str().unwrap_or_default();
+    assert!(reason.contains("(status is not what it was); check it again"), "{document:#}");
+    assert_eq!(site.status(&child), "creating");
+}
+
 /// A deletion that failed half-way leaves its backup in `error`, by Cinder or by this program, with part of its data gone.
 #[test]
 fn evidence_from_before_a_parents_deletion_was_given_up_is_refused() {
