@@ -288,7 +288,7 @@ impl<'a> Executor<'a> {
         for (place, (unit, result)) in units.iter().zip(results).enumerate() {
             run.results.push(match result {
                 Some(result) => result,
-                None if intended.contains(&place) => self.end_late(unit, journal, &mut run.failure),
+                None if intended.contains(&place) => self.end_unbegun(unit, journal, &mut run.failure),
                 // What was never reached was not written; no intent of it is on record either.
                 None => not_begun(unit),
             });
@@ -328,8 +328,8 @@ impl<'a> Executor<'a> {
         Ok(())
     }
 
-    /// The end of a unit that has an intent on record and was left for a batch that never came.
-    fn end_late(&mut self, unit: &Unit, journal: &mut dyn Journal, failure: &mut Option<Failure>) -> UnitResult {
+    /// The end of a unit that has an intent on record and never begins.
+    fn end_unbegun(&mut self, unit: &Unit, journal: &mut dyn Journal, failure: &mut Option<Failure>) -> UnitResult {
         let result = not_begun(unit);
         if !matches!(failure, Some(Failure::LogBefore(_) | Failure::LogAfter(_)))
             && let Err(error) = journal.append(outcome(&result, Done::default()))
@@ -434,27 +434,13 @@ impl<'a> Executor<'a> {
         if failure.is_none() && (self.stop)() {
             failure = Some(Failure::Interrupted);
         }
-        // In a batch that went to its end, what has not begun was late; otherwise it will not begin any more.
+        // In a batch that went to its end, what has not begun was late. Otherwise it will not begin any more, and ends with the run.
         let mut late: Vec<Range<usize>> = Vec::new();
-        for (place, unit) in
-            places.zip(batch).filter(|(place, _)| ends.results.get(*place).is_some_and(Option::is_none)).collect::<Vec<_>>()
-        {
-            if failure.is_none() {
-                match late.last_mut().filter(|range| range.end == place) {
-                    Some(range) => range.end += 1,
-                    None => late.push(place..place + 1),
-                }
-                continue;
+        for place in places.filter(|place| ends.results.get(*place).is_some_and(Option::is_none)) {
+            match late.last_mut().filter(|range| range.end == place) {
+                Some(range) => range.end += 1,
+                None => late.push(place..place + 1),
             }
-            let result = not_begun(unit);
-            if writing
-                && !matches!(failure, Some(Failure::LogAfter(_)))
-                && let Err(error) = journal.append(outcome(&result, Done::default()))
-            {
-                failure = Some(Failure::LogAfter(error));
-            }
-            (self.progress)(Progress::Ended(&result));
-            ends.set(place, result);
         }
         if writing && !matches!(failure, Some(Failure::LogAfter(_))) {
             journal.sync().map_err(Failure::LogAfter)?;
