@@ -82,12 +82,12 @@ pub enum Progress<'a> {
         /// Why.
         error: &'a DbError,
     },
-    /// Some hosts' silence is listened to for so long before anything is written.
-    Listening {
+    /// Before anything is written, the run waits for heartbeats of these hosts. Told once a second, at the end with zero.
+    Waiting {
         /// The hosts.
-        hosts: Vec<String>,
-        /// How long.
-        span: Duration,
+        hosts: &'a [String],
+        /// How much longer, in whole seconds.
+        seconds: u64,
     },
     /// Another session could not be had; the run goes on with those that there are.
     Fewer(&'a DbError),
@@ -317,15 +317,26 @@ impl<'a> Executor<'a> {
         if span.is_zero() {
             return Ok(());
         }
-        (self.progress)(Progress::Listening { hosts: hosts.into_iter().map(str::to_owned).collect(), span });
-        let begun = Instant::now();
-        while begun.elapsed() < span {
-            if (self.stop)() {
-                return Err(Failure::Interrupted);
+        let hosts: Vec<String> = hosts.into_iter().map(str::to_owned).collect();
+        let (begun, mut told) = (Instant::now(), None);
+        let waited = loop {
+            let left = span.saturating_sub(begun.elapsed());
+            let seconds = left.as_millis().div_ceil(1_000).try_into().unwrap_or(u64::MAX);
+            if told.replace(seconds) != Some(seconds) {
+                (self.progress)(Progress::Waiting { hosts: &hosts, seconds });
             }
-            std::thread::sleep(span.saturating_sub(begun.elapsed()).min(Duration::from_millis(100)));
+            if left.is_zero() {
+                break Ok(());
+            }
+            if (self.stop)() {
+                break Err(Failure::Interrupted);
+            }
+            std::thread::sleep(left.min(Duration::from_millis(100)));
+        };
+        if waited.is_err() {
+            (self.progress)(Progress::Waiting { hosts: &hosts, seconds: 0 });
         }
-        Ok(())
+        waited
     }
 
     /// The end of a unit that has an intent on record and never begins.

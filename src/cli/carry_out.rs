@@ -12,6 +12,7 @@ use super::exit::Exit;
 use super::last_look::LastLook;
 use super::signal::Signals;
 use super::storage::PlaceArgs;
+use super::ui::Ui;
 use super::untouched::Untouched;
 use super::view::{self, Refused, RunDocument};
 use super::{prompt, who};
@@ -362,6 +363,7 @@ fn execute(
     let last_look = LastLook::new(context, connected, plan, storage, stop)?;
     let open = connected.opener();
     let bar = progress_bar(context, plan.units.len());
+    let mut wait = HeartbeatWait { ui: context.ui, line: None };
     let mut progress = |event: Progress<'_>| match event {
         Progress::Ended(result) => {
             bar.inc(1);
@@ -370,11 +372,7 @@ fn execute(
             }
         }
         Progress::Retry { unit, error } => context.ui.detail(format!("unit {unit} is tried again: {}", terminal(&error.to_string()))),
-        Progress::Listening { hosts, span } => context.ui.say(terminal(&format!(
-            "Listening {} s whether cinder-backup on {} beats after all …",
-            span.as_secs_f64().ceil(),
-            hosts.join(", ")
-        ))),
+        Progress::Waiting { hosts, seconds } => wait.tell(hosts, seconds),
         Progress::Fewer(error) => context.ui.detail(format!("the run goes on with fewer connections: {}", terminal(&error.to_string()))),
     };
     let mut executor = Executor {
@@ -390,6 +388,35 @@ fn execute(
     bar.finish_and_clear();
     last_look.tell(context);
     Ok(run)
+}
+
+/// The wait for heartbeats as it is shown: at a terminal it counts down in place, elsewhere it is one line.
+struct HeartbeatWait<'a> {
+    ui: &'a Ui,
+    line: Option<indicatif::ProgressBar>,
+}
+
+impl HeartbeatWait<'_> {
+    fn tell(&mut self, hosts: &[String], seconds: u64) {
+        let text = terminal(&format!("Waiting {seconds} s for a heartbeat from cinder-backup on {} …", hosts.join(", ")));
+        match self.line.take() {
+            Some(line) if seconds == 0 => line.finish_and_clear(),
+            None if seconds == 0 => {}
+            Some(line) => {
+                line.set_message(text);
+                self.line = Some(line);
+            }
+            None if self.ui.shows_progress() => {
+                let line = indicatif::ProgressBar::new_spinner();
+                line.set_message(text);
+                self.line = Some(line);
+            }
+            None => {
+                self.ui.say(text);
+                self.line = Some(indicatif::ProgressBar::hidden());
+            }
+        }
+    }
 }
 
 fn progress_bar(context: &Context<'_>, units: usize) -> indicatif::ProgressBar {

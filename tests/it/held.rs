@@ -155,7 +155,7 @@ fn a_clock_that_is_late_makes_no_working_service_look_dead() {
             });
             let answer = program.run(&args(&["repair", "--yes", "-f", "json"]));
             beats.store(false, Ordering::Relaxed);
-            assert!(answer.stderr.contains("Listening 2 s whether cinder-backup on down, late beats"), "{}", answer.stderr);
+            assert!(answer.stderr.contains("Waiting 2 s for a heartbeat from cinder-backup on down, late"), "{}", answer.stderr);
             assert_eq!(answer.code, Some(4), "{}{}", answer.stdout, answer.stderr);
             answer.json()
         });

@@ -437,6 +437,32 @@ fn progress_is_drawn_and_taken_away() {
 }
 
 #[test]
+fn the_wait_for_heartbeats_counts_down_in_place() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    stuck(&database, "nightly");
+    database.execute("UPDATE backups SET host = 'ctl1'");
+    database.service("ctl1", |row| row.updated_at(crate::rows::ago(TWO_HOURS)));
+    let program = Program::on(database.url());
+    std::fs::write(program.path("cinder.conf"), "[DEFAULT]\nreport_interval = 2\n").unwrap();
+    let wait = |seconds: u32| format!("Waiting {seconds} s for a heartbeat from cinder-backup on ctl1");
+    let args = ["repair", "--yes"];
+    let mut terminal = Terminal::wide(&program, &args);
+    for seconds in [3, 2, 1] {
+        terminal.wait(&wait(seconds));
+        assert_eq!(terminal.screen().matches("Waiting ").count(), 1, "{}", terminal.screen());
+    }
+    let screen = terminal.expect(0);
+    assert!(screen.contains("1 applied") && !screen.contains("Waiting"), "{screen}");
+    // A pipe gets one line, and nothing when quiet.
+    database.execute("UPDATE backups SET status = 'creating', updated_at = NULL");
+    let answer = program.expect(0, &args);
+    assert_eq!((answer.stderr.matches("Waiting ").count(), answer.stderr.contains(&wait(3))), (1, true), "{}", answer.stderr);
+    assert!(!answer.stderr.contains(['\r', '\u{1b}']), "{:?}", answer.stderr);
+    database.execute("UPDATE backups SET status = 'creating', updated_at = NULL");
+    assert!(!program.expect(0, &[&args as &[&str], &["-q"]].concat()).stderr.contains("Waiting"));
+}
+
+#[test]
 fn colours_are_for_terminals_and_can_be_refused() {
     let database = fresh(Engine::Sqlite, Columns::Full);
     stuck(&database, "nightly");
