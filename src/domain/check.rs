@@ -188,8 +188,12 @@ pub struct CheckResult {
     pub depth: String,
     /// Only a sample or a part of the data was read: that finds damage, and proves nothing whole.
     pub partial: bool,
-    /// What was found.
+    /// What was found, as far as `level` looks.
     pub verdict: CheckVerdict,
+    /// The deepest level at which it is known to be intact; `None` where there is none, and in documents of versions that did not
+    /// say it. Below `level` where the storage keeps nothing to compare the data with (Ceph), and where only a sample was read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub level_reached: Option<Level>,
     /// The newest object is younger than `--settle`, or somebody has the image open: it is being written.
     pub busy: bool,
     /// Something of it is on the storage.
@@ -228,9 +232,19 @@ pub struct CheckResult {
 }
 
 impl CheckResult {
+    /// The deepest level at which it is known to be intact. Versions that did not say it claimed every level for Ceph, whatever they
+    /// had compared: of those the lowest counts.
+    pub fn reached(&self) -> Option<Level> {
+        let by_verdict = || {
+            let claims_too_much = self.partial || self.driver == Some(Driver::Ceph);
+            (self.verdict == CheckVerdict::Intact).then_some(if claims_too_much { Level::Quick } else { self.level })
+        };
+        self.level_reached.or_else(by_verdict)
+    }
+
     /// Whether it lets the backup become available: all of it was looked at, and nothing is wrong.
     pub fn earns_available(&self) -> bool {
-        self.verdict == CheckVerdict::Intact && !self.partial && !self.busy
+        self.reached().is_some() && !self.partial && !self.busy
     }
 
     /// Whether another look would not be expected to say more: it came to its end over all of the data, and nobody was writing.
@@ -242,7 +256,7 @@ impl CheckResult {
     /// and nothing was added for as long as `--settle`. Objects without times show nothing; with Ceph a watcher is what counts.
     pub fn shows_idle(&self) -> bool {
         let tells = self.driver == Some(Driver::Ceph) || self.newest_object_at.is_some();
-        self.begun && !self.busy && tells && self.verdict != CheckVerdict::Unverifiable
+        self.begun && !self.busy && tells && (self.verdict != CheckVerdict::Unverifiable || self.reached().is_some())
     }
 
     /// Takes it for busy where its newest object was not as old as `settle` seconds when it was checked: whoever checked it may have

@@ -65,6 +65,8 @@ impl Subject<'_> {
 pub struct Findings {
     /// What was found.
     pub verdict: CheckVerdict,
+    /// The deepest level at which it is known to be intact.
+    pub reached: Option<Level>,
     /// What was really done, in words.
     pub depth: String,
     /// Somebody is still writing it.

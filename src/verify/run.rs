@@ -272,6 +272,7 @@ fn unknown(level: Level, backup: &Backup) -> Findings {
 fn result(target: &Target, driver: Option<Driver>, request: &Request, found: Findings, location: Option<String>) -> CheckResult {
     let backup = &target.backup;
     let rows = std::iter::once(backup).chain(target.ancestors.iter().map(AsRef::as_ref));
+    let partial = request.level != Level::Quick && request.effort.share != Share::All;
     CheckResult {
         id: backup.id.clone(),
         name: backup.display_name.clone(),
@@ -280,8 +281,10 @@ fn result(target: &Target, driver: Option<Driver>, request: &Request, found: Fin
         location,
         level: request.level,
         depth: found.depth,
-        partial: request.level != Level::Quick && request.effort.share != Share::All,
+        partial,
         verdict: found.verdict,
+        // A sample proves nothing about the rest of the data.
+        level_reached: if partial { found.reached.map(|_| Level::Quick) } else { found.reached },
         busy: found.busy,
         begun: found.begun,
         objects: found.objects,

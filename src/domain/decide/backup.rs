@@ -157,6 +157,7 @@ fn aim(case: &BackupCase, check: Option<&CheckResult>, situation: &Situation, po
 /// What a check of its storage leads to.
 fn checked(case: &BackupCase, check: &CheckResult, situation: &Situation, policy: &Policy) -> Aim {
     let creating = case.backup.status.as_deref() == Some(CREATING);
+    let is_intact = check.reached().is_some();
     match (check.verdict, policy.to.as_deref()) {
         // A person may always give a backup up.
         (_, Some(ERROR)) => {
@@ -166,10 +167,14 @@ fn checked(case: &BackupCase, check: &CheckResult, situation: &Situation, policy
                 Aim::Nothing
             }
         }
-        (CheckVerdict::Intact, _) => match useless(case, situation) {
+        _ if is_intact => match useless(case, situation) {
             Some(why) => Aim::Refused(why),
             None if earns(&case.backup, check) => Aim::To(AVAILABLE),
             None if check.earns_available() && policy.allow_unverified && policy.to.is_some() => unverified(case, situation, policy),
+            None if check.earns_available() && check.reached() < Some(check.level.min(Level::Deep)) => Aim::Refused(format!(
+                "its data is known to be intact at level quick only, and the check was to look deeper: {}",
+                first_problem(check)
+            )),
             None if check.earns_available() => Aim::Refused(format!(
                 "it is in error, and out of that only --check deep earns available: the check {} read none of its data",
                 check.level
@@ -179,7 +184,7 @@ fn checked(case: &BackupCase, check: &CheckResult, situation: &Situation, policy
         (CheckVerdict::Unverifiable, Some(AVAILABLE)) if policy.allow_unverified => unverified(case, situation, policy),
         (CheckVerdict::Unverifiable, _) => Aim::Refused(format!(
             "the check of its data could not be finished, and nothing is decided on that: {}; try again{}",
-            check.problems.first().map_or("the storage gave no reason", |problem| problem.text.as_str()),
+            first_problem(check),
             if creating { ", or give --to error" } else { "" }
         )),
         (damage, Some(AVAILABLE)) => Aim::Refused(format!("it cannot become available: its data is {damage}")),
@@ -193,11 +198,17 @@ fn checked(case: &BackupCase, check: &CheckResult, situation: &Situation, policy
     }
 }
 
-/// Whether what a check saw lets a backup become available. Of one in `error` cinder-backup itself said that it failed, so that
-/// names and sizes do not speak against it: its data must have been read.
+fn first_problem(check: &CheckResult) -> &str {
+    check.problems.first().map_or("the storage gave no reason", |problem| problem.text.as_str())
+}
+
+/// Whether what a check saw lets a backup become available: the level that was reached decides, not the one that was asked for. Of a
+/// backup in `error` cinder-backup itself said that it failed, so that names and sizes do not speak against it: its data must have
+/// been read.
 fn earns(backup: &Backup, check: &CheckResult) -> bool {
     let is_error = backup.status.as_deref() == Some(ERROR);
-    check.earns_available() && (!is_error || check.level >= Level::Deep)
+    let needed = if is_error { Level::Deep } else { check.level.min(Level::Deep) };
+    check.earns_available() && check.reached() >= Some(needed)
 }
 
 /// `available` without a look at the data: only on the named flag, and never where the row itself says that it would be of no use.

@@ -13,7 +13,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::names::{self, Names, Shape};
 use super::observe::{Content, Observed, Seen};
 use crate::domain::id::same;
-use crate::domain::{Amount, Backup, CheckVerdict, Glance, Listing, Problem, time};
+use crate::domain::{Amount, Backup, CheckVerdict, Glance, Level, Listing, Problem, time};
 use crate::verify::{Findings, Subject};
 
 /// Clocks of a cluster and its clients may be this far apart.
@@ -79,6 +79,7 @@ pub(super) fn judge(subject: &Subject<'_>, names: &Names, observed: &Observed) -
     };
     Findings {
         verdict,
+        reached: (verdict == CheckVerdict::Intact).then_some(Level::Quick),
         depth: depth(image, end.is_some(), names.shape),
         busy,
         begun,

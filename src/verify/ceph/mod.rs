@@ -42,6 +42,7 @@ pub fn check(cluster: &Cluster, source: Option<&Pool<'_>>, subject: &Subject<'_>
     if let (Some(image), true, true) = (&observed.image, is_open, subject.level > Level::Quick) {
         let data = compare::Data { pool: &pool, image, backup: subject.backup, watch };
         compare::deepen(&mut findings, &data, source, subject.level);
+        findings.reached = (findings.verdict == CheckVerdict::Intact).then_some(subject.level);
     }
     findings
 }
@@ -76,6 +77,7 @@ fn pool_of<'c>(cluster: &'c Cluster, backup: &'c Backup) -> Pool<'c> {
 fn nothing(verdict: CheckVerdict, problem: Problem) -> Findings {
     Findings {
         verdict,
+        reached: None,
         depth: "nothing looked at".to_owned(),
         busy: false,
         begun: false,

@@ -329,6 +329,7 @@ fn finish(subject: &Subject<'_>, own: Own) -> Findings {
     let object_count = own.count.filter(|_| verdict == CheckVerdict::Intact);
     Findings {
         verdict,
+        reached: (verdict == CheckVerdict::Intact).then_some(subject.level),
         depth: own.depth,
         busy,
         begun: own.begun,
@@ -350,6 +351,7 @@ fn finish(subject: &Subject<'_>, own: Own) -> Findings {
 pub fn empty(level: Level) -> Findings {
     Findings {
         verdict: CheckVerdict::Unverifiable,
+        reached: None,
         depth: level.name().to_owned(),
         busy: false,
         begun: false,

@@ -19,6 +19,7 @@ fn a_check(backup: &Backup, verdict: CheckVerdict) -> CheckResult {
         depth: "SHA-256 of every block; all 20 objects read".into(),
         partial: false,
         verdict,
+        level_reached: None,
         busy: false,
         begun: verdict != CheckVerdict::Missing,
         objects: Amount::default(),
@@ -161,6 +162,33 @@ fn out_of_error_only_data_that_was_read_earns_available() {
     let (to, finding) = decide(ERROR, Level::Quick, &Policy { allow_unverified: true, ..Policy::default() });
     assert_eq!(to, None, "{finding:?}");
     assert!(finding.refusal.is_some(), "{finding:?}");
+}
+
+#[test]
+fn the_level_that_was_reached_decides() {
+    use CheckVerdict::{Intact, Unverifiable};
+    use Level::{Deep, Quick, Restore};
+    let ceph = Some(Driver::Ceph);
+    // The driver, the level that was asked for, the verdict, the level that was reached, and whether that earns available.
+    for (driver, level, verdict, reached, earned) in [
+        (ceph, Quick, Intact, Some(Quick), true),
+        (ceph, Deep, Unverifiable, Some(Quick), false),
+        (ceph, Deep, Intact, Some(Deep), true),
+        (ceph, Restore, Unverifiable, Some(Quick), false),
+        (ceph, Restore, Unverifiable, Some(Deep), true),
+        (ceph, Restore, Intact, Some(Restore), true),
+        (ceph, Deep, Unverifiable, None, false),
+        // Versions that did not say what was reached: nothing was compared that a level of Ceph's could stand for.
+        (ceph, Quick, Intact, None, true),
+        (ceph, Deep, Intact, None, false),
+        (ceph, Restore, Intact, None, false),
+        (Some(Driver::S3), Restore, Intact, None, true),
+    ] {
+        let change = |check: &mut CheckResult| (check.driver, check.level, check.level_reached) = (driver, level, reached);
+        let finding = backup(&a_checked_case(CREATING, "down", change, verdict), &situation(), &Policy::default());
+        let to = finding.proposal.as_ref().and_then(|proposal| proposal.status.as_deref());
+        assert_eq!((to, finding.refusal.is_some()), (earned.then_some(AVAILABLE), !earned), "{level} {verdict} {reached:?}: {finding:?}");
+    }
 }
 
 #[test]
