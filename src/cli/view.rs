@@ -91,7 +91,12 @@ pub fn checks(results: &[CheckResult]) -> Grid {
                 result.id.as_str().into(),
                 optional(result.name.as_deref()),
                 result.driver.map_or_else(|| optional(result.service.as_deref()), |driver| driver.name().into()),
-                if result.busy { format!("{}, busy", result.verdict).into() } else { result.verdict.name().into() },
+                [(true, result.verdict.name()), (result.is_unreadable(), "unreadable"), (result.busy, "busy")]
+                    .into_iter()
+                    .filter_map(|(is_so, word)| is_so.then_some(word))
+                    .collect::<Vec<_>>()
+                    .join(", ")
+                    .into(),
                 number(result.objects.expected),
                 number(result.bytes.expected),
                 number(u64::try_from(result.problems.len()).unwrap_or(u64::MAX)),

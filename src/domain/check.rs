@@ -87,6 +87,11 @@ impl fmt::Display for CheckVerdict {
     }
 }
 
+/// The code of a problem: the disk gave an error where the data should be.
+pub const UNREADABLE: &str = "unreadable";
+/// The same of a backup that this one rests on.
+pub const PARENT_UNREADABLE: &str = "parent-unreadable";
+
 /// One thing that is wrong, or worth knowing, about one object.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -103,6 +108,11 @@ impl Problem {
     /// About one object.
     pub fn of(object: impl Into<String>, code: &str, text: impl Into<String>) -> Self {
         Self { object: Some(object.into()), code: code.to_owned(), text: text.into() }
+    }
+
+    /// Whether it says that a disk could not read the data: its own, or that of a backup below.
+    pub fn is_unreadable(&self) -> bool {
+        matches!(self.code.as_str(), UNREADABLE | PARENT_UNREADABLE)
     }
 
     /// About the backup as a whole.
@@ -245,6 +255,11 @@ impl CheckResult {
     /// Whether it lets the backup become available: all of it was looked at, and nothing is wrong.
     pub fn earns_available(&self) -> bool {
         self.reached().is_some() && !self.partial && !self.busy
+    }
+
+    /// Whether it could not be verified because a disk cannot read the data: a restore would fail, today at least.
+    pub fn is_unreadable(&self) -> bool {
+        self.verdict == CheckVerdict::Unverifiable && self.problems.iter().any(Problem::is_unreadable)
     }
 
     /// Whether another look would not be expected to say more: it came to its end over all of the data, and nobody was writing.

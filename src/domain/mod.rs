@@ -23,7 +23,7 @@ pub mod time;
 pub mod transitions;
 mod value;
 
-pub use check::{Amount, Below, CheckResult, CheckVerdict, Checks, Glance, Level, Listing, Look, Problem};
+pub use check::{Amount, Below, CheckResult, CheckVerdict, Checks, Glance, Level, Listing, Look, PARENT_UNREADABLE, Problem, UNREADABLE};
 pub use database::DatabaseInfo;
 pub use driver::Driver;
 pub use finding::{Change, Evidence, Finding, FindingKind, Need, Proposal, Verdict};

@@ -19,7 +19,8 @@ pub enum StorageErrorKind {
     Authentication,
     /// The credentials are good and do not suffice.
     Permission,
-    /// The server answered something that it should not: HTML, another length, a redirect, a listing without an end.
+    /// The server or the operating system answered something that it should not: HTML, another length, a redirect, a listing
+    /// without an end, an error number that says nothing.
     Protocol,
     /// It cannot be used as it is configured.
     Configuration,
@@ -27,7 +28,7 @@ pub enum StorageErrorKind {
     NotAnObject,
     /// A link, or a name that leads out of the container or its root: neither is followed, and what is there was not looked at.
     NotFollowed,
-    /// The disk or the operating system says that the data cannot be read (EIO and the like): reading again may not help.
+    /// The disk, its file system or its storage daemon cannot read what is there (EIO and the like). It is read once more.
     Media,
     /// The person asked to stop.
     Cancelled,

@@ -191,7 +191,7 @@ impl PosixStore {
             Errno::NOENT | Errno::NAMETOOLONG => {
                 StorageError::new(StorageErrorKind::NoContainer, format!("there is no directory {}", self.location))
             }
-            errno => failure(errno, "open the directory", &self.location),
+            errno => self.failure(errno, "open the directory", &self.location),
         })
     }
 
@@ -225,8 +225,24 @@ impl PosixStore {
         match errno {
             // No file system could hold a name that this one finds too long.
             Errno::NOENT | Errno::NAMETOOLONG => StorageError::new(StorageErrorKind::NoObject, format!("there is no file {path}")),
-            errno => failure(errno, what, &path),
+            errno => self.failure(errno, what, &path),
         }
+    }
+
+    /// What an error means. A share that is mounted "soft" gives EIO also while its server does not answer: then the server
+    /// is asked for the root, and whether it answers decides.
+    fn failure(&self, errno: Errno, what: &str, path: &str) -> StorageError {
+        let error = failure(errno, what, path);
+        let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_FORCE_SYNC;
+        let answers = || rustix::fs::statx(&self.root.opened, "", flags, StatxFlags::BASIC_STATS).is_ok();
+        if error.kind == StorageErrorKind::Media && !answers() {
+            return StorageError { kind: StorageErrorKind::Transient, ..error };
+        }
+        error
+    }
+
+    fn io_failure(&self, error: &io::Error, name: &str) -> StorageError {
+        self.failure(Errno::from_io_error(error).unwrap_or(Errno::IO), "read", &self.path(name))
     }
 
     fn info(name: String, stat: &Stat) -> ObjectInfo {
@@ -280,7 +296,7 @@ fn failure(errno: Errno, what: &str, path: &str) -> StorageError {
                         leads to in its place (mount --bind), or give --storage-path DIRECTORY with one below which there is no link";
             (StorageErrorKind::NotFollowed, hint)
         }
-        Errno::NXIO | Errno::NODEV | Errno::ISDIR => (StorageErrorKind::NotAnObject, ": it is no plain file"),
+        Errno::ISDIR => (StorageErrorKind::NotAnObject, ": it is no plain file"),
         Errno::ACCESS | Errno::PERM | Errno::ROFS => (StorageErrorKind::Permission, ": run this as the user of cinder-backup or as root"),
         Errno::STALE
         | Errno::TIMEDOUT
@@ -298,12 +314,27 @@ fn failure(errno: Errno, what: &str, path: &str) -> StorageError {
         | Errno::BUSY
         | Errno::NOLCK
         | Errno::TXTBSY
+        // The way to the disk (a fabric, a path) and not the disk.
+        | Errno::NOLINK
         // Of this machine, and others may give back what they hold.
         | Errno::MFILE
         | Errno::NFILE
         | Errno::NOMEM
         | Errno::NOBUFS => (StorageErrorKind::Transient, ""),
-        _ => (StorageErrorKind::Media, ""),
+        // EIO; a checksum of the file system or of the disk that does not fit; a structure that makes no sense; a medium or target
+        // error, as the block layer reports it; and a device that is gone.
+        //
+        // Source: `blk_errors` in block/blk-core.c; EFSCORRUPTED and EFSBADCRC of XFS, ext4 and others.
+        Errno::IO
+        | Errno::UCLEAN
+        | Errno::BADMSG
+        | Errno::ILSEQ
+        | Errno::NODATA
+        | Errno::REMOTEIO
+        | Errno::NOMEDIUM
+        | Errno::NXIO
+        | Errno::NODEV => (StorageErrorKind::Media, ": the disk or its file system cannot read it; look at the kernel's log (dmesg)"),
+        _ => (StorageErrorKind::Protocol, ""),
     };
     let reason = io::Error::from(errno);
     StorageError::new(kind, format!("cannot {what} {path}: {reason}{hint}"))
@@ -321,7 +352,7 @@ impl ObjectStore for PosixStore {
     /// As Cinder's driver lists: what lies directly in the directory, links and directories too, which a restore would
     /// stumble over; those have no size. Where the prefix holds a `/`, what lies in that directory.
     fn list(&self, prefix: &str, each: &mut dyn FnMut(ObjectInfo) -> ControlFlow<()>) -> Result<(), StorageError> {
-        let cannot = |errno| failure(errno, "list", &self.location);
+        let cannot = |errno| self.failure(errno, "list", &self.location);
         let (folder, begins) = match prefix.rsplit_once('/') {
             Some((folder, begins)) => (format!("{folder}/"), begins),
             None => (String::new(), prefix),
@@ -347,7 +378,7 @@ impl ObjectStore for PosixStore {
                 Ok(stat) => stat,
                 // Gone since.
                 Err(Errno::NOENT) => continue,
-                Err(errno) => return Err(failure(errno, "look at", &self.path(&String::from_utf8_lossy(bytes)))),
+                Err(errno) => return Err(self.failure(errno, "look at", &self.path(&String::from_utf8_lossy(bytes)))),
             };
             // What is not UTF-8 cannot be an object's name, but that it is there must be known.
             let name = format!("{folder}{}", String::from_utf8_lossy(bytes));
@@ -384,16 +415,11 @@ impl ObjectStore for PosixStore {
         let _ = rustix::fs::fadvise(&opened, start, NonZero::new(end.min(size).saturating_sub(start)), Advice::Sequential);
         let mut file = File::from(opened);
         if start > 0 && start < size {
-            file.seek(SeekFrom::Start(start)).map_err(|error| io_failure(&error, &self.path(name)))?;
+            file.seek(SeekFrom::Start(start)).map_err(|error| self.io_failure(&error, name))?;
         }
         let left = if start < size || start == 0 { end.saturating_sub(start) } else { 0 };
         Ok(Box::new(FileReader { file, left, store: self, name: name.to_owned() }))
     }
-}
-
-fn io_failure(error: &io::Error, path: &str) -> StorageError {
-    let errno = Errno::from_io_error(error).unwrap_or(Errno::IO);
-    failure(errno, "read", path)
 }
 
 /// A part of a file.
@@ -413,7 +439,7 @@ impl Read for FileReader<'_> {
                 Ok(read)
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Err(error),
-            Err(error) => Err(io_failure(&error, &self.store.path(&self.name)).into_io()),
+            Err(error) => Err(self.store.io_failure(&error, &self.name).into_io()),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! A layer over any store that tries again what may go through later, and stops when the person asks to.
 //!
-//! Only [`StorageErrorKind::Transient`] is tried again. Whatever happens, the number of attempts is bounded; and where call after
+//! Only [`StorageErrorKind::Transient`] is tried again, and [`StorageErrorKind::Media`] once. Whatever happens, the number of attempts is bounded; and where call after
 //! call fails so, [`Health`] bounds the time that all of them take together.
 
 use std::collections::HashSet;
@@ -24,6 +24,9 @@ const LIST_PROGRESS: usize = 1000;
 /// So much of a stream, or all of it, shows that the storage is not away; a beginning alone does not, for each object might
 /// stall behind it.
 const ANSWER: u64 = 64 * 1024;
+
+/// A disk that gives a read error is asked once more: each answer may take it half a minute.
+const MEDIA_ATTEMPTS: u32 = 2;
 
 /// How often and after how long something is tried again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,11 +61,13 @@ impl Tries {
 
     /// Waits until it is time for another attempt; the error itself where there is to be none.
     fn after(&mut self, error: StorageError, cancelled: &AtomicBool) -> Result<(), StorageError> {
-        if !error.is_transient() {
-            return Err(error);
-        }
+        let attempts = match error.kind {
+            StorageErrorKind::Transient => self.policy.attempts,
+            StorageErrorKind::Media => self.policy.attempts.min(MEDIA_ATTEMPTS),
+            _ => return Err(error),
+        };
         self.failed = self.failed.saturating_add(1);
-        if self.failed >= self.policy.attempts {
+        if self.failed >= attempts {
             let text = match self.failed {
                 1 => error.text,
                 failed => format!("{} ({failed} attempts)", error.text),
@@ -255,7 +260,7 @@ impl<S: ObjectStore> Read for Resuming<'_, S> {
                         return Ok(read);
                     }
                     Err(error) => match StorageError::of_io(&error) {
-                        Some(known) if known.is_transient() => known.clone(),
+                        Some(known) if matches!(known.kind, StorageErrorKind::Transient | StorageErrorKind::Media) => known.clone(),
                         _ => return Err(error),
                     },
                 },

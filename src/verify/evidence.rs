@@ -40,6 +40,9 @@ pub struct Summary {
     pub missing: usize,
     /// Nobody knows.
     pub unverifiable: usize,
+    /// Of the unverifiable ones: a disk gives read errors for their data.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub unreadable: usize,
     /// Being written, whatever their verdict.
     pub busy: usize,
     /// To be checked, and not begun when the check was stopped.
@@ -66,6 +69,7 @@ impl Summary {
                 CheckVerdict::Missing => summary.missing += 1,
                 CheckVerdict::Unverifiable => summary.unverifiable += 1,
             }
+            summary.unreadable += usize::from(result.is_unreadable());
             summary.busy += usize::from(result.busy);
         }
         summary

@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use crate::domain::{CheckVerdict, Problem};
+use crate::domain::{CheckVerdict, Problem, UNREADABLE};
 use crate::storage::{StorageError, StorageErrorKind};
 
 /// What a fault means for the verdict.
@@ -111,7 +111,7 @@ impl Faults {
             StorageErrorKind::Permission => (Class::Unfinished, "storage-permission"),
             StorageErrorKind::Protocol => (Class::Unfinished, "storage-protocol"),
             StorageErrorKind::Configuration => (Class::Unfinished, "storage-configuration"),
-            StorageErrorKind::Media => (Class::Unfinished, "storage-unreadable"),
+            StorageErrorKind::Media => (Class::Unfinished, UNREADABLE),
             StorageErrorKind::Cancelled => (Class::Unfinished, "cancelled"),
         };
         self.add(class, Problem { object: object.map(str::to_owned), code: code.to_owned(), text: error.text.clone() });
@@ -136,6 +136,11 @@ impl Faults {
     pub fn has_damage(&self) -> bool {
         let kinds = self.kinds.with(self.aside);
         kinds.absent || kinds.wrong
+    }
+
+    /// Whether the disk could not read something that a restore reads.
+    pub fn is_unreadable_below(&self) -> bool {
+        self.list.iter().any(|fault| !fault.aside && fault.problem.is_unreadable())
     }
 
     /// What they come to, where something of the backup is on the storage. What is known to be wrong stays so, whatever else

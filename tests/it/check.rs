@@ -11,6 +11,7 @@ mod last_look;
 mod resuming;
 mod round_trips;
 mod selecting;
+mod unreadable;
 mod verdicts;
 
 use std::fs::{self, File};

@@ -216,6 +216,10 @@ fn tell(context: &Context<'_>, evidence: &Evidence) {
     .map(|(number, word)| format!("{number} {word}"))
     .collect();
     let mut sentence = if parts.is_empty() { "Nothing to check".to_owned() } else { parts.join(", ") };
+    if summary.unreadable > 0 {
+        let whom = if summary.unreadable == summary.unverifiable { String::new() } else { format!("{} of them ", summary.unreadable) };
+        sentence.push_str(&format!(" ({whom}unreadable: a disk gives read errors)"));
+    }
     if summary.busy > 0 {
         sentence.push_str(&format!("; {} being written", summary.busy));
     }
@@ -229,7 +233,7 @@ fn exit(evidence: &Evidence, interrupted: Option<Exit>) -> Exit {
     let summary = &evidence.summary;
     if let Some(exit) = interrupted {
         exit
-    } else if summary.incomplete + summary.corrupt + summary.missing > 0 {
+    } else if summary.incomplete + summary.corrupt + summary.missing + summary.unreadable > 0 {
         Exit::Damaged
     } else if summary.unverifiable > 0 {
         // What nobody could look at is not in order.

@@ -223,6 +223,16 @@ fn errors_of_the_system_have_a_meaning() {
         (Errno::IO, StorageErrorKind::Media),
         (Errno::UCLEAN, StorageErrorKind::Media),
         (Errno::NODATA, StorageErrorKind::Media),
+        (Errno::BADMSG, StorageErrorKind::Media),
+        (Errno::ILSEQ, StorageErrorKind::Media),
+        (Errno::REMOTEIO, StorageErrorKind::Media),
+        (Errno::NXIO, StorageErrorKind::Media),
+        (Errno::NODEV, StorageErrorKind::Media),
+        // Nothing is said of the data by these.
+        (Errno::NOLINK, StorageErrorKind::Transient),
+        (Errno::INVAL, StorageErrorKind::Protocol),
+        (Errno::OPNOTSUPP, StorageErrorKind::Protocol),
+        (Errno::OVERFLOW, StorageErrorKind::Protocol),
         (Errno::STALE, StorageErrorKind::Transient),
         (Errno::TIMEDOUT, StorageErrorKind::Transient),
         (Errno::MFILE, StorageErrorKind::Transient),
@@ -233,7 +243,9 @@ fn errors_of_the_system_have_a_meaning() {
         assert_eq!(error.kind, kind, "{error}");
         assert!(error.text.starts_with("cannot read /x: "), "{error}");
     }
-    let error = io_failure(&io::Error::from_raw_os_error(Errno::STALE.raw_os_error()), "/x");
+    let place = Place::new();
+    let [store, _] = place.stores();
+    let error = store.io_failure(&io::Error::from_raw_os_error(Errno::STALE.raw_os_error()), "x");
     assert_eq!(error.kind, StorageErrorKind::Transient);
 }
 

@@ -145,7 +145,7 @@ fn passing_trouble_is_waited_out_and_lasting_trouble_told() {
 #[test]
 fn what_will_not_pass_is_not_tried_again() {
     use StorageErrorKind::*;
-    for kind in [NoObject, NoContainer, Authentication, Permission, Protocol, Configuration, NotAnObject, NotFollowed, Media, Cancelled] {
+    for kind in [NoObject, NoContainer, Authentication, Permission, Protocol, Configuration, NotAnObject, NotFollowed, Cancelled] {
         let fails = || Trouble::Fails(StorageError::new(kind, "no"));
         let layer = layer([fails(), fails(), fails()]);
         assert_eq!(layer.stat("digits").unwrap_err(), StorageError::new(kind, "no"));
@@ -216,10 +216,25 @@ fn a_stream_goes_on_where_it_broke_off() {
 }
 
 #[test]
-fn another_error_of_a_stream_comes_through() {
-    let layer = layer([Trouble::BreaksAfter(3, StorageError::new(StorageErrorKind::Media, "EIO"))]);
-    let error = layer.open("digits", None).unwrap().read_to_end(&mut Vec::new()).unwrap_err();
+fn a_read_error_is_tried_once_more() {
+    let media = || StorageError::new(StorageErrorKind::Media, "EIO");
+    let (fails, breaks) = (|| Trouble::Fails(media()), |bytes| Trouble::BreaksAfter(bytes, media()));
+    let once = layer([fails(), Trouble::None, fails(), breaks(3)]);
+    assert_eq!(once.stat("digits").unwrap().unwrap().size, 10);
+    let mut text = String::new();
+    assert_eq!(once.open("digits", None).unwrap().read_to_string(&mut text).unwrap_err().to_string(), "EIO (2 attempts)");
+    let passing = layer([breaks(3)]);
+    passing.open("digits", None).unwrap().read_to_string(&mut text).unwrap();
+    assert!(text.ends_with("0123456789"), "{text}");
+    assert!(layer([breaks(5)]).list("many", &mut |_| ControlFlow::Continue(())).is_ok());
+
+    let lasting = layer([fails(), fails(), Trouble::None, breaks(3), breaks(0), Trouble::None]);
+    let error = lasting.stat("digits").unwrap_err();
+    assert_eq!((error.kind, error.text.as_str()), (StorageErrorKind::Media, "EIO (2 attempts)"));
+    assert!(lasting.stat("digits").is_ok());
+    let error = lasting.open("digits", None).unwrap().read_to_end(&mut Vec::new()).unwrap_err();
     assert_eq!(StorageError::of_io(&error).unwrap().kind, StorageErrorKind::Media);
+    assert_eq!(left(&lasting), 1);
 }
 
 #[test]

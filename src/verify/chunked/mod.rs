@@ -25,7 +25,7 @@ use self::pass::{Member, Pass};
 use super::fault::{Class, Faults};
 use super::{Findings, Subject, Watch};
 use crate::domain::status::DELETING;
-use crate::domain::{Amount, Backup, Below, CheckVerdict, Level, Listing, Problem};
+use crate::domain::{Amount, Backup, Below, CheckVerdict, Level, Listing, PARENT_UNREADABLE, Problem, UNREADABLE};
 use crate::format::names;
 use crate::storage::{ObjectStore, StorageError};
 
@@ -182,8 +182,12 @@ pub fn check(
                 *unnamed.entry(class).or_default() += 1;
             } else {
                 let first = found.faults.first_below().map(|problem| problem.text.as_str()).unwrap_or_default();
-                let text = format!("backup {}, which it rests on, is {verdict}: {first}", parent.backup.id);
-                this.faults.add(class, Problem::general("parent-damaged", text));
+                let (what, code) = match class == Class::Unfinished && found.faults.is_unreadable_below() {
+                    true => (UNREADABLE, PARENT_UNREADABLE),
+                    false => (verdict.name(), "parent-damaged"),
+                };
+                let text = format!("backup {}, which it rests on, is {what}: {first}", parent.backup.id);
+                this.faults.add(class, Problem::general(code, text));
             }
         }
         // Only a restore goes through the lists of all members, and a chain can be long.
