@@ -17,7 +17,7 @@ use super::recheck::{Rows, Written};
 use super::worker::{BEGINS_WITHIN, Connect, Done, Known, Worker, ended};
 use super::writes::{by_row, update};
 use crate::audit::AuditError;
-use crate::audit::record::{Event, Intent, StatementText, UnitOutcome, Window};
+use crate::audit::record::{Event, Intent, NOT_BEGUN, StatementText, UnitOutcome, Window};
 use crate::db::literal::inline;
 use crate::db::schema::Schema;
 use crate::db::{DbError, DbErrorKind, Engine, Session};
@@ -109,7 +109,7 @@ pub enum Failure {
 /// A run as it ended.
 #[derive(Debug)]
 pub struct Run {
-    /// One result a unit, in order; units that were never reached are refused.
+    /// One result a unit, in order.
     pub results: Vec<UnitResult>,
     /// Why it stopped early, if it did.
     pub failure: Option<Failure>,
@@ -299,7 +299,8 @@ impl<'a> Executor<'a> {
         {
             run.failure = Some(Failure::LogAfter(error));
         }
-        let bad = run.results.iter().filter(|result| !matches!(result.outcome, Outcome::Applied | Outcome::Planned)).count();
+        let well = |outcome| matches!(outcome, Outcome::Applied | Outcome::Planned | Outcome::NotBegun);
+        let bad = run.results.iter().filter(|result| !well(result.outcome)).count();
         run.locks_only = lock_failures > 0 && lock_failures == bad;
         run
     }
@@ -487,7 +488,7 @@ impl<'a> Executor<'a> {
 }
 
 fn not_begun(unit: &Unit) -> UnitResult {
-    untouched(unit, Outcome::Refused, "not begun: the run ended before it".to_owned())
+    untouched(unit, Outcome::NotBegun, NOT_BEGUN.to_owned())
 }
 
 /// A unit that no transaction was begun for.
@@ -499,7 +500,7 @@ fn untouched(unit: &Unit, outcome: Outcome, reason: String) -> UnitResult {
 fn outcome(result: &UnitResult, done: Done) -> Event {
     Event::Outcome(Box::new(UnitOutcome {
         unit: result.unit,
-        outcome: result.outcome,
+        outcome: if result.outcome == Outcome::NotBegun { Outcome::Refused } else { result.outcome },
         reason: result.reason.clone(),
         moved: result.moved.clone(),
         before: done.before,

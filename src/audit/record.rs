@@ -164,6 +164,10 @@ pub struct Intent {
     pub window: Option<Window>,
 }
 
+/// The reason in the record of a unit that has an intent and was not begun. Its outcome is `refused` there, a word that every version
+/// of this program knows.
+pub const NOT_BEGUN: &str = "not begun: the run ended before it";
+
 /// How a unit ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnitOutcome {
@@ -181,6 +185,14 @@ pub struct UnitOutcome {
     pub changes: Vec<Change>,
     /// The changed rows afterwards, as read in the same transaction; where the outcome is `unknown`, as it was to leave them.
     pub after: Vec<Image>,
+}
+
+impl UnitOutcome {
+    /// How it ended, with units that were not begun told from those that were refused.
+    pub fn ended(&self) -> Outcome {
+        let not_begun = self.outcome == Outcome::Refused && self.reason.as_deref() == Some(NOT_BEGUN);
+        if not_begun { Outcome::NotBegun } else { self.outcome }
+    }
 }
 
 /// An open intent was settled.

@@ -72,7 +72,7 @@ impl UnitHistory {
     /// What became of it, as far as is known today; `None` if it is open and nobody has looked yet.
     pub fn last_word(&self) -> Option<Outcome> {
         let settled = self.settled.as_ref().map(|settled| settled.outcome);
-        settled.or_else(|| self.outcome.as_ref().map(|outcome| outcome.outcome))
+        settled.or_else(|| self.outcome.as_ref().map(UnitOutcome::ended))
     }
 
     /// Whether it is not known what became of it.
@@ -94,6 +94,15 @@ pub struct RunRecords {
     pub units: BTreeMap<usize, UnitHistory>,
     /// How it ended.
     pub end: Option<RunEnd>,
+}
+
+impl RunRecords {
+    /// How many units ended how, as far as is known today.
+    pub fn tally(&self) -> Tally {
+        let ended: Vec<Option<Outcome>> =
+            self.units.values().map(UnitHistory::last_word).filter(|word| *word != Some(Outcome::NotBegun)).collect();
+        Tally { not_begun: self.begin.units.saturating_sub(ended.len()), ..Tally::of(ended.iter().flatten()) }
+    }
 }
 
 /// All runs in short, as far as the log can be read. Memory is for runs and open units, not for units.
@@ -253,7 +262,9 @@ impl Summaries {
             }
             Event::Outcome(outcome) => {
                 open.remove(&outcome.unit);
-                summary.tally.add(outcome.outcome);
+                if outcome.ended() != Outcome::NotBegun {
+                    summary.tally.add(outcome.outcome);
+                }
                 if outcome.outcome == Outcome::Unknown {
                     open.insert(outcome.unit, Open::Unknown);
                 }
@@ -279,6 +290,8 @@ impl Summaries {
         let Self { mut runs, open, index } = self;
         for (summary, open) in runs.iter_mut().zip(open) {
             summary.unseen = open.values().filter(|known| **known != Open::Seen).count();
+            let without_outcome = open.values().filter(|known| **known == Open::Intended).count();
+            summary.tally.not_begun = summary.begin.units.saturating_sub(summary.tally.total() + without_outcome);
             summary.open = open.into_keys().collect();
         }
         // Latest first, so that an undo that was undone itself is known as such when its turn comes.

@@ -20,7 +20,7 @@ use crate::apply::{Executor, Failure, Journal, Mode, NoJournal, Options, Progres
 use crate::audit::record::{Begin, DatabaseRef, Event};
 use crate::audit::{AuditError, AuditLog};
 use crate::db::{Access, Engine};
-use crate::domain::{Outcome, Tally};
+use crate::domain::{Outcome, Tally, UnitResult};
 use crate::plan::{Plan, program};
 use crate::report::safe::terminal;
 use crate::scan::{Census, Reader, database_info};
@@ -112,7 +112,7 @@ pub fn carry_out(context: &Context<'_>, connected: &mut Connected, assignment: A
     let Assignment { command, plan, execution, refused, untouched, max_changes, storage } = assignment;
     let ui = context.ui;
     // A column that there is not must be noticed before anything is changed, not when the result is printed.
-    ui.check_columns(&view::results(&[]))?;
+    ui.check_columns(&view::results([]))?;
     for refusal in &refused {
         ui.warn(format!("refused {}: {}", terminal(&refusal.id), terminal(&refusal.reason)));
     }
@@ -260,7 +260,8 @@ fn write(
         Ok(run) => run,
         Err(error) => {
             // Nothing was begun: say so in the log, too.
-            let _ = journal.append(Event::End { summary: Tally::default(), interrupted: Some(format!("{:#}", error.error)) });
+            let summary = Tally { not_begun: plan.units.len(), ..Tally::default() };
+            let _ = journal.append(Event::End { summary, interrupted: Some(format!("{:#}", error.error)) });
             let _ = journal.sync();
             return Err(error);
         }
@@ -480,7 +481,7 @@ fn report(
     plan: &Plan,
     connected: &Connected,
     dry_run: bool,
-    results: &[crate::domain::UnitResult],
+    results: &[UnitResult],
     refused: &[Refused],
     untouched: &Untouched,
     interrupted: Option<&str>,
@@ -506,7 +507,9 @@ fn report(
         interrupted,
         follow_up: &follow_up,
     };
-    context.ui.result(&document, "units", &view::results(results))?;
+    // Thousands of units that were not begun are a number for a reader, and entries for a program.
+    let shown = |result: &&UnitResult| context.ui.is_document() || result.outcome != Outcome::NotBegun;
+    context.ui.result(&document, "units", &view::results(results.iter().filter(shown)))?;
     if context.ui.is_table() && !follow_up.is_empty() {
         context.ui.say("Once the API is back:");
         for command in &follow_up {
@@ -537,6 +540,7 @@ pub fn words(tally: &Tally) -> String {
         (tally.refused, "refused"),
         (tally.failed, "failed"),
         (tally.unknown, "unknown"),
+        (tally.not_begun, "not begun"),
     ]
     .into_iter()
     .filter(|(number, _)| *number > 0)

@@ -86,6 +86,11 @@ impl Ui {
         self.options.format == Format::Table
     }
 
+    /// Whether results are for programs, and hold everything.
+    pub fn is_document(&self) -> bool {
+        matches!(self.options.format, Format::Json | Format::Yaml)
+    }
+
     /// How often `-v` was given.
     pub fn verbosity(&self) -> u8 {
         self.verbose

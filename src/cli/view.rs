@@ -52,9 +52,9 @@ pub fn units(units: &[Unit]) -> Grid {
 }
 
 /// The results of a run as rows.
-pub fn results(results: &[UnitResult]) -> Grid {
+pub fn results<'a>(results: impl IntoIterator<Item = &'a UnitResult>) -> Grid {
     let rows = results
-        .iter()
+        .into_iter()
         .map(|result| {
             let mut reason = result.reason.clone().unwrap_or_default();
             // Every write sets updated_at: it tells nothing where another column moved, too.

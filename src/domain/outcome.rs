@@ -21,6 +21,9 @@ pub enum Outcome {
     Failed,
     /// The connection died during COMMIT and reading again did not settle it.
     Unknown,
+    /// The run ended before its turn; nothing of the unit was written.
+    #[serde(rename = "not-begun")]
+    NotBegun,
 }
 
 impl Outcome {
@@ -33,6 +36,7 @@ impl Outcome {
             Self::Refused => "refused",
             Self::Failed => "failed",
             Self::Unknown => "unknown",
+            Self::NotBegun => "not-begun",
         }
     }
 }
@@ -81,6 +85,9 @@ pub struct Tally {
     pub failed: usize,
     /// Not known.
     pub unknown: usize,
+    /// Not begun, because the run ended before. Absent in the logs of older versions, which counted them as refused.
+    #[serde(default)]
+    pub not_begun: usize,
 }
 
 impl Tally {
@@ -93,8 +100,14 @@ impl Tally {
             Outcome::Refused => &mut self.refused,
             Outcome::Failed => &mut self.failed,
             Outcome::Unknown => &mut self.unknown,
+            Outcome::NotBegun => &mut self.not_begun,
         };
         *count += 1;
+    }
+
+    /// How many units are counted.
+    pub fn total(&self) -> usize {
+        self.applied + self.planned + self.changed + self.refused + self.failed + self.unknown + self.not_begun
     }
 
     /// Counts all of them.

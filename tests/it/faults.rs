@@ -151,11 +151,36 @@ fn a_signal_ends_a_run_between_two_units() {
         assert_eq!(document["interrupted"], word);
         let applied = whole_units(&database, &ids);
         assert_eq!(document["summary"]["applied"], applied, "what it says is what it did");
-        assert_eq!(document["units"].as_array().unwrap().len(), 3_000);
+        let units = document["units"].as_array().unwrap();
+        let not_begun = units.iter().filter(|unit| unit["outcome"] == "not-begun").count();
+        assert_eq!((units.len(), not_begun), (3_000, 3_000 - applied));
+        assert_eq!(document["summary"]["not_begun"], not_begun);
         let list = program.json(0, &["history", "list"]);
-        assert_eq!(list["runs"][0]["open"], serde_json::json!([]), "nothing is left open");
+        let run = &list["runs"][0];
+        assert_eq!(run["open"], serde_json::json!([]), "nothing is left open");
+        assert_eq!(run["summary"], document["summary"], "the log says the same as the run itself");
+        let show = program.json(0, &["history", "show", &program.last_run()]);
+        assert_eq!((&show["summary"], &show["end"]["summary"]), (&document["summary"], &document["summary"]));
+        let shown = program.expect(0, &["history", "show", &program.last_run(), "-f", "csv"]);
+        assert!(!shown.stdout.contains("not-begun") && !shown.stdout.contains("refused"), "{}", shown.stdout);
+        assert!(shown.stderr.contains(&format!("{not_begun} units were not begun")), "{}", shown.stderr);
         program.expect(0, &["history", "reconcile"]);
     }
+}
+
+#[test]
+fn a_table_of_a_run_that_was_ended_early_does_not_list_what_was_not_begun() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    let ids = stuck(&database, 3_000);
+    let program = Program::on(database.url());
+    let child = program.start(&["repair", "--yes", "--max-changes", "5000", "--batch-size", "20", "-f", "csv"]);
+    wait_for_lines(&program, 100);
+    kill_process(Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap(), Signal::INT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let applied = whole_units(&database, &ids);
+    assert_eq!(stdout.lines().count(), 1 + applied, "{stderr}");
+    assert!(stderr.contains(&format!("{applied} applied, {} not begun.", 3_000 - applied)), "{stderr}");
 }
 
 #[test]

@@ -106,7 +106,7 @@ fn a_run_that_ends_before_their_turn_leaves_no_intent_open() {
         hanging(&database);
         let plan = plan(&database);
         let (run, events) = carry_out(&database, &plan, options(Duration::ZERO, 1), |session| session, |ended| ended >= 5);
-        assert_eq!((run.tally().applied, run.tally().refused), (5, UNITS - 5), "{}", engine.name());
+        assert_eq!((run.tally().applied, run.tally().not_begun), (5, UNITS - 5), "{}", engine.name());
         assert_eq!((count(&database, "error"), count(&database, "creating")), (5, UNITS - 5));
         // Also those that had an intent: each has its outcome.
         assert_eq!(intents(&events).len(), UNITS);

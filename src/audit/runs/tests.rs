@@ -17,7 +17,7 @@ fn of(events: Vec<(&'static str, Event)>) -> tempfile::NamedTempFile {
 type Short = (String, usize, Tally, Vec<usize>, Option<String>);
 
 fn short(path: &Path) -> Vec<Short> {
-    let of = |run: RunSummary| (run.run, run.intents, run.tally, run.open, run.undone_by);
+    let of = |run: RunSummary| (run.run, run.intents, Tally { not_begun: 0, ..run.tally }, run.open, run.undone_by);
     runs(path).unwrap().runs.into_iter().map(of).collect()
 }
 
@@ -242,4 +242,30 @@ fn a_plan_counts_as_applied_once_it_wrote_or_may_have() {
     assert_eq!(plan_was_applied(file.path(), "another id", &super::super::digest(b"p1")).unwrap(), r1);
     assert_eq!(plan_was_applied(file.path(), "p2", "no digest").unwrap(), None);
     assert_eq!(plan_was_applied(Path::new("/nowhere/audit.jsonl"), "p1", "").unwrap(), None);
+}
+
+#[test]
+fn what_was_not_begun_is_counted_apart_in_old_logs_too() {
+    let refused = |unit, reason: &str| {
+        let Event::Outcome(mut outcome) = samples::outcome(unit, Outcome::Refused) else { unreachable!() };
+        outcome.reason = Some(reason.to_owned());
+        Event::Outcome(outcome)
+    };
+    let Event::Begin(mut begin) = samples::begin("p1", None) else { unreachable!() };
+    begin.units = 10;
+    let file = of(vec![
+        ("r1", Event::Begin(begin)),
+        ("r1", samples::intent(1)),
+        ("r1", samples::intent(2)),
+        ("r1", samples::intent(3)),
+        ("r1", samples::outcome(1, Outcome::Applied)),
+        ("r1", refused(2, "cinder-backup on ctl1 has beaten since the plan was made; scan again")),
+        ("r1", refused(3, "not begun: the run ended before it")),
+        ("r1", samples::intent(4)),
+    ]);
+    let counted = Tally { not_begun: 8 - 1, ..tally(&[Outcome::Applied, Outcome::Refused]) };
+    assert_eq!(runs(file.path()).unwrap().runs[0].tally, counted, "the fourth has an intent and may have begun");
+    let records = load_run(file.path(), "r1").unwrap();
+    assert_eq!(records.tally(), counted);
+    assert_eq!(records.units[&3].last_word(), Some(Outcome::NotBegun));
 }

@@ -131,6 +131,10 @@ fn show(context: &Context<'_>, path: &std::path::Path, run: &str) -> Result<Exit
     let mut units = Vec::new();
     for (number, unit) in &records.units {
         let outcome = unit.last_word();
+        units.push(json!({ "unit": number, "intent": unit.intent, "outcome": unit.outcome, "settled": unit.settled }));
+        if outcome == Some(Outcome::NotBegun) {
+            continue;
+        }
         let changes =
             unit.outcome.as_ref().map(|outcome| &outcome.changes).filter(|changes| !changes.is_empty()).unwrap_or(&unit.intent.changes);
         let why: Vec<&str> = unit.intent.evidence.iter().map(|evidence| evidence.text.as_str()).collect();
@@ -146,12 +150,12 @@ fn show(context: &Context<'_>, path: &std::path::Path, run: &str) -> Result<Exit
                 why.join("; ").into(),
             ]);
         }
-        units.push(json!({ "unit": number, "intent": unit.intent, "outcome": unit.outcome, "settled": unit.settled }));
     }
+    let tally = records.tally();
     let grid = Grid { columns: vec!["Unit", "Outcome", "Table", "ID", "Column", "Before", "After", "Evidence"], rows };
     let document = json!({
         "schema": "cinder-backup-repair/run", "schema_version": 1, "run": records.run, "at": records.at,
-        "begin": records.begin, "units": units,
+        "begin": records.begin, "summary": tally, "units": units,
         "end": records.end.as_ref().map(|end| json!({ "at": end.at, "summary": end.summary, "interrupted": end.interrupted })),
     });
     if context.ui.is_table() {
@@ -178,6 +182,10 @@ fn show(context: &Context<'_>, path: &std::path::Path, run: &str) -> Result<Exit
         }
     }
     context.ui.result(&document, "units", &grid)?;
+    if tally.not_begun > 0 {
+        let were = if tally.not_begun == 1 { "was" } else { "were" };
+        context.ui.say(format!("{} {were} not begun.", carry_out::units(tally.not_begun)));
+    }
     Ok(Exit::Done)
 }
 

@@ -55,7 +55,7 @@ pub fn run(context: &Context<'_>, args: &RepairArgs) -> Result<Exit> {
         return Err(Error::usage("nobody can be asked here, so nothing was changed")
             .hint("give --yes to change without a question, or --dry-run to look"));
     }
-    ui.check_columns(&view::results(&[]))?;
+    ui.check_columns(&view::results([]))?;
     let mut connected = context.connect()?;
     if args.checks.check.is_some() && !args.execution.dry_run {
         // Before a check that may take hours, not after it.
