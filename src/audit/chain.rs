@@ -1,7 +1,8 @@
 //! The hash chain: what makes a line the one that follows another. Pure, and in constant memory.
 //!
 //! Each record carries the hash of the record before it. Lines that a crash tore are no records and stand outside the chain; the
-//! record that follows them is one of the tear and carries their hash too. So every byte before the last line is under a hash.
+//! record that follows them is one of the tear and carries their hash too. So every byte before the last line is under a hash, and
+//! with the digest that a record has of itself ([`seal`]) those of the last line are, too.
 
 use std::fmt;
 
@@ -9,6 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::parse::{self, NoRecord};
 use super::record::{Event, Record};
+use super::seal::{self, Seal};
 
 /// SHA-256 in lower-case hex of a line, without its line feed if it has one.
 pub fn digest(line: &[u8]) -> String {
@@ -79,6 +81,10 @@ pub enum ProblemKind {
         /// The hash that it should have according to this line.
         found: String,
     },
+    /// Its own digest does not fit it.
+    WrongDigest,
+    /// It has no digest of its own, although a record before it has.
+    NoDigest,
     /// It describes a torn line that is not the one before it.
     WrongTorn,
     /// It is about a unit whose intent is not on record before it; only found where a whole run is loaded.
@@ -106,6 +112,8 @@ impl ProblemKind {
             Self::TooLong => "too-long",
             Self::WrongSeq { .. } => "wrong-seq",
             Self::BrokenLink { .. } => "broken-link",
+            Self::WrongDigest => "wrong-digest",
+            Self::NoDigest => "no-digest",
             Self::WrongTorn => "wrong-torn",
             Self::NoIntent { .. } => "no-intent",
         }
@@ -127,6 +135,11 @@ impl fmt::Display for ProblemKind {
             Self::BrokenLink { expected, found } => {
                 write!(f, "does not follow the record before it, which was changed: that has SHA-256 {expected}, and {found} is recorded")
             }
+            Self::WrongDigest => write!(f, "was changed after it was written: its own digest does not fit"),
+            Self::NoDigest => write!(
+                f,
+                "has no digest of its own, and the records before it have: it was changed, or an older version of this program wrote it"
+            ),
             Self::WrongTorn => write!(f, "describes a torn line other than the one before it"),
             Self::NoIntent { unit } => write!(f, "is about unit {unit}, whose intent is not on record before it"),
         }
@@ -168,6 +181,10 @@ pub struct Verifier {
     records: u64,
     torn: u64,
     last: Option<(u64, bool)>,
+    /// The last record had a digest of its own.
+    sealed: bool,
+    /// The last record was changed, so that the hash which the next one carries cannot fit.
+    changed: bool,
     pending: Option<Pending>,
 }
 
@@ -191,7 +208,9 @@ impl Verifier {
                 return Ok(None);
             }
         };
-        let checked = self.check(&record);
+        let seal = seal::of(line);
+        let checked = self.check(&record, seal);
+        (self.sealed, self.changed) = (seal != Seal::None, seal == Seal::Broken);
         self.records += 1;
         self.torn += u64::from(matches!(record.event, Event::Torn { .. }));
         self.head = Head { seq: record.seq, hash: digest(line) };
@@ -258,18 +277,23 @@ impl Verifier {
     }
 
     /// Whether this record follows what is before it.
-    fn check(&mut self, record: &Record) -> Result<(), Problem> {
+    fn check(&mut self, record: &Record, seal: Seal) -> Result<(), Problem> {
         let torn = match self.pending.take() {
             // Only a record of the tear excuses lines that are none.
             Some(pending) if !matches!(record.event, Event::Torn { .. }) => return Err(pending.problem),
             Some(pending) => Some((pending.bytes, hex(pending.hasher))),
             None => self.last.map(|(bytes, _)| (bytes, self.head.hash.clone())),
         };
+        match seal {
+            Seal::Broken => return Err(self.problem(ProblemKind::WrongDigest)),
+            Seal::None if self.sealed => return Err(self.problem(ProblemKind::NoDigest)),
+            Seal::None | Seal::Fits => {}
+        }
         let due = self.head.seq.saturating_add(1);
         if record.seq != due {
             return Err(self.problem(ProblemKind::WrongSeq { expected: due, found: record.seq }));
         }
-        if record.previous != self.head.hash {
+        if record.previous != self.head.hash && !self.changed {
             let (expected, found) = (self.head.hash.clone(), record.previous.clone());
             return Err(self.problem(ProblemKind::BrokenLink { expected, found }));
         }
@@ -292,6 +316,10 @@ mod tests {
         let mut found: Vec<Problem> = lines.iter().filter_map(|line| verifier.feed(line).err()).collect();
         found.extend(verifier.finish().err());
         found.into_iter().map(|problem| (problem.line, problem.kind.code())).collect()
+    }
+
+    fn of(content: &[u8]) -> Vec<(u64, &'static str)> {
+        problems(&content.split_inclusive(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect::<Vec<_>>())
     }
 
     #[test]
@@ -349,6 +377,50 @@ mod tests {
         assert_eq!(problems(&cut), [(3, "no-record")]);
     }
 
+    /// The record after a changed one is no fault of its own; a record that is changed with its digest shows in the next one.
+    #[test]
+    fn a_change_is_found_in_the_very_line_and_in_the_last_one_too() {
+        let whole = samples::sealed(&samples::chain(6));
+        assert_eq!(problems(&whole), []);
+        for (at, line) in whole.iter().enumerate() {
+            let text = String::from_utf8(line.clone()).unwrap();
+            let edited = text.replacen("2026", "2027", 1);
+            let number = at as u64 + 1;
+            let with = |line: String| [&whole[..at], &[line.into_bytes()], &whole[at + 1..]].concat();
+            assert_eq!(problems(&with(edited.clone())), [(number, "wrong-digest")]);
+            let (content, _) = edited.split_once(",\"digest\"").unwrap();
+            assert_eq!(
+                problems(&with(seal::seal(format!("{content}}}")) + "\n")),
+                if at < 5 { vec![(number + 1, "broken-link")] } else { vec![] }
+            );
+            let without = problems(&with(format!("{content}}}\n")));
+            assert_eq!(without[0], if at == 0 { (2, "broken-link") } else { (number, "no-digest") });
+            for byte in 0..line.len() {
+                let mut changed = whole.clone();
+                changed[at][byte] ^= 1 << (byte % 8);
+                assert_ne!(of(&changed.concat()), [], "byte {byte} of line {number}");
+            }
+        }
+    }
+
+    /// A log of an earlier version goes on with digests, and from there on none may lack one.
+    #[test]
+    fn a_log_that_has_begun_to_carry_digests_must_not_lose_them() {
+        let old = samples::chain(3);
+        assert_eq!(problems(&old), []);
+        let mut verifier = Verifier::new();
+        old.iter().for_each(|line| assert!(verifier.feed(line).is_ok()));
+        let mut lines = old;
+        for (seal_it, expected) in [(true, None), (false, Some("no-digest")), (false, None), (true, None)] {
+            let head = verifier.head().clone();
+            let text = serde_json::to_string(&samples::record(head.seq + 1, &head.hash, "run", samples::end())).unwrap();
+            let line = (if seal_it { seal::seal(text) } else { text } + "\n").into_bytes();
+            assert_eq!(verifier.feed(&line).err().map(|problem| problem.kind.code()), expected);
+            lines.push(line);
+        }
+        assert_eq!(problems(&lines), [(5, "no-digest")]);
+    }
+
     #[test]
     fn torn_lines_are_excused_by_the_record_of_them_and_by_nothing_else() {
         let mut lines = samples::chain(3);
@@ -389,7 +461,6 @@ mod tests {
             lines.push(line);
         }
         let whole = lines.concat();
-        let of = |content: &[u8]| problems(&content.split_inclusive(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect::<Vec<_>>());
         assert_eq!(of(&whole), []);
         for at in 0..whole.len() - lines[5].len() {
             for bit in 0..8 {

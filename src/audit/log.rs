@@ -14,6 +14,7 @@ use rustix::io::Errno;
 
 use super::chain::{Head, digest};
 use super::record::{Event, Record, SCHEMA, SCHEMA_VERSION};
+use super::seal::seal;
 use super::tail::{self, Tail, TailError};
 use super::{AuditError, MAX_LINE, holder};
 use crate::domain::text::json_escaped;
@@ -121,7 +122,7 @@ impl AuditLog {
             event,
         };
         let line = serde_json::to_string(&record).map_err(|error| AuditError::io(&self.path, "add to", error.into()))?;
-        let mut line = json_escaped(line).into_bytes();
+        let mut line = seal(json_escaped(line)).into_bytes();
         if line.len() > MAX_LINE {
             return Err(AuditError::TooLong { path: self.path.clone(), bytes: line.len() });
         }

@@ -2,10 +2,11 @@
 //!
 //! One JSON object a line, each with the SHA-256 of the line before, appended and never rewritten. [`AuditLog`] writes it,
 //! [`read`](read::read), [`runs`], [`load_run`] and [`verify`] read it. The chain itself ([`chain`], [`record`], [`path`]) is pure.
-//! May use `domain` only.
+//! May use `domain` and `input` only.
 //!
-//! The chain shows every change to a line that another line follows. It cannot show that lines were cut off at its end: for that,
-//! keep the last hash somewhere else and give it to [`verify`].
+//! The chain, and the digest that each record has of itself, show every accidental change and every edit of a part. They cannot show
+//! that lines were cut off at the end: for that, keep the last hash somewhere else and give it to [`verify`]. Nor do they stop a
+//! person, who can compute the whole chain anew; a signature of the last hash does.
 
 pub mod chain;
 mod error;
@@ -16,6 +17,7 @@ pub mod path;
 pub mod read;
 pub mod record;
 mod runs;
+mod seal;
 mod tail;
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use serde::de::{Deserializer, IntoDeserializer, Visitor};
 use serde_json::{Error, Value};
 
 use super::record::{Event, Record, SCHEMA, SCHEMA_VERSION};
+use super::seal;
 use crate::domain::Tally;
 
 /// Why a line is no record.
@@ -47,7 +48,7 @@ struct Torn {
     sha256: String,
 }
 
-/// Reads one line, without its line feed.
+/// Reads one line, without its line feed. Its own digest is not looked at here.
 pub(super) fn parse(line: &[u8]) -> Result<Record, NoRecord> {
     let value: Value = serde_json::from_slice(line)
         .map_err(|error| if error.is_eof() { NoRecord::Truncated } else { NoRecord::Other(format!("it is not JSON: {error}")) })?;
@@ -68,6 +69,9 @@ pub(super) fn parse(line: &[u8]) -> Result<Record, NoRecord> {
 /// line of a file it must begin as ours do, so that a file of something else is never taken for a log.
 pub(super) fn is_cut_off(line: &[u8], reason: &NoRecord, terminated: bool, first: bool) -> bool {
     let start = format!("{{\"schema\":\"{SCHEMA}\"").into_bytes();
+    if seal::was_whole(line) {
+        return false;
+    }
     let ours = line.iter().zip(&start).all(|(found, expected)| found == expected);
     match reason {
         NoRecord::Truncated => !first || ours,

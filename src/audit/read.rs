@@ -2,21 +2,25 @@
 //!
 //! Takes no lock and gets along with a writer at work: a last line that is not whole is said to be unfinished, not damaged.
 
-use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use super::chain::{Head, Problem, ProblemKind, Unfinished, Verifier};
 use super::record::Record;
 use super::{AuditError, MAX_LINE};
+use crate::input::{self, Input};
 
 /// Problems that [`verify`] lists; beyond these it only counts.
 const LISTED: usize = 20;
 
 /// Opens a log for reading.
-pub fn read(path: &Path) -> Result<Records<BufReader<File>>, AuditError> {
-    let file = File::open(path).map_err(|error| AuditError::io(path, "open", error))?;
-    Ok(Records::new(BufReader::with_capacity(256 << 10, file), path))
+pub fn read(path: &Path) -> Result<Records<BufReader<Input>>, AuditError> {
+    Ok(Records::new(open(path)?, path))
+}
+
+fn open(path: &Path) -> Result<BufReader<Input>, AuditError> {
+    let file = input::open(path).map_err(|error| AuditError::io(path, "open", error))?;
+    Ok(BufReader::with_capacity(256 << 10, file))
 }
 
 /// The records of a log. Ends after the first error.
@@ -129,8 +133,7 @@ impl VerifyReport {
 /// Checks a whole log, and goes on after a problem. `expected` is the hash of a record that must be there (see [`Anchor`]): that
 /// lines were cut off at the end, nothing else can show. An error means that it could not be checked.
 pub fn verify(path: &Path, expected: Option<&str>) -> Result<VerifyReport, AuditError> {
-    let file = File::open(path).map_err(|error| AuditError::io(path, "open", error))?;
-    let mut lines = Lines { reader: BufReader::with_capacity(256 << 10, file), buffer: Vec::new(), ended: false };
+    let mut lines = Lines { reader: open(path)?, buffer: Vec::new(), ended: false };
     let mut verifier = Verifier::new();
     let mut problems = Problems::default();
     let is_expected = |head: &Head| expected.is_some_and(|hash| hash.eq_ignore_ascii_case(&head.hash));

@@ -9,7 +9,7 @@ pub const SCHEMA: &str = "cinder-backup-repair/audit";
 /// The version that this program writes.
 pub const SCHEMA_VERSION: u32 = 1;
 
-/// One line.
+/// One line, but for the digest of its own that it ends with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     /// Always [`SCHEMA`].

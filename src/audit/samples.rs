@@ -113,3 +113,16 @@ pub(super) fn lines(events: impl IntoIterator<Item = (&'static str, Event)>) -> 
 pub(super) fn chain(count: usize) -> Vec<Vec<u8>> {
     lines((0..count).map(|number| ("run", event(number))))
 }
+
+/// A chain of these records as this version writes it: each with a digest of its own.
+pub(super) fn sealed(lines: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    let mut head = Head::default();
+    let seal = |line: &Vec<u8>| {
+        let record: Record = serde_json::from_slice(line).unwrap();
+        let record = Record { previous: head.hash.clone(), ..record };
+        let line = super::seal::seal(serde_json::to_string(&record).unwrap());
+        head = Head { seq: record.seq, hash: digest(line.as_bytes()) };
+        (line + "\n").into_bytes()
+    };
+    lines.iter().map(seal).collect()
+}

@@ -1,7 +1,6 @@
 //! Checks of the storage as commands have them: with progress, a way to stop, and evidence from other hosts.
 
 use std::collections::HashMap;
-use std::io::Read;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -164,13 +163,8 @@ pub fn targets_in_database(connected: &mut Connected, wanted: &mut dyn FnMut(&Ba
 /// Reads what `check` wrote on another host.
 pub fn read_evidence(path: &Path) -> Result<Evidence> {
     let shown = path.display();
-    let mut text = Vec::new();
-    std::fs::File::open(path)
-        .and_then(|file| file.take(MAX_EVIDENCE_BYTES + 1).read_to_end(&mut text))
-        .map_err(|error| Error::usage(format!("cannot read the evidence {shown}: {error}")))?;
-    if text.len() as u64 > MAX_EVIDENCE_BYTES {
-        return Err(Error::usage(format!("{shown} has more than {MAX_EVIDENCE_BYTES} bytes, which no evidence has")));
-    }
+    let read = crate::input::read_json(path, MAX_EVIDENCE_BYTES);
+    let text = read.map_err(|error| Error::usage(format!("cannot read the evidence {shown}: {error}")))?;
     Evidence::parse(&text).map_err(|error| Error::usage(format!("{shown} {error}")))
 }
 

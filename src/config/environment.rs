@@ -4,11 +4,10 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
-use std::fs;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::{ConfigError, Origin};
+use crate::input;
 
 /// No configuration file is larger than this; what is larger was not meant.
 const LARGEST_FILE: u64 = 16 * 1024 * 1024;
@@ -104,13 +103,7 @@ impl Environment {
 
 /// Reads a text file of sane size.
 pub(super) fn read_text(path: &Path) -> Result<String, ConfigError> {
-    let mut bytes = Vec::new();
-    fs::File::open(path)
-        .and_then(|file| file.take(LARGEST_FILE + 1).read_to_end(&mut bytes))
-        .map_err(|error| ConfigError::unreadable(path, error))?;
-    if bytes.len() as u64 > LARGEST_FILE {
-        return Err(ConfigError::unreadable(path, "it is larger than 16 MiB, so it is no configuration file"));
-    }
+    let bytes = input::read(path, LARGEST_FILE).map_err(|error| ConfigError::unreadable(path, error))?;
     String::from_utf8(bytes).map_err(|error| {
         let before = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();
         let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();

@@ -2,7 +2,7 @@
 //!
 //! [`resolve`] puts it all together: cinder.conf by oslo.config's rules ([`CinderConf`]), the database URL as SQLAlchemy
 //! and the drivers behind it read it, and the password and TLS files of the databases' own client programs. May use
-//! `domain` and nothing else of this crate. Files are read where a path was given; the process's environment only as
+//! `domain` and `input` and nothing else of this crate. Files are read where a path was given; the process's environment only as
 //! far as the caller put it into an [`Environment`].
 
 mod draft;

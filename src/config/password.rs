@@ -1,7 +1,6 @@
 //! Finds the password: the file given by flag, the environment, the URL, then the files that the database's own client
 //! programs look into.
 
-use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -55,8 +54,8 @@ fn variable(env: &Environment, name: &'static str) -> Result<Option<Setting<Secr
 fn read_file(path: &Path, warnings: &mut Vec<String>) -> Result<Setting<SecretString>, ConfigError> {
     let flag = Origin::Flag("--password-file");
     let fail = |reason: String| ConfigError::invalid(&flag, format!("cannot read {}: {reason}", path.display()));
-    let file = fs::File::open(path).map_err(|error| fail(error.to_string()))?;
-    if file.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o077 != 0) {
+    let file = crate::input::open(path).map_err(|error| fail(error.to_string()))?;
+    if file.get_ref().1.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o077 != 0) {
         warnings.push(format!("the password file {0} can be read by others; run chmod 600 {0}", path.display()));
     }
     let mut line = String::new();

@@ -1,7 +1,7 @@
 //! The Cinder database: one session trait, three engines.
 //!
 //! A [`Session`] runs the statements of `sql/` and nothing else. It knows no table of Cinder's; what the rows mean is
-//! said in [`crate::scan`]. May use `domain` and `config`, never `plan`, `apply`, `audit`, `report` or `cli`.
+//! said in [`crate::scan`]. May use `domain`, `input` and `config`, never `plan`, `apply`, `audit`, `report` or `cli`.
 
 mod error;
 pub mod literal;

@@ -1,6 +1,5 @@
 //! Sessions on a SQLite file: DevStack, tests, and copies taken for practice.
 
-use std::fs::File;
 use std::io::Read;
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -156,7 +155,7 @@ impl Deadline {
 /// Makes sure that it is a SQLite database, and says whether it has a write-ahead log.
 fn check_magic(path: &Path) -> Result<bool, DbError> {
     let shown = path.display();
-    let mut file = match File::open(path) {
+    let mut file = match crate::input::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             return Err(DbError::fatal(
@@ -168,7 +167,7 @@ fn check_magic(path: &Path) -> Result<bool, DbError> {
             return Err(DbError::fatal(DbErrorKind::Connection, format!("cannot open the SQLite database {shown}: {error}")));
         }
     };
-    if !file.metadata().is_ok_and(|data| data.is_file()) {
+    if !file.get_ref().1.metadata().is_ok_and(|data| data.is_file()) {
         return Err(DbError::fatal(DbErrorKind::Connection, format!("{shown} is not a file")));
     }
     let mut head = [0_u8; JOURNAL_BYTE + 1];

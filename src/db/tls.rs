@@ -116,9 +116,13 @@ pub(super) fn client_config(tls: &TlsSettings) -> Result<ClientConfig, DbError> 
     }
 }
 
+/// A file with all public authorities has 250 KiB.
+const LARGEST_FILE: u64 = 16 << 20;
+
 fn read_certificates(path: &Path, what: &str) -> Result<Vec<CertificateDer<'static>>, DbError> {
     let shown = path.display();
-    let bytes = std::fs::read(path).map_err(|error| configuration(format!("cannot read the {what} file {shown}: {error}")))?;
+    let bytes =
+        crate::input::read(path, LARGEST_FILE).map_err(|error| configuration(format!("cannot read the {what} file {shown}: {error}")))?;
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
     let certificates = certificates.map_err(|error| configuration(format!("the {what} file {shown} is not valid PEM: {error}")))?;
     if certificates.is_empty() {
@@ -129,7 +133,8 @@ fn read_certificates(path: &Path, what: &str) -> Result<Vec<CertificateDer<'stat
 
 fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, DbError> {
     let shown = path.display();
-    let bytes = std::fs::read(path).map_err(|error| configuration(format!("cannot read the client key {shown}: {error}")))?;
+    let bytes =
+        crate::input::read(path, LARGEST_FILE).map_err(|error| configuration(format!("cannot read the client key {shown}: {error}")))?;
     PrivateKeyDer::from_pem_slice(&bytes).map_err(|_| {
         let text = String::from_utf8_lossy(&bytes);
         if text.contains("ENCRYPTED") {

@@ -17,6 +17,10 @@ use super::{expanded, json, safe, yaml};
 /// The borders of the OpenStack clients' tables, in comfy-table's order of components.
 const BORDERS: &str = "||--+-++|    ++++++";
 
+/// The longest cell of a table, in characters. Laying out a table takes time with the square of a cell's length and fails beyond
+/// 65,535 columns; nobody reads that much in a cell, and the other formats have all of it.
+const LONGEST_CELL: usize = 1_000;
+
 /// A cell of a [`Grid`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cell {
@@ -35,6 +39,19 @@ impl Cell {
             Self::Null => "None".to_owned(),
             Self::Integer(number) => number.to_string(),
             Self::Text(text) => safe::terminal(text),
+        }
+    }
+
+    /// As a table shows it: cut, with `…` at its end, where it is longer than [`LONGEST_CELL`].
+    fn in_table(&self) -> String {
+        let Self::Text(text) = self else { return self.shown() };
+        let cut = |text: &str| text.char_indices().nth(LONGEST_CELL).map(|(end, _)| text.get(..end).unwrap_or_default().to_owned());
+        let beginning = cut(text);
+        let safe = safe::terminal(beginning.as_deref().unwrap_or(text));
+        match cut(&safe) {
+            Some(safe) => format!("{safe}…"),
+            None if beginning.is_some() => format!("{safe}…"),
+            None => safe,
         }
     }
 
@@ -242,7 +259,7 @@ impl<'a> View<'a> {
 
     /// How narrow a column can be and still be read.
     fn least_width(&self, place: usize) -> usize {
-        let cells: Vec<String> = self.rows.iter().filter_map(|row| row.get(place)).map(|cell| cell.shown()).collect();
+        let cells: Vec<String> = self.rows.iter().filter_map(|row| row.get(place)).map(|cell| cell.in_table()).collect();
         expanded::least_width(self.titles.get(place).copied().into_iter().chain(cells.iter().map(String::as_str)))
     }
 
@@ -266,7 +283,7 @@ fn write_table(out: &mut dyn io::Write, view: &View<'_>, options: &OutputOptions
     if let Some(width) = options.width.map(usize::from) {
         // Each column has a border and a space on both sides.
         if least.iter().map(|column| column + 3).sum::<usize>() + 1 > width {
-            let rows: Vec<Vec<String>> = view.rows.iter().map(|row| row.iter().map(|cell| cell.shown()).collect()).collect();
+            let rows: Vec<Vec<String>> = view.rows.iter().map(|row| row.iter().map(|cell| cell.in_table()).collect()).collect();
             return expanded::write(out, &view.titles, &rows, width, options.color, &|title, word| tint(title, word).and_then(ansi));
         }
     }
@@ -284,7 +301,7 @@ fn write_table(out: &mut dyn io::Write, view: &View<'_>, options: &OutputOptions
     table.set_header(view.titles.iter().map(|title| comfy_table::Cell::new(title).add_attribute(Attribute::Bold)));
     for row in &view.rows {
         table.add_row(row.iter().zip(&view.titles).map(|(cell, title)| {
-            let shown = cell.shown();
+            let shown = cell.in_table();
             match tint(title, &shown) {
                 Some(color) => comfy_table::Cell::new(shown).fg(color),
                 None => comfy_table::Cell::new(shown),
@@ -407,6 +424,28 @@ mod tests {
         let narrow = written(&OutputOptions { width: Some(40), ..OutputOptions::default() });
         assert!(narrow.lines().all(|line| line.chars().count() <= 40), "{narrow}");
         assert!(narrow.lines().count() > 7, "{narrow}");
+    }
+
+    /// comfy-table breaks a long cell in quadratic time, and adds up its columns in 16 bits.
+    #[test]
+    fn a_table_cuts_a_cell_that_nobody_could_read() {
+        for (long, shown) in [("x".repeat(100_000), "x".repeat(1_000)), ("\u{202e}".repeat(1_000), r"\u{202e}".repeat(125))] {
+            let grid = Grid { columns: vec!["ID", "Name"], rows: vec![vec!["b1".into(), long.as_str().into()]] };
+            let written = |options: &OutputOptions| {
+                let mut out = Vec::new();
+                write(&mut out, &json!({}), "rows", &grid, options).unwrap();
+                String::from_utf8(out).unwrap()
+            };
+            assert!(written(&OutputOptions::default()).contains(&format!("| {shown}… |")));
+            for width in [40, 80, 300] {
+                let laid_out = written(&OutputOptions { width: Some(width), ..OutputOptions::default() });
+                assert!(laid_out.len() < 20_000 && laid_out.contains('…'), "{width}: {} bytes", laid_out.len());
+            }
+            for format in [Format::Csv, Format::Value] {
+                let whole = written(&OutputOptions { format, ..OutputOptions::default() });
+                assert!(whole.contains(&safe::terminal(&long)), "{format:?}");
+            }
+        }
     }
 
     #[test]

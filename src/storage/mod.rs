@@ -1,7 +1,7 @@
 //! Where backups are kept: one small interface, a file for each kind of storage.
 //!
 //! Only reads. A store is one container (a directory, a Swift container, a bucket); names are those that Cinder's driver
-//! gave its objects, and nothing outside of the container can be reached by any name. May use `config`, `domain` and
+//! gave its objects, and nothing outside of the container can be reached by any name. May use `config`, `domain`, `input` and
 //! `format`.
 
 pub mod ceph;

@@ -394,3 +394,57 @@ fn a_log_that_ends_before_anything_was_changed_is_no_sign_of_changes() {
     let document = program.json(0, &["history", "reconcile"]);
     assert_eq!(found(&document)[&backup], "failed", "{document:#}");
 }
+
+/// No record after the last one vouches for it; its own digest does.
+#[test]
+fn a_change_of_the_last_record_is_found() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    stuck_pair(&database);
+    let program = Program::on(database.url());
+    program.expect(0, &["repair", "--yes"]);
+    let run = program.last_run();
+    let whole = fs::read_to_string(program.log()).unwrap();
+    let last = whole.lines().last().unwrap();
+    let number = whole.lines().count();
+    for changed in [last.replace("\"applied\":1", "\"applied\":0"), last.replace("\"interrupted\":null", "\"interrupted\":\"x\"")] {
+        assert_ne!(changed, last);
+        fs::write(program.log(), whole.replace(last, &changed)).unwrap();
+        let document = program.json(9, &["history", "verify"]);
+        let problem = (&document["problems"][0]["line"], &document["problems"][0]["code"], &document["problem_count"]);
+        assert_eq!(problem, (&number.into(), &"wrong-digest".into(), &1.into()), "{document:#}");
+        for args in [&["undo", &run, "--yes"] as &[&str], &["history", "show", &run]] {
+            let said = program.run(args).stderr;
+            assert!(said.contains(&format!("line {number} was changed after it was written")), "{args:?} {said}");
+        }
+    }
+    fs::write(program.log(), whole).unwrap();
+    assert_eq!(program.json(0, &["history", "verify"])["intact"], true);
+}
+
+/// The log of a version whose records had no digests of their own is read, undone and gone on with; from then on they have one.
+#[test]
+fn a_log_without_digests_goes_on_with_them() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    let (backup, _) = stuck_pair(&database);
+    let program = Program::on(database.url());
+    program.expect(0, &["repair", "--yes"]);
+    let (mut old, mut previous) = (String::new(), "0".repeat(64));
+    for line in fs::read_to_string(program.log()).unwrap().lines() {
+        let mut record: Value = serde_json::from_str(line).unwrap();
+        assert!(record.as_object_mut().unwrap().remove("digest").is_some(), "{line}");
+        record["previous"] = previous.into();
+        let line = record.to_string();
+        previous = cinder_backup_repair::audit::digest(line.as_bytes());
+        old += &(line + "\n");
+    }
+    fs::write(program.log(), &old).unwrap();
+    assert_eq!(program.json(0, &["history", "verify"])["intact"], true);
+    program.expect(0, &["undo", &program.last_run(), "--yes"]);
+    assert_eq!(database.cell("backups", &backup, "status").as_deref(), Some("creating"));
+    assert_eq!(program.json(0, &["history", "verify"])["intact"], true);
+    let both = fs::read_to_string(program.log()).unwrap();
+    assert!(both.strip_prefix(&old).unwrap().lines().all(|line| line.contains(",\"digest\":\"sha256:")), "{both}");
+    let lost = both.lines().last().unwrap().split(",\"digest\"").next().unwrap().to_owned() + "}";
+    fs::write(program.log(), both.replace(both.lines().last().unwrap(), &lost)).unwrap();
+    assert_eq!(program.json(9, &["history", "verify"])["problems"][0]["code"], "no-digest");
+}

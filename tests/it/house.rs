@@ -14,15 +14,15 @@ const SEES: &[(&str, &[&str])] = &[
     ("domain", &[]),
     ("format", &["domain"]),
     ("plan", &["domain"]),
-    ("audit", &["domain"]),
-    ("config", &["domain"]),
-    ("db", &["domain", "config"]),
-    ("storage", &["domain", "config", "format"]),
+    ("audit", &["domain", "input"]),
+    ("config", &["domain", "input"]),
+    ("db", &["domain", "input", "config"]),
+    ("storage", &["domain", "input", "config", "format"]),
     ("scan", &["domain", "db"]),
     ("verify", &["domain", "format", "storage"]),
     ("apply", &["plan", "audit", "scan", "db", "domain"]),
     ("report", &["domain", "plan", "db"]),
-    ("cli", &["apply", "audit", "config", "db", "domain", "format", "plan", "report", "scan", "storage", "verify"]),
+    ("cli", &["apply", "audit", "config", "db", "domain", "format", "input", "plan", "report", "scan", "storage", "verify"]),
 ];
 
 /// Text in the program that holds SQL although it is none of `sql/`, and why.

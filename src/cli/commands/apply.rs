@@ -1,6 +1,5 @@
 //! `apply`
 
-use std::io::Read;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -63,14 +62,8 @@ pub fn run(context: &Context<'_>, args: &ApplyArgs) -> Result<Exit> {
 
 fn read(path: &std::path::Path) -> Result<Plan> {
     let shown = path.display();
-    let mut text = Vec::new();
-    // Not by its length: a pipe has none, and some files have no end.
-    let length = std::fs::File::open(path)
-        .and_then(|file| file.take(MAX_PLAN_BYTES + 1).read_to_end(&mut text))
-        .map_err(|error| Error::usage(format!("cannot read the plan {shown}: {error}")))?;
-    if length as u64 > MAX_PLAN_BYTES {
-        return Err(Error::usage(format!("{shown} has more than {MAX_PLAN_BYTES} bytes, which no plan has")));
-    }
+    let read = crate::input::read_json(path, MAX_PLAN_BYTES);
+    let text = read.map_err(|error| Error::usage(format!("cannot read the plan {shown}: {error}")))?;
     if text.is_empty() {
         return Err(Error::usage(format!("the plan {shown} is empty: whatever wrote it did not finish; make a new plan")));
     }

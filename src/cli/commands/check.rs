@@ -1,7 +1,6 @@
 //! `check`
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -20,6 +19,7 @@ use crate::domain::time::rfc3339;
 use crate::domain::{
     Backup, CheckResult, CheckVerdict, Checks, DatabaseInfo, Finding, FindingKind, Image, Level, Selection, Services, Situation,
 };
+use crate::input;
 use crate::report::safe::terminal;
 use crate::scan::{Aim, Question, database_info, scan, situation};
 use crate::verify::chunked::Share;
@@ -261,13 +261,8 @@ fn from_scan(context: &Context<'_>, path: &Path, selection: &Selection) -> Resul
     }
     let from_input = path == Path::new("-");
     let shown = if from_input { "standard input".to_owned() } else { path.display().to_string() };
-    let mut text = Vec::new();
-    let read = if from_input {
-        std::io::stdin().take(MAX_SCAN_BYTES + 1).read_to_end(&mut text)
-    } else {
-        std::fs::File::open(path).and_then(|file| file.take(MAX_SCAN_BYTES + 1).read_to_end(&mut text))
-    };
-    read.map_err(|error| Error::usage(format!("cannot read {shown}: {error}")))?;
+    let read = if from_input { input::read_json_from(std::io::stdin(), MAX_SCAN_BYTES) } else { input::read_json(path, MAX_SCAN_BYTES) };
+    let text = read.map_err(|error| Error::usage(format!("cannot read {shown}: {error}")))?;
     let scan: Scan =
         serde_json::from_slice(&text).map_err(|error| Error::usage(format!("{shown} is not what `scan --format json` writes: {error}")))?;
     if scan.schema != "cinder-backup-repair/scan" || scan.schema_version > 1 {

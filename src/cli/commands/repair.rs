@@ -1,7 +1,6 @@
 //! `repair`
 
 use std::collections::{BTreeSet, HashSet};
-use std::io::Read;
 
 use clap::Args;
 use uuid::Uuid;
@@ -24,6 +23,9 @@ use crate::scan::{Aim, Question, Scan, scan};
 
 /// So many units go with `--yes` unless `--max-changes` says otherwise.
 const MAX_CHANGES_WITH_YES: usize = 25;
+
+/// A million ids have 37 MB.
+const MAX_IDS_BYTES: u64 = 1 << 28;
 
 /// Scans, plans, confirms and applies in one go. At a terminal it lets you choose, shows the exact changes and asks for
 /// the number of rows to be typed.
@@ -206,10 +208,9 @@ pub fn named(backups: &[String]) -> Result<Vec<String>> {
             names.push(name.clone());
             continue;
         }
-        let mut text = String::new();
-        std::io::stdin()
-            .read_to_string(&mut text)
-            .map_err(|error| Error::usage(format!("cannot read ids from standard input: {error}")))?;
+        let read = crate::input::read_from(std::io::stdin(), MAX_IDS_BYTES)
+            .and_then(|bytes| String::from_utf8(bytes).map_err(|error| std::io::Error::new(std::io::ErrorKind::InvalidData, error)));
+        let text = read.map_err(|error| Error::usage(format!("cannot read ids from standard input: {error}")))?;
         let before = names.len();
         names.extend(text.split_whitespace().map(str::to_owned));
         // An empty list must not turn into "all".

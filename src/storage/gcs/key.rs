@@ -1,8 +1,6 @@
 //! The service account of Google's that cinder.conf names, and its proof of who it is.
 
 use std::fmt;
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
 use base64::Engine;
@@ -66,10 +64,7 @@ impl Key {
         let wrong = |problem: String| {
             StorageError::new(StorageErrorKind::Configuration, format!("{}: {}: {problem}", setting.origin, path.display()))
         };
-        let mut bytes = Vec::new();
-        File::open(path)
-            .and_then(|file| file.take(LARGEST_FILE + 1).read_to_end(&mut bytes))
-            .map_err(|error| wrong(format!("cannot read the credential file: {error}")))?;
+        let bytes = crate::input::read(path, LARGEST_FILE).map_err(|error| wrong(format!("cannot read the credential file: {error}")))?;
         let document: Document = serde_json::from_slice(&bytes).map_err(|error| {
             wrong(format!("this is no key file of a service account (JSON): line {}, column {}", error.line(), error.column()))
         })?;

@@ -1,6 +1,5 @@
 //! Whose certificates are good.
 
-use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,6 +8,9 @@ use rustls::pki_types::pem::PemObject;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 use crate::storage::{StorageError, StorageErrorKind};
+
+/// A file with all public authorities has 250 KiB.
+const LARGEST_FILE: u64 = 16 << 20;
 
 /// Whose certificates are good.
 #[derive(Debug, Clone)]
@@ -32,7 +34,7 @@ impl Trust {
     pub(in crate::storage) fn file(path: &Path, whence: &dyn std::fmt::Display) -> Result<Self, StorageError> {
         let wrong =
             |problem: String| StorageError::new(StorageErrorKind::Configuration, format!("{whence}: {}: {problem}", path.display()));
-        let pem = fs::read(path).map_err(|error| wrong(format!("cannot read the CA file: {error}")))?;
+        let pem = crate::input::read(path, LARGEST_FILE).map_err(|error| wrong(format!("cannot read the CA file: {error}")))?;
         let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
         match certificates {
             Ok(certificates) if !certificates.is_empty() => Ok(Self::Authorities(certificates)),

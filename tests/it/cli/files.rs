@@ -1,10 +1,11 @@
 //! Plans, reports and logs that are none, or cannot be read or written.
 
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use cinder_backup_repair::db::Engine;
+use rustix::fs::{CWD, Mode, mkfifoat};
 
 use super::{Refusals, stuck};
 use crate::database::changes;
@@ -204,4 +205,84 @@ fn the_commands_that_it_tells_can_be_typed_as_they_stand() {
     type_it(&applied, "To put it back: ");
     let left = changes(&before, &database.rows_by_id());
     assert!(left.iter().all(|change| change.column == "updated_at"), "{left:?}");
+}
+
+/// An ordinary open of a pipe waits until somebody writes to it, which may be never.
+#[test]
+fn a_pipe_that_nobody_writes_to_is_refused_wherever_a_file_is_read() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    stuck(&database, "nightly");
+    let program = Program::on(database.url());
+    let pipe = program.path("pipe");
+    mkfifoat(CWD, &pipe, Mode::RWXU).unwrap();
+    let pipe = pipe.to_str().unwrap();
+    let (sqlite, server) = (format!("sqlite:///{pipe}"), "mysql://cinder@127.0.0.1:9/cinder");
+    let secret = format!("backup_swift_key=@{pipe}");
+    for args in [
+        &["apply", pipe, "--yes"] as &[&str],
+        &["plan", "--evidence", pipe],
+        &["check", "--from", pipe],
+        &["check", "--resume", pipe],
+        &["check", "--all", "--storage-option", &secret],
+        &["scan", "--config-file", pipe],
+        &["scan", "--database-url", server, "--password-file", pipe],
+        &["scan", "--database-url", server, "--tls-ca", pipe],
+        &["scan", "--database-url", &sqlite],
+    ] {
+        // What waits for ever would keep the whole test waiting.
+        let direct = program.command(args);
+        let mut command = Command::new("timeout");
+        command.arg("60").arg(direct.get_program()).args(direct.get_args()).current_dir(program.path("."));
+        command.env_clear().envs(direct.get_envs().filter_map(|(name, value)| Some((name, value?)))).stdin(Stdio::null());
+        let said = answer(&mut command);
+        assert!(said.stderr.contains("it is a pipe that no program writes to"), "{args:?} {:?} {}", said.code, said.stderr);
+        assert!(matches!(said.code, Some(2 | 10)), "{args:?} {:?} {}", said.code, said.stderr);
+    }
+    let said = answer(Command::new("timeout").arg("60").arg(binary()).args(["history", "list", "--audit-log", pipe]).env_clear());
+    assert!(said.stderr.contains("it is a pipe that no program writes to"), "{}", said.stderr);
+    // A pipe that somebody writes to is as good as a file.
+    program.expect(0, &["plan", "--out", "plan.json"]);
+    for given in ["<(sleep 0.2; cat plan.json)", "/dev/stdin < plan.json", "<(cat plan.json)"] {
+        let direct = program.command(&["apply", "--dry-run", "--detailed-exitcode"]);
+        let mut shell = Command::new("bash");
+        shell.args(["-c", &format!("exec \"$0\" \"$@\" {given}")]).arg(direct.get_program()).args(direct.get_args());
+        shell.env_clear().env("PATH", "/usr/bin:/bin").env("CINDER_DATABASE_URL", database.url()).current_dir(program.path("."));
+        let said = answer(&mut shell);
+        assert_eq!(said.code, Some(3), "{given} {}", said.stderr);
+    }
+}
+
+/// By its length, before any of it is read.
+#[test]
+fn a_file_that_is_too_large_is_refused_unread() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    stuck(&database, "nightly");
+    let program = Program::on(database.url());
+    let large = File::create(program.path("large.json")).unwrap();
+    large.set_len(1 << 31).unwrap();
+    let mut refusals = Refusals::of(&program);
+    for args in [
+        &["apply", "large.json", "--yes"] as &[&str],
+        &["plan", "--evidence", "large.json"],
+        &["check", "--from", "large.json"],
+        &["check", "--resume", "large.json"],
+        &["apply", "/dev/zero", "--yes"],
+        &["plan", "--evidence", "/dev/zero"],
+    ] {
+        refusals.refuse(2, args);
+    }
+    insta::assert_snapshot!(refusals.said, @r"
+    $ apply large.json --yes
+    error: cannot read the plan large.json: it has more than 256 MiB, which no such file has
+    $ plan --evidence large.json
+    error: cannot read the evidence large.json: it has more than 1024 MiB, which no such file has
+    $ check --from large.json
+    error: cannot read large.json: it has more than 1024 MiB, which no such file has
+    $ check --resume large.json
+    error: cannot read the evidence large.json: it has more than 1024 MiB, which no such file has
+    $ apply /dev/zero --yes
+    error: /dev/zero is not a plan of this program: expected value at line 1 column 1; nothing was changed
+    $ plan --evidence /dev/zero
+    error: /dev/zero is not what `check --format json` writes: expected value at line 1 column 1
+    ");
 }

@@ -1,0 +1,182 @@
+//! Opens and reads the files that the program is given: plans, evidence, configuration, passwords, keys.
+//!
+//! What is named may be a pipe (`/dev/stdin`, a shell's `<(…)`) or far larger than what was meant. A pipe that nobody writes to is
+//! refused, where an ordinary open would wait for ever, and a file that is too large is refused before it is read. May use nothing
+//! of the crate.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Cursor, ErrorKind, Read};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+
+/// How long a named pipe may have no writer: a shell that starts both ends at once may start the writer later.
+const WRITER_WITHIN: Duration = Duration::from_secs(2);
+/// How often it is looked whether there is one by now.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// How much is read at once.
+const PIECE: u64 = 64 << 10;
+
+/// An open file, behind what was read of it already.
+pub type Input = io::Chain<Cursor<Vec<u8>>, File>;
+
+/// Opens a file for reading.
+///
+/// # Errors
+/// What the system says, and a pipe that no program writes to.
+pub fn open(path: &Path) -> io::Result<Input> {
+    // Else to open a named pipe would wait for its other end.
+    let mut file = OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path)?;
+    let begun = if file.metadata()?.file_type().is_fifo() { first_piece(&mut file)? } else { Vec::new() };
+    fcntl_setfl(&file, fcntl_getfl(&file)?.difference(OFlags::NONBLOCK))?;
+    Ok(Cursor::new(begun).chain(file))
+}
+
+/// What a pipe holds now. A read that does not wait is also what tells a writer that has written nothing yet from none.
+fn first_piece(pipe: &mut File) -> io::Result<Vec<u8>> {
+    let opened = Instant::now();
+    let mut piece = Vec::new();
+    loop {
+        match pipe.by_ref().take(PIECE).read_to_end(&mut piece) {
+            Ok(0) if opened.elapsed() < WRITER_WITHIN => std::thread::sleep(LOOK_AGAIN),
+            Ok(0) => return Err(io::Error::other("it is a pipe that no program writes to; give a file, or start the program that writes")),
+            Ok(_) => return Ok(piece),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(piece),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// All of a file of at most so many bytes.
+///
+/// # Errors
+/// What the system says, a pipe that no program writes to, and a larger file, of which no more than that is read.
+pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    read_from(open_within(path, limit)?, limit)
+}
+
+/// The same for a file that holds a JSON object: of what does not begin like one, only the beginning is read and returned.
+///
+/// # Errors
+/// As for [`read`].
+pub fn read_json(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    read_json_from(open_within(path, limit)?, limit)
+}
+
+/// All of what is open already, up to so many bytes.
+///
+/// # Errors
+/// As for [`read`].
+pub fn read_from(input: impl Read, limit: u64) -> io::Result<Vec<u8>> {
+    read_all(input, limit, |_| true)
+}
+
+/// [`read_json`] of what is open already.
+///
+/// # Errors
+/// As for [`read`].
+pub fn read_json_from(input: impl Read, limit: u64) -> io::Result<Vec<u8>> {
+    let may_go_on = |start: &[u8]| start.trim_ascii_start().first().is_none_or(|byte| *byte == b'{');
+    read_all(input, limit, may_go_on)
+}
+
+/// Opens a file whose length, if it has one, is within the limit.
+fn open_within(path: &Path, limit: u64) -> io::Result<Input> {
+    let input = open(path)?;
+    let (_, file) = input.get_ref();
+    // A pipe and a device have none.
+    if file.metadata()?.len() > limit { Err(too_large(limit)) } else { Ok(input) }
+}
+
+fn read_all(mut input: impl Read, limit: u64, may_go_on: impl Fn(&[u8]) -> bool) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    input.by_ref().take(PIECE.min(limit)).read_to_end(&mut bytes)?;
+    if may_go_on(&bytes) {
+        input.take(limit + 1 - bytes.len() as u64).read_to_end(&mut bytes)?;
+    }
+    if bytes.len() as u64 > limit {
+        return Err(too_large(limit));
+    }
+    Ok(bytes)
+}
+
+fn too_large(limit: u64) -> io::Error {
+    let limit = if limit >= 1 << 20 { format!("{} MiB", limit >> 20) } else { format!("{} KiB", limit >> 10) };
+    io::Error::new(ErrorKind::FileTooLarge, format!("it has more than {limit}, which no such file has"))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::fs;
+    use std::io::Write;
+    use std::sync::mpsc;
+
+    use rustix::fs::{CWD, Mode, mkfifoat};
+
+    use super::*;
+
+    fn pipe(folder: &tempfile::TempDir) -> std::path::PathBuf {
+        let path = folder.path().join("pipe");
+        mkfifoat(CWD, &path, Mode::RWXU).unwrap();
+        path
+    }
+
+    /// What a function says, which must not take for ever to say it.
+    fn in_time<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+        let (tell, told) = mpsc::channel();
+        std::thread::spawn(move || drop(tell.send(work())));
+        told.recv_timeout(Duration::from_secs(60)).unwrap()
+    }
+
+    #[test]
+    fn a_pipe_without_a_writer_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = pipe(&folder);
+        let error = in_time(move || read(&path, 10).unwrap_err());
+        assert!(error.to_string().contains("a pipe that no program writes to"), "{error}");
+    }
+
+    #[test]
+    fn a_pipe_with_a_writer_is_waited_for_and_read_to_its_end() {
+        for (first, second) in [("", "late"), ("early", "late"), ("early", "")] {
+            let folder = tempfile::tempdir().unwrap();
+            let path = pipe(&folder);
+            let to = path.clone();
+            let writer = std::thread::spawn(move || {
+                let mut pipe = OpenOptions::new().write(true).open(to).unwrap();
+                pipe.write_all(first.as_bytes()).unwrap();
+                // So that the reader finds the pipe empty, if it is quick.
+                std::thread::sleep(Duration::from_millis(100));
+                pipe.write_all(second.as_bytes()).unwrap();
+            });
+            let text = in_time(move || read(&path, 100).unwrap());
+            writer.join().unwrap();
+            assert_eq!(text, [first, second].concat().into_bytes());
+        }
+    }
+
+    #[test]
+    fn a_limit_is_kept_with_and_without_a_length() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        fs::write(&path, [b' '; 11]).unwrap();
+        assert_eq!(read(&path, 11).unwrap().len(), 11);
+        for error in [read(&path, 10), read_json(&path, 10), read(Path::new("/dev/zero"), 200_000)].map(Result::unwrap_err) {
+            assert_eq!(error.kind(), ErrorKind::FileTooLarge);
+        }
+        assert!(too_large(1 << 30).to_string().contains("1024 MiB") && too_large(1 << 16).to_string().contains("64 KiB"));
+    }
+
+    #[test]
+    fn what_is_no_json_object_is_not_read_to_its_end() {
+        assert!(read_json(Path::new("/dev/zero"), 1 << 40).unwrap().len() <= 1 << 16);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let text = [" ".repeat(100), "{".to_owned(), " ".repeat(200_000), "}".to_owned()].concat();
+        fs::write(&path, &text).unwrap();
+        assert_eq!(read_json(&path, 1 << 20).unwrap(), text.as_bytes());
+    }
+}
