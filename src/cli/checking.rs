@@ -10,6 +10,7 @@ use super::context::{Connected, Context};
 use super::error::{Error, Result};
 use super::exit::Exit;
 use super::signal::Signals;
+use super::signing::VerifyKey;
 use super::storage::{CheckArgs, StorageArgs, Stores};
 use crate::db::Access;
 use crate::domain::status::{CREATING, ERROR};
@@ -178,8 +179,12 @@ pub fn gather(
     selection: &Selection,
 ) -> Result<Checks> {
     let mut all = Vec::new();
+    let key = args.verify_key.as_deref().map(VerifyKey::read).transpose()?;
     for path in &args.evidence {
         let evidence = read_evidence(path)?;
+        if let Some(key) = &key {
+            key.verify(&format!("the evidence {}", path.display()), &evidence.sha256, evidence.signature.as_ref())?;
+        }
         let ours = &connected.session.server().identity;
         if evidence.database.identity != *ours {
             return Err(Error::new(

@@ -16,7 +16,7 @@ pub enum Exit {
     Findings = 3,
     /// Some units were refused, failed or had changed meanwhile.
     Partial = 4,
-    /// The plan is stale or was applied already; nothing was written.
+    /// The plan is stale, was edited or was applied already, or a signature does not hold; nothing was written.
     Stale = 5,
     /// A safety rule forbids it; nothing was written.
     Safety = 6,

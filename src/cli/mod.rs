@@ -12,6 +12,7 @@ mod last_look;
 mod prompt;
 mod reports;
 mod signal;
+mod signing;
 mod storage;
 mod ui;
 mod untouched;

@@ -66,6 +66,9 @@ pub struct CheckArgs {
     /// Take what `check --format json` found on another host; repeatable
     #[arg(long, value_name = "FILE")]
     pub evidence: Vec<PathBuf>,
+    /// Take only evidence that the private key to this public one has signed (Ed25519 in PEM)
+    #[arg(long, value_name = "FILE", requires = "evidence")]
+    pub verify_key: Option<PathBuf>,
     /// Do not believe a check that is older
     #[arg(long, value_name = "SPAN", default_value = "24h", value_parser = span)]
     pub evidence_max_age: Duration,

@@ -11,7 +11,8 @@ use thiserror::Error;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::domain::{
-    Change, CheckResult, Checks, ColumnSet, DatabaseInfo, Evidence, Finding, FindingKind, Image, Policy, Selection, Services, Verdict,
+    Change, CheckResult, Checks, ColumnSet, DatabaseInfo, Evidence, Finding, FindingKind, Image, Policy, Selection, Services, Signature,
+    Verdict,
 };
 
 /// The schema's name in every plan.
@@ -126,8 +127,11 @@ pub struct Plan {
     pub checks: Vec<CheckResult>,
     /// What is to be changed, in the order in which it is.
     pub units: Vec<Unit>,
-    /// SHA-256 over all of this but itself, in hex.
+    /// SHA-256 over all of this but itself and the signature, in hex.
     pub sha256: String,
+    /// Who vouches for it, if anybody does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signature: Option<Signature>,
 }
 
 impl Plan {
@@ -185,6 +189,7 @@ impl Plan {
                 .collect(),
             units,
             sha256: String::new(),
+            signature: None,
         };
         plan.seal();
         plan
@@ -196,8 +201,9 @@ impl Plan {
         self.checks.iter().find(|check| about && check.id == unit.id)
     }
 
-    /// Writes the digest.
+    /// Writes the digest. What was signed was another plan.
     pub fn seal(&mut self) {
+        self.signature = None;
         self.sha256 = digest::of(self);
     }
 
@@ -298,6 +304,7 @@ mod tests {
                 follow_up: Vec::new(),
             }],
             sha256: String::new(),
+            signature: None,
         };
         plan.seal();
         plan

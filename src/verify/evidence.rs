@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::domain::{CheckResult, CheckVerdict, DatabaseInfo, Image, Level, digest};
+use crate::domain::{CheckResult, CheckVerdict, DatabaseInfo, Image, Level, Signature, digest};
 
 /// The schema's name in every document.
 pub const SCHEMA: &str = "cinder-backup-repair/check";
@@ -101,8 +101,11 @@ pub struct Evidence {
     pub ancestors: Vec<Image>,
     /// How many have which verdict.
     pub summary: Summary,
-    /// SHA-256 over all of this but itself, in hex.
+    /// SHA-256 over all of this but itself and the signature, in hex.
     pub sha256: String,
+    /// Who vouches for it, if anybody does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signature: Option<Signature>,
 }
 
 impl Evidence {
@@ -142,9 +145,9 @@ impl Evidence {
 
     /// SHA-256 over the document without one, which is what it has for a moment: a survey is too large to be copied for this.
     fn digest(&mut self) -> String {
-        let stated = std::mem::take(&mut self.sha256);
+        let (stated, signature) = (std::mem::take(&mut self.sha256), self.signature.take());
         let made = digest::of_json(self);
-        self.sha256 = stated;
+        (self.sha256, self.signature) = (stated, signature);
         made
     }
 
@@ -253,6 +256,7 @@ mod tests {
             ancestors: Vec::new(),
             summary: Summary::default(),
             sha256: String::new(),
+            signature: None,
         }
     }
 

@@ -13,6 +13,7 @@ mod left_alone;
 mod read_only;
 mod scripts;
 mod secrets;
+mod signing;
 
 use std::fs;
 use std::path::Path;

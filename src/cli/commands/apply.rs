@@ -8,6 +8,7 @@ use crate::cli::carry_out::{Assignment, ExecutionArgs, carry_out};
 use crate::cli::context::Context;
 use crate::cli::error::{Error, Result};
 use crate::cli::exit::Exit;
+use crate::cli::signing::VerifyKey;
 use crate::cli::storage::PlaceArgs;
 use crate::cli::untouched::Untouched;
 use crate::domain::AssumeDead;
@@ -23,6 +24,9 @@ pub struct ApplyArgs {
     /// The plan file
     #[arg(value_name = "PLAN")]
     pub plan: PathBuf,
+    /// Apply the plan only if the private key to this public one has signed it (Ed25519 in PEM)
+    #[arg(long, value_name = "FILE")]
+    pub verify_key: Option<PathBuf>,
     /// How.
     #[command(flatten)]
     pub execution: ExecutionArgs,
@@ -33,7 +37,11 @@ pub struct ApplyArgs {
 
 /// Runs `apply`.
 pub fn run(context: &Context<'_>, args: &ApplyArgs) -> Result<Exit> {
+    let key = args.verify_key.as_deref().map(VerifyKey::read).transpose()?;
     let plan = read(&args.plan)?;
+    if let Some(key) = key {
+        key.verify(&format!("the plan {}", args.plan.display()), &plan.sha256, plan.signature.as_ref())?;
+    }
     if plan.purpose == Purpose::Undo {
         // An undo goes by the audit log alone: out of a file it could change whatever somebody wrote into it.
         return Err(Error::new(Exit::Safety, format!("{} says that it undoes a run; nothing was changed", args.plan.display()))

@@ -13,6 +13,7 @@ use crate::cli::context::Context;
 use crate::cli::error::{Error, Result};
 use crate::cli::exit::Exit;
 use crate::cli::hosts::{self, Hosts};
+use crate::cli::signing::SigningKey;
 use crate::cli::storage::{self, StorageArgs};
 use crate::cli::view;
 use crate::domain::time::rfc3339;
@@ -50,6 +51,9 @@ pub struct CheckCommandArgs {
     /// were; all else is checked again
     #[arg(long, value_name = "FILE")]
     pub resume: Option<PathBuf>,
+    /// Sign the evidence with this private key (Ed25519 in PEM), for `plan --verify-key`; --resume then takes only what it has signed
+    #[arg(long, value_name = "FILE")]
+    pub sign_key: Option<PathBuf>,
     /// Check again what the earlier check looked at longer ago than this
     #[arg(long, value_name = "SPAN", default_value = "24h", value_parser = span)]
     pub resume_max_age: Duration,
@@ -101,7 +105,11 @@ pub fn run(context: &Context<'_>, args: &CheckCommandArgs) -> Result<Exit> {
         return Err(Error::usage("--read-data-subset and --sample are about data, which --level quick does not read; give --level deep"));
     }
     context.ui.check_columns(&view::checks(&[]))?;
+    let key = args.sign_key.as_deref().map(|path| SigningKey::read(context.ui, path).map(|key| (path, key))).transpose()?;
     let earlier = args.resume.as_deref().map(checking::read_evidence).transpose()?;
+    if let (Some((path, key)), Some(earlier)) = (&key, &earlier) {
+        key.public(path).verify("the evidence of --resume", &earlier.sha256, earlier.signature.as_ref())?;
+    }
     let mut assignment = match &args.from {
         Some(path) => from_scan(context, path, &args.selection.selection(&[]).map_err(Error::usage)?)?,
         None => from_database(context, args)?,
@@ -146,8 +154,10 @@ pub fn run(context: &Context<'_>, args: &CheckCommandArgs) -> Result<Exit> {
         summary: Summary { carried, ..Summary::of(&results, left) },
         results,
         sha256: String::new(),
+        signature: None,
     };
     evidence.seal();
+    evidence.signature = key.map(|(_, key)| key.sign(&evidence.sha256));
     context.ui.result(&evidence, "results", &view::checks(&evidence.results))?;
     if context.ui.is_table() {
         tell(context, &evidence);

@@ -1,14 +1,20 @@
 //! `history`
 
+mod head;
 mod reconcile;
+
+use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use crate::audit::{Anchor, RunSummary, load_run, runs, verify};
+use head::LogHead;
+
+use crate::audit::{Anchor, Head, RunSummary, load_run, runs, verify};
 use crate::cli::context::Context;
 use crate::cli::error::{Error, Result};
 use crate::cli::exit::Exit;
+use crate::cli::signing::{SigningKey, VerifyKey};
 use crate::cli::{carry_out, view};
 use crate::domain::Outcome;
 use crate::report::grid::{Cell, Grid};
@@ -38,6 +44,18 @@ pub enum HistoryCommand {
         /// The hash of the last record as it was noted elsewhere: shows whether the log's end was cut off
         #[arg(long, value_name = "HASH", value_parser = hash)]
         expect_last: Option<String>,
+        /// Sign the log's head with this private key (Ed25519 in PEM) once the log is found whole; to be kept elsewhere
+        #[arg(long, value_name = "FILE", requires = "out")]
+        sign_key: Option<PathBuf>,
+        /// Write the signed head to this file; it must not exist yet
+        #[arg(long, value_name = "FILE", requires = "sign_key")]
+        out: Option<PathBuf>,
+        /// The public key (PEM) of those who signed the head
+        #[arg(long, value_name = "FILE", requires = "head")]
+        verify_key: Option<PathBuf>,
+        /// Hold the log against this signed head: shows whether a record before it was changed, or the log cut off
+        #[arg(long, value_name = "FILE", requires = "verify_key", conflicts_with = "expect_last")]
+        head: Option<PathBuf>,
     },
     /// Hold the log against the rows: what was kept, lost or changed since; settles intents without an outcome
     Reconcile {
@@ -62,7 +80,21 @@ pub fn run(context: &Context<'_>, args: &HistoryArgs) -> Result<Exit> {
     match &args.command {
         HistoryCommand::List => list(context, &path),
         HistoryCommand::Show { run } => show(context, &path, run),
-        HistoryCommand::Verify { expect_last } => check(context, &path, expect_last.as_deref()),
+        HistoryCommand::Verify { expect_last, sign_key, out, verify_key, head } => {
+            let signs = sign_key.as_deref().map(|key| SigningKey::read(context.ui, key)).transpose()?.zip(out.as_ref());
+            let key = verify_key.as_deref().map(VerifyKey::read).transpose()?;
+            let head = key.zip(head.as_ref()).map(|(key, head)| LogHead::read(head, &key)).transpose()?;
+            let expected = expect_last.as_deref().or(head.as_ref().map(|head| head.last_hash.as_str()));
+            let (exit, last) = check(context, &path, expected)?;
+            if let Some(head) = &head {
+                context.ui.say(format!("record {} is as it was signed on {}", head.last_seq, terminal(&head.at)));
+            }
+            if let Some((key, out)) = signs {
+                LogHead::write(out, &key, &path, &last)?;
+                context.ui.say(format!("record {} is signed in {}: keep that file elsewhere", last.seq, out.display()));
+            }
+            Ok(exit)
+        }
         HistoryCommand::Reconcile { run } => reconcile::reconcile(context, &path, run.as_deref()),
     }
 }
@@ -189,7 +221,8 @@ fn show(context: &Context<'_>, path: &std::path::Path, run: &str) -> Result<Exit
     Ok(Exit::Done)
 }
 
-fn check(context: &Context<'_>, path: &std::path::Path, expected: Option<&str>) -> Result<Exit> {
+/// Checks the log, and says what its last record is if nothing is wrong.
+fn check(context: &Context<'_>, path: &std::path::Path, expected: Option<&str>) -> Result<(Exit, Head)> {
     let report = verify(path, expected)?;
     let rows = report
         .problems
@@ -236,5 +269,5 @@ fn check(context: &Context<'_>, path: &std::path::Path, expected: Option<&str>) 
     if report.unfinished.is_some() {
         context.ui.warn("the last line is unfinished: it is being written now, or a crash tore it; the next run accounts for it");
     }
-    Ok(Exit::Done)
+    Ok((Exit::Done, report.last))
 }

@@ -12,6 +12,7 @@ use crate::cli::context::{Context, typed};
 use crate::cli::error::{Error, Result};
 use crate::cli::exit::Exit;
 use crate::cli::reports::{self, Material};
+use crate::cli::signing::SigningKey;
 use crate::cli::storage::CheckArgs;
 use crate::cli::untouched::Untouched;
 use crate::cli::{checking, hosts, view};
@@ -30,6 +31,9 @@ pub struct PlanArgs {
     /// Write a report too: .md for a change ticket, .sql as a script for the server's own client, .csv; repeatable
     #[arg(long, value_name = "FILE")]
     pub report: Vec<PathBuf>,
+    /// Sign the plan with this private key (Ed25519 in PEM), for `apply --verify-key`
+    #[arg(long, value_name = "FILE")]
+    pub sign_key: Option<PathBuf>,
     /// Which rows.
     #[command(flatten)]
     pub selection: SelectionArgs,
@@ -50,6 +54,7 @@ pub fn run(context: &Context<'_>, args: &PlanArgs) -> Result<Exit> {
     let selection = args.selection.selection(&backups).map_err(Error::usage)?;
     let kinds = args.report.iter().map(|path| reports::Kind::of(path)).collect::<std::result::Result<Vec<_>, _>>().map_err(Error::usage)?;
     context.ui.check_columns(&view::units(&[]))?;
+    let key = args.sign_key.as_deref().map(|path| SigningKey::read(context.ui, path)).transpose()?;
     // A file that cannot be had is told of before a check that may take hours, not after it; they are made when there is something
     // to put into them, lest a kill leaves them behind empty.
     drop(NewFiles::create(args.out.iter().chain(&args.report))?);
@@ -62,7 +67,8 @@ pub fn run(context: &Context<'_>, args: &PlanArgs) -> Result<Exit> {
     let checks = checking::gather(context, &mut connected, &args.checks, &policy, &selection)?;
     let looked = args.checks.check.is_some();
     let question = Question { looked, ..Question::new(&policy, &selection, Aim::Plan, &checks) };
-    let (plan, scan) = super::repair::propose(&mut connected, &question)?;
+    let (mut plan, scan) = super::repair::propose(&mut connected, &question)?;
+    plan.signature = key.map(|key| key.sign(&plan.sha256));
     hosts::warn_of_unknown(context.ui, &scan, &selection, &policy);
     let refused = super::repair::refusals(&scan, &selection);
     for refusal in &refused {
@@ -109,7 +115,7 @@ pub fn run(context: &Context<'_>, args: &PlanArgs) -> Result<Exit> {
 
 /// Files that did not exist before, readable by their owner alone. All are left, or none: without [`NewFiles::keep`] they are
 /// taken away again.
-struct NewFiles<'a> {
+pub(super) struct NewFiles<'a> {
     files: Vec<(&'a Path, File)>,
     filled: usize,
     kept: bool,
@@ -117,7 +123,7 @@ struct NewFiles<'a> {
 
 impl<'a> NewFiles<'a> {
     /// Makes them all, so that a name that cannot be had is known before anything is written.
-    fn create(paths: impl Iterator<Item = &'a PathBuf>) -> Result<Self> {
+    pub fn create(paths: impl Iterator<Item = &'a PathBuf>) -> Result<Self> {
         let mut new = Self { files: Vec::new(), filled: 0, kept: false };
         for path in paths {
             let shown = path.display();
@@ -140,7 +146,7 @@ impl<'a> NewFiles<'a> {
     }
 
     /// Fills the next one.
-    fn fill(&mut self, fill: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
+    pub fn fill(&mut self, fill: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
         let Some((path, file)) = self.files.get(self.filled) else { return Ok(()) };
         self.filled += 1;
         let mut writer = BufWriter::new(file);
@@ -148,7 +154,7 @@ impl<'a> NewFiles<'a> {
         written.map_err(|error| Error::new(Exit::Unexpected, format!("cannot write {}: {error}", path.display())))
     }
 
-    fn keep(mut self) {
+    pub fn keep(mut self) {
         self.kept = true;
     }
 }

@@ -1,0 +1,119 @@
+//! Signs documents and verifies their signatures: Ed25519, with key files as `openssl genpkey` and `openssl pkey -pubout` write them.
+//!
+//! The digest of a document shows accidents; whoever edits it can write another. A signature shows that nobody without the private
+//! key did.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{PrivateKeyDer, SubjectPublicKeyInfoDer};
+use secrecy::{ExposeSecret, SecretBox, SecretSlice};
+
+use super::error::{Error, Result};
+use super::exit::Exit;
+use super::ui::Ui;
+use crate::domain::Signature;
+use crate::input;
+
+/// A key file has some hundred bytes.
+const LARGEST_FILE: u64 = 64 << 10;
+/// What stands before the 32 bytes of a public key of this kind (RFC 8410).
+const SPKI: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+const ALGORITHM: &str = "ed25519";
+
+/// A private key.
+pub struct SigningKey(Ed25519KeyPair);
+
+/// A public key, and the file that it is from.
+pub struct VerifyKey {
+    key: Vec<u8>,
+    path: PathBuf,
+}
+
+fn unusable(path: &Path, why: impl std::fmt::Display) -> Error {
+    Error::usage(format!("cannot use the key {}: {why}", path.display()))
+}
+
+impl SigningKey {
+    /// Reads a private key in PEM (PKCS #8).
+    pub fn read(ui: &Ui, path: &Path) -> Result<Self> {
+        let input = input::open(path).map_err(|error| unusable(path, error))?;
+        let metadata = input.get_ref().1.metadata().map_err(|error| unusable(path, error))?;
+        let text = SecretSlice::from(input::read_from(input, LARGEST_FILE).map_err(|error| unusable(path, error))?);
+        let Ok(der) = PrivateKeyDer::from_pem_slice(text.expose_secret()).map(|der| SecretBox::new(Box::new(der))) else {
+            let holds = |what: &str| text.expose_secret().windows(what.len()).any(|window| window == what.as_bytes());
+            return Err(if holds("ENCRYPTED") {
+                unusable(path, "it is encrypted; decrypt it into a pipe: --sign-key <(openssl pkey -in FILE)")
+            } else if holds("PUBLIC KEY") {
+                unusable(path, "it is a public key, and the private one is needed to sign")
+            } else {
+                unusable(path, "it holds no private key in PEM; make one with: openssl genpkey -algorithm ed25519 -out FILE")
+            });
+        };
+        let pair = match der.expose_secret() {
+            // Without the public key in it, as openssl writes it, there is nothing that it could be held against.
+            PrivateKeyDer::Pkcs8(der) => Ed25519KeyPair::from_pkcs8_maybe_unchecked(der.secret_pkcs8_der()).ok(),
+            _ => None,
+        };
+        let Some(pair) = pair else {
+            return Err(unusable(path, "it is no Ed25519 key; make one with: openssl genpkey -algorithm ed25519 -out FILE"));
+        };
+        if metadata.is_file() && metadata.permissions().mode() & 0o077 != 0 {
+            ui.warn(format!("the private key {0} can be read by others; run chmod 600 {0}", path.display()));
+        }
+        Ok(Self(pair))
+    }
+
+    /// Signs a document that has this digest.
+    pub fn sign(&self, sha256: &str) -> Signature {
+        Signature {
+            algorithm: ALGORITHM.to_owned(),
+            public_key: STANDARD.encode(self.0.public_key()),
+            value: STANDARD.encode(self.0.sign(sha256.as_bytes())),
+        }
+    }
+
+    /// The public key that belongs to it.
+    pub fn public(&self, path: &Path) -> VerifyKey {
+        VerifyKey { key: self.0.public_key().as_ref().to_vec(), path: path.to_owned() }
+    }
+}
+
+impl VerifyKey {
+    /// Reads a public key in PEM.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = input::read(path, LARGEST_FILE).map_err(|error| unusable(path, error))?;
+        let der = SubjectPublicKeyInfoDer::from_pem_slice(&text).map_err(|_| {
+            if String::from_utf8_lossy(&text).contains("PRIVATE KEY") {
+                unusable(path, "it is a private key, and the public one is needed to verify: openssl pkey -in FILE -pubout")
+            } else {
+                unusable(path, "it holds no public key in PEM (-----BEGIN PUBLIC KEY-----)")
+            }
+        })?;
+        match der.strip_prefix(&SPKI) {
+            Some(key) if key.len() == 32 => Ok(Self { key: key.to_vec(), path: path.to_owned() }),
+            _ => Err(unusable(path, "it is no Ed25519 key")),
+        }
+    }
+
+    /// Makes sure that this key has signed a document whose digest fits; `what` is the document, with its name.
+    pub fn verify(&self, what: &str, sha256: &str, signature: Option<&Signature>) -> Result<()> {
+        let wrong = |why: String| Err(Error::new(Exit::Stale, format!("{what} {why}; nothing was changed")));
+        let path = self.path.display();
+        let Some(signature) = signature else {
+            return wrong(format!("is not signed, and only what the key {path} has signed is taken"));
+        };
+        if signature.algorithm != ALGORITHM || signature.public_key != STANDARD.encode(&self.key) {
+            return wrong(format!("is signed with another key ({}) than {path}", signature.public_key));
+        }
+        let value = STANDARD.decode(&signature.value).unwrap_or_default();
+        if UnparsedPublicKey::new(&ED25519, &self.key).verify(sha256.as_bytes(), &value).is_err() {
+            return wrong("bears a signature that does not fit: it was changed after it was signed".to_owned());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,233 @@
+//! Signatures for those whose reviewer and executor differ: by openssl's keys, over plans, evidence and the head of a log.
+
+use std::fs;
+use std::process::Command;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use cinder_backup_repair::audit::digest;
+use cinder_backup_repair::db::Engine;
+use cinder_backup_repair::plan::Plan;
+use serde_json::Value;
+
+use super::{Refusals, stuck};
+use crate::program::Program;
+use crate::schemas::{Columns, fresh};
+
+/// Runs openssl in the program's folder.
+#[track_caller]
+fn openssl(program: &Program, args: &[&str]) {
+    let output = Command::new("openssl").args(args).current_dir(program.path(".")).output().expect("openssl");
+    assert!(output.status.success(), "{args:?} {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Makes `NAME.pem` and `NAME.pub`.
+fn key(program: &Program, name: &str) {
+    let (private, public) = (format!("{name}.pem"), format!("{name}.pub"));
+    openssl(program, &["genpkey", "-algorithm", "ed25519", "-out", &private]);
+    openssl(program, &["pkey", "-in", &private, "-pubout", "-out", &public]);
+}
+
+fn read(program: &Program, name: &str) -> Value {
+    serde_json::from_str(&fs::read_to_string(program.path(name)).unwrap()).unwrap()
+}
+
+fn write(program: &Program, name: &str, document: &Value) {
+    fs::write(program.path(name), document.to_string()).unwrap();
+}
+
+/// A plan that was edited and given a new digest, as anybody can who reads the source.
+fn forge(program: &Program, from: &str, to: &str) {
+    let mut plan: Plan = serde_json::from_value(read(program, from)).unwrap();
+    let signature = plan.signature.clone();
+    plan.policy.assume_dead = cinder_backup_repair::domain::AssumeDead::All;
+    plan.seal();
+    assert_eq!(plan.signature, None, "what was signed was another plan");
+    plan.signature = signature;
+    fs::write(program.path(to), plan.to_json()).unwrap();
+}
+
+#[test]
+fn a_plan_is_applied_only_as_it_was_signed() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    let (backup, _) = stuck(&database, "nightly");
+    let program = Program::on(database.url());
+    key(&program, "reviewer");
+    key(&program, "other");
+    program.expect(0, &["plan", "--out", "unsigned.json"]);
+    program.expect(0, &["plan", "--out", "signed.json", "--sign-key", "reviewer.pem"]);
+    program.expect(0, &["plan", "--out", "foreign.json", "--sign-key", "other.pem"]);
+    forge(&program, "signed.json", "forged.json");
+    // Another's signature under this one's name, and one of another plan.
+    let mut document = read(&program, "foreign.json");
+    document["signature"]["public_key"] = read(&program, "signed.json")["signature"]["public_key"].clone();
+    write(&program, "renamed.json", &document);
+    document = read(&program, "unsigned.json");
+    document["signature"] = read(&program, "signed.json")["signature"].clone();
+    write(&program, "moved.json", &document);
+    document["signature"]["value"] = "no Base64".into();
+    write(&program, "garbled.json", &document);
+    let mut refusals = Refusals::of(&program);
+    for name in ["unsigned", "foreign", "forged", "renamed", "moved", "garbled"] {
+        let before = database.dump();
+        for how in ["--yes", "--dry-run"] {
+            let said = refusals.refuse(5, &["apply", &format!("{name}.json"), how, "--verify-key", "reviewer.pub"]);
+            let why = match name {
+                "unsigned" => "is not signed, and only what the key reviewer.pub has signed is taken",
+                "foreign" => ") than reviewer.pub",
+                _ => "bears a signature that does not fit",
+            };
+            assert!(said.contains(why) && said.contains("nothing was changed"), "{name} {said}");
+        }
+        assert_eq!(database.dump(), before, "{name}");
+    }
+    assert!(!program.log().exists());
+    program.expect(0, &["apply", "signed.json", "--yes", "--verify-key", "reviewer.pub"]);
+    assert_eq!(database.cell("backups", &backup, "status").as_deref(), Some("error"));
+}
+
+/// The commands of README: openssl verifies what this program signs, and the other way round. White space does not count.
+#[test]
+fn openssl_and_the_program_verify_each_other() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    stuck(&database, "nightly");
+    let program = Program::on(database.url());
+    key(&program, "reviewer");
+    program.expect(0, &["plan", "--out", "plan.json", "--sign-key", "reviewer.pem"]);
+    let mut plan = read(&program, "plan.json");
+    fs::write(program.path("digest"), plan["sha256"].as_str().unwrap()).unwrap();
+    fs::write(program.path("sig"), STANDARD.decode(plan["signature"]["value"].as_str().unwrap()).unwrap()).unwrap();
+    let verify = ["pkeyutl", "-verify", "-pubin", "-inkey", "reviewer.pub", "-rawin", "-in", "digest", "-sigfile", "sig"];
+    openssl(&program, &verify);
+    openssl(&program, &["pkeyutl", "-sign", "-inkey", "reviewer.pem", "-rawin", "-in", "digest", "-out", "own"]);
+    let own = STANDARD.encode(fs::read(program.path("own")).unwrap());
+    assert_eq!(plan["signature"]["value"], own.as_str(), "such signatures have no chance in them");
+    plan["signature"]["value"] = own.into();
+    write(&program, "plan.json", &plan);
+    program.expect(0, &["apply", "plan.json", "--dry-run", "--verify-key", "reviewer.pub"]);
+    // A key that bears its public half, as other programs write it.
+    let document = ring::signature::Ed25519KeyPair::generate_pkcs8(&ring::rand::SystemRandom::new()).unwrap();
+    let pem = format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", STANDARD.encode(document.as_ref()));
+    fs::write(program.path("whole.pem"), pem).unwrap();
+    let said = program.expect(0, &["plan", "--out", "second.json", "--sign-key", "whole.pem"]);
+    assert!(said.stderr.contains("can be read by others; run chmod 600 whole.pem"), "{}", said.stderr);
+}
+
+#[test]
+fn evidence_is_taken_only_as_it_was_signed() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    stuck(&database, "nightly");
+    let program = Program::on(database.url());
+    key(&program, "checker");
+    let check = |more: &[&str]| program.run(&[&["check", "--all", "-f", "json"], more].concat()).json();
+    write(&program, "unsigned.json", &check(&[]));
+    let signed = check(&["--sign-key", "checker.pem"]);
+    write(&program, "signed.json", &signed);
+    let mut forged: cinder_backup_repair::verify::Evidence = serde_json::from_value(signed).unwrap();
+    let signature = forged.signature.take();
+    forged.settle_seconds += 1;
+    forged.seal();
+    forged.signature = signature;
+    write(&program, "forged.json", &serde_json::to_value(&forged).unwrap());
+    for (name, code) in [("signed", 0), ("unsigned", 5), ("forged", 5)] {
+        let name = format!("{name}.json");
+        program.expect(0, &["plan", "--evidence", &name]);
+        for args in [&["plan"] as &[&str], &["repair", "--dry-run"]] {
+            program.expect(code, &[args, &["--evidence", &name, "--verify-key", "checker.pub"]].concat());
+        }
+        // What one signs must not rest on what anybody wrote.
+        let said = program.run(&["check", "--all", "-f", "json", "--resume", &name, "--sign-key", "checker.pem"]);
+        assert_eq!(said.code == Some(5), code == 5, "{name} {}", said.stderr);
+    }
+}
+
+/// Whoever can write the log can compute its chain anew; a head that was signed and kept elsewhere shows it.
+#[test]
+fn a_signed_head_shows_what_a_chain_cannot() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    stuck(&database, "nightly");
+    let program = Program::on(database.url());
+    key(&program, "auditor");
+    key(&program, "other");
+    program.expect(0, &["repair", "--yes", "--reason", "the truth"]);
+    program.expect(0, &["history", "verify", "--sign-key", "auditor.pem", "--out", "head.json"]);
+    program.expect(0, &["history", "verify", "--sign-key", "other.pem", "--out", "foreign.json"]);
+    let verify = |code: i32, head: &str| program.expect(code, &["history", "verify", "--verify-key", "auditor.pub", "--head", head]);
+    let whole = fs::read_to_string(program.log()).unwrap();
+    let said = verify(0, "head.json");
+    assert!(said.stderr.contains(&format!("record {} is as it was signed on 2", whole.lines().count())), "{}", said.stderr);
+    // The log goes on.
+    stuck(&database, "weekly");
+    program.expect(0, &["repair", "--yes"]);
+    verify(0, "head.json");
+    // Cut off, and written anew by a person who computes every hash.
+    let first_lines: String = whole.lines().take(2).map(|line| format!("{line}\n")).collect();
+    let (mut anew, mut previous) = (String::new(), "0".repeat(64));
+    for line in whole.replace("the truth", "a lie").lines() {
+        let mut record: Value = serde_json::from_str(line).unwrap();
+        record.as_object_mut().unwrap().remove("digest");
+        record["previous"] = previous.into();
+        let content = record.to_string();
+        let line = format!("{},\"digest\":\"sha256:{}\"}}", content.strip_suffix('}').unwrap(), digest(content.as_bytes()));
+        previous = digest(line.as_bytes());
+        anew += &(line + "\n");
+    }
+    for changed in [first_lines, anew] {
+        fs::write(program.log(), changed).unwrap();
+        assert_eq!(program.json(0, &["history", "verify"])["intact"], true);
+        verify(9, "head.json");
+    }
+    // A head that nobody signed, that another signed, or that says something else.
+    fs::write(program.log(), whole).unwrap();
+    verify(5, "foreign.json");
+    let mut head = read(&program, "head.json");
+    head["last_seq"] = 1.into();
+    write(&program, "edited.json", &head);
+    verify(2, "edited.json");
+    // No damaged log is signed.
+    let text = fs::read_to_string(program.log()).unwrap();
+    fs::write(program.log(), text.replace("the truth", "the truht")).unwrap();
+    program.expect(9, &["history", "verify", "--sign-key", "auditor.pem", "--out", "damaged.json"]);
+    assert!(!program.path("damaged.json").exists());
+}
+
+#[test]
+fn keys_that_are_none_are_said_to_be() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    stuck(&database, "nightly");
+    let program = Program::on(database.url());
+    key(&program, "good");
+    program.expect(0, &["plan", "--out", "plan.json"]);
+    openssl(&program, &["genpkey", "-algorithm", "rsa", "-pkeyopt", "rsa_keygen_bits:1024", "-out", "rsa.pem"]);
+    openssl(&program, &["pkey", "-in", "rsa.pem", "-pubout", "-out", "rsa.pub"]);
+    openssl(&program, &["pkey", "-in", "good.pem", "-aes256", "-passout", "pass:x", "-out", "locked.pem"]);
+    fs::write(program.path("text"), "my key\n").unwrap();
+    let mut refusals = Refusals::of(&program);
+    for name in ["absent", "text", "good.pub", "rsa.pem", "locked.pem"] {
+        refusals.refuse(2, &["plan", "--out", "signed.json", "--sign-key", name]);
+    }
+    for name in ["absent", "text", "good.pem", "rsa.pub"] {
+        refusals.refuse(2, &["apply", "plan.json", "--yes", "--verify-key", name]);
+    }
+    assert!(!program.path("signed.json").exists() && !program.log().exists());
+    insta::assert_snapshot!(refusals.said, @r"
+    $ plan --out signed.json --sign-key absent
+    error: cannot use the key absent: No such file or directory (os error 2)
+    $ plan --out signed.json --sign-key text
+    error: cannot use the key text: it holds no private key in PEM; make one with: openssl genpkey -algorithm ed25519 -out FILE
+    $ plan --out signed.json --sign-key good.pub
+    error: cannot use the key good.pub: it is a public key, and the private one is needed to sign
+    $ plan --out signed.json --sign-key rsa.pem
+    error: cannot use the key rsa.pem: it is no Ed25519 key; make one with: openssl genpkey -algorithm ed25519 -out FILE
+    $ plan --out signed.json --sign-key locked.pem
+    error: cannot use the key locked.pem: it is encrypted; decrypt it into a pipe: --sign-key <(openssl pkey -in FILE)
+    $ apply plan.json --yes --verify-key absent
+    error: cannot use the key absent: No such file or directory (os error 2)
+    $ apply plan.json --yes --verify-key text
+    error: cannot use the key text: it holds no public key in PEM (-----BEGIN PUBLIC KEY-----)
+    $ apply plan.json --yes --verify-key good.pem
+    error: cannot use the key good.pem: it is a private key, and the public one is needed to verify: openssl pkey -in FILE -pubout
+    $ apply plan.json --yes --verify-key rsa.pub
+    error: cannot use the key rsa.pub: it is no Ed25519 key
+    ");
+}
