@@ -97,6 +97,7 @@ pub fn checks(results: &[CheckResult]) -> Grid {
                     .collect::<Vec<_>>()
                     .join(", ")
                     .into(),
+                result.reached().map_or(Cell::Null, |level| level.name().into()),
                 number(result.objects.expected),
                 number(result.bytes.expected),
                 number(u64::try_from(result.problems.len()).unwrap_or(u64::MAX)),
@@ -104,7 +105,7 @@ pub fn checks(results: &[CheckResult]) -> Grid {
             ]
         })
         .collect();
-    Grid { columns: vec!["ID", "Name", "Driver", "Verdict", "Objects", "Bytes", "Problems", "Depth"], rows }
+    Grid { columns: vec!["ID", "Name", "Driver", "Verdict", "Reached", "Objects", "Bytes", "Problems", "Depth"], rows }
 }
 
 /// The document of `apply`, `repair` and `undo`.

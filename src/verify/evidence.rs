@@ -38,11 +38,17 @@ pub struct Summary {
     pub corrupt: usize,
     /// Nothing of them is there.
     pub missing: usize,
-    /// Nobody knows.
+    /// Not known at the level that was asked for.
     pub unverifiable: usize,
     /// Of the unverifiable ones: a disk gives read errors for their data.
     #[serde(default, skip_serializing_if = "is_none")]
     pub unreadable: usize,
+    /// Those of the unverifiable ones that are intact at level quick, and no deeper.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub intact_at_quick: usize,
+    /// Those of the unverifiable ones that are intact at level deep, and no deeper.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub intact_at_deep: usize,
     /// Being written, whatever their verdict.
     pub busy: usize,
     /// To be checked, and not begun when the check was stopped.
@@ -67,7 +73,11 @@ impl Summary {
                 CheckVerdict::Incomplete => summary.incomplete += 1,
                 CheckVerdict::Corrupt => summary.corrupt += 1,
                 CheckVerdict::Missing => summary.missing += 1,
-                CheckVerdict::Unverifiable => summary.unverifiable += 1,
+                CheckVerdict::Unverifiable => {
+                    summary.unverifiable += 1;
+                    summary.intact_at_quick += usize::from(result.reached() == Some(Level::Quick));
+                    summary.intact_at_deep += usize::from(result.reached() == Some(Level::Deep));
+                }
             }
             summary.unreadable += usize::from(result.is_unreadable());
             summary.busy += usize::from(result.busy);

@@ -16,6 +16,7 @@ Jobs (`do`):
   restore   backup, volume: into a volume in the cluster
   digest    volume, at: SHA-256 of a volume, or of a snapshot of it
   delete    backup: its data, as the driver deletes it
+  age       image, key, seconds: the time under a key of its header becomes later, as of something that was done later
   hold      image, pool: opens an image for writing and keeps it open until the end of the input. Answers at once
 """
 
@@ -27,6 +28,7 @@ import json
 import os
 import random
 import signal
+import struct
 import sys
 import threading
 import time
@@ -175,6 +177,26 @@ class Jobs:
     def delete(self, backup):
         row = self.objects.Backup.get_by_id(self.context, backup)
         self.driver.CephBackupDriver(self.context).delete_backup(row)
+
+    def age(self, image, key, seconds):
+        with Cluster(self.args.ceph_conf, BACKUPS) as ioctx:
+            with rbd.Image(ioctx, image, read_only=True) as opened:
+                header = 'rbd_header.' + opened.id()
+            with rados.ReadOpCtx() as read:
+                values, _ = ioctx.get_omap_vals_by_keys(read, (key,))
+                ioctx.operate_read_op(read, header)
+                value = bytearray(dict(values)[key])
+            now = int(time.time())
+            for at in range(len(value) - 3):
+                (made,) = struct.unpack_from('<I', value, at)
+                if now - 3600 < made <= now:
+                    struct.pack_into('<I', value, at, made + seconds)
+                    break
+            else:
+                raise ValueError(f'no time in {key}: {value.hex()}')
+            with rados.WriteOpCtx() as write:
+                ioctx.set_omap(write, (key,), (bytes(value),))
+                ioctx.operate_write_op(write, header)
 
     def digest(self, volume, at):
         total = hashlib.sha256()

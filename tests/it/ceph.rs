@@ -207,7 +207,7 @@ impl Lab {
 
     /// Does what the repair will: the backup becomes available.
     fn repair(&self, id: &str, findings: &Findings) {
-        assert_eq!(findings.verdict, CheckVerdict::Intact, "{findings:?}");
+        assert!(findings.reached.is_some(), "{findings:?}");
         let metadata = match (&findings.service_metadata, self.row(id).service_metadata) {
             (Some(metadata), None) => format!("'{metadata}'"),
             (None, None) => "NULL".to_owned(),
@@ -239,6 +239,33 @@ impl Lab {
         snapshots.into_iter().map(|snapshot| snapshot.name).find(|name| name.starts_with(&format!("backup.{id}.snap.")))
     }
 
+    /// Removes a snapshot from an image of backups and makes it again under its name.
+    fn make_again(&self, image: &str, snapshot: &str) {
+        let name = format!("{BACKUPS}/{image}@{snapshot}");
+        self.ceph.run("rbd", &["snap", "rm", "--no-progress", &name]);
+        self.ceph.run("rbd", &["snap", "create", "--no-progress", &name]);
+    }
+
+    /// Lets a snapshot be of ten minutes later, as if so much time had passed before it was made.
+    fn date_later(&mut self, image: &str, snapshot: &str) {
+        let snapshots = self.cluster("admin").pool(BACKUPS).snapshots(image).unwrap();
+        let id = snapshots.iter().find(|made| made.name == snapshot).unwrap().id;
+        self.jobs.run(&json!({"do": "age", "image": image, "key": format!("snapshot_{id:016x}"), "seconds": 600}));
+    }
+
+    /// Gives one of the data objects of an image other bytes, past RBD.
+    fn overwrite_an_object(&self, image: &str) {
+        let info = self.cluster("admin").pool(BACKUPS).image(image).unwrap().unwrap();
+        let file = scratch("object").join("bytes");
+        std::fs::write(&file, vec![7; 4 * usize::try_from(MIB).unwrap()]).unwrap();
+        self.ceph.run("rados", &["--pool", BACKUPS, "put", &format!("{}.{:016x}", info.object_prefix, 3), file.to_str().unwrap()]);
+    }
+
+    /// Writes to an image of backups, as Cinder never does.
+    fn spoil(&self, image: &str) {
+        self.ceph.run("rbd", &["bench", "--io-type", "write", "--io-size", "64K", "--io-total", "64K", &format!("{BACKUPS}/{image}")]);
+    }
+
     /// Removes one of the data objects of an image, as a disk that fails does; gives its name.
     fn lose_an_object(&self, image: &str) -> String {
         let info = self.cluster("admin").pool(BACKUPS).image(image).unwrap().unwrap();
@@ -247,6 +274,12 @@ impl Lab {
         object
     }
 }
+
+/// Levels that are reached.
+const QUICK: Option<Level> = Some(Level::Quick);
+const DEEP: Option<Level> = Some(Level::Deep);
+/// The code of a level that is not.
+const UNREACHED: &str = "level-not-reached";
 
 fn codes(problems: &[Problem]) -> Vec<&str> {
     problems.iter().map(|problem| problem.code.as_str()).collect()
@@ -294,9 +327,11 @@ fn backups_of_rbd_volumes() {
     assert!(!found.busy && found.newest_object_at.is_some());
     assert!(lab.look(&lab.row(&first), Level::Quick, Duration::from_mins(15)).busy, "it was written a moment ago");
     let found = lab.look(&lab.row(&first), Level::Deep, Duration::ZERO);
-    assert_eq!((found.verdict, found.bytes.checked), (CheckVerdict::Intact, 160 * MIB), "{found:?}");
+    assert_eq!((found.verdict, found.reached, found.bytes.checked), (CheckVerdict::Intact, DEEP, 160 * MIB), "{found:?}");
+    let found = lab.look(&lab.row(&first), Level::Restore, Duration::ZERO);
+    assert_eq!((found.verdict, found.reached, codes(&found.problems)), (CheckVerdict::Unverifiable, DEEP, vec![UNREACHED]), "{found:?}");
     let found = lab.compare(&first, Level::Restore);
-    assert_eq!(found.verdict, CheckVerdict::Intact, "{found:?}");
+    assert_eq!((found.verdict, found.reached), (CheckVerdict::Intact, Some(Level::Restore)), "{found:?}");
     assert!(found.depth.contains("compared with volumes/volume-"), "{}", found.depth);
     lab.repair(&first, &found);
 
@@ -317,8 +352,15 @@ fn backups_of_rbd_volumes() {
     let second = lab.killed(&volume, &on_first, "after-metadata");
     for level in [Level::Deep, Level::Restore] {
         let found = lab.compare(&second, level);
-        assert_eq!((found.verdict, codes(&found.warnings)), (CheckVerdict::Intact, vec![]), "{found:?}");
+        assert_eq!((found.verdict, found.reached, codes(&found.warnings)), (CheckVerdict::Intact, Some(level), vec![]), "{found:?}");
         assert!(found.depth.contains("compared with") && !found.depth.contains("not compared"), "{}", found.depth);
+        // Without the volume nothing tells that no increment before it was cut off.
+        let found = lab.look(&lab.row(&second), level, Duration::ZERO);
+        assert_eq!(
+            (found.verdict, found.reached, codes(&found.problems)),
+            (CheckVerdict::Unverifiable, QUICK, vec![UNREACHED]),
+            "{found:?}"
+        );
     }
     let found = lab.check(&second);
     assert_eq!(found.service_metadata.as_deref(), Some(metadata.as_str()));
@@ -348,8 +390,11 @@ fn backups_of_rbd_volumes() {
     let found = lab.check(&trapped);
     assert!(!found.verdict.is_damage(), "{found:?}");
     assert!(codes(&found.problems).iter().all(|code| *code == "objects-doubtful"), "{found:?}");
+    let found = lab.look(&lab.row(&trapped), Level::Deep, Duration::ZERO);
+    assert!(found.verdict == CheckVerdict::Unverifiable && found.reached < DEEP, "{found:?}");
     let found = lab.compare(&trapped, Level::Deep);
-    assert!(codes(&found.warnings).contains(&"extents-differ"), "{found:?}");
+    assert!(codes(&found.problems).contains(&"extents-differ"), "{found:?}");
+    assert_eq!((found.verdict, found.reached), (CheckVerdict::Unverifiable, None), "{found:?}");
     let found = lab.compare(&trapped, Level::Restore);
     assert_eq!(found.verdict, CheckVerdict::Corrupt, "{found:?}");
     assert!(codes(&found.problems).contains(&"differs"), "{found:?}");
@@ -394,15 +439,38 @@ fn backups_of_other_volumes() {
     assert!(found.bytes.checked < GIB, "killed too late to show anything: {found:?}");
 
     let whole = lab.killed(&volume, &full, "after-metadata");
+    let found = lab.check(&whole);
+    assert_eq!((found.verdict, found.reached, codes(&found.warnings)), (CheckVerdict::Intact, QUICK, vec![]), "{found:?}");
     let found = lab.look(&lab.row(&whole), Level::Deep, Duration::ZERO);
-    assert_eq!((found.verdict, codes(&found.warnings)), (CheckVerdict::Intact, vec![]), "{found:?}");
+    assert_eq!((found.verdict, found.reached, codes(&found.problems)), (CheckVerdict::Unverifiable, QUICK, vec![UNREACHED]), "{found:?}");
     assert_eq!((found.bytes.checked, found.bytes.expected), (GIB, GIB));
     assert_eq!((found.service_metadata.as_deref(), found.busy), (None, false));
     lab.repair(&whole, &found);
     assert_eq!(lab.restored(&whole), lab.digest(&volume, None));
-    assert!(lab.compare(&whole, Level::Restore).depth.contains("not compared with the volume"));
+    let found = lab.compare(&whole, Level::Restore);
+    assert_eq!((found.verdict, found.reached, codes(&found.problems)), (CheckVerdict::Unverifiable, QUICK, vec![UNREACHED]), "{found:?}");
+    assert!(found.problems[0].text.contains("not compared with the volume's"), "{found:?}");
 
+    // Other bytes in an object show in nothing but the bytes, so that no level that should read them is claimed.
     let image = format!("volume-{volume}.backup.{whole}");
+    let restored = lab.restored(&whole);
+    lab.overwrite_an_object(&image);
+    assert_ne!(lab.restored(&whole), restored);
+    for level in [Level::Deep, Level::Restore] {
+        let found = lab.look(&lab.row(&whole), level, Duration::ZERO);
+        assert_eq!((found.verdict, found.reached), (CheckVerdict::Unverifiable, QUICK), "{found:?}");
+    }
+    // What is written as Ceph's clients write leaves a time.
+    let spoilt = lab.made(&volume, &full);
+    let spoilt_image = format!("volume-{volume}.backup.{spoilt}");
+    assert_eq!(lab.check(&spoilt).verdict, CheckVerdict::Intact);
+    lab.jobs.run(&json!({"do": "age", "image": spoilt_image, "key": "modify_timestamp", "seconds": 600}));
+    let found = lab.check(&spoilt);
+    assert_eq!(
+        (found.verdict, found.reached, codes(&found.problems)),
+        (CheckVerdict::Unverifiable, None, vec!["image-newer"]),
+        "{found:?}"
+    );
     let object = lab.lose_an_object(&image);
     let found = lab.check(&whole);
     assert_eq!((found.verdict, codes(&found.problems)), (CheckVerdict::Incomplete, vec!["hole", "object-missing"]), "{found:?}");
@@ -447,6 +515,9 @@ fn backups_of_snapshots() {
     assert!(found.depth.contains(&format!("@snapshot-{snapshot}")), "{}", found.depth);
     lab.repair(&first, &found);
     assert_eq!(lab.restored(&first), lab.digest(&volume, Some(&format!("snapshot-{snapshot}"))));
+    assert_eq!(found.reached, Some(Level::Restore));
+    let found = lab.compare(&first, Level::Deep);
+    assert_eq!((found.verdict, found.reached, codes(&found.problems)), (CheckVerdict::Unverifiable, QUICK, vec![UNREACHED]), "{found:?}");
 
     // There is one image for all of a volume's snapshots: the second fails, and its deletion takes the first one's.
     let second = uuid::Uuid::new_v4().to_string();
@@ -465,6 +536,78 @@ fn backups_of_snapshots() {
 }
 
 #[test]
+fn snapshots_that_were_made_again() {
+    let lab = &mut *lab();
+    let volume = lab.new_volume(true);
+    lab.write(&volume, 0, 16 * MIB);
+    let full = lab.made(&volume, &Source::default());
+    let base = format!("volume-{volume}.backup.{full}");
+    lab.write(&volume, 100 * MIB, 8 * MIB);
+    let second = lab.made(&volume, &Source { parent: Some(&full), ..Source::default() });
+    let [full_end, second_end] = [&full, &second].map(|id| lab.end_of(BACKUPS, &base, id).unwrap());
+    for id in [&full, &second] {
+        assert_eq!(lab.compare(id, Level::Deep).verdict, CheckVerdict::Intact);
+    }
+
+    // A parent, after its increment: the increment is a whole image, and the parent holds what the increment brought.
+    lab.make_again(&base, &full_end);
+    let found = lab.check(&full);
+    assert_eq!((found.verdict, codes(&found.problems)), (CheckVerdict::Unverifiable, vec!["snapshot-order"]), "{found:?}");
+    lab.date_later(&base, &full_end);
+    let found = lab.check(&full);
+    assert_eq!((found.verdict, codes(&found.problems)), (CheckVerdict::Corrupt, vec!["snapshot-remade"]), "{found:?}");
+    assert_ne!(lab.restored(&full), lab.digest(&volume, Some(&full_end)), "a restore gives other bytes, so it was no false alarm");
+    let found = lab.check(&second);
+    assert_eq!((found.verdict, codes(&found.warnings)), (CheckVerdict::Intact, vec!["ancestor-remade"]), "{found:?}");
+    assert_eq!(lab.restored(&second), lab.digest(&volume, Some(&second_end)));
+    let found = lab.compare(&second, Level::Deep);
+    assert_eq!((found.verdict, found.reached, codes(&found.problems)), (CheckVerdict::Unverifiable, QUICK, vec![UNREACHED]), "{found:?}");
+    assert_eq!(lab.compare(&second, Level::Restore).reached, Some(Level::Restore));
+
+    // A parent, before its increment, and the image was written to: the increment holds that, too.
+    lab.spoil(&base);
+    lab.make_again(&base, &second_end);
+    lab.date_later(&base, &second_end);
+    lab.write(&volume, 300 * MIB, 4 * MIB);
+    let third = lab.made(&volume, &Source { parent: Some(&second), ..Source::default() });
+    let found = lab.check(&second);
+    assert_eq!((found.verdict, codes(&found.problems)), (CheckVerdict::Unverifiable, vec!["snapshot-newer"]), "{found:?}");
+    assert_eq!(lab.compare(&second, Level::Restore).verdict, CheckVerdict::Corrupt);
+    assert_eq!(lab.check(&third).verdict, CheckVerdict::Intact, "at level quick");
+    let found = lab.compare(&third, Level::Deep);
+    assert_eq!((found.verdict, found.reached, codes(&found.problems)), (CheckVerdict::Unverifiable, QUICK, vec![UNREACHED]), "{found:?}");
+    assert_eq!(lab.compare(&third, Level::Restore).verdict, CheckVerdict::Corrupt);
+
+    // One on an image of its own, which was made when it began.
+    let alone = lab.made(&volume, &Source::default());
+    let image = format!("volume-{volume}.backup.{alone}");
+    let end = lab.end_of(BACKUPS, &image, &alone).unwrap();
+    assert_eq!(lab.check(&alone).verdict, CheckVerdict::Intact);
+    lab.spoil(&image);
+    lab.make_again(&image, &end);
+    lab.date_later(&image, &end);
+    let found = lab.check(&alone);
+    assert_eq!((found.verdict, codes(&found.problems)), (CheckVerdict::Corrupt, vec!["snapshot-remade"]), "{found:?}");
+    assert_ne!(lab.restored(&alone), lab.digest(&volume, Some(&end)));
+
+    // An image that was copied to here has later times throughout, and the right bytes.
+    let moved = lab.made(&volume, &Source::default());
+    let image = format!("volume-{volume}.backup.{moved}");
+    let end = lab.end_of(BACKUPS, &image, &moved).unwrap();
+    let copy = format!("{BACKUPS}/copy");
+    lab.ceph.run("rbd", &["deep", "cp", "--no-progress", &format!("{BACKUPS}/{image}"), &copy]);
+    lab.ceph.run("rbd", &["snap", "purge", "--no-progress", &format!("{BACKUPS}/{image}")]);
+    lab.ceph.run("rbd", &["rm", "--no-progress", &format!("{BACKUPS}/{image}")]);
+    lab.ceph.run("rbd", &["rename", &copy, &format!("{BACKUPS}/{image}")]);
+    lab.date_later(&image, &end);
+    lab.jobs.run(&json!({"do": "age", "image": image, "key": "create_timestamp", "seconds": 600}));
+    let found = lab.check(&moved);
+    assert_eq!((found.verdict, codes(&found.problems)), (CheckVerdict::Unverifiable, vec!["snapshot-newer"]), "{found:?}");
+    let found = lab.compare(&moved, Level::Restore);
+    assert_eq!((found.verdict, codes(&found.warnings)), (CheckVerdict::Intact, vec!["snapshot-newer"]), "{found:?}");
+}
+
+#[test]
 fn a_cluster_that_gives_no_answer_is_no_damage() {
     let lab = &mut *lab();
     let backup = Backup {
@@ -479,7 +622,18 @@ fn a_cluster_that_gives_no_answer_is_no_damage() {
         let found = ceph::check(cluster, None, &subject, &Watch::default());
         (found.verdict, found.problems[0].code.clone(), found.problems[0].text.clone())
     };
+    let other = format!("{BACKUPS}/volume-other.backup.other");
+    lab.ceph.run("rbd", &["create", "--size", "1M", &other]);
     assert_eq!(look(&lab.cluster(READER), &backup).0, CheckVerdict::Missing);
+    lab.ceph.run("rbd", &["rm", "--no-progress", &other]);
+
+    // Nothing is missing where no backup is at all: that of the volumes is the wrong pool, as is one of another cluster.
+    let volume = lab.new_volume(true);
+    let elsewhere = Backup { container: Some(VOLUMES.to_owned()), ..backup.clone() };
+    let (verdict, code, text) = look(&lab.cluster(CINDER), &elsewhere);
+    assert_eq!((verdict, code.as_str()), (CheckVerdict::Unverifiable, "pool-without-backups"), "{text}");
+    assert!(text.contains(VOLUMES) && text.contains("is it the right pool"), "{text}");
+    lab.ceph.run("rbd", &["rm", "--no-progress", &format!("{VOLUMES}/volume-{volume}")]);
 
     for (pool, expected) in [("no such pool", "pool-missing"), ("--help", "storage-protocol")] {
         let nowhere = Backup { container: Some(pool.to_owned()), ..backup.clone() };

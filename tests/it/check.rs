@@ -7,8 +7,8 @@
 mod contradictions;
 mod handover;
 mod hostile;
-mod hung;
 mod last_look;
+mod levels;
 mod resuming;
 mod round_trips;
 mod selecting;

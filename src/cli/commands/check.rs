@@ -214,17 +214,20 @@ fn tell(context: &Context<'_>, evidence: &Evidence) {
         }
     }
     let summary = &evidence.summary;
-    let parts: Vec<String> = [
+    let counted = |counts: &[(usize, &str)]| -> Vec<String> {
+        counts.iter().filter(|(number, _)| *number > 0).map(|(number, word)| format!("{number} {word}")).collect()
+    };
+    let mut parts = counted(&[
         (summary.intact, "intact"),
         (summary.incomplete, "incomplete"),
         (summary.corrupt, "corrupt"),
         (summary.missing, "missing"),
         (summary.unverifiable, "unverifiable"),
-    ]
-    .into_iter()
-    .filter(|(number, _)| *number > 0)
-    .map(|(number, word)| format!("{number} {word}"))
-    .collect();
+    ]);
+    let less = counted(&[(summary.intact_at_quick, "intact at level quick"), (summary.intact_at_deep, "intact at level deep")]);
+    if let Some(unverifiable) = parts.last_mut().filter(|_| !less.is_empty()) {
+        unverifiable.push_str(&format!(" (of these {})", less.join(", ")));
+    }
     let mut sentence = if parts.is_empty() { "Nothing to check".to_owned() } else { parts.join(", ") };
     if summary.unreadable > 0 {
         let whom = if summary.unreadable == summary.unverifiable { String::new() } else { format!("{} of them ", summary.unreadable) };

@@ -171,10 +171,9 @@ fn checked(case: &BackupCase, check: &CheckResult, situation: &Situation, policy
             Some(why) => Aim::Refused(why),
             None if earns(&case.backup, check) => Aim::To(AVAILABLE),
             None if check.earns_available() && policy.allow_unverified && policy.to.is_some() => unverified(case, situation, policy),
-            None if check.earns_available() && check.reached() < Some(check.level.min(Level::Deep)) => Aim::Refused(format!(
-                "its data is known to be intact at level quick only, and the check was to look deeper: {}",
-                first_problem(check)
-            )),
+            None if check.earns_available() && check.reached() < Some(check.level.min(Level::Deep)) => {
+                Aim::Refused(format!("its data was not verified as deeply as was asked: {}", first_problem(check)))
+            }
             None if check.earns_available() => Aim::Refused(format!(
                 "it is in error, and out of that only --check deep earns available: the check {} read none of its data",
                 check.level

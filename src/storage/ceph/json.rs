@@ -84,6 +84,7 @@ pub(super) fn image(name: &str, bytes: &[u8]) -> Result<ImageInfo, serde_json::E
 
 #[derive(Deserialize)]
 struct Snapshot {
+    id: u64,
     name: String,
     size: u64,
     #[serde(default)]
@@ -92,10 +93,11 @@ struct Snapshot {
 
 /// The answer of `rbd snap ls`, the oldest first.
 pub(super) fn snapshots(bytes: &[u8]) -> Result<Vec<SnapshotInfo>, serde_json::Error> {
-    let list: Vec<Snapshot> = serde_json::from_slice(bytes)?;
+    let mut list: Vec<Snapshot> = serde_json::from_slice(bytes)?;
+    list.sort_by_key(|snapshot| snapshot.id);
     Ok(list
         .into_iter()
-        .map(|Snapshot { name, size, timestamp }| SnapshotInfo { name, size, created: timestamp.as_deref().and_then(time) })
+        .map(|Snapshot { id, name, size, timestamp }| SnapshotInfo { id, name, size, created: timestamp.as_deref().and_then(time) })
         .collect())
 }
 
@@ -223,11 +225,12 @@ mod tests {
 
     #[test]
     fn snapshots_watchers_and_locks_are_read() {
-        let list = br#"[{"id":4,"name":"backup.x.snap.1","size":16777216,"protected":"false","timestamp":"Sun Nov 22 22:22:15 2026"}]"#;
+        let list = br#"[{"id":14,"name":"undated","size":1,"timestamp":""},
+            {"id":4,"name":"backup.x.snap.1","size":16777216,"protected":"false","timestamp":"Sun Nov 22 22:22:15 2026"}]"#;
         let list = snapshots(list).unwrap();
-        assert_eq!((list[0].name.as_str(), list[0].size), ("backup.x.snap.1", 16 << 20));
-        assert!(list[0].created.is_some());
-        assert!(snapshots(br#"[{"id":4,"size":1}]"#).is_err());
+        assert_eq!((list[0].id, list[0].name.as_str(), list[0].size), (4, "backup.x.snap.1", 16 << 20));
+        assert!(list[0].created.is_some() && list[1].created.is_none());
+        assert!(snapshots(br#"[{"id":4,"size":1}]"#).is_err() && snapshots(br#"[{"name":"x","size":1}]"#).is_err());
         let status = br#"{"watchers":[{"address":"127.0.0.1:0/123","client":4123,"cookie":94}]}"#;
         assert_eq!(watchers(status).unwrap(), ["127.0.0.1:0/123"]);
         assert!(watchers(b"{}").is_err(), "no list is not an empty list");

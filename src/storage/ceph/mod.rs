@@ -9,11 +9,12 @@ pub mod export;
 mod json;
 mod message;
 
+use std::collections::HashMap;
 use std::ffi::OsString;
-use std::io::{self, Read};
+use std::io::{self, BufRead, Read};
 use std::ops::ControlFlow;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ use jiff::Timestamp;
 
 use self::command::{Running, Task};
 use self::export::Export;
-use super::{Health, StorageError, StorageErrorKind};
+use super::{StorageError, StorageErrorKind};
 use crate::config::StorageOptions;
 
 /// How long a command may take, or an export stand still.
@@ -35,6 +36,8 @@ const PAUSE: Duration = Duration::from_millis(500);
 const ANSWER: usize = 8 << 20;
 /// A list of extents is not longer than this.
 const EXTENTS: u64 = 16 << 30;
+/// So many bytes of a pool's names are looked through: some hundred thousand names.
+const NAMES: u64 = 16 << 20;
 
 /// What there is to know of an RBD image.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,20 +56,22 @@ pub struct ImageInfo {
     pub striped: bool,
     /// It keeps a map of its objects that Ceph itself holds to be valid.
     pub has_object_map: bool,
-    /// When it was made.
+    /// When it was made, by an OSD's clock.
     pub created: Option<Timestamp>,
-    /// When it was last written, to a minute or so.
+    /// When it was last written, to a minute or so, by an OSD's clock.
     pub modified: Option<Timestamp>,
 }
 
 /// What there is to know of a snapshot of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SnapshotInfo {
+    /// The monitors number all snapshots of a pool in the order in which they are made.
+    pub id: u64,
     /// Its name. Hostile text.
     pub name: String,
     /// Bytes of the image at that time.
     pub size: u64,
-    /// When it was made.
+    /// When it was made, by an OSD's clock; `None` for one of a release before Luminous.
     pub created: Option<Timestamp>,
 }
 
@@ -86,7 +91,7 @@ pub struct Extent {
 pub struct ObjectStat {
     /// Bytes.
     pub size: u64,
-    /// When it was last written.
+    /// When it was last written, by the clock of the host that wrote it.
     pub modified: Option<Timestamp>,
 }
 
@@ -111,7 +116,8 @@ pub struct Cluster {
     rados: OsString,
     deadline: Duration,
     cancelled: Option<Arc<AtomicBool>>,
-    health: Arc<Health>,
+    /// What [`Pool::holds`] found, by pool.
+    held: Arc<Mutex<HashMap<String, bool>>>,
 }
 
 impl Cluster {
@@ -143,7 +149,7 @@ impl Cluster {
             rados: "rados".into(),
             deadline: DEADLINE,
             cancelled: None,
-            health: Arc::default(),
+            held: Arc::default(),
         }
     }
 
@@ -168,14 +174,7 @@ impl Cluster {
         self
     }
 
-    /// Gives up when nothing useful comes for as long as this says.
-    #[must_use]
-    pub fn with_health(mut self, health: Arc<Health>) -> Self {
-        self.health = health;
-        self
-    }
-
-    /// Where this is, for messages.
+    /// Where a pool is, for messages.
     pub fn location(&self, pool: &str) -> String {
         format!("Ceph pool {pool} as client.{} by {}", self.user, self.conf)
     }
@@ -295,6 +294,41 @@ impl Pool<'_> {
         Ok(absent_is_none(self.ask_rados(&["listsnaps", name], name, ANSWER))?.is_some())
     }
 
+    /// Whether the pool holds an image or an object with such a name. The names are listed once for all that ask, up to the first
+    /// that fits.
+    ///
+    /// # Errors
+    /// As for every command.
+    pub fn holds(&self, is_image: fn(&str) -> bool, is_object: fn(&str) -> bool) -> Result<bool, StorageError> {
+        let mut held = self.cluster.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = held.get(&self.name) {
+            return Ok(*known);
+        }
+        let found = self.lists(&self.cluster.rbd, is_image)? || self.lists(&self.cluster.rados, is_object)?;
+        held.insert(self.name.clone(), found);
+        Ok(found)
+    }
+
+    /// Whether the listing that a program prints, a name a line, has such a name, as far as it is looked through.
+    fn lists(&self, program: &OsString, wanted: fn(&str) -> bool) -> Result<bool, StorageError> {
+        self.again(|| {
+            let mut arguments = self.who();
+            arguments.push("ls".into());
+            let mut running = self.start(program, arguments, &format!("pool {}", self.name))?;
+            let mut names = io::BufReader::new((&mut running).take(NAMES));
+            let mut name = Vec::new();
+            // An error of the stream is that of the command, whose end tells it.
+            while names.read_until(b'\n', &mut name).is_ok_and(|count| count > 0) {
+                if wanted(String::from_utf8_lossy(&name).trim_end_matches('\n')) {
+                    return Ok(true);
+                }
+                name.clear();
+            }
+            let is_cut = names.get_ref().limit() == 0;
+            if is_cut { Ok(false) } else { running.end().map(|()| false) }
+        })
+    }
+
     /// All data of an image, or of a snapshot of it.
     ///
     /// # Errors
@@ -344,7 +378,7 @@ impl Pool<'_> {
 
     fn who(&self) -> Vec<OsString> {
         let Cluster { user, conf, .. } = self.cluster;
-        let connect = CONNECT_SECONDS.min(self.cluster.health.limit(self.cluster.deadline).as_secs().max(1));
+        let connect = CONNECT_SECONDS.min(self.cluster.deadline.as_secs().max(1));
         let mut words: Vec<OsString> = vec![format!("--id={user}").into(), format!("--conf={conf}").into()];
         words.push(format!("--client-mount-timeout={connect}").into());
         words.push(format!("--pool={}", self.name).into());
@@ -356,10 +390,8 @@ impl Pool<'_> {
         if self.name.is_empty() || self.name.starts_with('-') || self.name.contains(char::is_control) {
             return Err(StorageError::new(StorageErrorKind::NotAnObject, format!("{:?} is no name of a pool", self.name)));
         }
-        let Cluster { deadline, cancelled, health, .. } = self.cluster;
-        health.wait(cancelled.as_deref().unwrap_or(&AtomicBool::new(false)))?;
-        let deadline = health.limit(*deadline);
-        Running::start(Task { program, arguments, about, deadline, health: Arc::clone(health), cancelled: cancelled.clone() })
+        let Cluster { deadline, cancelled, .. } = self.cluster;
+        Running::start(Task { program, arguments, about, deadline: *deadline, cancelled: cancelled.clone() })
     }
 
     /// Runs a short command once more where that may help.
@@ -410,8 +442,7 @@ mod tests {
         let copied = Command::new("install").arg("-m755").arg(dir.path().join("text")).arg(&path).status();
         assert!(copied.unwrap().success());
         let cluster = Cluster::with("cinder", "/etc/ceph/ceph.conf", "backups");
-        let health = Health::new(crate::storage::Patience { all: Duration::from_secs(60), pause: Duration::ZERO });
-        (dir, cluster.with_programs(PathBuf::from(&path), path).with_deadline(Duration::from_millis(400)).with_health(Arc::new(health)))
+        (dir, cluster.with_programs(PathBuf::from(&path), path).with_deadline(Duration::from_millis(400)))
     }
 
     fn kind<T>(result: Result<T, StorageError>) -> StorageErrorKind {
@@ -505,6 +536,30 @@ mod tests {
         let (_dir, cluster) = scripted("echo '[]'; echo 'rbd: diff error: (5) Input/output error' >&2; exit 5");
         let result = cluster.pool("p").extents("x", Range::default(), &mut |_| ControlFlow::Continue(()));
         assert_eq!(kind(result), StorageErrorKind::Media);
+    }
+
+    #[test]
+    fn a_pool_is_looked_through_once_and_not_beyond_the_first_name_that_fits() {
+        let holds = |cluster: &Cluster, pool: &str| cluster.pool(pool).holds(|name| name == "an image", |name| name == "an object");
+        let names = |text: &str| scripted(&format!("echo x >>$0.runs; case \"$*\" in *--pool=p*) {text};; esac"));
+        for (text, found) in
+            [("", false), ("printf 'a\nb'", false), ("echo an image; exec sleep 600", true), ("yes other | head -c 20000000", false)]
+        {
+            let (dir, cluster) = names(text);
+            let cluster = cluster.with_deadline(Duration::from_secs(20));
+            for _ in 0..2 {
+                assert_eq!(holds(&cluster, "p").unwrap(), found, "{text}");
+            }
+            let runs = fs::read_to_string(dir.path().join("rbd.runs")).unwrap().lines().count();
+            assert_eq!(runs, if found { 1 } else { 2 }, "both programs, or one: {text}");
+            assert!(!holds(&cluster, "q").unwrap(), "another pool");
+        }
+        // What could not be listed is asked for again.
+        let (dir, cluster) =
+            names("[ -e $0.ok ] && exec echo an object; echo 'rbd: listing images failed: (1) Operation not permitted' >&2; exit 1");
+        assert_eq!(kind(holds(&cluster, "p")), StorageErrorKind::Permission);
+        fs::write(dir.path().join("rbd.ok"), "").unwrap();
+        assert!(holds(&cluster, "p").unwrap());
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -20,7 +21,7 @@ const WHOLE: &str = r#"
 case "$*" in
 info*base*) echo "rbd: error opening image x: (2) No such file or directory" >&2; exit 2;;
 info*) echo '{"size":1073741824,"object_size":4194304,"block_name_prefix":"rbd_data.1","features":["fast-diff"],"flags":[]}';;
-snap*) echo '[{"name":"backup.b.snap.1.5","size":1073741824,"timestamp":"Sun Nov 22 10:00:00 2026"}]';;
+snap*) echo '[{"id":4,"name":"backup.b.snap.1.5","size":1073741824,"timestamp":"Sun Nov 22 10:00:00 2026"}]';;
 status*) echo '{"watchers":[]}';;
 lock*) echo '[]';;
 diff*from-snap*) echo '[]';;
@@ -51,6 +52,7 @@ fn scripted<T>(instead: &str, look: impl FnOnce(&Cluster, &Backup) -> T) -> T {
     let (text, path) = (dir.path().join("text"), dir.path().join("ceph"));
     fs::write(&text, format!("#!/bin/sh\n{instead}\n{WHOLE}")).unwrap();
     fs::write(dir.path().join("ceph.export"), stream(1 << 30, &[(0, Ok(b"hello"))])).unwrap();
+    fs::write(dir.path().join("ceph.copy"), stream(1 << 30, &[(0, Err(1 << 30))])).unwrap();
     // Copied by another process, since a file that any process here has open for writing cannot be run.
     assert!(Command::new("install").arg("-m755").arg(&text).arg(&path).status().unwrap().success());
     let cluster =
@@ -73,6 +75,124 @@ fn a_whole_backup_is_intact_at_every_level() {
         assert_eq!((found.bytes.checked, found.busy, found.begun), (5, false, true));
         let compared = found.depth.contains("compared with volumes/volume-v@backup.b.snap.1.5");
         assert_eq!(compared, level == Level::Restore, "{}", found.depth);
+    }
+}
+
+#[test]
+fn without_the_volume_the_first_snapshot_on_an_image_of_its_own_proves_deep() {
+    let gone = r#"case "$*" in *pool=volumes*) echo "rbd: error opening image x: (2) No such file or directory" >&2; exit 2;; esac"#;
+    let undated = r#"case "$*" in snap*) echo '[{"id":4,"name":"backup.b.snap.1.5","size":1073741824}]'; exit;; esac"#;
+    let copied = r#"case "$*" in snap*) echo '[]'; exit;; diff*) echo '[{"offset":0,"length":1073741824,"exists":"true"}]'; exit;;
+        export-diff*) cat "$0.copy"; exit;; esac"#;
+    let (quick, deep) = (Some(Level::Quick), Some(Level::Deep));
+    for (instead, level, reached, text) in [
+        (gone, Level::Deep, deep, ""),
+        (gone, Level::Restore, deep, "intact at level deep, and level restore was not reached: its bytes were not compared"),
+        (&format!("{gone}\n{undated}"), Level::Deep, quick, "it is not known whether backup.b.snap.1.5 was made before"),
+        (&format!("{gone}\n{copied}"), Level::Deep, quick, "it is a copy"),
+        (&format!("{gone}\n{copied}"), Level::Restore, quick, "it is a copy of a volume that is no RBD image"),
+    ] {
+        let found = checked(instead, level);
+        let verdict = if text.is_empty() { CheckVerdict::Intact } else { CheckVerdict::Unverifiable };
+        assert_eq!((found.verdict, found.reached), (verdict, reached), "{level}: {found:?}");
+        let said = found.problems.first().map_or("", |problem| problem.text.as_str());
+        assert!(said.contains(text), "{said}");
+        assert_eq!((first_code(&found), found.problems.len() < 2), (if text.is_empty() { "" } else { "level-not-reached" }, true));
+    }
+}
+
+/// A chain of two on one image, f below b, of which the volume's image has the snapshots, too.
+const CHAIN: &str = r#"
+case "$*" in
+snap*) echo '[{"id":4,"name":"backup.f.snap.1.5","size":1073741824,"timestamp":"Sun Nov 22 09:00:00 2026"},
+    {"id":7,"name":"backup.b.snap.2.5","size":1073741824,"timestamp":"Sun Nov 22 10:00:00 2026"}]'; exit;;
+info*backup.b) echo "rbd: error opening image x: (2) No such file or directory" >&2; exit 2;;
+diff*snap=*from-snap*) echo '[{"offset":0,"length":5,"exists":"true"},{"offset":4096,"length":5,"exists":"false"}]'; exit;;
+*stat*f.meta) echo 'backups/backup.f.meta mtime 2026-11-22T09:00:01.000000+0000, size 40'; exit;;
+esac
+"#;
+
+fn checked_increment(instead: &str, level: Level, with_source: bool) -> Findings {
+    scripted(&format!("{instead}\n{CHAIN}"), |cluster, backup| {
+        let now: Timestamp = "2026-11-22T12:00:00Z".parse().unwrap();
+        let source = cluster.pool("volumes");
+        let full = Arc::new(Backup { id: "f".to_owned(), ..backup.clone() });
+        let backup = &Backup { parent_id: Some("f".to_owned()), ..backup.clone() };
+        let subject = Subject { backup, ancestors: &[full], level, settle: Duration::from_mins(15), now };
+        check(cluster, with_source.then_some(&source), &subject, &Watch::default())
+    })
+}
+
+#[test]
+fn an_increment_reaches_deep_by_its_extents() {
+    let level_of = |instead: &str, level, with_source| {
+        let found = checked_increment(instead, level, with_source);
+        let said = found.problems.first().map_or(String::new(), |problem| format!("{}: {}", problem.code, problem.text));
+        (found.verdict, found.reached, said)
+    };
+    let (quick, deep, restore) = (Some(Level::Quick), Some(Level::Deep), Some(Level::Restore));
+    assert_eq!(level_of("", Level::Quick, false), (CheckVerdict::Intact, quick, String::new()));
+    assert_eq!(level_of("", Level::Deep, true), (CheckVerdict::Intact, deep, String::new()));
+    assert_eq!(level_of("", Level::Restore, true), (CheckVerdict::Intact, restore, String::new()));
+    let (verdict, reached, said) = level_of("", Level::Deep, false);
+    assert_eq!((verdict, reached), (CheckVerdict::Unverifiable, quick));
+    assert!(said.contains("its extents were not compared with the volume's: --ceph-source-pool was not given"), "{said}");
+
+    let only_volumes = |diff: &str| format!(r#"case "$*" in diff*pool=volumes*) echo '{diff}'; exit;; esac"#);
+    let snapshots = |text: &str| format!("case \"$*\" in snap*) echo '{text}'; exit;; esac\n");
+    let (f, b) = (r#"{"id":4,"name":"backup.f.snap.1.5","size":1073741824"#, r#""name":"backup.b.snap.2.5","size":1073741824"#);
+    let [nine, ten] = ["09", "10"].map(|hour| format!(r#""timestamp":"Sun Nov 22 {hour}:00:00 2026""#));
+    for (why, instead) in [
+        ("the volume has it no more", r#"case "$*" in snap*pool=volumes*) echo '[]'; exit;; esac"#.to_owned()),
+        (
+            "the volume's was made again",
+            snapshots(&format!("[{f},{nine}}},{{\"id\":7,{b},{ten}}}]")).replace("snap*", "snap*pool=backups*")
+                + &snapshots(&format!("[{f},{nine}}},{{\"id\":7,{b},{}}}]", ten.replace("10:00", "10:30"))),
+        ),
+        (
+            "it is not known when its parent was finished",
+            r#"case "$*" in *stat*f.meta) echo 'x stat-ing: (2) No such file or directory' >&2; exit 1;; esac"#
+                .replace("x stat-ing", "error stat-ing x"),
+        ),
+        (
+            "its parent was made again",
+            r#"case "$*" in *stat*f.meta) echo 'backups/backup.f.meta mtime 2026-11-22T08:00:00.000000+0000, size 40'; exit;; esac"#
+                .to_owned(),
+        ),
+        (
+            "what was there before is not known",
+            snapshots(&format!("[{{\"id\":3,\"name\":\"backup.e.snap.0.5\",\"size\":1}},{f},{nine}}},{{\"id\":7,{b},{ten}}}]")),
+        ),
+        ("its parent is not there", snapshots(&format!("[{{\"id\":7,{b},{ten}}}]"))),
+    ] {
+        let (verdict, reached, said) = level_of(&instead, Level::Deep, true);
+        assert_eq!((verdict, reached), (CheckVerdict::Unverifiable, quick), "{why}: {said}");
+        assert!(said.starts_with("level-not-reached: intact at level quick, and level deep was not reached: "), "{why}: {said}");
+    }
+    // What changed here alone is a sign of another writer; zeros that came along are left out of an import.
+    let (verdict, reached, said) = level_of(&only_volumes(r#"[{"offset":0,"length":4,"exists":"true"}]"#), Level::Deep, true);
+    assert_eq!((verdict, reached), (CheckVerdict::Unverifiable, None));
+    assert!(said.starts_with("extents-differ: 6 bytes changed"), "{said}");
+    let more = only_volumes(r#"[{"offset":0,"length":4101,"exists":"true"}]"#);
+    assert_eq!(level_of(&more, Level::Deep, true), (CheckVerdict::Intact, deep, String::new()));
+}
+
+#[test]
+fn in_a_pool_without_any_backup_nothing_is_missing() {
+    let nothing = |names: &str| {
+        let no = "echo 'rbd: error opening image x: (2) No such file or directory' >&2; exit 2";
+        let no_object = "echo ' error stat-ing x: (2) No such file or directory' >&2; exit 1";
+        format!("case \"$*\" in *ls) {names};; *stat*) {no_object};; *) {no};; esac")
+    };
+    for (names, verdict, code) in [
+        ("exit 0", CheckVerdict::Unverifiable, "pool-without-backups"),
+        ("printf 'volume-v\\nrbd_data.1.2\\nbackup.meta\\n'; exit 0", CheckVerdict::Unverifiable, "pool-without-backups"),
+        ("echo volume-w.backup.c; exit 0", CheckVerdict::Missing, "image-missing"),
+        ("echo backup.c.meta; exit 0", CheckVerdict::Missing, "image-missing"),
+        ("echo 'rbd: listing images failed: (1) Operation not permitted' >&2; exit 1", CheckVerdict::Unverifiable, "storage-permission"),
+    ] {
+        let found = checked(&nothing(names), Level::Quick);
+        assert_eq!((found.verdict, first_code(&found), found.begun), (verdict, code, false), "{names}: {found:?}");
     }
 }
 

@@ -6,15 +6,17 @@
 use std::io::Read;
 use std::ops::{ControlFlow, Range};
 
-use super::judge::{DOUBTFUL, service_metadata};
-use super::names::backup_of_snapshot;
+use jiff::Timestamp;
+
+use super::judge::{EXTENTS_DIFFER, is_named_after, is_newer, service_metadata};
+use super::names::{self, backup_of_snapshot};
 use super::observe::Seen;
 use super::unfinished;
-use crate::domain::{Backup, CheckVerdict, Level, Problem};
+use crate::domain::{CheckVerdict, Level, Problem};
 use crate::storage::ceph::export::{Export, Run};
 use crate::storage::ceph::{Pool, SnapshotInfo};
 use crate::storage::{StorageError, StorageErrorKind};
-use crate::verify::{Findings, Watch};
+use crate::verify::{Findings, Subject, Watch};
 
 /// So much is compared at a time.
 const WINDOW: u64 = 1 << 20;
@@ -28,7 +30,9 @@ const MOST_EXTENTS: usize = 1 << 20;
 pub(super) struct Data<'a> {
     pub pool: &'a Pool<'a>,
     pub image: &'a Seen,
-    pub backup: &'a Backup,
+    pub subject: &'a Subject<'a>,
+    /// When the object of metadata was written.
+    pub finished: Option<Timestamp>,
     pub watch: &'a Watch,
 }
 
@@ -42,18 +46,18 @@ pub(super) struct Difference {
 }
 
 /// Reads everything and adds to the findings what comes of it.
-pub(super) fn deepen(findings: &mut Findings, data: &Data<'_>, source: Option<&Pool<'_>>, level: Level) {
+pub(super) fn deepen(findings: &mut Findings, data: &Data<'_>, source: Option<&Pool<'_>>) {
     let name = &data.image.info.name;
-    let end = data.image.snapshots_of(&data.backup.id).next();
+    let Subject { backup, level, .. } = *data.subject;
+    let end = data.image.snapshots_of(&backup.id).next();
     let at = end.map(|end| end.name.as_str());
+    findings.reached = None;
     let (bytes, second) = match twice(|| read_all(data, at)) {
         Ok(read) => read,
         Err(error) => return give_up(findings, name, &error),
     };
     findings.bytes.checked = bytes;
-    findings.depth = format!(
-        "looked at, and all {bytes} bytes of it read; Ceph's driver stores no digest, so that they can be read is all that this proves"
-    );
+    findings.depth = format!("looked at, and all {bytes} bytes of it read; Ceph's driver stores no digest");
     if second {
         findings.warnings.push(Problem::of(name, "second-read", "the cluster gave an error on the first read and none on the second"));
     }
@@ -65,23 +69,99 @@ pub(super) fn deepen(findings: &mut Findings, data: &Data<'_>, source: Option<&P
         findings.service_metadata = None;
         return;
     }
-    let original = original(data, end, source);
-    if level < Level::Restore {
-        if let (Ok(Ok((volume, snapshot))), Some(end)) = (&original, end) {
-            compare_extents(findings, data, end, volume, snapshot);
+    let volume = original(data, end, source).unwrap_or_else(|error| Err(error.text));
+    let mut lacking = Vec::new();
+    if level == Level::Restore {
+        let compared = volume.as_ref().map_err(String::clone).and_then(|volume| {
+            let difference = compare_with(data, at, volume).map_err(|error| error.text)?;
+            Ok((volume, difference))
+        });
+        match compared {
+            Ok((volume, difference)) => return differs(findings, data, volume, &difference),
+            Err(why) => lacking.push(format!("its bytes were not compared with the volume's: {why}")),
         }
+    }
+    let reached = match trace(findings, data, end, volume.as_ref()) {
+        Ok(()) => Level::Deep,
+        Err(why) => {
+            lacking.push(why);
+            Level::Quick
+        }
+    };
+    if findings.verdict != CheckVerdict::Intact {
+        // Some doubt is left.
+        lacking.iter().for_each(|why| findings.depth.push_str(&format!("; {why}")));
         return;
     }
-    let why_not = match original {
-        Ok(Ok((volume, snapshot))) => match compare_with(data, at, &volume, &snapshot) {
-            Ok(difference) => return differs(findings, data, &volume, &snapshot, &difference),
-            Err(error) => error.text,
-        },
-        Ok(Err(reason)) => reason,
-        Err(error) => error.text,
+    findings.reached = Some(reached);
+    if reached < level {
+        findings.verdict = CheckVerdict::Unverifiable;
+        let text = format!("intact at level {reached}, and level {level} was not reached: {}", lacking.join("; "));
+        findings.problems.push(Problem::general("level-not-reached", text));
+    }
+}
+
+/// Follows a backup's data from an empty image to its snapshot. `rbd import-diff` makes the snapshot after the last byte, and nobody
+/// can write to a snapshot; so the bytes are right if the image was empty before the first import and nothing but imports wrote to
+/// it. Otherwise says why that is not known.
+fn trace(
+    findings: &mut Findings,
+    data: &Data<'_>,
+    end: Option<&SnapshotInfo>,
+    volume: Result<&Original<'_>, &String>,
+) -> Result<(), String> {
+    let Subject { backup, ancestors, .. } = *data.subject;
+    let name = &data.image.info.name;
+    let Some(end) = end else {
+        return Err("it is a copy, and nothing tells whether its bytes are still those that were written".to_owned());
     };
-    findings.depth.push_str("; not compared with the volume: ");
-    findings.depth.push_str(&why_not);
+    let ids: Vec<&str> = ancestors.iter().rev().map(|ancestor| ancestor.id.as_str()).chain([backup.id.as_str()]).collect();
+    let snapshots: Vec<&SnapshotInfo> = ids.iter().filter_map(|id| data.image.snapshots_of(id).next()).collect();
+    let first = data.image.snapshots.iter().find(|snapshot| backup_of_snapshot(&snapshot.name).is_some());
+    let is_first = ids.first().is_some_and(|id| is_named_after(data.image, id)) && snapshots.first().copied() == first;
+    if !is_first || snapshots.len() != ids.len() || !snapshots.is_sorted_by_key(|snapshot| snapshot.id) {
+        return Err(format!("the snapshots on {name} are not those of its chain, from the first on"));
+    }
+    let is_as_made = |made: Option<Timestamp>, finished: Option<Timestamp>| is_newer(made, finished) == Some(false);
+    if !is_as_made(end.created, data.finished) {
+        return Err(format!("it is not known whether {} was made before the backup was finished", end.name));
+    }
+    if snapshots.len() == 1 {
+        findings.depth.push_str("; its snapshot, which comes with the last byte, is the first on an image that was made for it");
+        return Ok(());
+    }
+    let volume = volume.map_err(|why| {
+        format!(
+            "an increment that was cut off before it may have left bytes in it, and its extents were not compared with the volume's: {why}"
+        )
+    })?;
+    for (id, snapshot) in ids.iter().zip(&snapshots).take(ancestors.len()) {
+        let meta = data.pool.object(&names::meta(id)).map_err(|error| error.text)?;
+        if !is_as_made(snapshot.created, meta.and_then(|meta| meta.modified)) {
+            return Err(format!("it is not known whether {} was made before its backup was finished", snapshot.name));
+        }
+    }
+    let mut more = 0;
+    for step in snapshots.windows(2) {
+        let [since, at] = step else { continue };
+        volume.has(since).and_then(|()| volume.has(at))?;
+        let here = changed(data.pool, name, since, at)?;
+        let there = changed(&volume.pool, &volume.image, since, at)?;
+        // An import leaves out zeros, so that less may have changed here.
+        more += bytes_without(&here, &there);
+    }
+    findings.depth.push_str(&format!("; its extents and those of its chain compared with those of {}", volume.about(&end.name)));
+    if more > 0 {
+        let text = format!(
+            "{more} bytes changed in it or below it that did not change in {}: an increment that was cut off may have left them; \
+             `--level restore` compares the bytes themselves",
+            volume.about(&end.name)
+        );
+        findings.problems.push(Problem::of(format!("{name}@{}", end.name), EXTENTS_DIFFER, text));
+        findings.verdict = CheckVerdict::Unverifiable;
+        findings.service_metadata = None;
+    }
+    Ok(())
 }
 
 /// The volume's image and its snapshot of the same time, or why there is none.
@@ -89,75 +169,62 @@ fn original<'a>(
     data: &Data<'_>,
     end: Option<&SnapshotInfo>,
     source: Option<&Pool<'a>>,
-) -> Result<Result<(Original<'a>, String), String>, StorageError> {
-    let Some(pool) = source else { return Ok(Err("no pool of volumes is given".to_owned())) };
-    let Some(volume) = data.backup.volume_id.as_deref() else { return Ok(Err("the row names no volume".to_owned())) };
+) -> Result<Result<Original<'a>, String>, StorageError> {
+    let Some(pool) = source else { return Ok(Err("--ceph-source-pool was not given".to_owned())) };
+    let backup = data.subject.backup;
+    let Some(volume) = backup.volume_id.as_deref() else { return Ok(Err("the row names no volume".to_owned())) };
     // `volume_name_template` and `snapshot_name_template` as nearly everybody leaves them.
     let image = format!("volume-{volume}");
-    let snapshot = match (end, data.backup.snapshot_id.as_deref()) {
-        (Some(end), _) => end.name.clone(),
-        (None, Some(id)) => format!("snapshot-{id}"),
+    let info = &data.image.info;
+    let (name, made) = match (end, backup.snapshot_id.as_deref()) {
+        (Some(end), _) => (end.name.clone(), end.created),
+        (None, Some(id)) => (format!("snapshot-{id}"), info.created),
         (None, None) => return Ok(Err("it is a copy of a volume that is no RBD image".to_owned())),
     };
-    let Some(info) = pool.image(&image)? else { return Ok(Err(format!("there is no image {image} in pool {}", pool.name()))) };
-    if info.striped || data.image.info.striped {
+    let Some(found) = pool.image(&image)? else { return Ok(Err(format!("there is no image {image} in pool {}", pool.name()))) };
+    if found.striped || info.striped {
         return Ok(Err("striped images do not come in the order of their bytes".to_owned()));
     }
-    let snapshots: Vec<String> = pool.snapshots(&image)?.into_iter().map(|have| have.name).collect();
-    if !snapshots.contains(&snapshot) {
-        return Ok(Err(format!("{}/{image} has no snapshot {snapshot} any more", pool.name())));
-    }
-    Ok(Ok((Original { pool: pool.clone(), image, snapshots }, snapshot)))
+    let snapshots = pool.snapshots(&image)?;
+    let volume = Original { pool: pool.clone(), image, snapshots, snapshot: name.clone() };
+    Ok(volume.has(&SnapshotInfo { id: 0, name, size: 0, created: made }).map(|()| volume))
 }
 
 struct Original<'a> {
     pool: Pool<'a>,
     image: String,
-    snapshots: Vec<String>,
+    snapshots: Vec<SnapshotInfo>,
+    /// The one that the backup was made of.
+    snapshot: String,
 }
 
-fn compare_with(data: &Data<'_>, at: Option<&str>, volume: &Original<'_>, snapshot: &str) -> Result<Difference, StorageError> {
-    let backup = data.pool.export(&data.image.info.name, at)?;
-    let volume = volume.pool.export(&volume.image, Some(snapshot))?;
-    let told = Told::new(data.watch, data.image.held.bytes);
-    compare(&mut Sparse::new(backup).telling(told), &mut Sparse::new(volume))
-}
-
-/// Compares what changed between two backups with what changed in the volume. An increment that was cut off leaves its
-/// bytes in the base, and they stay where the next one writes nothing.
-fn compare_extents(findings: &mut Findings, data: &Data<'_>, end: &SnapshotInfo, volume: &Original<'_>, snapshot: &str) {
-    let name = &data.image.info.name;
-    let source = format!("{}/{}@{snapshot}", volume.pool.name(), volume.image);
-    let earlier = data.image.snapshots.iter().take_while(|earlier| earlier.name != end.name);
-    let since = earlier.filter(|earlier| backup_of_snapshot(&earlier.name).is_some()).last().map(|earlier| earlier.name.as_str());
-    if since.is_some_and(|since| !volume.snapshots.iter().any(|have| have == since)) {
-        findings.depth.push_str("; its extents not compared with the volume's, which no longer has the snapshot before");
-        return;
-    }
-    let here = changed(data.pool, name, since, &end.name);
-    let there = changed(&volume.pool, &volume.image, since, snapshot);
-    let (here, there) = match (here, there) {
-        (Ok(Some(here)), Ok(Some(there))) => (here, there),
-        (Ok(_), Ok(_)) => return findings.depth.push_str("; its extents are too many to be compared with the volume's"),
-        (Err(error), _) | (_, Err(error)) => {
-            return findings.depth.push_str(&format!("; its extents not compared with the volume's: {error}"));
+impl Original<'_> {
+    /// Makes sure that it still has the snapshot that one on the backup's image was made of. One that was made later is another.
+    fn has(&self, copy: &SnapshotInfo) -> Result<(), String> {
+        let about = self.about(&copy.name);
+        match self.snapshots.iter().find(|have| have.name == copy.name) {
+            None => Err(format!("{about} is not there any more")),
+            Some(have) if is_newer(have.created, copy.created) == Some(true) => Err(format!("{about} was made after the backup")),
+            Some(_) => Ok(()),
         }
-    };
-    findings.depth.push_str(&format!("; its extents compared with those of {source}"));
-    let (more, less) = (bytes_without(&here, &there), bytes_without(&there, &here));
-    if more > 0 || less > 0 {
-        let text = format!(
-            "since the backup before it, {more} bytes changed that did not change in {source}, and {less} did not that changed there: \
-             an increment that was cut off may have left them; `--level restore` compares the bytes themselves"
-        );
-        findings.warnings.push(Problem::of(format!("{name}@{}", end.name), "extents-differ", text));
+    }
+
+    fn about(&self, snapshot: &str) -> String {
+        format!("{}/{}@{snapshot}", self.pool.name(), self.image)
     }
 }
 
-/// What changed in an image up to a snapshot, in order and merged; `None` where that is too much to keep.
-fn changed(pool: &Pool<'_>, image: &str, since: Option<&str>, at: &str) -> Result<Option<Vec<Range<u64>>>, StorageError> {
+fn compare_with(data: &Data<'_>, at: Option<&str>, volume: &Original<'_>) -> Result<Difference, StorageError> {
+    let backup = data.pool.export(&data.image.info.name, at)?;
+    let original = volume.pool.export(&volume.image, Some(&volume.snapshot))?;
+    let told = Told::new(data.watch, data.image.held.bytes);
+    compare(&mut Sparse::new(backup).telling(told), &mut Sparse::new(original))
+}
+
+/// What changed in an image between two snapshots, in order and merged.
+fn changed(pool: &Pool<'_>, image: &str, since: &SnapshotInfo, at: &SnapshotInfo) -> Result<Vec<Range<u64>>, String> {
     let mut list: Vec<Range<u64>> = Vec::new();
-    let range = crate::storage::ceph::Range { since, at: Some(at), by_map: false };
+    let range = crate::storage::ceph::Range { since: Some(&since.name), at: Some(&at.name), by_map: false };
     pool.extents(image, range, &mut |extent| {
         let end = extent.offset.saturating_add(extent.length);
         match list.last_mut() {
@@ -165,8 +232,9 @@ fn changed(pool: &Pool<'_>, image: &str, since: Option<&str>, at: &str) -> Resul
             _ => list.push(extent.offset..end),
         }
         if list.len() > MOST_EXTENTS { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    })?;
-    Ok((list.len() <= MOST_EXTENTS).then_some(list))
+    })
+    .map_err(|error| error.text)?;
+    if list.len() > MOST_EXTENTS { Err(format!("the extents of {image} are too many to be compared")) } else { Ok(list) }
 }
 
 /// How many bytes are in some ranges and not in others; both in order.
@@ -194,16 +262,15 @@ fn bytes_without(these: &[Range<u64>], others: &[Range<u64>]) -> u64 {
     bytes
 }
 
-fn differs(findings: &mut Findings, data: &Data<'_>, volume: &Original<'_>, snapshot: &str, difference: &Difference) {
-    let source = format!("{}/{}@{snapshot}", volume.pool.name(), volume.image);
+fn differs(findings: &mut Findings, data: &Data<'_>, volume: &Original<'_>, difference: &Difference) {
+    let source = volume.about(&volume.snapshot);
     findings.depth = format!("all {} bytes read and compared with {source}", findings.bytes.checked);
     if difference.count == 0 {
         // Every byte is as it was: what was in doubt is no more.
-        let (settled, problems) = std::mem::take(&mut findings.problems).into_iter().partition(|problem| problem.code == DOUBTFUL);
-        findings.problems = problems;
-        findings.warnings.extend::<Vec<Problem>>(settled);
+        findings.warnings.append(&mut findings.problems);
         findings.verdict = CheckVerdict::Intact;
-        findings.service_metadata = service_metadata(data.backup, data.image);
+        findings.reached = Some(Level::Restore);
+        findings.service_metadata = service_metadata(data.subject.backup, data.image);
         return;
     }
     let info = &data.image.info;

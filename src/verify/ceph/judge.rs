@@ -14,6 +14,7 @@ use super::names::{self, Names, Shape};
 use super::observe::{Content, Observed, Seen};
 use crate::domain::id::same;
 use crate::domain::{Amount, Backup, CheckVerdict, Glance, Level, Listing, Problem, time};
+use crate::storage::ceph::{ImageInfo, SnapshotInfo};
 use crate::verify::{Findings, Subject};
 
 /// Clocks of a cluster and its clients may be this far apart.
@@ -21,8 +22,21 @@ const CLOCKS: SignedDuration = SignedDuration::from_secs(60);
 /// So many objects and holes are named; more are counted.
 const NAMED: usize = 100;
 
-/// The code of what may be damage and may be none.
-pub(super) const DOUBTFUL: &str = "objects-doubtful";
+/// The codes of what may be damage and may be none: a comparison of the bytes with the volume's tells.
+const DOUBTS: [&str; 5] = ["objects-doubtful", "snapshot-newer", "snapshot-order", "image-newer", EXTENTS_DIFFER];
+/// The code of bytes in a backup that did not change in its volume.
+pub(super) const EXTENTS_DIFFER: &str = "extents-differ";
+
+/// Whether a problem may be none.
+pub(super) fn is_doubt(problem: &Problem) -> bool {
+    DOUBTS.contains(&problem.code.as_str())
+}
+
+/// Whether something was made after the object of metadata was written, which the driver writes last; `None` where a time is not
+/// known. The times are by two clocks: an OSD's, and that of the host that made the backup.
+pub(super) fn is_newer(made: Option<Timestamp>, meta: Option<Timestamp>) -> Option<bool> {
+    Some(made?.duration_since(meta?) > CLOCKS)
+}
 
 /// How bad a problem is, for the verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -123,8 +137,12 @@ fn is_begun(backup: &Backup, names: &Names, observed: &Observed) -> bool {
 
 /// Whether anything in an image is of this backup: several can share one.
 pub(super) fn is_in(backup: &Backup, names: &Names, image: &Seen) -> bool {
-    let is_shared = !image.info.name.ends_with(&format!(".backup.{}", backup.id));
-    image.snapshots_of(&backup.id).next().is_some() || !is_shared || wrote_to_shared(backup, names, image)
+    image.snapshots_of(&backup.id).next().is_some() || is_named_after(image, &backup.id) || wrote_to_shared(backup, names, image)
+}
+
+/// Whether an image was made for this backup: others may share it, and are increments on it.
+pub(super) fn is_named_after(image: &Seen, backup: &str) -> bool {
+    image.info.name.strip_suffix(backup).is_some_and(|name| name.ends_with(".backup."))
 }
 
 /// What is to be written to a row whose backup is intact: the driver does that last.
@@ -158,6 +176,7 @@ impl Case<'_> {
             self.wrong(Weight::Wrong, Problem::of(name, "snapshot-twice", text));
         }
         for end in ends {
+            self.made_again(image, end);
             match self.size() {
                 Some(size) if size != end.size => {
                     let text = format!("the snapshot holds a volume of {} bytes, and the row says {size}", end.size);
@@ -173,13 +192,19 @@ impl Case<'_> {
         }
         for ancestor in self.ancestors {
             // A snapshot is a whole image: it needs no parent to be restored.
-            if image.snapshots_of(&ancestor.id).next().is_none() {
-                let text = format!(
-                    "there is no snapshot of backup {}, which this one is an increment of: this one can be restored all the same, and increments on that one fail",
-                    ancestor.id
-                );
-                self.warn(Problem::of(name, "ancestor-missing", text));
-            }
+            let (code, what) = match image.snapshots_of(&ancestor.id).next() {
+                None => ("ancestor-missing", "there is no snapshot"),
+                Some(snapshot) if image.snapshots_of(&self.backup.id).any(|end| end.id < snapshot.id) => {
+                    ("ancestor-remade", "after this backup's own snapshot somebody made again the snapshot")
+                }
+                Some(_) => continue,
+            };
+            let text = format!(
+                "{what} of backup {}, which this one is an increment of: this one can be restored all the same; that one cannot, and the next \
+                 backup of the volume should be a full one",
+                ancestor.id
+            );
+            self.warn(Problem::of(name, code, text));
         }
         if image.dirty == Some(true) {
             let text = "it was written to after its last backup, by an increment that was cut off: what the next increment does not write \
@@ -187,6 +212,48 @@ impl Case<'_> {
             self.warn(Problem::of(name, "base-dirty", text));
         }
         image.held.bytes
+    }
+
+    /// A snapshot that was removed and made again under its name holds what the image held by then. The driver makes the snapshot
+    /// before the object of metadata, and before those of later backups.
+    fn made_again(&mut self, image: &Seen, end: &SnapshotInfo) {
+        let meta = self.observed.meta.as_ref().and_then(|meta| meta.modified);
+        let begun = names::begun(&end.name);
+        let is_later =
+            |name: &str| names::backup_of_snapshot(name).and(names::begun(name)).zip(begun).is_some_and(|(other, own)| other > own);
+        let later = image.snapshots.iter().find(|other| other.id < end.id && is_later(&other.name));
+        let is_newer = is_newer(end.created, meta);
+        // The image was made when the backup began: nobody copied it to here, and the clocks agree.
+        let is_original = is_named_after(image, &self.backup.id)
+            && image.info.created.zip(begun).is_some_and(|(made, begun)| (made.as_second() as f64 - begun).abs() <= CLOCKS.as_secs_f64());
+        let times = match (end.created, meta) {
+            (Some(made), Some(meta)) => format!("it was made at {made}, and the backup was finished at {meta}"),
+            _ => "it is not known when it was made, or when the backup was finished".to_owned(),
+        };
+        let after = later.map_or_else(String::new, |later| format!("it was made after {}, which is of a later backup; ", later.name));
+        let name = format!("{}@{}", image.info.name, end.name);
+        match (is_newer, later) {
+            (Some(true), _) if later.is_some() || is_original => {
+                let text = format!("{after}{times}: somebody removed it and made it again, and it holds what the image held by then");
+                self.wrong(Weight::Wrong, Problem::of(name, "snapshot-remade", text));
+            }
+            (_, Some(_)) => {
+                let text =
+                    format!("{after}{times}: somebody made it again, or the clocks of the hosts that made the backups are far apart");
+                self.problems.push(Problem::of(name, "snapshot-order", text));
+            }
+            (Some(true), None) => {
+                let text = format!(
+                    "{times}: somebody made it again, or the image was copied or mirrored to here later, or the clocks of the OSDs and \
+                     of cinder-backup are apart; `--level restore --ceph-source-pool POOL` compares the bytes with the volume's"
+                );
+                self.problems.push(Problem::of(name, "snapshot-newer", text));
+            }
+            (None, None) if self.observed.meta.is_some() => {
+                self.warn(Problem::of(name, "snapshot-undated", format!("{times}: that nobody made it again is not known")));
+            }
+            _ => {}
+        }
     }
 
     /// The row says that the backup is a snapshot, and it has none. The bytes that it should have are unknown.
@@ -255,16 +322,23 @@ impl Case<'_> {
         self.wrong(Weight::Gone, Problem::of(&image.info.name, "hole", text));
     }
 
-    /// Copies of a volume's snapshots share one name: the image may be that of another backup.
+    /// Copies of a volume's snapshots share one name: the image may be that of another backup. And nobody writes to a copy once its
+    /// backup is finished.
     fn foreign(&mut self, image: &Seen) {
-        let meta = self.observed.meta.as_ref().and_then(|meta| meta.modified);
-        if let (Some(created), Some(written)) = (image.info.created, meta)
-            && created.duration_since(written) > CLOCKS
-        {
+        let ImageInfo { created, modified, .. } = image.info;
+        let Some(finished) = self.observed.meta.as_ref().and_then(|meta| meta.modified) else { return };
+        let is_newer = |time: Option<Timestamp>| time.filter(|_| is_newer(time, Some(finished)) == Some(true));
+        if let Some(created) = is_newer(created).filter(|_| !is_named_after(image, &self.backup.id)) {
             let text = format!(
-                "made at {created}, after this backup was finished at {written}: it is the image of another backup, and this one's is lost"
+                "made at {created}, after this backup was finished at {finished}: it is the image of another backup, and this one's is lost"
             );
             self.wrong(Weight::Wrong, Problem::of(&image.info.name, "image-foreign", text));
+        } else if let Some(written) = is_newer(created.max(modified)) {
+            let text = format!(
+                "made or written to at {written}, after this backup was finished at {finished}: somebody changed it, or it was copied or \
+                 mirrored to here later, or the clocks of the OSDs and of cinder-backup are apart"
+            );
+            self.problems.push(Problem::of(&image.info.name, "image-newer", text));
         }
     }
 
@@ -324,7 +398,7 @@ impl Case<'_> {
                 count - 1
             );
             // No damage that is proven, and no proof of the contrary.
-            self.problems.push(Problem::of(object, DOUBTFUL, text));
+            self.problems.push(Problem::of(object, "objects-doubtful", text));
         }
         if image.lost.unexamined > 0 {
             let text = format!("{} more of its objects hold nothing, and were not looked for one by one", image.lost.unexamined);

@@ -1,9 +1,10 @@
 //! Backups in Ceph: whether they are there, and whole.
 //!
 //! A backup is a snapshot on a base image, where the volume was an RBD image itself, or else a whole copy in an image of its
-//! own; with it goes one small object with the volume's metadata. No digest is stored anywhere: what can be proven is that
-//! everything that was written is still there ([`Level::Quick`]), that all of it can be read ([`Level::Deep`]), and that it
-//! is what the volume was, as long as the volume's image still has the same snapshot ([`Level::Restore`]).
+//! own; with it goes one small object with the volume's metadata. No digest is stored anywhere. What can be proven is that
+//! everything that was written is still there ([`Level::Quick`]); that all of it can be read and that nothing but imports, which
+//! make their snapshot last, wrote to the image ([`Level::Deep`]: not for copies, for increments by comparing extents with the
+//! volume's); and that every byte is the volume's, as long as that still has the same snapshot ([`Level::Restore`]).
 
 #[cfg(test)]
 mod check_tests;
@@ -37,14 +38,36 @@ pub fn check(cluster: &Cluster, source: Option<&Pool<'_>>, subject: &Subject<'_>
         Err(error) => return nothing(CheckVerdict::Unverifiable, unfinished(&error)),
     };
     let mut findings = judge::judge(subject, &names, &observed);
+    if findings.verdict == CheckVerdict::Missing
+        && let Some(problem) = without_backups(cluster, &pool)
+    {
+        findings.verdict = CheckVerdict::Unverifiable;
+        findings.problems.insert(0, problem);
+    }
     // What is known to be broken need not be read.
-    let is_open = findings.problems.iter().all(|problem| problem.code == judge::DOUBTFUL);
+    let is_open = findings.problems.iter().all(judge::is_doubt);
     if let (Some(image), true, true) = (&observed.image, is_open, subject.level > Level::Quick) {
-        let data = compare::Data { pool: &pool, image, backup: subject.backup, watch };
-        compare::deepen(&mut findings, &data, source, subject.level);
-        findings.reached = (findings.verdict == CheckVerdict::Intact).then_some(subject.level);
+        let finished = observed.meta.as_ref().and_then(|meta| meta.modified);
+        let data = compare::Data { pool: &pool, image, subject, finished, watch };
+        compare::deepen(&mut findings, &data, source);
     }
     findings
+}
+
+/// Why it means nothing that a backup is not in a pool: no backup at all is, or it cannot be told.
+fn without_backups(cluster: &Cluster, pool: &Pool<'_>) -> Option<Problem> {
+    match pool.holds(names::is_image, names::is_meta) {
+        Ok(true) => None,
+        Ok(false) => {
+            let text = format!(
+                "no backup of Cinder's is in {}: is it the right pool, and the right cluster? --storage-option backup_ceph_pool=POOL and \
+                 --storage-option backup_ceph_conf=FILE name others",
+                cluster.location(pool.name())
+            );
+            Some(Problem::general("pool-without-backups", text))
+        }
+        Err(error) => Some(unfinished(&error)),
+    }
 }
 
 /// A last look before a change: what there is of a backup, its newest object, and who has its image open. Where as many parts are

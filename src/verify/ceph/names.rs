@@ -83,7 +83,12 @@ pub(super) fn of(backup: &Backup, ancestors: &[Arc<Backup>]) -> Result<Names, Pr
         add(shared, true);
         Shape::Either
     };
-    Ok(Names { shape, images, meta: format!("backup.{}.meta", backup.id) })
+    Ok(Names { shape, images, meta: meta(&backup.id) })
+}
+
+/// The object of a backup's metadata.
+pub(super) fn meta(backup: &str) -> String {
+    format!("backup.{backup}.meta")
 }
 
 /// The base image that a row names; `None` where it names none.
@@ -113,6 +118,21 @@ fn is_image_name(name: &str) -> bool {
 /// What the driver writes to `backups.service_metadata` when a backup is done, byte by byte.
 pub(super) fn service_metadata(base: &str) -> String {
     format!("{{\"base\": \"{base}\"}}")
+}
+
+/// Whether an image is one of Cinder's backups.
+pub(super) fn is_image(name: &str) -> bool {
+    name.starts_with("volume-") && name.contains(".backup.")
+}
+
+/// Whether an object is the metadata of one of Cinder's backups.
+pub(super) fn is_meta(name: &str) -> bool {
+    name.strip_prefix("backup.").is_some_and(|rest| rest.ends_with(".meta"))
+}
+
+/// When a backup was begun, as the name of its snapshot has it: seconds since 1970, by the clock of the host that made it.
+pub(super) fn begun(snapshot: &str) -> Option<f64> {
+    snapshot.rsplit_once(".snap.")?.1.parse().ok().filter(|time: &f64| time.is_finite())
 }
 
 /// The backup whose end a snapshot marks: `backup.<id>.snap.<time>`; `None` for a snapshot that is none of a backup.

@@ -64,7 +64,7 @@ fn meta() -> Meta {
 }
 
 fn snapshot(backup: &str) -> SnapshotInfo {
-    SnapshotInfo { name: format!("backup.{backup}.snap.1763805600.5"), size: GIB, created: ago(61) }
+    SnapshotInfo { id: 4, name: format!("backup.{backup}.snap.1763805600.5"), size: GIB, created: ago(61) }
 }
 
 /// An image that is closed and has all of a copy in it.
@@ -93,7 +93,8 @@ fn image(name: &str) -> Seen {
 /// A base image with snapshots of these backups, and little data.
 fn base(name: &str, snapshots: &[&str]) -> Seen {
     let held = Held { bytes: 3 * MIB, end: 100 * MIB, holes: vec![MIB..98 * MIB], hole_count: 1 };
-    Seen { snapshots: snapshots.iter().map(|id| snapshot(id)).collect(), dirty: Some(false), held, ..image(name) }
+    let snapshots = (4..).zip(snapshots).map(|(id, backup)| SnapshotInfo { id, ..snapshot(backup) }).collect();
+    Seen { snapshots, dirty: Some(false), held, ..image(name) }
 }
 
 fn killed(mut image: Seen) -> Seen {
@@ -265,6 +266,72 @@ fn the_image_of_another_copy_is_not_this_ones() {
     other.info.modified = ago(25);
     let found = judged(&of_snapshot(), &[], Some(other), Some(meta()));
     assert_eq!(summary(&found), (Corrupt, vec!["image-foreign"], vec![]));
+}
+
+/// A base with these snapshots, each with the minutes since it was made and since its backup began, in the order of their ids.
+fn base_of(name: &str, snapshots: &[(&str, i64, i64)]) -> Seen {
+    let snapshots = (4..).zip(snapshots).map(|(id, (backup, made, begun))| SnapshotInfo {
+        id,
+        name: format!("backup.{backup}.snap.{}.25", ago(*begun).unwrap().as_second()),
+        size: GIB,
+        created: ago(*made),
+    });
+    Seen { snapshots: snapshots.collect(), ..base(name, &[]) }
+}
+
+#[test]
+fn a_snapshot_that_was_made_again_is_not_the_backups() {
+    let full = |made: i64, image_made: i64| {
+        let mut image = base_of(OWN, &[("b", made, 110)]);
+        image.info.created = ago(image_made);
+        judged(&row(), &[], Some(image), Some(meta()))
+    };
+    assert_eq!(summary(&full(61, 110)), (Intact, vec![], vec![]));
+    let found = full(30, 110);
+    assert_eq!(summary(&found), (Corrupt, vec!["snapshot-remade"], vec![]));
+    assert!(found.problems[0].text.contains("at 2026-11-22T11:30:00Z, and the backup was finished at 2026-11-22T11:00:00Z"));
+    // Clocks are a little apart. An image that was copied or mirrored to here, as after a disaster, has later times throughout.
+    assert_eq!(full(59, 110).verdict, Intact);
+    let found = full(30, 31);
+    assert_eq!((summary(&found), found.reached), ((Unverifiable, vec!["snapshot-newer"], vec![]), None));
+    // An increment, whose image is an older one.
+    let of = |snapshots: &[(&str, i64, i64)]| judged(&increment(), &ancestors(), Some(base_of(BASE, snapshots)), Some(meta()));
+    let (first, parent) = (("f", 500, 510), ("p", 300, 310));
+    assert_eq!(summary(&of(&[first, parent, ("b", 61, 70)])), (Intact, vec![], vec![]));
+    assert_eq!(summary(&of(&[first, parent, ("b", 30, 70)])), (Unverifiable, vec!["snapshot-newer"], vec![]));
+    // After the snapshot of a later backup there is no doubt about it; its own time alone may be that of a wrong clock.
+    assert_eq!(summary(&of(&[first, parent, ("c", 40, 45), ("b", 30, 70)])), (Corrupt, vec!["snapshot-remade"], vec![]));
+    assert_eq!(summary(&of(&[first, parent, ("c", 62, 45), ("b", 61, 70)])), (Unverifiable, vec!["snapshot-order"], vec![]));
+    // Where it is a parent's, this one is a whole image all the same.
+    assert_eq!(summary(&of(&[first, ("b", 61, 70), ("p", 30, 310)])), (Intact, vec![], vec!["ancestor-remade"]));
+}
+
+#[test]
+fn what_has_no_time_is_not_called_made_again() {
+    let mut image = base_of(OWN, &[("b", 61, 110)]);
+    image.snapshots[0].created = None;
+    assert_eq!(summary(&judged(&row(), &[], Some(image.clone()), Some(meta()))), (Intact, vec![], vec!["snapshot-undated"]));
+    image.snapshots[0].created = ago(61);
+    let undated = Meta { modified: None, ..meta() };
+    assert_eq!(summary(&judged(&row(), &[], Some(image.clone()), Some(undated.clone()))), (Intact, vec![], vec!["snapshot-undated"]));
+    // Nor where a name has none, or is that of no backup.
+    image.snapshots[0].name = "backup.b.snap.x".to_owned();
+    image.snapshots.insert(0, SnapshotInfo { id: 3, name: "daily.snap.9999999999".to_owned(), ..snapshot("z") });
+    assert_eq!(summary(&judged(&row(), &[], Some(image), Some(meta()))), (Intact, vec![], vec![]));
+    assert_eq!(judged(&row(), &[], Some(super::tests::image(OWN)), Some(undated)).verdict, Intact);
+}
+
+#[test]
+fn a_copy_that_was_written_to_after_its_backup_is_in_doubt() {
+    for change in [|image: &mut Seen| image.info.modified = ago(30), |image: &mut Seen| image.info.created = ago(30)] {
+        let mut own = image(OWN);
+        change(&mut own);
+        let found = judged(&row(), &[], Some(own), Some(meta()));
+        assert_eq!((summary(&found), found.reached), ((Unverifiable, vec!["image-newer"], vec![]), None));
+    }
+    let mut shared = image(SHARED);
+    shared.info.modified = ago(30);
+    assert_eq!(summary(&judged(&of_snapshot(), &[], Some(shared), Some(meta()))), (Unverifiable, vec!["image-newer"], vec![]));
 }
 
 #[test]

@@ -230,7 +230,7 @@ esac
 case "$*" in
 info*) echo '{"size":1073741824,"object_size":4194304,"block_name_prefix":"rbd_data.1","features":["fast-diff"],"flags":[]}';;
 snap*) if [ "$gone" = snapshot ]; then echo '[]'; else
-    echo '[{"name":"backup.ID.snap.1.5","size":1073741824,"timestamp":"Sun Nov 22 10:00:00 2026"}]'; fi;;
+    echo '[{"id":4,"name":"backup.ID.snap.1.5","size":1073741824,"timestamp":"Sun Nov 22 10:00:00 2026"}]'; fi;;
 status*) echo '{"watchers":[]}';;
 lock*|diff*from-snap*) echo '[]';;
 diff*whole-object*) echo '[{"offset":0,"length":4194304,"exists":"true"}]';;
