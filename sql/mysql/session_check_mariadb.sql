@@ -1,4 +1,5 @@
 -- session_check_mariadb: reads back what session_rows, session_names and session_state_mariadb set; a proxy may have dropped it.
+-- The last column is the server that answers.
 SELECT @@session.time_zone,
        @@session.sql_mode,
        @@session.lc_messages,
@@ -11,4 +12,5 @@ SELECT @@session.time_zone,
        @@session.character_set_connection,
        @@session.character_set_results,
        @@session.completion_type,
-       CAST(@@session.sql_select_limit AS char);
+       CAST(@@session.sql_select_limit AS char),
+       CONCAT_WS(':', @@global.hostname, @@global.port, @@global.datadir);

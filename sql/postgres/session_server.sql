@@ -1,5 +1,6 @@
 -- session_server: what the server is, as far as every account may know. Whether PUBLIC may call pg_control_system() is asked,
--- and not whether this account may, so that all accounts find the same identity.
+-- and not whether this account may, so that all accounts find the same identity. The last
+-- column is whether this account may run session_timeline.
 SELECT current_setting('server_version'),
        CAST(current_user AS text),
        CAST(current_database() AS text),
@@ -7,6 +8,8 @@ SELECT current_setting('server_version'),
        current_setting('default_transaction_read_only'),
        has_function_privilege('public', 'pg_control_system()', 'EXECUTE'),
        CAST(oid AS text),
-       CAST(current_schema() AS text)
+       CAST(current_schema() AS text),
+       has_function_privilege('pg_walfile_name(pg_lsn)', 'EXECUTE')
+         AND has_function_privilege('pg_current_wal_lsn()', 'EXECUTE')
   FROM pg_database
  WHERE datname = current_database();

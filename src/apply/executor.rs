@@ -373,6 +373,7 @@ impl<'a> Executor<'a> {
         let options = self.options.clone();
         let worker = self.worker(&options, plan, written);
         let known = worker.look(session).map_err(Failure::Database)?;
+        let worker = Worker { until: Some(known.until()), ..worker };
         let writing = self.options.mode == Mode::Write;
         if writing {
             let engine = session.server().engine;
@@ -466,7 +467,7 @@ impl<'a> Executor<'a> {
         'a: 'w,
     {
         let Self { connect, schema, census, stop, .. } = *self;
-        Worker { connect, schema, census, options, stop, plan, written, begun: Instant::now() }
+        Worker { connect, schema, census, options, stop, plan, written, begun: Instant::now(), until: None }
     }
 
     /// On how many sessions a batch of so many groups is carried out; opens those that are missing.
@@ -506,6 +507,7 @@ fn outcome(result: &UnitResult, done: Done) -> Event {
         before: done.before,
         changes: done.changes,
         after: done.after,
+        sent_to: done.sent_to,
     }))
 }
 

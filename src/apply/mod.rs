@@ -24,6 +24,6 @@ pub use foresee::{Foreseen, Turn, foresee};
 pub use journal::{Journal, NoJournal};
 pub use later::{Firsts, Later, firsts};
 pub use look::{Storage, rests_on};
-pub use settle::{Settlement, current, settle_unit};
+pub use settle::{Around, Settlement, Standing, current, settle_unit};
 pub use undo::{Undo, UndoError, undo_units};
 pub use worker::Connect;

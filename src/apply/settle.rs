@@ -1,14 +1,20 @@
 //! What became of a transaction of which no answer is on record: settled by reading its rows, or left unknown.
 //!
-//! Rows that are as they were show that nothing was written. Rows that are as they were to become show less: cinder-backup's own
-//! clean-up leaves the same, and so does a person who resets a state. So where the log has only the intent, a proof that it was this
-//! program is asked for as well.
+//! Rows that are as they were show that nothing was written, if they are read under lock on the server that was told to commit, which keeps
+//! them locked until the transaction is over. Read on another server, they show it once the unit's window is over: until then its COMMIT
+//! may be held up on the way, in a proxy or in a node of a cluster, and arrive later.
+//!
+//! Rows that are as they were to become show less: cinder-backup's own clean-up leaves the same, and so does a person who resets a state.
+//! So where the log has only the intent, a proof that it was this program is asked for as well.
+
+use jiff::civil::DateTime;
 
 use crate::audit::UnitHistory;
 use crate::audit::record::Intent;
 use crate::db::schema::Schema;
 use crate::db::{Access, DbError, Engine, Session};
 use crate::domain::status::CREATING;
+use crate::domain::time::parse_rfc3339;
 use crate::domain::{Change, Image, Outcome, Table, Value};
 use crate::scan::{Lock, Reader};
 
@@ -21,18 +27,52 @@ pub struct Settlement {
     pub outcome: Outcome,
     /// How that was seen.
     pub reason: String,
+    /// Which state the rows were in.
+    pub standing: Standing,
     /// The rows as found.
     pub found: Vec<Image>,
 }
 
 /// Which of two states rows are in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Standing {
+pub enum Standing {
+    /// As the unit was to leave them.
     After,
+    /// As they were before it.
     Before,
+    /// Neither.
     Neither,
     /// No row tells.
     Hidden,
+}
+
+/// A COMMIT that was sent, or may have been, and of which no answer is on record.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sent<'a> {
+    /// The server that it was sent to ([`Session::node`]), where that is known.
+    pub to: Option<&'a str>,
+    /// When the unit writes no more, by the database's clock; `None` in logs of versions that did not say so.
+    pub until: Option<DateTime>,
+    /// Whether that time is over.
+    pub is_over: bool,
+}
+
+impl Sent<'_> {
+    /// Why it may still take effect on the server that `session` has just read under lock; `None` where it cannot.
+    fn doubt(&self, session: &dyn Session) -> Option<String> {
+        self.may_arrive(session.node(), session.server().multi_primary).then(|| {
+            let until = self.until.map_or_else(
+                || "the log, of an older version, does not say until when".to_owned(),
+                |until| format!("nothing of it arrives after {}, so run `history reconcile` then", until.strftime("%Y-%m-%d %H:%M:%S UTC")),
+            );
+            format!("not on the server that was told to commit, from which the change may still arrive; {until}")
+        })
+    }
+
+    fn may_arrive(&self, node: Option<&str>, multi_primary: bool) -> bool {
+        let same_server = self.to.map_or(!multi_primary, |to| node == Some(to));
+        !self.is_over && !same_server
+    }
 }
 
 /// Reads the rows of a transaction whose COMMIT was not answered a moment ago, and holds them against what they were `before` and
@@ -42,22 +82,45 @@ pub fn settle_rows(
     schema: &Schema,
     before: &[Image],
     after: &[Image],
-    lock: Lock,
+    sent: &Sent<'_>,
 ) -> Result<Settlement, DbError> {
-    let seen: Vec<Seen> = read(session, schema, before, lock)?.into_iter().map(Seen::plainly).collect();
+    let seen: Vec<Seen> = read(session, schema, before, Lock::Held)?.into_iter().map(Seen::plainly).collect();
     let standing = compare(before, after, &seen, &telling(before, after, &seen));
-    Ok(settlement(standing, None, seen))
+    let doubt = if standing == Standing::Before { sent.doubt(session) } else { None };
+    Ok(settlement(standing, doubt, seen))
 }
 
-/// Reads the rows of a unit that is open in the log; `later` has all units that came after it, `firsts` the first ones of its run.
+/// What is known around a unit of the log whose rows are read.
+#[derive(Debug, Clone, Copy)]
+pub struct Around<'a> {
+    /// All units that came after it.
+    pub later: &'a Later,
+    /// The first units of its run.
+    pub firsts: &'a Firsts,
+    /// The database's clock.
+    pub now: DateTime,
+}
+
+impl Around<'_> {
+    /// Whether the time in which a unit may write is over.
+    pub fn is_over(&self, unit: &UnitHistory) -> bool {
+        until(unit).is_some_and(|until| self.now > until)
+    }
+}
+
+fn until(unit: &UnitHistory) -> Option<DateTime> {
+    unit.intent.window.as_ref().and_then(|window| parse_rfc3339(&window.until))
+}
+
+/// Reads the rows of a unit of the log.
 pub fn settle_unit(
     session: &mut dyn Session,
     schema: &Schema,
     unit: &UnitHistory,
-    later: &Later,
-    firsts: &Firsts,
+    around: &Around<'_>,
     lock: Lock,
 ) -> Result<Settlement, DbError> {
+    let Around { later, firsts, .. } = *around;
     let outcome = unit.outcome.as_ref();
     let begun_with = outcome.map(|outcome| outcome.before.as_slice()).filter(|before| !before.is_empty());
     let before = begun_with.unwrap_or(&unit.intent.before);
@@ -77,10 +140,16 @@ pub fn settle_unit(
         doubt = doubt_over(&unit.intent, &seen, &telling);
     }
     // A file has no replicas, and what its dead writer had not committed is gone.
-    if standing == Standing::Before && lock == Lock::None && session.server().engine != Engine::Sqlite {
-        doubt = Some(
-            "they could not be locked, and a replica that lags, or a transaction that is still ending, would show the same".to_owned(),
-        );
+    if standing == Standing::Before && session.server().engine != Engine::Sqlite {
+        let sent = Sent { to: outcome.and_then(|outcome| outcome.sent_to.as_deref()), until: until(unit), is_over: around.is_over(unit) };
+        doubt = match lock {
+            Lock::Held => sent.doubt(session),
+            Lock::None => Some(
+                "without a lock, and a replica that lags, or a transaction that is still ending, would show the same; reconcile on the \
+                 primary, with an account that may change them"
+                    .to_owned(),
+            ),
+        };
     }
     Ok(settlement(standing, doubt, seen))
 }
@@ -199,12 +268,9 @@ fn settlement(standing: Standing, doubt: Option<String>, seen: Vec<Seen>) -> Set
             Outcome::Unknown,
             format!("read again: the rows are as the transaction was to leave them, but somebody else may have done that: {doubt}"),
         ),
-        (Standing::Before, Some(doubt)) => (
-            Outcome::Unknown,
-            format!(
-                "read again: every row is as it was before, but {doubt}; reconcile on the primary, with an account that may change them"
-            ),
-        ),
+        (Standing::Before, Some(doubt)) => {
+            (Outcome::Unknown, format!("read again: every row is as it was before, but this was seen {doubt}"))
+        }
         (Standing::Before, None) => (Outcome::Failed, "read again: every row is as it was before, nothing was written".to_owned()),
         (Standing::Hidden, _) => (
             Outcome::Unknown,
@@ -216,7 +282,7 @@ fn settlement(standing: Standing, doubt: Option<String>, seen: Vec<Seen>) -> Set
                 .to_owned(),
         ),
     };
-    Settlement { outcome, reason, found: seen.into_iter().filter_map(|seen| seen.image).collect() }
+    Settlement { outcome, reason, standing, found: seen.into_iter().filter_map(|seen| seen.image).collect() }
 }
 
 /// The rows as a unit's changes are to leave them; without `updated_at`, which only the database knows.

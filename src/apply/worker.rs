@@ -9,7 +9,7 @@ use rand::Rng;
 use super::dependents::begun_since;
 use super::listen::rests_on_silence;
 use super::recheck::{Fresh, Recheck, Rows, Written, same_decision};
-use super::settle::settle_rows;
+use super::settle::{Sent, Standing, settle_rows};
 use super::writes::{by_row, update};
 use super::{Mode, Options, Settlement};
 use crate::audit::record::Window;
@@ -53,6 +53,11 @@ impl Known {
         self.situation.now
     }
 
+    /// When a unit whose intent is written now writes no more.
+    pub fn until(&self) -> jiff::civil::DateTime {
+        self.now().saturating_add(WINDOW)
+    }
+
     /// Whether it is so long ago that a service may have come back meanwhile.
     pub fn is_old(&self) -> bool {
         self.at.elapsed() > FRESH
@@ -60,12 +65,12 @@ impl Known {
 
     /// When a unit whose intent is written now writes, and when its cinder-backup last beat before that.
     pub fn window(&self, unit: &Unit) -> Window {
-        let Situation { now, services, .. } = &self.situation;
+        let services = &self.situation.services;
         let row = unit.before.iter().find(|image| image.table == Table::Backups && image.id == unit.id);
         let host = row.and_then(|row| row.value("host").as_text());
         Window {
-            from: rfc3339(*now),
-            until: rfc3339(now.saturating_add(WINDOW)),
+            from: rfc3339(self.now()),
+            until: rfc3339(self.until()),
             last_beat: host.map_or_else(|| services.newest_beat(), |host| services.last_beat(host)),
         }
     }
@@ -77,6 +82,8 @@ pub(super) struct Done {
     pub before: Vec<Image>,
     pub changes: Vec<Change>,
     pub after: Vec<Image>,
+    /// The server that was told to commit, where it did not answer.
+    pub sent_to: Option<String>,
 }
 
 /// What every session of a run works with.
@@ -91,6 +98,8 @@ pub(super) struct Worker<'a> {
     pub written: &'a RwLock<Written>,
     /// When the batch began, before its intents were written.
     pub begun: Instant,
+    /// When its units write no more, by the database's clock.
+    pub until: Option<jiff::civil::DateTime>,
 }
 
 impl Worker<'_> {
@@ -203,7 +212,7 @@ impl Worker<'_> {
             Err(error) => return give_up(session, error),
         };
         if !writing {
-            let done = Done { before: now, changes, after: Vec::new() };
+            let done = Done { before: now, changes, ..Done::default() };
             return match session.rollback() {
                 Ok(()) => Attempt::Ended(Outcome::Planned, None, Vec::new(), done),
                 Err(error) => Attempt::Failed(error),
@@ -315,16 +324,16 @@ impl Worker<'_> {
         }
         let before: Vec<Image> =
             after.iter().filter_map(|row| now.iter().find(|image| image.table == row.table && image.id == row.id)).cloned().collect();
-        let transaction = session.transaction_id();
         match session.commit() {
-            CommitOutcome::Committed => Attempt::Ended(Outcome::Applied, None, Vec::new(), Done { before, changes, after }),
+            CommitOutcome::Committed => Attempt::Ended(Outcome::Applied, None, Vec::new(), Done { before, changes, after, sent_to: None }),
             CommitOutcome::NotCommitted(error) => Attempt::Failed(error),
             CommitOutcome::Unknown(error) => {
-                let settled = self.settle(session, &before, &after, transaction.as_deref(), &error, unit);
+                let sent_to = session.node().map(str::to_owned);
+                let settled = self.settle(session, (&before, &after), sent_to.as_deref(), &error, unit);
                 let reason = format!("{error}; {}", settled.reason);
                 // Where it stays unknown, what it was to leave is what it can be settled by later.
                 let after = if settled.outcome == Outcome::Failed { Vec::new() } else { after };
-                Attempt::Ended(settled.outcome, Some(reason), Vec::new(), Done { before, changes, after })
+                Attempt::Ended(settled.outcome, Some(reason), Vec::new(), Done { before, changes, after, sent_to })
             }
         }
     }
@@ -333,13 +342,13 @@ impl Worker<'_> {
     fn settle(
         &self,
         session: &mut Box<dyn Session>,
-        before: &[Image],
-        after: &[Image],
-        transaction: Option<&str>,
+        (before, after): (&[Image], &[Image]),
+        sent_to: Option<&str>,
         lost: &DbError,
         unit: &Unit,
     ) -> Settlement {
         let mut last = lost.clone();
+        let sent = Sent { to: sent_to, until: self.until, is_over: false };
         for attempt in 1..=self.options.attempts.max(1) {
             if attempt > 1 {
                 std::thread::sleep(jittered(self.options.backoff.saturating_mul(4), attempt));
@@ -351,23 +360,12 @@ impl Worker<'_> {
                     continue;
                 }
             };
-            // PostgreSQL knows what became of a transaction by its id: that is proof.
-            if let Some(committed) = transaction.and_then(|id| fresh.transaction_status(id).ok().flatten()) {
-                *session = fresh;
-                let (outcome, reason) = if committed {
-                    (Outcome::Applied, "the server says that the transaction was committed")
-                } else {
-                    (Outcome::Failed, "the server says that the transaction was rolled back, nothing was written")
-                };
-                return Settlement { outcome, reason: reason.to_owned(), found: Vec::new() };
-            }
-            let galera = fresh.server().galera;
-            let first = settle_rows(fresh.as_mut(), self.schema, before, after, Lock::Held);
-            let settled = match first {
-                // On a cluster another node answers now, where the old transaction holds no lock: give it time to arrive.
-                Ok(settled) if galera && settled.outcome == Outcome::Failed => {
+            let mut look = || settle_rows(fresh.as_mut(), self.schema, before, after, &sent);
+            let settled = match look() {
+                // Another server answers now, where the old transaction holds no lock: give it time to arrive.
+                Ok(settled) if settled.standing == Standing::Before && settled.outcome == Outcome::Unknown => {
                     std::thread::sleep(Duration::from_secs(2));
-                    settle_rows(fresh.as_mut(), self.schema, before, after, Lock::Held)
+                    look()
                 }
                 other => other,
             };
@@ -382,6 +380,7 @@ impl Worker<'_> {
         Settlement {
             outcome: Outcome::Unknown,
             reason: format!("reading again failed ({last}); `history reconcile` settles unit {} once the database is back", unit.number),
+            standing: Standing::Hidden,
             found: Vec::new(),
         }
     }

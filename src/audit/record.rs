@@ -185,6 +185,9 @@ pub struct UnitOutcome {
     pub changes: Vec<Change>,
     /// The changed rows afterwards, as read in the same transaction; where the outcome is `unknown`, as it was to leave them.
     pub after: Vec<Image>,
+    /// The server that was told to commit, where its answer never came and where it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sent_to: Option<String>,
 }
 
 impl UnitOutcome {
@@ -192,6 +195,12 @@ impl UnitOutcome {
     pub fn ended(&self) -> Outcome {
         let not_begun = self.outcome == Outcome::Refused && self.reason.as_deref() == Some(NOT_BEGUN);
         if not_begun { Outcome::NotBegun } else { self.outcome }
+    }
+
+    /// Whether the answer to COMMIT was lost, and the rows, or on PostgreSQL once the transaction's id, were all there was to go by.
+    pub fn is_found_by_reading(&self) -> bool {
+        let reason = self.reason.as_deref().unwrap_or_default();
+        ["; read again: ", "; the server says that the transaction was "].iter().any(|words| reason.contains(words))
     }
 }
 
@@ -206,6 +215,10 @@ pub struct Settled {
     pub reason: String,
     /// The rows as found.
     pub found: Vec<Image>,
+    /// The database's clock was past the unit's window by then: nothing of it can arrive any more, and there is no need to look again.
+    /// Older versions did not say.
+    #[serde(default)]
+    pub after_window: bool,
     /// Who settled it.
     pub who: Who,
 }

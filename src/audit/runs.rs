@@ -42,6 +42,8 @@ pub struct RunSummary {
     pub open: Vec<usize>,
     /// How many of these nobody has looked at yet; the others were, and the rows did not tell.
     pub unseen: usize,
+    /// How many units are known from a look at the rows that has to be repeated ([`UnitHistory::is_provisional`]).
+    pub provisional: usize,
     /// The last run that undid this one, at least in part, and was not undone itself.
     pub undone_by: Option<String>,
 }
@@ -78,6 +80,17 @@ impl UnitHistory {
     /// Whether it is not known what became of it.
     pub fn is_open(&self) -> bool {
         matches!(self.last_word(), None | Some(Outcome::Unknown))
+    }
+
+    /// Whether what is known comes from reading the rows at a time when a COMMIT may still have been on its way: they have to be read
+    /// once more.
+    pub fn is_provisional(&self) -> bool {
+        let by_reading = match (&self.settled, &self.outcome) {
+            (Some(settled), _) => !settled.after_window,
+            (None, Some(outcome)) => outcome.is_found_by_reading(),
+            (None, None) => false,
+        };
+        by_reading && !self.is_open()
     }
 }
 
@@ -157,8 +170,8 @@ pub fn load_runs(path: &Path, wanted: &[String]) -> Result<Vec<RunRecords>, Audi
             }
             Event::Settled(settled) => {
                 let unit = run.units.get_mut(&settled.unit).ok_or_else(|| without_intent(settled.unit))?;
-                // What is known needs no settling: whoever looked at the rows then looked before the run had ended.
-                if unit.is_open() {
+                // What the run itself knew needs no settling.
+                if unit.is_open() || unit.is_provisional() {
                     unit.settled = Some(*settled);
                 }
             }
@@ -211,7 +224,7 @@ fn full_id(path: &Path, run: &str) -> Result<String, AuditError> {
     }
 }
 
-/// What is known of an open unit.
+/// What is known of a unit that is open, or that has to be looked at again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Open {
     /// Its intent.
@@ -220,13 +233,15 @@ enum Open {
     Unknown,
     /// That somebody has looked, and the rows did not tell; the tally has it as unknown.
     Seen,
+    /// Its outcome, which the tally has: it was found by a look that has to be repeated.
+    Provisional(Outcome),
 }
 
 /// Runs as they are put together, record by record.
 #[derive(Default)]
 struct Summaries {
     runs: Vec<RunSummary>,
-    /// Beside each run its open units.
+    /// Beside each run its units that are open, or have to be looked at again.
     open: Vec<BTreeMap<usize, Open>>,
     index: HashMap<String, usize>,
 }
@@ -246,7 +261,8 @@ impl Summaries {
                 self.open.push(BTreeMap::new());
                 let (begin, tally) = (*begin, Tally::default());
                 let (end, over, open, undone_by) = (None, false, Vec::new(), None);
-                self.runs.push(RunSummary { run, at, begin, intents: 0, tally, end, over, open, unseen: 0, undone_by });
+                let (intents, unseen, provisional) = (0, 0, 0);
+                self.runs.push(RunSummary { run, at, begin, intents, tally, end, over, open, unseen, provisional, undone_by });
                 return;
             }
             event => event,
@@ -267,17 +283,23 @@ impl Summaries {
                 }
                 if outcome.outcome == Outcome::Unknown {
                     open.insert(outcome.unit, Open::Unknown);
+                } else if outcome.is_found_by_reading() {
+                    open.insert(outcome.unit, Open::Provisional(outcome.outcome));
                 }
             }
             Event::Settled(settled) => {
-                // What is not open needs no settling, and must not be counted twice.
+                // What is known for good needs no settling, and must not be counted twice.
                 let Some(known) = open.remove(&settled.unit) else { return };
-                if known != Open::Intended {
-                    summary.tally.unknown = summary.tally.unknown.saturating_sub(1);
+                match known {
+                    Open::Intended => {}
+                    Open::Unknown | Open::Seen => summary.tally.remove(Outcome::Unknown),
+                    Open::Provisional(outcome) => summary.tally.remove(outcome),
                 }
                 summary.tally.add(settled.outcome);
                 if settled.outcome == Outcome::Unknown {
                     open.insert(settled.unit, Open::Seen);
+                } else if !settled.after_window {
+                    open.insert(settled.unit, Open::Provisional(settled.outcome));
                 }
             }
             Event::End { summary: tally, interrupted } => summary.end = Some(RunEnd { at, summary: tally, interrupted }),
@@ -288,7 +310,10 @@ impl Summaries {
     /// All that was followed.
     fn finish(self) -> Vec<RunSummary> {
         let Self { mut runs, open, index } = self;
-        for (summary, open) in runs.iter_mut().zip(open) {
+        for (summary, mut open) in runs.iter_mut().zip(open) {
+            let all = open.len();
+            open.retain(|_, known| !matches!(known, Open::Provisional(_)));
+            summary.provisional = all - open.len();
             summary.unseen = open.values().filter(|known| **known != Open::Seen).count();
             let without_outcome = open.values().filter(|known| **known == Open::Intended).count();
             summary.tally.not_begun = summary.begin.units.saturating_sub(summary.tally.total() + without_outcome);

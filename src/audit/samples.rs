@@ -68,12 +68,13 @@ pub(super) fn outcome(unit: usize, outcome: Outcome) -> Event {
         before: vec![image("creating")],
         changes: vec![change()],
         after: vec![image("error")],
+        sent_to: None,
     }))
 }
 
 pub(super) fn settled(unit: usize, outcome: Outcome) -> Event {
     let reason = "the row has the new status".to_owned();
-    Event::Settled(Box::new(Settled { unit, outcome, reason, found: vec![image("error")], who: who() }))
+    Event::Settled(Box::new(Settled { unit, outcome, reason, found: vec![image("error")], after_window: false, who: who() }))
 }
 
 pub(super) fn end() -> Event {

@@ -117,6 +117,9 @@ pub struct ServerInfo {
     pub user: Option<String>,
     /// A Galera node (`wsrep_on`), whose reads wait for the cluster.
     pub galera: bool,
+    /// Other servers of this identity take writes, too, and a change of theirs may arrive here later than it was committed there: Galera,
+    /// group replication.
+    pub multi_primary: bool,
     /// Whether the server refuses writes as it stands (a replica, `read_only`, a standby, a read-only file).
     pub read_only: bool,
 }
@@ -188,18 +191,14 @@ pub trait Session: Send {
         false
     }
 
-    /// The id by which [`Session::transaction_status`] of a later session can tell what became of the open transaction,
-    /// should its COMMIT go unanswered. Asked for after its last statement and before COMMIT; `None` where the engine has
-    /// no such id, or the transaction wrote nothing.
-    fn transaction_id(&mut self) -> Option<String> {
+    /// Which of the servers that share an identity carries out the last transaction that may write: two answers that are equal come
+    /// from the same server, or from one that restarted with its data. On PostgreSQL that is the timeline, which changes when a standby
+    /// takes over. `None` where that is not known, and on SQLite.
+    ///
+    /// An open transaction keeps the rows that it wrote locked on its server. So whoever gets these locks on the same server knows that
+    /// the transaction is over there, whatever became of its connection; on another server the locks say nothing.
+    fn node(&self) -> Option<&str> {
         None
-    }
-
-    /// Whether the transaction with this id was committed: `Some(true)`, `Some(false)`, or `None` while it is still in
-    /// progress and where the server does not know.
-    fn transaction_status(&mut self, id: &str) -> Result<Option<bool>, DbError> {
-        let _ = id;
-        Ok(None)
     }
 
     /// Collects all rows of a query that is known to return few.

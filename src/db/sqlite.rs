@@ -116,6 +116,7 @@ pub fn open(path: &Path, settings: &SessionSettings) -> Result<Box<dyn Session>,
         identity: format!("sqlite:{}", canonical.display()),
         user: None,
         galera: false,
+        multi_primary: false,
         read_only,
     };
     Ok(Box::new(Sqlite { connection, server, deadline, failed: false, journal: Journal::Untouched }))
@@ -386,6 +387,7 @@ mod tests {
                 identity: String::new(),
                 user: None,
                 galera: false,
+                multi_primary: false,
                 read_only: false,
             };
             let mut session = Sqlite { connection, server, deadline, failed: false, journal: Journal::Untouched };

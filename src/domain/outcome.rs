@@ -93,7 +93,17 @@ pub struct Tally {
 impl Tally {
     /// Counts one more.
     pub fn add(&mut self, outcome: Outcome) {
-        let count = match outcome {
+        *self.count(outcome) += 1;
+    }
+
+    /// Counts one less.
+    pub fn remove(&mut self, outcome: Outcome) {
+        let count = self.count(outcome);
+        *count = count.saturating_sub(1);
+    }
+
+    fn count(&mut self, outcome: Outcome) -> &mut usize {
+        match outcome {
             Outcome::Applied => &mut self.applied,
             Outcome::Planned => &mut self.planned,
             Outcome::Changed => &mut self.changed,
@@ -101,8 +111,7 @@ impl Tally {
             Outcome::Failed => &mut self.failed,
             Outcome::Unknown => &mut self.unknown,
             Outcome::NotBegun => &mut self.not_begun,
-        };
-        *count += 1;
+        }
     }
 
     /// How many units are counted.

@@ -17,6 +17,7 @@ mod damage;
 #[allow(dead_code, reason = "a harness offers more than one moment's tests use")]
 mod database;
 mod differential;
+mod failover;
 mod faults;
 mod guards;
 mod harness;

@@ -129,6 +129,15 @@ pub fn fresh(engine: Engine, columns: Columns) -> Database {
     database
 }
 
+/// The same on a server of the test's own.
+pub fn on_server(server: &'static Server) -> Database {
+    let database = Database::empty(server.engine, Some(server));
+    database.execute(&real_schema(server.engine, Some(server)));
+    // The script leaves its connection with settings of its own.
+    database.disconnect();
+    database
+}
+
 /// Waits until an engine's shared server was first used five seconds ago: the program takes the silence of a host for
 /// no proof while the database server is younger than twice `service_down_time`, of which the tests' shortest is 2 s.
 fn come_of_age(engine: Engine) {

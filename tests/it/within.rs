@@ -172,12 +172,8 @@ impl Session for Watched {
         self.session.rollback()
     }
 
-    fn transaction_id(&mut self) -> Option<String> {
-        self.session.transaction_id()
-    }
-
-    fn transaction_status(&mut self, id: &str) -> Result<Option<bool>, DbError> {
-        self.session.transaction_status(id)
+    fn node(&self) -> Option<&str> {
+        self.session.node()
     }
 }
 

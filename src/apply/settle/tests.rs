@@ -91,8 +91,8 @@ fn settle_run(units: Vec<UnitHistory>, now: impl Fn(&str) -> Option<Image>) -> V
         let firsts = firsts(&run);
         let unit = run.units.get_mut(&number).unwrap();
         let rows: Vec<Option<Image>> = unit.intent.before.iter().map(|row| now(&row.id)).collect();
-        let Settlement { outcome, reason, found } = settle_after(unit, &later, &firsts, &rows);
-        unit.settled = Some(Settled { unit: number, outcome, reason, found, who: Who::default() });
+        let Settlement { outcome, reason, found, .. } = settle_after(unit, &later, &firsts, &rows);
+        unit.settled = Some(Settled { unit: number, outcome, reason, found, after_window: false, who: Who::default() });
         later.add(unit, &firsts);
         outcomes.insert(0, outcome);
     }
@@ -228,10 +228,10 @@ fn children_of_one_parent_are_settled_and_found_as_each_left_the_counter() {
         let firsts = firsts(&run);
         let unit = run.units.get_mut(&number).unwrap();
         let now = [Some(backup(&unit.intent.id, "creating", 0, WRITTEN)), Some(parent(2, WRITTEN))];
-        let Settlement { outcome, reason, found } = settle_after(unit, &later, &firsts, &now);
+        let Settlement { outcome, reason, found, .. } = settle_after(unit, &later, &firsts, &now);
         assert_eq!(outcome, Outcome::Applied, "{reason}");
         assert_eq!(found.last().unwrap().value(COUNTER), &counter.into());
-        unit.settled = Some(Settled { unit: number, outcome, reason, found, who: Who::default() });
+        unit.settled = Some(Settled { unit: number, outcome, reason, found, after_window: false, who: Who::default() });
         later.add(unit, &firsts);
     }
     // What was done before the run is as the first of them found it.
@@ -260,9 +260,9 @@ fn a_later_run_over_the_same_rows_is_taken_into_account() {
     let mut later = Later::default();
     later.add(&second, &firsts(&run(vec![second.clone()])));
     assert_eq!(settle(&first, &later, &now).outcome, Outcome::Unknown, "the second may have written them");
-    let Settlement { outcome, reason, found } = settle(&second, &Later::default(), &now);
+    let Settlement { outcome, reason, found, .. } = settle(&second, &Later::default(), &now);
     assert_eq!(outcome, Outcome::Applied);
-    second.settled = Some(Settled { unit: 1, outcome, reason, found, who: Who::default() });
+    second.settled = Some(Settled { unit: 1, outcome, reason, found, after_window: false, who: Who::default() });
     let mut later = Later::default();
     later.add(&second, &firsts(&run(vec![second.clone()])));
     assert_eq!(settle(&first, &later, &now).outcome, Outcome::Failed);
@@ -277,4 +277,22 @@ fn a_known_time_must_fit_too() {
     };
     assert_eq!(of(after.clone()), Standing::After);
     assert_eq!(of(backup("b", "error", 0, LATER)), Standing::Neither);
+}
+
+/// A row that is as it was proves that nothing was written only where nothing can arrive any more.
+#[test]
+fn what_was_sent_to_another_server_may_arrive_until_its_window_is_over() {
+    let may_arrive =
+        |to: Option<&str>, node: Option<&str>, multi_primary, is_over| Sent { to, until: None, is_over }.may_arrive(node, multi_primary);
+    for multi_primary in [false, true] {
+        // The same server keeps the rows locked until the transaction is over; PostgreSQL's is another one on another timeline.
+        assert!(!may_arrive(Some("timeline 00000001"), Some("timeline 00000001"), multi_primary, false));
+        assert!(may_arrive(Some("timeline 00000001"), Some("timeline 00000002"), multi_primary, false));
+        assert!(may_arrive(Some("timeline 00000001"), None, multi_primary, false));
+        assert!(!may_arrive(Some("timeline 00000001"), Some("timeline 00000002"), multi_primary, true));
+        assert!(!may_arrive(None, Some("node"), multi_primary, true));
+    }
+    // Where it is not on record, it can only be the one server that there is.
+    assert!(!may_arrive(None, Some("node"), false, false));
+    assert!(may_arrive(None, Some("node"), true, false));
 }

@@ -196,7 +196,14 @@ fn what_is_known_is_not_settled_anew() {
     };
     let (outcome, settled) = (|word| samples::outcome(1, word), |word| samples::settled(1, word));
     assert_eq!(word(&[outcome(Applied), settled(Failed)]), Some(Applied));
-    assert_eq!(word(&[outcome(Unknown), settled(Unknown), settled(Failed), settled(Applied)]), Some(Failed));
+    // What was seen while a COMMIT could still arrive is no last word; what was seen later is.
+    assert_eq!(word(&[outcome(Unknown), settled(Unknown), settled(Failed), settled(Applied)]), Some(Applied));
+    let Event::Settled(mut last) = settled(Failed) else { unreachable!() };
+    last.after_window = true;
+    assert_eq!(word(&[outcome(Unknown), settled(Unknown), Event::Settled(last), settled(Applied)]), Some(Failed));
+    let Event::Outcome(mut read) = outcome(Failed) else { unreachable!() };
+    read.reason = Some("cannot commit: the connection broke; read again: every row is as it was before, nothing was written".to_owned());
+    assert_eq!(word(&[Event::Outcome(read), settled(Applied)]), Some(Applied));
     assert_eq!(word(&[settled(Unknown), settled(Applied)]), Some(Applied));
 }
 

@@ -79,6 +79,10 @@ struct Mysql {
     place: Place,
     encrypted: bool,
     wanted: Wanted,
+    /// The id of the Galera node that the session was made on.
+    member: String,
+    /// The server that the last look at the state came from.
+    node: Option<String>,
     /// The tables to be changed take part in transactions, as far as was asked.
     atomic: bool,
     /// A transaction is open.
@@ -102,8 +106,15 @@ pub fn open(target: &ServerTarget, settings: &SessionSettings) -> Result<Box<dyn
     let patience = (!settings.statement_timeout.is_zero()).then(|| longest + GRACE);
     let place = Place { name, tls: target.tls.clone(), patience };
     let connected = connect::connect(target, settings, &place)?;
-    let server =
-        ServerInfo { engine: Engine::Mysql, version: String::new(), identity: String::new(), user: None, galera: false, read_only: false };
+    let server = ServerInfo {
+        engine: Engine::Mysql,
+        version: String::new(),
+        identity: String::new(),
+        user: None,
+        galera: false,
+        multi_primary: false,
+        read_only: false,
+    };
     let mut session = Mysql {
         conn: Some(connected.conn),
         dead: None,
@@ -111,6 +122,8 @@ pub fn open(target: &ServerTarget, settings: &SessionSettings) -> Result<Box<dyn
         place,
         encrypted: connected.encrypted,
         wanted: Wanted::new(settings),
+        member: String::new(),
+        node: None,
         atomic: false,
         open: false,
         failed: false,
@@ -142,6 +155,7 @@ impl Mysql {
             let place = ["hostname", "port", "datadir"].map(|name| variable(name).unwrap_or_default()).join(":");
             format!("mariadb:{}", variable("server_uid").unwrap_or(&place))
         };
+        self.server.multi_primary = self.server.galera || server.starts_with("mysql-group:");
         if self.server.galera {
             server = self.join_galera()?;
         }
@@ -180,6 +194,7 @@ impl Mysql {
             ));
         }
         self.server.read_only = self.server.read_only || value("wsrep_ready") != "ON";
+        value("wsrep_gcomm_uuid").clone_into(&mut self.member);
         Ok(format!("galera:{}", value("wsrep_cluster_state_uuid")))
     }
 
@@ -223,10 +238,13 @@ impl Mysql {
         for (index, (name, wanted)) in expected.iter().enumerate() {
             wanted.compare(name, row.get(index).unwrap_or(&Value::Null))?;
         }
+        self.node = row.get(expected.len()).and_then(Value::as_text).map(str::to_owned);
         if self.server.galera {
             let row = self.run(&GALERA_CHECK, Vec::new())?.into_iter().next().unwrap_or_default();
             let wanted = Expected::Number(self.wanted.sync_wait as f64);
             wanted.compare("wsrep_sync_wait", row.first().unwrap_or(&Value::Null))?;
+            let name = row.get(1).and_then(Value::as_text).unwrap_or_default();
+            self.node = self.node.take().map(|node| format!("{node} {name} {}", self.member));
         }
         Ok(())
     }
@@ -395,6 +413,10 @@ impl Session for Mysql {
         let error = DbError { fatal: true, ..error };
         self.close(&error);
         CommitOutcome::Unknown(error)
+    }
+
+    fn node(&self) -> Option<&str> {
+        self.node.as_deref()
     }
 
     fn rollback(&mut self) -> Result<(), DbError> {

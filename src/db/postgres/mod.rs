@@ -60,8 +60,7 @@ own! {
     CHECK = "session_check";
     SERVER = "session_server";
     SYSTEM_IDENTIFIER = "session_system_identifier";
-    TRANSACTION_ID = "session_transaction_id";
-    TRANSACTION_STATUS = "session_transaction_status";
+    TIMELINE = "session_timeline";
     BEGIN_READ = "session_begin_read";
     BEGIN_WRITE = "session_begin_write";
     COMMIT = "session_commit";
@@ -84,8 +83,10 @@ struct Postgres {
     open: Option<Access>,
     /// A statement of it failed. The server answers COMMIT with success then, having rolled back.
     failed: bool,
-    /// Its id on the server, once it has written something and that was seen.
-    transaction: Option<String>,
+    /// This account may ask for the server's timeline.
+    sees_timeline: bool,
+    /// The timeline of the last transaction that may write.
+    timeline: Option<String>,
 }
 
 /// Opens a session on PostgreSQL and puts it into the known state.
@@ -110,6 +111,7 @@ pub fn open(target: &ServerTarget, settings: &SessionSettings) -> Result<Box<dyn
         identity: String::new(),
         user: None,
         galera: false,
+        multi_primary: false,
         read_only: false,
     };
     let mut session = Postgres {
@@ -122,7 +124,8 @@ pub fn open(target: &ServerTarget, settings: &SessionSettings) -> Result<Box<dyn
         statement_timeout: millis(settings.statement_timeout),
         open: None,
         failed: false,
-        transaction: None,
+        sees_timeline: false,
+        timeline: None,
     };
     // Whatever is wrong with a session that has just been made, there is none.
     session.identify().map_err(|error| DbError { fatal: true, ..error })?;
@@ -229,6 +232,7 @@ impl Postgres {
         let schema = if schema.is_empty() || schema == "public" { String::new() } else { format!("/{schema}") };
         self.server.identity = format!("postgresql:{origin}/{}{schema}", text(2));
         self.server.read_only = is_true(3) || text(4) == "on";
+        self.sees_timeline = is_true(8);
         self.rollback()
     }
 
@@ -393,25 +397,16 @@ impl Session for Postgres {
         if self.open.is_none() {
             return super::one_by_one(self, steps);
         }
-        let mut jobs: Vec<Job> = steps
+        let jobs: Vec<Job> = steps
             .iter()
             .map(|step| match step {
                 Step::Query(statement, params) => job(statement, params, Kind::Query),
                 Step::Execute(statement, params) => job(statement, params, Kind::Execute),
             })
             .collect();
-        let writes = steps.iter().any(|step| matches!(step, Step::Execute(..)));
-        if writes {
-            // It is asked for behind every last write, and costs nothing on the way.
-            jobs.push(TRANSACTION_ID.job(Vec::new(), Kind::Query));
-        }
-        let (mut replies, failure) = self.send_together(&jobs)?;
+        let (replies, failure) = self.send_together(&jobs)?;
         if let Some(error) = failure {
             return Err(error);
-        }
-        if writes {
-            let id = replies.pop().and_then(|reply| reply.rows.into_iter().flatten().next());
-            self.transaction = id.as_ref().and_then(Value::as_text).map(str::to_owned);
         }
         let answer = |(step, reply): (&Step, Reply)| match step {
             Step::Query(..) => Answer::Rows(reply.rows),
@@ -430,9 +425,13 @@ impl Session for Postgres {
             Access::Write => &BEGIN_WRITE,
         };
         let limits = [Param::from(self.lock_timeout.to_string()), Param::from(self.statement_timeout.to_string())];
-        // Where BEGIN fails, the other two change nothing: what they set lasts for their own transaction.
-        let jobs = [begin.job(Vec::new(), Kind::Control), SET.job(values::bind(&limits), Kind::Query), CHECK.job(Vec::new(), Kind::Query)];
-        self.transaction = None;
+        // Where BEGIN fails, the others change nothing: what they set lasts for their own transaction.
+        let mut jobs =
+            vec![begin.job(Vec::new(), Kind::Control), SET.job(values::bind(&limits), Kind::Query), CHECK.job(Vec::new(), Kind::Query)];
+        // In each transaction: a pooler may have changed over to another server.
+        if access == Access::Write && self.sees_timeline {
+            jobs.push(TIMELINE.job(Vec::new(), Kind::Query));
+        }
         let (replies, failure) = self.send_together(&jobs)?;
         if let (true, Some(error)) = (replies.is_empty(), &failure) {
             // A standby refuses the very BEGIN.
@@ -442,8 +441,12 @@ impl Session for Postgres {
         }
         self.open = self.dead.is_none().then_some(access);
         let checked = failure.map_or(Ok(()), Err).and_then(|()| {
-            let found = replies.into_iter().next_back().and_then(|reply| reply.rows.into_iter().next());
-            self.check_state(access, &found.unwrap_or_default())
+            let mut rows = replies.into_iter().skip(2).map(|reply| reply.rows.into_iter().next().unwrap_or_default());
+            self.check_state(access, &rows.next().unwrap_or_default())?;
+            if access == Access::Write {
+                self.timeline = rows.next().and_then(|row| row.first()?.as_text().map(str::to_owned));
+            }
+            Ok(())
         });
         match checked {
             Ok(()) => {
@@ -501,26 +504,8 @@ impl Session for Postgres {
         outcome
     }
 
-    fn transaction_id(&mut self) -> Option<String> {
-        if self.failed || self.open != Some(Access::Write) {
-            return None;
-        }
-        if self.transaction.is_some() {
-            return self.transaction.clone();
-        }
-        let rows = self.own(&TRANSACTION_ID, Vec::new()).ok()?;
-        rows.first()?.first()?.as_text().map(str::to_owned)
-    }
-
-    fn transaction_status(&mut self, id: &str) -> Result<Option<bool>, DbError> {
-        let params = values::bind(&[Param::from(id)]);
-        let rows = self.within(Access::ReadOnly, |session| session.own(&TRANSACTION_STATUS, params))?;
-        let status = rows.first().and_then(|row| row.first()).and_then(Value::as_text);
-        Ok(match status {
-            Some("committed") => Some(true),
-            Some("aborted") => Some(false),
-            _ => None,
-        })
+    fn node(&self) -> Option<&str> {
+        self.timeline.as_deref()
     }
 }
 

@@ -4,7 +4,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use cinder_backup_repair::db::statements::{SNAPSHOT_BY_ID, SNAPSHOT_LOCK};
-use cinder_backup_repair::db::{Access, CommitOutcome, DbErrorKind, Engine, Session, SessionSettings};
+use cinder_backup_repair::db::{Access, CommitOutcome, DbErrorKind, Engine, SessionSettings};
 use cinder_backup_repair::domain::Value;
 use rustix::process::Signal;
 
@@ -87,25 +87,19 @@ fn a_commit_without_an_answer_is_unknown() {
     for engine in OWN_ENGINES {
         let server = own_server(engine);
         let target = own_target(&server);
-        let mut session = open_with(&target, &impatient()).unwrap_or_else(|error| panic!("{engine:?}: {error}"));
         let begin = |status: &str| {
             let mut session = open_with(&target, &impatient()).unwrap_or_else(|error| panic!("{engine:?}: {error}"));
             session.begin(Access::Write).unwrap_or_else(|error| panic!("{engine:?}: {error}"));
             assert_eq!(update(&mut *session, "s", status).expect("written"), 1, "{engine:?}");
-            let id = session.transaction_id();
-            assert_eq!(id.is_some(), engine == Engine::Postgresql, "{engine:?}");
-            (session, id)
+            session
         };
-        session.begin(Access::Write).unwrap_or_else(|error| panic!("{engine:?}: {error}"));
-        assert_eq!(session.transaction_id(), None, "{engine:?}: nothing was written yet");
-        session.rollback().unwrap_or_else(|error| panic!("{engine:?}: {error}"));
 
         // Committed and answered.
-        let (mut writer, first) = begin("available");
+        let mut writer = begin("available");
         committed(writer.commit());
 
         // The server is stopped during COMMIT and goes on afterwards.
-        let (mut writer, second) = begin("error");
+        let mut writer = begin("error");
         signal(&server, Signal::STOP);
         let outcome = writer.commit();
         signal(&server, Signal::CONT);
@@ -114,30 +108,16 @@ fn a_commit_without_an_answer_is_unknown() {
         drop(writer);
 
         // The server is killed before it gets COMMIT.
-        if engine == Engine::Postgresql {
-            let known = |id: &Option<String>, session: &mut dyn Session| {
-                session.transaction_status(id.as_deref().expect("an id")).unwrap_or_else(|error| panic!("{error}"))
-            };
-            let deadline = Instant::now() + Duration::from_secs(10);
-            while known(&second, &mut *session).is_none() {
-                assert!(Instant::now() < deadline, "the transaction neither ends nor fails");
-                thread::sleep(Duration::from_millis(50));
-            }
-            assert_eq!(known(&first, &mut *session), Some(true));
-            let mut undone = opened(&target);
-            undone.begin(Access::Write).expect("begun");
-            assert_eq!(update(&mut *undone, "s", "deleted").expect("written"), 1);
-            let third = undone.transaction_id();
-            assert_eq!(known(&third, &mut *session), None, "in progress");
-            undone.rollback().expect("rolled back");
-            assert_eq!(known(&third, &mut *session), Some(false));
-        }
-        let (mut writer, _) = begin("deleting");
+        let mut writer = begin("deleting");
         kill(&server);
         let outcome = writer.commit();
         assert!(matches!(outcome, CommitOutcome::Unknown(_)), "{engine:?}: {outcome:?}");
+        let node = writer.node().map(str::to_owned);
         server.process.start(&|| ready(&server));
-        let rows = opened(&target).rows(&SNAPSHOT_BY_ID, &["s".into()]).expect("a new session");
+        let mut session = opened(&target);
+        session.begin(Access::Write).expect("it is back");
+        assert!(node.is_some() && session.node() == node.as_deref(), "{engine:?}: the same server with its data");
+        let rows = session.rows(&SNAPSHOT_BY_ID, &["s".into()]).expect("a new session");
         assert_ne!(rows[0][1], Value::from("deleting"), "{engine:?}");
     }
 }

@@ -14,6 +14,7 @@ use super::{ADMIN, ADMIN_PASSWORD, Process, Server, ServerName, Transport, certi
 /// is a member of no role that it was not granted.
 const HBA: &str = "\
 local     all  postgres                            trust
+local     replication  postgres                    trust
 local     all  all                                 scram-sha-256
 hostssl   all  +needs_client_certificate  all      scram-sha-256  clientcert=verify-ca
 host      all  +needs_client_certificate  all      reject
@@ -81,6 +82,28 @@ pub fn start(settings: &Settings) -> Server {
         ))
         .expect("a superuser may make roles");
     server
+}
+
+/// Starts a standby that follows a server, asynchronously; it ends when it is dropped.
+pub fn start_standby(primary: &Server) -> Server {
+    let dir = new_dir(&std::env::temp_dir(), "standby");
+    let data = dir.join("data");
+    let mut command = as_server_user(&program("postgres"));
+    command.extend(["-D".to_owned(), data.display().to_string()]);
+    let process = Process::supervise("postgres (standby)", &dir, "QUIT", &command);
+    if is_root() {
+        run(Command::new("chown").args(["-R", "postgres:"]).arg(&dir));
+    }
+    let mut copy = as_server_user(&program("pg_basebackup"));
+    copy.extend(["--username=postgres", "--write-recovery-conf", "--checkpoint=fast", "--no-sync"].map(String::from));
+    copy.extend([format!("--host={}", primary.socket.display()), format!("--port={}", primary.port)]);
+    run(Command::new(&copy[0]).args(&copy[1..]).arg("--pgdata").arg(&data).current_dir(&dir));
+    let port = free_port();
+    let mut settings = fs::read_to_string(data.join("postgresql.conf")).expect("the data folder is ours");
+    settings.push_str(&format!("port = {port}\nunix_socket_directories = '{}'\n", dir.display()));
+    fs::write(data.join("postgresql.conf"), settings).expect("the data folder is ours");
+    process.start(&|| connect(&dir, port, "postgres", None, "postgres").is_some());
+    Server { engine: Engine::Postgresql, port, socket: dir, process }
 }
 
 /// Makes an account that may log in and nothing more.

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::shown;
-use crate::apply::{Firsts, Later, current, firsts, settle_unit};
+use crate::apply::{Around, Later, Standing, current, firsts, settle_unit};
 use crate::audit::record::{Event, Settled};
 use crate::audit::{AuditLog, RunRecords, RunSummary, Runs, UnitHistory, load_run, load_runs, runs};
 use crate::cli::context::{Connected, Context};
@@ -17,7 +17,7 @@ use crate::cli::{view, who};
 use crate::db::{Access, DbErrorKind};
 use crate::domain::{Image, Outcome, Table, Value};
 use crate::report::grid::{Cell, Grid};
-use crate::scan::{Lock, Reader, database_info};
+use crate::scan::{Lock, Reader, database_info, situation};
 
 #[derive(Debug, Serialize)]
 struct Row {
@@ -49,10 +49,12 @@ pub(super) fn reconcile(context: &Context<'_>, path: &Path, run: Option<&str>) -
     // A run at work holds the log: whoever has it can be sure that nothing is written between a look at the rows and the record
     // of what was seen. What is open may be known by then.
     let mut log = None;
-    if all.iter().any(|summary| is_listed(&summary.run) && !summary.open.is_empty()) {
+    if all.iter().any(|summary| is_listed(&summary.run) && (!summary.open.is_empty() || summary.provisional > 0)) {
         log = Some(AuditLog::open(path, who::now)?);
         all = whole(runs(path)?)?;
     }
+    // Read before any row, so that it is rather too early than too late.
+    let now = situation(&mut Reader { session: connected.session.as_mut(), schema: &connected.schema })?.now;
     let first = target.as_ref().and_then(|target| all.iter().position(|summary| summary.run == *target)).unwrap_or(0);
     let mut backwards: Vec<&RunSummary> = all.iter().skip(first).rev().collect();
     let mut loaded: VecDeque<RunRecords> = VecDeque::new();
@@ -71,8 +73,13 @@ pub(super) fn reconcile(context: &Context<'_>, path: &Path, run: Option<&str>) -
         let firsts = firsts(&records);
         for number in records.units.keys().rev().copied().collect::<Vec<_>>() {
             let Some(unit) = records.units.get_mut(&number) else { continue };
-            match log.as_mut().filter(|_| is_listed && unit.is_open()) {
-                Some(log) => rows.push(settle(context, &mut connected, log, &run, number, unit, &later, &firsts)?),
+            let around = Around { later: &later, firsts: &firsts, now };
+            let settled = match log.as_mut().filter(|_| is_listed && (unit.is_open() || unit.is_provisional())) {
+                Some(log) => settle(context, &mut connected, log, &run, unit, &around)?,
+                None => None,
+            };
+            match settled {
+                Some(row) => rows.push(row),
                 None if unit.last_word() == Some(Outcome::Applied) => {
                     let (state, detail) = compare(&mut connected, unit, &mut written, is_listed)?;
                     let (run, id, outcome) = (run.clone(), unit.intent.id.clone(), unit.last_word());
@@ -215,33 +222,48 @@ fn compare(
     Ok((state, details.join("; ")))
 }
 
-/// Looks what became of a unit, and puts that on record.
-#[allow(clippy::too_many_arguments)]
+/// Looks what became of a unit, and puts on record what is new. No row where what was known stands.
 fn settle(
     context: &Context<'_>,
     connected: &mut Connected,
     log: &mut AuditLog,
     run: &str,
-    number: usize,
     unit: &mut UnitHistory,
-    later: &Later,
-    firsts: &Firsts,
-) -> Result<Row> {
+    around: &Around<'_>,
+) -> Result<Option<Row>> {
     // A transaction that is still ending holds its rows: wait for it where this account may lock, else look as it is.
     let lock = if connected.session.server().read_only { Lock::None } else { Lock::Held };
-    let found = match settle_unit(connected.session.as_mut(), &connected.schema, unit, later, firsts, lock) {
+    let seen = match settle_unit(connected.session.as_mut(), &connected.schema, unit, around, lock) {
         Err(error) if error.kind == DbErrorKind::Privilege && !error.is_fatal() => {
-            settle_unit(connected.session.as_mut(), &connected.schema, unit, later, firsts, Lock::None)?
+            settle_unit(connected.session.as_mut(), &connected.schema, unit, around, Lock::None)?
         }
         other => other?,
     };
+    let number = unit.intent.unit;
     let who = who::who(connected.session.server().user.clone());
-    let settled = Settled { unit: number, outcome: found.outcome, reason: found.reason, found: found.found, who };
+    let after_window = around.is_over(unit);
+    // Somebody may have changed the rows since: only rows that say the opposite of what was known change it.
+    let stands = match unit.last_word() {
+        Some(Outcome::Applied) => seen.outcome != Outcome::Failed,
+        Some(Outcome::Failed) => seen.standing != Standing::After,
+        _ => false,
+    };
+    let settled = match (stands, unit.last_word()) {
+        (true, _) if !after_window => return Ok(None),
+        // Not the rows as they are now: an undo goes by those that the unit left.
+        (true, Some(outcome)) => {
+            let reason = format!("looked at again after its time to write was over: it stays {}", outcome.name());
+            let left = unit.outcome.as_ref().map(|outcome| outcome.after.clone()).unwrap_or_default();
+            let found = unit.settled.as_ref().map_or(left, |settled| settled.found.clone());
+            Settled { unit: number, outcome, reason, found, after_window, who }
+        }
+        _ => Settled { unit: number, outcome: seen.outcome, reason: seen.reason, found: seen.found, after_window, who },
+    };
     log.append(run, Event::Settled(Box::new(settled.clone())))?;
     log.sync()?;
     context.ui.detail(format!("run {run}, unit {number}: {}", settled.reason));
-    let state = if settled.outcome == Outcome::Unknown { "unknown" } else { "settled" };
     let (outcome, detail) = (Some(settled.outcome), settled.reason.clone());
+    let state = if settled.outcome == Outcome::Unknown { "unknown" } else { "settled" };
     unit.settled = Some(settled);
-    Ok(Row { run: run.to_owned(), unit: number, id: unit.intent.id.clone(), outcome, state, detail })
+    Ok((!stands).then(|| Row { run: run.to_owned(), unit: number, id: unit.intent.id.clone(), outcome, state, detail }))
 }
