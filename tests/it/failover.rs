@@ -24,18 +24,20 @@ const TWO_HOURS: i64 = 7_200;
 /// Called with the COMMIT of a change and the connection that it was to be sent over, before its client is cut off.
 type Meanwhile = Box<dyn Fn(&mut TcpStream, &[u8]) + Send + Sync>;
 
+/// The connection that a COMMIT was to be sent over, and the COMMIT.
+type Held = (TcpStream, Vec<u8>);
+
 /// A port that leads to one server until the first COMMIT of a change, which it holds, and to another one from then on.
 struct Gate {
     port: u16,
-    /// The connection to the first server, and what was to be sent there.
-    held: Arc<Mutex<Option<(TcpStream, Vec<u8>)>>>,
+    held: Arc<Mutex<Option<Held>>>,
 }
 
 impl Gate {
     fn new(first: u16, second: u16, meanwhile: Meanwhile) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
-        let held: Arc<Mutex<Option<(TcpStream, Vec<u8>)>>> = Arc::default();
+        let held: Arc<Mutex<Option<Held>>> = Arc::default();
         let (keep, meanwhile) = (Arc::clone(&held), Arc::new(meanwhile));
         let over = Arc::new(AtomicBool::new(false));
         thread::spawn(move || {
@@ -79,7 +81,7 @@ fn relay(
     mut upstream: TcpStream,
     over: &AtomicBool,
     meanwhile: &dyn Fn(&mut TcpStream, &[u8]),
-    keep: &Mutex<Option<(TcpStream, Vec<u8>)>>,
+    keep: &Mutex<Option<Held>>,
 ) {
     let (mut from_server, mut to_client) = (upstream.try_clone().unwrap(), client.try_clone().unwrap());
     let holding = Arc::new(AtomicBool::new(false));
