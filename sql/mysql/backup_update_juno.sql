@@ -19,4 +19,4 @@ UPDATE backups
    AND container <=> ?
    AND service_metadata <=> ?
    AND fail_reason <=> ?
-   AND updated_at <=> CAST(? AS DATETIME(6));
+   AND CAST(updated_at AS CHAR) <=> ?;

@@ -20,7 +20,7 @@ UPDATE backups
    AND container <=> ?
    AND service_metadata <=> ?
    AND fail_reason <=> ?
-   AND updated_at <=> CAST(? AS DATETIME(6))
+   AND CAST(updated_at AS CHAR) <=> ?
    AND parent_id <=> ?
    AND temp_volume_id <=> ?
    AND temp_snapshot_id <=> ?

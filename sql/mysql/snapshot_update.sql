@@ -7,4 +7,4 @@ UPDATE snapshots
    AND deleted = 0
    AND status <=> ?
    AND volume_id <=> ?
-   AND updated_at <=> CAST(? AS DATETIME(6));
+   AND CAST(updated_at AS CHAR) <=> ?;

@@ -7,4 +7,4 @@ UPDATE volumes
    AND deleted = 0
    AND status <=> ?
    AND attach_status <=> ?
-   AND updated_at <=> CAST(? AS DATETIME(6));
+   AND CAST(updated_at AS CHAR) <=> ?;

@@ -1,8 +1,12 @@
 -- backup_lock_mitaka: one live backup, locked until the transaction ends (Mitaka and later).
 -- FOR UPDATE reads the newest committed row and holds it to the end of the transaction.
 SELECT id, status, host, service, volume_id, display_name, project_id, size, object_count, container, service_metadata,
-       fail_reason, to_char(created_at, 'YYYY-MM-DD HH24:MI:SS.US') AS created_at,
-       to_char(updated_at, 'YYYY-MM-DD HH24:MI:SS.US') AS updated_at, parent_id, temp_volume_id,
+       fail_reason,
+       CASE WHEN created_at >= '0001-01-01' AND isfinite(created_at)
+            THEN to_char(created_at, 'YYYY-MM-DD HH24:MI:SS.US') ELSE CAST(created_at AS text) END AS created_at,
+       CASE WHEN updated_at >= '0001-01-01' AND isfinite(updated_at)
+            THEN to_char(updated_at, 'YYYY-MM-DD HH24:MI:SS.US') ELSE CAST(updated_at AS text) END AS updated_at,
+       parent_id, temp_volume_id,
        temp_snapshot_id, num_dependent_backups, snapshot_id, restore_volume_id
   FROM backups
  WHERE id = CAST($1 AS text)

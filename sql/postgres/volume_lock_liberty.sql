@@ -1,8 +1,11 @@
 -- volume_lock_liberty: one live volume, locked until the transaction ends (Liberty and later).
 -- FOR UPDATE reads the newest committed row and holds it to the end of the transaction.
 SELECT id, status, attach_status, size, display_name, project_id,
-       to_char(created_at, 'YYYY-MM-DD HH24:MI:SS.US') AS created_at,
-       to_char(updated_at, 'YYYY-MM-DD HH24:MI:SS.US') AS updated_at, previous_status
+       CASE WHEN created_at >= '0001-01-01' AND isfinite(created_at)
+            THEN to_char(created_at, 'YYYY-MM-DD HH24:MI:SS.US') ELSE CAST(created_at AS text) END AS created_at,
+       CASE WHEN updated_at >= '0001-01-01' AND isfinite(updated_at)
+            THEN to_char(updated_at, 'YYYY-MM-DD HH24:MI:SS.US') ELSE CAST(updated_at AS text) END AS updated_at,
+       previous_status
   FROM volumes
  WHERE id = CAST($1 AS text)
    AND deleted = FALSE

@@ -1,7 +1,10 @@
 -- volumes_by_ids_juno: live volumes by a list of ids (before Liberty).
 SELECT id, status, attach_status, size, display_name, project_id,
-       to_char(created_at, 'YYYY-MM-DD HH24:MI:SS.US') AS created_at,
-       to_char(updated_at, 'YYYY-MM-DD HH24:MI:SS.US') AS updated_at, NULL AS previous_status
+       CASE WHEN created_at >= '0001-01-01' AND isfinite(created_at)
+            THEN to_char(created_at, 'YYYY-MM-DD HH24:MI:SS.US') ELSE CAST(created_at AS text) END AS created_at,
+       CASE WHEN updated_at >= '0001-01-01' AND isfinite(updated_at)
+            THEN to_char(updated_at, 'YYYY-MM-DD HH24:MI:SS.US') ELSE CAST(updated_at AS text) END AS updated_at,
+       NULL AS previous_status
   FROM volumes
  WHERE id = ANY(CAST($1 AS text[]))
    AND deleted = FALSE;

@@ -212,6 +212,16 @@ impl Fresh {
         }
     }
 
+    /// Why a row that a unit changes cannot be; decided over again, a repair finds that out itself.
+    pub fn unfit(&self, unit: &Unit) -> Option<String> {
+        let of = |image: &Image| match image.table {
+            Table::Backups => self.backup(&image.id).and_then(|row| row.unfit.clone()),
+            Table::Volumes => self.volume(&image.id).and_then(|row| row.unfit.clone()),
+            Table::Snapshots => self.snapshot(&image.id).and_then(|row| row.unfit.clone()),
+        };
+        unit.before.iter().find_map(of)
+    }
+
     /// Compares the rows with what the plan saw, or with what this run itself made of them since.
     pub fn compare(&self, unit: &Unit, overlay: &Overlay, columns: ColumnSet) -> Result<Vec<Image>, Vec<Moved>> {
         let (mut now, mut moved) = (Vec::new(), Vec::new());

@@ -245,7 +245,7 @@ impl Worker<'_> {
             Err(moved) => return Ok(Recheck::Moved(moved)),
         };
         let (changes, direction) = match plan.purpose {
-            Purpose::Undo => match begun_since(&mut reader, plan, unit)? {
+            Purpose::Undo => match fresh.unfit(unit).map_or_else(|| begun_since(&mut reader, plan, unit), |why| Ok(Some(why)))? {
                 Some(why) => return Ok(Recheck::Refused(why)),
                 None => (unit.changes.clone(), Direction::Either),
             },

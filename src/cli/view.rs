@@ -193,7 +193,7 @@ pub fn shown(value: &Value) -> String {
     match value {
         Value::Null => "NULL".to_owned(),
         Value::Integer(number) => number.to_string(),
-        Value::Text(text) => text.clone(),
+        Value::Text(text) | Value::Foreign(text) => text.clone(),
     }
 }
 

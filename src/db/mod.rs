@@ -212,9 +212,10 @@ pub trait Session: Send {
     }
 }
 
-/// A text as the engine sent it; what is no UTF-8 is replaced by U+FFFD.
-fn text(bytes: Vec<u8>) -> String {
-    String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
+/// A text as the engine sent it; one that is not UTF-8 can only be shown.
+fn text(bytes: Vec<u8>) -> Value {
+    String::from_utf8(bytes)
+        .map_or_else(|error| Value::Foreign(String::from_utf8_lossy(error.as_bytes()).into_owned()), Value::Text)
 }
 
 /// Runs steps one after the other.

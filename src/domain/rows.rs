@@ -145,6 +145,8 @@ pub struct Backup {
     pub snapshot_id: Option<String>,
     /// Where it is, or was last, restored to (Mitaka).
     pub restore_volume_id: Option<String>,
+    /// Why the row cannot be changed, where a guarded column holds a value that no guard could compare and no undo could put back.
+    pub unfit: Option<String>,
 }
 
 impl Backup {
@@ -210,6 +212,8 @@ pub struct Volume {
     pub created_at: Option<String>,
     /// Naive UTC.
     pub updated_at: Option<String>,
+    /// Why the row cannot be changed, where a guarded column holds a value that no guard could compare and no undo could put back.
+    pub unfit: Option<String>,
 }
 
 impl Volume {
@@ -249,6 +253,8 @@ pub struct Snapshot {
     pub created_at: Option<String>,
     /// Naive UTC.
     pub updated_at: Option<String>,
+    /// Why the row cannot be changed, where a guarded column holds a value that no guard could compare and no undo could put back.
+    pub unfit: Option<String>,
 }
 
 impl Snapshot {

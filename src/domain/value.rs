@@ -17,6 +17,9 @@ pub enum Value {
     Integer(i64),
     /// A character column, or a time.
     Text(String),
+    /// What no guard could compare and nothing could put back exactly, as it is shown: a real number, a BLOB, bytes that are not
+    /// UTF-8. Only ever read, by [`crate::scan`]; a row that has such a value is not changed, and no document holds one.
+    Foreign(String),
 }
 
 impl Value {
@@ -24,7 +27,7 @@ impl Value {
     pub fn as_text(&self) -> Option<&str> {
         match self {
             Self::Text(text) => Some(text),
-            Self::Null | Self::Integer(_) => None,
+            Self::Null | Self::Integer(_) | Self::Foreign(_) => None,
         }
     }
 
@@ -32,7 +35,7 @@ impl Value {
     pub fn as_integer(&self) -> Option<i64> {
         match self {
             Self::Integer(number) => Some(*number),
-            Self::Null | Self::Text(_) => None,
+            Self::Null | Self::Text(_) | Self::Foreign(_) => None,
         }
     }
 }

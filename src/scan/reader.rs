@@ -56,55 +56,107 @@ pub struct Reader<'a> {
 }
 
 /// Cells of a row, taken one after the other.
-struct Cells<'a>(std::slice::IterMut<'a, Value>);
+struct Cells<'a> {
+    cells: std::slice::IterMut<'a, Value>,
+    /// The first guarded column that holds what no guard could compare, and what that is.
+    unfit: Option<(&'static str, String)>,
+}
 
-impl Cells<'_> {
+impl<'a> Cells<'a> {
+    fn of(row: &'a mut [Value]) -> Self {
+        Self { cells: row.iter_mut(), unfit: None }
+    }
+
+    fn next(&mut self) -> Value {
+        self.cells.next().map(std::mem::take).unwrap_or_default()
+    }
+
     fn text(&mut self) -> Option<String> {
-        match self.0.next() {
-            Some(Value::Text(text)) => Some(std::mem::take(text)),
-            Some(Value::Integer(number)) => Some(number.to_string()),
-            Some(Value::Null) | None => None,
-        }
+        as_text(self.next())
     }
 
     fn integer(&mut self) -> Option<i64> {
-        match self.0.next() {
-            Some(Value::Integer(number)) => Some(*number),
-            Some(Value::Text(text)) => text.parse().ok(),
-            Some(Value::Null) | None => None,
+        as_integer(&self.next())
+    }
+
+    /// The text of a guarded column.
+    fn guarded(&mut self, column: &'static str) -> Option<String> {
+        let cell = self.next();
+        self.note(column, &cell, matches!(cell, Value::Null | Value::Text(_)));
+        as_text(cell)
+    }
+
+    /// The integer of a guarded column.
+    fn guarded_integer(&mut self, column: &'static str) -> Option<i64> {
+        let cell = self.next();
+        self.note(column, &cell, matches!(cell, Value::Null | Value::Integer(_)));
+        as_integer(&cell)
+    }
+
+    fn note(&mut self, column: &'static str, cell: &Value, fits: bool) {
+        if !fits && self.unfit.is_none() {
+            self.unfit = Some((column, as_text(cell.clone()).unwrap_or_default()));
         }
+    }
+
+    /// Why the row cannot be changed, if a guarded column holds what the program could neither compare nor put back.
+    fn unfit(self, table: Table, id: &str) -> Option<String> {
+        let (column, shown) = self.unfit?;
+        Some(format!(
+            "{table}.{column} of {id} holds {shown:?} in a type or an encoding that Cinder does not write there; a change could be neither \
+             guarded nor undone exactly, so correct that value by hand first"
+        ))
+    }
+}
+
+fn as_text(cell: Value) -> Option<String> {
+    match cell {
+        Value::Text(text) | Value::Foreign(text) => Some(text),
+        Value::Integer(number) => Some(number.to_string()),
+        Value::Null => None,
+    }
+}
+
+fn as_integer(cell: &Value) -> Option<i64> {
+    match cell {
+        Value::Integer(number) => Some(*number),
+        Value::Text(text) => text.parse().ok(),
+        Value::Null | Value::Foreign(_) => None,
     }
 }
 
 fn backup(row: &mut [Value]) -> Backup {
-    let mut cells = Cells(row.iter_mut());
-    Backup {
+    let mut cells = Cells::of(row);
+    let mut backup = Backup {
         id: cells.text().unwrap_or_default(),
-        status: cells.text(),
-        host: cells.text(),
-        service: cells.text(),
-        volume_id: cells.text(),
+        status: cells.guarded("status"),
+        host: cells.guarded("host"),
+        service: cells.guarded("service"),
+        volume_id: cells.guarded("volume_id"),
         display_name: cells.text(),
         project_id: cells.text(),
-        size: cells.integer(),
-        object_count: cells.integer(),
-        container: cells.text(),
-        service_metadata: cells.text(),
-        fail_reason: cells.text(),
+        size: cells.guarded_integer("size"),
+        object_count: cells.guarded_integer("object_count"),
+        container: cells.guarded("container"),
+        service_metadata: cells.guarded("service_metadata"),
+        fail_reason: cells.guarded("fail_reason"),
         created_at: cells.text(),
-        updated_at: cells.text(),
-        parent_id: cells.text(),
-        temp_volume_id: cells.text(),
-        temp_snapshot_id: cells.text(),
-        num_dependent_backups: cells.integer(),
-        snapshot_id: cells.text(),
-        restore_volume_id: cells.text(),
-    }
+        updated_at: cells.guarded("updated_at"),
+        parent_id: cells.guarded("parent_id"),
+        temp_volume_id: cells.guarded("temp_volume_id"),
+        temp_snapshot_id: cells.guarded("temp_snapshot_id"),
+        num_dependent_backups: cells.guarded_integer("num_dependent_backups"),
+        snapshot_id: cells.guarded("snapshot_id"),
+        restore_volume_id: cells.guarded("restore_volume_id"),
+        unfit: None,
+    };
+    backup.unfit = cells.unfit(Table::Backups, &backup.id);
+    backup
 }
 
 /// What is counted of a live backup; the rest is left empty.
 fn counted(row: &mut [Value]) -> Backup {
-    let mut cells = Cells(row.iter_mut());
+    let mut cells = Cells::of(row);
     Backup {
         id: cells.text().unwrap_or_default(),
         status: cells.text(),
@@ -122,35 +174,41 @@ fn counted(row: &mut [Value]) -> Backup {
 }
 
 fn volume(row: &mut [Value]) -> Volume {
-    let mut cells = Cells(row.iter_mut());
-    Volume {
+    let mut cells = Cells::of(row);
+    let mut volume = Volume {
         id: cells.text().unwrap_or_default(),
-        status: cells.text(),
-        attach_status: cells.text(),
+        status: cells.guarded("status"),
+        attach_status: cells.guarded("attach_status"),
         size: cells.integer(),
         display_name: cells.text(),
         project_id: cells.text(),
         created_at: cells.text(),
-        updated_at: cells.text(),
-        previous_status: cells.text(),
-    }
+        updated_at: cells.guarded("updated_at"),
+        previous_status: cells.guarded("previous_status"),
+        unfit: None,
+    };
+    volume.unfit = cells.unfit(Table::Volumes, &volume.id);
+    volume
 }
 
 fn snapshot(row: &mut [Value]) -> Snapshot {
-    let mut cells = Cells(row.iter_mut());
-    Snapshot {
+    let mut cells = Cells::of(row);
+    let mut snapshot = Snapshot {
         id: cells.text().unwrap_or_default(),
-        status: cells.text(),
-        volume_id: cells.text(),
+        status: cells.guarded("status"),
+        volume_id: cells.guarded("volume_id"),
         display_name: cells.text(),
         project_id: cells.text(),
         created_at: cells.text(),
-        updated_at: cells.text(),
-    }
+        updated_at: cells.guarded("updated_at"),
+        unfit: None,
+    };
+    snapshot.unfit = cells.unfit(Table::Snapshots, &snapshot.id);
+    snapshot
 }
 
 fn attachment(row: &mut [Value]) -> Attachment {
-    let mut cells = Cells(row.iter_mut());
+    let mut cells = Cells::of(row);
     Attachment {
         id: cells.text().unwrap_or_default(),
         volume_id: cells.text().unwrap_or_default(),
@@ -253,7 +311,7 @@ impl Reader<'_> {
     pub fn services(&mut self) -> Result<Vec<ServiceRow>, DbError> {
         let mut found = Vec::new();
         self.each(&sql::SERVICES_BACKUP, &[], &mut |row| {
-            let mut cells = Cells(row.iter_mut());
+            let mut cells = Cells::of(row);
             if let Some(host) = cells.text() {
                 let (updated_at, created_at) = (cells.text(), cells.text());
                 found.push(ServiceRow { host, updated_at, created_at, deleted: cells.integer().is_some_and(|flag| flag != 0) });
@@ -267,7 +325,7 @@ impl Reader<'_> {
         let mut found = Vec::new();
         if self.schema.has_quotas {
             self.each(&sql::QUOTA_USAGES_BACKUP, &[], &mut |row| {
-                let mut cells = Cells(row.iter_mut());
+                let mut cells = Cells::of(row);
                 if let (Some(project), Some(resource)) = (cells.text(), cells.text()) {
                     found.push((project, resource, cells.integer().unwrap_or(0)));
                 }
@@ -290,7 +348,7 @@ impl Reader<'_> {
     pub fn uptime(&mut self) -> Result<Option<i64>, DbError> {
         let mut rows = self.session.rows(&sql::UPTIME, &[])?;
         Ok(rows.first_mut().and_then(|row| {
-            let mut cells = Cells(row.iter_mut());
+            let mut cells = Cells::of(row);
             cells.text();
             cells.integer()
         }))

@@ -30,6 +30,7 @@ mod library;
 mod population;
 #[allow(dead_code, reason = "a harness offers more than one moment's tests use")]
 mod program;
+mod promise;
 #[allow(dead_code, reason = "a harness offers more than one moment's tests use")]
 mod real_backups;
 #[allow(dead_code, reason = "a harness offers more than one moment's tests use")]

@@ -262,7 +262,7 @@ impl Mysql {
     fn named_values(&mut self, statement: &Own) -> Result<HashMap<String, String>, DbError> {
         let rows = self.run(statement, Vec::new())?;
         let text = |cell: Option<&Value>| match cell {
-            Some(Value::Text(text)) => text.clone(),
+            Some(Value::Text(text) | Value::Foreign(text)) => text.clone(),
             Some(Value::Integer(number)) => number.to_string(),
             Some(Value::Null) | None => String::new(),
         };
@@ -514,7 +514,7 @@ impl Expected {
         let text = match found {
             Value::Null => "NULL".to_owned(),
             Value::Integer(number) => number.to_string(),
-            Value::Text(text) => text.clone(),
+            Value::Text(text) | Value::Foreign(text) => text.clone(),
         };
         let (same, wanted) = match self {
             Self::Text(wanted) => (text == *wanted, (*wanted).to_owned()),

@@ -19,7 +19,7 @@ pub(super) fn bind(params: &[Param]) -> Vec<Owned> {
             match param {
                 Param::One(Value::Null) => (Box::new(None::<String>), Type::TEXT),
                 Param::One(Value::Integer(number)) => (Box::new(*number), Type::INT8),
-                Param::One(Value::Text(text)) => (Box::new(text.clone()), Type::TEXT),
+                Param::One(Value::Text(text) | Value::Foreign(text)) => (Box::new(text.clone()), Type::TEXT),
                 Param::Ids(ids) => (Box::new(ids.clone()), Type::TEXT_ARRAY),
             }
         })
@@ -54,7 +54,7 @@ impl<'a> FromSql<'a> for Cell {
             Type::INT8 => Value::Integer(i64::from_sql(kind, raw)?),
             Type::OID => Value::Integer(i64::from(u32::from_sql(kind, raw)?)),
             Type::UUID => Value::Text(uuid::Uuid::from_slice(raw)?.to_string()),
-            _ => Value::Text(String::from_utf8_lossy(raw).into_owned()),
+            _ => crate::db::text(raw.to_vec()),
         };
         Ok(Self(value))
     }

@@ -14,7 +14,7 @@ use crate::domain::{
 
 use super::held::{DESTINATION_SUSPECTED, HELD_IN_SILENCE, SNAPSHOT_SUSPECTED, VOLUME_SUSPECTED};
 use super::verdict::{Judgement, judge_backup};
-use super::{Children, Peer, change, command, half_restored, last_resort, volume};
+use super::{Children, Peer, change, command, half_restored, last_resort, offer, volume};
 
 /// `backups.fail_reason` holds so many characters.
 const FAIL_REASON_MAX: usize = 255;
@@ -307,7 +307,10 @@ fn propose(
     // The order in which rows are locked: table, then id. The sort is stable, so a row's columns keep their order.
     changes.sort_by(|a, b| (a.table, &a.id).cmp(&(b.table, &b.id)));
     follow_up(finding, backup, to, needs.contains(&Need::StorageCheck));
-    finding.proposal = Some(Proposal { status: Some(to.to_owned()), needs, changes });
+    let backups = [Some(backup), case.parent.as_ref()].into_iter().flatten().map(|row| (Table::Backups, row.id.as_str(), row.unfit.as_deref()));
+    let volumes = [&case.volume, &case.destination].into_iter().flatten().map(|row| (Table::Volumes, row.id.as_str(), row.unfit.as_deref()));
+    let snapshots = case.snapshot.iter().map(|row| (Table::Snapshots, row.id.as_str(), row.unfit.as_deref()));
+    offer(finding, Proposal { status: Some(to.to_owned()), needs, changes }, backups.chain(volumes).chain(snapshots));
 }
 
 fn fail_reason(backup: &Backup, check: Option<&CheckResult>, cause: &str) -> String {
@@ -323,8 +326,9 @@ fn fail_reason(backup: &Backup, check: Option<&CheckResult>, cause: &str) -> Str
             None => text.push_str("; its data was not checked"),
         }
     }
-    // A host's name comes out of the database, and whoever reads the reason may do so at a terminal.
-    text.chars().filter(|c| !c.is_control()).take(FAIL_REASON_MAX).collect()
+    // A host's name comes out of the database: whoever reads the reason may do so at a terminal, and the column's character set need
+    // not be that of the host's.
+    text.chars().filter(|c| !c.is_control()).map(|c| if c.is_ascii() { c } else { '?' }).take(FAIL_REASON_MAX).collect()
 }
 
 /// Whether a row stays as it is because another backup may hold it; says so.

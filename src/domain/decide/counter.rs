@@ -1,9 +1,9 @@
 //! Chains of incremental backups: the counter of dependents, and parents that are gone.
 
 use crate::domain::status::{AVAILABLE, CREATING, ERROR, RESTORING, is_active};
-use crate::domain::{Backup, Evidence, Finding, FindingKind, Policy, Proposal, Situation, Verdict};
+use crate::domain::{Backup, Evidence, Finding, FindingKind, Policy, Proposal, Situation, Table, Verdict};
 
-use super::{change, command};
+use super::{change, command, offer};
 
 /// How many live children a backup has, by whether Cinder counted them.
 ///
@@ -73,7 +73,9 @@ pub fn counter(case: &CounterCase, situation: &Situation, policy: &Policy) -> Op
     } else if policy.fix_counters {
         let mut changes = Vec::new();
         change(&mut changes, &case.backup.image(situation.columns), "num_dependent_backups", right);
-        finding.proposal = Some(Proposal { status: case.backup.status.clone(), needs: Vec::new(), changes });
+        let (id, unfit) = (case.backup.id.as_str(), case.backup.unfit.as_deref());
+        let proposal = Proposal { status: case.backup.status.clone(), needs: Vec::new(), changes };
+        offer(&mut finding, proposal, [(Table::Backups, id, unfit)]);
     } else {
         finding.follow_up.push(command("cinder-backup-repair repair --fix-counters", &case.backup.id));
     }

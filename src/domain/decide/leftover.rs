@@ -3,12 +3,12 @@
 //! They have no host of a cinder-backup: they are judged by their age and by every backup that could explain them.
 
 use crate::domain::status::{AVAILABLE, BACKING_UP, CREATING, ERROR_RESTORING, RESTORING_BACKUP};
-use crate::domain::{Attachment, Backup, Evidence, Finding, FindingKind, Policy, Proposal, Situation, Snapshot, Verdict, Volume};
+use crate::domain::{Attachment, Backup, Evidence, Finding, FindingKind, Policy, Proposal, Situation, Snapshot, Table, Verdict, Volume};
 
 use super::backup::{detach, leftover_attachment};
 use super::counter::inconsistent;
 use super::verdict::Suspicion;
-use super::{Peer, change, command, half_restored, verdict, volume as volumes};
+use super::{Peer, change, command, half_restored, offer, verdict, volume as volumes};
 
 /// Everything that the decision over a volume left behind rests on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -130,7 +130,8 @@ pub fn volume(case: &VolumeCase, situation: &Situation, policy: &Policy) -> Opti
     let mut changes = Vec::new();
     change(&mut changes, &volume.image(situation.columns), "status", to);
     finding.evidence.extend(silence);
-    finding.proposal = Some(Proposal { status: Some(to.to_owned()), needs: Vec::new(), changes });
+    let proposal = Proposal { status: Some(to.to_owned()), needs: Vec::new(), changes };
+    offer(&mut finding, proposal, [(Table::Volumes, volume.id.as_str(), volume.unfit.as_deref())]);
     Some(finding)
 }
 
@@ -191,7 +192,8 @@ pub fn snapshot(case: &SnapshotCase, situation: &Situation, policy: &Policy) -> 
     }
     let mut changes = Vec::new();
     change(&mut changes, &snapshot.image(), "status", AVAILABLE);
-    finding.proposal = Some(Proposal { status: Some(AVAILABLE.to_owned()), needs: Vec::new(), changes });
+    let proposal = Proposal { status: Some(AVAILABLE.to_owned()), needs: Vec::new(), changes };
+    offer(&mut finding, proposal, [(Table::Snapshots, snapshot.id.as_str(), snapshot.unfit.as_deref())]);
     Some(finding)
 }
 

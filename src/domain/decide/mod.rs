@@ -16,7 +16,7 @@ pub use held::{Others, frees_in_silence, held, held_in, was_taken_since};
 pub use leftover::{SnapshotCase, VolumeCase, attachment, snapshot, temporaries, volume as left_volume};
 pub use verdict::{Judgement, judge_backup};
 
-use super::{Change, Image, Value};
+use super::{Change, Finding, Image, Proposal, Table, Value};
 
 /// Another backup whose operation may still need the same volume or snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,6 +85,18 @@ fn change(changes: &mut Vec<Change>, image: &Image, column: &str, to: impl Into<
     let (from, to) = (image.value(column).clone(), to.into());
     if from != to {
         changes.push(Change { table: image.table, id: image.id.clone(), column: column.to_owned(), from, to });
+    }
+}
+
+/// Proposes changes, or refuses them where a row that they change is unfit for it: see [`super::Backup::unfit`].
+fn offer<'a>(finding: &mut Finding, proposal: Proposal, rows: impl IntoIterator<Item = (Table, &'a str, Option<&'a str>)>) {
+    let changed = |table, id| proposal.changes.iter().any(|change| change.table == table && change.id == id);
+    let unfit = rows.into_iter().find_map(|(table, id, unfit)| unfit.filter(|_| changed(table, id)));
+    finding.refusal = unfit.map(str::to_owned);
+    if unfit.is_some() {
+        finding.follow_up.clear();
+    } else {
+        finding.proposal = Some(proposal);
     }
 }
 
