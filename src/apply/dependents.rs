@@ -10,14 +10,21 @@ use crate::domain::{Backup, Change, Table};
 use crate::plan::{Plan, Unit};
 use crate::scan::Reader;
 
+/// How much the clock of an API host may be late where an increment should not be older than the run at all: Cinder begins none on a
+/// backup that is being created.
+const LATE_CLOCK: i64 = 3_600;
+
 /// Why a unit of an undo must not be carried out; `None` where nothing rests on what it takes back, but what did before.
 pub fn begun_since(reader: &mut Reader<'_>, plan: &Plan, unit: &Unit) -> Result<Option<String>, DbError> {
     for change in unit.changes.iter().filter(|change| takes_back(change)) {
         let children = reader.children(std::slice::from_ref(&change.id))?;
-        if let Some(child) = children.iter().find(|child| is_new(child, change, plan)) {
+        if let Some(child) = children.iter().find(|child| may_be_new(child, change, plan)) {
             return Ok(Some(format!(
-                "increment {} was begun on backup {} since the run made it available, and needs it; delete that one first",
-                child.id, change.id
+                "increment {} (created_at {}) may have been begun on backup {} since the run made it available, and would lose what it \
+                 rests on; delete that one first",
+                child.id,
+                child.created_at.as_deref().unwrap_or("NULL"),
+                change.id
             )));
         }
     }
@@ -32,19 +39,19 @@ fn takes_back(change: &Change) -> bool {
         && matches!(to, Some(CREATING | ERROR))
 }
 
-/// Whether a child was begun after the run: nothing can rest on a backup that is still being created. Where that does not tell, its
-/// time has to. Its time is that of another host's clock: one that is a little early counts as new, too.
-fn is_new(child: &Backup, change: &Change, plan: &Plan) -> bool {
+/// Whether a child may have been begun after the run: its `created_at`, by the clock of an API host, against the time at which the run
+/// wrote, by the database's. Where one of them cannot be read, it may.
+fn may_be_new(child: &Backup, change: &Change, plan: &Plan) -> bool {
     // What the undo puts back itself was there when the run began.
     if plan.units.iter().any(|unit| unit.id == child.id) {
         return false;
     }
+    let down_time = plan.policy.thresholds.service_down_time_seconds;
     // One in error rests on nothing.
-    if change.to.as_text() == Some(CREATING) && child.status.as_deref() != Some(ERROR) {
-        return true;
-    }
+    let unlikely = change.to.as_text() == Some(CREATING) && child.status.as_deref() != Some(ERROR);
+    let late = if unlikely { down_time.max(LATE_CLOCK) } else { down_time };
     let rows = plan.units.iter().flat_map(|unit| &unit.before).filter(|row| row.table == Table::Backups && row.id == change.id);
     let available_since = rows.filter_map(|row| row.value("updated_at").as_text().and_then(parse)).min();
     let Some((since, begun)) = available_since.zip(child.created_at.as_deref().and_then(parse)) else { return true };
-    seconds_between(since, begun) >= -plan.policy.thresholds.service_down_time_seconds
+    seconds_between(since, begun) >= -late
 }

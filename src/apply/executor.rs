@@ -14,6 +14,7 @@ use super::lanes::groups;
 use super::listen;
 use super::look::{Looked, Storage};
 use super::recheck::{Rows, Written};
+use super::settle::intended;
 use super::worker::{BEGINS_WITHIN, Connect, Done, Known, Worker, ended};
 use super::writes::{by_row, update};
 use crate::audit::AuditError;
@@ -21,7 +22,7 @@ use crate::audit::record::{Event, Intent, NOT_BEGUN, StatementText, UnitOutcome,
 use crate::db::literal::inline;
 use crate::db::schema::Schema;
 use crate::db::{DbError, DbErrorKind, Engine, Session};
-use crate::domain::{ColumnSet, FindingKind, Outcome, Tally, UnitResult};
+use crate::domain::{ColumnSet, Outcome, Tally, UnitResult};
 use crate::plan::{Plan, Unit};
 use crate::scan::Census;
 
@@ -233,11 +234,10 @@ impl Work<'_> {
                 });
                 {
                     let mut written = worker.written.write().unwrap_or_else(PoisonError::into_inner);
-                    if result.outcome == Outcome::Planned && unit.kind == FindingKind::Backup {
-                        written.planned.insert(unit.id.clone());
-                    }
-                    if result.outcome == Outcome::Applied {
-                        written.record(&done.before, &done.after);
+                    match result.outcome {
+                        Outcome::Applied => written.record(&done.before, &done.after),
+                        Outcome::Planned => written.record(&done.before, &intended(&done.before, &done.changes)),
+                        _ => {}
                     }
                 }
                 let hopeless = result.outcome != Outcome::Unknown && error.as_ref().is_some_and(is_hopeless);

@@ -2,7 +2,7 @@
 //!
 //! Rows are taken in one order everywhere: backups by id, then volumes by id, then snapshots.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::db::DbError;
@@ -23,10 +23,8 @@ pub type Overlay = HashMap<(Table, String), Image>;
 /// What a run has done so far.
 #[derive(Debug, Default)]
 pub struct Written {
-    /// Rows that it has written, as they are since.
+    /// Rows that it has written, as they are since; in a dry run, those that it would have written, as they would be.
     pub rows: Overlay,
-    /// Backups that it would have repaired, were it not a dry run.
-    pub planned: HashSet<String>,
     /// By parent and child: the child's status before the run, as the census counted it, and since.
     counted: HashMap<String, HashMap<String, Statuses>>,
 }
@@ -190,6 +188,27 @@ impl Fresh {
         Ok(fresh)
     }
 
+    /// Takes the rows as the units before would have left them, as a dry run has to.
+    pub fn assume(&mut self, overlay: &Overlay) {
+        let of = |table: Table, id: &str| overlay.get(&(table, id.to_owned()));
+        let text = |image: &Image, column: &str| image.value(column).as_text().map(str::to_owned);
+        for row in self.backups.values_mut() {
+            let Some(image) = of(Table::Backups, &row.id) else { continue };
+            row.status = text(image, "status");
+            row.service_metadata = text(image, "service_metadata");
+            row.fail_reason = text(image, "fail_reason");
+            row.size = image.value("size").as_integer();
+            row.object_count = image.value("object_count").as_integer();
+            row.num_dependent_backups = image.value("num_dependent_backups").as_integer();
+        }
+        for row in self.volumes.values_mut() {
+            row.status = of(Table::Volumes, &row.id).map_or(row.status.take(), |image| text(image, "status"));
+        }
+        for row in self.snapshots.values_mut() {
+            row.status = of(Table::Snapshots, &row.id).map_or(row.status.take(), |image| text(image, "status"));
+        }
+    }
+
     /// A backup as it is now; `None` where it is gone.
     pub fn backup(&self, id: &str) -> Option<&Backup> {
         self.backups.get(key(id).as_ref())
@@ -254,11 +273,10 @@ impl Fresh {
         policy: &Policy,
         check: Option<&CheckResult>,
     ) -> Option<Finding> {
-        // Whatever is still active holds what it holds: nothing is counted on to be repaired later. In a dry run, what an
-        // earlier unit would have repaired counts as repaired.
+        // Whatever is still active holds what it holds: nothing is counted on to be repaired later.
         let as_peers = |ids: &mut dyn Iterator<Item = &Backup>| -> Vec<decide::Peer> {
             ids.filter(|backup| crate::domain::status::is_active(backup.status.as_deref()))
-                .map(|backup| crate::scan::as_peer(census, backup, run.planned.contains(&backup.id)))
+                .map(|backup| crate::scan::as_peer(census, backup, false))
                 .collect()
         };
         match unit.kind {

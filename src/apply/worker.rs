@@ -237,9 +237,12 @@ impl Worker<'_> {
         let (plan, columns) = (self.plan, self.plan.columns);
         let mut reader = Reader { session: session.as_mut(), schema: self.schema };
         let check = plan.check_of(unit);
-        let fresh = Fresh::read(&mut reader, rows, lock, plan.purpose == Purpose::Repair)?;
+        let mut fresh = Fresh::read(&mut reader, rows, lock, plan.purpose == Purpose::Repair)?;
         // Not before the rows are read, which may take as long as a lock does: others have to say what they wrote.
         let written = self.written.read().unwrap_or_else(PoisonError::into_inner);
+        if self.options.mode == Mode::DryRun {
+            fresh.assume(&written.rows);
+        }
         let now = match fresh.compare(unit, &written.rows, columns) {
             Ok(now) => now,
             Err(moved) => return Ok(Recheck::Moved(moved)),

@@ -64,6 +64,18 @@ fn sessions(text: &str) -> std::result::Result<usize, String> {
 const MOST_SESSIONS: usize = 32;
 
 impl ExecutionArgs {
+    /// What the command line says is looked at before anything else: a column that there is not must be noticed before anything is
+    /// changed, and that nobody can be asked before a connection is made.
+    pub fn check(&self, ui: &Ui) -> Result<()> {
+        ui.check_columns(&view::results([]))?;
+        if self.asks() { prompt::insist_on_terminal(ui) } else { Ok(()) }
+    }
+
+    /// Whether a person has to confirm.
+    pub fn asks(&self) -> bool {
+        !self.yes && !self.dry_run
+    }
+
     /// On how many connections a plan of so many units is carried out.
     fn sessions(&self, units: usize) -> usize {
         self.sessions.unwrap_or(if units < 50 { 1 } else { 4 })
@@ -111,8 +123,6 @@ impl Journal for Log {
 pub fn carry_out(context: &Context<'_>, connected: &mut Connected, assignment: Assignment<'_>) -> Result<Exit> {
     let Assignment { command, plan, execution, refused, untouched, max_changes, storage } = assignment;
     let ui = context.ui;
-    // A column that there is not must be noticed before anything is changed, not when the result is printed.
-    ui.check_columns(&view::results([]))?;
     for refusal in &refused {
         ui.warn(format!("refused {}: {}", terminal(&refusal.id), terminal(&refusal.reason)));
     }
@@ -142,17 +152,39 @@ pub fn carry_out(context: &Context<'_>, connected: &mut Connected, assignment: A
     write(context, connected, command, &plan, execution, &refused, &untouched, storage)
 }
 
-/// Refuses a database that takes no writes.
-pub fn insist_on_writes(connected: &Connected) -> Result<()> {
-    if !connected.session.server().read_only {
-        return Ok(());
+/// Refuses a database that takes no writes, and an account that may not make them.
+pub fn insist_on_writes(connected: &mut Connected) -> Result<()> {
+    match obstacle(connected)? {
+        None => Ok(()),
+        Some(Obstacle { exit, problem, hint }) => Err(Error::new(exit, format!("{problem}; nothing was changed")).hint(hint)),
     }
-    let problem = format!("{} takes no writes: it is read-only, or a replica; nothing was changed", connected.location);
-    let hint = match connected.session.server().engine {
-        Engine::Sqlite => "run it as an account that may write to the file and its folder",
-        _ => "connect to the primary (the writer behind the proxy)",
-    };
-    Err(Error::new(Exit::NotPrimary, problem).hint(hint))
+}
+
+/// What keeps a run from writing.
+struct Obstacle {
+    exit: Exit,
+    problem: String,
+    hint: String,
+}
+
+/// Looks for what would keep a run from writing, without writing.
+fn obstacle(connected: &mut Connected) -> Result<Option<Obstacle>> {
+    let location = &connected.location;
+    if connected.session.server().read_only {
+        let hint = match connected.session.server().engine {
+            Engine::Sqlite => "run it as an account that may write to the file and its folder",
+            _ => "connect to the primary (the writer behind the proxy)",
+        };
+        let problem = format!("{location} takes no writes: it is read-only, or a replica");
+        return Ok(Some(Obstacle { exit: Exit::NotPrimary, problem, hint: hint.to_owned() }));
+    }
+    let problem = format!("this account may not change all that a repair changes in {location}");
+    let grants = connected.missing_grants()?;
+    if grants.is_empty() {
+        return Ok(None);
+    }
+    let hint = format!("let an administrator of the database run: {}; sql/grants has all that is needed", grants.join("; "));
+    Ok(Some(Obstacle { exit: Exit::Privilege, problem, hint }))
 }
 
 /// Refuses a log that could not be written, before long work or a question.
@@ -167,8 +199,7 @@ fn no_log(error: AuditError) -> Error {
 
 /// Says what is left alone, and why; whoever was asked has seen each of it already.
 fn tell(context: &Context<'_>, execution: &ExecutionArgs, untouched: &Untouched) {
-    let asked = !execution.yes && !execution.dry_run;
-    if let Some(sentence) = untouched.sentence().filter(|_| !asked) {
+    if let Some(sentence) = untouched.sentence().filter(|_| !execution.asks()) {
         context.ui.say(sentence);
     }
 }
@@ -200,6 +231,9 @@ fn dry_run(
     untouched: &Untouched,
     storage: Option<&PlaceArgs>,
 ) -> Result<Exit> {
+    if let Some(Obstacle { exit, problem, hint }) = obstacle(connected)? {
+        context.ui.warn(terminal(&format!("{problem}: without --dry-run this ends with {}; {hint}", exit.code())));
+    }
     let options = Options { mode: Mode::DryRun, batch_size: execution.batch_size, ..Options::default() };
     let run = execute(context, connected, plan, options, &mut NoJournal, &|| false, storage)?;
     if let Some(Failure::Database(error)) = run.failure {
@@ -295,7 +329,7 @@ fn write(
 }
 
 /// The exit code of a run, and the sentences that go with it.
-fn verdict(ui: &super::ui::Ui, run: &Run, refused: &[Refused], log_failure: Option<AuditError>, signals: &Signals) -> Exit {
+fn verdict(ui: &Ui, run: &Run, refused: &[Refused], log_failure: Option<AuditError>, signals: &Signals) -> Exit {
     let tally = run.tally();
     if tally.unknown > 0 {
         ui.error(
@@ -503,6 +537,7 @@ fn report(
         refused,
         left_alone: &untouched.left_alone,
         left_out: untouched.left_out,
+        missing_grants: &connected.missing_grants,
         summary: Tally::of(results.iter().map(|result| &result.outcome)),
         interrupted,
         follow_up: &follow_up,

@@ -8,7 +8,9 @@ use super::exit::Exit;
 use super::ui::Ui;
 use crate::config::{CinderConf, DatabaseFlags, DatabaseSettings, Environment, Resolved, Target};
 use crate::db::schema::Schema;
+use crate::db::statements::MISSING_GRANTS;
 use crate::db::{DbError, DbErrorKind, Session, SessionSettings};
+use crate::domain::Value;
 use crate::domain::decide::shell_word;
 use secrecy::SecretString;
 
@@ -37,6 +39,8 @@ pub struct Connected {
     pub report_interval: u64,
     /// Nothing says either: they are Cinder's defaults.
     assumed: bool,
+    /// The GRANTs that the account lacks to change what a repair changes, as far as they were asked for.
+    pub missing_grants: Vec<String>,
     settings: DatabaseSettings,
     limits: SessionSettings,
 }
@@ -58,6 +62,18 @@ impl Connected {
         let opened = self.opener()()?;
         self.session = opened;
         Ok(())
+    }
+
+    /// Looks which GRANTs the account lacks to change what a repair changes.
+    pub fn missing_grants(&mut self) -> Result<&[String]> {
+        let mut found = self.session.rows(&MISSING_GRANTS, &[]);
+        // While somebody reads and types, a proxy or the server may well close a connection that is idle.
+        if found.as_ref().is_err_and(DbError::is_fatal) {
+            self.reconnect()?;
+            found = self.session.rows(&MISSING_GRANTS, &[]);
+        }
+        self.missing_grants = found?.iter().flatten().filter_map(Value::as_text).map(str::to_owned).collect();
+        Ok(&self.missing_grants)
     }
 
     /// A closure that opens another session on the same database, and borrows nothing of this one.
@@ -110,6 +126,7 @@ impl Context<'_> {
             location,
             service_down_time,
             report_interval: resolved.service.report_interval.value,
+            missing_grants: Vec::new(),
             assumed: resolved.cinder.files().next().is_none(),
             settings,
             limits,

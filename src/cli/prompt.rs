@@ -68,12 +68,18 @@ pub fn choose(ui: &Ui, plan: &Plan) -> Result<BTreeSet<usize>> {
     Ok(chosen.into_iter().filter_map(|at| plan.units.get(at)).map(|unit| unit.number).collect())
 }
 
+/// Refuses to go on where nobody can be asked.
+pub fn insist_on_terminal(ui: &Ui) -> Result<()> {
+    if ui.can_ask() {
+        return Ok(());
+    }
+    let nobody = Error::usage("nobody can be asked here, so nothing was changed");
+    Err(nobody.hint("give --yes to change without a question, or --dry-run to look"))
+}
+
 /// Asks for the number of rows to be typed: a habit of typing `y` must not change a database.
 pub fn confirm_rows(ui: &Ui, rows: usize) -> Result<()> {
-    if !ui.can_ask() {
-        return Err(Error::usage("nobody can be asked here, so nothing was changed")
-            .hint("give --yes to change without a question, or --dry-run to look"));
-    }
+    insist_on_terminal(ui)?;
     let prompt =
         Input::new().with_prompt(format!("Type the number of rows to change ({rows}) to go on, anything else to stop")).allow_empty(true);
     let typed: String = ask(ui, || prompt.interact_text())?;

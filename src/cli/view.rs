@@ -131,6 +131,8 @@ pub struct RunDocument<'a> {
     pub left_alone: &'a [LeftAlone],
     /// How many findings `--limit` left out; they are in none of these lists.
     pub left_out: usize,
+    /// What a dry run found that the account may not do and a repair has to: the GRANTs that it lacks.
+    pub missing_grants: &'a [String],
     /// How many units ended how.
     pub summary: Tally,
     /// Why the run ended early, if it did.

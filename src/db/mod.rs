@@ -214,8 +214,7 @@ pub trait Session: Send {
 
 /// A text as the engine sent it; one that is not UTF-8 can only be shown.
 fn text(bytes: Vec<u8>) -> Value {
-    String::from_utf8(bytes)
-        .map_or_else(|error| Value::Foreign(String::from_utf8_lossy(error.as_bytes()).into_owned()), Value::Text)
+    String::from_utf8(bytes).map_or_else(|error| Value::Foreign(String::from_utf8_lossy(error.as_bytes()).into_owned()), Value::Text)
 }
 
 /// Runs steps one after the other.

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ErrorCode, OpenFlags, params_from_iter};
+use rustix::fs::{Access as FsAccess, AtFlags, CWD, accessat};
+use rustix::io::Errno;
 
 use super::{Access, CommitOutcome, DbError, DbErrorKind, Engine, Param, RowSink, ServerInfo, Session, SessionSettings, Statement};
 use crate::domain::Value;
@@ -102,7 +104,11 @@ pub fn open(path: &Path, settings: &SessionSettings) -> Result<Box<dyn Session>,
                 .map_err(|error| cannot_open(&error))?
         }
     };
-    read_only = read_only || connection.is_readonly("main").unwrap_or(true);
+    // Without a journal beside the file nothing is written; in WAL mode, that it could be opened says that one can be.
+    let folder = canonical.parent().unwrap_or(Path::new("/"));
+    let refused = accessat(CWD, folder, FsAccess::WRITE_OK | FsAccess::EXEC_OK, AtFlags::EACCESS);
+    let no_journal = !wal && matches!(refused, Err(Errno::ACCESS | Errno::ROFS));
+    read_only = read_only || no_journal || connection.is_readonly("main").unwrap_or(true);
     connection
         .busy_timeout(settings.lock_timeout.max(Duration::from_millis(1)))
         .map_err(|error| describe(&error, &format!("cannot set the busy time-out of {shown}")))?;

@@ -87,7 +87,9 @@ fn keep_time(engine: Engine, kept: &Kept) -> String {
         Engine::Sqlite => {
             format!("INSERT OR REPLACE INTO temp.cbr_row (number, updated_at) SELECT {number}, updated_at FROM {table} WHERE id = {id};\n")
         }
-        Engine::Mysql | Engine::Mariadb => format!("SET @cbr_row_{number} = (SELECT CAST(updated_at AS CHAR) FROM {table} WHERE id = {id});\n"),
+        Engine::Mysql | Engine::Mariadb => {
+            format!("SET @cbr_row_{number} = (SELECT CAST(updated_at AS CHAR) FROM {table} WHERE id = {id});\n")
+        }
         Engine::Postgresql => format!(
             "PERFORM set_config('cbr.row_{number}', to_char(updated_at, 'YYYY-MM-DD HH24:MI:SS.US'), false) FROM {table} WHERE id = {id};\n"
         ),

@@ -364,12 +364,13 @@ impl Database {
             }
             Engine::Mysql | Engine::Mariadb => {
                 self.server_execute(&format!("CREATE DATABASE {} CHARACTER SET utf8mb3", copy.name));
-                let mut script = String::from("SET FOREIGN_KEY_CHECKS = 0;\n");
+                // Strict mode would not take over every date that may be there.
+                let mut script = String::from("SET sql_mode = 'NO_ENGINE_SUBSTITUTION';\nSET FOREIGN_KEY_CHECKS = 0;\n");
                 for table in self.tables() {
                     let created = self.query(&format!("SHOW CREATE TABLE `{table}`"))[0][1].clone().expect("a statement");
                     script.push_str(&format!("{created};\nINSERT INTO `{table}` SELECT * FROM {}.`{table}`;\n", self.name));
                 }
-                script.push_str("SET FOREIGN_KEY_CHECKS = 1");
+                script.push_str("SET FOREIGN_KEY_CHECKS = 1;\nSET sql_mode = DEFAULT");
                 copy.execute(&script);
             }
         }

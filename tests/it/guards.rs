@@ -1,7 +1,7 @@
 //! What protects a database from the program: guards against changed rows, sessions that are held read-only, accounts
 //! with the least privileges, plans that are refused.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 use cinder_backup_repair::db::Engine;
@@ -194,10 +194,8 @@ fn looking_needs_select_alone_and_changing_its_columns() {
         looker.expect(0, &["apply", "plan.json", "--dry-run"]);
         looker.expect(0, &["repair", "--dry-run", OLD]);
         let answer = looker.expect(12, &["apply", "plan.json", "--yes"]);
-        assert!(answer.stderr.contains("grants"), "{}", answer.stderr);
+        assert!(answer.stderr.contains("sql/grants"), "{}", answer.stderr);
         assert_eq!(database.dump(), before);
-        looker.expect(0, &["history", "verify"]);
-        looker.expect(0, &["history", "reconcile"]);
         // The same plan under the account that may change.
         let repairer = looker.with_url(database.account(&grants(engine, "repair")));
         repairer.expect(0, &["apply", "plan.json", "--yes"]);
@@ -206,6 +204,78 @@ fn looking_needs_select_alone_and_changing_its_columns() {
         assert_eq!(database.cell("snapshots", &snapshot, "status").as_deref(), Some("available"));
         repairer.expect(0, &["history", "reconcile"]);
         repairer.expect(0, &["undo", &repairer.last_run(), "--yes"]);
+    }
+}
+
+/// Whoever waits for heartbeats, or reads a list of changes, should know by then that he may not make them.
+#[test]
+fn an_account_that_may_not_write_is_told_so_before_anything_is_begun() {
+    const WHOLE: &str = "status, size, object_count, service_metadata, fail_reason, num_dependent_backups, updated_at";
+    for engine in engines().into_iter().filter(|engine| *engine != Engine::Sqlite) {
+        let database = fresh(engine, Columns::Full);
+        database.service("gone", |row| row.updated_at(ago(TWO_HOURS)));
+        let (backup, _) = stuck_pair(&database);
+        let table = |name: &str| if engine == Engine::Postgresql { name.to_owned() } else { format!("`{{database}}`.`{name}`") };
+        let grant = |columns: &str, name: &str, to: &str| format!("GRANT UPDATE ({columns}) ON {} TO {to};\n", table(name));
+        let role = format!("r_{}", &uuid::Uuid::new_v4().simple().to_string()[..12]);
+        let by_role = [
+            format!("CREATE ROLE {role};\n"),
+            grant(WHOLE, "backups", &role),
+            grant("status, updated_at", "volumes", &role),
+            format!("GRANT {role} TO {{user}};\n"),
+            match engine {
+                Engine::Mariadb => format!("SET DEFAULT ROLE {role} FOR {{user}};\n"),
+                Engine::Mysql => format!("SET DEFAULT ROLE {role} TO {{user}};\n"),
+                _ => String::new(),
+            },
+        ]
+        .concat();
+        // What the account has beside SELECT, and the tables and columns that it lacks.
+        let cases = [
+            (String::new(), vec![("backups", WHOLE), ("snapshots", "status, updated_at"), ("volumes", "status, updated_at")]),
+            (
+                grant("status, size, updated_at", "backups", "{user}") + &grant("status", "volumes", "{user}"),
+                vec![
+                    ("backups", "object_count, service_metadata, fail_reason, num_dependent_backups"),
+                    ("snapshots", "status, updated_at"),
+                    ("volumes", "updated_at"),
+                ],
+            ),
+            (by_role, vec![("snapshots", "status, updated_at")]),
+        ];
+        for (more, lacks) in cases {
+            let before = database.dump();
+            let program = Program::on(database.account(&(grants(engine, "scan") + &more)));
+            let refused = program.expect(12, &["repair", "--yes", OLD]);
+            assert!(!refused.stderr.contains("heartbeat") && !refused.stderr.contains("Listening"), "{}", refused.stderr);
+            assert_eq!(database.dump(), before);
+            assert!(!program.log().exists(), "{}: nothing was begun", engine.name());
+            program.expect(12, &["repair", "--yes", "--check", "quick", OLD]);
+            // A dry run works, and says what would be missing.
+            let dry = program.expect(0, &["repair", "--dry-run", OLD, "-f", "json"]);
+            let document = dry.json();
+            assert_eq!(document["summary"]["planned"], 1, "{document:#}");
+            let missing: Vec<&str> = document["missing_grants"].as_array().unwrap().iter().map(|grant| grant.as_str().unwrap()).collect();
+            assert_eq!(missing.len(), lacks.len(), "{} {missing:?}", engine.name());
+            for (grant, (name, columns)) in missing.iter().zip(&lacks) {
+                let columns: BTreeSet<&str> = columns.split(", ").collect();
+                let named = grant.split(['(', ')']).nth(1).unwrap();
+                assert_eq!(named.split(", ").collect::<BTreeSet<_>>(), columns, "{} {grant}", engine.name());
+                assert!(grant.contains(name) && dry.stderr.contains(grant) && refused.stderr.contains(grant), "{grant}: {}", dry.stderr);
+            }
+            program.expect(3, &["repair", "--dry-run", "--detailed-exitcode", OLD]);
+            // With the statements as they stand there, it may.
+            missing.iter().for_each(|grant| database.execute(grant));
+            let dry = program.expect(0, &["repair", "--dry-run", OLD, "-f", "json"]);
+            assert_eq!(dry.json()["missing_grants"], serde_json::json!([]), "{}", dry.stderr);
+            assert!(!dry.stderr.contains("GRANT"), "{}", dry.stderr);
+            program.expect(0, &["repair", "--yes", OLD]);
+            assert_eq!(database.cell("backups", &backup, "status").as_deref(), Some("error"), "{}", engine.name());
+            program.expect(0, &["undo", &program.last_run(), "--yes"]);
+            let time = if engine == Engine::Postgresql { "timezone('UTC', now())" } else { "UTC_TIMESTAMP()" };
+            database.execute(&format!("UPDATE backups SET updated_at = {time} - INTERVAL '7200' SECOND"));
+            database.execute(&format!("UPDATE volumes SET updated_at = {time} - INTERVAL '7200' SECOND"));
+        }
     }
 }
 
@@ -260,5 +330,122 @@ fn nothing_is_written_to_tables_without_transactions() {
         database.execute("ALTER TABLE backups ENGINE=InnoDB");
         program.expect(0, &["repair", "--yes", OLD]);
         assert_eq!(database.cell("backups", &backup, "status").as_deref(), Some("error"));
+    }
+}
+
+/// A time that is none is compared in the words in which it was read, like any other: it is guarded, and can be repaired.
+#[test]
+fn a_row_whose_times_are_none_is_guarded_and_repaired_all_the_same() {
+    for engine in engines() {
+        let database = fresh(engine, Columns::Full);
+        let times: &[&str] = match engine {
+            Engine::Sqlite => &["'yesterday'", "''", "NULL"],
+            Engine::Mysql | Engine::Mariadb => &["'0000-00-00 00:00:00'", "'2026-00-00 00:00:00'", "'2026-11-00 10:00:00'", "NULL"],
+            Engine::Postgresql => &["'infinity'", "'-infinity'", "'0044-03-15 01:02:03 BC'", "'20000-01-01'", "NULL"],
+        };
+        if matches!(engine, Engine::Mysql | Engine::Mariadb) {
+            database.execute("SET SESSION sql_mode = ''");
+        }
+        let program = Program::on(database.url());
+        let set =
+            |table: &str, id: &str, time: &str| database.execute(&format!("UPDATE {table} SET updated_at = {time} WHERE id = '{id}'"));
+        for (number, time) in times.iter().enumerate() {
+            for table in ["backups", "volumes"] {
+                let (backup, volume) = stuck_pair(&database);
+                let id = if table == "backups" { &backup } else { &volume };
+                set(table, id, time);
+                let case = format!("{} {table} {time}", engine.name());
+                let plan = format!("{table}-{number}.json");
+                program.expect(0, &["plan", "--out", &plan, "--assume-dead=all", "--older-than=0s", &backup]);
+                let dry = program.json(0, &["apply", &plan, "--dry-run"]);
+                assert_eq!(dry["summary"]["planned"], 1, "{case}: {dry:#}");
+                // Somebody writes it meanwhile: another time that is none.
+                set(table, id, times[(number + 1) % times.len()]);
+                let document = program.json(4, &["apply", &plan, "--yes"]);
+                assert_eq!(document["units"][0]["outcome"], "changed", "{case}: {document:#}");
+                set(table, id, time);
+                let again = format!("{table}-{number}-again.json");
+                program.expect(0, &["plan", "--out", &again, "--assume-dead=all", "--older-than=0s", &backup]);
+                let document = program.json(0, &["apply", &again, "--yes"]);
+                assert_eq!(document["units"][0]["outcome"], "applied", "{case}: {document:#}");
+                assert_eq!(database.cell("volumes", &volume, "status").as_deref(), Some("available"), "{case}");
+            }
+        }
+    }
+}
+
+/// What SQLite keeps in a column of another type could be neither compared by a guard nor put back by an undo.
+#[test]
+fn a_value_that_has_no_place_in_its_column_keeps_its_row_from_being_changed() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    let program = Program::on(database.url());
+    for (table, column, value) in [
+        ("backups", "size", "'abc'"),
+        ("backups", "size", "1.5"),
+        ("backups", "object_count", "x'00'"),
+        ("backups", "num_dependent_backups", "9e999"),
+        ("backups", "status", "CAST('creating' AS BLOB)"),
+        ("backups", "host", "CAST(x'676fff' AS TEXT)"),
+        ("backups", "fail_reason", "x'ff'"),
+        ("backups", "updated_at", "1790000000"),
+        ("volumes", "status", "CAST('backing-up' AS BLOB)"),
+        ("volumes", "attach_status", "x''"),
+    ] {
+        let (backup, volume) = stuck_pair(&database);
+        let id = if table == "backups" { &backup } else { &volume };
+        database.execute(&format!("UPDATE {table} SET {column} = {value} WHERE id = '{id}'"));
+        let before = database.dump();
+        let mut sentences = BTreeSet::new();
+        for (code, command) in [(6, "repair"), (6, "dry"), (4, "plan")] {
+            let mut args =
+                if command == "plan" { vec!["plan"] } else { vec!["repair", if command == "dry" { "--dry-run" } else { "--yes" }] };
+            args.extend(["--assume-dead=all", &backup]);
+            let answer = program.expect(code, &args);
+            let said = answer.stderr.lines().collect::<Vec<_>>().join(" ");
+            assert!(said.contains(&format!("{table}.{column} of {id} holds")), "{table}.{column} = {value}: {said}");
+            sentences.insert(said.contains("correct that value by hand first"));
+        }
+        assert_eq!(sentences, BTreeSet::from([true]));
+        assert_eq!(database.dump(), before);
+        database.execute(&format!("DELETE FROM backups WHERE id = '{backup}'; DELETE FROM volumes WHERE id = '{volume}'"));
+    }
+}
+
+/// A counter of 2^53 + 1 comes back to the last digit, a text with a NUL whole, and what has come into the row since is not written over.
+#[test]
+fn an_undo_puts_back_the_very_values_or_nothing() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    let program = Program::on(database.url());
+    let parent = database.backup(|row| row.num_dependent_backups(0));
+    let spelt = |id: &str| {
+        let columns = ["status", "size", "object_count", "service_metadata", "fail_reason", "num_dependent_backups"];
+        let quoted: Vec<String> = columns.iter().map(|column| format!("typeof({column}), quote({column})")).collect();
+        database.query(&format!("SELECT {} FROM backups WHERE id = '{id}'", quoted.join(", ")))
+    };
+    for (column, value) in [
+        ("object_count", "9007199254740993"),
+        ("size", "-9223372036854775807"),
+        ("service_metadata", "'1e3'"),
+        ("fail_reason", "'a' || char(0) || '\u{1f642}\u{202e}'"),
+        ("fail_reason", "'0012'"),
+    ] {
+        let backup = database.backup(|row| row.status("creating").host("gone").parent_id(&parent).age(TWO_HOURS));
+        database.execute(&format!("UPDATE backups SET {column} = {value} WHERE id = '{backup}'"));
+        let before = spelt(&backup);
+        program.expect(0, &["repair", "--yes", &backup]);
+        assert_ne!(spelt(&backup), before, "{column} = {value}");
+        program.expect(0, &["undo", &program.last_run(), "--yes"]);
+        assert_eq!(spelt(&backup), before, "{column} = {value}");
+        database.execute(&format!("DELETE FROM backups WHERE id = '{backup}'"));
+    }
+    let backup = database.backup(|row| row.status("creating").host("gone").size(None::<i64>).age(TWO_HOURS));
+    program.expect(0, &["repair", "--yes", &backup]);
+    database.execute(&format!("UPDATE backups SET size = 'abc' WHERE id = '{backup}'"));
+    let before = database.dump();
+    for (last, reason) in [("--dry-run", "holds"), ("--yes", "holds")] {
+        let document = program.json(4, &["undo", &program.last_run(), last]);
+        assert_eq!(document["units"][0]["outcome"], "refused", "{document:#}");
+        assert!(document["units"][0]["reason"].as_str().unwrap().contains(reason), "{document:#}");
+        assert_eq!(database.dump(), before);
     }
 }

@@ -335,6 +335,29 @@ fn an_increment_on_what_becomes_creating_again_is_new_whatever_its_clock_says() 
     assert_eq!(database.cell("backups", &parent, "status").as_deref(), Some("creating"));
 }
 
+/// One that was there before the run does not rest on what the run did. What has no time that can be read may be new.
+#[test]
+fn an_increment_that_is_older_than_the_run_does_not_keep_it_from_being_undone() {
+    for engine in engines() {
+        for was in ["creating", "error"] {
+            let database = fresh(engine, Columns::Full);
+            let parent = database.backup(|row| row.status(was).host("gone").age(TWO_HOURS));
+            let older = database.backup(|row| row.host("ctl2").parent_id(&parent).age(TWO_HOURS - 60));
+            let program = Program::on(database.url());
+            program.expect(0, &[UNVERIFIED, &["--status", was, &parent]].concat());
+            let run = program.last_run();
+            database.execute(&format!("UPDATE backups SET created_at = NULL WHERE id = '{older}'"));
+            let document = program.json(4, &["undo", &run, "--yes"]);
+            assert_eq!(document["units"][0]["outcome"], "refused", "{} {was} {document:#}", engine.name());
+            assert!(document["units"][0]["reason"].as_str().unwrap().contains("created_at NULL"), "{document:#}");
+            let time = crate::rows::ago(TWO_HOURS - 60).sql(engine);
+            database.execute(&format!("UPDATE backups SET created_at = {time} WHERE id = '{older}'"));
+            program.expect(0, &["undo", &run, "--yes"]);
+            assert_eq!(database.cell("backups", &parent, "status").as_deref(), Some(was), "{}", engine.name());
+        }
+    }
+}
+
 #[test]
 fn a_log_whose_name_is_no_text_is_read_all_the_same() {
     let database = fresh(Engine::Sqlite, Columns::Full);

@@ -47,10 +47,7 @@ pub fn run(context: &Context<'_>, args: &ApplyArgs) -> Result<Exit> {
         return Err(Error::new(Exit::Safety, format!("{} says that it undoes a run; nothing was changed", args.plan.display()))
             .hint("undo goes by the audit log and by no file: cinder-backup-repair undo RUN"));
     }
-    if !args.execution.yes && !args.execution.dry_run && !context.ui.can_ask() {
-        return Err(Error::usage("nobody can be asked here, so nothing was changed")
-            .hint("give --yes to change without a question, or --dry-run to look"));
-    }
+    args.execution.check(context.ui)?;
     let mut connected = context.connect()?;
     check_down_time(&plan, connected.service_down_time, connected.report_interval)?;
     for flag in set_aside(&plan) {

@@ -53,15 +53,11 @@ pub fn run(context: &Context<'_>, args: &RepairArgs) -> Result<Exit> {
     let backups = named(&args.backups)?;
     let selection = args.selection.selection(&backups).map_err(Error::usage)?;
     let ui = context.ui;
-    if !args.execution.yes && !args.execution.dry_run && !ui.can_ask() {
-        return Err(Error::usage("nobody can be asked here, so nothing was changed")
-            .hint("give --yes to change without a question, or --dry-run to look"));
-    }
-    ui.check_columns(&view::results([]))?;
+    args.execution.check(ui)?;
     let mut connected = context.connect()?;
     if args.checks.check.is_some() && !args.execution.dry_run {
         // Before a check that may take hours, not after it.
-        insist_on_writes(&connected)?;
+        insist_on_writes(&mut connected)?;
         insist_on_log(context)?;
     }
     connected.warn_of_defaults(ui, args.selection.service_down_time.is_some());
@@ -75,8 +71,7 @@ pub fn run(context: &Context<'_>, args: &RepairArgs) -> Result<Exit> {
     hosts::warn_of_unknown(ui, &scan, &selection, &policy);
     let refused = refusals(&scan, &selection);
     let untouched = Untouched::of(&scan, &refused);
-    let asks = !args.execution.yes && !args.execution.dry_run;
-    if asks {
+    if args.execution.asks() {
         ui.say(format!("{} in {}", super::scan::sentence(&scan.document, &selection), terminal(&connected.location)));
         for finding in scan.document.findings.iter().filter(|finding| !finding.is_actionable()) {
             let why = finding.refusal.as_deref().or(finding.evidence.first().map(|evidence| evidence.text.as_str())).unwrap_or("");
@@ -88,7 +83,7 @@ pub fn run(context: &Context<'_>, args: &RepairArgs) -> Result<Exit> {
             ui.show(terminal(&format!("  {} {} {name:?} is {status}: {}", unit.kind.name(), unit.id, why.join("; "))));
         }
         if !plan.units.is_empty() {
-            insist_on_writes(&connected)?;
+            insist_on_writes(&mut connected)?;
             insist_on_log(context)?;
         }
         if plan.units.len() > 1 {

@@ -28,10 +28,6 @@ pub struct UndoArgs {
 
 /// Runs `undo`.
 pub fn run(context: &Context<'_>, args: &UndoArgs) -> Result<Exit> {
-    if !args.execution.yes && !args.execution.dry_run && !context.ui.can_ask() {
-        return Err(Error::usage("nobody can be asked here, so nothing was changed")
-            .hint("give --yes to change without a question, or --dry-run to look"));
-    }
     let path = context.existing_audit_log()?;
     let records = load_run(&path, &args.run)?;
     let Undo { units, unknown } = undo_units(&records.run, records.units.values()).map_err(|error| {
@@ -41,6 +37,7 @@ pub fn run(context: &Context<'_>, args: &UndoArgs) -> Result<Exit> {
         };
         Error::new(exit, error)
     })?;
+    args.execution.check(context.ui)?;
     let refused = unknown.into_iter().map(stays_unknown).collect();
     let mut connected = context.connect()?;
     let here = database_info(connected.session.as_ref(), &connected.schema);

@@ -307,8 +307,10 @@ fn propose(
     // The order in which rows are locked: table, then id. The sort is stable, so a row's columns keep their order.
     changes.sort_by(|a, b| (a.table, &a.id).cmp(&(b.table, &b.id)));
     follow_up(finding, backup, to, needs.contains(&Need::StorageCheck));
-    let backups = [Some(backup), case.parent.as_ref()].into_iter().flatten().map(|row| (Table::Backups, row.id.as_str(), row.unfit.as_deref()));
-    let volumes = [&case.volume, &case.destination].into_iter().flatten().map(|row| (Table::Volumes, row.id.as_str(), row.unfit.as_deref()));
+    let backups =
+        [Some(backup), case.parent.as_ref()].into_iter().flatten().map(|row| (Table::Backups, row.id.as_str(), row.unfit.as_deref()));
+    let volumes =
+        [&case.volume, &case.destination].into_iter().flatten().map(|row| (Table::Volumes, row.id.as_str(), row.unfit.as_deref()));
     let snapshots = case.snapshot.iter().map(|row| (Table::Snapshots, row.id.as_str(), row.unfit.as_deref()));
     offer(finding, Proposal { status: Some(to.to_owned()), needs, changes }, backups.chain(volumes).chain(snapshots));
 }

@@ -191,3 +191,35 @@ fn backups_that_are_not_there_or_not_one() {
     let answer = answer(program.command(&["repair", "-", "--yes", "-f", "json"]).stdin(fs::File::open(list).unwrap()));
     assert_eq!(answer.json()["summary"]["applied"], 2, "{}", answer.stderr);
 }
+
+/// First what was typed, then whether anybody can be asked, then the database.
+#[test]
+fn what_is_wrong_with_the_words_is_said_before_what_is_wrong_around_them() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    stuck(&database, "nightly");
+    let program = Program::on(database.url());
+    program.expect(0, &["plan", "--out", "plan.json"]);
+    program.expect(0, &["repair", "--yes"]);
+    let run = program.last_run();
+    fs::write(program.path("empty.json"), "").unwrap();
+    let unreachable = program.with_url("sqlite:////nonexistent/cinder.sqlite");
+    for (args, expected) in [
+        (&["undo", "20260101T000000Z-00000000"] as &[&str], "no run 20260101T000000Z-00000000"),
+        (&["undo", &run, "-c", "Nope"], "Nope"),
+        (&["undo", &run], "nobody can be asked"),
+        (&["undo", &run, "--yes"], "no SQLite database"),
+        (&["apply", "empty.json"], "is empty"),
+        (&["apply", "plan.json", "-c", "Nope"], "Nope"),
+        (&["apply", "plan.json"], "nobody can be asked"),
+        (&["apply", "plan.json", "--yes"], "no SQLite database"),
+        (&["repair", "-c", "Nope"], "Nope"),
+        (&["repair", ""], "is empty"),
+        (&["repair"], "nobody can be asked"),
+        (&["repair", "--yes"], "no SQLite database"),
+    ] {
+        let answer = unreachable.run(args);
+        let said = answer.stderr.lines().collect::<Vec<_>>().join(" ");
+        assert!(said.contains(expected), "{args:?}: {said}");
+        assert_eq!(answer.code, Some(if expected == "no SQLite database" { 10 } else { 2 }), "{args:?}: {said}");
+    }
+}

@@ -98,6 +98,24 @@ fn a_database_that_takes_no_writes() {
     assert!(!readable.log().exists(), "nothing was begun");
 }
 
+/// A journal has to be made beside the file before anything is written to it.
+#[test]
+fn a_file_whose_folder_takes_no_writes_is_told_of_before_anything_is_begun() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    stuck(&database, "nightly");
+    let Some(readable) = Readable::copy(&database) else { return };
+    std::os::unix::fs::chown(&readable.file, Some(65534), Some(65534)).unwrap();
+    let before = fs::read(&readable.file).unwrap();
+    let repair = readable.run(&["repair", "--yes"]);
+    assert_eq!(repair.code, Some(13), "{}", repair.stderr);
+    assert!(repair.stderr.contains("hint: run it as an account that may write to the file and its folder"), "{}", repair.stderr);
+    assert!(!readable.log().exists(), "nothing was begun");
+    let dry = readable.run(&["repair", "--dry-run"]);
+    assert_eq!(dry.code, Some(0), "{}", dry.stderr);
+    assert!(dry.stderr.contains("without --dry-run this ends with 13"), "{}", dry.stderr);
+    assert!(fs::read(&readable.file).unwrap() == before);
+}
+
 #[test]
 fn a_write_ahead_log_that_a_reader_cannot_keep_is_no_matter_of_grants() {
     let database = fresh(Engine::Sqlite, Columns::Full);

@@ -170,6 +170,45 @@ fn a_script_carries_a_shared_parent_from_unit_to_unit() {
     }
 }
 
+/// Zero dates, days before Christ and words in a column of times: the script compares what it finds with what was read.
+#[test]
+fn a_script_guards_times_that_are_none() {
+    for engine in engines().into_iter().filter(|engine| can_run(*engine)) {
+        let database = fresh(engine, Columns::Full);
+        let times: &[&str] = match engine {
+            Engine::Sqlite => &["'yesterday'", "''", "'it''s \\'"],
+            Engine::Mysql | Engine::Mariadb => &["'0000-00-00 00:00:00'", "'2026-00-00 00:00:00'", "'2026-11-00 10:00:00'"],
+            Engine::Postgresql => &["'infinity'", "'-infinity'", "'0044-03-15 01:02:03.000004 BC'", "'20000-01-01'"],
+        };
+        if matches!(engine, Engine::Mysql | Engine::Mariadb) {
+            database.execute("SET SESSION sql_mode = ''");
+        }
+        for (chain, time) in times.iter().enumerate() {
+            let (backup, volume) = stuck(&database, "nightly");
+            // A parent that two units count: the second one goes by the time that the first one leaves.
+            let parent = database.backup(|row| row.id(id('a', chain)).num_dependent_backups(0));
+            for letter in ['b', 'd'] {
+                database.backup(|row| row.id(id(letter, chain)).parent_id(&parent).status("creating").host("gone").age(7_200));
+            }
+            for (table, id) in [("backups", &backup), ("volumes", &volume), ("backups", &parent)] {
+                database.execute(&format!("UPDATE {table} SET updated_at = {time} WHERE id = '{id}'"));
+            }
+        }
+        let program = Program::on(database.url());
+        let plan =
+            ["plan", "--assume-dead=all", "--to=available", "--allow-unverified", "--out", "plan.json", "--report", "plan.sql", "-q"];
+        program.expect(0, &plan);
+        let copy = database.copy();
+        let before = copy.rows_by_id();
+        let output = client(&copy, &program.path("plan.sql"), false);
+        assert!(output.status.success(), "{} {}", engine.name(), said(&output));
+        let document = program.json(0, &["apply", "plan.json", "--yes"]);
+        assert_eq!(document["summary"]["applied"].as_u64(), Some(3 * times.len() as u64), "{} {document:#}", engine.name());
+        assert!(differences(&before, &copy.rows_by_id()).len() >= 5 * times.len(), "{}: nothing was repaired", engine.name());
+        assert_eq!(differences(&database.rows_by_id(), &copy.rows_by_id()), Vec::<String>::new(), "{}", engine.name());
+    }
+}
+
 #[test]
 fn a_script_notices_whoever_touches_a_shared_parent_between_two_units() {
     for engine in engines().into_iter().filter(|engine| can_run(*engine)) {

@@ -1,0 +1,11 @@
+-- missing_grants: for each table that holds columns which a repair sets and this account may not, the GRANT that would do.
+SELECT format('GRANT UPDATE (%s) ON %s TO %I', string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum), CAST(c.oid AS regclass), current_user)
+  FROM pg_catalog.pg_class AS c
+  JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid
+ WHERE (c.oid = to_regclass('backups')
+        AND a.attname IN ('status', 'size', 'object_count', 'service_metadata', 'fail_reason', 'num_dependent_backups', 'updated_at')
+        OR c.oid IN (to_regclass('volumes'), to_regclass('snapshots')) AND a.attname IN ('status', 'updated_at'))
+   AND NOT a.attisdropped
+   AND NOT has_column_privilege(c.oid, a.attnum, 'UPDATE')
+ GROUP BY c.oid, c.relname
+ ORDER BY c.relname;
