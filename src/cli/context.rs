@@ -8,7 +8,7 @@ use super::exit::Exit;
 use super::ui::Ui;
 use crate::config::{CinderConf, DatabaseFlags, DatabaseSettings, Environment, Resolved, Target};
 use crate::db::schema::Schema;
-use crate::db::statements::MISSING_GRANTS;
+use crate::db::statements::MISSING_PRIVILEGES;
 use crate::db::{DbError, DbErrorKind, Session, SessionSettings};
 use crate::domain::Value;
 use crate::domain::decide::shell_word;
@@ -66,13 +66,19 @@ impl Connected {
 
     /// Looks which GRANTs the account lacks to change what a repair changes.
     pub fn missing_grants(&mut self) -> Result<&[String]> {
-        let mut found = self.session.rows(&MISSING_GRANTS, &[]);
+        let mut found = self.session.rows(&MISSING_PRIVILEGES, &[]);
         // While somebody reads and types, a proxy or the server may well close a connection that is idle.
         if found.as_ref().is_err_and(DbError::is_fatal) {
             self.reconnect()?;
-            found = self.session.rows(&MISSING_GRANTS, &[]);
+            found = self.session.rows(&MISSING_PRIVILEGES, &[]);
         }
-        self.missing_grants = found?.iter().flatten().filter_map(Value::as_text).map(str::to_owned).collect();
+        let grant = |row: &Vec<Value>| match row.as_slice() {
+            [Value::Text(columns), Value::Text(table), Value::Text(account)] => {
+                Some(format!("GRANT UPDATE ({columns}) ON {table} TO {account}"))
+            }
+            _ => None,
+        };
+        self.missing_grants = found?.iter().filter_map(grant).collect();
         Ok(&self.missing_grants)
     }
 

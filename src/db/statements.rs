@@ -79,8 +79,8 @@ statements! {
     BACKUPS_LIVE_LIBERTY = "backups_live_liberty";
     /// The UTC clock that heartbeats are compared with; for a file that is this host's.
     CLOCK = "clock";
-    /// The GRANTs that this account lacks to change what a repair changes, one for each table.
-    MISSING_GRANTS = "missing_grants";
+    /// By table the columns that a repair sets and this account may not, with the table and the account as a GRANT has them.
+    MISSING_PRIVILEGES = "missing_privileges";
     /// What the quotas think of backups and of their gigabytes, by project.
     QUOTA_USAGES_BACKUP = "quota_usages_backup";
     /// The revision of the schema (Wallaby and later).

@@ -414,6 +414,9 @@ fn every_update_names_the_row_and_all_that_was_seen_of_it() {
                         Engine::Postgresql => format!("{column} IS NOT DISTINCT FROM "),
                     };
                     let live = ["deleted = 0", "deleted = FALSE", "deleted = false", "NOT deleted"];
+                    // MariaDB and MySQL keep dates that are none, and no session in strict mode takes one as a value.
+                    let is_mysql = matches!(engine, Engine::Mysql | Engine::Mariadb);
+                    let same = if is_mysql && column == "updated_at" { "CAST(updated_at AS CHAR) <=> ".to_owned() } else { same };
                     let is_guard = |guard: &&&str| if column == "deleted" { live.contains(*guard) } else { guard.starts_with(&same) };
                     assert_eq!(guards.iter().filter(is_guard).count(), 1, "{name}, {engine:?}: {column} in {guards:?}");
                 }

@@ -1,5 +1,5 @@
--- missing_grants: for each table that holds columns which a repair sets and this account may not, the GRANT that would do.
-SELECT format('GRANT UPDATE (%s) ON %s TO %I', string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum), CAST(c.oid AS regclass), current_user)
+-- missing_privileges: by table the columns that a repair sets and this account may not, then the table and the account as a GRANT has them.
+SELECT string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum), CAST(CAST(c.oid AS regclass) AS text), quote_ident(current_user)
   FROM pg_catalog.pg_class AS c
   JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid
  WHERE (c.oid = to_regclass('backups')

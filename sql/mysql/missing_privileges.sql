@@ -1,0 +1,14 @@
+-- missing_privileges: by table the columns that a repair sets and this account may not, then the table and the account as a GRANT
+-- has them. The column `privileges` has those that are in force: on the server, the schema, the table and the column, and by active roles.
+SELECT GROUP_CONCAT(column_name ORDER BY ordinal_position SEPARATOR ', '),
+       CONCAT('`', table_schema, '`.`', table_name, '`'),
+       CONCAT(QUOTE(LEFT(CURRENT_USER(), CHAR_LENGTH(CURRENT_USER()) - CHAR_LENGTH(SUBSTRING_INDEX(CURRENT_USER(), '@', -1)) - 1)), '@',
+              QUOTE(SUBSTRING_INDEX(CURRENT_USER(), '@', -1)))
+  FROM information_schema.columns
+ WHERE table_schema = DATABASE()
+   AND (table_name = 'backups'
+        AND column_name IN ('status', 'size', 'object_count', 'service_metadata', 'fail_reason', 'num_dependent_backups', 'updated_at')
+        OR table_name IN ('volumes', 'snapshots') AND column_name IN ('status', 'updated_at'))
+   AND FIND_IN_SET('update', privileges) = 0
+ GROUP BY table_schema, table_name
+ ORDER BY table_name;

@@ -1,3 +1,0 @@
--- missing_grants: none, as a file knows no accounts; whether it can be written shows when it is opened.
-SELECT NULL
- WHERE 0;
