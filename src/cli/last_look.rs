@@ -20,8 +20,6 @@ use crate::verify::{Moment, Target, glance};
 
 /// So many looks at once: each is a listing, and one of each backup below.
 const AT_ONCE: usize = 8;
-/// Longer than this nobody waits for the next answer.
-const PATIENCE: Duration = Duration::from_secs(60);
 /// How often a signal is looked for meanwhile.
 const GLANCE: Duration = Duration::from_millis(100);
 /// A failure that took so long is a slow one; after so many in a row a storage is not asked again in this run.
@@ -67,6 +65,8 @@ pub struct LastLook<'a> {
     eyes: Option<Arc<Eyes>>,
     cancelled: Arc<AtomicBool>,
     stop: &'a dyn Fn() -> bool,
+    /// Longer than this nobody waits for the next answer.
+    patience: Duration,
     /// How many backups could not be seen, and why the first could not.
     unseen: Mutex<Option<(usize, String)>>,
 }
@@ -90,7 +90,8 @@ impl<'a> LastLook<'a> {
                 Some(Arc::new(Eyes { stores, targets, host: who::host(), slow: Mutex::default() }))
             }
         };
-        Ok(Self { eyes, cancelled, stop, unseen: Mutex::default() })
+        let patience = place.map(PlaceArgs::patience).unwrap_or_default().all;
+        Ok(Self { eyes, cancelled, stop, patience, unseen: Mutex::default() })
     }
 
     /// Says once what could not be seen.
@@ -140,7 +141,7 @@ impl Storage for LastLook<'_> {
                         self.cancelled.store(true, Ordering::Relaxed);
                         break;
                     }
-                    if last.elapsed() >= PATIENCE {
+                    if last.elapsed() >= self.patience {
                         break;
                     }
                 }
@@ -151,7 +152,7 @@ impl Storage for LastLook<'_> {
         moment.end();
         let looks: Vec<Look> = looks
             .into_iter()
-            .map(|look| look.unwrap_or_else(|| Look::Unseen(format!("no answer within {} s", PATIENCE.as_secs()))))
+            .map(|look| look.unwrap_or_else(|| Look::Unseen(format!("no answer within {} s", self.patience.as_secs()))))
             .collect();
         for look in &looks {
             if let Look::Unseen(why) = look {

@@ -15,7 +15,9 @@ use super::exit::Exit;
 use crate::config::StorageOptions;
 use crate::domain::{Backup, Driver, Glance, Level, Listing, Policy};
 use crate::storage::ceph::Cluster;
-use crate::storage::{Health, Network, ObjectStore, RetryPolicy, Retrying, StorageError, StorageErrorKind, gcs, posix, s3, swift};
+use crate::storage::{
+    Health, Network, ObjectStore, Patience, RetryPolicy, Retrying, StorageError, StorageErrorKind, gcs, posix, s3, swift,
+};
 use crate::verify::chunked::{Effort, Share};
 use crate::verify::{Findings, Places, Request, Subject, Watch, ceph};
 
@@ -33,6 +35,9 @@ pub struct PlaceArgs {
     /// Reach Google Cloud Storage here, in place of its public address
     #[arg(long, value_name = "URL")]
     pub gcs_endpoint: Option<String>,
+    /// Give a storage up that gives nothing useful for so long, over all attempts and backups [default: 1m]
+    #[arg(long, value_name = "SPAN", value_parser = patience)]
+    pub storage_timeout: Option<Duration>,
 }
 
 /// How the storage is reached and read.
@@ -88,7 +93,13 @@ impl PlaceArgs {
             _ => format!(" --storage-option {}", typed(Path::new(option))),
         }));
         words.extend(self.gcs_endpoint.iter().map(|url| format!(" --gcs-endpoint {}", typed(Path::new(url)))));
+        words.extend(self.storage_timeout.iter().map(|span| format!(" --storage-timeout {}s", span.as_secs())));
         words.concat()
+    }
+
+    /// How long a storage that gives nothing useful is waited for.
+    pub fn patience(&self) -> Patience {
+        self.storage_timeout.map_or_else(Patience::default, Patience::of)
     }
 }
 
@@ -116,6 +127,10 @@ pub fn level(text: &str) -> std::result::Result<Level, String> {
         "restore" => Ok(Level::Restore),
         _ => Err(format!("{text:?} is none of quick, deep, restore")),
     }
+}
+
+fn patience(text: &str) -> std::result::Result<Duration, String> {
+    span(text).and_then(|span| if span.is_zero() { Err("takes at least one second".to_owned()) } else { Ok(span) })
 }
 
 fn jobs(text: &str) -> std::result::Result<usize, String> {
@@ -155,6 +170,7 @@ pub struct Stores {
     storage_path: Option<PathBuf>,
     gcs_endpoint: Option<String>,
     policy: RetryPolicy,
+    patience: Patience,
     cancelled: Arc<AtomicBool>,
     open: Mutex<HashMap<Place, Arc<dyn ObjectStore>>>,
     health: Mutex<HashMap<Driver, Arc<Health>>>,
@@ -181,6 +197,7 @@ impl Stores {
             storage_path: args.storage_path.clone(),
             gcs_endpoint: args.gcs_endpoint.clone(),
             policy: RetryPolicy::default(),
+            patience: args.patience(),
             cancelled,
             open: Mutex::default(),
             health: Mutex::default(),
@@ -224,14 +241,27 @@ impl Stores {
     }
 
     fn cluster(&self) -> std::result::Result<&Cluster, StorageError> {
-        let cluster = self.ceph.get_or_init(|| Ok(Cluster::new(&self.options)?.with_cancelled(Arc::clone(&self.cancelled))));
+        let cluster = self.ceph.get_or_init(|| {
+            Ok(Cluster::new(&self.options)?.with_cancelled(Arc::clone(&self.cancelled)).with_health(self.health(Driver::Ceph)))
+        });
         cluster.as_ref().map_err(Clone::clone)
+    }
+
+    /// What is known of a driver's server or mount.
+    fn health(&self, driver: Driver) -> Arc<Health> {
+        let mut all = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(all.entry(driver).or_insert_with(|| Arc::new(Health::new(self.patience))))
+    }
+
+    /// How a driver's server is reached.
+    fn network(&self, driver: Driver) -> Network {
+        Network { health: self.health(driver), ..self.network.clone() }
     }
 
     /// With patience; all stores of a driver are on one server, or below one mount. A mount is there for all of them or for none; on
     /// a server one container may be in trouble, and the others are not.
     fn retrying<S: ObjectStore + 'static>(&self, driver: Driver, store: S) -> Arc<dyn ObjectStore> {
-        let all = Arc::clone(self.health.lock().unwrap_or_else(PoisonError::into_inner).entry(driver).or_default());
+        let all = self.health(driver);
         let health = if is_directory(driver) { all } else { Arc::new(Health::below(all)) };
         Arc::new(Retrying::new(store, self.policy, Arc::clone(&self.cancelled)).with_health(health))
     }
@@ -258,16 +288,16 @@ impl Places for Stores {
                 self.retrying(driver, self.directory(root)?.container(&container)?)
             }
             Driver::Swift => {
-                let account = self.swift.get_or_init(|| swift::Account::new(&self.options, &self.network));
+                let account = self.swift.get_or_init(|| swift::Account::new(&self.options, &self.network(driver)));
                 let account = account.as_ref().map_err(Clone::clone)?;
                 self.retrying(driver, account.container(backup.project_id.as_deref(), &container)?)
             }
             Driver::S3 => {
-                let client = self.s3.get_or_init(|| s3::Client::new(&self.options, &self.network));
+                let client = self.s3.get_or_init(|| s3::Client::new(&self.options, &self.network(driver)));
                 self.retrying(driver, client.as_ref().map_err(Clone::clone)?.bucket(&container)?)
             }
             Driver::Gcs => {
-                let client = self.gcs.get_or_init(|| gcs::Client::new(&self.options, self.gcs_endpoint.as_deref(), &self.network));
+                let client = self.gcs.get_or_init(|| gcs::Client::new(&self.options, self.gcs_endpoint.as_deref(), &self.network(driver)));
                 self.retrying(driver, client.as_ref().map_err(Clone::clone)?.bucket(&container)?)
             }
             Driver::Ceph => {
@@ -313,9 +343,10 @@ mod tests {
             storage_path: Some("/mnt/it's".into()),
             storage_option: vec!["backup_s3_store_secret_key=hunter2".into(), "backup_s3_store_access_key=@/etc/key".into()],
             gcs_endpoint: None,
+            storage_timeout: Some(Duration::from_secs(90)),
         };
         let wanted = " --storage-path '/mnt/it'\\''s' --storage-option 'backup_s3_store_secret_key=…' \
-            --storage-option 'backup_s3_store_access_key=@/etc/key'";
+            --storage-option 'backup_s3_store_access_key=@/etc/key' --storage-timeout 90s";
         assert_eq!(place.same(), wanted);
         assert_eq!(PlaceArgs::default().same(), "");
     }

@@ -1,13 +1,15 @@
-//! What all that is read from one storage shares: whether it is away.
+//! What all that is read from one storage shares: whether it is away, and how long it may go on without anything useful.
 //!
 //! A container may be in trouble alone, and a server with all of its containers. So each has a health of its own, and that of the
-//! server above it: of the server's trouble a container believes only what it has met with itself.
+//! server above it: of the server's trouble a container believes only what it has met with itself. But a server that gives no
+//! answer at all is no trouble of a container.
 //!
 //! Attempts are counted for each object. With a storage that is away thousands of objects would each be waited for, one after the
-//! other: after some of them in a row all wait together, one asks from time to time, and after a while none waits any more.
+//! other: after some of them in a row all wait together, one asks from time to time, and once nothing useful has come for the time
+//! of [`Patience::all`] nobody waits any more.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::retry::{GLANCE, look};
@@ -16,18 +18,30 @@ use super::{StorageError, StorageErrorKind};
 /// So many calls in a row that failed in all their attempts mean that the storage is away.
 const FAILURES: u32 = 3;
 
-/// How long a storage that is away is waited for.
+/// How long a storage that gives nothing useful is waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Patience {
-    /// From the first failure on, over all that wait.
+    /// In all: over all calls, attempts and those that wait, until anything useful comes.
     pub all: Duration,
     /// Between two calls that see whether it is back.
     pub pause: Duration,
 }
 
+impl Patience {
+    /// Waits for so long in all.
+    pub fn of(all: Duration) -> Self {
+        Self { all, pause: (all / 6).min(Duration::from_secs(10)) }
+    }
+
+    /// For one answer, when the time is over and it is only seen whether the storage is back.
+    fn least(self) -> Duration {
+        (self.all / 4).min(Duration::from_secs(5))
+    }
+}
+
 impl Default for Patience {
     fn default() -> Self {
-        Self { all: Duration::from_secs(60), pause: Duration::from_secs(10) }
+        Self::of(Duration::from_secs(60))
     }
 }
 
@@ -35,19 +49,27 @@ impl Default for Patience {
 #[derive(Debug, Default)]
 pub struct Health {
     patience: Patience,
-    trouble: Mutex<Option<Trouble>>,
-    /// It answered when it was asked last.
-    answers: AtomicBool,
+    state: Mutex<State>,
     /// That of all that fails and answers together with it.
     server: Option<Arc<Health>>,
 }
 
-#[derive(Debug)]
-struct Trouble {
+#[derive(Debug, Default)]
+struct State {
+    /// Since when nothing useful has come, where an attempt has failed since.
+    since: Option<Instant>,
+    /// It answered when it was asked last.
+    answers: bool,
+    /// When something useful came last.
+    answered: Option<Instant>,
+    /// When any answer came last, and be it that it is too busy.
+    spoke: Option<Instant>,
+    /// Calls in a row that failed in all their attempts.
     failures: u32,
-    since: Instant,
     /// When it is asked again.
-    next: Instant,
+    next: Option<Instant>,
+    /// A container that has not failed itself was let through although the server gave no answer.
+    probed: bool,
     text: String,
 }
 
@@ -59,21 +81,43 @@ enum Turn {
     GiveUp(String),
 }
 
-impl Trouble {
-    fn is_away(&self) -> bool {
-        self.failures >= FAILURES
+impl State {
+    fn is_spent(&self, patience: Patience) -> bool {
+        self.since.is_some_and(|since| since.elapsed() >= patience.all)
+    }
+
+    fn is_away(&self, patience: Patience) -> bool {
+        self.failures >= FAILURES || self.is_spent(patience)
+    }
+
+    /// Nothing at all came back for all that time.
+    fn is_silent(&self, patience: Patience) -> bool {
+        self.is_spent(patience) && self.spoke.is_none_or(|spoke| spoke.elapsed() >= patience.all)
+    }
+
+    /// Whether it is time to see if it is back.
+    fn is_due(&mut self, patience: Patience) -> bool {
+        let now = Instant::now();
+        let due = self.next.is_none_or(|next| now >= next);
+        if due {
+            self.next = Some(now + patience.pause);
+        }
+        due
     }
 
     fn turn(&mut self, patience: Patience) -> Turn {
-        let now = Instant::now();
-        if !self.is_away() {
+        if !self.is_away(patience) || self.is_due(patience) {
             return Turn::Ask;
         }
-        if now >= self.next {
-            self.next = now + patience.pause;
+        if self.is_spent(patience) { Turn::GiveUp(self.text.clone()) } else { Turn::Wait }
+    }
+
+    /// For a container that has not failed itself. One is asked all the same, for it may be another one that gives no answer.
+    fn turn_of_another(&mut self, patience: Patience) -> Turn {
+        if !self.is_silent(patience) || !std::mem::replace(&mut self.probed, true) || self.is_due(patience) {
             return Turn::Ask;
         }
-        if now.duration_since(self.since) >= patience.all { Turn::GiveUp(self.text.clone()) } else { Turn::Wait }
+        Turn::GiveUp(String::new())
     }
 }
 
@@ -88,8 +132,24 @@ impl Health {
         Self { patience: server.patience, server: Some(server), ..Self::default() }
     }
 
-    fn trouble(&self) -> std::sync::MutexGuard<'_, Option<Trouble>> {
-        self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How long it may go on without anything useful.
+    pub(super) fn patience(&self) -> Duration {
+        self.patience.all
+    }
+
+    /// How long one answer is waited for, where it usually is for so long: at most half of all the time, so that a second attempt is
+    /// left, and no longer than what is left of it.
+    pub(super) fn limit(&self, usual: Duration) -> Duration {
+        usual.min(self.patience.all / 2).min(self.left().max(self.patience.least()))
+    }
+
+    /// What is left of the time in which something useful must come.
+    pub(super) fn left(&self) -> Duration {
+        self.patience.all.saturating_sub(self.state().since.map_or(Duration::ZERO, |since| since.elapsed()))
     }
 
     /// Returns when the storage may be asked; waits while it is away.
@@ -102,20 +162,17 @@ impl Health {
             match self.turn() {
                 Turn::Ask => return Ok(()),
                 Turn::Wait => std::thread::sleep(GLANCE.min(self.patience.pause)),
-                Turn::GiveUp(why) => {
-                    let text = format!("the storage is away and was not asked any more: {why}");
-                    return Err(StorageError::new(StorageErrorKind::Away, text));
-                }
+                Turn::GiveUp(why) => return Err(self.give_up(&why)),
             }
         }
     }
 
     fn turn(&self) -> Turn {
-        // What has not failed itself is asked, whatever others met with.
-        let mut own = self.trouble();
-        let Some(own) = own.as_mut() else { return Turn::Ask };
+        let mut own = self.state();
         match &self.server {
-            Some(server) if !own.is_away() => match server.turn() {
+            // What has not failed itself is asked, whatever others met with.
+            Some(server) if own.since.is_none() && own.failures == 0 => server.state().turn_of_another(self.patience),
+            Some(server) if !own.is_away(self.patience) => match server.state().turn(self.patience) {
                 // The server's last words may be those of another container.
                 Turn::GiveUp(_) => Turn::GiveUp(own.text.clone()),
                 turn => turn,
@@ -124,32 +181,58 @@ impl Health {
         }
     }
 
+    fn give_up(&self, why: &str) -> StorageError {
+        let why = if why.is_empty() { String::new() } else { format!(": {why}") };
+        let text = format!("storage unreachable, giving up after {} s{why}", self.patience.all.as_secs_f64());
+        StorageError::new(StorageErrorKind::Away, text)
+    }
+
+    /// What a call that failed ends with: the error, or that nobody waits any more.
+    pub(super) fn last_words(&self, error: StorageError) -> StorageError {
+        let spent =
+            self.state().is_spent(self.patience) || self.server.as_ref().is_some_and(|server| server.state().is_silent(self.patience));
+        if spent { self.give_up(&error.text) } else { error }
+    }
+
     /// Whether others have found that it is away: no further attempt is worth it. For what answered until now it is.
     pub(super) fn is_away(&self) -> bool {
-        let own = self.trouble().as_ref().is_some_and(Trouble::is_away);
-        own || (!self.answers.load(Ordering::Relaxed) && self.server.as_ref().is_some_and(|server| server.is_away()))
+        let own = self.state();
+        own.is_away(self.patience) || (!own.answers && self.server.as_ref().is_some_and(|server| server.state().is_away(self.patience)))
+    }
+
+    /// An attempt has failed in a way that may pass, after so long without anything useful.
+    pub(super) fn stumbled(&self, waited: Duration) {
+        if let Some(server) = &self.server {
+            server.stumbled(waited);
+        }
+        let mut state = self.state();
+        let begun = Instant::now().checked_sub(waited);
+        // What others had meanwhile was useful.
+        state.since = state.since.or(begun.max(state.answered));
     }
 
     /// A call has failed in all its attempts.
     pub(super) fn failed(&self, error: &StorageError) {
-        self.answers.store(false, Ordering::Relaxed);
         if let Some(server) = &self.server {
             server.failed(error);
         }
-        let now = Instant::now();
-        let mut trouble = self.trouble();
-        let trouble = trouble.get_or_insert_with(|| Trouble { failures: 0, since: now, next: now, text: String::new() });
-        trouble.failures = trouble.failures.saturating_add(1);
-        trouble.next = now + self.patience.pause;
-        trouble.text.clone_from(&error.text);
+        let mut state = self.state();
+        state.answers = false;
+        state.failures = state.failures.saturating_add(1);
+        state.next = Some(Instant::now() + self.patience.pause);
+        state.text.clone_from(&error.text);
     }
 
-    /// It has answered.
+    /// Something useful has come.
     pub(super) fn answered(&self) {
-        self.answers.store(true, Ordering::Relaxed);
-        *self.trouble() = None;
+        *self.state() = State { answers: true, answered: Some(Instant::now()), ..State::default() };
         if let Some(server) = &self.server {
             server.answered();
         }
+    }
+
+    /// There was some answer, if only that it cannot give one.
+    pub(super) fn spoke(&self) {
+        self.state().spoke = Some(Instant::now());
     }
 }

@@ -1,7 +1,8 @@
 //! A layer over any store that tries again what may go through later, and stops when the person asks to.
 //!
 //! Only [`StorageErrorKind::Transient`] is tried again, and [`StorageErrorKind::Media`] once. Whatever happens, the number of attempts is bounded; and where call after
-//! call fails so, [`Health`] bounds the time that all of them take together.
+//! call fails so, [`Health`] bounds the time that all of them take together. No call goes on for longer than that without anything
+//! useful, either.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
@@ -21,6 +22,8 @@ pub(super) const GLANCE: Duration = Duration::from_millis(50);
 const STREAM_PROGRESS: u64 = 16 * 1024 * 1024;
 /// ... and after so many new objects of a listing.
 const LIST_PROGRESS: usize = 1000;
+/// So many new objects of a listing show that the storage is not away.
+const LIST_ANSWER: usize = 256;
 /// So much of a stream, or all of it, shows that the storage is not away; a beginning alone does not, for each object might
 /// stall behind it.
 const ANSWER: u64 = 64 * 1024;
@@ -47,16 +50,28 @@ impl Default for RetryPolicy {
     }
 }
 
-/// Counts failures.
+/// Counts the failures of a call.
 #[derive(Debug)]
 struct Tries {
     policy: RetryPolicy,
     failed: u32,
+    /// How long it has waited for the storage since something useful came.
+    waited: Duration,
+    /// No call waits longer.
+    most: Duration,
 }
 
 impl Tries {
-    fn new(policy: RetryPolicy) -> Self {
-        Self { policy, failed: 0 }
+    fn new(policy: RetryPolicy, most: Duration) -> Self {
+        Self { policy, failed: 0, waited: Duration::ZERO, most }
+    }
+
+    /// Asks the storage, and counts the time that it takes.
+    fn ask<T>(&mut self, ask: impl FnOnce() -> T) -> T {
+        let begun = Instant::now();
+        let answer = ask();
+        self.waited += begun.elapsed();
+        answer
     }
 
     /// Waits until it is time for another attempt; the error itself where there is to be none.
@@ -67,7 +82,8 @@ impl Tries {
             _ => return Err(error),
         };
         self.failed = self.failed.saturating_add(1);
-        if self.failed >= attempts {
+        let left = self.most.saturating_sub(self.waited);
+        if self.failed >= attempts || left.is_zero() {
             let text = match self.failed {
                 1 => error.text,
                 failed => format!("{} ({failed} attempts)", error.text),
@@ -77,7 +93,9 @@ impl Tries {
         let doubled = self.policy.first.saturating_mul(2_u32.saturating_pow(self.failed - 1)).min(self.policy.longest);
         let part = doubled.mul_f64(rand::rng().random_range(0.5..=1.0));
         let asked = error.retry_after.map_or(Duration::ZERO, Duration::from_secs).min(self.policy.longest);
-        wait(part.max(asked), cancelled)
+        let pause = part.max(asked).min(left);
+        self.waited += pause;
+        wait(pause, cancelled)
     }
 }
 
@@ -120,13 +138,20 @@ impl<S: ObjectStore> Retrying<S> {
         Self { health, ..self }
     }
 
+    fn tries(&self) -> Tries {
+        Tries::new(self.policy, self.health.patience())
+    }
+
     /// Waits until it is time for another attempt, as [`Tries::after`] does.
     fn after(&self, tries: &mut Tries, error: StorageError) -> Result<(), StorageError> {
-        if error.is_transient() && self.health.is_away() {
-            self.health.failed(&error);
-            return Err(error);
-        }
         let transient = error.is_transient();
+        if transient {
+            self.health.stumbled(tries.waited);
+            if self.health.is_away() {
+                self.health.failed(&error);
+                return Err(self.health.last_words(error));
+            }
+        }
         tries.after(error, &self.cancelled).inspect_err(|error| match error.kind {
             StorageErrorKind::Cancelled => {}
             _ if transient => self.health.failed(error),
@@ -150,19 +175,29 @@ impl<S: ObjectStore> ObjectStore for Retrying<S> {
         // Two digests of 64 bits with keys of their own: nobody can make two names look the same.
         let (first, second) = (RandomState::new(), RandomState::new());
         let mut given = HashSet::new();
-        let mut tries = Tries::new(self.policy);
+        let mut tries = self.tries();
         let mut given_at_failure = 0;
         self.health.wait(&self.cancelled)?;
         loop {
             look(&self.cancelled)?;
             let mut stopped = None;
+            let mut asked = Instant::now();
             let listed = self.store.list(prefix, &mut |info| {
                 if let Err(error) = look(&self.cancelled) {
                     stopped = Some(error);
                     return ControlFlow::Break(());
                 }
-                if given.insert((first.hash_one(&info.name), second.hash_one(&info.name))) { each(info) } else { ControlFlow::Continue(()) }
+                if !given.insert((first.hash_one(&info.name), second.hash_one(&info.name))) {
+                    return ControlFlow::Continue(());
+                }
+                if given.len() % LIST_ANSWER == 1 {
+                    self.health.answered();
+                }
+                let flow = each(info);
+                (tries.waited, asked) = (Duration::ZERO, Instant::now());
+                flow
             });
+            tries.waited += asked.elapsed();
             match (stopped, listed) {
                 (Some(error), _) => return Err(error),
                 (None, Ok(())) => {
@@ -171,7 +206,7 @@ impl<S: ObjectStore> ObjectStore for Retrying<S> {
                 }
                 (None, Err(error)) => {
                     if given.len() >= LIST_PROGRESS.saturating_add(given_at_failure) {
-                        tries = Tries::new(self.policy);
+                        tries.failed = 0;
                     }
                     given_at_failure = given.len();
                     self.after(&mut tries, error)?;
@@ -181,11 +216,11 @@ impl<S: ObjectStore> ObjectStore for Retrying<S> {
     }
 
     fn stat(&self, name: &str) -> Result<Option<ObjectInfo>, StorageError> {
-        let mut tries = Tries::new(self.policy);
+        let mut tries = self.tries();
         self.health.wait(&self.cancelled)?;
         loop {
             look(&self.cancelled)?;
-            match self.store.stat(name) {
+            match tries.ask(|| self.store.stat(name)) {
                 Ok(found) => {
                     self.health.answered();
                     return Ok(found);
@@ -197,16 +232,16 @@ impl<S: ObjectStore> ObjectStore for Retrying<S> {
 
     /// A stream that breaks off is opened again where it was, as a range.
     fn open(&self, name: &str, range: Option<Range<u64>>) -> Result<Box<dyn Read + Send + '_>, StorageError> {
-        let mut tries = Tries::new(self.policy);
+        let mut tries = self.tries();
         self.health.wait(&self.cancelled)?;
         let inner = loop {
             look(&self.cancelled)?;
-            match self.store.open(name, range.clone()) {
+            match tries.ask(|| self.store.open(name, range.clone())) {
                 Ok(inner) => break inner,
                 Err(error) => self.after(&mut tries, error)?,
             }
         };
-        Ok(Box::new(Resuming { layer: self, name: name.to_owned(), range, at: 0, inner: Some(inner), tries, at_failure: 0 }))
+        Ok(Box::new(Resuming { layer: self, name: name.to_owned(), range, at: 0, inner: Some(inner), tries, at_answer: 0, at_failure: 0 }))
     }
 }
 
@@ -220,6 +255,8 @@ struct Resuming<'a, S> {
     /// `None` after a failure, until it is opened again.
     inner: Option<Box<dyn Read + Send + 'a>>,
     tries: Tries,
+    /// Bytes given when that was last counted as an answer.
+    at_answer: u64,
     /// Bytes given when it failed last.
     at_failure: u64,
 }
@@ -236,7 +273,7 @@ impl<S: ObjectStore> Resuming<'_, S> {
 
     fn after(&mut self, error: StorageError) -> Result<(), StorageError> {
         if self.at >= STREAM_PROGRESS.saturating_add(self.at_failure) {
-            self.tries = Tries::new(self.layer.policy);
+            self.tries.failed = 0;
         }
         self.at_failure = self.at;
         let layer = self.layer;
@@ -249,12 +286,13 @@ impl<S: ObjectStore> Read for Resuming<'_, S> {
         loop {
             look(&self.layer.cancelled).map_err(StorageError::into_io)?;
             let layer = self.layer;
+            let rest = self.rest();
             let failed = match &mut self.inner {
-                Some(inner) => match inner.read(out) {
+                Some(inner) => match self.tries.ask(|| inner.read(out)) {
                     Ok(read) => {
-                        let before = self.at;
                         self.at = self.at.saturating_add(read as u64);
-                        if read == 0 || (before < ANSWER && self.at >= ANSWER) {
+                        if read == 0 || self.at >= self.at_answer.saturating_add(ANSWER) {
+                            (self.at_answer, self.tries.waited) = (self.at, Duration::ZERO);
                             layer.health.answered();
                         }
                         return Ok(read);
@@ -264,7 +302,7 @@ impl<S: ObjectStore> Read for Resuming<'_, S> {
                         _ => return Err(error),
                     },
                 },
-                None => match layer.store.open(&self.name, self.rest()) {
+                None => match self.tries.ask(|| layer.store.open(&self.name, rest)) {
                     Ok(inner) => {
                         self.inner = Some(inner);
                         continue;

@@ -7,6 +7,7 @@
 mod contradictions;
 mod handover;
 mod hostile;
+mod hung;
 mod last_look;
 mod levels;
 mod resuming;

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::message;
-use crate::storage::{StorageError, StorageErrorKind};
+use crate::storage::{Health, StorageError, StorageErrorKind};
 
 /// How often the watch looks whether the person asked to stop.
 const LOOK: Duration = Duration::from_millis(100);
@@ -36,6 +36,8 @@ pub(super) struct Task<'a> {
     pub about: &'a str,
     /// How long it may take without giving a byte.
     pub deadline: Duration,
+    /// What is known of the cluster.
+    pub health: Arc<Health>,
     /// Set when the person asks to stop.
     pub cancelled: Option<Arc<AtomicBool>>,
 }
@@ -92,6 +94,8 @@ pub(super) struct Running {
     program: String,
     about: String,
     allowed: Duration,
+    health: Arc<Health>,
+    begun: Instant,
     /// What the end was, once it was reached.
     outcome: Option<Result<(), StorageError>>,
 }
@@ -129,7 +133,17 @@ impl Running {
             watch.lock().kill(Killed::Unwanted);
             return Err(StorageError::new(StorageErrorKind::Transient, format!("cannot watch over {program}: {error}")));
         }
-        Ok(Self { watch, output, messages, program, about: task.about.to_owned(), allowed: task.deadline, outcome: None })
+        Ok(Self {
+            watch,
+            output,
+            messages,
+            program,
+            about: task.about.to_owned(),
+            allowed: task.deadline,
+            health: task.health,
+            begun: Instant::now(),
+            outcome: None,
+        })
     }
 
     /// Everything that the command prints, if that is no more than `limit` bytes.
@@ -177,6 +191,15 @@ impl Running {
             thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(20));
         };
+        match &outcome {
+            Err(error) if error.is_transient() => {
+                self.health.stumbled(self.begun.elapsed().min(self.allowed));
+                self.health.failed(error);
+            }
+            Err(error) if error.kind == StorageErrorKind::Cancelled => {}
+            _ => self.health.answered(),
+        }
+        let outcome = outcome.map_err(|error| if error.is_transient() { self.health.last_words(error) } else { error });
         self.outcome = Some(outcome.clone());
         outcome
     }
@@ -220,6 +243,7 @@ impl Read for Running {
             self.watch.lock().deadline = Some(Instant::now() + self.allowed);
             let count = self.output.read(buffer)?;
             if count > 0 {
+                self.health.answered();
                 self.watch.lock().deadline = None;
                 return Ok(count);
             }
@@ -291,7 +315,14 @@ mod tests {
 
     fn script(text: &str, deadline: Duration) -> Result<Running, StorageError> {
         let arguments = vec!["-c".into(), text.into()];
-        Running::start(Task { program: OsStr::new("/bin/sh"), arguments, about: "image x", deadline, cancelled: None })
+        Running::start(Task {
+            program: OsStr::new("/bin/sh"),
+            arguments,
+            about: "image x",
+            deadline,
+            health: Arc::default(),
+            cancelled: None,
+        })
     }
 
     const LONG: Duration = Duration::from_secs(30);
@@ -317,7 +348,7 @@ mod tests {
     #[test]
     fn arguments_reach_no_shell() {
         let arguments = vec!["%s|".into(), "$(id) `id` ; * \n".into(), "--x".into()];
-        let task = Task { program: OsStr::new("printf"), arguments, about: "x", deadline: LONG, cancelled: None };
+        let task = Task { program: OsStr::new("printf"), arguments, about: "x", deadline: LONG, health: Arc::default(), cancelled: None };
         assert_eq!(Running::start(task).unwrap().all(100).unwrap(), b"$(id) `id` ; * \n|--x|");
     }
 
@@ -393,7 +424,9 @@ mod tests {
         let flag = Arc::new(AtomicBool::new(false));
         let arguments = vec!["600".into()];
         let cancelled = Some(Arc::clone(&flag));
-        let running = Running::start(Task { program: OsStr::new("sleep"), arguments, about: "x", deadline: LONG, cancelled }).unwrap();
+        let running =
+            Running::start(Task { program: OsStr::new("sleep"), arguments, about: "x", deadline: LONG, health: Arc::default(), cancelled })
+                .unwrap();
         flag.store(true, Ordering::Relaxed);
         assert_eq!(running.all(10).unwrap_err().kind, StorageErrorKind::Cancelled);
     }
@@ -401,7 +434,7 @@ mod tests {
     #[test]
     fn a_missing_program_names_its_package() {
         let program = OsStr::new("/nowhere/rbd");
-        let task = Task { program, arguments: Vec::new(), about: "x", deadline: LONG, cancelled: None };
+        let task = Task { program, arguments: Vec::new(), about: "x", deadline: LONG, health: Arc::default(), cancelled: None };
         let error = Running::start(task).unwrap_err();
         assert_eq!(error.kind, StorageErrorKind::Configuration);
         assert!(error.text.contains("ceph-common"), "{error}");
@@ -409,7 +442,14 @@ mod tests {
 
     #[test]
     fn a_name_with_a_nul_is_refused() {
-        let task = Task { program: OsStr::new("true"), arguments: vec!["a\0b".into()], about: "x", deadline: LONG, cancelled: None };
+        let task = Task {
+            program: OsStr::new("true"),
+            arguments: vec!["a\0b".into()],
+            about: "x",
+            deadline: LONG,
+            health: Arc::default(),
+            cancelled: None,
+        };
         assert_eq!(Running::start(task).unwrap_err().kind, StorageErrorKind::Configuration);
     }
 }

@@ -22,7 +22,7 @@ use jiff::Timestamp;
 
 use self::command::{Running, Task};
 use self::export::Export;
-use super::{StorageError, StorageErrorKind};
+use super::{Health, StorageError, StorageErrorKind};
 use crate::config::StorageOptions;
 
 /// How long a command may take, or an export stand still.
@@ -118,6 +118,7 @@ pub struct Cluster {
     cancelled: Option<Arc<AtomicBool>>,
     /// What [`Pool::holds`] found, by pool.
     held: Arc<Mutex<HashMap<String, bool>>>,
+    health: Arc<Health>,
 }
 
 impl Cluster {
@@ -150,6 +151,7 @@ impl Cluster {
             deadline: DEADLINE,
             cancelled: None,
             held: Arc::default(),
+            health: Arc::default(),
         }
     }
 
@@ -171,6 +173,13 @@ impl Cluster {
     #[must_use]
     pub fn with_cancelled(mut self, cancelled: Arc<AtomicBool>) -> Self {
         self.cancelled = Some(cancelled);
+        self
+    }
+
+    /// Gives up when nothing useful comes for as long as this says.
+    #[must_use]
+    pub fn with_health(mut self, health: Arc<Health>) -> Self {
+        self.health = health;
         self
     }
 
@@ -378,7 +387,7 @@ impl Pool<'_> {
 
     fn who(&self) -> Vec<OsString> {
         let Cluster { user, conf, .. } = self.cluster;
-        let connect = CONNECT_SECONDS.min(self.cluster.deadline.as_secs().max(1));
+        let connect = CONNECT_SECONDS.min(self.cluster.health.limit(self.cluster.deadline).as_secs().max(1));
         let mut words: Vec<OsString> = vec![format!("--id={user}").into(), format!("--conf={conf}").into()];
         words.push(format!("--client-mount-timeout={connect}").into());
         words.push(format!("--pool={}", self.name).into());
@@ -390,8 +399,10 @@ impl Pool<'_> {
         if self.name.is_empty() || self.name.starts_with('-') || self.name.contains(char::is_control) {
             return Err(StorageError::new(StorageErrorKind::NotAnObject, format!("{:?} is no name of a pool", self.name)));
         }
-        let Cluster { deadline, cancelled, .. } = self.cluster;
-        Running::start(Task { program, arguments, about, deadline: *deadline, cancelled: cancelled.clone() })
+        let Cluster { deadline, cancelled, health, .. } = self.cluster;
+        health.wait(cancelled.as_deref().unwrap_or(&AtomicBool::new(false)))?;
+        let deadline = health.limit(*deadline);
+        Running::start(Task { program, arguments, about, deadline, health: Arc::clone(health), cancelled: cancelled.clone() })
     }
 
     /// Runs a short command once more where that may help.
@@ -442,7 +453,8 @@ mod tests {
         let copied = Command::new("install").arg("-m755").arg(dir.path().join("text")).arg(&path).status();
         assert!(copied.unwrap().success());
         let cluster = Cluster::with("cinder", "/etc/ceph/ceph.conf", "backups");
-        (dir, cluster.with_programs(PathBuf::from(&path), path).with_deadline(Duration::from_millis(400)))
+        let health = Health::new(crate::storage::Patience { all: Duration::from_secs(60), pause: Duration::ZERO });
+        (dir, cluster.with_programs(PathBuf::from(&path), path).with_deadline(Duration::from_millis(400)).with_health(Arc::new(health)))
     }
 
     fn kind<T>(result: Result<T, StorageError>) -> StorageErrorKind {

@@ -1,8 +1,8 @@
 //! HTTP as the stores on servers need it: one client for Swift, S3 and Google.
 //!
 //! A redirect is never followed, so that credentials go nowhere but where they were meant for. Nothing waits for ever: to
-//! connect, to begin an answer and to go on with it each have a limit, and a stream that drips is given up too. What is
-//! read into memory is bounded. May use `config` and the errors of [`super`].
+//! connect, to begin an answer and to go on with it each have a limit, which is no longer than what is left of the time that the
+//! server has in all to give anything useful; and a stream that drips is given up too. What is read into memory is bounded. May use `config` and the errors of [`super`].
 
 mod body;
 mod failure;
@@ -20,13 +20,14 @@ mod tests;
 pub(super) mod testing;
 
 use std::fmt;
+use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use ureq::Agent;
-use ureq::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
+use ureq::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri};
+use ureq::{Agent, AsSendBody, Body};
 
-use super::{StorageError, StorageErrorKind};
+use super::{Health, StorageError, StorageErrorKind};
 use crate::config::Environment;
 
 pub(super) use body::{Answer, Framing};
@@ -59,6 +60,8 @@ pub struct Network {
     pub concurrency: usize,
     /// Proxies, as the process's environment names them.
     pub proxies: Proxies,
+    /// What is known of the server, and how long it is waited for in all.
+    pub health: Arc<Health>,
 }
 
 impl Default for Network {
@@ -69,6 +72,7 @@ impl Default for Network {
             pause: Duration::from_millis(500),
             concurrency: 16,
             proxies: Proxies::default(),
+            health: Arc::default(),
         }
     }
 }
@@ -105,8 +109,10 @@ pub(super) struct Http {
     http: Option<Agent>,
     https: Option<Agent>,
     proxies: Proxies,
+    connect: Duration,
     stall: Duration,
     pause: Duration,
+    health: Arc<Health>,
 }
 
 impl fmt::Debug for Http {
@@ -126,13 +132,6 @@ impl Http {
                 .proxy(proxy.cloned())
                 .tls_config(trust.config())
                 .user_agent(concat!("cinder-backup-repair/", env!("CARGO_PKG_VERSION")))
-                .timeout_resolve(Some(network.connect))
-                .timeout_connect(Some(network.connect))
-                .timeout_send_request(Some(network.stall))
-                .timeout_send_body(Some(network.stall))
-                .timeout_recv_response(Some(network.stall))
-                .timeout_per_read(Some(network.stall))
-                .timeout_per_write(Some(network.stall))
                 .max_response_header_size(LARGEST_HEAD)
                 .max_idle_connections(network.concurrency.saturating_mul(2))
                 .max_idle_connections_per_host(network.concurrency.saturating_mul(2));
@@ -143,8 +142,10 @@ impl Http {
             http: proxies.http().map(|proxy| agent(Some(proxy))),
             https: proxies.https().map(|proxy| agent(Some(proxy))),
             proxies,
+            connect: network.connect,
             stall: network.stall,
             pause: network.pause,
+            health: Arc::clone(&network.health),
         }
     }
 
@@ -164,19 +165,37 @@ impl Http {
         for (name, value) in headers {
             map.insert(name, value.clone());
         }
-        let agent = self.agent(&uri);
+        let stall = self.health.limit(self.stall);
         let answered = match body {
-            Some(body) => request(method, uri, map, body).and_then(|request| agent.run(request)),
-            None => request(method, uri, map, ()).and_then(|request| agent.run(request)),
+            Some(body) => request(method, uri, map, body).and_then(|request| self.run(request, stall)),
+            None => request(method, uri, map, ()).and_then(|request| self.run(request, stall)),
         };
         match answered {
             Ok(response) => {
+                self.health.spoke();
                 let (parts, body) = response.into_parts();
-                let answer = Answer::new(what, parts.status, parts.headers, body, self.stall);
+                let answer = Answer::new(what, parts.status, parts.headers, body, stall);
                 answer.is_as_stored().map(|()| answer)
             }
             Err(error) => Err(failure::of_ureq(&what, error)),
         }
+    }
+
+    /// Sends a request; nothing of it waits for longer than `stall`.
+    fn run<B: AsSendBody>(&self, request: Request<B>, stall: Duration) -> Result<Response<Body>, ureq::Error> {
+        let agent = self.agent(request.uri());
+        let (connect, stall) = (Some(self.connect.min(stall)), Some(stall));
+        let request = agent
+            .configure_request(request)
+            .timeout_resolve(connect)
+            .timeout_connect(connect)
+            .timeout_send_request(stall)
+            .timeout_send_body(stall)
+            .timeout_recv_response(stall)
+            .timeout_per_read(stall)
+            .timeout_per_write(stall)
+            .build();
+        agent.run(request)
     }
 
     /// Asks for a page of a listing: for the first one once, since nothing is lost where whoever wants the listing begins
@@ -187,8 +206,13 @@ impl Http {
         }
         let mut pause = self.pause;
         for _ in 1..ATTEMPTS {
+            let begun = Instant::now();
             match ask() {
                 Err(error) if error.is_transient() => {
+                    self.health.stumbled(begun.elapsed());
+                    if self.health.left().is_zero() {
+                        return Err(error);
+                    }
                     thread::sleep(error.retry_after.map_or(pause, |seconds| pause.max(Duration::from_secs(seconds))).min(LONGEST_PAUSE));
                     pause = pause.saturating_mul(2);
                 }

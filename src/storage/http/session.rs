@@ -1,6 +1,6 @@
 //! Tokens: one login at a time, and no more logins than are needed, however many requests are refused at once.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -26,6 +26,8 @@ impl<S> Live<S> {
 #[derive(Debug)]
 pub(in crate::storage) struct Slot<S> {
     state: Mutex<State<S>>,
+    /// Logins that failed in a way that may pass.
+    failures: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -33,11 +35,13 @@ struct State<S> {
     live: Option<Arc<Live<S>>>,
     /// Credentials that were refused once are not tried again: accounts are locked for less.
     failed: Option<StorageError>,
+    /// How the last login failed, if it may go through later.
+    transient: Option<StorageError>,
 }
 
 impl<S> Default for Slot<S> {
     fn default() -> Self {
-        Self { state: Mutex::new(State { live: None, failed: None }) }
+        Self { state: Mutex::new(State { live: None, failed: None, transient: None }), failures: AtomicU64::new(0) }
     }
 }
 
@@ -52,8 +56,13 @@ impl<S> Slot<S> {
         refused: Option<&Arc<Live<S>>>,
         login: impl FnOnce() -> Result<(S, Option<Instant>), StorageError>,
     ) -> Result<Arc<Live<S>>, StorageError> {
+        let failures = self.failures.load(Ordering::Relaxed);
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(error) = &state.failed {
+            return Err(error.clone());
+        }
+        // Who waited for a login that failed has waited long enough: a login each, one after the other, could take for ever.
+        if let Some(error) = state.transient.as_ref().filter(|_| self.failures.load(Ordering::Relaxed) != failures) {
             return Err(error.clone());
         }
         if let Some(live) = state.live.as_ref().filter(|live| live.until.is_none_or(|until| Instant::now() < until)) {
@@ -70,11 +79,14 @@ impl<S> Slot<S> {
         match login() {
             Ok((session, until)) => {
                 let live = Arc::new(Live { session, until, proven: AtomicBool::new(false) });
-                state.live = Some(Arc::clone(&live));
+                (state.live, state.transient) = (Some(Arc::clone(&live)), None);
                 Ok(live)
             }
             Err(error) => {
-                if !error.is_transient() {
+                if error.is_transient() {
+                    state.transient = Some(error.clone());
+                    self.failures.fetch_add(1, Ordering::Relaxed);
+                } else {
                     state.failed = Some(error.clone());
                 }
                 Err(error)
@@ -121,6 +133,30 @@ mod tests {
         assert!(slot.live(None, fail(StorageErrorKind::Transient)).unwrap_err().is_transient());
         assert_eq!(slot.live(None, fail(StorageErrorKind::Authentication)).unwrap_err().kind, StorageErrorKind::Authentication);
         assert_eq!(slot.live(None, || Ok(((), None))).unwrap_err().kind, StorageErrorKind::Authentication);
+    }
+
+    #[test]
+    fn those_who_wait_for_a_login_that_fails_fail_with_it() {
+        let (slot, logins) = (Slot::<()>::default(), AtomicU64::new(0));
+        let (tell, told) = std::sync::mpsc::channel::<()>();
+        let told = Mutex::new(told);
+        let login = || {
+            logins.fetch_add(1, Ordering::Relaxed);
+            told.lock().unwrap().recv().unwrap();
+            Err(StorageError::new(StorageErrorKind::Transient, "no answer in time"))
+        };
+        std::thread::scope(|scope| {
+            let all: Vec<_> = (0..8).map(|_| scope.spawn(|| slot.live(None, login).unwrap_err())).collect();
+            // All are there when the first login ends; one that is late logs in itself.
+            std::thread::sleep(Duration::from_millis(200));
+            drop(std::iter::repeat_with(|| tell.send(())).take(8).collect::<Vec<_>>());
+            for one in all {
+                assert!(one.join().unwrap().is_transient());
+            }
+        });
+        assert!(logins.load(Ordering::Relaxed) < 8);
+        // Later it is tried again.
+        assert!(slot.live(None, || Ok(((), None))).is_ok());
     }
 
     #[test]

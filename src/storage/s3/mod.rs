@@ -204,11 +204,13 @@ impl ObjectStore for S3Store {
 
     fn list(&self, prefix: &str, each: &mut dyn FnMut(ObjectInfo) -> ControlFlow<()>) -> Result<(), StorageError> {
         let mut listing = Listing::new(&self.location, prefix);
+        // Once for the listing: an object that cannot be asked now is not asked for each of the others again.
+        let mut believed = None;
         loop {
             let page = self.client.http.page(listing.token().is_none(), || self.page(prefix, listing.token()))?;
             for mut object in page.objects {
                 listing.name(&object.name)?;
-                if object.md5.is_some() && !self.believes_digests(&object.name) {
+                if object.md5.is_some() && !*believed.get_or_insert_with(|| self.believes_digests(&object.name)) {
                     object.md5 = None;
                 }
                 if each(object).is_break() {
