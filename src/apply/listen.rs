@@ -3,17 +3,17 @@
 //! A heartbeat bears the time of the clock of its own host. Where that is late by more than `service_down_time`, a working
 //! service looks dead for ever; but it goes on to beat, and a heart that has beaten since the plan was made is alive.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::Offset;
 
-use crate::domain::FindingKind;
 use crate::domain::decide::frees_in_silence;
-use crate::domain::status::{CREATING, ERROR, ERROR_DELETING};
+use crate::domain::status::{AVAILABLE, ERROR_DELETING};
 use crate::domain::time::seconds_between;
+use crate::domain::{Change, CheckResult, FindingKind, Policy, Table};
 use crate::plan::{Plan, Purpose, Unit};
 
 /// The hosts whose silence the plan rests on, as far as they ever beat.
@@ -21,17 +21,23 @@ pub(super) fn silent_hosts(plan: &Plan) -> BTreeSet<&str> {
     if plan.purpose == Purpose::Undo {
         return BTreeSet::new();
     }
-    let idle: HashSet<&str> = plan.checks.iter().filter(|check| check.shows_idle()).map(|check| check.id.as_str()).collect();
-    let silent = |unit: &&Unit| rests_on_silence(unit, idle.contains(unit.id.as_str())) && unit.status.as_deref() != Some(ERROR_DELETING);
+    let checks: HashMap<&str, &CheckResult> = plan.checks.iter().map(|check| (check.id.as_str(), check)).collect();
+    let silent = |unit: &&Unit| {
+        rests_on_silence(unit, checks.get(unit.id.as_str()).copied(), &plan.policy) && unit.status.as_deref() != Some(ERROR_DELETING)
+    };
     let hosts = plan.units.iter().filter(silent).filter_map(|unit| unit.host.as_deref());
     hosts.filter(|host| !plan.policy.assume_dead.covers(host) && plan.heartbeats.get(*host).is_some_and(Option::is_some)).collect()
 }
 
-/// Whether a unit rests on the silence of its host. Where the storage shows that nobody is at work on a backup that is being made, a
-/// heartbeat says nothing of it; but of other operations storage says nothing, nor of other backups that may hold the same rows.
-pub(super) fn rests_on_silence(unit: &Unit, shows_idle: bool) -> bool {
-    let is_made = unit.kind == FindingKind::Backup && matches!(unit.status.as_deref(), Some(CREATING | ERROR));
-    let storage_tells = shows_idle && is_made && !frees_in_silence(&unit.evidence);
+/// Whether a unit rests on the silence of its host. One that becomes available because its driver has written all of it does not;
+/// but that says nothing of other backups that may hold the same rows. `check` is that of the backup with the unit's id.
+pub(super) fn rests_on_silence(unit: &Unit, check: Option<&CheckResult>, policy: &Policy) -> bool {
+    let is_backup = unit.kind == FindingKind::Backup;
+    let finished = check.is_some_and(|check| check.earns_available(unit.status.as_deref(), policy.accept_quick) && check.is_finished());
+    let becomes_available = |change: &Change| {
+        change.table == Table::Backups && change.id == unit.id && change.column == "status" && change.to.as_text() == Some(AVAILABLE)
+    };
+    let storage_tells = is_backup && finished && unit.changes.iter().any(becomes_available) && !frees_in_silence(&unit.evidence);
     !unit.counter && !storage_tells
 }
 
@@ -43,38 +49,67 @@ pub(super) fn left(plan: &Plan, now: DateTime, span: Duration) -> Duration {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use crate::domain::{Evidence, Verdict};
 
-    #[test]
-    fn quiet_data_speaks_for_a_backup_that_is_made_and_for_nothing_else() {
-        let unit = |status: &str, code: &str| Unit {
+    /// A check of level deep over a backup that its driver had finished long before.
+    fn a_check() -> CheckResult {
+        let amount = serde_json::json!({ "checked": 1, "expected": 1 });
+        serde_json::from_value(serde_json::json!({
+            "id": "b", "name": null, "driver": "posix", "service": null, "location": null, "level": "deep", "depth": "", "partial": false,
+            "verdict": "intact", "busy": false, "begun": true, "objects": amount, "bytes": amount, "problems": [], "warnings": [],
+            "chain": ["b"], "object_count": 1, "service_metadata": null, "newest_object_at": "2026-11-22T09:00:00Z",
+            "checked_at": "2026-11-22T11:00:00Z", "rows": [],
+        }))
+        .unwrap()
+    }
+
+    fn a_unit(from: &str, to: &str, code: &str) -> Unit {
+        let change = Change { table: Table::Backups, id: "b".into(), column: "status".into(), from: from.into(), to: to.into() };
+        Unit {
             number: 1,
             kind: FindingKind::Backup,
             id: "b".into(),
             name: None,
-            status: Some(status.into()),
+            status: Some(from.into()),
             host: Some("h".into()),
             counter: false,
             verdict: Verdict::Stuck,
             evidence: vec![Evidence::new(code, "")],
             before: Vec::new(),
-            changes: Vec::new(),
+            changes: vec![change],
             follow_up: Vec::new(),
-        };
-        for (status, code, speaks) in [
-            ("creating", "storage-quiet", true),
-            ("error", "service-down", true),
-            ("creating", "held-in-silence", false),
-            ("restoring", "service-down", false),
-            ("deleting", "service-down", false),
-        ] {
-            let unit = unit(status, code);
-            assert_eq!((rests_on_silence(&unit, false), rests_on_silence(&unit, true)), (true, !speaks), "{status} {code}");
         }
-        let volume = Unit { kind: FindingKind::Volume, ..unit("backing-up", "service-down") };
-        assert!(rests_on_silence(&volume, true));
-        assert!(!rests_on_silence(&Unit { counter: true, ..unit("available", "counter") }, false));
+    }
+
+    #[test]
+    fn only_what_becomes_available_by_a_finished_backup_rests_on_no_silence() {
+        let policy = Policy::default();
+        let rests = |unit: &Unit, change: &dyn Fn(&mut CheckResult)| {
+            let mut check = a_check();
+            change(&mut check);
+            assert!(rests_on_silence(unit, None, &policy));
+            rests_on_silence(unit, Some(&check), &policy)
+        };
+        for (from, to, code, silence) in [
+            ("creating", "available", "storage-complete", false),
+            ("error", "available", "storage-complete", false),
+            ("creating", "available", "service-down", false),
+            ("creating", "error", "service-down", true),
+            ("creating", "available", "held-in-silence", true),
+            ("restoring", "available", "service-down", true),
+            ("deleting", "error", "service-down", true),
+        ] {
+            assert_eq!(rests(&a_unit(from, to, code), &|_| ()), silence, "{from} {to} {code}");
+        }
+        let unit = a_unit("creating", "available", "storage-complete");
+        assert!(rests(&unit, &|check| check.newest_object_at = None));
+        assert!(rests(&unit, &|check| check.level = crate::domain::Level::Quick));
+        assert!(rests(&unit, &|check| check.busy = true));
+        assert!(rests(&Unit { kind: FindingKind::Volume, ..unit.clone() }, &|_| ()));
+        let counter = Unit { counter: true, ..a_unit("available", "available", "counter") };
+        assert!(!rests_on_silence(&counter, None, &policy));
     }
 }

@@ -18,7 +18,7 @@ use crate::db::{Access, Answer, CommitOutcome, DbError, DbErrorKind, Engine, Ses
 use crate::domain::status::ERROR_DELETING;
 use crate::domain::time::rfc3339;
 use crate::domain::transitions::{Direction, is_allowed};
-use crate::domain::{Backup, Change, CheckResult, FindingKind, Image, Moved, Outcome, Situation, Table, UnitResult};
+use crate::domain::{Backup, Change, FindingKind, Image, Moved, Outcome, Situation, Table, UnitResult};
 use crate::plan::{Plan, Purpose, Unit};
 use crate::scan::{Census, Lock, Reader, row_in};
 
@@ -253,7 +253,7 @@ impl Worker<'_> {
                 None => (unit.changes.clone(), Direction::Either),
             },
             Purpose::Repair => {
-                let by_heartbeat = rests_on_silence(unit, check.is_some_and(CheckResult::shows_idle));
+                let by_heartbeat = rests_on_silence(unit, check, &plan.policy);
                 let silent = match unit.kind {
                     FindingKind::Backup => fresh.backup(&unit.id).and_then(at_work_on),
                     FindingKind::Volume | FindingKind::Snapshot => unit.host.as_deref(),

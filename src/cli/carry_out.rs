@@ -471,6 +471,9 @@ fn show_changes(context: &Context<'_>, plan: &Plan) {
     for unit in &plan.units {
         let name = unit.name.as_deref().map(|name| format!(" {name:?}")).unwrap_or_default();
         ui.show(terminal(&format!("  {} {}{name}", unit.kind.name(), unit.id)));
+        if unit.is_accepted_quick() {
+            ui.show("    becomes available on a quick check, which read none of its data (--accept-quick)");
+        }
         for change in &unit.changes {
             ui.show(terminal(&format!(
                 "    {}.{} of {}: {} -> {}",

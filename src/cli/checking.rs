@@ -14,7 +14,7 @@ use super::signing::VerifyKey;
 use super::storage::{CheckArgs, StorageArgs, Stores};
 use crate::db::Access;
 use crate::domain::status::{CREATING, ERROR};
-use crate::domain::{Backup, CheckResult, Checks, ColumnSet, Finding, FindingKind, Image, Policy, Selection, Verdict};
+use crate::domain::{Backup, CheckResult, Checks, ColumnSet, Finding, FindingKind, Image, Level, Policy, Selection, Verdict};
 use crate::report::safe::terminal;
 use crate::scan::{Aim, Question, Reader, lineage, scan};
 use crate::verify::chunked::Share;
@@ -230,8 +230,12 @@ pub fn gather(
         return Ok(checks);
     }
     let how_many = if targets.len() == 1 { "1 backup".to_owned() } else { format!("{} backups", targets.len()) };
-    // Who lets a quick look decide should know what it does not see.
-    let how = if level == crate::domain::Level::Quick { "quick: no data is read, --check deep does" } else { level.name() };
+    // Who lets a quick look decide should know what it does not see, and that it makes nothing available.
+    let how = match level {
+        Level::Quick if policy.accept_quick => "quick: no data is read, --check deep does",
+        Level::Quick => "quick: no data is read, so that it makes nothing available without --accept-quick; --check deep does",
+        Level::Deep | Level::Restore => level.name(),
+    };
     context.ui.say(format!("Checking {how_many} on the storage ({how}) …"));
     let checked = check(context, &args.storage, &args.storage.request(level, Share::All), &targets, Checks::new())?;
     if let Some((exit, signal)) = checked.interrupted {

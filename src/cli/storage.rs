@@ -74,6 +74,9 @@ pub struct CheckArgs {
     /// Take only evidence that the private key to this public one has signed (Ed25519 in PEM)
     #[arg(long, value_name = "FILE", requires = "evidence")]
     pub verify_key: Option<PathBuf>,
+    /// Let a creating backup become available on a quick check, which reads none of its data
+    #[arg(long)]
+    pub accept_quick: bool,
     /// Do not believe a check that is older
     #[arg(long, value_name = "SPAN", default_value = "24h", value_parser = span)]
     pub evidence_max_age: Duration,
@@ -113,8 +116,9 @@ impl StorageArgs {
 }
 
 impl CheckArgs {
-    /// Tells the policy how long a check is believed.
+    /// Tells the policy how long a check is believed, and whether one of level quick is enough.
     pub fn tell(&self, policy: &mut Policy) {
+        policy.accept_quick = self.accept_quick;
         policy.evidence_max_age_seconds = i64::try_from(self.evidence_max_age.as_secs()).unwrap_or(i64::MAX);
     }
 }

@@ -53,7 +53,7 @@ fn because(verdict: Verdict) -> &'static str {
         // Whatever else is stuck is either in the plan or refused.
         Verdict::Stuck => "in error (only verified data takes a backup out of that: --check deep)",
         Verdict::Uncertain => {
-            "uncertain (somebody may be at work: --check shows whether anybody writes, --assume-dead HOST vouches that nobody does)"
+            "uncertain (somebody may be at work: --check deep makes available what was written to its end, --assume-dead HOST vouches that nobody is)"
         }
         Verdict::Busy => "busy (somebody is at work; wait for the end of that)",
         Verdict::Recent => "recent (younger than --older-than; wait)",
@@ -78,6 +78,6 @@ mod tests {
         };
         assert_eq!(Untouched::default().sentence(), None);
         let all = Untouched { left_alone: [Verdict::Recent, Verdict::Uncertain, Verdict::Recent].map(left).into(), left_out: 3 };
-        insta::assert_snapshot!(all.sentence().unwrap_or_default(), @"Left alone: 1 uncertain (somebody may be at work: --check shows whether anybody writes, --assume-dead HOST vouches that nobody does); 2 recent (younger than --older-than; wait); 3 more for another time, by --limit.");
+        insta::assert_snapshot!(all.sentence().unwrap_or_default(), @"Left alone: 1 uncertain (somebody may be at work: --check deep makes available what was written to its end, --assume-dead HOST vouches that nobody is); 2 recent (younger than --older-than; wait); 3 more for another time, by --limit.");
     }
 }

@@ -252,14 +252,26 @@ impl CheckResult {
         self.level_reached.or_else(by_verdict)
     }
 
-    /// Whether it lets the backup become available: all of it was looked at, and nothing is wrong.
-    pub fn earns_available(&self) -> bool {
-        self.reached().is_some() && !self.partial && !self.busy
-    }
-
     /// Whether it could not be verified because a disk cannot read the data: a restore would fail, today at least.
     pub fn is_unreadable(&self) -> bool {
         self.verdict == CheckVerdict::Unverifiable && self.problems.iter().any(Problem::is_unreadable)
+    }
+
+    /// Whether all of it was looked at, and nothing is wrong at the level that was reached.
+    pub fn is_whole(&self) -> bool {
+        self.reached().is_some() && !self.partial && !self.busy
+    }
+
+    /// Whether the data itself was read, and found intact.
+    pub fn is_read(&self) -> bool {
+        self.reached() >= Some(Level::Deep)
+    }
+
+    /// Whether it lets a backup in this status become available: nothing is wrong, and the data was read. Of one that is being
+    /// created, names and sizes are enough where `accept_quick` says so; of one in `error` cinder-backup itself said that it failed.
+    pub fn earns_available(&self, status: Option<&str>, accept_quick: bool) -> bool {
+        let accepted = accept_quick && status == Some(CREATING);
+        matches!(status, Some(CREATING | ERROR)) && self.is_whole() && (self.is_read() || accepted)
     }
 
     /// Whether another look would not be expected to say more: it came to its end over all of the data, and nobody was writing.
@@ -267,11 +279,11 @@ impl CheckResult {
         !self.partial && !self.busy && self.verdict != CheckVerdict::Unverifiable
     }
 
-    /// Whether it shows that nobody is working on a backup that is being created, though its service lives: it was begun,
-    /// and nothing was added for as long as `--settle`. Objects without times show nothing; with Ceph a watcher is what counts.
-    pub fn shows_idle(&self) -> bool {
-        let tells = self.driver == Some(Driver::Ceph) || self.newest_object_at.is_some();
-        self.begun && !self.busy && tells && (self.verdict != CheckVerdict::Unverifiable || self.reached().is_some())
+    /// Whether the driver has nothing left to write, though its service lives: all that it writes last is there and whole, and
+    /// nothing is younger than `--settle`. Objects without times do not show that, nor does an image that somebody has open or locked.
+    pub fn is_finished(&self) -> bool {
+        let in_use = self.warnings.iter().any(|warning| matches!(warning.code.as_str(), "image-open" | "stale-lock"));
+        self.is_whole() && self.newest_object_at.is_some() && !in_use
     }
 
     /// Takes it for busy where its newest object was not as old as `settle` seconds when it was checked: whoever checked it may have

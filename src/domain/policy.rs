@@ -59,6 +59,9 @@ pub struct Policy {
     pub to: Option<String>,
     /// `--allow-unverified`: `available` although nobody looked at the data.
     pub allow_unverified: bool,
+    /// `--accept-quick`: `available` on a check that read none of the data.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub accept_quick: bool,
     /// `--fix-counters`: repair `num_dependent_backups` too.
     pub fix_counters: bool,
     /// `--evidence-max-age`: a check of the storage older than this, in seconds, is not believed.
@@ -72,6 +75,11 @@ fn a_day() -> i64 {
     86_400
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
 impl Default for Policy {
     fn default() -> Self {
         Self {
@@ -79,6 +87,7 @@ impl Default for Policy {
             assume_dead: AssumeDead::None,
             to: None,
             allow_unverified: false,
+            accept_quick: false,
             fix_counters: false,
             evidence_max_age_seconds: a_day(),
             asked: BTreeSet::new(),

@@ -10,6 +10,7 @@ use thiserror::Error;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::domain::decide::ACCEPTED_QUICK;
 use crate::domain::{
     Change, CheckResult, Checks, ColumnSet, DatabaseInfo, Evidence, Finding, FindingKind, Image, Policy, Selection, Services, Signature,
     Verdict,
@@ -72,6 +73,13 @@ pub struct Unit {
     pub changes: Vec<Change>,
     /// Commands for later, when the API is back.
     pub follow_up: Vec<String>,
+}
+
+impl Unit {
+    /// Whether it makes a backup available of which none of the data was read.
+    pub fn is_accepted_quick(&self) -> bool {
+        self.evidence.iter().any(|evidence| evidence.code == ACCEPTED_QUICK)
+    }
 }
 
 /// What a plan rests on, beside its units.

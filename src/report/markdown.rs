@@ -153,7 +153,13 @@ fn write_policy(out: &mut dyn io::Write, policy: &Policy) -> io::Result<()> {
     if policy.allow_unverified {
         writeln!(out, "- **Safety flag `--allow-unverified`**: a backup may become `available` without a check of its data.")?;
     } else {
-        writeln!(out, "- From any status but `restoring`, a backup becomes `available` only when its data was verified on the storage.")?;
+        writeln!(
+            out,
+            "- From any status but `restoring`, a backup becomes `available` only when a deep check verified its data on the storage."
+        )?;
+    }
+    if policy.accept_quick {
+        writeln!(out, "- **Safety flag `--accept-quick`**: a quick check, which reads no data, is enough for one in `creating`.")?;
     }
     if let Some(to) = &policy.to {
         writeln!(out, "- Backups become {} (`--to`).", markdown_code(to))?;

@@ -111,7 +111,7 @@ fn a_report_says_everything_that_a_reviewer_needs() {
     - Younger than 3600 s is left alone (`--older-than`).
     - A service is down when its last heartbeat is older than 60 s (`service_down_time`).
     - **Safety flag `--assume-dead`**: the operator vouches that cinder-backup is dead on `ctl1`.
-    - From any status but `restoring`, a backup becomes `available` only when its data was verified on the storage.
+    - From any status but `restoring`, a backup becomes `available` only when a deep check verified its data on the storage.
     - Backups become `error` (`--to`).
 
     ## What would be changed

@@ -261,6 +261,12 @@ impl Site {
         self.backup("creating", None)
     }
 
+    /// Its cinder-backup has been silent for long.
+    fn silence(&self) {
+        let long_ago = ago(10 * TWO_HOURS).sql(self.database.engine());
+        self.database.execute(&format!("UPDATE services SET updated_at = {long_ago}"));
+    }
+
     fn status(&self, placed: &Placed) -> String {
         self.database.cell("backups", &placed.id, "status").unwrap()
     }

@@ -202,7 +202,8 @@ fn carry_over(args: &CheckCommandArgs, earlier: Evidence, assignment: &Assignmen
 fn tell(context: &Context<'_>, evidence: &Evidence) {
     let most = 20;
     for result in evidence.results.iter().filter(|result| !result.problems.is_empty() || !result.warnings.is_empty()) {
-        context.ui.say(terminal(&format!("{} is {}:", result.id, result.verdict)));
+        let level = if result.verdict == CheckVerdict::Intact { format!(" by a {} check", result.level) } else { String::new() };
+        context.ui.say(terminal(&format!("{} is {}{level}:", result.id, result.verdict)));
         let shown = if context.ui.verbosity() > 0 { usize::MAX } else { most };
         for problem in result.problems.iter().chain(&result.warnings).take(shown) {
             let object = problem.object.as_ref().map_or_else(String::new, |object| format!("{object}: "));
@@ -228,7 +229,8 @@ fn tell(context: &Context<'_>, evidence: &Evidence) {
     if let Some(unverifiable) = parts.last_mut().filter(|_| !less.is_empty()) {
         unverifiable.push_str(&format!(" (of these {})", less.join(", ")));
     }
-    let mut sentence = if parts.is_empty() { "Nothing to check".to_owned() } else { parts.join(", ") };
+    let mut sentence =
+        if parts.is_empty() { "Nothing to check".to_owned() } else { format!("{} by a {} check", parts.join(", "), evidence.level) };
     if summary.unreadable > 0 {
         let whom = if summary.unreadable == summary.unverifiable { String::new() } else { format!("{} of them ", summary.unreadable) };
         sentence.push_str(&format!(" ({whom}unreadable: a disk gives read errors)"));

@@ -70,6 +70,7 @@ pub fn run(context: &Context<'_>, args: &PlanArgs) -> Result<Exit> {
     let (mut plan, scan) = super::repair::propose(&mut connected, &question)?;
     plan.signature = key.map(|key| key.sign(&plan.sha256));
     hosts::warn_of_unknown(context.ui, &scan, &selection, &policy);
+    super::repair::warn_of_quick(context.ui, &plan);
     let refused = super::repair::refusals(&scan, &selection);
     for refusal in &refused {
         context.ui.warn(format!("not in the plan: {}: {}", terminal(&refusal.id), terminal(&refusal.reason)));

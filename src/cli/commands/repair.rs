@@ -12,6 +12,7 @@ use crate::cli::context::{Connected, Context};
 use crate::cli::error::{Error, Result};
 use crate::cli::exit::Exit;
 use crate::cli::storage::CheckArgs;
+use crate::cli::ui::Ui;
 use crate::cli::untouched::Untouched;
 use crate::cli::view::{self, Refused};
 use crate::cli::{checking, hosts, prompt};
@@ -69,6 +70,7 @@ pub fn run(context: &Context<'_>, args: &RepairArgs) -> Result<Exit> {
     let question = Question { looked: args.checks.check.is_some(), ..Question::new(&policy, &selection, Aim::Plan, &checks) };
     let (mut plan, scan) = propose(&mut connected, &question)?;
     hosts::warn_of_unknown(ui, &scan, &selection, &policy);
+    warn_of_quick(ui, &plan);
     let refused = refusals(&scan, &selection);
     let untouched = Untouched::of(&scan, &refused);
     if args.execution.asks() {
@@ -148,6 +150,15 @@ fn narrow(connected: &mut Connected, question: &Question<'_>, mut plan: Plan, sc
     Ok(plan)
 }
 
+/// Says how many backups become available although none of their data was read.
+pub fn warn_of_quick(ui: &Ui, plan: &Plan) {
+    let number = plan.units.iter().filter(|unit| unit.is_accepted_quick()).count();
+    if number > 0 {
+        let (backups, their) = if number == 1 { ("1 backup becomes", "its") } else { (&*format!("{number} backups become"), "their") };
+        ui.warn(format!("{backups} available on a quick check alone, which reads none of {their} data (--accept-quick)"));
+    }
+}
+
 /// What was asked for and may not be done: refused outright, or named and not stuck.
 pub fn refusals(scan: &Scan, selection: &Selection) -> Vec<Refused> {
     let named = !selection.backups.is_empty();
@@ -186,7 +197,7 @@ pub fn passed_over(scan: &Scan, selection: &Selection, told: &HashSet<String>) -
             } else if is_active(backup.status.as_deref()) && !scan.census.selected.contains(&backup.id) {
                 format!("its status is {status}, but the other options leave it out")
             } else if backup.status.as_deref() == Some(ERROR) {
-                "its status is error, and only verified data, or --to available with --allow-unverified, takes it out of that".to_owned()
+                "its status is error, and only data that --check deep verified, or --to available with --allow-unverified, takes it out of that".to_owned()
             } else {
                 format!("its status is {status}, there is nothing to repair")
             };

@@ -16,6 +16,9 @@ use super::held::{DESTINATION_SUSPECTED, HELD_IN_SILENCE, SNAPSHOT_SUSPECTED, VO
 use super::verdict::{Judgement, judge_backup};
 use super::{Children, Peer, change, command, half_restored, last_resort, offer, volume};
 
+/// The code of the evidence that says of a backup that none of its data was read, and that this was accepted.
+pub const ACCEPTED_QUICK: &str = "accepted-quick";
+
 /// `backups.fail_reason` holds so many characters.
 const FAIL_REASON_MAX: usize = 255;
 
@@ -58,7 +61,12 @@ enum Aim {
 pub fn backup(case: &BackupCase, situation: &Situation, policy: &Policy) -> Finding {
     let backup = &case.backup;
     let (check, void) = usable(case, situation, policy);
-    let Judgement { verdict, evidence, since, age_seconds, cause } = judge_backup(backup, check, situation, policy);
+    let aim = match void {
+        Some(why) => Aim::Refused(why),
+        None => aim(case, check, situation, policy),
+    };
+    let earned = matches!(aim, Aim::To(AVAILABLE)) && check.is_some_and(|check| earns(backup, check, policy));
+    let Judgement { verdict, evidence, since, age_seconds, cause } = judge_backup(backup, check, earned, situation, policy);
     let mut finding = Finding {
         kind: FindingKind::Backup,
         id: backup.id.clone(),
@@ -83,10 +91,6 @@ pub fn backup(case: &BackupCase, situation: &Situation, policy: &Policy) -> Find
     if let Some(check) = check {
         finding.evidence.push(found(check));
     }
-    let aim = match void {
-        Some(why) => Aim::Refused(why),
-        None => aim(case, check, situation, policy),
-    };
     match aim {
         Aim::Nothing => {}
         Aim::Refused(reason) => finding.refusal = Some(reason),
@@ -169,12 +173,19 @@ fn checked(case: &BackupCase, check: &CheckResult, situation: &Situation, policy
         }
         _ if is_intact => match useless(case, situation) {
             Some(why) => Aim::Refused(why),
-            None if earns(&case.backup, check) => Aim::To(AVAILABLE),
-            None if check.earns_available() && policy.allow_unverified && policy.to.is_some() => unverified(case, situation, policy),
-            None if check.earns_available() && check.reached() < Some(check.level.min(Level::Deep)) => {
-                Aim::Refused(format!("its data was not verified as deeply as was asked: {}", first_problem(check)))
-            }
-            None if check.earns_available() => Aim::Refused(format!(
+            None if earns(&case.backup, check, policy) => Aim::To(AVAILABLE),
+            None if check.is_whole() && policy.allow_unverified && policy.to.is_some() => unverified(case, situation, policy),
+            None if check.is_whole() && check.reached() < Some(check.level.min(Level::Deep)) => Aim::Refused(format!(
+                "its data was not verified as deeply as was asked: {}{}",
+                first_problem(check),
+                if creating { "; --accept-quick accepts that, at your risk" } else { "" }
+            )),
+            None if check.is_whole() && creating => Aim::Refused(format!(
+                "a {} check found it intact and read none of its data, and that does not earn available: read it with --check deep, or \
+                 accept that with --accept-quick, at your risk",
+                check.level
+            )),
+            None if check.is_whole() => Aim::Refused(format!(
                 "it is in error, and out of that only --check deep earns available: the check {} read none of its data",
                 check.level
             )),
@@ -201,13 +212,9 @@ fn first_problem(check: &CheckResult) -> &str {
     check.problems.first().map_or("the storage gave no reason", |problem| problem.text.as_str())
 }
 
-/// Whether what a check saw lets a backup become available: the level that was reached decides, not the one that was asked for. Of a
-/// backup in `error` cinder-backup itself said that it failed, so that names and sizes do not speak against it: its data must have
-/// been read.
-fn earns(backup: &Backup, check: &CheckResult) -> bool {
-    let is_error = backup.status.as_deref() == Some(ERROR);
-    let needed = if is_error { Level::Deep } else { check.level.min(Level::Deep) };
-    check.earns_available() && check.reached() >= Some(needed)
+/// Whether what a check saw lets a backup become available.
+fn earns(backup: &Backup, check: &CheckResult, policy: &Policy) -> bool {
+    check.earns_available(backup.status.as_deref(), policy.accept_quick)
 }
 
 /// `available` without a look at the data: only on the named flag, and never where the row itself says that it would be of no use.
@@ -226,7 +233,7 @@ fn unverified(case: &BackupCase, situation: &Situation, policy: &Policy) -> Aim 
     }
     if !policy.allow_unverified {
         return Aim::Refused(
-            "its data was not verified on the storage, and only that earns available; --allow-unverified overrides this, at your risk"
+            "its data was not verified on the storage, and only --check deep earns available; --allow-unverified overrides this, at your risk"
                 .to_owned(),
         );
     }
@@ -272,7 +279,7 @@ fn propose(
     if to == ERROR {
         change(&mut changes, &image, "fail_reason", fail_reason(backup, check, cause));
     }
-    let earned = check.filter(|check| to == AVAILABLE && earns(backup, check));
+    let earned = check.filter(|check| to == AVAILABLE && earns(backup, check, policy));
     if let Some(check) = earned {
         if let Some(count) = check.object_count {
             change(&mut changes, &image, "object_count", count);
@@ -300,8 +307,13 @@ fn propose(
     if to == AVAILABLE && backup.status.as_deref() != Some(RESTORING) {
         count_in(&mut changes, case, situation);
         debug_assert!(earned.is_some() || policy.allow_unverified);
-        if earned.is_none() {
-            finding.evidence.push(Evidence::new("unverified", "its data was not verified: --allow-unverified was given"));
+        match earned {
+            None => finding.evidence.push(Evidence::new("unverified", "its data was not verified: --allow-unverified was given")),
+            Some(check) if !check.is_read() => {
+                let text = format!("none of its data was read, for it rests on a {} check: --accept-quick was given", check.level);
+                finding.evidence.push(Evidence::new(ACCEPTED_QUICK, text));
+            }
+            Some(_) => {}
         }
     }
     // The order in which rows are locked: table, then id. The sort is stable, so a row's columns keep their order.
@@ -324,8 +336,10 @@ fn fail_reason(backup: &Backup, check: Option<&CheckResult>, cause: &str) -> Str
     if was == CREATING {
         match check.filter(|check| check.verdict.is_damage()) {
             Some(check) => text.push_str(&format!("; its data is {}", check.verdict)),
-            None if check.is_some_and(|check| check.verdict == CheckVerdict::Intact) => text.push_str("; its data is intact"),
-            None => text.push_str("; its data was not checked"),
+            None => match check.filter(|check| check.verdict == CheckVerdict::Intact) {
+                Some(check) => text.push_str(&format!("; its data is intact by a {} check", check.level)),
+                None => text.push_str("; its data was not checked"),
+            },
         }
     }
     // A host's name comes out of the database: whoever reads the reason may do so at a terminal, and the column's character set need

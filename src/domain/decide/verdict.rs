@@ -50,8 +50,9 @@ pub(super) fn unreadable(created_at: Option<&str>, updated_at: Option<&str>) -> 
     Some(Evidence::new("time-unreadable", text))
 }
 
-/// Judges a pending backup; `check` is what a look at its storage found, if there was one.
-pub fn judge_backup(backup: &Backup, check: Option<&CheckResult>, situation: &Situation, policy: &Policy) -> Judgement {
+/// Judges a pending backup; `check` is what a look at its storage found, if there was one, and `earned` whether it is to become
+/// available because of that.
+pub fn judge_backup(backup: &Backup, check: Option<&CheckResult>, earned: bool, situation: &Situation, policy: &Policy) -> Judgement {
     let (since, age_seconds, recent) = age(backup.created_at.as_deref(), backup.updated_at.as_deref(), situation, policy);
     let mut judgement = Judgement { verdict: Verdict::Stuck, evidence: Vec::new(), since, age_seconds, cause: String::new() };
     let (verdict, cause, decisive) = by_service(backup, situation, policy);
@@ -74,7 +75,7 @@ pub fn judge_backup(backup: &Backup, check: Option<&CheckResult>, situation: &Si
     }
     judgement.evidence.push(decisive);
     if let Some(check) = check.filter(|_| matches!(backup.status.as_deref(), Some(CREATING | ERROR))) {
-        by_storage(&mut judgement, check, age_is_clear);
+        by_storage(&mut judgement, check, earned && age_is_clear);
     }
     if no_times {
         judgement.evidence.push(Evidence::new("no-times", "neither created_at nor updated_at is set, so its age is unknown"));
@@ -88,18 +89,21 @@ pub fn judge_backup(backup: &Backup, check: Option<&CheckResult>, situation: &Si
     judgement
 }
 
-/// What the storage says of the question whether somebody is at work: more than any heartbeat.
-fn by_storage(judgement: &mut Judgement, check: &CheckResult, age_is_clear: bool) {
-    let newest = check.newest_object_at.as_deref().map_or_else(String::new, |at| format!(", the newest at {at}"));
+/// What the storage says of the question whether somebody is at work. Signs of work outweigh any heartbeat. Quiet storage is no
+/// proof of the contrary while a heart beats: an increment reads unchanged stretches for long, and a large object takes long to
+/// write. But where the driver has written all of the backup, only rows are left to write, and those that make it available are
+/// what Cinder itself would write.
+fn by_storage(judgement: &mut Judgement, check: &CheckResult, earned: bool) {
+    let newest = check.newest_object_at.as_deref();
     if check.busy {
         judgement.verdict = Verdict::Busy;
+        let newest = newest.map_or_else(String::new, |at| format!(", the newest at {at}"));
         let text = format!("it is being written: the storage shows signs of work{newest}");
         judgement.evidence.insert(0, Evidence::new("being-written", text));
-    } else if check.shows_idle() && age_is_clear && judgement.verdict == Verdict::Uncertain {
+    } else if let Some(newest) = newest.filter(|_| earned && check.is_finished() && judgement.verdict == Verdict::Uncertain) {
         judgement.verdict = Verdict::Stuck;
-        "it was begun, and nothing was added any more".clone_into(&mut judgement.cause);
-        let text = format!("it was begun and is quiet: the storage shows no sign of work any more{newest}");
-        judgement.evidence.insert(0, Evidence::new("storage-quiet", text));
+        let text = format!("everything that the driver writes last is there, and nothing was written since {newest}");
+        judgement.evidence.insert(0, Evidence::new("storage-complete", text));
     }
 }
 

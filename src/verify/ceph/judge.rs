@@ -103,7 +103,7 @@ pub(super) fn judge(subject: &Subject<'_>, names: &Names, observed: &Observed) -
         warnings: case.warnings,
         object_count: None,
         service_metadata: image.filter(|_| verdict == CheckVerdict::Intact).and_then(|image| service_metadata(backup, image)),
-        newest_object_at: newest,
+        newest_object_at: newest.filter(|_| tells_times(observed)),
         listing: Some(Listing {
             objects: parts(backup, names, observed),
             bytes: image.filter(|image| is_in(backup, names, image)).map_or(0, |image| image.held.bytes),
@@ -115,7 +115,7 @@ pub(super) fn judge(subject: &Subject<'_>, names: &Names, observed: &Observed) -
 
 /// What there is and the signs of work: a later look compares them with those that a check saw.
 pub(super) fn glance(backup: &Backup, names: &Names, observed: &Observed, objects: u64, bytes: Result<u64, String>) -> Glance {
-    let newest = newest(observed, backup, is_begun(backup, names, observed));
+    let newest = newest(observed, backup, is_begun(backup, names, observed)).filter(|_| tells_times(observed));
     let is_open = observed.image.as_ref().is_some_and(|image| {
         let is_complete = observed.meta.is_some() && image.snapshots_of(&backup.id).next().is_some();
         !image.watchers.is_empty() && !is_complete
@@ -446,6 +446,11 @@ fn wrote_to_shared(backup: &Backup, names: &Names, image: &Seen) -> bool {
         (Some(image), Some(row)) => row.duration_since(image) <= CLOCKS,
         _ => true,
     }
+}
+
+/// Whether it is known when the object of metadata was written, which comes last.
+fn tells_times(observed: &Observed) -> bool {
+    observed.meta.as_ref().is_none_or(|meta| meta.modified.is_some())
 }
 
 /// When something of this backup was last written.

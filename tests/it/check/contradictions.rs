@@ -31,6 +31,7 @@ fn look(site: &Site, name: &str, code: i32, args: &[&str]) -> String {
 #[test]
 fn a_quick_look_does_not_take_back_what_a_deep_one_found() {
     let site = Site::new();
+    site.silence();
     let damaged = site.creating();
     damaged.damage();
     let deep = look(&site, "deep.json", 9, &["--level", "deep"]);
@@ -59,6 +60,7 @@ fn a_quick_look_does_not_take_back_what_a_deep_one_found() {
 #[test]
 fn damage_that_a_shallow_look_finds_does_not_hide_what_a_deep_one_found() {
     let site = Site::new();
+    site.silence();
     let damaged = site.creating();
     damaged.damage();
     let deep = look(&site, "deep.json", 9, &["--level", "deep"]);
@@ -79,6 +81,7 @@ fn damage_that_a_shallow_look_finds_does_not_hide_what_a_deep_one_found() {
 #[test]
 fn damage_is_not_forgotten_for_what_moved_in_a_row_below() {
     let site = Site::new();
+    site.silence();
     let parent = site.available();
     let child = site.backup("creating", Some(&parent));
     child.damage();
@@ -232,6 +235,7 @@ fn data_of_an_unknown_driver_is_not_missing() {
 #[test]
 fn an_increment_on_a_backup_of_another_volume_does_not_become_available() {
     let site = Site::new();
+    site.silence();
     let parent = site.available();
     let child = site.backup("creating", Some(&Placed { volume: new_id(), ..parent.clone() }));
     for level in ["quick", "deep", "restore"] {
@@ -267,7 +271,7 @@ fn what_became_old_enough_during_a_check_is_not_given_up_without_one() {
     let document = answer.json();
     assert_eq!((planned(&document, &whole), answer.code), (None, Some(4)), "{document:#}");
     assert!(answer.stderr.contains("so its data was not checked"), "{}", answer.stderr);
-    let document = site.program.run(&["plan", "--check", "quick", &whole.id, "-f", "json"]).json();
+    let document = site.program.run(&["plan", "--check", "quick", "--accept-quick", &whole.id, "-f", "json"]).json();
     assert_eq!(planned(&document, &whole).as_deref(), Some("available"), "{document:#}");
     assert_eq!(
         document["units"][0]["changes"].as_array().unwrap().iter().find(|change| change["column"] == "object_count").unwrap()["to"],

@@ -63,7 +63,7 @@ fn a_backup_earns_available_on_evidence_from_another_host() {
         let planned = site.program.json(0, &["plan", "--evidence", &checked, "--out", &plan]);
         assert_eq!(changes(&before, &site.database.rows_by_id()), []);
         let texts = planned["units"][0]["evidence"].to_string();
-        assert!(texts.contains("storage-quiet") && texts.contains("storage-intact"), "{texts}");
+        assert!(texts.contains("storage-complete") && texts.contains("storage-intact"), "{texts}");
         let applied = site.program.json(0, &["apply", &plan, "--yes"]);
         assert_eq!(applied["units"][0]["outcome"], "applied", "{applied:#}");
         let mut expected = vec![
@@ -316,6 +316,7 @@ fn a_plan_is_no_better_than_its_evidence() {
 #[test]
 fn of_several_evidences_the_later_counts() {
     let site = Site::new();
+    site.silence();
     let first = site.creating();
     let second = site.creating();
     let stuck = site.keep(0, "stuck.json", &["scan"]);
@@ -330,7 +331,7 @@ fn of_several_evidences_the_later_counts() {
     fs::remove_file(first.object(5)).unwrap();
     let damaged = look("damaged.json", 9, &[]);
     for order in [[&whole, &damaged], [&damaged, &whole]] {
-        let planned = site.program.json(0, &["plan", "--evidence", order[0], "--evidence", order[1]]);
+        let planned = site.program.json(0, &["plan", "--accept-quick", "--evidence", order[0], "--evidence", order[1]]);
         let to = |id: &str| {
             let units = planned["units"].as_array().unwrap();
             let unit = units.iter().find(|unit| unit["id"] == id).unwrap();
@@ -344,14 +345,14 @@ fn of_several_evidences_the_later_counts() {
 /// What storage says of a backup that was being made says nothing of its restore since, nor of another backup that may hold the same
 /// volume: there the silence of their host counts, and whoever beats is not silent.
 #[test]
-fn quiet_data_does_not_stand_for_the_silence_of_whoever_works_on_something_else() {
+fn finished_data_does_not_stand_for_the_silence_of_whoever_works_on_something_else() {
     let site = Site::on(Engine::Sqlite);
     let (restored, made) = (site.backup("creating", None), site.backup("creating", None));
     let database = &site.database;
     let sql = |time: Cell| time.sql(Engine::Sqlite);
     database.service("late", |row| row.updated_at(ago(130)));
     database.execute("UPDATE backups SET host = 'late'");
-    let checked = evidence(&site, 0, &["--level", "quick"]);
+    let checked = evidence(&site, 0, &["--level", "deep"]);
     let destination = database.volume(|row| row.status("restoring-backup").age(7_200));
     database.execute(&format!(
         "UPDATE backups SET status = 'restoring', restore_volume_id = '{destination}', updated_at = {} WHERE id = '{}'",

@@ -313,10 +313,10 @@ fn names_do_not_speak_to_the_terminal() {
     let report = site.path("report.md");
     site.program.run(&["plan", "--check", "quick", "--report", &report]);
     assert!(!fs::read_to_string(&report).unwrap().contains('\u{1b}'));
-    site.program.expect(4, &["repair", "--yes", "--check", "quick"]);
+    site.program.expect(4, &["repair", "--yes", "--check", "quick", "--assume-dead", "ctl1"]);
     let reasons: Vec<_> =
         site.database.query("SELECT fail_reason FROM backups WHERE fail_reason IS NOT NULL").into_iter().flatten().flatten().collect();
-    assert!(reasons.len() == 3 && !reasons.iter().any(|reason| reason.chars().any(char::is_control)), "{reasons:?}");
+    assert!(reasons.len() == 4 && !reasons.iter().any(|reason| reason.chars().any(char::is_control)), "{reasons:?}");
 }
 
 #[test]

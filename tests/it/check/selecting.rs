@@ -225,7 +225,7 @@ fn a_part_of_the_data_proves_nothing_whole() {
     placed.damage();
     site.program.expect(0, &["check", "--level", "deep", "--read-data-subset", "2/3"]);
     let damaged = site.keep(9, "damaged.json", &["check", "--level", "deep", "--read-data-subset", "1/3"]);
-    site.program.expect(0, &["repair", "--yes", "--evidence", &damaged]);
+    site.program.expect(0, &["repair", "--yes", "--evidence", &damaged, "--assume-dead", "ctl1"]);
     assert_eq!(site.status(&placed), "error");
 }
 

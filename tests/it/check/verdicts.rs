@@ -4,12 +4,15 @@ use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 
+use cinder_backup_repair::domain::Evidence;
+use cinder_backup_repair::plan::Plan;
 use serde_json::{Value, json};
 
 use super::{CHANGED, OBJECTS, Placed, Site, TWO_HOURS, problems, result};
 use crate::database::changes;
 use crate::program::{answer, codes, finding};
 use crate::scenarios::essence;
+use crate::schemas::engines;
 use crate::servers::is_root;
 
 /// The reason why nothing is done to a backup that was named.
@@ -29,36 +32,125 @@ fn repair(site: &Site, code: i32, args: &[&str]) -> (Vec<String>, Value) {
     (essence(changes(&before, &site.database.rows_by_id())), document)
 }
 
+/// Storage alone never proves death while a heart beats: an increment may read unchanged stretches for long, and write nothing.
 #[test]
-fn begun_and_quiet_is_stuck_though_the_service_beats() {
+fn under_a_beating_service_a_check_brings_available_and_nothing_else() {
+    for engine in engines() {
+        let site = Site::on(engine);
+        let whole = site.creating();
+        let broken_off = site.creating();
+        broken_off.interrupt();
+        let without_metadata = site.creating();
+        fs::remove_file(without_metadata.metadata()).unwrap();
+        let damaged = site.creating();
+        damaged.damage();
+        let scanned = site.program.json(0, &["scan"]);
+        for placed in [&whole, &broken_off, &without_metadata, &damaged] {
+            assert_eq!(finding(&scanned, &placed.id)["verdict"], "uncertain", "{scanned:#}");
+        }
+        // Its newest object is 16 minutes old, one more than --settle.
+        for number in [1, 2] {
+            super::age(&broken_off.object(number), 16 * 60);
+        }
+        for flags in [&["--check", "quick"] as &[&str], &["--check", "deep"], &["--check", "quick", "--to", "error"]] {
+            let reason = refusal(&site, flags, &broken_off);
+            assert!(reason.starts_with("uncertain: cinder-backup on ctl1 beats"), "{flags:?} {reason}");
+        }
+        for flags in [&["--to", "available", "--allow-unverified"] as &[&str], &["--check", "deep", "--to", "error"]] {
+            assert_eq!(repair(&site, 0, flags).0, [] as [String; 0], "{flags:?}");
+        }
+        let plan = site.path("plan.json");
+        let planned = site.program.json(0, &["plan", "--check", "deep", "--out", &plan]);
+        assert_eq!(codes(&planned["units"][0])[0], "storage-complete", "{planned:#}");
+        let before = site.database.rows_by_id();
+        let applied = site.program.expect(0, &["apply", &plan, "--yes"]);
+        assert!(!applied.stderr.contains("Listening"), "no silence to listen to: {}", applied.stderr);
+        let done = essence(changes(&before, &site.database.rows_by_id()));
+        let available = |placed: &Placed| {
+            [
+                format!("backups.{}.object_count: 0 -> {OBJECTS}", placed.id),
+                format!("backups.{}.status: creating -> available", placed.id),
+                format!("volumes.{}.status: backing-up -> available", placed.volume),
+            ]
+        };
+        assert_eq!(done, available(&whole));
+
+        // Whoever knows the service to be dead gets the rest done.
+        let (done, document) = repair(&site, 0, &["--check", "deep", "--assume-dead", "ctl1"]);
+        let mut expected = Vec::new();
+        for placed in [&broken_off, &without_metadata, &damaged] {
+            expected.push(format!("backups.{}.status: creating -> error", placed.id));
+            expected.push(format!("volumes.{}.status: backing-up -> available", placed.volume));
+        }
+        expected.sort();
+        assert_eq!(done, expected, "{document:#}");
+        for (placed, why) in [(&broken_off, "its data is incomplete"), (&without_metadata, "incomplete"), (&damaged, "its data is corrupt")]
+        {
+            let reason = site.database.cell("backups", &placed.id, "fail_reason").unwrap();
+            assert!(reason.contains(why), "{reason}");
+        }
+        site.program.expect(0, &["history", "verify"]);
+    }
+}
+
+/// A plan of a version that took quiet storage for death is not carried out.
+#[test]
+fn a_plan_that_rests_on_quiet_storage_is_refused() {
     let site = Site::new();
-    let whole = site.creating();
     let broken_off = site.creating();
     broken_off.interrupt();
-    let without_metadata = site.creating();
-    fs::remove_file(without_metadata.metadata()).unwrap();
-    let damaged = site.creating();
-    damaged.damage();
-    let scanned = site.program.json(0, &["scan"]);
-    for placed in [&whole, &broken_off, &without_metadata, &damaged] {
-        assert_eq!(finding(&scanned, &placed.id)["verdict"], "uncertain", "{scanned:#}");
-    }
-    let (done, _) = repair(&site, 0, &[]);
-    assert_eq!(done, [] as [String; 0], "without a check nothing shows that nobody works");
+    let plan = site.path("plan.json");
+    site.silence();
+    site.program.json(0, &["plan", "--check", "quick", "--out", &plan]);
+    site.database.execute("UPDATE services SET updated_at = '2099-01-01 00:00:00.000000'");
+    let mut old = Plan::parse(&fs::read(&plan).unwrap()).unwrap();
+    old.units[0].evidence[0] = Evidence::new("storage-quiet", "it was begun and is quiet");
+    old.heartbeats.insert("ctl1".into(), Some("2099-01-01T00:00:00Z".into()));
+    old.seal();
+    fs::write(&plan, old.to_json()).unwrap();
+    let before = site.database.rows_by_id();
+    let applied = site.program.json(4, &["apply", &plan, "--yes"]);
+    assert_eq!(applied["units"][0]["outcome"], "refused", "{applied:#}");
+    assert!(applied["units"][0]["reason"].as_str().unwrap().contains("cinder-backup on ctl1 beats"), "{applied:#}");
+    assert_eq!(changes(&before, &site.database.rows_by_id()), []);
+}
 
-    let (done, document) = repair(&site, 0, &["--check", "deep"]);
-    let mut expected = vec![format!("backups.{}.object_count: 0 -> {OBJECTS}", whole.id)];
-    for (placed, to) in [(&whole, "available"), (&broken_off, "error"), (&without_metadata, "error"), (&damaged, "error")] {
-        expected.push(format!("backups.{}.status: creating -> {to}", placed.id));
-        expected.push(format!("volumes.{}.status: backing-up -> available", placed.volume));
+#[test]
+fn a_quick_check_is_enough_only_where_that_is_accepted() {
+    let site = Site::new();
+    let corrupt = site.creating();
+    corrupt.damage();
+    let broken_off = site.creating();
+    broken_off.interrupt();
+    for flags in [&["--check", "quick"] as &[&str], &["--check", "quick", "--to", "available"]] {
+        let reason = refusal(&site, flags, &corrupt);
+        assert!(reason.contains("--check deep") && reason.contains("--accept-quick"), "{reason}");
     }
-    expected.sort();
-    assert_eq!(done, expected, "{document:#}");
-    for (placed, why) in [(&broken_off, "its data is incomplete"), (&without_metadata, "incomplete"), (&damaged, "its data is corrupt")] {
-        let reason = site.database.cell("backups", &placed.id, "fail_reason").unwrap();
-        assert!(reason.contains(why), "{reason}");
-    }
-    site.program.expect(0, &["history", "verify"]);
+    // Also where nobody beats; and what a quick check finds damaged is given up there all the same.
+    site.silence();
+    let (done, document) = repair(&site, 4, &["--check", "quick"]);
+    assert_eq!(done.len(), 2, "{done:?}");
+    assert!(done.contains(&format!("backups.{}.status: creating -> error", broken_off.id)), "{done:?}");
+    assert!(document["refused"][0]["reason"].as_str().unwrap().contains("--accept-quick"), "{document:#}");
+    let plan = site.path("plan.json");
+    let args = ["plan", "--check", "quick", "--accept-quick", "--out", &plan, "-f", "json"];
+    let answer = site.program.expect(0, &args);
+    let warning = "warning: 1 backup becomes available on a quick check alone, which reads none of its data (--accept-quick)";
+    assert!(answer.stderr.contains(warning), "{}", answer.stderr);
+    let unit = &answer.json()["units"][0];
+    assert!(codes(unit).contains(&"accepted-quick"), "{unit:#}");
+    let kept: Value = serde_json::from_str(&fs::read_to_string(&plan).unwrap()).unwrap();
+    assert_eq!(kept["policy"]["accept_quick"], true);
+    let answer = site.program.expect(0, &["apply", &plan, "--yes"]);
+    assert!(answer.stderr.contains("warning: the plan was made with --accept-quick"), "{}", answer.stderr);
+    assert_eq!(site.status(&corrupt), "available");
+    assert_eq!(site.database.cell("backups", &corrupt.id, "fail_reason"), None);
+    assert!(site.log().contains("\"accept_quick\":true"), "the log says so: {}", site.log());
+    // Out of error it does not help.
+    site.program.expect(0, &["undo", &site.program.last_run(), "--yes"]);
+    site.database.execute("UPDATE backups SET status = 'error'");
+    let reason = refusal(&site, &["--status", "error", "--check", "quick", "--accept-quick", "--older-than", "0s"], &corrupt);
+    assert!(reason.contains("only --check deep earns available"), "{reason}");
 }
 
 #[test]
@@ -112,7 +204,7 @@ fn what_is_being_written_is_left_alone_whatever_the_flags() {
     dead.quiet();
     age_of(&fresh, 120);
     assert!(refusal(&site, &["--check", "quick"], &fresh).starts_with("busy"));
-    let (done, _) = repair(&site, 0, &["--check", "quick", "--settle", "1m"]);
+    let (done, _) = repair(&site, 0, &["--check", "quick", "--accept-quick", "--settle", "1m"]);
     assert!(done.contains(&format!("backups.{}.status: creating -> available", fresh.id)), "{done:?}");
     assert!(done.contains(&format!("backups.{}.status: creating -> error", dead.id)), "{done:?}");
 }
@@ -325,7 +417,7 @@ fn an_increment_is_no_better_than_its_parents() {
     }
     assert_eq!(result(&document, &grandchildren[0].id)["verdict"], "intact");
     assert_eq!(result(&document, &grandchildren[1].id)["verdict"], "corrupt");
-    let (done, _) = repair(&site, 0, &["--check", "deep"]);
+    let (done, _) = repair(&site, 0, &["--check", "deep", "--assume-dead", "ctl1"]);
     for (child, verdict) in children.iter().zip(expected) {
         let to = if verdict == "intact" { "available" } else { "error" };
         assert!(done.contains(&format!("backups.{}.status: creating -> {to}", child.id)), "{done:?}");
@@ -408,7 +500,7 @@ fn a_backup_and_its_parent_are_repaired_in_one_run_in_either_order() {
     let restored = site.backup("restoring", None);
     let child = site.backup("creating", Some(&restored));
     site.database.execute(&format!("UPDATE backups SET host = 'retired' WHERE id IN ('{}', '{}')", restored.id, child.id));
-    let (done, document) = repair(&site, 0, &["--check", "quick"]);
+    let (done, document) = repair(&site, 0, &["--check", "quick", "--accept-quick"]);
     for (parent, child) in pairs.iter().chain([&(restored, child)]) {
         let counted = format!("backups.{}.num_dependent_backups: 0 -> 1", parent.id);
         assert!(done.contains(&counted), "{done:?} {document:#}");

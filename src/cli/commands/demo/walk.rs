@@ -182,8 +182,9 @@ impl Walk<'_> {
         self.say("The service on ctl2 beats: what it has may wait in its queue, and is not touched.")?;
         self.run(&["repair", "dns-zones nightly", "--yes"], Exit::Safety, 0)?;
         self.say(
-            "But the storage can tell. To this backup nothing was added for hours, so it is\n\
-             stuck all the same; and all of it is there, so it has earned available.",
+            "But the storage can tell. All of this backup is there, down to what its driver\n\
+             writes last, and hours old: only rows are left to write, and the data was read,\n\
+             so it has earned available. For error the storage alone would never do.",
         )?;
         let plan = ["plan", "dns-zones nightly", "--check", "deep", "--out", "@dns.json", "-c", "name", "-c", "changes"];
         self.run(&plan, Exit::Done, 0)?;

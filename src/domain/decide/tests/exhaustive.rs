@@ -97,7 +97,7 @@ fn every_verdict_is_the_one_of_the_table() {
                     });
                     for assume_dead in &assumptions {
                         let policy = Policy { assume_dead: assume_dead.clone(), ..Policy::default() };
-                        let judged = judge_backup(&case.backup, None, &situation, &policy);
+                        let judged = judge_backup(&case.backup, None, false, &situation, &policy);
                         let expected = verdict_of(status, host, age, uptime.is_some_and(|seconds| seconds < 120), assume_dead);
                         assert_eq!(
                             judged.verdict, expected,

@@ -45,23 +45,51 @@ fn a_checked_case(status: &str, host: &str, change: impl FnOnce(&mut CheckResult
     BackupCase { check: Some(Box::new(check)), volume: Some(a_volume("v", Some(BACKING_UP), Some(IN_USE))), ..a_case(backup) }
 }
 
+/// Under a service that beats, all that a check may bring is `available`, and only where the driver has nothing left to write.
 #[test]
-fn objects_without_times_do_not_show_that_nobody_writes() {
-    for (driver, newest, quiet) in [
-        (Driver::S3, Some("2026-11-22T09:00:00Z"), true),
-        (Driver::S3, None, false),
-        (Driver::Gcs, None, false),
-        (Driver::Posix, None, false),
-        // Who writes has the image open, which is seen.
-        (Driver::Ceph, None, true),
+fn under_a_beating_service_only_a_finished_backup_changes() {
+    let newest = Some("2026-11-22T09:00:00Z");
+    let warned = |code: &str| vec![Problem::general(code, "x")];
+    for (driver, newest, warnings, finished) in [
+        (Driver::S3, newest, Vec::new(), true),
+        (Driver::Ceph, newest, Vec::new(), true),
+        (Driver::S3, newest, warned("no-sha256file"), true),
+        // Objects without times do not show when the last of them was written.
+        (Driver::S3, None, Vec::new(), false),
+        (Driver::Gcs, None, Vec::new(), false),
+        (Driver::Ceph, None, Vec::new(), false),
+        // Somebody has the image open, or had it when he was killed.
+        (Driver::Ceph, newest, warned("image-open"), false),
+        (Driver::Ceph, newest, warned("stale-lock"), false),
     ] {
-        for verdict in [CheckVerdict::Intact, CheckVerdict::Incomplete, CheckVerdict::Corrupt] {
-            let change = |check: &mut CheckResult| (check.driver, check.newest_object_at) = (Some(driver), newest.map(str::to_owned));
-            let finding = backup(&a_checked_case(CREATING, "up", change, verdict), &situation(), &Policy::default());
-            let wanted = if quiet { Verdict::Stuck } else { Verdict::Uncertain };
-            assert_eq!(finding.verdict, wanted, "{driver:?} {newest:?} {verdict}");
+        for (status, verdict) in [CREATING, ERROR].into_iter().flat_map(|status| VERDICTS.map(|verdict| (status, verdict))) {
+            for host in ["up", "odd", "ahead"] {
+                let change = |check: &mut CheckResult| {
+                    (check.driver, check.newest_object_at) = (Some(driver), newest.map(str::to_owned));
+                    check.warnings.clone_from(&warnings);
+                    check.level_reached = (verdict == CheckVerdict::Intact).then_some(Level::Deep);
+                };
+                let case = a_checked_case(status, host, change, verdict);
+                for to in [None, Some(AVAILABLE), Some(ERROR)] {
+                    let policy = Policy { to: to.map(Into::into), allow_unverified: to.is_some(), ..Policy::default() };
+                    let finding = backup(&case, &situation(), &policy);
+                    let context = format!("{driver:?} {newest:?} {warnings:?} {status} {verdict} {host} {to:?}: {finding:?}");
+                    let earned = finished && verdict == CheckVerdict::Intact && to != Some(ERROR);
+                    assert_eq!(finding.is_actionable(), earned, "{context}");
+                    assert_eq!(finding.verdict, if earned { Verdict::Stuck } else { Verdict::Uncertain }, "{context}");
+                    assert_eq!(codes(&finding).contains(&"storage-complete"), earned, "{context}");
+                    // It is also so while heartbeats say nothing because the server has only just started.
+                    let young = Situation { server_uptime_seconds: Some(0), ..situation() };
+                    let case = a_checked_case(status, "down", change, verdict);
+                    assert_eq!(backup(&case, &young, &policy).is_actionable(), earned, "{context}");
+                }
+            }
         }
     }
+    // A row of which nobody knows how old it is does not count as old enough.
+    let mut case = a_checked_case(CREATING, "up", |_| {}, CheckVerdict::Intact);
+    case.backup.created_at = Some("soon".into());
+    assert_eq!(backup(&case, &situation(), &Policy::default()).verdict, Verdict::Uncertain);
 }
 
 #[test]
@@ -70,11 +98,18 @@ fn every_combination_keeps_the_rules() {
     for status in [CREATING, ERROR, RESTORING, DELETING] {
         for host in ["up", "down", GONE] {
             for verdict in VERDICTS {
-                for bits in 0..32_u32 {
-                    let [busy, partial, moved, expired, allow_unverified] = [0, 1, 2, 3, 4].map(|bit| bits >> bit & 1 == 1);
+                for bits in 0..256_u32 {
+                    let [busy, partial, moved, expired, allow_unverified, accept_quick, quick, timeless] =
+                        [0, 1, 2, 3, 4, 5, 6, 7].map(|bit| bits >> bit & 1 == 1);
                     for to in [None, Some(AVAILABLE), Some(ERROR)] {
                         let change = |check: &mut CheckResult| {
                             (check.busy, check.partial) = (busy, partial);
+                            if quick {
+                                check.level = Level::Quick;
+                            }
+                            if timeless {
+                                check.newest_object_at = None;
+                            }
                             if moved {
                                 check.rows[0].columns.insert("container".into(), "elsewhere".into());
                             }
@@ -83,11 +118,12 @@ fn every_combination_keeps_the_rules() {
                             }
                         };
                         let case = a_checked_case(status, host, change, verdict);
-                        let policy = Policy { to: to.map(Into::into), allow_unverified, ..Policy::default() };
+                        let policy = Policy { to: to.map(Into::into), allow_unverified, accept_quick, ..Policy::default() };
                         let finding = backup(&case, &situation(), &policy);
                         let without = backup(&BackupCase { check: None, ..case.clone() }, &situation(), &policy);
                         let context = format!(
-                            "{status} {host} {verdict} busy {busy} partial {partial} moved {moved} expired {expired} {to:?}: {finding:?}"
+                            "{status} {host} {verdict} busy {busy} partial {partial} moved {moved} expired {expired} quick {quick} \
+                             timeless {timeless} {to:?} {policy:?}: {finding:?}"
                         );
                         counted += 1;
                         if matches!(status, RESTORING | DELETING) {
@@ -104,64 +140,80 @@ fn every_combination_keeps_the_rules() {
                             assert_eq!((finding.verdict, proposed), (Verdict::Busy, None), "{context}");
                             continue;
                         }
-                        let quiet = verdict != CheckVerdict::Unverifiable && verdict != CheckVerdict::Missing;
-                        let stuck = host != "up" || quiet;
+                        // Available takes data that was read; of one that is being created names and sizes are enough if the flag says so.
+                        let whole = verdict == CheckVerdict::Intact && !partial;
+                        let earned = whole && (!quick || (accept_quick && status == CREATING)) && to != Some(ERROR);
+                        let finished = earned && !timeless;
+                        let stuck = host != "up" || finished;
                         assert_eq!(finding.verdict, if stuck { Verdict::Stuck } else { Verdict::Uncertain }, "{context}");
                         // Nobody gets available for damage, whatever the flags, and not without a look but by the flag.
+                        let unproven = verdict == CheckVerdict::Unverifiable || (whole && !earned);
+                        let overridden = unproven && allow_unverified && to == Some(AVAILABLE);
+                        assert_eq!(proposed == Some(AVAILABLE), earned || overridden, "{context}");
                         if proposed == Some(AVAILABLE) {
-                            let earned = verdict == CheckVerdict::Intact && !partial;
-                            let overridden = verdict == CheckVerdict::Unverifiable && allow_unverified && to == Some(AVAILABLE);
-                            assert!(earned || overridden, "{context}");
                             let object_count =
                                 finding.proposal.as_ref().unwrap().changes.iter().any(|change| change.column == "object_count");
                             assert_eq!(object_count, earned, "{context}");
+                            let [accepted, unverified] = ["accepted-quick", "unverified"].map(|code| codes(&finding).contains(&code));
+                            assert_eq!((accepted, unverified), (earned && quick, !earned), "{context}");
                         }
-                        // What was damaged becomes error, if it is not error already.
+                        // What was damaged becomes error, if it is not error already; a quick look is enough to find that.
                         if verdict.is_damage() && status == CREATING && to != Some(AVAILABLE) {
                             assert_eq!(proposed, Some(ERROR), "{context}");
                         }
-                        if verdict == CheckVerdict::Intact && !partial && to != Some(ERROR) {
-                            assert_eq!(proposed, Some(AVAILABLE), "{context}");
-                        }
-                        if verdict == CheckVerdict::Unverifiable && to.is_none() {
+                        // What is whole and was not read is not given up for that.
+                        let undecided = (verdict == CheckVerdict::Unverifiable || (whole && !earned)) && to.is_none();
+                        if undecided {
                             assert_eq!(proposed, None, "{context}");
                             assert!(finding.refusal.is_some(), "{context}");
                         }
+                        if undecided && whole && status == CREATING {
+                            let why = finding.refusal.as_deref().unwrap();
+                            assert!(why.contains("--check deep") && why.contains("--accept-quick"), "{context}");
+                        }
+                        let reasons = finding.proposal.iter().flat_map(|proposal| &proposal.changes);
+                        let reason = reasons.filter(|change| change.column == "fail_reason").find_map(|change| change.to.as_text());
+                        assert!(reason.is_none_or(|reason| !reason.contains("accept")), "{context}");
                     }
                 }
             }
         }
     }
-    assert_eq!(counted, 4 * 3 * 5 * 32 * 3);
+    assert_eq!(counted, 4 * 3 * 5 * 256 * 3);
 }
 
 #[test]
-fn out_of_error_only_data_that_was_read_earns_available() {
+fn only_data_that_was_read_earns_available() {
     let decide = |status: &str, level: Level, policy: &Policy| {
         let finding = backup(&a_checked_case(status, "down", |check| check.level = level, CheckVerdict::Intact), &situation(), policy);
         let to = finding.proposal.as_ref().and_then(|proposal| proposal.status.clone());
         (to, finding)
     };
-    for level in [Level::Quick, Level::Deep, Level::Restore] {
-        assert_eq!(decide(CREATING, level, &Policy::default()).0.as_deref(), Some(AVAILABLE), "{level}");
-        let (to, finding) = decide(ERROR, level, &Policy::default());
-        if level == Level::Quick {
-            assert_eq!(to, None, "{finding:?}");
-            assert!(finding.refusal.as_deref().is_some_and(|why| why.contains("only --check deep earns available")), "{finding:?}");
-        } else {
-            assert_eq!(to.as_deref(), Some(AVAILABLE), "{finding:?}");
+    let accepting = Policy { accept_quick: true, ..Policy::default() };
+    for (status, level) in [CREATING, ERROR].into_iter().flat_map(|s| [Level::Quick, Level::Deep, Level::Restore].map(|level| (s, level))) {
+        for policy in [Policy::default(), accepting.clone()] {
+            let (to, finding) = decide(status, level, &policy);
+            if level > Level::Quick || (policy.accept_quick && status == CREATING) {
+                assert_eq!(to.as_deref(), Some(AVAILABLE), "{finding:?}");
+            } else {
+                assert_eq!(to, None, "{finding:?}");
+                let wanted = if status == ERROR { "only --check deep earns available" } else { "that does not earn available" };
+                assert!(finding.refusal.as_deref().is_some_and(|why| why.contains(wanted)), "{finding:?}");
+            }
         }
     }
     // The named flag goes around it, as it goes around no check at all, and that stands with it.
     let asked = Policy { to: Some(AVAILABLE.into()), ..Policy::default() };
-    assert_eq!(decide(ERROR, Level::Quick, &asked).0, None);
-    let (to, finding) = decide(ERROR, Level::Quick, &Policy { allow_unverified: true, ..asked });
-    assert_eq!(to.as_deref(), Some(AVAILABLE), "{finding:?}");
-    assert!(finding.evidence.iter().any(|evidence| evidence.code == "unverified"), "{finding:?}");
-    // Without --to available the flag decides nothing.
-    let (to, finding) = decide(ERROR, Level::Quick, &Policy { allow_unverified: true, ..Policy::default() });
-    assert_eq!(to, None, "{finding:?}");
-    assert!(finding.refusal.is_some(), "{finding:?}");
+    for status in [CREATING, ERROR] {
+        assert_eq!(decide(status, Level::Quick, &asked).0, None);
+        let (to, finding) = decide(status, Level::Quick, &Policy { allow_unverified: true, ..asked.clone() });
+        assert_eq!(to.as_deref(), Some(AVAILABLE), "{finding:?}");
+        assert!(finding.evidence.iter().any(|evidence| evidence.code == "unverified"), "{finding:?}");
+        // Without --to available the flag decides nothing.
+        let (to, finding) = decide(status, Level::Quick, &Policy { allow_unverified: true, ..Policy::default() });
+        assert_eq!(to, None, "{finding:?}");
+        assert!(finding.refusal.is_some(), "{finding:?}");
+    }
 }
 
 #[test]
@@ -169,41 +221,47 @@ fn the_level_that_was_reached_decides() {
     use CheckVerdict::{Intact, Unverifiable};
     use Level::{Deep, Quick, Restore};
     let ceph = Some(Driver::Ceph);
-    // The driver, the level that was asked for, the verdict, the level that was reached, and whether that earns available.
-    for (driver, level, verdict, reached, earned) in [
-        (ceph, Quick, Intact, Some(Quick), true),
-        (ceph, Deep, Unverifiable, Some(Quick), false),
-        (ceph, Deep, Intact, Some(Deep), true),
-        (ceph, Restore, Unverifiable, Some(Quick), false),
-        (ceph, Restore, Unverifiable, Some(Deep), true),
-        (ceph, Restore, Intact, Some(Restore), true),
-        (ceph, Deep, Unverifiable, None, false),
+    // The driver, the level that was asked for, the verdict, the level that was reached, and the one that counts.
+    for (driver, level, verdict, reached, counts) in [
+        (ceph, Quick, Intact, Some(Quick), Some(Quick)),
+        (ceph, Deep, Unverifiable, Some(Quick), Some(Quick)),
+        (ceph, Deep, Intact, Some(Deep), Some(Deep)),
+        (ceph, Restore, Unverifiable, Some(Quick), Some(Quick)),
+        (ceph, Restore, Unverifiable, Some(Deep), Some(Deep)),
+        (ceph, Restore, Intact, Some(Restore), Some(Restore)),
+        (ceph, Deep, Unverifiable, None, None),
         // Versions that did not say what was reached: nothing was compared that a level of Ceph's could stand for.
-        (ceph, Quick, Intact, None, true),
-        (ceph, Deep, Intact, None, false),
-        (ceph, Restore, Intact, None, false),
-        (Some(Driver::S3), Restore, Intact, None, true),
+        (ceph, Quick, Intact, None, Some(Quick)),
+        (ceph, Deep, Intact, None, Some(Quick)),
+        (ceph, Restore, Intact, None, Some(Quick)),
+        (Some(Driver::S3), Restore, Intact, None, Some(Restore)),
     ] {
-        let change = |check: &mut CheckResult| (check.driver, check.level, check.level_reached) = (driver, level, reached);
-        let finding = backup(&a_checked_case(CREATING, "down", change, verdict), &situation(), &Policy::default());
-        let to = finding.proposal.as_ref().and_then(|proposal| proposal.status.as_deref());
-        assert_eq!((to, finding.refusal.is_some()), (earned.then_some(AVAILABLE), !earned), "{level} {verdict} {reached:?}: {finding:?}");
+        for (accept_quick, host) in [(false, "down"), (true, "down"), (false, "up"), (true, "up")] {
+            let change = |check: &mut CheckResult| (check.driver, check.level, check.level_reached) = (driver, level, reached);
+            let policy = Policy { accept_quick, ..Policy::default() };
+            let finding = backup(&a_checked_case(CREATING, host, change, verdict), &situation(), &policy);
+            let to = finding.proposal.as_ref().and_then(|proposal| proposal.status.as_deref());
+            let earned = counts >= Some(if accept_quick { Quick } else { Deep });
+            let context = format!("{level} {verdict} {reached:?} {accept_quick} {host}: {finding:?}");
+            assert_eq!((to, finding.refusal.is_some()), (earned.then_some(AVAILABLE), !earned), "{context}");
+            assert_eq!(finding.is_actionable(), earned, "{context}");
+        }
     }
 }
 
 #[test]
 fn what_is_known_goes_into_the_rows() {
     let finding = backup(&a_checked_case(CREATING, "up", |_| {}, CheckVerdict::Intact), &situation(), &Policy::default());
-    assert_eq!(
-        said(&finding),
-        "stuck (storage-quiet): b status creating -> available".replace("status ", "")
-            + ", b object_count NULL -> 20, v backing-up -> in-use"
-    );
+    assert_eq!(said(&finding), "stuck (storage-complete): b creating -> available, b object_count NULL -> 20, v backing-up -> in-use");
     let proposal = finding.proposal.unwrap();
     assert!(proposal.needs.is_empty());
-    let finding = backup(&a_checked_case(CREATING, "down", |_| {}, CheckVerdict::Incomplete), &situation(), &Policy::default());
-    let reason = finding.proposal.unwrap().changes.into_iter().find(|change| change.column == "fail_reason").unwrap();
-    assert_eq!(reason.to.as_text(), Some("cinder-backup-repair: left in creating: cinder-backup on down was down; its data is incomplete"));
+    let to_error = Policy { to: Some(ERROR.into()), ..Policy::default() };
+    for (verdict, said) in [(CheckVerdict::Incomplete, "incomplete"), (CheckVerdict::Intact, "intact by a deep check")] {
+        let finding = backup(&a_checked_case(CREATING, "down", |_| {}, verdict), &situation(), &to_error);
+        let reason = finding.proposal.unwrap().changes.into_iter().find(|change| change.column == "fail_reason").unwrap();
+        let expected = format!("cinder-backup-repair: left in creating: cinder-backup on down was down; its data is {said}");
+        assert_eq!(reason.to.as_text(), Some(&*expected));
+    }
     // A Ceph backup gets what its driver would have written last.
     let change = |check: &mut CheckResult| (check.service_metadata, check.object_count) = (Some("{\"base\": \"x\"}".into()), None);
     let finding = backup(&a_checked_case(CREATING, "down", change, CheckVerdict::Intact), &situation(), &Policy::default());
