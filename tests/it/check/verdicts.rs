@@ -64,7 +64,7 @@ fn under_a_beating_service_a_check_brings_available_and_nothing_else() {
         assert_eq!(codes(&planned["units"][0])[0], "storage-complete", "{planned:#}");
         let before = site.database.rows_by_id();
         let applied = site.program.expect(0, &["apply", &plan, "--yes"]);
-        assert!(!applied.stderr.contains("Listening"), "no silence to listen to: {}", applied.stderr);
+        assert!(!applied.stderr.contains("Waiting "), "no silence to listen to: {}", applied.stderr);
         let done = essence(changes(&before, &site.database.rows_by_id()));
         let available = |placed: &Placed| {
             [
