@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError, RwLock, mpsc};
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use super::Journal;
 use super::lanes::groups;
 use super::listen;
 use super::look::{Looked, Storage};
-use super::recheck::{Rows, Written};
+use super::recheck::{Fresh, Rows, Written};
 use super::settle::intended;
 use super::worker::{BEGINS_WITHIN, Connect, Done, Known, Worker, ended};
 use super::writes::{by_row, update};
@@ -21,10 +21,10 @@ use crate::audit::AuditError;
 use crate::audit::record::{Event, Intent, NOT_BEGUN, StatementText, UnitOutcome, Window};
 use crate::db::literal::inline;
 use crate::db::schema::Schema;
-use crate::db::{DbError, DbErrorKind, Engine, Session};
+use crate::db::{Access, DbError, DbErrorKind, Engine, Session, SessionSettings};
 use crate::domain::{ColumnSet, Outcome, Tally, UnitResult};
 use crate::plan::{Plan, Unit};
-use crate::scan::Census;
+use crate::scan::{Census, Lock, Reader};
 
 /// Whether anything is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +55,8 @@ pub struct Options {
     /// How old a batch may be when a unit of it begins: what its intents promised has an end, and rows that others hold for long use it
     /// up. The units that are left then get new intents, in a batch of their own.
     pub begins_within: Duration,
+    /// How long a session waits for another transaction's lock, as it was opened.
+    pub lock_timeout: Duration,
 }
 
 impl Default for Options {
@@ -67,6 +69,7 @@ impl Default for Options {
             sessions: 1,
             listen: Duration::ZERO,
             begins_within: BEGINS_WITHIN,
+            lock_timeout: SessionSettings::default().lock_timeout,
         }
     }
 }
@@ -103,6 +106,8 @@ pub enum Failure {
     LogAfter(AuditError),
     /// The database is out of reach, or refuses everything alike.
     Database(DbError),
+    /// One unit after the other failed for want of a lock.
+    LockedOut(DbError),
     /// A signal asked for an end.
     Interrupted,
 }
@@ -116,6 +121,8 @@ pub struct Run {
     pub failure: Option<Failure>,
     /// Every unit that failed did so for want of a lock.
     pub locks_only: bool,
+    /// Who held the lock that a unit waited for in vain, as far as the server tells: a sentence each; hostile text.
+    pub lock_holders: Vec<String>,
 }
 
 impl Run {
@@ -143,13 +150,29 @@ pub struct Executor<'a> {
     pub progress: &'a mut dyn FnMut(Progress<'_>),
 }
 
+/// How many units in a row wait in vain for a lock before the next ones are only tried, and wait as little as the engine can.
+const WAIT_IN_VAIN: usize = 3;
+/// How many units in a row fail for want of a lock before the run is stopped. A file is locked as a whole.
+const LOCKED_OUT: usize = 13;
+/// How long a session waits for a lock so that another one can see who holds it.
+const SEE_HOLDERS: Duration = Duration::from_secs(2);
+
+/// What all sessions of a run share.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    /// What the run has written.
+    pub written: RwLock<Written>,
+    /// How many units have failed for want of a lock since one did not.
+    pub locked_out: AtomicUsize,
+}
+
 /// How a run's units have ended so far, by their places in the plan.
 struct Ends {
     results: Vec<Option<UnitResult>>,
     /// Those that have an intent on record.
     intended: BTreeSet<usize>,
-    /// How many failed for want of a lock.
-    lock_failures: usize,
+    /// Those that failed for want of a lock.
+    lock_failures: Vec<usize>,
 }
 
 impl Ends {
@@ -168,6 +191,8 @@ enum Told {
     Ended(Box<End>),
     /// The clock and the heartbeats could not be read: the run cannot go on.
     Lost(DbError),
+    /// Too many units failed for want of a lock.
+    LockedOut(DbError),
 }
 
 /// How a unit ended.
@@ -229,11 +254,27 @@ impl Work<'_> {
                         }
                     }
                 }
+                let only_tried = worker.shared.locked_out.load(Ordering::SeqCst) >= WAIT_IN_VAIN;
+                if only_tried {
+                    // What it leads to, the unit finds out.
+                    let _ = session.set_lock_timeout(Duration::ZERO);
+                }
                 let (result, done, error) = worker.unit(session, unit, rows, &mut known, &mut |error| {
                     tell(Told::Retry { unit: unit.number, error: error.clone() });
                 });
+                if only_tried {
+                    let _ = session.set_lock_timeout(worker.options.lock_timeout);
+                }
+                let locked_out = match &error {
+                    Some(error) if error.kind == DbErrorKind::LockTimeout => worker.shared.locked_out.fetch_add(1, Ordering::SeqCst) + 1,
+                    _ => {
+                        worker.shared.locked_out.store(0, Ordering::SeqCst);
+                        0
+                    }
+                };
+                let whole_file = session.server().engine == Engine::Sqlite;
                 {
-                    let mut written = worker.written.write().unwrap_or_else(PoisonError::into_inner);
+                    let mut written = worker.shared.written.write().unwrap_or_else(PoisonError::into_inner);
                     match result.outcome {
                         Outcome::Applied => written.record(&done.before, &done.after),
                         Outcome::Planned => written.record(&done.before, &intended(&done.before, &done.changes)),
@@ -241,11 +282,15 @@ impl Work<'_> {
                     }
                 }
                 let hopeless = result.outcome != Outcome::Unknown && error.as_ref().is_some_and(is_hopeless);
-                if hopeless {
+                let given_up = locked_out >= if whole_file { 1 } else { LOCKED_OUT };
+                if hopeless || given_up {
                     self.halt();
                 }
+                if let (true, Some(error)) = (given_up, &error) {
+                    tell(Told::LockedOut(error.clone()));
+                }
                 tell(Told::Ended(Box::new(End { place, result, done, error })));
-                if hopeless {
+                if hopeless || given_up {
                     return;
                 }
             }
@@ -263,10 +308,10 @@ impl<'a> Executor<'a> {
     /// Carries out the plan's units in order; those that go side by side in any order. The session is replaced when it is lost.
     pub fn run(&mut self, session: &mut Box<dyn Session>, plan: &Plan, journal: &mut dyn Journal) -> Run {
         let units = &plan.units;
-        let mut ends = Ends { results: units.iter().map(|_| None).collect(), intended: BTreeSet::new(), lock_failures: 0 };
-        let written = RwLock::new(Written::default());
+        let mut ends = Ends { results: units.iter().map(|_| None).collect(), intended: BTreeSet::new(), lock_failures: Vec::new() };
+        let shared = Shared::default();
         let mut more = Vec::new();
-        let mut failure = self.listen(session, plan, &written).err();
+        let mut failure = self.listen(session, plan, &shared).err();
         let size = self.options.batch_size.max(1);
         let mut batches: VecDeque<Range<usize>> =
             (0..units.len()).step_by(size).map(|from| from..from.saturating_add(size).min(units.len())).collect();
@@ -277,14 +322,14 @@ impl<'a> Executor<'a> {
             if failure.is_some() {
                 break;
             }
-            match self.batch(session, &mut more, plan, batch, journal, &written, &mut ends) {
+            match self.batch(session, &mut more, plan, batch, journal, &shared, &mut ends) {
                 // In front of what comes after them in the plan.
                 Ok(late) => late.into_iter().rev().for_each(|range| batches.push_front(range)),
                 Err(why) => failure = Some(why),
             }
         }
         let Ends { results, intended, lock_failures } = ends;
-        let mut run = Run { results: Vec::with_capacity(units.len()), failure, locks_only: false };
+        let mut run = Run { results: Vec::with_capacity(units.len()), failure, locks_only: false, lock_holders: Vec::new() };
         for (place, (unit, result)) in units.iter().zip(results).enumerate() {
             run.results.push(match result {
                 Some(result) => result,
@@ -301,18 +346,21 @@ impl<'a> Executor<'a> {
         }
         let well = |outcome| matches!(outcome, Outcome::Applied | Outcome::Planned | Outcome::NotBegun);
         let bad = run.results.iter().filter(|result| !well(result.outcome)).count();
-        run.locks_only = lock_failures > 0 && lock_failures == bad;
+        run.locks_only = !lock_failures.is_empty() && lock_failures.len() == bad;
+        if let Some(place) = lock_failures.last() {
+            run.lock_holders = self.lock_holders(session, plan, *place);
+        }
         run
     }
 
     /// Gives those whose silence the plan rests on the time to beat; each unit then looks whether they have.
-    fn listen(&mut self, session: &mut Box<dyn Session>, plan: &Plan, written: &RwLock<Written>) -> Result<(), Failure> {
+    fn listen(&mut self, session: &mut Box<dyn Session>, plan: &Plan, shared: &Shared) -> Result<(), Failure> {
         let hosts = listen::silent_hosts(plan);
         if self.options.mode == Mode::DryRun || self.options.listen.is_zero() || hosts.is_empty() {
             return Ok(());
         }
         let options = self.options.clone();
-        let worker = self.worker(&options, plan, written);
+        let worker = self.worker(&options, plan, shared);
         let now = worker.look(session).map_err(Failure::Database)?.now();
         let span = listen::left(plan, now, self.options.listen);
         if span.is_zero() {
@@ -361,7 +409,7 @@ impl<'a> Executor<'a> {
         plan: &Plan,
         places: Range<usize>,
         journal: &mut dyn Journal,
-        written: &RwLock<Written>,
+        shared: &Shared,
         ends: &mut Ends,
     ) -> Result<Vec<Range<usize>>, Failure> {
         let batch = plan.units.get(places.clone()).unwrap_or_default();
@@ -371,7 +419,7 @@ impl<'a> Executor<'a> {
             return Err(Failure::Interrupted);
         }
         let options = self.options.clone();
-        let worker = self.worker(&options, plan, written);
+        let worker = self.worker(&options, plan, shared);
         let known = worker.look(session).map_err(Failure::Database)?;
         let worker = Worker { until: Some(known.until()), ..worker };
         let writing = self.options.mode == Mode::Write;
@@ -407,11 +455,16 @@ impl<'a> Executor<'a> {
             Told::Lost(error) => {
                 failure.get_or_insert(Failure::Database(error));
             }
+            Told::LockedOut(error) => {
+                failure.get_or_insert(Failure::LockedOut(error));
+            }
             Told::Ended(end) => {
                 let End { place, mut result, done, error } = *end;
                 result.last_look = batch.get(place).and_then(|unit| looked.evidence(unit));
                 if let Some(error) = error {
-                    ends.lock_failures += usize::from(error.is_retryable() || error.kind == DbErrorKind::Timeout);
+                    if error.is_retryable() || error.kind == DbErrorKind::Timeout {
+                        ends.lock_failures.push(places.start + place);
+                    }
                     if is_hopeless(&error) && result.outcome != Outcome::Unknown {
                         failure.get_or_insert(Failure::Database(error));
                     }
@@ -462,12 +515,40 @@ impl<'a> Executor<'a> {
     }
 
     /// What the sessions of a batch that begins now work with.
-    fn worker<'w>(&self, options: &'w Options, plan: &'w Plan, written: &'w RwLock<Written>) -> Worker<'w>
+    fn worker<'w>(&self, options: &'w Options, plan: &'w Plan, shared: &'w Shared) -> Worker<'w>
     where
         'a: 'w,
     {
         let Self { connect, schema, census, stop, .. } = *self;
-        Worker { connect, schema, census, options, stop, plan, written, begun: Instant::now(), until: None }
+        Worker { connect, schema, census, options, stop, plan, shared, begun: Instant::now(), until: None }
+    }
+
+    /// Who holds the rows of a unit locked, as far as the server tells: another session looks while this one waits for them.
+    fn lock_holders(&self, session: &mut Box<dyn Session>, plan: &Plan, place: usize) -> Vec<String> {
+        if session.server().engine == Engine::Sqlite {
+            return session.lock_holders();
+        }
+        let Some(unit) = plan.units.get(place) else { return Vec::new() };
+        let rows = Rows::of(unit, self.census, &plan.policy, self.schema.columns, plan.check_of(unit));
+        let Ok(mut other) = (self.connect)() else { return Vec::new() };
+        let schema = self.schema;
+        let wait = move || -> Result<(), DbError> {
+            session.set_lock_timeout(SEE_HOLDERS)?;
+            session.begin(Access::Write)?;
+            let _ = Fresh::read(&mut Reader { session: session.as_mut(), schema }, &rows, Lock::Held, false);
+            session.rollback()
+        };
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(wait);
+            loop {
+                let holders = other.lock_holders();
+                if !holders.is_empty() || waiting.is_finished() {
+                    return holders;
+                }
+                // InnoDB does not look anew for whoever asks ten times a second.
+                std::thread::sleep(Duration::from_millis(250));
+            }
+        })
     }
 
     /// On how many sessions a batch of so many groups is carried out; opens those that are missing.

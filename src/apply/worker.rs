@@ -1,14 +1,16 @@
 //! One unit at a time, on one session: read again under lock, decide again, change under guard, read back, commit.
 
-use std::sync::{PoisonError, RwLock};
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use jiff::SignedDuration;
 use rand::Rng;
 
 use super::dependents::begun_since;
+use super::executor::Shared;
 use super::listen::rests_on_silence;
-use super::recheck::{Fresh, Recheck, Rows, Written, same_decision};
+use super::recheck::{Fresh, Recheck, Rows, same_decision};
 use super::settle::{Sent, Standing, settle_rows};
 use super::writes::{by_row, update};
 use super::{Mode, Options, Settlement};
@@ -32,6 +34,9 @@ enum Attempt {
 
 /// Heartbeats older than this are looked at anew before a unit begins: a service may have come back.
 const FRESH: Duration = Duration::from_secs(2);
+
+/// How often a unit is tried that fails for want of a lock: each try waits for as long as the lock time-out says.
+const LOCK_ATTEMPTS: u32 = 2;
 
 /// A unit writes within this time of its intent, or not at all; and the intent says so, with as much again to spare for statements that
 /// are on their way: an outcome that gets lost can be settled later only if what was to happen has an end.
@@ -95,7 +100,7 @@ pub(super) struct Worker<'a> {
     pub options: &'a Options,
     pub stop: &'a (dyn Fn() -> bool + Sync),
     pub plan: &'a Plan,
-    pub written: &'a RwLock<Written>,
+    pub shared: &'a Shared,
     /// When the batch began, before its intents were written.
     pub begun: Instant,
     /// When its units write no more, by the database's clock.
@@ -131,13 +136,23 @@ impl Worker<'_> {
                     return look(session);
                 }
                 // A cluster that is busy, or a file that is locked for long, need not end a whole run.
-                Err(error) if error.is_retryable() && attempt < self.options.attempts.max(1) && !(self.stop)() => {
+                Err(error) if error.is_retryable() && attempt < self.attempts(&error) && !(self.stop)() => {
                     std::thread::sleep(jittered(self.options.backoff, attempt));
                     attempt += 1;
                 }
                 other => return other,
             }
         }
+    }
+
+    /// How often to try what fails like this. While units fail one after the other for want of a lock, each is tried once.
+    fn attempts(&self, error: &DbError) -> u32 {
+        let most = match (error.kind, self.shared.locked_out.load(Ordering::SeqCst)) {
+            (DbErrorKind::LockTimeout, 0) => LOCK_ATTEMPTS,
+            (DbErrorKind::LockTimeout, _) => 1,
+            _ => u32::MAX,
+        };
+        self.options.attempts.min(most).max(1)
     }
 
     /// Another session; a server that restarts, or a proxy that changes over, is given some seconds.
@@ -185,7 +200,7 @@ impl Worker<'_> {
             }
             let error = DbError { fatal: false, ..error };
             let again = error.is_retryable() || (lost && error.kind == DbErrorKind::Connection);
-            if !again || attempt >= self.options.attempts.max(1) || (self.stop)() {
+            if !again || attempt >= self.attempts(&error) || (self.stop)() {
                 return failed(unit, error);
             }
             retried(&error);
@@ -239,7 +254,7 @@ impl Worker<'_> {
         let check = plan.check_of(unit);
         let mut fresh = Fresh::read(&mut reader, rows, lock, plan.purpose == Purpose::Repair)?;
         // Not before the rows are read, which may take as long as a lock does: others have to say what they wrote.
-        let written = self.written.read().unwrap_or_else(PoisonError::into_inner);
+        let written = self.shared.written.read().unwrap_or_else(PoisonError::into_inner);
         if self.options.mode == Mode::DryRun {
             fresh.assume(&written.rows);
         }

@@ -236,7 +236,7 @@ fn dry_run(
     }
     let options = Options { mode: Mode::DryRun, batch_size: execution.batch_size, ..Options::default() };
     let run = execute(context, connected, plan, options, &mut NoJournal, &|| false, storage)?;
-    if let Some(Failure::Database(error)) = run.failure {
+    if let Some(Failure::Database(error) | Failure::LockedOut(error)) = run.failure {
         return Err(error.into());
     }
     report(context, command, None, plan, connected, true, &run.results, refused, untouched, None)?;
@@ -288,7 +288,14 @@ fn write(
     let sessions = execution.sessions(plan.units.len());
     // Half as long again as from one beat to the next.
     let listen = Duration::from_millis(connected.report_interval.saturating_mul(1_500));
-    let options = Options { mode: Mode::Write, batch_size: execution.batch_size, sessions, listen, ..Options::default() };
+    let options = Options {
+        mode: Mode::Write,
+        batch_size: execution.batch_size,
+        sessions,
+        listen,
+        lock_timeout: context.global.database.lock_timeout,
+        ..Options::default()
+    };
     let result = execute(context, connected, plan, options, &mut journal, &|| signals.stop(), storage);
     let run = match result {
         Ok(run) => run,
@@ -304,6 +311,7 @@ fn write(
         None => None,
         Some(Failure::Interrupted) => Some(signals.exit().1.to_owned()),
         Some(Failure::Database(error)) => Some(error.to_string()),
+        Some(Failure::LockedOut(error)) => Some(format!("locked out: {error}")),
         Some(Failure::LogBefore(error) | Failure::LogAfter(error)) => Some(error.to_string()),
     };
     let tally = run.tally();
@@ -359,6 +367,12 @@ fn verdict(ui: &Ui, run: &Run, refused: &[Refused], log_failure: Option<AuditErr
             ui.warn(format!("stopped by {signal} between two units: what is not applied stands as it was"));
             return exit;
         }
+        (Some(Failure::LockedOut(error)), None) => {
+            let message = format!("stopped, because one unit after the other could not have its rows locked: {error}");
+            ui.error(&message, Some("end the transaction that holds them, or wait for it, then run the command again"));
+            tell_holders(ui, run);
+            return Exit::Lock;
+        }
         (Some(Failure::Database(error)), None) => {
             let edge = Error::from(error.clone());
             ui.error(&format!("{:#}", edge.error), edge.hint.as_deref());
@@ -366,10 +380,18 @@ fn verdict(ui: &Ui, run: &Run, refused: &[Refused], log_failure: Option<AuditErr
         }
         (None, None) => {}
     }
+    tell_holders(ui, run);
     if tally.changed + tally.refused + tally.failed > 0 {
         return if run.locks_only { Exit::Lock } else { Exit::Partial };
     }
     if refused.is_empty() { Exit::Done } else { Exit::Partial }
+}
+
+/// Says who held the locks that units waited for in vain.
+fn tell_holders(ui: &super::ui::Ui, run: &Run) {
+    for holder in &run.lock_holders {
+        ui.warn(holder);
+    }
 }
 
 fn execute(

@@ -186,6 +186,14 @@ pub trait Session: Send {
     /// Rolls back. On an error the connection is closed, which rolls back too.
     fn rollback(&mut self) -> Result<(), DbError>;
 
+    /// How long to wait for another transaction's lock from now on. Zero waits as little as the engine can: not at all on PostgreSQL, one
+    /// second on MySQL and MariaDB.
+    fn set_lock_timeout(&mut self, limit: Duration) -> Result<(), DbError>;
+
+    /// Who holds the locks that other sessions of this program wait for at the moment, a sentence each; hostile text. Empty where nobody
+    /// waits, or where this account may not see it. On SQLite: who holds the file locked.
+    fn lock_holders(&mut self) -> Vec<String>;
+
     /// Whether TLS protects the connection; a socket and a file need none.
     fn is_encrypted(&self) -> bool {
         false
@@ -210,6 +218,16 @@ pub trait Session: Send {
         })?;
         Ok(rows)
     }
+}
+
+/// Somebody who holds a lock, from a row: session, user, application, client, and since when the transaction is open.
+fn lock_holder(row: &[Value]) -> Option<String> {
+    let text = |place: usize| row.get(place).and_then(Value::as_text).filter(|text| !text.is_empty());
+    let known = [("user", 1), ("application", 2), ("client", 3)];
+    let known: Vec<String> = known.iter().filter_map(|(name, place)| text(*place).map(|text| format!("{name} {text}"))).collect();
+    let who = if known.is_empty() { String::new() } else { format!(" ({})", known.join(", ")) };
+    let since = text(4).map(|since| format!(", in a transaction that began at {since}")).unwrap_or_default();
+    text(0).map(|session| format!("{session}{who} holds the lock{since}"))
 }
 
 /// A text as the engine sent it; one that is not UTF-8 can only be shown.

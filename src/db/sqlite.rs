@@ -1,8 +1,10 @@
 //! Sessions on a SQLite file: DevStack, tests, and copies taken for practice.
 
+use std::collections::BTreeSet;
 use std::io::Read;
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -55,6 +57,8 @@ struct Sqlite {
     failed: bool,
     /// What this session has done about the journal.
     journal: Journal,
+    /// The file.
+    path: PathBuf,
 }
 
 /// What a session has done about the file's journal.
@@ -125,7 +129,7 @@ pub fn open(path: &Path, settings: &SessionSettings) -> Result<Box<dyn Session>,
         multi_primary: false,
         read_only,
     };
-    Ok(Box::new(Sqlite { connection, server, deadline, failed: false, journal: Journal::Untouched }))
+    Ok(Box::new(Sqlite { connection, server, deadline, failed: false, journal: Journal::Untouched, path: canonical }))
 }
 
 /// SQLite has no statement time-out of its own: its progress handler asks a deadline that each statement sets anew.
@@ -204,6 +208,30 @@ fn describe(error: &rusqlite::Error, doing: &str) -> DbError {
         _ => (DbErrorKind::Other, format!("{doing}: {text}")),
     };
     DbError::new(kind, message).with_code(format!("{:?}", failure.code))
+}
+
+/// The other processes that hold a database's file locked, by the kernel's table of locks: for writing, or else for reading, which keeps
+/// a COMMIT waiting. To open the file and ask would take away this process' own locks on it.
+fn lockers(table: &str, path: &Path) -> BTreeSet<u32> {
+    let of = |path: &Path| {
+        let data = std::fs::metadata(path).ok()?;
+        Some(format!("{:02x}:{:02x}:{}", rustix::fs::major(data.dev()), rustix::fs::minor(data.dev()), data.ino()))
+    };
+    // With a write-ahead log, the locks are on a file beside it, where everybody who is connected holds one for reading.
+    let mut beside = path.as_os_str().to_owned();
+    beside.push("-shm");
+    let (file, shared) = (of(path), of(Path::new(&beside)));
+    let lockers = |kind: &str, files: &[&Option<String>]| -> BTreeSet<u32> {
+        let process = |line: &str| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let [_, "POSIX", _, is, process, on, ..] = words.as_slice() else { return None };
+            let locked = *is == kind && files.iter().any(|file| file.as_deref() == Some(*on));
+            process.parse().ok().filter(|process| locked && *process != std::process::id())
+        };
+        table.lines().filter_map(process).collect()
+    };
+    let writers = lockers("WRITE", &[&file, &shared]);
+    if writers.is_empty() { lockers("READ", &[&file]) } else { writers }
 }
 
 fn bind(params: &[Param]) -> Vec<rusqlite::types::Value> {
@@ -331,6 +359,18 @@ impl Session for Sqlite {
         }
     }
 
+    fn set_lock_timeout(&mut self, limit: Duration) -> Result<(), DbError> {
+        let set = self.connection.busy_timeout(limit.max(Duration::from_millis(1)));
+        set.map_err(|error| describe(&error, "cannot set the busy time-out"))
+    }
+
+    fn lock_holders(&mut self) -> Vec<String> {
+        let processes = std::fs::read_to_string("/proc/locks").map(|table| lockers(&table, &self.path)).unwrap_or_default();
+        let name = |process: u32| std::fs::read_to_string(format!("/proc/{process}/comm")).unwrap_or_default();
+        let row = |process: u32| [format!("process {process}").into(), Value::Null, name(process).trim().into()];
+        processes.into_iter().filter_map(|process| super::lock_holder(&row(process))).collect()
+    }
+
     fn commit(&mut self) -> CommitOutcome {
         if self.failed {
             let rolled_back = self.rollback();
@@ -367,6 +407,29 @@ mod tests {
     use super::*;
 
     #[test]
+    fn whoever_holds_the_file_is_found_in_the_kernels_table() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("cinder.sqlite");
+        let shared = folder.path().join("cinder.sqlite-shm");
+        let key = |path: &Path| {
+            std::fs::write(path, "").unwrap();
+            let data = std::fs::metadata(path).unwrap();
+            format!("{:02x}:{:02x}:{}", rustix::fs::major(data.dev()), rustix::fs::minor(data.dev()), data.ino())
+        };
+        let (file, shared) = (key(&path), key(&shared));
+        let own = std::process::id();
+        let reading = format!(
+            "1: POSIX  ADVISORY  READ 4711 {file} 1073741826 1073742335\n2: POSIX  ADVISORY  READ {own} {file} 1073741826 1073742335\n\
+             3: FLOCK  ADVISORY  WRITE 4 {file} 0 EOF\n4: POSIX  ADVISORY  WRITE 5 00:01:1 0 EOF\n\
+             4: -> POSIX  ADVISORY  WRITE 6 {file} 0 EOF\n5: POSIX  ADVISORY  READ 7 {shared} 128 128\n"
+        );
+        assert_eq!(lockers(&reading, &path), BTreeSet::from([4711]));
+        let writing = format!("{reading}6: POSIX  ADVISORY  WRITE 4712 {shared} 120 120\n");
+        assert_eq!(lockers(&writing, &path), BTreeSet::from([4712]));
+        assert_eq!(lockers("", &path), BTreeSet::new());
+    }
+
+    #[test]
     fn a_file_is_never_created() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("absent.sqlite");
@@ -397,7 +460,7 @@ mod tests {
                 multi_primary: false,
                 read_only: false,
             };
-            let mut session = Sqlite { connection, server, deadline, failed: false, journal: Journal::Untouched };
+            let mut session = Sqlite { connection, server, deadline, failed: false, journal: Journal::Untouched, path: path.clone() };
             session.begin(Access::Write).unwrap();
             // TRUNCATE is a mode of the connection, not of the file: only WAL is found again.
             assert_eq!(session.journal, within, "{mode}");

@@ -76,6 +76,60 @@ fn a_lock_that_is_held_is_waited_for_and_then_given_up() {
     }
 }
 
+/// Somebody holds all that there is: the run does not wait for each of its units, and says who.
+#[test]
+fn a_run_that_is_locked_out_stops_and_says_who_holds_the_lock() {
+    for engine in engines() {
+        let database = fresh(engine, Columns::Full);
+        let ids = stuck(&database, 40);
+        let program = Program::on(database.url());
+        database.execute(if engine == Engine::Sqlite { "BEGIN IMMEDIATE" } else { "BEGIN" });
+        if engine != Engine::Sqlite {
+            database.execute("UPDATE volumes SET display_name = 'held'");
+        }
+        let begun = Instant::now();
+        let answer = program.run(&["repair", "--yes", "--max-changes", "100", "--lock-timeout", "1s", "-f", "json"]);
+        let took = begun.elapsed();
+        database.execute("ROLLBACK");
+        assert_eq!(answer.code, Some(11), "{} {}{}", engine.name(), answer.stdout, answer.stderr);
+        // For each of them it waited six seconds once.
+        assert!(took < Duration::from_secs(60), "{}: {took:?}", engine.name());
+        let document = answer.json();
+        let (failed, not_begun) = (document["summary"]["failed"].as_u64().unwrap(), document["summary"]["not_begun"].as_u64().unwrap());
+        assert_eq!(failed, if engine == Engine::Sqlite { 1 } else { 13 }, "{}", engine.name());
+        assert_eq!(failed + not_begun, 40);
+        assert!(answer.stderr.contains("stopped, because one unit after the other could not have its rows locked"), "{}", answer.stderr);
+        let holder = match engine {
+            Engine::Sqlite => format!("warning: process {} (application ", std::process::id()),
+            Engine::Postgresql => "warning: process ".to_owned(),
+            Engine::Mysql | Engine::Mariadb => format!("warning: connection {} (user ", database.value("SELECT CONNECTION_ID()").unwrap()),
+        };
+        assert!(answer.stderr.contains(&holder), "{} {}", engine.name(), answer.stderr);
+        assert_eq!(whole_units(&database, &ids), 0);
+        let list = program.json(0, &["history", "list"]);
+        assert_eq!(list["runs"][0]["summary"], document["summary"]);
+        program.expect(0, &["history", "verify"]);
+        program.expect(0, &["repair", "--yes", "--max-changes", "100"]);
+        assert_eq!(whole_units(&database, &ids), 40);
+    }
+}
+
+/// What the account may not see is not said, and is no failure of its own.
+#[test]
+fn who_holds_a_lock_is_said_as_far_as_the_account_may_see_it() {
+    for engine in engines().into_iter().filter(|engine| *engine != Engine::Sqlite) {
+        let database = fresh(engine, Columns::Full);
+        let ids = stuck(&database, 1);
+        let program = Program::on(database.account(&crate::guards::grants(engine, "repair")));
+        database.execute("BEGIN");
+        database.execute("UPDATE volumes SET display_name = 'held'");
+        let answer = program.expect(11, &["repair", "--yes", "--lock-timeout", "1s"]);
+        database.execute("ROLLBACK");
+        assert_eq!(answer.stderr.contains("holds the lock"), engine == Engine::Postgresql, "{} {}", engine.name(), answer.stderr);
+        assert_eq!(whole_units(&database, &ids), 0);
+    }
+}
+
 /// Waits until the log has more than so many lines.
 pub fn wait_for_lines(program: &Program, lines: usize) {
     let deadline = Instant::now() + Duration::from_secs(60);

@@ -63,6 +63,7 @@ pub fn carry_out(
     let flags = DatabaseFlags { database_url: Some(database.url().into()), ..DatabaseFlags::default() };
     let target = resolve(&flags, &Environment::new([])).unwrap().database.target;
     let settings = SessionSettings { lock_timeout: Duration::from_secs(1), ..SessionSettings::default() };
+    let options = Options { lock_timeout: settings.lock_timeout, ..options };
     let connect = || open(&target, &settings).map(&wrap);
     let mut session = connect().unwrap();
     let schema = probe(session.as_mut()).unwrap();

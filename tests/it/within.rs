@@ -11,7 +11,7 @@ use cinder_backup_repair::audit::Event;
 use cinder_backup_repair::db::{
     Access, Answer, CommitOutcome, DbError, DbErrorKind, Engine, Param, RowSink, ServerInfo, Session, Statement, Step,
 };
-use cinder_backup_repair::domain::Outcome;
+use cinder_backup_repair::domain::{Outcome, Table};
 
 use crate::database::Database;
 use crate::library::{carry_out, plan};
@@ -99,6 +99,29 @@ fn a_row_that_is_held_for_long_does_not_use_up_the_time_of_the_others() {
     }
 }
 
+/// However many rows in a row others hold, the free ones are let through.
+#[test]
+fn ten_rows_that_are_held_do_not_keep_those_behind_them_from_their_turn() {
+    for engine in engines().into_iter().filter(|engine| *engine != Engine::Sqlite) {
+        for sessions in [1, 3] {
+            let database = fresh(engine, Columns::Full);
+            hanging(&database);
+            let plan = plan(&database);
+            database.execute("BEGIN");
+            for unit in &plan.units[..10] {
+                let volume = unit.before.iter().find(|image| image.table == Table::Volumes).unwrap();
+                database.execute(&format!("UPDATE volumes SET display_name = 'held' WHERE id = '{}'", volume.id));
+            }
+            let (run, _) = carry_out(&database, &plan, options(Duration::from_secs(60), sessions), |session| session, |_| false);
+            database.execute("ROLLBACK");
+            assert!(run.failure.is_none(), "{} {:?}", engine.name(), run.failure);
+            assert_eq!((run.tally().applied, run.tally().failed), (UNITS - 10, 10), "{}", engine.name());
+            assert!(run.locks_only);
+            assert!(run.lock_holders[0].contains("holds the lock, in a transaction that began at "), "{:?}", run.lock_holders);
+        }
+    }
+}
+
 #[test]
 fn a_run_that_ends_before_their_turn_leaves_no_intent_open() {
     for engine in engines() {
@@ -174,6 +197,14 @@ impl Session for Watched {
 
     fn node(&self) -> Option<&str> {
         self.session.node()
+    }
+
+    fn set_lock_timeout(&mut self, limit: Duration) -> Result<(), DbError> {
+        self.session.set_lock_timeout(limit)
+    }
+
+    fn lock_holders(&mut self) -> Vec<String> {
+        self.session.lock_holders()
     }
 }
 

@@ -45,6 +45,8 @@ own! {
     STATE_MYSQL = "session_state_mysql";
     CHECK_MARIADB = "session_check_mariadb";
     CHECK_MYSQL = "session_check_mysql";
+    LOCK_HOLDERS_MARIADB = "session_holders_mariadb";
+    LOCK_HOLDERS_MYSQL = "session_holders_mysql";
     GALERA_WAIT = "session_galera_wait";
     GALERA_CHECK = "session_galera_check";
     GALERA_STATUS = "session_galera_status";
@@ -415,6 +417,18 @@ impl Session for Mysql {
         CommitOutcome::Unknown(error)
     }
 
+    fn set_lock_timeout(&mut self, limit: Duration) -> Result<(), DbError> {
+        self.wanted.wait_for_locks(limit);
+        let engine = self.server.engine;
+        self.run(self.wanted.state(engine), self.wanted.parameters(engine)).map(drop)
+    }
+
+    fn lock_holders(&mut self) -> Vec<String> {
+        let statement = if self.server.engine == Engine::Mariadb { &LOCK_HOLDERS_MARIADB } else { &LOCK_HOLDERS_MYSQL };
+        let rows = self.run(statement, Vec::new()).unwrap_or_default();
+        rows.iter().filter_map(|row| super::lock_holder(row)).collect()
+    }
+
     fn node(&self) -> Option<&str> {
         self.node.as_deref()
     }
@@ -443,15 +457,21 @@ struct Wanted {
 
 impl Wanted {
     fn new(settings: &SessionSettings) -> Self {
-        // Both are whole seconds, and one at least on MySQL.
-        let lock = settings.lock_timeout.as_millis().div_ceil(1000);
-        let lock = u64::try_from(lock).unwrap_or(u64::MAX).clamp(1, 31_536_000);
-        Self {
-            row_lock: lock,
-            metadata_lock: lock,
+        let mut wanted = Self {
+            row_lock: 0,
+            metadata_lock: 0,
             statement: settings.statement_timeout,
             sync_wait: if settings.settle_reads { WAIT_FOR_READS_AND_UPDATES } else { 0 },
-        }
+        };
+        wanted.wait_for_locks(settings.lock_timeout);
+        wanted
+    }
+
+    fn wait_for_locks(&mut self, limit: Duration) {
+        // Both are whole seconds, and one at least on MySQL.
+        let lock = limit.as_millis().div_ceil(1000);
+        self.row_lock = u64::try_from(lock).unwrap_or(u64::MAX).clamp(1, 31_536_000);
+        self.metadata_lock = self.row_lock;
     }
 
     fn state(&self, engine: Engine) -> &'static Own {

@@ -61,6 +61,7 @@ own! {
     SERVER = "session_server";
     SYSTEM_IDENTIFIER = "session_system_identifier";
     TIMELINE = "session_timeline";
+    LOCK_HOLDERS = "session_holders";
     BEGIN_READ = "session_begin_read";
     BEGIN_WRITE = "session_begin_write";
     COMMIT = "session_commit";
@@ -119,8 +120,7 @@ pub fn open(target: &ServerTarget, settings: &SessionSettings) -> Result<Box<dyn
         dead: None,
         server,
         encrypted,
-        // Zero would be no limit at all.
-        lock_timeout: millis(settings.lock_timeout).max(1),
+        lock_timeout: lock_timeout(settings.lock_timeout),
         statement_timeout: millis(settings.statement_timeout),
         open: None,
         failed: false,
@@ -135,6 +135,11 @@ pub fn open(target: &ServerTarget, settings: &SessionSettings) -> Result<Box<dyn
 /// Milliseconds, no more than the server can count.
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).min(2_147_483_647)
+}
+
+/// Milliseconds to wait for a lock; zero would be no limit at all.
+fn lock_timeout(limit: Duration) -> u64 {
+    millis(limit).max(1)
 }
 
 /// Making a connection: addresses and TLS.
@@ -502,6 +507,17 @@ impl Session for Postgres {
         });
         self.failed = false;
         outcome
+    }
+
+    fn set_lock_timeout(&mut self, limit: Duration) -> Result<(), DbError> {
+        // Each transaction is begun with it.
+        self.lock_timeout = lock_timeout(limit);
+        Ok(())
+    }
+
+    fn lock_holders(&mut self) -> Vec<String> {
+        let rows = self.within(Access::ReadOnly, |session| session.own(&LOCK_HOLDERS, Vec::new())).unwrap_or_default();
+        rows.iter().filter_map(|row| super::lock_holder(row)).collect()
     }
 
     fn node(&self) -> Option<&str> {
