@@ -85,7 +85,7 @@ pub enum AuditError {
         run: String,
     },
     /// Several runs begin like this.
-    #[error("run {run} is ambiguous in audit log {path}: it may be {}", candidates.join(", "))]
+    #[error("run {run} is ambiguous in audit log {path}: it may be {}", some(candidates))]
     AmbiguousRun {
         /// The log.
         path: PathBuf,
@@ -118,6 +118,14 @@ impl AuditError {
     pub fn is_missing(&self) -> bool {
         matches!(self, Self::Io { action: "open", source, .. } if source.kind() == io::ErrorKind::NotFound)
     }
+}
+
+/// The first of the candidates, and how many more there are.
+fn some(candidates: &[String]) -> String {
+    const SHOWN: usize = 10;
+    let shown: Vec<&str> = candidates.iter().take(SHOWN).map(String::as_str).collect();
+    let more = candidates.len().saturating_sub(SHOWN);
+    if more > 0 { format!("{} and {more} more", shown.join(", ")) } else { shown.join(", ") }
 }
 
 /// The holder of a lock in words.

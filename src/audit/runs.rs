@@ -213,9 +213,7 @@ fn full_id(path: &Path, run: &str) -> Result<String, AuditError> {
         if record.run == run {
             return Ok(record.run);
         }
-        if !candidates.contains(&record.run) {
-            candidates.push(record.run);
-        }
+        candidates.push(record.run);
     }
     match candidates.len() {
         0 => Err(AuditError::NoSuchRun { path: path.to_owned(), run: run.to_owned() }),

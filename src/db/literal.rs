@@ -101,10 +101,7 @@ fn text_literal(text: &str, engine: Engine) -> Result<String, LiteralError> {
 }
 
 fn hex(text: &str) -> String {
-    text.bytes().fold(String::new(), |mut hex, byte| {
-        hex.push_str(&format!("{byte:02X}"));
-        hex
-    })
+    crate::domain::hex::encode(text.as_bytes()).to_ascii_uppercase()
 }
 
 /// PostgreSQL's `E''`, which names characters by code point and so depends on no encoding.

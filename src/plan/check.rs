@@ -23,6 +23,9 @@ impl Plan {
         if (self.purpose == Purpose::Undo) != self.undoes.is_some() {
             return Err("it does not say which run it undoes, or undoes none".to_owned());
         }
+        if !self.checks.is_sorted_by(|a, b| a.id < b.id) {
+            return Err("its checks do not come in the order of their backups' ids".to_owned());
+        }
         let mut last = 0;
         let mut seen = HashSet::new();
         for unit in &self.units {

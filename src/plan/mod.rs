@@ -131,7 +131,7 @@ pub struct Plan {
     pub selection: Selection,
     /// The last heartbeat of each host that a unit names, as it was seen; RFC 3339.
     pub heartbeats: BTreeMap<String, Option<String>>,
-    /// Results of checks on the storage that the decisions rest on.
+    /// Results of checks on the storage that the decisions rest on, in the order of their backups' ids.
     pub checks: Vec<CheckResult>,
     /// What is to be changed, in the order in which it is.
     pub units: Vec<Unit>,
@@ -177,6 +177,9 @@ impl Plan {
         let Basis { id, taken_at, database, columns, policy, selection, services, mut checks } = basis;
         let hosts = units.iter().filter_map(|unit| unit.host.clone());
         let heartbeats = hosts.map(|host| (host.clone(), services.last_beat(&host))).collect();
+        let about_backups = units.iter().filter(|unit| unit.kind == FindingKind::Backup && !unit.counter);
+        let mut checks: Vec<CheckResult> = about_backups.filter_map(|unit| checks.remove(&unit.id)).collect();
+        checks.sort_by(|a, b| a.id.cmp(&b.id));
         let mut plan = Self {
             schema: SCHEMA.to_owned(),
             schema_version: SCHEMA_VERSION,
@@ -190,11 +193,7 @@ impl Plan {
             policy,
             selection,
             heartbeats,
-            checks: units
-                .iter()
-                .filter(|unit| unit.kind == FindingKind::Backup && !unit.counter)
-                .filter_map(|unit| checks.remove(&unit.id))
-                .collect(),
+            checks,
             units,
             sha256: String::new(),
             signature: None,
@@ -206,7 +205,8 @@ impl Plan {
     /// What was found on the storage of the backup that a unit is about.
     pub fn check_of(&self, unit: &Unit) -> Option<&CheckResult> {
         let about = unit.kind == FindingKind::Backup && !unit.counter;
-        self.checks.iter().find(|check| about && check.id == unit.id)
+        let found = self.checks.binary_search_by(|check| check.id.cmp(&unit.id)).ok().filter(|_| about);
+        found.and_then(|place| self.checks.get(place))
     }
 
     /// Writes the digest. What was signed was another plan.

@@ -13,6 +13,7 @@ mod check_real;
 mod cinder;
 mod cli;
 mod connections;
+mod costs;
 mod damage;
 #[allow(dead_code, reason = "a harness offers more than one moment's tests use")]
 mod database;

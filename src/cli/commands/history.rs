@@ -6,17 +6,18 @@ mod reconcile;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use serde::Serialize;
 use serde_json::json;
 
 use head::LogHead;
 
-use crate::audit::{Anchor, Head, RunSummary, load_run, runs, verify};
+use crate::audit::{Anchor, Begin, Head, Intent, RunSummary, Settled, UnitOutcome, load_run, runs, verify};
 use crate::cli::context::Context;
 use crate::cli::error::{Error, Result};
 use crate::cli::exit::Exit;
 use crate::cli::signing::{SigningKey, VerifyKey};
 use crate::cli::{carry_out, view};
-use crate::domain::Outcome;
+use crate::domain::{Outcome, Tally};
 use crate::report::grid::{Cell, Grid};
 use crate::report::safe::terminal;
 
@@ -99,6 +100,27 @@ pub fn run(context: &Context<'_>, args: &HistoryArgs) -> Result<Exit> {
     }
 }
 
+/// The document of `history show`: a view of the records, which may be hundreds of MiB, and no copy of them.
+#[derive(Serialize)]
+struct Run<'r> {
+    schema: &'static str,
+    schema_version: u32,
+    run: &'r str,
+    at: &'r str,
+    begin: &'r Begin,
+    summary: &'r Tally,
+    units: Vec<Unit<'r>>,
+    end: Option<serde_json::Value>,
+}
+
+#[derive(Serialize)]
+struct Unit<'r> {
+    unit: usize,
+    intent: &'r Intent,
+    outcome: &'r Option<UnitOutcome>,
+    settled: &'r Option<Settled>,
+}
+
 /// A path as JSON takes it: a name need not be UTF-8, but a text must.
 fn shown(path: &std::path::Path) -> String {
     path.display().to_string()
@@ -160,10 +182,10 @@ fn list(context: &Context<'_>, path: &std::path::Path) -> Result<Exit> {
 fn show(context: &Context<'_>, path: &std::path::Path, run: &str) -> Result<Exit> {
     let records = load_run(path, run)?;
     let mut rows = Vec::new();
-    let mut units = Vec::new();
+    let mut units = Vec::with_capacity(records.units.len());
     for (number, unit) in &records.units {
         let outcome = unit.last_word();
-        units.push(json!({ "unit": number, "intent": unit.intent, "outcome": unit.outcome, "settled": unit.settled }));
+        units.push(Unit { unit: *number, intent: &unit.intent, outcome: &unit.outcome, settled: &unit.settled });
         if outcome == Some(Outcome::NotBegun) {
             continue;
         }
@@ -185,11 +207,16 @@ fn show(context: &Context<'_>, path: &std::path::Path, run: &str) -> Result<Exit
     }
     let tally = records.tally();
     let grid = Grid { columns: vec!["Unit", "Outcome", "Table", "ID", "Column", "Before", "After", "Evidence"], rows };
-    let document = json!({
-        "schema": "cinder-backup-repair/run", "schema_version": 1, "run": records.run, "at": records.at,
-        "begin": records.begin, "summary": tally, "units": units,
-        "end": records.end.as_ref().map(|end| json!({ "at": end.at, "summary": end.summary, "interrupted": end.interrupted })),
-    });
+    let document = Run {
+        schema: "cinder-backup-repair/run",
+        schema_version: 1,
+        run: &records.run,
+        at: &records.at,
+        begin: &records.begin,
+        summary: &tally,
+        units,
+        end: records.end.as_ref().map(|end| json!({ "at": end.at, "summary": end.summary, "interrupted": end.interrupted })),
+    };
     if context.ui.is_table() {
         let begin = &records.begin;
         let who = &begin.who;

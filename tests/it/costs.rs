@@ -1,0 +1,122 @@
+//! What a long log and long values cost: a multiple of their length, never its square.
+//!
+//! Work is measured as the processor's time of the program, of two lengths in one run, and with a wide margin: four times as much may
+//! take eight times as long.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::Path;
+use std::process::Command;
+
+use cinder_backup_repair::audit::digest;
+use cinder_backup_repair::db::Engine;
+use serde_json::Value;
+
+use crate::program::{Program, answer};
+use crate::rows;
+use crate::schemas::{Columns, fresh};
+
+const TWO_HOURS: i64 = 7_200;
+/// Less than this is the program's start, in seconds.
+const NOTHING: f64 = 0.05;
+
+/// The processor's time that a command takes, in seconds.
+#[track_caller]
+fn cost(program: &Program, args: &[&str], expected: i32) -> f64 {
+    let direct = program.command(args);
+    let mut shell = Command::new("bash");
+    shell.args(["-c", "TIMEFORMAT=%U; { time \"$0\" \"$@\" > out 2> err; } 2> time"]).arg(direct.get_program()).args(direct.get_args());
+    shell.env_clear().envs(direct.get_envs().filter_map(|(name, value)| Some((name, value?)))).env("PATH", "/usr/bin:/bin");
+    let said = answer(shell.current_dir(program.path(".")));
+    let read = |name: &str| std::fs::read_to_string(program.path(name)).unwrap();
+    assert_eq!(said.code, Some(expected), "{args:?} {}{}", said.stderr, read("err"));
+    read("time").trim().parse().unwrap()
+}
+
+#[track_caller]
+fn assert_linear(what: &[&str], once: f64, four_times: f64) {
+    assert!(four_times < 8.0 * once.max(NOTHING), "{what:?}: {once} s, and for four times as much {four_times} s");
+}
+
+/// Writes the log of a run over so many units, out of the log of a run over one.
+fn write_log(records: &[Value], units: usize, path: &Path) {
+    let mut file = BufWriter::new(File::create(path).unwrap());
+    let (mut seq, mut previous) = (0, "0".repeat(64));
+    let mut add = |record: &Value, number: usize| {
+        seq += 1;
+        let mut record = record.clone();
+        record["seq"] = seq.into();
+        record["previous"] = previous.as_str().into();
+        if record.get("unit").is_some() {
+            record["unit"] = number.into();
+        }
+        let content = record.to_string();
+        let line = format!("{},\"digest\":\"sha256:{}\"}}", content.strip_suffix('}').unwrap(), digest(content.as_bytes()));
+        previous = digest(line.as_bytes());
+        writeln!(file, "{line}").unwrap();
+    };
+    let (begin, rest) = records.split_first().unwrap();
+    let (end, unit) = rest.split_last().unwrap();
+    add(begin, 0);
+    for record in unit {
+        (1..=units).for_each(|number| add(record, number));
+    }
+    add(end, 0);
+    file.flush().unwrap();
+}
+
+#[test]
+fn a_log_is_read_in_linear_time() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    let volume = database.volume(|row| row.status("backing-up").previous_status("available"));
+    database.backup(|row| row.status("creating").host("gone").volume_id(&volume).age(TWO_HOURS));
+    let program = Program::on(database.url());
+    program.expect(0, &["repair", "--yes"]);
+    let run = program.last_run();
+    let text = std::fs::read_to_string(program.log()).unwrap();
+    let mut records: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    records.iter_mut().for_each(|record| drop(record.as_object_mut().unwrap().remove("digest")));
+    let commands: &[(&[&str], i32)] = &[
+        (&["history", "list"], 0),
+        (&["history", "verify"], 0),
+        (&["history", "show", &run], 0),
+        (&["history", "show", &run, "-f", "json"], 0),
+        (&["history", "reconcile", &run], 0),
+        (&["undo", &run, "--dry-run", "-f", "json"], 4),
+    ];
+    let costs = |units: usize| -> Vec<f64> {
+        write_log(&records, units, &program.log());
+        commands.iter().map(|(args, code)| cost(&program, args, *code)).collect()
+    };
+    for ((args, _), (once, four_times)) in commands.iter().zip(costs(300).into_iter().zip(costs(1_200))) {
+        assert_linear(args, once, four_times);
+    }
+}
+
+#[test]
+fn long_values_cost_in_proportion_to_their_length() {
+    let costs = |length: usize| -> Vec<(&str, f64)> {
+        let database = fresh(Engine::Sqlite, Columns::Full);
+        let volume = database.volume(|row| row.status("backing-up").previous_status("available"));
+        let long = "long ä\u{202e} ".repeat(length / 10);
+        let stuck = rows::backup().status("creating").host("gone").volume_id(&volume).age(TWO_HOURS);
+        database.insert(&[stuck.display_name(&long).fail_reason(&long).service_metadata(&long)]);
+        let program = Program::on(database.url());
+        let mut found = vec![
+            ("scan", cost(&program, &["scan"], 0)),
+            ("plan", cost(&program, &["plan", "--out", "plan.json", "--report", "a.md", "--report", "a.sql"], 0)),
+            ("dry run", cost(&program, &["apply", "plan.json", "--dry-run"], 0)),
+            ("apply", cost(&program, &["apply", "plan.json", "--yes"], 0)),
+        ];
+        let run = program.last_run();
+        found.extend([
+            ("show", cost(&program, &["history", "show", &run], 0)),
+            ("reconcile", cost(&program, &["history", "reconcile"], 0)),
+            ("undo", cost(&program, &["undo", &run, "--yes"], 0)),
+        ]);
+        found
+    };
+    for ((command, once), (_, four_times)) in costs(100_000).into_iter().zip(costs(400_000)) {
+        assert_linear(&[command], once, four_times);
+    }
+}
