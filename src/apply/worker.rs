@@ -18,7 +18,7 @@ use crate::audit::record::Window;
 use crate::db::schema::Schema;
 use crate::db::{Access, Answer, CommitOutcome, DbError, DbErrorKind, Engine, Session, Step};
 use crate::domain::status::ERROR_DELETING;
-use crate::domain::time::rfc3339;
+use crate::domain::time::{is_same_moment, rfc3339};
 use crate::domain::transitions::{Direction, is_allowed};
 use crate::domain::{Backup, Change, FindingKind, Image, Moved, Outcome, Situation, Table, UnitResult};
 use crate::plan::{Plan, Purpose, Unit};
@@ -418,7 +418,8 @@ fn has_beaten(plan: &Plan, host: &str, situation: &Situation) -> Option<String> 
         return Some(format!("the plan does not say when cinder-backup on {host} last beat; make a new one"));
     };
     let now = situation.services.last_beat(host);
-    (now != *then).then(|| format!("cinder-backup on {host} has beaten since the plan was made; scan again"))
+    (!is_same_moment(now.as_deref(), then.as_deref()))
+        .then(|| format!("cinder-backup on {host} has beaten since the plan was made; scan again"))
 }
 
 /// The jittered pause before try `attempt` + 1: between half and the whole of a doubling span.

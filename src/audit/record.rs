@@ -1,5 +1,7 @@
 //! What an audit log holds: one JSON object a line, each with the hash of the line before.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{Change, Evidence, FindingKind, Image, Moved, Outcome, Policy, Tally};
@@ -90,6 +92,13 @@ pub struct DatabaseRef {
     pub identity: String,
     /// Where it was reached, without the password.
     pub location: String,
+}
+
+/// For people: an identity alone tells them nothing.
+impl fmt::Display for DatabaseRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.location, self.identity)
+    }
 }
 
 /// A run begins.

@@ -120,6 +120,19 @@ pub enum FormatArg {
     Value,
 }
 
+/// Which cells of CSV stand in quotes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum QuoteArg {
+    /// All.
+    All,
+    /// Those that could not be read otherwise.
+    Minimal,
+    /// None: a backslash escapes what could not be read otherwise.
+    None,
+    /// All but numbers.
+    Nonnumeric,
+}
+
 /// When to use colours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Default)]
 pub enum ColorArg {
@@ -144,16 +157,34 @@ pub struct OutputArgs {
     /// Sort by this column; repeatable
     #[arg(long = "sort-column", global = true, value_name = "COLUMN")]
     pub sort_columns: Vec<String>,
+    /// Sort from small to large, as without it
+    #[arg(long, global = true, conflicts_with = "sort_descending")]
+    pub sort_ascending: bool,
+    /// Sort from large to small
+    #[arg(long, global = true)]
+    pub sort_descending: bool,
     /// Write JSON on one line
     #[arg(long, global = true)]
     pub noindent: bool,
+    /// Which cells of CSV stand in quotes
+    #[arg(long, global = true, value_enum, default_value = "nonnumeric", value_name = "WHICH")]
+    pub quote: QuoteArg,
+    /// Make tables no wider than this; less than 1 is no limit but the terminal's
+    #[arg(long, global = true, value_name = "COLUMNS", allow_negative_numbers = true)]
+    pub max_width: Option<i64>,
+    /// Make tables no wider than the terminal, as without it
+    #[arg(long, global = true)]
+    pub fit_width: bool,
+    /// Show the titles of a table without rows
+    #[arg(long, global = true)]
+    pub print_empty: bool,
     /// When to use colours
     #[arg(long, global = true, value_enum, default_value = "auto", value_name = "WHEN")]
     pub color: ColorArg,
     /// Say only what is asked for and what goes wrong
     #[arg(short, long, global = true)]
     pub quiet: bool,
-    /// Say more; twice for all evidence
+    /// Say more; twice for all evidence of what a plan or a repair leaves alone
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
     /// Never prompt: a missing answer is an error
@@ -192,6 +223,9 @@ pub struct SelectionArgs {
     /// Only backups of this volume; repeatable
     #[arg(long, value_name = "ID")]
     pub volume: Vec<String>,
+    /// Do not end with 2 where one of these matches nothing at all
+    #[arg(long)]
+    pub allow_empty: bool,
     /// Leave younger operations alone
     #[arg(long, value_name = "SPAN", default_value = "1h", value_parser = span)]
     pub older_than: Duration,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::args::whole_number;
-use super::context::{Connected, Context};
+use super::context::{Connected, Context, follow_ups};
 use super::error::{Error, Result};
 use super::exit::Exit;
 use super::last_look::LastLook;
@@ -146,8 +146,8 @@ pub fn carry_out(context: &Context<'_>, connected: &mut Connected, assignment: A
     insist_on_writes(connected)?;
     if !execution.yes {
         insist_on_log(context)?;
-        show_changes(context, &plan);
-        prompt::confirm_rows(ui, plan.rows())?;
+        show_changes(context, connected, &plan);
+        prompt::confirm_rows(ui, plan.rows(), &connected.location)?;
     }
     write(context, connected, command, &plan, execution, &refused, &untouched, storage)
 }
@@ -199,8 +199,8 @@ fn no_log(error: AuditError) -> Error {
 
 /// Says what is left alone, and why; whoever was asked has seen each of it already.
 fn tell(context: &Context<'_>, execution: &ExecutionArgs, untouched: &Untouched) {
-    if let Some(sentence) = untouched.sentence().filter(|_| !execution.asks()) {
-        context.ui.say(sentence);
+    if !execution.asks() {
+        untouched.tell(context.ui);
     }
 }
 
@@ -208,10 +208,7 @@ fn tell(context: &Context<'_>, execution: &ExecutionArgs, untouched: &Untouched)
 fn check_database(connected: &Connected, plan: &Plan) -> Result<()> {
     let here = database_info(connected.session.as_ref(), &connected.schema);
     if here.identity != plan.database.identity {
-        return Err(Error::new(
-            Exit::Stale,
-            format!("the plan was made for {}, but this is {}; nothing was changed", plan.database.identity, here.identity),
-        ));
+        return Err(Error::new(Exit::Stale, format!("the plan was made for {}, but this is {here}; nothing was changed", plan.database)));
     }
     if connected.schema.columns != plan.columns {
         return Err(Error::new(Exit::Stale, "the database's columns are not those that the plan was made for; nothing was changed")
@@ -241,7 +238,8 @@ fn dry_run(
     }
     report(context, command, None, plan, connected, true, &run.results, refused, untouched, None)?;
     let tally = run.tally();
-    context.ui.say(format!("Dry run: {} would be changed, nothing was written.", units(tally.planned)));
+    let location = terminal(&connected.location);
+    context.ui.say(format!("Dry run: {} would be changed in {location}, nothing was written.", units(tally.planned)));
     tell(context, execution, untouched);
     let bad = tally.changed + tally.refused + tally.failed;
     Ok(if bad > 0 || !refused.is_empty() {
@@ -271,9 +269,10 @@ fn write(
     // To look once more at what stays unknown would show the same.
     for open in runs.runs.iter().filter(|summary| summary.unseen > 0) {
         ui.warn(format!(
-            "run {} left {} without a known outcome; `cinder-backup-repair history reconcile` settles them",
+            "run {} left {} without a known outcome; `cinder-backup-repair history reconcile{}` settles them",
             open.run,
-            units(open.unseen)
+            units(open.unseen),
+            connected.same_places
         ));
     }
     if let Some(earlier) = crate::audit::plan_was_applied(&path, &plan.id, &plan.sha256)? {
@@ -322,14 +321,15 @@ fn write(
     }
     // What was done is to be said, and judged, even where the result cannot be printed.
     let printed = report(context, command, Some(&run_id), plan, connected, false, &run.results, refused, untouched, interrupted.as_deref());
-    ui.say(format!("Run {run_id}: {}.", words(&tally)));
+    ui.say(format!("Run {run_id}: {} in {}.", words(&tally), terminal(&connected.location)));
     if tally.applied > 0 && command != "undo" {
-        ui.say(terminal(&format!("To put it back: cinder-backup-repair undo {run_id}{}", context.same_places())));
+        ui.say_command(format!("To put it back: cinder-backup-repair undo {run_id}{}", connected.same_places));
     }
     tell(context, execution, untouched);
-    let verdict = verdict(ui, &run, refused, log_failure, &signals);
+    let reconcile = format!("cinder-backup-repair history reconcile{}", connected.same_places);
+    let verdict = verdict(ui, &run, refused, log_failure, &signals, &reconcile);
     if let Err(error) = printed {
-        let hint = format!("what was done stands; `cinder-backup-repair history show {run_id}` shows it");
+        let hint = format!("what was done stands; `cinder-backup-repair history show {run_id}{}` shows it", connected.same_places);
         ui.error(&format!("{:#}", error.error), Some(&hint));
         return Ok(if verdict == Exit::Done { Exit::Unexpected } else { verdict });
     }
@@ -337,25 +337,32 @@ fn write(
 }
 
 /// The exit code of a run, and the sentences that go with it.
-fn verdict(ui: &Ui, run: &Run, refused: &[Refused], log_failure: Option<AuditError>, signals: &Signals) -> Exit {
+fn verdict(
+    ui: &Ui,
+    run: &Run,
+    refused: &[Refused],
+    log_failure: Option<AuditError>,
+    signals: &Signals,
+    reconcile: &str,
+) -> Exit {
     let tally = run.tally();
     if tally.unknown > 0 {
         ui.error(
             &format!("the outcome of {} is unknown", units(tally.unknown)),
-            Some("look with `cinder-backup-repair history reconcile` once the database answers; change nothing by hand before"),
+            Some(&format!("look with `{reconcile}` once the database answers; change nothing by hand before")),
         );
         return Exit::Unknown;
     }
     match (&run.failure, &log_failure) {
         // Of changes that were never made it must not be said that they stand.
         (Some(Failure::LogAfter(error)), _) | (_, Some(error)) if tally.applied == 0 => {
-            let hint = "make room or repair the disk, then run `cinder-backup-repair history reconcile`";
-            ui.error(&format!("nothing was changed, and the audit log could not be completed: {error}"), Some(hint));
+            let hint = format!("make room or repair the disk, then run `{reconcile}`");
+            ui.error(&format!("nothing was changed, and the audit log could not be completed: {error}"), Some(&hint));
             return Exit::Unexpected;
         }
         (Some(Failure::LogAfter(error)), _) | (_, Some(error)) => {
-            let hint = "the changes stand; make room or repair the disk, then run `cinder-backup-repair history reconcile`";
-            ui.error(&format!("the audit log could not be completed: {error}"), Some(hint));
+            let hint = format!("the changes stand; make room or repair the disk, then run `{reconcile}`");
+            ui.error(&format!("the audit log could not be completed: {error}"), Some(&hint));
             return Exit::LogIncomplete;
         }
         (Some(Failure::LogBefore(error)), None) => {
@@ -487,9 +494,10 @@ fn progress_bar(context: &Context<'_>, units: usize) -> indicatif::ProgressBar {
     bar
 }
 
-fn show_changes(context: &Context<'_>, plan: &Plan) {
+fn show_changes(context: &Context<'_>, connected: &Connected, plan: &Plan) {
     let ui = context.ui;
-    ui.show(format!("These {} rows in {} would be changed:", plan.rows(), units(plan.units.len())));
+    let location = terminal(&connected.location);
+    ui.show(format!("These {} rows in {} would be changed in {location}:", plan.rows(), units(plan.units.len())));
     for unit in &plan.units {
         let name = unit.name.as_deref().map(|name| format!(" {name:?}")).unwrap_or_default();
         ui.show(terminal(&format!("  {} {}{name}", unit.kind.name(), unit.id)));
@@ -550,6 +558,7 @@ fn report(
     let mut said: HashSet<&str> = HashSet::new();
     let commands = plan.units.iter().filter(|unit| done.contains(&unit.number)).flat_map(|unit| &unit.follow_up);
     let follow_up: Vec<String> = commands.filter(|command| said.insert(command)).cloned().collect();
+    let follow_up = follow_ups(&follow_up, &connected.same_places);
     let database = database_info(connected.session.as_ref(), &connected.schema);
     let document = RunDocument {
         schema: format!("cinder-backup-repair/{command}"),
@@ -573,7 +582,7 @@ fn report(
     if context.ui.is_table() && !follow_up.is_empty() {
         context.ui.say("Once the API is back:");
         for command in &follow_up {
-            context.ui.say(format!("  {}", terminal(command)));
+            context.ui.say_command(format!("  {command}"));
         }
     }
     Ok(())

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::context::{Connected, Context};
 use super::error::{Error, Result};
 use super::exit::Exit;
+use super::hosts;
 use super::signal::Signals;
 use super::signing::VerifyKey;
 use super::storage::{CheckArgs, StorageArgs, Stores};
@@ -16,7 +17,7 @@ use crate::db::Access;
 use crate::domain::status::{CREATING, ERROR};
 use crate::domain::{Backup, CheckResult, Checks, ColumnSet, Finding, FindingKind, Image, Level, Policy, Selection, Verdict};
 use crate::report::safe::terminal;
-use crate::scan::{Aim, Question, Reader, lineage, scan};
+use crate::scan::{Aim, Question, Reader, database_info, lineage, scan};
 use crate::verify::chunked::Share;
 use crate::verify::evidence::merge;
 use crate::verify::{Checker, Evidence, Request, Target, Watch};
@@ -177,6 +178,7 @@ pub fn gather(
     args: &CheckArgs,
     policy: &Policy,
     selection: &Selection,
+    may_be_empty: bool,
 ) -> Result<Checks> {
     let mut all = Vec::new();
     let key = args.verify_key.as_deref().map(VerifyKey::read).transpose()?;
@@ -185,16 +187,11 @@ pub fn gather(
         if let Some(key) = &key {
             key.verify(&format!("the evidence {}", path.display()), &evidence.sha256, evidence.signature.as_ref())?;
         }
-        let ours = &connected.session.server().identity;
-        if evidence.database.identity != *ours {
-            return Err(Error::new(
-                Exit::Stale,
-                format!(
-                    "the evidence {} is about the database {}, and this is {ours}; nothing was changed",
-                    path.display(),
-                    evidence.database.identity
-                ),
-            ));
+        let ours = database_info(connected.session.as_ref(), &connected.schema);
+        if evidence.database.identity != ours.identity {
+            let (path, theirs) = (path.display(), &evidence.database);
+            let problem = format!("the evidence {path} is about the database {theirs}, and this is {ours}; nothing was changed");
+            return Err(Error::new(Exit::Stale, problem));
         }
         if let Some(why) = &evidence.interrupted {
             context.ui.warn(terminal(&format!("the check in {} was stopped early ({why})", path.display())));
@@ -215,6 +212,10 @@ pub fn gather(
     let checks = merge(all);
     let Some(level) = args.check else { return Ok(checks) };
     let first = scan(connected.session.as_mut(), &connected.schema, &Question::new(policy, selection, Aim::HandOn, &checks))?;
+    if !may_be_empty {
+        // Before a check that may take hours, not after it.
+        hosts::insist(context.ui, &first, selection, policy, may_be_empty)?;
+    }
     let mut targets = targets_of_findings(&first.document.findings, connected.schema.columns);
     // What is known at this level from elsewhere, and may still be believed, need not be read again.
     let now = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).datetime();

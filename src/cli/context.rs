@@ -37,6 +37,9 @@ pub struct Connected {
     pub service_down_time: i64,
     /// Cinder's `report_interval`, in seconds.
     pub report_interval: u64,
+    /// What has to be typed after a command so that it is about the same database and the same log, with a blank before it. No
+    /// password is part of it.
+    pub same_places: String,
     /// Nothing says either: they are Cinder's defaults.
     assumed: bool,
     /// The GRANTs that the account lacks to change what a repair changes, as far as they were asked for.
@@ -97,12 +100,19 @@ impl Context<'_> {
         for warning in resolved.warnings.iter().chain(&settings.warnings) {
             self.ui.warn(warning);
         }
-        let location = settings.describe();
+        let location = settings.target.describe();
         // A database that cannot be used may be one that nobody meant: say which, and who named it.
         let named = format!("the database is {location}, from {}", settings.origin);
+        let same_places = self.same_places(&settings);
+        let has_no_password = matches!(&settings.target, Target::Server(server) if server.password.is_none());
         let unusable = |error: DbError| {
+            let how = if error.kind == DbErrorKind::Authentication && has_no_password {
+                "; no password was given: --password-file and CINDER_DATABASE_PASSWORD take one"
+            } else {
+                ""
+            };
             let error = Error::from(error);
-            Error { hint: error.hint.or_else(|| Some(named.clone())), ..error }
+            Error { hint: error.hint.or_else(|| Some(format!("{named}{how}"))), ..error }
         };
         let args = &self.global.database;
         let limits = SessionSettings {
@@ -130,6 +140,7 @@ impl Context<'_> {
             session,
             schema,
             location,
+            same_places,
             service_down_time,
             report_interval: resolved.service.report_interval.value,
             missing_grants: Vec::new(),
@@ -193,26 +204,35 @@ impl Context<'_> {
         crate::audit::default_path(uid, |name| std::env::var_os(name)).map_err(Error::from)
     }
 
-    /// What has to be typed after a command so that it is about the same configuration and the same log, with a blank before it. A URL
-    /// may hold a password, and is left to the environment.
-    pub fn same_places(&self) -> String {
+    /// What has to be typed after a command so that it is about this database and the same log.
+    fn same_places(&self, settings: &DatabaseSettings) -> String {
         let (database, log) = (&self.global.database, &self.global.record.audit_log);
         let given =
             |option: &'static str, paths: &[PathBuf]| paths.iter().map(|path| format!(" {option} {}", typed(path))).collect::<String>();
         if self.ui.is_inner() {
             return String::new();
         }
+        let url = settings.url.as_ref().map(|url| format!(" --database-url {}", typed(Path::new(url)))).unwrap_or_default();
         [
+            url,
             given("--config-file", &database.config_file),
             given("--config-dir", &database.config_dir),
             given("--password-file", database.password_file.as_slice()),
+            database.tls_mode.map(|mode| format!(" --tls-mode {mode}")).unwrap_or_default(),
             given("--tls-ca", database.tls_ca.as_slice()),
             given("--tls-cert", database.tls_cert.as_slice()),
             given("--tls-key", database.tls_key.as_slice()),
+            if database.insecure_auth { " --insecure-auth".to_owned() } else { String::new() },
             given("--audit-log", log.as_slice()),
         ]
         .concat()
     }
+}
+
+/// Commands for later, as they are typed: those of this program with what makes them be about the same database.
+pub fn follow_ups(commands: &[String], same_places: &str) -> Vec<String> {
+    let again = |command: &String| if command.starts_with("cinder-backup-repair ") { same_places } else { "" };
+    commands.iter().map(|command| format!("{command}{}", again(command))).collect()
 }
 
 /// A path as one types it in a shell.

@@ -1,9 +1,11 @@
-//! Hosts on the command line that there are not: a slip of the pen must not look like "nothing to do".
+//! Hosts, projects, volumes and statuses on the command line that there are not: a slip of the pen must not look like "nothing to
+//! do".
 
 use std::collections::{BTreeSet, HashSet};
 
+use super::error::{Error, Result};
 use super::ui::Ui;
-use crate::domain::{AssumeDead, Policy, Selection, Services, is_same_host};
+use crate::domain::{AssumeDead, Matched, Policy, Selection, Services, is_same_host};
 use crate::scan::Scan;
 
 /// So many hosts are listed in a warning.
@@ -15,7 +17,7 @@ pub struct Hosts<'h> {
     pub of_backups: &'h HashSet<String>,
     /// Those of services.
     pub services: &'h Services,
-    /// What has no host of the name that fits nothing.
+    /// What has no host of the name that matches nothing.
     pub lacking: &'h str,
 }
 
@@ -25,20 +27,32 @@ impl<'h> Hosts<'h> {
         Self { of_backups, services, lacking: "no live backup and no cinder-backup" }
     }
 
-    /// Warns of every `--host` that none of them is.
-    pub fn warn_of_unselected(&self, ui: &Ui, selection: &Selection) {
-        for name in &selection.hosts {
-            self.warn(ui, "--host", name, &|host| host == name);
-        }
+    /// A sentence about every `--host` that none of them is.
+    pub fn problems(&self, selection: &Selection) -> Vec<String> {
+        selection.hosts.iter().filter_map(|name| self.problem("--host", name, &|host| host == name)).collect()
     }
 
-    fn warn(&self, ui: &Ui, option: &str, name: &str, meant: &dyn Fn(&str) -> bool) {
+    /// Refuses a selection with a value that matches nothing, unless it `may_be_empty`; then it is warned of. Where backups are named,
+    /// each of them that other options leave out is told of anyway.
+    pub fn insist(&self, ui: &Ui, selection: &Selection, matched: &Matched, may_be_empty: bool) -> Result<()> {
+        let mut problems = self.problems(selection);
+        if selection.backups.is_empty() {
+            problems.extend(matched.problems(selection));
+            if !may_be_empty && !problems.is_empty() {
+                return Err(Error::usage(problems.join("; ")).hint("correct it, or give --allow-empty where that is no mistake"));
+            }
+        }
+        problems.iter().for_each(|problem| ui.warn(problem));
+        Ok(())
+    }
+
+    fn problem(&self, option: &str, name: &str, meant: &dyn Fn(&str) -> bool) -> Option<String> {
         if self.of_backups.iter().any(|host| meant(host)) {
-            return;
+            return None;
         }
         let alike: BTreeSet<&str> = self.of_backups.iter().map(String::as_str).filter(|host| is_same_host(host, name)).collect();
         if alike.is_empty() && self.services.knows(name) {
-            return;
+            return None;
         }
         let advice = if !alike.is_empty() {
             format!("it is spelled {}", list(&alike))
@@ -46,20 +60,22 @@ impl<'h> Hosts<'h> {
             let all: BTreeSet<&str> = self.of_backups.iter().map(String::as_str).chain(self.services.hosts()).collect();
             if all.is_empty() { "there are no hosts at all".to_owned() } else { format!("there are {}", list(&all)) }
         };
-        ui.warn(format!("{option} {name} fits nothing: {} has this host; {advice}", self.lacking));
+        Some(format!("{option} {name} matches nothing: {} has this host; {advice}", self.lacking))
     }
 }
 
-/// Warns of every `--host` and `--assume-dead` that no live backup and no cinder-backup has.
-pub fn warn_of_unknown(ui: &Ui, scan: &Scan, selection: &Selection, policy: &Policy) {
+/// Refuses a selection with a value that matches nothing in the database, unless it `may_be_empty`, and warns of every
+/// `--assume-dead` that no live backup and no cinder-backup has: that only makes a repair do less.
+pub fn insist(ui: &Ui, scan: &Scan, selection: &Selection, policy: &Policy, may_be_empty: bool) -> Result<()> {
     let hosts = Hosts::of_database(&scan.census.hosts, &scan.situation.services);
-    hosts.warn_of_unselected(ui, selection);
+    hosts.insist(ui, selection, &scan.matched, may_be_empty)?;
     if let AssumeDead::Hosts(names) = &policy.assume_dead {
         for name in names {
             let alone = AssumeDead::Hosts([name.clone()].into());
-            hosts.warn(ui, "--assume-dead", name, &|host| alone.covers(host));
+            hosts.problem("--assume-dead", name, &|host| alone.covers(host)).iter().for_each(|problem| ui.warn(problem));
         }
     }
+    Ok(())
 }
 
 fn list(hosts: &BTreeSet<&str>) -> String {

@@ -38,8 +38,19 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             // clap writes help and version to standard output and usage errors to standard error; 2 is our code too.
-            let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { Exit::Usage } else { Exit::Done }.code());
+            if !error.use_stderr() || !wants_json() {
+                let _ = error.print();
+                return ExitCode::from(if error.use_stderr() { Exit::Usage } else { Exit::Done }.code());
+            }
+            let text = error.to_string();
+            let message = text.split("\n\n").next().unwrap_or_default().trim_start_matches("error: ").trim();
+            return match Cli::try_parse_from(["cinder-backup-repair", "--format", "json", "man"]) {
+                Ok(cli) => {
+                    Ui::new(&cli.global.output).failure(Exit::Usage, message, Some("look at the option --help"));
+                    ExitCode::from(Exit::Usage.code())
+                }
+                Err(_) => ExitCode::from(Exit::Usage.code()),
+            };
         }
     };
     let ui = Ui::new(&cli.global.output);
@@ -51,9 +62,16 @@ pub fn main() -> ExitCode {
 /// Runs a command and says what went wrong, if something did.
 fn perform(context: &Context<'_>, command: &Command) -> Exit {
     dispatch(context, command).unwrap_or_else(|error| {
-        context.ui.error(&format!("{:#}", error.error), error.hint.as_deref());
+        context.ui.failure(error.exit, &format!("{:#}", error.error), error.hint.as_deref());
         error.exit
     })
+}
+
+/// Whether a command line that cannot be used asks for JSON.
+fn wants_json() -> bool {
+    let words: Vec<String> = std::env::args_os().filter_map(|word| word.into_string().ok()).collect();
+    let apart = words.windows(2).any(|pair| matches!(pair, [option, form] if form == "json" && (option == "-f" || option == "--format")));
+    apart || words.iter().any(|word| matches!(word.as_str(), "-fjson" | "-f=json" | "--format=json"))
 }
 
 fn dispatch(context: &Context<'_>, command: &Command) -> Result<Exit> {

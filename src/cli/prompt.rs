@@ -63,7 +63,7 @@ pub fn choose(ui: &Ui, plan: &Plan) -> Result<BTreeSet<usize>> {
     ui.show("Space changes a line, a changes all, enter goes on, esc stops.");
     let prompt = MultiSelect::new().with_prompt("Which of these").items_checked(items).max_length(PAGE).report(false);
     let Some(chosen) = ask(ui, || prompt.interact_opt())? else {
-        return Err(Error::new(Exit::Safety, "nothing was chosen: nothing was changed"));
+        return Err(Error::new(Exit::Interrupted, "nothing was chosen: nothing was changed"));
     };
     Ok(chosen.into_iter().filter_map(|at| plan.units.get(at)).map(|unit| unit.number).collect())
 }
@@ -77,14 +77,16 @@ pub fn insist_on_terminal(ui: &Ui) -> Result<()> {
     Err(nobody.hint("give --yes to change without a question, or --dry-run to look"))
 }
 
-/// Asks for the number of rows to be typed: a habit of typing `y` must not change a database.
-pub fn confirm_rows(ui: &Ui, rows: usize) -> Result<()> {
+/// Asks for the number of rows to be typed: a habit of typing `y` must not change a database, nor the wrong one.
+pub fn confirm_rows(ui: &Ui, rows: usize, location: &str) -> Result<()> {
     insist_on_terminal(ui)?;
+    // Not in the prompt, which may not be longer than a line of the terminal; but next to it, whatever was shown above.
+    ui.show(format!("The database is {}.", terminal(location)));
     let prompt =
         Input::new().with_prompt(format!("Type the number of rows to change ({rows}) to go on, anything else to stop")).allow_empty(true);
     let typed: String = ask(ui, || prompt.interact_text())?;
     if typed.trim() == rows.to_string() {
         return Ok(());
     }
-    Err(Error::new(Exit::Safety, "not confirmed: nothing was changed"))
+    Err(Error::new(Exit::Interrupted, "not confirmed: nothing was changed"))
 }

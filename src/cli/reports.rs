@@ -5,11 +5,12 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use super::args::RecordArgs;
+use super::context::{follow_ups, typed};
 use super::view;
 use super::who::who;
 use crate::apply::{Turn, foresee};
-use crate::db::Engine;
 use crate::db::literal::literal;
+use crate::db::{Engine, task};
 use crate::domain::{Table, Value};
 use crate::plan::Plan;
 use crate::report::grid::{Format, OutputOptions};
@@ -41,6 +42,8 @@ pub struct Material<'a> {
     pub record: &'a RecordArgs,
     /// The plan's file, if it has one.
     pub plan_file: Option<&'a Path>,
+    /// What has to be typed after a command so that it is about the same database.
+    pub same_places: &'a str,
 }
 
 impl Kind {
@@ -69,13 +72,15 @@ pub fn write(kind: Kind, out: &mut dyn Write, material: Material<'_>) -> io::Res
 }
 
 fn markdown(out: &mut dyn Write, material: Material<'_>) -> io::Result<()> {
-    let Material { plan, scan, record, plan_file, .. } = material;
+    let Material { plan, scan, record, plan_file, same_places: same, .. } = material;
     let me = who(None);
     let author = me.user.map(|user| format!("{user} on {}", me.host));
-    let file = plan_file.map_or_else(|| "PLAN".to_owned(), |path| path.display().to_string());
-    let apply = [format!("cinder-backup-repair apply {file} --dry-run"), format!("cinder-backup-repair apply {file}")];
-    let verify = ["cinder-backup-repair history list".to_owned(), "cinder-backup-repair history reconcile".to_owned()];
-    let undo = ["cinder-backup-repair undo RUN".to_owned()];
+    let file = plan_file.map_or_else(|| "PLAN".to_owned(), typed);
+    let command = |words: &str| format!("cinder-backup-repair {words}{same}");
+    let apply = [command(&format!("apply {file} --dry-run")), command(&format!("apply {file}"))];
+    let verify = [command("history list"), command("history reconcile")];
+    let undo = [command("undo RUN")];
+    let follow_up: Vec<Vec<String>> = plan.units.iter().map(|unit| follow_ups(&unit.follow_up, same)).collect();
     let view = PlanView {
         title: "Repair of Cinder volume backups",
         program: &plan.program,
@@ -90,12 +95,14 @@ fn markdown(out: &mut dyn Write, material: Material<'_>) -> io::Result<()> {
             version: &plan.database.version,
             release: &plan.database.release,
             identity: &plan.database.identity,
+            location: plan.database.location.as_deref(),
         },
         policy: &plan.policy,
         units: plan
             .units
             .iter()
-            .map(|unit| UnitView {
+            .zip(&follow_up)
+            .map(|(unit, follow_up)| UnitView {
                 number: unit.number,
                 kind: unit.kind,
                 id: &unit.id,
@@ -104,7 +111,7 @@ fn markdown(out: &mut dyn Write, material: Material<'_>) -> io::Result<()> {
                 evidence: &unit.evidence,
                 before: &unit.before,
                 changes: &unit.changes,
-                follow_up: &unit.follow_up,
+                follow_up,
             })
             .collect(),
         rows: plan.rows(),
@@ -121,7 +128,7 @@ fn script(out: &mut dyn Write, material: Material<'_>) -> io::Result<()> {
         plan_id: &plan.id,
         sha256: &plan.sha256,
         taken_at: &plan.taken_at,
-        identity: &plan.database.identity,
+        database: &plan.database.to_string(),
     };
     let foreseen = foresee(&plan.units, &scan.census);
     // Rows that a later unit finds as an earlier one has left them.
@@ -156,7 +163,7 @@ fn script(out: &mut dyn Write, material: Material<'_>) -> io::Result<()> {
                         table: table.name(),
                         id: literal(&Value::from(id.as_str()), engine).unwrap_or_else(|error| error.to_string()),
                     });
-                    ScriptStatement { name: statement.name, sql: statement.sql, keep }
+                    ScriptStatement { task: task(&statement.name), sql: statement.sql, keep }
                 })
                 .collect(),
             evidence: unit.evidence.iter().map(|evidence| evidence.text.clone()).collect(),

@@ -140,7 +140,7 @@ impl Shared {
         self.ending.call_once(|| {
             self.restore();
             self.ui.end_prompt();
-            self.ui.error("stopped at the question: nothing was changed", None);
+            self.ui.failure(exit, "stopped at the question: nothing was changed", None);
             std::process::exit(i32::from(exit.code()));
         });
         std::process::exit(i32::from(exit.code()))

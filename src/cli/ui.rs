@@ -1,11 +1,15 @@
 //! The only place that prints: results to standard output, everything else to standard error.
 
 use std::io::{self, IsTerminal, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::Serialize;
+use unicode_width::UnicodeWidthStr;
 
-use super::args::{ColorArg, FormatArg, OutputArgs};
-use crate::report::grid::{Format, Grid, OutputOptions, ReportError};
+use super::args::{ColorArg, FormatArg, OutputArgs, QuoteArg};
+use super::exit::Exit;
+use crate::report::grid::{Format, Grid, OutputOptions, Quote, ReportError};
 use crate::report::safe::terminal;
 
 /// Where what is printed goes.
@@ -28,6 +32,18 @@ pub struct Ui {
     verbose: u8,
     no_input: bool,
     color_stderr: bool,
+    /// Something of a result has been written.
+    begun: Arc<AtomicBool>,
+}
+
+/// The document of a command that failed and has no other result.
+#[derive(Debug, Serialize)]
+struct ErrorDocument<'a> {
+    schema: &'static str,
+    schema_version: u32,
+    exit_code: u8,
+    error: &'a str,
+    hint: Option<&'a str>,
 }
 
 impl Ui {
@@ -39,7 +55,8 @@ impl Ui {
             ColorArg::Auto => terminal && !is_dumb() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
         };
         let stdout_is_terminal = io::stdout().is_terminal();
-        let width = stdout_is_terminal.then(terminal_width).flatten();
+        let most = args.max_width.filter(|width| *width > 0).map(|width| u16::try_from(width).unwrap_or(u16::MAX));
+        let width = most.or_else(|| stdout_is_terminal.then(terminal_width).flatten());
         let options = OutputOptions {
             format: match args.format {
                 FormatArg::Table => Format::Table,
@@ -50,12 +67,21 @@ impl Ui {
             },
             columns: args.columns.clone(),
             sort_columns: args.sort_columns.clone(),
+            descending: args.sort_descending,
             noindent: args.noindent,
+            quote: match args.quote {
+                QuoteArg::All => Quote::All,
+                QuoteArg::Minimal => Quote::Minimal,
+                QuoteArg::None => Quote::None,
+                QuoteArg::Nonnumeric => Quote::Nonnumeric,
+            },
+            print_empty: args.print_empty,
             width,
             color: color(stdout_is_terminal),
         };
         let color_stderr = color(io::stderr().is_terminal());
-        Self { streams: Streams::Apart, options, quiet: args.quiet, verbose: args.verbose, no_input: args.no_input, color_stderr }
+        let (quiet, verbose, no_input, begun) = (args.quiet, args.verbose, args.no_input, Arc::default());
+        Self { streams: Streams::Apart, options, quiet, verbose, no_input, color_stderr, begun }
     }
 
     /// One for a command inside of another: it puts everything on standard output, or nothing anywhere, asks nobody and draws
@@ -113,6 +139,7 @@ impl Ui {
 
     /// Writes a result: the document or its rows, as the user wants them.
     pub fn result(&self, document: &impl Serialize, rows_key: &str, grid: &Grid) -> Result<(), ReportError> {
+        self.begun.store(true, Ordering::Relaxed);
         let mut out = self.out();
         match crate::report::grid::write(&mut out, document, rows_key, grid, &self.options) {
             // Whoever read it has seen enough.
@@ -138,6 +165,13 @@ impl Ui {
         }
     }
 
+    /// A command to copy, perhaps with words before it: never broken into lines.
+    pub fn say_command(&self, text: impl AsRef<str>) {
+        if !self.quiet {
+            self.line(&terminal(text.as_ref()));
+        }
+    }
+
     /// What a question is about: it is seen even when quiet, for nobody can answer what was not shown.
     pub fn show(&self, text: impl AsRef<str>) {
         self.stderr(text.as_ref());
@@ -145,7 +179,7 @@ impl Ui {
 
     /// Ends the line of a question that was given up, and shows the cursor again.
     pub fn end_prompt(&self) {
-        self.stderr("\u{1b}[?25h");
+        self.line("\u{1b}[?25h");
     }
 
     /// How many columns the terminal of questions has.
@@ -163,21 +197,49 @@ impl Ui {
 
     /// A warning, quiet or not.
     pub fn warn(&self, text: impl AsRef<str>) {
-        let text = terminal(text.as_ref());
-        self.stderr(&if self.color_stderr { format!("\u{1b}[33mwarning:\u{1b}[0m {text}") } else { format!("warning: {text}") });
+        self.labelled(33, "warning:", text.as_ref());
     }
 
     /// An error with what to do about it.
     pub fn error(&self, message: &str, hint: Option<&str>) {
-        let message = terminal(message);
-        self.stderr(&if self.color_stderr { format!("\u{1b}[31merror:\u{1b}[0m {message}") } else { format!("error: {message}") });
+        self.labelled(31, "error:", message);
         if let Some(hint) = hint {
             self.stderr(&format!("hint: {}", terminal(hint)));
         }
     }
 
-    /// Lines on standard error; a stream that is gone is no reason to stop.
+    /// An error that ends the program. Whoever asked for JSON or YAML gets a document of it in the place of the result, so that
+    /// standard output always holds one; unless the result is there already.
+    pub fn failure(&self, exit: Exit, message: &str, hint: Option<&str>) {
+        self.error(message, hint);
+        let is_document = matches!(self.options.format, Format::Json | Format::Yaml) && self.streams == Streams::Apart;
+        if is_document && !self.begun.load(Ordering::Relaxed) {
+            let schema = "cinder-backup-repair/error";
+            let document = ErrorDocument { schema, schema_version: 1, exit_code: exit.code(), error: message, hint };
+            let options = OutputOptions { format: self.options.format, noindent: self.options.noindent, ..OutputOptions::default() };
+            // The exit code says it anyway.
+            let _ = crate::report::grid::write(&mut self.out(), &document, "", &Grid::default(), &options);
+        }
+    }
+
+    /// A text with a coloured word before it.
+    fn labelled(&self, color: u8, label: &str, text: &str) {
+        let text = self.wrapped(&format!("{label} {}", terminal(text)));
+        self.line(&if self.color_stderr { text.replacen(label, &format!("\u{1b}[{color}m{label}\u{1b}[0m"), 1) } else { text });
+    }
+
+    /// Text as it is to stand on standard error: at a terminal its lines are broken between words.
+    fn wrapped(&self, text: &str) -> String {
+        let width = self.prompt_width().filter(|_| self.streams == Streams::Apart);
+        width.map_or_else(|| text.to_owned(), |width| text.lines().map(|line| broken(line, width)).collect::<Vec<_>>().join("\n"))
+    }
+
     fn stderr(&self, text: &str) {
+        self.line(&self.wrapped(text));
+    }
+
+    /// Lines on standard error; a stream that is gone is no reason to stop.
+    fn line(&self, text: &str) {
         let _ = match self.streams {
             Streams::Apart => writeln!(io::stderr().lock(), "{text}"),
             Streams::Together | Streams::Nowhere => writeln!(self.out(), "{text}"),
@@ -187,6 +249,38 @@ impl Ui {
     fn out(&self) -> Box<dyn Write> {
         if self.streams == Streams::Nowhere { Box::new(io::sink()) } else { Box::new(io::stdout().lock()) }
     }
+}
+
+/// A line in lines of so many columns, broken between words. What is in backticks is there to be copied: it counts as one word, and
+/// one that is longer than a line is left to the terminal to break.
+fn broken(line: &str, width: usize) -> String {
+    if line.width() <= width {
+        return line.to_owned();
+    }
+    let indent = line.len() - line.trim_start().len();
+    let mut quoted = false;
+    let words = line.trim_start().split(|c: char| {
+        quoted ^= c == '`';
+        c == ' ' && !quoted
+    });
+    let mut text = String::new();
+    let mut used = 0;
+    for word in words {
+        if text.is_empty() {
+            text = " ".repeat(indent);
+            used = indent;
+        } else if used + 1 + word.width() > width {
+            text.push('\n');
+            text.push_str(&" ".repeat(indent + 2));
+            used = indent + 2;
+        } else {
+            text.push(' ');
+            used += 1;
+        }
+        text.push_str(word);
+        used += word.width();
+    }
+    text
 }
 
 /// Whether the terminal says of itself that it understands no escape codes.
@@ -202,4 +296,23 @@ fn lost(error: &io::Error) -> io::Error {
 fn terminal_width() -> Option<u16> {
     let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
     (size.ws_col > 0).then_some(size.ws_col)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_broken_between_words_and_never_inside_of_what_is_to_be_copied() {
+        assert_eq!(broken("short", 20), "short");
+        assert_eq!(broken("warning: one two three four", 16), "warning: one two\n  three four");
+        assert_eq!(broken("    indented words go on here", 20), "    indented words\n      go on here");
+        let command = "look with `cinder-backup-repair history reconcile --audit-log x` then";
+        assert_eq!(broken(command, 20), "look with\n  `cinder-backup-repair history reconcile --audit-log x`\n  then");
+        assert_eq!(
+            broken("sqlite:////a/very/long/path/to/cinder.sqlite it is", 20),
+            "sqlite:////a/very/long/path/to/cinder.sqlite\n  it is"
+        );
+        assert_eq!(broken("说说说说 说说说说", 10), "说说说说\n  说说说说");
+    }
 }

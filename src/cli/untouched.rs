@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use super::ui::Ui;
 use super::view::{LeftAlone, Refused};
 use crate::domain::Verdict;
+use crate::report::safe::terminal;
 use crate::scan::Scan;
 
 /// What a scan found and a repair leaves alone.
@@ -28,9 +30,20 @@ impl Untouched {
                 status: finding.status.clone(),
                 verdict: finding.verdict,
                 reason: finding.evidence.first().map(|evidence| evidence.text.clone()).unwrap_or_default(),
+                evidence: finding.evidence.iter().map(|evidence| evidence.text.clone()).collect(),
             })
             .collect();
         Self { left_alone, left_out: scan.document.left_out }
+    }
+
+    /// Says it: in one sentence, and with `-vv` each with all of its evidence.
+    pub fn tell(&self, ui: &Ui) {
+        let Some(sentence) = self.sentence() else { return };
+        ui.say(sentence);
+        for left in self.left_alone.iter().filter(|_| ui.verbosity() > 1) {
+            let (kind, name, why) = (left.kind.name(), left.name.as_deref().unwrap_or(""), left.evidence.join("; "));
+            ui.say(terminal(&format!("  {kind} {} {name:?} is {}: {why}", left.id, left.verdict)));
+        }
     }
 
     /// All of it in one sentence, with what can be done; `None` if there is nothing.
@@ -75,6 +88,7 @@ mod tests {
             status: Some("creating".into()),
             verdict,
             reason: String::new(),
+            evidence: Vec::new(),
         };
         assert_eq!(Untouched::default().sentence(), None);
         let all = Untouched { left_alone: [Verdict::Recent, Verdict::Uncertain, Verdict::Recent].map(left).into(), left_out: 3 };

@@ -167,6 +167,9 @@ pub struct LeftAlone {
     pub verdict: Verdict,
     /// The same in words.
     pub reason: String,
+    /// All that speaks for it, in words.
+    #[serde(skip)]
+    pub evidence: Vec<String>,
 }
 
 /// Changes in one line: `creating -> error, volume backing-up -> available`. Which volume is in the other formats.

@@ -26,9 +26,9 @@ pub fn host() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
-/// This host's clock, RFC 3339 in UTC, to the millisecond.
+/// This host's clock.
 pub fn now() -> String {
-    jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
+    crate::domain::time::stamp(jiff::Timestamp::now())
 }
 
 fn user_name(passwd: &str, uid: u32) -> Option<String> {

@@ -41,7 +41,7 @@ pub use origin::{Origin, Setting};
 pub use oslo::CinderConf;
 pub use places::{UsualPlaces, usual_files, usual_places};
 pub use service::ServiceSettings;
-pub use settings::{DatabaseSettings, Host, ServerKind, ServerTarget, Target, TlsMode, TlsSettings};
+pub use settings::{DatabaseSettings, Host, ServerKind, ServerTarget, Target, TlsMode, TlsSettings, describe_file};
 pub use storage::StorageOptions;
 
 use self::url::Url;
@@ -67,6 +67,13 @@ pub struct DatabaseFlags {
     pub tls_key: Option<PathBuf>,
 }
 
+impl DatabaseFlags {
+    /// Whether cinder.conf was named.
+    fn names_files(&self) -> bool {
+        !self.config_files.is_empty() || !self.config_dirs.is_empty()
+    }
+}
+
 /// Everything that the configuration says.
 #[derive(Debug)]
 pub struct Resolved {
@@ -89,29 +96,75 @@ const CONNECTION: &[(&str, &str)] =
 
 /// Finds the database and how to reach it.
 ///
-/// The URL: `--database-url`, then `CINDER_DATABASE_URL`, then cinder.conf. The password: `--password-file`,
-/// `CINDER_DATABASE_PASSWORD`, the URL, `MYSQL_PWD` or `PGPASSWORD`, the option file that the URL names, `~/.my.cnf` or
-/// the PostgreSQL password file; none of them leaves it `None`. TLS: the flags, then the URL, then the drivers' rules.
+/// What is given on the command line wins over the environment, and that over the usual files. The URL: `--database-url`, then
+/// the files of `--config-file` and `--config-dir`, then `CINDER_DATABASE_URL`, then cinder.conf in its usual places; where two
+/// of them name different databases, a warning names both. The password: `--password-file`, a URL that the command line names,
+/// `CINDER_DATABASE_PASSWORD`, any other URL, `MYSQL_PWD` or `PGPASSWORD`, the option file that the URL names, `~/.my.cnf` or
+/// the PostgreSQL password file, another URL for the same database and user; none of them leaves it `None`. TLS: the flags, then
+/// the URL, then the drivers' rules.
 ///
 /// # Errors
 /// Whatever cannot be read, is not understood, or would make the connection less safe than was asked for.
 pub fn resolve(flags: &DatabaseFlags, env: &Environment) -> Result<Resolved, ConfigError> {
     let mut warnings = Vec::new();
-    let given = match &flags.database_url {
-        Some(url) => Some(Setting::new(url.clone(), Origin::Flag("--database-url"))),
-        None => env.text(URL_VARIABLE)?.map(|url| Setting::new(SecretString::from(url), Origin::Variable(URL_VARIABLE))),
-    };
-    let (cinder, looked) = load_cinder_conf(flags, env, given.is_some(), &mut warnings)?;
-    let url = match given {
-        Some(url) => url,
-        None => match cinder.get_secret_of(CONNECTION)? {
-            Some(url) => url,
-            None => return Err(ConfigError::NoDatabase { looked: what_was_looked_at(&cinder, &looked) }),
-        },
+    let flag = flags.database_url.clone().map(|url| Setting::new(url, Origin::Flag("--database-url")));
+    let variable = env.text(URL_VARIABLE)?.map(|url| Setting::new(SecretString::from(url), Origin::Variable(URL_VARIABLE)));
+    let (cinder, looked) = load_cinder_conf(flags, env, flag.is_some() || variable.is_some(), &mut warnings)?;
+    let (in_files, variable) = (cinder.get_secret_of(CONNECTION).transpose(), variable.map(Ok));
+    let (second, third) = if flags.names_files() { (in_files, variable) } else { (variable, in_files) };
+    let mut named = [flag.map(Ok), second, third].into_iter().flatten();
+    let Some(url) = named.next().transpose()? else {
+        return Err(ConfigError::NoDatabase { looked: what_was_looked_at(&cinder, &looked) });
     };
     let service = ServiceSettings::read(&cinder, &mut warnings)?;
-    let database = database(&url, flags, env)?;
+    let mut database = database(&url, flags, env)?;
+    for other in named.flatten() {
+        pass_over(&mut database, &other, env);
+    }
     Ok(Resolved { database, service, cinder, warnings })
+}
+
+/// Warns of a URL that is not used and names another database; of the same database it may have the password that the one which
+/// is used lacks.
+fn pass_over(database: &mut DatabaseSettings, other: &Setting<SecretString>, env: &Environment) {
+    let read = || -> Result<(Target, Option<Setting<SecretString>>), ConfigError> {
+        let url = Url::parse(other.value.expose_secret(), &other.origin)?;
+        if url.dialect == "sqlite" {
+            return Ok((Target::Sqlite { path: sqlite::path(url, &other.origin, &mut Vec::new())? }, None));
+        }
+        let mut draft = server(url, &other.origin, env)?;
+        let password = draft.password.take();
+        let tls = TlsSettings { mode: TlsMode::Disable, ca: None, cert: None, key: None };
+        Ok((Target::Server(draft.finish(None, tls)), password))
+    };
+    let found = read();
+    if let Ok((target, password)) = &found
+        && target.is_same(&database.target)
+    {
+        if let (Target::Server(used), Target::Server(same), Some(Setting { value, origin })) = (&mut database.target, target, password)
+            && used.password.is_none()
+            && used.user == same.user
+        {
+            used.password = Some(value.clone());
+            database.password_origin = Some(origin.clone());
+        }
+        return;
+    }
+    let what = match found {
+        Ok((target, _)) => target.describe(),
+        Err(_) => "in a URL that is not understood".to_owned(),
+    };
+    database.warnings.push(format!(
+        "two databases are named: {}, from {}, is used; {what}, from {}, is not",
+        database.target.describe(),
+        database.origin,
+        other.origin
+    ));
+}
+
+/// What the URL of a server says.
+fn server(url: Url, origin: &Origin, env: &Environment) -> Result<draft::Draft, ConfigError> {
+    if url.dialect.starts_with("postgres") { postgresql::read(url, origin, env) } else { mysql::read(url, origin, env) }
 }
 
 /// Reads cinder.conf alone, for what does not need the database; warnings come second.
@@ -132,7 +185,7 @@ fn load_cinder_conf(
     optional: bool,
     warnings: &mut Vec<String>,
 ) -> Result<(CinderConf, Vec<PathBuf>), ConfigError> {
-    if !flags.config_files.is_empty() || !flags.config_dirs.is_empty() {
+    if flags.names_files() {
         return Ok((CinderConf::load(&flags.config_files, &flags.config_dirs)?, Vec::new()));
     }
     let places = usual_places(env);
@@ -172,6 +225,7 @@ fn database(url: &Setting<SecretString>, flags: &DatabaseFlags, env: &Environmen
         warnings.push(format!("{origin}: this is an old name of [database] connection"));
     }
     let url = Url::parse(url.value.expose_secret(), origin)?;
+    let retyped = (!matches!(origin, Origin::File { .. })).then(|| url.without_password.clone());
     if url.dialect == "sqlite" {
         let path = sqlite::path(url, origin, &mut warnings)?;
         if flags.password_file.is_some()
@@ -182,9 +236,10 @@ fn database(url: &Setting<SecretString>, flags: &DatabaseFlags, env: &Environmen
         {
             warnings.push("the password and TLS options mean nothing for a SQLite file".to_owned());
         }
-        return Ok(DatabaseSettings { target: Target::Sqlite { path }, origin: origin.clone(), password_origin: None, warnings });
+        let target = Target::Sqlite { path };
+        return Ok(DatabaseSettings { target, origin: origin.clone(), password_origin: None, url: retyped, warnings });
     }
-    let mut draft = if url.dialect.starts_with("postgres") { postgresql::read(url, origin, env)? } else { mysql::read(url, origin, env)? };
+    let mut draft = server(url, origin, env)?;
     if draft.password.as_ref().is_some_and(|password| password.origin == Origin::Flag("--database-url")) {
         warnings.push(
             "--database-url: other users of this machine can see the password in the list of processes; use CINDER_DATABASE_URL or --password-file"
@@ -192,9 +247,9 @@ fn database(url: &Setting<SecretString>, flags: &DatabaseFlags, env: &Environmen
         );
     }
     let tls = tls::decide(&mut draft, flags, env)?;
-    let password = password::find(&mut draft, flags, env)?;
+    let password = password::find(&mut draft, origin, flags, env)?;
     warnings.append(&mut draft.warnings);
     let (password, password_origin) = password.map(|setting| (setting.value, setting.origin)).unzip();
     let target = Target::Server(draft.finish(password, tls));
-    Ok(DatabaseSettings { target, origin: origin.clone(), password_origin, warnings })
+    Ok(DatabaseSettings { target, origin: origin.clone(), password_origin, url: retyped, warnings })
 }

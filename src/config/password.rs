@@ -1,5 +1,5 @@
-//! Finds the password: the file given by flag, the environment, the URL, then the files that the database's own client
-//! programs look into.
+//! Finds the password: the file given by flag, a URL that the command line names, the environment, any other URL, then the files
+//! that the database's own client programs look into.
 
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::PermissionsExt;
@@ -14,15 +14,27 @@ use super::{ConfigError, DatabaseFlags, Environment, Origin, ServerKind, Setting
 /// No password is longer.
 const LONGEST: u64 = 64 * 1024;
 
-/// The strongest source that has one.
-pub(super) fn find(draft: &mut Draft, flags: &DatabaseFlags, env: &Environment) -> Result<Option<Setting<SecretString>>, ConfigError> {
+/// The strongest source that has one; `origin` is the URL's.
+pub(super) fn find(
+    draft: &mut Draft,
+    origin: &Origin,
+    flags: &DatabaseFlags,
+    env: &Environment,
+) -> Result<Option<Setting<SecretString>>, ConfigError> {
     if let Some(path) = &flags.password_file {
         return read_file(path, &mut draft.warnings).map(Some);
     }
-    if let Some(password) = variable(env, "CINDER_DATABASE_PASSWORD")? {
-        return Ok(Some(password));
+    // An empty password in a URL is none, both to PyMySQL and to libpq. The variable's may be that of another database than the
+    // command line names.
+    let on_command_line = match origin {
+        Origin::Flag(_) => true,
+        Origin::File { .. } => flags.names_files(),
+        Origin::Default | Origin::Variable(_) => false,
+    };
+    let named = draft.password.take_if(|password| on_command_line && password.origin == *origin);
+    if let Some(password) = named.map(Ok).or_else(|| variable(env, "CINDER_DATABASE_PASSWORD").transpose()) {
+        return password.map(Some);
     }
-    // An empty password in a URL is none, both to PyMySQL and to libpq.
     if let Some(password) = draft.password.take() {
         return Ok(Some(password));
     }

@@ -1,7 +1,7 @@
 //! Which database, and how to reach it: what the database side is given.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -161,26 +161,47 @@ pub struct DatabaseSettings {
     pub origin: Origin,
     /// Where its password was found.
     pub password_origin: Option<Origin>,
+    /// The URL without its password, where it came from the command line or the environment: what has to be typed to name the same
+    /// database again.
+    pub url: Option<String>,
     /// What the person should know: whole sentences without a secret.
     pub warnings: Vec<String>,
 }
 
-/// What is spelled out in [`DatabaseSettings::describe`]; the rest is percent-encoded, control characters too.
+/// What is spelled out in [`Target::describe`]; the rest is percent-encoded, control characters too.
 const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 const PLAIN_PATH: &AsciiSet = &PLAIN.remove(b'/');
 
-impl DatabaseSettings {
+impl Target {
     /// The database as a URL without its password, safe to print.
     pub fn describe(&self) -> String {
-        match &self.target {
-            Target::Sqlite { path } => format!("sqlite:///{}", utf8_percent_encode(&path.to_string_lossy(), PLAIN_PATH)),
-            Target::Server(server) => server.describe(),
+        match self {
+            Self::Sqlite { path } => describe_file(path),
+            Self::Server(server) => server.describe(),
+        }
+    }
+
+    /// Whether both name one database, whoever logs in there. Two names of one host count as two.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        let canonical = |path: &PathBuf| path.canonicalize().unwrap_or_else(|_| path.clone());
+        match (self, other) {
+            (Self::Sqlite { path }, Self::Sqlite { path: other }) => canonical(path) == canonical(other),
+            (Self::Server(server), Self::Server(other)) => {
+                (server.kind, &server.host, server.port, &server.database) == (other.kind, &other.host, other.port, &other.database)
+            }
+            _ => false,
         }
     }
 }
 
+/// A SQLite file as a URL.
+pub fn describe_file(path: &Path) -> String {
+    format!("sqlite:///{}", utf8_percent_encode(&path.to_string_lossy(), PLAIN_PATH))
+}
+
 impl ServerTarget {
-    fn describe(&self) -> String {
+    /// The database as a URL without its password, safe to print.
+    pub fn describe(&self) -> String {
         let scheme = self.kind.scheme();
         let user = self.user.as_ref().map(|user| format!("{}@", utf8_percent_encode(user, PLAIN))).unwrap_or_default();
         let database = utf8_percent_encode(&self.database, PLAIN);

@@ -23,7 +23,7 @@ fn the_url_is_taken_from_the_flag_then_the_variable_then_the_file() {
     world.write("/etc/cinder/cinder.conf", &conf(MYSQL));
     let resolved = world.resolve().unwrap();
     assert!(resolved.database.origin.to_string().ends_with("/etc/cinder/cinder.conf:4 [database] connection"));
-    assert_eq!(resolved.database.describe(), "mysql://cinder@db1:3306/cinder");
+    assert_eq!(resolved.database.target.describe(), "mysql://cinder@db1:3306/cinder");
     assert_eq!(resolved.service.service_down_time.value, 120);
     assert_eq!(resolved.service.report_interval, Setting::default_of(10));
     assert!(resolved.database.warnings.is_empty() && resolved.warnings.is_empty());
@@ -31,13 +31,61 @@ fn the_url_is_taken_from_the_flag_then_the_variable_then_the_file() {
     world = world.var("CINDER_DATABASE_URL", "postgresql://v@db2/cinder");
     let resolved = world.resolve().unwrap();
     assert_eq!(resolved.database.origin, Origin::Variable("CINDER_DATABASE_URL"));
-    assert_eq!(resolved.database.describe(), "postgresql://v@db2:5432/cinder");
+    assert_eq!(resolved.database.target.describe(), "postgresql://v@db2:5432/cinder");
     assert_eq!(resolved.service.service_down_time.value, 120, "the file is read all the same");
 
     world = world.url("sqlite:////srv/cinder.db");
     let resolved = world.resolve().unwrap();
     assert_eq!(resolved.database.origin, Origin::Flag("--database-url"));
-    assert_eq!(resolved.database.describe(), "sqlite:////srv/cinder.db");
+    assert_eq!(resolved.database.target.describe(), "sqlite:////srv/cinder.db");
+}
+
+#[test]
+fn the_command_line_wins_over_the_environment() {
+    let mut world = World::new().var("CINDER_DATABASE_URL", "mysql://cinder:varpw@production/cinder");
+    let practice = world.write("/practice.conf", "[database]\nconnection = mysql://cinder:filepw@practice/cinder\n");
+    world.flags.config_files = vec![practice];
+    let resolved = world.resolve().unwrap();
+    assert_eq!(resolved.database.target.describe(), "mysql://cinder@practice:3306/cinder");
+    assert_eq!(resolved.database.url, None, "the file is named again, not the URL");
+    assert_eq!(
+        world.warnings(),
+        "two databases are named: mysql://cinder@practice:3306/cinder, from /practice.conf:2 [database] connection, is used; \
+         mysql://cinder@production:3306/cinder, from CINDER_DATABASE_URL, is not"
+    );
+    world = world.var("CINDER_DATABASE_PASSWORD", "of production");
+    assert_eq!(world.password().unwrap().0, "filepw", "no password goes to a server that it is not of");
+    // Files that name no database leave it to the environment.
+    world.write("/practice.conf", "[DEFAULT]\n");
+    assert_eq!(world.resolve().unwrap().database.target.describe(), "mysql://cinder@production:3306/cinder");
+    assert_eq!(world.warnings(), "");
+    // A URL wins over both, and over files in the usual places.
+    world.flags.config_files.clear();
+    world.write("/etc/cinder/cinder.conf", &conf("sqlite:////srv/other.db"));
+    world = world.url("mysql://cinder@practice/cinder?charset=utf8&password=hunter2");
+    let warnings = world.warnings();
+    assert_eq!(warnings.matches("two databases are named: mysql://cinder@practice:3306/cinder, from --database-url, is used").count(), 2);
+    assert!(warnings.contains("sqlite:////srv/other.db, from /etc/cinder/cinder.conf:4 [database] connection, is not"), "{warnings}");
+    assert_eq!(world.resolve().unwrap().database.url.as_deref(), Some("mysql://cinder@practice/cinder?charset=utf8"));
+    assert!(!warnings.contains("hunter2") && !warnings.contains("varpw"), "{warnings}");
+    // What is not understood names another database, too, as far as anybody knows.
+    let world = World::new().url("sqlite:////srv/one.db").var("CINDER_DATABASE_URL", "sqlite:////srv/one.db?mode=ro");
+    assert!(world.warnings().contains("in a URL that is not understood, from CINDER_DATABASE_URL, is not"), "{}", world.warnings());
+}
+
+#[test]
+fn a_database_named_twice_is_one_and_may_have_its_password_from_either() {
+    let world = World::new().var("CINDER_DATABASE_URL", "mysql+pymysql://cinder:p%40ss@db1:3306/cinder?ssl=true");
+    let shown = world.resolve().unwrap().database.url.unwrap();
+    assert_eq!(shown, "mysql+pymysql://cinder@db1:3306/cinder?ssl=true");
+    // As a command for later is typed in the same shell.
+    let world = world.url(&shown);
+    assert_eq!(world.warnings(), "");
+    assert_eq!(world.password(), Some(("p@ss".into(), "CINDER_DATABASE_URL".into())));
+    let world = world.url("mysql+pymysql://other@db1/cinder");
+    assert_eq!((world.warnings(), world.password()), (String::new(), None));
+    let world = World::new().url("sqlite:////srv/../srv/one.db").var("CINDER_DATABASE_URL", "sqlite:////srv/one.db");
+    assert!(world.warnings().contains("two databases"), "files that are not there are known by their names alone");
 }
 
 #[test]
@@ -114,7 +162,10 @@ fn the_password_comes_from_the_strongest_source() {
     assert_eq!(world.password(), Some(("urlpw".into(), "--database-url".into())));
     assert!(world.warnings().contains("list of processes"), "{}", world.warnings());
 
+    // The command line wins over the environment, where the password may be that of another database.
     world = world.var("CINDER_DATABASE_PASSWORD", "varpw");
+    assert_eq!(world.password(), Some(("urlpw".into(), "--database-url".into())));
+    world = world.url(&url);
     assert_eq!(world.password(), Some(("varpw".into(), "CINDER_DATABASE_PASSWORD".into())));
 
     let path = world.write("/pw", " flag pw \r\nsecond line\n");
@@ -155,7 +206,7 @@ fn postgresql_looks_into_its_own_files() {
 
     world.write("/root/.pg_service.conf", "# c\n[other]\nhost=no\n[cinder]\nhost=db9\nport=5433\nuser=svc\npassword=svcpw\ndbname=no\n");
     world = world.url("postgresql:///cinder?service=cinder");
-    assert_eq!(world.resolve().unwrap().database.describe(), "postgresql://svc@db9:5433/cinder");
+    assert_eq!(world.resolve().unwrap().database.target.describe(), "postgresql://svc@db9:5433/cinder");
     assert_eq!(world.password(), Some(("svcpw".into(), "~/.pg_service.conf:8 [cinder] password".into())));
     world = world.url("postgresql:///cinder?service=none");
     assert_eq!(
@@ -259,7 +310,7 @@ fn sockets_need_no_tls() {
     assert_eq!(world.server().host, Host::Socket { path: "/run/m.sock".into() });
     assert_eq!(world.server().tls.mode, TlsMode::Disable);
     assert!(world.warnings().contains("TLS is not used"));
-    assert_eq!(world.resolve().unwrap().database.describe(), "mysql://u@/d?unix_socket=/run/m.sock");
+    assert_eq!(world.resolve().unwrap().database.target.describe(), "mysql://u@/d?unix_socket=/run/m.sock");
 
     for url in ["postgresql://u@/d?host=/srv/pg&port=5433", "postgresql://u@%2Fsrv%2Fpg:5433/d"] {
         let server = World::new().url(url).server();
@@ -321,7 +372,7 @@ fn option_files_fill_in_what_the_url_leaves_open() {
 
     let file = world.write("/my.cnf", "[client]\nuser=filed\nhost=db7\nport=3310\nssl-mode=REQUIRED\n");
     let world = world.url(&format!("mysql://:@/cinder?read_default_file={}", file.display()));
-    assert_eq!(world.resolve().unwrap().database.describe(), "mysql://filed@db7:3310/cinder");
+    assert_eq!(world.resolve().unwrap().database.target.describe(), "mysql://filed@db7:3310/cinder");
     assert_eq!(world.server().tls.mode, TlsMode::Require);
     let world = world.url("mysql+pymysql://u@h/cinder?read_default_file=~/absent.cnf");
     assert_eq!(
@@ -366,7 +417,7 @@ fn no_secret_is_printed() {
     let world = World::new().url("mysql+pymysql://cinder:hunter2@db1/cinder").var("MYSQL_PWD", "hunter2");
     world.write("/etc/cinder/cinder.conf", &conf("mysql+pymysql://cinder:hunter2@db1/cinder"));
     let resolved = world.resolve().unwrap();
-    for text in [format!("{resolved:?}"), format!("{:?}", world.flags), format!("{:?}", world.env), resolved.database.describe()] {
+    for text in [format!("{resolved:?}"), format!("{:?}", world.flags), format!("{:?}", world.env), resolved.database.target.describe()] {
         assert!(!text.contains("hunter2"), "{text}");
     }
 }

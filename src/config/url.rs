@@ -18,6 +18,8 @@ pub(super) struct Url {
     pub database: Option<String>,
     /// The options in their order; those without a value are left out, as SQLAlchemy does.
     pub query: Vec<(String, String)>,
+    /// The URL as it was written, without a password.
+    pub without_password: String,
     /// What deserves a warning.
     pub warnings: Vec<String>,
 }
@@ -63,6 +65,7 @@ impl Url {
             ));
         }
 
+        let without_password = without_password(scheme, user, rest);
         let (address, rest) = rest.split_at_checked(rest.find(['/', '?']).unwrap_or(rest.len())).unwrap_or((rest, ""));
         let (host, port) = split_address(address, origin)?;
         let (path, query) = match rest.split_once('?') {
@@ -88,8 +91,21 @@ impl Url {
             let value = decode("options", &value.replace('+', " "))?;
             options.push((name, value));
         }
-        Ok(Self { dialect, driver, user, password, host, port, database, query: options, warnings })
+        Ok(Self { dialect, driver, user, password, host, port, database, query: options, without_password, warnings })
     }
+}
+
+/// Puts a URL together again: `rest` is what follows the account. Options that may hold a secret are left out.
+fn without_password(scheme: &str, user: Option<&str>, rest: &str) -> String {
+    let user = user.map(|user| format!("{user}@")).unwrap_or_default();
+    let Some((place, query)) = rest.split_once('?') else { return format!("{scheme}://{user}{rest}") };
+    let is_harmless = |option: &&str| {
+        let name = option.split('=').next().unwrap_or_default().to_lowercase();
+        name == "passfile" || !["pass", "pw", "secret", "token", "%"].iter().any(|part| name.contains(part))
+    };
+    let options: Vec<&str> = query.split('&').filter(is_harmless).collect();
+    let question_mark = if options.is_empty() { "" } else { "?" };
+    format!("{scheme}://{user}{place}{question_mark}{}", options.join("&"))
 }
 
 fn is_scheme(scheme: &str) -> bool {

@@ -188,7 +188,7 @@ proptest! {
             prop_assert_eq!(world.password(), Some((password.clone(), "--database-url".to_owned())));
 
             // What is printed leads to the same place.
-            let described = world.resolve().unwrap().database.describe();
+            let described = world.resolve().unwrap().database.target.describe();
             prop_assert!(!described.chars().any(char::is_control));
             let again = World::new().url(&described).server();
             prop_assert_eq!((again.host, again.user, again.database), (server.host, server.user, server.database));

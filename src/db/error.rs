@@ -75,3 +75,46 @@ impl DbError {
         matches!(self.kind, DbErrorKind::Conflict | DbErrorKind::LockTimeout)
     }
 }
+
+/// What a statement does, as one says it after "cannot". Its name is for the code alone.
+pub fn task(name: &str) -> String {
+    let (first, rest) = name.split_once('_').unwrap_or((name, ""));
+    match (first, rest) {
+        ("session", "begin_read" | "begin_write") => "begin a transaction".to_owned(),
+        ("session", "commit") => "commit".to_owned(),
+        ("session", "rollback") => "roll back".to_owned(),
+        ("session", _) => "set up the session".to_owned(),
+        ("revision" | "schema", _) => "read the schema".to_owned(),
+        ("clock" | "uptime", _) => format!("read the server's {first}"),
+        ("quota", _) => "read quotas".to_owned(),
+        (row, _) if rest.starts_with("update") => format!("update the {row}"),
+        (row, _) if rest.starts_with("lock") => format!("lock the {row}"),
+        (row, _) if row.ends_with('s') => format!("read {row}"),
+        (row, _) => format!("read the {row}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::db::statements::ALL;
+
+    #[test]
+    fn what_a_statement_does_is_said_in_words() {
+        for (name, words) in [
+            ("backup_update_mitaka", "update the backup"),
+            ("volume_lock_liberty", "lock the volume"),
+            ("snapshot_by_id", "read the snapshot"),
+            ("backups_live_juno", "read backups"),
+            ("services_backup", "read services"),
+            ("session_begin_write", "begin a transaction"),
+            ("session_state_mariadb", "set up the session"),
+            ("clock", "read the server's clock"),
+        ] {
+            assert_eq!(task(name), words);
+        }
+        for statement in ALL {
+            assert!(!task(statement.name).contains('_'), "{}", task(statement.name));
+        }
+    }
+}

@@ -16,7 +16,7 @@ mod tls;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-pub use error::{DbError, DbErrorKind};
+pub use error::{DbError, DbErrorKind, task};
 pub use open::{open, reopen};
 pub use statements::Statement;
 
@@ -113,6 +113,8 @@ pub struct ServerInfo {
     pub version: String,
     /// Which database this is, so that a plan is not applied to another: see each engine for how it is made.
     pub identity: String,
+    /// Where it was reached, as a URL without a password: for people, who know no identity.
+    pub location: String,
     /// The user of this session as the server sees it; `None` on SQLite.
     pub user: Option<String>,
     /// A Galera node (`wsrep_on`), whose reads wait for the cluster.

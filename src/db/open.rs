@@ -23,15 +23,15 @@ pub fn reopen(target: &Target, settings: &SessionSettings, lost: &ServerInfo) ->
         return Err(DbError::fatal(
             DbErrorKind::SessionState,
             format!(
-                "the connection to {} was lost, and {} answers in its place, which is another database; nothing is done there",
-                lost.identity, found.identity
+                "the connection to {} ({}) was lost, and {} answers in its place, which is another database; nothing is done there",
+                lost.location, lost.identity, found.identity
             ),
         ));
     }
     if found.read_only && !lost.read_only {
         return Err(DbError::fatal(
             DbErrorKind::NotPrimary,
-            format!("the connection to {} was lost, and what answers in its place takes no writes", lost.identity),
+            format!("the connection to {} was lost, and what answers in its place takes no writes", lost.location),
         ));
     }
     Ok(session)

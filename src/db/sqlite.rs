@@ -15,6 +15,8 @@ use rustix::fs::{Access as FsAccess, AtFlags, CWD, accessat};
 use rustix::io::Errno;
 
 use super::{Access, CommitOutcome, DbError, DbErrorKind, Engine, Param, RowSink, ServerInfo, Session, SessionSettings, Statement};
+use crate::config::describe_file;
+use crate::db::task;
 use crate::domain::Value;
 
 /// The first bytes of every SQLite database.
@@ -124,6 +126,7 @@ pub fn open(path: &Path, settings: &SessionSettings) -> Result<Box<dyn Session>,
         engine: Engine::Sqlite,
         version: rusqlite::version().to_owned(),
         identity: format!("sqlite:{}", canonical.display()),
+        location: describe_file(path),
         user: None,
         galera: false,
         multi_primary: false,
@@ -306,7 +309,7 @@ impl Session for Sqlite {
 
     fn query(&mut self, statement: &Statement, params: &[Param], row: RowSink<'_>) -> Result<(), DbError> {
         self.deadline.start();
-        let doing = format!("cannot run {}", statement.name);
+        let doing = format!("cannot {}", task(statement.name));
         let run = |connection: &Connection, row: RowSink<'_>| -> rusqlite::Result<()> {
             let mut prepared = connection.prepare_cached(statement.text(Engine::Sqlite))?;
             let width = prepared.column_count();
@@ -339,7 +342,7 @@ impl Session for Sqlite {
             Ok(matched) => Ok(u64::try_from(matched).unwrap_or(u64::MAX)),
             Err(error) => {
                 self.failed = true;
-                Err(describe(&error, &format!("cannot run {}", statement.name)))
+                Err(describe(&error, &format!("cannot {}", task(statement.name))))
             }
         }
     }
@@ -455,6 +458,7 @@ mod tests {
                 engine: Engine::Sqlite,
                 version: String::new(),
                 identity: String::new(),
+                location: String::new(),
                 user: None,
                 galera: false,
                 multi_primary: false,

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use jiff::civil::DateTime;
 
 use super::status::{CREATING, DELETING, ERROR, ERROR_DELETING, RESTORING};
-use super::time::{human, rfc3339, seconds_between};
+use super::time::{human, is_same_moment, moment, rfc3339, seconds_between};
 use super::{Backup, ColumnSet, Driver, Image, Table};
 
 /// Clocks of hosts that are kept right may be this far apart, in seconds.
@@ -342,7 +342,9 @@ impl CheckResult {
 
     /// Whether another check saw the same objects as this one, so that nobody wrote anything in between.
     pub fn is_of_same_listing(&self, other: &Self) -> bool {
-        self.listing.is_some() && self.listing == other.listing && self.newest_object_at == other.newest_object_at
+        self.listing.is_some()
+            && self.listing == other.listing
+            && is_same_moment(self.newest_object_at.as_deref(), other.newest_object_at.as_deref())
     }
 
     /// Whether anything is another than it was when this check was made. Where the check did not note all that there was, or the
@@ -403,8 +405,7 @@ impl CheckResult {
 /// What moved from a listing with its newest time to a number of objects with their bytes, as far as they are known, and the
 /// newest time, in words.
 fn moved_between(what: &str, then: (Option<Listing>, Option<&str>), now: (u64, Option<&u64>, Option<&str>)) -> Option<String> {
-    let time = |text: Option<&str>| text.and_then(|text| text.parse::<jiff::Timestamp>().ok());
-    let (listing, was, newest) = (then.0, time(then.1), time(now.2));
+    let (listing, was, newest) = (then.0, then.1.and_then(moment), now.2.and_then(moment));
     if newest > was {
         let written = newest.map(|at| at.to_string()).unwrap_or_default();
         return Some(match was {

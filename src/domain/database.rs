@@ -1,5 +1,7 @@
 //! Which database a document is about.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 /// The database, as every document names it.
@@ -14,4 +16,33 @@ pub struct DatabaseInfo {
     pub release: String,
     /// Which database it is.
     pub identity: String,
+    /// Where it was reached, as a URL without a password; documents of earlier versions do not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub location: Option<String>,
+}
+
+/// For people: an identity alone tells them nothing.
+impl fmt::Display for DatabaseInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.location {
+            Some(location) => write!(f, "{location} ({})", self.identity),
+            None => f.write_str(&self.identity),
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_document_of_an_earlier_version_is_read_and_sealed_as_it_was() {
+        let old = r#"{"engine":"sqlite","version":"3","release":"r","identity":"sqlite:/srv/cinder.db"}"#;
+        let database: DatabaseInfo = serde_json::from_str(old).unwrap();
+        assert_eq!(serde_json::to_string(&database).unwrap(), old);
+        assert_eq!(database.to_string(), "sqlite:/srv/cinder.db");
+        let location = Some("mysql://cinder@db1:3306/cinder".to_owned());
+        assert_eq!(DatabaseInfo { location, ..database }.to_string(), "mysql://cinder@db1:3306/cinder (sqlite:/srv/cinder.db)");
+    }
 }

@@ -31,7 +31,7 @@ pub use finding::{Change, Evidence, Finding, FindingKind, Need, Proposal, Verdic
 pub use outcome::{Outcome, Tally, UnitResult};
 pub use policy::{AssumeDead, Policy, Situation, Thresholds};
 pub use rows::{Attachment, Backup, ColumnSet, Image, Moved, Snapshot, Table, Volume};
-pub use selection::{NULL, STATUSES, Selection};
+pub use selection::{Matched, NULL, STATUSES, Selection};
 pub use services::{Heartbeat, ServiceRow, Services, is_same_host};
 pub use signature::Signature;
 pub use value::Value;

@@ -32,6 +32,47 @@ pub struct Selection {
     pub limit: Option<usize>,
 }
 
+/// Which projects, volumes and statuses of a selection some row has. A value that no row has is likely a slip of the pen.
+#[derive(Debug, Clone, Default)]
+pub struct Matched {
+    projects: BTreeSet<String>,
+    volumes: BTreeSet<String>,
+    status: bool,
+}
+
+impl Matched {
+    /// Takes down what a row has of it.
+    pub fn note(&mut self, selection: &Selection, status: Option<&str>, project: Option<&str>, volume: Option<&str>) {
+        self.status = self.status || selection.statuses.contains(status.unwrap_or(NULL));
+        if let Some(project) = project.filter(|project| selection.projects.contains(*project) && !self.projects.contains(*project)) {
+            self.projects.insert(project.to_owned());
+        }
+        if let Some(volume) = volume.and_then(|volume| selection.volumes.iter().find(|wanted| same(wanted, volume))) {
+            self.volumes.insert(volume.clone());
+        }
+    }
+
+    /// The volumes that no row has yet.
+    pub fn missing_volumes(&self, selection: &Selection) -> Vec<String> {
+        selection.volumes.difference(&self.volumes).cloned().collect()
+    }
+
+    /// A sentence about each option that matches nothing: a project or a volume that there is not, or statuses of which no row has
+    /// any.
+    pub fn problems(&self, selection: &Selection) -> Vec<String> {
+        let missing = |option: &str, all: &BTreeSet<String>, matched: &BTreeSet<String>, what: &str| -> Vec<String> {
+            all.difference(matched).map(|name| format!("{option} {name} matches nothing: {what}")).collect()
+        };
+        let mut problems = missing("--project", &selection.projects, &self.projects, "no live backup is of this project");
+        problems.extend(missing("--volume", &selection.volumes, &self.volumes, "no live backup is of this volume, and it does not exist"));
+        if !self.status && !selection.statuses.is_empty() {
+            let statuses: Vec<&str> = selection.statuses.iter().map(String::as_str).collect();
+            problems.push(format!("--status {} matches nothing: no live backup, volume or snapshot has it", statuses.join(", ")));
+        }
+        problems
+    }
+}
+
 impl Selection {
     /// Whether it is all that there is, if not all at once.
     pub fn is_all(&self) -> bool {

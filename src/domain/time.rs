@@ -1,5 +1,6 @@
 //! Cinder's naive UTC times as text, and ages computed from them.
 
+use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::Offset;
 
@@ -21,14 +22,30 @@ pub fn seconds_between(earlier: DateTime, later: DateTime) -> i64 {
     later.duration_since(earlier).as_secs()
 }
 
-/// A database time as RFC 3339 in UTC, for example `2026-11-22T18:46:33Z`.
+/// A database time as RFC 3339 in UTC, for example `2026-11-22T18:46:33.000000Z`.
 pub fn rfc3339(time: DateTime) -> String {
-    Offset::UTC.to_timestamp(time).map_or_else(|_| time.to_string(), |stamp| stamp.to_string())
+    Offset::UTC.to_timestamp(time).map_or_else(|_| time.to_string(), stamp)
+}
+
+/// A moment as RFC 3339 in UTC. All times in documents have this one precision, that of a database: so they sort as text.
+pub fn stamp(moment: Timestamp) -> String {
+    moment.strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string()
+}
+
+/// Reads a moment, in the precision of [`stamp`]: documents of earlier versions have others.
+pub fn moment(text: &str) -> Option<Timestamp> {
+    let exact: Timestamp = text.parse().ok()?;
+    Timestamp::from_microsecond(exact.as_microsecond()).ok()
+}
+
+/// Whether two documents name one moment, or none.
+pub fn is_same_moment(one: Option<&str>, other: Option<&str>) -> bool {
+    one == other || one.zip(other).is_some_and(|(one, other)| moment(one).is_some_and(|one| Some(one) == moment(other)))
 }
 
 /// Reads what [`rfc3339`] writes, as a database time.
 pub fn parse_rfc3339(text: &str) -> Option<DateTime> {
-    text.parse::<jiff::Timestamp>().ok().map(|stamp| Offset::UTC.to_datetime(stamp))
+    text.parse::<Timestamp>().ok().map(|stamp| Offset::UTC.to_datetime(stamp))
 }
 
 /// A span in the one unit that a person wants to hear: `45 s`, `12 min`, `2 h 5 min`, `3 d 4 h`.
@@ -57,9 +74,27 @@ mod tests {
         assert_eq!(parse("2026-11-22T18:46:33"), Some(whole));
         assert_eq!(parse("0000-00-00 00:00:00"), None);
         assert_eq!(parse(""), None);
-        assert_eq!(rfc3339(whole), "2026-11-22T18:46:33Z");
+        assert_eq!(rfc3339(whole), "2026-11-22T18:46:33.000000Z");
+        assert_eq!(parse_rfc3339(&rfc3339(whole)), Some(whole));
         assert_eq!(parse_rfc3339("2026-11-22T18:46:33Z"), Some(whole));
         assert_eq!(parse_rfc3339("2026-11-22 18:46:33"), None);
+    }
+
+    #[test]
+    fn times_have_one_precision_and_those_of_older_documents_are_the_same_moments() {
+        let exact: Timestamp = "2026-11-22T18:46:33.123456789Z".parse().unwrap();
+        assert_eq!(stamp(exact), "2026-11-22T18:46:33.123456Z");
+        assert_eq!(rfc3339(parse("2026-11-22 18:46:33.5").unwrap()), "2026-11-22T18:46:33.500000Z");
+        for (one, other, same) in [
+            (Some("2026-11-22T18:46:33Z"), Some("2026-11-22T18:46:33.000000Z"), true),
+            (Some("2026-11-22T18:46:33.123456789Z"), Some("2026-11-22T18:46:33.123456Z"), true),
+            (Some("2026-11-22T18:46:33.123Z"), Some("2026-11-22T18:46:33.123456Z"), false),
+            (Some("soon"), Some("later"), false),
+            (None, Some("2026-11-22T18:46:33Z"), false),
+            (None, None, true),
+        ] {
+            assert_eq!(is_same_moment(one, other), same, "{one:?} {other:?}");
+        }
     }
 
     #[test]

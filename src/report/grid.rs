@@ -114,6 +114,20 @@ pub struct Grid {
     pub rows: Vec<Vec<Cell>>,
 }
 
+/// Which cells of CSV stand in quotes; as Python's `csv` has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Quote {
+    /// All.
+    All,
+    /// Those that could not be read otherwise.
+    Minimal,
+    /// None: what could not be read otherwise is escaped with a backslash.
+    None,
+    /// All but numbers.
+    #[default]
+    Nonnumeric,
+}
+
 /// In what form a result is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Format {
@@ -139,8 +153,14 @@ pub struct OutputOptions {
     pub columns: Vec<String>,
     /// By which columns to sort, the first before the next; those that do not exist are passed over, as in the OpenStack clients.
     pub sort_columns: Vec<String>,
+    /// Sort the other way round.
+    pub descending: bool,
     /// JSON on one line.
     pub noindent: bool,
+    /// Which cells of CSV stand in quotes.
+    pub quote: Quote,
+    /// A table without rows has its titles all the same.
+    pub print_empty: bool,
     /// How many columns the terminal has: a table is wrapped to them, or laid out in records; `None`: it is as wide as it is.
     pub width: Option<u16>,
     /// Whether a table may have colours.
@@ -177,7 +197,7 @@ pub fn write(
     let view = View::new(grid, options)?;
     match options.format {
         Format::Table => write_table(out, &view, options)?,
-        Format::Csv => write_csv(out, &view)?,
+        Format::Csv => write_csv(out, &view, options.quote)?,
         Format::Value => write_values(out, &view)?,
         Format::Json if view.is_whole() => json::write(out, document, options.noindent)?,
         Format::Json => json::write(out, &view.reduced(document, rows_key)?, options.noindent)?,
@@ -221,7 +241,10 @@ impl<'a> View<'a> {
         let sort: Vec<usize> = options.sort_columns.iter().filter_map(|column| place(column)).collect();
         let mut rows: Vec<(usize, &Vec<Cell>)> = grid.rows.iter().enumerate().collect();
         rows.sort_by(|(_, a), (_, b)| {
-            sort.iter().map(|&place| cell(a, place).order(cell(b, place))).find(|order| order.is_ne()).unwrap_or(Ordering::Equal)
+            let order =
+                sort.iter().map(|&place| cell(a, place).order(cell(b, place))).find(|order| order.is_ne()).unwrap_or(Ordering::Equal);
+            // Rows that are equal keep their order, as in cliff.
+            if options.descending { order.reverse() } else { order }
         });
         Ok(Self {
             titles: places.iter().filter_map(|&place| grid.columns.get(place).copied()).collect(),
@@ -263,10 +286,9 @@ impl<'a> View<'a> {
         expanded::least_width(self.titles.get(place).copied().into_iter().chain(cells.iter().map(String::as_str)))
     }
 
-    /// A column of numbers (and perhaps NULL) is aligned to the right.
+    /// A column is aligned to the right if it begins with a number, as in cliff.
     fn is_numeric(&self, place: usize) -> bool {
-        let mut cells = self.rows.iter().filter_map(|row| row.get(place)).filter(|cell| ***cell != Cell::Null).peekable();
-        cells.peek().is_some() && cells.all(|cell| matches!(cell, Cell::Integer(_)))
+        self.rows.first().and_then(|row| row.get(place)).is_some_and(|cell| matches!(cell, Cell::Integer(_)))
     }
 }
 
@@ -276,13 +298,13 @@ fn cell(row: &[Cell], place: usize) -> &Cell {
 
 fn write_table(out: &mut dyn io::Write, view: &View<'_>, options: &OutputOptions) -> io::Result<()> {
     // cliff prints an empty line for a table without rows.
-    if view.rows.is_empty() {
+    if view.rows.is_empty() && !options.print_empty {
         return out.write_all(b"\n");
     }
     let least: Vec<usize> = (0..view.titles.len()).map(|place| view.least_width(place)).collect();
     if let Some(width) = options.width.map(usize::from) {
         // Each column has a border and a space on both sides.
-        if least.iter().map(|column| column + 3).sum::<usize>() + 1 > width {
+        if least.iter().map(|column| column + 3).sum::<usize>() + 1 > width && !view.rows.is_empty() {
             let rows: Vec<Vec<String>> = view.rows.iter().map(|row| row.iter().map(|cell| cell.in_table()).collect()).collect();
             return expanded::write(out, &view.titles, &rows, width, options.color, &|title, word| tint(title, word).and_then(ansi));
         }
@@ -344,18 +366,27 @@ fn tint(title: &str, word: &str) -> Option<Color> {
     }
 }
 
-/// Python's `QUOTE_NONNUMERIC`: quotes around all text and around NULL, none around numbers.
-fn write_csv(out: &mut dyn io::Write, view: &View<'_>) -> io::Result<()> {
-    let quoted = |text: &str| format!("\"{}\"", text.replace('"', "\"\""));
-    let titles: Vec<String> = view.titles.iter().map(|title| quoted(title)).collect();
+/// CSV as Python's `csv` writes it for cliff: with a backslash before what it escapes, itself among it.
+fn write_csv(out: &mut dyn io::Write, view: &View<'_>, quote: Quote) -> io::Result<()> {
+    let text = |text: &str| {
+        let inner = text.replace('\\', "\\\\");
+        match quote {
+            Quote::None => inner.replace(',', "\\,").replace('"', "\\\""),
+            // A row that is one empty cell would be an empty line.
+            Quote::Minimal if !text.contains([',', '"']) && !(text.is_empty() && view.titles.len() == 1) => inner,
+            _ => format!("\"{}\"", inner.replace('"', "\"\"")),
+        }
+    };
+    let titles: Vec<String> = view.titles.iter().map(|title| text(title)).collect();
     writeln!(out, "{}", titles.join(","))?;
     for row in &view.rows {
         let cells: Vec<String> = row
             .iter()
             .map(|cell| match cell {
-                Cell::Null => quoted(""),
+                Cell::Null => text(""),
+                Cell::Integer(number) if quote == Quote::All => format!("\"{number}\""),
                 Cell::Integer(number) => number.to_string(),
-                Cell::Text(text) => quoted(&safe::csv_cell(text)),
+                Cell::Text(cell) => text(&safe::csv_cell(cell)),
             })
             .collect();
         writeln!(out, "{}", cells.join(","))?;
@@ -462,6 +493,10 @@ mod tests {
         let empty = Grid { rows: Vec::new(), ..grid() };
         write(&mut out, &document(), "findings", &empty, &OutputOptions::default()).unwrap();
         assert_eq!(out, b"\n");
+        out.clear();
+        let empty = Grid { columns: vec!["ID", "Name"], rows: Vec::new() };
+        write(&mut out, &document(), "findings", &empty, &OutputOptions { print_empty: true, ..OutputOptions::default() }).unwrap();
+        assert_eq!(String::from_utf8(out).unwrap(), "+----+------+\n| ID | Name |\n+----+------+\n+----+------+\n");
     }
 
     #[test]
@@ -469,7 +504,7 @@ mod tests {
         insta::assert_snapshot!(written(&OutputOptions { format: Format::Csv, ..OutputOptions::default() }), @r#"
         "ID","Name","Age","Project ID","Verdict"
         "b1","nightly",7200,"","stuck"
-        "b2","\x1b[2J=1\n",900,"p2","recent"
+        "b2","\\x1b[2J=1\\n",900,"p2","recent"
         "b3","'=HYPERLINK(""x"")","","p1","stuck"
         "#);
     }
@@ -480,6 +515,21 @@ mod tests {
         let rows: Vec<csv::StringRecord> = csv::Reader::from_reader(text.as_bytes()).records().map(Result::unwrap).collect();
         assert_eq!(rows.len(), 3);
         assert_eq!(rows.last().unwrap().get(1), Some("'=HYPERLINK(\"x\")"));
+    }
+
+    #[test]
+    fn quotes_stand_where_they_are_asked_for() {
+        let document = json!({});
+        let grid = Grid { columns: vec!["A", "B", "C"], rows: vec![vec!["x, \"y\" \\".into(), 7.into(), Cell::Null]] };
+        let quoted = |quote| {
+            let mut out = Vec::new();
+            write(&mut out, &document, "", &grid, &OutputOptions { format: Format::Csv, quote, ..OutputOptions::default() }).unwrap();
+            String::from_utf8(out).unwrap().lines().last().unwrap().to_owned()
+        };
+        assert_eq!(quoted(Quote::All), r#""x, ""y"" \\","7","""#);
+        assert_eq!(quoted(Quote::Minimal), r#""x, ""y"" \\",7,"#);
+        assert_eq!(quoted(Quote::None), r#"x\, \"y\" \\,7,"#);
+        assert_eq!(quoted(Quote::Nonnumeric), r#""x, ""y"" \\",7,"""#);
     }
 
     #[test]
@@ -519,6 +569,14 @@ mod tests {
         assert_eq!(by(&["verdict", "project id"]), "b2\nb3\nb1\n");
         assert_eq!(by(&["verdict"]), "b2\nb1\nb3\n");
         assert_eq!(by(&["no such column"]), "b1\nb2\nb3\n");
+        let options = OutputOptions {
+            format: Format::Value,
+            columns: strings(&["id"]),
+            sort_columns: strings(&["verdict"]),
+            descending: true,
+            ..OutputOptions::default()
+        };
+        assert_eq!(written(&options), "b1\nb3\nb2\n", "what is equal keeps its order");
     }
 
     #[test]

@@ -52,6 +52,8 @@ pub struct DatabaseView<'a> {
     pub release: &'a str,
     /// Which database it is.
     pub identity: &'a str,
+    /// Where it was reached.
+    pub location: Option<&'a str>,
 }
 
 /// One unit of a plan.
@@ -121,6 +123,7 @@ fn write_facts(out: &mut dyn io::Write, plan: &PlanView<'_>) -> io::Result<()> {
         ("Ticket", plan.ticket.map(markdown)),
         ("Rows read at", Some(format!("{} (the database's clock)", markdown(plan.taken_at)))),
         ("Database", Some(format!("{} {}, Cinder {}", markdown(database.engine), markdown(database.version), markdown(database.release)))),
+        ("Reached at", database.location.map(markdown_code)),
         ("Identity", Some(markdown_code(database.identity))),
         ("Program", Some(markdown(plan.program))),
     ] {

@@ -58,7 +58,13 @@ fn report(name: &str, policy: &Policy) -> String {
         author: Some("root@ctl1"),
         reason: Some(name),
         ticket: None,
-        database: DatabaseView { engine: "mariadb", version: "10.11.19", release: "2024.1 or later", identity: "server-uuid/cinder" },
+        database: DatabaseView {
+            engine: "mariadb",
+            version: "10.11.19",
+            release: "2024.1 or later",
+            identity: "server-uuid/cinder",
+            location: Some("mysql://cinder@db1:3306/cinder"),
+        },
         policy,
         units: vec![UnitView {
             number: 1,
@@ -103,6 +109,7 @@ fn a_report_says_everything_that_a_reviewer_needs() {
     | Reason | nightly |
     | Rows read at | 2026-11-22T18:46:33Z (the database's clock) |
     | Database | mariadb 10.11.19, Cinder 2024.1 or later |
+    | Reached at | `mysql://cinder@db1:3306/cinder` |
     | Identity | `server-uuid/cinder` |
     | Program | cinder-backup-repair 0.1.0 |
 

@@ -28,8 +28,8 @@ pub struct ScriptHeader<'a> {
     pub sha256: &'a str,
     /// When the rows were read by the database's clock, RFC 3339.
     pub taken_at: &'a str,
-    /// The database that it is for.
-    pub identity: &'a str,
+    /// The database that it is for: where it is, and its identity.
+    pub database: &'a str,
 }
 
 /// One transaction of a script.
@@ -50,8 +50,8 @@ pub struct ScriptUnit {
 /// One UPDATE of a [`ScriptUnit`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ScriptStatement {
-    /// The statement's name, for example `backup_update_mitaka`.
-    pub name: String,
+    /// What it does, for example `update the backup`.
+    pub task: String,
     /// The UPDATE with its values in it, as [`crate::db::literal::inline`] gives it.
     pub sql: String,
     /// The row's place among those whose new time the guard of a later unit expects, if it is one of them.
@@ -139,7 +139,7 @@ fn write_header(out: &mut dyn io::Write, engine: Engine, header: &ScriptHeader<'
     let lines = [
         format!("Repair of Cinder backups, {}, written by {}", count(units), header.program),
         String::new(),
-        format!("Database: {}, {}", engine.name(), header.identity),
+        format!("Database: {}, {}", engine.name(), header.database),
         format!("Plan:     {}", header.plan_id),
         format!("SHA-256:  {}", header.sha256),
         format!("Rows read at {} by the database's clock", header.taken_at),
@@ -179,8 +179,8 @@ fn body(statement: &ScriptStatement) -> &str {
 
 /// The unit and the statement in words that need no quoting anywhere.
 fn place(unit: &ScriptUnit, statement: &ScriptStatement) -> String {
-    let name: String = statement.name.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
-    format!("unit {}, {name}", unit.number)
+    let task: String = statement.task.chars().filter(|c| c.is_ascii_alphanumeric() || *c == ' ').collect();
+    format!("unit {}, {task}", unit.number)
 }
 
 /// What keeps the time of a statement's row, where a later unit asks for it.

@@ -13,7 +13,7 @@ fn header() -> ScriptHeader<'static> {
         plan_id: "11111111-1111-4111-8111-111111111111",
         sha256: "ab12",
         taken_at: "2026-11-22T18:46:33Z",
-        identity: HOSTILE,
+        database: HOSTILE,
     }
 }
 
@@ -24,7 +24,7 @@ fn update(engine: Engine, to: &str, id: &str, from: &str) -> ScriptStatement {
         Engine::Postgresql => "-- it's guarded\nUPDATE backups SET status = $1 WHERE id = $2 AND status IS NOT DISTINCT FROM $3;\n",
     };
     let params: Vec<Param> = [to, id, from].into_iter().map(|text| Param::One(Value::from(text))).collect();
-    ScriptStatement { name: "backup_update'%".into(), sql: literal::inline(text, engine, &params, false).unwrap(), keep: None }
+    ScriptStatement { task: "update the 'backup%".into(), sql: literal::inline(text, engine, &params, false).unwrap(), keep: None }
 }
 
 fn unit(number: usize, statements: Vec<ScriptStatement>) -> ScriptUnit {
@@ -76,7 +76,7 @@ fn a_unit_that_does_not_match_is_rolled_back_and_ends_the_script() {
 
 #[test]
 fn more_than_one_row_is_as_wrong_as_none() {
-    let all = ScriptStatement { name: "all".into(), sql: "UPDATE backups SET status = 'error'".into(), keep: None };
+    let all = ScriptStatement { task: "all".into(), sql: "UPDATE backups SET status = 'error'".into(), keep: None };
     let (error, statuses) = run(&[unit(1, vec![all])]);
     assert!(error.is_some());
     assert_eq!(statuses, ["creating", "creating", "creating"]);
@@ -117,7 +117,7 @@ fn mysql_commits_only_what_matched() {
     -- it's guarded
     UPDATE backups SET status = 'error' WHERE id = 'a' AND status <=> 'creating';
     SET @cbr_ok = @cbr_ok AND ROW_COUNT() = 1;
-    SET @cbr_step = IF(@cbr_ok, 'DO 0', 'unit 7, backup_update: not exactly one row matched; rolled back');
+    SET @cbr_step = IF(@cbr_ok, 'DO 0', 'unit 7, update the backup: not exactly one row matched; rolled back');
     PREPARE cbr_step FROM @cbr_step;
     EXECUTE cbr_step;
     SET @cbr_step = IF(@cbr_ok, 'COMMIT', 'unit 7: rolled back');
@@ -146,7 +146,7 @@ fn postgresql_raises_in_a_block() {
     UPDATE backups SET status = 'error' WHERE id = 'a' AND status IS NOT DISTINCT FROM 'creating';
     GET DIAGNOSTICS cbr_matched = ROW_COUNT;
     IF cbr_matched <> 1 THEN
-        RAISE EXCEPTION 'unit 7, backup_update: % rows matched instead of one; the unit is rolled back', cbr_matched;
+        RAISE EXCEPTION 'unit 7, update the backup: % rows matched instead of one; the unit is rolled back', cbr_matched;
     END IF;
     END
     $cbr$;

@@ -14,7 +14,7 @@ use crate::db::DbError;
 use crate::domain::decide::Children;
 use crate::domain::id::key;
 use crate::domain::status::{BACKING_UP, CREATING, ERROR, NO_VOLUME, RESTORING, is_active};
-use crate::domain::{Backup, ColumnSet, Selection};
+use crate::domain::{Backup, ColumnSet, Matched, Selection};
 
 /// What is known about a backup that is in a chain.
 #[derive(Debug, Clone, Copy, Default)]
@@ -53,6 +53,8 @@ pub struct Census {
     pub projects: HashMap<String, (i64, i64)>,
     /// Every host that a live backup names.
     pub hosts: HashSet<String>,
+    /// What of the selection some live backup has, and which of its volumes exist.
+    pub matched: Matched,
     /// How many live backups there are.
     pub live: u64,
     links: HashMap<u128, Link>,
@@ -71,6 +73,9 @@ impl Census {
                 wanted.push(backup.id);
             }
         })?;
+        for volume in reader.volumes(&census.matched.missing_volumes(selection))? {
+            census.matched.note(selection, volume.status.as_deref(), volume.project_id.as_deref(), Some(&volume.id));
+        }
         // In the same transaction, so these are the rows that were just counted.
         for backup in reader.backups(&wanted)? {
             census.keep(backup, selection);
@@ -85,6 +90,7 @@ impl Census {
     /// Counts a live backup, of which no more than what is counted has to be there; says whether it is to be kept.
     fn count(&mut self, backup: &Backup, selection: &Selection, chains: bool) -> bool {
         self.live += 1;
+        self.matched.note(selection, backup.status.as_deref(), backup.project_id.as_deref(), backup.volume_id.as_deref());
         if let Some(project) = &backup.project_id {
             match self.projects.get_mut(project) {
                 Some((count, size)) => (*count, *size) = (*count + 1, size.saturating_add(backup.size.unwrap_or(0))),

@@ -18,8 +18,8 @@ use crate::domain::id::key;
 use crate::domain::status::{AVAILABLE, BACKING_UP, CREATING, DELETING, ERROR, RESTORING, RESTORING_BACKUP};
 use crate::domain::time::{human, rfc3339};
 use crate::domain::{
-    Attachment, Backup, Checks, ColumnSet, DatabaseInfo, Finding, FindingKind, Image, NULL, Need, Policy, Selection, Services, Situation,
-    Snapshot, Volume,
+    Attachment, Backup, Checks, ColumnSet, DatabaseInfo, Finding, FindingKind, Image, Matched, NULL, Need, Policy, Selection, Services,
+    Situation, Snapshot, Volume,
 };
 
 /// Why a scan could not be made.
@@ -81,6 +81,8 @@ pub struct Scan {
     pub situation: Situation,
     /// The rows that findings would change, as they were seen; none if the aim was to look.
     pub images: Images,
+    /// What of the selection some row has.
+    pub matched: Matched,
     /// The ids of the backups that were named.
     pub named: BTreeSet<String>,
     /// Some proposal holds only if other backups are repaired before: whoever leaves some out has to ask again, and say so in
@@ -96,6 +98,7 @@ pub fn database_info(session: &dyn Session, schema: &Schema) -> DatabaseInfo {
         version: server.version.clone(),
         release: schema.release.clone(),
         identity: server.identity.clone(),
+        location: Some(server.location.clone()),
     }
 }
 
@@ -145,7 +148,7 @@ fn inside(session: &mut dyn Session, schema: &Schema, question: &Question<'_>) -
     if selection.takes_leftover("quota") && selection.volumes.is_empty() {
         notices.extend(gathering.quotas(&mut reader)?);
     }
-    let (findings, images, counts_on_others) = (gathering.findings, gathering.images, gathering.counts_on_others.get());
+    let Gathering { findings, images, matched, counts_on_others, .. } = gathering;
     let document = ScanDocument {
         schema: "cinder-backup-repair/scan",
         schema_version: 1,
@@ -158,7 +161,8 @@ fn inside(session: &mut dyn Session, schema: &Schema, question: &Question<'_>) -
         left_out,
     };
     let named = selection.backups.clone();
-    Ok(Scan { document, census, situation, images, named, counts_on_others })
+    let counts_on_others = counts_on_others.get();
+    Ok(Scan { document, census, situation, images, matched, named, counts_on_others })
 }
 
 /// A check may take hours, and meanwhile other backups become old enough to be stuck. Whoever asked for a look at the data
@@ -180,6 +184,7 @@ struct Gathering<'a> {
     selection: &'a Selection,
     findings: Vec<Finding>,
     images: Images,
+    matched: Matched,
     /// Selected backups that will be repaired: the rows that they hold will be free then.
     repaired: HashSet<String>,
     /// Whether something was decided that holds only if one of those is repaired before.
@@ -196,6 +201,7 @@ impl<'a> Gathering<'a> {
             selection: question.selection,
             findings: Vec::new(),
             images: BTreeMap::new(),
+            matched: census.matched.clone(),
             repaired: HashSet::new(),
             counts_on_others: Cell::new(false),
         }
@@ -324,13 +330,16 @@ impl<'a> Gathering<'a> {
             return Ok(());
         }
         let mut pending: Vec<Volume> = Vec::new();
+        let mut matched = std::mem::take(&mut self.matched);
         reader.pending_volumes(&mut |volume| {
+            matched.note(selection, volume.status.as_deref(), volume.project_id.as_deref(), Some(&volume.id));
             let wanted = selection.takes_leftover(volume.status.as_deref().unwrap_or(NULL))
                 && selection.takes_owner(volume.project_id.as_deref(), Some(&volume.id));
             if wanted && !self.is_explained(&volume) {
                 pending.push(volume);
             }
         })?;
+        self.matched = matched;
         pending.sort_by(|a, b| a.id.cmp(&b.id));
         let ids: Vec<String> = pending.iter().map(|volume| volume.id.clone()).collect();
         let mut suspects = Self::suspects_of_volumes(reader, &pending)?;
@@ -394,7 +403,9 @@ impl<'a> Gathering<'a> {
             return Ok(());
         }
         let mut pending: Vec<Snapshot> = Vec::new();
+        let matched = &mut self.matched;
         reader.pending_snapshots(&mut |snapshot| {
+            matched.note(selection, snapshot.status.as_deref(), snapshot.project_id.as_deref(), snapshot.volume_id.as_deref());
             if selection.takes_owner(snapshot.project_id.as_deref(), snapshot.volume_id.as_deref()) {
                 pending.push(snapshot);
             }

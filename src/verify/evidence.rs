@@ -257,7 +257,13 @@ mod tests {
         Evidence {
             schema: SCHEMA.into(),
             schema_version: SCHEMA_VERSION,
-            database: DatabaseInfo { engine: "sqlite".into(), version: "3".into(), release: "r".into(), identity: "i".into() },
+            database: DatabaseInfo {
+                engine: "sqlite".into(),
+                version: "3".into(),
+                release: "r".into(),
+                identity: "i".into(),
+                location: None,
+            },
             taken_at: "2026-11-22T10:00:00Z".into(),
             level: Level::Quick,
             settle_seconds: 900,

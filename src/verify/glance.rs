@@ -11,6 +11,7 @@ use jiff::Timestamp;
 
 use super::chunked::{MOST_LISTED, Times, prefix_of};
 use super::run::{Places, Target};
+use crate::domain::time::stamp;
 use crate::domain::{Backup, Below, CheckResult, Driver, Glance, Listing, Look};
 use crate::storage::{StorageErrorKind, swift};
 
@@ -83,7 +84,7 @@ pub fn glance(places: &dyn Places, target: &Target, check: &CheckResult, host: &
         return look;
     }
     let Listing { objects, bytes } = listing;
-    let now = Glance { objects, bytes: Ok(bytes), newest_object_at: newest.map(|at| at.to_string()), watched: false };
+    let now = Glance { objects, bytes: Ok(bytes), newest_object_at: newest.map(stamp), watched: false };
     let own = check.compared_with(&now);
     if own != Look::Same || target.ancestors.is_empty() {
         return own;
@@ -115,7 +116,7 @@ pub fn glance(places: &dyn Places, target: &Target, check: &CheckResult, host: &
         below.listing.bytes = below.listing.bytes.saturating_add(listing.bytes);
         newest = newest.max(written);
     }
-    below.newest_object_at = newest.map(|at| at.to_string());
+    below.newest_object_at = newest.map(stamp);
     check.compared_below(&below)
 }
 

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use super::chunked::{self, Effort, Link, Own, Share};
 use super::glance::{Moment, glance, is_same_place};
 use super::{Class, Faults, Findings, Subject, Watch};
+use crate::domain::time::stamp;
 use crate::domain::{Backup, CheckResult, CheckVerdict, Checks, ColumnSet, Driver, Glance, Image, Level, Listing, Look, Problem};
 use crate::storage::gcs::SEEN_BY_CINDER;
 use crate::storage::{ObjectStore, StorageError};
@@ -294,10 +295,10 @@ fn result(target: &Target, driver: Option<Driver>, request: &Request, found: Fin
         chain: rows.map(|backup| backup.id.clone()).collect(),
         object_count: found.object_count,
         service_metadata: found.service_metadata,
-        newest_object_at: found.newest_object_at.map(|at| at.to_string()),
+        newest_object_at: found.newest_object_at.map(stamp),
         listing: found.listing,
         below: found.below,
-        checked_at: Timestamp::now().to_string(),
+        checked_at: stamp(Timestamp::now()),
         // Known to whoever asks; nothing here depends on it.
         host: None,
         // Those that it rests on are the target's: with every member of a chain they would grow with its square.

@@ -14,6 +14,7 @@ mod read_only;
 mod scripts;
 mod secrets;
 mod signing;
+mod which_database;
 
 use std::fs;
 use std::path::Path;

@@ -194,10 +194,11 @@ fn a_repair_is_chosen_confirmed_by_number_and_reported() {
     terminal.press("\r");
     terminal.wait(TYPE);
     let screen = terminal.screen();
-    assert!(screen.contains("These 2 rows in 1 unit would be changed:"), "{screen}");
+    assert!(screen.contains("These 2 rows in 1 unit would be changed in sqlite:///"), "{screen}");
     assert!(screen.contains(&format!("backups.status of {done}: creating -> error")), "{screen}");
     assert!(!screen.contains(&format!("backups.status of {left}")), "{screen}");
     assert!(screen.contains("Type the number of rows to change (2) to go on"), "{screen}");
+    assert!(screen.contains(&format!("The database is {}.", database.url())), "{screen}");
     assert_eq!(status(&database, done), "creating", "nothing before the number is typed");
     terminal.press("2\r");
     let screen = terminal.expect(0);
@@ -229,7 +230,7 @@ fn a_volume_stays_as_it_is_for_a_backup_that_was_not_chosen() {
     terminal.wait_until("one unchecked", |screen| screen.matches("[ ]").count() == 1);
     terminal.press("\r");
     terminal.wait(TYPE);
-    assert!(terminal.screen().contains("These 1 rows in 1 unit would be changed:"), "{}", terminal.screen());
+    assert!(terminal.screen().contains("These 1 rows in 1 unit would be changed in sqlite:///"), "{}", terminal.screen());
     terminal.press("1\r");
     terminal.expect(0);
     assert_eq!((status(&database, &first), status(&database, &second)), ("creating".to_owned(), "error".to_owned()));
@@ -246,7 +247,7 @@ fn any_other_number_changes_nothing() {
         let mut terminal = Terminal::wide(&program, &["repair"]);
         terminal.wait(TYPE);
         terminal.press(keys);
-        let screen = terminal.expect(6);
+        let screen = terminal.expect(130);
         assert!(screen.contains("not confirmed: nothing was changed"), "{screen}");
     }
     // A correction while typing counts.
@@ -326,8 +327,8 @@ fn esc_or_nothing_checked_changes_nothing() {
     let before = database.rows_by_id();
     let program = Program::on(database.url());
     for (keys, code, sentence) in [
-        ("\u{1b}", 6, "nothing was chosen: nothing was changed"),
-        ("q", 6, "nothing was chosen: nothing was changed"),
+        ("\u{1b}", 130, "nothing was chosen: nothing was changed"),
+        ("q", 130, "nothing was chosen: nothing was changed"),
         ("a\r", 0, "Nothing to change."),
     ] {
         let mut terminal = Terminal::wide(&program, &["repair"]);
@@ -392,7 +393,7 @@ fn a_narrow_terminal_is_drawn_without_leftovers() {
     let units: Vec<&String> = again.iter().filter(|line| line.contains(" backup ")).collect();
     assert_eq!(units.len(), 15, "{}", terminal.screen());
     terminal.press("\u{1b}");
-    terminal.expect(6);
+    terminal.expect(130);
     assert_eq!(changes(&before, &database.rows_by_id()), []);
     // Tables, too: no line is broken by the terminal itself, and ids stay whole.
     let mut terminal = Terminal::start(&program.command(&["scan", "--limit", "3"]), 60, 60);
@@ -401,6 +402,32 @@ fn a_narrow_terminal_is_drawn_without_leftovers() {
     assert!(ids.iter().filter(|row| screen.contains(row[0].as_deref().unwrap())).count() >= 3, "{screen}");
     let plain = strip(&terminal.written());
     assert!(plain.lines().all(|line| line.trim_end().chars().count() <= 60 || !line.contains(" | ")), "{plain}");
+}
+
+#[test]
+fn sentences_are_broken_between_words_and_commands_are_not_broken() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    stuck(&database, "nightly");
+    database.service("up", |row| row);
+    database.backup(|row| row.status("creating").host("up").age(TWO_HOURS));
+    let program = Program::on(database.url());
+    let mut terminal =
+        Terminal::start(&program.command(&["plan", "--host", "up", "--host", "lost", "--allow-empty", "--out", "plan.json"]), 60, 60);
+    terminal.expect(0);
+    let lines =
+        |terminal: &Terminal| -> Vec<String> { strip(&terminal.written()).lines().map(|line| line.trim_end().to_owned()).collect() };
+    let warned = lines(&terminal);
+    let at =
+        warned.iter().position(|line| line.starts_with("warning: --host lost matches nothing")).unwrap_or_else(|| panic!("{warned:?}"));
+    assert!(warned[at].chars().count() <= 60 && warned[at + 1].starts_with("  "), "{warned:?}");
+    assert!(
+        warned.iter().any(|line| line.starts_with("To apply it: ") && line.ends_with(&program.log().display().to_string())),
+        "{warned:?}"
+    );
+    // In a pipe a sentence is a line.
+    let piped = program.expect(0, &["plan", "--host", "up", "--host", "lost", "--allow-empty"]).stderr;
+    let warnings: Vec<&str> = piped.lines().filter(|line| line.starts_with("warning: --host lost")).collect();
+    assert!(warnings.len() == 1 && warnings[0].ends_with("there are gone, up"), "{piped}");
 }
 
 /// Without escape sequences.
@@ -496,7 +523,7 @@ fn colours_are_for_terminals_and_can_be_refused() {
     let mut terminal = Terminal::start(&command, 200, 60);
     terminal.wait(TYPE);
     terminal.press("no\r");
-    terminal.expect(6);
+    terminal.expect(130);
     assert!(!terminal.written().contains("\u{1b}[3"), "{:?}", terminal.written());
 }
 

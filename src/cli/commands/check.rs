@@ -18,7 +18,7 @@ use crate::cli::storage::{self, StorageArgs};
 use crate::cli::view;
 use crate::domain::time::rfc3339;
 use crate::domain::{
-    Backup, CheckResult, CheckVerdict, Checks, DatabaseInfo, Finding, FindingKind, Image, Level, Selection, Services, Situation,
+    Backup, CheckResult, CheckVerdict, Checks, DatabaseInfo, Finding, FindingKind, Image, Level, Matched, Selection, Services, Situation,
 };
 use crate::input;
 use crate::report::safe::terminal;
@@ -173,7 +173,7 @@ pub fn run(context: &Context<'_>, args: &CheckCommandArgs) -> Result<Exit> {
 /// whether all is still there, is for the storage to say.
 fn carry_over(args: &CheckCommandArgs, earlier: Evidence, assignment: &Assignment) -> Result<(usize, Checks)> {
     if earlier.database.identity != assignment.database.identity {
-        let problem = format!("--resume is about the database {}, and this is {}", earlier.database.identity, assignment.database.identity);
+        let problem = format!("--resume is about the database {}, and this is {}", earlier.database, assignment.database);
         return Err(Error::usage(problem));
     }
     let now = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).datetime();
@@ -241,6 +241,9 @@ fn tell(context: &Context<'_>, evidence: &Evidence) {
     if summary.left > 0 {
         sentence.push_str(&format!("; {} left", summary.left));
     }
+    if let Some(location) = &evidence.database.location {
+        sentence.push_str(&format!(", in {}", terminal(location)));
+    }
     context.ui.say(sentence);
 }
 
@@ -291,7 +294,9 @@ fn from_scan(context: &Context<'_>, path: &Path, selection: &Selection) -> Resul
     let backups = scan.findings.iter().filter(|finding| finding.kind == FindingKind::Backup);
     let of_backups = backups.filter_map(|finding| finding.host.clone()).collect();
     let lacking = format!("no backup in {shown}");
-    Hosts { of_backups: &of_backups, services: &Services::default(), lacking: &lacking }.warn_of_unselected(context.ui, selection);
+    // The file has what was stuck: a host that is not in it may well exist.
+    let hosts = Hosts { of_backups: &of_backups, services: &Services::default(), lacking: &lacking };
+    hosts.problems(selection).iter().for_each(|problem| context.ui.warn(problem));
     let mut targets = checking::targets_of_findings(&scan.findings, columns);
     targets.retain(|target| takes(selection, &target.backup));
     targets.truncate(selection.limit.unwrap_or(usize::MAX));
@@ -308,21 +313,22 @@ fn from_database(context: &Context<'_>, args: &CheckCommandArgs) -> Result<Assig
         selection.tell(&mut policy);
         let checks = Checks::new();
         let found = scan(connected.session.as_mut(), &connected.schema, &Question::new(&policy, &selection, Aim::HandOn, &checks))?;
-        hosts::warn_of_unknown(context.ui, &found, &selection, &policy);
+        hosts::insist(context.ui, &found, &selection, &policy, args.selection.allow_empty)?;
         let targets = checking::targets_of_findings(&found.document.findings, connected.schema.columns);
         return Ok(Assignment { targets, database, taken_at: found.document.taken_at });
     }
-    let around = around(&mut connected)?;
     let wanted: BTreeSet<String> = names.into_iter().collect();
-    let mut of_backups = HashSet::new();
+    let (mut of_backups, mut matched) = (HashSet::new(), Matched::default());
+    let around = around(&mut connected, &selection, &mut matched)?;
     let mut targets = checking::targets_in_database(&mut connected, &mut |backup| {
         if let Some(host) = backup.host.as_ref().filter(|host| !of_backups.contains(*host)) {
             of_backups.insert(host.clone());
         }
+        matched.note(&selection, backup.status.as_deref(), backup.project_id.as_deref(), backup.volume_id.as_deref());
         // Those that are named are read whatever the other options say of them, so that it can be told which option leaves one out.
         if wanted.is_empty() { takes(&selection, backup) } else { is_named(backup, &wanted) }
     })?;
-    Hosts::of_database(&of_backups, &around.services).warn_of_unselected(context.ui, &selection);
+    Hosts::of_database(&of_backups, &around.services).insist(context.ui, &selection, &matched, args.selection.allow_empty)?;
     if !wanted.is_empty() {
         let (fitting, others): (Vec<Target>, Vec<Target>) = targets.into_iter().partition(|target| takes(&selection, &target.backup));
         if let Some(problem) = left_out(&wanted, &fitting, &others) {
@@ -362,10 +368,16 @@ fn takes(selection: &Selection, backup: &Backup) -> bool {
     by_status && by_host && selection.takes_owner(backup.project_id.as_deref(), backup.volume_id.as_deref())
 }
 
-fn around(connected: &mut crate::cli::context::Connected) -> Result<Situation> {
+/// The clock and the services; and which of the volumes that are asked for exist, though no backup is of them.
+fn around(connected: &mut crate::cli::context::Connected, selection: &Selection, matched: &mut Matched) -> Result<Situation> {
     connected.session.begin(crate::db::Access::ReadOnly)?;
     let mut reader = crate::scan::Reader { session: connected.session.as_mut(), schema: &connected.schema };
-    let read = situation(&mut reader);
+    let read = reader.volumes(&matched.missing_volumes(selection)).and_then(|volumes| {
+        for volume in volumes {
+            matched.note(selection, volume.status.as_deref(), volume.project_id.as_deref(), Some(&volume.id));
+        }
+        situation(&mut reader)
+    });
     let ended = connected.session.rollback();
     let situation = read?;
     ended?;

@@ -64,12 +64,12 @@ pub fn run(context: &Context<'_>, args: &PlanArgs) -> Result<Exit> {
         args.selection.policy(Some(&args.decision), connected.service_down_time, connected.report_interval).map_err(Error::usage)?;
     selection.tell(&mut policy);
     args.checks.tell(&mut policy);
-    let checks = checking::gather(context, &mut connected, &args.checks, &policy, &selection)?;
+    let checks = checking::gather(context, &mut connected, &args.checks, &policy, &selection, args.selection.allow_empty)?;
     let looked = args.checks.check.is_some();
     let question = Question { looked, ..Question::new(&policy, &selection, Aim::Plan, &checks) };
     let (mut plan, scan) = super::repair::propose(&mut connected, &question)?;
     plan.signature = key.map(|key| key.sign(&plan.sha256));
-    hosts::warn_of_unknown(context.ui, &scan, &selection, &policy);
+    hosts::insist(context.ui, &scan, &selection, &policy, args.selection.allow_empty)?;
     super::repair::warn_of_quick(context.ui, &plan);
     let refused = super::repair::refusals(&scan, &selection);
     for refusal in &refused {
@@ -81,7 +81,8 @@ pub fn run(context: &Context<'_>, args: &PlanArgs) -> Result<Exit> {
         files.fill(|file| file.write_all(plan.to_json().as_bytes()))?;
     }
     for kind in kinds {
-        let material = Material { plan: &plan, scan: &scan, engine, record: &context.global.record, plan_file: args.out.as_deref() };
+        let (record, plan_file, same_places) = (&context.global.record, args.out.as_deref(), connected.same_places.as_str());
+        let material = Material { plan: &plan, scan: &scan, engine, record, plan_file, same_places };
         files.fill(|file| reports::write(kind, file, material))?;
     }
     files.keep();
@@ -89,21 +90,20 @@ pub fn run(context: &Context<'_>, args: &PlanArgs) -> Result<Exit> {
     if context.ui.is_table() {
         let summary = super::scan::sentence(&scan.document, &selection);
         let changes = crate::cli::carry_out::units(plan.units.len());
-        context.ui.say(format!("{summary}; the plan changes {} rows in {changes}.", plan.rows()));
+        let location = terminal(&connected.location);
+        context.ui.say(format!("{summary}; the plan changes {} rows in {changes}, in {location}.", plan.rows()));
         match &args.out {
             Some(path) => {
                 // What rests on a check is looked at once more when it is applied.
                 let storage =
                     if plan.checks.is_empty() || context.ui.is_inner() { String::new() } else { args.checks.storage.place.same() };
-                let command = format!("cinder-backup-repair apply {}{}{storage}", typed(path), context.same_places());
-                context.ui.say(terminal(&format!("To apply it: {command}")));
+                let command = format!("cinder-backup-repair apply {}{}{storage}", typed(path), connected.same_places);
+                context.ui.say_command(format!("To apply it: {command}"));
             }
             None => context.ui.say("Nothing was written; --out FILE keeps the plan."),
         }
     }
-    if let Some(sentence) = Untouched::of(&scan, &refused).sentence() {
-        context.ui.say(sentence);
-    }
+    Untouched::of(&scan, &refused).tell(context.ui);
     Ok(if !refused.is_empty() {
         // As a repair would end that leaves something out.
         Exit::Partial

@@ -66,10 +66,10 @@ pub fn run(context: &Context<'_>, args: &RepairArgs) -> Result<Exit> {
         args.selection.policy(Some(&args.decision), connected.service_down_time, connected.report_interval).map_err(Error::usage)?;
     selection.tell(&mut policy);
     args.checks.tell(&mut policy);
-    let checks = checking::gather(context, &mut connected, &args.checks, &policy, &selection)?;
+    let checks = checking::gather(context, &mut connected, &args.checks, &policy, &selection, args.selection.allow_empty)?;
     let question = Question { looked: args.checks.check.is_some(), ..Question::new(&policy, &selection, Aim::Plan, &checks) };
     let (mut plan, scan) = propose(&mut connected, &question)?;
-    hosts::warn_of_unknown(ui, &scan, &selection, &policy);
+    hosts::insist(ui, &scan, &selection, &policy, args.selection.allow_empty)?;
     warn_of_quick(ui, &plan);
     let refused = refusals(&scan, &selection);
     let untouched = Untouched::of(&scan, &refused);

@@ -42,7 +42,7 @@ pub fn run(context: &Context<'_>, args: &ScanArgs) -> Result<Exit> {
     let aim = if matches!(context.global.output.format, FormatArg::Json | FormatArg::Yaml) { Aim::HandOn } else { Aim::Look };
     let scan = scan(connected.session.as_mut(), &connected.schema, &Question::new(&policy, &selection, aim, &Checks::new()))?;
     let document = &scan.document;
-    hosts::warn_of_unknown(context.ui, &scan, &selection, &policy);
+    hosts::insist(context.ui, &scan, &selection, &policy, args.selection.allow_empty)?;
     // Whoever named a backup and reads "nothing is stuck" must not take that for its being in order.
     let found = document.findings.iter().map(|finding| finding.id.clone()).collect();
     for Refused { id, reason, .. } in super::repair::passed_over(&scan, &selection, &found) {
@@ -53,7 +53,7 @@ pub fn run(context: &Context<'_>, args: &ScanArgs) -> Result<Exit> {
         for notice in &document.notices {
             context.ui.warn(terminal(&notice.text));
             for command in &notice.follow_up {
-                context.ui.say(format!("  {}", terminal(command)));
+                context.ui.say_command(format!("  {command}"));
             }
         }
         context.ui.say(format!(

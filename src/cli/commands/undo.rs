@@ -44,7 +44,7 @@ pub fn run(context: &Context<'_>, args: &UndoArgs) -> Result<Exit> {
     if here.identity != records.begin.database.identity {
         return Err(Error::new(
             Exit::Stale,
-            format!("run {} changed {}, but this is {}; nothing was changed", records.run, records.begin.database.identity, here.identity),
+            format!("run {} changed {}, but this is {here}; nothing was changed", records.run, records.begin.database),
         ));
     }
     let now = situation(&mut Reader { session: connected.session.as_mut(), schema: &connected.schema })?;

@@ -39,7 +39,7 @@ pub(super) fn code(error: &Error) -> Option<u16> {
     }
 }
 
-/// A failure while `doing` something ("cannot run backup_by_id").
+/// A failure while `doing` something ("cannot read the backup").
 pub(super) fn describe(error: &Error, doing: &str, place: &Place) -> DbError {
     match error {
         Error::MySqlError(answer) => server(answer.code, &answer.message, doing),

@@ -22,6 +22,7 @@ use mysql::{Conn, Value as Wire};
 use self::errors::{NOT_COMMITTED, Place, code, describe};
 use super::{Access, CommitOutcome, DbError, DbErrorKind, Engine, Param, RowSink, ServerInfo, Session, SessionSettings, Statement};
 use crate::config::{Host, ServerTarget};
+use crate::db::task;
 use crate::domain::Value;
 
 macro_rules! own {
@@ -112,6 +113,7 @@ pub fn open(target: &ServerTarget, settings: &SessionSettings) -> Result<Box<dyn
         engine: Engine::Mysql,
         version: String::new(),
         identity: String::new(),
+        location: target.describe(),
         user: None,
         galera: false,
         multi_primary: false,
@@ -298,7 +300,7 @@ impl Mysql {
             Ok(conn) => work(conn),
             Err(error) => return Err(error),
         };
-        outcome.map_err(|error| self.note(&describe(&error, &format!("cannot run {name}"), &self.place)))
+        outcome.map_err(|error| self.note(&describe(&error, &format!("cannot {}", task(name)), &self.place)))
     }
 
     fn usable(&mut self) -> Result<&mut Conn, DbError> {

@@ -24,7 +24,7 @@ pub(super) struct Failure {
     pub refused: bool,
 }
 
-/// A failure while `doing` something ("cannot run backup_by_id").
+/// A failure while `doing` something ("cannot read the backup").
 pub(super) fn describe(error: &Error, doing: &str, place: &Place) -> Failure {
     if let Some(answer) = error.as_db_error() {
         let fatal = !matches!(answer.parsed_severity(), Some(Severity::Error));

@@ -17,6 +17,7 @@ use tokio_postgres::{Client, Error, Row};
 
 use super::errors::{Failure, Place, describe};
 use super::values::{self, Owned};
+use crate::db::task;
 use crate::db::{DbError, DbErrorKind};
 use crate::domain::Value;
 
@@ -169,16 +170,16 @@ impl Link {
                 let waited = self.patience.map_or(0, |limit| limit.as_secs());
                 Err(lost(DbError::fatal(
                     DbErrorKind::Timeout,
-                    format!("cannot run {name}: {} has not answered for {waited} s, so the connection was given up", self.place.name),
+                    format!("cannot {}: {} has not answered for {waited} s, so the connection was given up", task(name), self.place.name),
                 )))
             }
-            Err(error) => Err(describe(&error, &format!("cannot run {name}"), &self.place)),
+            Err(error) => Err(describe(&error, &format!("cannot {}", task(name)), &self.place)),
         }
     }
 
     fn failure(&self, cause: Cause, job: &Job) -> Failure {
         match cause {
-            Cause::Driver(error) => describe(&error, &format!("cannot run {}", job.name), &self.place),
+            Cause::Driver(error) => describe(&error, &format!("cannot {}", task(job.name)), &self.place),
             Cause::Value(error) => Failure { error, refused: true },
         }
     }

@@ -110,6 +110,7 @@ pub fn open(target: &ServerTarget, settings: &SessionSettings) -> Result<Box<dyn
         engine: Engine::Postgresql,
         version: String::new(),
         identity: String::new(),
+        location: target.describe(),
         user: None,
         galera: false,
         multi_primary: false,

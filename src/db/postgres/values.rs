@@ -5,6 +5,7 @@ use std::error::Error as StdError;
 use tokio_postgres::Row;
 use tokio_postgres::types::{FromSql, ToSql, Type};
 
+use crate::db::task;
 use crate::db::{DbError, DbErrorKind, Param};
 use crate::domain::Value;
 
@@ -34,7 +35,7 @@ pub(super) fn decode(row: &Row, statement: &str) -> Result<Vec<Value>, DbError> 
             let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
             DbError::new(
                 DbErrorKind::Schema,
-                format!("cannot read the column {} of {statement}, whose type is {}{cause}", column.name(), column.type_()),
+                format!("cannot {}: the column {} is of the type {}{cause}", task(statement), column.name(), column.type_()),
             )
         })?;
         cells.push(cell.map_or(Value::Null, |cell| cell.0));

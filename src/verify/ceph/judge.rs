@@ -13,6 +13,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::names::{self, Names, Shape};
 use super::observe::{Content, Observed, Seen};
 use crate::domain::id::same;
+use crate::domain::time::stamp;
 use crate::domain::{Amount, Backup, CheckVerdict, Glance, Level, Listing, Problem, time};
 use crate::storage::ceph::{ImageInfo, SnapshotInfo};
 use crate::verify::{Findings, Subject};
@@ -120,7 +121,7 @@ pub(super) fn glance(backup: &Backup, names: &Names, observed: &Observed, object
         let is_complete = observed.meta.is_some() && image.snapshots_of(&backup.id).next().is_some();
         !image.watchers.is_empty() && !is_complete
     });
-    Glance { objects, bytes, newest_object_at: newest.map(|at| at.to_string()), watched: is_open }
+    Glance { objects, bytes, newest_object_at: newest.map(stamp), watched: is_open }
 }
 
 /// How many parts of this backup there are: its image, its snapshots of it, and its object of metadata. The last alone outlives

@@ -25,6 +25,7 @@ use self::pass::{Member, Pass};
 use super::fault::{Class, Faults};
 use super::{Findings, Subject, Watch};
 use crate::domain::status::DELETING;
+use crate::domain::time::stamp;
 use crate::domain::{Amount, Backup, Below, CheckVerdict, Level, Listing, PARENT_UNREADABLE, Problem, UNREADABLE};
 use crate::format::names;
 use crate::storage::{ObjectStore, StorageError};
@@ -271,7 +272,7 @@ fn below(parents: &[Link<'_>], members: &[Own]) -> Option<Below> {
         listing.bytes = listing.bytes.saturating_add(shown.bytes);
         newest = newest.max(own.times.known_newest());
     }
-    (!parents.is_empty()).then(|| Below { listing, newest_object_at: newest.map(|at| at.to_string()) })
+    (!parents.is_empty()).then(|| Below { listing, newest_object_at: newest.map(stamp) })
 }
 
 /// Whether the chain goes down to a full backup, and will still do so tomorrow.

@@ -9,7 +9,7 @@ use rustix::fs::{CWD, Mode, mkfifoat};
 
 use super::{Refusals, stuck};
 use crate::database::changes;
-use crate::program::{Answer, Program, answer, bare, binary};
+use crate::program::{Program, answer, bare, binary};
 use crate::schemas::{Columns, fresh};
 
 #[test]
@@ -181,30 +181,6 @@ fn reports_that_cannot_be_written_leave_nothing() {
     for name in ["a.json", "a.md", "a.sql", "a.csv"] {
         assert_eq!(fs::metadata(program.path(name)).unwrap().permissions().mode() & 0o777, 0o600, "{name}");
     }
-}
-
-#[test]
-fn the_commands_that_it_tells_can_be_typed_as_they_stand() {
-    let database = fresh(Engine::Sqlite, Columns::Full);
-    stuck(&database, "nightly");
-    let before = database.rows_by_id();
-    let program = Program::on(database.url());
-    let type_it = |said: &Answer, told: &str| -> Answer {
-        let line = said.stderr.lines().find_map(|line| line.strip_prefix(told)).unwrap_or_else(|| panic!("{told}\n{}", said.stderr));
-        let line = line.replacen("cinder-backup-repair", &binary().display().to_string(), 1);
-        let mut shell = Command::new("sh");
-        shell.args(["-c", &format!("{line} --yes")]).current_dir(program.path("."));
-        shell.env_clear().env("PATH", "/usr/bin:/bin").env("CINDER_DATABASE_URL", database.url());
-        let answer = answer(&mut shell);
-        assert_eq!(answer.code, Some(0), "{line}\n{}", answer.stderr);
-        answer
-    };
-    let planned = program.expect(0, &["plan", "--out", "it's a plan.json"]);
-    let applied = type_it(&planned, "To apply it: ");
-    assert!(!changes(&before, &database.rows_by_id()).is_empty(), "{}", applied.stderr);
-    type_it(&applied, "To put it back: ");
-    let left = changes(&before, &database.rows_by_id());
-    assert!(left.iter().all(|change| change.column == "updated_at"), "{left:?}");
 }
 
 /// An ordinary open of a pipe waits until somebody writes to it, which may be never.

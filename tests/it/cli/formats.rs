@@ -42,7 +42,7 @@ fn the_document_of_scan_has_the_fields_that_were_promised() {
     fields.extend(["left_out"]);
     assert_eq!(keys(&document), fields);
     assert!(answer.stdout.starts_with("{\n  \"schema\": \"cinder-backup-repair/scan\",\n  \"schema_version\": 1,"), "{}", answer.stdout);
-    assert_eq!(keys(&document["database"]), set(&["engine", "version", "release", "identity"]));
+    assert_eq!(keys(&document["database"]), set(&["engine", "version", "release", "identity", "location"]));
     assert_eq!(keys(&document["thresholds"]), set(&["older_than_seconds", "service_down_time_seconds"]));
     assert_eq!(keys(&document["summary"]), set(&["stuck", "uncertain", "busy", "recent", "inconsistent"]));
     assert_eq!(document["thresholds"], serde_json::json!({ "older_than_seconds": 3600, "service_down_time_seconds": 60 }));
@@ -121,6 +121,145 @@ fn every_form_says_the_same() {
     serde_json::from_str::<Value>(&line).unwrap();
 }
 
+/// Scripts that were made for the OpenStack clients read the same bytes.
+#[test]
+fn tables_csv_and_values_are_those_of_cliff() {
+    let database = populated();
+    for name in ["a, comma", "\"quoted\"", "back\\slash", "", "weekly é"] {
+        stuck(&database, name);
+    }
+    let program = Program::on(database.url());
+    let columns = ["Unit", "Kind", "ID", "Name", "Status", "Changes", "Evidence"];
+    let keys = columns.map(str::to_lowercase);
+    let print = |rows: &Value, runs: &[Vec<&str>]| -> Vec<String> {
+        let mut python = std::process::Command::new(crate::cinder::program("python"));
+        python.arg(crate::servers::root().join("tests/cinder/cliff_rows.py")).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut python = python.spawn().unwrap();
+        let given = serde_json::json!({ "columns": columns, "rows": rows, "runs": runs });
+        serde_json::to_writer(python.stdin.take().unwrap(), &given).unwrap();
+        let output = python.wait_with_output().unwrap();
+        assert!(output.status.success());
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let document = program.json(0, &[&["plan"] as &[&str], &keys.iter().flat_map(|key| ["-c", key]).collect::<Vec<_>>()].concat());
+    let row = |unit: &Value| keys.iter().map(|key| unit[key].clone()).collect::<Vec<Value>>();
+    let rows: Value = document["units"].as_array().unwrap().iter().map(row).collect::<Vec<_>>().into();
+    assert_eq!(rows.as_array().unwrap().len(), 7);
+    let ways: &[&[&str]] = &[
+        &[],
+        &["-c", "Unit", "-c", "name"],
+        &["--max-width", "0", "--fit-width"],
+        &["--max-width", "400"],
+        &["--sort-column", "name", "--sort-column", "Unit"],
+        &["--sort-column", "name", "--sort-ascending"],
+        &["--sort-column", "status", "--sort-descending"],
+        &["--sort-column", "unit", "--sort-descending", "--print-empty"],
+        &["--quote", "all"],
+        &["--quote", "minimal"],
+        &["--quote", "none"],
+        &["--quote", "nonnumeric"],
+        &["--quote", "minimal", "-c", "NAME"],
+    ];
+    let runs: Vec<Vec<&str>> =
+        ["table", "csv", "value"].iter().flat_map(|form| ways.iter().map(|way| [&["-f", form], *way].concat())).collect();
+    for (run, printed) in runs.iter().zip(print(&rows, &runs)) {
+        assert_eq!(program.expect(0, &[&["plan"], &run[..]].concat()).stdout, printed, "{run:?}");
+    }
+    // Without rows.
+    database.execute("UPDATE backups SET status = 'available'; UPDATE volumes SET status = 'available'");
+    for (run, printed) in runs.iter().zip(print(&serde_json::json!([]), &runs)) {
+        assert_eq!(program.expect(0, &[&["plan"], &run[..]].concat()).stdout, printed, "{run:?}");
+    }
+    // A limit makes a table narrower, in a pipe too.
+    stuck(&database, &"a long name ".repeat(20));
+    let narrow = program.expect(0, &["plan", "--max-width", "100"]).stdout;
+    assert!(narrow.lines().all(|line| line.chars().count() <= 100), "{narrow}");
+}
+
+/// Whoever asked for JSON gets one document on standard output, whatever happens.
+#[test]
+fn an_error_is_a_document_too() {
+    let database = populated();
+    let program = Program::on(database.url());
+    let failed = |code: i32, args: &[&str]| {
+        let answer = program.expect(code, args);
+        let document = answer.json();
+        assert_eq!(keys(&document), set(&["schema", "schema_version", "exit_code", "error", "hint"]), "{args:?}");
+        assert_eq!((&document["schema"], &document["schema_version"]), (&"cinder-backup-repair/error".into(), &1.into()));
+        assert_eq!(document["exit_code"], code, "{args:?}");
+        let error = document["error"].as_str().unwrap();
+        assert!(!error.is_empty() && answer.stderr.contains(&format!("error: {error}")), "{args:?}: {error}\n{}", answer.stderr);
+        document
+    };
+    failed(2, &["scan", "-f", "json", "--limit", "0"]);
+    failed(2, &["scan", "-f", "json", "nobody"]);
+    failed(2, &["apply", "absent.json", "--yes", "--format", "json"]);
+    failed(2, &["repair", "--format=json"]);
+    failed(6, &["repair", "--yes", "--max-changes", "1", "-f", "json", "--noindent"]);
+    failed(2, &["scan", "-f", "json", "--no-such-option"]);
+    failed(2, &["scan", "--older-than", "soon", "-fjson"]);
+    let hint = failed(10, &["scan", "-f", "json", "--database-url", "sqlite:////nonexistent/x"])["hint"].clone();
+    assert!(hint.as_str().unwrap().contains("--database-url"), "{hint}");
+    let yaml: Value = serde_norway::from_str(&program.expect(2, &["scan", "-f", "yaml", "nobody"]).stdout).unwrap();
+    assert_eq!(yaml["exit_code"], 2);
+    // In the other forms there is nothing, and beside a result there is no second document.
+    for form in ["table", "csv", "value"] {
+        assert_eq!(program.expect(2, &["scan", "-f", form, "nobody"]).stdout, "");
+    }
+    program.expect(0, &["repair", "--yes", "--limit", "1"]);
+    fs::write(program.log(), fs::read_to_string(program.log()).unwrap().replace("creating", "deleting")).unwrap();
+    assert_eq!(program.json(9, &["history", "verify"])["schema"], "cinder-backup-repair/history-verify");
+}
+
+#[test]
+fn times_have_one_precision() {
+    let database = populated();
+    let program = Program::on(database.url());
+    let mut texts = vec![program.expect(0, &["scan", "-f", "json"]).stdout, program.expect(0, &["plan", "-f", "json"]).stdout];
+    texts.push(program.run(&["check", "-f", "json", "--all", "--storage-path", "/nonexistent"]).stdout);
+    program.expect(0, &["repair", "--yes"]);
+    texts.push(program.expect(0, &["history", "list", "-f", "json"]).stdout);
+    texts.push(program.expect(0, &["history", "show", &program.last_run(), "-f", "json"]).stdout);
+    let mut seen = 0;
+    for text in &texts {
+        // As in "2026-11-22T18:46:33.123456Z".
+        for value in text.split('"').filter(|value| value.ends_with('Z') && value.parse::<jiff::Timestamp>().is_ok()) {
+            assert_eq!(value.len(), 27, "{value} in {text}");
+            seen += 1;
+        }
+    }
+    assert!(seen > 10, "{texts:?}");
+}
+
+#[test]
+fn told_twice_to_say_more_it_says_all_evidence() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    database.service("up", |row| row);
+    let backup = database.backup(|row| row.status("creating").host("up").display_name("queued").age(7_200));
+    let program = Program::on(database.url());
+    for args in [&["plan"] as &[&str], &["repair", "--yes"]] {
+        let line = format!("  backup {backup} \"queued\" is uncertain: ");
+        let with = |more: &[&str]| program.expect(0, &[args, more].concat()).stderr;
+        assert!(with(&["-vv"]).contains(&line), "{}", with(&["-vv"]));
+        assert!(!with(&["-v"]).contains(&line) && !with(&[]).contains(&line));
+    }
+}
+
+/// Names of statements are for whoever reads the sources.
+#[test]
+fn errors_and_scripts_name_no_statement() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    let (backup, _) = stuck(&database, "nightly");
+    let program = Program::on(database.url());
+    program.expect(0, &["plan", "--out", "plan.json", "--report", "plan.sql"]);
+    let script = fs::read_to_string(program.path("plan.sql")).unwrap();
+    assert!(script.contains("unit 1, update the backup") && !script.contains("backup_update"), "{script}");
+    database.execute("CREATE TRIGGER no BEFORE UPDATE ON backups BEGIN SELECT RAISE(ABORT, 'not today'); END");
+    let answer = program.run(&["repair", &backup, "--yes"]);
+    let said = format!("{}{}", answer.stdout, answer.stderr);
+    assert!(said.contains("cannot update the backup") && !said.contains("backup_update"), "{said}");
+}
+
 #[test]
 fn standard_output_holds_results_alone() {
     let database = populated();
@@ -166,7 +305,7 @@ fn exit_codes_in_detail_only_when_asked_for() {
     program.expect(0, &["repair", "--yes", "--detailed-exitcode"]);
     program.expect(0, &["plan", "--detailed-exitcode"]);
     program.expect(0, &["repair", "--dry-run", "--detailed-exitcode"]);
-    program.expect(0, &["scan", "--detailed-exitcode", "--host", "nowhere"]);
+    program.expect(0, &["scan", "--detailed-exitcode", "--host", "nowhere", "--allow-empty"]);
 }
 
 #[test]

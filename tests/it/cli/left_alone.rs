@@ -5,7 +5,7 @@ use std::fs;
 use cinder_backup_repair::db::Engine;
 
 use super::{TWO_HOURS, stuck};
-use crate::database::Database;
+use crate::database::{Database, changes};
 use crate::program::Program;
 use crate::schemas::{Columns, fresh};
 
@@ -77,12 +77,55 @@ fn nothing_of_what_was_asked_for_is_not_nothing() {
     let part = "Nothing of what was asked for is stuck or inconsistent";
     for args in [["--status", "deleting"], ["--project", "nobody"], ["--volume", "none"], ["--host", "ctl9"]] {
         for command in ["scan", "plan"] {
-            let said = program.expect(0, &[&[command], &args[..]].concat()).stderr;
+            let said = program.expect(0, &[&[command, "--allow-empty"], &args[..]].concat()).stderr;
             assert!(said.contains(part) && !said.contains(all), "{command} {args:?}: {said}");
+        }
+    }
+    // What is there and not stuck is nothing amiss.
+    let volume = database.volume(|row| row.status("available").project_id("quiet"));
+    database.backup(|row| row.status("deleting").host("ctl2").project_id("busy").age(0));
+    for args in [["--status", "deleting"], ["--project", "busy"], ["--volume", &volume], ["--host", "ctl2"]] {
+        for command in
+            [&["scan"] as &[&str], &["plan"], &["check"], &["check", "--all", "--storage-path", "/nonexistent"], &["repair", "--yes"]]
+        {
+            let answer = program.run(&[command, &args[..]].concat());
+            assert!(!answer.stderr.contains("matches nothing"), "{command:?} {args:?}: {}", answer.stderr);
         }
     }
     database.execute("UPDATE backups SET status = 'available'");
     assert!(program.expect(0, &["scan", "--limit", "3"]).stderr.contains(all));
+}
+
+/// A slip of the pen in a script must not end with 0.
+#[test]
+fn what_matches_nothing_at_all_is_an_error() {
+    let (database, backup) = hanging();
+    let program = Program::on(database.url());
+    let before = database.rows_by_id();
+    let commands: [&[&str]; 6] =
+        [&["scan"], &["plan"], &["check"], &["check", "--all"], &["repair", "--yes"], &["repair", "--dry-run", "--check", "quick"]];
+    for (option, value, problem) in [
+        ("--host", "ctl9", "--host ctl9 matches nothing: no live backup and no cinder-backup has this host; there are ctl1"),
+        ("--project", "nobody", "--project nobody matches nothing: no live backup is of this project"),
+        ("--volume", "none", "--volume none matches nothing: no live backup is of this volume, and it does not exist"),
+        ("--status", "restoring", "--status restoring matches nothing: no live backup, volume or snapshot has it"),
+    ] {
+        for command in commands {
+            let args = [command, &[option, value]].concat();
+            let answer = program.expect(2, &args);
+            assert!(answer.stderr.contains(&format!("error: {problem}\n")), "{args:?}: {}", answer.stderr);
+            assert!(answer.stderr.contains("--allow-empty"), "{args:?}: {}", answer.stderr);
+            let allowed = program.expect(0, &[&args[..], &["--allow-empty"]].concat());
+            assert!(allowed.stderr.contains(&format!("warning: {problem}\n")), "{args:?}: {}", allowed.stderr);
+        }
+    }
+    // One of several hosts that is misspelled is as wrong; of several statuses one is enough.
+    program.expect(2, &["repair", "--yes", "--host", "ctl1", "--host", "ctl9"]);
+    program.expect(0, &["repair", "--yes", "--status", "restoring", "--status", "creating"]);
+    // Where a backup is named, it is told of what leaves it out.
+    program.expect(6, &["repair", &backup, "--status", "restoring", "--yes"]);
+    assert_eq!(changes(&before, &database.rows_by_id()), []);
+    assert!(!program.log().exists(), "a selection that is refused leaves no run behind");
 }
 
 #[test]
@@ -95,9 +138,9 @@ fn a_host_that_there_is_not_is_warned_of() {
             (
                 "--host",
                 "ctl9",
-                Some("--host ctl9 fits nothing: no live backup and no cinder-backup has this host; there are ctl1, old@ceph"),
+                Some("--host ctl9 matches nothing: no live backup and no cinder-backup has this host; there are ctl1, old@ceph"),
             ),
-            ("--assume-dead", "ctl11", Some("--assume-dead ctl11 fits nothing: ")),
+            ("--assume-dead", "ctl11", Some("--assume-dead ctl11 matches nothing: ")),
             ("--host", "CTL1", Some("it is spelled ctl1")),
             ("--host", "old", Some("it is spelled old@ceph")),
             ("--assume-dead", "old", None),
@@ -109,7 +152,7 @@ fn a_host_that_there_is_not_is_warned_of() {
                 continue;
             }
             let mut args = command.to_vec();
-            args.extend([option, host]);
+            args.extend([option, host, "--allow-empty"]);
             let answer = program.expect(0, &args);
             let warned = answer.stderr.lines().find(|line| line.starts_with("warning: ") && line.contains("this host"));
             match warning {
@@ -134,10 +177,10 @@ fn a_check_of_a_host_that_there_is_not_is_warned_of() {
             ("ctl1", None),
         ] {
             let mut args = command.to_vec();
-            args.extend(["--host", host]);
+            args.extend(["--host", host, "--allow-empty"]);
             let answer = program.run(&args);
             let warned: Vec<&str> =
-                answer.stderr.lines().filter(|line| line.starts_with("warning: ") && line.contains("fits nothing")).collect();
+                answer.stderr.lines().filter(|line| line.starts_with("warning: ") && line.contains("matches nothing")).collect();
             match warning {
                 Some(warning) => {
                     assert!(warned.len() == 1 && warned[0].ends_with(warning), "{args:?}: {}", answer.stderr);

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::cli::args::{FormatArg, Global};
+use crate::cli::args::{FormatArg, Global, QuoteArg};
 use crate::cli::context::Context;
 use crate::cli::error::{Error, Result};
 use crate::cli::exit::Exit;
@@ -55,6 +55,10 @@ fn meaningless(global: &Global) -> Option<&'static str> {
         (output.format != FormatArg::Table, "--format"),
         (!output.columns.is_empty(), "--column"),
         (!output.sort_columns.is_empty(), "--sort-column"),
+        (output.sort_ascending || output.sort_descending, "--sort-ascending or --sort-descending"),
+        (output.quote != QuoteArg::Nonnumeric, "--quote"),
+        (output.max_width.is_some() || output.fit_width, "--max-width or --fit-width"),
+        (output.print_empty, "--print-empty"),
         (record.audit_log.is_some(), "--audit-log"),
         (record.reason.is_some(), "--reason"),
         (record.ticket.is_some(), "--ticket"),

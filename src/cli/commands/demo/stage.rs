@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use super::store;
 use crate::cli::error::{Error, Result};
 use crate::cli::exit::Exit;
-use crate::config::{DatabaseSettings, Origin, Target};
+use crate::config::describe_file;
 
 const SCHEMA: &str = include_str!("../../../../sql/demo/schema.sql");
 const ROWS: &str = include_str!("../../../../sql/demo/rows.sql");
@@ -116,8 +116,7 @@ impl Stage {
 
     /// The database as a URL.
     pub fn url(&self) -> String {
-        let target = Target::Sqlite { path: self.file(DATABASE) };
-        DatabaseSettings { target, origin: Origin::Flag("--database-url"), password_origin: None, warnings: Vec::new() }.describe()
+        describe_file(&self.file(DATABASE))
     }
 
     /// Lets the living service beat; however slow the machine is, it must not look dead.

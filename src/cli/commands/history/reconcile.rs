@@ -17,6 +17,7 @@ use crate::cli::{view, who};
 use crate::db::{Access, DbErrorKind};
 use crate::domain::{Image, Outcome, Table, Value};
 use crate::report::grid::{Cell, Grid};
+use crate::report::safe::terminal;
 use crate::scan::{Lock, Reader, database_info, situation};
 
 #[derive(Debug, Serialize)]
@@ -31,19 +32,17 @@ struct Row {
 
 pub(super) fn reconcile(context: &Context<'_>, path: &Path, run: Option<&str>) -> Result<Exit> {
     let mut connected = context.connect()?;
-    let identity = database_info(connected.session.as_ref(), &connected.schema).identity;
+    let here = database_info(connected.session.as_ref(), &connected.schema);
+    let identity = &here.identity;
     let target = run.map(|run| load_run(path, run)).transpose()?;
-    if let Some(other) = target.as_ref().filter(|run| run.begin.database.identity != identity) {
-        return Err(Error::new(
-            Exit::Stale,
-            format!("run {} changed {}, but this is {identity}", other.run, other.begin.database.identity),
-        ));
+    if let Some(other) = target.as_ref().filter(|run| run.begin.database.identity != *identity) {
+        return Err(Error::new(Exit::Stale, format!("run {} changed {}, but this is {here}", other.run, other.begin.database)));
     }
     let target = target.map(|records| records.run);
     let is_listed = |run: &str| target.as_deref().is_none_or(|target| target == run);
     let whole = |found: Runs| -> Result<Vec<RunSummary>> {
         found.damage.map_or(Ok(()), Err)?;
-        Ok(found.runs.into_iter().filter(|summary| summary.begin.database.identity == identity).collect())
+        Ok(found.runs.into_iter().filter(|summary| summary.begin.database.identity == *identity).collect())
     };
     let mut all = whole(runs(path)?)?;
     // A run at work holds the log: whoever has it can be sure that nothing is written between a look at the rows and the record
@@ -121,11 +120,12 @@ fn report(context: &Context<'_>, path: &Path, connected: &Connected, rows: &[Row
     let count = |state: &str| rows.iter().filter(|row| row.state == state).count();
     let (lost, open) = (count("lost"), count("unknown"));
     context.ui.say(format!(
-        "{} kept, {lost} lost, {} changed since, {} changed again by this program, {} settled, {open} still unknown",
+        "{} kept, {lost} lost, {} changed since, {} changed again by this program, {} settled, {open} still unknown, in {}",
         count("kept"),
         count("changed") + count("gone"),
         count("superseded"),
         count("settled"),
+        terminal(&connected.location),
     ));
     Ok(if open > 0 {
         Exit::Unknown

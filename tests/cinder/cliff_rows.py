@@ -1,0 +1,30 @@
+"""Prints rows as the OpenStack clients would: with cliff, the library that they print with.
+
+Reads JSON from standard input: `columns`, `rows`, and `runs`, each a list of options such as `-f csv --quote all`. Writes a list with what
+each run printed.
+"""
+
+import io
+import json
+import sys
+import types
+
+from cliff import lister
+
+given = json.load(sys.stdin)
+
+
+class Rows(lister.Lister):
+    """A command that lists what was given."""
+
+    def take_action(self, parsed_args):
+        return given['columns'], given['rows']
+
+
+printed = []
+for options in given['runs']:
+    app = types.SimpleNamespace(stdout=io.StringIO())
+    command = Rows(app, None)
+    command.run(command.get_parser('rows').parse_args(options))
+    printed.append(app.stdout.getvalue())
+json.dump(printed, sys.stdout)
