@@ -373,7 +373,7 @@ fn write_csv(out: &mut dyn io::Write, view: &View<'_>, quote: Quote) -> io::Resu
         match quote {
             Quote::None => inner.replace(',', "\\,").replace('"', "\\\""),
             // A row that is one empty cell would be an empty line.
-            Quote::Minimal if !text.contains([',', '"']) && !(text.is_empty() && view.titles.len() == 1) => inner,
+            Quote::Minimal if !text.contains([',', '"']) && (view.titles.len() > 1 || !text.is_empty()) => inner,
             _ => format!("\"{}\"", inner.replace('"', "\"\"")),
         }
     };

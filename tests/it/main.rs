@@ -32,6 +32,7 @@ mod population;
 #[allow(dead_code, reason = "a harness offers more than one moment's tests use")]
 mod program;
 mod promise;
+mod readme;
 #[allow(dead_code, reason = "a harness offers more than one moment's tests use")]
 mod real_backups;
 #[allow(dead_code, reason = "a harness offers more than one moment's tests use")]
@@ -44,4 +45,5 @@ mod servers;
 mod storage;
 mod storage_servers;
 mod terminal;
+mod test_command;
 mod within;

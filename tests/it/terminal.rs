@@ -42,7 +42,7 @@ struct Seen {
 
 impl Terminal {
     /// Starts a command on a new terminal of this size, as its controlling terminal.
-    fn start(command: &Command, columns: u16, rows: u16) -> Self {
+    pub fn start(command: &Command, columns: u16, rows: u16) -> Self {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).expect("a pseudo-terminal");
         grantpt(&master).expect("the terminal is ours");
         unlockpt(&master).expect("the terminal is ours");
