@@ -337,14 +337,7 @@ fn write(
 }
 
 /// The exit code of a run, and the sentences that go with it.
-fn verdict(
-    ui: &Ui,
-    run: &Run,
-    refused: &[Refused],
-    log_failure: Option<AuditError>,
-    signals: &Signals,
-    reconcile: &str,
-) -> Exit {
+fn verdict(ui: &Ui, run: &Run, refused: &[Refused], log_failure: Option<AuditError>, signals: &Signals, reconcile: &str) -> Exit {
     let tally = run.tally();
     if tally.unknown > 0 {
         ui.error(
