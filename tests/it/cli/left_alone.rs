@@ -27,7 +27,7 @@ fn what_may_still_be_worked_on_is_not_passed_over_in_silence() {
         let told = answer.stderr.lines().filter(|line| line.starts_with("Left alone: ")).collect::<Vec<_>>();
         assert_eq!(told.len(), 1, "{args:?}: {}", answer.stderr);
         for part in
-            ["1 uncertain (somebody may be at work: --check shows", "--assume-dead HOST", "1 recent (younger than --older-than; wait)"]
+            ["1 uncertain (somebody may be at work: --check deep makes", "--assume-dead HOST", "1 recent (younger than --older-than; wait)"]
         {
             assert!(told[0].contains(part), "{part}: {}", told[0]);
         }
