@@ -221,8 +221,7 @@ pub fn gather(
     let now = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).datetime();
     targets.retain(|target| {
         !checks.get(&target.backup.id).is_some_and(|check| {
-            check.level >= level
-                && check.settles()
+            check.settles(level)
                 && check.expired(now, policy.evidence_max_age_seconds).is_none()
                 && check.outdated(&target.backup, &target.ancestors, target.columns).is_none()
         })

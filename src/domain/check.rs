@@ -274,9 +274,11 @@ impl CheckResult {
         matches!(status, Some(CREATING | ERROR)) && self.is_whole() && (self.is_read() || accepted)
     }
 
-    /// Whether another look would not be expected to say more: it came to its end over all of the data, and nobody was writing.
-    pub fn settles(&self) -> bool {
-        !self.partial && !self.busy && self.verdict != CheckVerdict::Unverifiable
+    /// Whether another look at this level would not be expected to say more: it came to its end over all of the data, and nobody was
+    /// writing.
+    pub fn settles(&self, level: Level) -> bool {
+        let came_so_far = if self.verdict.is_damage() { self.level >= level } else { self.reached() >= Some(level) };
+        came_so_far && !self.partial && !self.busy
     }
 
     /// Whether the driver has nothing left to write, though its service lives: all that it writes last is there and whole, and

@@ -138,6 +138,11 @@ impl Faults {
         kinds.absent || kinds.wrong
     }
 
+    /// Whether all of them have this code.
+    pub fn are_all(&self, code: &str) -> bool {
+        self.more == 0 && self.list.iter().all(|fault| fault.problem.code == code)
+    }
+
     /// Whether the disk could not read something that a restore reads.
     pub fn is_unreadable_below(&self) -> bool {
         self.list.iter().any(|fault| !fault.aside && fault.problem.is_unreadable())

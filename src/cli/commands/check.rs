@@ -181,9 +181,8 @@ fn carry_over(args: &CheckCommandArgs, earlier: Evidence, assignment: &Assignmen
     let (settle, held_to) = (args.storage.settle.as_secs(), earlier.settle_seconds);
     let targets: HashMap<&str, &Target> = assignment.targets.iter().map(|target| (target.backup.id.as_str(), target)).collect();
     // Damage is looked at again: it may have been put right, or looked for in the wrong place.
-    let stands = |check: &CheckResult| {
-        check.level >= args.level && check.settles() && check.verdict == CheckVerdict::Intact && check.expired(now, max_age).is_none()
-    };
+    let stands =
+        |check: &CheckResult| check.verdict == CheckVerdict::Intact && check.settles(args.level) && check.expired(now, max_age).is_none();
     let (mut known, mut kept) = (0, Checks::new());
     for mut check in earlier.into_results(stands) {
         let Some(target) = targets.get(check.id.as_str()) else { continue };

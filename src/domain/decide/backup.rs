@@ -115,7 +115,11 @@ fn usable<'a>(case: &'a BackupCase, situation: &Situation, policy: &Policy) -> (
 
 /// What a check found, as evidence.
 fn found(check: &CheckResult) -> Evidence {
-    let mut text = format!("its data on the storage is {} (check {}: {}", check.verdict, check.level, check.depth);
+    let but = match check.reached() {
+        Some(reached) if reached < check.level => format!(" at level {}, and intact at level {reached}", check.level),
+        _ => String::new(),
+    };
+    let mut text = format!("its data on the storage is {}{but} (check {}: {}", check.verdict, check.level, check.depth);
     // Whoever reviews a plan should see whether it was looked for in the right place.
     if let Some(location) = &check.location {
         text.push_str(&format!("; at {location}"));
@@ -310,7 +314,8 @@ fn propose(
         match earned {
             None => finding.evidence.push(Evidence::new("unverified", "its data was not verified: --allow-unverified was given")),
             Some(check) if !check.is_read() => {
-                let text = format!("none of its data was read, for it rests on a {} check: --accept-quick was given", check.level);
+                let why = if check.level == Level::Quick { "none of its data was read" } else { "nothing proves its data" };
+                let text = format!("{why}, for it is known to be intact at level quick alone: --accept-quick was given");
                 finding.evidence.push(Evidence::new(ACCEPTED_QUICK, text));
             }
             Some(_) => {}

@@ -331,10 +331,16 @@ fn finish(subject: &Subject<'_>, own: Own) -> Findings {
         );
         warnings.push(Problem::general("no-times", text));
     }
-    let object_count = own.count.filter(|_| verdict == CheckVerdict::Intact);
+    let reached = match verdict {
+        CheckVerdict::Intact => Some(subject.level),
+        // A restore that has no digest of the volume compares every object of the chain with its own.
+        CheckVerdict::Unverifiable if own.faults.are_all("no-sha256file") => Some(Level::Deep),
+        _ => None,
+    };
+    let object_count = own.count.filter(|_| reached.is_some());
     Findings {
         verdict,
-        reached: (verdict == CheckVerdict::Intact).then_some(subject.level),
+        reached,
         depth: own.depth,
         busy,
         begun: own.begun,

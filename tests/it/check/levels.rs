@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
+use cinder_backup_repair::verify::Evidence;
 use serde_json::json;
 
 use super::{Placed, Site, problems, result};
@@ -77,9 +78,31 @@ fn a_level_that_was_not_reached_is_not_claimed() {
         assert_eq!(repaired.code, Some(6), "{}", repaired.stderr);
         assert!(repaired.stderr.contains("its data was not verified as deeply as was asked: intact at level quick"), "{}", repaired.stderr);
     }
-    let document = run(&site, &["check", "-f", "json"]).json();
+    let told = run(&site, &["check", "-f", "json"]);
+    let mut document = told.json();
     let found = result(&document, &placed.id);
-    assert_eq!((&found["verdict"], &found["level_reached"]), (&json!("intact"), &json!("quick")), "{found:#}");
+    assert_eq!((told.code, &found["verdict"], &found["level_reached"]), (Some(0), &json!("intact"), &json!("quick")), "{found:#}");
+
+    // An earlier version called the same intact at every level, and that is not taken over.
+    let old = &mut document["results"][0];
+    old["level"] = json!("restore");
+    old.as_object_mut().unwrap().shift_remove("level_reached");
+    let mut evidence: Evidence = serde_json::from_value(document).unwrap();
+    evidence.seal();
+    let path = site.path("old.json");
+    fs::write(&path, serde_json::to_vec(&evidence).unwrap()).unwrap();
+    let told = run(&site, &["check", "--level", "restore", "--resume", &path, "-f", "json"]);
+    assert_eq!((told.code, &told.json()["results"][0]["verdict"]), (Some(4), &json!("unverifiable")), "{}", told.stdout);
+    run(&site, &["repair", "--evidence", &path, "--yes"]);
+    assert_eq!(site.status(&placed), "creating");
+
+    // The named flag takes what is known.
+    let repaired = run(&site, &["repair", "--check", "deep", "--accept-quick", "--yes", "-f", "json"]);
+    assert_eq!((repaired.code, site.status(&placed).as_str()), (Some(0), "available"), "{}{}", repaired.stdout, repaired.stderr);
+    let evidence = repaired.json()["units"][0]["evidence"].to_string();
+    for text in ["unverifiable at level deep, and intact at level quick", "nothing proves its data"] {
+        assert!(site.log().contains(text) || evidence.contains(text), "{evidence}");
+    }
 }
 
 #[test]

@@ -250,6 +250,23 @@ fn the_level_that_was_reached_decides() {
 }
 
 #[test]
+fn what_was_not_reached_is_looked_at_again() {
+    let settled = |driver, verdict, level, reached, again| {
+        let check = CheckResult { driver: Some(driver), level, level_reached: reached, ..a_check(&a_backup(Some(CREATING)), verdict) };
+        check.settles(again)
+    };
+    let (deep, quick) = (Level::Deep, Level::Quick);
+    assert!(settled(Driver::S3, CheckVerdict::Intact, deep, None, deep) && settled(Driver::S3, CheckVerdict::Corrupt, deep, None, deep));
+    assert!(
+        !settled(Driver::S3, CheckVerdict::Intact, quick, None, deep) && !settled(Driver::S3, CheckVerdict::Missing, quick, None, deep)
+    );
+    assert!(settled(Driver::Ceph, CheckVerdict::Unverifiable, deep, Some(quick), quick));
+    assert!(!settled(Driver::Ceph, CheckVerdict::Unverifiable, deep, Some(quick), deep));
+    // An earlier version called it intact whatever it had compared.
+    assert!(!settled(Driver::Ceph, CheckVerdict::Intact, deep, None, deep));
+}
+
+#[test]
 fn what_is_known_goes_into_the_rows() {
     let finding = backup(&a_checked_case(CREATING, "up", |_| {}, CheckVerdict::Intact), &situation(), &Policy::default());
     assert_eq!(said(&finding), "stuck (storage-complete): b creating -> available, b object_count NULL -> 20, v backing-up -> in-use");

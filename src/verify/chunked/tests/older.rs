@@ -63,6 +63,13 @@ fn a_backup_from_before_liberty_is_intact() {
             assert_eq!(chain.check_with(0, Level::Quick, &effort).verdict, CheckVerdict::Intact);
             let found = chain.check_with(0, Level::Deep, &effort);
             assert_eq!(found.verdict, CheckVerdict::Intact, "{compression:?} {kilo} {:?}", found.problems);
+            // Before Kilo nothing tells what the volume held, so that a restore proves no more than deep does.
+            let restored = chain.check_with(0, Level::Restore, &effort);
+            let wanted = match kilo {
+                true => (CheckVerdict::Intact, Some(Level::Restore), true),
+                false => (CheckVerdict::Unverifiable, Some(Level::Deep), true),
+            };
+            assert_eq!((restored.verdict, restored.reached, restored.object_count.is_some()), wanted, "{kilo} {:?}", restored.problems);
             assert!(found.warnings.iter().all(|warning| warning.code == "no-sha256file"), "{:?}", found.warnings);
             if digest == Digest::Md5 || !kilo {
                 assert_eq!(
