@@ -31,9 +31,9 @@ pub use chain::{Head, Problem, ProblemKind, Unfinished, Verifier, digest};
 pub use error::AuditError;
 pub use log::{AuditLog, Sink};
 pub use path::default_path;
-pub use read::{Anchor, Records, VerifyReport, verify};
+pub use read::{Anchor, Place, Records, VerifyReport, verify};
 pub use record::{Begin, DatabaseRef, Event, Intent, Record, Settled, StatementText, UnitOutcome, Who, Window};
-pub use runs::{RunEnd, RunRecords, RunSummary, Runs, UnitHistory, load_run, load_runs, plan_was_applied, runs};
+pub use runs::{RunEnd, RunRecords, RunSummary, Runs, Span, UnitHistory, load_run, load_runs, runs};
 
 /// The longest line that is written or read, in bytes: so that a file of something else cannot fill the memory.
 pub const MAX_LINE: usize = 16 << 20;

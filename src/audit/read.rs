@@ -2,7 +2,7 @@
 //!
 //! Takes no lock and gets along with a writer at work: a last line that is not whole is said to be unfinished, not damaged.
 
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use super::chain::{Head, Problem, ProblemKind, Unfinished, Verifier};
@@ -18,15 +18,39 @@ pub fn read(path: &Path) -> Result<Records<BufReader<Input>>, AuditError> {
     Ok(Records::new(open(path)?, path))
 }
 
+/// Opens a log for reading on from a place in it.
+pub(super) fn read_on(path: &Path, place: &Place) -> Result<Records<BufReader<Input>>, AuditError> {
+    let mut reader = open(path)?;
+    let (_, file) = reader.get_mut().get_mut();
+    file.seek(SeekFrom::Start(place.offset)).map_err(|error| AuditError::io(path, "read", error))?;
+    Ok(Records { verifier: place.verifier.clone(), offset: place.offset, ..Records::new(reader, path) })
+}
+
 fn open(path: &Path) -> Result<BufReader<Input>, AuditError> {
     let file = input::open(path).map_err(|error| AuditError::io(path, "open", error))?;
     Ok(BufReader::with_capacity(256 << 10, file))
+}
+
+/// A place between two records of a log, with what is known of those before it.
+#[derive(Debug, Clone, Default)]
+pub struct Place {
+    offset: u64,
+    verifier: Verifier,
+}
+
+impl Place {
+    /// How many bytes stand before it.
+    pub(super) fn offset(&self) -> u64 {
+        self.offset
+    }
 }
 
 /// The records of a log. Ends after the first error.
 #[derive(Debug)]
 pub struct Records<R> {
     lines: Lines<R>,
+    /// How many bytes the lines so far have.
+    offset: u64,
     verifier: Verifier,
     path: PathBuf,
     done: bool,
@@ -37,7 +61,7 @@ impl<R: BufRead> Records<R> {
     /// The records in `reader`; `path` is for messages.
     pub fn new(reader: R, path: &Path) -> Self {
         let lines = Lines { reader, buffer: Vec::new(), ended: false };
-        Self { lines, verifier: Verifier::new(), path: path.to_owned(), done: false, unfinished: None }
+        Self { lines, offset: 0, verifier: Verifier::new(), path: path.to_owned(), done: false, unfinished: None }
     }
 
     /// The last record so far.
@@ -50,6 +74,11 @@ impl<R: BufRead> Records<R> {
         self.verifier.lines()
     }
 
+    /// The place before the next record.
+    pub(super) fn place(&self) -> Place {
+        Place { offset: self.offset, verifier: self.verifier.clone() }
+    }
+
     /// After the last record: what stands unfinished at the end.
     pub fn unfinished(&self) -> Option<&Unfinished> {
         self.unfinished.as_ref()
@@ -58,7 +87,10 @@ impl<R: BufRead> Records<R> {
     fn step(&mut self) -> Result<Option<Record>, AuditError> {
         loop {
             let fed = match self.lines.next() {
-                Ok(Some(line)) => self.verifier.feed(line),
+                Ok(Some(line)) => {
+                    self.offset += line.len() as u64;
+                    self.verifier.feed(line)
+                }
                 Ok(None) => {
                     self.unfinished = self.verifier.finish().map_err(|problem| AuditError::of(&self.path, problem))?;
                     return Ok(None);

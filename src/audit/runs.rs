@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::AuditError;
 use super::chain::{Problem, ProblemKind, Unfinished};
-use super::read::read;
+use super::read::{Place, read, read_on};
 use super::record::{Begin, Event, Intent, Record, Settled, UnitOutcome};
 use crate::domain::{Outcome, Tally};
 
@@ -46,7 +46,25 @@ pub struct RunSummary {
     pub provisional: usize,
     /// The last run that undid this one, at least in part, and was not undone itself.
     pub undone_by: Option<String>,
+    /// Where its records are.
+    pub span: Span,
 }
+
+/// Where the records of a run are in the log.
+#[derive(Debug, Clone)]
+pub struct Span {
+    from: Place,
+    /// The line of the last one.
+    until: u64,
+}
+
+impl PartialEq for Span {
+    fn eq(&self, other: &Self) -> bool {
+        (self.from.offset(), self.until) == (other.from.offset(), other.until)
+    }
+}
+
+impl Eq for Span {}
 
 /// All runs of a log.
 #[derive(Debug)]
@@ -123,11 +141,13 @@ pub fn runs(path: &Path) -> Result<Runs, AuditError> {
     let mut records = read(path)?;
     let mut summaries = Summaries::default();
     let mut damage = None;
-    for record in records.by_ref() {
-        match record {
-            Ok(record) => summaries.add(record, |_| true),
-            Err(error @ AuditError::Io { .. }) => return Err(error),
-            Err(error) => damage = Some(error),
+    loop {
+        let place = records.place();
+        match records.next() {
+            None => break,
+            Some(Ok(record)) => summaries.add(record, place, records.line()),
+            Some(Err(error @ AuditError::Io { .. })) => return Err(error),
+            Some(Err(error)) => damage = Some(error),
         }
     }
     Ok(Runs { runs: summaries.finish(), damage, unfinished: records.unfinished().cloned() })
@@ -135,17 +155,28 @@ pub fn runs(path: &Path) -> Result<Runs, AuditError> {
 
 /// The run whose id is `run`, or the only one whose id begins with it.
 pub fn load_run(path: &Path, run: &str) -> Result<RunRecords, AuditError> {
-    let run = full_id(path, run)?;
-    let found = load_runs(path, std::slice::from_ref(&run))?.pop();
+    let (run, from) = find(path, run)?;
+    let found = load(path, &[&run], &from, u64::MAX)?.pop();
     found.ok_or_else(|| AuditError::NoSuchRun { path: path.to_owned(), run })
 }
 
-/// The runs of these ids, in full, in one pass over the log; in the order of `wanted`. Memory is for all of them.
-pub fn load_runs(path: &Path, wanted: &[String]) -> Result<Vec<RunRecords>, AuditError> {
+/// These runs in full, in the order of `wanted`. What is read reaches from the first record of theirs to the last, and memory is for
+/// all of them.
+pub fn load_runs(path: &Path, wanted: &[&RunSummary]) -> Result<Vec<RunRecords>, AuditError> {
+    let Some(first) = wanted.iter().map(|summary| &summary.span.from).min_by_key(|place| place.offset()) else { return Ok(Vec::new()) };
+    let until = wanted.iter().map(|summary| summary.span.until).max().unwrap_or(u64::MAX);
+    let ids: Vec<&str> = wanted.iter().map(|summary| summary.run.as_str()).collect();
+    load(path, &ids, first, until)
+}
+
+/// The runs of these ids, whose records are behind a place and not behind a line.
+fn load(path: &Path, wanted: &[&str], from: &Place, until: u64) -> Result<Vec<RunRecords>, AuditError> {
     let mut found: Vec<Option<RunRecords>> = wanted.iter().map(|_| None).collect();
-    let places: HashMap<&str, usize> = wanted.iter().enumerate().map(|(place, run)| (run.as_str(), place)).collect();
-    let mut records = read(path)?;
-    while let Some(record) = records.next() {
+    let places: HashMap<&str, usize> = wanted.iter().enumerate().map(|(place, run)| (*run, place)).collect();
+    let mut records = read_on(path, from)?;
+    while records.line() < until
+        && let Some(record) = records.next()
+    {
         let record = record?;
         let Some(slot) = places.get(record.run.as_str()).and_then(|place| found.get_mut(*place)) else { continue };
         let Some(run) = slot else {
@@ -179,22 +210,18 @@ pub fn load_runs(path: &Path, wanted: &[String]) -> Result<Vec<RunRecords>, Audi
             Event::Begin(_) | Event::Torn { .. } => {}
         }
     }
-    let missing = |run: &String| AuditError::NoSuchRun { path: path.to_owned(), run: run.clone() };
+    let missing = |run: &str| AuditError::NoSuchRun { path: path.to_owned(), run: run.to_owned() };
     found.into_iter().zip(wanted).map(|(found, run)| found.ok_or_else(|| missing(run))).collect()
 }
 
-/// The first run that carried out the plan of this id or digest, were it in part, or may have: one of whose units was applied or
-/// is open. `None` if there is none, or no log.
-pub fn plan_was_applied(path: &Path, plan: &str, sha256: &str) -> Result<Option<String>, AuditError> {
-    let records = match read(path) {
-        Err(error) if error.is_missing() => return Ok(None),
-        other => other?,
-    };
-    let mut summaries = Summaries::default();
-    for record in records {
-        summaries.add(record?, |begin| begin.plan == plan || begin.plan_sha256 == sha256);
+impl Runs {
+    /// The first run that carried out the plan of this id or digest, were it in part, or may have: one of whose units was applied or
+    /// is open.
+    pub fn of_plan(&self, plan: &str, sha256: &str) -> Option<&str> {
+        let is_of = |begin: &Begin| begin.plan == plan || begin.plan_sha256 == sha256;
+        let found = self.runs.iter().find(|summary| is_of(&summary.begin) && may_have_written(summary))?;
+        Some(&found.run)
     }
-    Ok(summaries.finish().into_iter().find(may_have_written).map(|summary| summary.run))
 }
 
 /// Whether a run wrote anything to the database, or may have.
@@ -202,22 +229,27 @@ fn may_have_written(summary: &RunSummary) -> bool {
     summary.tally.applied > 0 || !summary.open.is_empty()
 }
 
-/// The full id of a run.
-fn full_id(path: &Path, run: &str) -> Result<String, AuditError> {
+/// The full id of a run, and the place before its first record.
+fn find(path: &Path, run: &str) -> Result<(String, Place), AuditError> {
     let mut candidates: Vec<String> = Vec::new();
-    for record in read(path)? {
+    let mut place = Place::default();
+    let mut records = read(path)?;
+    loop {
+        let before = records.place();
+        let Some(record) = records.next() else { break };
         let record = record?;
         if !matches!(record.event, Event::Begin(_)) || run.is_empty() || !record.run.starts_with(run) {
             continue;
         }
         if record.run == run {
-            return Ok(record.run);
+            return Ok((record.run, before));
         }
         candidates.push(record.run);
+        place = before;
     }
     match candidates.len() {
         0 => Err(AuditError::NoSuchRun { path: path.to_owned(), run: run.to_owned() }),
-        1 => Ok(candidates.remove(0)),
+        1 => Ok((candidates.remove(0), place)),
         _ => Err(AuditError::AmbiguousRun { path: path.to_owned(), run: run.to_owned(), candidates }),
     }
 }
@@ -245,28 +277,30 @@ struct Summaries {
 }
 
 impl Summaries {
-    /// Takes one record; `wanted` decides which runs are followed. Records of a run that did not begin in this log (what is settled
-    /// after a log rotation) are left out.
-    fn add(&mut self, record: Record, wanted: impl Fn(&Begin) -> bool) {
+    /// Takes one record, which has this place before it and stands in this line. Records of a run that did not begin in this log (what
+    /// is settled after a log rotation) are left out.
+    fn add(&mut self, record: Record, place: Place, line: u64) {
         let Record { at, run, event, .. } = record;
         let own = matches!(event, Event::Intent(_) | Event::Outcome(_));
         if let Some(last) = self.runs.last_mut().filter(|last| !own || last.run != run) {
             last.over = true;
         }
         let event = match event {
-            Event::Begin(begin) if !self.index.contains_key(&run) && wanted(&begin) => {
+            Event::Begin(begin) if !self.index.contains_key(&run) => {
                 self.index.insert(run.clone(), self.runs.len());
                 self.open.push(BTreeMap::new());
                 let (begin, tally) = (*begin, Tally::default());
                 let (end, over, open, undone_by) = (None, false, Vec::new(), None);
                 let (intents, unseen, provisional) = (0, 0, 0);
-                self.runs.push(RunSummary { run, at, begin, intents, tally, end, over, open, unseen, provisional, undone_by });
+                let span = Span { from: place, until: line };
+                self.runs.push(RunSummary { run, at, begin, intents, tally, end, over, open, unseen, provisional, undone_by, span });
                 return;
             }
             event => event,
         };
         let found = self.index.get(&run).and_then(|at| self.runs.get_mut(*at).zip(self.open.get_mut(*at)));
         let Some((summary, open)) = found else { return };
+        summary.span.until = line;
         match event {
             Event::Intent(intent) => {
                 // A unit that waited too long for its turn gets its intent anew.

@@ -265,7 +265,10 @@ fn write(
     let ui = context.ui;
     let path = context.audit_path()?;
     let log = AuditLog::open(&path, super::who::now).map_err(no_log)?;
-    let runs = crate::audit::runs(&path)?;
+    let mut runs = crate::audit::runs(&path)?;
+    if let Some(damage) = runs.damage.take() {
+        return Err(damage.into());
+    }
     // To look once more at what stays unknown would show the same.
     for open in runs.runs.iter().filter(|summary| summary.unseen > 0) {
         ui.warn(format!(
@@ -275,7 +278,7 @@ fn write(
             connected.same_places
         ));
     }
-    if let Some(earlier) = crate::audit::plan_was_applied(&path, &plan.id, &plan.sha256)? {
+    if let Some(earlier) = runs.of_plan(&plan.id, &plan.sha256) {
         return Err(Error::new(Exit::Stale, format!("this plan was applied already, by run {earlier}; nothing was changed"))
             .hint("make a new plan to see what is left"));
     }

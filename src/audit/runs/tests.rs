@@ -170,10 +170,11 @@ fn a_run_is_loaded_by_its_id_or_what_begins_it() {
         assert_eq!(run.units[&2].last_word(), Some(Outcome::Refused));
     }
     assert_eq!(load_run(file.path(), "ab").unwrap().begin.plan, "p3");
-    let wanted = ["ab", "ab12", "ab99"].map(str::to_owned);
-    let one_by_one: Vec<_> = wanted.iter().map(|run| load_run(file.path(), run).unwrap()).collect();
-    assert_eq!(load_runs(file.path(), &wanted).unwrap(), one_by_one, "in one pass, in the order in which they are wanted");
-    assert!(matches!(load_runs(file.path(), &["ab".to_owned(), "ab1".to_owned()]), Err(AuditError::NoSuchRun { .. })));
+    let all = runs(file.path()).unwrap().runs;
+    let wanted: Vec<&RunSummary> = all.iter().rev().collect();
+    let one_by_one: Vec<_> = wanted.iter().map(|summary| load_run(file.path(), &summary.run).unwrap()).collect();
+    assert_eq!(load_runs(file.path(), &wanted).unwrap(), one_by_one, "in the order in which they are wanted");
+    assert_eq!(load_runs(file.path(), &[]).unwrap(), []);
     let message = load_run(file.path(), "a").unwrap_err().to_string();
     assert!(message.ends_with("it may be ab12, ab99, ab"), "{message}");
     for none in ["", "b", "ab123", "-"] {
@@ -230,13 +231,46 @@ fn a_run_with_an_outcome_from_nowhere_is_not_loaded() {
     assert!(message.contains("line 3 is about unit 2"), "{message}");
 }
 
+/// What is read of a long log for some of its runs is their own part of it: to go through all runs takes one pass, not one each.
+#[test]
+fn a_run_is_loaded_from_its_own_part_of_the_log() {
+    let unit = |run: &'static str| [(run, samples::intent(1)), (run, samples::outcome(1, Outcome::Unknown))];
+    let mut events = Vec::new();
+    for (run, plan) in [("r1", "p1"), ("r2", "p2"), ("r3", "p3")] {
+        events.push((run, samples::begin(plan, None)));
+        events.extend(unit(run));
+        events.push((run, samples::end()));
+    }
+    events.push(("r2", samples::settled(1, Outcome::Applied)));
+    events.push(("r3", samples::settled(1, Outcome::Failed)));
+    let mut lines = samples::lines(events);
+    let whole = log(&lines);
+    let all = runs(whole.path()).unwrap().runs;
+    let loaded = load_runs(whole.path(), &[&all[1]]).unwrap();
+    assert_eq!(loaded[0].units[&1].last_word(), Some(Outcome::Applied), "with what was settled later");
+    // Whoever read from the beginning or to the end would see it.
+    lines[0][0] = b'[';
+    let last = lines.len() - 1;
+    lines[last][0] = b'[';
+    let damaged = log(&lines);
+    assert_eq!(load_runs(damaged.path(), &[&all[1]]).unwrap(), loaded);
+    assert!(load_runs(damaged.path(), &[&all[0]]).is_err() && load_runs(damaged.path(), &[&all[2]]).is_err());
+    // The chain is held together from there on.
+    lines[5][10] ^= 1;
+    assert!(matches!(load_runs(log(&lines).path(), &[&all[1]]), Err(AuditError::Damaged { .. })));
+}
+
+fn of_plan(file: &tempfile::NamedTempFile, plan: &str, sha256: &str) -> Option<String> {
+    runs(file.path()).unwrap().of_plan(plan, sha256).map(str::to_owned)
+}
+
 #[test]
 fn a_plan_counts_as_applied_once_it_wrote_or_may_have() {
     use Outcome::{Applied, Changed, Failed, Unknown};
     let by = |last: &[Event]| {
         let mut events = vec![("r1", samples::begin("p1", None)), ("r1", samples::intent(1))];
         events.extend(last.iter().map(|event| ("r1", event.clone())));
-        plan_was_applied(of(events).path(), "p1", "no digest").unwrap()
+        of_plan(&of(events), "p1", "no digest")
     };
     let r1 = Some("r1".to_owned());
     assert_eq!(by(&[]), r1);
@@ -246,9 +280,8 @@ fn a_plan_counts_as_applied_once_it_wrote_or_may_have() {
     assert_eq!(by(&[samples::outcome(1, Unknown), samples::settled(1, Failed)]), None);
 
     let file = of(vec![("r1", samples::begin("p1", None)), ("r1", samples::outcome(1, Applied))]);
-    assert_eq!(plan_was_applied(file.path(), "another id", &super::super::digest(b"p1")).unwrap(), r1);
-    assert_eq!(plan_was_applied(file.path(), "p2", "no digest").unwrap(), None);
-    assert_eq!(plan_was_applied(Path::new("/nowhere/audit.jsonl"), "p1", "").unwrap(), None);
+    assert_eq!(of_plan(&file, "another id", &super::super::digest(b"p1")), r1);
+    assert_eq!(of_plan(&file, "p2", "no digest"), None);
 }
 
 #[test]

@@ -63,7 +63,7 @@ pub(super) fn reconcile(context: &Context<'_>, path: &Path, run: Option<&str>) -
     while !backwards.is_empty() || !loaded.is_empty() {
         let Some(mut records) = loaded.pop_front() else {
             let together = together(&backwards);
-            let wanted: Vec<String> = backwards.drain(..together).map(|summary| summary.run.clone()).collect();
+            let wanted: Vec<&RunSummary> = backwards.drain(..together).collect();
             loaded.extend(load_runs(path, &wanted)?);
             continue;
         };
