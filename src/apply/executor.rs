@@ -361,8 +361,9 @@ impl<'a> Executor<'a> {
         }
         let options = self.options.clone();
         let worker = self.worker(&options, plan, shared);
-        let now = worker.look(session).map_err(Failure::Database)?.now();
-        let span = listen::left(plan, now, self.options.listen);
+        let known = worker.look(session).map_err(Failure::Database)?;
+        let span = listen::span(plan, &hosts, known.services(), self.options.listen);
+        let span = listen::left(plan, known.now(), span);
         if span.is_zero() {
             return Ok(());
         }

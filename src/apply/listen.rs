@@ -1,7 +1,8 @@
 //! Whether silence is silence: before anything is written that rests on it, whoever is said to be silent gets the time to beat.
 //!
 //! A heartbeat bears the time of the clock of its own host. Where that is late by more than `service_down_time`, a working
-//! service looks dead for ever; but it goes on to beat, and a heart that has beaten since the plan was made is alive.
+//! service looks dead for ever; but it goes on to beat, and a heart that has beaten since the plan was made is alive. So is a
+//! service whose row was removed: it makes its row again at its next beat.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -13,10 +14,10 @@ use jiff::tz::Offset;
 use crate::domain::decide::frees_in_silence;
 use crate::domain::status::{AVAILABLE, ERROR_DELETING};
 use crate::domain::time::seconds_between;
-use crate::domain::{Change, CheckResult, FindingKind, Policy, Table};
+use crate::domain::{Change, CheckResult, FindingKind, Policy, Services, Table};
 use crate::plan::{Plan, Purpose, Unit};
 
-/// The hosts whose silence the plan rests on, as far as they ever beat.
+/// The hosts whose silence the plan rests on, those without a service among them.
 pub(super) fn silent_hosts(plan: &Plan) -> BTreeSet<&str> {
     if plan.purpose == Purpose::Undo {
         return BTreeSet::new();
@@ -26,7 +27,14 @@ pub(super) fn silent_hosts(plan: &Plan) -> BTreeSet<&str> {
         rests_on_silence(unit, checks.get(unit.id.as_str()).copied(), &plan.policy) && unit.status.as_deref() != Some(ERROR_DELETING)
     };
     let hosts = plan.units.iter().filter(silent).filter_map(|unit| unit.host.as_deref());
-    hosts.filter(|host| !plan.policy.assume_dead.covers(host) && plan.heartbeats.get(*host).is_some_and(Option::is_some)).collect()
+    hosts.filter(|host| !host.trim().is_empty() && !plan.policy.assume_dead.covers(host)).collect()
+}
+
+/// How long these hosts are waited for: `usual` is one and a half `report_interval`. Where nobody said what that is, so much of
+/// their own intervals, if they are longer.
+pub(super) fn span(plan: &Plan, hosts: &BTreeSet<&str>, services: &Services, usual: Duration) -> Duration {
+    let own = hosts.iter().filter(|_| plan.policy.thresholds.down_time_is_assumed).filter_map(|host| services.interval(host)).max();
+    usual.max(Duration::from_millis(u64::try_from(own.unwrap_or(0)).unwrap_or(0).saturating_mul(1_500)))
 }
 
 /// Whether a unit rests on the silence of its host. One that becomes available because its driver has written all of it does not;
@@ -52,7 +60,8 @@ pub(super) fn left(plan: &Plan, now: DateTime, span: Duration) -> Duration {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::domain::{Evidence, Verdict};
+    use crate::domain::{AssumeDead, Checks, ColumnSet, DatabaseInfo, Evidence, Selection, ServiceRow, Verdict};
+    use crate::plan::Basis;
 
     /// A check of level deep over a backup that its driver had finished long before.
     fn a_check() -> CheckResult {
@@ -111,5 +120,55 @@ mod tests {
         assert!(rests(&Unit { kind: FindingKind::Volume, ..unit.clone() }, &|_| ()));
         let counter = Unit { counter: true, ..a_unit("available", "available", "counter") };
         assert!(!rests_on_silence(&counter, None, &policy));
+    }
+
+    fn a_plan(units: Vec<Unit>, assume_dead: AssumeDead) -> Plan {
+        let database =
+            DatabaseInfo { engine: "sqlite".into(), version: "3".into(), release: "r".into(), identity: "i".into(), location: None };
+        let basis = Basis {
+            id: "p".into(),
+            taken_at: "2026-11-22T12:00:00Z".into(),
+            database,
+            columns: ColumnSet::Mitaka,
+            policy: Policy { assume_dead, ..Policy::default() },
+            selection: Selection::default(),
+            services: Services::default(),
+            checks: Checks::new(),
+        };
+        Plan::of_units(Purpose::Repair, None, basis, units)
+    }
+
+    #[test]
+    fn hosts_without_a_service_are_waited_for_too() {
+        let on = |host: Option<&str>, from: &str| Unit { host: host.map(Into::into), ..a_unit(from, "error", "service-missing") };
+        let units = vec![
+            on(Some("gone"), "creating"),
+            on(Some("dead@ceph"), "restoring"),
+            // Never scheduled; and a deletion that failed is over.
+            on(None, "creating"),
+            on(Some(" "), "creating"),
+            on(Some("over"), "error_deleting"),
+        ];
+        let plan = a_plan(units, AssumeDead::Hosts(["dead".to_owned()].into()));
+        assert_eq!(silent_hosts(&plan), BTreeSet::from(["gone"]));
+        assert_eq!(silent_hosts(&Plan { purpose: Purpose::Undo, ..plan }), BTreeSet::new());
+    }
+
+    #[test]
+    fn the_wait_is_as_long_as_the_beats_are_apart() {
+        let row = |host: &str, count| ServiceRow {
+            host: host.into(),
+            created_at: Some("2026-11-22 00:00:00".into()),
+            updated_at: Some("2026-11-22 12:00:00".into()),
+            report_count: Some(count),
+            deleted: false,
+        };
+        let services = Services::new(&[row("seldom", 145), row("often", 4_321), row("once", 1)]);
+        let mut plan = a_plan(Vec::new(), AssumeDead::None);
+        let usual = Duration::from_secs(15);
+        let wait = |plan: &Plan, hosts: &[&str]| span(plan, &hosts.iter().copied().collect(), &services, usual).as_secs();
+        assert_eq!(wait(&plan, &["seldom"]), 15, "what is configured counts");
+        plan.policy.thresholds.down_time_is_assumed = true;
+        assert_eq!([&["often"] as &[_], &["gone"], &["often", "seldom"], &["once"]].map(|hosts| wait(&plan, hosts)), [15, 15, 450, 900]);
     }
 }

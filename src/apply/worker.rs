@@ -20,7 +20,7 @@ use crate::db::{Access, Answer, CommitOutcome, DbError, DbErrorKind, Engine, Ses
 use crate::domain::status::ERROR_DELETING;
 use crate::domain::time::{is_same_moment, rfc3339};
 use crate::domain::transitions::{Direction, is_allowed};
-use crate::domain::{Backup, Change, FindingKind, Image, Moved, Outcome, Situation, Table, UnitResult};
+use crate::domain::{Backup, Change, FindingKind, Image, Moved, Outcome, Services, Situation, Table, UnitResult};
 use crate::plan::{Plan, Purpose, Unit};
 use crate::scan::{Census, Lock, Reader, row_in};
 
@@ -61,6 +61,11 @@ impl Known {
     /// When a unit whose intent is written now writes no more.
     pub fn until(&self) -> jiff::civil::DateTime {
         self.now().saturating_add(WINDOW)
+    }
+
+    /// The heartbeats as they were read.
+    pub fn services(&self) -> &Services {
+        &self.situation.services
     }
 
     /// Whether it is so long ago that a service may have come back meanwhile.

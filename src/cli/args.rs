@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::commands;
+use super::context::Connected;
 use crate::config::TlsMode;
 use crate::domain::{AssumeDead, NULL, Policy, STATUSES, Selection, Thresholds};
 
@@ -282,8 +283,9 @@ impl SelectionArgs {
         })
     }
 
-    /// The policy that fits; `service_down_time` and `report_interval`, in seconds, come from the configuration.
-    pub fn policy(&self, decision: Option<&DecisionArgs>, service_down_time: i64, report_interval: u64) -> Result<Policy, String> {
+    /// The policy that fits how the services of this cloud beat.
+    pub fn policy(&self, decision: Option<&DecisionArgs>, connected: &Connected) -> Result<Policy, String> {
+        let report_interval = connected.report_interval;
         // Between two beats every living service would look dead.
         if let Some(span) = self.service_down_time.filter(|span| span.as_secs() < report_interval.saturating_mul(2)) {
             return Err(format!(
@@ -295,7 +297,8 @@ impl SelectionArgs {
         let seconds = |span: Duration| i64::try_from(span.as_secs()).unwrap_or(i64::MAX);
         let thresholds = Thresholds {
             older_than_seconds: seconds(self.older_than),
-            service_down_time_seconds: self.service_down_time.map_or(service_down_time, seconds),
+            service_down_time_seconds: self.service_down_time.map_or(connected.service_down_time, seconds),
+            down_time_is_assumed: connected.assumed && self.service_down_time.is_none(),
         };
         let mut policy = Policy { thresholds, ..Policy::default() };
         if let Some(decision) = decision {

@@ -41,7 +41,7 @@ pub struct Connected {
     /// password is part of it.
     pub same_places: String,
     /// Nothing says either: they are Cinder's defaults.
-    assumed: bool,
+    pub assumed: bool,
     /// The GRANTs that the account lacks to change what a repair changes, as far as they were asked for.
     pub missing_grants: Vec<String>,
     settings: DatabaseSettings,
@@ -53,8 +53,9 @@ impl Connected {
     pub fn warn_of_defaults(&self, ui: &Ui, down_time_is_given: bool) {
         if self.assumed && !down_time_is_given {
             ui.warn(format!(
-                "no cinder.conf was read, so a service counts as dead after {} s without a heartbeat, Cinder's default; \
-                 give --config-file, or --service-down-time if this cloud's is another",
+                "no cinder.conf was read, so a service counts as dead after {} s without a heartbeat, Cinder's default, or after two and a \
+                 half times the average interval of its own beats if that is longer; give --config-file, or --service-down-time if this \
+                 cloud's is another",
                 self.service_down_time
             ));
         }

@@ -17,6 +17,8 @@ pub struct Schema {
     pub has_attachments: bool,
     /// There is a table `quota_usages`.
     pub has_quotas: bool,
+    /// `services` has `report_count`, as in every release of Cinder.
+    pub has_report_count: bool,
     /// The range of releases, for people: `2024.1 to 2026.2 (revision 9c74c1c6971f)`.
     pub release: String,
 }
@@ -79,6 +81,7 @@ pub fn probe(session: &mut dyn Session) -> Result<Schema, DbError> {
         columns,
         has_attachments: found.contains_key("volume_attachment"),
         has_quotas: found.contains_key("quota_usages"),
+        has_report_count: found.get("services").is_some_and(|columns| columns.contains("report_count")),
         release: release(revision.as_ref(), columns),
     })
 }

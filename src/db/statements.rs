@@ -89,8 +89,10 @@ statements! {
     REVISION_MIGRATE = "revision_migrate";
     /// Which of the tables and columns that matter there are.
     SCHEMA_COLUMNS = "schema_columns";
-    /// The heartbeat of every cinder-backup, removed ones too.
+    /// The heartbeat of every cinder-backup and how often it has beaten, removed ones too.
     SERVICES_BACKUP = "services_backup";
+    /// The same where the table has no report_count.
+    SERVICES_BACKUP_UNCOUNTED = "services_backup_uncounted";
     /// One live snapshot, without a lock: for dry runs and for reading back.
     SNAPSHOT_BY_ID = "snapshot_by_id";
     /// One live snapshot, locked until the transaction ends.

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::Thresholds;
 use super::time::{is_unreadable, parse, seconds_between};
 use jiff::civil::DateTime;
 
@@ -14,6 +15,8 @@ pub struct ServiceRow {
     pub updated_at: Option<String>,
     /// When the row was made; a service that has just started has beaten by this alone.
     pub created_at: Option<String>,
+    /// How often it has beaten since the row was made; `None` where the table does not say.
+    pub report_count: Option<i64>,
     /// The row was removed (`cinder-manage service remove`).
     pub deleted: bool,
 }
@@ -21,7 +24,7 @@ pub struct ServiceRow {
 /// What the heartbeat of a host says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Heartbeat {
-    /// There is no row for the host, or only deleted ones.
+    /// There is no row for the host, or only deleted ones whose last beat is older than `service_down_time`.
     Missing,
     /// The last beat is older than `service_down_time`.
     Down {
@@ -44,6 +47,10 @@ struct Beat {
     host: String,
     latest: Option<DateTime>,
     unreadable: bool,
+    /// There is a row that is not deleted.
+    has_row: bool,
+    /// Seconds between two beats on average, by the row that beat last.
+    interval: Option<i64>,
 }
 
 /// All hosts' heartbeats against the database's clock.
@@ -53,18 +60,27 @@ pub struct Services {
 }
 
 impl Services {
-    /// From the rows; several rows of one host count as the liveliest.
+    /// From the rows; several rows of one host count as the liveliest. A deleted row is no service, but its last beat is a beat:
+    /// a cinder-backup whose row was removed works on, and makes its row again when it beats next.
+    ///
+    /// Source: `cinder/service.py` (`report_state`).
     pub fn new(rows: &[ServiceRow]) -> Self {
         let mut beats: HashMap<String, Beat> = HashMap::new();
-        for row in rows.iter().filter(|row| !row.deleted) {
+        for row in rows {
             let text = row.updated_at.as_deref().or(row.created_at.as_deref());
             let beat = beats.entry(key(&row.host)).or_insert_with(|| Beat {
                 host: host_part(&row.host).to_owned(),
                 latest: None,
                 unreadable: false,
+                has_row: false,
+                interval: None,
             });
-            beat.latest = beat.latest.max(text.and_then(parse));
+            let time = text.and_then(parse);
+            if time >= beat.latest {
+                (beat.latest, beat.interval) = (time, average_interval(row));
+            }
             beat.unreadable |= is_unreadable(text);
+            beat.has_row |= !row.deleted;
         }
         Self { beats }
     }
@@ -73,6 +89,18 @@ impl Services {
     /// a clock that runs ahead must not make a working service look dead.
     pub fn heartbeat(&self, host: &str, now: DateTime, service_down_time: i64) -> Heartbeat {
         self.beats.get(&key(host)).map_or(Heartbeat::Missing, |beat| beat.at(now, service_down_time))
+    }
+
+    /// After how many seconds without a beat the cinder-backup of `host` counts as dead. Where nobody said how services beat, one
+    /// whose beats are further apart than Cinder's default gets two and a half of its own intervals, as Cinder itself would.
+    pub fn down_time(&self, host: &str, thresholds: &Thresholds) -> i64 {
+        let own = self.interval(host).filter(|_| thresholds.down_time_is_assumed).map_or(0, |interval| interval * 5 / 2);
+        thresholds.service_down_time_seconds.max(own)
+    }
+
+    /// Seconds between two beats of the cinder-backup of `host` on average, at most [`LONGEST_INTERVAL`].
+    pub fn interval(&self, host: &str) -> Option<i64> {
+        self.beats.get(&key(host))?.interval
     }
 
     /// When the cinder-backup of `host` last beat, by its own clock, RFC 3339.
@@ -85,14 +113,14 @@ impl Services {
         self.beats.values().filter_map(|beat| beat.latest).max().map(super::time::rfc3339)
     }
 
-    /// Whether a host has, or had, a cinder-backup.
+    /// Whether a host has a cinder-backup, dead or alive.
     pub fn knows(&self, host: &str) -> bool {
-        self.beats.contains_key(&key(host))
+        self.beats.get(&key(host)).is_some_and(|beat| beat.has_row)
     }
 
-    /// Every host that has, or had, a cinder-backup, as its row spells it.
+    /// Every host that has a cinder-backup, dead or alive, as its row spells it.
     pub fn hosts(&self) -> impl Iterator<Item = &str> {
-        self.beats.values().map(|beat| beat.host.as_str())
+        self.beats.values().filter(|beat| beat.has_row).map(|beat| beat.host.as_str())
     }
 
     /// Hosts whose last beat lies further in the future than `tolerance` seconds, and by how much, in name order.
@@ -114,9 +142,23 @@ impl Beat {
         match silent {
             Some(silent) if silent <= service_down_time => Heartbeat::Up { silent },
             _ if self.unreadable => Heartbeat::Unreadable,
-            silent => Heartbeat::Down { silent },
+            silent if self.has_row => Heartbeat::Down { silent },
+            _ => Heartbeat::Missing,
         }
     }
+}
+
+/// No `report_interval` is longer: seconds. Downtime makes the average of a row larger than the interval is, and a service that was
+/// down for a week must not count as alive for long.
+pub const LONGEST_INTERVAL: i64 = 600;
+
+/// Seconds between two beats on average since a row was made, rounded up. A row that is made again has its first beat at once. One
+/// with fewer than two beats has not yet shown how far they are apart, so that the longest interval counts.
+fn average_interval(row: &ServiceRow) -> Option<i64> {
+    let intervals = row.report_count? - 1;
+    let (made, beat) = (row.created_at.as_deref().and_then(parse), row.updated_at.as_deref().and_then(parse));
+    let average = made.zip(beat).filter(|_| intervals > 0).map(|(made, beat)| (seconds_between(made, beat) + intervals - 1) / intervals);
+    Some(average.unwrap_or(LONGEST_INTERVAL).clamp(0, LONGEST_INTERVAL))
 }
 
 /// The databases that most clouds use compare host names without regard to case or trailing blanks, and so does a
@@ -155,7 +197,10 @@ mod tests {
             row("down", Some("2026-11-22 11:58:59")),
             row("ahead", Some("2026-11-22 12:05:00")),
             row("never", None),
-            ServiceRow { deleted: true, ..row("gone", Some("2026-11-22 12:00:00")) },
+            ServiceRow { deleted: true, ..row("gone", Some("2026-11-22 11:58:59")) },
+            ServiceRow { deleted: true, ..row("removed", Some("2026-11-22 11:59:57")) },
+            ServiceRow { deleted: true, ..row("moved", Some("2026-11-22 11:59:57")) },
+            row("moved", Some("2026-11-22 11:00:00")),
         ]);
         let now = at("2026-11-22 12:00:00");
         let of = |host: &str| services.heartbeat(host, now, 60);
@@ -165,6 +210,10 @@ mod tests {
         assert_eq!(of("ahead"), Heartbeat::Up { silent: -300 });
         assert_eq!(of("never"), Heartbeat::Down { silent: None });
         assert_eq!(of("gone"), Heartbeat::Missing);
+        assert_eq!(of("removed"), Heartbeat::Up { silent: 3 }, "whose row is removed is not stopped by that");
+        assert_eq!(of("moved"), Heartbeat::Up { silent: 3 });
+        assert_eq!(services.last_beat("gone").as_deref(), Some("2026-11-22T11:58:59Z"));
+        assert_eq!((services.knows("gone"), services.knows("moved"), services.hosts().count()), (false, true, 5));
         assert_eq!(of("unheard"), Heartbeat::Missing);
         assert_eq!(services.clocks_ahead(now, 60), [("ahead".to_owned(), 300)]);
     }
@@ -189,6 +238,51 @@ mod tests {
         assert_eq!(beat(&[row("ctl1", Some("just now")), row("ctl1", Some("2026-11-22 11:00:00"))]), Heartbeat::Unreadable);
         assert_eq!(beat(&[row("ctl1", Some("just now")), row("ctl1", Some("2026-11-22 11:59:50"))]), Heartbeat::Up { silent: 10 });
         assert_eq!(beat(&[row("ctl1", Some("0000-00-00 00:00:00"))]), Heartbeat::Down { silent: None });
+    }
+
+    #[test]
+    fn a_service_that_beats_seldom_is_given_time_where_nobody_said_how_often_it_does() {
+        let made = "2026-11-22 00:00:00";
+        let counted =
+            |host: &str, beat: &str, count| ServiceRow { created_at: Some(made.into()), report_count: count, ..row(host, Some(beat)) };
+        let services = Services::new(&[
+            counted("default", "2026-11-22 12:00:00", Some(4_320)),
+            counted("often", "2026-11-22 12:00:00", Some(43_200)),
+            counted("seldom", "2026-11-22 12:00:00", Some(144)),
+            // It was down for a week, and has beaten for a day in all.
+            counted("week", "2026-11-30 00:00:00", Some(8_640)),
+            counted("month", "2026-12-22 00:00:00", Some(300)),
+            // Made again at a beat: the second one comes after one interval, and not after two halves.
+            counted("again", "2026-11-22 00:05:00", Some(2)),
+            counted("first", made, Some(1)),
+            counted("backwards", "2026-11-21 00:00:00", Some(9)),
+            counted("uncounted", "2026-11-22 12:00:00", None),
+            ServiceRow { created_at: None, ..counted("odd", "2026-11-22 12:00:00", Some(9)) },
+        ]);
+        let assumed = Thresholds { down_time_is_assumed: true, ..Thresholds::default() };
+        for (host, interval, down_time) in [
+            ("default", Some(11), 60),
+            ("often", Some(2), 60),
+            ("seldom", Some(303), 757),
+            ("week", Some(81), 202),
+            ("month", Some(LONGEST_INTERVAL), 1_500),
+            ("again", Some(300), 750),
+            ("first", Some(LONGEST_INTERVAL), 1_500),
+            ("backwards", Some(0), 60),
+            ("uncounted", None, 60),
+            ("odd", Some(LONGEST_INTERVAL), 1_500),
+            ("nobody", None, 60),
+        ] {
+            assert_eq!((services.interval(host), services.down_time(host, &assumed)), (interval, down_time), "{host}");
+            // What was said counts.
+            assert_eq!(services.down_time(host, &Thresholds::default()), 60, "{host}");
+        }
+        let long = Thresholds { service_down_time_seconds: 2_000, ..assumed };
+        assert_eq!(services.down_time("seldom", &long), 2_000);
+        // The row that beat last tells.
+        let rows = [counted("two", "2026-11-22 12:00:00", Some(144)), counted("two", "2026-11-22 11:00:00", Some(39_600))];
+        assert_eq!(Services::new(&rows).interval("two"), Some(303));
+        assert_eq!(Services::new(&[rows[1].clone(), rows[0].clone()]).interval("two"), Some(303));
     }
 
     #[test]

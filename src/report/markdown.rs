@@ -143,6 +143,12 @@ fn write_policy(out: &mut dyn io::Write, policy: &Policy) -> io::Result<()> {
         "- A service is down when its last heartbeat is older than {} s (`service_down_time`).",
         thresholds.service_down_time_seconds
     )?;
+    if thresholds.down_time_is_assumed {
+        writeln!(
+            out,
+            "- No cinder.conf was read: a service whose own beats are further apart on average gets longer, two and a half times that."
+        )?;
+    }
     match &policy.assume_dead {
         AssumeDead::None => writeln!(out, "- What may still be worked on is left alone (no `--assume-dead`).")?,
         AssumeDead::Hosts(hosts) => {

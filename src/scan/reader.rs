@@ -310,11 +310,13 @@ impl Reader<'_> {
     /// The heartbeats.
     pub fn services(&mut self) -> Result<Vec<ServiceRow>, DbError> {
         let mut found = Vec::new();
-        self.each(&sql::SERVICES_BACKUP, &[], &mut |row| {
+        let statement = if self.schema.has_report_count { &sql::SERVICES_BACKUP } else { &sql::SERVICES_BACKUP_UNCOUNTED };
+        self.each(statement, &[], &mut |row| {
             let mut cells = Cells::of(row);
             if let Some(host) = cells.text() {
                 let (updated_at, created_at) = (cells.text(), cells.text());
-                found.push(ServiceRow { host, updated_at, created_at, deleted: cells.integer().is_some_and(|flag| flag != 0) });
+                let deleted = cells.integer().is_some_and(|flag| flag != 0);
+                found.push(ServiceRow { host, updated_at, created_at, report_count: cells.integer(), deleted });
             }
         })?;
         Ok(found)

@@ -1,15 +1,17 @@
 //! Rows that somebody may still hold although the rows themselves do not say so plainly: ids spelt in another way, services
 //! that work on after a backup was put out of its status by hand, clocks that are late, and backups that a plan leaves out.
 
+use std::io::{BufRead, BufReader, Read};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{scope, sleep};
 use std::time::Duration;
 
 use cinder_backup_repair::db::Engine;
+use serde_json::{Value, json};
 
 use crate::database::{Database, changes};
-use crate::program::{Program, codes, find, finding};
-use crate::rows::ago;
+use crate::program::{Program, answer, bare, codes, find, finding};
+use crate::rows::{Row, ago};
 use crate::scenarios::essence;
 use crate::schemas::{Columns, engines, fresh};
 
@@ -166,6 +168,124 @@ fn a_clock_that_is_late_makes_no_working_service_look_dead() {
         assert_eq!(database.cell("backups", &at_work, "status").as_deref(), Some("creating"));
         assert_eq!(database.cell("volumes", &left, "status").as_deref(), Some("backing-up"));
         assert_eq!(database.cell("backups", &stuck, "status").as_deref(), Some("error"));
+    }
+}
+
+/// Starts a repair, does `meanwhile` while it waits for heartbeats, and gives its result.
+fn repaired_while(program: &Program, args: &[&str], code: i32, meanwhile: impl FnOnce()) -> Value {
+    let mut child = program.start(args);
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    let mut said = String::new();
+    while !said.contains("Waiting ") {
+        assert!(stderr.read_line(&mut said).unwrap() > 0, "it ended without a wait: {said}");
+    }
+    meanwhile();
+    stderr.read_to_string(&mut said).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(code), "{said}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// Removing the row of a service (`cinder-manage service remove`) does not stop it: it makes its row again at its next beat.
+#[test]
+fn a_missing_service_is_waited_for_as_a_silent_one_is() {
+    for engine in engines() {
+        let database = fresh(engine, Columns::Full);
+        // One never had a row that is left, one has an old deleted row; the clock of the third is late.
+        let hosts = ["gone", "retired", "late"];
+        database.service("retired", |row| row.deleted(true).updated_at(ago(TWO_HOURS)));
+        let units = hosts.map(|host| {
+            let volume = database.volume(|row| row.status("backing-up").previous_status("available").age(TWO_HOURS));
+            (database.backup(|row| row.status("creating").host(host).volume_id(&volume).age(TWO_HOURS)), volume)
+        });
+        let left = database.volume(|row| row.status("backing-up").previous_status("available").age(TWO_HOURS));
+        database.backup(|row| row.status("error").host("retired").volume_id(&left).age(TWO_HOURS));
+        let program = Program::on(database.url());
+        let document = program.json(0, &args(&["scan"]));
+        for (id, _) in &units {
+            assert_eq!(codes(finding(&document, id))[0], "service-missing", "{document:#}");
+        }
+        assert_eq!((&finding(&document, &left)["verdict"], &finding(&document, &left)["host"]), (&json!("stuck"), &json!("retired")));
+        let document = repaired_while(&program, &args(&["repair", "--yes", "-f", "json"]), 4, || {
+            database.service("retired", |row| row.updated_at(ago(0)));
+            database.service("late", |row| row.updated_at(ago(130)));
+        });
+        let of = |id: &str| document["units"].as_array().unwrap().iter().find(|unit| unit["id"] == id).unwrap();
+        for id in [&units[1].0, &units[2].0, &left] {
+            assert_eq!(of(id)["outcome"], "refused", "{document:#}");
+            assert!(of(id)["reason"].as_str().unwrap().contains("has beaten since the plan was made"), "{document:#}");
+        }
+        assert_eq!(of(&units[0].0)["outcome"], "applied", "{document:#}");
+        for (table, id) in [("backups", &units[1].0), ("volumes", &units[1].1), ("backups", &units[2].0), ("volumes", &left)] {
+            let wanted = if table == "backups" { "creating" } else { "backing-up" };
+            assert_eq!(database.cell(table, id, "status").as_deref(), Some(wanted));
+        }
+        // What was never given to a host is waited for by nobody, nor is a host that is declared dead.
+        database.backup(|row| row.status("creating").host(None::<&str>).age(TWO_HOURS));
+        database.backup(|row| row.status("creating").host("gone").age(TWO_HOURS));
+        let answer =
+            program.expect(0, &args(&["repair", "--yes", "--assume-dead", "gone", "--assume-dead", "late", "--assume-dead", "retired"]));
+        assert!(!answer.stderr.contains("Waiting "), "{}", answer.stderr);
+    }
+}
+
+#[test]
+fn the_last_beat_of_a_removed_service_row_is_a_beat() {
+    for engine in engines() {
+        let database = fresh(engine, Columns::Full);
+        // Beats that stay beats however long a test takes, and are not yet of a clock that is ahead.
+        database.service("ctl1", |row| row.deleted(true).updated_at(ago(-50)));
+        let volume = database.volume(|row| row.status("backing-up").previous_status("available").age(TWO_HOURS));
+        let at_work = database.backup(|row| row.status("creating").host("ctl1").volume_id(&volume).age(TWO_HOURS));
+        let program = Program::on(database.url());
+        let document = program.json(0, &["scan"]);
+        let found = finding(&document, &at_work);
+        assert_eq!((found["verdict"].as_str(), codes(found)[0]), (Some("uncertain"), "service-up"), "{found:#}");
+        assert!(found["evidence"].to_string().contains("was removed and last written"), "{found:#}");
+        let before = database.rows_by_id();
+        program.expect(0, &["repair", "--yes"]);
+        assert_eq!(changes(&before, &database.rows_by_id()), []);
+        program.expect(0, &["repair", "--yes", "--assume-dead", "ctl1"]);
+        assert_eq!(database.cell("backups", &at_work, "status").as_deref(), Some("error"));
+    }
+}
+
+/// Where nobody says how often services beat, the rows of the services do.
+#[test]
+fn a_service_that_beats_seldom_is_not_declared_dead_between_two_beats() {
+    for engine in engines() {
+        let database = fresh(engine, Columns::Full);
+        // report_interval is 300; the last beat was 120 s ago, more than Cinder's default of service_down_time.
+        let seldom = |beat: i64| move |row: Row| row.set("report_count", 100).created_at(ago(30_000 + beat)).updated_at(ago(beat));
+        database.service("seldom", seldom(120));
+        database.service("dead", seldom(2_000));
+        let ids = ["seldom", "dead"].map(|host| database.backup(|row| row.status("creating").host(host).age(TWO_HOURS)));
+        let alone = |args: &[&str]| {
+            let folder = Program::on("");
+            let mut command = bare(args);
+            command.args(["--database-url", &database.url(), "-f", "json", "--audit-log"]).arg(folder.log());
+            answer(&mut command)
+        };
+        let scanned = alone(&["scan"]);
+        let found = scanned.json();
+        assert_eq!(found["thresholds"]["down_time_is_assumed"], true, "{found:#}");
+        let seldom = finding(&found, &ids[0]);
+        assert_eq!((seldom["verdict"].as_str(), codes(seldom)[0]), (Some("uncertain"), "service-up"), "{seldom:#}");
+        assert!(seldom["evidence"].to_string().contains("may beat only every 5 min"), "{seldom:#}");
+        assert!(scanned.stderr.contains("the average interval of its own beats"), "{}", scanned.stderr);
+        let before = database.rows_by_id();
+        let repaired = alone(&["repair", &ids[0], "--yes"]);
+        assert_eq!(repaired.code, Some(6), "{}", repaired.stderr);
+        assert_eq!(changes(&before, &database.rows_by_id()), []);
+        if engine == Engine::Sqlite {
+            assert_eq!(finding(&found, &ids[1])["verdict"], "stuck", "not for ever: {found:#}");
+            // What somebody says counts.
+            let said = alone(&["scan", "--service-down-time", "60s"]).json();
+            assert_eq!(finding(&said, &ids[0])["verdict"], "stuck", "{said:#}");
+            assert_eq!(said["thresholds"].get("down_time_is_assumed"), None);
+            let configured = Program::on(database.url()).json(0, &["scan"]);
+            assert_eq!(finding(&configured, &ids[0])["verdict"], "stuck", "{configured:#}");
+        }
     }
 }
 

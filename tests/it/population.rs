@@ -79,7 +79,7 @@ pub fn generate(seed: u64, backups: usize) -> Population {
     let mut rows = vec![
         rows::service(UP).set("uuid", random.id()),
         rows::service(DOWN).set("uuid", random.id()).updated_at(ago(7200)),
-        rows::service(GONE).set("uuid", random.id()).updated_at(ago(5)).set("deleted", true),
+        rows::service(GONE).set("uuid", random.id()).updated_at(ago(7_200)).set("deleted", true),
         rows::service("ctl-down@lvm").set("uuid", random.id()).binary("cinder-volume"),
         rows::quota_usage("backups", 7),
         rows::quota_usage("backup_gigabytes", 70),

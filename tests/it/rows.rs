@@ -291,7 +291,7 @@ pub fn service(host: &str) -> Row {
             ("host", host.into()),
             ("binary", "cinder-backup".into()),
             ("topic", "cinder-backup".into()),
-            ("report_count", 1000.into()),
+            ("report_count", 86_400.into()),
             ("disabled", false.into()),
             ("availability_zone", "nova".into()),
             ("uuid", Uuid::new_v4().to_string().into()),

@@ -67,7 +67,8 @@ fn verdicts_follow_age_and_heartbeat() {
     each(&Columns::ALL, |database, _| {
         hosts(database);
         database.service("ahead", |row| row.updated_at(ago(-20_000)));
-        database.service("removed", |row| row.deleted(true));
+        database.service("removed", |row| row.deleted(true).updated_at(ago(TWO_HOURS)));
+        database.service("removed-now", |row| row.deleted(true));
         let backup = |host: Option<&str>, age: i64| database.backup(|row| row.status("creating").host(host).age(age));
         let expected = [
             (backup(Some("down"), TWO_HOURS), "stuck", "service-down"),
@@ -75,7 +76,8 @@ fn verdicts_follow_age_and_heartbeat() {
             (backup(Some("up"), TWO_HOURS), "uncertain", "service-up"),
             (backup(Some("ahead"), TWO_HOURS), "uncertain", "service-up"),
             (backup(Some("retired"), TWO_HOURS), "stuck", "service-missing"),
-            (backup(Some("removed"), TWO_HOURS), "stuck", "service-missing"),
+            (backup(Some("removed"), 3 * TWO_HOURS), "stuck", "service-missing"),
+            (backup(Some("removed-now"), TWO_HOURS), "uncertain", "service-up"),
             (backup(None, TWO_HOURS), "stuck", "never-scheduled"),
         ];
         database.backup(|row| row.status("available"));

@@ -308,7 +308,7 @@ fn from_database(context: &Context<'_>, args: &CheckCommandArgs) -> Result<Assig
     let mut connected = context.connect()?;
     let database = database_info(connected.session.as_ref(), &connected.schema);
     if names.is_empty() && !args.all {
-        let mut policy = args.selection.policy(None, connected.service_down_time, connected.report_interval).map_err(Error::usage)?;
+        let mut policy = args.selection.policy(None, &connected).map_err(Error::usage)?;
         selection.tell(&mut policy);
         let checks = Checks::new();
         let found = scan(connected.session.as_mut(), &connected.schema, &Question::new(&policy, &selection, Aim::HandOn, &checks))?;

@@ -60,8 +60,7 @@ pub fn run(context: &Context<'_>, args: &PlanArgs) -> Result<Exit> {
     drop(NewFiles::create(args.out.iter().chain(&args.report))?);
     let mut connected = context.connect()?;
     connected.warn_of_defaults(context.ui, args.selection.service_down_time.is_some());
-    let mut policy =
-        args.selection.policy(Some(&args.decision), connected.service_down_time, connected.report_interval).map_err(Error::usage)?;
+    let mut policy = args.selection.policy(Some(&args.decision), &connected).map_err(Error::usage)?;
     selection.tell(&mut policy);
     args.checks.tell(&mut policy);
     let checks = checking::gather(context, &mut connected, &args.checks, &policy, &selection, args.selection.allow_empty)?;

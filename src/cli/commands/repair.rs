@@ -62,8 +62,7 @@ pub fn run(context: &Context<'_>, args: &RepairArgs) -> Result<Exit> {
         insist_on_log(context)?;
     }
     connected.warn_of_defaults(ui, args.selection.service_down_time.is_some());
-    let mut policy =
-        args.selection.policy(Some(&args.decision), connected.service_down_time, connected.report_interval).map_err(Error::usage)?;
+    let mut policy = args.selection.policy(Some(&args.decision), &connected).map_err(Error::usage)?;
     selection.tell(&mut policy);
     args.checks.tell(&mut policy);
     let checks = checking::gather(context, &mut connected, &args.checks, &policy, &selection, args.selection.allow_empty)?;

@@ -36,8 +36,7 @@ pub fn run(context: &Context<'_>, args: &ScanArgs) -> Result<Exit> {
     context.ui.check_columns(&view::findings(&[]))?;
     let mut connected = context.connect()?;
     connected.warn_of_defaults(context.ui, args.selection.service_down_time.is_some());
-    let mut policy =
-        args.selection.policy(Some(&args.decision), connected.service_down_time, connected.report_interval).map_err(Error::usage)?;
+    let mut policy = args.selection.policy(Some(&args.decision), &connected).map_err(Error::usage)?;
     selection.tell(&mut policy);
     let aim = if matches!(context.global.output.format, FormatArg::Json | FormatArg::Yaml) { Aim::HandOn } else { Aim::Look };
     let scan = scan(connected.session.as_mut(), &connected.schema, &Question::new(&policy, &selection, aim, &Checks::new()))?;

@@ -41,7 +41,8 @@ fn beats(host: &str, updated_at: Option<String>) -> ServiceRow {
     ServiceRow { host: host.into(), updated_at, ..ServiceRow::default() }
 }
 
-/// The hosts `up`, `down`, `ahead` (its clock), `never` (has beaten) and `odd` (its beat cannot be read).
+/// The hosts `up`, `down`, `ahead` (its clock), `never` (has beaten), `odd` (its beat cannot be read), and two whose rows were
+/// removed: `removed` a moment ago, `retired` long ago.
 fn services() -> Services {
     Services::new(&[
         beats("up", Some(ago(10))),
@@ -49,6 +50,8 @@ fn services() -> Services {
         beats("ahead", Some(ago(-300))),
         beats("never", None),
         beats("odd", Some("a moment ago".into())),
+        ServiceRow { deleted: true, ..beats("removed", Some(ago(3))) },
+        ServiceRow { deleted: true, ..beats("retired", Some(ago(OLD))) },
     ])
 }
 

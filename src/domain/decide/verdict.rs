@@ -109,6 +109,8 @@ fn by_storage(judgement: &mut Judgement, check: &CheckResult, earned: bool) {
 
 /// The code of a heartbeat that is too old.
 const SERVICE_DOWN: &str = "service-down";
+/// The code of a host without a cinder-backup.
+const SERVICE_MISSING: &str = "service-missing";
 
 /// Cinder marks a volume or a snapshot and makes the backup's row right after it, by the same clock; the databases round to seconds.
 const MARKED_TOGETHER: i64 = 5;
@@ -152,7 +154,7 @@ pub(super) fn suspicion(
     let after = |backup: &Backup| created(backup).zip(marked).is_some_and(|(made, marked)| seconds_between(marked, made) > MADE_LATER);
     let suspects: Vec<&Backup> = suspects.iter().filter(|backup| !after(backup)).collect();
     let newest = suspects.iter().filter_map(|backup| created(backup)).max();
-    let mut silent: Option<(&str, String)> = None;
+    let mut silent: Option<(&str, Evidence)> = None;
     for backup in suspects.into_iter().filter(|backup| may_be(backup.status.as_deref())) {
         let created = created(backup);
         let touched = created.max(backup.updated_at.as_deref().and_then(parse));
@@ -172,27 +174,24 @@ pub(super) fn suspicion(
             let text = format!("backup {} of it is {shown}, but {}", backup.id, why.text);
             return Some(Suspicion::AtWork(Evidence::new(&why.code, text)));
         }
-        if let Some(host) = backup.host.as_deref().filter(|_| why.code == SERVICE_DOWN) {
+        let is_silent = [SERVICE_DOWN, SERVICE_MISSING].contains(&why.code.as_str());
+        if let Some(host) = backup.host.as_deref().filter(|_| is_silent) {
             let text = format!("backup {} of it is {shown}, and {}", backup.id, why.text);
-            let has_beaten = |host: &str| situation.services.last_beat(host).is_some();
             match &silent {
-                // One that never beat cannot be heard.
-                Some((known, _)) if !has_beaten(known) => silent = Some((host, text)),
-                // A unit listens to one host, and another one's clock may be late.
-                Some((known, before)) if !is_same_host(known, host) && has_beaten(host) => {
-                    let text = format!("{before}; {text}; declare those dead with --assume-dead that are known to be");
+                // A unit waits for a beat of one host, and another one may beat, too.
+                Some((known, before)) if !is_same_host(known, host) => {
+                    let text = format!("{}; {text}; declare those dead with --assume-dead that are known to be", before.text);
                     return Some(Suspicion::AtWork(Evidence::new("services-down", text)));
                 }
                 Some(_) => {}
-                None => silent = Some((host, text)),
+                None => silent = Some((host, Evidence::new(&why.code, text))),
             }
         }
     }
-    silent.map(|(host, text)| Suspicion::Silent(host.to_owned(), Evidence::new(SERVICE_DOWN, text)))
+    silent.map(|(host, why)| Suspicion::Silent(host.to_owned(), why))
 }
 
 fn by_service(backup: &Backup, situation: &Situation, policy: &Policy) -> (Verdict, String, Evidence) {
-    let down_time = policy.thresholds.service_down_time_seconds;
     // The deletion of a row in error_deleting has ended; nobody works on it, whatever beats.
     if backup.status.as_deref() == Some(ERROR_DELETING) {
         return stuck("asked", "its deletion failed".to_owned(), "its deletion failed, and it was asked for".to_owned());
@@ -201,12 +200,14 @@ fn by_service(backup: &Backup, situation: &Situation, policy: &Policy) -> (Verdi
         let cause = "it was never scheduled to a host";
         return stuck("never-scheduled", cause.to_owned(), "never scheduled: it has no host, so no cinder-backup knows of it".to_owned());
     };
+    let down_time = situation.services.down_time(host, &policy.thresholds);
     let heartbeat = situation.services.heartbeat(host, situation.now, down_time);
-    if policy.assume_dead.covers(host) && heartbeat != Heartbeat::Missing {
+    if policy.assume_dead.covers(host) {
         let says = match heartbeat {
             Heartbeat::Up { silent } => format!("last beat {} ago", human(silent)),
             Heartbeat::Unreadable => "its heartbeat cannot be read".to_owned(),
-            Heartbeat::Down { .. } | Heartbeat::Missing => "does not beat".to_owned(),
+            Heartbeat::Down { .. } => "does not beat".to_owned(),
+            Heartbeat::Missing => "it has no service row".to_owned(),
         };
         return stuck(
             "assumed-dead",
@@ -216,7 +217,7 @@ fn by_service(backup: &Backup, situation: &Situation, policy: &Policy) -> (Verdi
     }
     match heartbeat {
         Heartbeat::Missing => stuck(
-            "service-missing",
+            SERVICE_MISSING,
             format!("there is no cinder-backup on {host} any more"),
             format!("no service row for cinder-backup on {host}: the host was retired"),
         ),
@@ -245,6 +246,18 @@ fn by_service(backup: &Backup, situation: &Situation, policy: &Policy) -> (Verdi
             };
             let text = if silent < -down_time {
                 format!("cinder-backup on {host} beats, from a clock that is {} ahead of the database's; it {doing}", human(-silent))
+            } else if !situation.services.knows(host) {
+                format!(
+                    "the service row of cinder-backup on {host} was removed and last written {} ago, by a beat or by the removal; it {doing}",
+                    human(silent)
+                )
+            } else if silent > policy.thresholds.service_down_time_seconds {
+                format!(
+                    "cinder-backup on {host} last beat {} ago, and by its report_count it may beat only every {}; it {doing} \
+                     (give --config-file or --service-down-time if it beats more often)",
+                    human(silent),
+                    human(situation.services.interval(host).unwrap_or_default())
+                )
             } else {
                 format!("cinder-backup on {host} beats (last {} ago); it {doing}", human(silent))
             };

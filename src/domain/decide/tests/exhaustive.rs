@@ -44,10 +44,11 @@ fn verdict_of(status: Option<&str>, host: Option<&str>, age: Age, just_started: 
     let by_service = match (status, host.map(|host| host.split('@').next().unwrap().trim().to_lowercase()).as_deref()) {
         (Some(ERROR_DELETING), _) => Verdict::Stuck,
         // Without a host it was never scheduled, whatever else the row says.
-        (_, None | Some(GONE)) => Verdict::Stuck,
+        (_, None | Some(GONE | "retired")) => Verdict::Stuck,
         _ if declared_dead => Verdict::Stuck,
         (_, Some("down" | "never")) => silence,
-        (_, Some("up" | "ahead" | "odd")) => Verdict::Uncertain,
+        // The last beat of a removed row is a beat.
+        (_, Some("up" | "ahead" | "odd" | "removed")) => Verdict::Uncertain,
         (_, Some(other)) => panic!("no such host here: {other}"),
     };
     match age {
@@ -72,6 +73,8 @@ fn every_verdict_is_the_one_of_the_table() {
         Some("ahead"),
         Some("never"),
         Some("odd"),
+        Some("removed"),
+        Some("retired"),
     ];
     let named = |host: &str| AssumeDead::Hosts([host.to_owned()].into());
     let assumptions = [AssumeDead::None, named("up"), named("down"), AssumeDead::All];
@@ -112,7 +115,7 @@ fn every_verdict_is_the_one_of_the_table() {
             }
         }
     }
-    assert_eq!(count, 5 * 5 * 11 * 24 * 4);
+    assert_eq!(count, 5 * 5 * 11 * 28 * 4);
 }
 
 #[test]

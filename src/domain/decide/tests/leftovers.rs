@@ -111,8 +111,9 @@ fn what_a_service_may_still_work_on_is_not_freed() {
         assert_eq!(finding.verdict, expected, "{case:?} {finding:?}");
         assert_eq!(finding.is_actionable(), !works);
         // What rests on somebody's silence says whose.
-        let of_silence = codes(&finding).contains(&"service-down");
-        assert_eq!(finding.host.as_deref(), of_silence.then_some("down"), "{finding:?}");
+        let silent = [("service-down", "down"), ("service-missing", GONE)].into_iter().find(|(code, _)| codes(&finding).contains(code));
+        assert_eq!(finding.host.as_deref(), silent.map(|(_, host)| host), "{finding:?}");
+        assert_eq!(silent.is_some(), !works && ["down", GONE].contains(&case.suspects[0].host.as_deref().unwrap()), "{finding:?}");
         let dead = Policy { assume_dead: AssumeDead::All, ..Policy::default() };
         assert_eq!(left_volume(&case, &situation(), &dead).unwrap().verdict, Verdict::Stuck);
         if status == BACKING_UP {
@@ -140,10 +141,14 @@ fn what_a_later_backup_followed_is_over() {
     // One that was made when the volume had long been marked follows none that may have marked it.
     let failed = backup("a", ERROR, "up", 2 * OLD);
     assert_eq!(judge(vec![failed, backup("b", AVAILABLE, "down", OLD - 700)]).verdict, Verdict::Uncertain);
-    // Of two silent hosts the one that ever beat is listened to.
-    let hosts = ["down", "never"].map(|host| backup(host, ERROR, host, OLD));
-    for suspects in [hosts.to_vec(), hosts.iter().rev().cloned().collect()] {
-        assert_eq!(judge(suspects).host.as_deref(), Some("down"));
+    // Only one host can be waited for, and one that never beat or has no row may be about to.
+    for other in ["never", GONE] {
+        let hosts = ["down", other].map(|host| backup(host, ERROR, host, OLD));
+        for suspects in [hosts.to_vec(), hosts.iter().rev().cloned().collect()] {
+            let finding = judge(suspects);
+            assert_eq!(said(&finding), "uncertain (services-down): nothing", "{finding:?}");
+        }
+        assert_eq!(judge(vec![hosts[1].clone()]).host.as_deref(), Some(other));
     }
 }
 

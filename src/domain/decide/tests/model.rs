@@ -203,7 +203,7 @@ prop_compose! {
         older_than_seconds in one_of(&[0, 3_600, 3_600, 90_000]),
         service_down_time_seconds in one_of(&[60, 60, 0, 100_000]),
     ) -> Policy {
-        let thresholds = crate::domain::Thresholds { older_than_seconds, service_down_time_seconds };
+        let thresholds = crate::domain::Thresholds { older_than_seconds, service_down_time_seconds, ..Default::default() };
         Policy { thresholds, assume_dead, to, allow_unverified, fix_counters, ..Policy::default() }
     }
 }

@@ -107,6 +107,8 @@ fn is_it_stuck() {
         (with(Some(CREATING), |c, _, _| (c.backup.host, c.backup.service) = (None, None)), &format!("stuck (never-scheduled): {error}")),
         (with(Some(CREATING), |c, _, _| (c.backup.host, c.backup.service) = (on(""), None)), &format!("stuck (never-scheduled): {error}")),
         (with(Some(CREATING), |c, _, _| c.backup.host = on(GONE)), &format!("stuck (service-missing): {error}")),
+        (with(Some(CREATING), |c, _, p| { c.backup.host = on(GONE); p.assume_dead = assume(GONE); }), &format!("stuck (assumed-dead): {error}")),
+        (with(Some(CREATING), |c, _, _| c.backup.host = on("retired")), &format!("stuck (service-missing): {error}")),
         (with(Some(CREATING), |c, _, _| c.backup.host = on("down")), &format!("stuck (service-down): {error}")),
         (with(Some(CREATING), |c, _, _| c.backup.host = on("never")), &format!("stuck (service-down): {error}")),
         (with(Some(CREATING), |c, _, p| { c.backup.host = on("up"); p.assume_dead = assume("up"); }), &format!("stuck (assumed-dead): {error}")),
@@ -114,6 +116,7 @@ fn is_it_stuck() {
         // uncertain: it may be at work, or the heartbeats say nothing.
         (with(Some(CREATING), |c, _, _| c.backup.host = on("up")), &format!("uncertain (service-up): {error}")),
         (with(Some(CREATING), |c, _, _| c.backup.host = on("ahead")), &format!("uncertain (service-up): {error}")),
+        (with(Some(CREATING), |c, _, _| c.backup.host = on("removed")), &format!("uncertain (service-up): {error}")),
         (with(Some(CREATING), |c, _, p| { c.backup.host = on("up"); p.assume_dead = assume("down"); }), &format!("uncertain (service-up): {error}")),
         (with(Some(CREATING), |_, s, _| s.server_uptime_seconds = Some(119)), &format!("uncertain (server-just-started): {error}")),
         (with(Some(CREATING), |_, s, _| s.server_uptime_seconds = Some(120)), &format!("stuck (service-down): {error}")),
