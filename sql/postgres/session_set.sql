@@ -1,8 +1,9 @@
 -- session_set: puts the transaction into the known state. For this transaction alone, so that a pooler that lends the
 -- connection to others lends it unchanged.
 -- Parameters: milliseconds to wait for a lock, milliseconds that a statement may take (0: any). row_security = off makes a
--- row policy that would hide rows an error; a commit that is acknowledged must be on disk. A transaction whose COMMIT is held up on
--- the way is rolled back after two minutes at most, so that it cannot arrive when its time to write is over.
+-- row policy that would hide rows an error; a commit that is acknowledged must be on disk. A transaction that may
+-- write and whose COMMIT is held up on the way is rolled back after two minutes at most, so that it cannot arrive when its time to write is
+-- over.
 SELECT set_config('TimeZone', 'UTC', TRUE),
        set_config('standard_conforming_strings', 'on', TRUE),
        set_config('row_security', 'off', TRUE),
@@ -12,6 +13,11 @@ SELECT set_config('TimeZone', 'UTC', TRUE),
                   CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END,
                   TRUE),
        set_config('idle_in_transaction_session_timeout',
-                  CAST(LEAST(120000, NULLIF(CAST(EXTRACT(EPOCH FROM CAST(current_setting('idle_in_transaction_session_timeout') AS interval))
-                                                 * 1000 AS bigint), 0)) AS text),
+                  CASE current_setting('transaction_read_only')
+                  WHEN 'off' THEN
+                      CAST(LEAST(120000,
+                                 NULLIF(CAST(EXTRACT(EPOCH FROM CAST(current_setting('idle_in_transaction_session_timeout') AS interval))
+                                             * 1000 AS bigint), 0)) AS text)
+                  ELSE current_setting('idle_in_transaction_session_timeout')
+                  END,
                   TRUE);

@@ -141,7 +141,7 @@ fn pair(backup: &str, volume: &str) -> (String, String) {
 }
 
 /// Writes a log anew, with each event as `change` leaves it.
-fn rewrite(log: &Path, change: impl Fn(Event) -> Option<Event>) {
+pub fn rewrite(log: &Path, change: impl Fn(Event) -> Option<Event>) {
     let text = fs::read_to_string(log).unwrap();
     fs::remove_file(log).unwrap();
     let mut new = AuditLog::open(log, || "2026-11-29T12:00:00Z".to_owned()).unwrap();
@@ -171,7 +171,7 @@ fn as_an_older_version_left_it(event: Event) -> Option<Event> {
 }
 
 /// The same log, of a run whose time to write is over.
-fn long_ago(event: Event) -> Option<Event> {
+pub fn long_ago(event: Event) -> Option<Event> {
     let Event::Intent(mut intent) = event else { return Some(event) };
     intent.window.as_mut().unwrap().until = "2026-01-01T00:00:00Z".to_owned();
     Some(Event::Intent(intent))

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 
+use cinder_backup_repair::audit::Event;
 use cinder_backup_repair::db::Engine;
 use serde_json::Value;
 
 use crate::database::{Cells, Change, Database, RowKey, changes};
+use crate::failover::{long_ago, rewrite};
 use crate::guards::grants;
 use crate::program::{Program, answer, bare};
 use crate::rows::{self, ago};
@@ -134,6 +136,60 @@ fn of_two_killed_runs_only_the_one_that_wrote_is_said_to_have() {
     assert_eq!(outcomes, [(first.as_str(), "failed"), (second.as_str(), "applied")]);
     program.expect(5, &["undo", &first, "--yes"]);
     program.expect(0, &["undo", &second, "--yes"]);
+}
+
+/// Versions before took the word of PostgreSQL on a transaction's id, which may be somebody else's after a fail-over.
+#[test]
+fn what_an_older_version_called_applied_is_held_against_the_rows() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    stuck_pair(&database);
+    let program = Program::on(database.url());
+    let untouched = fs::read(database.path()).unwrap();
+    program.expect(0, &["repair", "--yes"]);
+    fs::write(database.path(), &untouched).unwrap();
+    rewrite(&program.log(), |event| match event {
+        Event::Outcome(mut outcome) => {
+            outcome.reason = Some("cannot commit: it broke; the server says that the transaction was committed".to_owned());
+            Some(Event::Outcome(outcome))
+        }
+        other => Some(other),
+    });
+    assert_eq!(program.json(0, &["history", "list"])["runs"][0]["summary"]["applied"], 1);
+    let document = program.json(0, &["history", "reconcile"]);
+    assert_eq!((&document["units"][0]["state"], &document["units"][0]["outcome"]), (&"settled".into(), &"failed".into()), "{document:#}");
+    let summary = &program.json(0, &["history", "list"])["runs"][0]["summary"];
+    assert_eq!((&summary["applied"], &summary["failed"]), (&0.into(), &1.into()));
+    program.expect(5, &["undo", &program.last_run(), "--yes"]);
+}
+
+/// Rows that somebody has changed since say nothing against what was known of them, and an undo must not go by them.
+#[test]
+fn a_second_look_does_not_take_a_strangers_rows_for_those_of_the_run() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    let (backup, _) = stuck_pair(&database);
+    let program = Program::on(database.url());
+    program.expect(0, &["repair", "--yes"]);
+    forget_outcomes(&program);
+    let run = program.last_run();
+    let reconcile = || {
+        let document = program.json(0, &["history", "reconcile"]);
+        (document["units"][0]["state"].as_str().unwrap().to_owned(), document["units"][0]["outcome"].as_str().unwrap().to_owned())
+    };
+    assert_eq!(reconcile(), ("settled".to_owned(), "applied".to_owned()));
+    let lines = || fs::read_to_string(program.log()).unwrap().lines().count();
+    let before = lines();
+    assert_eq!(reconcile(), ("kept".to_owned(), "applied".to_owned()));
+    assert_eq!(lines(), before, "what stands is not put on record anew while it has to be looked at again");
+    database.execute(&format!("UPDATE backups SET status = 'available', fail_reason = NULL WHERE id = '{backup}'"));
+    rewrite(&program.log(), long_ago);
+    for records in [1, 0] {
+        let before = lines();
+        assert_eq!(reconcile(), ("changed".to_owned(), "applied".to_owned()));
+        assert_eq!(lines(), before + records, "once its time is over, it is known for good");
+    }
+    let document = program.json(4, &["undo", &run, "--yes"]);
+    assert_eq!(document["units"][0]["outcome"], "changed", "{document:#}");
+    assert_eq!(database.cell("backups", &backup, "status").as_deref(), Some("available"));
 }
 
 /// An undo goes over a chain from its tip if the parent was repaired first: the increment's unit counts in the parent's row before the

@@ -49,6 +49,22 @@ fn a_server_that_takes_no_writes_says_so() {
     assert!(opened(&target(&server, ADMIN, ADMIN_PASSWORD, "mysql")).server().read_only);
 }
 
+/// An account that may not ask for the timeline does without; it can be told apart from another server by nothing then.
+#[test]
+fn the_server_that_carries_out_a_transaction_is_known_to_every_account_that_may_ask() {
+    let server = own_server(Engine::Postgresql);
+    servers::postgresql::create_user(&server, "plain", "x", Transport::Any);
+    let node = || {
+        let mut session = opened(&target(&server, "plain", "x", "postgres"));
+        session.begin(Access::Write).expect("begun");
+        session.node().map(str::to_owned)
+    };
+    assert_eq!(node().as_deref(), Some("timeline 00000001"));
+    let mut superuser = servers::postgresql::connect(&server.socket, server.port, "postgres", None, "postgres").expect("it answers");
+    superuser.batch_execute("REVOKE EXECUTE ON FUNCTION pg_current_wal_lsn() FROM PUBLIC").expect("a superuser");
+    assert_eq!(node(), None);
+}
+
 #[test]
 fn a_read_only_transaction_is_held_so_by_the_database() {
     for engine in server_engines() {

@@ -3,6 +3,7 @@
 use std::collections::{HashSet, VecDeque};
 use std::path::Path;
 
+use jiff::civil::DateTime;
 use serde::Serialize;
 use serde_json::json;
 
@@ -53,7 +54,10 @@ pub(super) fn reconcile(context: &Context<'_>, path: &Path, run: Option<&str>) -
         all = whole(runs(path)?)?;
     }
     // Read before any row, so that it is rather too early than too late.
-    let now = situation(&mut Reader { session: connected.session.as_mut(), schema: &connected.schema })?.now;
+    let now = match log {
+        Some(_) => situation(&mut Reader { session: connected.session.as_mut(), schema: &connected.schema })?.now,
+        None => DateTime::MIN,
+    };
     let first = target.as_ref().and_then(|target| all.iter().position(|summary| summary.run == *target)).unwrap_or(0);
     let mut backwards: Vec<&RunSummary> = all.iter().skip(first).rev().collect();
     let mut loaded: VecDeque<RunRecords> = VecDeque::new();
