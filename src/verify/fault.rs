@@ -132,6 +132,11 @@ impl Faults {
         self.list.is_empty()
     }
 
+    /// Whether something is known to be damaged that a restore reads.
+    pub fn has_damage_below(&self) -> bool {
+        self.kinds.absent || self.kinds.wrong
+    }
+
     /// Whether something is known to be damaged.
     pub fn has_damage(&self) -> bool {
         let kinds = self.kinds.with(self.aside);

@@ -126,6 +126,19 @@ impl Inventory {
     }
 }
 
+/// What to say of bytes that are not those of which the storage itself took an MD5 when they were written, where it says one.
+pub fn spoilt(store: &dyn ObjectStore, name: &str, came: Option<[u8; 16]>) -> Option<Problem> {
+    let told = store.stat(name).ok().flatten()?.md5?;
+    differs(name, came?, told)
+}
+
+/// The same, where the storage was asked.
+pub fn differs(name: &str, came: [u8; 16], told: [u8; 16]) -> Option<Problem> {
+    let text = "what came is not what the storage says that it holds (its own MD5 differs): it was spoilt on the way, or in the storage; \
+                find out where, and check again";
+    (came != told).then(|| Problem::of(name, "transfer-differs", text))
+}
+
 fn behind(name: String) -> Problem {
     let text = "it is there, and the listing does not have it (yet): Cinder refuses to restore as long as that is so";
     Problem::of(name, "listing-behind", text)

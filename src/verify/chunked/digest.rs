@@ -57,34 +57,41 @@ pub struct Read256 {
     pub md5: Option<[u8; 16]>,
 }
 
-/// The MD5 of bytes that are read elsewhere.
-pub struct Taken(Arc<Mutex<Md5>>);
+/// A reader, and the MD5 of what came out of it.
+type Tapped<R> = Arc<Mutex<(R, Md5)>>;
 
-impl Taken {
-    /// Of all that came by.
-    pub fn take(self) -> [u8; 16] {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner)).finalize().into()
+/// What knows the MD5 of bytes that are read elsewhere.
+pub struct Taken<R>(Tapped<R>);
+
+impl<R: Read> Taken<R> {
+    /// Of all that came by until now.
+    pub fn so_far(self) -> [u8; 16] {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner).1).finalize().into()
+    }
+
+    /// Of the whole: what nobody wanted to read is read now. `None` where that fails, or is more than `limit` bytes.
+    pub fn of_all(self, limit: u64) -> Option<[u8; 16]> {
+        let rest = io::copy(&mut Tap(Arc::clone(&self.0)).take(limit), &mut io::sink()).ok()?;
+        (rest < limit).then(|| self.so_far())
     }
 }
 
 /// Takes the MD5 of what is read through it.
-pub struct Tap<R> {
-    reader: R,
-    md5: Arc<Mutex<Md5>>,
-}
+pub struct Tap<R>(Tapped<R>);
 
 impl<R: Read> Tap<R> {
     /// Over a reader, with what will know the digest.
-    pub fn of(reader: R) -> (Self, Taken) {
-        let md5 = Arc::new(Mutex::new(Md5::new()));
-        (Self { reader, md5: Arc::clone(&md5) }, Taken(md5))
+    pub fn of(reader: R) -> (Self, Taken<R>) {
+        let tapped = Arc::new(Mutex::new((reader, Md5::new())));
+        (Self(Arc::clone(&tapped)), Taken(tapped))
     }
 }
 
 impl<R: Read> Read for Tap<R> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let read = self.reader.read(out)?;
-        self.md5.lock().unwrap_or_else(PoisonError::into_inner).update(out.get(..read).unwrap_or_default());
+        let mut tapped = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let read = tapped.0.read(out)?;
+        tapped.1.update(out.get(..read).unwrap_or_default());
         Ok(read)
     }
 }

@@ -4,7 +4,8 @@ use std::ops::ControlFlow;
 
 use jiff::Timestamp;
 
-use super::asking::Side;
+use super::asking::{Side, spoilt};
+use super::digest::Tap;
 use super::{Link, layout};
 use crate::domain::id::same;
 use crate::domain::{Backup, Problem};
@@ -22,6 +23,11 @@ const MOST_OBJECTS: usize = if cfg!(test) { 1 << 17 } else { 4_000_000 };
 pub const LARGE: usize = 1 << 16;
 /// A listing longer than that of the largest backup has no end.
 pub(in crate::verify) const MOST_LISTED: u64 = 2 * MOST_OBJECTS as u64;
+/// What a wrong sha256file means: Cinder's restore never reads it; an increment is made of the blocks whose digests are not in it.
+///
+/// Source: `cinder/backup/chunkeddriver.py` (`backup`, `_restore_v1`).
+pub const WRONG_SHA256FILE: &str = "a restore does not read it, but an increment made on this backup would fail or hold wrong data: \
+                                    make the next backup of the volume a full one";
 /// A sha256file up to this size is read through by a quick check, too; a volume of about 28 GiB has so many digests.
 const QUICKLY_READ: u64 = 64 << 20;
 
@@ -40,12 +46,20 @@ pub struct Object {
     pub md5: [u8; 16],
     /// Bytes as stored, if the listing has it.
     pub stored: Option<u64>,
+    /// When that was written, in seconds of Unix' time; [`i64::MIN`] where nobody says. There may be millions of these.
+    pub written: i64,
 }
 
 impl Object {
     /// The first byte of the volume behind it.
     pub fn end(&self) -> u64 {
         self.offset.saturating_add(self.length)
+    }
+
+    /// Whether it was written again since it was listed. Some servers round times up in one answer and down in another.
+    pub fn was_rewritten(&self, found: &ObjectInfo) -> bool {
+        let moved = |at: Timestamp| self.written != i64::MIN && at.as_second().abs_diff(self.written) > 1;
+        found.modified.is_some_and(moved) || self.stored.is_some_and(|stored| stored != found.size)
     }
 }
 
@@ -93,6 +107,8 @@ pub struct Inventory {
     pub listed: bool,
     /// Something of it is there, listed or not.
     pub begun: bool,
+    /// The MD5 of its metadata, as it came.
+    pub metadata_md5: Option<[u8; 16]>,
     /// The storage said of its metadata that there is none.
     metadata_gone: bool,
     /// Objects, by their places in the list, of which the listing says what does not fit the metadata.
@@ -107,6 +123,8 @@ pub struct Inventory {
     pub block_size: Option<u64>,
     /// How many such blocks have one.
     pub digests: u64,
+    /// The size of the blocks and the number of digests that its own sha256file tells of, usable or not.
+    pub told: Option<(u64, u64)>,
     /// What was done.
     pub depth: String,
 }
@@ -169,9 +187,10 @@ impl Inventory {
             Side::Gone | Side::Unknown => None,
         };
         if let Some(digests) = &digests {
+            this.told = Some((digests.head.block_size, digests.hashes));
             this.measure(backup, digests, warnings);
         }
-        layout::check(&this, backup.parent_id.is_none(), this.volume_bytes, faults, warnings);
+        layout::check(&this, backup, faults, warnings);
         if let Some(digests) = &digests {
             this.count(backup, digests, faults);
         } else if sha256_size == Side::Gone && head.knows_parents {
@@ -181,6 +200,10 @@ impl Inventory {
         } else if sha256_size == Side::Gone {
             let text = "made before Cinder wrote a sha256file: the MD5 of its objects is all that can be compared";
             warnings.push(Problem::general("no-sha256file", text));
+        }
+        if this.block_size.is_none() && backup.snapshot_id.is_some() {
+            // The volume may have been extended since the snapshot was taken, and nothing else tells.
+            this.volume_bytes = None;
         }
         this
     }
@@ -212,6 +235,7 @@ impl Inventory {
         };
         let mut entries = Vec::new();
         let mut too_many = false;
+        let (stream, taken) = Tap::of(stream);
         let read = metadata::read(stream, &mut |entry| {
             if entries.len() == LARGE {
                 large();
@@ -231,6 +255,7 @@ impl Inventory {
             faults.add(Class::Unfinished, Problem::of(name, "too-large", text));
             return None;
         }
+        self.metadata_md5 = taken.of_all(QUICKLY_READ);
         let head = match read {
             Ok(head) => head,
             Err(error) => {
@@ -270,7 +295,15 @@ impl Inventory {
         if entry.length == 0 {
             return Err("its metadata lists an object without any data".to_owned());
         }
-        Ok(Object { number, offset: entry.offset, length: entry.length, compression: entry.compression, md5: entry.md5, stored: None })
+        Ok(Object {
+            number,
+            offset: entry.offset,
+            length: entry.length,
+            compression: entry.compression,
+            md5: entry.md5,
+            stored: None,
+            written: i64::MIN,
+        })
     }
 
     /// Compares the listing with the list; gives the size of the sha256file, if there is one.
@@ -338,13 +371,17 @@ impl Inventory {
     ) -> Option<Outline> {
         let name = names::sha256file(&self.prefix);
         let whole = whole && size <= QUICKLY_READ;
+        let mut came = None;
         let read = if whole {
             let mut hashes = 0;
             let read = store.open(&name, None).map_err(into_format).and_then(|stream| {
-                sha256file::read_hashes(stream, &mut |_| {
+                let (stream, taken) = Tap::of(stream);
+                let read = sha256file::read_hashes(stream, &mut |_| {
                     hashes += 1;
                     ControlFlow::Continue(())
-                })
+                });
+                came = taken.of_all(QUICKLY_READ);
+                read
             });
             read.map(|head| Outline { head, hashes })
         } else {
@@ -353,7 +390,7 @@ impl Inventory {
         let outline = match read {
             Ok(outline) => outline,
             Err(error) => {
-                add_sha256file_error(faults, &name, error);
+                add_sha256file_error(faults, store, &name, came, error);
                 return None;
             }
         };
@@ -405,8 +442,9 @@ impl Inventory {
         let wanted = covered.div_ceil(head.block_size);
         // An incremental one may have been made of a device that is a little larger than its size in GiB.
         if *hashes < wanted || (full && *hashes != wanted) {
-            let text = format!("its sha256file has {hashes} digests of {} bytes, and {wanted} are wanted", head.block_size);
-            return faults.add_aside(Class::Wrong, Problem::of(names::sha256file(&self.prefix), "sha256file-length", text));
+            let of = format!("its sha256file has {hashes} digests of {} bytes", head.block_size);
+            let text = format!("{of}, and {wanted} are wanted for {covered} bytes of data: {WRONG_SHA256FILE}");
+            return faults.add_aside(Class::Wrong, Problem::of(names::sha256file(&self.prefix), "sha256file-wrong", text));
         }
         (self.block_size, self.digests) = (Some(head.block_size), *hashes);
     }
@@ -415,6 +453,7 @@ impl Inventory {
 /// What does not fit the metadata in what the storage says of an object.
 pub fn compare(object: &mut Object, found: &ObjectInfo) -> Option<Problem> {
     object.stored = Some(found.size);
+    object.written = found.modified.map_or(i64::MIN, Timestamp::as_second);
     let plausible = match object.compression {
         Compression::None => found.size == object.length,
         // What does not shrink is stored as it is, but until Liberty it was stored compressed all the same: no compressor
@@ -446,10 +485,13 @@ fn add_format_error(faults: &mut Faults, name: &str, code: &str, what: &str, err
     }
 }
 
-/// The same of the sha256file, which nothing that rests on the backup needs.
-pub(super) fn add_sha256file_error(faults: &mut Faults, name: &str, error: FormatError) {
+/// The same of the sha256file, which nothing that rests on the backup needs. `came` is the MD5 of what came.
+pub(super) fn add_sha256file_error(faults: &mut Faults, store: &dyn ObjectStore, name: &str, came: Option<[u8; 16]>, error: FormatError) {
     let mut aside = Faults::default();
-    add_format_error(&mut aside, name, "sha256file-malformed", "its sha256file cannot be read", error);
+    match spoilt(store, name, came) {
+        Some(problem) if matches!(error, FormatError::Malformed(_)) => aside.add(Class::Unfinished, problem),
+        _ => add_format_error(&mut aside, name, "sha256file-malformed", "its sha256file cannot be read", error),
+    }
     faults.extend_aside(aside);
 }
 

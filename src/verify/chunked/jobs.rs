@@ -2,9 +2,11 @@
 
 use std::collections::VecDeque;
 use std::ops::{ControlFlow, Range};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::SyncSender;
 
+use super::digest::Tap;
 use super::inventory::Object;
 use super::pass::{Member, PART};
 use crate::format::metadata::Compression;
@@ -18,17 +20,25 @@ pub struct Item<'a> {
     pub live: Vec<Range<u64>>,
     /// Its pieces that were not read yet.
     pieces: AtomicUsize,
+    /// The MD5 of all of its bytes as stored, where one of its pieces was found wrong; `None` in it where they cannot be read.
+    whole: OnceLock<Option<[u8; 16]>>,
 }
 
 impl<'a> Item<'a> {
     /// An object of a member.
     pub fn new(member: &'a Member, object: Object, live: Vec<Range<u64>>) -> Self {
-        Self { member, object, live, pieces: AtomicUsize::new(0) }
+        Self { member, object, live, pieces: AtomicUsize::new(0), whole: OnceLock::new() }
     }
 
     /// Its name.
     pub fn name(&self) -> String {
         names::data(&self.member.inventory.prefix, self.object.number)
+    }
+
+    /// The MD5 of all of its bytes as stored; they are read for it once.
+    pub fn whole_md5(&self) -> Option<[u8; 16]> {
+        let read = || Tap::of(self.member.store.open(&self.name(), None).ok()?).1.of_all(u64::MAX);
+        *self.whole.get_or_init(read)
     }
 
     /// A piece of it was read; whether that was the last one.

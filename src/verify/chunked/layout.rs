@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::inventory::{Inventory, Object};
-use crate::domain::Problem;
+use crate::domain::{Backup, Problem};
 use crate::format::names;
 use crate::verify::fault::{Class, Faults};
 
@@ -17,7 +17,8 @@ pub fn is_beyond(reached: u64, volume_bytes: u64) -> bool {
 }
 
 /// Whether the objects lie side by side, and those of a full backup cover the whole volume.
-pub fn check(inventory: &Inventory, full: bool, volume_bytes: Option<u64>, faults: &mut Faults, warnings: &mut Vec<Problem>) {
+pub fn check(inventory: &Inventory, backup: &Backup, faults: &mut Faults, warnings: &mut Vec<Problem>) {
+    let (full, volume_bytes) = (backup.parent_id.is_none(), inventory.volume_bytes);
     let mut reached = 0_u64;
     for object in &inventory.entries {
         let name = || names::data(&inventory.prefix, object.number);
@@ -34,7 +35,15 @@ pub fn check(inventory: &Inventory, full: bool, volume_bytes: Option<u64>, fault
         let text = "backups.size is not set or no size of a volume, so that nothing tells how much of the volume there should be";
         return faults.add(Class::Unfinished, Problem::general("size-unknown", text));
     };
-    if full && reached < volume_bytes {
+    // The volume may have been extended after the snapshot was taken, and only a sha256file that fits tells.
+    let tells = |(block, digests): (u64, u64)| digests == volume_bytes.div_ceil(block);
+    if full && reached < volume_bytes && backup.snapshot_id.is_some() && !inventory.told.is_some_and(tells) {
+        let text = format!(
+            "no object holds bytes {reached} to {volume_bytes} of the volume; it is a backup of a snapshot, which may have been smaller, and \
+             its sha256file does not tell"
+        );
+        faults.add(Class::Unfinished, Problem::general("size-unknown", text));
+    } else if full && reached < volume_bytes {
         let text = format!("no object holds bytes {reached} to {volume_bytes} of the volume");
         faults.add(Class::Absent, Problem::general("gap", text));
     }
@@ -118,7 +127,7 @@ mod tests {
     use crate::format::metadata::Compression;
 
     fn object(offset: u64, length: u64) -> Object {
-        Object { number: 1, offset, length, compression: Compression::None, md5: [0; 16], stored: None }
+        Object { number: 1, offset, length, compression: Compression::None, md5: [0; 16], stored: None, written: i64::MIN }
     }
 
     #[test]

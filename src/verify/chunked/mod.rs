@@ -20,8 +20,9 @@ use jiff::civil::DateTime;
 use jiff::tz::Offset;
 use jiff::{SignedDuration, Timestamp};
 
-use self::inventory::Inventory;
-use self::pass::{Member, Pass};
+use self::asking::spoilt;
+use self::inventory::{Inventory, WRONG_SHA256FILE};
+use self::pass::{Member, Outcome, Pass};
 use super::fault::{Class, Faults};
 use super::{Findings, Subject, Watch};
 use crate::domain::status::DELETING;
@@ -64,6 +65,12 @@ pub struct Own {
     times: Times,
     listing: Option<Listing>,
     below: Option<Below>,
+    /// What its sha256file tells of (see [`Inventory::told`]), and whether that fits what is known of the backup alone.
+    told: Option<((u64, u64), bool)>,
+    /// Bytes of the volume when it was read, as [`Inventory::volume_bytes`] has it.
+    volume_bytes: Option<u64>,
+    /// An object was written again while it was being checked.
+    rewritten: bool,
     /// When the driver began by its clock, and how far the storage's is behind that at least, if it is.
     behind: Option<(Timestamp, SignedDuration)>,
     objects: Amount,
@@ -84,6 +91,9 @@ impl Own {
             times: Times::default(),
             listing: None,
             below: None,
+            told: None,
+            volume_bytes: None,
+            rewritten: false,
             behind: None,
             objects: Amount::default(),
             bytes: Amount::default(),
@@ -103,7 +113,21 @@ impl Own {
                 return own;
             }
         };
-        let found = Inventory::take(store.as_ref(), link, prefix, thorough, large, &mut own.faults, &mut own.warnings);
+        let mut take = |own: &mut Self| {
+            (own.faults, own.warnings) = Default::default();
+            Inventory::take(store.as_ref(), link, prefix, thorough, large, &mut own.faults, &mut own.warnings)
+        };
+        let mut found = take(&mut own);
+        // What is said of the damage rests on the metadata, which may have been spoilt on its way.
+        let name = names::metadata(prefix);
+        if own.faults.has_damage() && spoilt(store.as_ref(), &name, found.metadata_md5).is_some() {
+            found = take(&mut own);
+            if let Some(problem) = spoilt(store.as_ref(), &name, found.metadata_md5) {
+                own.faults = Faults::default();
+                own.faults.add(Class::Unfinished, problem);
+                (found.entries, found.known) = (Vec::new(), false);
+            }
+        }
         own.begun = found.begun;
         own.absent = found.absent;
         own.times = found.times;
@@ -115,6 +139,7 @@ impl Own {
         };
         own.bytes = Amount { checked: 0, expected: found.entries.iter().fold(0, |sum: u64, entry| sum.saturating_add(entry.length)) };
         own.depth = found.depth.clone();
+        (own.told, own.volume_bytes) = (found.told.map(|told| (told, found.block_size.is_some())), found.volume_bytes);
         own.count = i64::try_from(found.entries.len()).ok();
         let reached = found.entries.iter().map(inventory::Object::end).max().unwrap_or(0);
         if !link.volume_bytes.is_some_and(|volume_bytes| layout::is_beyond(reached, volume_bytes)) {
@@ -136,6 +161,36 @@ impl Own {
     /// Bytes of memory that its list takes in a restore.
     fn list_bytes(&self) -> u64 {
         self.inventory.as_ref().map_or(0, |inventory| (inventory.entries.len() as u64).saturating_mul(LISTED_OBJECT))
+    }
+
+    /// Whether its sha256file can be one of its chain: Cinder makes an increment only with blocks of the same size as those of its
+    /// parent, and never of a larger device. That of a full backup is held against its own data.
+    fn compare_sha256files(&mut self, tip: &Link<'_>, bottom: &Link<'_>, found: &Self) {
+        let (Some(((block, digests), true)), Some((wanted, true))) = (self.told, found.told) else { return };
+        if bottom.backup.parent_id.is_some() || (block == wanted.0 && digests <= wanted.1) {
+            return;
+        }
+        let text = format!(
+            "its sha256file has {digests} digests of {block} bytes, and that of backup {}, the full one that it rests on, {} of {}: \
+             {WRONG_SHA256FILE}",
+            bottom.backup.id, wanted.1, wanted.0
+        );
+        let name = names::sha256file(prefix_of(tip.backup).unwrap_or_default());
+        self.faults.add_aside(Class::Wrong, Problem::of(name, "sha256file-wrong", text));
+        if let Some(inventory) = &mut self.inventory {
+            let inventory = Arc::make_mut(inventory);
+            (inventory.block_size, inventory.digests, inventory.volume_bytes) = (None, 0, found.volume_bytes);
+        }
+    }
+
+    /// Adds what came of reading the data.
+    fn take_in(&mut self, outcome: Outcome) {
+        self.depth = outcome.depth;
+        (self.bytes.checked, self.objects.checked) = (outcome.bytes, outcome.objects);
+        self.faults.extend(outcome.faults);
+        self.warnings.extend(outcome.warnings);
+        self.rewritten |= !outcome.rewritten.is_empty();
+        outcome.rewritten.into_iter().for_each(|modified| self.times.add(modified));
     }
 
     fn verdict(&self) -> CheckVerdict {
@@ -193,9 +248,13 @@ pub fn check(
         }
         // Only a restore goes through the lists of all members, and a chain can be long.
         held = held.saturating_add(found.list_bytes());
+        this.rewritten |= found.rewritten;
         members.push(if restore && held <= effort.memory / 2 { found } else { found.without_list() });
     }
     this.below = below(parents, &members);
+    if let (Some(bottom), Some(found)) = (parents.last(), members.last()) {
+        this.compare_sha256files(tip, bottom, found);
+    }
     for (class, more) in unnamed {
         let what = if class == Class::Unfinished { "could not be verified" } else { "are damaged" };
         let text = format!("{more} more of the backups that it rests on {what}; `check --all` lists each with what is wrong with it");
@@ -208,7 +267,7 @@ pub fn check(
             chain.len()
         );
         this.faults.add(Class::Unfinished, Problem::general("too-large", text));
-    } else if restore && !this.faults.has_damage() && this.inventory.is_some() {
+    } else if restore && !this.faults.has_damage_below() && this.inventory.is_some() {
         let mut list = Vec::new();
         for (link, found) in chain.iter().zip(std::iter::once(&this).chain(&members)) {
             // Of a member whose list could not be read nobody knows what it holds.
@@ -223,11 +282,7 @@ pub fn check(
             this.objects.expected = entries().count() as u64;
             let volume_bytes = this.inventory.as_ref().and_then(|inventory| inventory.volume_bytes);
             let outcome = Pass { members: &list, effort, watch, restore: true, full: parents.is_empty(), volume_bytes }.run();
-            this.depth = outcome.depth;
-            this.bytes.checked = outcome.bytes;
-            this.objects.checked = outcome.objects;
-            this.faults.extend(outcome.faults);
-            this.warnings.extend(outcome.warnings);
+            this.take_in(outcome);
         }
     }
     finish(subject, this)
@@ -250,11 +305,7 @@ pub fn deepen(link: &Link<'_>, own: &mut Own, effort: &Effort, watch: &Watch) {
         volume_bytes: inventory.volume_bytes,
     }
     .run();
-    own.depth = outcome.depth;
-    own.bytes.checked = outcome.bytes;
-    own.objects.checked = outcome.objects;
-    own.faults.extend(outcome.faults);
-    own.warnings.extend(outcome.warnings);
+    own.take_in(outcome);
 }
 
 /// The beginning of the names of a backup's objects; `None` where its driver never began, so that it has no place to look at.
@@ -319,7 +370,7 @@ fn finish(subject: &Subject<'_>, own: Own) -> Findings {
         warnings.push(Problem::general("clock-behind", text));
     }
     let slow = behind.unwrap_or_default();
-    let busy = own.times.newest.is_some_and(|newest| subject.now.duration_since(newest).saturating_sub(slow) < settle);
+    let busy = own.rewritten || own.times.newest.is_some_and(|newest| subject.now.duration_since(newest).saturating_sub(slow) < settle);
     if let Some(newest) = own.times.newest.filter(|newest| *newest > subject.now + Duration::from_secs(60)) {
         let text = format!("its newest object was written at {newest}, which is in the future by this host's clock");
         warnings.push(Problem::general("clock-ahead", text));

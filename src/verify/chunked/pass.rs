@@ -11,10 +11,12 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
+use jiff::Timestamp;
 use rand::Rng;
 
+use super::asking::{differs, spoilt};
 use super::digest::{Digest, Tap, compare};
-use super::inventory::{Inventory, Object, add_sha256file_error};
+use super::inventory::{Inventory, Object, WRONG_SHA256FILE, add_sha256file_error};
 use super::jobs::{Item, Job, Planner, Proof, send_with_md5};
 use super::layout;
 use crate::domain::Problem;
@@ -102,6 +104,8 @@ pub struct Outcome {
     pub bytes: u64,
     /// Objects that were read.
     pub objects: u64,
+    /// When objects were written that were written again meanwhile, as far as the storage says.
+    pub rewritten: Vec<Option<Timestamp>>,
 }
 
 /// What the threads add to.
@@ -116,6 +120,12 @@ struct Shared {
     by_md5: u64,
     /// Objects whose MD5 is that of the bytes as stored.
     as_stored: u64,
+    /// As in [`Outcome`].
+    rewritten: Vec<Option<Timestamp>>,
+    /// The first byte of the volume whose digest in the sha256file fits neither the data nor the MD5 that fits it.
+    misfit: Option<u64>,
+    /// The MD5 of the sha256file, as it came.
+    sha256file_md5: Option<[u8; 16]>,
 }
 
 /// What a piece came to.
@@ -148,11 +158,19 @@ impl Pass<'_> {
         if self.restore {
             // No increment is made of a device that is larger than its parent's.
             let more = told.filter(|(block, digests)| gaps.is_empty() && reached.div_ceil(*block) < *digests);
-            if let Some((_, digests)) = more {
+            let bottom = self.members.last().and_then(|member| member.inventory.told);
+            if let Some((block, digests)) = more {
                 let text = format!(
-                    "neither it nor a backup that it rests on holds anything behind byte {reached} of the volume, and its sha256file tells of {digests} blocks"
+                    "neither it nor a backup that it rests on holds anything behind byte {reached} of the volume, and its sha256file has \
+                     {digests} digests of {block} bytes"
                 );
-                outcome.faults.add(Class::Absent, Problem::general("gap", text));
+                if bottom == more {
+                    // Two that agree: the device was as large, and its end is lost.
+                    outcome.faults.add(Class::Absent, Problem::general("gap", text));
+                } else {
+                    let problem = Problem::of(names::sha256file(&tip.inventory.prefix), "sha256file-wrong", text);
+                    outcome.faults.add_aside(Class::Wrong, problem);
+                }
             }
             for gap in gaps {
                 let text = format!("neither it nor a backup that it rests on holds bytes {} to {} of the volume", gap.start, gap.end);
@@ -201,6 +219,21 @@ impl Pass<'_> {
         let shared = shared.into_inner().unwrap_or_else(PoisonError::into_inner);
         outcome.faults.extend(shared.faults);
         outcome.warnings.extend(shared.warnings);
+        outcome.rewritten = shared.rewritten;
+        if let Some(first) = shared.misfit {
+            let name = names::sha256file(&tip.inventory.prefix);
+            let (class, problem) = match spoilt(tip.store.as_ref(), &name, shared.sha256file_md5) {
+                Some(problem) => (Class::Unfinished, problem),
+                None => {
+                    let text = format!(
+                        "its digests are not those of the data, the first at byte {first} of the volume, and the MD5 of the object there is: \
+                         {WRONG_SHA256FILE}"
+                    );
+                    (Class::Wrong, Problem::of(name, "sha256file-wrong", text))
+                }
+            };
+            outcome.faults.add_aside(class, problem);
+        }
         (outcome.bytes, outcome.objects) = (shared.bytes, shared.objects);
         if self.watch.is_cancelled() {
             outcome.faults.add(Class::Unfinished, Problem::general("cancelled", "the check was stopped before it had read everything"));
@@ -268,24 +301,31 @@ impl Pass<'_> {
         let name = names::sha256file(&tip.inventory.prefix);
         let note = |class, problem| lock(shared).faults.add(class, problem);
         let read = tip.store.open(&name, None).map_err(|error| crate::format::FormatError::Io(error.into_io())).and_then(|stream| {
-            sha256file::read_hashes(stream, &mut |hash| {
+            let (stream, taken) = Tap::of(stream);
+            let read = sha256file::read_hashes(stream, &mut |hash| {
                 if self.watch.is_cancelled() { ControlFlow::Break(()) } else { planner.take(hash) }
-            })
+            });
+            lock(shared).sha256file_md5 = taken.of_all(1 << 20);
+            read
         });
         if self.watch.is_cancelled() {
             return;
         }
         match read {
             Err(error) => {
-                add_sha256file_error(&mut lock(shared).faults, &name, error);
+                let came = lock(shared).sha256file_md5;
+                add_sha256file_error(&mut lock(shared).faults, tip.store.as_ref(), &name, came, error);
             }
             Ok(_) => {
                 let wanted = planner.volume_end.div_ceil(block_size);
                 if planner.came != wanted {
-                    let text = format!("its sha256file has {} digests of {block_size} bytes, and {wanted} are wanted", planner.came);
+                    let text = format!(
+                        "its sha256file has {} digests of {block_size} bytes, and {wanted} are wanted: {WRONG_SHA256FILE}",
+                        planner.came
+                    );
                     // A device may have been a little larger than its size in GiB says.
                     if planner.came < wanted || (self.full && !self.restore) {
-                        lock(shared).faults.add_aside(Class::Wrong, Problem::of(name.clone(), "sha256file-length", text));
+                        lock(shared).faults.add_aside(Class::Wrong, Problem::of(name.clone(), "sha256file-wrong", text));
                     }
                 }
             }
@@ -316,8 +356,7 @@ impl Pass<'_> {
             let first = self.read(&job, false, &mut buffer);
             let result = match first {
                 Err(first) if first.fault.0 != Class::Unfinished => {
-                    // Once more, for the first answer may have been spoilt on its way.
-                    let second = self.read(&job, true, &mut buffer);
+                    let second = self.look_again(&job, &mut buffer);
                     if second.is_ok() {
                         let text = format!("the second reading is good, the first was not: {}", first.fault.1.text);
                         lock(shared).warnings.push(Problem { text, code: "read-twice".to_owned(), ..first.fault.1 });
@@ -337,14 +376,56 @@ impl Pass<'_> {
                     shared.bytes += proven.bytes;
                     shared.as_stored += u64::from(proven.as_stored);
                 }
-                Err(Trouble { fault: (class, problem) }) if problem.code == "storage-away" => {
+                Err(Trouble { fault: (class, problem), .. }) if problem.code == "storage-away" => {
                     // Said once; nobody asks for the rest.
                     if !away.swap(true, Ordering::Relaxed) {
                         shared.faults.add(class, Problem { object: None, ..problem });
                     }
                 }
-                Err(Trouble { fault: (class, problem) }) => shared.faults.add(class, problem),
+                // Said once for all of the sha256file.
+                Err(Trouble { detail: Detail::Misfit(at), .. }) => shared.misfit = Some(shared.misfit.map_or(at, |first| first.min(at))),
+                Err(Trouble { fault: (class, problem), detail }) => {
+                    if let Detail::Rewritten(at) = detail {
+                        shared.rewritten.push(at);
+                    }
+                    shared.faults.add(class, problem);
+                }
             }
+        }
+    }
+
+    /// Looks at an object again that was found wrong, before anybody says so: it may have been written again since it was listed,
+    /// and what came may have been spoilt on its way.
+    fn look_again(&self, job: &Job<'_>, buffer: &mut Vec<u8>) -> Result<Proven, Trouble> {
+        let Item { member, object, .. } = job.item;
+        let name = job.item.name();
+        let told = match member.store.stat(&name) {
+            Ok(Some(found)) if object.was_rewritten(&found) => {
+                let at = found.modified.map_or_else(String::new, |at| format!(" at {at}"));
+                let text = format!("it was written again{at}, after it had been listed: what was read of it proves nothing");
+                let fault = (Class::Unfinished, Problem::of(name, "object-rewritten", text));
+                return Err(Trouble { fault, detail: Detail::Rewritten(found.modified) });
+            }
+            Ok(found) => found.and_then(|found| found.md5),
+            Err(error) if matches!(error.kind, StorageErrorKind::Transient | StorageErrorKind::Away) => {
+                return Err(Trouble::of_error(&name, &error));
+            }
+            // Who may read it need not be able to ask for it.
+            Err(_) => None,
+        };
+        let trouble = match self.read(job, true, buffer) {
+            Err(trouble) if trouble.fault.0 == Class::Wrong => trouble,
+            result => return result,
+        };
+        let came = match trouble.detail {
+            Detail::Came(md5) => Some(md5),
+            // The MD5 of the metadata fits what came.
+            Detail::Misfit(_) => None,
+            _ => told.and_then(|_| job.item.whole_md5()),
+        };
+        match came.zip(told).and_then(|(came, told)| differs(&name, came, told)) {
+            Some(problem) => Err(Trouble::from((Class::Unfinished, problem))),
+            None => Err(trouble),
         }
     }
 
@@ -353,21 +434,17 @@ impl Pass<'_> {
         let Item { member, object, .. } = job.item;
         let name = job.item.name();
         let length = job.part.as_ref().map_or(object.length, |part| part.end - part.start);
-        let failed = |error: &StorageError| {
-            let mut faults = Faults::default();
-            faults.add_error(Some(&name), error);
-            Trouble::of(faults, &name)
-        };
+        let failed = |error: &StorageError| Trouble::of_error(&name, error);
         let stream = member.store.open(&name, job.part.clone()).map_err(|error| failed(&error))?;
         let with_md5 = match job.proof {
             Proof::Md5 => true,
             // The second time it shall say which of the two is wrong: the object, or what the sha256file says of it.
             Proof::Blocks(_) => again && job.part.is_none(),
         };
-        // Without compression the two are the same.
-        let (stream, stored_md5) = if with_md5 && object.compression != Compression::None {
-            let (tap, md5) = Tap::of(stream);
-            (Box::new(tap) as _, Some(md5))
+        // Without compression the two are the same, if all of it is read.
+        let (stream, stored) = if job.part.is_none() && (again || (with_md5 && object.compression != Compression::None)) {
+            let (tap, taken) = Tap::of(stream);
+            (Box::new(tap) as _, Some(taken))
         } else {
             (stream, None)
         };
@@ -391,30 +468,46 @@ impl Pass<'_> {
             // What could not be read is done with, too.
             self.watch.add(length.saturating_sub(counted));
         }
-        let wrong = |code: &str, text: String| Trouble { fault: (Class::Wrong, Problem::of(name.clone(), code, text)) };
+        // Of all bytes as they are stored, also where nobody wanted to read them to their end.
+        let came = match stored {
+            Some(taken) if again => taken.of_all(u64::MAX),
+            Some(taken) => Some(taken.so_far()),
+            None => None,
+        };
+        let wrong = |code: &str, text: String| {
+            let fault = (Class::Wrong, Problem::of(name.clone(), code, text));
+            Trouble { fault, detail: came.map_or(Detail::Nothing, Detail::Came) }
+        };
         let read = match read {
             Ok(read) => read,
             Err(error) => {
                 return Err(match StorageError::of_io(&error) {
                     Some(error) => failed(error),
                     None if error.kind() == io::ErrorKind::InvalidData => wrong("object-broken", error.to_string()),
-                    None => Trouble { fault: (Class::Unfinished, Problem::of(name.clone(), "storage-unreadable", error.to_string())) },
+                    None => Trouble::from((Class::Unfinished, Problem::of(name.clone(), "storage-unreadable", error.to_string()))),
                 });
             }
         };
-        let as_stored = read.md5 != Some(object.md5) && stored_md5.is_some_and(|md5| md5.take() == object.md5);
+        let as_stored = read.md5 != Some(object.md5) && with_md5 && object.compression != Compression::None && came == Some(object.md5);
         let md5_fits = as_stored || read.md5.is_none_or(|md5| md5 == object.md5);
         if let Some(first) = read.differing.first() {
             let start = object.offset + job.part.as_ref().map_or(0, |part| part.start) + first * block;
             let many = read.differing.len();
             let blocks = if many == 1 { "1 block differs".to_owned() } else { format!("{many} blocks differ") };
-            let why = match (read.md5.is_some(), md5_fits) {
-                (true, true) => "; it is as it was written (its MD5 fits), so that it is not what the volume held",
-                (true, false) => "; its MD5 differs, too",
-                _ => "",
+            // Of a piece the object's own digest says nothing: all of the object is read for it.
+            let of_whole = || job.item.whole_md5().map(|md5| md5 == object.md5);
+            let fits = if read.md5.is_some() { Some(md5_fits) } else { Some(()).filter(|()| again).and_then(|()| of_whole()) };
+            let why = match fits {
+                Some(true) => "; it is as it was written (its MD5 fits), so that it is not what the volume held",
+                Some(false) => "; its MD5 differs, too",
+                None => "",
             };
             let text = format!("{blocks} from what the volume held, the first at byte {start} of the volume{why}");
-            return Err(wrong("block-differs", text));
+            // The driver takes both digests of the same bytes. Those of another member are its own sha256file's business.
+            let is_own = self.members.first().is_some_and(|tip| std::ptr::eq(tip, *member));
+            let trouble = wrong("block-differs", text);
+            let is_misfit = is_own && again && fits == Some(true);
+            return Err(if is_misfit { Trouble { detail: Detail::Misfit(start), ..trouble } } else { trouble });
         }
         if !md5_fits {
             return Err(wrong("object-digest", "its MD5 is not the one in the metadata".to_owned()));
@@ -426,10 +519,30 @@ impl Pass<'_> {
 /// Why a piece could not be proven.
 struct Trouble {
     fault: (Class, Problem),
+    detail: Detail,
+}
+
+/// What else is known of it.
+enum Detail {
+    Nothing,
+    /// The MD5 of the whole object as stored, as it came.
+    Came([u8; 16]),
+    /// It was written again meanwhile, and when, if the storage says so.
+    Rewritten(Option<Timestamp>),
+    /// From this byte of the volume on the sha256file does not fit, and the MD5 of the object does.
+    Misfit(u64),
+}
+
+impl From<(Class, Problem)> for Trouble {
+    fn from(fault: (Class, Problem)) -> Self {
+        Self { fault, detail: Detail::Nothing }
+    }
 }
 
 impl Trouble {
-    fn of(faults: Faults, name: &str) -> Self {
+    fn of_error(name: &str, error: &StorageError) -> Self {
+        let mut faults = Faults::default();
+        faults.add_error(Some(name), error);
         let class = if faults.has_damage() {
             if faults.verdict() == crate::domain::CheckVerdict::Incomplete { Class::Absent } else { Class::Wrong }
         } else {
@@ -437,7 +550,7 @@ impl Trouble {
         };
         let problem =
             faults.into_problems().into_iter().next().unwrap_or_else(|| Problem::of(name, "storage-unreadable", "cannot be read"));
-        Self { fault: (class, problem) }
+        Self::from((class, problem))
     }
 }
 

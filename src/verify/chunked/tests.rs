@@ -543,3 +543,72 @@ fn a_storage_whose_clock_is_behind_does_not_make_a_backup_look_quiet() {
     let found = chain.check(0, Level::Quick);
     assert!(found.busy && found.warnings.iter().any(|warning| warning.code == "clock-behind"), "{found:?}");
 }
+
+/// Changes a sha256file.
+fn with_sha256file(chain: &Chain, number: usize, change: impl FnOnce(&mut serde_json::Value)) -> Chain {
+    let mut store = chain.store.clone();
+    let bytes = store.bytes_mut(&names::sha256file(&prefix(number))).unwrap();
+    let mut document = serde_json::from_slice(bytes).unwrap();
+    change(&mut document);
+    *bytes = serde_json::to_vec(&document).unwrap();
+    Chain { store, backups: chain.backups.clone(), volume_bytes: chain.volume_bytes }
+}
+
+#[test]
+fn a_wrong_sha256file_is_named_and_no_data_is_missed() {
+    type Change = fn(&mut serde_json::Value);
+    let changes: [(&str, Change); 6] = [
+        ("one more at the end", |file| file["sha256s"].as_array_mut().unwrap().push("0".repeat(64).into())),
+        ("one more in front", |file| file["sha256s"].as_array_mut().unwrap().insert(0, "0".repeat(64).into())),
+        ("one less", |file| drop(file["sha256s"].as_array_mut().unwrap().pop())),
+        ("half of the size of a block", |file| file["chunk_size"] = (BLOCK / 2).into()),
+        ("twice the size of a block", |file| file["chunk_size"] = (BLOCK * 2).into()),
+        ("of another time", |file| {
+            for digest in file["sha256s"].as_array_mut().unwrap() {
+                *digest = "0".repeat(64).into();
+            }
+        }),
+    ];
+    for snapshot in [false, true] {
+        let mut chain = Chain::of(&volumes(3, 40), Compression::Zlib, BLOCK * 16);
+        if snapshot {
+            // The volume was extended since, to what no change below comes to by chance.
+            chain.volume_bytes *= 3;
+            chain.backups.iter_mut().for_each(|backup| backup.snapshot_id = Some(id(777)));
+        }
+        for number in 0..3 {
+            for (what, change) in &changes {
+                // That of a smaller snapshot would look like this.
+                if snapshot && number > 0 && *what == "one less" {
+                    continue;
+                }
+                let wrong = with_sha256file(&chain, number, change);
+                for level in LEVELS {
+                    let found = wrong.check(number, level);
+                    let codes: Vec<&str> = found.problems.iter().map(|problem| problem.code.as_str()).collect();
+                    let what = format!("{what} of {number}, {level}, {snapshot}: {:?} {}", found.problems, found.depth);
+                    // Only data shows that a digest is another.
+                    if *what.split(' ').next().unwrap() == *"of" && level == Level::Quick {
+                        continue;
+                    }
+                    assert_eq!(found.verdict, CheckVerdict::Corrupt, "{what}");
+                    let file = names::sha256file(&prefix(number));
+                    let named =
+                        found.problems.iter().find(|problem| problem.code == "sha256file-wrong").unwrap_or_else(|| panic!("{what}"));
+                    assert!(named.object.as_ref() == Some(&file) && named.text.contains("an increment made on this backup"), "{what}");
+                    assert!(!codes.iter().any(|code| ["gap", "object-digest", "object-missing"].contains(code)), "{what}");
+                    // In a restore a parent's data is held against the tip's digests alone.
+                    let is_restore_of_other = level == Level::Restore && number > 0 && what.starts_with("of another");
+                    assert!(is_restore_of_other || !codes.contains(&"block-differs"), "{what}");
+                    if level != Level::Quick {
+                        assert!(found.objects.checked == found.objects.expected && found.objects.checked > 0, "{what}");
+                    }
+                    // What rests on it is not touched by it.
+                    if number < 2 && !snapshot {
+                        assert_eq!(wrong.check(2, level).verdict, CheckVerdict::Intact, "{what}");
+                    }
+                }
+            }
+        }
+    }
+}

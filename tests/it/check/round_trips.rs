@@ -33,8 +33,17 @@ pub(super) struct Counting {
     pub(super) url: String,
     /// What it holds; it may be changed at any time.
     pub(super) objects: Arc<Mutex<Objects>>,
+    pub(super) harm: Arc<Mutex<Option<Harm>>>,
     requests: Arc<Mutex<Vec<String>>>,
     connections: Arc<AtomicUsize>,
+}
+
+/// What befalls the bytes of the objects whose names end so.
+pub(super) enum Harm {
+    /// They are spoilt on their way.
+    Spoilt(&'static str),
+    /// They are others than when they were listed, written in this second.
+    Rewritten(&'static str),
 }
 
 pub(super) type Objects = BTreeMap<String, Vec<u8>>;
@@ -46,16 +55,24 @@ impl Counting {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let objects = Arc::new(Mutex::new(objects));
-        let server = Self { url: url.clone(), objects: Arc::clone(&objects), requests: Arc::default(), connections: Arc::default() };
+        let harm = Arc::default();
+        let server = Self {
+            url: url.clone(),
+            objects: Arc::clone(&objects),
+            harm: Arc::clone(&harm),
+            requests: Arc::default(),
+            connections: Arc::default(),
+        };
         let (requests, connections) = (Arc::clone(&server.requests), Arc::clone(&server.connections));
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 connections.fetch_add(1, Ordering::SeqCst);
-                let (requests, objects, url) = (Arc::clone(&requests), Arc::clone(&objects), url.clone());
+                let (requests, objects, harm, url) = (Arc::clone(&requests), Arc::clone(&objects), Arc::clone(&harm), url.clone());
                 thread::spawn(move || {
                     while serve(&stream, &|target, range| {
                         requests.lock().unwrap().push(target.to_owned());
-                        answer(speaks, &objects.lock().unwrap(), &url, target, range)
+                        let answered = answer(speaks, &objects.lock().unwrap(), &url, target, range);
+                        harmed(answered, target, harm.lock().unwrap().as_ref())
                     })
                     .is_some()
                     {}
@@ -71,6 +88,7 @@ fn serve(mut stream: &TcpStream, answer: &dyn Fn(&str, Option<&str>) -> Reply) -
     let mut reader = BufReader::new(stream);
     let mut line = String::new();
     reader.read_line(&mut line).ok()?;
+    let is_head = line.starts_with("HEAD ");
     let target = line.split_whitespace().nth(1)?.to_owned();
     let (mut length, mut range) = (0, None);
     loop {
@@ -89,7 +107,31 @@ fn serve(mut stream: &TcpStream, answer: &dyn Fn(&str, Option<&str>) -> Reply) -
     for (name, value) in headers {
         head.push_str(&format!("{name}: {value}\r\n"));
     }
-    stream.write_all(&[head.as_bytes(), b"\r\n", &body].concat()).ok()
+    let body = if is_head { &[] } else { body.as_slice() };
+    stream.write_all(&[head.as_bytes(), b"\r\n", body].concat()).ok()
+}
+
+fn harmed((status, mut headers, mut body): Reply, target: &str, harm: Option<&Harm>) -> Reply {
+    let is_for = |name: &str| status == 200 && target.split('?').next().unwrap().ends_with(name);
+    let middle = body.len() / 2;
+    match harm {
+        Some(Harm::Spoilt(name)) if is_for(name) => body[middle] ^= 4,
+        Some(Harm::Rewritten(name)) if is_for(name) => {
+            body[middle] ^= 4;
+            headers.retain(|(name, _)| !["ETag", "Last-Modified"].contains(name));
+            headers.push(("ETag", format!("\"{}\"", md5(&body))));
+            headers.push((
+                "Last-Modified",
+                jiff::Zoned::now().with_time_zone(jiff::tz::TimeZone::UTC).strftime("%a, %d %b %Y %H:%M:%S GMT").to_string(),
+            ));
+        }
+        _ => {}
+    }
+    (status, headers, body)
+}
+
+fn md5(bytes: &[u8]) -> String {
+    Md5::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn answer(speaks: Speaks, objects: &Objects, url: &str, target: &str, range: Option<&str>) -> Reply {
@@ -97,7 +139,6 @@ fn answer(speaks: Speaks, objects: &Objects, url: &str, target: &str, range: Opt
     let decode = |text: &str| percent_decode_str(text).decode_utf8().unwrap().into_owned();
     let prefix = query.split('&').find_map(|part| part.strip_prefix("prefix=")).map(decode);
     let listed = || objects.iter().filter(|(name, _)| prefix.as_ref().is_some_and(|prefix| name.starts_with(prefix)));
-    let md5 = |bytes: &[u8]| Md5::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let ok = |body: String| (200, vec![("X-Trans-Id", "t".to_owned())], body.into_bytes());
     if path == "/auth/v1.0" {
         return (200, vec![("X-Storage-Url", format!("{url}/v1/AUTH_test")), ("X-Auth-Token", "t".to_owned())], Vec::new());
@@ -153,10 +194,10 @@ fn answer(speaks: Speaks, objects: &Objects, url: &str, target: &str, range: Opt
 }
 
 /// A site whose backups are in the container `c`, and the server that holds it.
-fn site(speaks: Speaks, service: &str) -> (Site, Counting) {
+pub(super) fn site(speaks: Speaks, service: &str, backups: usize) -> (Site, Counting) {
     let site = Site::on(Engine::Sqlite);
     let mut objects = Objects::new();
-    for _ in 0..BACKUPS {
+    for _ in 0..backups {
         let (id, volume) = (new_id(), new_id());
         let prefix = format!("volume_{volume}/20261122100000/az_nova_backup_{id}");
         let replaced = |text: &str| text.replace(&prefix_of(FULL, VOLUME), &prefix).replace(FULL, &id).replace(VOLUME, &volume);
@@ -196,7 +237,7 @@ fn a_quick_check_asks_a_few_times_for_each_backup_and_logs_in_once() {
         (Speaks::S3, "cinder.backup.drivers.s3.S3BackupDriver", 0, 3),
         (Speaks::Google, "cinder.backup.drivers.gcs.GoogleBackupDriver", 1, 3),
     ] {
-        let (site, server) = site(speaks, service);
+        let (site, server) = site(speaks, service, BACKUPS);
         let document = site.program.json(0, &["check", "--all", "--gcs-endpoint", &server.url]);
         assert_eq!(document["summary"]["intact"], BACKUPS, "{document:#}");
         let requests = server.requests.lock().unwrap().clone();

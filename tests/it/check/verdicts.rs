@@ -463,9 +463,16 @@ fn what_is_wrong_with_a_backup_is_named_by_object() {
             }
         }),
         ("the directory is gone", "quick", "missing", "container-missing", &|placed| fs::remove_dir_all(&placed.dir).unwrap()),
-        ("the sha256file is of another time", "deep", "corrupt", "block-differs", &|placed| {
+        ("the sha256file is of another time", "deep", "corrupt", "sha256file-wrong", &|placed| {
             let zeros = "\"c35020473aed1b4642cd726cad727b63fff2824ad68cedd7ffb73c7cbd890479\"";
             placed.edit(&placed.sha256file(), |text| text.replacen(zeros, &format!("\"{}\"", "0".repeat(64)), 1));
+        }),
+        ("the sha256file has a digest too many", "restore", "corrupt", "sha256file-wrong", &|placed| {
+            placed
+                .edit(&placed.sha256file(), |text| text.replacen("\"sha256s\": [", &format!("\"sha256s\": [\"{}\", ", "0".repeat(64)), 1));
+        }),
+        ("the sha256file has other blocks", "deep", "corrupt", "sha256file-wrong", &|placed| {
+            placed.edit(&placed.sha256file(), |text| text.replace("\"chunk_size\": 32768", "\"chunk_size\": 65536"));
         }),
         ("an object is not in the list", "quick", "incomplete", "gap", &|placed| {
             placed.edit(&placed.metadata(), |text| {

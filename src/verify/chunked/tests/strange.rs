@@ -239,7 +239,7 @@ fn the_lists_of_a_chain_are_not_held_beyond_the_memory() {
 #[test]
 fn a_digest_in_a_listing_is_no_more_than_a_suspicion() {
     let chain = Chain::of(&volumes(1, 240), Compression::None, BLOCK * 2);
-    let digest = |md5: Option<[u8; 16]>| move |found: ObjectInfo| Some(ObjectInfo { md5, ..found });
+    let digest = |md5: Option<[u8; 16]>| move |found: ObjectInfo| Some(ObjectInfo { md5: md5.filter(|_| is_data(&found.name)), ..found });
     let check = |stated: Option<[u8; 16]>, refused: Option<StorageErrorKind>| {
         let store = Strange { listed: Box::new(digest(Some([7; 16]))), stated: Box::new(digest(stated)), ..Strange::of(&chain) };
         store.refusing(move |name| refused.filter(|_| is_data(name))).check(&chain, Level::Quick)
@@ -358,4 +358,113 @@ fn that_the_storage_is_away_is_said_once() {
     }
     let found = Strange::lagging(&chain, |name| !is_data(name)).refusing(away).check(&chain, Level::Quick);
     assert_eq!((found.verdict, codes(&found)), (CheckVerdict::Unverifiable, vec!["storage-away"]));
+}
+
+/// A store whose bytes change on their way, or whose object is written again behind the listing's back.
+struct Spoiling {
+    store: MemoryStore,
+    /// The MD5s that the storage took when the bytes were written, as it tells them.
+    told: bool,
+    /// So many readings of the object that ends so are spoilt.
+    spoils: (&'static str, std::sync::atomic::AtomicUsize),
+    /// What is said of the time and the size of that object, asked for by its name.
+    stated: Change,
+}
+
+impl ObjectStore for Spoiling {
+    fn location(&self) -> &str {
+        self.store.location()
+    }
+
+    fn concurrency(&self) -> usize {
+        2
+    }
+
+    fn list(&self, prefix: &str, each: &mut dyn FnMut(ObjectInfo) -> ControlFlow<()>) -> Result<(), StorageError> {
+        self.store.list(prefix, each)
+    }
+
+    fn stat(&self, name: &str) -> Result<Option<ObjectInfo>, StorageError> {
+        use md5::Digest as _;
+        let found = self.store.stat(name)?.and_then(|found| if name.ends_with(self.spoils.0) { (self.stated)(found) } else { Some(found) });
+        let mut bytes = Vec::new();
+        self.store.open(name, None)?.read_to_end(&mut bytes).unwrap();
+        let md5 = self.told.then(|| md5::Md5::digest(&bytes).into());
+        Ok(found.map(|found| ObjectInfo { md5, ..found }))
+    }
+
+    fn open(&self, name: &str, range: Option<Range<u64>>) -> Result<Box<dyn Read + Send + '_>, StorageError> {
+        use std::sync::atomic::Ordering::SeqCst;
+        let mut bytes = Vec::new();
+        self.store.open(name, range)?.read_to_end(&mut bytes).unwrap();
+        let spoils = |left: usize| left.checked_sub(1);
+        if name.ends_with(self.spoils.0) && self.spoils.1.fetch_update(SeqCst, SeqCst, spoils).is_ok() {
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 4;
+        }
+        Ok(Box::new(std::io::Cursor::new(bytes)))
+    }
+}
+
+impl Spoiling {
+    fn check(chain: &Chain, level: Level, told: bool, spoils: (&'static str, usize), stated: Change) -> Findings {
+        let spoils = (spoils.0, spoils.1.into());
+        let store: Arc<dyn ObjectStore> = Arc::new(Self { store: chain.store.clone(), told, spoils, stated });
+        chain.check_in(&store, 0, level, &Effort { jobs: 2, ..Effort::default() })
+    }
+}
+
+#[test]
+fn what_is_spoilt_on_its_way_is_never_corrupt() {
+    for compression in ALL {
+        let chain = Chain::of(&volumes(1, 24), compression, BLOCK * 8);
+        for (name, level) in
+            [("-00002", Level::Deep), ("-00002", Level::Restore), ("_metadata", Level::Quick), ("_sha256file", Level::Restore)]
+        {
+            let check = |told, times| Spoiling::check(&chain, level, told, (name, times), Box::new(Some));
+            let what = format!("{compression:?} {name} {level}");
+            // The storage says what it took in, and that did not come.
+            let found = check(true, 1_000);
+            assert_eq!(
+                (found.verdict, codes(&found)),
+                (CheckVerdict::Unverifiable, vec!["transfer-differs"]),
+                "{what} {:?}",
+                found.problems
+            );
+            // Without that nobody can tell.
+            assert!(check(false, 1_000).verdict.is_damage(), "{what}");
+            // Once.
+            if name != "_sha256file" {
+                let found = check(true, 1);
+                assert_eq!(found.verdict, CheckVerdict::Intact, "{what} {:?}", found.problems);
+            }
+        }
+        // What the storage itself holds is wrong, and it says so.
+        let mut wrong = Chain { store: chain.store.clone(), backups: chain.backups.clone(), volume_bytes: chain.volume_bytes };
+        wrong.store.bytes_mut(&names::data(&prefix(0), 2)).unwrap()[40] ^= 4;
+        let found = Spoiling::check(&wrong, Level::Deep, true, ("nothing", 0), Box::new(Some));
+        assert_eq!(found.verdict, CheckVerdict::Corrupt, "{compression:?} {:?}", found.problems);
+    }
+}
+
+#[test]
+fn an_object_that_is_written_again_behind_its_listing_is_busy_and_not_corrupt() {
+    let chain = Chain::of(&volumes(1, 24), Compression::Zlib, BLOCK * 8);
+    let check = |seconds: i64, bytes: u64| {
+        let moved = move |found: ObjectInfo| {
+            let modified = found.modified.map(|at| at + jiff::SignedDuration::from_secs(seconds));
+            Some(ObjectInfo { modified, size: found.size + bytes, ..found })
+        };
+        Spoiling::check(&chain, Level::Deep, false, ("-00002", 1_000), Box::new(moved))
+    };
+    for (seconds, bytes) in [(30, 0), (-30, 0), (0, 1)] {
+        let found = check(seconds, bytes);
+        assert_eq!((found.verdict, codes(&found)), (CheckVerdict::Unverifiable, vec!["object-rewritten"]), "{:?}", found.problems);
+        assert!(found.busy);
+    }
+    // Servers round.
+    for seconds in [-1, 0, 1] {
+        let found = check(seconds, 0);
+        assert_eq!((found.verdict, found.busy), (CheckVerdict::Corrupt, false), "{:?}", found.problems);
+    }
 }
