@@ -88,7 +88,7 @@ fn a_log_is_read_in_linear_time() {
         write_log(&records, units, &program.log());
         commands.iter().map(|(args, code)| cost(&program, args, *code)).collect()
     };
-    for ((args, _), (once, four_times)) in commands.iter().zip(costs(300).into_iter().zip(costs(1_200))) {
+    for ((args, _), (once, four_times)) in commands.iter().zip(costs(200).into_iter().zip(costs(800))) {
         assert_linear(args, once, four_times);
     }
 }

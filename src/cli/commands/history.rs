@@ -40,7 +40,7 @@ pub enum HistoryCommand {
         #[arg(value_name = "RUN")]
         run: String,
     },
-    /// Check that no line of the log was changed, removed or added
+    /// Check the log's chain and each record's digest: finds accidental changes, and edits of single records
     Verify {
         /// The hash of the last record as it was noted elsewhere: shows whether the log's end was cut off
         #[arg(long, value_name = "HASH", value_parser = hash)]
