@@ -425,7 +425,7 @@ mod tests {
         let heal = "UPDATE backups SET status = 'available' WHERE status = 'restoring'";
         let error = walked(&[PROGRAM, "-q", "demo"], |stage| stage.execute(heal).unwrap()).unwrap_err();
         let text = error.error.to_string();
-        assert!(text.contains("scan --status restoring") && text.contains("ended with 0 where the demo expects 3"), "{text}");
+        assert!(text.contains("scan --status restoring") && text.contains("ended with 2 where the demo expects 3"), "{text}");
     }
 
     #[test]
