@@ -102,6 +102,32 @@ fn verdicts_follow_age_and_heartbeat() {
     });
 }
 
+/// A heartbeat that is no time may be that of a service at work: PostgreSQL has times without an end, MySQL dates without a month.
+#[test]
+fn a_heartbeat_that_is_no_time_does_not_count_as_silence() {
+    each(&[Columns::Full], |database, _| {
+        let times: &[&str] = match database.engine() {
+            Engine::Sqlite => &["'now'", "1.5", "x'00'"],
+            Engine::Mysql | Engine::Mariadb => &["'2026-00-00 00:00:00'"],
+            Engine::Postgresql => &["'infinity'", "'-infinity'", "'0044-03-15 BC'"],
+        };
+        if matches!(database.engine(), Engine::Mysql | Engine::Mariadb) {
+            database.execute("SET SESSION sql_mode = ''");
+        }
+        let program = Program::on(database.url());
+        for (number, time) in times.iter().enumerate() {
+            let host = format!("host-{number}");
+            database.service(&host, |row| row);
+            database.execute(&format!("UPDATE services SET updated_at = {time} WHERE host = '{host}'"));
+            let backup = database.backup(|row| row.status("creating").host(&host).age(TWO_HOURS));
+            let document = program.json(0, &args(&["scan"]));
+            let found = finding(&document, &backup);
+            assert_eq!(found["verdict"], "uncertain", "{time}: {found:#}");
+            assert!(codes(found).contains(&"heartbeat-unreadable"), "{time}: {found:#}");
+        }
+    });
+}
+
 #[test]
 fn a_creating_backup_ends_in_error_and_frees_its_volume() {
     each(&[Columns::Full, Columns::Mitaka, Columns::Liberty], |database, _| {
