@@ -509,4 +509,8 @@ fn what_is_young_may_still_be_written() {
     written.info.modified = ago(1);
     let found = judged(&increment(), &ancestors(), Some(written), Some(meta()));
     assert_eq!((found.busy, found.newest_object_at), (false, ago(60)));
+    // The metadata is written last: without its time nobody knows when the newest part was written.
+    let undated = Meta { modified: None, ..meta() };
+    assert_eq!(judged(&row(), &[], Some(base(OWN, &["b"])), Some(undated)).newest_object_at, None);
+    assert_ne!(judged(&row(), &[], Some(base(OWN, &["b"])), Some(meta())).newest_object_at, None);
 }
