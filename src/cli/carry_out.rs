@@ -10,7 +10,8 @@ use super::context::{Connected, Context, follow_ups};
 use super::error::{Error, Result};
 use super::exit::Exit;
 use super::last_look::LastLook;
-use super::signal::Signals;
+use super::reading::reading;
+use super::signal::{Second, Signals};
 use super::storage::PlaceArgs;
 use super::ui::Ui;
 use super::untouched::Untouched;
@@ -284,7 +285,7 @@ fn write(
     }
     let run_id = run_id();
     let mut journal = Log { log, run: run_id.clone() };
-    let signals = Signals::note()?;
+    let signals = Signals::note(Second::Ends)?;
     let begin = Event::Begin(Box::new(begin(context, connected, command, plan)));
     journal.append(begin).and_then(|()| journal.sync()).map_err(no_log)?;
     let sessions = execution.sessions(plan.units.len());
@@ -322,6 +323,7 @@ fn write(
         let end = Event::End { summary: tally, interrupted: interrupted.clone() };
         log_failure = journal.append(end).and_then(|()| journal.sync()).err();
     }
+    signals.let_finish();
     // What was done is to be said, and judged, even where the result cannot be printed.
     let printed = report(context, command, Some(&run_id), plan, connected, false, &run.results, refused, untouched, interrupted.as_deref());
     ui.say(format!("Run {run_id}: {} in {}.", words(&tally), terminal(&connected.location)));
@@ -417,7 +419,7 @@ fn execute(
         connected.session.begin(Access::ReadOnly)?;
     }
     let mut reader = Reader { session: connected.session.as_mut(), schema: &connected.schema };
-    let census = Census::take(&mut reader, &plan.selection);
+    let census = reading(context.ui, || Census::take(&mut reader, &plan.selection));
     connected.session.rollback()?;
     let census = census?;
     let last_look = LastLook::new(context, connected, plan, storage, stop)?;

@@ -1,16 +1,21 @@
 //! Checks of the storage as commands have them: with progress, a way to stop, and evidence from other hosts.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use super::context::{Connected, Context};
 use super::error::{Error, Result};
 use super::exit::Exit;
 use super::hosts;
-use super::signal::Signals;
+use super::reading::reading;
+use super::result_file::ResultFile;
+use super::signal::{Second, Signals};
 use super::signing::VerifyKey;
 use super::storage::{CheckArgs, StorageArgs, Stores};
 use crate::db::Access;
@@ -20,12 +25,14 @@ use crate::report::safe::terminal;
 use crate::scan::{Aim, Question, Reader, database_info, lineage, scan};
 use crate::verify::chunked::Share;
 use crate::verify::evidence::merge;
-use crate::verify::{Checker, Evidence, Request, Target, Watch};
+use crate::verify::{Checker, Evidence, Request, Target, Watch, partial};
 
 /// No evidence is larger.
 const MAX_EVIDENCE_BYTES: u64 = 1 << 30;
 /// How often progress is shown and signals are looked at.
 const GLANCE: Duration = Duration::from_millis(100);
+/// How long backups in work may take to end after a signal; what waits for a storage longer is left behind.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// What came of checking.
 pub struct Checked {
@@ -39,65 +46,126 @@ pub struct Checked {
     pub interrupted: Option<(Exit, &'static str)>,
 }
 
-/// Checks targets, with progress at a terminal, until all are done or a signal comes. Of `earlier` those that their storage still
-/// bears out stand as they are.
-pub fn check(context: &Context<'_>, args: &StorageArgs, request: &Request, targets: &[Target], earlier: Checks) -> Result<Checked> {
-    let signals = Signals::note().map_err(|error| Error::new(Exit::Unexpected, format!("cannot note signals: {error}")))?;
-    let watch = Watch::default();
-    let stores = Stores::new(context, &args.place, watch.flag())?.with_source_pool(args.ceph_source_pool.clone());
-    let host = super::who::host();
-    let checker = Checker::new(&stores, request, &watch, targets).going_on(earlier, &host);
-    let results: Mutex<Vec<CheckResult>> = Mutex::default();
-    let bar = progress_bar(context);
-    std::thread::scope(|scope| {
-        let worker = scope.spawn(|| {
-            checker.run(targets, &|result| {
-                if context.ui.verbosity() > 0 {
-                    bar.suspend(|| context.ui.detail(terminal(&format!("{}: {}", result.id, result.verdict))));
-                }
-                let result = CheckResult { host: result.host.or_else(|| Some(host.clone())), ..result };
-                results.lock().unwrap_or_else(PoisonError::into_inner).push(result);
+/// A check that runs.
+struct Running {
+    results: Receiver<CheckResult>,
+    worker: JoinHandle<()>,
+}
+
+impl Running {
+    /// Starts it on a thread of its own, which is left behind where a storage does not answer.
+    fn start(stores: Arc<Stores>, request: Request, watch: Watch, targets: Arc<[Target]>, earlier: Checks) -> std::io::Result<Self> {
+        let (tell, results) = mpsc::channel();
+        let worker = std::thread::Builder::new().spawn(move || {
+            let host = super::who::host();
+            let checker = Checker::new(stores.as_ref(), &request, &watch, &targets).going_on(earlier, &host);
+            checker.run(&targets, &|result| {
+                // Nobody listens any more after a signal.
+                let _ = tell.send(CheckResult { host: result.host.or_else(|| Some(host.clone())), ..result });
             });
-        });
-        while !worker.is_finished() {
-            if signals.stop() {
-                watch.flag().store(true, Ordering::Relaxed);
-            }
-            let (done, expected) = watch.progress();
-            bar.set_length(expected);
-            bar.set_position(done);
-            let ready = results.lock().unwrap_or_else(PoisonError::into_inner).len();
-            bar.set_message(format!("{ready} of {} backups", targets.len()));
-            std::thread::park_timeout(GLANCE);
+        })?;
+        Ok(Self { results, worker })
+    }
+}
+
+/// Checks targets, with progress at a terminal, until all are done or a signal comes; `file` gets every result as it comes. Of
+/// `earlier` those that their storage still bears out stand as they are.
+pub fn check(
+    context: &Context<'_>,
+    args: &StorageArgs,
+    request: &Request,
+    targets: &Arc<[Target]>,
+    earlier: Checks,
+    mut file: Option<&mut ResultFile<'_>>,
+) -> Result<Checked> {
+    let cannot = |error: std::io::Error| Error::new(Exit::Unexpected, format!("cannot begin the check: {error}"));
+    let signals = Signals::note(Second::Noted).map_err(cannot)?;
+    let watch = Watch::default();
+    let stores = Arc::new(Stores::new(context, &args.place, watch.flag())?.with_source_pool(args.ceph_source_pool.clone()));
+    let places: HashMap<&str, usize> = targets.iter().enumerate().map(|(place, target)| (target.backup.id.as_str(), place)).collect();
+    let running = Running::start(Arc::clone(&stores), request.clone(), watch.clone(), Arc::clone(targets), earlier).map_err(cannot)?;
+    let bar = Progress::new(context, request.level, targets.len());
+    let mut results: Vec<CheckResult> = Vec::new();
+    let mut interrupted = None;
+    let mut patience = None;
+    let ready = Cell::new(0);
+    let mut take = |result: CheckResult| {
+        if context.ui.verbosity() > 0 {
+            bar.line.suspend(|| context.ui.detail(terminal(&format!("{}: {}", result.id, result.verdict))));
         }
-    });
-    bar.finish_and_clear();
+        let target = places.get(result.id.as_str()).and_then(|place| targets.get(*place));
+        if let (Some(file), Some(target)) = (&mut file, target) {
+            bar.line.suspend(|| file.add(&result, target));
+        }
+        results.push(result);
+        ready.set(results.len());
+    };
+    loop {
+        match running.results.recv_timeout(GLANCE) {
+            Ok(result) => take(result),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => {
+                if let Err(panic) = running.worker.join() {
+                    std::panic::resume_unwind(panic);
+                }
+                break;
+            }
+        }
+        if let Some(signal) = signals.take() {
+            watch.flag().store(true, Ordering::Relaxed);
+            // A second one does not even wait for those that are about to end.
+            let again = interrupted.replace(signal).is_some();
+            patience = Some(Instant::now() + if again { Duration::ZERO } else { PATIENCE });
+        }
+        if patience.is_some_and(|until| Instant::now() >= until) {
+            running.results.try_iter().for_each(take);
+            break;
+        }
+        bar.show(ready.get(), &watch);
+    }
+    bar.line.finish_and_clear();
     for warning in stores.warnings() {
         context.ui.warn(terminal(&warning));
     }
-    let mut results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let places: HashMap<&str, usize> = targets.iter().enumerate().map(|(place, target)| (target.backup.id.as_str(), place)).collect();
     results.sort_by_key(|result| places.get(result.id.as_str()).copied());
     let left = targets.len().saturating_sub(results.len());
-    let interrupted = signals.stop().then(|| signals.exit());
-    Ok(Checked { results, left, carried: checker.carried(), interrupted })
+    Ok(Checked { results, left, carried: watch.carried(), interrupted })
 }
 
-fn progress_bar(context: &Context<'_>) -> indicatif::ProgressBar {
-    if !context.ui.shows_progress() {
-        return indicatif::ProgressBar::hidden();
+/// How far a check is, as it is shown. How many bytes there are is known when all side files were read; until then there is no bar
+/// of them, which would grow while it is looked at.
+struct Progress {
+    line: indicatif::ProgressBar,
+    reads_data: bool,
+    targets: usize,
+    is_wide: bool,
+}
+
+impl Progress {
+    fn new(context: &Context<'_>, level: Level, targets: usize) -> Self {
+        let shown = context.ui.shows_progress();
+        let line = if shown { indicatif::ProgressBar::new(0) } else { indicatif::ProgressBar::hidden() };
+        let is_wide = context.ui.prompt_width().is_none_or(|width| width >= 100);
+        Self { line, reads_data: level != Level::Quick, targets, is_wide }
     }
-    let bar = indicatif::ProgressBar::new(0);
-    let wide = context.ui.prompt_width().is_none_or(|width| width >= 100);
-    let template = if wide {
-        "{msg}  {bar:30} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left"
-    } else {
-        "{msg}  {bytes} of {total_bytes}, {eta} left"
-    };
-    if let Ok(style) = indicatif::ProgressStyle::with_template(template) {
-        bar.set_style(style);
+
+    fn show(&self, ready: usize, watch: &Watch) {
+        // First whether it is all, then how much.
+        let is_counted = watch.counted() >= self.targets;
+        let (done, expected) = if self.reads_data { watch.progress() } else { (ready as u64, self.targets as u64) };
+        let template = match (self.reads_data, is_counted, self.is_wide) {
+            (false, _, _) => "{msg}  {bar:30} {eta} left",
+            (true, false, _) => "{msg}, {bytes} read, {bytes_per_sec}, counting how much is left",
+            (true, true, true) => "{msg}  {bar:30} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left",
+            (true, true, false) => "{msg}  {bytes} of {total_bytes}, {eta} left",
+        };
+        if let Ok(style) = indicatif::ProgressStyle::with_template(template) {
+            self.line.set_style(style);
+        }
+        self.line.set_length(expected);
+        self.line.set_position(done);
+        self.line.set_message(format!("{ready} of {} backups", self.targets));
     }
-    bar
 }
 
 /// The targets that findings are about: those whose rows came with them.
@@ -162,12 +230,13 @@ pub fn targets_in_database(connected: &mut Connected, wanted: &mut dyn FnMut(&Ba
     Ok(targets)
 }
 
-/// Reads what `check` wrote on another host.
+/// Reads what `check` wrote on another host, or left behind when it was cut off.
 pub fn read_evidence(path: &Path) -> Result<Evidence> {
     let shown = path.display();
     let read = crate::input::read_json(path, MAX_EVIDENCE_BYTES);
     let text = read.map_err(|error| Error::usage(format!("cannot read the evidence {shown}: {error}")))?;
-    Evidence::parse(&text).map_err(|error| Error::usage(format!("{shown} {error}")))
+    let read = if partial::is_partial(&text) { partial::read(&text) } else { Evidence::parse(&text) };
+    read.map_err(|error| Error::usage(format!("{shown} {error}")))
 }
 
 /// What is known of the storage before a decision: evidence from other hosts, and a check of what a first scan finds, if
@@ -211,7 +280,8 @@ pub fn gather(
     }
     let checks = merge(all);
     let Some(level) = args.check else { return Ok(checks) };
-    let first = scan(connected.session.as_mut(), &connected.schema, &Question::new(policy, selection, Aim::HandOn, &checks))?;
+    let question = Question::new(policy, selection, Aim::HandOn, &checks);
+    let first = reading(context.ui, || scan(connected.session.as_mut(), &connected.schema, &question))?;
     if !may_be_empty {
         // Before a check that may take hours, not after it.
         hosts::insist(context.ui, &first, selection, policy, may_be_empty)?;
@@ -237,7 +307,8 @@ pub fn gather(
         Level::Deep | Level::Restore => level.name(),
     };
     context.ui.say(format!("Checking {how_many} on the storage ({how}) …"));
-    let checked = check(context, &args.storage, &args.storage.request(level, Share::All), &targets, Checks::new())?;
+    let targets: Arc<[Target]> = targets.into();
+    let checked = check(context, &args.storage, &args.storage.request(level, Share::All), &targets, Checks::new(), None)?;
     if let Some((exit, signal)) = checked.interrupted {
         return Err(Error::new(exit, format!("stopped by {signal} while checking the storage; nothing was changed")));
     }

@@ -4,7 +4,7 @@
 use std::io::{self, Read};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Once, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -15,39 +15,65 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use super::exit::Exit;
 use super::ui::Ui;
 
-/// Whether a signal does what it does by default. Once a handler stood for a question, this has to be said: without any
-/// handler left, signals would be ignored.
-static BY_DEFAULT: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+/// Signals that do by default what they do, or not while somebody holds them. Once a handler stood for one, this has to be said:
+/// without any handler left, it would be ignored.
+static HELD: Mutex<Vec<Held>> = Mutex::new(Vec::new());
 
-/// Notes signals from now on. A second SIGINT or SIGTERM ends the program at once: then the audit log has intents without
-/// outcomes, which `history reconcile` settles. A terminal that is closed says so more than once, so SIGHUP never does.
-#[derive(Debug, Clone, Default)]
+struct Held {
+    signal: i32,
+    by_default: Arc<AtomicBool>,
+    holders: usize,
+}
+
+/// What a second SIGINT or SIGTERM does. A terminal that is closed says so more than once, so SIGHUP is only ever noted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Second {
+    /// It ends the program at once: the audit log then has intents without outcomes, which `history reconcile` settles.
+    Ends,
+    /// It is noted like the first.
+    Noted,
+}
+
+/// Notes signals from now on, until it is dropped.
+#[derive(Debug)]
 pub struct Signals {
     which: Arc<AtomicUsize>,
+    held: Vec<i32>,
+    handlers: Vec<SigId>,
+    /// Those that end the program at a second signal.
+    endings: Mutex<Vec<SigId>>,
 }
 
 impl Signals {
     /// Begins to note them. One that was ignored when the program started (`nohup`, a job in the background) stays ignored.
-    pub fn note() -> std::io::Result<Self> {
-        let signals = Self::default();
-        if let Some(by_default) = BY_DEFAULT.get() {
-            by_default.store(false, Ordering::SeqCst);
-        }
+    pub fn note(second: Second) -> io::Result<Self> {
+        let mut signals = Self { which: Arc::default(), held: Vec::new(), handlers: Vec::new(), endings: Mutex::default() };
         let again = Arc::new(AtomicBool::new(false));
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
         for (signal, exit) in [(SIGINT, Exit::Interrupted), (SIGTERM, Exit::Terminated), (SIGHUP, Exit::HungUp)] {
             if is_ignored(&status, signal) {
                 continue;
             }
-            if signal != SIGHUP {
-                signal_hook::flag::register_conditional_shutdown(signal, i32::from(exit.code()), Arc::clone(&again))?;
-                signal_hook::flag::register(signal, Arc::clone(&again))?;
+            hold(signal)?;
+            signals.held.push(signal);
+            if signal != SIGHUP && second == Second::Ends {
+                let ending = signal_hook::flag::register_conditional_shutdown(signal, i32::from(exit.code()), Arc::clone(&again))?;
+                lock(&signals.endings).push(ending);
+                signals.handlers.push(signal_hook::flag::register(signal, Arc::clone(&again))?);
             }
-            signal_hook::flag::register_usize(signal, Arc::clone(&signals.which), usize::try_from(signal).unwrap_or(1))?;
+            let number = usize::try_from(signal).unwrap_or(1);
+            signals.handlers.push(signal_hook::flag::register_usize(signal, Arc::clone(&signals.which), number)?);
         }
         // A limit on the size of files is to be an error of the write, as a full disk is, and not the end.
         signal_hook::flag::register(SIGXFSZ, Arc::default())?;
         Ok(signals)
+    }
+
+    /// From now on no signal ends the program: a result is being written, and half a document is worse than none.
+    pub fn let_finish(&self) {
+        for ending in lock(&self.endings).drain(..) {
+            signal_hook::low_level::unregister(ending);
+        }
     }
 
     /// Whether one has come.
@@ -57,10 +83,32 @@ impl Signals {
 
     /// The exit code and name of the one that came.
     pub fn exit(&self) -> (Exit, &'static str) {
-        match i32::try_from(self.which.load(Ordering::Relaxed)) {
-            Ok(SIGTERM) => (Exit::Terminated, "SIGTERM"),
-            Ok(SIGHUP) => (Exit::HungUp, "SIGHUP"),
-            _ => (Exit::Interrupted, "SIGINT"),
+        named(self.which.load(Ordering::Relaxed))
+    }
+
+    /// The same of one that came since this was asked last.
+    pub fn take(&self) -> Option<(Exit, &'static str)> {
+        match self.which.swap(0, Ordering::Relaxed) {
+            0 => None,
+            which => Some(named(which)),
+        }
+    }
+}
+
+fn named(signal: usize) -> (Exit, &'static str) {
+    match i32::try_from(signal) {
+        Ok(SIGTERM) => (Exit::Terminated, "SIGTERM"),
+        Ok(SIGHUP) => (Exit::HungUp, "SIGHUP"),
+        _ => (Exit::Interrupted, "SIGINT"),
+    }
+}
+
+impl Drop for Signals {
+    fn drop(&mut self) {
+        self.held.iter().for_each(|signal| release(*signal));
+        self.let_finish();
+        for handler in self.handlers.drain(..) {
+            signal_hook::low_level::unregister(handler);
         }
     }
 }
@@ -85,7 +133,8 @@ impl Question {
         let shared =
             Arc::new(Shared { ui: ui.clone(), terminal: tcgetattr(io::stdin()).ok(), terminated: Arc::default(), ending: Once::new() });
         let mut question = Self { shared: Arc::clone(&shared), handlers: Vec::new() };
-        hold_defaults()?;
+        hold(SIGINT)?;
+        hold(SIGTERM)?;
         // Between two keys the terminal is not raw, and what is typed quickly would be echoed into the list.
         if let Some(terminal) = &shared.terminal {
             let mut silent = terminal.clone();
@@ -121,9 +170,8 @@ impl Drop for Question {
         for handler in self.handlers.drain(..) {
             signal_hook::low_level::unregister(handler);
         }
-        if let Some(by_default) = BY_DEFAULT.get() {
-            by_default.store(true, Ordering::SeqCst);
-        }
+        release(SIGINT);
+        release(SIGTERM);
     }
 }
 
@@ -147,18 +195,30 @@ impl Shared {
     }
 }
 
-/// Keeps signals from doing what they do by default.
-fn hold_defaults() -> io::Result<()> {
-    if let Some(by_default) = BY_DEFAULT.get() {
-        by_default.store(false, Ordering::SeqCst);
+/// Keeps a signal from doing what it does by default.
+fn hold(signal: i32) -> io::Result<()> {
+    let mut all = lock(&HELD);
+    if let Some(held) = all.iter_mut().find(|held| held.signal == signal) {
+        held.by_default.store(false, Ordering::SeqCst);
+        held.holders += 1;
         return Ok(());
     }
     let by_default = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        signal_hook::flag::register_conditional_default(signal, Arc::clone(&by_default))?;
-    }
-    let _ = BY_DEFAULT.set(by_default);
+    signal_hook::flag::register_conditional_default(signal, Arc::clone(&by_default))?;
+    all.push(Held { signal, by_default, holders: 1 });
     Ok(())
+}
+
+/// Ends a [`hold`].
+fn release(signal: i32) {
+    if let Some(held) = lock(&HELD).iter_mut().find(|held| held.signal == signal) {
+        held.holders = held.holders.saturating_sub(1);
+        held.by_default.store(held.holders == 0, Ordering::SeqCst);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Whether `/proc/self/status` has the signal among those that are ignored.

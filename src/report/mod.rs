@@ -6,7 +6,7 @@
 
 mod expanded;
 pub mod grid;
-mod json;
+pub(crate) mod json;
 pub mod markdown;
 pub mod safe;
 pub mod script;

@@ -1,6 +1,7 @@
 //! Cinder's rows out of a session: which statement fits the columns, and what its cells mean.
 
 use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::db::schema::Schema;
 use crate::db::statements as sql;
@@ -45,6 +46,14 @@ impl Row {
             Self::Snapshot(row) => &row.id,
         }
     }
+}
+
+/// Rows that this process has read, for whoever shows how far it is.
+static ROWS_READ: AtomicU64 = AtomicU64::new(0);
+
+/// How many rows this process has read so far.
+pub fn rows_read() -> u64 {
+    ROWS_READ.load(Ordering::Relaxed)
 }
 
 /// Reads Cinder's rows.
@@ -358,6 +367,7 @@ impl Reader<'_> {
 
     fn each(&mut self, statement: &Statement, params: &[Param], each: &mut dyn FnMut(&mut [Value])) -> Result<(), DbError> {
         self.session.query(statement, params, &mut |row| {
+            ROWS_READ.fetch_add(1, Ordering::Relaxed);
             each(row);
             ControlFlow::Continue(())
         })

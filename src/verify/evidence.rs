@@ -147,10 +147,14 @@ impl Evidence {
         })
     }
 
-    /// A result whose rows are not all there.
-    fn without_rows(&self) -> Option<&CheckResult> {
+    /// The same, if the rows of every result are there.
+    pub(super) fn with_rows(self) -> Result<Self, EvidenceError> {
         let pool: HashSet<&str> = self.ancestors.iter().map(|row| row.id.as_str()).collect();
-        self.results.iter().find(|result| result.rows.len() == 1 && result.chain.iter().skip(1).any(|id| !pool.contains(id.as_str())))
+        let lacks = |result: &&CheckResult| result.rows.len() == 1 && result.chain.iter().skip(1).any(|id| !pool.contains(id.as_str()));
+        match self.results.iter().find(lacks) {
+            Some(result) => Err(EvidenceError::NotEvidence(format!("it lacks rows of backups that {:?} rests on", result.id))),
+            None => Ok(self),
+        }
     }
 
     /// SHA-256 over the document without one, which is what it has for a moment: a survey is too large to be copied for this.
@@ -183,10 +187,7 @@ impl Evidence {
         if evidence.digest() != evidence.sha256 {
             return Err(EvidenceError::Edited);
         }
-        if let Some(result) = evidence.without_rows() {
-            return Err(EvidenceError::NotEvidence(format!("it lacks rows of backups that {:?} rests on", result.id)));
-        }
-        Ok(evidence)
+        evidence.with_rows()
     }
 }
 

@@ -3,11 +3,13 @@
 //! Reads, and never writes anywhere. A verdict is only ever as good as what was really looked at: [`Findings`] says that
 //! too. May use `domain`, `format` and `storage`.
 
+mod capacity;
 pub mod ceph;
 pub mod chunked;
 pub mod evidence;
 mod fault;
 mod glance;
+pub mod partial;
 mod run;
 mod watch;
 
@@ -16,6 +18,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+pub use capacity::Capacity;
 pub use evidence::Evidence;
 pub use fault::{Class, Fault, Faults};
 pub use glance::{Moment, glance};

@@ -2,22 +2,25 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::chunked::{self, Effort, Link, Own, Share};
+use super::capacity::Place;
+use super::chunked::{self, Effort, LARGE, LISTED_OBJECT, Link, Own, Reading, Share};
 use super::glance::{Moment, glance, is_same_place};
-use super::{Class, Faults, Findings, Subject, Watch};
+use super::{Capacity, Class, Faults, Findings, Subject, Watch};
 use crate::domain::time::stamp;
 use crate::domain::{Backup, CheckResult, CheckVerdict, Checks, ColumnSet, Driver, Glance, Image, Level, Listing, Look, Problem};
 use crate::storage::gcs::SEEN_BY_CINDER;
 use crate::storage::{ObjectStore, StorageError};
 
-/// How many quick checks run at once: each is a handful of round trips.
-const QUICK_AT_ONCE: usize = 8;
+/// How many backups are checked at once, at most: what is not data of each is a handful of round trips.
+const AT_ONCE: usize = 8;
+/// Bytes that the lists of one chain may take without taking turns.
+const LARGE_LISTS: u64 = LARGE as u64 * LISTED_OBJECT;
 
 /// Where backups are.
 pub trait Places: Sync {
@@ -75,6 +78,9 @@ pub struct Request {
     pub settle: Duration,
 }
 
+/// What is known of backups, each looked up once.
+type Known = HashMap<(String, Driver, Level), Arc<OnceLock<Own>>>;
+
 /// Checks backups.
 pub struct Checker<'a> {
     places: &'a dyn Places,
@@ -82,12 +88,13 @@ pub struct Checker<'a> {
     watch: &'a Watch,
     /// Backups that others rest on: what is known of them is kept.
     shared: HashSet<String>,
-    known: Mutex<HashMap<(String, Driver, Level), Own>>,
+    known: Mutex<Known>,
     /// Results of an earlier check, and the host that this one runs on.
     earlier: (Checks, String),
-    carried: AtomicUsize,
-    /// Held by the one check that may hold a long list of objects.
+    /// Held by the one check that may hold a long list of objects. Whoever holds it waits for readers and memory, and for no
+    /// other check.
     large: Mutex<()>,
+    capacity: Capacity,
 }
 
 impl<'a> Checker<'a> {
@@ -101,8 +108,8 @@ impl<'a> Checker<'a> {
             shared,
             known: Mutex::default(),
             earlier: (Checks::new(), String::new()),
-            carried: AtomicUsize::new(0),
             large: Mutex::default(),
+            capacity: Capacity::new(request.effort.memory),
         }
     }
 
@@ -113,11 +120,6 @@ impl<'a> Checker<'a> {
         Self { earlier: (earlier, host.to_owned()), ..self }
     }
 
-    /// How many results of the earlier check stand.
-    pub fn carried(&self) -> usize {
-        self.carried.load(Ordering::Relaxed)
-    }
-
     /// Checks all of them, several at once where each is only a few questions; `each` gets every result as it comes.
     /// What was not begun when the watch stops has no result.
     pub fn run(&self, targets: &[Target], each: &(dyn Fn(CheckResult) + Sync)) {
@@ -126,9 +128,9 @@ impl<'a> Checker<'a> {
         let known: Vec<(&Target, &CheckResult)> =
             targets.iter().filter_map(|target| Some((target, earlier.get(&target.backup.id)?))).collect();
         let (moment, standing) = (Moment::default(), Mutex::new(HashSet::new()));
-        self.side_by_side(QUICK_AT_ONCE, &known, &|(target, check)| {
+        self.side_by_side(AT_ONCE, &known, &|(target, check)| {
             if still_stands(self.places, target, check, host, &moment) {
-                self.carried.fetch_add(1, Ordering::Relaxed);
+                self.watch.carry();
                 lock(&standing).insert(check.id.as_str());
                 // Those of the others are the targets'.
                 each(CheckResult { rows: check.rows.iter().take(1).cloned().collect(), ..CheckResult::clone(check) });
@@ -136,8 +138,19 @@ impl<'a> Checker<'a> {
         });
         let standing = standing.into_inner().unwrap_or_else(PoisonError::into_inner);
         let open: Vec<&Target> = targets.iter().filter(|target| !standing.contains(target.backup.id.as_str())).collect();
-        let threads = if self.request.level == Level::Quick { QUICK_AT_ONCE } else { 1 };
-        self.side_by_side(threads, &open, &|target| each(self.check(target)));
+        self.side_by_side(self.at_once(&open), &open, &|target| each(self.check(target)));
+    }
+
+    /// How many backups are read at once: no more than readers of the storage that has most, so that none waits for long.
+    fn at_once(&self, targets: &[&Target]) -> usize {
+        if self.request.level == Level::Quick {
+            return AT_ONCE;
+        }
+        let backups = targets.iter().rev().map(|target| &target.backup);
+        let first: HashMap<Driver, &Backup> = backups.filter_map(|backup| Some((driver_of(backup)?, backup))).collect();
+        let worth = |(driver, backup)| self.places.store(driver, backup).map_or(1, |store| store.concurrency());
+        let worth = first.into_iter().map(worth).max().unwrap_or(1);
+        self.request.effort.readers(worth).min(AT_ONCE)
     }
 
     /// Does something with each of a list, several at once, until the watch stops.
@@ -162,33 +175,50 @@ impl<'a> Checker<'a> {
     /// Checks one.
     pub fn check(&self, target: &Target) -> CheckResult {
         let backup = &target.backup;
-        let driver = backup.service.as_deref().and_then(Driver::of_service);
+        let driver = driver_of(backup);
+        let watch = self.watch.of_one();
         let subject =
             Subject { backup, ancestors: &target.ancestors, level: self.request.level, settle: self.request.settle, now: Timestamp::now() };
         let (findings, location) = match driver {
-            Some(Driver::Ceph) => match self.places.ceph(&subject, self.watch) {
-                Ok((findings, location)) => (findings, Some(location)),
-                Err(error) => (unfinished(self.request.level, &error), None),
-            },
-            Some(driver) => self.chunked(&subject, driver),
+            Some(Driver::Ceph) => {
+                let place = (subject.level > Level::Quick).then(|| self.capacity.pass(Driver::Ceph, self.request.effort.jobs, 0));
+                let _reader = place.as_ref().map(Place::reader);
+                // A restore may read the volume's image, too.
+                let watch = if subject.level == Level::Deep { &watch.of_last() } else { &watch };
+                match self.places.ceph(&subject, watch) {
+                    Ok((findings, location)) => (findings, Some(location)),
+                    Err(error) => (unfinished(self.request.level, &error), None),
+                }
+            }
+            Some(driver) => self.chunked(&subject, driver, &watch),
             None => (unknown(self.request.level, backup), None),
         };
+        watch.count();
         result(target, driver, self.request, findings, location)
     }
 
-    fn chunked(&self, subject: &Subject<'_>, driver: Driver) -> (Findings, Option<String>) {
+    fn chunked(&self, subject: &Subject<'_>, driver: Driver, watch: &Watch) -> (Findings, Option<String>) {
         let rows = std::iter::once(subject.backup).chain(subject.ancestors.iter().map(AsRef::as_ref));
         let links: Vec<Link<'_>> = rows
             // Cinder restores a whole chain with the driver of its tip, whatever the rows below say: `ChunkedBackupDriver.restore`.
             .map(|backup| Link { backup, volume_bytes: backup.volume_bytes(), store: self.places.store(driver, backup) })
             .collect();
         let location = links.first().and_then(|link| link.store.as_ref().ok()).map(|store| store.location().to_owned());
-        let mut most = 0;
-        let mut findings = chunked::check(subject, &links, &self.request.effort, self.watch, &mut |link, level| {
-            let own = self.own(link, driver, level);
+        let lowest = links.last().map(|link| &link.backup.id);
+        let last = watch.of_last();
+        let reading = Reading { effort: &self.request.effort, watch: &last, capacity: &self.capacity, driver };
+        let (mut most, mut lists, mut turn) = (0, 0, None);
+        let mut findings = chunked::check(subject, &links, reading, &mut |link, level| {
+            let watch = if lowest == Some(&link.backup.id) { &last } else { watch };
+            let own = self.own(link, Reading { watch, ..reading }, level, &mut turn);
             most = most.max(own.objects());
+            lists += own.list_bytes();
+            if lists > LARGE_LISTS {
+                turn.get_or_insert_with(|| lock(&self.large));
+            }
             own
         });
+        drop(turn);
         // Both side files are in its listing, too.
         let listed = most + 2;
         if driver == Driver::Gcs && listed > SEEN_BY_CINDER {
@@ -200,46 +230,48 @@ impl<'a> Checker<'a> {
         (findings, location)
     }
 
-    fn own(&self, link: &Link<'_>, driver: Driver, level: Level) -> Own {
-        let id = &link.backup.id;
+    /// What is known of a backup without its chain. Of those that others rest on it is looked up once: whoever comes meanwhile waits.
+    fn own<'t>(&'t self, link: &Link<'_>, reading: Reading<'_>, level: Level, turn: &mut Option<MutexGuard<'t, ()>>) -> Own {
         // A restore needs the lists of objects, which are not kept.
-        let keep = self.request.level != Level::Restore && self.shared.contains(id);
-        let key = (id.clone(), driver, level);
-        if keep && let Some(own) = lock(&self.known).get(&key) {
-            return own.clone();
+        if self.request.level == Level::Restore {
+            return self.look(link, level, turn);
         }
-        // Several at once only where no data is read, and nothing is done with the lists afterwards.
-        let mut turn = None;
-        let side_by_side = self.request.level == Level::Quick;
-        let mut own = Own::quick(link, level == Level::Quick, &mut || {
-            if side_by_side && turn.is_none() {
-                turn = Some(lock(&self.large));
+        let look = || {
+            let mut turn = None;
+            let mut own = self.look(link, level, &mut turn);
+            if level == Level::Deep {
+                chunked::deepen(link, &mut own, reading);
             }
-        });
-        if side_by_side {
-            own = own.without_list();
+            own.without_list()
+        };
+        if !self.shared.contains(&link.backup.id) {
+            return look();
         }
-        drop(turn);
-        if level == Level::Deep {
-            chunked::deepen(link, &mut own, &self.request.effort, self.watch);
-        }
-        if keep && !self.watch.is_cancelled() {
-            lock(&self.known).insert(key, own.without_list());
-        }
-        own
+        let known = Arc::clone(lock(&self.known).entry((link.backup.id.clone(), reading.driver, level)).or_default());
+        known.get_or_init(look).clone()
     }
+
+    fn look<'t>(&'t self, link: &Link<'_>, level: Level, turn: &mut Option<MutexGuard<'t, ()>>) -> Own {
+        Own::quick(link, level == Level::Quick, &mut || {
+            turn.get_or_insert_with(|| lock(&self.large));
+        })
+    }
+}
+
+fn driver_of(backup: &Backup) -> Option<Driver> {
+    backup.service.as_deref().and_then(Driver::of_service)
 }
 
 /// Whether a backup is where an earlier check saw it, and all that a listing shows is as it was.
 fn still_stands(places: &dyn Places, target: &Target, check: &CheckResult, host: &str, moment: &Moment) -> bool {
-    let driver = target.backup.service.as_deref().and_then(Driver::of_service);
     let backup = &target.backup;
+    let driver = driver_of(backup);
     let known = driver.and_then(|driver| Some((driver, places.location(driver, backup).ok()?))).zip(check.location.as_deref());
     known.is_some_and(|((driver, now), was)| is_same_place(driver, backup, was, &now))
         && glance(places, target, check, host, moment) == Look::Same
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

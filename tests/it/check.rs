@@ -13,6 +13,7 @@ mod levels;
 mod resuming;
 mod round_trips;
 mod selecting;
+mod slow;
 mod spoilt;
 mod unreadable;
 mod verdicts;

@@ -464,6 +464,27 @@ fn progress_is_drawn_and_taken_away() {
 }
 
 #[test]
+fn a_long_scan_shows_how_many_rows_it_has_read() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    stuck(&database, "nightly");
+    database.execute(
+        "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 400000)
+         INSERT INTO backups (id, status, deleted, created_at, num_dependent_backups, size, volume_id, host)
+         SELECT printf('%08x-0000-4000-8000-000000000000', n), 'available', 0, '2026-01-01 00:00:00', 0, 1, 'v' || n, 'gone' FROM n",
+    );
+    let program = Program::on(database.url());
+    let mut terminal = Terminal::wide(&program, &["scan"]);
+    let screen = terminal.expect(0);
+    assert!(screen.contains("nightly") && !screen.contains("Reading the database"), "{screen}");
+    assert!(terminal.written().contains("Reading the database, "), "{}", terminal.written());
+    let mut terminal = Terminal::wide(&program, &["scan", "-q"]);
+    terminal.expect(0);
+    assert!(!terminal.written().contains("Reading the database"));
+    let answer = program.expect(0, &["scan"]);
+    assert!(!answer.stderr.contains("Reading") && !answer.stderr.contains(['\r', '\u{1b}']), "{:?}", answer.stderr);
+}
+
+#[test]
 fn the_wait_for_heartbeats_counts_down_in_place() {
     let database = fresh(Engine::Sqlite, Columns::Full);
     stuck(&database, "nightly");

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
@@ -9,10 +10,12 @@ use serde::Deserialize;
 
 use crate::cli::args::{SelectionArgs, span};
 use crate::cli::checking::{self, Checked};
-use crate::cli::context::Context;
+use crate::cli::context::{Context, typed};
 use crate::cli::error::{Error, Result};
 use crate::cli::exit::Exit;
 use crate::cli::hosts::{self, Hosts};
+use crate::cli::reading::reading;
+use crate::cli::result_file::ResultFile;
 use crate::cli::signing::SigningKey;
 use crate::cli::storage::{self, StorageArgs};
 use crate::cli::view;
@@ -25,6 +28,7 @@ use crate::report::safe::terminal;
 use crate::scan::{Aim, Question, database_info, scan, situation};
 use crate::verify::chunked::Share;
 use crate::verify::evidence::{SCHEMA, SCHEMA_VERSION, Summary};
+use crate::verify::partial::{Head, Sign};
 use crate::verify::{Evidence, Target};
 
 /// No scan document is larger.
@@ -54,6 +58,9 @@ pub struct CheckCommandArgs {
     /// Sign the evidence with this private key (Ed25519 in PEM), for `plan --verify-key`; --resume then takes only what it has signed
     #[arg(long, value_name = "FILE")]
     pub sign_key: Option<PathBuf>,
+    /// Keep results in FILE.partial as they come, and the whole JSON in FILE once all are there; --resume takes either
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
     /// Check again what the earlier check looked at longer ago than this
     #[arg(long, value_name = "SPAN", default_value = "24h", value_parser = span)]
     pub resume_max_age: Duration,
@@ -118,14 +125,30 @@ pub fn run(context: &Context<'_>, args: &CheckCommandArgs) -> Result<Exit> {
         // By the chain, so that what several increments rest on is read by one host.
         assignment.targets.retain(|target| spread(target) % of == part - 1);
     }
-    let (known, earlier) = match earlier {
-        Some(earlier) => carry_over(args, earlier, &assignment)?,
-        None => (0, Checks::new()),
+    let Assignment { targets, database, taken_at } = assignment;
+    let targets: Arc<[Target]> = targets.into();
+    let earlier = match earlier {
+        Some(earlier) => carry_over(args, earlier, &targets, &database)?,
+        None => Vec::new(),
     };
+    let known = earlier.len();
+    let settle = args.storage.settle.as_secs();
+    let mut file = match &args.out {
+        Some(path) => {
+            let head = Head::new(database.clone(), taken_at.clone(), args.level, settle);
+            let same_rows = earlier.iter().filter_map(|(check, target)| Some((check, (*target)?)));
+            let sign = key.as_ref().map(|(_, key)| Box::new(|sha256: &str| key.sign(sha256)) as Sign<'_>);
+            Some(ResultFile::begin(context.ui, path, args.resume.as_deref(), &head, sign, same_rows)?)
+        }
+        None => None,
+    };
+    let stands = earlier.into_iter().filter(|(check, target)| target.is_some() && may_stand(args, check));
+    let earlier = stands.map(|(check, _)| (check.id.clone(), check)).collect();
     let request = args.storage.request(args.level, share);
-    let Checked { results, left, carried, interrupted } = checking::check(context, &args.storage, &request, &assignment.targets, earlier)?;
+    let checked = checking::check(context, &args.storage, &request, &targets, earlier, file.as_mut())?;
+    let Checked { results, left, carried, interrupted } = checked;
     if known > 0 {
-        context.ui.say(format!("{carried} of {} are known from the earlier check.", assignment.targets.len()));
+        context.ui.say(format!("{carried} of {} are known from the earlier check.", targets.len()));
     }
     if known > carried && interrupted.is_none() {
         context.ui.say(format!(
@@ -136,7 +159,7 @@ pub fn run(context: &Context<'_>, args: &CheckCommandArgs) -> Result<Exit> {
     }
     let checked: BTreeSet<&str> = results.iter().map(|result| result.id.as_str()).collect();
     let mut ancestors: BTreeMap<&str, Image> = BTreeMap::new();
-    for target in assignment.targets.iter().filter(|target| checked.contains(target.backup.id.as_str())) {
+    for target in targets.iter().filter(|target| checked.contains(target.backup.id.as_str())) {
         for ancestor in &target.ancestors {
             ancestors.entry(&ancestor.id).or_insert_with(|| ancestor.image(target.columns));
         }
@@ -146,10 +169,10 @@ pub fn run(context: &Context<'_>, args: &CheckCommandArgs) -> Result<Exit> {
         ancestors,
         schema: SCHEMA.to_owned(),
         schema_version: SCHEMA_VERSION,
-        database: assignment.database,
-        taken_at: assignment.taken_at,
+        database,
+        taken_at,
         level: args.level,
-        settle_seconds: args.storage.settle.as_secs(),
+        settle_seconds: settle,
         interrupted: interrupted.map(|(_, signal)| signal.to_owned()),
         summary: Summary { carried, ..Summary::of(&results, left) },
         results,
@@ -157,44 +180,60 @@ pub fn run(context: &Context<'_>, args: &CheckCommandArgs) -> Result<Exit> {
         signature: None,
     };
     evidence.seal();
-    evidence.signature = key.map(|(_, key)| key.sign(&evidence.sha256));
+    evidence.signature = key.as_ref().map(|(_, key)| key.sign(&evidence.sha256));
+    // What was found is to be said, and judged, even where the file cannot be written.
+    let (partial, written) = match file {
+        Some(file) if interrupted.is_some() => (Some(file.stop()), Ok(())),
+        Some(file) => (None, file.finish(&evidence)),
+        None => (None, Ok(())),
+    };
     context.ui.result(&evidence, "results", &view::checks(&evidence.results))?;
     if context.ui.is_table() {
         tell(context, &evidence);
     }
     if let Some((_, signal)) = interrupted {
-        let how = if context.ui.is_table() { ", of the results with --format json" } else { "" };
-        context.ui.warn(format!("stopped by {signal} before the end: --resume goes on from there{how}"));
+        let from = match partial {
+            Some(partial) => format!("--resume {} goes on from there", typed(&partial)),
+            None if context.ui.is_table() => "--resume goes on from the results that --format json or --out FILE keeps".to_owned(),
+            None => "--resume goes on from there".to_owned(),
+        };
+        context.ui.warn(format!("stopped by {signal} before the end: {from}"));
     }
+    written?;
     Ok(exit(&evidence, interrupted.map(|(exit, _)| exit)))
 }
 
-/// The results of an earlier check that may stand in this one, and how many it has about these backups. Where they were found, and
-/// whether all is still there, is for the storage to say.
-fn carry_over(args: &CheckCommandArgs, earlier: Evidence, assignment: &Assignment) -> Result<(usize, Checks)> {
-    if earlier.database.identity != assignment.database.identity {
-        let problem = format!("--resume is about the database {}, and this is {}", earlier.database, assignment.database);
+/// The results of an earlier check about these backups, each with its target where the rows are still what they were.
+fn carry_over<'t>(
+    args: &CheckCommandArgs,
+    earlier: Evidence,
+    targets: &'t [Target],
+    database: &DatabaseInfo,
+) -> Result<Vec<(CheckResult, Option<&'t Target>)>> {
+    if earlier.database.identity != database.identity {
+        let problem = format!("--resume is about the database {}, and this is {}", earlier.database, database);
         return Err(Error::usage(problem));
     }
-    let now = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).datetime();
-    let max_age = i64::try_from(args.resume_max_age.as_secs()).unwrap_or(i64::MAX);
     let (settle, held_to) = (args.storage.settle.as_secs(), earlier.settle_seconds);
-    let targets: HashMap<&str, &Target> = assignment.targets.iter().map(|target| (target.backup.id.as_str(), target)).collect();
-    // Damage is looked at again: it may have been put right, or looked for in the wrong place.
-    let stands =
-        |check: &CheckResult| check.verdict == CheckVerdict::Intact && check.settles(args.level) && check.expired(now, max_age).is_none();
-    let (mut known, mut kept) = (0, Checks::new());
-    for mut check in earlier.into_results(stands) {
-        let Some(target) = targets.get(check.id.as_str()) else { continue };
-        known += 1;
+    let by_id: HashMap<&str, &Target> = targets.iter().map(|target| (target.backup.id.as_str(), target)).collect();
+    let results = earlier.into_results(|check| by_id.contains_key(check.id.as_str())).filter_map(|mut check| {
+        let target = *by_id.get(check.id.as_str())?;
         if held_to < settle {
             check.hold_to(settle);
         }
-        if stands(&check) && check.outdated(&target.backup, &target.ancestors, target.columns).is_none() {
-            kept.insert(check.id.clone(), check);
-        }
-    }
-    Ok((known, kept))
+        let is_same = check.outdated(&target.backup, &target.ancestors, target.columns).is_none();
+        Some((check, is_same.then_some(target)))
+    });
+    Ok(results.collect())
+}
+
+/// Whether a result may stand in this check, if its rows are what they were. Where it was found, and whether all is still there, is
+/// for the storage to say.
+fn may_stand(args: &CheckCommandArgs, check: &CheckResult) -> bool {
+    let now = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).datetime();
+    let max_age = i64::try_from(args.resume_max_age.as_secs()).unwrap_or(i64::MAX);
+    // Damage is looked at again: it may have been put right, or looked for in the wrong place.
+    check.verdict == CheckVerdict::Intact && check.settles(args.level) && check.expired(now, max_age).is_none()
 }
 
 /// All that is wrong, below the table, and the sum.
@@ -311,7 +350,8 @@ fn from_database(context: &Context<'_>, args: &CheckCommandArgs) -> Result<Assig
         let mut policy = args.selection.policy(None, &connected).map_err(Error::usage)?;
         selection.tell(&mut policy);
         let checks = Checks::new();
-        let found = scan(connected.session.as_mut(), &connected.schema, &Question::new(&policy, &selection, Aim::HandOn, &checks))?;
+        let question = Question::new(&policy, &selection, Aim::HandOn, &checks);
+        let found = reading(context.ui, || scan(connected.session.as_mut(), &connected.schema, &question))?;
         hosts::insist(context.ui, &found, &selection, &policy, args.selection.allow_empty)?;
         let targets = checking::targets_of_findings(&found.document.findings, connected.schema.columns);
         return Ok(Assignment { targets, database, taken_at: found.document.taken_at });
@@ -319,14 +359,15 @@ fn from_database(context: &Context<'_>, args: &CheckCommandArgs) -> Result<Assig
     let wanted: BTreeSet<String> = names.into_iter().collect();
     let (mut of_backups, mut matched) = (HashSet::new(), Matched::default());
     let around = around(&mut connected, &selection, &mut matched)?;
-    let mut targets = checking::targets_in_database(&mut connected, &mut |backup| {
+    let mut wanted_backup = |backup: &Backup| {
         if let Some(host) = backup.host.as_ref().filter(|host| !of_backups.contains(*host)) {
             of_backups.insert(host.clone());
         }
         matched.note(&selection, backup.status.as_deref(), backup.project_id.as_deref(), backup.volume_id.as_deref());
         // Those that are named are read whatever the other options say of them, so that it can be told which option leaves one out.
         if wanted.is_empty() { takes(&selection, backup) } else { is_named(backup, &wanted) }
-    })?;
+    };
+    let mut targets = reading(context.ui, || checking::targets_in_database(&mut connected, &mut wanted_backup))?;
     Hosts::of_database(&of_backups, &around.services).insist(context.ui, &selection, &matched, args.selection.allow_empty)?;
     if !wanted.is_empty() {
         let (fitting, others): (Vec<Target>, Vec<Target>) = targets.into_iter().partition(|target| takes(&selection, &target.backup));

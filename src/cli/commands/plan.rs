@@ -11,6 +11,7 @@ use crate::cli::args::{DecisionArgs, SelectionArgs};
 use crate::cli::context::{Context, typed};
 use crate::cli::error::{Error, Result};
 use crate::cli::exit::Exit;
+use crate::cli::reading::reading;
 use crate::cli::reports::{self, Material};
 use crate::cli::signing::SigningKey;
 use crate::cli::storage::CheckArgs;
@@ -66,7 +67,7 @@ pub fn run(context: &Context<'_>, args: &PlanArgs) -> Result<Exit> {
     let checks = checking::gather(context, &mut connected, &args.checks, &policy, &selection, args.selection.allow_empty)?;
     let looked = args.checks.check.is_some();
     let question = Question { looked, ..Question::new(&policy, &selection, Aim::Plan, &checks) };
-    let (mut plan, scan) = super::repair::propose(&mut connected, &question)?;
+    let (mut plan, scan) = reading(context.ui, || super::repair::propose(&mut connected, &question))?;
     plan.signature = key.map(|key| key.sign(&plan.sha256));
     hosts::insist(context.ui, &scan, &selection, &policy, args.selection.allow_empty)?;
     super::repair::warn_of_quick(context.ui, &plan);

@@ -11,6 +11,7 @@ use crate::cli::carry_out::{Assignment, ExecutionArgs, carry_out, insist_on_log,
 use crate::cli::context::{Connected, Context};
 use crate::cli::error::{Error, Result};
 use crate::cli::exit::Exit;
+use crate::cli::reading::reading;
 use crate::cli::storage::CheckArgs;
 use crate::cli::ui::Ui;
 use crate::cli::untouched::Untouched;
@@ -67,7 +68,7 @@ pub fn run(context: &Context<'_>, args: &RepairArgs) -> Result<Exit> {
     args.checks.tell(&mut policy);
     let checks = checking::gather(context, &mut connected, &args.checks, &policy, &selection, args.selection.allow_empty)?;
     let question = Question { looked: args.checks.check.is_some(), ..Question::new(&policy, &selection, Aim::Plan, &checks) };
-    let (mut plan, scan) = propose(&mut connected, &question)?;
+    let (mut plan, scan) = reading(ui, || propose(&mut connected, &question))?;
     hosts::insist(ui, &scan, &selection, &policy, args.selection.allow_empty)?;
     warn_of_quick(ui, &plan);
     let refused = refusals(&scan, &selection);

@@ -6,6 +6,7 @@ use crate::cli::args::{DecisionArgs, FormatArg, SelectionArgs};
 use crate::cli::context::Context;
 use crate::cli::error::{Error, Result};
 use crate::cli::exit::Exit;
+use crate::cli::reading::reading;
 use crate::cli::view::Refused;
 use crate::cli::{hosts, view};
 use crate::domain::{Checks, Selection};
@@ -39,7 +40,9 @@ pub fn run(context: &Context<'_>, args: &ScanArgs) -> Result<Exit> {
     let mut policy = args.selection.policy(Some(&args.decision), &connected).map_err(Error::usage)?;
     selection.tell(&mut policy);
     let aim = if matches!(context.global.output.format, FormatArg::Json | FormatArg::Yaml) { Aim::HandOn } else { Aim::Look };
-    let scan = scan(connected.session.as_mut(), &connected.schema, &Question::new(&policy, &selection, aim, &Checks::new()))?;
+    let checks = Checks::new();
+    let question = Question::new(&policy, &selection, aim, &checks);
+    let scan = reading(context.ui, || scan(connected.session.as_mut(), &connected.schema, &question))?;
     let document = &scan.document;
     hosts::insist(context.ui, &scan, &selection, &policy, args.selection.allow_empty)?;
     // Whoever named a backup and reads "nothing is stuck" must not take that for its being in order.

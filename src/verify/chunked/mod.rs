@@ -24,24 +24,36 @@ use self::asking::spoilt;
 use self::inventory::{Inventory, WRONG_SHA256FILE};
 use self::pass::{Member, Outcome, Pass};
 use super::fault::{Class, Faults};
-use super::{Findings, Subject, Watch};
+use super::{Capacity, Findings, Subject, Watch};
 use crate::domain::status::DELETING;
 use crate::domain::time::stamp;
-use crate::domain::{Amount, Backup, Below, CheckVerdict, Level, Listing, PARENT_UNREADABLE, Problem, UNREADABLE};
+use crate::domain::{Amount, Backup, Below, CheckVerdict, Driver, Level, Listing, PARENT_UNREADABLE, Problem, UNREADABLE};
 use crate::format::names;
 use crate::storage::{ObjectStore, StorageError};
 
 pub use self::digest::Digest;
-#[cfg(test)]
-pub(super) use self::inventory::LARGE;
-pub(super) use self::inventory::{MOST_LISTED, Times};
+pub(super) use self::inventory::{LARGE, MOST_LISTED, Times};
 pub use self::pass::{Effort, Share};
 
 /// Clocks of hosts may be this far apart.
 const CLOCKS: SignedDuration = SignedDuration::from_secs(60);
 
 /// Bytes of memory that an object of a list takes in a restore: itself, the item that is made of it, and its ranges.
-const LISTED_OBJECT: u64 = (size_of::<inventory::Object>() + size_of::<jobs::Item<'_>>() + 3 * size_of::<std::ops::Range<u64>>()) as u64;
+pub(super) const LISTED_OBJECT: u64 =
+    (size_of::<inventory::Object>() + size_of::<jobs::Item<'_>>() + 3 * size_of::<std::ops::Range<u64>>()) as u64;
+
+/// How the data of a backup is read.
+#[derive(Debug, Clone, Copy)]
+pub struct Reading<'a> {
+    /// With how much effort.
+    pub effort: &'a Effort,
+    /// Who watches.
+    pub watch: &'a Watch,
+    /// What this check shares with others.
+    pub capacity: &'a Capacity,
+    /// The back end.
+    pub driver: Driver,
+}
 
 /// A member of a chain with the store that its objects are in.
 pub struct Link<'a> {
@@ -159,7 +171,7 @@ impl Own {
     }
 
     /// Bytes of memory that its list takes in a restore.
-    fn list_bytes(&self) -> u64 {
+    pub(super) fn list_bytes(&self) -> u64 {
         self.inventory.as_ref().map_or(0, |inventory| (inventory.entries.len() as u64).saturating_mul(LISTED_OBJECT))
     }
 
@@ -204,13 +216,7 @@ const MOST_PARENTS_NAMED: usize = 20;
 
 /// Checks one backup whose chain is given, this backup first. `own` looks up (or makes) what is known of a member at a level,
 /// so that a parent which many backups share is read once.
-pub fn check(
-    subject: &Subject<'_>,
-    chain: &[Link<'_>],
-    effort: &Effort,
-    watch: &Watch,
-    own: &mut dyn FnMut(&Link<'_>, Level) -> Own,
-) -> Findings {
+pub fn check(subject: &Subject<'_>, chain: &[Link<'_>], reading: Reading<'_>, own: &mut dyn FnMut(&Link<'_>, Level) -> Own) -> Findings {
     let Some((tip, parents)) = chain.split_first() else {
         return empty(subject.level);
     };
@@ -249,7 +255,7 @@ pub fn check(
         // Only a restore goes through the lists of all members, and a chain can be long.
         held = held.saturating_add(found.list_bytes());
         this.rewritten |= found.rewritten;
-        members.push(if restore && held <= effort.memory / 2 { found } else { found.without_list() });
+        members.push(if restore && held <= reading.effort.memory / 2 { found } else { found.without_list() });
     }
     this.below = below(parents, &members);
     if let (Some(bottom), Some(found)) = (parents.last(), members.last()) {
@@ -261,7 +267,7 @@ pub fn check(
         this.faults.add(class, Problem::general("parent-damaged", text));
     }
     lineage(subject, tip, parents, &mut this);
-    if restore && held > effort.memory / 2 {
+    if restore && held > reading.effort.memory / 2 {
         let text = format!(
             "the lists of objects of all {} backups of its chain take {held} bytes, more than half of the memory: give more --memory",
             chain.len()
@@ -281,7 +287,7 @@ pub fn check(
             this.bytes.expected = entries().fold(0, |sum: u64, entry| sum.saturating_add(entry.length));
             this.objects.expected = entries().count() as u64;
             let volume_bytes = this.inventory.as_ref().and_then(|inventory| inventory.volume_bytes);
-            let outcome = Pass { members: &list, effort, watch, restore: true, full: parents.is_empty(), volume_bytes }.run();
+            let outcome = Pass { members: &list, reading, restore: true, full: parents.is_empty(), volume_bytes }.run();
             this.take_in(outcome);
         }
     }
@@ -289,22 +295,16 @@ pub fn check(
 }
 
 /// Reads the objects of one backup, whose names, sizes and side files were found good, and compares them with its own digests.
-pub fn deepen(link: &Link<'_>, own: &mut Own, effort: &Effort, watch: &Watch) {
+pub fn deepen(link: &Link<'_>, own: &mut Own, reading: Reading<'_>) {
     let (Ok(store), Some(inventory)) = (&link.store, &own.inventory) else { return };
     // Without side files there is nothing to compare, and "all 0 objects" would say too much.
     if inventory.entries.is_empty() && inventory.block_size.is_none() {
         return;
     }
     let members = [Member { store: Arc::clone(store), inventory: Arc::clone(inventory) }];
-    let outcome = Pass {
-        members: &members,
-        effort,
-        watch,
-        restore: false,
-        full: link.backup.parent_id.is_none(),
-        volume_bytes: inventory.volume_bytes,
-    }
-    .run();
+    let outcome =
+        Pass { members: &members, reading, restore: false, full: link.backup.parent_id.is_none(), volume_bytes: inventory.volume_bytes }
+            .run();
     own.take_in(outcome);
 }
 

@@ -18,18 +18,16 @@ use super::asking::{differs, spoilt};
 use super::digest::{Digest, Tap, compare};
 use super::inventory::{Inventory, Object, WRONG_SHA256FILE, add_sha256file_error};
 use super::jobs::{Item, Job, Planner, Proof, send_with_md5};
-use super::layout;
+use super::{LISTED_OBJECT, Reading, layout};
 use crate::domain::Problem;
 use crate::format::metadata::Compression;
 use crate::format::{decompress, names, sha256file};
 use crate::storage::{ObjectStore, StorageError, StorageErrorKind};
-use crate::verify::Watch;
+use crate::verify::capacity::{Place, Reader};
 use crate::verify::fault::{Class, Faults};
 
 /// An uncompressed object is read in parts of about this size, so that all threads share it.
 pub(super) const PART: u64 = 32 << 20;
-/// What one thread may need: its buffer, a decompressor's window, the digests that wait for it.
-const MEMORY_PER_JOB: u64 = 24 << 20;
 /// The digests of more blocks than this are not held for one object, whose own digest is compared then: 256 MiB of them. The
 /// drivers' defaults come to 61 035.
 const MOST_BLOCKS: u64 = 8 << 20;
@@ -59,6 +57,14 @@ pub struct Effort {
     pub digest: Digest,
 }
 
+impl Effort {
+    /// How many readers at once, where the storage is worth so many: more than cores are only worth it where they wait for a far
+    /// server.
+    pub(in crate::verify) fn readers(&self, worth: usize) -> usize {
+        if self.jobs == 1 { 1 } else { self.jobs.max(worth) }
+    }
+}
+
 impl Default for Effort {
     fn default() -> Self {
         let jobs = thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -80,9 +86,7 @@ pub struct Pass<'a> {
     /// The members, the one whose digests count first.
     pub members: &'a [Member],
     /// How.
-    pub effort: &'a Effort,
-    /// Who watches.
-    pub watch: &'a Watch,
+    pub reading: Reading<'a>,
     /// Whether the whole chain is put together.
     pub restore: bool,
     /// Whether the member whose digests count holds the whole volume itself.
@@ -189,28 +193,35 @@ impl Pass<'_> {
         items.retain(|item| item.object.stored.is_some());
         self.choose(&mut items);
         items.sort_by_key(|item| item.object.offset);
-        self.watch.announce(items.iter().fold(0, |sum: u64, item| sum.saturating_add(item.object.length)));
+        self.reading.watch.announce(items.iter().fold(0, |sum: u64, item| sum.saturating_add(item.object.length)));
 
-        let block_size = tip.inventory.block_size.filter(|_| self.restore || self.effort.digest == Digest::Sha256);
+        let block_size = tip.inventory.block_size.filter(|_| self.restore || self.reading.effort.digest == Digest::Sha256);
         if self.restore && block_size.is_none() {
             let text = "without a usable sha256file nothing tells what a restore should give; the MD5 of its objects was compared instead";
             outcome.faults.add(Class::Unfinished, Problem::general("no-sha256file", text));
         }
         let shared = Mutex::new(Shared::default());
         let away = AtomicBool::new(false);
-        let threads = self.threads(&items);
+        let (most, threads) = self.threads(&items);
+        let most_blocks = self.most_blocks(threads);
+        let largest = items.iter().map(|item| item.object.length / block_size.unwrap_or(u64::MAX)).max().unwrap_or(0);
+        let digests = largest.min(most_blocks).saturating_mul(digests_held(threads));
+        let bytes = (items.len() as u64).saturating_mul(LISTED_OBJECT).saturating_add(digests);
+        let place = self.reading.capacity.pass(self.reading.driver, most, bytes);
+        // One for the whole of the pass, so that a stream which was opened goes on.
+        let mut first = Some(place.reader());
         thread::scope(|scope| {
             let (sender, receiver) = sync_channel::<Job<'_>>(threads);
             let receiver = Arc::new(Mutex::new(receiver));
             for _ in 0..threads {
-                let receiver = Arc::clone(&receiver);
-                scope.spawn(|| self.work(receiver, &shared, &away));
+                let (receiver, own) = (Arc::clone(&receiver), first.take());
+                scope.spawn(|| self.work(receiver, &place, own, &shared, &away));
             }
             // The workers' end of the channel closes with the last of them.
             drop(receiver);
             match block_size {
                 Some(block_size) => {
-                    let planner = Planner::new(&items, block_size, volume_end, self.most_blocks(threads), &sender);
+                    let planner = Planner::new(&items, block_size, volume_end, most_blocks, &sender);
                     self.send_with_blocks(tip, planner, &shared);
                 }
                 None => drop(send_with_md5(items.iter(), &sender)),
@@ -235,7 +246,7 @@ impl Pass<'_> {
             outcome.faults.add_aside(class, problem);
         }
         (outcome.bytes, outcome.objects) = (shared.bytes, shared.objects);
-        if self.watch.is_cancelled() {
+        if self.reading.watch.is_cancelled() {
             outcome.faults.add(Class::Unfinished, Problem::general("cancelled", "the check was stopped before it had read everything"));
         }
         let digest = if block_size.is_some() { Digest::Sha256 } else { Digest::Md5 };
@@ -250,7 +261,7 @@ impl Pass<'_> {
         }
         let but = if but.is_empty() { String::new() } else { format!(" ({})", but.join(", ")) };
         let read = shared.objects;
-        let how_much = match self.effort.share {
+        let how_much = match self.reading.effort.share {
             Share::All if read == all as u64 => format!("all {all} objects read"),
             Share::All => format!("{read} of {all} objects read"),
             Share::Part(part, of) => format!("{read} of {all} objects read (part {part} of {of})"),
@@ -262,7 +273,7 @@ impl Pass<'_> {
 
     /// Leaves out what is not to be read this time.
     fn choose(&self, items: &mut Vec<Item<'_>>) {
-        match self.effort.share {
+        match self.reading.effort.share {
             Share::All => {}
             Share::Part(part, of) => items.retain(|item| item.object.number % of.max(1) == part % of.max(1)),
             Share::Fraction(fraction) => {
@@ -278,21 +289,17 @@ impl Pass<'_> {
         }
     }
 
-    fn threads(&self, items: &[Item<'_>]) -> usize {
+    /// How many readers the storage is worth, and how many of them this pass can use.
+    fn threads(&self, items: &[Item<'_>]) -> (usize, usize) {
         let worth = self.members.iter().map(|member| member.store.concurrency()).max().unwrap_or(1);
-        let room = usize::try_from(self.effort.memory / MEMORY_PER_JOB).unwrap_or(usize::MAX);
+        let most = self.reading.effort.readers(worth).min(self.reading.capacity.readers());
         let pieces: u64 = items.iter().map(|item| item.object.length.div_ceil(PART)).sum();
-        let pieces = usize::try_from(pieces).unwrap_or(usize::MAX);
-        // More threads than cores are only worth it where they wait for a far server.
-        let wanted = if self.effort.jobs == 1 { 1 } else { self.effort.jobs.max(worth) };
-        wanted.min(room).min(pieces).max(1)
+        (most, most.min(usize::try_from(pieces).unwrap_or(usize::MAX)).max(1))
     }
 
-    /// How many digests one object may hold while it waits: those of two for each thread, one in its hands and one in the
-    /// queue, the next one's and what is known of the one after it come to half of the memory.
+    /// How many digests one object may hold while it waits.
     fn most_blocks(&self, threads: usize) -> u64 {
-        let held = (size_of::<Option<[u8; 32]>>() as u64).saturating_mul(2 * threads as u64 + 2);
-        (self.effort.memory / 2 / held).min(MOST_BLOCKS)
+        (self.reading.effort.memory / 2 / digests_held(threads)).min(MOST_BLOCKS)
     }
 
     /// Goes through the sha256file and sends each object off as soon as the digests of all its blocks have come by.
@@ -303,12 +310,12 @@ impl Pass<'_> {
         let read = tip.store.open(&name, None).map_err(|error| crate::format::FormatError::Io(error.into_io())).and_then(|stream| {
             let (stream, taken) = Tap::of(stream);
             let read = sha256file::read_hashes(stream, &mut |hash| {
-                if self.watch.is_cancelled() { ControlFlow::Break(()) } else { planner.take(hash) }
+                if self.reading.watch.is_cancelled() { ControlFlow::Break(()) } else { planner.take(hash) }
             });
             lock(shared).sha256file_md5 = taken.of_all(1 << 20);
             read
         });
-        if self.watch.is_cancelled() {
+        if self.reading.watch.is_cancelled() {
             return;
         }
         match read {
@@ -345,18 +352,37 @@ impl Pass<'_> {
         send_with_md5(rest(), sender);
     }
 
-    fn work(&self, receiver: Arc<Mutex<Receiver<Job<'_>>>>, shared: &Mutex<Shared>, away: &AtomicBool) {
-        let mut buffer = Vec::new();
+    /// Reads what is sent; with a reader of its `own` always, else with one of the place's as long as there is something to read.
+    fn work(
+        &self,
+        receiver: Arc<Mutex<Receiver<Job<'_>>>>,
+        place: &Place<'_>,
+        mut own: Option<Reader<'_>>,
+        shared: &Mutex<Shared>,
+        away: &AtomicBool,
+    ) {
+        let mut lent = None;
         loop {
-            let job = receiver.lock().unwrap_or_else(PoisonError::into_inner).recv();
+            let ready = receiver.try_lock().ok().and_then(|receiver| receiver.try_recv().ok());
+            let job = match ready {
+                Some(job) => Ok(job),
+                None => {
+                    lent = None;
+                    receiver.lock().unwrap_or_else(PoisonError::into_inner).recv()
+                }
+            };
             let Ok(job) = job else { return };
-            if self.watch.is_cancelled() || away.load(Ordering::Relaxed) {
+            if self.reading.watch.is_cancelled() || away.load(Ordering::Relaxed) {
                 continue;
             }
-            let first = self.read(&job, false, &mut buffer);
+            let buffer = match &mut own {
+                Some(own) => &mut own.buffer,
+                None => &mut lent.get_or_insert_with(|| place.reader()).buffer,
+            };
+            let first = self.read(&job, false, buffer);
             let result = match first {
                 Err(first) if first.fault.0 != Class::Unfinished => {
-                    let second = self.look_again(&job, &mut buffer);
+                    let second = self.look_again(&job, buffer);
                     if second.is_ok() {
                         let text = format!("the second reading is good, the first was not: {}", first.fault.1.text);
                         lock(shared).warnings.push(Problem { text, code: "read-twice".to_owned(), ..first.fault.1 });
@@ -455,18 +481,18 @@ impl Pass<'_> {
         };
         let mut counted = 0;
         let read = compare(stream, block, wanted, with_md5, buffer, &mut |bytes| {
-            if self.watch.is_cancelled() {
+            if self.reading.watch.is_cancelled() {
                 return Err(StorageError::new(StorageErrorKind::Cancelled, "the check was stopped").into_io());
             }
             if !again {
-                self.watch.add(bytes);
+                self.reading.watch.add(bytes);
                 counted += bytes;
             }
             Ok(())
         });
         if !again {
             // What could not be read is done with, too.
-            self.watch.add(length.saturating_sub(counted));
+            self.reading.watch.add(length.saturating_sub(counted));
         }
         // Of all bytes as they are stored, also where nobody wanted to read them to their end.
         let came = match stored {
@@ -552,6 +578,12 @@ impl Trouble {
             faults.into_problems().into_iter().next().unwrap_or_else(|| Problem::of(name, "storage-unreadable", "cannot be read"));
         Self::from((class, problem))
     }
+}
+
+/// Bytes that a digest of each block takes, for all that one pass holds: two objects for each thread, one in its hands and one in
+/// the queue, the next one's and what is known of the one after it.
+fn digests_held(threads: usize) -> u64 {
+    (size_of::<Option<[u8; 32]>>() as u64).saturating_mul(2 * threads as u64 + 2)
 }
 
 fn lock(shared: &Mutex<Shared>) -> std::sync::MutexGuard<'_, Shared> {

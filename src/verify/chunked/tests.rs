@@ -92,13 +92,15 @@ impl Chain {
         let subject = Subject { backup: list[0], ancestors: &ancestors, level, settle: std::time::Duration::from_secs(900), now };
         let watch = Watch::default();
         let mut known: HashMap<(String, Level), Own> = HashMap::new();
-        check(&subject, &chain, effort, &watch, &mut |link, level| {
+        let capacity = Capacity::new(effort.memory);
+        let reading = Reading { effort, watch: &watch, capacity: &capacity, driver: Driver::Posix };
+        check(&subject, &chain, reading, &mut |link, level| {
             known
                 .entry((link.backup.id.clone(), level))
                 .or_insert_with(|| {
                     let mut own = Own::quick(link, level == Level::Quick, &mut || ());
                     if level == Level::Deep {
-                        deepen(link, &mut own, effort, &watch);
+                        deepen(link, &mut own, reading);
                     }
                     own
                 })
@@ -423,7 +425,8 @@ fn a_stopped_check_says_so_and_calls_nothing_intact() {
     let store: Arc<dyn ObjectStore> = Arc::new(chain.store.clone());
     let link = Link { backup: &chain.backups[0], volume_bytes: Some(chain.volume_bytes), store: Ok(store) };
     let mut own = Own::quick(&link, true, &mut || ());
-    deepen(&link, &mut own, &Effort::default(), &watch);
+    let (effort, capacity) = (Effort::default(), Capacity::new(512 << 20));
+    deepen(&link, &mut own, Reading { effort: &effort, watch: &watch, capacity: &capacity, driver: Driver::Posix });
     assert_eq!(own.verdict(), CheckVerdict::Unverifiable);
 }
 

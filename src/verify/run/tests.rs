@@ -1,7 +1,11 @@
+use std::collections::BTreeMap;
 use std::io::{self, Cursor, Read};
 use std::ops::{ControlFlow, Range};
+use std::time::Instant;
 
 use super::*;
+use crate::format::generate::{Recipe, write_from};
+use crate::format::metadata::Compression;
 use crate::storage::{MemoryStore, ObjectInfo, StorageErrorKind};
 use crate::verify::chunked::LARGE;
 
@@ -175,4 +179,198 @@ fn objects_without_times_have_not_moved() {
     assert_eq!(look(&store, &check), Look::Same);
     store.put("prefix_parent-00003", *b"x", None);
     assert!(matches!(look(&store, &check), Look::Moved(_)));
+}
+
+/// Questions on their way.
+#[derive(Default)]
+struct Asked {
+    now: usize,
+    most: usize,
+    /// The time that all of them together took, and that in which there was any.
+    took: Duration,
+    any: Duration,
+    since: Option<Instant>,
+}
+
+/// A store that is far away: each answer takes its time.
+#[derive(Default)]
+struct Far {
+    store: MemoryStore,
+    asked: Mutex<Asked>,
+    /// Data objects that are being read, and how many were at most.
+    reading: Arc<Mutex<(usize, usize)>>,
+    /// How often each object was opened.
+    opened: Mutex<BTreeMap<String, usize>>,
+}
+
+impl Far {
+    fn answer<T>(&self, answer: impl FnOnce() -> T) -> T {
+        let begun = Instant::now();
+        {
+            let mut asked = lock(&self.asked);
+            asked.now += 1;
+            asked.most = asked.most.max(asked.now);
+            asked.since.get_or_insert(begun);
+        }
+        std::thread::sleep(Duration::from_millis(15));
+        let answered = answer();
+        let mut asked = lock(&self.asked);
+        asked.now -= 1;
+        asked.took += begun.elapsed();
+        if asked.now == 0 {
+            let any = asked.since.take().map_or(Duration::ZERO, |since| since.elapsed());
+            asked.any += any;
+        }
+        answered
+    }
+}
+
+struct FarStream<'a> {
+    stream: Box<dyn Read + Send + 'a>,
+    reading: Option<Arc<Mutex<(usize, usize)>>>,
+}
+
+impl Read for FarStream<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        self.stream.read(out)
+    }
+}
+
+impl Drop for FarStream<'_> {
+    fn drop(&mut self) {
+        if let Some(reading) = &self.reading {
+            lock(reading).0 -= 1;
+        }
+    }
+}
+
+impl ObjectStore for Far {
+    fn location(&self) -> &str {
+        "far"
+    }
+
+    fn concurrency(&self) -> usize {
+        6
+    }
+
+    fn list(&self, prefix: &str, each: &mut dyn FnMut(ObjectInfo) -> ControlFlow<()>) -> Result<(), StorageError> {
+        self.answer(|| self.store.list(prefix, each))
+    }
+
+    fn stat(&self, name: &str) -> Result<Option<ObjectInfo>, StorageError> {
+        self.answer(|| self.store.stat(name))
+    }
+
+    fn open(&self, name: &str, range: Option<Range<u64>>) -> Result<Box<dyn Read + Send + '_>, StorageError> {
+        let reading = (!name.contains('_')).then(|| Arc::clone(&self.reading));
+        if let Some(reading) = &reading {
+            let mut reading = lock(reading);
+            reading.0 += 1;
+            reading.1 = reading.1.max(reading.0);
+        }
+        *lock(&self.opened).entry(name.to_owned()).or_default() += 1;
+        let stream = self.answer(|| self.store.open(name, range))?;
+        Ok(Box::new(FarStream { stream, reading }))
+    }
+}
+
+/// A full backup of zeros and increments on it, the third of which is damaged; of all that are chosen by number.
+fn increments(number: usize) -> (Far, Vec<Target>) {
+    const CHUNK: u64 = 64 << 20;
+    let mut far = Far::default();
+    let (mut targets, mut full): (Vec<Target>, Option<Vec<[u8; 32]>>) = (Vec::new(), None);
+    for number in 0..number {
+        let (id, prefix) = (format!("b{number:02}"), format!("p{number:02}"));
+        let parent = targets.first().map(|target| Arc::new(target.backup.clone()));
+        let recipe = Recipe {
+            prefix: &prefix,
+            backup_id: &id,
+            volume_id: "v",
+            parent_id: parent.as_ref().map(|parent| parent.id.as_str()),
+            created_at: "2026-11-22 10:00:00+00:00",
+            compression: Compression::Zlib,
+            chunk_size: 64 << 20,
+            block_size: 1 << 20,
+        };
+        let mut read = |range: Range<u64>| {
+            let is_changed = number > 0 && range.start / CHUNK % 5 == number as u64 % 5;
+            let block = || vec![u8::try_from(number).unwrap(); 1 << 20];
+            Ok(is_changed.then(|| [block(), vec![0; 63 << 20]].concat().into()))
+        };
+        let digests = write_from(&recipe, 1 << 30, &mut read, full.as_deref(), &mut |name, mut bytes| {
+            if name == "p03-00002" {
+                let middle = bytes.len() / 2;
+                bytes[middle] ^= 0xff;
+            }
+            far.store.put(name, bytes, "2026-11-22T10:00:00Z".parse().ok());
+            Ok(())
+        })
+        .unwrap();
+        full.get_or_insert(digests);
+        let backup = Backup {
+            id,
+            service: Some("cinder.backup.drivers.s3.S3BackupDriver".to_owned()),
+            container: Some("c".to_owned()),
+            service_metadata: Some(prefix),
+            size: Some(1),
+            parent_id: parent.as_ref().map(|parent| parent.id.clone()),
+            ..Backup::default()
+        };
+        targets.push(Target { backup, ancestors: parent.into_iter().collect(), columns: ColumnSet::Mitaka });
+    }
+    // Those that rest on the full one come before it.
+    targets.reverse();
+    (far, targets)
+}
+
+/// What is found, in the order of the targets, and by how much the answers overlapped.
+fn found(far: &Arc<Far>, targets: &[Target], level: Level, jobs: usize, memory: u64) -> (Vec<CheckResult>, f64) {
+    let places = Everywhere(Arc::clone(far) as Arc<dyn ObjectStore>);
+    let request = Request { level, effort: Effort { jobs, memory, ..Effort::default() }, settle: Duration::ZERO };
+    let (watch, results) = (Watch::default(), Mutex::new(Vec::new()));
+    *lock(&far.asked) = Asked::default();
+    Checker::new(&places, &request, &watch, targets).run(targets, &|result| {
+        lock(&results).push(CheckResult { checked_at: String::new(), ..result });
+    });
+    let overlap = {
+        let asked = lock(&far.asked);
+        asked.took.as_secs_f64() / asked.any.as_secs_f64()
+    };
+    let mut results = results.into_inner().unwrap();
+    results.sort_by(|a, b| a.id.cmp(&b.id));
+    (results, overlap)
+}
+
+#[test]
+fn small_backups_are_read_side_by_side_and_found_the_same() {
+    let (far, targets) = increments(16);
+    let far = Arc::new(far);
+    for level in [Level::Deep, Level::Restore] {
+        // A restore reads the full one with each of them.
+        let targets = if level == Level::Deep { &targets[..] } else { &targets[12..] };
+        let (alone, one_by_one) = found(&far, targets, level, 1, 512 << 20);
+        lock(&far.opened).clear();
+        let (together, overlap) = found(&far, targets, level, 4, 512 << 20);
+        assert_eq!(alone, together);
+        let damaged: Vec<&str> =
+            alone.iter().filter(|result| result.verdict != CheckVerdict::Intact).map(|result| result.id.as_str()).collect();
+        assert_eq!(damaged, ["b03"], "{level}");
+        let most = lock(&far.asked).most;
+        assert!(most > 4 && most <= 6 + 2 * AT_ONCE, "{most}");
+        if level == Level::Deep {
+            assert!(overlap > 2.0 && overlap > 1.5 * one_by_one, "{overlap} {one_by_one}");
+            let opened = lock(&far.opened);
+            assert!(opened.iter().filter(|(name, _)| name.starts_with("p00-")).all(|(_, times)| *times == 1), "{opened:?}");
+        }
+    }
+}
+
+#[test]
+fn all_that_are_read_side_by_side_share_the_memory() {
+    let (far, targets) = increments(12);
+    let far = Arc::new(far);
+    *lock(&far.reading) = (0, 0);
+    let (results, _) = found(&far, &targets, Level::Deep, 8, 49 << 20);
+    assert_eq!(results.len(), 12);
+    assert_eq!(*lock(&far.reading), (0, 2), "48 MiB are those of two readers");
 }

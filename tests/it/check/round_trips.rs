@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use cinder_backup_repair::db::Engine;
 use md5::{Digest, Md5};
@@ -34,8 +35,12 @@ pub(super) struct Counting {
     /// What it holds; it may be changed at any time.
     pub(super) objects: Arc<Mutex<Objects>>,
     pub(super) harm: Arc<Mutex<Option<Harm>>>,
-    requests: Arc<Mutex<Vec<String>>>,
+    pub(super) requests: Arc<Mutex<Vec<String>>>,
     connections: Arc<AtomicUsize>,
+    /// Milliseconds before each answer; it may be changed at any time.
+    pub(super) delay: Arc<AtomicU64>,
+    /// So many were asked at once, at most.
+    pub(super) most: Arc<AtomicUsize>,
 }
 
 /// What befalls the bytes of the objects whose names end so.
@@ -62,15 +67,22 @@ impl Counting {
             harm: Arc::clone(&harm),
             requests: Arc::default(),
             connections: Arc::default(),
+            delay: Arc::default(),
+            most: Arc::default(),
         };
-        let (requests, connections) = (Arc::clone(&server.requests), Arc::clone(&server.connections));
+        let (asked, most) = (Arc::new(AtomicUsize::new(0)), Arc::clone(&server.most));
+        let (requests, connections, delay) = (Arc::clone(&server.requests), Arc::clone(&server.connections), Arc::clone(&server.delay));
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 connections.fetch_add(1, Ordering::SeqCst);
-                let (requests, objects, harm, url) = (Arc::clone(&requests), Arc::clone(&objects), Arc::clone(&harm), url.clone());
+                let (asked, most, harm) = (Arc::clone(&asked), Arc::clone(&most), Arc::clone(&harm));
+                let (requests, objects, delay, url) = (Arc::clone(&requests), Arc::clone(&objects), Arc::clone(&delay), url.clone());
                 thread::spawn(move || {
                     while serve(&stream, &|target, range| {
                         requests.lock().unwrap().push(target.to_owned());
+                        most.fetch_max(asked.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                        thread::sleep(Duration::from_millis(delay.load(Ordering::SeqCst)));
+                        asked.fetch_sub(1, Ordering::SeqCst);
                         let answered = answer(speaks, &objects.lock().unwrap(), &url, target, range);
                         harmed(answered, target, harm.lock().unwrap().as_ref())
                     })

@@ -383,3 +383,32 @@ fn progress_is_shown_at_a_terminal_and_nowhere_else() {
     let answer = site.program.expect(0, &["check", "--level", "deep"]);
     assert!(!answer.stderr.contains('\r') && !answer.stderr.contains('\u{1b}') && !answer.stderr.contains("of 3"), "{}", answer.stderr);
 }
+
+/// How much there is to read is said when all of it is known: of a chain that is when its last member was begun.
+#[test]
+fn the_total_that_progress_shows_never_grows() {
+    let site = Site::new();
+    let parent = site.available();
+    let child = site.backup("creating", Some(&parent));
+    site.creating();
+    let mut terminal = Terminal::wide(&site.program, &["check", "--level", "deep", "--jobs", "1"]);
+    terminal.wait("counting how much is left");
+    let screen = terminal.expect(0);
+    assert!(screen.contains("2 intact") && !screen.contains("counting"), "{screen}");
+    let mut terminal = Terminal::wide(&site.program, &["check", "--level", "deep", "--jobs", "1", &child.id]);
+    terminal.expect(0);
+    let written = terminal.written();
+    let totals: BTreeSet<&str> = written.split("GiB of ").skip(1).filter_map(|rest| rest.split(',').next()).collect();
+    assert_eq!(totals.len(), 1, "{totals:?} in {written}");
+}
+
+#[test]
+fn a_quick_check_shows_how_many_backups_there_are() {
+    let (site, server, _) = super::slow::bucket(20);
+    server.delay.store(60, std::sync::atomic::Ordering::SeqCst);
+    let mut terminal = Terminal::wide(&site.program, &["check", "--all"]);
+    terminal.wait_until("progress", |screen| screen.contains(" of 20 backups") && screen.contains(" left"));
+    let screen = terminal.expect(0);
+    assert!(screen.contains("20 intact") && !screen.contains(" left"), "{screen}");
+    assert!(!terminal.written().contains("counting"), "a quick check reads no data");
+}

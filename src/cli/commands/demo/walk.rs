@@ -9,7 +9,7 @@ use crate::cli::args::Cli;
 use crate::cli::context::Context;
 use crate::cli::error::{Error, Result};
 use crate::cli::exit::Exit;
-use crate::cli::signal::Signals;
+use crate::cli::signal::{Second, Signals};
 use crate::cli::ui::Ui;
 use crate::config::Environment;
 use crate::domain::decide::shell_word;
@@ -21,7 +21,7 @@ const EXCERPT: usize = 17;
 
 /// Goes through all steps; ends with the first that does not do what it should.
 pub fn walk(context: &Context<'_>, stage: &Stage) -> Result<Exit> {
-    let signals = Signals::note()?;
+    let signals = Signals::note(Second::Ends)?;
     let mut walk = Walk { context, stage, signals, environment: alone(stage), commands: 0, chapters: 0 };
     walk.begin()?;
     walk.look()?;

@@ -1,0 +1,136 @@
+//! `check --out FILE`: results as they come in FILE.partial, and at the end the whole document in FILE.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use tempfile::NamedTempFile;
+
+use super::error::{Error, Result};
+use super::exit::Exit;
+use super::ui::Ui;
+use crate::domain::CheckResult;
+use crate::report::json;
+use crate::report::safe::terminal;
+use crate::verify::partial::{Head, Sign, Writer};
+use crate::verify::{Evidence, Target};
+
+/// A failure of power costs no more than the results of so long, or so many.
+const SYNC_AFTER: Duration = Duration::from_secs(5);
+const SYNC_RESULTS: usize = 100;
+
+/// The file of a check that runs.
+pub struct ResultFile<'a> {
+    ui: &'a Ui,
+    path: &'a Path,
+    partial: PathBuf,
+    /// `None` once it could not be written.
+    writer: Option<Writer<'a, File>>,
+    unsynced: usize,
+    synced: Instant,
+}
+
+impl<'a> ResultFile<'a> {
+    /// Makes FILE.partial, with the results that an earlier check has of the same rows. `resumed` is the file that these are from;
+    /// it may be FILE.partial itself.
+    pub fn begin<'t>(
+        ui: &'a Ui,
+        path: &'a Path,
+        resumed: Option<&Path>,
+        head: &Head,
+        sign: Option<Sign<'a>>,
+        earlier: impl Iterator<Item = (&'t CheckResult, &'t Target)>,
+    ) -> Result<Self> {
+        let shown = path.display();
+        if path == Path::new("-") {
+            return Err(Error::usage("- is not standard output here: name a file, or leave --out away and give --format json"));
+        }
+        if path.exists() {
+            return Err(Error::usage(format!("{shown} exists already, and nothing is overwritten; give another name or remove it")));
+        }
+        let partial = partial(path);
+        let cannot = |error: io::Error| Error::usage(format!("cannot write {}: {error}", partial.display()));
+        let same = resumed
+            .and_then(|resumed| fs::canonicalize(resumed).ok())
+            .is_some_and(|resumed| fs::canonicalize(&partial).is_ok_and(|partial| partial == resumed));
+        // Held until the new one has taken its place.
+        let _before = if same { Some(locked(File::open(&partial).map_err(cannot)?, &partial)?) } else { None };
+        let file = NamedTempFile::new_in(folder(path)).map_err(cannot)?;
+        let mut writer = Writer::begin(locked(file.reopen().map_err(cannot)?, &partial)?, head, sign).map_err(cannot)?;
+        for (result, target) in earlier {
+            writer.add(result, target).map_err(cannot)?;
+        }
+        writer.out().sync_all().map_err(cannot)?;
+        if same {
+            file.persist(&partial).map_err(|error| cannot(error.error))?;
+        } else {
+            file.persist_noclobber(&partial).map_err(|error| match error.error.kind() {
+                ErrorKind::AlreadyExists => {
+                    let partial = partial.display();
+                    Error::usage(format!("{partial} has the results of a check that runs, or was cut off"))
+                        .hint(format!("if none runs, go on with --resume {partial}, or remove it"))
+                }
+                _ => cannot(error.error),
+            })?;
+        }
+        Ok(Self { ui, path, partial, writer: Some(writer), unsynced: 0, synced: Instant::now() })
+    }
+
+    /// Adds a result about a target, and makes sure from time to time that all are on the disk.
+    pub fn add(&mut self, result: &CheckResult, target: &Target) {
+        self.write(|writer| writer.add(result, target));
+        self.unsynced += 1;
+        if self.unsynced >= SYNC_RESULTS || self.synced.elapsed() >= SYNC_AFTER {
+            self.unsynced = 0;
+            self.write(|writer| writer.out().sync_data());
+            self.synced = Instant::now();
+        }
+    }
+
+    /// A check goes on without its file.
+    fn write(&mut self, act: impl FnOnce(&mut Writer<'a, File>) -> io::Result<()>) {
+        let Some(Err(error)) = self.writer.as_mut().map(act) else { return };
+        self.writer = None;
+        let text = format!("cannot write {}: {error}; what is found from now on is kept in memory alone", self.partial.display());
+        self.ui.warn(terminal(&text));
+    }
+
+    /// The check was stopped: FILE.partial stays.
+    pub fn stop(mut self) -> PathBuf {
+        self.write(|writer| writer.out().sync_all());
+        self.partial
+    }
+
+    /// The check is done: FILE takes the place of FILE.partial.
+    pub fn finish(self, evidence: &Evidence) -> Result<()> {
+        let written = NamedTempFile::new_in(folder(self.path)).and_then(|mut file| {
+            json::write(&mut file, evidence, false)?;
+            file.as_file().sync_all()?;
+            file.persist_noclobber(self.path).map_err(|error| error.error)?;
+            File::open(folder(self.path))?.sync_all()?;
+            fs::remove_file(&self.partial)
+        });
+        written.map_err(|error| Error::new(Exit::Unexpected, format!("cannot write {}: {error}", self.path.display())))
+    }
+}
+
+/// The name of the file that is there until the check is done.
+fn partial(path: &Path) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(".partial");
+    name.into()
+}
+
+fn folder(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Locks a file that a running check writes to; where locks are not known, nothing keeps two checks apart.
+fn locked(file: File, path: &Path) -> Result<File> {
+    match file.try_lock() {
+        Err(fs::TryLockError::WouldBlock) => Err(Error::usage(format!("{} is being written by a check that runs", path.display()))),
+        _ => Ok(file),
+    }
+}

@@ -1,0 +1,227 @@
+//! What checks that run side by side share: memory, and readers, which each back end has only so many of.
+//!
+//! Who has begun first reads first. So a large backup has all readers to itself, what small ones leave is the next one's, and
+//! a check that is cut off has few half-read backups in hand.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use crate::domain::Driver;
+
+/// What one reader may need: its buffer, a decompressor's window, the digests that wait for it.
+pub(super) const MEMORY_PER_READER: u64 = 24 << 20;
+
+/// What there is for all checks together.
+#[derive(Debug)]
+pub struct Capacity {
+    memory: u64,
+    state: Mutex<State>,
+    memory_freed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Passes that have come so far, and those that have begun, in their order.
+    came: u64,
+    begun: u64,
+    memory_in_use: u64,
+    reading: HashMap<Driver, usize>,
+    /// Passes that wait for a reader, by their order.
+    waiting: BTreeMap<u64, Waiting>,
+    buffers: Vec<Vec<u8>>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    driver: Driver,
+    most: usize,
+    threads: usize,
+    wake: Arc<Condvar>,
+}
+
+impl Capacity {
+    /// So many bytes of memory for the data.
+    pub fn new(memory: u64) -> Self {
+        Self { memory, state: Mutex::default(), memory_freed: Condvar::new() }
+    }
+
+    /// How many readers memory allows.
+    pub fn readers(&self) -> usize {
+        usize::try_from(self.memory / MEMORY_PER_READER).unwrap_or(usize::MAX).max(1)
+    }
+
+    /// Begins a pass over data of a back end that takes `most` readers at once, and holds `bytes` besides. Waits until there is
+    /// room for these, behind all that came before. One that holds more than there is has it all.
+    pub fn pass(&self, driver: Driver, most: usize, bytes: u64) -> Place<'_> {
+        let bytes = bytes.min(self.memory);
+        let mut state = self.state();
+        let number = state.came;
+        state.came += 1;
+        while state.begun != number || state.memory_in_use + bytes > self.memory {
+            state = self.memory_freed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.begun += 1;
+        state.memory_in_use += bytes;
+        drop(state);
+        self.memory_freed.notify_all();
+        Place { capacity: self, number, driver, most: most.clamp(1, self.readers()), bytes, wake: Arc::default() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn has_room(&self, state: &State, driver: Driver, most: usize) -> bool {
+        state.reading.get(&driver).is_none_or(|reading| *reading < most) && state.reading.values().sum::<usize>() < self.readers()
+    }
+
+    /// Wakes the first that a reader is free for.
+    fn wake(&self, state: &State) {
+        if let Some(first) = state.waiting.values().find(|waiting| self.has_room(state, waiting.driver, waiting.most)) {
+            first.wake.notify_one();
+        }
+    }
+}
+
+/// A pass over data that has begun.
+#[derive(Debug)]
+pub struct Place<'a> {
+    capacity: &'a Capacity,
+    number: u64,
+    driver: Driver,
+    most: usize,
+    bytes: u64,
+    wake: Arc<Condvar>,
+}
+
+impl<'a> Place<'a> {
+    /// Waits for a reader.
+    pub fn reader(&self) -> Reader<'a> {
+        let capacity = self.capacity;
+        let mut state = capacity.state();
+        loop {
+            let mut earlier = state.waiting.range(..self.number);
+            if earlier.all(|(_, waiting)| waiting.driver != self.driver) && capacity.has_room(&state, self.driver, self.most) {
+                break;
+            }
+            let new = || Waiting { driver: self.driver, most: self.most, threads: 0, wake: Arc::clone(&self.wake) };
+            state.waiting.entry(self.number).or_insert_with(new).threads += 1;
+            state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+            if let Some(waiting) = state.waiting.get_mut(&self.number) {
+                waiting.threads -= 1;
+                if waiting.threads == 0 {
+                    state.waiting.remove(&self.number);
+                }
+            }
+        }
+        *state.reading.entry(self.driver).or_default() += 1;
+        let buffer = state.buffers.pop().unwrap_or_default();
+        // Of two readers that came free together the first has been told of alone.
+        capacity.wake(&state);
+        Reader { capacity, driver: self.driver, buffer }
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.capacity.state().memory_in_use -= self.bytes;
+        self.capacity.memory_freed.notify_all();
+    }
+}
+
+/// The right to read, with a buffer to read into.
+#[derive(Debug)]
+pub struct Reader<'a> {
+    capacity: &'a Capacity,
+    driver: Driver,
+    /// What was read with it before does not matter.
+    pub buffer: Vec<u8>,
+}
+
+impl Drop for Reader<'_> {
+    fn drop(&mut self) {
+        let mut state = self.capacity.state();
+        if let Some(reading) = state.reading.get_mut(&self.driver) {
+            *reading -= 1;
+        }
+        state.buffers.push(std::mem::take(&mut self.buffer));
+        self.capacity.wake(&state);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::mpsc;
+    use std::thread;
+    use std::time::Duration;
+
+    use super::*;
+
+    const READER: u64 = MEMORY_PER_READER;
+
+    #[test]
+    fn a_back_end_has_its_own_readers_and_memory_bounds_all_of_them() {
+        let capacity = Capacity::new(3 * READER);
+        let (s3, posix) = (capacity.pass(Driver::S3, 2, 0), capacity.pass(Driver::Posix, 2, 0));
+        let (now, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        thread::scope(|scope| {
+            for place in [&s3, &posix].repeat(10) {
+                scope.spawn(|| {
+                    let reader = place.reader();
+                    most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                    assert!(capacity.state().reading.values().all(|reading| *reading <= 2));
+                    thread::sleep(Duration::from_millis(2));
+                    now.fetch_sub(1, Ordering::SeqCst);
+                    drop(reader);
+                });
+            }
+        });
+        assert!(most.into_inner() <= 3);
+        let state = capacity.state();
+        assert!(state.waiting.is_empty() && state.buffers.len() <= 3);
+    }
+
+    #[test]
+    fn who_began_first_reads_first() {
+        let capacity = Capacity::new(100 * READER);
+        let places: Vec<Place<'_>> = (0..4).map(|_| capacity.pass(Driver::S3, 1, 0)).collect();
+        let (tell, told) = mpsc::channel();
+        thread::scope(|scope| {
+            let first = places.first().unwrap().reader();
+            for (number, place) in places.iter().enumerate().rev() {
+                let (tell, waits) = (tell.clone(), 4 - number);
+                scope.spawn(move || {
+                    let reader = place.reader();
+                    tell.send(number).unwrap();
+                    drop(reader);
+                });
+                while capacity.state().waiting.len() < waits {
+                    thread::yield_now();
+                }
+            }
+            drop(first);
+        });
+        drop(tell);
+        assert_eq!(told.iter().collect::<Vec<_>>(), [0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn memory_is_never_given_twice_and_one_that_wants_too_much_has_it_all() {
+        let capacity = Capacity::new(100);
+        thread::scope(|scope| {
+            for bytes in [40, 1_000, 70, 0, 30, 100, 50, 20].repeat(20) {
+                let capacity = &capacity;
+                scope.spawn(move || {
+                    let place = capacity.pass(Driver::S3, 4, bytes);
+                    assert!(capacity.state().memory_in_use <= 100);
+                    thread::sleep(Duration::from_micros(200));
+                    drop(place);
+                });
+            }
+        });
+        let state = capacity.state();
+        assert_eq!((state.memory_in_use, state.begun), (0, 160));
+    }
+}

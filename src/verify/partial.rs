@@ -1,0 +1,296 @@
+//! Results of a check as they come: a file of JSON lines that a check which is cut off leaves behind.
+//!
+//! The first line says what is checked, each line after it has the row of a backup that others rest on, or a result. Rows stand
+//! before the results that need them, each once. Every line carries the SHA-256 of itself and the line before. What was written
+//! last may be torn, so lines count up to the first that is not whole; what it was about is checked again.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashSet};
+use std::io::{self, Write};
+
+use serde::{Deserialize, Serialize};
+
+use super::evidence::{EvidenceError, SCHEMA, SCHEMA_VERSION, Summary};
+use super::{Evidence, Target};
+use crate::domain::{CheckResult, DatabaseInfo, Image, Level, Signature, digest};
+
+/// The schema's name in the first line.
+const RESULTS: &str = "cinder-backup-repair/check-results";
+/// The version that this program writes and reads.
+const RESULTS_VERSION: u32 = 1;
+
+/// What is checked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Head {
+    schema: String,
+    schema_version: u32,
+    program: String,
+    database: DatabaseInfo,
+    taken_at: String,
+    level: Level,
+    settle_seconds: u64,
+}
+
+impl Head {
+    /// The same that a document says of a whole check.
+    pub fn new(database: DatabaseInfo, taken_at: String, level: Level, settle_seconds: u64) -> Self {
+        let program = format!("{} {}", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
+        Self { schema: RESULTS.to_owned(), schema_version: RESULTS_VERSION, program, database, taken_at, level, settle_seconds }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Record<'a> {
+    Head(Cow<'a, Head>),
+    Row(Cow<'a, Image>),
+    Result(Box<Cow<'a, CheckResult>>),
+}
+
+/// A line of the file.
+#[derive(Serialize, Deserialize)]
+struct Line<'a> {
+    #[serde(flatten)]
+    record: Record<'a>,
+    sha256: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    signature: Option<Signature>,
+}
+
+/// Signs a digest.
+pub type Sign<'a> = Box<dyn Fn(&str) -> Signature + 'a>;
+
+/// Writes the lines.
+pub struct Writer<'a, W> {
+    out: W,
+    sign: Option<Sign<'a>>,
+    last: String,
+    /// Backups whose rows were written for those that rest on them.
+    rows: HashSet<String>,
+}
+
+impl<'a, W: Write> Writer<'a, W> {
+    /// Begins with the head. Where it can `sign`, every line bears the signature of all up to it.
+    ///
+    /// # Errors
+    /// Those of `out`.
+    pub fn begin(out: W, head: &Head, sign: Option<Sign<'a>>) -> io::Result<Self> {
+        let mut writer = Self { out, sign, last: String::new(), rows: HashSet::new() };
+        writer.line(Record::Head(Cow::Borrowed(head)))?;
+        Ok(writer)
+    }
+
+    /// Adds a result about a target, whose rows are what it was found for.
+    ///
+    /// # Errors
+    /// As for [`Writer::begin`].
+    pub fn add(&mut self, result: &CheckResult, target: &Target) -> io::Result<()> {
+        for ancestor in &target.ancestors {
+            if !self.rows.contains(&ancestor.id) {
+                self.line(Record::Row(Cow::Owned(ancestor.image(target.columns))))?;
+                self.rows.insert(ancestor.id.clone());
+            }
+        }
+        let mut result = Cow::Borrowed(result);
+        if result.rows.len() > 1 {
+            result.to_mut().rows.truncate(1);
+        }
+        self.line(Record::Result(Box::new(result)))
+    }
+
+    /// Where it is written.
+    pub fn out(&self) -> &W {
+        &self.out
+    }
+
+    fn line(&mut self, record: Record<'_>) -> io::Result<()> {
+        let sha256 = digest::of_json(&(&self.last, &record));
+        let signature = self.sign.as_ref().map(|sign| sign(&sha256));
+        let mut text = serde_json::to_vec(&Line { record, sha256: sha256.clone(), signature })?;
+        text.push(b'\n');
+        // One write a line: a program that is killed leaves whole ones.
+        self.out.write_all(&text)?;
+        self.last = sha256;
+        Ok(())
+    }
+}
+
+/// Whether this is the beginning of such a file.
+pub fn is_partial(text: &[u8]) -> bool {
+    text.starts_with(br#"{"head":{"schema":"cinder-backup-repair/check-results""#)
+}
+
+/// Reads the results as far as they are whole, as evidence of a check that was stopped; its digest and signature are those of the
+/// last whole line.
+///
+/// # Errors
+/// A file without a whole head, and one that a later version wrote.
+pub fn read(text: &[u8]) -> Result<Evidence, EvidenceError> {
+    #[derive(Deserialize)]
+    struct First {
+        head: Version,
+    }
+    #[derive(Deserialize)]
+    struct Version {
+        schema: String,
+        schema_version: u32,
+    }
+    let not = |problem: &str| EvidenceError::NotEvidence(problem.to_owned());
+    let first = text.split(|byte| *byte == b'\n').next().and_then(|line| serde_json::from_slice::<First>(line).ok());
+    let Some(First { head: version }) = first.filter(|first| first.head.schema == RESULTS) else {
+        return Err(not("its first line is not whole"));
+    };
+    if version.schema_version > RESULTS_VERSION {
+        return Err(EvidenceError::Newer(version.schema_version));
+    }
+    let (mut last, mut signature) = (String::new(), None);
+    let mut records = text.split_inclusive(|byte| *byte == b'\n').map_while(|line| {
+        let line: Line<'_> = serde_json::from_slice(line.strip_suffix(b"\n")?).ok()?;
+        if digest::of_json(&(&last, &line.record)) != line.sha256 {
+            return None;
+        }
+        (last, signature) = (line.sha256, line.signature);
+        Some(line.record)
+    });
+    let Some(Record::Head(head)) = records.next() else { return Err(not("its first line is not whole")) };
+    let head = head.into_owned();
+    let (mut ancestors, mut results) = (Vec::new(), BTreeMap::new());
+    for record in records {
+        match record {
+            Record::Row(row) => ancestors.push(row.into_owned()),
+            // Of two about the same backup the later one counts.
+            Record::Result(result) => drop(results.insert(result.id.clone(), result.into_owned())),
+            Record::Head(_) => return Err(not("it has two heads")),
+        }
+    }
+    let results: Vec<CheckResult> = results.into_values().collect();
+    let evidence = Evidence {
+        schema: SCHEMA.to_owned(),
+        schema_version: SCHEMA_VERSION,
+        database: head.database,
+        taken_at: head.taken_at,
+        level: head.level,
+        settle_seconds: head.settle_seconds,
+        interrupted: Some("cut off".to_owned()),
+        summary: Summary::of(&results, 0),
+        results,
+        ancestors,
+        sha256: last,
+        signature,
+    };
+    evidence.with_rows()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::domain::{Backup, ColumnSet};
+
+    fn target(number: usize) -> Target {
+        let backup = |number: usize| Backup { id: format!("b{number}"), status: Some("available".to_owned()), ..Backup::default() };
+        let ancestors = (0..number).rev().map(|above| Arc::new(backup(above))).collect();
+        Target { backup: backup(number), ancestors, columns: ColumnSet::Mitaka }
+    }
+
+    fn result(target: &Target, checked_at: &str) -> CheckResult {
+        let amount = serde_json::json!({ "checked": 0, "expected": 0 });
+        let ids: Vec<&str> =
+            std::iter::once(&target.backup).chain(target.ancestors.iter().map(AsRef::as_ref)).map(|row| row.id.as_str()).collect();
+        serde_json::from_value(serde_json::json!({
+            "id": target.backup.id, "name": null, "driver": "posix", "service": null, "location": null, "level": "deep", "depth": "",
+            "partial": false, "verdict": "intact", "busy": false, "begun": true, "objects": amount, "bytes": amount, "problems": [],
+            "warnings": [], "chain": ids, "object_count": null, "service_metadata": null, "newest_object_at": null,
+            "checked_at": checked_at, "rows": [target.backup.image(target.columns)],
+        }))
+        .unwrap()
+    }
+
+    /// A file about a chain of three, the last of which was checked twice.
+    fn file() -> Vec<u8> {
+        written(None)
+    }
+
+    fn written(sign: Option<Sign<'_>>) -> Vec<u8> {
+        let database =
+            DatabaseInfo { engine: "sqlite".into(), version: "3".into(), release: "r".into(), identity: "i".into(), location: None };
+        let head = Head::new(database, "2026-11-22T10:00:00Z".to_owned(), Level::Deep, 900);
+        let mut writer = Writer::begin(Vec::new(), &head, sign).unwrap();
+        for (number, at) in
+            [(0, "2026-11-22T11:00:00Z"), (2, "2026-11-22T11:01:00Z"), (1, "2026-11-22T11:02:00Z"), (2, "2026-11-22T11:03:00Z")]
+        {
+            writer.add(&result(&target(number), at), &target(number)).unwrap();
+        }
+        writer.out().clone()
+    }
+
+    /// The ids and times of the results that are read.
+    fn times(text: &[u8]) -> Vec<(String, String)> {
+        read(text).unwrap().results.into_iter().map(|result| (result.id, result.checked_at)).collect()
+    }
+
+    #[test]
+    fn what_was_written_is_read_with_the_rows_of_the_chain_each_once() {
+        let text = file();
+        assert!(is_partial(&text) && !is_partial(b"{\"schema\": \"cinder-backup-repair/check\"}"));
+        assert_eq!(text.split(|byte| *byte == b'\n').filter(|line| line.starts_with(b"{\"row\"")).count(), 2);
+        let evidence = read(&text).unwrap();
+        assert_eq!((evidence.level, evidence.settle_seconds, evidence.summary.intact), (Level::Deep, 900, 3));
+        for result in evidence.into_results(|_| true) {
+            let target = target(result.chain.len() - 1);
+            assert_eq!(result.outdated(&target.backup, &target.ancestors, target.columns), None);
+        }
+        assert_eq!(times(&text).pop().unwrap().1, "2026-11-22T11:03:00Z", "the later one counts");
+    }
+
+    #[test]
+    fn every_beginning_of_a_file_is_read_as_far_as_it_is_whole() {
+        let text = file();
+        let head = text.iter().position(|byte| *byte == b'\n').unwrap();
+        let mut before = 0;
+        for length in 0..=text.len() {
+            let cut = text.get(..length).unwrap();
+            if length <= head {
+                assert!(matches!(read(cut), Err(EvidenceError::NotEvidence(_))), "{length}");
+                continue;
+            }
+            let found = times(cut).len();
+            assert!(found == before || found == before + 1, "{length}");
+            before = found;
+            // What a disk may show after a failure of power.
+            let zeros = [cut, &[0; 512]].concat();
+            assert_eq!(times(&zeros), times(cut), "{length}");
+        }
+        assert_eq!(before, 3);
+    }
+
+    #[test]
+    fn a_line_that_was_edited_counts_for_nothing_nor_does_what_follows() {
+        let text = String::from_utf8(file()).unwrap();
+        let edited = text.replacen("\"intact\"", "\"corrupt\"", 1);
+        assert_eq!(times(edited.as_bytes()), []);
+        let mut lines: Vec<&str> = text.lines().collect();
+        lines.remove(1);
+        assert_eq!(times(format!("{}\n", lines.join("\n")).as_bytes()), [], "nor may one be taken out");
+    }
+
+    #[test]
+    fn every_line_bears_a_signature_of_all_up_to_it() {
+        let sign = |sha256: &str| Signature { algorithm: "a".into(), public_key: "p".into(), value: format!("of {sha256}") };
+        let text = written(Some(Box::new(sign)));
+        for length in [text.len(), text.len() - 1, text.len() / 2] {
+            let evidence = read(text.get(..length).unwrap()).unwrap();
+            assert_eq!(evidence.signature.unwrap().value, format!("of {}", evidence.sha256));
+        }
+        assert_eq!(read(&file()).unwrap().signature, None);
+    }
+
+    #[test]
+    fn a_later_version_is_not_read() {
+        let text =
+            String::from_utf8(file()).unwrap().replace("\"schema_version\":1,\"program\"", "\"schema_version\":2,\"more\":[],\"program\"");
+        assert_eq!(read(text.as_bytes()), Err(EvidenceError::Newer(2)));
+    }
+}

@@ -1,0 +1,263 @@
+//! A check of many small backups on a server that takes its time, or says nothing at all: it is stopped, killed and gone on with.
+
+use std::fs;
+use std::iter::repeat_n;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::process::Child;
+use std::sync::atomic::Ordering;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use cinder_backup_repair::db::Engine;
+use cinder_backup_repair::format::generate::{Recipe, write_from};
+use cinder_backup_repair::format::metadata::Compression;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+use super::round_trips::{Counting, Objects, Speaks};
+use super::{Site, TWO_HOURS, new_id};
+use crate::program::Answer;
+
+const S3: &str = "cinder.backup.drivers.s3.S3BackupDriver";
+const GIB: u64 = 1 << 30;
+const CHUNK: u64 = 16 << 20;
+const BLOCK: usize = 256 << 10;
+/// Longer than any test waits.
+const SILENT: u64 = 600_000;
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// So many backups in a bucket: a full one of a volume of zeros, and increments on it, each of three objects.
+pub(super) fn bucket(backups: usize) -> (Site, Counting, Vec<String>) {
+    let site = Site::on(Engine::Sqlite);
+    let (mut objects, mut ids, mut full) = (Objects::new(), Vec::new(), None);
+    let volume = new_id();
+    for number in 0..backups as u64 {
+        let id = new_id();
+        let prefix = format!("volume_{volume}/20261122100000/az_nova_backup_{id}");
+        let recipe = Recipe {
+            prefix: &prefix,
+            backup_id: &id,
+            volume_id: &volume,
+            parent_id: ids.first().map(String::as_str),
+            created_at: "2026-11-22 10:00:00+00:00",
+            compression: if number == 0 { Compression::Zlib } else { Compression::None },
+            chunk_size: CHUNK as usize,
+            block_size: BLOCK,
+        };
+        let changed = |range: &Range<u64>| number > 0 && range.start / CHUNK % 16 == number % 16 && range.start / CHUNK < 48;
+        let mut read = |range: Range<u64>| {
+            let block = || (0..BLOCK as u64).map(|at| (at * number % 251) as u8);
+            Ok(changed(&range).then(|| block().chain(repeat_n(0, CHUNK as usize - BLOCK)).collect::<Vec<u8>>().into()))
+        };
+        let digests = write_from(&recipe, GIB, &mut read, full.as_deref(), &mut |name, bytes| {
+            objects.insert(name, bytes);
+            Ok(())
+        })
+        .unwrap();
+        site.database.backup(|row| {
+            let row = row.id(&id).volume_id(&volume).display_name(None::<&str>).service(S3).container("c").service_metadata(&prefix);
+            row.parent_id(ids.first()).status("available").age(TWO_HOURS)
+        });
+        full.get_or_insert(digests);
+        ids.push(id);
+    }
+    let server = Counting::new(Speaks::S3, objects);
+    let conf =
+        format!("[DEFAULT]\nbackup_s3_endpoint_url = {}\nbackup_s3_store_access_key = a\nbackup_s3_store_secret_key = s\n", server.url);
+    fs::write(site.program.path("cinder.conf"), conf).unwrap();
+    (site, server, ids)
+}
+
+/// Waits until something holds.
+#[track_caller]
+fn wait_until(what: &str, holds: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < DEADLINE, "{what} never comes");
+        sleep(Duration::from_millis(10));
+    }
+}
+
+fn send(child: &Child, signal: Signal) {
+    kill_process(Pid::from_child(child), signal).unwrap();
+}
+
+fn end(child: Child) -> Answer {
+    let output = child.wait_with_output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    Answer { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+}
+
+fn lines(path: &Path) -> usize {
+    fs::read_to_string(path).map_or(0, |text| text.matches("{\"result\":").count())
+}
+
+fn count(document: &Value, key: &str) -> usize {
+    usize::try_from(document["summary"][key].as_u64().unwrap_or(0)).unwrap()
+}
+
+const DEEP: [&str; 6] = ["check", "--all", "--level", "deep", "-f", "json"];
+
+/// A server that takes the question and says nothing holds a thread for a minute; nobody who presses Ctrl-C waits for that.
+#[test]
+fn signals_are_heeded_while_a_server_is_silent() {
+    const BACKUPS: usize = 12;
+    let (site, server, _) = bucket(BACKUPS);
+    for signals in [&[Signal::INT] as &[Signal], &[Signal::TERM], &[Signal::INT, Signal::INT]] {
+        server.delay.store(20, Ordering::SeqCst);
+        server.requests.lock().unwrap().clear();
+        let child = site.program.start(&DEEP);
+        wait_until("some reading", || server.requests.lock().unwrap().len() > 30);
+        server.delay.store(SILENT, Ordering::SeqCst);
+        let asked = || server.requests.lock().unwrap().len();
+        let (mut before, mut since) = (asked(), Instant::now());
+        while since.elapsed() < Duration::from_millis(500) {
+            if asked() > before {
+                (before, since) = (asked(), Instant::now());
+            }
+            sleep(Duration::from_millis(10));
+        }
+        let begun = Instant::now();
+        for signal in signals {
+            send(&child, *signal);
+            sleep(Duration::from_millis(100));
+        }
+        let answer = end(child);
+        // A second, and what a machine with much else to do takes for it.
+        assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+        assert_eq!(answer.code, Some(if signals[0] == Signal::TERM { 143 } else { 130 }), "{}", answer.stderr);
+        let document = answer.json();
+        assert_eq!(document["results"].as_array().unwrap().len() + count(&document, "left"), BACKUPS, "{document:#}");
+        assert!(count(&document, "left") > 0, "{document:#}");
+    }
+    // While `repair` checks nothing was changed, and nobody waits either.
+    site.database.execute("UPDATE backups SET status = 'creating', host = 'gone'");
+    server.requests.lock().unwrap().clear();
+    let child = site.program.start(&["repair", "--yes", "--check", "deep"]);
+    wait_until("a question", || !server.requests.lock().unwrap().is_empty());
+    let begun = Instant::now();
+    send(&child, Signal::INT);
+    let answer = end(child);
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    assert_eq!(answer.code, Some(130), "{}", answer.stderr);
+    assert!(answer.stderr.contains("stopped by SIGINT while checking the storage; nothing was changed"), "{}", answer.stderr);
+}
+
+/// Small backups share the waiting: what is found is the same as one after the other.
+#[test]
+fn small_backups_on_a_far_server_are_read_side_by_side() {
+    const BACKUPS: usize = 24;
+    let (site, server, _) = bucket(BACKUPS);
+    server.delay.store(30, Ordering::SeqCst);
+    let results = |args: &[&str]| -> (Vec<Value>, Duration) {
+        let begun = Instant::now();
+        let document = site.program.json(0, &[&["check", "--all", "--level", "deep"], args].concat());
+        let took = begun.elapsed();
+        let mut results = document["results"].as_array().unwrap().clone();
+        results.iter_mut().for_each(|result| drop(result.as_object_mut().unwrap().remove("checked_at")));
+        (results, took)
+    };
+    let (alone, one_by_one) = results(&["--jobs", "1"]);
+    server.most.store(0, Ordering::SeqCst);
+    let (together, side_by_side) = results(&[]);
+    assert_eq!(alone, together);
+    let most = server.most.load(Ordering::SeqCst);
+    assert!(most > 4, "{most} at once");
+    // Some eight times shorter where the machine has nothing else to do.
+    assert!(side_by_side < one_by_one, "{side_by_side:?} against {one_by_one:?}");
+}
+
+/// The paths of a check's file, and of what stands for it until it is done.
+fn files(site: &Site) -> (String, PathBuf) {
+    (site.path("survey.json"), site.program.path("survey.json.partial"))
+}
+
+#[test]
+fn a_check_that_was_killed_goes_on_with_what_it_had_found() {
+    const BACKUPS: usize = 18;
+    let (site, server, ids) = bucket(BACKUPS);
+    let damaged = format!("{}-00002", ids[1]);
+    server.objects.lock().unwrap().iter_mut().find(|(name, _)| name.ends_with(&damaged)).unwrap().1[9] ^= 1;
+    let (out, partial) = files(&site);
+    let deep = [&DEEP as &[&str], &["--out", &out]].concat();
+    server.delay.store(40, Ordering::SeqCst);
+    let mut child = site.program.start(&deep);
+    wait_until("some results", || lines(&partial) >= 4);
+    send(&child, Signal::KILL);
+    child.wait().unwrap();
+    let known = lines(&partial);
+    assert!(known < BACKUPS && !Path::new(&out).exists());
+
+    // It is not begun anew over what is known, nor taken for another database's.
+    let partial_name = partial.to_str().unwrap();
+    let answer = site.program.expect(2, &deep);
+    assert!(answer.stderr.contains(&format!("go on with --resume {partial_name}")), "{}", answer.stderr);
+    let (other, _, _) = bucket(1);
+    let answer = other.program.expect(2, &["check", "--all", "--resume", partial_name]);
+    assert!(answer.stderr.contains("--resume is about the database"), "{}", answer.stderr);
+
+    // What was written last may be torn.
+    let whole = fs::read(&partial).unwrap();
+    fs::write(&partial, &whole[..whole.len() - 40]).unwrap();
+    let resumed = [&deep as &[&str], &["--resume", partial_name]].concat();
+    let child = site.program.start(&resumed);
+    wait_until("more results", || lines(&partial) > known);
+    assert!(site.program.expect(2, &resumed).stderr.contains("is being written by a check that runs"));
+    send(&child, Signal::INT);
+    let answer = end(child);
+    assert_eq!(answer.code, Some(130), "{}", answer.stderr);
+    assert!(answer.stderr.contains(&format!("--resume {partial_name} goes on from there")), "{}", answer.stderr);
+    assert!(lines(&partial) > known && !Path::new(&out).exists());
+    // All of it but what was torn or damaged.
+    assert!(count(&answer.json(), "carried") >= known - 2, "{}", answer.stderr);
+
+    server.delay.store(0, Ordering::SeqCst);
+    let answer = site.program.expect(9, &resumed);
+    let document = answer.json();
+    assert!(count(&document, "carried") >= known - 2, "{document:#}");
+    assert_eq!(document["results"].as_array().unwrap().len(), BACKUPS, "{document:#}");
+    assert_eq!(fs::read_to_string(&out).unwrap(), answer.stdout);
+    assert!(!partial.exists());
+    // The same as a check without an interruption finds.
+    let plain = |document: &Value| -> Vec<Value> {
+        let mut results = document["results"].as_array().unwrap().clone();
+        results.iter_mut().for_each(|result| drop(result.as_object_mut().unwrap().remove("checked_at")));
+        results
+    };
+    assert_eq!(plain(&document), plain(&site.program.expect(9, &DEEP).json()));
+}
+
+#[test]
+fn a_file_of_results_is_never_overwritten_and_serves_as_evidence() {
+    let (site, server, ids) = bucket(3);
+    let (out, partial) = files(&site);
+    let answer = site.program.expect(0, &["check", "--all", "--out", &out]);
+    assert!(answer.stdout.contains("intact") && !partial.exists(), "{}", answer.stdout);
+    let document: Value = serde_json::from_str(&fs::read_to_string(&out).unwrap()).unwrap();
+    assert_eq!((&document["schema"], &document["summary"]["intact"]), (&json!("cinder-backup-repair/check"), &json!(3)));
+    assert!(site.program.expect(2, &["check", "--all", "--out", &out]).stderr.contains("exists already"));
+    assert!(site.program.expect(2, &["check", "--all", "--out", "-"]).stderr.contains("name a file"));
+    let nowhere = site.path("nowhere/survey.json");
+    assert!(site.program.expect(2, &["check", "--all", "--out", &nowhere]).stderr.contains("cannot write"));
+
+    // What a check that was stopped has found can be used as far as it goes.
+    fs::remove_file(&out).unwrap();
+    site.database.execute(&format!("UPDATE backups SET status = 'creating', host = 'gone' WHERE id = '{}'", ids[0]));
+    server.delay.store(30, Ordering::SeqCst);
+    let child = site.program.start(&["check", "--all", "--level", "deep", "--jobs", "1", "--out", &out]);
+    let of_full = format!("{{\"result\":{{\"id\":\"{}\"", ids[0]);
+    wait_until("its result", || fs::read_to_string(&partial).is_ok_and(|text| text.contains(&of_full)));
+    send(&child, Signal::KILL);
+    end(child);
+    server.delay.store(0, Ordering::SeqCst);
+    let first = fs::read_to_string(&partial).unwrap();
+    let answer = site.program.expect(0, &["plan", "--evidence", partial.to_str().unwrap(), "-f", "json"]);
+    assert!(answer.stderr.contains("was stopped early (cut off)"), "{}", answer.stderr);
+    let changes = &answer.json()["units"][0]["changes"];
+    assert!(changes.to_string().contains("available"), "{changes:#}");
+    // A line that was edited counts for nothing, nor does what comes after it.
+    fs::write(&partial, first.replace("\"intact\"", "\"corrupt\"")).unwrap();
+    let answer = site.program.json(0, &["plan", "--evidence", partial.to_str().unwrap()]);
+    assert!(!answer["units"][0]["changes"].to_string().contains("available"), "{answer:#}");
+}
