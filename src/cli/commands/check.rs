@@ -263,16 +263,16 @@ fn tell(context: &Context<'_>, evidence: &Evidence) {
         (summary.missing, "missing"),
         (summary.unverifiable, "unverifiable"),
     ]);
-    let less = counted(&[(summary.intact_at_quick, "intact at level quick"), (summary.intact_at_deep, "intact at level deep")]);
-    if let Some(unverifiable) = parts.last_mut().filter(|_| !less.is_empty()) {
-        unverifiable.push_str(&format!(" (of these {})", less.join(", ")));
+    let known = counted(&[
+        (summary.intact_at_quick, "intact at level quick"),
+        (summary.intact_at_deep, "intact at level deep"),
+        (summary.unreadable, "unreadable: a disk gives read errors"),
+    ]);
+    if let Some(unverifiable) = parts.last_mut().filter(|_| !known.is_empty()) {
+        unverifiable.push_str(&format!(" (of these {})", known.join(", ")));
     }
     let mut sentence =
         if parts.is_empty() { "Nothing to check".to_owned() } else { format!("{} by a {} check", parts.join(", "), evidence.level) };
-    if summary.unreadable > 0 {
-        let whom = if summary.unreadable == summary.unverifiable { String::new() } else { format!("{} of them ", summary.unreadable) };
-        sentence.push_str(&format!(" ({whom}unreadable: a disk gives read errors)"));
-    }
     if summary.busy > 0 {
         sentence.push_str(&format!("; {} being written", summary.busy));
     }
