@@ -261,12 +261,12 @@ fn other_bytes_than_the_volumes_are_damage_at_level_restore_alone() {
 }
 
 #[test]
-fn what_cannot_be_read_twice_is_damage_and_what_can_is_a_warning() {
+fn what_cannot_be_read_twice_is_unreadable_and_what_can_is_a_warning() {
     let fails = |when: &str| {
         format!(r#"case "$*" in export-diff*) {when} echo 'rbd: export-diff error: (5) Input/output error' >&2; exit 5;; esac"#)
     };
     let found = checked(&fails(""), Level::Deep);
-    assert_eq!((found.verdict, first_code(&found)), (CheckVerdict::Corrupt, "unreadable"), "{found:?}");
+    assert_eq!((found.verdict, first_code(&found)), (CheckVerdict::Unverifiable, "unreadable"), "{found:?}");
     assert_eq!(found.service_metadata, None);
     let once = r#"if [ -e "$0.once" ]; then cat "$0.export"; exit; fi; touch "$0.once";"#;
     let found = checked(&fails(once), Level::Deep);

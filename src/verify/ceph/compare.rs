@@ -294,12 +294,12 @@ fn differs(findings: &mut Findings, data: &Data<'_>, volume: &Original<'_>, diff
 
 fn give_up(findings: &mut Findings, image: &str, error: &StorageError) {
     findings.service_metadata = None;
+    // As on every storage: it is told apart from a cluster that is down, and nothing is decided on it.
+    findings.verdict = CheckVerdict::Unverifiable;
     if error.kind == StorageErrorKind::Media {
-        findings.verdict = CheckVerdict::Corrupt;
         findings.problems.push(Problem::of(image, "unreadable", format!("two reads, and both ended with an error: {error}")));
         findings.depth = "looked at, and read as far as it can be read".to_owned();
     } else {
-        findings.verdict = CheckVerdict::Unverifiable;
         findings.problems.push(unfinished(error));
         findings.depth.push_str("; the reading could not be finished");
     }
