@@ -211,11 +211,11 @@ fn a_last_look_sees_who_writes_and_what_is_new() {
     let then = checked("", Level::Deep).listing;
     let glanced = |instead: &str| scripted(instead, |cluster, backup| super::glance(cluster, backup, &[], then)).unwrap();
     let quiet = glanced("");
-    assert_eq!((quiet.newest_object_at.as_deref(), quiet.watched), (Some("2026-11-22T10:00:01Z"), false));
+    assert_eq!((quiet.newest_object_at.as_deref(), quiet.watched), (Some("2026-11-22T10:00:01.000000Z"), false));
     // No data is read.
     assert_eq!(glanced(r#"case "$*" in *whole*|export*|*get*) exit 77;; esac"#), quiet);
     let later = r#"case "$*" in *stat*) case "$*" in status*) ;; *) echo 'backups/backup.b.meta mtime 2026-11-22T11:00:00.000000+0000, size 40'; exit;; esac;; esac"#;
-    assert_eq!(glanced(later).newest_object_at.as_deref(), Some("2026-11-22T11:00:00Z"));
+    assert_eq!(glanced(later).newest_object_at.as_deref(), Some("2026-11-22T11:00:00.000000Z"));
     // Who has the image of a backup open that is not done is at work on it; a later backup may have that of one that is done.
     let open = r#"case "$*" in status*) echo '{"watchers":[{"address":"10.0.0.1:0/1","client":1,"cookie":1}]}'; exit;; SNAP esac"#;
     assert!(!glanced(&open.replace("SNAP", "")).watched);
@@ -232,7 +232,7 @@ fn a_last_look_sees_what_has_gone_although_the_metadata_stays() {
     let then = checked("", Level::Quick).listing;
     let glanced = |instead: &str, then| {
         let glance = scripted(instead, |cluster, backup| super::glance(cluster, backup, &[], then)).unwrap();
-        assert_eq!(glance.newest_object_at.as_deref(), Some("2026-11-22T10:00:01Z"), "the metadata is there: {instead}");
+        assert_eq!(glance.newest_object_at.as_deref(), Some("2026-11-22T10:00:01.000000Z"), "the metadata is there: {instead}");
         (glance.objects, glance.bytes)
     };
     assert_eq!(glanced("", then), (3, Ok(5)));
