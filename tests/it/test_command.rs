@@ -65,7 +65,7 @@ fn interrupted_it_says_so_and_leaves_no_process_behind() {
             assert!(begun.elapsed() < DEADLINE, "{slow} never begins");
             sleep(Duration::from_millis(10));
         }
-        assert!(processes(&mark).len() > 2, "{:?}", processes(&mark));
+        assert!(processes(&mark).len() > 1, "{:?}", processes(&mark));
         let pid = Pid::from_child(&child);
         if to_all {
             // As Ctrl-C does at a terminal.
