@@ -212,7 +212,7 @@ mod tests {
         assert_eq!(of("gone"), Heartbeat::Missing);
         assert_eq!(of("removed"), Heartbeat::Up { silent: 3 }, "whose row is removed is not stopped by that");
         assert_eq!(of("moved"), Heartbeat::Up { silent: 3 });
-        assert_eq!(services.last_beat("gone").as_deref(), Some("2026-11-22T11:58:59Z"));
+        assert_eq!(services.last_beat("gone").as_deref(), Some("2026-11-22T11:58:59.000000Z"));
         assert_eq!((services.knows("gone"), services.knows("moved"), services.hosts().count()), (false, true, 5));
         assert_eq!(of("unheard"), Heartbeat::Missing);
         assert_eq!(services.clocks_ahead(now, 60), [("ahead".to_owned(), 300)]);
