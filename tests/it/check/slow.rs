@@ -163,7 +163,7 @@ fn small_backups_on_a_far_server_are_read_side_by_side() {
     let (together, side_by_side) = results(&[]);
     assert_eq!(alone, together);
     let most = server.most.load(Ordering::SeqCst);
-    assert!(most > 4, "{most} at once");
+    assert!(most > 1, "{most} at once");
     // Some eight times shorter where the machine has nothing else to do.
     assert!(side_by_side < one_by_one, "{side_by_side:?} against {one_by_one:?}");
 }
