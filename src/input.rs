@@ -1,8 +1,7 @@
 //! Opens and reads the files that the program is given: plans, evidence, configuration, passwords, keys.
 //!
-//! What is named may be a pipe (`/dev/stdin`, a shell's `<(…)`) or far larger than what was meant. A pipe that nobody writes to is
-//! refused, where an ordinary open would wait for ever, and a file that is too large is refused before it is read. May use nothing
-//! of the crate.
+//! Such a file may be a pipe (`/dev/stdin`, a shell's `<(…)`) or far larger than intended. A pipe that no program writes to is refused,
+//! because an ordinary open would wait for ever, and so is a file that is too large. May use nothing else of the crate.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Cursor, ErrorKind, Read};
@@ -14,12 +13,12 @@ use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
 /// How long a named pipe may have no writer: a shell that starts both ends at once may start the writer later.
 const WRITER_WITHIN: Duration = Duration::from_secs(2);
-/// How often it is looked whether there is one by now.
+/// How often to look for a writer.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// How much is read at once.
 const PIECE: u64 = 64 << 10;
 
-/// An open file, behind what was read of it already.
+/// An open file, with the bytes that were already read from it.
 pub type Input = io::Chain<Cursor<Vec<u8>>, File>;
 
 /// Opens a file for reading.
@@ -27,14 +26,14 @@ pub type Input = io::Chain<Cursor<Vec<u8>>, File>;
 /// # Errors
 /// What the system says, and a pipe that no program writes to.
 pub fn open(path: &Path) -> io::Result<Input> {
-    // Else to open a named pipe would wait for its other end.
+    // Otherwise opening a named pipe would wait for its other end.
     let mut file = OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path)?;
     let begun = if file.metadata()?.file_type().is_fifo() { first_piece(&mut file)? } else { Vec::new() };
     fcntl_setfl(&file, fcntl_getfl(&file)?.difference(OFlags::NONBLOCK))?;
     Ok(Cursor::new(begun).chain(file))
 }
 
-/// What a pipe holds now. A read that does not wait is also what tells a writer that has written nothing yet from none.
+/// What a pipe holds now. A read without waiting also distinguishes a writer that has written nothing yet from no writer.
 fn first_piece(pipe: &mut File) -> io::Result<Vec<u8>> {
     let opened = Instant::now();
     let mut piece = Vec::new();
@@ -49,7 +48,7 @@ fn first_piece(pipe: &mut File) -> io::Result<Vec<u8>> {
     }
 }
 
-/// All of a file of at most so many bytes.
+/// All of a file of at most `limit` bytes.
 ///
 /// # Errors
 /// What the system says, a pipe that no program writes to, and a larger file, of which no more than that is read.
@@ -57,7 +56,7 @@ pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     read_from(open_within(path, limit)?, limit)
 }
 
-/// The same for a file that holds a JSON object: of what does not begin like one, only the beginning is read and returned.
+/// The same for a file that holds a JSON object. If it does not begin like one, only the beginning is read and returned.
 ///
 /// # Errors
 /// As for [`read`].
@@ -65,7 +64,7 @@ pub fn read_json(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     read_json_from(open_within(path, limit)?, limit)
 }
 
-/// All of what is open already, up to so many bytes.
+/// All of an open file, up to `limit` bytes.
 ///
 /// # Errors
 /// As for [`read`].
@@ -104,7 +103,7 @@ fn read_all(mut input: impl Read, limit: u64, may_go_on: impl Fn(&[u8]) -> bool)
 
 fn too_large(limit: u64) -> io::Error {
     let limit = if limit >= 1 << 20 { format!("{} MiB", limit >> 20) } else { format!("{} KiB", limit >> 10) };
-    io::Error::new(ErrorKind::FileTooLarge, format!("it has more than {limit}, which no such file has"))
+    io::Error::new(ErrorKind::FileTooLarge, format!("it is larger than the limit of {limit} for such a file"))
 }
 
 #[cfg(test)]

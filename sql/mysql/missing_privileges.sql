@@ -1,4 +1,4 @@
--- missing_privileges: by table the columns that a repair sets and this account may not, then the table and the account as a GRANT
+-- missing_privileges: for each table the columns that a repair sets and this account may not set, then the table and the account as a GRANT
 -- has them. The column `privileges` has those that are in force: on the server, the schema, the table and the column, and by active roles.
 SELECT GROUP_CONCAT(column_name ORDER BY ordinal_position SEPARATOR ', '),
        CONCAT('`', table_schema, '`.`', table_name, '`'),

@@ -1,4 +1,4 @@
--- missing_privileges: by table the columns that a repair sets and this account may not, then the table and the account as a GRANT has them.
+-- missing_privileges: for each table the columns that a repair sets and this account may not set, then the table and the account as a GRANT has them.
 SELECT string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum), CAST(CAST(c.oid AS regclass) AS text), quote_ident(current_user)
   FROM pg_catalog.pg_class AS c
   JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid

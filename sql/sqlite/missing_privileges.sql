@@ -1,3 +1,3 @@
--- missing_privileges: none, as a file knows no accounts; whether it can be written shows when it is opened.
+-- missing_privileges: none, because a file has no accounts; opening it shows whether it can be written.
 SELECT NULL, NULL, NULL
  WHERE 0;

@@ -10,8 +10,8 @@ use crate::domain::{Backup, Change, Table};
 use crate::plan::{Plan, Unit};
 use crate::scan::Reader;
 
-/// How much the clock of an API host may be late where an increment should not be older than the run at all: Cinder begins none on a
-/// backup that is being created.
+/// How far the clock of an API host may be behind if the backup was `creating`: Cinder starts no increment on such a backup, so none should
+/// be older than the run.
 const LATE_CLOCK: i64 = 3_600;
 
 /// Why a unit of an undo must not be carried out; `None` where nothing rests on what it takes back, but what did before.

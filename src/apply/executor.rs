@@ -121,7 +121,7 @@ pub struct Run {
     pub failure: Option<Failure>,
     /// Every unit that failed did so for want of a lock.
     pub locks_only: bool,
-    /// Who held the lock that a unit waited for in vain, as far as the server tells: a sentence each; hostile text.
+    /// Who held the lock that a unit could not get, as far as the server tells: a sentence each; hostile text.
     pub lock_holders: Vec<String>,
 }
 
@@ -150,11 +150,11 @@ pub struct Executor<'a> {
     pub progress: &'a mut dyn FnMut(Progress<'_>),
 }
 
-/// How many units in a row wait in vain for a lock before the next ones are only tried, and wait as little as the engine can.
+/// How many units in a row may fail to get a lock before the next ones are only tried, with the shortest wait that the engine has.
 const WAIT_IN_VAIN: usize = 3;
 /// How many units in a row fail for want of a lock before the run is stopped. A file is locked as a whole.
 const LOCKED_OUT: usize = 13;
-/// How long a session waits for a lock so that another one can see who holds it.
+/// How long a session waits for a lock so that another session can see who holds it.
 const SEE_HOLDERS: Duration = Duration::from_secs(2);
 
 /// What all sessions of a run share.
@@ -162,7 +162,7 @@ const SEE_HOLDERS: Duration = Duration::from_secs(2);
 pub(super) struct Shared {
     /// What the run has written.
     pub written: RwLock<Written>,
-    /// How many units have failed for want of a lock since one did not.
+    /// How many units in a row have failed to get a lock.
     pub locked_out: AtomicUsize,
 }
 
@@ -171,7 +171,7 @@ struct Ends {
     results: Vec<Option<UnitResult>>,
     /// Those that have an intent on record.
     intended: BTreeSet<usize>,
-    /// Those that failed for want of a lock.
+    /// The units that failed to get a lock.
     lock_failures: Vec<usize>,
 }
 
@@ -256,7 +256,7 @@ impl Work<'_> {
                 }
                 let only_tried = worker.shared.locked_out.load(Ordering::SeqCst) >= WAIT_IN_VAIN;
                 if only_tried {
-                    // What it leads to, the unit finds out.
+                    // The unit itself finds out what follows from that.
                     let _ = session.set_lock_timeout(Duration::ZERO);
                 }
                 let (result, done, error) = worker.unit(session, unit, rows, &mut known, &mut |error| {
@@ -524,7 +524,7 @@ impl<'a> Executor<'a> {
         Worker { connect, schema, census, options, stop, plan, shared, begun: Instant::now(), until: None }
     }
 
-    /// Who holds the rows of a unit locked, as far as the server tells: another session looks while this one waits for them.
+    /// Who holds the locks on a unit's rows, as far as the server tells: another session looks while this one waits for them.
     fn lock_holders(&self, session: &mut Box<dyn Session>, plan: &Plan, place: usize) -> Vec<String> {
         if session.server().engine == Engine::Sqlite {
             return session.lock_holders();
@@ -546,7 +546,7 @@ impl<'a> Executor<'a> {
                 if !holders.is_empty() || waiting.is_finished() {
                     return holders;
                 }
-                // InnoDB does not look anew for whoever asks ten times a second.
+                // InnoDB refreshes these tables only when nobody has read them for a tenth of a second.
                 std::thread::sleep(Duration::from_millis(250));
             }
         })

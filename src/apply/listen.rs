@@ -17,7 +17,7 @@ use crate::domain::time::seconds_between;
 use crate::domain::{Change, CheckResult, FindingKind, Policy, Services, Table};
 use crate::plan::{Plan, Purpose, Unit};
 
-/// The hosts whose silence the plan rests on, those without a service among them.
+/// The hosts whose silence the plan depends on, including those without a service.
 pub(super) fn silent_hosts(plan: &Plan) -> BTreeSet<&str> {
     if plan.purpose == Purpose::Undo {
         return BTreeSet::new();
@@ -30,15 +30,15 @@ pub(super) fn silent_hosts(plan: &Plan) -> BTreeSet<&str> {
     hosts.filter(|host| !host.trim().is_empty() && !plan.policy.assume_dead.covers(host)).collect()
 }
 
-/// How long these hosts are waited for: `usual` is one and a half `report_interval`. Where nobody said what that is, so much of
-/// their own intervals, if they are longer.
+/// How long to wait for these hosts: `usual` is one and a half `report_interval`. If that is not configured, one and a half of their own
+/// intervals if those are longer.
 pub(super) fn span(plan: &Plan, hosts: &BTreeSet<&str>, services: &Services, usual: Duration) -> Duration {
     let own = hosts.iter().filter(|_| plan.policy.thresholds.down_time_is_assumed).filter_map(|host| services.interval(host)).max();
     usual.max(Duration::from_millis(u64::try_from(own.unwrap_or(0)).unwrap_or(0).saturating_mul(1_500)))
 }
 
-/// Whether a unit rests on the silence of its host. One that becomes available because its driver has written all of it does not;
-/// but that says nothing of other backups that may hold the same rows. `check` is that of the backup with the unit's id.
+/// Whether a unit depends on the silence of its host. A backup that becomes available because its driver has written all of it does not;
+/// but that says nothing about other backups that may use the same rows. `check` is that of the backup with the unit's id.
 pub(super) fn rests_on_silence(unit: &Unit, check: Option<&CheckResult>, policy: &Policy) -> bool {
     let is_backup = unit.kind == FindingKind::Backup;
     let finished = check.is_some_and(|check| check.earns_available(unit.status.as_deref(), policy.accept_quick) && check.is_finished());

@@ -273,7 +273,7 @@ impl Fresh {
         policy: &Policy,
         check: Option<&CheckResult>,
     ) -> Option<Finding> {
-        // Whatever is still active holds what it holds: nothing is counted on to be repaired later.
+        // A backup that is still active keeps its rows: do not count on a later repair of it.
         let as_peers = |ids: &mut dyn Iterator<Item = &Backup>| -> Vec<decide::Peer> {
             ids.filter(|backup| crate::domain::status::is_active(backup.status.as_deref()))
                 .map(|backup| crate::scan::as_peer(census, backup, false))

@@ -1,11 +1,11 @@
-//! What became of a transaction of which no answer is on record: settled by reading its rows, or left unknown.
+//! Settles a transaction whose answer is not on record by reading its rows, or leaves it unknown.
 //!
-//! Rows that are as they were show that nothing was written, if they are read under lock on the server that was told to commit, which keeps
-//! them locked until the transaction is over. Read on another server, they show it once the unit's window is over: until then its COMMIT
-//! may be held up on the way, in a proxy or in a node of a cluster, and arrive later.
+//! Unchanged rows prove that nothing was written if they are read under lock on the server that was told to commit: it keeps them locked
+//! until the transaction is over. On another server they prove it only once the unit's window is over. Until then its COMMIT may be
+//! delayed in a proxy or in a node of a cluster, and arrive later.
 //!
-//! Rows that are as they were to become show less: cinder-backup's own clean-up leaves the same, and so does a person who resets a state.
-//! So where the log has only the intent, a proof that it was this program is asked for as well.
+//! Rows that are as the unit was to leave them prove less: cinder-backup's own clean-up, or a person who resets a state, leaves the same.
+//! So if the log has only the intent, there must also be proof that it was this program.
 
 use jiff::civil::DateTime;
 
@@ -46,24 +46,24 @@ pub enum Standing {
     Hidden,
 }
 
-/// A COMMIT that was sent, or may have been, and of which no answer is on record.
+/// A COMMIT that was sent, or may have been, and whose answer is not on record.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sent<'a> {
-    /// The server that it was sent to ([`Session::node`]), where that is known.
+    /// The server that it was sent to ([`Session::node`]), if that is known.
     pub to: Option<&'a str>,
-    /// When the unit writes no more, by the database's clock; `None` in logs of versions that did not say so.
+    /// When the unit's time to write ends, by the database's clock; `None` in logs of versions that did not record it.
     pub until: Option<DateTime>,
     /// Whether that time is over.
     pub is_over: bool,
 }
 
 impl Sent<'_> {
-    /// Why it may still take effect on the server that `session` has just read under lock; `None` where it cannot.
+    /// Why it may still take effect on the server that `session` has just read under lock; `None` if it cannot.
     fn doubt(&self, session: &dyn Session) -> Option<String> {
         self.may_arrive(session.node(), session.server().multi_primary).then(|| {
             let until = self.until.map_or_else(
-                || "the log, of an older version, does not say until when".to_owned(),
-                |until| format!("nothing of it arrives after {}, so run `history reconcile` then", until.strftime("%Y-%m-%d %H:%M:%S UTC")),
+                || "the log is of an older version and does not say until when".to_owned(),
+                |until| format!("it cannot arrive after {}, so run `history reconcile` then", until.strftime("%Y-%m-%d %H:%M:%S UTC")),
             );
             format!("not on the server that was told to commit, from which the change may still arrive; {until}")
         })
@@ -90,7 +90,7 @@ pub fn settle_rows(
     Ok(settlement(standing, doubt, seen))
 }
 
-/// What is known around a unit of the log whose rows are read.
+/// The context of a unit of the log whose rows are read.
 #[derive(Debug, Clone, Copy)]
 pub struct Around<'a> {
     /// All units that came after it.

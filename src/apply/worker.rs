@@ -35,7 +35,7 @@ enum Attempt {
 /// Heartbeats older than this are looked at anew before a unit begins: a service may have come back.
 const FRESH: Duration = Duration::from_secs(2);
 
-/// How often a unit is tried that fails for want of a lock: each try waits for as long as the lock time-out says.
+/// How often a unit is tried if it cannot get a lock: each try waits for the lock time-out.
 const LOCK_ATTEMPTS: u32 = 2;
 
 /// A unit writes within this time of its intent, or not at all; and the intent says so, with as much again to spare for statements that
@@ -58,7 +58,7 @@ impl Known {
         self.situation.now
     }
 
-    /// When a unit whose intent is written now writes no more.
+    /// When the time to write ends for a unit whose intent is written now.
     pub fn until(&self) -> jiff::civil::DateTime {
         self.now().saturating_add(WINDOW)
     }
@@ -150,7 +150,7 @@ impl Worker<'_> {
         }
     }
 
-    /// How often to try what fails like this. While units fail one after the other for want of a lock, each is tried once.
+    /// How often to try after such a failure. While unit after unit cannot get a lock, each is tried once.
     fn attempts(&self, error: &DbError) -> u32 {
         let most = match (error.kind, self.shared.locked_out.load(Ordering::SeqCst)) {
             (DbErrorKind::LockTimeout, 0) => LOCK_ATTEMPTS,

@@ -81,7 +81,7 @@ pub enum ProblemKind {
         /// The hash that it should have according to this line.
         found: String,
     },
-    /// Its own digest does not fit it.
+    /// Its own digest does not match it.
     WrongDigest,
     /// It has no digest of its own, although a record before it has.
     NoDigest,
@@ -138,7 +138,7 @@ impl fmt::Display for ProblemKind {
             Self::WrongDigest => write!(f, "was changed after it was written: its own digest does not fit"),
             Self::NoDigest => write!(
                 f,
-                "has no digest of its own, and the records before it have: it was changed, or an older version of this program wrote it"
+                "has no digest of its own, although records before it have one: it was changed, or an older version of this program wrote it"
             ),
             Self::WrongTorn => write!(f, "describes a torn line other than the one before it"),
             Self::NoIntent { unit } => write!(f, "is about unit {unit}, whose intent is not on record before it"),

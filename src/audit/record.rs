@@ -94,7 +94,7 @@ pub struct DatabaseRef {
     pub location: String,
 }
 
-/// For people: an identity alone tells them nothing.
+/// For people, to whom an identity alone means nothing.
 impl fmt::Display for DatabaseRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({})", self.location, self.identity)
@@ -173,8 +173,8 @@ pub struct Intent {
     pub window: Option<Window>,
 }
 
-/// The reason in the record of a unit that has an intent and was not begun. Its outcome is `refused` there, a word that every version
-/// of this program knows.
+/// The reason in the record of a unit that has an intent and was not begun. Its outcome in the log is `refused`, which older versions
+/// can read.
 pub const NOT_BEGUN: &str = "not begun: the run ended before it";
 
 /// How a unit ended.
@@ -194,7 +194,7 @@ pub struct UnitOutcome {
     pub changes: Vec<Change>,
     /// The changed rows afterwards, as read in the same transaction; where the outcome is `unknown`, as it was to leave them.
     pub after: Vec<Image>,
-    /// The server that was told to commit, where its answer never came and where it is known.
+    /// The server that was told to commit, if its answer never came and it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sent_to: Option<String>,
 }
@@ -224,8 +224,8 @@ pub struct Settled {
     pub reason: String,
     /// The rows as found.
     pub found: Vec<Image>,
-    /// The database's clock was past the unit's window by then: nothing of it can arrive any more, and there is no need to look again.
-    /// Older versions did not say.
+    /// The database's clock was past the unit's window by then: the COMMIT can no longer arrive, and there is no need to look again.
+    /// Older versions did not record it.
     #[serde(default)]
     pub after_window: bool,
     /// Who settled it.

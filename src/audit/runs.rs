@@ -100,8 +100,7 @@ impl UnitHistory {
         matches!(self.last_word(), None | Some(Outcome::Unknown))
     }
 
-    /// Whether what is known comes from reading the rows at a time when a COMMIT may still have been on its way: they have to be read
-    /// once more.
+    /// Whether the outcome comes from reading the rows while a COMMIT could still arrive: they have to be read again.
     pub fn is_provisional(&self) -> bool {
         let by_reading = match (&self.settled, &self.outcome) {
             (Some(settled), _) => !settled.after_window,
@@ -160,8 +159,7 @@ pub fn load_run(path: &Path, run: &str) -> Result<RunRecords, AuditError> {
     found.ok_or_else(|| AuditError::NoSuchRun { path: path.to_owned(), run })
 }
 
-/// These runs in full, in the order of `wanted`. What is read reaches from the first record of theirs to the last, and memory is for
-/// all of them.
+/// These runs in full, in the order of `wanted`. Reads from their first record to their last, and holds all of them in memory.
 pub fn load_runs(path: &Path, wanted: &[&RunSummary]) -> Result<Vec<RunRecords>, AuditError> {
     let Some(first) = wanted.iter().map(|summary| &summary.span.from).min_by_key(|place| place.offset()) else { return Ok(Vec::new()) };
     let until = wanted.iter().map(|summary| summary.span.until).max().unwrap_or(u64::MAX);
@@ -215,8 +213,8 @@ fn load(path: &Path, wanted: &[&str], from: &Place, until: u64) -> Result<Vec<Ru
 }
 
 impl Runs {
-    /// The first run that carried out the plan of this id or digest, were it in part, or may have: one of whose units was applied or
-    /// is open.
+    /// The first run that carried out, or may have carried out, at least part of the plan of this id or digest: one of its units was applied
+    /// or is open.
     pub fn of_plan(&self, plan: &str, sha256: &str) -> Option<&str> {
         let is_of = |begin: &Begin| begin.plan == plan || begin.plan_sha256 == sha256;
         let found = self.runs.iter().find(|summary| is_of(&summary.begin) && may_have_written(summary))?;

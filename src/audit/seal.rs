@@ -1,4 +1,4 @@
-//! The digest that a record carries of itself, so that a change of the last record shows, which no other vouches for.
+//! The digest that a record carries of itself. Without it a change of the last record would not show: no later record has its hash.
 //!
 //! It is the last member of the line, `,"digest":"sha256:…"}`: the SHA-256 of the line without this member. Logs of earlier versions
 //! have none. Pure.
@@ -19,7 +19,7 @@ pub(super) enum Seal {
     None,
     /// It has one that fits.
     Fits,
-    /// It has one that does not fit, or what is left of one.
+    /// It has one that does not match, or only a remnant of one.
     Broken,
 }
 
@@ -40,12 +40,12 @@ pub(super) fn of(line: &[u8]) -> Seal {
     }
 }
 
-/// Whether a line that is no record has a whole digest at its end: then it was once written to its end, and is not cut off.
+/// Whether a line that is not a record ends in a whole digest: then it was written completely, and is not cut off.
 pub(super) fn was_whole(line: &[u8]) -> bool {
     behind_mark(line).is_some_and(|length| length > HEX + 1)
 }
 
-/// How many bytes there are from where the digest begins to the end. Half of the frame is enough to know one by, so that a change of
+/// How many bytes the digest member takes at the end of the line. Half of the frame is enough to recognize it, so that a change of
 /// the frame does not make the record look like one of an earlier version. In a text the quotes would be escaped.
 fn behind_mark(line: &[u8]) -> Option<usize> {
     let tail = line.get(line.len().saturating_sub(2 * HEX)..)?;

@@ -121,16 +121,16 @@ pub enum FormatArg {
     Value,
 }
 
-/// Which cells of CSV stand in quotes.
+/// Which CSV cells are quoted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum QuoteArg {
-    /// All.
+    /// All of them.
     All,
-    /// Those that could not be read otherwise.
+    /// Those that need it.
     Minimal,
-    /// None: a backslash escapes what could not be read otherwise.
+    /// None: special characters are escaped with a backslash.
     None,
-    /// All but numbers.
+    /// All except numbers.
     Nonnumeric,
 }
 
@@ -158,25 +158,25 @@ pub struct OutputArgs {
     /// Sort by this column; repeatable
     #[arg(long = "sort-column", global = true, value_name = "COLUMN")]
     pub sort_columns: Vec<String>,
-    /// Sort from small to large, as without it
+    /// Sort in ascending order (the default)
     #[arg(long, global = true, conflicts_with = "sort_descending")]
     pub sort_ascending: bool,
-    /// Sort from large to small
+    /// Sort in descending order
     #[arg(long, global = true)]
     pub sort_descending: bool,
     /// Write JSON on one line
     #[arg(long, global = true)]
     pub noindent: bool,
-    /// Which cells of CSV stand in quotes
+    /// Which CSV cells to quote
     #[arg(long, global = true, value_enum, default_value = "nonnumeric", value_name = "WHICH")]
     pub quote: QuoteArg,
-    /// Make tables no wider than this; less than 1 is no limit but the terminal's
+    /// Make tables no wider than this; below 1, only the terminal's width limits them
     #[arg(long, global = true, value_name = "COLUMNS", allow_negative_numbers = true)]
     pub max_width: Option<i64>,
-    /// Make tables no wider than the terminal, as without it
+    /// Make tables no wider than the terminal (the default)
     #[arg(long, global = true)]
     pub fit_width: bool,
-    /// Show the titles of a table without rows
+    /// Print a table's titles even if it has no rows
     #[arg(long, global = true)]
     pub print_empty: bool,
     /// When to use colours
@@ -185,7 +185,7 @@ pub struct OutputArgs {
     /// Say only what is asked for and what goes wrong
     #[arg(short, long, global = true)]
     pub quiet: bool,
-    /// Say more; twice for all evidence of what a plan or a repair leaves alone
+    /// Say more; give it twice for all evidence about what a plan or a repair leaves alone
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
     /// Never prompt: a missing answer is an error
@@ -224,7 +224,7 @@ pub struct SelectionArgs {
     /// Only backups of this volume; repeatable
     #[arg(long, value_name = "ID")]
     pub volume: Vec<String>,
-    /// Do not end with 2 where one of these matches nothing at all
+    /// Only warn, instead of ending with exit code 2, if one of these matches nothing
     #[arg(long)]
     pub allow_empty: bool,
     /// Leave younger operations alone
@@ -283,7 +283,7 @@ impl SelectionArgs {
         })
     }
 
-    /// The policy that fits how the services of this cloud beat.
+    /// The policy for the heartbeat interval of this cloud's services.
     pub fn policy(&self, decision: Option<&DecisionArgs>, connected: &Connected) -> Result<Policy, String> {
         let report_interval = connected.report_interval;
         // Between two beats every living service would look dead.

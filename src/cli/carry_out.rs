@@ -65,8 +65,8 @@ fn sessions(text: &str) -> std::result::Result<usize, String> {
 const MOST_SESSIONS: usize = 32;
 
 impl ExecutionArgs {
-    /// What the command line says is looked at before anything else: a column that there is not must be noticed before anything is
-    /// changed, and that nobody can be asked before a connection is made.
+    /// The command line is validated first: an unknown column must be reported before anything is changed, and a missing terminal
+    /// before a connection is made.
     pub fn check(&self, ui: &Ui) -> Result<()> {
         ui.check_columns(&view::results([]))?;
         if self.asks() { prompt::insist_on_terminal(ui) } else { Ok(()) }
@@ -179,12 +179,12 @@ fn obstacle(connected: &mut Connected) -> Result<Option<Obstacle>> {
         let problem = format!("{location} takes no writes: it is read-only, or a replica");
         return Ok(Some(Obstacle { exit: Exit::NotPrimary, problem, hint: hint.to_owned() }));
     }
-    let problem = format!("this account may not change all that a repair changes in {location}");
+    let problem = format!("this account lacks privileges that a repair needs in {location}");
     let grants = connected.missing_grants()?;
     if grants.is_empty() {
         return Ok(None);
     }
-    let hint = format!("let an administrator of the database run: {}; sql/grants has all that is needed", grants.join("; "));
+    let hint = format!("ask a database administrator to run: {}; sql/grants has the complete grants", grants.join("; "));
     Ok(Some(Obstacle { exit: Exit::Privilege, problem, hint }))
 }
 
@@ -373,7 +373,7 @@ fn verdict(ui: &Ui, run: &Run, refused: &[Refused], log_failure: Option<AuditErr
             return exit;
         }
         (Some(Failure::LockedOut(error)), None) => {
-            let message = format!("stopped, because one unit after the other could not have its rows locked: {error}");
+            let message = format!("stopped, because unit after unit could not get its row locks: {error}");
             ui.error(&message, Some("end the transaction that holds them, or wait for it, then run the command again"));
             tell_holders(ui, run);
             return Exit::Lock;
@@ -392,7 +392,7 @@ fn verdict(ui: &Ui, run: &Run, refused: &[Refused], log_failure: Option<AuditErr
     if refused.is_empty() { Exit::Done } else { Exit::Partial }
 }
 
-/// Says who held the locks that units waited for in vain.
+/// Says who held the locks that units could not get.
 fn tell_holders(ui: &super::ui::Ui, run: &Run) {
     for holder in &run.lock_holders {
         ui.warn(holder);
@@ -574,7 +574,7 @@ fn report(
         interrupted,
         follow_up: &follow_up,
     };
-    // Thousands of units that were not begun are a number for a reader, and entries for a program.
+    // Thousands of units that were not begun: tables show only their number, JSON lists them.
     let shown = |result: &&UnitResult| context.ui.is_document() || result.outcome != Outcome::NotBegun;
     context.ui.result(&document, "units", &view::results(results.iter().filter(shown)))?;
     if context.ui.is_table() && !follow_up.is_empty() {

@@ -31,7 +31,7 @@ use crate::verify::{Checker, Evidence, Request, Target, Watch, partial};
 const MAX_EVIDENCE_BYTES: u64 = 1 << 30;
 /// How often progress is shown and signals are looked at.
 const GLANCE: Duration = Duration::from_millis(100);
-/// How long backups in work may take to end after a signal; what waits for a storage longer is left behind.
+/// How long backups in progress may take to end after a signal; threads that still wait for a storage then are abandoned.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// What came of checking.
@@ -46,21 +46,21 @@ pub struct Checked {
     pub interrupted: Option<(Exit, &'static str)>,
 }
 
-/// A check that runs.
+/// A running check.
 struct Running {
     results: Receiver<CheckResult>,
     worker: JoinHandle<()>,
 }
 
 impl Running {
-    /// Starts it on a thread of its own, which is left behind where a storage does not answer.
+    /// Starts it on its own thread, which is abandoned if a storage does not answer.
     fn start(stores: Arc<Stores>, request: Request, watch: Watch, targets: Arc<[Target]>, earlier: Checks) -> std::io::Result<Self> {
         let (tell, results) = mpsc::channel();
         let worker = std::thread::Builder::new().spawn(move || {
             let host = super::who::host();
             let checker = Checker::new(stores.as_ref(), &request, &watch, &targets).going_on(earlier, &host);
             checker.run(&targets, &|result| {
-                // Nobody listens any more after a signal.
+                // After a signal nobody receives it.
                 let _ = tell.send(CheckResult { host: result.host.or_else(|| Some(host.clone())), ..result });
             });
         })?;
@@ -68,8 +68,8 @@ impl Running {
     }
 }
 
-/// Checks targets, with progress at a terminal, until all are done or a signal comes; `file` gets every result as it comes. Of
-/// `earlier` those that their storage still bears out stand as they are.
+/// Checks targets, with progress at a terminal, until all are done or a signal comes; `file` gets every result as it comes. Results
+/// in `earlier` that the storage still confirms are carried over.
 pub fn check(
     context: &Context<'_>,
     args: &StorageArgs,
@@ -113,7 +113,7 @@ pub fn check(
         }
         if let Some(signal) = signals.take() {
             watch.flag().store(true, Ordering::Relaxed);
-            // A second one does not even wait for those that are about to end.
+            // After a second signal it does not wait for those either.
             let again = interrupted.replace(signal).is_some();
             patience = Some(Instant::now() + if again { Duration::ZERO } else { PATIENCE });
         }
@@ -132,8 +132,8 @@ pub fn check(
     Ok(Checked { results, left, carried: watch.carried(), interrupted })
 }
 
-/// How far a check is, as it is shown. How many bytes there are is known when all side files were read; until then there is no bar
-/// of them, which would grow while it is looked at.
+/// The progress display. The total of bytes is known once all side files were read; until then no bar is shown, because its total
+/// would keep growing.
 struct Progress {
     line: indicatif::ProgressBar,
     reads_data: bool,
@@ -150,7 +150,7 @@ impl Progress {
     }
 
     fn show(&self, ready: usize, watch: &Watch) {
-        // First whether it is all, then how much.
+        // The order matters: first whether the total is final, then the bytes.
         let is_counted = watch.counted() >= self.targets;
         let (done, expected) = if self.reads_data { watch.progress() } else { (ready as u64, self.targets as u64) };
         let template = match (self.reads_data, is_counted, self.is_wide) {
@@ -259,7 +259,7 @@ pub fn gather(
         let ours = database_info(connected.session.as_ref(), &connected.schema);
         if evidence.database.identity != ours.identity {
             let (path, theirs) = (path.display(), &evidence.database);
-            let problem = format!("the evidence {path} is about the database {theirs}, and this is {ours}; nothing was changed");
+            let problem = format!("the evidence {path} is about the database {theirs}, but this is {ours}; nothing was changed");
             return Err(Error::new(Exit::Stale, problem));
         }
         if let Some(why) = &evidence.interrupted {
@@ -300,10 +300,10 @@ pub fn gather(
         return Ok(checks);
     }
     let how_many = if targets.len() == 1 { "1 backup".to_owned() } else { format!("{} backups", targets.len()) };
-    // Who lets a quick look decide should know what it does not see, and that it makes nothing available.
+    // A quick check reads no data: say so, and that it makes nothing available.
     let how = match level {
-        Level::Quick if policy.accept_quick => "quick: no data is read, --check deep does",
-        Level::Quick => "quick: no data is read, so that it makes nothing available without --accept-quick; --check deep does",
+        Level::Quick if policy.accept_quick => "quick: no data is read; --check deep reads all data",
+        Level::Quick => "quick: no data is read, so it makes nothing available without --accept-quick; --check deep reads all data",
         Level::Deep | Level::Restore => level.name(),
     };
     context.ui.say(format!("Checking {how_many} on the storage ({how}) …"));

@@ -42,7 +42,7 @@ pub struct Connected {
     pub same_places: String,
     /// Nothing says either: they are Cinder's defaults.
     pub assumed: bool,
-    /// The GRANTs that the account lacks to change what a repair changes, as far as they were asked for.
+    /// The GRANTs that the account lacks for a repair; empty until they were looked up.
     pub missing_grants: Vec<String>,
     settings: DatabaseSettings,
     limits: SessionSettings,
@@ -68,10 +68,10 @@ impl Connected {
         Ok(())
     }
 
-    /// Looks which GRANTs the account lacks to change what a repair changes.
+    /// Finds out which GRANTs the account lacks for a repair.
     pub fn missing_grants(&mut self) -> Result<&[String]> {
         let mut found = self.session.rows(&MISSING_PRIVILEGES, &[]);
-        // While somebody reads and types, a proxy or the server may well close a connection that is idle.
+        // While a person reads and types, a proxy or the server may close an idle connection.
         if found.as_ref().is_err_and(DbError::is_fatal) {
             self.reconnect()?;
             found = self.session.rows(&MISSING_PRIVILEGES, &[]);
@@ -230,7 +230,7 @@ impl Context<'_> {
     }
 }
 
-/// Commands for later, as they are typed: those of this program with what makes them be about the same database.
+/// Follow-up commands as they are typed; this program's own get the options for the same database.
 pub fn follow_ups(commands: &[String], same_places: &str) -> Vec<String> {
     let again = |command: &String| if command.starts_with("cinder-backup-repair ") { same_places } else { "" };
     commands.iter().map(|command| format!("{command}{}", again(command))).collect()

@@ -38,7 +38,7 @@ pub enum Exit {
     Schema = 14,
     /// SIGHUP: the terminal was closed.
     HungUp = 129,
-    /// SIGINT, or a person said no at a question; then nothing was written.
+    /// SIGINT, or the answer to a question was no; then nothing was written.
     Interrupted = 130,
     /// SIGTERM.
     Terminated = 143,

@@ -1,5 +1,4 @@
-//! Hosts, projects, volumes and statuses on the command line that there are not: a slip of the pen must not look like "nothing to
-//! do".
+//! Hosts, projects, volumes and statuses on the command line that do not exist: a typo must not look like "nothing to do".
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -17,7 +16,7 @@ pub struct Hosts<'h> {
     pub of_backups: &'h HashSet<String>,
     /// Those of services.
     pub services: &'h Services,
-    /// What has no host of the name that matches nothing.
+    /// What was searched for a host, for messages.
     pub lacking: &'h str,
 }
 
@@ -27,7 +26,7 @@ impl<'h> Hosts<'h> {
         Self { of_backups, services, lacking: "no live backup and no cinder-backup" }
     }
 
-    /// A sentence about every `--host` that none of them is.
+    /// A sentence about every `--host` that does not exist.
     pub fn problems(&self, selection: &Selection) -> Vec<String> {
         selection.hosts.iter().filter_map(|name| self.problem("--host", name, &|host| host == name)).collect()
     }
@@ -39,7 +38,7 @@ impl<'h> Hosts<'h> {
         if selection.backups.is_empty() {
             problems.extend(matched.problems(selection));
             if !may_be_empty && !problems.is_empty() {
-                return Err(Error::usage(problems.join("; ")).hint("correct it, or give --allow-empty where that is no mistake"));
+                return Err(Error::usage(problems.join("; ")).hint("correct it, or give --allow-empty if it may match nothing"));
             }
         }
         problems.iter().for_each(|problem| ui.warn(problem));

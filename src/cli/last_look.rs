@@ -65,7 +65,7 @@ pub struct LastLook<'a> {
     eyes: Option<Arc<Eyes>>,
     cancelled: Arc<AtomicBool>,
     stop: &'a dyn Fn() -> bool,
-    /// Longer than this nobody waits for the next answer.
+    /// How long to wait for the next answer.
     patience: Duration,
     /// How many backups could not be seen, and why the first could not.
     unseen: Mutex<Option<(usize, String)>>,

@@ -69,7 +69,7 @@ fn perform(context: &Context<'_>, command: &Command) -> Exit {
     })
 }
 
-/// Whether a command line that cannot be used asks for JSON.
+/// Whether an invalid command line asks for JSON.
 fn wants_json() -> bool {
     let words: Vec<String> = std::env::args_os().filter_map(|word| word.into_string().ok()).collect();
     let apart = words.windows(2).any(|pair| matches!(pair, [option, form] if form == "json" && (option == "-f" || option == "--format")));

@@ -68,7 +68,7 @@ pub fn choose(ui: &Ui, plan: &Plan) -> Result<BTreeSet<usize>> {
     Ok(chosen.into_iter().filter_map(|at| plan.units.get(at)).map(|unit| unit.number).collect())
 }
 
-/// Refuses to go on where nobody can be asked.
+/// Refuses to go on if no question can be asked.
 pub fn insist_on_terminal(ui: &Ui) -> Result<()> {
     if ui.can_ask() {
         return Ok(());
@@ -77,10 +77,10 @@ pub fn insist_on_terminal(ui: &Ui) -> Result<()> {
     Err(nobody.hint("give --yes to change without a question, or --dry-run to look"))
 }
 
-/// Asks for the number of rows to be typed: a habit of typing `y` must not change a database, nor the wrong one.
+/// Asks for the number of rows to be typed, so that a habitual `y` changes nothing.
 pub fn confirm_rows(ui: &Ui, rows: usize, location: &str) -> Result<()> {
     insist_on_terminal(ui)?;
-    // Not in the prompt, which may not be longer than a line of the terminal; but next to it, whatever was shown above.
+    // Above the prompt, which must fit on one line of the terminal.
     ui.show(format!("The database is {}.", terminal(location)));
     let prompt =
         Input::new().with_prompt(format!("Type the number of rows to change ({rows}) to go on, anything else to stop")).allow_empty(true);

@@ -1,4 +1,4 @@
-//! Long reading of the database, as it is shown at a terminal.
+//! Shows progress at a terminal while the database is read.
 
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::ui::Ui;
 use crate::scan::reader::rows_read;
 
-/// What takes less is not worth a line.
+/// Shorter reads show nothing.
 const SHOWN_AFTER: Duration = Duration::from_secs(1);
 const AGAIN: Duration = Duration::from_millis(100);
 

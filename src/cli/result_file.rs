@@ -17,11 +17,11 @@ use crate::report::safe::terminal;
 use crate::verify::partial::{Head, Sign, Writer};
 use crate::verify::{Evidence, Target};
 
-/// A failure of power costs no more than the results of so long, or so many.
+/// How often results are flushed to disk: a power failure costs no more than these.
 const SYNC_AFTER: Duration = Duration::from_secs(5);
 const SYNC_RESULTS: usize = 100;
 
-/// The file of a check that runs.
+/// The file of a running check.
 pub struct ResultFile<'a> {
     ui: &'a Ui,
     path: &'a Path,
@@ -45,7 +45,7 @@ impl<'a> ResultFile<'a> {
     ) -> Result<Self> {
         let shown = path.display();
         if path == Path::new("-") {
-            return Err(Error::usage("- is not standard output here: name a file, or leave --out away and give --format json"));
+            return Err(Error::usage("- is not standard output here: name a file, or omit --out and give --format json"));
         }
         if path.exists() {
             return Err(Error::usage(format!("{shown} exists already, and nothing is overwritten; give another name or remove it")));
@@ -69,8 +69,8 @@ impl<'a> ResultFile<'a> {
             file.persist_noclobber(&partial).map_err(|error| match error.error.kind() {
                 ErrorKind::AlreadyExists => {
                     let partial = partial.display();
-                    Error::usage(format!("{partial} has the results of a check that runs, or was cut off"))
-                        .hint(format!("if none runs, go on with --resume {partial}, or remove it"))
+                    Error::usage(format!("{partial} has the results of a check that is running or was cut off"))
+                        .hint(format!("if no check is running, continue with --resume {partial}, or remove the file"))
                 }
                 _ => cannot(error.error),
             })?;
@@ -93,7 +93,7 @@ impl<'a> ResultFile<'a> {
     fn write(&mut self, act: impl FnOnce(&mut Writer<'a, File>) -> io::Result<()>) {
         let Some(Err(error)) = self.writer.as_mut().map(act) else { return };
         self.writer = None;
-        let text = format!("cannot write {}: {error}; what is found from now on is kept in memory alone", self.partial.display());
+        let text = format!("cannot write {}: {error}; results from now on are kept in memory only", self.partial.display());
         self.ui.warn(terminal(&text));
     }
 
@@ -116,7 +116,7 @@ impl<'a> ResultFile<'a> {
     }
 }
 
-/// The name of the file that is there until the check is done.
+/// The name of the file while the check is running.
 fn partial(path: &Path) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(".partial");
@@ -127,7 +127,7 @@ fn folder(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Locks a file that a running check writes to; where locks are not known, nothing keeps two checks apart.
+/// Locks a file that a running check writes to. On a file system without locks, nothing keeps two checks apart.
 fn locked(file: File, path: &Path) -> Result<File> {
     match file.try_lock() {
         Err(fs::TryLockError::WouldBlock) => Err(Error::usage(format!("{} is being written by a check that runs", path.display()))),

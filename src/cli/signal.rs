@@ -15,8 +15,8 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use super::exit::Exit;
 use super::ui::Ui;
 
-/// Signals that do by default what they do, or not while somebody holds them. Once a handler stood for one, this has to be said:
-/// without any handler left, it would be ignored.
+/// Signals that keep their default action except while they are held. It has to be registered: once a signal had a handler, it would
+/// be ignored when the last handler is gone.
 static HELD: Mutex<Vec<Held>> = Mutex::new(Vec::new());
 
 struct Held {
@@ -69,7 +69,7 @@ impl Signals {
         Ok(signals)
     }
 
-    /// From now on no signal ends the program: a result is being written, and half a document is worse than none.
+    /// From now on no signal ends the program: a result is being written, and half a document is worse than none at all.
     pub fn let_finish(&self) {
         for ending in lock(&self.endings).drain(..) {
             signal_hook::low_level::unregister(ending);
@@ -86,7 +86,7 @@ impl Signals {
         named(self.which.load(Ordering::Relaxed))
     }
 
-    /// The same of one that came since this was asked last.
+    /// The same, but only for a signal since the last call.
     pub fn take(&self) -> Option<(Exit, &'static str)> {
         match self.which.swap(0, Ordering::Relaxed) {
             0 => None,
@@ -195,7 +195,7 @@ impl Shared {
     }
 }
 
-/// Keeps a signal from doing what it does by default.
+/// Suspends the default action of a signal.
 fn hold(signal: i32) -> io::Result<()> {
     let mut all = lock(&HELD);
     if let Some(held) = all.iter_mut().find(|held| held.signal == signal) {

@@ -19,9 +19,9 @@ use super::ui::Ui;
 use crate::domain::Signature;
 use crate::input;
 
-/// A key file has some hundred bytes.
+/// Limit on the size of a key file, which takes a few hundred bytes.
 const LARGEST_FILE: u64 = 64 << 10;
-/// What stands before the 32 bytes of a public key of this kind (RFC 8410).
+/// What precedes the 32 bytes of an Ed25519 public key (RFC 8410).
 const SPKI: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 const ALGORITHM: &str = "ed25519";
 
@@ -49,18 +49,18 @@ impl SigningKey {
             return Err(if holds("ENCRYPTED") {
                 unusable(path, "it is encrypted; decrypt it into a pipe: --sign-key <(openssl pkey -in FILE)")
             } else if holds("PUBLIC KEY") {
-                unusable(path, "it is a public key, and the private one is needed to sign")
+                unusable(path, "it is a public key; signing needs the private key")
             } else {
                 unusable(path, "it holds no private key in PEM; make one with: openssl genpkey -algorithm ed25519 -out FILE")
             });
         };
         let pair = match der.expose_secret() {
-            // Without the public key in it, as openssl writes it, there is nothing that it could be held against.
+            // As openssl writes it, the file has no public key to compare with.
             PrivateKeyDer::Pkcs8(der) => Ed25519KeyPair::from_pkcs8_maybe_unchecked(der.secret_pkcs8_der()).ok(),
             _ => None,
         };
         let Some(pair) = pair else {
-            return Err(unusable(path, "it is no Ed25519 key; make one with: openssl genpkey -algorithm ed25519 -out FILE"));
+            return Err(unusable(path, "it is not an Ed25519 key; make one with: openssl genpkey -algorithm ed25519 -out FILE"));
         };
         if metadata.is_file() && metadata.permissions().mode() & 0o077 != 0 {
             ui.warn(format!("the private key {0} can be read by others; run chmod 600 {0}", path.display()));
@@ -89,14 +89,14 @@ impl VerifyKey {
         let text = input::read(path, LARGEST_FILE).map_err(|error| unusable(path, error))?;
         let der = SubjectPublicKeyInfoDer::from_pem_slice(&text).map_err(|_| {
             if String::from_utf8_lossy(&text).contains("PRIVATE KEY") {
-                unusable(path, "it is a private key, and the public one is needed to verify: openssl pkey -in FILE -pubout")
+                unusable(path, "it is a private key; verifying needs the public key: openssl pkey -in FILE -pubout")
             } else {
                 unusable(path, "it holds no public key in PEM (-----BEGIN PUBLIC KEY-----)")
             }
         })?;
         match der.strip_prefix(&SPKI) {
             Some(key) if key.len() == 32 => Ok(Self { key: key.to_vec(), path: path.to_owned() }),
-            _ => Err(unusable(path, "it is no Ed25519 key")),
+            _ => Err(unusable(path, "it is not an Ed25519 key")),
         }
     }
 
@@ -105,14 +105,14 @@ impl VerifyKey {
         let wrong = |why: String| Err(Error::new(Exit::Stale, format!("{what} {why}; nothing was changed")));
         let path = self.path.display();
         let Some(signature) = signature else {
-            return wrong(format!("is not signed, and only what the key {path} has signed is taken"));
+            return wrong(format!("is not signed; --verify-key {path} accepts only what that key has signed"));
         };
         if signature.algorithm != ALGORITHM || signature.public_key != STANDARD.encode(&self.key) {
             return wrong(format!("is signed with another key ({}) than {path}", signature.public_key));
         }
         let value = STANDARD.decode(&signature.value).unwrap_or_default();
         if UnparsedPublicKey::new(&ED25519, &self.key).verify(sha256.as_bytes(), &value).is_err() {
-            return wrong("bears a signature that does not fit: it was changed after it was signed".to_owned());
+            return wrong("has a signature that does not fit: it was changed after it was signed".to_owned());
         }
         Ok(())
     }

@@ -35,7 +35,7 @@ pub struct PlaceArgs {
     /// Reach Google Cloud Storage here, in place of its public address
     #[arg(long, value_name = "URL")]
     pub gcs_endpoint: Option<String>,
-    /// Give a storage up that gives nothing useful for so long, over all attempts and backups [default: 1m]
+    /// Give up a storage that gives nothing useful for this long, over all attempts and backups [default: 1m]
     #[arg(long, value_name = "SPAN", value_parser = patience)]
     pub storage_timeout: Option<Duration>,
 }
@@ -71,7 +71,7 @@ pub struct CheckArgs {
     /// Take what `check --format json` found on another host; repeatable
     #[arg(long, value_name = "FILE")]
     pub evidence: Vec<PathBuf>,
-    /// Take only evidence that the private key to this public one has signed (Ed25519 in PEM)
+    /// Take only evidence that is signed with the private key of this public key (Ed25519 in PEM)
     #[arg(long, value_name = "FILE", requires = "evidence")]
     pub verify_key: Option<PathBuf>,
     /// Let a creating backup become available on a quick check, which reads none of its data
@@ -100,7 +100,7 @@ impl PlaceArgs {
         words.concat()
     }
 
-    /// How long a storage that gives nothing useful is waited for.
+    /// How long to wait for a storage that gives nothing useful.
     pub fn patience(&self) -> Patience {
         self.storage_timeout.map_or_else(Patience::default, Patience::of)
     }
@@ -116,7 +116,7 @@ impl StorageArgs {
 }
 
 impl CheckArgs {
-    /// Tells the policy how long a check is believed, and whether one of level quick is enough.
+    /// Sets how long evidence is valid and whether a quick check is enough.
     pub fn tell(&self, policy: &mut Policy) {
         policy.accept_quick = self.accept_quick;
         policy.evidence_max_age_seconds = i64::try_from(self.evidence_max_age.as_secs()).unwrap_or(i64::MAX);

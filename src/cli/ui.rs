@@ -165,7 +165,7 @@ impl Ui {
         }
     }
 
-    /// A command to copy, perhaps with words before it: never broken into lines.
+    /// A command to copy, with or without words before it: never broken into lines.
     pub fn say_command(&self, text: impl AsRef<str>) {
         if !self.quiet {
             self.line(&terminal(text.as_ref()));
@@ -208,8 +208,8 @@ impl Ui {
         }
     }
 
-    /// An error that ends the program. Whoever asked for JSON or YAML gets a document of it in the place of the result, so that
-    /// standard output always holds one; unless the result is there already.
+    /// An error that ends the program. With JSON or YAML it is printed as a document in place of the result, so that
+    /// standard output always holds one, unless a result was already written.
     pub fn failure(&self, exit: Exit, message: &str, hint: Option<&str>) {
         self.error(message, hint);
         let is_document = matches!(self.options.format, Format::Json | Format::Yaml) && self.streams == Streams::Apart;
@@ -217,7 +217,7 @@ impl Ui {
             let schema = "cinder-backup-repair/error";
             let document = ErrorDocument { schema, schema_version: 1, exit_code: exit.code(), error: message, hint };
             let options = OutputOptions { format: self.options.format, noindent: self.options.noindent, ..OutputOptions::default() };
-            // The exit code says it anyway.
+            // The exit code reports it anyway.
             let _ = crate::report::grid::write(&mut self.out(), &document, "", &Grid::default(), &options);
         }
     }

@@ -96,7 +96,7 @@ const CONNECTION: &[(&str, &str)] =
 
 /// Finds the database and how to reach it.
 ///
-/// What is given on the command line wins over the environment, and that over the usual files. The URL: `--database-url`, then
+/// The command line takes precedence over the environment, and the environment over the usual files. The URL: `--database-url`, then
 /// the files of `--config-file` and `--config-dir`, then `CINDER_DATABASE_URL`, then cinder.conf in its usual places; where two
 /// of them name different databases, a warning names both. The password: `--password-file`, a URL that the command line names,
 /// `CINDER_DATABASE_PASSWORD`, any other URL, `MYSQL_PWD` or `PGPASSWORD`, the option file that the URL names, `~/.my.cnf` or
@@ -124,8 +124,7 @@ pub fn resolve(flags: &DatabaseFlags, env: &Environment) -> Result<Resolved, Con
     Ok(Resolved { database, service, cinder, warnings })
 }
 
-/// Warns of a URL that is not used and names another database; of the same database it may have the password that the one which
-/// is used lacks.
+/// Warns of an unused URL that names another database. If it names the same database, its password may be used.
 fn pass_over(database: &mut DatabaseSettings, other: &Setting<SecretString>, env: &Environment) {
     let read = || -> Result<(Target, Option<Setting<SecretString>>), ConfigError> {
         let url = Url::parse(other.value.expose_secret(), &other.origin)?;

@@ -181,7 +181,7 @@ impl Target {
         }
     }
 
-    /// Whether both name one database, whoever logs in there. Two names of one host count as two.
+    /// Whether both name one database, whatever the user. Two names of one host count as two.
     pub(super) fn is_same(&self, other: &Self) -> bool {
         let canonical = |path: &PathBuf| path.canonicalize().unwrap_or_else(|_| path.clone());
         match (self, other) {

@@ -76,7 +76,7 @@ impl DbError {
     }
 }
 
-/// What a statement does, as one says it after "cannot". Its name is for the code alone.
+/// What a statement does, in words that follow "cannot". Messages do not show its name.
 pub fn task(name: &str) -> String {
     let (first, rest) = name.split_once('_').unwrap_or((name, ""));
     match (first, rest) {

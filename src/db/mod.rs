@@ -113,13 +113,13 @@ pub struct ServerInfo {
     pub version: String,
     /// Which database this is, so that a plan is not applied to another: see each engine for how it is made.
     pub identity: String,
-    /// Where it was reached, as a URL without a password: for people, who know no identity.
+    /// Where it was reached, as a URL without a password: for people, to whom an identity means nothing.
     pub location: String,
     /// The user of this session as the server sees it; `None` on SQLite.
     pub user: Option<String>,
     /// A Galera node (`wsrep_on`), whose reads wait for the cluster.
     pub galera: bool,
-    /// Other servers of this identity take writes, too, and a change of theirs may arrive here later than it was committed there: Galera,
+    /// Other servers with this identity take writes too, and their changes may arrive here after they were committed there: Galera,
     /// group replication.
     pub multi_primary: bool,
     /// Whether the server refuses writes as it stands (a replica, `read_only`, a standby, a read-only file).
@@ -188,12 +188,12 @@ pub trait Session: Send {
     /// Rolls back. On an error the connection is closed, which rolls back too.
     fn rollback(&mut self) -> Result<(), DbError>;
 
-    /// How long to wait for another transaction's lock from now on. Zero waits as little as the engine can: not at all on PostgreSQL, one
+    /// Sets how long to wait for another transaction's lock. Zero is the engine's shortest wait: none on PostgreSQL, one
     /// second on MySQL and MariaDB.
     fn set_lock_timeout(&mut self, limit: Duration) -> Result<(), DbError>;
 
-    /// Who holds the locks that other sessions of this program wait for at the moment, a sentence each; hostile text. Empty where nobody
-    /// waits, or where this account may not see it. On SQLite: who holds the file locked.
+    /// Who holds the locks that other sessions of this program wait for at the moment, a sentence each; hostile text. Empty if none
+    /// waits, or if this account may not see it. On SQLite: who holds the lock on the file.
     fn lock_holders(&mut self) -> Vec<String>;
 
     /// Whether TLS protects the connection; a socket and a file need none.
@@ -201,12 +201,12 @@ pub trait Session: Send {
         false
     }
 
-    /// Which of the servers that share an identity carries out the last transaction that may write: two answers that are equal come
-    /// from the same server, or from one that restarted with its data. On PostgreSQL that is the timeline, which changes when a standby
-    /// takes over. `None` where that is not known, and on SQLite.
+    /// Which of the servers that share an identity ran the last transaction that may write. Equal answers come from the same server, or
+    /// from one that restarted with its data. On PostgreSQL it is the timeline, which changes when a standby takes over. `None` if it is
+    /// not known, and on SQLite.
     ///
-    /// An open transaction keeps the rows that it wrote locked on its server. So whoever gets these locks on the same server knows that
-    /// the transaction is over there, whatever became of its connection; on another server the locks say nothing.
+    /// An open transaction keeps the rows that it wrote locked on its server. So a session that gets these locks on the same server knows
+    /// that the transaction is over, whatever happened to its connection; on another server the locks prove nothing.
     fn node(&self) -> Option<&str> {
         None
     }
@@ -222,7 +222,7 @@ pub trait Session: Send {
     }
 }
 
-/// Somebody who holds a lock, from a row: session, user, application, client, and since when the transaction is open.
+/// A holder of a lock, from a row: session, user, application, client, and the start of the transaction.
 fn lock_holder(row: &[Value]) -> Option<String> {
     let text = |place: usize| row.get(place).and_then(Value::as_text).filter(|text| !text.is_empty());
     let known = [("user", 1), ("application", 2), ("client", 3)];

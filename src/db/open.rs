@@ -23,7 +23,7 @@ pub fn reopen(target: &Target, settings: &SessionSettings, lost: &ServerInfo) ->
         return Err(DbError::fatal(
             DbErrorKind::SessionState,
             format!(
-                "the connection to {} ({}) was lost, and {} answers in its place, which is another database; nothing is done there",
+                "the connection to {} ({}) was lost, and {} answers in its place, which is another database; nothing was written there",
                 lost.location, lost.identity, found.identity
             ),
         ));

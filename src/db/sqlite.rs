@@ -110,7 +110,7 @@ pub fn open(path: &Path, settings: &SessionSettings) -> Result<Box<dyn Session>,
                 .map_err(|error| cannot_open(&error))?
         }
     };
-    // Without a journal beside the file nothing is written; in WAL mode, that it could be opened says that one can be.
+    // Writing needs a journal beside the file. In WAL mode the file could only be opened if one can be made.
     let folder = canonical.parent().unwrap_or(Path::new("/"));
     let refused = accessat(CWD, folder, FsAccess::WRITE_OK | FsAccess::EXEC_OK, AtFlags::EACCESS);
     let no_journal = !wal && matches!(refused, Err(Errno::ACCESS | Errno::ROFS));
@@ -213,14 +213,14 @@ fn describe(error: &rusqlite::Error, doing: &str) -> DbError {
     DbError::new(kind, message).with_code(format!("{:?}", failure.code))
 }
 
-/// The other processes that hold a database's file locked, by the kernel's table of locks: for writing, or else for reading, which keeps
-/// a COMMIT waiting. To open the file and ask would take away this process' own locks on it.
+/// The other processes that hold a lock on a database's file, by the kernel's table of locks: for writing, or else for reading, which
+/// blocks a COMMIT. Opening and closing the file to ask would release this process's own locks on it.
 fn lockers(table: &str, path: &Path) -> BTreeSet<u32> {
     let of = |path: &Path| {
         let data = std::fs::metadata(path).ok()?;
         Some(format!("{:02x}:{:02x}:{}", rustix::fs::major(data.dev()), rustix::fs::minor(data.dev()), data.ino()))
     };
-    // With a write-ahead log, the locks are on a file beside it, where everybody who is connected holds one for reading.
+    // In WAL mode, the locks are on a file beside it, and every connection holds a read lock on that.
     let mut beside = path.as_os_str().to_owned();
     beside.push("-shm");
     let (file, shared) = (of(path), of(Path::new(&beside)));

@@ -79,7 +79,7 @@ statements! {
     BACKUPS_LIVE_LIBERTY = "backups_live_liberty";
     /// The UTC clock that heartbeats are compared with; for a file that is this host's.
     CLOCK = "clock";
-    /// By table the columns that a repair sets and this account may not, with the table and the account as a GRANT has them.
+    /// For each table the columns that a repair sets and this account may not set, with the table and the account as in a GRANT.
     MISSING_PRIVILEGES = "missing_privileges";
     /// What the quotas think of backups and of their gigabytes, by project.
     QUOTA_USAGES_BACKUP = "quota_usages_backup";
@@ -89,7 +89,7 @@ statements! {
     REVISION_MIGRATE = "revision_migrate";
     /// Which of the tables and columns that matter there are.
     SCHEMA_COLUMNS = "schema_columns";
-    /// The heartbeat of every cinder-backup and how often it has beaten, removed ones too.
+    /// The last heartbeat of every cinder-backup and how many it has sent, removed services included.
     SERVICES_BACKUP = "services_backup";
     /// The same where the table has no report_count.
     SERVICES_BACKUP_UNCOUNTED = "services_backup_uncounted";

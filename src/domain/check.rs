@@ -89,7 +89,7 @@ impl fmt::Display for CheckVerdict {
 
 /// The code of a problem: the disk gave an error where the data should be.
 pub const UNREADABLE: &str = "unreadable";
-/// The same of a backup that this one rests on.
+/// The same, for a backup that this one depends on.
 pub const PARENT_UNREADABLE: &str = "parent-unreadable";
 
 /// One thing that is wrong, or worth knowing, about one object.
@@ -242,8 +242,8 @@ pub struct CheckResult {
 }
 
 impl CheckResult {
-    /// The deepest level at which it is known to be intact. Versions that did not say it claimed every level for Ceph, whatever they
-    /// had compared: of those the lowest counts.
+    /// The deepest level at which it is known to be intact. Versions without this field claimed every level for Ceph, whatever they
+    /// had compared; for those, the lowest level counts.
     pub fn reached(&self) -> Option<Level> {
         let by_verdict = || {
             let claims_too_much = self.partial || self.driver == Some(Driver::Ceph);
@@ -257,7 +257,7 @@ impl CheckResult {
         self.verdict == CheckVerdict::Unverifiable && self.problems.iter().any(Problem::is_unreadable)
     }
 
-    /// Whether all of it was looked at, and nothing is wrong at the level that was reached.
+    /// Whether all of it was checked, and nothing is wrong at the level that was reached.
     pub fn is_whole(&self) -> bool {
         self.reached().is_some() && !self.partial && !self.busy
     }
@@ -274,8 +274,8 @@ impl CheckResult {
         matches!(status, Some(CREATING | ERROR)) && self.is_whole() && (self.is_read() || accepted)
     }
 
-    /// Whether another look at this level would not be expected to say more: it came to its end over all of the data, and nobody was
-    /// writing.
+    /// Whether checking again at this level would tell nothing new: the check finished over all of the data, and nothing was being
+    /// written.
     pub fn settles(&self, level: Level) -> bool {
         let came_so_far = if self.verdict.is_damage() { self.level >= level } else { self.reached() >= Some(level) };
         came_so_far && !self.partial && !self.busy

@@ -21,7 +21,7 @@ pub struct DatabaseInfo {
     pub location: Option<String>,
 }
 
-/// For people: an identity alone tells them nothing.
+/// For people, to whom an identity alone means nothing.
 impl fmt::Display for DatabaseInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.location {

@@ -85,7 +85,7 @@ pub struct Tally {
     pub failed: usize,
     /// Not known.
     pub unknown: usize,
-    /// Not begun, because the run ended before. Absent in the logs of older versions, which counted them as refused.
+    /// Not begun, because the run ended first. Absent in the logs of older versions, which counted these as refused.
     #[serde(default)]
     pub not_begun: usize,
 }

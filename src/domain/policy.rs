@@ -39,7 +39,7 @@ pub struct Thresholds {
     pub older_than_seconds: i64,
     /// A heartbeat older than this is a dead service; Cinder's `service_down_time`.
     pub service_down_time_seconds: i64,
-    /// Nobody said so, no cinder.conf and no option: it is Cinder's default, and a service that has shown to beat less often gets
+    /// Neither cinder.conf nor an option gave it: it is Cinder's default, and a service whose heartbeats are further apart gets
     /// longer ([`Services::down_time`]).
     #[serde(default, skip_serializing_if = "is_false")]
     pub down_time_is_assumed: bool,

@@ -145,7 +145,7 @@ pub struct Backup {
     pub snapshot_id: Option<String>,
     /// Where it is, or was last, restored to (Mitaka).
     pub restore_volume_id: Option<String>,
-    /// Why the row cannot be changed, where a guarded column holds a value that no guard could compare and no undo could put back.
+    /// Why the row cannot be changed: a guarded column holds a value that a guard cannot compare or an undo cannot put back.
     pub unfit: Option<String>,
 }
 
@@ -212,7 +212,7 @@ pub struct Volume {
     pub created_at: Option<String>,
     /// Naive UTC.
     pub updated_at: Option<String>,
-    /// Why the row cannot be changed, where a guarded column holds a value that no guard could compare and no undo could put back.
+    /// Why the row cannot be changed: a guarded column holds a value that a guard cannot compare or an undo cannot put back.
     pub unfit: Option<String>,
 }
 
@@ -253,7 +253,7 @@ pub struct Snapshot {
     pub created_at: Option<String>,
     /// Naive UTC.
     pub updated_at: Option<String>,
-    /// Why the row cannot be changed, where a guarded column holds a value that no guard could compare and no undo could put back.
+    /// Why the row cannot be changed: a guarded column holds a value that a guard cannot compare or an undo cannot put back.
     pub unfit: Option<String>,
 }
 

@@ -32,7 +32,7 @@ pub struct Selection {
     pub limit: Option<usize>,
 }
 
-/// Which projects, volumes and statuses of a selection some row has. A value that no row has is likely a slip of the pen.
+/// Which projects, volumes and statuses of a selection exist in some row. A value that no row has is probably a typo.
 #[derive(Debug, Clone, Default)]
 pub struct Matched {
     projects: BTreeSet<String>,
@@ -41,7 +41,7 @@ pub struct Matched {
 }
 
 impl Matched {
-    /// Takes down what a row has of it.
+    /// Notes which of them a row has.
     pub fn note(&mut self, selection: &Selection, status: Option<&str>, project: Option<&str>, volume: Option<&str>) {
         self.status = self.status || selection.statuses.contains(status.unwrap_or(NULL));
         if let Some(project) = project.filter(|project| selection.projects.contains(*project) && !self.projects.contains(*project)) {
@@ -57,8 +57,7 @@ impl Matched {
         selection.volumes.difference(&self.volumes).cloned().collect()
     }
 
-    /// A sentence about each option that matches nothing: a project or a volume that there is not, or statuses of which no row has
-    /// any.
+    /// A sentence about each option that matches nothing: a project or a volume that does not exist, or statuses that no row has.
     pub fn problems(&self, selection: &Selection) -> Vec<String> {
         let missing = |option: &str, all: &BTreeSet<String>, matched: &BTreeSet<String>, what: &str| -> Vec<String> {
             all.difference(matched).map(|name| format!("{option} {name} matches nothing: {what}")).collect()

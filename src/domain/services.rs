@@ -60,8 +60,8 @@ pub struct Services {
 }
 
 impl Services {
-    /// From the rows; several rows of one host count as the liveliest. A deleted row is no service, but its last beat is a beat:
-    /// a cinder-backup whose row was removed works on, and makes its row again when it beats next.
+    /// From the rows; of several rows of one host the liveliest counts. A deleted row is not a service, but its last heartbeat counts:
+    /// a cinder-backup whose row was removed keeps working, and makes its row again at its next heartbeat.
     ///
     /// Source: `cinder/service.py` (`report_state`).
     pub fn new(rows: &[ServiceRow]) -> Self {
@@ -91,8 +91,8 @@ impl Services {
         self.beats.get(&key(host)).map_or(Heartbeat::Missing, |beat| beat.at(now, service_down_time))
     }
 
-    /// After how many seconds without a beat the cinder-backup of `host` counts as dead. Where nobody said how services beat, one
-    /// whose beats are further apart than Cinder's default gets two and a half of its own intervals, as Cinder itself would.
+    /// After how many seconds without a heartbeat the cinder-backup of `host` counts as dead. If the interval is not configured, a service
+    /// whose heartbeats are further apart than Cinder's default gets two and a half of its own intervals, as Cinder itself would give it.
     pub fn down_time(&self, host: &str, thresholds: &Thresholds) -> i64 {
         let own = self.interval(host).filter(|_| thresholds.down_time_is_assumed).map_or(0, |interval| interval * 5 / 2);
         thresholds.service_down_time_seconds.max(own)
@@ -148,12 +148,12 @@ impl Beat {
     }
 }
 
-/// No `report_interval` is longer: seconds. Downtime makes the average of a row larger than the interval is, and a service that was
-/// down for a week must not count as alive for long.
+/// The longest `report_interval` that is assumed, in seconds. Downtime makes a row's average larger than its interval, and a service
+/// that was down for a week must not count as alive for long.
 pub const LONGEST_INTERVAL: i64 = 600;
 
-/// Seconds between two beats on average since a row was made, rounded up. A row that is made again has its first beat at once. One
-/// with fewer than two beats has not yet shown how far they are apart, so that the longest interval counts.
+/// Seconds between two heartbeats on average since a row was made, rounded up. A row that is made again has its first heartbeat at once.
+/// With fewer than two heartbeats the interval is not known yet, and the longest counts.
 fn average_interval(row: &ServiceRow) -> Option<i64> {
     let intervals = row.report_count? - 1;
     let (made, beat) = (row.created_at.as_deref().and_then(parse), row.updated_at.as_deref().and_then(parse));

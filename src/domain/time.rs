@@ -27,7 +27,7 @@ pub fn rfc3339(time: DateTime) -> String {
     Offset::UTC.to_timestamp(time).map_or_else(|_| time.to_string(), stamp)
 }
 
-/// A moment as RFC 3339 in UTC. All times in documents have this one precision, that of a database: so they sort as text.
+/// A moment as RFC 3339 in UTC, with microseconds. All times in documents have this precision, so that they sort as text.
 pub fn stamp(moment: Timestamp) -> String {
     moment.strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string()
 }

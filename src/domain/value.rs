@@ -17,7 +17,7 @@ pub enum Value {
     Integer(i64),
     /// A character column, or a time.
     Text(String),
-    /// What no guard could compare and nothing could put back exactly, as it is shown: a real number, a BLOB, bytes that are not
+    /// A value that no guard can compare and no undo can put back exactly, as it is shown: a real number, a BLOB, bytes that are not
     /// UTF-8. Only ever read, by [`crate::scan`]; a row that has such a value is not changed, and no document holds one.
     Foreign(String),
 }

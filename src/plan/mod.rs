@@ -76,7 +76,7 @@ pub struct Unit {
 }
 
 impl Unit {
-    /// Whether it makes a backup available of which none of the data was read.
+    /// Whether it makes a backup available although none of its data was read.
     pub fn is_accepted_quick(&self) -> bool {
         self.evidence.iter().any(|evidence| evidence.code == ACCEPTED_QUICK)
     }
@@ -131,13 +131,13 @@ pub struct Plan {
     pub selection: Selection,
     /// The last heartbeat of each host that a unit names, as it was seen; RFC 3339.
     pub heartbeats: BTreeMap<String, Option<String>>,
-    /// Results of checks on the storage that the decisions rest on, in the order of their backups' ids.
+    /// Results of the checks that the decisions depend on, in the order of their backups' ids.
     pub checks: Vec<CheckResult>,
     /// What is to be changed, in the order in which it is.
     pub units: Vec<Unit>,
-    /// SHA-256 over all of this but itself and the signature, in hex.
+    /// SHA-256, in hex, over all other fields except the signature.
     pub sha256: String,
-    /// Who vouches for it, if anybody does.
+    /// The signature, if it is signed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signature: Option<Signature>,
 }
@@ -209,7 +209,7 @@ impl Plan {
         found.and_then(|place| self.checks.get(place))
     }
 
-    /// Writes the digest. What was signed was another plan.
+    /// Writes the digest, and removes the signature, which is of another plan.
     pub fn seal(&mut self) {
         self.signature = None;
         self.sha256 = digest::of(self);

@@ -114,16 +114,16 @@ pub struct Grid {
     pub rows: Vec<Vec<Cell>>,
 }
 
-/// Which cells of CSV stand in quotes; as Python's `csv` has it.
+/// Which CSV cells are quoted, as in Python's `csv`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Quote {
-    /// All.
+    /// All of them.
     All,
-    /// Those that could not be read otherwise.
+    /// Those that need it.
     Minimal,
-    /// None: what could not be read otherwise is escaped with a backslash.
+    /// None: special characters are escaped with a backslash.
     None,
-    /// All but numbers.
+    /// All except numbers.
     #[default]
     Nonnumeric,
 }
@@ -153,13 +153,13 @@ pub struct OutputOptions {
     pub columns: Vec<String>,
     /// By which columns to sort, the first before the next; those that do not exist are passed over, as in the OpenStack clients.
     pub sort_columns: Vec<String>,
-    /// Sort the other way round.
+    /// Sort in descending order.
     pub descending: bool,
     /// JSON on one line.
     pub noindent: bool,
-    /// Which cells of CSV stand in quotes.
+    /// Which CSV cells are quoted.
     pub quote: Quote,
-    /// A table without rows has its titles all the same.
+    /// Print a table's titles even if it has no rows.
     pub print_empty: bool,
     /// How many columns the terminal has: a table is wrapped to them, or laid out in records; `None`: it is as wide as it is.
     pub width: Option<u16>,
@@ -243,7 +243,7 @@ impl<'a> View<'a> {
         rows.sort_by(|(_, a), (_, b)| {
             let order =
                 sort.iter().map(|&place| cell(a, place).order(cell(b, place))).find(|order| order.is_ne()).unwrap_or(Ordering::Equal);
-            // Rows that are equal keep their order, as in cliff.
+            // Equal rows keep their order, as in cliff.
             if options.descending { order.reverse() } else { order }
         });
         Ok(Self {
@@ -366,7 +366,7 @@ fn tint(title: &str, word: &str) -> Option<Color> {
     }
 }
 
-/// CSV as Python's `csv` writes it for cliff: with a backslash before what it escapes, itself among it.
+/// CSV as Python's `csv` writes it for cliff: the escape character is the backslash, which is escaped too.
 fn write_csv(out: &mut dyn io::Write, view: &View<'_>, quote: Quote) -> io::Result<()> {
     let text = |text: &str| {
         let inner = text.replace('\\', "\\\\");

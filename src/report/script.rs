@@ -28,7 +28,7 @@ pub struct ScriptHeader<'a> {
     pub sha256: &'a str,
     /// When the rows were read by the database's clock, RFC 3339.
     pub taken_at: &'a str,
-    /// The database that it is for: where it is, and its identity.
+    /// The database that the script is for: its location and its identity.
     pub database: &'a str,
 }
 

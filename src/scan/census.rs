@@ -53,7 +53,7 @@ pub struct Census {
     pub projects: HashMap<String, (i64, i64)>,
     /// Every host that a live backup names.
     pub hosts: HashSet<String>,
-    /// What of the selection some live backup has, and which of its volumes exist.
+    /// Which parts of the selection a live backup matches, and which of its volumes exist.
     pub matched: Matched,
     /// How many live backups there are.
     pub live: u64,

@@ -81,7 +81,7 @@ pub struct Scan {
     pub situation: Situation,
     /// The rows that findings would change, as they were seen; none if the aim was to look.
     pub images: Images,
-    /// What of the selection some row has.
+    /// Which parts of the selection a row matches.
     pub matched: Matched,
     /// The ids of the backups that were named.
     pub named: BTreeSet<String>,

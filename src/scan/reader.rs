@@ -48,7 +48,7 @@ impl Row {
     }
 }
 
-/// Rows that this process has read, for whoever shows how far it is.
+/// Rows that this process has read, for the progress display.
 static ROWS_READ: AtomicU64 = AtomicU64::new(0);
 
 /// How many rows this process has read so far.
@@ -67,7 +67,7 @@ pub struct Reader<'a> {
 /// Cells of a row, taken one after the other.
 struct Cells<'a> {
     cells: std::slice::IterMut<'a, Value>,
-    /// The first guarded column that holds what no guard could compare, and what that is.
+    /// The first guarded column with a value that no guard can compare, and that value.
     unfit: Option<(&'static str, String)>,
 }
 
@@ -108,12 +108,12 @@ impl<'a> Cells<'a> {
         }
     }
 
-    /// Why the row cannot be changed, if a guarded column holds what the program could neither compare nor put back.
+    /// Why the row cannot be changed: a guarded column holds a value that a guard cannot compare or an undo cannot put back.
     fn unfit(self, table: Table, id: &str) -> Option<String> {
         let (column, shown) = self.unfit?;
         Some(format!(
-            "{table}.{column} of {id} holds {shown:?} in a type or an encoding that Cinder does not write there; a change could be neither \
-             guarded nor undone exactly, so correct that value by hand first"
+            "{table}.{column} of {id} holds {shown:?} in a type or an encoding that Cinder does not write there, so a change could not \
+             be guarded or undone exactly; correct that value by hand first"
         ))
     }
 }

@@ -1,4 +1,4 @@
-//! What all that is read from one storage shares: whether it is away, and how long it may go on without anything useful.
+//! What all readers of one storage share: whether it is unreachable, and how long it may go on without giving anything useful.
 //!
 //! A container may be in trouble alone, and a server with all of its containers. So each has a health of its own, and that of the
 //! server above it: of the server's trouble a container believes only what it has met with itself. But a server that gives no
@@ -18,7 +18,7 @@ use super::{StorageError, StorageErrorKind};
 /// So many calls in a row that failed in all their attempts mean that the storage is away.
 const FAILURES: u32 = 3;
 
-/// How long a storage that gives nothing useful is waited for.
+/// How long to wait for a storage that gives nothing useful.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Patience {
     /// In all: over all calls, attempts and those that wait, until anything useful comes.
@@ -33,7 +33,7 @@ impl Patience {
         Self { all, pause: (all / 6).min(Duration::from_secs(10)) }
     }
 
-    /// For one answer, when the time is over and it is only seen whether the storage is back.
+    /// For one answer, when that time is over and an attempt only finds out whether the storage is back.
     fn least(self) -> Duration {
         (self.all / 4).min(Duration::from_secs(5))
     }
@@ -62,7 +62,7 @@ struct State {
     answers: bool,
     /// When something useful came last.
     answered: Option<Instant>,
-    /// When any answer came last, and be it that it is too busy.
+    /// When any answer came last, even one that the server is too busy.
     spoke: Option<Instant>,
     /// Calls in a row that failed in all their attempts.
     failures: u32,
@@ -141,8 +141,8 @@ impl Health {
         self.patience.all
     }
 
-    /// How long one answer is waited for, where it usually is for so long: at most half of all the time, so that a second attempt is
-    /// left, and no longer than what is left of it.
+    /// How long to wait for one answer, given the usual limit: at most half of the whole time, which leaves a second attempt, and no
+    /// longer than what is left of it.
     pub(super) fn limit(&self, usual: Duration) -> Duration {
         usual.min(self.patience.all / 2).min(self.left().max(self.patience.least()))
     }
@@ -187,7 +187,7 @@ impl Health {
         StorageError::new(StorageErrorKind::Away, text)
     }
 
-    /// What a call that failed ends with: the error, or that nobody waits any more.
+    /// The error of a failed call: its own, or that the storage was given up.
     pub(super) fn last_words(&self, error: StorageError) -> StorageError {
         let spent =
             self.state().is_spent(self.patience) || self.server.as_ref().is_some_and(|server| server.state().is_silent(self.patience));
@@ -231,7 +231,7 @@ impl Health {
         }
     }
 
-    /// There was some answer, if only that it cannot give one.
+    /// Some answer has come, even if only an error.
     pub(super) fn spoke(&self) {
         self.state().spoke = Some(Instant::now());
     }

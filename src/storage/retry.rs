@@ -1,8 +1,8 @@
 //! A layer over any store that tries again what may go through later, and stops when the person asks to.
 //!
-//! Only [`StorageErrorKind::Transient`] is tried again, and [`StorageErrorKind::Media`] once. Whatever happens, the number of attempts is bounded; and where call after
-//! call fails so, [`Health`] bounds the time that all of them take together. No call goes on for longer than that without anything
-//! useful, either.
+//! [`StorageErrorKind::Transient`] is retried, and [`StorageErrorKind::Media`] once. The number of attempts is always bounded. If call
+//! after call fails, [`Health`] bounds the time that all of them take together; no single call goes on for longer without anything
+//! useful either.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
@@ -22,13 +22,13 @@ pub(super) const GLANCE: Duration = Duration::from_millis(50);
 const STREAM_PROGRESS: u64 = 16 * 1024 * 1024;
 /// ... and after so many new objects of a listing.
 const LIST_PROGRESS: usize = 1000;
-/// So many new objects of a listing show that the storage is not away.
+/// How many new objects of a listing prove that the storage is reachable.
 const LIST_ANSWER: usize = 256;
 /// So much of a stream, or all of it, shows that the storage is not away; a beginning alone does not, for each object might
 /// stall behind it.
 const ANSWER: u64 = 64 * 1024;
 
-/// A disk that gives a read error is asked once more: each answer may take it half a minute.
+/// Attempts after a disk's read error: one more only, because each may take half a minute.
 const MEDIA_ATTEMPTS: u32 = 2;
 
 /// How often and after how long something is tried again.
@@ -55,7 +55,7 @@ impl Default for RetryPolicy {
 struct Tries {
     policy: RetryPolicy,
     failed: u32,
-    /// How long it has waited for the storage since something useful came.
+    /// How long the call has waited for the storage since something useful came.
     waited: Duration,
     /// No call waits longer.
     most: Duration,

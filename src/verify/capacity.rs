@@ -1,7 +1,7 @@
 //! What checks that run side by side share: memory, and readers, which each back end has only so many of.
 //!
-//! Who has begun first reads first. So a large backup has all readers to itself, what small ones leave is the next one's, and
-//! a check that is cut off has few half-read backups in hand.
+//! The pass that began first reads first. So a large backup gets all readers, readers that small backups do not use go to the next
+//! one, and a check that is cut off leaves few backups half read.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -21,7 +21,7 @@ pub struct Capacity {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Passes that have come so far, and those that have begun, in their order.
+    /// Passes that have arrived, and those that have begun, in order of arrival.
     came: u64,
     begun: u64,
     memory_in_use: u64,
@@ -50,8 +50,8 @@ impl Capacity {
         usize::try_from(self.memory / MEMORY_PER_READER).unwrap_or(usize::MAX).max(1)
     }
 
-    /// Begins a pass over data of a back end that takes `most` readers at once, and holds `bytes` besides. Waits until there is
-    /// room for these, behind all that came before. One that holds more than there is has it all.
+    /// Begins a pass over data of a back end that allows `most` readers at once; the pass itself holds `bytes`. Waits for that memory,
+    /// in order of arrival. A pass that needs more than there is gets all of it.
     pub fn pass(&self, driver: Driver, most: usize, bytes: u64) -> Place<'_> {
         let bytes = bytes.min(self.memory);
         let mut state = self.state();
@@ -75,7 +75,7 @@ impl Capacity {
         state.reading.get(&driver).is_none_or(|reading| *reading < most) && state.reading.values().sum::<usize>() < self.readers()
     }
 
-    /// Wakes the first that a reader is free for.
+    /// Wakes the first waiting pass for which a reader is free.
     fn wake(&self, state: &State) {
         if let Some(first) = state.waiting.values().find(|waiting| self.has_room(state, waiting.driver, waiting.most)) {
             first.wake.notify_one();
@@ -116,7 +116,7 @@ impl<'a> Place<'a> {
         }
         *state.reading.entry(self.driver).or_default() += 1;
         let buffer = state.buffers.pop().unwrap_or_default();
-        // Of two readers that came free together the first has been told of alone.
+        // If two readers became free together, only the first was signalled.
         capacity.wake(&state);
         Reader { capacity, driver: self.driver, buffer }
     }

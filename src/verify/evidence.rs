@@ -38,7 +38,7 @@ pub struct Summary {
     pub corrupt: usize,
     /// Nothing of them is there.
     pub missing: usize,
-    /// Not known at the level that was asked for.
+    /// Those whose state is not known at the level that was asked for.
     pub unverifiable: usize,
     /// Of the unverifiable ones: a disk gives read errors for their data.
     #[serde(default, skip_serializing_if = "is_none")]
@@ -111,9 +111,9 @@ pub struct Evidence {
     pub ancestors: Vec<Image>,
     /// How many have which verdict.
     pub summary: Summary,
-    /// SHA-256 over all of this but itself and the signature, in hex.
+    /// SHA-256, in hex, over all other fields except the signature.
     pub sha256: String,
-    /// Who vouches for it, if anybody does.
+    /// The signature, if it is signed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signature: Option<Signature>,
 }

@@ -1,8 +1,8 @@
 //! Results of a check as they come: a file of JSON lines that a check which is cut off leaves behind.
 //!
-//! The first line says what is checked, each line after it has the row of a backup that others rest on, or a result. Rows stand
-//! before the results that need them, each once. Every line carries the SHA-256 of itself and the line before. What was written
-//! last may be torn, so lines count up to the first that is not whole; what it was about is checked again.
+//! The first line says what is checked. Each line after it has a result, or the row of a backup that others depend on. Rows come
+//! before the results that need them, each once. Every line carries the SHA-256 of itself and the line before. The end of the file
+//! may be torn, so lines count up to the first that is not whole; the rest is checked again.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
@@ -32,7 +32,7 @@ pub struct Head {
 }
 
 impl Head {
-    /// The same that a document says of a whole check.
+    /// As in the document of a complete check.
     pub fn new(database: DatabaseInfo, taken_at: String, level: Level, settle_seconds: u64) -> Self {
         let program = format!("{} {}", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
         Self { schema: RESULTS.to_owned(), schema_version: RESULTS_VERSION, program, database, taken_at, level, settle_seconds }
@@ -108,7 +108,7 @@ impl<'a, W: Write> Writer<'a, W> {
         let signature = self.sign.as_ref().map(|sign| sign(&sha256));
         let mut text = serde_json::to_vec(&Line { record, sha256: sha256.clone(), signature })?;
         text.push(b'\n');
-        // One write a line: a program that is killed leaves whole ones.
+        // One write a line: a program that is killed leaves whole lines.
         self.out.write_all(&text)?;
         self.last = sha256;
         Ok(())

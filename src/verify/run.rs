@@ -91,8 +91,8 @@ pub struct Checker<'a> {
     known: Mutex<Known>,
     /// Results of an earlier check, and the host that this one runs on.
     earlier: (Checks, String),
-    /// Held by the one check that may hold a long list of objects. Whoever holds it waits for readers and memory, and for no
-    /// other check.
+    /// Held by the one check that may keep a long list of objects. Its holder waits only for readers and memory, never for another
+    /// check.
     large: Mutex<()>,
     capacity: Capacity,
 }
@@ -230,7 +230,7 @@ impl<'a> Checker<'a> {
         (findings, location)
     }
 
-    /// What is known of a backup without its chain. Of those that others rest on it is looked up once: whoever comes meanwhile waits.
+    /// What is known of a backup without its chain. For a backup that others depend on it is looked up once, and other callers wait.
     fn own<'t>(&'t self, link: &Link<'_>, reading: Reading<'_>, level: Level, turn: &mut Option<MutexGuard<'t, ()>>) -> Own {
         // A restore needs the lists of objects, which are not kept.
         if self.request.level == Level::Restore {

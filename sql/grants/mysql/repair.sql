@@ -2,8 +2,8 @@
 -- just the columns that a repair changes. No INSERT, no DELETE.
 --
 -- Replace the account and, where Cinder's database is not called cinder, the schema. Before Liberty there is no
--- num_dependent_backups: leave it out there. With PROCESS (on MySQL also SELECT on performance_schema) a run that waits in
--- vain for a lock can say who holds it; it does without.
+-- num_dependent_backups: leave it out there. With PROCESS (on MySQL also SELECT on performance_schema) a run that cannot
+-- get a lock can say who holds it; this is optional.
 
 GRANT SELECT ON `cinder`.`backups` TO 'cinder_repair'@'localhost';
 GRANT SELECT ON `cinder`.`volumes` TO 'cinder_repair'@'localhost';

@@ -24,7 +24,7 @@ pub struct ApplyArgs {
     /// The plan file
     #[arg(value_name = "PLAN")]
     pub plan: PathBuf,
-    /// Apply the plan only if the private key to this public one has signed it (Ed25519 in PEM)
+    /// Apply the plan only if it is signed with the private key of this public key (Ed25519 in PEM)
     #[arg(long, value_name = "FILE")]
     pub verify_key: Option<PathBuf>,
     /// How.

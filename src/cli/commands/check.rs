@@ -55,10 +55,10 @@ pub struct CheckCommandArgs {
     /// were; all else is checked again
     #[arg(long, value_name = "FILE")]
     pub resume: Option<PathBuf>,
-    /// Sign the evidence with this private key (Ed25519 in PEM), for `plan --verify-key`; --resume then takes only what it has signed
+    /// Sign the evidence with this private key (Ed25519 in PEM), for `plan --verify-key`; --resume then takes only files signed with it
     #[arg(long, value_name = "FILE")]
     pub sign_key: Option<PathBuf>,
-    /// Keep results in FILE.partial as they come, and the whole JSON in FILE once all are there; --resume takes either
+    /// Write results to FILE.partial as they come, and the JSON document to FILE once all are there; --resume takes either
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
     /// Check again what the earlier check looked at longer ago than this
@@ -148,7 +148,7 @@ pub fn run(context: &Context<'_>, args: &CheckCommandArgs) -> Result<Exit> {
     let checked = checking::check(context, &args.storage, &request, &targets, earlier, file.as_mut())?;
     let Checked { results, left, carried, interrupted } = checked;
     if known > 0 {
-        context.ui.say(format!("{carried} of {} are known from the earlier check.", targets.len()));
+        context.ui.say(format!("{carried} of {} are carried over from the earlier check.", targets.len()));
     }
     if known > carried && interrupted.is_none() {
         context.ui.say(format!(
@@ -181,7 +181,7 @@ pub fn run(context: &Context<'_>, args: &CheckCommandArgs) -> Result<Exit> {
     };
     evidence.seal();
     evidence.signature = key.as_ref().map(|(_, key)| key.sign(&evidence.sha256));
-    // What was found is to be said, and judged, even where the file cannot be written.
+    // Report and judge what was found, even if the file cannot be written.
     let (partial, written) = match file {
         Some(file) if interrupted.is_some() => (Some(file.stop()), Ok(())),
         Some(file) => (None, file.finish(&evidence)),
@@ -203,7 +203,7 @@ pub fn run(context: &Context<'_>, args: &CheckCommandArgs) -> Result<Exit> {
     Ok(exit(&evidence, interrupted.map(|(exit, _)| exit)))
 }
 
-/// The results of an earlier check about these backups, each with its target where the rows are still what they were.
+/// The results of an earlier check of these backups, each with its target, if its rows are unchanged.
 fn carry_over<'t>(
     args: &CheckCommandArgs,
     earlier: Evidence,
@@ -211,7 +211,7 @@ fn carry_over<'t>(
     database: &DatabaseInfo,
 ) -> Result<Vec<(CheckResult, Option<&'t Target>)>> {
     if earlier.database.identity != database.identity {
-        let problem = format!("--resume is about the database {}, and this is {}", earlier.database, database);
+        let problem = format!("--resume is about the database {}, but this is {}", earlier.database, database);
         return Err(Error::usage(problem));
     }
     let (settle, held_to) = (args.storage.settle.as_secs(), earlier.settle_seconds);
@@ -227,12 +227,12 @@ fn carry_over<'t>(
     Ok(results.collect())
 }
 
-/// Whether a result may stand in this check, if its rows are what they were. Where it was found, and whether all is still there, is
-/// for the storage to say.
+/// Whether a result may be carried over into this check, if its rows are unchanged. The storage decides whether its objects are
+/// still the same.
 fn may_stand(args: &CheckCommandArgs, check: &CheckResult) -> bool {
     let now = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).datetime();
     let max_age = i64::try_from(args.resume_max_age.as_secs()).unwrap_or(i64::MAX);
-    // Damage is looked at again: it may have been put right, or looked for in the wrong place.
+    // Damage is checked again: it may have been repaired, or the earlier check may have looked in the wrong place.
     check.verdict == CheckVerdict::Intact && check.settles(args.level) && check.expired(now, max_age).is_none()
 }
 
@@ -332,7 +332,7 @@ fn from_scan(context: &Context<'_>, path: &Path, selection: &Selection) -> Resul
     let backups = scan.findings.iter().filter(|finding| finding.kind == FindingKind::Backup);
     let of_backups = backups.filter_map(|finding| finding.host.clone()).collect();
     let lacking = format!("no backup in {shown}");
-    // The file has what was stuck: a host that is not in it may well exist.
+    // The file lists only what was stuck, so a host that is not in it may still exist.
     let hosts = Hosts { of_backups: &of_backups, services: &Services::default(), lacking: &lacking };
     hosts.problems(selection).iter().for_each(|problem| context.ui.warn(problem));
     let mut targets = checking::targets_of_findings(&scan.findings, columns);
@@ -408,7 +408,7 @@ fn takes(selection: &Selection, backup: &Backup) -> bool {
     by_status && by_host && selection.takes_owner(backup.project_id.as_deref(), backup.volume_id.as_deref())
 }
 
-/// The clock and the services; and which of the volumes that are asked for exist, though no backup is of them.
+/// The clock, the services, and which of the volumes asked for exist without a backup.
 fn around(connected: &mut crate::cli::context::Connected, selection: &Selection, matched: &mut Matched) -> Result<Situation> {
     connected.session.begin(crate::db::Access::ReadOnly)?;
     let mut reader = crate::scan::Reader { session: connected.session.as_mut(), schema: &connected.schema };

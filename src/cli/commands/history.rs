@@ -40,21 +40,21 @@ pub enum HistoryCommand {
         #[arg(value_name = "RUN")]
         run: String,
     },
-    /// Check the log's chain and each record's digest: finds accidental changes, and edits of single records
+    /// Check the log's chain and each record's digest: finds accidental changes and edits of single records
     Verify {
         /// The hash of the last record as it was noted elsewhere: shows whether the log's end was cut off
         #[arg(long, value_name = "HASH", value_parser = hash)]
         expect_last: Option<String>,
-        /// Sign the log's head with this private key (Ed25519 in PEM) once the log is found whole; to be kept elsewhere
+        /// If the log is intact, sign its head (the last record) with this private key (Ed25519 in PEM)
         #[arg(long, value_name = "FILE", requires = "out")]
         sign_key: Option<PathBuf>,
-        /// Write the signed head to this file; it must not exist yet
+        /// Write the signed head to this file, which must not exist yet; keep it on another host
         #[arg(long, value_name = "FILE", requires = "sign_key")]
         out: Option<PathBuf>,
-        /// The public key (PEM) of those who signed the head
+        /// The public key (PEM) for the private key that signed the head
         #[arg(long, value_name = "FILE", requires = "head")]
         verify_key: Option<PathBuf>,
-        /// Hold the log against this signed head: shows whether a record before it was changed, or the log cut off
+        /// Compare the log with this signed head: shows whether an earlier record was changed, or the log cut off
         #[arg(long, value_name = "FILE", requires = "verify_key", conflicts_with = "expect_last")]
         head: Option<PathBuf>,
     },
@@ -100,7 +100,7 @@ pub fn run(context: &Context<'_>, args: &HistoryArgs) -> Result<Exit> {
     }
 }
 
-/// The document of `history show`: a view of the records, which may be hundreds of MiB, and no copy of them.
+/// The document of `history show`. It borrows the records, which may be hundreds of MiB.
 #[derive(Serialize)]
 struct Run<'r> {
     schema: &'static str,

@@ -26,7 +26,7 @@ use crate::scan::{Aim, Question, Scan, scan};
 /// So many units go with `--yes` unless `--max-changes` says otherwise.
 const MAX_CHANGES_WITH_YES: usize = 25;
 
-/// A million ids have 37 MB.
+/// Limit on standard input; a million ids take 37 MB.
 const MAX_IDS_BYTES: u64 = 1 << 28;
 
 /// Scans, plans, confirms and applies in one go. At a terminal it lets you choose, shows the exact changes and asks for
@@ -197,7 +197,8 @@ pub fn passed_over(scan: &Scan, selection: &Selection, told: &HashSet<String>) -
             } else if is_active(backup.status.as_deref()) && !scan.census.selected.contains(&backup.id) {
                 format!("its status is {status}, but the other options leave it out")
             } else if backup.status.as_deref() == Some(ERROR) {
-                "its status is error, and only data that --check deep verified, or --to available with --allow-unverified, takes it out of that".to_owned()
+                "its status is error: only --check deep that finds its data intact, or --to available with --allow-unverified, changes that"
+                    .to_owned()
             } else {
                 format!("its status is {status}, there is nothing to repair")
             };

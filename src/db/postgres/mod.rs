@@ -431,10 +431,10 @@ impl Session for Postgres {
             Access::Write => &BEGIN_WRITE,
         };
         let limits = [Param::from(self.lock_timeout.to_string()), Param::from(self.statement_timeout.to_string())];
-        // Where BEGIN fails, the others change nothing: what they set lasts for their own transaction.
+        // If BEGIN fails, the others change nothing: their settings last for their own transaction.
         let mut jobs =
             vec![begin.job(Vec::new(), Kind::Control), SET.job(values::bind(&limits), Kind::Query), CHECK.job(Vec::new(), Kind::Query)];
-        // In each transaction: a pooler may have changed over to another server.
+        // In each transaction, because a pooler may have switched to another server.
         if access == Access::Write && self.sees_timeline {
             jobs.push(TIMELINE.job(Vec::new(), Kind::Query));
         }

@@ -180,20 +180,20 @@ fn checked(case: &BackupCase, check: &CheckResult, situation: &Situation, policy
             None if earns(&case.backup, check, policy) => Aim::To(AVAILABLE),
             None if check.is_whole() && policy.allow_unverified && policy.to.is_some() => unverified(case, situation, policy),
             None if check.is_whole() && check.reached() < Some(check.level.min(Level::Deep)) => Aim::Refused(format!(
-                "its data was not verified as deeply as was asked: {}{}",
+                "its data was not verified at the level that was asked for: {}{}",
                 first_problem(check),
-                if creating { "; --accept-quick accepts that, at your risk" } else { "" }
+                if creating { "; --accept-quick overrides this, at your risk" } else { "" }
             )),
             None if check.is_whole() && creating => Aim::Refused(format!(
-                "a {} check found it intact and read none of its data, and that does not earn available: read it with --check deep, or \
-                 accept that with --accept-quick, at your risk",
+                "a {} check found it intact, but read none of its data, and that does not earn available: use --check deep, or override this \
+                 with --accept-quick, at your risk",
                 check.level
             )),
             None if check.is_whole() => Aim::Refused(format!(
-                "it is in error, and out of that only --check deep earns available: the check {} read none of its data",
+                "its status is error, from which only --check deep earns available: the {} check read none of its data",
                 check.level
             )),
-            None => Aim::Refused("only a part of its data was read, and that does not earn available; check all of it".to_owned()),
+            None => Aim::Refused("only part of its data was read, and that does not earn available; check all of it".to_owned()),
         },
         (CheckVerdict::Unverifiable, Some(AVAILABLE)) if policy.allow_unverified => unverified(case, situation, policy),
         (CheckVerdict::Unverifiable, _) => Aim::Refused(format!(
@@ -216,7 +216,7 @@ fn first_problem(check: &CheckResult) -> &str {
     check.problems.first().map_or("the storage gave no reason", |problem| problem.text.as_str())
 }
 
-/// Whether what a check saw lets a backup become available.
+/// Whether a check lets a backup become available.
 fn earns(backup: &Backup, check: &CheckResult, policy: &Policy) -> bool {
     check.earns_available(backup.status.as_deref(), policy.accept_quick)
 }
@@ -315,7 +315,7 @@ fn propose(
             None => finding.evidence.push(Evidence::new("unverified", "its data was not verified: --allow-unverified was given")),
             Some(check) if !check.is_read() => {
                 let why = if check.level == Level::Quick { "none of its data was read" } else { "nothing proves its data" };
-                let text = format!("{why}, for it is known to be intact at level quick alone: --accept-quick was given");
+                let text = format!("{why}, because it is known to be intact only at level quick: --accept-quick was given");
                 finding.evidence.push(Evidence::new(ACCEPTED_QUICK, text));
             }
             Some(_) => {}

@@ -89,10 +89,9 @@ pub fn judge_backup(backup: &Backup, check: Option<&CheckResult>, earned: bool, 
     judgement
 }
 
-/// What the storage says of the question whether somebody is at work. Signs of work outweigh any heartbeat. Quiet storage is no
-/// proof of the contrary while a heart beats: an increment reads unchanged stretches for long, and a large object takes long to
-/// write. But where the driver has written all of the backup, only rows are left to write, and those that make it available are
-/// what Cinder itself would write.
+/// Adjusts the verdict by what the storage shows. Signs of work outweigh any heartbeat. Quiet storage does not prove that a service
+/// with heartbeats is idle: an increment may read unchanged data for a long time, and a large object takes long to write. But once the
+/// driver has written all of the backup, Cinder has only rows left to write, and it would make the backup available itself.
 fn by_storage(judgement: &mut Judgement, check: &CheckResult, earned: bool) {
     let newest = check.newest_object_at.as_deref();
     if check.busy {
@@ -178,9 +177,9 @@ pub(super) fn suspicion(
         if let Some(host) = backup.host.as_deref().filter(|_| is_silent) {
             let text = format!("backup {} of it is {shown}, and {}", backup.id, why.text);
             match &silent {
-                // A unit waits for a beat of one host, and another one may beat, too.
+                // A unit waits for the heartbeat of one host only, and the other host may be alive, too.
                 Some((known, before)) if !is_same_host(known, host) => {
-                    let text = format!("{}; {text}; declare those dead with --assume-dead that are known to be", before.text);
+                    let text = format!("{}; {text}; name the dead hosts with --assume-dead", before.text);
                     return Some(Suspicion::AtWork(Evidence::new("services-down", text)));
                 }
                 Some(_) => {}
@@ -206,7 +205,7 @@ fn by_service(backup: &Backup, situation: &Situation, policy: &Policy) -> (Verdi
         let says = match heartbeat {
             Heartbeat::Up { silent } => format!("last beat {} ago", human(silent)),
             Heartbeat::Unreadable => "its heartbeat cannot be read".to_owned(),
-            Heartbeat::Down { .. } => "does not beat".to_owned(),
+            Heartbeat::Down { .. } => "it sends no heartbeat".to_owned(),
             Heartbeat::Missing => "it has no service row".to_owned(),
         };
         return stuck(

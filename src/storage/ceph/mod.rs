@@ -36,7 +36,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 const ANSWER: usize = 8 << 20;
 /// A list of extents is not longer than this.
 const EXTENTS: u64 = 16 << 30;
-/// So many bytes of a pool's names are looked through: some hundred thousand names.
+/// How many bytes of a pool's names are searched: a few hundred thousand names.
 const NAMES: u64 = 16 << 20;
 
 /// What there is to know of an RBD image.
@@ -318,7 +318,7 @@ impl Pool<'_> {
         Ok(found)
     }
 
-    /// Whether the listing that a program prints, a name a line, has such a name, as far as it is looked through.
+    /// Whether the listing that a program prints, a name a line, has such a name in the part that is searched.
     fn lists(&self, program: &OsString, wanted: fn(&str) -> bool) -> Result<bool, StorageError> {
         self.again(|| {
             let mut arguments = self.who();
@@ -326,7 +326,7 @@ impl Pool<'_> {
             let mut running = self.start(program, arguments, &format!("pool {}", self.name))?;
             let mut names = io::BufReader::new((&mut running).take(NAMES));
             let mut name = Vec::new();
-            // An error of the stream is that of the command, whose end tells it.
+            // If the stream fails, so does the command; its exit reports the error.
             while names.read_until(b'\n', &mut name).is_ok_and(|count| count > 0) {
                 if wanted(String::from_utf8_lossy(&name).trim_end_matches('\n')) {
                     return Ok(true);

@@ -61,7 +61,7 @@ impl<S> Slot<S> {
         if let Some(error) = &state.failed {
             return Err(error.clone());
         }
-        // Who waited for a login that failed has waited long enough: a login each, one after the other, could take for ever.
+        // Callers that waited for a failed login share its error: if each logged in again, one after the other, it could take for ever.
         if let Some(error) = state.transient.as_ref().filter(|_| self.failures.load(Ordering::Relaxed) != failures) {
             return Err(error.clone());
         }

@@ -89,7 +89,7 @@ pub(super) fn deepen(findings: &mut Findings, data: &Data<'_>, source: Option<&P
         }
     };
     if findings.verdict != CheckVerdict::Intact {
-        // Some doubt is left.
+        // A doubt remains.
         lacking.iter().for_each(|why| findings.depth.push_str(&format!("; {why}")));
         return;
     }
@@ -294,7 +294,7 @@ fn differs(findings: &mut Findings, data: &Data<'_>, volume: &Original<'_>, diff
 
 fn give_up(findings: &mut Findings, image: &str, error: &StorageError) {
     findings.service_metadata = None;
-    // As on every storage: it is told apart from a cluster that is down, and nothing is decided on it.
+    // As on every storage: it differs from a cluster that is down, and nothing is decided by it.
     findings.verdict = CheckVerdict::Unverifiable;
     if error.kind == StorageErrorKind::Media {
         findings.problems.push(Problem::of(image, "unreadable", format!("two reads, and both ended with an error: {error}")));

@@ -23,12 +23,12 @@ const CLOCKS: SignedDuration = SignedDuration::from_secs(60);
 /// So many objects and holes are named; more are counted.
 const NAMED: usize = 100;
 
-/// The codes of what may be damage and may be none: a comparison of the bytes with the volume's tells.
+/// The codes of problems that may or may not be damage: comparing the bytes with the volume's decides.
 const DOUBTS: [&str; 5] = ["objects-doubtful", "snapshot-newer", "snapshot-order", "image-newer", EXTENTS_DIFFER];
 /// The code of bytes in a backup that did not change in its volume.
 pub(super) const EXTENTS_DIFFER: &str = "extents-differ";
 
-/// Whether a problem may be none.
+/// Whether a problem may turn out not to be damage.
 pub(super) fn is_doubt(problem: &Problem) -> bool {
     DOUBTS.contains(&problem.code.as_str())
 }

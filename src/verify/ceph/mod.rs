@@ -54,14 +54,14 @@ pub fn check(cluster: &Cluster, source: Option<&Pool<'_>>, subject: &Subject<'_>
     findings
 }
 
-/// Why it means nothing that a backup is not in a pool: no backup at all is, or it cannot be told.
+/// Why the absence of a backup from a pool proves nothing: the pool holds no backup at all, or that could not be found out.
 fn without_backups(cluster: &Cluster, pool: &Pool<'_>) -> Option<Problem> {
     match pool.holds(names::is_image, names::is_meta) {
         Ok(true) => None,
         Ok(false) => {
             let text = format!(
-                "no backup of Cinder's is in {}: is it the right pool, and the right cluster? --storage-option backup_ceph_pool=POOL and \
-                 --storage-option backup_ceph_conf=FILE name others",
+                "there is no Cinder backup in {}: is it the right pool, and the right cluster? --storage-option backup_ceph_pool=POOL and \
+                 --storage-option backup_ceph_conf=FILE select others",
                 cluster.location(pool.name())
             );
             Some(Problem::general("pool-without-backups", text))

@@ -126,15 +126,15 @@ impl Inventory {
     }
 }
 
-/// What to say of bytes that are not those of which the storage itself took an MD5 when they were written, where it says one.
+/// The problem with bytes whose MD5 differs from the one that the storage itself took when they were written, if it tells one.
 pub fn spoilt(store: &dyn ObjectStore, name: &str, came: Option<[u8; 16]>) -> Option<Problem> {
     let told = store.stat(name).ok().flatten()?.md5?;
     differs(name, came?, told)
 }
 
-/// The same, where the storage was asked.
+/// The same, with the MD5 that the storage told.
 pub fn differs(name: &str, came: [u8; 16], told: [u8; 16]) -> Option<Problem> {
-    let text = "what came is not what the storage says that it holds (its own MD5 differs): it was spoilt on the way, or in the storage; \
+    let text = "the bytes read differ from what the storage says it holds (its own MD5 differs): they were damaged on the network or in the storage; \
                 find out where, and check again";
     (came != told).then(|| Problem::of(name, "transfer-differs", text))
 }

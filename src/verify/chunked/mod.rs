@@ -130,7 +130,7 @@ impl Own {
             Inventory::take(store.as_ref(), link, prefix, thorough, large, &mut own.faults, &mut own.warnings)
         };
         let mut found = take(&mut own);
-        // What is said of the damage rests on the metadata, which may have been spoilt on its way.
+        // Damage is judged by the metadata, which may itself have been damaged on the network.
         let name = names::metadata(prefix);
         if own.faults.has_damage() && spoilt(store.as_ref(), &name, found.metadata_md5).is_some() {
             found = take(&mut own);

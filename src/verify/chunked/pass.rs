@@ -420,15 +420,15 @@ impl Pass<'_> {
         }
     }
 
-    /// Looks at an object again that was found wrong, before anybody says so: it may have been written again since it was listed,
-    /// and what came may have been spoilt on its way.
+    /// Asks for an object again that was found wrong, before it is reported: it may have been rewritten since it was listed, and the
+    /// bytes may have been damaged on the network.
     fn look_again(&self, job: &Job<'_>, buffer: &mut Vec<u8>) -> Result<Proven, Trouble> {
         let Item { member, object, .. } = job.item;
         let name = job.item.name();
         let told = match member.store.stat(&name) {
             Ok(Some(found)) if object.was_rewritten(&found) => {
                 let at = found.modified.map_or_else(String::new, |at| format!(" at {at}"));
-                let text = format!("it was written again{at}, after it had been listed: what was read of it proves nothing");
+                let text = format!("it was rewritten{at}, after it was listed: what was read of it proves nothing");
                 let fault = (Class::Unfinished, Problem::of(name, "object-rewritten", text));
                 return Err(Trouble { fault, detail: Detail::Rewritten(found.modified) });
             }
@@ -436,7 +436,7 @@ impl Pass<'_> {
             Err(error) if matches!(error.kind, StorageErrorKind::Transient | StorageErrorKind::Away) => {
                 return Err(Trouble::of_error(&name, &error));
             }
-            // Who may read it need not be able to ask for it.
+            // An account that may read an object may lack the right to stat it.
             Err(_) => None,
         };
         let trouble = match self.read(job, true, buffer) {

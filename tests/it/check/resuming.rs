@@ -46,7 +46,7 @@ fn what_moved_on_the_storage_or_was_damaged_is_checked_again() {
         assert_eq!(found, (carried, &json!(verdict)), "{after:#}");
     }
     assert_eq!(after["summary"]["carried"], 2, "{after:#}");
-    assert!(answer.stderr.contains("2 of 5 are known from the earlier check."), "{}", answer.stderr);
+    assert!(answer.stderr.contains("2 of 5 are carried over from the earlier check."), "{}", answer.stderr);
     assert!(answer.stderr.contains("3 that it knew were checked again: not intact then"), "{}", answer.stderr);
     // What is carried over can be so once more, and is evidence for the row like any other.
     let path = site.path("again.json");
@@ -68,7 +68,7 @@ fn what_was_looked_at_elsewhere_or_long_ago_is_checked_again() {
     let answer = site.program.run(&["check", "--level", "deep", "--resume", &first, "--storage-path", &nowhere, "-f", "json"]);
     assert_ne!(answer.code, Some(0), "{}", answer.stdout);
     assert!(!is_carried(&first, &answer.json(), &placed));
-    assert!(answer.stderr.contains("0 of 1 are known from the earlier check."), "{}", answer.stderr);
+    assert!(answer.stderr.contains("0 of 1 are carried over from the earlier check."), "{}", answer.stderr);
 
     // A disk that forgets leaves no trace in a listing: only so long is the earlier check believed.
     let written = fs::metadata(placed.object(1)).unwrap().modified().unwrap();

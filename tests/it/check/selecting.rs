@@ -254,7 +254,7 @@ fn a_check_goes_on_where_an_earlier_one_stopped() {
     let again = site.path("again.json");
     fs::write(&again, &resumed.stdout).unwrap();
     let answer = site.program.expect(0, &["check", "--resume", &again]);
-    assert!(answer.stderr.contains("5 of 5 are known from the earlier check."), "{}", answer.stderr);
+    assert!(answer.stderr.contains("5 of 5 are carried over from the earlier check."), "{}", answer.stderr);
     // A deeper level is another question.
     let deep = site.program.json(0, &["check", &whole.id, "--level", "deep", "--resume", &again]);
     assert_eq!(result(&deep, &whole.id)["level"], "deep");
@@ -305,7 +305,7 @@ fn what_was_found_before_a_signal_is_kept() {
         let path = site.path(name);
         fs::write(&path, &answer.stdout).unwrap();
         let resumed = site.program.expect(0, &["check", "--level", "deep", "--resume", &path, "-v"]);
-        assert!(resumed.stderr.contains(&format!("{} of 6 are known", count("intact"))), "{}", resumed.stderr);
+        assert!(resumed.stderr.contains(&format!("{} of 6 are carried over", count("intact"))), "{}", resumed.stderr);
         // What is there may be used, and it is said that there is more.
         let left_out = if count("unverifiable") > 0 { 4 } else { 0 };
         let planned = site.program.expect(left_out, &["plan", "--evidence", &path, "-f", "json"]);

@@ -192,7 +192,7 @@ fn a_check_that_was_killed_goes_on_with_what_it_had_found() {
     // It is not begun anew over what is known, nor taken for another database's.
     let partial_name = partial.to_str().unwrap();
     let answer = site.program.expect(2, &deep);
-    assert!(answer.stderr.contains(&format!("go on with --resume {partial_name}")), "{}", answer.stderr);
+    assert!(answer.stderr.contains(&format!("continue with --resume {partial_name}")), "{}", answer.stderr);
     let (other, _, _) = bucket(1);
     let answer = other.program.expect(2, &["check", "--all", "--resume", partial_name]);
     assert!(answer.stderr.contains("--resume is about the database"), "{}", answer.stderr);

@@ -354,7 +354,7 @@ fn an_intact_backup_in_error_becomes_available_when_asked_for() {
     let (done, _) = repair(&site, 0, &["--status", "error"]);
     assert_eq!(done, [] as [String; 0], "nobody looked");
     let reason = refusal(&site, &["--status", "error", "--check", "quick"], &intact);
-    assert_eq!(reason, "it is in error, and out of that only --check deep earns available: the check quick read none of its data");
+    assert_eq!(reason, "its status is error, from which only --check deep earns available: the quick check read none of its data");
     let (done, document) = repair(&site, 0, &["--status", "error", "--check", "deep"]);
     let mut expected = vec![
         format!("backups.{}.object_count: 0 -> {CHANGED}", intact.id),

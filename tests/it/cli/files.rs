@@ -249,13 +249,13 @@ fn a_file_that_is_too_large_is_refused_unread() {
     }
     insta::assert_snapshot!(refusals.said, @r"
     $ apply large.json --yes
-    error: cannot read the plan large.json: it has more than 256 MiB, which no such file has
+    error: cannot read the plan large.json: it is larger than the limit of 256 MiB for such a file
     $ plan --evidence large.json
-    error: cannot read the evidence large.json: it has more than 1024 MiB, which no such file has
+    error: cannot read the evidence large.json: it is larger than the limit of 1024 MiB for such a file
     $ check --from large.json
-    error: cannot read large.json: it has more than 1024 MiB, which no such file has
+    error: cannot read large.json: it is larger than the limit of 1024 MiB for such a file
     $ check --resume large.json
-    error: cannot read the evidence large.json: it has more than 1024 MiB, which no such file has
+    error: cannot read the evidence large.json: it is larger than the limit of 1024 MiB for such a file
     $ apply /dev/zero --yes
     error: /dev/zero is not a plan of this program: expected value at line 1 column 1; nothing was changed
     $ plan --evidence /dev/zero

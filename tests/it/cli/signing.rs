@@ -73,9 +73,9 @@ fn a_plan_is_applied_only_as_it_was_signed() {
         for how in ["--yes", "--dry-run"] {
             let said = refusals.refuse(5, &["apply", &format!("{name}.json"), how, "--verify-key", "reviewer.pub"]);
             let why = match name {
-                "unsigned" => "is not signed, and only what the key reviewer.pub has signed is taken",
+                "unsigned" => "is not signed; --verify-key reviewer.pub accepts only what that key has signed",
                 "foreign" => ") than reviewer.pub",
-                _ => "bears a signature that does not fit",
+                _ => "has a signature that does not fit",
             };
             assert!(said.contains(why) && said.contains("nothing was changed"), "{name} {said}");
         }
@@ -216,9 +216,9 @@ fn keys_that_are_none_are_said_to_be() {
     $ plan --out signed.json --sign-key text
     error: cannot use the key text: it holds no private key in PEM; make one with: openssl genpkey -algorithm ed25519 -out FILE
     $ plan --out signed.json --sign-key good.pub
-    error: cannot use the key good.pub: it is a public key, and the private one is needed to sign
+    error: cannot use the key good.pub: it is a public key; signing needs the private key
     $ plan --out signed.json --sign-key rsa.pem
-    error: cannot use the key rsa.pem: it is no Ed25519 key; make one with: openssl genpkey -algorithm ed25519 -out FILE
+    error: cannot use the key rsa.pem: it is not an Ed25519 key; make one with: openssl genpkey -algorithm ed25519 -out FILE
     $ plan --out signed.json --sign-key locked.pem
     error: cannot use the key locked.pem: it is encrypted; decrypt it into a pipe: --sign-key <(openssl pkey -in FILE)
     $ apply plan.json --yes --verify-key absent
@@ -226,8 +226,8 @@ fn keys_that_are_none_are_said_to_be() {
     $ apply plan.json --yes --verify-key text
     error: cannot use the key text: it holds no public key in PEM (-----BEGIN PUBLIC KEY-----)
     $ apply plan.json --yes --verify-key good.pem
-    error: cannot use the key good.pem: it is a private key, and the public one is needed to verify: openssl pkey -in FILE -pubout
+    error: cannot use the key good.pem: it is a private key; verifying needs the public key: openssl pkey -in FILE -pubout
     $ apply plan.json --yes --verify-key rsa.pub
-    error: cannot use the key rsa.pub: it is no Ed25519 key
+    error: cannot use the key rsa.pub: it is not an Ed25519 key
     ");
 }

@@ -1,7 +1,7 @@
-//! The signed head of a log: a statement, kept elsewhere, of what the log was like at a time.
+//! The signed head of a log: a statement, kept elsewhere, of the log's last record at a time.
 //!
-//! A person who can write the log can compute its whole chain anew, and can cut it off. Where the head was signed and is kept
-//! elsewhere, both show.
+//! A person who can write the log can compute its whole chain anew, or cut it off. A signed head that is kept elsewhere reveals
+//! both.
 
 use std::path::{Path, PathBuf};
 
@@ -18,7 +18,7 @@ use crate::input;
 
 const SCHEMA: &str = "cinder-backup-repair/log-head";
 const SCHEMA_VERSION: u32 = 1;
-/// Such a document has less than 1 KiB.
+/// Limit on the size of the file; a head takes less than 1 KiB.
 const LARGEST_FILE: u64 = 64 << 10;
 
 /// The document.
@@ -35,14 +35,14 @@ pub(super) struct LogHead {
     pub last_seq: u64,
     /// Its hash.
     pub last_hash: String,
-    /// SHA-256 over all of this but itself and the signature, in hex.
+    /// SHA-256, in hex, over all other fields except the signature.
     sha256: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     signature: Option<Signature>,
 }
 
 impl LogHead {
-    /// Signs the head of a log, and writes that into a new file.
+    /// Signs the head of a log and writes it to a new file.
     pub fn write(out: &PathBuf, key: &SigningKey, log: &Path, last: &Head) -> Result<()> {
         let mut head = Self {
             schema: SCHEMA.to_owned(),

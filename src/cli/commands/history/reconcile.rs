@@ -53,7 +53,7 @@ pub(super) fn reconcile(context: &Context<'_>, path: &Path, run: Option<&str>) -
         log = Some(AuditLog::open(path, who::now)?);
         all = whole(runs(path)?)?;
     }
-    // Read before any row, so that it is rather too early than too late.
+    // Read before any row: an early clock only makes it wait longer.
     let now = match log {
         Some(_) => situation(&mut Reader { session: connected.session.as_mut(), schema: &connected.schema })?.now,
         None => DateTime::MIN,
@@ -226,7 +226,7 @@ fn compare(
     Ok((state, details.join("; ")))
 }
 
-/// Looks what became of a unit, and puts on record what is new. No row where what was known stands.
+/// Finds out how a unit ended and records it if that is new. Returns no row if the known outcome still holds.
 fn settle(
     context: &Context<'_>,
     connected: &mut Connected,
@@ -246,7 +246,7 @@ fn settle(
     let number = unit.intent.unit;
     let who = who::who(connected.session.server().user.clone());
     let after_window = around.is_over(unit);
-    // Somebody may have changed the rows since: only rows that say the opposite of what was known change it.
+    // The rows may have been changed since: only rows that contradict the known outcome change it.
     let stands = match unit.last_word() {
         Some(Outcome::Applied) => seen.outcome != Outcome::Failed,
         Some(Outcome::Failed) => seen.standing != Standing::After,
