@@ -271,7 +271,7 @@ fn evidence_is_about_the_whole_chain_and_has_each_row_once() {
     let first = site.path("all.json");
     fs::write(&first, text).unwrap();
     let resumed = site.program.expect(0, &["check", "--all", "--resume", &first, "-f", "json"]);
-    assert!(resumed.stderr.contains("3 of 3 are known"), "{}", resumed.stderr);
+    assert!(resumed.stderr.contains("3 of 3 are carried over"), "{}", resumed.stderr);
     assert_eq!(resumed.json()["ancestors"], all["ancestors"]);
     site.program.expect(0, &["apply", &plan, "--yes"]);
     assert_eq!(site.status(&tip), "available");
