@@ -519,7 +519,8 @@ fn files_that_are_huge_and_hold_nothing() {
         for placed in [&sha256file, &middle, &metadata, &object] {
             assert_eq!(result(&document, &placed.id)["verdict"], "corrupt", "{:#}", result(&document, &placed.id));
         }
-        assert!(begun.elapsed() < Duration::from_secs(60), "{level}: {:?}", begun.elapsed());
+        // Read byte by byte they would take an hour.
+        assert!(begun.elapsed() < Duration::from_secs(600), "{level}: {:?}", begun.elapsed());
     }
 }
 
