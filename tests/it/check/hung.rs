@@ -185,7 +185,7 @@ fn a_bucket_that_never_answers_does_not_speak_for_the_others() {
     let site =
         site(S3, 24, &|number| if number % 3 == 0 { "bad".to_owned() } else { "good".to_owned() }, &s3(&format!("http://{address}")));
     for level in ["quick", "deep"] {
-        let document = site.program.json(9, &["check", "--all", "--storage-timeout", "4s", "--level", level]);
+        let document = site.program.json(9, &["check", "--all", "--storage-timeout", "10s", "--level", level]);
         assert_eq!((&document["summary"]["missing"], &document["summary"]["unverifiable"]), (&16.into(), &8.into()), "{document:#}");
     }
 }
