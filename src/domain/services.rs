@@ -153,12 +153,13 @@ impl Beat {
 pub const LONGEST_INTERVAL: i64 = 600;
 
 /// Seconds between two heartbeats on average since a row was made, rounded up. A row that is made again has its first heartbeat at once.
-/// With fewer than two heartbeats the interval is not known yet, and the longest counts.
+/// With fewer than two heartbeats, or where a clock was set back meanwhile, the interval is not known, and the longest counts.
 fn average_interval(row: &ServiceRow) -> Option<i64> {
-    let intervals = row.report_count? - 1;
+    let intervals = row.report_count?.saturating_sub(1);
     let (made, beat) = (row.created_at.as_deref().and_then(parse), row.updated_at.as_deref().and_then(parse));
-    let average = made.zip(beat).filter(|_| intervals > 0).map(|(made, beat)| (seconds_between(made, beat) + intervals - 1) / intervals);
-    Some(average.unwrap_or(LONGEST_INTERVAL).clamp(0, LONGEST_INTERVAL))
+    let span = made.zip(beat).map(|(made, beat)| seconds_between(made, beat)).filter(|span| intervals > 0 && *span > 0);
+    // Rounded up; a span of time is far from the end of what the type holds, and a count need not be.
+    Some(span.map_or(LONGEST_INTERVAL, |span| (span - 1) / intervals + 1).min(LONGEST_INTERVAL))
 }
 
 /// The databases that most clouds use compare host names without regard to case or trailing blanks, and so does a
@@ -256,6 +257,8 @@ mod tests {
             counted("again", "2026-11-22 00:05:00", Some(2)),
             counted("first", made, Some(1)),
             counted("backwards", "2026-11-21 00:00:00", Some(9)),
+            counted("most", "2026-11-22 12:00:00", Some(i64::MAX)),
+            counted("least", "2026-11-22 12:00:00", Some(i64::MIN)),
             counted("uncounted", "2026-11-22 12:00:00", None),
             ServiceRow { created_at: None, ..counted("odd", "2026-11-22 12:00:00", Some(9)) },
         ]);
@@ -268,7 +271,9 @@ mod tests {
             ("month", Some(LONGEST_INTERVAL), 1_500),
             ("again", Some(300), 750),
             ("first", Some(LONGEST_INTERVAL), 1_500),
-            ("backwards", Some(0), 60),
+            ("backwards", Some(LONGEST_INTERVAL), 1_500),
+            ("most", Some(1), 60),
+            ("least", Some(LONGEST_INTERVAL), 1_500),
             ("uncounted", None, 60),
             ("odd", Some(LONGEST_INTERVAL), 1_500),
             ("nobody", None, 60),
