@@ -338,3 +338,35 @@ fn a_commit_that_reached_the_standby_is_applied_there() {
     program.expect(0, &["undo", &program.last_run(), "--yes"]);
     assert_eq!(statuses(&promoted, &ids), pair("creating", "backing-up"));
 }
+
+/// Without a lock a replica that lags shows the rows of an earlier time: what is seen there is not for good.
+#[test]
+fn what_was_read_without_a_lock_is_looked_at_again() {
+    let primary = leaked(postgresql::start(&postgresql::Settings::default()));
+    let database = on_server(primary);
+    let ids = stuck(&database);
+    let standby = leaked(postgresql::start_standby(primary));
+    let lagging = Database::named(database.engine(), Some(standby), database.name().to_owned(), true);
+    let begun = Instant::now();
+    while lagging.query("SELECT 1 FROM backups").is_empty() {
+        assert!(begun.elapsed() < Duration::from_secs(30), "the standby does not follow");
+    }
+    assert_eq!(lagging.value("SELECT pg_wal_replay_pause()").as_deref(), Some(""));
+    let program = Program::on(database.url());
+    program.expect(0, &["repair", "--yes"]);
+    assert_eq!(statuses(&lagging, &ids), pair("creating", "backing-up"));
+    // Its time to write ended just now.
+    let now = jiff::Timestamp::now();
+    let just_ended = |event| {
+        let Event::Intent(mut intent) = event else { return Some(event) };
+        intent.window.as_mut().unwrap().until = now.to_string();
+        Some(Event::Intent(intent))
+    };
+    rewrite(&program.log(), |event| as_an_older_version_left_it(event).and_then(just_ended));
+    let program = program.with_url(lagging.url());
+    program.expect(0, &["history", "reconcile"]);
+    let program = program.with_url(database.url());
+    assert_eq!(one(&program.json(0, &["history", "reconcile"])).0, "applied");
+    program.expect(0, &["undo", &program.last_run(), "--yes"]);
+    assert_eq!(statuses(&database, &ids), pair("creating", "backing-up"));
+}

@@ -15,7 +15,7 @@ use crate::cli::context::{Connected, Context};
 use crate::cli::error::{Error, Result};
 use crate::cli::exit::Exit;
 use crate::cli::{view, who};
-use crate::db::{Access, DbErrorKind};
+use crate::db::{Access, DbErrorKind, Engine};
 use crate::domain::{Image, Outcome, Table, Value};
 use crate::report::grid::{Cell, Grid};
 use crate::report::safe::terminal;
@@ -236,16 +236,19 @@ fn settle(
     around: &Around<'_>,
 ) -> Result<Option<Row>> {
     // A transaction that is still ending holds its rows: wait for it where this account may lock, else look as it is.
-    let lock = if connected.session.server().read_only { Lock::None } else { Lock::Held };
+    let mut lock = if connected.session.server().read_only { Lock::None } else { Lock::Held };
     let seen = match settle_unit(connected.session.as_mut(), &connected.schema, unit, around, lock) {
         Err(error) if error.kind == DbErrorKind::Privilege && !error.is_fatal() => {
-            settle_unit(connected.session.as_mut(), &connected.schema, unit, around, Lock::None)?
+            lock = Lock::None;
+            settle_unit(connected.session.as_mut(), &connected.schema, unit, around, lock)?
         }
         other => other?,
     };
     let number = unit.intent.unit;
     let who = who::who(connected.session.server().user.clone());
-    let after_window = around.is_over(unit);
+    // A replica that lags shows the rows of an earlier time: what is read without a lock is not final.
+    let is_exact = lock == Lock::Held || connected.session.server().engine == Engine::Sqlite;
+    let after_window = is_exact && around.is_over(unit);
     // The rows may have been changed since: only rows that contradict the known outcome change it.
     let stands = match unit.last_word() {
         Some(Outcome::Applied) => seen.outcome != Outcome::Failed,
