@@ -192,6 +192,7 @@ pub fn verify(path: &Path, expected: Option<&str>) -> Result<VerifyReport, Audit
         problems.add(problem);
         None
     });
+    verifier.unvouched().into_iter().for_each(|problem| problems.add(problem));
     // The hash that stands for "no record yet" is that of a log without any, and of no other: else it would fit every log.
     let seen = seen.or_else(|| (verifier.records() == 0 && is_expected(verifier.head())).then_some(0));
     let anchor = expected.map(|_| match seen {

@@ -527,3 +527,37 @@ fn a_log_without_digests_goes_on_with_them() {
     fs::write(program.log(), both.replace(both.lines().last().unwrap(), &lost)).unwrap();
     assert_eq!(program.json(9, &["history", "verify"])["problems"][0]["code"], "no-digest");
 }
+
+/// An older version, whose records have no digests of their own, may write to the same log: what it did is read and undone.
+#[test]
+fn a_log_that_an_older_version_has_gone_on_with_is_read_and_undone() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    let (first, _) = stuck_pair(&database);
+    let program = Program::on(database.url());
+    program.expect(0, &["repair", "--yes"]);
+    let new = fs::read_to_string(program.log()).unwrap();
+    let (second, _) = stuck_pair(&database);
+    program.expect(0, &["repair", "--yes"]);
+    let both = fs::read_to_string(program.log()).unwrap();
+    let (mut log, mut previous) = (new.clone(), cinder_backup_repair::audit::digest(new.lines().last().unwrap().as_bytes()));
+    for line in both.strip_prefix(&new).unwrap().lines() {
+        let mut record: Value = serde_json::from_str(line).unwrap();
+        assert!(record.as_object_mut().unwrap().remove("digest").is_some(), "{line}");
+        record["previous"] = previous.into();
+        let line = record.to_string();
+        previous = cinder_backup_repair::audit::digest(line.as_bytes());
+        log += &(line + "\n");
+    }
+    fs::write(program.log(), log).unwrap();
+    // Nothing follows the last record that would vouch for it.
+    assert_eq!(program.json(9, &["history", "verify"])["problems"][0]["code"], "no-digest");
+    let list = program.json(0, &["history", "list"]);
+    program.json(0, &["history", "reconcile"]);
+    for run in list["runs"].as_array().unwrap().iter().rev() {
+        program.expect(0, &["undo", run["run"].as_str().unwrap(), "--yes"]);
+    }
+    for backup in [first, second] {
+        assert_eq!(database.cell("backups", &backup, "status").as_deref(), Some("creating"));
+    }
+    assert_eq!(program.json(0, &["history", "verify"])["intact"], true);
+}
