@@ -17,6 +17,8 @@ use super::{StorageError, StorageErrorKind};
 
 /// So many calls in a row that failed in all their attempts mean that the storage is away.
 const FAILURES: u32 = 3;
+/// How long a storage that gives nothing useful is waited for, where nobody says how long.
+const USUALLY: Duration = Duration::from_secs(60);
 
 /// How long to wait for a storage that gives nothing useful.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +43,7 @@ impl Patience {
 
 impl Default for Patience {
     fn default() -> Self {
-        Self::of(Duration::from_secs(60))
+        Self::of(USUALLY)
     }
 }
 
@@ -141,10 +143,11 @@ impl Health {
         self.patience.all
     }
 
-    /// How long to wait for one answer, given the usual limit: at most half of the whole time, which leaves a second attempt, and no
-    /// longer than what is left of it.
+    /// How long to wait for one answer, given the usual limit, which grows with a patience above the usual one: at most half of the
+    /// whole time, which leaves a second attempt, and no longer than what is left of it.
     pub(super) fn limit(&self, usual: Duration) -> Duration {
-        usual.min(self.patience.all / 2).min(self.left().max(self.patience.least()))
+        let more = (self.patience.all.as_secs_f64() / USUALLY.as_secs_f64()).max(1.0);
+        usual.mul_f64(more).min(self.patience.all / 2).min(self.left().max(self.patience.least()))
     }
 
     /// What is left of the time in which something useful must come.

@@ -221,7 +221,9 @@ pub fn merge(all: impl IntoIterator<Item = CheckResult>) -> BTreeMap<String, Che
 /// Whether a later look may stand in the place of an earlier one; `was_busy` where somebody was seen at work in between.
 fn is_taken_back(earlier: &CheckResult, later: &CheckResult, was_busy: bool) -> bool {
     // Two samples are of different objects.
-    let saw_as_much = later.verdict != CheckVerdict::Unverifiable && !later.partial && later.level >= earlier.level;
+    let came_to_its_end = later.verdict != CheckVerdict::Unverifiable && !later.partial && later.level >= earlier.level;
+    // Of one that did not reach its level it is known how far it is intact (Ceph).
+    let saw_as_much = came_to_its_end || later.reached() >= Some(earlier.level);
     // What was being written, or had another row, may have become whole.
     let may_be_written = (was_busy || earlier.busy) && !earlier.is_of_same_listing(later);
     let same = !may_be_written && earlier.is_of_same_data(later);
@@ -340,6 +342,19 @@ mod tests {
         let one = of(looks.to_vec());
         assert_eq!(of(looks.iter().rev().cloned().collect()), one);
         one.first().copied().unwrap()
+    }
+
+    #[test]
+    fn what_is_intact_as_deep_as_the_damage_was_seen_takes_it_back() {
+        use CheckVerdict::{Corrupt, Intact, Missing, Unverifiable};
+        // In Ceph: looked for in the wrong pool, and then in the right one, which keeps no digest.
+        let wrong_pool = look(1, Level::Quick, Missing);
+        let right_pool = CheckResult { level_reached: Some(Level::Quick), ..look(2, Level::Deep, Unverifiable) };
+        assert_eq!(counts(&[wrong_pool.clone(), right_pool.clone()]), (Unverifiable, false));
+        assert_eq!(counts(&[wrong_pool, look(2, Level::Deep, Unverifiable)]), (Missing, false), "nobody knows how far it is intact");
+        assert_eq!(counts(&[look(1, Level::Deep, Corrupt), right_pool]), (Corrupt, false), "not as deep as that");
+        let sample = CheckResult { partial: true, level_reached: Some(Level::Quick), ..look(2, Level::Deep, Intact) };
+        assert_eq!(counts(&[look(1, Level::Deep, Corrupt), sample]), (Corrupt, false));
     }
 
     #[test]

@@ -209,7 +209,9 @@ impl Running {
         match killed {
             Some(Killed::Deadline) => {
                 let seconds = self.allowed.as_secs_f64();
-                let text = format!("{program} gave no answer about {about} within {seconds} s and was killed; see `ceph health detail`");
+                let text = format!(
+                    "{program} gave no answer about {about} within {seconds} s and was killed; see `ceph health detail`, or give a longer --storage-timeout"
+                );
                 return Err(StorageError::new(StorageErrorKind::Transient, text));
             }
             Some(Killed::Cancelled | Killed::Unwanted) => {

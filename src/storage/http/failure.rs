@@ -53,7 +53,7 @@ fn of_timeout(timeout: Timeout) -> &'static str {
         Timeout::Resolve => "no answer in time while the host's name was resolved",
         Timeout::Connect => "no connection in time",
         Timeout::SendRequest | Timeout::SendBody | Timeout::PerWrite => "the server did not take the request in time",
-        Timeout::RecvResponse => "no answer in time",
+        Timeout::RecvResponse => "no answer in time (a longer --storage-timeout waits longer)",
         _ => "the server stalled",
     }
 }

@@ -453,6 +453,10 @@ fn an_answer_is_waited_for_no_longer_than_is_left() {
     let seconds = |usual| health.limit(Duration::from_secs(usual)).as_secs_f64().round();
     // A second attempt is left.
     assert_eq!((seconds(300), seconds(10)), (30.0, 10.0));
+    // `rbd diff` of a large image, and the listing of a large bucket, give nothing for minutes: who asks for more patience has it.
+    let patient = Health::new(Patience::of(Duration::from_secs(1800)));
+    assert_eq!(patient.limit(Duration::from_secs(60)), Duration::from_secs(900));
+    assert_eq!(Health::new(Patience::of(Duration::from_secs(4))).limit(Duration::from_secs(1)), Duration::from_secs(1));
     health.stumbled(Duration::from_secs(45));
     assert_eq!((seconds(300), seconds(10)), (15.0, 10.0));
     health.stumbled(Duration::from_secs(10));
