@@ -44,6 +44,8 @@ pub struct Checked {
     pub carried: usize,
     /// The signal that stopped it, with its exit code.
     pub interrupted: Option<(Exit, &'static str)>,
+    /// After a signal, further ones are noted as long as this is held: what was found is still to be written.
+    pub signals: Option<Signals>,
 }
 
 /// A running check.
@@ -129,7 +131,8 @@ pub fn check(
     }
     results.sort_by_key(|result| places.get(result.id.as_str()).copied());
     let left = targets.len().saturating_sub(results.len());
-    Ok(Checked { results, left, carried: watch.carried(), interrupted })
+    let signals = Some(signals).filter(|_| interrupted.is_some());
+    Ok(Checked { results, left, carried: watch.carried(), interrupted, signals })
 }
 
 /// The progress display. The total of bytes is known once all side files were read; until then no bar is shown, because its total

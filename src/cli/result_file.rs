@@ -1,5 +1,6 @@
 //! `check --out FILE`: results as they come in FILE.partial, and at the end the whole document in FILE.
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
@@ -11,7 +12,7 @@ use tempfile::NamedTempFile;
 use super::error::{Error, Result};
 use super::exit::Exit;
 use super::ui::Ui;
-use crate::domain::CheckResult;
+use crate::domain::{CheckResult, CheckVerdict};
 use crate::report::json;
 use crate::report::safe::terminal;
 use crate::verify::partial::{Head, Sign, Writer};
@@ -30,15 +31,19 @@ pub struct ResultFile<'a> {
     writer: Option<Writer<'a, File>>,
     unsynced: usize,
     synced: Instant,
+    /// Backups of which the earlier check knew something.
+    known: HashSet<String>,
+    /// How many of these nobody could look at now: what was known of them stays in FILE.partial.
+    unseen: usize,
 }
 
 impl<'a> ResultFile<'a> {
     /// Makes FILE.partial, with the results that an earlier check has of the same rows. `resumed` is the file that these are from;
-    /// it may be FILE.partial itself.
+    /// it may be FILE.partial itself. Beside these it has so many results of backups that this check is not about.
     pub fn begin<'t>(
         ui: &'a Ui,
         path: &'a Path,
-        resumed: Option<&Path>,
+        resumed: Option<(&Path, usize)>,
         head: &Head,
         sign: Option<Sign<'a>>,
         earlier: impl Iterator<Item = (&'t CheckResult, &'t Target)>,
@@ -53,14 +58,23 @@ impl<'a> ResultFile<'a> {
         let partial = partial(path);
         let cannot = |error: io::Error| Error::usage(format!("cannot write {}: {error}", partial.display()));
         let same = resumed
-            .and_then(|resumed| fs::canonicalize(resumed).ok())
+            .and_then(|(resumed, _)| fs::canonicalize(resumed).ok())
             .is_some_and(|resumed| fs::canonicalize(&partial).is_ok_and(|partial| partial == resumed));
+        if let Some((_, others @ 1..)) = resumed.filter(|_| same) {
+            let problem =
+                format!("{} has other results, which it would lose: {others} of its backups are left out of this check", partial.display());
+            return Err(Error::usage(problem).hint("give another name to --out, or select the same backups as that check did"));
+        }
         // Held until the new one has taken its place.
         let _before = if same { Some(locked(File::open(&partial).map_err(cannot)?, &partial)?) } else { None };
         let file = NamedTempFile::new_in(folder(path)).map_err(cannot)?;
         let mut writer = Writer::begin(locked(file.reopen().map_err(cannot)?, &partial)?, head, sign).map_err(cannot)?;
+        let mut known = HashSet::new();
         for (result, target) in earlier {
             writer.add(result, target).map_err(cannot)?;
+            if result.verdict != CheckVerdict::Unverifiable {
+                known.insert(result.id.clone());
+            }
         }
         writer.out().sync_all().map_err(cannot)?;
         if same {
@@ -75,11 +89,18 @@ impl<'a> ResultFile<'a> {
                 _ => cannot(error.error),
             })?;
         }
-        Ok(Self { ui, path, partial, writer: Some(writer), unsynced: 0, synced: Instant::now() })
+        // The name must last, too.
+        File::open(folder(path)).and_then(|folder| folder.sync_all()).map_err(cannot)?;
+        Ok(Self { ui, path, partial, writer: Some(writer), unsynced: 0, synced: Instant::now(), known, unseen: 0 })
     }
 
     /// Adds a result about a target, and makes sure from time to time that all are on the disk.
     pub fn add(&mut self, result: &CheckResult, target: &Target) {
+        // The storage may be back tomorrow, and hours of reading are in what is known.
+        if result.verdict == CheckVerdict::Unverifiable && result.reached().is_none() && self.known.contains(&result.id) {
+            self.unseen += 1;
+            return;
+        }
         self.write(|writer| writer.add(result, target));
         self.unsynced += 1;
         if self.unsynced >= SYNC_RESULTS || self.synced.elapsed() >= SYNC_AFTER {
@@ -103,15 +124,22 @@ impl<'a> ResultFile<'a> {
         self.partial
     }
 
-    /// The check is done: FILE takes the place of FILE.partial.
+    /// The check is done: FILE takes the place of FILE.partial, unless that knows more.
     pub fn finish(self, evidence: &Evidence) -> Result<()> {
         let written = NamedTempFile::new_in(folder(self.path)).and_then(|mut file| {
             json::write(&mut file, evidence, false)?;
             file.as_file().sync_all()?;
             file.persist_noclobber(self.path).map_err(|error| error.error)?;
             File::open(folder(self.path))?.sync_all()?;
-            fs::remove_file(&self.partial)
+            if self.unseen == 0 { fs::remove_file(&self.partial) } else { Ok(()) }
         });
+        if self.unseen > 0 {
+            self.ui.warn(terminal(&format!(
+                "{} keeps what the earlier check knew of {} of the backups that could not be looked at now: --resume takes it",
+                self.partial.display(),
+                self.unseen
+            )));
+        }
         written.map_err(|error| Error::new(Exit::Unexpected, format!("cannot write {}: {error}", self.path.display())))
     }
 }

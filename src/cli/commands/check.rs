@@ -127,6 +127,7 @@ pub fn run(context: &Context<'_>, args: &CheckCommandArgs) -> Result<Exit> {
     }
     let Assignment { targets, database, taken_at } = assignment;
     let targets: Arc<[Target]> = targets.into();
+    let all_known = earlier.as_ref().map_or(0, |earlier| earlier.results.len());
     let earlier = match earlier {
         Some(earlier) => carry_over(args, earlier, &targets, &database)?,
         None => Vec::new(),
@@ -137,8 +138,9 @@ pub fn run(context: &Context<'_>, args: &CheckCommandArgs) -> Result<Exit> {
         Some(path) => {
             let head = Head::new(database.clone(), taken_at.clone(), args.level, settle);
             let same_rows = earlier.iter().filter_map(|(check, target)| Some((check, (*target)?)));
+            let resumed = args.resume.as_deref().map(|resumed| (resumed, all_known - known));
             let sign = key.as_ref().map(|(_, key)| Box::new(|sha256: &str| key.sign(sha256)) as Sign<'_>);
-            Some(ResultFile::begin(context.ui, path, args.resume.as_deref(), &head, sign, same_rows)?)
+            Some(ResultFile::begin(context.ui, path, resumed, &head, sign, same_rows)?)
         }
         None => None,
     };
@@ -146,7 +148,7 @@ pub fn run(context: &Context<'_>, args: &CheckCommandArgs) -> Result<Exit> {
     let earlier = stands.map(|(check, _)| (check.id.clone(), check)).collect();
     let request = args.storage.request(args.level, share);
     let checked = checking::check(context, &args.storage, &request, &targets, earlier, file.as_mut())?;
-    let Checked { results, left, carried, interrupted } = checked;
+    let Checked { results, left, carried, interrupted, signals: _signals } = checked;
     if known > 0 {
         context.ui.say(format!("{carried} of {} are carried over from the earlier check.", targets.len()));
     }
@@ -232,8 +234,11 @@ fn carry_over<'t>(
 fn may_stand(args: &CheckCommandArgs, check: &CheckResult) -> bool {
     let now = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).datetime();
     let max_age = i64::try_from(args.resume_max_age.as_secs()).unwrap_or(i64::MAX);
-    // Damage is checked again: it may have been repaired, or the earlier check may have looked in the wrong place.
-    check.verdict == CheckVerdict::Intact && check.settles(args.level) && check.expired(now, max_age).is_none()
+    // Damage is checked again: it may have been repaired, or the earlier check may have looked in the wrong place. A lower level may not
+    // see it, so it stands while the listing is unchanged.
+    let is_deeper_damage = check.verdict.is_damage() && check.level > args.level && !check.busy;
+    let may_stand = is_deeper_damage || (check.verdict == CheckVerdict::Intact && check.settles(args.level));
+    may_stand && check.expired(now, max_age).is_none()
 }
 
 /// All that is wrong, below the table, and the sum.

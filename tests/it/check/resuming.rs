@@ -97,3 +97,52 @@ fn what_was_quiet_by_a_shorter_measure_is_checked_again() {
     let after = site.program.json(0, &["check", "--resume", &first, "--settle", "0s"]);
     assert!(is_carried(&first, &after, &placed), "{after:#}");
 }
+
+/// Who leaves `--level` away asks for a quick look, which does not see what a deep one saw.
+#[test]
+fn damage_that_was_read_stands_against_a_look_that_reads_nothing() {
+    let site = Site::new();
+    let (whole, damaged) = (site.creating(), site.creating());
+    damaged.damage();
+    let first = site.keep(9, "first.json", &["check", "--level", "deep"]);
+    let after = site.program.json(9, &["check", "--resume", &first]);
+    assert!(is_carried(&first, &after, &whole) && is_carried(&first, &after, &damaged), "{after:#}");
+    assert_eq!(result(&after, &damaged.id)["verdict"], "corrupt", "{after:#}");
+    // Nor does a sample prove less damage than it found.
+    let sampled = site.keep(9, "sampled.json", &["check", "--level", "deep", "--read-data-subset", "1/1"]);
+    let after = site.program.json(9, &["check", "--resume", &sampled]);
+    assert_eq!(result(&after, &damaged.id)["verdict"], "corrupt", "{after:#}");
+    // What was written since says nothing of what was read.
+    age(&damaged.object(1), 60);
+    let after = site.program.json(0, &["check", "--resume", &first]);
+    assert_eq!(result(&after, &damaged.id)["verdict"], "intact", "{after:#}");
+}
+
+#[test]
+fn what_is_known_outlives_a_storage_that_is_away_and_another_selection() {
+    let site = Site::new();
+    let (one, other) = (site.creating(), site.creating());
+    let out = site.path("survey.json");
+    let partial = format!("{out}.partial");
+    let deep = ["check", "--level", "deep", "--out", &out];
+    let resumed = [&deep as &[&str], &["--resume", &partial]].concat();
+    site.program.expect(0, &deep);
+    fs::rename(&out, &partial).unwrap();
+    let before = fs::read_to_string(&partial).unwrap();
+
+    let answer = site.program.expect(2, &[&resumed as &[&str], &[&one.id]].concat());
+    assert!(answer.stderr.contains("1 of its backups are left out of this check"), "{}", answer.stderr);
+    assert_eq!(fs::read_to_string(&partial).unwrap(), before);
+
+    let nowhere = site.path("nowhere");
+    fs::create_dir(&nowhere).unwrap();
+    let answer = site.program.expect(4, &[&resumed as &[&str], &["--storage-path", &nowhere]].concat());
+    assert!(answer.stderr.contains("keeps what the earlier check knew of 2 of the backups"), "{}", answer.stderr);
+    assert_eq!(document(&out)["summary"]["unverifiable"], 2);
+    fs::remove_file(&out).unwrap();
+    site.program.expect(0, &resumed);
+    let after = document(&out);
+    assert_eq!((&after["summary"]["carried"], &after["summary"]["intact"]), (&json!(2), &json!(2)), "{after:#}");
+    assert!(!std::path::Path::new(&partial).exists());
+    assert_eq!(result(&after, &other.id)["level_reached"], "deep");
+}

@@ -1,6 +1,7 @@
 //! A check of many small backups on a server that takes its time, or says nothing at all: it is stopped, killed and gone on with.
 
 use std::fs;
+use std::io::Read;
 use std::iter::repeat_n;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -226,6 +227,26 @@ fn a_check_that_was_killed_goes_on_with_what_it_had_found() {
         results
     };
     assert_eq!(plain(&document), plain(&site.program.expect(9, &DEEP).json()));
+}
+
+/// More than a pipe holds is still to be written when the second signal comes.
+#[test]
+fn a_signal_while_the_result_is_written_does_not_cut_it_off() {
+    const OTHERS: usize = 300;
+    let (site, server, _) = bucket(2);
+    (0..OTHERS).for_each(|_| drop(site.database.backup(|row| row.service("acme.Driver"))));
+    server.delay.store(SILENT, Ordering::SeqCst);
+    let (out, partial) = files(&site);
+    let mut child = site.program.start(&[&DEEP as &[&str], &["--jobs", "4", "--out", &out]].concat());
+    wait_until("the results that need no answer", || lines(&partial) >= OTHERS);
+    send(&child, Signal::INT);
+    let mut begun = [0];
+    child.stdout.as_mut().unwrap().read_exact(&mut begun).unwrap();
+    send(&child, Signal::INT);
+    let mut answer = end(child);
+    answer.stdout.insert(0, char::from(begun[0]));
+    assert_eq!(answer.code, Some(130), "{}", answer.stderr);
+    assert_eq!(count(&answer.json(), "unverifiable") + count(&answer.json(), "left"), OTHERS + 2, "{}", answer.stderr);
 }
 
 #[test]
