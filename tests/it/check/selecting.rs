@@ -216,7 +216,7 @@ fn a_part_of_the_data_proves_nothing_whole() {
     assert!((1..OBJECTS as u64).contains(&read), "one at least, and not all: {read}");
     // It does not earn available …
     let refused = site.program.json(6, &["repair", "--yes", &placed.id, "--evidence", &sampled]);
-    assert!(refused["refused"][0]["reason"].as_str().unwrap().contains("only a part of its data was read"), "{refused:#}");
+    assert!(refused["refused"][0]["reason"].as_str().unwrap().contains("only part of its data was read"), "{refused:#}");
     assert_eq!(site.status(&placed), "creating");
     // … and is not taken for known.
     let resumed = site.program.json(0, &["check", "--level", "deep", "--resume", &sampled]);
