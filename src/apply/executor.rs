@@ -10,11 +10,11 @@ use std::sync::{Mutex, PoisonError, RwLock, mpsc};
 use std::time::{Duration, Instant};
 
 use super::Journal;
-use super::lanes::groups;
-use super::listen;
-use super::look::{Looked, Storage};
+use super::heartbeat_wait;
+use super::partition::groups;
 use super::recheck::{Fresh, Rows, Written};
-use super::settle::intended;
+use super::reconcile::intended;
+use super::storage_recheck::{Looked, Storage};
 use super::worker::{BEGINS_WITHIN, Connect, Done, Known, Worker, ended};
 use super::writes::{by_row, update};
 use crate::audit::AuditError;
@@ -355,15 +355,15 @@ impl<'a> Executor<'a> {
 
     /// Gives those whose silence the plan rests on the time to beat; each unit then looks whether they have.
     fn listen(&mut self, session: &mut Box<dyn Session>, plan: &Plan, shared: &Shared) -> Result<(), Failure> {
-        let hosts = listen::silent_hosts(plan);
+        let hosts = heartbeat_wait::silent_hosts(plan);
         if self.options.mode == Mode::DryRun || self.options.listen.is_zero() || hosts.is_empty() {
             return Ok(());
         }
         let options = self.options.clone();
         let worker = self.worker(&options, plan, shared);
         let known = worker.look(session).map_err(Failure::Database)?;
-        let span = listen::span(plan, &hosts, known.services(), self.options.listen);
-        let span = listen::left(plan, known.now(), span);
+        let span = heartbeat_wait::span(plan, &hosts, known.services(), self.options.listen);
+        let span = heartbeat_wait::left(plan, known.now(), span);
         if span.is_zero() {
             return Ok(());
         }

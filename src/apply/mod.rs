@@ -5,25 +5,25 @@
 //! a last look at the storage of those that rest on a check; intents into the log and onto the disk; then for each unit a transaction in which its rows are locked, read,
 //! compared with the plan, decided over again, changed under guard and read back; then the outcomes into the log.
 
-mod dependents;
 mod executor;
-mod foresee;
+mod heartbeat_wait;
+mod history_view;
 mod journal;
-mod lanes;
-mod later;
-mod listen;
-mod look;
+mod partition;
 mod recheck;
-mod settle;
+mod reconcile;
+mod simulate;
+mod storage_recheck;
 mod undo;
+mod undo_guard;
 mod worker;
 pub mod writes;
 
 pub use executor::{Executor, Failure, Mode, Options, Progress, Run};
-pub use foresee::{Foreseen, Turn, foresee};
+pub use history_view::{Firsts, Later, firsts};
 pub use journal::{Journal, NoJournal};
-pub use later::{Firsts, Later, firsts};
-pub use look::{Storage, rests_on};
-pub use settle::{Around, Settlement, Standing, current, settle_unit};
+pub use reconcile::{Around, Settlement, Standing, current, settle_unit};
+pub use simulate::{Simulated, Turn, simulate};
+pub use storage_recheck::{Storage, rests_on};
 pub use undo::{Undo, UndoError, undo_units};
 pub use worker::Connect;

@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use super::later::put_back;
+use super::history_view::put_back;
 use crate::audit::UnitHistory;
 use crate::domain::{Change, Evidence, Image, Outcome, Verdict};
 use crate::plan::Unit;

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use jiff::SignedDuration;
 use rand::Rng;
 
-use super::dependents::begun_since;
 use super::executor::Shared;
-use super::listen::rests_on_silence;
+use super::heartbeat_wait::rests_on_silence;
 use super::recheck::{Fresh, Recheck, Rows, same_decision};
-use super::settle::{Sent, Standing, settle_rows};
+use super::reconcile::{Sent, Standing, settle_rows};
+use super::undo_guard::begun_since;
 use super::writes::{by_row, update};
 use super::{Mode, Options, Settlement};
 use crate::audit::record::Window;
@@ -320,7 +320,7 @@ impl Worker<'_> {
             steps.push(Step::Execute(write.statement, write.params));
         }
         steps.extend(rows.iter().map(|((table, id), _)| reader.row_step(*table, id, Lock::None)));
-        let answers = match session.together(&steps) {
+        let answers = match session.pipeline(&steps) {
             Ok(answers) => answers,
             Err(error) => return give_up(session, error),
         };

@@ -1,25 +1,25 @@
 //! The command line: arguments, prompts, what is printed, exit codes. Sees everything; nothing sees it.
 
+mod actor;
 pub mod args;
-mod carry_out;
-mod checking;
+mod check_run;
 pub mod commands;
 mod context;
 mod error;
+mod execute;
 mod exit;
 mod hosts;
-mod last_look;
 mod prompt;
 mod reading;
 mod reports;
 mod result_file;
 mod signal;
 mod signing;
+mod skipped;
 mod storage;
+mod storage_recheck;
 mod ui;
-mod untouched;
 mod view;
-mod who;
 
 use std::process::ExitCode;
 

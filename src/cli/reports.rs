@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 use std::path::Path;
 
+use super::actor;
 use super::args::RecordArgs;
 use super::context::{follow_ups, typed};
 use super::view;
-use super::who::who;
-use crate::apply::{Turn, foresee};
+use crate::apply::{Turn, simulate};
 use crate::db::literal::literal;
 use crate::db::{Engine, task};
 use crate::domain::{Table, Value};
@@ -73,7 +73,7 @@ pub fn write(kind: Kind, out: &mut dyn Write, material: Material<'_>) -> io::Res
 
 fn markdown(out: &mut dyn Write, material: Material<'_>) -> io::Result<()> {
     let Material { plan, scan, record, plan_file, same_places: same, .. } = material;
-    let me = who(None);
+    let me = actor::current(None);
     let author = me.user.map(|user| format!("{user} on {}", me.host));
     let file = plan_file.map_or_else(|| "PLAN".to_owned(), typed);
     let command = |words: &str| format!("cinder-backup-repair {words}{same}");
@@ -130,9 +130,9 @@ fn script(out: &mut dyn Write, material: Material<'_>) -> io::Result<()> {
         taken_at: &plan.taken_at,
         database: &plan.database.to_string(),
     };
-    let foreseen = foresee(&plan.units, &scan.census);
+    let simulated = simulate(&plan.units, &scan.census);
     // Rows that a later unit finds as an earlier one has left them.
-    let shared: BTreeMap<(Table, &str), usize> = foreseen
+    let shared: BTreeMap<(Table, &str), usize> = simulated
         .iter()
         .flat_map(|unit| &unit.written)
         .map(|(table, id)| (*table, id.as_str()))
@@ -144,17 +144,17 @@ fn script(out: &mut dyn Write, material: Material<'_>) -> io::Result<()> {
     let units: Vec<ScriptUnit> = plan
         .units
         .iter()
-        .zip(&foreseen)
-        .map(|(unit, foreseen)| ScriptUnit {
+        .zip(&simulated)
+        .map(|(unit, simulated)| ScriptUnit {
             number: unit.number,
             title: format!(
                 "{} {} {:?}: {}",
                 unit.kind.name(),
                 unit.id,
                 unit.name.as_deref().unwrap_or(""),
-                view::changes(&foreseen.changes)
+                view::changes(&simulated.changes)
             ),
-            statements: foreseen
+            statements: simulated
                 .statements(plan.columns, engine, &since)
                 .into_iter()
                 .map(|((table, id), statement)| {
@@ -167,7 +167,7 @@ fn script(out: &mut dyn Write, material: Material<'_>) -> io::Result<()> {
                 })
                 .collect(),
             evidence: unit.evidence.iter().map(|evidence| evidence.text.clone()).collect(),
-            left_out: match foreseen.turn {
+            left_out: match simulated.turn {
                 Turn::Stands => None,
                 Turn::Done => Some("the units before it put right what it is about."),
                 Turn::Otherwise => Some("by then its parent's counter has to change with it; make a new plan when this script is done."),

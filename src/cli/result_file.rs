@@ -16,7 +16,7 @@ use crate::domain::{CheckResult, CheckVerdict};
 use crate::report::json;
 use crate::report::safe::terminal;
 use crate::verify::partial::{Head, Sign, Writer};
-use crate::verify::{Evidence, Target};
+use crate::verify::{CheckDocument, Target};
 
 /// How often results are flushed to disk: a power failure costs no more than these.
 const SYNC_AFTER: Duration = Duration::from_secs(5);
@@ -125,7 +125,7 @@ impl<'a> ResultFile<'a> {
     }
 
     /// The check is done: FILE takes the place of FILE.partial, unless that knows more.
-    pub fn finish(self, evidence: &Evidence) -> Result<()> {
+    pub fn finish(self, evidence: &CheckDocument) -> Result<()> {
         let written = NamedTempFile::new_in(folder(self.path)).and_then(|mut file| {
             json::write(&mut file, evidence, false)?;
             file.as_file().sync_all()?;

@@ -333,7 +333,7 @@ impl Places for Stores {
     }
 
     fn ceph_glance(&self, backup: &Backup, ancestors: &[Arc<Backup>], then: Option<Listing>) -> std::result::Result<Glance, StorageError> {
-        ceph::glance(self.cluster()?, backup, ancestors, then)
+        ceph::precheck(self.cluster()?, backup, ancestors, then)
     }
 }
 

@@ -175,7 +175,7 @@ pub trait Session: Send {
     ///
     /// They are run whatever the earlier answers say, so a caller looks at all of them before it commits. Where the engine
     /// allows, they share one trip to the server.
-    fn together(&mut self, steps: &[Step]) -> Result<Vec<Answer>, DbError> {
+    fn pipeline(&mut self, steps: &[Step]) -> Result<Vec<Answer>, DbError> {
         one_by_one(self, steps)
     }
 

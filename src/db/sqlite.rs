@@ -67,7 +67,7 @@ struct Sqlite {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Journal {
     /// Nothing was written yet.
-    Untouched,
+    Skipped,
     /// The file is in a mode of its own (WAL, TRUNCATE …), which is left as it is.
     AsItWas,
     /// It stays between transactions, and is taken away at the end.
@@ -132,7 +132,7 @@ pub fn open(path: &Path, settings: &SessionSettings) -> Result<Box<dyn Session>,
         multi_primary: false,
         read_only,
     };
-    Ok(Box::new(Sqlite { connection, server, deadline, failed: false, journal: Journal::Untouched, path: canonical }))
+    Ok(Box::new(Sqlite { connection, server, deadline, failed: false, journal: Journal::Skipped, path: canonical }))
 }
 
 /// SQLite has no statement time-out of its own: its progress handler asks a deadline that each statement sets anew.
@@ -269,7 +269,7 @@ impl Sqlite {
     /// Before the first transaction that writes: two of a transaction's four waits for the disk are for a journal that is made and
     /// deleted each time.
     fn keep_journal(&mut self) -> Result<(), DbError> {
-        if self.journal != Journal::Untouched {
+        if self.journal != Journal::Skipped {
             return Ok(());
         }
         let mode = |sql| self.journal_mode(sql).map_err(|error| describe(&error, "cannot see how the file keeps its journal"));
@@ -464,7 +464,7 @@ mod tests {
                 multi_primary: false,
                 read_only: false,
             };
-            let mut session = Sqlite { connection, server, deadline, failed: false, journal: Journal::Untouched, path: path.clone() };
+            let mut session = Sqlite { connection, server, deadline, failed: false, journal: Journal::Skipped, path: path.clone() };
             session.begin(Access::Write).unwrap();
             // TRUNCATE is a mode of the connection, not of the file: only WAL is found again.
             assert_eq!(session.journal, within, "{mode}");

@@ -4,7 +4,7 @@
 //! [`rows`] as read from the database, [`Situation`] and [`Policy`] around them, [`decide`] from a case to a
 //! [`Finding`], and [`transitions`], the table of changes that the program may make at all.
 
-mod check;
+mod check_result;
 mod database;
 pub mod decide;
 pub mod digest;
@@ -24,7 +24,9 @@ pub mod time;
 pub mod transitions;
 mod value;
 
-pub use check::{Amount, Below, CheckResult, CheckVerdict, Checks, Glance, Level, Listing, Look, PARENT_UNREADABLE, Problem, UNREADABLE};
+pub use check_result::{
+    Amount, Below, CheckResult, CheckVerdict, Checks, Glance, Level, Listing, Look, PARENT_UNREADABLE, Problem, UNREADABLE,
+};
 pub use database::DatabaseInfo;
 pub use driver::Driver;
 pub use finding::{Change, Evidence, Finding, FindingKind, Need, Proposal, Verdict};

@@ -2,8 +2,8 @@
 //!
 //! Pure: from findings to a document and back, with a digest over it. May use `domain` only.
 
-mod check;
 mod digest;
+mod validate;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;

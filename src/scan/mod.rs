@@ -2,16 +2,16 @@
 //!
 //! May use `db` and `domain`. Everything is read in one transaction that the database holds read-only.
 
-mod around;
 mod census;
 mod document;
-mod gather;
+mod findings;
 pub mod lineage;
 pub mod names;
 pub mod reader;
+mod related_rows;
 
-pub use around::{as_peer, explainers, peers, snapshot_explainers};
 pub use census::Census;
 pub use document::{Notice, ScanDocument, Summary};
-pub use gather::{Aim, Images, Question, Scan, ScanError, database_info, scan, situation};
+pub use findings::{Aim, Images, Question, Scan, ScanError, database_info, scan, situation};
 pub use reader::{Lock, Reader, Row, row_in};
+pub use related_rows::{as_peer, explainers, peers, snapshot_explainers};

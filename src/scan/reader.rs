@@ -383,7 +383,7 @@ impl Reader<'_> {
 
     /// One live row.
     pub fn row(&mut self, table: Table, id: &str, lock: Lock) -> Result<Option<Row>, DbError> {
-        let answers = self.session.together(&[self.row_step(table, id, lock)])?;
+        let answers = self.session.pipeline(&[self.row_step(table, id, lock)])?;
         Ok(answers.first().and_then(|answer| row_in(answer, table, id)))
     }
 
@@ -397,7 +397,7 @@ impl Reader<'_> {
         let volumes = if self.schema.has_attachments { volumes } else { &[] };
         let mut steps: Vec<Step> = wanted.iter().map(|(table, id)| self.row_step(*table, id, lock)).collect();
         steps.extend(volumes.iter().map(|volume| Step::Query(&sql::ATTACHMENTS_BY_VOLUME, vec![(*volume).into()])));
-        let answers = self.session.together(&steps)?;
+        let answers = self.session.pipeline(&steps)?;
         let rows = wanted.iter().zip(&answers).map(|((table, id), answer)| row_in(answer, *table, id)).collect();
         let attachments = answers.iter().skip(wanted.len()).flat_map(|answer| match answer {
             Answer::Rows(rows) => rows.as_slice(),

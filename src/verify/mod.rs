@@ -5,11 +5,11 @@
 
 mod capacity;
 pub mod ceph;
+pub mod check_document;
 pub mod chunked;
-pub mod evidence;
 mod fault;
-mod glance;
 pub mod partial;
+mod precheck;
 mod run;
 mod watch;
 
@@ -19,9 +19,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 pub use capacity::Capacity;
-pub use evidence::Evidence;
+pub use check_document::CheckDocument;
 pub use fault::{Class, Fault, Faults};
-pub use glance::{Moment, glance};
+pub use precheck::{Moment, precheck};
 pub use run::{Checker, Places, Request, Target};
 pub use watch::Watch;
 

@@ -10,8 +10,8 @@ use std::io::{self, Write};
 
 use serde::{Deserialize, Serialize};
 
-use super::evidence::{EvidenceError, SCHEMA, SCHEMA_VERSION, Summary};
-use super::{Evidence, Target};
+use super::check_document::{CheckDocumentError, SCHEMA, SCHEMA_VERSION, Summary};
+use super::{CheckDocument, Target};
 use crate::domain::{CheckResult, DatabaseInfo, Image, Level, Signature, digest};
 
 /// The schema's name in the first line.
@@ -125,7 +125,7 @@ pub fn is_partial(text: &[u8]) -> bool {
 ///
 /// # Errors
 /// A file without a whole head, and one that a later version wrote.
-pub fn read(text: &[u8]) -> Result<Evidence, EvidenceError> {
+pub fn read(text: &[u8]) -> Result<CheckDocument, CheckDocumentError> {
     #[derive(Deserialize)]
     struct First {
         head: Version,
@@ -135,13 +135,13 @@ pub fn read(text: &[u8]) -> Result<Evidence, EvidenceError> {
         schema: String,
         schema_version: u32,
     }
-    let not = |problem: &str| EvidenceError::NotEvidence(problem.to_owned());
+    let not = |problem: &str| CheckDocumentError::NotACheckDocument(problem.to_owned());
     let first = text.split(|byte| *byte == b'\n').next().and_then(|line| serde_json::from_slice::<First>(line).ok());
     let Some(First { head: version }) = first.filter(|first| first.head.schema == RESULTS) else {
         return Err(not("its first line is not whole"));
     };
     if version.schema_version > RESULTS_VERSION {
-        return Err(EvidenceError::Newer(version.schema_version));
+        return Err(CheckDocumentError::Newer(version.schema_version));
     }
     let (mut last, mut signature) = (String::new(), None);
     let mut records = text.split_inclusive(|byte| *byte == b'\n').map_while(|line| {
@@ -164,7 +164,7 @@ pub fn read(text: &[u8]) -> Result<Evidence, EvidenceError> {
         }
     }
     let results: Vec<CheckResult> = results.into_values().collect();
-    let evidence = Evidence {
+    let evidence = CheckDocument {
         schema: SCHEMA.to_owned(),
         schema_version: SCHEMA_VERSION,
         database: head.database,
@@ -253,7 +253,7 @@ mod tests {
         for length in 0..=text.len() {
             let cut = text.get(..length).unwrap();
             if length <= head {
-                assert!(matches!(read(cut), Err(EvidenceError::NotEvidence(_))), "{length}");
+                assert!(matches!(read(cut), Err(CheckDocumentError::NotACheckDocument(_))), "{length}");
                 continue;
             }
             let found = times(cut).len();
@@ -291,6 +291,6 @@ mod tests {
     fn a_later_version_is_not_read() {
         let text =
             String::from_utf8(file()).unwrap().replace("\"schema_version\":1,\"program\"", "\"schema_version\":2,\"more\":[],\"program\"");
-        assert_eq!(read(text.as_bytes()), Err(EvidenceError::Newer(2)));
+        assert_eq!(read(text.as_bytes()), Err(CheckDocumentError::Newer(2)));
     }
 }

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use super::capacity::Place;
 use super::chunked::{self, Effort, LARGE, LISTED_OBJECT, Link, Own, Reading, Share};
-use super::glance::{Moment, glance, is_same_place};
+use super::precheck::{Moment, is_same_place, precheck};
 use super::{Capacity, Class, Faults, Findings, Subject, Watch};
 use crate::domain::time::stamp;
 use crate::domain::{Backup, CheckResult, CheckVerdict, Checks, ColumnSet, Driver, Glance, Image, Level, Listing, Look, Problem};
@@ -268,7 +268,7 @@ fn still_stands(places: &dyn Places, target: &Target, check: &CheckResult, host:
     let driver = driver_of(backup);
     let known = driver.and_then(|driver| Some((driver, places.location(driver, backup).ok()?))).zip(check.location.as_deref());
     known.is_some_and(|((driver, now), was)| is_same_place(driver, backup, was, &now))
-        && glance(places, target, check, host, moment) == Look::Same
+        && precheck(places, target, check, host, moment) == Look::Same
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

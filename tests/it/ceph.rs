@@ -189,9 +189,9 @@ impl Lab {
     }
 
     /// What a last look sees of a backup in which a check saw all these parts.
-    fn glance(&self, id: &str, then: Listing) -> (u64, Option<u64>) {
+    fn precheck(&self, id: &str, then: Listing) -> (u64, Option<u64>) {
         let backup = self.row(id);
-        let seen = ceph::glance(&self.cluster(READER), &backup, &self.chain(&backup), Some(then)).unwrap();
+        let seen = ceph::precheck(&self.cluster(READER), &backup, &self.chain(&backup), Some(then)).unwrap();
         (seen.objects, seen.bytes.ok())
     }
 
@@ -408,9 +408,9 @@ fn backups_of_rbd_volumes() {
     assert_eq!(found.verdict, CheckVerdict::Intact, "{found:?}");
     assert!(codes(&found.warnings).contains(&"ancestor-missing"), "{found:?}");
     let then = lab.check(&whole).listing.unwrap();
-    assert_eq!((then.objects, lab.glance(&whole, then)), (3, (3, Some(then.bytes))));
+    assert_eq!((then.objects, lab.precheck(&whole, then)), (3, (3, Some(then.bytes))));
     let object = lab.lose_an_object(&format!("volume-{volume}.backup.{whole}"));
-    let (parts, bytes) = lab.glance(&whole, then);
+    let (parts, bytes) = lab.precheck(&whole, then);
     assert!(parts == 3 && bytes.is_some_and(|bytes| bytes < then.bytes), "{bytes:?} of {then:?}");
     let found = lab.check(&whole);
     assert_eq!((found.verdict, codes(&found.problems)), (CheckVerdict::Incomplete, vec!["object-missing"]), "{found:?}");
@@ -527,9 +527,9 @@ fn backups_of_snapshots() {
     let found = lab.check(&first);
     assert_eq!(found.verdict, CheckVerdict::Intact);
     let then = found.listing.unwrap();
-    assert_eq!((then.objects, lab.glance(&first, then)), (2, (2, Some(GIB))));
+    assert_eq!((then.objects, lab.precheck(&first, then)), (2, (2, Some(GIB))));
     lab.jobs.run(&json!({"do": "delete", "backup": second}));
-    assert_eq!(lab.glance(&first, then), (1, None), "its object of metadata is left");
+    assert_eq!(lab.precheck(&first, then), (1, None), "its object of metadata is left");
     let found = lab.check(&first);
     assert_eq!((found.verdict, codes(&found.problems)), (CheckVerdict::Incomplete, vec!["image-missing"]), "{found:?}");
     assert_eq!(lab.check(&second).verdict, CheckVerdict::Missing);

@@ -5,16 +5,16 @@
 //! a test has copies of them, under ids of its own.
 
 mod contradictions;
+mod damaged_in_transit;
 mod handover;
 mod hostile;
 mod hung;
-mod last_look;
 mod levels;
 mod resuming;
 mod round_trips;
 mod selecting;
 mod slow;
-mod spoilt;
+mod storage_recheck;
 mod unreadable;
 mod verdicts;
 

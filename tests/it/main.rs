@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test that cannot go on has failed")]
 
 mod attack;
+mod batches;
 mod ceph;
 mod check;
 mod check_real;
@@ -22,11 +23,10 @@ mod failover;
 mod faults;
 mod guards;
 mod harness;
-mod held;
 mod history;
 mod house;
-mod lanes;
 mod library;
+mod partition;
 #[allow(dead_code, reason = "a harness offers more than one moment's tests use")]
 mod population;
 #[allow(dead_code, reason = "a harness offers more than one moment's tests use")]
@@ -35,6 +35,7 @@ mod promise;
 mod readme;
 #[allow(dead_code, reason = "a harness offers more than one moment's tests use")]
 mod real_backups;
+mod row_conflicts;
 #[allow(dead_code, reason = "a harness offers more than one moment's tests use")]
 mod rows;
 mod scenarios;
@@ -46,4 +47,3 @@ mod storage;
 mod storage_servers;
 mod terminal;
 mod test_command;
-mod within;

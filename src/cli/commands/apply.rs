@@ -4,13 +4,13 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::cli::carry_out::{Assignment, ExecutionArgs, carry_out};
 use crate::cli::context::Context;
 use crate::cli::error::{Error, Result};
+use crate::cli::execute::{Assignment, ExecutionArgs, carry_out};
 use crate::cli::exit::Exit;
 use crate::cli::signing::VerifyKey;
+use crate::cli::skipped::Skipped;
 use crate::cli::storage::PlaceArgs;
-use crate::cli::untouched::Untouched;
 use crate::domain::AssumeDead;
 use crate::plan::{Plan, Purpose};
 use crate::report::safe::terminal;
@@ -58,7 +58,7 @@ pub fn run(context: &Context<'_>, args: &ApplyArgs) -> Result<Exit> {
         plan,
         execution: &args.execution,
         refused: Vec::new(),
-        untouched: Untouched::default(),
+        untouched: Skipped::default(),
         max_changes: args.execution.max_changes,
         storage: Some(&args.place),
     };

@@ -9,7 +9,7 @@ use clap::Args;
 use serde::Deserialize;
 
 use crate::cli::args::{SelectionArgs, span};
-use crate::cli::checking::{self, Checked};
+use crate::cli::check_run::{self, Checked};
 use crate::cli::context::{Context, typed};
 use crate::cli::error::{Error, Result};
 use crate::cli::exit::Exit;
@@ -26,10 +26,10 @@ use crate::domain::{
 use crate::input;
 use crate::report::safe::terminal;
 use crate::scan::{Aim, Question, database_info, scan, situation};
+use crate::verify::check_document::{SCHEMA, SCHEMA_VERSION, Summary};
 use crate::verify::chunked::Share;
-use crate::verify::evidence::{SCHEMA, SCHEMA_VERSION, Summary};
 use crate::verify::partial::{Head, Sign};
-use crate::verify::{Evidence, Target};
+use crate::verify::{CheckDocument, Target};
 
 /// No scan document is larger.
 const MAX_SCAN_BYTES: u64 = 1 << 30;
@@ -113,7 +113,7 @@ pub fn run(context: &Context<'_>, args: &CheckCommandArgs) -> Result<Exit> {
     }
     context.ui.check_columns(&view::checks(&[]))?;
     let key = args.sign_key.as_deref().map(|path| SigningKey::read(context.ui, path).map(|key| (path, key))).transpose()?;
-    let earlier = args.resume.as_deref().map(checking::read_evidence).transpose()?;
+    let earlier = args.resume.as_deref().map(check_run::read_evidence).transpose()?;
     if let (Some((path, key)), Some(earlier)) = (&key, &earlier) {
         key.public(path).verify("the evidence of --resume", &earlier.sha256, earlier.signature.as_ref())?;
     }
@@ -147,7 +147,7 @@ pub fn run(context: &Context<'_>, args: &CheckCommandArgs) -> Result<Exit> {
     let stands = earlier.into_iter().filter(|(check, target)| target.is_some() && may_stand(args, check));
     let earlier = stands.map(|(check, _)| (check.id.clone(), check)).collect();
     let request = args.storage.request(args.level, share);
-    let checked = checking::check(context, &args.storage, &request, &targets, earlier, file.as_mut())?;
+    let checked = check_run::check(context, &args.storage, &request, &targets, earlier, file.as_mut())?;
     let Checked { results, left, carried, interrupted, signals: _signals } = checked;
     if known > 0 {
         context.ui.say(format!("{carried} of {} are carried over from the earlier check.", targets.len()));
@@ -167,7 +167,7 @@ pub fn run(context: &Context<'_>, args: &CheckCommandArgs) -> Result<Exit> {
         }
     }
     let ancestors = ancestors.into_values().collect();
-    let mut evidence = Evidence {
+    let mut evidence = CheckDocument {
         ancestors,
         schema: SCHEMA.to_owned(),
         schema_version: SCHEMA_VERSION,
@@ -208,7 +208,7 @@ pub fn run(context: &Context<'_>, args: &CheckCommandArgs) -> Result<Exit> {
 /// The results of an earlier check of these backups, each with its target, if its rows are unchanged.
 fn carry_over<'t>(
     args: &CheckCommandArgs,
-    earlier: Evidence,
+    earlier: CheckDocument,
     targets: &'t [Target],
     database: &DatabaseInfo,
 ) -> Result<Vec<(CheckResult, Option<&'t Target>)>> {
@@ -242,7 +242,7 @@ fn may_stand(args: &CheckCommandArgs, check: &CheckResult) -> bool {
 }
 
 /// All that is wrong, below the table, and the sum.
-fn tell(context: &Context<'_>, evidence: &Evidence) {
+fn tell(context: &Context<'_>, evidence: &CheckDocument) {
     let most = 20;
     for result in evidence.results.iter().filter(|result| !result.problems.is_empty() || !result.warnings.is_empty()) {
         let level = if result.verdict == CheckVerdict::Intact { format!(" by a {} check", result.level) } else { String::new() };
@@ -290,7 +290,7 @@ fn tell(context: &Context<'_>, evidence: &Evidence) {
     context.ui.say(sentence);
 }
 
-fn exit(evidence: &Evidence, interrupted: Option<Exit>) -> Exit {
+fn exit(evidence: &CheckDocument, interrupted: Option<Exit>) -> Exit {
     let summary = &evidence.summary;
     if let Some(exit) = interrupted {
         exit
@@ -332,15 +332,20 @@ fn from_scan(context: &Context<'_>, path: &Path, selection: &Selection) -> Resul
             scan.schema, scan.schema_version
         )));
     }
-    let columns =
-        scan.findings.iter().flat_map(|finding| &finding.rows).next().map(checking::columns_of).unwrap_or(crate::domain::ColumnSet::Mitaka);
+    let columns = scan
+        .findings
+        .iter()
+        .flat_map(|finding| &finding.rows)
+        .next()
+        .map(check_run::columns_of)
+        .unwrap_or(crate::domain::ColumnSet::Mitaka);
     let backups = scan.findings.iter().filter(|finding| finding.kind == FindingKind::Backup);
     let of_backups = backups.filter_map(|finding| finding.host.clone()).collect();
     let lacking = format!("no backup in {shown}");
     // The file lists only what was stuck, so a host that is not in it may still exist.
     let hosts = Hosts { of_backups: &of_backups, services: &Services::default(), lacking: &lacking };
     hosts.problems(selection).iter().for_each(|problem| context.ui.warn(problem));
-    let mut targets = checking::targets_of_findings(&scan.findings, columns);
+    let mut targets = check_run::targets_of_findings(&scan.findings, columns);
     targets.retain(|target| takes(selection, &target.backup));
     targets.truncate(selection.limit.unwrap_or(usize::MAX));
     Ok(Assignment { targets, database: scan.database, taken_at: scan.taken_at })
@@ -358,7 +363,7 @@ fn from_database(context: &Context<'_>, args: &CheckCommandArgs) -> Result<Assig
         let question = Question::new(&policy, &selection, Aim::HandOn, &checks);
         let found = reading(context.ui, || scan(connected.session.as_mut(), &connected.schema, &question))?;
         hosts::insist(context.ui, &found, &selection, &policy, args.selection.allow_empty)?;
-        let targets = checking::targets_of_findings(&found.document.findings, connected.schema.columns);
+        let targets = check_run::targets_of_findings(&found.document.findings, connected.schema.columns);
         return Ok(Assignment { targets, database, taken_at: found.document.taken_at });
     }
     let wanted: BTreeSet<String> = names.into_iter().collect();
@@ -372,7 +377,7 @@ fn from_database(context: &Context<'_>, args: &CheckCommandArgs) -> Result<Assig
         // Those that are named are read whatever the other options say of them, so that it can be told which option leaves one out.
         if wanted.is_empty() { takes(&selection, backup) } else { is_named(backup, &wanted) }
     };
-    let mut targets = reading(context.ui, || checking::targets_in_database(&mut connected, &mut wanted_backup))?;
+    let mut targets = reading(context.ui, || check_run::targets_in_database(&mut connected, &mut wanted_backup))?;
     Hosts::of_database(&of_backups, &around.services).insist(context.ui, &selection, &matched, args.selection.allow_empty)?;
     if !wanted.is_empty() {
         let (fitting, others): (Vec<Target>, Vec<Target>) = targets.into_iter().partition(|target| takes(&selection, &target.backup));

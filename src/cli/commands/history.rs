@@ -16,7 +16,7 @@ use crate::cli::context::Context;
 use crate::cli::error::{Error, Result};
 use crate::cli::exit::Exit;
 use crate::cli::signing::{SigningKey, VerifyKey};
-use crate::cli::{carry_out, view};
+use crate::cli::{execute, view};
 use crate::domain::{Outcome, Tally};
 use crate::report::grid::{Cell, Grid};
 use crate::report::safe::terminal;
@@ -32,7 +32,7 @@ pub struct HistoryArgs {
 /// What to look at.
 #[derive(Debug, Subcommand)]
 pub enum HistoryCommand {
-    /// All runs: when, who, what, how they ended
+    /// All runs: when, actor, what, how they ended
     List,
     /// One run in full: every row before and after, and why
     Show {
@@ -153,7 +153,7 @@ fn list(context: &Context<'_>, path: &std::path::Path) -> Result<Exit> {
                 summary.begin.command.as_str().into(),
                 view::optional(user.map(String::as_str)),
                 summary.begin.database.location.as_str().into(),
-                carry_out::words(&summary.tally).into(),
+                execute::words(&summary.tally).into(),
                 state(summary).into(),
                 view::optional(summary.begin.ticket.as_deref()),
                 view::optional(summary.begin.reason.as_deref()),
@@ -243,7 +243,7 @@ fn show(context: &Context<'_>, path: &std::path::Path, run: &str) -> Result<Exit
     context.ui.result(&document, "units", &grid)?;
     if tally.not_begun > 0 {
         let were = if tally.not_begun == 1 { "was" } else { "were" };
-        context.ui.say(format!("{} {were} not begun.", carry_out::units(tally.not_begun)));
+        context.ui.say(format!("{} {were} not begun.", execute::units(tally.not_begun)));
     }
     Ok(Exit::Done)
 }

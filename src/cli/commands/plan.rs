@@ -14,9 +14,9 @@ use crate::cli::exit::Exit;
 use crate::cli::reading::reading;
 use crate::cli::reports::{self, Material};
 use crate::cli::signing::SigningKey;
+use crate::cli::skipped::Skipped;
 use crate::cli::storage::CheckArgs;
-use crate::cli::untouched::Untouched;
-use crate::cli::{checking, hosts, view};
+use crate::cli::{check_run, hosts, view};
 use crate::report::safe::terminal;
 use crate::scan::{Aim, Question};
 
@@ -64,7 +64,7 @@ pub fn run(context: &Context<'_>, args: &PlanArgs) -> Result<Exit> {
     let mut policy = args.selection.policy(Some(&args.decision), &connected).map_err(Error::usage)?;
     selection.tell(&mut policy);
     args.checks.tell(&mut policy);
-    let checks = checking::gather(context, &mut connected, &args.checks, &policy, &selection, args.selection.allow_empty)?;
+    let checks = check_run::gather(context, &mut connected, &args.checks, &policy, &selection, args.selection.allow_empty)?;
     let looked = args.checks.check.is_some();
     let question = Question { looked, ..Question::new(&policy, &selection, Aim::Plan, &checks) };
     let (mut plan, scan) = reading(context.ui, || super::repair::propose(&mut connected, &question))?;
@@ -89,7 +89,7 @@ pub fn run(context: &Context<'_>, args: &PlanArgs) -> Result<Exit> {
     context.ui.result(&plan, "units", &view::units(&plan.units))?;
     if context.ui.is_table() {
         let summary = super::scan::sentence(&scan.document, &selection);
-        let changes = crate::cli::carry_out::units(plan.units.len());
+        let changes = crate::cli::execute::units(plan.units.len());
         let location = terminal(&connected.location);
         context.ui.say(format!("{summary}; the plan changes {} rows in {changes}, in {location}.", plan.rows()));
         match &args.out {
@@ -103,7 +103,7 @@ pub fn run(context: &Context<'_>, args: &PlanArgs) -> Result<Exit> {
             None => context.ui.say("Nothing was written; --out FILE keeps the plan."),
         }
     }
-    Untouched::of(&scan, &refused).tell(context.ui);
+    Skipped::of(&scan, &refused).tell(context.ui);
     Ok(if !refused.is_empty() {
         // As a repair would end that leaves something out.
         Exit::Partial

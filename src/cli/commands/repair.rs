@@ -5,18 +5,18 @@ use std::collections::{BTreeSet, HashSet};
 use clap::Args;
 use uuid::Uuid;
 
-use crate::apply::{Turn, foresee};
+use crate::apply::{Turn, simulate};
 use crate::cli::args::{DecisionArgs, SelectionArgs};
-use crate::cli::carry_out::{Assignment, ExecutionArgs, carry_out, insist_on_log, insist_on_writes};
 use crate::cli::context::{Connected, Context};
 use crate::cli::error::{Error, Result};
+use crate::cli::execute::{Assignment, ExecutionArgs, carry_out, insist_on_log, insist_on_writes};
 use crate::cli::exit::Exit;
 use crate::cli::reading::reading;
+use crate::cli::skipped::Skipped;
 use crate::cli::storage::CheckArgs;
 use crate::cli::ui::Ui;
-use crate::cli::untouched::Untouched;
 use crate::cli::view::{self, Refused};
-use crate::cli::{checking, hosts, prompt};
+use crate::cli::{check_run, hosts, prompt};
 use crate::domain::status::{ERROR, is_active};
 use crate::domain::{FindingKind, Selection};
 use crate::plan::{Basis, Plan};
@@ -66,13 +66,13 @@ pub fn run(context: &Context<'_>, args: &RepairArgs) -> Result<Exit> {
     let mut policy = args.selection.policy(Some(&args.decision), &connected).map_err(Error::usage)?;
     selection.tell(&mut policy);
     args.checks.tell(&mut policy);
-    let checks = checking::gather(context, &mut connected, &args.checks, &policy, &selection, args.selection.allow_empty)?;
+    let checks = check_run::gather(context, &mut connected, &args.checks, &policy, &selection, args.selection.allow_empty)?;
     let question = Question { looked: args.checks.check.is_some(), ..Question::new(&policy, &selection, Aim::Plan, &checks) };
     let (mut plan, scan) = reading(ui, || propose(&mut connected, &question))?;
     hosts::insist(ui, &scan, &selection, &policy, args.selection.allow_empty)?;
     warn_of_quick(ui, &plan);
     let refused = refusals(&scan, &selection);
-    let untouched = Untouched::of(&scan, &refused);
+    let untouched = Skipped::of(&scan, &refused);
     if args.execution.asks() {
         ui.say(format!("{} in {}", super::scan::sentence(&scan.document, &selection), terminal(&connected.location)));
         for finding in scan.document.findings.iter().filter(|finding| !finding.is_actionable()) {
@@ -93,7 +93,7 @@ pub fn run(context: &Context<'_>, args: &RepairArgs) -> Result<Exit> {
             plan = narrow(&mut connected, &question, plan, &scan, &chosen)?;
             let moved_on = chosen.len().saturating_sub(plan.units.len());
             if moved_on > 0 {
-                ui.warn(format!("{} of what was chosen cannot be repaired any more", crate::cli::carry_out::units(moved_on)));
+                ui.warn(format!("{} of what was chosen cannot be repaired any more", crate::cli::execute::units(moved_on)));
             }
         }
     }
@@ -126,8 +126,8 @@ pub fn propose(connected: &mut Connected, question: &Question<'_>) -> Result<(Pl
 /// The unit of an increment that becomes available counts its parent anew, too: where the counter was wrong, nothing is left of the
 /// unit that was to put it right.
 fn leave_done(plan: &mut Plan, scan: &Scan) {
-    let foreseen = foresee(&plan.units, &scan.census);
-    let done = plan.units.iter().zip(&foreseen).filter(|(_, foreseen)| foreseen.turn == Turn::Done);
+    let simulated = simulate(&plan.units, &scan.census);
+    let done = plan.units.iter().zip(&simulated).filter(|(_, simulated)| simulated.turn == Turn::Done);
     let done: BTreeSet<usize> = done.map(|(unit, _)| unit.number).collect();
     if !done.is_empty() {
         plan.leave_out(&done);

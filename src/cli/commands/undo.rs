@@ -5,11 +5,11 @@ use uuid::Uuid;
 
 use crate::apply::{Undo, UndoError, undo_units};
 use crate::audit::{UnitHistory, load_run};
-use crate::cli::carry_out::{Assignment, ExecutionArgs, carry_out};
 use crate::cli::context::Context;
 use crate::cli::error::{Error, Result};
+use crate::cli::execute::{Assignment, ExecutionArgs, carry_out};
 use crate::cli::exit::Exit;
-use crate::cli::untouched::Untouched;
+use crate::cli::skipped::Skipped;
 use crate::cli::view::Refused;
 use crate::domain::Selection;
 use crate::plan::{Basis, Plan, Purpose};
@@ -64,7 +64,7 @@ pub fn run(context: &Context<'_>, args: &UndoArgs) -> Result<Exit> {
         plan,
         execution: &args.execution,
         refused,
-        untouched: Untouched::default(),
+        untouched: Skipped::default(),
         max_changes: args.execution.max_changes,
         storage: None,
     };

@@ -9,8 +9,8 @@
 //!
 //! May use `config`, `domain` and this module's neighbours in `db`.
 
+mod connection;
 mod errors;
-mod link;
 mod values;
 
 use std::ops::ControlFlow;
@@ -22,8 +22,8 @@ use tokio_postgres::config::SslMode;
 use tokio_postgres::{Config, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+use self::connection::{Connected, Job, Kind, Link, Reply};
 use self::errors::{Failure, Place, describe, offers_no_tls};
-use self::link::{Connected, Job, Kind, Link, Reply};
 use self::values::Owned;
 use super::{
     Access, Answer, CommitOutcome, DbError, DbErrorKind, Engine, Param, RowSink, ServerInfo, Session, SessionSettings, Statement, Step, tls,
@@ -398,7 +398,7 @@ impl Session for Postgres {
         self.within(Access::Write, |session| session.send(&job, |_| true).map_err(|failure| failure.error))
     }
 
-    fn together(&mut self, steps: &[Step]) -> Result<Vec<Answer>, DbError> {
+    fn pipeline(&mut self, steps: &[Step]) -> Result<Vec<Answer>, DbError> {
         self.may_go_on()?;
         if self.open.is_none() {
             return super::one_by_one(self, steps);

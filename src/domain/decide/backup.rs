@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::domain::check::LEFT_IN;
+use crate::domain::check_result::LEFT_IN;
 use crate::domain::id::same;
 use crate::domain::status::{
     AVAILABLE, BACKING_UP, CREATING, DELETING, ERROR, ERROR_DELETING, ERROR_RESTORING, NO_VOLUME, RESTORING, RESTORING_BACKUP,
@@ -12,7 +12,7 @@ use crate::domain::{
     Situation, Snapshot, Table, Verdict, Volume,
 };
 
-use super::held::{DESTINATION_SUSPECTED, HELD_IN_SILENCE, SNAPSHOT_SUSPECTED, VOLUME_SUSPECTED};
+use super::row_conflicts::{DESTINATION_SUSPECTED, HELD_IN_SILENCE, SNAPSHOT_SUSPECTED, VOLUME_SUSPECTED};
 use super::verdict::{Judgement, judge_backup};
 use super::{Children, Peer, change, command, half_restored, last_resort, offer, volume};
 
@@ -43,7 +43,7 @@ pub struct BackupCase {
     pub attachments: Vec<Attachment>,
     /// Other active backups.
     pub peers: Vec<Peer>,
-    /// What of its rows other backups may hold although their status does not say so: see [`super::held`].
+    /// What of its rows other backups may hold although their status does not say so: see [`super::row_conflicts`].
     pub held: Vec<Evidence>,
     /// Its volume is named in some `temp_volume_id`.
     pub volume_is_temporary: bool,

@@ -5,15 +5,15 @@
 
 mod backup;
 mod counter;
-mod held;
 mod leftover;
+mod row_conflicts;
 mod verdict;
 mod volume;
 
 pub use backup::{ACCEPTED_QUICK, BackupCase, backup};
 pub use counter::{Children, CounterCase, broken_chain, counter};
-pub use held::{Others, frees_in_silence, held, held_in, was_taken_since};
 pub use leftover::{SnapshotCase, VolumeCase, attachment, snapshot, temporaries, volume as left_volume};
+pub use row_conflicts::{Others, frees_in_silence, held, held_in, was_taken_since};
 pub use verdict::{Judgement, judge_backup};
 
 use super::{Change, Finding, Image, Proposal, Table, Value};

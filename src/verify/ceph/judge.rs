@@ -115,7 +115,7 @@ pub(super) fn judge(subject: &Subject<'_>, names: &Names, observed: &Observed) -
 }
 
 /// What there is and the signs of work: a later look compares them with those that a check saw.
-pub(super) fn glance(backup: &Backup, names: &Names, observed: &Observed, objects: u64, bytes: Result<u64, String>) -> Glance {
+pub(super) fn precheck(backup: &Backup, names: &Names, observed: &Observed, objects: u64, bytes: Result<u64, String>) -> Glance {
     let newest = newest(observed, backup, is_begun(backup, names, observed)).filter(|_| tells_times(observed));
     let is_open = observed.image.as_ref().is_some_and(|image| {
         let is_complete = observed.meta.is_some() && image.snapshots_of(&backup.id).next().is_some();

@@ -75,7 +75,7 @@ fn without_backups(cluster: &Cluster, pool: &Pool<'_>) -> Option<Problem> {
 ///
 /// # Errors
 /// That of a question which the cluster did not answer, but for that about the extents.
-pub fn glance(cluster: &Cluster, backup: &Backup, ancestors: &[Arc<Backup>], then: Option<Listing>) -> Result<Glance, StorageError> {
+pub fn precheck(cluster: &Cluster, backup: &Backup, ancestors: &[Arc<Backup>], then: Option<Listing>) -> Result<Glance, StorageError> {
     let names = names::of(backup, ancestors).map_err(|problem| StorageError::new(StorageErrorKind::Protocol, problem.text))?;
     let pool = pool_of(cluster, backup);
     let observed = observe::glimpse(&pool, cluster.default_pool(), &names, &backup.id)?;
@@ -87,7 +87,7 @@ pub fn glance(cluster: &Cluster, backup: &Backup, ancestors: &[Arc<Backup>], the
             .map_err(|error| format!("its extents could not be counted: {}", error.text)),
         _ => Ok(0),
     };
-    Ok(judge::glance(backup, &names, &observed, objects, bytes))
+    Ok(judge::precheck(backup, &names, &observed, objects, bytes))
 }
 
 /// The pool of a backup. The driver writes it to the row before it writes any data; a row without one has none, wherever one

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use jiff::Timestamp;
 
-use super::asking::{Side, spoilt};
+use super::confirm::{Side, spoilt};
 use super::digest::Tap;
 use super::{Link, layout};
 use crate::domain::id::same;

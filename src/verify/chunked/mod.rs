@@ -1,14 +1,14 @@
 //! Backups of the chunked drivers: numbered objects, a list of them, and a digest of every block of the volume.
 //!
-//! [`inventory`] looks at names, sizes and side files, and [`asking`] asks for what a listing leaves open; [`layout`] says which bytes of the volume come from which object;
-//! [`jobs`] gives each object the digests that prove it; [`pass`] reads the objects and compares.
+//! [`inventory`] looks at names, sizes and side files, and [`confirm`] asks for what a listing leaves open; [`layout`] says which bytes of the volume come from which object;
+//! [`planner`] gives each object the digests that prove it; [`reader`] reads the objects and compares.
 
-mod asking;
+mod confirm;
 mod digest;
 mod inventory;
-mod jobs;
 mod layout;
-mod pass;
+mod planner;
+mod reader;
 #[cfg(test)]
 mod tests;
 
@@ -20,9 +20,9 @@ use jiff::civil::DateTime;
 use jiff::tz::Offset;
 use jiff::{SignedDuration, Timestamp};
 
-use self::asking::spoilt;
+use self::confirm::spoilt;
 use self::inventory::{Inventory, WRONG_SHA256FILE};
-use self::pass::{Member, Outcome, Pass};
+use self::reader::{Member, Outcome, Pass};
 use super::fault::{Class, Faults};
 use super::{Capacity, Findings, Subject, Watch};
 use crate::domain::status::DELETING;
@@ -33,14 +33,14 @@ use crate::storage::{ObjectStore, StorageError};
 
 pub use self::digest::Digest;
 pub(super) use self::inventory::{LARGE, MOST_LISTED, Times};
-pub use self::pass::{Effort, Share};
+pub use self::reader::{Effort, Share};
 
 /// Clocks of hosts may be this far apart.
 const CLOCKS: SignedDuration = SignedDuration::from_secs(60);
 
 /// Bytes of memory that an object of a list takes in a restore: itself, the item that is made of it, and its ranges.
 pub(super) const LISTED_OBJECT: u64 =
-    (size_of::<inventory::Object>() + size_of::<jobs::Item<'_>>() + 3 * size_of::<std::ops::Range<u64>>()) as u64;
+    (size_of::<inventory::Object>() + size_of::<planner::Item<'_>>() + 3 * size_of::<std::ops::Range<u64>>()) as u64;
 
 /// How the data of a backup is read.
 #[derive(Debug, Clone, Copy)]

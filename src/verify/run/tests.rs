@@ -167,7 +167,7 @@ fn objects_without_times_have_not_moved() {
     }
     let request = Request { level: Level::Quick, effort: Effort::default(), settle: Duration::ZERO };
     let look =
-        |store: &MemoryStore, check: &CheckResult| glance(&Everywhere(Arc::new(store.clone())), &target, check, "h", &Moment::default());
+        |store: &MemoryStore, check: &CheckResult| precheck(&Everywhere(Arc::new(store.clone())), &target, check, "h", &Moment::default());
     let places = Everywhere(Arc::new(store.clone()));
     let found = Mutex::new(None);
     let watch = Watch::default();

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use cinder_backup_repair::verify::Evidence;
+use cinder_backup_repair::verify::CheckDocument;
 use serde_json::json;
 
 use super::{Placed, Site, problems, result};
@@ -91,7 +91,7 @@ fn a_level_that_was_not_reached_is_not_claimed() {
     let old = &mut document["results"][0];
     old["level"] = json!("restore");
     old.as_object_mut().unwrap().shift_remove("level_reached");
-    let mut evidence: Evidence = serde_json::from_value(document).unwrap();
+    let mut evidence: CheckDocument = serde_json::from_value(document).unwrap();
     evidence.seal();
     let path = site.path("old.json");
     fs::write(&path, serde_json::to_vec(&evidence).unwrap()).unwrap();

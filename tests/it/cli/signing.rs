@@ -123,7 +123,7 @@ fn evidence_is_taken_only_as_it_was_signed() {
     write(&program, "unsigned.json", &check(&[]));
     let signed = check(&["--sign-key", "checker.pem"]);
     write(&program, "signed.json", &signed);
-    let mut forged: cinder_backup_repair::verify::Evidence = serde_json::from_value(signed).unwrap();
+    let mut forged: cinder_backup_repair::verify::CheckDocument = serde_json::from_value(signed).unwrap();
     let signature = forged.signature.take();
     forged.settle_seconds += 1;
     forged.seal();

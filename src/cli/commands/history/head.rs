@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use super::shown;
 use crate::audit::Head;
+use crate::cli::actor;
 use crate::cli::commands::plan::NewFiles;
 use crate::cli::error::{Error, Result};
 use crate::cli::signing::{SigningKey, VerifyKey};
-use crate::cli::who;
 use crate::domain::{Signature, digest};
 use crate::input;
 
@@ -48,7 +48,7 @@ impl LogHead {
             schema: SCHEMA.to_owned(),
             schema_version: SCHEMA_VERSION,
             audit_log: shown(log),
-            at: who::now(),
+            at: actor::now(),
             last_seq: last.seq,
             last_hash: last.hash.clone(),
             sha256: String::new(),

@@ -14,7 +14,7 @@ use crate::audit::{AuditLog, RunRecords, RunSummary, Runs, UnitHistory, load_run
 use crate::cli::context::{Connected, Context};
 use crate::cli::error::{Error, Result};
 use crate::cli::exit::Exit;
-use crate::cli::{view, who};
+use crate::cli::{actor, view};
 use crate::db::{Access, DbErrorKind, Engine};
 use crate::domain::{Image, Outcome, Table, Value};
 use crate::report::grid::{Cell, Grid};
@@ -50,7 +50,7 @@ pub(super) fn reconcile(context: &Context<'_>, path: &Path, run: Option<&str>) -
     // of what was seen. What is open may be known by then.
     let mut log = None;
     if all.iter().any(|summary| is_listed(&summary.run) && (!summary.open.is_empty() || summary.provisional > 0)) {
-        log = Some(AuditLog::open(path, who::now)?);
+        log = Some(AuditLog::open(path, actor::now)?);
         all = whole(runs(path)?)?;
     }
     // Read before any row: an early clock only makes it wait longer.
@@ -245,7 +245,7 @@ fn settle(
         other => other?,
     };
     let number = unit.intent.unit;
-    let who = who::who(connected.session.server().user.clone());
+    let who = actor::current(connected.session.server().user.clone());
     // A replica that lags shows the rows of an earlier time: what is read without a lock is not final.
     let is_exact = lock == Lock::Held || connected.session.server().engine == Engine::Sqlite;
     let after_window = is_exact && around.is_over(unit);

@@ -9,14 +9,14 @@ use super::args::whole_number;
 use super::context::{Connected, Context, follow_ups};
 use super::error::{Error, Result};
 use super::exit::Exit;
-use super::last_look::LastLook;
 use super::reading::reading;
 use super::signal::{Second, Signals};
+use super::skipped::Skipped;
 use super::storage::PlaceArgs;
+use super::storage_recheck::StorageRecheck;
 use super::ui::Ui;
-use super::untouched::Untouched;
 use super::view::{self, Refused, RunDocument};
-use super::{prompt, who};
+use super::{actor, prompt};
 use crate::apply::{Executor, Failure, Journal, Mode, NoJournal, Options, Progress, Run};
 use crate::audit::record::{Begin, DatabaseRef, Event};
 use crate::audit::{AuditError, AuditLog};
@@ -94,7 +94,7 @@ pub struct Assignment<'a> {
     /// What was named and may not be done.
     pub refused: Vec<Refused>,
     /// What else was found, and is left alone.
-    pub untouched: Untouched,
+    pub untouched: Skipped,
     /// The most units that go without a higher `--max-changes`.
     pub max_changes: Option<usize>,
     /// Where the storage is that decisions rest on; `None` where none does.
@@ -199,7 +199,7 @@ fn no_log(error: AuditError) -> Error {
 }
 
 /// Says what is left alone, and why; whoever was asked has seen each of it already.
-fn tell(context: &Context<'_>, execution: &ExecutionArgs, untouched: &Untouched) {
+fn tell(context: &Context<'_>, execution: &ExecutionArgs, untouched: &Skipped) {
     if !execution.asks() {
         untouched.tell(context.ui);
     }
@@ -226,7 +226,7 @@ fn dry_run(
     plan: &Plan,
     execution: &ExecutionArgs,
     refused: &[Refused],
-    untouched: &Untouched,
+    untouched: &Skipped,
     storage: Option<&PlaceArgs>,
 ) -> Result<Exit> {
     if let Some(Obstacle { exit, problem, hint }) = obstacle(connected)? {
@@ -260,12 +260,12 @@ fn write(
     plan: &Plan,
     execution: &ExecutionArgs,
     refused: &[Refused],
-    untouched: &Untouched,
+    untouched: &Skipped,
     storage: Option<&PlaceArgs>,
 ) -> Result<Exit> {
     let ui = context.ui;
     let path = context.audit_path()?;
-    let log = AuditLog::open(&path, super::who::now).map_err(no_log)?;
+    let log = AuditLog::open(&path, super::actor::now).map_err(no_log)?;
     let mut runs = crate::audit::runs(&path)?;
     if let Some(damage) = runs.damage.take() {
         return Err(damage.into());
@@ -422,7 +422,7 @@ fn execute(
     let census = reading(context.ui, || Census::take(&mut reader, &plan.selection));
     connected.session.rollback()?;
     let census = census?;
-    let last_look = LastLook::new(context, connected, plan, storage, stop)?;
+    let last_look = StorageRecheck::new(context, connected, plan, storage, stop)?;
     let open = connected.opener();
     let bar = progress_bar(context, plan.units.len());
     let mut wait = HeartbeatWait { ui: context.ui, line: None };
@@ -523,7 +523,7 @@ fn begin(context: &Context<'_>, connected: &Connected, command: &str, plan: &Pla
         plan: plan.id.clone(),
         plan_sha256: plan.sha256.clone(),
         undoes: plan.undoes.clone(),
-        who: who::who(server.user.clone()),
+        who: actor::current(server.user.clone()),
         database: DatabaseRef {
             engine: server.engine.name().to_owned(),
             version: server.version.clone(),
@@ -548,7 +548,7 @@ fn report(
     dry_run: bool,
     results: &[UnitResult],
     refused: &[Refused],
-    untouched: &Untouched,
+    untouched: &Skipped,
     interrupted: Option<&str>,
 ) -> Result<()> {
     let done: HashSet<usize> =

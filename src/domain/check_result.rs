@@ -153,7 +153,7 @@ pub struct Below {
     pub newest_object_at: Option<String>,
 }
 
-/// What the storage shows of a backup at a glance: no object is opened.
+/// What the storage shows of a backup at a precheck: no object is opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Glance {
     /// As in [`Listing`].
@@ -350,7 +350,7 @@ impl CheckResult {
     }
 
     /// Whether anything is another than it was when this check was made. Where the check did not note all that there was, or the
-    /// glance could not see it, the answer is that it is not known.
+    /// precheck could not see it, the answer is that it is not known.
     pub fn compared_with(&self, now: &Glance) -> Look {
         if now.watched && !self.busy {
             return Look::Moved("somebody has its image open".to_owned());

@@ -18,7 +18,7 @@ use crate::domain::time::parse_rfc3339;
 use crate::domain::{Change, Image, Outcome, Table, Value};
 use crate::scan::{Lock, Reader};
 
-use super::later::{COUNTER, Firsts, Later, Seen, is_within};
+use super::history_view::{COUNTER, Firsts, Later, Seen, is_within};
 
 /// What reading the rows showed.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -14,10 +14,10 @@ pub const SCHEMA_VERSION: u32 = 1;
 
 /// Why a document cannot be used as evidence.
 #[derive(Debug, Error, PartialEq, Eq)]
-pub enum EvidenceError {
+pub enum CheckDocumentError {
     /// It is none.
     #[error("is not what `check --format json` writes: {0}")]
-    NotEvidence(String),
+    NotACheckDocument(String),
     /// A later version wrote it.
     #[error("has schema version {0}, which is newer than this program; use the version that wrote it")]
     Newer(u32),
@@ -89,7 +89,7 @@ impl Summary {
 /// The document `cinder-backup-repair/check`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Evidence {
+pub struct CheckDocument {
     /// Always [`SCHEMA`].
     pub schema: String,
     /// Always [`SCHEMA_VERSION`].
@@ -118,7 +118,7 @@ pub struct Evidence {
     pub signature: Option<Signature>,
 }
 
-impl Evidence {
+impl CheckDocument {
     /// Writes every row once, and the digest: a chain's rows with each of its members would grow with its square.
     pub fn seal(&mut self) {
         let mut pool: BTreeMap<String, Image> = self.ancestors.drain(..).map(|row| (row.id.clone(), row)).collect();
@@ -148,11 +148,11 @@ impl Evidence {
     }
 
     /// The same, if the rows of every result are there.
-    pub(super) fn with_rows(self) -> Result<Self, EvidenceError> {
+    pub(super) fn with_rows(self) -> Result<Self, CheckDocumentError> {
         let pool: HashSet<&str> = self.ancestors.iter().map(|row| row.id.as_str()).collect();
         let lacks = |result: &&CheckResult| result.rows.len() == 1 && result.chain.iter().skip(1).any(|id| !pool.contains(id.as_str()));
         match self.results.iter().find(lacks) {
-            Some(result) => Err(EvidenceError::NotEvidence(format!("it lacks rows of backups that {:?} rests on", result.id))),
+            Some(result) => Err(CheckDocumentError::NotACheckDocument(format!("it lacks rows of backups that {:?} rests on", result.id))),
             None => Ok(self),
         }
     }
@@ -169,23 +169,23 @@ impl Evidence {
     ///
     /// # Errors
     /// One that is none, is newer than this program, or was edited.
-    pub fn parse(text: &[u8]) -> Result<Self, EvidenceError> {
+    pub fn parse(text: &[u8]) -> Result<Self, CheckDocumentError> {
         #[derive(Deserialize)]
         struct Head {
             schema: String,
             schema_version: u32,
         }
-        let not = |error: serde_json::Error| EvidenceError::NotEvidence(error.to_string());
+        let not = |error: serde_json::Error| CheckDocumentError::NotACheckDocument(error.to_string());
         let head: Head = serde_json::from_slice(text).map_err(not)?;
         if head.schema != SCHEMA {
-            return Err(EvidenceError::NotEvidence(format!("its schema is {:?}", head.schema)));
+            return Err(CheckDocumentError::NotACheckDocument(format!("its schema is {:?}", head.schema)));
         }
         if head.schema_version > SCHEMA_VERSION {
-            return Err(EvidenceError::Newer(head.schema_version));
+            return Err(CheckDocumentError::Newer(head.schema_version));
         }
         let mut evidence: Self = serde_json::from_slice(text).map_err(not)?;
         if evidence.digest() != evidence.sha256 {
-            return Err(EvidenceError::Edited);
+            return Err(CheckDocumentError::Edited);
         }
         evidence.with_rows()
     }
@@ -237,7 +237,7 @@ mod tests {
     use crate::domain::{Backup, ColumnSet};
 
     /// A chain of so many backups, each with the rows of all below it, as older versions wrote them.
-    fn chain(length: usize) -> Evidence {
+    fn chain(length: usize) -> CheckDocument {
         let rows: Vec<Image> = (0..length)
             .map(|number| {
                 let parent_id = number.checked_sub(1).map(|number| format!("b{number}"));
@@ -257,7 +257,7 @@ mod tests {
             }))
             .unwrap()
         };
-        Evidence {
+        CheckDocument {
             schema: SCHEMA.into(),
             schema_version: SCHEMA_VERSION,
             database: DatabaseInfo {
@@ -279,7 +279,7 @@ mod tests {
         }
     }
 
-    fn text(evidence: &Evidence) -> String {
+    fn text(evidence: &CheckDocument) -> String {
         serde_json::to_string(evidence).unwrap()
     }
 
@@ -291,9 +291,9 @@ mod tests {
         longer.seal();
         assert!(longer.results.iter().all(|result| result.rows.len() == 1));
         // The ids in `chain` alone are written more than once.
-        let rows = |evidence: &Evidence| serde_json::to_string(&evidence.ancestors).unwrap().len();
+        let rows = |evidence: &CheckDocument| serde_json::to_string(&evidence.ancestors).unwrap().len();
         assert!(rows(&longer) < 5 * rows(&long) / 2, "{} {}", rows(&long), rows(&longer));
-        let read = Evidence::parse(text(&longer).as_bytes()).unwrap();
+        let read = CheckDocument::parse(text(&longer).as_bytes()).unwrap();
         assert_eq!(read.into_results(|_| true).collect::<Vec<_>>(), original);
     }
 
@@ -303,7 +303,7 @@ mod tests {
         old.sha256 = old.digest();
         let text = text(&old);
         assert!(!text.contains("ancestors") && !text.contains("listing"), "{text}");
-        let read = Evidence::parse(text.as_bytes()).unwrap();
+        let read = CheckDocument::parse(text.as_bytes()).unwrap();
         assert_eq!(read.into_results(|_| true).collect::<Vec<_>>(), old.results);
     }
 
@@ -314,7 +314,7 @@ mod tests {
         other.columns.insert("num_dependent_backups".into(), 5.into());
         let original = evidence.results.clone();
         evidence.seal();
-        let read = Evidence::parse(text(&evidence).as_bytes()).unwrap();
+        let read = CheckDocument::parse(text(&evidence).as_bytes()).unwrap();
         assert_eq!(read.into_results(|_| true).collect::<Vec<_>>(), original);
     }
 
@@ -324,7 +324,7 @@ mod tests {
         evidence.seal();
         evidence.ancestors.pop();
         evidence.sha256 = evidence.digest();
-        assert!(matches!(Evidence::parse(text(&evidence).as_bytes()), Err(EvidenceError::NotEvidence(_))));
+        assert!(matches!(CheckDocument::parse(text(&evidence).as_bytes()), Err(CheckDocumentError::NotACheckDocument(_))));
     }
 
     /// A look at so much past 11 o'clock.

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::apply::later::firsts;
+use crate::apply::history_view::firsts;
 use crate::audit::RunRecords;
 use crate::audit::record::{Begin, DatabaseRef, Settled, Who, Window};
 use crate::domain::{Backup, ColumnSet, FindingKind, Policy, Volume};

@@ -193,12 +193,12 @@ impl Session for Watched {
         self.session.execute(statement, params)
     }
 
-    fn together(&mut self, steps: &[Step]) -> Result<Vec<Answer>, DbError> {
+    fn pipeline(&mut self, steps: &[Step]) -> Result<Vec<Answer>, DbError> {
         for step in steps {
             let (Step::Query(statement, _) | Step::Execute(statement, _)) = step;
             self.note(statement)?;
         }
-        self.session.together(steps)
+        self.session.pipeline(steps)
     }
 
     fn begin(&mut self, access: Access) -> Result<(), DbError> {

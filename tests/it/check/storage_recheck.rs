@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 
 use cinder_backup_repair::db::Engine;
-use cinder_backup_repair::verify::Evidence;
+use cinder_backup_repair::verify::CheckDocument;
 use serde_json::{Value, json};
 
 use super::round_trips::{Counting, Objects, Speaks};
@@ -110,11 +110,11 @@ fn what_goes_of_the_backups_below_is_noticed() {
     }
 }
 
-/// Evidence without what later versions note, as an earlier one sealed it.
+/// A check document without what later versions note, as an earlier one sealed it.
 fn of_an_earlier_version(path: &str, forget: impl Fn(&mut serde_json::Map<String, Value>)) {
     let mut evidence: Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
     evidence["results"].as_array_mut().unwrap().iter_mut().for_each(|result| forget(result.as_object_mut().unwrap()));
-    let mut evidence: Evidence = serde_json::from_value(evidence).unwrap();
+    let mut evidence: CheckDocument = serde_json::from_value(evidence).unwrap();
     evidence.seal();
     fs::write(path, serde_json::to_vec(&evidence).unwrap()).unwrap();
 }

@@ -8,7 +8,7 @@ use std::sync::mpsc::SyncSender;
 
 use super::digest::Tap;
 use super::inventory::Object;
-use super::pass::{Member, PART};
+use super::reader::{Member, PART};
 use crate::format::metadata::Compression;
 use crate::format::names;
 

@@ -14,10 +14,10 @@ use std::thread;
 use jiff::Timestamp;
 use rand::Rng;
 
-use super::asking::{differs, spoilt};
+use super::confirm::{differs, spoilt};
 use super::digest::{Digest, Tap, compare};
 use super::inventory::{Inventory, Object, WRONG_SHA256FILE, add_sha256file_error};
-use super::jobs::{Item, Job, Planner, Proof, send_with_md5};
+use super::planner::{Item, Job, Planner, Proof, send_with_md5};
 use super::{LISTED_OBJECT, Reading, layout};
 use crate::domain::Problem;
 use crate::format::metadata::Compression;

@@ -5,7 +5,7 @@ use std::fs;
 use crate::audit::record::Who;
 
 /// Everything that the system says about the user of this process.
-pub fn who(database_user: Option<String>) -> Who {
+pub fn current(database_user: Option<String>) -> Who {
     let uid = rustix::process::geteuid().as_raw();
     let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
     let login_uid = fs::read_to_string("/proc/self/loginuid").ok().and_then(|text| text.trim().parse::<u32>().ok());

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::recheck::Written;
-use super::settle::intended;
+use super::reconcile::intended;
 use super::writes::{by_row, update};
 use crate::audit::record::StatementText;
 use crate::db::Engine;
@@ -30,7 +30,7 @@ pub enum Turn {
 
 /// A unit as its turn will find it, if all before it were applied.
 #[derive(Debug, Clone)]
-pub struct Foreseen {
+pub struct Simulated {
     /// Whether it is carried out at all.
     pub turn: Turn,
     /// The rows that it changes, as the units before have left them.
@@ -43,21 +43,21 @@ pub struct Foreseen {
 }
 
 /// The units of a plan that repairs, each as its turn will find it. `census` is the one that the plan was made with.
-pub fn foresee(units: &[Unit], census: &Census) -> Vec<Foreseen> {
+pub fn simulate(units: &[Unit], census: &Census) -> Vec<Simulated> {
     let mut run = Written::default();
     units
         .iter()
         .map(|unit| {
-            let foreseen = next(unit, &run, census);
-            if foreseen.turn == Turn::Stands {
-                run.record(&foreseen.before, &intended(&foreseen.before, &foreseen.changes));
+            let simulated = next(unit, &run, census);
+            if simulated.turn == Turn::Stands {
+                run.record(&simulated.before, &intended(&simulated.before, &simulated.changes));
             }
-            foreseen
+            simulated
         })
         .collect()
 }
 
-fn next(unit: &Unit, run: &Written, census: &Census) -> Foreseen {
+fn next(unit: &Unit, run: &Written, census: &Census) -> Simulated {
     let key = |image: &Image| (image.table, image.id.clone());
     let before: Vec<Image> = unit.before.iter().map(|image| run.rows.get(&key(image)).unwrap_or(image).clone()).collect();
     let written = before.iter().map(key).filter(|row| run.rows.contains_key(row)).collect();
@@ -81,7 +81,7 @@ fn next(unit: &Unit, run: &Written, census: &Census) -> Foreseen {
     } else {
         Turn::Stands
     };
-    Foreseen { turn, before, changes, written }
+    Simulated { turn, before, changes, written }
 }
 
 /// What a backup's counter has to become with this unit; `None` where it can stay as it is.
@@ -117,7 +117,7 @@ fn counts_for_more(unit: &Unit, run: &Written, census: &Census) -> bool {
     recorded.is_some_and(|recorded| count(unit, parent, recorded, run, census).is_some())
 }
 
-impl Foreseen {
+impl Simulated {
     /// Its guarded UPDATEs with the values in place, each with its row. `since` gives the expression for the `updated_at` of a
     /// row that a unit before has written.
     pub fn statements(

@@ -6,17 +6,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::checking::targets_by_id;
+use super::actor;
+use super::check_run::targets_by_id;
 use super::context::{Connected, Context};
 use super::error::Result;
 use super::storage::{PlaceArgs, Stores};
-use super::who;
 use crate::apply::{Storage, rests_on};
 use crate::domain::{CheckResult, Driver, Look};
 use crate::plan::Plan;
 use crate::report::safe::terminal;
 use crate::storage::RetryPolicy;
-use crate::verify::{Moment, Target, glance};
+use crate::verify::{Moment, Target, precheck};
 
 /// So many looks at once: each is a listing, and one of each backup below.
 const AT_ONCE: usize = 8;
@@ -44,7 +44,7 @@ impl Eyes {
             return Look::Unseen(why.clone());
         }
         let begun = Instant::now();
-        let look = glance(&self.stores, target, check, &self.host, moment);
+        let look = precheck(&self.stores, target, check, &self.host, moment);
         let mut slow = lock(&self.slow);
         match &look {
             Look::Unseen(why) if begun.elapsed() >= SLOW => slow.entry(check.driver).or_insert((0, why.clone())).0 += 1,
@@ -60,7 +60,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// The last look of one run.
-pub struct LastLook<'a> {
+pub struct StorageRecheck<'a> {
     /// `None` where no unit rests on the storage.
     eyes: Option<Arc<Eyes>>,
     cancelled: Arc<AtomicBool>,
@@ -71,7 +71,7 @@ pub struct LastLook<'a> {
     unseen: Mutex<Option<(usize, String)>>,
 }
 
-impl<'a> LastLook<'a> {
+impl<'a> StorageRecheck<'a> {
     /// Ready to look for the units of a plan that rest on the storage; nothing is reached yet, but the rows are read.
     pub fn new(
         context: &Context<'_>,
@@ -87,7 +87,7 @@ impl<'a> LastLook<'a> {
             Some(place) => {
                 let stores = Stores::new(context, place, Arc::clone(&cancelled))?.with_policy(POLICY);
                 let targets = targets_by_id(connected, &ids)?.into_iter().map(|target| (target.backup.id.clone(), target)).collect();
-                Some(Arc::new(Eyes { stores, targets, host: who::host(), slow: Mutex::default() }))
+                Some(Arc::new(Eyes { stores, targets, host: actor::host(), slow: Mutex::default() }))
             }
         };
         let patience = place.map(PlaceArgs::patience).unwrap_or_default().all;
@@ -105,7 +105,7 @@ impl<'a> LastLook<'a> {
     }
 }
 
-impl Storage for LastLook<'_> {
+impl Storage for StorageRecheck<'_> {
     fn look(&self, checks: &[&CheckResult]) -> Vec<Look> {
         let Some(eyes) = &self.eyes else { return checks.iter().map(|_| Look::Same).collect() };
         let queue: VecDeque<(usize, CheckResult)> = checks.iter().map(|check| (*check).clone()).enumerate().collect();

@@ -23,9 +23,9 @@ use crate::domain::status::{CREATING, ERROR};
 use crate::domain::{Backup, CheckResult, Checks, ColumnSet, Finding, FindingKind, Image, Level, Policy, Selection, Verdict};
 use crate::report::safe::terminal;
 use crate::scan::{Aim, Question, Reader, database_info, lineage, scan};
+use crate::verify::check_document::merge;
 use crate::verify::chunked::Share;
-use crate::verify::evidence::merge;
-use crate::verify::{Checker, Evidence, Request, Target, Watch, partial};
+use crate::verify::{CheckDocument, Checker, Request, Target, Watch, partial};
 
 /// No evidence is larger.
 const MAX_EVIDENCE_BYTES: u64 = 1 << 30;
@@ -59,7 +59,7 @@ impl Running {
     fn start(stores: Arc<Stores>, request: Request, watch: Watch, targets: Arc<[Target]>, earlier: Checks) -> std::io::Result<Self> {
         let (tell, results) = mpsc::channel();
         let worker = std::thread::Builder::new().spawn(move || {
-            let host = super::who::host();
+            let host = super::actor::host();
             let checker = Checker::new(stores.as_ref(), &request, &watch, &targets).going_on(earlier, &host);
             checker.run(&targets, &|result| {
                 // After a signal nobody receives it.
@@ -234,11 +234,11 @@ pub fn targets_in_database(connected: &mut Connected, wanted: &mut dyn FnMut(&Ba
 }
 
 /// Reads what `check` wrote on another host, or left behind when it was cut off.
-pub fn read_evidence(path: &Path) -> Result<Evidence> {
+pub fn read_evidence(path: &Path) -> Result<CheckDocument> {
     let shown = path.display();
     let read = crate::input::read_json(path, MAX_EVIDENCE_BYTES);
     let text = read.map_err(|error| Error::usage(format!("cannot read the evidence {shown}: {error}")))?;
-    let read = if partial::is_partial(&text) { partial::read(&text) } else { Evidence::parse(&text) };
+    let read = if partial::is_partial(&text) { partial::read(&text) } else { CheckDocument::parse(&text) };
     read.map_err(|error| Error::usage(format!("{shown} {error}")))
 }
 

@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use super::around::{Around, as_peer, by_key, explainers, images_of_backup, images_of_chain, peers, siblings, snapshot_explainers};
 use super::census::Census;
 use super::document::{Notice, ScanDocument, Summary};
 use super::lineage;
 use super::reader::Reader;
+use super::related_rows::{Around, as_peer, by_key, explainers, images_of_backup, images_of_chain, peers, siblings, snapshot_explainers};
 use crate::db::schema::Schema;
 use crate::db::{Access, DbError, Session};
 use crate::domain::decide::{self, BackupCase, CounterCase, Peer, SnapshotCase, VolumeCase};

@@ -10,14 +10,14 @@ use crate::scan::Scan;
 
 /// What a scan found and a repair leaves alone.
 #[derive(Debug, Default)]
-pub struct Untouched {
+pub struct Skipped {
     /// The findings, but for those that are refused.
     pub left_alone: Vec<LeftAlone>,
     /// How many findings `--limit` left out.
     pub left_out: usize,
 }
 
-impl Untouched {
+impl Skipped {
     /// What is neither in the plan nor among the refusals.
     pub fn of(scan: &Scan, refused: &[Refused]) -> Self {
         let told: HashSet<&str> = refused.iter().map(|refusal| refusal.id.as_str()).collect();
@@ -90,8 +90,8 @@ mod tests {
             reason: String::new(),
             evidence: Vec::new(),
         };
-        assert_eq!(Untouched::default().sentence(), None);
-        let all = Untouched { left_alone: [Verdict::Recent, Verdict::Uncertain, Verdict::Recent].map(left).into(), left_out: 3 };
+        assert_eq!(Skipped::default().sentence(), None);
+        let all = Skipped { left_alone: [Verdict::Recent, Verdict::Uncertain, Verdict::Recent].map(left).into(), left_out: 3 };
         insta::assert_snapshot!(all.sentence().unwrap_or_default(), @"Left alone: 1 uncertain (somebody may be at work: --check deep makes available what was written to its end, --assume-dead HOST vouches that nobody is); 2 recent (younger than --older-than; wait); 3 more for another time, by --limit.");
     }
 }

@@ -46,7 +46,7 @@ impl Moment {
 
 /// Looks at a backup's storage once more, and compares with what a check saw. `host` is this host's name: that a directory
 /// is not here proves something only where the check saw it here, too.
-pub fn glance(places: &dyn Places, target: &Target, check: &CheckResult, host: &str, moment: &Moment) -> Look {
+pub fn precheck(places: &dyn Places, target: &Target, check: &CheckResult, host: &str, moment: &Moment) -> Look {
     let backup = &target.backup;
     let Some(driver) = backup.service.as_deref().and_then(Driver::of_service) else {
         // What never began has no place to look at, and the row's guards see it begin.
