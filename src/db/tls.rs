@@ -20,14 +20,11 @@ use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, TrustAnchor, UnixTime};
 use rustls::{AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, Error as TlsError, RootCertStore, SignatureScheme};
 
 use super::{DbError, DbErrorKind};
 use crate::config::{TlsMode, TlsSettings};
-
-/// Does not compile with Mozilla's list in the place of `vendor/webpki-roots`.
-const _: () = webpki_roots::TRUSTS_NOBODY;
 
 /// How far the server's certificate is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +65,19 @@ pub(super) fn authorities(tls: &TlsSettings) -> Result<Vec<CertificateDer<'stati
             }
             Ok(found.certs)
         }
+    }
+}
+
+/// Refuses to verify a certificate with a driver that adds `built_in` to the authorities it is given, unless that list is the one
+/// of `vendor/webpki-roots`, which trusts nobody. A build from a registry ignores `[patch.crates-io]` and has Mozilla's list.
+pub(super) fn require_no_built_in_authorities(built_in: &[TrustAnchor<'_>]) -> Result<(), DbError> {
+    const NOT_DER: &[u8] = b"\xff";
+    match built_in {
+        [only] if *only.subject == *NOT_DER && *only.subject_public_key_info == *NOT_DER => Ok(()),
+        _ => Err(configuration(
+            "this build cannot verify the certificate of a MySQL or MariaDB server, because its driver also trusts Mozilla's public \
+             authorities; install from a checkout with `cargo install --path .`, which leaves them out",
+        )),
     }
 }
 
@@ -327,6 +337,21 @@ mod tests {
         let error = client_config(&settings(TlsMode::VerifyCa)).err().unwrap();
         assert_eq!(error.kind, DbErrorKind::Configuration);
         assert!(error.message.contains("needs a CA file"), "{error}");
+    }
+
+    #[test]
+    fn a_driver_with_authorities_of_its_own_verifies_nothing() {
+        require_no_built_in_authorities(webpki_roots::TLS_SERVER_ROOTS).unwrap();
+        let anchor = |name: &'static [u8]| TrustAnchor {
+            subject: name.into(),
+            subject_public_key_info: b"\xff".as_slice().into(),
+            name_constraints: None,
+        };
+        for roots in [vec![], vec![anchor(b"0\x0a1\x080\x06\x06\x03")], vec![anchor(b"\xff"), anchor(b"\xff")]] {
+            let error = require_no_built_in_authorities(&roots).unwrap_err();
+            assert_eq!(error.kind, DbErrorKind::Configuration);
+            assert!(error.is_fatal() && error.message.contains("Mozilla's public authorities"), "{error}");
+        }
     }
 
     #[test]

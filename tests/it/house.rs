@@ -538,6 +538,14 @@ fn packages_come_from_the_public_registries() {
     }
 }
 
+#[test]
+fn the_only_webpki_roots_is_the_one_that_trusts_nobody() {
+    let lock = read(&root().join("Cargo.lock"));
+    let found: Vec<&str> = lock.split("[[package]]\n").filter(|package| package.starts_with("name = \"webpki-roots\"\n")).collect();
+    let [package] = found[..] else { panic!("Cargo.lock has {} packages called webpki-roots", found.len()) };
+    assert!(!package.contains("source = "), "Cargo.lock: webpki-roots is not that of vendor/:\n{package}");
+}
+
 /// The numbers of the exit codes that the program has.
 fn exit_codes() -> BTreeSet<u32> {
     let source = read(&root().join("src/cli/exit.rs"));

@@ -203,6 +203,7 @@ fn ssl_options(settings: &TlsSettings) -> Result<(SslOpts, Option<NamedTempFile>
     match tls::verification(settings) {
         Verification::Nothing => options = options.with_danger_accept_invalid_certs(true),
         verification => {
+            tls::require_no_built_in_authorities(webpki_roots::TLS_SERVER_ROOTS)?;
             let path = match &settings.ca {
                 Some(path) => path.clone(),
                 None => file.insert(write_authorities(&authorities)?).path().to_owned(),

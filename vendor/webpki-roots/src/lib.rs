@@ -13,6 +13,3 @@ use rustls_pki_types::{Der, TrustAnchor};
 /// refused by rustls even where the certificate is not to be verified.
 pub const TLS_SERVER_ROOTS: &[TrustAnchor<'static>] =
     &[TrustAnchor { subject: Der::from_slice(b"\xff"), subject_public_key_info: Der::from_slice(b"\xff"), name_constraints: None }];
-
-/// The public crate has no such constant: what uses it does not compile with Mozilla's list.
-pub const TRUSTS_NOBODY: () = ();
