@@ -19,6 +19,7 @@ use super::worker::{BEGINS_WITHIN, Connect, Done, Known, Worker, ended};
 use super::writes::{by_row, update};
 use crate::audit::AuditError;
 use crate::audit::record::{Event, Intent, NOT_BEGUN, StatementText, UnitOutcome, Window};
+use crate::backoff::Backoff;
 use crate::db::literal::inline;
 use crate::db::schema::Schema;
 use crate::db::{Access, DbError, DbErrorKind, Engine, Session, SessionSettings};
@@ -44,8 +45,8 @@ pub struct Options {
     pub batch_size: usize,
     /// How often a unit is tried when the database lets another transaction win.
     pub attempts: u32,
-    /// The first pause between tries; it doubles, with jitter, up to 32 times this.
-    pub backoff: Duration,
+    /// The pauses between tries, with jitter; four times as long between attempts to connect again.
+    pub backoff: Backoff,
     /// On how many sessions units that have no row in common go side by side. SQLite has one writer, so there it is 1, as in a
     /// dry run.
     pub sessions: usize,
@@ -65,7 +66,7 @@ impl Default for Options {
             mode: Mode::Write,
             batch_size: 100,
             attempts: 6,
-            backoff: Duration::from_millis(50),
+            backoff: Backoff { first: Duration::from_millis(50), longest: Duration::from_millis(1600) },
             sessions: 1,
             listen: Duration::ZERO,
             begins_within: BEGINS_WITHIN,

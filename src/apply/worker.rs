@@ -5,7 +5,6 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use jiff::SignedDuration;
-use rand::Rng;
 
 use super::executor::Shared;
 use super::heartbeat_wait::rests_on_silence;
@@ -142,7 +141,7 @@ impl Worker<'_> {
                 }
                 // A cluster that is busy, or a file that is locked for long, need not end a whole run.
                 Err(error) if error.is_retryable() && attempt < self.attempts(&error) && !(self.stop)() => {
-                    std::thread::sleep(jittered(self.options.backoff, attempt));
+                    std::thread::sleep(self.options.backoff.jittered(attempt));
                     attempt += 1;
                 }
                 other => return other,
@@ -172,7 +171,7 @@ impl Worker<'_> {
             if !again || attempt >= self.options.attempts.max(1) || (self.stop)() {
                 return Err(DbError { fatal: true, ..error });
             }
-            std::thread::sleep(jittered(self.options.backoff.saturating_mul(4), attempt));
+            std::thread::sleep(self.options.backoff.times(4).jittered(attempt));
             attempt += 1;
         }
     }
@@ -209,7 +208,7 @@ impl Worker<'_> {
                 return failed(unit, error);
             }
             retried(&error);
-            std::thread::sleep(jittered(self.options.backoff, attempt));
+            std::thread::sleep(self.options.backoff.jittered(attempt));
             attempt += 1;
             match self.look(session) {
                 Ok(now) => *known = now,
@@ -374,7 +373,7 @@ impl Worker<'_> {
         let sent = Sent { to: sent_to, until: self.until, is_over: false };
         for attempt in 1..=self.options.attempts.max(1) {
             if attempt > 1 {
-                std::thread::sleep(jittered(self.options.backoff.saturating_mul(4), attempt));
+                std::thread::sleep(self.options.backoff.times(4).jittered(attempt));
             }
             let mut fresh = match (self.connect)() {
                 Ok(fresh) => fresh,
@@ -425,13 +424,6 @@ fn has_beaten(plan: &Plan, host: &str, situation: &Situation) -> Option<String> 
     let now = situation.services.last_beat(host);
     (!is_same_moment(now.as_deref(), then.as_deref()))
         .then(|| format!("cinder-backup on {host} has beaten since the plan was made; scan again"))
-}
-
-/// The jittered pause before try `attempt` + 1: between half and the whole of a doubling span.
-fn jittered(base: Duration, attempt: u32) -> Duration {
-    let whole = base.saturating_mul(1 << attempt.saturating_sub(1).min(5));
-    let half = whole / 2;
-    half + half.mul_f64(rand::rng().random::<f64>())
 }
 
 fn roll_back(session: &mut Box<dyn Session>, outcome: Outcome, reason: String, moved: Vec<Moved>) -> Attempt {

@@ -12,6 +12,7 @@ use super::context::{Connected, Context};
 use super::error::Result;
 use super::storage::{PlaceArgs, Stores};
 use crate::apply::{Storage, rests_on};
+use crate::backoff::Backoff;
 use crate::domain::{CheckResult, Driver, Look};
 use crate::plan::Plan;
 use crate::report::safe::terminal;
@@ -26,7 +27,8 @@ const GLANCE: Duration = Duration::from_millis(100);
 const SLOW: Duration = Duration::from_secs(2);
 const SLOW_FAILURES: u32 = 3;
 /// Before a change nobody waits as long as in a check.
-const POLICY: RetryPolicy = RetryPolicy { attempts: 3, first: Duration::from_millis(500), longest: Duration::from_secs(5) };
+const POLICY: RetryPolicy =
+    RetryPolicy { attempts: 3, backoff: Backoff { first: Duration::from_millis(500), longest: Duration::from_secs(5) } };
 
 /// What looks, shared with its threads: a directory whose server is away holds up a thread for as long as it likes, which
 /// then is left behind.

@@ -12,9 +12,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use rand::Rng;
-
 use super::{Health, ObjectInfo, ObjectStore, StorageError, StorageErrorKind};
+use crate::backoff::Backoff;
 
 /// How often it is looked whether the person asked to stop.
 pub(super) const GLANCE: Duration = Duration::from_millis(50);
@@ -36,17 +35,14 @@ const MEDIA_ATTEMPTS: u32 = 2;
 pub struct RetryPolicy {
     /// Attempts in all, the first one included; 0 is taken for 1.
     pub attempts: u32,
-    /// The wait after the first failure; it doubles with each further one. What is waited is a random part of it, from
-    /// the half up, so that many readers do not come back at once.
-    pub first: Duration,
-    /// No wait is longer, whatever the server asks for.
-    pub longest: Duration,
+    /// The pauses between attempts, with jitter. None is longer than the longest, even if the server asks for more.
+    pub backoff: Backoff,
 }
 
 impl Default for RetryPolicy {
     /// Five attempts over about 15 s.
     fn default() -> Self {
-        Self { attempts: 5, first: Duration::from_secs(1), longest: Duration::from_secs(30) }
+        Self { attempts: 5, backoff: Backoff { first: Duration::from_secs(1), longest: Duration::from_secs(30) } }
     }
 }
 
@@ -90,10 +86,9 @@ impl Tries {
             };
             return Err(StorageError { text, ..error });
         }
-        let doubled = self.policy.first.saturating_mul(2_u32.saturating_pow(self.failed - 1)).min(self.policy.longest);
-        let part = doubled.mul_f64(rand::rng().random_range(0.5..=1.0));
-        let asked = error.retry_after.map_or(Duration::ZERO, Duration::from_secs).min(self.policy.longest);
-        let pause = part.max(asked).min(left);
+        let backoff = self.policy.backoff;
+        let asked = error.retry_after.map_or(Duration::ZERO, Duration::from_secs).min(backoff.longest);
+        let pause = backoff.jittered(self.failed).max(asked).min(left);
         self.waited += pause;
         wait(pause, cancelled)
     }

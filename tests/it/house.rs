@@ -11,18 +11,19 @@ use crate::servers::root;
 
 /// Which top module may name which others; only `main.rs` and `lib.rs` may name all.
 const SEES: &[(&str, &[&str])] = &[
+    ("backoff", &[]),
     ("domain", &[]),
     ("format", &["domain"]),
     ("plan", &["domain"]),
     ("audit", &["domain", "input"]),
     ("config", &["domain", "input"]),
     ("db", &["domain", "input", "config"]),
-    ("storage", &["domain", "input", "config", "format"]),
+    ("storage", &["backoff", "domain", "input", "config", "format"]),
     ("scan", &["domain", "db"]),
     ("verify", &["domain", "format", "storage"]),
-    ("apply", &["plan", "audit", "scan", "db", "domain"]),
+    ("apply", &["backoff", "plan", "audit", "scan", "db", "domain"]),
     ("report", &["domain", "plan", "db"]),
-    ("cli", &["apply", "audit", "config", "db", "domain", "format", "input", "plan", "report", "scan", "storage", "verify"]),
+    ("cli", &["apply", "audit", "backoff", "config", "db", "domain", "format", "input", "plan", "report", "scan", "storage", "verify"]),
 ];
 
 /// Text in the program that holds SQL although it is none of `sql/`, and why.

@@ -16,10 +16,13 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::message;
+use crate::backoff::Backoff;
 use crate::storage::{Health, StorageError, StorageErrorKind};
 
 /// How often the watch looks whether the person asked to stop.
 const LOOK: Duration = Duration::from_millis(100);
+/// The pauses between two looks whether the command has ended.
+const POLL: Backoff = Backoff { first: Duration::from_millis(1), longest: Duration::from_millis(20) };
 /// How long to wait for the rest of the messages once the command itself has ended.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 /// So much of the messages is kept, of their end.
@@ -172,7 +175,7 @@ impl Running {
         if let Some(outcome) = &self.outcome {
             return outcome.clone();
         }
-        let mut pause = Duration::from_millis(1);
+        let mut polls = 0_u32;
         let outcome = loop {
             let mut state = self.watch.lock();
             state.deadline.get_or_insert_with(|| Instant::now() + self.allowed);
@@ -188,8 +191,8 @@ impl Running {
                 Err(error) => break Err(self.broken(&error)),
             }
             drop(state);
-            thread::sleep(pause);
-            pause = (pause * 2).min(Duration::from_millis(20));
+            polls = polls.saturating_add(1);
+            thread::sleep(POLL.pause(polls));
         };
         match &outcome {
             Err(error) if error.is_transient() => {

@@ -28,6 +28,7 @@ use ureq::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, 
 use ureq::{Agent, AsSendBody, Body};
 
 use super::{Health, StorageError, StorageErrorKind};
+use crate::backoff::Backoff;
 use crate::config::Environment;
 
 pub(super) use body::{Answer, Framing};
@@ -204,8 +205,8 @@ impl Http {
         if is_first {
             return ask();
         }
-        let mut pause = self.pause;
-        for _ in 1..ATTEMPTS {
+        let backoff = Backoff { first: self.pause, longest: LONGEST_PAUSE };
+        for attempt in 1..ATTEMPTS {
             let begun = Instant::now();
             match ask() {
                 Err(error) if error.is_transient() => {
@@ -213,8 +214,8 @@ impl Http {
                     if self.health.left().is_zero() {
                         return Err(error);
                     }
-                    thread::sleep(error.retry_after.map_or(pause, |seconds| pause.max(Duration::from_secs(seconds))).min(LONGEST_PAUSE));
-                    pause = pause.saturating_mul(2);
+                    let asked = error.retry_after.map_or(Duration::ZERO, Duration::from_secs);
+                    thread::sleep(backoff.pause(attempt).max(asked.min(LONGEST_PAUSE)));
                 }
                 done => return done,
             }

@@ -6,7 +6,8 @@ use std::sync::Mutex;
 use super::*;
 use crate::storage::{MemoryStore, Patience, conformance};
 
-const QUICK: RetryPolicy = RetryPolicy { attempts: 3, first: Duration::from_millis(1), longest: Duration::from_millis(4) };
+const QUICK: RetryPolicy =
+    RetryPolicy { attempts: 3, backoff: Backoff { first: Duration::from_millis(1), longest: Duration::from_millis(4) } };
 
 /// What befalls the next call.
 #[derive(Debug, Clone)]
@@ -271,7 +272,7 @@ fn a_request_to_stop_ends_everything_soon() {
 
     // While it waits for longer than anybody would.
     let hour = Duration::from_secs(3600);
-    let policy = RetryPolicy { attempts: 2, first: hour, longest: hour };
+    let policy = RetryPolicy { attempts: 2, backoff: Backoff { first: hour, longest: hour } };
     let troubled = Troubled { troubles: Mutex::new([Trouble::Fails(transient())].into()), ..Troubled::default() };
     let cancelled = Arc::new(AtomicBool::new(false));
     let waiting = Retrying::new(troubled, policy, Arc::clone(&cancelled));
@@ -287,7 +288,7 @@ fn a_request_to_stop_ends_everything_soon() {
 
 #[test]
 fn the_server_may_ask_for_a_longer_wait_up_to_a_limit() {
-    let policy = RetryPolicy { attempts: 2, first: Duration::from_millis(1), longest: Duration::from_millis(80) };
+    let policy = RetryPolicy { attempts: 2, backoff: Backoff { first: Duration::from_millis(1), longest: Duration::from_millis(80) } };
     let waits = |retry_after| {
         let error = StorageError { retry_after, ..transient() };
         let begun = Instant::now();
@@ -441,7 +442,8 @@ fn no_call_waits_longer_than_a_storage_is_waited_for() {
     tries.waited = most;
     assert_eq!(tries.after(transient(), &AtomicBool::new(false)).unwrap_err().text, "the connection was reset (2 attempts)");
     // Nor does it pause longer than that.
-    let pauses = RetryPolicy { attempts: u32::MAX, first: Duration::from_secs(600), longest: Duration::from_secs(600) };
+    let pauses =
+        RetryPolicy { attempts: u32::MAX, backoff: Backoff { first: Duration::from_secs(600), longest: Duration::from_secs(600) } };
     let mut tries = Tries::new(pauses, Duration::from_millis(20));
     assert!(tries.after(transient(), &AtomicBool::new(false)).is_ok());
     assert!(tries.after(transient(), &AtomicBool::new(false)).is_err());
