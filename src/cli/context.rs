@@ -1,6 +1,6 @@
 //! What every command needs: the user interface, the settings, a session on the right database.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::args::Global;
 use super::error::{Error, Result};
@@ -11,7 +11,7 @@ use crate::db::schema::Schema;
 use crate::db::statements::MISSING_PRIVILEGES;
 use crate::db::{DbError, DbErrorKind, Session, SessionSettings};
 use crate::domain::Value;
-use crate::domain::decide::shell_word;
+use crate::domain::text::shell_word;
 use secrecy::SecretString;
 
 /// What every command needs.
@@ -208,12 +208,13 @@ impl Context<'_> {
     /// What has to be typed after a command so that it is about this database and the same log.
     fn same_places(&self, settings: &DatabaseSettings) -> String {
         let (database, log) = (&self.global.database, &self.global.record.audit_log);
-        let given =
-            |option: &'static str, paths: &[PathBuf]| paths.iter().map(|path| format!(" {option} {}", typed(path))).collect::<String>();
+        let given = |option: &'static str, paths: &[PathBuf]| {
+            paths.iter().map(|path| format!(" {option} {}", shell_word(path.display()))).collect::<String>()
+        };
         if self.ui.is_inner() {
             return String::new();
         }
-        let url = settings.url.as_ref().map(|url| format!(" --database-url {}", typed(Path::new(url)))).unwrap_or_default();
+        let url = settings.url.as_ref().map(|url| format!(" --database-url {}", shell_word(url))).unwrap_or_default();
         [
             url,
             given("--config-file", &database.config_file),
@@ -234,11 +235,4 @@ impl Context<'_> {
 pub fn follow_ups(commands: &[String], same_places: &str) -> Vec<String> {
     let again = |command: &String| if command.starts_with("cinder-backup-repair ") { same_places } else { "" };
     commands.iter().map(|command| format!("{command}{}", again(command))).collect()
-}
-
-/// A path as one types it in a shell.
-pub fn typed(path: &Path) -> String {
-    let text = path.display().to_string();
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:".contains(c);
-    if text.chars().all(plain) && !text.starts_with('-') { text } else { shell_word(&text) }
 }

@@ -6,11 +6,12 @@ use std::path::Path;
 
 use super::actor;
 use super::args::RecordArgs;
-use super::context::{follow_ups, typed};
+use super::context::follow_ups;
 use super::view;
 use crate::apply::{Turn, simulate};
 use crate::db::literal::literal;
 use crate::db::{Engine, task};
+use crate::domain::text::shell_word;
 use crate::domain::{Table, Value};
 use crate::plan::Plan;
 use crate::report::grid::{Format, OutputOptions};
@@ -75,7 +76,7 @@ fn markdown(out: &mut dyn Write, material: Material<'_>) -> io::Result<()> {
     let Material { plan, scan, record, plan_file, same_places: same, .. } = material;
     let me = actor::current(None);
     let author = me.user.map(|user| format!("{user} on {}", me.host));
-    let file = plan_file.map_or_else(|| "PLAN".to_owned(), typed);
+    let file = plan_file.map_or_else(|| "PLAN".to_owned(), |path| shell_word(path.display()));
     let command = |words: &str| format!("cinder-backup-repair {words}{same}");
     let apply = [command(&format!("apply {file} --dry-run")), command(&format!("apply {file}"))];
     let verify = [command("history list"), command("history reconcile")];

@@ -1,7 +1,7 @@
 //! Where backups are, as the flags and cinder.conf say, and the options of every command that looks there.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -9,10 +9,11 @@ use std::time::Duration;
 use clap::Args;
 
 use super::args::{span, whole_number};
-use super::context::{Context, typed};
+use super::context::Context;
 use super::error::{Error, Result};
 use super::exit::Exit;
 use crate::config::StorageOptions;
+use crate::domain::text::shell_word;
 use crate::domain::{Backup, Driver, Glance, Level, Listing, Policy};
 use crate::storage::ceph::Cluster;
 use crate::storage::{
@@ -90,12 +91,12 @@ impl PlaceArgs {
     /// secret, so that only the name of one is repeated that did not come out of a file.
     pub fn same(&self) -> String {
         let mut words = Vec::new();
-        words.extend(self.storage_path.iter().map(|path| format!(" --storage-path {}", typed(path))));
+        words.extend(self.storage_path.iter().map(|path| format!(" --storage-path {}", shell_word(path.display()))));
         words.extend(self.storage_option.iter().map(|option| match option.split_once('=') {
-            Some((name, value)) if !value.starts_with('@') => format!(" --storage-option {}", typed(Path::new(&format!("{name}=…")))),
-            _ => format!(" --storage-option {}", typed(Path::new(option))),
+            Some((name, value)) if !value.starts_with('@') => format!(" --storage-option {}", shell_word(format!("{name}=…"))),
+            _ => format!(" --storage-option {}", shell_word(option)),
         }));
-        words.extend(self.gcs_endpoint.iter().map(|url| format!(" --gcs-endpoint {}", typed(Path::new(url)))));
+        words.extend(self.gcs_endpoint.iter().map(|url| format!(" --gcs-endpoint {}", shell_word(url))));
         words.extend(self.storage_timeout.iter().map(|span| format!(" --storage-timeout {}s", span.as_secs())));
         words.concat()
     }
@@ -349,7 +350,7 @@ mod tests {
             gcs_endpoint: None,
             storage_timeout: Some(Duration::from_secs(90)),
         };
-        let wanted = " --storage-path '/mnt/it'\\''s' --storage-option 'backup_s3_store_secret_key=…' \
+        let wanted = " --storage-path \"/mnt/it's\" --storage-option 'backup_s3_store_secret_key=…' \
             --storage-option 'backup_s3_store_access_key=@/etc/key' --storage-timeout 90s";
         assert_eq!(place.same(), wanted);
         assert_eq!(PlaceArgs::default().same(), "");

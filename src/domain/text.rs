@@ -1,5 +1,7 @@
 //! Text that came out of a database or a storage, which is hostile.
 
+use std::fmt::Display;
+
 /// Whether a character is shown as nothing, as something else, or acts on its surroundings instead of being text.
 ///
 /// These are the control characters (C0, DEL, C1) and what Unicode calls default-ignorable: joiners and other
@@ -25,6 +27,14 @@ pub fn is_hostile(c: char) -> bool {
             | '\u{1bca0}'..='\u{1bca3}'
             | '\u{1d173}'..='\u{1d17a}'
             | '\u{e0000}'..='\u{e0fff}')
+}
+
+/// Quotes a word for a POSIX shell, so that a hostile id in a suggested command stays one word. Control characters are removed:
+/// no quoting makes them safe at an interactive shell.
+pub fn shell_word(word: impl Display) -> String {
+    let printable: String = word.to_string().chars().filter(|c| !c.is_control()).collect();
+    // Only a NUL cannot be quoted, and none is left.
+    shlex::try_quote(&printable).unwrap_or_default().into_owned()
 }
 
 /// Whether a text is printable ASCII and line ends, as nearly all are: looked at without a branch a byte, which is many times
@@ -58,6 +68,21 @@ pub fn json_escaped(json: String) -> String {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_hostile_id_stays_one_word() {
+        for (word, quoted) in [
+            ("7b1e-22_a", "7b1e-22_a"),
+            ("--host", "--host"),
+            ("sqlite:////tmp/a_b/cinder.sqlite", "sqlite:////tmp/a_b/cinder.sqlite"),
+            ("x; rm -rf /", "'x; rm -rf /'"),
+            ("a$b", "'a$b'"),
+            ("a'b\x1b[2J\0", r#""a'b[2J""#),
+            ("", "''"),
+        ] {
+            assert_eq!(shell_word(word), quoted);
+        }
+    }
 
     #[test]
     fn what_is_plain_holds_nothing_hostile() {

@@ -16,6 +16,7 @@ use crate::db::{Access, DbError, Session};
 use crate::domain::decide::{self, BackupCase, CounterCase, Peer, SnapshotCase, VolumeCase};
 use crate::domain::id::key;
 use crate::domain::status::{AVAILABLE, BACKING_UP, CREATING, DELETING, ERROR, RESTORING, RESTORING_BACKUP};
+use crate::domain::text::shell_word;
 use crate::domain::time::{human, rfc3339};
 use crate::domain::{
     Attachment, Backup, Checks, ColumnSet, DatabaseInfo, Finding, FindingKind, Image, Matched, NULL, Need, Policy, Selection, Services,
@@ -520,7 +521,7 @@ impl<'a> Gathering<'a> {
             .map(|(project, wrong)| Notice {
                 code: "quota-wrong".to_owned(),
                 text: format!("the quota usage of project {project} is wrong: {}", wrong.join("; ")),
-                follow_up: vec![format!("cinder-manage quota sync --project-id {}", decide::shell_word(&project))],
+                follow_up: vec![format!("cinder-manage quota sync --project-id {}", shell_word(&project))],
             })
             .collect())
     }

@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use crate::cli::args::{SelectionArgs, span};
 use crate::cli::check_run::{self, Checked};
-use crate::cli::context::{Context, typed};
+use crate::cli::context::Context;
 use crate::cli::error::{Error, Result};
 use crate::cli::exit::Exit;
 use crate::cli::hosts::{self, Hosts};
@@ -19,6 +19,7 @@ use crate::cli::result_file::ResultFile;
 use crate::cli::signing::SigningKey;
 use crate::cli::storage::{self, StorageArgs};
 use crate::cli::view;
+use crate::domain::text::shell_word;
 use crate::domain::time::rfc3339;
 use crate::domain::{
     Backup, CheckResult, CheckVerdict, Checks, DatabaseInfo, Finding, FindingKind, Image, Level, Matched, Selection, Services, Situation,
@@ -195,7 +196,7 @@ pub fn run(context: &Context<'_>, args: &CheckCommandArgs) -> Result<Exit> {
     }
     if let Some((_, signal)) = interrupted {
         let from = match partial {
-            Some(partial) => format!("--resume {} goes on from there", typed(&partial)),
+            Some(partial) => format!("--resume {} goes on from there", shell_word(partial.display())),
             None if context.ui.is_table() => "--resume goes on from the results that --format json or --out FILE keeps".to_owned(),
             None => "--resume goes on from there".to_owned(),
         };

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use crate::cli::args::{DecisionArgs, SelectionArgs};
-use crate::cli::context::{Context, typed};
+use crate::cli::context::Context;
 use crate::cli::error::{Error, Result};
 use crate::cli::exit::Exit;
 use crate::cli::reading::reading;
@@ -17,6 +17,7 @@ use crate::cli::signing::SigningKey;
 use crate::cli::skipped::Skipped;
 use crate::cli::storage::CheckArgs;
 use crate::cli::{check_run, hosts, view};
+use crate::domain::text::shell_word;
 use crate::report::safe::terminal;
 use crate::scan::{Aim, Question};
 
@@ -97,7 +98,7 @@ pub fn run(context: &Context<'_>, args: &PlanArgs) -> Result<Exit> {
                 // What rests on a check is looked at once more when it is applied.
                 let storage =
                     if plan.checks.is_empty() || context.ui.is_inner() { String::new() } else { args.checks.storage.place.same() };
-                let command = format!("cinder-backup-repair apply {}{}{storage}", typed(path), connected.same_places);
+                let command = format!("cinder-backup-repair apply {}{}{storage}", shell_word(path.display()), connected.same_places);
                 context.ui.say_command(format!("To apply it: {command}"));
             }
             None => context.ui.say("Nothing was written; --out FILE keeps the plan."),

@@ -16,6 +16,7 @@ pub use leftover::{SnapshotCase, VolumeCase, attachment, snapshot, temporaries, 
 pub use row_conflicts::{Others, frees_in_silence, held, held_in, was_taken_since};
 pub use verdict::{Judgement, judge_backup};
 
+use super::text::shell_word;
 use super::{Change, Finding, Image, Proposal, Table, Value};
 
 /// Another backup whose operation may still need the same volume or snapshot.
@@ -33,16 +34,6 @@ pub struct Peer {
     pub restore_volume_id: Option<String>,
     /// It is stuck itself, and will have been repaired before the row in question is.
     pub released: bool,
-}
-
-/// Quotes a word for a POSIX shell, so that a hostile id in a suggested command stays one word.
-pub fn shell_word(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | ':');
-    if !word.is_empty() && !word.starts_with('-') && word.chars().all(plain) {
-        return word.to_owned();
-    }
-    let printable: String = word.chars().filter(|c| !c.is_control()).collect();
-    format!("'{}'", printable.replace('\'', r"'\''"))
 }
 
 /// A command over one row, ready to be pasted; an id that begins with a dash is not taken for an option.

@@ -12,7 +12,7 @@ use crate::cli::exit::Exit;
 use crate::cli::signal::{Second, Signals};
 use crate::cli::ui::Ui;
 use crate::config::Environment;
-use crate::domain::decide::shell_word;
+use crate::domain::text::shell_word;
 use crate::report::safe::terminal;
 
 const PROGRAM: &str = "cinder-backup-repair";
@@ -247,10 +247,10 @@ impl Walk<'_> {
     fn end(&self) -> Result<()> {
         let ui = self.context.ui;
         ui.text(&format!("\n{} commands, each ended as it should and changed just the rows that it should.\n", self.commands))?;
-        let log = terminal(&shell(&self.stage.audit_log().display().to_string()));
+        let log = terminal(&shell_word(self.stage.audit_log().display()));
         if self.stage.is_kept() {
-            let conf = terminal(&shell(&self.stage.configuration().display().to_string()));
-            let plan = terminal(&shell(&self.stage.file("new.json").display().to_string()));
+            let conf = terminal(&shell_word(self.stage.configuration().display()));
+            let plan = terminal(&shell_word(self.stage.file("new.json").display()));
             ui.text(&format!(
                 "\nThe files stay in {}. To go on:\n\n\
                  \x20   {PROGRAM} scan --config-file {conf} --older-than 0s\n\
@@ -277,7 +277,7 @@ impl Walk<'_> {
     ///
     /// A word that begins with `@` is a file in the demo's folder; it is shown without the folder.
     fn run(&mut self, words: &[&str], expected: Exit, rows: usize) -> Result<()> {
-        let shown: Vec<String> = words.iter().map(|word| shell(word.strip_prefix('@').unwrap_or(word))).collect();
+        let shown: Vec<String> = words.iter().map(|word| shell_word(word.strip_prefix('@').unwrap_or(word))).collect();
         let line = format!("{PROGRAM} {}", shown.join(" "));
         let outer = self.context.ui;
         let quiet = outer.is_quiet();
@@ -379,12 +379,6 @@ impl Walk<'_> {
     }
 }
 
-/// A word as one types it in a shell.
-fn shell(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | ':' | '/' | '=' | '%');
-    if !word.is_empty() && word.chars().all(plain) { word.to_owned() } else { shell_word(word) }
-}
-
 /// Text of several lines, made safe line by line.
 fn terminal_lines(text: &str) -> String {
     text.lines().map(|line| format!("{}\n", terminal(line))).collect()
@@ -463,14 +457,5 @@ mod tests {
             File::options().write(true).open(object).unwrap().set_modified(old).unwrap();
         });
         assert!(text.contains("check 'ledger-db nightly' --level deep") && text.contains("ended with 0 where"), "{text}");
-    }
-
-    #[test]
-    fn words_are_shown_as_one_types_them() {
-        assert_eq!(shell("--host"), "--host");
-        assert_eq!(shell("sqlite:////tmp/a_b/cinder.sqlite"), "sqlite:////tmp/a_b/cinder.sqlite");
-        assert_eq!(shell("erp-db nightly"), "'erp-db nightly'");
-        assert_eq!(shell("a$b"), "'a$b'");
-        assert_eq!(shell(""), "''");
     }
 }

@@ -100,18 +100,18 @@ fn deleting_a_volume_that_was_restored_in_place_was_the_one_suggestion() {
         decided(&case, &situation(), policy).follow_up
     };
     let (usual, to_error) = (Policy::default(), Policy { to: Some(ERROR.into()), ..Policy::default() });
-    let delete = "openstack volume delete -- '-v'";
+    let delete = "openstack volume delete -- -v";
     assert_eq!(
         follow_up(RESTORING_BACKUP, &usual),
         [
-            "openstack volume set --state available -- '-v'".to_owned(),
-            "openstack volume backup restore --force -- b '-v'".to_owned(),
+            "openstack volume set --state available -- -v".to_owned(),
+            "openstack volume backup restore --force -- b -v".to_owned(),
             format!("# or, if nobody needs the volume any more: {delete}")
         ]
     );
     // A backup in error cannot be restored again.
     let expected = format!("# restore a backup into it again, or, if nobody needs the volume any more: {delete}");
-    assert_eq!(follow_up(RESTORING_BACKUP, &to_error), ["openstack volume show -- '-v'".to_owned(), expected.clone()]);
+    assert_eq!(follow_up(RESTORING_BACKUP, &to_error), ["openstack volume show -- -v".to_owned(), expected.clone()]);
     // One that was being made from the backup holds nothing of anybody's.
     assert_eq!(follow_up(CREATING, &usual), [delete]);
     // Nor is a volume that was left behind to be deleted unseen.
@@ -124,7 +124,7 @@ fn deleting_a_volume_that_was_restored_in_place_was_the_one_suggestion() {
         backup_hosts: Vec::new(),
     };
     let finding = left_volume(&left, &situation(), &usual).unwrap();
-    assert_eq!(finding.follow_up, ["openstack volume show -- '-v'".to_owned(), expected]);
+    assert_eq!(finding.follow_up, ["openstack volume show -- -v".to_owned(), expected]);
 }
 
 #[test]

@@ -264,7 +264,7 @@ fn temporary_things_are_left_over_once_nothing_is_written() {
     for status in [None, Some(ERROR), Some(AVAILABLE)] {
         let finding = temporaries(&naming(status)).unwrap();
         assert_eq!(codes(&finding), ["temporary-leftover", "temporary-leftover"]);
-        assert_eq!(finding.follow_up, ["openstack volume delete --force -- '-t'", "openstack volume snapshot delete --force 'u v'"]);
+        assert_eq!(finding.follow_up, ["openstack volume delete --force -- -t", "openstack volume snapshot delete --force 'u v'"]);
         assert_eq!(finding.proposal, None);
         sound(&finding, &|| format!("{finding:?}"));
     }
