@@ -10,7 +10,7 @@ use jiff::civil::DateTime;
 
 use super::status::{CREATING, DELETING, ERROR, ERROR_DELETING, RESTORING};
 use super::time::{human, is_same_moment, moment, rfc3339, seconds_between};
-use super::{Backup, ColumnSet, Driver, Image, Table};
+use super::{Backup, Code, ColumnSet, Driver, Image, ProblemCode, Table};
 
 /// Clocks of hosts that are kept right may be this far apart, in seconds.
 const CLOCKS: i64 = 300;
@@ -87,11 +87,6 @@ impl fmt::Display for CheckVerdict {
     }
 }
 
-/// The code of a problem: the disk gave an error where the data should be.
-pub const UNREADABLE: &str = "unreadable";
-/// The same, for a backup that this one depends on.
-pub const PARENT_UNREADABLE: &str = "parent-unreadable";
-
 /// One thing that is wrong, or worth knowing, about one object.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -99,25 +94,25 @@ pub struct Problem {
     /// The object's name on the storage; `None` where it is about the backup as a whole. Hostile text.
     pub object: Option<String>,
     /// A stable code such as `object-missing`.
-    pub code: String,
+    pub code: Code<ProblemCode>,
     /// The same in words. May hold names from the storage, which is hostile text.
     pub text: String,
 }
 
 impl Problem {
     /// About one object.
-    pub fn of(object: impl Into<String>, code: &str, text: impl Into<String>) -> Self {
-        Self { object: Some(object.into()), code: code.to_owned(), text: text.into() }
+    pub fn of(object: impl Into<String>, code: ProblemCode, text: impl Into<String>) -> Self {
+        Self { object: Some(object.into()), code: code.into(), text: text.into() }
     }
 
     /// Whether it says that a disk could not read the data: its own, or that of a backup below.
     pub fn is_unreadable(&self) -> bool {
-        matches!(self.code.as_str(), UNREADABLE | PARENT_UNREADABLE)
+        matches!(self.code.known(), Some(ProblemCode::Unreadable | ProblemCode::ParentUnreadable))
     }
 
     /// About the backup as a whole.
-    pub fn general(code: &str, text: impl Into<String>) -> Self {
-        Self { object: None, code: code.to_owned(), text: text.into() }
+    pub fn general(code: ProblemCode, text: impl Into<String>) -> Self {
+        Self { object: None, code: code.into(), text: text.into() }
     }
 }
 
@@ -284,7 +279,8 @@ impl CheckResult {
     /// Whether the driver has nothing left to write, though its service lives: all that it writes last is there and whole, and
     /// nothing is younger than `--settle`. Objects without times do not show that, nor does an image that somebody has open or locked.
     pub fn is_finished(&self) -> bool {
-        let in_use = self.warnings.iter().any(|warning| matches!(warning.code.as_str(), "image-open" | "stale-lock"));
+        let in_use =
+            self.warnings.iter().any(|warning| matches!(warning.code.known(), Some(ProblemCode::ImageOpen | ProblemCode::StaleLock)));
         self.is_whole() && self.newest_object_at.is_some() && !in_use
     }
 
@@ -297,7 +293,7 @@ impl CheckResult {
             i64::try_from(settle).map_or(true, |settle| checked.duration_since(newest).as_secs() < settle)
         });
         // By how much is known to the check alone.
-        let clock_behind = self.begun && self.warnings.iter().any(|warning| warning.code == "clock-behind");
+        let clock_behind = self.begun && self.warnings.iter().any(|warning| warning.code == ProblemCode::ClockBehind);
         self.busy |= young || clock_behind;
     }
 

@@ -5,6 +5,7 @@
 //! [`Finding`], and [`transitions`], the table of changes that the program may make at all.
 
 mod check_result;
+pub mod code;
 mod database;
 pub mod decide;
 pub mod digest;
@@ -14,6 +15,7 @@ pub mod hex;
 pub mod id;
 mod outcome;
 mod policy;
+mod problem_code;
 pub mod rows;
 mod selection;
 mod services;
@@ -24,14 +26,14 @@ pub mod time;
 pub mod transitions;
 mod value;
 
-pub use check_result::{
-    Amount, Below, CheckResult, CheckVerdict, Checks, Glance, Level, Listing, Look, PARENT_UNREADABLE, Problem, UNREADABLE,
-};
+pub use check_result::{Amount, Below, CheckResult, CheckVerdict, Checks, Glance, Level, Listing, Look, Problem};
+pub use code::{Code, CodeEntry, CodeSet};
 pub use database::DatabaseInfo;
 pub use driver::Driver;
 pub use finding::{Change, Evidence, Finding, FindingKind, Need, Proposal, Verdict};
 pub use outcome::{Outcome, Tally, UnitResult};
 pub use policy::{AssumeDead, Policy, Situation, Thresholds};
+pub use problem_code::ProblemCode;
 pub use rows::{Attachment, Backup, ColumnSet, Image, Moved, Snapshot, Table, Volume};
 pub use selection::{Matched, NULL, STATUSES, Selection};
 pub use services::{Heartbeat, ServiceRow, Services, is_same_host};

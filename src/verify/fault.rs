@@ -1,93 +1,72 @@
-//! What is wrong with a backup, and what that makes of the verdict.
+//! What is wrong with a backup, and the verdict that follows.
 
-use std::cmp::Ordering;
-
-use crate::domain::{CheckVerdict, Problem, UNREADABLE};
+use crate::domain::{CheckVerdict, Problem, ProblemCode};
 use crate::storage::{StorageError, StorageErrorKind};
 
-/// What a fault means for the verdict.
+/// The verdict that a problem leads to where something of the backup is on the storage. The greatest one of a backup decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Class {
-    /// Something is not there.
-    Absent,
+pub enum Severity {
+    /// The check could not find out.
+    Unverifiable,
     /// Something is there and wrong.
-    Wrong,
-    /// Nobody knows, because the check could not look.
-    Unfinished,
+    Corrupt,
+    /// Something is not there.
+    Incomplete,
 }
 
-/// One fault.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fault {
-    /// What it means.
-    pub class: Class,
-    /// What it is.
-    pub problem: Problem,
-    /// It stands in the way of nothing that rests on the backup.
-    aside: bool,
-}
-
-impl Fault {
-    /// What is wrong comes before what nobody could look at, then by object.
-    fn order(&self, other: &Self) -> Ordering {
-        (self.class == Class::Unfinished, &self.problem.object).cmp(&(other.class == Class::Unfinished, &other.problem.object))
-    }
-}
-
-/// No more than this many faults are kept of one backup; how many more there are is counted.
-const MOST: usize = 1_000;
-
-/// Which classes of faults there are.
-#[derive(Debug, Clone, Copy, Default)]
-struct Kinds {
-    absent: bool,
-    wrong: bool,
-    unfinished: bool,
-}
-
-impl Kinds {
-    fn with(self, other: Self) -> Self {
-        Self { absent: self.absent || other.absent, wrong: self.wrong || other.wrong, unfinished: self.unfinished || other.unfinished }
-    }
-
-    fn of(class: Class) -> Self {
-        Self { absent: class == Class::Absent, wrong: class == Class::Wrong, unfinished: class == Class::Unfinished }
-    }
-
-    fn verdict(self) -> CheckVerdict {
-        if self.absent {
-            CheckVerdict::Incomplete
-        } else if self.wrong {
-            CheckVerdict::Corrupt
-        } else if self.unfinished {
-            CheckVerdict::Unverifiable
-        } else {
-            CheckVerdict::Intact
+impl Severity {
+    /// The verdict of the greatest severity; `None` where there is no problem.
+    pub fn verdict(greatest: Option<Self>) -> CheckVerdict {
+        match greatest {
+            None => CheckVerdict::Intact,
+            Some(Self::Unverifiable) => CheckVerdict::Unverifiable,
+            Some(Self::Corrupt) => CheckVerdict::Corrupt,
+            Some(Self::Incomplete) => CheckVerdict::Incomplete,
         }
     }
 }
 
+/// A problem with its severity.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Fault {
+    severity: Severity,
+    problem: Problem,
+    /// No restore reads it, neither of this backup nor of those that are based on it.
+    local: bool,
+}
+
+impl Fault {
+    /// Damage first, then what could not be checked; by object.
+    fn order(&self) -> (bool, Option<&str>) {
+        (self.severity == Severity::Unverifiable, self.problem.object.as_deref())
+    }
+}
+
+/// The number of faults of one backup that are kept. More are counted.
+const MOST: usize = 1_000;
+
 /// The faults of one backup.
+///
+/// A fault of its sha256file is local, as no restore reads that. All others are inherited by the backups that are based on it.
 #[derive(Debug, Clone, Default)]
 pub struct Faults {
     list: Vec<Fault>,
     more: usize,
-    kinds: Kinds,
-    /// Those of faults that stand in the way of nothing that rests on the backup.
-    aside: Kinds,
+    inherited: Option<Severity>,
+    local: Option<Severity>,
 }
 
 impl Faults {
-    /// Adds one.
-    pub fn add(&mut self, class: Class, problem: Problem) {
-        self.kinds = self.kinds.with(Kinds::of(class));
-        self.keep(Fault { class, problem, aside: false });
+    /// Adds a fault that the backups based on this one inherit.
+    pub fn add(&mut self, severity: Severity, problem: Problem) {
+        self.inherited = self.inherited.max(Some(severity));
+        self.keep(Fault { severity, problem, local: false });
     }
 
-    /// Adds one that is the backup's alone: what rests on it can be restored all the same.
-    pub fn add_aside(&mut self, class: Class, problem: Problem) {
-        self.aside = self.aside.with(Kinds::of(class));
-        self.keep(Fault { class, problem, aside: true });
+    /// Adds a fault that no restore meets.
+    pub fn add_local(&mut self, severity: Severity, problem: Problem) {
+        self.local = self.local.max(Some(severity));
+        self.keep(Fault { severity, problem, local: true });
     }
 
     fn keep(&mut self, fault: Fault) {
@@ -98,97 +77,101 @@ impl Faults {
         }
     }
 
-    /// Adds what an error on the storage means; a missing object that should be there is absent.
+    /// Adds an error of the storage. Where an object must exist, its absence is damage.
     pub fn add_error(&mut self, object: Option<&str>, error: &StorageError) {
-        let (class, code) = match error.kind {
-            StorageErrorKind::NoObject => (Class::Absent, "object-missing"),
-            StorageErrorKind::NoContainer => (Class::Absent, "container-missing"),
-            StorageErrorKind::NotAnObject => (Class::Wrong, "object-not-plain"),
-            StorageErrorKind::NotFollowed => (Class::Unfinished, "not-followed"),
-            StorageErrorKind::Transient => (Class::Unfinished, "storage-unreachable"),
-            StorageErrorKind::Away => (Class::Unfinished, "storage-away"),
-            StorageErrorKind::Authentication => (Class::Unfinished, "storage-authentication"),
-            StorageErrorKind::Permission => (Class::Unfinished, "storage-permission"),
-            StorageErrorKind::Protocol => (Class::Unfinished, "storage-protocol"),
-            StorageErrorKind::Configuration => (Class::Unfinished, "storage-configuration"),
-            StorageErrorKind::Media => (Class::Unfinished, UNREADABLE),
-            StorageErrorKind::Cancelled => (Class::Unfinished, "cancelled"),
+        use Severity::{Corrupt, Incomplete, Unverifiable};
+        let (severity, code) = match error.kind {
+            StorageErrorKind::NoObject => (Incomplete, ProblemCode::ObjectMissing),
+            StorageErrorKind::NoContainer => (Incomplete, ProblemCode::ContainerMissing),
+            StorageErrorKind::NotAnObject => (Corrupt, ProblemCode::ObjectNotPlain),
+            StorageErrorKind::NotFollowed => (Unverifiable, ProblemCode::NotFollowed),
+            StorageErrorKind::Transient => (Unverifiable, ProblemCode::StorageUnreachable),
+            StorageErrorKind::Away => (Unverifiable, ProblemCode::StorageAway),
+            StorageErrorKind::Authentication => (Unverifiable, ProblemCode::StorageAuthentication),
+            StorageErrorKind::Permission => (Unverifiable, ProblemCode::StoragePermission),
+            StorageErrorKind::Protocol => (Unverifiable, ProblemCode::StorageProtocol),
+            StorageErrorKind::Configuration => (Unverifiable, ProblemCode::StorageConfiguration),
+            StorageErrorKind::Media => (Unverifiable, ProblemCode::Unreadable),
+            StorageErrorKind::Cancelled => (Unverifiable, ProblemCode::Cancelled),
         };
-        self.add(class, Problem { object: object.map(str::to_owned), code: code.to_owned(), text: error.text.clone() });
+        self.add(severity, Problem { object: object.map(str::to_owned), code: code.into(), text: error.text.clone() });
     }
 
-    /// The one that is told first.
+    /// The problem that is reported first.
     pub fn first(&self) -> Option<&Problem> {
-        self.list.iter().min_by(|a, b| a.order(b)).map(|fault| &fault.problem)
+        self.list.iter().min_by_key(|fault| fault.order()).map(|fault| &fault.problem)
     }
 
-    /// The first of those that count for what rests on the backup.
-    pub fn first_below(&self) -> Option<&Problem> {
-        self.list.iter().filter(|fault| !fault.aside).min_by(|a, b| a.order(b)).map(|fault| &fault.problem)
+    /// The first of the inherited problems.
+    pub fn first_inherited(&self) -> Option<&Problem> {
+        self.list.iter().filter(|fault| !fault.local).min_by_key(|fault| fault.order()).map(|fault| &fault.problem)
     }
 
-    /// Whether there is none.
+    /// Whether there are no faults.
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()
     }
 
-    /// Whether something is known to be damaged that a restore reads.
-    pub fn has_damage_below(&self) -> bool {
-        self.kinds.absent || self.kinds.wrong
+    /// The greatest severity.
+    pub fn severity(&self) -> Option<Severity> {
+        self.inherited.max(self.local)
+    }
+
+    /// Whether something that a restore reads is known to be damaged.
+    pub fn has_inherited_damage(&self) -> bool {
+        self.inherited > Some(Severity::Unverifiable)
     }
 
     /// Whether something is known to be damaged.
     pub fn has_damage(&self) -> bool {
-        let kinds = self.kinds.with(self.aside);
-        kinds.absent || kinds.wrong
+        self.severity() > Some(Severity::Unverifiable)
     }
 
-    /// Whether all of them have this code.
-    pub fn are_all(&self, code: &str) -> bool {
+    /// Whether all faults have this code.
+    pub fn are_all(&self, code: ProblemCode) -> bool {
         self.more == 0 && self.list.iter().all(|fault| fault.problem.code == code)
     }
 
-    /// Whether the disk could not read something that a restore reads.
-    pub fn is_unreadable_below(&self) -> bool {
-        self.list.iter().any(|fault| !fault.aside && fault.problem.is_unreadable())
+    /// Whether a disk gave read errors for something that a restore reads.
+    pub fn has_inherited_read_error(&self) -> bool {
+        self.list.iter().any(|fault| !fault.local && fault.problem.is_unreadable())
     }
 
-    /// What they come to, where something of the backup is on the storage. What is known to be wrong stays so, whatever else
-    /// could not be looked at.
+    /// The verdict where something of the backup is on the storage.
     pub fn verdict(&self) -> CheckVerdict {
-        self.kinds.with(self.aside).verdict()
+        Severity::verdict(self.severity())
     }
 
-    /// What they come to for what rests on the backup.
-    pub fn verdict_below(&self) -> CheckVerdict {
-        self.kinds.verdict()
+    /// The verdict for the backups that are based on this one.
+    pub fn inherited_verdict(&self) -> CheckVerdict {
+        Severity::verdict(self.inherited)
     }
 
-    /// As a report has them: damage first, then what could not be looked at; by object.
+    /// The problems in the order of a report: damage first, then what could not be checked; by object.
     pub fn into_problems(mut self) -> Vec<Problem> {
-        self.list.sort_by(Fault::order);
+        self.list.sort_by(|a, b| a.order().cmp(&b.order()));
         let mut problems: Vec<Problem> = self.list.into_iter().map(|fault| fault.problem).collect();
         if self.more > 0 {
-            problems.push(Problem::general("more", format!("{} more problems are not listed", self.more)));
+            problems.push(Problem::general(ProblemCode::More, format!("{} more problems are not listed", self.more)));
         }
         problems
     }
 
-    /// Takes in those of another.
+    /// Adds the faults of another.
     pub fn extend(&mut self, other: Self) {
         self.more += other.more;
-        self.kinds = self.kinds.with(other.kinds);
-        self.aside = self.aside.with(other.aside);
+        self.inherited = self.inherited.max(other.inherited);
+        self.local = self.local.max(other.local);
         for fault in other.list {
             self.keep(fault);
         }
     }
 
-    /// Takes in those of another, as [`Faults::add_aside`] does.
-    pub fn extend_aside(&mut self, other: Self) {
-        let aside = other.kinds.with(other.aside);
-        let list = other.list.into_iter().map(|fault| Fault { aside: true, ..fault }).collect();
-        self.extend(Self { list, kinds: Kinds::default(), aside, ..other });
+    /// Adds the faults of another as local ones.
+    pub fn extend_local(&mut self, other: Self) {
+        let local = other.severity();
+        let list = other.list.into_iter().map(|fault| Fault { local: true, ..fault }).collect();
+        self.extend(Self { list, inherited: None, local, ..other });
     }
 }
 
@@ -196,28 +179,28 @@ impl Faults {
 mod tests {
     use super::*;
 
-    fn verdict(classes: &[Class]) -> CheckVerdict {
+    fn verdict(severities: &[Severity]) -> CheckVerdict {
         let mut faults = Faults::default();
-        for class in classes {
-            faults.add(*class, Problem::general("x", "y"));
+        for severity in severities {
+            faults.add(*severity, Problem::general(ProblemCode::Gap, "y"));
         }
         faults.verdict()
     }
 
     #[test]
-    fn what_is_known_to_be_wrong_stays_so() {
-        use Class::{Absent, Unfinished, Wrong};
+    fn the_greatest_severity_decides_the_verdict() {
+        use Severity::{Corrupt, Incomplete, Unverifiable};
         assert_eq!(verdict(&[]), CheckVerdict::Intact);
-        assert_eq!(verdict(&[Unfinished]), CheckVerdict::Unverifiable);
-        assert_eq!(verdict(&[Unfinished, Wrong]), CheckVerdict::Corrupt);
-        assert_eq!(verdict(&[Wrong, Absent, Unfinished]), CheckVerdict::Incomplete);
+        assert_eq!(verdict(&[Unverifiable]), CheckVerdict::Unverifiable);
+        assert_eq!(verdict(&[Unverifiable, Corrupt]), CheckVerdict::Corrupt);
+        assert_eq!(verdict(&[Corrupt, Incomplete, Unverifiable]), CheckVerdict::Incomplete);
     }
 
     #[test]
-    fn a_flood_of_faults_is_counted_and_not_kept() {
+    fn faults_beyond_the_limit_are_counted_and_not_kept() {
         let mut faults = Faults::default();
         for number in 0..MOST + 7 {
-            faults.add(Class::Wrong, Problem::of(format!("o{number}"), "x", "y"));
+            faults.add(Severity::Corrupt, Problem::of(format!("o{number}"), ProblemCode::Gap, "y"));
         }
         let problems = faults.into_problems();
         assert_eq!(problems.len(), MOST + 1);

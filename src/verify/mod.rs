@@ -20,12 +20,12 @@ use jiff::Timestamp;
 
 pub use capacity::Capacity;
 pub use check_document::CheckDocument;
-pub use fault::{Class, Fault, Faults};
+pub use fault::{Faults, Severity};
 pub use precheck::{Moment, precheck};
 pub use run::{Checker, Places, Request, Target};
 pub use watch::Watch;
 
-use crate::domain::{Amount, Backup, Below, CheckVerdict, Level, Listing, Problem};
+use crate::domain::{Amount, Backup, Below, CheckVerdict, Level, Listing, Problem, ProblemCode};
 
 /// A backup to be checked, with everything that the database says about it.
 #[derive(Debug, Clone, Copy)]
@@ -59,7 +59,7 @@ impl Subject<'_> {
             first.id,
             first.volume_id.as_deref().unwrap_or_default()
         );
-        Some(Problem::general("parent-of-another-volume", text))
+        Some(Problem::general(ProblemCode::ParentOfAnotherVolume, text))
     }
 }
 

@@ -11,9 +11,11 @@ use jiff::Timestamp;
 use super::capacity::Place;
 use super::chunked::{self, Effort, LARGE, LISTED_OBJECT, Link, Own, Reading, Share};
 use super::precheck::{Moment, is_same_place, precheck};
-use super::{Capacity, Class, Faults, Findings, Subject, Watch};
+use super::{Capacity, Faults, Findings, Severity, Subject, Watch};
 use crate::domain::time::stamp;
-use crate::domain::{Backup, CheckResult, CheckVerdict, Checks, ColumnSet, Driver, Glance, Image, Level, Listing, Look, Problem};
+use crate::domain::{
+    Backup, CheckResult, CheckVerdict, Checks, ColumnSet, Driver, Glance, Image, Level, Listing, Look, Problem, ProblemCode,
+};
 use crate::storage::gcs::SEEN_BY_CINDER;
 use crate::storage::{ObjectStore, StorageError};
 
@@ -225,7 +227,7 @@ impl<'a> Checker<'a> {
             let text = format!(
                 "Cinder's own driver cannot restore it: it, or a backup that it rests on, has {listed} objects, and that driver reads the first {SEEN_BY_CINDER} of a listing only"
             );
-            findings.warnings.push(Problem::general("cinder-cannot-restore", text));
+            findings.warnings.push(Problem::general(ProblemCode::CinderCannotRestore, text));
         }
         (findings, location)
     }
@@ -289,14 +291,14 @@ fn unknown(level: Level, backup: &Backup) -> Findings {
     let missing = service.is_empty() && prefix.is_none();
     if missing {
         let text = "no driver ever took it up (backups.service is not set), so it has no data";
-        faults.add(Class::Absent, Problem::general("never-begun", text));
+        faults.add(Severity::Incomplete, Problem::general(ProblemCode::NeverBegun, text));
     } else if service.is_empty() {
         let text = "backups.service is not set, and service_metadata is: some driver wrote it, and nothing tells which, so that it is not \
                     known where its data is";
-        faults.add(Class::Unfinished, Problem::general("driver-unknown", text));
+        faults.add(Severity::Unverifiable, Problem::general(ProblemCode::DriverUnknown, text));
     } else {
         let text = format!("its driver is {service}, whose storage this program does not know");
-        faults.add(Class::Unfinished, Problem::general("driver-unknown", text));
+        faults.add(Severity::Unverifiable, Problem::general(ProblemCode::DriverUnknown, text));
     }
     let verdict = if missing { CheckVerdict::Missing } else { CheckVerdict::Unverifiable };
     Findings { verdict, problems: faults.into_problems(), ..chunked::empty(level) }

@@ -8,11 +8,11 @@ use std::ops::{ControlFlow, Range};
 
 use jiff::Timestamp;
 
-use super::judge::{EXTENTS_DIFFER, is_named_after, is_newer, service_metadata};
+use super::judge::{is_named_after, is_newer, service_metadata};
 use super::names::{self, backup_of_snapshot};
 use super::observe::Seen;
 use super::unfinished;
-use crate::domain::{CheckVerdict, Level, Problem};
+use crate::domain::{CheckVerdict, Level, Problem, ProblemCode};
 use crate::storage::ceph::export::{Export, Run};
 use crate::storage::ceph::{Pool, SnapshotInfo};
 use crate::storage::{StorageError, StorageErrorKind};
@@ -59,13 +59,17 @@ pub(super) fn deepen(findings: &mut Findings, data: &Data<'_>, source: Option<&P
     findings.bytes.checked = bytes;
     findings.depth = format!("looked at, and all {bytes} bytes of it read; Ceph's driver stores no digest");
     if second {
-        findings.warnings.push(Problem::of(name, "second-read", "the cluster gave an error on the first read and none on the second"));
+        findings.warnings.push(Problem::of(
+            name,
+            ProblemCode::SecondRead,
+            "the cluster gave an error on the first read and none on the second",
+        ));
     }
     // Zeros are extents of a copy too, so that an export is never shorter than the list of extents.
     if bytes < data.image.held.bytes {
         findings.verdict = CheckVerdict::Incomplete;
         let text = format!("an export gives {bytes} bytes, and its extents are {}", data.image.held.bytes);
-        findings.problems.push(Problem::of(name, "export-short", text));
+        findings.problems.push(Problem::of(name, ProblemCode::ExportShort, text));
         findings.service_metadata = None;
         return;
     }
@@ -97,7 +101,7 @@ pub(super) fn deepen(findings: &mut Findings, data: &Data<'_>, source: Option<&P
     if reached < level {
         findings.verdict = CheckVerdict::Unverifiable;
         let text = format!("intact at level {reached}, and level {level} was not reached: {}", lacking.join("; "));
-        findings.problems.push(Problem::general("level-not-reached", text));
+        findings.problems.push(Problem::general(ProblemCode::LevelNotReached, text));
     }
 }
 
@@ -157,7 +161,7 @@ fn trace(
              `--level restore` compares the bytes themselves",
             volume.about(&end.name)
         );
-        findings.problems.push(Problem::of(format!("{name}@{}", end.name), EXTENTS_DIFFER, text));
+        findings.problems.push(Problem::of(format!("{name}@{}", end.name), ProblemCode::ExtentsDiffer, text));
         findings.verdict = CheckVerdict::Unverifiable;
         findings.service_metadata = None;
     }
@@ -278,13 +282,13 @@ fn differs(findings: &mut Findings, data: &Data<'_>, volume: &Original<'_>, diff
     named.dedup();
     for object in named {
         let text = format!("not as in {source}, in its bytes from {} on", object * info.object_size);
-        findings.problems.push(Problem::of(format!("{}.{object:016x}", info.object_prefix), "differs", text));
+        findings.problems.push(Problem::of(format!("{}.{object:016x}", info.object_prefix), ProblemCode::Differs, text));
     }
     let unnamed = difference.count.saturating_sub(difference.places.len() as u64);
     if unnamed > 0 {
         findings.problems.push(Problem::of(
             &info.name,
-            "differs",
+            ProblemCode::Differs,
             format!("not as in {source} in {unnamed} more places of {WINDOW} bytes"),
         ));
     }
@@ -297,7 +301,7 @@ fn give_up(findings: &mut Findings, image: &str, error: &StorageError) {
     // As on every storage: it differs from a cluster that is down, and nothing is decided by it.
     findings.verdict = CheckVerdict::Unverifiable;
     if error.kind == StorageErrorKind::Media {
-        findings.problems.push(Problem::of(image, "unreadable", format!("two reads, and both ended with an error: {error}")));
+        findings.problems.push(Problem::of(image, ProblemCode::Unreadable, format!("two reads, and both ended with an error: {error}")));
         findings.depth = "looked at, and read as far as it can be read".to_owned();
     } else {
         findings.problems.push(unfinished(error));

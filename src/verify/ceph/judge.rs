@@ -14,38 +14,25 @@ use super::names::{self, Names, Shape};
 use super::observe::{Content, Observed, Seen};
 use crate::domain::id::same;
 use crate::domain::time::stamp;
-use crate::domain::{Amount, Backup, CheckVerdict, Glance, Level, Listing, Problem, time};
+use crate::domain::{Amount, Backup, CheckVerdict, Glance, Level, Listing, Problem, ProblemCode, time};
 use crate::storage::ceph::{ImageInfo, SnapshotInfo};
-use crate::verify::{Findings, Subject};
+use crate::verify::{Findings, Severity, Subject};
 
 /// Clocks of a cluster and its clients may be this far apart.
 const CLOCKS: SignedDuration = SignedDuration::from_secs(60);
 /// So many objects and holes are named; more are counted.
 const NAMED: usize = 100;
 
-/// The codes of problems that may or may not be damage: comparing the bytes with the volume's decides.
-const DOUBTS: [&str; 5] = ["objects-doubtful", "snapshot-newer", "snapshot-order", "image-newer", EXTENTS_DIFFER];
-/// The code of bytes in a backup that did not change in its volume.
-pub(super) const EXTENTS_DIFFER: &str = "extents-differ";
-
-/// Whether a problem may turn out not to be damage.
+/// Whether a problem may turn out not to be damage: comparing the bytes with the volume's decides.
 pub(super) fn is_doubt(problem: &Problem) -> bool {
-    DOUBTS.contains(&problem.code.as_str())
+    use ProblemCode::{ExtentsDiffer, ImageNewer, ObjectsDoubtful, SnapshotNewer, SnapshotOrder};
+    matches!(problem.code.known(), Some(ObjectsDoubtful | SnapshotNewer | SnapshotOrder | ImageNewer | ExtentsDiffer))
 }
 
 /// Whether something was made after the object of metadata was written, which the driver writes last; `None` where a time is not
 /// known. The times are by two clocks: an OSD's, and that of the host that made the backup.
 pub(super) fn is_newer(made: Option<Timestamp>, meta: Option<Timestamp>) -> Option<bool> {
     Some(made?.duration_since(meta?) > CLOCKS)
-}
-
-/// How bad a problem is, for the verdict.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Weight {
-    /// Something is wrong.
-    Wrong,
-    /// Something is not there.
-    Gone,
 }
 
 /// A verdict in the making.
@@ -55,7 +42,7 @@ struct Case<'a> {
     ancestors: &'a [Arc<Backup>],
     names: &'a Names,
     observed: &'a Observed,
-    weight: Option<Weight>,
+    severity: Option<Severity>,
     problems: Vec<Problem>,
     warnings: Vec<Problem>,
 }
@@ -63,7 +50,7 @@ struct Case<'a> {
 /// What a look without reading says.
 pub(super) fn judge(subject: &Subject<'_>, names: &Names, observed: &Observed) -> Findings {
     let Subject { backup, ancestors, .. } = *subject;
-    let mut case = Case { subject, backup, ancestors, names, observed, weight: None, problems: Vec::new(), warnings: Vec::new() };
+    let mut case = Case { subject, backup, ancestors, names, observed, severity: None, problems: Vec::new(), warnings: Vec::new() };
     let image = observed.image.as_ref();
     let end = image.and_then(|image| image.snapshots_of(&backup.id).next());
     let expected = match image {
@@ -81,17 +68,11 @@ pub(super) fn judge(subject: &Subject<'_>, names: &Names, observed: &Observed) -
 
     let begun = is_begun(backup, names, observed);
     let newest = newest(observed, backup, begun);
-    let is_complete = case.weight.is_none();
+    let is_complete = case.severity <= Some(Severity::Unverifiable);
     // Of a base with a chain on it, a writer is one of a later backup once this one is complete.
     let is_open = image.is_some_and(|image| !image.watchers.is_empty()) && !(is_complete && end.is_some());
     let busy = is_open || (begun && newest.is_some_and(|newest| is_young(newest, subject.now, subject.settle)));
-    let verdict = match case.weight {
-        None if case.problems.is_empty() => CheckVerdict::Intact,
-        None => CheckVerdict::Unverifiable,
-        Some(_) if !begun => CheckVerdict::Missing,
-        Some(Weight::Gone) => CheckVerdict::Incomplete,
-        Some(Weight::Wrong) => CheckVerdict::Corrupt,
-    };
+    let verdict = if is_complete || begun { Severity::verdict(case.severity) } else { CheckVerdict::Missing };
     Findings {
         verdict,
         reached: (verdict == CheckVerdict::Intact).then_some(Level::Quick),
@@ -154,8 +135,8 @@ pub(super) fn service_metadata(backup: &Backup, image: &Seen) -> Option<String> 
 }
 
 impl Case<'_> {
-    fn wrong(&mut self, weight: Weight, problem: Problem) {
-        self.weight = self.weight.max(Some(weight));
+    fn add(&mut self, severity: Severity, problem: Problem) {
+        self.severity = self.severity.max(Some(severity));
         self.problems.push(problem);
     }
 
@@ -174,14 +155,14 @@ impl Case<'_> {
         let ends: Vec<_> = image.snapshots_of(&self.backup.id).collect();
         if ends.len() > 1 {
             let text = format!("{} snapshots of this backup where the driver insists on one", ends.len());
-            self.wrong(Weight::Wrong, Problem::of(name, "snapshot-twice", text));
+            self.add(Severity::Corrupt, Problem::of(name, ProblemCode::SnapshotTwice, text));
         }
         for end in ends {
             self.made_again(image, end);
             match self.size() {
                 Some(size) if size != end.size => {
                     let text = format!("the snapshot holds a volume of {} bytes, and the row says {size}", end.size);
-                    self.wrong(Weight::Wrong, Problem::of(format!("{name}@{}", end.name), "size", text));
+                    self.add(Severity::Corrupt, Problem::of(format!("{name}@{}", end.name), ProblemCode::Size, text));
                 }
                 _ => {}
             }
@@ -189,14 +170,14 @@ impl Case<'_> {
         self.size_known();
         // It was sent as what changed since the snapshot of its parent, into the image that this is in.
         if let Some(problem) = self.subject.other_volume() {
-            self.wrong(Weight::Wrong, problem);
+            self.add(Severity::Corrupt, problem);
         }
         for ancestor in self.ancestors {
             // A snapshot is a whole image: it needs no parent to be restored.
             let (code, what) = match image.snapshots_of(&ancestor.id).next() {
-                None => ("ancestor-missing", "there is no snapshot"),
+                None => (ProblemCode::AncestorMissing, "there is no snapshot"),
                 Some(snapshot) if image.snapshots_of(&self.backup.id).any(|end| end.id < snapshot.id) => {
-                    ("ancestor-remade", "after this backup's own snapshot somebody made again the snapshot")
+                    (ProblemCode::AncestorRemade, "after this backup's own snapshot somebody made again the snapshot")
                 }
                 Some(_) => continue,
             };
@@ -210,7 +191,7 @@ impl Case<'_> {
         if image.dirty == Some(true) {
             let text = "it was written to after its last backup, by an increment that was cut off: what the next increment does not write \
                         over stays in it, so make the next backup of the volume a full one";
-            self.warn(Problem::of(name, "base-dirty", text));
+            self.warn(Problem::of(name, ProblemCode::BaseDirty, text));
         }
         image.held.bytes
     }
@@ -236,22 +217,22 @@ impl Case<'_> {
         match (is_newer, later) {
             (Some(true), _) if later.is_some() || is_original => {
                 let text = format!("{after}{times}: somebody removed it and made it again, and it holds what the image held by then");
-                self.wrong(Weight::Wrong, Problem::of(name, "snapshot-remade", text));
+                self.add(Severity::Corrupt, Problem::of(name, ProblemCode::SnapshotRemade, text));
             }
             (_, Some(_)) => {
                 let text =
                     format!("{after}{times}: somebody made it again, or the clocks of the hosts that made the backups are far apart");
-                self.problems.push(Problem::of(name, "snapshot-order", text));
+                self.add(Severity::Unverifiable, Problem::of(name, ProblemCode::SnapshotOrder, text));
             }
             (Some(true), None) => {
                 let text = format!(
                     "{times}: somebody made it again, or the image was copied or mirrored to here later, or the clocks of the OSDs and \
                      of cinder-backup are apart; `--level restore --ceph-source-pool POOL` compares the bytes with the volume's"
                 );
-                self.problems.push(Problem::of(name, "snapshot-newer", text));
+                self.add(Severity::Unverifiable, Problem::of(name, ProblemCode::SnapshotNewer, text));
             }
             (None, None) if self.observed.meta.is_some() => {
-                self.warn(Problem::of(name, "snapshot-undated", format!("{times}: that nobody made it again is not known")));
+                self.warn(Problem::of(name, ProblemCode::SnapshotUndated, format!("{times}: that nobody made it again is not known")));
             }
             _ => {}
         }
@@ -266,7 +247,7 @@ impl Case<'_> {
         if image.dirty == Some(true) {
             text.push_str("; what it wrote is in the image, so that the next increment may keep some of it: make that a full backup");
         }
-        self.wrong(Weight::Gone, Problem::of(&image.info.name, "snapshot-missing", text));
+        self.add(Severity::Incomplete, Problem::of(&image.info.name, ProblemCode::SnapshotMissing, text));
         0
     }
 
@@ -276,7 +257,7 @@ impl Case<'_> {
         let size = self.size().unwrap_or(image.info.size);
         if size != image.info.size {
             let text = format!("the image has {} bytes, and the row says {size}", image.info.size);
-            self.wrong(Weight::Wrong, Problem::of(name, "size", text));
+            self.add(Severity::Corrupt, Problem::of(name, ProblemCode::Size, text));
         }
         self.size_known();
         let held = &image.held;
@@ -292,7 +273,7 @@ impl Case<'_> {
                     held.end,
                     held.hole_count
                 );
-                self.wrong(Weight::Gone, Problem::of(name, "hole", text));
+                self.add(Severity::Incomplete, Problem::of(name, ProblemCode::Hole, text));
             }
         }
         let image_end = image.info.size;
@@ -304,7 +285,7 @@ impl Case<'_> {
                     "nothing behind byte {} of {image_end}: right if the snapshot is of a time before the volume grew, else the end is missing",
                     held.end
                 );
-                self.warn(Problem::of(name, "tail-hole", text));
+                self.warn(Problem::of(name, ProblemCode::TailHole, text));
             } else {
                 self.hole(image, held.end, image_end);
             }
@@ -320,7 +301,7 @@ impl Case<'_> {
         let or_snapshot =
             if self.names.shape == Shape::Either { ", and there is no snapshot that would say that it may be so" } else { "" };
         let text = format!("bytes {from} to {to} were never written (objects {first} to {last}){or_snapshot}");
-        self.wrong(Weight::Gone, Problem::of(&image.info.name, "hole", text));
+        self.add(Severity::Incomplete, Problem::of(&image.info.name, ProblemCode::Hole, text));
     }
 
     /// Copies of a volume's snapshots share one name: the image may be that of another backup. And nobody writes to a copy once its
@@ -333,13 +314,13 @@ impl Case<'_> {
             let text = format!(
                 "made at {created}, after this backup was finished at {finished}: it is the image of another backup, and this one's is lost"
             );
-            self.wrong(Weight::Wrong, Problem::of(&image.info.name, "image-foreign", text));
+            self.add(Severity::Corrupt, Problem::of(&image.info.name, ProblemCode::ImageForeign, text));
         } else if let Some(written) = is_newer(created.max(modified)) {
             let text = format!(
                 "made or written to at {written}, after this backup was finished at {finished}: somebody changed it, or it was copied or \
                  mirrored to here later, or the clocks of the OSDs and of cinder-backup are apart"
             );
-            self.problems.push(Problem::of(&image.info.name, "image-newer", text));
+            self.add(Severity::Unverifiable, Problem::of(&image.info.name, ProblemCode::ImageNewer, text));
         }
     }
 
@@ -354,7 +335,7 @@ impl Case<'_> {
             ),
             None => format!("no image {} in pool {}", names.join(" nor "), self.observed.pool),
         };
-        self.wrong(Weight::Gone, Problem::of(first, "image-missing", text));
+        self.add(Severity::Incomplete, Problem::of(first, ProblemCode::ImageMissing, text));
         self.size().unwrap_or(0)
     }
 
@@ -363,16 +344,16 @@ impl Case<'_> {
             None => {
                 let text =
                     "the object of the volume's metadata is not there, which is written after the data: the driver did not get so far";
-                self.wrong(Weight::Gone, Problem::of(&self.names.meta, "metadata-missing", text));
+                self.add(Severity::Incomplete, Problem::of(&self.names.meta, ProblemCode::MetadataMissing, text));
             }
             Some(meta) => match &meta.content {
                 Content::Invalid(what) => {
                     let text = format!("not the metadata of a volume, and a restore would fail on it: {what}");
-                    self.wrong(Weight::Wrong, Problem::of(&meta.name, "metadata-invalid", text));
+                    self.add(Severity::Corrupt, Problem::of(&meta.name, ProblemCode::MetadataInvalid, text));
                 }
                 Content::Of(Some(volume)) if !self.backup.volume_id.as_deref().is_some_and(|own| same(own, volume)) => {
                     let text = format!("the metadata of another volume, {volume:?}");
-                    self.wrong(Weight::Wrong, Problem::of(&meta.name, "metadata-foreign", text));
+                    self.add(Severity::Corrupt, Problem::of(&meta.name, ProblemCode::MetadataForeign, text));
                 }
                 Content::Of(_) => {}
             },
@@ -382,13 +363,13 @@ impl Case<'_> {
     fn lost(&mut self, image: &Seen) {
         for object in image.lost.objects.iter().take(NAMED) {
             let text = format!("in the map of objects of {}, and not in the pool: a restore would read zeros", image.info.name);
-            self.wrong(Weight::Gone, Problem::of(object, "object-missing", text));
+            self.add(Severity::Incomplete, Problem::of(object, ProblemCode::ObjectMissing, text));
         }
         let unnamed = image.lost.objects.len().saturating_sub(NAMED);
         if unnamed > 0 {
-            self.wrong(
-                Weight::Gone,
-                Problem::of(&image.info.name, "object-missing", format!("{unnamed} more of its objects are not in the pool")),
+            self.add(
+                Severity::Incomplete,
+                Problem::of(&image.info.name, ProblemCode::ObjectMissing, format!("{unnamed} more of its objects are not in the pool")),
             );
         }
         if let (Some(object), count) = (image.lost.doubtful.first(), image.lost.doubtful.len()) {
@@ -399,11 +380,11 @@ impl Case<'_> {
                 count - 1
             );
             // No damage that is proven, and no proof of the contrary.
-            self.problems.push(Problem::of(object, "objects-doubtful", text));
+            self.add(Severity::Unverifiable, Problem::of(object, ProblemCode::ObjectsDoubtful, text));
         }
         if image.lost.unexamined > 0 {
             let text = format!("{} more of its objects hold nothing, and were not looked for one by one", image.lost.unexamined);
-            self.warn(Problem::of(&image.info.name, "objects-unexamined", text));
+            self.warn(Problem::of(&image.info.name, ProblemCode::ObjectsUnexamined, text));
         }
     }
 
@@ -411,10 +392,10 @@ impl Case<'_> {
         let (name, watchers) = (&image.info.name, image.watchers.join(", "));
         if !watchers.is_empty() {
             let text = format!("open for writing by {watchers}: somebody works on it, or died less than a minute ago");
-            self.warn(Problem::of(name, "image-open", text));
+            self.warn(Problem::of(name, ProblemCode::ImageOpen, text));
         } else if !image.locks.is_empty() {
             let text = format!("still locked by {}, which is gone: who wrote it was killed", image.locks.join(", "));
-            self.warn(Problem::of(name, "stale-lock", text));
+            self.warn(Problem::of(name, ProblemCode::StaleLock, text));
         }
     }
 
@@ -422,7 +403,7 @@ impl Case<'_> {
         if self.size().is_none() {
             // No damage, and no proof that all of it is there.
             let text = "backups.size is not set or no size of a volume, so that nothing tells how much of the volume there should be";
-            self.problems.push(Problem::general("size-unknown", text));
+            self.add(Severity::Unverifiable, Problem::general(ProblemCode::SizeUnknown, text));
         }
     }
 
@@ -432,7 +413,7 @@ impl Case<'_> {
             let text = format!(
                 "it is in pool {pool}, and Cinder's restore looks for its snapshot in backup_ceph_pool, which is {configured_pool}"
             );
-            self.warn(Problem::general("pool-differs", text));
+            self.warn(Problem::general(ProblemCode::PoolDiffers, text));
         }
     }
 }

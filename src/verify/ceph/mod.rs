@@ -18,7 +18,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use crate::domain::{Amount, Backup, CheckVerdict, Glance, Level, Listing, Problem};
+use crate::domain::{Amount, Backup, CheckVerdict, Glance, Level, Listing, Problem, ProblemCode};
 use crate::storage::ceph::{Cluster, Pool};
 use crate::storage::{StorageError, StorageErrorKind};
 
@@ -29,7 +29,7 @@ use super::{Findings, Subject, Watch};
 pub fn check(cluster: &Cluster, source: Option<&Pool<'_>>, subject: &Subject<'_>, watch: &Watch) -> Findings {
     let names = match names::of(subject.backup, subject.ancestors) {
         Ok(names) => names,
-        Err(problem) if problem.code == "volume-unknown" => return nothing(CheckVerdict::Unverifiable, problem),
+        Err(problem) if problem.code == ProblemCode::VolumeUnknown => return nothing(CheckVerdict::Unverifiable, problem),
         Err(problem) => return nothing(CheckVerdict::Corrupt, problem),
     };
     let pool = pool_of(cluster, subject.backup);
@@ -64,7 +64,7 @@ fn without_backups(cluster: &Cluster, pool: &Pool<'_>) -> Option<Problem> {
                  --storage-option backup_ceph_conf=FILE select others",
                 cluster.location(pool.name())
             );
-            Some(Problem::general("pool-without-backups", text))
+            Some(Problem::general(ProblemCode::PoolWithoutBackups, text))
         }
         Err(error) => Some(unfinished(&error)),
     }
@@ -119,15 +119,15 @@ fn nothing(verdict: CheckVerdict, problem: Problem) -> Findings {
 /// A question that was not answered, as a problem.
 fn unfinished(error: &StorageError) -> Problem {
     let code = match error.kind {
-        StorageErrorKind::NoContainer => "pool-missing",
-        StorageErrorKind::NoObject => "changed-meanwhile",
-        StorageErrorKind::Transient | StorageErrorKind::Away => "storage-unavailable",
-        StorageErrorKind::Authentication => "storage-authentication",
-        StorageErrorKind::Permission => "storage-permission",
-        StorageErrorKind::Configuration => "storage-configuration",
-        StorageErrorKind::Protocol | StorageErrorKind::NotAnObject | StorageErrorKind::NotFollowed => "storage-protocol",
-        StorageErrorKind::Media => "unreadable",
-        StorageErrorKind::Cancelled => "cancelled",
+        StorageErrorKind::NoContainer => ProblemCode::PoolMissing,
+        StorageErrorKind::NoObject => ProblemCode::ChangedMeanwhile,
+        StorageErrorKind::Transient | StorageErrorKind::Away => ProblemCode::StorageUnavailable,
+        StorageErrorKind::Authentication => ProblemCode::StorageAuthentication,
+        StorageErrorKind::Permission => ProblemCode::StoragePermission,
+        StorageErrorKind::Configuration => ProblemCode::StorageConfiguration,
+        StorageErrorKind::Protocol | StorageErrorKind::NotAnObject | StorageErrorKind::NotFollowed => ProblemCode::StorageProtocol,
+        StorageErrorKind::Media => ProblemCode::Unreadable,
+        StorageErrorKind::Cancelled => ProblemCode::Cancelled,
     };
     Problem::general(code, error.text.clone())
 }

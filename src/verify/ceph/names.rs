@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use crate::domain::{Backup, Problem};
+use crate::domain::{Backup, Problem, ProblemCode};
 
 /// What a row allows the backup to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +46,10 @@ pub(super) struct Names {
 /// What is wrong with the row, where nothing can be worked out.
 pub(super) fn of(backup: &Backup, ancestors: &[Arc<Backup>]) -> Result<Names, Problem> {
     let Some(volume) = backup.volume_id.as_deref() else {
-        return Err(Problem::general("volume-unknown", "the row names no volume, so that the name of the image cannot be worked out"));
+        return Err(Problem::general(
+            ProblemCode::VolumeUnknown,
+            "the row names no volume, so that the name of the image cannot be worked out",
+        ));
     };
     let own = format!("volume-{volume}.backup.{}", backup.id);
     // Of the releases before service_metadata, and of copies of a snapshot: one for all backups of the volume.
@@ -101,12 +104,13 @@ fn base(backup: &Backup) -> Result<Option<String>, Problem> {
     match serde_json::from_str::<Metadata>(text) {
         Ok(Metadata { base }) if is_image_name(&base) => Ok(Some(base)),
         Ok(Metadata { base }) => Err(Problem::general(
-            "service-metadata-invalid",
+            ProblemCode::ServiceMetadataInvalid,
             format!("service_metadata names {base:?}, which is no name of a backup's image"),
         )),
-        Err(error) => {
-            Err(Problem::general("service-metadata-invalid", format!("service_metadata is not the driver's JSON with a \"base\": {error}")))
-        }
+        Err(error) => Err(Problem::general(
+            ProblemCode::ServiceMetadataInvalid,
+            format!("service_metadata is not the driver's JSON with a \"base\": {error}"),
+        )),
     }
 }
 
@@ -189,7 +193,7 @@ mod tests {
             "{\"base\": \"volume-x\\n\"}",
         ] {
             let backup = Backup { service_metadata: Some(text.to_owned()), ..row("B") };
-            assert_eq!(of(&backup, &[]).unwrap_err().code, "service-metadata-invalid", "{text}");
+            assert_eq!(of(&backup, &[]).unwrap_err().code.as_str(), "service-metadata-invalid", "{text}");
         }
     }
 
@@ -228,7 +232,7 @@ mod tests {
 
     #[test]
     fn a_row_without_a_volume_is_a_problem() {
-        assert_eq!(of(&Backup { volume_id: None, ..row("B") }, &[]).unwrap_err().code, "volume-unknown");
+        assert_eq!(of(&Backup { volume_id: None, ..row("B") }, &[]).unwrap_err().code.as_str(), "volume-unknown");
     }
 
     #[test]

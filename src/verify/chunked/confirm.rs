@@ -1,10 +1,10 @@
 //! What is asked of objects by their names, because a listing alone proves nothing against them.
 
 use super::inventory::{Inventory, compare};
-use crate::domain::Problem;
+use crate::domain::{Problem, ProblemCode};
 use crate::format::names;
 use crate::storage::{ObjectStore, StorageErrorKind};
-use crate::verify::fault::{Class, Faults};
+use crate::verify::fault::{Faults, Severity};
 
 /// So many objects that a listing does not have are asked for, and so many whose digest it has another of.
 const ASKED_FOR: usize = 100;
@@ -29,17 +29,17 @@ impl Inventory {
             let name = names::data(&self.prefix, object.number);
             if count >= ASKED_FOR {
                 let text = format!("the listing does not have it, and no more than {ASKED_FOR} such objects are asked for by their names");
-                faults.add(Class::Unfinished, Problem::of(name, "object-unlisted", text));
+                faults.add(Severity::Unverifiable, Problem::of(name, ProblemCode::ObjectUnlisted, text));
                 continue;
             }
             match store.stat(&name) {
                 Ok(None) => {
                     let text = format!("it holds bytes {} to {} of the volume and is not there", object.offset, object.end());
-                    faults.add(Class::Absent, Problem::of(name, "object-missing", text));
+                    faults.add(Severity::Incomplete, Problem::of(name, ProblemCode::ObjectMissing, text));
                 }
                 Ok(Some(found)) => {
                     times.add(found.modified);
-                    faults.add(Class::Unfinished, behind(name));
+                    faults.add(Severity::Unverifiable, behind(name));
                 }
                 // Said once for all that is left.
                 Err(error) if error.kind == StorageErrorKind::Away => {
@@ -60,13 +60,13 @@ impl Inventory {
             Ok(Some(found)) => {
                 self.times.add(found.modified);
                 // Cinder asks for it by its name.
-                warnings.push(Problem::of(name, "listing-behind", "it is there, and the listing does not have it (yet)"));
+                warnings.push(Problem::of(name, ProblemCode::ListingBehind, "it is there, and the listing does not have it (yet)"));
                 Side::There(found.size)
             }
             Err(error) => {
-                let mut aside = Faults::default();
-                aside.add_error(Some(&name), &error);
-                faults.extend_aside(aside);
+                let mut local = Faults::default();
+                local.add_error(Some(&name), &error);
+                faults.extend_local(local);
                 Side::Unknown
             }
         }
@@ -81,7 +81,7 @@ impl Inventory {
                 Ok(Some(found)) => {
                     self.begun = true;
                     self.times.add(found.modified);
-                    faults.add(Class::Unfinished, behind(name));
+                    faults.add(Severity::Unverifiable, behind(name));
                 }
                 Err(error) => {
                     known = false;
@@ -107,17 +107,17 @@ impl Inventory {
                 let text = format!(
                     "what the listing says of it does not fit the metadata, and no more than {ASKED_FOR} such objects are asked for by their names"
                 );
-                faults.add(Class::Unfinished, Problem::of(name, "object-doubtful", text));
+                faults.add(Severity::Unverifiable, Problem::of(name, ProblemCode::ObjectDoubtful, text));
                 continue;
             }
             match store.stat(&name) {
                 Ok(Some(found)) => match compare(object, &found) {
-                    Some(problem) => faults.add(Class::Wrong, problem),
+                    Some(problem) => faults.add(Severity::Corrupt, problem),
                     None => believed = false,
                 },
                 Ok(None) => {
                     let text = "the listing has it, and asked for by its name it is not there: it comes and goes";
-                    faults.add(Class::Unfinished, Problem::of(name, "storage-contradicts", text));
+                    faults.add(Severity::Unverifiable, Problem::of(name, ProblemCode::StorageContradicts, text));
                 }
                 Err(error) if error.kind == StorageErrorKind::Away => return faults.add_error(None, &error),
                 Err(error) => faults.add_error(Some(&name), &error),
@@ -136,10 +136,10 @@ pub fn spoilt(store: &dyn ObjectStore, name: &str, came: Option<[u8; 16]>) -> Op
 pub fn differs(name: &str, came: [u8; 16], told: [u8; 16]) -> Option<Problem> {
     let text = "the bytes read differ from what the storage says it holds (its own MD5 differs): they were damaged on the network or in the storage; \
                 find out where, and check again";
-    (came != told).then(|| Problem::of(name, "transfer-differs", text))
+    (came != told).then(|| Problem::of(name, ProblemCode::TransferDiffers, text))
 }
 
 fn behind(name: String) -> Problem {
     let text = "it is there, and the listing does not have it (yet): Cinder refuses to restore as long as that is so";
-    Problem::of(name, "listing-behind", text)
+    Problem::of(name, ProblemCode::ListingBehind, text)
 }

@@ -8,13 +8,13 @@ use super::confirm::{Side, spoilt};
 use super::digest::Tap;
 use super::{Link, layout};
 use crate::domain::id::same;
-use crate::domain::{Backup, Problem};
+use crate::domain::{Backup, Problem, ProblemCode};
 use crate::format::metadata::{Compression, Entry};
 use crate::format::names::{self, Role};
 use crate::format::sha256file::Outline;
 use crate::format::{FormatError, metadata, sha256file};
 use crate::storage::{ObjectInfo, ObjectStore, StorageError, StorageErrorKind};
-use crate::verify::fault::{Class, Faults};
+use crate::verify::fault::{Faults, Severity};
 
 /// Of a backup with more objects than this the list is not read to its end, for it would fill the memory: a full one would be
 /// of a volume of 190 TiB at the drivers' smallest usual size, but an increment has an object for each stretch that changed.
@@ -147,7 +147,7 @@ impl Inventory {
             && parsed.backup_id != backup.id
         {
             let text = format!("service_metadata is {prefix:?}, which is the prefix of backup {}", parsed.backup_id);
-            faults.add(Class::Wrong, Problem::general("prefix-of-another", text));
+            faults.add(Severity::Corrupt, Problem::general(ProblemCode::PrefixOfAnother, text));
         }
         let head = this.read_metadata(store, backup, large, faults);
         let sha256_size = match this.list(store, faults, head.is_some()) {
@@ -159,7 +159,7 @@ impl Inventory {
                 (this.listed, this.absent) = (gone && this.metadata_gone, gone && this.metadata_gone);
                 if gone && !this.metadata_gone {
                     let text = format!("{}; yet nothing says that its metadata is not there", error.text);
-                    faults.add(Class::Unfinished, Problem::general("storage-contradicts", text));
+                    faults.add(Severity::Unverifiable, Problem::general(ProblemCode::StorageContradicts, text));
                 } else {
                     faults.add_error(None, &error);
                 }
@@ -196,10 +196,10 @@ impl Inventory {
         } else if sha256_size == Side::Gone && head.knows_parents {
             let text = "its sha256file is missing: no increment can be made on it, and nothing tells what the volume held";
             // A restore reads the data of what a backup rests on, and never its sha256file.
-            faults.add_aside(Class::Absent, Problem::of(names::sha256file(prefix), "sha256file-missing", text));
+            faults.add_local(Severity::Incomplete, Problem::of(names::sha256file(prefix), ProblemCode::Sha256fileMissing, text));
         } else if sha256_size == Side::Gone {
             let text = "made before Cinder wrote a sha256file: the MD5 of its objects is all that can be compared";
-            warnings.push(Problem::general("no-sha256file", text));
+            warnings.push(Problem::general(ProblemCode::NoSha256file, text));
         }
         if this.block_size.is_none() && backup.snapshot_id.is_some() {
             // The volume may have been extended since the snapshot was taken, and nothing else tells.
@@ -221,7 +221,7 @@ impl Inventory {
             Err(error) if error.kind == StorageErrorKind::NoObject => {
                 self.metadata_gone = true;
                 let text = "its metadata is missing: the driver writes that last, so the backup never came to its end";
-                faults.add(Class::Absent, Problem::of(name, "metadata-missing", text));
+                faults.add(Severity::Incomplete, Problem::of(name, ProblemCode::MetadataMissing, text));
                 return None;
             }
             Err(error) => {
@@ -246,41 +246,44 @@ impl Inventory {
             }
             match self.object(&entry) {
                 Ok(object) => entries.push(object),
-                Err(text) => faults.add(Class::Wrong, Problem::of(entry.name, "object-foreign", text)),
+                Err(text) => faults.add(Severity::Corrupt, Problem::of(entry.name, ProblemCode::ObjectForeign, text)),
             }
             ControlFlow::Continue(())
         });
         if too_many {
             let text = format!("its metadata lists more than {MOST_OBJECTS} objects, and this program holds no more: it was not checked");
-            faults.add(Class::Unfinished, Problem::of(name, "too-large", text));
+            faults.add(Severity::Unverifiable, Problem::of(name, ProblemCode::TooLarge, text));
             return None;
         }
         self.metadata_md5 = taken.of_all(QUICKLY_READ);
         let head = match read {
             Ok(head) => head,
             Err(error) => {
-                add_format_error(faults, &name, "metadata-malformed", "its metadata cannot be read", error);
+                add_format_error(faults, &name, ProblemCode::MetadataMalformed, "its metadata cannot be read", error);
                 return None;
             }
         };
-        let mut wrong = |code: &str, text: String| faults.add(Class::Wrong, Problem::of(name.clone(), code, text));
+        let mut wrong = |code: ProblemCode, text: String| faults.add(Severity::Corrupt, Problem::of(name.clone(), code, text));
         if head.backup_id != backup.id {
-            wrong("metadata-of-another", format!("its metadata belongs to backup {:?}", head.backup_id));
+            wrong(ProblemCode::MetadataOfAnother, format!("its metadata belongs to backup {:?}", head.backup_id));
         }
         if backup.volume_id.as_deref().is_some_and(|volume| !same(volume, &head.volume_id)) {
-            wrong("metadata-of-another", format!("its metadata belongs to a backup of volume {:?}", head.volume_id));
+            wrong(ProblemCode::MetadataOfAnother, format!("its metadata belongs to a backup of volume {:?}", head.volume_id));
         }
         if head.version != "1.0.0" {
-            wrong("metadata-version", format!("its metadata has version {:?}, which no release of Cinder restores", head.version));
+            wrong(
+                ProblemCode::MetadataVersion,
+                format!("its metadata has version {:?}, which no release of Cinder restores", head.version),
+            );
         }
         if let Some(why) = &head.meta_wrong {
             let text = format!("a restore would write the data and then fail over volume_meta, the volume's own properties: {why}");
-            wrong("volume-meta", text);
+            wrong(ProblemCode::VolumeMeta, text);
         }
         if head.knows_parents && head.parent_id != backup.parent_id {
             let said = head.parent_id.as_deref().unwrap_or("none");
             let known = backup.parent_id.as_deref().unwrap_or("none");
-            wrong("parent-differs", format!("its metadata names the parent {said}, and backups.parent_id {known}"));
+            wrong(ProblemCode::ParentDiffers, format!("its metadata names the parent {said}, and backups.parent_id {known}"));
         }
         // In place: the list may be large.
         entries.sort_unstable_by_key(|object| (object.offset, object.number));
@@ -315,7 +318,7 @@ impl Inventory {
                 && first == second
             {
                 let name = names::data(&self.prefix, *first);
-                faults.add(Class::Wrong, Problem::of(name, "object-twice", "its metadata lists this object twice"));
+                faults.add(Severity::Corrupt, Problem::of(name, ProblemCode::ObjectTwice, "its metadata lists this object twice"));
             }
         }
         let mut sha256_size = None;
@@ -343,11 +346,11 @@ impl Inventory {
                     let index = by_number.get(at).filter(|(other, _)| *other == number).map(|(_, index)| *index);
                     match index.and_then(|index| self.entries.get_mut(index)) {
                         Some(object) => self.doubtful.extend(index.filter(|_| compare(object, &found).is_some())),
-                        None if has_list => faults.add(Class::Wrong, extra(&found)),
+                        None if has_list => faults.add(Severity::Corrupt, extra(&found)),
                         None => {}
                     }
                 }
-                Role::Foreign if has_list => faults.add(Class::Wrong, extra(&found)),
+                Role::Foreign if has_list => faults.add(Severity::Corrupt, extra(&found)),
                 Role::Foreign => {}
             }
             ControlFlow::Continue(())
@@ -403,7 +406,7 @@ impl Inventory {
             None
         };
         if let Some(text) = of_another {
-            faults.add_aside(Class::Wrong, Problem::of(name, "sha256file-of-another", text));
+            faults.add_local(Severity::Corrupt, Problem::of(name, ProblemCode::Sha256fileOfAnother, text));
             return None;
         }
         let how = if whole { "read through" } else { "both ends and the size" };
@@ -429,7 +432,7 @@ impl Inventory {
             let text = format!(
                 "{read} bytes were read and backups.size is {said} bytes: the volume was extended after the snapshot that this is a backup of"
             );
-            warnings.push(Problem::general("smaller-than-size", text));
+            warnings.push(Problem::general(ProblemCode::SmallerThanSize, text));
             self.volume_bytes = Some(read);
         }
     }
@@ -444,7 +447,7 @@ impl Inventory {
         if *hashes < wanted || (full && *hashes != wanted) {
             let of = format!("its sha256file has {hashes} digests of {} bytes", head.block_size);
             let text = format!("{of}, and {wanted} are wanted for {covered} bytes of data: {WRONG_SHA256FILE}");
-            return faults.add_aside(Class::Wrong, Problem::of(names::sha256file(&self.prefix), "sha256file-wrong", text));
+            return faults.add_local(Severity::Corrupt, Problem::of(names::sha256file(&self.prefix), ProblemCode::Sha256fileWrong, text));
         }
         (self.block_size, self.digests) = (Some(head.block_size), *hashes);
     }
@@ -463,36 +466,40 @@ pub fn compare(object: &mut Object, found: &ObjectInfo) -> Option<Problem> {
     if !plausible {
         let how = if object.compression == Compression::None { "stored as they are" } else { "compressed" };
         let text = format!("it is {} bytes long, and should hold {} bytes, {how}", found.size, object.length);
-        return Some(Problem::of(found.name.clone(), "object-size", text));
+        return Some(Problem::of(found.name.clone(), ProblemCode::ObjectSize, text));
     }
     let differs = object.compression == Compression::None && found.md5.is_some_and(|md5| md5 != object.md5);
     let text = "the MD5 that the storage took of it is not the one in the metadata";
-    differs.then(|| Problem::of(found.name.clone(), "object-digest", text))
+    differs.then(|| Problem::of(found.name.clone(), ProblemCode::ObjectDigest, text))
 }
 
 fn extra(found: &ObjectInfo) -> Problem {
-    Problem::of(found.name.clone(), "object-extra", "its metadata does not list this object, so that Cinder would refuse to restore it")
+    Problem::of(
+        found.name.clone(),
+        ProblemCode::ObjectExtra,
+        "its metadata does not list this object, so that Cinder would refuse to restore it",
+    )
 }
 
 /// What a side file that cannot be read means: its content is wrong, or the storage would not.
-fn add_format_error(faults: &mut Faults, name: &str, code: &str, what: &str, error: FormatError) {
+fn add_format_error(faults: &mut Faults, name: &str, code: ProblemCode, what: &str, error: FormatError) {
     match error {
         FormatError::Io(error) => match StorageError::of_io(&error) {
             Some(error) => faults.add_error(Some(name), error),
-            None => faults.add(Class::Unfinished, Problem::of(name, "storage-unreadable", format!("{what}: {error}"))),
+            None => faults.add(Severity::Unverifiable, Problem::of(name, ProblemCode::StorageUnreadable, format!("{what}: {error}"))),
         },
-        FormatError::Malformed(text) => faults.add(Class::Wrong, Problem::of(name, code, format!("{what}: {text}"))),
+        FormatError::Malformed(text) => faults.add(Severity::Corrupt, Problem::of(name, code, format!("{what}: {text}"))),
     }
 }
 
 /// The same of the sha256file, which nothing that rests on the backup needs. `came` is the MD5 of what came.
 pub(super) fn add_sha256file_error(faults: &mut Faults, store: &dyn ObjectStore, name: &str, came: Option<[u8; 16]>, error: FormatError) {
-    let mut aside = Faults::default();
+    let mut local = Faults::default();
     match spoilt(store, name, came) {
-        Some(problem) if matches!(error, FormatError::Malformed(_)) => aside.add(Class::Unfinished, problem),
-        _ => add_format_error(&mut aside, name, "sha256file-malformed", "its sha256file cannot be read", error),
+        Some(problem) if matches!(error, FormatError::Malformed(_)) => local.add(Severity::Unverifiable, problem),
+        _ => add_format_error(&mut local, name, ProblemCode::Sha256fileMalformed, "its sha256file cannot be read", error),
     }
-    faults.extend_aside(aside);
+    faults.extend_local(local);
 }
 
 fn into_format(error: StorageError) -> FormatError {

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::inventory::{Inventory, Object};
-use crate::domain::{Backup, Problem};
+use crate::domain::{Backup, Problem, ProblemCode};
 use crate::format::names;
-use crate::verify::fault::{Class, Faults};
+use crate::verify::fault::{Faults, Severity};
 
 /// No storage makes a volume larger than it was asked for by more than this.
 const MOST_ROUNDING: u64 = 64 << 30;
@@ -24,16 +24,16 @@ pub fn check(inventory: &Inventory, backup: &Backup, faults: &mut Faults, warnin
         let name = || names::data(&inventory.prefix, object.number);
         if object.offset < reached {
             let text = format!("it begins at byte {} of the volume, where another object goes on to byte {reached}", object.offset);
-            faults.add(Class::Wrong, Problem::of(name(), "overlap", text));
+            faults.add(Severity::Corrupt, Problem::of(name(), ProblemCode::Overlap, text));
         } else if full && object.offset > reached {
             let text = format!("no object holds bytes {reached} to {} of the volume", object.offset);
-            faults.add(Class::Absent, Problem::of(name(), "gap", text));
+            faults.add(Severity::Incomplete, Problem::of(name(), ProblemCode::Gap, text));
         }
         reached = reached.max(object.end());
     }
     let Some(volume_bytes) = volume_bytes else {
         let text = "backups.size is not set or no size of a volume, so that nothing tells how much of the volume there should be";
-        return faults.add(Class::Unfinished, Problem::general("size-unknown", text));
+        return faults.add(Severity::Unverifiable, Problem::general(ProblemCode::SizeUnknown, text));
     };
     // The volume may have been extended after the snapshot was taken, and only a sha256file that fits tells.
     let tells = |(block, digests): (u64, u64)| digests == volume_bytes.div_ceil(block);
@@ -42,18 +42,18 @@ pub fn check(inventory: &Inventory, backup: &Backup, faults: &mut Faults, warnin
             "no object holds bytes {reached} to {volume_bytes} of the volume; it is a backup of a snapshot, which may have been smaller, and \
              its sha256file does not tell"
         );
-        faults.add(Class::Unfinished, Problem::general("size-unknown", text));
+        faults.add(Severity::Unverifiable, Problem::general(ProblemCode::SizeUnknown, text));
     } else if full && reached < volume_bytes {
         let text = format!("no object holds bytes {reached} to {volume_bytes} of the volume");
-        faults.add(Class::Absent, Problem::general("gap", text));
+        faults.add(Severity::Incomplete, Problem::general(ProblemCode::Gap, text));
     }
     if is_beyond(reached, volume_bytes) {
         let text = format!("its objects reach to byte {reached} of the volume, far beyond the {volume_bytes} bytes of backups.size");
-        faults.add(Class::Wrong, Problem::general("beyond-volume", text));
+        faults.add(Severity::Corrupt, Problem::general(ProblemCode::BeyondVolume, text));
     } else if reached > volume_bytes {
         // Some storage rounds a volume up to its own unit.
         let text = format!("its objects reach to byte {reached} of the volume, and backups.size is {volume_bytes} bytes");
-        warnings.push(Problem::general("larger-than-size", text));
+        warnings.push(Problem::general(ProblemCode::LargerThanSize, text));
     }
 }
 

@@ -23,11 +23,11 @@ use jiff::{SignedDuration, Timestamp};
 use self::confirm::spoilt;
 use self::inventory::{Inventory, WRONG_SHA256FILE};
 use self::reader::{Member, Outcome, Pass};
-use super::fault::{Class, Faults};
+use super::fault::{Faults, Severity};
 use super::{Capacity, Findings, Subject, Watch};
 use crate::domain::status::DELETING;
 use crate::domain::time::stamp;
-use crate::domain::{Amount, Backup, Below, CheckVerdict, Driver, Level, Listing, PARENT_UNREADABLE, Problem, UNREADABLE};
+use crate::domain::{Amount, Backup, Below, CheckVerdict, Driver, Level, Listing, Problem, ProblemCode};
 use crate::format::names;
 use crate::storage::{ObjectStore, StorageError};
 
@@ -115,7 +115,7 @@ impl Own {
         let Some(prefix) = prefix_of(backup) else {
             own.absent = true;
             let text = "the driver never began: backups.container or service_metadata is not set, so nothing was written";
-            own.faults.add(Class::Absent, Problem::general("never-begun", text));
+            own.faults.add(Severity::Incomplete, Problem::general(ProblemCode::NeverBegun, text));
             return own;
         };
         let store = match &link.store {
@@ -136,7 +136,7 @@ impl Own {
             found = take(&mut own);
             if let Some(problem) = spoilt(store.as_ref(), &name, found.metadata_md5) {
                 own.faults = Faults::default();
-                own.faults.add(Class::Unfinished, problem);
+                own.faults.add(Severity::Unverifiable, problem);
                 (found.entries, found.known) = (Vec::new(), false);
             }
         }
@@ -188,7 +188,7 @@ impl Own {
             bottom.backup.id, wanted.1, wanted.0
         );
         let name = names::sha256file(prefix_of(tip.backup).unwrap_or_default());
-        self.faults.add_aside(Class::Wrong, Problem::of(name, "sha256file-wrong", text));
+        self.faults.add_local(Severity::Corrupt, Problem::of(name, ProblemCode::Sha256fileWrong, text));
         if let Some(inventory) = &mut self.inventory {
             let inventory = Arc::make_mut(inventory);
             (inventory.block_size, inventory.digests, inventory.volume_bytes) = (None, 0, found.volume_bytes);
@@ -224,32 +224,32 @@ pub fn check(subject: &Subject<'_>, chain: &[Link<'_>], reading: Reading<'_>, ow
     let mut this = own(tip, inner);
     let mut members: Vec<Own> = Vec::new();
     let mut damaged = 0;
-    let mut unnamed: BTreeMap<Class, usize> = BTreeMap::new();
+    let mut unnamed: BTreeMap<Severity, usize> = BTreeMap::new();
     let restore = subject.level == Level::Restore;
     let mut held = this.list_bytes();
     for parent in parents {
         let found = own(parent, inner);
-        let verdict = if found.absent { CheckVerdict::Missing } else { found.faults.verdict_below() };
+        let verdict = if found.absent { CheckVerdict::Missing } else { found.faults.inherited_verdict() };
         if verdict == CheckVerdict::Intact && found.verdict() != verdict {
             let first = found.faults.first().map(|problem| problem.text.as_str()).unwrap_or_default();
             let text = format!(
                 "what is wrong with backup {}, which it rests on, does not matter to a restore, which reads that one's data alone: {first}",
                 parent.backup.id
             );
-            this.warnings.push(Problem::general("parent-sha256file", text));
+            this.warnings.push(Problem::general(ProblemCode::ParentSha256file, text));
         } else if verdict != CheckVerdict::Intact {
-            let class = if verdict == CheckVerdict::Unverifiable { Class::Unfinished } else { Class::Wrong };
+            let severity = if verdict == CheckVerdict::Unverifiable { Severity::Unverifiable } else { Severity::Corrupt };
             damaged += 1;
             if damaged > MOST_PARENTS_NAMED {
-                *unnamed.entry(class).or_default() += 1;
+                *unnamed.entry(severity).or_default() += 1;
             } else {
-                let first = found.faults.first_below().map(|problem| problem.text.as_str()).unwrap_or_default();
-                let (what, code) = match class == Class::Unfinished && found.faults.is_unreadable_below() {
-                    true => (UNREADABLE, PARENT_UNREADABLE),
-                    false => (verdict.name(), "parent-damaged"),
+                let first = found.faults.first_inherited().map(|problem| problem.text.as_str()).unwrap_or_default();
+                let (what, code) = match severity == Severity::Unverifiable && found.faults.has_inherited_read_error() {
+                    true => ("unreadable", ProblemCode::ParentUnreadable),
+                    false => (verdict.name(), ProblemCode::ParentDamaged),
                 };
                 let text = format!("backup {}, which it rests on, is {what}: {first}", parent.backup.id);
-                this.faults.add(class, Problem::general(code, text));
+                this.faults.add(severity, Problem::general(code, text));
             }
         }
         // Only a restore goes through the lists of all members, and a chain can be long.
@@ -261,10 +261,10 @@ pub fn check(subject: &Subject<'_>, chain: &[Link<'_>], reading: Reading<'_>, ow
     if let (Some(bottom), Some(found)) = (parents.last(), members.last()) {
         this.compare_sha256files(tip, bottom, found);
     }
-    for (class, more) in unnamed {
-        let what = if class == Class::Unfinished { "could not be verified" } else { "are damaged" };
+    for (severity, more) in unnamed {
+        let what = if severity == Severity::Unverifiable { "could not be verified" } else { "are damaged" };
         let text = format!("{more} more of the backups that it rests on {what}; `check --all` lists each with what is wrong with it");
-        this.faults.add(class, Problem::general("parent-damaged", text));
+        this.faults.add(severity, Problem::general(ProblemCode::ParentDamaged, text));
     }
     lineage(subject, tip, parents, &mut this);
     if restore && held > reading.effort.memory / 2 {
@@ -272,8 +272,8 @@ pub fn check(subject: &Subject<'_>, chain: &[Link<'_>], reading: Reading<'_>, ow
             "the lists of objects of all {} backups of its chain take {held} bytes, more than half of the memory: give more --memory",
             chain.len()
         );
-        this.faults.add(Class::Unfinished, Problem::general("too-large", text));
-    } else if restore && !this.faults.has_damage_below() && this.inventory.is_some() {
+        this.faults.add(Severity::Unverifiable, Problem::general(ProblemCode::TooLarge, text));
+    } else if restore && !this.faults.has_inherited_damage() && this.inventory.is_some() {
         let mut list = Vec::new();
         for (link, found) in chain.iter().zip(std::iter::once(&this).chain(&members)) {
             // Of a member whose list could not be read nobody knows what it holds.
@@ -332,10 +332,10 @@ fn lineage(subject: &Subject<'_>, tip: &Link<'_>, parents: &[Link<'_>], this: &m
     // an increment counts for its parent only when it is done.
     for parent in parents.iter().filter(|parent| parent.backup.status.as_deref() == Some(DELETING)) {
         let text = format!("backup {}, which it rests on, is being deleted: put that right first", parent.backup.id);
-        this.faults.add(Class::Unfinished, Problem::general("parent-deleting", text));
+        this.faults.add(Severity::Unverifiable, Problem::general(ProblemCode::ParentDeleting, text));
     }
     if let Some(problem) = subject.other_volume() {
-        this.faults.add(Class::Wrong, problem);
+        this.faults.add(Severity::Corrupt, problem);
     }
     let last = parents.last().unwrap_or(tip);
     if let Some(parent) = &last.backup.parent_id {
@@ -344,7 +344,7 @@ fn lineage(subject: &Subject<'_>, tip: &Link<'_>, parents: &[Link<'_>], this: &m
         } else {
             format!("backup {parent}, which it rests on, does not exist any more")
         };
-        this.faults.add(Class::Absent, Problem::general("parent-missing", text));
+        this.faults.add(Severity::Incomplete, Problem::general(ProblemCode::ParentMissing, text));
     }
 }
 
@@ -367,25 +367,25 @@ fn finish(subject: &Subject<'_>, own: Own) -> Findings {
             "its oldest object seems to be {} s older than the backup itself: the storage's clock is behind by that much at least, and its objects are so much younger",
             behind.as_secs()
         );
-        warnings.push(Problem::general("clock-behind", text));
+        warnings.push(Problem::general(ProblemCode::ClockBehind, text));
     }
     let slow = behind.unwrap_or_default();
     let busy = own.rewritten || own.times.newest.is_some_and(|newest| subject.now.duration_since(newest).saturating_sub(slow) < settle);
     if let Some(newest) = own.times.newest.filter(|newest| *newest > subject.now + Duration::from_secs(60)) {
         let text = format!("its newest object was written at {newest}, which is in the future by this host's clock");
-        warnings.push(Problem::general("clock-ahead", text));
+        warnings.push(Problem::general(ProblemCode::ClockAhead, text));
     }
     if own.times.unknown > 0 {
         let text = format!(
             "the storage does not tell when {} of its objects were written, so that nothing shows whether it is still being written",
             own.times.unknown
         );
-        warnings.push(Problem::general("no-times", text));
+        warnings.push(Problem::general(ProblemCode::NoTimes, text));
     }
     let reached = match verdict {
         CheckVerdict::Intact => Some(subject.level),
         // A restore that has no digest of the volume compares every object of the chain with its own.
-        CheckVerdict::Unverifiable if own.faults.are_all("no-sha256file") => Some(Level::Deep),
+        CheckVerdict::Unverifiable if own.faults.are_all(ProblemCode::NoSha256file) => Some(Level::Deep),
         _ => None,
     };
     let object_count = own.count.filter(|_| reached.is_some());

@@ -19,12 +19,12 @@ use super::digest::{Digest, Tap, compare};
 use super::inventory::{Inventory, Object, WRONG_SHA256FILE, add_sha256file_error};
 use super::planner::{Item, Job, Planner, Proof, send_with_md5};
 use super::{LISTED_OBJECT, Reading, layout};
-use crate::domain::Problem;
+use crate::domain::{Problem, ProblemCode};
 use crate::format::metadata::Compression;
 use crate::format::{decompress, names, sha256file};
 use crate::storage::{ObjectStore, StorageError, StorageErrorKind};
 use crate::verify::capacity::{Place, Reader};
-use crate::verify::fault::{Class, Faults};
+use crate::verify::fault::{Faults, Severity};
 
 /// An uncompressed object is read in parts of about this size, so that all threads share it.
 pub(super) const PART: u64 = 32 << 20;
@@ -170,15 +170,15 @@ impl Pass<'_> {
                 );
                 if bottom == more {
                     // Two that agree: the device was as large, and its end is lost.
-                    outcome.faults.add(Class::Absent, Problem::general("gap", text));
+                    outcome.faults.add(Severity::Incomplete, Problem::general(ProblemCode::Gap, text));
                 } else {
-                    let problem = Problem::of(names::sha256file(&tip.inventory.prefix), "sha256file-wrong", text);
-                    outcome.faults.add_aside(Class::Wrong, problem);
+                    let problem = Problem::of(names::sha256file(&tip.inventory.prefix), ProblemCode::Sha256fileWrong, text);
+                    outcome.faults.add_local(Severity::Corrupt, problem);
                 }
             }
             for gap in gaps {
                 let text = format!("neither it nor a backup that it rests on holds bytes {} to {} of the volume", gap.start, gap.end);
-                outcome.faults.add(Class::Absent, Problem::general("gap", text));
+                outcome.faults.add(Severity::Incomplete, Problem::general(ProblemCode::Gap, text));
             }
         }
         let mut items: Vec<Item<'_>> = self
@@ -198,7 +198,7 @@ impl Pass<'_> {
         let block_size = tip.inventory.block_size.filter(|_| self.restore || self.reading.effort.digest == Digest::Sha256);
         if self.restore && block_size.is_none() {
             let text = "without a usable sha256file nothing tells what a restore should give; the MD5 of its objects was compared instead";
-            outcome.faults.add(Class::Unfinished, Problem::general("no-sha256file", text));
+            outcome.faults.add(Severity::Unverifiable, Problem::general(ProblemCode::NoSha256file, text));
         }
         let shared = Mutex::new(Shared::default());
         let away = AtomicBool::new(false);
@@ -233,21 +233,24 @@ impl Pass<'_> {
         outcome.rewritten = shared.rewritten;
         if let Some(first) = shared.misfit {
             let name = names::sha256file(&tip.inventory.prefix);
-            let (class, problem) = match spoilt(tip.store.as_ref(), &name, shared.sha256file_md5) {
-                Some(problem) => (Class::Unfinished, problem),
+            let (severity, problem) = match spoilt(tip.store.as_ref(), &name, shared.sha256file_md5) {
+                Some(problem) => (Severity::Unverifiable, problem),
                 None => {
                     let text = format!(
                         "its digests are not those of the data, the first at byte {first} of the volume, and the MD5 of the object there is: \
                          {WRONG_SHA256FILE}"
                     );
-                    (Class::Wrong, Problem::of(name, "sha256file-wrong", text))
+                    (Severity::Corrupt, Problem::of(name, ProblemCode::Sha256fileWrong, text))
                 }
             };
-            outcome.faults.add_aside(class, problem);
+            outcome.faults.add_local(severity, problem);
         }
         (outcome.bytes, outcome.objects) = (shared.bytes, shared.objects);
         if self.reading.watch.is_cancelled() {
-            outcome.faults.add(Class::Unfinished, Problem::general("cancelled", "the check was stopped before it had read everything"));
+            outcome.faults.add(
+                Severity::Unverifiable,
+                Problem::general(ProblemCode::Cancelled, "the check was stopped before it had read everything"),
+            );
         }
         let digest = if block_size.is_some() { Digest::Sha256 } else { Digest::Md5 };
         let what =
@@ -306,7 +309,7 @@ impl Pass<'_> {
     fn send_with_blocks(&self, tip: &Member, mut planner: Planner<'_, '_>, shared: &Mutex<Shared>) {
         let (items, block_size, sender) = (planner.items, planner.block_size, planner.sender);
         let name = names::sha256file(&tip.inventory.prefix);
-        let note = |class, problem| lock(shared).faults.add(class, problem);
+        let note = |severity, problem| lock(shared).faults.add(severity, problem);
         let read = tip.store.open(&name, None).map_err(|error| crate::format::FormatError::Io(error.into_io())).and_then(|stream| {
             let (stream, taken) = Tap::of(stream);
             let read = sha256file::read_hashes(stream, &mut |hash| {
@@ -332,7 +335,7 @@ impl Pass<'_> {
                     );
                     // A device may have been a little larger than its size in GiB says.
                     if planner.came < wanted || (self.full && !self.restore) {
-                        lock(shared).faults.add_aside(Class::Wrong, Problem::of(name.clone(), "sha256file-wrong", text));
+                        lock(shared).faults.add_local(Severity::Corrupt, Problem::of(name.clone(), ProblemCode::Sha256fileWrong, text));
                     }
                 }
             }
@@ -347,7 +350,7 @@ impl Pass<'_> {
             } else {
                 "no digest of the volume fits this object, so that only its own was compared"
             };
-            note(Class::Unfinished, Problem::of(item.name(), "no-digest", text));
+            note(Severity::Unverifiable, Problem::of(item.name(), ProblemCode::NoDigest, text));
         }
         send_with_md5(rest(), sender);
     }
@@ -381,18 +384,18 @@ impl Pass<'_> {
             };
             let first = self.read(&job, false, buffer);
             let result = match first {
-                Err(first) if first.fault.0 != Class::Unfinished => {
+                Err(first) if first.fault.0 != Severity::Unverifiable => {
                     let second = self.look_again(&job, buffer);
                     if second.is_ok() {
                         let text = format!("the second reading is good, the first was not: {}", first.fault.1.text);
-                        lock(shared).warnings.push(Problem { text, code: "read-twice".to_owned(), ..first.fault.1 });
+                        lock(shared).warnings.push(Problem { text, code: ProblemCode::ReadTwice.into(), ..first.fault.1 });
                     }
                     second
                 }
                 result => result,
             };
             // What is wrong was read, what is not there or could not be had was not.
-            let was_read = result.as_ref().map_or_else(|trouble| trouble.fault.0 == Class::Wrong, |_| true);
+            let was_read = result.as_ref().map_or_else(|trouble| trouble.fault.0 == Severity::Corrupt, |_| true);
             let whole = was_read && job.item.piece_was_read();
             let mut shared = lock(shared);
             shared.objects += u64::from(whole);
@@ -402,19 +405,19 @@ impl Pass<'_> {
                     shared.bytes += proven.bytes;
                     shared.as_stored += u64::from(proven.as_stored);
                 }
-                Err(Trouble { fault: (class, problem), .. }) if problem.code == "storage-away" => {
+                Err(Trouble { fault: (severity, problem), .. }) if problem.code == ProblemCode::StorageAway => {
                     // Said once; nobody asks for the rest.
                     if !away.swap(true, Ordering::Relaxed) {
-                        shared.faults.add(class, Problem { object: None, ..problem });
+                        shared.faults.add(severity, Problem { object: None, ..problem });
                     }
                 }
                 // Said once for all of the sha256file.
                 Err(Trouble { detail: Detail::Misfit(at), .. }) => shared.misfit = Some(shared.misfit.map_or(at, |first| first.min(at))),
-                Err(Trouble { fault: (class, problem), detail }) => {
+                Err(Trouble { fault: (severity, problem), detail }) => {
                     if let Detail::Rewritten(at) = detail {
                         shared.rewritten.push(at);
                     }
-                    shared.faults.add(class, problem);
+                    shared.faults.add(severity, problem);
                 }
             }
         }
@@ -429,7 +432,7 @@ impl Pass<'_> {
             Ok(Some(found)) if object.was_rewritten(&found) => {
                 let at = found.modified.map_or_else(String::new, |at| format!(" at {at}"));
                 let text = format!("it was rewritten{at}, after it was listed: what was read of it proves nothing");
-                let fault = (Class::Unfinished, Problem::of(name, "object-rewritten", text));
+                let fault = (Severity::Unverifiable, Problem::of(name, ProblemCode::ObjectRewritten, text));
                 return Err(Trouble { fault, detail: Detail::Rewritten(found.modified) });
             }
             Ok(found) => found.and_then(|found| found.md5),
@@ -440,7 +443,7 @@ impl Pass<'_> {
             Err(_) => None,
         };
         let trouble = match self.read(job, true, buffer) {
-            Err(trouble) if trouble.fault.0 == Class::Wrong => trouble,
+            Err(trouble) if trouble.fault.0 == Severity::Corrupt => trouble,
             result => return result,
         };
         let came = match trouble.detail {
@@ -450,7 +453,7 @@ impl Pass<'_> {
             _ => told.and_then(|_| job.item.whole_md5()),
         };
         match came.zip(told).and_then(|(came, told)| differs(&name, came, told)) {
-            Some(problem) => Err(Trouble::from((Class::Unfinished, problem))),
+            Some(problem) => Err(Trouble::from((Severity::Unverifiable, problem))),
             None => Err(trouble),
         }
     }
@@ -500,8 +503,8 @@ impl Pass<'_> {
             Some(taken) => Some(taken.so_far()),
             None => None,
         };
-        let wrong = |code: &str, text: String| {
-            let fault = (Class::Wrong, Problem::of(name.clone(), code, text));
+        let wrong = |code: ProblemCode, text: String| {
+            let fault = (Severity::Corrupt, Problem::of(name.clone(), code, text));
             Trouble { fault, detail: came.map_or(Detail::Nothing, Detail::Came) }
         };
         let read = match read {
@@ -509,8 +512,11 @@ impl Pass<'_> {
             Err(error) => {
                 return Err(match StorageError::of_io(&error) {
                     Some(error) => failed(error),
-                    None if error.kind() == io::ErrorKind::InvalidData => wrong("object-broken", error.to_string()),
-                    None => Trouble::from((Class::Unfinished, Problem::of(name.clone(), "storage-unreadable", error.to_string()))),
+                    None if error.kind() == io::ErrorKind::InvalidData => wrong(ProblemCode::ObjectBroken, error.to_string()),
+                    None => Trouble::from((
+                        Severity::Unverifiable,
+                        Problem::of(name.clone(), ProblemCode::StorageUnreadable, error.to_string()),
+                    )),
                 });
             }
         };
@@ -531,12 +537,12 @@ impl Pass<'_> {
             let text = format!("{blocks} from what the volume held, the first at byte {start} of the volume{why}");
             // The driver takes both digests of the same bytes. Those of another member are its own sha256file's business.
             let is_own = self.members.first().is_some_and(|tip| std::ptr::eq(tip, *member));
-            let trouble = wrong("block-differs", text);
+            let trouble = wrong(ProblemCode::BlockDiffers, text);
             let is_misfit = is_own && again && fits == Some(true);
             return Err(if is_misfit { Trouble { detail: Detail::Misfit(start), ..trouble } } else { trouble });
         }
         if !md5_fits {
-            return Err(wrong("object-digest", "its MD5 is not the one in the metadata".to_owned()));
+            return Err(wrong(ProblemCode::ObjectDigest, "its MD5 is not the one in the metadata".to_owned()));
         }
         Ok(Proven { bytes: length, as_stored })
     }
@@ -544,7 +550,7 @@ impl Pass<'_> {
 
 /// Why a piece could not be proven.
 struct Trouble {
-    fault: (Class, Problem),
+    fault: (Severity, Problem),
     detail: Detail,
 }
 
@@ -559,8 +565,8 @@ enum Detail {
     Misfit(u64),
 }
 
-impl From<(Class, Problem)> for Trouble {
-    fn from(fault: (Class, Problem)) -> Self {
+impl From<(Severity, Problem)> for Trouble {
+    fn from(fault: (Severity, Problem)) -> Self {
         Self { fault, detail: Detail::Nothing }
     }
 }
@@ -569,14 +575,13 @@ impl Trouble {
     fn of_error(name: &str, error: &StorageError) -> Self {
         let mut faults = Faults::default();
         faults.add_error(Some(name), error);
-        let class = if faults.has_damage() {
-            if faults.verdict() == crate::domain::CheckVerdict::Incomplete { Class::Absent } else { Class::Wrong }
-        } else {
-            Class::Unfinished
-        };
-        let problem =
-            faults.into_problems().into_iter().next().unwrap_or_else(|| Problem::of(name, "storage-unreadable", "cannot be read"));
-        Self::from((class, problem))
+        let severity = faults.severity().unwrap_or(Severity::Unverifiable);
+        let problem = faults
+            .into_problems()
+            .into_iter()
+            .next()
+            .unwrap_or_else(|| Problem::of(name, ProblemCode::StorageUnreadable, "cannot be read"));
+        Self::from((severity, problem))
     }
 }
 

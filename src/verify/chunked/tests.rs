@@ -239,8 +239,8 @@ fn deep_finds_every_damage_and_calls_nothing_else_damaged() {
                     let wanted = if matters { CheckVerdict::Corrupt } else { CheckVerdict::Intact };
                     assert_eq!(child.verdict, wanted, "{compression:?} child: {what}: {child:?}");
                     let (problem, warning) = ("parent-damaged", "parent-sha256file");
-                    assert_eq!(child.problems.iter().any(|told| told.code == problem), matters, "{what}");
-                    assert_eq!(child.warnings.iter().any(|told| told.code == warning), !matters, "{what}");
+                    assert_eq!(child.problems.iter().any(|told| told.code.as_str() == problem), matters, "{what}");
+                    assert_eq!(child.warnings.iter().any(|told| told.code.as_str() == warning), !matters, "{what}");
                 }
                 if number == 1 {
                     assert_eq!(damaged.check(0, Level::Deep).verdict, CheckVerdict::Intact, "{what}");
@@ -264,7 +264,7 @@ fn of_many_damaged_parents_the_nearest_are_named_and_the_others_counted() {
     let findings = chain.check(count - 1, Level::Quick);
     assert_eq!(findings.verdict, CheckVerdict::Corrupt, "{findings:?}");
     let named: Vec<&str> =
-        findings.problems.iter().filter(|problem| problem.code == "parent-damaged").map(|problem| &*problem.text).collect();
+        findings.problems.iter().filter(|problem| problem.code.as_str() == "parent-damaged").map(|problem| &*problem.text).collect();
     assert_eq!(named.len(), MOST_PARENTS_NAMED + 1, "{named:#?}");
     assert!(named[0].starts_with(&format!("backup {}, which it rests on, is missing: ", id(count - 2))), "{named:#?}");
     assert!(named.last().unwrap().starts_with("5 more of the backups that it rests on are damaged; "), "{named:#?}");
@@ -313,7 +313,7 @@ fn a_chain_without_its_beginning_cannot_be_restored() {
     for level in LEVELS {
         let found = cut.check(1, level);
         assert_eq!(found.verdict, CheckVerdict::Incomplete, "{found:?}");
-        assert!(found.problems.iter().any(|problem| problem.code == "parent-missing"));
+        assert!(found.problems.iter().any(|problem| problem.code.as_str() == "parent-missing"));
     }
 }
 
@@ -364,7 +364,7 @@ fn the_last_bytes_of_a_larger_device_that_nobody_lists_are_missed() {
         short.store.clone().bytes_mut(&names::metadata(&prefix(0))).unwrap().clone();
     let found = chain.check(1, Level::Restore);
     assert_eq!(found.verdict, CheckVerdict::Incomplete, "{:?}", found.problems);
-    assert_eq!(found.problems[0].code, "gap");
+    assert_eq!(found.problems[0].code.as_str(), "gap");
 }
 
 /// The volume was extended after the snapshot that both are of, and the device is no multiple of a block.
@@ -497,7 +497,7 @@ fn a_backup_of_a_snapshot_may_be_smaller_than_its_volume_is_now() {
         for level in LEVELS {
             let found = chain.check(number, level);
             assert_eq!(found.verdict, CheckVerdict::Intact, "{number} {level} {:?}", found.problems);
-            assert!(found.warnings.iter().any(|warning| warning.code == "smaller-than-size"), "{:?}", found.warnings);
+            assert!(found.warnings.iter().any(|warning| warning.code.as_str() == "smaller-than-size"), "{:?}", found.warnings);
         }
     }
     // What is missing at its end is missed all the same.
@@ -544,7 +544,7 @@ fn a_storage_whose_clock_is_behind_does_not_make_a_backup_look_quiet() {
     }
     chain.backups[0].service_metadata = Some(began);
     let found = chain.check(0, Level::Quick);
-    assert!(found.busy && found.warnings.iter().any(|warning| warning.code == "clock-behind"), "{found:?}");
+    assert!(found.busy && found.warnings.iter().any(|warning| warning.code.as_str() == "clock-behind"), "{found:?}");
 }
 
 /// Changes a sha256file.
@@ -596,8 +596,11 @@ fn a_wrong_sha256file_is_named_and_no_data_is_missed() {
                     }
                     assert_eq!(found.verdict, CheckVerdict::Corrupt, "{what}");
                     let file = names::sha256file(&prefix(number));
-                    let named =
-                        found.problems.iter().find(|problem| problem.code == "sha256file-wrong").unwrap_or_else(|| panic!("{what}"));
+                    let named = found
+                        .problems
+                        .iter()
+                        .find(|problem| problem.code.as_str() == "sha256file-wrong")
+                        .unwrap_or_else(|| panic!("{what}"));
                     assert!(named.object.as_ref() == Some(&file) && named.text.contains("an increment made on this backup"), "{what}");
                     assert!(!codes.iter().any(|code| ["gap", "object-digest", "object-missing"].contains(code)), "{what}");
                     // In a restore a parent's data is held against the tip's digests alone.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::domain::{Amount, Below, CheckResult, CheckVerdict, Driver, Glance, Level, Listing, Look, Problem};
+use crate::domain::{Amount, Below, CheckResult, CheckVerdict, Driver, Glance, Level, Listing, Look, Problem, ProblemCode};
 
 const VERDICTS: [CheckVerdict; 5] =
     [CheckVerdict::Intact, CheckVerdict::Incomplete, CheckVerdict::Corrupt, CheckVerdict::Missing, CheckVerdict::Unverifiable];
@@ -24,7 +24,7 @@ fn a_check(backup: &Backup, verdict: CheckVerdict) -> CheckResult {
         begun: verdict != CheckVerdict::Missing,
         objects: Amount::default(),
         bytes: Amount::default(),
-        problems: if verdict == CheckVerdict::Intact { Vec::new() } else { vec![Problem::of("o\u{1b}[2J", "x", "y")] },
+        problems: if verdict == CheckVerdict::Intact { Vec::new() } else { vec![Problem::of("o\u{1b}[2J", ProblemCode::Gap, "y")] },
         warnings: Vec::new(),
         chain: vec![backup.id.clone()],
         object_count: (verdict == CheckVerdict::Intact).then_some(20),
@@ -49,18 +49,18 @@ fn a_checked_case(status: &str, host: &str, change: impl FnOnce(&mut CheckResult
 #[test]
 fn under_a_beating_service_only_a_finished_backup_changes() {
     let newest = Some("2026-11-22T09:00:00Z");
-    let warned = |code: &str| vec![Problem::general(code, "x")];
+    let warned = |code: ProblemCode| vec![Problem::general(code, "x")];
     for (driver, newest, warnings, finished) in [
         (Driver::S3, newest, Vec::new(), true),
         (Driver::Ceph, newest, Vec::new(), true),
-        (Driver::S3, newest, warned("no-sha256file"), true),
+        (Driver::S3, newest, warned(ProblemCode::NoSha256file), true),
         // Objects without times do not show when the last of them was written.
         (Driver::S3, None, Vec::new(), false),
         (Driver::Gcs, None, Vec::new(), false),
         (Driver::Ceph, None, Vec::new(), false),
         // Somebody has the image open, or had it when he was killed.
-        (Driver::Ceph, newest, warned("image-open"), false),
-        (Driver::Ceph, newest, warned("stale-lock"), false),
+        (Driver::Ceph, newest, warned(ProblemCode::ImageOpen), false),
+        (Driver::Ceph, newest, warned(ProblemCode::StaleLock), false),
     ] {
         for (status, verdict) in [CREATING, ERROR].into_iter().flat_map(|status| VERDICTS.map(|verdict| (status, verdict))) {
             for host in ["up", "odd", "ahead"] {
@@ -354,7 +354,7 @@ fn a_check_that_asked_for_less_quiet_is_held_to_more() {
     assert!(held(&|_| {}, 7_201) && held(&|_| {}, u64::MAX));
     assert!(held(&|check| check.newest_object_at = Some("2026-11-22T11:30:00Z".into()), 0), "the storage's clock is ahead");
     // By how much the storage's clock was behind is not in the document.
-    let behind = |check: &mut CheckResult| check.warnings.push(Problem::general("clock-behind", "x"));
+    let behind = |check: &mut CheckResult| check.warnings.push(Problem::general(ProblemCode::ClockBehind, "x"));
     assert!(held(&behind, 1));
     assert!(!held(&|check| check.newest_object_at = None, 900), "nothing there");
 }

@@ -70,7 +70,7 @@ fn a_backup_from_before_liberty_is_intact() {
                 false => (CheckVerdict::Unverifiable, Some(Level::Deep), true),
             };
             assert_eq!((restored.verdict, restored.reached, restored.object_count.is_some()), wanted, "{kilo} {:?}", restored.problems);
-            assert!(found.warnings.iter().all(|warning| warning.code == "no-sha256file"), "{:?}", found.warnings);
+            assert!(found.warnings.iter().all(|warning| warning.code.as_str() == "no-sha256file"), "{:?}", found.warnings);
             if digest == Digest::Md5 || !kilo {
                 assert_eq!(
                     found.depth,

@@ -103,7 +103,7 @@ fn a_listing_that_lags_behind_is_no_damage() {
         // Cinder asks for the sha256file by its name.
         let found = Strange::lagging(&chain, |name| !name.ends_with("_sha256file")).check(&chain, level);
         assert_eq!(found.verdict, CheckVerdict::Intact, "{:?}", found.problems);
-        assert!(found.warnings.iter().any(|warning| warning.code == "listing-behind"), "{:?}", found.warnings);
+        assert!(found.warnings.iter().any(|warning| warning.code.as_str() == "listing-behind"), "{:?}", found.warnings);
     }
 }
 
@@ -268,7 +268,7 @@ fn with_an_object_whose_time_is_not_told_nobody_knows_when_the_newest_was_writte
     ] {
         let found = strange.check(&chain, Level::Quick);
         assert_eq!((found.newest_object_at, found.busy), (None, false));
-        assert!(found.warnings.iter().any(|warning| warning.code == "no-times" && warning.text.contains("when 1 of its objects")));
+        assert!(found.warnings.iter().any(|warning| warning.code.as_str() == "no-times" && warning.text.contains("when 1 of its objects")));
     }
 }
 
@@ -315,7 +315,7 @@ fn what_rests_on_a_backup_needs_its_data_and_not_its_sha256file() {
                     for number in [1, 2] {
                         let found = check(&damaged, number);
                         assert_eq!(found.verdict, CheckVerdict::Intact, "{level} {:?}", found.problems);
-                        let told = found.warnings.iter().find(|warning| warning.code == "parent-sha256file").unwrap();
+                        let told = found.warnings.iter().find(|warning| warning.code.as_str() == "parent-sha256file").unwrap();
                         assert!(told.text.contains(&id(0)), "{told:?}");
                     }
                     // Its data is needed all the same.
