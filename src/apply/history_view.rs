@@ -67,7 +67,7 @@ pub struct First {
 pub fn firsts(run: &RunRecords) -> Firsts {
     let mut firsts = Firsts::new();
     for (number, unit) in &run.units {
-        if !matches!(unit.last_word(), None | Some(Outcome::Applied | Outcome::Unknown)) {
+        if !matches!(unit.current_outcome(), None | Some(Outcome::Applied | Outcome::Unknown)) {
             continue;
         }
         for change in &unit.intent.changes {
@@ -89,7 +89,7 @@ impl Later {
 
     /// Adds a unit; all that came after it, and none that came before it, must have been added already.
     pub fn add(&mut self, unit: &UnitHistory, firsts: &Firsts) {
-        match unit.last_word() {
+        match unit.current_outcome() {
             Some(Outcome::Applied) => self.applied(unit, firsts),
             None | Some(Outcome::Unknown) => {
                 for change in &unit.intent.changes {

@@ -46,7 +46,7 @@ pub struct Undo<'a> {
 pub fn undo_units<'a>(run: &str, recorded: impl DoubleEndedIterator<Item = &'a UnitHistory>) -> Result<Undo<'a>, UndoError> {
     let (mut units, mut unknown, mut open) = (Vec::new(), Vec::new(), 0);
     for entry in recorded.rev() {
-        match entry.last_word() {
+        match entry.current_outcome() {
             Some(Outcome::Applied) => units.extend(reverse(entry)),
             // To look once more would show the same.
             Some(Outcome::Unknown) if entry.settled.is_some() => unknown.push(entry),

@@ -1,28 +1,18 @@
-//! The hash chain: what makes a line the one that follows another. Pure, and in constant memory.
+//! The hash chain of the log. Pure, in constant memory.
 //!
-//! Each record carries the hash of the record before it. Lines that a crash tore are no records and stand outside the chain; the
-//! record that follows them is one of the tear and carries their hash too. So every byte before the last line is under a hash, and
-//! with the digest that a record has of itself ([`seal`]) those of the last line are, too.
+//! Each record carries the hash of the record before it. Lines that a crash cut off are not records and are outside the chain; the
+//! record after them is a `torn` record, which carries their hash. So a hash covers every byte before the last line, and the digest in
+//! the last record ([`line_digest`]) covers that line.
 
 use std::fmt;
 
 use sha2::{Digest, Sha256};
 
+use super::line_digest::{self, LineDigest, digest, hex_of};
 use super::parse::{self, NoRecord};
 use super::record::{Event, Record};
-use super::seal::{self, Seal};
 
-/// SHA-256 in lower-case hex of a line, without its line feed if it has one.
-pub fn digest(line: &[u8]) -> String {
-    hex(Sha256::new_with_prefix(line.strip_suffix(b"\n").unwrap_or(line)))
-}
-
-/// The digest in hex.
-pub(super) fn hex(hasher: Sha256) -> String {
-    crate::domain::hex::encode(&hasher.finalize())
-}
-
-/// The end of a chain: what the next record continues.
+/// The last record of a chain, which the next one continues.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Head {
     /// The last record's number; 0 before the first.
@@ -37,7 +27,7 @@ impl Default for Head {
     }
 }
 
-/// A line that is not what was written.
+/// A fault in one line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     /// The line, from 1.
@@ -52,12 +42,12 @@ impl fmt::Display for Problem {
     }
 }
 
-/// What is wrong with a line; displayed as a fragment that follows `line N`.
+/// What is wrong with a line. Displayed as a fragment that follows `line N`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ProblemKind {
-    /// It is no record, and no record after it says that it was torn.
+    /// It is not a record, and no `torn` record follows it.
     NoRecord {
-        /// What it is.
+        /// Why it is not a record.
         reason: String,
     },
     /// It was written by a later version.
@@ -67,34 +57,34 @@ pub enum ProblemKind {
     },
     /// It is longer than [`MAX_LINE`](super::MAX_LINE).
     TooLong,
-    /// Records before it are missing, doubled or in another order.
+    /// Records before it are missing, repeated or moved.
     WrongSeq {
-        /// The number that it should have.
+        /// The number that is expected here.
         expected: u64,
-        /// The number that it has.
+        /// The number in the record.
         found: u64,
     },
-    /// The record before was changed after this one was written, or this one was.
+    /// The record before it was changed after this one was written, or this one was changed.
     BrokenLink {
-        /// The hash of the record before.
+        /// The hash of the record before it.
         expected: String,
-        /// The hash that it should have according to this line.
+        /// The hash in this record.
         found: String,
     },
     /// Its own digest does not match it.
     WrongDigest,
-    /// It is the last record and has no digest of its own, although a record before it has.
+    /// It is the last record and has no digest, although an earlier record has one.
     NoDigest,
-    /// It describes a torn line that is not the one before it.
+    /// It is a `torn` record that does not describe the lines before it.
     WrongTorn,
-    /// It is about a unit whose intent is not on record before it; only found where a whole run is loaded.
+    /// It belongs to a unit without an earlier intent. Only found when a whole run is loaded.
     NoIntent {
         /// The unit.
         unit: usize,
     },
 }
 
-/// What is wrong with a line that is no record.
+/// The kind of problem of a line that is not a record.
 pub(super) fn kind(reason: &NoRecord) -> ProblemKind {
     match reason {
         NoRecord::Truncated => ProblemKind::NoRecord { reason: "it ends too early".to_owned() },
@@ -123,57 +113,56 @@ impl ProblemKind {
 impl fmt::Display for ProblemKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoRecord { reason } => write!(f, "is no audit record: {reason}"),
+            Self::NoRecord { reason } => write!(f, "is not an audit record: {reason}"),
             Self::NewerVersion { version } => write!(f, "was written by a newer version of this program (schema version {version})"),
-            Self::TooLong => write!(f, "is longer than {} bytes, which no audit record is", super::MAX_LINE),
+            Self::TooLong => write!(f, "is longer than {} bytes, the limit for an audit record", super::MAX_LINE),
             Self::WrongSeq { expected, found } if found > expected => {
-                write!(f, "is record {found} where {expected} is due: records before it are missing")
+                write!(f, "is record {found} where record {expected} is expected: records before it are missing")
             }
             Self::WrongSeq { expected, found } => {
-                write!(f, "is record {found} where {expected} is due: records were doubled or moved")
+                write!(f, "is record {found} where record {expected} is expected: records were repeated or moved")
             }
             Self::BrokenLink { expected, found } => {
-                write!(f, "does not follow the record before it, which was changed: that has SHA-256 {expected}, and {found} is recorded")
+                write!(f, "does not follow the record before it, which was changed: its SHA-256 is {expected}, but {found} is recorded")
             }
-            Self::WrongDigest => write!(f, "was changed after it was written: its own digest does not fit"),
-            Self::NoDigest => write!(
-                f,
-                "has no digest of its own, although records before it have one: it was changed, or an older version of this program wrote it"
-            ),
-            Self::WrongTorn => write!(f, "describes a torn line other than the one before it"),
-            Self::NoIntent { unit } => write!(f, "is about unit {unit}, whose intent is not on record before it"),
+            Self::WrongDigest => write!(f, "was changed after it was written: its digest does not match"),
+            Self::NoDigest => {
+                write!(f, "has no digest, although earlier records have one: it was changed, or an older version of this program wrote it")
+            }
+            Self::WrongTorn => write!(f, "describes a torn line that is not the one before it"),
+            Self::NoIntent { unit } => write!(f, "belongs to unit {unit}, which has no earlier intent"),
         }
     }
 }
 
-/// What stands at the end of a log that is being written, or whose writer died: no damage.
+/// An unfinished end of a log that is being written, or whose writer died. This is not damage.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unfinished {
-    /// The line that it begins with, from 1.
+    /// Its first line, counted from 1.
     pub line: u64,
-    /// How many bytes.
+    /// Its length in bytes.
     pub bytes: u64,
-    /// Their SHA-256 in hex.
+    /// Its SHA-256 in hex.
     pub sha256: String,
-    /// It is a whole record that lacks only its line feed (and counts as one).
+    /// It is a complete record that lacks only its line feed, and counts as a record.
     pub whole: bool,
 }
 
-/// Lines that are no records, until a record says that they were torn.
+/// Lines that are not records, until a `torn` record explains them.
 #[derive(Debug, Clone)]
 struct Pending {
     first_line: u64,
     bytes: u64,
     hasher: Sha256,
-    /// The first of them that a crash does not explain, or else simply the first.
+    /// The first line that a crash does not explain, or else the first line.
     problem: Problem,
-    /// A crash explains them all.
+    /// A crash explains all of them.
     cut_off: bool,
 }
 
-/// Checks that lines make up a chain; it is fed one at a time and keeps no more than hashes.
+/// Checks that lines form a chain. It takes one line at a time and keeps only hashes.
 ///
-/// After a problem it goes on from the line that it was found at, so that one fault is one problem.
+/// After a problem it continues from the faulty line, so that one fault is one problem.
 #[derive(Debug, Clone, Default)]
 pub struct Verifier {
     head: Head,
@@ -181,11 +170,11 @@ pub struct Verifier {
     records: u64,
     torn: u64,
     last: Option<(u64, bool)>,
-    /// A record had a digest of its own.
-    sealed: bool,
-    /// The line of the last record, if it has no digest although one before has.
-    unsealed: Option<u64>,
-    /// The last record was changed, so that the hash which the next one carries cannot fit.
+    /// A record so far has a digest.
+    has_digests: bool,
+    /// The line of the last record, if it has no digest although an earlier record has one.
+    without_digest: Option<u64>,
+    /// The last record was changed, so the hash in the next one cannot match.
     changed: bool,
     pending: Option<Pending>,
 }
@@ -196,8 +185,8 @@ impl Verifier {
         Self::default()
     }
 
-    /// Takes one line, with its line feed (only the very last may lack it). `None` is a line that is no record, which is for the next
-    /// one, or for [`finish`](Self::finish), to excuse.
+    /// Checks one line with its line feed, which only the very last line may lack. `None` means that the line is not a record; the next
+    /// record or [`finish`](Self::finish) decides whether a crash explains it.
     pub fn feed(&mut self, line: &[u8]) -> Result<Option<Record>, Problem> {
         self.lines += 1;
         let terminated = line.ends_with(b"\n");
@@ -210,11 +199,11 @@ impl Verifier {
                 return Ok(None);
             }
         };
-        let seal = seal::of(line);
-        let checked = self.check(&record, seal);
-        self.unsealed = (self.sealed && seal == Seal::None).then_some(self.lines);
-        self.sealed |= seal != Seal::None;
-        self.changed = seal == Seal::Broken;
+        let stated = line_digest::check(line);
+        let checked = self.check(&record, stated);
+        self.without_digest = (self.has_digests && stated == LineDigest::Missing).then_some(self.lines);
+        self.has_digests |= stated != LineDigest::Missing;
+        self.changed = stated == LineDigest::Wrong;
         self.records += 1;
         self.torn += u64::from(matches!(record.event, Event::Torn { .. }));
         self.head = Head { seq: record.seq, hash: digest(line) };
@@ -222,22 +211,22 @@ impl Verifier {
         checked.map(|()| Some(record))
     }
 
-    /// Says what stands at the end, once there are no more lines.
+    /// Returns the unfinished end after the last line.
     pub fn finish(&mut self) -> Result<Option<Unfinished>, Problem> {
         match (self.pending.take(), self.last) {
             (Some(pending), _) if !pending.cut_off => Err(pending.problem),
             (Some(pending), _) => {
-                Ok(Some(Unfinished { line: pending.first_line, bytes: pending.bytes, sha256: hex(pending.hasher), whole: false }))
+                Ok(Some(Unfinished { line: pending.first_line, bytes: pending.bytes, sha256: hex_of(pending.hasher), whole: false }))
             }
             (None, Some((bytes, false))) => Ok(Some(Unfinished { line: self.lines, bytes, sha256: self.head.hash.clone(), whole: true })),
             (None, _) => Ok(None),
         }
     }
 
-    /// The last record, where nothing vouches for it: it has no digest of its own although one before has. That is no reason not to read
-    /// it, for an older version of this program may share the log; for any other record the one that follows it vouches.
-    pub fn unvouched(&self) -> Option<Problem> {
-        self.unsealed.map(|line| Problem { line, kind: ProblemKind::NoDigest })
+    /// The problem of a last record without a digest in a log that has digests. Nothing shows whether it was changed; the record after
+    /// it would. It is still read, because an older version of this program may write to the same log.
+    pub fn unprotected(&self) -> Option<Problem> {
+        self.without_digest.map(|line| Problem { line, kind: ProblemKind::NoDigest })
     }
 
     /// The last record.
@@ -245,7 +234,7 @@ impl Verifier {
         &self.head
     }
 
-    /// How many lines there were.
+    /// How many lines were checked.
     pub fn lines(&self) -> u64 {
         self.lines
     }
@@ -255,51 +244,51 @@ impl Verifier {
         self.records
     }
 
-    /// How many records say that a line was torn.
+    /// How many of the records are `torn` records.
     pub fn torn(&self) -> u64 {
         self.torn
     }
 
-    /// A problem with the present line.
+    /// A problem with the current line.
     fn problem(&self, kind: ProblemKind) -> Problem {
         Problem { line: self.lines, kind }
     }
 
-    /// Keeps the hash of a line that is no record.
+    /// Adds a line that is not a record to the pending hash.
     fn set_aside(&mut self, line: &[u8], reason: &NoRecord, terminated: bool) {
-        let excused = parse::is_cut_off(line, reason, terminated, self.lines == 1);
+        let cut_off = parse::is_cut_off(line, reason, terminated, self.lines == 1);
         let problem = self.problem(kind(reason));
         match &mut self.pending {
             Some(pending) => {
                 pending.bytes += 1 + line.len() as u64;
                 pending.hasher.update(b"\n");
                 pending.hasher.update(line);
-                if pending.cut_off && !excused {
+                if pending.cut_off && !cut_off {
                     pending.problem = problem;
                 }
-                pending.cut_off &= excused;
+                pending.cut_off &= cut_off;
             }
             None => {
                 let hasher = Sha256::new_with_prefix(line);
-                self.pending = Some(Pending { first_line: self.lines, bytes: line.len() as u64, hasher, problem, cut_off: excused });
+                self.pending = Some(Pending { first_line: self.lines, bytes: line.len() as u64, hasher, problem, cut_off });
             }
         }
     }
 
-    /// Whether this record follows what is before it.
-    fn check(&mut self, record: &Record, seal: Seal) -> Result<(), Problem> {
+    /// Checks that a record follows the lines before it.
+    fn check(&mut self, record: &Record, stated: LineDigest) -> Result<(), Problem> {
         let torn = match self.pending.take() {
-            // Only a record of the tear excuses lines that are none.
+            // Only a `torn` record explains lines that are not records.
             Some(pending) if !matches!(record.event, Event::Torn { .. }) => return Err(pending.problem),
-            Some(pending) => Some((pending.bytes, hex(pending.hasher))),
+            Some(pending) => Some((pending.bytes, hex_of(pending.hasher))),
             None => self.last.map(|(bytes, _)| (bytes, self.head.hash.clone())),
         };
-        if seal == Seal::Broken {
+        if stated == LineDigest::Wrong {
             return Err(self.problem(ProblemKind::WrongDigest));
         }
-        let due = self.head.seq.saturating_add(1);
-        if record.seq != due {
-            return Err(self.problem(ProblemKind::WrongSeq { expected: due, found: record.seq }));
+        let expected = self.head.seq.saturating_add(1);
+        if record.seq != expected {
+            return Err(self.problem(ProblemKind::WrongSeq { expected, found: record.seq }));
         }
         if record.previous != self.head.hash && !self.changed {
             let (expected, found) = (self.head.hash.clone(), record.previous.clone());
@@ -323,7 +312,7 @@ mod tests {
         let mut verifier = Verifier::new();
         let mut found: Vec<Problem> = lines.iter().filter_map(|line| verifier.feed(line).err()).collect();
         found.extend(verifier.finish().err());
-        found.extend(verifier.unvouched());
+        found.extend(verifier.unprotected());
         found.into_iter().map(|problem| (problem.line, problem.kind.code())).collect()
     }
 
@@ -332,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn the_digest_is_sha_256_and_leaves_the_line_feed_out() {
+    fn the_digest_is_the_sha_256_without_the_line_feed() {
         let known = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert_eq!(digest(b"abc"), known);
         assert_eq!(digest(b"abc\n"), known);
@@ -353,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn each_fault_is_found_once_and_where_it_is() {
+    fn each_fault_is_reported_once_in_its_own_line() {
         let whole = samples::chain(6);
 
         let mut changed = whole.clone();
@@ -386,10 +375,10 @@ mod tests {
         assert_eq!(problems(&cut), [(3, "no-record")]);
     }
 
-    /// The record after a changed one is no fault of its own; a record that is changed with its digest shows in the next one.
+    /// The record after a changed one is not reported. A record that is changed together with its digest shows in the next one.
     #[test]
-    fn a_change_is_found_in_the_very_line_and_in_the_last_one_too() {
-        let whole = samples::sealed(&samples::chain(6));
+    fn a_change_is_reported_in_its_own_line_even_in_the_last_one() {
+        let whole = samples::with_digests(&samples::chain(6));
         assert_eq!(problems(&whole), []);
         for (at, line) in whole.iter().enumerate() {
             let text = String::from_utf8(line.clone()).unwrap();
@@ -399,7 +388,7 @@ mod tests {
             assert_eq!(problems(&with(edited.clone())), [(number, "wrong-digest")]);
             let (content, _) = edited.split_once(",\"digest\"").unwrap();
             assert_eq!(
-                problems(&with(seal::seal(format!("{content}}}")) + "\n")),
+                problems(&with(line_digest::with_digest(format!("{content}}}")) + "\n")),
                 if at < 5 { vec![(number + 1, "broken-link")] } else { vec![] }
             );
             let without = problems(&with(format!("{content}}}\n")));
@@ -412,15 +401,15 @@ mod tests {
         }
     }
 
-    /// A log of an earlier version goes on with digests, and an earlier version may go on with it: only of the last record nobody knows.
+    /// Two versions may share a log, one that writes digests and an older one that does not. Only the last record is then unprotected.
     #[test]
-    fn records_without_a_digest_are_read_and_vouched_for_by_those_that_follow_them() {
+    fn a_record_without_a_digest_is_read_and_protected_by_the_next_one() {
         let mut lines = samples::chain(3);
-        for (number, seal_it) in [(4, true), (5, false), (6, false), (7, true)] {
+        for (number, has_digest) in [(4, true), (5, false), (6, false), (7, true)] {
             let previous = digest(&lines[number - 2]);
             let text = serde_json::to_string(&samples::record(number as u64, &previous, "run", samples::end())).unwrap();
-            lines.push((if seal_it { seal::seal(text) } else { text } + "\n").into_bytes());
-            assert_eq!(problems(&lines), if seal_it { vec![] } else { vec![(number as u64, "no-digest")] });
+            lines.push((if has_digest { line_digest::with_digest(text) } else { text } + "\n").into_bytes());
+            assert_eq!(problems(&lines), if has_digest { vec![] } else { vec![(number as u64, "no-digest")] });
         }
         let mut verifier = Verifier::new();
         lines.iter().for_each(|line| assert!(matches!(verifier.feed(line), Ok(Some(_)))));
@@ -429,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn torn_lines_are_excused_by_the_record_of_them_and_by_nothing_else() {
+    fn only_a_torn_record_explains_torn_lines() {
         let mut lines = samples::chain(3);
         let head = Head { seq: 3, hash: digest(&lines[2]) };
         let fragments = [&b"{\"schema\":\"cin"[..], b"\0\0\0"];
@@ -437,7 +426,7 @@ mod tests {
         lines.extend(fragments.map(|fragment| [fragment, b"\n"].concat()));
         let mut garbage_at_the_end = Verifier::new();
         lines.iter().for_each(|line| assert!(garbage_at_the_end.feed(line).is_ok()));
-        // Line 5 has a line feed and is not merely cut off.
+        // Line 5 has a line feed, so it was not cut off.
         assert_eq!(garbage_at_the_end.finish().unwrap_err().line, 5);
 
         let torn = |bytes: usize, sha256: String, seq: u64, previous: String| {
@@ -453,9 +442,9 @@ mod tests {
         assert_eq!(problems(&torn(bytes, hash, 5, head.hash.clone())), [(6, "wrong-seq")]);
     }
 
-    /// A record before a torn line was once under no hash, because the record of the tear carried that of the fragment alone.
+    /// Once no hash covered the record before a torn line, because the `torn` record carried only the hash of the fragment.
     #[test]
-    fn every_bit_before_the_last_line_counts_beside_a_torn_line_too() {
+    fn a_hash_covers_every_bit_before_the_last_line_with_a_torn_line_too() {
         let mut lines = samples::chain(2);
         let mut head = Head { seq: 2, hash: digest(&lines[1]) };
         let fragment = &b"{\"schema\":\"cinder-backup-repair/audit\",\"sch"[..];

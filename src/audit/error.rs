@@ -1,4 +1,4 @@
-//! What can go wrong with the audit log, said in one sentence.
+//! Errors of the audit log, one sentence each.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,15 +11,15 @@ use super::record::SCHEMA_VERSION;
 /// A failure of the audit log.
 #[derive(Debug, Error)]
 pub enum AuditError {
-    /// Another process writes to it.
+    /// Another process holds its lock.
     #[error("audit log {path} is in use by {}: wait until that run has ended", holder(*.pid))]
     Locked {
         /// The log.
         path: PathBuf,
-        /// Who holds it, where the system says so.
+        /// The holder, if the system reports it.
         pid: Option<u32>,
     },
-    /// Others could change it, or it is no plain file.
+    /// Another user can change it, or it is not a regular file.
     #[error("audit log {path} {what}")]
     NotPrivate {
         /// The log.
@@ -27,33 +27,33 @@ pub enum AuditError {
         /// What is wrong with it and what to do.
         what: String,
     },
-    /// The system would not.
+    /// A system call failed.
     #[error("cannot {action} audit log {path}: {source}")]
     Io {
         /// The log, or a directory on the way to it.
         path: PathBuf,
-        /// What was tried, a verb.
+        /// What failed, as a verb.
         action: &'static str,
-        /// Why not.
+        /// Why.
         source: io::Error,
     },
-    /// An earlier write failed, so that what the file holds is not known any more.
-    #[error("audit log {path} takes no more records, because an earlier write failed: {cause}")]
+    /// An earlier write failed, so the content of the file is unknown.
+    #[error("audit log {path} accepts no more records, because an earlier write failed: {cause}")]
     Poisoned {
         /// The log.
         path: PathBuf,
         /// The first failure.
         cause: String,
     },
-    /// A record that no reader would accept was to be written.
-    #[error("audit log {path} cannot take a record of {bytes} bytes: the limit is {} bytes", super::MAX_LINE)]
+    /// A record is longer than readers accept.
+    #[error("cannot add a record of {bytes} bytes to audit log {path}: the limit is {} bytes", super::MAX_LINE)]
     TooLong {
         /// The log.
         path: PathBuf,
-        /// How long the line would be.
+        /// The length of the line.
         bytes: usize,
     },
-    /// A line is not what was written.
+    /// A line is damaged.
     #[error("audit log {path}: line {line} {kind}")]
     Damaged {
         /// The log.
@@ -63,7 +63,7 @@ pub enum AuditError {
         /// What is wrong with it.
         kind: ProblemKind,
     },
-    /// A line that only a later program understands.
+    /// A line was written by a newer version.
     #[error(
         "audit log {path}: line {line} was written by a newer version of this program (schema version {version}, this one knows \
          {SCHEMA_VERSION}): use that one, or another --audit-log"
@@ -76,25 +76,25 @@ pub enum AuditError {
         /// Its schema version.
         version: u64,
     },
-    /// No run of this id.
-    #[error("audit log {path} holds no run {run}: `history list` shows those that it holds")]
+    /// The log has no run with this id.
+    #[error("audit log {path} has no run {run}: `history list` shows its runs")]
     NoSuchRun {
         /// The log.
         path: PathBuf,
-        /// What was asked for.
+        /// The id that was given.
         run: String,
     },
-    /// Several runs begin like this.
-    #[error("run {run} is ambiguous in audit log {path}: it may be {}", some(candidates))]
+    /// Several run ids begin with the given text.
+    #[error("run {run} is ambiguous in audit log {path}: it matches {}", some(candidates))]
     AmbiguousRun {
         /// The log.
         path: PathBuf,
-        /// What was asked for.
+        /// The id that was given.
         run: String,
-        /// All that fit, oldest first.
+        /// All matching runs, oldest first.
         candidates: Vec<String>,
     },
-    /// There is no usual place for this user.
+    /// There is no default path for this user.
     #[error("neither XDG_STATE_HOME nor HOME names an absolute directory for the audit log: give --audit-log FILE")]
     NoDefaultPath,
 }
@@ -105,7 +105,7 @@ impl AuditError {
         Self::Io { path: path.to_owned(), action, source }
     }
 
-    /// A problem of the chain, with the file that it is in.
+    /// A problem of the chain, with the path of the log.
     pub(super) fn of(path: &Path, problem: Problem) -> Self {
         let (path, line) = (path.to_owned(), problem.line);
         match problem.kind {
@@ -114,13 +114,13 @@ impl AuditError {
         }
     }
 
-    /// Whether there was no such file to read: nothing was ever recorded there. A log that vanished while in use is another matter.
+    /// Whether the log does not exist, so that nothing was recorded in it. A log that vanished while in use is another error.
     pub fn is_missing(&self) -> bool {
         matches!(self, Self::Io { action: "open", source, .. } if source.kind() == io::ErrorKind::NotFound)
     }
 }
 
-/// The first of the candidates, and how many more there are.
+/// The first candidates and the number of the others.
 fn some(candidates: &[String]) -> String {
     const SHOWN: usize = 10;
     let shown: Vec<&str> = candidates.iter().take(SHOWN).map(String::as_str).collect();
@@ -128,7 +128,7 @@ fn some(candidates: &[String]) -> String {
     if more > 0 { format!("{} and {more} more", shown.join(", ")) } else { shown.join(", ") }
 }
 
-/// The holder of a lock in words.
+/// The holder of the lock in words.
 fn holder(pid: Option<u32>) -> String {
     pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"))
 }

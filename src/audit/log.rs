@@ -1,8 +1,8 @@
-//! Writes the audit log: appends, syncs, never rewrites.
+//! Writes the audit log: appends and syncs, never rewrites.
 //!
-//! One writer at a time holds an exclusive lock. After the first failed write or sync the log takes nothing more: what the disk
-//! holds is then unknown, and a later sync would report success all the same (Linux forgets a failed write-back once it was
-//! reported). What a crash tore is put on record by the next writer.
+//! One writer at a time holds an exclusive lock. After the first failed write or sync the log accepts nothing more: the content of the
+//! disk is then unknown, and a later sync would still report success, because Linux reports a failed write-back only once. The
+//! next writer records a line that a crash cut off.
 
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Write};
@@ -12,21 +12,21 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, OFlags};
 use rustix::io::Errno;
 
-use super::chain::{Head, digest};
+use super::chain::Head;
+use super::line_digest::{digest, with_digest};
 use super::record::{Event, Record, SCHEMA, SCHEMA_VERSION};
-use super::seal::seal;
 use super::tail::{self, Tail, TailError};
 use super::{AuditError, MAX_LINE, holder};
 use crate::domain::text::json_escaped;
 
-/// The run that a record of a torn line names.
+/// The run id in a `torn` record.
 const NO_RUN: &str = "-";
 
-/// Where the lines go; a test puts something here that fails.
+/// Receives the lines. Tests use one that fails.
 pub trait Sink: Send {
-    /// Appends all of these bytes.
+    /// Appends all bytes.
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()>;
-    /// Returns only when all that was written is on disk, and in the file that bears the log's name.
+    /// Returns when everything written is on disk, in the file at the log's path.
     fn sync(&mut self) -> io::Result<()>;
 }
 
@@ -37,7 +37,7 @@ pub struct AuditLog {
     clock: Box<dyn Fn() -> String + Send>,
     head: Head,
     buffer: Vec<u8>,
-    /// Something was written that is not known to be on disk.
+    /// Some written data may not be on disk yet.
     unsynced: bool,
     failure: Option<String>,
 }
@@ -49,16 +49,15 @@ impl std::fmt::Debug for AuditLog {
 }
 
 impl AuditLog {
-    /// Opens the log at `path` for writing and locks it; makes it, and the directories to it, where they are missing. If the last
-    /// writer died in the middle of a line, that is put on record before this returns. `clock` gives the time of each record,
-    /// RFC 3339 in UTC.
+    /// Opens the log at `path` for writing and locks it. Creates the file and its directories if they are missing. If the last writer
+    /// died in the middle of a line, this writes a `torn` record. `clock` gives the time of each record, RFC 3339 in UTC.
     pub fn open(path: &Path, clock: impl Fn() -> String + Send + 'static) -> Result<Self, AuditError> {
         let path = &std::path::absolute(path).map_err(|error| AuditError::io(path, "find", error))?;
         let (mut file, created) = open_file(path)?;
         let found = file.metadata().map_err(|error| AuditError::io(path, "examine", error))?;
         check_private(path, &found)?;
         lock(path, &file, &found)?;
-        // Only now, under the lock, does its length stay as it is.
+        // The length is stable only under the lock.
         let len = file.metadata().map_err(|error| AuditError::io(path, "examine", error))?.len();
         let Tail { head, torn, terminated } = tail::read(&mut file, len).map_err(|error| match error {
             TailError::Io(error) => AuditError::io(path, "read", error),
@@ -80,13 +79,13 @@ impl AuditLog {
         Ok(log)
     }
 
-    /// Whether [`open`](Self::open) is likely to succeed, without making or locking anything: for whoever has long work to do before. A
-    /// log that another run writes to is none of its problems, as that run will have ended by then.
+    /// Checks whether [`open`](Self::open) is likely to succeed, without creating or locking anything, before work that takes long. A lock
+    /// that another run holds is not an error here, because that run may end before the log is opened.
     pub fn probe(path: &Path) -> Result<(), AuditError> {
         match fs::symlink_metadata(path) {
             Ok(found) => {
                 check_private(path, &found)?;
-                let opened = how_to_open().open(path).and_then(|file| file.metadata());
+                let opened = open_options().open(path).and_then(|file| file.metadata());
                 check_private(path, &opened.map_err(|error| AuditError::io(path, "open", error))?)
             }
             Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -95,7 +94,7 @@ impl AuditLog {
                 let directory = named.into_iter().find(|directory| directory.exists()).unwrap_or(here);
                 let may = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
                 let access = |flags| rustix::fs::accessat(rustix::fs::CWD, directory, may, flags);
-                // Old containers refuse the system call that knows of the flag, and with that error.
+                // In old containers the system call with this flag fails with EPERM.
                 let asked =
                     access(AtFlags::EACCESS).or_else(|error| if error == Errno::PERM { access(AtFlags::empty()) } else { Err(error) });
                 asked.map_err(|error| AuditError::io(path, "create", error.into()))
@@ -104,14 +103,14 @@ impl AuditLog {
         }
     }
 
-    /// A log that continues `head` and writes to `sink`. `path` is only for messages.
+    /// A log that continues `head` and writes to `sink`. `path` is for messages only.
     pub fn with_sink(path: &Path, head: Head, sink: Box<dyn Sink>, clock: impl Fn() -> String + Send + 'static) -> Self {
         Self { path: path.to_owned(), sink, clock: Box::new(clock), head, buffer: Vec::new(), unsynced: false, failure: None }
     }
 
-    /// Takes a record of this run. It is in the file only after [`flush`](Self::flush), and on disk only after [`sync`](Self::sync).
+    /// Adds a record of this run. It is in the file after [`flush`](Self::flush), and on disk after [`sync`](Self::sync).
     pub fn append(&mut self, run: &str, event: Event) -> Result<(), AuditError> {
-        self.usable()?;
+        self.check_usable()?;
         let record = Record {
             schema: SCHEMA.to_owned(),
             schema_version: SCHEMA_VERSION,
@@ -122,7 +121,7 @@ impl AuditLog {
             event,
         };
         let line = serde_json::to_string(&record).map_err(|error| AuditError::io(&self.path, "add to", error.into()))?;
-        let mut line = seal(json_escaped(line)).into_bytes();
+        let mut line = with_digest(json_escaped(line)).into_bytes();
         if line.len() > MAX_LINE {
             return Err(AuditError::TooLong { path: self.path.clone(), bytes: line.len() });
         }
@@ -132,20 +131,20 @@ impl AuditLog {
         Ok(())
     }
 
-    /// Writes all records to the file, where they outlive this process, and does not wait for the disk. After an error nothing more
-    /// can be written with this log.
+    /// Writes all records to the file, where they survive this process, without waiting for the disk. After an error the log accepts
+    /// nothing more.
     pub fn flush(&mut self) -> Result<(), AuditError> {
-        self.usable()?;
+        self.check_usable()?;
         if self.buffer.is_empty() {
             return Ok(());
         }
         let result = self.sink.write_all(&self.buffer);
         self.buffer.clear();
         self.unsynced = true;
-        self.noted("write to", result)
+        self.remember_failure("write to", result)
     }
 
-    /// Returns when all records are on disk. After an error nothing more can be written with this log.
+    /// Returns when all records are on disk. After an error the log accepts nothing more.
     pub fn sync(&mut self) -> Result<(), AuditError> {
         self.flush()?;
         if !self.unsynced {
@@ -153,28 +152,28 @@ impl AuditLog {
         }
         let result = self.sink.sync();
         self.unsynced = false;
-        self.noted("sync", result)
+        self.remember_failure("sync", result)
     }
 
-    /// Remembers a failure: there must be no other try.
-    fn noted(&mut self, action: &'static str, result: io::Result<()>) -> Result<(), AuditError> {
+    /// Remembers a failure, because nothing may be written after it.
+    fn remember_failure(&mut self, action: &'static str, result: io::Result<()>) -> Result<(), AuditError> {
         result.map_err(|error| {
             self.failure = Some(error.to_string());
             AuditError::io(&self.path, action, error)
         })
     }
 
-    /// The last record taken; its hash, kept elsewhere, later shows whether the log was cut off.
+    /// The last record added. Its hash, kept elsewhere, later shows whether the log was cut off.
     pub fn head(&self) -> &Head {
         &self.head
     }
 
-    /// Where it is.
+    /// The path of the log.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    fn usable(&self) -> Result<(), AuditError> {
+    fn check_usable(&self) -> Result<(), AuditError> {
         self.failure.clone().map_or(Ok(()), |cause| Err(AuditError::Poisoned { path: self.path.clone(), cause }))
     }
 }
@@ -185,13 +184,13 @@ struct FileSink {
     path: PathBuf,
     /// Device and inode.
     id: (u64, u64),
-    /// How long it is when nobody else writes to it.
+    /// Its length, if no other program writes to it.
     len: u64,
 }
 
 impl FileSink {
-    /// Whether the path still leads to this file and nobody else changed its length. Records in a file that was renamed or deleted
-    /// would be looked for in vain.
+    /// Checks that the path still leads to this file and that its length is as this program left it. Nobody would find the records in a
+    /// file that was renamed or deleted.
     fn check(&self) -> io::Result<()> {
         let found = match fs::symlink_metadata(&self.path) {
             Ok(found) => found,
@@ -205,7 +204,7 @@ impl FileSink {
         }
         if found.len() != self.len {
             let (is, was) = (found.len(), self.len);
-            return Err(io::Error::other(format!("something else wrote to it: it has {is} bytes, and {was} were written")));
+            return Err(io::Error::other(format!("another program wrote to it: it has {is} bytes, but {was} were written")));
         }
         Ok(())
     }
@@ -225,19 +224,19 @@ impl Sink for FileSink {
     }
 }
 
-/// Opens the file, or makes it; says which.
-fn how_to_open() -> OpenOptions {
+fn open_options() -> OpenOptions {
     let mut options = OpenOptions::new();
-    // No symbolic link as the last step, and no waiting for the other end should it have become a pipe since it was looked at.
+    // A symbolic link is refused, and a file that was replaced by a pipe does not block.
     let flags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).bits().cast_signed();
     options.read(true).append(true).mode(0o600).custom_flags(flags);
     options
 }
 
+/// Opens or creates the file, and returns whether it was created.
 fn open_file(path: &Path) -> Result<(File, bool), AuditError> {
     let io_error = |action, error| AuditError::io(path, action, error);
-    let options = how_to_open();
-    // It may come or go between the look and the opening; that happens once, not three times.
+    let options = open_options();
+    // The file may appear or vanish between these two calls, but not three times in a row.
     for last in [false, false, true] {
         match fs::symlink_metadata(path) {
             Ok(found) => {
@@ -248,7 +247,7 @@ fn open_file(path: &Path) -> Result<(File, bool), AuditError> {
                 }
             }
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                make_parents(path)?;
+                create_parents(path)?;
                 match options.clone().create_new(true).open(path) {
                     Err(error) if error.kind() == ErrorKind::AlreadyExists && !last => {}
                     result => return Ok((result.map_err(|error| io_error("create", error))?, true)),
@@ -257,10 +256,10 @@ fn open_file(path: &Path) -> Result<(File, bool), AuditError> {
             Err(error) => return Err(io_error("open", error)),
         }
     }
-    Err(io_error("open", io::Error::other("it keeps coming and going")))
+    Err(io_error("open", io::Error::other("another program keeps creating and deleting it")))
 }
 
-/// Refuses what is no plain file.
+/// Refuses everything but a regular file.
 fn check_regular(path: &Path, found: &Metadata) -> Result<(), AuditError> {
     let what = if found.is_symlink() {
         "is a symbolic link: name the file that it points to"
@@ -272,23 +271,23 @@ fn check_regular(path: &Path, found: &Metadata) -> Result<(), AuditError> {
     Err(AuditError::NotPrivate { path: path.to_owned(), what: what.to_owned() })
 }
 
-/// Refuses a file that someone else could write to: `undo` puts back what it says.
+/// Refuses a file that another user can write to, because `undo` trusts its content.
 fn check_private(path: &Path, found: &Metadata) -> Result<(), AuditError> {
     check_regular(path, found)?;
-    let own = rustix::process::geteuid().as_raw();
+    let user = rustix::process::geteuid().as_raw();
     let what = if found.mode() & 0o022 != 0 {
         let mode = found.mode() & 0o7777;
         format!("may be written by group or others (mode {mode:04o}): see who did, then chmod go-w it, or name another with --audit-log")
-    } else if found.uid() != own && found.uid() != 0 {
+    } else if found.uid() != user && found.uid() != 0 {
         let owner = found.uid();
-        format!("belongs to user id {owner}, who could change it, and this is user id {own}: name another with --audit-log")
+        format!("belongs to user id {owner}, who could change it, and this is user id {user}: name another with --audit-log")
     } else {
         return Ok(());
     };
     Err(AuditError::NotPrivate { path: path.to_owned(), what })
 }
 
-/// Takes the lock, or says who has it.
+/// Takes the lock, or names the process that holds it.
 fn lock(path: &Path, file: &File, found: &Metadata) -> Result<(), AuditError> {
     match file.try_lock() {
         Ok(()) => Ok(()),
@@ -301,8 +300,8 @@ fn lock(path: &Path, file: &File, found: &Metadata) -> Result<(), AuditError> {
     }
 }
 
-/// Makes the missing directories, for their owner only, so that they survive a crash.
-fn make_parents(path: &Path) -> Result<(), AuditError> {
+/// Creates the missing directories, accessible for their owner only, and syncs them.
+fn create_parents(path: &Path) -> Result<(), AuditError> {
     let missing: Vec<&Path> = path.ancestors().skip(1).take_while(|directory| !directory.exists()).collect();
     let Some(directory) = missing.first() else { return Ok(()) };
     DirBuilder::new()
@@ -313,11 +312,11 @@ fn make_parents(path: &Path) -> Result<(), AuditError> {
     missing.iter().rev().try_for_each(|directory| sync_parent(directory))
 }
 
-/// Makes a new name in a directory survive a crash.
+/// Syncs the directory of a new file, so that its name survives a crash.
 fn sync_parent(path: &Path) -> Result<(), AuditError> {
     let Some(parent) = path.parent() else { return Ok(()) };
     match File::open(parent).and_then(|directory| directory.sync_all()) {
-        // Some file systems have no such thing as syncing a directory.
+        // Some file systems cannot sync a directory.
         Err(error) if error.kind() != ErrorKind::InvalidInput => Err(AuditError::io(parent, "sync the directory of the", error)),
         _ => Ok(()),
     }

@@ -9,22 +9,22 @@ use serde::de::value::{MapDeserializer, SeqDeserializer};
 use serde::de::{Deserializer, IntoDeserializer, Visitor};
 use serde_json::{Error, Value};
 
+use super::line_digest;
 use super::record::{Event, Record, SCHEMA, SCHEMA_VERSION};
-use super::seal;
 use crate::domain::Tally;
 
-/// Why a line is no record.
+/// Why a line is not a record.
 #[derive(Debug)]
 pub(super) enum NoRecord {
-    /// It ends too early: it was cut off while it was written.
+    /// It ends too early.
     Truncated,
-    /// It is something else, said in a fragment.
+    /// Another reason, as a fragment.
     Other(String),
-    /// It has a schema version that this program does not know.
+    /// It has a newer schema version.
     Newer(u64),
 }
 
-/// What every line has, whatever happened.
+/// The fields of every record.
 #[derive(Deserialize)]
 struct Header {
     seq: u64,
@@ -34,27 +34,27 @@ struct Header {
     event: String,
 }
 
-/// [`Event::End`] as a type of its own.
+/// The fields of [`Event::End`].
 #[derive(Deserialize)]
 struct End {
     summary: Tally,
     interrupted: Option<String>,
 }
 
-/// [`Event::Torn`] as a type of its own.
+/// The fields of [`Event::Torn`].
 #[derive(Deserialize)]
 struct Torn {
     bytes: u64,
     sha256: String,
 }
 
-/// Reads one line, without its line feed. Its own digest is not looked at here.
+/// Parses one line without its line feed. Does not check its digest.
 pub(super) fn parse(line: &[u8]) -> Result<Record, NoRecord> {
     let value: Value = serde_json::from_slice(line)
         .map_err(|error| if error.is_eof() { NoRecord::Truncated } else { NoRecord::Other(format!("it is not JSON: {error}")) })?;
     let schema = value.get("schema").and_then(Value::as_str);
     if schema != Some(SCHEMA) {
-        return Err(NoRecord::Other(format!("its schema is {:?} and not {SCHEMA:?}", schema.unwrap_or_default())));
+        return Err(NoRecord::Other(format!("its schema is {:?}, not {SCHEMA:?}", schema.unwrap_or_default())));
     }
     match value.get("schema_version").and_then(Value::as_u64) {
         Some(version) if version == u64::from(SCHEMA_VERSION) => {}
@@ -64,23 +64,23 @@ pub(super) fn parse(line: &[u8]) -> Result<Record, NoRecord> {
     record(&value).map_err(|error| NoRecord::Other(error.to_string()))
 }
 
-/// Whether a line that is no record, at the end of a log, is what a crash leaves: a line without its line feed, or one that was
-/// cut off and got its line feed when the next run found it (which then crashed too, before it could say so). As the `first`
-/// line of a file it must begin as ours do, so that a file of something else is never taken for a log.
+/// Whether a crash explains a line that is not a record: it has no line feed, or it was cut off and the next run added the line feed
+/// and crashed before it wrote the `torn` record. The `first` line of a file must begin like a record, so that a file of another kind
+/// is not taken for a log.
 pub(super) fn is_cut_off(line: &[u8], reason: &NoRecord, terminated: bool, first: bool) -> bool {
     let start = format!("{{\"schema\":\"{SCHEMA}\"").into_bytes();
-    if seal::was_whole(line) {
+    if line_digest::is_complete(line) {
         return false;
     }
-    let ours = line.iter().zip(&start).all(|(found, expected)| found == expected);
+    let looks_like_record = line.iter().zip(&start).all(|(found, expected)| found == expected);
     match reason {
-        NoRecord::Truncated => !first || ours,
-        NoRecord::Other(_) => !terminated && (!first || (ours && line.len() >= start.len())),
+        NoRecord::Truncated => !first || looks_like_record,
+        NoRecord::Other(_) => !terminated && (!first || (looks_like_record && line.len() >= start.len())),
         NoRecord::Newer(_) => false,
     }
 }
 
-/// The record in a line of the known version.
+/// Reads the record from a line of the known schema version.
 fn record(value: &Value) -> Result<Record, Error> {
     let Header { seq, previous, at, run, event } = Header::deserialize(Lenient(value))?;
     let event = match event.as_str() {
@@ -96,7 +96,7 @@ fn record(value: &Value) -> Result<Record, Error> {
             let Torn { bytes, sha256 } = Torn::deserialize(Lenient(value))?;
             Event::Torn { bytes, sha256 }
         }
-        other => return Err(serde::de::Error::custom(format!("its event {other:?} is unknown"))),
+        other => return Err(serde::de::Error::custom(format!("unknown event {other:?}"))),
     };
     Ok(Record { schema: SCHEMA.to_owned(), schema_version: SCHEMA_VERSION, seq, previous, at, run, event })
 }
@@ -184,7 +184,7 @@ mod tests {
         }
     }
 
-    /// Adds a field to every object, however deep, but for those whose keys are data.
+    /// Adds a field to every object at every depth, except where keys are data.
     fn add_fields(value: &mut Value, keys_are_data: bool) {
         match value {
             Value::Array(items) => items.iter_mut().for_each(|item| add_fields(item, false)),
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_of_later_versions_are_left_out_at_every_depth() {
+    fn fields_of_later_versions_are_ignored_at_every_depth() {
         for event in samples::events() {
             let record = samples::record(7, &"0".repeat(64), "run", event);
             let mut value = serde_json::to_value(&record).unwrap();
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_record_is_told_apart() {
+    fn lines_that_are_not_records_are_distinguished() {
         let record = samples::record(1, &"0".repeat(64), "run", Event::Torn { bytes: 1, sha256: String::new() });
         let whole = line(&record);
         for cut in 0..whole.len() {

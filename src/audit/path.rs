@@ -1,14 +1,14 @@
-//! Where the audit log is when nobody says otherwise. Pure: user and environment are handed in.
+//! The default path of the audit log. Pure: user and environment are parameters.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::AuditError;
 
-/// The log's place under a directory for state.
+/// The path of the log below a state directory.
 const UNDER_STATE: &str = "cinder-backup-repair/audit.jsonl";
 
-/// The usual place: for root `/var/log/cinder-backup-repair/audit.jsonl`, for anyone else below `$XDG_STATE_HOME`, which is
+/// The default path: for root `/var/log/cinder-backup-repair/audit.jsonl`, for anyone else below `$XDG_STATE_HOME`, which is
 /// `$HOME/.local/state` when it is not set or not absolute (XDG Base Directory Specification 0.8).
 pub fn default_path(uid: u32, env: impl Fn(&str) -> Option<OsString>) -> Result<PathBuf, AuditError> {
     if uid == 0 {
@@ -33,7 +33,7 @@ mod tests {
     }
 
     #[test]
-    fn root_logs_with_the_system_whatever_the_environment_says() {
+    fn root_logs_to_var_log_whatever_the_environment_says() {
         let set = [("XDG_STATE_HOME", "/state"), ("HOME", "/root")];
         assert_eq!(path(0, &set).unwrap(), "/var/log/cinder-backup-repair/audit.jsonl");
     }

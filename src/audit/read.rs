@@ -1,6 +1,6 @@
-//! Reads the audit log from its beginning, one record at a time, checking the chain on the way.
+//! Reads the audit log one record at a time, and checks the chain.
 //!
-//! Takes no lock and gets along with a writer at work: a last line that is not whole is said to be unfinished, not damaged.
+//! Takes no lock, so it can read while another process writes: an incomplete last line is reported as unfinished, not as damaged.
 
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use super::record::Record;
 use super::{AuditError, MAX_LINE};
 use crate::input::{self, Input};
 
-/// Problems that [`verify`] lists; beyond these it only counts.
+/// How many problems [`verify`] lists. It only counts the others.
 const LISTED: usize = 20;
 
 /// Opens a log for reading.
@@ -18,12 +18,12 @@ pub fn read(path: &Path) -> Result<Records<BufReader<Input>>, AuditError> {
     Ok(Records::new(open(path)?, path))
 }
 
-/// Opens a log for reading on from a place in it.
-pub(super) fn read_on(path: &Path, place: &Place) -> Result<Records<BufReader<Input>>, AuditError> {
+/// Opens a log to read it from a position.
+pub(super) fn read_on(path: &Path, position: &Position) -> Result<Records<BufReader<Input>>, AuditError> {
     let mut reader = open(path)?;
     let (_, file) = reader.get_mut().get_mut();
-    file.seek(SeekFrom::Start(place.offset)).map_err(|error| AuditError::io(path, "read", error))?;
-    Ok(Records { verifier: place.verifier.clone(), offset: place.offset, ..Records::new(reader, path) })
+    file.seek(SeekFrom::Start(position.offset)).map_err(|error| AuditError::io(path, "read", error))?;
+    Ok(Records { verifier: position.verifier.clone(), offset: position.offset, ..Records::new(reader, path) })
 }
 
 fn open(path: &Path) -> Result<BufReader<Input>, AuditError> {
@@ -31,15 +31,15 @@ fn open(path: &Path) -> Result<BufReader<Input>, AuditError> {
     Ok(BufReader::with_capacity(256 << 10, file))
 }
 
-/// A place between two records of a log, with what is known of those before it.
+/// A position between two records of a log, with the state of the chain there.
 #[derive(Debug, Clone, Default)]
-pub struct Place {
+pub struct Position {
     offset: u64,
     verifier: Verifier,
 }
 
-impl Place {
-    /// How many bytes stand before it.
+impl Position {
+    /// How many bytes are before it.
     pub(super) fn offset(&self) -> u64 {
         self.offset
     }
@@ -49,7 +49,7 @@ impl Place {
 #[derive(Debug)]
 pub struct Records<R> {
     lines: Lines<R>,
-    /// How many bytes the lines so far have.
+    /// The length of the lines so far, in bytes.
     offset: u64,
     verifier: Verifier,
     path: PathBuf,
@@ -58,7 +58,7 @@ pub struct Records<R> {
 }
 
 impl<R: BufRead> Records<R> {
-    /// The records in `reader`; `path` is for messages.
+    /// The records in `reader`. `path` is for messages only.
     pub fn new(reader: R, path: &Path) -> Self {
         let lines = Lines { reader, buffer: Vec::new(), ended: false };
         Self { lines, offset: 0, verifier: Verifier::new(), path: path.to_owned(), done: false, unfinished: None }
@@ -74,12 +74,12 @@ impl<R: BufRead> Records<R> {
         self.verifier.lines()
     }
 
-    /// The place before the next record.
-    pub(super) fn place(&self) -> Place {
-        Place { offset: self.offset, verifier: self.verifier.clone() }
+    /// The position of the next record.
+    pub(super) fn position(&self) -> Position {
+        Position { offset: self.offset, verifier: self.verifier.clone() }
     }
 
-    /// After the last record: what stands unfinished at the end.
+    /// The unfinished end, after the last record.
     pub fn unfinished(&self) -> Option<&Unfinished> {
         self.unfinished.as_ref()
     }
@@ -120,50 +120,50 @@ impl<R: BufRead> Iterator for Records<R> {
     }
 }
 
-/// Where the hash that was kept elsewhere is found.
+/// Which record has the hash that was kept elsewhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Anchor {
-    /// It is the last record's: nothing was added and nothing cut off since.
+    /// The last record: nothing was added or cut off since.
     Last,
-    /// The log has grown since, and nothing before was cut off.
+    /// An earlier record: the log has grown, and nothing before was cut off.
     Earlier {
         /// The number of the record that has this hash.
         seq: u64,
     },
-    /// No record has it: the log was cut off or replaced.
+    /// None: the log was cut off or replaced.
     Missing,
 }
 
-/// What [`verify`] found.
+/// The result of [`verify`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VerifyReport {
-    /// How many lines there are.
+    /// The number of lines.
     pub lines: u64,
     /// How many of them are records.
     pub records: u64,
-    /// How many records tell of a line that a crash had torn.
+    /// How many of the records are `torn` records.
     pub torn: u64,
     /// The first problems, at most 20.
     pub problems: Vec<Problem>,
-    /// How many problems there are in all.
+    /// The number of all problems.
     pub problem_count: u64,
-    /// The last record; its hash is the one to keep elsewhere.
+    /// The last record. Keep its hash elsewhere.
     pub last: Head,
-    /// What stands unfinished at the end: being written just now, or torn by a crash and not yet on record.
+    /// The unfinished end: it is being written, or a crash cut it off and no record describes it yet.
     pub unfinished: Option<Unfinished>,
-    /// What became of the hash that was kept elsewhere, if one was given.
+    /// Where the hash that was kept elsewhere was found, if one was given.
     pub anchor: Option<Anchor>,
 }
 
 impl VerifyReport {
-    /// Whether nothing is wrong. Something unfinished at the end is not wrong.
+    /// Whether the log is intact. An unfinished end is not damage.
     pub fn is_intact(&self) -> bool {
         self.problem_count == 0 && self.anchor != Some(Anchor::Missing)
     }
 }
 
-/// Checks a whole log, and goes on after a problem. `expected` is the hash of a record that must be there (see [`Anchor`]): that
-/// lines were cut off at the end, nothing else can show. An error means that it could not be checked.
+/// Checks a whole log and continues after a problem. `expected` is the hash of a record that must be in it (see [`Anchor`]); only this
+/// shows that lines were cut off at the end. An error means that the log could not be checked.
 pub fn verify(path: &Path, expected: Option<&str>) -> Result<VerifyReport, AuditError> {
     let mut lines = Lines { reader: open(path)?, buffer: Vec::new(), ended: false };
     let mut verifier = Verifier::new();
@@ -192,8 +192,8 @@ pub fn verify(path: &Path, expected: Option<&str>) -> Result<VerifyReport, Audit
         problems.add(problem);
         None
     });
-    verifier.unvouched().into_iter().for_each(|problem| problems.add(problem));
-    // The hash that stands for "no record yet" is that of a log without any, and of no other: else it would fit every log.
+    verifier.unprotected().into_iter().for_each(|problem| problems.add(problem));
+    // The hash of an empty log must not match any other log.
     let seen = seen.or_else(|| (verifier.records() == 0 && is_expected(verifier.head())).then_some(0));
     let anchor = expected.map(|_| match seen {
         Some(_) if is_expected(verifier.head()) => Anchor::Last,
@@ -212,7 +212,7 @@ pub fn verify(path: &Path, expected: Option<&str>) -> Result<VerifyReport, Audit
     })
 }
 
-/// The problem with the line after those that the verifier was fed.
+/// The problem of the line after those that the verifier has checked.
 fn too_long(verifier: &Verifier) -> Problem {
     Problem { line: verifier.lines() + 1, kind: ProblemKind::TooLong }
 }
@@ -246,7 +246,7 @@ enum LineError {
 }
 
 impl<R: BufRead> Lines<R> {
-    /// The next line with its line feed. One without is the last, even if the writer has added to it since.
+    /// The next line with its line feed. A line without one is the last, even if the writer has completed it since.
     fn next(&mut self) -> Result<Option<&[u8]>, LineError> {
         self.buffer.clear();
         if self.ended {
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn records_come_in_order_and_the_unfinished_end_is_told() {
+    fn records_are_in_order_and_the_unfinished_end_is_reported() {
         let content = [&samples::chain(4).concat()[..], b"{\"schema\":\"cind"].concat();
         let file = file(&content);
         let mut records = read(file.path()).unwrap();
@@ -297,7 +297,10 @@ mod tests {
         let found: Vec<_> = read(file.path()).unwrap().collect();
         assert_eq!(found.len(), 2);
         let message = found[1].as_ref().unwrap_err().to_string();
-        assert!(message.contains(file.path().to_str().unwrap()) && message.contains("line 2 is record 3 where 2 is due"), "{message}");
+        assert!(
+            message.contains(file.path().to_str().unwrap()) && message.contains("line 2 is record 3 where record 2 is expected"),
+            "{message}"
+        );
     }
 
     #[test]
@@ -308,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_version_is_said_and_not_called_damage() {
+    fn a_newer_version_is_not_reported_as_damage() {
         let text = String::from_utf8(samples::chain(2).concat()).unwrap();
         let (first, second) = text.split_once('\n').unwrap();
         let newer = format!("{first}\n{}", second.replace("\"schema_version\":1", "\"schema_version\":9"));
@@ -319,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn verify_goes_on_after_a_problem_and_bounds_its_list() {
+    fn verify_continues_after_a_problem_and_limits_its_list() {
         let mut lines = samples::chain(100);
         for line in lines.iter_mut().step_by(2) {
             line[0] = b'[';
@@ -345,12 +348,12 @@ mod tests {
         assert_eq!(anchor(3, &kept), Anchor::Missing);
         assert_eq!(anchor(0, &kept), Anchor::Missing);
         assert_eq!(anchor(0, &Head::default().hash), Anchor::Last);
-        // It was noted of an empty log; that this one goes on from there, nothing shows.
+        // It is the hash of an empty log; nothing shows that this log continued that one.
         assert_eq!(anchor(5, &Head::default().hash), Anchor::Missing);
     }
 
     #[test]
-    fn a_missing_log_is_told_apart() {
+    fn a_missing_log_is_distinguished() {
         let directory = tempfile::tempdir().unwrap();
         assert!(read(&directory.path().join("none")).unwrap_err().is_missing());
         assert!(!read(directory.path()).unwrap().next().unwrap().unwrap_err().is_missing());

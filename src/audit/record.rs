@@ -1,4 +1,4 @@
-//! What an audit log holds: one JSON object a line, each with the hash of the line before.
+//! The records of the audit log, one JSON object a line.
 
 use std::fmt;
 
@@ -11,20 +11,20 @@ pub const SCHEMA: &str = "cinder-backup-repair/audit";
 /// The version that this program writes.
 pub const SCHEMA_VERSION: u32 = 1;
 
-/// One line, but for the digest of its own that it ends with.
+/// One line without its digest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     /// Always [`SCHEMA`].
     pub schema: String,
     /// Always [`SCHEMA_VERSION`].
     pub schema_version: u32,
-    /// Its place in the file, from 1.
+    /// Its number in the file, from 1.
     pub seq: u64,
-    /// SHA-256 of the record before (its line without the line feed) in hex; 64 zeros in the first. A torn line is no record.
+    /// SHA-256 of the line of the record before, without its line feed, in hex; 64 zeros in the first record. A torn line is not a record.
     pub previous: String,
     /// When it was written, by this host's clock, RFC 3339 in UTC.
     pub at: String,
-    /// The run that it belongs to.
+    /// The id of its run.
     pub run: String,
     /// What happened.
     #[serde(flatten)]
@@ -37,7 +37,7 @@ pub struct Record {
 pub enum Event {
     /// A run begins.
     Begin(Box<Begin>),
-    /// A unit is about to be changed; on disk before its transaction begins.
+    /// A unit will be changed; on disk before its transaction begins.
     Intent(Box<Intent>),
     /// How a unit ended; written after its transaction ended.
     Outcome(Box<UnitOutcome>),
@@ -45,13 +45,13 @@ pub enum Event {
     End {
         /// How many units ended how.
         summary: Tally,
-        /// The signal or fault that ended it early.
+        /// The signal or error that ended it early.
         interrupted: Option<String>,
     },
-    /// An intent without an outcome (the run was killed, or its COMMIT's answer was lost) was settled later by reading the rows.
+    /// The outcome of a unit was settled later by reading its rows: the run was killed, or the answer to COMMIT was lost.
     Settled(Box<Settled>),
-    /// What stands between the record before and this one was cut off in the middle of being written. If only the line feed was
-    /// missing, it is the record before itself, and counts as one.
+    /// A crash cut off the lines between the record before and this one. If only a line feed was missing, this describes the record
+    /// before, which counts as a record.
     Torn {
         /// Its length in bytes, without its last line feed.
         bytes: u64,
@@ -60,7 +60,7 @@ pub enum Event {
     },
 }
 
-/// Who runs the program, and where.
+/// Who runs the program, and on which host.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Who {
     /// The effective user id.
@@ -75,7 +75,7 @@ pub struct Who {
     pub database_user: Option<String>,
     /// This host's name.
     pub host: String,
-    /// This process.
+    /// The id of this process.
     pub pid: u32,
 }
 
@@ -90,11 +90,11 @@ pub struct DatabaseRef {
     pub release: String,
     /// Which database it is.
     pub identity: String,
-    /// Where it was reached, without the password.
+    /// Its location, without the password.
     pub location: String,
 }
 
-/// For people, to whom an identity alone means nothing.
+/// With the location, because the identity alone means nothing to a person.
 impl fmt::Display for DatabaseRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({})", self.location, self.identity)
@@ -122,40 +122,40 @@ pub struct Begin {
     pub reason: Option<String>,
     /// `--ticket`.
     pub ticket: Option<String>,
-    /// What was asked for, safety flags among it.
+    /// The selection and the flags, including safety flags.
     pub policy: Policy,
     /// How many units the plan has.
     pub units: usize,
 }
 
-/// A statement as it will be run.
+/// A statement with its values.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StatementText {
-    /// Its file in `sql/`, without folder and ending.
+    /// The name of its file in `sql/`, without directory and extension.
     pub name: String,
-    /// Its text with the values in place.
+    /// Its text with the values in place of the placeholders.
     pub sql: String,
 }
 
-/// When a unit's transaction writes, if it ever does, and what was to be seen of its cinder-backup just before: so that later, where
-/// the outcome is not on record, somebody else's writing can be told from ours.
+/// When the transaction of a unit may write, and the last heartbeat of its cinder-backup before. If the outcome is not on record,
+/// this later distinguishes the program's own changes from those of others.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Window {
-    /// The database's clock before it, RFC 3339; every row that it writes gets this time or a later one as `updated_at`.
+    /// The database's clock before the transaction, RFC 3339. Every row that it writes has this `updated_at` or a later one.
     pub from: String,
-    /// The database's clock after which it writes no more.
+    /// The database's clock after which it writes nothing.
     pub until: String,
-    /// The last heartbeat of the host of the unit's backup; where it has none, of any cinder-backup. `None` if there was none. For
-    /// whoever looks into the log: that it has not beaten since does not prove who wrote, because a person may have.
+    /// The last heartbeat of the backup's host, or of any cinder-backup if the backup has no host. `None` if there was none. This is
+    /// information for an auditor: a missing heartbeat does not prove who changed a row, because a person may have changed it.
     pub last_beat: Option<String>,
 }
 
-/// A unit is about to be changed.
+/// A unit will be changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Intent {
     /// Its number in the plan, from 1.
     pub unit: usize,
-    /// What its main row is.
+    /// The kind of its main row.
     pub kind: FindingKind,
     /// The main row's id.
     pub id: String,
@@ -163,18 +163,17 @@ pub struct Intent {
     pub name: Option<String>,
     /// Why it is changed.
     pub evidence: Vec<Evidence>,
-    /// The rows as the plan saw them.
+    /// The rows as planned.
     pub before: Vec<Image>,
-    /// What is to be changed.
+    /// The changes.
     pub changes: Vec<Change>,
-    /// How.
+    /// The statements that make them.
     pub statements: Vec<StatementText>,
-    /// When; `None` in logs of versions that did not say so.
+    /// When it may write; `None` in logs of earlier versions.
     pub window: Option<Window>,
 }
 
-/// The reason in the record of a unit that has an intent and was not begun. Its outcome in the log is `refused`, which older versions
-/// can read.
+/// The reason in the outcome of a unit that has an intent and was not begun. The log says `refused`, which older versions can read.
 pub const NOT_BEGUN: &str = "not begun: the run ended before it";
 
 /// How a unit ended.
@@ -186,46 +185,47 @@ pub struct UnitOutcome {
     pub outcome: Outcome,
     /// Why.
     pub reason: Option<String>,
-    /// The columns that were not as the plan saw them.
+    /// The columns that differ from the plan.
     pub moved: Vec<Moved>,
-    /// The changed rows as they were just before, where they were read again under lock.
+    /// The changed rows just before, as read under lock.
     pub before: Vec<Image>,
-    /// What was changed; differs from the intent's only in counters that the same run had moved already.
+    /// The changes. They differ from the intent only in counters that the same run had already changed.
     pub changes: Vec<Change>,
-    /// The changed rows afterwards, as read in the same transaction; where the outcome is `unknown`, as it was to leave them.
+    /// The changed rows afterwards, as read in the same transaction. If the outcome is `unknown`, as the transaction would leave them.
     pub after: Vec<Image>,
-    /// The server that was told to commit, if its answer never came and it is known.
+    /// The server that received COMMIT, if its answer was lost and the server is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sent_to: Option<String>,
 }
 
 impl UnitOutcome {
-    /// How it ended, with units that were not begun told from those that were refused.
+    /// How it ended. Distinguishes units that were not begun from refused ones.
     pub fn ended(&self) -> Outcome {
         let not_begun = self.outcome == Outcome::Refused && self.reason.as_deref() == Some(NOT_BEGUN);
         if not_begun { Outcome::NotBegun } else { self.outcome }
     }
 
-    /// Whether the answer to COMMIT was lost, and the rows, or on PostgreSQL once the transaction's id, were all there was to go by.
+    /// Whether the answer to COMMIT was lost, so that the outcome was read from the rows (or in older versions on PostgreSQL from the
+    /// transaction id).
     pub fn is_found_by_reading(&self) -> bool {
         let reason = self.reason.as_deref().unwrap_or_default();
         ["; read again: ", "; the server says that the transaction was "].iter().any(|words| reason.contains(words))
     }
 }
 
-/// An open intent was settled.
+/// The settlement of an open unit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settled {
     /// The unit's number in the run that this record names.
     pub unit: usize,
-    /// What reading the rows showed: applied, failed (nothing was written) or unknown.
+    /// What the rows showed: applied, failed (nothing was written) or unknown.
     pub outcome: Outcome,
-    /// How that was seen.
+    /// How the rows showed it.
     pub reason: String,
     /// The rows as found.
     pub found: Vec<Image>,
-    /// The database's clock was past the unit's window by then: the COMMIT can no longer arrive, and there is no need to look again.
-    /// Older versions did not record it.
+    /// The rows were read after the unit's window, when the COMMIT could no longer arrive, so they need not be read again. Older
+    /// versions did not record it.
     #[serde(default)]
     pub after_window: bool,
     /// Who settled it.

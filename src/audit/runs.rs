@@ -1,26 +1,26 @@
-//! The runs in a log: what each one meant to do, what it did, and what is still open.
+//! The runs in a log: what each one intended, what it did, and what is still open.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use super::AuditError;
 use super::chain::{Problem, ProblemKind, Unfinished};
-use super::read::{Place, read, read_on};
+use super::read::{Position, read, read_on};
 use super::record::{Begin, Event, Intent, Record, Settled, UnitOutcome};
 use crate::domain::{Outcome, Tally};
 
 /// How a run ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunEnd {
-    /// When.
+    /// When it ended.
     pub at: String,
-    /// How many units ended how, as the run itself saw it.
+    /// How many units ended how, as the run itself recorded it.
     pub summary: Tally,
     /// The signal or fault that ended it early.
     pub interrupted: Option<String>,
 }
 
-/// One run in short.
+/// The summary of one run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunSummary {
     /// Its id.
@@ -29,32 +29,31 @@ pub struct RunSummary {
     pub at: String,
     /// Who, where, why, with which plan.
     pub begin: Begin,
-    /// How many units it set out to change.
+    /// How many units have an intent.
     pub intents: usize,
-    /// How many units ended how, with what was settled since.
+    /// How many units ended how, including outcomes that were settled later.
     pub tally: Tally,
-    /// How it ended; `None` if it was killed, or is at work.
+    /// How it ended; `None` if it was killed or is still running.
     pub end: Option<RunEnd>,
-    /// It is not at work any more: it ended, or somebody has held the log since, which a run at work lets nobody do.
+    /// It no longer runs: it ended, or another run has locked the log since, which is impossible while this one runs.
     pub over: bool,
-    /// The units of which it is not known what became: an intent without an outcome, or the outcome `unknown`, and not settled
-    /// since.
+    /// The units whose outcome is not known: an intent without an outcome, or the outcome `unknown`, and not settled since.
     pub open: Vec<usize>,
-    /// How many of these nobody has looked at yet; the others were, and the rows did not tell.
+    /// How many of these nobody has tried to settle. For the others the rows did not show the outcome.
     pub unseen: usize,
-    /// How many units are known from a look at the rows that has to be repeated ([`UnitHistory::is_provisional`]).
+    /// How many units have an outcome that has to be confirmed by reading the rows again ([`UnitHistory::is_provisional`]).
     pub provisional: usize,
-    /// The last run that undid this one, at least in part, and was not undone itself.
+    /// The last run that undid at least a part of this one and was not undone itself.
     pub undone_by: Option<String>,
-    /// Where its records are.
+    /// The position of its records.
     pub span: Span,
 }
 
-/// Where the records of a run are in the log.
+/// The part of the log that holds the records of a run.
 #[derive(Debug, Clone)]
 pub struct Span {
-    from: Place,
-    /// The line of the last one.
+    from: Position,
+    /// The line of the last record.
     until: u64,
 }
 
@@ -69,38 +68,38 @@ impl Eq for Span {}
 /// All runs of a log.
 #[derive(Debug)]
 pub struct Runs {
-    /// In the order in which they began.
+    /// In the order of their first records.
     pub runs: Vec<RunSummary>,
-    /// Why reading ended before the end of the log. What stands before it is whole.
+    /// Why reading stopped before the end of the log. Everything before is intact.
     pub damage: Option<AuditError>,
-    /// What stands unfinished at the end.
+    /// The unfinished end.
     pub unfinished: Option<Unfinished>,
 }
 
 /// One unit of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnitHistory {
-    /// What was meant.
+    /// What was intended.
     pub intent: Intent,
     /// How it ended.
     pub outcome: Option<UnitOutcome>,
-    /// What was found out later, where the run itself left it open; the last time, if several.
+    /// The last settlement, if the run itself left the outcome open.
     pub settled: Option<Settled>,
 }
 
 impl UnitHistory {
-    /// What became of it, as far as is known today; `None` if it is open and nobody has looked yet.
-    pub fn last_word(&self) -> Option<Outcome> {
+    /// The outcome as known today; `None` if it is open and nobody has tried to settle it.
+    pub fn current_outcome(&self) -> Option<Outcome> {
         let settled = self.settled.as_ref().map(|settled| settled.outcome);
         settled.or_else(|| self.outcome.as_ref().map(UnitOutcome::ended))
     }
 
-    /// Whether it is not known what became of it.
+    /// Whether its outcome is not known.
     pub fn is_open(&self) -> bool {
-        matches!(self.last_word(), None | Some(Outcome::Unknown))
+        matches!(self.current_outcome(), None | Some(Outcome::Unknown))
     }
 
-    /// Whether the outcome comes from reading the rows while a COMMIT could still arrive: they have to be read again.
+    /// Whether the outcome was read from the rows while a COMMIT could still arrive, so that they have to be read again.
     pub fn is_provisional(&self) -> bool {
         let by_reading = match (&self.settled, &self.outcome) {
             (Some(settled), _) => !settled.after_window,
@@ -111,7 +110,7 @@ impl UnitHistory {
     }
 }
 
-/// One run in full.
+/// All records of one run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunRecords {
     /// Its id, in full.
@@ -127,21 +126,21 @@ pub struct RunRecords {
 }
 
 impl RunRecords {
-    /// How many units ended how, as far as is known today.
+    /// How many units ended how, as known today.
     pub fn tally(&self) -> Tally {
         let ended: Vec<Option<Outcome>> =
-            self.units.values().map(UnitHistory::last_word).filter(|word| *word != Some(Outcome::NotBegun)).collect();
+            self.units.values().map(UnitHistory::current_outcome).filter(|word| *word != Some(Outcome::NotBegun)).collect();
         Tally { not_begun: self.begin.units.saturating_sub(ended.len()), ..Tally::of(ended.iter().flatten()) }
     }
 }
 
-/// All runs in short, as far as the log can be read. Memory is for runs and open units, not for units.
+/// The summaries of all runs, as far as the log can be read. Memory grows with runs and open units, not with units.
 pub fn runs(path: &Path) -> Result<Runs, AuditError> {
     let mut records = read(path)?;
     let mut summaries = Summaries::default();
     let mut damage = None;
     loop {
-        let place = records.place();
+        let place = records.position();
         match records.next() {
             None => break,
             Some(Ok(record)) => summaries.add(record, place, records.line()),
@@ -159,7 +158,7 @@ pub fn load_run(path: &Path, run: &str) -> Result<RunRecords, AuditError> {
     found.ok_or_else(|| AuditError::NoSuchRun { path: path.to_owned(), run })
 }
 
-/// These runs in full, in the order of `wanted`. Reads from their first record to their last, and holds all of them in memory.
+/// All records of these runs, in the order of `wanted`. Reads from their first record to their last and keeps all of them in memory.
 pub fn load_runs(path: &Path, wanted: &[&RunSummary]) -> Result<Vec<RunRecords>, AuditError> {
     let Some(first) = wanted.iter().map(|summary| &summary.span.from).min_by_key(|place| place.offset()) else { return Ok(Vec::new()) };
     let until = wanted.iter().map(|summary| summary.span.until).max().unwrap_or(u64::MAX);
@@ -167,8 +166,8 @@ pub fn load_runs(path: &Path, wanted: &[&RunSummary]) -> Result<Vec<RunRecords>,
     load(path, &ids, first, until)
 }
 
-/// The runs of these ids, whose records are behind a place and not behind a line.
-fn load(path: &Path, wanted: &[&str], from: &Place, until: u64) -> Result<Vec<RunRecords>, AuditError> {
+/// The runs with these ids, whose records are between a position and a line.
+fn load(path: &Path, wanted: &[&str], from: &Position, until: u64) -> Result<Vec<RunRecords>, AuditError> {
     let mut found: Vec<Option<RunRecords>> = wanted.iter().map(|_| None).collect();
     let places: HashMap<&str, usize> = wanted.iter().enumerate().map(|(place, run)| (*run, place)).collect();
     let mut records = read_on(path, from)?;
@@ -183,13 +182,13 @@ fn load(path: &Path, wanted: &[&str], from: &Place, until: u64) -> Result<Vec<Ru
             }
             continue;
         };
-        // To leave such a record out could leave a change out of an undo.
+        // Skipping such a record could leave a change out of an undo.
         let without_intent = |unit| {
             let kind = ProblemKind::NoIntent { unit };
             AuditError::of(path, Problem { line: records.line(), kind })
         };
         match record.event {
-            // The last one counts: what had an intent before and no outcome had not begun.
+            // The last intent counts: a unit with an earlier intent and no outcome had not begun.
             Event::Intent(intent) => {
                 run.units.insert(intent.unit, UnitHistory { intent: *intent, outcome: None, settled: None });
             }
@@ -199,7 +198,7 @@ fn load(path: &Path, wanted: &[&str], from: &Place, until: u64) -> Result<Vec<Ru
             }
             Event::Settled(settled) => {
                 let unit = run.units.get_mut(&settled.unit).ok_or_else(|| without_intent(settled.unit))?;
-                // What the run itself knew needs no settling.
+                // An outcome that the run itself recorded is not replaced.
                 if unit.is_open() || unit.is_provisional() {
                     unit.settled = Some(*settled);
                 }
@@ -213,8 +212,8 @@ fn load(path: &Path, wanted: &[&str], from: &Place, until: u64) -> Result<Vec<Ru
 }
 
 impl Runs {
-    /// The first run that carried out, or may have carried out, at least part of the plan of this id or digest: one of its units was applied
-    /// or is open.
+    /// The first run that applied, or may have applied, a part of the plan with this id or digest: one of its units is applied or
+    /// open.
     pub fn of_plan(&self, plan: &str, sha256: &str) -> Option<&str> {
         let is_of = |begin: &Begin| begin.plan == plan || begin.plan_sha256 == sha256;
         let found = self.runs.iter().find(|summary| is_of(&summary.begin) && may_have_written(summary))?;
@@ -222,18 +221,18 @@ impl Runs {
     }
 }
 
-/// Whether a run wrote anything to the database, or may have.
+/// Whether a run wrote to the database, or may have.
 fn may_have_written(summary: &RunSummary) -> bool {
     summary.tally.applied > 0 || !summary.open.is_empty()
 }
 
-/// The full id of a run, and the place before its first record.
-fn find(path: &Path, run: &str) -> Result<(String, Place), AuditError> {
+/// The full id of a run, and the position of its first record.
+fn find(path: &Path, run: &str) -> Result<(String, Position), AuditError> {
     let mut candidates: Vec<String> = Vec::new();
-    let mut place = Place::default();
+    let mut place = Position::default();
     let mut records = read(path)?;
     loop {
-        let before = records.place();
+        let before = records.position();
         let Some(record) = records.next() else { break };
         let record = record?;
         if !matches!(record.event, Event::Begin(_)) || run.is_empty() || !record.run.starts_with(run) {
@@ -252,32 +251,32 @@ fn find(path: &Path, run: &str) -> Result<(String, Place), AuditError> {
     }
 }
 
-/// What is known of a unit that is open, or that has to be looked at again.
+/// The state of a unit that is open, or whose outcome has to be confirmed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Open {
-    /// Its intent.
+    /// It has an intent and no outcome.
     Intended,
-    /// That the run itself did not know; the tally has it as unknown.
+    /// The run recorded `unknown`, which is in the tally.
     Unknown,
-    /// That somebody has looked, and the rows did not tell; the tally has it as unknown.
-    Seen,
-    /// Its outcome, which the tally has: it was found by a look that has to be repeated.
+    /// An attempt to settle it ended with `unknown`, which is in the tally.
+    StillUnknown,
+    /// Its outcome was read from the rows and has to be confirmed; it is in the tally.
     Provisional(Outcome),
 }
 
-/// Runs as they are put together, record by record.
+/// Builds the summaries record by record.
 #[derive(Default)]
 struct Summaries {
     runs: Vec<RunSummary>,
-    /// Beside each run its units that are open, or have to be looked at again.
+    /// For each run its units that are open or have to be confirmed.
     open: Vec<BTreeMap<usize, Open>>,
     index: HashMap<String, usize>,
 }
 
 impl Summaries {
-    /// Takes one record, which has this place before it and stands in this line. Records of a run that did not begin in this log (what
-    /// is settled after a log rotation) are left out.
-    fn add(&mut self, record: Record, place: Place, line: u64) {
+    /// Adds one record with its position and line. Skips records of a run that did not begin in this log, which `history reconcile`
+    /// writes after a log rotation.
+    fn add(&mut self, record: Record, position: Position, line: u64) {
         let Record { at, run, event, .. } = record;
         let own = matches!(event, Event::Intent(_) | Event::Outcome(_));
         if let Some(last) = self.runs.last_mut().filter(|last| !own || last.run != run) {
@@ -290,7 +289,7 @@ impl Summaries {
                 let (begin, tally) = (*begin, Tally::default());
                 let (end, over, open, undone_by) = (None, false, Vec::new(), None);
                 let (intents, unseen, provisional) = (0, 0, 0);
-                let span = Span { from: place, until: line };
+                let span = Span { from: position, until: line };
                 self.runs.push(RunSummary { run, at, begin, intents, tally, end, over, open, unseen, provisional, undone_by, span });
                 return;
             }
@@ -301,7 +300,7 @@ impl Summaries {
         summary.span.until = line;
         match event {
             Event::Intent(intent) => {
-                // A unit that waited too long for its turn gets its intent anew.
+                // A unit that its batch did not reach in time gets a new intent.
                 if open.insert(intent.unit, Open::Intended).is_none() {
                     summary.intents += 1;
                 }
@@ -318,16 +317,16 @@ impl Summaries {
                 }
             }
             Event::Settled(settled) => {
-                // What is known for good needs no settling, and must not be counted twice.
+                // A final outcome is not replaced and must not be counted twice.
                 let Some(known) = open.remove(&settled.unit) else { return };
                 match known {
                     Open::Intended => {}
-                    Open::Unknown | Open::Seen => summary.tally.remove(Outcome::Unknown),
+                    Open::Unknown | Open::StillUnknown => summary.tally.remove(Outcome::Unknown),
                     Open::Provisional(outcome) => summary.tally.remove(outcome),
                 }
                 summary.tally.add(settled.outcome);
                 if settled.outcome == Outcome::Unknown {
-                    open.insert(settled.unit, Open::Seen);
+                    open.insert(settled.unit, Open::StillUnknown);
                 } else if !settled.after_window {
                     open.insert(settled.unit, Open::Provisional(settled.outcome));
                 }
@@ -337,19 +336,19 @@ impl Summaries {
         }
     }
 
-    /// All that was followed.
+    /// The summaries of all runs.
     fn finish(self) -> Vec<RunSummary> {
         let Self { mut runs, open, index } = self;
         for (summary, mut open) in runs.iter_mut().zip(open) {
             let all = open.len();
             open.retain(|_, known| !matches!(known, Open::Provisional(_)));
             summary.provisional = all - open.len();
-            summary.unseen = open.values().filter(|known| **known != Open::Seen).count();
+            summary.unseen = open.values().filter(|known| **known != Open::StillUnknown).count();
             let without_outcome = open.values().filter(|known| **known == Open::Intended).count();
             summary.tally.not_begun = summary.begin.units.saturating_sub(summary.tally.total() + without_outcome);
             summary.open = open.into_keys().collect();
         }
-        // Latest first, so that an undo that was undone itself is known as such when its turn comes.
+        // Latest first, so that an undo which was undone itself is known before it is used.
         for at in (0..runs.len()).rev() {
             let Some(undo) = runs.get(at).filter(|undo| undo.undone_by.is_none() && may_have_written(undo)) else { continue };
             let (run, target) = (undo.run.clone(), undo.begin.undoes.as_ref().and_then(|target| index.get(target)).copied());

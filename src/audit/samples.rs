@@ -81,12 +81,12 @@ pub(super) fn end() -> Event {
     Event::End { summary: Tally { applied: 1, ..Tally::default() }, interrupted: Some("SIGTERM".to_owned()) }
 }
 
-/// One of each kind, but for torn ones, which cannot stand anywhere.
+/// One event of each kind. `torn` is left out because it is valid in few places.
 pub(super) fn events() -> Vec<Event> {
     vec![begin("p1", None), intent(1), outcome(1, Outcome::Applied), settled(2, Outcome::Failed), end()]
 }
 
-/// One of them.
+/// One of these events.
 pub(super) fn event(number: usize) -> Event {
     let mut events = events();
     events.swap_remove(number % events.len())
@@ -110,20 +110,20 @@ pub(super) fn lines(events: impl IntoIterator<Item = (&'static str, Event)>) -> 
     events.into_iter().map(line).collect()
 }
 
-/// The lines of a chain of so many records.
+/// The lines of a chain with `count` records.
 pub(super) fn chain(count: usize) -> Vec<Vec<u8>> {
     lines((0..count).map(|number| ("run", event(number))))
 }
 
-/// A chain of these records as this version writes it: each with a digest of its own.
-pub(super) fn sealed(lines: &[Vec<u8>]) -> Vec<Vec<u8>> {
+/// A chain of these records as this version writes it: each with its digest.
+pub(super) fn with_digests(lines: &[Vec<u8>]) -> Vec<Vec<u8>> {
     let mut head = Head::default();
-    let seal = |line: &Vec<u8>| {
+    let add_digest = |line: &Vec<u8>| {
         let record: Record = serde_json::from_slice(line).unwrap();
         let record = Record { previous: head.hash.clone(), ..record };
-        let line = super::seal::seal(serde_json::to_string(&record).unwrap());
+        let line = super::line_digest::with_digest(serde_json::to_string(&record).unwrap());
         head = Head { seq: record.seq, hash: digest(line.as_bytes()) };
         (line + "\n").into_bytes()
     };
-    lines.iter().map(seal).collect()
+    lines.iter().map(add_digest).collect()
 }

@@ -1,22 +1,23 @@
-//! The end of a log, read backwards: what a writer continues, without reading the whole file. Pure over `Read + Seek`.
+//! Reads the end of a log backwards, so that a writer can continue it without reading the whole file. Pure over `Read + Seek`.
 
 use std::io::{self, Read, Seek, SeekFrom};
 
 use sha2::{Digest, Sha256};
 
 use super::MAX_LINE;
-use super::chain::{self, Head, Problem, ProblemKind, digest, hex};
+use super::chain::{self, Head, Problem, ProblemKind};
+use super::line_digest::{digest, hex_of};
 use super::parse;
 
-/// How much is read at first, in bytes; most lines are shorter.
+/// How much is read first, in bytes. Most lines are shorter.
 const WINDOW: u64 = 64 << 10;
 
-/// What a log ends with.
+/// The end of a log.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Tail {
     /// The last record, which the next one continues.
     pub head: Head,
-    /// Length and SHA-256 of what was torn and has no record of it yet.
+    /// Length and SHA-256 of torn lines that no record describes yet.
     pub torn: Option<(u64, String)>,
     /// The last line has its line feed.
     pub terminated: bool,
@@ -25,7 +26,7 @@ pub(super) struct Tail {
 /// Why the end could not be read.
 #[derive(Debug)]
 pub(super) enum TailError {
-    /// The system would not.
+    /// A system call failed.
     Io(io::Error),
     /// It is not the end of a log.
     Problem(Problem),
@@ -37,8 +38,8 @@ impl From<io::Error> for TailError {
     }
 }
 
-/// Reads the end of a log of `len` bytes. Lines that a crash left without a record of it are gone through backwards until there
-/// is a record; anything else that is no record is a problem.
+/// Reads the end of a log of `len` bytes, backwards to the last record. Lines after it that a crash explains are torn; any other line
+/// is a problem.
 pub(super) fn read<F: Read + Seek>(file: &mut F, len: u64) -> Result<Tail, TailError> {
     if len == 0 {
         return Ok(Tail { head: Head::default(), torn: None, terminated: true });
@@ -83,7 +84,7 @@ fn bytes<F: Read + Seek>(file: &mut F, start: u64, end: u64) -> io::Result<Vec<u
     }
 }
 
-/// The line that ends at `end`, with its beginning; `None` if it is too long.
+/// The line that ends at `end`, and where it begins; `None` if it is too long.
 fn line_before<F: Read + Seek>(file: &mut F, end: u64) -> io::Result<Option<(u64, Vec<u8>)>> {
     let limit = MAX_LINE as u64 + 1;
     let mut window = WINDOW;
@@ -112,10 +113,10 @@ fn region<F: Read + Seek>(file: &mut F, start: u64, end: u64) -> io::Result<(u64
         hasher.update(bytes(file, from, to)?);
         from = to;
     }
-    Ok((end - start, hex(hasher)))
+    Ok((end - start, hex_of(hasher)))
 }
 
-/// A problem with the line that holds the byte at `at`; only for the sake of its number is the whole file read.
+/// A problem with the line that holds the byte at `at`. Reads the whole file to find the line number.
 fn problem<F: Read + Seek>(file: &mut F, at: u64, kind: ProblemKind) -> io::Result<TailError> {
     let mut line = 1;
     let mut from = 0;
@@ -169,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn fragments_are_gone_back_through() {
+    fn fragments_at_the_end_are_skipped() {
         let lines = samples::chain(3);
         let whole = lines.concat();
         let fragments = b"{\"sche\n{\"schema\":\n\n{\"sch";
@@ -181,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_log_is_a_problem() {
+    fn a_file_that_is_not_a_log_is_a_problem() {
         let whole = samples::chain(3).concat();
         assert_eq!(found_problem(b"root:x:0:0\n"), (1, "no-record"));
         assert_eq!(found_problem(b"secret"), (1, "no-record"));

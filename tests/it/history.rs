@@ -474,7 +474,7 @@ fn a_log_that_ends_before_anything_was_changed_is_no_sign_of_changes() {
     assert_eq!(found(&document)[&backup], "failed", "{document:#}");
 }
 
-/// No record after the last one vouches for it; its own digest does.
+/// No record after it protects the last one; its own digest does.
 #[test]
 fn a_change_of_the_last_record_is_found() {
     let database = fresh(Engine::Sqlite, Columns::Full);

@@ -209,7 +209,7 @@ fn writing_ends_when_the_file_is_no_longer_the_log() {
             },
             "replaced by another file",
         ),
-        (|path| drop(OpenOptions::new().write(true).truncate(true).open(path).unwrap()), "something else wrote to it"),
+        (|path| drop(OpenOptions::new().write(true).truncate(true).open(path).unwrap()), "another program wrote to it"),
     ];
     for (meddle, said) in cases {
         let (_directory, path) = place();

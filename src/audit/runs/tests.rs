@@ -166,8 +166,8 @@ fn a_run_is_loaded_by_its_id_or_what_begins_it() {
         let unit = &run.units[&1];
         assert_eq!(Event::Intent(Box::new(unit.intent.clone())), samples::intent(1));
         assert!(unit.outcome.is_some() && !unit.is_open());
-        assert_eq!(unit.last_word(), Some(Outcome::Applied));
-        assert_eq!(run.units[&2].last_word(), Some(Outcome::Refused));
+        assert_eq!(unit.current_outcome(), Some(Outcome::Applied));
+        assert_eq!(run.units[&2].current_outcome(), Some(Outcome::Refused));
     }
     assert_eq!(load_run(file.path(), "ab").unwrap().begin.plan, "p3");
     let all = runs(file.path()).unwrap().runs;
@@ -176,7 +176,7 @@ fn a_run_is_loaded_by_its_id_or_what_begins_it() {
     assert_eq!(load_runs(file.path(), &wanted).unwrap(), one_by_one, "in the order in which they are wanted");
     assert_eq!(load_runs(file.path(), &[]).unwrap(), []);
     let message = load_run(file.path(), "a").unwrap_err().to_string();
-    assert!(message.ends_with("it may be ab12, ab99, ab"), "{message}");
+    assert!(message.ends_with("it matches ab12, ab99, ab"), "{message}");
     for none in ["", "b", "ab123", "-"] {
         assert!(matches!(load_run(file.path(), none), Err(AuditError::NoSuchRun { .. })), "{none}");
     }
@@ -193,7 +193,7 @@ fn what_is_known_is_not_settled_anew() {
         let run = load_run(file.path(), "r1").unwrap();
         let open = short(file.path()).remove(0).3;
         assert_eq!(open.is_empty(), !run.units[&1].is_open());
-        run.units[&1].last_word()
+        run.units[&1].current_outcome()
     };
     let (outcome, settled) = (|word| samples::outcome(1, word), |word| samples::settled(1, word));
     assert_eq!(word(&[outcome(Applied), settled(Failed)]), Some(Applied));
@@ -228,7 +228,7 @@ fn a_run_is_over_once_somebody_else_has_written() {
 fn a_run_with_an_outcome_from_nowhere_is_not_loaded() {
     let file = of(vec![("r1", samples::begin("p1", None)), ("r1", samples::intent(1)), ("r1", samples::outcome(2, Outcome::Applied))]);
     let message = load_run(file.path(), "r1").unwrap_err().to_string();
-    assert!(message.contains("line 3 is about unit 2"), "{message}");
+    assert!(message.contains("line 3 belongs to unit 2"), "{message}");
 }
 
 /// What is read of a long log for some of its runs is their own part of it: to go through all runs takes one pass, not one each.
@@ -247,7 +247,7 @@ fn a_run_is_loaded_from_its_own_part_of_the_log() {
     let whole = log(&lines);
     let all = runs(whole.path()).unwrap().runs;
     let loaded = load_runs(whole.path(), &[&all[1]]).unwrap();
-    assert_eq!(loaded[0].units[&1].last_word(), Some(Outcome::Applied), "with what was settled later");
+    assert_eq!(loaded[0].units[&1].current_outcome(), Some(Outcome::Applied), "with what was settled later");
     // Whoever read from the beginning or to the end would see it.
     lines[0][0] = b'[';
     let last = lines.len() - 1;
@@ -307,5 +307,5 @@ fn what_was_not_begun_is_counted_apart_in_old_logs_too() {
     assert_eq!(runs(file.path()).unwrap().runs[0].tally, counted, "the fourth has an intent and may have begun");
     let records = load_run(file.path(), "r1").unwrap();
     assert_eq!(records.tally(), counted);
-    assert_eq!(records.units[&3].last_word(), Some(Outcome::NotBegun));
+    assert_eq!(records.units[&3].current_outcome(), Some(Outcome::NotBegun));
 }

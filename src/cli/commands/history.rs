@@ -184,7 +184,7 @@ fn show(context: &Context<'_>, path: &std::path::Path, run: &str) -> Result<Exit
     let mut rows = Vec::new();
     let mut units = Vec::with_capacity(records.units.len());
     for (number, unit) in &records.units {
-        let outcome = unit.last_word();
+        let outcome = unit.current_outcome();
         units.push(Unit { unit: *number, intent: &unit.intent, outcome: &unit.outcome, settled: &unit.settled });
         if outcome == Some(Outcome::NotBegun) {
             continue;

@@ -83,9 +83,9 @@ pub(super) fn reconcile(context: &Context<'_>, path: &Path, run: Option<&str>) -
             };
             match settled {
                 Some(row) => rows.push(row),
-                None if unit.last_word() == Some(Outcome::Applied) => {
+                None if unit.current_outcome() == Some(Outcome::Applied) => {
                     let (state, detail) = compare(&mut connected, unit, &mut written, is_listed)?;
-                    let (run, id, outcome) = (run.clone(), unit.intent.id.clone(), unit.last_word());
+                    let (run, id, outcome) = (run.clone(), unit.intent.id.clone(), unit.current_outcome());
                     rows.extend(is_listed.then_some(Row { run, unit: number, id, outcome, state, detail }));
                 }
                 None => {}
@@ -250,12 +250,12 @@ fn settle(
     let is_exact = lock == Lock::Held || connected.session.server().engine == Engine::Sqlite;
     let after_window = is_exact && around.is_over(unit);
     // The rows may have been changed since: only rows that contradict the known outcome change it.
-    let stands = match unit.last_word() {
+    let stands = match unit.current_outcome() {
         Some(Outcome::Applied) => seen.outcome != Outcome::Failed,
         Some(Outcome::Failed) => seen.standing != Standing::After,
         _ => false,
     };
-    let settled = match (stands, unit.last_word()) {
+    let settled = match (stands, unit.current_outcome()) {
         (true, _) if !after_window => return Ok(None),
         // Not the rows as they are now: an undo goes by those that the unit left.
         (true, Some(outcome)) => {
