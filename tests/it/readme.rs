@@ -1,7 +1,8 @@
-//! README's console blocks against the program: what follows a `$` is what the command prints on what `demo --keep` leaves behind.
+//! The console blocks of README.md and of the pages in docs/: what follows a `$` is what the command prints on the database that
+//! `demo --keep` leaves behind. The blocks that change it run last.
 //!
-//! `UPDATE_README=1 cargo test --test it readme` writes what the program prints into README.md. A line of `…` leaves something out;
-//! as many lines stay before and after it as there were.
+//! `UPDATE_README=1 cargo test --test it readme` writes what the program prints into the pages. A line of `…` leaves something out; the
+//! numbers of lines before and after it stay as they are.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,11 +15,20 @@ use crate::program::{answer, bare, binary};
 use crate::servers::root;
 use crate::terminal::Terminal;
 
-/// Where README's practice folder is said to be.
+/// Where the practice folder is, according to the pages.
 const PRACTICE: &str = "/srv/practice";
 const ELISION: &str = "…";
 
-/// What the demo leaves, in which `ctl2` goes on beating.
+/// Every page for users and contributors.
+fn pages() -> Vec<PathBuf> {
+    let mut pages: Vec<PathBuf> = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"].map(|name| root().join(name)).into();
+    let documents = fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().path());
+    pages.extend(documents.filter(|path| path.extension().is_some_and(|extension| extension == "md")));
+    pages.retain(|page| page.exists());
+    pages
+}
+
+/// What the demo leaves, with a `ctl2` that still sends heartbeats.
 struct Practice {
     folder: TempDir,
 }
@@ -35,13 +45,14 @@ impl Practice {
         self.folder.path().join(name)
     }
 
-    /// The command as README shows it, with the options that it tells to add.
+    /// The command as a page shows it, with the options that the guide says to add.
     fn command(&self, shown: &str) -> Command {
         let heartbeat = fs::read_to_string(root().join("sql/demo/heartbeat.sql")).unwrap();
         rusqlite::Connection::open(self.path("cinder.sqlite")).unwrap().execute_batch(&heartbeat).unwrap();
         let words = shown.strip_prefix("cinder-backup-repair ").unwrap_or_else(|| panic!("{shown} is no command of this program"));
         let (program, conf, log) = (binary().display(), self.path("cinder.conf"), self.path("audit.jsonl"));
-        let line = format!("exec {program} {words} --older-than 0s --config-file {} --audit-log {}", conf.display(), log.display());
+        let older_than = if words.starts_with("history") { "" } else { "--older-than 0s" };
+        let line = format!("exec {program} {words} {older_than} --config-file {} --audit-log {}", conf.display(), log.display());
         let mut shell = Command::new("sh");
         shell.env_clear().env("PATH", "/usr/bin:/bin").env("HOME", "/nonexistent").env("LANG", "C.UTF-8");
         shell.arg("-c").arg(line).current_dir(self.folder.path());
@@ -51,8 +62,7 @@ impl Practice {
     /// What the command prints, as on a terminal, with what differs from run to run made the same.
     fn prints(&self, shown: &str) -> Vec<String> {
         let command = self.command(shown);
-        let asks = shown.contains(" repair ") && !shown.contains("--dry-run") && !shown.contains("--yes");
-        let lines = if asks { confirmed(&command) } else { together(command) };
+        let lines = if asks(shown) { confirmed(&command) } else { together(command) };
         lines.iter().map(|line| self.same_every_time(line)).collect()
     }
 
@@ -105,14 +115,14 @@ fn confirmed(command: &Command) -> Vec<String> {
     shown
 }
 
-/// One command and what README says that it prints; `at` is the place of the command's line.
+/// One command, and what the page says it prints; `at` is the index of the command's line.
 struct Block {
     at: usize,
     command: String,
     printed: Vec<String>,
 }
 
-/// The blocks in README's lines.
+/// The blocks of a page.
 fn blocks(lines: &[String]) -> Vec<Block> {
     let mut blocks: Vec<Block> = Vec::new();
     for (at, line) in lines.iter().enumerate() {
@@ -137,33 +147,48 @@ fn shown(block: &Block, printed: Vec<String>) -> Vec<String> {
     shown
 }
 
-#[test]
-fn its_console_blocks_are_what_the_program_prints() {
-    let path = root().join("README.md");
-    let mut lines: Vec<String> = fs::read_to_string(&path).unwrap().lines().map(str::to_owned).collect();
-    let practice = Practice::new();
-    let blocks = blocks(&lines);
-    assert!(blocks.len() >= 5, "README.md has only {} console blocks", blocks.len());
-    let mut wrong = Vec::new();
-    // From the last to the first, so that places stay right; and the repair is the last of them to be run.
-    let found: Vec<Vec<String>> = blocks.iter().map(|block| shown(block, practice.prints(&block.command))).collect();
-    for (block, found) in blocks.iter().zip(found).rev() {
-        if block.printed != found {
-            wrong.push(format!("$ {}\n{}", block.command, found.join("\n")));
-            let indented = found.iter().map(|line| format!("    {line}"));
-            lines.splice(block.at + 1..block.at + 1 + block.printed.len(), indented);
-        }
-    }
-    if std::env::var_os("UPDATE_README").is_some() {
-        fs::write(&path, lines.join("\n") + "\n").unwrap();
-        return;
-    }
-    assert!(wrong.is_empty(), "README.md is not what is printed; run this test with UPDATE_README=1:\n\n{}", wrong.join("\n\n"));
+/// Whether a command asks before it changes rows.
+fn asks(command: &str) -> bool {
+    command.contains(" repair ") && !command.contains("--dry-run") && !command.contains("--yes")
 }
 
-/// Every command line in README's indented blocks, without prompts, comments and redirections.
-fn command_lines(readme: &Path) -> Vec<String> {
-    let text = fs::read_to_string(readme).unwrap();
+#[test]
+fn console_blocks_are_what_the_program_prints() {
+    let mut pages: Vec<(PathBuf, Vec<String>)> =
+        pages().into_iter().map(|path| (path.clone(), fs::read_to_string(path).unwrap().lines().map(str::to_owned).collect())).collect();
+    let mut blocks: Vec<(usize, Block)> =
+        pages.iter().enumerate().flat_map(|(page, (_, lines))| blocks(lines).into_iter().map(move |block| (page, block))).collect();
+    assert!(blocks.len() > 8, "the pages have only {} console blocks", blocks.len());
+    blocks.sort_by_key(|(_, block)| asks(&block.command));
+    let practice = Practice::new();
+    let mut found: Vec<(usize, Block, Vec<String>)> = blocks
+        .into_iter()
+        .map(|(page, block)| {
+            let shown = shown(&block, practice.prints(&block.command));
+            (page, block, shown)
+        })
+        .collect();
+    // From the last to the first of a page, so that the indices stay right.
+    found.sort_by_key(|(_, block, _)| std::cmp::Reverse(block.at));
+    let mut wrong = Vec::new();
+    for (page, block, found) in found.into_iter().filter(|(_, block, found)| block.printed != *found) {
+        let (path, lines) = &mut pages[page];
+        wrong.push(format!("{}: $ {}\n{}", path.display(), block.command, found.join("\n")));
+        let indented = found.iter().map(|line| format!("    {line}"));
+        lines.splice(block.at + 1..block.at + 1 + block.printed.len(), indented);
+    }
+    if std::env::var_os("UPDATE_README").is_some() {
+        for (path, lines) in pages {
+            fs::write(path, lines.join("\n") + "\n").unwrap();
+        }
+        return;
+    }
+    assert!(wrong.is_empty(), "the pages differ from what is printed; run this test with UPDATE_README=1:\n\n{}", wrong.join("\n\n"));
+}
+
+/// Every command line in a page's indented blocks, without prompts, comments and redirections.
+fn command_lines(page: &Path) -> Vec<String> {
+    let text = fs::read_to_string(page).unwrap();
     let indented = text.lines().filter_map(|line| line.strip_prefix("    "));
     let commands = indented.filter_map(|line| {
         let command = line.split_once("$ ").filter(|(prompt, _)| !prompt.contains(' ')).map_or(line, |(_, command)| command).trim_start();
@@ -173,9 +198,9 @@ fn command_lines(readme: &Path) -> Vec<String> {
 }
 
 #[test]
-fn its_command_lines_are_ones_that_the_program_takes() {
-    let lines = command_lines(&root().join("README.md"));
-    assert!(lines.len() > 15, "{lines:?}");
+fn command_lines_are_ones_that_the_program_accepts() {
+    let lines: Vec<String> = pages().iter().flat_map(|page| command_lines(page)).collect();
+    assert!(lines.len() > 20, "{lines:?}");
     for line in lines {
         let words = shlex::split(&line).unwrap();
         if let Err(error) = cinder_backup_repair::cli::args::Cli::try_parse_from(words) {
