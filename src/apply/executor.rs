@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 use super::Journal;
 use super::heartbeat_wait;
 use super::partition::groups;
-use super::recheck::{Fresh, Rows, Written};
+use super::recheck::{LockedRows, Rows, Written};
 use super::reconcile::intended;
-use super::storage_recheck::{Looked, Storage};
-use super::worker::{BEGINS_WITHIN, Connect, Done, Known, Worker, ended};
+use super::storage_recheck::{Precheck, StorageRechecks};
+use super::worker::{BEGINS_WITHIN, Connect, TimedSituation, Transaction, Worker, ended};
 use super::writes::{by_row, update};
 use crate::audit::AuditError;
 use crate::audit::record::{Event, Intent, NOT_BEGUN, StatementText, UnitOutcome, Window};
@@ -52,7 +52,7 @@ pub struct Options {
     pub sessions: usize,
     /// How old the look at the heartbeats must be before anything is written that rests on somebody's silence: longer than from one
     /// beat to the next. Zero does not wait.
-    pub listen: Duration,
+    pub heartbeat_wait: Duration,
     /// How old a batch may be when a unit of it begins: what its intents promised has an end, and rows that others hold for long use it
     /// up. The units that are left then get new intents, in a batch of their own.
     pub begins_within: Duration,
@@ -68,7 +68,7 @@ impl Default for Options {
             attempts: 6,
             backoff: Backoff { first: Duration::from_millis(50), longest: Duration::from_millis(1600) },
             sessions: 1,
-            listen: Duration::ZERO,
+            heartbeat_wait: Duration::ZERO,
             begins_within: BEGINS_WITHIN,
             lock_timeout: SessionSettings::default().lock_timeout,
         }
@@ -87,7 +87,7 @@ pub enum Progress<'a> {
         /// Why.
         error: &'a DbError,
     },
-    /// Before anything is written, the run waits for heartbeats of these hosts. Told once a second, at the end with zero.
+    /// Before anything is written, the run waits for heartbeats of these hosts. Reported once a second, at the end with zero.
     Waiting {
         /// The hosts.
         hosts: &'a [String],
@@ -95,7 +95,7 @@ pub enum Progress<'a> {
         seconds: u64,
     },
     /// Another session could not be had; the run goes on with those that there are.
-    Fewer(&'a DbError),
+    FewerSessions(&'a DbError),
 }
 
 /// Why a run stopped before its last unit.
@@ -146,8 +146,8 @@ pub struct Executor<'a> {
     /// Asked between units, never within one.
     pub stop: &'a (dyn Fn() -> bool + Sync),
     /// The last look at the storage before a unit that rests on a check.
-    pub storage: &'a dyn Storage,
-    /// Told of what happens.
+    pub storage: &'a dyn Precheck,
+    /// Receives what happens.
     pub progress: &'a mut dyn FnMut(Progress<'_>),
 }
 
@@ -160,7 +160,7 @@ const SEE_HOLDERS: Duration = Duration::from_secs(2);
 
 /// What all sessions of a run share.
 #[derive(Debug, Default)]
-pub(super) struct Shared {
+pub(super) struct RunState {
     /// What the run has written.
     pub written: RwLock<Written>,
     /// How many units in a row have failed to get a lock.
@@ -168,7 +168,7 @@ pub(super) struct Shared {
 }
 
 /// How a run's units have ended so far, by their places in the plan.
-struct Ends {
+struct UnitResults {
     results: Vec<Option<UnitResult>>,
     /// Those that have an intent on record.
     intended: BTreeSet<usize>,
@@ -176,7 +176,7 @@ struct Ends {
     lock_failures: Vec<usize>,
 }
 
-impl Ends {
+impl UnitResults {
     fn set(&mut self, place: usize, result: UnitResult) {
         if let Some(slot) = self.results.get_mut(place) {
             *slot = Some(result);
@@ -185,11 +185,11 @@ impl Ends {
 }
 
 /// What a session at work tells.
-enum Told {
+enum WorkerEvent {
     /// A unit is tried again.
     Retry { unit: usize, error: DbError },
     /// A unit has ended.
-    Ended(Box<End>),
+    Ended(Box<EndedUnit>),
     /// The clock and the heartbeats could not be read: the run cannot go on.
     Lost(DbError),
     /// Too many units failed for want of a lock.
@@ -197,11 +197,11 @@ enum Told {
 }
 
 /// How a unit ended.
-struct End {
+struct EndedUnit {
     /// Its place in the batch.
     place: usize,
     result: UnitResult,
-    done: Done,
+    done: Transaction,
     /// What made it fail, if it failed.
     error: Option<DbError>,
 }
@@ -210,7 +210,7 @@ struct End {
 struct Work<'a> {
     units: &'a [Unit],
     rows: &'a [Rows],
-    looked: &'a Looked,
+    rechecks: &'a StorageRechecks,
     groups: Mutex<VecDeque<Vec<usize>>>,
     /// A unit has begun: however long that took, each batch does something.
     begun: AtomicBool,
@@ -228,7 +228,7 @@ impl Work<'_> {
     }
 
     /// Works on this session until there is nothing left to begin.
-    fn carry_out(&self, worker: Worker<'_>, session: &mut Box<dyn Session>, mut known: Known, tell: &mut dyn FnMut(Told)) {
+    fn run(&self, worker: Worker<'_>, session: &mut Box<dyn Session>, mut known: TimedSituation, tell: &mut dyn FnMut(WorkerEvent)) {
         while let Some(group) = self.next() {
             for place in group {
                 if self.halt.load(Ordering::SeqCst) || (worker.stop)() {
@@ -239,43 +239,43 @@ impl Work<'_> {
                     return;
                 }
                 let (Some(unit), Some(rows)) = (self.units.get(place), self.rows.get(place)) else { continue };
-                if let Some(why) = self.looked.moved(unit) {
+                if let Some(why) = self.rechecks.moved(unit) {
                     let result = untouched(unit, Outcome::Changed, why);
-                    tell(Told::Ended(Box::new(End { place, result, done: Done::default(), error: None })));
+                    tell(WorkerEvent::Ended(Box::new(EndedUnit { place, result, done: Transaction::default(), error: None })));
                     continue;
                 }
                 // Units may have waited long for locks, and a batch may be large.
                 if known.is_old() {
-                    match worker.look(session) {
+                    match worker.read_situation(session) {
                         Ok(now) => known = now,
                         Err(error) => {
                             self.halt();
-                            tell(Told::Lost(error));
+                            tell(WorkerEvent::Lost(error));
                             return;
                         }
                     }
                 }
-                let only_tried = worker.shared.locked_out.load(Ordering::SeqCst) >= WAIT_IN_VAIN;
+                let only_tried = worker.state.locked_out.load(Ordering::SeqCst) >= WAIT_IN_VAIN;
                 if only_tried {
                     // The unit itself finds out what follows from that.
                     let _ = session.set_lock_timeout(Duration::ZERO);
                 }
                 let (result, done, error) = worker.unit(session, unit, rows, &mut known, &mut |error| {
-                    tell(Told::Retry { unit: unit.number, error: error.clone() });
+                    tell(WorkerEvent::Retry { unit: unit.number, error: error.clone() });
                 });
                 if only_tried {
                     let _ = session.set_lock_timeout(worker.options.lock_timeout);
                 }
                 let locked_out = match &error {
-                    Some(error) if error.kind == DbErrorKind::LockTimeout => worker.shared.locked_out.fetch_add(1, Ordering::SeqCst) + 1,
+                    Some(error) if error.kind == DbErrorKind::LockTimeout => worker.state.locked_out.fetch_add(1, Ordering::SeqCst) + 1,
                     _ => {
-                        worker.shared.locked_out.store(0, Ordering::SeqCst);
+                        worker.state.locked_out.store(0, Ordering::SeqCst);
                         0
                     }
                 };
                 let whole_file = session.server().engine == Engine::Sqlite;
                 {
-                    let mut written = worker.shared.written.write().unwrap_or_else(PoisonError::into_inner);
+                    let mut written = worker.state.written.write().unwrap_or_else(PoisonError::into_inner);
                     match result.outcome {
                         Outcome::Applied => written.record(&done.before, &done.after),
                         Outcome::Planned => written.record(&done.before, &intended(&done.before, &done.changes)),
@@ -288,9 +288,9 @@ impl Work<'_> {
                     self.halt();
                 }
                 if let (true, Some(error)) = (given_up, &error) {
-                    tell(Told::LockedOut(error.clone()));
+                    tell(WorkerEvent::LockedOut(error.clone()));
                 }
-                tell(Told::Ended(Box::new(End { place, result, done, error })));
+                tell(WorkerEvent::Ended(Box::new(EndedUnit { place, result, done, error })));
                 if hopeless || given_up {
                     return;
                 }
@@ -309,10 +309,10 @@ impl<'a> Executor<'a> {
     /// Carries out the plan's units in order; those that go side by side in any order. The session is replaced when it is lost.
     pub fn run(&mut self, session: &mut Box<dyn Session>, plan: &Plan, journal: &mut dyn Journal) -> Run {
         let units = &plan.units;
-        let mut ends = Ends { results: units.iter().map(|_| None).collect(), intended: BTreeSet::new(), lock_failures: Vec::new() };
-        let shared = Shared::default();
+        let mut ends = UnitResults { results: units.iter().map(|_| None).collect(), intended: BTreeSet::new(), lock_failures: Vec::new() };
+        let state = RunState::default();
         let mut more = Vec::new();
-        let mut failure = self.listen(session, plan, &shared).err();
+        let mut failure = self.wait_for_heartbeats(session, plan, &state).err();
         let size = self.options.batch_size.max(1);
         let mut batches: VecDeque<Range<usize>> =
             (0..units.len()).step_by(size).map(|from| from..from.saturating_add(size).min(units.len())).collect();
@@ -323,13 +323,13 @@ impl<'a> Executor<'a> {
             if failure.is_some() {
                 break;
             }
-            match self.batch(session, &mut more, plan, batch, journal, &shared, &mut ends) {
+            match self.batch(session, &mut more, plan, batch, journal, &state, &mut ends) {
                 // In front of what comes after them in the plan.
                 Ok(late) => late.into_iter().rev().for_each(|range| batches.push_front(range)),
                 Err(why) => failure = Some(why),
             }
         }
-        let Ends { results, intended, lock_failures } = ends;
+        let UnitResults { results, intended, lock_failures } = ends;
         let mut run = Run { results: Vec::with_capacity(units.len()), failure, locks_only: false, lock_holders: Vec::new() };
         for (place, (unit, result)) in units.iter().zip(results).enumerate() {
             run.results.push(match result {
@@ -355,15 +355,15 @@ impl<'a> Executor<'a> {
     }
 
     /// Gives those whose silence the plan rests on the time to beat; each unit then looks whether they have.
-    fn listen(&mut self, session: &mut Box<dyn Session>, plan: &Plan, shared: &Shared) -> Result<(), Failure> {
+    fn wait_for_heartbeats(&mut self, session: &mut Box<dyn Session>, plan: &Plan, state: &RunState) -> Result<(), Failure> {
         let hosts = heartbeat_wait::silent_hosts(plan);
-        if self.options.mode == Mode::DryRun || self.options.listen.is_zero() || hosts.is_empty() {
+        if self.options.mode == Mode::DryRun || self.options.heartbeat_wait.is_zero() || hosts.is_empty() {
             return Ok(());
         }
         let options = self.options.clone();
-        let worker = self.worker(&options, plan, shared);
-        let known = worker.look(session).map_err(Failure::Database)?;
-        let span = heartbeat_wait::span(plan, &hosts, known.services(), self.options.listen);
+        let worker = self.worker(&options, plan, state);
+        let known = worker.read_situation(session).map_err(Failure::Database)?;
+        let span = heartbeat_wait::span(plan, &hosts, known.services(), self.options.heartbeat_wait);
         let span = heartbeat_wait::left(plan, known.now(), span);
         if span.is_zero() {
             return Ok(());
@@ -394,7 +394,7 @@ impl<'a> Executor<'a> {
     fn end_unbegun(&mut self, unit: &Unit, journal: &mut dyn Journal, failure: &mut Option<Failure>) -> UnitResult {
         let result = not_begun(unit);
         if !matches!(failure, Some(Failure::LogBefore(_) | Failure::LogAfter(_)))
-            && let Err(error) = journal.append(outcome(&result, Done::default()))
+            && let Err(error) = journal.append(outcome(&result, Transaction::default()))
         {
             *failure = Some(Failure::LogAfter(error));
         }
@@ -411,25 +411,25 @@ impl<'a> Executor<'a> {
         plan: &Plan,
         places: Range<usize>,
         journal: &mut dyn Journal,
-        shared: &Shared,
-        ends: &mut Ends,
+        state: &RunState,
+        ends: &mut UnitResults,
     ) -> Result<Vec<Range<usize>>, Failure> {
         let batch = plan.units.get(places.clone()).unwrap_or_default();
         // A storage may take its time; what the log gives the units to write begins with the look at the database.
-        let looked = Looked::at(self.storage, plan, batch);
+        let rechecks = StorageRechecks::at(self.storage, plan, batch);
         if (self.stop)() {
             return Err(Failure::Interrupted);
         }
         let options = self.options.clone();
-        let worker = self.worker(&options, plan, shared);
-        let known = worker.look(session).map_err(Failure::Database)?;
+        let worker = self.worker(&options, plan, state);
+        let known = worker.read_situation(session).map_err(Failure::Database)?;
         let worker = Worker { until: Some(known.until()), ..worker };
         let writing = self.options.mode == Mode::Write;
         if writing {
             let engine = session.server().engine;
             for (place, unit) in places.clone().zip(batch) {
                 let mut intent = intent(unit, plan.columns, engine, known.window(unit));
-                intent.evidence.extend(looked.evidence(unit));
+                intent.evidence.extend(rechecks.evidence(unit));
                 journal.append(Event::Intent(Box::new(intent))).map_err(Failure::LogBefore)?;
                 ends.intended.insert(place);
             }
@@ -444,7 +444,7 @@ impl<'a> Executor<'a> {
         let work = Work {
             units: batch,
             rows: &rows,
-            looked: &looked,
+            rechecks: &rechecks,
             groups: Mutex::new(groups),
             begun: AtomicBool::new(false),
             halt: AtomicBool::new(false),
@@ -452,17 +452,17 @@ impl<'a> Executor<'a> {
 
         let mut failure = None;
         let progress = &mut *self.progress;
-        let mut take = |told: Told| match told {
-            Told::Retry { unit, error } => progress(Progress::Retry { unit, error: &error }),
-            Told::Lost(error) => {
+        let mut take = |told: WorkerEvent| match told {
+            WorkerEvent::Retry { unit, error } => progress(Progress::Retry { unit, error: &error }),
+            WorkerEvent::Lost(error) => {
                 failure.get_or_insert(Failure::Database(error));
             }
-            Told::LockedOut(error) => {
+            WorkerEvent::LockedOut(error) => {
                 failure.get_or_insert(Failure::LockedOut(error));
             }
-            Told::Ended(end) => {
-                let End { place, mut result, done, error } = *end;
-                result.last_look = batch.get(place).and_then(|unit| looked.evidence(unit));
+            WorkerEvent::Ended(end) => {
+                let EndedUnit { place, mut result, done, error } = *end;
+                result.last_look = batch.get(place).and_then(|unit| rechecks.evidence(unit));
                 if let Some(error) = error {
                     if error.is_retryable() || error.kind == DbErrorKind::Timeout {
                         ends.lock_failures.push(places.start + place);
@@ -484,7 +484,7 @@ impl<'a> Executor<'a> {
             }
         };
         if lanes == 1 {
-            work.carry_out(worker, session, known, &mut take);
+            work.run(worker, session, known, &mut take);
         } else {
             let (tell, told) = mpsc::channel();
             std::thread::scope(|scope| {
@@ -492,7 +492,7 @@ impl<'a> Executor<'a> {
                     let (work, known, tell) = (&work, known.clone(), tell.clone());
                     scope.spawn(move || {
                         // The receiver lives until every sender is gone.
-                        work.carry_out(worker, session, known, &mut |event| drop(tell.send(event)));
+                        work.run(worker, session, known, &mut |event| drop(tell.send(event)));
                     });
                 }
                 drop(tell);
@@ -517,12 +517,12 @@ impl<'a> Executor<'a> {
     }
 
     /// What the sessions of a batch that begins now work with.
-    fn worker<'w>(&self, options: &'w Options, plan: &'w Plan, shared: &'w Shared) -> Worker<'w>
+    fn worker<'w>(&self, options: &'w Options, plan: &'w Plan, state: &'w RunState) -> Worker<'w>
     where
         'a: 'w,
     {
         let Self { connect, schema, census, stop, .. } = *self;
-        Worker { connect, schema, census, options, stop, plan, shared, begun: Instant::now(), until: None }
+        Worker { connect, schema, census, options, stop, plan, state, begun: Instant::now(), until: None }
     }
 
     /// Who holds the locks on a unit's rows, as far as the server tells: another session looks while this one waits for them.
@@ -537,7 +537,7 @@ impl<'a> Executor<'a> {
         let wait = move || -> Result<(), DbError> {
             session.set_lock_timeout(SEE_HOLDERS)?;
             session.begin(Access::Write)?;
-            let _ = Fresh::read(&mut Reader { session: session.as_mut(), schema }, &rows, Lock::Held, false);
+            let _ = LockedRows::read(&mut Reader { session: session.as_mut(), schema }, &rows, Lock::Held, false);
             session.rollback()
         };
         std::thread::scope(|scope| {
@@ -561,7 +561,7 @@ impl<'a> Executor<'a> {
             match (self.connect)() {
                 Ok(another) => more.push(another),
                 Err(error) => {
-                    (self.progress)(Progress::Fewer(&error));
+                    (self.progress)(Progress::FewerSessions(&error));
                     self.options.sessions = more.len() + 1;
                     break;
                 }
@@ -577,11 +577,11 @@ fn not_begun(unit: &Unit) -> UnitResult {
 
 /// A unit that no transaction was begun for.
 fn untouched(unit: &Unit, outcome: Outcome, reason: String) -> UnitResult {
-    ended(unit, outcome, Some(reason), Vec::new(), &Done::default())
+    ended(unit, outcome, Some(reason), Vec::new(), &Transaction::default())
 }
 
 /// The record of what became of a unit.
-fn outcome(result: &UnitResult, done: Done) -> Event {
+fn outcome(result: &UnitResult, done: Transaction) -> Event {
     Event::Outcome(Box::new(UnitOutcome {
         unit: result.unit,
         outcome: if result.outcome == Outcome::NotBegun { Outcome::Refused } else { result.outcome },

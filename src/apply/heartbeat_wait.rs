@@ -24,7 +24,7 @@ pub(super) fn silent_hosts(plan: &Plan) -> BTreeSet<&str> {
     }
     let checks: HashMap<&str, &CheckResult> = plan.checks.iter().map(|check| (check.id.as_str(), check)).collect();
     let silent = |unit: &&Unit| {
-        rests_on_silence(unit, checks.get(unit.id.as_str()).copied(), &plan.policy) && unit.status.as_deref() != Some(ERROR_DELETING)
+        depends_on_silence(unit, checks.get(unit.id.as_str()).copied(), &plan.policy) && unit.status.as_deref() != Some(ERROR_DELETING)
     };
     let hosts = plan.units.iter().filter(silent).filter_map(|unit| unit.host.as_deref());
     hosts.filter(|host| !host.trim().is_empty() && !plan.policy.assume_dead.covers(host)).collect()
@@ -39,7 +39,7 @@ pub(super) fn span(plan: &Plan, hosts: &BTreeSet<&str>, services: &Services, usu
 
 /// Whether a unit depends on the silence of its host. A backup that becomes available because its driver has written all of it does not;
 /// but that says nothing about other backups that may use the same rows. `check` is that of the backup with the unit's id.
-pub(super) fn rests_on_silence(unit: &Unit, check: Option<&CheckResult>, policy: &Policy) -> bool {
+pub(super) fn depends_on_silence(unit: &Unit, check: Option<&CheckResult>, policy: &Policy) -> bool {
     let is_backup = unit.kind == FindingKind::Backup;
     let finished = check.is_some_and(|check| check.earns_available(unit.status.as_deref(), policy.accept_quick) && check.is_finished());
     let becomes_available = |change: &Change| {
@@ -99,8 +99,8 @@ mod tests {
         let rests = |unit: &Unit, change: &dyn Fn(&mut CheckResult)| {
             let mut check = a_check();
             change(&mut check);
-            assert!(rests_on_silence(unit, None, &policy));
-            rests_on_silence(unit, Some(&check), &policy)
+            assert!(depends_on_silence(unit, None, &policy));
+            depends_on_silence(unit, Some(&check), &policy)
         };
         for (from, to, code, silence) in [
             ("creating", "available", "storage-complete", false),
@@ -119,7 +119,7 @@ mod tests {
         assert!(rests(&unit, &|check| check.busy = true));
         assert!(rests(&Unit { kind: FindingKind::Volume, ..unit.clone() }, &|_| ()));
         let counter = Unit { counter: true, ..a_unit("available", "available", "counter") };
-        assert!(!rests_on_silence(&counter, None, &policy));
+        assert!(!depends_on_silence(&counter, None, &policy));
     }
 
     fn a_plan(units: Vec<Unit>, assume_dead: AssumeDead) -> Plan {

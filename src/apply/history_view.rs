@@ -16,24 +16,24 @@ pub(super) const COUNTER: &str = "num_dependent_backups";
 
 /// A row as it shows what an earlier unit did to it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Seen {
+pub(super) struct RowView {
     /// The row; without `updated_at` where only a later unit of the same run knew it. `None` where it is gone.
     pub image: Option<Image>,
     /// Columns that say nothing: a later unit, of which it is not known what became, was to write them.
-    pub unsure: BTreeSet<String>,
+    pub unreliable: BTreeSet<String>,
 }
 
-impl Seen {
+impl RowView {
     /// The row as the database has it.
-    pub fn plainly(image: Option<Image>) -> Self {
-        Self { image, unsure: BTreeSet::new() }
+    pub fn current(image: Option<Image>) -> Self {
+        Self { image, unreliable: BTreeSet::new() }
     }
 
     /// Passes over what a unit of the same run that came before may have left in the row: an increment may have a smaller number than
     /// the backup that it rests on, and counts there first. What the plan saw is not what this unit found then.
-    pub fn after_earlier(mut self, intent: &Intent, firsts: &Firsts) -> Self {
+    pub fn without_earlier_units(mut self, intent: &Intent, first_writers: &FirstWriters) -> Self {
         let Some(image) = &self.image else { return self };
-        let first = firsts.get(&(image.table, image.id.clone())).filter(|first| first.unit < intent.unit);
+        let first = first_writers.get(&(image.table, image.id.clone())).filter(|first| first.unit < intent.unit);
         let Some((first, window)) = first.and_then(|first| first.window.as_ref()).zip(intent.window.as_ref()) else { return self };
         let is_own = |change: &Change| change.table == image.table && change.id == image.id && change.column == COUNTER;
         if intent.changes.iter().any(is_own) {
@@ -42,7 +42,7 @@ impl Seen {
         // A time that none of the run's units can have left is a stranger's, and has to be seen.
         let span = Window { from: first.from.clone(), ..window.clone() };
         if is_within(image.value("updated_at"), &span) {
-            self.unsure.extend([COUNTER, "updated_at"].map(str::to_owned));
+            self.unreliable.extend([COUNTER, "updated_at"].map(str::to_owned));
         }
         self
     }
@@ -50,70 +50,70 @@ impl Seen {
 
 /// What later units found, row by row.
 #[derive(Debug, Default)]
-pub struct Later(HashMap<(Table, String), Seen>);
+pub struct LaterUnits(HashMap<(Table, String), RowView>);
 
 /// By row the first unit of a run that wrote it, or may have.
-pub type Firsts = HashMap<(Table, String), First>;
+pub type FirstWriters = HashMap<(Table, String), FirstWriter>;
 
 /// The first unit of a run to a row.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct First {
+pub struct FirstWriter {
     unit: usize,
     /// When it was to write.
     window: Option<Window>,
 }
 
 /// The first unit of a run to each row.
-pub fn firsts(run: &RunRecords) -> Firsts {
-    let mut firsts = Firsts::new();
+pub fn first_writers(run: &RunRecords) -> FirstWriters {
+    let mut first_writers = FirstWriters::new();
     for (number, unit) in &run.units {
         if !matches!(unit.current_outcome(), None | Some(Outcome::Applied | Outcome::Unknown)) {
             continue;
         }
         for change in &unit.intent.changes {
-            let first = || First { unit: *number, window: unit.intent.window.clone() };
-            firsts.entry((change.table, change.id.clone())).or_insert_with(first);
+            let first = || FirstWriter { unit: *number, window: unit.intent.window.clone() };
+            first_writers.entry((change.table, change.id.clone())).or_insert_with(first);
         }
     }
-    firsts
+    first_writers
 }
 
-impl Later {
+impl LaterUnits {
     /// What a row that is `now` like this shows of the units before those that were added.
-    pub(super) fn seen(&self, table: Table, id: &str, now: Option<Image>) -> Seen {
+    pub(super) fn seen(&self, table: Table, id: &str, now: Option<Image>) -> RowView {
         match self.0.get(&(table, id.to_owned())) {
-            None => Seen::plainly(now),
-            Some(seen) => Seen { image: seen.image.clone().or(now), unsure: seen.unsure.clone() },
+            None => RowView::current(now),
+            Some(seen) => RowView { image: seen.image.clone().or(now), unreliable: seen.unreliable.clone() },
         }
     }
 
     /// Adds a unit; all that came after it, and none that came before it, must have been added already.
-    pub fn add(&mut self, unit: &UnitHistory, firsts: &Firsts) {
+    pub fn add(&mut self, unit: &UnitHistory, first_writers: &FirstWriters) {
         match unit.current_outcome() {
-            Some(Outcome::Applied) => self.applied(unit, firsts),
+            Some(Outcome::Applied) => self.applied(unit, first_writers),
             None | Some(Outcome::Unknown) => {
                 for change in &unit.intent.changes {
                     let seen = self.0.entry((change.table, change.id.clone())).or_default();
-                    seen.unsure.insert(change.column.clone());
+                    seen.unreliable.insert(change.column.clone());
                 }
             }
             Some(_) => {}
         }
     }
 
-    fn applied(&mut self, unit: &UnitHistory, firsts: &Firsts) {
+    fn applied(&mut self, unit: &UnitHistory, first_writers: &FirstWriters) {
         let intent = &unit.intent;
         if let Some(outcome) = unit.outcome.as_ref().filter(|outcome| !outcome.before.is_empty()) {
             // Read under lock in the very transaction that wrote.
-            self.0.extend(outcome.before.iter().map(|image| ((image.table, image.id.clone()), Seen::plainly(Some(image.clone())))));
+            self.0.extend(outcome.before.iter().map(|image| ((image.table, image.id.clone()), RowView::current(Some(image.clone())))));
             return;
         }
         for found in unit.settled.iter().flat_map(|settled| &settled.found) {
             let key = (found.table, found.id.clone());
             let planned = intent.before.iter().find(|image| image.table == found.table && image.id == found.id);
-            if firsts.get(&key).is_some_and(|first| first.unit == intent.unit) {
+            if first_writers.get(&key).is_some_and(|first| first.unit == intent.unit) {
                 // Its guard let it pass: the row was what the plan had seen.
-                self.0.insert(key, Seen::plainly(planned.cloned()));
+                self.0.insert(key, RowView::current(planned.cloned()));
                 continue;
             }
             let seen = self.0.entry(key).or_default();
@@ -126,7 +126,7 @@ impl Later {
 fn rolled_back(found: &Image, changes: &[Change], window: Option<&Window>) -> Image {
     let mut image = found.clone();
     for change in changes.iter().filter(|change| change.table == found.table && change.id == found.id) {
-        image.columns.insert(change.column.clone(), put_back(change, found.value(&change.column)));
+        image.columns.insert(change.column.clone(), restored_value(change, found.value(&change.column)));
     }
     // The time is that of this change, and the one before it is on record nowhere. A time that this change cannot have left is
     // a stranger's, and has to be seen.
@@ -138,7 +138,7 @@ fn rolled_back(found: &Image, changes: &[Change], window: Option<&Window>) -> Im
 
 /// What undoes a change of a column that is now `found`. A counter is moved back by as much as it was moved: from where to where
 /// a unit of a killed run moved it, its intent does not know.
-pub(super) fn put_back(change: &Change, found: &Value) -> Value {
+pub(super) fn restored_value(change: &Change, found: &Value) -> Value {
     if change.column != COUNTER {
         return change.from.clone();
     }
@@ -179,12 +179,12 @@ mod tests {
     fn a_counter_is_moved_back_and_all_else_put_back() {
         let change =
             |column: &str, from: Value, to: Value| Change { table: Table::Backups, id: "p".into(), column: column.into(), from, to };
-        assert_eq!(put_back(&change("status", "creating".into(), "error".into()), &"error".into()), "creating".into());
+        assert_eq!(restored_value(&change("status", "creating".into(), "error".into()), &"error".into()), "creating".into());
         let counted = change(COUNTER, 0.into(), 1.into());
-        assert_eq!([2, 1].map(|now: i64| put_back(&counted, &now.into())), [1, 0].map(Value::Integer));
+        assert_eq!([2, 1].map(|now: i64| restored_value(&counted, &now.into())), [1, 0].map(Value::Integer));
         let from_null = change(COUNTER, Value::Null, 1.into());
-        assert_eq!(put_back(&from_null, &1.into()), Value::Null);
-        assert_eq!(put_back(&from_null, &2.into()), 1.into());
+        assert_eq!(restored_value(&from_null, &1.into()), Value::Null);
+        assert_eq!(restored_value(&from_null, &2.into()), 1.into());
     }
 
     #[test]

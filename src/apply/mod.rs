@@ -20,10 +20,10 @@ mod worker;
 pub mod writes;
 
 pub use executor::{Executor, Failure, Mode, Options, Progress, Run};
-pub use history_view::{Firsts, Later, firsts};
+pub use history_view::{FirstWriters, LaterUnits, first_writers};
 pub use journal::{Journal, NoJournal};
-pub use reconcile::{Around, Settlement, Standing, current, settle_unit};
-pub use simulate::{Simulated, Turn, simulate};
-pub use storage_recheck::{Storage, rests_on};
+pub use reconcile::{Settlement, Standing, UnitContext, current, settle_unit};
+pub use simulate::{SimulatedOutcome, SimulatedUnit, simulate};
+pub use storage_recheck::{Precheck, deciding_check};
 pub use undo::{Undo, UndoError, undo_units};
 pub use worker::Connect;

@@ -145,7 +145,7 @@ impl Rows {
 
 /// A unit's rows as they are now, by the [`key`]s of their ids.
 #[derive(Debug, Default)]
-pub struct Fresh {
+pub struct LockedRows {
     backups: BTreeMap<String, Backup>,
     volumes: BTreeMap<String, Volume>,
     snapshots: BTreeMap<String, Snapshot>,
@@ -157,21 +157,21 @@ pub struct Fresh {
 #[derive(Debug)]
 pub enum Recheck {
     /// It stands: these are the rows now and the changes to make.
-    Stands {
+    Valid {
         /// The rows to change, as they are now.
         now: Vec<Image>,
         /// The changes; they differ from the plan's only in what the same run moved.
         changes: Vec<Change>,
     },
     /// A row is not what the plan saw.
-    Moved(Vec<Moved>),
+    RowsChanged(Vec<Moved>),
     /// The rows are, but the decision would now be another.
-    Otherwise(String),
+    OtherDecision(String),
     /// Somebody may be at work.
     Refused(String),
 }
 
-impl Fresh {
+impl LockedRows {
     /// Reads the rows of a unit. Where nothing is decided again, as when a run is undone, attachments do not matter.
     pub fn read(reader: &mut Reader<'_>, rows: &Rows, lock: Lock, decides: bool) -> Result<Self, DbError> {
         let wanted: Vec<(Table, &str)> = rows.all().collect();
@@ -289,7 +289,7 @@ impl Fresh {
                 let planned = unit.before.iter().find(|image| image.table == Table::Backups && image.id == unit.id);
                 if let Some(planned) = planned.filter(|image| run.rows.contains_key(&(image.table, image.id.clone()))) {
                     // As the parent of another unit's backup it was counted anew a moment ago: that makes it neither young nor
-                    // another than the one that was checked. [`Fresh::compare`] knows that nobody else has touched it.
+                    // another than the one that was checked. [`LockedRows::compare`] knows that nobody else has touched it.
                     backup.updated_at = planned.value("updated_at").as_text().map(str::to_owned);
                     backup.num_dependent_backups = planned.value("num_dependent_backups").as_integer();
                 }
@@ -349,7 +349,7 @@ impl Fresh {
 pub fn same_decision(unit: &Unit, finding: Option<Finding>, run: &Written) -> Result<Vec<Change>, Recheck> {
     let Some(finding) = finding else {
         if unit.counter {
-            return Err(Recheck::Otherwise("its counter can be right by now, so there is nothing to change any more".to_owned()));
+            return Err(Recheck::OtherDecision("its counter can be right by now, so there is nothing to change any more".to_owned()));
         }
         return Err(Recheck::Refused("an operation that explains its status is still pending".to_owned()));
     };
@@ -371,7 +371,7 @@ pub fn same_decision(unit: &Unit, finding: Option<Finding>, run: &Written) -> Re
             .collect()
     };
     if essence(&changes) != essence(&unit.changes) {
-        return Err(Recheck::Otherwise(
+        return Err(Recheck::OtherDecision(
             "the rows around it have changed, and other changes would be right now; make a new plan".to_owned(),
         ));
     }

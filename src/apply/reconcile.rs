@@ -18,7 +18,7 @@ use crate::domain::time::parse_rfc3339;
 use crate::domain::{Change, Image, Outcome, Table, Value};
 use crate::scan::{Lock, Reader};
 
-use super::history_view::{COUNTER, Firsts, Later, Seen, is_within};
+use super::history_view::{COUNTER, FirstWriters, LaterUnits, RowView, is_within};
 
 /// What reading the rows showed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,7 +84,7 @@ pub fn settle_rows(
     after: &[Image],
     sent: &Sent<'_>,
 ) -> Result<Settlement, DbError> {
-    let seen: Vec<Seen> = read(session, schema, before, Lock::Held)?.into_iter().map(Seen::plainly).collect();
+    let seen: Vec<RowView> = read(session, schema, before, Lock::Held)?.into_iter().map(RowView::current).collect();
     let standing = compare(before, after, &seen, &telling(before, after, &seen));
     let doubt = if standing == Standing::Before { sent.doubt(session) } else { None };
     Ok(settlement(standing, doubt, seen))
@@ -92,16 +92,16 @@ pub fn settle_rows(
 
 /// The context of a unit of the log whose rows are read.
 #[derive(Debug, Clone, Copy)]
-pub struct Around<'a> {
+pub struct UnitContext<'a> {
     /// All units that came after it.
-    pub later: &'a Later,
+    pub later: &'a LaterUnits,
     /// The first units of its run.
-    pub firsts: &'a Firsts,
+    pub first_writers: &'a FirstWriters,
     /// The database's clock.
     pub now: DateTime,
 }
 
-impl Around<'_> {
+impl UnitContext<'_> {
     /// Whether the time in which a unit may write is over.
     pub fn is_over(&self, unit: &UnitHistory) -> bool {
         until(unit).is_some_and(|until| self.now > until)
@@ -117,10 +117,10 @@ pub fn settle_unit(
     session: &mut dyn Session,
     schema: &Schema,
     unit: &UnitHistory,
-    around: &Around<'_>,
+    context: &UnitContext<'_>,
     lock: Lock,
 ) -> Result<Settlement, DbError> {
-    let Around { later, firsts, .. } = *around;
+    let UnitContext { later, first_writers, .. } = *context;
     let outcome = unit.outcome.as_ref();
     let begun_with = outcome.map(|outcome| outcome.before.as_slice()).filter(|before| !before.is_empty());
     let before = begun_with.unwrap_or(&unit.intent.before);
@@ -128,9 +128,9 @@ pub fn settle_unit(
     let intended = intended(&unit.intent.before, &unit.intent.changes);
     let after = exactly.unwrap_or(&intended);
     let found = read(session, schema, before, lock)?;
-    let mut seen: Vec<Seen> = before.iter().zip(found).map(|(row, found)| later.seen(row.table, &row.id, found)).collect();
+    let mut seen: Vec<RowView> = before.iter().zip(found).map(|(row, found)| later.seen(row.table, &row.id, found)).collect();
     if begun_with.is_none() {
-        seen = seen.into_iter().map(|seen| seen.after_earlier(&unit.intent, firsts)).collect();
+        seen = seen.into_iter().map(|seen| seen.without_earlier_units(&unit.intent, first_writers)).collect();
     }
     let telling = telling(before, after, &seen);
     let standing = compare(before, after, &seen, &telling);
@@ -141,7 +141,7 @@ pub fn settle_unit(
     }
     // A file has no replicas, and what its dead writer had not committed is gone.
     if standing == Standing::Before && session.server().engine != Engine::Sqlite {
-        let sent = Sent { to: outcome.and_then(|outcome| outcome.sent_to.as_deref()), until: until(unit), is_over: around.is_over(unit) };
+        let sent = Sent { to: outcome.and_then(|outcome| outcome.sent_to.as_deref()), until: until(unit), is_over: context.is_over(unit) };
         doubt = match lock {
             Lock::Held => sent.doubt(session),
             Lock::None => Some(
@@ -183,10 +183,10 @@ pub fn current(reader: &mut Reader<'_>, table: Table, id: &str, lock: Lock) -> R
 
 /// The rows that tell, by their places. All of a transaction or nothing of it: any of its rows is proof. A parent's counter is not
 /// always one, because others may have moved it on; where another column tells, that is the one to go by.
-fn telling(before: &[Image], after: &[Image], seen: &[Seen]) -> Vec<usize> {
+fn telling(before: &[Image], after: &[Image], seen: &[RowView]) -> Vec<usize> {
     let rows = |counters: bool| -> Vec<usize> {
-        let tells = |(before, (after, seen)): (&Image, (&Image, &Seen))| {
-            let says = |column: &str| column != "updated_at" && (counters || column != COUNTER) && !seen.unsure.contains(column);
+        let tells = |(before, (after, seen)): (&Image, (&Image, &RowView))| {
+            let says = |column: &str| column != "updated_at" && (counters || column != COUNTER) && !seen.unreliable.contains(column);
             before.moved(after).iter().any(|moved| says(&moved.column))
         };
         let all = before.iter().zip(after.iter().zip(seen)).enumerate();
@@ -196,7 +196,7 @@ fn telling(before: &[Image], after: &[Image], seen: &[Seen]) -> Vec<usize> {
     if rows_with_more.is_empty() { rows(true) } else { rows_with_more }
 }
 
-fn compare(before: &[Image], after: &[Image], seen: &[Seen], telling: &[usize]) -> Standing {
+fn compare(before: &[Image], after: &[Image], seen: &[RowView], telling: &[usize]) -> Standing {
     let all = |want: &[Image]| telling.iter().all(|at| want.get(*at).zip(seen.get(*at)).is_some_and(|(want, seen)| agrees(want, seen)));
     if telling.is_empty() {
         Standing::Hidden
@@ -211,13 +211,13 @@ fn compare(before: &[Image], after: &[Image], seen: &[Seen], telling: &[usize]) 
 
 /// Whether a row is like this image, as far as it can be said. Decided over again, a unit may have given another reason than its
 /// intent.
-fn agrees(want: &Image, seen: &Seen) -> bool {
+fn agrees(want: &Image, seen: &RowView) -> bool {
     let Some(found) = &seen.image else { return false };
     want.columns.iter().all(|(column, value)| {
         let is = found.value(column);
         let no_time = column == "updated_at" && !found.columns.contains_key(column);
         let another_reason = column == "fail_reason" && is_our_reason(value) && is_our_reason(is);
-        is == value || no_time || another_reason || seen.unsure.contains(column)
+        is == value || no_time || another_reason || seen.unreliable.contains(column)
     })
 }
 
@@ -227,7 +227,7 @@ fn is_our_reason(value: &Value) -> bool {
 }
 
 /// Why it is not sure that it was this unit which left its rows as its intent wanted them; `None` where it is.
-fn doubt_over(intent: &Intent, seen: &[Seen], telling: &[usize]) -> Option<String> {
+fn doubt_over(intent: &Intent, seen: &[RowView], telling: &[usize]) -> Option<String> {
     let signed = intent.changes.iter().any(|change| is_signature(change, intent, seen));
     let Some(window) = &intent.window else {
         // An old log; of what may have happened since nothing is known.
@@ -246,7 +246,7 @@ fn doubt_over(intent: &Intent, seen: &[Seen], telling: &[usize]) -> Option<Strin
 }
 
 /// Whether a change, as it is found, is one that nobody else makes: our own words, or a backup that is `creating` again.
-fn is_signature(change: &Change, intent: &Intent, seen: &[Seen]) -> bool {
+fn is_signature(change: &Change, intent: &Intent, seen: &[RowView]) -> bool {
     let of = |image: &&Image| image.table == change.table && image.id == change.id;
     let Some(found) = seen.iter().filter_map(|seen| seen.image.as_ref()).find(of) else { return false };
     let is = found.value(&change.column);
@@ -261,7 +261,7 @@ fn is_signature(change: &Change, intent: &Intent, seen: &[Seen]) -> bool {
     }
 }
 
-fn settlement(standing: Standing, doubt: Option<String>, seen: Vec<Seen>) -> Settlement {
+fn settlement(standing: Standing, doubt: Option<String>, seen: Vec<RowView>) -> Settlement {
     let (outcome, reason) = match (standing, doubt) {
         (Standing::After, None) => (Outcome::Applied, "read again: every row is as the transaction was to leave it".to_owned()),
         (Standing::After, Some(doubt)) => (

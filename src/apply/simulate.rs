@@ -19,20 +19,20 @@ use crate::scan::Census;
 
 /// What will be left of a unit when its turn has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Turn {
+pub enum SimulatedOutcome {
     /// It is carried out.
-    Stands,
+    Runs,
     /// Those before it have put right what it is about.
-    Done,
+    Unneeded,
     /// Another row would have to change with it by then, and the unit does not change that.
-    Otherwise,
+    Incomplete,
 }
 
 /// A unit as its turn will find it, if all before it were applied.
 #[derive(Debug, Clone)]
-pub struct Simulated {
+pub struct SimulatedUnit {
     /// Whether it is carried out at all.
-    pub turn: Turn,
+    pub outcome: SimulatedOutcome,
     /// The rows that it changes, as the units before have left them.
     pub before: Vec<Image>,
     /// The changes; they differ from the plan's in counters alone.
@@ -43,13 +43,13 @@ pub struct Simulated {
 }
 
 /// The units of a plan that repairs, each as its turn will find it. `census` is the one that the plan was made with.
-pub fn simulate(units: &[Unit], census: &Census) -> Vec<Simulated> {
+pub fn simulate(units: &[Unit], census: &Census) -> Vec<SimulatedUnit> {
     let mut run = Written::default();
     units
         .iter()
         .map(|unit| {
             let simulated = next(unit, &run, census);
-            if simulated.turn == Turn::Stands {
+            if simulated.outcome == SimulatedOutcome::Runs {
                 run.record(&simulated.before, &intended(&simulated.before, &simulated.changes));
             }
             simulated
@@ -57,7 +57,7 @@ pub fn simulate(units: &[Unit], census: &Census) -> Vec<Simulated> {
         .collect()
 }
 
-fn next(unit: &Unit, run: &Written, census: &Census) -> Simulated {
+fn next(unit: &Unit, run: &Written, census: &Census) -> SimulatedUnit {
     let key = |image: &Image| (image.table, image.id.clone());
     let before: Vec<Image> = unit.before.iter().map(|image| run.rows.get(&key(image)).unwrap_or(image).clone()).collect();
     let written = before.iter().map(key).filter(|row| run.rows.contains_key(row)).collect();
@@ -74,14 +74,14 @@ fn next(unit: &Unit, run: &Written, census: &Census) -> Simulated {
             Some(Change { from: from.clone(), to: right.into(), ..change.clone() })
         })
         .collect();
-    let turn = if changes.is_empty() {
-        Turn::Done
+    let outcome = if changes.is_empty() {
+        SimulatedOutcome::Unneeded
     } else if counts_for_more(unit, run, census) {
-        Turn::Otherwise
+        SimulatedOutcome::Incomplete
     } else {
-        Turn::Stands
+        SimulatedOutcome::Runs
     };
-    Simulated { turn, before, changes, written }
+    SimulatedUnit { outcome, before, changes, written }
 }
 
 /// What a backup's counter has to become with this unit; `None` where it can stay as it is.
@@ -117,7 +117,7 @@ fn counts_for_more(unit: &Unit, run: &Written, census: &Census) -> bool {
     recorded.is_some_and(|recorded| count(unit, parent, recorded, run, census).is_some())
 }
 
-impl Simulated {
+impl SimulatedUnit {
     /// Its guarded UPDATEs with the values in place, each with its row. `since` gives the expression for the `updated_at` of a
     /// row that a unit before has written.
     pub fn statements(

@@ -10,13 +10,13 @@ use crate::domain::{CheckResult, CheckVerdict, Evidence, FindingKind, Look};
 use crate::plan::{Plan, Purpose, Unit};
 
 /// Looks at the storage of backups, each of them with the check that its unit rests on; ends in bounded time.
-pub trait Storage {
+pub trait Precheck {
     /// One answer for each, in their order.
-    fn look(&self, checks: &[&CheckResult]) -> Vec<Look>;
+    fn precheck(&self, checks: &[&CheckResult]) -> Vec<Look>;
 }
 
 /// What a unit's decision rests on, if the storage has a say in it.
-pub fn rests_on<'p>(plan: &'p Plan, unit: &Unit) -> Option<&'p CheckResult> {
+pub fn deciding_check<'p>(plan: &'p Plan, unit: &Unit) -> Option<&'p CheckResult> {
     let is_pending = unit.kind == FindingKind::Backup && matches!(unit.status.as_deref(), Some(CREATING | ERROR));
     let check = plan.check_of(unit).filter(|_| plan.purpose == Purpose::Repair && is_pending)?;
     // A check that could not be finished decides nothing.
@@ -25,16 +25,17 @@ pub fn rests_on<'p>(plan: &'p Plan, unit: &Unit) -> Option<&'p CheckResult> {
 
 /// What was seen of a batch's units, by their numbers.
 #[derive(Debug, Default)]
-pub struct Looked(HashMap<usize, (Look, String)>);
+pub struct StorageRechecks(HashMap<usize, (Look, String)>);
 
-impl Looked {
+impl StorageRechecks {
     /// Looks at the storage of all units of a batch that rest on it.
-    pub fn at(storage: &dyn Storage, plan: &Plan, batch: &[Unit]) -> Self {
-        let (units, checks): (Vec<&Unit>, Vec<&CheckResult>) = batch.iter().filter_map(|unit| Some((unit, rests_on(plan, unit)?))).unzip();
+    pub fn at(storage: &dyn Precheck, plan: &Plan, batch: &[Unit]) -> Self {
+        let (units, checks): (Vec<&Unit>, Vec<&CheckResult>) =
+            batch.iter().filter_map(|unit| Some((unit, deciding_check(plan, unit)?))).unzip();
         if checks.is_empty() {
             return Self::default();
         }
-        let looks = storage.look(&checks);
+        let looks = storage.precheck(&checks);
         let seen = units.iter().zip(&checks).zip(looks);
         Self(seen.map(|((unit, check), look)| (unit.number, (look, check.checked_at.clone()))).collect())
     }

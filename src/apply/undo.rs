@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use super::history_view::put_back;
+use super::history_view::restored_value;
 use crate::audit::UnitHistory;
 use crate::domain::{Change, Evidence, Image, Outcome, Verdict};
 use crate::plan::Unit;
@@ -84,7 +84,7 @@ fn reverse(entry: &UnitHistory) -> Option<Unit> {
             // An intent knows neither where the unit before it left a counter, nor the reason that was given in the end.
             let row = after.iter().find(|image| image.table == change.table && image.id == change.id);
             let from = row.map_or_else(|| change.to.clone(), |row| row.value(&change.column).clone());
-            Change { to: put_back(change, &from), from, ..change.clone() }
+            Change { to: restored_value(change, &from), from, ..change.clone() }
         })
         .collect();
     let status = after.iter().find(|image| image.id == intent.id).and_then(|image| image.value("status").as_text()).map(str::to_owned);

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use jiff::SignedDuration;
 
-use super::executor::Shared;
-use super::heartbeat_wait::rests_on_silence;
-use super::recheck::{Fresh, Recheck, Rows, same_decision};
+use super::executor::RunState;
+use super::heartbeat_wait::depends_on_silence;
+use super::recheck::{LockedRows, Recheck, Rows, same_decision};
 use super::reconcile::{Sent, Standing, settle_rows};
 use super::undo_guard::begun_since;
 use super::writes::{by_row, update};
@@ -27,12 +27,12 @@ use crate::scan::{Census, Lock, Reader, row_in};
 pub type Connect<'a> = &'a (dyn Fn() -> Result<Box<dyn Session>, DbError> + Sync);
 
 enum Attempt {
-    Ended(Outcome, Option<String>, Vec<Moved>, Done),
+    Ended(Outcome, Option<String>, Vec<Moved>, Transaction),
     Failed(DbError),
 }
 
 /// Heartbeats older than this are looked at anew before a unit begins: a service may have come back.
-const FRESH: Duration = Duration::from_secs(2);
+const SITUATION_MAX_AGE: Duration = Duration::from_secs(2);
 
 /// How often a unit is tried if it cannot get a lock: each try waits for the lock time-out.
 const LOCK_ATTEMPTS: u32 = 2;
@@ -46,12 +46,12 @@ const WINDOW: SignedDuration = SignedDuration::from_secs(600);
 
 /// The clock and the heartbeats, and since when they are known.
 #[derive(Clone)]
-pub(super) struct Known {
+pub(super) struct TimedSituation {
     situation: Situation,
     at: Instant,
 }
 
-impl Known {
+impl TimedSituation {
     /// The database's clock as it was read.
     pub fn now(&self) -> jiff::civil::DateTime {
         self.situation.now
@@ -69,7 +69,7 @@ impl Known {
 
     /// Whether it is so long ago that a service may have come back meanwhile.
     pub fn is_old(&self) -> bool {
-        self.at.elapsed() > FRESH
+        self.at.elapsed() > SITUATION_MAX_AGE
     }
 
     /// When a unit whose intent is written now writes, and when its cinder-backup last beat before that.
@@ -87,7 +87,7 @@ impl Known {
 
 /// What an attempt did, as far as it got.
 #[derive(Debug, Default)]
-pub(super) struct Done {
+pub(super) struct Transaction {
     pub before: Vec<Image>,
     pub changes: Vec<Change>,
     pub after: Vec<Image>,
@@ -104,7 +104,7 @@ pub(super) struct Worker<'a> {
     pub options: &'a Options,
     pub stop: &'a (dyn Fn() -> bool + Sync),
     pub plan: &'a Plan,
-    pub shared: &'a Shared,
+    pub state: &'a RunState,
     /// When the batch began, before its intents were written.
     pub begun: Instant,
     /// When its units write no more, by the database's clock.
@@ -118,7 +118,7 @@ impl Worker<'_> {
     }
 
     /// Looks at the clock and the heartbeats, on another session where the first one is lost.
-    pub fn look(&self, session: &mut Box<dyn Session>) -> Result<Known, DbError> {
+    pub fn read_situation(&self, session: &mut Box<dyn Session>) -> Result<TimedSituation, DbError> {
         // A proxy that sends single SELECTs to replicas leaves those of a transaction that may write with the primary; on a replica that
         // lags, whoever beats would be silent. A file has no replicas, and such a transaction would keep others from writing.
         let at_primary = self.options.mode == Mode::Write && session.server().engine != Engine::Sqlite;
@@ -127,7 +127,7 @@ impl Worker<'_> {
                 session.begin(Access::Write)?;
             }
             let found = crate::scan::situation(&mut Reader { session: session.as_mut(), schema: self.schema });
-            let known = found.map(|situation| Known { situation, at: Instant::now() });
+            let known = found.map(|situation| TimedSituation { situation, at: Instant::now() });
             let ended = if at_primary { session.rollback() } else { Ok(()) };
             let known = known?;
             ended.map(|()| known)
@@ -151,7 +151,7 @@ impl Worker<'_> {
 
     /// How often to try after such a failure. While unit after unit cannot get a lock, each is tried once.
     fn attempts(&self, error: &DbError) -> u32 {
-        let most = match (error.kind, self.shared.locked_out.load(Ordering::SeqCst)) {
+        let most = match (error.kind, self.state.locked_out.load(Ordering::SeqCst)) {
             (DbErrorKind::LockTimeout, 0) => LOCK_ATTEMPTS,
             (DbErrorKind::LockTimeout, _) => 1,
             _ => u32::MAX,
@@ -183,9 +183,9 @@ impl Worker<'_> {
         session: &mut Box<dyn Session>,
         unit: &Unit,
         rows: &Rows,
-        known: &mut Known,
+        known: &mut TimedSituation,
         retried: &mut dyn FnMut(&DbError),
-    ) -> (UnitResult, Done, Option<DbError>) {
+    ) -> (UnitResult, Transaction, Option<DbError>) {
         let mut attempt = 1;
         loop {
             let error = match self.attempt(session, unit, rows, &known.situation) {
@@ -210,7 +210,7 @@ impl Worker<'_> {
             retried(&error);
             std::thread::sleep(self.options.backoff.jittered(attempt));
             attempt += 1;
-            match self.look(session) {
+            match self.read_situation(session) {
                 Ok(now) => *known = now,
                 Err(error) => return failed(unit, error),
             }
@@ -224,14 +224,16 @@ impl Worker<'_> {
         }
         let lock = if writing { Lock::Held } else { Lock::None };
         let (now, changes) = match self.recheck(session, unit, rows, situation, lock) {
-            Ok(Recheck::Stands { now, changes }) => (now, changes),
-            Ok(Recheck::Moved(moved)) => return roll_back(session, Outcome::Changed, "changed since the plan was made".to_owned(), moved),
-            Ok(Recheck::Otherwise(why)) => return roll_back(session, Outcome::Changed, why, Vec::new()),
+            Ok(Recheck::Valid { now, changes }) => (now, changes),
+            Ok(Recheck::RowsChanged(moved)) => {
+                return roll_back(session, Outcome::Changed, "changed since the plan was made".to_owned(), moved);
+            }
+            Ok(Recheck::OtherDecision(why)) => return roll_back(session, Outcome::Changed, why, Vec::new()),
             Ok(Recheck::Refused(why)) => return roll_back(session, Outcome::Refused, why, Vec::new()),
             Err(error) => return give_up(session, error),
         };
         if !writing {
-            let done = Done { before: now, changes, ..Done::default() };
+            let done = Transaction { before: now, changes, ..Transaction::default() };
             return match session.rollback() {
                 Ok(()) => Attempt::Ended(Outcome::Planned, None, Vec::new(), done),
                 Err(error) => Attempt::Failed(error),
@@ -256,15 +258,15 @@ impl Worker<'_> {
         let (plan, columns) = (self.plan, self.plan.columns);
         let mut reader = Reader { session: session.as_mut(), schema: self.schema };
         let check = plan.check_of(unit);
-        let mut fresh = Fresh::read(&mut reader, rows, lock, plan.purpose == Purpose::Repair)?;
+        let mut fresh = LockedRows::read(&mut reader, rows, lock, plan.purpose == Purpose::Repair)?;
         // Not before the rows are read, which may take as long as a lock does: others have to say what they wrote.
-        let written = self.shared.written.read().unwrap_or_else(PoisonError::into_inner);
+        let written = self.state.written.read().unwrap_or_else(PoisonError::into_inner);
         if self.options.mode == Mode::DryRun {
             fresh.assume(&written.rows);
         }
         let now = match fresh.compare(unit, &written.rows, columns) {
             Ok(now) => now,
-            Err(moved) => return Ok(Recheck::Moved(moved)),
+            Err(moved) => return Ok(Recheck::RowsChanged(moved)),
         };
         let (changes, direction) = match plan.purpose {
             Purpose::Undo => match fresh.unfit(unit).map_or_else(|| begun_since(&mut reader, plan, unit), |why| Ok(Some(why)))? {
@@ -272,12 +274,12 @@ impl Worker<'_> {
                 None => (unit.changes.clone(), Direction::Either),
             },
             Purpose::Repair => {
-                let by_heartbeat = rests_on_silence(unit, check, &plan.policy);
+                let by_heartbeat = depends_on_silence(unit, check, &plan.policy);
                 let silent = match unit.kind {
-                    FindingKind::Backup => fresh.backup(&unit.id).and_then(at_work_on),
+                    FindingKind::Backup => fresh.backup(&unit.id).and_then(host_at_work),
                     FindingKind::Volume | FindingKind::Snapshot => unit.host.as_deref(),
                 };
-                if let Some(why) = silent.filter(|_| by_heartbeat).and_then(|host| has_beaten(plan, host, situation)) {
+                if let Some(why) = silent.filter(|_| by_heartbeat).and_then(|host| heartbeat_since_plan(plan, host, situation)) {
                     return Ok(Recheck::Refused(why));
                 }
                 let finding = fresh.decide(unit, self.census, &written, situation, &plan.policy, check);
@@ -301,7 +303,7 @@ impl Worker<'_> {
         if changes.is_empty() {
             return Ok(Recheck::Refused("there is nothing to change".to_owned()));
         }
-        Ok(Recheck::Stands { now, changes })
+        Ok(Recheck::Valid { now, changes })
     }
 
     fn write(&self, session: &mut Box<dyn Session>, unit: &Unit, now: Vec<Image>, changes: Vec<Change>) -> Attempt {
@@ -347,7 +349,9 @@ impl Worker<'_> {
         let before: Vec<Image> =
             after.iter().filter_map(|row| now.iter().find(|image| image.table == row.table && image.id == row.id)).cloned().collect();
         match session.commit() {
-            CommitOutcome::Committed => Attempt::Ended(Outcome::Applied, None, Vec::new(), Done { before, changes, after, sent_to: None }),
+            CommitOutcome::Committed => {
+                Attempt::Ended(Outcome::Applied, None, Vec::new(), Transaction { before, changes, after, sent_to: None })
+            }
             CommitOutcome::NotCommitted(error) => Attempt::Failed(error),
             CommitOutcome::Unknown(error) => {
                 let sent_to = session.node().map(str::to_owned);
@@ -355,7 +359,7 @@ impl Worker<'_> {
                 let reason = format!("{error}; {}", settled.reason);
                 // Where it stays unknown, what it was to leave is what it can be settled by later.
                 let after = if settled.outcome == Outcome::Failed { Vec::new() } else { after };
-                Attempt::Ended(settled.outcome, Some(reason), Vec::new(), Done { before, changes, after, sent_to })
+                Attempt::Ended(settled.outcome, Some(reason), Vec::new(), Transaction { before, changes, after, sent_to })
             }
         }
     }
@@ -409,12 +413,12 @@ impl Worker<'_> {
 }
 
 /// The host whose cinder-backup would be at work on a backup. A deletion that has failed is over, whatever beats.
-fn at_work_on(backup: &Backup) -> Option<&str> {
+fn host_at_work(backup: &Backup) -> Option<&str> {
     backup.host.as_deref().filter(|_| backup.status.as_deref() != Some(ERROR_DELETING))
 }
 
 /// A heart that has beaten since the plan was made is alive, however far its clock lags behind the database's.
-fn has_beaten(plan: &Plan, host: &str, situation: &Situation) -> Option<String> {
+fn heartbeat_since_plan(plan: &Plan, host: &str, situation: &Situation) -> Option<String> {
     if plan.policy.assume_dead.covers(host) {
         return None;
     }
@@ -428,7 +432,7 @@ fn has_beaten(plan: &Plan, host: &str, situation: &Situation) -> Option<String> 
 
 fn roll_back(session: &mut Box<dyn Session>, outcome: Outcome, reason: String, moved: Vec<Moved>) -> Attempt {
     match session.rollback() {
-        Ok(()) => Attempt::Ended(outcome, Some(reason), moved, Done::default()),
+        Ok(()) => Attempt::Ended(outcome, Some(reason), moved, Transaction::default()),
         Err(error) => Attempt::Failed(error),
     }
 }
@@ -443,12 +447,12 @@ fn give_up(session: &mut Box<dyn Session>, error: DbError) -> Attempt {
     }
 }
 
-fn failed(unit: &Unit, error: DbError) -> (UnitResult, Done, Option<DbError>) {
-    let done = Done::default();
+fn failed(unit: &Unit, error: DbError) -> (UnitResult, Transaction, Option<DbError>) {
+    let done = Transaction::default();
     (ended(unit, Outcome::Failed, Some(error.to_string()), Vec::new(), &done), done, Some(error))
 }
 
-pub(super) fn ended(unit: &Unit, outcome: Outcome, reason: Option<String>, moved: Vec<Moved>, done: &Done) -> UnitResult {
+pub(super) fn ended(unit: &Unit, outcome: Outcome, reason: Option<String>, moved: Vec<Moved>, done: &Transaction) -> UnitResult {
     let changes = if done.changes.is_empty() { unit.changes.clone() } else { done.changes.clone() };
     UnitResult {
         unit: unit.number,

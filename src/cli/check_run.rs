@@ -22,7 +22,7 @@ use crate::db::Access;
 use crate::domain::status::{CREATING, ERROR};
 use crate::domain::{Backup, CheckResult, Checks, ColumnSet, Finding, FindingKind, Image, Level, Policy, Selection, Verdict};
 use crate::report::safe::terminal;
-use crate::scan::{Aim, Question, Reader, database_info, lineage, scan};
+use crate::scan::{KeptRows, Reader, ScanRequest, database_info, lineage, scan};
 use crate::verify::check_document::merge;
 use crate::verify::chunked::Share;
 use crate::verify::{CheckDocument, Checker, Request, Target, Watch, partial};
@@ -283,8 +283,8 @@ pub fn gather(
     }
     let checks = merge(all);
     let Some(level) = args.check else { return Ok(checks) };
-    let question = Question::new(policy, selection, Aim::HandOn, &checks);
-    let first = reading(context.ui, || scan(connected.session.as_mut(), &connected.schema, &question))?;
+    let request = ScanRequest::new(policy, selection, KeptRows::Chains, &checks);
+    let first = reading(context.ui, || scan(connected.session.as_mut(), &connected.schema, &request))?;
     if !may_be_empty {
         // Before a check that may take hours, not after it.
         hosts::insist(context.ui, &first, selection, policy, may_be_empty)?;

@@ -290,12 +290,12 @@ fn write(
     journal.append(begin).and_then(|()| journal.sync()).map_err(no_log)?;
     let sessions = execution.sessions(plan.units.len());
     // Half as long again as from one beat to the next.
-    let listen = Duration::from_millis(connected.report_interval.saturating_mul(1_500));
+    let heartbeat_wait = Duration::from_millis(connected.report_interval.saturating_mul(1_500));
     let options = Options {
         mode: Mode::Write,
         batch_size: execution.batch_size,
         sessions,
-        listen,
+        heartbeat_wait,
         lock_timeout: context.global.database.lock_timeout,
         ..Options::default()
     };
@@ -435,7 +435,9 @@ fn execute(
         }
         Progress::Retry { unit, error } => context.ui.detail(format!("unit {unit} is tried again: {}", terminal(&error.to_string()))),
         Progress::Waiting { hosts, seconds } => wait.tell(hosts, seconds),
-        Progress::Fewer(error) => context.ui.detail(format!("the run goes on with fewer connections: {}", terminal(&error.to_string()))),
+        Progress::FewerSessions(error) => {
+            context.ui.detail(format!("the run goes on with fewer connections: {}", terminal(&error.to_string())))
+        }
     };
     let mut executor = Executor {
         connect: &open,

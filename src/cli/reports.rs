@@ -8,7 +8,7 @@ use super::actor;
 use super::args::RecordArgs;
 use super::context::follow_ups;
 use super::view;
-use crate::apply::{Turn, simulate};
+use crate::apply::{SimulatedOutcome, simulate};
 use crate::db::literal::literal;
 use crate::db::{Engine, task};
 use crate::domain::text::shell_word;
@@ -168,10 +168,12 @@ fn script(out: &mut dyn Write, material: Material<'_>) -> io::Result<()> {
                 })
                 .collect(),
             evidence: unit.evidence.iter().map(|evidence| evidence.text.clone()).collect(),
-            left_out: match simulated.turn {
-                Turn::Stands => None,
-                Turn::Done => Some("the units before it put right what it is about."),
-                Turn::Otherwise => Some("by then its parent's counter has to change with it; make a new plan when this script is done."),
+            left_out: match simulated.outcome {
+                SimulatedOutcome::Runs => None,
+                SimulatedOutcome::Unneeded => Some("the units before it put right what it is about."),
+                SimulatedOutcome::Incomplete => {
+                    Some("by then its parent's counter has to change with it; make a new plan when this script is done.")
+                }
             },
         })
         .collect();

@@ -11,7 +11,7 @@ use super::check_run::targets_by_id;
 use super::context::{Connected, Context};
 use super::error::Result;
 use super::storage::{PlaceArgs, Stores};
-use crate::apply::{Storage, rests_on};
+use crate::apply::{Precheck, deciding_check};
 use crate::backoff::Backoff;
 use crate::domain::{CheckResult, Driver, Look};
 use crate::plan::Plan;
@@ -83,7 +83,7 @@ impl<'a> StorageRecheck<'a> {
         stop: &'a dyn Fn() -> bool,
     ) -> Result<Self> {
         let cancelled = Arc::new(AtomicBool::new(false));
-        let ids: Vec<String> = plan.units.iter().filter(|unit| rests_on(plan, unit).is_some()).map(|unit| unit.id.clone()).collect();
+        let ids: Vec<String> = plan.units.iter().filter(|unit| deciding_check(plan, unit).is_some()).map(|unit| unit.id.clone()).collect();
         let eyes = match place.filter(|_| !ids.is_empty()) {
             None => None,
             Some(place) => {
@@ -107,8 +107,8 @@ impl<'a> StorageRecheck<'a> {
     }
 }
 
-impl Storage for StorageRecheck<'_> {
-    fn look(&self, checks: &[&CheckResult]) -> Vec<Look> {
+impl Precheck for StorageRecheck<'_> {
+    fn precheck(&self, checks: &[&CheckResult]) -> Vec<Look> {
         let Some(eyes) = &self.eyes else { return checks.iter().map(|_| Look::Same).collect() };
         let queue: VecDeque<(usize, CheckResult)> = checks.iter().map(|check| (*check).clone()).enumerate().collect();
         let queue = Arc::new(Mutex::new(queue));

@@ -18,7 +18,7 @@ use crate::domain::{Backup, ColumnSet, Matched, Selection};
 
 /// What is known about a backup that is in a chain.
 #[derive(Debug, Clone, Copy, Default)]
-struct Link {
+struct ChainMember {
     certain: i32,
     possible: i32,
     /// `num_dependent_backups`; `None` until the row itself was seen.
@@ -57,8 +57,8 @@ pub struct Census {
     pub matched: Matched,
     /// How many live backups there are.
     pub live: u64,
-    links: HashMap<u128, Link>,
-    /// Ids in `links` that are not UUIDs in their usual spelling.
+    members: HashMap<u128, ChainMember>,
+    /// Ids in `members` that are not UUIDs in their usual spelling.
     odd_ids: HashMap<u128, String>,
 }
 
@@ -166,26 +166,26 @@ impl Census {
     fn link(&mut self, backup: &Backup) {
         let recorded = clamp(backup.num_dependent_backups.unwrap_or(0));
         let in_error = backup.status.as_deref() == Some(ERROR);
-        let key = self.link_key(&backup.id);
+        let key = self.member_key(&backup.id);
         // A row without dependents on record needs an entry only once a child of it is seen.
-        if let Some(link) = self.links.get_mut(&key) {
+        if let Some(link) = self.members.get_mut(&key) {
             (link.recorded, link.in_error) = (Some(recorded), in_error);
         } else if recorded != 0 || in_error {
-            self.links.insert(key, Link { recorded: Some(recorded), in_error, ..Link::default() });
+            self.members.insert(key, ChainMember { recorded: Some(recorded), in_error, ..ChainMember::default() });
             self.remember(key, &backup.id);
         }
         if let Some(parent) = &backup.parent_id {
-            let key = self.link_key(parent);
+            let key = self.member_key(parent);
             let mut children = Children::default();
             children.add(backup.status.as_deref());
-            let link = self.links.entry(key).or_default();
+            let link = self.members.entry(key).or_default();
             link.certain = link.certain.saturating_add(clamp(children.certain));
             link.possible = link.possible.saturating_add(clamp(children.possible));
             self.remember(key, parent);
         }
     }
 
-    fn link_key(&self, id: &str) -> u128 {
+    fn member_key(&self, id: &str) -> u128 {
         canonical(id).unwrap_or_else(|| {
             let digest = Sha256::digest(id.as_bytes());
             digest.iter().take(16).fold(0, |key, byte| key << 8 | u128::from(*byte))
@@ -230,20 +230,20 @@ impl Census {
 
     /// The live children of a backup.
     pub fn children(&self, id: &str) -> Children {
-        self.links
-            .get(&self.link_key(id))
+        self.members
+            .get(&self.member_key(id))
             .map_or_else(Children::default, |link| Children { certain: i64::from(link.certain), possible: i64::from(link.possible) })
     }
 
     /// The dependents that a backup has on record, if it is live and has any on record or has children.
     pub fn recorded(&self, id: &str) -> Option<i64> {
-        self.links.get(&self.link_key(id)).and_then(|link| link.recorded).map(i64::from)
+        self.members.get(&self.member_key(id)).and_then(|link| link.recorded).map(i64::from)
     }
 
     /// Parents whose counter may be wrong, that are in error, or whose own row was not kept: to be read by id.
     pub fn doubtful_parents(&self) -> Vec<String> {
         let mut ids: Vec<String> = self
-            .links
+            .members
             .iter()
             .filter(|(_, link)| {
                 let children = Children { certain: i64::from(link.certain), possible: i64::from(link.possible) };

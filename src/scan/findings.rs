@@ -10,7 +10,9 @@ use super::census::Census;
 use super::document::{Notice, ScanDocument, Summary};
 use super::lineage;
 use super::reader::Reader;
-use super::related_rows::{Around, as_peer, by_key, explainers, images_of_backup, images_of_chain, peers, siblings, snapshot_explainers};
+use super::related_rows::{
+    RelatedRows, as_peer, by_key, explainers, images_of_backup, images_of_chain, peers, siblings, snapshot_explainers,
+};
 use crate::db::schema::Schema;
 use crate::db::{Access, DbError, Session};
 use crate::domain::decide::{self, BackupCase, CounterCase, Peer, SnapshotCase, VolumeCase};
@@ -37,38 +39,38 @@ pub enum ScanError {
 /// The rows that findings would change, by kind, id, and whether only the counter is meant.
 pub type Images = BTreeMap<(FindingKind, String, bool), Vec<Image>>;
 
-/// What a scan is for.
+/// Which rows a scan keeps beside its findings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Aim {
-    /// To look: no rows are kept.
-    Look,
-    /// To hand what was found to other programs: what can be checked on its storage has its rows with it.
-    HandOn,
-    /// To plan changes: the rows that they would be made to are kept.
-    Plan,
+pub enum KeptRows {
+    /// No rows.
+    None,
+    /// The rows of backups whose storage can be checked, with their ancestors, in [`Finding::rows`]: for other programs.
+    Chains,
+    /// The rows that the findings would change, in [`Scan::images`]: for a plan.
+    Changes,
 }
 
-/// What a scan is asked.
+/// What to scan for, and by which rules to decide.
 #[derive(Clone, Copy)]
-pub struct Question<'a> {
+pub struct ScanRequest<'a> {
     /// What decisions depend on.
     pub policy: &'a Policy,
     /// Which rows are wanted.
     pub selection: &'a Selection,
-    /// What it is for.
-    pub aim: Aim,
+    /// Which rows to keep.
+    pub kept: KeptRows,
     /// What is known of the storage of some backups; where there is any, decisions rest on it.
     pub checks: &'a Checks,
-    /// The storage was looked at, so that no backup is given up whose data was not.
-    pub looked: bool,
+    /// The storage was storage_checked at, so that no backup is given up whose data was not.
+    pub storage_checked: bool,
     /// The backups that will be repaired, by id, where that is not all that can be: what the others hold, they keep.
     pub only: Option<&'a BTreeSet<String>>,
 }
 
-impl<'a> Question<'a> {
-    /// What is there, whether or not storage was looked at.
-    pub fn new(policy: &'a Policy, selection: &'a Selection, aim: Aim, checks: &'a Checks) -> Self {
-        Self { policy, selection, aim, checks, looked: false, only: None }
+impl<'a> ScanRequest<'a> {
+    /// What is there, whether or not storage was storage_checked at.
+    pub fn new(policy: &'a Policy, selection: &'a Selection, kept: KeptRows, checks: &'a Checks) -> Self {
+        Self { policy, selection, kept, checks, storage_checked: false, only: None }
     }
 }
 
@@ -80,14 +82,14 @@ pub struct Scan {
     pub census: Census,
     /// The clock and the heartbeats.
     pub situation: Situation,
-    /// The rows that findings would change, as they were seen; none if the aim was to look.
+    /// The rows that findings would change, as they were seen; only with [`KeptRows::Changes`].
     pub images: Images,
     /// Which parts of the selection a row matches.
     pub matched: Matched,
     /// The ids of the backups that were named.
     pub named: BTreeSet<String>,
     /// Some proposal holds only if other backups are repaired before: whoever leaves some out has to ask again, and say so in
-    /// [`Question::only`].
+    /// [`ScanRequest::only`].
     pub counts_on_others: bool,
 }
 
@@ -112,9 +114,9 @@ pub fn situation(reader: &mut Reader<'_>) -> Result<Situation, DbError> {
 }
 
 /// Makes a scan in one read-only transaction.
-pub fn scan(session: &mut dyn Session, schema: &Schema, question: &Question<'_>) -> Result<Scan, ScanError> {
+pub fn scan(session: &mut dyn Session, schema: &Schema, request: &ScanRequest<'_>) -> Result<Scan, ScanError> {
     session.begin(Access::ReadOnly)?;
-    let result = inside(session, schema, question);
+    let result = inside(session, schema, request);
     // Nothing was written; a connection that cannot even roll back has said so in the result, or will at its next use.
     let ended = session.rollback();
     let scan = result?;
@@ -122,40 +124,40 @@ pub fn scan(session: &mut dyn Session, schema: &Schema, question: &Question<'_>)
     Ok(scan)
 }
 
-fn inside(session: &mut dyn Session, schema: &Schema, question: &Question<'_>) -> Result<Scan, ScanError> {
+fn inside(session: &mut dyn Session, schema: &Schema, request: &ScanRequest<'_>) -> Result<Scan, ScanError> {
     let database = database_info(session, schema);
     let mut reader = Reader { session, schema };
     let situation = situation(&mut reader)?;
-    let mut census = Census::take(&mut reader, question.selection)?;
-    let selection = census.resolve(question.selection).map_err(ScanError::Selection)?;
-    let question = Question { selection: &selection, ..*question };
+    let mut census = Census::take(&mut reader, request.selection)?;
+    let selection = census.resolve(request.selection).map_err(ScanError::Selection)?;
+    let request = ScanRequest { selection: &selection, ..*request };
     let within;
-    let mut gathering = Gathering::new(&census, &situation, &question);
-    gathering.all(&mut reader)?;
+    let mut findings = Findings::new(&census, &situation, &request);
+    findings.all(&mut reader)?;
     // The sum is of all: a limit must not make trouble look smaller than it is.
-    let summary = Summary::of(&gathering.findings);
+    let summary = Summary::of(&findings.findings);
     let limit = selection.limit.unwrap_or(usize::MAX);
-    let left_out = gathering.findings.len().saturating_sub(limit);
+    let left_out = findings.findings.len().saturating_sub(limit);
     if left_out > 0 {
-        within = gathering.repaired_within(limit);
-        if gathering.counts_on_others.get() && within.len() < gathering.repaired.len() {
+        within = findings.repaired_within(limit);
+        if findings.counts_on_others.get() && within.len() < findings.repaired.len() {
             // Some proposals count on backups that the limit leaves for another time.
-            gathering = Gathering::new(&census, &situation, &Question { only: Some(&within), ..question });
-            gathering.all(&mut reader)?;
+            findings = Findings::new(&census, &situation, &ScanRequest { only: Some(&within), ..request });
+            findings.all(&mut reader)?;
         }
-        gathering.findings.truncate(limit);
+        findings.findings.truncate(limit);
     }
-    let mut notices = gathering.clocks();
+    let mut notices = findings.clocks();
     if selection.takes_leftover("quota") && selection.volumes.is_empty() {
-        notices.extend(gathering.quotas(&mut reader)?);
+        notices.extend(findings.quotas(&mut reader)?);
     }
-    let Gathering { findings, images, matched, counts_on_others, .. } = gathering;
+    let Findings { findings, images, matched, counts_on_others, .. } = findings;
     let document = ScanDocument {
         schema: "cinder-backup-repair/scan",
         schema_version: 1,
         database,
         taken_at: rfc3339(situation.now),
-        thresholds: question.policy.thresholds,
+        thresholds: request.policy.thresholds,
         findings,
         notices,
         summary,
@@ -173,14 +175,14 @@ fn leave_unlooked(finding: &mut Finding, policy: &Policy) {
     if unlooked && policy.to.as_deref() != Some(ERROR) {
         finding.proposal = None;
         finding.refusal =
-            Some("it was not old enough yet when the storage was looked at, so its data was not checked; try again".to_owned());
+            Some("it was not old enough yet when the storage was storage_checked at, so its data was not checked; try again".to_owned());
     }
 }
 
-struct Gathering<'a> {
+struct Findings<'a> {
     census: &'a Census,
     situation: &'a Situation,
-    question: Question<'a>,
+    request: ScanRequest<'a>,
     policy: &'a Policy,
     selection: &'a Selection,
     findings: Vec<Finding>,
@@ -192,14 +194,14 @@ struct Gathering<'a> {
     counts_on_others: Cell<bool>,
 }
 
-impl<'a> Gathering<'a> {
-    fn new(census: &'a Census, situation: &'a Situation, question: &Question<'a>) -> Self {
+impl<'a> Findings<'a> {
+    fn new(census: &'a Census, situation: &'a Situation, request: &ScanRequest<'a>) -> Self {
         Self {
             census,
             situation,
-            question: *question,
-            policy: question.policy,
-            selection: question.selection,
+            request: *request,
+            policy: request.policy,
+            selection: request.selection,
             findings: Vec::new(),
             images: BTreeMap::new(),
             matched: census.matched.clone(),
@@ -241,39 +243,39 @@ impl<'a> Gathering<'a> {
         let selected: Vec<&Backup> = census.kept.values().filter(|backup| census.selected.contains(&backup.id)).collect();
         // In portions, so that the rows around them need not all be in memory at once.
         for portion in selected.chunks(2_000) {
-            let around = Around::read(reader, portion)?;
+            let related = RelatedRows::read(reader, portion)?;
             let mut lineages = self.lineages(reader, portion)?;
             for backup in portion {
                 let above = lineages.remove(&backup.id);
                 let rows = above
                     .as_ref()
-                    .filter(|_| self.question.aim == Aim::HandOn)
+                    .filter(|_| self.request.kept == KeptRows::Chains)
                     .map(|above| images_of_chain(backup, above, self.situation.columns));
-                let volume = around.volume(backup.volume_id.as_deref());
-                let destination = around.volume(backup.restore_volume_id.as_deref());
-                let snapshot = backup.snapshot_id.as_ref().and_then(|id| around.snapshots.get(key(id).as_ref())).cloned();
+                let volume = related.volume(backup.volume_id.as_deref());
+                let destination = related.volume(backup.restore_volume_id.as_deref());
+                let snapshot = backup.snapshot_id.as_ref().and_then(|id| related.snapshots.get(key(id).as_ref())).cloned();
                 let rows_of = (volume.as_ref(), destination.as_ref(), snapshot.as_ref());
                 let case = BackupCase {
                     ancestors: above.unwrap_or_default(),
                     backup: (*backup).clone(),
-                    held: decide::held(backup, rows_of, &around.others(backup), self.situation, self.policy),
+                    held: decide::held(backup, rows_of, &related.others(backup), self.situation, self.policy),
                     volume,
                     destination,
                     snapshot,
-                    parent: backup.parent_id.as_ref().and_then(|id| around.parents.get(key(id).as_ref())).cloned(),
+                    parent: backup.parent_id.as_ref().and_then(|id| related.parents.get(key(id).as_ref())).cloned(),
                     siblings: siblings(census, backup),
-                    attachments: around.attachments(backup.volume_id.as_deref()),
+                    attachments: related.attachments(backup.volume_id.as_deref()),
                     peers: peers(census, backup).map(|peer| self.peer(peer, &backup.id)).collect(),
                     volume_is_temporary: backup.volume_id.as_ref().is_some_and(|id| census.is_temporary(id)),
-                    check: self.question.checks.get(&backup.id).cloned().map(Box::new),
+                    check: self.request.checks.get(&backup.id).cloned().map(Box::new),
                 };
                 let mut finding = decide::backup(&case, self.situation, self.policy);
                 finding.rows = rows.unwrap_or_default();
-                if self.question.looked {
+                if self.request.storage_checked {
                     leave_unlooked(&mut finding, self.policy);
                 }
                 // Only what ends in a plan lets go of what it holds; in the order of their ids, as units are.
-                if finding.is_actionable() && self.question.only.is_none_or(|only| only.contains(&finding.id)) {
+                if finding.is_actionable() && self.request.only.is_none_or(|only| only.contains(&finding.id)) {
                     self.repaired.insert(finding.id.clone());
                 }
                 // A row in error or error_deleting that was only named is nothing to report unless something can become of it.
@@ -291,7 +293,7 @@ impl<'a> Gathering<'a> {
     fn lineages(&self, reader: &mut Reader<'_>, portion: &[&Backup]) -> Result<HashMap<String, Vec<Arc<Backup>>>, DbError> {
         let storage = |backup: &&Backup| {
             matches!(backup.status.as_deref(), Some(CREATING | ERROR))
-                && (self.question.aim == Aim::HandOn || self.question.checks.contains_key(&backup.id))
+                && (self.request.kept == KeptRows::Chains || self.request.checks.contains_key(&backup.id))
         };
         let list: Vec<Backup> = portion.iter().copied().filter(storage).cloned().collect();
         let ancestors = lineage::ancestors(reader, &list)?;
@@ -311,7 +313,7 @@ impl<'a> Gathering<'a> {
     }
 
     fn keep(&mut self, finding: Finding, images: impl FnOnce() -> Vec<Image>, counter: bool) {
-        if self.question.aim == Aim::Plan && finding.is_actionable() {
+        if self.request.kept == KeptRows::Changes && finding.is_actionable() {
             let mut images = images();
             if let Some(proposal) = &finding.proposal {
                 let changed: HashSet<(&str, &str)> =

@@ -21,7 +21,7 @@ pub(super) fn by_key(backups: impl Iterator<Item = (Option<String>, Backup)>) ->
 }
 
 /// The rows around a portion of backups, by the [`key`]s of their ids.
-pub(super) struct Around {
+pub(super) struct RelatedRows {
     volumes: HashMap<String, Volume>,
     /// The snapshots that they are made of.
     pub snapshots: HashMap<String, Snapshot>,
@@ -35,7 +35,7 @@ pub(super) struct Around {
     of_snapshots: HashMap<String, Vec<Backup>>,
 }
 
-impl Around {
+impl RelatedRows {
     pub fn read(reader: &mut Reader<'_>, backups: &[&Backup]) -> Result<Self, DbError> {
         let ids = |of: &dyn Fn(&Backup) -> Vec<Option<String>>| -> Vec<String> {
             let set: BTreeSet<String> =
@@ -54,7 +54,7 @@ impl Around {
         }
         let snapshots = reader.snapshots(&ids(&|backup| vec![backup.snapshot_id.clone()]))?;
         let parents = reader.backups(&ids(&|backup| vec![backup.parent_id.clone()]))?;
-        let mut around = Self {
+        let mut related = Self {
             volumes,
             snapshots: snapshots.into_iter().map(|snapshot| (key(&snapshot.id).into_owned(), snapshot)).collect(),
             parents: parents.into_iter().map(|parent| (key(&parent.id).into_owned(), parent)).collect(),
@@ -63,8 +63,8 @@ impl Around {
             restored: HashMap::new(),
             of_snapshots: HashMap::new(),
         };
-        around.read_others(reader, backups)?;
-        Ok(around)
+        related.read_others(reader, backups)?;
+        Ok(related)
     }
 
     /// Reads who else may hold what the backups hold: seldom anybody, as mostly nobody has written the row since.

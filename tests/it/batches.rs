@@ -254,7 +254,7 @@ fn whose_heart_beats_is_asked_of_the_primary() {
         let plan = plan(&database);
         let outside = Arc::default();
         let wrap = watching(Arc::clone(&outside), Arc::default());
-        let options = Options { listen: Duration::from_millis(100), ..options(Duration::from_secs(60), 1) };
+        let options = Options { heartbeat_wait: Duration::from_millis(100), ..options(Duration::from_secs(60), 1) };
         let (run, _) = carry_out(&database, &plan, options, wrap, |_| false);
         assert_eq!(run.tally().applied, UNITS, "{}", engine.name());
         let outside = outside.lock().unwrap();

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use cinder_backup_repair::apply::{Executor, Journal, Options, Progress, Run, Storage};
+use cinder_backup_repair::apply::{Executor, Journal, Options, Precheck, Progress, Run};
 use cinder_backup_repair::audit::{AuditError, Event};
 use cinder_backup_repair::config::{DatabaseFlags, Environment, resolve};
 use cinder_backup_repair::db::schema::probe;
@@ -37,8 +37,8 @@ impl Journal for Events {
 /// No unit here rests on a check.
 struct NoStorage;
 
-impl Storage for NoStorage {
-    fn look(&self, checks: &[&CheckResult]) -> Vec<Look> {
+impl Precheck for NoStorage {
+    fn precheck(&self, checks: &[&CheckResult]) -> Vec<Look> {
         assert!(checks.is_empty());
         Vec::new()
     }

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::apply::history_view::firsts;
+use crate::apply::history_view::first_writers;
 use crate::audit::RunRecords;
 use crate::audit::record::{Begin, DatabaseRef, Settled, Who, Window};
 use crate::domain::{Backup, ColumnSet, FindingKind, Policy, Volume};
@@ -67,16 +67,16 @@ fn open(number: usize, pairs: &[(&Image, &Image)]) -> UnitHistory {
 }
 
 /// Settles a unit over rows that are now as given.
-fn settle(unit: &UnitHistory, later: &Later, now: &[Option<Image>]) -> Settlement {
-    settle_after(unit, later, &Firsts::new(), now)
+fn settle(unit: &UnitHistory, later: &LaterUnits, now: &[Option<Image>]) -> Settlement {
+    settle_after(unit, later, &FirstWriters::new(), now)
 }
 
 /// The same, for a unit that is not the first of its run.
-fn settle_after(unit: &UnitHistory, later: &Later, firsts: &Firsts, now: &[Option<Image>]) -> Settlement {
+fn settle_after(unit: &UnitHistory, later: &LaterUnits, first_writers: &FirstWriters, now: &[Option<Image>]) -> Settlement {
     let intended = intended(&unit.intent.before, &unit.intent.changes);
     let before = &unit.intent.before;
     let seen = before.iter().zip(now).map(|(row, now)| later.seen(row.table, &row.id, now.clone()));
-    let seen: Vec<Seen> = seen.map(|seen| seen.after_earlier(&unit.intent, firsts)).collect();
+    let seen: Vec<RowView> = seen.map(|seen| seen.without_earlier_units(&unit.intent, first_writers)).collect();
     let telling = telling(before, &intended, &seen);
     let standing = compare(before, &intended, &seen, &telling);
     let doubt = (standing == Standing::After).then(|| doubt_over(&unit.intent, &seen, &telling));
@@ -86,14 +86,14 @@ fn settle_after(unit: &UnitHistory, later: &Later, firsts: &Firsts, now: &[Optio
 /// The units of one run, settled as `history reconcile` does it: backwards.
 fn settle_run(units: Vec<UnitHistory>, now: impl Fn(&str) -> Option<Image>) -> Vec<Outcome> {
     let mut run = run(units);
-    let (mut later, mut outcomes) = (Later::default(), Vec::new());
+    let (mut later, mut outcomes) = (LaterUnits::default(), Vec::new());
     for number in run.units.keys().rev().copied().collect::<Vec<_>>() {
-        let firsts = firsts(&run);
+        let first_writers = first_writers(&run);
         let unit = run.units.get_mut(&number).unwrap();
         let rows: Vec<Option<Image>> = unit.intent.before.iter().map(|row| now(&row.id)).collect();
-        let Settlement { outcome, reason, found, .. } = settle_after(unit, &later, &firsts, &rows);
+        let Settlement { outcome, reason, found, .. } = settle_after(unit, &later, &first_writers, &rows);
         unit.settled = Some(Settled { unit: number, outcome, reason, found, after_window: false, who: Who::default() });
-        later.add(unit, &firsts);
+        later.add(unit, &first_writers);
         outcomes.insert(0, outcome);
     }
     outcomes
@@ -123,7 +123,7 @@ fn run(units: Vec<UnitHistory>) -> RunRecords {
 fn only_what_was_seen_settles() {
     let (before, after) = (backup("b", "creating", 0, BEFORE), with_reason(backup("b", "error", 0, ""), OURS));
     let unit = open(1, &[(&before, &after)]);
-    let of = |found: Option<Image>| settle(&unit, &Later::default(), &[found]).outcome;
+    let of = |found: Option<Image>| settle(&unit, &LaterUnits::default(), &[found]).outcome;
     assert_eq!(of(Some(before.clone())), Outcome::Failed);
     assert_eq!(of(Some(with_reason(backup("b", "error", 0, WRITTEN), OURS))), Outcome::Applied);
     // Decided over again, it may have given another reason.
@@ -142,7 +142,7 @@ fn rows_as_they_were_to_become_are_no_proof_by_themselves() {
         |status: &str, of_volume: &str, backup_at: &str, volume_at: &str| [backup("b", status, 0, backup_at), volume(of_volume, volume_at)];
     let (before, restored) = (rows("restoring", "restoring-backup", BEFORE, BEFORE), rows("available", "error_restoring", "", ""));
     let unit = open(1, &before.iter().zip(&restored).collect::<Vec<_>>());
-    let of = |unit: &UnitHistory, [backup, volume]: [Image; 2]| settle(unit, &Later::default(), &[Some(backup), Some(volume)]);
+    let of = |unit: &UnitHistory, [backup, volume]: [Image; 2]| settle(unit, &LaterUnits::default(), &[Some(backup), Some(volume)]);
     let unmarked = of(&unit, rows("available", "error_restoring", WRITTEN, WRITTEN));
     assert_eq!(unmarked.outcome, Outcome::Unknown);
     assert!(unmarked.reason.contains("bears the mark of this program"), "{}", unmarked.reason);
@@ -166,7 +166,7 @@ fn a_log_that_does_not_say_when_is_believed_where_our_own_words_stand() {
     let of = |after: Image, found: Image| {
         let mut unit = open(1, &[(&backup("b", "creating", 0, BEFORE), &after)]);
         unit.intent.window = None;
-        settle(&unit, &Later::default(), &[Some(found)]).outcome
+        settle(&unit, &LaterUnits::default(), &[Some(found)]).outcome
     };
     let error = |at: &str| with_reason(backup("b", "error", 0, at), OURS);
     assert_eq!(of(error(""), error(WRITTEN)), Outcome::Applied);
@@ -223,16 +223,16 @@ fn children_of_one_parent_are_settled_and_found_as_each_left_the_counter() {
         open(number, &pairs.iter().map(|(before, after)| (before, after)).collect::<Vec<_>>())
     };
     let mut run = run(vec![child(1, "a"), child(2, "b")]);
-    let mut later = Later::default();
+    let mut later = LaterUnits::default();
     for (number, counter) in [(2, 2), (1, 1)] {
-        let firsts = firsts(&run);
+        let first_writers = first_writers(&run);
         let unit = run.units.get_mut(&number).unwrap();
         let now = [Some(backup(&unit.intent.id, "creating", 0, WRITTEN)), Some(parent(2, WRITTEN))];
-        let Settlement { outcome, reason, found, .. } = settle_after(unit, &later, &firsts, &now);
+        let Settlement { outcome, reason, found, .. } = settle_after(unit, &later, &first_writers, &now);
         assert_eq!(outcome, Outcome::Applied, "{reason}");
         assert_eq!(found.last().unwrap().value(COUNTER), &counter.into());
         unit.settled = Some(Settled { unit: number, outcome, reason, found, after_window: false, who: Who::default() });
-        later.add(unit, &firsts);
+        later.add(unit, &first_writers);
     }
     // What was done before the run is as the first of them found it.
     assert_eq!(later.seen(Table::Backups, "p", None).image, Some(parent(0, BEFORE)));
@@ -244,7 +244,7 @@ fn a_counter_alone_decides() {
     let parent = |counter: i64, at: &str| backup("p", "available", counter, at);
     let (before, after) = ([parent(0, BEFORE)], [parent(1, "")]);
     let of = |counter: i64| {
-        let seen = [Seen::plainly(Some(parent(counter, "")))];
+        let seen = [RowView::current(Some(parent(counter, "")))];
         compare(&before, &after, &seen, &telling(&before, &after, &seen))
     };
     assert_eq!([of(1), of(2)], [Standing::After, Standing::Neither]);
@@ -257,14 +257,14 @@ fn a_later_run_over_the_same_rows_is_taken_into_account() {
     let now = [Some(with_reason(backup("b", "error", 0, WRITTEN), OURS))];
     let mut second = open(1, &[(&before, &after)]);
     let first = second.clone();
-    let mut later = Later::default();
-    later.add(&second, &firsts(&run(vec![second.clone()])));
+    let mut later = LaterUnits::default();
+    later.add(&second, &first_writers(&run(vec![second.clone()])));
     assert_eq!(settle(&first, &later, &now).outcome, Outcome::Unknown, "the second may have written them");
-    let Settlement { outcome, reason, found, .. } = settle(&second, &Later::default(), &now);
+    let Settlement { outcome, reason, found, .. } = settle(&second, &LaterUnits::default(), &now);
     assert_eq!(outcome, Outcome::Applied);
     second.settled = Some(Settled { unit: 1, outcome, reason, found, after_window: false, who: Who::default() });
-    let mut later = Later::default();
-    later.add(&second, &firsts(&run(vec![second.clone()])));
+    let mut later = LaterUnits::default();
+    later.add(&second, &first_writers(&run(vec![second.clone()])));
     assert_eq!(settle(&first, &later, &now).outcome, Outcome::Failed);
 }
 
@@ -272,7 +272,7 @@ fn a_later_run_over_the_same_rows_is_taken_into_account() {
 fn a_known_time_must_fit_too() {
     let (before, after) = (backup("b", "creating", 0, BEFORE), backup("b", "error", 0, WRITTEN));
     let of = |found: Image| {
-        let (before, after, seen) = ([before.clone()], [after.clone()], [Seen::plainly(Some(found))]);
+        let (before, after, seen) = ([before.clone()], [after.clone()], [RowView::current(Some(found))]);
         compare(&before, &after, &seen, &telling(&before, &after, &seen))
     };
     assert_eq!(of(after.clone()), Standing::After);

@@ -26,7 +26,7 @@ use crate::domain::{
 };
 use crate::input;
 use crate::report::safe::terminal;
-use crate::scan::{Aim, Question, database_info, scan, situation};
+use crate::scan::{KeptRows, ScanRequest, database_info, scan, situation};
 use crate::verify::check_document::{SCHEMA, SCHEMA_VERSION, Summary};
 use crate::verify::chunked::Share;
 use crate::verify::partial::{Head, Sign};
@@ -361,8 +361,8 @@ fn from_database(context: &Context<'_>, args: &CheckCommandArgs) -> Result<Assig
         let mut policy = args.selection.policy(None, &connected).map_err(Error::usage)?;
         selection.tell(&mut policy);
         let checks = Checks::new();
-        let question = Question::new(&policy, &selection, Aim::HandOn, &checks);
-        let found = reading(context.ui, || scan(connected.session.as_mut(), &connected.schema, &question))?;
+        let request = ScanRequest::new(&policy, &selection, KeptRows::Chains, &checks);
+        let found = reading(context.ui, || scan(connected.session.as_mut(), &connected.schema, &request))?;
         hosts::insist(context.ui, &found, &selection, &policy, args.selection.allow_empty)?;
         let targets = check_run::targets_of_findings(&found.document.findings, connected.schema.columns);
         return Ok(Assignment { targets, database, taken_at: found.document.taken_at });

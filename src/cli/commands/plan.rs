@@ -19,7 +19,7 @@ use crate::cli::storage::CheckArgs;
 use crate::cli::{check_run, hosts, view};
 use crate::domain::text::shell_word;
 use crate::report::safe::terminal;
-use crate::scan::{Aim, Question};
+use crate::scan::{KeptRows, ScanRequest};
 
 /// Scans, and writes what could be put right into a plan file and reports of it. Changes nothing in the database.
 #[derive(Debug, Args)]
@@ -67,8 +67,8 @@ pub fn run(context: &Context<'_>, args: &PlanArgs) -> Result<Exit> {
     args.checks.tell(&mut policy);
     let checks = check_run::gather(context, &mut connected, &args.checks, &policy, &selection, args.selection.allow_empty)?;
     let looked = args.checks.check.is_some();
-    let question = Question { looked, ..Question::new(&policy, &selection, Aim::Plan, &checks) };
-    let (mut plan, scan) = reading(context.ui, || super::repair::propose(&mut connected, &question))?;
+    let request = ScanRequest { storage_checked: looked, ..ScanRequest::new(&policy, &selection, KeptRows::Changes, &checks) };
+    let (mut plan, scan) = reading(context.ui, || super::repair::propose(&mut connected, &request))?;
     plan.signature = key.map(|key| key.sign(&plan.sha256));
     hosts::insist(context.ui, &scan, &selection, &policy, args.selection.allow_empty)?;
     super::repair::warn_of_quick(context.ui, &plan);

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashSet};
 use clap::Args;
 use uuid::Uuid;
 
-use crate::apply::{Turn, simulate};
+use crate::apply::{SimulatedOutcome, simulate};
 use crate::cli::args::{DecisionArgs, SelectionArgs};
 use crate::cli::context::{Connected, Context};
 use crate::cli::error::{Error, Result};
@@ -21,7 +21,7 @@ use crate::domain::status::{ERROR, is_active};
 use crate::domain::{FindingKind, Selection};
 use crate::plan::{Basis, Plan};
 use crate::report::safe::terminal;
-use crate::scan::{Aim, Question, Scan, scan};
+use crate::scan::{KeptRows, Scan, ScanRequest, scan};
 
 /// So many units go with `--yes` unless `--max-changes` says otherwise.
 const MAX_CHANGES_WITH_YES: usize = 25;
@@ -67,8 +67,9 @@ pub fn run(context: &Context<'_>, args: &RepairArgs) -> Result<Exit> {
     selection.tell(&mut policy);
     args.checks.tell(&mut policy);
     let checks = check_run::gather(context, &mut connected, &args.checks, &policy, &selection, args.selection.allow_empty)?;
-    let question = Question { looked: args.checks.check.is_some(), ..Question::new(&policy, &selection, Aim::Plan, &checks) };
-    let (mut plan, scan) = reading(ui, || propose(&mut connected, &question))?;
+    let request =
+        ScanRequest { storage_checked: args.checks.check.is_some(), ..ScanRequest::new(&policy, &selection, KeptRows::Changes, &checks) };
+    let (mut plan, scan) = reading(ui, || propose(&mut connected, &request))?;
     hosts::insist(ui, &scan, &selection, &policy, args.selection.allow_empty)?;
     warn_of_quick(ui, &plan);
     let refused = refusals(&scan, &selection);
@@ -90,7 +91,7 @@ pub fn run(context: &Context<'_>, args: &RepairArgs) -> Result<Exit> {
         }
         if plan.units.len() > 1 {
             let chosen = prompt::choose(ui, &plan)?;
-            plan = narrow(&mut connected, &question, plan, &scan, &chosen)?;
+            plan = narrow(&mut connected, &request, plan, &scan, &chosen)?;
             let moved_on = chosen.len().saturating_sub(plan.units.len());
             if moved_on > 0 {
                 ui.warn(format!("{} of what was chosen cannot be repaired any more", crate::cli::execute::units(moved_on)));
@@ -104,20 +105,20 @@ pub fn run(context: &Context<'_>, args: &RepairArgs) -> Result<Exit> {
 }
 
 /// A scan and the plan that follows from it.
-pub fn propose(connected: &mut Connected, question: &Question<'_>) -> Result<(Plan, Scan)> {
-    let scan = scan(connected.session.as_mut(), &connected.schema, question)?;
+pub fn propose(connected: &mut Connected, request: &ScanRequest<'_>) -> Result<(Plan, Scan)> {
+    let scan = scan(connected.session.as_mut(), &connected.schema, request)?;
     let basis = Basis {
         id: Uuid::new_v4().to_string(),
         taken_at: scan.document.taken_at.clone(),
         database: scan.document.database.clone(),
         columns: scan.situation.columns,
-        policy: question.policy.clone(),
-        selection: question.selection.clone(),
+        policy: request.policy.clone(),
+        selection: request.selection.clone(),
         services: scan.situation.services.clone(),
-        checks: question.checks.clone(),
+        checks: request.checks.clone(),
     };
     let mut plan = Plan::propose(&scan.document.findings, &scan.images, basis);
-    if question.policy.fix_counters {
+    if request.policy.fix_counters {
         leave_done(&mut plan, &scan);
     }
     Ok((plan, scan))
@@ -127,7 +128,7 @@ pub fn propose(connected: &mut Connected, question: &Question<'_>) -> Result<(Pl
 /// unit that was to put it right.
 fn leave_done(plan: &mut Plan, scan: &Scan) {
     let simulated = simulate(&plan.units, &scan.census);
-    let done = plan.units.iter().zip(&simulated).filter(|(_, simulated)| simulated.turn == Turn::Done);
+    let done = plan.units.iter().zip(&simulated).filter(|(_, simulated)| simulated.outcome == SimulatedOutcome::Unneeded);
     let done: BTreeSet<usize> = done.map(|(unit, _)| unit.number).collect();
     if !done.is_empty() {
         plan.leave_out(&done);
@@ -136,13 +137,13 @@ fn leave_done(plan: &mut Plan, scan: &Scan) {
 
 /// The plan that is left of one when only the chosen units are wanted. Where some of them were to let go of rows because others
 /// are repaired before, and these are not wanted, all is asked again.
-fn narrow(connected: &mut Connected, question: &Question<'_>, mut plan: Plan, scan: &Scan, chosen: &BTreeSet<usize>) -> Result<Plan> {
+fn narrow(connected: &mut Connected, request: &ScanRequest<'_>, mut plan: Plan, scan: &Scan, chosen: &BTreeSet<usize>) -> Result<Plan> {
     let wanted: BTreeSet<(FindingKind, String, bool)> =
         plan.units.iter().filter(|unit| chosen.contains(&unit.number)).map(|unit| (unit.kind, unit.id.clone(), unit.counter)).collect();
     if scan.counts_on_others && wanted.len() < plan.units.len() {
         let backups = wanted.iter().filter(|(kind, _, counter)| *kind == FindingKind::Backup && !counter);
         let only: BTreeSet<String> = backups.map(|(_, id, _)| id.clone()).collect();
-        plan = propose(connected, &Question { only: Some(&only), ..*question })?.0;
+        plan = propose(connected, &ScanRequest { only: Some(&only), ..*request })?.0;
     }
     let left: BTreeSet<usize> =
         plan.units.iter().filter(|unit| wanted.contains(&(unit.kind, unit.id.clone(), unit.counter))).map(|unit| unit.number).collect();

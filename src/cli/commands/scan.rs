@@ -11,7 +11,7 @@ use crate::cli::view::Refused;
 use crate::cli::{hosts, view};
 use crate::domain::{Checks, Selection};
 use crate::report::safe::terminal;
-use crate::scan::{Aim, Question, ScanDocument, scan};
+use crate::scan::{KeptRows, ScanDocument, ScanRequest, scan};
 
 /// Lists what is stuck or inconsistent, with the evidence and the proposed change. Changes nothing.
 #[derive(Debug, Args)]
@@ -39,10 +39,10 @@ pub fn run(context: &Context<'_>, args: &ScanArgs) -> Result<Exit> {
     connected.warn_of_defaults(context.ui, args.selection.service_down_time.is_some());
     let mut policy = args.selection.policy(Some(&args.decision), &connected).map_err(Error::usage)?;
     selection.tell(&mut policy);
-    let aim = if matches!(context.global.output.format, FormatArg::Json | FormatArg::Yaml) { Aim::HandOn } else { Aim::Look };
+    let kept = if matches!(context.global.output.format, FormatArg::Json | FormatArg::Yaml) { KeptRows::Chains } else { KeptRows::None };
     let checks = Checks::new();
-    let question = Question::new(&policy, &selection, aim, &checks);
-    let scan = reading(context.ui, || scan(connected.session.as_mut(), &connected.schema, &question))?;
+    let request = ScanRequest::new(&policy, &selection, kept, &checks);
+    let scan = reading(context.ui, || scan(connected.session.as_mut(), &connected.schema, &request))?;
     let document = &scan.document;
     hosts::insist(context.ui, &scan, &selection, &policy, args.selection.allow_empty)?;
     // Whoever named a backup and reads "nothing is stuck" must not take that for its being in order.

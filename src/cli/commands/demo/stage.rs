@@ -212,8 +212,8 @@ mod tests {
         assert_eq!(schema.release, "2024.1 to 2026.2 (revision 9c74c1c6971f)");
         assert!(schema.has_attachments && schema.has_quotas);
         let (policy, selection, checks) = (Policy::default(), Selection::default(), crate::domain::Checks::new());
-        let question = crate::scan::Question::new(&policy, &selection, crate::scan::Aim::Look, &checks);
-        crate::scan::scan(session.as_mut(), &schema, &question).unwrap()
+        let request = crate::scan::ScanRequest::new(&policy, &selection, crate::scan::KeptRows::None, &checks);
+        crate::scan::scan(session.as_mut(), &schema, &request).unwrap()
     }
 
     #[test]

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::shown;
-use crate::apply::{Around, Later, Standing, current, firsts, settle_unit};
+use crate::apply::{LaterUnits, Standing, UnitContext, current, first_writers, settle_unit};
 use crate::audit::record::{Event, Settled};
 use crate::audit::{AuditLog, RunRecords, RunSummary, Runs, UnitHistory, load_run, load_runs, runs};
 use crate::cli::context::{Connected, Context};
@@ -63,7 +63,7 @@ pub(super) fn reconcile(context: &Context<'_>, path: &Path, run: Option<&str>) -
     let mut loaded: VecDeque<RunRecords> = VecDeque::new();
     let mut rows: Vec<Row> = Vec::new();
     // Later units first: what one of ours wrote is not "changed since" by a stranger, and shows nothing of those before it.
-    let (mut written, mut later) = (HashSet::new(), Later::default());
+    let (mut written, mut later) = (HashSet::new(), LaterUnits::default());
     while !backwards.is_empty() || !loaded.is_empty() {
         let Some(mut records) = loaded.pop_front() else {
             let together = together(&backwards);
@@ -73,12 +73,12 @@ pub(super) fn reconcile(context: &Context<'_>, path: &Path, run: Option<&str>) -
         };
         let (is_listed, run) = (is_listed(&records.run), records.run.clone());
         // Units that are open count among those that may have written; those before a unit stay so until their turn comes.
-        let firsts = firsts(&records);
+        let first_writers = first_writers(&records);
         for number in records.units.keys().rev().copied().collect::<Vec<_>>() {
             let Some(unit) = records.units.get_mut(&number) else { continue };
-            let around = Around { later: &later, firsts: &firsts, now };
+            let unit_context = UnitContext { later: &later, first_writers: &first_writers, now };
             let settled = match log.as_mut().filter(|_| is_listed && (unit.is_open() || unit.is_provisional())) {
-                Some(log) => settle(context, &mut connected, log, &run, unit, &around)?,
+                Some(log) => settle(context, &mut connected, log, &run, unit, &unit_context)?,
                 None => None,
             };
             match settled {
@@ -91,7 +91,7 @@ pub(super) fn reconcile(context: &Context<'_>, path: &Path, run: Option<&str>) -
                 None => {}
             }
             if log.is_some() {
-                later.add(unit, &firsts);
+                later.add(unit, &first_writers);
             }
         }
     }
@@ -233,14 +233,14 @@ fn settle(
     log: &mut AuditLog,
     run: &str,
     unit: &mut UnitHistory,
-    around: &Around<'_>,
+    unit_context: &UnitContext<'_>,
 ) -> Result<Option<Row>> {
     // A transaction that is still ending holds its rows: wait for it where this account may lock, else look as it is.
     let mut lock = if connected.session.server().read_only { Lock::None } else { Lock::Held };
-    let seen = match settle_unit(connected.session.as_mut(), &connected.schema, unit, around, lock) {
+    let seen = match settle_unit(connected.session.as_mut(), &connected.schema, unit, unit_context, lock) {
         Err(error) if error.kind == DbErrorKind::Privilege && !error.is_fatal() => {
             lock = Lock::None;
-            settle_unit(connected.session.as_mut(), &connected.schema, unit, around, lock)?
+            settle_unit(connected.session.as_mut(), &connected.schema, unit, unit_context, lock)?
         }
         other => other?,
     };
@@ -248,7 +248,7 @@ fn settle(
     let who = actor::current(connected.session.server().user.clone());
     // A replica that lags shows the rows of an earlier time: what is read without a lock is not final.
     let is_exact = lock == Lock::Held || connected.session.server().engine == Engine::Sqlite;
-    let after_window = is_exact && around.is_over(unit);
+    let after_window = is_exact && unit_context.is_over(unit);
     // The rows may have been changed since: only rows that contradict the known outcome change it.
     let stands = match unit.current_outcome() {
         Some(Outcome::Applied) => seen.outcome != Outcome::Failed,
