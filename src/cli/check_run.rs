@@ -60,7 +60,7 @@ impl Running {
         let (tell, results) = mpsc::channel();
         let worker = std::thread::Builder::new().spawn(move || {
             let host = super::actor::host();
-            let checker = Checker::new(stores.as_ref(), &request, &watch, &targets).going_on(earlier, &host);
+            let checker = Checker::new(stores.as_ref(), &request, &watch, &targets).with_earlier_results(earlier, &host);
             checker.run(&targets, &|result| {
                 // After a signal nobody receives it.
                 let _ = tell.send(CheckResult { host: result.host.or_else(|| Some(host.clone())), ..result });

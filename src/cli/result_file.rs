@@ -15,7 +15,7 @@ use super::ui::Ui;
 use crate::domain::{CheckResult, CheckVerdict};
 use crate::report::json;
 use crate::report::safe::terminal;
-use crate::verify::partial::{Head, Sign, Writer};
+use crate::verify::partial::{Head, PartialWriter, Sign};
 use crate::verify::{CheckDocument, Target};
 
 /// How often results are flushed to disk: a power failure costs no more than these.
@@ -28,7 +28,7 @@ pub struct ResultFile<'a> {
     path: &'a Path,
     partial: PathBuf,
     /// `None` once it could not be written.
-    writer: Option<Writer<'a, File>>,
+    writer: Option<PartialWriter<'a, File>>,
     unsynced: usize,
     synced: Instant,
     /// Backups of which the earlier check knew something.
@@ -68,7 +68,7 @@ impl<'a> ResultFile<'a> {
         // Held until the new one has taken its place.
         let _before = if same { Some(locked(File::open(&partial).map_err(cannot)?, &partial)?) } else { None };
         let file = NamedTempFile::new_in(folder(path)).map_err(cannot)?;
-        let mut writer = Writer::begin(locked(file.reopen().map_err(cannot)?, &partial)?, head, sign).map_err(cannot)?;
+        let mut writer = PartialWriter::begin(locked(file.reopen().map_err(cannot)?, &partial)?, head, sign).map_err(cannot)?;
         let mut known = HashSet::new();
         for (result, target) in earlier {
             writer.add(result, target).map_err(cannot)?;
@@ -111,7 +111,7 @@ impl<'a> ResultFile<'a> {
     }
 
     /// A check goes on without its file.
-    fn write(&mut self, act: impl FnOnce(&mut Writer<'a, File>) -> io::Result<()>) {
+    fn write(&mut self, act: impl FnOnce(&mut PartialWriter<'a, File>) -> io::Result<()>) {
         let Some(Err(error)) = self.writer.as_mut().map(act) else { return };
         self.writer = None;
         let text = format!("cannot write {}: {error}; results from now on are kept in memory only", self.partial.display());

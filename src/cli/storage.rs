@@ -19,8 +19,8 @@ use crate::storage::ceph::Cluster;
 use crate::storage::{
     Health, Network, ObjectStore, Patience, RetryPolicy, Retrying, StorageError, StorageErrorKind, gcs, posix, s3, swift,
 };
-use crate::verify::chunked::{Effort, Share};
-use crate::verify::{Findings, Places, Request, Subject, Watch, ceph};
+use crate::verify::chunked::{ReadOptions, Share};
+use crate::verify::{Assessment, Request, StorageAccess, Subject, Watch, ceph};
 
 /// Where the storage is.
 #[derive(Debug, Clone, Default, Args)]
@@ -110,9 +110,9 @@ impl PlaceArgs {
 impl StorageArgs {
     /// What is asked of every backup.
     pub fn request(&self, level: Level, share: Share) -> Request {
-        let usual = Effort::default();
-        let effort = Effort { jobs: self.jobs.unwrap_or(usual.jobs), memory: self.memory, share, digest: usual.digest };
-        Request { level, effort, settle: self.settle }
+        let usual = ReadOptions::default();
+        let options = ReadOptions { jobs: self.jobs.unwrap_or(usual.jobs), memory: self.memory, share, digest: usual.digest };
+        Request { level, options, settle: self.settle }
     }
 }
 
@@ -277,7 +277,7 @@ fn is_directory(driver: Driver) -> bool {
     matches!(driver, Driver::Posix | Driver::Nfs | Driver::GlusterFs)
 }
 
-impl Places for Stores {
+impl StorageAccess for Stores {
     fn store(&self, driver: Driver, backup: &Backup) -> std::result::Result<Arc<dyn ObjectStore>, StorageError> {
         let container = backup.container.clone().unwrap_or_default();
         // Only Swift keeps the containers of projects apart.
@@ -326,14 +326,19 @@ impl Places for Stores {
         Ok(cluster.location(container.unwrap_or(cluster.default_pool())))
     }
 
-    fn ceph(&self, subject: &Subject<'_>, watch: &Watch) -> std::result::Result<(Findings, String), StorageError> {
+    fn ceph(&self, subject: &Subject<'_>, watch: &Watch) -> std::result::Result<(Assessment, String), StorageError> {
         let cluster = self.cluster()?;
         let source = self.ceph_source_pool.as_deref().map(|pool| cluster.pool(pool));
         let location = self.location(Driver::Ceph, subject.backup)?;
         Ok((ceph::check(cluster, source.as_ref(), subject, watch), location))
     }
 
-    fn ceph_glance(&self, backup: &Backup, ancestors: &[Arc<Backup>], then: Option<Listing>) -> std::result::Result<Glance, StorageError> {
+    fn precheck_ceph(
+        &self,
+        backup: &Backup,
+        ancestors: &[Arc<Backup>],
+        then: Option<Listing>,
+    ) -> std::result::Result<Glance, StorageError> {
         ceph::precheck(self.cluster()?, backup, ancestors, then)
     }
 }

@@ -17,7 +17,7 @@ use crate::domain::{CheckResult, Driver, Look};
 use crate::plan::Plan;
 use crate::report::safe::terminal;
 use crate::storage::RetryPolicy;
-use crate::verify::{Moment, Target, precheck};
+use crate::verify::{PrecheckRound, Target, precheck};
 
 /// So many looks at once: each is a listing, and one of each backup below.
 const AT_ONCE: usize = 8;
@@ -40,13 +40,13 @@ struct Eyes {
 }
 
 impl Eyes {
-    fn look(&self, check: &CheckResult, moment: &Moment) -> Look {
+    fn look(&self, check: &CheckResult, round: &PrecheckRound) -> Look {
         let Some(target) = self.targets.get(&check.id) else { return Look::Unseen("its row is not there any more".to_owned()) };
         if let Some((_, why)) = lock(&self.slow).get(&check.driver).filter(|(failures, _)| *failures >= SLOW_FAILURES) {
             return Look::Unseen(why.clone());
         }
         let begun = Instant::now();
-        let look = precheck(&self.stores, target, check, &self.host, moment);
+        let look = precheck(&self.stores, target, check, &self.host, round);
         let mut slow = lock(&self.slow);
         match &look {
             Look::Unseen(why) if begun.elapsed() >= SLOW => slow.entry(check.driver).or_insert((0, why.clone())).0 += 1,
@@ -113,14 +113,14 @@ impl Precheck for StorageRecheck<'_> {
         let queue: VecDeque<(usize, CheckResult)> = checks.iter().map(|check| (*check).clone()).enumerate().collect();
         let queue = Arc::new(Mutex::new(queue));
         let (tell, told) = mpsc::channel();
-        let moment = Arc::new(Moment::default());
+        let round = Arc::new(PrecheckRound::default());
         for _ in 0..AT_ONCE.min(checks.len()) {
-            let (eyes, queue, moment, tell) = (Arc::clone(eyes), Arc::clone(&queue), Arc::clone(&moment), tell.clone());
+            let (eyes, queue, round, tell) = (Arc::clone(eyes), Arc::clone(&queue), Arc::clone(&round), tell.clone());
             thread::spawn(move || {
                 loop {
                     let next = lock(&queue).pop_front();
                     let Some((place, check)) = next else { break };
-                    if tell.send((place, eyes.look(&check, &moment))).is_err() {
+                    if tell.send((place, eyes.look(&check, &round))).is_err() {
                         break;
                     }
                 }
@@ -151,7 +151,7 @@ impl Precheck for StorageRecheck<'_> {
         }
         // Whoever still waits for an answer is not waited for, and begins nothing more.
         lock(&queue).clear();
-        moment.end();
+        round.end();
         let looks: Vec<Look> = looks
             .into_iter()
             .map(|look| look.unwrap_or_else(|| Look::Unseen(format!("no answer within {} s", self.patience.as_secs()))))

@@ -22,7 +22,7 @@ pub struct Capacity {
 #[derive(Debug, Default)]
 struct State {
     /// Passes that have arrived, and those that have begun, in order of arrival.
-    came: u64,
+    arrived: u64,
     begun: u64,
     memory_in_use: u64,
     reading: HashMap<Driver, usize>,
@@ -52,11 +52,11 @@ impl Capacity {
 
     /// Begins a pass over data of a back end that allows `most` readers at once; the pass itself holds `bytes`. Waits for that memory,
     /// in order of arrival. A pass that needs more than there is gets all of it.
-    pub fn pass(&self, driver: Driver, most: usize, bytes: u64) -> Place<'_> {
+    pub fn admit(&self, driver: Driver, most: usize, bytes: u64) -> Admission<'_> {
         let bytes = bytes.min(self.memory);
         let mut state = self.state();
-        let number = state.came;
-        state.came += 1;
+        let number = state.arrived;
+        state.arrived += 1;
         while state.begun != number || state.memory_in_use + bytes > self.memory {
             state = self.memory_freed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
@@ -64,7 +64,7 @@ impl Capacity {
         state.memory_in_use += bytes;
         drop(state);
         self.memory_freed.notify_all();
-        Place { capacity: self, number, driver, most: most.clamp(1, self.readers()), bytes, wake: Arc::default() }
+        Admission { capacity: self, number, driver, most: most.clamp(1, self.readers()), bytes, wake: Arc::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -85,7 +85,7 @@ impl Capacity {
 
 /// A pass over data that has begun.
 #[derive(Debug)]
-pub struct Place<'a> {
+pub struct Admission<'a> {
     capacity: &'a Capacity,
     number: u64,
     driver: Driver,
@@ -94,9 +94,9 @@ pub struct Place<'a> {
     wake: Arc<Condvar>,
 }
 
-impl<'a> Place<'a> {
+impl<'a> Admission<'a> {
     /// Waits for a reader.
-    pub fn reader(&self) -> Reader<'a> {
+    pub fn slot(&self) -> ReadSlot<'a> {
         let capacity = self.capacity;
         let mut state = capacity.state();
         loop {
@@ -118,11 +118,11 @@ impl<'a> Place<'a> {
         let buffer = state.buffers.pop().unwrap_or_default();
         // If two readers became free together, only the first was signalled.
         capacity.wake(&state);
-        Reader { capacity, driver: self.driver, buffer }
+        ReadSlot { capacity, driver: self.driver, buffer }
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for Admission<'_> {
     fn drop(&mut self) {
         self.capacity.state().memory_in_use -= self.bytes;
         self.capacity.memory_freed.notify_all();
@@ -131,14 +131,14 @@ impl Drop for Place<'_> {
 
 /// The right to read, with a buffer to read into.
 #[derive(Debug)]
-pub struct Reader<'a> {
+pub struct ReadSlot<'a> {
     capacity: &'a Capacity,
     driver: Driver,
     /// What was read with it before does not matter.
     pub buffer: Vec<u8>,
 }
 
-impl Drop for Reader<'_> {
+impl Drop for ReadSlot<'_> {
     fn drop(&mut self) {
         let mut state = self.capacity.state();
         if let Some(reading) = state.reading.get_mut(&self.driver) {
@@ -164,12 +164,12 @@ mod tests {
     #[test]
     fn a_back_end_has_its_own_readers_and_memory_bounds_all_of_them() {
         let capacity = Capacity::new(3 * READER);
-        let (s3, posix) = (capacity.pass(Driver::S3, 2, 0), capacity.pass(Driver::Posix, 2, 0));
+        let (s3, posix) = (capacity.admit(Driver::S3, 2, 0), capacity.admit(Driver::Posix, 2, 0));
         let (now, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
         thread::scope(|scope| {
-            for place in [&s3, &posix].repeat(10) {
+            for admission in [&s3, &posix].repeat(10) {
                 scope.spawn(|| {
-                    let reader = place.reader();
+                    let reader = admission.slot();
                     most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
                     assert!(capacity.state().reading.values().all(|reading| *reading <= 2));
                     thread::sleep(Duration::from_millis(2));
@@ -186,14 +186,14 @@ mod tests {
     #[test]
     fn who_began_first_reads_first() {
         let capacity = Capacity::new(100 * READER);
-        let places: Vec<Place<'_>> = (0..4).map(|_| capacity.pass(Driver::S3, 1, 0)).collect();
+        let admissions: Vec<Admission<'_>> = (0..4).map(|_| capacity.admit(Driver::S3, 1, 0)).collect();
         let (tell, told) = mpsc::channel();
         thread::scope(|scope| {
-            let first = places.first().unwrap().reader();
-            for (number, place) in places.iter().enumerate().rev() {
+            let first = admissions.first().unwrap().slot();
+            for (number, admission) in admissions.iter().enumerate().rev() {
                 let (tell, waits) = (tell.clone(), 4 - number);
                 scope.spawn(move || {
-                    let reader = place.reader();
+                    let reader = admission.slot();
                     tell.send(number).unwrap();
                     drop(reader);
                 });
@@ -214,10 +214,10 @@ mod tests {
             for bytes in [40, 1_000, 70, 0, 30, 100, 50, 20].repeat(20) {
                 let capacity = &capacity;
                 scope.spawn(move || {
-                    let place = capacity.pass(Driver::S3, 4, bytes);
+                    let admission = capacity.admit(Driver::S3, 4, bytes);
                     assert!(capacity.state().memory_in_use <= 100);
                     thread::sleep(Duration::from_micros(200));
-                    drop(place);
+                    drop(admission);
                 });
             }
         });

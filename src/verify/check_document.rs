@@ -53,7 +53,7 @@ pub struct Summary {
     pub busy: usize,
     /// To be checked, and not begun when the check was stopped.
     pub left: usize,
-    /// Taken over from an earlier check, each with the time of that (`checked_at`).
+    /// Md5Handle over from an earlier check, each with the time of that (`checked_at`).
     #[serde(default, skip_serializing_if = "is_none")]
     pub carried: usize,
 }
@@ -157,7 +157,7 @@ impl CheckDocument {
         }
     }
 
-    /// SHA-256 over the document without one, which is what it has for a moment: a survey is too large to be copied for this.
+    /// SHA-256 over the document without one, which is what it has for a round: a survey is too large to be copied for this.
     fn digest(&mut self) -> String {
         let (stated, signature) = (std::mem::take(&mut self.sha256), self.signature.take());
         let made = digest::of_json(self);

@@ -1,6 +1,6 @@
 //! Whether the data of a backup is on its storage, whole and right.
 //!
-//! Reads, and never writes anywhere. A verdict is only ever as good as what was really looked at: [`Findings`] says that
+//! Reads, and never writes anywhere. A verdict is only ever as good as what was really looked at: [`Assessment`] says that
 //! too. May use `domain`, `format` and `storage`.
 
 mod capacity;
@@ -21,8 +21,8 @@ use jiff::Timestamp;
 pub use capacity::Capacity;
 pub use check_document::CheckDocument;
 pub use fault::{Faults, Severity};
-pub use precheck::{Moment, precheck};
-pub use run::{Checker, Places, Request, Target};
+pub use precheck::{PrecheckRound, precheck};
+pub use run::{Checker, Request, StorageAccess, Target};
 pub use watch::Watch;
 
 use crate::domain::{Amount, Backup, Below, CheckVerdict, Level, Listing, Problem, ProblemCode};
@@ -65,7 +65,7 @@ impl Subject<'_> {
 
 /// What a look at the storage found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Findings {
+pub struct Assessment {
     /// What was found.
     pub verdict: CheckVerdict,
     /// The deepest level at which it is known to be intact.

@@ -61,7 +61,7 @@ struct Line<'a> {
 pub type Sign<'a> = Box<dyn Fn(&str) -> Signature + 'a>;
 
 /// Writes the lines.
-pub struct Writer<'a, W> {
+pub struct PartialWriter<'a, W> {
     out: W,
     sign: Option<Sign<'a>>,
     last: String,
@@ -69,7 +69,7 @@ pub struct Writer<'a, W> {
     rows: HashSet<String>,
 }
 
-impl<'a, W: Write> Writer<'a, W> {
+impl<'a, W: Write> PartialWriter<'a, W> {
     /// Begins with the head. Where it can `sign`, every line bears the signature of all up to it.
     ///
     /// # Errors
@@ -83,7 +83,7 @@ impl<'a, W: Write> Writer<'a, W> {
     /// Adds a result about a target, whose rows are what it was found for.
     ///
     /// # Errors
-    /// As for [`Writer::begin`].
+    /// As for [`PartialWriter::begin`].
     pub fn add(&mut self, result: &CheckResult, target: &Target) -> io::Result<()> {
         for ancestor in &target.ancestors {
             if !self.rows.contains(&ancestor.id) {
@@ -217,7 +217,7 @@ mod tests {
         let database =
             DatabaseInfo { engine: "sqlite".into(), version: "3".into(), release: "r".into(), identity: "i".into(), location: None };
         let head = Head::new(database, "2026-11-22T10:00:00Z".to_owned(), Level::Deep, 900);
-        let mut writer = Writer::begin(Vec::new(), &head, sign).unwrap();
+        let mut writer = PartialWriter::begin(Vec::new(), &head, sign).unwrap();
         for (number, at) in
             [(0, "2026-11-22T11:00:00Z"), (2, "2026-11-22T11:01:00Z"), (1, "2026-11-22T11:02:00Z"), (2, "2026-11-22T11:03:00Z")]
         {

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use jiff::Timestamp;
 
 use super::chunked::{MOST_LISTED, Times, prefix_of};
-use super::run::{Places, Target};
+use super::run::{StorageAccess, Target};
 use crate::domain::time::stamp;
 use crate::domain::{Backup, Below, CheckResult, Driver, Glance, Listing, Look};
 use crate::storage::{StorageErrorKind, swift};
@@ -21,15 +21,15 @@ type Shown = Result<(Listing, Option<Timestamp>, String), Look>;
 /// A look that is taken once.
 type Once = Arc<OnceLock<Shown>>;
 
-/// What is looked at within one moment: many backups can rest on the same ones, which are then listed once.
+/// What is looked at within one round: many backups can rest on the same ones, which are then listed once.
 #[derive(Debug, Default)]
-pub struct Moment {
+pub struct PrecheckRound {
     /// By backup, and by the driver that it is read with.
     known: Mutex<HashMap<(String, Driver), Once>>,
     over: AtomicBool,
 }
 
-impl Moment {
+impl PrecheckRound {
     /// Nobody waits for answers any more: what goes on with a long chain stops.
     pub fn end(&self) {
         self.over.store(true, Ordering::Relaxed);
@@ -46,7 +46,7 @@ impl Moment {
 
 /// Looks at a backup's storage once more, and compares with what a check saw. `host` is this host's name: that a directory
 /// is not here proves something only where the check saw it here, too.
-pub fn precheck(places: &dyn Places, target: &Target, check: &CheckResult, host: &str, moment: &Moment) -> Look {
+pub fn precheck(access: &dyn StorageAccess, target: &Target, check: &CheckResult, host: &str, round: &PrecheckRound) -> Look {
     let backup = &target.backup;
     let Some(driver) = backup.service.as_deref().and_then(Driver::of_service) else {
         // What never began has no place to look at, and the row's guards see it begin.
@@ -56,13 +56,13 @@ pub fn precheck(places: &dyn Places, target: &Target, check: &CheckResult, host:
         };
     };
     if driver == Driver::Ceph {
-        return match places.ceph_glance(backup, &target.ancestors, check.listing) {
+        return match access.precheck_ceph(backup, &target.ancestors, check.listing) {
             Ok(now) => check.compared_with(&now),
             Err(error) => Look::Unseen(error.text),
         };
     }
     let Some(prefix) = prefix_of(backup) else { return Look::Same };
-    let (listing, newest, location) = match list(places, driver, backup, prefix) {
+    let (listing, newest, location) = match list(access, driver, backup, prefix) {
         Ok(shown) => shown,
         Err(look) => return look,
     };
@@ -97,11 +97,11 @@ pub fn precheck(places: &dyn Places, target: &Target, check: &CheckResult, host:
     let mut below = Below::default();
     let mut newest = None;
     for parent in target.ancestors.iter().filter(|_| check.below.is_some()) {
-        if moment.over.load(Ordering::Relaxed) {
+        if round.over.load(Ordering::Relaxed) {
             return Look::Unseen("the backups that it rests on were not all listed in time".to_owned());
         }
         let Some(prefix) = prefix_of(parent) else { continue };
-        let (listing, written, location) = match moment.shown(&parent.id, driver, || list(places, driver, parent, prefix)) {
+        let (listing, written, location) = match round.shown(&parent.id, driver, || list(access, driver, parent, prefix)) {
             Ok(shown) => shown,
             Err(Look::Moved(what)) => return Look::Moved(format!("of backup {}, which it rests on: {what}", parent.id)),
             Err(Look::Unseen(why)) => return Look::Unseen(format!("backup {}, which it rests on: {why}", parent.id)),
@@ -130,8 +130,8 @@ fn elsewhere(what: &str, location: &str) -> String {
 }
 
 /// One listing of a backup's objects.
-fn list(places: &dyn Places, driver: Driver, backup: &Backup, prefix: &str) -> Shown {
-    let store = places.store(driver, backup).map_err(|error| Look::Unseen(error.text))?;
+fn list(access: &dyn StorageAccess, driver: Driver, backup: &Backup, prefix: &str) -> Shown {
+    let store = access.store(driver, backup).map_err(|error| Look::Unseen(error.text))?;
     let (mut listing, mut times, mut endless) = (Listing::default(), Times::default(), false);
     let listed = store.list(prefix, &mut |found| {
         if found.name.starts_with(prefix) {

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::capacity::Place;
-use super::chunked::{self, Effort, LARGE, LISTED_OBJECT, Link, Own, Reading, Share};
-use super::precheck::{Moment, is_same_place, precheck};
-use super::{Capacity, Faults, Findings, Severity, Subject, Watch};
+use super::capacity::Admission;
+use super::chunked::{self, Inspection, LARGE, LISTED_OBJECT, ReadContext, ReadOptions, Share, StoredBackup};
+use super::precheck::{PrecheckRound, is_same_place, precheck};
+use super::{Assessment, Capacity, Faults, Severity, Subject, Watch};
 use crate::domain::time::stamp;
 use crate::domain::{
     Backup, CheckResult, CheckVerdict, Checks, ColumnSet, Driver, Glance, Image, Level, Listing, Look, Problem, ProblemCode,
@@ -25,7 +25,7 @@ const AT_ONCE: usize = 8;
 const LARGE_LISTS: u64 = LARGE as u64 * LISTED_OBJECT;
 
 /// Where backups are.
-pub trait Places: Sync {
+pub trait StorageAccess: Sync {
     /// The store that holds a backup of one of the chunked drivers.
     ///
     /// # Errors
@@ -35,20 +35,20 @@ pub trait Places: Sync {
     /// Where a backup is looked for, as a result's `location` has it.
     ///
     /// # Errors
-    /// As for [`Places::store`].
+    /// As for [`StorageAccess::store`].
     fn location(&self, driver: Driver, backup: &Backup) -> Result<String, StorageError>;
 
     /// A look at a backup in Ceph; `watch` is told of the bytes that are read.
     ///
     /// # Errors
     /// Whatever is missing in the configuration.
-    fn ceph(&self, subject: &Subject<'_>, watch: &Watch) -> Result<(Findings, String), StorageError>;
+    fn ceph(&self, subject: &Subject<'_>, watch: &Watch) -> Result<(Assessment, String), StorageError>;
 
     /// What there is of a backup in Ceph, and the signs of work on it; `then` is what a check saw.
     ///
     /// # Errors
     /// Whatever is missing in the configuration, or refused by the cluster.
-    fn ceph_glance(&self, backup: &Backup, ancestors: &[Arc<Backup>], then: Option<Listing>) -> Result<Glance, StorageError>;
+    fn precheck_ceph(&self, backup: &Backup, ancestors: &[Arc<Backup>], then: Option<Listing>) -> Result<Glance, StorageError>;
 }
 
 /// A backup to be checked, with those that it rests on.
@@ -75,17 +75,17 @@ pub struct Request {
     /// How deeply.
     pub level: Level,
     /// How the data is read.
-    pub effort: Effort,
+    pub options: ReadOptions,
     /// An object younger than this is a sign of work.
     pub settle: Duration,
 }
 
 /// What is known of backups, each looked up once.
-type Known = HashMap<(String, Driver, Level), Arc<OnceLock<Own>>>;
+type Known = HashMap<(String, Driver, Level), Arc<OnceLock<Inspection>>>;
 
 /// Checks backups.
 pub struct Checker<'a> {
-    places: &'a dyn Places,
+    access: &'a dyn StorageAccess,
     request: &'a Request,
     watch: &'a Watch,
     /// Backups that others rest on: what is known of them is kept.
@@ -101,24 +101,24 @@ pub struct Checker<'a> {
 
 impl<'a> Checker<'a> {
     /// A checker for these targets.
-    pub fn new(places: &'a dyn Places, request: &'a Request, watch: &'a Watch, targets: &[Target]) -> Self {
+    pub fn new(access: &'a dyn StorageAccess, request: &'a Request, watch: &'a Watch, targets: &[Target]) -> Self {
         let shared = targets.iter().flat_map(|target| &target.ancestors).map(|backup| backup.id.clone()).collect();
         Self {
-            places,
+            access,
             request,
             watch,
             shared,
             known: Mutex::default(),
             earlier: (Checks::new(), String::new()),
             large: Mutex::default(),
-            capacity: Capacity::new(request.effort.memory),
+            capacity: Capacity::new(request.options.memory),
         }
     }
 
-    /// With results of an earlier check, which stand where their backups are in the same place and one listing shows all as it
+    /// With results of an earlier check, which stand where their backups are in the same admission and one listing shows all as it
     /// was; `host` is this host's name.
     #[must_use]
-    pub fn going_on(self, earlier: Checks, host: &str) -> Self {
+    pub fn with_earlier_results(self, earlier: Checks, host: &str) -> Self {
         Self { earlier: (earlier, host.to_owned()), ..self }
     }
 
@@ -129,9 +129,9 @@ impl<'a> Checker<'a> {
         let (earlier, host) = &self.earlier;
         let known: Vec<(&Target, &CheckResult)> =
             targets.iter().filter_map(|target| Some((target, earlier.get(&target.backup.id)?))).collect();
-        let (moment, standing) = (Moment::default(), Mutex::new(HashSet::new()));
+        let (round, standing) = (PrecheckRound::default(), Mutex::new(HashSet::new()));
         self.side_by_side(AT_ONCE, &known, &|(target, check)| {
-            if still_stands(self.places, target, check, host, &moment) {
+            if still_stands(self.access, target, check, host, &round) {
                 self.watch.carry();
                 lock(&standing).insert(check.id.as_str());
                 // Those of the others are the targets'.
@@ -150,9 +150,9 @@ impl<'a> Checker<'a> {
         }
         let backups = targets.iter().rev().map(|target| &target.backup);
         let first: HashMap<Driver, &Backup> = backups.filter_map(|backup| Some((driver_of(backup)?, backup))).collect();
-        let worth = |(driver, backup)| self.places.store(driver, backup).map_or(1, |store| store.concurrency());
+        let worth = |(driver, backup)| self.access.store(driver, backup).map_or(1, |store| store.concurrency());
         let worth = first.into_iter().map(worth).max().unwrap_or(1);
-        self.request.effort.readers(worth).min(AT_ONCE)
+        self.request.options.readers(worth).min(AT_ONCE)
     }
 
     /// Does something with each of a list, several at once, until the watch stops.
@@ -181,14 +181,14 @@ impl<'a> Checker<'a> {
         let watch = self.watch.of_one();
         let subject =
             Subject { backup, ancestors: &target.ancestors, level: self.request.level, settle: self.request.settle, now: Timestamp::now() };
-        let (findings, location) = match driver {
+        let (assessment, location) = match driver {
             Some(Driver::Ceph) => {
-                let place = (subject.level > Level::Quick).then(|| self.capacity.pass(Driver::Ceph, self.request.effort.jobs, 0));
-                let _reader = place.as_ref().map(Place::reader);
+                let admission = (subject.level > Level::Quick).then(|| self.capacity.admit(Driver::Ceph, self.request.options.jobs, 0));
+                let _reader = admission.as_ref().map(Admission::slot);
                 // A restore may read the volume's image, too.
                 let watch = if subject.level == Level::Deep { &watch.of_last() } else { &watch };
-                match self.places.ceph(&subject, watch) {
-                    Ok((findings, location)) => (findings, Some(location)),
+                match self.access.ceph(&subject, watch) {
+                    Ok((assessment, location)) => (assessment, Some(location)),
                     Err(error) => (unfinished(self.request.level, &error), None),
                 }
             }
@@ -196,23 +196,23 @@ impl<'a> Checker<'a> {
             None => (unknown(self.request.level, backup), None),
         };
         watch.count();
-        result(target, driver, self.request, findings, location)
+        result(target, driver, self.request, assessment, location)
     }
 
-    fn chunked(&self, subject: &Subject<'_>, driver: Driver, watch: &Watch) -> (Findings, Option<String>) {
+    fn chunked(&self, subject: &Subject<'_>, driver: Driver, watch: &Watch) -> (Assessment, Option<String>) {
         let rows = std::iter::once(subject.backup).chain(subject.ancestors.iter().map(AsRef::as_ref));
-        let links: Vec<Link<'_>> = rows
+        let links: Vec<StoredBackup<'_>> = rows
             // Cinder restores a whole chain with the driver of its tip, whatever the rows below say: `ChunkedBackupDriver.restore`.
-            .map(|backup| Link { backup, volume_bytes: backup.volume_bytes(), store: self.places.store(driver, backup) })
+            .map(|backup| StoredBackup { backup, volume_bytes: backup.volume_bytes(), store: self.access.store(driver, backup) })
             .collect();
         let location = links.first().and_then(|link| link.store.as_ref().ok()).map(|store| store.location().to_owned());
         let lowest = links.last().map(|link| &link.backup.id);
         let last = watch.of_last();
-        let reading = Reading { effort: &self.request.effort, watch: &last, capacity: &self.capacity, driver };
+        let reading = ReadContext { options: &self.request.options, watch: &last, capacity: &self.capacity, driver };
         let (mut most, mut lists, mut turn) = (0, 0, None);
-        let mut findings = chunked::check(subject, &links, reading, &mut |link, level| {
+        let mut assessment = chunked::check(subject, &links, reading, &mut |link, level| {
             let watch = if lowest == Some(&link.backup.id) { &last } else { watch };
-            let own = self.own(link, Reading { watch, ..reading }, level, &mut turn);
+            let own = self.own(link, ReadContext { watch, ..reading }, level, &mut turn);
             most = most.max(own.objects());
             lists += own.list_bytes();
             if lists > LARGE_LISTS {
@@ -227,13 +227,19 @@ impl<'a> Checker<'a> {
             let text = format!(
                 "Cinder's own driver cannot restore it: it, or a backup that it rests on, has {listed} objects, and that driver reads the first {SEEN_BY_CINDER} of a listing only"
             );
-            findings.warnings.push(Problem::general(ProblemCode::CinderCannotRestore, text));
+            assessment.warnings.push(Problem::general(ProblemCode::CinderCannotRestore, text));
         }
-        (findings, location)
+        (assessment, location)
     }
 
     /// What is known of a backup without its chain. For a backup that others depend on it is looked up once, and other callers wait.
-    fn own<'t>(&'t self, link: &Link<'_>, reading: Reading<'_>, level: Level, turn: &mut Option<MutexGuard<'t, ()>>) -> Own {
+    fn own<'t>(
+        &'t self,
+        link: &StoredBackup<'_>,
+        reading: ReadContext<'_>,
+        level: Level,
+        turn: &mut Option<MutexGuard<'t, ()>>,
+    ) -> Inspection {
         // A restore needs the lists of objects, which are not kept.
         if self.request.level == Level::Restore {
             return self.look(link, level, turn);
@@ -253,8 +259,8 @@ impl<'a> Checker<'a> {
         known.get_or_init(look).clone()
     }
 
-    fn look<'t>(&'t self, link: &Link<'_>, level: Level, turn: &mut Option<MutexGuard<'t, ()>>) -> Own {
-        Own::quick(link, level == Level::Quick, &mut || {
+    fn look<'t>(&'t self, link: &StoredBackup<'_>, level: Level, turn: &mut Option<MutexGuard<'t, ()>>) -> Inspection {
+        Inspection::quick(link, level == Level::Quick, &mut || {
             turn.get_or_insert_with(|| lock(&self.large));
         })
     }
@@ -265,25 +271,25 @@ fn driver_of(backup: &Backup) -> Option<Driver> {
 }
 
 /// Whether a backup is where an earlier check saw it, and all that a listing shows is as it was.
-fn still_stands(places: &dyn Places, target: &Target, check: &CheckResult, host: &str, moment: &Moment) -> bool {
+fn still_stands(access: &dyn StorageAccess, target: &Target, check: &CheckResult, host: &str, round: &PrecheckRound) -> bool {
     let backup = &target.backup;
     let driver = driver_of(backup);
-    let known = driver.and_then(|driver| Some((driver, places.location(driver, backup).ok()?))).zip(check.location.as_deref());
+    let known = driver.and_then(|driver| Some((driver, access.location(driver, backup).ok()?))).zip(check.location.as_deref());
     known.is_some_and(|((driver, now), was)| is_same_place(driver, backup, was, &now))
-        && precheck(places, target, check, host, moment) == Look::Same
+        && precheck(access, target, check, host, round) == Look::Same
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn unfinished(level: Level, error: &StorageError) -> Findings {
+fn unfinished(level: Level, error: &StorageError) -> Assessment {
     let mut faults = Faults::default();
     faults.add_error(None, error);
-    Findings { problems: faults.into_problems(), ..chunked::empty(level) }
+    Assessment { problems: faults.into_problems(), ..chunked::empty(level) }
 }
 
-fn unknown(level: Level, backup: &Backup) -> Findings {
+fn unknown(level: Level, backup: &Backup) -> Assessment {
     let mut faults = Faults::default();
     // A driver writes its prefix only after its name stands in the row; a container can be asked for by whoever makes the backup.
     let prefix = backup.service_metadata.as_deref().filter(|prefix| !prefix.is_empty());
@@ -301,13 +307,13 @@ fn unknown(level: Level, backup: &Backup) -> Findings {
         faults.add(Severity::Unverifiable, Problem::general(ProblemCode::DriverUnknown, text));
     }
     let verdict = if missing { CheckVerdict::Missing } else { CheckVerdict::Unverifiable };
-    Findings { verdict, problems: faults.into_problems(), ..chunked::empty(level) }
+    Assessment { verdict, problems: faults.into_problems(), ..chunked::empty(level) }
 }
 
-fn result(target: &Target, driver: Option<Driver>, request: &Request, found: Findings, location: Option<String>) -> CheckResult {
+fn result(target: &Target, driver: Option<Driver>, request: &Request, found: Assessment, location: Option<String>) -> CheckResult {
     let backup = &target.backup;
     let rows = std::iter::once(backup).chain(target.ancestors.iter().map(AsRef::as_ref));
-    let partial = request.level != Level::Quick && request.effort.share != Share::All;
+    let partial = request.level != Level::Quick && request.options.share != Share::All;
     CheckResult {
         id: backup.id.clone(),
         name: backup.display_name.clone(),

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use cinder_backup_repair::db::Engine;
 use cinder_backup_repair::domain::{Backup, CheckVerdict, Level, Listing, Problem};
 use cinder_backup_repair::storage::ceph::Cluster;
-use cinder_backup_repair::verify::{Findings, Subject, Watch, ceph};
+use cinder_backup_repair::verify::{Assessment, Subject, Watch, ceph};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -178,11 +178,11 @@ impl Lab {
     }
 
     /// Looks at a backup as an operator does whose account can do no more than look.
-    fn check(&self, id: &str) -> Findings {
+    fn check(&self, id: &str) -> Assessment {
         self.look(&self.row(id), Level::Quick, Duration::ZERO)
     }
 
-    fn look(&self, backup: &Backup, level: Level, settle: Duration) -> Findings {
+    fn look(&self, backup: &Backup, level: Level, settle: Duration) -> Assessment {
         let ancestors = self.chain(backup);
         let cluster = self.cluster(READER);
         ceph::check(&cluster, None, &Subject { backup, ancestors: &ancestors, level, settle, now: Timestamp::now() }, &Watch::default())
@@ -196,7 +196,7 @@ impl Lab {
     }
 
     /// Compares a backup with its volume.
-    fn compare(&self, id: &str, level: Level) -> Findings {
+    fn compare(&self, id: &str, level: Level) -> Assessment {
         let backup = self.row(id);
         let ancestors = self.chain(&backup);
         let cluster = self.cluster(CINDER);
@@ -206,7 +206,7 @@ impl Lab {
     }
 
     /// Does what the repair will: the backup becomes available.
-    fn repair(&self, id: &str, findings: &Findings) {
+    fn repair(&self, id: &str, findings: &Assessment) {
         assert!(findings.reached.is_some(), "{findings:?}");
         let metadata = match (&findings.service_metadata, self.row(id).service_metadata) {
             (Some(metadata), None) => format!("'{metadata}'"),

@@ -14,7 +14,7 @@ use super::check;
 use crate::domain::{Backup, CheckVerdict, Level, Listing};
 use crate::storage::ceph::Cluster;
 use crate::storage::ceph::export::samples::stream;
-use crate::verify::{Findings, Subject, Watch};
+use crate::verify::{Assessment, Subject, Watch};
 
 /// Answers as a cluster does that has one whole backup of a volume of 1 GiB with 5 bytes in it. `$*` is the command.
 const WHOLE: &str = r#"
@@ -34,11 +34,11 @@ esac
 "#;
 
 /// Checks the backup of [`WHOLE`], over commands that first do what `instead` says.
-fn checked(instead: &str, level: Level) -> Findings {
+fn checked(instead: &str, level: Level) -> Assessment {
     watched(instead, level, &Watch::default())
 }
 
-fn watched(instead: &str, level: Level, watch: &Watch) -> Findings {
+fn watched(instead: &str, level: Level, watch: &Watch) -> Assessment {
     scripted(instead, |cluster, backup| {
         let now: Timestamp = "2026-11-22T12:00:00Z".parse().unwrap();
         let source = cluster.pool("volumes");
@@ -62,8 +62,8 @@ fn scripted<T>(instead: &str, look: impl FnOnce(&Cluster, &Backup) -> T) -> T {
     look(&cluster, &backup)
 }
 
-fn first_code(findings: &Findings) -> &str {
-    findings.problems.first().map_or("", |problem| problem.code.as_str())
+fn first_code(assessment: &Assessment) -> &str {
+    assessment.problems.first().map_or("", |problem| problem.code.as_str())
 }
 
 #[test]
@@ -112,7 +112,7 @@ diff*snap=*from-snap*) echo '[{"offset":0,"length":5,"exists":"true"},{"offset":
 esac
 "#;
 
-fn checked_increment(instead: &str, level: Level, with_source: bool) -> Findings {
+fn checked_increment(instead: &str, level: Level, with_source: bool) -> Assessment {
     scripted(&format!("{instead}\n{CHAIN}"), |cluster, backup| {
         let now: Timestamp = "2026-11-22T12:00:00Z".parse().unwrap();
         let source = cluster.pool("volumes");

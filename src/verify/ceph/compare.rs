@@ -10,13 +10,13 @@ use jiff::Timestamp;
 
 use super::judge::{is_named_after, is_newer, service_metadata};
 use super::names::{self, backup_of_snapshot};
-use super::observe::Seen;
+use super::observe::ObservedImage;
 use super::unfinished;
 use crate::domain::{CheckVerdict, Level, Problem, ProblemCode};
 use crate::storage::ceph::export::{Export, Run};
 use crate::storage::ceph::{Pool, SnapshotInfo};
 use crate::storage::{StorageError, StorageErrorKind};
-use crate::verify::{Findings, Subject, Watch};
+use crate::verify::{Assessment, Subject, Watch};
 
 /// So much is compared at a time.
 const WINDOW: u64 = 1 << 20;
@@ -27,9 +27,9 @@ const NAMED: usize = 100;
 const MOST_EXTENTS: usize = 1 << 20;
 
 /// What is to be read.
-pub(super) struct Data<'a> {
+pub(super) struct Comparison<'a> {
     pub pool: &'a Pool<'a>,
-    pub image: &'a Seen,
+    pub image: &'a ObservedImage,
     pub subject: &'a Subject<'a>,
     /// When the object of metadata was written.
     pub finished: Option<Timestamp>,
@@ -45,21 +45,21 @@ pub(super) struct Difference {
     pub count: u64,
 }
 
-/// Reads everything and adds to the findings what comes of it.
-pub(super) fn deepen(findings: &mut Findings, data: &Data<'_>, source: Option<&Pool<'_>>) {
+/// Reads everything and adds to the assessment what comes of it.
+pub(super) fn deepen(assessment: &mut Assessment, data: &Comparison<'_>, source: Option<&Pool<'_>>) {
     let name = &data.image.info.name;
     let Subject { backup, level, .. } = *data.subject;
     let end = data.image.snapshots_of(&backup.id).next();
     let at = end.map(|end| end.name.as_str());
-    findings.reached = None;
+    assessment.reached = None;
     let (bytes, second) = match twice(|| read_all(data, at)) {
         Ok(read) => read,
-        Err(error) => return give_up(findings, name, &error),
+        Err(error) => return give_up(assessment, name, &error),
     };
-    findings.bytes.checked = bytes;
-    findings.depth = format!("looked at, and all {bytes} bytes of it read; Ceph's driver stores no digest");
+    assessment.bytes.checked = bytes;
+    assessment.depth = format!("looked at, and all {bytes} bytes of it read; Ceph's driver stores no digest");
     if second {
-        findings.warnings.push(Problem::of(
+        assessment.warnings.push(Problem::of(
             name,
             ProblemCode::SecondRead,
             "the cluster gave an error on the first read and none on the second",
@@ -67,10 +67,10 @@ pub(super) fn deepen(findings: &mut Findings, data: &Data<'_>, source: Option<&P
     }
     // Zeros are extents of a copy too, so that an export is never shorter than the list of extents.
     if bytes < data.image.held.bytes {
-        findings.verdict = CheckVerdict::Incomplete;
+        assessment.verdict = CheckVerdict::Incomplete;
         let text = format!("an export gives {bytes} bytes, and its extents are {}", data.image.held.bytes);
-        findings.problems.push(Problem::of(name, ProblemCode::ExportShort, text));
-        findings.service_metadata = None;
+        assessment.problems.push(Problem::of(name, ProblemCode::ExportShort, text));
+        assessment.service_metadata = None;
         return;
     }
     let volume = original(data, end, source).unwrap_or_else(|error| Err(error.text));
@@ -81,27 +81,27 @@ pub(super) fn deepen(findings: &mut Findings, data: &Data<'_>, source: Option<&P
             Ok((volume, difference))
         });
         match compared {
-            Ok((volume, difference)) => return differs(findings, data, volume, &difference),
+            Ok((volume, difference)) => return differs(assessment, data, volume, &difference),
             Err(why) => lacking.push(format!("its bytes were not compared with the volume's: {why}")),
         }
     }
-    let reached = match trace(findings, data, end, volume.as_ref()) {
+    let reached = match trace(assessment, data, end, volume.as_ref()) {
         Ok(()) => Level::Deep,
         Err(why) => {
             lacking.push(why);
             Level::Quick
         }
     };
-    if findings.verdict != CheckVerdict::Intact {
+    if assessment.verdict != CheckVerdict::Intact {
         // A doubt remains.
-        lacking.iter().for_each(|why| findings.depth.push_str(&format!("; {why}")));
+        lacking.iter().for_each(|why| assessment.depth.push_str(&format!("; {why}")));
         return;
     }
-    findings.reached = Some(reached);
+    assessment.reached = Some(reached);
     if reached < level {
-        findings.verdict = CheckVerdict::Unverifiable;
+        assessment.verdict = CheckVerdict::Unverifiable;
         let text = format!("intact at level {reached}, and level {level} was not reached: {}", lacking.join("; "));
-        findings.problems.push(Problem::general(ProblemCode::LevelNotReached, text));
+        assessment.problems.push(Problem::general(ProblemCode::LevelNotReached, text));
     }
 }
 
@@ -109,10 +109,10 @@ pub(super) fn deepen(findings: &mut Findings, data: &Data<'_>, source: Option<&P
 /// can write to a snapshot; so the bytes are right if the image was empty before the first import and nothing but imports wrote to
 /// it. Otherwise says why that is not known.
 fn trace(
-    findings: &mut Findings,
-    data: &Data<'_>,
+    assessment: &mut Assessment,
+    data: &Comparison<'_>,
     end: Option<&SnapshotInfo>,
-    volume: Result<&Original<'_>, &String>,
+    volume: Result<&VolumeImage<'_>, &String>,
 ) -> Result<(), String> {
     let Subject { backup, ancestors, .. } = *data.subject;
     let name = &data.image.info.name;
@@ -131,7 +131,7 @@ fn trace(
         return Err(format!("it is not known whether {} was made before the backup was finished", end.name));
     }
     if snapshots.len() == 1 {
-        findings.depth.push_str("; its snapshot, which comes with the last byte, is the first on an image that was made for it");
+        assessment.depth.push_str("; its snapshot, which comes with the last byte, is the first on an image that was made for it");
         return Ok(());
     }
     let volume = volume.map_err(|why| {
@@ -154,26 +154,26 @@ fn trace(
         // An import leaves out zeros, so that less may have changed here.
         more += bytes_without(&here, &there);
     }
-    findings.depth.push_str(&format!("; its extents and those of its chain compared with those of {}", volume.about(&end.name)));
+    assessment.depth.push_str(&format!("; its extents and those of its chain compared with those of {}", volume.about(&end.name)));
     if more > 0 {
         let text = format!(
             "{more} bytes changed in it or below it that did not change in {}: an increment that was cut off may have left them; \
              `--level restore` compares the bytes themselves",
             volume.about(&end.name)
         );
-        findings.problems.push(Problem::of(format!("{name}@{}", end.name), ProblemCode::ExtentsDiffer, text));
-        findings.verdict = CheckVerdict::Unverifiable;
-        findings.service_metadata = None;
+        assessment.problems.push(Problem::of(format!("{name}@{}", end.name), ProblemCode::ExtentsDiffer, text));
+        assessment.verdict = CheckVerdict::Unverifiable;
+        assessment.service_metadata = None;
     }
     Ok(())
 }
 
 /// The volume's image and its snapshot of the same time, or why there is none.
 fn original<'a>(
-    data: &Data<'_>,
+    data: &Comparison<'_>,
     end: Option<&SnapshotInfo>,
     source: Option<&Pool<'a>>,
-) -> Result<Result<Original<'a>, String>, StorageError> {
+) -> Result<Result<VolumeImage<'a>, String>, StorageError> {
     let Some(pool) = source else { return Ok(Err("--ceph-source-pool was not given".to_owned())) };
     let backup = data.subject.backup;
     let Some(volume) = backup.volume_id.as_deref() else { return Ok(Err("the row names no volume".to_owned())) };
@@ -190,11 +190,11 @@ fn original<'a>(
         return Ok(Err("striped images do not come in the order of their bytes".to_owned()));
     }
     let snapshots = pool.snapshots(&image)?;
-    let volume = Original { pool: pool.clone(), image, snapshots, snapshot: name.clone() };
+    let volume = VolumeImage { pool: pool.clone(), image, snapshots, snapshot: name.clone() };
     Ok(volume.has(&SnapshotInfo { id: 0, name, size: 0, created: made }).map(|()| volume))
 }
 
-struct Original<'a> {
+struct VolumeImage<'a> {
     pool: Pool<'a>,
     image: String,
     snapshots: Vec<SnapshotInfo>,
@@ -202,7 +202,7 @@ struct Original<'a> {
     snapshot: String,
 }
 
-impl Original<'_> {
+impl VolumeImage<'_> {
     /// Makes sure that it still has the snapshot that one on the backup's image was made of. One that was made later is another.
     fn has(&self, copy: &SnapshotInfo) -> Result<(), String> {
         let about = self.about(&copy.name);
@@ -218,11 +218,11 @@ impl Original<'_> {
     }
 }
 
-fn compare_with(data: &Data<'_>, at: Option<&str>, volume: &Original<'_>) -> Result<Difference, StorageError> {
+fn compare_with(data: &Comparison<'_>, at: Option<&str>, volume: &VolumeImage<'_>) -> Result<Difference, StorageError> {
     let backup = data.pool.export(&data.image.info.name, at)?;
     let original = volume.pool.export(&volume.image, Some(&volume.snapshot))?;
-    let told = Told::new(data.watch, data.image.held.bytes);
-    compare(&mut Sparse::new(backup).telling(told), &mut Sparse::new(original))
+    let told = ReadProgress::new(data.watch, data.image.held.bytes);
+    compare(&mut ExportWindows::new(backup).telling(told), &mut ExportWindows::new(original))
 }
 
 /// What changed in an image between two snapshots, in order and merged.
@@ -266,15 +266,15 @@ fn bytes_without(these: &[Range<u64>], others: &[Range<u64>]) -> u64 {
     bytes
 }
 
-fn differs(findings: &mut Findings, data: &Data<'_>, volume: &Original<'_>, difference: &Difference) {
+fn differs(assessment: &mut Assessment, data: &Comparison<'_>, volume: &VolumeImage<'_>, difference: &Difference) {
     let source = volume.about(&volume.snapshot);
-    findings.depth = format!("all {} bytes read and compared with {source}", findings.bytes.checked);
+    assessment.depth = format!("all {} bytes read and compared with {source}", assessment.bytes.checked);
     if difference.count == 0 {
         // Every byte is as it was: what was in doubt is no more.
-        findings.warnings.append(&mut findings.problems);
-        findings.verdict = CheckVerdict::Intact;
-        findings.reached = Some(Level::Restore);
-        findings.service_metadata = service_metadata(data.subject.backup, data.image);
+        assessment.warnings.append(&mut assessment.problems);
+        assessment.verdict = CheckVerdict::Intact;
+        assessment.reached = Some(Level::Restore);
+        assessment.service_metadata = service_metadata(data.subject.backup, data.image);
         return;
     }
     let info = &data.image.info;
@@ -282,30 +282,30 @@ fn differs(findings: &mut Findings, data: &Data<'_>, volume: &Original<'_>, diff
     named.dedup();
     for object in named {
         let text = format!("not as in {source}, in its bytes from {} on", object * info.object_size);
-        findings.problems.push(Problem::of(format!("{}.{object:016x}", info.object_prefix), ProblemCode::Differs, text));
+        assessment.problems.push(Problem::of(format!("{}.{object:016x}", info.object_prefix), ProblemCode::Differs, text));
     }
     let unnamed = difference.count.saturating_sub(difference.places.len() as u64);
     if unnamed > 0 {
-        findings.problems.push(Problem::of(
+        assessment.problems.push(Problem::of(
             &info.name,
             ProblemCode::Differs,
             format!("not as in {source} in {unnamed} more places of {WINDOW} bytes"),
         ));
     }
-    findings.verdict = CheckVerdict::Corrupt;
-    findings.service_metadata = None;
+    assessment.verdict = CheckVerdict::Corrupt;
+    assessment.service_metadata = None;
 }
 
-fn give_up(findings: &mut Findings, image: &str, error: &StorageError) {
-    findings.service_metadata = None;
+fn give_up(assessment: &mut Assessment, image: &str, error: &StorageError) {
+    assessment.service_metadata = None;
     // As on every storage: it differs from a cluster that is down, and nothing is decided by it.
-    findings.verdict = CheckVerdict::Unverifiable;
+    assessment.verdict = CheckVerdict::Unverifiable;
     if error.kind == StorageErrorKind::Media {
-        findings.problems.push(Problem::of(image, ProblemCode::Unreadable, format!("two reads, and both ended with an error: {error}")));
-        findings.depth = "looked at, and read as far as it can be read".to_owned();
+        assessment.problems.push(Problem::of(image, ProblemCode::Unreadable, format!("two reads, and both ended with an error: {error}")));
+        assessment.depth = "looked at, and read as far as it can be read".to_owned();
     } else {
-        findings.problems.push(unfinished(error));
-        findings.depth.push_str("; the reading could not be finished");
+        assessment.problems.push(unfinished(error));
+        assessment.depth.push_str("; the reading could not be finished");
     }
 }
 
@@ -318,9 +318,9 @@ fn twice<T>(mut read: impl FnMut() -> Result<T, StorageError>) -> Result<(T, boo
     }
 }
 
-fn read_all(data: &Data<'_>, at: Option<&str>) -> Result<u64, StorageError> {
+fn read_all(data: &Comparison<'_>, at: Option<&str>) -> Result<u64, StorageError> {
     let mut export = data.pool.export(&data.image.info.name, at)?;
-    let mut told = Told::new(data.watch, data.image.held.bytes);
+    let mut told = ReadProgress::new(data.watch, data.image.held.bytes);
     let mut bytes = 0_u64;
     while let Some(run) = export.next_run()? {
         bytes = bytes.saturating_add(run.length);
@@ -331,12 +331,12 @@ fn read_all(data: &Data<'_>, at: Option<&str>) -> Result<u64, StorageError> {
 
 /// Tells whoever watches how far one reading is. What was announced and does not come, since the reading breaks off or the
 /// extents were more than the bytes, is made good at its end, so that several readings add up.
-struct Told<'a> {
+struct ReadProgress<'a> {
     watch: &'a Watch,
     left: u64,
 }
 
-impl<'a> Told<'a> {
+impl<'a> ReadProgress<'a> {
     fn new(watch: &'a Watch, expected: u64) -> Self {
         watch.announce(expected);
         Self { watch, left: expected }
@@ -350,17 +350,17 @@ impl<'a> Told<'a> {
     }
 }
 
-impl Drop for Told<'_> {
+impl Drop for ReadProgress<'_> {
     fn drop(&mut self) {
         self.watch.add(self.left);
     }
 }
 
 /// An export as windows of bytes.
-struct Sparse<'a, R> {
+struct ExportWindows<'a, R> {
     export: Export<R>,
     /// Who is told of every run.
-    told: Option<Told<'a>>,
+    told: Option<ReadProgress<'a>>,
     /// What of the current run has not been given, and whether it is zeros.
     run: Option<Run>,
     begun: bool,
@@ -368,12 +368,12 @@ struct Sparse<'a, R> {
     from: u64,
 }
 
-impl<'a, R: Read> Sparse<'a, R> {
+impl<'a, R: Read> ExportWindows<'a, R> {
     fn new(export: Export<R>) -> Self {
         Self { export, told: None, run: None, begun: false, from: 0 }
     }
 
-    fn telling(self, told: Told<'a>) -> Self {
+    fn telling(self, told: ReadProgress<'a>) -> Self {
         Self { told: Some(told), ..self }
     }
 
@@ -407,7 +407,7 @@ impl<'a, R: Read> Sparse<'a, R> {
         Ok(())
     }
 
-    /// Fills a window that begins at `start`, not behind [`Sparse::next_offset`].
+    /// Fills a window that begins at `start`, not behind [`ExportWindows::next_offset`].
     fn fill(&mut self, start: u64, window: &mut [u8]) -> Result<(), StorageError> {
         window.fill(0);
         let end = start.saturating_add(window.len() as u64);
@@ -430,7 +430,7 @@ impl<'a, R: Read> Sparse<'a, R> {
 }
 
 /// Compares two images, byte by byte.
-fn compare(one: &mut Sparse<'_, impl Read>, other: &mut Sparse<'_, impl Read>) -> Result<Difference, StorageError> {
+fn compare(one: &mut ExportWindows<'_, impl Read>, other: &mut ExportWindows<'_, impl Read>) -> Result<Difference, StorageError> {
     let mut difference = Difference::default();
     let size = usize::try_from(WINDOW).unwrap_or(1 << 20);
     let (mut left, mut right) = (vec![0; size], vec![0; size]);
@@ -464,7 +464,7 @@ mod tests {
 
     fn difference(one: Runs<'_>, other: Runs<'_>) -> Result<Difference, StorageError> {
         let (one, other) = (stream(SIZE, one), stream(SIZE, other));
-        let open = |bytes| Export::new(bytes, "x").map(Sparse::new);
+        let open = |bytes| Export::new(bytes, "x").map(ExportWindows::new);
         compare(&mut open(one.as_slice())?, &mut open(other.as_slice())?)
     }
 
@@ -533,8 +533,8 @@ mod tests {
         assert_eq!(difference(&[(9, Ok(b"a")), (5, Ok(b"a"))], &[]).unwrap_err().kind, StorageErrorKind::Protocol);
         let whole = stream(SIZE, &[(0, Ok(b"abc"))]);
         let cut = &whole[..whole.len() - 1];
-        let mut one = Sparse::new(Export::new(cut, "x").unwrap());
-        let mut other = Sparse::new(Export::new(whole.as_slice(), "x").unwrap());
+        let mut one = ExportWindows::new(Export::new(cut, "x").unwrap());
+        let mut other = ExportWindows::new(Export::new(whole.as_slice(), "x").unwrap());
         assert_eq!(compare(&mut one, &mut other).unwrap_err().kind, StorageErrorKind::Protocol);
     }
 }

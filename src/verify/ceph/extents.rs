@@ -11,7 +11,7 @@ const MOST_OBJECTS: u64 = 1 << 30;
 
 /// What of an image is there.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct Held {
+pub(super) struct ExtentSummary {
     /// Bytes in extents.
     pub bytes: u64,
     /// The end of the last of them.
@@ -22,7 +22,7 @@ pub(super) struct Held {
     pub hole_count: u64,
 }
 
-impl Held {
+impl ExtentSummary {
     /// Bytes that are missing before the last extent's end.
     pub(super) fn inner_gap(&self) -> u64 {
         self.end.saturating_sub(self.bytes)
@@ -31,18 +31,18 @@ impl Held {
 
 /// Adds up extents.
 #[derive(Debug)]
-pub(super) struct Sum {
-    held: Held,
-    objects: Option<Objects>,
+pub(super) struct ExtentSum {
+    held: ExtentSummary,
+    objects: Option<ObjectSet>,
     object_size: u64,
     /// The extents of a striped image come in the order of its objects: gaps between them mean nothing.
     ordered: bool,
 }
 
-impl Sum {
+impl ExtentSum {
     pub(super) fn new(size: u64, object_size: u64, striped: bool) -> Self {
-        let objects = if striped { None } else { Objects::new(size, object_size) };
-        Self { held: Held::default(), objects, object_size, ordered: !striped }
+        let objects = if striped { None } else { ObjectSet::new(size, object_size) };
+        Self { held: ExtentSummary::default(), objects, object_size, ordered: !striped }
     }
 
     /// Adds one; whether it makes sense.
@@ -73,18 +73,18 @@ impl Sum {
     }
 
     /// What there is, and the objects that it is in, where they are known.
-    pub(super) fn done(self) -> (Held, Option<Objects>) {
+    pub(super) fn done(self) -> (ExtentSummary, Option<ObjectSet>) {
         (self.held, self.objects)
     }
 }
 
 /// A set of an image's objects.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Objects {
+pub(super) struct ObjectSet {
     words: Vec<u64>,
 }
 
-impl Objects {
+impl ObjectSet {
     /// The empty set; `None` for an image of too many objects.
     pub(super) fn new(size: u64, object_size: u64) -> Option<Self> {
         let count = size.div_ceil(object_size.max(1));
@@ -129,8 +129,8 @@ mod tests {
         Extent { offset, length, exists: true }
     }
 
-    fn sum(size: u64, striped: bool, extents: &[Extent]) -> Option<(Held, Option<Objects>)> {
-        let mut sum = Sum::new(size, 10, striped);
+    fn sum(size: u64, striped: bool, extents: &[Extent]) -> Option<(ExtentSummary, Option<ObjectSet>)> {
+        let mut sum = ExtentSum::new(size, 10, striped);
         extents.iter().all(|extent| sum.add(*extent)).then(|| sum.done())
     }
 
@@ -141,18 +141,18 @@ mod tests {
         assert_eq!(held.holes, [15..20, 50..60]);
         let objects = objects.unwrap();
         assert!(objects.contains(0) && !objects.contains(5) && !objects.contains(1000));
-        let mut all = Objects::new(100, 10).unwrap();
+        let mut all = ObjectSet::new(100, 10).unwrap();
         (0..10).for_each(|object| all.set(object));
         assert_eq!(all.without(&objects), [5, 7, 8, 9]);
         let (held, _) = sum(100, false, &[extent(5, 10)]).unwrap();
         assert_eq!(held.holes.first(), Some(&(0..5)));
-        assert_eq!(sum(100, false, &[]).unwrap().0, Held::default());
+        assert_eq!(sum(100, false, &[]).unwrap().0, ExtentSummary::default());
     }
 
     #[test]
     fn what_is_no_data_is_not_counted() {
         let gone = Extent { exists: false, ..extent(0, 50) };
-        assert_eq!(sum(100, false, &[gone, extent(50, 0)]).unwrap().0, Held::default());
+        assert_eq!(sum(100, false, &[gone, extent(50, 0)]).unwrap().0, ExtentSummary::default());
     }
 
     #[test]
@@ -178,8 +178,8 @@ mod tests {
 
     #[test]
     fn a_size_that_no_image_has_takes_no_memory() {
-        assert!(Objects::new(u64::MAX, 1).is_none());
-        assert_eq!(Objects::new(0, 4).unwrap().words.len(), 0);
+        assert!(ObjectSet::new(u64::MAX, 1).is_none());
+        assert_eq!(ObjectSet::new(0, 4).unwrap().words.len(), 0);
         let (held, objects) = sum(u64::MAX, false, &[extent(0, 10)]).unwrap();
         assert!(objects.is_none() && held.bytes == 10);
     }

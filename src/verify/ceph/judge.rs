@@ -10,13 +10,13 @@ use std::time::Duration;
 use jiff::tz::Offset;
 use jiff::{SignedDuration, Timestamp};
 
-use super::names::{self, Names, Shape};
-use super::observe::{Content, Observed, Seen};
+use super::names::{self, BackupNames, Shape};
+use super::observe::{MetadataContent, Observation, ObservedImage};
 use crate::domain::id::same;
 use crate::domain::time::stamp;
 use crate::domain::{Amount, Backup, CheckVerdict, Glance, Level, Listing, Problem, ProblemCode, time};
 use crate::storage::ceph::{ImageInfo, SnapshotInfo};
-use crate::verify::{Findings, Severity, Subject};
+use crate::verify::{Assessment, Severity, Subject};
 
 /// Clocks of a cluster and its clients may be this far apart.
 const CLOCKS: SignedDuration = SignedDuration::from_secs(60);
@@ -24,7 +24,7 @@ const CLOCKS: SignedDuration = SignedDuration::from_secs(60);
 const NAMED: usize = 100;
 
 /// Whether a problem may turn out not to be damage: comparing the bytes with the volume's decides.
-pub(super) fn is_doubt(problem: &Problem) -> bool {
+pub(super) fn is_possible_damage(problem: &Problem) -> bool {
     use ProblemCode::{ExtentsDiffer, ImageNewer, ObjectsDoubtful, SnapshotNewer, SnapshotOrder};
     matches!(problem.code.known(), Some(ObjectsDoubtful | SnapshotNewer | SnapshotOrder | ImageNewer | ExtentsDiffer))
 }
@@ -36,21 +36,21 @@ pub(super) fn is_newer(made: Option<Timestamp>, meta: Option<Timestamp>) -> Opti
 }
 
 /// A verdict in the making.
-struct Case<'a> {
+struct Judgement<'a> {
     subject: &'a Subject<'a>,
     backup: &'a Backup,
     ancestors: &'a [Arc<Backup>],
-    names: &'a Names,
-    observed: &'a Observed,
+    names: &'a BackupNames,
+    observed: &'a Observation,
     severity: Option<Severity>,
     problems: Vec<Problem>,
     warnings: Vec<Problem>,
 }
 
 /// What a look without reading says.
-pub(super) fn judge(subject: &Subject<'_>, names: &Names, observed: &Observed) -> Findings {
+pub(super) fn judge(subject: &Subject<'_>, names: &BackupNames, observed: &Observation) -> Assessment {
     let Subject { backup, ancestors, .. } = *subject;
-    let mut case = Case { subject, backup, ancestors, names, observed, severity: None, problems: Vec::new(), warnings: Vec::new() };
+    let mut case = Judgement { subject, backup, ancestors, names, observed, severity: None, problems: Vec::new(), warnings: Vec::new() };
     let image = observed.image.as_ref();
     let end = image.and_then(|image| image.snapshots_of(&backup.id).next());
     let expected = match image {
@@ -73,7 +73,7 @@ pub(super) fn judge(subject: &Subject<'_>, names: &Names, observed: &Observed) -
     let is_open = image.is_some_and(|image| !image.watchers.is_empty()) && !(is_complete && end.is_some());
     let busy = is_open || (begun && newest.is_some_and(|newest| is_young(newest, subject.now, subject.settle)));
     let verdict = if is_complete || begun { Severity::verdict(case.severity) } else { CheckVerdict::Missing };
-    Findings {
+    Assessment {
         verdict,
         reached: (verdict == CheckVerdict::Intact).then_some(Level::Quick),
         depth: depth(image, end.is_some(), names.shape),
@@ -96,7 +96,7 @@ pub(super) fn judge(subject: &Subject<'_>, names: &Names, observed: &Observed) -
 }
 
 /// What there is and the signs of work: a later look compares them with those that a check saw.
-pub(super) fn precheck(backup: &Backup, names: &Names, observed: &Observed, objects: u64, bytes: Result<u64, String>) -> Glance {
+pub(super) fn precheck(backup: &Backup, names: &BackupNames, observed: &Observation, objects: u64, bytes: Result<u64, String>) -> Glance {
     let newest = newest(observed, backup, is_begun(backup, names, observed)).filter(|_| tells_times(observed));
     let is_open = observed.image.as_ref().is_some_and(|image| {
         let is_complete = observed.meta.is_some() && image.snapshots_of(&backup.id).next().is_some();
@@ -107,34 +107,34 @@ pub(super) fn precheck(backup: &Backup, names: &Names, observed: &Observed, obje
 
 /// How many parts of this backup there are: its image, its snapshots of it, and its object of metadata. The last alone outlives
 /// a deletion of the others.
-pub(super) fn parts(backup: &Backup, names: &Names, observed: &Observed) -> u64 {
+pub(super) fn parts(backup: &Backup, names: &BackupNames, observed: &Observation) -> u64 {
     let image = observed.image.as_ref().filter(|image| is_in(backup, names, image));
     u64::from(observed.meta.is_some()) + image.map_or(0, |image| 1 + image.snapshots_of(&backup.id).count() as u64)
 }
 
 /// Whether anything there is of this backup.
-fn is_begun(backup: &Backup, names: &Names, observed: &Observed) -> bool {
+fn is_begun(backup: &Backup, names: &BackupNames, observed: &Observation) -> bool {
     observed.meta.is_some() || observed.image.as_ref().is_some_and(|image| is_in(backup, names, image))
 }
 
 /// Whether anything in an image is of this backup: several can share one.
-pub(super) fn is_in(backup: &Backup, names: &Names, image: &Seen) -> bool {
+pub(super) fn is_in(backup: &Backup, names: &BackupNames, image: &ObservedImage) -> bool {
     image.snapshots_of(&backup.id).next().is_some() || is_named_after(image, &backup.id) || wrote_to_shared(backup, names, image)
 }
 
 /// Whether an image was made for this backup: others may share it, and are increments on it.
-pub(super) fn is_named_after(image: &Seen, backup: &str) -> bool {
+pub(super) fn is_named_after(image: &ObservedImage, backup: &str) -> bool {
     image.info.name.strip_suffix(backup).is_some_and(|name| name.ends_with(".backup."))
 }
 
 /// What is to be written to a row whose backup is intact: the driver does that last.
-pub(super) fn service_metadata(backup: &Backup, image: &Seen) -> Option<String> {
+pub(super) fn service_metadata(backup: &Backup, image: &ObservedImage) -> Option<String> {
     let is_missing = backup.service_metadata.as_deref().is_none_or(str::is_empty);
     let is_snapshot = image.snapshots_of(&backup.id).next().is_some();
     (is_missing && is_snapshot).then(|| names::service_metadata(&image.info.name))
 }
 
-impl Case<'_> {
+impl Judgement<'_> {
     fn add(&mut self, severity: Severity, problem: Problem) {
         self.severity = self.severity.max(Some(severity));
         self.problems.push(problem);
@@ -150,7 +150,7 @@ impl Case<'_> {
     }
 
     /// There is a snapshot of this backup: its data went through to the end. The bytes that it should have.
-    fn snapshot(&mut self, image: &Seen) -> u64 {
+    fn snapshot(&mut self, image: &ObservedImage) -> u64 {
         let name = &image.info.name;
         let ends: Vec<_> = image.snapshots_of(&self.backup.id).collect();
         if ends.len() > 1 {
@@ -158,7 +158,7 @@ impl Case<'_> {
             self.add(Severity::Corrupt, Problem::of(name, ProblemCode::SnapshotTwice, text));
         }
         for end in ends {
-            self.made_again(image, end);
+            self.check_remade(image, end);
             match self.size() {
                 Some(size) if size != end.size => {
                     let text = format!("the snapshot holds a volume of {} bytes, and the row says {size}", end.size);
@@ -198,7 +198,7 @@ impl Case<'_> {
 
     /// A snapshot that was removed and made again under its name holds what the image held by then. The driver makes the snapshot
     /// before the object of metadata, and before those of later backups.
-    fn made_again(&mut self, image: &Seen, end: &SnapshotInfo) {
+    fn check_remade(&mut self, image: &ObservedImage, end: &SnapshotInfo) {
         let meta = self.observed.meta.as_ref().and_then(|meta| meta.modified);
         let begun = names::begun(&end.name);
         let is_later =
@@ -239,7 +239,7 @@ impl Case<'_> {
     }
 
     /// The row says that the backup is a snapshot, and it has none. The bytes that it should have are unknown.
-    fn without_snapshot(&mut self, image: &Seen) -> u64 {
+    fn without_snapshot(&mut self, image: &ObservedImage) -> u64 {
         let mut text = format!(
             "no snapshot backup.{}.snap.*, which comes with the last byte: the transfer did not end, or was never begun",
             self.backup.id
@@ -252,7 +252,7 @@ impl Case<'_> {
     }
 
     /// A copy: every byte of the volume must be in an extent. The bytes that it should have.
-    fn copy(&mut self, image: &Seen) -> u64 {
+    fn copy(&mut self, image: &ObservedImage) -> u64 {
         let name = &image.info.name;
         let size = self.size().unwrap_or(image.info.size);
         if size != image.info.size {
@@ -295,7 +295,7 @@ impl Case<'_> {
     }
 
     /// A part of a copy that is not there.
-    fn hole(&mut self, image: &Seen, from: u64, to: u64) {
+    fn hole(&mut self, image: &ObservedImage, from: u64, to: u64) {
         let object = image.info.object_size;
         let (first, last) = (from / object, to.saturating_sub(1) / object);
         let or_snapshot =
@@ -306,7 +306,7 @@ impl Case<'_> {
 
     /// Copies of a volume's snapshots share one name: the image may be that of another backup. And nobody writes to a copy once its
     /// backup is finished.
-    fn foreign(&mut self, image: &Seen) {
+    fn foreign(&mut self, image: &ObservedImage) {
         let ImageInfo { created, modified, .. } = image.info;
         let Some(finished) = self.observed.meta.as_ref().and_then(|meta| meta.modified) else { return };
         let is_newer = |time: Option<Timestamp>| time.filter(|_| is_newer(time, Some(finished)) == Some(true));
@@ -347,20 +347,20 @@ impl Case<'_> {
                 self.add(Severity::Incomplete, Problem::of(&self.names.meta, ProblemCode::MetadataMissing, text));
             }
             Some(meta) => match &meta.content {
-                Content::Invalid(what) => {
+                MetadataContent::Invalid(what) => {
                     let text = format!("not the metadata of a volume, and a restore would fail on it: {what}");
                     self.add(Severity::Corrupt, Problem::of(&meta.name, ProblemCode::MetadataInvalid, text));
                 }
-                Content::Of(Some(volume)) if !self.backup.volume_id.as_deref().is_some_and(|own| same(own, volume)) => {
+                MetadataContent::Of(Some(volume)) if !self.backup.volume_id.as_deref().is_some_and(|own| same(own, volume)) => {
                     let text = format!("the metadata of another volume, {volume:?}");
                     self.add(Severity::Corrupt, Problem::of(&meta.name, ProblemCode::MetadataForeign, text));
                 }
-                Content::Of(_) => {}
+                MetadataContent::Of(_) => {}
             },
         }
     }
 
-    fn lost(&mut self, image: &Seen) {
+    fn lost(&mut self, image: &ObservedImage) {
         for object in image.lost.objects.iter().take(NAMED) {
             let text = format!("in the map of objects of {}, and not in the pool: a restore would read zeros", image.info.name);
             self.add(Severity::Incomplete, Problem::of(object, ProblemCode::ObjectMissing, text));
@@ -388,7 +388,7 @@ impl Case<'_> {
         }
     }
 
-    fn writers(&mut self, image: &Seen) {
+    fn writers(&mut self, image: &ObservedImage) {
         let (name, watchers) = (&image.info.name, image.watchers.join(", "));
         if !watchers.is_empty() {
             let text = format!("open for writing by {watchers}: somebody works on it, or died less than a minute ago");
@@ -408,7 +408,7 @@ impl Case<'_> {
     }
 
     fn configuration(&mut self, has_snapshot: bool) {
-        let Observed { pool, configured_pool, .. } = self.observed;
+        let Observation { pool, configured_pool, .. } = self.observed;
         if has_snapshot && pool != configured_pool {
             let text = format!(
                 "it is in pool {pool}, and Cinder's restore looks for its snapshot in backup_ceph_pool, which is {configured_pool}"
@@ -419,7 +419,7 @@ impl Case<'_> {
 }
 
 /// Whether what was written last to an image of several backups is this one's.
-fn wrote_to_shared(backup: &Backup, names: &Names, image: &Seen) -> bool {
+fn wrote_to_shared(backup: &Backup, names: &BackupNames, image: &ObservedImage) -> bool {
     if names.shape == Shape::Snapshot {
         return image.dirty == Some(true) || !image.watchers.is_empty();
     }
@@ -431,12 +431,12 @@ fn wrote_to_shared(backup: &Backup, names: &Names, image: &Seen) -> bool {
 }
 
 /// Whether it is known when the object of metadata was written, which comes last.
-fn tells_times(observed: &Observed) -> bool {
+fn tells_times(observed: &Observation) -> bool {
     observed.meta.as_ref().is_none_or(|meta| meta.modified.is_some())
 }
 
 /// When something of this backup was last written.
-fn newest(observed: &Observed, backup: &Backup, begun: bool) -> Option<Timestamp> {
+fn newest(observed: &Observation, backup: &Backup, begun: bool) -> Option<Timestamp> {
     let meta = observed.meta.as_ref().and_then(|meta| meta.modified);
     let image = observed.image.as_ref().filter(|_| begun).and_then(|image| {
         match image.snapshots_of(&backup.id).filter_map(|snapshot| snapshot.created).max() {
@@ -456,7 +456,7 @@ fn is_young(time: Timestamp, now: Timestamp, settle: Duration) -> bool {
     }
 }
 
-fn depth(image: Option<&Seen>, has_snapshot: bool, shape: Shape) -> String {
+fn depth(image: Option<&ObservedImage>, has_snapshot: bool, shape: Shape) -> String {
     let Some(image) = image else { return "names looked for, no data read".to_owned() };
     let what = match (has_snapshot, shape) {
         (true, _) => "snapshot, its extents",

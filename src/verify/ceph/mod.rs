@@ -22,11 +22,11 @@ use crate::domain::{Amount, Backup, CheckVerdict, Glance, Level, Listing, Proble
 use crate::storage::ceph::{Cluster, Pool};
 use crate::storage::{StorageError, StorageErrorKind};
 
-use super::{Findings, Subject, Watch};
+use super::{Assessment, Subject, Watch};
 
 /// Checks a backup. `source` is the pool that the volumes are in, if one may look there; `watch` is told of the bytes that
 /// are read.
-pub fn check(cluster: &Cluster, source: Option<&Pool<'_>>, subject: &Subject<'_>, watch: &Watch) -> Findings {
+pub fn check(cluster: &Cluster, source: Option<&Pool<'_>>, subject: &Subject<'_>, watch: &Watch) -> Assessment {
     let names = match names::of(subject.backup, subject.ancestors) {
         Ok(names) => names,
         Err(problem) if problem.code == ProblemCode::VolumeUnknown => return nothing(CheckVerdict::Unverifiable, problem),
@@ -37,21 +37,21 @@ pub fn check(cluster: &Cluster, source: Option<&Pool<'_>>, subject: &Subject<'_>
         Ok(observed) => observed,
         Err(error) => return nothing(CheckVerdict::Unverifiable, unfinished(&error)),
     };
-    let mut findings = judge::judge(subject, &names, &observed);
-    if findings.verdict == CheckVerdict::Missing
+    let mut assessment = judge::judge(subject, &names, &observed);
+    if assessment.verdict == CheckVerdict::Missing
         && let Some(problem) = without_backups(cluster, &pool)
     {
-        findings.verdict = CheckVerdict::Unverifiable;
-        findings.problems.insert(0, problem);
+        assessment.verdict = CheckVerdict::Unverifiable;
+        assessment.problems.insert(0, problem);
     }
     // What is known to be broken need not be read.
-    let is_open = findings.problems.iter().all(judge::is_doubt);
+    let is_open = assessment.problems.iter().all(judge::is_possible_damage);
     if let (Some(image), true, true) = (&observed.image, is_open, subject.level > Level::Quick) {
         let finished = observed.meta.as_ref().and_then(|meta| meta.modified);
-        let data = compare::Data { pool: &pool, image, subject, finished, watch };
-        compare::deepen(&mut findings, &data, source);
+        let data = compare::Comparison { pool: &pool, image, subject, finished, watch };
+        compare::deepen(&mut assessment, &data, source);
     }
-    findings
+    assessment
 }
 
 /// Why the absence of a backup from a pool proves nothing: the pool holds no backup at all, or that could not be found out.
@@ -97,8 +97,8 @@ fn pool_of<'c>(cluster: &'c Cluster, backup: &'c Backup) -> Pool<'c> {
 }
 
 /// What there is to say where nothing could be looked at.
-fn nothing(verdict: CheckVerdict, problem: Problem) -> Findings {
-    Findings {
+fn nothing(verdict: CheckVerdict, problem: Problem) -> Assessment {
+    Assessment {
         verdict,
         reached: None,
         depth: "nothing looked at".to_owned(),

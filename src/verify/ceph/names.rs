@@ -31,7 +31,7 @@ pub(super) struct Candidate {
 
 /// Where to look for a backup.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Names {
+pub(super) struct BackupNames {
     /// What it can be.
     pub shape: Shape,
     /// Images, the one that Cinder's driver would take first.
@@ -44,7 +44,7 @@ pub(super) struct Names {
 ///
 /// # Errors
 /// What is wrong with the row, where nothing can be worked out.
-pub(super) fn of(backup: &Backup, ancestors: &[Arc<Backup>]) -> Result<Names, Problem> {
+pub(super) fn of(backup: &Backup, ancestors: &[Arc<Backup>]) -> Result<BackupNames, Problem> {
     let Some(volume) = backup.volume_id.as_deref() else {
         return Err(Problem::general(
             ProblemCode::VolumeUnknown,
@@ -86,7 +86,7 @@ pub(super) fn of(backup: &Backup, ancestors: &[Arc<Backup>]) -> Result<Names, Pr
         add(shared, true);
         Shape::Either
     };
-    Ok(Names { shape, images, meta: meta(&backup.id) })
+    Ok(BackupNames { shape, images, meta: meta(&backup.id) })
 }
 
 /// The object of a backup's metadata.
@@ -155,7 +155,7 @@ mod tests {
         Backup { id: id.to_owned(), volume_id: Some("V".to_owned()), ..Backup::default() }
     }
 
-    fn looked_for(names: &Names) -> Vec<(&str, bool)> {
+    fn candidates(names: &BackupNames) -> Vec<(&str, bool)> {
         names.images.iter().map(|image| (image.name.as_str(), image.by_snapshot)).collect()
     }
 
@@ -163,7 +163,7 @@ mod tests {
     fn a_full_backup_is_looked_for_by_its_own_id_and_then_by_the_old_name() {
         let names = of(&row("B"), &[]).unwrap();
         assert_eq!(names.shape, Shape::Either);
-        assert_eq!(looked_for(&names), [("volume-V.backup.B", false), ("volume-V.backup.base", true)]);
+        assert_eq!(candidates(&names), [("volume-V.backup.B", false), ("volume-V.backup.base", true)]);
         assert_eq!(names.meta, "backup.B.meta");
     }
 
@@ -172,7 +172,7 @@ mod tests {
         let backup =
             Backup { service_metadata: Some("{\"base\": \"volume-V.backup.A\"}".to_owned()), parent_id: Some("P".to_owned()), ..row("B") };
         let names = of(&backup, &[row("P").into()]).unwrap();
-        assert_eq!((names.shape, looked_for(&names)), (Shape::Snapshot, vec![("volume-V.backup.A", false)]));
+        assert_eq!((names.shape, candidates(&names)), (Shape::Snapshot, vec![("volume-V.backup.A", false)]));
         assert_eq!(service_metadata("volume-V.backup.A"), backup.service_metadata.unwrap());
         // Python takes an empty text for none.
         let backup = Backup { service_metadata: Some(String::new()), ..row("B") };
@@ -206,28 +206,28 @@ mod tests {
         let known = "{\"base\": \"volume-V.backup.F\"}";
         let names = of(&child, &[parent(Some(known), Some("F"), "P"), parent(Some(known), None, "F")]).unwrap();
         assert_eq!(
-            (names.shape, looked_for(&names)),
+            (names.shape, candidates(&names)),
             (Shape::Snapshot, vec![("volume-V.backup.F", false), ("volume-V.backup.base", false)])
         );
         // The parent's row lost it, its own parent's has it.
         let names = of(&child, &[parent(None, Some("F"), "P"), parent(Some(known), None, "F")]).unwrap();
-        assert_eq!(looked_for(&names)[0].0, "volume-V.backup.F");
+        assert_eq!(candidates(&names)[0].0, "volume-V.backup.F");
         // Nobody has it.
         let names = of(&child, &[parent(None, Some("F"), "P"), parent(None, None, "F")]).unwrap();
-        assert_eq!(looked_for(&names), [("volume-V.backup.F", false), ("volume-V.backup.base", false)]);
+        assert_eq!(candidates(&names), [("volume-V.backup.F", false), ("volume-V.backup.base", false)]);
         // The chain is cut: the oldest known is not the first.
         let names = of(&child, &[parent(None, Some("F"), "P")]).unwrap();
-        assert_eq!(looked_for(&names), [("volume-V.backup.base", false)]);
-        assert_eq!(looked_for(&of(&child, &[]).unwrap()), [("volume-V.backup.base", false)]);
+        assert_eq!(candidates(&names), [("volume-V.backup.base", false)]);
+        assert_eq!(candidates(&of(&child, &[]).unwrap()), [("volume-V.backup.base", false)]);
         // A parent's row that is broken does not hide this one's data.
-        assert_eq!(looked_for(&of(&child, &[parent(Some("?"), None, "F")]).unwrap())[0].0, "volume-V.backup.F");
+        assert_eq!(candidates(&of(&child, &[parent(Some("?"), None, "F")]).unwrap())[0].0, "volume-V.backup.F");
     }
 
     #[test]
     fn a_copy_of_a_snapshot_has_the_shared_name_whatever_its_parent() {
         let backup = Backup { snapshot_id: Some("S".to_owned()), parent_id: Some("P".to_owned()), ..row("B") };
         let names = of(&backup, &[row("P").into()]).unwrap();
-        assert_eq!((names.shape, looked_for(&names)), (Shape::Copy, vec![("volume-V.backup.base", false), ("volume-V.backup.B", false)]));
+        assert_eq!((names.shape, candidates(&names)), (Shape::Copy, vec![("volume-V.backup.base", false), ("volume-V.backup.B", false)]));
     }
 
     #[test]

@@ -5,8 +5,8 @@ use std::ops::ControlFlow;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::extents::{Held, Objects, Sum};
-use super::names::{Names, Shape, backup_of_snapshot};
+use super::extents::{ExtentSum, ExtentSummary, ObjectSet};
+use super::names::{BackupNames, Shape, backup_of_snapshot};
 use crate::storage::ceph::{ImageInfo, Pool, Range, SnapshotInfo};
 use crate::storage::{StorageError, StorageErrorKind};
 
@@ -17,20 +17,20 @@ const META: usize = 8 << 20;
 
 /// What there is of a backup.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Observed {
+pub(super) struct Observation {
     /// The pool that it is looked for in.
     pub pool: String,
     /// The pool that Cinder's driver is configured with, where its restore looks for snapshots.
     pub configured_pool: String,
     /// The image that it is in, if there is one.
-    pub image: Option<Seen>,
+    pub image: Option<ObservedImage>,
     /// The object of the volume's metadata, if there is one.
-    pub meta: Option<Meta>,
+    pub meta: Option<MetadataObject>,
 }
 
 /// An image.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Seen {
+pub(super) struct ObservedImage {
     pub info: ImageInfo,
     /// All of its snapshots, the oldest first.
     pub snapshots: Vec<SnapshotInfo>,
@@ -39,14 +39,14 @@ pub(super) struct Seen {
     /// Who holds its lock, or held it at death.
     pub locks: Vec<String>,
     /// What is in it: as of this backup's snapshot, or now where it has none.
-    pub held: Held,
+    pub held: ExtentSummary,
     /// What the image's map promises and what is not in the pool.
-    pub lost: Lost,
+    pub lost: LostObjects,
     /// Since the last of the backups' snapshots something was written; `None` where that was not looked at.
     pub dirty: Option<bool>,
 }
 
-impl Seen {
+impl ObservedImage {
     /// The snapshots that mark the end of a backup.
     pub(super) fn snapshots_of<'a>(&'a self, backup: &'a str) -> impl Iterator<Item = &'a SnapshotInfo> {
         self.snapshots.iter().filter(move |snapshot| backup_of_snapshot(&snapshot.name) == Some(backup))
@@ -55,12 +55,12 @@ impl Seen {
 
 /// The comparison of an image's map of objects with what is in the pool.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct Lost {
+pub(super) struct LostObjects {
     /// Whether there is a map that can be compared.
     pub compared: bool,
-    /// Names of objects that are not in the pool although they were written.
+    /// BackupNames of objects that are not in the pool although they were written.
     pub objects: Vec<String>,
-    /// Names of objects that are not in the pool, and of which it is not known whether they ever were: whoever writes enters
+    /// BackupNames of objects that are not in the pool, and of which it is not known whether they ever were: whoever writes enters
     /// an object into the map first, so that an increment that was cut off leaves objects in the maps of all later ones.
     pub doubtful: Vec<String>,
     /// Of so many more it is not known.
@@ -69,25 +69,25 @@ pub(super) struct Lost {
 
 /// The object of the volume's metadata.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Meta {
+pub(super) struct MetadataObject {
     /// Its name.
     pub name: String,
     /// When it was written: after all of the data.
     pub modified: Option<Timestamp>,
     /// The volume that it says it is of.
-    pub content: Content,
+    pub content: MetadataContent,
 }
 
 /// What an object of metadata holds.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Content {
+pub(super) enum MetadataContent {
     /// A volume's metadata, with the volume's id where it has one.
     Of(Option<String>),
     /// Something else, and what is wrong with it.
     Invalid(String),
 }
 
-impl Content {
+impl MetadataContent {
     /// Reads what Cinder's `BackupMetadataAPI` wrote.
     pub(super) fn read(bytes: &[u8]) -> Self {
         let document: Value = match serde_json::from_slice(bytes) {
@@ -106,28 +106,32 @@ impl Content {
 ///
 /// # Errors
 /// That of the first question which the cluster did not answer: then nothing is known.
-pub(super) fn observe(pool: &Pool<'_>, configured_pool: &str, names: &Names, backup: &str) -> Result<Observed, StorageError> {
+pub(super) fn observe(pool: &Pool<'_>, configured_pool: &str, names: &BackupNames, backup: &str) -> Result<Observation, StorageError> {
     let meta = match pool.object(&names.meta)? {
         None => None,
-        Some(stat) => pool.read_object(&names.meta, META)?.map(|bytes| Meta {
+        Some(stat) => pool.read_object(&names.meta, META)?.map(|bytes| MetadataObject {
             name: names.meta.clone(),
             modified: stat.modified,
-            content: Content::read(&bytes),
+            content: MetadataContent::read(&bytes),
         }),
     };
     let image = match choose(pool, names, backup)? {
         Some((info, snapshots)) => Some(look(pool, info, snapshots, names.shape, backup)?),
         None => None,
     };
-    Ok(Observed { pool: pool.name().to_owned(), configured_pool: configured_pool.to_owned(), image, meta })
+    Ok(Observation { pool: pool.name().to_owned(), configured_pool: configured_pool.to_owned(), image, meta })
 }
 
 /// Asks only what shows which parts there are, and whether somebody is or was at work: a few questions, none of them about data.
 ///
 /// # Errors
 /// As for [`observe`].
-pub(super) fn glimpse(pool: &Pool<'_>, configured_pool: &str, names: &Names, backup: &str) -> Result<Observed, StorageError> {
-    let meta = pool.object(&names.meta)?.map(|stat| Meta { name: names.meta.clone(), modified: stat.modified, content: Content::Of(None) });
+pub(super) fn glimpse(pool: &Pool<'_>, configured_pool: &str, names: &BackupNames, backup: &str) -> Result<Observation, StorageError> {
+    let meta = pool.object(&names.meta)?.map(|stat| MetadataObject {
+        name: names.meta.clone(),
+        modified: stat.modified,
+        content: MetadataContent::Of(None),
+    });
     let image = match choose(pool, names, backup)? {
         Some((info, snapshots)) => {
             let watchers = pool.watchers(&info.name)?;
@@ -137,15 +141,23 @@ pub(super) fn glimpse(pool: &Pool<'_>, configured_pool: &str, names: &Names, bac
                 Some(newest) => Some(has_changed(pool, &info.name, &newest.name)?),
                 None => None,
             };
-            Some(Seen { info, snapshots, watchers, locks: Vec::new(), held: Held::default(), lost: Lost::default(), dirty })
+            Some(ObservedImage {
+                info,
+                snapshots,
+                watchers,
+                locks: Vec::new(),
+                held: ExtentSummary::default(),
+                lost: LostObjects::default(),
+                dirty,
+            })
         }
         None => None,
     };
-    Ok(Observed { pool: pool.name().to_owned(), configured_pool: configured_pool.to_owned(), image, meta })
+    Ok(Observation { pool: pool.name().to_owned(), configured_pool: configured_pool.to_owned(), image, meta })
 }
 
 /// The image that this backup is in: the first that has its snapshot, else the first that can be it.
-fn choose(pool: &Pool<'_>, names: &Names, backup: &str) -> Result<Option<(ImageInfo, Vec<SnapshotInfo>)>, StorageError> {
+fn choose(pool: &Pool<'_>, names: &BackupNames, backup: &str) -> Result<Option<(ImageInfo, Vec<SnapshotInfo>)>, StorageError> {
     let mut found = None;
     for candidate in &names.images {
         let Some(info) = pool.image(&candidate.name)? else { continue };
@@ -163,7 +175,7 @@ fn choose(pool: &Pool<'_>, names: &Names, backup: &str) -> Result<Option<(ImageI
     Ok(found)
 }
 
-fn look(pool: &Pool<'_>, info: ImageInfo, snapshots: Vec<SnapshotInfo>, shape: Shape, backup: &str) -> Result<Seen, StorageError> {
+fn look(pool: &Pool<'_>, info: ImageInfo, snapshots: Vec<SnapshotInfo>, shape: Shape, backup: &str) -> Result<ObservedImage, StorageError> {
     let name = info.name.as_str();
     let watchers = pool.watchers(name)?;
     let locks = pool.locks(name)?;
@@ -176,7 +188,7 @@ fn look(pool: &Pool<'_>, info: ImageInfo, snapshots: Vec<SnapshotInfo>, shape: S
         _ => None,
     };
     let Some((size, range)) = whole(&info, end, shape) else {
-        return Ok(Seen { info, snapshots, watchers, locks, held: Held::default(), lost: Lost::default(), dirty });
+        return Ok(ObservedImage { info, snapshots, watchers, locks, held: ExtentSummary::default(), lost: LostObjects::default(), dirty });
     };
     let at = range.at;
     let (held, there) = sum(pool, &info, size, range)?;
@@ -184,22 +196,22 @@ fn look(pool: &Pool<'_>, info: ImageInfo, snapshots: Vec<SnapshotInfo>, shape: S
         Some(there) if info.has_object_map => {
             let (_, promised) = sum(pool, &info, size, Range { at, by_map: true, since: None })?;
             let suspects = promised.map(|promised| promised.without(&there)).unwrap_or_default();
-            let written = if suspects.is_empty() { Written::All } else { written(pool, &info, size, &snapshots, end)? };
+            let written = if suspects.is_empty() { WrittenObjects::All } else { written(pool, &info, size, &snapshots, end)? };
             examine(pool, &info, suspects, &written)?
         }
-        _ => Lost::default(),
+        _ => LostObjects::default(),
     };
-    Ok(Seen { info, snapshots, watchers, locks, held, lost, dirty })
+    Ok(ObservedImage { info, snapshots, watchers, locks, held, lost, dirty })
 }
 
 /// What is in an image of which the rest is known: as of this backup's snapshot, or now where it has none.
 ///
 /// # Errors
 /// As for every question.
-pub(super) fn held(pool: &Pool<'_>, image: &Seen, shape: Shape, backup: &str) -> Result<Held, StorageError> {
+pub(super) fn held(pool: &Pool<'_>, image: &ObservedImage, shape: Shape, backup: &str) -> Result<ExtentSummary, StorageError> {
     match whole(&image.info, image.snapshots_of(backup).next(), shape) {
         Some((size, range)) => Ok(sum(pool, &image.info, size, range)?.0),
-        None => Ok(Held::default()),
+        None => Ok(ExtentSummary::default()),
     }
 }
 
@@ -214,8 +226,8 @@ fn whole<'a>(info: &ImageInfo, end: Option<&'a SnapshotInfo>, shape: Shape) -> O
     Some((size, Range { at: end.map(|end| end.name.as_str()), ..Range::default() }))
 }
 
-fn sum(pool: &Pool<'_>, info: &ImageInfo, size: u64, range: Range<'_>) -> Result<(Held, Option<Objects>), StorageError> {
-    let mut sum = Sum::new(size, info.object_size, info.striped);
+fn sum(pool: &Pool<'_>, info: &ImageInfo, size: u64, range: Range<'_>) -> Result<(ExtentSummary, Option<ObjectSet>), StorageError> {
+    let mut sum = ExtentSum::new(size, info.object_size, info.striped);
     let mut sane = true;
     pool.extents(&info.name, range, &mut |extent| {
         sane = sum.add(extent);
@@ -238,11 +250,11 @@ fn has_changed(pool: &Pool<'_>, image: &str, since: &str) -> Result<bool, Storag
 }
 
 /// Which of the objects in a map were really written.
-enum Written {
+enum WrittenObjects {
     /// All: only one backup wrote to the image before the map was kept.
     All,
     /// These at least.
-    These(Objects),
+    These(ObjectSet),
 }
 
 /// What is known to have been written. The first backup on a base is its only writer up to its own snapshot, whose map is
@@ -253,32 +265,32 @@ fn written(
     size: u64,
     snapshots: &[SnapshotInfo],
     end: Option<&SnapshotInfo>,
-) -> Result<Written, StorageError> {
-    let Some(end) = end else { return Ok(Written::All) };
+) -> Result<WrittenObjects, StorageError> {
+    let Some(end) = end else { return Ok(WrittenObjects::All) };
     let first = snapshots.iter().find(|snapshot| {
         backup_of_snapshot(&snapshot.name).is_some_and(|owner| info.name.strip_suffix(owner).is_some_and(|rest| rest.ends_with('.')))
     });
     let known = match first {
-        Some(first) if first.name == end.name => return Ok(Written::All),
+        Some(first) if first.name == end.name => return Ok(WrittenObjects::All),
         Some(first) => sum(pool, info, size, Range { at: Some(&first.name), by_map: true, since: None })?.1,
         None => None,
     };
-    Ok(known.or_else(|| Objects::new(0, 1)).map_or(Written::All, Written::These))
+    Ok(known.or_else(|| ObjectSet::new(0, 1)).map_or(WrittenObjects::All, WrittenObjects::These))
 }
 
 /// Looks for objects that the map has and that hold nothing. They may be there and empty: a hole was made in them.
-fn examine(pool: &Pool<'_>, info: &ImageInfo, suspects: Vec<u64>, written: &Written) -> Result<Lost, StorageError> {
+fn examine(pool: &Pool<'_>, info: &ImageInfo, suspects: Vec<u64>, written: &WrittenObjects) -> Result<LostObjects, StorageError> {
     let other = info.data_pool.as_deref().map(|name| pool.sibling(name));
     let data = other.as_ref().unwrap_or(pool);
     let unexamined = suspects.len().saturating_sub(LOOKED_FOR) as u64;
-    let mut lost = Lost { compared: true, unexamined, ..Lost::default() };
+    let mut lost = LostObjects { compared: true, unexamined, ..LostObjects::default() };
     for number in suspects.into_iter().take(LOOKED_FOR) {
         let object = format!("{}.{number:016x}", info.object_prefix);
         if data.has_object(&object)? {
             continue;
         }
         match written {
-            Written::These(these) if !these.contains(number) => lost.doubtful.push(object),
+            WrittenObjects::These(these) if !these.contains(number) => lost.doubtful.push(object),
             _ => lost.objects.push(object),
         }
     }
@@ -293,10 +305,10 @@ mod tests {
     #[test]
     fn metadata_is_read_as_cinder_restores_it() {
         let text = br#"{"version": 2, "volume-base-metadata": {"id": "V", "size": 1}}"#;
-        assert_eq!(Content::read(text), Content::Of(Some("V".to_owned())));
-        assert_eq!(Content::read(br#"{"version": 1}"#), Content::Of(None));
+        assert_eq!(MetadataContent::read(text), MetadataContent::Of(Some("V".to_owned())));
+        assert_eq!(MetadataContent::read(br#"{"version": 1}"#), MetadataContent::Of(None));
         for wrong in ["", "{}", "[]", "{\"version\": 3}", "{\"version\": \"2\"}", "{\"version\": 2", "\u{0}"] {
-            assert!(matches!(Content::read(wrong.as_bytes()), Content::Invalid(_)), "{wrong}");
+            assert!(matches!(MetadataContent::read(wrong.as_bytes()), MetadataContent::Invalid(_)), "{wrong}");
         }
     }
 }

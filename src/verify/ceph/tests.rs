@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::extents::Held;
+use super::extents::ExtentSummary;
 use super::judge::judge;
 use super::names;
-use super::observe::{Content, Lost, Meta, Observed, Seen};
+use super::observe::{LostObjects, MetadataContent, MetadataObject, Observation, ObservedImage};
 use crate::domain::{Backup, CheckVerdict, Level, Problem};
 use crate::storage::ceph::{ImageInfo, SnapshotInfo};
-use crate::verify::{Findings, Subject};
+use crate::verify::{Assessment, Subject};
 
 const GIB: u64 = 1 << 30;
 const MIB: u64 = 1 << 20;
@@ -59,8 +59,8 @@ fn of_snapshot() -> Backup {
     Backup { snapshot_id: Some("s".to_owned()), ..row() }
 }
 
-fn meta() -> Meta {
-    Meta { name: "backup.b.meta".to_owned(), modified: ago(60), content: Content::Of(Some("v".to_owned())) }
+fn meta() -> MetadataObject {
+    MetadataObject { name: "backup.b.meta".to_owned(), modified: ago(60), content: MetadataContent::Of(Some("v".to_owned())) }
 }
 
 fn snapshot(backup: &str) -> SnapshotInfo {
@@ -68,8 +68,8 @@ fn snapshot(backup: &str) -> SnapshotInfo {
 }
 
 /// An image that is closed and has all of a copy in it.
-fn image(name: &str) -> Seen {
-    Seen {
+fn image(name: &str) -> ObservedImage {
+    ObservedImage {
         info: ImageInfo {
             name: name.to_owned(),
             size: GIB,
@@ -84,27 +84,27 @@ fn image(name: &str) -> Seen {
         snapshots: Vec::new(),
         watchers: Vec::new(),
         locks: Vec::new(),
-        held: Held { bytes: GIB, end: GIB, ..Held::default() },
-        lost: Lost { compared: true, ..Lost::default() },
+        held: ExtentSummary { bytes: GIB, end: GIB, ..ExtentSummary::default() },
+        lost: LostObjects { compared: true, ..LostObjects::default() },
         dirty: None,
     }
 }
 
 /// A base image with snapshots of these backups, and little data.
-fn base(name: &str, snapshots: &[&str]) -> Seen {
-    let held = Held { bytes: 3 * MIB, end: 100 * MIB, holes: vec![MIB..98 * MIB], hole_count: 1 };
+fn base(name: &str, snapshots: &[&str]) -> ObservedImage {
+    let held = ExtentSummary { bytes: 3 * MIB, end: 100 * MIB, holes: vec![MIB..98 * MIB], hole_count: 1 };
     let snapshots = (4..).zip(snapshots).map(|(id, backup)| SnapshotInfo { id, ..snapshot(backup) }).collect();
-    Seen { snapshots, dirty: Some(false), held, ..image(name) }
+    ObservedImage { snapshots, dirty: Some(false), held, ..image(name) }
 }
 
-fn killed(mut image: Seen) -> Seen {
+fn killed(mut image: ObservedImage) -> ObservedImage {
     image.locks = vec!["client.1 at 127.0.0.1:0/1".to_owned()];
     image
 }
 
-fn judged(backup: &Backup, ancestors: &[Arc<Backup>], image: Option<Seen>, meta: Option<Meta>) -> Findings {
+fn judged(backup: &Backup, ancestors: &[Arc<Backup>], image: Option<ObservedImage>, meta: Option<MetadataObject>) -> Assessment {
     let names = names::of(backup, ancestors).unwrap();
-    let observed = Observed { pool: "backups".to_owned(), configured_pool: "backups".to_owned(), image, meta };
+    let observed = Observation { pool: "backups".to_owned(), configured_pool: "backups".to_owned(), image, meta };
     let subject = Subject { backup, ancestors, level: Level::Quick, settle: Duration::from_mins(15), now: now() };
     judge(&subject, &names, &observed)
 }
@@ -114,8 +114,8 @@ fn codes(problems: &[Problem]) -> Vec<&str> {
 }
 
 /// Verdict, codes of problems, codes of warnings.
-fn summary(findings: &Findings) -> (CheckVerdict, Vec<&str>, Vec<&str>) {
-    (findings.verdict, codes(&findings.problems), codes(&findings.warnings))
+fn summary(assessment: &Assessment) -> (CheckVerdict, Vec<&str>, Vec<&str>) {
+    (assessment.verdict, codes(&assessment.problems), codes(&assessment.warnings))
 }
 
 use CheckVerdict::{Corrupt, Incomplete, Intact, Missing, Unverifiable};
@@ -142,7 +142,7 @@ fn a_complete_full_backup_of_rbd_gets_its_base_back() {
 
 #[test]
 fn an_empty_volume_is_a_backup_too() {
-    let image = Seen { held: Held::default(), ..base(OWN, &["b"]) };
+    let image = ObservedImage { held: ExtentSummary::default(), ..base(OWN, &["b"]) };
     assert_eq!(summary(&judged(&row(), &[], Some(image), Some(meta()))), (Intact, vec![], vec![]));
 }
 
@@ -179,8 +179,8 @@ fn a_complete_copy_of_a_snapshot_is_intact() {
 #[test]
 fn killed_half_way_through_a_copy() {
     for (backup, name) in [(row(), OWN), (of_snapshot(), SHARED)] {
-        let held = Held { bytes: 256 * MIB, end: 256 * MIB, ..Held::default() };
-        let found = judged(&backup, &[], Some(killed(Seen { held, ..image(name) })), None);
+        let held = ExtentSummary { bytes: 256 * MIB, end: 256 * MIB, ..ExtentSummary::default() };
+        let found = judged(&backup, &[], Some(killed(ObservedImage { held, ..image(name) })), None);
         assert_eq!(summary(&found), (Incomplete, vec!["hole", "metadata-missing"], vec!["stale-lock"]));
         assert!(found.problems[0].text.contains("bytes 268435456 to 1073741824"), "{:?}", found.problems);
         assert_eq!((found.begun, found.busy), (true, false));
@@ -191,9 +191,9 @@ fn killed_half_way_through_a_copy() {
 #[test]
 fn killed_inside_the_last_chunk() {
     // The map has all objects; one was never written.
-    let held = Held { bytes: GIB - 4 * MIB, end: GIB, holes: vec![GIB - 8 * MIB..GIB - 4 * MIB], hole_count: 1 };
-    let lost = Lost { compared: true, objects: vec!["rbd_data.1.00000000000000fe".to_owned()], ..Lost::default() };
-    let found = judged(&row(), &[], Some(killed(Seen { held, lost, ..image(OWN) })), None);
+    let held = ExtentSummary { bytes: GIB - 4 * MIB, end: GIB, holes: vec![GIB - 8 * MIB..GIB - 4 * MIB], hole_count: 1 };
+    let lost = LostObjects { compared: true, objects: vec!["rbd_data.1.00000000000000fe".to_owned()], ..LostObjects::default() };
+    let found = judged(&row(), &[], Some(killed(ObservedImage { held, lost, ..image(OWN) })), None);
     assert_eq!(summary(&found), (Incomplete, vec!["hole", "metadata-missing", "object-missing"], vec!["stale-lock"]));
     assert_eq!(found.problems[2].object.as_deref(), Some("rbd_data.1.00000000000000fe"));
 }
@@ -208,7 +208,7 @@ fn killed_after_the_copy_and_before_the_metadata() {
 #[test]
 fn killed_in_the_import_of_a_full_backup() {
     // Few objects, no snapshot, no metadata.
-    let image = killed(Seen { snapshots: Vec::new(), dirty: None, ..base(OWN, &[]) });
+    let image = killed(ObservedImage { snapshots: Vec::new(), dirty: None, ..base(OWN, &[]) });
     let found = judged(&row(), &[], Some(image), None);
     assert_eq!(summary(&found), (Incomplete, vec!["hole", "hole", "metadata-missing"], vec!["stale-lock"]));
     assert_eq!(found.service_metadata, None);
@@ -216,7 +216,7 @@ fn killed_in_the_import_of_a_full_backup() {
 
 #[test]
 fn killed_in_the_import_of_an_increment() {
-    let image = killed(Seen { dirty: Some(true), ..base(BASE, &["f", "p"]) });
+    let image = killed(ObservedImage { dirty: Some(true), ..base(BASE, &["f", "p"]) });
     let found = judged(&increment(), &ancestors(), Some(image), None);
     assert_eq!(summary(&found), (Incomplete, vec!["snapshot-missing", "metadata-missing"], vec!["stale-lock"]));
     assert!(found.problems[0].text.contains("make that a full backup"), "{:?}", found.problems);
@@ -269,14 +269,14 @@ fn the_image_of_another_copy_is_not_this_ones() {
 }
 
 /// A base with these snapshots, each with the minutes since it was made and since its backup began, in the order of their ids.
-fn base_of(name: &str, snapshots: &[(&str, i64, i64)]) -> Seen {
+fn base_of(name: &str, snapshots: &[(&str, i64, i64)]) -> ObservedImage {
     let snapshots = (4..).zip(snapshots).map(|(id, (backup, made, begun))| SnapshotInfo {
         id,
         name: format!("backup.{backup}.snap.{}.25", ago(*begun).unwrap().as_second()),
         size: GIB,
         created: ago(*made),
     });
-    Seen { snapshots: snapshots.collect(), ..base(name, &[]) }
+    ObservedImage { snapshots: snapshots.collect(), ..base(name, &[]) }
 }
 
 #[test]
@@ -312,7 +312,7 @@ fn what_has_no_time_is_not_called_made_again() {
     image.snapshots[0].created = None;
     assert_eq!(summary(&judged(&row(), &[], Some(image.clone()), Some(meta()))), (Intact, vec![], vec!["snapshot-undated"]));
     image.snapshots[0].created = ago(61);
-    let undated = Meta { modified: None, ..meta() };
+    let undated = MetadataObject { modified: None, ..meta() };
     assert_eq!(summary(&judged(&row(), &[], Some(image.clone()), Some(undated.clone()))), (Intact, vec![], vec!["snapshot-undated"]));
     // Nor where a name has none, or is that of no backup.
     image.snapshots[0].name = "backup.b.snap.x".to_owned();
@@ -323,7 +323,7 @@ fn what_has_no_time_is_not_called_made_again() {
 
 #[test]
 fn a_copy_that_was_written_to_after_its_backup_is_in_doubt() {
-    for change in [|image: &mut Seen| image.info.modified = ago(30), |image: &mut Seen| image.info.created = ago(30)] {
+    for change in [|image: &mut ObservedImage| image.info.modified = ago(30), |image: &mut ObservedImage| image.info.created = ago(30)] {
         let mut own = image(OWN);
         change(&mut own);
         let found = judged(&row(), &[], Some(own), Some(meta()));
@@ -346,29 +346,30 @@ fn the_image_of_an_earlier_copy_does_not_mean_that_this_one_was_begun() {
 
 #[test]
 fn a_lost_object_is_found_without_reading() {
-    let lost = Lost { compared: true, objects: vec!["rbd_data.1.0000000000000007".to_owned()], ..Lost::default() };
-    let found = judged(&row(), &[], Some(Seen { lost, ..base(OWN, &["b"]) }), Some(meta()));
+    let lost = LostObjects { compared: true, objects: vec!["rbd_data.1.0000000000000007".to_owned()], ..LostObjects::default() };
+    let found = judged(&row(), &[], Some(ObservedImage { lost, ..base(OWN, &["b"]) }), Some(meta()));
     assert_eq!(summary(&found), (Incomplete, vec!["object-missing"], vec![]));
     assert_eq!(found.service_metadata, None);
-    let lost = Lost {
+    let lost = LostObjects {
         compared: true,
         objects: (0..250).map(|object| format!("rbd_data.1.{object:016x}")).collect(),
         unexamined: 9,
-        ..Lost::default()
+        ..LostObjects::default()
     };
-    let found = judged(&row(), &[], Some(Seen { lost, ..base(OWN, &["b"]) }), Some(meta()));
+    let found = judged(&row(), &[], Some(ObservedImage { lost, ..base(OWN, &["b"]) }), Some(meta()));
     assert_eq!((found.problems.len(), codes(&found.warnings)), (101, vec!["objects-unexamined"]));
     assert!(found.problems[100].text.starts_with("150 more"), "{}", found.problems[100].text);
 }
 
 #[test]
 fn an_object_that_may_never_have_been_is_no_damage_and_no_proof() {
-    let lost = Lost { compared: true, doubtful: vec!["rbd_data.1.0000000000000007".to_owned()], ..Lost::default() };
-    let found = judged(&increment(), &ancestors(), Some(Seen { lost: lost.clone(), ..base(BASE, &["f", "p", "b"]) }), Some(meta()));
+    let lost = LostObjects { compared: true, doubtful: vec!["rbd_data.1.0000000000000007".to_owned()], ..LostObjects::default() };
+    let found =
+        judged(&increment(), &ancestors(), Some(ObservedImage { lost: lost.clone(), ..base(BASE, &["f", "p", "b"]) }), Some(meta()));
     assert_eq!(summary(&found), (CheckVerdict::Unverifiable, vec!["objects-doubtful"], vec![]));
     assert_eq!(found.service_metadata, None);
     // And it hides nothing that is proven.
-    let found = judged(&increment(), &ancestors(), Some(Seen { lost, ..base(BASE, &["f", "p", "b"]) }), None);
+    let found = judged(&increment(), &ancestors(), Some(ObservedImage { lost, ..base(BASE, &["f", "p", "b"]) }), None);
     assert_eq!(summary(&found), (Incomplete, vec!["metadata-missing", "objects-doubtful"], vec![]));
 }
 
@@ -381,36 +382,38 @@ fn a_lost_parent_is_no_damage_of_the_child() {
 
 #[test]
 fn a_base_that_was_written_to_after_its_last_backup_is_worth_a_warning() {
-    let image = Seen { dirty: Some(true), ..base(BASE, &["f", "p", "b"]) };
+    let image = ObservedImage { dirty: Some(true), ..base(BASE, &["f", "p", "b"]) };
     let found = judged(&increment(), &ancestors(), Some(image), Some(meta()));
     assert_eq!(summary(&found), (Intact, vec![], vec!["base-dirty"]));
 }
 
 #[test]
 fn a_copy_may_end_early_only_where_its_source_can() {
-    let held = || Held { bytes: 512 * MIB, end: 512 * MIB, ..Held::default() };
-    let of = |backup: &Backup, name: &str, meta: Option<Meta>| judged(backup, &[], Some(Seen { held: held(), ..image(name) }), meta);
+    let held = || ExtentSummary { bytes: 512 * MIB, end: 512 * MIB, ..ExtentSummary::default() };
+    let of = |backup: &Backup, name: &str, meta: Option<MetadataObject>| {
+        judged(backup, &[], Some(ObservedImage { held: held(), ..image(name) }), meta)
+    };
     // A snapshot from before the volume grew.
     assert_eq!(summary(&of(&of_snapshot(), SHARED, Some(meta()))), (Intact, vec![], vec!["tail-hole"]));
     assert_eq!(of(&of_snapshot(), SHARED, None).verdict, Incomplete);
     // A volume has its size, always.
     assert_eq!(summary(&of(&row(), OWN, Some(meta()))), (Incomplete, vec!["hole"], vec![]));
     // And nothing at all is no copy.
-    let empty = Seen { held: Held::default(), ..image(SHARED) };
+    let empty = ObservedImage { held: ExtentSummary::default(), ..image(SHARED) };
     assert_eq!(judged(&of_snapshot(), &[], Some(empty), Some(meta())).verdict, Incomplete);
 }
 
 #[test]
 fn a_hole_in_the_middle_is_damage_in_every_copy() {
-    let held = || Held { bytes: GIB - MIB, end: GIB, holes: vec![5 * MIB..6 * MIB], hole_count: 1 };
+    let held = || ExtentSummary { bytes: GIB - MIB, end: GIB, holes: vec![5 * MIB..6 * MIB], hole_count: 1 };
     for (backup, name) in [(row(), OWN), (of_snapshot(), SHARED)] {
-        let found = judged(&backup, &[], Some(Seen { held: held(), ..image(name) }), Some(meta()));
+        let found = judged(&backup, &[], Some(ObservedImage { held: held(), ..image(name) }), Some(meta()));
         assert_eq!(summary(&found), (Incomplete, vec!["hole"], vec![]));
         assert!(found.problems[0].text.contains("objects 1 to 1"), "{:?}", found.problems);
     }
     // Of a striped image it is only known that there is one.
-    let held = Held { bytes: GIB - MIB, end: GIB, ..Held::default() };
-    assert_eq!(summary(&judged(&row(), &[], Some(Seen { held, ..image(OWN) }), Some(meta()))), (Incomplete, vec!["hole"], vec![]));
+    let held = ExtentSummary { bytes: GIB - MIB, end: GIB, ..ExtentSummary::default() };
+    assert_eq!(summary(&judged(&row(), &[], Some(ObservedImage { held, ..image(OWN) }), Some(meta()))), (Incomplete, vec!["hole"], vec![]));
 }
 
 #[test]
@@ -453,11 +456,11 @@ fn two_snapshots_of_one_backup_are_one_too_many() {
 
 #[test]
 fn metadata_of_something_else_is_damage() {
-    let invalid = Meta { content: Content::Invalid("it is no JSON".to_owned()), ..meta() };
+    let invalid = MetadataObject { content: MetadataContent::Invalid("it is no JSON".to_owned()), ..meta() };
     assert_eq!(summary(&judged(&row(), &[], Some(image(OWN)), Some(invalid))), (Corrupt, vec!["metadata-invalid"], vec![]));
-    let foreign = Meta { content: Content::Of(Some("w".to_owned())), ..meta() };
+    let foreign = MetadataObject { content: MetadataContent::Of(Some("w".to_owned())), ..meta() };
     assert_eq!(summary(&judged(&row(), &[], Some(image(OWN)), Some(foreign))), (Corrupt, vec!["metadata-foreign"], vec![]));
-    let silent = Meta { content: Content::Of(None), ..meta() };
+    let silent = MetadataObject { content: MetadataContent::Of(None), ..meta() };
     assert_eq!(judged(&row(), &[], Some(image(OWN)), Some(silent)).verdict, Intact);
 }
 
@@ -466,8 +469,8 @@ fn a_restore_that_would_look_in_another_pool_is_worth_a_warning() {
     let backup = row();
     let names = names::of(&backup, &[]).unwrap();
     let subject = Subject { backup: &backup, ancestors: &[], level: Level::Quick, settle: Duration::from_mins(15), now: now() };
-    let of = |image: Seen| {
-        let observed = Observed { pool: "old".to_owned(), configured_pool: "new".to_owned(), image: Some(image), meta: Some(meta()) };
+    let of = |image: ObservedImage| {
+        let observed = Observation { pool: "old".to_owned(), configured_pool: "new".to_owned(), image: Some(image), meta: Some(meta()) };
         judge(&subject, &names, &observed)
     };
     assert_eq!(summary(&of(base(OWN, &["b"]))), (Intact, vec![], vec!["pool-differs"]));
@@ -478,13 +481,13 @@ fn a_restore_that_would_look_in_another_pool_is_worth_a_warning() {
 
 #[test]
 fn who_has_the_image_open_is_at_work() {
-    let open = |mut image: Seen| {
+    let open = |mut image: ObservedImage| {
         image.watchers = vec!["127.0.0.1:0/1".to_owned()];
         image.locks = vec!["client.1 at 127.0.0.1:0/1".to_owned()];
         image
     };
-    let half = Held { bytes: MIB, end: MIB, ..Held::default() };
-    let found = judged(&row(), &[], Some(open(Seen { held: half, ..image(OWN) })), None);
+    let half = ExtentSummary { bytes: MIB, end: MIB, ..ExtentSummary::default() };
+    let found = judged(&row(), &[], Some(open(ObservedImage { held: half, ..image(OWN) })), None);
     assert!(found.busy && codes(&found.warnings) == ["image-open"]);
     assert!(judged(&row(), &[], Some(open(image(OWN))), Some(meta())).busy, "nobody writes to a copy that is done");
     // On a base, the writer may be one of this increment, which has no snapshot yet ...
@@ -496,10 +499,10 @@ fn who_has_the_image_open_is_at_work() {
 
 #[test]
 fn what_is_young_may_still_be_written() {
-    let young = Meta { modified: ago(14), ..meta() };
+    let young = MetadataObject { modified: ago(14), ..meta() };
     assert!(judged(&row(), &[], Some(image(OWN)), Some(young.clone())).busy);
     assert!(judged(&row(), &[], Some(base(OWN, &["b"])), Some(young)).busy);
-    let future = Meta { modified: ago(-5), ..meta() };
+    let future = MetadataObject { modified: ago(-5), ..meta() };
     assert!(judged(&row(), &[], Some(image(OWN)), Some(future)).busy);
     let mut writing = image(OWN);
     writing.info.modified = ago(3);
@@ -510,7 +513,7 @@ fn what_is_young_may_still_be_written() {
     let found = judged(&increment(), &ancestors(), Some(written), Some(meta()));
     assert_eq!((found.busy, found.newest_object_at), (false, ago(60)));
     // The metadata is written last: without its time nobody knows when the newest part was written.
-    let undated = Meta { modified: None, ..meta() };
+    let undated = MetadataObject { modified: None, ..meta() };
     assert_eq!(judged(&row(), &[], Some(base(OWN, &["b"])), Some(undated)).newest_object_at, None);
     assert_ne!(judged(&row(), &[], Some(base(OWN, &["b"])), Some(meta())).newest_object_at, None);
 }

@@ -11,7 +11,7 @@ const ASKED_FOR: usize = 100;
 
 /// What is known of a side file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Side {
+pub enum SideFile {
     /// It is there, with so many bytes.
     There(u64),
     /// The storage said that there is none.
@@ -53,21 +53,21 @@ impl Inventory {
     }
 
     /// The sha256file, which the listing does not have.
-    pub fn ask_for_sha256file(&mut self, store: &dyn ObjectStore, faults: &mut Faults, warnings: &mut Vec<Problem>) -> Side {
+    pub fn ask_for_sha256file(&mut self, store: &dyn ObjectStore, faults: &mut Faults, warnings: &mut Vec<Problem>) -> SideFile {
         let name = names::sha256file(&self.prefix);
         match store.stat(&name) {
-            Ok(None) => Side::Gone,
+            Ok(None) => SideFile::Gone,
             Ok(Some(found)) => {
                 self.times.add(found.modified);
                 // Cinder asks for it by its name.
                 warnings.push(Problem::of(name, ProblemCode::ListingBehind, "it is there, and the listing does not have it (yet)"));
-                Side::There(found.size)
+                SideFile::There(found.size)
             }
             Err(error) => {
                 let mut local = Faults::default();
                 local.add_error(Some(&name), &error);
                 faults.extend_local(local);
-                Side::Unknown
+                SideFile::Unknown
             }
         }
     }
@@ -127,7 +127,7 @@ impl Inventory {
 }
 
 /// The problem with bytes whose MD5 differs from the one that the storage itself took when they were written, if it tells one.
-pub fn spoilt(store: &dyn ObjectStore, name: &str, came: Option<[u8; 16]>) -> Option<Problem> {
+pub fn transfer_damage(store: &dyn ObjectStore, name: &str, came: Option<[u8; 16]>) -> Option<Problem> {
     let told = store.stat(name).ok().flatten()?.md5?;
     differs(name, came?, told)
 }

@@ -48,7 +48,7 @@ fn has_sha() -> bool {
 
 /// What came of reading data block by block.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Read256 {
+pub struct BlockComparison {
     /// Bytes that came.
     pub bytes: u64,
     /// The blocks, counted from the first one read, whose digest is another.
@@ -61,9 +61,9 @@ pub struct Read256 {
 type Tapped<R> = Arc<Mutex<(R, Md5)>>;
 
 /// What knows the MD5 of bytes that are read elsewhere.
-pub struct Taken<R>(Tapped<R>);
+pub struct Md5Handle<R>(Tapped<R>);
 
-impl<R: Read> Taken<R> {
+impl<R: Read> Md5Handle<R> {
     /// Of all that came by until now.
     pub fn so_far(self) -> [u8; 16] {
         std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner).1).finalize().into()
@@ -71,23 +71,23 @@ impl<R: Read> Taken<R> {
 
     /// Of the whole: what nobody wanted to read is read now. `None` where that fails, or is more than `limit` bytes.
     pub fn of_all(self, limit: u64) -> Option<[u8; 16]> {
-        let rest = io::copy(&mut Tap(Arc::clone(&self.0)).take(limit), &mut io::sink()).ok()?;
+        let rest = io::copy(&mut Md5Reader(Arc::clone(&self.0)).take(limit), &mut io::sink()).ok()?;
         (rest < limit).then(|| self.so_far())
     }
 }
 
 /// Takes the MD5 of what is read through it.
-pub struct Tap<R>(Tapped<R>);
+pub struct Md5Reader<R>(Tapped<R>);
 
-impl<R: Read> Tap<R> {
+impl<R: Read> Md5Reader<R> {
     /// Over a reader, with what will know the digest.
-    pub fn of(reader: R) -> (Self, Taken<R>) {
+    pub fn of(reader: R) -> (Self, Md5Handle<R>) {
         let tapped = Arc::new(Mutex::new((reader, Md5::new())));
-        (Self(Arc::clone(&tapped)), Taken(tapped))
+        (Self(Arc::clone(&tapped)), Md5Handle(tapped))
     }
 }
 
-impl<R: Read> Read for Tap<R> {
+impl<R: Read> Read for Md5Reader<R> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         let mut tapped = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let read = tapped.0.read(out)?;
@@ -111,10 +111,10 @@ pub fn compare(
     with_md5: bool,
     buffer: &mut Vec<u8>,
     taken: &mut dyn FnMut(u64) -> io::Result<()>,
-) -> io::Result<Read256> {
+) -> io::Result<BlockComparison> {
     buffer.resize(BUFFER, 0);
     let mut md5 = with_md5.then(Md5::new);
-    let mut read = Read256::default();
+    let mut read = BlockComparison::default();
     // Of the block that is being read: its number, how much of it came, and the digest of that where it matters.
     let (mut number, mut came, mut sha) = (0_u64, 0_u64, Sha256::new());
     let wanted = |number: u64| usize::try_from(number).ok().and_then(|number| wanted.get(number)).copied().flatten();

@@ -4,9 +4,9 @@ use std::ops::ControlFlow;
 
 use jiff::Timestamp;
 
-use super::confirm::{Side, spoilt};
-use super::digest::Tap;
-use super::{Link, layout};
+use super::confirm::{SideFile, transfer_damage};
+use super::digest::Md5Reader;
+use super::{StoredBackup, layout};
 use crate::domain::id::same;
 use crate::domain::{Backup, Problem, ProblemCode};
 use crate::format::metadata::{Compression, Entry};
@@ -134,7 +134,7 @@ impl Inventory {
     /// called before more than [`LARGE`] objects are held, and may wait.
     pub fn take(
         store: &dyn ObjectStore,
-        link: &Link<'_>,
+        link: &StoredBackup<'_>,
         prefix: &str,
         whole: bool,
         large: &mut dyn FnMut(),
@@ -179,12 +179,12 @@ impl Inventory {
         this.miss(store, faults);
         this.dispel(store, faults);
         let sha256_size = match sha256_size {
-            Some(size) => Side::There(size),
+            Some(size) => SideFile::There(size),
             None => this.ask_for_sha256file(store, faults, warnings),
         };
         let digests = match sha256_size {
-            Side::There(size) => this.read_sha256file(store, backup, size, whole, faults),
-            Side::Gone | Side::Unknown => None,
+            SideFile::There(size) => this.read_sha256file(store, backup, size, whole, faults),
+            SideFile::Gone | SideFile::Unknown => None,
         };
         if let Some(digests) = &digests {
             this.told = Some((digests.head.block_size, digests.hashes));
@@ -193,11 +193,11 @@ impl Inventory {
         layout::check(&this, backup, faults, warnings);
         if let Some(digests) = &digests {
             this.count(backup, digests, faults);
-        } else if sha256_size == Side::Gone && head.knows_parents {
+        } else if sha256_size == SideFile::Gone && head.knows_parents {
             let text = "its sha256file is missing: no increment can be made on it, and nothing tells what the volume held";
             // A restore reads the data of what a backup rests on, and never its sha256file.
             faults.add_local(Severity::Incomplete, Problem::of(names::sha256file(prefix), ProblemCode::Sha256fileMissing, text));
-        } else if sha256_size == Side::Gone {
+        } else if sha256_size == SideFile::Gone {
             let text = "made before Cinder wrote a sha256file: the MD5 of its objects is all that can be compared";
             warnings.push(Problem::general(ProblemCode::NoSha256file, text));
         }
@@ -235,7 +235,7 @@ impl Inventory {
         };
         let mut entries = Vec::new();
         let mut too_many = false;
-        let (stream, taken) = Tap::of(stream);
+        let (stream, taken) = Md5Reader::of(stream);
         let read = metadata::read(stream, &mut |entry| {
             if entries.len() == LARGE {
                 large();
@@ -285,7 +285,7 @@ impl Inventory {
             let known = backup.parent_id.as_deref().unwrap_or("none");
             wrong(ProblemCode::ParentDiffers, format!("its metadata names the parent {said}, and backups.parent_id {known}"));
         }
-        // In place: the list may be large.
+        // In admission: the list may be large.
         entries.sort_unstable_by_key(|object| (object.offset, object.number));
         self.entries = entries;
         Some(head)
@@ -378,7 +378,7 @@ impl Inventory {
         let read = if whole {
             let mut hashes = 0;
             let read = store.open(&name, None).map_err(into_format).and_then(|stream| {
-                let (stream, taken) = Tap::of(stream);
+                let (stream, taken) = Md5Reader::of(stream);
                 let read = sha256file::read_hashes(stream, &mut |_| {
                     hashes += 1;
                     ControlFlow::Continue(())
@@ -495,7 +495,7 @@ fn add_format_error(faults: &mut Faults, name: &str, code: ProblemCode, what: &s
 /// The same of the sha256file, which nothing that rests on the backup needs. `came` is the MD5 of what came.
 pub(super) fn add_sha256file_error(faults: &mut Faults, store: &dyn ObjectStore, name: &str, came: Option<[u8; 16]>, error: FormatError) {
     let mut local = Faults::default();
-    match spoilt(store, name, came) {
+    match transfer_damage(store, name, came) {
         Some(problem) if matches!(error, FormatError::Malformed(_)) => local.add(Severity::Unverifiable, problem),
         _ => add_format_error(&mut local, name, ProblemCode::Sha256fileMalformed, "its sha256file cannot be read", error),
     }

@@ -58,15 +58,15 @@ pub fn check(inventory: &Inventory, backup: &Backup, faults: &mut Faults, warnin
 }
 
 /// Ranges of bytes of the volume, in their order.
-pub type Parts = Vec<Range<u64>>;
+pub type Ranges = Vec<Range<u64>>;
 
 /// For every member of a chain (the newest first) and every object of it, the bytes of the volume that a restore leaves there:
 /// what no newer member writes over. What is not covered at all up to `volume_bytes` comes second.
-pub fn live(chain: &[&[Object]], volume_bytes: u64) -> (Vec<Vec<Parts>>, Parts) {
-    let mut covered = Ranges::default();
+pub fn live(chain: &[&[Object]], volume_bytes: u64) -> (Vec<Vec<Ranges>>, Ranges) {
+    let mut covered = RangeSet::default();
     let mut all = Vec::with_capacity(chain.len());
     for objects in chain {
-        let lists: Vec<Parts> = objects.iter().map(|object| covered.without(object.offset..object.end())).collect();
+        let lists: Vec<Ranges> = objects.iter().map(|object| covered.without(object.offset..object.end())).collect();
         for object in *objects {
             covered.add(object.offset..object.end());
         }
@@ -78,12 +78,12 @@ pub fn live(chain: &[&[Object]], volume_bytes: u64) -> (Vec<Vec<Parts>>, Parts) 
 
 /// Ranges of bytes that do not touch each other.
 #[derive(Debug, Default)]
-struct Ranges {
+struct RangeSet {
     /// End by start.
     ends: BTreeMap<u64, u64>,
 }
 
-impl Ranges {
+impl RangeSet {
     fn add(&mut self, range: Range<u64>) {
         if range.is_empty() {
             return;

@@ -20,11 +20,11 @@ use jiff::civil::DateTime;
 use jiff::tz::Offset;
 use jiff::{SignedDuration, Timestamp};
 
-use self::confirm::spoilt;
+use self::confirm::transfer_damage;
 use self::inventory::{Inventory, WRONG_SHA256FILE};
-use self::reader::{Member, Outcome, Pass};
+use self::reader::{Member, Pass, ReadReport};
 use super::fault::{Faults, Severity};
-use super::{Capacity, Findings, Subject, Watch};
+use super::{Assessment, Capacity, Subject, Watch};
 use crate::domain::status::DELETING;
 use crate::domain::time::stamp;
 use crate::domain::{Amount, Backup, Below, CheckVerdict, Driver, Level, Listing, Problem, ProblemCode};
@@ -33,20 +33,20 @@ use crate::storage::{ObjectStore, StorageError};
 
 pub use self::digest::Digest;
 pub(super) use self::inventory::{LARGE, MOST_LISTED, Times};
-pub use self::reader::{Effort, Share};
+pub use self::reader::{ReadOptions, Share};
 
 /// Clocks of hosts may be this far apart.
 const CLOCKS: SignedDuration = SignedDuration::from_secs(60);
 
 /// Bytes of memory that an object of a list takes in a restore: itself, the item that is made of it, and its ranges.
 pub(super) const LISTED_OBJECT: u64 =
-    (size_of::<inventory::Object>() + size_of::<planner::Item<'_>>() + 3 * size_of::<std::ops::Range<u64>>()) as u64;
+    (size_of::<inventory::Object>() + size_of::<planner::QueuedObject<'_>>() + 3 * size_of::<std::ops::Range<u64>>()) as u64;
 
 /// How the data of a backup is read.
 #[derive(Debug, Clone, Copy)]
-pub struct Reading<'a> {
-    /// With how much effort.
-    pub effort: &'a Effort,
+pub struct ReadContext<'a> {
+    /// With how much options.
+    pub options: &'a ReadOptions,
     /// Who watches.
     pub watch: &'a Watch,
     /// What this check shares with others.
@@ -56,7 +56,7 @@ pub struct Reading<'a> {
 }
 
 /// A member of a chain with the store that its objects are in.
-pub struct Link<'a> {
+pub struct StoredBackup<'a> {
     /// The row.
     pub backup: &'a Backup,
     /// Bytes of the volume when it was made; `None` where the row does not say.
@@ -67,7 +67,7 @@ pub struct Link<'a> {
 
 /// What is known of a backup after its own objects were looked at, without its chain.
 #[derive(Clone)]
-pub struct Own {
+pub struct Inspection {
     faults: Faults,
     warnings: Vec<Problem>,
     inventory: Option<Arc<Inventory>>,
@@ -90,9 +90,9 @@ pub struct Own {
     depth: String,
 }
 
-impl Own {
+impl Inspection {
     /// Looks at names, sizes and side files. `large` is called before much memory is taken, and may wait.
-    pub fn quick(link: &Link<'_>, thorough: bool, large: &mut dyn FnMut()) -> Self {
+    pub fn quick(link: &StoredBackup<'_>, thorough: bool, large: &mut dyn FnMut()) -> Self {
         let mut own = Self {
             faults: Faults::default(),
             warnings: Vec::new(),
@@ -132,9 +132,9 @@ impl Own {
         let mut found = take(&mut own);
         // Damage is judged by the metadata, which may itself have been damaged on the network.
         let name = names::metadata(prefix);
-        if own.faults.has_damage() && spoilt(store.as_ref(), &name, found.metadata_md5).is_some() {
+        if own.faults.has_damage() && transfer_damage(store.as_ref(), &name, found.metadata_md5).is_some() {
             found = take(&mut own);
-            if let Some(problem) = spoilt(store.as_ref(), &name, found.metadata_md5) {
+            if let Some(problem) = transfer_damage(store.as_ref(), &name, found.metadata_md5) {
                 own.faults = Faults::default();
                 own.faults.add(Severity::Unverifiable, problem);
                 (found.entries, found.known) = (Vec::new(), false);
@@ -177,7 +177,7 @@ impl Own {
 
     /// Whether its sha256file can be one of its chain: Cinder makes an increment only with blocks of the same size as those of its
     /// parent, and never of a larger device. That of a full backup is held against its own data.
-    fn compare_sha256files(&mut self, tip: &Link<'_>, bottom: &Link<'_>, found: &Self) {
+    fn compare_sha256files(&mut self, tip: &StoredBackup<'_>, bottom: &StoredBackup<'_>, found: &Self) {
         let (Some(((block, digests), true)), Some((wanted, true))) = (self.told, found.told) else { return };
         if bottom.backup.parent_id.is_some() || (block == wanted.0 && digests <= wanted.1) {
             return;
@@ -196,7 +196,7 @@ impl Own {
     }
 
     /// Adds what came of reading the data.
-    fn take_in(&mut self, outcome: Outcome) {
+    fn take_in(&mut self, outcome: ReadReport) {
         self.depth = outcome.depth;
         (self.bytes.checked, self.objects.checked) = (outcome.bytes, outcome.objects);
         self.faults.extend(outcome.faults);
@@ -216,13 +216,18 @@ const MOST_PARENTS_NAMED: usize = 20;
 
 /// Checks one backup whose chain is given, this backup first. `own` looks up (or makes) what is known of a member at a level,
 /// so that a parent which many backups share is read once.
-pub fn check(subject: &Subject<'_>, chain: &[Link<'_>], reading: Reading<'_>, own: &mut dyn FnMut(&Link<'_>, Level) -> Own) -> Findings {
+pub fn check(
+    subject: &Subject<'_>,
+    chain: &[StoredBackup<'_>],
+    reading: ReadContext<'_>,
+    own: &mut dyn FnMut(&StoredBackup<'_>, Level) -> Inspection,
+) -> Assessment {
     let Some((tip, parents)) = chain.split_first() else {
         return empty(subject.level);
     };
     let inner = if subject.level == Level::Deep { Level::Deep } else { Level::Quick };
     let mut this = own(tip, inner);
-    let mut members: Vec<Own> = Vec::new();
+    let mut members: Vec<Inspection> = Vec::new();
     let mut damaged = 0;
     let mut unnamed: BTreeMap<Severity, usize> = BTreeMap::new();
     let restore = subject.level == Level::Restore;
@@ -255,7 +260,7 @@ pub fn check(subject: &Subject<'_>, chain: &[Link<'_>], reading: Reading<'_>, ow
         // Only a restore goes through the lists of all members, and a chain can be long.
         held = held.saturating_add(found.list_bytes());
         this.rewritten |= found.rewritten;
-        members.push(if restore && held <= reading.effort.memory / 2 { found } else { found.without_list() });
+        members.push(if restore && held <= reading.options.memory / 2 { found } else { found.without_list() });
     }
     this.below = below(parents, &members);
     if let (Some(bottom), Some(found)) = (parents.last(), members.last()) {
@@ -267,7 +272,7 @@ pub fn check(subject: &Subject<'_>, chain: &[Link<'_>], reading: Reading<'_>, ow
         this.faults.add(severity, Problem::general(ProblemCode::ParentDamaged, text));
     }
     lineage(subject, tip, parents, &mut this);
-    if restore && held > reading.effort.memory / 2 {
+    if restore && held > reading.options.memory / 2 {
         let text = format!(
             "the lists of objects of all {} backups of its chain take {held} bytes, more than half of the memory: give more --memory",
             chain.len()
@@ -295,7 +300,7 @@ pub fn check(subject: &Subject<'_>, chain: &[Link<'_>], reading: Reading<'_>, ow
 }
 
 /// Reads the objects of one backup, whose names, sizes and side files were found good, and compares them with its own digests.
-pub fn deepen(link: &Link<'_>, own: &mut Own, reading: Reading<'_>) {
+pub fn deepen(link: &StoredBackup<'_>, own: &mut Inspection, reading: ReadContext<'_>) {
     let (Ok(store), Some(inventory)) = (&link.store, &own.inventory) else { return };
     // Without side files there is nothing to compare, and "all 0 objects" would say too much.
     if inventory.entries.is_empty() && inventory.block_size.is_none() {
@@ -308,14 +313,14 @@ pub fn deepen(link: &Link<'_>, own: &mut Own, reading: Reading<'_>) {
     own.take_in(outcome);
 }
 
-/// The beginning of the names of a backup's objects; `None` where its driver never began, so that it has no place to look at.
+/// The beginning of the names of a backup's objects; `None` where its driver never began, so that it has no admission to look at.
 pub(super) fn prefix_of(backup: &Backup) -> Option<&str> {
     let set = |text: &'_ Option<String>| text.as_deref().is_some_and(|text| !text.is_empty());
     if set(&backup.container) && set(&backup.service_metadata) { backup.service_metadata.as_deref() } else { None }
 }
 
 /// What the listings of the parents showed, if all of them could be listed.
-fn below(parents: &[Link<'_>], members: &[Own]) -> Option<Below> {
+fn below(parents: &[StoredBackup<'_>], members: &[Inspection]) -> Option<Below> {
     let (mut listing, mut newest) = (Listing::default(), None::<Timestamp>);
     for (_, own) in parents.iter().zip(members).filter(|(parent, _)| prefix_of(parent.backup).is_some()) {
         let shown = own.listing?;
@@ -327,7 +332,7 @@ fn below(parents: &[Link<'_>], members: &[Own]) -> Option<Below> {
 }
 
 /// Whether the chain goes down to a full backup, and will still do so tomorrow.
-fn lineage(subject: &Subject<'_>, tip: &Link<'_>, parents: &[Link<'_>], this: &mut Own) {
+fn lineage(subject: &Subject<'_>, tip: &StoredBackup<'_>, parents: &[StoredBackup<'_>], this: &mut Inspection) {
     // cinder-backup goes on with the deletion when it starts again, whatever of the data is there today. Cinder lets it happen:
     // an increment counts for its parent only when it is done.
     for parent in parents.iter().filter(|parent| parent.backup.status.as_deref() == Some(DELETING)) {
@@ -356,7 +361,7 @@ fn behind(prefix: &str, oldest: Timestamp) -> Option<(Timestamp, SignedDuration)
     (behind > CLOCKS).then_some((began, behind))
 }
 
-fn finish(subject: &Subject<'_>, own: Own) -> Findings {
+fn finish(subject: &Subject<'_>, own: Inspection) -> Assessment {
     let verdict = own.verdict();
     let settle = SignedDuration::try_from(subject.settle).unwrap_or(SignedDuration::MAX);
     let mut warnings = own.warnings;
@@ -389,7 +394,7 @@ fn finish(subject: &Subject<'_>, own: Own) -> Findings {
         _ => None,
     };
     let object_count = own.count.filter(|_| reached.is_some());
-    Findings {
+    Assessment {
         verdict,
         reached,
         depth: own.depth,
@@ -410,8 +415,8 @@ fn finish(subject: &Subject<'_>, own: Own) -> Findings {
 }
 
 /// Nothing known.
-pub fn empty(level: Level) -> Findings {
-    Findings {
+pub fn empty(level: Level) -> Assessment {
+    Assessment {
         verdict: CheckVerdict::Unverifiable,
         reached: None,
         depth: level.name().to_owned(),

@@ -6,14 +6,14 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::SyncSender;
 
-use super::digest::Tap;
+use super::digest::Md5Reader;
 use super::inventory::Object;
 use super::reader::{Member, PART};
 use crate::format::metadata::Compression;
 use crate::format::names;
 
 /// An object to be read.
-pub struct Item<'a> {
+pub struct QueuedObject<'a> {
     pub member: &'a Member,
     pub object: Object,
     /// The bytes of the volume that it decides.
@@ -24,7 +24,7 @@ pub struct Item<'a> {
     whole: OnceLock<Option<[u8; 16]>>,
 }
 
-impl<'a> Item<'a> {
+impl<'a> QueuedObject<'a> {
     /// An object of a member.
     pub fn new(member: &'a Member, object: Object, live: Vec<Range<u64>>) -> Self {
         Self { member, object, live, pieces: AtomicUsize::new(0), whole: OnceLock::new() }
@@ -37,7 +37,7 @@ impl<'a> Item<'a> {
 
     /// The MD5 of all of its bytes as stored; they are read for it once.
     pub fn whole_md5(&self) -> Option<[u8; 16]> {
-        let read = || Tap::of(self.member.store.open(&self.name(), None).ok()?).1.of_all(u64::MAX);
+        let read = || Md5Reader::of(self.member.store.open(&self.name(), None).ok()?).1.of_all(u64::MAX);
         *self.whole.get_or_init(read)
     }
 
@@ -56,9 +56,9 @@ pub enum Proof {
 }
 
 /// A piece of an object to be read.
-pub struct Job<'a> {
+pub struct Piece<'a> {
     /// The object.
-    pub item: &'a Item<'a>,
+    pub item: &'a QueuedObject<'a>,
     /// The bytes of the object; `None` for all of them.
     pub part: Option<Range<u64>>,
     /// What proves it.
@@ -66,10 +66,10 @@ pub struct Job<'a> {
 }
 
 /// Sends objects off to be compared with their own digests; false where nobody takes them any more.
-pub fn send_with_md5<'b>(items: impl Iterator<Item = &'b Item<'b>>, sender: &SyncSender<Job<'b>>) -> bool {
+pub fn send_with_md5<'b>(items: impl Iterator<Item = &'b QueuedObject<'b>>, sender: &SyncSender<Piece<'b>>) -> bool {
     for item in items {
         item.pieces.store(1, Ordering::Relaxed);
-        if sender.send(Job { item, part: None, proof: Proof::Md5 }).is_err() {
+        if sender.send(Piece { item, part: None, proof: Proof::Md5 }).is_err() {
             return false;
         }
     }
@@ -79,7 +79,7 @@ pub fn send_with_md5<'b>(items: impl Iterator<Item = &'b Item<'b>>, sender: &Syn
 /// Gives every object the digests of its blocks.
 pub struct Planner<'b, 'c> {
     /// In the order of the volume.
-    pub items: &'b [Item<'b>],
+    pub items: &'b [QueuedObject<'b>],
     /// The first object that was not sent off yet.
     pub next: usize,
     /// Bytes that one digest stands for.
@@ -95,14 +95,20 @@ pub struct Planner<'b, 'c> {
     /// How many digests came by.
     pub came: u64,
     /// Who reads.
-    pub sender: &'c SyncSender<Job<'b>>,
+    pub sender: &'c SyncSender<Piece<'b>>,
     /// Objects that do not lie on the borders of blocks, or have too many of them.
     pub unaligned: Vec<usize>,
 }
 
 impl<'b, 'c> Planner<'b, 'c> {
     /// At the beginning; no object gets more digests than `most_blocks`.
-    pub fn new(items: &'b [Item<'b>], block_size: u64, volume_end: u64, most_blocks: u64, sender: &'c SyncSender<Job<'b>>) -> Self {
+    pub fn new(
+        items: &'b [QueuedObject<'b>],
+        block_size: u64,
+        volume_end: u64,
+        most_blocks: u64,
+        sender: &'c SyncSender<Piece<'b>>,
+    ) -> Self {
         let (window, unaligned) = (VecDeque::new(), Vec::new());
         Self { items, next: 0, block_size, volume_end, most_blocks, window, base: 0, came: 0, sender, unaligned }
     }
@@ -154,7 +160,7 @@ impl<'b, 'c> Planner<'b, 'c> {
             let bytes = part.clone().unwrap_or(0..object.length);
             let blocks = (object.offset + bytes.start) / self.block_size..(object.offset + bytes.end).div_ceil(self.block_size);
             let wanted = blocks.map(|block| self.wanted(item, block)).collect();
-            if self.sender.send(Job { item, part, proof: Proof::Blocks(wanted) }).is_err() {
+            if self.sender.send(Piece { item, part, proof: Proof::Blocks(wanted) }).is_err() {
                 return false;
             }
         }
@@ -162,7 +168,7 @@ impl<'b, 'c> Planner<'b, 'c> {
     }
 
     /// The digest of a block, if this object decides it.
-    fn wanted(&self, item: &Item<'_>, block: u64) -> Option<[u8; 32]> {
+    fn wanted(&self, item: &QueuedObject<'_>, block: u64) -> Option<[u8; 32]> {
         let start = block.saturating_mul(self.block_size);
         let bytes = start..start.saturating_add(self.block_size).min(self.volume_end);
         // An object in the middle of a long chain decides many small ranges.

@@ -1,7 +1,7 @@
 //! Reads objects and compares them with their digests, on several threads, in bounded memory.
 //!
 //! The digests of the blocks stream out of the sha256file in the order of the volume, the objects stand in the same order,
-//! and each gets the digests that belong to it the moment they have come by. So neither a sha256file of many GB nor an object
+//! and each gets the digests that belong to it the round they have come by. So neither a sha256file of many GB nor an object
 //! of two is ever held.
 
 use std::io;
@@ -14,16 +14,16 @@ use std::thread;
 use jiff::Timestamp;
 use rand::Rng;
 
-use super::confirm::{differs, spoilt};
-use super::digest::{Digest, Tap, compare};
+use super::confirm::{differs, transfer_damage};
+use super::digest::{Digest, Md5Reader, compare};
 use super::inventory::{Inventory, Object, WRONG_SHA256FILE, add_sha256file_error};
-use super::planner::{Item, Job, Planner, Proof, send_with_md5};
-use super::{LISTED_OBJECT, Reading, layout};
+use super::planner::{Piece, Planner, Proof, QueuedObject, send_with_md5};
+use super::{LISTED_OBJECT, ReadContext, layout};
 use crate::domain::{Problem, ProblemCode};
 use crate::format::metadata::Compression;
 use crate::format::{decompress, names, sha256file};
 use crate::storage::{ObjectStore, StorageError, StorageErrorKind};
-use crate::verify::capacity::{Place, Reader};
+use crate::verify::capacity::{Admission, ReadSlot};
 use crate::verify::fault::{Faults, Severity};
 
 /// An uncompressed object is read in parts of about this size, so that all threads share it.
@@ -46,7 +46,7 @@ pub enum Share {
 
 /// How the data is read.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Effort {
+pub struct ReadOptions {
     /// Threads; a store that is worth more at once gets more.
     pub jobs: usize,
     /// Bytes that reading may hold.
@@ -57,7 +57,7 @@ pub struct Effort {
     pub digest: Digest,
 }
 
-impl Effort {
+impl ReadOptions {
     /// How many readers at once, where the storage is worth so many: more than cores are only worth it where they wait for a far
     /// server.
     pub(in crate::verify) fn readers(&self, worth: usize) -> usize {
@@ -65,7 +65,7 @@ impl Effort {
     }
 }
 
-impl Default for Effort {
+impl Default for ReadOptions {
     fn default() -> Self {
         let jobs = thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Self { jobs, memory: 512 << 20, share: Share::All, digest: Digest::cheaper() }
@@ -86,7 +86,7 @@ pub struct Pass<'a> {
     /// The members, the one whose digests count first.
     pub members: &'a [Member],
     /// How.
-    pub reading: Reading<'a>,
+    pub reading: ReadContext<'a>,
     /// Whether the whole chain is put together.
     pub restore: bool,
     /// Whether the member whose digests count holds the whole volume itself.
@@ -97,7 +97,7 @@ pub struct Pass<'a> {
 
 /// What came of it.
 #[derive(Debug, Default)]
-pub struct Outcome {
+pub struct ReadReport {
     /// What is wrong.
     pub faults: Faults,
     /// What is not, and should be known.
@@ -114,7 +114,7 @@ pub struct Outcome {
 
 /// What the threads add to.
 #[derive(Default)]
-struct Shared {
+struct Totals {
     faults: Faults,
     warnings: Vec<Problem>,
     bytes: u64,
@@ -124,7 +124,7 @@ struct Shared {
     by_md5: u64,
     /// Objects whose MD5 is that of the bytes as stored.
     as_stored: u64,
-    /// As in [`Outcome`].
+    /// As in [`ReadReport`].
     rewritten: Vec<Option<Timestamp>>,
     /// The first byte of the volume whose digest in the sha256file fits neither the data nor the MD5 that fits it.
     misfit: Option<u64>,
@@ -133,7 +133,7 @@ struct Shared {
 }
 
 /// What a piece came to.
-struct Proven {
+struct ProvenPiece {
     /// Bytes of the volume.
     bytes: u64,
     /// The MD5 that proved it is that of the bytes as stored: until Liberty Cinder took it after it had compressed them.
@@ -144,8 +144,8 @@ struct Proven {
 
 impl Pass<'_> {
     /// Reads and compares.
-    pub fn run(&self) -> Outcome {
-        let mut outcome = Outcome::default();
+    pub fn run(&self) -> ReadReport {
+        let mut outcome = ReadReport::default();
         let Some(tip) = self.members.first() else { return outcome };
         let end = tip.inventory.entries.iter().map(Object::end).max().unwrap_or(0);
         // The sha256file of an increment has the digests of the whole volume, too.
@@ -181,12 +181,12 @@ impl Pass<'_> {
                 outcome.faults.add(Severity::Incomplete, Problem::general(ProblemCode::Gap, text));
             }
         }
-        let mut items: Vec<Item<'_>> = self
+        let mut items: Vec<QueuedObject<'_>> = self
             .members
             .iter()
             .zip(live)
             .flat_map(|(member, lists)| {
-                member.inventory.entries.iter().zip(lists).map(move |(object, live)| Item::new(member, *object, live))
+                member.inventory.entries.iter().zip(lists).map(move |(object, live)| QueuedObject::new(member, *object, live))
             })
             .collect();
         let all = items.len();
@@ -195,27 +195,27 @@ impl Pass<'_> {
         items.sort_by_key(|item| item.object.offset);
         self.reading.watch.announce(items.iter().fold(0, |sum: u64, item| sum.saturating_add(item.object.length)));
 
-        let block_size = tip.inventory.block_size.filter(|_| self.restore || self.reading.effort.digest == Digest::Sha256);
+        let block_size = tip.inventory.block_size.filter(|_| self.restore || self.reading.options.digest == Digest::Sha256);
         if self.restore && block_size.is_none() {
             let text = "without a usable sha256file nothing tells what a restore should give; the MD5 of its objects was compared instead";
             outcome.faults.add(Severity::Unverifiable, Problem::general(ProblemCode::NoSha256file, text));
         }
-        let shared = Mutex::new(Shared::default());
+        let shared = Mutex::new(Totals::default());
         let away = AtomicBool::new(false);
         let (most, threads) = self.threads(&items);
         let most_blocks = self.most_blocks(threads);
         let largest = items.iter().map(|item| item.object.length / block_size.unwrap_or(u64::MAX)).max().unwrap_or(0);
         let digests = largest.min(most_blocks).saturating_mul(digests_held(threads));
         let bytes = (items.len() as u64).saturating_mul(LISTED_OBJECT).saturating_add(digests);
-        let place = self.reading.capacity.pass(self.reading.driver, most, bytes);
+        let admission = self.reading.capacity.admit(self.reading.driver, most, bytes);
         // One for the whole of the pass, so that a stream which was opened goes on.
-        let mut first = Some(place.reader());
+        let mut first = Some(admission.slot());
         thread::scope(|scope| {
-            let (sender, receiver) = sync_channel::<Job<'_>>(threads);
+            let (sender, receiver) = sync_channel::<Piece<'_>>(threads);
             let receiver = Arc::new(Mutex::new(receiver));
             for _ in 0..threads {
                 let (receiver, own) = (Arc::clone(&receiver), first.take());
-                scope.spawn(|| self.work(receiver, &place, own, &shared, &away));
+                scope.spawn(|| self.work(receiver, &admission, own, &shared, &away));
             }
             // The workers' end of the channel closes with the last of them.
             drop(receiver);
@@ -233,7 +233,7 @@ impl Pass<'_> {
         outcome.rewritten = shared.rewritten;
         if let Some(first) = shared.misfit {
             let name = names::sha256file(&tip.inventory.prefix);
-            let (severity, problem) = match spoilt(tip.store.as_ref(), &name, shared.sha256file_md5) {
+            let (severity, problem) = match transfer_damage(tip.store.as_ref(), &name, shared.sha256file_md5) {
                 Some(problem) => (Severity::Unverifiable, problem),
                 None => {
                     let text = format!(
@@ -264,7 +264,7 @@ impl Pass<'_> {
         }
         let but = if but.is_empty() { String::new() } else { format!(" ({})", but.join(", ")) };
         let read = shared.objects;
-        let how_much = match self.reading.effort.share {
+        let how_much = match self.reading.options.share {
             Share::All if read == all as u64 => format!("all {all} objects read"),
             Share::All => format!("{read} of {all} objects read"),
             Share::Part(part, of) => format!("{read} of {all} objects read (part {part} of {of})"),
@@ -275,8 +275,8 @@ impl Pass<'_> {
     }
 
     /// Leaves out what is not to be read this time.
-    fn choose(&self, items: &mut Vec<Item<'_>>) {
-        match self.reading.effort.share {
+    fn choose(&self, items: &mut Vec<QueuedObject<'_>>) {
+        match self.reading.options.share {
             Share::All => {}
             Share::Part(part, of) => items.retain(|item| item.object.number % of.max(1) == part % of.max(1)),
             Share::Fraction(fraction) => {
@@ -293,25 +293,25 @@ impl Pass<'_> {
     }
 
     /// How many readers the storage is worth, and how many of them this pass can use.
-    fn threads(&self, items: &[Item<'_>]) -> (usize, usize) {
+    fn threads(&self, items: &[QueuedObject<'_>]) -> (usize, usize) {
         let worth = self.members.iter().map(|member| member.store.concurrency()).max().unwrap_or(1);
-        let most = self.reading.effort.readers(worth).min(self.reading.capacity.readers());
+        let most = self.reading.options.readers(worth).min(self.reading.capacity.readers());
         let pieces: u64 = items.iter().map(|item| item.object.length.div_ceil(PART)).sum();
         (most, most.min(usize::try_from(pieces).unwrap_or(usize::MAX)).max(1))
     }
 
     /// How many digests one object may hold while it waits.
     fn most_blocks(&self, threads: usize) -> u64 {
-        (self.reading.effort.memory / 2 / digests_held(threads)).min(MOST_BLOCKS)
+        (self.reading.options.memory / 2 / digests_held(threads)).min(MOST_BLOCKS)
     }
 
     /// Goes through the sha256file and sends each object off as soon as the digests of all its blocks have come by.
-    fn send_with_blocks(&self, tip: &Member, mut planner: Planner<'_, '_>, shared: &Mutex<Shared>) {
+    fn send_with_blocks(&self, tip: &Member, mut planner: Planner<'_, '_>, shared: &Mutex<Totals>) {
         let (items, block_size, sender) = (planner.items, planner.block_size, planner.sender);
         let name = names::sha256file(&tip.inventory.prefix);
         let note = |severity, problem| lock(shared).faults.add(severity, problem);
         let read = tip.store.open(&name, None).map_err(|error| crate::format::FormatError::Io(error.into_io())).and_then(|stream| {
-            let (stream, taken) = Tap::of(stream);
+            let (stream, taken) = Md5Reader::of(stream);
             let read = sha256file::read_hashes(stream, &mut |hash| {
                 if self.reading.watch.is_cancelled() { ControlFlow::Break(()) } else { planner.take(hash) }
             });
@@ -355,37 +355,37 @@ impl Pass<'_> {
         send_with_md5(rest(), sender);
     }
 
-    /// Reads what is sent; with a reader of its `own` always, else with one of the place's as long as there is something to read.
+    /// Reads what is sent; with a reader of its `own` always, else with one of the admission's as long as there is something to read.
     fn work(
         &self,
-        receiver: Arc<Mutex<Receiver<Job<'_>>>>,
-        place: &Place<'_>,
-        mut own: Option<Reader<'_>>,
-        shared: &Mutex<Shared>,
+        receiver: Arc<Mutex<Receiver<Piece<'_>>>>,
+        admission: &Admission<'_>,
+        mut own: Option<ReadSlot<'_>>,
+        shared: &Mutex<Totals>,
         away: &AtomicBool,
     ) {
         let mut lent = None;
         loop {
             let ready = receiver.try_lock().ok().and_then(|receiver| receiver.try_recv().ok());
-            let job = match ready {
-                Some(job) => Ok(job),
+            let piece = match ready {
+                Some(piece) => Ok(piece),
                 None => {
                     lent = None;
                     receiver.lock().unwrap_or_else(PoisonError::into_inner).recv()
                 }
             };
-            let Ok(job) = job else { return };
+            let Ok(piece) = piece else { return };
             if self.reading.watch.is_cancelled() || away.load(Ordering::Relaxed) {
                 continue;
             }
             let buffer = match &mut own {
                 Some(own) => &mut own.buffer,
-                None => &mut lent.get_or_insert_with(|| place.reader()).buffer,
+                None => &mut lent.get_or_insert_with(|| admission.slot()).buffer,
             };
-            let first = self.read(&job, false, buffer);
+            let first = self.read(&piece, false, buffer);
             let result = match first {
                 Err(first) if first.fault.0 != Severity::Unverifiable => {
-                    let second = self.look_again(&job, buffer);
+                    let second = self.look_again(&piece, buffer);
                     if second.is_ok() {
                         let text = format!("the second reading is good, the first was not: {}", first.fault.1.text);
                         lock(shared).warnings.push(Problem { text, code: ProblemCode::ReadTwice.into(), ..first.fault.1 });
@@ -396,25 +396,27 @@ impl Pass<'_> {
             };
             // What is wrong was read, what is not there or could not be had was not.
             let was_read = result.as_ref().map_or_else(|trouble| trouble.fault.0 == Severity::Corrupt, |_| true);
-            let whole = was_read && job.item.piece_was_read();
+            let whole = was_read && piece.item.piece_was_read();
             let mut shared = lock(shared);
             shared.objects += u64::from(whole);
-            shared.by_md5 += u64::from(whole && matches!(job.proof, Proof::Md5));
+            shared.by_md5 += u64::from(whole && matches!(piece.proof, Proof::Md5));
             match result {
                 Ok(proven) => {
                     shared.bytes += proven.bytes;
                     shared.as_stored += u64::from(proven.as_stored);
                 }
-                Err(Trouble { fault: (severity, problem), .. }) if problem.code == ProblemCode::StorageAway => {
+                Err(PieceFailure { fault: (severity, problem), .. }) if problem.code == ProblemCode::StorageAway => {
                     // Said once; nobody asks for the rest.
                     if !away.swap(true, Ordering::Relaxed) {
                         shared.faults.add(severity, Problem { object: None, ..problem });
                     }
                 }
                 // Said once for all of the sha256file.
-                Err(Trouble { detail: Detail::Misfit(at), .. }) => shared.misfit = Some(shared.misfit.map_or(at, |first| first.min(at))),
-                Err(Trouble { fault: (severity, problem), detail }) => {
-                    if let Detail::Rewritten(at) = detail {
+                Err(PieceFailure { detail: FailureDetail::Sha256fileDiffers(at), .. }) => {
+                    shared.misfit = Some(shared.misfit.map_or(at, |first| first.min(at)))
+                }
+                Err(PieceFailure { fault: (severity, problem), detail }) => {
+                    if let FailureDetail::Rewritten(at) = detail {
                         shared.rewritten.push(at);
                     }
                     shared.faults.add(severity, problem);
@@ -425,60 +427,60 @@ impl Pass<'_> {
 
     /// Asks for an object again that was found wrong, before it is reported: it may have been rewritten since it was listed, and the
     /// bytes may have been damaged on the network.
-    fn look_again(&self, job: &Job<'_>, buffer: &mut Vec<u8>) -> Result<Proven, Trouble> {
-        let Item { member, object, .. } = job.item;
-        let name = job.item.name();
+    fn look_again(&self, piece: &Piece<'_>, buffer: &mut Vec<u8>) -> Result<ProvenPiece, PieceFailure> {
+        let QueuedObject { member, object, .. } = piece.item;
+        let name = piece.item.name();
         let told = match member.store.stat(&name) {
             Ok(Some(found)) if object.was_rewritten(&found) => {
                 let at = found.modified.map_or_else(String::new, |at| format!(" at {at}"));
                 let text = format!("it was rewritten{at}, after it was listed: what was read of it proves nothing");
                 let fault = (Severity::Unverifiable, Problem::of(name, ProblemCode::ObjectRewritten, text));
-                return Err(Trouble { fault, detail: Detail::Rewritten(found.modified) });
+                return Err(PieceFailure { fault, detail: FailureDetail::Rewritten(found.modified) });
             }
             Ok(found) => found.and_then(|found| found.md5),
             Err(error) if matches!(error.kind, StorageErrorKind::Transient | StorageErrorKind::Away) => {
-                return Err(Trouble::of_error(&name, &error));
+                return Err(PieceFailure::of_error(&name, &error));
             }
             // An account that may read an object may lack the right to stat it.
             Err(_) => None,
         };
-        let trouble = match self.read(job, true, buffer) {
+        let trouble = match self.read(piece, true, buffer) {
             Err(trouble) if trouble.fault.0 == Severity::Corrupt => trouble,
             result => return result,
         };
         let came = match trouble.detail {
-            Detail::Came(md5) => Some(md5),
+            FailureDetail::StoredMd5(md5) => Some(md5),
             // The MD5 of the metadata fits what came.
-            Detail::Misfit(_) => None,
-            _ => told.and_then(|_| job.item.whole_md5()),
+            FailureDetail::Sha256fileDiffers(_) => None,
+            _ => told.and_then(|_| piece.item.whole_md5()),
         };
         match came.zip(told).and_then(|(came, told)| differs(&name, came, told)) {
-            Some(problem) => Err(Trouble::from((Severity::Unverifiable, problem))),
+            Some(problem) => Err(PieceFailure::from((Severity::Unverifiable, problem))),
             None => Err(trouble),
         }
     }
 
     /// Reads a piece; gives the bytes of the volume that are proven.
-    fn read(&self, job: &Job<'_>, again: bool, buffer: &mut Vec<u8>) -> Result<Proven, Trouble> {
-        let Item { member, object, .. } = job.item;
-        let name = job.item.name();
-        let length = job.part.as_ref().map_or(object.length, |part| part.end - part.start);
-        let failed = |error: &StorageError| Trouble::of_error(&name, error);
-        let stream = member.store.open(&name, job.part.clone()).map_err(|error| failed(&error))?;
-        let with_md5 = match job.proof {
+    fn read(&self, piece: &Piece<'_>, again: bool, buffer: &mut Vec<u8>) -> Result<ProvenPiece, PieceFailure> {
+        let QueuedObject { member, object, .. } = piece.item;
+        let name = piece.item.name();
+        let length = piece.part.as_ref().map_or(object.length, |part| part.end - part.start);
+        let failed = |error: &StorageError| PieceFailure::of_error(&name, error);
+        let stream = member.store.open(&name, piece.part.clone()).map_err(|error| failed(&error))?;
+        let with_md5 = match piece.proof {
             Proof::Md5 => true,
             // The second time it shall say which of the two is wrong: the object, or what the sha256file says of it.
-            Proof::Blocks(_) => again && job.part.is_none(),
+            Proof::Blocks(_) => again && piece.part.is_none(),
         };
         // Without compression the two are the same, if all of it is read.
-        let (stream, stored) = if job.part.is_none() && (again || (with_md5 && object.compression != Compression::None)) {
-            let (tap, taken) = Tap::of(stream);
+        let (stream, stored) = if piece.part.is_none() && (again || (with_md5 && object.compression != Compression::None)) {
+            let (tap, taken) = Md5Reader::of(stream);
             (Box::new(tap) as _, Some(taken))
         } else {
             (stream, None)
         };
         let stream = decompress::open(object.compression, stream, length);
-        let (block, wanted): (u64, &[Option<[u8; 32]>]) = match &job.proof {
+        let (block, wanted): (u64, &[Option<[u8; 32]>]) = match &piece.proof {
             Proof::Blocks(wanted) => (self.members.first().and_then(|tip| tip.inventory.block_size).unwrap_or(PART), wanted),
             Proof::Md5 => (1 << 20, &[]),
         };
@@ -505,7 +507,7 @@ impl Pass<'_> {
         };
         let wrong = |code: ProblemCode, text: String| {
             let fault = (Severity::Corrupt, Problem::of(name.clone(), code, text));
-            Trouble { fault, detail: came.map_or(Detail::Nothing, Detail::Came) }
+            PieceFailure { fault, detail: came.map_or(FailureDetail::Nothing, FailureDetail::StoredMd5) }
         };
         let read = match read {
             Ok(read) => read,
@@ -513,7 +515,7 @@ impl Pass<'_> {
                 return Err(match StorageError::of_io(&error) {
                     Some(error) => failed(error),
                     None if error.kind() == io::ErrorKind::InvalidData => wrong(ProblemCode::ObjectBroken, error.to_string()),
-                    None => Trouble::from((
+                    None => PieceFailure::from((
                         Severity::Unverifiable,
                         Problem::of(name.clone(), ProblemCode::StorageUnreadable, error.to_string()),
                     )),
@@ -523,11 +525,11 @@ impl Pass<'_> {
         let as_stored = read.md5 != Some(object.md5) && with_md5 && object.compression != Compression::None && came == Some(object.md5);
         let md5_fits = as_stored || read.md5.is_none_or(|md5| md5 == object.md5);
         if let Some(first) = read.differing.first() {
-            let start = object.offset + job.part.as_ref().map_or(0, |part| part.start) + first * block;
+            let start = object.offset + piece.part.as_ref().map_or(0, |part| part.start) + first * block;
             let many = read.differing.len();
             let blocks = if many == 1 { "1 block differs".to_owned() } else { format!("{many} blocks differ") };
             // Of a piece the object's own digest says nothing: all of the object is read for it.
-            let of_whole = || job.item.whole_md5().map(|md5| md5 == object.md5);
+            let of_whole = || piece.item.whole_md5().map(|md5| md5 == object.md5);
             let fits = if read.md5.is_some() { Some(md5_fits) } else { Some(()).filter(|()| again).and_then(|()| of_whole()) };
             let why = match fits {
                 Some(true) => "; it is as it was written (its MD5 fits), so that it is not what the volume held",
@@ -539,39 +541,39 @@ impl Pass<'_> {
             let is_own = self.members.first().is_some_and(|tip| std::ptr::eq(tip, *member));
             let trouble = wrong(ProblemCode::BlockDiffers, text);
             let is_misfit = is_own && again && fits == Some(true);
-            return Err(if is_misfit { Trouble { detail: Detail::Misfit(start), ..trouble } } else { trouble });
+            return Err(if is_misfit { PieceFailure { detail: FailureDetail::Sha256fileDiffers(start), ..trouble } } else { trouble });
         }
         if !md5_fits {
             return Err(wrong(ProblemCode::ObjectDigest, "its MD5 is not the one in the metadata".to_owned()));
         }
-        Ok(Proven { bytes: length, as_stored })
+        Ok(ProvenPiece { bytes: length, as_stored })
     }
 }
 
 /// Why a piece could not be proven.
-struct Trouble {
+struct PieceFailure {
     fault: (Severity, Problem),
-    detail: Detail,
+    detail: FailureDetail,
 }
 
 /// What else is known of it.
-enum Detail {
+enum FailureDetail {
     Nothing,
     /// The MD5 of the whole object as stored, as it came.
-    Came([u8; 16]),
+    StoredMd5([u8; 16]),
     /// It was written again meanwhile, and when, if the storage says so.
     Rewritten(Option<Timestamp>),
     /// From this byte of the volume on the sha256file does not fit, and the MD5 of the object does.
-    Misfit(u64),
+    Sha256fileDiffers(u64),
 }
 
-impl From<(Severity, Problem)> for Trouble {
+impl From<(Severity, Problem)> for PieceFailure {
     fn from(fault: (Severity, Problem)) -> Self {
-        Self { fault, detail: Detail::Nothing }
+        Self { fault, detail: FailureDetail::Nothing }
     }
 }
 
-impl Trouble {
+impl PieceFailure {
     fn of_error(name: &str, error: &StorageError) -> Self {
         let mut faults = Faults::default();
         faults.add_error(Some(name), error);
@@ -591,6 +593,6 @@ fn digests_held(threads: usize) -> u64 {
     (size_of::<Option<[u8; 32]>>() as u64).saturating_mul(2 * threads as u64 + 2)
 }
 
-fn lock(shared: &Mutex<Shared>) -> std::sync::MutexGuard<'_, Shared> {
+fn lock(shared: &Mutex<Totals>) -> std::sync::MutexGuard<'_, Totals> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -74,31 +74,33 @@ impl Chain {
         Self { store, backups, volume_bytes: volumes[0].len() as u64 }
     }
 
-    fn check(&self, number: usize, level: Level) -> Findings {
-        self.check_with(number, level, &Effort { jobs: 2, ..Effort::default() })
+    fn check(&self, number: usize, level: Level) -> Assessment {
+        self.check_with(number, level, &ReadOptions { jobs: 2, ..ReadOptions::default() })
     }
 
-    fn check_with(&self, number: usize, level: Level, effort: &Effort) -> Findings {
+    fn check_with(&self, number: usize, level: Level, options: &ReadOptions) -> Assessment {
         let store: Arc<dyn ObjectStore> = Arc::new(self.store.clone());
-        self.check_in(&store, number, level, effort)
+        self.check_in(&store, number, level, options)
     }
 
-    fn check_in(&self, store: &Arc<dyn ObjectStore>, number: usize, level: Level, effort: &Effort) -> Findings {
+    fn check_in(&self, store: &Arc<dyn ObjectStore>, number: usize, level: Level, options: &ReadOptions) -> Assessment {
         let list: Vec<&Backup> = self.backups[..=number].iter().rev().collect();
-        let chain: Vec<Link<'_>> =
-            list.iter().map(|backup| Link { backup, volume_bytes: Some(self.volume_bytes), store: Ok(Arc::clone(store)) }).collect();
+        let chain: Vec<StoredBackup<'_>> = list
+            .iter()
+            .map(|backup| StoredBackup { backup, volume_bytes: Some(self.volume_bytes), store: Ok(Arc::clone(store)) })
+            .collect();
         let ancestors: Vec<Arc<Backup>> = list[1..].iter().map(|backup| Arc::new((*backup).clone())).collect();
         let now = "2026-11-22T18:00:00Z".parse().unwrap();
         let subject = Subject { backup: list[0], ancestors: &ancestors, level, settle: std::time::Duration::from_secs(900), now };
         let watch = Watch::default();
-        let mut known: HashMap<(String, Level), Own> = HashMap::new();
-        let capacity = Capacity::new(effort.memory);
-        let reading = Reading { effort, watch: &watch, capacity: &capacity, driver: Driver::Posix };
+        let mut known: HashMap<(String, Level), Inspection> = HashMap::new();
+        let capacity = Capacity::new(options.memory);
+        let reading = ReadContext { options, watch: &watch, capacity: &capacity, driver: Driver::Posix };
         check(&subject, &chain, reading, &mut |link, level| {
             known
                 .entry((link.backup.id.clone(), level))
                 .or_insert_with(|| {
-                    let mut own = Own::quick(link, level == Level::Quick, &mut || ());
+                    let mut own = Inspection::quick(link, level == Level::Quick, &mut || ());
                     if level == Level::Deep {
                         deepen(link, &mut own, reading);
                     }
@@ -132,7 +134,7 @@ fn what_is_whole_is_intact_at_every_level() {
         for number in 0..3 {
             for level in LEVELS {
                 for digest in [Digest::Sha256, Digest::Md5] {
-                    let found = chain.check_with(number, level, &Effort { jobs: 2, digest, ..Effort::default() });
+                    let found = chain.check_with(number, level, &ReadOptions { jobs: 2, digest, ..ReadOptions::default() });
                     assert_eq!(found.verdict, CheckVerdict::Intact, "{compression:?} {number} {level} {:?}", found.problems);
                     assert!(found.begun && !found.busy && found.warnings.is_empty(), "{:?}", found.warnings);
                     let own = chain.store.names().filter(|name| name.starts_with(&format!("{}-", prefix(number)))).count();
@@ -211,7 +213,7 @@ fn deep_finds_every_damage_and_calls_nothing_else_damaged() {
                 tried += 1;
                 let damaged = Chain { store, backups: chain.backups.clone(), volume_bytes: chain.volume_bytes };
                 for digest in [Digest::Sha256, Digest::Md5] {
-                    let found = damaged.check_with(number, Level::Deep, &Effort { jobs: 1, digest, ..Effort::default() });
+                    let found = damaged.check_with(number, Level::Deep, &ReadOptions { jobs: 1, digest, ..ReadOptions::default() });
                     // A flip in a name, a time or a digest that only the other digest would use may be of no consequence.
                     // The last byte of bzip2's has bits that stand for nothing.
                     let of_side_file = what.contains("file: ") || what.contains("metadata: ");
@@ -231,9 +233,12 @@ fn deep_finds_every_damage_and_calls_nothing_else_damaged() {
                 assert!(restore.verdict != CheckVerdict::Intact || what.contains("bit flipped"), "{compression:?} restore: {what}");
                 // What rests on a damaged backup is damaged; what does not, is not.
                 if number == 0
-                    && damaged.check_with(0, Level::Deep, &Effort { digest: Digest::Md5, ..Effort::default() }).verdict.is_damage()
+                    && damaged
+                        .check_with(0, Level::Deep, &ReadOptions { digest: Digest::Md5, ..ReadOptions::default() })
+                        .verdict
+                        .is_damage()
                 {
-                    let child = damaged.check_with(1, Level::Deep, &Effort { digest: Digest::Md5, ..Effort::default() });
+                    let child = damaged.check_with(1, Level::Deep, &ReadOptions { digest: Digest::Md5, ..ReadOptions::default() });
                     // What rests on it is restored without its sha256file.
                     let matters = !what.contains("_sha256file");
                     let wanted = if matters { CheckVerdict::Corrupt } else { CheckVerdict::Intact };
@@ -408,12 +413,12 @@ fn a_share_says_so_and_all_shares_read_everything() {
     let chain = Chain::of(&volumes(1, 64), Compression::None, BLOCK * 4);
     let mut read = 0;
     for part in 1..=5 {
-        let found = chain.check_with(0, Level::Deep, &Effort { share: Share::Part(part, 5), ..Effort::default() });
+        let found = chain.check_with(0, Level::Deep, &ReadOptions { share: Share::Part(part, 5), ..ReadOptions::default() });
         assert!(found.depth.contains(&format!("of 16 objects read (part {part} of 5)")), "{}", found.depth);
         read += found.bytes.checked;
     }
     assert_eq!(read, chain.volume_bytes);
-    let found = chain.check_with(0, Level::Deep, &Effort { share: Share::Fraction(0.01), ..Effort::default() });
+    let found = chain.check_with(0, Level::Deep, &ReadOptions { share: Share::Fraction(0.01), ..ReadOptions::default() });
     assert!(found.bytes.checked >= 256 && found.bytes.checked < chain.volume_bytes, "{found:?}");
 }
 
@@ -423,10 +428,10 @@ fn a_stopped_check_says_so_and_calls_nothing_intact() {
     let watch = Watch::default();
     watch.flag().store(true, std::sync::atomic::Ordering::Relaxed);
     let store: Arc<dyn ObjectStore> = Arc::new(chain.store.clone());
-    let link = Link { backup: &chain.backups[0], volume_bytes: Some(chain.volume_bytes), store: Ok(store) };
-    let mut own = Own::quick(&link, true, &mut || ());
-    let (effort, capacity) = (Effort::default(), Capacity::new(512 << 20));
-    deepen(&link, &mut own, Reading { effort: &effort, watch: &watch, capacity: &capacity, driver: Driver::Posix });
+    let link = StoredBackup { backup: &chain.backups[0], volume_bytes: Some(chain.volume_bytes), store: Ok(store) };
+    let mut own = Inspection::quick(&link, true, &mut || ());
+    let (options, capacity) = (ReadOptions::default(), Capacity::new(512 << 20));
+    deepen(&link, &mut own, ReadContext { options: &options, watch: &watch, capacity: &capacity, driver: Driver::Posix });
     assert_eq!(own.verdict(), CheckVerdict::Unverifiable);
 }
 

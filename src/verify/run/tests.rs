@@ -96,7 +96,7 @@ impl ObjectStore for Long {
 
 struct Everywhere(Arc<dyn ObjectStore>);
 
-impl Places for Everywhere {
+impl StorageAccess for Everywhere {
     fn store(&self, _: Driver, _: &Backup) -> Result<Arc<dyn ObjectStore>, StorageError> {
         Ok(Arc::clone(&self.0))
     }
@@ -105,11 +105,11 @@ impl Places for Everywhere {
         Ok("nowhere".to_owned())
     }
 
-    fn ceph(&self, _: &Subject<'_>, _: &Watch) -> Result<(Findings, String), StorageError> {
+    fn ceph(&self, _: &Subject<'_>, _: &Watch) -> Result<(Assessment, String), StorageError> {
         Err(StorageError::new(StorageErrorKind::Configuration, "there is none"))
     }
 
-    fn ceph_glance(&self, _: &Backup, _: &[Arc<Backup>], _: Option<Listing>) -> Result<Glance, StorageError> {
+    fn precheck_ceph(&self, _: &Backup, _: &[Arc<Backup>], _: Option<Listing>) -> Result<Glance, StorageError> {
         Err(StorageError::new(StorageErrorKind::Configuration, "there is none"))
     }
 }
@@ -134,7 +134,7 @@ fn long_lists_are_not_held_side_by_side() {
     let mut targets: Vec<Target> = (0..4).map(target).collect();
     targets[0].ancestors = vec![Arc::new(targets[1].backup.clone())];
     let places = Everywhere(store.clone());
-    let request = Request { level: Level::Quick, effort: Effort::default(), settle: Duration::ZERO };
+    let request = Request { level: Level::Quick, options: ReadOptions::default(), settle: Duration::ZERO };
     let watch = Watch::default();
     let results = Mutex::new(0);
     Checker::new(&places, &request, &watch, &targets).run(&targets, &|result| {
@@ -165,9 +165,10 @@ fn objects_without_times_have_not_moved() {
         store.put(format!("prefix_{id}-00001"), *b"x", "2026-11-22T10:00:00Z".parse().ok());
         store.put(format!("prefix_{id}-00002"), *b"x", None);
     }
-    let request = Request { level: Level::Quick, effort: Effort::default(), settle: Duration::ZERO };
-    let look =
-        |store: &MemoryStore, check: &CheckResult| precheck(&Everywhere(Arc::new(store.clone())), &target, check, "h", &Moment::default());
+    let request = Request { level: Level::Quick, options: ReadOptions::default(), settle: Duration::ZERO };
+    let look = |store: &MemoryStore, check: &CheckResult| {
+        precheck(&Everywhere(Arc::new(store.clone())), &target, check, "h", &PrecheckRound::default())
+    };
     let places = Everywhere(Arc::new(store.clone()));
     let found = Mutex::new(None);
     let watch = Watch::default();
@@ -326,7 +327,7 @@ fn increments(number: usize) -> (Far, Vec<Target>) {
 /// What is found, in the order of the targets, and by how much the answers overlapped.
 fn found(far: &Arc<Far>, targets: &[Target], level: Level, jobs: usize, memory: u64) -> (Vec<CheckResult>, f64) {
     let places = Everywhere(Arc::clone(far) as Arc<dyn ObjectStore>);
-    let request = Request { level, effort: Effort { jobs, memory, ..Effort::default() }, settle: Duration::ZERO };
+    let request = Request { level, options: ReadOptions { jobs, memory, ..ReadOptions::default() }, settle: Duration::ZERO };
     let (watch, results) = (Watch::default(), Mutex::new(Vec::new()));
     *lock(&far.asked) = Asked::default();
     Checker::new(&places, &request, &watch, targets).run(targets, &|result| {

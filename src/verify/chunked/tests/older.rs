@@ -59,12 +59,12 @@ fn a_backup_from_before_liberty_is_intact() {
     {
         let chain = older(compression, kilo);
         for digest in [Digest::Md5, Digest::Sha256] {
-            let effort = Effort { jobs: 2, digest, ..Effort::default() };
-            assert_eq!(chain.check_with(0, Level::Quick, &effort).verdict, CheckVerdict::Intact);
-            let found = chain.check_with(0, Level::Deep, &effort);
+            let options = ReadOptions { jobs: 2, digest, ..ReadOptions::default() };
+            assert_eq!(chain.check_with(0, Level::Quick, &options).verdict, CheckVerdict::Intact);
+            let found = chain.check_with(0, Level::Deep, &options);
             assert_eq!(found.verdict, CheckVerdict::Intact, "{compression:?} {kilo} {:?}", found.problems);
             // Before Kilo nothing tells what the volume held, so that a restore proves no more than deep does.
-            let restored = chain.check_with(0, Level::Restore, &effort);
+            let restored = chain.check_with(0, Level::Restore, &options);
             let wanted = match kilo {
                 true => (CheckVerdict::Intact, Some(Level::Restore), true),
                 false => (CheckVerdict::Unverifiable, Some(Level::Deep), true),
@@ -90,7 +90,7 @@ fn a_damaged_object_from_before_liberty_is_found() {
         for at in 0..length {
             let mut damaged = Chain { store: chain.store.clone(), backups: chain.backups.clone(), volume_bytes: chain.volume_bytes };
             damaged.store.bytes_mut(&name).unwrap()[at] ^= 1;
-            let found = damaged.check_with(0, Level::Deep, &Effort { jobs: 1, digest: Digest::Md5, ..Effort::default() });
+            let found = damaged.check_with(0, Level::Deep, &ReadOptions { jobs: 1, digest: Digest::Md5, ..ReadOptions::default() });
             assert_eq!(found.verdict, CheckVerdict::Corrupt, "{kilo} {at}");
         }
         let mut cut = Chain { store: chain.store.clone(), backups: chain.backups.clone(), volume_bytes: chain.volume_bytes };

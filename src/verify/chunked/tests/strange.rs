@@ -35,9 +35,9 @@ impl Strange {
         Self { refused: Box::new(refused), ..self }
     }
 
-    fn check(self, chain: &Chain, level: Level) -> Findings {
+    fn check(self, chain: &Chain, level: Level) -> Assessment {
         let store: Arc<dyn ObjectStore> = Arc::new(self);
-        chain.check_in(&store, 0, level, &Effort { jobs: 2, ..Effort::default() })
+        chain.check_in(&store, 0, level, &ReadOptions { jobs: 2, ..ReadOptions::default() })
     }
 }
 
@@ -84,7 +84,7 @@ fn is_data(name: &str) -> bool {
     name.rsplit_once('-').is_some_and(|(_, number)| number.len() == 5)
 }
 
-fn codes(found: &Findings) -> Vec<&str> {
+fn codes(found: &Assessment) -> Vec<&str> {
     found.problems.iter().map(|problem| problem.code.as_str()).collect()
 }
 
@@ -113,7 +113,7 @@ fn an_object_that_was_not_asked_for_is_not_missing() {
     let side_file = |name: &str| name.ends_with("_metadata") || name.ends_with("_sha256file");
     let found = Strange::lagging(&chain, side_file).check(&chain, Level::Quick);
     assert_eq!(found.verdict, CheckVerdict::Unverifiable, "{:?}", found.problems);
-    let of = |found: &Findings, code: &str| codes(found).iter().filter(|other| **other == code).count();
+    let of = |found: &Assessment, code: &str| codes(found).iter().filter(|other| **other == code).count();
     assert_eq!((of(&found, "listing-behind"), of(&found, "object-unlisted")), (100, 140));
     // Where those that are asked for are gone, that is damage, and no more is said of the others.
     let gone = Strange::lagging(&chain, side_file).refusing(|name| is_data(name).then_some(StorageErrorKind::NoObject));
@@ -167,7 +167,7 @@ fn a_parent_whose_metadata_cannot_be_read_leaves_no_gap() {
     let store: Arc<dyn ObjectStore> =
         Arc::new(Strange::of(&chain).refusing(move |name| (name == side_file).then_some(StorageErrorKind::Transient)));
     for level in LEVELS {
-        let found = chain.check_in(&store, 1, level, &Effort::default());
+        let found = chain.check_in(&store, 1, level, &ReadOptions::default());
         assert_eq!(found.verdict, CheckVerdict::Unverifiable, "{level} {:?}", found.problems);
     }
 }
@@ -180,7 +180,12 @@ fn what_could_not_be_read_does_not_count_as_read() {
             let check = |refused: &'static str| {
                 let store = Strange::of(&chain)
                     .refusing(move |name| (is_data(name) && name.ends_with(refused)).then_some(StorageErrorKind::Permission));
-                chain.check_in(&(Arc::new(store) as Arc<dyn ObjectStore>), 0, Level::Deep, &Effort { jobs: 2, digest, ..Effort::default() })
+                chain.check_in(
+                    &(Arc::new(store) as Arc<dyn ObjectStore>),
+                    0,
+                    Level::Deep,
+                    &ReadOptions { jobs: 2, digest, ..ReadOptions::default() },
+                )
             };
             let found = check("");
             assert_eq!((found.objects.checked, found.objects.expected, found.bytes.checked), (0, 8, 0));
@@ -217,7 +222,7 @@ fn digests_take_no_more_than_half_of_the_memory() {
             "every block as a restore would write it, by its SHA-256 (2 objects by their MD5); all 2 objects read",
         ),
     ] {
-        let found = chain.check_with(0, level, &Effort { jobs: 1, memory, digest: Digest::Sha256, ..Effort::default() });
+        let found = chain.check_with(0, level, &ReadOptions { jobs: 1, memory, digest: Digest::Sha256, ..ReadOptions::default() });
         assert_eq!((found.verdict, found.depth.as_str()), (verdict, depth), "{:?}", found.problems);
         let told = found.problems.iter().filter(|problem| problem.text.ends_with("give more --memory")).count();
         assert_eq!(told, if verdict == CheckVerdict::Intact { 0 } else { 2 }, "{:?}", found.problems);
@@ -228,10 +233,10 @@ fn digests_take_no_more_than_half_of_the_memory() {
 fn the_lists_of_a_chain_are_not_held_beyond_the_memory() {
     let chain = Chain::of(&volumes(3, 64), Compression::None, BLOCK);
     let entries: u64 = (0..3).map(|number| chain.check(number, Level::Quick).objects.expected).sum();
-    let effort = |memory| Effort { jobs: 1, memory, digest: Digest::Sha256, ..Effort::default() };
+    let options = |memory| ReadOptions { jobs: 1, memory, digest: Digest::Sha256, ..ReadOptions::default() };
     let enough = entries * LISTED_OBJECT * 2;
-    assert_eq!(chain.check_with(2, Level::Restore, &effort(enough)).verdict, CheckVerdict::Intact);
-    let found = chain.check_with(2, Level::Restore, &effort(enough - 2));
+    assert_eq!(chain.check_with(2, Level::Restore, &options(enough)).verdict, CheckVerdict::Intact);
+    let found = chain.check_with(2, Level::Restore, &options(enough - 2));
     assert_eq!(found.verdict, CheckVerdict::Unverifiable);
     assert!(found.problems[0].text.ends_with("give more --memory"), "{:?}", found.problems);
 }
@@ -244,7 +249,7 @@ fn a_digest_in_a_listing_is_no_more_than_a_suspicion() {
         let store = Strange { listed: Box::new(digest(Some([7; 16]))), stated: Box::new(digest(stated)), ..Strange::of(&chain) };
         store.refusing(move |name| refused.filter(|_| is_data(name))).check(&chain, Level::Quick)
     };
-    let of = |found: &Findings, code: &str| codes(found).iter().filter(|other| **other == code).count();
+    let of = |found: &Assessment, code: &str| codes(found).iter().filter(|other| **other == code).count();
     // Encrypted with a key of the key service: the object itself gives no digest.
     let found = check(None, None);
     assert_eq!(found.verdict, CheckVerdict::Intact, "{:?}", found.problems);
@@ -309,8 +314,8 @@ fn what_rests_on_a_backup_needs_its_data_and_not_its_sha256file() {
             damage(&mut damaged.store);
             for level in LEVELS {
                 for digest in [Digest::Md5, Digest::Sha256] {
-                    let effort = Effort { jobs: 2, digest, ..Effort::default() };
-                    let check = |damaged: &Chain, number| damaged.check_with(number, level, &effort);
+                    let options = ReadOptions { jobs: 2, digest, ..ReadOptions::default() };
+                    let check = |damaged: &Chain, number| damaged.check_with(number, level, &options);
                     assert!(check(&damaged, 0).verdict == verdict, "{verdict} {:?}", check(&damaged, 0));
                     for number in [1, 2] {
                         let found = check(&damaged, number);
@@ -352,7 +357,7 @@ fn that_the_storage_is_away_is_said_once() {
     let away = |name: &str| is_data(name).then_some(StorageErrorKind::Away);
     for digest in [Digest::Md5, Digest::Sha256] {
         let store: Arc<dyn ObjectStore> = Arc::new(Strange::of(&chain).refusing(away));
-        let found = chain.check_in(&store, 0, Level::Deep, &Effort { jobs: 2, digest, ..Effort::default() });
+        let found = chain.check_in(&store, 0, Level::Deep, &ReadOptions { jobs: 2, digest, ..ReadOptions::default() });
         assert_eq!((found.verdict, codes(&found)), (CheckVerdict::Unverifiable, vec!["storage-away"]));
         assert!(found.depth.ends_with("; 0 of 200 objects read"), "{}", found.depth);
     }
@@ -365,7 +370,7 @@ struct Spoiling {
     store: MemoryStore,
     /// The MD5s that the storage took when the bytes were written, as it tells them.
     told: bool,
-    /// So many readings of the object that ends so are spoilt.
+    /// So many readings of the object that ends so are transfer_damage.
     spoils: (&'static str, std::sync::atomic::AtomicUsize),
     /// What is said of the time and the size of that object, asked for by its name.
     stated: Change,
@@ -407,10 +412,10 @@ impl ObjectStore for Spoiling {
 }
 
 impl Spoiling {
-    fn check(chain: &Chain, level: Level, told: bool, spoils: (&'static str, usize), stated: Change) -> Findings {
+    fn check(chain: &Chain, level: Level, told: bool, spoils: (&'static str, usize), stated: Change) -> Assessment {
         let spoils = (spoils.0, spoils.1.into());
         let store: Arc<dyn ObjectStore> = Arc::new(Self { store: chain.store.clone(), told, spoils, stated });
-        chain.check_in(&store, 0, level, &Effort { jobs: 2, ..Effort::default() })
+        chain.check_in(&store, 0, level, &ReadOptions { jobs: 2, ..ReadOptions::default() })
     }
 }
 
