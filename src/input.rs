@@ -1,7 +1,7 @@
-//! Opens and reads the files that the program is given: plans, evidence, configuration, passwords, keys.
+//! Opens and reads input files: plans, check documents, configuration, passwords, keys.
 //!
-//! Such a file may be a pipe (`/dev/stdin`, a shell's `<(…)`) or far larger than intended. A pipe that no program writes to is refused,
-//! because an ordinary open would wait for ever, and so is a file that is too large. May use nothing else of the crate.
+//! Such a file may be a pipe (`/dev/stdin`, a shell's `<(…)`) or too large. A pipe without a writer is refused, because opening it would
+//! block for ever. A file above its limit is refused too. Uses nothing of the crate.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Cursor, ErrorKind, Read};
@@ -11,36 +11,36 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
-/// How long a named pipe may have no writer: a shell that starts both ends at once may start the writer later.
+/// How long a named pipe may have no writer. A shell that starts both ends may start the writer last.
 const WRITER_WITHIN: Duration = Duration::from_secs(2);
-/// How often to look for a writer.
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// The pause between two reads of a pipe without a writer.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// How much is read at once.
 const PIECE: u64 = 64 << 10;
 
-/// An open file, with the bytes that were already read from it.
+/// An open file, after the bytes that were already read from it.
 pub type Input = io::Chain<Cursor<Vec<u8>>, File>;
 
 /// Opens a file for reading.
 ///
 /// # Errors
-/// What the system says, and a pipe that no program writes to.
+/// System errors, and a pipe without a writer.
 pub fn open(path: &Path) -> io::Result<Input> {
-    // Otherwise opening a named pipe would wait for its other end.
+    // A blocking open of a named pipe would wait for a writer.
     let mut file = OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path)?;
-    let begun = if file.metadata()?.file_type().is_fifo() { first_piece(&mut file)? } else { Vec::new() };
+    let start = if file.metadata()?.file_type().is_fifo() { first_piece(&mut file)? } else { Vec::new() };
     fcntl_setfl(&file, fcntl_getfl(&file)?.difference(OFlags::NONBLOCK))?;
-    Ok(Cursor::new(begun).chain(file))
+    Ok(Cursor::new(start).chain(file))
 }
 
-/// What a pipe holds now. A read without waiting also distinguishes a writer that has written nothing yet from no writer.
+/// The present content of a pipe. A non-blocking read also distinguishes a writer that has written nothing from no writer.
 fn first_piece(pipe: &mut File) -> io::Result<Vec<u8>> {
     let opened = Instant::now();
     let mut piece = Vec::new();
     loop {
         match pipe.by_ref().take(PIECE).read_to_end(&mut piece) {
-            Ok(0) if opened.elapsed() < WRITER_WITHIN => std::thread::sleep(LOOK_AGAIN),
-            Ok(0) => return Err(io::Error::other("it is a pipe that no program writes to; give a file, or start the program that writes")),
+            Ok(0) if opened.elapsed() < WRITER_WITHIN => std::thread::sleep(POLL_INTERVAL),
+            Ok(0) => return Err(io::Error::other("it is a pipe without a writer; give a file, or start the program that writes to it")),
             Ok(_) => return Ok(piece),
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(piece),
             Err(error) => return Err(error),
@@ -48,15 +48,15 @@ fn first_piece(pipe: &mut File) -> io::Result<Vec<u8>> {
     }
 }
 
-/// All of a file of at most `limit` bytes.
+/// Reads a file of at most `limit` bytes.
 ///
 /// # Errors
-/// What the system says, a pipe that no program writes to, and a larger file, of which no more than that is read.
+/// System errors, a pipe without a writer, and a larger file, of which at most `limit` bytes are read.
 pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     read_from(open_within(path, limit)?, limit)
 }
 
-/// The same for a file that holds a JSON object. If it does not begin like one, only the beginning is read and returned.
+/// Reads a JSON object from a file. If the file does not begin like one, only its beginning is read and returned.
 ///
 /// # Errors
 /// As for [`read`].
@@ -64,7 +64,7 @@ pub fn read_json(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     read_json_from(open_within(path, limit)?, limit)
 }
 
-/// All of an open file, up to `limit` bytes.
+/// Reads an open file of at most `limit` bytes.
 ///
 /// # Errors
 /// As for [`read`].
@@ -72,7 +72,7 @@ pub fn read_from(input: impl Read, limit: u64) -> io::Result<Vec<u8>> {
     read_all(input, limit, |_| true)
 }
 
-/// [`read_json`] of what is open already.
+/// [`read_json`] for an open file.
 ///
 /// # Errors
 /// As for [`read`].
@@ -81,11 +81,11 @@ pub fn read_json_from(input: impl Read, limit: u64) -> io::Result<Vec<u8>> {
     read_all(input, limit, may_go_on)
 }
 
-/// Opens a file whose length, if it has one, is within the limit.
+/// Opens a file and checks its length, if it has one.
 fn open_within(path: &Path, limit: u64) -> io::Result<Input> {
     let input = open(path)?;
     let (_, file) = input.get_ref();
-    // A pipe and a device have none.
+    // Pipes and devices have no length.
     if file.metadata()?.len() > limit { Err(too_large(limit)) } else { Ok(input) }
 }
 
@@ -103,7 +103,7 @@ fn read_all(mut input: impl Read, limit: u64, may_go_on: impl Fn(&[u8]) -> bool)
 
 fn too_large(limit: u64) -> io::Error {
     let limit = if limit >= 1 << 20 { format!("{} MiB", limit >> 20) } else { format!("{} KiB", limit >> 10) };
-    io::Error::new(ErrorKind::FileTooLarge, format!("it is larger than the limit of {limit} for such a file"))
+    io::Error::new(ErrorKind::FileTooLarge, format!("it is larger than {limit}, the limit for such a file"))
 }
 
 #[cfg(test)]
@@ -123,7 +123,7 @@ mod tests {
         path
     }
 
-    /// What a function says, which must not take for ever to say it.
+    /// The result of a function that must not block for ever.
     fn in_time<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
         let (tell, told) = mpsc::channel();
         std::thread::spawn(move || drop(tell.send(work())));
@@ -135,11 +135,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = pipe(&folder);
         let error = in_time(move || read(&path, 10).unwrap_err());
-        assert!(error.to_string().contains("a pipe that no program writes to"), "{error}");
+        assert!(error.to_string().contains("a pipe without a writer"), "{error}");
     }
 
     #[test]
-    fn a_pipe_with_a_writer_is_waited_for_and_read_to_its_end() {
+    fn a_pipe_with_a_writer_is_read_to_its_end() {
         for (first, second) in [("", "late"), ("early", "late"), ("early", "")] {
             let folder = tempfile::tempdir().unwrap();
             let path = pipe(&folder);
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_is_kept_with_and_without_a_length() {
+    fn the_limit_holds_with_and_without_a_length() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
         fs::write(&path, [b' '; 11]).unwrap();
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_json_object_is_not_read_to_its_end() {
+    fn a_file_that_is_not_a_json_object_is_not_read_to_its_end() {
         assert!(read_json(Path::new("/dev/zero"), 1 << 40).unwrap().len() <= 1 << 16);
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");

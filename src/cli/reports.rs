@@ -116,7 +116,7 @@ fn markdown(out: &mut dyn Write, material: Material<'_>) -> io::Result<()> {
             })
             .collect(),
         rows: plan.rows(),
-        untouched: scan.document.findings.iter().filter(|finding| !finding.is_actionable()).collect(),
+        skipped: scan.document.findings.iter().filter(|finding| !finding.is_actionable()).collect(),
         commands: Commands { apply: &apply, verify: &verify, undo: &undo },
     };
     plan_report(out, &view)

@@ -1,20 +1,20 @@
-//! A table whose rows do not fit the terminal, one record below the other, as `psql` does with `\x auto`.
+//! Writes the rows of a table one below the other if they do not fit the terminal, like `\x auto` of `psql`.
 //!
-//! A row that is broken over ten lines cannot be read, and an id that is broken over two cannot be copied. Pure over
-//! Write; may use nothing of the crate. Its text is made safe already.
+//! A row that is wrapped over ten lines cannot be read, and an id that is wrapped cannot be copied. Pure over Write; uses nothing of
+//! the crate. Its text is already safe.
 
 use std::io;
 
 use unicode_width::UnicodeWidthStr;
 
-/// Columns as narrow as this are never wrapped.
+/// Columns up to this width are never wrapped.
 const NARROW: usize = 16;
-/// What the words of a column that holds prose or names get at least.
+/// The least width of a column with prose or names.
 const PROSE: usize = 20;
-/// The lengths of a row's and of a run's id.
+/// The lengths of the ids of rows and of runs.
 const IDS: [usize; 2] = [36, 25];
 
-/// How narrow a column can be without breaking an id, or what is short anyway; `cells` with the title.
+/// The least width of a column that wraps no id and no short text. `cells` includes the title.
 pub fn least_width<'a>(cells: impl Iterator<Item = &'a str>) -> usize {
     let (mut whole, mut words) = (0, 0);
     for cell in cells {
@@ -27,24 +27,26 @@ pub fn least_width<'a>(cells: impl Iterator<Item = &'a str>) -> usize {
     if whole <= NARROW { whole } else { words }
 }
 
-/// An id, perhaps with a comma or a bracket around it.
+/// Whether the word is an id, perhaps with a comma or a bracket around it.
 fn holds_id(word: &str) -> bool {
     let core = word.trim_matches(|c: char| !c.is_ascii_alphanumeric());
     IDS.contains(&core.len()) && core.chars().all(|c| c.is_ascii_hexdigit() || matches!(c, '-' | 'T' | 'Z'))
 }
 
-/// Writes the records. A cell without text has no line. `paint` may colour a word (title, text).
-pub fn write(
-    out: &mut dyn io::Write,
-    titles: &[&str],
-    rows: &[Vec<String>],
-    width: usize,
-    strong: bool,
-    paint: &dyn Fn(&str, &str) -> Option<anstyle::Style>,
-) -> io::Result<()> {
+/// How records are laid out.
+pub struct Layout<'a> {
+    /// The width of the terminal in columns.
+    pub width: usize,
+    /// The style of a cell from its title and text, if colours are allowed.
+    pub style: Option<&'a dyn Fn(&str, &str) -> Option<anstyle::Style>>,
+}
+
+/// Writes the records. An empty cell has no line.
+pub fn write(out: &mut dyn io::Write, titles: &[&str], rows: &[Vec<String>], layout: &Layout<'_>) -> io::Result<()> {
+    let Layout { width, style } = *layout;
     let margin = titles.iter().map(|title| title.width()).max().unwrap_or(0);
     let room = width.saturating_sub(margin + 3).max(PROSE);
-    let bold = if strong { anstyle::Style::new().bold() } else { anstyle::Style::new() };
+    let bold = if style.is_some() { anstyle::Style::new().bold() } else { anstyle::Style::new() };
     for (place, row) in rows.iter().enumerate() {
         let head = format!("-[ {} of {} ]", place + 1, rows.len());
         let dashes = "-".repeat(width.saturating_sub(head.width()).min(72));
@@ -53,7 +55,7 @@ pub fn write(
             for (line, text) in wrapped(cell, room).iter().enumerate() {
                 let shown = if line == 0 { *title } else { "" };
                 let gap = " ".repeat(margin.saturating_sub(shown.width()));
-                let style = paint(title, cell).filter(|_| strong).unwrap_or_default();
+                let style = style.and_then(|style| style(title, cell)).unwrap_or_default();
                 writeln!(out, "{bold}{shown}{bold:#}{gap} | {style}{text}{style:#}")?;
             }
         }
@@ -61,7 +63,7 @@ pub fn write(
     Ok(())
 }
 
-/// The text in lines of at most `room` columns, broken between words, and inside of one only if it is longer than a line.
+/// The text in lines of at most `room` columns, wrapped between words, or inside a word that is longer than a line.
 fn wrapped(text: &str, room: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     let mut line = String::new();
@@ -104,13 +106,13 @@ mod tests {
     }
 
     #[test]
-    fn records_wrap_between_words_and_leave_out_what_is_empty() {
+    fn records_wrap_between_words_and_leave_out_empty_cells() {
         let rows = vec![
             vec![ID_A.to_owned(), "stuck".to_owned(), format!("volume {ID_A} does not exist any more"), String::new()],
             vec!["b2".to_owned(), "recent".to_owned(), "x".repeat(60), "说".repeat(30)],
         ];
         let mut out = Vec::new();
-        write(&mut out, &["ID", "Verdict", "Evidence", "Note"], &rows, 60, false, &|_, _| None).unwrap();
+        write(&mut out, &["ID", "Verdict", "Evidence", "Note"], &rows, &Layout { width: 60, style: None }).unwrap();
         insta::assert_snapshot!(String::from_utf8(out).unwrap(), @r"
         -[ 1 of 2 ]-------------------------------------------------
         ID       | 3f6c1b52-9e07-4d8a-b1c4-85d2f7e06a93
@@ -131,12 +133,12 @@ mod tests {
     fn colours_only_when_asked_for() {
         let paint = |title: &str, _: &str| (title == "Verdict").then(|| anstyle::AnsiColor::Red.on_default());
         let rows = vec![vec!["stuck".to_owned()]];
-        let written = |strong| {
+        let written = |style| {
             let mut out = Vec::new();
-            write(&mut out, &["Verdict"], &rows, 40, strong, &paint).unwrap();
+            write(&mut out, &["Verdict"], &rows, &Layout { width: 40, style }).unwrap();
             String::from_utf8(out).unwrap()
         };
-        assert!(!written(false).contains('\u{1b}'));
-        assert!(written(true).contains("\u{1b}[31mstuck"), "{:?}", written(true));
+        assert!(!written(None).contains('\u{1b}'));
+        assert!(written(Some(&paint)).contains("\u{1b}[31mstuck"), "{:?}", written(Some(&paint)));
     }
 }

@@ -1,8 +1,8 @@
-//! A result as a table, JSON, YAML, CSV or bare values, chosen, cut down and sorted by the options of the OpenStack clients.
+//! A result as a table, JSON, YAML, CSV or plain values, with the options of the OpenStack clients for columns and sorting.
 //!
-//! The formats follow cliff, the library under those clients, so that scripts made for them read this program's output:
-//! borders, `None` for NULL, quotes around everything in CSV that is no number, NULL last when sorting. At a terminal that is too
-//! narrow for a table the rows stand one below the other ([`expanded`]). May use `report::expanded`, `json`, `safe` and `yaml` only.
+//! The formats follow cliff, the library of those clients, so that scripts for them can read this program's output: borders, `None` for
+//! NULL, quotes in CSV around everything but numbers, NULL last when sorting. If the terminal is too narrow for a table, the rows
+//! are written one below the other ([`expanded`]). May use `report::expanded`, `json`, `safe` and `yaml` only.
 
 use std::cmp::Ordering;
 use std::io;
@@ -17,23 +17,23 @@ use super::{expanded, json, safe, yaml};
 /// The borders of the OpenStack clients' tables, in comfy-table's order of components.
 const BORDERS: &str = "||--+-++|    ++++++";
 
-/// The longest cell of a table, in characters. Laying out a table takes time with the square of a cell's length and fails beyond
-/// 65,535 columns; nobody reads that much in a cell, and the other formats have all of it.
+/// The longest cell of a table, in characters. The time to lay out a table grows with the square of a cell's length, and the layout
+/// fails beyond 65,535 columns. The other formats have the whole text.
 const LONGEST_CELL: usize = 1_000;
 
 /// A cell of a [`Grid`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cell {
-    /// NULL, or nothing to say.
+    /// NULL.
     Null,
-    /// A number, aligned to the right and sorted as one.
+    /// A number, aligned to the right and sorted by value.
     Integer(i64),
-    /// Text, as it came from the database: it is made safe when it is written.
+    /// Text from the database. It is escaped when it is written.
     Text(String),
 }
 
 impl Cell {
-    /// As the OpenStack clients show it: NULL is `None`.
+    /// The text that the OpenStack clients show: NULL is `None`.
     fn shown(&self) -> String {
         match self {
             Self::Null => "None".to_owned(),
@@ -42,7 +42,7 @@ impl Cell {
         }
     }
 
-    /// As a table shows it: cut, with `…` at its end, where it is longer than [`LONGEST_CELL`].
+    /// The text in a table: cut after [`LONGEST_CELL`] characters, with `…` at the end.
     fn in_table(&self) -> String {
         let Self::Text(text) = self else { return self.shown() };
         let cut = |text: &str| text.char_indices().nth(LONGEST_CELL).map(|(end, _)| text.get(..end).unwrap_or_default().to_owned());
@@ -63,7 +63,7 @@ impl Cell {
         }
     }
 
-    /// Numbers before text, NULL after all.
+    /// Numbers before text before NULL.
     fn order(&self, other: &Self) -> Ordering {
         match (self, other) {
             (Self::Integer(a), Self::Integer(b)) => a.cmp(b),
@@ -105,12 +105,12 @@ impl<T: Into<Cell>> From<Option<T>> for Cell {
     }
 }
 
-/// The rows of a result as people see them.
+/// The rows of a result as a table.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Grid {
     /// The columns' titles, for example `Project ID`.
     pub columns: Vec<&'static str>,
-    /// The rows; a cell that a row lacks is NULL.
+    /// The rows. A missing cell is NULL.
     pub rows: Vec<Vec<Cell>>,
 }
 
@@ -128,30 +128,30 @@ pub enum Quote {
     Nonnumeric,
 }
 
-/// In what form a result is written.
+/// The format of a result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Format {
-    /// For people: a table.
+    /// A table for people.
     #[default]
     Table,
-    /// The whole document.
+    /// The whole document as JSON.
     Json,
-    /// The whole document.
+    /// The whole document as YAML.
     Yaml,
-    /// The rows, with a line of titles.
+    /// The rows, after a line of titles.
     Csv,
-    /// The rows' values with spaces between them, a row a line.
+    /// The values of each row on one line, separated by spaces.
     Value,
 }
 
 /// How a result is written.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct OutputOptions {
-    /// The form.
+    /// The format.
     pub format: Format,
-    /// Which columns, in this order; all if there are none. Case does not count, and `_` stands for a space.
+    /// The columns in this order; all columns if empty. Case is ignored, and `_` matches a space.
     pub columns: Vec<String>,
-    /// By which columns to sort, the first before the next; those that do not exist are passed over, as in the OpenStack clients.
+    /// The columns to sort by, most significant first. Unknown columns are ignored, as in the OpenStack clients.
     pub sort_columns: Vec<String>,
     /// Sort in descending order.
     pub descending: bool,
@@ -161,7 +161,7 @@ pub struct OutputOptions {
     pub quote: Quote,
     /// Print a table's titles even if it has no rows.
     pub print_empty: bool,
-    /// How many columns the terminal has: a table is wrapped to them, or laid out in records; `None`: it is as wide as it is.
+    /// The width of the terminal, to which a table is fitted; `None` for no limit.
     pub width: Option<u16>,
     /// Whether a table may have colours.
     pub color: bool,
@@ -170,23 +170,23 @@ pub struct OutputOptions {
 /// Why a result could not be written.
 #[derive(Debug, Error)]
 pub enum ReportError {
-    /// A column was asked for that there is not.
+    /// `--column` names an unknown column.
     #[error("unknown column {column:?} in --column; the columns are {known}")]
     UnknownColumn {
-        /// The column that was asked for.
+        /// The unknown column.
         column: String,
-        /// Those that there are, with commas between them.
+        /// The known columns, separated by commas.
         known: String,
     },
-    /// The output could not be written, for example because the pipe is closed.
+    /// The output cannot be written, for example because the pipe is closed.
     #[error(transparent)]
     Io(#[from] io::Error),
 }
 
 /// Writes a result: the document for JSON and YAML, the grid otherwise.
 ///
-/// `rows_key` is the document's member that holds the grid's rows as objects, in the same order. Sorting sorts these too; where
-/// columns are chosen, each becomes an object of just these columns, named like [`key`].
+/// `rows_key` is the member of the document that holds the rows of the grid as objects, in the same order. Sorting also sorts these. If
+/// columns are chosen, each object is reduced to these columns, named by [`key`].
 pub fn write(
     out: &mut dyn io::Write,
     document: &impl Serialize,
@@ -211,11 +211,11 @@ pub fn key(column: &str) -> String {
     column.trim().to_lowercase().replace([' ', '-'], "_")
 }
 
-/// The rows in the order and with the columns that were asked for.
+/// The rows with the chosen columns in the chosen order.
 struct View<'a> {
     titles: Vec<&'static str>,
     rows: Vec<Vec<&'a Cell>>,
-    /// For each row its place in the grid.
+    /// For each row its index in the grid.
     order: Vec<usize>,
     cut: bool,
     sorted: bool,
@@ -255,12 +255,12 @@ impl<'a> View<'a> {
         })
     }
 
-    /// Whether the document's rows stand as they are: all columns, and in their own order.
+    /// Whether the rows of the document are unchanged: all columns, in their original order.
     fn is_whole(&self) -> bool {
         !self.cut && !self.sorted
     }
 
-    /// The document with its rows cut down and sorted like these.
+    /// The document with its rows reduced and sorted like these.
     fn reduced(&self, document: &impl Serialize, rows_key: &str) -> io::Result<Value> {
         let mut document = serde_json::to_value(document)?;
         let Some(member) = document.get_mut(rows_key) else { return Ok(document) };
@@ -280,13 +280,13 @@ impl<'a> View<'a> {
         Ok(document)
     }
 
-    /// How narrow a column can be and still be read.
+    /// The least width of a column.
     fn least_width(&self, place: usize) -> usize {
         let cells: Vec<String> = self.rows.iter().filter_map(|row| row.get(place)).map(|cell| cell.in_table()).collect();
         expanded::least_width(self.titles.get(place).copied().into_iter().chain(cells.iter().map(String::as_str)))
     }
 
-    /// A column is aligned to the right if it begins with a number, as in cliff.
+    /// Whether a column is aligned to the right: its first cell is a number, as in cliff.
     fn is_numeric(&self, place: usize) -> bool {
         self.rows.first().and_then(|row| row.get(place)).is_some_and(|cell| matches!(cell, Cell::Integer(_)))
     }
@@ -303,10 +303,12 @@ fn write_table(out: &mut dyn io::Write, view: &View<'_>, options: &OutputOptions
     }
     let least: Vec<usize> = (0..view.titles.len()).map(|place| view.least_width(place)).collect();
     if let Some(width) = options.width.map(usize::from) {
-        // Each column has a border and a space on both sides.
+        // Each column has a border and two spaces.
         if least.iter().map(|column| column + 3).sum::<usize>() + 1 > width && !view.rows.is_empty() {
             let rows: Vec<Vec<String>> = view.rows.iter().map(|row| row.iter().map(|cell| cell.in_table()).collect()).collect();
-            return expanded::write(out, &view.titles, &rows, width, options.color, &|title, word| tint(title, word).and_then(ansi));
+            let style = |title: &str, word: &str| tint(title, word).and_then(ansi);
+            let layout = expanded::Layout { width, style: if options.color { Some(&style) } else { None } };
+            return expanded::write(out, &view.titles, &rows, &layout);
         }
     }
     let mut table = Table::new();
@@ -332,7 +334,7 @@ fn write_table(out: &mut dyn io::Write, view: &View<'_>, options: &OutputOptions
     }
     for (place, least) in least.into_iter().enumerate() {
         let Some(column) = table.column_mut(place) else { continue };
-        // comfy-table counts the two spaces in.
+        // comfy-table includes the two spaces in the width.
         column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(u16::try_from(least + 2).unwrap_or(u16::MAX))));
         if view.is_numeric(place) {
             column.set_cell_alignment(CellAlignment::Right);
@@ -352,7 +354,7 @@ fn ansi(color: Color) -> Option<anstyle::Style> {
     Some(color.on_default())
 }
 
-/// The colour of a word that judges; its meaning never rests on the colour.
+/// The colour of a verdict or an outcome. The word alone has the whole meaning.
 fn tint(title: &str, word: &str) -> Option<Color> {
     if !matches!(key(title).as_str(), "verdict" | "outcome" | "result" | "state") {
         return None;
@@ -372,7 +374,7 @@ fn write_csv(out: &mut dyn io::Write, view: &View<'_>, quote: Quote) -> io::Resu
         let inner = text.replace('\\', "\\\\");
         match quote {
             Quote::None => inner.replace(',', "\\,").replace('"', "\\\""),
-            // A row that is one empty cell would be an empty line.
+            // A row of one empty cell would be an empty line.
             Quote::Minimal if !text.contains([',', '"']) && (view.titles.len() > 1 || !text.is_empty()) => inner,
             _ => format!("\"{}\"", inner.replace('"', "\"\"")),
         }

@@ -1,7 +1,7 @@
-//! JSON as it goes to a person or a program: indented or on one line, written as it is made, with what is invisible escaped.
+//! Writes JSON, indented or on one line, and escapes invisible characters.
 //!
-//! No copy of the document is made, neither as a tree nor as text: a scan of thousands of findings is many MiB of JSON. May use
-//! `report::safe` only.
+//! The document is written as it is serialized, without a copy as a tree or text: a scan with thousands of findings is many MiB of
+//! JSON. May use `report::safe` only.
 
 use std::io;
 
@@ -10,15 +10,15 @@ use serde_json::ser::{CompactFormatter, Formatter, PrettyFormatter, Serializer};
 
 use super::safe;
 
-/// How much is gathered before it goes out, in bytes: standard output would otherwise be written line by line.
+/// The size of the write buffer in bytes. Standard output would otherwise be written line by line.
 const BUFFER: usize = 64 * 1024;
 
 /// Writes a document with a line feed at its end: indented by two spaces, or on one line.
 ///
-/// What is invisible in its text is escaped, which changes nothing for a reader of JSON.
+/// Invisible characters are escaped, which changes nothing for a JSON reader.
 ///
 /// # Errors
-/// What the writer says, and a document that JSON has no form for (a map with keys that are no text).
+/// The writer's errors, and a document that JSON cannot represent (a map with keys that are not strings).
 pub fn write(out: &mut dyn io::Write, document: &impl Serialize, noindent: bool) -> io::Result<()> {
     let mut out = io::BufWriter::with_capacity(BUFFER, out);
     let written = if noindent {
@@ -31,12 +31,12 @@ pub fn write(out: &mut dyn io::Write, document: &impl Serialize, noindent: bool)
     io::Write::flush(&mut out)
 }
 
-/// Another formatter, with what is invisible in text escaped.
+/// Escapes invisible characters in strings, and leaves the rest to another formatter.
 struct Visible<F>(F);
 
 impl<F: Formatter> Formatter for Visible<F> {
     fn write_string_fragment<W: ?Sized + io::Write>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
-        // What JSON itself must escape, C0 characters among it, is never part of a fragment.
+        // Characters that JSON itself must escape, such as C0 controls, are never part of a fragment.
         let mut written = 0;
         for (place, c) in fragment.char_indices().filter(|(_, c)| *c >= '\u{7f}' && safe::is_hostile(*c)) {
             writer.write_all(fragment.get(written..place).unwrap_or_default().as_bytes())?;
@@ -107,14 +107,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_invisible_is_escaped_in_keys_too() {
+    fn invisible_characters_are_escaped_in_keys_too() {
         let document = json!({"a\u{202e}b": "x\u{1b}\u{7f}\u{e0041}ü\"\\"});
         assert_eq!(text(&document, true), "{\"a\\u202eb\":\"x\\u001b\\u007f\\udb40\\udc41ü\\\"\\\\\"}\n");
     }
 
     proptest! {
         #[test]
-        fn reads_back_as_what_it_was(key in "\\PC*|.*", value in ".*", noindent: bool) {
+        fn a_document_reads_back_unchanged(key in "\\PC*|.*", value in ".*", noindent: bool) {
             let document = json!({ key: [value] });
             let text = text(&document, noindent);
             prop_assert!(!text.trim_end_matches('\n').chars().any(|c| c != '\n' && safe::is_hostile(c)));

@@ -1,14 +1,13 @@
-//! A plan as Markdown, for the ticket of a change: what would be done, why, on what it rests, and how to take it back.
+//! A plan as Markdown for a change ticket: the changes, their reasons, the state that they require, and the commands to undo them.
 //!
-//! Written for tables as GitHub and GitLab have them, and to be read as plain text too. May use `domain` and
-//! `report::safe` only.
+//! Uses tables as in GitHub and GitLab, and is readable as plain text. May use `domain` and `report::safe` only.
 
 use std::io;
 
 use super::safe::{markdown, markdown_code, terminal};
 use crate::domain::{AssumeDead, Change, Evidence, Finding, FindingKind, Image, Policy, Value};
 
-/// A plan as the report shows it. Text may be hostile.
+/// A plan as the report shows it. All text may be hostile.
 #[derive(Debug, Clone)]
 pub struct PlanView<'a> {
     /// The heading, for example `Repair of Cinder backups`.
@@ -19,7 +18,7 @@ pub struct PlanView<'a> {
     pub plan_id: &'a str,
     /// Its digest.
     pub sha256: &'a str,
-    /// When the rows were read by the database's clock, RFC 3339.
+    /// When the rows were read, by the database's clock, RFC 3339.
     pub taken_at: &'a str,
     /// Who made it.
     pub author: Option<&'a str>,
@@ -29,15 +28,15 @@ pub struct PlanView<'a> {
     pub ticket: Option<&'a str>,
     /// The database.
     pub database: DatabaseView<'a>,
-    /// What was asked for, safety flags among it.
+    /// The selection and the flags, including safety flags.
     pub policy: &'a Policy,
     /// What would be changed.
     pub units: Vec<UnitView<'a>>,
-    /// How many rows that is; a row that several units change is one.
+    /// The number of rows to change. A row that several units change counts once.
     pub rows: usize,
-    /// What was found and is not touched.
-    pub untouched: Vec<&'a Finding>,
-    /// The commands around the plan.
+    /// The findings that are skipped.
+    pub skipped: Vec<&'a Finding>,
+    /// The commands to apply, verify and undo the plan.
     pub commands: Commands<'a>,
 }
 
@@ -52,7 +51,7 @@ pub struct DatabaseView<'a> {
     pub release: &'a str,
     /// Which database it is.
     pub identity: &'a str,
-    /// Where it was reached.
+    /// Its location.
     pub location: Option<&'a str>,
 }
 
@@ -61,7 +60,7 @@ pub struct DatabaseView<'a> {
 pub struct UnitView<'a> {
     /// Its number.
     pub number: usize,
-    /// What the main row is.
+    /// The kind of its main row.
     pub kind: FindingKind,
     /// The main row's id.
     pub id: &'a str,
@@ -69,24 +68,24 @@ pub struct UnitView<'a> {
     pub name: Option<&'a str>,
     /// The host of its cinder-backup.
     pub host: Option<&'a str>,
-    /// Why.
+    /// The reasons.
     pub evidence: &'a [Evidence],
-    /// The rows to change as they were seen.
+    /// The rows to change, as they were read.
     pub before: &'a [Image],
-    /// Column by column.
+    /// The changes, one column each.
     pub changes: &'a [Change],
-    /// Commands for later, when the API is back.
+    /// The commands to run once the API is back.
     pub follow_up: &'a [String],
 }
 
 /// Complete command lines, one each.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Commands<'a> {
-    /// They apply the plan.
+    /// The commands that apply the plan.
     pub apply: &'a [String],
-    /// They show afterwards what was done and that it is still there.
+    /// The commands that show the result afterwards.
     pub verify: &'a [String],
-    /// They put back what was changed.
+    /// The commands that undo it.
     pub undo: &'a [String],
 }
 
@@ -97,19 +96,19 @@ pub fn plan_report(out: &mut dyn io::Write, plan: &PlanView<'_>) -> io::Result<(
     write_facts(out, plan)?;
     write_policy(out, plan.policy)?;
     write_units(out, &plan.units)?;
-    write_untouched(out, &plan.untouched)?;
+    write_skipped(out, &plan.skipped)?;
     write_commands(out, plan)
 }
 
 fn write_summary(out: &mut dyn io::Write, plan: &PlanView<'_>) -> io::Result<()> {
     match plan.units.len() {
-        0 => writeln!(out, "There is nothing to change.")?,
-        units => writeln!(out, "{} in {}, each changed as a whole or not at all.", count(plan.rows, "row"), count(units, "unit"))?,
+        0 => writeln!(out, "Nothing to change.")?,
+        units => writeln!(out, "{} in {}. Each unit is changed completely or not at all.", count(plan.rows, "row"), count(units, "unit"))?,
     }
-    if !plan.untouched.is_empty() {
-        writeln!(out, "{} found besides and not touched, see below.", count(plan.untouched.len(), "case"))?;
+    if !plan.skipped.is_empty() {
+        writeln!(out, "{} found and skipped, see below.", count(plan.skipped.len(), "case"))?;
     }
-    writeln!(out, "Nothing has been changed by writing this report.\n")
+    writeln!(out, "Writing this report has changed nothing.\n")
 }
 
 fn write_facts(out: &mut dyn io::Write, plan: &PlanView<'_>) -> io::Result<()> {
@@ -137,7 +136,7 @@ fn write_facts(out: &mut dyn io::Write, plan: &PlanView<'_>) -> io::Result<()> {
 fn write_policy(out: &mut dyn io::Write, policy: &Policy) -> io::Result<()> {
     writeln!(out, "## Rules in force\n")?;
     let thresholds = policy.thresholds;
-    writeln!(out, "- Younger than {} s is left alone (`--older-than`).", thresholds.older_than_seconds)?;
+    writeln!(out, "- Rows younger than {} s are skipped (`--older-than`).", thresholds.older_than_seconds)?;
     writeln!(
         out,
         "- A service is down when its last heartbeat is older than {} s (`service_down_time`).",
@@ -146,17 +145,17 @@ fn write_policy(out: &mut dyn io::Write, policy: &Policy) -> io::Result<()> {
     if thresholds.down_time_is_assumed {
         writeln!(
             out,
-            "- No cinder.conf was read: a service whose own beats are further apart on average gets longer, two and a half times that."
+            "- No cinder.conf was read: for a service with a longer average heartbeat interval, the limit is two and a half such intervals."
         )?;
     }
     match &policy.assume_dead {
-        AssumeDead::None => writeln!(out, "- What may still be worked on is left alone (no `--assume-dead`).")?,
+        AssumeDead::None => writeln!(out, "- Backups that a service may still work on are skipped (no `--assume-dead`).")?,
         AssumeDead::Hosts(hosts) => {
             let hosts: Vec<String> = hosts.iter().map(|host| markdown_code(host)).collect();
-            writeln!(out, "- **Safety flag `--assume-dead`**: the operator vouches that cinder-backup is dead on {}.", hosts.join(", "))?;
+            writeln!(out, "- **Safety flag `--assume-dead`**: the operator states that cinder-backup is dead on {}.", hosts.join(", "))?;
         }
         AssumeDead::All => {
-            writeln!(out, "- **Safety flag `--assume-dead all`**: the operator vouches that no cinder-backup is alive anywhere.")?;
+            writeln!(out, "- **Safety flag `--assume-dead all`**: the operator states that no cinder-backup is alive.")?;
         }
     }
     if policy.allow_unverified {
@@ -168,13 +167,13 @@ fn write_policy(out: &mut dyn io::Write, policy: &Policy) -> io::Result<()> {
         )?;
     }
     if policy.accept_quick {
-        writeln!(out, "- **Safety flag `--accept-quick`**: a quick check, which reads no data, is enough for one in `creating`.")?;
+        writeln!(out, "- **Safety flag `--accept-quick`**: a quick check, which reads no data, is enough for a backup in `creating`.")?;
     }
     if let Some(to) = &policy.to {
         writeln!(out, "- Backups become {} (`--to`).", markdown_code(to))?;
     }
     if policy.fix_counters {
-        writeln!(out, "- Wrong counters of dependent backups are put right.")?;
+        writeln!(out, "- Wrong counters of dependent backups are corrected.")?;
     }
     writeln!(out)
 }
@@ -184,7 +183,7 @@ fn write_units(out: &mut dyn io::Write, units: &[UnitView<'_>]) -> io::Result<()
         return Ok(());
     }
     writeln!(out, "## What would be changed\n")?;
-    writeln!(out, "| Unit | What | ID | Name | Change | Host | Why |\n|---:|---|---|---|---|---|---|")?;
+    writeln!(out, "| Unit | Kind | ID | Name | Change | Host | Why |\n|---:|---|---|---|---|---|---|")?;
     for unit in units {
         writeln!(
             out,
@@ -215,26 +214,29 @@ fn write_unit(out: &mut dyn io::Write, unit: &UnitView<'_>) -> io::Result<()> {
         let (table, id, column) = (change.table.name(), markdown_code(&change.id), markdown_code(&change.column));
         writeln!(out, "| {table} | {id} | {column} | {} | {} |", value(&change.from), value(&change.to))?;
     }
-    writeln!(out, "\nBesides, `updated_at` of each row becomes the database's time. Only if every row is still as it was seen:\n")?;
+    writeln!(
+        out,
+        "\n`updated_at` of each row also becomes the database's time. The unit is applied only if every row is still as follows:\n"
+    )?;
     for image in unit.before {
         let columns: Vec<String> = image.columns.iter().map(|(name, seen)| format!("{} = {}", markdown_code(name), value(seen))).collect();
         writeln!(out, "- {} {}: {}", image.table.name(), markdown_code(&image.id), columns.join(", "))?;
     }
     writeln!(out)?;
     if !unit.follow_up.is_empty() {
-        writeln!(out, "To be run later, when the API is back:\n")?;
+        writeln!(out, "To run once the API is back:\n")?;
         write_code(out, unit.follow_up)?;
     }
     Ok(())
 }
 
-fn write_untouched(out: &mut dyn io::Write, untouched: &[&Finding]) -> io::Result<()> {
-    if untouched.is_empty() {
+fn write_skipped(out: &mut dyn io::Write, skipped: &[&Finding]) -> io::Result<()> {
+    if skipped.is_empty() {
         return Ok(());
     }
-    writeln!(out, "## What is not touched, and why\n")?;
-    writeln!(out, "| Verdict | What | ID | Name | Status | Host | Why |\n|---|---|---|---|---|---|---|")?;
-    for finding in untouched {
+    writeln!(out, "## What is skipped, and why\n")?;
+    writeln!(out, "| Verdict | Kind | ID | Name | Status | Host | Why |\n|---|---|---|---|---|---|---|")?;
+    for finding in skipped {
         let refusal = finding.refusal.as_deref().map(markdown);
         let reasons = refusal.into_iter().chain((!finding.evidence.is_empty()).then(|| reasons(&finding.evidence)));
         writeln!(
@@ -251,13 +253,13 @@ fn write_untouched(out: &mut dyn io::Write, untouched: &[&Finding]) -> io::Resul
     }
     writeln!(out)?;
     let mut follow_up: Vec<String> = Vec::new();
-    for command in untouched.iter().flat_map(|finding| &finding.follow_up) {
+    for command in skipped.iter().flat_map(|finding| &finding.follow_up) {
         if !follow_up.contains(command) {
             follow_up.push(command.clone());
         }
     }
     if !follow_up.is_empty() {
-        writeln!(out, "For these, when the API is back:\n")?;
+        writeln!(out, "For these, once the API is back:\n")?;
         write_code(out, &follow_up)?;
     }
     Ok(())
@@ -274,7 +276,7 @@ fn write_commands(out: &mut dyn io::Write, plan: &PlanView<'_>) -> io::Result<()
     Ok(())
 }
 
-/// A fenced block, a command a line; no text in it can end it.
+/// A fenced block with one command a line. No text in it can end the block.
 fn write_code(out: &mut dyn io::Write, lines: &[String]) -> io::Result<()> {
     let lines: Vec<String> = lines.iter().map(|line| terminal(line)).collect();
     let longest = lines.iter().flat_map(|line| line.split(|c| c != '`')).map(str::len).max().unwrap_or(0);
@@ -282,7 +284,7 @@ fn write_code(out: &mut dyn io::Write, lines: &[String]) -> io::Result<()> {
     writeln!(out, "{fence}sh\n{}\n{fence}\n", lines.join("\n"))
 }
 
-/// From and to of the main row's status; of its first change where the status stays.
+/// The change of the main row's status, or its first change if the status is unchanged.
 fn main_change(unit: &UnitView<'_>) -> String {
     let own = |change: &&Change| change.id == unit.id;
     let status = unit.changes.iter().filter(own).find(|change| change.column == "status");
@@ -302,7 +304,7 @@ fn optional(text: Option<&str>) -> String {
     text.map_or_else(|| "–".to_owned(), markdown_code)
 }
 
-/// NULL and numbers bare, text as code, so that the text `NULL` is told from NULL.
+/// NULL and numbers as they are, text as code, so that the text `NULL` differs from NULL.
 fn value(value: &Value) -> String {
     match value {
         Value::Null => "NULL".to_owned(),

@@ -78,7 +78,7 @@ fn report(name: &str, policy: &Policy) -> String {
             follow_up: &follow_up,
         }],
         rows: 2,
-        untouched: vec![&uncertain, &recent],
+        skipped: vec![&uncertain, &recent],
         commands: Commands { apply: &apply, verify: &[], undo: &undo },
     };
     let mut out = Vec::new();
@@ -97,9 +97,9 @@ fn a_report_says_everything_that_a_reviewer_needs() {
     insta::assert_snapshot!(report("nightly", &policy), @r#"
     # Repair of Cinder backups
 
-    2 rows in 1 unit, each changed as a whole or not at all.
-    2 cases found besides and not touched, see below.
-    Nothing has been changed by writing this report.
+    2 rows in 1 unit. Each unit is changed completely or not at all.
+    2 cases found and skipped, see below.
+    Writing this report has changed nothing.
 
     | | |
     |---|---|
@@ -115,15 +115,15 @@ fn a_report_says_everything_that_a_reviewer_needs() {
 
     ## Rules in force
 
-    - Younger than 3600 s is left alone (`--older-than`).
+    - Rows younger than 3600 s are skipped (`--older-than`).
     - A service is down when its last heartbeat is older than 60 s (`service_down_time`).
-    - **Safety flag `--assume-dead`**: the operator vouches that cinder-backup is dead on `ctl1`.
+    - **Safety flag `--assume-dead`**: the operator states that cinder-backup is dead on `ctl1`.
     - From any status but `restoring`, a backup becomes `available` only when a deep check verified its data on the storage.
     - Backups become `error` (`--to`).
 
     ## What would be changed
 
-    | Unit | What | ID | Name | Change | Host | Why |
+    | Unit | Kind | ID | Name | Change | Host | Why |
     |---:|---|---|---|---|---|---|
     | 1 | backup | `b1` | `nightly` | `creating` → `error` | `ctl1` | cinder-backup on ctl1 last beat 2 h ago |
 
@@ -137,25 +137,25 @@ fn a_report_says_everything_that_a_reviewer_needs() {
     | backups | `b1` | `status` | `creating` | `error` |
     | volumes | `v1` | `status` | `backing-up` | `available` |
 
-    Besides, `updated_at` of each row becomes the database's time. Only if every row is still as it was seen:
+    `updated_at` of each row also becomes the database's time. The unit is applied only if every row is still as follows:
 
     - backups `b1`: `fail_reason` = NULL, `size` = 1, `status` = `creating`
     - volumes `v1`: `status` = `backing-up`
 
-    To be run later, when the API is back:
+    To run once the API is back:
 
     ```sh
     openstack volume backup delete b1
     ```
 
-    ## What is not touched, and why
+    ## What is skipped, and why
 
-    | Verdict | What | ID | Name | Status | Host | Why |
+    | Verdict | Kind | ID | Name | Status | Host | Why |
     |---|---|---|---|---|---|---|
     | uncertain | backup | `b2` | `nightly` | `creating` | – | use --assume-dead ctl2 if it is dead; cinder-backup on ctl2 beats |
     | recent | backup | `b3` |  | `creating` | – | use --assume-dead ctl2 if it is dead; cinder-backup on ctl2 beats |
 
-    For these, when the API is back:
+    For these, once the API is back:
 
     ````sh
     openstack volume backup show '```'
@@ -176,11 +176,11 @@ fn a_report_says_everything_that_a_reviewer_needs() {
 }
 
 #[test]
-fn the_flags_that_override_safety_stand_out() {
+fn flags_that_override_safety_are_named() {
     let policy = Policy { assume_dead: AssumeDead::All, allow_unverified: true, fix_counters: true, ..Policy::default() };
     let text = report("nightly", &policy);
     for expected in
-        ["**Safety flag `--assume-dead all`**", "**Safety flag `--allow-unverified`**", "counters of dependent backups are put right"]
+        ["**Safety flag `--assume-dead all`**", "**Safety flag `--allow-unverified`**", "counters of dependent backups are corrected"]
     {
         assert!(text.contains(expected), "{expected}");
     }
@@ -188,7 +188,7 @@ fn the_flags_that_override_safety_stand_out() {
 }
 
 #[test]
-fn hostile_text_leaves_the_structure_alone() {
+fn hostile_text_does_not_change_the_structure() {
     let (plain, hostile) = (report("nightly", &Policy::default()), report(HOSTILE, &Policy::default()));
     let shape =
         |text: &str| -> Vec<(usize, bool)> { text.lines().map(|line| (line.matches('|').count(), line.starts_with('#'))).collect() };

@@ -1,8 +1,7 @@
 //! Results for people and for other programs: tables, JSON, YAML, CSV, a plan as Markdown or as SQL.
 //!
-//! May use `domain`, `plan` and results only, and of `db` the name of the engine. It never prints: everything goes to
-//! a `&mut dyn io::Write`, so that a caller decides where, and an I/O error (a broken pipe among them) comes back as it is.
-//! All text that came out of the database passes through [`safe`] on its way.
+//! May use `domain`, `plan`, results, and the engine's name from `db`. It never prints: everything goes to a `&mut dyn io::Write` of
+//! the caller, and an I/O error such as a broken pipe is returned unchanged. All text from the database passes through [`safe`].
 
 mod expanded;
 pub mod grid;

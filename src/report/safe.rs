@@ -1,14 +1,14 @@
-//! Makes text that came out of a database harmless for the place where it is shown.
+//! Escapes text from a database for the place where it is shown.
 //!
-//! A backup's name is chosen by a user of the cloud, and an administrator reads it: an escape sequence may clear the
-//! terminal or set its title, an override of the writing direction may show another id than is there, a formula runs
-//! in a spreadsheet, and markup in a ticket. Pure; may use `domain`.
+//! A cloud user chooses the name of a backup, and an administrator reads it. An escape sequence can clear the terminal, a
+//! bidirectional override can show another id than is there, a formula runs in a spreadsheet, and markup in a ticket. Pure; may use
+//! `domain`.
 
 pub use crate::domain::text::{is_hostile, is_plain};
 
 /// The text with every hostile character as a visible escape: `\n`, `\t`, `\r`, `\x1b`, `\u{202e}`.
 ///
-/// Everything else stays as it is, so the result is one line and takes the columns that it seems to take.
+/// Everything else is unchanged. The result is one line, and its width on the terminal is the width of its characters.
 pub fn terminal(text: &str) -> String {
     if is_plain(text) && !text.contains('\n') {
         return text.to_owned();
@@ -27,24 +27,24 @@ pub fn terminal(text: &str) -> String {
     safe
 }
 
-/// The text for a cell of a CSV file, not yet quoted: [`terminal`], and what a spreadsheet would run as a formula begins
-/// with an apostrophe. A plain number such as `-5` or `+1.5e3` stays.
+/// The text for a cell of a CSV file, before quoting: as [`terminal`], with an apostrophe before anything that a spreadsheet would run
+/// as a formula. A plain number such as `-5` or `+1.5e3` is unchanged.
 pub fn csv_cell(text: &str) -> String {
     let safe = terminal(text);
     let formula = matches!(text.chars().next(), Some('=' | '+' | '-' | '@' | '\t' | '\r' | '\n' | '＝' | '＋' | '－' | '＠'));
     if formula && !is_number(text) { format!("'{safe}") } else { safe }
 }
 
-/// Digits with at most a sign, a point and an exponent; not what `f64` would read as well (`inf`, `nan`).
+/// Whether the text is digits with at most a sign, a point and an exponent. `inf` and `nan`, which `f64` accepts, are not numbers here.
 fn is_number(text: &str) -> bool {
     let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
     unsigned.starts_with(|c: char| c.is_ascii_digit() || c == '.') && text.parse::<f64>().is_ok()
 }
 
-/// The text for a place inside a paragraph or a table cell of a Markdown document; not for the start of a line.
+/// The text for a paragraph or a table cell of a Markdown document, but not for the start of a line.
 ///
-/// The pipe, the backslash and the brackets of HTML become entities, which no dialect reads as structure; a
-/// backslash before a pipe means one thing to one parser and another to the next.
+/// The pipe, the backslash and the brackets of HTML become entities, which no dialect reads as structure. A backslash before a pipe
+/// has different meanings in different parsers.
 pub fn markdown(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in terminal(text).chars() {
@@ -58,18 +58,18 @@ pub fn markdown(text: &str) -> String {
             _ => safe.push(c),
         }
     }
-    // Many dialects turn a bare address into a link.
+    // Many dialects make a link of a bare address.
     safe.replace("://", ":&#47;/").replace("www.", "www&#46;")
 }
 
-/// The text in backticks where that is safe in every dialect and in a table too; otherwise as [`markdown`] gives it.
+/// The text in backticks if that is safe in every dialect and in tables, otherwise as [`markdown`].
 pub fn markdown_code(text: &str) -> String {
     let safe = terminal(text);
     let plain = !safe.is_empty() && safe.trim() == safe && !safe.contains(['`', '|', '\\']);
     if plain { format!("`{safe}`") } else { markdown(text) }
 }
 
-/// The text for an HTML document, as content or inside a quoted attribute.
+/// The text for the content or a quoted attribute of an HTML document.
 pub fn html(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in terminal(text).chars() {
@@ -91,7 +91,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn what_acts_on_a_terminal_is_spelled_out() {
+    fn control_characters_are_escaped() {
         for (raw, safe) in [
             ("\u{1b}[2J\u{1b}]0;root\u{7}", r"\x1b[2J\x1b]0;root\x07"),
             ("a\nb\tc\r\0", r"a\nb\tc\r\x00"),
@@ -104,14 +104,14 @@ mod tests {
     }
 
     #[test]
-    fn what_can_be_read_stays() {
+    fn readable_text_is_unchanged() {
         for text in ["", "nightly 2026-11-22", "é漢字🙂", "שלום", "❤\u{fe0f}", r"C:\temp", "e\u{301}"] {
             assert_eq!(terminal(text), text);
         }
     }
 
     #[test]
-    fn a_formula_is_disarmed_and_a_number_is_not() {
+    fn a_formula_is_disarmed_but_a_number_is_not() {
         for (raw, safe) in [
             ("=cmd|' /C calc'!A0", "'=cmd|' /C calc'!A0"),
             ("+1+1", "'+1+1"),
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn markdown_has_no_structure_left() {
+    fn markdown_structure_is_escaped() {
         assert_eq!(markdown("a|b\\|c"), "a&#124;b&#92;&#124;c");
         assert_eq!(markdown("<img src=x onerror=y>&#x202e;"), r"&lt;img src=x onerror=y&gt;&amp;\#x202e;");
         assert_eq!(markdown("`*_[x](y)~"), r"\`\*\_\[x\](y)\~");
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn code_is_code_only_where_nothing_can_break_out() {
+    fn text_is_in_backticks_only_where_it_cannot_end_them() {
         assert_eq!(markdown_code("7b1e_22*"), "`7b1e_22*`");
         assert_eq!(markdown_code("a`b"), r"a\`b");
         assert_eq!(markdown_code("a|b"), "a&#124;b");
@@ -151,13 +151,13 @@ mod tests {
     }
 
     #[test]
-    fn html_is_text() {
+    fn html_is_escaped() {
         assert_eq!(html("<a href=\"x\" b='y'>&\u{1b}"), r"&lt;a href=&quot;x&quot; b=&#39;y&#39;&gt;&amp;\x1b");
     }
 
     proptest! {
         #[test]
-        fn nothing_hostile_is_left(text in "\\PC*|(?s).*") {
+        fn no_hostile_character_is_left(text in "\\PC*|(?s).*") {
             for safe in [terminal(&text), csv_cell(&text), markdown(&text), markdown_code(&text), html(&text)] {
                 prop_assert!(!safe.chars().any(is_hostile), "{safe:?}");
             }

@@ -1,32 +1,32 @@
-//! A plan as SQL for the server's own client, for a place where this program may not run.
+//! A plan as an SQL script for the server's own client, for hosts where this program may not run.
 //!
-//! The script keeps the plan's rules: a unit is one transaction, every UPDATE is guarded and must match exactly one row,
-//! and at the first that does not the unit is rolled back and the script stops. How a client is made to stop differs:
+//! The script keeps the rules of the plan: a unit is one transaction, and every UPDATE is guarded and must match exactly one row.
+//! Otherwise the unit is rolled back and the script stops. The engines differ in how a client is stopped:
 //!
-//! - SQLite: a row in a temporary table whose CHECK constraint holds for the count 1 alone. The conflict clause is
-//!   ROLLBACK, so the transaction is gone even where a caller ignores `.bail`.
-//! - MySQL and MariaDB have no IF outside of stored programs. A prepared statement is made of `DO 0` or, after a wrong count, of a
-//!   sentence that is no SQL and comes back in the error message. The COMMIT is prepared likewise, so that `--force` or an
-//!   interactive `source`, which go on after errors, still cannot commit a part of a unit.
+//! - SQLite: an INSERT into a temporary table whose CHECK constraint accepts only the count 1. Its conflict clause is ROLLBACK, so the
+//!   transaction is rolled back even if the caller ignores `.bail`.
+//! - MySQL and MariaDB have no IF outside stored programs. The script prepares `DO 0` or, after a wrong count, a sentence that is
+//!   not SQL, which the error message then shows. The COMMIT is prepared in the same way, so that `--force` or an interactive `source`,
+//!   which continue after errors, cannot commit a part of a unit.
 //! - PostgreSQL: the unit is one DO block that raises an exception.
 //!
-//! May use `report::safe` and the engine's name only. The statements come with their values inlined (`db::literal`).
+//! May use `report::safe` and the engine's name only. The values are already in the statements (`db::literal`).
 
 use std::io;
 
 use super::safe;
 use crate::db::Engine;
 
-/// What a script says about itself in the comment at its top. All of it may be hostile text.
+/// The comment at the top of a script. All of it may be hostile text.
 #[derive(Debug, Clone, Copy)]
 pub struct ScriptHeader<'a> {
     /// Name and version of the program that wrote it.
     pub program: &'a str,
-    /// The plan that it was made from.
+    /// The id of its plan.
     pub plan_id: &'a str,
     /// The plan's digest.
     pub sha256: &'a str,
-    /// When the rows were read by the database's clock, RFC 3339.
+    /// When the rows were read, by the database's clock, RFC 3339.
     pub taken_at: &'a str,
     /// The database that the script is for: its location and its identity.
     pub database: &'a str,
@@ -39,11 +39,11 @@ pub struct ScriptUnit {
     pub number: usize,
     /// What it does, for example `backup 7b1e… "nightly": creating -> error`; hostile text.
     pub title: String,
-    /// The UPDATEs in the order in which they lock their rows.
+    /// The UPDATEs, in lock order.
     pub statements: Vec<ScriptStatement>,
-    /// Why; hostile text, one line each.
+    /// The reasons, one line each; hostile text.
     pub evidence: Vec<String>,
-    /// Why the script leaves it to a new plan, if it does.
+    /// Why the script leaves the unit out, if it does.
     pub left_out: Option<&'static str>,
 }
 
@@ -52,26 +52,26 @@ pub struct ScriptUnit {
 pub struct ScriptStatement {
     /// What it does, for example `update the backup`.
     pub task: String,
-    /// The UPDATE with its values in it, as [`crate::db::literal::inline`] gives it.
+    /// The UPDATE with its values, from [`crate::db::literal::inline`].
     pub sql: String,
-    /// The row's place among those whose new time the guard of a later unit expects, if it is one of them.
+    /// The row whose new `updated_at` the guard of a later unit needs, if it is such a row.
     pub keep: Option<Kept>,
 }
 
-/// A row that several units change. Each one's guard expects what the one before it has made of the row, and when that was is the
-/// database's to say: so the script keeps it.
+/// A row that several units change. Each guard requires the row as the unit before left it. The database chose its `updated_at`, so the
+/// script stores that.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kept {
     /// Its number among such rows.
     pub number: usize,
     /// Its table.
     pub table: &'static str,
-    /// Its id, as a literal of the engine's.
+    /// Its id, as a literal of the engine.
     pub id: String,
 }
 
-/// The expression for the `updated_at` of a kept row. Where none was kept, as after a unit that was rolled back in a client that
-/// goes on, it equals nothing, or is an error.
+/// The expression for the stored `updated_at` of a row. If none was stored, because its unit was rolled back in a client that continues
+/// after errors, the expression matches nothing or is an error.
 pub fn kept_time(engine: Engine, number: usize) -> String {
     match engine {
         Engine::Sqlite => format!("coalesce((SELECT updated_at FROM temp.cbr_row WHERE number = {number}), '')"),
@@ -80,7 +80,7 @@ pub fn kept_time(engine: Engine, number: usize) -> String {
     }
 }
 
-/// The statement that keeps the time.
+/// The statement that stores the `updated_at` of a row.
 fn keep_time(engine: Engine, kept: &Kept) -> String {
     let Kept { number, table, id } = kept;
     match engine {
@@ -117,10 +117,10 @@ pub fn sql_script(out: &mut dyn io::Write, engine: Engine, header: &ScriptHeader
         }
     }
     writeln!(out)?;
-    comment(out, &format!("End of the script: {} in all. If no error was shown, all are committed.", count(units)))
+    comment(out, &format!("End of the script: {}. If no error was shown, all are committed.", count(units)))
 }
 
-/// The session's settings that the statements rely on, and the means by which a failed guard stops the script.
+/// The session settings, and the statements by which a failed guard stops the script.
 pub fn prologue(engine: Engine) -> &'static str {
     match engine {
         Engine::Sqlite => include_str!("script/sqlite.sql").trim_ascii_end(),
@@ -146,20 +146,20 @@ fn write_header(out: &mut dyn io::Write, engine: Engine, header: &ScriptHeader<'
         String::new(),
         format!("Run it with: {run}"),
         String::new(),
-        "Each unit is one transaction. Each UPDATE names the row and everything that the plan saw in it, and must match".to_owned(),
-        "exactly one row. Where one does not, because the row has changed since, its unit is rolled back and the script".to_owned(),
-        "stops with an error; units before it stay committed. Make a new plan then. Running the script twice does no harm:".to_owned(),
-        "it stops at the first unit, because that no longer matches. Where several units change one row (the counter of a".to_owned(),
-        "parent that several increments rest on), each expects what the one before it made of it, its updated_at included.".to_owned(),
+        "Each unit is one transaction. Each UPDATE names the row and all its planned values, and must match exactly one row.".to_owned(),
+        "If it does not, because the row has changed, the unit is rolled back and the script stops with an error. Units".to_owned(),
+        "before it stay committed; make a new plan for the others. Running the script again is safe: it stops at the first".to_owned(),
+        "unit, whose guard no longer matches. If several units change one row (the counter of a parent of several".to_owned(),
+        "increments), each guard requires the row as the unit before left it, including updated_at.".to_owned(),
         String::new(),
-        "What this script does not do, and applying the plan with the program does: it does not check that this is the right".to_owned(),
-        "database, nor again whether a cinder-backup is at work on a row after all; it writes no audit log, so that history".to_owned(),
-        "and undo know nothing of it; it does not try again after a deadlock or a lock timeout.".to_owned(),
+        "Unlike the program, this script does not check that this is the right database, and does not check again whether a".to_owned(),
+        "cinder-backup works on a row. It writes no audit log, so history and undo do not know about it. It does not retry".to_owned(),
+        "after a deadlock or a lock timeout.".to_owned(),
     ];
     lines.iter().try_for_each(|line| comment(out, line))
 }
 
-/// How many units the script carries out.
+/// The number of units that the script applies.
 fn count(units: &[ScriptUnit]) -> String {
     match units.iter().filter(|unit| unit.left_out.is_none()).count() {
         1 => "1 unit".to_owned(),
@@ -167,23 +167,23 @@ fn count(units: &[ScriptUnit]) -> String {
     }
 }
 
-/// A comment of one line, whatever is in the text: nothing in it ends the line.
+/// A comment of one line. No character of the text can end the line.
 fn comment(out: &mut dyn io::Write, text: &str) -> io::Result<()> {
     writeln!(out, "{}", format!("-- {}", safe::terminal(text)).trim_end())
 }
 
-/// The UPDATE without the semicolon at its end.
+/// The UPDATE without its final semicolon.
 fn body(statement: &ScriptStatement) -> &str {
     statement.sql.trim().trim_end_matches(';').trim_end()
 }
 
-/// The unit and the statement in words that need no quoting anywhere.
+/// The unit and the task, in characters that need no quoting.
 fn place(unit: &ScriptUnit, statement: &ScriptStatement) -> String {
     let task: String = statement.task.chars().filter(|c| c.is_ascii_alphanumeric() || *c == ' ').collect();
     format!("unit {}, {task}", unit.number)
 }
 
-/// What keeps the time of a statement's row, where a later unit asks for it.
+/// The statement that stores the time of a row, if a later unit needs it.
 fn kept(engine: Engine, statement: &ScriptStatement) -> String {
     statement.keep.as_ref().map(|kept| keep_time(engine, kept)).unwrap_or_default()
 }
@@ -211,7 +211,7 @@ fn write_mysql(out: &mut dyn io::Write, unit: &ScriptUnit) -> io::Result<()> {
     }
     writeln!(out, "SET @cbr_step = IF(@cbr_ok, 'COMMIT', 'unit {}: rolled back');", unit.number)?;
     writeln!(out, "PREPARE cbr_step FROM @cbr_step;\nEXECUTE cbr_step;")?;
-    writeln!(out, "-- Undoes nothing after the COMMIT, and everything where there was none.\nROLLBACK;")?;
+    writeln!(out, "-- No effect after the COMMIT; without one it rolls the unit back.\nROLLBACK;")?;
     writeln!(out, "SELECT IF(@cbr_ok, 'unit {0} is committed', 'unit {0} is NOT committed') AS outcome;", unit.number)
 }
 
@@ -229,7 +229,7 @@ fn write_postgres(out: &mut dyn io::Write, unit: &ScriptUnit) -> io::Result<()> 
     let tag = dollar_tag(&block);
     writeln!(out, "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;")?;
     writeln!(out, "DO {tag}\n#variable_conflict use_column\nDECLARE\n    cbr_matched bigint;\nBEGIN\n{block}END\n{tag};")?;
-    // A setting goes back with its transaction, so it tells what became of the unit where a client went on after an error.
+    // A setting is rolled back with its transaction, so it shows the unit's outcome in a client that continues after errors.
     writeln!(out, "SET cbr.unit = '{}';\nCOMMIT;", unit.number)?;
     writeln!(
         out,
@@ -238,7 +238,7 @@ fn write_postgres(out: &mut dyn io::Write, unit: &ScriptUnit) -> io::Result<()> 
     )
 }
 
-/// A dollar quote that does not occur in the text.
+/// A dollar quote that is not in the text.
 fn dollar_tag(text: &str) -> String {
     let mut tag = "$cbr$".to_owned();
     let mut number = 0_u32;

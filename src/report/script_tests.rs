@@ -123,11 +123,11 @@ fn mysql_commits_only_what_matched() {
     SET @cbr_step = IF(@cbr_ok, 'COMMIT', 'unit 7: rolled back');
     PREPARE cbr_step FROM @cbr_step;
     EXECUTE cbr_step;
-    -- Undoes nothing after the COMMIT, and everything where there was none.
+    -- No effect after the COMMIT; without one it rolls the unit back.
     ROLLBACK;
     SELECT IF(@cbr_ok, 'unit 7 is committed', 'unit 7 is NOT committed') AS outcome;
 
-    -- End of the script: 1 unit in all. If no error was shown, all are committed.
+    -- End of the script: 1 unit. If no error was shown, all are committed.
     ");
 }
 
@@ -154,6 +154,6 @@ fn postgresql_raises_in_a_block() {
     COMMIT;
     SELECT 'unit 7 is ' || CASE current_setting('cbr.unit', true) WHEN '7' THEN '' ELSE 'NOT ' END || 'committed';
 
-    -- End of the script: 1 unit in all. If no error was shown, all are committed.
+    -- End of the script: 1 unit. If no error was shown, all are committed.
     ");
 }

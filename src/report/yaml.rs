@@ -1,8 +1,8 @@
-//! A JSON document as YAML that YAML 1.1 and 1.2 readers take for the same document.
+//! A JSON document as YAML that readers of YAML 1.1 and 1.2 read as the same document.
 //!
-//! General emitters leave a time, `on` or `0x10` plain where only their own reader takes it for a string; Ansible's reader
-//! makes a date, a boolean or a number of it. And what is invisible stays invisible. So a string is plain here only when it is a
-//! plain word to everyone, and is written in double quotes with escapes otherwise. May use `report::safe` only.
+//! General emitters write a time, `on` or `0x10` without quotes, and Ansible's reader makes a date, a boolean or a number of it. They
+//! also keep invisible characters. Here a string is written without quotes only if every reader takes it for a string; otherwise
+//! it is in double quotes with escapes. May use `report::safe` only.
 
 use serde_json::Value;
 
@@ -21,7 +21,7 @@ pub fn to_string(document: &Value) -> String {
     text
 }
 
-/// Writes a collection that is not empty. `begun`: the line already has the dash of a sequence before the first key.
+/// Writes a collection that is not empty. `begun` means that the line already has the dash of a sequence.
 fn node(text: &mut String, value: &Value, depth: usize, begun: bool) {
     let mut begun = begun;
     let mut indent = |text: &mut String| {
@@ -36,7 +36,7 @@ fn node(text: &mut String, value: &Value, depth: usize, begun: bool) {
                 string(text, key);
                 text.push(':');
                 match member {
-                    // A sequence under a key stands under it, as the OpenStack clients print it.
+                    // A sequence below a key is not indented, as in the OpenStack clients.
                     Value::Array(_) if !is_empty(member) => {
                         text.push('\n');
                         node(text, member, depth, false);
@@ -81,7 +81,7 @@ fn is_empty(value: &Value) -> bool {
 fn scalar(text: &mut String, value: &Value) {
     match value {
         Value::String(content) => string(text, content),
-        // `null`, `true`, numbers, `[]` and `{}` are spelled as in JSON.
+        // `null`, `true`, numbers, `[]` and `{}` are written as in JSON.
         other => text.push_str(&format!("{other}")),
     }
 }
@@ -98,7 +98,7 @@ fn string(text: &mut String, content: &str) {
             '\n' => text.push_str("\\n"),
             '\t' => text.push_str("\\t"),
             '\r' => text.push_str("\\r"),
-            // Noncharacters are nothing that a YAML stream may hold.
+            // YAML streams must not contain noncharacters.
             _ if !is_hostile(c) && u32::from(c) & 0xfffe != 0xfffe => text.push(c),
             _ if c <= '\u{ff}' => text.push_str(&format!("\\x{:02x}", u32::from(c))),
             _ if c <= '\u{ffff}' => text.push_str(&format!("\\u{:04x}", u32::from(c))),
@@ -108,7 +108,7 @@ fn string(text: &mut String, content: &str) {
     text.push('"');
 }
 
-/// Words of letters, digits and a few signs that begin with a letter, and none that is a boolean or null to a reader.
+/// Whether the text is letters, digits and a few signs, begins with a letter, and is not a boolean or null to any reader.
 fn is_plain(content: &str) -> bool {
     const RESERVED: &[&str] = &["y", "n", "yes", "no", "on", "off", "true", "false", "null"];
     let inner = |c: char| c.is_ascii_alphanumeric() || matches!(c, ' ' | '_' | '-' | '.' | '/' | '@' | '+');
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_reader_may_take_for_something_else_is_quoted() {
+    fn text_that_a_reader_may_take_for_another_type_is_quoted() {
         for text in
             ["", "no", "On", "NULL", "~", "1e5", "0x10", "12:30:45", "2026-11-22T18:46:33Z", "- a", "a: b", "a #b", "a ", "é", "=", "*a"]
         {

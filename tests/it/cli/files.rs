@@ -211,11 +211,11 @@ fn a_pipe_that_nobody_writes_to_is_refused_wherever_a_file_is_read() {
         command.arg("60").arg(direct.get_program()).args(direct.get_args()).current_dir(program.path("."));
         command.env_clear().envs(direct.get_envs().filter_map(|(name, value)| Some((name, value?)))).stdin(Stdio::null());
         let said = answer(&mut command);
-        assert!(said.stderr.contains("it is a pipe that no program writes to"), "{args:?} {:?} {}", said.code, said.stderr);
+        assert!(said.stderr.contains("it is a pipe without a writer"), "{args:?} {:?} {}", said.code, said.stderr);
         assert!(matches!(said.code, Some(2 | 10)), "{args:?} {:?} {}", said.code, said.stderr);
     }
     let said = answer(Command::new("timeout").arg("60").arg(binary()).args(["history", "list", "--audit-log", pipe]).env_clear());
-    assert!(said.stderr.contains("it is a pipe that no program writes to"), "{}", said.stderr);
+    assert!(said.stderr.contains("it is a pipe without a writer"), "{}", said.stderr);
     // A pipe that somebody writes to is as good as a file.
     program.expect(0, &["plan", "--out", "plan.json"]);
     for given in ["<(sleep 0.2; cat plan.json)", "/dev/stdin < plan.json", "<(cat plan.json)"] {
@@ -249,13 +249,13 @@ fn a_file_that_is_too_large_is_refused_unread() {
     }
     insta::assert_snapshot!(refusals.said, @r"
     $ apply large.json --yes
-    error: cannot read the plan large.json: it is larger than the limit of 256 MiB for such a file
+    error: cannot read the plan large.json: it is larger than 256 MiB, the limit for such a file
     $ plan --evidence large.json
-    error: cannot read the evidence large.json: it is larger than the limit of 1024 MiB for such a file
+    error: cannot read the evidence large.json: it is larger than 1024 MiB, the limit for such a file
     $ check --from large.json
-    error: cannot read large.json: it is larger than the limit of 1024 MiB for such a file
+    error: cannot read large.json: it is larger than 1024 MiB, the limit for such a file
     $ check --resume large.json
-    error: cannot read the evidence large.json: it is larger than the limit of 1024 MiB for such a file
+    error: cannot read the evidence large.json: it is larger than 1024 MiB, the limit for such a file
     $ apply /dev/zero --yes
     error: /dev/zero is not a plan of this program: expected value at line 1 column 1; nothing was changed
     $ plan --evidence /dev/zero
