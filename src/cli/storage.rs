@@ -17,7 +17,7 @@ use crate::domain::text::shell_word;
 use crate::domain::{Backup, Driver, Glance, Level, Listing, Policy};
 use crate::storage::ceph::Cluster;
 use crate::storage::{
-    Health, Network, ObjectStore, Patience, RetryPolicy, Retrying, StorageError, StorageErrorKind, gcs, posix, s3, swift,
+    Health, Network, ObjectStore, RetryPolicy, RetryingStore, StorageError, StorageErrorKind, WaitLimit, gcs, posix, s3, swift,
 };
 use crate::verify::chunked::{ReadOptions, Share};
 use crate::verify::{Assessment, Request, StorageAccess, Subject, Watch, ceph};
@@ -37,7 +37,7 @@ pub struct PlaceArgs {
     #[arg(long, value_name = "URL")]
     pub gcs_endpoint: Option<String>,
     /// Give up a storage that gives nothing useful for this long, over all attempts and backups [default: 1m]
-    #[arg(long, value_name = "SPAN", value_parser = patience)]
+    #[arg(long, value_name = "SPAN", value_parser = wait_limit)]
     pub storage_timeout: Option<Duration>,
 }
 
@@ -102,8 +102,8 @@ impl PlaceArgs {
     }
 
     /// How long to wait for a storage that gives nothing useful.
-    pub fn patience(&self) -> Patience {
-        self.storage_timeout.map_or_else(Patience::default, Patience::of)
+    pub fn wait_limit(&self) -> WaitLimit {
+        self.storage_timeout.map_or_else(WaitLimit::default, WaitLimit::of)
     }
 }
 
@@ -134,7 +134,7 @@ pub fn level(text: &str) -> std::result::Result<Level, String> {
     }
 }
 
-fn patience(text: &str) -> std::result::Result<Duration, String> {
+fn wait_limit(text: &str) -> std::result::Result<Duration, String> {
     span(text).and_then(|span| if span.is_zero() { Err("takes at least one second".to_owned()) } else { Ok(span) })
 }
 
@@ -175,13 +175,13 @@ pub struct Stores {
     storage_path: Option<PathBuf>,
     gcs_endpoint: Option<String>,
     policy: RetryPolicy,
-    patience: Patience,
+    wait_limit: WaitLimit,
     cancelled: Arc<AtomicBool>,
     open: Mutex<HashMap<Place, Arc<dyn ObjectStore>>>,
     health: Mutex<HashMap<Driver, Arc<Health>>>,
     directories: Mutex<HashMap<PathBuf, posix::Root>>,
     network: Network,
-    swift: OnceLock<std::result::Result<Arc<swift::Account>, StorageError>>,
+    swift: OnceLock<std::result::Result<Arc<swift::Client>, StorageError>>,
     s3: OnceLock<std::result::Result<Arc<s3::Client>, StorageError>>,
     gcs: OnceLock<std::result::Result<Arc<gcs::Client>, StorageError>>,
     ceph: OnceLock<std::result::Result<Cluster, StorageError>>,
@@ -202,7 +202,7 @@ impl Stores {
             storage_path: args.storage_path.clone(),
             gcs_endpoint: args.gcs_endpoint.clone(),
             policy: RetryPolicy::default(),
-            patience: args.patience(),
+            wait_limit: args.wait_limit(),
             cancelled,
             open: Mutex::default(),
             health: Mutex::default(),
@@ -221,7 +221,7 @@ impl Stores {
         Self { ceph_source_pool: pool, ..self }
     }
 
-    /// With another patience.
+    /// With another limit on waiting for the storage.
     pub fn with_policy(self, policy: RetryPolicy) -> Self {
         Self { policy, ..self }
     }
@@ -252,10 +252,10 @@ impl Stores {
         cluster.as_ref().map_err(Clone::clone)
     }
 
-    /// What is known of a driver's server or mount.
+    /// The health of a driver's server or mount.
     fn health(&self, driver: Driver) -> Arc<Health> {
         let mut all = self.health.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(all.entry(driver).or_insert_with(|| Arc::new(Health::new(self.patience))))
+        Arc::clone(all.entry(driver).or_insert_with(|| Arc::new(Health::new(self.wait_limit))))
     }
 
     /// How a driver's server is reached.
@@ -263,12 +263,12 @@ impl Stores {
         Network { health: self.health(driver), ..self.network.clone() }
     }
 
-    /// With patience; all stores of a driver are on one server, or below one mount. A mount is there for all of them or for none; on
-    /// a server one container may be in trouble, and the others are not.
+    /// Adds retries. All stores of a driver are on one server or below one mount. A mount works for all stores or for none; on
+    /// a server a single container may fail.
     fn retrying<S: ObjectStore + 'static>(&self, driver: Driver, store: S) -> Arc<dyn ObjectStore> {
         let all = self.health(driver);
-        let health = if is_directory(driver) { all } else { Arc::new(Health::below(all)) };
-        Arc::new(Retrying::new(store, self.policy, Arc::clone(&self.cancelled)).with_health(health))
+        let health = if is_directory(driver) { all } else { Arc::new(Health::of_container(all)) };
+        Arc::new(RetryingStore::new(store, self.policy, Arc::clone(&self.cancelled)).with_health(health))
     }
 }
 
@@ -293,7 +293,7 @@ impl StorageAccess for Stores {
                 self.retrying(driver, self.directory(root)?.container(&container)?)
             }
             Driver::Swift => {
-                let account = self.swift.get_or_init(|| swift::Account::new(&self.options, &self.network(driver)));
+                let account = self.swift.get_or_init(|| swift::Client::new(&self.options, &self.network(driver)));
                 let account = account.as_ref().map_err(Clone::clone)?;
                 self.retrying(driver, account.container(backup.project_id.as_deref(), &container)?)
             }

@@ -92,7 +92,7 @@ impl<'a> StorageRecheck<'a> {
                 Some(Arc::new(Eyes { stores, targets, host: actor::host(), slow: Mutex::default() }))
             }
         };
-        let patience = place.map(PlaceArgs::patience).unwrap_or_default().all;
+        let patience = place.map(PlaceArgs::wait_limit).unwrap_or_default().total;
         Ok(Self { eyes, cancelled, stop, patience, unseen: Mutex::default() })
     }
 

@@ -1,53 +1,53 @@
-//! What can go wrong on a storage, as far as a verdict depends on it.
+//! Errors of a storage, distinguished as far as a verdict depends on them.
 
 use std::io;
 
 use thiserror::Error;
 
-/// What an error means for a verdict.
+/// The meaning of an error for a verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum StorageErrorKind {
-    /// The object does not exist: damage, if it should.
+    /// The object does not exist. This is damage if it must exist.
     NoObject,
     /// The container, bucket, pool or directory does not exist.
     NoContainer,
-    /// It may go through later: a time-out, a reset, a 5xx, 408, 425 or 429, an answer that breaks off.
+    /// A later attempt may succeed: a time-out, a reset, a 5xx, 408, 425 or 429, a truncated response.
     Transient,
-    /// It was away for so long that it was not even asked.
-    Away,
+    /// The storage was unreachable for too long, and the request was not sent.
+    Unreachable,
     /// Wrong or missing credentials.
     Authentication,
-    /// The credentials are good and do not suffice.
+    /// The credentials are valid but not sufficient.
     Permission,
-    /// The server or the operating system answered something that it should not: HTML, another length, a redirect, a listing
-    /// without an end, an error number that says nothing.
+    /// An invalid response of the server or the operating system: HTML, a wrong length, a redirect, an endless listing, an
+    /// error number without a known meaning.
     Protocol,
-    /// It cannot be used as it is configured.
+    /// The storage cannot be used with this configuration.
     Configuration,
-    /// What is there is no plain object: a device, a fifo, a directory.
+    /// Not a regular file: a device, a fifo, a directory.
     NotAnObject,
-    /// A link, or a name that leads out of the container or its root: neither is followed, and what is there was not looked at.
+    /// A link, or a name that leads out of the container or its root. It is not followed, and nothing behind it was read.
     NotFollowed,
-    /// The disk, its file system or its storage daemon cannot read what is there (EIO and the like). It is read once more.
+    /// The disk, its file system or its storage daemon cannot read the data (EIO and the like). One more attempt is made.
     Media,
-    /// The person asked to stop.
+    /// The operator asked to stop.
     Cancelled,
 }
 
-/// An error on a storage; one sentence fragment with what and where, without secrets.
+/// An error of a storage: one sentence fragment that says what failed and where, without secrets.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{text}")]
 pub struct StorageError {
-    /// What it means.
+    /// Its meaning.
     pub kind: StorageErrorKind,
-    /// What, where, and where it helps, what to do.
+    /// What failed, where, and, if it is not obvious, what to do.
     pub text: String,
-    /// How long the server asks to wait before the next attempt (`Retry-After`), in seconds.
+    /// The pause that the server asks for before the next attempt (`Retry-After`), in seconds.
     pub retry_after: Option<u64>,
 }
 
 impl StorageError {
-    /// An error.
+    /// Creates an error.
     pub fn new(kind: StorageErrorKind, text: impl Into<String>) -> Self {
         Self { kind, text: text.into(), retry_after: None }
     }
@@ -57,7 +57,7 @@ impl StorageError {
         self.kind == StorageErrorKind::Transient
     }
 
-    /// As an error of a stream, from which [`StorageError::of_io`] finds it again.
+    /// Wraps the error as one of a stream. [`StorageError::of_io`] unwraps it.
     pub fn into_io(self) -> io::Error {
         let kind = match self.kind {
             StorageErrorKind::NoObject | StorageErrorKind::NoContainer => io::ErrorKind::NotFound,
@@ -68,7 +68,7 @@ impl StorageError {
         io::Error::new(kind, self)
     }
 
-    /// The storage's error inside an error of a stream, if there is one.
+    /// Returns the storage error inside an error of a stream, if there is one.
     pub fn of_io(error: &io::Error) -> Option<&Self> {
         error.get_ref().and_then(|inner| inner.downcast_ref())
     }

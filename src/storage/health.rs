@@ -1,241 +1,239 @@
-//! What all readers of one storage share: whether it is unreachable, and how long it may go on without giving anything useful.
+//! Whether a storage is reachable, shared by all its readers, and how long to wait for it.
 //!
-//! A container may be in trouble alone, and a server with all of its containers. So each has a health of its own, and that of the
-//! server above it: of the server's trouble a container believes only what it has met with itself. But a server that gives no
-//! answer at all is no trouble of a container.
+//! A single container may fail, or a server with all its containers. So each container has a [`Health`], and so has its server. A
+//! container that has not failed itself ignores the failures of others, unless the server does not respond at all.
 //!
-//! Attempts are counted for each object. With a storage that is away thousands of objects would each be waited for, one after the
-//! other: after some of them in a row all wait together, one asks from time to time, and once nothing useful has come for the time
-//! of [`Patience::all`] nobody waits any more.
+//! Attempts are counted for each object, so thousands of objects of an unreachable storage would each wait, one after the other.
+//! Therefore all calls wait together after a few failures in a row, and one of them probes the storage at intervals. Without
+//! progress for [`WaitLimit::total`] all calls give up.
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::retry::{GLANCE, look};
+use super::retry::{CANCEL_POLL, check_cancelled};
 use super::{StorageError, StorageErrorKind};
 
-/// So many calls in a row that failed in all their attempts mean that the storage is away.
+/// After this number of calls in a row that failed in all their attempts, the storage counts as unreachable.
 const FAILURES: u32 = 3;
-/// How long a storage that gives nothing useful is waited for, where nobody says how long.
-const USUALLY: Duration = Duration::from_secs(60);
+/// The default of [`WaitLimit::total`].
+const DEFAULT_TOTAL: Duration = Duration::from_secs(60);
 
-/// How long to wait for a storage that gives nothing useful.
+/// How long to wait for a storage that makes no progress. Progress is data, or a response that answers the question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Patience {
-    /// In all: over all calls, attempts and those that wait, until anything useful comes.
-    pub all: Duration,
-    /// Between two calls that see whether it is back.
-    pub pause: Duration,
+pub struct WaitLimit {
+    /// The longest time without progress, over all calls and attempts.
+    pub total: Duration,
+    /// The time between two probes of an unreachable storage.
+    pub probe_interval: Duration,
 }
 
-impl Patience {
-    /// Waits for so long in all.
-    pub fn of(all: Duration) -> Self {
-        Self { all, pause: (all / 6).min(Duration::from_secs(10)) }
+impl WaitLimit {
+    /// Returns a limit with this total and the usual interval between probes.
+    pub fn of(total: Duration) -> Self {
+        Self { total, probe_interval: (total / 6).min(Duration::from_secs(10)) }
     }
 
-    /// For one answer, when that time is over and an attempt only finds out whether the storage is back.
-    fn least(self) -> Duration {
-        (self.all / 4).min(Duration::from_secs(5))
+    /// The time for one response after the total is over, when an attempt only probes the storage.
+    fn shortest_answer(self) -> Duration {
+        (self.total / 4).min(Duration::from_secs(5))
     }
 }
 
-impl Default for Patience {
+impl Default for WaitLimit {
     fn default() -> Self {
-        Self::of(USUALLY)
+        Self::of(DEFAULT_TOTAL)
     }
 }
 
-/// Whether a storage is away.
+/// Whether a storage is reachable.
 #[derive(Debug, Default)]
 pub struct Health {
-    patience: Patience,
-    state: Mutex<State>,
-    /// That of all that fails and answers together with it.
+    limit: WaitLimit,
+    state: Mutex<HealthState>,
+    /// The health of the server of this container.
     server: Option<Arc<Health>>,
 }
 
 #[derive(Debug, Default)]
-struct State {
-    /// Since when nothing useful has come, where an attempt has failed since.
+struct HealthState {
+    /// The beginning of the time without progress, if an attempt failed in it.
     since: Option<Instant>,
-    /// It answered when it was asked last.
-    answers: bool,
-    /// When something useful came last.
-    answered: Option<Instant>,
-    /// When any answer came last, even one that the server is too busy.
-    spoke: Option<Instant>,
+    last_call_succeeded: bool,
+    progress_at: Option<Instant>,
+    /// The time of the last response, including "too busy".
+    response_at: Option<Instant>,
     /// Calls in a row that failed in all their attempts.
     failures: u32,
-    /// When it is asked again.
-    next: Option<Instant>,
-    /// A container that has not failed itself was let through although the server gave no answer.
-    probed: bool,
-    text: String,
+    next_probe: Option<Instant>,
+    /// A container that has not failed itself has probed this silent server.
+    probed_by_another: bool,
+    last_error: String,
 }
 
-/// What to do with a call.
-enum Turn {
-    Ask,
+/// Whether a call may be sent now.
+enum Admission {
+    Send,
     Wait,
-    /// Why nobody waits any more.
+    /// With the last error.
     GiveUp(String),
 }
 
-impl State {
-    fn is_spent(&self, patience: Patience) -> bool {
-        self.since.is_some_and(|since| since.elapsed() >= patience.all)
+impl HealthState {
+    fn is_over(&self, limit: WaitLimit) -> bool {
+        self.since.is_some_and(|since| since.elapsed() >= limit.total)
     }
 
-    fn is_away(&self, patience: Patience) -> bool {
-        self.failures >= FAILURES || self.is_spent(patience)
+    fn is_unreachable(&self, limit: WaitLimit) -> bool {
+        self.failures >= FAILURES || self.is_over(limit)
     }
 
-    /// Nothing at all came back for all that time.
-    fn is_silent(&self, patience: Patience) -> bool {
-        self.is_spent(patience) && self.spoke.is_none_or(|spoke| spoke.elapsed() >= patience.all)
+    /// No response at all, not even an error, for the total time.
+    fn is_silent(&self, limit: WaitLimit) -> bool {
+        self.is_over(limit) && self.response_at.is_none_or(|at| at.elapsed() >= limit.total)
     }
 
-    /// Whether it is time to see if it is back.
-    fn is_due(&mut self, patience: Patience) -> bool {
+    /// Whether a probe is due; if so, schedules the next one.
+    fn take_probe(&mut self, limit: WaitLimit) -> bool {
         let now = Instant::now();
-        let due = self.next.is_none_or(|next| now >= next);
+        let due = self.next_probe.is_none_or(|next| now >= next);
         if due {
-            self.next = Some(now + patience.pause);
+            self.next_probe = Some(now + limit.probe_interval);
         }
         due
     }
 
-    fn turn(&mut self, patience: Patience) -> Turn {
-        if !self.is_away(patience) || self.is_due(patience) {
-            return Turn::Ask;
+    fn admission(&mut self, limit: WaitLimit) -> Admission {
+        if !self.is_unreachable(limit) || self.take_probe(limit) {
+            return Admission::Send;
         }
-        if self.is_spent(patience) { Turn::GiveUp(self.text.clone()) } else { Turn::Wait }
+        if self.is_over(limit) { Admission::GiveUp(self.last_error.clone()) } else { Admission::Wait }
     }
 
-    /// For a container that has not failed itself. One is asked all the same, for it may be another one that gives no answer.
-    fn turn_of_another(&mut self, patience: Patience) -> Turn {
-        if !self.is_silent(patience) || !std::mem::replace(&mut self.probed, true) || self.is_due(patience) {
-            return Turn::Ask;
+    /// The admission for a container that has not failed itself. One of these is sent even if the server is silent, because the
+    /// silence may be that of a single container.
+    fn admission_without_failures(&mut self, limit: WaitLimit) -> Admission {
+        if !self.is_silent(limit) || !std::mem::replace(&mut self.probed_by_another, true) || self.take_probe(limit) {
+            return Admission::Send;
         }
-        Turn::GiveUp(String::new())
+        Admission::GiveUp(String::new())
     }
 }
 
 impl Health {
-    /// With another patience.
-    pub fn new(patience: Patience) -> Self {
-        Self { patience, ..Self::default() }
+    /// Creates a health with this limit.
+    pub fn new(limit: WaitLimit) -> Self {
+        Self { limit, ..Self::default() }
     }
 
-    /// That of one container of a server.
-    pub fn below(server: Arc<Self>) -> Self {
-        Self { patience: server.patience, server: Some(server), ..Self::default() }
+    /// Creates the health of one container of a server.
+    pub fn of_container(server: Arc<Self>) -> Self {
+        Self { limit: server.limit, server: Some(server), ..Self::default() }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, HealthState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How long it may go on without anything useful.
-    pub(super) fn patience(&self) -> Duration {
-        self.patience.all
+    /// Returns the longest time without progress.
+    pub(super) fn total_wait(&self) -> Duration {
+        self.limit.total
     }
 
-    /// How long to wait for one answer, given the usual limit, which grows with a patience above the usual one: at most half of the
-    /// whole time, which leaves a second attempt, and no longer than what is left of it.
-    pub(super) fn limit(&self, usual: Duration) -> Duration {
-        let more = (self.patience.all.as_secs_f64() / USUALLY.as_secs_f64()).max(1.0);
-        usual.mul_f64(more).min(self.patience.all / 2).min(self.left().max(self.patience.least()))
+    /// Returns how long to wait for one response. The usual limit grows if the total is longer than the default. It is at most half
+    /// of the total, which leaves time for a second attempt, and at most what is left of the total.
+    pub(super) fn response_limit(&self, usual: Duration) -> Duration {
+        let more = (self.limit.total.as_secs_f64() / DEFAULT_TOTAL.as_secs_f64()).max(1.0);
+        usual.mul_f64(more).min(self.limit.total / 2).min(self.left().max(self.limit.shortest_answer()))
     }
 
-    /// What is left of the time in which something useful must come.
+    /// Returns what is left of the time without progress.
     pub(super) fn left(&self) -> Duration {
-        self.patience.all.saturating_sub(self.state().since.map_or(Duration::ZERO, |since| since.elapsed()))
+        self.limit.total.saturating_sub(self.state().since.map_or(Duration::ZERO, |since| since.elapsed()))
     }
 
-    /// Returns when the storage may be asked; waits while it is away.
+    /// Waits while the storage is unreachable, until a call may be sent.
     ///
     /// # Errors
-    /// [`StorageErrorKind::Away`] where it has been away for too long, [`StorageErrorKind::Cancelled`].
+    /// [`StorageErrorKind::Unreachable`] after the total time, [`StorageErrorKind::Cancelled`].
     pub(super) fn wait(&self, cancelled: &AtomicBool) -> Result<(), StorageError> {
         loop {
-            look(cancelled)?;
-            match self.turn() {
-                Turn::Ask => return Ok(()),
-                Turn::Wait => std::thread::sleep(GLANCE.min(self.patience.pause)),
-                Turn::GiveUp(why) => return Err(self.give_up(&why)),
+            check_cancelled(cancelled)?;
+            match self.admission() {
+                Admission::Send => return Ok(()),
+                Admission::Wait => std::thread::sleep(CANCEL_POLL.min(self.limit.probe_interval)),
+                Admission::GiveUp(why) => return Err(self.give_up(&why)),
             }
         }
     }
 
-    fn turn(&self) -> Turn {
-        let mut own = self.state();
+    fn admission(&self) -> Admission {
+        let mut state = self.state();
         match &self.server {
-            // What has not failed itself is asked, whatever others met with.
-            Some(server) if own.since.is_none() && own.failures == 0 => server.state().turn_of_another(self.patience),
-            Some(server) if !own.is_away(self.patience) => match server.state().turn(self.patience) {
-                // The server's last words may be those of another container.
-                Turn::GiveUp(_) => Turn::GiveUp(own.text.clone()),
-                turn => turn,
+            // A container that has not failed itself ignores the failures of others.
+            Some(server) if state.since.is_none() && state.failures == 0 => server.state().admission_without_failures(self.limit),
+            Some(server) if !state.is_unreachable(self.limit) => match server.state().admission(self.limit) {
+                // The server's last error may be that of another container.
+                Admission::GiveUp(_) => Admission::GiveUp(state.last_error.clone()),
+                admission => admission,
             },
-            _ => own.turn(self.patience),
+            _ => state.admission(self.limit),
         }
     }
 
     fn give_up(&self, why: &str) -> StorageError {
         let why = if why.is_empty() { String::new() } else { format!(": {why}") };
-        let text = format!("storage unreachable, giving up after {} s{why}", self.patience.all.as_secs_f64());
-        StorageError::new(StorageErrorKind::Away, text)
+        let text = format!("storage unreachable, giving up after {} s{why}", self.limit.total.as_secs_f64());
+        StorageError::new(StorageErrorKind::Unreachable, text)
     }
 
-    /// The error of a failed call: its own, or that the storage was given up.
-    pub(super) fn last_words(&self, error: StorageError) -> StorageError {
-        let spent =
-            self.state().is_spent(self.patience) || self.server.as_ref().is_some_and(|server| server.state().is_silent(self.patience));
-        if spent { self.give_up(&error.text) } else { error }
+    /// Returns the error of a failed call: `error`, or that the storage is unreachable if the total time is over.
+    pub(super) fn final_error(&self, error: StorageError) -> StorageError {
+        let is_over = self.state().is_over(self.limit) || self.server.as_ref().is_some_and(|server| server.state().is_silent(self.limit));
+        if is_over { self.give_up(&error.text) } else { error }
     }
 
-    /// Whether others have found that it is away: no further attempt is worth it. For what answered until now it is.
-    pub(super) fn is_away(&self) -> bool {
-        let own = self.state();
-        own.is_away(self.patience) || (!own.answers && self.server.as_ref().is_some_and(|server| server.state().is_away(self.patience)))
+    /// Whether the calls of others have shown that the storage is unreachable, so that another attempt is useless. Does not hold for
+    /// a container whose last call succeeded.
+    pub(super) fn is_unreachable(&self) -> bool {
+        let state = self.state();
+        state.is_unreachable(self.limit)
+            || (!state.last_call_succeeded && self.server.as_ref().is_some_and(|server| server.state().is_unreachable(self.limit)))
     }
 
-    /// An attempt has failed in a way that may pass, after so long without anything useful.
-    pub(super) fn stumbled(&self, waited: Duration) {
+    /// Records a transient failure of an attempt that waited this long without progress.
+    pub(super) fn attempt_failed(&self, waited: Duration) {
         if let Some(server) = &self.server {
-            server.stumbled(waited);
+            server.attempt_failed(waited);
         }
         let mut state = self.state();
         let begun = Instant::now().checked_sub(waited);
-        // What others had meanwhile was useful.
-        state.since = state.since.or(begun.max(state.answered));
+        // Progress of other calls counts.
+        state.since = state.since.or(begun.max(state.progress_at));
     }
 
-    /// A call has failed in all its attempts.
-    pub(super) fn failed(&self, error: &StorageError) {
+    /// Records a call that failed in all its attempts.
+    pub(super) fn call_failed(&self, error: &StorageError) {
         if let Some(server) = &self.server {
-            server.failed(error);
+            server.call_failed(error);
         }
         let mut state = self.state();
-        state.answers = false;
+        state.last_call_succeeded = false;
         state.failures = state.failures.saturating_add(1);
-        state.next = Some(Instant::now() + self.patience.pause);
-        state.text.clone_from(&error.text);
+        state.next_probe = Some(Instant::now() + self.limit.probe_interval);
+        state.last_error.clone_from(&error.text);
     }
 
-    /// Something useful has come.
-    pub(super) fn answered(&self) {
-        *self.state() = State { answers: true, answered: Some(Instant::now()), ..State::default() };
+    /// Records progress.
+    pub(super) fn progressed(&self) {
+        *self.state() = HealthState { last_call_succeeded: true, progress_at: Some(Instant::now()), ..HealthState::default() };
         if let Some(server) = &self.server {
-            server.answered();
+            server.progressed();
         }
     }
 
-    /// Some answer has come, even if only an error.
-    pub(super) fn spoke(&self) {
-        self.state().spoke = Some(Instant::now());
+    /// Records a response, which may be an error.
+    pub(super) fn responded(&self) {
+        self.state().response_at = Some(Instant::now());
     }
 }

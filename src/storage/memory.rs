@@ -1,4 +1,4 @@
-//! A store in memory, for tests of what works over a store.
+//! A store in memory, for tests.
 
 use std::collections::BTreeMap;
 use std::io::{Cursor, Read};
@@ -15,22 +15,22 @@ pub struct MemoryStore {
 }
 
 impl MemoryStore {
-    /// Puts an object there.
+    /// Adds or replaces an object.
     pub fn put(&mut self, name: impl Into<String>, bytes: impl Into<Vec<u8>>, modified: Option<Timestamp>) {
         self.objects.insert(name.into(), (bytes.into(), modified));
     }
 
-    /// Takes an object away.
+    /// Removes an object.
     pub fn remove(&mut self, name: &str) -> Option<Vec<u8>> {
         self.objects.remove(name).map(|(bytes, _)| bytes)
     }
 
-    /// The bytes of an object, to be changed.
+    /// Returns the bytes of an object, to change them.
     pub fn bytes_mut(&mut self, name: &str) -> Option<&mut Vec<u8>> {
         self.objects.get_mut(name).map(|(bytes, _)| bytes)
     }
 
-    /// The names of all objects.
+    /// Returns the names of all objects.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.objects.keys().map(String::as_str)
     }
@@ -61,7 +61,7 @@ impl ObjectStore for MemoryStore {
 
     fn open(&self, name: &str, range: Option<Range<u64>>) -> Result<Box<dyn Read + Send + '_>, StorageError> {
         let Some((bytes, _)) = self.objects.get(name) else {
-            return Err(StorageError::new(StorageErrorKind::NoObject, format!("there is no object {name:?}")));
+            return Err(StorageError::new(StorageErrorKind::NoObject, format!("no object {name:?}")));
         };
         let end = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(bytes.len());
         let part = range.map_or(bytes.as_slice(), |range| bytes.get(end(range.start)..end(range.end)).unwrap_or_default());

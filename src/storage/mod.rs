@@ -1,8 +1,7 @@
-//! Where backups are kept: one small interface, a file for each kind of storage.
+//! Access to the storage that holds the backups: one small trait, and a module for each driver.
 //!
-//! Only reads. A store is one container (a directory, a Swift container, a bucket); names are those that Cinder's driver
-//! gave its objects, and nothing outside of the container can be reached by any name. May use `config`, `domain`, `input` and
-//! `format`.
+//! Reads only. A store is one container: a directory, a Swift container or a bucket. Objects have the names that Cinder's driver
+//! gave them, and no name reaches anything outside of the container. May use `backoff`, `config`, `domain`, `format` and `input`.
 
 pub mod ceph;
 #[cfg(test)]
@@ -24,62 +23,61 @@ use std::ops::{ControlFlow, Range};
 use jiff::Timestamp;
 
 pub use error::{StorageError, StorageErrorKind};
-pub use health::{Health, Patience};
+pub use health::{Health, WaitLimit};
 pub use http::{Network, Proxies};
 pub use memory::MemoryStore;
 pub use posix::PosixStore;
-pub use retry::{RetryPolicy, Retrying};
+pub use retry::{RetryPolicy, RetryingStore};
 
-/// What a listing or a stat says of an object.
+/// The attributes of an object, from a listing or a stat.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObjectInfo {
-    /// Its name in the container, as the driver gave it. Hostile text.
+    /// Name in the container, as the driver gave it. Hostile text.
     pub name: String,
-    /// Bytes, as stored.
+    /// Size in bytes, as stored.
     pub size: u64,
-    /// When it was last written, by the storage's clock.
+    /// Time of the last write, by the storage's clock.
     pub modified: Option<Timestamp>,
-    /// The MD5 of the bytes as stored, where the storage took it itself when they were written: Swift's and S3's ETag where
-    /// that is one (not of SSE-C, multipart or large objects), Google's md5Hash. A listing may give one that is none: it does
-    /// not say how an object is encrypted, which a stat does.
+    /// MD5 of the bytes as stored, if the storage computed it when they were written: Google's md5Hash, or Swift's and S3's ETag
+    /// if that is an MD5 (not for SSE-C, multipart or large objects). In a listing it may be something else, because a listing
+    /// does not say how an object is encrypted. A stat does.
     pub md5: Option<[u8; 16]>,
 }
 
-/// One container on some storage.
+/// One container of a storage.
 ///
-/// Methods may be called from many threads at once. All of them end in bounded time: a store gives up a stalled connection
-/// with [`StorageErrorKind::Transient`]. An error never names a secret.
+/// Methods may be called from many threads at once. All of them return in bounded time: a stalled connection ends with
+/// [`StorageErrorKind::Transient`]. An error never contains a secret.
 pub trait ObjectStore: Send + Sync {
-    /// Where this is: a path, a URL, or what else is always the same for one place, whatever was asked before. Never a secret.
+    /// A path, a URL or another text that identifies the container. It is the same before and after every call, and holds no secret.
     fn location(&self) -> &str;
 
-    /// How many objects are worth reading at once: the number of cores or so for a disk, more for a far server.
+    /// How many objects to read at the same time: about the number of cores for a disk, more for a remote server.
     fn concurrency(&self) -> usize;
 
-    /// Gives every object whose name begins with `prefix`, each once, in any order, until all are given or `each` breaks.
-    /// All pages; what changes meanwhile may or may not be seen.
+    /// Passes every object whose name begins with `prefix` to `each`, once and in any order, until it breaks. Reads all pages.
+    /// Objects that change meanwhile may be missed.
     ///
-    /// A store does not try again by itself, or only a page: [`Retrying`] lists anew from the start after a
-    /// [`StorageErrorKind::Transient`] error and passes over what was given before, in whatever order it comes.
+    /// A store repeats at most the request for one page. After a [`StorageErrorKind::Transient`] error [`RetryingStore`] lists from
+    /// the start again and skips the objects that it has already passed on, in any order.
     ///
     /// # Errors
-    /// [`StorageErrorKind::NoContainer`] where the container itself does not exist. A listing that was cut short is an
-    /// error, never a shorter list.
+    /// [`StorageErrorKind::NoContainer`] if the container does not exist. A truncated listing is an error, never a shorter list.
     fn list(&self, prefix: &str, each: &mut dyn FnMut(ObjectInfo) -> ControlFlow<()>) -> Result<(), StorageError>;
 
-    /// What there is to know of one object; `Ok(None)` only where the storage itself said that there is none.
+    /// Reads the attributes of an object; `Ok(None)` only if the storage itself reported that it does not exist.
     ///
     /// # Errors
-    /// As for [`ObjectStore::list`]; an object that may not be looked at is an error, not an absent one.
+    /// As for [`ObjectStore::list`]. An object without permission is an error, not an absent object.
     fn stat(&self, name: &str) -> Result<Option<ObjectInfo>, StorageError>;
 
-    /// The bytes of an object, or of a part of it (half-open, in bytes; the end may lie beyond that of the object, and
-    /// [`u64::MAX`] is the usual way to say "to the end"; nothing where the part begins at the end or beyond it).
+    /// Opens an object, or a range of its bytes. The range is half-open and may end beyond the object: [`u64::MAX`] means "to the
+    /// end". It is empty if it begins at the end of the object or beyond.
     ///
-    /// Reading to the end without an error means that every byte came. A stream that breaks off early gives an
-    /// [`std::io::Error`] that holds a [`StorageError`], so that [`StorageError::of_io`] finds its kind.
+    /// Reading to the end without an error means that every byte was received. A stream that breaks off returns an
+    /// [`std::io::Error`] that holds a [`StorageError`], which [`StorageError::of_io`] finds.
     ///
     /// # Errors
-    /// [`StorageErrorKind::NoObject`] where there is none.
+    /// [`StorageErrorKind::NoObject`] if the object does not exist.
     fn open(&self, name: &str, range: Option<Range<u64>>) -> Result<Box<dyn Read + Send + '_>, StorageError>;
 }

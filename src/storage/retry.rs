@@ -1,8 +1,7 @@
-//! A layer over any store that tries again what may go through later, and stops when the person asks to.
+//! A layer over any store that retries after transient errors and stops on request.
 //!
-//! [`StorageErrorKind::Transient`] is retried, and [`StorageErrorKind::Media`] once. The number of attempts is always bounded. If call
-//! after call fails, [`Health`] bounds the time that all of them take together; no single call goes on for longer without anything
-//! useful either.
+//! [`StorageErrorKind::Transient`] is retried, and [`StorageErrorKind::Media`] once. The number of attempts is always bounded.
+//! [`Health`] bounds the time without progress, for a single call and for all calls together.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
@@ -15,27 +14,27 @@ use std::time::{Duration, Instant};
 use super::{Health, ObjectInfo, ObjectStore, StorageError, StorageErrorKind};
 use crate::backoff::Backoff;
 
-/// How often it is looked whether the person asked to stop.
-pub(super) const GLANCE: Duration = Duration::from_millis(50);
-/// After so many bytes of a stream the attempts are counted anew...
+/// The longest pause before the next check whether the operator asked to stop.
+pub(super) const CANCEL_POLL: Duration = Duration::from_millis(50);
+/// After this number of bytes of a stream the attempts are counted from zero again...
 const STREAM_PROGRESS: u64 = 16 * 1024 * 1024;
-/// ... and after so many new objects of a listing.
+/// ... and after this number of new objects of a listing.
 const LIST_PROGRESS: usize = 1000;
-/// How many new objects of a listing prove that the storage is reachable.
-const LIST_ANSWER: usize = 256;
-/// So much of a stream, or all of it, shows that the storage is not away; a beginning alone does not, for each object might
-/// stall behind it.
-const ANSWER: u64 = 64 * 1024;
+/// The number of new objects of a listing that proves that the storage is reachable.
+const LIST_PROOF: usize = 256;
+/// The number of bytes of a stream that proves that the storage is reachable. Less is a proof only at the end of the object, because
+/// every object may stall after its first bytes.
+const STREAM_PROOF: u64 = 64 * 1024;
 
-/// Attempts after a disk's read error: one more only, because each may take half a minute.
+/// Attempts if a disk reports a read error. Only two, because each may take half a minute.
 const MEDIA_ATTEMPTS: u32 = 2;
 
-/// How often and after how long something is tried again.
+/// The number of attempts, and the pauses between them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RetryPolicy {
-    /// Attempts in all, the first one included; 0 is taken for 1.
+    /// All attempts including the first; 0 means 1.
     pub attempts: u32,
-    /// The pauses between attempts, with jitter. None is longer than the longest, even if the server asks for more.
+    /// The pauses between attempts, with jitter. `longest` also limits the pause that a server asks for.
     pub backoff: Backoff,
 }
 
@@ -46,39 +45,39 @@ impl Default for RetryPolicy {
     }
 }
 
-/// Counts the failures of a call.
+/// The attempts of one call.
 #[derive(Debug)]
-struct Tries {
+struct Attempts {
     policy: RetryPolicy,
     failed: u32,
-    /// How long the call has waited for the storage since something useful came.
+    /// The time without progress.
     waited: Duration,
-    /// No call waits longer.
-    most: Duration,
+    /// The limit of `waited`.
+    longest_wait: Duration,
 }
 
-impl Tries {
-    fn new(policy: RetryPolicy, most: Duration) -> Self {
-        Self { policy, failed: 0, waited: Duration::ZERO, most }
+impl Attempts {
+    fn new(policy: RetryPolicy, longest_wait: Duration) -> Self {
+        Self { policy, failed: 0, waited: Duration::ZERO, longest_wait }
     }
 
-    /// Asks the storage, and counts the time that it takes.
-    fn ask<T>(&mut self, ask: impl FnOnce() -> T) -> T {
+    /// Calls the storage and adds the time that it takes.
+    fn time<T>(&mut self, call: impl FnOnce() -> T) -> T {
         let begun = Instant::now();
-        let answer = ask();
+        let answer = call();
         self.waited += begun.elapsed();
         answer
     }
 
-    /// Waits until it is time for another attempt; the error itself where there is to be none.
-    fn after(&mut self, error: StorageError, cancelled: &AtomicBool) -> Result<(), StorageError> {
+    /// Pauses before the next attempt, or returns the error if there must be none.
+    fn pause_after(&mut self, error: StorageError, cancelled: &AtomicBool) -> Result<(), StorageError> {
         let attempts = match error.kind {
             StorageErrorKind::Transient => self.policy.attempts,
             StorageErrorKind::Media => self.policy.attempts.min(MEDIA_ATTEMPTS),
             _ => return Err(error),
         };
         self.failed = self.failed.saturating_add(1);
-        let left = self.most.saturating_sub(self.waited);
+        let left = self.longest_wait.saturating_sub(self.waited);
         if self.failed >= attempts || left.is_zero() {
             let text = match self.failed {
                 1 => error.text,
@@ -94,7 +93,7 @@ impl Tries {
     }
 }
 
-pub(super) fn look(cancelled: &AtomicBool) -> Result<(), StorageError> {
+pub(super) fn check_cancelled(cancelled: &AtomicBool) -> Result<(), StorageError> {
     if cancelled.load(Ordering::Relaxed) {
         return Err(StorageError::new(StorageErrorKind::Cancelled, "stopped on request"));
     }
@@ -104,58 +103,58 @@ pub(super) fn look(cancelled: &AtomicBool) -> Result<(), StorageError> {
 fn wait(time: Duration, cancelled: &AtomicBool) -> Result<(), StorageError> {
     let begun = Instant::now();
     loop {
-        look(cancelled)?;
+        check_cancelled(cancelled)?;
         match time.checked_sub(begun.elapsed()) {
             None | Some(Duration::ZERO) => return Ok(()),
-            Some(left) => std::thread::sleep(left.min(GLANCE)),
+            Some(left) => std::thread::sleep(left.min(CANCEL_POLL)),
         }
     }
 }
 
-/// A store whose passing troubles are waited out.
+/// A store that retries after transient errors.
 #[derive(Debug)]
-pub struct Retrying<S> {
+pub struct RetryingStore<S> {
     store: S,
     policy: RetryPolicy,
     cancelled: Arc<AtomicBool>,
     health: Arc<Health>,
 }
 
-impl<S: ObjectStore> Retrying<S> {
-    /// The layer over `store`. Raising `cancelled` makes every method and stream end with
-    /// [`StorageErrorKind::Cancelled`], as soon as the store under it comes back.
+impl<S: ObjectStore> RetryingStore<S> {
+    /// Adds the layer to `store`. Once `cancelled` is set, every method and stream ends with [`StorageErrorKind::Cancelled`], as soon
+    /// as the store below returns.
     pub fn new(store: S, policy: RetryPolicy, cancelled: Arc<AtomicBool>) -> Self {
         Self { store, policy, cancelled, health: Arc::default() }
     }
 
-    /// With what is known of its storage already.
+    /// Uses a health that other stores share.
     pub fn with_health(self, health: Arc<Health>) -> Self {
         Self { health, ..self }
     }
 
-    fn tries(&self) -> Tries {
-        Tries::new(self.policy, self.health.patience())
+    fn new_attempts(&self) -> Attempts {
+        Attempts::new(self.policy, self.health.total_wait())
     }
 
-    /// Waits until it is time for another attempt, as [`Tries::after`] does.
-    fn after(&self, tries: &mut Tries, error: StorageError) -> Result<(), StorageError> {
+    /// Records the failure and pauses as [`Attempts::pause_after`] does.
+    fn pause_after(&self, attempts: &mut Attempts, error: StorageError) -> Result<(), StorageError> {
         let transient = error.is_transient();
         if transient {
-            self.health.stumbled(tries.waited);
-            if self.health.is_away() {
-                self.health.failed(&error);
-                return Err(self.health.last_words(error));
+            self.health.attempt_failed(attempts.waited);
+            if self.health.is_unreachable() {
+                self.health.call_failed(&error);
+                return Err(self.health.final_error(error));
             }
         }
-        tries.after(error, &self.cancelled).inspect_err(|error| match error.kind {
+        attempts.pause_after(error, &self.cancelled).inspect_err(|error| match error.kind {
             StorageErrorKind::Cancelled => {}
-            _ if transient => self.health.failed(error),
-            _ => self.health.answered(),
+            _ if transient => self.health.call_failed(error),
+            _ => self.health.progressed(),
         })
     }
 }
 
-impl<S: ObjectStore> ObjectStore for Retrying<S> {
+impl<S: ObjectStore> ObjectStore for RetryingStore<S> {
     fn location(&self) -> &str {
         self.store.location()
     }
@@ -164,100 +163,109 @@ impl<S: ObjectStore> ObjectStore for Retrying<S> {
         self.store.concurrency()
     }
 
-    /// A listing that breaks off begins again from the start, whatever its order; what was given already is passed over.
-    /// For that 16 bytes an object are kept, and an object that the store gives twice is given once.
+    /// A listing that breaks off starts again, and the objects that were already passed on are skipped. This takes 16 bytes of memory
+    /// for each object. An object that the store lists twice is passed on once.
     fn list(&self, prefix: &str, each: &mut dyn FnMut(ObjectInfo) -> ControlFlow<()>) -> Result<(), StorageError> {
-        // Two digests of 64 bits with keys of their own: nobody can make two names look the same.
+        // Two 64-bit digests with random keys, so that no one can construct two names with the same digests.
         let (first, second) = (RandomState::new(), RandomState::new());
         let mut given = HashSet::new();
-        let mut tries = self.tries();
+        let mut attempts = self.new_attempts();
         let mut given_at_failure = 0;
         self.health.wait(&self.cancelled)?;
         loop {
-            look(&self.cancelled)?;
+            check_cancelled(&self.cancelled)?;
             let mut stopped = None;
             let mut asked = Instant::now();
             let listed = self.store.list(prefix, &mut |info| {
-                if let Err(error) = look(&self.cancelled) {
+                if let Err(error) = check_cancelled(&self.cancelled) {
                     stopped = Some(error);
                     return ControlFlow::Break(());
                 }
                 if !given.insert((first.hash_one(&info.name), second.hash_one(&info.name))) {
                     return ControlFlow::Continue(());
                 }
-                if given.len() % LIST_ANSWER == 1 {
-                    self.health.answered();
+                if given.len() % LIST_PROOF == 1 {
+                    self.health.progressed();
                 }
                 let flow = each(info);
-                (tries.waited, asked) = (Duration::ZERO, Instant::now());
+                (attempts.waited, asked) = (Duration::ZERO, Instant::now());
                 flow
             });
-            tries.waited += asked.elapsed();
+            attempts.waited += asked.elapsed();
             match (stopped, listed) {
                 (Some(error), _) => return Err(error),
                 (None, Ok(())) => {
-                    self.health.answered();
+                    self.health.progressed();
                     return Ok(());
                 }
                 (None, Err(error)) => {
                     if given.len() >= LIST_PROGRESS.saturating_add(given_at_failure) {
-                        tries.failed = 0;
+                        attempts.failed = 0;
                     }
                     given_at_failure = given.len();
-                    self.after(&mut tries, error)?;
+                    self.pause_after(&mut attempts, error)?;
                 }
             }
         }
     }
 
     fn stat(&self, name: &str) -> Result<Option<ObjectInfo>, StorageError> {
-        let mut tries = self.tries();
+        let mut attempts = self.new_attempts();
         self.health.wait(&self.cancelled)?;
         loop {
-            look(&self.cancelled)?;
-            match tries.ask(|| self.store.stat(name)) {
+            check_cancelled(&self.cancelled)?;
+            match attempts.time(|| self.store.stat(name)) {
                 Ok(found) => {
-                    self.health.answered();
+                    self.health.progressed();
                     return Ok(found);
                 }
-                Err(error) => self.after(&mut tries, error)?,
+                Err(error) => self.pause_after(&mut attempts, error)?,
             }
         }
     }
 
-    /// A stream that breaks off is opened again where it was, as a range.
+    /// A stream that breaks off is opened again with the range of the missing bytes.
     fn open(&self, name: &str, range: Option<Range<u64>>) -> Result<Box<dyn Read + Send + '_>, StorageError> {
-        let mut tries = self.tries();
+        let mut attempts = self.new_attempts();
         self.health.wait(&self.cancelled)?;
         let inner = loop {
-            look(&self.cancelled)?;
-            match tries.ask(|| self.store.open(name, range.clone())) {
+            check_cancelled(&self.cancelled)?;
+            match attempts.time(|| self.store.open(name, range.clone())) {
                 Ok(inner) => break inner,
-                Err(error) => self.after(&mut tries, error)?,
+                Err(error) => self.pause_after(&mut attempts, error)?,
             }
         };
-        Ok(Box::new(Resuming { layer: self, name: name.to_owned(), range, at: 0, inner: Some(inner), tries, at_answer: 0, at_failure: 0 }))
+        Ok(Box::new(ResumingReader {
+            layer: self,
+            name: name.to_owned(),
+            range,
+            at: 0,
+            inner: Some(inner),
+            attempts,
+            at_proof: 0,
+            at_failure: 0,
+        }))
     }
 }
 
-/// A stream that goes on where it broke off.
-struct Resuming<'a, S> {
-    layer: &'a Retrying<S>,
+/// A stream that continues where it broke off.
+struct ResumingReader<'a, S> {
+    layer: &'a RetryingStore<S>,
     name: String,
     range: Option<Range<u64>>,
-    /// Bytes given.
+    /// Bytes returned so far.
     at: u64,
-    /// `None` after a failure, until it is opened again.
+    /// `None` after a failure, until the object is opened again.
     inner: Option<Box<dyn Read + Send + 'a>>,
-    tries: Tries,
-    /// Bytes given when that was last counted as an answer.
-    at_answer: u64,
-    /// Bytes given when it failed last.
+    attempts: Attempts,
+    /// The value of `at` when progress was last recorded.
+    at_proof: u64,
+    /// The value of `at` at the last failure.
     at_failure: u64,
 }
 
-impl<S: ObjectStore> Resuming<'_, S> {
-    /// What is still to come.
+impl<S: ObjectStore> ResumingReader<'_, S> {
+    /// The range that is still missing.
     fn rest(&self) -> Option<Range<u64>> {
         match &self.range {
             None if self.at == 0 => None,
@@ -266,29 +274,29 @@ impl<S: ObjectStore> Resuming<'_, S> {
         }
     }
 
-    fn after(&mut self, error: StorageError) -> Result<(), StorageError> {
+    fn pause_after(&mut self, error: StorageError) -> Result<(), StorageError> {
         if self.at >= STREAM_PROGRESS.saturating_add(self.at_failure) {
-            self.tries.failed = 0;
+            self.attempts.failed = 0;
         }
         self.at_failure = self.at;
         let layer = self.layer;
-        layer.after(&mut self.tries, error)
+        layer.pause_after(&mut self.attempts, error)
     }
 }
 
-impl<S: ObjectStore> Read for Resuming<'_, S> {
+impl<S: ObjectStore> Read for ResumingReader<'_, S> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         loop {
-            look(&self.layer.cancelled).map_err(StorageError::into_io)?;
+            check_cancelled(&self.layer.cancelled).map_err(StorageError::into_io)?;
             let layer = self.layer;
             let rest = self.rest();
             let failed = match &mut self.inner {
-                Some(inner) => match self.tries.ask(|| inner.read(out)) {
+                Some(inner) => match self.attempts.time(|| inner.read(out)) {
                     Ok(read) => {
                         self.at = self.at.saturating_add(read as u64);
-                        if read == 0 || self.at >= self.at_answer.saturating_add(ANSWER) {
-                            (self.at_answer, self.tries.waited) = (self.at, Duration::ZERO);
-                            layer.health.answered();
+                        if read == 0 || self.at >= self.at_proof.saturating_add(STREAM_PROOF) {
+                            (self.at_proof, self.attempts.waited) = (self.at, Duration::ZERO);
+                            layer.health.progressed();
                         }
                         return Ok(read);
                     }
@@ -297,7 +305,7 @@ impl<S: ObjectStore> Read for Resuming<'_, S> {
                         _ => return Err(error),
                     },
                 },
-                None => match self.tries.ask(|| layer.store.open(&self.name, rest)) {
+                None => match self.attempts.time(|| layer.store.open(&self.name, rest)) {
                     Ok(inner) => {
                         self.inner = Some(inner);
                         continue;
@@ -306,7 +314,7 @@ impl<S: ObjectStore> Read for Resuming<'_, S> {
                 },
             };
             self.inner = None;
-            self.after(failed).map_err(StorageError::into_io)?;
+            self.pause_after(failed).map_err(StorageError::into_io)?;
         }
     }
 }

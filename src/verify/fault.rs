@@ -86,7 +86,7 @@ impl Faults {
             StorageErrorKind::NotAnObject => (Corrupt, ProblemCode::ObjectNotPlain),
             StorageErrorKind::NotFollowed => (Unverifiable, ProblemCode::NotFollowed),
             StorageErrorKind::Transient => (Unverifiable, ProblemCode::StorageUnreachable),
-            StorageErrorKind::Away => (Unverifiable, ProblemCode::StorageAway),
+            StorageErrorKind::Unreachable => (Unverifiable, ProblemCode::StorageAway),
             StorageErrorKind::Authentication => (Unverifiable, ProblemCode::StorageAuthentication),
             StorageErrorKind::Permission => (Unverifiable, ProblemCode::StoragePermission),
             StorageErrorKind::Protocol => (Unverifiable, ProblemCode::StorageProtocol),

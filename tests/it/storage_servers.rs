@@ -105,7 +105,7 @@ fn swift_store(
     project: Option<&str>,
     container: &str,
 ) -> Result<openstack::SwiftStore, StorageError> {
-    openstack::Account::new(&options(conf, flags), &Network::default())?.container(project, container)
+    openstack::Client::new(&options(conf, flags), &Network::default())?.container(project, container)
 }
 
 #[test]

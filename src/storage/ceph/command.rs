@@ -19,18 +19,18 @@ use super::message;
 use crate::backoff::Backoff;
 use crate::storage::{Health, StorageError, StorageErrorKind};
 
-/// How often the watch looks whether the person asked to stop.
-const LOOK: Duration = Duration::from_millis(100);
+/// How often the process looks whether the person asked to stop.
+const CANCEL_POLL: Duration = Duration::from_millis(100);
 /// The pauses between two looks whether the command has ended.
 const POLL: Backoff = Backoff { first: Duration::from_millis(1), longest: Duration::from_millis(20) };
 /// How long to wait for the rest of the messages once the command itself has ended.
-const LAST_WORDS: Duration = Duration::from_millis(500);
+const MESSAGE_WAIT: Duration = Duration::from_millis(500);
 /// So much of the messages is kept, of their end.
-const MESSAGES: usize = 16 << 10;
+const MESSAGE_LIMIT: usize = 16 << 10;
 
 /// What is to be run.
 #[derive(Debug)]
-pub(super) struct Task<'a> {
+pub(super) struct Invocation<'a> {
     /// The program, looked for as the environment's PATH says.
     pub program: &'a OsStr,
     /// Its arguments.
@@ -47,24 +47,24 @@ pub(super) struct Task<'a> {
 
 /// Why a command was killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Killed {
+enum KillReason {
     Deadline,
     Cancelled,
     Unwanted,
 }
 
 #[derive(Debug)]
-struct State {
+struct ProcessState {
     child: Child,
     /// Only while somebody waits for the command; a reader that is slow itself does no harm.
     deadline: Option<Instant>,
     ended: Option<ExitStatus>,
-    killed: Option<Killed>,
+    killed: Option<KillReason>,
 }
 
-impl State {
+impl ProcessState {
     /// Kills the command and what it started. The child has not been reaped, so its number is still its own.
-    fn kill(&mut self, why: Killed) {
+    fn kill(&mut self, why: KillReason) {
         if self.ended.is_none() && self.killed.is_none() {
             self.killed = Some(why);
             // Its own group, so that nothing of ours is hit; it may have ended meanwhile.
@@ -74,14 +74,14 @@ impl State {
 }
 
 #[derive(Debug)]
-struct Watch {
-    state: Mutex<State>,
+struct Process {
+    state: Mutex<ProcessState>,
     changed: Condvar,
 }
 
-impl Watch {
+impl Process {
     /// No code that holds the lock can panic half-way through a change.
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, ProcessState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -90,8 +90,8 @@ impl Watch {
 ///
 /// The stream ends without an error only if the command ended with status 0. Dropping it earlier kills the command.
 #[derive(Debug)]
-pub(super) struct Running {
-    watch: Arc<Watch>,
+pub(super) struct CommandStream {
+    process: Arc<Process>,
     output: ChildStdout,
     messages: Receiver<Vec<u8>>,
     program: String,
@@ -103,12 +103,12 @@ pub(super) struct Running {
     outcome: Option<Result<(), StorageError>>,
 }
 
-impl Running {
+impl CommandStream {
     /// Starts a command.
-    pub(super) fn start(task: Task<'_>) -> Result<Self, StorageError> {
-        let program = task.program.to_string_lossy().into_owned();
-        let mut child = Command::new(task.program)
-            .args(&task.arguments)
+    pub(super) fn start(invocation: Invocation<'_>) -> Result<Self, StorageError> {
+        let program = invocation.program.to_string_lossy().into_owned();
+        let mut child = Command::new(invocation.program)
+            .args(&invocation.arguments)
             // Ceph prints some times without a zone, as local ones.
             .env("TZ", "UTC")
             .env("LC_ALL", "C")
@@ -121,38 +121,38 @@ impl Running {
         let (Some(output), Some(errors)) = (child.stdout.take(), child.stderr.take()) else {
             return Err(StorageError::new(StorageErrorKind::Configuration, format!("{program} has no standard output")));
         };
-        let state = State { child, deadline: None, ended: None, killed: None };
-        let watch = Arc::new(Watch { state: Mutex::new(state), changed: Condvar::new() });
+        let state = ProcessState { child, deadline: None, ended: None, killed: None };
+        let process = Arc::new(Process { state: Mutex::new(state), changed: Condvar::new() });
         let (sender, messages) = sync_channel(1);
-        let watched = Arc::clone(&watch);
-        let cancelled = task.cancelled;
+        let supervised = Arc::clone(&process);
+        let cancelled = invocation.cancelled;
         let threads = thread::Builder::new()
             .spawn(move || {
                 // The receiver may have given up waiting.
-                let _ = sender.send(last_of(errors));
+                let _ = sender.send(read_messages(errors));
             })
-            .and_then(|_| thread::Builder::new().spawn(move || keep_watch(&watched, cancelled.as_deref())));
+            .and_then(|_| thread::Builder::new().spawn(move || supervise(&supervised, cancelled.as_deref())));
         if let Err(error) = threads {
-            watch.lock().kill(Killed::Unwanted);
-            return Err(StorageError::new(StorageErrorKind::Transient, format!("cannot watch over {program}: {error}")));
+            process.lock().kill(KillReason::Unwanted);
+            return Err(StorageError::new(StorageErrorKind::Transient, format!("cannot process over {program}: {error}")));
         }
         Ok(Self {
-            watch,
+            process,
             output,
             messages,
             program,
-            about: task.about.to_owned(),
-            allowed: task.deadline,
-            health: task.health,
+            about: invocation.about.to_owned(),
+            allowed: invocation.deadline,
+            health: invocation.health,
             begun: Instant::now(),
             outcome: None,
         })
     }
 
     /// Everything that the command prints, if that is no more than `limit` bytes.
-    pub(super) fn all(mut self, limit: usize) -> Result<Vec<u8>, StorageError> {
+    pub(super) fn read_all(mut self, limit: usize) -> Result<Vec<u8>, StorageError> {
         // The whole answer must be there in time; a stream may take as long as it flows.
-        self.watch.lock().deadline = Some(Instant::now() + self.allowed);
+        self.process.lock().deadline = Some(Instant::now() + self.allowed);
         let mut bytes = Vec::new();
         let mut piece = [0; 16 << 10];
         loop {
@@ -164,31 +164,31 @@ impl Running {
                 }
                 Ok(count) => bytes.extend_from_slice(piece.get(..count).unwrap_or_default()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(self.broken(&error)),
+                Err(error) => return Err(self.read_error(&error)),
             }
         }
-        self.end().map(|()| bytes)
+        self.finish().map(|()| bytes)
     }
 
     /// Waits for the command's end and says how it went. To be called once the output has ended.
-    pub(super) fn end(&mut self) -> Result<(), StorageError> {
+    pub(super) fn finish(&mut self) -> Result<(), StorageError> {
         if let Some(outcome) = &self.outcome {
             return outcome.clone();
         }
         let mut polls = 0_u32;
         let outcome = loop {
-            let mut state = self.watch.lock();
+            let mut state = self.process.lock();
             state.deadline.get_or_insert_with(|| Instant::now() + self.allowed);
             match state.child.try_wait() {
                 Ok(Some(status)) => {
                     state.ended = Some(status);
                     let killed = state.killed;
                     drop(state);
-                    self.watch.changed.notify_all();
-                    break self.judge(status, killed);
+                    self.process.changed.notify_all();
+                    break self.exit_result(status, killed);
                 }
                 Ok(None) => {}
-                Err(error) => break Err(self.broken(&error)),
+                Err(error) => break Err(self.read_error(&error)),
             }
             drop(state);
             polls = polls.saturating_add(1);
@@ -196,28 +196,28 @@ impl Running {
         };
         match &outcome {
             Err(error) if error.is_transient() => {
-                self.health.stumbled(self.begun.elapsed().min(self.allowed));
-                self.health.failed(error);
+                self.health.attempt_failed(self.begun.elapsed().min(self.allowed));
+                self.health.call_failed(error);
             }
             Err(error) if error.kind == StorageErrorKind::Cancelled => {}
-            _ => self.health.answered(),
+            _ => self.health.progressed(),
         }
-        let outcome = outcome.map_err(|error| if error.is_transient() { self.health.last_words(error) } else { error });
+        let outcome = outcome.map_err(|error| if error.is_transient() { self.health.final_error(error) } else { error });
         self.outcome = Some(outcome.clone());
         outcome
     }
 
-    fn judge(&self, status: ExitStatus, killed: Option<Killed>) -> Result<(), StorageError> {
+    fn exit_result(&self, status: ExitStatus, killed: Option<KillReason>) -> Result<(), StorageError> {
         let Self { program, about, .. } = self;
         match killed {
-            Some(Killed::Deadline) => {
+            Some(KillReason::Deadline) => {
                 let seconds = self.allowed.as_secs_f64();
                 let text = format!(
                     "{program} gave no answer about {about} within {seconds} s and was killed; see `ceph health detail`, or give a longer --storage-timeout"
                 );
                 return Err(StorageError::new(StorageErrorKind::Transient, text));
             }
-            Some(Killed::Cancelled | Killed::Unwanted) => {
+            Some(KillReason::Cancelled | KillReason::Unwanted) => {
                 return Err(StorageError::new(StorageErrorKind::Cancelled, format!("{program} was stopped while it looked at {about}")));
             }
             None => {}
@@ -225,7 +225,7 @@ impl Running {
         if status.success() {
             return Ok(());
         }
-        let messages = self.messages.recv_timeout(LAST_WORDS).unwrap_or_default();
+        let messages = self.messages.recv_timeout(MESSAGE_WAIT).unwrap_or_default();
         let how = match (status.code(), status.signal()) {
             (Some(code), _) => format!("status {code}"),
             (None, Some(signal)) => format!("signal {signal}"),
@@ -234,61 +234,61 @@ impl Running {
         Err(message::explain(program, about, &how, status.signal().is_some(), &String::from_utf8_lossy(&messages)))
     }
 
-    fn broken(&self, error: &io::Error) -> StorageError {
+    fn read_error(&self, error: &io::Error) -> StorageError {
         StorageError::new(StorageErrorKind::Transient, format!("cannot read what {} says about {}: {error}", self.program, self.about))
     }
 }
 
-impl Read for Running {
+impl Read for CommandStream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if buffer.is_empty() {
             return Ok(0);
         }
         if self.outcome.is_none() {
-            self.watch.lock().deadline = Some(Instant::now() + self.allowed);
+            self.process.lock().deadline = Some(Instant::now() + self.allowed);
             let count = self.output.read(buffer)?;
             if count > 0 {
-                self.health.answered();
-                self.watch.lock().deadline = None;
+                self.health.progressed();
+                self.process.lock().deadline = None;
                 return Ok(count);
             }
         }
-        self.end().map(|()| 0).map_err(StorageError::into_io)
+        self.finish().map(|()| 0).map_err(StorageError::into_io)
     }
 }
 
-impl Drop for Running {
+impl Drop for CommandStream {
     fn drop(&mut self) {
-        let mut state = self.watch.lock();
+        let mut state = self.process.lock();
         if state.ended.is_some() {
             return;
         }
-        state.kill(Killed::Unwanted);
-        // Killed, so this cannot take long; nothing is left behind as a zombie.
+        state.kill(KillReason::Unwanted);
+        // KillReason, so this cannot take long; nothing is left behind as a zombie.
         state.ended = state.child.wait().ok();
         drop(state);
-        self.watch.changed.notify_all();
+        self.process.changed.notify_all();
     }
 }
 
 /// Kills the command when its time is up, or when the person asks to stop.
-fn keep_watch(watch: &Watch, cancelled: Option<&AtomicBool>) {
-    let mut state = watch.lock();
+fn supervise(process: &Process, cancelled: Option<&AtomicBool>) {
+    let mut state = process.lock();
     while state.ended.is_none() && state.killed.is_none() {
         let now = Instant::now();
         if cancelled.is_some_and(|flag| flag.load(Ordering::Relaxed)) {
-            state.kill(Killed::Cancelled);
+            state.kill(KillReason::Cancelled);
         } else if state.deadline.is_some_and(|deadline| deadline <= now) {
-            state.kill(Killed::Deadline);
+            state.kill(KillReason::Deadline);
         } else {
-            let left = state.deadline.map_or(LOOK, |deadline| deadline.saturating_duration_since(now));
-            state = watch.changed.wait_timeout(state, left.min(LOOK)).unwrap_or_else(PoisonError::into_inner).0;
+            let left = state.deadline.map_or(CANCEL_POLL, |deadline| deadline.saturating_duration_since(now));
+            state = process.changed.wait_timeout(state, left.min(CANCEL_POLL)).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 }
 
 /// The end of what a command says on standard error; all of it is read, so that the command never waits.
-fn last_of(mut errors: ChildStderr) -> Vec<u8> {
+fn read_messages(mut errors: ChildStderr) -> Vec<u8> {
     let mut kept = Vec::new();
     let mut piece = [0; 4096];
     loop {
@@ -298,8 +298,8 @@ fn last_of(mut errors: ChildStderr) -> Vec<u8> {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(_) => return kept,
         }
-        if kept.len() > 2 * MESSAGES {
-            kept.drain(..kept.len() - MESSAGES);
+        if kept.len() > 2 * MESSAGE_LIMIT {
+            kept.drain(..kept.len() - MESSAGE_LIMIT);
         }
     }
 }
@@ -318,9 +318,9 @@ fn cannot_start(program: &str, error: &io::Error) -> StorageError {
 mod tests {
     use super::*;
 
-    fn script(text: &str, deadline: Duration) -> Result<Running, StorageError> {
+    fn script(text: &str, deadline: Duration) -> Result<CommandStream, StorageError> {
         let arguments = vec!["-c".into(), text.into()];
-        Running::start(Task {
+        CommandStream::start(Invocation {
             program: OsStr::new("/bin/sh"),
             arguments,
             about: "image x",
@@ -347,14 +347,15 @@ mod tests {
 
     #[test]
     fn an_answer_comes_whole_and_in_utc() {
-        assert_eq!(script("printf %s \"$TZ $LC_ALL\"", LONG).unwrap().all(100).unwrap(), b"UTC C");
+        assert_eq!(script("printf %s \"$TZ $LC_ALL\"", LONG).unwrap().read_all(100).unwrap(), b"UTC C");
     }
 
     #[test]
     fn arguments_reach_no_shell() {
         let arguments = vec!["%s|".into(), "$(id) `id` ; * \n".into(), "--x".into()];
-        let task = Task { program: OsStr::new("printf"), arguments, about: "x", deadline: LONG, health: Arc::default(), cancelled: None };
-        assert_eq!(Running::start(task).unwrap().all(100).unwrap(), b"$(id) `id` ; * \n|--x|");
+        let invocation =
+            Invocation { program: OsStr::new("printf"), arguments, about: "x", deadline: LONG, health: Arc::default(), cancelled: None };
+        assert_eq!(CommandStream::start(invocation).unwrap().read_all(100).unwrap(), b"$(id) `id` ; * \n|--x|");
     }
 
     #[test]
@@ -364,7 +365,7 @@ mod tests {
         // The shell waits for a child that holds its standard output open.
         let text = format!("sleep 600 & echo $! >{}; wait", path.display());
         let begun = Instant::now();
-        let error = script(&text, Duration::from_millis(300)).unwrap().all(100).unwrap_err();
+        let error = script(&text, Duration::from_millis(300)).unwrap().read_all(100).unwrap_err();
         assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
         assert_eq!(error.kind, StorageErrorKind::Transient);
         assert!(error.text.contains("image x within 0.3 s"), "{error}");
@@ -407,9 +408,9 @@ mod tests {
 
     #[test]
     fn too_much_output_is_refused_and_messages_without_end_are_read_away() {
-        let error = script("exec yes", LONG).unwrap().all(1000).unwrap_err();
+        let error = script("exec yes", LONG).unwrap().read_all(1000).unwrap_err();
         assert_eq!(error.kind, StorageErrorKind::Protocol);
-        let error = script("yes message | head -c 3000000 >&2; echo last words >&2; exit 3", LONG).unwrap().all(10).unwrap_err();
+        let error = script("yes message | head -c 3000000 >&2; echo last words >&2; exit 3", LONG).unwrap().read_all(10).unwrap_err();
         assert!(error.text.contains("last words") && error.text.len() < 1000, "{error}");
     }
 
@@ -429,25 +430,31 @@ mod tests {
         let flag = Arc::new(AtomicBool::new(false));
         let arguments = vec!["600".into()];
         let cancelled = Some(Arc::clone(&flag));
-        let running =
-            Running::start(Task { program: OsStr::new("sleep"), arguments, about: "x", deadline: LONG, health: Arc::default(), cancelled })
-                .unwrap();
+        let stream = CommandStream::start(Invocation {
+            program: OsStr::new("sleep"),
+            arguments,
+            about: "x",
+            deadline: LONG,
+            health: Arc::default(),
+            cancelled,
+        })
+        .unwrap();
         flag.store(true, Ordering::Relaxed);
-        assert_eq!(running.all(10).unwrap_err().kind, StorageErrorKind::Cancelled);
+        assert_eq!(stream.read_all(10).unwrap_err().kind, StorageErrorKind::Cancelled);
     }
 
     #[test]
     fn a_missing_program_names_its_package() {
         let program = OsStr::new("/nowhere/rbd");
-        let task = Task { program, arguments: Vec::new(), about: "x", deadline: LONG, health: Arc::default(), cancelled: None };
-        let error = Running::start(task).unwrap_err();
+        let invocation = Invocation { program, arguments: Vec::new(), about: "x", deadline: LONG, health: Arc::default(), cancelled: None };
+        let error = CommandStream::start(invocation).unwrap_err();
         assert_eq!(error.kind, StorageErrorKind::Configuration);
         assert!(error.text.contains("ceph-common"), "{error}");
     }
 
     #[test]
     fn a_name_with_a_nul_is_refused() {
-        let task = Task {
+        let invocation = Invocation {
             program: OsStr::new("true"),
             arguments: vec!["a\0b".into()],
             about: "x",
@@ -455,6 +462,6 @@ mod tests {
             health: Arc::default(),
             cancelled: None,
         };
-        assert_eq!(Running::start(task).unwrap_err().kind, StorageErrorKind::Configuration);
+        assert_eq!(CommandStream::start(invocation).unwrap_err().kind, StorageErrorKind::Configuration);
     }
 }

@@ -14,7 +14,7 @@ const BUFFER: usize = 1 << 20;
 
 /// A run of bytes that an image has at an offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Run {
+pub struct Segment {
     /// Where in the image, in bytes.
     pub offset: u64,
     /// Bytes; never 0.
@@ -24,7 +24,7 @@ pub struct Run {
 }
 
 /// Reads such a stream. An image is what its runs say, and zeros elsewhere.
-pub struct Export<R> {
+pub struct ExportReader<R> {
     reader: BufReader<R>,
     about: String,
     size: Option<u64>,
@@ -33,7 +33,7 @@ pub struct Export<R> {
     ended: bool,
 }
 
-impl<R: Read> Export<R> {
+impl<R: Read> ExportReader<R> {
     /// Reads the head of a stream.
     ///
     /// # Errors
@@ -41,8 +41,8 @@ impl<R: Read> Export<R> {
     pub fn new(reader: R, about: impl Into<String>) -> Result<Self, StorageError> {
         let mut export = Self { reader: BufReader::with_capacity(BUFFER, reader), about: about.into(), size: None, left: 0, ended: false };
         let mut magic = [0; MAGIC.len()];
-        export.exactly(&mut magic)?;
-        if magic == *MAGIC { Ok(export) } else { Err(export.wrong("it begins with something else")) }
+        export.read_exact(&mut magic)?;
+        if magic == *MAGIC { Ok(export) } else { Err(export.format_error("it begins with something else")) }
     }
 
     /// The image's size, once a run or the end was given.
@@ -54,18 +54,18 @@ impl<R: Read> Export<R> {
     ///
     /// # Errors
     /// A stream that breaks off, or that makes no sense.
-    pub fn next_run(&mut self) -> Result<Option<Run>, StorageError> {
+    pub fn next_segment(&mut self) -> Result<Option<Segment>, StorageError> {
         self.skip()?;
         while !self.ended {
             let mut tag = [0];
-            self.exactly(&mut tag)?;
+            self.read_exact(&mut tag)?;
             match tag {
                 [b'f' | b't'] => {
                     let mut length = [0; 4];
-                    self.exactly(&mut length)?;
+                    self.read_exact(&mut length)?;
                     let length = u32::from_le_bytes(length);
                     if length > LONGEST_NAME {
-                        return Err(self.wrong("a snapshot's name is too long"));
+                        return Err(self.format_error("a snapshot's name is too long"));
                     }
                     self.left = u64::from(length);
                     self.skip()?;
@@ -74,12 +74,12 @@ impl<R: Read> Export<R> {
                 [b'w' | b'z'] => {
                     let (offset, length) = (self.number()?, self.number()?);
                     if offset.checked_add(length).is_none_or(|end| self.size.is_some_and(|size| end > size)) {
-                        return Err(self.wrong("an extent lies beyond the image's end"));
+                        return Err(self.format_error("an extent lies beyond the image's end"));
                     }
                     let zero = tag == [b'z'];
                     self.left = if zero { 0 } else { length };
                     if length > 0 {
-                        return Ok(Some(Run { offset, length, zero }));
+                        return Ok(Some(Segment { offset, length, zero }));
                     }
                 }
                 [b'e'] => {
@@ -87,11 +87,11 @@ impl<R: Read> Export<R> {
                     let mut more = [0];
                     match self.reader.read(&mut more) {
                         Ok(0) => self.ended = true,
-                        Ok(_) => return Err(self.wrong("bytes follow its end mark")),
-                        Err(error) => return Err(self.broken(error)),
+                        Ok(_) => return Err(self.format_error("bytes follow its end mark")),
+                        Err(error) => return Err(self.stream_error(error)),
                     }
                 }
-                [other] => return Err(self.wrong(&format!("a record of the unknown kind {other:#04x}"))),
+                [other] => return Err(self.format_error(&format!("a record of the unknown kind {other:#04x}"))),
             }
         }
         Ok(None)
@@ -101,10 +101,10 @@ impl<R: Read> Export<R> {
     ///
     /// # Errors
     /// A stream that breaks off.
-    pub fn read_run(&mut self, buffer: &mut [u8]) -> Result<usize, StorageError> {
+    pub fn read_segment(&mut self, buffer: &mut [u8]) -> Result<usize, StorageError> {
         let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
         let Some(buffer) = buffer.get_mut(..most) else { return Ok(0) };
-        self.exactly(buffer)?;
+        self.read_exact(buffer)?;
         self.left = self.left.saturating_sub(most as u64);
         Ok(most)
     }
@@ -112,9 +112,9 @@ impl<R: Read> Export<R> {
     fn skip(&mut self) -> Result<(), StorageError> {
         if self.left > 0 {
             let left = std::mem::take(&mut self.left);
-            let copied = io::copy(&mut (&mut self.reader).take(left), &mut io::sink()).map_err(|error| self.broken(error))?;
+            let copied = io::copy(&mut (&mut self.reader).take(left), &mut io::sink()).map_err(|error| self.stream_error(error))?;
             if copied < left {
-                return Err(self.wrong("it breaks off"));
+                return Err(self.format_error("it breaks off"));
             }
         }
         Ok(())
@@ -122,23 +122,23 @@ impl<R: Read> Export<R> {
 
     fn number(&mut self) -> Result<u64, StorageError> {
         let mut bytes = [0; 8];
-        self.exactly(&mut bytes)?;
+        self.read_exact(&mut bytes)?;
         Ok(u64::from_le_bytes(bytes))
     }
 
-    fn exactly(&mut self, buffer: &mut [u8]) -> Result<(), StorageError> {
-        self.reader.read_exact(buffer).map_err(|error| self.broken(error))
+    fn read_exact(&mut self, buffer: &mut [u8]) -> Result<(), StorageError> {
+        self.reader.read_exact(buffer).map_err(|error| self.stream_error(error))
     }
 
-    fn broken(&self, error: io::Error) -> StorageError {
+    fn stream_error(&self, error: io::Error) -> StorageError {
         match StorageError::of_io(&error) {
             Some(error) => error.clone(),
-            None if error.kind() == io::ErrorKind::UnexpectedEof => self.wrong("it breaks off"),
+            None if error.kind() == io::ErrorKind::UnexpectedEof => self.format_error("it breaks off"),
             None => StorageError::new(StorageErrorKind::Transient, format!("cannot read the export of {}: {error}", self.about)),
         }
     }
 
-    fn wrong(&self, what: &str) -> StorageError {
+    fn format_error(&self, what: &str) -> StorageError {
         StorageError::new(StorageErrorKind::Protocol, format!("the export of {} is not as rbd writes one: {what}", self.about))
     }
 }
@@ -176,14 +176,14 @@ mod tests {
     use super::samples::stream;
     use super::*;
 
-    fn runs(bytes: &[u8]) -> Result<Vec<(Run, Vec<u8>)>, StorageError> {
-        let mut export = Export::new(bytes, "x")?;
+    fn segments(bytes: &[u8]) -> Result<Vec<(Segment, Vec<u8>)>, StorageError> {
+        let mut export = ExportReader::new(bytes, "x")?;
         let mut found = Vec::new();
-        while let Some(run) = export.next_run()? {
+        while let Some(run) = export.next_segment()? {
             let mut content = Vec::new();
             let mut piece = [0; 3];
             loop {
-                let count = export.read_run(&mut piece)?;
+                let count = export.read_segment(&mut piece)?;
                 if count == 0 {
                     break;
                 }
@@ -197,25 +197,25 @@ mod tests {
     #[test]
     fn runs_come_with_their_bytes() {
         let bytes = stream(100, &[(0, Ok(b"hello")), (8, Err(4)), (50, Ok(b"")), (95, Ok(b"world"))]);
-        let found = runs(&bytes).unwrap();
+        let found = segments(&bytes).unwrap();
         assert_eq!(found.len(), 3);
-        assert_eq!(found[0], (Run { offset: 0, length: 5, zero: false }, b"hello".to_vec()));
-        assert_eq!(found[1], (Run { offset: 8, length: 4, zero: true }, Vec::new()));
+        assert_eq!(found[0], (Segment { offset: 0, length: 5, zero: false }, b"hello".to_vec()));
+        assert_eq!(found[1], (Segment { offset: 8, length: 4, zero: true }, Vec::new()));
         assert_eq!(found[2].1, b"world");
-        let mut export = Export::new(bytes.as_slice(), "x").unwrap();
+        let mut export = ExportReader::new(bytes.as_slice(), "x").unwrap();
         // Bytes that nobody read are passed over.
-        assert!(export.next_run().unwrap().is_some() && export.next_run().unwrap().is_some());
-        assert_eq!(export.next_run().unwrap().map(|run| run.offset), Some(95));
-        assert_eq!((export.next_run().unwrap(), export.next_run().unwrap(), export.size()), (None, None, Some(100)));
+        assert!(export.next_segment().unwrap().is_some() && export.next_segment().unwrap().is_some());
+        assert_eq!(export.next_segment().unwrap().map(|run| run.offset), Some(95));
+        assert_eq!((export.next_segment().unwrap(), export.next_segment().unwrap(), export.size()), (None, None, Some(100)));
     }
 
     #[test]
     fn a_stream_cut_anywhere_is_no_whole_one() {
         let bytes = stream(100, &[(0, Ok(b"hello")), (8, Err(4))]);
         for end in 0..bytes.len() {
-            assert!(runs(&bytes[..end]).is_err(), "{end}");
+            assert!(segments(&bytes[..end]).is_err(), "{end}");
         }
-        assert!(runs(&bytes).is_ok());
+        assert!(segments(&bytes).is_ok());
     }
 
     #[test]
@@ -235,7 +235,7 @@ mod tests {
             stream(u64::MAX, &[(u64::MAX, Err(1))]),
             b"rbd diff v1\nt\xff\xff\xff\xff".to_vec(),
         ] {
-            assert_eq!(runs(&wrong).unwrap_err().kind, StorageErrorKind::Protocol);
+            assert_eq!(segments(&wrong).unwrap_err().kind, StorageErrorKind::Protocol);
         }
     }
 }

@@ -20,8 +20,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use self::command::{Running, Task};
-use self::export::Export;
+use self::command::{CommandStream, Invocation};
+use self::export::ExportReader;
 use super::{Health, StorageError, StorageErrorKind};
 use crate::config::StorageOptions;
 
@@ -33,11 +33,11 @@ const CONNECT_SECONDS: u64 = 30;
 const ATTEMPTS: u32 = 2;
 const PAUSE: Duration = Duration::from_millis(500);
 /// An answer that is no list of extents is not longer than this: some ten thousand snapshots.
-const ANSWER: usize = 8 << 20;
+const OUTPUT_LIMIT: usize = 8 << 20;
 /// A list of extents is not longer than this.
-const EXTENTS: u64 = 16 << 30;
+const EXTENTS_LIMIT: u64 = 16 << 30;
 /// How many bytes of a pool's names are searched: a few hundred thousand names.
-const NAMES: u64 = 16 << 20;
+const NAMES_LIMIT: u64 = 16 << 20;
 
 /// What there is to know of an RBD image.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,7 +97,7 @@ pub struct ObjectStat {
 
 /// Which extents of an image to list.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Range<'a> {
+pub struct ExtentQuery<'a> {
     /// Only what changed since this snapshot.
     pub since: Option<&'a str>,
     /// As of this snapshot, not as of now.
@@ -116,8 +116,8 @@ pub struct Cluster {
     rados: OsString,
     deadline: Duration,
     cancelled: Option<Arc<AtomicBool>>,
-    /// What [`Pool::holds`] found, by pool.
-    held: Arc<Mutex<HashMap<String, bool>>>,
+    /// What [`Pool::contains`] found, by pool.
+    searched: Arc<Mutex<HashMap<String, bool>>>,
     health: Arc<Health>,
 }
 
@@ -150,7 +150,7 @@ impl Cluster {
             rados: "rados".into(),
             deadline: DEADLINE,
             cancelled: None,
-            held: Arc::default(),
+            searched: Arc::default(),
             health: Arc::default(),
         }
     }
@@ -227,7 +227,7 @@ impl Pool<'_> {
     /// `NoContainer` for a missing pool.
     pub fn image(&self, image: &str) -> Result<Option<ImageInfo>, StorageError> {
         let answer = absent_is_none(self.ask_rbd("info", image))?;
-        answer.map(|bytes| json::image(image, &bytes).map_err(|error| self.misread("info", image, &error))).transpose()
+        answer.map(|bytes| json::image(image, &bytes).map_err(|error| self.parse_error("info", image, &error))).transpose()
     }
 
     /// The snapshots of an image, the oldest first.
@@ -235,7 +235,7 @@ impl Pool<'_> {
     /// # Errors
     /// As for every command.
     pub fn snapshots(&self, image: &str) -> Result<Vec<SnapshotInfo>, StorageError> {
-        json::snapshots(&self.ask_rbd("snap ls", image)?).map_err(|error| self.misread("snap ls", image, &error))
+        json::snapshots(&self.ask_rbd("snap ls", image)?).map_err(|error| self.parse_error("snap ls", image, &error))
     }
 
     /// Who has an image open for writing.
@@ -243,7 +243,7 @@ impl Pool<'_> {
     /// # Errors
     /// As for every command.
     pub fn watchers(&self, image: &str) -> Result<Vec<String>, StorageError> {
-        json::watchers(&self.ask_rbd("status", image)?).map_err(|error| self.misread("status", image, &error))
+        json::watchers(&self.ask_rbd("status", image)?).map_err(|error| self.parse_error("status", image, &error))
     }
 
     /// Who holds an image's lock. It stays when its holder dies.
@@ -251,26 +251,28 @@ impl Pool<'_> {
     /// # Errors
     /// As for every command.
     pub fn locks(&self, image: &str) -> Result<Vec<String>, StorageError> {
-        json::locks(&self.ask_rbd("lock ls", image)?).map_err(|error| self.misread("lock ls", image, &error))
+        json::locks(&self.ask_rbd("lock ls", image)?).map_err(|error| self.parse_error("lock ls", image, &error))
     }
 
     /// Gives the extents of an image until `each` breaks, in the order of their offsets unless the image is striped.
     ///
     /// # Errors
     /// As for every command. What was given before an error is not the whole.
-    pub fn extents(&self, image: &str, range: Range<'_>, each: &mut dyn FnMut(Extent) -> ControlFlow<()>) -> Result<(), StorageError> {
-        let mut words = vec!["diff"];
-        if range.by_map {
-            words.push("--whole-object");
-        }
-        let mut running = self.rbd(&words, image, range.at, range.since, &["--format=json"])?;
-        let limit = io::BufReader::with_capacity(64 << 10, (&mut running).take(EXTENTS));
+    pub fn extents(
+        &self,
+        image: &str,
+        query: ExtentQuery<'_>,
+        each: &mut dyn FnMut(Extent) -> ControlFlow<()>,
+    ) -> Result<(), StorageError> {
+        let words: &[&str] = if query.by_map { &["diff", "--whole-object"] } else { &["diff"] };
+        let mut stream = self.rbd(words, image, query, "--format=json")?;
+        let limit = io::BufReader::with_capacity(64 << 10, (&mut stream).take(EXTENTS_LIMIT));
         let result = json::extents(limit, each);
         match result {
             // The command's own error says more than the broken answer it left.
-            Err(error) if error.is_io() || error.is_eof() => running.end().and(Err(self.misread("diff", image, &error))),
-            Err(error) => Err(self.misread("diff", image, &error)),
-            Ok(()) => running.end(),
+            Err(error) if error.is_io() || error.is_eof() => stream.finish().and(Err(self.parse_error("diff", image, &error))),
+            Err(error) => Err(self.parse_error("diff", image, &error)),
+            Ok(()) => stream.finish(),
         }
     }
 
@@ -279,11 +281,11 @@ impl Pool<'_> {
     /// # Errors
     /// `NoContainer` for a missing pool.
     pub fn object(&self, name: &str) -> Result<Option<ObjectStat>, StorageError> {
-        let Some(answer) = absent_is_none(self.ask_rados(&["stat", name], name, ANSWER))? else { return Ok(None) };
+        let Some(answer) = absent_is_none(self.ask_rados(&["stat", name], name, OUTPUT_LIMIT))? else { return Ok(None) };
         let text = String::from_utf8_lossy(&answer);
         match json::stat(&text) {
             Some((size, modified)) => Ok(Some(ObjectStat { size, modified })),
-            None => Err(self.misread("rados stat", name, &"it names no size")),
+            None => Err(self.parse_error("rados stat", name, &"it names no size")),
         }
     }
 
@@ -300,7 +302,7 @@ impl Pool<'_> {
     /// # Errors
     /// As for every command.
     pub fn has_object(&self, name: &str) -> Result<bool, StorageError> {
-        Ok(absent_is_none(self.ask_rados(&["listsnaps", name], name, ANSWER))?.is_some())
+        Ok(absent_is_none(self.ask_rados(&["listsnaps", name], name, OUTPUT_LIMIT))?.is_some())
     }
 
     /// Whether the pool holds an image or an object with such a name. The names are listed once for all that ask, up to the first
@@ -308,23 +310,23 @@ impl Pool<'_> {
     ///
     /// # Errors
     /// As for every command.
-    pub fn holds(&self, is_image: fn(&str) -> bool, is_object: fn(&str) -> bool) -> Result<bool, StorageError> {
-        let mut held = self.cluster.held.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = held.get(&self.name) {
+    pub fn contains(&self, is_image: fn(&str) -> bool, is_object: fn(&str) -> bool) -> Result<bool, StorageError> {
+        let mut searched = self.cluster.searched.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = searched.get(&self.name) {
             return Ok(*known);
         }
-        let found = self.lists(&self.cluster.rbd, is_image)? || self.lists(&self.cluster.rados, is_object)?;
-        held.insert(self.name.clone(), found);
+        let found = self.listing_has(&self.cluster.rbd, is_image)? || self.listing_has(&self.cluster.rados, is_object)?;
+        searched.insert(self.name.clone(), found);
         Ok(found)
     }
 
     /// Whether the listing that a program prints, a name a line, has such a name in the part that is searched.
-    fn lists(&self, program: &OsString, wanted: fn(&str) -> bool) -> Result<bool, StorageError> {
-        self.again(|| {
-            let mut arguments = self.who();
+    fn listing_has(&self, program: &OsString, wanted: fn(&str) -> bool) -> Result<bool, StorageError> {
+        self.retry(|| {
+            let mut arguments = self.connection_arguments();
             arguments.push("ls".into());
-            let mut running = self.start(program, arguments, &format!("pool {}", self.name))?;
-            let mut names = io::BufReader::new((&mut running).take(NAMES));
+            let mut stream = self.start(program, arguments, &format!("pool {}", self.name))?;
+            let mut names = io::BufReader::new((&mut stream).take(NAMES_LIMIT));
             let mut name = Vec::new();
             // If the stream fails, so does the command; its exit reports the error.
             while names.read_until(b'\n', &mut name).is_ok_and(|count| count > 0) {
@@ -334,7 +336,7 @@ impl Pool<'_> {
                 name.clear();
             }
             let is_cut = names.get_ref().limit() == 0;
-            if is_cut { Ok(false) } else { running.end().map(|()| false) }
+            if is_cut { Ok(false) } else { stream.finish().map(|()| false) }
         })
     }
 
@@ -342,9 +344,9 @@ impl Pool<'_> {
     ///
     /// # Errors
     /// As for every command, and later ones from the stream.
-    pub fn export(&self, image: &str, at: Option<&str>) -> Result<Export<impl Read + use<>>, StorageError> {
-        let running = self.rbd(&["export-diff", "--no-progress"], image, at, None, &["-"])?;
-        Export::new(running, self.about(image, at))
+    pub fn export(&self, image: &str, at: Option<&str>) -> Result<ExportReader<impl Read + use<>>, StorageError> {
+        let stream = self.rbd(&["export-diff", "--no-progress"], image, ExtentQuery { at, ..ExtentQuery::default() }, "-")?;
+        ExportReader::new(stream, self.about(image, at))
     }
 
     fn about(&self, image: &str, at: Option<&str>) -> String {
@@ -354,11 +356,12 @@ impl Pool<'_> {
 
     fn ask_rbd(&self, words: &str, image: &str) -> Result<Vec<u8>, StorageError> {
         let words: Vec<&str> = words.split(' ').collect();
-        self.again(|| self.rbd(&words, image, None, None, &["--format=json"])?.all(ANSWER))
+        self.retry(|| self.rbd(&words, image, ExtentQuery::default(), "--format=json")?.read_all(OUTPUT_LIMIT))
     }
 
     /// Runs `rbd`. Names are given as the values of options, so that none can be taken for an option itself.
-    fn rbd(&self, words: &[&str], image: &str, at: Option<&str>, since: Option<&str>, last: &[&str]) -> Result<Running, StorageError> {
+    fn rbd(&self, words: &[&str], image: &str, query: ExtentQuery<'_>, last: &str) -> Result<CommandStream, StorageError> {
+        let ExtentQuery { since, at, .. } = query;
         let about = self.about(image, at);
         for name in [Some(image), at, since].into_iter().flatten() {
             // `rbd` would take what stands before a slash for another pool.
@@ -367,11 +370,11 @@ impl Pool<'_> {
             }
         }
         let mut arguments: Vec<OsString> = words.iter().map(OsString::from).collect();
-        arguments.extend(self.who());
+        arguments.extend(self.connection_arguments());
         arguments.push(format!("--image={image}").into());
         arguments.extend(at.map(|at| format!("--snap={at}").into()));
         arguments.extend(since.map(|since| format!("--from-snap={since}").into()));
-        arguments.extend(last.iter().map(OsString::from));
+        arguments.push(last.into());
         self.start(&self.cluster.rbd, arguments, &about)
     }
 
@@ -380,33 +383,33 @@ impl Pool<'_> {
         if name.is_empty() || name.starts_with('-') {
             return Err(StorageError::new(StorageErrorKind::NotAnObject, format!("{name:?} is no name of an object")));
         }
-        let mut arguments = self.who();
+        let mut arguments = self.connection_arguments();
         arguments.extend(words.iter().map(OsString::from));
-        self.again(|| self.start(&self.cluster.rados, arguments.clone(), &self.about(name, None))?.all(limit))
+        self.retry(|| self.start(&self.cluster.rados, arguments.clone(), &self.about(name, None))?.read_all(limit))
     }
 
-    fn who(&self) -> Vec<OsString> {
+    fn connection_arguments(&self) -> Vec<OsString> {
         let Cluster { user, conf, .. } = self.cluster;
-        let connect = CONNECT_SECONDS.min(self.cluster.health.limit(self.cluster.deadline).as_secs().max(1));
+        let connect = CONNECT_SECONDS.min(self.cluster.health.response_limit(self.cluster.deadline).as_secs().max(1));
         let mut words: Vec<OsString> = vec![format!("--id={user}").into(), format!("--conf={conf}").into()];
         words.push(format!("--client-mount-timeout={connect}").into());
         words.push(format!("--pool={}", self.name).into());
         words
     }
 
-    fn start(&self, program: &OsString, arguments: Vec<OsString>, about: &str) -> Result<Running, StorageError> {
+    fn start(&self, program: &OsString, arguments: Vec<OsString>, about: &str) -> Result<CommandStream, StorageError> {
         // `rados` takes even the value of an option for another one, and then says how it is used.
         if self.name.is_empty() || self.name.starts_with('-') || self.name.contains(char::is_control) {
             return Err(StorageError::new(StorageErrorKind::NotAnObject, format!("{:?} is no name of a pool", self.name)));
         }
         let Cluster { deadline, cancelled, health, .. } = self.cluster;
         health.wait(cancelled.as_deref().unwrap_or(&AtomicBool::new(false)))?;
-        let deadline = health.limit(*deadline);
-        Running::start(Task { program, arguments, about, deadline, health: Arc::clone(health), cancelled: cancelled.clone() })
+        let deadline = health.response_limit(*deadline);
+        CommandStream::start(Invocation { program, arguments, about, deadline, health: Arc::clone(health), cancelled: cancelled.clone() })
     }
 
     /// Runs a short command once more where that may help.
-    fn again<T>(&self, run: impl Fn() -> Result<T, StorageError>) -> Result<T, StorageError> {
+    fn retry<T>(&self, run: impl Fn() -> Result<T, StorageError>) -> Result<T, StorageError> {
         let mut attempt = 1;
         loop {
             match run() {
@@ -417,7 +420,7 @@ impl Pool<'_> {
         }
     }
 
-    fn misread(&self, command: &str, name: &str, error: &dyn std::fmt::Display) -> StorageError {
+    fn parse_error(&self, command: &str, name: &str, error: &dyn std::fmt::Display) -> StorageError {
         let text = format!("the answer of {command:?} about {} is not as Ceph writes it: {error}", self.about(name, None));
         StorageError::new(StorageErrorKind::Protocol, text)
     }
@@ -453,7 +456,7 @@ mod tests {
         let copied = Command::new("install").arg("-m755").arg(dir.path().join("text")).arg(&path).status();
         assert!(copied.unwrap().success());
         let cluster = Cluster::with("cinder", "/etc/ceph/ceph.conf", "backups");
-        let health = Health::new(crate::storage::Patience { all: Duration::from_secs(60), pause: Duration::ZERO });
+        let health = Health::new(crate::storage::WaitLimit { total: Duration::from_secs(60), probe_interval: Duration::ZERO });
         (dir, cluster.with_programs(PathBuf::from(&path), path).with_deadline(Duration::from_millis(400)).with_health(Arc::new(health)))
     }
 
@@ -465,8 +468,10 @@ mod tests {
     fn the_command_is_the_one_that_an_administrator_would_type() {
         let (dir, cluster) = scripted("printf '%s\\n' \"$@\" >$0.args; echo '[]'");
         let pool = cluster.pool("odd -pool");
-        pool.extents("volume-v.backup.b", Range { since: Some("s1"), at: Some("s2"), by_map: true }, &mut |_| ControlFlow::Continue(()))
-            .unwrap();
+        pool.extents("volume-v.backup.b", ExtentQuery { since: Some("s1"), at: Some("s2"), by_map: true }, &mut |_| {
+            ControlFlow::Continue(())
+        })
+        .unwrap();
         let arguments = fs::read_to_string(dir.path().join("rbd.args")).unwrap();
         assert_eq!(
             arguments.lines().collect::<Vec<_>>(),
@@ -525,7 +530,7 @@ mod tests {
         assert_eq!(kind(pool.snapshots("x")), StorageErrorKind::Protocol);
         assert_eq!(kind(pool.watchers("x")), StorageErrorKind::Protocol);
         assert_eq!(kind(pool.locks("x")), StorageErrorKind::Protocol);
-        assert_eq!(kind(pool.extents("x", Range::default(), &mut none)), StorageErrorKind::Protocol);
+        assert_eq!(kind(pool.extents("x", ExtentQuery::default(), &mut none)), StorageErrorKind::Protocol);
         assert_eq!(kind(pool.object("x")), StorageErrorKind::Protocol);
         assert_eq!(kind(pool.export("x", None)), StorageErrorKind::Protocol);
         assert_eq!(kind(pool.read_object("x", 3)), StorageErrorKind::Protocol);
@@ -533,7 +538,7 @@ mod tests {
         let (_dir, cluster) = scripted("exec sleep 600");
         let pool = cluster.pool("p");
         assert_eq!(kind(pool.image("x")), StorageErrorKind::Transient);
-        assert_eq!(kind(pool.extents("x", Range::default(), &mut none)), StorageErrorKind::Transient);
+        assert_eq!(kind(pool.extents("x", ExtentQuery::default(), &mut none)), StorageErrorKind::Transient);
         assert_eq!(kind(pool.export("x", None)), StorageErrorKind::Transient);
         let (_dir, cluster) = scripted("yes '[' | tr -d '\\n'");
         assert_eq!(kind(cluster.pool("p").snapshots("x")), StorageErrorKind::Protocol);
@@ -542,17 +547,17 @@ mod tests {
     #[test]
     fn an_answer_that_breaks_off_gives_the_reason_of_the_command() {
         let (_dir, cluster) = scripted("printf '[{\"offset\":0,'; echo 'rbd: diff error: (5) Input/output error' >&2; exit 5");
-        let result = cluster.pool("p").extents("x", Range::default(), &mut |_| ControlFlow::Continue(()));
+        let result = cluster.pool("p").extents("x", ExtentQuery::default(), &mut |_| ControlFlow::Continue(()));
         assert_eq!(kind(result), StorageErrorKind::Media);
         // Whole, and the command failed all the same.
         let (_dir, cluster) = scripted("echo '[]'; echo 'rbd: diff error: (5) Input/output error' >&2; exit 5");
-        let result = cluster.pool("p").extents("x", Range::default(), &mut |_| ControlFlow::Continue(()));
+        let result = cluster.pool("p").extents("x", ExtentQuery::default(), &mut |_| ControlFlow::Continue(()));
         assert_eq!(kind(result), StorageErrorKind::Media);
     }
 
     #[test]
     fn a_pool_is_looked_through_once_and_not_beyond_the_first_name_that_fits() {
-        let holds = |cluster: &Cluster, pool: &str| cluster.pool(pool).holds(|name| name == "an image", |name| name == "an object");
+        let holds = |cluster: &Cluster, pool: &str| cluster.pool(pool).contains(|name| name == "an image", |name| name == "an object");
         let names = |text: &str| scripted(&format!("echo x >>$0.runs; case \"$*\" in *--pool=p*) {text};; esac"));
         for (text, found) in
             [("", false), ("printf 'a\nb'", false), ("echo an image; exec sleep 600", true), ("yes other | head -c 20000000", false)]

@@ -1,7 +1,7 @@
 //! Google Cloud Storage by its JSON interface, with a service account, as Cinder's driver uses it; except that all pages of a
 //! listing are read.
 
-mod key;
+mod service_account;
 
 #[cfg(test)]
 mod tests;
@@ -19,8 +19,10 @@ use serde::Deserialize;
 use serde_json::Value;
 use ureq::http::Method;
 
-use self::key::Key;
-use super::http::{self, Answer, Base, Header, Http, Listing, Network, Proxies, Slot, Trust, encode, object_name, part, proxy};
+use self::service_account::ServiceAccount;
+use super::http::{
+    self, BaseUrl, Header, HttpClient, HttpResponse, Network, PagedListing, Proxies, TokenCache, Trust, encode, object_name, part, proxy,
+};
 use super::{ObjectInfo, ObjectStore, StorageError, StorageErrorKind};
 use crate::config::{ConfigError, StorageOptions};
 
@@ -40,10 +42,10 @@ const FIELDS: &str = "name,size,md5Hash,timeCreated,updated";
 /// Google's storage, with the service account of cinder.conf.
 #[derive(Debug)]
 pub struct Client {
-    endpoint: Base,
-    key: Key,
-    http: Http,
-    slot: Slot<SecretString>,
+    endpoint: BaseUrl,
+    account: ServiceAccount,
+    http: HttpClient,
+    token_cache: TokenCache<SecretString>,
     concurrency: usize,
     warnings: Vec<String>,
 }
@@ -61,7 +63,7 @@ impl Client {
                 "backup_gcs_credential_file is not set; give it in cinder.conf or with --storage-option backup_gcs_credential_file=FILE";
             return Err(StorageError::new(StorageErrorKind::Configuration, text));
         };
-        let key = Key::read(&file)?;
+        let account = ServiceAccount::read(&file)?;
         let proxies = match options.secret("backup_gcs_proxy_url").map_err(of_config)? {
             Some(setting) => {
                 let proxy = proxy::parse(setting.value.expose_secret(), &setting.origin)?;
@@ -69,13 +71,13 @@ impl Client {
             }
             None => network.proxies.clone(),
         };
-        let endpoint = Base::parse(endpoint.unwrap_or(ENDPOINT), &"the endpoint for Google Cloud Storage")?;
+        let endpoint = BaseUrl::parse(endpoint.unwrap_or(ENDPOINT), &"the endpoint for Google Cloud Storage")?;
         let mut warnings = Vec::new();
-        if !endpoint.is_https() || !key.token_url.is_https() {
-            warnings.push(format!("tokens of {} travel unencrypted: the endpoint or token_uri is not https", key.email()));
+        if !endpoint.is_https() || !account.token_url.is_https() {
+            warnings.push(format!("tokens of {} travel unencrypted: the endpoint or token_uri is not https", account.email()));
         }
-        let http = Http::new(network, &Trust::system(), proxies);
-        Ok(Arc::new(Self { endpoint, key, http, slot: Slot::default(), concurrency: network.concurrency, warnings }))
+        let http = HttpClient::new(network, &Trust::system(), proxies);
+        Ok(Arc::new(Self { endpoint, account, http, token_cache: TokenCache::default(), concurrency: network.concurrency, warnings }))
     }
 
     /// What works and should be known all the same.
@@ -96,12 +98,12 @@ impl Client {
     }
 
     fn login(&self) -> Result<(SecretString, Option<Instant>), StorageError> {
-        let assertion = self.key.assertion(Timestamp::now())?;
+        let assertion = self.account.assertion(Timestamp::now())?;
         let body = format!("grant_type={}&assertion={assertion}", encode("urn:ietf:params:oauth:grant-type:jwt-bearer"));
         let form = [http::header("content-type", "application/x-www-form-urlencoded", false)?];
-        let answer = self.http.ask(Method::POST, self.key.token_url.as_str(), &form, Some(body.into_bytes()))?;
-        if !answer.is_good() {
-            let mut error = answer.refusal(|body| {
+        let response = self.http.send(Method::POST, self.account.token_url.as_str(), &form, Some(body.into_bytes()))?;
+        if !response.is_success() {
+            let mut error = response.into_error(|body| {
                 let text = |document: &Value, name: &str| document.get(name).and_then(Value::as_str).map(str::to_owned);
                 let document: Value = serde_json::from_slice(body).ok()?;
                 Some(format!("{} {}", text(&document, "error")?, text(&document, "error_description").unwrap_or_default()))
@@ -118,11 +120,11 @@ impl Client {
             }
             return Err(error);
         }
-        let what = answer.what().to_owned();
-        let body = answer.read_all(LARGEST_PAGE)?;
+        let what = response.what().to_owned();
+        let body = response.read_all(LARGEST_PAGE)?;
         // The document holds the token, so that nothing of it is shown.
         let grant: Grant = serde_json::from_slice(&body)
-            .map_err(|_| StorageError::new(StorageErrorKind::Protocol, format!("{what}: the answer is no grant of a token")))?;
+            .map_err(|_| StorageError::new(StorageErrorKind::Protocol, format!("{what}: the response is no grant of a token")))?;
         let life = grant.expires_in.unwrap_or(300);
         let until = Instant::now().checked_add(Duration::from_secs(life - (life / 4).min(60)));
         Ok((SecretString::from(grant.access_token), until))
@@ -144,24 +146,24 @@ pub struct GcsStore {
 
 impl GcsStore {
     /// Asks with a token, and once more with a new one where that is refused.
-    fn ask(&self, rest: &str, headers: &[Header]) -> Result<Answer, StorageError> {
+    fn send(&self, rest: &str, headers: &[Header]) -> Result<HttpResponse, StorageError> {
         let client = &self.client;
         let login = || client.login();
-        let mut live = client.slot.live(None, login)?;
+        let mut cached = client.token_cache.get(None, login)?;
         let mut renewed = false;
         loop {
-            let token = http::header("authorization", &format!("Bearer {}", live.session.expose_secret()), true)?;
+            let token = http::header("authorization", &format!("Bearer {}", cached.token.expose_secret()), true)?;
             let headers: Vec<Header> = headers.iter().cloned().chain([token]).collect();
-            let answer = client.http.ask(Method::GET, &format!("{}/o{rest}", self.location), &headers, None)?;
-            match answer.status() {
+            let response = client.http.send(Method::GET, &format!("{}/o{rest}", self.location), &headers, None)?;
+            match response.status() {
                 401 if !renewed => {
-                    live = client.slot.live(Some(&live), login)?;
+                    cached = client.token_cache.get(Some(&cached), login)?;
                     renewed = true;
                 }
-                401 | 500.. => return Ok(answer),
+                401 | 500.. => return Ok(response),
                 _ => {
-                    live.prove();
-                    return Ok(answer);
+                    cached.mark_accepted();
+                    return Ok(response);
                 }
             }
         }
@@ -170,13 +172,13 @@ impl GcsStore {
     fn page(&self, prefix: &str, token: Option<&str>) -> Result<Page, StorageError> {
         let token = token.map(|token| format!("&pageToken={}", encode(token))).unwrap_or_default();
         let fields = encode(&format!("nextPageToken,items({FIELDS})"));
-        self.document(self.ask(&format!("?prefix={}&fields={fields}{token}", encode(prefix)), &[])?)
+        self.document(self.send(&format!("?prefix={}&fields={fields}{token}", encode(prefix)), &[])?)
     }
 
     /// A document about the bucket's objects.
-    fn document<T: for<'de> Deserialize<'de>>(&self, answer: Answer) -> Result<T, StorageError> {
-        if !answer.is_good() {
-            let (error, google) = refusal(answer);
+    fn document<T: for<'de> Deserialize<'de>>(&self, response: HttpResponse) -> Result<T, StorageError> {
+        if !response.is_success() {
+            let (error, google) = refusal(response);
             return Err(match error.kind {
                 StorageErrorKind::NoObject if google => {
                     StorageError::new(StorageErrorKind::NoContainer, format!("there is no bucket at {}", self.location))
@@ -185,10 +187,10 @@ impl GcsStore {
                 _ => error,
             });
         }
-        let what = answer.what().to_owned();
-        let body = answer.read_all(LARGEST_PAGE)?;
+        let what = response.what().to_owned();
+        let body = response.read_all(LARGEST_PAGE)?;
         serde_json::from_slice(&body).map_err(|error| {
-            StorageError::new(StorageErrorKind::Protocol, format!("{what}: the answer is no document of Google's ({error})"))
+            StorageError::new(StorageErrorKind::Protocol, format!("{what}: the response is no document of Google's ({error})"))
         })
     }
 
@@ -207,16 +209,16 @@ impl ObjectStore for GcsStore {
     }
 
     fn list(&self, prefix: &str, each: &mut dyn FnMut(ObjectInfo) -> ControlFlow<()>) -> Result<(), StorageError> {
-        let mut listing = Listing::new(&self.location, prefix);
+        let mut listing = PagedListing::new(&self.location, prefix);
         loop {
             let page = self.client.http.page(listing.token().is_none(), || self.page(prefix, listing.token()))?;
             for item in page.items {
-                listing.name(&item.name)?;
+                listing.accept(&item.name)?;
                 if each(item.info(&self.location)?).is_break() {
                     return Ok(());
                 }
             }
-            if !listing.turn(page.next.filter(|next| !next.is_empty()))? {
+            if !listing.end_page(page.next.filter(|next| !next.is_empty()))? {
                 return Ok(());
             }
         }
@@ -224,17 +226,17 @@ impl ObjectStore for GcsStore {
 
     fn stat(&self, name: &str) -> Result<Option<ObjectInfo>, StorageError> {
         object_name(name)?;
-        let answer = self.ask(&format!("/{}?fields={}", encode(name), encode(FIELDS)), &[])?;
-        if answer.status() == 404 {
-            let (error, google) = refusal(answer);
+        let response = self.send(&format!("/{}?fields={}", encode(name), encode(FIELDS)), &[])?;
+        if response.status() == 404 {
+            let (error, google) = refusal(response);
             if !google {
                 return Err(not_google(error));
             }
             // An object and a bucket are missing alike; a listing goes only where the bucket is there.
-            let _: Page = self.document(self.ask("?maxResults=1&fields=nextPageToken", &[])?)?;
+            let _: Page = self.document(self.send("?maxResults=1&fields=nextPageToken", &[])?)?;
             return Ok(None);
         }
-        let item: Item = self.document(answer)?;
+        let item: Item = self.document(response)?;
         if item.name != name {
             let text = format!("asked for {name:?}, {} tells of {:?}", self.location, item.name);
             return Err(StorageError::new(StorageErrorKind::Protocol, text));
@@ -251,15 +253,17 @@ impl ObjectStore for GcsStore {
                 None => return self.stat(name)?.map(|_| Box::new(io::empty()) as _).ok_or_else(|| self.no_object(name)),
             },
         };
-        let answer = self.ask(&format!("/{}?alt=media", encode(name)), &headers)?;
-        match answer.status() {
+        let response = self.send(&format!("/{}?alt=media", encode(name)), &headers)?;
+        match response.status() {
             200 | 206 => {
-                let html = answer.header("content-type").is_some_and(|kind| kind.to_ascii_lowercase().starts_with("text/html"));
+                let html = response.header("content-type").is_some_and(|kind| kind.to_ascii_lowercase().starts_with("text/html"));
                 let signs = ["x-goog-hash", "x-goog-generation", "x-goog-stored-content-length"];
-                if html || !signs.iter().any(|sign| answer.header(sign).is_some()) {
-                    return Err(answer.nonsense("the answer is not Google's: it tells neither the object's hash nor its generation"));
+                if html || !signs.iter().any(|sign| response.header(sign).is_some()) {
+                    return Err(
+                        response.protocol_error("the response is not Google's: it tells neither the object's hash nor its generation")
+                    );
                 }
-                part::reader(answer, range)
+                part::reader(response, range)
             }
             416 if range.is_some() => Ok(Box::new(io::empty())),
             // What is said here of a missing object is plain text; its document says whether it is Google who says so.
@@ -269,7 +273,7 @@ impl ObjectStore for GcsStore {
                     Err(StorageError::new(StorageErrorKind::Transient, format!("the object {name:?} at {} comes and goes", self.location)))
                 }
             },
-            _ => Err(refusal(answer).0),
+            _ => Err(refusal(response).0),
         }
     }
 }
@@ -279,11 +283,11 @@ fn not_google(error: StorageError) -> StorageError {
     StorageError::new(StorageErrorKind::Protocol, format!("{}; and this is no error document of Google's, so nothing is said", error.text))
 }
 
-/// What an answer that is no success means, and whether it is Google's own.
-fn refusal(answer: Answer) -> (StorageError, bool) {
-    let status = answer.status();
+/// What a response that is no success means, and whether it is Google's own.
+fn refusal(response: HttpResponse) -> (StorageError, bool) {
+    let status = response.status();
     let (mut google, mut limited) = (false, false);
-    let mut error = answer.refusal(|body| {
+    let mut error = response.into_error(|body| {
         let document: Value = serde_json::from_slice(body).ok()?;
         let error = document.get("error")?;
         google = error.get("code").and_then(Value::as_u64) == Some(u64::from(status));

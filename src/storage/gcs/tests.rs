@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::*;
 use crate::domain::hex;
-use crate::storage::http::testing::{Objects, Reply, Seen, TestServer, hasty, names, ok, options, read_all, status};
+use crate::storage::http::testing::{Objects, ReceivedRequest, Reply, TestServer, names, ok, options, read_all, short_timeouts, status};
 
 /// Made for these tests, and good for nothing else.
 const KEY: &str = include_str!("testdata/key.pem");
@@ -35,7 +35,7 @@ fn credentials(server: &str, change: impl FnOnce(&mut Value)) -> (tempfile::Temp
 fn client(server: &TestServer) -> Arc<Client> {
     let (_dir, path) = credentials(&server.url, |_| {});
     let options = options(&format!("backup_gcs_credential_file = {}", path.display()), &[]);
-    Client::new(&options, Some(&server.url), &hasty()).unwrap()
+    Client::new(&options, Some(&server.url), &short_timeouts()).unwrap()
 }
 
 fn item(name: &str) -> Value {
@@ -44,7 +44,7 @@ fn item(name: &str) -> Value {
 
 fn complaint(code: u16, reason: &str) -> Reply {
     let body = json!({"error": {"code": code, "message": "m", "errors": [{"reason": reason}]}});
-    Reply::Is(code, vec![("Content-Type", "application/json".to_owned())], body.to_string().into_bytes())
+    Reply::Response(code, vec![("Content-Type", "application/json".to_owned())], body.to_string().into_bytes())
 }
 
 fn grant(token: &str) -> Reply {
@@ -52,12 +52,12 @@ fn grant(token: &str) -> Reply {
 }
 
 /// A bucket `b` with three objects, listed by two.
-fn google(seen: &Seen) -> Reply {
-    let (path, query) = seen.target.split_once('?').unwrap_or((&seen.target, ""));
+fn google(request: &ReceivedRequest) -> Reply {
+    let (path, query) = request.target.split_once('?').unwrap_or((&request.target, ""));
     if path == "/token" {
         return grant("token-1");
     }
-    if seen.header("authorization") != "Bearer token-1" {
+    if request.header("authorization") != "Bearer token-1" {
         return complaint(401, "authError");
     }
     let query: BTreeMap<String, String> = query
@@ -75,21 +75,21 @@ fn google(seen: &Seen) -> Reply {
         "/storage/v1/b/b/o" => ok(&[], "{}"),
         "/storage/v1/b/b/o/v%2Fp-1" | "/storage/v1/b/b/o/v%2Fp-3%20%2B%C3%BC" => {
             let hash = ("x-goog-hash", "crc32c=AAAAAA==");
-            match (of("alt"), seen.header("range")) {
+            match (of("alt"), request.header("range")) {
                 ("media", "bytes=0-99") => {
-                    Reply::Is(206, vec![(hash.0, hash.1.to_owned()), ("Content-Range", "bytes 0-0/1".to_owned())], b"a".to_vec())
+                    Reply::Response(206, vec![(hash.0, hash.1.to_owned()), ("Content-Range", "bytes 0-0/1".to_owned())], b"a".to_vec())
                 }
                 ("media", _) => ok(&[hash], "a"),
                 _ => ok(&[], item(&percent_decode_str(path.trim_start_matches("/storage/v1/b/b/o/")).decode_utf8().unwrap()).to_string()),
             }
         }
-        _ if of("alt") == "media" => Reply::Is(404, Vec::new(), b"No such object: b/x".to_vec()),
+        _ if of("alt") == "media" => Reply::Response(404, Vec::new(), b"No such object: b/x".to_vec()),
         _ => complaint(404, "notFound"),
     }
 }
 
-fn hostile(answer: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> (TestServer, GcsStore) {
-    let server = TestServer::new(move |seen| if seen.target == "/token" { google(seen) } else { answer(seen) });
+fn hostile(response: impl Fn(&ReceivedRequest) -> Reply + Send + Sync + 'static) -> (TestServer, GcsStore) {
+    let server = TestServer::new(move |request| if request.target == "/token" { google(request) } else { response(request) });
     let store = client(&server).bucket("b").unwrap();
     (server, store)
 }
@@ -112,7 +112,7 @@ fn a_bucket_is_listed_read_and_looked_at() {
     for error in [names(&none, "p").unwrap_err(), none.stat("x").unwrap_err(), read_all(&none, "x", None).unwrap_err()] {
         assert_eq!(error.kind, StorageErrorKind::NoContainer, "{error}");
     }
-    assert_eq!(server.seen().iter().filter(|seen| seen.target == "/token").count(), 1, "one login for all");
+    assert_eq!(server.requests().iter().filter(|request| request.target == "/token").count(), 1, "one login for all");
     assert_eq!(client.warnings().len(), 1, "plain http: {:?}", client.warnings());
 }
 
@@ -120,7 +120,7 @@ fn a_bucket_is_listed_read_and_looked_at() {
 fn the_proof_is_signed_and_says_what_googles_client_says() {
     let server = TestServer::new(google);
     client(&server).bucket("b").unwrap().stat("v/p-1").unwrap();
-    let body = String::from_utf8(server.seen()[0].body.clone()).unwrap();
+    let body = String::from_utf8(server.requests()[0].body.clone()).unwrap();
     let proof = body.strip_prefix("grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Ajwt-bearer&assertion=").unwrap();
     let (text, signature) = proof.rsplit_once('.').unwrap();
     let rustls::pki_types::PrivateKeyDer::Pkcs8(der) = rustls::pki_types::pem::PemObject::from_pem_slice(KEY.as_bytes()).unwrap() else {
@@ -145,25 +145,25 @@ fn the_proof_is_signed_and_says_what_googles_client_says() {
 #[test]
 fn an_expired_token_is_renewed_once() {
     let logins = AtomicUsize::new(0);
-    let server = TestServer::new(move |seen| {
-        if seen.target == "/token" {
+    let server = TestServer::new(move |request| {
+        if request.target == "/token" {
             return grant(&format!("token-{}", 1 + logins.fetch_add(1, Ordering::SeqCst)));
         }
-        let good = seen.header("authorization") == "Bearer token-2" || seen.target.contains("/first");
+        let good = request.header("authorization") == "Bearer token-2" || request.target.contains("/first");
         if good { ok(&[("x-goog-generation", "1")], "a") } else { complaint(401, "authError") }
     });
     let store = client(&server).bucket("b").unwrap();
     for name in ["first", "second", "third"] {
         assert_eq!(read_all(&store, name, None).unwrap(), b"a");
     }
-    assert_eq!(server.seen().iter().filter(|seen| seen.target == "/token").count(), 2);
+    assert_eq!(server.requests().iter().filter(|request| request.target == "/token").count(), 2);
 }
 
 #[test]
 fn a_refused_proof_is_shown_once() {
     let server = TestServer::new(|_| {
         let body = json!({"error": "invalid_grant", "error_description": "Invalid JWT Signature."});
-        Reply::Is(400, Vec::new(), body.to_string().into_bytes())
+        Reply::Response(400, Vec::new(), body.to_string().into_bytes())
     });
     let store = client(&server).bucket("b").unwrap();
     for _ in 0..3 {
@@ -171,7 +171,7 @@ fn a_refused_proof_is_shown_once() {
         assert_eq!(error.kind, StorageErrorKind::Authentication);
         assert!(error.text.contains("Invalid JWT Signature"), "{error}");
     }
-    assert_eq!(server.seen().len(), 1);
+    assert_eq!(server.requests().len(), 1);
 }
 
 #[test]
@@ -187,7 +187,7 @@ fn a_credential_file_that_is_none_is_told_without_its_secrets() {
     for (change, named) in changes {
         let (_dir, path) = credentials("http://127.0.0.1:1", change);
         let options = options(&format!("backup_gcs_credential_file = {}", path.display()), &[]);
-        let error = Client::new(&options, None, &hasty()).unwrap_err();
+        let error = Client::new(&options, None, &short_timeouts()).unwrap_err();
         assert_eq!(error.kind, StorageErrorKind::Configuration);
         assert!(error.text.contains(named) && !error.text.contains("secret"), "{error}");
     }
@@ -198,10 +198,10 @@ fn a_credential_file_that_is_none_is_told_without_its_secrets() {
         ("backup_gcs_credential_file = /nowhere".to_owned(), "/nowhere"),
         (format!("{file}\nbackup_gcs_proxy_url = gopher://u:secret@x"), "proxy"),
     ] {
-        let error = Client::new(&options(&conf, &[]), None, &hasty()).unwrap_err();
+        let error = Client::new(&options(&conf, &[]), None, &short_timeouts()).unwrap_err();
         assert!(error.kind == StorageErrorKind::Configuration && error.text.contains(named) && !error.text.contains("secret"), "{error}");
     }
-    let client = Client::new(&options(&file, &[]), None, &hasty()).unwrap();
+    let client = Client::new(&options(&file, &[]), None, &short_timeouts()).unwrap();
     assert!(!format!("{client:?}").contains("PRIVATE"));
     assert_eq!(client.bucket("b").unwrap().location(), "https://storage.googleapis.com/storage/v1/b/b");
     for name in ["", "a/b", "..", "."] {
@@ -232,7 +232,7 @@ fn errors_have_their_meaning() {
 fn html_is_neither_an_object_nor_a_listing_nor_a_proof_of_absence() {
     for code in [200, 404] {
         let (_server, store) =
-            hostile(move |_| Reply::Is(code, vec![("Content-Type", "text/html".to_owned())], b"<html>Please log in</html>".to_vec()));
+            hostile(move |_| Reply::Response(code, vec![("Content-Type", "text/html".to_owned())], b"<html>Please log in</html>".to_vec()));
         for error in [names(&store, "p").unwrap_err(), store.stat("x").unwrap_err(), read_all(&store, "x", None).unwrap_err()] {
             assert_eq!(error.kind, StorageErrorKind::Protocol, "{error}");
         }
@@ -258,7 +258,7 @@ fn a_listing_without_an_end_and_other_nonsense_is_told() {
         let (server, store) = hostile(move |_| ok(&[], page()));
         let error = names(&store, "p-").unwrap_err();
         assert_eq!(error.kind, StorageErrorKind::Protocol, "{error}");
-        assert!(server.seen().len() <= 110, "{}", server.seen().len());
+        assert!(server.requests().len() <= 110, "{}", server.requests().len());
     }
     let (_server, store) = hostile(|_| ok(&[], item("another").to_string()));
     assert_eq!(store.stat("x").unwrap_err().kind, StorageErrorKind::Protocol);
@@ -267,8 +267,8 @@ fn a_listing_without_an_end_and_other_nonsense_is_told() {
 #[test]
 fn the_contract_holds() {
     let objects = Objects::new();
-    let (_server, store) = hostile(move |seen| {
-        let (path, query) = seen.path_and_query();
+    let (_server, store) = hostile(move |request| {
+        let (path, query) = request.path_and_query();
         let of = |name: &str| query.get(name).map_or("", String::as_str);
         let name = path.strip_prefix("/storage/v1/b/b/o").unwrap().trim_start_matches('/');
         let item = |name: &str, size: usize| json!({"name": name, "size": size.to_string(), "timeCreated": "2026-11-22T10:00:00Z"});
@@ -279,7 +279,7 @@ fn the_contract_holds() {
             return ok(&[], json!({"items": items, "nextPageToken": next}).to_string());
         }
         match (of("alt"), objects.size(name)) {
-            ("media", _) => objects.get(name, seen, vec![("x-goog-generation", "1".to_owned())]),
+            ("media", _) => objects.get(name, request, vec![("x-goog-generation", "1".to_owned())]),
             (_, Some(size)) => ok(&[], item(name, size).to_string()),
             (_, None) => complaint(404, "notFound"),
         }

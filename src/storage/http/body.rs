@@ -1,4 +1,4 @@
-//! An answer, and its body as a stream that ends: with every byte, or with an error.
+//! A response, and its body as a stream that ends: with every byte, or with an error.
 
 use std::io::{self, Read};
 use std::time::{Duration, Instant};
@@ -12,10 +12,10 @@ use super::failure;
 use crate::storage::{StorageError, StorageErrorKind};
 
 /// Bytes a second below which a stream is given up: nobody can verify a backup at this rate.
-const SLOWEST: u64 = 4096;
+const SLOWEST_RATE: u64 = 4096;
 
 /// An error document is read no further than this.
-const LARGEST_COMPLAINT: usize = 64 * 1024;
+const LARGEST_ERROR_DOCUMENT: usize = 64 * 1024;
 
 /// How a body's end is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,7 +29,7 @@ pub(in crate::storage) enum Framing {
 }
 
 /// What a server answered.
-pub(in crate::storage) struct Answer {
+pub(in crate::storage) struct HttpResponse {
     what: String,
     status: StatusCode,
     headers: HeaderMap,
@@ -37,7 +37,7 @@ pub(in crate::storage) struct Answer {
     stall: Duration,
 }
 
-impl Answer {
+impl HttpResponse {
     pub(super) fn new(what: String, status: StatusCode, headers: HeaderMap, body: Body, stall: Duration) -> Self {
         Self { what, status, headers, body, stall }
     }
@@ -48,7 +48,7 @@ impl Answer {
     }
 
     /// Whether the status is a success.
-    pub(in crate::storage) fn is_good(&self) -> bool {
+    pub(in crate::storage) fn is_success(&self) -> bool {
         self.status.is_success()
     }
 
@@ -81,19 +81,19 @@ impl Answer {
         }
     }
 
-    /// A [`StorageErrorKind::Protocol`] error about this answer.
-    pub(in crate::storage) fn nonsense(&self, problem: impl std::fmt::Display) -> StorageError {
+    /// A [`StorageErrorKind::Protocol`] error about this response.
+    pub(in crate::storage) fn protocol_error(&self, problem: impl std::fmt::Display) -> StorageError {
         StorageError::new(StorageErrorKind::Protocol, format!("{}: {problem}", self.what))
     }
 
     /// Whether what comes is what is stored. No encoding is ever asked for, so that something in between put it on; all but
     /// `aws-chunked`, of which some servers remember that the object was sent to them so.
-    pub(super) fn is_as_stored(&self) -> Result<(), StorageError> {
+    pub(super) fn check_encoding(&self) -> Result<(), StorageError> {
         let encoding = self.header("content-encoding").unwrap_or_default().to_ascii_lowercase();
         let strange = encoding.split(',').map(str::trim).find(|name| !matches!(*name, "" | "identity" | "aws-chunked"));
         match strange {
-            Some(name) if self.is_good() => Err(self.nonsense(format!(
-                "the answer is encoded ({}), which was not asked for: does something in between change answers?",
+            Some(name) if self.is_success() => Err(self.protocol_error(format!(
+                "the response is encoded ({}), which was not asked for: does something in between change responses?",
                 failure::quote(name)
             ))),
             _ => Ok(()),
@@ -101,11 +101,11 @@ impl Answer {
     }
 
     /// What its status, which is no success, means, with what an error document says as `read` finds it.
-    pub(in crate::storage) fn refusal(self, read: impl FnOnce(&[u8]) -> Option<String>) -> StorageError {
+    pub(in crate::storage) fn into_error(self, read: impl FnOnce(&[u8]) -> Option<String>) -> StorageError {
         let (what, status, headers) = (self.what.clone(), self.status, self.headers.clone());
-        // A complaint that cannot be read to its end is as good as none.
-        let detail = self.read_all(LARGEST_COMPLAINT).ok().and_then(|complaint| read(&complaint));
-        failure::refusal(&what, status, &headers, detail.as_deref())
+        // A document that cannot be read to its end is as good as none.
+        let detail = self.read_all(LARGEST_ERROR_DOCUMENT).ok().and_then(|document| read(&document));
+        failure::from_status(&what, status, &headers, detail.as_deref())
     }
 
     /// The whole body, if it is not larger than `limit` bytes.
@@ -114,7 +114,7 @@ impl Answer {
         let too_large = || {
             StorageError::new(
                 StorageErrorKind::Protocol,
-                format!("{what}: the answer is larger than {limit_text} KiB, which is no sane one"),
+                format!("{what}: the response is larger than {limit_text} KiB, which is no sane one"),
             )
         };
         if self.length().is_some_and(|length| length > limit as u64) {
@@ -132,45 +132,45 @@ impl Answer {
     }
 
     /// The body as a stream.
-    pub(in crate::storage) fn stream(self) -> Stream {
+    pub(in crate::storage) fn stream(self) -> BodyStream {
         let left = match self.framing() {
             Framing::Length(length) => Some(length),
             Framing::Chunked | Framing::Close => None,
         };
-        Stream { what: self.what, body: self.body.into_reader(), left, pace: Pace::new(self.stall) }
+        BodyStream { what: self.what, body: self.body.into_reader(), left, pace: Pace::new(self.stall) }
     }
 }
 
 /// A body. Reading to its end without an error means that every byte came.
-pub(in crate::storage) struct Stream {
+pub(in crate::storage) struct BodyStream {
     what: String,
     body: BodyReader<'static>,
     left: Option<u64>,
     pace: Pace,
 }
 
-impl Stream {
-    fn broken(&self, kind: StorageErrorKind, problem: &str) -> io::Error {
+impl BodyStream {
+    fn error(&self, kind: StorageErrorKind, problem: &str) -> io::Error {
         StorageError::new(kind, format!("{}: {problem}", self.what)).into_io()
     }
 }
 
-impl Read for Stream {
+impl Read for BodyStream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if buffer.is_empty() || self.left == Some(0) {
             return Ok(0);
         }
         let before = Instant::now();
-        let read = self.body.read(buffer).map_err(|error| failure::of_ureq(&self.what, ureq::Error::from(error)).into_io())?;
+        let read = self.body.read(buffer).map_err(|error| failure::from_ureq(&self.what, ureq::Error::from(error)).into_io())?;
         if read > 0 && self.pace.is_too_slow(before.elapsed(), read) {
-            return Err(self.broken(StorageErrorKind::Transient, "the answer comes slower than 4 KiB a second"));
+            return Err(self.error(StorageErrorKind::Transient, "the response comes slower than 4 KiB a second"));
         }
         if let Some(left) = &mut self.left {
             if read == 0 {
-                return Err(self.broken(StorageErrorKind::Transient, "the answer breaks off before its end"));
+                return Err(self.error(StorageErrorKind::Transient, "the response breaks off before its end"));
             }
             let Some(rest) = left.checked_sub(read as u64) else {
-                return Err(self.broken(StorageErrorKind::Protocol, "the answer is longer than it said"));
+                return Err(self.error(StorageErrorKind::Protocol, "the response is longer than it said"));
             };
             *left = rest;
             if rest == 0 {
@@ -200,7 +200,7 @@ impl Pace {
         if self.waited < self.window {
             return false;
         }
-        let enough = (self.waited.as_secs_f64() * SLOWEST as f64) as u64;
+        let enough = (self.waited.as_secs_f64() * SLOWEST_RATE as f64) as u64;
         let slow = self.bytes < enough;
         (self.waited, self.bytes) = (Duration::ZERO, 0);
         slow

@@ -11,33 +11,33 @@ use ureq::{Error, Timeout};
 use crate::storage::{StorageError, StorageErrorKind};
 
 /// Text of a server, shown no further than this.
-const LONGEST_QUOTE: usize = 300;
+const QUOTE_LIMIT: usize = 300;
 
 /// A server asks to wait for no longer than this; what is more is a mistake or malice.
-const LONGEST_WAIT: u64 = 3600;
+const RETRY_AFTER_LIMIT: u64 = 3600;
 
 /// A piece of a server's text for a message: short, on one line, with what could harm a terminal escaped.
 pub(in crate::storage) fn quote(text: &str) -> String {
-    let mut short: String = text.trim().chars().take(LONGEST_QUOTE).collect();
+    let mut short: String = text.trim().chars().take(QUOTE_LIMIT).collect();
     if short.len() < text.trim().len() {
         short.push('…');
     }
     format!("{short:?}")
 }
 
-/// What a failure to get an answer at all means. `what` is the method and the URL without its query.
-pub(super) fn of_ureq(what: &str, error: Error) -> StorageError {
+/// What a failure to get a response at all means. `what` is the method and the URL without its query.
+pub(super) fn from_ureq(what: &str, error: Error) -> StorageError {
     let (kind, text) = match error {
-        Error::Io(error) => of_io(&error),
-        Error::Timeout(timeout) => (StorageErrorKind::Transient, of_timeout(timeout).to_owned()),
-        Error::Rustls(error) => of_tls(&error),
+        Error::Io(error) => from_io(&error),
+        Error::Timeout(timeout) => (StorageErrorKind::Transient, from_timeout(timeout).to_owned()),
+        Error::Rustls(error) => from_tls(&error),
         Error::HostNotFound => (StorageErrorKind::Transient, "the host's name cannot be resolved".to_owned()),
-        Error::ConnectProxyFailed(reason) => of_proxy(&reason),
+        Error::ConnectProxyFailed(reason) => from_proxy(&reason),
         Error::ConnectionFailed | Error::BodyStalled => (StorageErrorKind::Transient, error.to_string()),
         Error::LargeResponseHeader(_, limit) => {
-            (StorageErrorKind::Protocol, format!("the answer has more than {limit} bytes of headers; this is no storage server"))
+            (StorageErrorKind::Protocol, format!("the response has more than {limit} bytes of headers; this is no storage server"))
         }
-        Error::Protocol(_) | Error::Http(_) => (StorageErrorKind::Protocol, format!("the answer is no proper HTTP ({error})")),
+        Error::Protocol(_) | Error::Http(_) => (StorageErrorKind::Protocol, format!("the response is no proper HTTP ({error})")),
         // The URL itself may hold what nobody should see.
         Error::BadUri(_) | Error::RequireHttpsOnly(_) => {
             (StorageErrorKind::Configuration, "this is no URL that can be asked for".to_owned())
@@ -48,23 +48,23 @@ pub(super) fn of_ureq(what: &str, error: Error) -> StorageError {
     StorageError::new(kind, format!("{what}: {text}"))
 }
 
-fn of_timeout(timeout: Timeout) -> &'static str {
+fn from_timeout(timeout: Timeout) -> &'static str {
     match timeout {
-        Timeout::Resolve => "no answer in time while the host's name was resolved",
+        Timeout::Resolve => "no response in time while the host's name was resolved",
         Timeout::Connect => "no connection in time",
         Timeout::SendRequest | Timeout::SendBody | Timeout::PerWrite => "the server did not take the request in time",
-        Timeout::RecvResponse => "no answer in time (a longer --storage-timeout waits longer)",
+        Timeout::RecvResponse => "no response in time (a longer --storage-timeout waits longer)",
         _ => "the server stalled",
     }
 }
 
-fn of_io(error: &io::Error) -> (StorageErrorKind, String) {
+fn from_io(error: &io::Error) -> (StorageErrorKind, String) {
     let inner = error.get_ref();
     if let Some(error) = inner.and_then(|inner| inner.downcast_ref::<TlsError>()) {
-        return of_tls(error);
+        return from_tls(error);
     }
     if let Some(Error::Timeout(timeout)) = inner.and_then(|inner| inner.downcast_ref::<Error>()) {
-        return (StorageErrorKind::Transient, of_timeout(*timeout).to_owned());
+        return (StorageErrorKind::Transient, from_timeout(*timeout).to_owned());
     }
     let text = match error.kind() {
         io::ErrorKind::UnexpectedEof => "the server closed the connection".to_owned(),
@@ -74,7 +74,7 @@ fn of_io(error: &io::Error) -> (StorageErrorKind, String) {
     (StorageErrorKind::Transient, text)
 }
 
-fn of_tls(error: &TlsError) -> (StorageErrorKind, String) {
+fn from_tls(error: &TlsError) -> (StorageErrorKind, String) {
     let hint = match error {
         TlsError::InvalidCertificate(_) => "; if its authority is a private one, name its CA file as cinder.conf does",
         TlsError::InvalidMessage(_) => "; does this port speak plain HTTP?",
@@ -83,7 +83,7 @@ fn of_tls(error: &TlsError) -> (StorageErrorKind, String) {
     (StorageErrorKind::Configuration, format!("TLS failed: {error}{hint}"))
 }
 
-fn of_proxy(reason: &str) -> (StorageErrorKind, String) {
+fn from_proxy(reason: &str) -> (StorageErrorKind, String) {
     let kind = if reason.contains(" 407/") {
         StorageErrorKind::Authentication
     } else if reason.contains(" 5") || reason.contains("did not respond") {
@@ -97,8 +97,8 @@ fn of_proxy(reason: &str) -> (StorageErrorKind, String) {
 /// What a status that is no success means. `detail` is what the server's own error document says.
 ///
 /// A 404 is [`StorageErrorKind::NoObject`]; whoever asked for something else says so.
-pub(in crate::storage) fn refusal(what: &str, status: StatusCode, headers: &HeaderMap, detail: Option<&str>) -> StorageError {
-    let said = detail.map(|detail| format!(": {}", quote(detail))).unwrap_or_default();
+pub(in crate::storage) fn from_status(what: &str, status: StatusCode, headers: &HeaderMap, detail: Option<&str>) -> StorageError {
+    let detail = detail.map(|detail| format!(": {}", quote(detail))).unwrap_or_default();
     let reason = status.canonical_reason().map(|reason| format!(" {reason}")).unwrap_or_default();
     let (kind, hint) = match status.as_u16() {
         300..=399 => {
@@ -122,21 +122,22 @@ pub(in crate::storage) fn refusal(what: &str, status: StatusCode, headers: &Head
         500..=599 => (StorageErrorKind::Transient, ""),
         _ => (StorageErrorKind::Protocol, ""),
     };
-    let mut error = StorageError::new(kind, format!("{what}: the server answered {}{reason}{hint}{said}", status.as_u16()));
+    let mut error = StorageError::new(kind, format!("{what}: the server answered {}{reason}{hint}{detail}", status.as_u16()));
     if kind == StorageErrorKind::Transient {
-        error.retry_after = headers.get("retry-after").and_then(|value| value.to_str().ok()).and_then(|text| wait(text, Timestamp::now()));
+        error.retry_after =
+            headers.get("retry-after").and_then(|value| value.to_str().ok()).and_then(|text| retry_after(text, Timestamp::now()));
     }
     error
 }
 
 /// `Retry-After`: seconds, or a date.
-fn wait(text: &str, now: Timestamp) -> Option<u64> {
+fn retry_after(text: &str, now: Timestamp) -> Option<u64> {
     let text = text.trim();
     let seconds = match text.parse::<u64>() {
         Ok(seconds) => seconds,
         Err(_) => u64::try_from(rfc2822::parse(text).ok()?.timestamp().duration_since(now).as_secs()).unwrap_or(0),
     };
-    Some(seconds.min(LONGEST_WAIT))
+    Some(seconds.min(RETRY_AFTER_LIMIT))
 }
 
 #[cfg(test)]
@@ -161,7 +162,7 @@ mod tests {
             (507, StorageErrorKind::Transient),
         ] {
             let headers = HeaderMap::from_iter([("retry-after".parse().unwrap(), "7".parse().unwrap())]);
-            let error = refusal("GET http://host/x", StatusCode::from_u16(status).unwrap(), &headers, Some("why\u{1b}[31m"));
+            let error = from_status("GET http://host/x", StatusCode::from_u16(status).unwrap(), &headers, Some("why\u{1b}[31m"));
             assert_eq!(error.kind, kind, "{status}");
             assert_eq!(error.retry_after, (kind == StorageErrorKind::Transient).then_some(7));
             assert!(!error.text.contains('\u{1b}'), "{error}");
@@ -171,7 +172,7 @@ mod tests {
     #[test]
     fn a_redirect_tells_where_to_but_no_token() {
         let headers = HeaderMap::from_iter([("location".parse().unwrap(), "https://evil.example/x?token=abc".parse().unwrap())]);
-        let error = refusal("GET http://host/x", StatusCode::FOUND, &headers, None);
+        let error = from_status("GET http://host/x", StatusCode::FOUND, &headers, None);
         assert!(error.text.contains("https://evil.example/x") && !error.text.contains("abc"), "{error}");
     }
 
@@ -180,19 +181,19 @@ mod tests {
         let now = "2026-11-22T10:00:00Z".parse().unwrap();
         for (text, seconds) in [
             ("12", Some(12)),
-            ("99999999", Some(LONGEST_WAIT)),
+            ("99999999", Some(RETRY_AFTER_LIMIT)),
             ("Sun, 22 Nov 2026 10:00:30 GMT", Some(30)),
             ("Sun, 22 Nov 2026 09:00:00 GMT", Some(0)),
             ("soon", None),
             ("-1", None),
         ] {
-            assert_eq!(wait(text, now), seconds, "{text}");
+            assert_eq!(retry_after(text, now), seconds, "{text}");
         }
     }
 
     #[test]
     fn quotes_are_short() {
         assert_eq!(quote(" a\nb "), r#""a\nb""#);
-        assert_eq!(quote(&"x".repeat(1000)).chars().count(), LONGEST_QUOTE + 3);
+        assert_eq!(quote(&"x".repeat(1000)).chars().count(), QUOTE_LIMIT + 3);
     }
 }

@@ -9,7 +9,7 @@ const EMPTY_PAGES: u32 = 100;
 /// A listing on its way: names that begin with the prefix, in ascending order of their bytes, as all three promise. So no
 /// name comes twice, and a listing goes on only with names that are new.
 #[derive(Debug)]
-pub(in crate::storage) struct Listing<'a> {
+pub(in crate::storage) struct PagedListing<'a> {
     location: &'a str,
     prefix: &'a str,
     last: Option<String>,
@@ -17,7 +17,7 @@ pub(in crate::storage) struct Listing<'a> {
     empty: u32,
 }
 
-impl<'a> Listing<'a> {
+impl<'a> PagedListing<'a> {
     /// At its beginning.
     pub(in crate::storage) fn new(location: &'a str, prefix: &'a str) -> Self {
         Self { location, prefix, last: None, token: None, empty: 0 }
@@ -42,7 +42,7 @@ impl<'a> Listing<'a> {
     ///
     /// # Errors
     /// [`StorageErrorKind::Protocol`] for one that cannot come here.
-    pub(in crate::storage) fn name(&mut self, name: &str) -> Result<(), StorageError> {
+    pub(in crate::storage) fn accept(&mut self, name: &str) -> Result<(), StorageError> {
         let problem = match &self.last {
             _ if !name.starts_with(self.prefix) => format!("names {}, which does not begin with {}", quote(name), quote(self.prefix)),
             Some(last) if name <= last.as_str() => {
@@ -54,18 +54,18 @@ impl<'a> Listing<'a> {
                 return Ok(());
             }
         };
-        Err(self.wrong(&problem))
+        Err(self.protocol_error(&problem))
     }
 
     /// The end of a page. Whether another follows, which is what the server says by a token.
     ///
     /// # Errors
     /// [`StorageErrorKind::Protocol`] where the listing gets nowhere.
-    pub(in crate::storage) fn turn(&mut self, next: Option<String>) -> Result<bool, StorageError> {
+    pub(in crate::storage) fn end_page(&mut self, next: Option<String>) -> Result<bool, StorageError> {
         self.empty += 1;
         match next {
             None => Ok(false),
-            next if next == self.token || self.empty > EMPTY_PAGES => Err(self.wrong("has no end: it goes on without new names")),
+            next if next == self.token || self.empty > EMPTY_PAGES => Err(self.protocol_error("has no end: it goes on without new names")),
             next => {
                 self.token = next;
                 Ok(true)
@@ -73,7 +73,7 @@ impl<'a> Listing<'a> {
         }
     }
 
-    fn wrong(&self, problem: &str) -> StorageError {
+    fn protocol_error(&self, problem: &str) -> StorageError {
         StorageError::new(StorageErrorKind::Protocol, format!("the listing at {} {problem}", self.location))
     }
 }

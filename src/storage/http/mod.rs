@@ -1,7 +1,7 @@
 //! HTTP as the stores on servers need it: one client for Swift, S3 and Google.
 //!
 //! A redirect is never followed, so that credentials go nowhere but where they were meant for. Nothing waits for ever: to
-//! connect, to begin an answer and to go on with it each have a limit, which is no longer than what is left of the time that the
+//! connect, to begin a response and to go on with it each have a limit, which is no longer than what is left of the time that the
 //! server has in all to give anything useful; and a stream that drips is given up too. What is read into memory is bounded. May use `config` and the errors of [`super`].
 
 mod body;
@@ -9,7 +9,7 @@ mod failure;
 mod listing;
 pub(super) mod part;
 pub(super) mod proxy;
-mod session;
+mod token_cache;
 mod trust;
 mod url;
 
@@ -31,13 +31,13 @@ use super::{Health, StorageError, StorageErrorKind};
 use crate::backoff::Backoff;
 use crate::config::Environment;
 
-pub(super) use body::{Answer, Framing};
+pub(super) use body::{Framing, HttpResponse};
 pub(super) use failure::quote;
-pub(super) use listing::Listing;
+pub(super) use listing::PagedListing;
 pub use proxy::Proxies;
-pub(super) use session::{Live, Slot};
+pub(super) use token_cache::{CachedToken, TokenCache};
 pub(super) use trust::Trust;
-pub(super) use url::{Base, encode, object_name};
+pub(super) use url::{BaseUrl, encode, object_name};
 
 /// Attempts for a page in the middle of a listing, which nobody above can repeat without beginning anew.
 const ATTEMPTS: u32 = 3;
@@ -45,7 +45,7 @@ const ATTEMPTS: u32 = 3;
 /// No server is waited for longer than this between two attempts, whatever it asks for.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// Header lines of an answer together; more is no storage server.
+/// Header lines of a response together; more is no storage server.
 const LARGEST_HEAD: usize = 64 * 1024;
 
 /// How patient a store on a server is, and how it gets there.
@@ -53,7 +53,7 @@ const LARGEST_HEAD: usize = 64 * 1024;
 pub struct Network {
     /// To resolve a name, to connect and to agree on TLS, each.
     pub connect: Duration,
-    /// For an answer to begin, and for each of its parts to follow.
+    /// For a response to begin, and for each of its parts to follow.
     pub stall: Duration,
     /// Between the first two attempts for a page of a listing; twice as long before each further one.
     pub pause: Duration,
@@ -105,7 +105,7 @@ pub(super) fn header(name: &'static str, value: &str, secret: bool) -> Result<He
 }
 
 /// A client; for use by many threads at once.
-pub(super) struct Http {
+pub(super) struct HttpClient {
     direct: Agent,
     http: Option<Agent>,
     https: Option<Agent>,
@@ -116,13 +116,13 @@ pub(super) struct Http {
     health: Arc<Health>,
 }
 
-impl fmt::Debug for Http {
+impl fmt::Debug for HttpClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Http").field("proxies", &self.proxies).finish_non_exhaustive()
+        f.debug_struct("HttpClient").field("proxies", &self.proxies).finish_non_exhaustive()
     }
 }
 
-impl Http {
+impl HttpClient {
     /// A client that trusts whom it is told to trust.
     pub(super) fn new(network: &Network, trust: &Trust, proxies: Proxies) -> Self {
         let agent = |proxy: Option<&ureq::Proxy>| {
@@ -158,27 +158,27 @@ impl Http {
         }
     }
 
-    /// Asks, and gives back whatever the server answers, a redirect and an error status too.
-    pub(super) fn ask(&self, method: Method, url: &str, headers: &[Header], body: Option<Vec<u8>>) -> Result<Answer, StorageError> {
+    /// Asks, and gives back whatever the server responses, a redirect and an error status too.
+    pub(super) fn send(&self, method: Method, url: &str, headers: &[Header], body: Option<Vec<u8>>) -> Result<HttpResponse, StorageError> {
         let what = format!("{method} {}", url.split(['?', '#']).next().unwrap_or_default());
         let uri: Uri = url.parse().map_err(|_| StorageError::new(StorageErrorKind::Configuration, format!("{what}: this is no URL")))?;
         let mut map = HeaderMap::with_capacity(headers.len());
         for (name, value) in headers {
             map.insert(name, value.clone());
         }
-        let stall = self.health.limit(self.stall);
+        let stall = self.health.response_limit(self.stall);
         let answered = match body {
             Some(body) => request(method, uri, map, body).and_then(|request| self.run(request, stall)),
             None => request(method, uri, map, ()).and_then(|request| self.run(request, stall)),
         };
         match answered {
             Ok(response) => {
-                self.health.spoke();
+                self.health.responded();
                 let (parts, body) = response.into_parts();
-                let answer = Answer::new(what, parts.status, parts.headers, body, stall);
-                answer.is_as_stored().map(|()| answer)
+                let response = HttpResponse::new(what, parts.status, parts.headers, body, stall);
+                response.check_encoding().map(|()| response)
             }
-            Err(error) => Err(failure::of_ureq(&what, error)),
+            Err(error) => Err(failure::from_ureq(&what, error)),
         }
     }
 
@@ -210,7 +210,7 @@ impl Http {
             let begun = Instant::now();
             match ask() {
                 Err(error) if error.is_transient() => {
-                    self.health.stumbled(begun.elapsed());
+                    self.health.attempt_failed(begun.elapsed());
                     if self.health.left().is_zero() {
                         return Err(error);
                     }

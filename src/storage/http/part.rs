@@ -3,7 +3,7 @@
 use std::io::{self, Read};
 use std::ops::Range;
 
-use super::{Answer, Framing, Header, header as plain};
+use super::{Framing, Header, HttpResponse, header as plain};
 use crate::storage::StorageError;
 
 /// The header that asks for a part; `None` for a part without bytes, which HTTP cannot say.
@@ -14,40 +14,40 @@ pub(in crate::storage) fn header(range: &Range<u64>) -> Result<Option<Header>, S
     }
 }
 
-/// The bytes of an object, or of the part of it that was asked for, from a good answer.
+/// The bytes of an object, or of the part of it that was asked for, from a good response.
 ///
 /// # Errors
-/// [`StorageErrorKind::Protocol`](crate::storage::StorageErrorKind::Protocol) where the answer is another part, or where its
-/// end cannot be told from a broken connection.
-pub(in crate::storage) fn reader(answer: Answer, range: Option<Range<u64>>) -> Result<Box<dyn Read + Send>, StorageError> {
-    let framing = answer.framing();
+/// [`StorageErrorKind::Protocol`](crate::storage::StorageErrorKind::Protocol) where the response is another part, or where its
+/// end cannot be content_range_header from a broken connection.
+pub(in crate::storage) fn reader(response: HttpResponse, range: Option<Range<u64>>) -> Result<Box<dyn Read + Send>, StorageError> {
+    let framing = response.framing();
     if framing == Framing::Close {
-        return Err(answer.nonsense("the answer tells neither its length nor its end"));
+        return Err(response.protocol_error("the response tells neither its length nor its end"));
     }
-    let told = answer.header("content-range").and_then(content_range);
+    let content_range_header = response.header("content-range").and_then(content_range);
     // rclone's server gives parts with status 200: the header says more.
-    match (answer.status() == 206 || told.is_some(), range) {
+    match (response.status() == 206 || content_range_header.is_some(), range) {
         (true, Some(range)) => {
-            let Some((first, last, total)) = told else {
-                return Err(answer.nonsense("the answer does not tell which part of the object it is"));
+            let Some((first, last, total)) = content_range_header else {
+                return Err(response.protocol_error("the response does not tell which part of the object it is"));
             };
             let end = total.map_or(range.end, |total| range.end.min(total));
             let length = framing_length(framing).unwrap_or(end.saturating_sub(range.start));
             if first != range.start || last.checked_add(1) != Some(end) || length != end.saturating_sub(range.start) {
-                return Err(answer.nonsense(format!(
-                    "the answer is bytes {first} to {last}, while {} to {} were asked for",
+                return Err(response.protocol_error(format!(
+                    "the response is bytes {first} to {last}, while {} to {} were asked for",
                     range.start,
                     range.end.saturating_sub(1)
                 )));
             }
-            Ok(Box::new(answer.stream()))
+            Ok(Box::new(response.stream()))
         }
-        (true, None) => Err(answer.nonsense("the answer is a part of the object, while all of it was asked for")),
-        (false, None) => Ok(Box::new(answer.stream())),
+        (true, None) => Err(response.protocol_error("the response is a part of the object, while all of it was asked for")),
+        (false, None) => Ok(Box::new(response.stream())),
         // The server knows no parts: what comes before is read and thrown away.
         (false, Some(range)) => {
-            let mut all = answer.stream();
-            io::copy(&mut (&mut all).take(range.start), &mut io::sink()).map_err(|error| of_io(&error))?;
+            let mut all = response.stream();
+            io::copy(&mut (&mut all).take(range.start), &mut io::sink()).map_err(|error| from_io(&error))?;
             Ok(Box::new(all.take(range.end.saturating_sub(range.start))))
         }
     }
@@ -60,7 +60,7 @@ fn framing_length(framing: Framing) -> Option<u64> {
     }
 }
 
-fn of_io(error: &io::Error) -> StorageError {
+fn from_io(error: &io::Error) -> StorageError {
     StorageError::of_io(error).cloned().unwrap_or_else(|| StorageError::new(crate::storage::StorageErrorKind::Transient, error.to_string()))
 }
 

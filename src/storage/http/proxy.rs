@@ -90,13 +90,13 @@ fn within(address: Ipv4Addr, entry: &str) -> bool {
     address.to_bits() & mask == network.to_bits() & mask
 }
 
-/// A proxy from its URL; `whence` says for messages where it was written.
+/// A proxy from its URL; `origin` says for messages where it was written.
 ///
 /// # Errors
 /// What is no URL of a proxy; it is not shown, as it may hold a password.
-pub(in crate::storage) fn parse(text: &str, whence: &dyn fmt::Display) -> Result<Proxy, StorageError> {
+pub(in crate::storage) fn parse(text: &str, origin: &dyn fmt::Display) -> Result<Proxy, StorageError> {
     Proxy::new(text.trim().trim_end_matches('/')).map_err(|_| {
-        StorageError::new(StorageErrorKind::Configuration, format!("{whence}: this is no URL of a proxy; write it as http://host:port"))
+        StorageError::new(StorageErrorKind::Configuration, format!("{origin}: this is no URL of a proxy; write it as http://host:port"))
     })
 }
 

@@ -1,4 +1,4 @@
-//! A server for tests, whose answers are written byte by byte, as a server that means ill or is ill would.
+//! A server for tests, whose responses are written byte by byte, as a server that means ill or is ill would.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::collections::BTreeMap;
@@ -18,7 +18,7 @@ use crate::storage::{ObjectStore, StorageError, conformance};
 
 /// A request that came.
 #[derive(Debug, Clone)]
-pub(in crate::storage) struct Seen {
+pub(in crate::storage) struct ReceivedRequest {
     pub(in crate::storage) method: String,
     /// Path and query, as they came.
     pub(in crate::storage) target: String,
@@ -27,13 +27,13 @@ pub(in crate::storage) struct Seen {
     pub(in crate::storage) body: Vec<u8>,
 }
 
-impl Seen {
+impl ReceivedRequest {
     pub(in crate::storage) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", String::as_str)
     }
 }
 
-impl Seen {
+impl ReceivedRequest {
     /// The path and the query's values, decoded.
     pub(in crate::storage) fn path_and_query(&self) -> (String, BTreeMap<String, String>) {
         let decode = |text: &str| percent_decode_str(text).decode_utf8().unwrap().into_owned();
@@ -67,11 +67,11 @@ impl Objects {
     }
 
     /// An object, or the part of it that is asked for.
-    pub(in crate::storage) fn get(&self, name: &str, seen: &Seen, mut headers: Vec<(&'static str, String)>) -> Reply {
+    pub(in crate::storage) fn get(&self, name: &str, request: &ReceivedRequest, mut headers: Vec<(&'static str, String)>) -> Reply {
         let Some(bytes) = self.0.get(name) else { return status(404) };
         headers.push(("Last-Modified", "Sun, 22 Nov 2026 10:00:00 GMT".to_owned()));
-        let Some((first, last)) = seen.header("range").strip_prefix("bytes=").and_then(|range| range.split_once('-')) else {
-            return Reply::Is(200, headers, bytes.clone());
+        let Some((first, last)) = request.header("range").strip_prefix("bytes=").and_then(|range| range.split_once('-')) else {
+            return Reply::Response(200, headers, bytes.clone());
         };
         let (first, last): (u64, u64) = (first.parse().unwrap(), last.parse().unwrap());
         let size = bytes.len() as u64;
@@ -80,14 +80,14 @@ impl Objects {
         }
         let last = last.min(size - 1);
         headers.push(("Content-Range", format!("bytes {first}-{last}/{size}")));
-        Reply::Is(206, headers, bytes.get(first as usize..=last as usize).unwrap().to_vec())
+        Reply::Response(206, headers, bytes.get(first as usize..=last as usize).unwrap().to_vec())
     }
 }
 
 /// What is to be done with a request.
 pub(in crate::storage) enum Reply {
     /// Status, headers, body, with the length told right.
-    Is(u16, Vec<(&'static str, String)>, Vec<u8>),
+    Response(u16, Vec<(&'static str, String)>, Vec<u8>),
     /// These bytes, and then the connection is closed.
     Bytes(Vec<u8>),
     /// These bytes, and then silence.
@@ -96,38 +96,38 @@ pub(in crate::storage) enum Reply {
     Drip(Vec<u8>, Duration),
 }
 
-/// A good answer.
+/// A good response.
 pub(in crate::storage) fn ok(headers: &[(&'static str, &str)], body: impl Into<Vec<u8>>) -> Reply {
-    Reply::Is(200, headers.iter().map(|(name, value)| (*name, (*value).to_owned())).collect(), body.into())
+    Reply::Response(200, headers.iter().map(|(name, value)| (*name, (*value).to_owned())).collect(), body.into())
 }
 
-/// An answer without much to it.
+/// A response without much to it.
 pub(in crate::storage) fn status(status: u16) -> Reply {
-    Reply::Is(status, Vec::new(), Vec::new())
+    Reply::Response(status, Vec::new(), Vec::new())
 }
 
 /// A server on loopback; its threads end with the process.
 pub(in crate::storage) struct TestServer {
     pub(in crate::storage) url: String,
-    seen: Arc<Mutex<Vec<Seen>>>,
+    seen: Arc<Mutex<Vec<ReceivedRequest>>>,
     connections: Arc<AtomicUsize>,
 }
 
 impl TestServer {
-    pub(in crate::storage) fn new(answer: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Self {
+    pub(in crate::storage) fn new(response: impl Fn(&ReceivedRequest) -> Reply + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let seen = Arc::new(Mutex::new(Vec::new()));
         let connections = Arc::new(AtomicUsize::new(0));
-        let (kept, answer, count) = (Arc::clone(&seen), Arc::new(answer), Arc::clone(&connections));
+        let (kept, response, count) = (Arc::clone(&seen), Arc::new(response), Arc::clone(&connections));
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 count.fetch_add(1, Ordering::SeqCst);
-                let (kept, answer) = (Arc::clone(&kept), Arc::clone(&answer));
+                let (kept, response) = (Arc::clone(&kept), Arc::clone(&response));
                 thread::spawn(move || {
                     while let Some(request) = read(&stream) {
                         kept.lock().unwrap().push(request.clone());
-                        if !write(&stream, answer(&request), request.method == "HEAD") {
+                        if !write(&stream, response(&request), request.method == "HEAD") {
                             break;
                         }
                     }
@@ -143,12 +143,12 @@ impl TestServer {
     }
 
     /// The requests so far.
-    pub(in crate::storage) fn seen(&self) -> Vec<Seen> {
+    pub(in crate::storage) fn requests(&self) -> Vec<ReceivedRequest> {
         self.seen.lock().unwrap().clone()
     }
 }
 
-fn read(stream: &TcpStream) -> Option<Seen> {
+fn read(stream: &TcpStream) -> Option<ReceivedRequest> {
     let mut reader = BufReader::new(stream);
     let mut line = String::new();
     reader.read_line(&mut line).ok()?;
@@ -163,13 +163,13 @@ fn read(stream: &TcpStream) -> Option<Seen> {
     }
     let mut body = vec![0; headers.get("content-length").map_or(0, |length| length.parse().unwrap())];
     reader.read_exact(&mut body).ok()?;
-    Some(Seen { method, target, headers, body })
+    Some(ReceivedRequest { method, target, headers, body })
 }
 
 /// Whether the connection goes on.
 fn write(mut stream: &TcpStream, reply: Reply, head: bool) -> bool {
     match reply {
-        Reply::Is(status, headers, body) => {
+        Reply::Response(status, headers, body) => {
             let mut text = format!("HTTP/1.1 {status} Whatever\r\n");
             for (name, value) in &headers {
                 text.push_str(&format!("{name}: {value}\r\n"));
@@ -204,7 +204,7 @@ fn write(mut stream: &TcpStream, reply: Reply, head: bool) -> bool {
 }
 
 /// Little patience, so that a test of a server that stalls takes no longer than that.
-pub(in crate::storage) fn hasty() -> Network {
+pub(in crate::storage) fn short_timeouts() -> Network {
     Network {
         connect: Duration::from_millis(1000),
         stall: Duration::from_millis(300),

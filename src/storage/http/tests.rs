@@ -11,22 +11,22 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use ureq::http::Method;
 
-use super::testing::{Reply, TestServer, hasty, ok, status};
+use super::testing::{Reply, TestServer, ok, short_timeouts, status};
 use super::*;
 
-fn client() -> Http {
-    Http::new(&hasty(), &Trust::Authorities(Vec::new()), Proxies::default())
+fn client() -> HttpClient {
+    HttpClient::new(&short_timeouts(), &Trust::Authorities(Vec::new()), Proxies::default())
 }
 
 /// What comes of reading all that a server gives.
 fn get(reply: impl Fn() -> Reply + Send + Sync + 'static) -> Result<Vec<u8>, StorageError> {
     let server = TestServer::new(move |_| reply());
-    let answer = client().ask(Method::GET, &format!("{}/x?secret=1", server.url), &[], None)?;
-    if !answer.is_good() {
-        return Err(answer.refusal(|_| None));
+    let response = client().send(Method::GET, &format!("{}/x?secret=1", server.url), &[], None)?;
+    if !response.is_success() {
+        return Err(response.into_error(|_| None));
     }
     let mut bytes = Vec::new();
-    match part::reader(answer, None)?.read_to_end(&mut bytes) {
+    match part::reader(response, None)?.read_to_end(&mut bytes) {
         Ok(_) => Ok(bytes),
         Err(error) => Err(StorageError::of_io(&error).unwrap().clone()),
     }
@@ -43,7 +43,7 @@ fn what_is_broken_ends_soon_and_with_the_right_kind() {
     let big_head = format!("HTTP/1.1 200 OK\r\nX-Big: {}\r\n\r\n", "x".repeat(2 * LARGEST_HEAD)).into_bytes();
     type Make = Box<dyn Fn() -> Reply + Send + Sync>;
     let cases: Vec<(&str, StorageErrorKind, Make)> = vec![
-        ("stall before the answer", StorageErrorKind::Transient, Box::new(|| Reply::Stall(Vec::new()))),
+        ("stall before the response", StorageErrorKind::Transient, Box::new(|| Reply::Stall(Vec::new()))),
         ("stall in the head", StorageErrorKind::Transient, Box::new(move || Reply::Stall(half_head.clone()))),
         ("stall in the body", StorageErrorKind::Transient, Box::new(move || Reply::Stall(stalled.clone()))),
         ("drip", StorageErrorKind::Transient, Box::new(move || Reply::Drip(dripped.clone(), Duration::from_millis(50)))),
@@ -66,9 +66,9 @@ fn what_is_broken_ends_soon_and_with_the_right_kind() {
         (
             "a part unasked",
             StorageErrorKind::Protocol,
-            Box::new(|| Reply::Is(206, vec![("Content-Range", "bytes 0-1/5".to_owned())], b"ab".to_vec())),
+            Box::new(|| Reply::Response(206, vec![("Content-Range", "bytes 0-1/5".to_owned())], b"ab".to_vec())),
         ),
-        ("too busy", StorageErrorKind::Transient, Box::new(|| Reply::Is(429, vec![("Retry-After", "3".to_owned())], Vec::new()))),
+        ("too busy", StorageErrorKind::Transient, Box::new(|| Reply::Response(429, vec![("Retry-After", "3".to_owned())], Vec::new()))),
     ];
     for (name, kind, reply) in cases {
         let begun = Instant::now();
@@ -84,7 +84,7 @@ fn what_is_broken_ends_soon_and_with_the_right_kind() {
 #[test]
 fn a_slow_reader_is_not_a_slow_server() {
     let server = TestServer::new(|_| ok(&[], vec![7; 4 << 20]));
-    let mut stream = client().ask(Method::GET, &server.url, &[], None).unwrap().stream();
+    let mut stream = client().send(Method::GET, &server.url, &[], None).unwrap().stream();
     let mut buffer = vec![0; 1 << 20];
     let mut read = stream.read(&mut buffer).unwrap();
     std::thread::sleep(Duration::from_millis(700));
@@ -100,17 +100,17 @@ fn credentials_never_follow_a_redirect() {
     let elsewhere = format!("{}/stolen?x=1", other.url);
     for code in [301, 302, 303, 307, 308] {
         let elsewhere = elsewhere.clone();
-        let server = TestServer::new(move |_| Reply::Is(code, vec![("Location", elsewhere.clone())], Vec::new()));
+        let server = TestServer::new(move |_| Reply::Response(code, vec![("Location", elsewhere.clone())], Vec::new()));
         for method in [Method::GET, Method::HEAD, Method::POST] {
             let body = (method == Method::POST).then(|| b"{}".to_vec());
             let token = header("x-auth-token", "secret-token", true).unwrap();
-            let answer = client().ask(method, &server.url, &[token], body).unwrap();
-            let error = answer.refusal(|_| None);
+            let response = client().send(method, &server.url, &[token], body).unwrap();
+            let error = response.into_error(|_| None);
             assert_eq!(error.kind, StorageErrorKind::Protocol);
             assert!(error.text.contains("/stolen") && !error.text.contains("x=1"), "{error}");
         }
     }
-    assert_eq!(other.seen().len(), 0, "the second server saw something");
+    assert_eq!(other.requests().len(), 0, "the second server saw something");
 }
 
 #[test]
@@ -119,14 +119,14 @@ fn nobody_listens() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         format!("http://{}", listener.local_addr().unwrap())
     };
-    let error = client().ask(Method::GET, &gone, &[], None).err().unwrap();
+    let error = client().send(Method::GET, &gone, &[], None).err().unwrap();
     assert_eq!(error.kind, StorageErrorKind::Transient);
     assert!(error.text.contains("refused"), "{error}");
-    let error = client().ask(Method::GET, "http://no-such-host.invalid/", &[], None).err().unwrap();
+    let error = client().send(Method::GET, "http://no-such-host.invalid/", &[], None).err().unwrap();
     assert_eq!(error.kind, StorageErrorKind::Transient, "{error}");
     // TLS against a port that speaks none.
     let server = TestServer::new(|_| status(400));
-    let error = client().ask(Method::GET, &server.url.replace("http:", "https:"), &[], None).err().unwrap();
+    let error = client().send(Method::GET, &server.url.replace("http:", "https:"), &[], None).err().unwrap();
     assert!(error.text.contains("plain HTTP") || error.kind == StorageErrorKind::Transient, "{error}");
 }
 
@@ -135,9 +135,9 @@ fn a_server_without_parts_is_read_past() {
     let server = TestServer::new(|_| ok(&[], "0123456789"));
     for (range, bytes) in [(2..5, "234"), (8..99, "89"), (20..30, "")] {
         let asked = part::header(&range).unwrap().unwrap();
-        let answer = client().ask(Method::GET, &server.url, &[asked], None).unwrap();
+        let response = client().send(Method::GET, &server.url, &[asked], None).unwrap();
         let mut text = String::new();
-        part::reader(answer, Some(range)).unwrap().read_to_string(&mut text).unwrap();
+        part::reader(response, Some(range)).unwrap().read_to_string(&mut text).unwrap();
         assert_eq!(text, bytes);
     }
 }
@@ -145,17 +145,18 @@ fn a_server_without_parts_is_read_past() {
 #[test]
 fn another_part_than_asked_for_is_refused() {
     for told in ["bytes 1-4/10", "bytes 0-2/10", "bytes 0-3/4", "bytes 0-9/10", "nothing", ""] {
-        let server = TestServer::new(move |_| Reply::Is(206, vec![("Content-Range", told.to_owned())], b"01234".to_vec()));
-        let answer = client().ask(Method::GET, &server.url, &[], None).unwrap();
-        assert_eq!(part::reader(answer, Some(0..5)).err().unwrap().kind, StorageErrorKind::Protocol, "{told}");
+        let server = TestServer::new(move |_| Reply::Response(206, vec![("Content-Range", told.to_owned())], b"01234".to_vec()));
+        let response = client().send(Method::GET, &server.url, &[], None).unwrap();
+        assert_eq!(part::reader(response, Some(0..5)).err().unwrap().kind, StorageErrorKind::Protocol, "{told}");
     }
     for status in [206, 200] {
-        let server = TestServer::new(move |_| Reply::Is(status, vec![("Content-Range", "bytes 3-7/10".to_owned())], b"34567".to_vec()));
-        let answer = || client().ask(Method::GET, &server.url, &[], None).unwrap();
+        let server =
+            TestServer::new(move |_| Reply::Response(status, vec![("Content-Range", "bytes 3-7/10".to_owned())], b"34567".to_vec()));
+        let response = || client().send(Method::GET, &server.url, &[], None).unwrap();
         let mut text = String::new();
-        part::reader(answer(), Some(3..8)).unwrap().read_to_string(&mut text).unwrap();
+        part::reader(response(), Some(3..8)).unwrap().read_to_string(&mut text).unwrap();
         assert_eq!(text, "34567");
-        assert_eq!(part::reader(answer(), None).err().unwrap().kind, StorageErrorKind::Protocol, "all was asked for");
+        assert_eq!(part::reader(response(), None).err().unwrap().kind, StorageErrorKind::Protocol, "all was asked for");
     }
 }
 
@@ -165,7 +166,7 @@ fn connections_are_used_again() {
     let client = client();
     for _ in 0..3 {
         let mut five = [0; 5];
-        let mut stream = client.ask(Method::GET, &server.url, &[], None).unwrap().stream();
+        let mut stream = client.send(Method::GET, &server.url, &[], None).unwrap().stream();
         // Read to the last byte and not beyond it.
         stream.read_exact(&mut five).unwrap();
     }
@@ -175,13 +176,13 @@ fn connections_are_used_again() {
 #[test]
 fn a_proxy_is_asked_for_the_server() {
     // This one says what it was asked for.
-    let proxy = TestServer::new(|seen| Reply::Bytes(format!("HTTP/1.1 403 {}\r\n\r\n", seen.target).into_bytes()));
+    let proxy = TestServer::new(|request| Reply::Bytes(format!("HTTP/1.1 403 {}\r\n\r\n", request.target).into_bytes()));
     let proxies = Proxies::fixed(Some(proxy::parse(&proxy.url, &"here").unwrap()), None);
-    let client = Http::new(&hasty(), &Trust::Anybody, proxies);
-    let error = client.ask(Method::GET, "http://storage.invalid:8080/x", &[], None).err().unwrap();
+    let client = HttpClient::new(&short_timeouts(), &Trust::Unverified, proxies);
+    let error = client.send(Method::GET, "http://storage.invalid:8080/x", &[], None).err().unwrap();
     assert_eq!(error.kind, StorageErrorKind::Configuration, "{error}");
     assert_eq!(
-        proxy.seen().first().map(|seen| (seen.method.clone(), seen.target.clone())),
+        proxy.requests().first().map(|request| (request.method.clone(), request.target.clone())),
         Some(("CONNECT".to_owned(), "storage.invalid:8080".to_owned()))
     );
 }
@@ -222,12 +223,12 @@ fn a_certificate_is_verified_unless_the_operator_says_not_to() {
     let ca = dir.path().join("ca.pem");
     std::fs::write(&ca, include_str!("testdata/ca.pem")).unwrap();
     let ask = |trust: &Trust, host: &str| {
-        let client = Http::new(&hasty(), trust, Proxies::default());
-        client.ask(Method::GET, &format!("https://{host}:{port}/"), &[], None)?.read_all(100)
+        let client = HttpClient::new(&short_timeouts(), trust, Proxies::default());
+        client.send(Method::GET, &format!("https://{host}:{port}/"), &[], None)?.read_all(100)
     };
     let own = Trust::file(&ca, &"here").unwrap();
     assert_eq!(ask(&own, "localhost").unwrap(), b"secure");
-    assert_eq!(ask(&Trust::Anybody, "127.0.0.1").unwrap(), b"secure");
+    assert_eq!(ask(&Trust::Unverified, "127.0.0.1").unwrap(), b"secure");
     for (trust, host) in [(&own, "127.0.0.1"), (&Trust::system(), "localhost"), (&Trust::Authorities(Vec::new()), "localhost")] {
         let error = ask(trust, host).unwrap_err();
         assert_eq!(error.kind, StorageErrorKind::Configuration, "{error}");

@@ -17,8 +17,8 @@ const LARGEST_FILE: u64 = 16 << 20;
 pub(in crate::storage) enum Trust {
     /// Those that one of these authorities signed, for the host's name.
     Authorities(Vec<CertificateDer<'static>>),
-    /// Anybody's: the operator has said so.
-    Anybody,
+    /// Unverified's: the operator has said so.
+    Unverified,
 }
 
 impl Trust {
@@ -31,9 +31,9 @@ impl Trust {
     ///
     /// # Errors
     /// A file that cannot be read or holds no certificate.
-    pub(in crate::storage) fn file(path: &Path, whence: &dyn std::fmt::Display) -> Result<Self, StorageError> {
+    pub(in crate::storage) fn file(path: &Path, origin: &dyn std::fmt::Display) -> Result<Self, StorageError> {
         let wrong =
-            |problem: String| StorageError::new(StorageErrorKind::Configuration, format!("{whence}: {}: {problem}", path.display()));
+            |problem: String| StorageError::new(StorageErrorKind::Configuration, format!("{origin}: {}: {problem}", path.display()));
         let pem = crate::input::read(path, LARGEST_FILE).map_err(|error| wrong(format!("cannot read the CA file: {error}")))?;
         let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
         match certificates {
@@ -52,7 +52,7 @@ impl Trust {
                 builder.root_certs(RootCerts::Specific(Arc::new(list.collect()))).build()
             }
             // ureq has no default that works without Mozilla's list.
-            Self::Anybody => builder.root_certs(RootCerts::Specific(Arc::new(Vec::new()))).disable_verification(true).build(),
+            Self::Unverified => builder.root_certs(RootCerts::Specific(Arc::new(Vec::new()))).disable_verification(true).build(),
         }
     }
 }

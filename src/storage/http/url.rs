@@ -1,4 +1,4 @@
-//! Base URLs, and names as parts of a path.
+//! BaseUrl URLs, and names as parts of a path.
 
 use std::fmt;
 
@@ -48,18 +48,18 @@ pub(in crate::storage) fn object_name(name: &str) -> Result<String, StorageError
 
 /// The beginning of URLs: scheme, host, port and perhaps a path, without a slash at the end.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::storage) struct Base {
+pub(in crate::storage) struct BaseUrl {
     text: String,
     uri: Uri,
 }
 
-impl Base {
-    /// From text; `whence` says for messages where it was written.
+impl BaseUrl {
+    /// From text; `origin` says for messages where it was written.
     ///
     /// # Errors
     /// What is no `http` or `https` URL, or holds a user name, a query or a fragment.
-    pub(in crate::storage) fn parse(text: &str, whence: &dyn fmt::Display) -> Result<Self, StorageError> {
-        let wrong = |problem: &str| Err(StorageError::new(StorageErrorKind::Configuration, format!("{whence}: {problem}")));
+    pub(in crate::storage) fn parse(text: &str, origin: &dyn fmt::Display) -> Result<Self, StorageError> {
+        let wrong = |problem: &str| Err(StorageError::new(StorageErrorKind::Configuration, format!("{origin}: {problem}")));
         let text = text.trim().trim_end_matches('/');
         if text.contains('@') && text.split("//").nth(1).and_then(|rest| rest.split('/').next()).is_some_and(|host| host.contains('@')) {
             return wrong("a URL with a user name in it is not used; give the credentials by their own options");
@@ -99,7 +99,7 @@ impl Base {
     }
 }
 
-impl fmt::Display for Base {
+impl fmt::Display for BaseUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
     }
@@ -128,15 +128,15 @@ mod tests {
 
     #[test]
     fn a_base_is_an_http_url_without_credentials() {
-        let base = Base::parse("https://swift.example:8080/v1/AUTH_/", &"here").unwrap();
+        let base = BaseUrl::parse("https://swift.example:8080/v1/AUTH_/", &"here").unwrap();
         assert_eq!(
             (base.as_str(), base.path(), base.authority().as_str()),
             ("https://swift.example:8080/v1/AUTH_", "/v1/AUTH_", "swift.example:8080")
         );
-        assert_eq!(Base::parse("https://s3.example:443", &"here").unwrap().authority(), "s3.example");
-        assert_eq!(Base::parse("http://[::1]:8080/", &"here").unwrap().authority(), "[::1]:8080");
+        assert_eq!(BaseUrl::parse("https://s3.example:443", &"here").unwrap().authority(), "s3.example");
+        assert_eq!(BaseUrl::parse("http://[::1]:8080/", &"here").unwrap().authority(), "[::1]:8080");
         for wrong in ["", "swift.example", "ftp://x", "http://", "http://user:secret@host/", "http://host/?x", "http://ho st/", "/v1"] {
-            let error = Base::parse(wrong, &"cinder.conf:3").unwrap_err();
+            let error = BaseUrl::parse(wrong, &"cinder.conf:3").unwrap_err();
             assert_eq!(error.kind, StorageErrorKind::Configuration);
             assert!(error.text.starts_with("cinder.conf:3: ") && !error.text.contains("secret"), "{error}");
         }

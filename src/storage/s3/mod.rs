@@ -1,7 +1,7 @@
 //! S3 and compatibles, as Cinder's driver and boto3 below it talk to them: path style, signature version 4, Amazon's first
 //! region unless the server names another.
 
-mod refusal;
+mod error;
 mod settings;
 mod sign;
 mod xml;
@@ -17,11 +17,11 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use jiff::Timestamp;
 use ureq::http::Method;
 
-use self::refusal::Refused;
+use self::error::S3Error;
 use self::settings::Settings;
-use self::sign::{Signed, Signer};
+use self::sign::{SignedRequest, Signer};
 use self::xml::Page;
-use super::http::{self, Answer, Header, Http, Listing, Network, encode, object_name, part};
+use super::http::{self, Header, HttpClient, HttpResponse, Network, PagedListing, encode, object_name, part};
 use super::{ObjectInfo, ObjectStore, StorageError, StorageErrorKind};
 use crate::config::StorageOptions;
 
@@ -33,7 +33,7 @@ const LARGEST_PAGE: usize = 16 * 1024 * 1024;
 pub struct Client {
     settings: Settings,
     signer: Signer,
-    http: Http,
+    http: HttpClient,
     concurrency: usize,
     /// By bucket, whether its ETags are digests of the objects.
     digests: Mutex<BTreeMap<String, Arc<OnceLock<bool>>>>,
@@ -52,7 +52,7 @@ impl Client {
         }
         let proxies = settings.proxies.take().unwrap_or_else(|| network.proxies.clone());
         let signer = Signer::new(settings.access_key.clone(), settings.secret_key.clone());
-        let http = Http::new(&network, &settings.trust, proxies);
+        let http = HttpClient::new(&network, &settings.trust, proxies);
         Ok(Arc::new(Self { settings, signer, http, concurrency: network.concurrency, digests: Mutex::default() }))
     }
 
@@ -91,7 +91,7 @@ pub struct S3Store {
 
 impl S3Store {
     /// Asks, and once more where the server wants the signature for another region.
-    fn ask(&self, method: &Method, rest: &str, query: &str, headers: &[Header]) -> Result<Answer, Refused> {
+    fn send(&self, method: &Method, rest: &str, query: &str, headers: &[Header]) -> Result<HttpResponse, S3Error> {
         let client = &self.client;
         let host = client.settings.endpoint.authority();
         let path = format!("{}{rest}", self.path);
@@ -99,19 +99,19 @@ impl S3Store {
         let mut moved = false;
         loop {
             let region = client.signer.region();
-            let request = Signed { method: method.as_str(), host: &host, path: &path, query };
+            let request = SignedRequest { method: method.as_str(), host: &host, path: &path, query };
             let signed = client.signer.sign(request, headers, Timestamp::now())?;
-            let answer = client.http.ask(method.clone(), &url, &signed, None)?;
-            if answer.is_good() {
-                return Ok(answer);
+            let response = client.http.send(method.clone(), &url, &signed, None)?;
+            if response.is_success() {
+                return Ok(response);
             }
-            let refused = Refused::new(answer);
-            match &refused.region {
+            let failure = S3Error::new(response);
+            match &failure.region {
                 Some(other) if !moved && *other != region => {
                     client.signer.set_region(other.clone());
                     moved = true;
                 }
-                _ => return Err(refused),
+                _ => return Err(failure),
             }
         }
     }
@@ -119,20 +119,20 @@ impl S3Store {
     fn page(&self, prefix: &str, token: Option<&str>) -> Result<Page, StorageError> {
         let token = token.map(|token| format!("continuation-token={}&", encode(token))).unwrap_or_default();
         let query = format!("{token}encoding-type=url&list-type=2&prefix={}", encode(prefix));
-        let answer = self.ask(&Method::GET, "", &query, &[]).map_err(|refused| self.of_bucket(refused))?;
-        let what = answer.what().to_owned();
-        let body = answer.read_all(LARGEST_PAGE)?;
+        let response = self.send(&Method::GET, "", &query, &[]).map_err(|failure| self.of_bucket(failure))?;
+        let what = response.what().to_owned();
+        let body = response.read_all(LARGEST_PAGE)?;
         xml::page(&body).map_err(|problem| {
-            StorageError::new(StorageErrorKind::Protocol, format!("{what}: the answer is no page of a listing: {problem}"))
+            StorageError::new(StorageErrorKind::Protocol, format!("{what}: the response is no page of a listing: {problem}"))
         })
     }
 
-    fn of_bucket(&self, refused: Refused) -> StorageError {
-        match refused.error.kind {
+    fn of_bucket(&self, failure: S3Error) -> StorageError {
+        match failure.error.kind {
             StorageErrorKind::NoContainer => self.no_bucket(),
             // Something in between that knows nothing at this address.
-            StorageErrorKind::NoObject => StorageError::new(StorageErrorKind::Protocol, refused.error.text),
-            _ => refused.error,
+            StorageErrorKind::NoObject => StorageError::new(StorageErrorKind::Protocol, failure.error.text),
+            _ => failure.error,
         }
     }
 
@@ -145,33 +145,35 @@ impl S3Store {
     }
 
     /// The error for an object that could not be had.
-    fn of_object(&self, name: &str, refused: Refused) -> StorageError {
-        match (refused.error.kind, refused.code.as_deref()) {
+    fn of_object(&self, name: &str, failure: S3Error) -> StorageError {
+        match (failure.error.kind, failure.code.as_deref()) {
             (StorageErrorKind::NoContainer, _) => self.no_bucket(),
             (StorageErrorKind::NoObject, Some("NoSuchKey")) => self.no_object(name),
             (StorageErrorKind::NoObject, _) => {
-                let text = format!("{}; and this is no error document of S3's, so nothing is said about the object", refused.error.text);
+                let text = format!("{}; and this is no error document of S3's, so nothing is said about the object", failure.error.text);
                 StorageError::new(StorageErrorKind::Protocol, text)
             }
-            _ => refused.error,
+            _ => failure.error,
         }
     }
 
-    fn head(&self, name: &str) -> Result<(ObjectInfo, bool), Refused> {
-        let answer = self.ask(&Method::HEAD, &format!("/{}", object_name(name)?), "", &self.client.settings.sse)?;
-        is_s3(&answer)?;
-        let Some(size) = answer.length() else { return Err(answer.nonsense("the answer does not tell the object's size").into()) };
+    fn head(&self, name: &str) -> Result<(ObjectInfo, bool), S3Error> {
+        let response = self.send(&Method::HEAD, &format!("/{}", object_name(name)?), "", &self.client.settings.sse)?;
+        is_s3(&response)?;
+        let Some(size) = response.length() else {
+            return Err(response.protocol_error("the response does not tell the object's size").into());
+        };
         // The ETag of what was encrypted with a key of the customer or of the key service is no digest of it.
-        let encrypted = answer.header("x-amz-server-side-encryption").is_some_and(|how| how.starts_with("aws:kms"))
-            || answer.header("x-amz-server-side-encryption-customer-algorithm").is_some();
+        let encrypted = response.header("x-amz-server-side-encryption").is_some_and(|how| how.starts_with("aws:kms"))
+            || response.header("x-amz-server-side-encryption-customer-algorithm").is_some();
         let plain = !encrypted && self.client.settings.sse.is_empty();
-        let md5 = answer.header("etag").filter(|_| plain).and_then(xml::digest);
-        Ok((ObjectInfo { name: name.to_owned(), size, modified: answer.modified(), md5 }, plain))
+        let md5 = response.header("etag").filter(|_| plain).and_then(xml::digest);
+        Ok((ObjectInfo { name: name.to_owned(), size, modified: response.modified(), md5 }, plain))
     }
 
     /// Whether the digests in a listing are worth a look: it does not say how the objects are encrypted, but one of them does,
-    /// and mostly a bucket has one way. That may have been changed, so that nothing is proven by it.
-    fn believes_digests(&self, example: &str) -> bool {
+    /// and mostly a bucket has one way. That may have been changed, so that nothing is accepted by it.
+    fn trusts_digests(&self, example: &str) -> bool {
         if !self.client.settings.sse.is_empty() {
             return false;
         }
@@ -184,12 +186,12 @@ impl S3Store {
         }
     }
 
-    fn get(&self, name: &str, range: Option<&Range<u64>>) -> Result<Answer, Refused> {
+    fn get(&self, name: &str, range: Option<&Range<u64>>) -> Result<HttpResponse, S3Error> {
         let mut headers = self.client.settings.sse.clone();
         if let Some(range) = range {
             headers.extend(part::header(range)?);
         }
-        self.ask(&Method::GET, &format!("/{}", object_name(name)?), "", &headers)
+        self.send(&Method::GET, &format!("/{}", object_name(name)?), "", &headers)
     }
 }
 
@@ -203,21 +205,21 @@ impl ObjectStore for S3Store {
     }
 
     fn list(&self, prefix: &str, each: &mut dyn FnMut(ObjectInfo) -> ControlFlow<()>) -> Result<(), StorageError> {
-        let mut listing = Listing::new(&self.location, prefix);
+        let mut listing = PagedListing::new(&self.location, prefix);
         // Once for the listing: an object that cannot be asked now is not asked for each of the others again.
-        let mut believed = None;
+        let mut trusted = None;
         loop {
             let page = self.client.http.page(listing.token().is_none(), || self.page(prefix, listing.token()))?;
             for mut object in page.objects {
-                listing.name(&object.name)?;
-                if object.md5.is_some() && !*believed.get_or_insert_with(|| self.believes_digests(&object.name)) {
+                listing.accept(&object.name)?;
+                if object.md5.is_some() && !*trusted.get_or_insert_with(|| self.trusts_digests(&object.name)) {
                     object.md5 = None;
                 }
                 if each(object).is_break() {
                     return Ok(());
                 }
             }
-            if !listing.turn(page.next)? {
+            if !listing.end_page(page.next)? {
                 return Ok(());
             }
         }
@@ -226,15 +228,15 @@ impl ObjectStore for S3Store {
     fn stat(&self, name: &str) -> Result<Option<ObjectInfo>, StorageError> {
         match self.head(name) {
             Ok((info, _)) => Ok(Some(info)),
-            Err(refused) if refused.status.is_none() => Err(refused.error),
-            Err(refused) => {
-                // The answer to HEAD has no body that would say why. One byte asked for does.
-                match self.get(name, Some(&(0..1))).map_err(|refused| self.of_object(name, refused)) {
+            Err(failure) if failure.status.is_none() => Err(failure.error),
+            Err(failure) => {
+                // The response to HEAD has no body that would say why. One byte asked for does.
+                match self.get(name, Some(&(0..1))).map_err(|failure| self.of_object(name, failure)) {
                     Err(error) if error.kind == StorageErrorKind::NoObject => Ok(None),
                     Err(error) => Err(error),
                     Ok(_) => Err(StorageError::new(
                         StorageErrorKind::Transient,
-                        format!("{}; but reading it goes: it changes, or HEAD is not allowed", refused.error.text),
+                        format!("{}; but reading it goes: it changes, or HEAD is not allowed", failure.error.text),
                     )),
                 }
             }
@@ -249,22 +251,22 @@ impl ObjectStore for S3Store {
             };
         }
         match self.get(name, range.as_ref()) {
-            Ok(answer) => {
-                is_s3(&answer)?;
-                part::reader(answer, range)
+            Ok(response) => {
+                is_s3(&response)?;
+                part::reader(response, range)
             }
-            Err(refused) if refused.status == Some(416) && range.is_some() => Ok(Box::new(io::empty())),
-            Err(refused) => Err(self.of_object(name, refused)),
+            Err(failure) if failure.status == Some(416) && range.is_some() => Ok(Box::new(io::empty())),
+            Err(failure) => Err(self.of_object(name, failure)),
         }
     }
 }
 
-/// Whether an answer to a request for an object is S3's and not that of something in between.
-fn is_s3(answer: &Answer) -> Result<(), StorageError> {
-    let html = answer.header("content-type").is_some_and(|kind| kind.to_ascii_lowercase().starts_with("text/html"));
-    if answer.header("etag").is_some() && !html {
+/// Whether a response to a request for an object is S3's and not that of something in between.
+fn is_s3(response: &HttpResponse) -> Result<(), StorageError> {
+    let html = response.header("content-type").is_some_and(|kind| kind.to_ascii_lowercase().starts_with("text/html"));
+    if response.header("etag").is_some() && !html {
         return Ok(());
     }
-    let kind = answer.header("content-type").map(http::quote).unwrap_or_else(|| "no content type".to_owned());
-    Err(answer.nonsense(format!("the answer is not S3's: it has no ETag or is a web page ({kind})")))
+    let kind = response.header("content-type").map(http::quote).unwrap_or_else(|| "no content type".to_owned());
+    Err(response.protocol_error(format!("the response is not S3's: it has no ETag or is a web page ({kind})")))
 }

@@ -9,13 +9,13 @@ use md5::{Digest, Md5};
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::config::{ConfigError, Origin, Setting, StorageOptions};
-use crate::storage::http::{self, Base, Header, Proxies, Trust, proxy};
+use crate::storage::http::{self, BaseUrl, Header, Proxies, Trust, proxy};
 use crate::storage::{StorageError, StorageErrorKind};
 
 /// The options, checked.
 #[derive(Debug)]
 pub(super) struct Settings {
-    pub(super) endpoint: Base,
+    pub(super) endpoint: BaseUrl,
     pub(super) access_key: String,
     pub(super) secret_key: SecretString,
     /// The headers that a customer's key makes necessary, for objects alone; none without one.
@@ -50,7 +50,7 @@ impl Settings {
         let secret = |name: &str| options.secret(name).map_err(|error| of_config(&error));
         let mut warnings = Vec::new();
         let endpoint = text("backup_s3_endpoint_url")?.ok_or_else(|| missing("backup_s3_endpoint_url"))?;
-        let endpoint = Base::parse(&endpoint.value, &endpoint.origin)?;
+        let endpoint = BaseUrl::parse(&endpoint.value, &endpoint.origin)?;
         let access_key = secret("backup_s3_store_access_key")?.ok_or_else(|| missing("backup_s3_store_access_key"))?;
         let secret_key = secret("backup_s3_store_secret_key")?.ok_or_else(|| missing("backup_s3_store_secret_key"))?;
         let trust = if options.boolean("backup_s3_verify_ssl", true).map_err(|error| of_config(&error))?.value {
@@ -62,7 +62,7 @@ impl Settings {
             if endpoint.is_https() {
                 warnings.push(format!("backup_s3_verify_ssl is false: the certificate of {endpoint} is not verified"));
             }
-            Trust::Anybody
+            Trust::Unverified
         };
         let proxy = |setting: Option<Setting<String>>| setting.map(|setting| proxy::parse(&setting.value, &setting.origin)).transpose();
         let proxies = match (proxy(text("backup_s3_http_proxy")?)?, proxy(text("backup_s3_https_proxy")?)?) {

@@ -29,7 +29,7 @@ pub(super) struct Signer {
 
 /// What of a request is signed.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Signed<'a> {
+pub(super) struct SignedRequest<'a> {
     pub(super) method: &'a str,
     /// The value of `Host`.
     pub(super) host: &'a str,
@@ -58,7 +58,7 @@ impl Signer {
     ///
     /// # Errors
     /// Keys that cannot stand in a header.
-    pub(super) fn sign(&self, request: Signed<'_>, headers: &[Header], now: Timestamp) -> Result<Vec<Header>, StorageError> {
+    pub(super) fn sign(&self, request: SignedRequest<'_>, headers: &[Header], now: Timestamp) -> Result<Vec<Header>, StorageError> {
         let time = now.strftime("%Y%m%dT%H%M%SZ").to_string();
         let mut headers = headers.to_vec();
         headers.push(http::header("x-amz-content-sha256", EMPTY, false)?);
@@ -69,7 +69,7 @@ impl Signer {
         lines.sort_unstable();
         let names = lines.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(";");
         let lines: String = lines.iter().map(|(name, value)| format!("{name}:{value}\n")).collect();
-        let Signed { method, path, query, .. } = request;
+        let SignedRequest { method, path, query, .. } = request;
         let canonical = format!("{method}\n{path}\n{query}\n{lines}\n{names}\n{EMPTY}");
         let region = self.region();
         let day = time.get(..8).unwrap_or_default();
@@ -124,7 +124,7 @@ mod tests {
                 "34b48302e7b5fa45bde8084f4b7868a86f0a534bc59db6670ed5711ef69dc6f7",
             ),
         ] {
-            let request = Signed { method: "GET", host: "examplebucket.s3.amazonaws.com", path, query };
+            let request = SignedRequest { method: "GET", host: "examplebucket.s3.amazonaws.com", path, query };
             let headers = signer.sign(request, &headers, now).unwrap();
             let (_, value) = headers.iter().find(|(name, _)| name == "authorization").unwrap();
             let scope = "Credential=AKIAIOSFODNN7EXAMPLE/20130524/us-east-1/s3/aws4_request";

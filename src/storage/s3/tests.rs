@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
 use crate::domain::hex;
-use crate::storage::http::testing::{Objects, Reply, Seen, TestServer, hasty, names, ok, options, read_all, status};
+use crate::storage::http::testing::{Objects, ReceivedRequest, Reply, TestServer, names, ok, options, read_all, short_timeouts, status};
 
 const HASH: &str = "0cc175b9c0f1b6a831c399e269772661";
 
@@ -25,7 +25,7 @@ fn listing(names: &[&str], next: Option<&str>) -> String {
 }
 
 fn error(status: u16, code: &str) -> Reply {
-    Reply::Is(
+    Reply::Response(
         status,
         vec![("Content-Type", "application/xml".to_owned())],
         format!("<Error><Code>{code}</Code><Message>m</Message></Error>").into_bytes(),
@@ -40,21 +40,21 @@ fn good(bytes: &str) -> Reply {
 }
 
 /// A bucket `b` with three objects, listed by two.
-fn s3(seen: &Seen) -> Reply {
-    let (path, query) = seen.target.split_once('?').unwrap_or((&seen.target, ""));
-    if !seen.header("authorization").starts_with("AWS4-HMAC-SHA256 Credential=access/") {
+fn s3(request: &ReceivedRequest) -> Reply {
+    let (path, query) = request.target.split_once('?').unwrap_or((&request.target, ""));
+    if !request.header("authorization").starts_with("AWS4-HMAC-SHA256 Credential=access/") {
         return error(403, "InvalidAccessKeyId");
     }
     match (path, query) {
         ("/b", "encoding-type=url&list-type=2&prefix=v%2Fp-") => ok(&[], listing(&["v/p-1", "v/p-2"], Some("t=1"))),
         ("/b", "continuation-token=t%3D1&encoding-type=url&list-type=2&prefix=v%2Fp-") => ok(&[], listing(&["v/p-3 +ü"], None)),
         ("/b", _) => ok(&[], listing(&[], None)),
-        ("/b/v/p-1", _) if seen.header("range") == "bytes=0-99" => {
-            Reply::Is(206, vec![("ETag", format!("\"{HASH}\"")), ("Content-Range", "bytes 0-0/1".to_owned())], b"a".to_vec())
+        ("/b/v/p-1", _) if request.header("range") == "bytes=0-99" => {
+            Reply::Response(206, vec![("ETag", format!("\"{HASH}\"")), ("Content-Range", "bytes 0-0/1".to_owned())], b"a".to_vec())
         }
-        ("/b/v/p-1", _) if seen.method == "HEAD" => good("a"),
+        ("/b/v/p-1", _) if request.method == "HEAD" => good("a"),
         ("/b/v/p-1" | "/b/v/p-3%20%2B%C3%BC", _) => good("a"),
-        _ if seen.method == "HEAD" => status(404),
+        _ if request.method == "HEAD" => status(404),
         _ if path.starts_with("/b/") => error(404, "NoSuchKey"),
         _ => error(404, "NoSuchBucket"),
     }
@@ -63,11 +63,11 @@ fn s3(seen: &Seen) -> Reply {
 fn client(server: &TestServer, more: &[(&str, &str)]) -> Result<Arc<Client>, StorageError> {
     let conf =
         format!("backup_s3_endpoint_url = {}\nbackup_s3_store_access_key = access\nbackup_s3_store_secret_key = pa55word", server.url);
-    Client::new(&options(&conf, more), &hasty())
+    Client::new(&options(&conf, more), &short_timeouts())
 }
 
-fn hostile(answer: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> (TestServer, S3Store) {
-    let server = TestServer::new(answer);
+fn hostile(response: impl Fn(&ReceivedRequest) -> Reply + Send + Sync + 'static) -> (TestServer, S3Store) {
+    let server = TestServer::new(response);
     let store = client(&server, &[]).unwrap().bucket("b").unwrap();
     (server, store)
 }
@@ -96,19 +96,20 @@ fn a_bucket_is_listed_read_and_looked_at() {
 
 #[test]
 fn a_customers_key_goes_with_every_object_and_makes_etags_no_digests() {
-    let server = TestServer::new(|seen| {
-        let object = seen.target.starts_with("/b/");
+    let server = TestServer::new(|request| {
+        let object = request.target.starts_with("/b/");
         let key = "x-amz-server-side-encryption-customer-key";
-        assert_eq!(seen.headers.contains_key(key), object);
+        assert_eq!(request.headers.contains_key(key), object);
         if object {
-            assert_eq!(seen.header(key), "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=");
-            assert_eq!(seen.header("x-amz-server-side-encryption-customer-key-md5"), "hRasmdxgYDKV3nvbahU1MA==");
+            assert_eq!(request.header(key), "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=");
+            assert_eq!(request.header("x-amz-server-side-encryption-customer-key-md5"), "hRasmdxgYDKV3nvbahU1MA==");
             assert!(
-                seen.header("authorization")
+                request
+                    .header("authorization")
                     .contains("x-amz-server-side-encryption-customer-key;x-amz-server-side-encryption-customer-key-md5")
             );
         }
-        s3(seen)
+        s3(request)
     });
     let sse = [("backup_s3_sse_customer_algorithm", "AES256"), ("backup_s3_sse_customer_key", "0123456789abcdef0123456789abcdef")];
     let store = client(&server, &sse).unwrap().bucket("b").unwrap();
@@ -128,12 +129,12 @@ fn a_customers_key_goes_with_every_object_and_makes_etags_no_digests() {
 
 #[test]
 fn the_key_service_makes_etags_no_digests_too() {
-    for (how, believed) in [("AES256", true), ("aws:kms", false), ("aws:kms:dsse", false)] {
-        let (server, store) = hostile(move |seen| {
-            if seen.method == "HEAD" {
+    for (how, trusted) in [("AES256", true), ("aws:kms", false), ("aws:kms:dsse", false)] {
+        let (server, store) = hostile(move |request| {
+            if request.method == "HEAD" {
                 return ok(&[("ETag", &format!("\"{HASH}\"")), ("x-amz-server-side-encryption", how)], "a");
             }
-            s3(seen)
+            s3(request)
         });
         let mut digests = Vec::new();
         store
@@ -142,30 +143,30 @@ fn the_key_service_makes_etags_no_digests_too() {
                 ControlFlow::Continue(())
             })
             .unwrap();
-        assert_eq!(digests, [believed; 3], "{how}");
-        assert_eq!(server.seen().iter().filter(|seen| seen.method == "HEAD").count(), 1, "one object is looked at, not each");
+        assert_eq!(digests, [trusted; 3], "{how}");
+        assert_eq!(server.requests().iter().filter(|request| request.method == "HEAD").count(), 1, "one object is looked at, not each");
     }
 }
 
 #[test]
 fn a_region_that_the_server_asks_for_is_signed_for() {
     let malformed = "<Error><Code>AuthorizationHeaderMalformed</Code><Message>wrong</Message><Region>eu-central-1</Region></Error>";
-    let (server, store) = hostile(move |seen| {
-        if !seen.header("authorization").contains("/eu-central-1/s3/") {
-            return Reply::Is(400, Vec::new(), malformed.as_bytes().to_vec());
+    let (server, store) = hostile(move |request| {
+        if !request.header("authorization").contains("/eu-central-1/s3/") {
+            return Reply::Response(400, Vec::new(), malformed.as_bytes().to_vec());
         }
-        s3(seen)
+        s3(request)
     });
     assert_eq!(names(&store, "v/p-").unwrap().len(), 3);
     assert_eq!(read_all(&store, "v/p-1", None).unwrap(), b"a");
     assert_eq!(
-        server.seen().iter().filter(|seen| seen.header("authorization").contains("us-east-1")).count(),
+        server.requests().iter().filter(|request| request.header("authorization").contains("us-east-1")).count(),
         1,
         "and from then on at once"
     );
-    let (server, store) = hostile(move |_| Reply::Is(400, Vec::new(), malformed.as_bytes().to_vec()));
+    let (server, store) = hostile(move |_| Reply::Response(400, Vec::new(), malformed.as_bytes().to_vec()));
     assert_eq!(names(&store, "v/p-").unwrap_err().kind, StorageErrorKind::Configuration);
-    assert_eq!(server.seen().len(), 2);
+    assert_eq!(server.requests().len(), 2);
 }
 
 #[test]
@@ -184,7 +185,7 @@ fn errors_have_their_meaning() {
         (301, "PermanentRedirect", StorageErrorKind::Protocol),
         (418, "Teapot", StorageErrorKind::Protocol),
     ] {
-        let (_server, store) = hostile(move |seen| if seen.method == "HEAD" { self::status(status) } else { error(status, code) });
+        let (_server, store) = hostile(move |request| if request.method == "HEAD" { self::status(status) } else { error(status, code) });
         for error in [names(&store, "p").unwrap_err(), store.stat("x").unwrap_err(), read_all(&store, "x", None).unwrap_err()] {
             assert_eq!(error.kind, kind, "{code}: {error}");
             assert!(!error.text.contains("pa55word"), "{error}");
@@ -205,12 +206,12 @@ fn what_is_missing_is_named() {
         (format!("{url}\n{keys}\nbackup_s3_ca_cert_file = /nowhere"), "/nowhere"),
         (format!("{keys}\nbackup_s3_endpoint_url = s3.example.org"), "http or https"),
     ] {
-        let error = Client::new(&options(&conf, &[]), &hasty()).unwrap_err();
+        let error = Client::new(&options(&conf, &[]), &short_timeouts()).unwrap_err();
         assert_eq!(error.kind, StorageErrorKind::Configuration);
         assert!(error.text.contains(named), "{conf}: {error}");
     }
     let conf = format!("{keys}\nbackup_s3_endpoint_url = https://127.0.0.1:1\nbackup_s3_verify_ssl = false\nbackup_s3_timeout = 1.5");
-    let client = Client::new(&options(&conf, &[]), &hasty()).unwrap();
+    let client = Client::new(&options(&conf, &[]), &short_timeouts()).unwrap();
     assert_eq!((client.warnings().len(), client.settings.timeout), (1, Some(std::time::Duration::from_millis(1500))));
     for name in ["", "a/b", "..", "."] {
         assert_eq!(client.bucket(name).unwrap_err().kind, StorageErrorKind::Configuration);
@@ -221,7 +222,7 @@ fn what_is_missing_is_named() {
 fn html_is_neither_an_object_nor_a_listing_nor_a_proof_of_absence() {
     for code in [200, 404] {
         let headers = || vec![("Content-Type", "text/html".to_owned()), ("ETag", format!("\"{HASH}\""))];
-        let (_server, store) = hostile(move |_| Reply::Is(code, headers(), b"<html>Please log in</html>".to_vec()));
+        let (_server, store) = hostile(move |_| Reply::Response(code, headers(), b"<html>Please log in</html>".to_vec()));
         for error in [names(&store, "p").unwrap_err(), store.stat("x").unwrap_err(), read_all(&store, "x", None).unwrap_err()] {
             assert_eq!(error.kind, StorageErrorKind::Protocol, "{error}");
         }
@@ -246,7 +247,7 @@ fn a_listing_without_an_end_is_told() {
         let (server, store) = hostile(move |_| ok(&[], page()));
         let error = names(&store, "p-").unwrap_err();
         assert_eq!(error.kind, StorageErrorKind::Protocol, "{error}");
-        assert!(server.seen().len() <= 110, "{}", server.seen().len());
+        assert!(server.requests().len() <= 110, "{}", server.requests().len());
     }
 }
 
@@ -264,7 +265,7 @@ fn a_huge_page_is_not_swallowed() {
 #[test]
 fn a_page_is_asked_for_again_and_not_for_ever() {
     let tries = AtomicUsize::new(0);
-    let (_server, store) = hostile(move |seen| match (seen.target.contains("continuation-token"), tries.load(Ordering::SeqCst)) {
+    let (_server, store) = hostile(move |request| match (request.target.contains("continuation-token"), tries.load(Ordering::SeqCst)) {
         (true, 0) => {
             tries.store(1, Ordering::SeqCst);
             error(503, "SlowDown")
@@ -273,19 +274,20 @@ fn a_page_is_asked_for_again_and_not_for_ever() {
             tries.store(2, Ordering::SeqCst);
             Reply::Stall(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n<List".to_vec())
         }
-        _ => s3(seen),
+        _ => s3(request),
     });
     assert_eq!(names(&store, "v/p-").unwrap().len(), 3);
-    let (server, store) = hostile(|seen| if seen.target.contains("continuation-token") { error(503, "SlowDown") } else { s3(seen) });
+    let (server, store) =
+        hostile(|request| if request.target.contains("continuation-token") { error(503, "SlowDown") } else { s3(request) });
     assert_eq!(names(&store, "v/p-").unwrap_err().kind, StorageErrorKind::Transient);
-    assert_eq!(server.seen().iter().filter(|seen| seen.target.contains("continuation-token")).count(), 3);
+    assert_eq!(server.requests().iter().filter(|request| request.target.contains("continuation-token")).count(), 3);
 }
 
 #[test]
 fn the_contract_holds() {
     let objects = Objects::new();
-    let (_server, store) = hostile(move |seen| {
-        let (path, query) = seen.path_and_query();
+    let (_server, store) = hostile(move |request| {
+        let (path, query) = request.path_and_query();
         let name = path.strip_prefix("/b").unwrap().trim_start_matches('/');
         if name.is_empty() {
             let of = |name: &str| query.get(name).map_or("", String::as_str);
@@ -302,8 +304,8 @@ fn the_contract_holds() {
                 .collect();
             return ok(&[], listing(&[], next.as_deref()).replace("</ListBucketResult>", &format!("{contents}</ListBucketResult>")));
         }
-        match objects.get(name, seen, vec![("ETag", HASH.to_owned())]) {
-            Reply::Is(404, ..) if seen.method != "HEAD" => error(404, "NoSuchKey"),
+        match objects.get(name, request, vec![("ETag", HASH.to_owned())]) {
+            Reply::Response(404, ..) if request.method != "HEAD" => error(404, "NoSuchKey"),
             reply => reply,
         }
     });

@@ -23,7 +23,7 @@ pub(super) struct Page {
 
 /// What an error says.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub(super) struct Complaint {
+pub(super) struct ErrorDocument {
     pub(super) code: String,
     pub(super) message: String,
     /// The region to sign for, where the wrong one was the matter.
@@ -36,7 +36,7 @@ pub(super) struct Complaint {
 /// What is wrong with it.
 pub(super) fn page(xml: &[u8]) -> Result<Page, String> {
     let (mut root, mut truncated, mut token, mut encoded) = (false, None, None, false);
-    let mut found: Vec<Found> = Vec::new();
+    let mut found: Vec<ListedObject> = Vec::new();
     walk(xml, &mut |path, text| {
         match path {
             ["ListBucketResult"] => root = true,
@@ -45,7 +45,7 @@ pub(super) fn page(xml: &[u8]) -> Result<Page, String> {
             ["ListBucketResult", "EncodingType"] => encoded = text == "url",
             ["ListBucketResult", "Contents", field] => {
                 if found.last().is_none_or(|last| last.ended) {
-                    found.push(Found::default());
+                    found.push(ListedObject::default());
                 }
                 let Some(last) = found.last_mut() else { return Ok(()) };
                 last.set(field, text)?;
@@ -69,22 +69,22 @@ pub(super) fn page(xml: &[u8]) -> Result<Page, String> {
 }
 
 /// Reads an error; `None` where this is none of S3's.
-pub(super) fn complaint(xml: &[u8]) -> Option<Complaint> {
-    let mut complaint = Complaint::default();
+pub(super) fn error_document(xml: &[u8]) -> Option<ErrorDocument> {
+    let mut error_document = ErrorDocument::default();
     let read = walk(xml, &mut |path, text| {
         match path {
-            ["Error", "Code"] => complaint.code = text.to_owned(),
-            ["Error", "Message"] => complaint.message = text.to_owned(),
-            ["Error", "Region"] => complaint.region = Some(text.to_owned()),
+            ["Error", "Code"] => error_document.code = text.to_owned(),
+            ["Error", "Message"] => error_document.message = text.to_owned(),
+            ["Error", "Region"] => error_document.region = Some(text.to_owned()),
             _ => {}
         }
         Ok(())
     });
-    (read.is_ok() && !complaint.code.is_empty()).then_some(complaint)
+    (read.is_ok() && !error_document.code.is_empty()).then_some(error_document)
 }
 
 #[derive(Debug, Default)]
-struct Found {
+struct ListedObject {
     key: Option<String>,
     size: Option<u64>,
     modified: Option<String>,
@@ -92,7 +92,7 @@ struct Found {
     ended: bool,
 }
 
-impl Found {
+impl ListedObject {
     fn set(&mut self, field: &str, text: &str) -> Result<(), String> {
         let twice = match field {
             "Key" => self.key.replace(text.to_owned()).is_some(),
@@ -132,10 +132,10 @@ fn boolean(text: &str) -> Result<bool, String> {
 }
 
 /// Takes an element, by the names from the root to it, and its text.
-type Take<'a> = dyn FnMut(&[&str], &str) -> Result<(), String> + 'a;
+type OnElement<'a> = dyn FnMut(&[&str], &str) -> Result<(), String> + 'a;
 
 /// Gives every element with its text when it ends, innermost first.
-fn walk(xml: &[u8], each: &mut Take<'_>) -> Result<(), String> {
+fn walk(xml: &[u8], each: &mut OnElement<'_>) -> Result<(), String> {
     let text = std::str::from_utf8(xml).map_err(|_| "it is not UTF-8".to_owned())?;
     let mut reader = Reader::from_str(text.trim_start_matches('\u{feff}'));
     reader.config_mut().expand_empty_elements = true;
@@ -229,10 +229,10 @@ mod tests {
     #[test]
     fn an_error_is_read() {
         let xml = "<Error><Code>AuthorizationHeaderMalformed</Code><Message>the region</Message><Region>eu-1</Region><X>y</X></Error>";
-        let complaint = complaint(xml.as_bytes()).unwrap();
-        assert_eq!((complaint.code.as_str(), complaint.region.as_deref()), ("AuthorizationHeaderMalformed", Some("eu-1")));
+        let error_document = error_document(xml.as_bytes()).unwrap();
+        assert_eq!((error_document.code.as_str(), error_document.region.as_deref()), ("AuthorizationHeaderMalformed", Some("eu-1")));
         for none in ["", "<html><body>Not found</body></html>", "<Error></Error>", "<Error><Code>x</Code>"] {
-            assert_eq!(self::complaint(none.as_bytes()), None, "{none}");
+            assert_eq!(self::error_document(none.as_bytes()), None, "{none}");
         }
     }
 
@@ -248,7 +248,7 @@ mod tests {
             let _ = page(&xml);
             xml.truncate(cut);
             prop_assert!(page(&xml).is_err(), "a page without its end is no page");
-            let _ = complaint(&xml);
+            let _ = error_document(&xml);
         }
 
         #[test]

@@ -5,18 +5,18 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use ureq::http::Method;
 
-use super::settings::{Settings, Version, Wanted};
-use crate::storage::http::{self, Answer, Http, quote};
+use super::settings::{AuthVersion, EndpointFilter, Settings};
+use crate::storage::http::{self, HttpClient, HttpResponse, quote};
 use crate::storage::{StorageError, StorageErrorKind};
 
-/// A login's answer is read no further than this; catalogues of large clouds have some 100 KiB.
+/// A login's response is read no further than this; catalogues of large clouds have some 100 KiB.
 const LARGEST_ANSWER: usize = 8 * 1024 * 1024;
 
 /// What a login gives.
 #[derive(Debug)]
-pub(super) struct Session {
+pub(super) struct ScopedToken {
     /// The token.
-    pub(super) token: SecretString,
+    pub(super) secret: SecretString,
     /// The storage URL that came with it, of the account of `project`.
     pub(super) storage_url: Option<String>,
     /// The id of the project that the token is for, from Keystone.
@@ -27,15 +27,15 @@ pub(super) struct Session {
 ///
 /// # Errors
 /// [`StorageErrorKind::Authentication`] where the credentials are refused.
-pub(super) fn login(http: &Http, settings: &Settings, project_id: Option<&str>) -> Result<Session, StorageError> {
+pub(super) fn login(http: &HttpClient, settings: &Settings, project_id: Option<&str>) -> Result<ScopedToken, StorageError> {
     match settings.version {
-        Version::V1 => v1(http, settings),
-        Version::V2 => v2(http, settings, project_id),
-        Version::V3 => v3(http, settings, project_id),
+        AuthVersion::V1 => v1(http, settings),
+        AuthVersion::V2 => v2(http, settings, project_id),
+        AuthVersion::V3 => v3(http, settings, project_id),
     }
 }
 
-fn v1(http: &Http, settings: &Settings) -> Result<Session, StorageError> {
+fn v1(http: &HttpClient, settings: &Settings) -> Result<ScopedToken, StorageError> {
     let headers = [
         http::header("x-auth-user", &settings.user, false)?,
         http::header("x-auth-key", settings.key.expose_secret(), true)?,
@@ -43,20 +43,22 @@ fn v1(http: &Http, settings: &Settings) -> Result<Session, StorageError> {
         http::header("x-storage-user", &settings.user, false)?,
         http::header("x-storage-pass", settings.key.expose_secret(), true)?,
     ];
-    let answer = http.ask(Method::GET, settings.auth_url.as_str(), &headers, None)?;
-    if !answer.is_good() {
-        return Err(refused(answer, "check backup_swift_user and backup_swift_key, and that backup_swift_auth_version = 1 is right"));
+    let response = http.send(Method::GET, settings.auth_url.as_str(), &headers, None)?;
+    if !response.is_success() {
+        return Err(refused(response, "check backup_swift_user and backup_swift_key, and that backup_swift_auth_version = 1 is right"));
     }
-    let token = answer.header("x-storage-token").or_else(|| answer.header("x-auth-token"));
-    match (token, answer.header("x-storage-url")) {
+    let token = response.header("x-storage-token").or_else(|| response.header("x-auth-token"));
+    match (token, response.header("x-storage-url")) {
         (Some(token), url) if !token.is_empty() => {
-            Ok(Session { token: SecretString::from(token), storage_url: url.map(str::to_owned), project: None })
+            Ok(ScopedToken { secret: SecretString::from(token), storage_url: url.map(str::to_owned), project: None })
         }
-        _ => Err(answer.nonsense("the answer to the login holds no token; is this an address for backup_swift_auth_version = 1?")),
+        _ => {
+            Err(response.protocol_error("the response to the login holds no token; is this an address for backup_swift_auth_version = 1?"))
+        }
     }
 }
 
-fn v2(http: &Http, settings: &Settings, project_id: Option<&str>) -> Result<Session, StorageError> {
+fn v2(http: &HttpClient, settings: &Settings, project_id: Option<&str>) -> Result<ScopedToken, StorageError> {
     let mut auth = json!({"passwordCredentials": {"username": settings.user, "password": settings.key.expose_secret()}});
     let scope = match (&settings.project, project_id) {
         (Some(name), _) => Some(("tenantName", name.as_str())),
@@ -66,26 +68,27 @@ fn v2(http: &Http, settings: &Settings, project_id: Option<&str>) -> Result<Sess
     if let (Some((key, value)), Some(auth)) = (scope, auth.as_object_mut()) {
         auth.insert(key.to_owned(), Value::from(value));
     }
-    let answer = post(http, &versioned(settings, "v2.0", "tokens"), &json!({"auth": auth}))?;
-    let what = answer.what().to_owned();
-    let Access { access } = document(answer)?;
-    let endpoints = access.catalog.iter().filter(|service| service.kind == settings.wanted.service).flat_map(|service| &service.endpoints);
+    let response = post(http, &versioned(settings, "v2.0", "tokens"), &json!({"auth": auth}))?;
+    let what = response.what().to_owned();
+    let Access { access } = document(response)?;
+    let endpoints =
+        access.catalog.iter().filter(|service| service.kind == settings.endpoint.service).flat_map(|service| &service.endpoints);
     let urls = endpoints.filter_map(|endpoint| {
-        let url = match settings.wanted.interface.as_str() {
+        let url = match settings.endpoint.interface.as_str() {
             "internal" => &endpoint.internal_url,
             "admin" => &endpoint.admin_url,
             _ => &endpoint.public_url,
         };
         Some((endpoint.region.as_deref(), url.as_deref()?))
     });
-    let storage_url = chosen(urls, &settings.wanted);
+    let storage_url = chosen(urls, &settings.endpoint);
     if access.token.id.is_empty() {
         return Err(StorageError::new(StorageErrorKind::Protocol, format!("{what}: the token is empty")));
     }
-    Ok(Session { token: SecretString::from(access.token.id), storage_url, project: access.token.tenant.map(|tenant| tenant.id) })
+    Ok(ScopedToken { secret: SecretString::from(access.token.id), storage_url, project: access.token.tenant.map(|tenant| tenant.id) })
 }
 
-fn v3(http: &Http, settings: &Settings, project_id: Option<&str>) -> Result<Session, StorageError> {
+fn v3(http: &HttpClient, settings: &Settings, project_id: Option<&str>) -> Result<ScopedToken, StorageError> {
     // Keystone's own default domain, as the client library has it.
     let domain = |name: &Option<String>| match name {
         Some(name) => json!({"name": name}),
@@ -101,23 +104,23 @@ fn v3(http: &Http, settings: &Settings, project_id: Option<&str>) -> Result<Sess
     if let (Some(scope), Some(auth)) = (scope, auth.as_object_mut()) {
         auth.insert("scope".to_owned(), scope);
     }
-    let answer = post(http, &versioned(settings, "v3", "auth/tokens"), &json!({"auth": auth}))?;
-    let token = match answer.header("x-subject-token") {
+    let response = post(http, &versioned(settings, "v3", "auth/tokens"), &json!({"auth": auth}))?;
+    let token = match response.header("x-subject-token") {
         Some(token) if !token.is_empty() => SecretString::from(token),
-        _ => return Err(answer.nonsense("the answer to the login holds no token; is this Keystone's version 3?")),
+        _ => return Err(response.protocol_error("the response to the login holds no token; is this Keystone's version 3?")),
     };
-    let Token { token: body } = document(answer)?;
-    let endpoints = body.catalog.iter().filter(|service| service.kind == settings.wanted.service).flat_map(|service| &service.endpoints);
-    let urls = endpoints.filter(|endpoint| endpoint.interface == settings.wanted.interface);
+    let Token { token: body } = document(response)?;
+    let endpoints = body.catalog.iter().filter(|service| service.kind == settings.endpoint.service).flat_map(|service| &service.endpoints);
+    let urls = endpoints.filter(|endpoint| endpoint.interface == settings.endpoint.interface);
     let urls = urls.map(|endpoint| (endpoint.region.as_deref().or(endpoint.region_id.as_deref()), endpoint.url.as_str()));
-    Ok(Session { token, storage_url: chosen(urls, &settings.wanted), project: body.project.map(|project| project.id) })
+    Ok(ScopedToken { secret: token, storage_url: chosen(urls, &settings.endpoint), project: body.project.map(|project| project.id) })
 }
 
 /// The first endpoint in the region, or, as Cinder does, the first one where none is there.
-fn chosen<'a>(urls: impl Iterator<Item = (Option<&'a str>, &'a str)>, wanted: &Wanted) -> Option<String> {
+fn chosen<'a>(urls: impl Iterator<Item = (Option<&'a str>, &'a str)>, endpoint: &EndpointFilter) -> Option<String> {
     let mut first = None;
     for (region, url) in urls {
-        if wanted.region.as_deref().is_none_or(|wanted| region == Some(wanted)) {
+        if endpoint.region.as_deref().is_none_or(|endpoint| region == Some(endpoint)) {
             return Some(url.to_owned());
         }
         first = first.or(Some(url));
@@ -133,17 +136,17 @@ fn versioned(settings: &Settings, version: &str, call: &str) -> String {
     if named { format!("{base}/{call}") } else { format!("{base}/{version}/{call}") }
 }
 
-fn post(http: &Http, url: &str, body: &Value) -> Result<Answer, StorageError> {
+fn post(http: &HttpClient, url: &str, body: &Value) -> Result<HttpResponse, StorageError> {
     let headers = [http::header("content-type", "application/json", false)?, http::header("accept", "application/json", false)?];
-    let answer = http.ask(Method::POST, url, &headers, Some(body.to_string().into_bytes()))?;
-    if answer.is_good() {
-        return Ok(answer);
+    let response = http.send(Method::POST, url, &headers, Some(body.to_string().into_bytes()))?;
+    if response.is_success() {
+        return Ok(response);
     }
-    Err(refused(answer, "check backup_swift_user, backup_swift_key, backup_swift_project and the two domains"))
+    Err(refused(response, "check backup_swift_user, backup_swift_key, backup_swift_project and the two domains"))
 }
 
-fn refused(answer: Answer, hint: &str) -> StorageError {
-    let mut error = answer.refusal(complaint);
+fn refused(response: HttpResponse, hint: &str) -> StorageError {
+    let mut error = response.into_error(complaint);
     match error.kind {
         StorageErrorKind::Authentication | StorageErrorKind::Permission => error.text.push_str(&format!("; {hint}")),
         // The address of a login that does not exist is no missing object.
@@ -162,13 +165,13 @@ fn complaint(body: &[u8]) -> Option<String> {
     document.get("error")?.get("message")?.as_str().map(str::to_owned)
 }
 
-fn document<T: for<'de> Deserialize<'de>>(answer: Answer) -> Result<T, StorageError> {
-    let what = answer.what().to_owned();
-    let body = answer.read_all(LARGEST_ANSWER)?;
+fn document<T: for<'de> Deserialize<'de>>(response: HttpResponse) -> Result<T, StorageError> {
+    let what = response.what().to_owned();
+    let body = response.read_all(LARGEST_ANSWER)?;
     // The document may hold a token, so that nothing of it is shown.
     serde_json::from_slice(&body).map_err(|error| {
         let text = format!(
-            "{what}: the answer to the login is no document of Keystone's ({} at byte {})",
+            "{what}: the response to the login is no document of Keystone's ({} at byte {})",
             quote(&category(&error)),
             error.column()
         );

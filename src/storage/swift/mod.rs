@@ -1,6 +1,6 @@
 //! OpenStack Swift, and what speaks its language (Ceph's gateway).
 //!
-//! An [`Account`] holds the connection and the credentials, a [`SwiftStore`] is one container. Requests, names and the way
+//! An [`Client`] holds the connection and the credentials, a [`SwiftStore`] is one container. Requests, names and the way
 //! to the right account are those of Cinder's driver and of `python-swiftclient` below it.
 
 mod login;
@@ -21,9 +21,11 @@ use secrecy::ExposeSecret;
 use serde::Deserialize;
 use ureq::http::Method;
 
-use self::login::Session;
-use self::settings::{Mode, Settings};
-use super::http::{self, Answer, Base, Header, Http, Listing, Live, Network, Slot, encode, object_name, part};
+use self::login::ScopedToken;
+use self::settings::{AuthMode, Settings};
+use super::http::{
+    self, BaseUrl, CachedToken, Header, HttpClient, HttpResponse, Network, PagedListing, TokenCache, encode, object_name, part,
+};
 use super::{ObjectInfo, ObjectStore, StorageError, StorageErrorKind};
 use crate::config::StorageOptions;
 use crate::domain::hex;
@@ -33,22 +35,22 @@ const LARGEST_PAGE: usize = 64 * 1024 * 1024;
 
 /// Swift's accounts, with the credentials of cinder.conf or of the command line.
 #[derive(Debug)]
-pub struct Account {
+pub struct Client {
     settings: Settings,
-    http: Http,
-    slots: Mutex<BTreeMap<Option<String>, Arc<Slot<Session>>>>,
+    http: HttpClient,
+    token_caches: Mutex<BTreeMap<Option<String>, Arc<TokenCache<ScopedToken>>>>,
     concurrency: usize,
 }
 
-impl Account {
+impl Client {
     /// From the options; nothing is asked of any server yet.
     ///
     /// # Errors
     /// [`StorageErrorKind::Configuration`] with the option that is missing or wrong.
     pub fn new(options: &StorageOptions, network: &Network) -> Result<Arc<Self>, StorageError> {
         let settings = Settings::new(options)?;
-        let http = Http::new(network, &settings.trust, network.proxies.clone());
-        Ok(Arc::new(Self { settings, http, slots: Mutex::default(), concurrency: network.concurrency }))
+        let http = HttpClient::new(network, &settings.trust, network.proxies.clone());
+        Ok(Arc::new(Self { settings, http, token_caches: Mutex::default(), concurrency: network.concurrency }))
     }
 
     /// What works and should be known all the same, such as certificates that are not verified.
@@ -65,21 +67,21 @@ impl Account {
             return Err(StorageError::new(StorageErrorKind::Configuration, format!("{name:?} is no name of a Swift container")));
         }
         let project = match (self.settings.mode, project_id.filter(|id| !id.is_empty())) {
-            (Mode::SingleUser, _) => None,
-            (Mode::PerUser, Some(id)) => Some(id.to_owned()),
-            (Mode::PerUser, None) => {
+            (AuthMode::SingleUser, _) => None,
+            (AuthMode::PerUser, Some(id)) => Some(id.to_owned()),
+            (AuthMode::PerUser, None) => {
                 let text = "the backup has no project, and with backup_swift_auth = per_user nothing else tells its Swift account";
                 return Err(StorageError::new(StorageErrorKind::Configuration, text));
             }
         };
         // One login does for all projects where the options name one.
         let scope = if self.settings.project.is_some() { None } else { project.clone() };
-        let slot = Arc::clone(self.slots.lock().unwrap_or_else(PoisonError::into_inner).entry(scope.clone()).or_default());
+        let token_cache = Arc::clone(self.token_caches.lock().unwrap_or_else(PoisonError::into_inner).entry(scope.clone()).or_default());
         let of = project.as_deref().map(|id| format!(" of project {id}")).unwrap_or_default();
         Ok(SwiftStore {
             location: format!("Swift container {name}{of}, by {}", self.settings.auth_url),
             account: Arc::clone(self),
-            slot,
+            token_cache,
             scope,
             project,
             container: encode(name),
@@ -88,24 +90,24 @@ impl Account {
     }
 
     /// The URL of the account that the backup's container is in.
-    fn storage_url(&self, live: &Live<Session>, project: Option<&str>) -> Result<String, StorageError> {
+    fn storage_url(&self, cached: &CachedToken<ScopedToken>, project: Option<&str>) -> Result<String, StorageError> {
         let configuration = |text: &str| StorageError::new(StorageErrorKind::Configuration, text);
         let url = match (&self.settings.storage_url, project) {
             (Some(url), Some(id)) => {
-                return Base::parse(&format!("{}{}", url.value, encode(id)), &url.origin).map(|base| base.as_str().to_owned());
+                return BaseUrl::parse(&format!("{}{}", url.value, encode(id)), &url.origin).map(|base| base.as_str().to_owned());
             }
-            (Some(url), None) => return Base::parse(&url.value, &url.origin).map(|base| base.as_str().to_owned()),
-            (None, _) => live.session.storage_url.as_deref(),
+            (Some(url), None) => return BaseUrl::parse(&url.value, &url.origin).map(|base| base.as_str().to_owned()),
+            (None, _) => cached.token.storage_url.as_deref(),
         };
         let Some(url) = url else {
             return Err(configuration(
                 "the login names no Swift (no endpoint of this type and interface in its catalogue); give --storage-option backup_swift_url=…",
             ));
         };
-        let base = Base::parse(url, &"the login's storage URL")?;
+        let base = BaseUrl::parse(url, &"the login's storage URL")?;
         let (Some(project), url) = (project, base.as_str()) else { return Ok(base.as_str().to_owned()) };
         // The catalogue's URL is of the account of the operator's project; the backup is in another one.
-        match (live.session.project.as_deref().filter(|own| !own.is_empty()), url.contains(project)) {
+        match (cached.token.project.as_deref().filter(|own| !own.is_empty()), url.contains(project)) {
             (_, true) => Ok(url.to_owned()),
             (Some(own), false) if url.ends_with(own) => Ok(format!("{}{project}", url.trim_end_matches(own))),
             _ => Err(configuration(
@@ -119,8 +121,8 @@ impl Account {
 /// One container.
 #[derive(Debug)]
 pub struct SwiftStore {
-    account: Arc<Account>,
-    slot: Arc<Slot<Session>>,
+    account: Arc<Client>,
+    token_cache: Arc<TokenCache<ScopedToken>>,
     scope: Option<String>,
     project: Option<String>,
     /// Percent-encoded.
@@ -144,31 +146,31 @@ impl SwiftStore {
     }
 
     /// Asks for the container or something in it.
-    fn ask(&self, method: &Method, rest: &str, headers: &[Header]) -> Result<Answer, StorageError> {
-        self.ask_account(method, &format!("/{}{rest}", self.container), headers)
+    fn send(&self, method: &Method, rest: &str, headers: &[Header]) -> Result<HttpResponse, StorageError> {
+        self.send_to_account(method, &format!("/{}{rest}", self.container), headers)
     }
 
     /// Asks with a token, and once more with a new one where that is refused.
-    fn ask_account(&self, method: &Method, rest: &str, headers: &[Header]) -> Result<Answer, StorageError> {
+    fn send_to_account(&self, method: &Method, rest: &str, headers: &[Header]) -> Result<HttpResponse, StorageError> {
         let account = &self.account;
         let login = || Ok((login::login(&account.http, &account.settings, self.scope.as_deref())?, None));
-        let mut live = self.slot.live(None, login)?;
+        let mut cached = self.token_cache.get(None, login)?;
         let mut renewed = false;
         loop {
-            let url = account.storage_url(&live, self.project.as_deref())?;
-            let token = http::header("x-auth-token", live.session.token.expose_secret(), true)?;
+            let url = account.storage_url(&cached, self.project.as_deref())?;
+            let token = http::header("x-auth-token", cached.token.secret.expose_secret(), true)?;
             let headers: Vec<Header> = headers.iter().cloned().chain([token]).collect();
-            let answer = account.http.ask(method.clone(), &format!("{url}{rest}"), &headers, None)?;
+            let response = account.http.send(method.clone(), &format!("{url}{rest}"), &headers, None)?;
             self.url.get_or_init(|| format!("{url}/{}", self.container));
-            match answer.status() {
+            match response.status() {
                 401 if !renewed => {
-                    live = self.slot.live(Some(&live), login)?;
+                    cached = self.token_cache.get(Some(&cached), login)?;
                     renewed = true;
                 }
-                401 | 500.. => return Ok(answer),
+                401 | 500.. => return Ok(response),
                 _ => {
-                    live.prove();
-                    return Ok(answer);
+                    cached.mark_accepted();
+                    return Ok(response);
                 }
             }
         }
@@ -176,30 +178,30 @@ impl SwiftStore {
 
     fn page(&self, prefix: &str, marker: Option<&str>) -> Result<Vec<Entry>, StorageError> {
         let marker = marker.map(|marker| format!("&marker={}", encode(marker))).unwrap_or_default();
-        let answer = self.ask(&Method::GET, &format!("?format=json&prefix={}{marker}", encode(prefix)), &[])?;
-        if !answer.is_good() {
-            return Err(self.of_container(answer));
+        let response = self.send(&Method::GET, &format!("?format=json&prefix={}{marker}", encode(prefix)), &[])?;
+        if !response.is_success() {
+            return Err(self.of_container(response));
         }
-        // Something in between that answers "nothing" to everything would make every container an empty one.
-        if !has_sign(&answer) {
-            return Err(answer.nonsense("the answer is no listing of Swift's: it has no transaction id"));
+        // Something in between that responses "nothing" to everything would make every container an empty one.
+        if !has_sign(&response) {
+            return Err(response.protocol_error("the response is no listing of Swift's: it has no transaction id"));
         }
-        if answer.status() == 204 {
+        if response.status() == 204 {
             return Ok(Vec::new());
         }
-        let what = answer.what().to_owned();
-        let body = answer.read_all(LARGEST_PAGE)?;
+        let what = response.what().to_owned();
+        let body = response.read_all(LARGEST_PAGE)?;
         serde_json::from_slice(&body).map_err(|error| {
-            StorageError::new(StorageErrorKind::Protocol, format!("{what}: the answer is no listing of Swift's ({error})"))
+            StorageError::new(StorageErrorKind::Protocol, format!("{what}: the response is no listing of Swift's ({error})"))
         })
     }
 
     /// What the refusal of a request for the container itself means.
-    fn of_container(&self, answer: Answer) -> StorageError {
-        if !is_not_found(&answer) {
-            return refusal(answer);
+    fn of_container(&self, response: HttpResponse) -> StorageError {
+        if !is_not_found(&response) {
+            return refusal(response);
         }
-        match not_found(answer).and_then(|()| self.prove_account()) {
+        match not_found(response).and_then(|()| self.prove_account()) {
             Ok(()) => StorageError::new(StorageErrorKind::NoContainer, format!("there is no container at {}", self.place())),
             Err(error) => error,
         }
@@ -208,33 +210,33 @@ impl SwiftStore {
     /// Whether the account is the right one, where a container is not found in it: in a wrong one, none would be. Swift may
     /// show an account that does not exist as an empty one.
     fn prove_account(&self) -> Result<(), StorageError> {
-        let answer = self.ask_account(&Method::HEAD, "", &[])?;
-        let what = answer.what().to_owned();
+        let response = self.send_to_account(&Method::HEAD, "", &[])?;
+        let what = response.what().to_owned();
         let wrong = |problem: &str| {
             let text = format!("{what}: {problem}; check the project, and backup_swift_url or the login's endpoint");
             StorageError::new(StorageErrorKind::Configuration, text)
         };
-        if is_not_found(&answer) {
-            return not_found(answer).and_then(|()| Err(wrong("there is no such Swift account")));
+        if is_not_found(&response) {
+            return not_found(response).and_then(|()| Err(wrong("there is no such Swift account")));
         }
-        if !answer.is_good() {
-            return Err(refusal(answer));
+        if !response.is_success() {
+            return Err(refusal(response));
         }
-        match answer.header("x-account-container-count").map(str::parse::<u64>) {
+        match response.header("x-account-container-count").map(str::parse::<u64>) {
             Some(Ok(0)) => Err(wrong("the Swift account has no container at all, so that it is hardly the right one")),
             Some(Ok(_)) => Ok(()),
-            Some(Err(_)) | None => Err(answer.nonsense("the answer is not Swift's: it does not count the account's containers")),
+            Some(Err(_)) | None => Err(response.protocol_error("the response is not Swift's: it does not count the account's containers")),
         }
     }
 
-    /// Whether an object that the server does not find really is not there: only then does the container itself answer.
+    /// Whether an object that the server does not find really is not there: only then does the container itself response.
     fn prove_absent(&self) -> Result<(), StorageError> {
-        let answer = self.ask(&Method::HEAD, "", &[])?;
-        if !answer.is_good() {
-            return Err(self.of_container(answer));
+        let response = self.send(&Method::HEAD, "", &[])?;
+        if !response.is_success() {
+            return Err(self.of_container(response));
         }
-        if answer.header("x-container-object-count").is_none() {
-            return Err(answer.nonsense("the answer is not Swift's: it does not count the container's objects"));
+        if response.header("x-container-object-count").is_none() {
+            return Err(response.protocol_error("the response is not Swift's: it does not count the container's objects"));
         }
         Ok(())
     }
@@ -256,9 +258,9 @@ impl ObjectStore for SwiftStore {
             if page.is_empty() {
                 return Ok(());
             }
-            let mut listing = Listing::after(self.place(), prefix, last.take());
+            let mut listing = PagedListing::after(self.place(), prefix, last.take());
             for entry in page {
-                listing.name(&entry.name)?;
+                listing.accept(&entry.name)?;
                 if each(entry.info()).is_break() {
                     return Ok(());
                 }
@@ -268,28 +270,28 @@ impl ObjectStore for SwiftStore {
     }
 
     fn stat(&self, name: &str) -> Result<Option<ObjectInfo>, StorageError> {
-        let answer = self.ask(&Method::HEAD, &format!("/{}", object_name(name)?), &[])?;
-        if is_not_found(&answer) {
-            return not_found(answer).and_then(|()| self.prove_absent()).map(|()| None);
+        let response = self.send(&Method::HEAD, &format!("/{}", object_name(name)?), &[])?;
+        if is_not_found(&response) {
+            return not_found(response).and_then(|()| self.prove_absent()).map(|()| None);
         }
-        if !answer.is_good() {
-            return Err(refusal(answer));
+        if !response.is_success() {
+            return Err(refusal(response));
         }
-        is_swift(&answer)?;
-        let Some(size) = answer.length() else { return Err(answer.nonsense("the answer does not tell the object's size")) };
-        let large = answer.header("x-static-large-object").is_some() || answer.header("x-object-manifest").is_some();
-        let etag = answer.header("etag").unwrap_or_default();
+        is_swift(&response)?;
+        let Some(size) = response.length() else { return Err(response.protocol_error("the response does not tell the object's size")) };
+        let large = response.header("x-static-large-object").is_some() || response.header("x-object-manifest").is_some();
+        let etag = response.header("etag").unwrap_or_default();
         let md5 = if large { None } else { hex::decode(etag.trim_matches('"')) };
-        Ok(Some(ObjectInfo { name: name.to_owned(), size, modified: answer.modified(), md5 }))
+        Ok(Some(ObjectInfo { name: name.to_owned(), size, modified: response.modified(), md5 }))
     }
 
     fn open(&self, name: &str, range: Option<Range<u64>>) -> Result<Box<dyn Read + Send + '_>, StorageError> {
         let path = format!("/{}", object_name(name)?);
         let Some(range) = range else {
-            return self.reader(name, self.ask(&Method::GET, &path, &[])?, None);
+            return self.reader(name, self.send(&Method::GET, &path, &[])?, None);
         };
         match part::header(&range)? {
-            Some(header) => self.reader(name, self.ask(&Method::GET, &path, &[header])?, Some(range)),
+            Some(header) => self.reader(name, self.send(&Method::GET, &path, &[header])?, Some(range)),
             None => match self.stat(name)? {
                 Some(_) => Ok(Box::new(io::empty())),
                 None => Err(no_object(name, self.place())),
@@ -299,19 +301,19 @@ impl ObjectStore for SwiftStore {
 }
 
 impl SwiftStore {
-    fn reader(&self, name: &str, answer: Answer, range: Option<Range<u64>>) -> Result<Box<dyn Read + Send + '_>, StorageError> {
-        match answer.status() {
+    fn reader(&self, name: &str, response: HttpResponse, range: Option<Range<u64>>) -> Result<Box<dyn Read + Send + '_>, StorageError> {
+        match response.status() {
             200 | 206 => {
-                is_swift(&answer)?;
-                part::reader(answer, range)
+                is_swift(&response)?;
+                part::reader(response, range)
             }
             404 | 410 => {
-                not_found(answer)?;
+                not_found(response)?;
                 self.prove_absent()?;
                 Err(no_object(name, self.place()))
             }
             416 if range.is_some() => Ok(Box::new(io::empty())),
-            _ => Err(refusal(answer)),
+            _ => Err(refusal(response)),
         }
     }
 }
@@ -321,41 +323,41 @@ fn no_object(name: &str, location: &str) -> StorageError {
 }
 
 /// Swift's error pages hold nothing that the status does not say.
-fn refusal(answer: Answer) -> StorageError {
-    answer.refusal(|_| None)
+fn refusal(response: HttpResponse) -> StorageError {
+    response.into_error(|_| None)
 }
 
-fn is_not_found(answer: &Answer) -> bool {
-    matches!(answer.status(), 404 | 410)
+fn is_not_found(response: &HttpResponse) -> bool {
+    matches!(response.status(), 404 | 410)
 }
 
 /// Whether it is Swift that does not find something, and not a proxy or another server at this address.
-fn not_found(answer: Answer) -> Result<(), StorageError> {
-    if has_id(&answer) {
+fn not_found(response: HttpResponse) -> Result<(), StorageError> {
+    if has_id(&response) {
         return Ok(());
     }
-    let mut error = refusal(answer);
+    let mut error = refusal(response);
     error.kind = StorageErrorKind::Protocol;
-    error.text.push_str("; and the answer is not Swift's (it has no transaction id), so that nothing is said");
+    error.text.push_str("; and the response is not Swift's (it has no transaction id), so that nothing is said");
     Err(error)
 }
 
-/// Swift, and Ceph's gateway in its place, give every answer a transaction id, whatever its status.
-fn has_id(answer: &Answer) -> bool {
-    ["x-trans-id", "x-openstack-request-id"].iter().any(|name| answer.header(name).is_some())
+/// Swift, and Ceph's gateway in its place, give every response a transaction id, whatever its status.
+fn has_id(response: &HttpResponse) -> bool {
+    ["x-trans-id", "x-openstack-request-id"].iter().any(|name| response.header(name).is_some())
 }
 
-fn has_sign(answer: &Answer) -> bool {
-    has_id(answer) || answer.header("x-timestamp").is_some()
+fn has_sign(response: &HttpResponse) -> bool {
+    has_id(response) || response.header("x-timestamp").is_some()
 }
 
-/// Whether an answer to a request for an object is Swift's and not that of something in between.
-fn is_swift(answer: &Answer) -> Result<(), StorageError> {
-    if answer.header("etag").is_some() && has_sign(answer) {
+/// Whether a response to a request for an object is Swift's and not that of something in between.
+fn is_swift(response: &HttpResponse) -> Result<(), StorageError> {
+    if response.header("etag").is_some() && has_sign(response) {
         return Ok(());
     }
-    let kind = answer.header("content-type").map(http::quote).unwrap_or_else(|| "no content type".to_owned());
-    Err(answer.nonsense(format!("the answer is not Swift's: it has no ETag and no transaction id, but {kind}")))
+    let kind = response.header("content-type").map(http::quote).unwrap_or_else(|| "no content type".to_owned());
+    Err(response.protocol_error(format!("the response is not Swift's: it has no ETag and no transaction id, but {kind}")))
 }
 
 /// An object in a listing.

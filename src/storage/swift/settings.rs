@@ -5,12 +5,12 @@ use std::path::Path;
 use secrecy::SecretString;
 
 use crate::config::{ConfigError, Origin, Setting, StorageOptions};
-use crate::storage::http::{Base, Trust};
+use crate::storage::http::{BaseUrl, Trust};
 use crate::storage::{StorageError, StorageErrorKind};
 
 /// Whose credentials Cinder used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mode {
+pub(super) enum AuthMode {
     /// Each user's own, into the account of the user's project.
     PerUser,
     /// Those of cinder.conf, into one account.
@@ -19,7 +19,7 @@ pub(super) enum Mode {
 
 /// How one logs in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Version {
+pub(super) enum AuthVersion {
     /// User and key in headers, token and storage URL in headers: Swift's tempauth, Ceph's gateway.
     V1,
     /// Keystone's old interface: tenants.
@@ -30,7 +30,7 @@ pub(super) enum Version {
 
 /// Which endpoint of the catalogue is meant.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Wanted {
+pub(super) struct EndpointFilter {
     /// `object-store`.
     pub(super) service: String,
     /// `public`, `internal` or `admin`.
@@ -42,17 +42,17 @@ pub(super) struct Wanted {
 /// The options, checked.
 #[derive(Debug)]
 pub(super) struct Settings {
-    pub(super) mode: Mode,
-    pub(super) version: Version,
-    pub(super) auth_url: Base,
+    pub(super) mode: AuthMode,
+    pub(super) version: AuthVersion,
+    pub(super) auth_url: BaseUrl,
     pub(super) user: String,
     pub(super) key: SecretString,
     pub(super) project: Option<String>,
     pub(super) user_domain: Option<String>,
     pub(super) project_domain: Option<String>,
-    /// With [`Mode::PerUser`] what the project's id is appended to, otherwise all of the URL; `None`: what the login says.
+    /// With [`AuthMode::PerUser`] what the project's id is appended to, otherwise all of the URL; `None`: what the login says.
     pub(super) storage_url: Option<Setting<String>>,
-    pub(super) wanted: Wanted,
+    pub(super) endpoint: EndpointFilter,
     pub(super) trust: Trust,
     /// What works and should be known all the same.
     pub(super) warnings: Vec<String>,
@@ -77,15 +77,15 @@ impl Settings {
         let plain = |name: &str| Ok::<_, StorageError>(text(name)?.map(|setting| setting.value));
         let mut warnings = Vec::new();
         let mode = match text("backup_swift_auth")? {
-            None => Mode::PerUser,
+            None => AuthMode::PerUser,
             Some(setting) => match setting.value.as_str() {
-                "per_user" => Mode::PerUser,
-                "single_user" => Mode::SingleUser,
+                "per_user" => AuthMode::PerUser,
+                "single_user" => AuthMode::SingleUser,
                 other => return Err(configuration(format!("{}: {other:?} is neither per_user nor single_user", setting.origin))),
             },
         };
         let Some(auth_url) = text("backup_swift_auth_url")? else { return Err(without(mode, "backup_swift_auth_url")) };
-        let auth_url = Base::parse(&auth_url.value, &auth_url.origin)?;
+        let auth_url = BaseUrl::parse(&auth_url.value, &auth_url.origin)?;
         let Some(user) = plain("backup_swift_user")? else { return Err(without(mode, "backup_swift_user")) };
         let Some(key) = options.secret("backup_swift_key").map_err(|error| of_config(&error))? else {
             return Err(without(mode, "backup_swift_key"));
@@ -97,17 +97,17 @@ impl Settings {
         };
         let (project, user) = match (project, user.split_once(':')) {
             // As the client library reads "tenant:user".
-            (None, Some((tenant, user))) if version != Version::V1 => (Some(tenant.to_owned()), user.to_owned()),
+            (None, Some((tenant, user))) if version != AuthVersion::V1 => (Some(tenant.to_owned()), user.to_owned()),
             (project, _) => (project, user),
         };
-        if mode == Mode::SingleUser && version != Version::V1 && project.is_none() {
+        if mode == AuthMode::SingleUser && version != AuthVersion::V1 && project.is_none() {
             return Err(without(mode, "backup_swift_project"));
         }
         let storage_url = for_mode(text("backup_swift_url")?, mode, "backup_swift_url", &mut warnings);
         let region = for_mode(text("backup_swift_region_name")?, mode, "backup_swift_region_name", &mut warnings);
         let trust = if options.boolean("backup_swift_auth_insecure", false).map_err(|error| of_config(&error))?.value {
             warnings.push("backup_swift_auth_insecure is set: the certificates of Swift and Keystone are not verified".to_owned());
-            Trust::Anybody
+            Trust::Unverified
         } else {
             match text("backup_swift_ca_cert_file")? {
                 Some(file) => Trust::file(Path::new(&file.value), &file.origin)?,
@@ -124,7 +124,7 @@ impl Settings {
             user_domain: plain("backup_swift_user_domain")?,
             project_domain: plain("backup_swift_project_domain")?,
             storage_url,
-            wanted: wanted(mode, text("swift_catalog_info")?, region.map(|region| region.value))?,
+            endpoint: endpoint(mode, text("swift_catalog_info")?, region.map(|region| region.value))?,
             trust,
             warnings,
         })
@@ -133,9 +133,9 @@ impl Settings {
 
 /// An option that Cinder's driver ignores with a single user: followed only where the command line gives it, since the data
 /// is where Cinder wrote it.
-fn for_mode(setting: Option<Setting<String>>, mode: Mode, name: &str, warnings: &mut Vec<String>) -> Option<Setting<String>> {
+fn for_mode(setting: Option<Setting<String>>, mode: AuthMode, name: &str, warnings: &mut Vec<String>) -> Option<Setting<String>> {
     let setting = setting?;
-    if mode == Mode::PerUser || matches!(setting.origin, Origin::Flag(_)) {
+    if mode == AuthMode::PerUser || matches!(setting.origin, Origin::Flag(_)) {
         return Some(setting);
     }
     warnings
@@ -143,27 +143,27 @@ fn for_mode(setting: Option<Setting<String>>, mode: Mode, name: &str, warnings: 
     None
 }
 
-fn version(setting: Option<Setting<String>>, mode: Mode, auth_url: &Base) -> Result<Version, StorageError> {
+fn version(setting: Option<Setting<String>>, mode: AuthMode, auth_url: &BaseUrl) -> Result<AuthVersion, StorageError> {
     let last = auth_url.path().rsplit('/').next().unwrap_or_default();
     match setting {
         // With per_user the option means nothing to Cinder, so that its default says nothing about the server.
-        Some(setting) if mode == Mode::PerUser && setting.origin == Origin::Default && last.starts_with("v3") => Ok(Version::V3),
-        Some(setting) if mode == Mode::PerUser && setting.origin == Origin::Default && last.starts_with("v2") => Ok(Version::V2),
-        None => Ok(Version::V1),
+        Some(setting) if mode == AuthMode::PerUser && setting.origin == Origin::Default && last.starts_with("v3") => Ok(AuthVersion::V3),
+        Some(setting) if mode == AuthMode::PerUser && setting.origin == Origin::Default && last.starts_with("v2") => Ok(AuthVersion::V2),
+        None => Ok(AuthVersion::V1),
         // The spellings that swiftclient knows.
         Some(setting) => match setting.value.trim() {
-            "1" | "1.0" | "v1" | "v1.0" => Ok(Version::V1),
-            "2" | "2.0" | "v2" | "v2.0" => Ok(Version::V2),
-            "3" | "3.0" | "v3" | "v3.0" => Ok(Version::V3),
+            "1" | "1.0" | "v1" | "v1.0" => Ok(AuthVersion::V1),
+            "2" | "2.0" | "v2" | "v2.0" => Ok(AuthVersion::V2),
+            "3" | "3.0" | "v3" | "v3.0" => Ok(AuthVersion::V3),
             other => Err(configuration(format!("{}: {other:?} is none of 1, 2 and 3", setting.origin))),
         },
     }
 }
 
 /// What Cinder looks for in the catalogue: with a single user always the client library's own choice.
-fn wanted(mode: Mode, info: Option<Setting<String>>, region: Option<String>) -> Result<Wanted, StorageError> {
+fn endpoint(mode: AuthMode, info: Option<Setting<String>>, region: Option<String>) -> Result<EndpointFilter, StorageError> {
     let (service, interface) = match info {
-        Some(info) if mode == Mode::PerUser => match info.value.split(':').collect::<Vec<_>>().as_slice() {
+        Some(info) if mode == AuthMode::PerUser => match info.value.split(':').collect::<Vec<_>>().as_slice() {
             [service, _, interface] => ((*service).to_owned(), interface.trim_end_matches("URL").to_owned()),
             _ => {
                 return Err(configuration(format!(
@@ -174,13 +174,13 @@ fn wanted(mode: Mode, info: Option<Setting<String>>, region: Option<String>) -> 
         },
         _ => ("object-store".to_owned(), "public".to_owned()),
     };
-    Ok(Wanted { service, interface, region })
+    Ok(EndpointFilter { service, interface, region })
 }
 
-fn without(mode: Mode, name: &str) -> StorageError {
+fn without(mode: AuthMode, name: &str) -> StorageError {
     configuration(match mode {
-        Mode::SingleUser => format!("{name} is not set; give it in cinder.conf or with --storage-option {name}=…"),
-        Mode::PerUser => format!(
+        AuthMode::SingleUser => format!("{name} is not set; give it in cinder.conf or with --storage-option {name}=…"),
+        AuthMode::PerUser => format!(
             "{name} is not set: with backup_swift_auth = per_user Cinder used each user's own token, so give the credentials of somebody \
              who may read the accounts of all projects (a reseller admin) or of this one: --storage-option backup_swift_auth_url=…, \
              backup_swift_auth_version=3, backup_swift_user=…, backup_swift_key=@FILE, and for Keystone backup_swift_project=…, \

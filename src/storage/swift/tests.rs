@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
-use crate::storage::http::testing::{Objects, Reply, Seen, TestServer, hasty, names, ok, options, read_all, status};
+use crate::storage::http::testing::{Objects, ReceivedRequest, Reply, TestServer, names, ok, options, read_all, short_timeouts, status};
 
 const HASH: &str = "0cc175b9c0f1b6a831c399e269772661";
 
@@ -14,7 +14,11 @@ fn id() -> (&'static str, &'static str) {
 
 /// Swift's own word for what it does not find.
 fn gone(status: u16) -> Reply {
-    Reply::Is(status, vec![("X-Trans-Id", "tx1".to_owned()), ("Content-Type", "text/html".to_owned())], b"<html>Not Found</html>".to_vec())
+    Reply::Response(
+        status,
+        vec![("X-Trans-Id", "tx1".to_owned()), ("Content-Type", "text/html".to_owned())],
+        b"<html>Not Found</html>".to_vec(),
+    )
 }
 
 fn listing(names: &[&str]) -> String {
@@ -25,21 +29,21 @@ fn listing(names: &[&str]) -> String {
 }
 
 /// Tempauth, and a container `c` with the objects `p-1` to `p-3`, listed by two.
-fn swift(seen: &Seen) -> Reply {
-    let (path, query) = seen.target.split_once('?').unwrap_or((&seen.target, ""));
+fn swift(request: &ReceivedRequest) -> Reply {
+    let (path, query) = request.target.split_once('?').unwrap_or((&request.target, ""));
     if path == "/auth/v1.0" {
-        if seen.header("x-auth-key") != "secret" {
+        if request.header("x-auth-key") != "secret" {
             return status(401);
         }
-        let url = format!("http://{}/v1/AUTH_test", seen.header("host"));
+        let url = format!("http://{}/v1/AUTH_test", request.header("host"));
         return ok(&[("X-Storage-Url", &url), ("X-Auth-Token", "token-1")], "");
     }
-    if seen.header("x-auth-token") != "token-1" {
+    if request.header("x-auth-token") != "token-1" {
         return status(401);
     }
-    match (seen.method.as_str(), path) {
-        ("HEAD", "/v1/AUTH_test") => Reply::Is(204, vec![("X-Account-Container-Count", "1".to_owned())], Vec::new()),
-        ("HEAD", "/v1/AUTH_test/c") => Reply::Is(204, vec![("X-Container-Object-Count", "3".to_owned())], Vec::new()),
+    match (request.method.as_str(), path) {
+        ("HEAD", "/v1/AUTH_test") => Reply::Response(204, vec![("X-Account-Container-Count", "1".to_owned())], Vec::new()),
+        ("HEAD", "/v1/AUTH_test/c") => Reply::Response(204, vec![("X-Container-Object-Count", "3".to_owned())], Vec::new()),
         ("GET", "/v1/AUTH_test/c") => match query {
             "format=json&prefix=p-" => ok(&[id()], listing(&["p-1", "p-2"])),
             "format=json&prefix=p-&marker=p-2" => ok(&[id()], listing(&["p-3"])),
@@ -49,7 +53,7 @@ fn swift(seen: &Seen) -> Reply {
             let headers = [id(), ("ETag", HASH), ("Last-Modified", "Sun, 22 Nov 2026 10:00:00 GMT"), ("Content-Length", "1")];
             ok(&headers, "")
         }
-        ("GET", "/v1/AUTH_test/c/p-1") if seen.header("range") == "bytes=0-4095" => Reply::Is(
+        ("GET", "/v1/AUTH_test/c/p-1") if request.header("range") == "bytes=0-4095" => Reply::Response(
             206,
             vec![("X-Trans-Id", "t".to_owned()), ("ETag", HASH.to_owned()), ("Content-Range", "bytes 0-0/1".to_owned())],
             vec![b'a'],
@@ -59,12 +63,12 @@ fn swift(seen: &Seen) -> Reply {
     }
 }
 
-fn single(server: &TestServer, more: &[(&str, &str)]) -> Result<Arc<Account>, StorageError> {
+fn single(server: &TestServer, more: &[(&str, &str)]) -> Result<Arc<Client>, StorageError> {
     let conf = format!(
         "backup_swift_auth = single_user\nbackup_swift_auth_url = {}/auth/v1.0\nbackup_swift_user = test:tester\nbackup_swift_key = secret",
         server.url
     );
-    Account::new(&options(&conf, more), &hasty())
+    Client::new(&options(&conf, more), &short_timeouts())
 }
 
 #[test]
@@ -88,7 +92,7 @@ fn a_container_is_listed_read_and_looked_at() {
     for error in [names(&none, "p").unwrap_err(), none.stat("x").unwrap_err(), read_all(&none, "x", None).unwrap_err()] {
         assert_eq!(error.kind, StorageErrorKind::NoContainer, "{error}");
     }
-    assert_eq!(server.seen().iter().filter(|seen| seen.target.starts_with("/auth")).count(), 1, "one login for all");
+    assert_eq!(server.requests().iter().filter(|request| request.target.starts_with("/auth")).count(), 1, "one login for all");
 }
 
 #[test]
@@ -121,14 +125,14 @@ fn times_and_digests_of_a_listing() {
 #[test]
 fn an_expired_token_is_renewed_once_by_many_threads() {
     let logins = AtomicUsize::new(0);
-    let server = TestServer::new(move |seen| {
-        if seen.target == "/auth/v1.0" {
+    let server = TestServer::new(move |request| {
+        if request.target == "/auth/v1.0" {
             let token = format!("token-{}", 1 + logins.fetch_add(1, Ordering::SeqCst));
-            let url = format!("http://{}/v1/AUTH_test", seen.header("host"));
+            let url = format!("http://{}/v1/AUTH_test", request.header("host"));
             return ok(&[("X-Storage-Url", &url), ("X-Auth-Token", &token)], "");
         }
         // The first token is good for one request.
-        let good = seen.header("x-auth-token") == "token-2" || seen.target.ends_with("/first");
+        let good = request.header("x-auth-token") == "token-2" || request.target.ends_with("/first");
         if good { ok(&[id(), ("ETag", HASH)], "a") } else { status(401) }
     });
     let store = single(&server, &[]).unwrap().container(None, "c").unwrap();
@@ -139,13 +143,13 @@ fn an_expired_token_is_renewed_once_by_many_threads() {
             scope.spawn(move || assert_eq!(read_all(store, &format!("p-{number}"), None).unwrap(), b"a"));
         }
     });
-    assert_eq!(server.seen().iter().filter(|seen| seen.target == "/auth/v1.0").count(), 2);
+    assert_eq!(server.requests().iter().filter(|request| request.target == "/auth/v1.0").count(), 2);
 }
 
 #[test]
 fn a_key_need_not_be_ascii() {
-    let server = TestServer::new(|seen| {
-        assert!(seen.target != "/auth/v1.0" || seen.header("x-auth-key") == "pass-wörd+%/&=?", "{seen:?}");
+    let server = TestServer::new(|request| {
+        assert!(request.target != "/auth/v1.0" || request.header("x-auth-key") == "pass-wörd+%/&=?", "{request:?}");
         ok(&[("X-Storage-Url", "http://127.0.0.1:1/v1/AUTH_test"), ("X-Auth-Token", "t")], "")
     });
     let store = single(&server, &[("backup_swift_key", "pass-wörd+%/&=?")]).unwrap().container(None, "c").unwrap();
@@ -164,14 +168,14 @@ fn refused_credentials_are_tried_once() {
         assert_eq!(error.kind, StorageErrorKind::Authentication);
         assert!(error.text.contains("backup_swift_key") && !error.text.contains("wrong"), "{error}");
     }
-    assert_eq!(server.seen().len(), 1);
+    assert_eq!(server.requests().len(), 1);
 }
 
 /// Keystone's version 3, with two regions.
-fn keystone(seen: &Seen) -> Reply {
-    let host = format!("http://{}", seen.header("host"));
-    if seen.target == "/v3/auth/tokens" {
-        let body: serde_json::Value = serde_json::from_slice(&seen.body).unwrap();
+fn keystone(request: &ReceivedRequest) -> Reply {
+    let host = format!("http://{}", request.header("host"));
+    if request.target == "/v3/auth/tokens" {
+        let body: serde_json::Value = serde_json::from_slice(&request.body).unwrap();
         let auth = &body["auth"];
         let user = &auth["identity"]["password"]["user"];
         assert_eq!((&user["name"], &user["password"]), (&"backup".into(), &"secret".into()));
@@ -184,10 +188,10 @@ fn keystone(seen: &Seen) -> Reply {
         let endpoints = [endpoint("one", "internal"), endpoint("one", "public"), endpoint("two", "public")];
         let service = serde_json::json!({"type": "object-store", "name": "swift", "endpoints": endpoints});
         let body = serde_json::json!({"token": {"project": {"id": project}, "catalog": [{"type": "identity"}, service]}}).to_string();
-        return Reply::Is(201, vec![("X-Subject-Token", format!("token-{project}"))], body.into_bytes());
+        return Reply::Response(201, vec![("X-Subject-Token", format!("token-{project}"))], body.into_bytes());
     }
-    if seen.target == "/v2.0/tokens" {
-        let body: serde_json::Value = serde_json::from_slice(&seen.body).unwrap();
+    if request.target == "/v2.0/tokens" {
+        let body: serde_json::Value = serde_json::from_slice(&request.body).unwrap();
         assert_eq!(body["auth"]["tenantName"], "ops");
         let endpoints = serde_json::json!([{"region": "one", "publicURL": format!("{host}/v2/AUTH_ops"), "internalURL": "http://never"}]);
         let token = serde_json::json!({"id": "token-v2", "tenant": {"id": "11aa", "name": "ops"}});
@@ -223,7 +227,7 @@ fn keystone_names_the_account_that_the_project_has() {
         let conf = format!("{user}\nbackup_swift_auth_url = {}{version}\n{conf}", server.url).replace("URL/", &format!("{}/", server.url));
         let more: Vec<_> = more.into_iter().map(|(name, value)| (name, value.replace("URL/", &format!("{}/", server.url)))).collect();
         let more: Vec<_> = more.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        let account = Account::new(&options(&conf, &more), &hasty()).unwrap();
+        let account = Client::new(&options(&conf, &more), &short_timeouts()).unwrap();
         let store = account.container(project_id, "c").unwrap();
         assert_eq!(names(&store, "").unwrap_or_else(|error| panic!("{conf}: {error}")), [""; 0]);
         assert_eq!(store.place(), format!("{}{path}", server.url), "{conf} {more:?}");
@@ -245,11 +249,11 @@ fn what_is_missing_is_named() {
         (&format!("backup_swift_ca_cert_file = /nowhere\n{url}\n{user}"), "/nowhere"),
         (&format!("{}\n{user}", url.replace("http:", "gopher:")), "http or https"),
     ] {
-        let error = Account::new(&options(conf, &[]), &hasty()).unwrap_err();
+        let error = Client::new(&options(conf, &[]), &short_timeouts()).unwrap_err();
         assert_eq!(error.kind, StorageErrorKind::Configuration);
         assert!(error.text.contains(named), "{conf}: {error}");
     }
-    let account = Account::new(&options(&format!("{url}\n{user}\nbackup_swift_auth_insecure = true"), &[]), &hasty()).unwrap();
+    let account = Client::new(&options(&format!("{url}\n{user}\nbackup_swift_auth_insecure = true"), &[]), &short_timeouts()).unwrap();
     assert_eq!(account.warnings().len(), 1);
     assert!(account.container(None, "c").unwrap_err().text.contains("project"));
     for name in ["", "a/b", "..", "."] {
@@ -257,9 +261,9 @@ fn what_is_missing_is_named() {
     }
 }
 
-/// A server whose login works and whose answers are what `answer` makes of them.
-fn hostile(answer: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> (TestServer, SwiftStore) {
-    let server = TestServer::new(move |seen| if seen.target == "/auth/v1.0" { swift(seen) } else { answer(seen) });
+/// A server whose login works and whose responses are what `response` makes of them.
+fn hostile(response: impl Fn(&ReceivedRequest) -> Reply + Send + Sync + 'static) -> (TestServer, SwiftStore) {
+    let server = TestServer::new(move |request| if request.target == "/auth/v1.0" { swift(request) } else { response(request) });
     let store = single(&server, &[]).unwrap().container(None, "c").unwrap();
     (server, store)
 }
@@ -271,8 +275,8 @@ fn html_is_neither_an_object_nor_a_listing_nor_a_proof_of_absence() {
     for error in [names(&store, "p").unwrap_err(), store.stat("p-1").unwrap_err(), read_all(&store, "p-1", None).unwrap_err()] {
         assert_eq!(error.kind, StorageErrorKind::Protocol, "{error}");
     }
-    // A proxy that answers 404 to everything says nothing about an object.
-    let (_server, store) = hostile(|seen| if seen.target.ends_with("/c") { ok(&[], "<html>hello</html>") } else { status(404) });
+    // A proxy that responses 404 to everything says nothing about an object.
+    let (_server, store) = hostile(|request| if request.target.ends_with("/c") { ok(&[], "<html>hello</html>") } else { status(404) });
     assert_eq!(store.stat("p-1").unwrap_err().kind, StorageErrorKind::Protocol);
 }
 
@@ -287,7 +291,7 @@ fn only_swift_itself_says_that_there_is_no_container() {
     use StorageErrorKind::{Configuration, NoContainer, NoObject, Permission, Protocol, Transient};
     for status in [404, 410] {
         // Something in between that knows nothing at this address.
-        let page = move || Reply::Is(status, vec![("Content-Type", "text/html".to_owned())], b"<html>nginx</html>".to_vec());
+        let page = move || Reply::Response(status, vec![("Content-Type", "text/html".to_owned())], b"<html>nginx</html>".to_vec());
         let (_server, store) = hostile(move |_| page());
         assert_eq!(kinds(&store), [Some(Protocol); 3], "{status}");
         // An account that is not there has no containers; Swift may show it as one that is empty.
@@ -295,24 +299,24 @@ fn only_swift_itself_says_that_there_is_no_container() {
         assert_eq!(kinds(&store), [Some(Configuration); 3], "{status}");
         assert!(names(&store, "p-").unwrap_err().text.contains("/v1/AUTH_test: there is no such Swift account; check the project"));
         for (account, kind) in [
-            (Reply::Is(204, vec![("X-Account-Container-Count", "0".to_owned())], Vec::new()), Configuration),
-            (Reply::Is(204, vec![("X-Account-Container-Count", "7".to_owned())], Vec::new()), NoContainer),
-            (Reply::Is(204, Vec::new(), Vec::new()), Protocol),
+            (Reply::Response(204, vec![("X-Account-Container-Count", "0".to_owned())], Vec::new()), Configuration),
+            (Reply::Response(204, vec![("X-Account-Container-Count", "7".to_owned())], Vec::new()), NoContainer),
+            (Reply::Response(204, Vec::new(), Vec::new()), Protocol),
             (page(), Protocol),
             (crate::storage::http::testing::status(403), Permission),
             (crate::storage::http::testing::status(503), Transient),
         ] {
             let account = std::sync::Mutex::new(account);
-            let (_server, store) = hostile(move |seen| match (seen.target.as_str(), &*account.lock().unwrap()) {
-                ("/v1/AUTH_test", Reply::Is(status, headers, body)) => Reply::Is(*status, headers.clone(), body.clone()),
+            let (_server, store) = hostile(move |request| match (request.target.as_str(), &*account.lock().unwrap()) {
+                ("/v1/AUTH_test", Reply::Response(status, headers, body)) => Reply::Response(*status, headers.clone(), body.clone()),
                 _ => gone(status),
             });
             assert_eq!(kinds(&store), [Some(kind); 3], "{status}");
         }
         // An object alone.
-        let (_server, store) = hostile(move |seen| if seen.target.ends_with("/p-1") { gone(status) } else { swift(seen) });
+        let (_server, store) = hostile(move |request| if request.target.ends_with("/p-1") { gone(status) } else { swift(request) });
         assert_eq!(kinds(&store), [None, None, Some(NoObject)], "{status}");
-        let (_server, store) = hostile(move |seen| if seen.target.ends_with("/p-1") { page() } else { swift(seen) });
+        let (_server, store) = hostile(move |request| if request.target.ends_with("/p-1") { page() } else { swift(request) });
         assert_eq!(kinds(&store), [None, Some(Protocol), Some(Protocol)], "{status}");
     }
 }
@@ -321,7 +325,7 @@ fn only_swift_itself_says_that_there_is_no_container() {
 fn no_content_is_no_empty_container() {
     let (_server, store) = hostile(|_| status(204));
     assert_eq!(kinds(&store), [Some(StorageErrorKind::Protocol); 3]);
-    let (_server, store) = hostile(|_| Reply::Is(204, vec![("X-Trans-Id", "tx1".to_owned())], Vec::new()));
+    let (_server, store) = hostile(|_| Reply::Response(204, vec![("X-Trans-Id", "tx1".to_owned())], Vec::new()));
     assert_eq!(names(&store, "p-").unwrap(), [""; 0]);
 }
 
@@ -342,7 +346,7 @@ fn a_listing_without_an_end_is_told() {
         let (server, store) = hostile(move |_| ok(&[id()], listing(page)));
         let error = names(&store, "p-").unwrap_err();
         assert_eq!(error.kind, StorageErrorKind::Protocol, "{error}");
-        assert!(server.seen().len() <= 3);
+        assert!(server.requests().len() <= 3);
     }
     // One that only breaks off when it is asked to.
     let counter = AtomicUsize::new(0);
@@ -358,15 +362,15 @@ fn a_listing_without_an_end_is_told() {
 #[test]
 fn a_page_is_asked_for_again_and_not_for_ever() {
     let tries = AtomicUsize::new(0);
-    let (_server, store) = hostile(move |seen| match tries.fetch_add(1, Ordering::SeqCst) {
-        1 => Reply::Is(503, vec![("Retry-After", "0".to_owned())], Vec::new()),
+    let (_server, store) = hostile(move |request| match tries.fetch_add(1, Ordering::SeqCst) {
+        1 => Reply::Response(503, vec![("Retry-After", "0".to_owned())], Vec::new()),
         2 => Reply::Bytes(b"HTTP/1.1 200 OK\r\nX-Trans-Id: t\r\nContent-Length: 500\r\n\r\n[{".to_vec()),
-        _ => swift(seen),
+        _ => swift(request),
     });
     assert_eq!(names(&store, "p-").unwrap(), ["p-1", "p-2", "p-3"]);
-    let (server, store) = hostile(|seen| if seen.target.contains("marker") { status(503) } else { swift(seen) });
+    let (server, store) = hostile(|request| if request.target.contains("marker") { status(503) } else { swift(request) });
     assert_eq!(names(&store, "p-").unwrap_err().kind, StorageErrorKind::Transient);
-    assert_eq!(server.seen().len(), 5, "a login, a page, and another one three times");
+    assert_eq!(server.requests().len(), 5, "a login, a page, and another one three times");
 }
 
 #[test]
@@ -382,11 +386,11 @@ fn a_huge_page_is_not_swallowed() {
 #[test]
 fn the_contract_holds() {
     let objects = Objects::new();
-    let (_server, store) = hostile(move |seen| {
-        let (path, query) = seen.path_and_query();
+    let (_server, store) = hostile(move |request| {
+        let (path, query) = request.path_and_query();
         let name = path.strip_prefix("/v1/AUTH_test/c").unwrap().trim_start_matches('/');
-        if name.is_empty() && seen.method == "HEAD" {
-            return Reply::Is(204, vec![("X-Container-Object-Count", "1".to_owned())], Vec::new());
+        if name.is_empty() && request.method == "HEAD" {
+            return Reply::Response(204, vec![("X-Container-Object-Count", "1".to_owned())], Vec::new());
         }
         if name.is_empty() {
             let of = |name: &str| query.get(name).map_or("", String::as_str);
@@ -395,7 +399,7 @@ fn the_contract_holds() {
             return ok(&[id()], serde_json::Value::from_iter(page.into_iter().map(entry)).to_string());
         }
         match objects.size(name) {
-            Some(_) => objects.get(name, seen, vec![("X-Trans-Id", "t".to_owned()), ("ETag", HASH.to_owned())]),
+            Some(_) => objects.get(name, request, vec![("X-Trans-Id", "t".to_owned()), ("ETag", HASH.to_owned())]),
             None => gone(404),
         }
     });

@@ -13,7 +13,7 @@ use super::names::{self, backup_of_snapshot};
 use super::observe::ObservedImage;
 use super::unfinished;
 use crate::domain::{CheckVerdict, Level, Problem, ProblemCode};
-use crate::storage::ceph::export::{Export, Run};
+use crate::storage::ceph::export::{ExportReader, Segment};
 use crate::storage::ceph::{Pool, SnapshotInfo};
 use crate::storage::{StorageError, StorageErrorKind};
 use crate::verify::{Assessment, Subject, Watch};
@@ -228,7 +228,7 @@ fn compare_with(data: &Comparison<'_>, at: Option<&str>, volume: &VolumeImage<'_
 /// What changed in an image between two snapshots, in order and merged.
 fn changed(pool: &Pool<'_>, image: &str, since: &SnapshotInfo, at: &SnapshotInfo) -> Result<Vec<Range<u64>>, String> {
     let mut list: Vec<Range<u64>> = Vec::new();
-    let range = crate::storage::ceph::Range { since: Some(&since.name), at: Some(&at.name), by_map: false };
+    let range = crate::storage::ceph::ExtentQuery { since: Some(&since.name), at: Some(&at.name), by_map: false };
     pool.extents(image, range, &mut |extent| {
         let end = extent.offset.saturating_add(extent.length);
         match list.last_mut() {
@@ -322,7 +322,7 @@ fn read_all(data: &Comparison<'_>, at: Option<&str>) -> Result<u64, StorageError
     let mut export = data.pool.export(&data.image.info.name, at)?;
     let mut told = ReadProgress::new(data.watch, data.image.held.bytes);
     let mut bytes = 0_u64;
-    while let Some(run) = export.next_run()? {
+    while let Some(run) = export.next_segment()? {
         bytes = bytes.saturating_add(run.length);
         told.add(run.length);
     }
@@ -358,18 +358,18 @@ impl Drop for ReadProgress<'_> {
 
 /// An export as windows of bytes.
 struct ExportWindows<'a, R> {
-    export: Export<R>,
+    export: ExportReader<R>,
     /// Who is told of every run.
     told: Option<ReadProgress<'a>>,
     /// What of the current run has not been given, and whether it is zeros.
-    run: Option<Run>,
+    run: Option<Segment>,
     begun: bool,
     /// Where the next run may begin.
     from: u64,
 }
 
 impl<'a, R: Read> ExportWindows<'a, R> {
-    fn new(export: Export<R>) -> Self {
+    fn new(export: ExportReader<R>) -> Self {
         Self { export, told: None, run: None, begun: false, from: 0 }
     }
 
@@ -388,7 +388,7 @@ impl<'a, R: Read> ExportWindows<'a, R> {
 
     fn advance(&mut self) -> Result<(), StorageError> {
         self.run = loop {
-            match self.export.next_run()? {
+            match self.export.next_segment()? {
                 Some(run) if run.offset < self.from => {
                     return Err(StorageError::new(StorageErrorKind::Protocol, "an export whose extents are not in order"));
                 }
@@ -414,7 +414,7 @@ impl<'a, R: Read> ExportWindows<'a, R> {
         while let Some(offset) = self.next_offset()?.filter(|offset| *offset < end) {
             let place = usize::try_from(offset.saturating_sub(start)).unwrap_or(usize::MAX);
             let count = match window.get_mut(place..) {
-                Some(part) => self.export.read_run(part)?,
+                Some(part) => self.export.read_segment(part)?,
                 None => 0,
             };
             match &mut self.run {
@@ -464,7 +464,7 @@ mod tests {
 
     fn difference(one: Runs<'_>, other: Runs<'_>) -> Result<Difference, StorageError> {
         let (one, other) = (stream(SIZE, one), stream(SIZE, other));
-        let open = |bytes| Export::new(bytes, "x").map(ExportWindows::new);
+        let open = |bytes| ExportReader::new(bytes, "x").map(ExportWindows::new);
         compare(&mut open(one.as_slice())?, &mut open(other.as_slice())?)
     }
 
@@ -533,8 +533,8 @@ mod tests {
         assert_eq!(difference(&[(9, Ok(b"a")), (5, Ok(b"a"))], &[]).unwrap_err().kind, StorageErrorKind::Protocol);
         let whole = stream(SIZE, &[(0, Ok(b"abc"))]);
         let cut = &whole[..whole.len() - 1];
-        let mut one = ExportWindows::new(Export::new(cut, "x").unwrap());
-        let mut other = ExportWindows::new(Export::new(whole.as_slice(), "x").unwrap());
+        let mut one = ExportWindows::new(ExportReader::new(cut, "x").unwrap());
+        let mut other = ExportWindows::new(ExportReader::new(whole.as_slice(), "x").unwrap());
         assert_eq!(compare(&mut one, &mut other).unwrap_err().kind, StorageErrorKind::Protocol);
     }
 }

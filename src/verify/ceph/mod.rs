@@ -56,7 +56,7 @@ pub fn check(cluster: &Cluster, source: Option<&Pool<'_>>, subject: &Subject<'_>
 
 /// Why the absence of a backup from a pool proves nothing: the pool holds no backup at all, or that could not be found out.
 fn without_backups(cluster: &Cluster, pool: &Pool<'_>) -> Option<Problem> {
-    match pool.holds(names::is_image, names::is_meta) {
+    match pool.contains(names::is_image, names::is_meta) {
         Ok(true) => None,
         Ok(false) => {
             let text = format!(
@@ -121,7 +121,7 @@ fn unfinished(error: &StorageError) -> Problem {
     let code = match error.kind {
         StorageErrorKind::NoContainer => ProblemCode::PoolMissing,
         StorageErrorKind::NoObject => ProblemCode::ChangedMeanwhile,
-        StorageErrorKind::Transient | StorageErrorKind::Away => ProblemCode::StorageUnavailable,
+        StorageErrorKind::Transient | StorageErrorKind::Unreachable => ProblemCode::StorageUnavailable,
         StorageErrorKind::Authentication => ProblemCode::StorageAuthentication,
         StorageErrorKind::Permission => ProblemCode::StoragePermission,
         StorageErrorKind::Configuration => ProblemCode::StorageConfiguration,

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::extents::{ExtentSum, ExtentSummary, ObjectSet};
 use super::names::{BackupNames, Shape, backup_of_snapshot};
-use crate::storage::ceph::{ImageInfo, Pool, Range, SnapshotInfo};
+use crate::storage::ceph::{ExtentQuery, ImageInfo, Pool, SnapshotInfo};
 use crate::storage::{StorageError, StorageErrorKind};
 
 /// So many objects that an image's map promises and that hold nothing are looked for one by one.
@@ -194,7 +194,7 @@ fn look(pool: &Pool<'_>, info: ImageInfo, snapshots: Vec<SnapshotInfo>, shape: S
     let (held, there) = sum(pool, &info, size, range)?;
     let lost = match there {
         Some(there) if info.has_object_map => {
-            let (_, promised) = sum(pool, &info, size, Range { at, by_map: true, since: None })?;
+            let (_, promised) = sum(pool, &info, size, ExtentQuery { at, by_map: true, since: None })?;
             let suspects = promised.map(|promised| promised.without(&there)).unwrap_or_default();
             let written = if suspects.is_empty() { WrittenObjects::All } else { written(pool, &info, size, &snapshots, end)? };
             examine(pool, &info, suspects, &written)?
@@ -216,17 +216,17 @@ pub(super) fn held(pool: &Pool<'_>, image: &ObservedImage, shape: Shape, backup:
 }
 
 /// The bytes and the range of the extents that a backup is in; `None` where it has none.
-fn whole<'a>(info: &ImageInfo, end: Option<&'a SnapshotInfo>, shape: Shape) -> Option<(u64, Range<'a>)> {
+fn whole<'a>(info: &ImageInfo, end: Option<&'a SnapshotInfo>, shape: Shape) -> Option<(u64, ExtentQuery<'a>)> {
     if end.is_none() && shape == Shape::Snapshot {
         // What is in the base now is no backup, and what an increment that was cut off left there no damage of one.
         return None;
     }
     // The volume may have grown since, or its image may have been cut.
     let size = info.size.max(end.map_or(0, |end| end.size));
-    Some((size, Range { at: end.map(|end| end.name.as_str()), ..Range::default() }))
+    Some((size, ExtentQuery { at: end.map(|end| end.name.as_str()), ..ExtentQuery::default() }))
 }
 
-fn sum(pool: &Pool<'_>, info: &ImageInfo, size: u64, range: Range<'_>) -> Result<(ExtentSummary, Option<ObjectSet>), StorageError> {
+fn sum(pool: &Pool<'_>, info: &ImageInfo, size: u64, range: ExtentQuery<'_>) -> Result<(ExtentSummary, Option<ObjectSet>), StorageError> {
     let mut sum = ExtentSum::new(size, info.object_size, info.striped);
     let mut sane = true;
     pool.extents(&info.name, range, &mut |extent| {
@@ -242,7 +242,7 @@ fn sum(pool: &Pool<'_>, info: &ImageInfo, size: u64, range: Range<'_>) -> Result
 
 fn has_changed(pool: &Pool<'_>, image: &str, since: &str) -> Result<bool, StorageError> {
     let mut changed = false;
-    pool.extents(image, Range { since: Some(since), ..Range::default() }, &mut |_| {
+    pool.extents(image, ExtentQuery { since: Some(since), ..ExtentQuery::default() }, &mut |_| {
         changed = true;
         ControlFlow::Break(())
     })?;
@@ -272,7 +272,7 @@ fn written(
     });
     let known = match first {
         Some(first) if first.name == end.name => return Ok(WrittenObjects::All),
-        Some(first) => sum(pool, info, size, Range { at: Some(&first.name), by_map: true, since: None })?.1,
+        Some(first) => sum(pool, info, size, ExtentQuery { at: Some(&first.name), by_map: true, since: None })?.1,
         None => None,
     };
     Ok(known.or_else(|| ObjectSet::new(0, 1)).map_or(WrittenObjects::All, WrittenObjects::These))

@@ -42,7 +42,7 @@ impl Inventory {
                     faults.add(Severity::Unverifiable, behind(name));
                 }
                 // Said once for all that is left.
-                Err(error) if error.kind == StorageErrorKind::Away => {
+                Err(error) if error.kind == StorageErrorKind::Unreachable => {
                     faults.add_error(None, &error);
                     break;
                 }
@@ -119,7 +119,7 @@ impl Inventory {
                     let text = "the listing has it, and asked for by its name it is not there: it comes and goes";
                     faults.add(Severity::Unverifiable, Problem::of(name, ProblemCode::StorageContradicts, text));
                 }
-                Err(error) if error.kind == StorageErrorKind::Away => return faults.add_error(None, &error),
+                Err(error) if error.kind == StorageErrorKind::Unreachable => return faults.add_error(None, &error),
                 Err(error) => faults.add_error(Some(&name), &error),
             }
         }

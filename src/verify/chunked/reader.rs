@@ -438,7 +438,7 @@ impl Pass<'_> {
                 return Err(PieceFailure { fault, detail: FailureDetail::Rewritten(found.modified) });
             }
             Ok(found) => found.and_then(|found| found.md5),
-            Err(error) if matches!(error.kind, StorageErrorKind::Transient | StorageErrorKind::Away) => {
+            Err(error) if matches!(error.kind, StorageErrorKind::Transient | StorageErrorKind::Unreachable) => {
                 return Err(PieceFailure::of_error(&name, &error));
             }
             // An account that may read an object may lack the right to stat it.

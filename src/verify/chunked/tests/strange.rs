@@ -354,7 +354,7 @@ fn a_list_that_is_too_long_to_be_held_is_no_damage() {
 #[test]
 fn that_the_storage_is_away_is_said_once() {
     let chain = Chain::of(&volumes(1, 400), Compression::None, BLOCK * 2);
-    let away = |name: &str| is_data(name).then_some(StorageErrorKind::Away);
+    let away = |name: &str| is_data(name).then_some(StorageErrorKind::Unreachable);
     for digest in [Digest::Md5, Digest::Sha256] {
         let store: Arc<dyn ObjectStore> = Arc::new(Strange::of(&chain).refusing(away));
         let found = chain.check_in(&store, 0, Level::Deep, &ReadOptions { jobs: 2, digest, ..ReadOptions::default() });

@@ -8,23 +8,23 @@ use crate::storage::{StorageError, StorageErrorKind};
 
 /// What a login gave, in use.
 #[derive(Debug)]
-pub(in crate::storage) struct Live<S> {
+pub(in crate::storage) struct CachedToken<S> {
     /// The token and what came with it.
-    pub(in crate::storage) session: S,
+    pub(in crate::storage) token: S,
     until: Option<Instant>,
-    proven: AtomicBool,
+    accepted: AtomicBool,
 }
 
-impl<S> Live<S> {
+impl<S> CachedToken<S> {
     /// The server has taken the token.
-    pub(in crate::storage) fn prove(&self) {
-        self.proven.store(true, Ordering::Relaxed);
+    pub(in crate::storage) fn mark_accepted(&self) {
+        self.accepted.store(true, Ordering::Relaxed);
     }
 }
 
 /// The place of one token.
 #[derive(Debug)]
-pub(in crate::storage) struct Slot<S> {
+pub(in crate::storage) struct TokenCache<S> {
     state: Mutex<State<S>>,
     /// Logins that failed in a way that may pass.
     failures: AtomicU64,
@@ -32,30 +32,30 @@ pub(in crate::storage) struct Slot<S> {
 
 #[derive(Debug)]
 struct State<S> {
-    live: Option<Arc<Live<S>>>,
+    cached: Option<Arc<CachedToken<S>>>,
     /// Credentials that were refused once are not tried again: accounts are locked for less.
     failed: Option<StorageError>,
     /// How the last login failed, if it may go through later.
     transient: Option<StorageError>,
 }
 
-impl<S> Default for Slot<S> {
+impl<S> Default for TokenCache<S> {
     fn default() -> Self {
-        Self { state: Mutex::new(State { live: None, failed: None, transient: None }), failures: AtomicU64::new(0) }
+        Self { state: Mutex::new(State { cached: None, failed: None, transient: None }), failures: AtomicU64::new(0) }
     }
 }
 
-impl<S> Slot<S> {
+impl<S> TokenCache<S> {
     /// A token: the one in use, or, where that is the `refused` one, has run out or there is none, that of a new login, which
     /// also says until when to use it. Whoever comes meanwhile waits for it.
     ///
     /// # Errors
     /// Those of the login. A token that the server has refused from the start is not replaced by another.
-    pub(in crate::storage) fn live(
+    pub(in crate::storage) fn get(
         &self,
-        refused: Option<&Arc<Live<S>>>,
+        refused: Option<&Arc<CachedToken<S>>>,
         login: impl FnOnce() -> Result<(S, Option<Instant>), StorageError>,
-    ) -> Result<Arc<Live<S>>, StorageError> {
+    ) -> Result<Arc<CachedToken<S>>, StorageError> {
         let failures = self.failures.load(Ordering::Relaxed);
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(error) = &state.failed {
@@ -65,11 +65,11 @@ impl<S> Slot<S> {
         if let Some(error) = state.transient.as_ref().filter(|_| self.failures.load(Ordering::Relaxed) != failures) {
             return Err(error.clone());
         }
-        if let Some(live) = state.live.as_ref().filter(|live| live.until.is_none_or(|until| Instant::now() < until)) {
-            if !refused.is_some_and(|refused| Arc::ptr_eq(refused, live)) {
-                return Ok(Arc::clone(live));
+        if let Some(cached) = state.cached.as_ref().filter(|cached| cached.until.is_none_or(|until| Instant::now() < until)) {
+            if !refused.is_some_and(|refused| Arc::ptr_eq(refused, cached)) {
+                return Ok(Arc::clone(cached));
             }
-            if !live.proven.load(Ordering::Relaxed) {
+            if !cached.accepted.load(Ordering::Relaxed) {
                 let text = "the storage refuses the token that the login has just given (401); do the two belong together?";
                 let error = StorageError::new(StorageErrorKind::Authentication, text);
                 state.failed = Some(error.clone());
@@ -77,10 +77,10 @@ impl<S> Slot<S> {
             }
         }
         match login() {
-            Ok((session, until)) => {
-                let live = Arc::new(Live { session, until, proven: AtomicBool::new(false) });
-                (state.live, state.transient) = (Some(Arc::clone(&live)), None);
-                Ok(live)
+            Ok((token, until)) => {
+                let cached = Arc::new(CachedToken { token, until, accepted: AtomicBool::new(false) });
+                (state.cached, state.transient) = (Some(Arc::clone(&cached)), None);
+                Ok(cached)
             }
             Err(error) => {
                 if error.is_transient() {
@@ -105,48 +105,48 @@ mod tests {
 
     #[test]
     fn many_refusals_of_one_token_are_one_login() {
-        let slot = Slot::default();
+        let token_cache = TokenCache::default();
         let logins = Cell::new(0);
         let login = || {
             logins.set(logins.get() + 1);
             Ok(((), None))
         };
-        let old = slot.live(None, login).unwrap();
-        old.prove();
-        let new = slot.live(Some(&old), login).unwrap();
+        let old = token_cache.get(None, login).unwrap();
+        old.mark_accepted();
+        let new = token_cache.get(Some(&old), login).unwrap();
         for _ in 0..5 {
-            assert!(Arc::ptr_eq(&slot.live(Some(&old), login).unwrap(), &new));
-            assert!(Arc::ptr_eq(&slot.live(None, login).unwrap(), &new));
+            assert!(Arc::ptr_eq(&token_cache.get(Some(&old), login).unwrap(), &new));
+            assert!(Arc::ptr_eq(&token_cache.get(None, login).unwrap(), &new));
         }
         assert_eq!(logins.get(), 2);
         // The new token was never taken by the server: no third login, now and later.
         for _ in 0..3 {
-            assert_eq!(slot.live(Some(&new), login).unwrap_err().kind, StorageErrorKind::Authentication);
+            assert_eq!(token_cache.get(Some(&new), login).unwrap_err().kind, StorageErrorKind::Authentication);
         }
         assert_eq!(logins.get(), 2);
     }
 
     #[test]
     fn refused_credentials_are_tried_once_and_a_server_that_is_away_again() {
-        let slot = Slot::<()>::default();
+        let token_cache = TokenCache::<()>::default();
         let fail = |kind| move || Err(StorageError::new(kind, "no"));
-        assert!(slot.live(None, fail(StorageErrorKind::Transient)).unwrap_err().is_transient());
-        assert_eq!(slot.live(None, fail(StorageErrorKind::Authentication)).unwrap_err().kind, StorageErrorKind::Authentication);
-        assert_eq!(slot.live(None, || Ok(((), None))).unwrap_err().kind, StorageErrorKind::Authentication);
+        assert!(token_cache.get(None, fail(StorageErrorKind::Transient)).unwrap_err().is_transient());
+        assert_eq!(token_cache.get(None, fail(StorageErrorKind::Authentication)).unwrap_err().kind, StorageErrorKind::Authentication);
+        assert_eq!(token_cache.get(None, || Ok(((), None))).unwrap_err().kind, StorageErrorKind::Authentication);
     }
 
     #[test]
     fn those_who_wait_for_a_login_that_fails_fail_with_it() {
-        let (slot, logins) = (Slot::<()>::default(), AtomicU64::new(0));
+        let (token_cache, logins) = (TokenCache::<()>::default(), AtomicU64::new(0));
         let (tell, told) = std::sync::mpsc::channel::<()>();
         let told = Mutex::new(told);
         let login = || {
             logins.fetch_add(1, Ordering::Relaxed);
             told.lock().unwrap().recv().unwrap();
-            Err(StorageError::new(StorageErrorKind::Transient, "no answer in time"))
+            Err(StorageError::new(StorageErrorKind::Transient, "no response in time"))
         };
         std::thread::scope(|scope| {
-            let all: Vec<_> = (0..8).map(|_| scope.spawn(|| slot.live(None, login).unwrap_err())).collect();
+            let all: Vec<_> = (0..8).map(|_| scope.spawn(|| token_cache.get(None, login).unwrap_err())).collect();
             // All are there when the first login ends; one that is late logs in itself.
             std::thread::sleep(Duration::from_millis(200));
             drop(std::iter::repeat_with(|| tell.send(())).take(8).collect::<Vec<_>>());
@@ -156,19 +156,19 @@ mod tests {
         });
         assert!(logins.load(Ordering::Relaxed) < 8);
         // Later it is tried again.
-        assert!(slot.live(None, || Ok(((), None))).is_ok());
+        assert!(token_cache.get(None, || Ok(((), None))).is_ok());
     }
 
     #[test]
     fn a_token_that_has_run_out_is_replaced_unasked() {
-        let slot = Slot::default();
+        let token_cache = TokenCache::default();
         let number = Cell::new(0);
         let login = |life: u64| {
             number.set(number.get() + 1);
             Ok((number.get(), Some(Instant::now() + Duration::from_secs(life))))
         };
-        assert_eq!(slot.live(None, || login(0)).unwrap().session, 1);
-        assert_eq!(slot.live(None, || login(60)).unwrap().session, 2);
-        assert_eq!(slot.live(None, || login(60)).unwrap().session, 2);
+        assert_eq!(token_cache.get(None, || login(0)).unwrap().token, 1);
+        assert_eq!(token_cache.get(None, || login(60)).unwrap().token, 2);
+        assert_eq!(token_cache.get(None, || login(60)).unwrap().token, 2);
     }
 }

@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::config::Setting;
-use crate::storage::http::Base;
+use crate::storage::http::BaseUrl;
 use crate::storage::{StorageError, StorageErrorKind};
 
 /// Such files have 2 KiB.
@@ -30,17 +30,17 @@ const SCOPE: &str = "https://www.googleapis.com/auth/devstorage.read_only";
 const LIFE: i64 = 3600;
 
 /// A service account.
-pub(super) struct Key {
+pub(super) struct ServiceAccount {
     email: String,
     id: Option<String>,
     pair: RsaKeyPair,
     /// Where tokens are given out.
-    pub(super) token_url: Base,
+    pub(super) token_url: BaseUrl,
 }
 
-impl fmt::Debug for Key {
+impl fmt::Debug for ServiceAccount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Key").field("email", &self.email).field("token_url", &self.token_url.as_str()).finish_non_exhaustive()
+        f.debug_struct("ServiceAccount").field("email", &self.email).field("token_url", &self.token_url.as_str()).finish_non_exhaustive()
     }
 }
 
@@ -54,7 +54,7 @@ struct Document {
     token_uri: String,
 }
 
-impl Key {
+impl ServiceAccount {
     /// Reads the file that `backup_gcs_credential_file` names.
     ///
     /// # Errors
@@ -80,7 +80,7 @@ impl Key {
             }
             Ok(_) | Err(_) => return Err(wrong("private_key is no RSA key in PEM".to_owned())),
         };
-        let token_url = Base::parse(&document.token_uri, &format!("token_uri of {}", path.display()))?;
+        let token_url = BaseUrl::parse(&document.token_uri, &format!("token_uri of {}", path.display()))?;
         Ok(Self { email: document.client_email, id: document.private_key_id, pair, token_url })
     }
 

@@ -1,13 +1,13 @@
 //! What S3's errors mean. The code in the document says more than the status.
 
-use super::xml::{self, Complaint};
-use crate::storage::http::Answer;
+use super::xml::{self, ErrorDocument};
+use crate::storage::http::HttpResponse;
 use crate::storage::{StorageError, StorageErrorKind};
 
-/// An answer that is no success, or none at all.
+/// A response that is no success, or none at all.
 #[derive(Debug)]
-pub(super) struct Refused {
-    /// `None` where no answer came.
+pub(super) struct S3Error {
+    /// `None` where no response came.
     pub(super) status: Option<u16>,
     /// S3's own word for it.
     pub(super) code: Option<String>,
@@ -16,35 +16,37 @@ pub(super) struct Refused {
     pub(super) error: StorageError,
 }
 
-impl From<StorageError> for Refused {
+impl From<StorageError> for S3Error {
     fn from(error: StorageError) -> Self {
         Self { status: None, code: None, region: None, error }
     }
 }
 
-impl Refused {
-    /// From the answer.
-    pub(super) fn new(answer: Answer) -> Self {
-        let status = answer.status();
-        let header = answer.header("x-amz-bucket-region").map(str::to_owned);
-        let mut complaint: Option<Complaint> = None;
-        let mut error = answer.refusal(|body| {
-            complaint = xml::complaint(body);
-            complaint.as_ref().map(|complaint| format!("{}: {}", complaint.code, complaint.message))
+impl S3Error {
+    /// From the response.
+    pub(super) fn new(response: HttpResponse) -> Self {
+        let status = response.status();
+        let header = response.header("x-amz-bucket-region").map(str::to_owned);
+        let mut error_document: Option<ErrorDocument> = None;
+        let mut error = response.into_error(|body| {
+            error_document = xml::error_document(body);
+            error_document.as_ref().map(|error_document| format!("{}: {}", error_document.code, error_document.message))
         });
-        if let Some((kind, hint)) = complaint.as_ref().and_then(|complaint| meaning(&complaint.code, status)) {
+        if let Some((kind, hint)) = error_document.as_ref().and_then(|error_document| meaning(&error_document.code, status)) {
             error.kind = kind;
             error.text.push_str(hint);
         }
         if let Some(region) = header.as_ref().filter(|_| status == 301) {
             error.text.push_str(&format!("; the bucket is in the region {region:?}"));
         }
-        let region = match &complaint {
-            Some(complaint) => complaint.region.clone().filter(|_| complaint.code.starts_with("AuthorizationHeaderMalformed")),
+        let region = match &error_document {
+            Some(error_document) => {
+                error_document.region.clone().filter(|_| error_document.code.starts_with("AuthorizationHeaderMalformed"))
+            }
             // HEAD has no document.
             None => header.filter(|_| status == 400),
         };
-        Self { status: Some(status), code: complaint.map(|complaint| complaint.code), region, error }
+        Self { status: Some(status), code: error_document.map(|error_document| error_document.code), region, error }
     }
 }
 
