@@ -9,11 +9,11 @@ mod databases;
 mod files;
 mod formats;
 mod hostile;
-mod left_alone;
 mod read_only;
 mod scripts;
 mod secrets;
 mod signing;
+mod skipped;
 mod which_database;
 
 use std::fs;

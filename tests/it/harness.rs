@@ -35,7 +35,7 @@ fn every_engine_has_the_real_schema() {
 }
 
 #[test]
-fn older_column_sets_lack_what_came_later() {
+fn older_column_sets_lack_later_columns() {
     for engine in engines() {
         let has = |columns, table: &str, column: &str| fresh(engine, columns).has_column(table, column);
         for columns in Columns::ALL {
@@ -201,7 +201,7 @@ fn the_real_clean_up_sets_a_stuck_backup_to_error() {
 }
 
 #[test]
-fn the_real_clean_up_tells_what_it_swallowed() {
+fn the_real_clean_up_reports_the_errors_that_it_ignores() {
     let database = fresh(Engine::Sqlite, Columns::Full);
     let foreign = "cinder.backup.drivers.nfs.NFSBackupDriver";
     let backup = database.backup(|row| row.status("deleting").host("ctl1").service(foreign));
@@ -236,7 +236,7 @@ fn the_real_clean_up_survives_every_population() {
 }
 
 #[test]
-fn accounts_get_what_the_grants_say_and_no_more() {
+fn accounts_get_exactly_the_privileges_of_the_grants() {
     for engine in engines() {
         let Some(server) = servers::server(engine) else {
             continue;
@@ -315,7 +315,7 @@ fn cipher(account: &Account, server: &Server, certificate: bool) -> Result<Strin
 }
 
 #[test]
-fn servers_speak_tls_and_may_insist_on_a_client_certificate() {
+fn servers_use_tls_and_can_require_a_client_certificate() {
     for engine in engines() {
         let Some(server) = servers::server(engine) else {
             continue;
@@ -332,7 +332,7 @@ fn servers_speak_tls_and_may_insist_on_a_client_certificate() {
 }
 
 #[test]
-fn a_certificate_can_be_made_out_to_another_name() {
+fn a_certificate_can_have_another_name() {
     let mariadb = servers::mariadb::start(&servers::mariadb::Settings { certificate: ServerName::Elsewhere, ..Default::default() });
     let postgresql =
         servers::postgresql::start(&servers::postgresql::Settings { certificate: ServerName::Elsewhere, ..Default::default() });
@@ -370,7 +370,7 @@ fn galera_replicates_to_all_nodes() {
 }
 
 #[test]
-fn a_server_comes_back_after_it_was_killed() {
+fn a_killed_server_restarts() {
     let mariadb = servers::mariadb::start(&servers::mariadb::Settings::default());
     mariadb.process.kill();
     assert!(!mariadb.process.is_running());

@@ -252,7 +252,7 @@ fn crate_paths(code: &str) -> Vec<(String, String)> {
 }
 
 #[test]
-fn the_reader_of_rust_knows_comments_and_literals() {
+fn the_scanner_of_rust_files_recognizes_comments_and_literals() {
     let text = "a /* \"x\" */ \"b // c\" 'd' '\"' '\\'' r#\"e \"f\"\"# &'g str // h\n\"i\\\n   j\\\"k\"";
     let (code, literals) = code(text);
     assert_eq!(literals, ["b // c", "e \"f\"", "ij\"k"]);
@@ -265,7 +265,7 @@ fn the_reader_of_rust_knows_comments_and_literals() {
 }
 
 #[test]
-fn modules_see_only_what_is_below_them() {
+fn modules_use_only_the_modules_below_them() {
     let mut faults = Vec::new();
     for source in sources() {
         let Some(module) = source.path.strip_prefix("src/").and_then(|path| path.split_once('/')).map(|(module, _)| module) else {
@@ -318,7 +318,7 @@ fn sql(folder: &str) -> Vec<(String, String, String)> {
 const ENGINES: [&str; 3] = ["sqlite", "mysql", "postgres"];
 
 #[test]
-fn every_sql_file_says_what_it_is() {
+fn every_sql_file_has_a_comment() {
     for (path, stem, text) in sql("") {
         let first = text.lines().next().unwrap_or_default();
         let is_grant = path.starts_with("sql/grants/");
@@ -329,7 +329,7 @@ fn every_sql_file_says_what_it_is() {
 }
 
 #[test]
-fn every_statement_is_used_and_has_three_spellings() {
+fn every_statement_is_used_and_exists_for_three_engines() {
     let shared: BTreeSet<&str> = statements::ALL.iter().map(|statement| statement.name).collect();
     assert_eq!(shared.len(), statements::ALL.len(), "a name stands twice");
     let database: Vec<Source> = sources().into_iter().filter(|source| source.path.starts_with("src/db/")).collect();
@@ -363,7 +363,7 @@ fn every_statement_is_used_and_has_three_spellings() {
 }
 
 #[test]
-fn statements_read_or_update_and_are_one_each() {
+fn every_sql_file_is_one_select_or_update() {
     for engine in ENGINES {
         for (path, stem, text) in sql(engine) {
             let statement = statement(&text);
@@ -383,7 +383,7 @@ fn statements_read_or_update_and_are_one_each() {
 }
 
 #[test]
-fn every_update_names_the_row_and_all_that_was_seen_of_it() {
+fn every_update_names_the_row_and_guards_its_columns() {
     let images = |columns: ColumnSet| -> Vec<Image> {
         vec![Backup::default().image(columns), Volume::default().image(columns), Snapshot::default().image()]
     };
@@ -459,7 +459,7 @@ fn is_sql(text: &str) -> bool {
 }
 
 #[test]
-fn sql_is_in_its_own_files() {
+fn sql_is_only_in_sql_files() {
     assert!(is_sql("SELECT 1") && is_sql("update: UPDATE t SET a = 1") && !is_sql("one UPDATE of a row") && !is_sql("the COMMIT was lost"));
     let mut used = BTreeSet::new();
     for source in sources() {
@@ -478,7 +478,7 @@ fn sql_is_in_its_own_files() {
 }
 
 #[test]
-fn nothing_ends_the_program_but_its_end() {
+fn no_code_ends_the_process_or_panics() {
     let mut used = BTreeSet::new();
     let mut faults = Vec::new();
     for source in sources() {
@@ -512,7 +512,7 @@ fn texts() -> BTreeMap<String, String> {
 }
 
 #[test]
-fn no_file_names_the_machine_that_it_was_written_on() {
+fn no_file_names_a_machine_or_a_path_of_its_author() {
     let mut names = vec![format!("{}/", root().display())];
     // The folder that the checkout is in, unless every machine has one of that name.
     let above = root().parent().unwrap().display().to_string();
@@ -540,7 +540,7 @@ fn packages_come_from_the_public_registries() {
 }
 
 #[test]
-fn the_only_webpki_roots_is_the_one_that_trusts_nobody() {
+fn the_only_webpki_roots_is_the_empty_one() {
     let lock = read(&root().join("Cargo.lock"));
     let found: Vec<&str> = lock.split("[[package]]\n").filter(|package| package.starts_with("name = \"webpki-roots\"\n")).collect();
     let [package] = found[..] else { panic!("Cargo.lock has {} packages called webpki-roots", found.len()) };
@@ -555,7 +555,7 @@ fn exit_codes() -> BTreeSet<u32> {
 }
 
 #[test]
-fn the_exit_codes_on_paper_are_those_of_the_program() {
+fn the_documented_exit_codes_are_those_of_the_program() {
     let codes = exit_codes();
     assert!(codes.contains(&0) && codes.contains(&143) && codes.len() > 10, "{codes:?}");
     let page = read(&root().join("docs/scripting.md"));

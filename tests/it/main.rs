@@ -5,7 +5,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test that cannot go on has failed")]
 
-mod attack;
 mod batches;
 mod ceph;
 mod check;
@@ -19,6 +18,7 @@ mod damage;
 #[allow(dead_code, reason = "a harness offers more than one moment's tests use")]
 mod database;
 mod differential;
+mod dry_run;
 mod failover;
 mod faults;
 mod guards;
@@ -31,7 +31,6 @@ mod partition;
 mod population;
 #[allow(dead_code, reason = "a harness offers more than one moment's tests use")]
 mod program;
-mod promise;
 mod readme;
 #[allow(dead_code, reason = "a harness offers more than one moment's tests use")]
 mod real_backups;
@@ -45,5 +44,6 @@ mod schemas;
 mod servers;
 mod storage;
 mod storage_servers;
+mod tampering;
 mod terminal;
 mod test_command;

@@ -104,7 +104,7 @@ fn verdicts_follow_age_and_heartbeat() {
 
 /// A heartbeat that is no time may be that of a service at work: PostgreSQL has times without an end, MySQL dates without a month.
 #[test]
-fn a_heartbeat_that_is_no_time_does_not_count_as_silence() {
+fn an_invalid_heartbeat_does_not_count_as_silence() {
     each(&[Columns::Full], |database, _| {
         let times: &[&str] = match database.engine() {
             Engine::Sqlite => &["'now'", "1.5", "x'00'"],
@@ -172,7 +172,7 @@ fn a_creating_backup_ends_in_error_and_frees_its_volume() {
 }
 
 #[test]
-fn juno_asks_the_volume_itself_where_it_is_attached() {
+fn on_juno_the_volume_itself_says_whether_it_is_attached() {
     each(&[Columns::Juno], |database, _| {
         hosts(database);
         let mut expected = Vec::new();
@@ -209,7 +209,7 @@ fn a_restore_leaves_the_backup_whole_and_the_volume_marked() {
 }
 
 #[test]
-fn before_mitaka_a_restored_volume_follows_once_its_backup_is_free() {
+fn before_mitaka_a_restored_volume_is_repaired_after_its_backup() {
     each(&[Columns::Liberty, Columns::Juno], |database, _| {
         hosts(database);
         let volume = database.volume(|row| row.status("restoring-backup").age(TWO_HOURS));
@@ -227,7 +227,7 @@ fn before_mitaka_a_restored_volume_follows_once_its_backup_is_free() {
 }
 
 #[test]
-fn other_stuck_rows_become_what_the_table_says() {
+fn other_stuck_rows_follow_the_table_of_changes() {
     each(&[Columns::Full], |database, _| {
         hosts(database);
         let source = database.volume(|row| row.status("in-use"));
@@ -267,7 +267,7 @@ fn other_stuck_rows_become_what_the_table_says() {
 }
 
 #[test]
-fn what_another_backup_needs_or_owns_stays() {
+fn rows_that_another_backup_needs_stay_unchanged() {
     each(&[Columns::Full], |database, _| {
         hosts(database);
         // Two backups of one volume, the other under a living service.
@@ -301,7 +301,7 @@ fn what_another_backup_needs_or_owns_stays() {
 }
 
 #[test]
-fn two_stuck_backups_of_one_volume_free_it_together() {
+fn two_stuck_backups_of_one_volume_release_it_together() {
     each(&[Columns::Full], |database, _| {
         hosts(database);
         let volume = database.volume(|row| row.status("backing-up").previous_status("available"));
@@ -356,7 +356,7 @@ fn available_must_be_earned() {
 }
 
 #[test]
-fn contradictions_are_reported_and_counters_mended_on_request() {
+fn contradictions_are_reported_and_counters_are_corrected_on_request() {
     each(&[Columns::Full, Columns::Liberty], |database, columns| {
         hosts(database);
         let parent = database.backup(|row| row.num_dependent_backups(5));

@@ -68,7 +68,7 @@ impl Call for RequestBuilder<ureq::typestate::WithBody> {
 }
 
 #[test]
-fn swift_knows_its_users_and_gives_pages() {
+fn swift_knows_its_users_and_pages_its_listings() {
     let swift = servers::swift();
     let refused = auth_v1(&swift.auth_url(), swift::USER, "wrong");
     assert_eq!(refused.status(), 401);
@@ -122,7 +122,7 @@ fn tokens_that_have_expired_are_refused() {
 }
 
 #[test]
-fn google_wants_a_token_and_gives_pages() {
+fn google_requires_a_token_and_pages_its_listings() {
     let gcs = gcs::start(&gcs::Settings { page: 3, ..gcs::Settings::default() });
     let refused = agent().get(format!("{}storage/v1/b", gcs.url())).call().expect("an answer");
     assert_eq!(refused.status(), 401);
@@ -158,7 +158,7 @@ fn children(parent: Pid) -> Vec<Pid> {
 }
 
 #[test]
-fn what_a_server_started_ends_with_it() {
+fn child_processes_end_with_their_server() {
     let swift = swift::start(&swift::Settings::default());
     let gcs = gcs::start(&gcs::Settings::default());
     let mut all = children(swift.process.pid().expect("it runs"));

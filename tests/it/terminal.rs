@@ -172,7 +172,7 @@ const WHICH: &str = "Which of these:";
 const TYPE: &str = "Type the number of rows to change";
 
 #[test]
-fn a_repair_is_chosen_confirmed_by_number_and_reported() {
+fn a_repair_is_selected_confirmed_by_number_and_reported() {
     let database = fresh(Engine::Sqlite, Columns::Full);
     let (first, volume) = stuck(&database, "nightly");
     let (second, _) = stuck(&database, "weekly");
@@ -214,7 +214,7 @@ fn a_repair_is_chosen_confirmed_by_number_and_reported() {
 
 /// What is not chosen keeps what it holds.
 #[test]
-fn a_volume_stays_as_it_is_for_a_backup_that_was_not_chosen() {
+fn a_volume_of_a_backup_that_was_not_selected_stays_unchanged() {
     let database = fresh(Engine::Sqlite, Columns::Full);
     let volume = database.volume(|row| row.status("backing-up").previous_status("available"));
     let of_volume = || database.backup(|row| row.status("creating").host("gone").volume_id(&volume).age(TWO_HOURS));
@@ -238,7 +238,7 @@ fn a_volume_stays_as_it_is_for_a_backup_that_was_not_chosen() {
 }
 
 #[test]
-fn any_other_number_changes_nothing() {
+fn a_wrong_number_changes_nothing() {
     let database = fresh(Engine::Sqlite, Columns::Full);
     stuck(&database, "nightly");
     let before = database.rows_by_id();
@@ -260,7 +260,7 @@ fn any_other_number_changes_nothing() {
 }
 
 #[test]
-fn ctrl_c_and_sigterm_at_a_question_leave_the_terminal_as_it_was() {
+fn ctrl_c_and_sigterm_at_a_prompt_restore_the_terminal() {
     let database = fresh(Engine::Sqlite, Columns::Full);
     stuck(&database, "nightly");
     let program = Program::on(database.url());
@@ -287,7 +287,7 @@ fn ctrl_c_and_sigterm_at_a_question_leave_the_terminal_as_it_was() {
 }
 
 #[test]
-fn ctrl_c_after_the_question_ends_it_between_units() {
+fn ctrl_c_after_the_prompt_ends_the_run_between_units() {
     let database = fresh(Engine::Sqlite, Columns::Full);
     let ids = [stuck(&database, "nightly"), stuck(&database, "weekly")];
     let program = Program::on(database.url());
@@ -320,7 +320,7 @@ fn ctrl_c_after_the_question_ends_it_between_units() {
 }
 
 #[test]
-fn esc_or_nothing_checked_changes_nothing() {
+fn escape_or_an_empty_selection_changes_nothing() {
     let database = fresh(Engine::Sqlite, Columns::Full);
     stuck(&database, "nightly");
     stuck(&database, "weekly");
@@ -341,7 +341,7 @@ fn esc_or_nothing_checked_changes_nothing() {
 }
 
 #[test]
-fn apply_and_undo_ask_too_and_show_what_even_when_quiet() {
+fn apply_and_undo_show_the_changes_and_ask_even_with_quiet() {
     let database = fresh(Engine::Sqlite, Columns::Full);
     let (backup, _) = stuck(&database, "nightly");
     let program = Program::on(database.url());
@@ -366,7 +366,7 @@ fn apply_and_undo_ask_too_and_show_what_even_when_quiet() {
 }
 
 #[test]
-fn a_narrow_terminal_is_drawn_without_leftovers() {
+fn redrawing_a_narrow_terminal_leaves_no_remnants() {
     let database = fresh(Engine::Sqlite, Columns::Full);
     for number in 0..20 {
         stuck(&database, &format!("a backup with quite a long name that no narrow terminal has room for, {number}"));
@@ -405,7 +405,7 @@ fn a_narrow_terminal_is_drawn_without_leftovers() {
 }
 
 #[test]
-fn sentences_are_broken_between_words_and_commands_are_not_broken() {
+fn sentences_wrap_between_words_and_commands_do_not_wrap() {
     let database = fresh(Engine::Sqlite, Columns::Full);
     stuck(&database, "nightly");
     database.service("up", |row| row);
@@ -444,7 +444,7 @@ fn strip(text: &str) -> String {
 }
 
 #[test]
-fn progress_is_drawn_and_taken_away() {
+fn progress_is_drawn_and_erased() {
     let database = fresh(Engine::Sqlite, Columns::Full);
     let rows: Vec<_> = (0..300).map(|_| crate::rows::backup().status("creating").host("gone").age(TWO_HOURS)).collect();
     database.insert(&rows);
@@ -485,7 +485,7 @@ fn a_long_scan_shows_how_many_rows_it_has_read() {
 }
 
 #[test]
-fn the_wait_for_heartbeats_counts_down_in_place() {
+fn the_heartbeat_wait_counts_down_in_place() {
     let database = fresh(Engine::Sqlite, Columns::Full);
     stuck(&database, "nightly");
     database.execute("UPDATE backups SET host = 'ctl1'");
@@ -511,7 +511,7 @@ fn the_wait_for_heartbeats_counts_down_in_place() {
 }
 
 #[test]
-fn colours_are_for_terminals_and_can_be_refused() {
+fn colours_are_only_for_terminals_and_can_be_disabled() {
     let database = fresh(Engine::Sqlite, Columns::Full);
     stuck(&database, "nightly");
     let program = Program::on(database.url());
@@ -549,7 +549,7 @@ fn colours_are_for_terminals_and_can_be_refused() {
 }
 
 #[test]
-fn a_hostile_name_does_nothing_to_the_screen() {
+fn a_hostile_name_does_not_change_the_screen() {
     let database = fresh(Engine::Sqlite, Columns::Full);
     let (hostile, _) = stuck(&database, "\u{1b}[2J\u{1b}]0;owned\u{7}\u{9b}31m\u{202e}evil\nfake: line");
     stuck(&database, "harmless");
@@ -569,7 +569,7 @@ fn a_hostile_name_does_nothing_to_the_screen() {
 }
 
 #[test]
-fn a_password_is_asked_for_and_never_shown() {
+fn a_password_prompt_does_not_show_the_password() {
     let database = fresh(Engine::Mariadb, Columns::Full);
     stuck(&database, "nightly");
     let account = database.account_with("GRANT SELECT ON {database}.* TO {user}", Plugin::Default, Transport::Any);

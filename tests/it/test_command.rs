@@ -32,7 +32,7 @@ fn processes(mark: &str) -> Vec<String> {
 }
 
 #[test]
-fn interrupted_it_says_so_and_leaves_no_process_behind() {
+fn an_interrupted_test_run_leaves_no_process_behind() {
     for (slow, signal, to_all, code) in [
         ("fmt", Signal::INT, true, 130),
         ("fmt", Signal::TERM, false, 143),

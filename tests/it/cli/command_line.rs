@@ -10,7 +10,7 @@ use crate::program::{Program, answer, bare};
 use crate::schemas::{Columns, fresh};
 
 #[test]
-fn words_that_the_command_line_does_not_know() {
+fn unknown_options_and_values_are_refused() {
     let database = fresh(Engine::Sqlite, Columns::Full);
     stuck(&database, "nightly");
     let before = database.rows_by_id();
@@ -147,7 +147,7 @@ fn a_command_is_needed() {
 }
 
 #[test]
-fn backups_that_are_not_there_or_not_one() {
+fn unknown_and_ambiguous_backups_are_refused() {
     let database = fresh(Engine::Sqlite, Columns::Full);
     let twins = [stuck(&database, "twin").0, stuck(&database, "twin").0];
     let before = database.rows_by_id();
@@ -194,7 +194,7 @@ fn backups_that_are_not_there_or_not_one() {
 
 /// First what was typed, then whether anybody can be asked, then the database.
 #[test]
-fn what_is_wrong_with_the_words_is_said_before_what_is_wrong_around_them() {
+fn the_command_line_is_checked_before_files_and_connections() {
     let database = fresh(Engine::Sqlite, Columns::Full);
     stuck(&database, "nightly");
     let program = Program::on(database.url());

@@ -6,7 +6,7 @@ use super::Refusals;
 use crate::program::Program;
 
 #[test]
-fn urls_that_name_no_database() {
+fn urls_without_a_database_are_refused() {
     let program = Program::on("unused");
     let mut refusals = Refusals::of(&program);
     for url in [
@@ -43,7 +43,7 @@ fn urls_that_name_no_database() {
 }
 
 #[test]
-fn a_configuration_that_cannot_be_read() {
+fn an_unreadable_configuration_is_refused() {
     let program = Program::on("unused");
     let mut refusals = Refusals::of(&program);
     let write = |name: &str, text: &str| fs::write(program.path(name), text).unwrap();

@@ -18,7 +18,7 @@ fn wrong_counter(database: &Database, first: bool, recorded: i64) -> (String, St
 }
 
 #[test]
-fn a_counter_that_an_increment_puts_right_is_not_refused() {
+fn a_counter_that_an_increment_of_the_run_corrects_is_not_refused() {
     for first in [true, false] {
         let database = fresh(Engine::Sqlite, Columns::Full);
         let (parent, child) = wrong_counter(&database, first, 0);
@@ -38,7 +38,7 @@ fn a_counter_that_an_increment_puts_right_is_not_refused() {
 }
 
 #[test]
-fn a_counter_is_counted_with_the_increments_that_the_same_run_gave_up() {
+fn a_counter_includes_the_increments_that_the_same_run_sets_to_error() {
     // An increment in error may or may not be in the number: given up first, it lets 1 stand, and takes 5 to 1 and not to 0.
     for (recorded, units) in [(1, 1), (5, 2)] {
         let database = fresh(Engine::Sqlite, Columns::Full);

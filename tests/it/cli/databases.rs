@@ -12,7 +12,7 @@ use crate::schemas::{Columns, fresh};
 use crate::servers::{self, ADMIN};
 
 #[test]
-fn files_that_are_no_cinder_database() {
+fn files_that_are_not_a_cinder_database_are_refused() {
     let program = Program::on("unused");
     let mut refusals = Refusals::of(&program);
     let at = |name: &str| format!("sqlite:///{}", program.path(name).display());
@@ -56,7 +56,7 @@ fn files_that_are_no_cinder_database() {
 }
 
 #[test]
-fn servers_that_do_not_let_it_in() {
+fn servers_that_refuse_the_connection_are_explained() {
     let program = Program::on("unused");
     let mut refusals = Refusals::of(&program);
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();

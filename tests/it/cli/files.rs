@@ -13,7 +13,7 @@ use crate::program::{Program, answer, bare, binary};
 use crate::schemas::{Columns, fresh};
 
 #[test]
-fn plans_that_are_none() {
+fn files_that_are_not_plans_are_refused() {
     let database = fresh(Engine::Sqlite, Columns::Full);
     stuck(&database, "nightly");
     let before = database.rows_by_id();
@@ -80,7 +80,7 @@ fn plans_that_are_none() {
 }
 
 #[test]
-fn runs_that_cannot_be_undone_or_shown() {
+fn unknown_runs_are_refused() {
     let database = fresh(Engine::Sqlite, Columns::Full);
     let (backup, _) = stuck(&database, "nightly");
     let program = Program::on(database.url());
@@ -130,7 +130,7 @@ fn runs_that_cannot_be_undone_or_shown() {
 }
 
 #[test]
-fn reports_that_cannot_be_written_leave_nothing() {
+fn a_report_that_cannot_be_written_leaves_no_file() {
     let database = fresh(Engine::Sqlite, Columns::Full);
     stuck(&database, "nightly");
     let program = Program::on(database.url());
@@ -185,7 +185,7 @@ fn reports_that_cannot_be_written_leave_nothing() {
 
 /// An ordinary open of a pipe waits until somebody writes to it, which may be never.
 #[test]
-fn a_pipe_that_nobody_writes_to_is_refused_wherever_a_file_is_read() {
+fn a_pipe_without_a_writer_is_refused_for_every_input_file() {
     let database = fresh(Engine::Sqlite, Columns::Full);
     stuck(&database, "nightly");
     let program = Program::on(database.url());
@@ -230,7 +230,7 @@ fn a_pipe_that_nobody_writes_to_is_refused_wherever_a_file_is_read() {
 
 /// By its length, before any of it is read.
 #[test]
-fn a_file_that_is_too_large_is_refused_unread() {
+fn a_file_above_its_limit_is_refused_without_reading_it() {
     let database = fresh(Engine::Sqlite, Columns::Full);
     stuck(&database, "nightly");
     let program = Program::on(database.url());

@@ -33,7 +33,7 @@ fn populated() -> Database {
 }
 
 #[test]
-fn the_document_of_scan_has_the_fields_that_were_promised() {
+fn the_scan_document_has_the_documented_fields() {
     let database = populated();
     let program = Program::on(database.url());
     let answer = program.expect(0, &["scan", "-f", "json"]);
@@ -75,7 +75,7 @@ fn the_document_of_scan_has_the_fields_that_were_promised() {
 }
 
 #[test]
-fn every_form_says_the_same() {
+fn all_formats_agree() {
     let database = populated();
     let program = Program::on(database.url());
     let ids: Vec<String> = program.json(0, &["scan"])["findings"]
@@ -123,7 +123,7 @@ fn every_form_says_the_same() {
 
 /// Scripts that were made for the OpenStack clients read the same bytes.
 #[test]
-fn tables_csv_and_values_are_those_of_cliff() {
+fn tables_csv_and_values_equal_those_of_cliff() {
     let database = populated();
     for name in ["a, comma", "\"quoted\"", "back\\slash", "", "weekly é"] {
         stuck(&database, name);
@@ -178,7 +178,7 @@ fn tables_csv_and_values_are_those_of_cliff() {
 
 /// Whoever asked for JSON gets one document on standard output, whatever happens.
 #[test]
-fn an_error_is_a_document_too() {
+fn an_error_is_a_json_document_too() {
     let database = populated();
     let program = Program::on(database.url());
     let failed = |code: i32, args: &[&str]| {
@@ -212,7 +212,7 @@ fn an_error_is_a_document_too() {
 }
 
 #[test]
-fn times_have_one_precision() {
+fn all_times_have_the_same_precision() {
     let database = populated();
     let program = Program::on(database.url());
     let mut texts = vec![program.expect(0, &["scan", "-f", "json"]).stdout, program.expect(0, &["plan", "-f", "json"]).stdout];
@@ -232,7 +232,7 @@ fn times_have_one_precision() {
 }
 
 #[test]
-fn told_twice_to_say_more_it_says_all_evidence() {
+fn two_verbose_flags_show_all_evidence() {
     let database = fresh(Engine::Sqlite, Columns::Full);
     database.service("up", |row| row);
     let backup = database.backup(|row| row.status("creating").host("up").display_name("queued").age(7_200));
@@ -247,7 +247,7 @@ fn told_twice_to_say_more_it_says_all_evidence() {
 
 /// Names of statements are for whoever reads the sources.
 #[test]
-fn errors_and_scripts_name_no_statement() {
+fn errors_and_scripts_do_not_name_statement_files() {
     let database = fresh(Engine::Sqlite, Columns::Full);
     let (backup, _) = stuck(&database, "nightly");
     let program = Program::on(database.url());
@@ -261,7 +261,7 @@ fn errors_and_scripts_name_no_statement() {
 }
 
 #[test]
-fn standard_output_holds_results_alone() {
+fn standard_output_holds_only_results() {
     let database = populated();
     let program = Program::on(database.url());
     // An option without a meaning is a warning.
@@ -295,7 +295,7 @@ fn standard_output_holds_results_alone() {
 }
 
 #[test]
-fn exit_codes_in_detail_only_when_asked_for() {
+fn detailed_exit_codes_need_their_flag() {
     let database = populated();
     let program = Program::on(database.url());
     program.expect(0, &["scan"]);
@@ -309,7 +309,7 @@ fn exit_codes_in_detail_only_when_asked_for() {
 }
 
 #[test]
-fn a_reader_that_goes_away_early_ends_nothing_badly() {
+fn a_closed_pipe_is_not_an_error() {
     let database = fresh(Engine::Sqlite, Columns::Full);
     let rows: Vec<_> = (0..3_000).map(|_| crate::rows::backup().status("creating").host("gone").age(7_200)).collect();
     database.insert(&rows);
@@ -341,7 +341,7 @@ fn a_reader_that_goes_away_early_ends_nothing_badly() {
 }
 
 #[test]
-fn a_result_that_cannot_be_written_does_not_hide_what_was_done() {
+fn a_result_that_cannot_be_written_does_not_hide_the_run() {
     let database = populated();
     let program = Program::on(database.url());
     let full = || fs::File::options().write(true).open("/dev/full").unwrap();
@@ -362,7 +362,7 @@ fn a_result_that_cannot_be_written_does_not_hide_what_was_done() {
 }
 
 #[test]
-fn completions_and_manual_pages_are_there_for_all() {
+fn completions_and_manual_pages_cover_all_commands() {
     for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
         let answer = answer(&mut bare(&["completions", shell]));
         assert_eq!(answer.code, Some(0), "{shell}");
@@ -396,7 +396,7 @@ fn completions_and_manual_pages_are_there_for_all() {
 }
 
 #[test]
-fn the_demo_works_anywhere_and_on_nothing_else() {
+fn the_demo_works_in_any_directory_and_writes_only_there() {
     let program = Program::on("mysql://nobody:n0b0dy@127.0.0.1:1/none");
     let run = |args: &[&str]| {
         answer(bare(args).env("CINDER_DATABASE_URL", "mysql://nobody:n0b0dy@127.0.0.1:1/none").current_dir(program.path("")))

@@ -82,7 +82,7 @@ fn by_id(items: &Value) -> Vec<(String, String)> {
 }
 
 #[test]
-fn no_form_of_a_result_lets_a_name_act() {
+fn no_output_format_lets_a_hostile_name_take_effect() {
     let (database, named) = populated();
     let program = Program::on(database.url());
     let all = ["--max-changes", "1000"];
@@ -124,7 +124,7 @@ fn no_form_of_a_result_lets_a_name_act() {
 }
 
 #[test]
-fn a_name_of_many_backups_or_none_is_repeated_harmlessly() {
+fn an_ambiguous_or_unknown_name_is_escaped_in_the_error() {
     let database = fresh(Engine::Sqlite, Columns::Full);
     for _ in 0..2 {
         stuck(&database, "twin\u{1b}[2J\n");
@@ -145,7 +145,7 @@ fn a_name_of_many_backups_or_none_is_repeated_harmlessly() {
 }
 
 #[test]
-fn hosts_and_other_columns_are_as_hostile_as_names() {
+fn hosts_and_other_columns_are_escaped_like_names() {
     let database = fresh(Engine::Sqlite, Columns::Full);
     let evil = "\u{1b}[2Jctl\n\u{202e}";
     database.service(evil, |row| row.updated_at(crate::rows::ago(7_200)));
@@ -176,7 +176,7 @@ fn hosts_and_other_columns_are_as_hostile_as_names() {
 }
 
 #[test]
-fn a_ticket_shows_names_as_text() {
+fn the_change_report_shows_names_as_text() {
     let (database, named) = populated();
     let program = Program::on(database.url());
     program.expect(0, &["plan", "--report", "plan.md", "--reason", "| <b>x</b>\n# y", "--ticket", "`T`\u{1b}[2J"]);

@@ -51,7 +51,7 @@ impl Readable {
 }
 
 #[test]
-fn a_file_that_may_not_be_read_is_named() {
+fn an_unreadable_file_is_named() {
     if is_root() {
         // Root reads everything, so this runs as somebody else where there is a `nobody`.
         let folder = tempfile::tempdir().unwrap();
@@ -71,7 +71,7 @@ fn a_file_that_may_not_be_read_is_named() {
 }
 
 #[test]
-fn a_database_that_takes_no_writes() {
+fn a_read_only_database_is_reported() {
     let database = fresh(Engine::Sqlite, Columns::Full);
     stuck(&database, "nightly");
     let Some(readable) = Readable::copy(&database) else { return };
@@ -100,7 +100,7 @@ fn a_database_that_takes_no_writes() {
 
 /// A journal has to be made beside the file before anything is written to it.
 #[test]
-fn a_file_whose_folder_takes_no_writes_is_told_of_before_anything_is_begun() {
+fn a_file_in_a_read_only_directory_is_reported_before_the_run_begins() {
     let database = fresh(Engine::Sqlite, Columns::Full);
     stuck(&database, "nightly");
     let Some(readable) = Readable::copy(&database) else { return };
@@ -117,7 +117,7 @@ fn a_file_whose_folder_takes_no_writes_is_told_of_before_anything_is_begun() {
 }
 
 #[test]
-fn a_write_ahead_log_that_a_reader_cannot_keep_is_no_matter_of_grants() {
+fn a_missing_write_ahead_log_is_not_reported_as_a_missing_grant() {
     let database = fresh(Engine::Sqlite, Columns::Full);
     stuck(&database, "nightly");
     let Some(readable) = Readable::copy(&database) else { return };
@@ -132,7 +132,7 @@ fn a_write_ahead_log_that_a_reader_cannot_keep_is_no_matter_of_grants() {
 }
 
 #[test]
-fn a_log_that_cannot_be_written_is_told_of_before_the_check() {
+fn an_audit_log_that_cannot_be_written_is_reported_before_the_check() {
     let database = fresh(Engine::Sqlite, Columns::Full);
     stuck(&database, "nightly");
     let Some(readable) = Readable::copy(&database) else { return };

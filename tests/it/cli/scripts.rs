@@ -141,7 +141,7 @@ fn populate_chains(database: &Database) {
 }
 
 #[test]
-fn a_script_carries_a_shared_parent_from_unit_to_unit() {
+fn a_script_passes_a_shared_parent_from_unit_to_unit() {
     const GIVEN_UP: &[&str] = &["plan", "--fix-counters", "--out", "plan.json", "--report", "plan.sql", "-q"];
     const EARNED: &[&str] =
         &["plan", "--fix-counters", "--to", "available", "--allow-unverified", "--out", "plan.json", "--report", "plan.sql", "-q"];
@@ -172,7 +172,7 @@ fn a_script_carries_a_shared_parent_from_unit_to_unit() {
 
 /// Zero dates, days before Christ and words in a column of times: the script compares what it finds with what was read.
 #[test]
-fn a_script_guards_times_that_are_none() {
+fn a_script_guards_invalid_times() {
     for engine in engines().into_iter().filter(|engine| can_run(*engine)) {
         let database = fresh(engine, Columns::Full);
         let times: &[&str] = match engine {
@@ -218,7 +218,7 @@ fn a_script_guards_times_that_are_none() {
 }
 
 #[test]
-fn a_script_notices_whoever_touches_a_shared_parent_between_two_units() {
+fn a_script_stops_if_a_shared_parent_changes_between_two_units() {
     for engine in engines().into_iter().filter(|engine| can_run(*engine)) {
         let database = fresh(engine, Columns::Full);
         let parent = database.backup(|row| row.id(id('a', 1)));
@@ -248,7 +248,7 @@ fn a_script_notices_whoever_touches_a_shared_parent_between_two_units() {
 }
 
 #[test]
-fn a_script_leaves_out_what_apply_would_not_do_by_then() {
+fn a_script_leaves_out_units_that_apply_would_refuse() {
     let database = fresh(Engine::Sqlite, Columns::Full);
     if !can_run(database.engine()) {
         return;
@@ -271,7 +271,7 @@ fn a_script_leaves_out_what_apply_would_not_do_by_then() {
 }
 
 #[test]
-fn a_script_stops_at_a_unit_that_somebody_changed() {
+fn a_script_stops_at_a_unit_whose_row_changed() {
     for engine in engines().into_iter().filter(|engine| can_run(*engine)) {
         let database = fresh(engine, Columns::Full);
         let mut ids: Vec<(String, String)> = (0..3).map(|number| stuck(&database, &format!("backup {number}"))).collect();
@@ -302,7 +302,7 @@ fn a_script_stops_at_a_unit_that_somebody_changed() {
 }
 
 #[test]
-fn a_script_is_text_whatever_the_names() {
+fn a_hostile_name_stays_a_comment_in_a_script() {
     for engine in engines() {
         let database = fresh(engine, Columns::Full);
         for name in names() {

@@ -101,7 +101,7 @@ fn url<'u>(database: &'u Database, user: &'u str, password: &'u str) -> Url<'u> 
 }
 
 #[test]
-fn passwords_are_nowhere_to_be_found() {
+fn passwords_are_in_no_output() {
     for engine in engines().into_iter().filter(|engine| *engine != Engine::Sqlite) {
         let database = fresh(engine, Columns::Full);
         let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -151,7 +151,7 @@ fn passwords_are_nowhere_to_be_found() {
 }
 
 #[test]
-fn a_password_in_a_url_that_cannot_be_read_is_not_repeated() {
+fn a_password_in_an_invalid_url_is_not_repeated() {
     let folder = tempfile::tempdir().unwrap();
     for url in [
         "mysql+pymysql://cinder:s3cr3t-p@ss@h:port/cinder",
@@ -186,7 +186,7 @@ fn a_password_in_a_url_that_cannot_be_read_is_not_repeated() {
 }
 
 #[test]
-fn the_log_of_a_change_names_the_account_and_not_its_password() {
+fn the_audit_log_names_the_account_but_not_its_password() {
     let database = fresh(Engine::Mariadb, Columns::Full);
     stuck(&database, "nightly");
     let program = Program::on(database.tcp_url());

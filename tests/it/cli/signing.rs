@@ -48,7 +48,7 @@ fn forge(program: &Program, from: &str, to: &str) {
 }
 
 #[test]
-fn a_plan_is_applied_only_as_it_was_signed() {
+fn a_signed_plan_that_was_edited_is_refused() {
     let database = fresh(Engine::Sqlite, Columns::Full);
     let (backup, _) = stuck(&database, "nightly");
     let program = Program::on(database.url());
@@ -88,7 +88,7 @@ fn a_plan_is_applied_only_as_it_was_signed() {
 
 /// The commands of README: openssl verifies what this program signs, and the other way round. White space does not count.
 #[test]
-fn openssl_and_the_program_verify_each_other() {
+fn openssl_and_the_program_verify_each_others_signatures() {
     let database = fresh(Engine::Sqlite, Columns::Full);
     stuck(&database, "nightly");
     let program = Program::on(database.url());
@@ -114,7 +114,7 @@ fn openssl_and_the_program_verify_each_other() {
 }
 
 #[test]
-fn evidence_is_taken_only_as_it_was_signed() {
+fn a_signed_check_document_that_was_edited_is_refused() {
     let database = fresh(Engine::Sqlite, Columns::Full);
     stuck(&database, "nightly");
     let program = Program::on(database.url());
@@ -143,7 +143,7 @@ fn evidence_is_taken_only_as_it_was_signed() {
 
 /// Whoever can write the log can compute its chain anew; a head that was signed and kept elsewhere shows it.
 #[test]
-fn a_signed_head_shows_what_a_chain_cannot() {
+fn a_signed_head_shows_that_a_log_was_cut_off_or_rewritten() {
     let database = fresh(Engine::Sqlite, Columns::Full);
     stuck(&database, "nightly");
     let program = Program::on(database.url());
@@ -192,7 +192,7 @@ fn a_signed_head_shows_what_a_chain_cannot() {
 }
 
 #[test]
-fn keys_that_are_none_are_said_to_be() {
+fn invalid_keys_are_refused() {
     let database = fresh(Engine::Sqlite, Columns::Full);
     stuck(&database, "nightly");
     let program = Program::on(database.url());

@@ -52,7 +52,7 @@ fn a_cinder_conf_on_the_command_line_wins_over_the_environment() {
 }
 
 #[test]
-fn every_command_says_which_database_it_was() {
+fn every_command_names_its_database() {
     let database = fresh(Engine::Sqlite, Columns::Full);
     stuck(&database, "nightly");
     let program = Program::on(database.url());
@@ -94,7 +94,7 @@ fn every_command_says_which_database_it_was() {
 }
 
 #[test]
-fn the_commands_that_it_tells_can_be_typed_in_another_shell() {
+fn suggested_commands_work_in_another_shell() {
     let (database, other) = (fresh(Engine::Sqlite, Columns::Full), fresh(Engine::Sqlite, Columns::Full));
     stuck(&database, "nightly");
     let (before, others) = (database.rows_by_id(), other.rows_by_id());
@@ -121,7 +121,7 @@ fn the_commands_that_it_tells_can_be_typed_in_another_shell() {
 
 /// The URL of a command for later has no password, and finds it where the first one had it.
 #[test]
-fn a_command_for_later_holds_no_password() {
+fn a_suggested_command_holds_no_password() {
     let database = fresh(Engine::Mariadb, Columns::Full);
     stuck(&database, "nightly");
     let program = Program::on(database.tcp_url());

@@ -216,31 +216,31 @@ fn every_promise_is_kept(engine: Engine) {
 }
 
 #[test]
-fn what_a_dry_run_calls_planned_is_applied_and_can_be_put_back_on_sqlite() {
+fn planned_units_are_applied_and_undone_on_sqlite() {
     every_promise_is_kept(Engine::Sqlite);
 }
 
 #[test]
-fn what_a_dry_run_calls_planned_is_applied_and_can_be_put_back_on_mariadb() {
+fn planned_units_are_applied_and_undone_on_mariadb() {
     every_promise_is_kept(Engine::Mariadb);
 }
 
 #[test]
-fn what_a_dry_run_calls_planned_is_applied_and_can_be_put_back_on_mysql() {
+fn planned_units_are_applied_and_undone_on_mysql() {
     if engines().contains(&Engine::Mysql) {
         every_promise_is_kept(Engine::Mysql);
     }
 }
 
 #[test]
-fn what_a_dry_run_calls_planned_is_applied_and_can_be_put_back_on_postgresql() {
+fn planned_units_are_applied_and_undone_on_postgresql() {
     every_promise_is_kept(Engine::Postgresql);
 }
 
 /// One too high for the first of two increments is right for it, and too low for the second: the second unit then has more to change
 /// than its plan says.
 #[test]
-fn a_dry_run_takes_the_rows_as_the_units_before_leave_them() {
+fn a_dry_run_sees_the_changes_of_earlier_units() {
     for (recorded, expected) in [(0, ["planned", "planned"]), (1, ["planned", "changed"]), (2, ["planned", "planned"])] {
         let database = fresh(Engine::Sqlite, Columns::Full);
         let parent = database.backup(|row| row.num_dependent_backups(recorded));

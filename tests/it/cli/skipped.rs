@@ -18,7 +18,7 @@ fn hanging() -> (Database, String) {
 }
 
 #[test]
-fn what_may_still_be_worked_on_is_not_passed_over_in_silence() {
+fn skipped_backups_are_counted_and_explained() {
     let (database, uncertain) = hanging();
     let recent = database.backup(|row| row.status("restoring").host("ctl1").age(60));
     let program = Program::on(database.url());
@@ -49,7 +49,7 @@ fn what_may_still_be_worked_on_is_not_passed_over_in_silence() {
 }
 
 #[test]
-fn a_backup_that_was_named_and_is_not_found_is_not_in_order() {
+fn a_named_backup_that_does_not_exist_is_an_error() {
     let (database, hanging) = hanging();
     let whole = database.backup(|row| row.status("available").host("ctl1").display_name("weekly"));
     let program = Program::on(database.url());
@@ -70,7 +70,7 @@ fn a_backup_that_was_named_and_is_not_found_is_not_in_order() {
 }
 
 #[test]
-fn nothing_of_what_was_asked_for_is_not_nothing() {
+fn a_selection_with_nothing_stuck_is_not_reported_as_nothing_found() {
     let (database, _) = hanging();
     let program = Program::on(database.url());
     let all = "Nothing is stuck or inconsistent";
@@ -98,7 +98,7 @@ fn nothing_of_what_was_asked_for_is_not_nothing() {
 
 /// A slip of the pen in a script must not end with 0.
 #[test]
-fn what_matches_nothing_at_all_is_an_error() {
+fn a_filter_that_matches_nothing_is_an_error() {
     let (database, backup) = hanging();
     let program = Program::on(database.url());
     let before = database.rows_by_id();
@@ -129,7 +129,7 @@ fn what_matches_nothing_at_all_is_an_error() {
 }
 
 #[test]
-fn a_host_that_there_is_not_is_warned_of() {
+fn an_unknown_host_in_assume_dead_is_a_warning() {
     let (database, _) = hanging();
     database.backup(|row| row.host("old@ceph"));
     let program = Program::on(database.url());
@@ -164,7 +164,7 @@ fn a_host_that_there_is_not_is_warned_of() {
 }
 
 #[test]
-fn a_check_of_a_host_that_there_is_not_is_warned_of() {
+fn a_check_of_an_unknown_host_is_a_warning() {
     let (database, _) = hanging();
     database.backup(|row| row.host("old@ceph"));
     let program = Program::on(database.url());
@@ -193,7 +193,7 @@ fn a_check_of_a_host_that_there_is_not_is_warned_of() {
 }
 
 #[test]
-fn a_limit_does_not_make_trouble_look_smaller() {
+fn a_limit_says_how_many_findings_it_leaves_out() {
     let (database, _) = hanging();
     for age in [3, 4, 5] {
         database.backup(|row| row.status("creating").host("gone").age(age * TWO_HOURS));

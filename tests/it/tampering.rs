@@ -44,7 +44,7 @@ fn status(database: &Database, table: &str, id: &str) -> Option<String> {
 
 /// An undo goes by the log and decides nothing: out of a file it could change whatever somebody wrote into it.
 #[test]
-fn a_plan_that_says_it_undoes_is_not_applied() {
+fn a_plan_that_claims_to_be_an_undo_is_refused() {
     let database = fresh(Engine::Sqlite, Columns::Full);
     stuck_pair(&database);
     let innocent = database.backup(|row| row.status("error"));
@@ -100,7 +100,7 @@ fn a_volume_that_a_backup_holds_is_not_freed_by_a_forged_status() {
 
 /// An image without its columns would be compared with nothing, and the volume that it names would not be looked for.
 #[test]
-fn a_plan_whose_units_do_not_hold_together_is_none() {
+fn a_plan_with_inconsistent_units_is_refused() {
     let database = fresh(Engine::Sqlite, Columns::Full);
     let (backup, volume) = stuck_pair(&database);
     stuck_pair(&database);
@@ -161,7 +161,7 @@ fn a_plan_whose_units_do_not_hold_together_is_none() {
 
 /// No option of `plan` makes a service that misses one beat look dead, and so no plan file does.
 #[test]
-fn a_plan_does_not_shorten_service_down_time_below_two_beats() {
+fn a_plan_cannot_set_service_down_time_below_two_heartbeats() {
     let database = fresh(Engine::Sqlite, Columns::Full);
     let (backup, _) = stuck_pair(&database);
     database.service("gone", |row| row.updated_at(ago(TWO_HOURS)));
@@ -174,7 +174,7 @@ fn a_plan_does_not_shorten_service_down_time_below_two_beats() {
 
 /// The heart of a host whose clock lags beats all the same; the host is the row's, whatever the plan says.
 #[test]
-fn a_beating_heart_is_not_hidden_by_what_a_plan_leaves_out() {
+fn a_plan_without_a_service_does_not_hide_its_heartbeat() {
     for hide in ["host", "heartbeat"] {
         let database = fresh(Engine::Sqlite, Columns::Full);
         let (backup, _) = stuck_pair(&database);
@@ -193,7 +193,7 @@ fn a_beating_heart_is_not_hidden_by_what_a_plan_leaves_out() {
 
 /// A counter, and a deletion that has failed, do not rest on anybody's silence: a beat in between is no reason to refuse.
 #[test]
-fn a_beat_does_not_stop_what_no_silence_was_needed_for() {
+fn a_heartbeat_does_not_stop_a_unit_that_needs_no_silence() {
     let database = fresh(Engine::Sqlite, Columns::Full);
     database.service("ctl1", |row| row.updated_at(ago(20)));
     let parent = database.backup(|row| row.host("ctl1").num_dependent_backups(0));
@@ -214,7 +214,7 @@ fn id(number: u8) -> String {
 
 /// A counter that the run itself put right is no new child of the backup's own parent.
 #[test]
-fn counters_of_a_chain_are_right_when_one_run_writes_several() {
+fn counters_of_a_chain_are_right_after_a_run_with_several_of_its_backups() {
     for engine in engines() {
         let database = fresh(engine, Columns::Full);
         // An available root with an available child; the root gets two more children and the child one of its own, all of
@@ -243,7 +243,7 @@ fn counters_of_a_chain_are_right_when_one_run_writes_several() {
 }
 
 #[test]
-fn wrong_counters_along_a_chain_are_put_right_in_one_run() {
+fn wrong_counters_of_a_chain_are_corrected_in_one_run() {
     let database = fresh(Engine::Sqlite, Columns::Full);
     database.insert(&[
         rows::backup().id(id(9)).num_dependent_backups(0),
@@ -260,7 +260,7 @@ fn wrong_counters_along_a_chain_are_put_right_in_one_run() {
 
 /// A parent whose counter can stay as it is belongs to the decision all the same.
 #[test]
-fn a_parent_that_does_not_change_is_not_taken_for_gone() {
+fn an_unchanged_parent_counts_as_existing() {
     let database = fresh(Engine::Sqlite, Columns::Full);
     let parent = database.backup(|row| row.num_dependent_backups(1));
     database.backup(|row| row.status("error").parent_id(&parent));
@@ -285,7 +285,7 @@ fn a_name_that_is_the_id_of_another_backup_selects_nothing() {
 
 /// Whoever names a backup and gets exit code 0 believes that it is in order.
 #[test]
-fn what_was_named_and_is_not_repaired_is_said() {
+fn a_named_backup_that_is_not_repaired_is_reported() {
     let database = fresh(Engine::Sqlite, Columns::Full);
     let error = database.backup(|row| row.status("error"));
     let parent = database.backup(|row| row.num_dependent_backups(5));
@@ -312,7 +312,7 @@ fn in_error(database: &Database) -> u64 {
 
 /// The terminal is closed in the middle: the shell and the system both say so, and the output is gone.
 #[test]
-fn a_terminal_that_is_closed_ends_a_run_between_two_units() {
+fn closing_the_terminal_ends_a_run_between_two_units() {
     let database = fresh(Engine::Sqlite, Columns::Full);
     many(&database, 3_000);
     let program = Program::on(database.url());
@@ -355,7 +355,7 @@ fn into_a_full_disk(program: &Program, args: &[&str]) -> Answer {
 
 /// That the result could not be printed must not hide what became of the rows.
 #[test]
-fn a_result_that_cannot_be_printed_hides_no_outcome() {
+fn a_result_that_cannot_be_printed_does_not_change_the_exit_code() {
     let database = fresh(Engine::Sqlite, Columns::Full);
     let (one, _) = stuck_pair(&database);
     let program = planned(&database, &[]);
@@ -398,7 +398,7 @@ fn a_log_that_cannot_grow_ends_the_run_and_is_reconciled() {
 
 /// Whoever applies a file is told which safety rules were set aside when it was made.
 #[test]
-fn apply_says_which_safety_flags_a_plan_carries() {
+fn apply_names_the_safety_flags_of_a_plan() {
     let database = fresh(Engine::Sqlite, Columns::Full);
     database.backup(|row| row.status("creating").host("gone").age(TWO_HOURS));
     let program = planned(&database, &["--to", "available", "--allow-unverified", "--assume-dead", "gone"]);
@@ -408,7 +408,7 @@ fn apply_says_which_safety_flags_a_plan_carries() {
 
 /// Imports that never finished all name the same volume, which is none: they are no peers of one another.
 #[test]
-fn unfinished_imports_do_not_wait_for_one_another() {
+fn unfinished_imports_do_not_block_one_another() {
     let database = fresh(Engine::Sqlite, Columns::Full);
     let import = || {
         let row = rows::backup().status("creating").host("gone").volume_id("00000000-0000-0000-0000-000000000000");
