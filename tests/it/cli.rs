@@ -1,6 +1,6 @@
-//! The command line in scripts and pipes: wrong inputs, forms of results, secrets, hostile text.
+//! The command line in scripts and pipes: wrong input, output formats, secrets, hostile text.
 //!
-//! A wrong input must be answered with one sentence (what, where, what to do), the right exit code, and nothing written.
+//! Wrong input must give one sentence (what, where, what to do) and the right exit code, and must write nothing.
 
 mod command_line;
 mod configuration;
@@ -25,14 +25,14 @@ use crate::program::{Answer, Program, answer, bare};
 
 const TWO_HOURS: i64 = 7_200;
 
-/// A stuck backup of a name, with the volume that it holds.
+/// A stuck backup with this name, and its volume.
 fn stuck(database: &Database, name: &str) -> (String, String) {
     let volume = database.volume(|row| row.status("backing-up").previous_status("available"));
     let backup = database.backup(|row| row.status("creating").host("gone").display_name(name).volume_id(&volume).age(TWO_HOURS));
     (backup, volume)
 }
 
-/// Every file below a folder with its content.
+/// Every file below a directory, with its content.
 fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
     let mut all = Vec::new();
     for entry in fs::read_dir(folder).unwrap().flatten() {
@@ -48,7 +48,7 @@ fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
     all
 }
 
-/// What the program answered to wrong inputs, one after the other.
+/// The answers to a series of wrong inputs.
 struct Refusals<'p> {
     program: &'p Program,
     said: String,
@@ -56,18 +56,18 @@ struct Refusals<'p> {
 
 impl<'p> Refusals<'p> {
     fn of(program: &'p Program) -> Self {
-        // It makes the cinder.conf of this program, which is none of what a run must not leave.
+        // Creates this program's cinder.conf before the files are listed.
         program.command(&[]);
         Self { program, said: String::new() }
     }
 
-    /// Runs it and insists on how it is refused.
+    /// Runs it and checks that it is refused with this exit code.
     #[track_caller]
     fn refuse(&mut self, code: i32, args: &[&str]) -> String {
         self.refuse_command(code, args, &mut self.program.command(args))
     }
 
-    /// The same without a database URL and a configuration.
+    /// The same without a database URL and without a configuration.
     #[track_caller]
     fn refuse_bare(&mut self, code: i32, args: &[&str]) -> String {
         self.refuse_command(code, args, bare(args).current_dir(self.folder()))

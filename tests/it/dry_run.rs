@@ -1,5 +1,5 @@
-//! What a dry run calls planned, a repair of the same rows applies, and an undo puts back: on every engine, over populations with
-//! values that nobody should have written.
+//! Units that a dry run calls planned are applied by a repair of the same rows and restored by an undo, on every engine, for populations
+//! with invalid values.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,15 +12,15 @@ use crate::program::Program;
 use crate::rows::quote;
 use crate::schemas::{Columns, engines, fresh};
 
-/// Which populations.
+/// The seeds of the populations.
 const SEEDS: std::ops::Range<u64> = 10..14;
-/// How many backups each has.
+/// The number of backups of each.
 const BACKUPS: usize = 120;
-/// Everything that is pending is stuck.
+/// Makes every pending backup stuck.
 const ALL: [&str; 7] = ["repair", "--service-down-time=2s", "--older-than=0s", "--assume-dead=all", "--max-changes=100000", "-f", "json"];
 const EARNED: [&str; 3] = ["--to=available", "--allow-unverified", "--fix-counters"];
 
-/// Columns with values that are hostile on every engine.
+/// Columns with hostile values for every engine.
 fn anywhere(engine: Engine) -> Vec<(&'static str, &'static str, String)> {
     let text = |text: &str| quote(engine, text);
     vec![
@@ -52,7 +52,7 @@ fn anywhere(engine: Engine) -> Vec<(&'static str, &'static str, String)> {
     ]
 }
 
-/// Times that Cinder does not write and an engine keeps, and values that have no place in their column.
+/// Times that an engine stores but Cinder never writes, and values of the wrong type.
 fn only_on(engine: Engine) -> Vec<(&'static str, &'static str, String)> {
     let mut found = Vec::new();
     let times: &[&str] = match engine {
@@ -98,7 +98,7 @@ fn only_on(engine: Engine) -> Vec<(&'static str, &'static str, String)> {
     found
 }
 
-/// A population in which every third row has a value that Cinder would not have written.
+/// A population in which every third row has a value that Cinder never writes.
 fn populate(database: &Database, seed: u64) {
     let engine = database.engine();
     let population = population::generate(seed, BACKUPS);
@@ -121,13 +121,13 @@ fn populate(database: &Database, seed: u64) {
             values.iter().filter(|(table, column, _)| *table == row.table && database.has_column(table, column)).cloned().collect();
         if random.percent(35) && !fitting.is_empty() {
             let (table, column, value) = random.pick(&fitting);
-            // Not every column takes every value: a character set may have no place for it.
+            // A character set may not have the value.
             let _ = database.try_execute(&format!("UPDATE {table} SET {column} = {value} WHERE id = '{}'", row.get_id()));
         }
     }
 }
 
-/// The ids of a document's units by their outcomes, each with its reason.
+/// The ids of the units by outcome, with the reasons.
 fn outcomes(document: &Value) -> BTreeMap<(String, bool), (String, String)> {
     let units = document["units"].as_array().unwrap().iter();
     let counter = |unit: &Value| unit["changes"].as_array().unwrap().iter().all(|change| change["column"] == "num_dependent_backups");
@@ -135,7 +135,7 @@ fn outcomes(document: &Value) -> BTreeMap<(String, bool), (String, String)> {
     units.map(|unit| ((text(&unit["id"]), counter(unit)), (text(&unit["outcome"]), text(&unit["reason"])))).collect()
 }
 
-/// Every row that a repair may change, by its table and id, in a spelling that tells types apart; without the time of the change.
+/// Every row that a repair may change, by table and id, in a form that distinguishes types, without `updated_at`.
 fn cells(database: &Database) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     let columns = [
@@ -155,7 +155,7 @@ fn cells(database: &Database) -> BTreeMap<String, String> {
     found
 }
 
-/// What a dry run said and what came of it, where the two do not go together.
+/// The differences between a dry run and the repair.
 fn broken(promised: &Value, kept: &Value) -> Vec<String> {
     let (promised, kept) = (outcomes(promised), outcomes(kept));
     let nothing = ("absent".to_owned(), String::new());
@@ -196,7 +196,7 @@ fn keeps(engine: Engine, columns: Columns, seed: u64, more: &[&str]) -> usize {
     let undone = undo("--yes");
     let broken_promises = broken(&promised, &undone);
     assert!(broken_promises.is_empty(), "{case}: undo: {}\n{}", broken_promises.len(), broken_promises.join("\n"));
-    // Whatever is not exactly as it was, was refused.
+    // A row that is not restored exactly was refused.
     let refused = |unit: &&Value| unit["outcome"] == "refused";
     let refused = undone["units"].as_array().unwrap().iter().filter(refused).flat_map(|unit| unit["changes"].as_array().unwrap());
     let refused: BTreeSet<String> =
@@ -237,8 +237,8 @@ fn planned_units_are_applied_and_undone_on_postgresql() {
     every_promise_is_kept(Engine::Postgresql);
 }
 
-/// One too high for the first of two increments is right for it, and too low for the second: the second unit then has more to change
-/// than its plan says.
+/// A counter that is one too high is right after the first of two increments and too low after the second: the second unit then has
+/// more changes than planned.
 #[test]
 fn a_dry_run_sees_the_changes_of_earlier_units() {
     for (recorded, expected) in [(0, ["planned", "planned"]), (1, ["planned", "changed"]), (2, ["planned", "planned"])] {

@@ -1,4 +1,4 @@
-//! The executor through the library: with what the program gives it, but for what a test wants to be otherwise.
+//! Runs the executor through the library like the program does, except for the options that a test changes.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -15,7 +15,7 @@ use cinder_backup_repair::scan::{Census, Reader};
 use crate::database::Database;
 use crate::program::Program;
 
-/// Takes down what a log would be given.
+/// A journal that keeps its events.
 #[derive(Default)]
 struct Events(Vec<Event>);
 
@@ -34,7 +34,7 @@ impl Journal for Events {
     }
 }
 
-/// No unit here rests on a check.
+/// A storage for plans without checks.
 struct NoStorage;
 
 impl Precheck for NoStorage {
@@ -44,7 +44,7 @@ impl Precheck for NoStorage {
     }
 }
 
-/// The plan that the program makes.
+/// The plan as the program makes it.
 pub fn plan(database: &Database) -> Plan {
     let program = Program::on(database.url());
     let file = program.path("plan.json");
@@ -52,7 +52,7 @@ pub fn plan(database: &Database) -> Plan {
     Plan::parse(&std::fs::read(file).unwrap()).unwrap()
 }
 
-/// Carries a plan out as the program would. `wrap` may put something around each session; `stop` is told how many units have ended.
+/// Executes a plan like the program. `wrap` can wrap each session; `stop` receives the number of units that have ended.
 pub fn carry_out(
     database: &Database,
     plan: &Plan,

@@ -1,4 +1,4 @@
-//! The program as its users run it: a cleared environment, its own audit log, everything that it says kept.
+//! Runs the program like a user: with a cleared environment, its own audit log, and all output captured.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -6,16 +6,16 @@ use std::process::{Child, Command, Output, Stdio};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// The program on one database, with an audit log of its own.
+/// The program with one database and its own audit log.
 pub struct Program {
     url: String,
     folder: TempDir,
 }
 
-/// What a run of the program left.
+/// The result of a run.
 #[derive(Debug)]
 pub struct Answer {
-    /// The exit code; `None` when a signal ended it.
+    /// The exit code; `None` if a signal ended it.
     pub code: Option<i32>,
     /// Standard output.
     pub stdout: String,
@@ -24,17 +24,17 @@ pub struct Answer {
 }
 
 impl Program {
-    /// On the database of this URL.
+    /// The program with the database of this URL.
     pub fn on(url: impl Into<String>) -> Self {
         Self { url: url.into(), folder: tempfile::tempdir().expect("a temporary folder") }
     }
 
-    /// The same program and log on another URL, such as that of an account with fewer privileges.
+    /// The same program and log with another URL, for example of another account.
     pub fn with_url(self, url: impl Into<String>) -> Self {
         Self { url: url.into(), ..self }
     }
 
-    /// A path in this program's own folder.
+    /// A path in the program's own directory.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
@@ -46,8 +46,8 @@ impl Program {
 
     /// The command, ready to run.
     pub fn command(&self, args: &[&str]) -> Command {
-        // Servers of tests are young, and the silence of a host proves nothing on a young server. With hearts that beat
-        // every second (as far as the program knows) it is old after four.
+        // A silent host proves nothing on a server that has just started. With a heartbeat interval of one second the server is old
+        // enough after four seconds.
         let conf = self.path("cinder.conf");
         if !conf.exists() {
             std::fs::write(&conf, "[DEFAULT]\nreport_interval = 1\n").expect("a cinder.conf");
@@ -58,12 +58,12 @@ impl Program {
         command
     }
 
-    /// Runs it to its end, without a terminal.
+    /// Runs it without a terminal and waits for the end.
     pub fn run(&self, args: &[&str]) -> Answer {
         answer(&mut self.command(args))
     }
 
-    /// Runs it and insists on its exit code.
+    /// Runs it and checks its exit code.
     #[track_caller]
     pub fn expect(&self, code: i32, args: &[&str]) -> Answer {
         let answer = self.run(args);
@@ -71,7 +71,7 @@ impl Program {
         answer
     }
 
-    /// Runs it with `-f json`, insists on its exit code, and reads the document.
+    /// Runs it with `-f json`, checks its exit code and parses the document.
     #[track_caller]
     pub fn json(&self, code: i32, args: &[&str]) -> Value {
         let mut all = args.to_vec();
@@ -79,7 +79,7 @@ impl Program {
         self.expect(code, &all).json()
     }
 
-    /// Starts it and leaves it running.
+    /// Starts it and returns while it runs.
     pub fn start(&self, args: &[&str]) -> Child {
         self.command(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts")
     }
@@ -93,14 +93,14 @@ impl Program {
     }
 }
 
-/// The program with nothing of the tester's environment but what it is given.
+/// The program with a cleared environment.
 pub fn bare(args: &[&str]) -> Command {
     let mut command = Command::new(binary());
     command.env_clear().env("HOME", "/nonexistent").env("LANG", "C.UTF-8").stdin(Stdio::null()).args(args);
     command
 }
 
-/// The program's file.
+/// The path of the program.
 pub fn binary() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_cinder-backup-repair"))
 }
@@ -123,13 +123,13 @@ impl Answer {
     }
 }
 
-/// The finding over a row, of a scan's document.
+/// The finding for a row in a scan document.
 #[track_caller]
 pub fn finding<'d>(document: &'d Value, id: &str) -> &'d Value {
     find(document, id).unwrap_or_else(|| panic!("no finding over {id} in {document:#}"))
 }
 
-/// The same, where there may be none.
+/// The finding for a row, if there is one.
 pub fn find<'d>(document: &'d Value, id: &str) -> Option<&'d Value> {
     document["findings"].as_array().expect("findings").iter().find(|finding| finding["id"] == id)
 }

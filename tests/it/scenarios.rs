@@ -1,5 +1,4 @@
-//! What becomes of what is found: every row of the two tables (is it stuck, and what does it become) on every engine,
-//! through the program.
+//! Every verdict and every proposed change, on every engine, through the program.
 
 use cinder_backup_repair::db::Engine;
 use serde_json::Value;
@@ -11,7 +10,7 @@ use crate::schemas::{Columns, engines, fresh};
 
 const TWO_HOURS: i64 = 7_200;
 
-/// One unit of a scan's change as `table.column: from -> to`, without the ids.
+/// The changes of one finding as `table.column: from -> to`, without ids.
 fn proposed(finding: &Value) -> Vec<String> {
     let Some(changes) = finding["proposal"]["changes"].as_array() else { return Vec::new() };
     let word = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
@@ -24,7 +23,7 @@ fn proposed(finding: &Value) -> Vec<String> {
         .collect()
 }
 
-/// The changed cells that matter: not when, and not why in words.
+/// The changed cells, without times and fail_reason.
 pub fn essence(changes: Vec<Change>) -> Vec<String> {
     let mut list: Vec<String> = changes
         .into_iter()
@@ -47,15 +46,15 @@ fn each(columns: &[Columns], test: impl Fn(&Database, Columns)) {
     }
 }
 
-/// A database in which `down` is silent, `up` beats and `retired` has no row. The server itself has been up for long, as
-/// far as the program can tell: tests run on servers that were started a minute ago.
+/// A database in which the service of `down` is silent, `up` sends heartbeats and `retired` has no row. The program takes the server
+/// for an old one although the tests started it a minute ago.
 fn hosts(database: &Database) {
     database.service("up", |row| row);
     database.service("down", |row| row.updated_at(ago(TWO_HOURS)));
 }
 
-/// Servers of tests are young, and so the silence of a host proves nothing to the program. Twice a `service_down_time` of 2 s is
-/// past by now.
+/// A silent host proves nothing on a server that has just started, as those of the tests have. With a `service_down_time` of 2 s the
+/// server is old enough.
 const OLD_SERVER: &[&str] = &["--service-down-time", "2s"];
 
 fn args<'a>(args: &[&'a str]) -> Vec<&'a str> {
@@ -82,12 +81,12 @@ fn verdicts_follow_age_and_heartbeat() {
         ];
         database.backup(|row| row.status("available"));
         let program = Program::on(database.url());
-        // A heartbeat of five seconds ago must count as alive, and the test's server as young, however long this took.
+        // A heartbeat five seconds ago must count as alive, and the server as young, however long this took.
         let document = program.json(0, &["scan", "--service-down-time", "90m"]);
         let young_server = database.engine() != Engine::Sqlite;
         for (id, verdict, code) in &expected {
             let found = finding(&document, id);
-            // A test's server is younger than three hours: then a silent host proves nothing.
+            // The server is younger than three hours, so a silent host proves nothing.
             let late = young_server && *code == "service-down";
             let (verdict, code) = if late { ("uncertain", "server-just-started") } else { (*verdict, *code) };
             assert_eq!(found["verdict"], verdict, "{found:#}");
@@ -102,7 +101,7 @@ fn verdicts_follow_age_and_heartbeat() {
     });
 }
 
-/// A heartbeat that is no time may be that of a service at work: PostgreSQL has times without an end, MySQL dates without a month.
+/// An invalid heartbeat may belong to a working service: PostgreSQL has infinite times, MySQL has dates without a month.
 #[test]
 fn an_invalid_heartbeat_does_not_count_as_silence() {
     each(&[Columns::Full], |database, _| {
@@ -154,7 +153,7 @@ fn a_creating_backup_ends_in_error_and_frees_its_volume() {
             expected.push(format!("backups.{backup}.status: creating -> error"));
             expected.push(format!("volumes.{volume}.status: backing-up -> {to}"));
         }
-        // A volume that is gone is no obstacle, and one that has moved on stays.
+        // A missing volume does not block a repair, and a volume in another status stays unchanged.
         let moved_on = database.volume(|row| row.status("in-use"));
         for backup in [of(&crate::population::unused_id()), of(&moved_on)] {
             expected.push(format!("backups.{backup}.status: creating -> error"));
@@ -270,11 +269,11 @@ fn other_stuck_rows_follow_the_table_of_changes() {
 fn rows_that_another_backup_needs_stay_unchanged() {
     each(&[Columns::Full], |database, _| {
         hosts(database);
-        // Two backups of one volume, the other under a living service.
+        // Two backups of one volume, one of them of a live service.
         let shared = database.volume(|row| row.status("backing-up").previous_status("available"));
         let stuck = database.backup(|row| row.status("creating").host("down").volume_id(&shared).age(TWO_HOURS));
         database.backup(|row| row.status("creating").host("up").volume_id(&shared).age(60));
-        // The clone that a backup was made from.
+        // The temporary clone that a backup was made from.
         let temporary = database.volume(|row| row.status("backing-up").age(TWO_HOURS));
         let source = database.volume(|row| row.status("backing-up").previous_status("in-use"));
         let with_clone =
@@ -308,7 +307,7 @@ fn two_stuck_backups_of_one_volume_release_it_together() {
         let backup = || database.backup(|row| row.status("creating").host("down").volume_id(&volume).age(TWO_HOURS));
         let (one, two) = (backup(), backup());
         let program = Program::on(database.url());
-        // One alone must not free what the other still holds.
+        // One backup must not release a volume that the other needs.
         program.expect(0, &args(&["repair", "--yes", one.as_str()]));
         assert_eq!(database.cell("volumes", &volume, "status").as_deref(), Some("backing-up"));
         program.expect(0, &args(&["repair", "--yes", two.as_str()]));
@@ -391,10 +390,10 @@ fn contradictions_are_reported_and_counters_are_corrected_on_request() {
         program.expect(0, &args(&["repair", "--yes"]));
         assert_eq!(changes(&before, &database.rows_by_id()), [], "nothing is repaired that was not asked for");
         program.expect(0, &args(&["repair", "--yes", "--fix-counters"]));
-        // Of three children one is in error, and may or may not be counted: the nearest number that can be right.
+        // One of three increments is in error and may or may not be counted: the nearest possible number is proposed.
         assert_eq!(database.cell("backups", &parent, "num_dependent_backups").as_deref(), Some("3"));
         assert_eq!(database.cell("backups", &null, "num_dependent_backups").as_deref(), Some("1"));
-        // A parent in error became wrong, too: its counter says 0.
+        // A parent in error is wrong too: its counter is 0.
         assert_eq!(database.cell("backups", &failed, "num_dependent_backups").as_deref(), Some("1"));
     });
 }
@@ -411,7 +410,7 @@ fn proposals_name_every_column() {
     assert_eq!(found["proposal"]["needs"], serde_json::json!(["storage-check"]));
     assert_eq!(found["kind"], "backup");
     assert!(found["age_seconds"].as_i64().unwrap() >= TWO_HOURS);
-    // Nobody has looked at its data: that comes before it is deleted.
+    // Its data was not checked, which must happen before a deletion.
     assert_eq!(found["follow_up"][0], format!("cinder-backup-repair check {backup}"));
     assert_eq!(found["follow_up"][1], format!("# if that does not find it intact: openstack volume backup delete {backup}"));
 }

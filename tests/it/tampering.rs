@@ -1,5 +1,5 @@
-//! One test a fault that was found by attacking the program: forged plans, chains of counters, names that are ids, hearts
-//! that beat in the middle, terminals and disks that go away.
+//! Regression tests for faults found by attacking the program: forged plans, counters along chains, names that are ids, heartbeats
+//! during a run, closed terminals and full disks.
 
 use std::fs::{self, File};
 use std::process::Stdio;
@@ -16,14 +16,14 @@ use crate::schemas::{Columns, engines, fresh};
 
 const TWO_HOURS: i64 = 7_200;
 
-/// A backup stuck under a host that is gone, with the volume that it holds.
+/// A stuck backup of a missing host, with its volume.
 fn stuck_pair(database: &Database) -> (String, String) {
     let volume = database.volume(|row| row.status("backing-up").previous_status("available"));
     let backup = database.backup(|row| row.status("creating").host("gone").volume_id(&volume).age(TWO_HOURS));
     (backup, volume)
 }
 
-/// Edits a plan and seals it anew, as anybody can who reads the source.
+/// Edits a plan and gives it a new digest, as anyone who reads the source can.
 fn forge(program: &Program, name: &str, edit: impl FnOnce(&mut Plan)) {
     let mut plan: Plan = serde_json::from_slice(&fs::read(program.path(name)).unwrap()).unwrap();
     edit(&mut plan);
@@ -31,7 +31,7 @@ fn forge(program: &Program, name: &str, edit: impl FnOnce(&mut Plan)) {
     fs::write(program.path(name), plan.to_json()).unwrap();
 }
 
-/// A plan over all that is stuck, in `plan.json`.
+/// A plan for everything that is stuck, in `plan.json`.
 fn planned(database: &Database, more: &[&str]) -> Program {
     let program = Program::on(database.url());
     program.expect(0, &[&["plan", "--out", "plan.json"], more].concat());
@@ -42,7 +42,7 @@ fn status(database: &Database, table: &str, id: &str) -> Option<String> {
     database.cell(table, id, "status")
 }
 
-/// An undo goes by the log and decides nothing: out of a file it could change whatever somebody wrote into it.
+/// An undo follows the log and decides nothing, so an undo from a file could change anything.
 #[test]
 fn a_plan_that_claims_to_be_an_undo_is_refused() {
     let database = fresh(Engine::Sqlite, Columns::Full);
@@ -74,7 +74,7 @@ fn a_plan_that_claims_to_be_an_undo_is_refused() {
     assert_eq!(database.dump(), before);
 }
 
-/// What a decision rests on is read for the row as it is, not for what the plan says of it.
+/// A decision is based on the row in the database, not on the row in the plan.
 #[test]
 fn a_volume_that_a_backup_holds_is_not_freed_by_a_forged_status() {
     for engine in engines() {
@@ -98,7 +98,7 @@ fn a_volume_that_a_backup_holds_is_not_freed_by_a_forged_status() {
     }
 }
 
-/// An image without its columns would be compared with nothing, and the volume that it names would not be looked for.
+/// An image without columns would be compared with nothing, and the volume that it names would not be read.
 #[test]
 fn a_plan_with_inconsistent_units_is_refused() {
     let database = fresh(Engine::Sqlite, Columns::Full);
@@ -159,7 +159,7 @@ fn a_plan_with_inconsistent_units_is_refused() {
     assert_eq!(status(&database, "volumes", &volume).as_deref(), Some("backing-up"));
 }
 
-/// No option of `plan` makes a service that misses one beat look dead, and so no plan file does.
+/// No option of `plan` makes a service that missed one heartbeat look dead, so no plan file may do so.
 #[test]
 fn a_plan_cannot_set_service_down_time_below_two_heartbeats() {
     let database = fresh(Engine::Sqlite, Columns::Full);
@@ -172,7 +172,7 @@ fn a_plan_cannot_set_service_down_time_below_two_heartbeats() {
     assert_eq!(status(&database, "backups", &backup).as_deref(), Some("creating"));
 }
 
-/// The heart of a host whose clock lags beats all the same; the host is the row's, whatever the plan says.
+/// The host of the row counts, not the one in the plan. A host with a late clock still sends heartbeats.
 #[test]
 fn a_plan_without_a_service_does_not_hide_its_heartbeat() {
     for hide in ["host", "heartbeat"] {
@@ -191,7 +191,7 @@ fn a_plan_without_a_service_does_not_hide_its_heartbeat() {
     }
 }
 
-/// A counter, and a deletion that has failed, do not rest on anybody's silence: a beat in between is no reason to refuse.
+/// Units for counters and for failed deletions do not depend on a silent service, so a heartbeat does not refuse them.
 #[test]
 fn a_heartbeat_does_not_stop_a_unit_that_needs_no_silence() {
     let database = fresh(Engine::Sqlite, Columns::Full);
@@ -212,13 +212,13 @@ fn id(number: u8) -> String {
     format!("{number:08x}-0000-4000-8000-000000000000")
 }
 
-/// A counter that the run itself put right is no new child of the backup's own parent.
+/// A counter that the run itself corrected is not a new child of the backup's parent.
 #[test]
 fn counters_of_a_chain_are_right_after_a_run_with_several_of_its_backups() {
     for engine in engines() {
         let database = fresh(engine, Columns::Full);
-        // An available root with an available child; the root gets two more children and the child one of its own, all of
-        // them in one run, the child's in the middle.
+        // An available full backup with an available increment. One run adds two increments to the first and, between them, one to
+        // the second.
         let (root, child) = (id(1), id(2));
         let row = |id: &str, parent: Option<&str>| {
             let row = rows::backup().id(id).host("gone");
@@ -258,7 +258,7 @@ fn wrong_counters_of_a_chain_are_corrected_in_one_run() {
     }
 }
 
-/// A parent whose counter can stay as it is belongs to the decision all the same.
+/// A parent whose counter stays unchanged is still a part of the decision.
 #[test]
 fn an_unchanged_parent_counts_as_existing() {
     let database = fresh(Engine::Sqlite, Columns::Full);
@@ -271,7 +271,7 @@ fn an_unchanged_parent_counts_as_existing() {
     assert_eq!(database.cell("backups", &parent, "num_dependent_backups").as_deref(), Some("1"));
 }
 
-/// A tenant may call a backup by the id of another: that asks for nothing.
+/// A tenant may give a backup the id of another as its name. That selects nothing.
 #[test]
 fn a_name_that_is_the_id_of_another_backup_selects_nothing() {
     let database = fresh(Engine::Sqlite, Columns::Full);
@@ -283,7 +283,7 @@ fn a_name_that_is_the_id_of_another_backup_selects_nothing() {
     assert_eq!(status(&database, "backups", &namesake).as_deref(), Some("creating"));
 }
 
-/// Whoever names a backup and gets exit code 0 believes that it is in order.
+/// Exit code 0 for a named backup means that it is in order.
 #[test]
 fn a_named_backup_that_is_not_repaired_is_reported() {
     let database = fresh(Engine::Sqlite, Columns::Full);
@@ -299,7 +299,7 @@ fn a_named_backup_that_is_not_repaired_is_reported() {
     }
 }
 
-/// So many stuck backups; the run over them takes a while.
+/// `count` stuck backups, so that a run takes a while.
 fn many(database: &Database, number: usize) -> Vec<String> {
     let all: Vec<rows::Row> = (0..number).map(|_| rows::backup().status("creating").host("gone").age(TWO_HOURS)).collect();
     database.insert(&all);
@@ -310,7 +310,7 @@ fn in_error(database: &Database) -> u64 {
     database.value("SELECT COUNT(*) FROM backups WHERE status = 'error'").unwrap().parse().unwrap()
 }
 
-/// The terminal is closed in the middle: the shell and the system both say so, and the output is gone.
+/// The terminal is closed during the run: the shell and the kernel both send SIGHUP, and output fails.
 #[test]
 fn closing_the_terminal_ends_a_run_between_two_units() {
     let database = fresh(Engine::Sqlite, Columns::Full);
@@ -330,7 +330,7 @@ fn closing_the_terminal_ends_a_run_between_two_units() {
     assert!(in_error(&database) < 3_000, "it ended early");
 }
 
-/// `nohup` means what it says.
+/// `nohup` works.
 #[test]
 fn a_signal_that_was_ignored_before_stays_ignored() {
     let database = fresh(Engine::Sqlite, Columns::Full);
@@ -347,13 +347,13 @@ fn a_signal_that_was_ignored_before_stays_ignored() {
     assert_eq!(in_error(&database), 600);
 }
 
-/// Runs it with standard output on a disk that is full.
+/// Runs it with standard output on a full disk.
 fn into_a_full_disk(program: &Program, args: &[&str]) -> Answer {
     let output = program.command(args).stdout(File::options().write(true).open("/dev/full").unwrap()).output().unwrap();
     Answer { code: output.status.code(), stdout: String::new(), stderr: String::from_utf8(output.stderr).unwrap() }
 }
 
-/// That the result could not be printed must not hide what became of the rows.
+/// A result that cannot be printed must not hide the outcomes.
 #[test]
 fn a_result_that_cannot_be_printed_does_not_change_the_exit_code() {
     let database = fresh(Engine::Sqlite, Columns::Full);
@@ -370,17 +370,17 @@ fn a_result_that_cannot_be_printed_does_not_change_the_exit_code() {
     assert_eq!(said.code, Some(4), "{}", said.stderr);
 }
 
-/// A limit on the size of files, as a full disk: no signal in the middle of a unit, and the log can be continued.
+/// A limit on the file size acts like a full disk: no signal ends the program within a unit, and the log can be continued.
 #[test]
 fn a_log_that_cannot_grow_ends_the_run_and_is_reconciled() {
-    // On a server, whose own files the limit leaves alone.
+    // On a server, because the limit does not apply to its files.
     let Some(engine) = engines().into_iter().find(|engine| *engine != Engine::Sqlite) else { return };
     let database = fresh(engine, Columns::Full);
     many(&database, 400);
     let program = Program::on(database.url());
     let direct = program.command(&["repair", "--yes", "--max-changes", "5000", "--batch-size", "20"]);
     let mut command = std::process::Command::new("bash");
-    // In KiB; more than one batch and less than all.
+    // In KiB: more than one batch, less than all.
     command.args(["-c", "ulimit -f 300; exec \"$0\" \"$@\""]).arg(direct.get_program()).args(direct.get_args());
     command.env_clear().envs(direct.get_envs().filter_map(|(name, value)| Some((name, value?)))).current_dir(program.path(""));
     let said = answer(&mut command);
@@ -396,7 +396,7 @@ fn a_log_that_cannot_grow_ends_the_run_and_is_reconciled() {
     assert_eq!(in_error(&database), 0);
 }
 
-/// Whoever applies a file is told which safety rules were set aside when it was made.
+/// `apply` names the safety rules that the plan overrides.
 #[test]
 fn apply_names_the_safety_flags_of_a_plan() {
     let database = fresh(Engine::Sqlite, Columns::Full);
@@ -406,7 +406,7 @@ fn apply_names_the_safety_flags_of_a_plan() {
     assert!(said.stderr.contains("--allow-unverified") && said.stderr.contains("--assume-dead gone"), "{}", said.stderr);
 }
 
-/// Imports that never finished all name the same volume, which is none: they are no peers of one another.
+/// Unfinished imports all name the same volume, which does not exist. They are not peers.
 #[test]
 fn unfinished_imports_do_not_block_one_another() {
     let database = fresh(Engine::Sqlite, Columns::Full);
@@ -422,7 +422,7 @@ fn unfinished_imports_do_not_block_one_another() {
     assert!(begun.elapsed().as_secs() < 60, "{:?}", begun.elapsed());
 }
 
-/// Children of one parent in a run that was killed: what became of each is settled all the same.
+/// The outcome of each increment of one parent is settled after the run was killed.
 #[test]
 fn a_killed_run_over_the_children_of_one_parent_is_settled() {
     for engine in engines() {
@@ -434,11 +434,11 @@ fn a_killed_run_over_the_children_of_one_parent_is_settled() {
         let args = ["repair", "--yes", "--max-changes=5000", "--batch-size=50", "--to=available", "--allow-unverified"];
         let mut child = program.start(&args);
         crate::faults::wait_for_lines(&program, 150);
-        // In the middle of a batch, as likely as not.
+        // Probably within a batch.
         std::thread::sleep(std::time::Duration::from_millis(40));
         child.kill().unwrap();
         child.wait().unwrap();
-        // A server may need a moment to notice.
+        // The server may need a moment to notice.
         std::thread::sleep(std::time::Duration::from_millis(300));
         let counted = database.cell("backups", &parent, "num_dependent_backups").unwrap();
         let available = database.value(&format!("SELECT COUNT(*) FROM backups WHERE status = 'available' AND parent_id = '{parent}'"));
@@ -446,7 +446,7 @@ fn a_killed_run_over_the_children_of_one_parent_is_settled() {
         let said = program.run(&["history", "reconcile"]);
         let summary = program.json(0, &["history", "list"])["runs"][0]["summary"].clone();
         let of = |outcome: &str| summary[outcome].as_u64().unwrap();
-        // The one that it was at bears no mark: if it was committed, and that not yet on record, it stays unknown.
+        // The unit that was at work may be committed without a record. Then it stays unknown.
         assert_eq!(said.code, Some(if of("unknown") == 0 { 0 } else { 7 }), "{} {}", engine.name(), said.stderr);
         assert!(of("unknown") <= 1, "{} {summary}", engine.name());
         assert_eq!(of("applied") + of("unknown"), counted.parse::<u64>().unwrap(), "{} {summary}", engine.name());

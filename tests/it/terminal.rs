@@ -1,4 +1,4 @@
-//! The program at a terminal: a pseudo-terminal with a screen that is read and keys that are pressed.
+//! The program on a pseudo-terminal: the tests read the screen and press keys.
 //!
 //! Every wait has a deadline, so that a hang fails within seconds and shows the screen.
 
@@ -21,11 +21,11 @@ use crate::schemas::{Columns, fresh};
 use crate::servers::mariadb::Plugin;
 use crate::servers::{Transport, mariadb};
 
-/// Generous, for machines that test are busy ones.
+/// A generous limit, because test machines are busy.
 const DEADLINE: Duration = Duration::from_secs(30);
 const TWO_HOURS: i64 = 7_200;
 
-/// A terminal with a program on it.
+/// A terminal with a running program.
 pub struct Terminal {
     master: Arc<OwnedFd>,
     child: Child,
@@ -34,14 +34,14 @@ pub struct Terminal {
     modes: (InputModes, OutputModes, LocalModes),
 }
 
-/// What the program wrote: as a person sees it now, and every byte.
+/// The output of the program: the present screen and every byte.
 struct Seen {
     screen: vt100::Parser,
     bytes: Vec<u8>,
 }
 
 impl Terminal {
-    /// Starts a command on a new terminal of this size, as its controlling terminal.
+    /// Starts a command with a new controlling terminal of this size.
     pub fn start(command: &Command, columns: u16, rows: u16) -> Self {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).expect("a pseudo-terminal");
         grantpt(&master).expect("the terminal is ours");
@@ -49,7 +49,7 @@ impl Terminal {
         let name = ptsname(&master, Vec::new()).expect("a name").into_string().expect("UTF-8");
         tcsetwinsize(&master, Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 }).expect("a size");
         let slave = File::options().read(true).write(true).open(name).expect("the other end");
-        // Makes it the controlling terminal, without which Ctrl-C would be no signal; becomes the program itself.
+        // setsid makes it the controlling terminal, which turns Ctrl-C into a signal, and then runs the program.
         let mut session = Command::new("setsid");
         session.arg("--ctty").arg(command.get_program()).args(command.get_args());
         session.env_clear().env("TERM", "xterm-256color").envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
@@ -67,7 +67,7 @@ impl Terminal {
         let reader = thread::spawn(move || {
             let mut from = File::from(from.try_clone().expect("another handle"));
             let mut bytes = [0; 4096];
-            // The end of the last process on a terminal shows as an error.
+            // Reading fails when the last process on the terminal has ended.
             while let Ok(length @ 1..) = from.read(&mut bytes) {
                 let mut seen = into.lock().unwrap();
                 seen.screen.process(&bytes[..length]);
@@ -77,22 +77,22 @@ impl Terminal {
         Self { master, child, reader: Some(reader), seen, modes }
     }
 
-    /// `repair` and its like on a terminal wide and high enough for everything.
+    /// A command on a terminal that is wide and high enough for all output.
     pub fn wide(program: &Program, args: &[&str]) -> Self {
         Self::start(&program.command(args), 200, 60)
     }
 
-    /// What is on the screen.
+    /// The present screen.
     pub fn screen(&self) -> String {
         self.seen.lock().unwrap().screen.screen().contents()
     }
 
-    /// Everything that was ever written, escape sequences and all.
+    /// All output, including escape sequences.
     pub fn written(&self) -> String {
         String::from_utf8_lossy(&self.seen.lock().unwrap().bytes).into_owned()
     }
 
-    /// Waits until the screen shows this.
+    /// Waits until the screen shows a text.
     #[track_caller]
     pub fn wait(&self, text: &str) {
         self.wait_until(text, |screen| screen.contains(text));
@@ -117,7 +117,7 @@ impl Terminal {
         Pid::from_child(&self.child)
     }
 
-    /// Waits for the end; gives the exit code, and the signal where one ended it.
+    /// Waits for the end. Returns the exit code, or the signal that ended it.
     #[track_caller]
     fn end(&mut self) -> i32 {
         let begun = Instant::now();
@@ -134,7 +134,7 @@ impl Terminal {
         status.code().unwrap_or_else(|| panic!("ended by {status}:\n{}", self.screen()))
     }
 
-    /// Insists on the exit code and gives everything on the screen.
+    /// Checks the exit code and returns the whole screen.
     #[track_caller]
     pub fn expect(&mut self, code: i32) -> String {
         let ended = self.end();
@@ -157,7 +157,7 @@ fn modes(master: &OwnedFd) -> (InputModes, OutputModes, LocalModes) {
     (modes.input_modes, modes.output_modes, modes.local_modes)
 }
 
-/// A stuck backup of a name with the volume that it holds.
+/// A stuck backup with this name, and its volume.
 fn stuck(database: &Database, name: &str) -> (String, String) {
     let volume = database.volume(|row| row.status("backing-up").previous_status("available"));
     let backup = database.backup(|row| row.status("creating").host("gone").display_name(name).volume_id(&volume).age(TWO_HOURS));
@@ -186,7 +186,7 @@ fn a_repair_is_selected_confirmed_by_number_and_reported() {
     {
         assert!(screen.contains(part), "{part} is not in\n{screen}");
     }
-    // One is unchecked: the one of the first line, whichever that is.
+    // Deselects the first line.
     let order = if first < second { (&second, &first) } else { (&first, &second) };
     let (done, left) = order;
     terminal.press(" ");
@@ -212,7 +212,7 @@ fn a_repair_is_selected_confirmed_by_number_and_reported() {
     program.expect(0, &["history", "verify"]);
 }
 
-/// What is not chosen keeps what it holds.
+/// A backup that is not selected keeps its volume.
 #[test]
 fn a_volume_of_a_backup_that_was_not_selected_stays_unchanged() {
     let database = fresh(Engine::Sqlite, Columns::Full);
@@ -221,7 +221,7 @@ fn a_volume_of_a_backup_that_was_not_selected_stays_unchanged() {
     let mut ids = [of_volume(), of_volume()];
     ids.sort();
     let [first, second] = ids;
-    // The list is by age: the one whose repair the other's counts on comes first.
+    // The list is ordered by age: the backup that the other one depends on is first.
     database.execute(&format!("UPDATE backups SET created_at = datetime('now', '-5 hours'), updated_at = NULL WHERE id = '{first}'"));
     let program = Program::on(database.url());
     let mut terminal = Terminal::wide(&program, &["repair"]);
@@ -250,7 +250,7 @@ fn a_wrong_number_changes_nothing() {
         let screen = terminal.expect(130);
         assert!(screen.contains("not confirmed: nothing was changed"), "{screen}");
     }
-    // A correction while typing counts.
+    // A correction while typing is accepted.
     let mut terminal = Terminal::wide(&program, &["repair"]);
     terminal.wait(TYPE);
     assert!(terminal.screen().contains("no service row for cinder-backup on gone"), "one unit has its evidence shown, too");
@@ -295,7 +295,7 @@ fn ctrl_c_after_the_prompt_ends_the_run_between_units() {
     terminal.wait(WHICH);
     terminal.press("\r");
     terminal.wait(TYPE);
-    // The first unit waits for the lock when the key is pressed.
+    // The key is pressed while the first unit waits for a lock.
     database.execute("BEGIN IMMEDIATE");
     terminal.press("4\r");
     let begun = Instant::now();
@@ -359,7 +359,7 @@ fn apply_and_undo_show_the_changes_and_ask_even_with_quiet() {
     terminal.press("2\r");
     terminal.expect(0);
     assert_eq!(status(&database, &backup), "creating");
-    // A terminal at which nobody may be asked.
+    // With --no-input there is no prompt.
     let mut terminal = Terminal::wide(&program, &["repair", "--no-input"]);
     let screen = terminal.expect(2);
     assert!(screen.contains("--yes"), "{screen}");
@@ -384,7 +384,7 @@ fn redrawing_a_narrow_terminal_leaves_no_remnants() {
     for _ in 0..40 {
         terminal.press("j");
     }
-    // Twice around; the first of them is unchecked then.
+    // Moves around the list twice, then deselects the first line.
     terminal.press(" ");
     terminal.wait_until("> [ ]", |screen| screen.contains("> [ ] backup"));
     let again = lines(&terminal);
@@ -395,7 +395,7 @@ fn redrawing_a_narrow_terminal_leaves_no_remnants() {
     terminal.press("\u{1b}");
     terminal.expect(130);
     assert_eq!(changes(&before, &database.rows_by_id()), []);
-    // Tables, too: no line is broken by the terminal itself, and ids stay whole.
+    // The terminal itself wraps no line of a table, and ids stay whole.
     let mut terminal = Terminal::start(&program.command(&["scan", "--limit", "3"]), 60, 60);
     let screen = terminal.expect(0);
     let ids = database.query("SELECT id FROM backups ORDER BY created_at, id");
@@ -424,13 +424,13 @@ fn sentences_wrap_between_words_and_commands_do_not_wrap() {
         warned.iter().any(|line| line.starts_with("To apply it: ") && line.ends_with(&program.log().display().to_string())),
         "{warned:?}"
     );
-    // In a pipe a sentence is a line.
+    // In a pipe a sentence is one line.
     let piped = program.expect(0, &["plan", "--host", "up", "--host", "lost", "--allow-empty"]).stderr;
     let warnings: Vec<&str> = piped.lines().filter(|line| line.starts_with("warning: --host lost")).collect();
     assert!(warnings.len() == 1 && warnings[0].ends_with("there are gone, up"), "{piped}");
 }
 
-/// Without escape sequences.
+/// The text without escape sequences.
 fn strip(text: &str) -> String {
     let mut plain = String::new();
     let mut rest = text;
@@ -456,7 +456,7 @@ fn progress_is_drawn_and_erased() {
     assert!(written.contains("/300 units"), "{}", &written[..written.len().min(2_000)]);
     assert!(!screen.contains("/300 units"), "the bar is gone at the end:\n{screen}");
     assert!(screen.contains("300 applied"), "{screen}");
-    // Not when quiet.
+    // Not with --quiet.
     database.execute("UPDATE backups SET status = 'creating'");
     let mut terminal = Terminal::wide(&program, &[&args as &[&str], &["-q"]].concat());
     terminal.expect(0);
@@ -501,7 +501,7 @@ fn the_heartbeat_wait_counts_down_in_place() {
     }
     let screen = terminal.expect(0);
     assert!(screen.contains("1 applied") && !screen.contains("Waiting"), "{screen}");
-    // A pipe gets one line, and nothing when quiet.
+    // A pipe gets one line, and nothing with --quiet.
     database.execute("UPDATE backups SET status = 'creating', updated_at = NULL");
     let answer = program.expect(0, &args);
     assert_eq!((answer.stderr.matches("Waiting ").count(), answer.stderr.contains(&wait(3))), (1, true), "{}", answer.stderr);
@@ -535,10 +535,10 @@ fn colours_are_only_for_terminals_and_can_be_disabled() {
     let mut dumb = Terminal::start(command.env("TERM", "dumb"), 200, 60);
     dumb.end();
     assert!(!dumb.written().contains('\u{1b}'), "a dumb terminal would show the codes");
-    // A pipe has none, unless told.
+    // A pipe has no colours unless requested.
     assert!(!program.expect(0, &["scan"]).stdout.contains('\u{1b}'));
     assert!(program.expect(0, &["scan", "--color", "always"]).stdout.contains("\u{1b}["));
-    // Nor have the questions where they are refused.
+    // Prompts have no colours if they are disabled.
     let mut command = program.command(&["repair"]);
     command.env("NO_COLOR", "1");
     let mut terminal = Terminal::start(&command, 200, 60);
@@ -577,20 +577,20 @@ fn a_password_prompt_does_not_show_the_password() {
     let url = format!("mysql+pymysql://{}@localhost:{}/{}", account.user, server.port, database.name());
     let program = Program::on(url);
     let prompt = "Password for";
-    // The right one.
+    // The right password.
     let mut terminal = Terminal::wide(&program, &["scan", "-v", "--tls-mode", "disable"]);
     terminal.wait(prompt);
     terminal.press(&format!("{}\r", account.password));
     let screen = terminal.expect(0);
     assert!(screen.contains("nightly"), "{screen}");
     assert!(!terminal.written().contains(&account.password), "{screen}");
-    // A wrong one: no second question, and not shown either.
+    // A wrong password: no second prompt, and it is not shown.
     let mut terminal = Terminal::wide(&program, &["scan", "-v", "-v"]);
     terminal.wait(prompt);
     terminal.press("Wr0ng-but-secret\r");
     let screen = terminal.expect(12);
     assert!(!terminal.written().contains("Wr0ng-but-secret"), "{screen}");
-    // Given up: the echo is back.
+    // Cancelled: echo is on again.
     for signal in [None, Some(Signal::TERM)] {
         let mut terminal = Terminal::wide(&program, &["scan"]);
         terminal.wait(prompt);
@@ -604,7 +604,7 @@ fn a_password_prompt_does_not_show_the_password() {
         assert!(screen.contains("stopped at the question"), "{screen}");
         assert!(!terminal.written().contains("half"), "{screen}");
     }
-    // Nobody may be asked.
+    // With --no-input there is no prompt.
     let mut terminal = Terminal::wide(&program, &["scan", "--no-input"]);
     let screen = terminal.expect(12);
     assert!(!screen.contains(prompt), "{screen}");

@@ -1,4 +1,4 @@
-//! `tests/run` itself: what it does when somebody interrupts it. With a cargo that does nothing but take long.
+//! `tests/run` when it is interrupted, with a fake cargo that only waits.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -11,10 +11,10 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use crate::servers::root;
 
-/// Generous, for machines that test are busy ones.
+/// A generous limit, because test machines are busy.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// A stage of this cargo takes long, and so does what it has started; what is installed beside it takes long, too.
+/// A fake cargo that waits, starts a child that waits, and runs beside an installation that waits.
 const CARGO: &str = r#"#!/bin/sh
 case "$*" in
     --version | "fmt --version" | "clippy --version") exit 0 ;;
@@ -22,7 +22,7 @@ case "$*" in
 esac
 "#;
 
-/// The processes whose environment names this mark.
+/// The processes with this mark in their environment.
 fn processes(mark: &str) -> Vec<String> {
     let named = fs::read_dir("/proc").unwrap().flatten().filter(|entry| {
         let environment = fs::read(entry.path().join("environ")).unwrap_or_default();
@@ -45,7 +45,7 @@ fn an_interrupted_test_run_leaves_no_process_behind() {
             fs::create_dir(path(folder)).unwrap();
         }
         let text = fs::read_to_string(root().join("tests/run")).unwrap();
-        // What is installed is not what this is about.
+        // Nothing is installed.
         let fake = text.replace("    make_venv venv tests/requirements.txt cinder\n", "    touch \"$MARK.installing\"; sleep 1002\n");
         let fake = fake.replacen("install_packages() {\n", "install_packages() {\n    return\n", 1);
         assert!(fake.contains("sleep 1002") && fake.contains("    return\n    local packages"), "tests/run is written in another way");
@@ -68,7 +68,7 @@ fn an_interrupted_test_run_leaves_no_process_behind() {
         assert!(processes(&mark).len() > 1, "{:?}", processes(&mark));
         let pid = Pid::from_child(&child);
         if to_all {
-            // As Ctrl-C does at a terminal.
+            // Like Ctrl-C at a terminal.
             kill_process_group(pid, signal).unwrap();
         } else {
             kill_process(pid, signal).unwrap();

@@ -1,4 +1,4 @@
-//! Words on the command line that the program does not know, or that fit nothing.
+//! Unknown options, values and backups.
 
 use std::fs;
 
@@ -174,7 +174,7 @@ fn unknown_and_ambiguous_backups_are_refused() {
     hint: look at them with --dry-run, then give a higher --max-changes, or select fewer
     "#);
     assert_eq!(changes(&before, &database.rows_by_id()), []);
-    // Of many, with --yes alone.
+    // More backups than --yes alone allows.
     for number in 0..24 {
         stuck(&database, &format!("more {number}"));
     }
@@ -182,7 +182,7 @@ fn unknown_and_ambiguous_backups_are_refused() {
     assert!(refusals.refuse(6, &["repair", "--yes"]).contains("more than the 25 of --max-changes"));
     assert_eq!(changes(&before, &database.rows_by_id()), []);
     program.expect(0, &["repair", "--yes", "--dry-run"]);
-    // By name, and by standard input.
+    // By name and from standard input.
     let (id, _) = stuck(&database, "by name");
     let document = program.json(0, &["repair", "by name", "--yes"]);
     assert_eq!(document["units"][0]["id"], id.as_str());
@@ -192,7 +192,7 @@ fn unknown_and_ambiguous_backups_are_refused() {
     assert_eq!(answer.json()["summary"]["applied"], 2, "{}", answer.stderr);
 }
 
-/// First what was typed, then whether anybody can be asked, then the database.
+/// The order of checks: command line, terminal, database.
 #[test]
 fn the_command_line_is_checked_before_files_and_connections() {
     let database = fresh(Engine::Sqlite, Columns::Full);

@@ -1,4 +1,4 @@
-//! URLs and configurations that name no database.
+//! URLs and configurations without a usable database.
 
 use std::fs;
 
@@ -88,11 +88,11 @@ fn an_unreadable_configuration_is_refused() {
     $ scan --database-url mysql://u@h/cinder --tls-ca absent
     error: --tls-ca: cannot read the CA certificates absent: No such file or directory (os error 2); in a container's configuration the path is the container's, so give --tls-ca FILE
     "#);
-    // A % that escapes nothing is what many a cinder.conf holds: it is taken as it is, with a warning.
+    // Many cinder.conf files have a % that escapes nothing. It is taken literally, with a warning.
     write("percent.conf", "[database]\nconnection = mysql://u:%zz@127.0.0.1:1/cinder\n");
     let said = refusals.refuse_bare(10, &["scan", "--config-file", "percent.conf"]);
     assert!(said.contains("percent.conf:2 [database] connection: a % in the password of the URL begins no escape"), "{said}");
-    // Where it looks of itself.
+    // The default locations.
     let said = refusals.refuse_bare(2, &["scan"]);
     for place in
         ["CINDER_DATABASE_URL", "/etc/cinder/cinder.conf", "/etc/kolla/cinder-backup/cinder.conf", "--database-url", "--config-file"]

@@ -1,4 +1,4 @@
-//! Parents whose counter several units of one run move.
+//! Parents whose counter is changed by several units of one run.
 
 use cinder_backup_repair::db::Engine;
 
@@ -8,7 +8,7 @@ use crate::program::Program;
 use crate::rows::ago;
 use crate::schemas::{Columns, fresh};
 
-/// An increment on a parent whose counter is wrong already: with `first`, the increment's unit comes before the counter's.
+/// An increment of a parent with a wrong counter. With `first` the unit of the increment is before that of the counter.
 fn wrong_counter(database: &Database, first: bool, recorded: i64) -> (String, String) {
     let (parent, child) = if first { ("d", "c") } else { ("c", "d") };
     let id = |letter: &str| letter.repeat(8) + "-0000-4000-8000-000000000001";
@@ -25,7 +25,7 @@ fn a_counter_that_an_increment_of_the_run_corrects_is_not_refused() {
         database.backup(|row| row.parent_id(&parent));
         let program = Program::on(database.url());
         let run = |how: &str| program.json(0, &["repair", how, "--fix-counters", "--to", "available", "--allow-unverified"]);
-        // The increment's unit puts the counter right, too: where it comes first, there is no other.
+        // The unit of the increment also corrects the counter. If it is first, no other unit is needed.
         let units = if first { 1 } else { 2 };
         assert_eq!(run("--dry-run")["summary"]["planned"], units);
         let document = run("--yes");
@@ -39,7 +39,7 @@ fn a_counter_that_an_increment_of_the_run_corrects_is_not_refused() {
 
 #[test]
 fn a_counter_includes_the_increments_that_the_same_run_sets_to_error() {
-    // An increment in error may or may not be in the number: given up first, it lets 1 stand, and takes 5 to 1 and not to 0.
+    // An increment in error may or may not be counted. If its unit is first, a counter of 1 stays, and 5 becomes 1, not 0.
     for (recorded, units) in [(1, 1), (5, 2)] {
         let database = fresh(Engine::Sqlite, Columns::Full);
         let (parent, child) = wrong_counter(&database, true, recorded);

@@ -1,4 +1,4 @@
-//! Files that are no database of Cinder, and servers that do not let the program in.
+//! Files that are not a Cinder database, and servers that refuse the connection.
 
 use std::fs;
 use std::net::TcpListener;
@@ -75,7 +75,7 @@ fn servers_that_refuse_the_connection_are_explained() {
         assert!(said.contains("nobody_here") && !said.contains("Wr0ng-s3cr3t"), "{said}");
         let said = refuse_url(&mut refusals, 14, &server.url(ADMIN, servers::ADMIN_PASSWORD, "no_such_cinder"));
         assert!(said.contains("no_such_cinder"), "{said}");
-        // An empty database, and one of somebody else.
+        // An empty database, and a database of another program.
         let empty = Database::empty(engine, Some(server));
         let said = refuse_url(&mut refusals, 14, &empty.tcp_url());
         assert!(said.contains("not a Cinder database"), "{said}");

@@ -1,4 +1,4 @@
-//! Plans, reports and logs that are none, or cannot be read or written.
+//! Plans, reports and logs that are invalid, or cannot be read or written.
 
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
@@ -71,7 +71,7 @@ fn files_that_are_not_plans_are_refused() {
     error: nobody can be asked here, so nothing was changed
     hint: give --yes to change without a question, or --dry-run to look
     "#);
-    // Where in it, depends on how long it is.
+    // The position depends on its length.
     for name in ["half.json", "more.json"] {
         assert!(refusals.refuse(2, &["apply", name, "--yes"]).contains(&format!("{name} is not a plan of this program")));
     }
@@ -121,7 +121,7 @@ fn unknown_runs_are_refused() {
     let nothing = program.last_run();
     let said = refusals.refuse(5, &["undo", &nothing, "--yes"]);
     assert!(said.contains(&nothing), "{said}");
-    // A log that is none, or that others may write.
+    // A file that is not a log, and a log that others can write.
     fs::write(program.path("text.log"), "this is no log\n").unwrap();
     fs::set_permissions(program.path("text.log"), fs::Permissions::from_mode(0o600)).unwrap();
     let damaged = answer(bare(&["history", "list", "--audit-log"]).arg(program.path("text.log")));
@@ -176,14 +176,14 @@ fn a_report_that_cannot_be_written_leaves_no_file() {
     error: cannot write absent/plan.md: its folder does not exist; make it first
     "#);
     assert_eq!(fs::read_to_string(program.path("old.json")).unwrap(), "mine");
-    // All of them, for their owner alone.
+    // All of them, accessible for their owner only.
     program.expect(0, &["plan", "--out", "a.json", "--report", "a.md", "--report", "a.sql", "--report", "a.csv"]);
     for name in ["a.json", "a.md", "a.sql", "a.csv"] {
         assert_eq!(fs::metadata(program.path(name)).unwrap().permissions().mode() & 0o777, 0o600, "{name}");
     }
 }
 
-/// An ordinary open of a pipe waits until somebody writes to it, which may be never.
+/// A blocking open of a pipe waits for a writer, perhaps for ever.
 #[test]
 fn a_pipe_without_a_writer_is_refused_for_every_input_file() {
     let database = fresh(Engine::Sqlite, Columns::Full);
@@ -205,7 +205,7 @@ fn a_pipe_without_a_writer_is_refused_for_every_input_file() {
         &["scan", "--database-url", server, "--tls-ca", pipe],
         &["scan", "--database-url", &sqlite],
     ] {
-        // What waits for ever would keep the whole test waiting.
+        // A command that waits for ever would block the whole test.
         let direct = program.command(args);
         let mut command = Command::new("timeout");
         command.arg("60").arg(direct.get_program()).args(direct.get_args()).current_dir(program.path("."));
@@ -216,7 +216,7 @@ fn a_pipe_without_a_writer_is_refused_for_every_input_file() {
     }
     let said = answer(Command::new("timeout").arg("60").arg(binary()).args(["history", "list", "--audit-log", pipe]).env_clear());
     assert!(said.stderr.contains("it is a pipe without a writer"), "{}", said.stderr);
-    // A pipe that somebody writes to is as good as a file.
+    // A pipe with a writer works like a file.
     program.expect(0, &["plan", "--out", "plan.json"]);
     for given in ["<(sleep 0.2; cat plan.json)", "/dev/stdin < plan.json", "<(cat plan.json)"] {
         let direct = program.command(&["apply", "--dry-run", "--detailed-exitcode"]);
@@ -228,7 +228,7 @@ fn a_pipe_without_a_writer_is_refused_for_every_input_file() {
     }
 }
 
-/// By its length, before any of it is read.
+/// The length is checked before anything is read.
 #[test]
 fn a_file_above_its_limit_is_refused_without_reading_it() {
     let database = fresh(Engine::Sqlite, Columns::Full);

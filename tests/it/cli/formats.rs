@@ -1,4 +1,4 @@
-//! The forms of results, in pipes.
+//! The output formats, in pipes.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -21,7 +21,7 @@ fn set<'a>(keys: &[&'a str]) -> BTreeSet<&'a str> {
     keys.iter().copied().collect()
 }
 
-/// Two stuck backups, one that is busy, a counter that is wrong.
+/// Two stuck backups, a busy one and a wrong counter.
 fn populated() -> Database {
     let database = fresh(Engine::Sqlite, Columns::Full);
     stuck(&database, "nightly");
@@ -66,7 +66,7 @@ fn the_scan_document_has_the_documented_fields() {
     }
     assert!(findings.iter().any(|finding| finding["name"].is_null()), "NULL is null");
     assert!(document["taken_at"].as_str().unwrap().ends_with('Z'));
-    // Times are such that other programs read them.
+    // Other programs can parse the times.
     for finding in findings {
         if let Some(since) = finding["since"].as_str() {
             since.parse::<jiff::Timestamp>().unwrap();
@@ -85,7 +85,7 @@ fn all_formats_agree() {
         .map(|finding| finding["id"].as_str().unwrap().to_owned())
         .collect();
     let form = |more: &[&str]| program.expect(0, &[&["scan"] as &[&str], more].concat()).stdout;
-    // YAML is the same document; ages grow meanwhile.
+    // YAML is the same document, except that ages have grown.
     let yaml: Value = serde_norway::from_str(&form(&["-f", "yaml"])).unwrap();
     let of_yaml: Vec<&str> = yaml["findings"].as_array().unwrap().iter().map(|finding| finding["id"].as_str().unwrap()).collect();
     assert_eq!(of_yaml, ids);
@@ -102,7 +102,7 @@ fn all_formats_agree() {
     assert_eq!(of_table, ids);
     // NULL is None, as in the OpenStack clients.
     assert!(form(&["-f", "value", "-c", "name"]).lines().any(|line| line == "None"));
-    // The columns' names are lenient, the order is the caller's.
+    // Column names are matched leniently; the order is that of the options.
     assert_eq!(form(&["-f", "value", "-c", "VERDICT", "-c", "id"]).lines().next().unwrap().split(' ').nth(1), Some(ids[0].as_str()));
     // Sorted.
     let sorted = form(&["-f", "value", "-c", "id", "--sort-column", "ID"]);
@@ -112,7 +112,7 @@ fn all_formats_agree() {
     let document: Value = serde_json::from_str(&form(&["-f", "json", "--sort-column", "id"])).unwrap();
     let of_json: Vec<&str> = document["findings"].as_array().unwrap().iter().map(|finding| finding["id"].as_str().unwrap()).collect();
     assert_eq!(of_json, expected);
-    // Cut down.
+    // Reduced to some columns.
     let document: Value = serde_json::from_str(&form(&["-f", "json", "-c", "ID"])).unwrap();
     assert!(document["findings"].as_array().unwrap().iter().all(|finding| keys(finding) == set(&["id"])), "{document:#}");
     // On one line.
@@ -121,7 +121,7 @@ fn all_formats_agree() {
     serde_json::from_str::<Value>(&line).unwrap();
 }
 
-/// Scripts that were made for the OpenStack clients read the same bytes.
+/// Scripts for the OpenStack clients read the same bytes.
 #[test]
 fn tables_csv_and_values_equal_those_of_cliff() {
     let database = populated();
@@ -170,13 +170,13 @@ fn tables_csv_and_values_equal_those_of_cliff() {
     for (run, printed) in runs.iter().zip(print(&serde_json::json!([]), &runs)) {
         assert_eq!(program.expect(0, &[&["plan"], &run[..]].concat()).stdout, printed, "{run:?}");
     }
-    // A limit makes a table narrower, in a pipe too.
+    // --max-width makes a table narrower, in a pipe too.
     stuck(&database, &"a long name ".repeat(20));
     let narrow = program.expect(0, &["plan", "--max-width", "100"]).stdout;
     assert!(narrow.lines().all(|line| line.chars().count() <= 100), "{narrow}");
 }
 
-/// Whoever asked for JSON gets one document on standard output, whatever happens.
+/// With `-f json` standard output always has exactly one document.
 #[test]
 fn an_error_is_a_json_document_too() {
     let database = populated();
@@ -202,7 +202,7 @@ fn an_error_is_a_json_document_too() {
     assert!(hint.as_str().unwrap().contains("--database-url"), "{hint}");
     let yaml: Value = serde_norway::from_str(&program.expect(2, &["scan", "-f", "yaml", "nobody"]).stdout).unwrap();
     assert_eq!(yaml["exit_code"], 2);
-    // In the other forms there is nothing, and beside a result there is no second document.
+    // Other formats print nothing there, and a result is not followed by a second document.
     for form in ["table", "csv", "value"] {
         assert_eq!(program.expect(2, &["scan", "-f", form, "nobody"]).stdout, "");
     }
@@ -245,7 +245,7 @@ fn two_verbose_flags_show_all_evidence() {
     }
 }
 
-/// Names of statements are for whoever reads the sources.
+/// Names of statement files are for readers of the source.
 #[test]
 fn errors_and_scripts_do_not_name_statement_files() {
     let database = fresh(Engine::Sqlite, Columns::Full);
@@ -264,7 +264,7 @@ fn errors_and_scripts_do_not_name_statement_files() {
 fn standard_output_holds_only_results() {
     let database = populated();
     let program = Program::on(database.url());
-    // An option without a meaning is a warning.
+    // An option without effect is a warning.
     let url = format!("{}?timeout=3&foo=bar", database.url());
     let run = |args: &[&str]| answer(program.command(args).env("CINDER_DATABASE_URL", &url));
     for args in [
@@ -286,7 +286,7 @@ fn standard_output_holds_only_results() {
             assert!(stderr.contains("warning:"), "{args:?}: {stderr}");
         }
     }
-    // Quiet: warnings and errors stay, the rest goes.
+    // --quiet keeps warnings and errors only.
     let quiet = program.expect(0, &["scan", "-q"]);
     assert_eq!(quiet.stderr, "");
     assert!(quiet.stdout.contains("| ID"), "{}", quiet.stdout);
@@ -331,7 +331,7 @@ fn a_closed_pipe_is_not_an_error() {
         let (code, said) = head(args);
         assert_eq!((code, said.as_str()), (Some(0), ""), "{args:?}");
     }
-    // A change is complete and on record, whoever listens.
+    // The change is complete and recorded even if nobody reads the output.
     let (code, said) = head(&["repair", "--yes", "--limit", "300", "--max-changes", "300", "-f", "json"]);
     assert_eq!(code, Some(0), "{said}");
     assert_eq!(database.value("SELECT count(*) FROM backups WHERE status = 'error'").as_deref(), Some("300"));
@@ -376,7 +376,7 @@ fn completions_and_manual_pages_cover_all_commands() {
         let page = answer(&mut bare(&args));
         assert_eq!((page.code, page.stderr.as_str()), (Some(0), ""), "{args:?}");
         assert!(page.stdout.contains(".TH"), "{args:?}");
-        // Rendered by man itself, where it is installed and not a stub that only says that manuals were left out.
+        // Rendered by man, if it is installed and not a stub of a minimal system.
         let file = tempfile::NamedTempFile::with_suffix(".1").unwrap();
         fs::write(file.path(), &page.stdout).unwrap();
         let man = std::process::Command::new("man").args(["--warnings", "-l"]).arg(file.path()).env("MANWIDTH", "80").output();
@@ -388,7 +388,7 @@ fn completions_and_manual_pages_cover_all_commands() {
             assert_eq!(String::from_utf8_lossy(&man.stderr), "", "{args:?}");
         }
     }
-    // What help names is what there is.
+    // Every command in the help exists.
     let help = answer(&mut bare(&["--help"])).stdout;
     for command in commands {
         assert!(help.contains(&format!("\n  {command} ")), "{command} is not in {help}");
@@ -411,7 +411,7 @@ fn the_demo_works_in_any_directory_and_writes_only_there() {
     let scan = answer(bare(&["scan", "-f", "json", "--config-file"]).arg(&conf).current_dir(program.path("")));
     assert_eq!(scan.code, Some(0), "{}", scan.stderr);
     assert_eq!(scan.json()["database"]["engine"], "sqlite");
-    // The storage stays, too, and cinder.conf says where it is.
+    // The storage is kept, and cinder.conf names it.
     for (name, verdict, code) in [("dns-zones nightly", "intact", 0), ("wiki before the upgrade", "incomplete", 9)] {
         let check = answer(bare(&["check", name, "-f", "json", "--config-file"]).arg(&conf).current_dir(program.path("")));
         assert_eq!(check.code, Some(code), "{}", check.stderr);
@@ -419,7 +419,7 @@ fn the_demo_works_in_any_directory_and_writes_only_there() {
     }
     let history = answer(bare(&["history", "verify", "--audit-log"]).arg(folder.join("audit.jsonl")));
     assert_eq!(history.code, Some(0), "{}", history.stderr);
-    // Not over somebody's files.
+    // Existing files are not overwritten.
     let again = run(&["demo", "--keep", "kept"]);
     assert_eq!(again.code, Some(2), "{}", again.stderr);
     for option in [&["-f", "json"] as &[&str], &["--database-url", "sqlite:////x"], &["--audit-log", "x"]] {

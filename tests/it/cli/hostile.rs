@@ -1,4 +1,4 @@
-//! Names that users of the cloud give: none of them acts on a terminal, a spreadsheet, a ticket or a script.
+//! Names chosen by cloud users have no effect in a terminal, a spreadsheet, a ticket or a script.
 
 use std::fs;
 
@@ -11,7 +11,7 @@ use crate::database::Database;
 use crate::program::Program;
 use crate::schemas::{Columns, fresh};
 
-/// What acts on one thing or another. Every engine takes them: no NUL, no character beyond the basic plane.
+/// Hostile names that every engine stores: without NUL and characters outside the basic plane.
 pub fn names() -> Vec<String> {
     let mut names: Vec<String> = [
         "\u{1b}[2J\u{1b}[1;1H",
@@ -97,7 +97,7 @@ fn no_output_format_lets_a_hostile_name_take_effect() {
             }
         }
     }
-    // The names come back as they were.
+    // The names are unchanged.
     assert_eq!(by_id(&program.json(0, &["scan"])["findings"]), named);
     assert_eq!(by_id(&program.json(0, &["repair", "--dry-run"])["units"]), named);
     let yaml: Value = serde_norway::from_str(&program.expect(0, &["scan", "-f", "yaml"]).stdout).unwrap();
@@ -110,7 +110,7 @@ fn no_output_format_lets_a_hostile_name_take_effect() {
         let number = cell.parse::<f64>().is_ok();
         assert!(number || !cell.starts_with(['=', '+', '-', '@', '\t', '\r']), "{cell:?} runs in a spreadsheet");
     }
-    // Carried out, with everything that is said on the way.
+    // Executed, with all messages.
     let answer = program.expect(0, &[&["repair", "--yes", "-v", "-v"] as &[&str], &all].concat());
     harmless(&answer.stdout, "repair");
     harmless(&answer.stderr, "repair");
@@ -154,7 +154,7 @@ fn hosts_and_other_columns_are_escaped_like_names() {
         database.backup(|row| row.status("creating").host(host).service("\u{1b}[2J").project_id("\u{1b}[2J").age(7_200));
     }
     database.backup(|row| row.status("\u{1b}[2J").age(7_200));
-    // Ids are Cinder's own, but nothing in the database keeps them so.
+    // Cinder chooses the ids, but the database does not enforce that.
     database.backup(|row| row.id("$(touch owned)\u{1b}[2J").status("creating").host("gone").age(7_200));
     let program = Program::on(database.url());
     for args in [
@@ -182,7 +182,7 @@ fn the_change_report_shows_names_as_text() {
     program.expect(0, &["plan", "--report", "plan.md", "--reason", "| <b>x</b>\n# y", "--ticket", "`T`\u{1b}[2J"]);
     let text = fs::read_to_string(program.path("plan.md")).unwrap();
     harmless(&text, "plan.md");
-    // What stands between two backticks of a line is text to every reader of Markdown.
+    // Every Markdown reader takes the text between two backticks of a line literally.
     let outside: String = text
         .lines()
         .flat_map(|line| {
@@ -193,7 +193,7 @@ fn the_change_report_shows_names_as_text() {
         .collect();
     assert!(!outside.contains('<') && !outside.contains('>'), "HTML is left in {outside}");
     assert!(!outside.contains("](") && !outside.contains("**bold"), "a link is left in {outside}");
-    // Every heading is the report's own, and every row of its tables has the columns of its head.
+    // Every heading is from the report itself, and every row has the columns of its table.
     let known = ["# Repair of Cinder volume backups", "## ", "### Unit "];
     let mut fenced = false;
     let is_text = |line: &&str| {
@@ -216,7 +216,7 @@ fn the_change_report_shows_names_as_text() {
         rows += usize::from(line.contains("creating") && here == 8);
     }
     assert_eq!(rows, named.len());
-    // Fenced blocks are closed: none of the names opened or ended one.
+    // All fenced blocks are closed: no name opened or ended one.
     assert_eq!(text.lines().filter(|line| line.starts_with("```")).count() % 2, 0);
     let mut fence = None;
     for line in text.lines().filter(|line| line.starts_with("```")) {

@@ -1,4 +1,4 @@
-//! Files that the account may not read, or read and not write.
+//! Files that the user cannot read, or can read but not write.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -13,8 +13,8 @@ use crate::program::{Answer, answer, binary};
 use crate::schemas::{Columns, fresh};
 use crate::servers::is_root;
 
-/// A copy of a database in a folder that `nobody` may read and not write. To root every file can be written, so the
-/// program is run as `nobody`; there is none where the tests are not root's.
+/// A copy of a database in a directory that `nobody` can read but not write. Root can write every file, so the program runs as `nobody`.
+/// `None` if the tests do not run as root.
 struct Readable {
     folder: tempfile::TempDir,
     file: PathBuf,
@@ -53,7 +53,7 @@ impl Readable {
 #[test]
 fn an_unreadable_file_is_named() {
     if is_root() {
-        // Root reads everything, so this runs as somebody else where there is a `nobody`.
+        // Root can read everything, so this runs as `nobody` if possible.
         let folder = tempfile::tempdir().unwrap();
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let copy = folder.path().join("program");
@@ -80,12 +80,12 @@ fn a_read_only_database_is_reported() {
     assert_eq!(scan.code, Some(0), "{}", scan.stderr);
     let dry = readable.run(&["repair", "--dry-run"]);
     assert_eq!(dry.code, Some(0), "{}", dry.stderr);
-    // The database as a whole takes no writes, as a replica: that is 13, and not a privilege of this account's (12).
+    // The whole database is read-only, like a replica: exit code 13, not a missing privilege (12).
     let repair = readable.run(&["repair", "--yes"]);
     assert_eq!(repair.code, Some(13), "{}", repair.stderr);
     assert!(repair.stderr.contains("takes no writes") && repair.stderr.contains("nothing was changed"), "{}", repair.stderr);
     assert!(repair.stderr.contains("hint: run it as an account that may write to the file"), "{}", repair.stderr);
-    // A check may take hours: what would stand in the way of the repair after it is told of before it.
+    // A check may take hours, so an obstacle to the repair is reported before it.
     for (code, args) in
         [(13, &["repair", "--yes", "--check", "deep"] as &[&str]), (2, &["repair", "--yes", "--check", "deep", "-c", "Nope"])]
     {
@@ -98,7 +98,7 @@ fn a_read_only_database_is_reported() {
     assert!(!readable.log().exists(), "nothing was begun");
 }
 
-/// A journal has to be made beside the file before anything is written to it.
+/// SQLite creates a journal beside the file before it writes.
 #[test]
 fn a_file_in_a_read_only_directory_is_reported_before_the_run_begins() {
     let database = fresh(Engine::Sqlite, Columns::Full);
@@ -150,6 +150,6 @@ fn an_audit_log_that_cannot_be_written_is_reported_before_the_check() {
     fs::write(readable.log(), "").unwrap();
     fs::set_permissions(readable.log(), fs::Permissions::from_mode(0o666)).unwrap();
     refused(2, "may be written by group or others");
-    // For a dry run there is nothing to take down.
+    // A dry run writes no log.
     assert_eq!(readable.run(&["repair", "--dry-run", "--check", "deep"]).code, Some(0));
 }

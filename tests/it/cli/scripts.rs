@@ -1,4 +1,4 @@
-//! The script of a plan, run by the server's own client: the same effect as `apply`, and the same refusals.
+//! The SQL script of a plan, run by the server's own client, has the same effect as `apply` and the same refusals.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -14,7 +14,7 @@ use crate::program::Program;
 use crate::schemas::{Columns, engines, fresh};
 use crate::servers::{ADMIN, ADMIN_PASSWORD, postgresql};
 
-/// Runs the script as its head says.
+/// Runs the script as its header says.
 fn client(database: &Database, script: &Path, force: bool) -> Output {
     let input = || File::open(script).unwrap();
     let mut command = match database.engine() {
@@ -43,7 +43,7 @@ fn client(database: &Database, script: &Path, force: bool) -> Output {
 }
 
 fn can_run(engine: Engine) -> bool {
-    // The command line of SQLite is no part of it.
+    // The shell of SQLite may not be installed.
     engine != Engine::Sqlite || Command::new("sqlite3").arg("-version").output().is_ok()
 }
 
@@ -51,13 +51,13 @@ fn said(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-/// Differences but for the time of the change.
+/// The differences without `updated_at`.
 fn differences(before: &BTreeMap<RowKey, Cells>, after: &BTreeMap<RowKey, Cells>) -> Vec<String> {
     let differs = changes(before, after).into_iter().filter(|change| change.column != "updated_at");
     differs.map(|change| format!("{}.{} of {}: {:?} -> {:?}", change.table, change.column, change.id, change.from, change.to)).collect()
 }
 
-/// Backups of every kind of unit, and of every hostile name.
+/// Backups for every kind of unit, with every hostile name.
 fn populate(database: &Database) {
     for name in names() {
         stuck(database, &name);
@@ -93,13 +93,13 @@ fn a_script_has_the_effect_of_apply() {
             assert!(differences(&before, &after).len() > 2 * names().len(), "{}: nothing was repaired", engine.name());
             assert_eq!(differences(&after, &copy.rows_by_id()), Vec::<String>::new(), "{} {columns:?}", engine.name());
             assert!(said(&output).contains("unit 1 is committed"), "{}", said(&output));
-            // Also the times were set, and by the database's clock.
+            // The database's clock also set the times.
             for ((table, id), cells) in copy.rows_by_id() {
                 let was = &before[&(table.clone(), id.clone())];
                 let moved = cells.iter().any(|(column, cell)| column != "updated_at" && was[column] != *cell);
                 assert_eq!(moved, was["updated_at"] != cells["updated_at"], "{} {table} {id}", engine.name());
             }
-            // Once more it does nothing, and says so by its exit code.
+            // A second run changes nothing and fails.
             let done = copy.rows_by_id();
             let again = client(&copy, &program.path("plan.sql"), false);
             assert!(!again.status.success(), "{} {}", engine.name(), said(&again));
@@ -111,13 +111,13 @@ fn a_script_has_the_effect_of_apply() {
     }
 }
 
-/// An id that comes early or late among those of its kind, which is the order of units.
+/// An id that sorts early or late, because units are ordered by id.
 fn id(letter: char, chain: usize) -> String {
     format!("{}-0000-4000-8000-{chain:012}", letter.to_string().repeat(8))
 }
 
-/// Chains whose units change each other's rows: parents that are counted, or repaired themselves, before, between and after their
-/// increments; counters that were right, too low, or too high by more than one.
+/// Chains whose units change common rows: parents that are counted or repaired before, between and after their increments; counters that
+/// are right, too low, or more than one too high.
 fn populate_chains(database: &Database) {
     let increments = |parent: &str, chain: usize| {
         for letter in ['b', 'd'] {
@@ -150,7 +150,7 @@ fn a_script_passes_a_shared_parent_from_unit_to_unit() {
             let database = fresh(engine, columns);
             populate_chains(&database);
             let program = Program::on(database.url());
-            // What is being deleted, and what rests on it, cannot become available: that is refused.
+            // A backup that is being deleted and its increments cannot become available: refused.
             let code = if plan == EARNED { 4 } else { 0 };
             program.expect(code, plan);
             let copy = database.copy();
@@ -170,7 +170,7 @@ fn a_script_passes_a_shared_parent_from_unit_to_unit() {
     }
 }
 
-/// Zero dates, days before Christ and words in a column of times: the script compares what it finds with what was read.
+/// Zero dates, dates before year 1 and words in a time column: the script compares them with the values that were read.
 #[test]
 fn a_script_guards_invalid_times() {
     for engine in engines().into_iter().filter(|engine| can_run(*engine)) {
@@ -185,7 +185,7 @@ fn a_script_guards_invalid_times() {
         }
         for (chain, time) in times.iter().enumerate() {
             let (backup, volume) = stuck(&database, "nightly");
-            // A parent that two units count: the second one goes by the time that the first one leaves.
+            // Two units count this parent: the second requires the time that the first wrote.
             let parent = database.backup(|row| row.id(id('a', chain)).num_dependent_backups(0));
             for letter in ['b', 'd'] {
                 database.backup(|row| row.id(id(letter, chain)).parent_id(&parent).status("creating").host("gone").age(7_200));
@@ -229,7 +229,7 @@ fn a_script_stops_if_a_shared_parent_changes_between_two_units() {
         program.expect(0, &["plan", "--to", "available", "--allow-unverified", "--report", "plan.sql", "-q"]);
         let script = fs::read_to_string(program.path("plan.sql")).unwrap();
         let (first, second) = script.split_once("-- Unit 2").unwrap();
-        // Somebody writes what is there already, and nothing but the time tells.
+        // Another writer changes only `updated_at`.
         let touch = "UPDATE backups SET updated_at = '2031-01-01 00:00:00' WHERE id = 'aaaaaaaa-0000-4000-8000-000000000001';";
         fs::write(program.path("touched.sql"), format!("{first}{touch}\n-- Unit 2{second}")).unwrap();
         let copy = database.copy();
@@ -238,7 +238,7 @@ fn a_script_stops_if_a_shared_parent_changes_between_two_units() {
         assert_eq!(copy.cell("backups", &id('b', 1), "status").as_deref(), Some("available"), "{}", engine.name());
         assert_eq!(copy.cell("backups", &id('d', 1), "status").as_deref(), Some("creating"), "{}", engine.name());
         assert_eq!(copy.cell("backups", &parent, "num_dependent_backups").as_deref(), Some("1"), "{}", engine.name());
-        // Without the first unit the second has nothing to go by.
+        // Without the first unit the second has no stored time.
         let begin = first.split_once("-- Unit 1").unwrap().0;
         fs::write(program.path("second.sql"), format!("{begin}-- Unit 2{second}")).unwrap();
         let before = database.rows_by_id();
@@ -253,7 +253,7 @@ fn a_script_leaves_out_units_that_apply_would_refuse() {
     if !can_run(database.engine()) {
         return;
     }
-    // One too high: right for the first increment, so that its unit need not count, and too low for the second.
+    // One too high: right for the first increment, whose unit need not count, and too low for the second.
     let parent = database.backup(|row| row.id(id('a', 1)).num_dependent_backups(1));
     for letter in ['b', 'd'] {
         database.backup(|row| row.id(id(letter, 1)).parent_id(&parent).status("creating").host("gone").age(7_200));

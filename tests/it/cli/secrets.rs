@@ -1,4 +1,4 @@
-//! Passwords: whichever way one is given, and whatever goes wrong, it is nowhere to be found afterwards.
+//! A password is in no output, however it is given and whatever fails.
 
 use std::fs;
 use std::net::TcpListener;
@@ -14,7 +14,7 @@ use crate::schemas::{Columns, engines, fresh};
 use crate::servers::mariadb::Plugin;
 use crate::servers::{ADMIN, ADMIN_PASSWORD, Transport};
 
-/// The ways in which a password is given.
+/// The ways to give a password.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
     Variable,
@@ -26,7 +26,7 @@ enum Way {
 
 const WAYS: [Way; 5] = [Way::Variable, Way::Option, Way::Environment, Way::File, Way::Configuration];
 
-/// A run with the password given in a certain way.
+/// A run with the password given in one of these ways.
 fn run(way: Way, url: &Url<'_>, folder: &Path, args: &[&str]) -> Answer {
     let mut command = bare(args);
     command.current_dir(folder).args(["-v", "-v", "--audit-log", "audit.jsonl"]);
@@ -75,11 +75,11 @@ impl Url<'_> {
     }
 }
 
-/// The password as it might be spelt somewhere.
+/// The forms in which the password could be printed.
 fn spellings(password: &str) -> Vec<String> {
     let encoded = utf8_percent_encode(password, NON_ALPHANUMERIC).to_string();
     let mut all = vec![password.to_owned(), encoded.to_lowercase(), encoded, password.escape_debug().to_string()];
-    // The longest piece between what URLs divide at.
+    // Its longest part between URL delimiters.
     all.extend(password.split(['@', ':', '/', '#', '?', '%']).filter(|piece| piece.len() > 3).map(str::to_owned));
     all
 }
@@ -117,7 +117,7 @@ fn passwords_are_in_no_output() {
                 nowhere(url.password, &answer, folder, &format!("{what} {args:?}"));
                 answer
             };
-            // What works.
+            // Successful commands.
             let scan = check(0, &good, &["scan", "-f", "json", "--tls-mode", "require"]);
             assert!(scan.stderr.contains("database: "), "{what}: -v says where it connects to: {}", scan.stderr);
             let reports = ["plan", "--out", "p.json", "--report", "p.md", "--report", "p.sql", "--report", "p.csv"];
@@ -125,7 +125,7 @@ fn passwords_are_in_no_output() {
             check(0, &good, &["apply", "p.json", "--yes", "-f", "json"]);
             check(0, &good, &["history", "list", "-f", "json"]);
             check(0, &good, &["history", "reconcile", "-f", "json"]);
-            // What fails: the account, the port, the name, the certificate, the database.
+            // Failures: account, port, host name, certificate, database.
             check(12, &Url { password: "Wr0ng-s3cr3t/@", ..good }, &["scan"]);
             check(12, &Url { user: "nobody_here", ..good }, &["scan"]);
             check(10, &Url { port: closed, ..good }, &["scan", "--connect-timeout", "2s"]);
@@ -137,14 +137,14 @@ fn passwords_are_in_no_output() {
             let answer = run(way, &good, folder, &["scan", "--older-than", "x"]);
             assert_eq!(answer.code, Some(2));
             nowhere(ADMIN_PASSWORD, &answer, folder, &what);
-            // An account that may not write.
+            // An account without write privileges.
             let grants = match engine {
                 Engine::Postgresql => "GRANT SELECT ON ALL TABLES IN SCHEMA public TO {user}",
                 _ => "GRANT SELECT ON {database}.* TO {user}",
             };
             let account = database.account_with(grants, Plugin::Default, Transport::Any);
             stuck(&database, "weekly");
-            // The program encrypts this to a MySQL only over TLS.
+            // The program sends this to MySQL only over TLS.
             check(12, &url(&database, &account.user, &account.password), &["repair", "--yes", "--tls-mode", "require"]);
         }
     }
@@ -176,7 +176,7 @@ fn a_password_in_an_invalid_url_is_not_repeated() {
             };
             let Answer { code, stdout, stderr } = answer(&mut command);
             assert!(matches!(code, Some(2 | 10)), "{url}: {code:?} {stdout}{stderr}");
-            // A scheme is shown, for nobody has a password there.
+            // The scheme is shown, because it holds no password.
             if !url.starts_with("s3cr3t://") {
                 assert!(!stderr.contains("s3cr3t"), "{url}: {stderr}");
             }

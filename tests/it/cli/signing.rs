@@ -1,4 +1,4 @@
-//! Signatures for those whose reviewer and executor differ: by openssl's keys, over plans, evidence and the head of a log.
+//! Signatures of plans, check documents and the head of a log, with keys from openssl.
 
 use std::fs;
 use std::process::Command;
@@ -14,7 +14,7 @@ use super::{Refusals, stuck};
 use crate::program::Program;
 use crate::schemas::{Columns, fresh};
 
-/// Runs openssl in the program's folder.
+/// Runs openssl in the program's directory.
 #[track_caller]
 fn openssl(program: &Program, args: &[&str]) {
     let output = Command::new("openssl").args(args).current_dir(program.path(".")).output().expect("openssl");
@@ -36,7 +36,7 @@ fn write(program: &Program, name: &str, document: &Value) {
     fs::write(program.path(name), document.to_string()).unwrap();
 }
 
-/// A plan that was edited and given a new digest, as anybody can who reads the source.
+/// Edits a plan and gives it a new digest, as anyone who reads the source can.
 fn forge(program: &Program, from: &str, to: &str) {
     let mut plan: Plan = serde_json::from_value(read(program, from)).unwrap();
     let signature = plan.signature.clone();
@@ -58,7 +58,7 @@ fn a_signed_plan_that_was_edited_is_refused() {
     program.expect(0, &["plan", "--out", "signed.json", "--sign-key", "reviewer.pem"]);
     program.expect(0, &["plan", "--out", "foreign.json", "--sign-key", "other.pem"]);
     forge(&program, "signed.json", "forged.json");
-    // Another's signature under this one's name, and one of another plan.
+    // A signature by another key under this key's name, and the signature of another plan.
     let mut document = read(&program, "foreign.json");
     document["signature"]["public_key"] = read(&program, "signed.json")["signature"]["public_key"].clone();
     write(&program, "renamed.json", &document);
@@ -86,7 +86,7 @@ fn a_signed_plan_that_was_edited_is_refused() {
     assert_eq!(database.cell("backups", &backup, "status").as_deref(), Some("error"));
 }
 
-/// The commands of README: openssl verifies what this program signs, and the other way round. White space does not count.
+/// The commands in docs/audit-log.md: openssl and this program verify each other's signatures. White space is ignored.
 #[test]
 fn openssl_and_the_program_verify_each_others_signatures() {
     let database = fresh(Engine::Sqlite, Columns::Full);
@@ -105,7 +105,7 @@ fn openssl_and_the_program_verify_each_others_signatures() {
     plan["signature"]["value"] = own.into();
     write(&program, "plan.json", &plan);
     program.expect(0, &["apply", "plan.json", "--dry-run", "--verify-key", "reviewer.pub"]);
-    // A key that bears its public half, as other programs write it.
+    // A private key that includes the public key, as other programs write it.
     let document = ring::signature::Ed25519KeyPair::generate_pkcs8(&ring::rand::SystemRandom::new()).unwrap();
     let pem = format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", STANDARD.encode(document.as_ref()));
     fs::write(program.path("whole.pem"), pem).unwrap();
@@ -135,13 +135,13 @@ fn a_signed_check_document_that_was_edited_is_refused() {
         for args in [&["plan"] as &[&str], &["repair", "--dry-run"]] {
             program.expect(code, &[args, &["--evidence", &name, "--verify-key", "checker.pub"]].concat());
         }
-        // What one signs must not rest on what anybody wrote.
+        // A signed plan must not depend on unsigned evidence.
         let said = program.run(&["check", "--all", "-f", "json", "--resume", &name, "--sign-key", "checker.pem"]);
         assert_eq!(said.code == Some(5), code == 5, "{name} {}", said.stderr);
     }
 }
 
-/// Whoever can write the log can compute its chain anew; a head that was signed and kept elsewhere shows it.
+/// A person who can write the log can compute its chain again. A signed head that is kept elsewhere shows that.
 #[test]
 fn a_signed_head_shows_that_a_log_was_cut_off_or_rewritten() {
     let database = fresh(Engine::Sqlite, Columns::Full);
@@ -156,11 +156,11 @@ fn a_signed_head_shows_that_a_log_was_cut_off_or_rewritten() {
     let whole = fs::read_to_string(program.log()).unwrap();
     let said = verify(0, "head.json");
     assert!(said.stderr.contains(&format!("record {} is as it was signed on 2", whole.lines().count())), "{}", said.stderr);
-    // The log goes on.
+    // The log has grown.
     stuck(&database, "weekly");
     program.expect(0, &["repair", "--yes"]);
     verify(0, "head.json");
-    // Cut off, and written anew by a person who computes every hash.
+    // Cut off, and rewritten with every hash computed again.
     let first_lines: String = whole.lines().take(2).map(|line| format!("{line}\n")).collect();
     let (mut anew, mut previous) = (String::new(), "0".repeat(64));
     for line in whole.replace("the truth", "a lie").lines() {
@@ -177,14 +177,14 @@ fn a_signed_head_shows_that_a_log_was_cut_off_or_rewritten() {
         assert_eq!(program.json(0, &["history", "verify"])["intact"], true);
         verify(9, "head.json");
     }
-    // A head that nobody signed, that another signed, or that says something else.
+    // A head without a signature, signed with another key, or with other content.
     fs::write(program.log(), whole).unwrap();
     verify(5, "foreign.json");
     let mut head = read(&program, "head.json");
     head["last_seq"] = 1.into();
     write(&program, "edited.json", &head);
     verify(2, "edited.json");
-    // No damaged log is signed.
+    // A damaged log is not signed.
     let text = fs::read_to_string(program.log()).unwrap();
     fs::write(program.log(), text.replace("the truth", "the truht")).unwrap();
     program.expect(9, &["history", "verify", "--sign-key", "auditor.pem", "--out", "damaged.json"]);

@@ -1,4 +1,4 @@
-//! What a repair leaves alone, what a limit leaves out, and hosts that there are not: none of it may look like "nothing hangs".
+//! Skipped backups, limits and unknown hosts must not look like "nothing is stuck".
 
 use std::fs;
 
@@ -9,7 +9,7 @@ use crate::database::{Database, changes};
 use crate::program::Program;
 use crate::schemas::{Columns, fresh};
 
-/// A database in which `ctl1` beats, with a backup on it that has hung for two hours.
+/// A database in which `ctl1` sends heartbeats and has a backup that hangs for two hours.
 fn hanging() -> (Database, String) {
     let database = fresh(Engine::Sqlite, Columns::Full);
     database.service("ctl1", |row| row);
@@ -39,10 +39,10 @@ fn skipped_backups_are_counted_and_explained() {
     assert_eq!((&of(&uncertain)["verdict"], &of(&recent)["verdict"]), (&"uncertain".into(), &"recent".into()), "{document:#}");
     assert_eq!(of(&uncertain)["name"], "nightly");
     assert!(of(&uncertain)["reason"].as_str().unwrap().contains("ctl1"), "{document:#}");
-    // What was named and may not be touched is refused, as before, and then is not said twice.
+    // A named backup that must not be changed is refused, and not reported twice.
     let named = program.json(6, &["repair", "--yes", &uncertain]);
     assert_eq!((named["refused"][0]["id"].as_str(), &named["left_alone"]), (Some(uncertain.as_str()), &serde_json::json!([])), "{named:#}");
-    // Beside what is repaired, it is said, too.
+    // It is also reported beside repaired backups.
     stuck(&database, "weekly");
     let answer = program.expect(0, &["repair", "--yes"]);
     assert!(answer.stderr.contains("1 applied") && answer.stderr.contains("Left alone: 1 uncertain"), "{}", answer.stderr);
@@ -81,7 +81,7 @@ fn a_selection_with_nothing_stuck_is_not_reported_as_nothing_found() {
             assert!(said.contains(part) && !said.contains(all), "{command} {args:?}: {said}");
         }
     }
-    // What is there and not stuck is nothing amiss.
+    // A backup that exists and is not stuck is not an error.
     let volume = database.volume(|row| row.status("available").project_id("quiet"));
     database.backup(|row| row.status("deleting").host("ctl2").project_id("busy").age(0));
     for args in [["--status", "deleting"], ["--project", "busy"], ["--volume", &volume], ["--host", "ctl2"]] {
@@ -96,7 +96,7 @@ fn a_selection_with_nothing_stuck_is_not_reported_as_nothing_found() {
     assert!(program.expect(0, &["scan", "--limit", "3"]).stderr.contains(all));
 }
 
-/// A slip of the pen in a script must not end with 0.
+/// A typo in a script must not end with exit code 0.
 #[test]
 fn a_filter_that_matches_nothing_is_an_error() {
     let (database, backup) = hanging();
@@ -119,10 +119,10 @@ fn a_filter_that_matches_nothing_is_an_error() {
             assert!(allowed.stderr.contains(&format!("warning: {problem}\n")), "{args:?}: {}", allowed.stderr);
         }
     }
-    // One of several hosts that is misspelled is as wrong; of several statuses one is enough.
+    // One unknown host of several is an error. Of several statuses one must exist.
     program.expect(2, &["repair", "--yes", "--host", "ctl1", "--host", "ctl9"]);
     program.expect(0, &["repair", "--yes", "--status", "restoring", "--status", "creating"]);
-    // Where a backup is named, it is told of what leaves it out.
+    // A named backup is reported with the filter that excludes it.
     program.expect(6, &["repair", &backup, "--status", "restoring", "--yes"]);
     assert_eq!(changes(&before, &database.rows_by_id()), []);
     assert!(!program.log().exists(), "a selection that is refused leaves no run behind");
@@ -147,7 +147,7 @@ fn an_unknown_host_in_assume_dead_is_a_warning() {
             ("--assume-dead", "all", None),
             ("--host", "ctl1", None),
         ] {
-            // The last two would repair what the others are to find.
+            // The last two would repair the rows that the others need.
             if command[0] == "repair" && warning.is_none() {
                 continue;
             }

@@ -1,4 +1,4 @@
-//! Which database a command is about: what names it, what is said of it, and what a command for later needs to find it again.
+//! Which database a command uses, how it is named, and what a suggested command needs to find it again.
 
 use std::fs;
 use std::process::Command;
@@ -10,7 +10,7 @@ use crate::database::changes;
 use crate::program::{Answer, Program, answer, bare, binary};
 use crate::schemas::{Columns, fresh};
 
-/// Practice on a copy, typed in a shell that knows the production database.
+/// Practice on a copy, in a shell whose environment names the production database.
 #[test]
 fn a_cinder_conf_on_the_command_line_wins_over_the_environment() {
     let (practice, production) = (fresh(Engine::Sqlite, Columns::Full), fresh(Engine::Sqlite, Columns::Full));
@@ -37,14 +37,14 @@ fn a_cinder_conf_on_the_command_line_wins_over_the_environment() {
         production.url()
     );
     assert!(repaired.stderr.lines().any(|line| line == warning), "{warning}\n{}", repaired.stderr);
-    // What is to be typed next is about the same one, whatever the shell knows.
+    // The suggested command uses the same database, whatever the environment names.
     let undo = repaired.stderr.lines().find_map(|line| line.strip_prefix("To put it back: ")).unwrap();
     assert!(undo.contains(&format!("--config-file {}", conf.display())), "{undo}");
     // The URL on the command line wins over both.
     let listed = run(&["scan", "--database-url", &production.url()]);
     assert!(listed.stderr.contains(&format!("1 stuck (of 1 live backups in {})", production.url())), "{}", listed.stderr);
     assert_eq!(listed.stderr.matches("two databases are named").count(), 1, "{}", listed.stderr);
-    // One that is named twice is one.
+    // A database that is named twice is one database.
     let alike = answer(
         bare(&["scan", "--database-url", &production.url()]).env("CINDER_DATABASE_URL", production.url()).current_dir(program.path("")),
     );
@@ -83,7 +83,7 @@ fn every_command_names_its_database() {
         program.run(&["check", "-f", "json", "--all", "--storage-path", "/nonexistent"]).json()["database"]["location"],
         url.as_str()
     );
-    // A plan for another database: both are named.
+    // For a plan of another database both are named.
     let other = fresh(Engine::Sqlite, Columns::Full);
     let refused = answer(program.command(&["apply", "plan.json", "--yes"]).env("CINDER_DATABASE_URL", other.url()));
     assert_eq!(refused.code, Some(5), "{}", refused.stderr);
@@ -104,7 +104,7 @@ fn suggested_commands_work_in_another_shell() {
         let line = line.replacen("cinder-backup-repair", &binary().display().to_string(), 1);
         let mut shell = Command::new("sh");
         shell.args(["-c", &format!("{line} --yes")]).current_dir(program.path("."));
-        // Where another database is the usual one.
+        // With another default database.
         shell.env_clear().env("PATH", "/usr/bin:/bin").env("CINDER_DATABASE_URL", other.url());
         let answer = answer(&mut shell);
         assert_eq!(answer.code, Some(0), "{line}\n{}", answer.stderr);
@@ -119,7 +119,7 @@ fn suggested_commands_work_in_another_shell() {
     assert_eq!(changes(&others, &other.rows_by_id()), []);
 }
 
-/// The URL of a command for later has no password, and finds it where the first one had it.
+/// The URL of a suggested command has no password; the command finds it where the first one did.
 #[test]
 fn a_suggested_command_holds_no_password() {
     let database = fresh(Engine::Mariadb, Columns::Full);
