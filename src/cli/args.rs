@@ -324,35 +324,26 @@ fn tls_mode(text: &str) -> Result<TlsMode, String> {
     text.parse::<TlsMode>().map_err(|error| error.to_string())
 }
 
-/// Reads a span: a number with `s`, `m`, `h` or `d`, or several of them (`1h30m`); a bare number is seconds.
+/// Reads a time span: numbers with `s`, `m`, `h` or `d` (`90s`, `1h30m`), which are added up. A number without a unit is in seconds.
+///
+/// jiff's parser does not fit: it refuses a number without a unit and units out of order (`30m1h`), and it accepts months and fractions.
 pub fn span(text: &str) -> Result<Duration, String> {
-    let usage = || format!("{text:?} is no span of time; write for example 90s, 15m, 2h or 1d");
-    let too_long = || format!("{text:?} is longer than a hundred years, which is the longest span of time here");
+    let invalid = || format!("{text:?} is not a time span: use for example 90s, 15m, 2h or 1d");
+    let too_long = || format!("{text:?} is longer than a hundred years, the longest time span");
     let mut total: u64 = 0;
-    let mut digits = String::new();
-    for c in text.trim().chars() {
-        if c.is_ascii_digit() {
-            digits.push(c);
-            continue;
-        }
-        let unit: u64 = match c {
-            's' => 1,
-            'm' => 60,
-            'h' => 3_600,
-            'd' => 86_400,
-            _ => return Err(usage()),
+    for part in Some(text.trim()).filter(|text| !text.is_empty()).ok_or_else(invalid)?.split_inclusive(|c: char| !c.is_ascii_digit()) {
+        let (digits, unit) = part.split_at_checked(part.trim_end_matches(|c: char| !c.is_ascii_digit()).len()).ok_or_else(invalid)?;
+        let unit: u64 = match unit {
+            "" | "s" => 1,
+            "m" => 60,
+            "h" => 3_600,
+            "d" => 86_400,
+            _ => return Err(invalid()),
         };
-        let number: u64 = digits.parse().map_err(|_| usage())?;
-        digits.clear();
+        let number: u64 = digits.parse().map_err(|_| if digits.is_empty() { invalid() } else { too_long() })?;
         total = number.checked_mul(unit).and_then(|span| total.checked_add(span)).ok_or_else(too_long)?;
     }
-    if !digits.is_empty() {
-        let number: u64 = digits.parse().map_err(|_| usage())?;
-        total = total.checked_add(number).ok_or_else(too_long)?;
-    } else if text.trim().is_empty() {
-        return Err(usage());
-    }
-    // Beyond this the arithmetic of times has no room; nobody waits that long.
+    // Arithmetic with later times could overflow.
     if total > 100 * 366 * 86_400 { Err(too_long()) } else { Ok(Duration::from_secs(total)) }
 }
 
@@ -383,12 +374,27 @@ mod tests {
     #[test]
     fn spans_are_read() {
         let seconds = |text: &str| span(text).map(|span| span.as_secs());
-        assert_eq!(seconds("90"), Ok(90));
-        assert_eq!(seconds("1h30m"), Ok(5_400));
-        assert_eq!(seconds("2d"), Ok(172_800));
-        assert_eq!(seconds("0s"), Ok(0));
-        for wrong in ["", "h", "-1h", "1w", "1 h", "99999999999999999999s", "99999999999d", "1.5h"] {
-            assert!(span(wrong).is_err(), "{wrong}");
+        for (text, expected) in [
+            ("90", 90),
+            ("90s", 90),
+            ("1h30m", 5_400),
+            ("30m1h", 5_400),
+            ("1m1m", 120),
+            ("1h30", 3_630),
+            ("1d2h3m4s", 93_784),
+            (" 2d ", 172_800),
+            ("007s", 7),
+            ("0s", 0),
+            ("36600d", 3_162_240_000),
+        ] {
+            assert_eq!(seconds(text), Ok(expected), "{text}");
+        }
+        for wrong in ["", " ", "h", "5q", "-1h", "+1h", "1w", "1 h", "1h 30m", "1.5h", "1H", "hm", "1hh", "1é", "PT1H"] {
+            let error = seconds(wrong).unwrap_err();
+            assert_eq!(error, format!("{wrong:?} is not a time span: use for example 90s, 15m, 2h or 1d"));
+        }
+        for long in ["36601d", "99999999999d", "99999999999999999999s", "18446744073709551615s1s", "99999999999999999999"] {
+            assert_eq!(seconds(long).unwrap_err(), format!("{long:?} is longer than a hundred years, the longest time span"));
         }
     }
 }

@@ -48,7 +48,7 @@ pub fn parse_rfc3339(text: &str) -> Option<DateTime> {
     text.parse::<Timestamp>().ok().map(|stamp| Offset::UTC.to_datetime(stamp))
 }
 
-/// A span in the one unit that a person wants to hear: `45 s`, `12 min`, `2 h 5 min`, `3 d 4 h`.
+/// A time span for people, in at most two units: `45 s`, `12 min`, `2 h 5 min`, `3 d 4 h`. None of jiff's styles has these units.
 pub fn human(seconds: i64) -> String {
     let seconds = seconds.max(0);
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);

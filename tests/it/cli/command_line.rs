@@ -71,11 +71,11 @@ fn unknown_options_and_values_are_refused() {
     $ repair --yes -c Nope
     error: unknown column "Nope" in --column; the columns are Unit, Kind, ID, Name, Outcome, Changes, Reason
     $ scan --older-than 1w
-    error: invalid value '1w' for '--older-than <SPAN>': "1w" is no span of time; write for example 90s, 15m, 2h or 1d
+    error: invalid value '1w' for '--older-than <SPAN>': "1w" is not a time span: use for example 90s, 15m, 2h or 1d
 
     For more information, try '--help'.
     $ scan --older-than 99999d
-    error: invalid value '99999d' for '--older-than <SPAN>': "99999d" is longer than a hundred years, which is the longest span of time here
+    error: invalid value '99999d' for '--older-than <SPAN>': "99999d" is longer than a hundred years, the longest time span
 
     For more information, try '--help'.
     $ scan --older-than -1h
