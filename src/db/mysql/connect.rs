@@ -7,6 +7,8 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use mysql::consts::CapabilityFlags;
 use mysql::{ClientIdentity, Conn, DriverError, Error, OptsBuilder, SslOpts};
 use rustls::pki_types::CertificateDer;
@@ -233,23 +235,10 @@ fn write_authorities(certificates: &[CertificateDer<'static>]) -> Result<NamedTe
     })
 }
 
-/// A certificate in PEM: Base64 in lines of 64.
+/// A certificate in PEM. 48 bytes are a line of 64 characters.
 fn pem(der: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::from("-----BEGIN CERTIFICATE-----");
-    for (index, group) in der.chunks(3).enumerate() {
-        if index % 16 == 0 {
-            text.push('\n');
-        }
-        let bits = group.iter().fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - group.len()));
-        for place in 0..4 {
-            let sextet = usize::try_from(bits >> (18 - 6 * place) & 63).unwrap_or(0);
-            let letter = if place <= group.len() { ALPHABET.get(sextet).copied().unwrap_or(b'=') } else { b'=' };
-            text.push(char::from(letter));
-        }
-    }
-    text.push_str("\n-----END CERTIFICATE-----\n");
-    text
+    let lines: String = der.chunks(48).map(|line| STANDARD.encode(line) + "\n").collect();
+    format!("-----BEGIN CERTIFICATE-----\n{lines}-----END CERTIFICATE-----\n")
 }
 
 #[cfg(test)]
