@@ -15,7 +15,7 @@ use super::writes::{by_row, update};
 use super::{Mode, Options, Settlement};
 use crate::audit::record::Window;
 use crate::db::schema::Schema;
-use crate::db::{Access, Answer, CommitOutcome, DbError, DbErrorKind, Engine, Session, Step};
+use crate::db::{Access, CommitOutcome, DbError, DbErrorKind, Engine, PipelineStep, Session, StepResult};
 use crate::domain::status::ERROR_DELETING;
 use crate::domain::time::{is_same_moment, rfc3339};
 use crate::domain::transitions::{Direction, is_allowed};
@@ -318,7 +318,7 @@ impl Worker<'_> {
                 return roll_back(session, Outcome::Refused, format!("the plan has no image of {table} {id}"), Vec::new());
             };
             let write = update(columns, image, row_changes);
-            steps.push(Step::Execute(write.statement, write.params));
+            steps.push(PipelineStep::Execute(write.statement, write.params));
         }
         steps.extend(rows.iter().map(|((table, id), _)| reader.row_step(*table, id, Lock::None)));
         let answers = match session.pipeline(&steps) {
@@ -328,7 +328,7 @@ impl Worker<'_> {
         let mut after = Vec::new();
         let (writes, looks) = answers.split_at(rows.len().min(answers.len()));
         for (((table, id), row_changes), (write, look)) in rows.iter().zip(writes.iter().zip(looks)) {
-            let Answer::Matched(matched) = *write else { continue };
+            let StepResult::Matched(matched) = *write else { continue };
             let found = row_in(look, *table, id).map(|row| row.image(columns));
             if matched != 1 {
                 let why = format!("the guarded UPDATE of {table} {id} matched {matched} rows in place of 1");

@@ -1,82 +1,93 @@
-//! What can go wrong between the program and the database, in kinds that decide what to do next.
+//! Database errors, in kinds that decide what the caller does next.
 
 use thiserror::Error;
 
 /// What a failure means for the caller; the exit code follows from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum DbErrorKind {
-    /// No connection could be made, or it broke.
+    /// No connection could be made, or it failed.
     Connection,
-    /// The server or the program gave up waiting for the connection or a statement.
+    /// A statement took too long, or its answer did not arrive.
     Timeout,
-    /// A lock was not had in time.
+    /// A lock was not granted in time, SQLite's SQLITE_BUSY included.
     LockTimeout,
-    /// The database chose this transaction to fail: deadlock, serialization failure, certification conflict, SQLITE_BUSY.
+    /// The database made this transaction fail: deadlock, serialization failure, certification conflict.
     Conflict,
-    /// Log in failed.
+    /// The login failed.
     Authentication,
     /// The account lacks a privilege.
     Privilege,
-    /// The server takes no writes: a replica, a standby, `read_only`, outside the primary component.
+    /// The server refuses writes: a replica, a standby, `read_only`, outside the primary component.
     NotPrimary,
     /// The database does not exist, is not Cinder's, or lacks what is needed.
     Schema,
-    /// The settings cannot work: unreadable CA file, unknown option.
+    /// The settings are unusable, for example an unreadable CA file.
     Configuration,
-    /// The session is not in the state that was asked for.
+    /// The session is not in the required state.
     SessionState,
-    /// Anything else that the server said.
+    /// Any other error of the server.
     Other,
 }
 
-/// A failure of the database, said in one sentence.
+/// A database error.
 #[derive(Debug, Clone, Error)]
 #[error("{message}")]
 pub struct DbError {
-    /// What to do about it.
+    /// What it means for the caller.
     pub kind: DbErrorKind,
-    /// One sentence fragment: what, where. Holds no secret.
+    /// A sentence fragment: what failed, where, and what to do. Holds no secret.
     pub message: String,
-    /// The server's own code (`1213`, `40001`, `SQLITE_BUSY`), where it gave one.
+    /// The engine's own code (`1213`, `40001`, `DatabaseBusy`), if it gave one.
     pub code: Option<String>,
-    /// The connection is not to be used any more.
+    /// The connection must not be used any more.
     pub fatal: bool,
 }
 
 impl DbError {
-    /// An error of a kind that leaves the connection usable.
+    /// An error that leaves the connection usable.
     pub fn new(kind: DbErrorKind, message: impl Into<String>) -> Self {
         Self { kind, message: message.into(), code: None, fatal: false }
     }
 
-    /// The same, with the connection lost.
+    /// An error after which the connection must not be used.
     pub fn fatal(kind: DbErrorKind, message: impl Into<String>) -> Self {
-        Self { fatal: true, ..Self::new(kind, message) }
+        Self::new(kind, message).into_fatal()
     }
 
-    /// The same with the server's code.
+    /// This error, with the connection unusable.
+    #[must_use]
+    pub fn into_fatal(self) -> Self {
+        Self { fatal: true, ..self }
+    }
+
+    /// The answer to a statement after a failed one.
+    pub(super) fn failed_transaction() -> Self {
+        Self::new(DbErrorKind::Other, "a statement of the transaction failed, so it must be rolled back first")
+    }
+
+    /// This error with the engine's code.
     #[must_use]
     pub fn with_code(self, code: impl Into<String>) -> Self {
         Self { code: Some(code.into()), ..self }
     }
 
-    /// Whether the session is of no further use.
+    /// Whether the session must not be used any more.
     pub fn is_fatal(&self) -> bool {
         self.fatal
     }
 
-    /// Whether it is the file system that refuses, as it does to SQLite, which has no accounts of its own.
+    /// Whether the file system refused access. Only SQLite, which has no accounts, reports this.
     pub fn is_of_a_file(&self) -> bool {
         matches!(self.code.as_deref(), Some("ReadOnly" | "PermissionDenied" | "CannotOpen"))
     }
 
-    /// Whether rolling back, reading again and deciding again may succeed.
+    /// Whether it may succeed to roll back, read again and decide again.
     pub fn is_retryable(&self) -> bool {
         matches!(self.kind, DbErrorKind::Conflict | DbErrorKind::LockTimeout)
     }
 }
 
-/// What a statement does, in words that follow "cannot". Messages do not show its name.
+/// What a statement does, in words that fit after "cannot". Messages do not show the statement's name.
 pub fn task(name: &str) -> String {
     let (first, rest) = name.split_once('_').unwrap_or((name, ""));
     match (first, rest) {
@@ -100,7 +111,7 @@ mod tests {
     use crate::db::statements::ALL;
 
     #[test]
-    fn what_a_statement_does_is_said_in_words() {
+    fn every_statement_is_described_without_its_name() {
         for (name, words) in [
             ("backup_update_mitaka", "update the backup"),
             ("volume_lock_liberty", "lock the volume"),

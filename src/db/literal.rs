@@ -1,10 +1,9 @@
-//! A statement with its values in place of its placeholders, for people to read and for a server's own client to run.
+//! Puts values into a statement in place of its placeholders, for people to read and for the engine's own client to run.
 //!
-//! The program itself never runs such a text; it binds. This is for the report of a plan as SQL and for `-v`. A value may be
-//! hostile, so a literal holds nothing but printable ASCII, or letters that the engine reads in only one way: what a client could take
-//! for a command of its own (`.shell`, `\!`, `delimiter` at the start of a line), what a setting could give another
-//! meaning (a backslash under `NO_BACKSLASH_ESCAPES`, a connection's character set) and what a reader cannot see is
-//! encoded. Pure; may use the shared types of `db` only.
+//! The program itself never runs this text; it binds values. The text is for a plan as SQL and for `-v`. A value may be hostile, so a
+//! literal contains only printable ASCII, and on SQLite letters. It encodes everything that a client could take for its own
+//! command (`.shell`, `\!`, `delimiter` at the start of a line), that a setting could reinterpret (a backslash under
+//! `NO_BACKSLASH_ESCAPES`, a connection's character set) or that a reader cannot see. Pure; may use only the shared types of `db`.
 
 use std::collections::BTreeMap;
 
@@ -13,48 +12,48 @@ use thiserror::Error;
 use super::{Engine, ID_BATCH, Param};
 use crate::domain::Value;
 
-/// Why the values do not go into the statement.
+/// Why the values do not fit the statement.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum LiteralError {
     /// A placeholder has no value.
-    #[error("the statement has a placeholder for parameter {0}, but no such parameter was given")]
+    #[error("the statement has a placeholder for parameter {0}, which was not given")]
     Missing(usize),
-    /// Values are left over.
+    /// More values than placeholders.
     #[error("{given} parameters were given, but the statement uses only {used}")]
     Unused {
-        /// How many there are.
+        /// The number of parameters.
         given: usize,
-        /// How many have a placeholder.
+        /// The number of parameters with a placeholder.
         used: usize,
     },
     /// A list without ids.
     #[error("parameter {0} is a list without ids")]
     EmptyList(usize),
-    /// The statement has not the places that a list needs on MySQL.
+    /// The statement has fewer placeholders than a list needs on MySQL.
     #[error("parameter {number} is a list for {ID_BATCH} placeholders, but the statement has {found} in a row")]
     ListPlaces {
         /// The parameter's number, from 1.
         number: usize,
-        /// The length of the row of placeholders.
+        /// The number of consecutive placeholders.
         found: usize,
     },
-    /// PostgreSQL has no such text.
-    #[error("a text holds a NUL character, which PostgreSQL cannot store")]
+    /// PostgreSQL cannot store NUL.
+    #[error("a text contains a NUL character, which PostgreSQL cannot store")]
     Nul,
     /// The statement ends inside a quoted part or a comment.
     #[error("the statement ends inside {0}")]
     Unterminated(&'static str),
 }
 
-/// Puts the values into a statement of `sql/`: for `?1` and so on (SQLite), `?` (MySQL, MariaDB) or `$1` (PostgreSQL).
+/// Puts the values into a statement of `sql/` in place of `?1` and so on (SQLite), `?` (MySQL, MariaDB) or `$1` (PostgreSQL).
 ///
-/// A list of ids takes its [`ID_BATCH`] places on MySQL, and only the ids are shown, each once. Quoted text,
-/// quoted names and comments are left alone. `compact`: without comments, and with one space for all white space between words.
+/// On MySQL a list of ids replaces [`ID_BATCH`] placeholders; each id is written once. Quoted text, quoted names and comments
+/// are not changed. `compact` removes comments and reduces white space to single spaces.
 pub fn inline(text: &str, engine: Engine, params: &[Param], compact: bool) -> Result<String, LiteralError> {
     inline_with(text, engine, params, &BTreeMap::new(), compact)
 }
 
-/// The same, with expressions of the engine's in place of some parameters, by their numbers from 1. They are put in as they stand.
+/// Like [`inline`], with expressions in the engine's SQL in place of some parameters, by their numbers from 1. They are not encoded.
 pub fn inline_with(
     text: &str,
     engine: Engine,
@@ -62,9 +61,10 @@ pub fn inline_with(
     expressions: &BTreeMap<usize, String>,
     compact: bool,
 ) -> Result<String, LiteralError> {
-    let mut writer = Writer { rest: text, sql: String::with_capacity(text.len()), engine, params, expressions, compact, next: 0, used: 0 };
-    while writer.step()? {}
-    let Writer { mut sql, used, .. } = writer;
+    let mut inliner =
+        Inliner { rest: text, sql: String::with_capacity(text.len()), engine, params, expressions, compact, next: 0, used: 0 };
+    while inliner.step()? {}
+    let Inliner { mut sql, used, .. } = inliner;
     if used < params.len() {
         return Err(LiteralError::Unused { given: params.len(), used });
     }
@@ -72,9 +72,9 @@ pub fn inline_with(
     Ok(sql)
 }
 
-/// A value as a literal that means the same under every setting of a session.
+/// A value as a literal with the same meaning under every setting of a session.
 ///
-/// On SQLite the file's encoding has to be UTF-8, as Cinder's is.
+/// On SQLite the file's encoding must be UTF-8, as in Cinder's files.
 pub fn literal(value: &Value, engine: Engine) -> Result<String, LiteralError> {
     Ok(match value {
         Value::Null => "NULL".to_owned(),
@@ -87,14 +87,14 @@ fn text_literal(text: &str, engine: Engine) -> Result<String, LiteralError> {
     let quoted = || format!("'{}'", text.replace('\'', "''"));
     let visible = |c: char| c == ' ' || c.is_ascii_graphic();
     Ok(match engine {
-        // SQLite reads SQL as UTF-8 and knows no escapes.
+        // SQLite reads SQL as UTF-8 and has no escapes.
         Engine::Sqlite if text.chars().all(|c| visible(c) || (!c.is_ascii() && c.is_alphanumeric())) => quoted(),
         Engine::Sqlite => format!("CAST(x'{}' AS TEXT)", hex(text)),
-        // Whether a backslash escapes depends on sql_mode, what other bytes mean on the connection's character set.
+        // The meaning of a backslash depends on sql_mode, and that of non-ASCII bytes on the connection's character set.
         Engine::Mysql | Engine::Mariadb if text.chars().all(|c| visible(c) && c != '\\') => quoted(),
         Engine::Mysql | Engine::Mariadb => format!("_utf8mb4 x'{}'", hex(text)),
         Engine::Postgresql if text.contains('\0') => return Err(LiteralError::Nul),
-        // Whether a backslash escapes in a plain literal depends on standard_conforming_strings; in E'' it always does.
+        // The meaning of a backslash in a plain literal depends on standard_conforming_strings; in E'' it always escapes.
         Engine::Postgresql if text.chars().all(|c| visible(c) && c != '\\') => quoted(),
         Engine::Postgresql => escaped(text),
     })
@@ -104,7 +104,7 @@ fn hex(text: &str) -> String {
     crate::domain::hex::encode(text.as_bytes()).to_ascii_uppercase()
 }
 
-/// PostgreSQL's `E''`, which names characters by code point and so depends on no encoding.
+/// PostgreSQL's `E''`, which gives characters by code point and does not depend on an encoding.
 fn escaped(text: &str) -> String {
     let mut literal = String::from("E'");
     for c in text.chars() {
@@ -121,22 +121,22 @@ fn escaped(text: &str) -> String {
     literal
 }
 
-/// Goes through a statement piece by piece.
-struct Writer<'a> {
+/// Replaces the placeholders of a statement, piece by piece.
+struct Inliner<'a> {
     rest: &'a str,
     sql: String,
     engine: Engine,
     params: &'a [Param],
     expressions: &'a BTreeMap<usize, String>,
     compact: bool,
-    /// How many parameters placeholders without a number have taken.
+    /// The number of the last parameter that a placeholder used.
     next: usize,
-    /// The greatest number of a parameter that has a placeholder.
+    /// The largest number of a parameter with a placeholder.
     used: usize,
 }
 
-impl<'a> Writer<'a> {
-    /// Takes one piece; false at the end.
+impl<'a> Inliner<'a> {
+    /// Processes one piece; false at the end.
     fn step(&mut self) -> Result<bool, LiteralError> {
         let Some(c) = self.rest.chars().next() else { return Ok(false) };
         if c.is_whitespace() {
@@ -149,7 +149,7 @@ impl<'a> Writer<'a> {
             let piece = self.cut(length);
             self.sql.push_str(piece);
         } else if is_word(c) {
-            // A whole word, so that `a$1` and `x?` are never half a placeholder.
+            // A whole word, so that the end of `a$1` is not a placeholder.
             let piece = self.cut(span(self.rest, |c| is_word(c) || c == '$'));
             self.sql.push_str(piece);
         } else if !self.placeholder()? {
@@ -165,7 +165,7 @@ impl<'a> Writer<'a> {
         piece
     }
 
-    /// White space or a comment: as it is, or as one space between words.
+    /// Writes white space or a comment, or one space for it.
     fn space(&mut self, piece: &str) {
         if !self.compact {
             self.sql.push_str(piece);
@@ -174,7 +174,7 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// The length of the comment that begins here.
+    /// The length of the comment that begins here, if one does.
     fn comment(&self) -> Result<Option<usize>, LiteralError> {
         let mysql = matches!(self.engine, Engine::Mysql | Engine::Mariadb);
         let line = if let Some(after) = self.rest.strip_prefix("--") {
@@ -206,7 +206,7 @@ impl<'a> Writer<'a> {
         Ok(Some(at))
     }
 
-    /// The length of the quoted text or name that begins here. A doubled quote begins the next part at once.
+    /// The length of the quoted text or name that begins here, if one does. A doubled quote ends it and begins another.
     fn quoted(&self) -> Result<Option<usize>, LiteralError> {
         let mysql = matches!(self.engine, Engine::Mysql | Engine::Mariadb);
         let (open, close, what) = match self.rest.chars().next() {
@@ -218,7 +218,7 @@ impl<'a> Writer<'a> {
                 Some(tag) => (tag, tag, "a dollar-quoted text"),
                 None => return Ok(None),
             },
-            // PostgreSQL's E'' is a word with a text behind it.
+            // PostgreSQL's E'' is a word followed by a text.
             _ => return Ok(None),
         };
         let escapes = open != "`" && (mysql || (open == "'" && self.sql.ends_with(['E', 'e']) && self.engine == Engine::Postgresql));
@@ -237,7 +237,7 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Replaces the placeholder that begins here; false if none does.
+    /// Replaces the placeholder that begins here; false if none begins.
     fn placeholder(&mut self) -> Result<bool, LiteralError> {
         let sign = if self.engine == Engine::Postgresql { '$' } else { '?' };
         let Some(after) = self.rest.strip_prefix(sign) else { return Ok(false) };
@@ -265,7 +265,7 @@ impl<'a> Writer<'a> {
         Ok(true)
     }
 
-    /// A list in the form in which the engine's session binds it; on MySQL the rest of its placeholders is taken too.
+    /// A list as the engine's session binds it. On MySQL it also skips the remaining placeholders.
     fn list(&mut self, ids: &[String], number: usize) -> Result<String, LiteralError> {
         if ids.is_empty() {
             return Err(LiteralError::EmptyList(number));
@@ -299,7 +299,7 @@ fn is_word(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
 }
 
-/// The length of the beginning that fits.
+/// The length of the prefix whose characters fit.
 fn span(text: &str, fits: impl Fn(char) -> bool) -> usize {
     text.find(|c| !fits(c)).unwrap_or(text.len())
 }

@@ -1,4 +1,4 @@
-//! Opens a session on whatever engine the settings name.
+//! Opens a session on the engine that the settings name.
 
 use super::{DbError, DbErrorKind, ServerInfo, Session, SessionSettings, mysql, postgres, sqlite};
 use crate::config::{ServerKind, Target};
@@ -14,8 +14,8 @@ pub fn open(target: &Target, settings: &SessionSettings) -> Result<Box<dyn Sessi
     }
 }
 
-/// Opens another session in place of one that was lost, and makes sure that it is on the same database and as writable: behind
-/// a proxy's address another server may answer by now.
+/// Opens a session in place of a lost one, and checks that it has the same database and accepts writes if the lost one did: behind a
+/// proxy's address another server may answer now.
 pub fn reopen(target: &Target, settings: &SessionSettings, lost: &ServerInfo) -> Result<Box<dyn Session>, DbError> {
     let session = open(target, settings)?;
     let found = session.server();
@@ -23,7 +23,7 @@ pub fn reopen(target: &Target, settings: &SessionSettings, lost: &ServerInfo) ->
         return Err(DbError::fatal(
             DbErrorKind::SessionState,
             format!(
-                "the connection to {} ({}) was lost, and {} answers in its place, which is another database; nothing was written there",
+                "the connection to {} ({}) was lost, and another database ({}) now answers; nothing was written there",
                 lost.location, lost.identity, found.identity
             ),
         ));
@@ -31,7 +31,7 @@ pub fn reopen(target: &Target, settings: &SessionSettings, lost: &ServerInfo) ->
     if found.read_only && !lost.read_only {
         return Err(DbError::fatal(
             DbErrorKind::NotPrimary,
-            format!("the connection to {} was lost, and what answers in its place takes no writes", lost.location),
+            format!("the connection to {} was lost, and the server that now answers refuses writes", lost.location),
         ));
     }
     Ok(session)
@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_answers_in_place_of_a_lost_session_must_be_the_same_database() {
+    fn a_lost_session_is_replaced_only_on_the_same_database() {
         let folder = tempfile::tempdir().unwrap();
         let link = folder.path().join("cinder.sqlite");
         for name in ["one", "two"] {

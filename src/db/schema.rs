@@ -1,6 +1,6 @@
-//! Which of Cinder's tables and columns a database has, and which releases that fits.
+//! Which of Cinder's tables and columns a database has, and the releases that they fit.
 //!
-//! Nothing is assumed from a version number: columns are looked up, and the revision only serves to name the release.
+//! Columns are looked up and never derived from a version number. The revision only names the release.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -8,14 +8,14 @@ use super::statements::{REVISION_ALEMBIC, REVISION_MIGRATE, SCHEMA_COLUMNS};
 use super::{DbError, DbErrorKind, Session};
 use crate::domain::{ColumnSet, Value};
 
-/// What a database has.
+/// The schema of a database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Schema {
-    /// Which of the three column sets.
+    /// The columns of the tables.
     pub columns: ColumnSet,
-    /// There is a table `volume_attachment`.
+    /// The table `volume_attachment` exists.
     pub has_attachments: bool,
-    /// There is a table `quota_usages`.
+    /// The table `quota_usages` exists.
     pub has_quotas: bool,
     /// `services` has `report_count`, as in every release of Cinder.
     pub has_report_count: bool,
@@ -50,12 +50,15 @@ const NEEDED: &[(&str, &[&str])] = &[
     ("services", &["host", "binary", "deleted", "created_at", "updated_at"]),
 ];
 
-/// Columns of `backups` that came with Liberty.
+/// Columns of `backups` since Liberty.
 const LIBERTY: &[&str] = &["parent_id", "temp_volume_id", "temp_snapshot_id", "num_dependent_backups"];
-/// Columns of `backups` that came with Mitaka.
+/// Columns of `backups` since Mitaka.
 const MITAKA: &[&str] = &["snapshot_id", "restore_volume_id"];
 
-/// Looks up what there is. A database that is not Cinder's, or lacks what is needed, is a [`DbErrorKind::Schema`] error.
+/// Reads the schema.
+///
+/// # Errors
+/// [`DbErrorKind::Schema`] if a table or column of Cinder's is missing.
 pub fn probe(session: &mut dyn Session) -> Result<Schema, DbError> {
     let mut found: HashMap<String, BTreeSet<String>> = HashMap::new();
     for row in session.rows(&SCHEMA_COLUMNS, &[])? {
@@ -67,13 +70,13 @@ pub fn probe(session: &mut dyn Session) -> Result<Schema, DbError> {
         let identity = &session.server().identity;
         DbError::new(
             DbErrorKind::Schema,
-            format!("{problem} in {identity}; check the database's name, and that this account may read the table"),
+            format!("{problem} in {identity}; check the database name, and that this account may read the table"),
         )
     })?;
     let revision = if found.contains_key("alembic_version") { first_cell(session, true)? } else { None };
     let revision = match revision {
         Some(revision) => Some(revision),
-        // An upgraded database can have both tables; where it has rows, alembic_version is the newer truth.
+        // An upgraded database can have both tables; if alembic_version has a row, it is the newer one.
         None if found.contains_key("migrate_version") => first_cell(session, false)?,
         None => None,
     };
@@ -90,8 +93,8 @@ fn first_cell(session: &mut dyn Session, alembic: bool) -> Result<Option<Value>,
     let statement = if alembic { &REVISION_ALEMBIC } else { &REVISION_MIGRATE };
     match session.rows(statement, &[]) {
         Ok(rows) => Ok(rows.into_iter().flatten().next()),
-        // The revision only names the release; an account that may not read it can do its work all the same. (On
-        // PostgreSQL a failed statement spoils a transaction: the probe runs outside of one.)
+        // The revision only names the release, so an account does not need it. On PostgreSQL a failed statement would make a
+        // transaction fail, so the probe must run outside one.
         Err(error) if error.kind == DbErrorKind::Privilege && !error.is_fatal() => Ok(None),
         Err(error) => Err(error),
     }
@@ -101,13 +104,13 @@ fn column_set(found: &HashMap<String, BTreeSet<String>>) -> Result<ColumnSet, St
     for (table, columns) in NEEDED {
         let Some(there) = found.get(*table) else {
             return Err(if *table == "backups" {
-                "not a Cinder database: there is no table backups".to_owned()
+                "not a Cinder database: the table backups is missing".to_owned()
             } else {
-                format!("not a whole Cinder database: there is no table {table}")
+                format!("not a complete Cinder database: the table {table} is missing")
             });
         };
         if let Some(missing) = columns.iter().find(|column| !there.contains(**column)) {
-            return Err(format!("not a Cinder database of Icehouse or later: there is no column {table}.{missing}"));
+            return Err(format!("not a Cinder database of Icehouse or later: the column {table}.{missing} is missing"));
         }
     }
     let has = |table: &str, column: &&str| found.get(table).is_some_and(|there| there.contains(*column));
@@ -120,7 +123,7 @@ fn column_set(found: &HashMap<String, BTreeSet<String>>) -> Result<ColumnSet, St
     })
 }
 
-/// The last migration of each release that still counted them, from Cinder's release tags.
+/// The last numbered migration of each release, from Cinder's release tags.
 const MIGRATE: &[(i64, &str)] = &[
     (22, "Icehouse"),
     (26, "Juno"),
@@ -189,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn the_column_set_is_the_highest_that_is_wholly_there() {
+    fn the_column_set_is_the_newest_complete_one() {
         assert_eq!(column_set(&tables(&[])), Ok(ColumnSet::Mitaka));
         assert_eq!(column_set(&tables(&["snapshot_id"])), Ok(ColumnSet::Liberty));
         assert_eq!(column_set(&tables(&["restore_volume_id", "snapshot_id"])), Ok(ColumnSet::Liberty));
@@ -198,8 +201,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_named() {
-        assert!(column_set(&HashMap::new()).is_err_and(|problem| problem.contains("no table backups")));
+    fn the_missing_table_or_column_is_named() {
+        assert!(column_set(&HashMap::new()).is_err_and(|problem| problem.contains("table backups is missing")));
         assert!(column_set(&tables(&["object_count"])).is_err_and(|problem| problem.contains("backups.object_count")));
     }
 

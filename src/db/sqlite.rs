@@ -14,76 +14,66 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, params_from_iter};
 use rustix::fs::{Access as FsAccess, AtFlags, CWD, accessat};
 use rustix::io::Errno;
 
-use super::{Access, CommitOutcome, DbError, DbErrorKind, Engine, Param, RowSink, ServerInfo, Session, SessionSettings, Statement};
+use super::statements::{SessionStatement, session_statements};
+use super::{
+    Access, CommitOutcome, DbError, DbErrorKind, Engine, Param, RowSink, ServerInfo, Session, SessionSettings, Statement, refused_commit,
+    task,
+};
 use crate::config::describe_file;
-use crate::db::task;
 use crate::domain::Value;
 
 /// The first bytes of every SQLite database.
 const MAGIC: &[u8] = b"SQLite format 3\0";
-/// The byte of its head that says which journal it has, and its value for a write-ahead log.
+/// The offset of the header byte for the kind of journal, and its value for a write-ahead log.
 const JOURNAL_BYTE: usize = 18;
 const WAL: u8 = 2;
 
-/// Statements that only SQLite has, by name.
-pub const OWN: &[(&str, &str)] = &[
-    ("session_begin_read", BEGIN_READ),
-    ("session_begin_write", BEGIN_WRITE),
-    ("session_cache", CACHE),
-    ("session_journal_mode", JOURNAL_MODE),
-    ("session_journal_persist", JOURNAL_PERSIST),
-    ("session_journal_delete", JOURNAL_DELETE),
-    ("session_query_only_on", QUERY_ONLY_ON),
-    ("session_query_only_off", QUERY_ONLY_OFF),
-    ("session_query_only_check", QUERY_ONLY_CHECK),
-    ("session_commit", COMMIT),
-    ("session_rollback", ROLLBACK),
-];
-const BEGIN_READ: &str = include_str!("../../sql/sqlite/session_begin_read.sql");
-const BEGIN_WRITE: &str = include_str!("../../sql/sqlite/session_begin_write.sql");
-const CACHE: &str = include_str!("../../sql/sqlite/session_cache.sql");
-const JOURNAL_MODE: &str = include_str!("../../sql/sqlite/session_journal_mode.sql");
-const JOURNAL_PERSIST: &str = include_str!("../../sql/sqlite/session_journal_persist.sql");
-const JOURNAL_DELETE: &str = include_str!("../../sql/sqlite/session_journal_delete.sql");
-const QUERY_ONLY_ON: &str = include_str!("../../sql/sqlite/session_query_only_on.sql");
-const QUERY_ONLY_OFF: &str = include_str!("../../sql/sqlite/session_query_only_off.sql");
-const QUERY_ONLY_CHECK: &str = include_str!("../../sql/sqlite/session_query_only_check.sql");
-const COMMIT: &str = include_str!("../../sql/sqlite/session_commit.sql");
-const ROLLBACK: &str = include_str!("../../sql/sqlite/session_rollback.sql");
+session_statements! { "sqlite":
+    BEGIN_READ = "session_begin_read";
+    BEGIN_WRITE = "session_begin_write";
+    CACHE = "session_cache";
+    JOURNAL_MODE = "session_journal_mode";
+    JOURNAL_PERSIST = "session_journal_persist";
+    JOURNAL_DELETE = "session_journal_delete";
+    QUERY_ONLY_ON = "session_query_only_on";
+    QUERY_ONLY_OFF = "session_query_only_off";
+    QUERY_ONLY_CHECK = "session_query_only_check";
+    COMMIT = "session_commit";
+    ROLLBACK = "session_rollback";
+}
 
 struct Sqlite {
     connection: Connection,
     server: ServerInfo,
     deadline: Deadline,
-    /// A statement of the open transaction failed, so that it must not be committed.
+    /// A statement of the open transaction failed, so the transaction must not be committed.
     failed: bool,
-    /// What this session has done about the journal.
-    journal: Journal,
+    journal: RollbackJournal,
     /// The file.
     path: PathBuf,
 }
 
-/// What a session has done about the file's journal.
+/// The file's rollback journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Journal {
-    /// Nothing was written yet.
-    Skipped,
-    /// The file is in a mode of its own (WAL, TRUNCATE …), which is left as it is.
-    AsItWas,
-    /// It stays between transactions, and is taken away at the end.
-    Kept,
+enum RollbackJournal {
+    /// This session has not written yet.
+    Unused,
+    /// The file has a mode of its own (WAL, TRUNCATE …), which this session does not change.
+    Unchanged,
+    /// Stays between transactions, and is deleted at the end of the session.
+    Persistent,
 }
 
 impl Drop for Sqlite {
     fn drop(&mut self) {
-        if self.journal == Journal::Kept {
-            // What is left of it otherwise is an empty journal, which means nothing to anybody.
-            let _ = self.journal_mode(JOURNAL_DELETE);
+        if self.journal == RollbackJournal::Persistent {
+            // Otherwise an empty journal would stay.
+            let _ = self.journal_mode(&JOURNAL_DELETE);
         }
     }
 }
 
-/// Opens an existing SQLite database. Never creates a file: what is not there, or is not a database, is an error.
+/// Opens an existing SQLite database. Never creates a file: a path without a database is an error.
 pub fn open(path: &Path, settings: &SessionSettings) -> Result<Box<dyn Session>, DbError> {
     let shown = path.display();
     let wal = check_magic(path)?;
@@ -92,9 +82,8 @@ pub fn open(path: &Path, settings: &SessionSettings) -> Result<Box<dyn Session>,
     let cannot_open = |error: &rusqlite::Error| {
         let error = describe(error, &format!("cannot open {shown}"));
         if wal && matches!(error.kind, DbErrorKind::Privilege | DbErrorKind::Connection) {
-            let message = format!(
-                "cannot open {shown}: it is in WAL mode, where even a reader writes beside it, and this account may not write there"
-            );
+            let message =
+                format!("cannot open {shown}: in WAL mode even a reader writes to files beside it, and this account may not write there");
             return DbError { kind: DbErrorKind::Privilege, message, ..error };
         }
         error
@@ -103,14 +92,14 @@ pub fn open(path: &Path, settings: &SessionSettings) -> Result<Box<dyn Session>,
     let writable = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX);
     let mut connection = match writable {
         Ok(connection) => connection,
-        // A file that this account may only read is still good for scan and dry runs.
+        // For scan and dry runs, read access is sufficient.
         Err(_) => {
             read_only = true;
             Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
                 .map_err(|error| cannot_open(&error))?
         }
     };
-    // Writing needs a journal beside the file. In WAL mode the file could only be opened if one can be made.
+    // Writing needs a journal beside the file. In WAL mode, opening the file has already proved that one can be created.
     let folder = canonical.parent().unwrap_or(Path::new("/"));
     let refused = accessat(CWD, folder, FsAccess::WRITE_OK | FsAccess::EXEC_OK, AtFlags::EACCESS);
     let no_journal = !wal && matches!(refused, Err(Errno::ACCESS | Errno::ROFS));
@@ -118,28 +107,24 @@ pub fn open(path: &Path, settings: &SessionSettings) -> Result<Box<dyn Session>,
     connection
         .busy_timeout(settings.lock_timeout.max(Duration::from_millis(1)))
         .map_err(|error| describe(&error, &format!("cannot set the busy time-out of {shown}")))?;
-    connection.execute_batch(CACHE).map_err(|error| cannot_open(&error))?;
-    // All that a run uses, in place of the usual 16.
+    connection.execute_batch(CACHE.text).map_err(|error| cannot_open(&error))?;
+    // Enough for all statements of a run; the default is 16.
     connection.set_prepared_statement_cache_capacity(64);
     let deadline = Deadline::install(&mut connection, settings.statement_timeout)?;
     let server = ServerInfo {
-        engine: Engine::Sqlite,
         version: rusqlite::version().to_owned(),
         identity: format!("sqlite:{}", canonical.display()),
-        location: describe_file(path),
-        user: None,
-        galera: false,
-        multi_primary: false,
         read_only,
+        ..ServerInfo::new(Engine::Sqlite, describe_file(path))
     };
-    Ok(Box::new(Sqlite { connection, server, deadline, failed: false, journal: Journal::Skipped, path: canonical }))
+    Ok(Box::new(Sqlite { connection, server, deadline, failed: false, journal: RollbackJournal::Unused, path: canonical }))
 }
 
-/// SQLite has no statement time-out of its own: its progress handler asks a deadline that each statement sets anew.
+/// A statement time-out, which SQLite itself does not have. Each statement sets the deadline, and SQLite's progress handler checks it.
 #[derive(Clone)]
 struct Deadline {
     base: Instant,
-    /// Milliseconds after `base`; 0 is none.
+    /// Milliseconds after `base`; 0 is no deadline.
     at: Arc<AtomicU64>,
     limit: Duration,
 }
@@ -166,7 +151,7 @@ impl Deadline {
     }
 }
 
-/// Makes sure that it is a SQLite database, and says whether it has a write-ahead log.
+/// Checks that the file is a SQLite database, and returns whether it has a write-ahead log.
 fn check_magic(path: &Path) -> Result<bool, DbError> {
     let shown = path.display();
     let mut file = match crate::input::open(path) {
@@ -174,7 +159,7 @@ fn check_magic(path: &Path) -> Result<bool, DbError> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             return Err(DbError::fatal(
                 DbErrorKind::Connection,
-                format!("there is no SQLite database {shown}; this program never creates one, so check the path in the URL"),
+                format!("there is no SQLite database {shown}, and this program never creates one; check the path in the URL"),
             ));
         }
         Err(error) => {
@@ -198,29 +183,29 @@ fn describe(error: &rusqlite::Error, doing: &str) -> DbError {
     };
     let text = text.clone().unwrap_or_else(|| failure.to_string());
     let (kind, message) = match failure.code {
-        ErrorCode::DatabaseBusy => (DbErrorKind::LockTimeout, format!("{doing}: another process holds the database locked")),
+        ErrorCode::DatabaseBusy => (DbErrorKind::LockTimeout, format!("{doing}: another process locks the database")),
         ErrorCode::DatabaseLocked => (DbErrorKind::LockTimeout, format!("{doing}: the table is locked")),
         ErrorCode::ReadOnly => (DbErrorKind::Privilege, format!("{doing}: the database or this transaction is read-only ({text})")),
         ErrorCode::PermissionDenied | ErrorCode::AuthorizationForStatementDenied => (DbErrorKind::Privilege, format!("{doing}: {text}")),
         ErrorCode::CannotOpen => (DbErrorKind::Connection, format!("{doing}: {text}")),
         ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt => {
-            (DbErrorKind::Schema, format!("{doing}: the database file is damaged ({text}); look at it with PRAGMA integrity_check"))
+            (DbErrorKind::Schema, format!("{doing}: the database file is damaged ({text}); check it with PRAGMA integrity_check"))
         }
-        ErrorCode::OperationInterrupted => (DbErrorKind::Timeout, format!("{doing}: given up after the statement time-out")),
+        ErrorCode::OperationInterrupted => (DbErrorKind::Timeout, format!("{doing}: the statement time-out expired")),
         _ if text.starts_with("no such table") || text.starts_with("no such column") => (DbErrorKind::Schema, format!("{doing}: {text}")),
         _ => (DbErrorKind::Other, format!("{doing}: {text}")),
     };
     DbError::new(kind, message).with_code(format!("{:?}", failure.code))
 }
 
-/// The other processes that hold a lock on a database's file, by the kernel's table of locks: for writing, or else for reading, which
-/// blocks a COMMIT. Opening and closing the file to ask would release this process's own locks on it.
+/// The other processes with a lock on the database file, from the kernel's table of locks: write locks, or else read locks, which
+/// block a COMMIT. Opening and closing the file to find out would release this process's own locks on it.
 fn lockers(table: &str, path: &Path) -> BTreeSet<u32> {
     let of = |path: &Path| {
         let data = std::fs::metadata(path).ok()?;
         Some(format!("{:02x}:{:02x}:{}", rustix::fs::major(data.dev()), rustix::fs::minor(data.dev()), data.ino()))
     };
-    // In WAL mode, the locks are on a file beside it, and every connection holds a read lock on that.
+    // In WAL mode the locks are on a file beside it, and every connection holds a read lock there.
     let mut beside = path.as_os_str().to_owned();
     beside.push("-shm");
     let (file, shared) = (of(path), of(Path::new(&beside)));
@@ -244,7 +229,7 @@ fn bind(params: &[Param]) -> Vec<rusqlite::types::Value> {
             Param::One(Value::Null) => rusqlite::types::Value::Null,
             Param::One(Value::Integer(number)) => (*number).into(),
             Param::One(Value::Text(text) | Value::Foreign(text)) => text.clone().into(),
-            // The statements take a list as JSON (`json_each`).
+            // The statements read a list as JSON (`json_each`).
             Param::Ids(ids) => serde_json::Value::from(ids.clone()).to_string().into(),
         })
         .collect()
@@ -261,42 +246,41 @@ fn value(cell: ValueRef<'_>) -> Value {
 }
 
 impl Sqlite {
-    fn batch(&self, sql: &'static str, doing: &str) -> Result<(), DbError> {
+    fn run(&self, statement: &SessionStatement) -> Result<(), DbError> {
         self.deadline.start();
-        self.connection.execute_batch(sql).map_err(|error| describe(&error, doing))
+        self.connection.execute_batch(statement.text).map_err(|error| describe(&error, &format!("cannot {}", task(statement.name))))
     }
 
-    /// Before the first transaction that writes: two of a transaction's four waits for the disk are for a journal that is made and
-    /// deleted each time.
+    /// Makes the journal persistent before the first write. Creating and deleting it takes two of a transaction's four waits for the
+    /// disk.
     fn keep_journal(&mut self) -> Result<(), DbError> {
-        if self.journal != Journal::Skipped {
+        if self.journal != RollbackJournal::Unused {
             return Ok(());
         }
-        let mode = |sql| self.journal_mode(sql).map_err(|error| describe(&error, "cannot see how the file keeps its journal"));
-        let kept = mode(JOURNAL_MODE)?.eq_ignore_ascii_case("delete") && mode(JOURNAL_PERSIST)?.eq_ignore_ascii_case("persist");
-        self.journal = if kept { Journal::Kept } else { Journal::AsItWas };
+        let mode = |statement| self.journal_mode(statement).map_err(|error| describe(&error, "cannot read the file's journal mode"));
+        let kept = mode(&JOURNAL_MODE)?.eq_ignore_ascii_case("delete") && mode(&JOURNAL_PERSIST)?.eq_ignore_ascii_case("persist");
+        self.journal = if kept { RollbackJournal::Persistent } else { RollbackJournal::Unchanged };
         Ok(())
     }
 
-    fn journal_mode(&self, sql: &str) -> rusqlite::Result<String> {
-        self.connection.query_row(sql, [], |row| row.get(0))
+    fn journal_mode(&self, statement: &SessionStatement) -> rusqlite::Result<String> {
+        self.connection.query_row(statement.text, [], |row| row.get(0))
     }
 
-    /// Puts `query_only` as it is to be, and sees whether it is. Setting it, even to what it is, makes SQLite parse every prepared
-    /// statement anew, so it is looked at first.
-    fn hold_read_only(&self, wanted: bool) -> Result<(), DbError> {
-        let held = || -> rusqlite::Result<bool> {
-            let mut check = self.connection.prepare_cached(QUERY_ONLY_CHECK)?;
-            check.query_row([], |row| row.get::<_, i64>(0)).map(|held| held != 0)
+    /// Sets `query_only` if necessary, and checks it. Setting it makes SQLite parse every prepared statement again, even if the value
+    /// does not change, so the value is read first.
+    fn set_read_only(&self, expected: bool) -> Result<(), DbError> {
+        let read = || -> rusqlite::Result<bool> {
+            let mut check = self.connection.prepare_cached(QUERY_ONLY_CHECK.text)?;
+            check.query_row([], |row| row.get::<_, i64>(0)).map(|value| value != 0)
         };
-        let held = || held().map_err(|error| describe(&error, "cannot see whether the session is read-only"));
-        if held()? == wanted {
+        let is_read_only = || read().map_err(|error| describe(&error, "cannot read query_only"));
+        if is_read_only()? == expected {
             return Ok(());
         }
-        self.batch(if wanted { QUERY_ONLY_ON } else { QUERY_ONLY_OFF }, "cannot make the session read-only, or writable")?;
-        if held()? != wanted {
-            let state = if wanted { "off" } else { "on" };
-            return Err(DbError::new(DbErrorKind::SessionState, format!("SQLite does not do as it is told: query_only is still {state}")));
+        self.run(if expected { &QUERY_ONLY_ON } else { &QUERY_ONLY_OFF })?;
+        if is_read_only()? != expected {
+            return Err(DbError::new(DbErrorKind::SessionState, format!("SQLite did not set query_only, which must be {expected}")));
         }
         Ok(())
     }
@@ -349,17 +333,12 @@ impl Session for Sqlite {
 
     fn begin(&mut self, access: Access) -> Result<(), DbError> {
         self.failed = false;
-        match access {
-            Access::ReadOnly => {
-                self.hold_read_only(true)?;
-                self.batch(BEGIN_READ, "cannot begin a transaction")
-            }
-            Access::Write => {
-                self.hold_read_only(false)?;
-                self.keep_journal()?;
-                self.batch(BEGIN_WRITE, "cannot begin a transaction")
-            }
+        self.set_read_only(access == Access::ReadOnly)?;
+        if access == Access::ReadOnly {
+            return self.run(&BEGIN_READ);
         }
+        self.keep_journal()?;
+        self.run(&BEGIN_WRITE)
     }
 
     fn set_lock_timeout(&mut self, limit: Duration) -> Result<(), DbError> {
@@ -376,19 +355,14 @@ impl Session for Sqlite {
 
     fn commit(&mut self) -> CommitOutcome {
         if self.failed {
-            let rolled_back = self.rollback();
-            let cause = rolled_back.err().map(|error| format!(" ({error})")).unwrap_or_default();
-            return CommitOutcome::NotCommitted(DbError::new(
-                DbErrorKind::Other,
-                format!("a statement of the transaction had failed, so it was rolled back{cause}"),
-            ));
+            return refused_commit(self.rollback());
         }
-        match self.batch(COMMIT, "cannot commit") {
+        match self.run(&COMMIT) {
             Ok(()) => CommitOutcome::Committed,
             Err(error) => {
-                // A COMMIT that was refused (BUSY) leaves the transaction open; rolled back, it certainly wrote nothing.
+                // A refused COMMIT (BUSY) leaves the transaction open. After a ROLLBACK it has certainly written nothing.
                 if self.connection.is_autocommit() || self.rollback().is_err() {
-                    return CommitOutcome::Unknown(DbError { fatal: true, ..error });
+                    return CommitOutcome::Unknown(error.into_fatal());
                 }
                 CommitOutcome::NotCommitted(error)
             }
@@ -400,7 +374,7 @@ impl Session for Sqlite {
         if self.connection.is_autocommit() {
             return Ok(());
         }
-        self.batch(ROLLBACK, "cannot roll back")
+        self.run(&ROLLBACK)
     }
 }
 
@@ -410,7 +384,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whoever_holds_the_file_is_found_in_the_kernels_table() {
+    fn processes_with_a_lock_are_found_in_the_kernels_table() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("cinder.sqlite");
         let shared = folder.path().join("cinder.sqlite-shm");
@@ -442,9 +416,11 @@ mod tests {
     }
 
     #[test]
-    fn the_journal_is_as_it_was_when_the_session_ends() {
+    fn the_journal_mode_is_restored_at_the_end_of_the_session() {
         let folder = tempfile::tempdir().unwrap();
-        for (mode, within) in [("delete", Journal::Kept), ("wal", Journal::AsItWas), ("truncate", Journal::Kept)] {
+        for (mode, within) in
+            [("delete", RollbackJournal::Persistent), ("wal", RollbackJournal::Unchanged), ("truncate", RollbackJournal::Persistent)]
+        {
             let path = folder.path().join(mode);
             let file = Connection::open(&path).unwrap();
             let set: String = file.query_row(&format!("PRAGMA journal_mode = {mode}"), [], |row| row.get(0)).unwrap();
@@ -454,24 +430,15 @@ mod tests {
             let settings = SessionSettings::default();
             let connection = Connection::open(&path).unwrap();
             let deadline = Deadline::install(&mut Connection::open(&path).unwrap(), settings.statement_timeout).unwrap();
-            let server = ServerInfo {
-                engine: Engine::Sqlite,
-                version: String::new(),
-                identity: String::new(),
-                location: String::new(),
-                user: None,
-                galera: false,
-                multi_primary: false,
-                read_only: false,
-            };
-            let mut session = Sqlite { connection, server, deadline, failed: false, journal: Journal::Skipped, path: path.clone() };
+            let server = ServerInfo::new(Engine::Sqlite, String::new());
+            let mut session = Sqlite { connection, server, deadline, failed: false, journal: RollbackJournal::Unused, path: path.clone() };
             session.begin(Access::Write).unwrap();
-            // TRUNCATE is a mode of the connection, not of the file: only WAL is found again.
+            // TRUNCATE is a mode of the connection, not of the file; only WAL is stored in the file.
             assert_eq!(session.journal, within, "{mode}");
             session.connection.execute_batch("INSERT INTO t VALUES (1);").unwrap();
             assert!(matches!(session.commit(), CommitOutcome::Committed));
             let journal = folder.path().join(format!("{mode}-journal"));
-            assert_eq!(journal.exists(), within == Journal::Kept, "{mode}");
+            assert_eq!(journal.exists(), within == RollbackJournal::Persistent, "{mode}");
             drop(session);
             assert!(!journal.exists(), "{mode}");
             let after: String = Connection::open(&path).unwrap().query_row("PRAGMA journal_mode", [], |row| row.get(0)).unwrap();
@@ -480,7 +447,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_database_is_said_to_be_none() {
+    fn a_file_that_is_not_a_database_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("notes.txt");
         std::fs::write(&path, "not a database, but longer than sixteen bytes").unwrap();

@@ -1,14 +1,14 @@
-//! The one place where the files of `sql/` enter the program.
+//! Includes the files of `sql/` in the program.
 //!
-//! A statement has one file an engine under the same name. MariaDB and MySQL share `sql/mysql/`. A variant is another
-//! file and another name; no SQL is ever put together from pieces.
+//! A statement has one file for each engine, under the same name. MariaDB and MySQL share `sql/mysql/`. A variant is another
+//! file with another name; SQL is never assembled from pieces.
 
 use super::Engine;
 
-/// One statement in its three spellings.
+/// A statement in the SQL of each engine.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Statement {
-    /// The file's name without folder and ending.
+    /// The file's name without directory and extension.
     pub name: &'static str,
     sqlite: &'static str,
     mysql: &'static str,
@@ -16,7 +16,7 @@ pub struct Statement {
 }
 
 impl Statement {
-    /// The text for an engine.
+    /// The SQL for an engine.
     pub fn text(&self, engine: Engine) -> &'static str {
         match engine {
             Engine::Sqlite => self.sqlite,
@@ -25,6 +25,30 @@ impl Statement {
         }
     }
 }
+
+/// A statement of one engine's sessions.
+#[derive(Debug)]
+pub struct SessionStatement {
+    /// The file's name without directory and extension.
+    pub name: &'static str,
+    /// The SQL.
+    pub text: &'static str,
+}
+
+/// Defines a constant for each statement of one engine's sessions.
+macro_rules! session_statements {
+    ($engine:literal: $($constant:ident = $name:literal;)*) => {
+        $(
+            const $constant: SessionStatement = SessionStatement {
+                name: $name,
+                text: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/sql/", $engine, "/", $name, ".sql")),
+            };
+        )*
+        /// The statements that only this engine has.
+        pub const SESSION_STATEMENTS: &[SessionStatement] = &[$($constant),*];
+    };
+}
+pub(super) use session_statements;
 
 macro_rules! statements {
     ($($(#[$doc:meta])* $constant:ident = $name:literal;)*) => {
@@ -47,13 +71,13 @@ statements! {
     ATTACHMENTS_BY_VOLUME = "attachments_by_volume";
     /// Live attachments of a list of volumes.
     ATTACHMENTS_BY_VOLUMES = "attachments_by_volumes";
-    /// Live attachments that a host holds for itself, as cinder-backup does while it reads a volume.
+    /// Live attachments to a host itself, as cinder-backup makes while it reads a volume.
     ATTACHMENTS_OF_HOSTS = "attachments_of_hosts";
-    /// One live backup, without a lock: for dry runs and for reading back (Icehouse, Juno and Kilo).
+    /// One live backup, without a lock, for dry runs and for reading the result (Icehouse, Juno and Kilo).
     BACKUP_BY_ID_JUNO = "backup_by_id_juno";
-    /// One live backup, without a lock: for dry runs and for reading back (Liberty).
+    /// One live backup, without a lock, for dry runs and for reading the result (Liberty).
     BACKUP_BY_ID_LIBERTY = "backup_by_id_liberty";
-    /// One live backup, without a lock: for dry runs and for reading back (Mitaka and later).
+    /// One live backup, without a lock, for dry runs and for reading the result (Mitaka and later).
     BACKUP_BY_ID_MITAKA = "backup_by_id_mitaka";
     /// One live backup, locked until the transaction ends (Icehouse, Juno and Kilo).
     BACKUP_LOCK_JUNO = "backup_lock_juno";
@@ -61,11 +85,11 @@ statements! {
     BACKUP_LOCK_LIBERTY = "backup_lock_liberty";
     /// One live backup, locked until the transaction ends (Mitaka and later).
     BACKUP_LOCK_MITAKA = "backup_lock_mitaka";
-    /// Changes one backup, if it still is what was seen (Icehouse, Juno and Kilo).
+    /// Changes one backup, if the row is as planned (Icehouse, Juno and Kilo).
     BACKUP_UPDATE_JUNO = "backup_update_juno";
-    /// Changes one backup, if it still is what was seen (Liberty).
+    /// Changes one backup, if the row is as planned (Liberty).
     BACKUP_UPDATE_LIBERTY = "backup_update_liberty";
-    /// Changes one backup, if it still is what was seen (Mitaka and later).
+    /// Changes one backup, if the row is as planned (Mitaka and later).
     BACKUP_UPDATE_MITAKA = "backup_update_mitaka";
     /// Live backups by a list of ids (Icehouse, Juno and Kilo).
     BACKUPS_BY_IDS_JUNO = "backups_by_ids_juno";
@@ -73,70 +97,70 @@ statements! {
     BACKUPS_BY_IDS_LIBERTY = "backups_by_ids_liberty";
     /// Live backups by a list of ids (Mitaka and later).
     BACKUPS_BY_IDS_MITAKA = "backups_by_ids_mitaka";
-    /// Every backup that is not deleted, in one pass over the table (Icehouse, Juno and Kilo).
+    /// Every live backup, in one pass over the table (Icehouse, Juno and Kilo).
     BACKUPS_LIVE_JUNO = "backups_live_juno";
-    /// Every backup that is not deleted, in one pass over the table (Liberty and later).
+    /// Every live backup, in one pass over the table (Liberty and later).
     BACKUPS_LIVE_LIBERTY = "backups_live_liberty";
-    /// The UTC clock that heartbeats are compared with; for a file that is this host's.
+    /// The server's UTC clock, for the age of heartbeats; on SQLite this host's clock.
     CLOCK = "clock";
-    /// For each table the columns that a repair sets and this account may not set, with the table and the account as in a GRANT.
+    /// For each table, the columns that a repair sets and this account may not set, with the table and the account as in a GRANT.
     MISSING_PRIVILEGES = "missing_privileges";
-    /// What the quotas think of backups and of their gigabytes, by project.
+    /// The number of backups and their gigabytes that the quotas count, by project.
     QUOTA_USAGES_BACKUP = "quota_usages_backup";
     /// The revision of the schema (Wallaby and later).
     REVISION_ALEMBIC = "revision_alembic";
     /// The revision of the schema (before Wallaby).
     REVISION_MIGRATE = "revision_migrate";
-    /// Which of the tables and columns that matter there are.
+    /// Which of the required tables and columns exist.
     SCHEMA_COLUMNS = "schema_columns";
-    /// The last heartbeat of every cinder-backup and how many it has sent, removed services included.
+    /// The last heartbeat of every cinder-backup service and the number of heartbeats, removed services included.
     SERVICES_BACKUP = "services_backup";
-    /// The same where the table has no report_count.
+    /// The last heartbeat of every cinder-backup service, if the table has no report_count.
     SERVICES_BACKUP_UNCOUNTED = "services_backup_uncounted";
-    /// One live snapshot, without a lock: for dry runs and for reading back.
+    /// One live snapshot, without a lock, for dry runs and for reading the result.
     SNAPSHOT_BY_ID = "snapshot_by_id";
     /// One live snapshot, locked until the transaction ends.
     SNAPSHOT_LOCK = "snapshot_lock";
-    /// Live backups whose parent is one of a list of ids (Liberty).
+    /// Children of a list of backups, live rows only (Liberty).
     BACKUPS_BY_PARENTS_LIBERTY = "backups_by_parents_liberty";
-    /// Live backups whose parent is one of a list of ids (Mitaka and later).
+    /// Children of a list of backups, live rows only (Mitaka and later).
     BACKUPS_BY_PARENTS_MITAKA = "backups_by_parents_mitaka";
     /// Live backups that were last restored to one of a list of volumes (Mitaka and later).
     BACKUPS_BY_DESTINATIONS_MITAKA = "backups_by_destinations_mitaka";
-    /// Live backups that are made of one of a list of snapshots (Mitaka and later).
+    /// Live backups of a list of snapshots (Mitaka and later).
     BACKUPS_BY_SNAPSHOTS_MITAKA = "backups_by_snapshots_mitaka";
-    /// Live backups that are made of one of a list of volumes (Icehouse, Juno and Kilo).
+    /// Live backups of a list of volumes (Icehouse, Juno and Kilo).
     BACKUPS_BY_VOLUMES_JUNO = "backups_by_volumes_juno";
-    /// Live backups that are made of one of a list of volumes (Liberty).
+    /// Live backups of a list of volumes (Liberty).
     BACKUPS_BY_VOLUMES_LIBERTY = "backups_by_volumes_liberty";
-    /// Live backups that are made of one of a list of volumes (Mitaka and later).
+    /// Live backups of a list of volumes (Mitaka and later).
     BACKUPS_BY_VOLUMES_MITAKA = "backups_by_volumes_mitaka";
-    /// Changes the status of one snapshot, if it still is what was seen.
+    /// Changes the status of one snapshot if the row is as planned.
     SNAPSHOT_UPDATE = "snapshot_update";
     /// Live snapshots by a list of ids.
     SNAPSHOTS_BY_IDS = "snapshots_by_ids";
-    /// Live snapshots that a backup holds.
+    /// Live snapshots that are being backed up.
     SNAPSHOTS_PENDING = "snapshots_pending";
-    /// Seconds since the server started; a file has none.
+    /// Seconds since the server started; none for a file.
     UPTIME = "uptime";
-    /// One live volume, without a lock: for dry runs and for reading back (before Liberty).
+    /// One live volume, without a lock, for dry runs and for reading the result (before Liberty).
     VOLUME_BY_ID_JUNO = "volume_by_id_juno";
-    /// One live volume, without a lock: for dry runs and for reading back (Liberty and later).
+    /// One live volume, without a lock, for dry runs and for reading the result (Liberty and later).
     VOLUME_BY_ID_LIBERTY = "volume_by_id_liberty";
     /// One live volume, locked until the transaction ends (before Liberty).
     VOLUME_LOCK_JUNO = "volume_lock_juno";
     /// One live volume, locked until the transaction ends (Liberty and later).
     VOLUME_LOCK_LIBERTY = "volume_lock_liberty";
-    /// Changes the status of one volume, if it still is what was seen (before Liberty).
+    /// Changes the status of one volume, if the row is as planned (before Liberty).
     VOLUME_UPDATE_JUNO = "volume_update_juno";
-    /// Changes the status of one volume, if it still is what was seen (Liberty and later).
+    /// Changes the status of one volume, if the row is as planned (Liberty and later).
     VOLUME_UPDATE_LIBERTY = "volume_update_liberty";
     /// Live volumes by a list of ids (before Liberty).
     VOLUMES_BY_IDS_JUNO = "volumes_by_ids_juno";
     /// Live volumes by a list of ids (Liberty and later).
     VOLUMES_BY_IDS_LIBERTY = "volumes_by_ids_liberty";
-    /// Live volumes that a backup or a restore holds, or whose status was lost (before Liberty).
+    /// Live volumes that are being backed up or restored, or whose status is NULL (before Liberty).
     VOLUMES_PENDING_JUNO = "volumes_pending_juno";
-    /// Live volumes that a backup or a restore holds, or whose status was lost (Liberty and later).
+    /// Live volumes that are being backed up or restored, or whose status is NULL (Liberty and later).
     VOLUMES_PENDING_LIBERTY = "volumes_pending_liberty";
 }

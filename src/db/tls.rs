@@ -1,15 +1,15 @@
-//! TLS for MySQL, MariaDB and PostgreSQL: one meaning of the modes, one reading of the files, one wording of failures.
+//! TLS for MySQL, MariaDB and PostgreSQL: what the modes mean, how files are read, and how failures are reported.
 //!
 //! | mode | connection | certificate |
 //! |---|---|---|
 //! | `disable` | plain | – |
 //! | `prefer` | TLS if the server offers it | as `require` |
 //! | `require` | TLS | not verified; with a CA file as `verify-ca` |
-//! | `verify-ca` | TLS | signed by the CA file's authority, whatever its name |
+//! | `verify-ca` | TLS | signed by the CA file's authority, for any name |
 //! | `verify-full` | TLS | signed by the CA file's authority, or one that the system trusts, for the host's name |
 //!
-//! These are libpq's meanings, for MySQL too. The provider of rustls is `ring`, named here and never installed for the
-//! process. May use `config` and this module's neighbours in `db`.
+//! These are libpq's meanings, for MySQL too. rustls uses the provider `ring`, which is passed here and not installed for the
+//! process. May use `config` and the other modules of `db`.
 
 use std::error::Error as StdError;
 use std::io;
@@ -23,21 +23,22 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, TrustAnchor, UnixTime};
 use rustls::{AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, Error as TlsError, RootCertStore, SignatureScheme};
 
+use super::remote::Remote;
 use super::{DbError, DbErrorKind};
 use crate::config::{TlsMode, TlsSettings};
 
-/// How far the server's certificate is looked at.
+/// How much of the server's certificate is verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verification {
-    /// Encryption alone: safe from listeners, not from an impostor.
+    /// Nothing: the connection is protected against listeners, but not against an impostor.
     Nothing,
     /// The chain up to the authority.
     Chain,
-    /// The chain, and that the certificate is for this host.
+    /// The chain, and that the certificate is for the host's name.
     ChainAndName,
 }
 
-/// What a mode means for the certificate.
+/// What the settings require of the server's certificate.
 pub(super) fn verification(tls: &TlsSettings) -> Verification {
     match tls.mode {
         TlsMode::Disable | TlsMode::Prefer | TlsMode::Require if tls.ca.is_none() => Verification::Nothing,
@@ -46,21 +47,21 @@ pub(super) fn verification(tls: &TlsSettings) -> Verification {
     }
 }
 
-/// The authorities to trust: those of the CA file, else those of the system; none where nothing is verified.
+/// The authorities to trust: those of the CA file or else those of the system. None if nothing is verified.
 pub(super) fn authorities(tls: &TlsSettings) -> Result<Vec<CertificateDer<'static>>, DbError> {
     match (verification(tls), &tls.ca) {
         (Verification::Nothing, _) => Ok(Vec::new()),
         (_, Some(path)) => read_certificates(path, "CA"),
         (Verification::Chain, None) => Err(configuration(
-            "TLS mode verify-ca needs a CA file: with the system's public authorities the certificate of any web site would do; \
-             name the database's own authority, or use verify-full",
+            "TLS mode verify-ca needs a CA file: the system's public authorities would accept the certificate of any web site; \
+             give the CA file of the database's own authority, or use verify-full",
         )),
         (Verification::ChainAndName, None) => {
             let found = rustls_native_certs::load_native_certs();
             if found.certs.is_empty() {
                 let cause = found.errors.first().map(|error| format!(" ({error})")).unwrap_or_default();
                 return Err(configuration(format!(
-                    "the system has no certificate authorities that it trusts{cause}; name a CA file for TLS mode verify-full"
+                    "the system has no trusted certificate authorities{cause}; give a CA file for TLS mode verify-full"
                 )));
             }
             Ok(found.certs)
@@ -81,37 +82,39 @@ pub(super) fn require_no_built_in_authorities(built_in: &[TrustAnchor<'_>]) -> R
     }
 }
 
-/// The client's certificate and key, where the settings name them.
+/// The client's certificate and key, if the settings name them.
 pub(super) fn identity(tls: &TlsSettings) -> Result<Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>, DbError> {
     match (&tls.cert, &tls.key) {
         (None, None) => Ok(None),
         (Some(cert), Some(key)) => Ok(Some((read_certificates(cert, "client certificate")?, read_key(key)?))),
-        (Some(cert), None) => {
-            Err(configuration(format!("the client certificate {} has no key with it; name the key's file too", cert.display())))
-        }
+        (Some(cert), None) => Err(configuration(format!("the client certificate {} has no key; give the key's file too", cert.display()))),
         (None, Some(key)) => {
-            Err(configuration(format!("the client key {} has no certificate with it; name the certificate's file too", key.display())))
+            Err(configuration(format!("the client key {} has no certificate; give the certificate's file too", key.display())))
         }
     }
 }
 
-/// A client configuration that does what the settings say.
+/// The configuration of rustls for these settings.
 pub(super) fn client_config(tls: &TlsSettings) -> Result<ClientConfig, DbError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let verification = verification(tls);
     let verifier: Arc<dyn ServerCertVerifier> = if verification == Verification::Nothing {
-        Arc::new(EncryptOnly { provider: Arc::clone(&provider) })
+        Arc::new(PartialVerifier { chain: None, provider: Arc::clone(&provider) })
     } else {
         let mut roots = RootCertStore::empty();
         let (added, _) = roots.add_parsable_certificates(authorities(tls)?);
         if added == 0 {
-            let from = tls.ca.as_ref().map_or_else(|| "the system".to_owned(), |path| path.display().to_string());
-            return Err(configuration(format!("no certificate of {from} can be used as an authority")));
+            let source = tls.ca.as_ref().map_or_else(|| "the system".to_owned(), |path| path.display().to_string());
+            return Err(configuration(format!("no certificate of {source} can be used as an authority")));
         }
-        let inner = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+        let full = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
             .build()
             .map_err(|error| configuration(format!("cannot verify certificates with these authorities: {error}")))?;
-        if verification == Verification::Chain { Arc::new(ChainOnly { inner }) } else { inner }
+        if verification == Verification::Chain {
+            Arc::new(PartialVerifier { chain: Some(full), provider: Arc::clone(&provider) })
+        } else {
+            full
+        }
     };
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -122,11 +125,11 @@ pub(super) fn client_config(tls: &TlsSettings) -> Result<ClientConfig, DbError> 
         None => Ok(builder.with_no_client_auth()),
         Some((chain, key)) => builder
             .with_client_auth_cert(chain, key)
-            .map_err(|error| configuration(format!("the client's certificate and key do not go together: {error}"))),
+            .map_err(|error| configuration(format!("the client's certificate and key do not match: {error}"))),
     }
 }
 
-/// A file with all public authorities has 250 KiB.
+/// The largest file that is read. A file with all public authorities takes 250 KiB.
 const LARGEST_FILE: u64 = 16 << 20;
 
 fn read_certificates(path: &Path, what: &str) -> Result<Vec<CertificateDer<'static>>, DbError> {
@@ -148,7 +151,7 @@ fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, DbError> {
     PrivateKeyDer::from_pem_slice(&bytes).map_err(|_| {
         let text = String::from_utf8_lossy(&bytes);
         if text.contains("ENCRYPTED") {
-            configuration(format!("the client key {shown} is encrypted, which is not supported; name a file with the plain key"))
+            configuration(format!("the client key {shown} is encrypted, which is not supported; give a file with the unencrypted key"))
         } else {
             configuration(format!("the client key {shown} holds no private key in PEM"))
         }
@@ -159,14 +162,14 @@ fn configuration(message: impl Into<String>) -> DbError {
     DbError::fatal(DbErrorKind::Configuration, message)
 }
 
-/// The failure of rustls inside an error of a driver's, wherever it is wrapped.
+/// The error of rustls inside a driver's error, however deep it is wrapped.
 pub(super) fn cause<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a TlsError> {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(found) = error.downcast_ref::<TlsError>() {
             return Some(found);
         }
-        // `source` of an io::Error skips the error that it wraps.
+        // `source` of an io::Error skips the error that it wraps; `get_ref` returns it.
         let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
         next = match wrapped {
             Some(wrapped) => Some(wrapped),
@@ -176,8 +179,9 @@ pub(super) fn cause<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a TlsEr
     None
 }
 
-/// A failed handshake in words: what, where, what to do.
-pub(super) fn explain(error: &TlsError, place: &str, tls: &TlsSettings) -> DbError {
+/// The error for a failed handshake, with advice.
+pub(super) fn explain(error: &TlsError, remote: &Remote) -> DbError {
+    let (name, tls) = (&remote.name, &remote.tls);
     let trusted = match &tls.ca {
         Some(path) => format!("{}", path.display()),
         None => "the system's trusted authorities".to_owned(),
@@ -185,26 +189,26 @@ pub(super) fn explain(error: &TlsError, place: &str, tls: &TlsSettings) -> DbErr
     let message = match error {
         TlsError::InvalidCertificate(CertificateError::UnknownIssuer) => {
             format!(
-                "the certificate of {place} is not signed by an authority in {trusted}; give the CA file of the authority that signed it"
+                "the certificate of {name} is not signed by an authority in {trusted}; give the CA file of the authority that signed it"
             )
         }
         TlsError::InvalidCertificate(CertificateError::NotValidForNameContext { expected, presented }) => {
-            let names = if presented.is_empty() { "no name at all".to_owned() } else { presented.join(", ") };
+            let names = if presented.is_empty() { "no name".to_owned() } else { presented.join(", ") };
             format!(
-                "the certificate of {place} is for {names}, not for {}; connect by the name in the certificate, or use TLS mode verify-ca",
+                "the certificate of {name} is for {names}, not for {}; connect by the name in the certificate, or use TLS mode verify-ca",
                 expected.to_str()
             )
         }
         TlsError::InvalidCertificate(CertificateError::NotValidForName) => {
-            format!("the certificate of {place} is for another name; connect by the name in the certificate, or use TLS mode verify-ca")
+            format!("the certificate of {name} is for another name; connect by the name in the certificate, or use TLS mode verify-ca")
         }
         TlsError::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => {
-            format!("the certificate of {place} has expired (by this host's clock); have it renewed")
+            format!("the certificate of {name} has expired (by this host's clock); renew it")
         }
         TlsError::InvalidCertificate(CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. }) => {
-            format!("the certificate of {place} is not valid yet; check this host's clock")
+            format!("the certificate of {name} is not valid yet; check this host's clock")
         }
-        TlsError::InvalidCertificate(other) => format!("the certificate of {place} cannot be accepted: {other}"),
+        TlsError::InvalidCertificate(other) => format!("the certificate of {name} cannot be accepted: {other}"),
         TlsError::AlertReceived(
             AlertDescription::CertificateRequired
             | AlertDescription::BadCertificate
@@ -214,65 +218,24 @@ pub(super) fn explain(error: &TlsError, place: &str, tls: &TlsSettings) -> DbErr
             | AlertDescription::CertificateUnknown
             | AlertDescription::UnknownCA,
         ) => {
-            let given =
-                if tls.cert.is_some() { "refuses the client certificate that it was given" } else { "asks for a client certificate" };
-            format!("{place} {given} ({error}); name a certificate and key that its authority signed")
+            let given = if tls.cert.is_some() { "refuses the client certificate" } else { "requires a client certificate" };
+            format!("{name} {given} ({error}); give a certificate that its authority signed, and the key")
         }
-        other => format!("no TLS connection to {place}: {other}"),
+        other => format!("no TLS connection to {name}: {other}"),
     };
     DbError::fatal(DbErrorKind::Connection, message)
 }
 
-/// TLS mode `require`: whoever answers is taken for the server. Signatures prove nothing then and are not looked at, so
-/// that the certificates that servers make for themselves, X.509 version 1 among them, do.
+/// Verifies less than rustls by default: nothing for TLS mode `require`, everything but the name for `verify-ca`.
 #[derive(Debug)]
-struct EncryptOnly {
+struct PartialVerifier {
+    /// `None` accepts any certificate. Signatures would then prove nothing and are not verified, so that certificates which servers
+    /// generate for themselves are accepted, X.509 version 1 included.
+    chain: Option<Arc<WebPkiServerVerifier>>,
     provider: Arc<CryptoProvider>,
 }
 
-impl ServerCertVerifier for EncryptOnly {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, TlsError> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, TlsError> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, TlsError> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
-}
-
-/// TLS mode `verify-ca`: everything but the name. rustls looks at the name last, so an error about it means that the rest
-/// is in order.
-#[derive(Debug)]
-struct ChainOnly {
-    inner: Arc<WebPkiServerVerifier>,
-}
-
-impl ServerCertVerifier for ChainOnly {
+impl ServerCertVerifier for PartialVerifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -281,7 +244,9 @@ impl ServerCertVerifier for ChainOnly {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, TlsError> {
-        match self.inner.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
+        let Some(chain) = &self.chain else { return Ok(ServerCertVerified::assertion()) };
+        match chain.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
+            // rustls checks the name last, so everything else is valid.
             Err(TlsError::InvalidCertificate(CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. })) => {
                 Ok(ServerCertVerified::assertion())
             }
@@ -295,7 +260,8 @@ impl ServerCertVerifier for ChainOnly {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, TlsError> {
-        self.inner.verify_tls12_signature(message, certificate, signature)
+        let verify = |chain: &Arc<WebPkiServerVerifier>| chain.verify_tls12_signature(message, certificate, signature);
+        self.chain.as_ref().map_or_else(|| Ok(HandshakeSignatureValid::assertion()), verify)
     }
 
     fn verify_tls13_signature(
@@ -304,11 +270,12 @@ impl ServerCertVerifier for ChainOnly {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, TlsError> {
-        self.inner.verify_tls13_signature(message, certificate, signature)
+        let verify = |chain: &Arc<WebPkiServerVerifier>| chain.verify_tls13_signature(message, certificate, signature);
+        self.chain.as_ref().map_or_else(|| Ok(HandshakeSignatureValid::assertion()), verify)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.inner.supported_verify_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
 
@@ -322,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ca_file_is_always_used_when_there_is_one() {
+    fn a_ca_file_is_always_used() {
         let with_ca = |mode| TlsSettings { ca: Some("ca.pem".into()), ..settings(mode) };
         assert_eq!(verification(&settings(TlsMode::Prefer)), Verification::Nothing);
         assert_eq!(verification(&settings(TlsMode::Require)), Verification::Nothing);
@@ -340,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn a_driver_with_authorities_of_its_own_verifies_nothing() {
+    fn a_driver_with_its_own_authorities_is_refused() {
         require_no_built_in_authorities(webpki_roots::TLS_SERVER_ROOTS).unwrap();
         let anchor = |name: &'static [u8]| TrustAnchor {
             subject: name.into(),
@@ -355,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn files_that_cannot_work_are_named() {
+    fn errors_name_the_unusable_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file.pem");
         let expect = |tls: &TlsSettings, words: &str| {
@@ -368,16 +335,16 @@ mod tests {
         std::fs::write(&path, "hello").unwrap();
         expect(&ca, "holds no certificate");
         let alone = TlsSettings { cert: Some(path.clone()), ..settings(TlsMode::Require) };
-        expect(&alone, "has no key with it");
+        expect(&alone, "has no key;");
         let alone = TlsSettings { key: Some(path.clone()), ..settings(TlsMode::Require) };
-        expect(&alone, "has no certificate with it");
+        expect(&alone, "has no certificate;");
         std::fs::write(&path, "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n").unwrap();
         let error = read_key(&path).err().unwrap();
         assert!(error.message.contains("is encrypted"), "{error}");
     }
 
     #[test]
-    fn the_cause_is_found_inside_io_errors() {
+    fn the_tls_error_is_found_inside_io_errors() {
         let inner = TlsError::InvalidCertificate(CertificateError::UnknownIssuer);
         let wrapped = io::Error::new(io::ErrorKind::InvalidData, inner.clone());
         let twice = io::Error::other(wrapped);

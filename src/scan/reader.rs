@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::db::schema::Schema;
 use crate::db::statements as sql;
-use crate::db::{Answer, DbError, DbErrorKind, ID_BATCH, Param, Session, Statement, Step};
+use crate::db::{DbError, DbErrorKind, ID_BATCH, Param, PipelineStep, Session, Statement, StepResult};
 use crate::domain::id::same;
 use crate::domain::{Attachment, Backup, ColumnSet, Image, ServiceRow, Snapshot, Table, Value, Volume};
 
@@ -395,19 +395,19 @@ impl Reader<'_> {
         volumes: &[&str],
     ) -> Result<(Vec<Option<Row>>, Vec<Attachment>), DbError> {
         let volumes = if self.schema.has_attachments { volumes } else { &[] };
-        let mut steps: Vec<Step> = wanted.iter().map(|(table, id)| self.row_step(*table, id, lock)).collect();
-        steps.extend(volumes.iter().map(|volume| Step::Query(&sql::ATTACHMENTS_BY_VOLUME, vec![(*volume).into()])));
+        let mut steps: Vec<PipelineStep> = wanted.iter().map(|(table, id)| self.row_step(*table, id, lock)).collect();
+        steps.extend(volumes.iter().map(|volume| PipelineStep::Query(&sql::ATTACHMENTS_BY_VOLUME, vec![(*volume).into()])));
         let answers = self.session.pipeline(&steps)?;
         let rows = wanted.iter().zip(&answers).map(|((table, id), answer)| row_in(answer, *table, id)).collect();
         let attachments = answers.iter().skip(wanted.len()).flat_map(|answer| match answer {
-            Answer::Rows(rows) => rows.as_slice(),
-            Answer::Matched(_) => &[],
+            StepResult::Rows(rows) => rows.as_slice(),
+            StepResult::Matched(_) => &[],
         });
         Ok((rows, attachments.map(|row| attachment(&mut row.clone())).collect()))
     }
 
     /// The step that reads one live row; [`row_in`] finds it in the answer.
-    pub fn row_step(&self, table: Table, id: &str, lock: Lock) -> Step {
+    pub fn row_step(&self, table: Table, id: &str, lock: Lock) -> PipelineStep {
         use ColumnSet::{Juno, Liberty, Mitaka};
         let statement = match (table, self.schema.columns, lock) {
             (Table::Backups, Juno, Lock::None) => &sql::BACKUP_BY_ID_JUNO,
@@ -423,13 +423,13 @@ impl Reader<'_> {
             (Table::Snapshots, _, Lock::None) => &sql::SNAPSHOT_BY_ID,
             (Table::Snapshots, _, Lock::Held) => &sql::SNAPSHOT_LOCK,
         };
-        Step::Query(statement, vec![id.into()])
+        PipelineStep::Query(statement, vec![id.into()])
     }
 }
 
 /// The row in the answer to a [`Reader::row_step`].
-pub fn row_in(answer: &Answer, table: Table, id: &str) -> Option<Row> {
-    let Answer::Rows(rows) = answer else { return None };
+pub fn row_in(answer: &StepResult, table: Table, id: &str) -> Option<Row> {
+    let StepResult::Rows(rows) = answer else { return None };
     let read = |cells: &Vec<Value>| {
         let mut cells = cells.clone();
         match table {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use cinder_backup_repair::apply::{Mode, Options};
 use cinder_backup_repair::audit::Event;
 use cinder_backup_repair::db::{
-    Access, Answer, CommitOutcome, DbError, DbErrorKind, Engine, Param, RowSink, ServerInfo, Session, Statement, Step,
+    Access, CommitOutcome, DbError, DbErrorKind, Engine, Param, PipelineStep, RowSink, ServerInfo, Session, Statement, StepResult,
 };
 use cinder_backup_repair::domain::{Outcome, Table};
 
@@ -193,9 +193,9 @@ impl Session for Watched {
         self.session.execute(statement, params)
     }
 
-    fn pipeline(&mut self, steps: &[Step]) -> Result<Vec<Answer>, DbError> {
+    fn pipeline(&mut self, steps: &[PipelineStep]) -> Result<Vec<StepResult>, DbError> {
         for step in steps {
-            let (Step::Query(statement, _) | Step::Execute(statement, _)) = step;
+            let (PipelineStep::Query(statement, _) | PipelineStep::Execute(statement, _)) = step;
             self.note(statement)?;
         }
         self.session.pipeline(steps)

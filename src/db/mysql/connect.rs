@@ -1,11 +1,10 @@
-//! Making a connection to MySQL or MariaDB: addresses, TLS, what a password may be sent over.
+//! Connects to MySQL or MariaDB: addresses, TLS, and when a password may be sent.
 
 use std::collections::HashMap;
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -15,73 +14,49 @@ use rustls::pki_types::CertificateDer;
 use secrecy::ExposeSecret;
 use tempfile::NamedTempFile;
 
-use super::errors::{NO_SERVER_KEY, Place, describe};
+use super::errors::{NO_SERVER_KEY, describe};
 use crate::config::{Host, ServerTarget, TlsMode, TlsSettings};
+use crate::db::remote::Remote;
 use crate::db::tls::{self, Verification};
-use crate::db::{DbError, DbErrorKind, SessionSettings};
+use crate::db::{DbError, DbErrorKind};
 
-/// Rows of Cinder's are a few kilobytes; the driver otherwise asks the server, in a text query.
+/// Cinder's rows take a few kilobytes. Without this value the driver asks the server in a text query.
 const MAX_PACKET: usize = 64 << 20;
 
-/// A connection that has logged in, in no particular state.
-pub(super) struct Connected {
-    pub conn: Conn,
-    pub encrypted: bool,
-}
-
-/// Connects and logs in within the time-out, which covers name, connection, TLS and log in together.
-pub(super) fn connect(target: &ServerTarget, settings: &SessionSettings, place: &Place) -> Result<Connected, DbError> {
-    let limit = target.connect_timeout.unwrap_or(settings.connect_timeout).max(Duration::from_millis(1));
-    let attempt = Attempt {
-        options: options(target, place)?,
-        host: target.host.clone(),
-        tls: target.tls.clone(),
-        place: place.clone(),
-        limit,
-        insecure_auth: settings.insecure_auth,
-    };
-    // The driver's read time-out is that of statements and cannot be changed later. A server that accepts a connection
-    // and says nothing must not cost as much, so the waiting is done here and a late connection is closed unused.
+/// Connects and logs in within the time-out, which covers name lookup, connection, TLS and login together. Returns the connection, in
+/// an unknown state, and whether it uses TLS.
+pub(super) fn connect(target: &ServerTarget, remote: &Remote, insecure_auth: bool) -> Result<(Conn, bool), DbError> {
+    let login = Login { options: options(target, remote)?, host: target.host.clone(), remote: remote.clone(), insecure_auth };
+    // The driver's read time-out is that of statements and cannot be changed later. A server that accepts a connection and then
+    // sends nothing must not take that long. So a thread logs in, and a connection that comes too late is closed unused.
     let (sender, receiver) = mpsc::sync_channel(1);
     thread::Builder::new()
         .name("mysql-connect".to_owned())
         .spawn(move || {
-            let _ = sender.send(attempt.run());
+            let _ = sender.send(login.run());
         })
         .map_err(|error| DbError::fatal(DbErrorKind::Other, format!("cannot start a thread: {error}")))?;
-    match receiver.recv_timeout(limit) {
-        // Without a connection there is nothing to go on with, whatever the reason.
-        Ok(outcome) => outcome.map_err(|error| DbError { fatal: true, ..error }),
-        Err(mpsc::RecvTimeoutError::Timeout) => Err(DbError::fatal(
-            DbErrorKind::Connection,
-            format!(
-                "no connection to {} within {} s; check that the server answers, and host, port and firewall",
-                place.name,
-                seconds(limit)
-            ),
-        )),
+    match receiver.recv_timeout(remote.connect_timeout) {
+        Ok(outcome) => outcome.map_err(DbError::into_fatal),
+        Err(mpsc::RecvTimeoutError::Timeout) => Err(remote.connect_timed_out()),
         Err(mpsc::RecvTimeoutError::Disconnected) => {
-            Err(DbError::fatal(DbErrorKind::Connection, format!("{} does not speak MySQL's protocol as it should", place.name)))
+            Err(DbError::fatal(DbErrorKind::Connection, format!("{} does not follow MySQL's protocol", remote.name)))
         }
     }
 }
 
-fn seconds(limit: Duration) -> String {
-    limit.as_secs_f64().to_string()
-}
-
-/// Everything but the address and TLS.
-fn options(target: &ServerTarget, place: &Place) -> Result<OptsBuilder, DbError> {
+/// The driver's options without address and TLS.
+fn options(target: &ServerTarget, remote: &Remote) -> Result<OptsBuilder, DbError> {
     let attributes = HashMap::from([("program_name", "cinder-backup-repair")]);
     let database = (!target.database.is_empty()).then(|| target.database.clone());
     let options = OptsBuilder::new()
-        // The default would silently move a connection to localhost over to a socket, without TLS.
+        // By default the driver silently replaces a connection to localhost by one through a socket, without TLS.
         .prefer_socket(false)
         .additional_capabilities(CapabilityFlags::CLIENT_FOUND_ROWS)
         .max_allowed_packet(Some(MAX_PACKET))
         .stmt_cache_size(Some(64))
-        .read_timeout(place.patience)
-        .write_timeout(place.patience)
+        .read_timeout(remote.answer_timeout)
+        .write_timeout(remote.answer_timeout)
         .tcp_keepalive_time_ms(Some(30_000))
         .tcp_keepalive_probe_interval_secs(Some(10))
         .tcp_keepalive_probe_count(Some(3))
@@ -93,111 +68,98 @@ fn options(target: &ServerTarget, place: &Place) -> Result<OptsBuilder, DbError>
         Host::Tcp { port, .. } => Ok(options.tcp_port(*port)),
         Host::Socket { path } => match path.to_str() {
             Some(text) => Ok(options.socket(Some(text))),
-            None => Err(DbError::fatal(DbErrorKind::Configuration, format!("the socket's path {} is not valid UTF-8", path.display()))),
+            None => Err(DbError::fatal(DbErrorKind::Configuration, format!("the socket path {} is not UTF-8", path.display()))),
         },
     }
 }
 
-struct Attempt {
+struct Login {
     options: OptsBuilder,
     host: Host,
-    tls: TlsSettings,
-    place: Place,
-    limit: Duration,
+    remote: Remote,
     insecure_auth: bool,
 }
 
-impl Attempt {
-    fn run(self) -> Result<Connected, DbError> {
-        let doing = format!("cannot log in to {}", self.place.name);
+impl Login {
+    fn run(self) -> Result<(Conn, bool), DbError> {
+        let remote = &self.remote;
+        let failed = |error: &Error| describe(error, &format!("cannot log in to {}", remote.name), remote);
         let Host::Tcp { name, port } = &self.host else {
-            let conn = Conn::new(self.options).map_err(|error| describe(&error, &doing, &self.place))?;
-            return Ok(Connected { conn, encrypted: false });
+            return Conn::new(self.options).map(|conn| (conn, false)).map_err(|error| failed(&error));
         };
-        let addresses = resolve(name, *port, &self.place.name)?;
-        let ways = ways(name, &addresses, &self.tls);
-        let each = self.limit / u32::try_from(addresses.len().max(1)).unwrap_or(1);
-        // Kept until the driver has read it.
-        let (tls, _authorities) = match self.tls.mode {
+        let bare = name.trim_start_matches('[').trim_end_matches(']');
+        let addresses: Vec<SocketAddr> = (bare, *port).to_socket_addrs().map_err(|error| remote.unknown_address(&error))?.collect();
+        let each = remote.connect_timeout / u32::try_from(addresses.len().max(1)).unwrap_or(1);
+        // The file must exist until the driver has read it.
+        let (tls, _authorities) = match remote.tls.mode {
             TlsMode::Disable => (None, None),
-            _ => ssl_options(&self.tls).map(|(options, file)| (Some(options), file))?,
+            _ => ssl_options(&remote.tls).map(|(options, file)| (Some(options), file))?,
         };
         let loopback = addresses.iter().all(|address| address.ip().is_loopback());
         let plain_password = self.insecure_auth || loopback;
-        let plain = |options: OptsBuilder| if plain_password { options } else { options.server_key_path(Some(NO_SERVER_KEY.into())) };
+        let plain = |options: OptsBuilder| {
+            let options = if plain_password { options } else { options.server_key_path(Some(NO_SERVER_KEY.into())) };
+            Conn::new(options).map(|conn| (conn, false))
+        };
         let mut failure = None;
-        for way in ways {
-            let options = self.options.clone().ip_or_hostname(Some(way.host)).tcp_connect_timeout(Some(each)).bind_address(way.bind);
+        for route in routes(name, &addresses, &remote.tls) {
+            let options = self.options.clone().ip_or_hostname(Some(route.host)).tcp_connect_timeout(Some(each)).bind_address(route.bind);
             let outcome = match &tls {
-                None => Conn::new(plain(options)).map(|conn| (conn, false)),
+                None => plain(options),
                 Some(tls) => match Conn::new(options.clone().ssl_opts(tls.clone())) {
-                    Err(Error::DriverError(DriverError::TlsNotSupported)) if self.tls.mode == TlsMode::Prefer => {
-                        Conn::new(plain(options)).map(|conn| (conn, false))
-                    }
+                    Err(Error::DriverError(DriverError::TlsNotSupported)) if remote.tls.mode == TlsMode::Prefer => plain(options),
                     outcome => outcome.map(|conn| (conn, true)),
                 },
             };
             match outcome {
-                Ok((conn, encrypted)) => return Ok(Connected { conn, encrypted }),
-                // Another address of the name may listen; a server that answered has given the answer.
+                Ok(connected) => return Ok(connected),
+                // The server may listen at another address of the name. Any other error is the server's answer.
                 Err(error @ Error::DriverError(DriverError::ConnectTimeout | DriverError::CouldNotConnect(_))) => {
-                    failure = Some(describe(&error, &doing, &self.place));
+                    failure = Some(failed(&error));
                 }
-                Err(error) => return Err(describe(&error, &doing, &self.place)),
+                Err(error) => return Err(failed(&error)),
             }
         }
-        Err(failure.unwrap_or_else(|| DbError::fatal(DbErrorKind::Connection, format!("{} has no address", self.place.name))))
+        Err(failure.unwrap_or_else(|| DbError::fatal(DbErrorKind::Connection, format!("{} has no address", remote.name))))
     }
 }
 
-/// The addresses of a host name.
-fn resolve(name: &str, port: u16, place: &str) -> Result<Vec<SocketAddr>, DbError> {
-    let bare = name.trim_start_matches('[').trim_end_matches(']');
-    match (bare, port).to_socket_addrs() {
-        Ok(addresses) => Ok(addresses.collect()),
-        Err(error) => {
-            Err(DbError::fatal(DbErrorKind::Connection, format!("cannot find the address of {place}: {error}; check the host's name")))
-        }
-    }
-}
-
-/// One call of the driver: what it is told to connect to.
-struct Way {
+/// The arguments of one call to the driver.
+struct Route {
     host: String,
     bind: Option<SocketAddr>,
 }
 
-/// The driver tries only the first address of a name. Where the certificate's name is not looked at, each address is
-/// given by itself; where it is, the driver must have the name, and tries all addresses of a family when the local end is
-/// bound to that family.
-fn ways(name: &str, addresses: &[SocketAddr], tls: &TlsSettings) -> Vec<Way> {
-    let by_name = tls.mode != TlsMode::Disable && tls::verification(tls) == Verification::ChainAndName;
-    if !by_name {
-        return addresses.iter().map(|address| Way { host: literal(address.ip()), bind: None }).collect();
+/// The driver tries only the first address of a name. If the name is not verified, each address gets a call of its own. If it is, the
+/// driver needs the name; bound to a local address it tries all addresses of that family.
+fn routes(name: &str, addresses: &[SocketAddr], tls: &TlsSettings) -> Vec<Route> {
+    let verifies_name = tls.mode != TlsMode::Disable && tls::verification(tls) == Verification::ChainAndName;
+    if !verifies_name {
+        return addresses.iter().map(|address| Route { host: in_brackets(address.ip()), bind: None }).collect();
     }
     if addresses.len() < 2 || name.parse::<IpAddr>().is_ok() {
-        let host = addresses.first().filter(|_| name.contains(':')).map_or_else(|| name.to_owned(), |address| literal(address.ip()));
-        return vec![Way { host, bind: None }];
+        let address = addresses.first().filter(|_| name.contains(':'));
+        return vec![Route { host: address.map_or_else(|| name.to_owned(), |address| in_brackets(address.ip())), bind: None }];
     }
     let any = |v4: bool| -> SocketAddr { if v4 { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() } };
     let first = addresses.first().is_none_or(SocketAddr::is_ipv4);
     [first, !first]
         .into_iter()
         .filter(|v4| addresses.iter().any(|address| address.is_ipv4() == *v4))
-        .map(|v4| Way { host: name.to_owned(), bind: Some(any(v4)) })
+        .map(|v4| Route { host: name.to_owned(), bind: Some(any(v4)) })
         .collect()
 }
 
-fn literal(address: IpAddr) -> String {
+fn in_brackets(address: IpAddr) -> String {
     match address {
         IpAddr::V4(address) => address.to_string(),
         IpAddr::V6(address) => format!("[{address}]"),
     }
 }
 
-/// The driver's TLS options, with the file of authorities where one had to be written for it.
+/// The driver's TLS options, and the file of authorities if one had to be written.
 fn ssl_options(settings: &TlsSettings) -> Result<(SslOpts, Option<NamedTempFile>), DbError> {
-    // Checked here, where the errors name the file.
+    // Read here because the driver's errors do not name the file.
     let authorities = tls::authorities(settings)?;
     tls::identity(settings)?;
     let mut options = SslOpts::default();
@@ -220,7 +182,7 @@ fn ssl_options(settings: &TlsSettings) -> Result<(SslOpts, Option<NamedTempFile>
     Ok((options, file))
 }
 
-/// Writes the system's authorities into one file, because the driver reads a file and nothing else.
+/// Writes the system's authorities into one file, because the driver only reads a file.
 fn write_authorities(certificates: &[CertificateDer<'static>]) -> Result<NamedTempFile, DbError> {
     let write = || -> std::io::Result<NamedTempFile> {
         let mut file = NamedTempFile::new()?;
@@ -248,7 +210,7 @@ mod tests {
     use rustls::pki_types::pem::PemObject;
 
     #[test]
-    fn what_is_written_as_pem_is_read_back() {
+    fn a_certificate_in_pem_can_be_read_back() {
         for length in [0, 1, 2, 3, 47, 48, 49, 500] {
             let der: Vec<u8> = (0..length).map(|number: u16| number.to_le_bytes()[0]).collect();
             let text = pem(&der);
@@ -261,10 +223,11 @@ mod tests {
     fn a_name_with_two_addresses_is_tried_at_both() {
         let addresses = ["[::1]:3306".parse().unwrap(), "127.0.0.1:3306".parse().unwrap()];
         let tls = |mode| TlsSettings { mode, ca: None, cert: None, key: None };
-        let hosts = |mode| -> Vec<String> { ways("db", &addresses, &tls(mode)).into_iter().map(|way| way.host).collect() };
+        let hosts = |mode| -> Vec<String> { routes("db", &addresses, &tls(mode)).into_iter().map(|route| route.host).collect() };
         assert_eq!(hosts(TlsMode::Require), ["[::1]", "127.0.0.1"]);
         assert_eq!(hosts(TlsMode::VerifyFull), ["db", "db"]);
-        let binds: Vec<bool> = ways("db", &addresses, &tls(TlsMode::VerifyFull)).iter().map(|way| way.bind.unwrap().is_ipv6()).collect();
+        let binds: Vec<bool> =
+            routes("db", &addresses, &tls(TlsMode::VerifyFull)).iter().map(|route| route.bind.unwrap().is_ipv6()).collect();
         assert_eq!(binds, [true, false]);
     }
 }

@@ -1,4 +1,4 @@
-//! Values on their way to and from MySQL's binary protocol.
+//! Converts values to and from MySQL's binary protocol.
 
 use mysql::consts::ColumnType;
 use mysql::{Row, Value as Wire};
@@ -6,7 +6,7 @@ use mysql::{Row, Value as Wire};
 use crate::db::{ID_BATCH, Param};
 use crate::domain::Value;
 
-/// The values for a statement's placeholders: a list of ids fills [`ID_BATCH`] of them, its last id again and again.
+/// The values for a statement's placeholders. A list of ids fills [`ID_BATCH`] of them; its last id is repeated.
 pub(super) fn bind(params: &[Param]) -> Vec<Wire> {
     let mut values = Vec::with_capacity(params.len());
     for param in params {
@@ -24,7 +24,7 @@ pub(super) fn bind(params: &[Param]) -> Vec<Wire> {
     values
 }
 
-/// The cells of a row, into `cells`.
+/// Puts the cells of a row into `cells`.
 pub(super) fn decode(row: Row, cells: &mut Vec<Value>) {
     cells.clear();
     let columns = row.columns();
@@ -64,8 +64,8 @@ fn fraction(micros: u32) -> String {
     if micros == 0 { String::new() } else { format!(".{micros:06}") }
 }
 
-/// The number of matched rows in the message that the server sends after an UPDATE: `Rows matched: 1  Changed: 0 …`.
-/// It is there whether or not the connection counts matched rows, which a proxy in between may have undone.
+/// The number of matched rows in the server's message after an UPDATE: `Rows matched: 1  Changed: 0 …`. The message does not
+/// depend on CLIENT_FOUND_ROWS, which a proxy may drop.
 pub(super) fn matched(message: &str) -> Option<u64> {
     let rest = message.strip_prefix("Rows matched:")?;
     rest.split_whitespace().next()?.parse().ok()
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_list_fills_its_placeholders() {
+    fn a_list_of_ids_is_padded_to_its_placeholders() {
         let params = [Param::from("x"), Param::Ids(vec!["a".to_owned(), "b".to_owned()]), Param::from(7)];
         let bound = bind(&params);
         assert_eq!(bound.len(), ID_BATCH + 2);
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn cells_take_the_shared_form() {
+    fn cells_become_shared_values() {
         let text = ColumnType::MYSQL_TYPE_VAR_STRING;
         assert_eq!(cell(Wire::Bytes(b"12".to_vec()), text), Value::from("12"));
         assert_eq!(cell(Wire::Bytes(b"12".to_vec()), ColumnType::MYSQL_TYPE_NEWDECIMAL), Value::Integer(12));

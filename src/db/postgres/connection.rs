@@ -1,7 +1,8 @@
-//! A PostgreSQL connection that is driven only while somebody waits for an answer, and never longer than there is patience.
+//! A PostgreSQL connection that runs on the caller's thread.
 //!
-//! The driver is asynchronous; its runtime lives on the caller's own thread, so that an answer costs no change of threads.
-//! Statements that go together are all sent before the first answer is waited for.
+//! The driver is asynchronous. Its runtime lives on the caller's own thread, so an answer costs no thread switch, and the
+//! connection only makes progress while the caller waits for an answer. The statements of a pipeline are all sent before the
+//! first answer is awaited.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -15,130 +16,108 @@ use tokio::time::timeout;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Error, Row};
 
-use super::errors::{Failure, Place, describe};
-use super::values::{self, Owned};
-use crate::db::task;
-use crate::db::{DbError, DbErrorKind};
+use super::errors::{StatementFailure, describe};
+use super::values::{self, OwnedParam};
+use crate::db::remote::Remote;
+use crate::db::{DbError, DbErrorKind, task};
 use crate::domain::Value;
 
-/// How many rows of a long answer are taken at a time: what bounds the memory of a query.
+/// How many rows of a long result are taken at a time, which bounds the memory of a query.
 const BATCH: usize = 256;
 
-/// How long a connection that is no longer needed may take to say goodbye.
-const GOODBYE: Duration = Duration::from_secs(1);
+/// How long the driver may take to close a connection.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The driver's side of a connection; it has to be polled for anything to move.
-pub(super) type Driver = Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>;
+/// The driver's future, which must be polled for the connection to make progress.
+pub(super) type ConnectionFuture = Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>;
 
-/// A connection that was just made.
-pub(super) struct Connected {
-    pub client: Client,
-    pub driver: Driver,
-    /// TLS protects it.
-    pub encrypted: bool,
-}
-
-/// Something for the connection to do.
-pub(super) struct Job {
+/// A statement with its values.
+pub(super) struct BoundStatement {
     pub name: &'static str,
     pub text: &'static str,
-    pub params: Vec<Owned>,
-    pub kind: Kind,
+    pub params: Vec<OwnedParam>,
+    pub kind: StatementKind,
 }
 
-/// What to send a statement as.
+/// How a statement is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// Rows are expected.
+pub(super) enum StatementKind {
+    /// Returns rows.
     Query,
-    /// A count is expected.
+    /// Returns the number of matched rows.
     Execute,
     /// Begins or ends a transaction.
     Control,
 }
 
-/// What came of a job: its rows, and how many matched.
+/// The result of a statement.
 #[derive(Debug, Default)]
-pub(super) struct Reply {
+pub(super) struct StatementOutput {
     pub rows: Vec<Vec<Value>>,
     pub matched: u64,
 }
 
 /// A connection.
-pub(super) struct Link {
+pub(super) struct Connection {
     client: Option<Client>,
-    /// Gone once it has ended.
-    driver: Option<Driver>,
+    /// `None` once it has ended.
+    driver: Option<ConnectionFuture>,
     runtime: Option<Runtime>,
-    /// How long to wait for each answer; `None` for ever.
-    patience: Option<Duration>,
-    place: Place,
+    remote: Remote,
 }
 
-impl Link {
-    /// Connects within `limit`; says whether TLS protects the connection.
+impl Connection {
+    /// Connects within the time-out. `login` returns the driver's client and future, and whether the connection uses TLS.
     pub fn connect(
-        attempt: impl Future<Output = Result<Connected, DbError>>,
-        limit: Duration,
-        patience: Option<Duration>,
-        place: &Place,
+        login: impl Future<Output = Result<(Client, ConnectionFuture, bool), DbError>>,
+        remote: &Remote,
     ) -> Result<(Self, bool), DbError> {
         let runtime = Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(|error| DbError::fatal(DbErrorKind::Other, format!("cannot wait for a connection: {error}")))?;
-        let outcome = runtime.block_on(async { timeout(limit, attempt).await });
-        let connected = match outcome {
-            Ok(Ok(connected)) => connected,
-            failed => {
-                // The system may still be looking for the host's address; that is not waited for.
-                runtime.shutdown_background();
-                let late = format!(
-                    "no connection to {} within {} s; check that the server answers, and host, port and firewall",
-                    place.name,
-                    limit.as_secs_f64()
-                );
-                return Err(match failed {
-                    Ok(Err(error)) => error,
-                    _ => DbError::fatal(DbErrorKind::Connection, late),
-                });
+        match runtime.block_on(async { timeout(remote.connect_timeout, login).await }) {
+            Ok(Ok((client, driver, encrypted))) => {
+                let connection = Self { client: Some(client), driver: Some(driver), runtime: Some(runtime), remote: remote.clone() };
+                Ok((connection, encrypted))
             }
-        };
-        let Connected { client, driver, encrypted } = connected;
-        let link = Self { client: Some(client), driver: Some(driver), runtime: Some(runtime), patience, place: place.clone() };
-        Ok((link, encrypted))
+            failed => {
+                // Does not wait for the system, which may still be looking up the host's address.
+                runtime.shutdown_background();
+                Err(failed.map_or_else(|_| remote.connect_timed_out(), |outcome| outcome.err().unwrap_or_else(|| remote.closed())))
+            }
+        }
     }
 
-    /// Runs one statement; `rows` receives batches as they arrive and says whether to go on.
-    pub fn run(&mut self, job: &Job, mut rows: impl FnMut(Vec<Vec<Value>>) -> bool) -> Result<u64, Failure> {
-        if job.kind != Kind::Query {
-            let replies = self.run_together(std::slice::from_ref(job))?;
-            return replies.into_iter().next().map_or(Ok(0), |reply| reply.map(|reply| reply.matched));
+    /// Runs one statement and returns the number of matched rows. `rows` receives batches as they arrive and returns whether to
+    /// continue.
+    pub fn run(&mut self, statement: &BoundStatement, mut rows: impl FnMut(Vec<Vec<Value>>) -> bool) -> Result<u64, StatementFailure> {
+        let name = statement.name;
+        if statement.kind != StatementKind::Query {
+            let outputs = self.pipeline(std::slice::from_ref(statement))?;
+            return outputs.into_iter().next().map_or(Ok(0), |output| output.map(|output| output.matched));
         }
-        let patience = self.patience;
-        let found = self.wait(job.name, async |client| patient(patience, client.query_typed_raw(job.text, parameters(job))).await)?;
-        let mut found = Box::pin(found.map_err(|error| self.failure(Cause::Driver(error), job))?);
+        let limit = self.remote.answer_timeout;
+        let raw = async |client: &Client| within(limit, client.query_typed_raw(statement.text, parameters(statement))).await;
+        let mut found = Box::pin(self.wait(name, raw)?.map_err(|error| self.failure(Cause::Driver(error), name))?);
         loop {
-            let taken = self.wait(job.name, async |_| patient(patience, take(found.as_mut())).await)?;
-            let (batch, more) = taken.map_err(|error| self.failure(Cause::Driver(error), job))?;
-            let batch = batch
-                .iter()
-                .map(|row| values::decode(row, job.name))
-                .collect::<Result<Vec<_>, _>>()
-                .map_err(|error| Failure { error, refused: true })?;
-            // What is left of an answer that nobody wants any more is read and thrown away before the next one.
+            let taken = self.wait(name, async |_| within(limit, take(found.as_mut())).await)?;
+            let (batch, more) = taken.map_err(|error| self.failure(Cause::Driver(error), name))?;
+            let batch: Result<Vec<_>, _> = batch.iter().map(|row| values::decode(row, name)).collect();
+            let batch = batch.map_err(|error| self.failure(Cause::Value(error), name))?;
+            // The driver reads and discards the rest before the next answer.
             if (!batch.is_empty() && !rows(batch)) || !more {
                 return Ok(0);
             }
         }
     }
 
-    /// Runs several statements that give few rows: all are sent, then all answers are taken, in their order.
-    pub fn run_together(&mut self, jobs: &[Job]) -> Result<Vec<Result<Reply, Failure>>, Failure> {
-        let first = jobs.first().map_or("nothing", |job| job.name);
-        let patience = self.patience;
-        let replies = self.wait(first, async |client| {
-            let mut waiting: Vec<_> = jobs.iter().map(|job| Box::pin(maybe_done(perform(client, job)))).collect();
+    /// Runs several statements that return few rows: sends all, then reads all results in order.
+    pub fn pipeline(&mut self, statements: &[BoundStatement]) -> Result<Vec<Result<StatementOutput, StatementFailure>>, StatementFailure> {
+        let first = statements.first().map_or("nothing", |statement| statement.name);
+        let limit = self.remote.answer_timeout;
+        let outputs = self.wait(first, async |client| {
+            let mut waiting: Vec<_> = statements.iter().map(|statement| Box::pin(maybe_done(send(client, statement)))).collect();
             poll_fn(|context| {
                 for answer in &mut waiting {
                     let _ = answer.as_mut().poll(context);
@@ -146,51 +125,47 @@ impl Link {
                 Poll::Ready(())
             })
             .await;
-            let mut replies = Vec::with_capacity(jobs.len());
+            let mut outputs = Vec::with_capacity(statements.len());
             for mut answer in waiting {
-                patient(patience, answer.as_mut()).await?;
-                replies.extend(answer.as_mut().take_output());
+                within(limit, answer.as_mut()).await?;
+                outputs.extend(answer.as_mut().take_output());
             }
-            Some(replies)
+            Some(outputs)
         })?;
-        Ok(replies.into_iter().zip(jobs).map(|(reply, job)| reply.map_err(|error| self.failure(error, job))).collect())
+        let failed = |(output, statement): (Result<_, Cause>, &BoundStatement)| output.map_err(|cause| self.failure(cause, statement.name));
+        Ok(outputs.into_iter().zip(statements).map(failed).collect())
     }
 
-    /// Waits for `work` while driving the connection. Its end without a result is the end of patience.
-    fn wait<T>(&mut self, name: &str, work: impl AsyncFnOnce(&Client) -> Option<T>) -> Result<T, Failure> {
-        let lost = |error| Failure { error, refused: false };
+    /// Waits for `work` while driving the connection. `None` from `work` means that the answer took too long.
+    fn wait<T>(&mut self, name: &str, work: impl AsyncFnOnce(&Client) -> Option<T>) -> Result<T, StatementFailure> {
         let (Some(client), Some(runtime)) = (&self.client, &self.runtime) else {
-            return Err(lost(gone(&self.place)));
+            return Err(StatementFailure::lost(self.remote.closed()));
         };
         match runtime.block_on(alongside(&mut self.driver, work(client))) {
             Ok(Some(done)) => Ok(done),
             Ok(None) => {
-                // No goodbye either: it would have to wait behind the answer that does not come.
+                // Closing properly would wait behind the missing answer.
                 self.driver = None;
-                let waited = self.patience.map_or(0, |limit| limit.as_secs());
-                Err(lost(DbError::fatal(
-                    DbErrorKind::Timeout,
-                    format!("cannot {}: {} has not answered for {waited} s, so the connection was given up", task(name), self.place.name),
-                )))
+                Err(StatementFailure::lost(self.remote.answer_timed_out(&format!("cannot {}", task(name)))))
             }
-            Err(error) => Err(describe(&error, &format!("cannot {}", task(name)), &self.place)),
+            Err(error) => Err(self.failure(Cause::Driver(error), name)),
         }
     }
 
-    fn failure(&self, cause: Cause, job: &Job) -> Failure {
+    fn failure(&self, cause: Cause, name: &str) -> StatementFailure {
         match cause {
-            Cause::Driver(error) => describe(&error, &format!("cannot {}", task(job.name)), &self.place),
-            Cause::Value(error) => Failure { error, refused: true },
+            Cause::Driver(error) => describe(&error, &format!("cannot {}", task(name)), &self.remote),
+            Cause::Value(error) => StatementFailure { error, refused: true },
         }
     }
 }
 
-impl Drop for Link {
+impl Drop for Connection {
     fn drop(&mut self) {
-        // Once there is no client, the driver says goodbye to the server and ends.
+        // Without a client, the driver closes the connection and ends.
         self.client = None;
         if let (Some(driver), Some(runtime)) = (self.driver.take(), &self.runtime) {
-            let _ = runtime.block_on(async { timeout(GOODBYE, driver).await });
+            let _ = runtime.block_on(async { timeout(CLOSE_TIMEOUT, driver).await });
         }
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
@@ -198,28 +173,28 @@ impl Drop for Link {
     }
 }
 
-/// Why a job failed.
+/// Why a statement failed.
 enum Cause {
-    /// The server or the driver said so.
+    /// The server or the driver reported an error.
     Driver(Error),
-    /// A value could not be read.
+    /// A value cannot be decoded.
     Value(DbError),
 }
 
-/// What comes of `work` within the limit.
-async fn patient<T>(limit: Option<Duration>, work: impl Future<Output = T>) -> Option<T> {
+/// The result of `work`, or `None` after the limit.
+async fn within<T>(limit: Option<Duration>, work: impl Future<Output = T>) -> Option<T> {
     match limit {
         Some(limit) => timeout(limit, work).await.ok(),
         None => Some(work.await),
     }
 }
 
-/// `work`, with the connection driven beside it. What ends the connection is the answer, for `work` only sees that it is gone.
-async fn alongside<T>(driver: &mut Option<Driver>, work: impl Future<Output = T>) -> Result<T, Error> {
+/// Runs `work` and drives the connection. An error that ends the connection is the result, because `work` does not see its cause.
+async fn alongside<T>(driver: &mut Option<ConnectionFuture>, work: impl Future<Output = T>) -> Result<T, Error> {
     let mut work = pin!(work);
     poll_fn(|context| {
-        if let Some(moving) = driver
-            && let Poll::Ready(ended) = moving.as_mut().poll(context)
+        if let Some(running) = driver
+            && let Poll::Ready(ended) = running.as_mut().poll(context)
         {
             *driver = None;
             if let Err(error) = ended {
@@ -231,28 +206,29 @@ async fn alongside<T>(driver: &mut Option<Driver>, work: impl Future<Output = T>
     .await
 }
 
-fn parameters(job: &Job) -> Vec<(&(dyn ToSql + Sync), Type)> {
-    job.params.iter().map(|(value, kind)| (value.as_ref() as &(dyn ToSql + Sync), kind.clone())).collect()
+fn parameters(statement: &BoundStatement) -> Vec<(&(dyn ToSql + Sync), Type)> {
+    statement.params.iter().map(|(value, kind)| (value.as_ref() as &(dyn ToSql + Sync), kind.clone())).collect()
 }
 
-/// Sends a statement when first polled, so that several of them go out in their order.
-async fn perform(client: &Client, job: &Job) -> Result<Reply, Cause> {
-    match job.kind {
-        Kind::Control => client.batch_execute(job.text).await.map(|()| Reply::default()).map_err(Cause::Driver),
-        // Typed statements have no name on the server, so that a pooler may send each to another connection.
-        Kind::Execute => {
-            let matched = client.execute_typed(job.text, &parameters(job)).await.map_err(Cause::Driver)?;
-            Ok(Reply { rows: Vec::new(), matched })
+/// Sends a statement when first polled, so that the statements of a pipeline are sent in order, and waits for its result.
+async fn send(client: &Client, statement: &BoundStatement) -> Result<StatementOutput, Cause> {
+    let BoundStatement { name, text, kind, .. } = statement;
+    match kind {
+        StatementKind::Control => client.batch_execute(text).await.map(|()| StatementOutput::default()).map_err(Cause::Driver),
+        // Typed statements have no name on the server, so a pooler may send each to another connection.
+        StatementKind::Execute => {
+            let matched = client.execute_typed(text, &parameters(statement)).await.map_err(Cause::Driver)?;
+            Ok(StatementOutput { rows: Vec::new(), matched })
         }
-        Kind::Query => {
-            let rows = client.query_typed(job.text, &parameters(job)).await.map_err(Cause::Driver)?;
-            let rows = rows.iter().map(|row| values::decode(row, job.name)).collect::<Result<_, _>>().map_err(Cause::Value)?;
-            Ok(Reply { rows, matched: 0 })
+        StatementKind::Query => {
+            let rows = client.query_typed(text, &parameters(statement)).await.map_err(Cause::Driver)?;
+            let rows = rows.iter().map(|row| values::decode(row, name)).collect::<Result<_, _>>().map_err(Cause::Value)?;
+            Ok(StatementOutput { rows, matched: 0 })
         }
     }
 }
 
-/// The next rows, and whether there may be more.
+/// The next rows, and whether more may follow.
 async fn take(mut found: Pin<&mut impl Stream<Item = Result<Row, Error>>>) -> Result<(Vec<Row>, bool), Error> {
     let mut batch = Vec::new();
     while batch.len() < BATCH {
@@ -262,8 +238,4 @@ async fn take(mut found: Pin<&mut impl Stream<Item = Result<Row, Error>>>) -> Re
         }
     }
     Ok((batch, true))
-}
-
-fn gone(place: &Place) -> DbError {
-    DbError::fatal(DbErrorKind::Connection, format!("the connection to {} is closed", place.name))
 }

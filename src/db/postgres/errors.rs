@@ -1,46 +1,45 @@
-//! What PostgreSQL and the driver say, as a [`DbError`]: kind, one sentence, what to do.
+//! Turns errors of PostgreSQL and the driver into a [`DbError`].
 
 use std::error::Error as StdError;
 use std::io;
 
 use tokio_postgres::Error;
-use tokio_postgres::error::{DbError as Answer, Severity};
+use tokio_postgres::error::{DbError as ServerError, Severity};
 
-use crate::config::TlsSettings;
+use crate::db::remote::Remote;
 use crate::db::{DbError, DbErrorKind, tls};
 
-/// Whom a message is about.
-#[derive(Debug, Clone)]
-pub(super) struct Place {
-    /// `db1:5432` or `socket in /run/postgresql`.
-    pub name: String,
-    /// The TLS settings, for what to do about a certificate.
-    pub tls: TlsSettings,
-}
-
-/// A failure, and whether the server itself said so and keeps the connection: then it has certainly not done what it was asked.
-pub(super) struct Failure {
+/// Why a statement failed.
+pub(super) struct StatementFailure {
     pub error: DbError,
+    /// The server refused the statement and keeps the connection, so the statement certainly had no effect.
     pub refused: bool,
 }
 
-/// A failure while `doing` something ("cannot read the backup").
-pub(super) fn describe(error: &Error, doing: &str, place: &Place) -> Failure {
+impl StatementFailure {
+    /// A failure that leaves it open whether the server ran the statement.
+    pub fn lost(error: DbError) -> Self {
+        Self { error, refused: false }
+    }
+}
+
+/// An error while `doing` something ("cannot read the backup").
+pub(super) fn describe(error: &Error, doing: &str, remote: &Remote) -> StatementFailure {
     if let Some(answer) = error.as_db_error() {
         let fatal = !matches!(answer.parsed_severity(), Some(Severity::Error));
         let described = server(answer, doing);
         let fatal = fatal || described.kind == DbErrorKind::Connection;
-        return Failure { error: DbError { fatal, ..described }, refused: !fatal };
+        return StatementFailure { error: DbError { fatal, ..described }, refused: !fatal };
     }
-    Failure { error: transport(error, doing, place), refused: false }
+    StatementFailure::lost(transport(error, doing, remote))
 }
 
-/// Whether the server has no TLS, as opposed to TLS that failed.
+/// Whether the server does not offer TLS, as opposed to a failed handshake.
 pub(super) fn offers_no_tls(error: &Error) -> bool {
     error.source().is_some_and(|cause| cause.to_string() == "server does not support TLS")
 }
 
-fn server(answer: &Answer, doing: &str) -> DbError {
+fn server(answer: &ServerError, doing: &str) -> DbError {
     let code = answer.code().code();
     let message = answer.message();
     let (kind, advice) = meaning(code, message);
@@ -55,40 +54,42 @@ fn meaning(code: &str, message: &str) -> (DbErrorKind, Option<&'static str>) {
         "28P01" => (Kind::Authentication, Some("check the user and the password")),
         "28000" => (
             Kind::Authentication,
-            Some("check the user, its role, and what the server's pg_hba.conf demands for it (TLS, a client certificate)"),
+            Some("check the user, its role, and what the server's pg_hba.conf requires for it (TLS, a client certificate)"),
         ),
         "42501" if message.contains("row-level security") => {
-            (Kind::Privilege, Some("rows would be hidden from this account; use one with BYPASSRLS"))
+            (Kind::Privilege, Some("a row policy hides rows from this account; use one with BYPASSRLS"))
         }
         "42501" => (Kind::Privilege, Some("see `sql/grants` for what the account needs")),
         "55P03" => (Kind::LockTimeout, None),
-        "57014" => (Kind::Timeout, Some("raise the statement time-out if the server is just slow")),
+        "57014" => (Kind::Timeout, Some("raise the statement time-out if the server is only slow")),
         "40001" | "40P01" => (Kind::Conflict, None),
         "3D000" => (Kind::Schema, Some("check the database's name in the URL")),
         "42P01" | "42703" | "3F000" => (Kind::Schema, None),
-        "53300" => (Kind::Connection, Some("the server has no connection to spare")),
+        "53300" => (Kind::Connection, Some("all connections of the server are in use")),
         "57P01" | "57P02" | "57P03" | "57P05" | "25P03" => (Kind::Connection, None),
         _ if code.starts_with("08") => (Kind::Connection, None),
         _ => (Kind::Other, None),
     }
 }
 
-/// A failure of the connection itself, or of the driver: it is over, whatever the kind.
-fn transport(error: &Error, doing: &str, place: &Place) -> DbError {
-    let at = &place.name;
+/// A failure of the connection itself or of the driver. The connection cannot be used any more.
+fn transport(error: &Error, doing: &str, remote: &Remote) -> DbError {
     if let Some(failed) = tls::cause(error) {
-        return tls::explain(failed, at, &place.tls);
+        return tls::explain(failed, remote);
     }
     if offers_no_tls(error) {
-        return DbError::fatal(
-            DbErrorKind::Connection,
-            format!("{at} offers no TLS, which the settings ask for; enable it on the server, or use another TLS mode"),
-        );
+        return remote.no_tls();
     }
     let cause = error.source();
     if let Some(io) = cause.and_then(|cause| cause.downcast_ref::<io::Error>()) {
         let connecting = error.to_string() == "error connecting to server";
-        return input_output(io, connecting, doing, place);
+        return match io.kind() {
+            kind @ (io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) => {
+                remote.cannot_connect(kind, io)
+            }
+            kind @ io::ErrorKind::TimedOut if connecting => remote.cannot_connect(kind, io),
+            _ => remote.broken(doing, io),
+        };
     }
     let cause = cause.map(|cause| format!(": {cause}")).unwrap_or_default();
     let kind = if error.to_string() == "authentication error" || cause.contains("password missing") {
@@ -96,21 +97,7 @@ fn transport(error: &Error, doing: &str, place: &Place) -> DbError {
     } else {
         DbErrorKind::Connection
     };
-    DbError::fatal(kind, format!("{doing}: {at}: {error}{cause}"))
-}
-
-fn input_output(error: &io::Error, connecting: bool, doing: &str, place: &Place) -> DbError {
-    let at = &place.name;
-    let (kind, message) = match error.kind() {
-        io::ErrorKind::ConnectionRefused => {
-            (DbErrorKind::Connection, format!("nothing listens at {at} (connection refused); check that the server runs and the port"))
-        }
-        io::ErrorKind::NotFound => (DbErrorKind::Connection, format!("{at} does not exist; check the folder, and that the server runs")),
-        io::ErrorKind::PermissionDenied => (DbErrorKind::Connection, format!("this user may not connect to {at}: {error}")),
-        io::ErrorKind::TimedOut if connecting => (DbErrorKind::Connection, format!("{at} does not answer; check host, port and firewall")),
-        _ => (DbErrorKind::Connection, format!("{doing}: the connection to {at} broke: {error}")),
-    };
-    DbError::fatal(kind, message)
+    DbError::fatal(kind, format!("{doing}: {}: {error}{cause}", remote.name))
 }
 
 #[cfg(test)]
@@ -118,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_code_decides_the_kind() {
+    fn the_error_code_determines_the_kind() {
         for (code, kind) in [
             ("28P01", DbErrorKind::Authentication),
             ("42501", DbErrorKind::Privilege),

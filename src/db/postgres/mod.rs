@@ -1,13 +1,13 @@
 //! Sessions on PostgreSQL, directly or through a pooler such as PgBouncer.
 //!
-//! Every statement runs inside a transaction, one of its own where the caller began none, and the known state is set for
-//! that transaction alone: behind a pooler in transaction mode a session's settings would otherwise go to whoever gets
-//! the server's connection next. The search path stays as the account, the database or the URL's options have it.
+//! Every statement runs in a transaction, in one of its own if the caller began none. The known state is set for that transaction
+//! only: a pooler in transaction mode would pass a session's settings on to the next user of the server's connection. The search
+//! path is not changed; the account, the database or the URL's options set it.
 //!
-//! Identity: `postgresql:<system identifier>/<database>`; where an administrator has taken `pg_control_system()` away from
-//! accounts, `postgresql:database-<oid>/<database>`.
+//! Identity: `postgresql:<system identifier>/<database>`; if accounts may not call `pg_control_system()`,
+//! `postgresql:database-<oid>/<database>`. A search path that begins with a schema other than `public` adds `/<schema>`.
 //!
-//! May use `config`, `domain` and this module's neighbours in `db`.
+//! May use `config`, `domain` and the other modules of `db`.
 
 mod connection;
 mod errors;
@@ -19,43 +19,31 @@ use std::time::Duration;
 use rustls::ClientConfig;
 use secrecy::ExposeSecret;
 use tokio_postgres::config::SslMode;
-use tokio_postgres::{Config, NoTls};
+use tokio_postgres::{Client, Config, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use self::connection::{Connected, Job, Kind, Link, Reply};
-use self::errors::{Failure, Place, describe, offers_no_tls};
-use self::values::Owned;
+use self::connection::{BoundStatement, Connection, ConnectionFuture, StatementKind, StatementOutput};
+use self::errors::{StatementFailure, describe, offers_no_tls};
+use super::remote::Remote;
+use super::statements::{SessionStatement, session_statements};
 use super::{
-    Access, Answer, CommitOutcome, DbError, DbErrorKind, Engine, Param, RowSink, ServerInfo, Session, SessionSettings, Statement, Step, tls,
+    Access, CommitOutcome, DbError, DbErrorKind, Engine, Param, PipelineStep, RowSink, ServerInfo, Session, SessionSettings, Statement,
+    StepResult, refused_commit, tls,
 };
 use crate::config::{Host, ServerTarget, TlsMode};
 use crate::domain::Value;
 
-macro_rules! own {
-    ($($constant:ident = $name:literal;)*) => {
-        $(const $constant: Own = Own { name: $name, text: include_str!(concat!("../../../sql/postgres/", $name, ".sql")) };)*
-        /// Statements that only PostgreSQL has, by name.
-        pub const OWN: &[(&str, &str)] = &[$(($constant.name, $constant.text)),*];
-    };
-}
-
-/// A statement of the session itself, with its file's name.
-struct Own {
-    name: &'static str,
-    text: &'static str,
-}
-
-impl Own {
-    fn job(&self, params: Vec<Owned>, kind: Kind) -> Job {
-        Job { name: self.name, text: self.text, params, kind }
+impl SessionStatement {
+    fn bind(&self, params: &[Param], kind: StatementKind) -> BoundStatement {
+        BoundStatement { name: self.name, text: self.text, params: values::bind(params), kind }
     }
 }
 
-fn job(statement: &Statement, params: &[Param], kind: Kind) -> Job {
-    Job { name: statement.name, text: statement.text(Engine::Postgresql), params: values::bind(params), kind }
+fn bind(statement: &Statement, params: &[Param], kind: StatementKind) -> BoundStatement {
+    BoundStatement { name: statement.name, text: statement.text(Engine::Postgresql), params: values::bind(params), kind }
 }
 
-own! {
+session_statements! { "postgres":
     SET = "session_set";
     CHECK = "session_check";
     SERVER = "session_server";
@@ -68,58 +56,41 @@ own! {
     ROLLBACK = "session_rollback";
 }
 
-/// How much longer than the server itself the program waits for a statement's answer.
-const GRACE: Duration = Duration::from_secs(5);
-
 struct Postgres {
-    /// Gone once it must not be used any more.
-    link: Option<Link>,
-    /// Why it is gone.
+    /// `None` once it must not be used any more.
+    connection: Option<Connection>,
+    /// Why the connection was closed.
     dead: Option<DbError>,
+    remote: Remote,
     server: ServerInfo,
     encrypted: bool,
+    /// In milliseconds.
     lock_timeout: u64,
+    /// In milliseconds.
     statement_timeout: u64,
     /// The open transaction.
     open: Option<Access>,
-    /// A statement of it failed. The server answers COMMIT with success then, having rolled back.
+    /// A statement of it failed. The server would roll back and still report success for COMMIT.
     failed: bool,
-    /// This account may ask for the server's timeline.
+    /// This account may read the server's timeline.
     sees_timeline: bool,
-    /// The timeline of the last transaction that may write.
+    /// The timeline of the last transaction with [`Access::Write`].
     timeline: Option<String>,
 }
 
 /// Opens a session on PostgreSQL and puts it into the known state.
 ///
-/// Errors name the host; the kinds are those of [`DbErrorKind`], [`DbErrorKind::SessionState`] when the state that was set
-/// is not the one that is found.
+/// # Errors
+/// [`DbErrorKind::SessionState`] if the state that was set is not found again, and other kinds for connection and login. Messages
+/// name the host.
 pub fn open(target: &ServerTarget, settings: &SessionSettings) -> Result<Box<dyn Session>, DbError> {
-    let name = match &target.host {
-        Host::Tcp { name, port } if name.contains(':') => format!("[{name}]:{port}"),
-        Host::Tcp { name, port } => format!("{name}:{port}"),
-        Host::Socket { path } => format!("socket in {} for port {}", path.display(), target.port),
-    };
-    let place = Place { name, tls: target.tls.clone() };
-    let longest = settings.statement_timeout.max(settings.lock_timeout);
-    let patience = (!settings.statement_timeout.is_zero()).then(|| longest + GRACE);
-    let limit = target.connect_timeout.unwrap_or(settings.connect_timeout).max(Duration::from_millis(1));
-    let attempt = Attempt::new(target, limit, &place)?;
-    let (link, encrypted) = Link::connect(attempt.run(), limit, patience, &place)?;
-    let server = ServerInfo {
-        engine: Engine::Postgresql,
-        version: String::new(),
-        identity: String::new(),
-        location: target.describe(),
-        user: None,
-        galera: false,
-        multi_primary: false,
-        read_only: false,
-    };
+    let remote = Remote::new(target, settings);
+    let (connection, encrypted) = Connection::connect(Connector::new(target, &remote)?.run(), &remote)?;
     let mut session = Postgres {
-        link: Some(link),
+        connection: Some(connection),
         dead: None,
-        server,
+        remote,
+        server: ServerInfo::new(Engine::Postgresql, target.describe()),
         encrypted,
         lock_timeout: lock_timeout(settings.lock_timeout),
         statement_timeout: millis(settings.statement_timeout),
@@ -128,33 +99,31 @@ pub fn open(target: &ServerTarget, settings: &SessionSettings) -> Result<Box<dyn
         sees_timeline: false,
         timeline: None,
     };
-    // Whatever is wrong with a session that has just been made, there is none.
-    session.identify().map_err(|error| DbError { fatal: true, ..error })?;
+    session.identify().map_err(DbError::into_fatal)?;
     Ok(Box::new(session))
 }
 
-/// Milliseconds, no more than the server can count.
+/// Milliseconds, at most the server's maximum.
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).min(2_147_483_647)
 }
 
-/// Milliseconds to wait for a lock; zero would be no limit at all.
+/// Milliseconds to wait for a lock. Zero would be no limit.
 fn lock_timeout(limit: Duration) -> u64 {
     millis(limit).max(1)
 }
 
-/// Making a connection: addresses and TLS.
-struct Attempt {
+/// Connects: addresses and TLS.
+struct Connector {
     config: Config,
     tls: Option<ClientConfig>,
     mode: TlsMode,
     host: Host,
-    limit: Duration,
-    place: Place,
+    remote: Remote,
 }
 
-impl Attempt {
-    fn new(target: &ServerTarget, limit: Duration, place: &Place) -> Result<Self, DbError> {
+impl Connector {
+    fn new(target: &ServerTarget, remote: &Remote) -> Result<Self, DbError> {
         let mut config = Config::new();
         config
             .dbname(&target.database)
@@ -172,7 +141,7 @@ impl Attempt {
         if let Some(options) = &target.options {
             config.options(options);
         }
-        // There is no TLS on a socket, and none is needed.
+        // PostgreSQL has no TLS on a socket.
         let mut mode = target.tls.mode;
         match &target.host {
             Host::Tcp { name, port } => config.host(name.trim_start_matches('[').trim_end_matches(']')).port(*port),
@@ -182,69 +151,63 @@ impl Attempt {
             }
         };
         let tls = if mode == TlsMode::Disable { None } else { Some(tls::client_config(&target.tls)?) };
-        Ok(Self { config, tls, mode, host: target.host.clone(), limit, place: place.clone() })
+        Ok(Self { config, tls, mode, host: target.host.clone(), remote: remote.clone() })
     }
 
     /// Connects and logs in.
-    async fn run(mut self) -> Result<Connected, DbError> {
+    async fn run(mut self) -> Result<(Client, ConnectionFuture, bool), DbError> {
         if let Host::Tcp { name, port } = &self.host {
             let bare = name.trim_start_matches('[').trim_end_matches(']');
-            let addresses = tokio::net::lookup_host((bare, *port)).await.map_err(|error| {
-                DbError::fatal(
-                    DbErrorKind::Connection,
-                    format!("cannot find the address of {}: {error}; check the host's name", self.place.name),
-                )
-            })?;
-            // The driver tries one after the other, each with this limit.
+            let addresses = tokio::net::lookup_host((bare, *port)).await.map_err(|error| self.remote.unknown_address(&error))?;
+            // The driver tries one address after the other, each with this limit.
             let count = u32::try_from(addresses.count().max(1)).unwrap_or(1);
-            self.config.connect_timeout(self.limit / count);
+            self.config.connect_timeout(self.remote.connect_timeout / count);
         }
         let outcome = match self.tls.take() {
             None => self.plain().await,
             Some(tls) => match self.config.ssl_mode(SslMode::Require).connect(MakeRustlsConnect::new(tls)).await {
                 Err(error) if self.mode == TlsMode::Prefer && offers_no_tls(&error) => self.plain().await,
-                outcome => outcome.map(|(client, driver)| Connected { client, driver: Box::pin(driver), encrypted: true }),
+                outcome => outcome.map(|(client, driver)| (client, Box::pin(driver) as ConnectionFuture, true)),
             },
         };
-        outcome.map_err(|error| {
-            let error = describe(&error, &format!("cannot log in to {}", self.place.name), &self.place).error;
-            DbError { fatal: true, ..error }
-        })
+        let doing = || format!("cannot log in to {}", self.remote.name);
+        outcome.map_err(|error| describe(&error, &doing(), &self.remote).error.into_fatal())
     }
 
-    async fn plain(&mut self) -> Result<Connected, tokio_postgres::Error> {
+    async fn plain(&mut self) -> Result<(Client, ConnectionFuture, bool), tokio_postgres::Error> {
         let (client, driver) = self.config.ssl_mode(SslMode::Disable).connect(NoTls).await?;
-        Ok(Connected { client, driver: Box::pin(driver), encrypted: false })
+        Ok((client, Box::pin(driver), false))
     }
 }
 
 impl Postgres {
-    /// Learns what the server is. The transaction that this takes sets and checks the state as any other does.
+    /// Identifies the server, in a transaction that sets and checks the state like any other.
     fn identify(&mut self) -> Result<(), DbError> {
         self.begin(Access::ReadOnly)?;
-        let row = self.own(&SERVER, Vec::new())?.into_iter().next().unwrap_or_default();
+        let row = self.read(&SERVER)?.into_iter().next().unwrap_or_default();
         let text = |index: usize| row.get(index).and_then(Value::as_text).unwrap_or_default().to_owned();
         let is_true = |index: usize| row.get(index).and_then(Value::as_integer) == Some(1);
-        let origin = if is_true(5) {
-            let rows = self.own(&SYSTEM_IDENTIFIER, Vec::new())?;
+        let cluster = if is_true(5) {
+            let rows = self.read(&SYSTEM_IDENTIFIER)?;
             rows.first().and_then(|row| row.first()).and_then(Value::as_text).unwrap_or_default().to_owned()
         } else {
             format!("database-{}", text(6))
         };
         self.server.version = text(0);
         self.server.user = Some(text(1));
-        // Two copies of Cinder's tables may live side by side in one database, told apart by search_path alone.
+        // A database may hold two copies of Cinder's tables, which only the search path distinguishes.
         let schema = text(7);
         let schema = if schema.is_empty() || schema == "public" { String::new() } else { format!("/{schema}") };
-        self.server.identity = format!("postgresql:{origin}/{}{schema}", text(2));
+        self.server.identity = format!("postgresql:{cluster}/{}{schema}", text(2));
         self.server.read_only = is_true(3) || text(4) == "on";
         self.sees_timeline = is_true(8);
         self.rollback()
     }
 
-    fn own(&mut self, statement: &Own, params: Vec<Owned>) -> Result<Vec<Vec<Value>>, DbError> {
+    /// All rows of a statement without parameters.
+    fn read(&mut self, statement: &SessionStatement) -> Result<Vec<Vec<Value>>, DbError> {
         let mut rows = Vec::new();
-        self.send(&statement.job(params, Kind::Query), |batch| {
+        self.run(&statement.bind(&[], StatementKind::Query), |batch| {
             rows.extend(batch);
             true
         })
@@ -252,35 +215,28 @@ impl Postgres {
         Ok(rows)
     }
 
-    fn control(&mut self, statement: &Own) -> Result<(), DbError> {
-        self.send(&statement.job(Vec::new(), Kind::Control), |_| true).map(drop).map_err(|failure| failure.error)
+    /// Runs a statement, and records a failure.
+    fn run(&mut self, statement: &BoundStatement, rows: impl FnMut(Vec<Vec<Value>>) -> bool) -> Result<u64, StatementFailure> {
+        let outcome = self.connection().map_err(StatementFailure::lost)?.run(statement, rows);
+        outcome.map_err(|failure| self.record(failure))
     }
 
-    /// Uses the connection, if it may be used.
-    fn send(&mut self, job: &Job, rows: impl FnMut(Vec<Vec<Value>>) -> bool) -> Result<u64, Failure> {
-        let outcome = match self.usable() {
-            Ok(link) => link.run(job, rows),
-            Err(error) => return Err(Failure { error, refused: false }),
-        };
-        outcome.map_err(|failure| self.note(failure))
-    }
-
-    /// The same for several statements in one go: the answers, up to the first failure and what that was.
-    fn send_together(&mut self, jobs: &[Job]) -> Result<(Vec<Reply>, Option<DbError>), DbError> {
-        let outcome = self.usable()?.run_together(jobs);
-        let replies = outcome.map_err(|failure| self.note(failure).error)?;
-        let mut answered = Vec::with_capacity(replies.len());
-        for reply in replies {
-            match reply {
-                Ok(reply) => answered.push(reply),
-                Err(failure) => return Ok((answered, Some(self.note(failure).error))),
+    /// Runs several statements at once. Returns the results before the first failure, and that failure.
+    fn run_pipeline(&mut self, statements: &[BoundStatement]) -> Result<(Vec<StatementOutput>, Option<DbError>), DbError> {
+        let outcome = self.connection()?.pipeline(statements);
+        let results = outcome.map_err(|failure| self.record(failure).error)?;
+        let mut outputs = Vec::with_capacity(results.len());
+        for result in results {
+            match result {
+                Ok(output) => outputs.push(output),
+                Err(failure) => return Ok((outputs, Some(self.record(failure).error))),
             }
         }
-        Ok((answered, None))
+        Ok((outputs, None))
     }
 
-    /// Notes what a failure means for the connection.
-    fn note(&mut self, mut failure: Failure) -> Failure {
+    /// Marks the transaction as failed, and closes a connection that must not be used any more.
+    fn record(&mut self, mut failure: StatementFailure) -> StatementFailure {
         self.failed = true;
         if failure.error.code.as_deref() == Some("25006") && self.open != Some(Access::ReadOnly) {
             failure.error.kind = DbErrorKind::NotPrimary;
@@ -291,31 +247,26 @@ impl Postgres {
         failure
     }
 
-    fn usable(&mut self) -> Result<&mut Link, DbError> {
-        match (&mut self.link, &self.dead) {
-            (Some(link), None) => Ok(link),
-            (_, Some(dead)) => Err(dead.clone()),
-            (None, None) => Err(DbError::fatal(DbErrorKind::Connection, "the connection is closed")),
+    fn connection(&mut self) -> Result<&mut Connection, DbError> {
+        match (&mut self.connection, &self.dead) {
+            (Some(connection), None) => Ok(connection),
+            (_, dead) => Err(dead.clone().unwrap_or_else(|| self.remote.closed())),
         }
     }
 
     fn close(&mut self, why: &DbError) {
         self.open = None;
-        self.dead = Some(DbError { fatal: true, ..why.clone() });
-        self.link = None;
+        self.dead = Some(why.clone().into_fatal());
+        self.connection = None;
     }
 
-    /// Refuses to go on in a transaction that has failed.
-    fn may_go_on(&self) -> Result<(), DbError> {
-        if self.open.is_some() && self.failed {
-            return Err(DbError::new(DbErrorKind::Other, "a statement of the transaction had failed, so it has to be rolled back first"));
-        }
-        Ok(())
+    fn check_not_failed(&self) -> Result<(), DbError> {
+        if self.open.is_some() && self.failed { Err(DbError::failed_transaction()) } else { Ok(()) }
     }
 
-    /// Runs something in the open transaction, or in one of its own.
-    fn within<T>(&mut self, access: Access, work: impl FnOnce(&mut Self) -> Result<T, DbError>) -> Result<T, DbError> {
-        self.may_go_on()?;
+    /// Does `work` in the open transaction, or in one of its own.
+    fn in_transaction<T>(&mut self, access: Access, work: impl FnOnce(&mut Self) -> Result<T, DbError>) -> Result<T, DbError> {
+        self.check_not_failed()?;
         if self.open.is_some() {
             return work(self);
         }
@@ -332,14 +283,14 @@ impl Postgres {
         }
     }
 
-    /// Compares the state that session_check found with what was asked for.
+    /// Compares the state that session_check read with the required one.
     fn check_state(&self, access: Access, row: &[Value]) -> Result<(), DbError> {
         let number = |value: u64| Value::Integer(i64::try_from(value).unwrap_or(i64::MAX));
         let (isolation, read_only) = match access {
             Access::ReadOnly => ("repeatable read", "on"),
             Access::Write => ("read committed", "off"),
         };
-        let wanted = [
+        let expected = [
             ("TimeZone", Value::from("UTC")),
             ("standard_conforming_strings", Value::from("on")),
             ("row_security", Value::from("off")),
@@ -349,15 +300,15 @@ impl Postgres {
             ("transaction_isolation", Value::from(isolation)),
             ("transaction_read_only", Value::from(read_only)),
         ];
-        for (index, (name, wanted)) in wanted.iter().enumerate() {
-            compare(name, wanted, row.get(index).unwrap_or(&Value::Null))?;
+        for (index, (name, expected)) in expected.iter().enumerate() {
+            compare(name, expected, row.get(index).unwrap_or(&Value::Null))?;
         }
         Ok(())
     }
 }
 
-fn compare(name: &str, wanted: &Value, found: &Value) -> Result<(), DbError> {
-    if wanted == found {
+fn compare(name: &str, expected: &Value, found: &Value) -> Result<(), DbError> {
+    if expected == found {
         return Ok(());
     }
     let shown = |value: &Value| match value {
@@ -368,9 +319,9 @@ fn compare(name: &str, wanted: &Value, found: &Value) -> Result<(), DbError> {
     Err(DbError::new(
         DbErrorKind::SessionState,
         format!(
-            "the transaction's {name} was set to {} but is {}; something between here and the server (PgBouncer in statement mode, Pgpool) does \
-             not keep transactions apart, so connect to the server itself",
-            shown(wanted),
+            "the transaction's {name} was set to {} but is {}; a pooler (PgBouncer in statement mode, Pgpool) does not keep transactions \
+             apart, so connect to the server itself",
+            shown(expected),
             shown(found)
         ),
     ))
@@ -386,68 +337,65 @@ impl Session for Postgres {
     }
 
     fn query(&mut self, statement: &Statement, params: &[Param], row: RowSink<'_>) -> Result<(), DbError> {
-        let job = job(statement, params, Kind::Query);
-        self.within(Access::ReadOnly, |session| {
+        let query = bind(statement, params, StatementKind::Query);
+        self.in_transaction(Access::ReadOnly, |session| {
             let take = |mut batch: Vec<Vec<Value>>| batch.iter_mut().all(|cells| row(cells) == ControlFlow::Continue(()));
-            session.send(&job, take).map(drop).map_err(|failure| failure.error)
+            session.run(&query, take).map(drop).map_err(|failure| failure.error)
         })
     }
 
     fn execute(&mut self, statement: &Statement, params: &[Param]) -> Result<u64, DbError> {
-        let job = job(statement, params, Kind::Execute);
-        self.within(Access::Write, |session| session.send(&job, |_| true).map_err(|failure| failure.error))
+        let update = bind(statement, params, StatementKind::Execute);
+        self.in_transaction(Access::Write, |session| session.run(&update, |_| true).map_err(|failure| failure.error))
     }
 
-    fn pipeline(&mut self, steps: &[Step]) -> Result<Vec<Answer>, DbError> {
-        self.may_go_on()?;
+    fn pipeline(&mut self, steps: &[PipelineStep]) -> Result<Vec<StepResult>, DbError> {
+        self.check_not_failed()?;
         if self.open.is_none() {
-            return super::one_by_one(self, steps);
+            return super::run_in_order(self, steps);
         }
-        let jobs: Vec<Job> = steps
-            .iter()
-            .map(|step| match step {
-                Step::Query(statement, params) => job(statement, params, Kind::Query),
-                Step::Execute(statement, params) => job(statement, params, Kind::Execute),
-            })
-            .collect();
-        let (replies, failure) = self.send_together(&jobs)?;
+        let bound = |step: &PipelineStep| match step {
+            PipelineStep::Query(statement, params) => bind(statement, params, StatementKind::Query),
+            PipelineStep::Execute(statement, params) => bind(statement, params, StatementKind::Execute),
+        };
+        let (outputs, failure) = self.run_pipeline(&steps.iter().map(bound).collect::<Vec<_>>())?;
         if let Some(error) = failure {
             return Err(error);
         }
-        let answer = |(step, reply): (&Step, Reply)| match step {
-            Step::Query(..) => Answer::Rows(reply.rows),
-            Step::Execute(..) => Answer::Matched(reply.matched),
+        let result = |(step, output): (&PipelineStep, StatementOutput)| match step {
+            PipelineStep::Query(..) => StepResult::Rows(output.rows),
+            PipelineStep::Execute(..) => StepResult::Matched(output.matched),
         };
-        Ok(steps.iter().zip(replies).map(answer).collect())
+        Ok(steps.iter().zip(outputs).map(result).collect())
     }
 
     fn begin(&mut self, access: Access) -> Result<(), DbError> {
-        self.usable()?;
+        self.connection()?;
         if self.open.is_some() {
-            return Err(DbError::new(DbErrorKind::Other, "a transaction is open already"));
+            return Err(DbError::new(DbErrorKind::Other, "a transaction is already open"));
         }
         let begin = match access {
             Access::ReadOnly => &BEGIN_READ,
             Access::Write => &BEGIN_WRITE,
         };
         let limits = [Param::from(self.lock_timeout.to_string()), Param::from(self.statement_timeout.to_string())];
-        // If BEGIN fails, the others change nothing: their settings last for their own transaction.
-        let mut jobs =
-            vec![begin.job(Vec::new(), Kind::Control), SET.job(values::bind(&limits), Kind::Query), CHECK.job(Vec::new(), Kind::Query)];
+        // If BEGIN fails, the others have no lasting effect: their settings end with their own transaction.
+        let mut statements =
+            vec![begin.bind(&[], StatementKind::Control), SET.bind(&limits, StatementKind::Query), CHECK.bind(&[], StatementKind::Query)];
         // In each transaction, because a pooler may have switched to another server.
         if access == Access::Write && self.sees_timeline {
-            jobs.push(TIMELINE.job(Vec::new(), Kind::Query));
+            statements.push(TIMELINE.bind(&[], StatementKind::Query));
         }
-        let (replies, failure) = self.send_together(&jobs)?;
-        if let (true, Some(error)) = (replies.is_empty(), &failure) {
-            // A standby refuses the very BEGIN.
+        let (outputs, failure) = self.run_pipeline(&statements)?;
+        if let (true, Some(error)) = (outputs.is_empty(), &failure) {
+            // A standby refuses even the BEGIN.
             let recovery = access == Access::Write && error.code.as_deref() == Some("0A000");
             let kind = if recovery { DbErrorKind::NotPrimary } else { error.kind };
             return Err(DbError { kind, ..error.clone() });
         }
         self.open = self.dead.is_none().then_some(access);
         let checked = failure.map_or(Ok(()), Err).and_then(|()| {
-            let mut rows = replies.into_iter().skip(2).map(|reply| reply.rows.into_iter().next().unwrap_or_default());
+            let mut rows = outputs.into_iter().skip(2).map(|output| output.rows.into_iter().next().unwrap_or_default());
             self.check_state(access, &rows.next().unwrap_or_default())?;
             if access == Access::Write {
                 self.timeline = rows.next().and_then(|row| row.first()?.as_text().map(str::to_owned));
@@ -468,56 +416,54 @@ impl Session for Postgres {
 
     fn commit(&mut self) -> CommitOutcome {
         if let Some(dead) = &self.dead {
-            // The server rolls back what a lost connection left open, and COMMIT was never sent.
+            // The server rolls back the transaction of a lost connection, and COMMIT was never sent.
             return CommitOutcome::NotCommitted(dead.clone());
         }
         if self.open.is_none() {
-            return CommitOutcome::NotCommitted(DbError::new(DbErrorKind::Other, "there is no transaction to commit"));
+            return CommitOutcome::NotCommitted(DbError::new(DbErrorKind::Other, "no transaction is open"));
         }
         if self.failed {
-            let cause = self.rollback().err().map(|error| format!(" ({error})")).unwrap_or_default();
-            let message = format!("a statement of the transaction had failed, so it was rolled back{cause}");
-            return CommitOutcome::NotCommitted(DbError { fatal: self.dead.is_some(), ..DbError::new(DbErrorKind::Other, message) });
+            return refused_commit(self.rollback());
         }
-        match self.send(&COMMIT.job(Vec::new(), Kind::Control), |_| true) {
+        match self.run(&COMMIT.bind(&[], StatementKind::Control), |_| true) {
             Ok(_) => {
                 self.open = None;
                 CommitOutcome::Committed
             }
-            // An error that leaves the connection alive is the server's word that it rolled back.
-            Err(Failure { error, refused: true }) => {
+            // After an error that leaves the connection usable, the server has certainly rolled back.
+            Err(StatementFailure { error, refused: true }) => {
                 self.open = None;
                 self.failed = false;
                 CommitOutcome::NotCommitted(error)
             }
-            Err(Failure { error, .. }) => {
+            Err(StatementFailure { error, .. }) => {
                 self.close(&error);
-                CommitOutcome::Unknown(DbError { fatal: true, ..error })
+                CommitOutcome::Unknown(error.into_fatal())
             }
         }
     }
 
     fn rollback(&mut self) -> Result<(), DbError> {
-        self.usable()?;
+        self.connection()?;
         if self.open.take().is_none() {
             return Ok(());
         }
-        let outcome = self.control(&ROLLBACK).map_err(|error| {
-            self.close(&error);
-            DbError { fatal: true, ..error }
+        let outcome = self.run(&ROLLBACK.bind(&[], StatementKind::Control), |_| true).map(drop).map_err(|failure| {
+            self.close(&failure.error);
+            failure.error.into_fatal()
         });
         self.failed = false;
         outcome
     }
 
     fn set_lock_timeout(&mut self, limit: Duration) -> Result<(), DbError> {
-        // Each transaction is begun with it.
+        // Each transaction sets it.
         self.lock_timeout = lock_timeout(limit);
         Ok(())
     }
 
     fn lock_holders(&mut self) -> Vec<String> {
-        let rows = self.within(Access::ReadOnly, |session| session.own(&LOCK_HOLDERS, Vec::new())).unwrap_or_default();
+        let rows = self.in_transaction(Access::ReadOnly, |session| session.read(&LOCK_HOLDERS)).unwrap_or_default();
         rows.iter().filter_map(|row| super::lock_holder(row)).collect()
     }
 
@@ -532,15 +478,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_statement_says_its_own_name_first() {
-        for (name, text) in OWN {
-            assert!(text.starts_with(&format!("-- {name}: ")), "{name}");
-            assert!(text.ends_with(";\n"), "{name}");
-        }
-    }
-
-    #[test]
-    fn a_state_that_is_not_as_wanted_is_named() {
+    fn an_unexpected_session_state_is_reported() {
         assert!(compare("TimeZone", &Value::from("UTC"), &Value::from("UTC")).is_ok());
         let error = compare("lock_timeout", &Value::Integer(10), &Value::Integer(0)).unwrap_err();
         assert_eq!(error.kind, DbErrorKind::SessionState);
@@ -548,7 +486,7 @@ mod tests {
     }
 
     #[test]
-    fn durations_fit_the_server() {
+    fn durations_are_limited_to_the_servers_maximum() {
         assert_eq!(millis(Duration::from_millis(1500)), 1500);
         assert_eq!(millis(Duration::MAX), 2_147_483_647);
     }

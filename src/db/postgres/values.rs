@@ -1,22 +1,21 @@
-//! Values on their way to and from PostgreSQL.
+//! Converts values to and from PostgreSQL's types.
 
 use std::error::Error as StdError;
 
 use tokio_postgres::Row;
 use tokio_postgres::types::{FromSql, ToSql, Type};
 
-use crate::db::task;
-use crate::db::{DbError, DbErrorKind, Param};
+use crate::db::{DbError, DbErrorKind, Param, task};
 use crate::domain::Value;
 
-/// A parameter that owns its value, to cross over to the connection's thread.
-pub(super) type Owned = (Box<dyn ToSql + Sync + Send>, Type);
+/// A parameter that owns its value.
+pub(super) type OwnedParam = (Box<dyn ToSql + Sync + Send>, Type);
 
-/// The values for a statement's placeholders. Their types are fixed and the statements cast them to what they compare with.
-pub(super) fn bind(params: &[Param]) -> Vec<Owned> {
+/// The values for a statement's placeholders. Their types are fixed; the statements cast them where a column has another type.
+pub(super) fn bind(params: &[Param]) -> Vec<OwnedParam> {
     params
         .iter()
-        .map(|param| -> Owned {
+        .map(|param| -> OwnedParam {
             match param {
                 Param::One(Value::Null) => (Box::new(None::<String>), Type::TEXT),
                 Param::One(Value::Integer(number)) => (Box::new(*number), Type::INT8),
@@ -35,7 +34,7 @@ pub(super) fn decode(row: &Row, statement: &str) -> Result<Vec<Value>, DbError> 
             let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
             DbError::new(
                 DbErrorKind::Schema,
-                format!("cannot {}: the column {} is of the type {}{cause}", task(statement), column.name(), column.type_()),
+                format!("cannot {}: the column {} has the type {}{cause}", task(statement), column.name(), column.type_()),
             )
         })?;
         cells.push(cell.map_or(Value::Null, |cell| cell.0));
@@ -43,7 +42,7 @@ pub(super) fn decode(row: &Row, statement: &str) -> Result<Vec<Value>, DbError> 
     Ok(cells)
 }
 
-/// A cell of one of the types that statements give.
+/// A cell of one of the types that the statements return.
 struct Cell(Value);
 
 impl<'a> FromSql<'a> for Cell {
@@ -84,14 +83,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cells_take_the_shared_form() {
+    fn cells_become_shared_values() {
         let read = |kind: &Type, raw: &[u8]| Cell::from_sql(kind, raw).unwrap().0;
         assert_eq!(read(&Type::BOOL, &[1]), Value::Integer(1));
         assert_eq!(read(&Type::INT2, &[0xff, 0xfe]), Value::Integer(-2));
         assert_eq!(read(&Type::INT8, &[0, 0, 0, 0, 0, 0, 1, 0]), Value::Integer(256));
         assert_eq!(read(&Type::VARCHAR, "für".as_bytes()), Value::from("für"));
         assert_eq!(read(&Type::UUID, &[0x11; 16]), Value::from("11111111-1111-1111-1111-111111111111"));
-        assert!(!<Cell as FromSql>::accepts(&Type::TIMESTAMP), "the statement has to cast it");
+        assert!(!<Cell as FromSql>::accepts(&Type::TIMESTAMP), "the statement must cast it");
     }
 
     #[test]

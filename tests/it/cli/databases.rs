@@ -32,7 +32,7 @@ fn files_that_are_not_a_cinder_database_are_refused() {
     }
     insta::assert_snapshot!(refusals.said, @r#"
     $ scan --database-url sqlite:///DIR/absent.db
-    error: there is no SQLite database DIR/absent.db; this program never creates one, so check the path in the URL
+    error: there is no SQLite database DIR/absent.db, and this program never creates one; check the path in the URL
     hint: the database is sqlite:///DIR/absent.db, from --database-url
     $ scan --database-url sqlite:///DIR/folder.db
     error: DIR/folder.db is not a file
@@ -44,13 +44,13 @@ fn files_that_are_not_a_cinder_database_are_refused() {
     error: DIR/text.db is not a SQLite database
     hint: the database is sqlite:///DIR/text.db, from --database-url
     $ scan --database-url sqlite:///DIR/foreign.db
-    error: not a Cinder database: there is no table backups in sqlite:DIR/foreign.db; check the database's name, and that this account may read the table
+    error: not a Cinder database: the table backups is missing in sqlite:DIR/foreign.db; check the database name, and that this account may read the table
     hint: the database is sqlite:///DIR/foreign.db, from --database-url
     $ scan --database-url sqlite:///DIR/icehouse.db
-    error: not a Cinder database of Icehouse or later: there is no column backups.deleted in sqlite:DIR/icehouse.db; check the database's name, and that this account may read the table
+    error: not a Cinder database of Icehouse or later: the column backups.deleted is missing in sqlite:DIR/icehouse.db; check the database name, and that this account may read the table
     hint: the database is sqlite:///DIR/icehouse.db, from --database-url
     $ scan --database-url sqlite:///DIR/cut.db
-    error: cannot open DIR/cut.db: the database file is damaged (database disk image is malformed); look at it with PRAGMA integrity_check
+    error: cannot open DIR/cut.db: the database file is damaged (database disk image is malformed); check it with PRAGMA integrity_check
     hint: the database is sqlite:///DIR/cut.db, from --database-url
     "#);
 }
