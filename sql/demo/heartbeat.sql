@@ -1,4 +1,4 @@
--- heartbeat: ctl2 beats, as its cinder-backup does every ten seconds.
+-- heartbeat: updates the row of ctl2, as its cinder-backup does every ten seconds.
 UPDATE services
    SET updated_at = strftime('%Y-%m-%d %H:%M:%f000', 'now'),
        report_count = report_count + 1

@@ -1,5 +1,4 @@
--- meanwhile: what a colleague does by hand between a plan and its apply.
--- It is the retired host's backup; nobody else knows that a plan for it exists.
+-- meanwhile: sets the retired host's backup to error, as a colleague may do by hand between a plan and its apply.
 UPDATE backups
    SET status = 'error',
        fail_reason = 'ctl0 is gone, set to error by hand',

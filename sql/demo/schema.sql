@@ -1,17 +1,16 @@
--- schema: the seven of Cinder's tables that this program reads, for `cinder-backup-repair demo`.
+-- schema: creates the seven Cinder tables that this program reads, for `cinder-backup-repair demo`.
 --
--- Columns, types and indexes are those that `cinder-manage db sync` of 2026.2 makes on SQLite. Left out are the
--- other 29 tables and the foreign keys into them. SQLite keeps times as text, naive UTC with six digits after the
--- point, and booleans as 0 and 1.
+-- Columns, types and indexes are those that `cinder-manage db sync` of 2026.2 creates on SQLite, without the other 29 tables and the
+-- foreign keys into them. SQLite stores times as text in naive UTC with six decimals, and booleans as 0 and 1.
 
--- The revision of the schema; its head has not moved since 2024.1.
+-- The revision of the schema, which has not changed since 2024.1.
 CREATE TABLE alembic_version (
     version_num VARCHAR(32) NOT NULL,
     CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num)
 );
 INSERT INTO alembic_version (version_num) VALUES ('9c74c1c6971f');
 
--- One row a process; updated_at is its heartbeat, every ten seconds.
+-- One row for each process; updated_at is its heartbeat, every ten seconds.
 CREATE TABLE services (
     created_at             DATETIME,
     updated_at             DATETIME,
@@ -72,7 +71,7 @@ CREATE TABLE volumes (
     consistencygroup_id         VARCHAR(36),
     provider_id                 VARCHAR(255),
     multiattach                 BOOLEAN,
-    previous_status             VARCHAR(255),          -- what the API found before it set backing-up
+    previous_status             VARCHAR(255),          -- the status before the API set backing-up
     cluster_name                VARCHAR(255),
     group_id                    VARCHAR(36),
     service_uuid                VARCHAR(36),
@@ -118,7 +117,7 @@ CREATE INDEX snapshots_deleted_project_id_idx ON snapshots (deleted, project_id)
 CREATE INDEX ix_snapshots_cgsnapshot_id ON snapshots (cgsnapshot_id);
 CREATE INDEX ix_snapshots_group_snapshot_id ON snapshots (group_snapshot_id);
 
--- Who has a volume: a server (instance_uuid), or a host for itself.
+-- Attachments of a volume to a server (instance_uuid) or to a host itself.
 CREATE TABLE volume_attachment (
     created_at      DATETIME,
     updated_at      DATETIME,
@@ -140,7 +139,7 @@ CREATE TABLE volume_attachment (
 );
 CREATE INDEX ix_volume_attachment_volume_id ON volume_attachment (volume_id);
 
--- Soft delete: a deleted backup stays as a row with deleted = 1, so that most rows of an old table are deleted ones.
+-- Soft delete: a deleted backup remains as a row with deleted = 1, so most rows of an old table are deleted.
 CREATE TABLE backups (
     created_at            DATETIME,
     updated_at            DATETIME,                    -- NULL until the first update; no heartbeat
@@ -150,18 +149,18 @@ CREATE TABLE backups (
     volume_id             VARCHAR(36) NOT NULL,
     user_id               VARCHAR(255),
     project_id            VARCHAR(255),
-    host                  VARCHAR(255),                -- NULL until the scheduler chose one
+    host                  VARCHAR(255),                -- NULL until the scheduler chooses one
     availability_zone     VARCHAR(255),
     display_name          VARCHAR(255),                -- chosen by a user of the cloud: hostile text
     display_description   VARCHAR(255),
     container             VARCHAR(255),
     status                VARCHAR(255),
     fail_reason           VARCHAR(255),
-    service_metadata      VARCHAR(255),                -- the driver's own notes: a prefix, or JSON for Ceph
+    service_metadata      VARCHAR(255),                -- the driver's data: a prefix, or JSON for Ceph
     service               VARCHAR(255),                -- the driver's class
     size                  INTEGER,                     -- GiB; NULL in an unfinished import
     object_count          INTEGER,
-    parent_id             VARCHAR(36),                 -- the backup that this one is an increment of
+    parent_id             VARCHAR(36),                 -- the parent of an increment
     temp_volume_id        VARCHAR(36),
     temp_snapshot_id      VARCHAR(36),
     num_dependent_backups INTEGER,

@@ -1,4 +1,5 @@
--- state: every row that a repair may touch, with all that it may change; updated_at apart, as each write sets it.
+-- state: reads every row that a repair may change, with the columns that it may change. updated_at is separate, because every write
+-- sets it.
 SELECT 'backups' AS "table", id,
        printf('%d %s %s %s %s %s %s', deleted, quote(status), quote(host), quote(size), quote(object_count),
               quote(num_dependent_backups), quote(fail_reason)) AS content,

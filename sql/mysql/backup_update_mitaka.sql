@@ -1,6 +1,6 @@
--- backup_update_mitaka: changes one backup, if it still is what was seen (Mitaka and later).
--- Parameters: the new values, the id, then every guarded column as it was read. Columns that do
--- not change are set to what they are. Exactly one row must match.
+-- backup_update_mitaka: changes one backup if the row is as planned (Mitaka and later).
+-- Parameters: the new values, the id, then every guarded column as it was read. Columns that do not change are set to their old value.
+-- Exactly one row must match.
 UPDATE backups
    SET status = ?,
        size = ?,

@@ -1,2 +1,2 @@
--- clock: the server's UTC clock.
+-- clock: reads the server's UTC clock, for the age of heartbeats.
 SELECT CAST(UTC_TIMESTAMP(6) AS CHAR);

@@ -1,5 +1,6 @@
--- missing_privileges: for each table the columns that a repair sets and this account may not set, then the table and the account as a GRANT
--- has them. The column `privileges` has those that are in force: on the server, the schema, the table and the column, and by active roles.
+-- missing_privileges: reads, for each table, the columns that a repair sets and this account may not set, with the table and the account
+-- as in a GRANT.
+-- The column `privileges` has the privileges in force: on the server, the schema, the table and the column, and by active roles.
 SELECT GROUP_CONCAT(column_name ORDER BY ordinal_position SEPARATOR ', '),
        CONCAT('`', table_schema, '`.`', table_name, '`'),
        CONCAT(QUOTE(LEFT(CURRENT_USER(), CHAR_LENGTH(CURRENT_USER()) - CHAR_LENGTH(SUBSTRING_INDEX(CURRENT_USER(), '@', -1)) - 1)), '@',

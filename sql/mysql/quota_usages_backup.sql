@@ -1,4 +1,4 @@
--- quota_usages_backup: what the quotas think of backups and of their gigabytes, by project.
+-- quota_usages_backup: reads the number of backups and their gigabytes that the quotas count, by project.
 SELECT project_id, resource, in_use
   FROM quota_usages
  WHERE deleted = 0

@@ -1,3 +1,3 @@
--- revision_alembic: the revision of the schema (Wallaby and later).
+-- revision_alembic: reads the revision of the schema (Wallaby and later).
 SELECT version_num
   FROM alembic_version;

@@ -1,4 +1,4 @@
--- schema_columns: which of the tables and columns that matter there are, as far as this account may see them.
+-- schema_columns: reads which of the required tables and columns exist and are visible to this account.
 SELECT table_name, column_name
   FROM information_schema.columns
  WHERE table_schema = DATABASE()

@@ -1,5 +1,5 @@
--- session_check_mysql: reads back what session_rows, session_names and session_state_mysql set; a proxy may have dropped it.
--- The last column is the server that answers.
+-- session_check_mysql: reads back what session_rows, session_names and session_state_mysql set, because a proxy may have dropped it.
+-- The last column identifies the server that answers.
 SELECT @@session.time_zone,
        @@session.sql_mode,
        @@session.lc_messages,

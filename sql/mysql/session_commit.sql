@@ -1,2 +1,2 @@
--- session_commit: makes the transaction last.
+-- session_commit: commits the transaction.
 COMMIT;

@@ -1,4 +1,4 @@
--- session_holders_mariadb: who holds the row locks that sessions of this account wait for at the moment. Needs the privilege PROCESS.
+-- session_holders_mariadb: reads which connections hold row locks that sessions of this account wait for. Needs the privilege PROCESS.
 SELECT DISTINCT CONCAT('connection ', b.trx_mysql_thread_id), p.user, NULL, p.host,
        CONCAT(CONVERT_TZ(b.trx_started, 'SYSTEM', '+00:00'), ' UTC')
   FROM information_schema.innodb_lock_waits AS w

@@ -1,5 +1,5 @@
--- session_holders_mysql: who holds the row locks that sessions of this account wait for at the moment. Needs the privileges PROCESS
--- and SELECT on performance_schema.
+-- session_holders_mysql: reads which connections hold row locks that sessions of this account wait for. Needs the privileges PROCESS and
+-- SELECT on performance_schema.
 SELECT DISTINCT CONCAT('connection ', b.processlist_id), b.processlist_user, NULL, b.processlist_host,
        CONCAT(CONVERT_TZ(x.trx_started, 'SYSTEM', '+00:00'), ' UTC')
   FROM performance_schema.data_lock_waits AS w

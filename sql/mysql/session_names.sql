@@ -1,2 +1,2 @@
--- session_names: text goes over the connection as UTF-8 of up to four bytes.
+-- session_names: makes text on the connection UTF-8 with up to four bytes a character.
 SET NAMES utf8mb4;

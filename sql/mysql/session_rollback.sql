@@ -1,2 +1,2 @@
--- session_rollback: undoes the transaction.
+-- session_rollback: rolls back the transaction.
 ROLLBACK;

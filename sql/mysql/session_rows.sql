@@ -1,3 +1,3 @@
--- session_rows: a SELECT or a SHOW gives all of its rows, whatever limit the server has for those that ask for none: what it left
--- out would look as if it were not there, and a volume free that a backup holds. Before anything is asked.
+-- session_rows: makes every SELECT and SHOW return all rows, whatever the default limit of the server. A row that was left out would look
+-- missing, and a volume that a backup uses would look free. Runs before any other statement.
 SET SESSION sql_select_limit = 18446744073709551615;

@@ -1,4 +1,4 @@
--- session_tables: tables to be changed whose engine knows no transactions: what was written to them could not be taken back.
+-- session_tables: reads the tables to change whose engine has no transactions, and where a change could not be rolled back.
 SELECT t.table_name, t.engine
   FROM information_schema.tables AS t
   JOIN information_schema.engines AS e ON e.engine = t.engine

@@ -1,2 +1,2 @@
--- session_user: the account that the server took this session for, and the database that it works in.
+-- session_user: reads the account that the server uses for this session, and the current database.
 SELECT CURRENT_USER(), DATABASE();

@@ -1,4 +1,4 @@
--- snapshots_by_ids: live snapshots by a list of ids.
+-- snapshots_by_ids: reads live snapshots by a list of primary keys.
 SELECT id, status, volume_id, display_name, project_id, CAST(created_at AS CHAR) AS created_at,
        CAST(updated_at AS CHAR) AS updated_at
   FROM snapshots

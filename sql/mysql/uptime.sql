@@ -1,2 +1,2 @@
--- uptime: seconds since the server started.
+-- uptime: reads the seconds since the server started.
 SHOW GLOBAL STATUS LIKE 'Uptime';

@@ -1,5 +1,5 @@
--- volume_lock_liberty: one live volume, locked until the transaction ends (Liberty and later).
--- FOR UPDATE reads the newest committed row and holds it to the end of the transaction.
+-- volume_lock_liberty: locks one live volume until the transaction ends, and reads it (Liberty and later).
+-- FOR UPDATE reads the newest committed row.
 SELECT id, status, attach_status, size, display_name, project_id, CAST(created_at AS CHAR) AS created_at,
        CAST(updated_at AS CHAR) AS updated_at, previous_status
   FROM volumes

@@ -1,4 +1,4 @@
--- attachments_of_hosts: live attachments that a host holds for itself, as cinder-backup does while it reads a volume.
+-- attachments_of_hosts: reads the live attachments to a host itself, as cinder-backup makes while it reads a volume.
 SELECT id, volume_id, instance_uuid, attached_host, attach_status
   FROM volume_attachment
  WHERE deleted = FALSE

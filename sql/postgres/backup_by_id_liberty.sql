@@ -1,4 +1,4 @@
--- backup_by_id_liberty: one live backup, without a lock: for dry runs and for reading back (Liberty).
+-- backup_by_id_liberty: reads one live backup by primary key without a lock, for dry runs and to check the result (Liberty).
 SELECT id, status, host, service, volume_id, display_name, project_id, size, object_count, container, service_metadata,
        fail_reason,
        CASE WHEN created_at >= '0001-01-01' AND isfinite(created_at)

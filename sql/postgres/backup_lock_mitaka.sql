@@ -1,5 +1,5 @@
--- backup_lock_mitaka: one live backup, locked until the transaction ends (Mitaka and later).
--- FOR UPDATE reads the newest committed row and holds it to the end of the transaction.
+-- backup_lock_mitaka: locks one live backup until the transaction ends, and reads it (Mitaka and later).
+-- FOR UPDATE reads the newest committed row.
 SELECT id, status, host, service, volume_id, display_name, project_id, size, object_count, container, service_metadata,
        fail_reason,
        CASE WHEN created_at >= '0001-01-01' AND isfinite(created_at)

@@ -1,4 +1,4 @@
--- backups_by_ids_juno: live backups by a list of ids (Icehouse, Juno and Kilo).
+-- backups_by_ids_juno: reads live backups by a list of primary keys (Icehouse, Juno and Kilo).
 SELECT id, status, host, service, volume_id, display_name, project_id, size, object_count, container, service_metadata,
        fail_reason,
        CASE WHEN created_at >= '0001-01-01' AND isfinite(created_at)

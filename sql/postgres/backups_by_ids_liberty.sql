@@ -1,4 +1,4 @@
--- backups_by_ids_liberty: live backups by a list of ids (Liberty).
+-- backups_by_ids_liberty: reads live backups by a list of primary keys (Liberty).
 SELECT id, status, host, service, volume_id, display_name, project_id, size, object_count, container, service_metadata,
        fail_reason,
        CASE WHEN created_at >= '0001-01-01' AND isfinite(created_at)

@@ -1,5 +1,6 @@
--- backups_by_snapshots_mitaka: live backups that are made of one of a list of snapshots (Mitaka and later).
--- A pass over the live rows; run only for snapshots that are backing-up with no active backup, or that were marked after one took them.
+-- backups_by_snapshots_mitaka: reads the live backups of a list of snapshots (Mitaka and later).
+-- Scans the live rows. Runs only for snapshots that are backing-up without an active backup, or that were updated after a backup began to
+-- use them.
 SELECT id, status, host, service, volume_id, display_name, project_id, size, object_count, container, service_metadata,
        fail_reason,
        CASE WHEN created_at >= '0001-01-01' AND isfinite(created_at)

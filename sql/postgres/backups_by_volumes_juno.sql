@@ -1,6 +1,6 @@
--- backups_by_volumes_juno: live backups that are made of one of a list of volumes (Icehouse, Juno and Kilo).
--- A pass over the live rows, as volume_id has no index;
--- run only for volumes that are backing-up with no active backup, or that were marked after one took them.
+-- backups_by_volumes_juno: reads the live backups of a list of volumes (Icehouse, Juno and Kilo).
+-- Scans the live rows, because volume_id has no index. Runs only for volumes that are backing-up without an active backup, or that were
+-- updated after a backup began to use them.
 SELECT id, status, host, service, volume_id, display_name, project_id, size, object_count, container, service_metadata,
        fail_reason,
        CASE WHEN created_at >= '0001-01-01' AND isfinite(created_at)

@@ -1,4 +1,5 @@
--- missing_privileges: for each table the columns that a repair sets and this account may not set, then the table and the account as a GRANT has them.
+-- missing_privileges: reads, for each table, the columns that a repair sets and this account may not set, with the table and the account
+-- as in a GRANT.
 SELECT string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum), CAST(CAST(c.oid AS regclass) AS text), quote_ident(current_user)
   FROM pg_catalog.pg_class AS c
   JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid

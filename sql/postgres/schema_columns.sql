@@ -1,4 +1,4 @@
--- schema_columns: which of the tables and columns that matter there are, along the search path.
+-- schema_columns: reads which of the required tables and columns exist along the search path.
 SELECT CAST(c.relname AS text), CAST(a.attname AS text)
   FROM pg_catalog.pg_class AS c
   JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid

@@ -1,4 +1,4 @@
--- services_backup: the last heartbeat of every cinder-backup and how many it has sent, removed services included.
+-- services_backup: reads the last heartbeat of every cinder-backup service and the number of its heartbeats, removed services included.
 SELECT host,
        CASE WHEN updated_at >= '0001-01-01' AND isfinite(updated_at)
             THEN to_char(updated_at, 'YYYY-MM-DD HH24:MI:SS.US') ELSE CAST(updated_at AS text) END AS updated_at,

@@ -1,4 +1,5 @@
--- services_backup_uncounted: the same for a table without report_count; every release of Cinder has that column.
+-- services_backup_uncounted: reads the last heartbeat of every cinder-backup service from a table without report_count, which every
+-- release of Cinder has.
 SELECT host,
        CASE WHEN updated_at >= '0001-01-01' AND isfinite(updated_at)
             THEN to_char(updated_at, 'YYYY-MM-DD HH24:MI:SS.US') ELSE CAST(updated_at AS text) END AS updated_at,

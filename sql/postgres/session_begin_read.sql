@@ -1,2 +1,2 @@
--- session_begin_read: begins a transaction that sees one moment and that the server holds read-only.
+-- session_begin_read: begins a transaction that reads one snapshot and in which the server refuses writes.
 BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;

@@ -1,5 +1,5 @@
--- session_holders: who holds the locks that this program's sessions on this account wait for at the moment. Without pg_read_all_stats
--- the address and the time are those of the account's own sessions alone.
+-- session_holders: reads which sessions hold locks that this program's sessions on this account wait for. Without pg_read_all_stats, the
+-- address and the time are known only for sessions of the same account.
 SELECT DISTINCT
        'process ' || h.pid,
        CAST(h.usename AS text),

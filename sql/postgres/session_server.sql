@@ -1,6 +1,6 @@
--- session_server: what the server is, as far as every account may know. Whether PUBLIC may call pg_control_system() is asked,
--- and not whether this account may, so that all accounts find the same identity. The last
--- column is whether this account may run session_timeline.
+-- session_server: reads what the server is, from facts that every account may read. It asks whether PUBLIC may call pg_control_system(),
+-- not whether this account may, so that all accounts find the same identity. The last column is whether this account may run
+-- session_timeline.
 SELECT current_setting('server_version'),
        CAST(current_user AS text),
        CAST(current_database() AS text),

@@ -1,9 +1,8 @@
--- session_set: puts the transaction into the known state. For this transaction alone, so that a pooler that lends the
--- connection to others lends it unchanged.
--- Parameters: milliseconds to wait for a lock, milliseconds that a statement may take (0: any). row_security = off makes a
--- row policy that would hide rows an error; a commit that is acknowledged must be on disk. A transaction that may
--- write and whose COMMIT is held up on the way is rolled back after two minutes at most, so that it cannot arrive when its time to write is
--- over.
+-- session_set: puts the transaction into the known state. The settings end with the transaction, so a pooler passes the connection on
+-- unchanged.
+-- Parameters: milliseconds to wait for a lock, milliseconds for a statement (0: no limit). row_security = off turns a row policy that
+-- would hide rows into an error. A confirmed commit must be on disk. A transaction that may write and whose COMMIT is delayed on the way
+-- is rolled back after two minutes at most, so that the COMMIT cannot take effect after that.
 SELECT set_config('TimeZone', 'UTC', TRUE),
        set_config('standard_conforming_strings', 'on', TRUE),
        set_config('row_security', 'off', TRUE),

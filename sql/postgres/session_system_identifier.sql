@@ -1,2 +1,2 @@
--- session_system_identifier: the number that a cluster got when it was made and that its standbys share.
+-- session_system_identifier: reads the number that a cluster gets when it is created and that its standbys share.
 SELECT CAST(system_identifier AS text) FROM pg_control_system();

@@ -1,4 +1,4 @@
--- snapshot_by_id: one live snapshot, without a lock: for dry runs and for reading back.
+-- snapshot_by_id: reads one live snapshot by primary key without a lock, for dry runs and to check the result.
 SELECT id, status, volume_id, display_name, project_id,
        CASE WHEN created_at >= '0001-01-01' AND isfinite(created_at)
             THEN to_char(created_at, 'YYYY-MM-DD HH24:MI:SS.US') ELSE CAST(created_at AS text) END AS created_at,

@@ -1,4 +1,4 @@
--- snapshot_update: changes the status of one snapshot, if it still is what was seen.
+-- snapshot_update: changes the status of one snapshot if the row is as planned.
 -- Parameters: the new status, the id, then every guarded column as it was read. Exactly one row must match.
 UPDATE snapshots
    SET status = CAST($1 AS text),

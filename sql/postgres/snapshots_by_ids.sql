@@ -1,4 +1,4 @@
--- snapshots_by_ids: live snapshots by a list of ids.
+-- snapshots_by_ids: reads live snapshots by a list of primary keys.
 SELECT id, status, volume_id, display_name, project_id,
        CASE WHEN created_at >= '0001-01-01' AND isfinite(created_at)
             THEN to_char(created_at, 'YYYY-MM-DD HH24:MI:SS.US') ELSE CAST(created_at AS text) END AS created_at,

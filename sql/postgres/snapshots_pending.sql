@@ -1,4 +1,4 @@
--- snapshots_pending: live snapshots that a backup holds.
+-- snapshots_pending: reads the live snapshots that are being backed up.
 SELECT id, status, volume_id, display_name, project_id,
        CASE WHEN created_at >= '0001-01-01' AND isfinite(created_at)
             THEN to_char(created_at, 'YYYY-MM-DD HH24:MI:SS.US') ELSE CAST(created_at AS text) END AS created_at,

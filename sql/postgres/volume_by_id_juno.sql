@@ -1,4 +1,4 @@
--- volume_by_id_juno: one live volume, without a lock: for dry runs and for reading back (before Liberty).
+-- volume_by_id_juno: reads one live volume by primary key without a lock, for dry runs and to check the result (before Liberty).
 SELECT id, status, attach_status, size, display_name, project_id,
        CASE WHEN created_at >= '0001-01-01' AND isfinite(created_at)
             THEN to_char(created_at, 'YYYY-MM-DD HH24:MI:SS.US') ELSE CAST(created_at AS text) END AS created_at,

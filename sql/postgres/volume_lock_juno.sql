@@ -1,5 +1,5 @@
--- volume_lock_juno: one live volume, locked until the transaction ends (before Liberty).
--- FOR UPDATE reads the newest committed row and holds it to the end of the transaction.
+-- volume_lock_juno: locks one live volume until the transaction ends, and reads it (before Liberty).
+-- FOR UPDATE reads the newest committed row.
 SELECT id, status, attach_status, size, display_name, project_id,
        CASE WHEN created_at >= '0001-01-01' AND isfinite(created_at)
             THEN to_char(created_at, 'YYYY-MM-DD HH24:MI:SS.US') ELSE CAST(created_at AS text) END AS created_at,

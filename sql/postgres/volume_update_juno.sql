@@ -1,4 +1,4 @@
--- volume_update_juno: changes the status of one volume, if it still is what was seen (before Liberty).
+-- volume_update_juno: changes the status of one volume if the row is as planned (before Liberty).
 -- Parameters: the new status, the id, then every guarded column as it was read. Exactly one row must match.
 UPDATE volumes
    SET status = CAST($1 AS text),

@@ -1,4 +1,4 @@
--- volumes_by_ids_juno: live volumes by a list of ids (before Liberty).
+-- volumes_by_ids_juno: reads live volumes by a list of primary keys (before Liberty).
 SELECT id, status, attach_status, size, display_name, project_id,
        CASE WHEN created_at >= '0001-01-01' AND isfinite(created_at)
             THEN to_char(created_at, 'YYYY-MM-DD HH24:MI:SS.US') ELSE CAST(created_at AS text) END AS created_at,

@@ -1,4 +1,4 @@
--- volumes_by_ids_liberty: live volumes by a list of ids (Liberty and later).
+-- volumes_by_ids_liberty: reads live volumes by a list of primary keys (Liberty and later).
 SELECT id, status, attach_status, size, display_name, project_id,
        CASE WHEN created_at >= '0001-01-01' AND isfinite(created_at)
             THEN to_char(created_at, 'YYYY-MM-DD HH24:MI:SS.US') ELSE CAST(created_at AS text) END AS created_at,

@@ -1,4 +1,4 @@
--- volumes_pending_juno: live volumes that a backup or a restore holds, or whose status was lost (before Liberty).
+-- volumes_pending_juno: reads the live volumes that are being backed up or restored, or whose status is NULL (before Liberty).
 SELECT id, status, attach_status, size, display_name, project_id,
        CASE WHEN created_at >= '0001-01-01' AND isfinite(created_at)
             THEN to_char(created_at, 'YYYY-MM-DD HH24:MI:SS.US') ELSE CAST(created_at AS text) END AS created_at,

@@ -1,4 +1,4 @@
--- volumes_pending_liberty: live volumes that a backup or a restore holds, or whose status was lost (Liberty and later).
+-- volumes_pending_liberty: reads the live volumes that are being backed up or restored, or whose status is NULL (Liberty and later).
 SELECT id, status, attach_status, size, display_name, project_id,
        CASE WHEN created_at >= '0001-01-01' AND isfinite(created_at)
             THEN to_char(created_at, 'YYYY-MM-DD HH24:MI:SS.US') ELSE CAST(created_at AS text) END AS created_at,

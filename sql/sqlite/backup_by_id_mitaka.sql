@@ -1,4 +1,4 @@
--- backup_by_id_mitaka: one live backup, without a lock: for dry runs and for reading back (Mitaka and later).
+-- backup_by_id_mitaka: reads one live backup by primary key without a lock, for dry runs and to check the result (Mitaka and later).
 SELECT id, status, host, service, volume_id, display_name, project_id, size, object_count, container, service_metadata,
        fail_reason, created_at, updated_at, parent_id, temp_volume_id, temp_snapshot_id,
        num_dependent_backups, snapshot_id, restore_volume_id

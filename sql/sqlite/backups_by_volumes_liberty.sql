@@ -1,6 +1,6 @@
--- backups_by_volumes_liberty: live backups that are made of one of a list of volumes (Liberty).
--- A pass over the live rows, as volume_id has no index;
--- run only for volumes that are backing-up with no active backup, or that were marked after one took them.
+-- backups_by_volumes_liberty: reads the live backups of a list of volumes (Liberty).
+-- Scans the live rows, because volume_id has no index. Runs only for volumes that are backing-up without an active backup, or that were
+-- updated after a backup began to use them.
 SELECT id, status, host, service, volume_id, display_name, project_id, size, object_count, container, service_metadata,
        fail_reason, created_at, updated_at, parent_id, temp_volume_id, temp_snapshot_id,
        num_dependent_backups, NULL AS snapshot_id, NULL AS restore_volume_id

@@ -1,2 +1,2 @@
--- clock: the UTC clock that heartbeats are compared with; for a file that is this host's.
+-- clock: reads the clock of this host in UTC, for the age of heartbeats.
 SELECT strftime('%Y-%m-%d %H:%M:%f', 'now');

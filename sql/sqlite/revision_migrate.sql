@@ -1,3 +1,3 @@
--- revision_migrate: the revision of the schema (before Wallaby).
+-- revision_migrate: reads the revision of the schema (before Wallaby).
 SELECT version
   FROM migrate_version;

@@ -1,4 +1,4 @@
--- schema_columns: which of the tables and columns that matter there are.
+-- schema_columns: reads which of the required tables and columns exist.
 SELECT m.name, c.name
   FROM sqlite_master AS m, pragma_table_info(m.name) AS c
  WHERE m.type = 'table'

@@ -1,4 +1,5 @@
--- services_backup_uncounted: the same for a table without report_count; every release of Cinder has that column.
+-- services_backup_uncounted: reads the last heartbeat of every cinder-backup service from a table without report_count, which every
+-- release of Cinder has.
 SELECT host, updated_at, created_at, deleted
   FROM services
  WHERE "binary" = 'cinder-backup';

@@ -1,2 +1,2 @@
--- session_begin_write: begins a transaction and takes the write lock at once, so that it cannot fail half-way for want of it.
+-- session_begin_write: begins a transaction and takes the write lock at once, so that a later UPDATE cannot fail for lack of it.
 BEGIN IMMEDIATE;

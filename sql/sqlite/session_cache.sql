@@ -1,2 +1,2 @@
--- session_cache: keeps 16 MiB of the file in memory, so that pages which many rows share are read once.
+-- session_cache: keeps 16 MiB of the file in memory, so that pages with many rows are read once.
 PRAGMA cache_size = -16384;

@@ -1,2 +1,2 @@
--- session_commit: commits.
+-- session_commit: commits the transaction.
 COMMIT;

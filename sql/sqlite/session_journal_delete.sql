@@ -1,2 +1,2 @@
--- session_journal_delete: takes the journal away at the end of a run, as Cinder's own connections do.
+-- session_journal_delete: deletes the journal at the end of a session and restores the default mode, which Cinder's own connections use.
 PRAGMA journal_mode = DELETE;

@@ -1,2 +1,2 @@
--- session_journal_mode: how the file keeps what a crash would need to roll back.
+-- session_journal_mode: reads how the file keeps its rollback journal.
 PRAGMA journal_mode;

@@ -1,3 +1,3 @@
--- session_journal_persist: the journal stays between the transactions of a run, so that each costs no new file.
--- Only where the mode is DELETE, the default; it holds for this connection alone, and a crash is rolled back as ever.
+-- session_journal_persist: keeps the journal between the transactions of a session, so that a transaction does not create a file.
+-- Only if the mode is DELETE, the default. It applies to this connection, and a crash is rolled back as before.
 PRAGMA journal_mode = PERSIST;

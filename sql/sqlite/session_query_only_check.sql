@@ -1,2 +1,2 @@
--- session_query_only_check: whether SQLite holds the session read-only.
+-- session_query_only_check: reads whether SQLite refuses writes in this session.
 PRAGMA query_only;

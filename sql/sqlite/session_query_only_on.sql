@@ -1,2 +1,2 @@
--- session_query_only_on: makes the session read-only, held so by SQLite itself.
+-- session_query_only_on: makes SQLite refuse writes in this session.
 PRAGMA query_only = ON;

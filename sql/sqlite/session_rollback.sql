@@ -1,2 +1,2 @@
--- session_rollback: rolls back.
+-- session_rollback: rolls back the transaction.
 ROLLBACK;

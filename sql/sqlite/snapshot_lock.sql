@@ -1,5 +1,5 @@
--- snapshot_lock: one live snapshot, locked until the transaction ends.
--- SQLite locks the whole file at BEGIN IMMEDIATE, so there is no FOR UPDATE here.
+-- snapshot_lock: locks one live snapshot until the transaction ends, and reads it.
+-- SQLite has no FOR UPDATE: BEGIN IMMEDIATE has locked the whole file.
 SELECT id, status, volume_id, display_name, project_id, created_at, updated_at
   FROM snapshots
  WHERE id = ?1

@@ -1,4 +1,4 @@
--- snapshots_by_ids: live snapshots by a list of ids.
+-- snapshots_by_ids: reads live snapshots by a list of primary keys.
 SELECT id, status, volume_id, display_name, project_id, created_at, updated_at
   FROM snapshots
  WHERE id IN (SELECT value FROM json_each(?1))

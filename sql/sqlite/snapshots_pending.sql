@@ -1,4 +1,4 @@
--- snapshots_pending: live snapshots that a backup holds.
+-- snapshots_pending: reads the live snapshots that are being backed up.
 SELECT id, status, volume_id, display_name, project_id, created_at, updated_at
   FROM snapshots
  WHERE deleted = 0

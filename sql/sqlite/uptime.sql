@@ -1,2 +1,2 @@
--- uptime: seconds since the server started; a file has none.
+-- uptime: returns no row, because a file has no server.
 SELECT 'Uptime', NULL;

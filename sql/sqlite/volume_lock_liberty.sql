@@ -1,5 +1,5 @@
--- volume_lock_liberty: one live volume, locked until the transaction ends (Liberty and later).
--- SQLite locks the whole file at BEGIN IMMEDIATE, so there is no FOR UPDATE here.
+-- volume_lock_liberty: locks one live volume until the transaction ends, and reads it (Liberty and later).
+-- SQLite has no FOR UPDATE: BEGIN IMMEDIATE has locked the whole file.
 SELECT id, status, attach_status, size, display_name, project_id, created_at, updated_at, previous_status
   FROM volumes
  WHERE id = ?1

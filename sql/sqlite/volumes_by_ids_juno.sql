@@ -1,4 +1,4 @@
--- volumes_by_ids_juno: live volumes by a list of ids (before Liberty).
+-- volumes_by_ids_juno: reads live volumes by a list of primary keys (before Liberty).
 SELECT id, status, attach_status, size, display_name, project_id, created_at, updated_at,
        NULL AS previous_status
   FROM volumes

@@ -1,4 +1,4 @@
--- volumes_by_ids_liberty: live volumes by a list of ids (Liberty and later).
+-- volumes_by_ids_liberty: reads live volumes by a list of primary keys (Liberty and later).
 SELECT id, status, attach_status, size, display_name, project_id, created_at, updated_at, previous_status
   FROM volumes
  WHERE id IN (SELECT value FROM json_each(?1))

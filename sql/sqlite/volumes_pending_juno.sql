@@ -1,4 +1,4 @@
--- volumes_pending_juno: live volumes that a backup or a restore holds, or whose status was lost (before Liberty).
+-- volumes_pending_juno: reads the live volumes that are being backed up or restored, or whose status is NULL (before Liberty).
 SELECT id, status, attach_status, size, display_name, project_id, created_at, updated_at,
        NULL AS previous_status
   FROM volumes

@@ -1,4 +1,4 @@
--- volumes_pending_liberty: live volumes that a backup or a restore holds, or whose status was lost (Liberty and later).
+-- volumes_pending_liberty: reads the live volumes that are being backed up or restored, or whose status is NULL (Liberty and later).
 SELECT id, status, attach_status, size, display_name, project_id, created_at, updated_at, previous_status
   FROM volumes
  WHERE deleted = 0

@@ -1,9 +1,8 @@
--- The least privileges for apply, repair and undo, on MySQL and MariaDB: what scan needs, and the right to change
--- just the columns that a repair changes. No INSERT, no DELETE.
+-- The least privileges for apply, repair and undo on MySQL and MariaDB: those for scan, and UPDATE on only the columns that a repair
+-- changes. No INSERT, no DELETE.
 --
--- Replace the account and, where Cinder's database is not called cinder, the schema. Before Liberty there is no
--- num_dependent_backups: leave it out there. With PROCESS (on MySQL also SELECT on performance_schema) a run that cannot
--- get a lock can say who holds it; this is optional.
+-- Replace the account and, if Cinder's database has another name, the schema. Before Liberty, remove num_dependent_backups.
+-- Optional: with PROCESS (on MySQL also SELECT on performance_schema), a run that waits for a lock can report who holds it.
 
 GRANT SELECT ON `cinder`.`backups` TO 'cinder_repair'@'localhost';
 GRANT SELECT ON `cinder`.`volumes` TO 'cinder_repair'@'localhost';

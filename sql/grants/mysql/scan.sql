@@ -1,12 +1,10 @@
--- The least privileges for scan, plan and every dry run, on MySQL and MariaDB.
+-- The least privileges for scan, plan and every dry run on MySQL and MariaDB.
 --
--- Replace the account and, where Cinder's database is not called cinder, the schema. Make the account first, on MariaDB for
--- example with
+-- Replace the account and, if Cinder's database has another name, the schema. Create the account first, for example on MariaDB:
 --     CREATE USER 'cinder_scan'@'localhost' IDENTIFIED VIA unix_socket;
--- and on MySQL with
+-- and on MySQL:
 --     CREATE USER 'cinder_scan'@'localhost' IDENTIFIED BY '…' REQUIRE SSL;
--- alembic_version (before Wallaby: migrate_version) only names the release; leave out the one that does not exist.
--- volume_attachment came with Kilo: leave it out on an older database.
+-- alembic_version only names the release; before Wallaby, replace it with migrate_version. Before Kilo, remove volume_attachment.
 
 GRANT SELECT ON `cinder`.`backups` TO 'cinder_scan'@'localhost';
 GRANT SELECT ON `cinder`.`volumes` TO 'cinder_scan'@'localhost';

@@ -1,8 +1,8 @@
--- The least privileges for apply, repair and undo, on PostgreSQL: what scan needs, and the right to change just the
--- columns that a repair changes. No INSERT, no DELETE. Run it in Cinder's database, as the tables' owner.
+-- The least privileges for apply, repair and undo on PostgreSQL: those for scan, and UPDATE on only the columns that a repair
+-- changes. No INSERT, no DELETE. Run these statements in Cinder's database as the owner of the tables.
 --
--- Replace the role. Before Liberty there is no num_dependent_backups: leave it out there. A member of pg_read_all_stats also sees
--- since when, and from where, a lock is held that a run cannot get; this is optional.
+-- Replace the role. Before Liberty, remove num_dependent_backups. Optional: for a member of pg_read_all_stats, a run that waits for a
+-- lock can report since when and from where it is held.
 
 GRANT SELECT ON backups, volumes, snapshots, volume_attachment, services, quota_usages, alembic_version TO cinder_repair;
 
