@@ -1,4 +1,4 @@
-"""Times the program against what a person has without it, and writes benches/RESULTS.md. Started by benches/run."""
+"""Times the program against the tools that a person would use without it, and writes benches/RESULTS.md. Started by benches/run."""
 
 import argparse
 import json
@@ -22,14 +22,14 @@ BACKUP = (
 )
 VOLUME = 'id, status, attach_status, size, display_name, project_id, created_at, updated_at, previous_status'
 SNAPSHOT = 'id, status, volume_id, display_name, project_id, created_at, updated_at'
-#: What a person types to see the same: the hanging backups, the volumes and snapshots that hang with them, the heartbeats.
+#: What a person types to see the same: the stuck backups, their volumes and snapshots, the heartbeats.
 PLAIN = """\
 SELECT {backup} FROM backups WHERE deleted = {false} AND status IN ('creating', 'restoring', 'deleting');
 SELECT {volume} FROM volumes WHERE deleted = {false} AND status IN ('backing-up', 'restoring-backup');
 SELECT {snapshot} FROM snapshots WHERE deleted = {false} AND status = 'backing-up';
 SELECT s.host, s.updated_at FROM services s WHERE s.binary = 'cinder-backup' AND s.deleted = {false};
 """
-#: What reads the same rows as `scan`: every live backup, not only the hanging ones, and what belongs to these.
+#: What reads the same rows as `scan`: every live backup, not only the stuck ones, and the related rows of these.
 SAME = """\
 SELECT id, status, host, volume_id, display_name, project_id, size, parent_id, temp_volume_id, temp_snapshot_id, num_dependent_backups
   FROM backups WHERE deleted = {false};
@@ -51,10 +51,10 @@ class Failed(SystemExit):
 
 
 def run(command, expected=0, source=None, output=None):
-    """Runs a command; its wall time in seconds and the most memory it held, in MiB."""
+    """Runs a command. Returns its wall time in seconds and its peak memory in MiB."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith('CINDER_')}
     with tempfile.NamedTemporaryFile() as memory, tempfile.TemporaryFile() as stderr:
-        # GNU time is small: what this process holds would count as the child's, since the kernel hands that mark down.
+        # GNU time is small. Without it the memory of this process would count as the child's, which inherits the peak in the kernel.
         words = ['/usr/bin/time', '--quiet', '-f', '%M', '-o', memory.name, *map(str, command)]
         with open(source or os.devnull, 'rb') as stdin, open(output or os.devnull, 'wb') as stdout:
             begun = time.perf_counter()
@@ -67,7 +67,7 @@ def run(command, expected=0, source=None, output=None):
 
 
 def fsync_time(folder):
-    """The median of writing 4 KiB to the end of a file and waiting until they are on the disk, in milliseconds."""
+    """Returns the median time to append 4 KiB to a file and sync it, in milliseconds."""
     times = []
     with tempfile.NamedTemporaryFile(dir=folder) as file:
         for _ in range(100):
@@ -94,7 +94,7 @@ def say(text):
 
 
 def pairs(number, ours, theirs):
-    """Times both in turn, after one of each that does not count; (ours, theirs), each a list of (seconds, MiB)."""
+    """Times both in turn, after a first run of each that does not count. Returns (ours, theirs), each a list of (seconds, MiB)."""
     ours(), theirs()
     timed = ([], [])
     for _ in range(number):
@@ -185,7 +185,7 @@ def time_repair(engine, rows, options, found, where):
 
 
 def write_updates(engine, database, rows, path):
-    """The UPDATEs that somebody would write for the same rows."""
+    """The UPDATEs that a person would write for the same rows."""
     import rows as layout
 
     columns = layout.COLUMNS['volumes'].split()
@@ -272,7 +272,7 @@ def main():
     finally:
         shutil.rmtree(work, ignore_errors=True)
     text = results.markdown(found)
-    # The table of `check` is made by a run of its own, and stays.
+    # The table of `check` is kept: another run makes it.
     out = pathlib.Path(options.out)
     _, mark, check = out.read_text().partition('<!-- check -->') if out.exists() else ('', '', '')
     out.write_text(text.rstrip() + '\n' + (f'\n{mark}{check}' if mark else ''))

@@ -1,4 +1,4 @@
-"""Times `check` against what a person has without it, and writes its table into benches/RESULTS.md. Started by benches/run."""
+"""Times `check` against the tools that a person would use without it, and writes its table into benches/RESULTS.md. Started by benches/run."""
 
 import argparse
 import hashlib
@@ -73,7 +73,7 @@ def ours(made, level):
 
 
 def copies(made, number):
-    """So many backups more: their data is the same, and their side files and rows are their own."""
+    """Adds backups with the same data, each with side files and a row of its own."""
     database = sqlite3.connect(made['folder'] / 'cinder.sqlite')
     columns = [row[1] for row in database.execute('PRAGMA table_info(backups)')]
     row = dict(zip(columns, database.execute('SELECT * FROM backups WHERE id = ?', [made['id']]).fetchone()))
@@ -120,7 +120,7 @@ def quickly(work, options):
     ]  # fmt: skip
 
 
-#: As a far object store is: so long until an answer begins, and so many bytes a second on one connection.
+#: A far object store: seconds until an answer begins, bytes per second and connection, connections.
 LATENCY, RATE, CONNECTIONS = 0.02, 48 << 20, 16
 
 
@@ -162,7 +162,7 @@ def from_afar(work, options):
 
 
 def md5sum(made):
-    """One process a core, each with its share of the objects."""
+    """One process for each core, each with its share of the objects."""
     cores = len(os.sched_getaffinity(0))
     list_ = made['folder'] / 'objects'
     list_.write_bytes(b''.join(path.encode() + b'\0' for path in made['objects']))
@@ -188,7 +188,7 @@ def inflated(made):
 
 
 def restore(made):
-    """A restore by Cinder's own driver to a file: how one checks a backup today."""
+    """A restore by Cinder's own driver to a file: the way to check a backup without this program."""
     target = made['folder'] / 'restored'
     job = {'op': 'restore', 'driver': DRIVER, 'options': made['options'], 'host': 'ctl1', 'backup': made['id'], 'file': str(target), 'new': False}
     result = drive(made['folder'], made['config'], [job])[0]
@@ -224,7 +224,7 @@ def main():
         MARK, '', '## check', '',
         f'Measured on {here["date"]} at {here["commit"]}, on the machine named above or one like it.', '',
         f'Backups made by Cinder\'s own posix driver (objects of 500 MiB, in S3 of 50), all in the page cache; {options.pairs} paired runs, medians; the ratio',
-        'is our speed over theirs, pair by pair: above 1 is faster than the peer.', '',
+        'is our speed divided by theirs, pair by pair: above 1 is faster than the peer.', '',
         '| what | check | peer | its speed | ratio | memory | aim | aim met |', '|---|---|---|---|---|---|---|---|',
     ]  # fmt: skip
     try:

@@ -1,4 +1,4 @@
-"""The three engines: a server of one's own (or a file), its databases, its client, its bulk loader.
+"""The three engines: a separate server (or a file), its databases, its client, its bulk loader.
 
 Every server listens on a socket in a folder of its own and runs under tests/it/servers/supervise.sh, which ends it and
 removes the folder as soon as this process is gone, even by SIGKILL.
@@ -16,15 +16,15 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SUPERVISE = ROOT / 'tests/it/servers/supervise.sh'
-#: In the order of their foreign keys.
+#: In the order of their foreign keys, so that each can be loaded.
 TABLES = ['volume_types', 'services', 'quota_usages', 'volumes', 'volume_attachment', 'snapshots', 'backups']
-#: What a repair changes, so what has to be put back before the next one.
+#: The columns that a repair changes, which are restored before the next one.
 CHANGED = {'backups': ['status', 'updated_at', 'fail_reason', 'size', 'object_count', 'service_metadata', 'num_dependent_backups'],
            'volumes': ['status', 'updated_at', 'previous_status']}  # fmt: skip
 
 
 def call(command, **options):
-    """Runs a command to its end; its output if it succeeds, else what it said."""
+    """Runs a command and returns its output. If it fails, ends the benchmark with its messages."""
     done = subprocess.run([str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
     if done.returncode != 0:
         raise SystemExit(f'{command[0]} failed with {done.returncode}: {done.stderr.decode(errors="replace")[-3000:]}')
@@ -38,12 +38,12 @@ def header(folder, table):
 
 
 class Engine:
-    #: How a truth value is spelt.
+    #: The literal for false.
     false = '0'
     note = ''
 
     def __init__(self, folder):
-        """Everything is below a new folder in `folder`."""
+        """Puts everything into a new folder in `folder`."""
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix='cbr-bench-', dir=folder))
         self.folder.chmod(0o755)
         self.supervisor = None
@@ -99,7 +99,7 @@ class Engine:
 
     def cinder_conf(self, database):
         return (
-            # Services that beat so often make silence a proof on servers that were started a moment ago.
+            # With short heartbeat intervals silence counts as proof even on a server that has just started.
             f'[DEFAULT]\nstate_path = {self.folder}\nreport_interval = 1\nservice_down_time = 4\n[oslo_concurrency]\nlock_path = {self.folder}\n'
             f'[database]\nconnection = {self.url(database)}\n'
         )
@@ -146,7 +146,7 @@ class Sqlite(Engine):
         def cells():
             with open(path, encoding='utf-8', newline='') as file:
                 for row in csv.reader(file, delimiter='\t', quoting=csv.QUOTE_NONE):
-                    # SQLAlchemy writes microseconds always.
+                    # SQLAlchemy always writes microseconds.
                     yield [
                         None if cell == '\\N' else cell + '.000000' if name.endswith('_at') else cell
                         for name, cell in zip(columns, row)
@@ -157,7 +157,7 @@ class Sqlite(Engine):
         connection.close()
 
     def settle(self, database):
-        # A file this size has its index statistics, as every server makes them by itself.
+        # A database of this size has index statistics; servers collect them by themselves.
         self.sql(database, 'ANALYZE')
         os.sync()
 
@@ -229,7 +229,7 @@ class Mariadb(Engine):
         for table, columns in CHANGED.items():
             sets = ', '.join(f'live.{column} = kept.{column}' for column in columns)
             self.sql(database, f'UPDATE {table} live JOIN kept_{table} kept ON kept.id = live.id SET {sets}')
-        # Until what the last run left to clean up is cleaned up.
+        # Waits until the purge of the last run's old row versions is done.
         self.sql(database, 'SET GLOBAL innodb_max_purge_lag_wait = 0')
 
 
@@ -286,7 +286,7 @@ class Postgresql(Engine):
 
 
 def program(name):
-    """A program of PostgreSQL's, which Debian keeps off the path, a folder a version: the newest."""
+    """The newest version of a PostgreSQL program. Debian keeps each version in a folder that is not on the path."""
     found = [(int(path.parent.parent.name), path) for path in pathlib.Path('/usr/lib/postgresql').glob(f'*/bin/{name}')]
     return max(found)[1] if found else name
 

@@ -1,5 +1,5 @@
-"""A server that speaks as much S3 as a check asks for, on loopback, as a far one is: each answer begins after a while, and each
-connection carries only so much. It serves the files of one directory as the bucket `b`. Started by benches/check.py."""
+"""An S3 server on loopback that is as slow as a far one: each answer begins after a delay, and each connection has a limited
+rate. It knows the requests that a check makes, and serves the files of one directory as the bucket `b`. Started by benches/check.py."""
 
 import http.server
 import os

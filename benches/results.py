@@ -1,4 +1,4 @@
-"""benches/RESULTS.md out of what was measured."""
+"""Makes benches/RESULTS.md from the measurements."""
 
 import statistics
 
@@ -19,7 +19,7 @@ def seconds(values):
 
 
 def ratio(ours, theirs):
-    """The median of each pair's ratio, which a machine that is busy for a while disturbs least."""
+    """The median of each pair's ratio, which a short load on the machine disturbs least."""
     return median([a / b for a, b in zip(ours, theirs)])
 
 
@@ -54,14 +54,14 @@ def scan_part(found, options):
 {options['rows']:,} backups, {options['live']:,} of them live, {options['stuck']:,} of those stuck; 50,000 volumes, 20,000 snapshots.
 `scan` with its table against the server's own client with the four SELECTs that a person would type to see the same:
 the pending backups with every column that `scan` reads, the pending volumes, the pending snapshots, the heartbeats.
-Output goes to /dev/null, connecting included. Medians of {options['pairs']} paired runs (least to most); the ratio is the median of
+Output goes to /dev/null. Times include connecting. Medians of {options['pairs']} paired runs (least to most); the ratio is the median of
 the pairs'. Aim: at most {SCAN_AIM} times the plain SELECTs, under {MEMORY_AIM} MiB.
 
 {table(['', 'scan', 'scan, JSON', 'plain SELECTs', 'ratio', 'memory', 'aim met', 'SELECTs of the same rows', 'ratio'], rows)}
 
-For that time `scan` does more than the plain SELECTs: it reads every live backup (not only the pending ones) to count chains
-and quotas, the volumes, snapshots, parents and attachments around each pending one, and decides. The last two columns
-hold it against the client with SELECTs that read those rows, too.
+In this time `scan` does more than the plain SELECTs: it reads every live backup, not only the pending ones, to count chains and
+quotas; it reads the volumes, snapshots, parents and attachments of each pending one; and it decides. The last two columns
+compare it with the client and SELECTs that read those rows, too.
 '''
 
 
@@ -91,14 +91,14 @@ def repair_part(found, options, where):
 
 
 def floor(found):
-    """What the disk alone allows, where a commit waits for three fsyncs and there is one writer."""
+    """The limit of the disk: one writer, and three fsyncs for each commit."""
     for engine in found['engines'].values():
         repair = engine.get('repair_disk')
         if engine['name'] == 'SQLite' and repair:
             most = 1000 / (3 * repair['fsync'])
             return (
-                'A unit is a transaction of its own, so that none is ever half done. A commit of SQLite waits for three fsyncs (journal, database,\n'
-                f'journal again): on this disk no more than {most:,.0f} units a second, whoever writes them.\n'
+                'Each unit is one transaction, so that none is ever half done. A commit of SQLite waits for three fsyncs (journal, database,\n'
+                f'journal again): this disk allows at most {most:,.0f} units a second, whatever program writes them.\n'
             )
     return ''
 
@@ -111,7 +111,7 @@ def markdown(found):
 Written by `benches/run` on {machine['date']} at {machine['commit']}; run it again to get the table for your machine.
 
 Machine: {machine['cores']} cores of {machine['cpu']}, {machine['memory']:.0f} GiB, Linux {machine['kernel']}. Cinder
-{machine['cinder']} on Python {machine['python']}. Servers, all through a local socket, defaults but for what is named:
+{machine['cinder']} on Python {machine['python']}. Servers, all through a local socket, with default settings unless named:
 ''']  # fmt: skip
     for engine in found['engines'].values():
         parts.append(f'- {engine["name"]} {engine["version"]} (client `{engine["client"]}`): {engine["note"]}')
@@ -129,21 +129,21 @@ compare, decide again, guarded UPDATEs, read back; the audit log with its two fs
 {2 * options['units']:,} UPDATEs by id in a file, piped into the client, each its own transaction as they are when nobody says BEGIN. Both
 start from the same rows and end with the same statuses, which is checked. {options['repair_pairs']} paired runs. Cinder's own start-up
 clean-up, which is what a restart of cinder-backup runs, gets {options['cleaned']} of the rows, without message bus and storage, and without
-Python's start; its rate is compared. `--assume-dead all` vouches for the hosts, as whoever writes UPDATEs by hand does; without it one and a
-half report_interval of listening comes first, once, however many units there are (15 s by default). Aims: at most {REPAIR_AIM} times the bare UPDATEs, at least {CLEANUP_AIM} times Cinder's rate.
+Python's start; its rate is compared. `--assume-dead all` vouches for the hosts, as a person does who writes UPDATEs by hand; without it the
+program first waits for a heartbeat, one and a half report_interval (15 s by default), once for all units. Aims: at most {REPAIR_AIM} times the bare UPDATEs, at least {CLEANUP_AIM} times Cinder's rate.
 ''')
     if disk:
         parts.append(f'''### On a disk
 
 {disk}
 
-Two statements by hand are two commits and two fsyncs; a unit is one. Where an fsync costs much, the guarded way is the faster one.
+Two statements by hand are two commits and two fsyncs; a unit is one. If an fsync is slow, the guarded way is the faster one.
 {floor(found)}''')
     if memory:
         parts.append(f'''### Where an fsync costs nothing
 
-The same on a file system in memory, for both the databases and the log: what the guards themselves cost, and the worst case for
-the ratio.
+The same with the databases and the log on a file system in memory. It shows the cost of the guards alone, and is the worst case
+for the ratio.
 
 {memory}
 ''')

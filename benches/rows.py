@@ -2,11 +2,11 @@
 
     python3 rows.py FOLDER TOTAL LIVE STUCK CLEANED KIND
 
-Of TOTAL backups all but LIVE are deleted ones, as in any table that is never purged; of the live ones STUCK hang under
-dead services. KIND `mixed` hangs them in creating, restoring and deleting, some of them made from snapshots; `creating`
-hangs every one in creating, each with a volume of its own in backing-up. CLEANED of the stuck ones belong to the host
-`ctl-cleaned`, for Cinder's own clean-up. The same arguments give the same rows but for the times, which are relative to
-now. A process of its own, so that what it needs of memory does not count as that of what is measured later.
+TOTAL backups, of which LIVE are live and the rest deleted, as in a table that is never purged. STUCK of the live ones are
+stuck under dead services. With KIND `mixed` they are in creating, restoring and deleting, some made from snapshots; with
+`creating` all are in creating, each with its own volume in backing-up. CLEANED of the stuck ones belong to the host
+`ctl-cleaned`, for Cinder's own clean-up. The same arguments give the same rows, apart from the times, which are relative to
+now. This is a process of its own, so that its memory does not count as that of the measured program.
 """
 
 import datetime
@@ -16,7 +16,7 @@ import sys
 import uuid
 
 NULL = '\\N'
-# Of the large tables; a small database has as many volumes as backups, and half as many snapshots.
+# Sizes for large tables. A small database has as many volumes as backups, and half as many snapshots.
 VOLUMES = 50_000
 SNAPSHOTS = 20_000
 PROJECTS = 200
@@ -50,7 +50,7 @@ class Rows:
         self.volumes, self.snapshots, self.attachments = [], [], []
 
     def ids(self, number):
-        """Ids in their order: loaded so, a table is packed as tightly as on a server that was restored from a dump."""
+        """Ids in ascending order: a table that is loaded in this order is as compact as after a restore from a dump."""
         return [str(uuid.UUID(int=bits)) for bits in sorted(self.random.getrandbits(128) for _ in range(number))]
 
     def ago(self, low, high):
@@ -119,7 +119,7 @@ def main():
     alive = sorted(rows.random.sample(range(total), live))
     hanging = rows.random.sample(alive, stuck)
     at_cleaned = set(hanging[:cleaned])
-    # One after the other from shuffled lists, so that no two of the stuck want the same volume.
+    # From shuffled lists in turn, so that no two stuck backups have the same volume.
     free = volume_ids[:]
     rows.random.shuffle(free)
     sources = snapshot_ids[:]
@@ -129,7 +129,7 @@ def main():
     for turn, at in enumerate(hanging):
         status = 'creating' if kind == 'creating' else ('creating', 'creating', 'restoring', 'deleting')[turn % 4]
         volume_id = free.pop()
-        # Cinder marks the volume, or the snapshot, and makes the backup's row right after it.
+        # Cinder marks the volume or the snapshot, and then inserts the backup's row at once.
         asked = rows.ago(90_000, 20 * 86400)
         more = {'created_at': asked, 'updated_at': asked, 'data_timestamp': asked}
         attached = rows.random.random() < 0.3
@@ -159,7 +159,7 @@ def main():
             'volume_size': 10, 'display_name': f'snap-{snapshot_id[:8]}', 'volume_type_id': TYPE, 'use_quota': 1,
         })  # fmt: skip
 
-    # Chains: every third of the idle live backups is a full one that the next ones build on.
+    # Chains: every third idle live backup is a full one, and the next ones are its increments.
     kept, used = [], [[0, 0] for _ in range(PROJECTS)]
     full = None
     for turn, at in enumerate(alive):
