@@ -60,7 +60,7 @@ pub(super) fn left(plan: &Plan, now: DateTime, span: Duration) -> Duration {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::domain::{AssumeDead, Checks, ColumnSet, DatabaseInfo, Evidence, Selection, ServiceRow, Verdict};
+    use crate::domain::{AssumeDead, Checks, ColumnSet, DatabaseInfo, Evidence, EvidenceCode, Selection, ServiceRow, Verdict};
     use crate::plan::Basis;
 
     /// A check of level deep over a backup that its driver had finished long before.
@@ -75,7 +75,7 @@ mod tests {
         .unwrap()
     }
 
-    fn a_unit(from: &str, to: &str, code: &str) -> Unit {
+    fn a_unit(from: &str, to: &str, code: EvidenceCode) -> Unit {
         let change = Change { table: Table::Backups, id: "b".into(), column: "status".into(), from: from.into(), to: to.into() };
         Unit {
             number: 1,
@@ -103,22 +103,22 @@ mod tests {
             depends_on_silence(unit, Some(&check), &policy)
         };
         for (from, to, code, silence) in [
-            ("creating", "available", "storage-complete", false),
-            ("error", "available", "storage-complete", false),
-            ("creating", "available", "service-down", false),
-            ("creating", "error", "service-down", true),
-            ("creating", "available", "held-in-silence", true),
-            ("restoring", "available", "service-down", true),
-            ("deleting", "error", "service-down", true),
+            ("creating", "available", EvidenceCode::StorageComplete, false),
+            ("error", "available", EvidenceCode::StorageComplete, false),
+            ("creating", "available", EvidenceCode::ServiceDown, false),
+            ("creating", "error", EvidenceCode::ServiceDown, true),
+            ("creating", "available", EvidenceCode::HeldInSilence, true),
+            ("restoring", "available", EvidenceCode::ServiceDown, true),
+            ("deleting", "error", EvidenceCode::ServiceDown, true),
         ] {
-            assert_eq!(rests(&a_unit(from, to, code), &|_| ()), silence, "{from} {to} {code}");
+            assert_eq!(rests(&a_unit(from, to, code), &|_| ()), silence, "{from} {to} {code:?}");
         }
-        let unit = a_unit("creating", "available", "storage-complete");
+        let unit = a_unit("creating", "available", EvidenceCode::StorageComplete);
         assert!(rests(&unit, &|check| check.newest_object_at = None));
         assert!(rests(&unit, &|check| check.level = crate::domain::Level::Quick));
         assert!(rests(&unit, &|check| check.busy = true));
         assert!(rests(&Unit { kind: FindingKind::Volume, ..unit.clone() }, &|_| ()));
-        let counter = Unit { counter: true, ..a_unit("available", "available", "counter") };
+        let counter = Unit { counter: true, ..a_unit("available", "available", EvidenceCode::CounterWrong) };
         assert!(!depends_on_silence(&counter, None, &policy));
     }
 
@@ -140,7 +140,8 @@ mod tests {
 
     #[test]
     fn hosts_without_a_service_are_waited_for_too() {
-        let on = |host: Option<&str>, from: &str| Unit { host: host.map(Into::into), ..a_unit(from, "error", "service-missing") };
+        let on =
+            |host: Option<&str>, from: &str| Unit { host: host.map(Into::into), ..a_unit(from, "error", EvidenceCode::ServiceMissing) };
         let units = vec![
             on(Some("gone"), "creating"),
             on(Some("dead@ceph"), "restoring"),

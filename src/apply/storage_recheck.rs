@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use crate::domain::status::{CREATING, ERROR};
-use crate::domain::{CheckResult, CheckVerdict, Evidence, FindingKind, Look};
+use crate::domain::{CheckResult, CheckVerdict, Evidence, EvidenceCode, FindingKind, Look};
 use crate::plan::{Plan, Purpose, Unit};
 
 /// Looks at the storage of backups, each of them with the check that its unit rests on; ends in bounded time.
@@ -54,12 +54,13 @@ impl StorageRechecks {
     pub fn evidence(&self, unit: &Unit) -> Option<Evidence> {
         let (look, at) = self.0.get(&unit.number)?;
         Some(match look {
-            Look::Same => {
-                Evidence::new("storage-unchanged", format!("looked at once more just before the change: as it was checked at {at}"))
-            }
-            Look::Moved(what) => Evidence::new("storage-moved", format!("has changed since it was checked at {at}: {what}")),
+            Look::Same => Evidence::new(
+                EvidenceCode::StorageUnchanged,
+                format!("looked at once more just before the change: as it was checked at {at}"),
+            ),
+            Look::Moved(what) => Evidence::new(EvidenceCode::StorageMoved, format!("has changed since it was checked at {at}: {what}")),
             Look::Unseen(why) => Evidence::new(
-                "storage-not-seen-again",
+                EvidenceCode::StorageNotSeenAgain,
                 format!("could not be looked at once more just before the change ({why}); what it was at {at} was relied on"),
             ),
         })

@@ -4,7 +4,7 @@ use thiserror::Error;
 
 use super::history_view::restored_value;
 use crate::audit::UnitHistory;
-use crate::domain::{Change, Evidence, Image, Outcome, Verdict};
+use crate::domain::{Change, Evidence, EvidenceCode, Image, Outcome, Verdict};
 use crate::plan::Unit;
 
 /// Why a run cannot be undone.
@@ -63,7 +63,7 @@ pub fn undo_units<'a>(run: &str, recorded: impl DoubleEndedIterator<Item = &'a U
     }
     for (index, unit) in units.iter_mut().enumerate() {
         unit.number = index + 1;
-        unit.evidence = vec![Evidence::new("undo", format!("run {run} changed it, and it is to be put back"))];
+        unit.evidence = vec![Evidence::new(EvidenceCode::Undo, format!("run {run} changed it, and it is to be put back"))];
     }
     Ok(Undo { units, unknown })
 }

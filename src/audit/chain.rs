@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use super::line_digest::{self, LineDigest, digest, hex_of};
 use super::parse::{self, NoRecord};
 use super::record::{Event, Record};
+use crate::domain::code::codes;
 
 /// The last record of a chain, which the next one continues.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +40,41 @@ pub struct Problem {
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "line {} {}", self.line, self.kind)
+    }
+}
+
+const COMPARE_LOG: &str = "Keep the file as evidence, and compare it with a copy. Find out who could write to it.";
+
+codes! {
+    /// What is wrong with a line of the audit log.
+    LogProblemCode {
+    BrokenLink = "broken-link",
+        "The hash of the record before does not match: that record was changed afterwards, or this one was.",
+        COMPARE_LOG;
+    NewerVersion = "newer-version",
+        "A newer version of the program wrote the line.",
+        "Use that version, or a newer one.";
+    NoDigest = "no-digest",
+        "The last record has no digest of its own, although a record before it has.",
+        COMPARE_LOG;
+    NoIntent = "no-intent",
+        "The record is about a unit without an intent before it.",
+        COMPARE_LOG;
+    NoRecord = "no-record",
+        "The line is not an audit record, and no later record says that a crash tore it.",
+        COMPARE_LOG;
+    TooLong = "too-long",
+        "The line is longer than any audit record.",
+        COMPARE_LOG;
+    WrongDigest = "wrong-digest",
+        "The record was changed after it was written: its own digest does not match.",
+        COMPARE_LOG;
+    WrongSeq = "wrong-seq",
+        "Records before this one are missing, doubled or in another order.",
+        COMPARE_LOG;
+    WrongTorn = "wrong-torn",
+        "The record describes a torn line that is not the one before it.",
+        COMPARE_LOG;
     }
 }
 
@@ -94,18 +130,18 @@ pub(super) fn kind(reason: &NoRecord) -> ProblemKind {
 }
 
 impl ProblemKind {
-    /// A stable code such as `broken-link`.
-    pub fn code(&self) -> &'static str {
+    /// Its code.
+    pub fn code(&self) -> LogProblemCode {
         match self {
-            Self::NoRecord { .. } => "no-record",
-            Self::NewerVersion { .. } => "newer-version",
-            Self::TooLong => "too-long",
-            Self::WrongSeq { .. } => "wrong-seq",
-            Self::BrokenLink { .. } => "broken-link",
-            Self::WrongDigest => "wrong-digest",
-            Self::NoDigest => "no-digest",
-            Self::WrongTorn => "wrong-torn",
-            Self::NoIntent { .. } => "no-intent",
+            Self::NoRecord { .. } => LogProblemCode::NoRecord,
+            Self::NewerVersion { .. } => LogProblemCode::NewerVersion,
+            Self::TooLong => LogProblemCode::TooLong,
+            Self::WrongSeq { .. } => LogProblemCode::WrongSeq,
+            Self::BrokenLink { .. } => LogProblemCode::BrokenLink,
+            Self::WrongDigest => LogProblemCode::WrongDigest,
+            Self::NoDigest => LogProblemCode::NoDigest,
+            Self::WrongTorn => LogProblemCode::WrongTorn,
+            Self::NoIntent { .. } => LogProblemCode::NoIntent,
         }
     }
 }
@@ -313,7 +349,7 @@ mod tests {
         let mut found: Vec<Problem> = lines.iter().filter_map(|line| verifier.feed(line).err()).collect();
         found.extend(verifier.finish().err());
         found.extend(verifier.unprotected());
-        found.into_iter().map(|problem| (problem.line, problem.kind.code())).collect()
+        found.into_iter().map(|problem| (problem.line, problem.kind.code().as_str())).collect()
     }
 
     fn of(content: &[u8]) -> Vec<(u64, &'static str)> {

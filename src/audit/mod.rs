@@ -27,7 +27,7 @@ mod properties;
 #[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod samples;
 
-pub use chain::{Head, Problem, ProblemKind, Unfinished, Verifier};
+pub use chain::{Head, LogProblemCode, Problem, ProblemKind, Unfinished, Verifier};
 pub use error::AuditError;
 pub use line_digest::digest;
 pub use log::{AuditLog, Sink};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::record::{Begin, DatabaseRef, Event, Intent, Record, SCHEMA, SCHEMA_VERSION, Settled, StatementText, UnitOutcome, Who, Window};
 use super::{Head, digest};
-use crate::domain::{AssumeDead, Change, Evidence, FindingKind, Image, Moved, Outcome, Policy, Table, Tally, Value};
+use crate::domain::{AssumeDead, Change, Evidence, EvidenceCode, FindingKind, Image, Moved, Outcome, Policy, Table, Tally, Value};
 
 pub(super) fn who() -> Who {
     Who { uid: 7, user: Some("dba".to_owned()), host: "ctl1".to_owned(), pid: 42, ..Who::default() }
@@ -50,7 +50,7 @@ pub(super) fn intent(unit: usize) -> Event {
         kind: FindingKind::Backup,
         id: "b1".to_owned(),
         name: Some("../\"Ω\"".to_owned()),
-        evidence: vec![Evidence::new("service-down", "no heartbeat")],
+        evidence: vec![Evidence::new(EvidenceCode::ServiceDown, "no heartbeat")],
         before: vec![image("creating")],
         changes: vec![change()],
         statements: vec![StatementText { name: "update_backup".to_owned(), sql: "UPDATE backups\n   SET status = 'error'".to_owned() }],

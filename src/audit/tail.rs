@@ -143,7 +143,7 @@ mod tests {
 
     fn found_problem(content: &[u8]) -> (u64, &'static str) {
         match tail(content) {
-            Err(TailError::Problem(problem)) => (problem.line, problem.kind.code()),
+            Err(TailError::Problem(problem)) => (problem.line, problem.kind.code().as_str()),
             other => panic!("{other:?}"),
         }
     }

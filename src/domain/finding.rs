@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Image, Table, Value};
+use super::{Code, EvidenceCode, Image, Table, Value};
 
 /// What kind of row a finding is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -69,15 +69,15 @@ impl fmt::Display for Verdict {
 #[serde(deny_unknown_fields)]
 pub struct Evidence {
     /// A stable code such as `service-down`.
-    pub code: String,
+    pub code: Code<EvidenceCode>,
     /// The same in words. May hold names out of the database, which is hostile text.
     pub text: String,
 }
 
 impl Evidence {
     /// One reason.
-    pub fn new(code: &str, text: impl Into<String>) -> Self {
-        Self { code: code.to_owned(), text: text.into() }
+    pub fn new(code: EvidenceCode, text: impl Into<String>) -> Self {
+        Self { code: code.into(), text: text.into() }
     }
 }
 

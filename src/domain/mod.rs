@@ -10,6 +10,7 @@ mod database;
 pub mod decide;
 pub mod digest;
 mod driver;
+mod evidence_code;
 mod finding;
 pub mod hex;
 pub mod id;
@@ -30,6 +31,7 @@ pub use check_result::{Amount, Below, CheckResult, CheckVerdict, Checks, Glance,
 pub use code::{Code, CodeEntry, CodeSet};
 pub use database::DatabaseInfo;
 pub use driver::Driver;
+pub use evidence_code::EvidenceCode;
 pub use finding::{Change, Evidence, Finding, FindingKind, Need, Proposal, Verdict};
 pub use outcome::{Outcome, Tally, UnitResult};
 pub use policy::{AssumeDead, Policy, Situation, Thresholds};

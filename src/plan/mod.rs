@@ -10,10 +10,9 @@ use thiserror::Error;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::domain::decide::ACCEPTED_QUICK;
 use crate::domain::{
-    Change, CheckResult, Checks, ColumnSet, DatabaseInfo, Evidence, Finding, FindingKind, Image, Policy, Selection, Services, Signature,
-    Verdict,
+    Change, CheckResult, Checks, ColumnSet, DatabaseInfo, Evidence, EvidenceCode, Finding, FindingKind, Image, Policy, Selection, Services,
+    Signature, Verdict,
 };
 
 /// The schema's name in every plan.
@@ -78,7 +77,7 @@ pub struct Unit {
 impl Unit {
     /// Whether it makes a backup available although none of its data was read.
     pub fn is_accepted_quick(&self) -> bool {
-        self.evidence.iter().any(|evidence| evidence.code == ACCEPTED_QUICK)
+        self.evidence.iter().any(|evidence| evidence.code == EvidenceCode::AcceptedQuick)
     }
 }
 
@@ -312,7 +311,7 @@ mod tests {
                 host: None,
                 counter: false,
                 verdict: Verdict::Stuck,
-                evidence: vec![Evidence::new("never-scheduled", "x")],
+                evidence: vec![Evidence::new(EvidenceCode::NeverScheduled, "x")],
                 before: vec![before],
                 changes: vec![change],
                 follow_up: Vec::new(),

@@ -207,7 +207,7 @@ fn write_units(out: &mut dyn io::Write, units: &[UnitView<'_>]) -> io::Result<()
 fn write_unit(out: &mut dyn io::Write, unit: &UnitView<'_>) -> io::Result<()> {
     writeln!(out, "### Unit {}: {} {}\n", unit.number, unit.kind.name(), markdown_code(unit.id))?;
     for evidence in unit.evidence {
-        writeln!(out, "- {} ({})", markdown(&evidence.text), markdown_code(&evidence.code))?;
+        writeln!(out, "- {} ({})", markdown(&evidence.text), markdown_code(evidence.code.as_str()))?;
     }
     writeln!(out, "\n| Table | Row | Column | From | To |\n|---|---|---|---|---|")?;
     for change in unit.changes {

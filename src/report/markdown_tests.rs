@@ -1,7 +1,7 @@
 //! Tests of [`super`].
 
 use super::*;
-use crate::domain::{Proposal, Table, Thresholds, Verdict};
+use crate::domain::{EvidenceCode, Proposal, Table, Thresholds, Verdict};
 
 const HOSTILE: &str = "n|x\\|`</code><img src=x>\n# heading\u{1b}[2J\u{202e}";
 
@@ -27,7 +27,7 @@ fn finding(id: &str, name: &str, verdict: Verdict) -> Finding {
         since: None,
         age_seconds: Some(60),
         verdict,
-        evidence: vec![Evidence::new("service-up", "cinder-backup on ctl2 beats")],
+        evidence: vec![Evidence::new(EvidenceCode::ServiceUp, "cinder-backup on ctl2 beats")],
         proposal: Some(Proposal { status: None, needs: Vec::new(), changes: Vec::new() }),
         refusal: Some("use --assume-dead ctl2 if it is dead".into()),
         follow_up: vec!["openstack volume backup show '```'".into()],
@@ -36,7 +36,7 @@ fn finding(id: &str, name: &str, verdict: Verdict) -> Finding {
 }
 
 fn report(name: &str, policy: &Policy) -> String {
-    let evidence = [Evidence::new("service-down", "cinder-backup on ctl1 last beat 2 h ago")];
+    let evidence = [Evidence::new(EvidenceCode::ServiceDown, "cinder-backup on ctl1 last beat 2 h ago")];
     let before = [
         image(Table::Backups, "b1", &[("status", "creating".into()), ("fail_reason", Value::Null), ("size", 1.into())]),
         image(Table::Volumes, "v1", &[("status", "backing-up".into())]),

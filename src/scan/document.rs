@@ -2,13 +2,26 @@
 
 use serde::Serialize;
 
-use crate::domain::{DatabaseInfo, Finding, Thresholds, Verdict};
+use crate::domain::code::codes;
+use crate::domain::{Code, DatabaseInfo, Finding, Thresholds, Verdict};
+
+codes! {
+    /// What a notice is about.
+    NoticeCode {
+    ClockAhead = "clock-ahead",
+        "The clock of a host is ahead of the database server's by more than `service_down_time`, so its heartbeat proves nothing.",
+        "Set the clock of the host right.";
+    QuotaWrong = "quota-wrong",
+        "The quota usage of a project is not the number and size of its live backups.",
+        "Run the suggested `cinder-manage quota sync` once the API is back.";
+    }
+}
 
 /// Something worth knowing that is about no single row.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Notice {
     /// A stable code such as `clock-ahead`.
-    pub code: String,
+    pub code: Code<NoticeCode>,
     /// The same in words.
     pub text: String,
     /// Commands for later.

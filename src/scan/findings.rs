@@ -7,7 +7,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use super::census::Census;
-use super::document::{Notice, ScanDocument, Summary};
+use super::document::{Notice, NoticeCode, ScanDocument, Summary};
 use super::lineage;
 use super::reader::Reader;
 use super::related_rows::{
@@ -496,7 +496,7 @@ impl<'a> Findings<'a> {
             .clocks_ahead(self.situation.now, tolerance)
             .into_iter()
             .map(|(host, seconds)| Notice {
-                code: "clock-ahead".to_owned(),
+                code: NoticeCode::ClockAhead.into(),
                 text: format!(
                     "the clock of host {host} is {} ahead of the database's: its heartbeat proves nothing; set its clock right",
                     human(seconds)
@@ -521,7 +521,7 @@ impl<'a> Findings<'a> {
         Ok(usages
             .into_iter()
             .map(|(project, wrong)| Notice {
-                code: "quota-wrong".to_owned(),
+                code: NoticeCode::QuotaWrong.into(),
                 text: format!("the quota usage of project {project} is wrong: {}", wrong.join("; ")),
                 follow_up: vec![format!("cinder-manage quota sync --project-id {}", shell_word(&project))],
             })

@@ -11,7 +11,7 @@ pub mod reader;
 mod related_rows;
 
 pub use census::Census;
-pub use document::{Notice, ScanDocument, Summary};
+pub use document::{Notice, NoticeCode, ScanDocument, Summary};
 pub use findings::{Images, KeptRows, Scan, ScanError, ScanRequest, database_info, scan, situation};
 pub use reader::{Lock, Reader, Row, row_in};
 pub use related_rows::{as_peer, explainers, peers, snapshot_explainers};

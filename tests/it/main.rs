@@ -12,6 +12,7 @@ mod check_real;
 #[allow(dead_code, reason = "a harness offers more than one moment's tests use")]
 mod cinder;
 mod cli;
+mod codes;
 mod connections;
 mod costs;
 mod damage;

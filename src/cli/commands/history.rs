@@ -256,13 +256,13 @@ fn check(context: &Context<'_>, path: &std::path::Path, expected: Option<&str>) 
         .iter()
         .map(|problem| {
             let line = i64::try_from(problem.line).unwrap_or(i64::MAX);
-            vec![Cell::Integer(line), problem.kind.code().into(), problem.kind.to_string().into()]
+            vec![Cell::Integer(line), problem.kind.code().as_str().into(), problem.kind.to_string().into()]
         })
         .collect();
     let problems: Vec<serde_json::Value> = report
         .problems
         .iter()
-        .map(|problem| json!({ "line": problem.line, "code": problem.kind.code(), "text": problem.kind.to_string() }))
+        .map(|problem| json!({ "line": problem.line, "code": problem.kind.code().as_str(), "text": problem.kind.to_string() }))
         .collect();
     let document = json!({
         "schema": "cinder-backup-repair/history-verify", "schema_version": 1, "audit_log": shown(path), "intact": report.is_intact(),

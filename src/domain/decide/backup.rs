@@ -8,16 +8,12 @@ use crate::domain::status::{
     AVAILABLE, BACKING_UP, CREATING, DELETING, ERROR, ERROR_DELETING, ERROR_RESTORING, NO_VOLUME, RESTORING, RESTORING_BACKUP,
 };
 use crate::domain::{
-    Attachment, Backup, Change, CheckResult, CheckVerdict, ColumnSet, Evidence, Finding, FindingKind, Level, Need, Policy, Proposal,
-    Situation, Snapshot, Table, Verdict, Volume,
+    Attachment, Backup, Change, CheckResult, CheckVerdict, ColumnSet, Evidence, EvidenceCode, Finding, FindingKind, Level, Need, Policy,
+    Proposal, Situation, Snapshot, Table, Verdict, Volume,
 };
 
-use super::row_conflicts::{DESTINATION_SUSPECTED, HELD_IN_SILENCE, SNAPSHOT_SUSPECTED, VOLUME_SUSPECTED};
 use super::verdict::{Judgement, judge_backup};
 use super::{Children, Peer, change, command, half_restored, last_resort, offer, volume};
-
-/// The code of the evidence that says of a backup that none of its data was read, and that this was accepted.
-pub const ACCEPTED_QUICK: &str = "accepted-quick";
 
 /// `backups.fail_reason` holds so many characters.
 const FAIL_REASON_MAX: usize = 255;
@@ -137,7 +133,14 @@ fn found(check: &CheckResult) -> Evidence {
     if check.problems.len() > most {
         text.push_str(&format!("; {} more problems", check.problems.len() - most));
     }
-    Evidence::new(&format!("storage-{}", check.verdict), text)
+    let code = match check.verdict {
+        CheckVerdict::Intact => EvidenceCode::StorageIntact,
+        CheckVerdict::Incomplete => EvidenceCode::StorageIncomplete,
+        CheckVerdict::Corrupt => EvidenceCode::StorageCorrupt,
+        CheckVerdict::Missing => EvidenceCode::StorageMissing,
+        CheckVerdict::Unverifiable => EvidenceCode::StorageUnverifiable,
+    };
+    Evidence::new(code, text)
 }
 
 /// The status that the backup should end in.
@@ -306,17 +309,19 @@ fn propose(
         _ => {}
     }
     if changes.iter().any(|change| change.table != Table::Backups) {
-        finding.evidence.extend(case.held.iter().filter(|evidence| evidence.code == HELD_IN_SILENCE).cloned());
+        finding.evidence.extend(case.held.iter().filter(|evidence| evidence.code == EvidenceCode::HeldInSilence).cloned());
     }
     if to == AVAILABLE && backup.status.as_deref() != Some(RESTORING) {
         count_in(&mut changes, case, situation);
         debug_assert!(earned.is_some() || policy.allow_unverified);
         match earned {
-            None => finding.evidence.push(Evidence::new("unverified", "its data was not verified: --allow-unverified was given")),
+            None => {
+                finding.evidence.push(Evidence::new(EvidenceCode::Unverified, "its data was not verified: --allow-unverified was given"))
+            }
             Some(check) if !check.is_read() => {
                 let why = if check.level == Level::Quick { "none of its data was read" } else { "nothing proves its data" };
                 let text = format!("{why}, because it is known to be intact only at level quick: --accept-quick was given");
-                finding.evidence.push(Evidence::new(ACCEPTED_QUICK, text));
+                finding.evidence.push(Evidence::new(EvidenceCode::AcceptedQuick, text));
             }
             Some(_) => {}
         }
@@ -353,7 +358,7 @@ fn fail_reason(backup: &Backup, check: Option<&CheckResult>, cause: &str) -> Str
 }
 
 /// Whether a row stays as it is because another backup may hold it; says so.
-fn stays(finding: &mut Finding, case: &BackupCase, code: &str) -> bool {
+fn stays(finding: &mut Finding, case: &BackupCase, code: EvidenceCode) -> bool {
     let suspected = case.held.iter().find(|evidence| evidence.code == code);
     finding.evidence.extend(suspected.cloned());
     suspected.is_some()
@@ -373,7 +378,7 @@ fn release_volume(finding: &mut Finding, changes: &mut Vec<Change>, case: &Backu
         if backup.snapshot_id.is_some() {
             return;
         }
-        finding.evidence.push(Evidence::new("volume-gone", format!("volume {volume_id} does not exist any more")));
+        finding.evidence.push(Evidence::new(EvidenceCode::VolumeGone, format!("volume {volume_id} does not exist any more")));
         return;
     };
     if volume.status.as_deref() != Some(BACKING_UP) {
@@ -381,12 +386,12 @@ fn release_volume(finding: &mut Finding, changes: &mut Vec<Change>, case: &Backu
             return;
         }
         let status = volume.status.as_deref().unwrap_or("NULL");
-        finding.evidence.push(Evidence::new("volume-moved-on", format!("volume {volume_id} is {status} already and stays so")));
+        finding.evidence.push(Evidence::new(EvidenceCode::VolumeMovedOn, format!("volume {volume_id} is {status} already and stays so")));
         return;
     }
     if case.volume_is_temporary {
         let text = format!("volume {volume_id} was made for a backup alone (temp_volume_id) and is not set free");
-        finding.evidence.push(Evidence::new("volume-temporary", text));
+        finding.evidence.push(Evidence::new(EvidenceCode::VolumeTemporary, text));
         return;
     }
     let needs_volume = |peer: &&Peer| {
@@ -394,10 +399,10 @@ fn release_volume(finding: &mut Finding, changes: &mut Vec<Change>, case: &Backu
     };
     if let Some(peer) = case.peers.iter().find(needs_volume) {
         let text = format!("volume {volume_id} stays backing-up: backup {} is being made of it too", peer.id);
-        finding.evidence.push(Evidence::new("volume-held", text));
+        finding.evidence.push(Evidence::new(EvidenceCode::VolumeHeld, text));
         return;
     }
-    if stays(finding, case, VOLUME_SUSPECTED) {
+    if stays(finding, case, EvidenceCode::VolumeSuspected) {
         return;
     }
     let (to, why) = volume::before_backup(volume, &case.attachments, backup.host.as_deref(), situation);
@@ -413,7 +418,7 @@ fn release_volume(finding: &mut Finding, changes: &mut Vec<Change>, case: &Backu
 pub(super) fn leftover_attachment(attachment: &Attachment) -> Evidence {
     let host = attachment.attached_host.as_deref().unwrap_or("?");
     let text = format!("attachment {} of the backup host {host} to volume {} is left over", attachment.id, attachment.volume_id);
-    Evidence::new("attachment-leftover", text)
+    Evidence::new(EvidenceCode::AttachmentLeftover, text)
 }
 
 pub(super) fn detach(attachment: &Attachment) -> String {
@@ -425,12 +430,14 @@ fn release_snapshot(finding: &mut Finding, changes: &mut Vec<Change>, case: &Bac
         return;
     };
     let Some(snapshot) = &case.snapshot else {
-        finding.evidence.push(Evidence::new("snapshot-gone", format!("snapshot {snapshot_id} does not exist any more")));
+        finding.evidence.push(Evidence::new(EvidenceCode::SnapshotGone, format!("snapshot {snapshot_id} does not exist any more")));
         return;
     };
     if snapshot.status.as_deref() != Some(BACKING_UP) {
         let status = snapshot.status.as_deref().unwrap_or("NULL");
-        finding.evidence.push(Evidence::new("snapshot-moved-on", format!("snapshot {snapshot_id} is {status} already and stays so")));
+        finding
+            .evidence
+            .push(Evidence::new(EvidenceCode::SnapshotMovedOn, format!("snapshot {snapshot_id} is {status} already and stays so")));
         return;
     }
     let needs_snapshot = |peer: &&Peer| {
@@ -438,10 +445,10 @@ fn release_snapshot(finding: &mut Finding, changes: &mut Vec<Change>, case: &Bac
     };
     if let Some(peer) = case.peers.iter().find(needs_snapshot) {
         let text = format!("snapshot {snapshot_id} stays backing-up: backup {} is being made of it too", peer.id);
-        finding.evidence.push(Evidence::new("snapshot-held", text));
+        finding.evidence.push(Evidence::new(EvidenceCode::SnapshotHeld, text));
         return;
     }
-    if stays(finding, case, SNAPSHOT_SUSPECTED) {
+    if stays(finding, case, EvidenceCode::SnapshotSuspected) {
         return;
     }
     change(changes, &snapshot.image(), "status", AVAILABLE);
@@ -450,13 +457,14 @@ fn release_snapshot(finding: &mut Finding, changes: &mut Vec<Change>, case: &Bac
 /// The volume that was being written to holds neither its old content nor the backup's.
 fn spoil_destination(finding: &mut Finding, changes: &mut Vec<Change>, case: &BackupCase, situation: &Situation, backup_to: &str) {
     let Some(volume_id) = case.backup.restore_volume_id.as_deref() else {
-        finding.evidence.push(Evidence::new("destination-unknown", "which volume it was restored to is not on record"));
+        finding.evidence.push(Evidence::new(EvidenceCode::DestinationUnknown, "which volume it was restored to is not on record"));
         return;
     };
     let Some(volume) = &case.destination else {
-        finding
-            .evidence
-            .push(Evidence::new("destination-gone", format!("the volume {volume_id} that it was restored to does not exist any more")));
+        finding.evidence.push(Evidence::new(
+            EvidenceCode::DestinationGone,
+            format!("the volume {volume_id} that it was restored to does not exist any more"),
+        ));
         return;
     };
     let to = match volume.status.as_deref() {
@@ -464,7 +472,7 @@ fn spoil_destination(finding: &mut Finding, changes: &mut Vec<Change>, case: &Ba
         Some(CREATING) => ERROR,
         status => {
             let text = format!("the volume {volume_id} that it was restored to is {} already and stays so", status.unwrap_or("NULL"));
-            finding.evidence.push(Evidence::new("destination-moved-on", text));
+            finding.evidence.push(Evidence::new(EvidenceCode::DestinationMovedOn, text));
             return;
         }
     };
@@ -475,10 +483,10 @@ fn spoil_destination(finding: &mut Finding, changes: &mut Vec<Change>, case: &Ba
     };
     if let Some(peer) = case.peers.iter().find(needs_volume) {
         let text = format!("volume {volume_id} stays as it is: backup {} is being restored to it too", peer.id);
-        finding.evidence.push(Evidence::new("destination-held", text));
+        finding.evidence.push(Evidence::new(EvidenceCode::DestinationHeld, text));
         return;
     }
-    if stays(finding, case, DESTINATION_SUSPECTED) {
+    if stays(finding, case, EvidenceCode::DestinationSuspected) {
         return;
     }
     change(changes, &volume.image(situation.columns), "status", to);
@@ -523,7 +531,7 @@ fn follow_up(finding: &mut Finding, backup: &Backup, to: &str, unlooked: bool) {
         if to == ERROR {
             text.push_str("; cinder-backup removes it at its next start on the host, as the backup is in error");
         }
-        finding.evidence.push(Evidence::new("temporary-leftover", text));
+        finding.evidence.push(Evidence::new(EvidenceCode::TemporaryLeftover, text));
         let words = if what == "volume" { "openstack volume delete --force" } else { "openstack volume snapshot delete --force" };
         finding.follow_up.push(command(words, id));
     }

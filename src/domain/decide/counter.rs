@@ -1,7 +1,7 @@
 //! Chains of incremental backups: the counter of dependents, and parents that are gone.
 
 use crate::domain::status::{AVAILABLE, CREATING, ERROR, RESTORING, is_active};
-use crate::domain::{Backup, Evidence, Finding, FindingKind, Policy, Proposal, Situation, Table, Verdict};
+use crate::domain::{Backup, Evidence, EvidenceCode, Finding, FindingKind, Policy, Proposal, Situation, Table, Verdict};
 
 use super::{change, command, offer};
 
@@ -63,13 +63,13 @@ pub fn counter(case: &CounterCase, situation: &Situation, policy: &Policy) -> Op
     }
     let effect = if recorded == 0 { "Cinder would let it be deleted under them" } else { "Cinder refuses to delete it" };
     let text = format!("num_dependent_backups is {recorded}, but {right} live backups rest on it; {effect}");
-    let mut finding = inconsistent(&case.backup, Evidence::new("counter-wrong", text));
+    let mut finding = inconsistent(&case.backup, Evidence::new(EvidenceCode::CounterWrong, text));
     if case.occupied {
         let text = "this row is to be repaired for another reason first; scan again afterwards".to_owned();
-        finding.evidence.push(Evidence::new("counter-later", text));
+        finding.evidence.push(Evidence::new(EvidenceCode::CounterLater, text));
     } else if is_active(case.backup.status.as_deref()) {
         let text = "an operation on this very backup is pending, and its cinder-backup may write the row; scan again afterwards".to_owned();
-        finding.evidence.push(Evidence::new("counter-later", text));
+        finding.evidence.push(Evidence::new(EvidenceCode::CounterLater, text));
     } else if policy.fix_counters {
         let mut changes = Vec::new();
         change(&mut changes, &case.backup.image(situation.columns), "num_dependent_backups", right);
@@ -91,7 +91,7 @@ pub fn broken_chain(backup: &Backup, parent_id: &str, parent: Option<&Backup>) -
         }
         Some(_) => return None,
     };
-    let code = if parent.is_none() { "parent-missing" } else { "parent-in-error" };
+    let code = if parent.is_none() { EvidenceCode::ParentMissing } else { EvidenceCode::ParentInError };
     let mut finding = inconsistent(backup, Evidence::new(code, text));
     if parent.is_none() {
         let volume = backup.volume_id.as_deref().unwrap_or("VOLUME");

@@ -3,7 +3,9 @@
 //! They have no host of a cinder-backup: they are judged by their age and by every backup that could explain them.
 
 use crate::domain::status::{AVAILABLE, BACKING_UP, CREATING, ERROR_RESTORING, RESTORING_BACKUP};
-use crate::domain::{Attachment, Backup, Evidence, Finding, FindingKind, Policy, Proposal, Situation, Snapshot, Table, Verdict, Volume};
+use crate::domain::{
+    Attachment, Backup, Evidence, EvidenceCode, Finding, FindingKind, Policy, Proposal, Situation, Snapshot, Table, Verdict, Volume,
+};
 
 use super::backup::{detach, leftover_attachment};
 use super::counter::inconsistent;
@@ -74,7 +76,7 @@ pub fn volume(case: &VolumeCase, situation: &Situation, policy: &Policy) -> Opti
     if case.is_temporary {
         finding.verdict = Verdict::Inconsistent;
         let text = "made for a backup alone (temp_volume_id names it); it is not set free but deleted";
-        finding.evidence.push(Evidence::new("volume-temporary", text));
+        finding.evidence.push(Evidence::new(EvidenceCode::VolumeTemporary, text));
         finding.follow_up.push(command("openstack volume delete --force", &volume.id));
         return Some(finding);
     }
@@ -82,7 +84,7 @@ pub fn volume(case: &VolumeCase, situation: &Situation, policy: &Policy) -> Opti
         // Anybody can name a volume so: a name alone is no reason to tell anyone to delete it.
         finding.verdict = Verdict::Inconsistent;
         let text = "named as Cinder names a volume made for a backup alone, but no backup has it on record; it is not set free";
-        finding.evidence.push(Evidence::new("volume-temporary", text));
+        finding.evidence.push(Evidence::new(EvidenceCode::VolumeTemporary, text));
         finding.follow_up.push(command("openstack volume show", &volume.id));
         return Some(finding);
     }
@@ -107,21 +109,22 @@ pub fn volume(case: &VolumeCase, situation: &Situation, policy: &Policy) -> Opti
                 case.backup_hosts.iter().find(|known| known.as_str() == host)
             });
             let (to, why) = volumes::before_backup(volume, &case.attachments, held_by.map(String::as_str), situation);
-            finding.evidence.push(Evidence::new("no-active-backup", "backing-up, but no backup is being made of it"));
+            finding.evidence.push(Evidence::new(EvidenceCode::NoActiveBackup, "backing-up, but no backup is being made of it"));
             finding.evidence.extend(why);
             to
         }
         Some(RESTORING_BACKUP) => {
-            finding.evidence.push(Evidence::new("no-active-backup", "restoring-backup, but no backup is being restored to it"));
+            finding.evidence.push(Evidence::new(EvidenceCode::NoActiveBackup, "restoring-backup, but no backup is being restored to it"));
             finding.follow_up.extend(half_restored(&volume.id, None));
             ERROR_RESTORING
         }
         _ => {
             finding.verdict = Verdict::Inconsistent;
             let status = status.unwrap_or("NULL");
-            finding
-                .evidence
-                .push(Evidence::new("status-unusable", format!("its status is {status}, as a restart of cinder-backup can leave it")));
+            finding.evidence.push(Evidence::new(
+                EvidenceCode::StatusUnusable,
+                format!("its status is {status}, as a restart of cinder-backup can leave it"),
+            ));
             let state = volumes::before_backup(volume, &case.attachments, None, situation).0;
             finding.follow_up.push(command(&format!("openstack volume set --state {state}"), &volume.id));
             return Some(finding);
@@ -161,7 +164,7 @@ pub fn snapshot(case: &SnapshotCase, situation: &Situation, policy: &Policy) -> 
         since,
         age_seconds,
         verdict: Verdict::Stuck,
-        evidence: vec![Evidence::new("no-active-backup", "backing-up, but no backup is being made of it")],
+        evidence: vec![Evidence::new(EvidenceCode::NoActiveBackup, "backing-up, but no backup is being made of it")],
         proposal: None,
         refusal: None,
         follow_up: Vec::new(),
@@ -210,7 +213,7 @@ pub fn temporaries(backup: &Backup) -> Option<Finding> {
             "temporary {what} {id}, made for this backup alone, is still on record although the backup's status is {}",
             status.unwrap_or("NULL")
         );
-        let evidence = Evidence::new("temporary-leftover", text);
+        let evidence = Evidence::new(EvidenceCode::TemporaryLeftover, text);
         let words = if what == "volume" { "openstack volume delete --force" } else { "openstack volume snapshot delete --force" };
         let command = command(words, id);
         match &mut finding {

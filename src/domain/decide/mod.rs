@@ -10,7 +10,7 @@ mod row_conflicts;
 mod verdict;
 mod volume;
 
-pub use backup::{ACCEPTED_QUICK, BackupCase, backup};
+pub use backup::{BackupCase, backup};
 pub use counter::{Children, CounterCase, broken_chain, counter};
 pub use leftover::{SnapshotCase, VolumeCase, attachment, snapshot, temporaries, volume as left_volume};
 pub use row_conflicts::{Others, frees_in_silence, held, held_in, was_taken_since};

@@ -6,15 +6,9 @@
 
 use crate::domain::status::{BACKING_UP, CREATING, RESTORING};
 use crate::domain::time::parse;
-use crate::domain::{Backup, Evidence, Policy, Situation, Snapshot, Volume, is_same_host};
+use crate::domain::{Backup, Evidence, EvidenceCode, Policy, Situation, Snapshot, Volume, is_same_host};
 
 use super::verdict::{Suspicion, marked_after, suspicion};
-
-pub(super) const VOLUME_SUSPECTED: &str = "volume-suspected";
-pub(super) const DESTINATION_SUSPECTED: &str = "destination-suspected";
-pub(super) const SNAPSHOT_SUSPECTED: &str = "snapshot-suspected";
-/// Only the silence of its own host says that no other backup holds a row.
-pub(super) const HELD_IN_SILENCE: &str = "held-in-silence";
 
 /// Live backups, whatever their status, that a stuck backup shares rows with.
 #[derive(Debug, Clone, Default)]
@@ -49,7 +43,7 @@ pub fn held(
     situation: &Situation,
     policy: &Policy,
 ) -> Vec<Evidence> {
-    let judge = |code: &str, what: String, list: &[Backup], status: Option<&str>, marked_at: Option<&str>, any_age: bool| {
+    let judge = |code: EvidenceCode, what: String, list: &[Backup], status: Option<&str>, marked_at: Option<&str>, any_age: bool| {
         if list.is_empty() || !was_taken_since(backup, marked_at) {
             return None;
         }
@@ -65,7 +59,7 @@ pub fn held(
             Suspicion::AtWork(why) => Some(Evidence::new(code, format!("{what} stays as it is: {}", why.text))),
             // The silence of its own host is listened to before anything is written, whatever the storage says of its own data.
             Suspicion::Silent(host, why) if backup.host.as_deref().is_some_and(|own| is_same_host(own, &host)) => {
-                Some(Evidence::new(HELD_IN_SILENCE, format!("{what} is taken for free: {}", why.text)))
+                Some(Evidence::new(EvidenceCode::HeldInSilence, format!("{what} is taken for free: {}", why.text)))
             }
             Suspicion::Silent(_, why) => {
                 Some(Evidence::new(code, format!("{what} stays as it is for now: {}; scan again after this repair", why.text)))
@@ -76,29 +70,30 @@ pub fn held(
         let what = format!("volume {}", row.id);
         // The backup of a snapshot that is free again need not be what the volume is marked for, however old the others are.
         let any_age = backup.snapshot_id.is_some();
-        judge(VOLUME_SUSPECTED, what, &others.of_volume, row.status.as_deref(), row.updated_at.as_deref(), any_age)
+        judge(EvidenceCode::VolumeSuspected, what, &others.of_volume, row.status.as_deref(), row.updated_at.as_deref(), any_age)
     });
     let restored_there = destination.and_then(|row| {
         let what = format!("volume {}", row.id);
         let any_age = marked_after(taken_at(backup), row.updated_at.as_deref()).is_some_and(|span| span < 0);
-        judge(DESTINATION_SUSPECTED, what, &others.restored_there, row.status.as_deref(), row.updated_at.as_deref(), any_age)
+        judge(EvidenceCode::DestinationSuspected, what, &others.restored_there, row.status.as_deref(), row.updated_at.as_deref(), any_age)
     });
     let of_snapshot = snapshot.and_then(|row| {
         let what = format!("snapshot {}", row.id);
-        judge(SNAPSHOT_SUSPECTED, what, &others.of_snapshot, row.status.as_deref(), row.updated_at.as_deref(), false)
+        judge(EvidenceCode::SnapshotSuspected, what, &others.of_snapshot, row.status.as_deref(), row.updated_at.as_deref(), false)
     });
     of_volume.into_iter().chain(restored_there).chain(of_snapshot).collect()
 }
 
 /// What of its rows a plan left to others, out of the evidence that it has.
 pub fn held_in(evidence: &[Evidence]) -> Vec<Evidence> {
-    let codes = [VOLUME_SUSPECTED, DESTINATION_SUSPECTED, SNAPSHOT_SUSPECTED, HELD_IN_SILENCE];
-    evidence.iter().filter(|evidence| codes.contains(&evidence.code.as_str())).cloned().collect()
+    use EvidenceCode::{DestinationSuspected, HeldInSilence, SnapshotSuspected, VolumeSuspected};
+    let is_kept = |code| matches!(code, Some(VolumeSuspected | DestinationSuspected | SnapshotSuspected | HeldInSilence));
+    evidence.iter().filter(|evidence| is_kept(evidence.code.known())).cloned().collect()
 }
 
 /// Whether a plan sets a row free that only the silence of its host says nobody holds.
 pub fn frees_in_silence(evidence: &[Evidence]) -> bool {
-    evidence.iter().any(|evidence| evidence.code == HELD_IN_SILENCE)
+    evidence.iter().any(|evidence| evidence.code == EvidenceCode::HeldInSilence)
 }
 
 /// Those that are being made or restored say so, and are known as such.

@@ -233,7 +233,7 @@ fn sound(finding: &Finding, context: &dyn Fn() -> String) {
     assert!(!finding.evidence.is_empty(), "{}", context());
     for evidence in &finding.evidence {
         let kebab = |c: char| c.is_ascii_lowercase() || c == '-';
-        assert!(!evidence.code.is_empty() && evidence.code.chars().all(kebab) && !evidence.text.is_empty(), "{}", context());
+        assert!(evidence.code.known().is_some() && evidence.code.as_str().chars().all(kebab) && !evidence.text.is_empty(), "{}", context());
     }
     assert!(finding.refusal.as_deref().is_none_or(|reason| !reason.trim().is_empty()), "{}", context());
     for line in &finding.follow_up {

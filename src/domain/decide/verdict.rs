@@ -2,7 +2,7 @@
 
 use crate::domain::status::{AVAILABLE, CREATING, ERROR, ERROR_DELETING, NO_VOLUME, RESTORING_BACKUP, is_active};
 use crate::domain::time::{human, is_unreadable, parse, rfc3339, seconds_between};
-use crate::domain::{AssumeDead, Backup, CheckResult, Evidence, Heartbeat, Policy, Situation, Verdict, is_same_host};
+use crate::domain::{AssumeDead, Backup, CheckResult, Evidence, EvidenceCode, Heartbeat, Policy, Situation, Verdict, is_same_host};
 
 /// A verdict with its reasons.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,7 +38,7 @@ pub(super) fn age(
         } else {
             format!("last changed {} ago, less than the {} of --older-than", human(age), human(limit))
         };
-        Evidence::new("recent", text)
+        Evidence::new(EvidenceCode::Recent, text)
     });
     (Some(rfc3339(since)), Some(age), recent)
 }
@@ -47,7 +47,7 @@ pub(super) fn age(
 pub(super) fn unreadable(created_at: Option<&str>, updated_at: Option<&str>) -> Option<Evidence> {
     let (column, text) = [("created_at", created_at), ("updated_at", updated_at)].into_iter().find(|(_, text)| is_unreadable(*text))?;
     let text = format!("{column} is {:?}, which is no time, so its age is not known", text.unwrap_or_default());
-    Some(Evidence::new("time-unreadable", text))
+    Some(Evidence::new(EvidenceCode::TimeUnreadable, text))
 }
 
 /// Judges a pending backup; `check` is what a look at its storage found, if there was one, and `earned` whether it is to become
@@ -78,13 +78,13 @@ pub fn judge_backup(backup: &Backup, check: Option<&CheckResult>, earned: bool, 
         by_storage(&mut judgement, check, earned && age_is_clear);
     }
     if no_times {
-        judgement.evidence.push(Evidence::new("no-times", "neither created_at nor updated_at is set, so its age is unknown"));
+        judgement.evidence.push(Evidence::new(EvidenceCode::NoTimes, "neither created_at nor updated_at is set, so its age is unknown"));
     }
     if backup.status.is_none() {
-        judgement.evidence.push(Evidence::new("no-status", "its status is NULL"));
+        judgement.evidence.push(Evidence::new(EvidenceCode::NoStatus, "its status is NULL"));
     }
     if backup.size.is_none() && backup.volume_id.as_deref() == Some(NO_VOLUME) {
-        judgement.evidence.push(Evidence::new("unfinished-import", "an import that never finished: no volume and no size yet"));
+        judgement.evidence.push(Evidence::new(EvidenceCode::UnfinishedImport, "an import that never finished: no volume and no size yet"));
     }
     judgement
 }
@@ -98,18 +98,13 @@ fn by_storage(judgement: &mut Judgement, check: &CheckResult, earned: bool) {
         judgement.verdict = Verdict::Busy;
         let newest = newest.map_or_else(String::new, |at| format!(", the newest at {at}"));
         let text = format!("it is being written: the storage shows signs of work{newest}");
-        judgement.evidence.insert(0, Evidence::new("being-written", text));
+        judgement.evidence.insert(0, Evidence::new(EvidenceCode::BeingWritten, text));
     } else if let Some(newest) = newest.filter(|_| earned && check.is_finished() && judgement.verdict == Verdict::Uncertain) {
         judgement.verdict = Verdict::Stuck;
         let text = format!("everything that the driver writes last is there, and nothing was written since {newest}");
-        judgement.evidence.insert(0, Evidence::new("storage-complete", text));
+        judgement.evidence.insert(0, Evidence::new(EvidenceCode::StorageComplete, text));
     }
 }
-
-/// The code of a heartbeat that is too old.
-const SERVICE_DOWN: &str = "service-down";
-/// The code of a host without a cinder-backup.
-const SERVICE_MISSING: &str = "service-missing";
 
 /// Cinder marks a volume or a snapshot and makes the backup's row right after it, by the same clock; the databases round to seconds.
 const MARKED_TOGETHER: i64 = 5;
@@ -171,19 +166,19 @@ pub(super) fn suspicion(
         let shown = backup.status.as_deref().unwrap_or("NULL");
         if verdict == Verdict::Uncertain {
             let text = format!("backup {} of it is {shown}, but {}", backup.id, why.text);
-            return Some(Suspicion::AtWork(Evidence::new(&why.code, text)));
+            return Some(Suspicion::AtWork(Evidence { text, ..why }));
         }
-        let is_silent = [SERVICE_DOWN, SERVICE_MISSING].contains(&why.code.as_str());
+        let is_silent = matches!(why.code.known(), Some(EvidenceCode::ServiceDown | EvidenceCode::ServiceMissing));
         if let Some(host) = backup.host.as_deref().filter(|_| is_silent) {
             let text = format!("backup {} of it is {shown}, and {}", backup.id, why.text);
             match &silent {
                 // A unit waits for the heartbeat of one host only, and the other host may be alive, too.
                 Some((known, before)) if !is_same_host(known, host) => {
                     let text = format!("{}; {text}; name the dead hosts with --assume-dead", before.text);
-                    return Some(Suspicion::AtWork(Evidence::new("services-down", text)));
+                    return Some(Suspicion::AtWork(Evidence::new(EvidenceCode::ServicesDown, text)));
                 }
                 Some(_) => {}
-                None => silent = Some((host, Evidence::new(&why.code, text))),
+                None => silent = Some((host, Evidence { text, ..why })),
             }
         }
     }
@@ -193,11 +188,15 @@ pub(super) fn suspicion(
 fn by_service(backup: &Backup, situation: &Situation, policy: &Policy) -> (Verdict, String, Evidence) {
     // The deletion of a row in error_deleting has ended; nobody works on it, whatever beats.
     if backup.status.as_deref() == Some(ERROR_DELETING) {
-        return stuck("asked", "its deletion failed".to_owned(), "its deletion failed, and it was asked for".to_owned());
+        return stuck(EvidenceCode::Asked, "its deletion failed".to_owned(), "its deletion failed, and it was asked for".to_owned());
     }
     let Some(host) = backup.host.as_deref().filter(|host| !host.trim().is_empty()) else {
         let cause = "it was never scheduled to a host";
-        return stuck("never-scheduled", cause.to_owned(), "never scheduled: it has no host, so no cinder-backup knows of it".to_owned());
+        return stuck(
+            EvidenceCode::NeverScheduled,
+            cause.to_owned(),
+            "never scheduled: it has no host, so no cinder-backup knows of it".to_owned(),
+        );
     };
     let down_time = situation.services.down_time(host, &policy.thresholds);
     let heartbeat = situation.services.heartbeat(host, situation.now, down_time);
@@ -209,14 +208,14 @@ fn by_service(backup: &Backup, situation: &Situation, policy: &Policy) -> (Verdi
             Heartbeat::Missing => "it has no service row".to_owned(),
         };
         return stuck(
-            "assumed-dead",
+            EvidenceCode::AssumedDead,
             format!("cinder-backup on {host} was declared dead"),
             format!("cinder-backup on {host} was declared dead with --assume-dead ({says})"),
         );
     }
     match heartbeat {
         Heartbeat::Missing => stuck(
-            SERVICE_MISSING,
+            EvidenceCode::ServiceMissing,
             format!("there is no cinder-backup on {host} any more"),
             format!("no service row for cinder-backup on {host}: the host was retired"),
         ),
@@ -228,14 +227,14 @@ fn by_service(backup: &Backup, situation: &Situation, policy: &Policy) -> (Verdi
                     human(uptime),
                     down_time
                 );
-                return (Verdict::Uncertain, String::new(), Evidence::new("server-just-started", text));
+                return (Verdict::Uncertain, String::new(), Evidence::new(EvidenceCode::ServerJustStarted, text));
             }
             let last = silent.map_or_else(|| "never beat".to_owned(), |seconds| format!("last beat {} ago", human(seconds)));
-            stuck(SERVICE_DOWN, format!("cinder-backup on {host} was down"), format!("cinder-backup on {host} {last}"))
+            stuck(EvidenceCode::ServiceDown, format!("cinder-backup on {host} was down"), format!("cinder-backup on {host} {last}"))
         }
         Heartbeat::Unreadable => {
             let text = format!("the heartbeat of cinder-backup on {host} is no time that can be read, so it may be at work");
-            (Verdict::Uncertain, String::new(), Evidence::new("heartbeat-unreadable", text))
+            (Verdict::Uncertain, String::new(), Evidence::new(EvidenceCode::HeartbeatUnreadable, text))
         }
         Heartbeat::Up { silent } => {
             let doing = if matches!(backup.status.as_deref(), Some(ERROR | AVAILABLE)) {
@@ -260,11 +259,11 @@ fn by_service(backup: &Backup, situation: &Situation, policy: &Policy) -> (Verdi
             } else {
                 format!("cinder-backup on {host} beats (last {} ago); it {doing}", human(silent))
             };
-            (Verdict::Uncertain, String::new(), Evidence::new("service-up", text))
+            (Verdict::Uncertain, String::new(), Evidence::new(EvidenceCode::ServiceUp, text))
         }
     }
 }
 
-fn stuck(code: &str, cause: String, text: String) -> (Verdict, String, Evidence) {
+fn stuck(code: EvidenceCode, cause: String, text: String) -> (Verdict, String, Evidence) {
     (Verdict::Stuck, cause, Evidence::new(code, text))
 }

@@ -1,7 +1,7 @@
 //! What a volume in `backing-up` goes back to.
 
 use crate::domain::status::{AVAILABLE, IN_USE};
-use crate::domain::{Attachment, Evidence, Situation, Volume};
+use crate::domain::{Attachment, Evidence, EvidenceCode, Situation, Volume};
 
 /// The status that a volume had before its backup, and why: its `previous_status` where that is `available` or
 /// `in-use`, and what its live attachments say; of two answers the safer, `in-use`.
@@ -20,7 +20,7 @@ pub(super) fn before_backup(
         Some(IN_USE) => Some(IN_USE),
         Some(other) => {
             let text = format!("volume {} has previous_status {other:?}, which is no state to go back to", volume.id);
-            evidence.push(Evidence::new("previous-status-unusable", text));
+            evidence.push(Evidence::new(EvidenceCode::PreviousStatusUnusable, text));
             None
         }
         None => None,
@@ -35,13 +35,13 @@ pub(super) fn before_backup(
     if attached {
         if previous == Some(AVAILABLE) {
             let text = format!("volume {} was available before the backup, but is attached now: in-use is the safer state", volume.id);
-            evidence.push(Evidence::new("attached", text));
+            evidence.push(Evidence::new(EvidenceCode::Attached, text));
         }
         return (IN_USE, evidence);
     }
     if previous == Some(IN_USE) {
         let text = format!("volume {} was in-use before the backup, though no attachment is live: in-use is the safer state", volume.id);
-        evidence.push(Evidence::new("not-attached", text));
+        evidence.push(Evidence::new(EvidenceCode::NotAttached, text));
     }
     (previous.unwrap_or(AVAILABLE), evidence)
 }

@@ -4,7 +4,6 @@ use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 
-use cinder_backup_repair::domain::Evidence;
 use cinder_backup_repair::plan::Plan;
 use serde_json::{Value, json};
 
@@ -104,7 +103,7 @@ fn a_plan_that_rests_on_quiet_storage_is_refused() {
     site.program.json(0, &["plan", "--check", "quick", "--out", &plan]);
     site.database.execute("UPDATE services SET updated_at = '2099-01-01 00:00:00.000000'");
     let mut old = Plan::parse(&fs::read(&plan).unwrap()).unwrap();
-    old.units[0].evidence[0] = Evidence::new("storage-quiet", "it was begun and is quiet");
+    old.units[0].evidence[0] = serde_json::from_value(json!({ "code": "storage-quiet", "text": "it was begun and is quiet" })).unwrap();
     old.heartbeats.insert("ctl1".into(), Some("2099-01-01T00:00:00Z".into()));
     old.seal();
     fs::write(&plan, old.to_json()).unwrap();

@@ -110,7 +110,7 @@ fn every_verdict_is_the_one_of_the_table() {
                     }
                     let finding = decided(&case, &situation, &Policy::default());
                     let recent = matches!(age, Age::Young | Age::Future);
-                    assert_eq!(finding.evidence[0].code == "recent", recent, "the decisive reason first: {finding:?}");
+                    assert_eq!(finding.evidence[0].code.as_str() == "recent", recent, "the decisive reason first: {finding:?}");
                 }
             }
         }

@@ -208,7 +208,7 @@ fn only_data_that_was_read_earns_available() {
         assert_eq!(decide(status, Level::Quick, &asked).0, None);
         let (to, finding) = decide(status, Level::Quick, &Policy { allow_unverified: true, ..asked.clone() });
         assert_eq!(to.as_deref(), Some(AVAILABLE), "{finding:?}");
-        assert!(finding.evidence.iter().any(|evidence| evidence.code == "unverified"), "{finding:?}");
+        assert!(finding.evidence.iter().any(|evidence| evidence.code.as_str() == "unverified"), "{finding:?}");
         // Without --to available the flag decides nothing.
         let (to, finding) = decide(status, Level::Quick, &Policy { allow_unverified: true, ..Policy::default() });
         assert_eq!(to, None, "{finding:?}");
