@@ -10,7 +10,8 @@
 //! - [`mod@format`]: names, side files and compression of Cinder's chunked backups; pure over a stream.
 //! - [`storage`]: where backups are kept; only read. [`verify`]: whether the data of a backup is there, whole and right.
 //! - [`apply`]: carries out a plan, a unit a transaction, with every intent on record first.
-//! - [`report`]: results as tables, documents, scripts. [`cli`]: arguments, prompts, exit codes; sees everything.
+//! - [`report`]: results as tables, documents, scripts.
+//! - [`workflow`]: what the commands do, step by step; prints nothing. [`cli`]: arguments, prompts, views, exit codes.
 
 #![forbid(unsafe_code)]
 
@@ -28,3 +29,4 @@ pub mod report;
 pub mod scan;
 pub mod storage;
 pub mod verify;
+pub mod workflow;

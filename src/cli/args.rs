@@ -1,54 +1,15 @@
-//! The command line that all commands share.
+//! The options that several commands share.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, ValueEnum};
 
-use super::commands;
-use super::context::Connected;
+use super::error::{Error, Result};
 use crate::config::TlsMode;
 use crate::domain::{AssumeDead, NULL, Policy, STATUSES, Selection, Thresholds};
-
-/// Finds OpenStack Cinder backups that hang in creating, restoring or deleting, says why, and repairs them straight in
-/// the database: guarded, recorded, undoable. Needs no API, no message bus and no cinder-backup.
-#[derive(Debug, Parser)]
-#[command(name = "cinder-backup-repair", version, propagate_version = true, max_term_width = 110)]
-#[command(after_help = "Nothing is written but by apply, repair and undo, and only after a typed confirmation or --yes.")]
-pub struct Cli {
-    /// What all commands share.
-    #[command(flatten)]
-    pub global: Global,
-    /// What to do.
-    #[command(subcommand)]
-    pub command: Command,
-}
-
-/// The commands.
-#[derive(Debug, Subcommand)]
-pub enum Command {
-    /// List what is stuck or inconsistent, with the evidence and the proposed change
-    Scan(commands::scan::ScanArgs),
-    /// Verify the data of backups on their storage; changes nothing
-    Check(commands::check::CheckCommandArgs),
-    /// Write a plan file, and a report or a script of it; changes nothing
-    Plan(commands::plan::PlanArgs),
-    /// Apply exactly one plan, once
-    Apply(commands::apply::ApplyArgs),
-    /// Scan, plan, confirm and apply in one go
-    Repair(commands::repair::RepairArgs),
-    /// Put back what a run changed, where nobody has touched it since
-    Undo(commands::undo::UndoArgs),
-    /// Look into the audit log: what was changed, by whom, and what became of it
-    History(commands::history::HistoryArgs),
-    /// Build a small Cinder database and walk through a repair of it
-    Demo(commands::demo::DemoArgs),
-    /// Write a shell's completion script to standard output
-    Completions(commands::completions::CompletionsArgs),
-    /// Write the manual page to standard output
-    Man(commands::completions::ManArgs),
-}
+use crate::workflow::{Database, Wanted};
 
 /// What all commands share.
 #[derive(Debug, Args)]
@@ -207,6 +168,9 @@ pub struct RecordArgs {
     pub ticket: Option<String>,
 }
 
+/// Limit on standard input; a million ids take 37 MB.
+const MAX_IDS_BYTES: u64 = 1 << 28;
+
 /// Which rows.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Selection")]
@@ -257,8 +221,9 @@ pub struct DecisionArgs {
 }
 
 impl SelectionArgs {
-    /// The selection, with the backups that were named.
-    pub fn selection(&self, backups: &[String]) -> Result<Selection, String> {
+    /// The selection, with the backups that were named; `-` reads ids from standard input.
+    pub fn selection(&self, backups: &[String]) -> Result<Selection> {
+        let backups = named(backups)?;
         // Tables print None for NULL, and what they print must be an answer.
         let spelled = |status: &String| match status.to_ascii_lowercase() {
             none if none == "none" => NULL.to_owned(),
@@ -266,39 +231,37 @@ impl SelectionArgs {
         };
         let statuses: BTreeSet<String> = self.status.iter().map(spelled).collect();
         if let Some(unknown) = statuses.iter().find(|status| !STATUSES.contains(&status.as_str())) {
-            return Err(format!("--status takes one of {}, not {unknown:?}", STATUSES.join(", ")));
+            return Err(Error::usage(format!("--status takes one of {}, not {unknown:?}", STATUSES.join(", "))));
         }
-        if let Some(limit) = self.limit
-            && limit == 0
-        {
-            return Err("--limit takes a number from 1".to_owned());
+        if self.limit == Some(0) {
+            return Err(Error::usage("--limit takes a number from 1"));
         }
         Ok(Selection {
             statuses,
             hosts: self.host.iter().cloned().collect(),
             projects: self.project.iter().cloned().collect(),
             volumes: self.volume.iter().cloned().collect(),
-            backups: backups.iter().cloned().collect(),
+            backups: backups.into_iter().collect(),
             limit: self.limit,
         })
     }
 
-    /// The policy for the heartbeat interval of this cloud's services.
-    pub fn policy(&self, decision: Option<&DecisionArgs>, connected: &Connected) -> Result<Policy, String> {
-        let report_interval = connected.report_interval;
+    /// The selection and the policy for the heartbeat interval of this cloud's services.
+    pub fn wanted(&self, selection: Selection, decision: Option<&DecisionArgs>, database: &Database) -> Result<Wanted> {
+        let report_interval = database.report_interval;
         // Between two beats every living service would look dead.
         if let Some(span) = self.service_down_time.filter(|span| span.as_secs() < report_interval.saturating_mul(2)) {
-            return Err(format!(
+            return Err(Error::usage(format!(
                 "--service-down-time {} s is less than twice report_interval ({report_interval} s), so that working services would look dead; \
                  --assume-dead HOST is there for a service that is known to be dead",
                 span.as_secs()
-            ));
+            )));
         }
         let seconds = |span: Duration| i64::try_from(span.as_secs()).unwrap_or(i64::MAX);
         let thresholds = Thresholds {
             older_than_seconds: seconds(self.older_than),
-            service_down_time_seconds: self.service_down_time.map_or(connected.service_down_time, seconds),
-            down_time_is_assumed: connected.assumed && self.service_down_time.is_none(),
+            service_down_time_seconds: self.service_down_time.map_or(database.service_down_time, seconds),
+            down_time_is_assumed: database.has_default_intervals && self.service_down_time.is_none(),
         };
         let mut policy = Policy { thresholds, ..Policy::default() };
         if let Some(decision) = decision {
@@ -311,23 +274,24 @@ impl SelectionArgs {
             policy.allow_unverified = decision.allow_unverified;
             policy.fix_counters = decision.fix_counters;
         }
-        Ok(policy)
+        selection.tell(&mut policy);
+        Ok(Wanted { selection, policy, may_be_empty: self.allow_empty })
     }
 }
 
 /// Reads a number that counts something.
-pub fn whole_number(text: &str) -> Result<usize, String> {
+pub fn whole_number(text: &str) -> std::result::Result<usize, String> {
     text.parse().map_err(|_| format!("{text:?} is no whole number, or too large"))
 }
 
-fn tls_mode(text: &str) -> Result<TlsMode, String> {
+fn tls_mode(text: &str) -> std::result::Result<TlsMode, String> {
     text.parse::<TlsMode>().map_err(|error| error.to_string())
 }
 
 /// Reads a time span: numbers with `s`, `m`, `h` or `d` (`90s`, `1h30m`), which are added up. A number without a unit is in seconds.
 ///
 /// jiff's parser does not fit: it refuses a number without a unit and units out of order (`30m1h`), and it accepts months and fractions.
-pub fn span(text: &str) -> Result<Duration, String> {
+pub fn span(text: &str) -> std::result::Result<Duration, String> {
     let invalid = || format!("{text:?} is not a time span: use for example 90s, 15m, 2h or 1d");
     let too_long = || format!("{text:?} is longer than a hundred years, the longest time span");
     let mut total: u64 = 0;
@@ -347,29 +311,34 @@ pub fn span(text: &str) -> Result<Duration, String> {
     if total > 100 * 366 * 86_400 { Err(too_long()) } else { Ok(Duration::from_secs(total)) }
 }
 
+/// The backups that were named, with `-` replaced by what standard input lists.
+fn named(backups: &[String]) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for name in backups {
+        if name != "-" {
+            names.push(name.clone());
+            continue;
+        }
+        let read = crate::input::read_from(std::io::stdin(), MAX_IDS_BYTES)
+            .and_then(|bytes| String::from_utf8(bytes).map_err(|error| std::io::Error::new(std::io::ErrorKind::InvalidData, error)));
+        let text = read.map_err(|error| Error::usage(format!("cannot read ids from standard input: {error}")))?;
+        let before = names.len();
+        names.extend(text.split_whitespace().map(str::to_owned));
+        // An empty list must not turn into "all".
+        if names.len() == before {
+            return Err(Error::usage("standard input lists no ids, so there is nothing to work on"));
+        }
+    }
+    if let Some(empty) = names.iter().position(|name| name.trim().is_empty()) {
+        return Err(Error::usage(format!("backup {} on the command line is empty; give an id or a name", empty + 1)));
+    }
+    Ok(names)
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_command_line_is_sound() {
-        <Cli as clap::CommandFactory>::command().debug_assert();
-    }
-
-    #[test]
-    fn a_status_of_null_has_the_names_that_results_give_it() {
-        let statuses = |status: &str| {
-            let cli = Cli::try_parse_from(["cinder-backup-repair", "scan", "--status", status]).unwrap();
-            let Command::Scan(args) = cli.command else { return Err("another command".to_owned()) };
-            args.selection.selection(&[]).map(|selection| selection.statuses.into_iter().collect::<Vec<_>>())
-        };
-        for spelling in ["null", "NULL", "None", "none"] {
-            assert_eq!(statuses(spelling), Ok(vec![NULL.to_owned()]), "{spelling}");
-        }
-        assert_eq!(statuses("Creating"), Ok(vec!["creating".to_owned()]));
-        assert!(statuses("nothing").is_err());
-    }
 
     #[test]
     fn spans_are_read() {

@@ -1,18 +1,19 @@
-//! What every command needs: the user interface, the settings, a session on the right database.
+//! What every command needs: the user interface, the shared options, the right database.
 
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 
-use super::args::Global;
+use secrecy::SecretString;
+
+use super::args::{DecisionArgs, Global, SelectionArgs};
 use super::error::{Error, Result};
 use super::exit::Exit;
 use super::ui::Ui;
-use crate::config::{CinderConf, DatabaseFlags, DatabaseSettings, Environment, Resolved, Target};
-use crate::db::schema::Schema;
-use crate::db::statements::MISSING_PRIVILEGES;
-use crate::db::{DbError, DbErrorKind, Session, SessionSettings};
-use crate::domain::Value;
+use crate::config::{CinderConf, DatabaseFlags, Environment, Target};
+use crate::db::{DbError, DbErrorKind, SessionSettings};
+use crate::domain::Selection;
 use crate::domain::text::shell_word;
-use secrecy::SecretString;
+use crate::workflow::{Database, SigningKey, Wanted};
 
 /// What every command needs.
 #[derive(Debug, Clone, Copy)]
@@ -25,87 +26,20 @@ pub struct Context<'a> {
     pub environment: &'a Environment,
 }
 
-/// A session with what is known about its database.
-pub struct Connected {
-    /// The session.
-    pub session: Box<dyn Session>,
-    /// What the database has.
-    pub schema: Schema,
-    /// Where it is, without the password.
-    pub location: String,
-    /// Cinder's `service_down_time`, in seconds.
-    pub service_down_time: i64,
-    /// Cinder's `report_interval`, in seconds.
-    pub report_interval: u64,
-    /// What has to be typed after a command so that it is about the same database and the same log, with a blank before it. No
-    /// password is part of it.
-    pub same_places: String,
-    /// Nothing says either: they are Cinder's defaults.
-    pub assumed: bool,
-    /// The GRANTs that the account lacks for a repair; empty until they were looked up.
-    pub missing_grants: Vec<String>,
-    settings: DatabaseSettings,
-    limits: SessionSettings,
-}
-
-impl Connected {
-    /// Says so where verdicts rest on how Cinder's services beat by default, and nobody said that they do.
-    pub fn warn_of_defaults(&self, ui: &Ui, down_time_is_given: bool) {
-        if self.assumed && !down_time_is_given {
-            ui.warn(format!(
-                "no cinder.conf was read, so a service counts as dead after {} s without a heartbeat, Cinder's default, or after two and a \
-                 half times the average interval of its own beats if that is longer; give --config-file, or --service-down-time if this \
-                 cloud's is another",
-                self.service_down_time
-            ));
-        }
-    }
-
-    /// Connects anew: a check of the storage can take longer than a server keeps an idle connection.
-    pub fn reconnect(&mut self) -> Result<()> {
-        let opened = self.opener()()?;
-        self.session = opened;
-        Ok(())
-    }
-
-    /// Finds out which GRANTs the account lacks for a repair.
-    pub fn missing_grants(&mut self) -> Result<&[String]> {
-        let mut found = self.session.rows(&MISSING_PRIVILEGES, &[]);
-        // While a person reads and types, a proxy or the server may close an idle connection.
-        if found.as_ref().is_err_and(DbError::is_fatal) {
-            self.reconnect()?;
-            found = self.session.rows(&MISSING_PRIVILEGES, &[]);
-        }
-        let grant = |row: &Vec<Value>| match row.as_slice() {
-            [Value::Text(columns), Value::Text(table), Value::Text(account)] => {
-                Some(format!("GRANT UPDATE ({columns}) ON {table} TO {account}"))
-            }
-            _ => None,
-        };
-        self.missing_grants = found?.iter().filter_map(grant).collect();
-        Ok(&self.missing_grants)
-    }
-
-    /// A closure that opens another session on the same database, and borrows nothing of this one.
-    pub fn opener(&self) -> impl Fn() -> std::result::Result<Box<dyn Session>, DbError> + use<> {
-        let (target, limits, server) = (self.settings.target.clone(), self.limits.clone(), self.session.server().clone());
-        move || crate::db::reopen(&target, &limits, &server)
-    }
-}
+/// Runs a command line of this program inside of this one: its words, the environment, whether it is muted, and what changes its shared
+/// options.
+pub type RunCommand = dyn Fn(Vec<OsString>, &Environment, bool, &dyn Fn(&mut Global)) -> Result<Exit>;
 
 impl Context<'_> {
-    /// Finds the database, connects, and looks what it has.
-    pub fn connect(&self) -> Result<Connected> {
-        let resolved = self.resolve()?;
-        let mut settings = resolved.database;
-        for warning in resolved.warnings.iter().chain(&settings.warnings) {
+    /// Finds the database, connects, and reads its schema.
+    pub fn connect(&self) -> Result<Database> {
+        let mut resolved = crate::config::resolve(&self.flags(), self.environment).map_err(Error::usage)?;
+        for warning in resolved.warnings.iter().chain(&resolved.database.warnings) {
             self.ui.warn(warning);
         }
-        let location = settings.target.describe();
+        let (location, origin) = (resolved.database.target.describe(), resolved.database.origin.clone());
+        let has_no_password = matches!(&resolved.database.target, Target::Server(server) if server.password.is_none());
         // A database that cannot be used may be one that nobody meant: say which, and who named it.
-        let named = format!("the database is {location}, from {}", settings.origin);
-        let same_places = self.same_places(&settings);
-        let has_no_password = matches!(&settings.target, Target::Server(server) if server.password.is_none());
         let unusable = |error: DbError| {
             let how = if error.kind == DbErrorKind::Authentication && has_no_password {
                 "; no password was given: --password-file and CINDER_DATABASE_PASSWORD take one"
@@ -113,7 +47,7 @@ impl Context<'_> {
                 ""
             };
             let error = Error::from(error);
-            Error { hint: error.hint.or_else(|| Some(format!("{named}{how}"))), ..error }
+            Error { hint: error.hint.or_else(|| Some(format!("the database is {location}, from {origin}{how}"))), ..error }
         };
         let args = &self.global.database;
         let limits = SessionSettings {
@@ -123,53 +57,40 @@ impl Context<'_> {
             settle_reads: true,
             insecure_auth: args.insecure_auth,
         };
-        self.ui.detail(format!("database: {location} (from {})", settings.origin));
-        let mut session = match crate::db::open(&settings.target, &limits) {
+        self.ui.detail(format!("database: {location} (from {origin})"));
+        match Database::open(&resolved, limits.clone()) {
             // A server that wants a password which nobody has given: ask, if there is somebody to ask.
-            Err(error) if error.kind == DbErrorKind::Authentication && self.ui.can_ask() => match &mut settings.target {
+            Err(error) if error.kind == DbErrorKind::Authentication && self.ui.can_ask() => match &mut resolved.database.target {
                 Target::Server(server) if server.password.is_none() => {
                     server.password = Some(super::prompt::password(self.ui, &format!("Password for {location}"))?);
-                    crate::db::open(&settings.target, &limits).map_err(unusable)?
+                    Database::open(&resolved, limits).map_err(unusable)
                 }
-                _ => return Err(unusable(error)),
+                _ => Err(unusable(error)),
             },
-            other => other.map_err(unusable)?,
-        };
-        let schema = crate::db::schema::probe(session.as_mut()).map_err(unusable)?;
-        let service_down_time = i64::try_from(resolved.service.service_down_time.value).unwrap_or(60);
-        Ok(Connected {
-            session,
-            schema,
-            location,
-            same_places,
-            service_down_time,
-            report_interval: resolved.service.report_interval.value,
-            missing_grants: Vec::new(),
-            assumed: resolved.cinder.files().next().is_none(),
-            settings,
-            limits,
-        })
+            other => other.map_err(unusable),
+        }
+    }
+
+    /// The rows that a command judges, and the rules; warns if nothing says how Cinder's services beat.
+    pub fn wanted(&self, args: &SelectionArgs, selection: Selection, decision: &DecisionArgs, database: &Database) -> Result<Wanted> {
+        if database.has_default_intervals && args.service_down_time.is_none() {
+            self.ui.warn(format!(
+                "no cinder.conf was read, so a service counts as dead after {} s without a heartbeat, Cinder's default, or after two and a \
+                 half times the average interval of its own beats if that is longer; give --config-file, or --service-down-time if this \
+                 cloud's is another",
+                database.service_down_time
+            ));
+        }
+        args.wanted(selection, Some(decision), database)
     }
 
     /// Cinder's configuration, where no database is needed.
     pub fn cinder_conf(&self) -> Result<CinderConf> {
-        let (cinder, warnings) = crate::config::cinder_conf(&self.flags(), self.environment).map_err(|error| Error {
-            exit: Exit::Usage,
-            error: error.into(),
-            hint: None,
-        })?;
+        let (cinder, warnings) = crate::config::cinder_conf(&self.flags(), self.environment).map_err(Error::usage)?;
         for warning in warnings {
             self.ui.detail(warning);
         }
         Ok(cinder)
-    }
-
-    fn resolve(&self) -> Result<Resolved> {
-        crate::config::resolve(&self.flags(), self.environment).map_err(|error| Error {
-            exit: Exit::Usage,
-            error: error.into(),
-            hint: None,
-        })
     }
 
     fn flags(&self) -> DatabaseFlags {
@@ -205,8 +126,19 @@ impl Context<'_> {
         crate::audit::default_path(uid, |name| std::env::var_os(name)).map_err(Error::from)
     }
 
-    /// What has to be typed after a command so that it is about this database and the same log.
-    fn same_places(&self, settings: &DatabaseSettings) -> String {
+    /// The private key of `--sign-key`; warns if others can read it.
+    pub fn signing_key(&self, path: Option<&Path>) -> Result<Option<SigningKey>> {
+        let Some(path) = path else { return Ok(None) };
+        let key = SigningKey::read(path)?;
+        if key.is_exposed {
+            self.ui.warn(format!("the private key {0} can be read by others; run chmod 600 {0}", path.display()));
+        }
+        Ok(Some(key))
+    }
+
+    /// What has to be typed after a command so that it uses the same database and the same log, with a blank before it. It holds no
+    /// password.
+    pub fn same_places(&self, opened: &Database) -> String {
         let (database, log) = (&self.global.database, &self.global.record.audit_log);
         let given = |option: &'static str, paths: &[PathBuf]| {
             paths.iter().map(|path| format!(" {option} {}", shell_word(path.display()))).collect::<String>()
@@ -214,7 +146,7 @@ impl Context<'_> {
         if self.ui.is_inner() {
             return String::new();
         }
-        let url = settings.url.as_ref().map(|url| format!(" --database-url {}", shell_word(url))).unwrap_or_default();
+        let url = opened.url.as_ref().map(|url| format!(" --database-url {}", shell_word(url))).unwrap_or_default();
         [
             url,
             given("--config-file", &database.config_file),

@@ -1,10 +1,11 @@
 //! The one error type at the edge: what went wrong, how the program ends, and what to do.
 
+use crate::apply::UndoError;
 use crate::audit::AuditError;
 use crate::db::{DbError, DbErrorKind};
 use crate::plan::PlanError;
 use crate::report::grid::ReportError;
-use crate::scan::ScanError;
+use crate::workflow::{self, Obstacle};
 
 use super::exit::Exit;
 
@@ -56,12 +57,40 @@ impl From<DbError> for Error {
     }
 }
 
-impl From<ScanError> for Error {
-    fn from(error: ScanError) -> Self {
+impl From<workflow::Error> for Error {
+    fn from(error: workflow::Error) -> Self {
+        use workflow::Error as Failed;
+        let text = error.to_string();
         match error {
-            ScanError::Db(error) => error.into(),
-            ScanError::Selection(message) => Self::usage(message),
+            Failed::Database(error) => error.into(),
+            Failed::Log(error) | Failed::NoLog(error) => Self { error: anyhow::anyhow!(text), ..error.into() },
+            Failed::Unusable(problem) => Self::usage(problem),
+            Failed::Unfit { problem, hint } => Self::usage(problem).hint(hint),
+            Failed::Unmatched(_) => Self::usage(text).hint("correct it, or give --allow-empty if it may match nothing"),
+            Failed::OtherDatabase { .. } => Self::new(Exit::Stale, text),
+            Failed::OtherColumns => Self::new(Exit::Stale, text).hint("make a new plan"),
+            Failed::Applied(_) => Self::new(Exit::Stale, text).hint("make a new plan to see what is left"),
+            Failed::Signature(_) => Self::new(Exit::Stale, text),
+            Failed::Interrupted(signal) => Self::new(Exit::of_signal(signal), text),
+            Failed::Start(_) | Failed::Write(..) => Self::new(Exit::Unexpected, text),
+            Failed::Obstacle(obstacle) => Self { error: anyhow::anyhow!(text), ..obstacle.into() },
         }
+    }
+}
+
+impl From<Obstacle> for Error {
+    fn from(obstacle: Obstacle) -> Self {
+        let (exit, hint) = match &obstacle {
+            Obstacle::ReadOnly { is_file: true, .. } => {
+                (Exit::NotPrimary, "run it as an account that may write to the file and its folder".to_owned())
+            }
+            Obstacle::ReadOnly { .. } => (Exit::NotPrimary, "connect to the primary (the writer behind the proxy)".to_owned()),
+            Obstacle::Privileges { grants, .. } => {
+                let grants = grants.join("; ");
+                (Exit::Privilege, format!("ask a database administrator to run: {grants}; sql/grants has the complete grants"))
+            }
+        };
+        Self::new(exit, obstacle).hint(hint)
     }
 }
 
@@ -72,6 +101,16 @@ impl From<PlanError> for Error {
             PlanError::Edited => Exit::Stale,
         };
         Self { exit, error: error.into(), hint: None }
+    }
+}
+
+impl From<UndoError> for Error {
+    fn from(error: UndoError) -> Self {
+        let exit = match error {
+            UndoError::Nothing(_) => Exit::Stale,
+            UndoError::Open { .. } | UndoError::Unknown { .. } => Exit::Unknown,
+        };
+        Self::new(exit, error)
     }
 }
 

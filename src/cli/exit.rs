@@ -49,6 +49,15 @@ impl Exit {
     pub fn code(self) -> u8 {
         self as u8
     }
+
+    /// For a program that a signal of this name ended.
+    pub fn of_signal(name: &str) -> Self {
+        match name {
+            "SIGTERM" => Self::Terminated,
+            "SIGHUP" => Self::HungUp,
+            _ => Self::Interrupted,
+        }
+    }
 }
 
 impl From<DbErrorKind> for Exit {

@@ -1,23 +1,19 @@
-//! The command line: arguments, prompts, what is printed, exit codes. Sees everything; nothing sees it.
+//! The command line: arguments, prompts, views, signals and exit codes. [`crate::workflow`] does the work; nothing sees this module.
 
-mod actor;
 pub mod args;
-mod check_run;
 pub mod commands;
 mod context;
 mod error;
 mod execute;
 mod exit;
-mod hosts;
+mod new_files;
+mod progress;
 mod prompt;
-mod reading;
+mod proposal;
 mod reports;
-mod result_file;
+mod sentences;
 mod signal;
-mod signing;
-mod skipped;
 mod storage;
-mod storage_recheck;
 mod ui;
 mod view;
 
@@ -28,7 +24,7 @@ use clap::Parser;
 pub use error::{Error, Result};
 pub use exit::Exit;
 
-use args::{Cli, Command};
+use commands::{Cli, Command};
 use context::Context;
 use ui::Ui;
 
@@ -63,7 +59,7 @@ pub fn main() -> ExitCode {
 
 /// Runs a command and says what went wrong, if something did.
 fn perform(context: &Context<'_>, command: &Command) -> Exit {
-    dispatch(context, command).unwrap_or_else(|error| {
+    commands::run(context, command).unwrap_or_else(|error| {
         context.ui.failure(error.exit, &format!("{:#}", error.error), error.hint.as_deref());
         error.exit
     })
@@ -74,19 +70,4 @@ fn wants_json() -> bool {
     let words: Vec<String> = std::env::args_os().filter_map(|word| word.into_string().ok()).collect();
     let apart = words.windows(2).any(|pair| matches!(pair, [option, form] if form == "json" && (option == "-f" || option == "--format")));
     apart || words.iter().any(|word| matches!(word.as_str(), "-fjson" | "-f=json" | "--format=json"))
-}
-
-fn dispatch(context: &Context<'_>, command: &Command) -> Result<Exit> {
-    match command {
-        Command::Scan(args) => commands::scan::run(context, args),
-        Command::Check(args) => commands::check::run(context, args),
-        Command::Plan(args) => commands::plan::run(context, args),
-        Command::Apply(args) => commands::apply::run(context, args),
-        Command::Repair(args) => commands::repair::run(context, args),
-        Command::Undo(args) => commands::undo::run(context, args),
-        Command::History(args) => commands::history::run(context, args),
-        Command::Demo(args) => commands::demo::run(context, args),
-        Command::Completions(args) => commands::completions::completions(context, args),
-        Command::Man(args) => commands::completions::man(context, args),
-    }
 }

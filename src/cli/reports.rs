@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 use std::path::Path;
 
-use super::actor;
 use super::args::RecordArgs;
 use super::context::follow_ups;
 use super::view;
@@ -18,6 +17,7 @@ use crate::report::grid::{Format, OutputOptions};
 use crate::report::markdown::{Commands, DatabaseView, PlanView, UnitView, plan_report};
 use crate::report::script::{Kept, ScriptHeader, ScriptStatement, ScriptUnit, kept_time, sql_script};
 use crate::scan::Scan;
+use crate::workflow::actor;
 
 /// The kinds of reports, by the file's ending.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -14,6 +14,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 
 use super::exit::Exit;
 use super::ui::Ui;
+use crate::workflow::Stop;
 
 /// Signals that keep their default action except while they are held. It has to be registered: once a signal had a handler, it would
 /// be ignored when the last handler is gone.
@@ -38,6 +39,8 @@ pub enum Second {
 #[derive(Debug)]
 pub struct Signals {
     which: Arc<AtomicUsize>,
+    /// The signal that was seen last, and how many were.
+    seen: Mutex<(usize, usize)>,
     held: Vec<i32>,
     handlers: Vec<SigId>,
     /// Those that end the program at a second signal.
@@ -47,7 +50,8 @@ pub struct Signals {
 impl Signals {
     /// Begins to note them. One that was ignored when the program started (`nohup`, a job in the background) stays ignored.
     pub fn note(second: Second) -> io::Result<Self> {
-        let mut signals = Self { which: Arc::default(), held: Vec::new(), handlers: Vec::new(), endings: Mutex::default() };
+        let mut signals =
+            Self { which: Arc::default(), seen: Mutex::default(), held: Vec::new(), handlers: Vec::new(), endings: Mutex::default() };
         let again = Arc::new(AtomicBool::new(false));
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
         for (signal, exit) in [(SIGINT, Exit::Interrupted), (SIGTERM, Exit::Terminated), (SIGHUP, Exit::HungUp)] {
@@ -76,22 +80,25 @@ impl Signals {
         }
     }
 
-    /// Whether one has come.
+    /// Whether one has arrived.
     pub fn stop(&self) -> bool {
-        self.which.load(Ordering::Relaxed) != 0
+        self.request().is_some()
     }
 
-    /// The exit code and name of the one that came.
+    /// The exit code and the name of the last one.
     pub fn exit(&self) -> (Exit, &'static str) {
-        named(self.which.load(Ordering::Relaxed))
+        self.request();
+        named(lock(&self.seen).0)
     }
 
-    /// The same, but only for a signal since the last call.
-    pub fn take(&self) -> Option<(Exit, &'static str)> {
-        match self.which.swap(0, Ordering::Relaxed) {
-            0 => None,
-            which => Some(named(which)),
+    /// The last one, and how many have arrived.
+    pub fn request(&self) -> Option<Stop> {
+        let mut seen = lock(&self.seen);
+        let which = self.which.swap(0, Ordering::Relaxed);
+        if which != 0 {
+            *seen = (which, seen.1 + 1);
         }
+        (seen.1 > 0).then(|| Stop { signal: named(seen.0).1, times: seen.1 })
     }
 }
 

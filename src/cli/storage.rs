@@ -1,9 +1,6 @@
-//! Where backups are, as the flags and cinder.conf say, and the options of every command that looks there.
+//! The options of every command that reads the storage.
 
-use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use clap::Args;
@@ -11,16 +8,13 @@ use clap::Args;
 use super::args::{span, whole_number};
 use super::context::Context;
 use super::error::{Error, Result};
-use super::exit::Exit;
 use crate::config::StorageOptions;
 use crate::domain::text::shell_word;
-use crate::domain::{Backup, Driver, Glance, Level, Listing, Policy};
-use crate::storage::ceph::Cluster;
-use crate::storage::{
-    Health, Network, ObjectStore, RetryPolicy, RetryingStore, StorageError, StorageErrorKind, WaitLimit, gcs, posix, s3, swift,
-};
+use crate::domain::{Level, Policy};
+use crate::storage::{Network, WaitLimit};
+use crate::verify::Request;
 use crate::verify::chunked::{ReadOptions, Share};
-use crate::verify::{Assessment, Request, StorageAccess, Subject, Watch, ceph};
+use crate::workflow::StorageSettings;
 
 /// Where the storage is.
 #[derive(Debug, Clone, Default, Args)]
@@ -101,13 +95,25 @@ impl PlaceArgs {
         words.concat()
     }
 
-    /// How long to wait for a storage that gives nothing useful.
-    pub fn wait_limit(&self) -> WaitLimit {
-        self.storage_timeout.map_or_else(WaitLimit::default, WaitLimit::of)
+    /// The storage that these options and cinder.conf name.
+    pub fn settings(&self, context: &Context<'_>) -> Result<StorageSettings> {
+        Ok(StorageSettings {
+            options: StorageOptions::new(context.cinder_conf()?, &self.storage_option).map_err(Error::usage)?,
+            path: self.storage_path.clone(),
+            gcs_endpoint: self.gcs_endpoint.clone(),
+            ceph_source_pool: None,
+            network: Network::of(context.environment).map_err(Error::usage)?,
+            wait_limit: self.storage_timeout.map_or_else(WaitLimit::default, WaitLimit::of),
+        })
     }
 }
 
 impl StorageArgs {
+    /// The storage that these options and cinder.conf name.
+    pub fn settings(&self, context: &Context<'_>) -> Result<StorageSettings> {
+        Ok(StorageSettings { ceph_source_pool: self.ceph_source_pool.clone(), ..self.place.settings(context)? })
+    }
+
     /// What is asked of every backup.
     pub fn request(&self, level: Level, share: Share) -> Request {
         let usual = ReadOptions::default();
@@ -164,183 +170,6 @@ pub fn size(text: &str) -> std::result::Result<u64, String> {
     let number: u64 = digits.parse().map_err(|_| usage())?;
     let bytes = number.checked_mul(1 << shift).ok_or_else(usage)?;
     if bytes < 16 << 20 { Err(format!("{text} is too little to read anything with; give at least 16M")) } else { Ok(bytes) }
-}
-
-/// Driver, container, and where containers belong to projects, the project.
-type Place = (Driver, String, Option<String>);
-
-/// The stores of this configuration; each is opened once.
-pub struct Stores {
-    options: StorageOptions,
-    storage_path: Option<PathBuf>,
-    gcs_endpoint: Option<String>,
-    policy: RetryPolicy,
-    wait_limit: WaitLimit,
-    cancelled: Arc<AtomicBool>,
-    open: Mutex<HashMap<Place, Arc<dyn ObjectStore>>>,
-    health: Mutex<HashMap<Driver, Arc<Health>>>,
-    directories: Mutex<HashMap<PathBuf, posix::Root>>,
-    network: Network,
-    swift: OnceLock<std::result::Result<Arc<swift::Client>, StorageError>>,
-    s3: OnceLock<std::result::Result<Arc<s3::Client>, StorageError>>,
-    gcs: OnceLock<std::result::Result<Arc<gcs::Client>, StorageError>>,
-    ceph: OnceLock<std::result::Result<Cluster, StorageError>>,
-    ceph_source_pool: Option<String>,
-}
-
-impl Stores {
-    /// From flags and cinder.conf; nothing is reached yet.
-    pub fn new(context: &Context<'_>, args: &PlaceArgs, cancelled: Arc<AtomicBool>) -> Result<Self> {
-        let cinder = context.cinder_conf()?;
-        let options = StorageOptions::new(cinder, &args.storage_option).map_err(|error| Error {
-            exit: Exit::Usage,
-            error: error.into(),
-            hint: None,
-        })?;
-        Ok(Self {
-            options,
-            storage_path: args.storage_path.clone(),
-            gcs_endpoint: args.gcs_endpoint.clone(),
-            policy: RetryPolicy::default(),
-            wait_limit: args.wait_limit(),
-            cancelled,
-            open: Mutex::default(),
-            health: Mutex::default(),
-            directories: Mutex::default(),
-            network: Network::of(context.environment).map_err(|error| Error::usage(error.to_string()))?,
-            swift: OnceLock::new(),
-            s3: OnceLock::new(),
-            gcs: OnceLock::new(),
-            ceph: OnceLock::new(),
-            ceph_source_pool: None,
-        })
-    }
-
-    /// With the pool that the volumes are in.
-    pub fn with_source_pool(self, pool: Option<String>) -> Self {
-        Self { ceph_source_pool: pool, ..self }
-    }
-
-    /// With another limit on waiting for the storage.
-    pub fn with_policy(self, policy: RetryPolicy) -> Self {
-        Self { policy, ..self }
-    }
-
-    /// What works and should be known all the same, such as certificates that are not verified.
-    pub fn warnings(&self) -> Vec<String> {
-        let swift = self.swift.get().and_then(|made| made.as_ref().ok()).map_or(&[][..], |account| account.warnings());
-        let s3 = self.s3.get().and_then(|made| made.as_ref().ok()).map_or(&[][..], |client| client.warnings());
-        let gcs = self.gcs.get().and_then(|made| made.as_ref().ok()).map_or(&[][..], |client| client.warnings());
-        swift.iter().chain(s3).chain(gcs).cloned().collect()
-    }
-
-    /// A directory of containers, opened when first asked for.
-    fn directory(&self, path: PathBuf) -> std::result::Result<posix::Root, StorageError> {
-        let mut directories = self.directories.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(root) = directories.get(&path) {
-            return Ok(root.clone());
-        }
-        let root = posix::Root::open(&path)?;
-        directories.insert(path, root.clone());
-        Ok(root)
-    }
-
-    fn cluster(&self) -> std::result::Result<&Cluster, StorageError> {
-        let cluster = self.ceph.get_or_init(|| {
-            Ok(Cluster::new(&self.options)?.with_cancelled(Arc::clone(&self.cancelled)).with_health(self.health(Driver::Ceph)))
-        });
-        cluster.as_ref().map_err(Clone::clone)
-    }
-
-    /// The health of a driver's server or mount.
-    fn health(&self, driver: Driver) -> Arc<Health> {
-        let mut all = self.health.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(all.entry(driver).or_insert_with(|| Arc::new(Health::new(self.wait_limit))))
-    }
-
-    /// How a driver's server is reached.
-    fn network(&self, driver: Driver) -> Network {
-        Network { health: self.health(driver), ..self.network.clone() }
-    }
-
-    /// Adds retries. All stores of a driver are on one server or below one mount. A mount works for all stores or for none; on
-    /// a server a single container may fail.
-    fn retrying<S: ObjectStore + 'static>(&self, driver: Driver, store: S) -> Arc<dyn ObjectStore> {
-        let all = self.health(driver);
-        let health = if is_directory(driver) { all } else { Arc::new(Health::of_container(all)) };
-        Arc::new(RetryingStore::new(store, self.policy, Arc::clone(&self.cancelled)).with_health(health))
-    }
-}
-
-/// Whether a driver keeps its containers as directories below one mount.
-fn is_directory(driver: Driver) -> bool {
-    matches!(driver, Driver::Posix | Driver::Nfs | Driver::GlusterFs)
-}
-
-impl StorageAccess for Stores {
-    fn store(&self, driver: Driver, backup: &Backup) -> std::result::Result<Arc<dyn ObjectStore>, StorageError> {
-        let container = backup.container.clone().unwrap_or_default();
-        // Only Swift keeps the containers of projects apart.
-        let project = backup.project_id.clone().filter(|_| driver == Driver::Swift);
-        let key = (driver, container.clone(), project);
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(store) = open.get(&key) {
-            return Ok(Arc::clone(store));
-        }
-        let store = match driver {
-            Driver::Posix | Driver::Nfs | Driver::GlusterFs => {
-                let root = posix::root(&self.options, driver, self.storage_path.as_deref())?;
-                self.retrying(driver, self.directory(root)?.container(&container)?)
-            }
-            Driver::Swift => {
-                let account = self.swift.get_or_init(|| swift::Client::new(&self.options, &self.network(driver)));
-                let account = account.as_ref().map_err(Clone::clone)?;
-                self.retrying(driver, account.container(backup.project_id.as_deref(), &container)?)
-            }
-            Driver::S3 => {
-                let client = self.s3.get_or_init(|| s3::Client::new(&self.options, &self.network(driver)));
-                self.retrying(driver, client.as_ref().map_err(Clone::clone)?.bucket(&container)?)
-            }
-            Driver::Gcs => {
-                let client = self.gcs.get_or_init(|| gcs::Client::new(&self.options, self.gcs_endpoint.as_deref(), &self.network(driver)));
-                self.retrying(driver, client.as_ref().map_err(Clone::clone)?.bucket(&container)?)
-            }
-            Driver::Ceph => {
-                let text = format!("the driver {} is not one of objects", driver.name());
-                return Err(StorageError::new(StorageErrorKind::Configuration, text));
-            }
-        };
-        // A posix backup has a directory of its own: what is not asked for again need not stay open.
-        if !is_directory(driver) {
-            open.insert(key, Arc::clone(&store));
-        }
-        Ok(store)
-    }
-
-    fn location(&self, driver: Driver, backup: &Backup) -> std::result::Result<String, StorageError> {
-        if driver != Driver::Ceph {
-            return Ok(self.store(driver, backup)?.location().to_owned());
-        }
-        let cluster = self.cluster()?;
-        let container = backup.container.as_deref().filter(|pool| !pool.is_empty());
-        Ok(cluster.location(container.unwrap_or(cluster.default_pool())))
-    }
-
-    fn ceph(&self, subject: &Subject<'_>, watch: &Watch) -> std::result::Result<(Assessment, String), StorageError> {
-        let cluster = self.cluster()?;
-        let source = self.ceph_source_pool.as_deref().map(|pool| cluster.pool(pool));
-        let location = self.location(Driver::Ceph, subject.backup)?;
-        Ok((ceph::check(cluster, source.as_ref(), subject, watch), location))
-    }
-
-    fn precheck_ceph(
-        &self,
-        backup: &Backup,
-        ancestors: &[Arc<Backup>],
-        then: Option<Listing>,
-    ) -> std::result::Result<Glance, StorageError> {
-        ceph::precheck(self.cluster()?, backup, ancestors, then)
-    }
 }
 
 #[cfg(test)]

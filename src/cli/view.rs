@@ -3,9 +3,10 @@
 use serde::Serialize;
 
 use crate::domain::time::human;
-use crate::domain::{Change, CheckResult, DatabaseInfo, Evidence, Finding, FindingKind, Tally, UnitResult, Value, Verdict};
+use crate::domain::{Change, CheckResult, DatabaseInfo, Evidence, Finding, Tally, UnitResult};
 use crate::plan::Unit;
 use crate::report::grid::{Cell, Grid};
+use crate::workflow::{LeftAlone, Refused};
 
 /// A finding's rows.
 pub fn findings(findings: &[Finding]) -> Grid {
@@ -65,7 +66,7 @@ pub fn results<'a>(results: impl IntoIterator<Item = &'a UnitResult>) -> Grid {
                 } else {
                     format!("{} {}: ", moved.table.name().trim_end_matches('s'), moved.id)
                 };
-                reason.push_str(&format!("; {of}{} planned {}, found {}", moved.column, shown(&moved.planned), shown(&moved.found)));
+                reason.push_str(&format!("; {of}{} planned {}, found {}", moved.column, moved.planned, moved.found));
             }
             vec![
                 Cell::Integer(i64::try_from(result.unit).unwrap_or(i64::MAX)),
@@ -141,43 +142,12 @@ pub struct RunDocument<'a> {
     pub follow_up: &'a [String],
 }
 
-/// A row that was asked for and that nothing may be done to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Refused {
-    /// Its id.
-    pub id: String,
-    /// Its name; hostile text.
-    pub name: Option<String>,
-    /// Why.
-    pub reason: String,
-}
-
-/// A row that was found and that nothing was done about.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct LeftAlone {
-    /// The table that it is in.
-    pub kind: FindingKind,
-    /// Its id.
-    pub id: String,
-    /// Its name; hostile text.
-    pub name: Option<String>,
-    /// Its status.
-    pub status: Option<String>,
-    /// Why: `uncertain`, `busy`, `recent`, `inconsistent`, or `stuck` for a backup in error that only verified data helps.
-    pub verdict: Verdict,
-    /// The same in words.
-    pub reason: String,
-    /// All that speaks for it, in words.
-    #[serde(skip)]
-    pub evidence: Vec<String>,
-}
-
 /// Changes in one line: `creating -> error, volume backing-up -> available`. Which volume is in the other formats.
 pub fn changes(changes: &[Change]) -> String {
     let mut steps: Vec<String> = Vec::new();
     let main = changes.iter().find(|change| change.column == "status").map(|change| (change.table, change.id.as_str()));
     for change in changes {
-        let mut step = format!("{} -> {}", shown(&change.from), shown(&change.to));
+        let mut step = format!("{} -> {}", change.from, change.to);
         // fail_reason goes with every error; that it is set need not be said in a line.
         match change.column.as_str() {
             "fail_reason" => continue,
@@ -191,15 +161,6 @@ pub fn changes(changes: &[Change]) -> String {
         }
     }
     steps.join(", ")
-}
-
-/// A value in words.
-pub fn shown(value: &Value) -> String {
-    match value {
-        Value::Null => "NULL".to_owned(),
-        Value::Integer(number) => number.to_string(),
-        Value::Text(text) | Value::Foreign(text) => text.clone(),
-    }
 }
 
 fn why(evidence: &[Evidence], refusal: Option<&str>) -> String {

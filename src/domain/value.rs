@@ -1,5 +1,7 @@
 //! One cell of a row, as the program compares, records and writes it.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 /// A column's value in the one form that all three engines share.
@@ -36,6 +38,16 @@ impl Value {
         match self {
             Self::Integer(number) => Some(*number),
             Self::Null | Self::Text(_) | Self::Foreign(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Null => f.write_str("NULL"),
+            Self::Integer(number) => number.fmt(f),
+            Self::Text(text) | Self::Foreign(text) => f.write_str(text),
         }
     }
 }

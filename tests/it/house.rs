@@ -23,7 +23,11 @@ const SEES: &[(&str, &[&str])] = &[
     ("verify", &["domain", "format", "storage"]),
     ("apply", &["backoff", "plan", "audit", "scan", "db", "domain"]),
     ("report", &["domain", "plan", "db"]),
-    ("cli", &["apply", "audit", "backoff", "config", "db", "domain", "format", "input", "plan", "report", "scan", "storage", "verify"]),
+    (
+        "workflow",
+        &["apply", "audit", "backoff", "config", "db", "domain", "format", "input", "plan", "report", "scan", "storage", "verify"],
+    ),
+    ("cli", &["workflow", "apply", "audit", "config", "db", "domain", "format", "input", "plan", "report", "scan", "storage", "verify"]),
 ];
 
 /// Text in the program that holds SQL although it is none of `sql/`, and why.

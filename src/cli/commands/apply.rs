@@ -6,14 +6,13 @@ use clap::Args;
 
 use crate::cli::context::Context;
 use crate::cli::error::{Error, Result};
-use crate::cli::execute::{Assignment, ExecutionArgs, carry_out};
+use crate::cli::execute::{Assignment, ExecutionArgs, execute};
 use crate::cli::exit::Exit;
-use crate::cli::signing::VerifyKey;
-use crate::cli::skipped::Skipped;
 use crate::cli::storage::PlaceArgs;
 use crate::domain::AssumeDead;
 use crate::plan::{Plan, Purpose};
 use crate::report::safe::terminal;
+use crate::workflow::{Skipped, VerifyKey};
 
 /// Plans are read into memory; what is larger than this is none.
 const MAX_PLAN_BYTES: u64 = 1 << 28;
@@ -48,8 +47,8 @@ pub fn run(context: &Context<'_>, args: &ApplyArgs) -> Result<Exit> {
             .hint("undo goes by the audit log and by no file: cinder-backup-repair undo RUN"));
     }
     args.execution.check(context.ui)?;
-    let mut connected = context.connect()?;
-    check_down_time(&plan, connected.service_down_time, connected.report_interval)?;
+    let mut database = context.connect()?;
+    check_down_time(&plan, database.service_down_time, database.report_interval)?;
     for flag in set_aside(&plan) {
         context.ui.warn(format!("the plan was made with {}", terminal(&flag)));
     }
@@ -58,11 +57,11 @@ pub fn run(context: &Context<'_>, args: &ApplyArgs) -> Result<Exit> {
         plan,
         execution: &args.execution,
         refused: Vec::new(),
-        untouched: Skipped::default(),
+        skipped: Skipped::default(),
         max_changes: args.execution.max_changes,
         storage: Some(&args.place),
     };
-    carry_out(context, &mut connected, assignment)
+    execute(context, &mut database, &assignment)
 }
 
 fn read(path: &std::path::Path) -> Result<Plan> {

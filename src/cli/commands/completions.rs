@@ -1,11 +1,10 @@
 //! `completions` and `man`
 
-use clap::{Args, CommandFactory};
+use clap::{Args, Command};
 use clap_complete::Shell;
 
-use crate::cli::args::Cli;
 use crate::cli::context::Context;
-use crate::cli::error::Result;
+use crate::cli::error::{Error, Result};
 use crate::cli::exit::Exit;
 
 /// Writes a shell's completion script to standard output.
@@ -25,22 +24,19 @@ pub struct ManArgs {
 }
 
 /// Runs `completions`.
-pub fn completions(context: &Context<'_>, args: &CompletionsArgs) -> Result<Exit> {
+pub fn completions(context: &Context<'_>, args: &CompletionsArgs, mut program: Command) -> Result<Exit> {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), env!("CARGO_PKG_NAME"), &mut script);
+    clap_complete::generate(args.shell, &mut program, env!("CARGO_PKG_NAME"), &mut script);
     context.ui.text(&String::from_utf8_lossy(&script))?;
     Ok(Exit::Done)
 }
 
 /// Runs `man`.
-pub fn man(context: &Context<'_>, args: &ManArgs) -> Result<Exit> {
-    let mut root = Cli::command();
+pub fn man(context: &Context<'_>, args: &ManArgs, mut root: Command) -> Result<Exit> {
     root.build();
     let page = match &args.command {
         None => root,
-        Some(name) => {
-            root.find_subcommand(name).cloned().ok_or_else(|| crate::cli::error::Error::usage(format!("there is no command {name:?}")))?
-        }
+        Some(name) => root.find_subcommand(name).cloned().ok_or_else(|| Error::usage(format!("there is no command {name:?}")))?,
     };
     let mut text = Vec::new();
     clap_mangen::Man::new(page).render(&mut text)?;

@@ -15,11 +15,11 @@ use crate::audit::{Anchor, Begin, Head, Intent, RunSummary, Settled, UnitOutcome
 use crate::cli::context::Context;
 use crate::cli::error::{Error, Result};
 use crate::cli::exit::Exit;
-use crate::cli::signing::{SigningKey, VerifyKey};
-use crate::cli::{execute, view};
+use crate::cli::{sentences, view};
 use crate::domain::{Outcome, Tally};
 use crate::report::grid::{Cell, Grid};
 use crate::report::safe::terminal;
+use crate::workflow::VerifyKey;
 
 /// Looks into the audit log.
 #[derive(Debug, Args)]
@@ -82,7 +82,7 @@ pub fn run(context: &Context<'_>, args: &HistoryArgs) -> Result<Exit> {
         HistoryCommand::List => list(context, &path),
         HistoryCommand::Show { run } => show(context, &path, run),
         HistoryCommand::Verify { expect_last, sign_key, out, verify_key, head } => {
-            let signs = sign_key.as_deref().map(|key| SigningKey::read(context.ui, key)).transpose()?.zip(out.as_ref());
+            let signs = context.signing_key(sign_key.as_deref())?.zip(out.as_ref());
             let key = verify_key.as_deref().map(VerifyKey::read).transpose()?;
             let head = key.zip(head.as_ref()).map(|(key, head)| LogHead::read(head, &key)).transpose()?;
             let expected = expect_last.as_deref().or(head.as_ref().map(|head| head.last_hash.as_str()));
@@ -153,7 +153,7 @@ fn list(context: &Context<'_>, path: &std::path::Path) -> Result<Exit> {
                 summary.begin.command.as_str().into(),
                 view::optional(user.map(String::as_str)),
                 summary.begin.database.location.as_str().into(),
-                execute::words(&summary.tally).into(),
+                sentences::tally(&summary.tally).into(),
                 state(summary).into(),
                 view::optional(summary.begin.ticket.as_deref()),
                 view::optional(summary.begin.reason.as_deref()),
@@ -199,8 +199,8 @@ fn show(context: &Context<'_>, path: &std::path::Path, run: &str) -> Result<Exit
                 change.table.name().into(),
                 change.id.as_str().into(),
                 change.column.as_str().into(),
-                view::shown(&change.from).into(),
-                view::shown(&change.to).into(),
+                change.from.to_string().into(),
+                change.to.to_string().into(),
                 why.join("; ").into(),
             ]);
         }
@@ -243,7 +243,7 @@ fn show(context: &Context<'_>, path: &std::path::Path, run: &str) -> Result<Exit
     context.ui.result(&document, "units", &grid)?;
     if tally.not_begun > 0 {
         let were = if tally.not_begun == 1 { "was" } else { "were" };
-        context.ui.say(format!("{} {were} not begun.", execute::units(tally.not_begun)));
+        context.ui.say(format!("{} {were} not begun.", sentences::units(tally.not_begun)));
     }
     Ok(Exit::Done)
 }

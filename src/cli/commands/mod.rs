@@ -1,4 +1,4 @@
-//! One file a command: its arguments, whose comments are its help, and one function.
+//! The commands: one file each with its arguments, whose comments are its help, and one function.
 
 pub mod apply;
 pub mod check;
@@ -9,3 +9,105 @@ pub mod plan;
 pub mod repair;
 pub mod scan;
 pub mod undo;
+
+use std::ffi::OsString;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use super::args::Global;
+use super::context::Context;
+use super::error::{Error, Result};
+use super::exit::Exit;
+use super::ui::Ui;
+use crate::config::Environment;
+
+/// Finds OpenStack Cinder backups that hang in creating, restoring or deleting, says why, and repairs them straight in
+/// the database: guarded, recorded, undoable. Needs no API, no message bus and no cinder-backup.
+#[derive(Debug, Parser)]
+#[command(name = "cinder-backup-repair", version, propagate_version = true, max_term_width = 110)]
+#[command(after_help = "Nothing is written but by apply, repair and undo, and only after a typed confirmation or --yes.")]
+pub struct Cli {
+    /// What all commands share.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// List what is stuck or inconsistent, with the evidence and the proposed change
+    Scan(scan::ScanArgs),
+    /// Verify the data of backups on their storage; changes nothing
+    Check(check::CheckCommandArgs),
+    /// Write a plan file, and a report or a script of it; changes nothing
+    Plan(plan::PlanArgs),
+    /// Apply exactly one plan, once
+    Apply(apply::ApplyArgs),
+    /// Scan, plan, confirm and apply in one go
+    Repair(repair::RepairArgs),
+    /// Put back what a run changed, where nobody has touched it since
+    Undo(undo::UndoArgs),
+    /// Look into the audit log: what was changed, by whom, and what became of it
+    History(history::HistoryArgs),
+    /// Build a small Cinder database and walk through a repair of it
+    Demo(demo::DemoArgs),
+    /// Write a shell's completion script to standard output
+    Completions(completions::CompletionsArgs),
+    /// Write the manual page to standard output
+    Man(completions::ManArgs),
+}
+
+/// Runs a command.
+pub fn run(context: &Context<'_>, command: &Command) -> Result<Exit> {
+    match command {
+        Command::Scan(args) => scan::run(context, args),
+        Command::Check(args) => check::run(context, args),
+        Command::Plan(args) => plan::run(context, args),
+        Command::Apply(args) => apply::run(context, args),
+        Command::Repair(args) => repair::run(context, args),
+        Command::Undo(args) => undo::run(context, args),
+        Command::History(args) => history::run(context, args),
+        Command::Demo(args) => demo::run(context, args, &inner),
+        Command::Completions(args) => completions::completions(context, args, Cli::command()),
+        Command::Man(args) => completions::man(context, args, Cli::command()),
+    }
+}
+
+/// Runs a command line inside of another command, after `adjust` has changed its shared options; `muted` prints nothing.
+fn inner(words: Vec<OsString>, environment: &Environment, muted: bool, adjust: &dyn Fn(&mut Global)) -> Result<Exit> {
+    let mut cli = Cli::try_parse_from(words).map_err(|error| Error::new(Exit::Unexpected, error))?;
+    adjust(&mut cli.global);
+    let ui = Ui::inner(&cli.global.output, muted);
+    let context = Context { ui: &ui, global: &cli.global, environment };
+    run(&context, &cli.command).inspect_err(|error| ui.error(&format!("{:#}", error.error), error.hint.as_deref()))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use crate::domain::NULL;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        <Cli as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn a_status_of_null_has_the_names_that_results_give_it() {
+        let statuses = |status: &str| {
+            let cli = Cli::try_parse_from(["cinder-backup-repair", "scan", "--status", status]).unwrap();
+            let Command::Scan(args) = cli.command else { return None };
+            args.selection.selection(&[]).ok().map(|selection| selection.statuses.into_iter().collect::<Vec<_>>())
+        };
+        for spelling in ["null", "NULL", "None", "none"] {
+            assert_eq!(statuses(spelling), Some(vec![NULL.to_owned()]), "{spelling}");
+        }
+        assert_eq!(statuses("Creating"), Some(vec!["creating".to_owned()]));
+        assert_eq!(statuses("nothing"), None);
+    }
+}

@@ -4,14 +4,13 @@ use clap::Args;
 
 use crate::cli::args::{DecisionArgs, FormatArg, SelectionArgs};
 use crate::cli::context::Context;
-use crate::cli::error::{Error, Result};
+use crate::cli::error::Result;
 use crate::cli::exit::Exit;
-use crate::cli::reading::reading;
-use crate::cli::view::Refused;
-use crate::cli::{hosts, view};
-use crate::domain::{Checks, Selection};
+use crate::cli::progress::Progress;
+use crate::cli::{sentences, view};
 use crate::report::safe::terminal;
-use crate::scan::{KeptRows, ScanDocument, ScanRequest, scan};
+use crate::scan::KeptRows;
+use crate::workflow::{Refused, find, passed_over};
 
 /// Lists what is stuck or inconsistent, with the evidence and the proposed change. Changes nothing.
 #[derive(Debug, Args)]
@@ -32,60 +31,29 @@ pub struct ScanArgs {
 
 /// Runs `scan`.
 pub fn run(context: &Context<'_>, args: &ScanArgs) -> Result<Exit> {
-    let backups = super::repair::named(&args.backups)?;
-    let selection = args.selection.selection(&backups).map_err(Error::usage)?;
-    context.ui.check_columns(&view::findings(&[]))?;
-    let mut connected = context.connect()?;
-    connected.warn_of_defaults(context.ui, args.selection.service_down_time.is_some());
-    let mut policy = args.selection.policy(Some(&args.decision), &connected).map_err(Error::usage)?;
-    selection.tell(&mut policy);
+    let ui = context.ui;
+    let selection = args.selection.selection(&args.backups)?;
+    ui.check_columns(&view::findings(&[]))?;
+    let mut database = context.connect()?;
+    let wanted = context.wanted(&args.selection, selection, &args.decision, &database)?;
     let kept = if matches!(context.global.output.format, FormatArg::Json | FormatArg::Yaml) { KeptRows::Chains } else { KeptRows::None };
-    let checks = Checks::new();
-    let request = ScanRequest::new(&policy, &selection, kept, &checks);
-    let scan = reading(context.ui, || scan(connected.session.as_mut(), &connected.schema, &request))?;
+    let scan = find(&mut database, &wanted, kept, &Progress::new(ui))?;
     let document = &scan.document;
-    hosts::insist(context.ui, &scan, &selection, &policy, args.selection.allow_empty)?;
-    // Whoever named a backup and reads "nothing is stuck" must not take that for its being in order.
+    // A backup that was named must not look in order only because nothing is stuck.
     let found = document.findings.iter().map(|finding| finding.id.clone()).collect();
-    for Refused { id, reason, .. } in super::repair::passed_over(&scan, &selection, &found) {
-        context.ui.say(terminal(&format!("{id}: {reason}")));
+    for Refused { id, reason, .. } in passed_over(&scan, &wanted.selection, &found) {
+        ui.say(terminal(&format!("{id}: {reason}")));
     }
-    context.ui.result(document, "findings", &view::findings(&document.findings))?;
-    if context.ui.is_table() {
+    ui.result(document, "findings", &view::findings(&document.findings))?;
+    if ui.is_table() {
         for notice in &document.notices {
-            context.ui.warn(terminal(&notice.text));
+            ui.warn(terminal(&notice.text));
             for command in &notice.follow_up {
-                context.ui.say_command(format!("  {command}"));
+                ui.say_command(format!("  {command}"));
             }
         }
-        context.ui.say(format!(
-            "{} (of {} live backups in {})",
-            sentence(document, &selection),
-            scan.census.live,
-            terminal(&connected.location)
-        ));
+        let (summary, live) = (sentences::scan(document, &wanted.selection), scan.census.live);
+        ui.say(format!("{summary} (of {live} live backups in {})", terminal(&database.location)));
     }
     Ok(if args.detailed_exitcode && !document.findings.is_empty() { Exit::Findings } else { Exit::Done })
-}
-
-/// A summary in words, and how much of it a limit shows. Of what was not asked for it says nothing.
-pub fn sentence(document: &ScanDocument, selection: &Selection) -> String {
-    let summary = &document.summary;
-    let parts: Vec<String> = [
-        (summary.stuck, "stuck"),
-        (summary.uncertain, "uncertain"),
-        (summary.busy, "busy"),
-        (summary.recent, "recent"),
-        (summary.inconsistent, "inconsistent"),
-    ]
-    .into_iter()
-    .filter(|(number, _)| *number > 0)
-    .map(|(number, word)| format!("{number} {word}"))
-    .collect();
-    if parts.is_empty() {
-        let what = if selection.is_all() { "Nothing" } else { "Nothing of what was asked for" };
-        return format!("{what} is stuck or inconsistent");
-    }
-    let (shown, words) = (document.findings.len(), parts.join(", "));
-    if document.left_out == 0 { words } else { format!("{words}, of which --limit takes {shown}") }
 }

@@ -3,13 +3,15 @@
 mod stage;
 mod store;
 mod walk;
+#[cfg(test)]
+mod walk_tests;
 
 use std::path::PathBuf;
 
 use clap::Args;
 
 use crate::cli::args::{FormatArg, Global, QuoteArg};
-use crate::cli::context::Context;
+use crate::cli::context::{Context, RunCommand};
 use crate::cli::error::{Error, Result};
 use crate::cli::exit::Exit;
 
@@ -28,14 +30,14 @@ pub struct DemoArgs {
 }
 
 /// Runs `demo`.
-pub fn run(context: &Context<'_>, args: &DemoArgs) -> Result<Exit> {
+pub fn run(context: &Context<'_>, args: &DemoArgs, command: &RunCommand) -> Result<Exit> {
     if let Some(option) = meaningless(context.global) {
         return Err(Error::usage(format!(
             "{option} means nothing for demo, which has a database and an audit log of its own; leave it out"
         )));
     }
     let stage = Stage::build(args.keep.as_deref())?;
-    let walked = walk::walk(context, &stage);
+    let walked = walk::walk(context, &stage, command);
     let folder = stage.folder().display().to_string();
     // Also when a step went wrong: the temporary folder goes, the one to keep stays.
     let removed = stage.close();

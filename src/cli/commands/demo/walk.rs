@@ -1,28 +1,25 @@
 //! The walk: each step shows a command line as a user would type it, runs it through the same code as any other, and checks
 //! that it ended with the right exit code and changed exactly as many rows as it should.
 
-use clap::Parser;
-
 use super::stage::{MEANWHILE, Stage, State};
 use super::store;
-use crate::cli::args::Cli;
-use crate::cli::context::Context;
+use crate::cli::args::Global;
+use crate::cli::context::{Context, RunCommand};
 use crate::cli::error::{Error, Result};
 use crate::cli::exit::Exit;
 use crate::cli::signal::{Second, Signals};
-use crate::cli::ui::Ui;
 use crate::config::Environment;
 use crate::domain::text::shell_word;
 use crate::report::safe::terminal;
 
-const PROGRAM: &str = "cinder-backup-repair";
+pub(super) const PROGRAM: &str = "cinder-backup-repair";
 /// So many lines of a report are shown: those that say what it is.
 const EXCERPT: usize = 17;
 
 /// Goes through all steps; ends with the first that does not do what it should.
-pub fn walk(context: &Context<'_>, stage: &Stage) -> Result<Exit> {
+pub fn walk(context: &Context<'_>, stage: &Stage, command: &RunCommand) -> Result<Exit> {
     let signals = Signals::note(Second::Ends)?;
-    let mut walk = Walk { context, stage, signals, environment: alone(stage), commands: 0, chapters: 0 };
+    let mut walk = Walk { context, stage, command, signals, environment: alone(stage), commands: 0, chapters: 0 };
     walk.begin()?;
     walk.look()?;
     walk.check()?;
@@ -44,6 +41,7 @@ fn alone(stage: &Stage) -> Environment {
 struct Walk<'a> {
     context: &'a Context<'a>,
     stage: &'a Stage,
+    command: &'a RunCommand,
     signals: Signals,
     environment: Environment,
     commands: usize,
@@ -286,7 +284,7 @@ impl Walk<'_> {
         }
         let before = self.stage.state()?;
         self.stage.beat()?;
-        let (exit, problem) = self.perform(words, quiet)?;
+        let (exit, problem) = self.perform(words, quiet);
         // Also a command that had to end early on that account.
         if self.signals.stop() {
             let (exit, signal) = self.signals.exit();
@@ -309,25 +307,20 @@ impl Walk<'_> {
     }
 
     /// The exit code, and what was wrong if something was.
-    fn perform(&self, words: &[&str], muted: bool) -> Result<(Exit, Option<String>)> {
+    fn perform(&self, words: &[&str], muted: bool) -> (Exit, Option<String>) {
         let file = |word: &&str| word.strip_prefix('@').map_or_else(|| (*word).into(), |name| self.stage.file(name).into_os_string());
         let words = std::iter::once(PROGRAM.into()).chain(words.iter().map(file));
-        let mut cli = Cli::try_parse_from(words).map_err(|error| Error::new(Exit::Unexpected, error))?;
-        let (inner, outer) = (&mut cli.global, &self.context.global.output);
-        inner.database.config_file = vec![self.stage.configuration()];
-        inner.record.audit_log = Some(self.stage.audit_log());
-        inner.output.color = outer.color;
-        inner.output.verbose = outer.verbose;
-        let ui = Ui::inner(&cli.global.output, muted);
-        let context = Context { ui: &ui, global: &cli.global, environment: &self.environment };
-        Ok(match crate::cli::dispatch(&context, &cli.command) {
+        let adjust = |global: &mut Global| {
+            let outer = &self.context.global.output;
+            global.database.config_file = vec![self.stage.configuration()];
+            global.record.audit_log = Some(self.stage.audit_log());
+            global.output.color = outer.color;
+            global.output.verbose = outer.verbose;
+        };
+        match (self.command)(words.collect(), &self.environment, muted, &adjust) {
             Ok(exit) => (exit, None),
-            Err(error) => {
-                let problem = format!("{:#}", error.error);
-                ui.error(&problem, error.hint.as_deref());
-                (error.exit, Some(problem))
-            }
-        })
+            Err(error) => (error.exit, Some(format!("{:#}", error.error))),
+        }
     }
 
     /// A colleague with a client of the database.
@@ -382,80 +375,4 @@ impl Walk<'_> {
 /// Text of several lines, made safe line by line.
 fn terminal_lines(text: &str) -> String {
     text.lines().map(|line| format!("{}\n", terminal(line))).collect()
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
-mod tests {
-    use std::fs::{self, File};
-    use std::path::Path;
-    use std::time::{Duration, SystemTime};
-
-    use super::*;
-    use crate::cli::args::Command;
-
-    fn walked(words: &[&str], change: impl FnOnce(&Stage)) -> Result<Exit> {
-        let cli = Cli::try_parse_from(words).unwrap();
-        assert!(matches!(cli.command, Command::Demo(_)));
-        let ui = Ui::inner(&cli.global.output, true);
-        let environment = Environment::default();
-        let context = Context { ui: &ui, global: &cli.global, environment: &environment };
-        let stage = Stage::build(None).unwrap();
-        change(&stage);
-        walk(&context, &stage)
-    }
-
-    #[test]
-    fn every_step_does_what_it_should() {
-        assert_eq!(walked(&[PROGRAM, "-q", "demo"], |_| ()).unwrap(), Exit::Done);
-    }
-
-    #[test]
-    fn a_step_that_goes_wrong_is_named_with_its_reason() {
-        let error = walked(&[PROGRAM, "-q", "demo"], |stage| stage.execute("DROP TABLE snapshots").unwrap()).unwrap_err();
-        assert_eq!(error.exit, Exit::Unexpected);
-        assert!(error.error.to_string().contains("snapshots"), "{}", error.error);
-
-        let heal = "UPDATE backups SET status = 'available' WHERE status = 'restoring'";
-        let error = walked(&[PROGRAM, "-q", "demo"], |stage| stage.execute(heal).unwrap()).unwrap_err();
-        let text = error.error.to_string();
-        assert!(text.contains("scan --status restoring") && text.contains("ended with 2 where the demo expects 3"), "{text}");
-    }
-
-    #[test]
-    fn a_row_too_many_is_noticed() {
-        // One more stuck backup of ctl1: everything goes well, but not as it should.
-        let stray = "UPDATE backups SET status = 'deleting' WHERE display_name = 'shop-db increment 3'";
-        let error = walked(&[PROGRAM, "-q", "demo"], |stage| stage.execute(stray).unwrap()).unwrap_err();
-        let text = error.error.to_string();
-        assert!(text.contains("apply") && text.contains("changed 14 rows where the demo expects 13"), "{text}");
-    }
-
-    /// What the demo says when something happens to an object of a backup before it begins.
-    fn tampered(id: &str, number: u32, tamper: impl Fn(&Path)) -> String {
-        let change = |stage: &Stage| {
-            let row = stage.stored(id).unwrap();
-            tamper(&stage.storage().join(&row.container).join(format!("{}-{number:05}", row.prefix)));
-        };
-        walked(&[PROGRAM, "-q", "demo"], change).unwrap_err().error.to_string()
-    }
-
-    #[test]
-    fn what_lost_an_object_does_not_become_available() {
-        let text = tampered("3f6c1b52-9e07-4d8a-b1c4-85d2f7e06a93", 1, |object| fs::remove_file(object).unwrap());
-        assert!(text.contains("apply") && text.contains("changed 12 rows where the demo expects 13"), "{text}");
-    }
-
-    #[test]
-    fn a_backup_that_is_no_more_corrupt_is_noticed() {
-        let text = tampered("5a90c7e3-d216-4f8b-9e45-b07d1f3c6a28", 10, |object| {
-            let mut bytes = fs::read(object).unwrap();
-            let middle = bytes.len() / 2;
-            bytes[middle] ^= 1;
-            fs::write(object, &bytes).unwrap();
-            let old = SystemTime::now() - Duration::from_secs(10_000);
-            File::options().write(true).open(object).unwrap().set_modified(old).unwrap();
-        });
-        assert!(text.contains("check 'ledger-db nightly' --level deep") && text.contains("ended with 0 where"), "{text}");
-    }
 }

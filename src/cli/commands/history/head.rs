@@ -7,14 +7,12 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::shown;
 use crate::audit::Head;
-use crate::cli::actor;
-use crate::cli::commands::plan::NewFiles;
 use crate::cli::error::{Error, Result};
-use crate::cli::signing::{SigningKey, VerifyKey};
+use crate::cli::new_files::NewFiles;
 use crate::domain::{Signature, digest};
 use crate::input;
+use crate::workflow::{SigningKey, VerifyKey, actor};
 
 const SCHEMA: &str = "cinder-backup-repair/log-head";
 const SCHEMA_VERSION: u32 = 1;
@@ -47,7 +45,7 @@ impl LogHead {
         let mut head = Self {
             schema: SCHEMA.to_owned(),
             schema_version: SCHEMA_VERSION,
-            audit_log: shown(log),
+            audit_log: log.display().to_string(),
             at: actor::now(),
             last_seq: last.seq,
             last_hash: last.hash.clone(),

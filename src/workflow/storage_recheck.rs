@@ -1,4 +1,4 @@
-//! The last look at the storage before a change, as commands have it: in parallel, in bounded time, and told of once.
+//! Checks the storage once more just before a change: in parallel and in bounded time.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,40 +6,35 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::actor;
-use super::check_run::targets_by_id;
-use super::context::{Connected, Context};
-use super::error::Result;
-use super::storage::{PlaceArgs, Stores};
+use super::targets::targets_by_id;
+use super::{Database, Event, Observer, Result, StorageSettings, Stores, actor};
 use crate::apply::{Precheck, deciding_check};
 use crate::backoff::Backoff;
 use crate::domain::{CheckResult, Driver, Look};
 use crate::plan::Plan;
-use crate::report::safe::terminal;
 use crate::storage::RetryPolicy;
 use crate::verify::{PrecheckRound, Target, precheck};
 
-/// So many looks at once: each is a listing, and one of each backup below.
+/// How many backups are checked at once; each takes a listing of it and of each backup below.
 const AT_ONCE: usize = 8;
-/// How often a signal is looked for meanwhile.
+/// How often a request to stop is looked for meanwhile.
 const GLANCE: Duration = Duration::from_millis(100);
-/// A failure that took so long is a slow one; after so many in a row a storage is not asked again in this run.
+/// How long a slow failure takes, and after how many in a row a storage is given up for this run.
 const SLOW: Duration = Duration::from_secs(2);
 const SLOW_FAILURES: u32 = 3;
-/// Before a change nobody waits as long as in a check.
+/// Retries are fewer than in a check: a person waits for the change.
 const POLICY: RetryPolicy =
     RetryPolicy { attempts: 3, backoff: Backoff { first: Duration::from_millis(500), longest: Duration::from_secs(5) } };
 
-/// What looks, shared with its threads: a directory whose server is away holds up a thread for as long as it likes, which
-/// then is left behind.
-struct Eyes {
+/// What the threads share. A thread whose file server does not answer is left behind.
+struct Shared {
     stores: Stores,
     targets: HashMap<String, Target>,
     host: String,
     slow: Mutex<HashMap<Option<Driver>, (u32, String)>>,
 }
 
-impl Eyes {
+impl Shared {
     fn look(&self, check: &CheckResult, round: &PrecheckRound) -> Look {
         let Some(target) = self.targets.get(&check.id) else { return Look::Unseen("its row is not there any more".to_owned()) };
         if let Some((_, why)) = lock(&self.slow).get(&check.driver).filter(|(failures, _)| *failures >= SLOW_FAILURES) {
@@ -61,66 +56,62 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The last look of one run.
+/// The recheck of one run.
 pub struct StorageRecheck<'a> {
-    /// `None` where no unit rests on the storage.
-    eyes: Option<Arc<Eyes>>,
+    /// `None` if no unit depends on the storage.
+    shared: Option<Arc<Shared>>,
     cancelled: Arc<AtomicBool>,
-    stop: &'a dyn Fn() -> bool,
+    observer: &'a dyn Observer,
     /// How long to wait for the next answer.
     patience: Duration,
-    /// How many backups could not be seen, and why the first could not.
+    /// How many backups could not be checked, and why the first could not.
     unseen: Mutex<Option<(usize, String)>>,
 }
 
+/// Whether the decision about a unit of the plan depends on the storage.
+pub fn depends_on_storage(plan: &Plan) -> bool {
+    plan.units.iter().any(|unit| deciding_check(plan, unit).is_some())
+}
+
 impl<'a> StorageRecheck<'a> {
-    /// Ready to look for the units of a plan that rest on the storage; nothing is reached yet, but the rows are read.
-    pub fn new(
-        context: &Context<'_>,
-        connected: &mut Connected,
-        plan: &Plan,
-        place: Option<&PlaceArgs>,
-        stop: &'a dyn Fn() -> bool,
-    ) -> Result<Self> {
+    /// Reads the rows of the units that depend on the storage, and connects to nothing else yet.
+    pub fn new(database: &mut Database, plan: &Plan, storage: Option<StorageSettings>, observer: &'a dyn Observer) -> Result<Self> {
         let cancelled = Arc::new(AtomicBool::new(false));
+        let patience = storage.as_ref().map(|storage| storage.wait_limit.total).unwrap_or_default();
         let ids: Vec<String> = plan.units.iter().filter(|unit| deciding_check(plan, unit).is_some()).map(|unit| unit.id.clone()).collect();
-        let eyes = match place.filter(|_| !ids.is_empty()) {
+        let shared = match storage.filter(|_| !ids.is_empty()) {
             None => None,
-            Some(place) => {
-                let stores = Stores::new(context, place, Arc::clone(&cancelled))?.with_policy(POLICY);
-                let targets = targets_by_id(connected, &ids)?.into_iter().map(|target| (target.backup.id.clone(), target)).collect();
-                Some(Arc::new(Eyes { stores, targets, host: actor::host(), slow: Mutex::default() }))
+            Some(storage) => {
+                let stores = Stores::new(storage, POLICY, Arc::clone(&cancelled));
+                let targets = targets_by_id(database, &ids)?.into_iter().map(|target| (target.backup.id.clone(), target)).collect();
+                Some(Arc::new(Shared { stores, targets, host: actor::host(), slow: Mutex::default() }))
             }
         };
-        let patience = place.map(PlaceArgs::wait_limit).unwrap_or_default().total;
-        Ok(Self { eyes, cancelled, stop, patience, unseen: Mutex::default() })
+        Ok(Self { shared, cancelled, observer, patience, unseen: Mutex::default() })
     }
 
-    /// Says once what could not be seen.
-    pub fn tell(&self, context: &Context<'_>) {
-        if let Some((number, why)) = lock(&self.unseen).as_ref() {
-            let whose = if *number == 1 { "1 backup".to_owned() } else { format!("{number} backups") };
-            context.ui.warn(terminal(&format!(
-                "the storage of {whose} could not be looked at once more just before the change ({why}); what the check had seen was relied on"
-            )));
+    /// Reports once what could not be checked.
+    pub fn report(&self) {
+        if let Some((backups, why)) = lock(&self.unseen).as_ref() {
+            self.observer.event(Event::NotRechecked { backups: *backups, why });
         }
     }
 }
 
 impl Precheck for StorageRecheck<'_> {
     fn precheck(&self, checks: &[&CheckResult]) -> Vec<Look> {
-        let Some(eyes) = &self.eyes else { return checks.iter().map(|_| Look::Same).collect() };
+        let Some(shared) = &self.shared else { return checks.iter().map(|_| Look::Same).collect() };
         let queue: VecDeque<(usize, CheckResult)> = checks.iter().map(|check| (*check).clone()).enumerate().collect();
         let queue = Arc::new(Mutex::new(queue));
         let (tell, told) = mpsc::channel();
         let round = Arc::new(PrecheckRound::default());
         for _ in 0..AT_ONCE.min(checks.len()) {
-            let (eyes, queue, round, tell) = (Arc::clone(eyes), Arc::clone(&queue), Arc::clone(&round), tell.clone());
+            let (shared, queue, round, tell) = (Arc::clone(shared), Arc::clone(&queue), Arc::clone(&round), tell.clone());
             thread::spawn(move || {
                 loop {
                     let next = lock(&queue).pop_front();
                     let Some((place, check)) = next else { break };
-                    if tell.send((place, eyes.look(&check, &round))).is_err() {
+                    if tell.send((place, shared.look(&check, &round))).is_err() {
                         break;
                     }
                 }
@@ -139,7 +130,7 @@ impl Precheck for StorageRecheck<'_> {
                 }
                 Err(mpsc::RecvTimeoutError::Disconnected) => break,
                 Err(mpsc::RecvTimeoutError::Timeout) => {
-                    if (self.stop)() {
+                    if self.observer.stop().is_some() {
                         self.cancelled.store(true, Ordering::Relaxed);
                         break;
                     }
@@ -149,7 +140,7 @@ impl Precheck for StorageRecheck<'_> {
                 }
             }
         }
-        // Whoever still waits for an answer is not waited for, and begins nothing more.
+        // Threads that still wait for an answer are left behind, and begin nothing more.
         lock(&queue).clear();
         round.end();
         let looks: Vec<Look> = looks

@@ -13,9 +13,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{PrivateKeyDer, SubjectPublicKeyInfoDer};
 use secrecy::{ExposeSecret, SecretBox, SecretSlice};
 
-use super::error::{Error, Result};
-use super::exit::Exit;
-use super::ui::Ui;
+use super::{Error, Result};
 use crate::domain::Signature;
 use crate::input;
 
@@ -26,7 +24,11 @@ const SPKI: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x
 const ALGORITHM: &str = "ed25519";
 
 /// A private key.
-pub struct SigningKey(Ed25519KeyPair);
+pub struct SigningKey {
+    pair: Ed25519KeyPair,
+    /// Other users can read its file.
+    pub is_exposed: bool,
+}
 
 /// A public key, and the file that it is from.
 pub struct VerifyKey {
@@ -35,12 +37,12 @@ pub struct VerifyKey {
 }
 
 fn unusable(path: &Path, why: impl std::fmt::Display) -> Error {
-    Error::usage(format!("cannot use the key {}: {why}", path.display()))
+    Error::Unusable(format!("cannot use the key {}: {why}", path.display()))
 }
 
 impl SigningKey {
     /// Reads a private key in PEM (PKCS #8).
-    pub fn read(ui: &Ui, path: &Path) -> Result<Self> {
+    pub fn read(path: &Path) -> Result<Self> {
         let input = input::open(path).map_err(|error| unusable(path, error))?;
         let metadata = input.get_ref().1.metadata().map_err(|error| unusable(path, error))?;
         let text = SecretSlice::from(input::read_from(input, LARGEST_FILE).map_err(|error| unusable(path, error))?);
@@ -62,24 +64,21 @@ impl SigningKey {
         let Some(pair) = pair else {
             return Err(unusable(path, "it is not an Ed25519 key; make one with: openssl genpkey -algorithm ed25519 -out FILE"));
         };
-        if metadata.is_file() && metadata.permissions().mode() & 0o077 != 0 {
-            ui.warn(format!("the private key {0} can be read by others; run chmod 600 {0}", path.display()));
-        }
-        Ok(Self(pair))
+        Ok(Self { pair, is_exposed: metadata.is_file() && metadata.permissions().mode() & 0o077 != 0 })
     }
 
     /// Signs a document that has this digest.
     pub fn sign(&self, sha256: &str) -> Signature {
         Signature {
             algorithm: ALGORITHM.to_owned(),
-            public_key: STANDARD.encode(self.0.public_key()),
-            value: STANDARD.encode(self.0.sign(sha256.as_bytes())),
+            public_key: STANDARD.encode(self.pair.public_key()),
+            value: STANDARD.encode(self.pair.sign(sha256.as_bytes())),
         }
     }
 
     /// The public key that belongs to it.
     pub fn public(&self, path: &Path) -> VerifyKey {
-        VerifyKey { key: self.0.public_key().as_ref().to_vec(), path: path.to_owned() }
+        VerifyKey { key: self.pair.public_key().as_ref().to_vec(), path: path.to_owned() }
     }
 }
 
@@ -102,7 +101,7 @@ impl VerifyKey {
 
     /// Makes sure that this key has signed a document whose digest fits; `what` is the document, with its name.
     pub fn verify(&self, what: &str, sha256: &str, signature: Option<&Signature>) -> Result<()> {
-        let wrong = |why: String| Err(Error::new(Exit::Stale, format!("{what} {why}; nothing was changed")));
+        let wrong = |why: String| Err(Error::Signature(format!("{what} {why}")));
         let path = self.path.display();
         let Some(signature) = signature else {
             return wrong(format!("is not signed; --verify-key {path} accepts only what that key has signed"));

@@ -1,9 +1,8 @@
-//! Hosts, projects, volumes and statuses on the command line that do not exist: a typo must not look like "nothing to do".
+//! Options that match no row: a typo must not look like "nothing to do".
 
 use std::collections::{BTreeSet, HashSet};
 
-use super::error::{Error, Result};
-use super::ui::Ui;
+use super::{Error, Event, Observer, Result};
 use crate::domain::{AssumeDead, Matched, Policy, Selection, Services, is_same_host};
 use crate::scan::Scan;
 
@@ -31,17 +30,17 @@ impl<'h> Hosts<'h> {
         selection.hosts.iter().filter_map(|name| self.problem("--host", name, &|host| host == name)).collect()
     }
 
-    /// Refuses a selection with a value that matches nothing, unless it `may_be_empty`; then it is warned of. Where backups are named,
-    /// each of them that other options leave out is told of anyway.
-    pub fn insist(&self, ui: &Ui, selection: &Selection, matched: &Matched, may_be_empty: bool) -> Result<()> {
+    /// Refuses a selection with a value that matches nothing, unless it `may_be_empty`; then it is reported. If backups are named, each
+    /// of them that other options leave out is reported anyway.
+    pub fn require(&self, observer: &dyn Observer, selection: &Selection, matched: &Matched, may_be_empty: bool) -> Result<()> {
         let mut problems = self.problems(selection);
         if selection.backups.is_empty() {
             problems.extend(matched.problems(selection));
             if !may_be_empty && !problems.is_empty() {
-                return Err(Error::usage(problems.join("; ")).hint("correct it, or give --allow-empty if it may match nothing"));
+                return Err(Error::Unmatched(problems));
             }
         }
-        problems.iter().for_each(|problem| ui.warn(problem));
+        problems.iter().for_each(|problem| observer.event(Event::Unmatched(problem)));
         Ok(())
     }
 
@@ -63,15 +62,16 @@ impl<'h> Hosts<'h> {
     }
 }
 
-/// Refuses a selection with a value that matches nothing in the database, unless it `may_be_empty`, and warns of every
-/// `--assume-dead` that no live backup and no cinder-backup has: that only makes a repair do less.
-pub fn insist(ui: &Ui, scan: &Scan, selection: &Selection, policy: &Policy, may_be_empty: bool) -> Result<()> {
+/// Refuses a selection with a value that matches nothing in the database, unless it `may_be_empty`, and reports every `--assume-dead`
+/// that no live backup and no cinder-backup has: that only makes a repair do less.
+pub fn require_matches(observer: &dyn Observer, scan: &Scan, selection: &Selection, policy: &Policy, may_be_empty: bool) -> Result<()> {
     let hosts = Hosts::of_database(&scan.census.hosts, &scan.situation.services);
-    hosts.insist(ui, selection, &scan.matched, may_be_empty)?;
+    hosts.require(observer, selection, &scan.matched, may_be_empty)?;
     if let AssumeDead::Hosts(names) = &policy.assume_dead {
         for name in names {
             let alone = AssumeDead::Hosts([name.clone()].into());
-            hosts.problem("--assume-dead", name, &|host| alone.covers(host)).iter().for_each(|problem| ui.warn(problem));
+            let problem = hosts.problem("--assume-dead", name, &|host| alone.covers(host));
+            problem.iter().for_each(|problem| observer.event(Event::Unmatched(problem)));
         }
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! `check --out FILE`: results as they come in FILE.partial, and at the end the whole document in FILE.
+//! `check --out FILE`: results in FILE.partial as they arrive, and at the end the whole document in FILE.
 
 use std::collections::HashSet;
 use std::ffi::OsString;
@@ -9,12 +9,8 @@ use std::time::{Duration, Instant};
 
 use tempfile::NamedTempFile;
 
-use super::error::{Error, Result};
-use super::exit::Exit;
-use super::ui::Ui;
+use super::{Error, Event, Observer, Result};
 use crate::domain::{CheckResult, CheckVerdict};
-use crate::report::json;
-use crate::report::safe::terminal;
 use crate::verify::partial::{Head, PartialWriter, Sign};
 use crate::verify::{CheckDocument, Target};
 
@@ -24,8 +20,7 @@ const SYNC_RESULTS: usize = 100;
 
 /// The file of a running check.
 pub struct ResultFile<'a> {
-    ui: &'a Ui,
-    path: &'a Path,
+    path: PathBuf,
     partial: PathBuf,
     /// `None` once it could not be written.
     writer: Option<PartialWriter<'a, File>>,
@@ -41,8 +36,7 @@ impl<'a> ResultFile<'a> {
     /// Makes FILE.partial, with the results that an earlier check has of the same rows. `resumed` is the file that these are from;
     /// it may be FILE.partial itself. Beside these it has so many results of backups that this check is not about.
     pub fn begin<'t>(
-        ui: &'a Ui,
-        path: &'a Path,
+        path: PathBuf,
         resumed: Option<(&Path, usize)>,
         head: &Head,
         sign: Option<Sign<'a>>,
@@ -50,24 +44,27 @@ impl<'a> ResultFile<'a> {
     ) -> Result<Self> {
         let shown = path.display();
         if path == Path::new("-") {
-            return Err(Error::usage("- is not standard output here: name a file, or omit --out and give --format json"));
+            return Err(Error::Unusable("- is not standard output here: name a file, or omit --out and give --format json".to_owned()));
         }
         if path.exists() {
-            return Err(Error::usage(format!("{shown} exists already, and nothing is overwritten; give another name or remove it")));
+            return Err(Error::Unusable(format!("{shown} exists already, and nothing is overwritten; give another name or remove it")));
         }
-        let partial = partial(path);
-        let cannot = |error: io::Error| Error::usage(format!("cannot write {}: {error}", partial.display()));
+        let partial = partial(&path);
+        let cannot = |error: io::Error| Error::Unusable(format!("cannot write {}: {error}", partial.display()));
         let same = resumed
             .and_then(|(resumed, _)| fs::canonicalize(resumed).ok())
             .is_some_and(|resumed| fs::canonicalize(&partial).is_ok_and(|partial| partial == resumed));
         if let Some((_, others @ 1..)) = resumed.filter(|_| same) {
             let problem =
                 format!("{} has other results, which it would lose: {others} of its backups are left out of this check", partial.display());
-            return Err(Error::usage(problem).hint("give another name to --out, or select the same backups as that check did"));
+            return Err(Error::Unfit {
+                problem,
+                hint: "give another name to --out, or select the same backups as that check did".to_owned(),
+            });
         }
         // Held until the new one has taken its place.
         let _before = if same { Some(locked(File::open(&partial).map_err(cannot)?, &partial)?) } else { None };
-        let file = NamedTempFile::new_in(folder(path)).map_err(cannot)?;
+        let file = NamedTempFile::new_in(folder(&path)).map_err(cannot)?;
         let mut writer = PartialWriter::begin(locked(file.reopen().map_err(cannot)?, &partial)?, head, sign).map_err(cannot)?;
         let mut known = HashSet::new();
         for (result, target) in earlier {
@@ -83,64 +80,60 @@ impl<'a> ResultFile<'a> {
             file.persist_noclobber(&partial).map_err(|error| match error.error.kind() {
                 ErrorKind::AlreadyExists => {
                     let partial = partial.display();
-                    Error::usage(format!("{partial} has the results of a check that is running or was cut off"))
-                        .hint(format!("if no check is running, continue with --resume {partial}, or remove the file"))
+                    let problem = format!("{partial} has the results of a check that is running or was cut off");
+                    let hint = format!("if no check is running, continue with --resume {partial}, or remove the file");
+                    Error::Unfit { problem, hint }
                 }
                 _ => cannot(error.error),
             })?;
         }
         // The name must last, too.
-        File::open(folder(path)).and_then(|folder| folder.sync_all()).map_err(cannot)?;
-        Ok(Self { ui, path, partial, writer: Some(writer), unsynced: 0, synced: Instant::now(), known, unseen: 0 })
+        File::open(folder(&path)).and_then(|folder| folder.sync_all()).map_err(cannot)?;
+        Ok(Self { path, partial, writer: Some(writer), unsynced: 0, synced: Instant::now(), known, unseen: 0 })
     }
 
     /// Adds a result about a target, and makes sure from time to time that all are on the disk.
-    pub fn add(&mut self, result: &CheckResult, target: &Target) {
+    pub fn add(&mut self, result: &CheckResult, target: &Target, observer: &dyn Observer) {
         // The storage may be back tomorrow, and hours of reading are in what is known.
         if result.verdict == CheckVerdict::Unverifiable && result.reached().is_none() && self.known.contains(&result.id) {
             self.unseen += 1;
             return;
         }
-        self.write(|writer| writer.add(result, target));
+        self.write(observer, |writer| writer.add(result, target));
         self.unsynced += 1;
         if self.unsynced >= SYNC_RESULTS || self.synced.elapsed() >= SYNC_AFTER {
             self.unsynced = 0;
-            self.write(|writer| writer.out().sync_data());
+            self.write(observer, |writer| writer.out().sync_data());
             self.synced = Instant::now();
         }
     }
 
     /// A check goes on without its file.
-    fn write(&mut self, act: impl FnOnce(&mut PartialWriter<'a, File>) -> io::Result<()>) {
+    fn write(&mut self, observer: &dyn Observer, act: impl FnOnce(&mut PartialWriter<'a, File>) -> io::Result<()>) {
         let Some(Err(error)) = self.writer.as_mut().map(act) else { return };
         self.writer = None;
-        let text = format!("cannot write {}: {error}; results from now on are kept in memory only", self.partial.display());
-        self.ui.warn(terminal(&text));
+        observer.event(Event::FileFailed { path: &self.partial, error: &error });
     }
 
     /// The check was stopped: FILE.partial stays.
-    pub fn stop(mut self) -> PathBuf {
-        self.write(|writer| writer.out().sync_all());
+    pub fn stop(mut self, observer: &dyn Observer) -> PathBuf {
+        self.write(observer, |writer| writer.out().sync_all());
         self.partial
     }
 
     /// The check is done: FILE takes the place of FILE.partial, unless that knows more.
-    pub fn finish(self, evidence: &CheckDocument) -> Result<()> {
-        let written = NamedTempFile::new_in(folder(self.path)).and_then(|mut file| {
-            json::write(&mut file, evidence, false)?;
+    pub fn finish(self, document: &CheckDocument, observer: &dyn Observer) -> Result<()> {
+        let written = NamedTempFile::new_in(folder(&self.path)).and_then(|mut file| {
+            crate::report::json::write(&mut file, document, false)?;
             file.as_file().sync_all()?;
-            file.persist_noclobber(self.path).map_err(|error| error.error)?;
-            File::open(folder(self.path))?.sync_all()?;
+            file.persist_noclobber(&self.path).map_err(|error| error.error)?;
+            File::open(folder(&self.path))?.sync_all()?;
             if self.unseen == 0 { fs::remove_file(&self.partial) } else { Ok(()) }
         });
         if self.unseen > 0 {
-            self.ui.warn(terminal(&format!(
-                "{} keeps what the earlier check knew of {} of the backups that could not be looked at now: --resume takes it",
-                self.partial.display(),
-                self.unseen
-            )));
+            observer.event(Event::FileKept { path: &self.partial, backups: self.unseen });
         }
-        written.map_err(|error| Error::new(Exit::Unexpected, format!("cannot write {}: {error}", self.path.display())))
+        written.map_err(|error| Error::Write(self.path.display().to_string(), error))
     }
 }
 
@@ -158,7 +151,7 @@ fn folder(path: &Path) -> &Path {
 /// Locks a file that a running check writes to. On a file system without locks, nothing keeps two checks apart.
 fn locked(file: File, path: &Path) -> Result<File> {
     match file.try_lock() {
-        Err(fs::TryLockError::WouldBlock) => Err(Error::usage(format!("{} is being written by a check that runs", path.display()))),
+        Err(fs::TryLockError::WouldBlock) => Err(Error::Unusable(format!("{} is being written by a check that runs", path.display()))),
         _ => Ok(file),
     }
 }

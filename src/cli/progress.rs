@@ -1,0 +1,240 @@
+//! What a command shows while it works.
+
+use std::io;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::exit::Exit;
+use super::sentences;
+use super::signal::{Second, Signals};
+use super::ui::Ui;
+use crate::apply;
+use crate::domain::{Level, Outcome};
+use crate::report::safe::terminal;
+use crate::scan::reader::rows_read;
+use crate::verify::Watch;
+use crate::workflow::{Event, Observer, Stop};
+
+/// Shorter reads show nothing.
+const SHOWN_AFTER: Duration = Duration::from_secs(1);
+const AGAIN: Duration = Duration::from_millis(100);
+
+/// Shows the events of a command, and notes signals.
+pub struct Progress<'a> {
+    ui: &'a Ui,
+    signals: Mutex<Option<Signals>>,
+    spinner: Mutex<Option<Spinner>>,
+    check: Mutex<Option<CheckBar>>,
+    /// Of a run: how many units have ended.
+    bar: Mutex<Option<ProgressBar>>,
+    /// Of a run: the wait for heartbeats, which counts down in place at a terminal, and is one line elsewhere.
+    wait: Mutex<Option<ProgressBar>>,
+}
+
+impl<'a> Progress<'a> {
+    /// Shows events on `ui`.
+    pub fn new(ui: &'a Ui) -> Self {
+        Self {
+            ui,
+            signals: Mutex::default(),
+            spinner: Mutex::default(),
+            check: Mutex::default(),
+            bar: Mutex::default(),
+            wait: Mutex::default(),
+        }
+    }
+
+    /// The same, and notes signals from now on.
+    pub fn stoppable(ui: &'a Ui, second: Second) -> io::Result<Self> {
+        Ok(Self { signals: Mutex::new(Some(Signals::note(second)?)), ..Self::new(ui) })
+    }
+
+    /// From now on no signal ends the program.
+    pub fn let_finish(&self) {
+        lock(&self.signals).iter().for_each(Signals::let_finish);
+    }
+
+    /// The exit code and the name of the last signal.
+    pub fn exit(&self) -> (Exit, &'static str) {
+        lock(&self.signals).as_ref().map_or((Exit::Interrupted, "SIGINT"), Signals::exit)
+    }
+
+    /// Prints without breaking the bar of a check.
+    fn beside_bar(&self, print: impl FnOnce(&Ui)) {
+        match &*lock(&self.check) {
+            Some(bar) => bar.line.suspend(|| print(self.ui)),
+            None => print(self.ui),
+        }
+    }
+
+    fn run(&self, progress: &apply::Progress<'_>) {
+        match progress {
+            apply::Progress::Ended(result) => {
+                lock(&self.bar).iter().for_each(|bar| bar.inc(1));
+                if result.outcome == Outcome::Unknown {
+                    self.ui.warn(format!("unit {}: {}", result.unit, terminal(result.reason.as_deref().unwrap_or("outcome unknown"))));
+                }
+            }
+            apply::Progress::Retry { unit, error } => {
+                self.ui.detail(format!("unit {unit} is tried again: {}", terminal(&error.to_string())));
+            }
+            apply::Progress::Waiting { hosts, seconds } => self.wait(hosts, *seconds),
+            apply::Progress::FewerSessions(error) => {
+                self.ui.detail(format!("the run goes on with fewer connections: {}", terminal(&error.to_string())));
+            }
+        }
+    }
+
+    fn wait(&self, hosts: &[String], seconds: u64) {
+        let mut wait = lock(&self.wait);
+        if seconds == 0 {
+            wait.take().iter().for_each(ProgressBar::finish_and_clear);
+            return;
+        }
+        let text = terminal(&format!("Waiting {seconds} s for a heartbeat from cinder-backup on {} …", hosts.join(", ")));
+        let line = wait.get_or_insert_with(|| {
+            if self.ui.shows_progress() {
+                return ProgressBar::new_spinner();
+            }
+            self.ui.say(&text);
+            ProgressBar::hidden()
+        });
+        line.set_message(text);
+    }
+}
+
+impl Observer for Progress<'_> {
+    fn event(&self, event: Event<'_>) {
+        match event {
+            Event::Reading if self.ui.shows_progress() => *lock(&self.spinner) = Some(Spinner::start()),
+            Event::Reading => {}
+            Event::Read => drop(lock(&self.spinner).take()),
+            Event::Unmatched(problem) => self.ui.warn(problem),
+            Event::Interrupted { path, why } => {
+                self.ui.warn(terminal(&format!("the check in {} was stopped early ({why})", path.display())));
+            }
+            Event::Checking { level, backups } => {
+                match Signals::note(Second::Noted) {
+                    Ok(signals) => *lock(&self.signals) = Some(signals),
+                    Err(error) => self.ui.warn(format!("a signal ends the check at once: {error}")),
+                }
+                *lock(&self.check) = Some(CheckBar::new(self.ui, level, backups));
+            }
+            Event::Checked(result) if self.ui.verbosity() > 0 => {
+                self.beside_bar(|ui| ui.detail(terminal(&format!("{}: {}", result.id, result.verdict))));
+            }
+            Event::Checked(_) => {}
+            Event::CheckProgress { ready, watch } => lock(&self.check).iter().for_each(|bar| bar.show(ready, watch)),
+            Event::CheckEnded => {
+                lock(&self.check).take().iter().for_each(|bar| bar.line.finish_and_clear());
+                // After a signal, further ones are noted: what was found is still to be written.
+                lock(&self.signals).take_if(|signals| !signals.stop());
+            }
+            Event::StorageWarning(text) => self.ui.warn(terminal(text)),
+            Event::FileFailed { path, error } => self.beside_bar(|ui| {
+                let path = path.display();
+                ui.warn(terminal(&format!("cannot write {path}: {error}; results from now on are kept in memory only")));
+            }),
+            Event::FileKept { path, backups } => self.ui.warn(terminal(&format!(
+                "{} keeps what the earlier check knew of {backups} of the backups that could not be looked at now: --resume takes it",
+                path.display()
+            ))),
+            Event::Running(units) if self.ui.shows_progress() && units > 1 => {
+                let bar = ProgressBar::new(u64::try_from(units).unwrap_or(u64::MAX));
+                if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} units, {per_sec}, {eta} left") {
+                    bar.set_style(style);
+                }
+                *lock(&self.bar) = Some(bar);
+            }
+            Event::Running(_) => {}
+            Event::Run(progress) => self.run(&progress),
+            Event::Ran => lock(&self.bar).take().iter().for_each(ProgressBar::finish_and_clear),
+            Event::Settled { run, unit, reason } => self.ui.detail(format!("run {run}, unit {unit}: {reason}")),
+            Event::NotRechecked { backups, why } => self.ui.warn(terminal(&format!(
+                "the storage of {} could not be looked at once more just before the change ({why}); what the check had seen was relied on",
+                sentences::backups(backups)
+            ))),
+        }
+    }
+
+    fn stop(&self) -> Option<Stop> {
+        lock(&self.signals).as_ref().and_then(Signals::request)
+    }
+}
+
+/// How many rows were read, once that takes longer than a second. Nothing else may be printed meanwhile.
+struct Spinner {
+    running: Option<(Sender<()>, JoinHandle<()>)>,
+}
+
+impl Spinner {
+    fn start() -> Self {
+        let before = rows_read();
+        let (done, wait) = channel::<()>();
+        let thread = thread::spawn(move || {
+            let mut pause = SHOWN_AFTER;
+            let line = ProgressBar::new_spinner();
+            while wait.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
+                pause = AGAIN;
+                let rows = indicatif::HumanCount(rows_read() - before);
+                line.set_message(format!("Reading the database, {rows} rows so far"));
+                line.tick();
+            }
+            line.finish_and_clear();
+        });
+        Self { running: Some((done, thread)) }
+    }
+}
+
+impl Drop for Spinner {
+    fn drop(&mut self) {
+        if let Some((done, thread)) = self.running.take() {
+            drop(done);
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The progress of a check. The total of bytes is known once all side files were read; until then no bar is shown, because its total
+/// would keep growing.
+struct CheckBar {
+    line: ProgressBar,
+    reads_data: bool,
+    backups: usize,
+    is_wide: bool,
+}
+
+impl CheckBar {
+    fn new(ui: &Ui, level: Level, backups: usize) -> Self {
+        let shown = ui.shows_progress();
+        let line = if shown { ProgressBar::new(0) } else { ProgressBar::hidden() };
+        let is_wide = ui.prompt_width().is_none_or(|width| width >= 100);
+        Self { line, reads_data: level != Level::Quick, backups, is_wide }
+    }
+
+    fn show(&self, ready: usize, watch: &Watch) {
+        // The order matters: first whether the total is final, then the bytes.
+        let is_counted = watch.counted() >= self.backups;
+        let (done, expected) = if self.reads_data { watch.progress() } else { (ready as u64, self.backups as u64) };
+        let template = match (self.reads_data, is_counted, self.is_wide) {
+            (false, _, _) => "{msg}  {bar:30} {eta} left",
+            (true, false, _) => "{msg}, {bytes} read, {bytes_per_sec}, counting how much is left",
+            (true, true, true) => "{msg}  {bar:30} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left",
+            (true, true, false) => "{msg}  {bytes} of {total_bytes}, {eta} left",
+        };
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            self.line.set_style(style);
+        }
+        self.line.set_length(expected);
+        self.line.set_position(done);
+        self.line.set_message(format!("{ready} of {} backups", self.backups));
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,121 @@
+//! Checks backups on the storage.
+
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::result_file::ResultFile;
+use super::{Error, Event, Observer, Result, StorageSettings, Stores, actor};
+use crate::domain::{CheckResult, Checks};
+use crate::storage::RetryPolicy;
+use crate::verify::{Checker, Request, Target, Watch};
+
+/// How often progress is reported and a request to stop is looked for.
+const POLL: Duration = Duration::from_millis(100);
+/// How long backups in progress may take to end after a signal; threads that still wait for a storage then are abandoned.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// Backups to check, and how.
+pub struct Check {
+    /// Where they are.
+    pub storage: StorageSettings,
+    /// What is asked of each.
+    pub request: Request,
+    /// The backups.
+    pub targets: Arc<[Target]>,
+    /// Results of an earlier check, carried over if the storage still confirms them.
+    pub earlier: Checks,
+}
+
+/// What a check found.
+#[derive(Debug)]
+pub struct Checked {
+    /// In the order of the targets.
+    pub results: Vec<CheckResult>,
+    /// How many targets have no result.
+    pub left: usize,
+    /// How many of the results are those of the earlier check.
+    pub carried: usize,
+    /// The signal that stopped the check.
+    pub interrupted: Option<&'static str>,
+}
+
+impl Check {
+    /// Checks until all backups are done or the observer asks to stop; `file` gets every result as it arrives.
+    pub fn run(self, mut file: Option<&mut ResultFile<'_>>, observer: &dyn Observer) -> Result<Checked> {
+        let Self { storage, request, targets, earlier } = self;
+        let watch = Watch::default();
+        let stores = Arc::new(Stores::new(storage, RetryPolicy::default(), watch.flag()));
+        let places: HashMap<&str, usize> = targets.iter().enumerate().map(|(place, target)| (target.backup.id.as_str(), place)).collect();
+        observer.event(Event::Checking { level: request.level, backups: targets.len() });
+        let running = Running::start(Arc::clone(&stores), request, watch.clone(), Arc::clone(&targets), earlier).map_err(Error::Start)?;
+        let mut results: Vec<CheckResult> = Vec::new();
+        let ready = Cell::new(0);
+        let mut take = |result: CheckResult| {
+            observer.event(Event::Checked(&result));
+            let target = places.get(result.id.as_str()).and_then(|place| targets.get(*place));
+            if let (Some(file), Some(target)) = (&mut file, target) {
+                file.add(&result, target, observer);
+            }
+            results.push(result);
+            ready.set(results.len());
+        };
+        let (mut interrupted, mut signals, mut until) = (None, 0, None);
+        loop {
+            match running.results.recv_timeout(POLL) {
+                Ok(result) => take(result),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => {
+                    if let Err(panic) = running.worker.join() {
+                        std::panic::resume_unwind(panic);
+                    }
+                    break;
+                }
+            }
+            if let Some(stop) = observer.stop().filter(|stop| stop.times > signals) {
+                watch.flag().store(true, Ordering::Relaxed);
+                // After a second signal it waits for nothing.
+                until = Some(Instant::now() + if signals > 0 { Duration::ZERO } else { PATIENCE });
+                (signals, interrupted) = (stop.times, Some(stop.signal));
+            }
+            if until.is_some_and(|until| Instant::now() >= until) {
+                running.results.try_iter().for_each(take);
+                break;
+            }
+            observer.event(Event::CheckProgress { ready: ready.get(), watch: &watch });
+        }
+        observer.event(Event::CheckEnded);
+        for warning in stores.warnings() {
+            observer.event(Event::StorageWarning(&warning));
+        }
+        results.sort_by_key(|result| places.get(result.id.as_str()).copied());
+        let left = targets.len().saturating_sub(results.len());
+        Ok(Checked { results, left, carried: watch.carried(), interrupted })
+    }
+}
+
+/// A running check.
+struct Running {
+    results: Receiver<CheckResult>,
+    worker: JoinHandle<()>,
+}
+
+impl Running {
+    /// Starts it on its own thread, which is abandoned if a storage does not answer.
+    fn start(stores: Arc<Stores>, request: Request, watch: Watch, targets: Arc<[Target]>, earlier: Checks) -> std::io::Result<Self> {
+        let (tell, results) = mpsc::channel();
+        let worker = std::thread::Builder::new().spawn(move || {
+            let host = actor::host();
+            let checker = Checker::new(stores.as_ref(), &request, &watch, &targets).with_earlier_results(earlier, &host);
+            checker.run(&targets, &|result| {
+                // After a signal nobody receives it.
+                let _ = tell.send(CheckResult { host: result.host.or_else(|| Some(host.clone())), ..result });
+            });
+        })?;
+        Ok(Self { results, worker })
+    }
+}

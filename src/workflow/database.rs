@@ -1,0 +1,120 @@
+//! An open database.
+
+use crate::config::{Resolved, Target};
+use crate::db::schema::Schema;
+use crate::db::statements::MISSING_PRIVILEGES;
+use crate::db::{Access, DbError, Engine, Session, SessionSettings};
+use crate::domain::{DatabaseInfo, Value};
+use crate::scan::{Reader, database_info};
+
+use super::error::Obstacle;
+
+/// A session with what is known about its database.
+pub struct Database {
+    /// The session.
+    pub session: Box<dyn Session>,
+    /// The tables and columns that it has.
+    pub schema: Schema,
+    /// Where it is, without the password.
+    pub location: String,
+    /// The URL without the password, if a URL on the command line or in the environment named the database.
+    pub url: Option<String>,
+    /// Cinder's `service_down_time`, in seconds.
+    pub service_down_time: i64,
+    /// Cinder's `report_interval`, in seconds.
+    pub report_interval: u64,
+    /// No cinder.conf was read, so that both are Cinder's defaults.
+    pub has_default_intervals: bool,
+    /// The GRANTs that the account lacks for a repair; empty until they were looked up.
+    pub missing_grants: Vec<String>,
+    target: Target,
+    limits: SessionSettings,
+}
+
+impl Database {
+    /// Connects and reads the schema.
+    pub fn open(resolved: &Resolved, limits: SessionSettings) -> Result<Self, DbError> {
+        let settings = &resolved.database;
+        let mut session = crate::db::open(&settings.target, &limits)?;
+        let schema = crate::db::schema::probe(session.as_mut())?;
+        Ok(Self {
+            session,
+            schema,
+            location: settings.target.describe(),
+            url: settings.url.clone(),
+            service_down_time: i64::try_from(resolved.service.service_down_time.value).unwrap_or(60),
+            report_interval: resolved.service.report_interval.value,
+            has_default_intervals: resolved.cinder.files().next().is_none(),
+            missing_grants: Vec::new(),
+            target: settings.target.clone(),
+            limits,
+        })
+    }
+
+    /// The database as documents name it.
+    pub fn info(&self) -> DatabaseInfo {
+        database_info(self.session.as_ref(), &self.schema)
+    }
+
+    /// Reads in a transaction that the database holds read-only.
+    pub fn read<T>(&mut self, read: impl FnOnce(&mut Reader<'_>) -> Result<T, DbError>) -> Result<T, DbError> {
+        self.session.begin(Access::ReadOnly)?;
+        let read = read(&mut self.reader());
+        let ended = self.session.rollback();
+        let read = read?;
+        ended?;
+        Ok(read)
+    }
+
+    /// A reader of its rows.
+    pub fn reader(&mut self) -> Reader<'_> {
+        Reader { session: self.session.as_mut(), schema: &self.schema }
+    }
+
+    /// Connects anew: a check of the storage can take longer than a server keeps an idle connection.
+    pub fn reconnect(&mut self) -> Result<(), DbError> {
+        let opened = self.opener()()?;
+        self.session = opened;
+        Ok(())
+    }
+
+    /// Runs `act`, once more on a new connection if this one was lost: while a person reads and types, a proxy or the server may close
+    /// an idle connection.
+    pub fn persist<T>(&mut self, act: impl Fn(&mut dyn Session) -> Result<T, DbError>) -> Result<T, DbError> {
+        match act(self.session.as_mut()) {
+            Err(error) if error.is_fatal() => {
+                self.reconnect()?;
+                act(self.session.as_mut())
+            }
+            other => other,
+        }
+    }
+
+    /// A closure that opens another session on the same database, and borrows nothing of this one.
+    pub fn opener(&self) -> impl Fn() -> Result<Box<dyn Session>, DbError> + use<> {
+        let (target, limits, server) = (self.target.clone(), self.limits.clone(), self.session.server().clone());
+        move || crate::db::reopen(&target, &limits, &server)
+    }
+
+    /// Refuses a database that accepts no writes, and an account that may not make them.
+    pub fn require_writable(&mut self) -> super::Result<()> {
+        self.obstacle()?.map_or(Ok(()), |obstacle| Err(obstacle.into()))
+    }
+
+    /// Looks for what would keep a run from writing, without writing.
+    pub fn obstacle(&mut self) -> Result<Option<Obstacle>, DbError> {
+        let server = self.session.server();
+        if server.read_only {
+            return Ok(Some(Obstacle::ReadOnly { location: self.location.clone(), is_file: server.engine == Engine::Sqlite }));
+        }
+        let grant = |row: &Vec<Value>| match row.as_slice() {
+            [Value::Text(columns), Value::Text(table), Value::Text(account)] => {
+                Some(format!("GRANT UPDATE ({columns}) ON {table} TO {account}"))
+            }
+            _ => None,
+        };
+        self.missing_grants = self.persist(|session| session.rows(&MISSING_PRIVILEGES, &[]))?.iter().filter_map(grant).collect();
+        let (location, grants) = (self.location.clone(), self.missing_grants.clone());
+        Ok((!grants.is_empty()).then_some(Obstacle::Privileges { location, grants }))
+    }
+}

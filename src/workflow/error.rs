@@ -1,0 +1,108 @@
+//! What keeps a command from doing its work.
+
+use std::io;
+
+use thiserror::Error;
+
+use crate::audit::AuditError;
+use crate::db::DbError;
+use crate::domain::DatabaseInfo;
+use crate::scan::ScanError;
+
+/// What keeps a command from doing its work.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// The database refused.
+    #[error(transparent)]
+    Database(#[from] DbError),
+    /// The audit log cannot be read.
+    #[error(transparent)]
+    Log(AuditError),
+    /// The audit log cannot be written, so nothing may be changed.
+    #[error("no log, no change: {0}")]
+    NoLog(AuditError),
+    /// What was asked for cannot be used: a backup that does not exist, a file of another kind, a key.
+    #[error("{0}")]
+    Unusable(String),
+    /// The same, with what to do about it.
+    #[error("{problem}")]
+    Unfit {
+        /// What is wrong.
+        problem: String,
+        /// What to do.
+        hint: String,
+    },
+    /// Options that match nothing: one sentence each.
+    #[error("{}", .0.join("; "))]
+    Unmatched(Vec<String>),
+    /// A document is about another database.
+    #[error("{what} {theirs}, but this is {ours}; nothing was changed")]
+    OtherDatabase {
+        /// The document.
+        what: String,
+        /// Its database.
+        theirs: String,
+        /// The one that is open.
+        ours: Box<DatabaseInfo>,
+    },
+    /// A plan is for other columns.
+    #[error("the database's columns are not those that the plan was made for; nothing was changed")]
+    OtherColumns,
+    /// A plan was applied by this run.
+    #[error("this plan was applied already, by run {0}; nothing was changed")]
+    Applied(String),
+    /// A document is not signed with the key that it must be signed with.
+    #[error("{0}; nothing was changed")]
+    Signature(String),
+    /// The thread of a check cannot be started.
+    #[error("cannot begin the check: {0}")]
+    Start(io::Error),
+    /// A signal stopped a check that a decision needs.
+    #[error("stopped by {0} while checking the storage; nothing was changed")]
+    Interrupted(&'static str),
+    /// A file cannot be written.
+    #[error("cannot write {0}: {1}")]
+    Write(String, io::Error),
+    /// The database cannot be changed.
+    #[error("{0}; nothing was changed")]
+    Obstacle(#[from] Obstacle),
+}
+
+/// The result of a step.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What keeps a run from writing.
+#[derive(Debug, Error)]
+pub enum Obstacle {
+    /// The server or the file accepts no writes.
+    #[error("{location} takes no writes: it is read-only, or a replica")]
+    ReadOnly {
+        /// The database.
+        location: String,
+        /// It is a file.
+        is_file: bool,
+    },
+    /// The account may not make the changes of a repair.
+    #[error("this account lacks privileges that a repair needs in {location}")]
+    Privileges {
+        /// The database.
+        location: String,
+        /// The GRANTs that it lacks.
+        grants: Vec<String>,
+    },
+}
+
+impl From<ScanError> for Error {
+    fn from(error: ScanError) -> Self {
+        match error {
+            ScanError::Db(error) => Self::Database(error),
+            ScanError::Selection(problem) => Self::Unusable(problem),
+        }
+    }
+}
+
+impl From<AuditError> for Error {
+    fn from(error: AuditError) -> Self {
+        Self::Log(error)
+    }
+}

@@ -1,0 +1,106 @@
+//! What is known of the storage before a decision: check documents from other hosts, and a check of what a scan finds.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::targets::targets_of_findings;
+use super::{Check, Database, Error, Event, Observer, Result, VerifyKey, Wanted, reading};
+use crate::domain::status::{CREATING, ERROR};
+use crate::domain::{CheckResult, Checks, Level};
+use crate::scan::{KeptRows, ScanRequest, scan};
+use crate::verify::check_document::merge;
+use crate::verify::{CheckDocument, Target, partial};
+
+/// No check document is larger.
+const MAX_BYTES: u64 = 1 << 30;
+
+/// Reads what `check` wrote, or left behind when it was stopped.
+pub fn read_check_document(path: &Path) -> Result<CheckDocument> {
+    let shown = path.display();
+    let read = crate::input::read_json(path, MAX_BYTES);
+    let text = read.map_err(|error| Error::Unusable(format!("cannot read the evidence {shown}: {error}")))?;
+    let read = if partial::is_partial(&text) { partial::read(&text) } else { CheckDocument::parse(&text) };
+    read.map_err(|error| Error::Unusable(format!("{shown} {error}")))
+}
+
+/// The results of check documents about this database; `settle` is the settle time that they have to satisfy.
+pub fn read_evidence(
+    database: &Database,
+    paths: &[PathBuf],
+    key: Option<&VerifyKey>,
+    settle: u64,
+    observer: &dyn Observer,
+) -> Result<Checks> {
+    let mut all = Vec::new();
+    for path in paths {
+        let document = read_check_document(path)?;
+        if let Some(key) = key {
+            key.verify(&format!("the evidence {}", path.display()), &document.sha256, document.signature.as_ref())?;
+        }
+        let ours = database.info();
+        if document.database.identity != ours.identity {
+            let (what, theirs) = (format!("the evidence {} is about the database", path.display()), document.database.to_string());
+            return Err(Error::OtherDatabase { what, theirs, ours: Box::new(ours) });
+        }
+        if let Some(why) = &document.interrupted {
+            observer.event(Event::Interrupted { path, why });
+        }
+        // Rows are compared only for backups that are still pending.
+        let is_pending = |check: &CheckResult| {
+            let status = check.rows.first().and_then(|row| row.value("status").as_text());
+            matches!(status, Some(CREATING | ERROR))
+        };
+        let held_to = document.settle_seconds;
+        all.extend(document.into_results(is_pending).map(|mut result| {
+            if held_to < settle {
+                result.hold_to(settle);
+            }
+            result
+        }));
+    }
+    Ok(merge(all))
+}
+
+/// The backups that a scan finds and `checks` do not settle at this level.
+pub fn unsettled_targets(
+    database: &mut Database,
+    wanted: &Wanted,
+    checks: &Checks,
+    level: Level,
+    observer: &dyn Observer,
+) -> Result<Arc<[Target]>> {
+    let question = ScanRequest::new(&wanted.policy, &wanted.selection, KeptRows::Chains, checks);
+    let scan = reading(observer, || scan(database.session.as_mut(), &database.schema, &question))?;
+    if !wanted.may_be_empty {
+        // Before a check that may take hours, not after it.
+        wanted.require_matches(&scan, observer)?;
+    }
+    let mut targets = targets_of_findings(&scan.document.findings, database.schema.columns);
+    let now = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).datetime();
+    targets.retain(|target| {
+        !checks.get(&target.backup.id).is_some_and(|check| {
+            check.settles(level)
+                && check.expired(now, wanted.policy.evidence_max_age_seconds).is_none()
+                && check.outdated(&target.backup, &target.ancestors, target.columns).is_none()
+        })
+    });
+    Ok(targets.into())
+}
+
+/// Checks backups, and adds the results to what is known.
+pub fn check_for_decision(check: Check, known: Checks, database: &mut Database, observer: &dyn Observer) -> Result<Checks> {
+    let targets = Arc::clone(&check.targets);
+    let checked = check.run(None, observer)?;
+    if let Some(signal) = checked.interrupted {
+        return Err(Error::Interrupted(signal));
+    }
+    let by_id: HashMap<&str, &Target> = targets.iter().map(|target| (target.backup.id.as_str(), target)).collect();
+    let mut results = checked.results;
+    for result in &mut results {
+        result.rows.extend(by_id.get(result.id.as_str()).into_iter().flat_map(|target| target.rows_above()));
+    }
+    database.reconnect()?;
+    // Merged, because a check at a lower level than the evidence does not take its damage back.
+    Ok(merge(known.into_values().chain(results)))
+}

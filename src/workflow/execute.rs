@@ -1,0 +1,209 @@
+//! Executes a plan.
+
+use std::path::Path;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::storage_recheck::StorageRecheck;
+use super::{Database, Error, Event, Observer, Result, StorageSettings, actor, reading};
+use crate::apply::{Executor, Failure, Journal, Mode, NoJournal, Options, Run};
+use crate::audit::record::{self, Begin, DatabaseRef};
+use crate::audit::{AuditError, AuditLog, RunSummary, runs};
+use crate::db::Access;
+use crate::domain::Tally;
+use crate::plan::{Plan, program};
+use crate::scan::{Census, Reader};
+
+/// How a plan is executed, and what the log says about it.
+#[derive(Debug)]
+pub struct Execution {
+    /// `apply`, `repair` or `undo`.
+    pub command: &'static str,
+    /// Why, as the operator says.
+    pub reason: Option<String>,
+    /// The change ticket.
+    pub ticket: Option<String>,
+    /// How many units share the two syncs of the log.
+    pub batch_size: usize,
+    /// On how many connections units are changed at once.
+    pub sessions: usize,
+    /// How long a session waits for another transaction's lock.
+    pub lock_timeout: Duration,
+    /// The storage that decisions depend on, if any do.
+    pub storage: Option<StorageSettings>,
+}
+
+/// A run that was recorded.
+#[derive(Debug)]
+pub struct RecordedRun {
+    /// Its id.
+    pub id: String,
+    /// How it ended.
+    pub run: Run,
+    /// Why it ended early, if it did.
+    pub interrupted: Option<String>,
+    /// Why its end is not in the log.
+    pub log_failure: Option<AuditError>,
+}
+
+/// Makes sure that a plan was made for this database, and for the columns that it has.
+pub fn require_database_of(database: &Database, plan: &Plan) -> Result<()> {
+    let ours = database.info();
+    if ours.identity != plan.database.identity {
+        let (what, theirs) = ("the plan was made for".to_owned(), plan.database.to_string());
+        return Err(Error::OtherDatabase { what, theirs, ours: Box::new(ours) });
+    }
+    if database.schema.columns == plan.columns { Ok(()) } else { Err(Error::OtherColumns) }
+}
+
+/// Does everything but the writing.
+pub fn dry_run(database: &mut Database, plan: &Plan, execution: Execution, observer: &dyn Observer) -> Result<Run> {
+    let options = Options { mode: Mode::DryRun, batch_size: execution.batch_size, ..Options::default() };
+    let run = Prepared::new(database, plan, execution.storage, observer)?.run(database, plan, options, &mut NoJournal);
+    match run.failure {
+        Some(Failure::Database(error) | Failure::LockedOut(error)) => Err(error.into()),
+        _ => Ok(run),
+    }
+}
+
+/// The audit log, held for a run that has not begun.
+pub struct RunLog {
+    log: AuditLog,
+    run: String,
+    /// The run that applied the plan already.
+    applied_by: Option<String>,
+    /// Earlier runs with units whose outcome nobody has looked up yet.
+    pub unsettled: Vec<RunSummary>,
+}
+
+impl RunLog {
+    /// Locks and reads the log.
+    pub fn open(path: &Path, plan: &Plan) -> Result<Self> {
+        let log = AuditLog::open(path, actor::now).map_err(Error::NoLog)?;
+        let mut known = runs(path)?;
+        known.damage.take().map_or(Ok(()), Err)?;
+        let applied_by = known.of_plan(&plan.id, &plan.sha256).map(str::to_owned);
+        // An outcome that was looked up and stays unknown would not change now.
+        let unsettled = known.runs.into_iter().filter(|summary| summary.unseen > 0).collect();
+        // Sortable by time, and random enough that the ids of two hosts differ.
+        let random: String = Uuid::new_v4().simple().to_string().chars().take(8).collect();
+        let run = format!("{}-{random}", jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ"));
+        Ok(Self { log, run, applied_by, unsettled })
+    }
+
+    /// Executes the plan, with every step on record, unless it was applied already.
+    pub fn execute(mut self, database: &mut Database, plan: &Plan, execution: Execution, observer: &dyn Observer) -> Result<RecordedRun> {
+        if let Some(run) = self.applied_by.take() {
+            return Err(Error::Applied(run));
+        }
+        let begin = record::Event::Begin(Box::new(begin(database, plan, &execution)));
+        self.append(begin).and_then(|()| self.sync()).map_err(Error::NoLog)?;
+        let options = Options {
+            mode: Mode::Write,
+            batch_size: execution.batch_size,
+            sessions: execution.sessions,
+            // Half as long again as from one heartbeat to the next.
+            heartbeat_wait: Duration::from_millis(database.report_interval.saturating_mul(1_500)),
+            lock_timeout: execution.lock_timeout,
+            ..Options::default()
+        };
+        let prepared = match Prepared::new(database, plan, execution.storage, observer) {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                // The log must say that nothing was begun.
+                let summary = Tally { not_begun: plan.units.len(), ..Tally::default() };
+                let _ = self.end(summary, Some(error.to_string()));
+                return Err(error);
+            }
+        };
+        let run = prepared.run(database, plan, options, &mut self);
+        let interrupted = run.failure.as_ref().map(|failure| match failure {
+            Failure::Interrupted => observer.stop().map_or_else(String::new, |stop| stop.signal.to_owned()),
+            Failure::Database(error) => error.to_string(),
+            Failure::LockedOut(error) => format!("locked out: {error}"),
+            Failure::LogBefore(error) | Failure::LogAfter(error) => error.to_string(),
+        });
+        let is_writable = !matches!(run.failure, Some(Failure::LogBefore(_) | Failure::LogAfter(_)));
+        let log_failure = if is_writable { self.end(run.tally(), interrupted.clone()).err() } else { None };
+        Ok(RecordedRun { id: self.run, run, interrupted, log_failure })
+    }
+
+    fn end(&mut self, summary: Tally, interrupted: Option<String>) -> std::result::Result<(), AuditError> {
+        self.append(record::Event::End { summary, interrupted }).and_then(|()| self.sync())
+    }
+}
+
+impl Journal for RunLog {
+    fn append(&mut self, event: record::Event) -> std::result::Result<(), AuditError> {
+        self.log.append(&self.run, event)
+    }
+
+    fn flush(&mut self) -> std::result::Result<(), AuditError> {
+        self.log.flush()
+    }
+
+    fn sync(&mut self) -> std::result::Result<(), AuditError> {
+        self.log.sync()
+    }
+}
+
+fn begin(database: &Database, plan: &Plan, execution: &Execution) -> Begin {
+    let server = database.session.server();
+    Begin {
+        command: execution.command.to_owned(),
+        program: program(),
+        plan: plan.id.clone(),
+        plan_sha256: plan.sha256.clone(),
+        undoes: plan.undoes.clone(),
+        who: actor::current(server.user.clone()),
+        database: DatabaseRef {
+            engine: server.engine.name().to_owned(),
+            version: server.version.clone(),
+            release: database.schema.release.clone(),
+            identity: server.identity.clone(),
+            location: database.location.clone(),
+        },
+        reason: execution.reason.clone(),
+        ticket: execution.ticket.clone(),
+        policy: plan.policy.clone(),
+        units: plan.units.len(),
+    }
+}
+
+/// What was read for a run before its first unit.
+struct Prepared<'a> {
+    census: Census,
+    recheck: StorageRecheck<'a>,
+    observer: &'a dyn Observer,
+}
+
+impl<'a> Prepared<'a> {
+    /// Reads the active backups and the children of each backup as they are now, not as they were when the plan was made.
+    fn new(database: &mut Database, plan: &Plan, storage: Option<StorageSettings>, observer: &'a dyn Observer) -> Result<Self> {
+        database.persist(|session| session.begin(Access::ReadOnly))?;
+        let mut reader = Reader { session: database.session.as_mut(), schema: &database.schema };
+        let census = reading(observer, || Census::take(&mut reader, &plan.selection));
+        database.session.rollback()?;
+        let census = census?;
+        Ok(Self { census, recheck: StorageRecheck::new(database, plan, storage, observer)?, observer })
+    }
+
+    fn run(&self, database: &mut Database, plan: &Plan, options: Options, journal: &mut dyn Journal) -> Run {
+        let connect = database.opener();
+        self.observer.event(Event::Running(plan.units.len()));
+        let mut executor = Executor {
+            connect: &connect,
+            schema: &database.schema,
+            census: &self.census,
+            options,
+            stop: &|| self.observer.stop().is_some(),
+            storage: &self.recheck,
+            progress: &mut |progress| self.observer.event(Event::Run(progress)),
+        };
+        let run = executor.run(&mut database.session, plan, journal);
+        self.observer.event(Event::Ran);
+        self.recheck.report();
+        run
+    }
+}

@@ -1,0 +1,40 @@
+//! What the commands do: propose changes, choose what to check, read the storage, execute a plan, compare the log with the rows.
+//!
+//! Sees everything but `cli`. Returns values and reports [`Event`]s to an [`Observer`]; prints nothing, asks nobody, and knows neither
+//! command lines nor exit codes.
+
+pub mod actor;
+mod check;
+mod check_job;
+mod database;
+mod error;
+mod evidence;
+mod execute;
+mod observer;
+mod propose;
+mod reconcile;
+mod result_file;
+mod signing;
+mod skipped;
+mod storage_recheck;
+mod stores;
+mod targets;
+mod undo;
+mod unmatched;
+
+pub use check::{Check, Checked};
+pub use check_job::{CheckJob, CheckReport, Resume};
+pub use database::Database;
+pub use error::{Error, Obstacle, Result};
+pub use evidence::{check_for_decision, read_evidence, unsettled_targets};
+pub use execute::{Execution, RecordedRun, RunLog, dry_run, require_database_of};
+pub use observer::{Event, Observer, Stop, reading};
+pub use propose::{Proposal, Wanted, find};
+pub use reconcile::{ReconciledUnit, reconcile};
+pub use signing::{SigningKey, VerifyKey};
+pub use skipped::{LeftAlone, Refused, Skipped, passed_over};
+pub use storage_recheck::depends_on_storage;
+pub use stores::{StorageSettings, Stores};
+pub use targets::Assignment;
+pub use undo::plan_undo;
+pub use unmatched::Hosts;

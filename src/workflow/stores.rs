@@ -1,0 +1,179 @@
+//! The stores that backups are in.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use crate::config::StorageOptions;
+use crate::domain::{Backup, Driver, Glance, Listing};
+use crate::storage::ceph::Cluster;
+use crate::storage::{
+    Health, Network, ObjectStore, RetryPolicy, RetryingStore, StorageError, StorageErrorKind, WaitLimit, gcs, posix, s3, swift,
+};
+use crate::verify::{Assessment, StorageAccess, Subject, Watch, ceph};
+
+/// Driver, container, and where containers belong to projects, the project.
+type Place = (Driver, String, Option<String>);
+
+/// Where backups are and how the storage is reached.
+#[derive(Debug)]
+pub struct StorageSettings {
+    /// Options of cinder.conf and of the command line.
+    pub options: StorageOptions,
+    /// The directory of posix, nfs and glusterfs, if not the one in cinder.conf.
+    pub path: Option<PathBuf>,
+    /// The address of Google Cloud Storage, if not its public one.
+    pub gcs_endpoint: Option<String>,
+    /// The pool of the source volumes of Ceph backups.
+    pub ceph_source_pool: Option<String>,
+    /// Proxies and time limits.
+    pub network: Network,
+    /// How long to wait for a storage that gives nothing useful.
+    pub wait_limit: WaitLimit,
+}
+
+/// The stores of this configuration; each is opened once.
+pub struct Stores {
+    settings: StorageSettings,
+    retry: RetryPolicy,
+    cancelled: Arc<AtomicBool>,
+    open: Mutex<HashMap<Place, Arc<dyn ObjectStore>>>,
+    health: Mutex<HashMap<Driver, Arc<Health>>>,
+    directories: Mutex<HashMap<PathBuf, posix::Root>>,
+    swift: OnceLock<Result<Arc<swift::Client>, StorageError>>,
+    s3: OnceLock<Result<Arc<s3::Client>, StorageError>>,
+    gcs: OnceLock<Result<Arc<gcs::Client>, StorageError>>,
+    ceph: OnceLock<Result<Cluster, StorageError>>,
+}
+
+impl Stores {
+    /// Connects to nothing yet. Setting `cancelled` ends all waiting.
+    pub fn new(settings: StorageSettings, retry: RetryPolicy, cancelled: Arc<AtomicBool>) -> Self {
+        Self {
+            settings,
+            retry,
+            cancelled,
+            open: Mutex::default(),
+            health: Mutex::default(),
+            directories: Mutex::default(),
+            swift: OnceLock::new(),
+            s3: OnceLock::new(),
+            gcs: OnceLock::new(),
+            ceph: OnceLock::new(),
+        }
+    }
+
+    /// Warnings of the stores that are open, for example that certificates are not verified.
+    pub fn warnings(&self) -> Vec<String> {
+        let swift = self.swift.get().and_then(|made| made.as_ref().ok()).map_or(&[][..], |account| account.warnings());
+        let s3 = self.s3.get().and_then(|made| made.as_ref().ok()).map_or(&[][..], |client| client.warnings());
+        let gcs = self.gcs.get().and_then(|made| made.as_ref().ok()).map_or(&[][..], |client| client.warnings());
+        swift.iter().chain(s3).chain(gcs).cloned().collect()
+    }
+
+    /// A directory of containers, opened when first asked for.
+    fn directory(&self, path: PathBuf) -> Result<posix::Root, StorageError> {
+        let mut directories = self.directories.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(root) = directories.get(&path) {
+            return Ok(root.clone());
+        }
+        let root = posix::Root::open(&path)?;
+        directories.insert(path, root.clone());
+        Ok(root)
+    }
+
+    fn cluster(&self) -> Result<&Cluster, StorageError> {
+        let cluster = self.ceph.get_or_init(|| {
+            Ok(Cluster::new(&self.settings.options)?.with_cancelled(Arc::clone(&self.cancelled)).with_health(self.health(Driver::Ceph)))
+        });
+        cluster.as_ref().map_err(Clone::clone)
+    }
+
+    /// The health of a driver's server or mount.
+    fn health(&self, driver: Driver) -> Arc<Health> {
+        let mut all = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(all.entry(driver).or_insert_with(|| Arc::new(Health::new(self.settings.wait_limit))))
+    }
+
+    /// How a driver's server is reached.
+    fn network(&self, driver: Driver) -> Network {
+        Network { health: self.health(driver), ..self.settings.network.clone() }
+    }
+
+    /// Adds retries. All stores of a driver are on one server or below one mount. A mount works for all stores or for none; on
+    /// a server a single container may fail.
+    fn retrying<S: ObjectStore + 'static>(&self, driver: Driver, store: S) -> Arc<dyn ObjectStore> {
+        let all = self.health(driver);
+        let health = if is_directory(driver) { all } else { Arc::new(Health::of_container(all)) };
+        Arc::new(RetryingStore::new(store, self.retry, Arc::clone(&self.cancelled)).with_health(health))
+    }
+}
+
+/// Whether a driver keeps its containers as directories below one mount.
+fn is_directory(driver: Driver) -> bool {
+    matches!(driver, Driver::Posix | Driver::Nfs | Driver::GlusterFs)
+}
+
+impl StorageAccess for Stores {
+    fn store(&self, driver: Driver, backup: &Backup) -> Result<Arc<dyn ObjectStore>, StorageError> {
+        let container = backup.container.clone().unwrap_or_default();
+        // Only Swift keeps the containers of projects apart.
+        let project = backup.project_id.clone().filter(|_| driver == Driver::Swift);
+        let key = (driver, container.clone(), project);
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(store) = open.get(&key) {
+            return Ok(Arc::clone(store));
+        }
+        let store = match driver {
+            Driver::Posix | Driver::Nfs | Driver::GlusterFs => {
+                let root = posix::root(&self.settings.options, driver, self.settings.path.as_deref())?;
+                self.retrying(driver, self.directory(root)?.container(&container)?)
+            }
+            Driver::Swift => {
+                let account = self.swift.get_or_init(|| swift::Client::new(&self.settings.options, &self.network(driver)));
+                let account = account.as_ref().map_err(Clone::clone)?;
+                self.retrying(driver, account.container(backup.project_id.as_deref(), &container)?)
+            }
+            Driver::S3 => {
+                let client = self.s3.get_or_init(|| s3::Client::new(&self.settings.options, &self.network(driver)));
+                self.retrying(driver, client.as_ref().map_err(Clone::clone)?.bucket(&container)?)
+            }
+            Driver::Gcs => {
+                let client = self
+                    .gcs
+                    .get_or_init(|| gcs::Client::new(&self.settings.options, self.settings.gcs_endpoint.as_deref(), &self.network(driver)));
+                self.retrying(driver, client.as_ref().map_err(Clone::clone)?.bucket(&container)?)
+            }
+            Driver::Ceph => {
+                let text = format!("the driver {} is not one of objects", driver.name());
+                return Err(StorageError::new(StorageErrorKind::Configuration, text));
+            }
+        };
+        // A posix backup has a directory of its own: what is not asked for again need not stay open.
+        if !is_directory(driver) {
+            open.insert(key, Arc::clone(&store));
+        }
+        Ok(store)
+    }
+
+    fn location(&self, driver: Driver, backup: &Backup) -> Result<String, StorageError> {
+        if driver != Driver::Ceph {
+            return Ok(self.store(driver, backup)?.location().to_owned());
+        }
+        let cluster = self.cluster()?;
+        let container = backup.container.as_deref().filter(|pool| !pool.is_empty());
+        Ok(cluster.location(container.unwrap_or(cluster.default_pool())))
+    }
+
+    fn ceph(&self, subject: &Subject<'_>, watch: &Watch) -> Result<(Assessment, String), StorageError> {
+        let cluster = self.cluster()?;
+        let source = self.settings.ceph_source_pool.as_deref().map(|pool| cluster.pool(pool));
+        let location = self.location(Driver::Ceph, subject.backup)?;
+        Ok((ceph::check(cluster, source.as_ref(), subject, watch), location))
+    }
+
+    fn precheck_ceph(&self, backup: &Backup, ancestors: &[Arc<Backup>], then: Option<Listing>) -> Result<Glance, StorageError> {
+        ceph::precheck(self.cluster()?, backup, ancestors, then)
+    }
+}

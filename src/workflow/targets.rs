@@ -1,0 +1,199 @@
+//! The backups to check.
+
+use std::collections::{BTreeSet, HashSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use super::{Database, Error, Event, Hosts, Observer, Wanted, find, reading};
+use crate::db::DbError;
+use crate::domain::time::rfc3339;
+use crate::domain::{
+    Backup, ColumnSet, DatabaseInfo, Finding, FindingKind, Image, Matched, NULL, Selection, Services, Situation, Value, Verdict,
+};
+use crate::input;
+use crate::scan::{KeptRows, Reader, lineage, names, situation};
+use crate::verify::Target;
+
+/// No scan document is larger.
+const MAX_SCAN_BYTES: u64 = 1 << 30;
+
+/// The backups to check, and where their rows are from.
+pub struct Assignment {
+    /// The backups.
+    pub targets: Vec<Target>,
+    /// The database.
+    pub database: DatabaseInfo,
+    /// When the rows were read, by the database's clock.
+    pub taken_at: String,
+}
+
+impl Assignment {
+    /// The backups in a file that `scan --format json` wrote; `-` is standard input.
+    pub fn from_scan(path: &Path, selection: &Selection, observer: &dyn Observer) -> super::Result<Self> {
+        #[derive(Deserialize)]
+        struct Scan {
+            schema: String,
+            schema_version: u32,
+            database: DatabaseInfo,
+            taken_at: String,
+            findings: Vec<Finding>,
+        }
+        let from_input = path == Path::new("-");
+        let shown = if from_input { "standard input".to_owned() } else { path.display().to_string() };
+        let read =
+            if from_input { input::read_json_from(std::io::stdin(), MAX_SCAN_BYTES) } else { input::read_json(path, MAX_SCAN_BYTES) };
+        let text = read.map_err(|error| Error::Unusable(format!("cannot read {shown}: {error}")))?;
+        let scan: Scan = serde_json::from_slice(&text)
+            .map_err(|error| Error::Unusable(format!("{shown} is not what `scan --format json` writes: {error}")))?;
+        if scan.schema != "cinder-backup-repair/scan" || scan.schema_version > 1 {
+            return Err(Error::Unusable(format!(
+                "{shown} has the schema {} {}, and a scan of version 1 is wanted",
+                scan.schema, scan.schema_version
+            )));
+        }
+        let columns = scan.findings.iter().flat_map(|finding| &finding.rows).next().map(columns_of).unwrap_or(ColumnSet::Mitaka);
+        let backups = scan.findings.iter().filter(|finding| finding.kind == FindingKind::Backup);
+        let of_backups = backups.filter_map(|finding| finding.host.clone()).collect();
+        let lacking = format!("no backup in {shown}");
+        // The file lists only what was stuck, so a host that is not in it may still exist.
+        let hosts = Hosts { of_backups: &of_backups, services: &Services::default(), lacking: &lacking };
+        hosts.problems(selection).iter().for_each(|problem| observer.event(Event::Unmatched(problem)));
+        let mut targets = targets_of_findings(&scan.findings, columns);
+        targets.retain(|target| takes(selection, &target.backup));
+        targets.truncate(selection.limit.unwrap_or(usize::MAX));
+        Ok(Self { targets, database: scan.database, taken_at: scan.taken_at })
+    }
+
+    /// The backups that a scan finds and whose data matters.
+    pub fn of_findings(database: &mut Database, wanted: &Wanted, observer: &dyn Observer) -> super::Result<Self> {
+        let scan = find(database, wanted, KeptRows::Chains, observer)?;
+        let targets = targets_of_findings(&scan.document.findings, database.schema.columns);
+        Ok(Self { targets, database: database.info(), taken_at: scan.document.taken_at })
+    }
+
+    /// The live backups of a selection, whatever their status.
+    pub fn of_selection(
+        database: &mut Database,
+        selection: &Selection,
+        may_be_empty: bool,
+        observer: &dyn Observer,
+    ) -> super::Result<Self> {
+        let (named, mut of_backups, mut matched) = (&selection.backups, HashSet::new(), Matched::default());
+        let situation = read_situation(database, selection, &mut matched)?;
+        let mut wanted = |backup: &Backup| {
+            if let Some(host) = backup.host.as_ref().filter(|host| !of_backups.contains(*host)) {
+                of_backups.insert(host.clone());
+            }
+            matched.note(selection, backup.status.as_deref(), backup.project_id.as_deref(), backup.volume_id.as_deref());
+            // A named backup is read even if other options leave it out, so that a message can say so.
+            if named.is_empty() { takes(selection, backup) } else { selection.names(backup) }
+        };
+        let mut targets = reading(observer, || targets_in_database(database, &mut wanted))?;
+        Hosts::of_database(&of_backups, &situation.services).require(observer, selection, &matched, may_be_empty)?;
+        if !named.is_empty() {
+            let (fitting, others): (Vec<Target>, Vec<Target>) = targets.into_iter().partition(|target| takes(selection, &target.backup));
+            if let Some(problem) = left_out(named, &fitting, &others) {
+                return Err(Error::Unusable(problem));
+            }
+            let ids = names::resolve(named, fitting.iter().map(|target| &target.backup)).map_err(Error::Unusable)?;
+            targets = fitting;
+            targets.retain(|target| ids.contains(&target.backup.id));
+        }
+        targets.truncate(selection.limit.unwrap_or(usize::MAX));
+        Ok(Self { targets, database: database.info(), taken_at: rfc3339(situation.now) })
+    }
+
+    /// Keeps one of several parts. Chains stay together, so that one host reads what several increments are based on.
+    pub fn keep_part(&mut self, part: u64, of: u64) {
+        self.targets.retain(|target| spread(target) % of == part - 1);
+    }
+}
+
+/// The backups that findings are about, if the findings have their rows.
+pub fn targets_of_findings(findings: &[Finding], columns: ColumnSet) -> Vec<Target> {
+    findings
+        .iter()
+        .filter(|finding| finding.kind == FindingKind::Backup && finding.verdict != Verdict::Recent)
+        .filter_map(|finding| {
+            let mut rows = finding.rows.iter().map(|image| Backup { project_id: finding.project_id.clone(), ..Backup::of_image(image) });
+            let backup = Backup { display_name: finding.name.clone(), ..rows.next()? };
+            Some(Target { backup, ancestors: rows.map(Arc::new).collect(), columns })
+        })
+        .collect()
+}
+
+/// The columns that a row's image has.
+pub fn columns_of(image: &Image) -> ColumnSet {
+    if image.columns.contains_key("restore_volume_id") {
+        ColumnSet::Mitaka
+    } else if image.columns.contains_key("parent_id") {
+        ColumnSet::Liberty
+    } else {
+        ColumnSet::Juno
+    }
+}
+
+/// The backups with these ids, as far as they are live, with their ancestors.
+pub fn targets_by_id(database: &mut Database, ids: &[String]) -> Result<Vec<Target>, DbError> {
+    database.read(|reader| targets(reader, ids))
+}
+
+fn targets(reader: &mut Reader<'_>, ids: &[String]) -> Result<Vec<Target>, DbError> {
+    let columns = reader.schema.columns;
+    let mut backups = reader.backups(ids)?;
+    backups.sort_by(|a, b| a.id.cmp(&b.id));
+    let ancestors = lineage::ancestors(reader, &backups)?;
+    Ok(backups.into_iter().zip(ancestors).map(|(backup, ancestors)| Target { backup, ancestors, columns }).collect())
+}
+
+/// Live backups that a predicate accepts, with their ancestors. The predicate sees only the columns that a scan counts.
+pub fn targets_in_database(database: &mut Database, wanted: &mut dyn FnMut(&Backup) -> bool) -> Result<Vec<Target>, DbError> {
+    database.read(|reader| {
+        let mut ids = Vec::new();
+        reader.live_backups(&mut |backup| {
+            if wanted(&backup) {
+                ids.push(backup.id);
+            }
+        })?;
+        targets(reader, &ids)
+    })
+}
+
+/// A number that is the same for all members of a chain.
+fn spread(target: &Target) -> u64 {
+    let root = target.ancestors.last().map_or(&target.backup, AsRef::as_ref);
+    // FNV-1a: the same on every host and in every release.
+    root.id.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// A sentence about the first backup that is named but left out by other options: "there is no such backup" would be wrong. A name that
+/// is an id means the backup with this id, whatever the backups that fit are called.
+fn left_out(names: &BTreeSet<String>, fitting: &[Target], others: &[Target]) -> Option<String> {
+    let fits = fitting.iter().map(|target| &target.backup).flat_map(|backup| [Some(&backup.id), backup.display_name.as_ref()]);
+    let fits: HashSet<&String> = fits.flatten().collect();
+    let other = others.iter().map(|other| &other.backup).find(|backup| {
+        let by_name = backup.display_name.as_ref().filter(|name| names.contains(*name));
+        names.contains(&backup.id) || by_name.is_some_and(|name| !fits.contains(name))
+    })?;
+    let [status, host] = [&other.status, &other.host].map(|value| Value::from(value.clone()));
+    let name = other.display_name.as_deref().unwrap_or("");
+    Some(format!("the other options leave out backup {} {name:?}: its status is {status}, its host {host}", other.id))
+}
+
+fn takes(selection: &Selection, backup: &Backup) -> bool {
+    let by_status = selection.statuses.is_empty() || selection.statuses.contains(backup.status.as_deref().unwrap_or(NULL));
+    let by_host = selection.hosts.is_empty() || backup.host.as_ref().is_some_and(|host| selection.hosts.contains(host));
+    by_status && by_host && selection.takes_owner(backup.project_id.as_deref(), backup.volume_id.as_deref())
+}
+
+/// The clock, the services, and which of the volumes asked for exist without a backup.
+fn read_situation(database: &mut Database, selection: &Selection, matched: &mut Matched) -> Result<Situation, DbError> {
+    database.read(|reader| {
+        for volume in reader.volumes(&matched.missing_volumes(selection))? {
+            matched.note(selection, volume.status.as_deref(), volume.project_id.as_deref(), Some(&volume.id));
+        }
+        situation(reader)
+    })
+}
