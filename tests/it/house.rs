@@ -1,4 +1,4 @@
-//! The rules of the house, held against the files themselves: who may see whom, where SQL lives, what may panic.
+//! Checks the project's own rules against its files: which module may use which, where SQL is, what may panic.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -9,7 +9,7 @@ use cinder_backup_repair::domain::{Backup, ColumnSet, Image, Snapshot, Volume};
 
 use crate::servers::root;
 
-/// Which top module may name which others; only `main.rs` and `lib.rs` may name all.
+/// Which top-level module may use which others. Only `main.rs` and `lib.rs` may use all.
 const SEES: &[(&str, &[&str])] = &[
     ("backoff", &[]),
     ("domain", &[]),
@@ -30,11 +30,11 @@ const SEES: &[(&str, &[&str])] = &[
     ("cli", &["workflow", "apply", "audit", "config", "db", "domain", "format", "input", "plan", "report", "scan", "storage", "verify"]),
 ];
 
-/// Text in the program that holds SQL although it is none of `sql/`, and why.
+/// Files outside `sql/` that contain SQL, and why.
 const SQL_IN_SOURCE: &[(&str, &str)] =
     &[("src/report/script.rs", "the frame around the statements of a script for a server's own client: its guards and messages")];
 
-/// Calls outside of tests that may end the program, and why. The text is a part of the line.
+/// Calls outside tests that may end the process, and why. The text is a part of the line.
 const MAY_PANIC: &[(&str, &str, &str)] = &[(
     "src/cli/signal.rs",
     "process::exit(",
@@ -44,17 +44,17 @@ const MAY_PANIC: &[(&str, &str, &str)] = &[(
 /// Dependencies that no line of `src` names, and why.
 const UNNAMED: &[(&str, &str)] = &[];
 
-/// A file of Rust.
+/// A Rust source file.
 struct Source {
-    /// From the checkout's root.
+    /// Its path from the root of the checkout.
     path: String,
-    /// All of it but comments and what is there for tests alone; literals are kept.
+    /// Its code without comments and tests; literals are kept.
     code: String,
     /// The string literals of `code`.
     literals: Vec<String>,
 }
 
-/// Every file below a folder, by its path from the root.
+/// Every file below a directory, by its path from the root.
 fn files(folder: &str) -> BTreeMap<String, PathBuf> {
     let mut found = BTreeMap::new();
     let mut folders = vec![root().join(folder)];
@@ -84,11 +84,11 @@ fn rust(folder: &str) -> BTreeMap<String, PathBuf> {
     files(folder).into_iter().filter(|(path, _)| path.ends_with(".rs")).collect()
 }
 
-/// A module that a file declares without a body.
+/// A module declared without a body.
 #[derive(Debug, PartialEq)]
 struct Declared {
     name: String,
-    /// Where it is, if not where it would be looked for.
+    /// Its path, if it has a `path` attribute.
     path: Option<String>,
     for_tests: bool,
 }
@@ -112,7 +112,7 @@ fn declared(text: &str) -> Vec<Declared> {
     list
 }
 
-/// The folder in which the modules that a file declares are looked for.
+/// The directory of the modules that a file declares.
 fn folder_of_children(path: &str) -> String {
     let (folder, name) = path.rsplit_once('/').unwrap();
     match name {
@@ -121,7 +121,7 @@ fn folder_of_children(path: &str) -> String {
     }
 }
 
-/// Every file that a chain of `mod` lines leads to from a root, and whether it is there for tests alone.
+/// Every file that is reached from a root through `mod` lines, and whether only tests use it.
 fn reachable(start: &str) -> BTreeMap<String, bool> {
     let mut found = BTreeMap::from([(start.to_owned(), false)]);
     let mut open = vec![start.to_owned()];
@@ -139,7 +139,7 @@ fn reachable(start: &str) -> BTreeMap<String, bool> {
     found
 }
 
-/// The program's own files, without those that are there for tests alone.
+/// The source files of the program, without those for tests only.
 fn sources() -> Vec<Source> {
     reachable("src/lib.rs")
         .into_iter()
@@ -153,7 +153,7 @@ fn sources() -> Vec<Source> {
         .collect()
 }
 
-/// What stands before the tests of a file, which are its last module.
+/// A file up to its tests, which are its last module.
 fn before_tests(path: &str, text: &str) -> String {
     let lines: Vec<&str> = text.lines().collect();
     let opens = |line: &str| line.starts_with("mod ") && line.ends_with('{');
@@ -165,7 +165,7 @@ fn before_tests(path: &str, text: &str) -> String {
     lines[..module - attributes].join("\n")
 }
 
-/// Rust without its comments, and its string literals by themselves.
+/// Rust code without comments, and its string literals.
 fn code(text: &str) -> (String, Vec<String>) {
     let chars: Vec<char> = text.chars().collect();
     let at = |index: usize| chars.get(index).copied().unwrap_or('\n');
@@ -199,7 +199,7 @@ fn code(text: &str) -> (String, Vec<String>) {
             while index < chars.len() && at(index) != '"' {
                 if at(index) == '\\' {
                     index += 1;
-                    // A line that goes on: neither the end of the line nor the indentation is in the text.
+                    // A continued line: neither the line feed nor the indentation is in the text.
                     if at(index) == '\n' {
                         while at(index + 1).is_whitespace() {
                             index += 1;
@@ -215,7 +215,7 @@ fn code(text: &str) -> (String, Vec<String>) {
             code.push_str(&format!("{literal:?}"));
             literals.push(literal);
         } else if at(index) == '\'' && (at(index + 2) == '\'' || at(index + 1) == '\\') {
-            // A character; anything else behind a quote is a lifetime.
+            // A character; anything else after a quote is a lifetime.
             let begin = index;
             index += if at(index + 1) == '\\' { 3 } else { 2 };
             while at(index) != '\'' {
@@ -239,7 +239,7 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
     text.split(|c: char| !is_word(c)).filter(|word| !word.is_empty())
 }
 
-/// The modules that stand behind `crate::`, in groups too, each with what follows it.
+/// The modules after `crate::`, also in groups, each with the rest of its path.
 fn crate_paths(code: &str) -> Vec<(String, String)> {
     let mut found = Vec::new();
     for (place, _) in code.match_indices("crate::") {
@@ -283,7 +283,7 @@ fn modules_use_only_the_modules_below_them() {
             if name != module && !seen.contains(&name.as_str()) {
                 faults.push(format!("{}: {module} may not see {name}{after}", source.path));
             }
-            // Reports know the engines' names and spellings, not their sessions.
+            // Reports use the names of the engines, not their sessions.
             if (module, name.as_str()) == ("report", "db") && !after.starts_with("::Engine") {
                 faults.push(format!("{}: of db a report may see Engine alone, not {name}{after}", source.path));
             }
@@ -296,14 +296,14 @@ fn modules_use_only_the_modules_below_them() {
 fn every_file_is_compiled() {
     let program: BTreeSet<String> = reachable("src/lib.rs").into_keys().chain(["src/main.rs".to_owned()]).collect();
     let tests: BTreeSet<String> = reachable("tests/it/main.rs").into_keys().collect();
-    // The binary's root has no name of its own folder.
+    // The root of the binary has no directory of its own.
     for (folder, compiled) in [("src", program), ("tests", tests)] {
         let there: BTreeSet<String> = rust(folder).into_keys().collect();
         assert_eq!(there.difference(&compiled).collect::<Vec<_>>(), [] as [&String; 0], "no `mod` line leads to these");
     }
 }
 
-/// The statement of a file without its comments.
+/// The statement of an SQL file without comments.
 fn statement(text: &str) -> String {
     text.lines().filter(|line| !line.trim_start().starts_with("--")).collect::<Vec<_>>().join("\n")
 }
@@ -326,7 +326,7 @@ fn every_sql_file_has_a_comment() {
     for (path, stem, text) in sql("") {
         let first = text.lines().next().unwrap_or_default();
         let is_grant = path.starts_with("sql/grants/");
-        // Grants are for people, and are named by the command that needs them.
+        // Grants are for people; the command that needs them names them.
         let heading = if is_grant { "-- The least privileges for ".to_owned() } else { format!("-- {stem}: ") };
         assert!(first.starts_with(&heading) && first.len() > heading.len(), "{path} begins with {first:?}");
     }
@@ -368,7 +368,7 @@ fn every_sql_file_is_one_select_or_update() {
     for engine in ENGINES {
         for (path, stem, text) in sql(engine) {
             let statement = statement(&text);
-            // SQLite's journal mode is called DELETE.
+            // DELETE is the name of a journal mode of SQLite.
             let is_pragma = words(&statement).next() == Some("PRAGMA");
             for word in words(&statement).filter(|_| !is_pragma) {
                 let forbidden = ["DELETE", "INSERT", "DROP", "TRUNCATE", "ALTER", "CREATE", "REPLACE", "MERGE", "GRANT", "LOAD", "COPY"];
@@ -392,7 +392,7 @@ fn every_update_names_the_row_and_guards_its_columns() {
     for columns in [ColumnSet::Juno, ColumnSet::Liberty, ColumnSet::Mitaka] {
         for image in images(columns) {
             let one = image.table.name().trim_end_matches('s');
-            // The statement that has the newest of the row's columns which the release has.
+            // The statement with the newest columns of the release.
             let release = match (one, columns) {
                 ("backup", ColumnSet::Juno) | ("volume", ColumnSet::Juno) => "_juno",
                 ("backup", ColumnSet::Liberty) | ("volume", _) => "_liberty",
@@ -416,7 +416,7 @@ fn every_update_names_the_row_and_guards_its_columns() {
                         Engine::Postgresql => format!("{column} IS NOT DISTINCT FROM "),
                     };
                     let live = ["deleted = 0", "deleted = FALSE", "deleted = false", "NOT deleted"];
-                    // MariaDB and MySQL keep dates that are none, and no session in strict mode takes one as a value.
+                    // MariaDB and MySQL store invalid dates, but no session in strict mode accepts one as a value.
                     let is_mysql = matches!(engine, Engine::Mysql | Engine::Mariadb);
                     let same = if is_mysql && column == "updated_at" { "CAST(updated_at AS CHAR) <=> ".to_owned() } else { same };
                     let is_guard = |guard: &&&str| if column == "deleted" { live.contains(*guard) } else { guard.starts_with(&same) };
@@ -433,12 +433,12 @@ fn every_update_names_the_row_and_guards_its_columns() {
     assert_eq!(checked, there, "an UPDATE that no row's image stands behind");
 }
 
-/// A text with one space in place of any white space.
+/// The text with one space for each run of white space.
 fn words_and_signs(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Whether a text is SQL, or a piece of it.
+/// Whether a text is SQL or a part of it.
 fn is_sql(text: &str) -> bool {
     let flat = words_and_signs(text);
     let list: Vec<&str> = words(&flat).collect();
@@ -501,13 +501,13 @@ fn no_code_ends_the_process_or_panics() {
     assert!(manifest.contains("\nunsafe_code = \"forbid\"\n"), "Cargo.toml allows unsafe code to the binary and the tests");
 }
 
-/// Files that are written by people, by their paths.
+/// Files written by people, by path.
 fn texts() -> BTreeMap<String, String> {
     let folders = ["src", "sql", "tests", "benches", "vendor", ".ci", ".cargo", "docs"];
     let alone = fs::read_dir(root()).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file() && !path.ends_with(".git"));
     let all = folders.iter().flat_map(|folder| files(folder)).chain(alone.map(|path| (relative(&path), path)));
     all.filter(|(path, _)| !path.contains("__pycache__"))
-        // What is no text (a certificate, an archive) names no machine.
+        // Only text files are searched, not certificates or archives.
         .filter_map(|(path, file)| Some((path, String::from_utf8(fs::read(file).unwrap()).ok()?)))
         .collect()
 }
@@ -515,7 +515,7 @@ fn texts() -> BTreeMap<String, String> {
 #[test]
 fn no_file_names_a_machine_or_a_path_of_its_author() {
     let mut names = vec![format!("{}/", root().display())];
-    // The folder that the checkout is in, unless every machine has one of that name.
+    // The directory of the checkout, unless every machine has one with this name.
     let above = root().parent().unwrap().display().to_string();
     if !["/", "/tmp", "/root", "/home", "/opt", "/src", "/usr/src", "/var/tmp"].contains(&above.as_str()) {
         names.push(format!("{above}/"));
@@ -548,7 +548,7 @@ fn the_only_webpki_roots_is_the_empty_one() {
     assert!(!package.contains("source = "), "Cargo.lock: webpki-roots is not that of vendor/:\n{package}");
 }
 
-/// The numbers of the exit codes that the program has.
+/// The exit codes of the program.
 fn exit_codes() -> BTreeSet<u32> {
     let source = read(&root().join("src/cli/exit.rs"));
     let body = source.split_once("pub enum Exit {").unwrap().1.split_once("\n}").unwrap().0;
@@ -587,7 +587,7 @@ fn every_dependency_is_used() {
     let in_tests: String =
         ["src", "tests", "benches"].iter().flat_map(|folder| rust(folder)).map(|(_, path)| code(&read(&path)).0 + "\n").collect();
     let names = |code: &str, dependency: &str| {
-        // The one package here whose library is called something else.
+        // The only package whose library has another name.
         let ident = if dependency == "md-5" { "md5".to_owned() } else { dependency.replace('-', "_") };
         code.match_indices(&ident).any(|(at, _)| {
             let (before, after) = (code[..at].chars().next_back(), &code[at + ident.len()..]);

@@ -6,7 +6,7 @@ use super::process::new_dir;
 use super::storage::{get, python, script};
 use super::{Process, free_port};
 
-/// What a test can ask of an emulator of its own.
+/// The options of an emulator for one test.
 #[derive(Debug)]
 pub struct Settings {
     /// The most objects that a page lists.

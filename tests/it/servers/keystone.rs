@@ -9,12 +9,12 @@ use super::storage::{PASSWORD, get, python, script};
 use super::swift::{self, Swift};
 use super::{Process, free_port};
 
-/// What a test can ask of a Keystone of its own.
+/// The options of a Keystone for one test.
 #[derive(Debug)]
 pub struct Settings {
     /// The life of its tokens in seconds.
     pub token_life: u32,
-    /// How its Swift is to be, apart from Keystone.
+    /// The options of its Swift, apart from Keystone.
     pub swift: swift::Settings,
 }
 
@@ -37,7 +37,7 @@ pub struct Keystone {
     pub port: u16,
     /// The port of the Swift that takes its tokens.
     pub swift_port: u16,
-    /// The Swift; its other ports serve auth v1 and know nothing of Keystone.
+    /// The Swift. Its other ports serve auth v1 without Keystone.
     pub swift: Swift,
     /// S3's access key of `cinder`.
     pub access_key: String,

@@ -10,7 +10,7 @@ use mysql::{Conn, OptsBuilder};
 use super::process::{new_dir, without_fsync};
 use super::{ADMIN, ADMIN_PASSWORD, Process, Server, ServerName, Transport, certificates, free_port, run};
 
-/// What a test can ask of a server of its own.
+/// The options of a server for one test.
 #[derive(Debug, Default)]
 pub struct Settings {
     /// The name in its certificate.
@@ -19,7 +19,7 @@ pub struct Settings {
     pub options: Vec<String>,
 }
 
-/// How an account of MariaDB or MySQL proves who it is.
+/// The authentication method of an account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Plugin {
     /// The server's default: `mysql_native_password` on MariaDB, `caching_sha2_password` on MySQL.
@@ -99,7 +99,7 @@ pub fn user_name() -> String {
     run(Command::new("id").arg("-un")).trim().to_owned()
 }
 
-/// Makes the account for the harness's own use.
+/// Creates the account of the harness.
 pub fn set_up(server: &Server) {
     let mut root = connect(&server.socket, "root", None).expect("root logs in through the socket");
     let password = quote(ADMIN_PASSWORD);
@@ -110,7 +110,7 @@ pub fn set_up(server: &Server) {
     }
 }
 
-/// Makes an account that may log in and nothing more.
+/// Creates an account without privileges.
 pub fn create_user(server: &Server, name: &str, password: &str, plugin: Plugin, transport: Transport) {
     let password = quote(password);
     let identified = match plugin {
@@ -128,7 +128,7 @@ pub fn create_user(server: &Server, name: &str, password: &str, plugin: Plugin, 
     admin.query_drop(&statement).unwrap_or_else(|error| panic!("{statement}: {error}"));
 }
 
-/// A connection through the socket, or `None` while there is none to be had.
+/// A connection through the socket, or `None` if it fails.
 pub fn connect(socket: &Path, user: &str, password: Option<&str>) -> Option<Conn> {
     let options = OptsBuilder::new()
         .prefer_socket(true)
@@ -139,7 +139,7 @@ pub fn connect(socket: &Path, user: &str, password: Option<&str>) -> Option<Conn
     Conn::new(options).ok()
 }
 
-/// A text as a literal.
+/// A text as an SQL literal.
 pub fn quote(text: &str) -> String {
     format!("'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
 }

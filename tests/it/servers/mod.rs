@@ -1,9 +1,8 @@
-//! Servers of the tests' own: in temporary folders, on free ports, gone with the test process.
+//! Servers for the tests: in temporary directories, on free ports, ended with the test process.
 //!
-//! [`mariadb`], [`postgresql`] and [`mysql`] are started when a test first asks and are shared by the whole process; a
-//! test that stops, kills or sets up a server in its own way starts its own ([`mariadb::start`] and its like), which
-//! ends when it is dropped. Only `mysql` may be missing, since Debian keeps it in unstable alone; a server that is
-//! installed and does not start fails the test.
+//! [`mariadb`], [`postgresql`] and [`mysql`] are started on first use and shared by the process. A test that stops, kills or configures a
+//! server starts its own ([`mariadb::start`] and so on), which ends when it is dropped. Only `mysql` may be missing, because only
+//! Debian unstable has it. An installed server that does not start fails the test.
 
 pub mod ceph;
 pub mod certificates;
@@ -26,12 +25,12 @@ use cinder_backup_repair::db::Engine;
 pub use certificates::ServerName;
 pub use process::{Process, is_alive, new_dir, run, without_fsync};
 
-/// The account that may do everything, on every server.
+/// The account with all privileges, on every server.
 pub const ADMIN: &str = "harness_admin";
-/// Its password; it holds what a URL must escape.
+/// Its password, with characters that a URL must escape.
 pub const ADMIN_PASSWORD: &str = "p@ss/w:rd%#?";
 
-/// How an account may connect beside its password.
+/// What an account needs to connect, beside its password.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Transport {
     /// With or without TLS.
@@ -45,18 +44,18 @@ pub enum Transport {
 /// A running server.
 #[derive(Debug)]
 pub struct Server {
-    /// Which server it is; never SQLite.
+    /// The engine; never SQLite.
     pub engine: Engine,
     /// Its TCP port on 127.0.0.1.
     pub port: u16,
-    /// Its socket; PostgreSQL: the folder of it.
+    /// Its socket; for PostgreSQL the directory of the socket.
     pub socket: PathBuf,
     /// The process, to stop, continue, kill or restart it.
     pub process: Process,
 }
 
 impl Server {
-    /// A SQLAlchemy URL for a database over TCP by the name `localhost` (the name in the certificate).
+    /// A SQLAlchemy URL for a database over TCP, with the host name `localhost` as in the certificate.
     pub fn url(&self, user: &str, password: &str, database: &str) -> String {
         let (user, password) = (encode(user), encode(password));
         let port = self.port;
@@ -91,7 +90,7 @@ pub fn postgresql() -> &'static Server {
     SERVER.get_or_init(|| postgresql::start(&postgresql::Settings::default()))
 }
 
-/// The shared server of Oracle's MySQL; `None` where `tests/run` could not install it.
+/// The shared server of Oracle's MySQL; `None` if `tests/run` could not install it.
 pub fn mysql() -> Option<&'static Server> {
     static SERVER: OnceLock<Option<Server>> = OnceLock::new();
     SERVER.get_or_init(|| mysql::start(&mysql::Settings::default())).as_ref()
@@ -103,7 +102,7 @@ pub fn ceph() -> &'static ceph::Ceph {
     CLUSTER.get_or_init(ceph::start)
 }
 
-/// The shared server for an engine; `None` for SQLite, which has none, and for a MySQL that is not installed.
+/// The shared server for an engine; `None` for SQLite, and for MySQL if it is not installed.
 pub fn server(engine: Engine) -> Option<&'static Server> {
     match engine {
         Engine::Sqlite => None,
@@ -113,7 +112,7 @@ pub fn server(engine: Engine) -> Option<&'static Server> {
     }
 }
 
-/// The shared Swift, with its S3 API; see [`swift`] for what it takes.
+/// The shared Swift, with its S3 API; see [`swift`].
 pub fn swift() -> &'static swift::Swift {
     static SERVER: OnceLock<swift::Swift> = OnceLock::new();
     SERVER.get_or_init(|| swift::start(&swift::Settings::default()))
@@ -136,19 +135,19 @@ pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// A folder that is removed when the test process is gone, for what all tests share.
+/// A directory for shared files, removed when the test process ends.
 pub fn shared_dir() -> &'static Path {
     static SHARED: OnceLock<Process> = OnceLock::new();
     SHARED.get_or_init(|| Process::folder("shared")).dir()
 }
 
-/// Whether the tests run as root, so that a server that refuses to must be started as somebody else.
+/// Whether the tests run as root. Some servers then have to be started as another user.
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// A TCP port that was free a moment ago, below those that the kernel hands out to clients, any of which could be taken
-/// by the time the server wants it.
+/// A TCP port that was free a moment ago. It is below the range that the kernel assigns to clients, from which it could be taken before
+/// the server starts.
 pub fn free_port() -> u16 {
     loop {
         let port = rand::random_range(10_000..32_000);

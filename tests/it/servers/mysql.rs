@@ -10,7 +10,7 @@ use cinder_backup_repair::db::Engine;
 use super::process::{new_dir, without_fsync};
 use super::{Process, Server, ServerName, certificates, free_port, is_root, mariadb, root, run};
 
-/// What a test can ask of a server of its own.
+/// The options of a server for one test.
 #[derive(Debug, Default)]
 pub struct Settings {
     /// The name in its certificate.

@@ -10,7 +10,7 @@ use postgres::{Client, Config, NoTls};
 use super::process::new_dir;
 use super::{ADMIN, ADMIN_PASSWORD, Process, Server, ServerName, Transport, certificates, free_port, is_root, run};
 
-/// Who may connect how. The members of two roles are held to TLS, or to TLS with a client certificate; here a superuser
+/// The connection rules. The members of two roles are held to TLS, or to TLS with a client certificate; here a superuser
 /// is a member of no role that it was not granted.
 const HBA: &str = "\
 local     all  postgres                            trust
@@ -23,7 +23,7 @@ host      all  +needs_tls                 all      reject
 host      all  all                        all      scram-sha-256
 ";
 
-/// What a test can ask of a server of its own.
+/// The options of a server for one test.
 #[derive(Debug, Default)]
 pub struct Settings {
     /// The name in its certificate.
@@ -38,10 +38,10 @@ pub fn start(settings: &Settings) -> Server {
     let data = dir.join("data");
     let mut command = as_server_user(&program("postgres"));
     command.extend(["-D".to_owned(), data.display().to_string()]);
-    // Ended with SIGKILL, it would leave its shared memory behind.
+    // SIGKILL would leave its shared memory behind.
     let process = Process::supervise("postgres", &dir, "QUIT", &command);
     certificates::install(&dir, settings.certificate);
-    // PostgreSQL refuses to run as root, and a key that others own or may read.
+    // PostgreSQL refuses to run as root and to use a key that others can read.
     run(Command::new("chmod").arg("600").arg(dir.join("server-key.pem")));
     if is_root() {
         run(Command::new("chown").args(["-R", "postgres:"]).arg(&dir));
@@ -64,7 +64,7 @@ pub fn start(settings: &Settings) -> Server {
         "password_encryption = 'scram-sha-256'".to_owned(),
         "timezone = 'Asia/Kolkata'".to_owned(),
         "max_connections = 200".to_owned(),
-        // No care for a power cut, and nothing kept outside the data folder.
+        // No fsync, and no files outside the data directory.
         "fsync = off".to_owned(),
         "synchronous_commit = off".to_owned(),
         "full_page_writes = off".to_owned(),
@@ -106,7 +106,7 @@ pub fn start_standby(primary: &Server) -> Server {
     Server { engine: Engine::Postgresql, port, socket: dir, process }
 }
 
-/// Makes an account that may log in and nothing more.
+/// Creates an account without privileges.
 pub fn create_user(server: &Server, name: &str, password: &str, transport: Transport) {
     let role = match transport {
         Transport::Any => "",
@@ -118,7 +118,7 @@ pub fn create_user(server: &Server, name: &str, password: &str, transport: Trans
     superuser.batch_execute(&statement).unwrap_or_else(|error| panic!("{statement}: {error:?}"));
 }
 
-/// A connection through the socket, or `None` while there is none to be had.
+/// A connection through the socket, or `None` if it fails.
 pub fn connect(socket: &Path, port: u16, user: &str, password: Option<&str>, database: &str) -> Option<Client> {
     let mut config = Config::new();
     config.host_path(socket).port(port).user(user).dbname(database).options("-c timezone=UTC");
@@ -128,7 +128,7 @@ pub fn connect(socket: &Path, port: u16, user: &str, password: Option<&str>, dat
     config.connect(NoTls).ok()
 }
 
-/// A text as a literal.
+/// A text as an SQL literal.
 pub fn quote(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
@@ -151,7 +151,7 @@ pub fn program(name: &str) -> PathBuf {
     versions.pop().map_or_else(|| PathBuf::from(name), |(_, path)| path)
 }
 
-/// The words that run a program as a user that PostgreSQL accepts.
+/// The command prefix that runs a program as a user that PostgreSQL accepts.
 fn as_server_user(program: &Path) -> Vec<String> {
     let mut words = Vec::new();
     if is_root() {

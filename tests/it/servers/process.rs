@@ -1,4 +1,4 @@
-//! One process of a server, watched so that nothing is left behind.
+//! A server process under a supervisor, so that nothing is left behind.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// How long a server may take to start: a matter of seconds, but machines that test are busy ones.
+/// How long a server may take to start. It takes seconds, but test machines are busy.
 const START_TIMEOUT: Duration = Duration::from_secs(240);
 
-/// A process under `supervise.sh`, with a folder of its own. Dropping it ends the process and waits for that.
+/// A process under `supervise.sh` with its own directory. Dropping it ends the process and waits for the end.
 #[derive(Debug)]
 pub struct Process {
     name: String,
@@ -25,12 +25,12 @@ pub struct Process {
 }
 
 impl Process {
-    /// A new folder under the system's folder for temporary files, and no process yet.
+    /// Creates a temporary directory, without a process.
     pub fn folder(name: &str) -> Self {
         Self::supervise(name, &new_dir(&std::env::temp_dir(), name), "KILL", &[] as &[&str])
     }
 
-    /// Watches a folder that exists, from before anything is put into it; `command` runs once [`Process::start`] says so and is ended with `signal`.
+    /// Supervises an existing, empty directory. [`Process::start`] runs `command`; `signal` ends it.
     pub fn supervise(name: &str, dir: &Path, signal: &str, command: &[impl AsRef<OsStr>]) -> Self {
         let mut supervisor = Command::new("sh")
             .arg("-c")
@@ -56,13 +56,13 @@ impl Process {
         &self.dir
     }
 
-    /// The process id of the server itself, as it was last started.
+    /// The process id of the server as last started.
     pub fn pid(&self) -> Option<Pid> {
         let text = fs::read_to_string(self.dir.join("pid")).ok()?;
         Pid::from_raw(text.trim().parse().ok()?)
     }
 
-    /// Starts the command; waits until `ready` says that it answers. Panics with the end of the log if it does not.
+    /// Starts the command and waits until `ready`. Panics with the end of the log if that does not happen.
     pub fn start(&self, ready: &dyn Fn() -> bool) {
         let begun = Instant::now();
         let mut attempts = 0;
@@ -82,23 +82,23 @@ impl Process {
                 assert!(begun.elapsed() < START_TIMEOUT, "{} does not answer; its log ends:\n{}", self.name, self.log());
                 sleep(Duration::from_millis(30));
             }
-            // The port was taken meanwhile, or PostgreSQL's last processes are still ending: worth another try.
+            // Another process took the port, or the last PostgreSQL processes are still ending: try again.
             sleep(Duration::from_millis(300));
         }
         panic!("{} does not start; its log ends:\n{}", self.name, self.log());
     }
 
-    /// Whether the process runs (stopped counts as running).
+    /// Whether the process runs. A stopped process counts as running.
     pub fn is_running(&self) -> bool {
         self.pid().is_some_and(is_alive)
     }
 
-    /// Sends the server a signal: `STOP` to see what a client does when it no longer answers, `CONT`, `KILL`.
+    /// Sends a signal to the server: `STOP`, so that it no longer answers, `CONT` or `KILL`.
     pub fn signal(&self, signal: Signal) {
         kill_process(self.pid().expect("a running server"), signal).expect("the signal is sent");
     }
 
-    /// Ends the server as a power cut would, and waits until it is gone. [`Process::start`] starts it again.
+    /// Kills the server and waits until it is gone. [`Process::start`] starts it again.
     pub fn kill(&self) {
         self.signal(Signal::KILL);
         let begun = Instant::now();
@@ -108,7 +108,7 @@ impl Process {
         }
     }
 
-    /// The last lines that the server wrote.
+    /// The last lines of the log.
     pub fn log(&self) -> String {
         let bytes = fs::read(self.dir.join("log")).unwrap_or_default();
         let text = String::from_utf8_lossy(&bytes);
@@ -126,16 +126,16 @@ impl Drop for Process {
     }
 }
 
-/// Whether a process exists and is no zombie.
+/// Whether a process exists and is not a zombie.
 pub fn is_alive(pid: Pid) -> bool {
     let Ok(stat) = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())) else {
         return false;
     };
-    // The state is the first field behind the name, which stands in parentheses and may hold anything.
+    // The state is the first field after the name, which is in parentheses and may contain anything.
     stat.rsplit(')').next().is_some_and(|rest| !rest.trim_start().starts_with(['Z', 'X']))
 }
 
-/// Makes a folder that nobody else uses, open for a server that runs as another user.
+/// Creates a directory that a server under another user can enter.
 pub fn new_dir(parent: &Path, name: &str) -> PathBuf {
     use std::os::unix::fs::PermissionsExt;
     let dir = tempfile::Builder::new()
@@ -147,14 +147,13 @@ pub fn new_dir(parent: &Path, name: &str) -> PathBuf {
     dir
 }
 
-/// The words before a server's command that keep it from waiting for the disk: a Cinder schema takes MariaDB some 400
-/// fsyncs, and a database in a temporary folder survives no power cut anyway. Where libeatmydata is missing, the loader
-/// says so in the log and goes on.
+/// A command prefix that disables fsync: a Cinder schema takes MariaDB some 400 fsyncs, and a temporary database need not survive a power
+/// cut. If libeatmydata is missing, the loader writes a message to the log and continues.
 pub fn without_fsync() -> [String; 2] {
     ["env", "LD_PRELOAD=libeatmydata.so"].map(String::from)
 }
 
-/// Runs a command to its end; panics with what it wrote when it fails.
+/// Runs a command and waits for its end. Panics with its output if it fails.
 pub fn run(command: &mut Command) -> String {
     let output = command
         .stdin(Stdio::null())

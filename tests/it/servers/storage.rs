@@ -22,7 +22,7 @@ pub fn script(name: &str) -> PathBuf {
     root().join("tests/storage").join(name)
 }
 
-/// The status of an answer to a plain GET; `None` while there is none.
+/// The status of a GET; `None` if there is no answer.
 pub fn get(port: u16, path: &str) -> Option<u16> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
@@ -33,7 +33,7 @@ pub fn get(port: u16, path: &str) -> Option<u16> {
     answer.split(' ').nth(1)?.parse().ok()
 }
 
-/// Whether something listens.
+/// Whether a port accepts connections.
 pub fn listens(port: u16) -> bool {
     TcpStream::connect(("127.0.0.1", port)).is_ok()
 }

@@ -5,7 +5,7 @@ use super::process::{new_dir, without_fsync};
 use super::storage::{PASSWORD, get, listens, python, script};
 use super::{Process, ServerName, free_port};
 
-/// What a test can ask of a Swift of its own.
+/// The options of a Swift for one test.
 #[derive(Debug)]
 pub struct Settings {
     /// The most names that an answer to a listing holds, of S3 one less (at most 1000).
