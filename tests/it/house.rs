@@ -10,7 +10,7 @@ use cinder_backup_repair::domain::{Backup, ColumnSet, Image, Snapshot, Volume};
 use crate::servers::root;
 
 /// Which top-level module may use which others. Only `main.rs` and `lib.rs` may use all.
-const SEES: &[(&str, &[&str])] = &[
+pub(crate) const SEES: &[(&str, &[&str])] = &[
     ("backoff", &[]),
     ("domain", &[]),
     ("format", &["domain"]),

@@ -19,6 +19,7 @@ mod damage;
 #[allow(dead_code, reason = "a harness offers more than one moment's tests use")]
 mod database;
 mod differential;
+mod documents;
 mod dry_run;
 mod failover;
 mod faults;
