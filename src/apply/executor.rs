@@ -6,7 +6,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError, RwLock, mpsc};
+use std::sync::{Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use super::Journal;
@@ -24,6 +24,7 @@ use crate::db::literal::inline;
 use crate::db::schema::Schema;
 use crate::db::{Access, DbError, DbErrorKind, Engine, Session, SessionSettings};
 use crate::domain::{ColumnSet, Outcome, Tally, UnitResult};
+use crate::parallel;
 use crate::plan::{Plan, Unit};
 use crate::scan::{Census, Lock, Reader};
 
@@ -483,22 +484,8 @@ impl<'a> Executor<'a> {
                 ends.set(places.start + place, result);
             }
         };
-        if lanes == 1 {
-            work.run(worker, session, known, &mut take);
-        } else {
-            let (tell, told) = mpsc::channel();
-            std::thread::scope(|scope| {
-                for session in std::iter::once(session).chain(more.iter_mut()).take(lanes) {
-                    let (work, known, tell) = (&work, known.clone(), tell.clone());
-                    scope.spawn(move || {
-                        // The receiver lives until every sender is gone.
-                        work.run(worker, session, known, &mut |event| drop(tell.send(event)));
-                    });
-                }
-                drop(tell);
-                told.into_iter().for_each(&mut take);
-            });
-        }
+        let sessions = std::iter::once(session).chain(more.iter_mut()).take(lanes);
+        parallel::for_each(lanes, sessions, |session, send| work.run(worker, session, known.clone(), send), &mut take);
         if failure.is_none() && (self.stop)() {
             failure = Some(Failure::Interrupted);
         }

@@ -1,7 +1,7 @@
-//! Whether the data of a backup is on its storage, whole and right.
+//! Checks whether the data of a backup is on its storage, complete and correct.
 //!
-//! Reads, and never writes anywhere. A verdict is only ever as good as what was really looked at: [`Assessment`] says that
-//! too. May use `domain`, `format` and `storage`.
+//! Reads, and never writes. A verdict is only as good as what was read, which [`Assessment`] states, too. May use `domain`, `format`,
+//! `parallel` and `storage`.
 
 mod capacity;
 pub mod ceph;
@@ -11,10 +11,8 @@ mod fault;
 pub mod partial;
 mod precheck;
 mod run;
+mod target;
 mod watch;
-
-use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -22,76 +20,63 @@ pub use capacity::Capacity;
 pub use check_document::CheckDocument;
 pub use fault::{Faults, Severity};
 pub use precheck::{PrecheckRound, precheck};
-pub use run::{Checker, Request, StorageAccess, Target};
+pub use run::{Checker, Request};
+pub use target::{StorageAccess, Subject, Target};
 pub use watch::Watch;
 
-use crate::domain::{Amount, Backup, Below, CheckVerdict, Level, Listing, Problem, ProblemCode};
+use crate::domain::{Amount, Below, CheckVerdict, Level, Listing, Problem};
 
-/// A backup to be checked, with everything that the database says about it.
-#[derive(Debug, Clone, Copy)]
-pub struct Subject<'a> {
-    /// The backup.
-    pub backup: &'a Backup,
-    /// The backups that it is an increment of, the nearest first, down to the full one or as far as they still exist.
-    pub ancestors: &'a [Arc<Backup>],
-    /// How deeply.
-    pub level: Level,
-    /// An object younger than this is a sign of work.
-    pub settle: Duration,
-    /// The clock that the storage's times are compared with.
-    pub now: Timestamp,
-}
-
-impl Subject<'_> {
-    /// What is wrong where its chain goes over to another volume: an increment holds what changed in its own, and put over the
-    /// blocks of another it gives the data of neither.
-    fn other_volume(&self) -> Option<Problem> {
-        let own = self.backup.volume_id.as_deref()?;
-        let is_other = |volume: &str| !volume.eq_ignore_ascii_case(own);
-        let mut others = self.ancestors.iter().filter(|ancestor| ancestor.volume_id.as_deref().is_some_and(is_other));
-        let first = others.next()?;
-        let more = match others.count() {
-            0 => String::new(),
-            more => format!(", as are {more} more of them"),
-        };
-        let text = format!(
-            "backup {}, which it rests on, is of volume {}{more}, and this one of volume {own}: a restore would give the data of neither",
-            first.id,
-            first.volume_id.as_deref().unwrap_or_default()
-        );
-        Some(Problem::general(ProblemCode::ParentOfAnotherVolume, text))
-    }
-}
-
-/// What a look at the storage found.
+/// What a check of the storage found of one backup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Assessment {
-    /// What was found.
+    /// The verdict.
     pub verdict: CheckVerdict,
-    /// The deepest level at which it is known to be intact.
+    /// The deepest level at which the data is known to be intact.
     pub reached: Option<Level>,
-    /// What was really done, in words.
+    /// What was done, in words.
     pub depth: String,
-    /// Somebody is still writing it.
+    /// The backup is still being written.
     pub busy: bool,
-    /// Something of it is there.
+    /// Some of it exists.
     pub begun: bool,
     /// Objects, side files not counted.
     pub objects: Amount,
     /// Bytes of the volume that the objects hold.
     pub bytes: Amount,
-    /// Everything that is wrong.
+    /// What is wrong.
     pub problems: Vec<Problem>,
-    /// What is not wrong and should be known all the same.
+    /// What is worth knowing, but does not change the verdict.
     pub warnings: Vec<Problem>,
     /// What the driver would have written to `backups.object_count`.
     pub object_count: Option<i64>,
-    /// What the driver would have written to `backups.service_metadata` at the very end (Ceph).
+    /// What the driver would have written to `backups.service_metadata` at the end (Ceph).
     pub service_metadata: Option<String>,
     /// When the newest object was written, by the storage's clock.
     pub newest_object_at: Option<Timestamp>,
-    /// What the listing showed; `None` where there was none.
+    /// What the listing showed; `None` if there was none.
     pub listing: Option<Listing>,
-    /// What those of the backups that it rests on showed; `None` where there are none, or one had none.
+    /// What the listings of its ancestors showed; `None` if there are no ancestors, or one of them had no listing.
     pub below: Option<Below>,
+}
+
+impl Assessment {
+    /// A backup of which nothing was read.
+    fn unread(verdict: CheckVerdict, depth: &str, problems: Vec<Problem>) -> Self {
+        Self {
+            verdict,
+            reached: None,
+            depth: depth.to_owned(),
+            busy: false,
+            begun: false,
+            objects: Amount::default(),
+            bytes: Amount::default(),
+            problems,
+            warnings: Vec::new(),
+            object_count: None,
+            service_metadata: None,
+            newest_object_at: None,
+            listing: None,
+            below: None,
+        }
+    }
 }

@@ -1,6 +1,6 @@
-//! A last look at the storage before a change: did anything move since the check?
+//! Compares the storage with a check just before a change: was anything written or removed since?
 //!
-//! One listing of the backup, and one of each that it rests on; no object is opened.
+//! One listing of the backup, and one of each backup that it is based on. No object is opened.
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -10,49 +10,51 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use jiff::Timestamp;
 
 use super::chunked::{MOST_LISTED, Times, prefix_of};
-use super::run::{StorageAccess, Target};
+use super::target::{StorageAccess, Target, is_same_location};
 use crate::domain::time::stamp;
 use crate::domain::{Backup, Below, CheckResult, Driver, Glance, Listing, Look};
-use crate::storage::{StorageErrorKind, swift};
+use crate::storage::StorageErrorKind;
 
-/// What a listing shows, with the place that it is of; otherwise why there is none.
-type Shown = Result<(Listing, Option<Timestamp>, String), Look>;
+/// What a listing shows: its sums, its newest time and its location. Otherwise why there is none.
+type Listed = Result<(Listing, Option<Timestamp>, String), Look>;
 
-/// A look that is taken once.
-type Once = Arc<OnceLock<Shown>>;
-
-/// What is looked at within one round: many backups can rest on the same ones, which are then listed once.
+/// Prechecks that are made at the same time. Many backups can be based on the same ones, which are then listed once.
 #[derive(Debug, Default)]
 pub struct PrecheckRound {
     /// By backup, and by the driver that it is read with.
-    known: Mutex<HashMap<(String, Driver), Once>>,
-    over: AtomicBool,
+    listed: Mutex<HashMap<(String, Driver), Arc<OnceLock<Listed>>>>,
+    is_over: AtomicBool,
 }
 
 impl PrecheckRound {
-    /// Nobody waits for answers any more: what goes on with a long chain stops.
+    /// Ends it: nobody waits for answers any more, and a precheck of a long chain stops.
     pub fn end(&self) {
-        self.over.store(true, Ordering::Relaxed);
+        self.is_over.store(true, Ordering::Relaxed);
     }
 
-    fn shown(&self, id: &str, driver: Driver, look: impl FnOnce() -> Shown) -> Shown {
+    /// Whether it was ended.
+    pub fn is_over(&self) -> bool {
+        self.is_over.load(Ordering::Relaxed)
+    }
+
+    fn listed(&self, id: &str, driver: Driver, list: impl FnOnce() -> Listed) -> Listed {
         let slot = {
-            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(known.entry((id.to_owned(), driver)).or_default())
+            let mut listed = self.listed.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(listed.entry((id.to_owned(), driver)).or_default())
         };
-        slot.get_or_init(look).clone()
+        slot.get_or_init(list).clone()
     }
 }
 
-/// Looks at a backup's storage once more, and compares with what a check saw. `host` is this host's name: that a directory
-/// is not here proves something only where the check saw it here, too.
+/// Lists a backup and compares that with its check. `host` is the name of this host: an empty directory proves something only if the
+/// check saw it on the same host.
 pub fn precheck(access: &dyn StorageAccess, target: &Target, check: &CheckResult, host: &str, round: &PrecheckRound) -> Look {
     let backup = &target.backup;
     let Some(driver) = backup.service.as_deref().and_then(Driver::of_service) else {
-        // What never began has no place to look at, and the row's guards see it begin.
+        // A backup that never began has nothing to list, and the guards of its row notice if it begins.
         return match backup.service_metadata.as_deref().filter(|prefix| !prefix.is_empty()) {
             None => Look::Same,
-            Some(_) => Look::Unseen("nothing tells which driver wrote it".to_owned()),
+            Some(_) => Look::Unseen("it is not known which driver wrote it".to_owned()),
         };
     };
     if driver == Driver::Ceph {
@@ -63,23 +65,21 @@ pub fn precheck(access: &dyn StorageAccess, target: &Target, check: &CheckResult
     }
     let Some(prefix) = prefix_of(backup) else { return Look::Same };
     let (listing, newest, location) = match list(access, driver, backup, prefix) {
-        Ok(shown) => shown,
+        Ok(listed) => listed,
         Err(look) => return look,
     };
-    let was_here = check.location.as_deref().is_none_or(|was| is_same_place(driver, backup, was, &location));
-    // That nothing is here of what was there: a directory may be another of the same name, or not be mounted. A server has been
-    // asked, and says that there is none, by whatever address it is reached.
-    let nothing = |driver: Driver, what: &str, location: &str| {
+    let was_here = check.location.as_deref().is_none_or(|was| is_same_location(driver, backup, was, &location));
+    // Nothing is listed of a backup that had objects. A directory may be another one of the same name, or not be mounted. A server
+    // has answered that there is nothing, by whatever address it is reached.
+    let if_empty = |what: &str, location: &str| {
         let is_directory = matches!(driver, Driver::Posix | Driver::Nfs | Driver::GlusterFs);
-        match was_here && (!is_directory || check.host.as_deref() == Some(host)) {
-            true => None,
-            false if is_directory => Some(Look::Unseen(elsewhere(what, location))),
-            false => Some(Look::Moved(elsewhere(what, location))),
-        }
+        let is_proven = was_here && (!is_directory || check.host.as_deref() == Some(host));
+        let text = format!("{location} has nothing of {what} as this host sees it, but it was checked elsewhere");
+        (!is_proven).then(|| if is_directory { Look::Unseen(text) } else { Look::Moved(text) })
     };
     if listing.objects == 0
         && check.begun
-        && let Some(look) = nothing(driver, "it", &location)
+        && let Some(look) = if_empty("it", &location)
     {
         return look;
     }
@@ -89,62 +89,68 @@ pub fn precheck(access: &dyn StorageAccess, target: &Target, check: &CheckResult
     if own != Look::Same || target.ancestors.is_empty() {
         return own;
     }
-    // Listed by what their rows say now they would be others, and the rows' guards say so better.
+    // With other rows the listings would be of other objects, and the guards of the rows report that better.
     if let Some(why) = check.outdated(backup, &target.ancestors, target.columns) {
         return Look::Unseen(why);
     }
-    // Without what there was then, the listings would show nothing.
-    let mut below = Below::default();
-    let mut newest = None;
+    match list_below(access, target, check, round, &if_empty) {
+        Ok(below) => check.compared_below(&below),
+        Err(look) => look,
+    }
+}
+
+/// Lists the backups that a target is based on.
+fn list_below(
+    access: &dyn StorageAccess,
+    target: &Target,
+    check: &CheckResult,
+    round: &PrecheckRound,
+    if_empty: &dyn Fn(&str, &str) -> Option<Look>,
+) -> Result<Below, Look> {
+    let (mut below, mut newest) = (Below::default(), None);
+    let Some(driver) = target.backup.service.as_deref().and_then(Driver::of_service) else { return Ok(below) };
+    // If the check has no listing of them, there is nothing to compare with.
     for parent in target.ancestors.iter().filter(|_| check.below.is_some()) {
-        if round.over.load(Ordering::Relaxed) {
-            return Look::Unseen("the backups that it rests on were not all listed in time".to_owned());
+        if round.is_over() {
+            return Err(Look::Unseen("not all of the backups that it is based on were listed in time".to_owned()));
         }
         let Some(prefix) = prefix_of(parent) else { continue };
-        let (listing, written, location) = match round.shown(&parent.id, driver, || list(access, driver, parent, prefix)) {
-            Ok(shown) => shown,
-            Err(Look::Moved(what)) => return Look::Moved(format!("of backup {}, which it rests on: {what}", parent.id)),
-            Err(Look::Unseen(why)) => return Look::Unseen(format!("backup {}, which it rests on: {why}", parent.id)),
+        let (listing, written, location) = match round.listed(&parent.id, driver, || list(access, driver, parent, prefix)) {
+            Ok(listed) => listed,
+            Err(Look::Moved(what)) => return Err(Look::Moved(format!("of backup {}, which it is based on: {what}", parent.id))),
+            Err(Look::Unseen(why)) => return Err(Look::Unseen(format!("backup {}, which it is based on: {why}", parent.id))),
             Err(Look::Same) => continue,
         };
         if listing.objects == 0
-            && let Some(look) = nothing(driver, &format!("backup {}, which it rests on,", parent.id), &location)
+            && let Some(look) = if_empty(&format!("backup {}, which it is based on,", parent.id), &location)
         {
-            return look;
+            return Err(look);
         }
         below.listing.objects += listing.objects;
         below.listing.bytes = below.listing.bytes.saturating_add(listing.bytes);
         newest = newest.max(written);
     }
     below.newest_object_at = newest.map(stamp);
-    check.compared_below(&below)
+    Ok(below)
 }
 
-/// Whether the place that a check noted for a backup is the one where it is looked for now.
-pub(super) fn is_same_place(driver: Driver, backup: &Backup, was: &str, now: &str) -> bool {
-    was == now || (driver == Driver::Swift && swift::is_url_of(was, backup.container.as_deref().unwrap_or_default()))
-}
-
-fn elsewhere(what: &str, location: &str) -> String {
-    format!("nothing of {what} is in {location} as this host sees it, and it was checked elsewhere")
-}
-
-/// One listing of a backup's objects.
-fn list(access: &dyn StorageAccess, driver: Driver, backup: &Backup, prefix: &str) -> Shown {
+/// Lists the objects of one backup.
+fn list(access: &dyn StorageAccess, driver: Driver, backup: &Backup, prefix: &str) -> Listed {
     let store = access.store(driver, backup).map_err(|error| Look::Unseen(error.text))?;
-    let (mut listing, mut times, mut endless) = (Listing::default(), Times::default(), false);
+    let (mut listing, mut times) = (Listing::default(), Times::default());
     let listed = store.list(prefix, &mut |found| {
         if found.name.starts_with(prefix) {
             listing.objects += 1;
             listing.bytes = listing.bytes.saturating_add(found.size);
             times.add(found.modified);
         }
-        endless = listing.objects > MOST_LISTED;
-        if endless { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        if listing.objects > MOST_LISTED { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
     match listed {
-        Ok(()) if endless => Err(Look::Moved(format!("the listing of {} has no end", store.location()))),
-        // Where there is no container, nothing is in it.
+        Ok(()) if listing.objects > MOST_LISTED => {
+            Err(Look::Moved(format!("the listing of {} has more than {MOST_LISTED} objects", store.location())))
+        }
+        // A missing container is empty.
         Err(error) if error.kind != StorageErrorKind::NoContainer => Err(Look::Unseen(error.text)),
         _ => Ok((listing, times.known_newest(), store.location().to_owned())),
     }

@@ -1,6 +1,6 @@
 //! Checks the storage once more just before a change: in parallel and in bounded time.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
@@ -11,6 +11,7 @@ use super::{Database, Event, Observer, Result, StorageSettings, Stores, actor};
 use crate::apply::{Precheck, deciding_check};
 use crate::backoff::Backoff;
 use crate::domain::{CheckResult, Driver, Look};
+use crate::parallel;
 use crate::plan::Plan;
 use crate::storage::RetryPolicy;
 use crate::verify::{PrecheckRound, Target, precheck};
@@ -101,27 +102,20 @@ impl<'a> StorageRecheck<'a> {
 impl Precheck for StorageRecheck<'_> {
     fn precheck(&self, checks: &[&CheckResult]) -> Vec<Look> {
         let Some(shared) = &self.shared else { return checks.iter().map(|_| Look::Same).collect() };
-        let queue: VecDeque<(usize, CheckResult)> = checks.iter().map(|check| (*check).clone()).enumerate().collect();
-        let queue = Arc::new(Mutex::new(queue));
-        let (tell, told) = mpsc::channel();
+        let owned: Vec<CheckResult> = checks.iter().map(|check| (*check).clone()).collect();
+        let (sender, receiver) = mpsc::channel();
         let round = Arc::new(PrecheckRound::default());
-        for _ in 0..AT_ONCE.min(checks.len()) {
-            let (shared, queue, round, tell) = (Arc::clone(shared), Arc::clone(&queue), Arc::clone(&round), tell.clone());
-            thread::spawn(move || {
-                loop {
-                    let next = lock(&queue).pop_front();
-                    let Some((place, check)) = next else { break };
-                    if tell.send((place, shared.look(&check, &round))).is_err() {
-                        break;
-                    }
-                }
-            });
-        }
-        drop(tell);
+        let (shared, thread_round) = (Arc::clone(shared), Arc::clone(&round));
+        thread::spawn(move || {
+            let checks = owned.iter().enumerate().take_while(|_| !thread_round.is_over());
+            let look = |(place, check), send: &mut dyn FnMut(_)| send((place, shared.look(check, &thread_round)));
+            // After the round nobody receives.
+            parallel::for_each(AT_ONCE.min(owned.len()), checks, look, |look| drop(sender.send(look)));
+        });
         let mut looks: Vec<Option<Look>> = vec![None; checks.len()];
         let mut last = Instant::now();
         loop {
-            match told.recv_timeout(GLANCE) {
+            match receiver.recv_timeout(GLANCE) {
                 Ok((place, look)) => {
                     last = Instant::now();
                     if let Some(slot) = looks.get_mut(place) {
@@ -141,7 +135,6 @@ impl Precheck for StorageRecheck<'_> {
             }
         }
         // Threads that still wait for an answer are left behind, and begin nothing more.
-        lock(&queue).clear();
         round.end();
         let looks: Vec<Look> = looks
             .into_iter()

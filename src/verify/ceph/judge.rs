@@ -169,7 +169,7 @@ impl Judgement<'_> {
         }
         self.size_known();
         // It was sent as what changed since the snapshot of its parent, into the image that this is in.
-        if let Some(problem) = self.subject.other_volume() {
+        if let Some(problem) = self.subject.parent_of_another_volume() {
             self.add(Severity::Corrupt, problem);
         }
         for ancestor in self.ancestors {

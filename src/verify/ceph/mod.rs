@@ -18,7 +18,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use crate::domain::{Amount, Backup, CheckVerdict, Glance, Level, Listing, Problem, ProblemCode};
+use crate::domain::{Backup, CheckVerdict, Glance, Level, Listing, Problem, ProblemCode};
 use crate::storage::ceph::{Cluster, Pool};
 use crate::storage::{StorageError, StorageErrorKind};
 
@@ -29,13 +29,13 @@ use super::{Assessment, Subject, Watch};
 pub fn check(cluster: &Cluster, source: Option<&Pool<'_>>, subject: &Subject<'_>, watch: &Watch) -> Assessment {
     let names = match names::of(subject.backup, subject.ancestors) {
         Ok(names) => names,
-        Err(problem) if problem.code == ProblemCode::VolumeUnknown => return nothing(CheckVerdict::Unverifiable, problem),
-        Err(problem) => return nothing(CheckVerdict::Corrupt, problem),
+        Err(problem) if problem.code == ProblemCode::VolumeUnknown => return unread(CheckVerdict::Unverifiable, problem),
+        Err(problem) => return unread(CheckVerdict::Corrupt, problem),
     };
     let pool = pool_of(cluster, subject.backup);
     let observed = match observe::observe(&pool, cluster.default_pool(), &names, &subject.backup.id) {
         Ok(observed) => observed,
-        Err(error) => return nothing(CheckVerdict::Unverifiable, unfinished(&error)),
+        Err(error) => return unread(CheckVerdict::Unverifiable, unfinished(&error)),
     };
     let mut assessment = judge::judge(subject, &names, &observed);
     if assessment.verdict == CheckVerdict::Missing
@@ -96,24 +96,8 @@ fn pool_of<'c>(cluster: &'c Cluster, backup: &'c Backup) -> Pool<'c> {
     cluster.pool(backup.container.as_deref().filter(|pool| !pool.is_empty()).unwrap_or(cluster.default_pool()))
 }
 
-/// What there is to say where nothing could be looked at.
-fn nothing(verdict: CheckVerdict, problem: Problem) -> Assessment {
-    Assessment {
-        verdict,
-        reached: None,
-        depth: "nothing looked at".to_owned(),
-        busy: false,
-        begun: false,
-        objects: Amount::default(),
-        bytes: Amount::default(),
-        problems: vec![problem],
-        warnings: Vec::new(),
-        object_count: None,
-        service_metadata: None,
-        newest_object_at: None,
-        listing: None,
-        below: None,
-    }
+fn unread(verdict: CheckVerdict, problem: Problem) -> Assessment {
+    Assessment::unread(verdict, "nothing read", vec![problem])
 }
 
 /// A question that was not answered, as a problem.

@@ -442,7 +442,7 @@ fn an_increment_on_a_backup_of_another_volume_is_damage() {
     let seen = || Some(base(BASE, &["f", "p", "b"]));
     let found = judged(&increment(), &of_volume("w"), seen(), Some(meta()));
     assert_eq!(summary(&found), (Corrupt, vec!["parent-of-another-volume"], vec![]));
-    assert!(found.problems[0].text.contains("backup p, which it rests on, is of volume w, as are 1 more"), "{:?}", found.problems);
+    assert!(found.problems[0].text.contains("backup p, which it is based on, is of volume w, as are 1 more"), "{:?}", found.problems);
     assert_eq!(found.service_metadata, None);
     // An id is the same in either case.
     assert_eq!(judged(&increment(), &of_volume("V"), seen(), Some(meta())).verdict, Intact);

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use md5::Md5;
 use sha2::{Digest as _, Sha256};
 
-/// Which digest proves the data of an object.
+/// The digest that proves the data of an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Digest {
     /// The SHA-256 of every block, as the sha256file has it: taken when the volume was read, before anything was stored.
@@ -16,8 +16,8 @@ pub enum Digest {
 }
 
 impl Digest {
-    /// The cheaper one on this processor: SHA-256 where it has instructions for that (1.8 GB/s a core was measured, against
-    /// 0.64 for MD5), MD5 where it has not (SHA-256 then runs at about 0.3).
+    /// The cheaper one on this processor: SHA-256 if it has instructions for that (1.8 GB/s a core were measured, and 0.64 for MD5),
+    /// otherwise MD5 (SHA-256 then runs at about 0.3 GB/s).
     pub fn cheaper() -> Self {
         if has_sha() { Self::Sha256 } else { Self::Md5 }
     }
@@ -46,30 +46,30 @@ fn has_sha() -> bool {
     false
 }
 
-/// What came of reading data block by block.
+/// What a comparison of data with the digests of its blocks found.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct BlockComparison {
-    /// Bytes that came.
+    /// Bytes that were read.
     pub bytes: u64,
-    /// The blocks, counted from the first one read, whose digest is another.
+    /// The blocks whose digest differs, counted from the first one read.
     pub differing: Vec<u64>,
-    /// The MD5 of everything, where it was asked for.
+    /// The MD5 of all bytes, if it was requested.
     pub md5: Option<[u8; 16]>,
 }
 
-/// A reader, and the MD5 of what came out of it.
-type Tapped<R> = Arc<Mutex<(R, Md5)>>;
+/// A reader, and the MD5 of what was read from it.
+type Hashed<R> = Arc<Mutex<(R, Md5)>>;
 
-/// What knows the MD5 of bytes that are read elsewhere.
-pub struct Md5Handle<R>(Tapped<R>);
+/// The MD5 of the bytes that are read from a [`Md5Reader`].
+pub struct Md5Handle<R>(Hashed<R>);
 
 impl<R: Read> Md5Handle<R> {
-    /// Of all that came by until now.
+    /// Of all bytes that were read until now.
     pub fn so_far(self) -> [u8; 16] {
         std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner).1).finalize().into()
     }
 
-    /// Of the whole: what nobody wanted to read is read now. `None` where that fails, or is more than `limit` bytes.
+    /// Of the whole stream: its rest is read now. `None` if that fails, or is more than `limit` bytes.
     pub fn of_all(self, limit: u64) -> Option<[u8; 16]> {
         let rest = io::copy(&mut Md5Reader(Arc::clone(&self.0)).take(limit), &mut io::sink()).ok()?;
         (rest < limit).then(|| self.so_far())
@@ -77,81 +77,96 @@ impl<R: Read> Md5Handle<R> {
 }
 
 /// Takes the MD5 of what is read through it.
-pub struct Md5Reader<R>(Tapped<R>);
+pub struct Md5Reader<R>(Hashed<R>);
 
 impl<R: Read> Md5Reader<R> {
-    /// Over a reader, with what will know the digest.
+    /// Wraps a reader; the handle gives the digest when the reader has been passed on.
     pub fn of(reader: R) -> (Self, Md5Handle<R>) {
-        let tapped = Arc::new(Mutex::new((reader, Md5::new())));
-        (Self(Arc::clone(&tapped)), Md5Handle(tapped))
+        let hashed = Arc::new(Mutex::new((reader, Md5::new())));
+        (Self(Arc::clone(&hashed)), Md5Handle(hashed))
     }
 }
 
 impl<R: Read> Read for Md5Reader<R> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let mut tapped = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let read = tapped.0.read(out)?;
-        tapped.1.update(out.get(..read).unwrap_or_default());
+        let mut hashed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let read = hashed.0.read(out)?;
+        hashed.1.update(out.get(..read).unwrap_or_default());
         Ok(read)
     }
 }
 
-/// So much is read at a time, whatever the size of the blocks.
+/// Bytes that are read at a time, whatever the size of the blocks.
 const BUFFER: usize = 1 << 20;
 
-/// Reads `stream` to its end in blocks of `block` bytes and compares the digest of each with the one wanted; `None` is a
-/// block whose content does not matter. `taken` hears of every piece that was read.
+/// The digests that data must have.
+#[derive(Debug, Clone, Copy)]
+pub struct Expected<'a> {
+    /// Bytes of a block.
+    pub block_size: u64,
+    /// The SHA-256 of each block; `None` if its content does not matter.
+    pub blocks: &'a [Option<[u8; 32]>],
+    /// Whether the MD5 of all bytes is taken, too.
+    pub with_md5: bool,
+}
+
+impl Expected<'_> {
+    fn block(&self, number: u64) -> Option<[u8; 32]> {
+        usize::try_from(number).ok().and_then(|number| self.blocks.get(number)).copied().flatten()
+    }
+}
+
+/// Reads `stream` to its end and compares the digest of each block with the expected one. `on_read` gets the number of bytes of every
+/// read.
 ///
 /// # Errors
-/// Those of the stream, and of `taken`.
+/// Those of the stream, and of `on_read`.
 pub fn compare(
     mut stream: impl Read,
-    block: u64,
-    wanted: &[Option<[u8; 32]>],
-    with_md5: bool,
+    expected: &Expected<'_>,
     buffer: &mut Vec<u8>,
-    taken: &mut dyn FnMut(u64) -> io::Result<()>,
+    on_read: &mut dyn FnMut(u64) -> io::Result<()>,
 ) -> io::Result<BlockComparison> {
     buffer.resize(BUFFER, 0);
-    let mut md5 = with_md5.then(Md5::new);
-    let mut read = BlockComparison::default();
-    // Of the block that is being read: its number, how much of it came, and the digest of that where it matters.
-    let (mut number, mut came, mut sha) = (0_u64, 0_u64, Sha256::new());
-    let wanted = |number: u64| usize::try_from(number).ok().and_then(|number| wanted.get(number)).copied().flatten();
+    let block_size = expected.block_size;
+    let mut md5 = expected.with_md5.then(Md5::new);
+    let mut found = BlockComparison::default();
+    // The current block: its number, how many of its bytes were read, and their digest if it matters.
+    let (mut number, mut filled, mut sha) = (0_u64, 0_u64, Sha256::new());
     loop {
-        let filled = fill(&mut stream, buffer)?;
-        let mut data = buffer.get(..filled).unwrap_or_default();
+        let count = fill(&mut stream, buffer)?;
+        let mut data = buffer.get(..count).unwrap_or_default();
         if let Some(md5) = &mut md5 {
             md5.update(data);
         }
-        let is_last = filled < BUFFER;
+        let is_last = count < BUFFER;
         loop {
-            let room = usize::try_from(block.max(1) - came).unwrap_or(usize::MAX);
+            let room = usize::try_from(block_size.max(1) - filled).unwrap_or(usize::MAX);
             let (piece, rest) = data.split_at(room.min(data.len()));
-            let want = wanted(number);
-            if want.is_some() {
+            let wanted = expected.block(number);
+            if wanted.is_some() {
                 sha.update(piece);
             }
-            (came, data) = (came + piece.len() as u64, rest);
+            (filled, data) = (filled + piece.len() as u64, rest);
             // The last block may be a short one.
-            if came > 0 && (came >= block || (is_last && data.is_empty())) {
-                if want.is_some_and(|want| sha.finalize_reset().as_slice() != want.as_slice()) {
-                    read.differing.push(number);
+            if filled > 0 && (filled >= block_size || (is_last && data.is_empty())) {
+                if wanted.is_some_and(|wanted| sha.finalize_reset().as_slice() != wanted.as_slice()) {
+                    found.differing.push(number);
                 }
-                (number, came) = (number + 1, 0);
+                (number, filled) = (number + 1, 0);
             }
             if data.is_empty() {
                 break;
             }
         }
-        read.bytes += filled as u64;
-        taken(filled as u64)?;
+        found.bytes += count as u64;
+        on_read(count as u64)?;
         if is_last {
             break;
         }
     }
-    read.md5 = md5.map(|md5| md5.finalize().into());
-    Ok(read)
+    found.md5 = md5.map(|md5| md5.finalize().into());
+    Ok(found)
 }
 
 /// Reads until the buffer is full or the stream ends.
@@ -174,26 +189,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn blocks_that_differ_are_named_and_those_that_do_not_matter_are_not() {
+    fn blocks_that_differ_are_named_unless_they_do_not_matter() {
         let data: Vec<u8> = (0..10_u8).collect();
         let digest = |bytes: &[u8]| -> Option<[u8; 32]> { Some(Sha256::digest(bytes).into()) };
-        let wanted = [digest(&[0, 1, 2, 3]), digest(&[9; 4]), digest(&[8, 9])];
-        let read = compare(data.as_slice(), 4, &wanted, true, &mut Vec::new(), &mut |_| Ok(())).unwrap();
-        assert_eq!((read.bytes, read.differing), (10, vec![1]));
-        assert_eq!(read.md5, Some(Md5::digest(&data).into()));
-        let wanted = [wanted[0], None, wanted[2]];
-        let read = compare(data.as_slice(), 4, &wanted, false, &mut Vec::new(), &mut |_| Ok(())).unwrap();
-        assert!(read.differing.is_empty() && read.md5.is_none());
+        let blocks = [digest(&[0, 1, 2, 3]), digest(&[9; 4]), digest(&[8, 9])];
+        let read = |blocks, with_md5| {
+            let expected = Expected { block_size: 4, blocks, with_md5 };
+            compare(data.as_slice(), &expected, &mut Vec::new(), &mut |_| Ok(())).unwrap()
+        };
+        let found = read(&blocks, true);
+        assert_eq!((found.bytes, found.differing), (10, vec![1]));
+        assert_eq!(found.md5, Some(Md5::digest(&data).into()));
+        let found = read(&[blocks[0], None, blocks[2]], false);
+        assert!(found.differing.is_empty() && found.md5.is_none());
     }
 
     #[test]
-    fn a_block_may_be_larger_than_what_is_read_at_a_time() {
+    fn a_block_may_be_larger_than_the_buffer() {
         let data: Vec<u8> = (0..2 * BUFFER as u64 + 100).map(|at| u8::try_from(at % 251).unwrap()).collect();
-        // One that ends with the reading, a short last one of several readings, and both with what is wrong in the middle.
+        // A block that ends with a read, a short last block of several reads, and both with a wrong byte in the middle.
         for (block, length) in [(2 * BUFFER, 2 * BUFFER), (2 * BUFFER + 100, 2 * BUFFER), (BUFFER + 7, data.len()), (BUFFER, data.len())] {
             let data = &data[..length];
             let good: Vec<Option<[u8; 32]>> = data.chunks(block).map(|piece| Some(Sha256::digest(piece).into())).collect();
-            let read = |data: &[u8]| compare(data, block as u64, &good, true, &mut Vec::new(), &mut |_| Ok(())).unwrap();
+            let expected = Expected { block_size: block as u64, blocks: &good, with_md5: true };
+            let read = |data: &[u8]| compare(data, &expected, &mut Vec::new(), &mut |_| Ok(())).unwrap();
             let found = read(data);
             assert_eq!((found.bytes, found.differing, found.md5), (length as u64, vec![], Some(Md5::digest(data).into())), "{block}");
             let mut wrong = data.to_vec();

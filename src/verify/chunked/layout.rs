@@ -1,29 +1,29 @@
-//! Which bytes of the volume come from which object.
+//! The bytes of the volume that come from each object.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use super::inventory::{Inventory, Object};
+use super::inventory::{Digests, Inventory, Object};
 use crate::domain::{Backup, Problem, ProblemCode};
 use crate::format::names;
 use crate::verify::fault::{Faults, Severity};
 
-/// No storage makes a volume larger than it was asked for by more than this.
+/// No storage makes a volume larger than requested by more than this.
 const MOST_ROUNDING: u64 = 64 << 30;
 
-/// Whether objects reach further than those of any backup of such a volume: to read them could take for ever.
+/// Whether objects reach further than those of any backup of such a volume. Reading them could take forever.
 pub fn is_beyond(reached: u64, volume_bytes: u64) -> bool {
     reached > volume_bytes.saturating_add(MOST_ROUNDING)
 }
 
-/// Whether the objects lie side by side, and those of a full backup cover the whole volume.
+/// Checks that the objects do not overlap, and that those of a full backup cover the whole volume.
 pub fn check(inventory: &Inventory, backup: &Backup, faults: &mut Faults, warnings: &mut Vec<Problem>) {
     let (full, volume_bytes) = (backup.parent_id.is_none(), inventory.volume_bytes);
     let mut reached = 0_u64;
     for object in &inventory.entries {
         let name = || names::data(&inventory.prefix, object.number);
         if object.offset < reached {
-            let text = format!("it begins at byte {} of the volume, where another object goes on to byte {reached}", object.offset);
+            let text = format!("it begins at byte {} of the volume, but another object reaches to byte {reached}", object.offset);
             faults.add(Severity::Corrupt, Problem::of(name(), ProblemCode::Overlap, text));
         } else if full && object.offset > reached {
             let text = format!("no object holds bytes {reached} to {} of the volume", object.offset);
@@ -32,15 +32,15 @@ pub fn check(inventory: &Inventory, backup: &Backup, faults: &mut Faults, warnin
         reached = reached.max(object.end());
     }
     let Some(volume_bytes) = volume_bytes else {
-        let text = "backups.size is not set or no size of a volume, so that nothing tells how much of the volume there should be";
+        let text = "backups.size is not set or not a size of a volume, so it is not known how much of the volume there must be";
         return faults.add(Severity::Unverifiable, Problem::general(ProblemCode::SizeUnknown, text));
     };
-    // The volume may have been extended after the snapshot was taken, and only a sha256file that fits tells.
-    let tells = |(block, digests): (u64, u64)| digests == volume_bytes.div_ceil(block);
-    if full && reached < volume_bytes && backup.snapshot_id.is_some() && !inventory.told.is_some_and(tells) {
+    // The volume may have been extended after the snapshot was taken, and only a sha256file that fits shows that it was not.
+    let fits = |digests: Digests| digests.count == volume_bytes.div_ceil(digests.block_size);
+    if full && reached < volume_bytes && backup.snapshot_id.is_some() && !inventory.claimed_digests.is_some_and(fits) {
         let text = format!(
             "no object holds bytes {reached} to {volume_bytes} of the volume; it is a backup of a snapshot, which may have been smaller, and \
-             its sha256file does not tell"
+             its sha256file does not show it"
         );
         faults.add(Severity::Unverifiable, Problem::general(ProblemCode::SizeUnknown, text));
     } else if full && reached < volume_bytes {
@@ -52,16 +52,16 @@ pub fn check(inventory: &Inventory, backup: &Backup, faults: &mut Faults, warnin
         faults.add(Severity::Corrupt, Problem::general(ProblemCode::BeyondVolume, text));
     } else if reached > volume_bytes {
         // Some storage rounds a volume up to its own unit.
-        let text = format!("its objects reach to byte {reached} of the volume, and backups.size is {volume_bytes} bytes");
+        let text = format!("its objects reach to byte {reached} of the volume, but backups.size is {volume_bytes} bytes");
         warnings.push(Problem::general(ProblemCode::LargerThanSize, text));
     }
 }
 
-/// Ranges of bytes of the volume, in their order.
+/// Ranges of bytes of the volume, in order.
 pub type Ranges = Vec<Range<u64>>;
 
-/// For every member of a chain (the newest first) and every object of it, the bytes of the volume that a restore leaves there:
-/// what no newer member writes over. What is not covered at all up to `volume_bytes` comes second.
+/// Returns, for every member of a chain (the newest first) and every object of it, the bytes of the volume that no newer member
+/// overwrites in a restore, and after that the bytes up to `volume_bytes` that no object covers.
 pub fn live(chain: &[&[Object]], volume_bytes: u64) -> (Vec<Vec<Ranges>>, Ranges) {
     let mut covered = RangeSet::default();
     let mut all = Vec::with_capacity(chain.len());
@@ -89,7 +89,7 @@ impl RangeSet {
             return;
         }
         let (mut start, mut end) = (range.start, range.end);
-        // Every range that this one meets becomes part of it.
+        // Every range that touches this one becomes part of it.
         while let Some((&other, &other_end)) = self.ends.range(..=end).next_back() {
             if other_end < start {
                 break;
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_member_hides_what_is_below() {
+    fn a_newer_member_hides_the_older_ones() {
         let (newer, older) = ([object(10, 10)], [object(0, 15), object(15, 15)]);
         let (live, gaps) = live(&[&newer, &older], 40);
         assert_eq!(live, [vec![vec![10..20]], vec![vec![0..10], vec![20..30]]]);

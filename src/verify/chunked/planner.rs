@@ -1,33 +1,52 @@
-//! What is to be read, piece by piece, and the digests that prove it.
+//! The pieces of objects to be read, and the digests that prove them.
 
 use std::collections::VecDeque;
 use std::ops::{ControlFlow, Range};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, OnceLock};
 
 use super::digest::Md5Reader;
-use super::inventory::Object;
-use super::reader::{Member, PART};
+use super::inventory::{Inventory, Object};
+use super::layout::Ranges;
 use crate::format::metadata::Compression;
 use crate::format::names;
+use crate::storage::ObjectStore;
+
+/// An uncompressed object is read in parts of about this size, so that all threads share it.
+pub const PART: u64 = 32 << 20;
+
+/// Bytes of memory that an object of a list takes in a restore: itself, the queued object, and its ranges.
+pub const LISTED_OBJECT: u64 = (size_of::<Object>() + size_of::<QueuedObject<'_>>() + 3 * size_of::<Range<u64>>()) as u64;
+
+/// A member of a chain whose objects are read.
+pub struct Member {
+    /// Where its objects are.
+    pub store: Arc<dyn ObjectStore>,
+    /// Its objects.
+    pub inventory: Arc<Inventory>,
+}
 
 /// An object to be read.
 pub struct QueuedObject<'a> {
+    /// The member that it belongs to.
     pub member: &'a Member,
+    /// Whether that is the member whose sha256file counts.
+    pub is_of_tip: bool,
+    /// The object.
     pub object: Object,
-    /// The bytes of the volume that it decides.
-    pub live: Vec<Range<u64>>,
+    /// The bytes of the volume that a restore takes from it.
+    pub live: Ranges,
     /// Its pieces that were not read yet.
     pieces: AtomicUsize,
-    /// The MD5 of all of its bytes as stored, where one of its pieces was found wrong; `None` in it where they cannot be read.
+    /// The MD5 of all of its bytes as stored, if one of its pieces was found wrong; `None` in it if they cannot be read.
     whole: OnceLock<Option<[u8; 16]>>,
 }
 
 impl<'a> QueuedObject<'a> {
     /// An object of a member.
-    pub fn new(member: &'a Member, object: Object, live: Vec<Range<u64>>) -> Self {
-        Self { member, object, live, pieces: AtomicUsize::new(0), whole: OnceLock::new() }
+    pub fn new(member: &'a Member, is_of_tip: bool, object: Object, live: Ranges) -> Self {
+        Self { member, is_of_tip, object, live, pieces: AtomicUsize::new(0), whole: OnceLock::new() }
     }
 
     /// Its name.
@@ -35,23 +54,23 @@ impl<'a> QueuedObject<'a> {
         names::data(&self.member.inventory.prefix, self.object.number)
     }
 
-    /// The MD5 of all of its bytes as stored; they are read for it once.
+    /// The MD5 of all of its bytes as stored. They are read for it once.
     pub fn whole_md5(&self) -> Option<[u8; 16]> {
         let read = || Md5Reader::of(self.member.store.open(&self.name(), None).ok()?).1.of_all(u64::MAX);
         *self.whole.get_or_init(read)
     }
 
-    /// A piece of it was read; whether that was the last one.
-    pub fn piece_was_read(&self) -> bool {
+    /// Counts a piece as read; returns whether that was the last one.
+    pub fn count_piece(&self) -> bool {
         self.pieces.fetch_sub(1, Ordering::Relaxed) == 1
     }
 }
 
 /// What proves a piece of an object.
 pub enum Proof {
-    /// The digests of its blocks, from the first on.
-    Blocks(Vec<Option<[u8; 32]>>),
-    /// The object's own.
+    /// The digests of its blocks of this size, from the first on.
+    Blocks(u64, Vec<Option<[u8; 32]>>),
+    /// The MD5 of the object.
     Md5,
 }
 
@@ -61,11 +80,11 @@ pub struct Piece<'a> {
     pub item: &'a QueuedObject<'a>,
     /// The bytes of the object; `None` for all of them.
     pub part: Option<Range<u64>>,
-    /// What proves it.
+    /// Its digests.
     pub proof: Proof,
 }
 
-/// Sends objects off to be compared with their own digests; false where nobody takes them any more.
+/// Queues objects to be compared with their MD5; returns false if no thread reads any more.
 pub fn send_with_md5<'b>(items: impl Iterator<Item = &'b QueuedObject<'b>>, sender: &SyncSender<Piece<'b>>) -> bool {
     for item in items {
         item.pieces.store(1, Ordering::Relaxed);
@@ -76,32 +95,32 @@ pub fn send_with_md5<'b>(items: impl Iterator<Item = &'b QueuedObject<'b>>, send
     true
 }
 
-/// Gives every object the digests of its blocks.
+/// Queues objects with the digests of their blocks.
 pub struct Planner<'b, 'c> {
     /// In the order of the volume.
     pub items: &'b [QueuedObject<'b>],
-    /// The first object that was not sent off yet.
+    /// The first object that was not queued yet.
     pub next: usize,
-    /// Bytes that one digest stands for.
+    /// Bytes that one digest covers.
     pub block_size: u64,
     /// Bytes of the volume.
     pub volume_end: u64,
-    /// So many digests one object may have.
+    /// The most digests that one object may have.
     pub most_blocks: u64,
-    /// Digests that objects to come need.
+    /// Digests that the next objects need.
     window: VecDeque<[u8; 32]>,
     /// The number of the first block in the window.
     base: u64,
-    /// How many digests came by.
-    pub came: u64,
-    /// Who reads.
+    /// How many digests were received.
+    pub received: u64,
+    /// The queue.
     pub sender: &'c SyncSender<Piece<'b>>,
-    /// Objects that do not lie on the borders of blocks, or have too many of them.
+    /// Objects that do not begin and end with a block, or have too many blocks.
     pub unaligned: Vec<usize>,
 }
 
 impl<'b, 'c> Planner<'b, 'c> {
-    /// At the beginning; no object gets more digests than `most_blocks`.
+    /// A planner that has received no digest yet.
     pub fn new(
         items: &'b [QueuedObject<'b>],
         block_size: u64,
@@ -110,13 +129,13 @@ impl<'b, 'c> Planner<'b, 'c> {
         sender: &'c SyncSender<Piece<'b>>,
     ) -> Self {
         let (window, unaligned) = (VecDeque::new(), Vec::new());
-        Self { items, next: 0, block_size, volume_end, most_blocks, window, base: 0, came: 0, sender, unaligned }
+        Self { items, next: 0, block_size, volume_end, most_blocks, window, base: 0, received: 0, sender, unaligned }
     }
 
     /// Takes the next digest.
     pub fn take(&mut self, hash: [u8; 32]) -> ControlFlow<()> {
         self.window.push_back(hash);
-        self.came += 1;
+        self.received += 1;
         while let Some(item) = self.items.get(self.next) {
             let object = &item.object;
             if object.length / self.block_size > self.most_blocks
@@ -127,7 +146,7 @@ impl<'b, 'c> Planner<'b, 'c> {
                 self.next += 1;
                 continue;
             }
-            if self.came < object.end().div_ceil(self.block_size) {
+            if self.received < object.end().div_ceil(self.block_size) {
                 break;
             }
             if !self.send() {
@@ -135,16 +154,16 @@ impl<'b, 'c> Planner<'b, 'c> {
             }
             self.next += 1;
         }
-        // Nothing before the next object is needed any more; behind the last one, nothing is.
-        let needed = self.items.get(self.next).map_or(self.came, |item| item.object.offset / self.block_size);
-        while self.base < needed.min(self.came) {
+        // Digests before the next object are not needed any more. After the last object, none is.
+        let needed = self.items.get(self.next).map_or(self.received, |item| item.object.offset / self.block_size);
+        while self.base < needed.min(self.received) {
             self.window.pop_front();
             self.base += 1;
         }
         ControlFlow::Continue(())
     }
 
-    /// Sends the next object off; false where nobody takes it any more.
+    /// Queues the next object; returns false if no thread reads any more.
     fn send(&self) -> bool {
         let Some(item) = self.items.get(self.next) else { return false };
         let object = &item.object;
@@ -160,21 +179,21 @@ impl<'b, 'c> Planner<'b, 'c> {
             let bytes = part.clone().unwrap_or(0..object.length);
             let blocks = (object.offset + bytes.start) / self.block_size..(object.offset + bytes.end).div_ceil(self.block_size);
             let wanted = blocks.map(|block| self.wanted(item, block)).collect();
-            if self.sender.send(Piece { item, part, proof: Proof::Blocks(wanted) }).is_err() {
+            if self.sender.send(Piece { item, part, proof: Proof::Blocks(self.block_size, wanted) }).is_err() {
                 return false;
             }
         }
         true
     }
 
-    /// The digest of a block, if this object decides it.
+    /// The digest of a block, if a restore takes all of the block from this object.
     fn wanted(&self, item: &QueuedObject<'_>, block: u64) -> Option<[u8; 32]> {
         let start = block.saturating_mul(self.block_size);
         let bytes = start..start.saturating_add(self.block_size).min(self.volume_end);
-        // An object in the middle of a long chain decides many small ranges.
+        // An object in the middle of a long chain can have many small ranges.
         let first = item.live.partition_point(|live| live.end < bytes.end);
-        let lives = item.live.get(first).is_some_and(|live| live.start <= bytes.start);
+        let is_live = item.live.get(first).is_some_and(|live| live.start <= bytes.start);
         let at = usize::try_from(block.checked_sub(self.base)?).ok()?;
-        self.window.get(at).filter(|_| lives).copied()
+        self.window.get(at).filter(|_| is_live).copied()
     }
 }

@@ -11,11 +11,14 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
+use super::chain::MOST_PARENTS_NAMED;
 use super::*;
+use crate::domain::{Backup, CheckVerdict, Driver, Level};
 use crate::format::generate::{self, Recipe};
 use crate::format::metadata::Compression;
 use crate::format::names;
-use crate::storage::MemoryStore;
+use crate::storage::{MemoryStore, ObjectStore, StorageError};
+use crate::verify::{Assessment, Capacity, Subject, Watch};
 
 const BLOCK: usize = 64;
 
@@ -102,7 +105,7 @@ impl Chain {
                 .or_insert_with(|| {
                     let mut own = Inspection::quick(link, level == Level::Quick, &mut || ());
                     if level == Level::Deep {
-                        deepen(link, &mut own, reading);
+                        own.read_data(link, reading);
                     }
                     own
                 })
@@ -271,8 +274,8 @@ fn of_many_damaged_parents_the_nearest_are_named_and_the_others_counted() {
     let named: Vec<&str> =
         findings.problems.iter().filter(|problem| problem.code.as_str() == "parent-damaged").map(|problem| &*problem.text).collect();
     assert_eq!(named.len(), MOST_PARENTS_NAMED + 1, "{named:#?}");
-    assert!(named[0].starts_with(&format!("backup {}, which it rests on, is missing: ", id(count - 2))), "{named:#?}");
-    assert!(named.last().unwrap().starts_with("5 more of the backups that it rests on are damaged; "), "{named:#?}");
+    assert!(named[0].starts_with(&format!("backup {}, which it is based on, is missing: ", id(count - 2))), "{named:#?}");
+    assert!(named.last().unwrap().starts_with("5 more of the backups that it is based on are damaged; "), "{named:#?}");
 }
 
 #[test]
@@ -405,7 +408,11 @@ fn an_increment_that_rests_on_other_bytes_is_found_by_restore_alone() {
     assert_eq!(wrong.check(1, Level::Deep).verdict, CheckVerdict::Intact);
     let found = wrong.check(1, Level::Restore);
     assert_eq!(found.verdict, CheckVerdict::Corrupt, "{found:?}");
-    assert!(found.problems[0].text.contains("the first at byte 64 of the volume; it is as it was written"), "{:?}", found.problems);
+    assert!(
+        found.problems[0].text.contains("the first at byte 64 of the volume; its MD5 fits, so it is as it was written"),
+        "{:?}",
+        found.problems
+    );
 }
 
 #[test]
@@ -431,7 +438,7 @@ fn a_stopped_check_says_so_and_calls_nothing_intact() {
     let link = StoredBackup { backup: &chain.backups[0], volume_bytes: Some(chain.volume_bytes), store: Ok(store) };
     let mut own = Inspection::quick(&link, true, &mut || ());
     let (options, capacity) = (ReadOptions::default(), Capacity::new(512 << 20));
-    deepen(&link, &mut own, ReadContext { options: &options, watch: &watch, capacity: &capacity, driver: Driver::Posix });
+    own.read_data(&link, ReadContext { options: &options, watch: &watch, capacity: &capacity, driver: Driver::Posix });
     assert_eq!(own.verdict(), CheckVerdict::Unverifiable);
 }
 

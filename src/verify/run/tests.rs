@@ -4,9 +4,10 @@ use std::ops::{ControlFlow, Range};
 use std::time::Instant;
 
 use super::*;
+use crate::domain::{ColumnSet, Glance, Listing};
 use crate::format::generate::{Recipe, write_from};
 use crate::format::metadata::Compression;
-use crate::storage::{MemoryStore, ObjectInfo, StorageErrorKind};
+use crate::storage::{MemoryStore, ObjectInfo, ObjectStore, StorageErrorKind};
 use crate::verify::chunked::LARGE;
 
 /// So many objects more than may be held side by side.

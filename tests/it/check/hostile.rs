@@ -602,7 +602,7 @@ fn a_chain_that_comes_back_to_itself_has_no_end() {
         for placed in [&second, &own] {
             let found = result(&document, &placed.id);
             assert!(["corrupt", "incomplete"].contains(&found["verdict"].as_str().unwrap()), "{found:#}");
-            assert!(found["problems"].to_string().contains("comes back to backup"), "{found:#}");
+            assert!(found["problems"].to_string().contains("leads back to backup"), "{found:#}");
         }
     }
 }

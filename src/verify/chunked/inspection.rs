@@ -1,0 +1,228 @@
+//! What is known of one backup from its own objects, without its chain.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::civil::DateTime;
+use jiff::tz::Offset;
+use jiff::{SignedDuration, Timestamp};
+
+use super::inventory::{Digests, Inventory, StoredBackup, Times, prefix_of};
+use super::layout;
+use super::options::ReadContext;
+use super::planner::{LISTED_OBJECT, Member};
+use super::reader::{Pass, ReadReport};
+use super::survey::Survey;
+use super::transfer::{WRONG_SHA256FILE, transfer_damage};
+use crate::domain::{Amount, Below, CheckVerdict, Level, Listing, Problem, ProblemCode};
+use crate::format::names;
+use crate::verify::fault::{Faults, Severity};
+use crate::verify::{Assessment, Subject};
+
+/// Clocks of hosts may differ by this much.
+const CLOCKS: SignedDuration = SignedDuration::from_secs(60);
+
+/// What is known of a backup after its own objects were checked, without its chain.
+#[derive(Clone, Default)]
+pub struct Inspection {
+    pub(super) faults: Faults,
+    pub(super) warnings: Vec<Problem>,
+    pub(super) inventory: Option<Arc<Inventory>>,
+    /// What `backups.object_count` must be.
+    object_count: Option<i64>,
+    begun: bool,
+    pub(super) absent: bool,
+    pub(super) times: Times,
+    pub(super) listing: Option<Listing>,
+    pub(super) below: Option<Below>,
+    /// The digests in its sha256file, if that fits the backup alone.
+    digests: Option<Digests>,
+    /// As [`Inventory::volume_bytes`].
+    volume_bytes: Option<u64>,
+    /// An object was written again during the check.
+    pub(super) rewritten: bool,
+    /// When the driver began by its clock, and by how much the storage's clock is behind at least.
+    clock_lag: Option<(Timestamp, SignedDuration)>,
+    pub(super) objects: Amount,
+    pub(super) bytes: Amount,
+    depth: String,
+}
+
+impl Inspection {
+    /// Checks names, sizes and side files. `thorough` and `before_large` are as for [`Survey::run`].
+    pub fn quick(stored: &StoredBackup<'_>, thorough: bool, before_large: &mut dyn FnMut()) -> Self {
+        let mut inspection = Self::default();
+        let Some(prefix) = prefix_of(stored.backup) else {
+            inspection.absent = true;
+            let text = "the driver never began: backups.container or service_metadata is not set, so nothing was written";
+            inspection.faults.add(Severity::Incomplete, Problem::general(ProblemCode::NeverBegun, text));
+            return inspection;
+        };
+        let store = match &stored.store {
+            Ok(store) => store.as_ref(),
+            Err(error) => {
+                inspection.faults.add_error(None, error);
+                return inspection;
+            }
+        };
+        let mut survey = Survey::run(store, stored, prefix, thorough, before_large);
+        // Damage is judged by the metadata, which may itself have been damaged on the network.
+        let name = names::metadata(prefix);
+        let damage = |survey: &Survey<'_>| transfer_damage(store, &name, survey.inventory.metadata_md5);
+        if survey.faults.has_damage() && damage(&survey).is_some() {
+            survey = Survey::run(store, stored, prefix, thorough, before_large);
+            if let Some(problem) = damage(&survey) {
+                survey.faults = Faults::default();
+                survey.faults.add(Severity::Unverifiable, problem);
+                (survey.inventory.entries, survey.inventory.known) = (Vec::new(), false);
+            }
+        }
+        let Survey { inventory, faults, warnings, .. } = survey;
+        let expected = inventory.entries.len().max(usize::try_from(inventory.data_objects).unwrap_or(0)) as u64;
+        let is_beyond = stored.volume_bytes.is_some_and(|volume_bytes| layout::is_beyond(inventory.end(), volume_bytes));
+        Self {
+            faults,
+            warnings,
+            object_count: i64::try_from(inventory.entries.len()).ok(),
+            begun: inventory.begun,
+            absent: inventory.absent,
+            times: inventory.times,
+            listing: inventory.listed.then_some(Listing { objects: inventory.present, bytes: inventory.present_bytes }),
+            digests: inventory.digests,
+            volume_bytes: inventory.volume_bytes,
+            clock_lag: inventory.times.oldest.and_then(|oldest| clock_lag(prefix, oldest)),
+            objects: Amount { checked: inventory.data_objects, expected },
+            bytes: Amount { checked: 0, expected: inventory.bytes() },
+            depth: inventory.depth.clone(),
+            inventory: (!is_beyond).then(|| Arc::new(inventory)),
+            ..Self::default()
+        }
+    }
+
+    /// Reads the objects, and compares them with the backup's own digests.
+    pub fn read_data(&mut self, stored: &StoredBackup<'_>, context: ReadContext<'_>) {
+        let (Ok(store), Some(inventory)) = (&stored.store, &self.inventory) else { return };
+        // Without side files there is nothing to compare, and "all 0 objects" would claim too much.
+        if inventory.entries.is_empty() && inventory.digests.is_none() {
+            return;
+        }
+        let members = [Member { store: Arc::clone(store), inventory: Arc::clone(inventory) }];
+        let (full, volume_bytes) = (stored.backup.parent_id.is_none(), inventory.volume_bytes);
+        let report = Pass { members: &members, context, restore: false, full, volume_bytes }.run();
+        self.add(report);
+    }
+
+    /// The number of its objects, side files not counted.
+    pub fn objects(&self) -> u64 {
+        self.objects.expected
+    }
+
+    /// The same without the list of objects, which takes most of the memory.
+    pub fn without_list(&self) -> Self {
+        Self { inventory: None, ..self.clone() }
+    }
+
+    /// Bytes of memory that its list takes in a restore.
+    pub(in crate::verify) fn list_bytes(&self) -> u64 {
+        self.inventory.as_ref().map_or(0, |inventory| (inventory.entries.len() as u64).saturating_mul(LISTED_OBJECT))
+    }
+
+    /// Checks that its sha256file can be one of its chain. Cinder makes an increment only with blocks of the same size as its parent's,
+    /// and never of a larger device. The sha256file of a full backup is compared with its own data.
+    pub(super) fn compare_sha256files(&mut self, tip: &StoredBackup<'_>, bottom: &StoredBackup<'_>, full: &Self) {
+        let (Some(own), Some(wanted)) = (self.digests, full.digests) else { return };
+        if bottom.backup.parent_id.is_some() || (own.block_size == wanted.block_size && own.count <= wanted.count) {
+            return;
+        }
+        let text = format!(
+            "its sha256file has {} digests of {} bytes, but that of its full backup {} has {} of {}: {WRONG_SHA256FILE}",
+            own.count, own.block_size, bottom.backup.id, wanted.count, wanted.block_size
+        );
+        let name = names::sha256file(prefix_of(tip.backup).unwrap_or_default());
+        self.faults.add_local(Severity::Corrupt, Problem::of(name, ProblemCode::Sha256fileWrong, text));
+        if let Some(inventory) = &mut self.inventory {
+            let inventory = Arc::make_mut(inventory);
+            (inventory.digests, inventory.volume_bytes) = (None, full.volume_bytes);
+        }
+    }
+
+    /// Adds what a pass over the data found.
+    pub(super) fn add(&mut self, report: ReadReport) {
+        self.depth = report.depth;
+        (self.bytes.checked, self.objects.checked) = (report.bytes, report.objects);
+        self.faults.extend(report.faults);
+        self.warnings.extend(report.warnings);
+        self.rewritten |= !report.rewritten.is_empty();
+        report.rewritten.into_iter().for_each(|modified| self.times.add(modified));
+    }
+
+    pub(super) fn verdict(&self) -> CheckVerdict {
+        if self.absent { CheckVerdict::Missing } else { self.faults.verdict() }
+    }
+
+    /// The assessment that follows.
+    pub(super) fn assess(mut self, subject: &Subject<'_>) -> Assessment {
+        let verdict = self.verdict();
+        let busy = self.check_times(subject);
+        let reached = match verdict {
+            CheckVerdict::Intact => Some(subject.level),
+            // A restore without a digest of the volume compares every object of the chain with its own.
+            CheckVerdict::Unverifiable if self.faults.are_all(ProblemCode::NoSha256file) => Some(Level::Deep),
+            _ => None,
+        };
+        Assessment {
+            verdict,
+            reached,
+            depth: self.depth,
+            busy,
+            begun: self.begun,
+            objects: self.objects,
+            bytes: self.bytes,
+            problems: self.faults.into_problems(),
+            warnings: self.warnings,
+            object_count: self.object_count.filter(|_| reached.is_some()),
+            // The chunked drivers set it before they write anything.
+            service_metadata: None,
+            // An object without a time may be newer than all others.
+            newest_object_at: self.times.known_newest(),
+            listing: self.listing,
+            below: self.below,
+        }
+    }
+
+    /// Adds warnings about the clocks; returns whether the backup may still be written.
+    fn check_times(&mut self, subject: &Subject<'_>) -> bool {
+        // If the clock of the backup's host is ahead of ours, it shows nothing about the storage's.
+        let lag = self.clock_lag.filter(|(began, _)| *began <= subject.now).map(|(_, lag)| lag);
+        if let Some(lag) = lag {
+            let text = format!(
+                "its oldest object seems to be {} s older than the backup itself: the storage's clock is behind by at least that much, and \
+                 its objects are that much younger",
+                lag.as_secs()
+            );
+            self.warnings.push(Problem::general(ProblemCode::ClockBehind, text));
+        }
+        if let Some(newest) = self.times.newest.filter(|newest| *newest > subject.now + Duration::from_secs(60)) {
+            let text = format!("its newest object was written at {newest}, which is in the future by this host's clock");
+            self.warnings.push(Problem::general(ProblemCode::ClockAhead, text));
+        }
+        if self.times.unknown > 0 {
+            let text = format!(
+                "the storage does not report when {} of its objects were written, so nothing shows whether it is still being written",
+                self.times.unknown
+            );
+            self.warnings.push(Problem::general(ProblemCode::NoTimes, text));
+        }
+        let settle = SignedDuration::try_from(subject.settle).unwrap_or(SignedDuration::MAX);
+        let age = |newest: Timestamp| subject.now.duration_since(newest).saturating_sub(lag.unwrap_or_default());
+        self.rewritten || self.times.newest.is_some_and(|newest| age(newest) < settle)
+    }
+}
+
+/// When the driver began by its clock, as the prefix has it, and by how much the storage's clock is behind: nothing was written before.
+fn clock_lag(prefix: &str, oldest: Timestamp) -> Option<(Timestamp, SignedDuration)> {
+    let began = names::Prefix::parse(prefix)?.timestamp;
+    let began = Offset::UTC.to_timestamp(DateTime::strptime("%Y%m%d%H%M%S", began).ok()?).ok()?;
+    let lag = began.duration_since(oldest);
+    (lag > CLOCKS).then_some((began, lag))
+}

@@ -1,0 +1,96 @@
+//! The backups to be checked, and the access to their storage.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::{Assessment, Watch};
+use crate::domain::{Backup, ColumnSet, Driver, Glance, Image, Level, Listing, Problem, ProblemCode};
+use crate::storage::{ObjectStore, StorageError, swift};
+
+/// A backup to be checked, with those that it is based on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// The backup.
+    pub backup: Backup,
+    /// Its ancestors, the nearest first, as far as they exist.
+    pub ancestors: Vec<Arc<Backup>>,
+    /// The columns that its row has.
+    pub columns: ColumnSet,
+}
+
+impl Target {
+    /// The rows of its ancestors.
+    pub fn rows_above(&self) -> impl Iterator<Item = Image> {
+        self.ancestors.iter().map(|backup| backup.image(self.columns))
+    }
+}
+
+/// A backup to be checked, with everything that the database says about it.
+#[derive(Debug, Clone, Copy)]
+pub struct Subject<'a> {
+    /// The backup.
+    pub backup: &'a Backup,
+    /// Its ancestors, the nearest first, as far as they exist.
+    pub ancestors: &'a [Arc<Backup>],
+    /// How deeply it is checked.
+    pub level: Level,
+    /// An object younger than this is a sign that the backup is being written.
+    pub settle: Duration,
+    /// The clock that the storage's times are compared with.
+    pub now: Timestamp,
+}
+
+impl Subject<'_> {
+    /// The problem of a chain that continues on another volume. An increment holds what changed in its own volume, so over the blocks
+    /// of another volume it gives the data of neither.
+    pub(super) fn parent_of_another_volume(&self) -> Option<Problem> {
+        let own = self.backup.volume_id.as_deref()?;
+        let is_other = |volume: &str| !volume.eq_ignore_ascii_case(own);
+        let mut others = self.ancestors.iter().filter(|ancestor| ancestor.volume_id.as_deref().is_some_and(is_other));
+        let first = others.next()?;
+        let more = match others.count() {
+            0 => String::new(),
+            more => format!(", as are {more} more of them"),
+        };
+        let text = format!(
+            "backup {}, which it is based on, is of volume {}{more}, but this one is of volume {own}: a restore would give the data of neither",
+            first.id,
+            first.volume_id.as_deref().unwrap_or_default()
+        );
+        Some(Problem::general(ProblemCode::ParentOfAnotherVolume, text))
+    }
+}
+
+/// Opens the storage that backups are on.
+pub trait StorageAccess: Sync {
+    /// The store that holds a backup of one of the chunked drivers.
+    ///
+    /// # Errors
+    /// What is missing in the configuration, or refused by the storage.
+    fn store(&self, driver: Driver, backup: &Backup) -> Result<Arc<dyn ObjectStore>, StorageError>;
+
+    /// Where a backup is looked for, as in the `location` of a result.
+    ///
+    /// # Errors
+    /// As for [`StorageAccess::store`].
+    fn location(&self, driver: Driver, backup: &Backup) -> Result<String, StorageError>;
+
+    /// Checks a backup in Ceph; returns its location, too. `watch` counts the bytes that are read.
+    ///
+    /// # Errors
+    /// What is missing in the configuration.
+    fn ceph(&self, subject: &Subject<'_>, watch: &Watch) -> Result<(Assessment, String), StorageError>;
+
+    /// Lists the parts of a backup in Ceph and the signs of work on it; `then` is what a check saw.
+    ///
+    /// # Errors
+    /// What is missing in the configuration, or refused by the cluster.
+    fn precheck_ceph(&self, backup: &Backup, ancestors: &[Arc<Backup>], then: Option<Listing>) -> Result<Glance, StorageError>;
+}
+
+/// Whether the location that a check noted for a backup is the one where it is looked for now.
+pub(super) fn is_same_location(driver: Driver, backup: &Backup, was: &str, now: &str) -> bool {
+    was == now || (driver == Driver::Swift && swift::is_url_of(was, backup.container.as_deref().unwrap_or_default()))
+}
