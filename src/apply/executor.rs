@@ -5,18 +5,20 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError, RwLock};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::Journal;
 use super::heartbeat_wait;
+use super::locked_rows::LockedRows;
 use super::partition::groups;
-use super::recheck::{LockedRows, Rows, Written};
 use super::reconcile::intended;
 use super::storage_recheck::{Precheck, StorageRechecks};
+use super::unit_rows::UnitRows;
 use super::worker::{BEGINS_WITHIN, Connect, TimedSituation, Transaction, Worker, ended};
 use super::writes::{by_row, update};
+use super::written::RunState;
 use crate::audit::AuditError;
 use crate::audit::record::{Event, Intent, NOT_BEGUN, StatementText, UnitOutcome, Window};
 use crate::backoff::Backoff;
@@ -159,15 +161,6 @@ const LOCKED_OUT: usize = 13;
 /// How long a session waits for a lock so that another session can see who holds it.
 const SEE_HOLDERS: Duration = Duration::from_secs(2);
 
-/// What all sessions of a run share.
-#[derive(Debug, Default)]
-pub(super) struct RunState {
-    /// What the run has written.
-    pub written: RwLock<Written>,
-    /// How many units in a row have failed to get a lock.
-    pub locked_out: AtomicUsize,
-}
-
 /// How a run's units have ended so far, by their places in the plan.
 struct UnitResults {
     results: Vec<Option<UnitResult>>,
@@ -210,7 +203,7 @@ struct EndedUnit {
 /// The units of a batch, for whichever session is free.
 struct Work<'a> {
     units: &'a [Unit],
-    rows: &'a [Rows],
+    rows: &'a [UnitRows],
     rechecks: &'a StorageRechecks,
     groups: Mutex<VecDeque<Vec<usize>>>,
     /// A unit has begun: however long that took, each batch does something.
@@ -436,8 +429,7 @@ impl<'a> Executor<'a> {
             }
             journal.sync().map_err(Failure::LogBefore)?;
         }
-        let rows: Vec<Rows> =
-            batch.iter().map(|unit| Rows::of(unit, self.census, &plan.policy, self.schema.columns, plan.check_of(unit))).collect();
+        let rows: Vec<UnitRows> = batch.iter().map(|unit| UnitRows::of(unit, plan, self.census, self.schema.columns)).collect();
         let groups = groups(&rows);
         let lanes = self.lanes(session, more, groups.len());
         // On one session the order is the plan's.
@@ -518,7 +510,7 @@ impl<'a> Executor<'a> {
             return session.lock_holders();
         }
         let Some(unit) = plan.units.get(place) else { return Vec::new() };
-        let rows = Rows::of(unit, self.census, &plan.policy, self.schema.columns, plan.check_of(unit));
+        let rows = UnitRows::of(unit, plan, self.census, self.schema.columns);
         let Ok(mut other) = (self.connect)() else { return Vec::new() };
         let schema = self.schema;
         let wait = move || -> Result<(), DbError> {

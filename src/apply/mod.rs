@@ -9,6 +9,7 @@ mod executor;
 mod heartbeat_wait;
 mod history_view;
 mod journal;
+mod locked_rows;
 mod partition;
 mod recheck;
 mod reconcile;
@@ -16,8 +17,10 @@ mod simulate;
 mod storage_recheck;
 mod undo;
 mod undo_guard;
+mod unit_rows;
 mod worker;
 pub mod writes;
+mod written;
 
 pub use executor::{Executor, Failure, Mode, Options, Progress, Run};
 pub use history_view::{FirstWriters, LaterUnits, first_writers};

@@ -6,13 +6,13 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use super::recheck::Rows;
+use super::unit_rows::UnitRows;
 use crate::domain::Table;
 use crate::domain::id::key;
 
 /// Puts units together that must go one after the other. Each group has the units' places in ascending order, and groups
 /// are in the order of their first units.
-pub fn groups(units: &[Rows]) -> Vec<Vec<usize>> {
+pub fn groups(units: &[UnitRows]) -> Vec<Vec<usize>> {
     let mut leaders: Vec<usize> = (0..units.len()).collect();
     let mut owners: HashMap<(Table, Cow<'_, str>), usize> = HashMap::new();
     for (place, rows) in units.iter().enumerate() {
@@ -49,8 +49,8 @@ mod tests {
 
     use super::*;
 
-    fn rows(backups: &[&str], volumes: &[&str], parent: Option<&str>) -> Rows {
-        Rows::plain(backups, volumes, parent)
+    fn rows(backups: &[&str], volumes: &[&str], parent: Option<&str>) -> UnitRows {
+        UnitRows::plain(backups, volumes, parent)
     }
 
     #[test]
@@ -75,12 +75,12 @@ mod tests {
     proptest! {
         #[test]
         fn whoever_shares_a_row_is_in_one_group(units in prop::collection::vec((0_u8..30, prop::collection::vec(0_u8..30, 0..3), prop::option::of(0_u8..30)), 0..40)) {
-            let built: Vec<Rows> = units
+            let built: Vec<UnitRows> = units
                 .iter()
                 .map(|(backup, volumes, parent)| {
                     let volumes: Vec<String> = volumes.iter().map(|id| format!("v{id}")).collect();
                     let volumes: Vec<&str> = volumes.iter().map(String::as_str).collect();
-                    Rows::plain(&[&format!("b{backup}")], &volumes, parent.map(|id| format!("b{id}")).as_deref())
+                    UnitRows::plain(&[&format!("b{backup}")], &volumes, parent.map(|id| format!("b{id}")).as_deref())
                 })
                 .collect();
             let groups = groups(&built);
@@ -92,7 +92,7 @@ mod tests {
             let of = |place: usize| groups.iter().position(|group| group.contains(&place));
             for one in 0..built.len() {
                 for other in 0..one {
-                    let keys = |rows: &Rows| rows.all().chain(rows.parent()).map(|(table, id)| (table, id.to_owned())).collect::<Vec<_>>();
+                    let keys = |rows: &UnitRows| rows.all().chain(rows.parent()).map(|(table, id)| (table, id.to_owned())).collect::<Vec<_>>();
                     let mine = keys(&built[one]);
                     if keys(&built[other]).iter().any(|key| mine.contains(key)) {
                         prop_assert_eq!(of(one), of(other));

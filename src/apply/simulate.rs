@@ -6,9 +6,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::recheck::Written;
 use super::reconcile::intended;
 use super::writes::{by_row, update};
+use super::written::Written;
 use crate::audit::record::StatementText;
 use crate::db::Engine;
 use crate::db::literal::inline_with;

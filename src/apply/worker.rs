@@ -6,12 +6,14 @@ use std::time::{Duration, Instant};
 
 use jiff::SignedDuration;
 
-use super::executor::RunState;
 use super::heartbeat_wait::depends_on_silence;
-use super::recheck::{LockedRows, Recheck, Rows, same_decision};
+use super::locked_rows::{LockedFacts, LockedRows};
+use super::recheck::{Recheck, decide_again, same_decision};
 use super::reconcile::{Sent, Standing, settle_rows};
 use super::undo_guard::begun_since;
+use super::unit_rows::UnitRows;
 use super::writes::{by_row, update};
+use super::written::RunState;
 use super::{Mode, Options, Settlement};
 use crate::audit::record::Window;
 use crate::db::schema::Schema;
@@ -182,7 +184,7 @@ impl Worker<'_> {
         &self,
         session: &mut Box<dyn Session>,
         unit: &Unit,
-        rows: &Rows,
+        rows: &UnitRows,
         known: &mut TimedSituation,
         retried: &mut dyn FnMut(&DbError),
     ) -> (UnitResult, Transaction, Option<DbError>) {
@@ -217,7 +219,7 @@ impl Worker<'_> {
         }
     }
 
-    fn attempt(&self, session: &mut Box<dyn Session>, unit: &Unit, rows: &Rows, situation: &Situation) -> Attempt {
+    fn attempt(&self, session: &mut Box<dyn Session>, unit: &Unit, rows: &UnitRows, situation: &Situation) -> Attempt {
         let writing = self.options.mode == Mode::Write;
         if let Err(error) = session.begin(if writing { Access::Write } else { Access::ReadOnly }) {
             return Attempt::Failed(error);
@@ -251,7 +253,7 @@ impl Worker<'_> {
         &self,
         session: &mut Box<dyn Session>,
         unit: &Unit,
-        rows: &Rows,
+        rows: &UnitRows,
         situation: &Situation,
         lock: Lock,
     ) -> Result<Recheck, DbError> {
@@ -282,7 +284,8 @@ impl Worker<'_> {
                 if let Some(why) = silent.filter(|_| by_heartbeat).and_then(|host| heartbeat_since_plan(plan, host, situation)) {
                     return Ok(Recheck::Refused(why));
                 }
-                let finding = fresh.decide(unit, self.census, &written, situation, &plan.policy, check);
+                let facts = LockedFacts { rows: &fresh, unit, census: self.census, written: &written };
+                let finding = decide_again(&facts, check, situation, &plan.policy);
                 match same_decision(unit, finding, &written) {
                     Ok(changes) => (changes, Direction::Forward),
                     Err(otherwise) => return Ok(otherwise),

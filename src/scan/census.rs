@@ -8,12 +8,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+use super::cases::{ActiveBackups, volumes_of};
 use super::names;
 use super::reader::Reader;
 use crate::db::DbError;
 use crate::domain::decide::Children;
 use crate::domain::id::key;
-use crate::domain::status::{BACKING_UP, CREATING, ERROR, NO_VOLUME, RESTORING, is_active};
+use crate::domain::status::{BACKING_UP, CREATING, ERROR, RESTORING, is_active};
 use crate::domain::{Backup, ColumnSet, Matched, Selection};
 
 /// What is known about a backup that is in a chain.
@@ -40,7 +41,7 @@ pub struct Census {
     /// The [`key`]s of those of these snapshots that are `backing-up`.
     held_snapshots: HashSet<String>,
     /// Backups that are being restored.
-    pub restoring: Vec<String>,
+    restoring: Vec<String>,
     /// The [`key`]s of volumes that some `temp_volume_id` names.
     temporary_volumes: HashSet<String>,
     /// Those of them that belong to a backup which is being created.
@@ -134,9 +135,7 @@ impl Census {
             if backup.status.as_deref() == Some(RESTORING) {
                 self.restoring.push(backup.id.clone());
             }
-            // All imports that never finished name the same volume, which is none: they share nothing.
-            let volumes = [&backup.volume_id, &backup.restore_volume_id].into_iter().flatten();
-            for volume in volumes.filter(|volume| *volume != NO_VOLUME) {
+            for volume in volumes_of(&backup) {
                 self.by_volume.entry(key(volume).into_owned()).or_default().push(backup.id.clone());
             }
             if let Some(snapshot) = &backup.snapshot_id {
@@ -202,16 +201,6 @@ impl Census {
         self.odd_ids.get(&key).cloned().unwrap_or_else(|| Uuid::from_u128(key).hyphenated().to_string())
     }
 
-    /// The active backups that are made of a volume or restored to it.
-    pub fn of_volume(&self, id: &str) -> impl Iterator<Item = &Backup> {
-        self.by_volume.get(key(id).as_ref()).into_iter().flatten().filter_map(|id| self.kept.get(id))
-    }
-
-    /// The active backups that are made of a snapshot.
-    pub fn of_snapshot(&self, id: &str) -> impl Iterator<Item = &Backup> {
-        self.by_snapshot.get(key(id).as_ref()).into_iter().flatten().filter_map(|id| self.kept.get(id))
-    }
-
     /// Whether some `temp_volume_id` names the volume.
     pub fn is_temporary(&self, volume: &str) -> bool {
         self.temporary_volumes.contains(key(volume).as_ref())
@@ -220,12 +209,6 @@ impl Census {
     /// Whether that of a backup which is being created does.
     pub fn is_temporary_in_use(&self, volume: &str) -> bool {
         self.temporaries_in_use.contains(key(volume).as_ref())
-    }
-
-    /// Whether a backup, while it is being made, holds its volume. From Pike on that of a snapshot holds the snapshot
-    /// alone, before it held the volume alone; the snapshot's status tells which.
-    pub fn holds_volume(&self, backup: &Backup) -> bool {
-        backup.snapshot_id.as_ref().is_none_or(|snapshot| !self.held_snapshots.contains(key(snapshot).as_ref()))
     }
 
     /// The live children of a backup.
@@ -257,6 +240,24 @@ impl Census {
             .collect();
         ids.sort();
         ids
+    }
+}
+
+impl ActiveBackups for Census {
+    fn of_volume(&self, id: &str) -> Vec<&Backup> {
+        self.by_volume.get(key(id).as_ref()).into_iter().flatten().filter_map(|id| self.kept.get(id)).collect()
+    }
+
+    fn of_snapshot(&self, id: &str) -> Vec<&Backup> {
+        self.by_snapshot.get(key(id).as_ref()).into_iter().flatten().filter_map(|id| self.kept.get(id)).collect()
+    }
+
+    fn restoring(&self) -> Vec<&Backup> {
+        self.restoring.iter().filter_map(|id| self.kept.get(id)).collect()
+    }
+
+    fn holds_volume(&self, backup: &Backup) -> bool {
+        backup.snapshot_id.as_ref().is_none_or(|snapshot| !self.held_snapshots.contains(key(snapshot).as_ref()))
     }
 }
 

@@ -1,23 +1,20 @@
 //! One scan: the census, the rows around what it kept, and the decisions.
 
-use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use thiserror::Error;
 
+use super::cases::{ActiveBackups, Facts, backup_case, counter_case, has_data_to_check, snapshot_case, snapshot_explainers, volume_case};
 use super::census::Census;
 use super::document::{Notice, NoticeCode, ScanDocument, Summary};
-use super::lineage;
 use super::reader::Reader;
-use super::related_rows::{
-    RelatedRows, as_peer, by_key, explainers, images_of_backup, images_of_chain, peers, siblings, snapshot_explainers,
-};
+use super::related_rows::{RelatedRows, Repaired, ScanFacts};
 use crate::db::schema::Schema;
 use crate::db::{Access, DbError, Session};
-use crate::domain::decide::{self, BackupCase, CounterCase, Peer, SnapshotCase, VolumeCase};
-use crate::domain::id::key;
-use crate::domain::status::{AVAILABLE, BACKING_UP, CREATING, DELETING, ERROR, RESTORING, RESTORING_BACKUP};
+use crate::domain::decide::{self, BackupCase};
+use crate::domain::status::{AVAILABLE, BACKING_UP, ERROR, ERROR_DELETING, RESTORING, RESTORING_BACKUP};
 use crate::domain::text::shell_word;
 use crate::domain::time::{human, rfc3339};
 use crate::domain::{
@@ -140,7 +137,7 @@ fn inside(session: &mut dyn Session, schema: &Schema, request: &ScanRequest<'_>)
     let left_out = findings.findings.len().saturating_sub(limit);
     if left_out > 0 {
         within = findings.repaired_within(limit);
-        if findings.counts_on_others.get() && within.len() < findings.repaired.len() {
+        if findings.repaired.counted_on.get() && within.len() < findings.repaired.ids.borrow().len() {
             // Some proposals count on backups that the limit leaves for another time.
             findings = Findings::new(&census, &situation, &ScanRequest { only: Some(&within), ..request });
             findings.all(&mut reader)?;
@@ -151,7 +148,7 @@ fn inside(session: &mut dyn Session, schema: &Schema, request: &ScanRequest<'_>)
     if selection.takes_leftover("quota") && selection.volumes.is_empty() {
         notices.extend(findings.quotas(&mut reader)?);
     }
-    let Findings { findings, images, matched, counts_on_others, .. } = findings;
+    let Findings { findings, images, matched, repaired, .. } = findings;
     let document = ScanDocument {
         schema: "cinder-backup-repair/scan",
         schema_version: 1,
@@ -164,21 +161,22 @@ fn inside(session: &mut dyn Session, schema: &Schema, request: &ScanRequest<'_>)
         left_out,
     };
     let named = selection.backups.clone();
-    let counts_on_others = counts_on_others.get();
+    let counts_on_others = repaired.counted_on.get();
     Ok(Scan { document, census, situation, images, matched, named, counts_on_others })
 }
 
-/// A check may take hours, and meanwhile other backups become old enough to be stuck. Whoever asked for a look at the data
-/// before it is decided on does not want those given up without one.
-fn leave_unlooked(finding: &mut Finding, policy: &Policy) {
-    let unlooked = finding.proposal.as_ref().is_some_and(|proposal| proposal.needs.contains(&Need::StorageCheck));
-    if unlooked && policy.to.as_deref() != Some(ERROR) {
+/// A check may take hours, and other backups become old enough to be stuck meanwhile. If a check of the storage was asked for, do not give
+/// them up without one.
+fn refuse_unchecked(finding: &mut Finding, policy: &Policy) {
+    let unchecked = finding.proposal.as_ref().is_some_and(|proposal| proposal.needs.contains(&Need::StorageCheck));
+    if unchecked && policy.to.as_deref() != Some(ERROR) {
         finding.proposal = None;
         finding.refusal =
             Some("it was not old enough yet when the storage was storage_checked at, so its data was not checked; try again".to_owned());
     }
 }
 
+/// The findings of one scan, as they are made.
 struct Findings<'a> {
     census: &'a Census,
     situation: &'a Situation,
@@ -188,10 +186,7 @@ struct Findings<'a> {
     findings: Vec<Finding>,
     images: Images,
     matched: Matched,
-    /// Selected backups that will be repaired: the rows that they hold will be free then.
-    repaired: HashSet<String>,
-    /// Whether something was decided that holds only if one of those is repaired before.
-    counts_on_others: Cell<bool>,
+    repaired: Rc<Repaired>,
 }
 
 impl<'a> Findings<'a> {
@@ -205,9 +200,12 @@ impl<'a> Findings<'a> {
             findings: Vec::new(),
             images: BTreeMap::new(),
             matched: census.matched.clone(),
-            repaired: HashSet::new(),
-            counts_on_others: Cell::new(false),
+            repaired: Rc::default(),
         }
+    }
+
+    fn facts<'r>(&'r self, repaired: &'r Repaired, related: &'r RelatedRows) -> ScanFacts<'r> {
+        ScanFacts { census: self.census, related, repaired, situation: self.situation, policy: self.policy }
     }
 
     /// Everything that is wanted: the oldest first, what has no age (contradictions) last.
@@ -226,62 +224,34 @@ impl<'a> Findings<'a> {
     /// Those of the repaired backups that are among the first findings.
     fn repaired_within(&self, limit: usize) -> BTreeSet<String> {
         let first = self.findings.iter().take(limit).filter(|finding| finding.kind == FindingKind::Backup);
-        first.filter(|finding| self.repaired.contains(&finding.id)).map(|finding| finding.id.clone()).collect()
-    }
-
-    /// Whether a backup will have been repaired by then.
-    fn is_repaired(&self, backup: &Backup) -> bool {
-        let repaired = self.repaired.contains(&backup.id);
-        if repaired {
-            self.counts_on_others.set(true);
-        }
-        repaired
+        first.filter(|finding| self.repaired.ids.borrow().contains(&finding.id)).map(|finding| finding.id.clone()).collect()
     }
 
     fn backups(&mut self, reader: &mut Reader<'_>) -> Result<(), DbError> {
-        let census = self.census;
+        let (census, policy, situation, columns) = (self.census, self.policy, self.situation, self.situation.columns);
+        let (repaired, request) = (Rc::clone(&self.repaired), self.request);
+        let with_chain = |backup: &Backup| request.kept == KeptRows::Chains || request.checks.contains_key(&backup.id);
         let selected: Vec<&Backup> = census.kept.values().filter(|backup| census.selected.contains(&backup.id)).collect();
-        // In portions, so that the rows around them need not all be in memory at once.
+        // In portions, so that not all related rows are in memory at once.
         for portion in selected.chunks(2_000) {
-            let related = RelatedRows::read(reader, portion)?;
-            let mut lineages = self.lineages(reader, portion)?;
+            let related = RelatedRows::of_backups(reader, portion, &with_chain)?;
+            let facts = ScanFacts { census, related: &related, repaired: &repaired, situation, policy };
             for backup in portion {
-                let above = lineages.remove(&backup.id);
-                let rows = above
-                    .as_ref()
-                    .filter(|_| self.request.kept == KeptRows::Chains)
-                    .map(|above| images_of_chain(backup, above, self.situation.columns));
-                let volume = related.volume(backup.volume_id.as_deref());
-                let destination = related.volume(backup.restore_volume_id.as_deref());
-                let snapshot = backup.snapshot_id.as_ref().and_then(|id| related.snapshots.get(key(id).as_ref())).cloned();
-                let rows_of = (volume.as_ref(), destination.as_ref(), snapshot.as_ref());
-                let case = BackupCase {
-                    ancestors: above.unwrap_or_default(),
-                    backup: (*backup).clone(),
-                    held: decide::held(backup, rows_of, &related.others(backup), self.situation, self.policy),
-                    volume,
-                    destination,
-                    snapshot,
-                    parent: backup.parent_id.as_ref().and_then(|id| related.parents.get(key(id).as_ref())).cloned(),
-                    siblings: siblings(census, backup),
-                    attachments: related.attachments(backup.volume_id.as_deref()),
-                    peers: peers(census, backup).map(|peer| self.peer(peer, &backup.id)).collect(),
-                    volume_is_temporary: backup.volume_id.as_ref().is_some_and(|id| census.is_temporary(id)),
-                    check: self.request.checks.get(&backup.id).cloned().map(Box::new),
-                };
-                let mut finding = decide::backup(&case, self.situation, self.policy);
-                finding.rows = rows.unwrap_or_default();
-                if self.request.storage_checked {
-                    leave_unlooked(&mut finding, self.policy);
+                let case = backup_case((*backup).clone(), request.checks.get(&backup.id), &facts, policy);
+                let mut finding = decide::backup(&case, situation, policy);
+                if request.kept == KeptRows::Chains && has_data_to_check(backup) {
+                    finding.rows = images_of_chain(backup, &facts.ancestors(backup), columns);
                 }
-                // Only what ends in a plan lets go of what it holds; in the order of their ids, as units are.
-                if finding.is_actionable() && self.request.only.is_none_or(|only| only.contains(&finding.id)) {
-                    self.repaired.insert(finding.id.clone());
+                if request.storage_checked {
+                    refuse_unchecked(&mut finding, policy);
                 }
-                // A row in error or error_deleting that was only named is nothing to report unless something can become of it.
-                let pending = !matches!(finding.status.as_deref(), Some("error" | "error_deleting"));
+                // Only a backup that the plan repairs lets go of its rows.
+                if finding.is_actionable() && request.only.is_none_or(|only| only.contains(&finding.id)) {
+                    repaired.ids.borrow_mut().insert(finding.id.clone());
+                }
+                // A backup in error or error_deleting that was only named is a finding only if it can be repaired, or is refused.
+                let pending = !matches!(finding.status.as_deref(), Some(ERROR | ERROR_DELETING));
                 if pending || finding.proposal.is_some() || finding.refusal.is_some() || !self.selection.statuses.is_empty() {
-                    let columns = self.situation.columns;
                     self.keep(finding, || images_of_backup(&case, columns), false);
                 }
             }
@@ -289,27 +259,11 @@ impl<'a> Findings<'a> {
         Ok(())
     }
 
-    /// What those rest on that a check on their storage says something about, or will.
-    fn lineages(&self, reader: &mut Reader<'_>, portion: &[&Backup]) -> Result<HashMap<String, Vec<Arc<Backup>>>, DbError> {
-        let storage = |backup: &&Backup| {
-            matches!(backup.status.as_deref(), Some(CREATING | ERROR))
-                && (self.request.kept == KeptRows::Chains || self.request.checks.contains_key(&backup.id))
-        };
-        let list: Vec<Backup> = portion.iter().copied().filter(storage).cloned().collect();
-        let ancestors = lineage::ancestors(reader, &list)?;
-        Ok(list.into_iter().map(|backup| backup.id).zip(ancestors).collect())
-    }
-
     /// Whether contradictions of this backup are wanted. What was named is ids by now, and a backup that is called by one of
     /// them is not meant.
     fn wants(&self, backup: &Backup) -> bool {
         let backups = &self.selection.backups;
         self.selection.takes_inconsistent(backup) && (backups.is_empty() || backups.contains(&backup.id))
-    }
-
-    fn peer(&self, peer: &Backup, before: &str) -> Peer {
-        let released = peer.id.as_str() < before && self.is_repaired(peer);
-        as_peer(self.census, peer, released)
     }
 
     fn keep(&mut self, finding: Finding, images: impl FnOnce() -> Vec<Image>, counter: bool) {
@@ -344,60 +298,25 @@ impl<'a> Findings<'a> {
         })?;
         self.matched = matched;
         pending.sort_by(|a, b| a.id.cmp(&b.id));
-        let ids: Vec<String> = pending.iter().map(|volume| volume.id.clone()).collect();
-        let mut suspects = Self::suspects_of_volumes(reader, &pending)?;
-        let mut attachments: HashMap<String, Vec<Attachment>> = HashMap::new();
-        for attachment in reader.attachments(&ids)? {
-            attachments.entry(key(&attachment.volume_id).into_owned()).or_default().push(attachment);
-        }
-        let backup_hosts: Vec<String> = self.census.hosts.iter().cloned().collect();
+        let related = RelatedRows::of_volumes(reader, &pending)?;
+        let (repaired, columns) = (Rc::clone(&self.repaired), self.situation.columns);
         for volume in pending {
-            let case = VolumeCase {
-                attachments: attachments.remove(key(&volume.id).as_ref()).unwrap_or_default(),
-                explained_by: explainers(self.census, &volume, self.situation.columns)
-                    .map(|peer| as_peer(self.census, peer, self.will_let_go(peer)))
-                    .collect(),
-                is_temporary: self.census.is_temporary(&volume.id),
-                suspects: suspects.remove(key(&volume.id).as_ref()).unwrap_or_default(),
-                backup_hosts: backup_hosts.clone(),
-                volume,
-            };
             // While the backup is being written, its temporary volume is as it should be.
-            if self.census.is_temporary_in_use(&case.volume.id) {
+            if self.census.is_temporary_in_use(&volume.id) {
                 continue;
             }
+            let case = volume_case(volume, &self.facts(&repaired, &related), columns);
             if let Some(finding) = decide::left_volume(&case, self.situation, self.policy) {
-                let columns = self.situation.columns;
                 self.keep(finding, || vec![case.volume.image(columns)], false);
             }
         }
         Ok(())
     }
 
-    /// Backups, whatever their status, that may be the reason for what volumes are marked as, by the volumes' keys.
-    fn suspects_of_volumes(reader: &mut Reader<'_>, volumes: &[Volume]) -> Result<HashMap<String, Vec<Backup>>, DbError> {
-        let marked = |status: &str| -> Vec<String> {
-            volumes.iter().filter(|volume| volume.status.as_deref() == Some(status)).map(|volume| volume.id.clone()).collect()
-        };
-        let sources = reader.backups_of_volumes(&marked(BACKING_UP))?.into_iter().map(|backup| (backup.volume_id.clone(), backup));
-        let restored = reader.backups_restored_to(&marked(RESTORING_BACKUP))?;
-        let destinations = restored.into_iter().map(|backup| (backup.restore_volume_id.clone(), backup));
-        Ok(by_key(sources.chain(destinations)))
-    }
-
     fn is_explained(&self, volume: &Volume) -> bool {
-        explainers(self.census, volume, self.situation.columns).any(|peer| !self.will_let_go(peer))
-    }
-
-    /// Whether a backup explains a volume only until it is repaired itself. One that is being created, or restored to
-    /// a volume on record, frees the volume in its own unit and goes on explaining it here.
-    fn will_let_go(&self, peer: &Backup) -> bool {
-        let elsewhere = match peer.status.as_deref() {
-            Some(DELETING) | None => true,
-            Some(RESTORING) => self.situation.columns < ColumnSet::Mitaka,
-            _ => false,
-        };
-        elsewhere && self.is_repaired(peer)
+        let related = RelatedRows::default();
+        let case = volume_case(volume.clone(), &self.facts(&self.repaired, &related), self.situation.columns);
+        case.explained_by.iter().any(|peer| !peer.released)
     }
 
     fn snapshots(&mut self, reader: &mut Reader<'_>) -> Result<(), DbError> {
@@ -413,18 +332,12 @@ impl<'a> Findings<'a> {
                 pending.push(snapshot);
             }
         })?;
-        let unexplained = |snapshot: &&Snapshot| snapshot_explainers(self.census, &snapshot.id).next().is_none();
+        let unexplained = |snapshot: &&Snapshot| snapshot_explainers(self.census, &snapshot.id).is_empty();
         let ids: Vec<String> = pending.iter().filter(unexplained).map(|snapshot| snapshot.id.clone()).collect();
-        let suspects = reader.backups_of_snapshots(&ids)?.into_iter().map(|backup| (backup.snapshot_id.clone(), backup));
-        let mut suspects = by_key(suspects);
+        let related = RelatedRows::of_snapshots(reader, &ids)?;
+        let (repaired, columns) = (Rc::clone(&self.repaired), self.situation.columns);
         for snapshot in pending {
-            let case = SnapshotCase {
-                explained_by: snapshot_explainers(self.census, &snapshot.id)
-                    .map(|peer| as_peer(self.census, peer, self.will_let_go(peer)))
-                    .collect(),
-                suspects: suspects.remove(key(&snapshot.id).as_ref()).unwrap_or_default(),
-                snapshot,
-            };
+            let case = snapshot_case(snapshot, &self.facts(&repaired, &related), columns);
             if let Some(finding) = decide::snapshot(&case, self.situation, self.policy) {
                 self.keep(finding, || vec![case.snapshot.image()], false);
             }
@@ -437,11 +350,13 @@ impl<'a> Findings<'a> {
             return Ok(());
         }
         let doubtful = self.census.doubtful_parents();
+        let repaired = Rc::clone(&self.repaired);
         let occupied: HashSet<String> =
             self.findings.iter().filter(|finding| finding.is_actionable()).map(|finding| finding.id.clone()).collect();
         let mut suspects: HashMap<String, Option<Backup>> = doubtful.iter().map(|id| (id.clone(), None)).collect();
         for parent in reader.backups(&doubtful)? {
-            let case = CounterCase { children: self.census.children(&parent.id), occupied: occupied.contains(&parent.id), backup: parent };
+            let is_occupied = occupied.contains(&parent.id);
+            let case = counter_case(parent, &self.facts(&repaired, &RelatedRows::default()), is_occupied);
             if self.wants(&case.backup)
                 && let Some(finding) = decide::counter(&case, self.situation, self.policy)
             {
@@ -479,7 +394,7 @@ impl<'a> Findings<'a> {
         reader.host_attachments(&mut |attachment| {
             let host = attachment.attached_host.as_deref().unwrap_or_default();
             let of_backup = census.hosts.contains(host) || services.knows(host);
-            let busy = census.of_volume(&attachment.volume_id).next().is_some();
+            let busy = !census.of_volume(&attachment.volume_id).is_empty();
             if of_backup && !busy && attachment.is_live() && selection.takes_owner(None, Some(&attachment.volume_id)) {
                 found.push(attachment);
             }
@@ -527,4 +442,16 @@ impl<'a> Findings<'a> {
             })
             .collect())
     }
+}
+
+/// The images of a backup and of its ancestors.
+fn images_of_chain(backup: &Backup, ancestors: &[Arc<Backup>], columns: ColumnSet) -> Vec<Image> {
+    std::iter::once(backup).chain(ancestors.iter().map(AsRef::as_ref)).map(|row| row.image(columns)).collect()
+}
+
+/// The images of all rows that the unit of a backup could change.
+fn images_of_backup(case: &BackupCase, columns: ColumnSet) -> Vec<Image> {
+    let backups = std::iter::once(&case.backup).chain(&case.parent).map(|row| row.image(columns));
+    let volumes = case.volume.iter().chain(&case.destination).map(|row| row.image(columns));
+    backups.chain(volumes).chain(case.snapshot.iter().map(Snapshot::image)).collect()
 }

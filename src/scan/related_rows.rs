@@ -1,205 +1,216 @@
-//! The rows around backups: what they hold, who else needs it, and what explains it.
+//! The rows that decisions depend on, read in batches: related rows of backups, volumes or snapshots, and the facts made from them.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
+use super::cases::{ActiveBackups, Facts, has_data_to_check, volumes_of};
 use super::census::Census;
+use super::lineage;
 use super::reader::Reader;
 use crate::db::DbError;
-use crate::domain::decide::{self, BackupCase, Peer};
-use crate::domain::id::{key, same};
-use crate::domain::status::{BACKING_UP, CREATING, DELETING, NO_VOLUME, RESTORING, RESTORING_BACKUP};
-use crate::domain::{Attachment, Backup, ColumnSet, Image, Snapshot, Volume};
+use crate::domain::decide::{self, BackupCase, Children, Others};
+use crate::domain::id::key;
+use crate::domain::status::{BACKING_UP, CREATING, RESTORING, RESTORING_BACKUP};
+use crate::domain::{Attachment, Backup, Evidence, Policy, Situation, Snapshot, Volume};
 
-/// Backups by the keys of what they have to do with.
-pub(super) fn by_key(backups: impl Iterator<Item = (Option<String>, Backup)>) -> HashMap<String, Vec<Backup>> {
-    let mut found: HashMap<String, Vec<Backup>> = HashMap::new();
-    for (id, backup) in backups {
-        found.entry(key(&id.unwrap_or_default()).into_owned()).or_default().push(backup);
-    }
-    found
-}
+/// Rows by the [`key`]s of their own ids, or of an id in them.
+type ByKey<T> = HashMap<String, T>;
 
-/// The rows around a portion of backups, by the [`key`]s of their ids.
-pub(super) struct RelatedRows {
-    volumes: HashMap<String, Volume>,
-    /// The snapshots that they are made of.
-    pub snapshots: HashMap<String, Snapshot>,
-    /// Their parents.
-    pub parents: HashMap<String, Backup>,
-    attachments: HashMap<String, Vec<Attachment>>,
-    /// Backups, whatever their status, of volumes that somebody else may have marked since a backup took them; likewise those
-    /// restored to such volumes, and those of such snapshots.
-    of_volumes: HashMap<String, Vec<Backup>>,
-    restored: HashMap<String, Vec<Backup>>,
-    of_snapshots: HashMap<String, Vec<Backup>>,
+/// The related rows of some backups, volumes or snapshots.
+#[derive(Debug, Default)]
+pub struct RelatedRows {
+    volumes: ByKey<Volume>,
+    snapshots: ByKey<Snapshot>,
+    parents: ByKey<Backup>,
+    /// By the ids of the backups.
+    ancestors: HashMap<String, Vec<Arc<Backup>>>,
+    attachments: ByKey<Vec<Attachment>>,
+    /// Backups, whatever their status, of volumes that another backup may have marked; likewise those that were restored to such volumes,
+    /// and those of such snapshots.
+    of_volumes: ByKey<Vec<Backup>>,
+    restored: ByKey<Vec<Backup>>,
+    of_snapshots: ByKey<Vec<Backup>>,
 }
 
 impl RelatedRows {
-    pub fn read(reader: &mut Reader<'_>, backups: &[&Backup]) -> Result<Self, DbError> {
-        let ids = |of: &dyn Fn(&Backup) -> Vec<Option<String>>| -> Vec<String> {
-            let set: BTreeSet<String> =
-                backups.iter().flat_map(|backup| of(backup)).flatten().filter(|id| id.as_str() != NO_VOLUME).collect();
-            set.into_iter().collect()
-        };
-        let volume_ids = ids(&|backup| vec![backup.volume_id.clone(), backup.restore_volume_id.clone()]);
-        let volumes: HashMap<String, Volume> =
-            reader.volumes(&volume_ids)?.into_iter().map(|volume| (key(&volume.id).into_owned(), volume)).collect();
+    /// Reads the related rows of backups; the ancestors only of those that `with_ancestors` selects.
+    pub fn of_backups(reader: &mut Reader<'_>, backups: &[&Backup], with_ancestors: &dyn Fn(&Backup) -> bool) -> Result<Self, DbError> {
+        let volumes = reader.volumes(&ids(backups.iter().flat_map(|backup| volumes_of(backup))))?;
         // Attachments matter only for volumes that may be set free.
-        let held: Vec<String> =
-            volumes.values().filter(|volume| volume.status.as_deref() == Some(BACKING_UP)).map(|volume| volume.id.clone()).collect();
-        let mut attachments: HashMap<String, Vec<Attachment>> = HashMap::new();
-        for attachment in reader.attachments(&held)? {
-            attachments.entry(key(&attachment.volume_id).into_owned()).or_default().push(attachment);
-        }
-        let snapshots = reader.snapshots(&ids(&|backup| vec![backup.snapshot_id.clone()]))?;
-        let parents = reader.backups(&ids(&|backup| vec![backup.parent_id.clone()]))?;
-        let mut related = Self {
-            volumes,
-            snapshots: snapshots.into_iter().map(|snapshot| (key(&snapshot.id).into_owned(), snapshot)).collect(),
-            parents: parents.into_iter().map(|parent| (key(&parent.id).into_owned(), parent)).collect(),
-            attachments,
-            of_volumes: HashMap::new(),
-            restored: HashMap::new(),
-            of_snapshots: HashMap::new(),
-        };
+        let held = ids(volumes.iter().filter(|volume| volume.status.as_deref() == Some(BACKING_UP)).map(|volume| &volume.id));
+        let mut related = Self { volumes: by_own_key(volumes, |volume| &volume.id), ..Self::default() };
+        related.read_attachments(reader, &held)?;
+        let snapshots = reader.snapshots(&ids(backups.iter().filter_map(|backup| backup.snapshot_id.as_ref())))?;
+        related.snapshots = by_own_key(snapshots, |snapshot| &snapshot.id);
+        let parents = reader.backups(&ids(backups.iter().filter_map(|backup| backup.parent_id.as_ref())))?;
+        related.parents = by_own_key(parents, |parent| &parent.id);
+        let checked: Vec<Backup> =
+            backups.iter().filter(|backup| has_data_to_check(backup) && with_ancestors(backup)).map(|backup| (*backup).clone()).collect();
+        let ancestors = lineage::ancestors(reader, &checked)?;
+        related.ancestors = checked.into_iter().map(|backup| backup.id).zip(ancestors).collect();
         related.read_others(reader, backups)?;
         Ok(related)
     }
 
-    /// Reads who else may hold what the backups hold: seldom anybody, as mostly nobody has written the row since.
-    fn read_others(&mut self, reader: &mut Reader<'_>, backups: &[&Backup]) -> Result<(), DbError> {
-        let (mut sources, mut destinations, mut snapshots) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
-        for backup in backups {
-            let marked = |id: &Option<String>, status: &str| {
-                let volume = self.volumes.get(key(id.as_deref()?).as_ref())?;
-                let marked = volume.status.as_deref() == Some(status) && decide::was_taken_since(backup, volume.updated_at.as_deref());
-                marked.then(|| volume.id.clone())
-            };
-            match backup.status.as_deref() {
-                Some(CREATING) => {
-                    sources.extend(marked(&backup.volume_id, BACKING_UP));
-                    let snapshot = backup.snapshot_id.as_deref().and_then(|id| self.snapshots.get(key(id).as_ref()));
-                    let marked = snapshot.filter(|snapshot| {
-                        snapshot.status.as_deref() == Some(BACKING_UP) && decide::was_taken_since(backup, snapshot.updated_at.as_deref())
-                    });
-                    snapshots.extend(marked.map(|snapshot| snapshot.id.clone()));
-                }
-                Some(RESTORING) => destinations.extend(marked(&backup.restore_volume_id, RESTORING_BACKUP)),
-                _ => {}
-            }
-        }
-        let list = |ids: BTreeSet<String>| -> Vec<String> { ids.into_iter().collect() };
-        let found = reader.backups_of_volumes(&list(sources))?;
-        self.of_volumes = by_key(found.into_iter().map(|backup| (backup.volume_id.clone(), backup)));
-        let found = reader.backups_restored_to(&list(destinations))?;
-        self.restored = by_key(found.into_iter().map(|backup| (backup.restore_volume_id.clone(), backup)));
-        let found = reader.backups_of_snapshots(&list(snapshots))?;
-        self.of_snapshots = by_key(found.into_iter().map(|backup| (backup.snapshot_id.clone(), backup)));
+    /// Reads the related rows of volumes that may be left over.
+    pub fn of_volumes(reader: &mut Reader<'_>, volumes: &[Volume]) -> Result<Self, DbError> {
+        let marked = |status: &str| ids(volumes.iter().filter(|volume| volume.status.as_deref() == Some(status)).map(|volume| &volume.id));
+        let mut related = Self::default();
+        related.read_others_by_id(reader, &marked(BACKING_UP), &marked(RESTORING_BACKUP), &[])?;
+        related.read_attachments(reader, &ids(volumes.iter().map(|volume| &volume.id)))?;
+        Ok(related)
+    }
+
+    /// Reads the related rows of snapshots that may be left over.
+    pub fn of_snapshots(reader: &mut Reader<'_>, snapshots: &[String]) -> Result<Self, DbError> {
+        let mut related = Self::default();
+        related.read_others_by_id(reader, &[], &[], snapshots)?;
+        Ok(related)
+    }
+
+    fn read_attachments(&mut self, reader: &mut Reader<'_>, volumes: &[String]) -> Result<(), DbError> {
+        self.attachments = by_key(reader.attachments(volumes)?, |attachment| Some(&attachment.volume_id));
         Ok(())
     }
 
-    /// Who else may hold what a backup holds.
-    pub fn others(&self, backup: &Backup) -> decide::Others {
-        let of = |found: &HashMap<String, Vec<Backup>>, id: &Option<String>| {
+    /// Reads which other backups may use the rows of these backups. Mostly there are none, because nobody has written the rows since.
+    fn read_others(&mut self, reader: &mut Reader<'_>, backups: &[&Backup]) -> Result<(), DbError> {
+        let (mut sources, mut destinations, mut snapshots) = (Vec::new(), Vec::new(), Vec::new());
+        for backup in backups {
+            let marked = |status: &Option<String>, mark: &str, at: &Option<String>| {
+                status.as_deref() == Some(mark) && decide::was_taken_since(backup, at.as_deref())
+            };
+            let volume = |id: &Option<String>, mark: &str| {
+                let volume = self.volumes.get(key(id.as_deref()?).as_ref())?;
+                marked(&volume.status, mark, &volume.updated_at).then(|| volume.id.clone())
+            };
+            match backup.status.as_deref() {
+                Some(CREATING) => {
+                    sources.extend(volume(&backup.volume_id, BACKING_UP));
+                    let snapshot = backup.snapshot_id.as_deref().and_then(|id| self.snapshots.get(key(id).as_ref()));
+                    let snapshot = snapshot.filter(|snapshot| marked(&snapshot.status, BACKING_UP, &snapshot.updated_at));
+                    snapshots.extend(snapshot.map(|snapshot| snapshot.id.clone()));
+                }
+                Some(RESTORING) => destinations.extend(volume(&backup.restore_volume_id, RESTORING_BACKUP)),
+                _ => {}
+            }
+        }
+        self.read_others_by_id(reader, &ids(&sources), &ids(&destinations), &ids(&snapshots))
+    }
+
+    fn read_others_by_id(
+        &mut self,
+        reader: &mut Reader<'_>,
+        sources: &[String],
+        destinations: &[String],
+        snapshots: &[String],
+    ) -> Result<(), DbError> {
+        self.of_volumes = by_key(reader.backups_of_volumes(sources)?, |backup| backup.volume_id.as_deref());
+        self.restored = by_key(reader.backups_restored_to(destinations)?, |backup| backup.restore_volume_id.as_deref());
+        self.of_snapshots = by_key(reader.backups_of_snapshots(snapshots)?, |backup| backup.snapshot_id.as_deref());
+        Ok(())
+    }
+
+    /// The other backups that may use the rows of a backup.
+    fn others(&self, backup: &Backup) -> Others {
+        let of = |found: &ByKey<Vec<Backup>>, id: &Option<String>| {
             id.as_deref().and_then(|id| found.get(key(id).as_ref())).cloned().unwrap_or_default()
         };
         match backup.status.as_deref() {
-            Some(CREATING) => decide::Others {
+            Some(CREATING) => Others {
                 of_volume: of(&self.of_volumes, &backup.volume_id),
                 of_snapshot: of(&self.of_snapshots, &backup.snapshot_id),
-                ..decide::Others::default()
+                ..Others::default()
             },
-            Some(RESTORING) => {
-                decide::Others { restored_there: of(&self.restored, &backup.restore_volume_id), ..decide::Others::default() }
-            }
-            _ => decide::Others::default(),
+            Some(RESTORING) => Others { restored_there: of(&self.restored, &backup.restore_volume_id), ..Others::default() },
+            _ => Others::default(),
         }
     }
+}
 
-    pub fn volume(&self, id: Option<&str>) -> Option<Volume> {
-        id.and_then(|id| self.volumes.get(key(id).as_ref())).cloned()
+/// The selected backups that a plan of this scan repairs, as far as they are decided.
+#[derive(Debug, Default)]
+pub struct Repaired {
+    pub ids: RefCell<HashSet<String>>,
+    /// Whether some decision holds only if one of them is repaired first.
+    pub counted_on: Cell<bool>,
+}
+
+/// The facts of a scan.
+pub struct ScanFacts<'a> {
+    pub census: &'a Census,
+    pub related: &'a RelatedRows,
+    pub repaired: &'a Repaired,
+    pub situation: &'a Situation,
+    pub policy: &'a Policy,
+}
+
+impl Facts for ScanFacts<'_> {
+    fn census(&self) -> &Census {
+        self.census
     }
 
-    pub fn attachments(&self, volume: Option<&str>) -> Vec<Attachment> {
-        let mut found = volume.and_then(|id| self.attachments.get(key(id).as_ref())).cloned().unwrap_or_default();
-        found.sort_by(|a, b| a.id.cmp(&b.id));
-        found
+    fn active(&self) -> &dyn ActiveBackups {
+        self.census
     }
-}
 
-/// The other active backups that may need a row which `backup` needs.
-pub fn peers<'c>(census: &'c Census, backup: &Backup) -> impl Iterator<Item = &'c Backup> {
-    let by_volume = [&backup.volume_id, &backup.restore_volume_id].into_iter().flatten().flat_map(|id| census.of_volume(id));
-    let by_snapshot = backup.snapshot_id.iter().flat_map(|id| census.of_snapshot(id));
-    let others: BTreeMap<&String, &Backup> =
-        by_volume.chain(by_snapshot).filter(|peer| peer.id != backup.id).map(|peer| (&peer.id, peer)).collect();
-    others.into_values()
-}
+    fn volume(&self, id: &str) -> Option<&Volume> {
+        self.related.volumes.get(key(id).as_ref())
+    }
 
-/// The active backups that could be the reason for a volume's status.
-pub fn explainers<'c>(census: &'c Census, volume: &Volume, columns: ColumnSet) -> impl Iterator<Item = &'c Backup> {
-    let status = volume.status.as_deref();
-    let named = census.of_volume(&volume.id);
-    let is_this = |id: &Option<String>| id.as_deref().is_some_and(|id| same(id, &volume.id));
-    let mut found: Vec<&Backup> = match status {
-        // A backup that is deleted while it is being written keeps its volume until the writer notices. From Mitaka to
-        // Ocata the backup of a snapshot, too, set the volume to backing-up, and not the snapshot.
-        Some(BACKING_UP) => named
-            .filter(|backup| {
-                is_this(&backup.volume_id)
-                    && census.holds_volume(backup)
-                    && matches!(backup.status.as_deref(), Some(CREATING | DELETING) | None)
-            })
-            .collect(),
-        // Before Mitaka it is not on record where a backup is restored to: any restore may be the one.
-        Some(RESTORING_BACKUP) if columns < ColumnSet::Mitaka => census.restoring.iter().filter_map(|id| census.kept.get(id)).collect(),
-        Some(RESTORING_BACKUP) => {
-            named.filter(|backup| backup.status.as_deref() == Some(RESTORING) && is_this(&backup.restore_volume_id)).collect()
-        }
-        _ => Vec::new(),
-    };
-    found.sort_by(|a, b| a.id.cmp(&b.id));
-    found.into_iter()
-}
+    fn snapshot(&self, id: &str) -> Option<&Snapshot> {
+        self.related.snapshots.get(key(id).as_ref())
+    }
 
-/// The active backups that could be the reason for a snapshot's status.
-pub fn snapshot_explainers<'c>(census: &'c Census, snapshot_id: &str) -> impl Iterator<Item = &'c Backup> {
-    census.of_snapshot(snapshot_id).filter(|backup| matches!(backup.status.as_deref(), Some(CREATING | DELETING) | None))
-}
+    fn parent(&self, id: &str) -> Option<&Backup> {
+        self.related.parents.get(key(id).as_ref())
+    }
 
-/// The live children of a backup's parent, without the backup itself.
-pub fn siblings(census: &Census, backup: &Backup) -> decide::Children {
-    let Some(parent) = &backup.parent_id else {
-        return decide::Children::default();
-    };
-    let mut children = census.children(parent);
-    children.remove(backup.status.as_deref());
-    children
-}
+    fn ancestors(&self, backup: &Backup) -> Vec<Arc<Backup>> {
+        self.related.ancestors.get(&backup.id).cloned().unwrap_or_default()
+    }
 
-/// A backup as a peer of another.
-pub fn as_peer(census: &Census, backup: &Backup, released: bool) -> Peer {
-    Peer {
-        id: backup.id.clone(),
-        status: backup.status.clone(),
-        volume_id: backup.volume_id.clone().filter(|_| census.holds_volume(backup)),
-        snapshot_id: backup.snapshot_id.clone(),
-        restore_volume_id: backup.restore_volume_id.clone(),
-        released,
+    fn attachments(&self, volume: &str) -> Vec<Attachment> {
+        self.related.attachments.get(key(volume).as_ref()).cloned().unwrap_or_default()
+    }
+
+    fn children(&self, parent: &str) -> Children {
+        self.census.children(parent)
+    }
+
+    // Backups are decided in the order of their ids, which is that of the units; volumes and snapshots after them.
+    fn is_repaired_before(&self, peer: &Backup) -> bool {
+        let repaired = self.repaired.ids.borrow().contains(&peer.id);
+        self.repaired.counted_on.set(self.repaired.counted_on.get() || repaired);
+        repaired
+    }
+
+    fn row_conflicts(&self, case: &BackupCase) -> Vec<Evidence> {
+        let rows = (case.volume.as_ref(), case.destination.as_ref(), case.snapshot.as_ref());
+        decide::held(&case.backup, rows, &self.related.others(&case.backup), self.situation, self.policy)
+    }
+
+    fn suspects(&self, id: &str) -> Vec<Backup> {
+        let related = self.related;
+        let found = [&related.of_volumes, &related.restored, &related.of_snapshots].map(|rows| rows.get(key(id).as_ref()));
+        found.into_iter().flatten().flatten().cloned().collect()
     }
 }
 
-/// The images of a backup and of those that it rests on.
-pub(super) fn images_of_chain(backup: &Backup, above: &[Arc<Backup>], columns: ColumnSet) -> Vec<Image> {
-    std::iter::once(backup).chain(above.iter().map(AsRef::as_ref)).map(|row| row.image(columns)).collect()
+fn ids<'a>(ids: impl IntoIterator<Item = &'a String>) -> Vec<String> {
+    ids.into_iter().collect::<BTreeSet<_>>().into_iter().cloned().collect()
 }
 
-/// The images of all rows that a backup's unit could change.
-pub fn images_of_backup(case: &BackupCase, columns: ColumnSet) -> Vec<Image> {
-    let mut images = vec![case.backup.image(columns)];
-    images.extend(case.parent.iter().map(|parent| parent.image(columns)));
-    images.extend(case.volume.iter().chain(&case.destination).map(|volume| volume.image(columns)));
-    images.extend(case.snapshot.iter().map(Snapshot::image));
-    images
+fn by_own_key<T>(rows: Vec<T>, id: fn(&T) -> &String) -> ByKey<T> {
+    rows.into_iter().map(|row| (key(id(&row)).into_owned(), row)).collect()
+}
+
+fn by_key<T>(rows: Vec<T>, id: fn(&T) -> Option<&str>) -> ByKey<Vec<T>> {
+    let mut found: ByKey<Vec<T>> = HashMap::new();
+    for row in rows {
+        let id = key(id(&row).unwrap_or_default()).into_owned();
+        found.entry(id).or_default().push(row);
+    }
+    found
 }

@@ -1,0 +1,215 @@
+//! A unit's rows as they are under lock, and the facts made from them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::unit_rows::UnitRows;
+use super::written::{Overlay, Written};
+use crate::db::DbError;
+use crate::domain::decide::{self, BackupCase, Children};
+use crate::domain::id::{key, same};
+use crate::domain::status::{NO_VOLUME, RESTORING, is_active};
+use crate::domain::{Attachment, Backup, ColumnSet, Evidence, Image, Moved, Snapshot, Table, Value, Volume};
+use crate::plan::Unit;
+use crate::scan::lineage::chain;
+use crate::scan::{ActiveBackups, Census, Facts, Lock, Reader, Row, volumes_of};
+
+/// A unit's rows as they are now, by the [`key`]s of their ids.
+#[derive(Debug, Default)]
+pub struct LockedRows {
+    backups: BTreeMap<String, Backup>,
+    volumes: BTreeMap<String, Volume>,
+    snapshots: BTreeMap<String, Snapshot>,
+    /// Live attachments of the volume that may be set free.
+    attachments: Vec<Attachment>,
+}
+
+impl LockedRows {
+    /// Reads the rows of a unit. Where nothing is decided again, as when a run is undone, attachments do not matter.
+    pub fn read(reader: &mut Reader<'_>, rows: &UnitRows, lock: Lock, decides: bool) -> Result<Self, DbError> {
+        let wanted: Vec<(Table, &str)> = rows.all().collect();
+        let held: Vec<&str> = rows.held.iter().map(String::as_str).filter(|id| decides && *id != NO_VOLUME).collect();
+        let (rows, attachments) = reader.around(&wanted, lock, &held)?;
+        let mut fresh = Self { attachments, ..Self::default() };
+        for row in rows.into_iter().flatten() {
+            match row {
+                Row::Backup(row) => drop(fresh.backups.insert(key(&row.id).into_owned(), *row)),
+                Row::Volume(row) => drop(fresh.volumes.insert(key(&row.id).into_owned(), row)),
+                Row::Snapshot(row) => drop(fresh.snapshots.insert(key(&row.id).into_owned(), row)),
+            }
+        }
+        Ok(fresh)
+    }
+
+    /// Takes the rows as the units before would have left them, as a dry run has to.
+    pub fn assume(&mut self, overlay: &Overlay) {
+        let of = |table: Table, id: &str| overlay.get(&(table, id.to_owned()));
+        let text = |image: &Image, column: &str| image.value(column).as_text().map(str::to_owned);
+        for row in self.backups.values_mut() {
+            let Some(image) = of(Table::Backups, &row.id) else { continue };
+            row.status = text(image, "status");
+            row.service_metadata = text(image, "service_metadata");
+            row.fail_reason = text(image, "fail_reason");
+            row.size = image.value("size").as_integer();
+            row.object_count = image.value("object_count").as_integer();
+            row.num_dependent_backups = image.value("num_dependent_backups").as_integer();
+        }
+        for row in self.volumes.values_mut() {
+            row.status = of(Table::Volumes, &row.id).map_or(row.status.take(), |image| text(image, "status"));
+        }
+        for row in self.snapshots.values_mut() {
+            row.status = of(Table::Snapshots, &row.id).map_or(row.status.take(), |image| text(image, "status"));
+        }
+    }
+
+    /// A backup as it is now; `None` where it is gone.
+    pub fn backup(&self, id: &str) -> Option<&Backup> {
+        self.backups.get(key(id).as_ref())
+    }
+
+    pub fn volume(&self, id: &str) -> Option<&Volume> {
+        self.volumes.get(key(id).as_ref())
+    }
+
+    pub fn snapshot(&self, id: &str) -> Option<&Snapshot> {
+        self.snapshots.get(key(id).as_ref())
+    }
+
+    /// A row as it is now; `None` where it is gone.
+    pub fn image(&self, table: Table, id: &str, columns: ColumnSet) -> Option<Image> {
+        match table {
+            Table::Backups => self.backup(id).map(|row| row.image(columns)),
+            Table::Volumes => self.volume(id).map(|row| row.image(columns)),
+            Table::Snapshots => self.snapshot(id).map(Snapshot::image),
+        }
+    }
+
+    /// Why a row that a unit changes cannot be; decided over again, a repair finds that out itself.
+    pub fn unfit(&self, unit: &Unit) -> Option<String> {
+        let of = |image: &Image| match image.table {
+            Table::Backups => self.backup(&image.id).and_then(|row| row.unfit.clone()),
+            Table::Volumes => self.volume(&image.id).and_then(|row| row.unfit.clone()),
+            Table::Snapshots => self.snapshot(&image.id).and_then(|row| row.unfit.clone()),
+        };
+        unit.before.iter().find_map(of)
+    }
+
+    /// Compares the rows with what the plan saw, or with what this run itself made of them since.
+    pub fn compare(&self, unit: &Unit, overlay: &Overlay, columns: ColumnSet) -> Result<Vec<Image>, Vec<Moved>> {
+        let (mut now, mut moved) = (Vec::new(), Vec::new());
+        for planned in &unit.before {
+            let expected = overlay.get(&(planned.table, planned.id.clone())).unwrap_or(planned);
+            match self.image(planned.table, &planned.id, columns) {
+                None => moved.push(Moved {
+                    table: planned.table,
+                    id: planned.id.clone(),
+                    column: "id".to_owned(),
+                    planned: Value::from(planned.id.as_str()),
+                    found: Value::Null,
+                }),
+                Some(found) => {
+                    moved.extend(expected.moved(&found));
+                    now.push(found);
+                }
+            }
+        }
+        if moved.is_empty() { Ok(now) } else { Err(moved) }
+    }
+}
+
+/// The facts of a unit, from its rows under lock.
+#[derive(Clone, Copy)]
+pub struct LockedFacts<'a> {
+    pub rows: &'a LockedRows,
+    pub unit: &'a Unit,
+    /// The census that preceded the run.
+    pub census: &'a Census,
+    /// What the run has written since.
+    pub written: &'a Written,
+}
+
+impl LockedFacts<'_> {
+    fn active_backups(&self, uses: impl Fn(&Backup) -> bool) -> Vec<&Backup> {
+        self.rows.backups.values().filter(|backup| is_active(backup.status.as_deref()) && uses(backup)).collect()
+    }
+
+    /// The unit's backup. If this run itself has written its row, as the parent of another backup, it is taken as the plan saw it: that makes
+    /// it neither young nor another one than was checked, and [`LockedRows::compare`] ensures that nobody else has written it.
+    pub fn backup(&self) -> Option<Backup> {
+        let backup = self.rows.backup(&self.unit.id).cloned()?;
+        let planned = self.unit.before.iter().find(|image| image.table == Table::Backups && image.id == self.unit.id);
+        let planned = planned.filter(|image| !self.unit.counter && self.written.rows.contains_key(&(image.table, image.id.clone())));
+        Some(match planned {
+            None => backup,
+            Some(planned) => Backup {
+                updated_at: planned.value("updated_at").as_text().map(str::to_owned),
+                num_dependent_backups: planned.value("num_dependent_backups").as_integer(),
+                ..backup
+            },
+        })
+    }
+}
+
+impl ActiveBackups for LockedFacts<'_> {
+    fn of_volume(&self, id: &str) -> Vec<&Backup> {
+        self.active_backups(|backup| volumes_of(backup).any(|volume| same(volume, id)))
+    }
+
+    fn of_snapshot(&self, id: &str) -> Vec<&Backup> {
+        self.active_backups(|backup| backup.snapshot_id.as_deref().is_some_and(|snapshot| same(snapshot, id)))
+    }
+
+    fn restoring(&self) -> Vec<&Backup> {
+        self.active_backups(|backup| backup.status.as_deref() == Some(RESTORING))
+    }
+
+    fn holds_volume(&self, backup: &Backup) -> bool {
+        self.census.holds_volume(backup)
+    }
+}
+
+impl Facts for LockedFacts<'_> {
+    fn census(&self) -> &Census {
+        self.census
+    }
+
+    fn active(&self) -> &dyn ActiveBackups {
+        self
+    }
+
+    fn volume(&self, id: &str) -> Option<&Volume> {
+        self.rows.volume(id)
+    }
+
+    fn snapshot(&self, id: &str) -> Option<&Snapshot> {
+        self.rows.snapshot(id)
+    }
+
+    fn parent(&self, id: &str) -> Option<&Backup> {
+        self.rows.backup(id)
+    }
+
+    fn ancestors(&self, backup: &Backup) -> Vec<Arc<Backup>> {
+        chain(backup, |id| self.rows.backup(id)).into_iter().cloned().map(Arc::new).collect()
+    }
+
+    fn attachments(&self, volume: &str) -> Vec<Attachment> {
+        self.rows.attachments.iter().filter(|attachment| same(&attachment.volume_id, volume)).cloned().collect()
+    }
+
+    fn children(&self, parent: &str) -> Children {
+        self.written.children(self.census, parent)
+    }
+
+    fn is_repaired_before(&self, _: &Backup) -> bool {
+        false
+    }
+
+    fn row_conflicts(&self, _: &BackupCase) -> Vec<Evidence> {
+        decide::held_in(&self.unit.evidence)
+    }
+
+    fn suspects(&self, _: &str) -> Vec<Backup> {
+        Vec::new()
+    }
+}
