@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::database::cache;
 use crate::schemas::scratch;
-use crate::servers::{root, run};
+use crate::servers::{refuse_in_fast_run, root, run};
 
 /// What Cinder's start-up clean-up did.
 #[derive(Debug)]
@@ -56,6 +56,7 @@ pub fn clean_up(url: &str, hosts: &[&str]) -> Cleanup {
 
 /// A program of the Python environment.
 pub fn program(name: &str) -> PathBuf {
+    refuse_in_fast_run("Cinder");
     let path = cache().join("venv/bin").join(name);
     assert!(path.exists(), "{} is missing; tests/run makes it", path.display());
     path

@@ -8,16 +8,42 @@ use cinder_backup_repair::db::Engine;
 use rustix::process::Pid;
 
 use crate::cinder;
-use crate::database::{Account, Change, TABLES, changes};
+use crate::database::{Account, Change, Database, TABLES, changes};
 use crate::population;
 use crate::rows::{Cell, ago};
-use crate::schemas::{Columns, ENGINES, engines, fresh};
+use crate::schemas::{Columns, ENGINES, SQLITE_SCHEMA, engines, fresh, synced_schema};
 use crate::servers::certificates::Certificates;
 use crate::servers::mariadb::Plugin;
 use crate::servers::{self, Server, ServerName, Transport};
 
 /// Set for the process that [`servers_end_with_a_killed_process`] kills.
 const HOLD: &str = "CINDER_TEST_HOLD_SERVERS";
+
+#[test]
+fn the_committed_schema_is_the_one_that_cinder_makes() {
+    let path = servers::root().join(SQLITE_SCHEMA);
+    let committed = fs::read_to_string(&path).unwrap();
+    let made = synced_schema(&Database::empty(Engine::Sqlite, None));
+    if std::env::var_os("UPDATE_SCHEMA").is_some() {
+        let heading = committed.lines().next().unwrap();
+        let lines: Vec<&str> = [heading].into_iter().chain(made.lines().map(str::trim_end)).collect();
+        fs::write(&path, lines.join("\n") + "\n").unwrap();
+        return;
+    }
+    assert_eq!(tables(&committed), tables(&made), "run this test with UPDATE_SCHEMA=1");
+}
+
+/// The lines of each CREATE statement, sorted: Cinder writes foreign keys in any order. Rows hold times and random ids.
+fn tables(script: &str) -> Vec<Vec<&str>> {
+    let statements = script.split(";\n").filter(|statement| statement.starts_with("CREATE "));
+    statements
+        .map(|statement| {
+            let mut lines: Vec<&str> = statement.lines().map(|line| line.trim_end_matches([',', ' '])).collect();
+            lines.sort_unstable();
+            lines
+        })
+        .collect()
+}
 
 #[test]
 fn every_engine_has_the_real_schema() {

@@ -109,8 +109,11 @@ const CAME_LATER: [(Columns, &[Later]); 3] = [
     ),
 ];
 
-/// Every engine that the tests can use here: the three, and Oracle's MySQL where it is installed.
+/// Every engine that the tests can use here: the three, and Oracle's MySQL where it is installed. `tests/run --fast` has SQLite alone.
 pub fn engines() -> Vec<Engine> {
+    if servers::is_fast_run() {
+        return vec![Engine::Sqlite];
+    }
     let mut engines = ENGINES.to_vec();
     if servers::mysql().is_some() {
         engines.push(Engine::Mysql);
@@ -186,14 +189,18 @@ fn finish(made: &mut BTreeMap<(&'static str, Columns), ()>, built: Database, nam
     template
 }
 
-/// The SQL that makes the real schema: from the cache, else from `cinder-manage db sync`.
+/// The schema that `cinder-manage db sync` makes on SQLite; it is committed, so that tests on SQLite need no Cinder.
+pub const SQLITE_SCHEMA: &str = "tests/cinder/schema-sqlite.sql";
+
+/// The SQL that makes the real schema: from the checkout or the cache, else from `cinder-manage db sync`.
 fn real_schema(engine: Engine, server: Option<&'static Server>) -> String {
+    if engine == Engine::Sqlite {
+        return fs::read_to_string(servers::root().join(SQLITE_SCHEMA)).expect(SQLITE_SCHEMA);
+    }
     let mut hash = Sha256::new();
     hash.update(fs::read(servers::root().join("tests/requirements.txt")).expect("tests/requirements.txt"));
     let database = Database::empty(engine, server);
-    if engine != Engine::Sqlite {
-        hash.update(database.value("SELECT VERSION()").expect("a server has a version"));
-    }
+    hash.update(database.value("SELECT VERSION()").expect("a server has a version"));
     let hash: String = hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
     let path = cache().join("schemas").join(format!("{}-{hash}.sql", engine.name()));
     // Several test processes may want it at once; one makes it.
@@ -202,12 +209,18 @@ fn real_schema(engine: Engine, server: Option<&'static Server>) -> String {
     if let Ok(sql) = fs::read_to_string(&path) {
         return sql;
     }
-    cinder::sync(&database.url());
-    let sql = script(&database);
-    assert!(sql.contains("num_dependent_backups"), "cinder-manage made no schema that makes sense");
+    let sql = synced_schema(&database);
     let unfinished = path.with_extension("new");
     fs::write(&unfinished, &sql).expect("the cache is ours");
     fs::rename(&unfinished, &path).expect("the cache is ours");
+    sql
+}
+
+/// The SQL of what `cinder-manage db sync` makes in an empty database.
+pub fn synced_schema(empty: &Database) -> String {
+    cinder::sync(&empty.url());
+    let sql = script(empty);
+    assert!(sql.contains("num_dependent_backups"), "cinder-manage made a schema without backups");
     sql
 }
 

@@ -130,6 +130,16 @@ pub fn gcs() -> &'static gcs::Gcs {
     SERVER.get_or_init(|| gcs::start(&gcs::Settings::default()))
 }
 
+/// Whether this is `tests/run --fast`, which has no servers and no Cinder.
+pub fn is_fast_run() -> bool {
+    std::env::var_os("CINDER_TEST_FAST").is_some()
+}
+
+/// Fails a test that needs what `tests/run --fast` does not have.
+pub fn refuse_in_fast_run(needed: &str) {
+    assert!(!is_fast_run(), "tests/run --fast has no {needed}: name this test in its list of tests to skip, or use schemas::engines()");
+}
+
 /// The checkout, where `.cache` is.
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

@@ -32,6 +32,9 @@ impl Process {
 
     /// Supervises an existing, empty directory. [`Process::start`] runs `command`; `signal` ends it.
     pub fn supervise(name: &str, dir: &Path, signal: &str, command: &[impl AsRef<OsStr>]) -> Self {
+        if !command.is_empty() {
+            super::refuse_in_fast_run(name);
+        }
         let mut supervisor = Command::new("sh")
             .arg("-c")
             .arg(include_str!("supervise.sh"))
