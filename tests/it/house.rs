@@ -505,6 +505,19 @@ fn no_code_ends_the_process_or_panics() {
     assert!(manifest.contains("\nunsafe_code = \"forbid\"\n"), "Cargo.toml allows unsafe code to the binary and the tests");
 }
 
+#[test]
+fn the_fast_run_skips_tests_that_exist() {
+    let script = read(&root().join("tests/run"));
+    let list = script.split_once("\nNOT_FAST=(\n").unwrap().1.split_once("\n)\n").unwrap().0;
+    let tests: Vec<String> = rust("tests/it")
+        .into_iter()
+        .map(|(path, file)| path.replace("tests/it/", "").replace(".rs", "").replace('/', "::") + "::\n" + &read(&file))
+        .collect();
+    for name in list.split_whitespace() {
+        assert!(tests.iter().any(|text| text.contains(name)), "tests/run --fast skips {name}, which is neither a module nor a test");
+    }
+}
+
 /// Files written by people, by path.
 fn texts() -> BTreeMap<String, String> {
     let folders = ["src", "sql", "tests", "benches", "vendor", ".ci", ".cargo", "docs"];

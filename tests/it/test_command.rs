@@ -36,8 +36,8 @@ fn an_interrupted_test_run_leaves_no_process_behind() {
     for (slow, signal, to_all, code) in [
         ("fmt", Signal::INT, true, 130),
         ("fmt", Signal::TERM, false, 143),
-        ("clippy", Signal::INT, false, 130),
-        ("clippy", Signal::TERM, false, 143),
+        ("test", Signal::INT, false, 130),
+        ("test", Signal::TERM, false, 143),
     ] {
         let checkout = tempfile::tempdir().unwrap();
         let path = |name: &str| checkout.path().join(name);
