@@ -1,4 +1,4 @@
-//! The port's contract as a test that every store passes.
+//! A conformance test of [`ObjectStore`] that every store passes.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -6,10 +6,10 @@ use std::ops::{ControlFlow, Range};
 
 use super::{ObjectInfo, ObjectStore, StorageErrorKind};
 
-/// How many objects `many-` begins: more than the thousand that servers list on a page.
+/// The number of objects with the prefix `many-`: more than the 1000 that servers list on a page.
 const MANY: usize = 1500;
 
-/// What [`check`] expects in the container, and nothing else; `slashes`: with names as the object stores' drivers make them.
+/// Returns the objects that [`check`] expects in the container. `slashes` adds names as the drivers of object stores give them.
 pub(crate) fn content(slashes: bool) -> BTreeMap<String, Vec<u8>> {
     let mut objects: BTreeMap<String, Vec<u8>> = BTreeMap::new();
     for number in 1..=MANY {
@@ -43,7 +43,7 @@ pub(crate) fn content(slashes: bool) -> BTreeMap<String, Vec<u8>> {
     }
     objects.insert("empty".to_owned(), Vec::new());
     objects.insert("large".to_owned(), (0..300_000_u32).flat_map(u32::to_le_bytes).collect());
-    // One name that begins another.
+    // A name that is a prefix of another.
     objects.insert("p-00001".to_owned(), b"of p".to_vec());
     objects.insert("p-00001x-00001".to_owned(), b"of p-00001x".to_vec());
     objects
@@ -67,13 +67,13 @@ fn bytes(store: &dyn ObjectStore, name: &str, range: Option<Range<u64>>) -> Vec<
     bytes
 }
 
-/// Holds a store that has [`content`] against the contract.
+/// Checks a store that has [`content`].
 pub(crate) fn check(store: &dyn ObjectStore, slashes: bool) {
     let content = content(slashes);
     assert!(!store.location().is_empty());
     assert!(store.concurrency() > 0);
 
-    // Lists: each once, and no prefix needs to end where a name does.
+    // Listings: each object once, with any prefix.
     let all: Vec<String> = content.keys().cloned().collect();
     let mut prefixes =
         vec!["many-", "many-0", "many-0004", "many-00042", "odd", "odd ", "odd%", "odd+", "oddü", "p-00001", "p-00001x", "absent"];
@@ -99,10 +99,10 @@ pub(crate) fn check(store: &dyn ObjectStore, slashes: bool) {
             if seen == stop_after { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
         store.list("many-", &mut each).unwrap();
-        assert_eq!(seen, stop_after, "a broken listing goes on");
+        assert_eq!(seen, stop_after, "a listing continues after a break");
     }
 
-    // Stats say what lists say.
+    // A stat agrees with the listing.
     let mut listed = BTreeMap::new();
     store
         .list("odd", &mut |info| {
@@ -145,14 +145,14 @@ pub(crate) fn check(store: &dyn ObjectStore, slashes: bool) {
     }
     assert_eq!(bytes(store, "empty", Some(0..10)), b"");
 
-    // What is not there.
+    // Absent objects.
     for absent in ["absent", "p-00002", "p-0000", "large ", "Large", "odd%2520name"] {
         assert_eq!(store.stat(absent).unwrap(), None, "{absent:?}");
         let error = store.open(absent, None).err().unwrap_or_else(|| panic!("{absent:?} opens"));
         assert_eq!(error.kind, StorageErrorKind::NoObject, "{absent:?}: {error}");
     }
 
-    // Many at once.
+    // In parallel.
     std::thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {

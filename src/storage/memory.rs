@@ -61,7 +61,7 @@ impl ObjectStore for MemoryStore {
 
     fn open(&self, name: &str, range: Option<Range<u64>>) -> Result<Box<dyn Read + Send + '_>, StorageError> {
         let Some((bytes, _)) = self.objects.get(name) else {
-            return Err(StorageError::new(StorageErrorKind::NoObject, format!("no object {name:?}")));
+            return Err(StorageError::new(StorageErrorKind::NoObject, format!("the object {name:?} does not exist")));
         };
         let end = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(bytes.len());
         let part = range.map_or(bytes.as_slice(), |range| bytes.get(end(range.start)..end(range.end)).unwrap_or_default());

@@ -1,9 +1,9 @@
-//! Backups in a directory: Cinder's posix driver, and with it nfs and glusterfs, which only mount the directory first.
+//! Backups in a directory: Cinder's posix driver, and nfs and glusterfs, which mount the directory first.
 //!
-//! A container is a directory below the root (`ab/cd/<backup id>`), an object is a plain file in it. Names come from rows
-//! and from side files, so none is trusted: every way below the root is walked without following a link, and what is no
-//! plain file is never opened for reading. Linux only, as cinder-backup is. A share that is mounted "hard" (NFS's default)
-//! and whose server is away holds up every call until it is back: no program can do anything about that.
+//! A container is a directory below the root (`ab/cd/<backup id>`), an object is a regular file in it. Names are from rows and
+//! side files, so none is trusted: every path below the root is opened without following links, and only regular files are opened
+//! for reading. Linux only, like cinder-backup. If the server of a share that is mounted "hard" (NFS's default) is unreachable, every
+//! call blocks until it is back. No program can avoid that.
 //!
 //! Source: `cinder/backup/drivers/{posix,nfs,glusterfs}.py`, `os_brick/remotefs/remotefs.py` (`get_mount_point`).
 
@@ -25,13 +25,13 @@ use super::{ObjectInfo, ObjectStore, StorageError, StorageErrorKind};
 use crate::config::StorageOptions;
 use crate::domain::{Driver, hex};
 
-/// A directory on its way to something else: it need not be readable.
+/// For a directory in the middle of a path, which need not be readable.
 const PASSAGE: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 const LISTED: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
-/// Should a fifo or a device take the file's place at the last moment, the open neither waits nor takes a terminal.
+/// If a fifo or a device replaces the file at the last moment, the open neither blocks nor acquires a terminal.
 const PLAIN: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
 
-/// Where a driver of the posix family keeps its containers, as its options say; `storage_path` says otherwise.
+/// Returns the directory with the containers of a driver of the posix family: `storage_path`, or that of the options.
 ///
 /// # Errors
 /// [`StorageErrorKind::Configuration`] for an option that is not set, for a share that is not mounted, and for a driver of
@@ -40,7 +40,7 @@ pub fn root(options: &StorageOptions, driver: Driver, storage_path: Option<&Path
     let option = |name: &str| {
         let found = options.text(name).map_err(|error| configuration(error.to_string()))?;
         found.map(|setting| setting.value).ok_or_else(|| {
-            configuration(format!("{name} is not set: give --config-file, --storage-option {name}=VALUE or --storage-path DIRECTORY"))
+            configuration(format!("{name} is not set; use --config-file, --storage-option {name}=VALUE or --storage-path DIRECTORY"))
         })
     };
     let (base, share) = match driver {
@@ -58,23 +58,23 @@ pub fn root(options: &StorageOptions, driver: Driver, storage_path: Option<&Path
     if !is_mounted(&path) {
         let path = path.display();
         return Err(configuration(format!(
-            "the share {share} is not mounted on {path}: mount it there, or give --storage-path DIRECTORY if its files are elsewhere"
+            "the share {share} is not mounted on {path}; mount it there, or use --storage-path DIRECTORY if its files are elsewhere"
         )));
     }
     Ok(path)
 }
 
-/// Whether something is mounted there. What else may lie there was written while nothing was mounted: objects would seem to
-/// be missing.
+/// Whether a file system is mounted at a path. Otherwise its files were written while nothing was mounted, and objects would seem to be
+/// missing.
 fn is_mounted(path: &Path) -> bool {
     let statx = |path: &Path| rustix::fs::statx(CWD, path, AtFlags::empty(), StatxFlags::BASIC_STATS);
     let found = match statx(path) {
         Ok(found) => found,
         Err(Errno::NOENT | Errno::NOTDIR) => return false,
-        // Not for us to see: opening it will say why.
+        // No permission, for example. Opening it gives the error.
         Err(_) => return true,
     };
-    // Linux 5.8 says it; before, all but bind mounts of the same file system show.
+    // Linux 5.8 has a flag for it. Before, only bind mounts of the same file system are not detected.
     if found.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT) {
         return found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT);
     }
@@ -86,8 +86,7 @@ fn configuration(text: String) -> StorageError {
     StorageError::new(StorageErrorKind::Configuration, text)
 }
 
-/// The directory that all containers lie in, opened once for all of them: a chain may have more members than a process may
-/// have files open.
+/// The directory with all containers. It is opened once, because a chain may have more members than a process may have open files.
 #[derive(Debug, Clone)]
 pub struct Root {
     opened: Arc<OwnedFd>,
@@ -95,16 +94,16 @@ pub struct Root {
 }
 
 impl Root {
-    /// The directory, which may be a symbolic link; nothing below it may.
+    /// Opens the directory. It may be a symbolic link; nothing below it may.
     ///
     /// # Errors
-    /// [`StorageErrorKind::Configuration`] where it is no directory.
+    /// [`StorageErrorKind::Configuration`] if it is not a directory.
     pub fn open(path: &Path) -> Result<Self, StorageError> {
-        // Once the root is open, nothing that is mounted over it or taken away makes objects seem to be gone.
+        // Once the root is open, a later mount or unmount does not make objects seem to be missing.
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let opened = rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| match errno {
             Errno::NOENT | Errno::NOTDIR | Errno::LOOP => configuration(format!(
-                "{} is not a directory ({errno}): is the file system mounted? or give --storage-path DIRECTORY",
+                "{} is not a directory ({errno}); check that the file system is mounted, or use --storage-path DIRECTORY",
                 path.display()
             )),
             errno => failure(errno, "open", &path.display().to_string()),
@@ -112,11 +111,10 @@ impl Root {
         Ok(Self { opened: Arc::new(opened), path: path.to_owned() })
     }
 
-    /// A container in it. As Cinder joins paths, one that is absolute takes the place of the root; it is looked into where it
-    /// lies below the root.
+    /// Returns a container. Cinder joins paths, so an absolute name replaces the root. It is accepted if it is below the root.
     ///
     /// # Errors
-    /// [`StorageErrorKind::NotFollowed`] where its name leads out. Whether it is there is seen when it is used.
+    /// [`StorageErrorKind::NotFollowed`] if the name leads out of the root. Whether the container exists is checked later.
     pub fn container(&self, container: &str) -> Result<PosixStore, StorageError> {
         let location = self.path.join(container).display().to_string();
         let below = Path::new(container).strip_prefix(&self.path).ok().and_then(Path::to_str).unwrap_or(container);
@@ -125,9 +123,7 @@ impl Root {
             let root = self.path.display();
             return Err(StorageError::new(
                 StorageErrorKind::NotFollowed,
-                format!(
-                    "the container {container:?} leads out of {root} and is not looked into: give --storage-path DIRECTORY with one that it lies in"
-                ),
+                format!("the container {container:?} leads out of {root} and is not read; use --storage-path with a directory above it"),
             ));
         }
         Ok(PosixStore { root: self.clone(), container: names, location, without_openat2: AtomicBool::new(false) })
@@ -140,12 +136,12 @@ pub struct PosixStore {
     root: Root,
     container: Vec<String>,
     location: String,
-    /// The kernel, or what keeps us from it, has no `openat2`.
+    /// The kernel or a sandbox has no `openat2`.
     without_openat2: AtomicBool,
 }
 
 impl PosixStore {
-    /// The container `container` below `root`. The root may be a symbolic link; nothing below it may.
+    /// Opens the container `container` below `root`. The root may be a symbolic link; nothing below it may.
     ///
     /// # Errors
     /// Those of [`Root::open`] and [`Root::container`].
@@ -153,22 +149,22 @@ impl PosixStore {
         Root::open(root)?.container(container)
     }
 
-    /// The path of a name in the container, for messages.
+    /// Returns the path of a name in the container, for messages.
     fn path(&self, name: &str) -> String {
         format!("{}/{name}", self.location)
     }
 
-    /// Opens what lies `names` below a directory, without following any link.
+    /// Opens the path `names` below a directory without following links.
     fn walk(&self, from: BorrowedFd<'_>, names: &[&str], flags: OFlags) -> Result<OwnedFd, Errno> {
         if !self.without_openat2.load(Ordering::Relaxed) {
             let way = names.join("/");
             let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-            // EAGAIN: something was renamed on the way just now, and the kernel cannot be sure.
+            // EAGAIN: a directory of the path was renamed at the same time.
             let mut tries = 0..8;
             loop {
                 match rustix::fs::openat2(from, way.as_str(), flags, Mode::empty(), resolve) {
                     Err(Errno::AGAIN) if tries.next().is_some() => {}
-                    // Not there before Linux 5.6; older sandboxes answer EPERM for what they do not know.
+                    // Missing before Linux 5.6. Old sandboxes return EPERM for unknown system calls.
                     Err(Errno::NOSYS | Errno::PERM) => break,
                     result => return result,
                 }
@@ -184,31 +180,31 @@ impl PosixStore {
         let names: Vec<&str> = self.container.iter().map(String::as_str).collect();
         self.walk(self.root.opened.as_fd(), &names, flags).map_err(|errno| match errno {
             Errno::NOENT if self.is_root_empty() => configuration(format!(
-                "{} is empty: is the file system mounted? or give --storage-path DIRECTORY",
+                "{} is empty; check that the file system is mounted, or use --storage-path DIRECTORY",
                 self.root.path.display()
             )),
-            // No file system could hold a name that this one finds too long.
+            // A name that is too long cannot exist.
             Errno::NOENT | Errno::NAMETOOLONG => {
-                StorageError::new(StorageErrorKind::NoContainer, format!("there is no directory {}", self.location))
+                StorageError::new(StorageErrorKind::NoContainer, format!("the directory {} does not exist", self.location))
             }
             errno => self.failure(errno, "open the directory", &self.location),
         })
     }
 
-    /// An empty root tells nothing about any backup: most likely something is not mounted.
+    /// Whether the root is empty. Then most likely the file system is not mounted, and no backup may be called missing.
     fn is_root_empty(&self) -> bool {
         let opened = rustix::fs::openat(&self.root.opened, ".", LISTED, Mode::empty());
         let Ok(mut entries) = opened.and_then(Dir::new) else { return false };
         entries.all(|entry| entry.is_ok_and(|entry| is_dots(entry.file_name().to_bytes())))
     }
 
-    /// The directory that a name lies in, and its last part.
+    /// Opens the directory of a name, and returns it with the last part of the name.
     fn place<'a>(&self, name: &'a str) -> Result<(OwnedFd, &'a str), StorageError> {
         let mut names: Vec<&str> = name.split('/').collect();
         if name.contains('\0') || names.iter().any(|part| matches!(*part, "" | "." | "..")) {
             return Err(StorageError::new(
                 StorageErrorKind::NotFollowed,
-                format!("the name {name:?} leads out of {} and is not looked at", self.location),
+                format!("the name {name:?} leads out of {} and is not read", self.location),
             ));
         }
         let last = names.pop().unwrap_or(name);
@@ -223,14 +219,14 @@ impl PosixStore {
     fn object_failure(&self, errno: Errno, what: &str, name: &str) -> StorageError {
         let path = self.path(name);
         match errno {
-            // No file system could hold a name that this one finds too long.
-            Errno::NOENT | Errno::NAMETOOLONG => StorageError::new(StorageErrorKind::NoObject, format!("there is no file {path}")),
+            // A name that is too long cannot exist.
+            Errno::NOENT | Errno::NAMETOOLONG => StorageError::new(StorageErrorKind::NoObject, format!("the file {path} does not exist")),
             errno => self.failure(errno, what, &path),
         }
     }
 
-    /// What an error means. A share that is mounted "soft" gives EIO also while its server does not answer: then the server
-    /// is asked for the root, and whether it answers decides.
+    /// Converts an error. A share that is mounted "soft" also gives EIO while its server does not respond. So after EIO the root is
+    /// read from the server: if this fails, the error is transient.
     fn failure(&self, errno: Errno, what: &str, path: &str) -> StorageError {
         let error = failure(errno, what, path);
         let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_FORCE_SYNC;
@@ -255,13 +251,13 @@ impl PosixStore {
         }
     }
 
-    fn only_plain(&self, name: &str, stat: &Stat) -> Result<(), StorageError> {
+    fn check_regular(&self, name: &str, stat: &Stat) -> Result<(), StorageError> {
         let path = self.path(name);
         let kind = match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile => return Ok(()),
             FileType::Symlink => {
-                // Cinder would follow it; where it leads to may be anything.
-                let text = format!("{path} is a symbolic link, which is not followed: what it leads to was not looked at");
+                // Cinder would follow it, but it may lead anywhere.
+                let text = format!("{path} is a symbolic link, which is not followed; its target was not read");
                 return Err(StorageError::new(StorageErrorKind::NotFollowed, text));
             }
             FileType::Directory => "a directory",
@@ -270,11 +266,11 @@ impl PosixStore {
             FileType::BlockDevice | FileType::CharacterDevice => "a device",
             _ => "something unknown",
         };
-        Err(StorageError::new(StorageErrorKind::NotAnObject, format!("{path} is {kind} and no plain file; it is not read")))
+        Err(StorageError::new(StorageErrorKind::NotAnObject, format!("{path} is {kind} and not a regular file; it is not read")))
     }
 }
 
-/// As `openat2` does, for kernels without it: one name after the other, none of them a link.
+/// Does what `openat2` does, for kernels without it: opens one name after the other, without following links.
 fn walk_by_name(from: BorrowedFd<'_>, names: &[&str], flags: OFlags) -> Result<OwnedFd, Errno> {
     let mut at: Option<OwnedFd> = None;
     let (last, passed) = names.split_last().ok_or(Errno::INVAL)?;
@@ -288,16 +284,16 @@ fn is_dots(name: &[u8]) -> bool {
     matches!(name, b"." | b"..")
 }
 
-/// What an error of the operating system means for a verdict.
+/// Converts an error of the operating system.
 fn failure(errno: Errno, what: &str, path: &str) -> StorageError {
     let (kind, hint) = match errno {
         Errno::LOOP | Errno::NOTDIR | Errno::XDEV => {
-            let hint = ": there is a link or something else that is no directory on the way, and it is not followed: mount what a link \
-                        leads to in its place (mount --bind), or give --storage-path DIRECTORY with one below which there is no link";
+            let hint = "; the path has a link, which is not followed, or something else that is not a directory: replace a link by a \
+                        mount of its target (mount --bind), or use --storage-path with a directory without links below it";
             (StorageErrorKind::NotFollowed, hint)
         }
-        Errno::ISDIR => (StorageErrorKind::NotAnObject, ": it is no plain file"),
-        Errno::ACCESS | Errno::PERM | Errno::ROFS => (StorageErrorKind::Permission, ": run this as the user of cinder-backup or as root"),
+        Errno::ISDIR => (StorageErrorKind::NotAnObject, "; it is not a regular file"),
+        Errno::ACCESS | Errno::PERM | Errno::ROFS => (StorageErrorKind::Permission, "; run this as the user of cinder-backup or as root"),
         Errno::STALE
         | Errno::TIMEDOUT
         | Errno::AGAIN
@@ -314,15 +310,15 @@ fn failure(errno: Errno, what: &str, path: &str) -> StorageError {
         | Errno::BUSY
         | Errno::NOLCK
         | Errno::TXTBSY
-        // The way to the disk (a fabric, a path) and not the disk.
+        // The path to the disk, not the disk.
         | Errno::NOLINK
-        // Of this machine, and others may give back what they hold.
+        // Limits of this machine, which may have room again later.
         | Errno::MFILE
         | Errno::NFILE
         | Errno::NOMEM
         | Errno::NOBUFS => (StorageErrorKind::Transient, ""),
-        // EIO; a checksum of the file system or of the disk that does not fit; a structure that makes no sense; a medium or target
-        // error, as the block layer reports it; and a device that is gone.
+        // EIO; a wrong checksum of the file system or of the disk; an invalid structure; a medium or target error of the block layer;
+        // and a missing device.
         //
         // Source: `blk_errors` in block/blk-core.c; EFSCORRUPTED and EFSBADCRC of XFS, ext4 and others.
         Errno::IO
@@ -333,7 +329,7 @@ fn failure(errno: Errno, what: &str, path: &str) -> StorageError {
         | Errno::REMOTEIO
         | Errno::NOMEDIUM
         | Errno::NXIO
-        | Errno::NODEV => (StorageErrorKind::Media, ": the disk or its file system cannot read it; look at the kernel's log (dmesg)"),
+        | Errno::NODEV => (StorageErrorKind::Media, "; the disk or its file system cannot read it: see the kernel's log (dmesg)"),
         _ => (StorageErrorKind::Protocol, ""),
     };
     let reason = io::Error::from(errno);
@@ -349,8 +345,8 @@ impl ObjectStore for PosixStore {
         std::thread::available_parallelism().map_or(1, NonZero::get)
     }
 
-    /// As Cinder's driver lists: what lies directly in the directory, links and directories too, which a restore would
-    /// stumble over; those have no size. Where the prefix holds a `/`, what lies in that directory.
+    /// Lists what Cinder's driver lists: the entries of the directory, including links and directories, on which a restore would
+    /// fail; their size is 0. If the prefix has a `/`, the entries of that directory.
     fn list(&self, prefix: &str, each: &mut dyn FnMut(ObjectInfo) -> ControlFlow<()>) -> Result<(), StorageError> {
         let cannot = |errno| self.failure(errno, "list", &self.location);
         let (folder, begins) = match prefix.rsplit_once('/') {
@@ -360,7 +356,7 @@ impl ObjectStore for PosixStore {
         let opened = if folder.is_empty() {
             self.container(LISTED)?
         } else {
-            // Through `place` for its rules on names; what is asked for is the parent of anything there.
+            // `place` checks the name and opens the parent of any file in this directory.
             match self.place(&format!("{folder}x")) {
                 Ok((parent, _)) => rustix::fs::openat(&parent, ".", LISTED, Mode::empty()).map_err(cannot)?,
                 Err(error) if error.kind == StorageErrorKind::NoObject => return Ok(()),
@@ -376,11 +372,11 @@ impl ObjectStore for PosixStore {
             }
             let stat = match rustix::fs::statat(entries.fd().map_err(cannot)?, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(stat) => stat,
-                // Gone since.
+                // Deleted meanwhile.
                 Err(Errno::NOENT) => continue,
                 Err(errno) => return Err(self.failure(errno, "look at", &self.path(&String::from_utf8_lossy(bytes)))),
             };
-            // What is not UTF-8 cannot be an object's name, but that it is there must be known.
+            // A name that is not UTF-8 is not an object of Cinder, but it must be reported.
             let name = format!("{folder}{}", String::from_utf8_lossy(bytes));
             if each(Self::info(name, &stat)).is_break() {
                 break;
@@ -394,7 +390,7 @@ impl ObjectStore for PosixStore {
             rustix::fs::statat(&parent, last, AtFlags::SYMLINK_NOFOLLOW).map_err(|errno| self.object_failure(errno, "look at", name))
         });
         match looked {
-            Ok(stat) => self.only_plain(name, &stat).map(|()| Some(Self::info(name.to_owned(), &stat))),
+            Ok(stat) => self.check_regular(name, &stat).map(|()| Some(Self::info(name.to_owned(), &stat))),
             Err(error) if error.kind == StorageErrorKind::NoObject => Ok(None),
             Err(error) => Err(error),
         }
@@ -403,15 +399,15 @@ impl ObjectStore for PosixStore {
     fn open(&self, name: &str, range: Option<Range<u64>>) -> Result<Box<dyn Read + Send + '_>, StorageError> {
         let cannot = |errno| self.object_failure(errno, "open", name);
         let (parent, last) = self.place(name)?;
-        // Opening a device can do something: it is looked at first, and once more when it is open.
+        // Opening a device can have effects, so the type is checked before the open, and again after it.
         let stat = rustix::fs::statat(&parent, last, AtFlags::SYMLINK_NOFOLLOW).map_err(cannot)?;
-        self.only_plain(name, &stat)?;
+        self.check_regular(name, &stat)?;
         let opened = self.walk(parent.as_fd(), &[last], PLAIN).map_err(cannot)?;
         let stat = rustix::fs::fstat(&opened).map_err(cannot)?;
-        self.only_plain(name, &stat)?;
+        self.check_regular(name, &stat)?;
         let size = u64::try_from(stat.st_size).unwrap_or(0);
         let (start, end) = range.map_or((0, u64::MAX), |range| (range.start, range.end));
-        // Only makes it faster, and not every file system takes it.
+        // Only an optimisation, which not every file system supports.
         let _ = rustix::fs::fadvise(&opened, start, NonZero::new(end.min(size).saturating_sub(start)), Advice::Sequential);
         let mut file = File::from(opened);
         if start > 0 && start < size {
@@ -422,7 +418,7 @@ impl ObjectStore for PosixStore {
     }
 }
 
-/// A part of a file.
+/// A range of a file.
 struct FileReader<'a> {
     file: File,
     left: u64,

@@ -1,7 +1,7 @@
-//! Runs one of Ceph's commands: no shell, a deadline, bounded output, and an error that says what went wrong.
+//! Runs one of Ceph's commands, without a shell and with a deadline, bounded output and a clear error.
 //!
-//! A command against a pool that is full, or whose placement groups are down, does not fail: it hangs. So each has a deadline
-//! and is killed at its end, with everything in its process group.
+//! A command on a full pool, or on one with placement groups that are down, does not fail but hangs. So each has a deadline,
+//! after which its whole process group is killed.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read};
@@ -19,29 +19,28 @@ use super::message;
 use crate::backoff::Backoff;
 use crate::storage::{Health, StorageError, StorageErrorKind};
 
-/// How often the process looks whether the person asked to stop.
+/// The longest pause before the next check whether the operator asked to stop.
 const CANCEL_POLL: Duration = Duration::from_millis(100);
-/// The pauses between two looks whether the command has ended.
+/// The pauses between checks whether the command has ended.
 const POLL: Backoff = Backoff { first: Duration::from_millis(1), longest: Duration::from_millis(20) };
-/// How long to wait for the rest of the messages once the command itself has ended.
+/// How long to wait for the rest of the messages after the command has ended.
 const MESSAGE_WAIT: Duration = Duration::from_millis(500);
-/// So much of the messages is kept, of their end.
+/// How much of the end of the messages is kept, in bytes.
 const MESSAGE_LIMIT: usize = 16 << 10;
 
-/// What is to be run.
+/// A command to run.
 #[derive(Debug)]
 pub(super) struct Invocation<'a> {
-    /// The program, looked for as the environment's PATH says.
+    /// The program, which is searched for in PATH.
     pub program: &'a OsStr,
-    /// Its arguments.
     pub arguments: Vec<OsString>,
-    /// What it is about, for messages: `image volume-… in pool backups`.
+    /// The object of the command, for messages: `image volume-… in pool backups`.
     pub about: &'a str,
-    /// How long it may take without giving a byte.
+    /// How long the command may be silent.
     pub deadline: Duration,
-    /// What is known of the cluster.
+    /// The health of the cluster.
     pub health: Arc<Health>,
-    /// Set when the person asks to stop.
+    /// Set when the operator asks to stop.
     pub cancelled: Option<Arc<AtomicBool>>,
 }
 
@@ -56,18 +55,18 @@ enum KillReason {
 #[derive(Debug)]
 struct ProcessState {
     child: Child,
-    /// Only while somebody waits for the command; a reader that is slow itself does no harm.
+    /// Set only while a reader waits for the command, so that a slow reader does not kill it.
     deadline: Option<Instant>,
     ended: Option<ExitStatus>,
     killed: Option<KillReason>,
 }
 
 impl ProcessState {
-    /// Kills the command and what it started. The child has not been reaped, so its number is still its own.
+    /// Kills the command and the processes that it started. The child has not been reaped, so its process id is still valid.
     fn kill(&mut self, why: KillReason) {
         if self.ended.is_none() && self.killed.is_none() {
             self.killed = Some(why);
-            // Its own group, so that nothing of ours is hit; it may have ended meanwhile.
+            // The command has a process group of its own. It may have ended already.
             let _ = kill_process_group(Pid::from_child(&self.child), Signal::KILL);
         }
     }
@@ -80,15 +79,15 @@ struct Process {
 }
 
 impl Process {
-    /// No code that holds the lock can panic half-way through a change.
+    /// Ignores poisoning: no code that holds the lock can panic in the middle of a change.
     fn lock(&self) -> MutexGuard<'_, ProcessState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A command that runs, as the stream of its standard output.
+/// The standard output of a running command, as a stream.
 ///
-/// The stream ends without an error only if the command ended with status 0. Dropping it earlier kills the command.
+/// The stream ends without an error only if the command ended with status 0. Dropping the stream kills the command.
 #[derive(Debug)]
 pub(super) struct CommandStream {
     process: Arc<Process>,
@@ -99,7 +98,7 @@ pub(super) struct CommandStream {
     allowed: Duration,
     health: Arc<Health>,
     begun: Instant,
-    /// What the end was, once it was reached.
+    /// Set once the command has ended.
     outcome: Option<Result<(), StorageError>>,
 }
 
@@ -109,7 +108,7 @@ impl CommandStream {
         let program = invocation.program.to_string_lossy().into_owned();
         let mut child = Command::new(invocation.program)
             .args(&invocation.arguments)
-            // Ceph prints some times without a zone, as local ones.
+            // Ceph prints some times in local time without a zone.
             .env("TZ", "UTC")
             .env("LC_ALL", "C")
             .stdin(Stdio::null())
@@ -134,7 +133,7 @@ impl CommandStream {
             .and_then(|_| thread::Builder::new().spawn(move || supervise(&supervised, cancelled.as_deref())));
         if let Err(error) = threads {
             process.lock().kill(KillReason::Unwanted);
-            return Err(StorageError::new(StorageErrorKind::Transient, format!("cannot process over {program}: {error}")));
+            return Err(StorageError::new(StorageErrorKind::Transient, format!("cannot start a thread for {program}: {error}")));
         }
         Ok(Self {
             process,
@@ -149,9 +148,9 @@ impl CommandStream {
         })
     }
 
-    /// Everything that the command prints, if that is no more than `limit` bytes.
+    /// Reads the whole output, if it has at most `limit` bytes.
     pub(super) fn read_all(mut self, limit: usize) -> Result<Vec<u8>, StorageError> {
-        // The whole answer must be there in time; a stream may take as long as it flows.
+        // The deadline is for the whole output. That of a stream is for each read.
         self.process.lock().deadline = Some(Instant::now() + self.allowed);
         let mut bytes = Vec::new();
         let mut piece = [0; 16 << 10];
@@ -170,7 +169,7 @@ impl CommandStream {
         self.finish().map(|()| bytes)
     }
 
-    /// Waits for the command's end and says how it went. To be called once the output has ended.
+    /// Waits for the end of the command and returns its result. Call it after the end of the output.
     pub(super) fn finish(&mut self) -> Result<(), StorageError> {
         if let Some(outcome) = &self.outcome {
             return outcome.clone();
@@ -213,12 +212,12 @@ impl CommandStream {
             Some(KillReason::Deadline) => {
                 let seconds = self.allowed.as_secs_f64();
                 let text = format!(
-                    "{program} gave no answer about {about} within {seconds} s and was killed; see `ceph health detail`, or give a longer --storage-timeout"
+                    "{program} gave no response about {about} within {seconds} s and was killed; see `ceph health detail`, or use a longer --storage-timeout"
                 );
                 return Err(StorageError::new(StorageErrorKind::Transient, text));
             }
             Some(KillReason::Cancelled | KillReason::Unwanted) => {
-                return Err(StorageError::new(StorageErrorKind::Cancelled, format!("{program} was stopped while it looked at {about}")));
+                return Err(StorageError::new(StorageErrorKind::Cancelled, format!("{program} was stopped while it read {about}")));
             }
             None => {}
         }
@@ -235,7 +234,7 @@ impl CommandStream {
     }
 
     fn read_error(&self, error: &io::Error) -> StorageError {
-        StorageError::new(StorageErrorKind::Transient, format!("cannot read what {} says about {}: {error}", self.program, self.about))
+        StorageError::new(StorageErrorKind::Transient, format!("cannot read the output of {} about {}: {error}", self.program, self.about))
     }
 }
 
@@ -264,14 +263,14 @@ impl Drop for CommandStream {
             return;
         }
         state.kill(KillReason::Unwanted);
-        // KillReason, so this cannot take long; nothing is left behind as a zombie.
+        // The process was killed, so this returns soon, and leaves no zombie.
         state.ended = state.child.wait().ok();
         drop(state);
         self.process.changed.notify_all();
     }
 }
 
-/// Kills the command when its time is up, or when the person asks to stop.
+/// Kills the command at its deadline, or if the operator asks to stop.
 fn supervise(process: &Process, cancelled: Option<&AtomicBool>) {
     let mut state = process.lock();
     while state.ended.is_none() && state.killed.is_none() {
@@ -287,7 +286,7 @@ fn supervise(process: &Process, cancelled: Option<&AtomicBool>) {
     }
 }
 
-/// The end of what a command says on standard error; all of it is read, so that the command never waits.
+/// Returns the end of the standard error of a command. All of it is read, so that the command never blocks on it.
 fn read_messages(mut errors: ChildStderr) -> Vec<u8> {
     let mut kept = Vec::new();
     let mut piece = [0; 4096];
@@ -306,8 +305,8 @@ fn read_messages(mut errors: ChildStderr) -> Vec<u8> {
 
 fn cannot_start(program: &str, error: &io::Error) -> StorageError {
     let text = match error.kind() {
-        io::ErrorKind::NotFound => format!("there is no program {program:?} here; install the package ceph-common"),
-        io::ErrorKind::InvalidInput => format!("{program} cannot be given a name that holds a NUL byte"),
+        io::ErrorKind::NotFound => format!("program {program:?} not found; install the package ceph-common"),
+        io::ErrorKind::InvalidInput => format!("{program} cannot take a name with a NUL byte"),
         _ => format!("cannot run {program:?}: {error}"),
     };
     StorageError::new(StorageErrorKind::Configuration, text)
@@ -337,8 +336,8 @@ mod tests {
         stat.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.trim_start().starts_with(['Z', 'X']))
     }
 
-    /// Waits until a process is gone.
-    fn gone(pid: &str) -> bool {
+    /// Waits until a process has ended.
+    fn has_ended(pid: &str) -> bool {
         (0..200).any(|_| {
             thread::sleep(Duration::from_millis(10));
             !is_alive(pid)
@@ -346,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_comes_whole_and_in_utc() {
+    fn output_is_complete_and_in_utc() {
         assert_eq!(script("printf %s \"$TZ $LC_ALL\"", LONG).unwrap().read_all(100).unwrap(), b"UTC C");
     }
 
@@ -359,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_that_hangs_is_killed_with_all_that_it_started() {
+    fn a_command_that_hangs_is_killed_with_its_children() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("pid");
         // The shell waits for a child that holds its standard output open.
@@ -369,11 +368,11 @@ mod tests {
         assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
         assert_eq!(error.kind, StorageErrorKind::Transient);
         assert!(error.text.contains("image x within 0.3 s"), "{error}");
-        assert!(gone(std::fs::read_to_string(path).unwrap().trim()));
+        assert!(has_ended(std::fs::read_to_string(path).unwrap().trim()));
     }
 
     #[test]
-    fn a_stream_that_stalls_is_given_up_and_one_that_flows_is_not() {
+    fn a_stalled_stream_is_killed_and_a_slow_one_is_not() {
         let mut flowing = script("for i in 1 2 3 4 5 6; do printf x; sleep 0.15; done", Duration::from_millis(600)).unwrap();
         let mut bytes = Vec::new();
         flowing.read_to_end(&mut bytes).unwrap();
@@ -402,12 +401,12 @@ mod tests {
         let error = StorageError::of_io(&error).unwrap();
         assert_eq!(error.kind, StorageErrorKind::Media);
         assert!(error.text.contains("Input/output error"), "{error}");
-        // And again, however often one reads.
+        // Every further read fails too.
         assert!(stream.read(&mut [0]).is_err());
     }
 
     #[test]
-    fn too_much_output_is_refused_and_messages_without_end_are_read_away() {
+    fn too_much_output_is_refused_and_endless_messages_are_discarded() {
         let error = script("exec yes", LONG).unwrap().read_all(1000).unwrap_err();
         assert_eq!(error.kind, StorageErrorKind::Protocol);
         let error = script("yes message | head -c 3000000 >&2; echo last words >&2; exit 3", LONG).unwrap().read_all(10).unwrap_err();
@@ -415,18 +414,18 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_that_is_dropped_ends_its_command() {
+    fn dropping_the_stream_kills_the_command() {
         let mut stream = script("echo $$; exec sleep 600", LONG).unwrap();
         let mut buffer = [0; 32];
         let count = stream.read(&mut buffer).unwrap();
         let pid = String::from_utf8_lossy(&buffer[..count]).trim().to_owned();
         assert!(is_alive(&pid));
         drop(stream);
-        assert!(gone(&pid));
+        assert!(has_ended(&pid));
     }
 
     #[test]
-    fn a_request_to_stop_ends_a_command() {
+    fn a_request_to_stop_kills_the_command() {
         let flag = Arc::new(AtomicBool::new(false));
         let arguments = vec!["600".into()];
         let cancelled = Some(Arc::clone(&flag));

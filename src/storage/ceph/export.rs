@@ -1,4 +1,4 @@
-//! The stream of `rbd export-diff`: every extent of an image, its bytes, and an end mark without which it is not whole.
+//! Reads the stream of `rbd export-diff`: the extents of an image, their bytes, and an end mark that proves that it is complete.
 //!
 //! Format: `rbd diff v1\n`, then records: `f` and `t` (names of the snapshots), `s` (size), `w` (offset, length, bytes), `z`
 //! (offset, length), `e` (the end). Numbers are little-endian. Source: Ceph's `doc/dev/rbd-diff.rst`.
@@ -8,27 +8,27 @@ use std::io::{self, BufReader, Read};
 use crate::storage::{StorageError, StorageErrorKind};
 
 const MAGIC: &[u8; 12] = b"rbd diff v1\n";
-/// Snapshots' names are not this long.
+/// The limit for the name of a snapshot, in bytes.
 const LONGEST_NAME: u32 = 4096;
 const BUFFER: usize = 1 << 20;
 
-/// A run of bytes that an image has at an offset.
+/// A segment of an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Segment {
-    /// Where in the image, in bytes.
+    /// Position in the image, in bytes.
     pub offset: u64,
-    /// Bytes; never 0.
+    /// Length in bytes; never 0.
     pub length: u64,
-    /// The bytes are zeros and do not follow in the stream.
+    /// The segment is all zeros, and the stream has no bytes for it.
     pub zero: bool,
 }
 
-/// Reads such a stream. An image is what its runs say, and zeros elsewhere.
+/// A reader of such a stream. The image is zero outside of the segments.
 pub struct ExportReader<R> {
     reader: BufReader<R>,
     about: String,
     size: Option<u64>,
-    /// What of the current run's bytes has not been read.
+    /// Bytes of the current segment that have not been read.
     left: u64,
     ended: bool,
 }
@@ -37,23 +37,23 @@ impl<R: Read> ExportReader<R> {
     /// Reads the head of a stream.
     ///
     /// # Errors
-    /// What the stream itself says, and `Protocol` where it is no such stream.
+    /// Errors of the stream, and `Protocol` if the format is wrong.
     pub fn new(reader: R, about: impl Into<String>) -> Result<Self, StorageError> {
         let mut export = Self { reader: BufReader::with_capacity(BUFFER, reader), about: about.into(), size: None, left: 0, ended: false };
         let mut magic = [0; MAGIC.len()];
         export.read_exact(&mut magic)?;
-        if magic == *MAGIC { Ok(export) } else { Err(export.format_error("it begins with something else")) }
+        if magic == *MAGIC { Ok(export) } else { Err(export.format_error("it begins with another magic number")) }
     }
 
-    /// The image's size, once a run or the end was given.
+    /// Returns the size of the image, which is known after the first segment or the end.
     pub fn size(&self) -> Option<u64> {
         self.size
     }
 
-    /// The next run, after what was not read of the one before; `None` at the end of a stream that is whole.
+    /// Skips the rest of the current segment and returns the next one; `None` at the end of a complete stream.
     ///
     /// # Errors
-    /// A stream that breaks off, or that makes no sense.
+    /// A stream that breaks off, or has a wrong format.
     pub fn next_segment(&mut self) -> Result<Option<Segment>, StorageError> {
         self.skip()?;
         while !self.ended {
@@ -83,7 +83,7 @@ impl<R: Read> ExportReader<R> {
                     }
                 }
                 [b'e'] => {
-                    // Anything behind it is not of this format; and the command's own status comes with the end.
+                    // Nothing may follow. The stream ends only after the command has ended successfully.
                     let mut more = [0];
                     match self.reader.read(&mut more) {
                         Ok(0) => self.ended = true,
@@ -91,13 +91,13 @@ impl<R: Read> ExportReader<R> {
                         Err(error) => return Err(self.stream_error(error)),
                     }
                 }
-                [other] => return Err(self.format_error(&format!("a record of the unknown kind {other:#04x}"))),
+                [other] => return Err(self.format_error(&format!("it has a record of the unknown kind {other:#04x}"))),
             }
         }
         Ok(None)
     }
 
-    /// The next bytes of the current run; 0 at its end, and for a run of zeros.
+    /// Reads bytes of the current segment; returns 0 at its end, and for a segment of zeros.
     ///
     /// # Errors
     /// A stream that breaks off.
@@ -139,7 +139,7 @@ impl<R: Read> ExportReader<R> {
     }
 
     fn format_error(&self, what: &str) -> StorageError {
-        StorageError::new(StorageErrorKind::Protocol, format!("the export of {} is not as rbd writes one: {what}", self.about))
+        StorageError::new(StorageErrorKind::Protocol, format!("the export of {} is not in the format of rbd: {what}", self.about))
     }
 }
 
@@ -148,7 +148,7 @@ impl<R: Read> ExportReader<R> {
 pub(crate) mod samples {
     use super::MAGIC;
 
-    /// A stream with these runs; `None` for zeros.
+    /// Returns a stream with these segments: their bytes, or the number of zeros.
     pub(crate) fn stream(size: u64, runs: &[(u64, Result<&[u8], u64>)]) -> Vec<u8> {
         let mut bytes = MAGIC.to_vec();
         bytes.extend(b"t\x03\x00\x00\x00abc");
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn runs_come_with_their_bytes() {
+    fn segments_have_their_bytes() {
         let bytes = stream(100, &[(0, Ok(b"hello")), (8, Err(4)), (50, Ok(b"")), (95, Ok(b"world"))]);
         let found = segments(&bytes).unwrap();
         assert_eq!(found.len(), 3);
@@ -203,14 +203,14 @@ mod tests {
         assert_eq!(found[1], (Segment { offset: 8, length: 4, zero: true }, Vec::new()));
         assert_eq!(found[2].1, b"world");
         let mut export = ExportReader::new(bytes.as_slice(), "x").unwrap();
-        // Bytes that nobody read are passed over.
+        // Bytes that were not read are skipped.
         assert!(export.next_segment().unwrap().is_some() && export.next_segment().unwrap().is_some());
         assert_eq!(export.next_segment().unwrap().map(|run| run.offset), Some(95));
         assert_eq!((export.next_segment().unwrap(), export.next_segment().unwrap(), export.size()), (None, None, Some(100)));
     }
 
     #[test]
-    fn a_stream_cut_anywhere_is_no_whole_one() {
+    fn a_truncated_stream_is_an_error() {
         let bytes = stream(100, &[(0, Ok(b"hello")), (8, Err(4))]);
         for end in 0..bytes.len() {
             assert!(segments(&bytes[..end]).is_err(), "{end}");
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_refused() {
+    fn invalid_streams_are_refused() {
         let good = stream(100, &[(0, Ok(b"hello"))]);
         let mut more = good.clone();
         more.push(b'e');

@@ -1,5 +1,5 @@
-//! What `rbd --format json` prints, parsed strictly: what is used must be there and of its type; what newer releases add is
-//! passed over.
+//! Parses the output of `rbd --format json` strictly: the keys that are used must exist and have their type. Others are ignored,
+//! because newer releases add some.
 
 use std::fmt;
 use std::io::Read;
@@ -13,7 +13,7 @@ use serde::{Deserialize, de};
 
 use super::{Extent, ImageInfo, SnapshotInfo};
 
-/// A boolean that Ceph writes as a text.
+/// A boolean, which some commands write as a string.
 #[derive(Debug, Clone, Copy)]
 struct Flag(bool);
 
@@ -23,7 +23,7 @@ impl<'de> Deserialize<'de> for Flag {
         impl Visitor<'_> for Either {
             type Value = Flag;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a boolean, bare or as a text")
+                f.write_str("a boolean, bare or as a string")
             }
             fn visit_bool<E: de::Error>(self, value: bool) -> Result<Flag, E> {
                 Ok(Flag(value))
@@ -61,7 +61,7 @@ struct Info {
     modify_timestamp: Option<String>,
 }
 
-/// The answer of `rbd info`.
+/// Parses the output of `rbd info`.
 pub(super) fn image(name: &str, bytes: &[u8]) -> Result<ImageInfo, serde_json::Error> {
     let info: Info = serde_json::from_slice(bytes)?;
     if info.object_size == 0 {
@@ -74,7 +74,7 @@ pub(super) fn image(name: &str, bytes: &[u8]) -> Result<ImageInfo, serde_json::E
         object_prefix: info.block_name_prefix,
         data_pool: info.data_pool.filter(|pool| !pool.is_empty()),
         striped: info.stripe_count.is_some_and(|count| count > 1),
-        // A map that Ceph itself no longer trusts says nothing.
+        // Ceph itself does not trust a map with an "invalid" flag.
         has_object_map: info.features.iter().any(|feature| feature == "fast-diff")
             && !info.flags.iter().any(|flag| flag.contains("invalid")),
         created: info.create_timestamp.as_deref().and_then(time),
@@ -91,7 +91,7 @@ struct Snapshot {
     timestamp: Option<String>,
 }
 
-/// The answer of `rbd snap ls`, the oldest first.
+/// Parses the output of `rbd snap ls`; returns the oldest snapshot first.
 pub(super) fn snapshots(bytes: &[u8]) -> Result<Vec<SnapshotInfo>, serde_json::Error> {
     let mut list: Vec<Snapshot> = serde_json::from_slice(bytes)?;
     list.sort_by_key(|snapshot| snapshot.id);
@@ -101,7 +101,7 @@ pub(super) fn snapshots(bytes: &[u8]) -> Result<Vec<SnapshotInfo>, serde_json::E
         .collect())
 }
 
-/// The answer of `rbd status`: the addresses of those who have the image open for writing.
+/// Parses the output of `rbd status`: the addresses of the clients that have the image open for writing.
 pub(super) fn watchers(bytes: &[u8]) -> Result<Vec<String>, serde_json::Error> {
     #[derive(Deserialize)]
     struct Status {
@@ -115,7 +115,7 @@ pub(super) fn watchers(bytes: &[u8]) -> Result<Vec<String>, serde_json::Error> {
     Ok(status.watchers.into_iter().map(|watcher| watcher.address).collect())
 }
 
-/// The answer of `rbd lock ls`: the addresses of those who hold, or held when they died, the exclusive lock.
+/// Parses the output of `rbd lock ls`: the holders of the exclusive lock, which may have died.
 pub(super) fn locks(bytes: &[u8]) -> Result<Vec<String>, serde_json::Error> {
     #[derive(Deserialize)]
     struct Lock {
@@ -126,7 +126,7 @@ pub(super) fn locks(bytes: &[u8]) -> Result<Vec<String>, serde_json::Error> {
     Ok(locks.into_iter().map(|lock| format!("{} at {}", lock.locker, lock.address)).collect())
 }
 
-/// The answer of `rbd diff`, an extent at a time. Those that do not exist any more are given too.
+/// Parses the output of `rbd diff`, one extent at a time, including extents that no longer exist.
 pub(super) fn extents(reader: impl Read, each: &mut dyn FnMut(Extent) -> ControlFlow<()>) -> Result<(), serde_json::Error> {
     #[derive(Deserialize)]
     struct Entry {
@@ -143,7 +143,7 @@ pub(super) fn extents(reader: impl Read, each: &mut dyn FnMut(Extent) -> Control
         fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<bool, A::Error> {
             while let Some(Entry { offset, length, exists }) = list.next_element()? {
                 if offset.checked_add(length).is_none() {
-                    return Err(A::Error::custom("an extent that ends beyond all numbers"));
+                    return Err(A::Error::custom("an extent that ends beyond 2^64 bytes"));
                 }
                 if (self.0)(Extent { offset, length, exists: exists.0 }).is_break() {
                     while list.next_element::<IgnoredAny>()?.is_some() {}
@@ -164,7 +164,7 @@ pub(super) fn extents(reader: impl Read, each: &mut dyn FnMut(Extent) -> Control
     deserializer.end()
 }
 
-/// A time as `ctime` writes it, in UTC since the commands are run so: `Sun Nov 22 22:22:15 2026`.
+/// Parses a time as `ctime` writes it: `Sun Nov 22 22:22:15 2026`. It is in UTC, because the commands run with TZ=UTC.
 fn time(text: &str) -> Option<Timestamp> {
     let mut words = text.split_ascii_whitespace().skip(1);
     let (month, day, clock, year) = (words.next()?, words.next()?, words.next()?, words.next()?);
@@ -172,11 +172,11 @@ fn time(text: &str) -> Option<Timestamp> {
     DateTime::strptime("%d %b %Y %H:%M:%S", text).ok()?.to_zoned(TimeZone::UTC).ok().map(|zoned| zoned.timestamp())
 }
 
-/// The answer of `rados stat`: size and time of the last write.
+/// Parses the output of `rados stat`: size and time of the last write.
 pub(super) fn stat(text: &str) -> Option<(u64, Option<Timestamp>)> {
     let (rest, size) = text.trim_end().rsplit_once(", size ")?;
     let (_, time) = rest.rsplit_once(" mtime ")?;
-    // Before Ceph 16 without a zone, as local time, which is UTC here.
+    // Before Ceph 16 this is local time without a zone. Commands run with TZ=UTC.
     let zoned = Timestamp::strptime("%Y-%m-%dT%H:%M:%S%.f%z", time).ok();
     let local = || DateTime::strptime("%Y-%m-%d %H:%M:%S%.f", time).ok()?.to_zoned(TimeZone::UTC).ok().map(|zoned| zoned.timestamp());
     Some((size.parse().ok()?, zoned.or_else(local)))
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_image_is_refused() {
+    fn invalid_images_are_refused() {
         for (from, to) in [
             ("16777216", "-1"),
             ("16777216", "\"16777216\""),
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn extents_come_one_by_one_and_strictly() {
+    fn extents_are_parsed_one_by_one_and_strictly() {
         let text = r#"[{"offset":0,"length":3342336,"exists":"true"},{"offset":4194304,"length":1,"exists":false}]"#;
         let read = |text: &str, most: usize| {
             let mut found = Vec::new();
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn an_object_is_read_in_both_spellings() {
+    fn a_stat_is_parsed_in_both_formats() {
         let (size, time) = stat("backups/backup.x.meta mtime 2026-11-22T22:22:16.000000+0000, size 15\n").unwrap();
         assert_eq!((size, time.unwrap().to_string().as_str()), (15, "2026-11-22T22:22:16Z"));
         let (size, time) = stat("backups/backup.x.meta mtime 2017-03-01 10:00:00.000000, size 0").unwrap();

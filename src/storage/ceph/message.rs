@@ -1,20 +1,20 @@
-//! What Ceph's commands say when they fail, as the kinds of errors that a verdict depends on.
+//! Classifies the error messages of Ceph's commands.
 //!
-//! The exit status alone does not tell: `rbd` gives 2 for a missing image, a missing pool and a missing keyring alike, and
-//! `rados` gives 1 for everything. Observed with Ceph 16.2; the texts are those of its sources since 10.
+//! The exit status is not enough: `rbd` exits with 2 for a missing image, a missing pool and a missing keyring, and `rados`
+//! with 1 for everything. Observed with Ceph 16.2; the texts are in its sources since version 10.
 
 use crate::storage::{StorageError, StorageErrorKind};
 
-/// So much of a message is shown.
+/// How much of a message is shown, in characters.
 const SHOWN: usize = 300;
 
-/// Texts and what they mean, the first that fits decides. Trouble with the keyring comes first, since its message holds the
-/// `(2)` of the keyring's file.
+/// Texts, their kind and a hint. The first match decides. The keyring is first, because its message contains the `(2)` of the
+/// missing keyring file.
 const MEANINGS: &[(&[&str], StorageErrorKind, &str)] = &[
     (
         &["unable to find a keyring", "no keyring found", "handle_auth_bad_method", "error reading keyring", "failed to load any keyring"],
         StorageErrorKind::Authentication,
-        "look at backup_ceph_user, its keyring and its key",
+        "check backup_ceph_user, its keyring and its key",
     ),
     (
         &[
@@ -27,7 +27,7 @@ const MEANINGS: &[(&[&str], StorageErrorKind, &str)] = &[
             "can't open ceph.conf",
         ],
         StorageErrorKind::Configuration,
-        "look at backup_ceph_conf",
+        "check backup_ceph_conf",
     ),
     (
         &["unrecognised option", "unrecognized option", "unrecognized command"],
@@ -42,7 +42,7 @@ const MEANINGS: &[(&[&str], StorageErrorKind, &str)] = &[
     (
         &["authenticate timed out", "couldn't connect to the cluster", "failed to fetch mon config"],
         StorageErrorKind::Transient,
-        "the monitors do not answer",
+        "the monitors do not respond",
     ),
     (
         &[
@@ -63,9 +63,9 @@ const MEANINGS: &[(&[&str], StorageErrorKind, &str)] = &[
     (&["(5) input/output error"], StorageErrorKind::Media, ""),
 ];
 
-/// What a missing pool looks like.
+/// Messages about a missing pool.
 const NO_POOL: &[&str] = &["error opening pool"];
-/// What a missing image, snapshot or object looks like.
+/// Messages about a missing image, snapshot or object.
 const NO_OBJECT: &[&str] = &[
     "error opening image",
     "error setting snapshot context",
@@ -76,12 +76,12 @@ const NO_OBJECT: &[&str] = &[
     "snap_set",
 ];
 
-/// The error for a command that failed, from what it printed.
+/// Returns the error of a failed command, from its messages.
 pub(super) fn explain(program: &str, about: &str, how: &str, by_signal: bool, messages: &str) -> StorageError {
     let (kind, hint) = kind(messages, by_signal);
-    let said = last_line(messages);
+    let line = last_line(messages);
     let mut text = format!("{program} failed on {about} with {how}");
-    for more in [said.as_str(), hint] {
+    for more in [line.as_str(), hint] {
         if !more.is_empty() {
             text.push_str(": ");
             text.push_str(more);
@@ -92,7 +92,7 @@ pub(super) fn explain(program: &str, about: &str, how: &str, by_signal: bool, me
 
 fn kind(messages: &str, by_signal: bool) -> (StorageErrorKind, &'static str) {
     let lower = messages.to_lowercase();
-    // Monitors and keyrings come before any image: those decide.
+    // The last line decides, because monitors and keyrings are accessed before any image.
     let absent = lower.lines().rev().find(|line| line.contains("(2) no such file"));
     let is_about = |texts: &[&str]| absent.is_some_and(|line| texts.iter().any(|text| line.contains(text)));
     if let Some((_, kind, hint)) = MEANINGS.iter().find(|(texts, ..)| texts.iter().any(|text| lower.contains(text))) {
@@ -104,11 +104,11 @@ fn kind(messages: &str, by_signal: bool) -> (StorageErrorKind, &'static str) {
     if is_about(NO_OBJECT) {
         return (StorageErrorKind::NoObject, "");
     }
-    // Killed by somebody: the machine ran out of memory, for one.
+    // Killed by something else, for example because the machine ran out of memory.
     (if by_signal { StorageErrorKind::Transient } else { StorageErrorKind::Protocol }, "")
 }
 
-/// The last thing said that is no entry of a log, made safe and short.
+/// Returns the last line that is not a log entry, made safe and short.
 fn last_line(messages: &str) -> String {
     let lines = || messages.split(['\n', '\r']).map(str::trim).filter(|line| !line.is_empty());
     let line = lines().rfind(|line| !is_log(line)).or_else(|| lines().next_back()).unwrap_or_default();
@@ -129,7 +129,7 @@ mod tests {
     use StorageErrorKind as Kind;
 
     #[test]
-    fn every_message_of_a_real_cluster_means_what_it_says() {
+    fn messages_of_a_real_cluster_are_classified() {
         let keyring = "2026-11-22T22:22:16.928+0000 7f0022c8d380 -1 auth: unable to find a keyring on /c/client.nobody.keyring: (2) No such file or directory\n\
                        \n2026-11-22T22:22:16.932+0000 7f0022c8d380 -1 AuthRegistry(0x7ffe) no keyring found at /c/client.nobody.keyring, disabling cephx\n\
                        \nrbd: couldn't connect to the cluster!\n";
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_that_somebody_killed_may_go_through_later() {
+    fn a_command_killed_by_a_signal_is_transient() {
         assert_eq!(explain("rbd", "x", "signal 9", true, "").kind, Kind::Transient);
     }
 

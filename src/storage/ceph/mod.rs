@@ -1,8 +1,8 @@
-//! A Ceph cluster, through its own commands `rbd` and `rados`, as Cinder's driver is configured to reach it.
+//! A Ceph cluster, read with its commands `rbd` and `rados` and with the configuration of Cinder's driver.
 //!
-//! Backups in Ceph are images, snapshots and one small object of metadata, not numbered objects: so this is no
-//! [`ObjectStore`](super::ObjectStore) but the questions that a check asks. Only reading commands are run, each with a
-//! deadline. Never `rbd object-map check`, which takes the image's lock.
+//! A backup in Ceph is an image with snapshots and one small metadata object, not a series of numbered objects. So a [`Cluster`]
+//! is not an [`ObjectStore`](super::ObjectStore) but has the queries that a check needs. All commands only read, and each has
+//! a deadline. `rbd object-map check` is never used, because it takes the lock of the image.
 
 mod command;
 pub mod export;
@@ -25,88 +25,88 @@ use self::export::ExportReader;
 use super::{Health, StorageError, StorageErrorKind};
 use crate::config::StorageOptions;
 
-/// How long a command may take, or an export stand still.
+/// How long a command may take, or an export may stall.
 pub const DEADLINE: Duration = Duration::from_secs(60);
-/// How long `rbd` and `rados` look for a monitor; they would take 5 minutes.
+/// How long `rbd` and `rados` try to reach a monitor. Their default is 5 minutes.
 const CONNECT_SECONDS: u64 = 30;
-/// How often a command is tried that failed in a way that may pass.
+/// Attempts for a command with a transient error.
 const ATTEMPTS: u32 = 2;
 const PAUSE: Duration = Duration::from_millis(500);
-/// An answer that is no list of extents is not longer than this: some ten thousand snapshots.
+/// The limit for output other than a list of extents, in bytes: some ten thousand snapshots.
 const OUTPUT_LIMIT: usize = 8 << 20;
-/// A list of extents is not longer than this.
+/// The limit for a list of extents, in bytes.
 const EXTENTS_LIMIT: u64 = 16 << 30;
-/// How many bytes of a pool's names are searched: a few hundred thousand names.
+/// How many bytes of the names in a pool are searched: a few hundred thousand names.
 const NAMES_LIMIT: u64 = 16 << 20;
 
-/// What there is to know of an RBD image.
+/// The attributes of an RBD image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageInfo {
     /// Its name.
     pub name: String,
-    /// Bytes, of its present state.
+    /// Current size in bytes.
     pub size: u64,
-    /// Bytes of an object of its data, 4 MiB unless somebody chose otherwise; never 0.
+    /// Size of a data object in bytes, 4 MiB by default; never 0.
     pub object_size: u64,
-    /// What the names of its data objects begin with, `rbd_data.<id>`.
+    /// The prefix of the names of its data objects, `rbd_data.<id>`.
     pub object_prefix: String,
-    /// The pool of its data objects, where that is another one.
+    /// The pool of its data objects, if it is another one.
     pub data_pool: Option<String>,
-    /// Its bytes are striped over several objects at a time, so that an extent is in no one object.
+    /// Its bytes are striped over several objects, so that an extent does not belong to a single object.
     pub striped: bool,
-    /// It keeps a map of its objects that Ceph itself holds to be valid.
+    /// It has an object map that Ceph considers valid.
     pub has_object_map: bool,
-    /// When it was made, by an OSD's clock.
+    /// Creation time, by an OSD's clock.
     pub created: Option<Timestamp>,
-    /// When it was last written, to a minute or so, by an OSD's clock.
+    /// Time of the last write, to about a minute, by an OSD's clock.
     pub modified: Option<Timestamp>,
 }
 
-/// What there is to know of a snapshot of an image.
+/// The attributes of a snapshot of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SnapshotInfo {
-    /// The monitors number all snapshots of a pool in the order in which they are made.
+    /// The monitors number the snapshots of a pool in the order of their creation.
     pub id: u64,
     /// Its name. Hostile text.
     pub name: String,
-    /// Bytes of the image at that time.
+    /// Size of the image at that time, in bytes.
     pub size: u64,
-    /// When it was made, by an OSD's clock; `None` for one of a release before Luminous.
+    /// Creation time, by an OSD's clock; `None` for a snapshot of a release before Luminous.
     pub created: Option<Timestamp>,
 }
 
 /// A part of an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Extent {
-    /// Where, in bytes.
+    /// Position in bytes.
     pub offset: u64,
-    /// Bytes; offset + length does not overflow.
+    /// Length in bytes; offset + length does not overflow.
     pub length: u64,
-    /// There is data, not a hole that was made since.
+    /// The extent has data; otherwise it was discarded.
     pub exists: bool,
 }
 
-/// What there is to know of a plain object.
+/// The attributes of a RADOS object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ObjectStat {
-    /// Bytes.
+    /// Size in bytes.
     pub size: u64,
-    /// When it was last written, by the clock of the host that wrote it.
+    /// Time of the last write, by the clock of the writing host.
     pub modified: Option<Timestamp>,
 }
 
 /// Which extents of an image to list.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ExtentQuery<'a> {
-    /// Only what changed since this snapshot.
+    /// Only the extents that changed after this snapshot.
     pub since: Option<&'a str>,
-    /// As of this snapshot, not as of now.
+    /// The state at this snapshot instead of the current state.
     pub at: Option<&'a str>,
-    /// Whole objects, as the image's object map knows them; else the data that really is in the pool.
+    /// Whole objects according to the object map of the image, instead of the data in the pool.
     pub by_map: bool,
 }
 
-/// A Ceph cluster and who we are there.
+/// A Ceph cluster, with the account to use.
 #[derive(Debug, Clone)]
 pub struct Cluster {
     user: String,
@@ -116,13 +116,13 @@ pub struct Cluster {
     rados: OsString,
     deadline: Duration,
     cancelled: Option<Arc<AtomicBool>>,
-    /// What [`Pool::contains`] found, by pool.
+    /// The results of [`Pool::contains`], by pool.
     searched: Arc<Mutex<HashMap<String, bool>>>,
     health: Arc<Health>,
 }
 
 impl Cluster {
-    /// The cluster of cinder.conf's `backup_ceph_user`, `backup_ceph_conf` and `backup_ceph_pool`.
+    /// Creates a cluster from `backup_ceph_user`, `backup_ceph_conf` and `backup_ceph_pool` of cinder.conf.
     ///
     /// # Errors
     /// An option that cannot be read, or that Cinder's driver would refuse.
@@ -132,7 +132,7 @@ impl Cluster {
                 Ok(Some(setting)) => Ok(setting.value),
                 Ok(None) => Err(StorageError::new(
                     StorageErrorKind::Configuration,
-                    format!("{name} is empty; give it in cinder.conf or as --storage-option {name}=…"),
+                    format!("{name} is empty; set it in cinder.conf or with --storage-option {name}=…"),
                 )),
                 Err(error) => Err(StorageError::new(StorageErrorKind::Configuration, error.to_string())),
             }
@@ -140,7 +140,7 @@ impl Cluster {
         Ok(Self::with(&text("backup_ceph_user")?, &text("backup_ceph_conf")?, &text("backup_ceph_pool")?))
     }
 
-    /// A cluster, by the name of the account (without `client.`), the path of its ceph.conf and a pool.
+    /// Creates a cluster from the name of the account (without `client.`), the path of ceph.conf and a pool.
     pub fn with(user: &str, conf: &str, pool: &str) -> Self {
         Self {
             user: user.to_owned(),
@@ -155,45 +155,45 @@ impl Cluster {
         }
     }
 
-    /// Runs these programs instead of `rbd` and `rados`.
+    /// Uses these programs instead of `rbd` and `rados`.
     #[must_use]
     pub fn with_programs(mut self, rbd: impl Into<OsString>, rados: impl Into<OsString>) -> Self {
         (self.rbd, self.rados) = (rbd.into(), rados.into());
         self
     }
 
-    /// Kills a command that gives no answer for so long.
+    /// Kills a command that is silent for this long.
     #[must_use]
     pub fn with_deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self
     }
 
-    /// Stops when this is set.
+    /// Stops once this is set.
     #[must_use]
     pub fn with_cancelled(mut self, cancelled: Arc<AtomicBool>) -> Self {
         self.cancelled = Some(cancelled);
         self
     }
 
-    /// Gives up when nothing useful comes for as long as this says.
+    /// Uses a health that others share.
     #[must_use]
     pub fn with_health(mut self, health: Arc<Health>) -> Self {
         self.health = health;
         self
     }
 
-    /// Where a pool is, for messages.
+    /// Describes where a pool is, for messages.
     pub fn location(&self, pool: &str) -> String {
         format!("Ceph pool {pool} as client.{} by {}", self.user, self.conf)
     }
 
-    /// The pool of the configuration, for backups whose row names none.
+    /// Returns the configured pool, for backups whose row has no container.
     pub fn default_pool(&self) -> &str {
         &self.pool
     }
 
-    /// One of its pools.
+    /// Returns a pool of the cluster.
     pub fn pool(&self, name: &str) -> Pool<'_> {
         Pool { cluster: self, name: name.to_owned() }
     }
@@ -211,17 +211,17 @@ pub struct Pool<'a> {
 }
 
 impl Pool<'_> {
-    /// Its name.
+    /// Returns its name.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Another pool of the same cluster.
+    /// Returns another pool of the same cluster.
     pub fn sibling(&self, name: &str) -> Self {
         Self { cluster: self.cluster, name: name.to_owned() }
     }
 
-    /// An image; `None` only where the pool itself says that there is none.
+    /// Reads the attributes of an image; `None` only if Ceph reports that it does not exist.
     ///
     /// # Errors
     /// `NoContainer` for a missing pool.
@@ -230,7 +230,7 @@ impl Pool<'_> {
         answer.map(|bytes| json::image(image, &bytes).map_err(|error| self.parse_error("info", image, &error))).transpose()
     }
 
-    /// The snapshots of an image, the oldest first.
+    /// Lists the snapshots of an image, the oldest first.
     ///
     /// # Errors
     /// As for every command.
@@ -238,7 +238,7 @@ impl Pool<'_> {
         json::snapshots(&self.ask_rbd("snap ls", image)?).map_err(|error| self.parse_error("snap ls", image, &error))
     }
 
-    /// Who has an image open for writing.
+    /// Lists the clients that have an image open for writing.
     ///
     /// # Errors
     /// As for every command.
@@ -246,7 +246,7 @@ impl Pool<'_> {
         json::watchers(&self.ask_rbd("status", image)?).map_err(|error| self.parse_error("status", image, &error))
     }
 
-    /// Who holds an image's lock. It stays when its holder dies.
+    /// Lists the holders of the lock of an image. A lock remains after its holder has died.
     ///
     /// # Errors
     /// As for every command.
@@ -254,10 +254,10 @@ impl Pool<'_> {
         json::locks(&self.ask_rbd("lock ls", image)?).map_err(|error| self.parse_error("lock ls", image, &error))
     }
 
-    /// Gives the extents of an image until `each` breaks, in the order of their offsets unless the image is striped.
+    /// Passes the extents of an image to `each` until it breaks, in the order of their offsets unless the image is striped.
     ///
     /// # Errors
-    /// As for every command. What was given before an error is not the whole.
+    /// As for every command. The extents before an error are not all of them.
     pub fn extents(
         &self,
         image: &str,
@@ -269,14 +269,14 @@ impl Pool<'_> {
         let limit = io::BufReader::with_capacity(64 << 10, (&mut stream).take(EXTENTS_LIMIT));
         let result = json::extents(limit, each);
         match result {
-            // The command's own error says more than the broken answer it left.
+            // The error of the command says more than its truncated output.
             Err(error) if error.is_io() || error.is_eof() => stream.finish().and(Err(self.parse_error("diff", image, &error))),
             Err(error) => Err(self.parse_error("diff", image, &error)),
             Ok(()) => stream.finish(),
         }
     }
 
-    /// A plain object of the pool; `None` only where the pool itself says that there is none.
+    /// Reads the attributes of a RADOS object; `None` only if Ceph reports that it does not exist.
     ///
     /// # Errors
     /// `NoContainer` for a missing pool.
@@ -285,11 +285,11 @@ impl Pool<'_> {
         let text = String::from_utf8_lossy(&answer);
         match json::stat(&text) {
             Some((size, modified)) => Ok(Some(ObjectStat { size, modified })),
-            None => Err(self.parse_error("rados stat", name, &"it names no size")),
+            None => Err(self.parse_error("rados stat", name, &"it has no size")),
         }
     }
 
-    /// The bytes of a plain object that is not longer than `limit`; `None` where there is none.
+    /// Reads a RADOS object of at most `limit` bytes; `None` if it does not exist.
     ///
     /// # Errors
     /// `Protocol` for an object that is longer.
@@ -297,7 +297,7 @@ impl Pool<'_> {
         absent_is_none(self.ask_rados(&["get", name, "-"], name, limit))
     }
 
-    /// Whether there is anything of an object in the pool: its present state, or one that a snapshot keeps.
+    /// Whether an object exists in the pool, now or in a snapshot.
     ///
     /// # Errors
     /// As for every command.
@@ -305,8 +305,8 @@ impl Pool<'_> {
         Ok(absent_is_none(self.ask_rados(&["listsnaps", name], name, OUTPUT_LIMIT))?.is_some())
     }
 
-    /// Whether the pool holds an image or an object with such a name. The names are listed once for all that ask, up to the first
-    /// that fits.
+    /// Whether the pool contains an image or an object whose name matches. The names are listed once for each pool, up to the first
+    /// match.
     ///
     /// # Errors
     /// As for every command.
@@ -320,7 +320,7 @@ impl Pool<'_> {
         Ok(found)
     }
 
-    /// Whether the listing that a program prints, a name a line, has such a name in the part that is searched.
+    /// Whether the listing of a program, one name a line, has a matching name in the part that is searched.
     fn listing_has(&self, program: &OsString, wanted: fn(&str) -> bool) -> Result<bool, StorageError> {
         self.retry(|| {
             let mut arguments = self.connection_arguments();
@@ -340,10 +340,10 @@ impl Pool<'_> {
         })
     }
 
-    /// All data of an image, or of a snapshot of it.
+    /// Exports the data of an image, or of one of its snapshots.
     ///
     /// # Errors
-    /// As for every command, and later ones from the stream.
+    /// As for every command. The stream may fail later.
     pub fn export(&self, image: &str, at: Option<&str>) -> Result<ExportReader<impl Read + use<>>, StorageError> {
         let stream = self.rbd(&["export-diff", "--no-progress"], image, ExtentQuery { at, ..ExtentQuery::default() }, "-")?;
         ExportReader::new(stream, self.about(image, at))
@@ -359,14 +359,14 @@ impl Pool<'_> {
         self.retry(|| self.rbd(&words, image, ExtentQuery::default(), "--format=json")?.read_all(OUTPUT_LIMIT))
     }
 
-    /// Runs `rbd`. Names are given as the values of options, so that none can be taken for an option itself.
+    /// Starts `rbd`. Names are passed as values of options, so that they cannot be read as options.
     fn rbd(&self, words: &[&str], image: &str, query: ExtentQuery<'_>, last: &str) -> Result<CommandStream, StorageError> {
         let ExtentQuery { since, at, .. } = query;
         let about = self.about(image, at);
         for name in [Some(image), at, since].into_iter().flatten() {
-            // `rbd` would take what stands before a slash for another pool.
+            // `rbd` reads the text before a slash as a pool.
             if name.is_empty() || name.contains(['/', '@']) || name.contains(char::is_control) {
-                return Err(StorageError::new(StorageErrorKind::NotAnObject, format!("{name:?} is no name of an image or snapshot")));
+                return Err(StorageError::new(StorageErrorKind::NotAnObject, format!("{name:?} is not a name of an image or snapshot")));
             }
         }
         let mut arguments: Vec<OsString> = words.iter().map(OsString::from).collect();
@@ -379,9 +379,9 @@ impl Pool<'_> {
     }
 
     fn ask_rados(&self, words: &[&str], name: &str, limit: usize) -> Result<Vec<u8>, StorageError> {
-        // Nothing of Cinder's begins with a dash, and `rados` has no other way to be given a name.
+        // No name of Cinder's begins with a dash, and `rados` takes names only as arguments.
         if name.is_empty() || name.starts_with('-') {
-            return Err(StorageError::new(StorageErrorKind::NotAnObject, format!("{name:?} is no name of an object")));
+            return Err(StorageError::new(StorageErrorKind::NotAnObject, format!("{name:?} is not a name of an object")));
         }
         let mut arguments = self.connection_arguments();
         arguments.extend(words.iter().map(OsString::from));
@@ -398,9 +398,9 @@ impl Pool<'_> {
     }
 
     fn start(&self, program: &OsString, arguments: Vec<OsString>, about: &str) -> Result<CommandStream, StorageError> {
-        // `rados` takes even the value of an option for another one, and then says how it is used.
+        // `rados` reads the value of an option that begins with a dash as another option, and prints its usage.
         if self.name.is_empty() || self.name.starts_with('-') || self.name.contains(char::is_control) {
-            return Err(StorageError::new(StorageErrorKind::NotAnObject, format!("{:?} is no name of a pool", self.name)));
+            return Err(StorageError::new(StorageErrorKind::NotAnObject, format!("{:?} is not a name of a pool", self.name)));
         }
         let Cluster { deadline, cancelled, health, .. } = self.cluster;
         health.wait(cancelled.as_deref().unwrap_or(&AtomicBool::new(false)))?;
@@ -408,7 +408,7 @@ impl Pool<'_> {
         CommandStream::start(Invocation { program, arguments, about, deadline, health: Arc::clone(health), cancelled: cancelled.clone() })
     }
 
-    /// Runs a short command once more where that may help.
+    /// Runs a short command again after a transient error.
     fn retry<T>(&self, run: impl Fn() -> Result<T, StorageError>) -> Result<T, StorageError> {
         let mut attempt = 1;
         loop {
@@ -421,12 +421,12 @@ impl Pool<'_> {
     }
 
     fn parse_error(&self, command: &str, name: &str, error: &dyn std::fmt::Display) -> StorageError {
-        let text = format!("the answer of {command:?} about {} is not as Ceph writes it: {error}", self.about(name, None));
+        let text = format!("the output of {command:?} about {} is not in the format of Ceph: {error}", self.about(name, None));
         StorageError::new(StorageErrorKind::Protocol, text)
     }
 }
 
-/// An image or object that is not there is no error.
+/// Turns the error about a missing image or object into `None`.
 fn absent_is_none<T>(result: Result<T, StorageError>) -> Result<Option<T>, StorageError> {
     match result {
         Ok(value) => Ok(Some(value)),
@@ -446,13 +446,13 @@ mod tests {
 
     use super::*;
 
-    /// A cluster whose commands are this script.
+    /// A cluster whose commands run this script.
     fn scripted(text: &str) -> (TempDir, Cluster) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("rbd");
         fs::write(dir.path().join("text"), format!("#!/bin/sh\n{text}\n")).unwrap();
-        // Written by another process: a test that starts one meanwhile would pass on our open file, and a file that is
-        // open for writing cannot be run.
+        // Another process writes the file: if this process did, a child that another test starts meanwhile would inherit the open
+        // file, and a file that is open for writing cannot be executed.
         let copied = Command::new("install").arg("-m755").arg(dir.path().join("text")).arg(&path).status();
         assert!(copied.unwrap().success());
         let cluster = Cluster::with("cinder", "/etc/ceph/ceph.conf", "backups");
@@ -491,7 +491,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_rbd_would_misread_are_never_given_to_it() {
+    fn names_that_rbd_would_misread_are_refused() {
         let (dir, cluster) = scripted("touch $0.ran; echo '[]'");
         let pool = cluster.pool("backups");
         for name in ["", "other/image", "image@snap", "a\nb", "a\0b", "\u{1b}[0m"] {
@@ -507,7 +507,7 @@ mod tests {
     }
 
     #[test]
-    fn absent_is_only_what_ceph_says_is_absent() {
+    fn only_ceph_reports_absence() {
         let says = |text: &str| scripted(&format!("echo \"{text}\" >&2; exit 2"));
         let (_dir, cluster) = says("rbd: error opening image x: (2) No such file or directory");
         assert_eq!(cluster.pool("p").image("x").unwrap(), None);
@@ -545,18 +545,18 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_breaks_off_gives_the_reason_of_the_command() {
+    fn truncated_output_gives_the_error_of_the_command() {
         let (_dir, cluster) = scripted("printf '[{\"offset\":0,'; echo 'rbd: diff error: (5) Input/output error' >&2; exit 5");
         let result = cluster.pool("p").extents("x", ExtentQuery::default(), &mut |_| ControlFlow::Continue(()));
         assert_eq!(kind(result), StorageErrorKind::Media);
-        // Whole, and the command failed all the same.
+        // Complete output of a failed command.
         let (_dir, cluster) = scripted("echo '[]'; echo 'rbd: diff error: (5) Input/output error' >&2; exit 5");
         let result = cluster.pool("p").extents("x", ExtentQuery::default(), &mut |_| ControlFlow::Continue(()));
         assert_eq!(kind(result), StorageErrorKind::Media);
     }
 
     #[test]
-    fn a_pool_is_looked_through_once_and_not_beyond_the_first_name_that_fits() {
+    fn a_pool_is_searched_once_and_only_up_to_the_first_match() {
         let holds = |cluster: &Cluster, pool: &str| cluster.pool(pool).contains(|name| name == "an image", |name| name == "an object");
         let names = |text: &str| scripted(&format!("echo x >>$0.runs; case \"$*\" in *--pool=p*) {text};; esac"));
         for (text, found) in
@@ -571,7 +571,7 @@ mod tests {
             assert_eq!(runs, if found { 1 } else { 2 }, "both programs, or one: {text}");
             assert!(!holds(&cluster, "q").unwrap(), "another pool");
         }
-        // What could not be listed is asked for again.
+        // A failed listing is repeated.
         let (dir, cluster) =
             names("[ -e $0.ok ] && exec echo an object; echo 'rbd: listing images failed: (1) Operation not permitted' >&2; exit 1");
         assert_eq!(kind(holds(&cluster, "p")), StorageErrorKind::Permission);
@@ -580,7 +580,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_pass_is_tried_again() {
+    fn transient_errors_are_retried() {
         let (_dir, cluster) =
             scripted("if [ -e $0.once ]; then echo '[]'; else touch $0.once; echo 'x: (110) Connection timed out' >&2; exit 110; fi");
         assert_eq!(cluster.pool("p").snapshots("x").unwrap(), []);

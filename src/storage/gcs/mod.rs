@@ -1,5 +1,5 @@
-//! Google Cloud Storage by its JSON interface, with a service account, as Cinder's driver uses it; except that all pages of a
-//! listing are read.
+//! Google Cloud Storage by its JSON API, with a service account, as in Cinder's driver. Unlike Cinder's driver it reads all pages of a
+//! listing.
 
 mod service_account;
 
@@ -26,20 +26,20 @@ use super::http::{
 use super::{ObjectInfo, ObjectStore, StorageError, StorageErrorKind};
 use crate::config::{ConfigError, StorageOptions};
 
-/// So many objects Cinder's own driver sees of a backup, side files counted: it reads the first page of a listing only. A
-/// backup with more is intact and Cinder cannot restore it ("actual object list does not match").
+/// How many objects of a backup Cinder's driver sees, including side files: it reads only the first page of a listing. A backup with
+/// more is intact, but Cinder cannot restore it ("actual object list does not match").
 pub const SEEN_BY_CINDER: u64 = 1000;
 
-/// Google's own address.
+/// Google's URL.
 const ENDPOINT: &str = "https://storage.googleapis.com";
 
-/// One page of a listing, with no more fields than are asked for, is read no further than this.
+/// The limit for a page of a listing with the requested fields, in bytes.
 const LARGEST_PAGE: usize = 16 * 1024 * 1024;
 
-/// What is asked of an object.
+/// The requested fields of an object.
 const FIELDS: &str = "name,size,md5Hash,timeCreated,updated";
 
-/// Google's storage, with the service account of cinder.conf.
+/// Google Cloud Storage, with the service account of cinder.conf.
 #[derive(Debug)]
 pub struct Client {
     endpoint: BaseUrl,
@@ -51,8 +51,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// From the options, at Google's address or another `endpoint` (a private one, an emulator); nothing is asked of any
-    /// server yet.
+    /// Creates a client from the options, for Google's URL or another `endpoint` (a private one, an emulator), without a request.
     ///
     /// # Errors
     /// [`StorageErrorKind::Configuration`] with the option that is missing or wrong.
@@ -60,7 +59,7 @@ impl Client {
         let of_config = |error: ConfigError| StorageError::new(StorageErrorKind::Configuration, error.to_string());
         let Some(file) = options.text("backup_gcs_credential_file").map_err(of_config)? else {
             let text =
-                "backup_gcs_credential_file is not set; give it in cinder.conf or with --storage-option backup_gcs_credential_file=FILE";
+                "backup_gcs_credential_file is not set; set it in cinder.conf or with --storage-option backup_gcs_credential_file=FILE";
             return Err(StorageError::new(StorageErrorKind::Configuration, text));
         };
         let account = ServiceAccount::read(&file)?;
@@ -74,24 +73,24 @@ impl Client {
         let endpoint = BaseUrl::parse(endpoint.unwrap_or(ENDPOINT), &"the endpoint for Google Cloud Storage")?;
         let mut warnings = Vec::new();
         if !endpoint.is_https() || !account.token_url.is_https() {
-            warnings.push(format!("tokens of {} travel unencrypted: the endpoint or token_uri is not https", account.email()));
+            warnings.push(format!("tokens of {} are sent unencrypted: the endpoint or token_uri is not https", account.email()));
         }
         let http = HttpClient::new(network, &Trust::system(), proxies);
         Ok(Arc::new(Self { endpoint, account, http, token_cache: TokenCache::default(), concurrency: network.concurrency, warnings }))
     }
 
-    /// What works and should be known all the same.
+    /// Returns warnings about the options.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
 
-    /// One bucket.
+    /// Returns a bucket.
     ///
     /// # Errors
-    /// [`StorageErrorKind::Configuration`] for a name that is none.
+    /// [`StorageErrorKind::Configuration`] for an invalid name.
     pub fn bucket(self: &Arc<Self>, name: &str) -> Result<GcsStore, StorageError> {
         if name.is_empty() || name.contains('/') || name == "." || name == ".." {
-            return Err(StorageError::new(StorageErrorKind::Configuration, format!("{name:?} is no name of a Google bucket")));
+            return Err(StorageError::new(StorageErrorKind::Configuration, format!("{name:?} is not a name of a Google bucket")));
         }
         let location = format!("{}/storage/v1/b/{}", self.endpoint, encode(name));
         Ok(GcsStore { client: Arc::clone(self), location })
@@ -108,12 +107,12 @@ impl Client {
                 let document: Value = serde_json::from_slice(body).ok()?;
                 Some(format!("{} {}", text(&document, "error")?, text(&document, "error_description").unwrap_or_default()))
             });
-            // OAuth says 400 where the proof is not good.
+            // OAuth responds with 400 to an invalid assertion.
             if matches!(error.kind, StorageErrorKind::Protocol | StorageErrorKind::Permission) && !error.text.contains("redirects") {
                 error.kind = StorageErrorKind::Authentication;
             }
             if error.kind == StorageErrorKind::Authentication {
-                error.text.push_str("; is the key of backup_gcs_credential_file still valid, and is this host's clock right?");
+                error.text.push_str("; check that the key of backup_gcs_credential_file is valid, and the clock of this host");
             }
             if error.kind == StorageErrorKind::NoObject {
                 error.kind = StorageErrorKind::Configuration;
@@ -122,9 +121,9 @@ impl Client {
         }
         let what = response.what().to_owned();
         let body = response.read_all(LARGEST_PAGE)?;
-        // The document holds the token, so that nothing of it is shown.
+        // The document contains the token, so none of it is shown.
         let grant: Grant = serde_json::from_slice(&body)
-            .map_err(|_| StorageError::new(StorageErrorKind::Protocol, format!("{what}: the response is no grant of a token")))?;
+            .map_err(|_| StorageError::new(StorageErrorKind::Protocol, format!("{what}: the response has no token")))?;
         let life = grant.expires_in.unwrap_or(300);
         let until = Instant::now().checked_add(Duration::from_secs(life - (life / 4).min(60)));
         Ok((SecretString::from(grant.access_token), until))
@@ -145,7 +144,7 @@ pub struct GcsStore {
 }
 
 impl GcsStore {
-    /// Asks with a token, and once more with a new one where that is refused.
+    /// Sends a request with a token, and repeats it with a new one if the token is refused.
     fn send(&self, rest: &str, headers: &[Header]) -> Result<HttpResponse, StorageError> {
         let client = &self.client;
         let login = || client.login();
@@ -175,13 +174,13 @@ impl GcsStore {
         self.document(self.send(&format!("?prefix={}&fields={fields}{token}", encode(prefix)), &[])?)
     }
 
-    /// A document about the bucket's objects.
+    /// Reads a document about objects of the bucket.
     fn document<T: for<'de> Deserialize<'de>>(&self, response: HttpResponse) -> Result<T, StorageError> {
         if !response.is_success() {
             let (error, google) = refusal(response);
             return Err(match error.kind {
                 StorageErrorKind::NoObject if google => {
-                    StorageError::new(StorageErrorKind::NoContainer, format!("there is no bucket at {}", self.location))
+                    StorageError::new(StorageErrorKind::NoContainer, format!("the bucket {} does not exist", self.location))
                 }
                 StorageErrorKind::NoObject => not_google(error),
                 _ => error,
@@ -190,12 +189,12 @@ impl GcsStore {
         let what = response.what().to_owned();
         let body = response.read_all(LARGEST_PAGE)?;
         serde_json::from_slice(&body).map_err(|error| {
-            StorageError::new(StorageErrorKind::Protocol, format!("{what}: the response is no document of Google's ({error})"))
+            StorageError::new(StorageErrorKind::Protocol, format!("{what}: the response is not a document of Google ({error})"))
         })
     }
 
     fn no_object(&self, name: &str) -> StorageError {
-        StorageError::new(StorageErrorKind::NoObject, format!("there is no object {name:?} at {}", self.location))
+        StorageError::new(StorageErrorKind::NoObject, format!("the object {name:?} does not exist at {}", self.location))
     }
 }
 
@@ -232,13 +231,13 @@ impl ObjectStore for GcsStore {
             if !google {
                 return Err(not_google(error));
             }
-            // An object and a bucket are missing alike; a listing goes only where the bucket is there.
+            // The error for a missing object and for a missing bucket is the same. A listing succeeds only if the bucket exists.
             let _: Page = self.document(self.send("?maxResults=1&fields=nextPageToken", &[])?)?;
             return Ok(None);
         }
         let item: Item = self.document(response)?;
         if item.name != name {
-            let text = format!("asked for {name:?}, {} tells of {:?}", self.location, item.name);
+            let text = format!("{} returned {:?} instead of {name:?}", self.location, item.name);
             return Err(StorageError::new(StorageErrorKind::Protocol, text));
         }
         item.info(&self.location).map(Some)
@@ -259,31 +258,34 @@ impl ObjectStore for GcsStore {
                 let html = response.header("content-type").is_some_and(|kind| kind.to_ascii_lowercase().starts_with("text/html"));
                 let signs = ["x-goog-hash", "x-goog-generation", "x-goog-stored-content-length"];
                 if html || !signs.iter().any(|sign| response.header(sign).is_some()) {
-                    return Err(
-                        response.protocol_error("the response is not Google's: it tells neither the object's hash nor its generation")
-                    );
+                    return Err(response
+                        .protocol_error("the response is not from Google: it has neither the hash nor the generation of the object"));
                 }
                 part::reader(response, range)
             }
             416 if range.is_some() => Ok(Box::new(io::empty())),
-            // What is said here of a missing object is plain text; its document says whether it is Google who says so.
+            // The error is plain text. The document about the object shows whether it is from Google.
             404 => match self.stat(name)? {
                 None => Err(self.no_object(name)),
-                Some(_) => {
-                    Err(StorageError::new(StorageErrorKind::Transient, format!("the object {name:?} at {} comes and goes", self.location)))
-                }
+                Some(_) => Err(StorageError::new(
+                    StorageErrorKind::Transient,
+                    format!("the object {name:?} at {} exists, but reading it says that it does not", self.location),
+                )),
             },
             _ => Err(refusal(response).0),
         }
     }
 }
 
-/// A 404 that says nothing about an object or a bucket.
+/// Converts a 404 that proves nothing about an object or a bucket.
 fn not_google(error: StorageError) -> StorageError {
-    StorageError::new(StorageErrorKind::Protocol, format!("{}; and this is no error document of Google's, so nothing is said", error.text))
+    StorageError::new(
+        StorageErrorKind::Protocol,
+        format!("{}; the response is not an error document of Google, so it proves nothing", error.text),
+    )
 }
 
-/// What a response that is no success means, and whether it is Google's own.
+/// Converts an error response, and returns whether it is from Google.
 fn refusal(response: HttpResponse) -> (StorageError, bool) {
     let status = response.status();
     let (mut google, mut limited) = (false, false);
@@ -314,9 +316,9 @@ struct Page {
 #[serde(rename_all = "camelCase")]
 struct Item {
     name: String,
-    /// A number, as text.
+    /// A number as text.
     size: String,
-    /// Not of composed objects.
+    /// Missing for composed objects.
     md5_hash: Option<String>,
     time_created: Option<String>,
     updated: Option<String>,
@@ -325,7 +327,7 @@ struct Item {
 impl Item {
     fn info(self, location: &str) -> Result<ObjectInfo, StorageError> {
         let Ok(size) = self.size.parse() else {
-            let text = format!("{location} tells a size of {}, which is none, of {}", http::quote(&self.size), http::quote(&self.name));
+            let text = format!("{location} returned the invalid size {} of {}", http::quote(&self.size), http::quote(&self.name));
             return Err(StorageError::new(StorageErrorKind::Protocol, text));
         };
         let time = |text: &Option<String>| text.as_deref().and_then(|text| text.parse().ok());

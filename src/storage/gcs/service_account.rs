@@ -1,4 +1,4 @@
-//! The service account of Google's that cinder.conf names, and its proof of who it is.
+//! Google's service account: the credential file of cinder.conf, and signed assertions.
 
 use std::fmt;
 use std::path::Path;
@@ -17,16 +17,16 @@ use crate::config::Setting;
 use crate::storage::http::BaseUrl;
 use crate::storage::{StorageError, StorageErrorKind};
 
-/// Such files have 2 KiB.
+/// The limit for a credential file, in bytes. They have 2 KiB.
 const LARGEST_FILE: u64 = 1024 * 1024;
 
-/// Whom the proof is for: Google's client says this whatever `token_uri` is.
+/// The audience of an assertion. Google's client uses this one even if `token_uri` is another URL.
 const AUDIENCE: &str = "https://oauth2.googleapis.com/token";
 
-/// What is asked for: to read, and no more.
+/// The requested permission: only to read.
 const SCOPE: &str = "https://www.googleapis.com/auth/devstorage.read_only";
 
-/// For so many seconds the proof is good, and it is the most that Google takes.
+/// The lifetime of an assertion in seconds, the longest that Google accepts.
 const LIFE: i64 = 3600;
 
 /// A service account.
@@ -34,7 +34,7 @@ pub(super) struct ServiceAccount {
     email: String,
     id: Option<String>,
     pair: RsaKeyPair,
-    /// Where tokens are given out.
+    /// The URL that issues tokens.
     pub(super) token_url: BaseUrl,
 }
 
@@ -58,7 +58,7 @@ impl ServiceAccount {
     /// Reads the file that `backup_gcs_credential_file` names.
     ///
     /// # Errors
-    /// [`StorageErrorKind::Configuration`] with what is wrong with it. Nothing of what it holds is shown.
+    /// [`StorageErrorKind::Configuration`]; nothing of the contents of the file is shown.
     pub(super) fn read(setting: &Setting<String>) -> Result<Self, StorageError> {
         let path = Path::new(&setting.value);
         let wrong = |problem: String| {
@@ -66,10 +66,10 @@ impl ServiceAccount {
         };
         let bytes = crate::input::read(path, LARGEST_FILE).map_err(|error| wrong(format!("cannot read the credential file: {error}")))?;
         let document: Document = serde_json::from_slice(&bytes).map_err(|error| {
-            wrong(format!("this is no key file of a service account (JSON): line {}, column {}", error.line(), error.column()))
+            wrong(format!("not a key file of a service account (JSON): line {}, column {}", error.line(), error.column()))
         })?;
         if document.kind.as_deref().is_some_and(|kind| kind != "service_account") {
-            return Err(wrong("this is no key file of a service account, but of another type".to_owned()));
+            return Err(wrong("not a key file of a service account, but of another type".to_owned()));
         }
         let pair = match PrivateKeyDer::from_pem_slice(document.private_key.as_bytes()) {
             Ok(PrivateKeyDer::Pkcs8(der)) => {
@@ -78,18 +78,18 @@ impl ServiceAccount {
             Ok(PrivateKeyDer::Pkcs1(der)) => {
                 RsaKeyPair::from_der(der.secret_pkcs1_der()).map_err(|error| wrong(format!("private_key cannot be used: {error}")))?
             }
-            Ok(_) | Err(_) => return Err(wrong("private_key is no RSA key in PEM".to_owned())),
+            Ok(_) | Err(_) => return Err(wrong("private_key is not an RSA key in PEM".to_owned())),
         };
         let token_url = BaseUrl::parse(&document.token_uri, &format!("token_uri of {}", path.display()))?;
         Ok(Self { email: document.client_email, id: document.private_key_id, pair, token_url })
     }
 
-    /// The account's address.
+    /// Returns the account's address.
     pub(super) fn email(&self) -> &str {
         &self.email
     }
 
-    /// A signed statement that this is the account, for a token.
+    /// Returns a signed assertion, which is exchanged for a token.
     pub(super) fn assertion(&self, now: Timestamp) -> Result<String, StorageError> {
         let mut header = json!({"alg": "RS256", "typ": "JWT"});
         if let (Some(id), Some(header)) = (&self.id, header.as_object_mut()) {

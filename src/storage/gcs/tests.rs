@@ -1,4 +1,4 @@
-//! Against a server that speaks Google's language, and nonsense.
+//! Google's driver against a test server for its API, and against invalid responses.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use super::*;
 use crate::domain::hex;
 use crate::storage::http::testing::{Objects, ReceivedRequest, Reply, TestServer, names, ok, options, read_all, short_timeouts, status};
 
-/// Made for these tests, and good for nothing else.
+/// A key for these tests only.
 const KEY: &str = include_str!("testdata/key.pem");
 
 const HASH: &str = "0cc175b9c0f1b6a831c399e269772661";
@@ -95,7 +95,7 @@ fn hostile(response: impl Fn(&ReceivedRequest) -> Reply + Send + Sync + 'static)
 }
 
 #[test]
-fn a_bucket_is_listed_read_and_looked_at() {
+fn a_bucket_is_listed_and_read() {
     let server = TestServer::new(google);
     let client = client(&server);
     let store = client.bucket("b").unwrap();
@@ -117,7 +117,7 @@ fn a_bucket_is_listed_read_and_looked_at() {
 }
 
 #[test]
-fn the_proof_is_signed_and_says_what_googles_client_says() {
+fn the_assertion_is_that_of_googles_client() {
     let server = TestServer::new(google);
     client(&server).bucket("b").unwrap().stat("v/p-1").unwrap();
     let body = String::from_utf8(server.requests()[0].body.clone()).unwrap();
@@ -160,7 +160,7 @@ fn an_expired_token_is_renewed_once() {
 }
 
 #[test]
-fn a_refused_proof_is_shown_once() {
+fn a_refused_assertion_is_sent_once() {
     let server = TestServer::new(|_| {
         let body = json!({"error": "invalid_grant", "error_description": "Invalid JWT Signature."});
         Reply::Response(400, Vec::new(), body.to_string().into_bytes())
@@ -175,7 +175,7 @@ fn a_refused_proof_is_shown_once() {
 }
 
 #[test]
-fn a_credential_file_that_is_none_is_told_without_its_secrets() {
+fn an_invalid_credential_file_is_reported_without_its_secrets() {
     type Change = fn(&mut Value);
     let changes: [(Change, &str); 5] = [
         (|file| file["type"] = json!("authorized_user"), "another type"),
@@ -210,7 +210,7 @@ fn a_credential_file_that_is_none_is_told_without_its_secrets() {
 }
 
 #[test]
-fn errors_have_their_meaning() {
+fn every_error_has_a_kind() {
     for (code, reason, kind) in [
         (403, "forbidden", StorageErrorKind::Permission),
         (403, "rateLimitExceeded", StorageErrorKind::Transient),
@@ -240,7 +240,7 @@ fn html_is_neither_an_object_nor_a_listing_nor_a_proof_of_absence() {
 }
 
 #[test]
-fn a_listing_without_an_end_and_other_nonsense_is_told() {
+fn endless_and_invalid_listings_are_detected() {
     let number = AtomicUsize::new(0);
     type Make = Box<dyn Fn() -> String + Send + Sync>;
     let pages: Vec<Make> = vec![
@@ -265,7 +265,7 @@ fn a_listing_without_an_end_and_other_nonsense_is_told() {
 }
 
 #[test]
-fn the_contract_holds() {
+fn conforms_to_the_trait() {
     let objects = Objects::new();
     let (_server, store) = hostile(move |request| {
         let (path, query) = request.path_and_query();

@@ -1,4 +1,4 @@
-//! A response, and its body as a stream that ends: with every byte, or with an error.
+//! A response, and its body as a stream that ends with all its bytes or with an error.
 
 use std::io::{self, Read};
 use std::time::{Duration, Instant};
@@ -11,24 +11,24 @@ use ureq::{Body, BodyReader};
 use super::failure;
 use crate::storage::{StorageError, StorageErrorKind};
 
-/// Bytes a second below which a stream is given up: nobody can verify a backup at this rate.
+/// The slowest rate of a stream, in bytes a second. A slower one is useless for a check.
 const SLOWEST_RATE: u64 = 4096;
 
-/// An error document is read no further than this.
+/// The limit for an error document, in bytes.
 const LARGEST_ERROR_DOCUMENT: usize = 64 * 1024;
 
-/// How a body's end is known.
+/// How the end of a body is marked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::storage) enum Framing {
     /// By its length.
     Length(u64),
     /// By a last chunk.
     Chunked,
-    /// By the end of the connection, so not at all.
+    /// By the end of the connection, so that a truncated body looks complete.
     Close,
 }
 
-/// What a server answered.
+/// The response of a server.
 pub(in crate::storage) struct HttpResponse {
     what: String,
     status: StatusCode,
@@ -42,7 +42,7 @@ impl HttpResponse {
         Self { what, status, headers, body, stall }
     }
 
-    /// The status.
+    /// Returns the status.
     pub(in crate::storage) fn status(&self) -> u16 {
         self.status.as_u16()
     }
@@ -52,27 +52,27 @@ impl HttpResponse {
         self.status.is_success()
     }
 
-    /// The method and the URL without its query, for messages.
+    /// Returns the method and the URL without its query, for messages.
     pub(in crate::storage) fn what(&self) -> &str {
         &self.what
     }
 
-    /// A header that is text.
+    /// Returns a header, if it is text.
     pub(in crate::storage) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim)
     }
 
-    /// `Content-Length`, of a HEAD too.
+    /// Returns `Content-Length`, also that of a HEAD.
     pub(in crate::storage) fn length(&self) -> Option<u64> {
         self.header("content-length")?.parse().ok()
     }
 
-    /// `Last-Modified`.
+    /// Returns `Last-Modified`.
     pub(in crate::storage) fn modified(&self) -> Option<Timestamp> {
         Some(rfc2822::parse(self.header("last-modified")?).ok()?.timestamp())
     }
 
-    /// How the body's end is known.
+    /// Returns how the end of the body is marked.
     pub(in crate::storage) fn framing(&self) -> Framing {
         match (self.header("transfer-encoding"), self.length()) {
             (Some(encoding), _) if encoding.to_ascii_lowercase().ends_with("chunked") => Framing::Chunked,
@@ -81,42 +81,37 @@ impl HttpResponse {
         }
     }
 
-    /// A [`StorageErrorKind::Protocol`] error about this response.
+    /// Returns a [`StorageErrorKind::Protocol`] error about this response.
     pub(in crate::storage) fn protocol_error(&self, problem: impl std::fmt::Display) -> StorageError {
         StorageError::new(StorageErrorKind::Protocol, format!("{}: {problem}", self.what))
     }
 
-    /// Whether what comes is what is stored. No encoding is ever asked for, so that something in between put it on; all but
-    /// `aws-chunked`, of which some servers remember that the object was sent to them so.
+    /// Refuses an encoded response. No encoding is ever requested, so a proxy must have added it. `aws-chunked` is accepted, because
+    /// some servers keep it as an attribute of the upload.
     pub(super) fn check_encoding(&self) -> Result<(), StorageError> {
         let encoding = self.header("content-encoding").unwrap_or_default().to_ascii_lowercase();
         let strange = encoding.split(',').map(str::trim).find(|name| !matches!(*name, "" | "identity" | "aws-chunked"));
         match strange {
             Some(name) if self.is_success() => Err(self.protocol_error(format!(
-                "the response is encoded ({}), which was not asked for: does something in between change responses?",
+                "the response has the encoding {}, which was not requested; check for a proxy that changes responses",
                 failure::quote(name)
             ))),
             _ => Ok(()),
         }
     }
 
-    /// What its status, which is no success, means, with what an error document says as `read` finds it.
+    /// Converts a response with an error status. `read` extracts the message of the error document.
     pub(in crate::storage) fn into_error(self, read: impl FnOnce(&[u8]) -> Option<String>) -> StorageError {
         let (what, status, headers) = (self.what.clone(), self.status, self.headers.clone());
-        // A document that cannot be read to its end is as good as none.
+        // An error document that cannot be read is ignored.
         let detail = self.read_all(LARGEST_ERROR_DOCUMENT).ok().and_then(|document| read(&document));
         failure::from_status(&what, status, &headers, detail.as_deref())
     }
 
-    /// The whole body, if it is not larger than `limit` bytes.
+    /// Reads the whole body, of at most `limit` bytes.
     pub(in crate::storage) fn read_all(self, limit: usize) -> Result<Vec<u8>, StorageError> {
         let (what, limit_text) = (self.what.clone(), limit / 1024);
-        let too_large = || {
-            StorageError::new(
-                StorageErrorKind::Protocol,
-                format!("{what}: the response is larger than {limit_text} KiB, which is no sane one"),
-            )
-        };
+        let too_large = || StorageError::new(StorageErrorKind::Protocol, format!("{what}: the response is larger than {limit_text} KiB"));
         if self.length().is_some_and(|length| length > limit as u64) {
             return Err(too_large());
         }
@@ -131,7 +126,7 @@ impl HttpResponse {
         }
     }
 
-    /// The body as a stream.
+    /// Returns the body as a stream.
     pub(in crate::storage) fn stream(self) -> BodyStream {
         let left = match self.framing() {
             Framing::Length(length) => Some(length),
@@ -141,7 +136,7 @@ impl HttpResponse {
     }
 }
 
-/// A body. Reading to its end without an error means that every byte came.
+/// A body. Reading to the end without an error means that every byte was received.
 pub(in crate::storage) struct BodyStream {
     what: String,
     body: BodyReader<'static>,
@@ -163,18 +158,18 @@ impl Read for BodyStream {
         let before = Instant::now();
         let read = self.body.read(buffer).map_err(|error| failure::from_ureq(&self.what, ureq::Error::from(error)).into_io())?;
         if read > 0 && self.pace.is_too_slow(before.elapsed(), read) {
-            return Err(self.error(StorageErrorKind::Transient, "the response comes slower than 4 KiB a second"));
+            return Err(self.error(StorageErrorKind::Transient, "the response is slower than 4 KiB a second"));
         }
         if let Some(left) = &mut self.left {
             if read == 0 {
                 return Err(self.error(StorageErrorKind::Transient, "the response breaks off before its end"));
             }
             let Some(rest) = left.checked_sub(read as u64) else {
-                return Err(self.error(StorageErrorKind::Protocol, "the response is longer than it said"));
+                return Err(self.error(StorageErrorKind::Protocol, "the response is longer than its Content-Length"));
             };
             *left = rest;
             if rest == 0 {
-                // One more read, which does not wait, and the connection can be used again.
+                // This read does not wait, and lets the connection be reused.
                 let _ = self.body.read(&mut [0]);
             }
         }
@@ -182,7 +177,7 @@ impl Read for BodyStream {
     }
 }
 
-/// Watches how fast a stream comes. Only the time that is spent waiting for it counts.
+/// Measures the rate of a stream. Only the time that a reader waits for it counts.
 struct Pace {
     window: Duration,
     waited: Duration,

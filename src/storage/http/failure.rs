@@ -1,4 +1,4 @@
-//! From what went wrong on the way, or what a server answered, to what it means for a verdict.
+//! Turns errors of the connection and error statuses into a [`StorageError`].
 
 use std::io;
 
@@ -10,13 +10,13 @@ use ureq::{Error, Timeout};
 
 use crate::storage::{StorageError, StorageErrorKind};
 
-/// Text of a server, shown no further than this.
+/// The limit for text of a server in messages, in characters.
 const QUOTE_LIMIT: usize = 300;
 
-/// A server asks to wait for no longer than this; what is more is a mistake or malice.
+/// The longest pause that a server may ask for, in seconds.
 const RETRY_AFTER_LIMIT: u64 = 3600;
 
-/// A piece of a server's text for a message: short, on one line, with what could harm a terminal escaped.
+/// Quotes text of a server for a message: short, on one line and escaped for a terminal.
 pub(in crate::storage) fn quote(text: &str) -> String {
     let mut short: String = text.trim().chars().take(QUOTE_LIMIT).collect();
     if short.len() < text.trim().len() {
@@ -25,23 +25,22 @@ pub(in crate::storage) fn quote(text: &str) -> String {
     format!("{short:?}")
 }
 
-/// What a failure to get a response at all means. `what` is the method and the URL without its query.
+/// Converts an error of the connection. `what` is the method and the URL without its query.
 pub(super) fn from_ureq(what: &str, error: Error) -> StorageError {
     let (kind, text) = match error {
         Error::Io(error) => from_io(&error),
         Error::Timeout(timeout) => (StorageErrorKind::Transient, from_timeout(timeout).to_owned()),
         Error::Rustls(error) => from_tls(&error),
-        Error::HostNotFound => (StorageErrorKind::Transient, "the host's name cannot be resolved".to_owned()),
+        Error::HostNotFound => (StorageErrorKind::Transient, "cannot resolve the host name".to_owned()),
         Error::ConnectProxyFailed(reason) => from_proxy(&reason),
         Error::ConnectionFailed | Error::BodyStalled => (StorageErrorKind::Transient, error.to_string()),
-        Error::LargeResponseHeader(_, limit) => {
-            (StorageErrorKind::Protocol, format!("the response has more than {limit} bytes of headers; this is no storage server"))
-        }
-        Error::Protocol(_) | Error::Http(_) => (StorageErrorKind::Protocol, format!("the response is no proper HTTP ({error})")),
-        // The URL itself may hold what nobody should see.
-        Error::BadUri(_) | Error::RequireHttpsOnly(_) => {
-            (StorageErrorKind::Configuration, "this is no URL that can be asked for".to_owned())
-        }
+        Error::LargeResponseHeader(_, limit) => (
+            StorageErrorKind::Protocol,
+            format!("the response has more than {limit} bytes of headers; check that this is a storage server"),
+        ),
+        Error::Protocol(_) | Error::Http(_) => (StorageErrorKind::Protocol, format!("the response is not valid HTTP ({error})")),
+        // The URL may contain secrets.
+        Error::BadUri(_) | Error::RequireHttpsOnly(_) => (StorageErrorKind::Configuration, "not a URL that can be requested".to_owned()),
         Error::Tls(_) | Error::Pem(_) | Error::TlsRequired | Error::InvalidProxyUrl => (StorageErrorKind::Configuration, error.to_string()),
         error => (StorageErrorKind::Protocol, error.to_string()),
     };
@@ -50,10 +49,10 @@ pub(super) fn from_ureq(what: &str, error: Error) -> StorageError {
 
 fn from_timeout(timeout: Timeout) -> &'static str {
     match timeout {
-        Timeout::Resolve => "no response in time while the host's name was resolved",
-        Timeout::Connect => "no connection in time",
-        Timeout::SendRequest | Timeout::SendBody | Timeout::PerWrite => "the server did not take the request in time",
-        Timeout::RecvResponse => "no response in time (a longer --storage-timeout waits longer)",
+        Timeout::Resolve => "timeout while resolving the host name",
+        Timeout::Connect => "timeout while connecting",
+        Timeout::SendRequest | Timeout::SendBody | Timeout::PerWrite => "timeout while sending the request",
+        Timeout::RecvResponse => "timeout while waiting for a response (a longer --storage-timeout waits longer)",
         _ => "the server stalled",
     }
 }
@@ -68,7 +67,7 @@ fn from_io(error: &io::Error) -> (StorageErrorKind, String) {
     }
     let text = match error.kind() {
         io::ErrorKind::UnexpectedEof => "the server closed the connection".to_owned(),
-        io::ErrorKind::ConnectionRefused => "the connection was refused; is the server running there?".to_owned(),
+        io::ErrorKind::ConnectionRefused => "the connection was refused; check that the server is running".to_owned(),
         _ => error.to_string(),
     };
     (StorageErrorKind::Transient, text)
@@ -76,8 +75,8 @@ fn from_io(error: &io::Error) -> (StorageErrorKind, String) {
 
 fn from_tls(error: &TlsError) -> (StorageErrorKind, String) {
     let hint = match error {
-        TlsError::InvalidCertificate(_) => "; if its authority is a private one, name its CA file as cinder.conf does",
-        TlsError::InvalidMessage(_) => "; does this port speak plain HTTP?",
+        TlsError::InvalidCertificate(_) => "; if its authority is private, set its CA file as in cinder.conf",
+        TlsError::InvalidMessage(_) => "; check that the port does not serve plain HTTP",
         _ => "",
     };
     (StorageErrorKind::Configuration, format!("TLS failed: {error}{hint}"))
@@ -91,25 +90,25 @@ fn from_proxy(reason: &str) -> (StorageErrorKind, String) {
     } else {
         StorageErrorKind::Configuration
     };
-    (kind, format!("the proxy makes no connection: {reason}; it must allow CONNECT to this port, for http too"))
+    (kind, format!("the proxy refuses the connection: {reason}; it must allow CONNECT to this port, for http too"))
 }
 
-/// What a status that is no success means. `detail` is what the server's own error document says.
+/// Converts an error status. `detail` is the message of the server's error document.
 ///
-/// A 404 is [`StorageErrorKind::NoObject`]; whoever asked for something else says so.
+/// A 404 is [`StorageErrorKind::NoObject`], which callers that requested something else must change.
 pub(in crate::storage) fn from_status(what: &str, status: StatusCode, headers: &HeaderMap, detail: Option<&str>) -> StorageError {
     let detail = detail.map(|detail| format!(": {}", quote(detail))).unwrap_or_default();
     let reason = status.canonical_reason().map(|reason| format!(" {reason}")).unwrap_or_default();
     let (kind, hint) = match status.as_u16() {
         300..=399 => {
-            // A redirect's query may hold a token.
+            // The query of a redirect may contain a token.
             let to = headers.get("location").and_then(|value| value.to_str().ok()).unwrap_or_default();
             let to = to.split(['?', '#']).next().unwrap_or_default();
             let to = if to.is_empty() { "elsewhere".to_owned() } else { format!("to {}", quote(to)) };
             return StorageError::new(
                 StorageErrorKind::Protocol,
                 format!(
-                    "{what}: the server redirects {to} ({status}), which is never followed, as credentials would go there; configure the right URL"
+                    "{what}: the server redirects {to} ({status}), which is not followed, to keep the credentials safe; configure the right URL"
                 ),
             );
         }
@@ -130,7 +129,7 @@ pub(in crate::storage) fn from_status(what: &str, status: StatusCode, headers: &
     error
 }
 
-/// `Retry-After`: seconds, or a date.
+/// Parses `Retry-After`: seconds or a date.
 fn retry_after(text: &str, now: Timestamp) -> Option<u64> {
     let text = text.trim();
     let seconds = match text.parse::<u64>() {
@@ -146,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_status_has_one_meaning() {
+    fn every_status_has_a_kind() {
         for (status, kind) in [
             (301, StorageErrorKind::Protocol),
             (400, StorageErrorKind::Protocol),
@@ -170,14 +169,14 @@ mod tests {
     }
 
     #[test]
-    fn a_redirect_tells_where_to_but_no_token() {
+    fn a_redirect_is_reported_without_its_token() {
         let headers = HeaderMap::from_iter([("location".parse().unwrap(), "https://evil.example/x?token=abc".parse().unwrap())]);
         let error = from_status("GET http://host/x", StatusCode::FOUND, &headers, None);
         assert!(error.text.contains("https://evil.example/x") && !error.text.contains("abc"), "{error}");
     }
 
     #[test]
-    fn the_wait_is_seconds_or_a_date_and_bounded() {
+    fn the_pause_is_in_seconds_or_a_date_and_bounded() {
         let now = "2026-11-22T10:00:00Z".parse().unwrap();
         for (text, seconds) in [
             ("12", Some(12)),

@@ -1,13 +1,13 @@
-//! What holds for listings of all three kinds of server, so that one without an end is told.
+//! Checks the pages of a listing, so that an endless one is detected.
 
 use super::quote;
 use crate::storage::{StorageError, StorageErrorKind};
 
-/// Pages without an object, one after another, that a listing may have.
+/// The number of pages in a row that may have no objects.
 const EMPTY_PAGES: u32 = 100;
 
-/// A listing on its way: names that begin with the prefix, in ascending order of their bytes, as all three promise. So no
-/// name comes twice, and a listing goes on only with names that are new.
+/// The state of a listing. Names must begin with the prefix and be in ascending order of their bytes, as all three services promise.
+/// So no name is repeated, and the listing ends.
 #[derive(Debug)]
 pub(in crate::storage) struct PagedListing<'a> {
     location: &'a str,
@@ -18,35 +18,35 @@ pub(in crate::storage) struct PagedListing<'a> {
 }
 
 impl<'a> PagedListing<'a> {
-    /// At its beginning.
+    /// Starts a listing.
     pub(in crate::storage) fn new(location: &'a str, prefix: &'a str) -> Self {
         Self { location, prefix, last: None, token: None, empty: 0 }
     }
 
-    /// After a name, by which the next page was asked for.
+    /// Continues a listing after the name that was the marker of the next page.
     pub(in crate::storage) fn after(location: &'a str, prefix: &'a str, last: Option<String>) -> Self {
         Self { last, ..Self::new(location, prefix) }
     }
 
-    /// The last name so far.
+    /// Returns the last name so far.
     pub(in crate::storage) fn last(&self) -> Option<&str> {
         self.last.as_deref()
     }
 
-    /// What the next page is asked for with; `None` for the first one.
+    /// Returns the token of the next page; `None` for the first page.
     pub(in crate::storage) fn token(&self) -> Option<&str> {
         self.token.as_deref()
     }
 
-    /// The next name.
+    /// Checks the next name.
     ///
     /// # Errors
-    /// [`StorageErrorKind::Protocol`] for one that cannot come here.
+    /// [`StorageErrorKind::Protocol`] if it is out of order or has another prefix.
     pub(in crate::storage) fn accept(&mut self, name: &str) -> Result<(), StorageError> {
         let problem = match &self.last {
-            _ if !name.starts_with(self.prefix) => format!("names {}, which does not begin with {}", quote(name), quote(self.prefix)),
+            _ if !name.starts_with(self.prefix) => format!("has {}, which does not begin with {}", quote(name), quote(self.prefix)),
             Some(last) if name <= last.as_str() => {
-                format!("names {} after {}: it repeats itself, or is not in order", quote(name), quote(last))
+                format!("has {} after {}: it is not in order, or repeats itself", quote(name), quote(last))
             }
             _ => {
                 self.last = Some(name.to_owned());
@@ -57,15 +57,17 @@ impl<'a> PagedListing<'a> {
         Err(self.protocol_error(&problem))
     }
 
-    /// The end of a page. Whether another follows, which is what the server says by a token.
+    /// Ends a page. Returns whether another follows, for which the server sends a token.
     ///
     /// # Errors
-    /// [`StorageErrorKind::Protocol`] where the listing gets nowhere.
+    /// [`StorageErrorKind::Protocol`] if the listing makes no progress.
     pub(in crate::storage) fn end_page(&mut self, next: Option<String>) -> Result<bool, StorageError> {
         self.empty += 1;
         match next {
             None => Ok(false),
-            next if next == self.token || self.empty > EMPTY_PAGES => Err(self.protocol_error("has no end: it goes on without new names")),
+            next if next == self.token || self.empty > EMPTY_PAGES => {
+                Err(self.protocol_error("is endless: it continues without new names"))
+            }
             next => {
                 self.token = next;
                 Ok(true)

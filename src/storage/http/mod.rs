@@ -1,8 +1,8 @@
-//! HTTP as the stores on servers need it: one client for Swift, S3 and Google.
+//! The HTTP client of the Swift, S3 and Google drivers.
 //!
-//! A redirect is never followed, so that credentials go nowhere but where they were meant for. Nothing waits for ever: to
-//! connect, to begin a response and to go on with it each have a limit, which is no longer than what is left of the time that the
-//! server has in all to give anything useful; and a stream that drips is given up too. What is read into memory is bounded. May use `config` and the errors of [`super`].
+//! It never follows a redirect, so that credentials only go to the configured server. It never waits without a limit: connecting, the
+//! begin of a response and each further part have one, which is at most what [`Health`] leaves. A stream that is too slow is an
+//! error, too. Memory is bounded. May use `backoff`, `config` and the errors of [`super`].
 
 mod body;
 mod failure;
@@ -39,29 +39,29 @@ pub(super) use token_cache::{CachedToken, TokenCache};
 pub(super) use trust::Trust;
 pub(super) use url::{BaseUrl, encode, object_name};
 
-/// Attempts for a page in the middle of a listing, which nobody above can repeat without beginning anew.
+/// Attempts for a page in the middle of a listing, which the caller could only repeat from the start.
 const ATTEMPTS: u32 = 3;
 
-/// No server is waited for longer than this between two attempts, whatever it asks for.
+/// The longest pause between two attempts, even if the server asks for more.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// Header lines of a response together; more is no storage server.
+/// The limit for the headers of a response, in bytes. No storage server sends more.
 const LARGEST_HEAD: usize = 64 * 1024;
 
-/// How patient a store on a server is, and how it gets there.
+/// Timeouts and proxies for a store on a server.
 #[derive(Debug, Clone)]
 pub struct Network {
-    /// To resolve a name, to connect and to agree on TLS, each.
+    /// The timeout for resolving a name, for connecting and for the TLS handshake, each.
     pub connect: Duration,
-    /// For a response to begin, and for each of its parts to follow.
+    /// The timeout for the begin of a response, and for each further part.
     pub stall: Duration,
-    /// Between the first two attempts for a page of a listing; twice as long before each further one.
+    /// The pause after the first failure of a page of a listing; it doubles with every failure.
     pub pause: Duration,
-    /// Requests at once.
+    /// Parallel requests.
     pub concurrency: usize,
-    /// Proxies, as the process's environment names them.
+    /// Proxies of the environment.
     pub proxies: Proxies,
-    /// What is known of the server, and how long it is waited for in all.
+    /// The health of the server.
     pub health: Arc<Health>,
 }
 
@@ -79,11 +79,11 @@ impl Default for Network {
 }
 
 impl Network {
-    /// The usual patience, with the proxies of `http_proxy`, `https_proxy`, `all_proxy` and `no_proxy`, which the client
-    /// libraries of Cinder's Swift and S3 drivers heed.
+    /// Returns the default timeouts, and the proxies of `http_proxy`, `https_proxy`, `all_proxy` and `no_proxy`, which the client
+    /// libraries of Cinder's Swift and S3 drivers use.
     ///
     /// # Errors
-    /// A proxy that is no URL.
+    /// An invalid URL of a proxy.
     pub fn of(environment: &Environment) -> Result<Self, StorageError> {
         Ok(Self { proxies: Proxies::of(environment)?, ..Self::default() })
     }
@@ -92,10 +92,10 @@ impl Network {
 /// A header of a request.
 pub(super) type Header = (HeaderName, HeaderValue);
 
-/// A header whose value is a secret, or text that may not fit into a header.
+/// Creates a header. A `secret` is not logged.
 ///
 /// # Errors
-/// A value with a line break in it and the like; the value is not shown.
+/// A value with control characters; the value is not shown.
 pub(super) fn header(name: &'static str, value: &str, secret: bool) -> Result<Header, StorageError> {
     let mut value = HeaderValue::from_str(value).map_err(|_| {
         StorageError::new(StorageErrorKind::Configuration, format!("the value for the header {name} holds control characters"))
@@ -104,7 +104,7 @@ pub(super) fn header(name: &'static str, value: &str, secret: bool) -> Result<He
     Ok((HeaderName::from_static(name), value))
 }
 
-/// A client; for use by many threads at once.
+/// An HTTP client, which many threads may use at once.
 pub(super) struct HttpClient {
     direct: Agent,
     http: Option<Agent>,
@@ -123,7 +123,7 @@ impl fmt::Debug for HttpClient {
 }
 
 impl HttpClient {
-    /// A client that trusts whom it is told to trust.
+    /// Creates a client.
     pub(super) fn new(network: &Network, trust: &Trust, proxies: Proxies) -> Self {
         let agent = |proxy: Option<&ureq::Proxy>| {
             let config = Agent::config_builder()
@@ -158,20 +158,20 @@ impl HttpClient {
         }
     }
 
-    /// Asks, and gives back whatever the server responses, a redirect and an error status too.
+    /// Sends a request and returns any response, including a redirect or an error status.
     pub(super) fn send(&self, method: Method, url: &str, headers: &[Header], body: Option<Vec<u8>>) -> Result<HttpResponse, StorageError> {
         let what = format!("{method} {}", url.split(['?', '#']).next().unwrap_or_default());
-        let uri: Uri = url.parse().map_err(|_| StorageError::new(StorageErrorKind::Configuration, format!("{what}: this is no URL")))?;
+        let uri: Uri = url.parse().map_err(|_| StorageError::new(StorageErrorKind::Configuration, format!("{what}: not a URL")))?;
         let mut map = HeaderMap::with_capacity(headers.len());
         for (name, value) in headers {
             map.insert(name, value.clone());
         }
         let stall = self.health.response_limit(self.stall);
-        let answered = match body {
+        let result = match body {
             Some(body) => request(method, uri, map, body).and_then(|request| self.run(request, stall)),
             None => request(method, uri, map, ()).and_then(|request| self.run(request, stall)),
         };
-        match answered {
+        match result {
             Ok(response) => {
                 self.health.responded();
                 let (parts, body) = response.into_parts();
@@ -182,7 +182,7 @@ impl HttpClient {
         }
     }
 
-    /// Sends a request; nothing of it waits for longer than `stall`.
+    /// Sends a request. No step takes longer than `stall`.
     fn run<B: AsSendBody>(&self, request: Request<B>, stall: Duration) -> Result<Response<Body>, ureq::Error> {
         let agent = self.agent(request.uri());
         let (connect, stall) = (Some(self.connect.min(stall)), Some(stall));
@@ -199,8 +199,8 @@ impl HttpClient {
         agent.run(request)
     }
 
-    /// Asks for a page of a listing: for the first one once, since nothing is lost where whoever wants the listing begins
-    /// anew, for the others a few times where errors are transient.
+    /// Requests a page of a listing. Only pages after the first are retried, because the caller can repeat a listing that failed on
+    /// its first page without loss.
     pub(super) fn page<T>(&self, is_first: bool, mut ask: impl FnMut() -> Result<T, StorageError>) -> Result<T, StorageError> {
         if is_first {
             return ask();

@@ -1,4 +1,4 @@
-//! Parts of objects: `Range` and what servers make of it.
+//! Ranges of objects: the `Range` header, and checks of the response.
 
 use std::io::{self, Read};
 use std::ops::Range;
@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::{Framing, Header, HttpResponse, header as plain};
 use crate::storage::StorageError;
 
-/// The header that asks for a part; `None` for a part without bytes, which HTTP cannot say.
+/// Returns the header for a range; `None` for an empty range, which HTTP cannot express.
 pub(in crate::storage) fn header(range: &Range<u64>) -> Result<Option<Header>, StorageError> {
     match range.end.checked_sub(1) {
         Some(last) if last >= range.start => plain("range", &format!("bytes={}-{last}", range.start), false).map(Some),
@@ -14,37 +14,37 @@ pub(in crate::storage) fn header(range: &Range<u64>) -> Result<Option<Header>, S
     }
 }
 
-/// The bytes of an object, or of the part of it that was asked for, from a good response.
+/// Returns the bytes of an object, or of the requested range of it, from a successful response.
 ///
 /// # Errors
-/// [`StorageErrorKind::Protocol`](crate::storage::StorageErrorKind::Protocol) where the response is another part, or where its
-/// end cannot be content_range_header from a broken connection.
+/// [`StorageErrorKind::Protocol`](crate::storage::StorageErrorKind::Protocol) if the response is another range, or if its end cannot
+/// be distinguished from a broken connection.
 pub(in crate::storage) fn reader(response: HttpResponse, range: Option<Range<u64>>) -> Result<Box<dyn Read + Send>, StorageError> {
     let framing = response.framing();
     if framing == Framing::Close {
-        return Err(response.protocol_error("the response tells neither its length nor its end"));
+        return Err(response.protocol_error("the response has neither a length nor chunks"));
     }
     let content_range_header = response.header("content-range").and_then(content_range);
-    // rclone's server gives parts with status 200: the header says more.
+    // rclone's server sends ranges with status 200.
     match (response.status() == 206 || content_range_header.is_some(), range) {
         (true, Some(range)) => {
             let Some((first, last, total)) = content_range_header else {
-                return Err(response.protocol_error("the response does not tell which part of the object it is"));
+                return Err(response.protocol_error("the response has no valid Content-Range"));
             };
             let end = total.map_or(range.end, |total| range.end.min(total));
             let length = framing_length(framing).unwrap_or(end.saturating_sub(range.start));
             if first != range.start || last.checked_add(1) != Some(end) || length != end.saturating_sub(range.start) {
                 return Err(response.protocol_error(format!(
-                    "the response is bytes {first} to {last}, while {} to {} were asked for",
+                    "the response has bytes {first} to {last}, but {} to {} were requested",
                     range.start,
                     range.end.saturating_sub(1)
                 )));
             }
             Ok(Box::new(response.stream()))
         }
-        (true, None) => Err(response.protocol_error("the response is a part of the object, while all of it was asked for")),
+        (true, None) => Err(response.protocol_error("the response is a part of the object, but all of it was requested")),
         (false, None) => Ok(Box::new(response.stream())),
-        // The server knows no parts: what comes before is read and thrown away.
+        // The server does not support ranges: the bytes before are discarded.
         (false, Some(range)) => {
             let mut all = response.stream();
             io::copy(&mut (&mut all).take(range.start), &mut io::sink()).map_err(|error| from_io(&error))?;
@@ -64,7 +64,7 @@ fn from_io(error: &io::Error) -> StorageError {
     StorageError::of_io(error).cloned().unwrap_or_else(|| StorageError::new(crate::storage::StorageErrorKind::Transient, error.to_string()))
 }
 
-/// `bytes FIRST-LAST/TOTAL`; the total may be unknown.
+/// Parses `bytes FIRST-LAST/TOTAL`. The total may be unknown.
 fn content_range(text: &str) -> Option<(u64, u64, Option<u64>)> {
     let (part, total) = text.strip_prefix("bytes")?.trim_start_matches([' ', '=']).split_once('/')?;
     let (first, last) = part.split_once('-')?;

@@ -1,4 +1,4 @@
-//! Proxies, as Python's `requests` and botocore take them from the environment, or as an option of cinder.conf names one.
+//! Proxies from the environment, as Python's `requests` and botocore read it, or from an option of cinder.conf.
 
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -9,8 +9,7 @@ use ureq::http::Uri;
 use crate::config::Environment;
 use crate::storage::{StorageError, StorageErrorKind};
 
-/// Proxies by the scheme of the URL that is asked for, and the hosts that are asked without one. They are asked to CONNECT,
-/// for `http` too.
+/// Proxies by the scheme of the URL, and the hosts that are connected to directly. Proxies must allow CONNECT, for `http` too.
 #[derive(Clone, Default)]
 pub struct Proxies {
     http: Option<Proxy>,
@@ -18,7 +17,7 @@ pub struct Proxies {
     bypass: Vec<String>,
 }
 
-/// A proxy's URL may hold a password.
+/// Without the URL of the proxy, which may contain a password.
 impl fmt::Debug for Proxies {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let host = |proxy: &Option<Proxy>| proxy.as_ref().map(|proxy| format!("{}:{}", proxy.host(), proxy.port()));
@@ -27,10 +26,10 @@ impl fmt::Debug for Proxies {
 }
 
 impl Proxies {
-    /// From `http_proxy`, `https_proxy`, `all_proxy` and `no_proxy`, in lower or, after that, in upper case.
+    /// Reads `http_proxy`, `https_proxy`, `all_proxy` and `no_proxy`. The names in lower case come before those in upper case.
     ///
     /// # Errors
-    /// A value that is no URL; it is not shown.
+    /// A value that is not a URL; it is not shown.
     pub fn of(environment: &Environment) -> Result<Self, StorageError> {
         let var = |name: &str| {
             let of = |name: &str| environment.vars.get(name).and_then(|value| value.to_str()).filter(|value| !value.is_empty());
@@ -45,7 +44,7 @@ impl Proxies {
         Ok(Self { http: proxy("http_proxy")?, https: proxy("https_proxy")?, bypass: bypass.map(str::to_lowercase).collect() })
     }
 
-    /// Those that options name: for every host.
+    /// Uses the proxies of options, for all hosts.
     pub(in crate::storage) fn fixed(http: Option<Proxy>, https: Option<Proxy>) -> Self {
         Self { http, https, bypass: Vec::new() }
     }
@@ -58,8 +57,7 @@ impl Proxies {
         self.https.as_ref()
     }
 
-    /// Whether a URL is asked for without a proxy: as `requests` reads `no_proxy`, names by their ends and addresses by their
-    /// networks.
+    /// Whether a URL is requested without a proxy. As in `requests`, an entry of `no_proxy` is the end of a name, or a network.
     pub(super) fn bypasses(&self, uri: &Uri) -> bool {
         let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_lowercase();
         let with_port = uri.port_u16().map(|port| format!("{host}:{port}"));
@@ -79,7 +77,7 @@ impl Proxies {
     }
 }
 
-/// Whether an address is the one that is written, or in the network that is.
+/// Whether an entry of `no_proxy` is the address, or a network with it.
 fn within(address: Ipv4Addr, entry: &str) -> bool {
     let (network, bits) = match entry.split_once('/') {
         Some((network, bits)) => (network, bits.parse::<u32>().unwrap_or(u32::MAX)),
@@ -90,13 +88,13 @@ fn within(address: Ipv4Addr, entry: &str) -> bool {
     address.to_bits() & mask == network.to_bits() & mask
 }
 
-/// A proxy from its URL; `origin` says for messages where it was written.
+/// Parses the URL of a proxy; `origin` is where it was set, for messages.
 ///
 /// # Errors
-/// What is no URL of a proxy; it is not shown, as it may hold a password.
+/// Text that is not a URL of a proxy; it is not shown, because it may contain a password.
 pub(in crate::storage) fn parse(text: &str, origin: &dyn fmt::Display) -> Result<Proxy, StorageError> {
     Proxy::new(text.trim().trim_end_matches('/')).map_err(|_| {
-        StorageError::new(StorageErrorKind::Configuration, format!("{origin}: this is no URL of a proxy; write it as http://host:port"))
+        StorageError::new(StorageErrorKind::Configuration, format!("{origin}: not a URL of a proxy; write it as http://host:port"))
     })
 }
 
@@ -122,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn some_hosts_are_asked_directly() {
+    fn some_hosts_bypass_the_proxy() {
         let proxies = proxies(&[("no_proxy", "example.org, .internal,10.0.0.0/8,192.168.1.7,plain:8080")]);
         for (uri, direct) in [
             ("http://example.org/", true),

@@ -1,4 +1,4 @@
-//! A server for tests, whose responses are written byte by byte, as a server that means ill or is ill would.
+//! A server for tests. It can send any bytes, as a hostile or broken server would.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::collections::BTreeMap;
@@ -16,11 +16,11 @@ use super::Network;
 use crate::config::{CinderConf, StorageOptions};
 use crate::storage::{ObjectStore, StorageError, conformance};
 
-/// A request that came.
+/// A request that the server received.
 #[derive(Debug, Clone)]
 pub(in crate::storage) struct ReceivedRequest {
     pub(in crate::storage) method: String,
-    /// Path and query, as they came.
+    /// Path and query, not decoded.
     pub(in crate::storage) target: String,
     /// Names in lower case.
     pub(in crate::storage) headers: BTreeMap<String, String>,
@@ -34,7 +34,7 @@ impl ReceivedRequest {
 }
 
 impl ReceivedRequest {
-    /// The path and the query's values, decoded.
+    /// Returns the path and the values of the query, decoded.
     pub(in crate::storage) fn path_and_query(&self) -> (String, BTreeMap<String, String>) {
         let decode = |text: &str| percent_decode_str(text).decode_utf8().unwrap().into_owned();
         let (path, query) = self.target.split_once('?').unwrap_or((&self.target, ""));
@@ -45,7 +45,7 @@ impl ReceivedRequest {
     }
 }
 
-/// The objects that the contract of all stores is held against.
+/// The objects of the conformance test.
 pub(in crate::storage) struct Objects(BTreeMap<String, Vec<u8>>);
 
 impl Objects {
@@ -56,7 +56,7 @@ impl Objects {
         Self(conformance::content(true))
     }
 
-    /// Names and sizes.
+    /// Returns a page of names and sizes.
     pub(in crate::storage) fn page(&self, prefix: &str, after: &str) -> Vec<(String, usize)> {
         let wanted = self.0.iter().filter(|(name, _)| name.starts_with(prefix) && name.as_str() > after);
         wanted.take(Self::PAGE).map(|(name, bytes)| (name.clone(), bytes.len())).collect()
@@ -66,7 +66,7 @@ impl Objects {
         self.0.get(name).map(Vec::len)
     }
 
-    /// An object, or the part of it that is asked for.
+    /// Returns an object, or the requested range of it.
     pub(in crate::storage) fn get(&self, name: &str, request: &ReceivedRequest, mut headers: Vec<(&'static str, String)>) -> Reply {
         let Some(bytes) = self.0.get(name) else { return status(404) };
         headers.push(("Last-Modified", "Sun, 22 Nov 2026 10:00:00 GMT".to_owned()));
@@ -84,29 +84,29 @@ impl Objects {
     }
 }
 
-/// What is to be done with a request.
+/// What the server does with a request.
 pub(in crate::storage) enum Reply {
-    /// Status, headers, body, with the length told right.
+    /// Sends status, headers and body, with the right length.
     Response(u16, Vec<(&'static str, String)>, Vec<u8>),
-    /// These bytes, and then the connection is closed.
+    /// Sends these bytes and closes the connection.
     Bytes(Vec<u8>),
-    /// These bytes, and then silence.
+    /// Sends these bytes and stalls.
     Stall(Vec<u8>),
-    /// These bytes, and then one more each so often.
+    /// Sends these bytes, and then one more after each pause.
     Drip(Vec<u8>, Duration),
 }
 
-/// A good response.
+/// A response with status 200.
 pub(in crate::storage) fn ok(headers: &[(&'static str, &str)], body: impl Into<Vec<u8>>) -> Reply {
     Reply::Response(200, headers.iter().map(|(name, value)| (*name, (*value).to_owned())).collect(), body.into())
 }
 
-/// A response without much to it.
+/// A response with a status only.
 pub(in crate::storage) fn status(status: u16) -> Reply {
     Reply::Response(status, Vec::new(), Vec::new())
 }
 
-/// A server on loopback; its threads end with the process.
+/// A server on loopback. Its threads end with the process.
 pub(in crate::storage) struct TestServer {
     pub(in crate::storage) url: String,
     seen: Arc<Mutex<Vec<ReceivedRequest>>>,
@@ -137,12 +137,12 @@ impl TestServer {
         Self { url, seen, connections }
     }
 
-    /// How many connections there were.
+    /// Returns the number of connections so far.
     pub(in crate::storage) fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
     }
 
-    /// The requests so far.
+    /// Returns the requests so far.
     pub(in crate::storage) fn requests(&self) -> Vec<ReceivedRequest> {
         self.seen.lock().unwrap().clone()
     }
@@ -166,7 +166,7 @@ fn read(stream: &TcpStream) -> Option<ReceivedRequest> {
     Some(ReceivedRequest { method, target, headers, body })
 }
 
-/// Whether the connection goes on.
+/// Sends a reply. Returns whether the connection stays open.
 fn write(mut stream: &TcpStream, reply: Reply, head: bool) -> bool {
     match reply {
         Reply::Response(status, headers, body) => {
@@ -203,7 +203,7 @@ fn write(mut stream: &TcpStream, reply: Reply, head: bool) -> bool {
     }
 }
 
-/// Little patience, so that a test of a server that stalls takes no longer than that.
+/// Returns short timeouts, for tests of servers that stall.
 pub(in crate::storage) fn short_timeouts() -> Network {
     Network {
         connect: Duration::from_millis(1000),
@@ -213,7 +213,7 @@ pub(in crate::storage) fn short_timeouts() -> Network {
     }
 }
 
-/// Options as a cinder.conf and the command line together give them.
+/// Returns the options of a cinder.conf with those of the command line.
 pub(in crate::storage) fn options(conf: &str, overrides: &[(&str, &str)]) -> StorageOptions {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("cinder.conf");
@@ -222,7 +222,7 @@ pub(in crate::storage) fn options(conf: &str, overrides: &[(&str, &str)]) -> Sto
     StorageOptions::new(CinderConf::load(&[path], &[]).unwrap(), &overrides).unwrap()
 }
 
-/// All names below a prefix.
+/// Returns all names with a prefix.
 pub(in crate::storage) fn names(store: &dyn ObjectStore, prefix: &str) -> Result<Vec<String>, StorageError> {
     let mut names = Vec::new();
     store.list(prefix, &mut |object| {
@@ -232,7 +232,7 @@ pub(in crate::storage) fn names(store: &dyn ObjectStore, prefix: &str) -> Result
     Ok(names)
 }
 
-/// All bytes, or the storage's error inside that of the stream.
+/// Returns all bytes, or the storage error inside the error of the stream.
 pub(in crate::storage) fn read_all(store: &dyn ObjectStore, name: &str, range: Option<Range<u64>>) -> Result<Vec<u8>, StorageError> {
     let mut bytes = Vec::new();
     match store.open(name, range)?.read_to_end(&mut bytes) {

@@ -1,4 +1,4 @@
-//! Servers that stall, drip, break off, redirect and lie, without any store above.
+//! The client against servers that stall, break off, redirect or send invalid responses.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::io::{Read, Write};
@@ -18,7 +18,7 @@ fn client() -> HttpClient {
     HttpClient::new(&short_timeouts(), &Trust::Authorities(Vec::new()), Proxies::default())
 }
 
-/// What comes of reading all that a server gives.
+/// Reads the whole response of a server.
 fn get(reply: impl Fn() -> Reply + Send + Sync + 'static) -> Result<Vec<u8>, StorageError> {
     let server = TestServer::new(move |_| reply());
     let response = client().send(Method::GET, &format!("{}/x?secret=1", server.url), &[], None)?;
@@ -33,7 +33,7 @@ fn get(reply: impl Fn() -> Reply + Send + Sync + 'static) -> Result<Vec<u8>, Sto
 }
 
 #[test]
-fn what_is_broken_ends_soon_and_with_the_right_kind() {
+fn broken_responses_end_soon_with_the_right_kind() {
     let head = |head: &str| format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\nsome bytes").into_bytes();
     let long = head("Content-Length: 1000");
     let stalled = long.clone();
@@ -59,12 +59,12 @@ fn what_is_broken_ends_soon_and_with_the_right_kind() {
         ("no HTTP", StorageErrorKind::Protocol, Box::new(|| Reply::Bytes(b"SSH-2.0-OpenSSH_9.2\r\n\r\n".to_vec()))),
         ("a huge head", StorageErrorKind::Protocol, Box::new(move || Reply::Bytes(big_head.clone()))),
         (
-            "a length that is none",
+            "an invalid length",
             StorageErrorKind::Protocol,
             Box::new(|| Reply::Bytes(b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\nhello".to_vec())),
         ),
         (
-            "a part unasked",
+            "an unrequested range",
             StorageErrorKind::Protocol,
             Box::new(|| Reply::Response(206, vec![("Content-Range", "bytes 0-1/5".to_owned())], b"ab".to_vec())),
         ),
@@ -114,7 +114,7 @@ fn credentials_never_follow_a_redirect() {
 }
 
 #[test]
-fn nobody_listens() {
+fn an_unreachable_server_is_transient() {
     let gone = {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         format!("http://{}", listener.local_addr().unwrap())
@@ -124,14 +124,14 @@ fn nobody_listens() {
     assert!(error.text.contains("refused"), "{error}");
     let error = client().send(Method::GET, "http://no-such-host.invalid/", &[], None).err().unwrap();
     assert_eq!(error.kind, StorageErrorKind::Transient, "{error}");
-    // TLS against a port that speaks none.
+    // TLS to a port with plain HTTP.
     let server = TestServer::new(|_| status(400));
     let error = client().send(Method::GET, &server.url.replace("http:", "https:"), &[], None).err().unwrap();
     assert!(error.text.contains("plain HTTP") || error.kind == StorageErrorKind::Transient, "{error}");
 }
 
 #[test]
-fn a_server_without_parts_is_read_past() {
+fn bytes_before_a_range_are_skipped_if_the_server_has_no_ranges() {
     let server = TestServer::new(|_| ok(&[], "0123456789"));
     for (range, bytes) in [(2..5, "234"), (8..99, "89"), (20..30, "")] {
         let asked = part::header(&range).unwrap().unwrap();
@@ -143,7 +143,7 @@ fn a_server_without_parts_is_read_past() {
 }
 
 #[test]
-fn another_part_than_asked_for_is_refused() {
+fn another_range_than_requested_is_refused() {
     for told in ["bytes 1-4/10", "bytes 0-2/10", "bytes 0-3/4", "bytes 0-9/10", "nothing", ""] {
         let server = TestServer::new(move |_| Reply::Response(206, vec![("Content-Range", told.to_owned())], b"01234".to_vec()));
         let response = client().send(Method::GET, &server.url, &[], None).unwrap();
@@ -156,26 +156,26 @@ fn another_part_than_asked_for_is_refused() {
         let mut text = String::new();
         part::reader(response(), Some(3..8)).unwrap().read_to_string(&mut text).unwrap();
         assert_eq!(text, "34567");
-        assert_eq!(part::reader(response(), None).err().unwrap().kind, StorageErrorKind::Protocol, "all was asked for");
+        assert_eq!(part::reader(response(), None).err().unwrap().kind, StorageErrorKind::Protocol, "all was requested");
     }
 }
 
 #[test]
-fn connections_are_used_again() {
+fn connections_are_reused() {
     let server = TestServer::new(|_| ok(&[], "hello"));
     let client = client();
     for _ in 0..3 {
         let mut five = [0; 5];
         let mut stream = client.send(Method::GET, &server.url, &[], None).unwrap().stream();
-        // Read to the last byte and not beyond it.
+        // Read up to the last byte, not beyond.
         stream.read_exact(&mut five).unwrap();
     }
     assert_eq!(server.connections(), 1);
 }
 
 #[test]
-fn a_proxy_is_asked_for_the_server() {
-    // This one says what it was asked for.
+fn a_proxy_gets_a_connect_request() {
+    // The proxy reports what was requested.
     let proxy = TestServer::new(|request| Reply::Bytes(format!("HTTP/1.1 403 {}\r\n\r\n", request.target).into_bytes()));
     let proxies = Proxies::fixed(Some(proxy::parse(&proxy.url, &"here").unwrap()), None);
     let client = HttpClient::new(&short_timeouts(), &Trust::Unverified, proxies);
@@ -187,7 +187,7 @@ fn a_proxy_is_asked_for_the_server() {
     );
 }
 
-/// A server that speaks TLS, with a certificate of an authority of its own for `localhost`; gives its port.
+/// Starts a TLS server for `localhost` with a certificate of a private authority, and returns its port.
 fn tls_server() -> u16 {
     let certificate = CertificateDer::from_pem_slice(include_bytes!("testdata/server.pem")).unwrap();
     let key = PrivateKeyDer::from_pem_slice(include_bytes!("testdata/server.key")).unwrap();
@@ -217,7 +217,7 @@ fn tls_server() -> u16 {
 }
 
 #[test]
-fn a_certificate_is_verified_unless_the_operator_says_not_to() {
+fn a_certificate_is_verified_unless_the_operator_disables_it() {
     let port = tls_server();
     let dir = tempfile::tempdir().unwrap();
     let ca = dir.path().join("ca.pem");

@@ -1,4 +1,4 @@
-//! Tokens: one login at a time, and no more logins than are needed, however many requests are refused at once.
+//! A cache for the token of a login. There is one login at a time, and no more than needed, even if many requests fail at once.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -6,36 +6,36 @@ use std::time::Instant;
 
 use crate::storage::{StorageError, StorageErrorKind};
 
-/// What a login gave, in use.
+/// A token from a login.
 #[derive(Debug)]
 pub(in crate::storage) struct CachedToken<S> {
-    /// The token and what came with it.
+    /// The token, with other results of the login.
     pub(in crate::storage) token: S,
     until: Option<Instant>,
     accepted: AtomicBool,
 }
 
 impl<S> CachedToken<S> {
-    /// The server has taken the token.
+    /// Records that the server has accepted the token.
     pub(in crate::storage) fn mark_accepted(&self) {
         self.accepted.store(true, Ordering::Relaxed);
     }
 }
 
-/// The place of one token.
+/// A cache for one token.
 #[derive(Debug)]
 pub(in crate::storage) struct TokenCache<S> {
     state: Mutex<State<S>>,
-    /// Logins that failed in a way that may pass.
+    /// Logins with a transient error.
     failures: AtomicU64,
 }
 
 #[derive(Debug)]
 struct State<S> {
     cached: Option<Arc<CachedToken<S>>>,
-    /// Credentials that were refused once are not tried again: accounts are locked for less.
+    /// The permanent error of a login. It is not repeated, because refused credentials may lock the account.
     failed: Option<StorageError>,
-    /// How the last login failed, if it may go through later.
+    /// The error of the last login, if it was transient.
     transient: Option<StorageError>,
 }
 
@@ -46,11 +46,11 @@ impl<S> Default for TokenCache<S> {
 }
 
 impl<S> TokenCache<S> {
-    /// A token: the one in use, or, where that is the `refused` one, has run out or there is none, that of a new login, which
-    /// also says until when to use it. Whoever comes meanwhile waits for it.
+    /// Returns the cached token, or logs in if there is none, if it has expired or if it is the `refused` one. `login` also returns
+    /// when the token expires. Other callers wait for it.
     ///
     /// # Errors
-    /// Those of the login. A token that the server has refused from the start is not replaced by another.
+    /// Those of the login. A token that the server never accepted is not replaced.
     pub(in crate::storage) fn get(
         &self,
         refused: Option<&Arc<CachedToken<S>>>,
@@ -61,7 +61,7 @@ impl<S> TokenCache<S> {
         if let Some(error) = &state.failed {
             return Err(error.clone());
         }
-        // Callers that waited for a failed login share its error: if each logged in again, one after the other, it could take for ever.
+        // Callers that waited for a failed login share its error. Otherwise they would log in one after the other.
         if let Some(error) = state.transient.as_ref().filter(|_| self.failures.load(Ordering::Relaxed) != failures) {
             return Err(error.clone());
         }
@@ -70,7 +70,7 @@ impl<S> TokenCache<S> {
                 return Ok(Arc::clone(cached));
             }
             if !cached.accepted.load(Ordering::Relaxed) {
-                let text = "the storage refuses the token that the login has just given (401); do the two belong together?";
+                let text = "the storage refuses a new token (401); check that the login belongs to this storage";
                 let error = StorageError::new(StorageErrorKind::Authentication, text);
                 state.failed = Some(error.clone());
                 return Err(error);
@@ -119,7 +119,7 @@ mod tests {
             assert!(Arc::ptr_eq(&token_cache.get(None, login).unwrap(), &new));
         }
         assert_eq!(logins.get(), 2);
-        // The new token was never taken by the server: no third login, now and later.
+        // The server never accepted the new token: no further login.
         for _ in 0..3 {
             assert_eq!(token_cache.get(Some(&new), login).unwrap_err().kind, StorageErrorKind::Authentication);
         }
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn refused_credentials_are_tried_once_and_a_server_that_is_away_again() {
+    fn refused_credentials_are_tried_once_and_transient_errors_again() {
         let token_cache = TokenCache::<()>::default();
         let fail = |kind| move || Err(StorageError::new(kind, "no"));
         assert!(token_cache.get(None, fail(StorageErrorKind::Transient)).unwrap_err().is_transient());
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn those_who_wait_for_a_login_that_fails_fail_with_it() {
+    fn callers_that_wait_for_a_login_share_its_error() {
         let (token_cache, logins) = (TokenCache::<()>::default(), AtomicU64::new(0));
         let (tell, told) = std::sync::mpsc::channel::<()>();
         let told = Mutex::new(told);
@@ -147,7 +147,7 @@ mod tests {
         };
         std::thread::scope(|scope| {
             let all: Vec<_> = (0..8).map(|_| scope.spawn(|| token_cache.get(None, login).unwrap_err())).collect();
-            // All are there when the first login ends; one that is late logs in itself.
+            // All callers wait when the first login ends; a late one logs in itself.
             std::thread::sleep(Duration::from_millis(200));
             drop(std::iter::repeat_with(|| tell.send(())).take(8).collect::<Vec<_>>());
             for one in all {

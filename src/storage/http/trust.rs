@@ -1,4 +1,4 @@
-//! Whose certificates are good.
+//! Which server certificates are trusted.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,28 +9,28 @@ use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 use crate::storage::{StorageError, StorageErrorKind};
 
-/// A file with all public authorities has 250 KiB.
+/// The limit for a CA file, in bytes. One with all public authorities has 250 KiB.
 const LARGEST_FILE: u64 = 16 << 20;
 
-/// Whose certificates are good.
+/// Which server certificates are trusted.
 #[derive(Debug, Clone)]
 pub(in crate::storage) enum Trust {
-    /// Those that one of these authorities signed, for the host's name.
+    /// Certificates for the host's name that one of these authorities signed.
     Authorities(Vec<CertificateDer<'static>>),
-    /// Unverified's: the operator has said so.
+    /// All certificates, as the operator requested.
     Unverified,
 }
 
 impl Trust {
-    /// The authorities that the system trusts. Without any nothing is trusted, which matters for https alone.
+    /// Trusts the authorities of the system. If there are none, all https connections fail.
     pub(in crate::storage) fn system() -> Self {
         Self::Authorities(rustls_native_certs::load_native_certs().certs)
     }
 
-    /// The authorities in a PEM file, and no others.
+    /// Trusts only the authorities in a PEM file.
     ///
     /// # Errors
-    /// A file that cannot be read or holds no certificate.
+    /// A file that cannot be read or has no certificate.
     pub(in crate::storage) fn file(path: &Path, origin: &dyn std::fmt::Display) -> Result<Self, StorageError> {
         let wrong =
             |problem: String| StorageError::new(StorageErrorKind::Configuration, format!("{origin}: {}: {problem}", path.display()));
@@ -38,12 +38,12 @@ impl Trust {
         let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
         match certificates {
             Ok(certificates) if !certificates.is_empty() => Ok(Self::Authorities(certificates)),
-            Ok(_) => Err(wrong("there is no certificate in the CA file; it must be PEM".to_owned())),
+            Ok(_) => Err(wrong("no certificate in the CA file; it must be PEM".to_owned())),
             Err(error) => Err(wrong(format!("the CA file is damaged: {error}"))),
         }
     }
 
-    /// The same for ureq, with ring, which is named here and never installed for the process.
+    /// Returns the configuration for ureq. It uses ring without installing it as the default of the process.
     pub(super) fn config(&self) -> TlsConfig {
         let builder = TlsConfig::builder().unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()));
         match self {
@@ -51,7 +51,7 @@ impl Trust {
                 let list = list.iter().map(|one| Certificate::from_der(one.as_ref()).to_owned());
                 builder.root_certs(RootCerts::Specific(Arc::new(list.collect()))).build()
             }
-            // ureq has no default that works without Mozilla's list.
+            // ureq's default needs Mozilla's list.
             Self::Unverified => builder.root_certs(RootCerts::Specific(Arc::new(Vec::new()))).disable_verification(true).build(),
         }
     }

@@ -1,4 +1,4 @@
-//! BaseUrl URLs, and names as parts of a path.
+//! Base URLs, and the encoding of names in paths.
 
 use std::fmt;
 
@@ -7,27 +7,26 @@ use ureq::http::Uri;
 
 use crate::storage::{StorageError, StorageErrorKind};
 
-/// All but RFC 3986's unreserved characters: the set that Python's `quote` and Amazon's signature leave alone.
+/// All but RFC 3986's unreserved characters, which Python's `quote` and Amazon's signature do not encode either.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// The same, with the slash left alone.
+/// The same without the slash.
 const RESERVED_IN_PATH: &AsciiSet = &RESERVED.remove(b'/');
 
-/// As one segment of a path, or as a value of a query.
+/// Encodes one segment of a path, or a value of a query.
 pub(in crate::storage) fn encode(text: &str) -> String {
     utf8_percent_encode(text, RESERVED).to_string()
 }
 
-/// As several segments of a path: slashes stay.
+/// Encodes a path and keeps its slashes.
 pub(in crate::storage) fn encode_path(text: &str) -> String {
     utf8_percent_encode(text, RESERVED_IN_PATH).to_string()
 }
 
-/// A name of an object, for the end of a path. It is sent as it is, with `..` and empty segments, as Cinder's drivers would.
+/// Encodes the name of an object for the end of a path. `..` and empty segments are kept, as Cinder's drivers do.
 ///
 /// # Errors
-/// No name at all, which would be the container itself, and one whose `..` lead out of the container where a proxy on the
-/// way resolves them.
+/// An empty name, which would be the container itself, and a name whose `..` lead out of the container if a proxy resolves them.
 pub(in crate::storage) fn object_name(name: &str) -> Result<String, StorageError> {
     let mut depth = 0_usize;
     for segment in name.split('/') {
@@ -41,12 +40,12 @@ pub(in crate::storage) fn object_name(name: &str) -> Result<String, StorageError
         }
     }
     if depth == 0 {
-        return Err(StorageError::new(StorageErrorKind::NotFollowed, format!("the name {name:?} is none of an object")));
+        return Err(StorageError::new(StorageErrorKind::NotFollowed, format!("{name:?} is not a name of an object")));
     }
     Ok(encode_path(name))
 }
 
-/// The beginning of URLs: scheme, host, port and perhaps a path, without a slash at the end.
+/// The beginning of all URLs of a server: scheme, host, port and perhaps a path, without a slash at the end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::storage) struct BaseUrl {
     text: String,
@@ -54,27 +53,27 @@ pub(in crate::storage) struct BaseUrl {
 }
 
 impl BaseUrl {
-    /// From text; `origin` says for messages where it was written.
+    /// Parses a URL; `origin` is where it was set, for messages.
     ///
     /// # Errors
-    /// What is no `http` or `https` URL, or holds a user name, a query or a fragment.
+    /// Text that is not an `http` or `https` URL, or has a user name, a query or a fragment.
     pub(in crate::storage) fn parse(text: &str, origin: &dyn fmt::Display) -> Result<Self, StorageError> {
         let wrong = |problem: &str| Err(StorageError::new(StorageErrorKind::Configuration, format!("{origin}: {problem}")));
         let text = text.trim().trim_end_matches('/');
         if text.contains('@') && text.split("//").nth(1).and_then(|rest| rest.split('/').next()).is_some_and(|host| host.contains('@')) {
-            return wrong("a URL with a user name in it is not used; give the credentials by their own options");
+            return wrong("the URL must not have a user name; set the credentials by their own options");
         }
         if text.contains(['?', '#']) {
-            return wrong("a URL with a query or a fragment is no base of others");
+            return wrong("the URL must not have a query or a fragment");
         }
-        let Ok(uri) = text.parse::<Uri>() else { return wrong("this is no URL; write it as https://host:port/path") };
+        let Ok(uri) = text.parse::<Uri>() else { return wrong("not a URL; write it as https://host:port/path") };
         match uri.scheme_str() {
             Some("http" | "https") if uri.host().is_some_and(|host| !host.is_empty()) => Ok(Self { text: text.to_owned(), uri }),
-            _ => wrong("this is no http or https URL; write it as https://host:port/path"),
+            _ => wrong("not an http or https URL; write it as https://host:port/path"),
         }
     }
 
-    /// The URL, without a slash at the end.
+    /// Returns the URL, without a slash at the end.
     pub(in crate::storage) fn as_str(&self) -> &str {
         &self.text
     }
@@ -84,7 +83,7 @@ impl BaseUrl {
         self.uri.scheme_str() == Some("https")
     }
 
-    /// The value of `Host`: with the port where it is not the scheme's own.
+    /// Returns the value of `Host`, with the port if it is not the default of the scheme.
     pub(in crate::storage) fn authority(&self) -> String {
         let host = self.uri.host().unwrap_or_default();
         match (self.uri.port_u16(), self.is_https()) {
@@ -93,7 +92,7 @@ impl BaseUrl {
         }
     }
 
-    /// The path, without a slash at the end; empty where there is none.
+    /// Returns the path without a slash at the end; it may be empty.
     pub(in crate::storage) fn path(&self) -> &str {
         self.uri.path().trim_end_matches('/')
     }

@@ -1,4 +1,4 @@
-//! The posix family on real directories.
+//! The posix driver on real directories.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
@@ -35,7 +35,7 @@ impl Place {
         fs::write(self.container().join(name), bytes).unwrap();
     }
 
-    /// The store, and the same as on a kernel without `openat2`.
+    /// Returns the store, and one as on a kernel without `openat2`.
     fn stores(&self) -> [PosixStore; 2] {
         [false, true].map(|without| {
             let store = PosixStore::open(&self.root(), "ab/cd/c").unwrap();
@@ -69,7 +69,7 @@ fn options(conf: &str) -> StorageOptions {
 }
 
 #[test]
-fn keeps_the_contract() {
+fn conforms_to_the_trait() {
     let place = Place::new();
     for (name, bytes) in conformance::content(false) {
         place.put(&name, &bytes);
@@ -90,7 +90,7 @@ fn modification_times_are_those_of_the_files() {
 }
 
 #[test]
-fn names_that_lead_elsewhere_are_not_looked_at() {
+fn names_that_lead_elsewhere_are_not_read() {
     let place = Place::new();
     place.put("x", b"x");
     let absolute = place.top.path().join("outside").display().to_string();
@@ -112,7 +112,7 @@ fn names_that_lead_elsewhere_are_not_looked_at() {
         let error = PosixStore::open(&place.root(), container).unwrap_err();
         assert_eq!(error.kind, StorageErrorKind::NotFollowed, "{container:?}");
     }
-    // As Cinder joins paths.
+    // Absolute names below the root.
     let absolute = place.root().join("ab/cd/c").display().to_string();
     for container in ["ab/cd/c/", "ab//cd/./c", &absolute, &format!("{absolute}/./")] {
         let store = PosixStore::open(&place.root(), container).unwrap();
@@ -121,7 +121,7 @@ fn names_that_lead_elsewhere_are_not_looked_at() {
 }
 
 #[test]
-fn only_plain_files_are_read() {
+fn only_regular_files_are_read() {
     let place = Place::new();
     let at = |name: &str| place.container().join(name);
     place.put("p-plain", b"12345");
@@ -151,16 +151,16 @@ fn only_plain_files_are_read() {
 }
 
 #[test]
-fn a_fifo_that_takes_a_files_place_does_not_hold_us_up() {
+fn a_fifo_that_replaces_a_file_does_not_block() {
     let place = Place::new();
     rustix::fs::mkfifoat(CWD, place.container().join("fifo"), Mode::RUSR | Mode::WUSR).unwrap();
     let [store, by_name] = place.stores();
     for store in [&store, &by_name] {
         let container = store.container(PASSAGE).unwrap();
-        // What `open` does after its first look.
+        // What `open` does after its first check.
         let opened = store.walk(container.as_fd(), &["fifo"], PLAIN).unwrap();
         let stat = rustix::fs::fstat(&opened).unwrap();
-        assert_eq!(store.only_plain("fifo", &stat).unwrap_err().kind, StorageErrorKind::NotAnObject);
+        assert_eq!(store.check_regular("fifo", &stat).unwrap_err().kind, StorageErrorKind::NotAnObject);
     }
 }
 
@@ -183,14 +183,14 @@ fn a_container_behind_a_link_is_not_entered() {
             assert!(error.text.contains("mount --bind") && error.text.contains("--storage-path"), "{error}");
         }
     }
-    // The root itself may be one.
+    // The root may be a link.
     symlink("root", place.top.path().join("root-link")).unwrap();
     place.put("x", b"x");
     assert!(PosixStore::open(&place.top.path().join("root-link"), "ab/cd/c").unwrap().stat("x").unwrap().is_some());
 }
 
 #[test]
-fn no_container_is_told_apart_from_no_file_system() {
+fn a_missing_container_is_distinguished_from_a_missing_file_system() {
     let place = Place::new();
     let store = PosixStore::open(&place.root(), "ab/cd/other").unwrap();
     assert_eq!(store.stat("x").unwrap_err().kind, StorageErrorKind::NoContainer);
@@ -201,7 +201,7 @@ fn no_container_is_told_apart_from_no_file_system() {
     fs::create_dir(&empty).unwrap();
     let error = PosixStore::open(&empty, "ab").unwrap().stat("x").unwrap_err();
     assert_eq!(error.kind, StorageErrorKind::Configuration);
-    assert!(error.text.contains("is empty: is the file system mounted?"), "{error}");
+    assert!(error.text.contains("is empty; check that the file system is mounted"), "{error}");
     for path in ["nothing", "outside"] {
         let error = PosixStore::open(&place.top.path().join(path), "ab").unwrap_err();
         assert_eq!(error.kind, StorageErrorKind::Configuration, "{error}");
@@ -209,7 +209,7 @@ fn no_container_is_told_apart_from_no_file_system() {
 }
 
 #[test]
-fn names_that_are_no_text_are_seen() {
+fn names_that_are_not_utf8_are_listed() {
     use std::os::unix::ffi::OsStrExt;
     let place = Place::new();
     fs::write(place.container().join(std::ffi::OsStr::from_bytes(b"p-\xff")), "x").unwrap();
@@ -218,7 +218,7 @@ fn names_that_are_no_text_are_seen() {
 }
 
 #[test]
-fn errors_of_the_system_have_a_meaning() {
+fn every_system_error_has_a_kind() {
     for (errno, kind) in [
         (Errno::IO, StorageErrorKind::Media),
         (Errno::UCLEAN, StorageErrorKind::Media),
@@ -228,7 +228,7 @@ fn errors_of_the_system_have_a_meaning() {
         (Errno::REMOTEIO, StorageErrorKind::Media),
         (Errno::NXIO, StorageErrorKind::Media),
         (Errno::NODEV, StorageErrorKind::Media),
-        // Nothing is said of the data by these.
+        // These say nothing about the data.
         (Errno::NOLINK, StorageErrorKind::Transient),
         (Errno::INVAL, StorageErrorKind::Protocol),
         (Errno::OPNOTSUPP, StorageErrorKind::Protocol),
@@ -250,7 +250,7 @@ fn errors_of_the_system_have_a_meaning() {
 }
 
 #[test]
-fn roots_are_where_the_drivers_mount() {
+fn roots_are_the_mount_points_of_the_drivers() {
     let top = TempDir::new().unwrap();
     let base = top.path().display();
     let conf = format!(
@@ -259,7 +259,7 @@ fn roots_are_where_the_drivers_mount() {
     );
     let options = options(&conf);
     assert_eq!(root(&options, Driver::Posix, None).unwrap(), top.path().join("state/backup"));
-    // As `printf %s SHARE | md5sum` says.
+    // From `printf %s SHARE | md5sum`.
     let nfs = top.path().join("nfs/f13cebe55a59d5a2894ad58708914230");
     let gluster = top.path().join("state/backup_mount/881b40385d0ff7ce485d53e3a969f4f3");
     for (driver, path) in [(Driver::Nfs, nfs), (Driver::GlusterFs, gluster)] {
@@ -267,7 +267,7 @@ fn roots_are_where_the_drivers_mount() {
         assert_eq!(error.kind, StorageErrorKind::Configuration);
         assert!(error.text.contains("is not mounted on"), "{error}");
         assert!(error.text.contains(&path.display().to_string()), "{error}");
-        // What was written there while nothing was mounted is not the share.
+        // Files that were written while nothing was mounted are not the share.
         fs::create_dir_all(path.join("ab")).unwrap();
         assert!(root(&options, driver, None).unwrap_err().text.contains("is not mounted on"));
         fs::remove_dir_all(&path).unwrap();
@@ -292,7 +292,7 @@ fn an_option_that_is_missing_is_named() {
 }
 
 #[test]
-fn mount_points_are_known() {
+fn mount_points_are_detected() {
     assert!(is_mounted(Path::new("/proc")));
     assert!(is_mounted(Path::new("/")));
     let top = TempDir::new().unwrap();
@@ -304,8 +304,8 @@ fn mount_points_are_known() {
 }
 
 #[test]
-fn an_error_while_reading_keeps_its_meaning() {
-    // Nothing is mapped at the start of a process's memory: reading there is EIO.
+fn a_read_error_keeps_its_kind() {
+    // Address 0 of a process is not mapped, so reading it gives EIO.
     let store = PosixStore::open(Path::new("/proc"), &std::process::id().to_string()).unwrap();
     let mut reader = store.open("mem", None).unwrap();
     let error = reader.read(&mut [0; 16]).unwrap_err();

@@ -1,17 +1,17 @@
-//! What S3's errors mean. The code in the document says more than the status.
+//! Errors of S3. The code in the error document is more specific than the status.
 
 use super::xml::{self, ErrorDocument};
 use crate::storage::http::HttpResponse;
 use crate::storage::{StorageError, StorageErrorKind};
 
-/// A response that is no success, or none at all.
+/// An error response, or a request without a response.
 #[derive(Debug)]
 pub(super) struct S3Error {
-    /// `None` where no response came.
+    /// `None` without a response.
     pub(super) status: Option<u16>,
-    /// S3's own word for it.
+    /// The code of the error document.
     pub(super) code: Option<String>,
-    /// The region that the server wants the signature for.
+    /// The region for which the server wants the signature.
     pub(super) region: Option<String>,
     pub(super) error: StorageError,
 }
@@ -23,7 +23,7 @@ impl From<StorageError> for S3Error {
 }
 
 impl S3Error {
-    /// From the response.
+    /// Converts an error response.
     pub(super) fn new(response: HttpResponse) -> Self {
         let status = response.status();
         let header = response.header("x-amz-bucket-region").map(str::to_owned);
@@ -43,14 +43,14 @@ impl S3Error {
             Some(error_document) => {
                 error_document.region.clone().filter(|_| error_document.code.starts_with("AuthorizationHeaderMalformed"))
             }
-            // HEAD has no document.
+            // The response to HEAD has no document.
             None => header.filter(|_| status == 400),
         };
         Self { status: Some(status), code: error_document.map(|error_document| error_document.code), region, error }
     }
 }
 
-/// A code's meaning, and what to do; `None` where the status says enough.
+/// Returns the kind of a code and a hint; `None` if the status is sufficient.
 fn meaning(code: &str, status: u16) -> Option<(StorageErrorKind, &'static str)> {
     Some(match code {
         "NoSuchKey" => (StorageErrorKind::NoObject, ""),
@@ -65,24 +65,22 @@ fn meaning(code: &str, status: u16) -> Option<(StorageErrorKind, &'static str)> 
         | "RequestLimitExceeded"
         | "TooManyRequests" => (StorageErrorKind::Transient, ""),
         "RequestTimeTooSkewed" => {
-            (StorageErrorKind::Configuration, "; the clocks of this host and of the server differ: set this host's clock")
+            (StorageErrorKind::Configuration, "; the clocks of this host and of the server differ: correct the clock of this host")
         }
         "InvalidAccessKeyId" => (StorageErrorKind::Authentication, "; check backup_s3_store_access_key"),
         "SignatureDoesNotMatch" => (
             StorageErrorKind::Authentication,
-            "; check backup_s3_store_secret_key, and that nothing on the way changes the path or the host of requests",
+            "; check backup_s3_store_secret_key, and that no proxy changes the path or the host of requests",
         ),
         "InvalidToken" | "ExpiredToken" | "TokenRefreshRequired" => (StorageErrorKind::Authentication, ""),
         "AccessDenied" | "AllAccessDisabled" | "AccountProblem" => (StorageErrorKind::Permission, ""),
-        "InvalidObjectState" => {
-            (StorageErrorKind::Permission, "; the object was moved to an archive and must be restored from there first")
-        }
+        "InvalidObjectState" => (StorageErrorKind::Permission, "; the object is in an archive and must be restored from there first"),
         "InvalidBucketName" => (StorageErrorKind::Configuration, ""),
         "PermanentRedirect" | "TemporaryRedirect" => (StorageErrorKind::Protocol, ""),
         "AuthorizationHeaderMalformed" => (StorageErrorKind::Configuration, ""),
         "InvalidRequest" | "InvalidArgument" if status == 400 => (
             StorageErrorKind::Configuration,
-            "; was it stored with a customer's key (backup_s3_sse_customer_key), or is one given for an object without?",
+            "; check backup_s3_sse_customer_key: it must be set only for objects that were stored with it",
         ),
         _ => return None,
     })

@@ -1,5 +1,5 @@
-//! S3 and compatibles, as Cinder's driver and boto3 below it talk to them: path style, signature version 4, Amazon's first
-//! region unless the server names another.
+//! S3 and compatible services, with the requests of Cinder's driver and boto3: path style, signature version 4, and the region
+//! us-east-1 unless the server asks for another.
 
 mod error;
 mod settings;
@@ -25,22 +25,22 @@ use super::http::{self, Header, HttpClient, HttpResponse, Network, PagedListing,
 use super::{ObjectInfo, ObjectStore, StorageError, StorageErrorKind};
 use crate::config::StorageOptions;
 
-/// One page of a listing is read no further than this: 1000 names of 1 KiB, encoded, and more.
+/// The limit for a page of a listing, in bytes. It has up to 1000 names of 1 KiB, encoded.
 const LARGEST_PAGE: usize = 16 * 1024 * 1024;
 
-/// An S3 server with the credentials of cinder.conf.
+/// An S3 service, with the credentials of cinder.conf.
 #[derive(Debug)]
 pub struct Client {
     settings: Settings,
     signer: Signer,
     http: HttpClient,
     concurrency: usize,
-    /// By bucket, whether its ETags are digests of the objects.
+    /// Whether the ETags of a bucket are digests of the objects, by bucket.
     digests: Mutex<BTreeMap<String, Arc<OnceLock<bool>>>>,
 }
 
 impl Client {
-    /// From the options; nothing is asked of any server yet.
+    /// Creates a client from the options, without a request.
     ///
     /// # Errors
     /// [`StorageErrorKind::Configuration`] with the option that is missing or wrong.
@@ -56,18 +56,18 @@ impl Client {
         Ok(Arc::new(Self { settings, signer, http, concurrency: network.concurrency, digests: Mutex::default() }))
     }
 
-    /// What works and should be known all the same, such as certificates that are not verified.
+    /// Returns warnings about the options, for example that certificates are not verified.
     pub fn warnings(&self) -> &[String] {
         &self.settings.warnings
     }
 
-    /// One bucket.
+    /// Returns a bucket.
     ///
     /// # Errors
-    /// [`StorageErrorKind::Configuration`] for a name that is none.
+    /// [`StorageErrorKind::Configuration`] for an invalid name.
     pub fn bucket(self: &Arc<Self>, name: &str) -> Result<S3Store, StorageError> {
         if name.is_empty() || name.contains('/') || name == "." || name == ".." {
-            return Err(StorageError::new(StorageErrorKind::Configuration, format!("{name:?} is no name of an S3 bucket")));
+            return Err(StorageError::new(StorageErrorKind::Configuration, format!("{name:?} is not a name of an S3 bucket")));
         }
         let digests = Arc::clone(self.digests.lock().unwrap_or_else(PoisonError::into_inner).entry(name.to_owned()).or_default());
         Ok(S3Store {
@@ -90,7 +90,7 @@ pub struct S3Store {
 }
 
 impl S3Store {
-    /// Asks, and once more where the server wants the signature for another region.
+    /// Sends a request, and repeats it if the server wants the signature for another region.
     fn send(&self, method: &Method, rest: &str, query: &str, headers: &[Header]) -> Result<HttpResponse, S3Error> {
         let client = &self.client;
         let host = client.settings.endpoint.authority();
@@ -123,34 +123,35 @@ impl S3Store {
         let what = response.what().to_owned();
         let body = response.read_all(LARGEST_PAGE)?;
         xml::page(&body).map_err(|problem| {
-            StorageError::new(StorageErrorKind::Protocol, format!("{what}: the response is no page of a listing: {problem}"))
+            StorageError::new(StorageErrorKind::Protocol, format!("{what}: the response is not a page of a listing: {problem}"))
         })
     }
 
     fn of_bucket(&self, failure: S3Error) -> StorageError {
         match failure.error.kind {
             StorageErrorKind::NoContainer => self.no_bucket(),
-            // Something in between that knows nothing at this address.
+            // A proxy that knows nothing at this URL.
             StorageErrorKind::NoObject => StorageError::new(StorageErrorKind::Protocol, failure.error.text),
             _ => failure.error,
         }
     }
 
     fn no_bucket(&self) -> StorageError {
-        StorageError::new(StorageErrorKind::NoContainer, format!("there is no bucket at {}", self.location))
+        StorageError::new(StorageErrorKind::NoContainer, format!("the bucket {} does not exist", self.location))
     }
 
     fn no_object(&self, name: &str) -> StorageError {
-        StorageError::new(StorageErrorKind::NoObject, format!("there is no object {name:?} at {}", self.location))
+        StorageError::new(StorageErrorKind::NoObject, format!("the object {name:?} does not exist at {}", self.location))
     }
 
-    /// The error for an object that could not be had.
+    /// Returns the error for a refused request for an object.
     fn of_object(&self, name: &str, failure: S3Error) -> StorageError {
         match (failure.error.kind, failure.code.as_deref()) {
             (StorageErrorKind::NoContainer, _) => self.no_bucket(),
             (StorageErrorKind::NoObject, Some("NoSuchKey")) => self.no_object(name),
             (StorageErrorKind::NoObject, _) => {
-                let text = format!("{}; and this is no error document of S3's, so nothing is said about the object", failure.error.text);
+                let text =
+                    format!("{}; the response is not an error document of S3, so it proves nothing about the object", failure.error.text);
                 StorageError::new(StorageErrorKind::Protocol, text)
             }
             _ => failure.error,
@@ -161,9 +162,9 @@ impl S3Store {
         let response = self.send(&Method::HEAD, &format!("/{}", object_name(name)?), "", &self.client.settings.sse)?;
         is_s3(&response)?;
         let Some(size) = response.length() else {
-            return Err(response.protocol_error("the response does not tell the object's size").into());
+            return Err(response.protocol_error("the response has no size").into());
         };
-        // The ETag of what was encrypted with a key of the customer or of the key service is no digest of it.
+        // With a key of the customer or of the key service the ETag is not a digest of the object.
         let encrypted = response.header("x-amz-server-side-encryption").is_some_and(|how| how.starts_with("aws:kms"))
             || response.header("x-amz-server-side-encryption-customer-algorithm").is_some();
         let plain = !encrypted && self.client.settings.sse.is_empty();
@@ -171,8 +172,8 @@ impl S3Store {
         Ok((ObjectInfo { name: name.to_owned(), size, modified: response.modified(), md5 }, plain))
     }
 
-    /// Whether the digests in a listing are worth a look: it does not say how the objects are encrypted, but one of them does,
-    /// and mostly a bucket has one way. That may have been changed, so that nothing is accepted by it.
+    /// Whether the ETags in a listing are digests. A listing does not say how objects are encrypted. One object does, and usually all
+    /// objects of a bucket are encrypted in the same way. Not always, so this proves nothing.
     fn trusts_digests(&self, example: &str) -> bool {
         if !self.client.settings.sse.is_empty() {
             return false;
@@ -206,7 +207,7 @@ impl ObjectStore for S3Store {
 
     fn list(&self, prefix: &str, each: &mut dyn FnMut(ObjectInfo) -> ControlFlow<()>) -> Result<(), StorageError> {
         let mut listing = PagedListing::new(&self.location, prefix);
-        // Once for the listing: an object that cannot be asked now is not asked for each of the others again.
+        // Determined once for the listing, also if the object cannot be read.
         let mut trusted = None;
         loop {
             let page = self.client.http.page(listing.token().is_none(), || self.page(prefix, listing.token()))?;
@@ -230,13 +231,13 @@ impl ObjectStore for S3Store {
             Ok((info, _)) => Ok(Some(info)),
             Err(failure) if failure.status.is_none() => Err(failure.error),
             Err(failure) => {
-                // The response to HEAD has no body that would say why. One byte asked for does.
+                // The response to HEAD has no body with the reason. That to GET has one.
                 match self.get(name, Some(&(0..1))).map_err(|failure| self.of_object(name, failure)) {
                     Err(error) if error.kind == StorageErrorKind::NoObject => Ok(None),
                     Err(error) => Err(error),
                     Ok(_) => Err(StorageError::new(
                         StorageErrorKind::Transient,
-                        format!("{}; but reading it goes: it changes, or HEAD is not allowed", failure.error.text),
+                        format!("{}; but GET succeeds: the object is changing, or HEAD is not allowed", failure.error.text),
                     )),
                 }
             }
@@ -261,12 +262,12 @@ impl ObjectStore for S3Store {
     }
 }
 
-/// Whether a response to a request for an object is S3's and not that of something in between.
+/// Checks that the response to a request for an object is from S3 and not from a proxy.
 fn is_s3(response: &HttpResponse) -> Result<(), StorageError> {
     let html = response.header("content-type").is_some_and(|kind| kind.to_ascii_lowercase().starts_with("text/html"));
     if response.header("etag").is_some() && !html {
         return Ok(());
     }
     let kind = response.header("content-type").map(http::quote).unwrap_or_else(|| "no content type".to_owned());
-    Err(response.protocol_error(format!("the response is not S3's: it has no ETag or is a web page ({kind})")))
+    Err(response.protocol_error(format!("the response is not from S3: it has no ETag or is a web page ({kind})")))
 }

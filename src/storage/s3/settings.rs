@@ -1,4 +1,4 @@
-//! What cinder.conf says about S3, with the meaning that Cinder's driver and boto3 give it.
+//! The options of cinder.conf for S3, with the meaning that Cinder's driver and boto3 give them.
 
 use std::path::Path;
 use std::time::Duration;
@@ -12,18 +12,18 @@ use crate::config::{ConfigError, Origin, Setting, StorageOptions};
 use crate::storage::http::{self, BaseUrl, Header, Proxies, Trust, proxy};
 use crate::storage::{StorageError, StorageErrorKind};
 
-/// The options, checked.
+/// The validated options.
 #[derive(Debug)]
 pub(super) struct Settings {
     pub(super) endpoint: BaseUrl,
     pub(super) access_key: String,
     pub(super) secret_key: SecretString,
-    /// The headers that a customer's key makes necessary, for objects alone; none without one.
+    /// The headers of requests for objects if a customer's key is set.
     pub(super) sse: Vec<Header>,
-    /// Those of the options; `None` where they name none.
+    /// Proxies, if the options set any.
     pub(super) proxies: Option<Proxies>,
     pub(super) trust: Trust,
-    /// Where it is configured.
+    /// The timeout, if it is configured.
     pub(super) timeout: Option<Duration>,
     pub(super) warnings: Vec<String>,
 }
@@ -37,11 +37,11 @@ fn of_config(error: &ConfigError) -> StorageError {
 }
 
 fn missing(name: &str) -> StorageError {
-    configuration(format!("{name} is not set; give it in cinder.conf or with --storage-option {name}=…"))
+    configuration(format!("{name} is not set; set it in cinder.conf or with --storage-option {name}=…"))
 }
 
 impl Settings {
-    /// From the options.
+    /// Reads and validates the options.
     ///
     /// # Errors
     /// [`StorageErrorKind::Configuration`] with the option that is missing or wrong.
@@ -92,7 +92,7 @@ impl Settings {
     }
 }
 
-/// As botocore makes them: the key as it is written, and its MD5, in base64.
+/// Returns the headers that botocore sends: the key and its MD5, in base64.
 fn sse(algorithm: &str, key: &SecretString) -> Result<Vec<Header>, StorageError> {
     let key = key.expose_secret().as_bytes();
     Ok(vec![
@@ -107,6 +107,6 @@ fn timeout(setting: Option<Setting<String>>) -> Result<Option<Duration>, Storage
     let seconds = setting.value.trim().parse().ok().filter(|seconds: &f64| (0.001..=86_400.0).contains(seconds));
     match seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()) {
         Some(timeout) => Ok(Some(timeout)),
-        None => Err(configuration(format!("{}: {:?} is no number of seconds up to a day", setting.origin, setting.value))),
+        None => Err(configuration(format!("{}: {:?} is not a number of seconds up to one day", setting.origin, setting.value))),
     }
 }

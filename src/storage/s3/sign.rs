@@ -16,10 +16,10 @@ use crate::storage::http::{self, Header};
 /// SHA-256 of no bytes, in hexadecimal.
 const EMPTY: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
-/// The region that boto3 signs for where none is configured, and Cinder configures none.
+/// The region that boto3 signs for if none is configured. Cinder configures none.
 const USUAL_REGION: &str = "us-east-1";
 
-/// Keys, and the region that they sign for.
+/// The keys, and the region to sign for.
 #[derive(Debug)]
 pub(super) struct Signer {
     access_key: String,
@@ -27,7 +27,7 @@ pub(super) struct Signer {
     region: RwLock<String>,
 }
 
-/// What of a request is signed.
+/// The signed parts of a request.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SignedRequest<'a> {
     pub(super) method: &'a str,
@@ -35,7 +35,7 @@ pub(super) struct SignedRequest<'a> {
     pub(super) host: &'a str,
     /// Percent-encoded, as it is sent.
     pub(super) path: &'a str,
-    /// Percent-encoded, as it is sent, its parts in ascending order.
+    /// Percent-encoded, as it is sent, in ascending order.
     pub(super) query: &'a str,
 }
 
@@ -44,20 +44,20 @@ impl Signer {
         Self { access_key, secret_key, region: RwLock::new(USUAL_REGION.to_owned()) }
     }
 
-    /// The region that is signed for.
+    /// Returns the region to sign for.
     pub(super) fn region(&self) -> String {
         self.region.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Signs for another region from now on, as the server asked.
+    /// Signs for another region from now on.
     pub(super) fn set_region(&self, region: String) {
         *self.region.write().unwrap_or_else(PoisonError::into_inner) = region;
     }
 
-    /// The headers of a request, with the signature over all of them.
+    /// Returns the headers of a request with the signature.
     ///
     /// # Errors
-    /// Keys that cannot stand in a header.
+    /// Keys with characters that are not allowed in a header.
     pub(super) fn sign(&self, request: SignedRequest<'_>, headers: &[Header], now: Timestamp) -> Result<Vec<Header>, StorageError> {
         let time = now.strftime("%Y%m%dT%H%M%SZ").to_string();
         let mut headers = headers.to_vec();
@@ -97,7 +97,7 @@ mod tests {
 
     /// The examples of Amazon's documentation.
     #[test]
-    fn the_public_examples_have_the_public_signatures() {
+    fn amazons_examples_have_their_signatures() {
         let signer = Signer::new("AKIAIOSFODNN7EXAMPLE".to_owned(), SecretString::from("wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"));
         let now = "2013-05-24T00:00:00Z".parse().unwrap();
         let range = http::header("range", "bytes=0-9", false).unwrap();

@@ -1,4 +1,4 @@
-//! Against a server that speaks S3, and nonsense.
+//! S3's driver against a test server for S3, and against invalid responses.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -73,7 +73,7 @@ fn hostile(response: impl Fn(&ReceivedRequest) -> Reply + Send + Sync + 'static)
 }
 
 #[test]
-fn a_bucket_is_listed_read_and_looked_at() {
+fn a_bucket_is_listed_and_read() {
     let server = TestServer::new(s3);
     let client = client(&server, &[]).unwrap();
     assert!(client.warnings().is_empty());
@@ -95,7 +95,7 @@ fn a_bucket_is_listed_read_and_looked_at() {
 }
 
 #[test]
-fn a_customers_key_goes_with_every_object_and_makes_etags_no_digests() {
+fn a_customers_key_is_sent_for_every_object_and_its_etags_are_not_digests() {
     let server = TestServer::new(|request| {
         let object = request.target.starts_with("/b/");
         let key = "x-amz-server-side-encryption-customer-key";
@@ -128,7 +128,7 @@ fn a_customers_key_goes_with_every_object_and_makes_etags_no_digests() {
 }
 
 #[test]
-fn the_key_service_makes_etags_no_digests_too() {
+fn etags_with_the_key_service_are_not_digests() {
     for (how, trusted) in [("AES256", true), ("aws:kms", false), ("aws:kms:dsse", false)] {
         let (server, store) = hostile(move |request| {
             if request.method == "HEAD" {
@@ -144,12 +144,12 @@ fn the_key_service_makes_etags_no_digests_too() {
             })
             .unwrap();
         assert_eq!(digests, [trusted; 3], "{how}");
-        assert_eq!(server.requests().iter().filter(|request| request.method == "HEAD").count(), 1, "one object is looked at, not each");
+        assert_eq!(server.requests().iter().filter(|request| request.method == "HEAD").count(), 1, "one HEAD for the listing");
     }
 }
 
 #[test]
-fn a_region_that_the_server_asks_for_is_signed_for() {
+fn the_signature_is_for_the_region_that_the_server_asks_for() {
     let malformed = "<Error><Code>AuthorizationHeaderMalformed</Code><Message>wrong</Message><Region>eu-central-1</Region></Error>";
     let (server, store) = hostile(move |request| {
         if !request.header("authorization").contains("/eu-central-1/s3/") {
@@ -162,7 +162,7 @@ fn a_region_that_the_server_asks_for_is_signed_for() {
     assert_eq!(
         server.requests().iter().filter(|request| request.header("authorization").contains("us-east-1")).count(),
         1,
-        "and from then on at once"
+        "the region is kept"
     );
     let (server, store) = hostile(move |_| Reply::Response(400, Vec::new(), malformed.as_bytes().to_vec()));
     assert_eq!(names(&store, "v/p-").unwrap_err().kind, StorageErrorKind::Configuration);
@@ -170,7 +170,7 @@ fn a_region_that_the_server_asks_for_is_signed_for() {
 }
 
 #[test]
-fn errors_have_their_meaning() {
+fn every_error_has_a_kind() {
     for (status, code, kind) in [
         (403, "AccessDenied", StorageErrorKind::Permission),
         (403, "InvalidAccessKeyId", StorageErrorKind::Authentication),
@@ -230,7 +230,7 @@ fn html_is_neither_an_object_nor_a_listing_nor_a_proof_of_absence() {
 }
 
 #[test]
-fn a_listing_without_an_end_is_told() {
+fn an_endless_listing_is_detected() {
     let tokens = AtomicUsize::new(0);
     let number = move || tokens.fetch_add(1, Ordering::SeqCst);
     type Make = Box<dyn Fn() -> String + Send + Sync>;
@@ -252,10 +252,10 @@ fn a_listing_without_an_end_is_told() {
 }
 
 #[test]
-fn a_huge_page_is_not_swallowed() {
+fn a_huge_page_is_refused() {
     let (_server, store) = hostile(|_| Reply::Bytes(b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n<".to_vec()));
     assert_eq!(names(&store, "p-").unwrap_err().kind, StorageErrorKind::Protocol);
-    // Made beforehand: on a busy machine it would take longer than this client's patience.
+    // Made beforehand: on a busy machine this would take longer than the timeout of the client.
     let mut page = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2000000\r\n".to_vec();
     page.extend(vec![b' '; 0x200_0000]);
     let (_server, store) = hostile(move |_| Reply::Bytes(page.clone()));
@@ -263,7 +263,7 @@ fn a_huge_page_is_not_swallowed() {
 }
 
 #[test]
-fn a_page_is_asked_for_again_and_not_for_ever() {
+fn a_page_is_retried_a_few_times() {
     let tries = AtomicUsize::new(0);
     let (_server, store) = hostile(move |request| match (request.target.contains("continuation-token"), tries.load(Ordering::SeqCst)) {
         (true, 0) => {
@@ -284,7 +284,7 @@ fn a_page_is_asked_for_again_and_not_for_ever() {
 }
 
 #[test]
-fn the_contract_holds() {
+fn conforms_to_the_trait() {
     let objects = Objects::new();
     let (_server, store) = hostile(move |request| {
         let (path, query) = request.path_and_query();

@@ -1,6 +1,6 @@
-//! The two documents of S3 that matter: a page of a listing, and an error.
+//! Parses the two documents of S3 that are needed: a page of a listing, and an error.
 //!
-//! No document type, so no entity but XML's own five; little depth; what is larger than its limit is never read.
+//! A document type is refused, so the only entities are XML's own five. The depth is bounded, and callers bound the size.
 
 use percent_encoding::percent_decode_str;
 use quick_xml::Reader;
@@ -10,30 +10,30 @@ use quick_xml::events::Event;
 use crate::domain::hex;
 use crate::storage::ObjectInfo;
 
-/// S3's documents have four levels.
+/// The deepest level. S3's documents have four.
 const DEEPEST: usize = 16;
 
 /// One page of a listing.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Page {
     pub(super) objects: Vec<ObjectInfo>,
-    /// What the next page is asked for with; `None` on the last one.
+    /// The token of the next page; `None` on the last page.
     pub(super) next: Option<String>,
 }
 
-/// What an error says.
+/// An error document.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) struct ErrorDocument {
     pub(super) code: String,
     pub(super) message: String,
-    /// The region to sign for, where the wrong one was the matter.
+    /// The region to sign for, if the signature was for another one.
     pub(super) region: Option<String>,
 }
 
-/// Reads a page.
+/// Parses a page.
 ///
 /// # Errors
-/// What is wrong with it.
+/// A fragment that says what is wrong.
 pub(super) fn page(xml: &[u8]) -> Result<Page, String> {
     let (mut root, mut truncated, mut token, mut encoded) = (false, None, None, false);
     let mut found: Vec<ListedObject> = Vec::new();
@@ -58,17 +58,17 @@ pub(super) fn page(xml: &[u8]) -> Result<Page, String> {
         }
         Ok(())
     })?;
-    let (true, Some(truncated)) = (root, truncated) else { return Err("it is no listing of S3's".to_owned()) };
+    let (true, Some(truncated)) = (root, truncated) else { return Err("it is not a listing of S3".to_owned()) };
     let next = match (truncated, token) {
         (false, _) => None,
         (true, Some(token)) if !token.is_empty() => Some(token),
-        (true, _) => return Err("it says that there is more, and does not say how to go on".to_owned()),
+        (true, _) => return Err("it is truncated, but has no token of the next page".to_owned()),
     };
     let objects = found.into_iter().map(|one| one.info(encoded)).collect::<Result<_, _>>()?;
     Ok(Page { objects, next })
 }
 
-/// Reads an error; `None` where this is none of S3's.
+/// Parses an error document; `None` if it is not one of S3.
 pub(super) fn error_document(xml: &[u8]) -> Option<ErrorDocument> {
     let mut error_document = ErrorDocument::default();
     let read = walk(xml, &mut |path, text| {
@@ -96,7 +96,7 @@ impl ListedObject {
     fn set(&mut self, field: &str, text: &str) -> Result<(), String> {
         let twice = match field {
             "Key" => self.key.replace(text.to_owned()).is_some(),
-            "Size" => self.size.replace(text.trim().parse().map_err(|_| format!("{text:?} is no size"))?).is_some(),
+            "Size" => self.size.replace(text.trim().parse().map_err(|_| format!("{text:?} is not a size"))?).is_some(),
             "LastModified" => self.modified.replace(text.to_owned()).is_some(),
             "ETag" => self.etag.replace(text.to_owned()).is_some(),
             _ => false,
@@ -112,12 +112,12 @@ impl ListedObject {
     }
 }
 
-/// An ETag as a digest: 32 hexadecimal digits in quotes. Those of multipart uploads have a dash.
+/// Parses an ETag as an MD5: 32 hexadecimal digits in quotes. The ETag of a multipart upload has a dash and is not an MD5.
 pub(super) fn digest(etag: &str) -> Option<[u8; 16]> {
     hex::decode(etag.trim().trim_matches('"'))
 }
 
-/// As botocore decodes what it asked to be encoded.
+/// Decodes a key as botocore does.
 fn decode(key: &str) -> Result<String, String> {
     let key = key.replace('+', " ");
     percent_decode_str(&key).decode_utf8().map(String::from).map_err(|_| format!("the key {key:?} is not UTF-8"))
@@ -131,17 +131,17 @@ fn boolean(text: &str) -> Result<bool, String> {
     }
 }
 
-/// Takes an element, by the names from the root to it, and its text.
+/// Receives an element: the names from the root to it, and its text.
 type OnElement<'a> = dyn FnMut(&[&str], &str) -> Result<(), String> + 'a;
 
-/// Gives every element with its text when it ends, innermost first.
+/// Passes every element with its text to `each` at its end, so the innermost first.
 fn walk(xml: &[u8], each: &mut OnElement<'_>) -> Result<(), String> {
     let text = std::str::from_utf8(xml).map_err(|_| "it is not UTF-8".to_owned())?;
     let mut reader = Reader::from_str(text.trim_start_matches('\u{feff}'));
     reader.config_mut().expand_empty_elements = true;
     let mut open: Vec<(String, String)> = Vec::new();
     loop {
-        match reader.read_event().map_err(|error| format!("it is no XML ({error})"))? {
+        match reader.read_event().map_err(|error| format!("it is not XML ({error})"))? {
             Event::Start(start) => {
                 if open.len() >= DEEPEST {
                     return Err("it is nested too deeply".to_owned());
@@ -150,7 +150,7 @@ fn walk(xml: &[u8], each: &mut OnElement<'_>) -> Result<(), String> {
             }
             Event::Text(part) => append(&mut open, &part.xml10_content()),
             Event::CData(part) => append(&mut open, &part),
-            Event::GeneralRef(name) => match name.resolve_char_ref().map_err(|error| format!("it is no XML ({error})"))? {
+            Event::GeneralRef(name) => match name.resolve_char_ref().map_err(|error| format!("it is not XML ({error})"))? {
                 Some(character) => append(&mut open, character.encode_utf8(&mut [0; 4])),
                 None => append(&mut open, resolve_xml_entity(&name).ok_or("it has an entity of its own")?),
             },
@@ -189,7 +189,7 @@ mod tests {
 </ListBucketResult>"#;
 
     #[test]
-    fn a_page_is_read() {
+    fn a_page_is_parsed() {
         let page = page(PAGE.as_bytes()).unwrap();
         assert_eq!(page.next.as_deref(), Some("a&b="));
         let first = page.objects.first().unwrap();
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_page_is_told() {
+    fn invalid_pages_are_refused() {
         for (from, to) in [
             ("ListBucketResult", "html"),
             ("<IsTruncated>true</IsTruncated>", ""),
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_is_read() {
+    fn an_error_is_parsed() {
         let xml = "<Error><Code>AuthorizationHeaderMalformed</Code><Message>the region</Message><Region>eu-1</Region><X>y</X></Error>";
         let error_document = error_document(xml.as_bytes()).unwrap();
         assert_eq!((error_document.code.as_str(), error_document.region.as_deref()), ("AuthorizationHeaderMalformed", Some("eu-1")));
@@ -240,14 +240,14 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(256))]
 
         #[test]
-        fn damaged_pages_do_no_harm(at in 0..PAGE.len(), byte: u8, cut in 0..PAGE.len()) {
+        fn damaged_pages_do_not_panic(at in 0..PAGE.len(), byte: u8, cut in 0..PAGE.len()) {
             let mut xml = PAGE.as_bytes().to_vec();
             if let Some(one) = xml.get_mut(at) {
                 *one = byte;
             }
             let _ = page(&xml);
             xml.truncate(cut);
-            prop_assert!(page(&xml).is_err(), "a page without its end is no page");
+            prop_assert!(page(&xml).is_err(), "a truncated page is refused");
             let _ = error_document(&xml);
         }
 

@@ -1,4 +1,4 @@
-//! Logging in: three versions, one result.
+//! The login protocols.
 
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
@@ -9,24 +9,24 @@ use super::settings::{AuthVersion, EndpointFilter, Settings};
 use crate::storage::http::{self, HttpClient, HttpResponse, quote};
 use crate::storage::{StorageError, StorageErrorKind};
 
-/// A login's response is read no further than this; catalogues of large clouds have some 100 KiB.
+/// The limit for the response to a login, in bytes. Catalogues of large clouds have some 100 KiB.
 const LARGEST_ANSWER: usize = 8 * 1024 * 1024;
 
-/// What a login gives.
+/// The result of a login.
 #[derive(Debug)]
 pub(super) struct ScopedToken {
     /// The token.
     pub(super) secret: SecretString,
-    /// The storage URL that came with it, of the account of `project`.
+    /// The storage URL of the account of `project`.
     pub(super) storage_url: Option<String>,
     /// The id of the project that the token is for, from Keystone.
     pub(super) project: Option<String>,
 }
 
-/// Logs in: for the project of the options, or, where they name none, for the one with this id.
+/// Logs in for the project of the options or, if they have none, for the project with this id.
 ///
 /// # Errors
-/// [`StorageErrorKind::Authentication`] where the credentials are refused.
+/// [`StorageErrorKind::Authentication`] if the credentials are refused.
 pub(super) fn login(http: &HttpClient, settings: &Settings, project_id: Option<&str>) -> Result<ScopedToken, StorageError> {
     match settings.version {
         AuthVersion::V1 => v1(http, settings),
@@ -39,7 +39,7 @@ fn v1(http: &HttpClient, settings: &Settings) -> Result<ScopedToken, StorageErro
     let headers = [
         http::header("x-auth-user", &settings.user, false)?,
         http::header("x-auth-key", settings.key.expose_secret(), true)?,
-        // What older servers read.
+        // Headers of older servers.
         http::header("x-storage-user", &settings.user, false)?,
         http::header("x-storage-pass", settings.key.expose_secret(), true)?,
     ];
@@ -53,7 +53,7 @@ fn v1(http: &HttpClient, settings: &Settings) -> Result<ScopedToken, StorageErro
             Ok(ScopedToken { secret: SecretString::from(token), storage_url: url.map(str::to_owned), project: None })
         }
         _ => {
-            Err(response.protocol_error("the response to the login holds no token; is this an address for backup_swift_auth_version = 1?"))
+            Err(response.protocol_error("the response to the login has no token; check that the URL is for backup_swift_auth_version = 1"))
         }
     }
 }
@@ -89,7 +89,7 @@ fn v2(http: &HttpClient, settings: &Settings, project_id: Option<&str>) -> Resul
 }
 
 fn v3(http: &HttpClient, settings: &Settings, project_id: Option<&str>) -> Result<ScopedToken, StorageError> {
-    // Keystone's own default domain, as the client library has it.
+    // Keystone's default domain, as in the client library.
     let domain = |name: &Option<String>| match name {
         Some(name) => json!({"name": name}),
         None => json!({"id": "default"}),
@@ -107,7 +107,7 @@ fn v3(http: &HttpClient, settings: &Settings, project_id: Option<&str>) -> Resul
     let response = post(http, &versioned(settings, "v3", "auth/tokens"), &json!({"auth": auth}))?;
     let token = match response.header("x-subject-token") {
         Some(token) if !token.is_empty() => SecretString::from(token),
-        _ => return Err(response.protocol_error("the response to the login holds no token; is this Keystone's version 3?")),
+        _ => return Err(response.protocol_error("the response to the login has no token; check that the URL is for Keystone version 3")),
     };
     let Token { token: body } = document(response)?;
     let endpoints = body.catalog.iter().filter(|service| service.kind == settings.endpoint.service).flat_map(|service| &service.endpoints);
@@ -116,7 +116,7 @@ fn v3(http: &HttpClient, settings: &Settings, project_id: Option<&str>) -> Resul
     Ok(ScopedToken { secret: token, storage_url: chosen(urls, &settings.endpoint), project: body.project.map(|project| project.id) })
 }
 
-/// The first endpoint in the region, or, as Cinder does, the first one where none is there.
+/// Returns the first endpoint in the region or, as Cinder does, the first of all if the region has none.
 fn chosen<'a>(urls: impl Iterator<Item = (Option<&'a str>, &'a str)>, endpoint: &EndpointFilter) -> Option<String> {
     let mut first = None;
     for (region, url) in urls {
@@ -128,7 +128,7 @@ fn chosen<'a>(urls: impl Iterator<Item = (Option<&'a str>, &'a str)>, endpoint: 
     first.map(str::to_owned)
 }
 
-/// The URL of a call: the version is appended to an address that names none, as the client library does.
+/// Returns the URL of a call. As in the client library, the version is appended if the URL has none.
 fn versioned(settings: &Settings, version: &str, call: &str) -> String {
     let base = settings.auth_url.as_str();
     let last = settings.auth_url.path().rsplit('/').next().unwrap_or_default();
@@ -149,7 +149,7 @@ fn refused(response: HttpResponse, hint: &str) -> StorageError {
     let mut error = response.into_error(complaint);
     match error.kind {
         StorageErrorKind::Authentication | StorageErrorKind::Permission => error.text.push_str(&format!("; {hint}")),
-        // The address of a login that does not exist is no missing object.
+        // A missing login URL is not a missing object.
         StorageErrorKind::NoObject => {
             error.kind = StorageErrorKind::Configuration;
             error.text.push_str("; check backup_swift_auth_url and backup_swift_auth_version");
@@ -159,7 +159,7 @@ fn refused(response: HttpResponse, hint: &str) -> StorageError {
     error
 }
 
-/// What Keystone's error document says.
+/// Returns the message of Keystone's error document.
 fn complaint(body: &[u8]) -> Option<String> {
     let document: Value = serde_json::from_slice(body).ok()?;
     document.get("error")?.get("message")?.as_str().map(str::to_owned)
@@ -168,10 +168,10 @@ fn complaint(body: &[u8]) -> Option<String> {
 fn document<T: for<'de> Deserialize<'de>>(response: HttpResponse) -> Result<T, StorageError> {
     let what = response.what().to_owned();
     let body = response.read_all(LARGEST_ANSWER)?;
-    // The document may hold a token, so that nothing of it is shown.
+    // The document may contain a token, so none of it is shown.
     serde_json::from_slice(&body).map_err(|error| {
         let text = format!(
-            "{what}: the response to the login is no document of Keystone's ({} at byte {})",
+            "{what}: the response to the login is not a document of Keystone ({} at byte {})",
             quote(&category(&error)),
             error.column()
         );

@@ -1,7 +1,7 @@
-//! OpenStack Swift, and what speaks its language (Ceph's gateway).
+//! OpenStack Swift, and services with its API (Ceph's gateway).
 //!
-//! An [`Client`] holds the connection and the credentials, a [`SwiftStore`] is one container. Requests, names and the way
-//! to the right account are those of Cinder's driver and of `python-swiftclient` below it.
+//! A [`Client`] has the connection and the credentials, a [`SwiftStore`] is one container. Requests, names and the choice of the
+//! account are those of Cinder's driver and of `python-swiftclient`, which it uses.
 
 mod login;
 mod settings;
@@ -30,10 +30,10 @@ use super::{ObjectInfo, ObjectStore, StorageError, StorageErrorKind};
 use crate::config::StorageOptions;
 use crate::domain::hex;
 
-/// One page of a listing is read no further than this: 10 000 names of 1 KiB, and more.
+/// The limit for a page of a listing, in bytes. It has up to 10 000 names of 1 KiB.
 const LARGEST_PAGE: usize = 64 * 1024 * 1024;
 
-/// Swift's accounts, with the credentials of cinder.conf or of the command line.
+/// A Swift service, with the credentials of cinder.conf or of the command line.
 #[derive(Debug)]
 pub struct Client {
     settings: Settings,
@@ -43,7 +43,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// From the options; nothing is asked of any server yet.
+    /// Creates a client from the options, without a request.
     ///
     /// # Errors
     /// [`StorageErrorKind::Configuration`] with the option that is missing or wrong.
@@ -53,28 +53,28 @@ impl Client {
         Ok(Arc::new(Self { settings, http, token_caches: Mutex::default(), concurrency: network.concurrency }))
     }
 
-    /// What works and should be known all the same, such as certificates that are not verified.
+    /// Returns warnings about the options, for example that certificates are not verified.
     pub fn warnings(&self) -> &[String] {
         &self.settings.warnings
     }
 
-    /// One container; `project_id` is the backup's project, in whose account it is with `per_user`.
+    /// Returns a container. With `per_user` it is in the account of `project_id`, the project of the backup.
     ///
     /// # Errors
-    /// [`StorageErrorKind::Configuration`] for a name that is none, and for a missing project.
+    /// [`StorageErrorKind::Configuration`] for an invalid name, and for a missing project.
     pub fn container(self: &Arc<Self>, project_id: Option<&str>, name: &str) -> Result<SwiftStore, StorageError> {
         if name.is_empty() || name.contains('/') || name == "." || name == ".." {
-            return Err(StorageError::new(StorageErrorKind::Configuration, format!("{name:?} is no name of a Swift container")));
+            return Err(StorageError::new(StorageErrorKind::Configuration, format!("{name:?} is not a name of a Swift container")));
         }
         let project = match (self.settings.mode, project_id.filter(|id| !id.is_empty())) {
             (AuthMode::SingleUser, _) => None,
             (AuthMode::PerUser, Some(id)) => Some(id.to_owned()),
             (AuthMode::PerUser, None) => {
-                let text = "the backup has no project, and with backup_swift_auth = per_user nothing else tells its Swift account";
+                let text = "the backup has no project, which selects the Swift account with backup_swift_auth = per_user";
                 return Err(StorageError::new(StorageErrorKind::Configuration, text));
             }
         };
-        // One login does for all projects where the options name one.
+        // If the options set a project, one login serves all projects.
         let scope = if self.settings.project.is_some() { None } else { project.clone() };
         let token_cache = Arc::clone(self.token_caches.lock().unwrap_or_else(PoisonError::into_inner).entry(scope.clone()).or_default());
         let of = project.as_deref().map(|id| format!(" of project {id}")).unwrap_or_default();
@@ -89,7 +89,7 @@ impl Client {
         })
     }
 
-    /// The URL of the account that the backup's container is in.
+    /// Returns the URL of the account that has the container of the backup.
     fn storage_url(&self, cached: &CachedToken<ScopedToken>, project: Option<&str>) -> Result<String, StorageError> {
         let configuration = |text: &str| StorageError::new(StorageErrorKind::Configuration, text);
         let url = match (&self.settings.storage_url, project) {
@@ -101,18 +101,18 @@ impl Client {
         };
         let Some(url) = url else {
             return Err(configuration(
-                "the login names no Swift (no endpoint of this type and interface in its catalogue); give --storage-option backup_swift_url=…",
+                "the catalogue of the login has no Swift endpoint of this type and interface; use --storage-option backup_swift_url=…",
             ));
         };
         let base = BaseUrl::parse(url, &"the login's storage URL")?;
         let (Some(project), url) = (project, base.as_str()) else { return Ok(base.as_str().to_owned()) };
-        // The catalogue's URL is of the account of the operator's project; the backup is in another one.
+        // The URL of the catalogue is for the operator's project. The backup is in the account of another project.
         match (cached.token.project.as_deref().filter(|own| !own.is_empty()), url.contains(project)) {
             (_, true) => Ok(url.to_owned()),
             (Some(own), false) if url.ends_with(own) => Ok(format!("{}{project}", url.trim_end_matches(own))),
             _ => Err(configuration(
-                "the storage URL of the login does not end in its project's id, so that of the backup's project cannot be told; \
-                 give --storage-option backup_swift_url=…, to which the project's id is appended",
+                "the storage URL of the login does not end with the id of its project, so that of the backup's project is unknown; \
+                 use --storage-option backup_swift_url=…, to which the id of the project is appended",
             )),
         }
     }
@@ -127,30 +127,30 @@ pub struct SwiftStore {
     project: Option<String>,
     /// Percent-encoded.
     container: String,
-    /// Known after a login, and only for messages.
+    /// The URL, which is known after a login; only for messages.
     url: OnceLock<String>,
-    /// The same before and after a login: whoever compares places must not depend on who logged in first.
+    /// The same before and after a login, so that locations can be compared at any time.
     location: String,
 }
 
-/// Whether a place that an earlier version noted is the container `name`: it noted the URL where it had logged in by then.
-pub fn is_url_of(noted: &str, name: &str) -> bool {
-    let is_url = noted.starts_with("http://") || noted.starts_with("https://");
-    is_url && noted.rsplit('/').next() == Some(encode(name).as_str())
+/// Whether the location that an earlier version recorded is the container `name`. After a login it recorded the URL.
+pub fn is_url_of(recorded: &str, name: &str) -> bool {
+    let is_url = recorded.starts_with("http://") || recorded.starts_with("https://");
+    is_url && recorded.rsplit('/').next() == Some(encode(name).as_str())
 }
 
 impl SwiftStore {
-    /// Where it is, for messages: by its URL as soon as that is known.
+    /// Returns the location for messages: the URL if it is known.
     fn place(&self) -> &str {
         self.url.get().unwrap_or(&self.location)
     }
 
-    /// Asks for the container or something in it.
+    /// Sends a request for the container or for something in it.
     fn send(&self, method: &Method, rest: &str, headers: &[Header]) -> Result<HttpResponse, StorageError> {
         self.send_to_account(method, &format!("/{}{rest}", self.container), headers)
     }
 
-    /// Asks with a token, and once more with a new one where that is refused.
+    /// Sends a request with a token, and repeats it with a new one if the token is refused.
     fn send_to_account(&self, method: &Method, rest: &str, headers: &[Header]) -> Result<HttpResponse, StorageError> {
         let account = &self.account;
         let login = || Ok((login::login(&account.http, &account.settings, self.scope.as_deref())?, None));
@@ -182,9 +182,9 @@ impl SwiftStore {
         if !response.is_success() {
             return Err(self.of_container(response));
         }
-        // Something in between that responses "nothing" to everything would make every container an empty one.
+        // With a proxy that answers every request with "no content", every container would look empty.
         if !has_sign(&response) {
-            return Err(response.protocol_error("the response is no listing of Swift's: it has no transaction id"));
+            return Err(response.protocol_error("the response is not a listing of Swift: it has no transaction id"));
         }
         if response.status() == 204 {
             return Ok(Vec::new());
@@ -192,23 +192,23 @@ impl SwiftStore {
         let what = response.what().to_owned();
         let body = response.read_all(LARGEST_PAGE)?;
         serde_json::from_slice(&body).map_err(|error| {
-            StorageError::new(StorageErrorKind::Protocol, format!("{what}: the response is no listing of Swift's ({error})"))
+            StorageError::new(StorageErrorKind::Protocol, format!("{what}: the response is not a listing of Swift ({error})"))
         })
     }
 
-    /// What the refusal of a request for the container itself means.
+    /// Returns the error for a refused request for the container.
     fn of_container(&self, response: HttpResponse) -> StorageError {
         if !is_not_found(&response) {
             return refusal(response);
         }
         match not_found(response).and_then(|()| self.prove_account()) {
-            Ok(()) => StorageError::new(StorageErrorKind::NoContainer, format!("there is no container at {}", self.place())),
+            Ok(()) => StorageError::new(StorageErrorKind::NoContainer, format!("the container {} does not exist", self.place())),
             Err(error) => error,
         }
     }
 
-    /// Whether the account is the right one, where a container is not found in it: in a wrong one, none would be. Swift may
-    /// show an account that does not exist as an empty one.
+    /// Checks that the account exists if a container is not found: a wrong account has no containers. Swift may show a missing
+    /// account as an empty one.
     fn prove_account(&self) -> Result<(), StorageError> {
         let response = self.send_to_account(&Method::HEAD, "", &[])?;
         let what = response.what().to_owned();
@@ -217,26 +217,28 @@ impl SwiftStore {
             StorageError::new(StorageErrorKind::Configuration, text)
         };
         if is_not_found(&response) {
-            return not_found(response).and_then(|()| Err(wrong("there is no such Swift account")));
+            return not_found(response).and_then(|()| Err(wrong("no such Swift account")));
         }
         if !response.is_success() {
             return Err(refusal(response));
         }
         match response.header("x-account-container-count").map(str::parse::<u64>) {
-            Some(Ok(0)) => Err(wrong("the Swift account has no container at all, so that it is hardly the right one")),
+            Some(Ok(0)) => Err(wrong("the Swift account has no containers, so it is probably the wrong one")),
             Some(Ok(_)) => Ok(()),
-            Some(Err(_)) | None => Err(response.protocol_error("the response is not Swift's: it does not count the account's containers")),
+            Some(Err(_)) | None => {
+                Err(response.protocol_error("the response is not from Swift: it does not count the containers of the account"))
+            }
         }
     }
 
-    /// Whether an object that the server does not find really is not there: only then does the container itself response.
+    /// Checks that the container exists if an object is not found.
     fn prove_absent(&self) -> Result<(), StorageError> {
         let response = self.send(&Method::HEAD, "", &[])?;
         if !response.is_success() {
             return Err(self.of_container(response));
         }
         if response.header("x-container-object-count").is_none() {
-            return Err(response.protocol_error("the response is not Swift's: it does not count the container's objects"));
+            return Err(response.protocol_error("the response is not from Swift: it does not count the objects of the container"));
         }
         Ok(())
     }
@@ -278,7 +280,7 @@ impl ObjectStore for SwiftStore {
             return Err(refusal(response));
         }
         is_swift(&response)?;
-        let Some(size) = response.length() else { return Err(response.protocol_error("the response does not tell the object's size")) };
+        let Some(size) = response.length() else { return Err(response.protocol_error("the response has no size")) };
         let large = response.header("x-static-large-object").is_some() || response.header("x-object-manifest").is_some();
         let etag = response.header("etag").unwrap_or_default();
         let md5 = if large { None } else { hex::decode(etag.trim_matches('"')) };
@@ -319,10 +321,10 @@ impl SwiftStore {
 }
 
 fn no_object(name: &str, location: &str) -> StorageError {
-    StorageError::new(StorageErrorKind::NoObject, format!("there is no object {name:?} at {location}"))
+    StorageError::new(StorageErrorKind::NoObject, format!("the object {name:?} does not exist at {location}"))
 }
 
-/// Swift's error pages hold nothing that the status does not say.
+/// Returns the error of a response. Swift's error pages only repeat the status.
 fn refusal(response: HttpResponse) -> StorageError {
     response.into_error(|_| None)
 }
@@ -331,18 +333,18 @@ fn is_not_found(response: &HttpResponse) -> bool {
     matches!(response.status(), 404 | 410)
 }
 
-/// Whether it is Swift that does not find something, and not a proxy or another server at this address.
+/// Checks that a 404 is from Swift, and not from a proxy or another server at this address.
 fn not_found(response: HttpResponse) -> Result<(), StorageError> {
     if has_id(&response) {
         return Ok(());
     }
     let mut error = refusal(response);
     error.kind = StorageErrorKind::Protocol;
-    error.text.push_str("; and the response is not Swift's (it has no transaction id), so that nothing is said");
+    error.text.push_str("; the response is not from Swift (it has no transaction id), so it proves nothing");
     Err(error)
 }
 
-/// Swift, and Ceph's gateway in its place, give every response a transaction id, whatever its status.
+/// Swift and Ceph's gateway set a transaction id in every response, with any status.
 fn has_id(response: &HttpResponse) -> bool {
     ["x-trans-id", "x-openstack-request-id"].iter().any(|name| response.header(name).is_some())
 }
@@ -351,13 +353,13 @@ fn has_sign(response: &HttpResponse) -> bool {
     has_id(response) || response.header("x-timestamp").is_some()
 }
 
-/// Whether a response to a request for an object is Swift's and not that of something in between.
+/// Checks that the response to a request for an object is from Swift and not from a proxy.
 fn is_swift(response: &HttpResponse) -> Result<(), StorageError> {
     if response.header("etag").is_some() && has_sign(response) {
         return Ok(());
     }
     let kind = response.header("content-type").map(http::quote).unwrap_or_else(|| "no content type".to_owned());
-    Err(response.protocol_error(format!("the response is not Swift's: it has no ETag and no transaction id, but {kind}")))
+    Err(response.protocol_error(format!("the response is not from Swift: it has no ETag or no transaction id, but {kind}")))
 }
 
 /// An object in a listing.
@@ -375,7 +377,7 @@ struct Entry {
 
 impl Entry {
     fn info(self) -> ObjectInfo {
-        // The hash of a large object is that of its manifest; a dynamic one is shown as empty.
+        // The hash of a large object is that of its manifest. A dynamic large object has size 0 in a listing.
         let plain = self.slo_etag.is_none() && self.bytes > 0;
         ObjectInfo {
             size: self.bytes,
@@ -386,7 +388,7 @@ impl Entry {
     }
 }
 
-/// Swift's times have microseconds and no zone, which means UTC; Ceph's gateway writes a `Z`.
+/// Parses a time. Swift writes microseconds and no zone, which means UTC. Ceph's gateway writes a `Z`.
 fn time(text: &str) -> Option<Timestamp> {
     text.parse().ok().or_else(|| Offset::UTC.to_timestamp(text.parse::<DateTime>().ok()?).ok())
 }

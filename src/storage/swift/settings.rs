@@ -1,4 +1,4 @@
-//! What cinder.conf says about Swift, with the meaning that Cinder's driver and its client library give it.
+//! The options of cinder.conf for Swift, with the meaning that Cinder's driver and its client library give them.
 
 use std::path::Path;
 
@@ -8,38 +8,38 @@ use crate::config::{ConfigError, Origin, Setting, StorageOptions};
 use crate::storage::http::{BaseUrl, Trust};
 use crate::storage::{StorageError, StorageErrorKind};
 
-/// Whose credentials Cinder used.
+/// The credentials that Cinder uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum AuthMode {
-    /// Each user's own, into the account of the user's project.
+    /// Those of each user, for the account of the user's project.
     PerUser,
-    /// Those of cinder.conf, into one account.
+    /// Those of cinder.conf, for one account.
     SingleUser,
 }
 
-/// How one logs in.
+/// The login protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum AuthVersion {
-    /// User and key in headers, token and storage URL in headers: Swift's tempauth, Ceph's gateway.
+    /// User, key, token and storage URL in headers: Swift's tempauth, Ceph's gateway.
     V1,
-    /// Keystone's old interface: tenants.
+    /// Keystone version 2: tenants.
     V2,
-    /// Keystone's interface: projects and domains.
+    /// Keystone version 3: projects and domains.
     V3,
 }
 
-/// Which endpoint of the catalogue is meant.
+/// The endpoint to choose from the catalogue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct EndpointFilter {
     /// `object-store`.
     pub(super) service: String,
     /// `public`, `internal` or `admin`.
     pub(super) interface: String,
-    /// The region, where one is asked for.
+    /// The region, if one is configured.
     pub(super) region: Option<String>,
 }
 
-/// The options, checked.
+/// The validated options.
 #[derive(Debug)]
 pub(super) struct Settings {
     pub(super) mode: AuthMode,
@@ -50,11 +50,10 @@ pub(super) struct Settings {
     pub(super) project: Option<String>,
     pub(super) user_domain: Option<String>,
     pub(super) project_domain: Option<String>,
-    /// With [`AuthMode::PerUser`] what the project's id is appended to, otherwise all of the URL; `None`: what the login says.
+    /// With [`AuthMode::PerUser`] the URL without the id of the project, otherwise the whole URL. `None`: the URL of the login.
     pub(super) storage_url: Option<Setting<String>>,
     pub(super) endpoint: EndpointFilter,
     pub(super) trust: Trust,
-    /// What works and should be known all the same.
     pub(super) warnings: Vec<String>,
 }
 
@@ -62,13 +61,13 @@ fn configuration(text: impl Into<String>) -> StorageError {
     StorageError::new(StorageErrorKind::Configuration, text)
 }
 
-/// A value of cinder.conf that cannot be read.
+/// Converts an error about a value of cinder.conf.
 pub(super) fn of_config(error: &ConfigError) -> StorageError {
     configuration(error.to_string())
 }
 
 impl Settings {
-    /// From the options.
+    /// Reads and validates the options.
     ///
     /// # Errors
     /// [`StorageErrorKind::Configuration`] with the option that is missing or wrong.
@@ -96,7 +95,7 @@ impl Settings {
             None => plain("backup_swift_tenant")?,
         };
         let (project, user) = match (project, user.split_once(':')) {
-            // As the client library reads "tenant:user".
+            // The client library reads "tenant:user" so.
             (None, Some((tenant, user))) if version != AuthVersion::V1 => (Some(tenant.to_owned()), user.to_owned()),
             (project, _) => (project, user),
         };
@@ -131,8 +130,8 @@ impl Settings {
     }
 }
 
-/// An option that Cinder's driver ignores with a single user: followed only where the command line gives it, since the data
-/// is where Cinder wrote it.
+/// Drops an option that Cinder's driver ignores with a single user, unless it is from the command line: the data is where Cinder
+/// wrote it.
 fn for_mode(setting: Option<Setting<String>>, mode: AuthMode, name: &str, warnings: &mut Vec<String>) -> Option<Setting<String>> {
     let setting = setting?;
     if mode == AuthMode::PerUser || matches!(setting.origin, Origin::Flag(_)) {
@@ -146,21 +145,21 @@ fn for_mode(setting: Option<Setting<String>>, mode: AuthMode, name: &str, warnin
 fn version(setting: Option<Setting<String>>, mode: AuthMode, auth_url: &BaseUrl) -> Result<AuthVersion, StorageError> {
     let last = auth_url.path().rsplit('/').next().unwrap_or_default();
     match setting {
-        // With per_user the option means nothing to Cinder, so that its default says nothing about the server.
+        // With per_user Cinder ignores the option, so its default says nothing about the server.
         Some(setting) if mode == AuthMode::PerUser && setting.origin == Origin::Default && last.starts_with("v3") => Ok(AuthVersion::V3),
         Some(setting) if mode == AuthMode::PerUser && setting.origin == Origin::Default && last.starts_with("v2") => Ok(AuthVersion::V2),
         None => Ok(AuthVersion::V1),
-        // The spellings that swiftclient knows.
+        // The spellings that swiftclient accepts.
         Some(setting) => match setting.value.trim() {
             "1" | "1.0" | "v1" | "v1.0" => Ok(AuthVersion::V1),
             "2" | "2.0" | "v2" | "v2.0" => Ok(AuthVersion::V2),
             "3" | "3.0" | "v3" | "v3.0" => Ok(AuthVersion::V3),
-            other => Err(configuration(format!("{}: {other:?} is none of 1, 2 and 3", setting.origin))),
+            other => Err(configuration(format!("{}: {other:?} is not a version: use 1, 2 or 3", setting.origin))),
         },
     }
 }
 
-/// What Cinder looks for in the catalogue: with a single user always the client library's own choice.
+/// Returns the endpoint that Cinder chooses from the catalogue. With a single user this is the default of the client library.
 fn endpoint(mode: AuthMode, info: Option<Setting<String>>, region: Option<String>) -> Result<EndpointFilter, StorageError> {
     let (service, interface) = match info {
         Some(info) if mode == AuthMode::PerUser => match info.value.split(':').collect::<Vec<_>>().as_slice() {
@@ -179,9 +178,9 @@ fn endpoint(mode: AuthMode, info: Option<Setting<String>>, region: Option<String
 
 fn without(mode: AuthMode, name: &str) -> StorageError {
     configuration(match mode {
-        AuthMode::SingleUser => format!("{name} is not set; give it in cinder.conf or with --storage-option {name}=…"),
+        AuthMode::SingleUser => format!("{name} is not set; set it in cinder.conf or with --storage-option {name}=…"),
         AuthMode::PerUser => format!(
-            "{name} is not set: with backup_swift_auth = per_user Cinder used each user's own token, so give the credentials of somebody \
+            "{name} is not set: with backup_swift_auth = per_user Cinder used the token of each user, so use the credentials of a user \
              who may read the accounts of all projects (a reseller admin) or of this one: --storage-option backup_swift_auth_url=…, \
              backup_swift_auth_version=3, backup_swift_user=…, backup_swift_key=@FILE, and for Keystone backup_swift_project=…, \
              backup_swift_user_domain=… and backup_swift_project_domain=…"

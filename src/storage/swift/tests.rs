@@ -1,4 +1,4 @@
-//! Against a server that speaks Swift, Keystone and nonsense.
+//! Swift's driver against a test server for Swift and Keystone, and against invalid responses.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,7 +12,7 @@ fn id() -> (&'static str, &'static str) {
     ("X-Trans-Id", "tx1")
 }
 
-/// Swift's own word for what it does not find.
+/// A 404 or 410 from Swift.
 fn gone(status: u16) -> Reply {
     Reply::Response(
         status,
@@ -72,7 +72,7 @@ fn single(server: &TestServer, more: &[(&str, &str)]) -> Result<Arc<Client>, Sto
 }
 
 #[test]
-fn a_container_is_listed_read_and_looked_at() {
+fn a_container_is_listed_and_read() {
     let server = TestServer::new(swift);
     let account = single(&server, &[]).unwrap();
     let store = account.container(None, "c").unwrap();
@@ -96,7 +96,7 @@ fn a_container_is_listed_read_and_looked_at() {
 }
 
 #[test]
-fn what_earlier_versions_noted_is_known_by_the_container() {
+fn locations_of_earlier_versions_are_recognised() {
     for (noted, name, is_it) in [
         ("http://h/v1/AUTH_t/c", "c", true),
         ("https://h/v1/AUTH_t/a%20c", "a c", true),
@@ -110,7 +110,7 @@ fn what_earlier_versions_noted_is_known_by_the_container() {
 }
 
 #[test]
-fn times_and_digests_of_a_listing() {
+fn times_and_digests_of_a_listing_are_parsed() {
     assert_eq!(time("2026-11-22T15:21:43.393480"), Some("2026-11-22T15:21:43.39348Z".parse().unwrap()));
     assert_eq!(time("2026-11-22T15:21:43.393Z"), Some("2026-11-22T15:21:43.393Z".parse().unwrap()));
     assert_eq!(time("yesterday"), None);
@@ -131,7 +131,7 @@ fn an_expired_token_is_renewed_once_by_many_threads() {
             let url = format!("http://{}/v1/AUTH_test", request.header("host"));
             return ok(&[("X-Storage-Url", &url), ("X-Auth-Token", &token)], "");
         }
-        // The first token is good for one request.
+        // The first token is valid for one request.
         let good = request.header("x-auth-token") == "token-2" || request.target.ends_with("/first");
         if good { ok(&[id(), ("ETag", HASH)], "a") } else { status(401) }
     });
@@ -153,7 +153,7 @@ fn a_key_need_not_be_ascii() {
         ok(&[("X-Storage-Url", "http://127.0.0.1:1/v1/AUTH_test"), ("X-Auth-Token", "t")], "")
     });
     let store = single(&server, &[("backup_swift_key", "pass-wörd+%/&=?")]).unwrap().container(None, "c").unwrap();
-    assert!(store.stat("x").unwrap_err().text.contains("refused"), "the login went, and the storage listens nowhere");
+    assert!(store.stat("x").unwrap_err().text.contains("refused"), "the login succeeds, and the storage is unreachable");
     let broken = single(&server, &[("backup_swift_key", "two\u{7}")]).unwrap().container(None, "c").unwrap();
     assert_eq!(broken.stat("x").unwrap_err().kind, StorageErrorKind::Configuration);
 }
@@ -202,23 +202,23 @@ fn keystone(request: &ReceivedRequest) -> Reply {
 }
 
 #[test]
-fn keystone_names_the_account_that_the_project_has() {
+fn keystone_gives_the_account_of_the_project() {
     let server = TestServer::new(keystone);
     let user = "backup_swift_user = backup\nbackup_swift_key = secret";
     let project = "backup_swift_project = ops";
     let single = "backup_swift_auth = single_user\nbackup_swift_auth_version = 3";
     let cases = [
-        // The first public endpoint of the catalogue, whatever the region option says.
+        // The first public endpoint of the catalogue; the region of cinder.conf is ignored.
         (format!("{single}\n{project}\nbackup_swift_region_name = two"), None, vec![], "/one/public/AUTH_11aa/c"),
         (format!("{single}\n{project}"), None, vec![("backup_swift_region_name", "two")], "/two/public/AUTH_11aa/c"),
         (format!("{single}\nbackup_swift_tenant = ops"), None, vec![], "/one/public/AUTH_11aa/c"),
         (format!("{single}\n{project}"), None, vec![("backup_swift_url", "URL/fixed/AUTH_x")], "/fixed/AUTH_x/c"),
-        // With per_user the backup's project takes the place of the operator's own.
+        // With per_user the backup's project replaces that of the operator.
         (project.to_owned(), Some("22bb"), vec![], "/one/public/AUTH_22bb/c"),
         (format!("{project}\nbackup_swift_region_name = two"), Some("22bb"), vec![], "/two/public/AUTH_22bb/c"),
         (format!("{project}\nswift_catalog_info = object-store:swift:internalURL"), Some("22bb"), vec![], "/one/internal/AUTH_22bb/c"),
         (format!("{project}\nbackup_swift_url = URL/fix/AUTH_"), Some("22bb"), vec![], "/fix/AUTH_22bb/c"),
-        // Without a project of the operator's the login is for the backup's.
+        // Without a project of the operator the login is for that of the backup.
         (String::new(), Some("22bb"), vec![], "/one/public/AUTH_22bb/c"),
         (format!("{single}\nbackup_swift_auth_version = 2\nbackup_swift_tenant = ops"), None, vec![], "/v2/AUTH_ops/c"),
     ];
@@ -244,7 +244,7 @@ fn what_is_missing_is_named() {
         (&format!("backup_swift_auth = single_user\n{url}"), "backup_swift_user"),
         (&format!("{url}\nbackup_swift_user = u"), "backup_swift_key"),
         (&format!("backup_swift_auth = single_user\nbackup_swift_auth_version = 3\n{url}\n{user}"), "backup_swift_project"),
-        (&format!("backup_swift_auth_version = 4\n{url}\n{user}"), "none of 1, 2 and 3"),
+        (&format!("backup_swift_auth_version = 4\n{url}\n{user}"), "use 1, 2 or 3"),
         (&format!("swift_catalog_info = swift\n{url}\n{user}"), "swift_catalog_info"),
         (&format!("backup_swift_ca_cert_file = /nowhere\n{url}\n{user}"), "/nowhere"),
         (&format!("{}\n{user}", url.replace("http:", "gopher:")), "http or https"),
@@ -261,7 +261,7 @@ fn what_is_missing_is_named() {
     }
 }
 
-/// A server whose login works and whose responses are what `response` makes of them.
+/// A server whose login works and that otherwise sends `response`.
 fn hostile(response: impl Fn(&ReceivedRequest) -> Reply + Send + Sync + 'static) -> (TestServer, SwiftStore) {
     let server = TestServer::new(move |request| if request.target == "/auth/v1.0" { swift(request) } else { response(request) });
     let store = single(&server, &[]).unwrap().container(None, "c").unwrap();
@@ -275,29 +275,29 @@ fn html_is_neither_an_object_nor_a_listing_nor_a_proof_of_absence() {
     for error in [names(&store, "p").unwrap_err(), store.stat("p-1").unwrap_err(), read_all(&store, "p-1", None).unwrap_err()] {
         assert_eq!(error.kind, StorageErrorKind::Protocol, "{error}");
     }
-    // A proxy that responses 404 to everything says nothing about an object.
+    // A proxy that answers 404 to everything proves nothing about an object.
     let (_server, store) = hostile(|request| if request.target.ends_with("/c") { ok(&[], "<html>hello</html>") } else { status(404) });
     assert_eq!(store.stat("p-1").unwrap_err().kind, StorageErrorKind::Protocol);
 }
 
-/// What is said of a listing, and of an object that is looked at and read.
+/// The errors of a listing, a stat and a read.
 fn kinds(store: &SwiftStore) -> [Option<StorageErrorKind>; 3] {
     let kind = |error: StorageError| error.kind;
     [names(store, "p-").err().map(kind), store.stat("p-1").err().map(kind), read_all(store, "p-1", None).err().map(kind)]
 }
 
 #[test]
-fn only_swift_itself_says_that_there_is_no_container() {
+fn only_swift_itself_proves_that_a_container_is_missing() {
     use StorageErrorKind::{Configuration, NoContainer, NoObject, Permission, Protocol, Transient};
     for status in [404, 410] {
-        // Something in between that knows nothing at this address.
+        // A proxy that knows nothing at this URL.
         let page = move || Reply::Response(status, vec![("Content-Type", "text/html".to_owned())], b"<html>nginx</html>".to_vec());
         let (_server, store) = hostile(move |_| page());
         assert_eq!(kinds(&store), [Some(Protocol); 3], "{status}");
-        // An account that is not there has no containers; Swift may show it as one that is empty.
+        // A missing account has no containers. Swift may show it as an empty one.
         let (_server, store) = hostile(move |_| gone(status));
         assert_eq!(kinds(&store), [Some(Configuration); 3], "{status}");
-        assert!(names(&store, "p-").unwrap_err().text.contains("/v1/AUTH_test: there is no such Swift account; check the project"));
+        assert!(names(&store, "p-").unwrap_err().text.contains("/v1/AUTH_test: no such Swift account; check the project"));
         for (account, kind) in [
             (Reply::Response(204, vec![("X-Account-Container-Count", "0".to_owned())], Vec::new()), Configuration),
             (Reply::Response(204, vec![("X-Account-Container-Count", "7".to_owned())], Vec::new()), NoContainer),
@@ -313,7 +313,7 @@ fn only_swift_itself_says_that_there_is_no_container() {
             });
             assert_eq!(kinds(&store), [Some(kind); 3], "{status}");
         }
-        // An object alone.
+        // Only the object is missing.
         let (_server, store) = hostile(move |request| if request.target.ends_with("/p-1") { gone(status) } else { swift(request) });
         assert_eq!(kinds(&store), [None, None, Some(NoObject)], "{status}");
         let (_server, store) = hostile(move |request| if request.target.ends_with("/p-1") { page() } else { swift(request) });
@@ -322,7 +322,7 @@ fn only_swift_itself_says_that_there_is_no_container() {
 }
 
 #[test]
-fn no_content_is_no_empty_container() {
+fn no_content_is_not_an_empty_container() {
     let (_server, store) = hostile(|_| status(204));
     assert_eq!(kinds(&store), [Some(StorageErrorKind::Protocol); 3]);
     let (_server, store) = hostile(|_| Reply::Response(204, vec![("X-Trans-Id", "tx1".to_owned())], Vec::new()));
@@ -330,10 +330,10 @@ fn no_content_is_no_empty_container() {
 }
 
 #[test]
-fn what_something_in_between_has_packed_is_no_object() {
+fn an_encoded_response_is_not_an_object() {
     let (_server, store) = hostile(|_| ok(&[id(), ("ETag", HASH), ("Content-Encoding", "gzip")], "[]"));
     assert_eq!(kinds(&store), [Some(StorageErrorKind::Protocol); 3]);
-    assert!(names(&store, "p-").unwrap_err().text.contains("encoded (\"gzip\"), which was not asked for"));
+    assert!(names(&store, "p-").unwrap_err().text.contains("encoding \"gzip\", which was not requested"));
     for plain in ["identity", "aws-chunked", ""] {
         let (_server, store) = hostile(move |_| ok(&[id(), ("ETag", HASH), ("Content-Encoding", plain)], "[]"));
         assert_eq!(kinds(&store), [None; 3], "{plain}");
@@ -341,14 +341,14 @@ fn what_something_in_between_has_packed_is_no_object() {
 }
 
 #[test]
-fn a_listing_without_an_end_is_told() {
+fn an_endless_listing_is_detected() {
     for page in [&["p-1", "p-2"][..], &["p-1", "p-1"], &["p-2", "p-1"], &["q-1"]] {
         let (server, store) = hostile(move |_| ok(&[id()], listing(page)));
         let error = names(&store, "p-").unwrap_err();
         assert_eq!(error.kind, StorageErrorKind::Protocol, "{error}");
         assert!(server.requests().len() <= 3);
     }
-    // One that only breaks off when it is asked to.
+    // An endless listing that the caller ends.
     let counter = AtomicUsize::new(0);
     let (_server, store) = hostile(move |_| ok(&[id()], listing(&[format!("p-{:09}", counter.fetch_add(1, Ordering::SeqCst)).as_str()])));
     let mut left = 20;
@@ -360,7 +360,7 @@ fn a_listing_without_an_end_is_told() {
 }
 
 #[test]
-fn a_page_is_asked_for_again_and_not_for_ever() {
+fn a_page_is_retried_a_few_times() {
     let tries = AtomicUsize::new(0);
     let (_server, store) = hostile(move |request| match tries.fetch_add(1, Ordering::SeqCst) {
         1 => Reply::Response(503, vec![("Retry-After", "0".to_owned())], Vec::new()),
@@ -374,7 +374,7 @@ fn a_page_is_asked_for_again_and_not_for_ever() {
 }
 
 #[test]
-fn a_huge_page_is_not_swallowed() {
+fn a_huge_page_is_refused() {
     let (_server, store) = hostile(|_| Reply::Bytes(b"HTTP/1.1 200 OK\r\nX-Trans-Id: t\r\nContent-Length: 99999999999\r\n\r\n[".to_vec()));
     assert_eq!(names(&store, "p-").unwrap_err().kind, StorageErrorKind::Protocol);
     for nonsense in ["{", "{}", "[1]", r#"[{"name":1,"bytes":2}]"#, r#"[{"name":"p-1","bytes":-2}]"#, r#"[{"bytes":2}]"#, "\u{0}"] {
@@ -384,7 +384,7 @@ fn a_huge_page_is_not_swallowed() {
 }
 
 #[test]
-fn the_contract_holds() {
+fn conforms_to_the_trait() {
     let objects = Objects::new();
     let (_server, store) = hostile(move |request| {
         let (path, query) = request.path_and_query();

@@ -183,11 +183,11 @@ fn links_pipes_devices_and_directories_are_no_objects() {
         let document = check_with(&site, &[&["--level", level], share].concat());
         for (what, backup) in &placed {
             let found = result(&document, &backup.id);
-            // Cinder would follow a link, and where it leads to was not looked at.
+            // Cinder would follow a link. Its target was not read.
             let is_link = what.starts_with("a link");
             let wanted: &[&str] = if is_link { &["unverifiable"] } else { &["corrupt", "incomplete"] };
             assert!(wanted.contains(&found["verdict"].as_str().unwrap()), "{what} {found:#}");
-            let text = if is_link { "is a symbolic link, which is not followed" } else { "and no plain file; it is not read" };
+            let text = if is_link { "is a symbolic link, which is not followed" } else { "and not a regular file; it is not read" };
             assert!(found["problems"].to_string().contains(text), "{what} {found:#}");
         }
         decoy.is_untouched();

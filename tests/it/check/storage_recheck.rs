@@ -300,7 +300,7 @@ fn a_storage_that_is_out_of_sight_is_told_of_and_on_record() {
     );
     assert_eq!((site.status(&placed), site.status(&second)), ("available".to_owned(), "available".to_owned()));
     let log = site.log();
-    assert!(log.contains("\"storage-not-seen-again\"") && log.contains("is the file system mounted"), "{log}");
+    assert!(log.contains("\"storage-not-seen-again\"") && log.contains("check that the file system is mounted"), "{log}");
 
     let site = Site::new();
     let placed = site.creating();
