@@ -1,8 +1,7 @@
-//! An object's bytes as they were in the volume: never more than the list says, and whole or an error.
+//! Decompresses an object: exactly the number of bytes in the list, or an error.
 //!
-//! What Python's `decompress` functions take and what Cinder writes are not the same. zlib and bz2 pass over bytes behind
-//! the end of the stream, bz2 and zstd take several streams in a row: Cinder's `compress` writes one stream and nothing
-//! else, so anything else is an error here.
+//! Python's `decompress` functions accept more than Cinder writes. zlib and bz2 ignore bytes after the end of the stream, bz2 and zstd
+//! accept several streams in a row. Cinder's `compress` writes one stream and nothing else, so anything else is an error here.
 
 use std::io::{self, Read};
 
@@ -11,42 +10,53 @@ use zstd::stream::raw::{DParameter, InBuffer, Operation, OutBuffer};
 use super::metadata::Compression;
 
 const BUFFER: usize = 128 * 1024;
-/// As a power of 2: Cinder's level is zstd's default, whose window is 2^21; all levels but the "ultra" ones stay within this.
+/// The largest window, as a power of 2. Cinder uses zstd's default level with a window of 2^21. All levels but the "ultra" ones need no
+/// larger one than this.
 const ZSTD_WINDOW: u32 = 23;
 
-/// Gives exactly `length` bytes, decompressed from `reader`, and then makes sure that the stream ends there.
+/// Decompresses exactly `length` bytes from `reader`, and checks that the stream ends there.
 ///
-/// Anything else is an error of kind [`io::ErrorKind::InvalidData`] in the place of the end, or as soon as it is seen: less,
-/// more (none of which is given), a stream that is broken or cut short, bytes behind its end. Errors of `reader` come
-/// through as they are; after one the next read goes on where it was.
+/// Anything else is an error of kind [`io::ErrorKind::InvalidData`], at the end or as soon as it is detected: fewer bytes, more bytes
+/// (which are not returned), a damaged or truncated stream, bytes after its end. Errors of `reader` are returned unchanged, and the
+/// next read continues where it was.
 pub fn open<'a>(compression: Compression, reader: Box<dyn Read + Send + 'a>, length: u64) -> Box<dyn Read + Send + 'a> {
-    let engine = match compression {
-        Compression::None => return Box::new(Plain { reader, length, given: 0, state: State::Running }),
-        Compression::Zlib => Engine::Zlib(flate2::Decompress::new(true)),
-        Compression::Bz2 => Engine::Bz2(bzip2::Decompress::new(false)),
+    let decompressor = match compression {
+        Compression::None => return Box::new(PlainReader { reader, length, given: 0, state: StreamState::Running }),
+        Compression::Zlib => Decompressor::Zlib(flate2::Decompress::new(true)),
+        Compression::Bz2 => Decompressor::Bz2(bzip2::Decompress::new(false)),
         Compression::Zstd => match zstd() {
-            Ok(engine) => engine,
-            Err(error) => return Box::new(Failed(Some(error))),
+            Ok(decompressor) => decompressor,
+            Err(error) => return Box::new(FailedReader(Some(error))),
         },
     };
     let buffer = vec![0; BUFFER].into();
-    Box::new(Inflate { engine, reader, buffer, start: 0, end: 0, at_end: false, length, given: 0, state: State::Running })
+    Box::new(DecompressReader {
+        decompressor,
+        reader,
+        buffer,
+        start: 0,
+        end: 0,
+        at_end: false,
+        length,
+        given: 0,
+        state: StreamState::Running,
+    })
 }
 
-fn zstd() -> io::Result<Engine> {
+fn zstd() -> io::Result<Decompressor> {
     let mut decoder = zstd::stream::raw::Decoder::new()?;
     decoder.set_parameter(DParameter::WindowLogMax(ZSTD_WINDOW))?;
-    Ok(Engine::Zstd(Box::new(decoder)))
+    Ok(Decompressor::Zstd(Box::new(decoder)))
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
+enum StreamState {
     Running,
-    /// The compressed stream has ended; what is behind it was not looked at.
+    /// The compressed stream has ended; bytes after it have not been checked.
     Closing,
-    /// All is given, and the stream ended there.
+    /// All bytes were returned, and the stream ended there.
     Ended,
-    /// An error was given: nothing that comes later is to be taken for the end.
+    /// An error was returned: no later read may look like the end.
     Failed,
 }
 
@@ -54,42 +64,42 @@ fn invalid(text: impl Into<String>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, text.into())
 }
 
-struct Failed(Option<io::Error>);
+struct FailedReader(Option<io::Error>);
 
-impl Read for Failed {
+impl Read for FailedReader {
     fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
         Err(self.0.take().unwrap_or_else(|| io::Error::other("no decompressor")))
     }
 }
 
-struct Plain<'a> {
+struct PlainReader<'a> {
     reader: Box<dyn Read + Send + 'a>,
     length: u64,
     given: u64,
-    state: State,
+    state: StreamState,
 }
 
-impl Read for Plain<'_> {
+impl Read for PlainReader<'_> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         match self.state {
-            State::Ended => return Ok(0),
-            State::Failed => return Err(invalid("already known to be damaged")),
-            State::Running | State::Closing if out.is_empty() => return Ok(0),
-            State::Running | State::Closing => {}
+            StreamState::Ended => return Ok(0),
+            StreamState::Failed => return Err(invalid("already known to be damaged")),
+            StreamState::Running | StreamState::Closing if out.is_empty() => return Ok(0),
+            StreamState::Running | StreamState::Closing => {}
         }
         let left = self.length - self.given;
         if left == 0 {
             if self.reader.read(&mut [0])? > 0 {
-                self.state = State::Failed;
+                self.state = StreamState::Failed;
                 return Err(too_long(self.length));
             }
-            self.state = State::Ended;
+            self.state = StreamState::Ended;
             return Ok(0);
         }
         let part = usize::try_from(left).unwrap_or(usize::MAX).min(out.len());
         let read = self.reader.read(out.get_mut(..part).unwrap_or_default())?;
         if read == 0 {
-            self.state = State::Failed;
+            self.state = StreamState::Failed;
             return Err(too_short(self.given, self.length));
         }
         self.given += read as u64;
@@ -98,27 +108,27 @@ impl Read for Plain<'_> {
 }
 
 fn too_long(length: u64) -> io::Error {
-    invalid(format!("longer than the {length} bytes that it should have"))
+    invalid(format!("longer than the expected {length} bytes"))
 }
 
 fn too_short(given: u64, length: u64) -> io::Error {
     invalid(format!("ends after {given} of {length} bytes"))
 }
 
-enum Engine {
+enum Decompressor {
     Zlib(flate2::Decompress),
     Bz2(bzip2::Decompress),
     Zstd(Box<zstd::stream::raw::Decoder<'static>>),
 }
 
-/// What came of one step.
+/// The result of one step.
 struct Step {
     read: usize,
     written: usize,
     ended: bool,
 }
 
-impl Engine {
+impl Decompressor {
     fn name(&self) -> &'static str {
         match self {
             Self::Zlib(_) => "zlib",
@@ -127,25 +137,25 @@ impl Engine {
         }
     }
 
-    /// Takes some of the input, gives some output.
+    /// Reads some input and writes some output.
     fn step(&mut self, input: &[u8], out: &mut [u8]) -> Result<Step, String> {
         match self {
-            Self::Zlib(engine) => {
-                let (before_in, before_out) = (engine.total_in(), engine.total_out());
-                let status = engine.decompress(input, out, flate2::FlushDecompress::None).map_err(|error| error.to_string())?;
+            Self::Zlib(decompressor) => {
+                let (before_in, before_out) = (decompressor.total_in(), decompressor.total_out());
+                let status = decompressor.decompress(input, out, flate2::FlushDecompress::None).map_err(|error| error.to_string())?;
                 let ended = status == flate2::Status::StreamEnd;
-                Ok(Step { read: since(before_in, engine.total_in()), written: since(before_out, engine.total_out()), ended })
+                Ok(Step { read: since(before_in, decompressor.total_in()), written: since(before_out, decompressor.total_out()), ended })
             }
-            Self::Bz2(engine) => {
-                let (before_in, before_out) = (engine.total_in(), engine.total_out());
-                let status = engine.decompress(input, out).map_err(|error| error.to_string())?;
+            Self::Bz2(decompressor) => {
+                let (before_in, before_out) = (decompressor.total_in(), decompressor.total_out());
+                let status = decompressor.decompress(input, out).map_err(|error| error.to_string())?;
                 let ended = status == bzip2::Status::StreamEnd;
-                Ok(Step { read: since(before_in, engine.total_in()), written: since(before_out, engine.total_out()), ended })
+                Ok(Step { read: since(before_in, decompressor.total_in()), written: since(before_out, decompressor.total_out()), ended })
             }
-            Self::Zstd(engine) => {
+            Self::Zstd(decompressor) => {
                 let mut input = InBuffer::around(input);
                 let mut out = OutBuffer::around(out);
-                let left = engine.run(&mut input, &mut out).map_err(|error| error.to_string())?;
+                let left = decompressor.run(&mut input, &mut out).map_err(|error| error.to_string())?;
                 Ok(Step { read: input.pos(), written: out.pos(), ended: left == 0 })
             }
         }
@@ -156,26 +166,26 @@ fn since(before: u64, after: u64) -> usize {
     usize::try_from(after.saturating_sub(before)).unwrap_or(usize::MAX)
 }
 
-struct Inflate<'a> {
-    engine: Engine,
+struct DecompressReader<'a> {
+    decompressor: Decompressor,
     reader: Box<dyn Read + Send + 'a>,
     buffer: Box<[u8]>,
     start: usize,
     end: usize,
-    /// The reader has no more.
+    /// The reader has ended.
     at_end: bool,
     length: u64,
     given: u64,
-    state: State,
+    state: StreamState,
 }
 
-impl Inflate<'_> {
+impl DecompressReader<'_> {
     fn fail<T>(&mut self, error: io::Error) -> io::Result<T> {
-        self.state = State::Failed;
+        self.state = StreamState::Failed;
         Err(error)
     }
 
-    /// Makes sure that there is input, unless there is none any more.
+    /// Reads input if the buffer is empty.
     fn fill(&mut self) -> io::Result<()> {
         if self.start == self.end && !self.at_end {
             let read = self.reader.read(&mut self.buffer)?;
@@ -186,7 +196,7 @@ impl Inflate<'_> {
         Ok(())
     }
 
-    /// The stream has ended: so must the object.
+    /// Checks that the object ends with the stream.
     fn finish(&mut self) -> io::Result<usize> {
         if self.given < self.length {
             let error = too_short(self.given, self.length);
@@ -194,25 +204,25 @@ impl Inflate<'_> {
         }
         self.fill()?;
         if self.start < self.end {
-            let name = self.engine.name();
-            return self.fail(invalid(format!("bytes behind the end of the {name} stream")));
+            let name = self.decompressor.name();
+            return self.fail(invalid(format!("bytes after the end of the {name} stream")));
         }
-        self.state = State::Ended;
+        self.state = StreamState::Ended;
         Ok(0)
     }
 }
 
-impl Read for Inflate<'_> {
+impl Read for DecompressReader<'_> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         match self.state {
-            State::Ended => return Ok(0),
-            State::Failed => return Err(invalid("already known to be damaged")),
-            State::Running | State::Closing if out.is_empty() => return Ok(0),
-            State::Closing => return self.finish(),
-            State::Running => {}
+            StreamState::Ended => return Ok(0),
+            StreamState::Failed => return Err(invalid("already known to be damaged")),
+            StreamState::Running | StreamState::Closing if out.is_empty() => return Ok(0),
+            StreamState::Closing => return self.finish(),
+            StreamState::Running => {}
         }
         let left = usize::try_from(self.length - self.given).unwrap_or(usize::MAX);
-        // Behind the last byte: room for one more shows whether there is one.
+        // After the last byte, room for one more shows whether there is one.
         let mut probe = [0];
         let room = match left {
             0 => &mut probe[..],
@@ -224,11 +234,11 @@ impl Read for Inflate<'_> {
         loop {
             self.fill()?;
             let input = self.buffer.get(self.start..self.end).unwrap_or_default();
-            let step = match self.engine.step(input, room) {
+            let step = match self.decompressor.step(input, room) {
                 Ok(step) => step,
                 Err(text) => {
-                    let name = self.engine.name();
-                    return self.fail(invalid(format!("a broken {name} stream after {} bytes of content: {text}", self.given)));
+                    let name = self.decompressor.name();
+                    return self.fail(invalid(format!("damaged {name} stream after {} bytes of content: {text}", self.given)));
                 }
             };
             self.start = (self.start + step.read).min(self.end);
@@ -240,7 +250,7 @@ impl Read for Inflate<'_> {
                 self.given += step.written as u64;
             }
             if step.ended {
-                self.state = State::Closing;
+                self.state = StreamState::Closing;
             }
             if step.written > 0 {
                 return Ok(step.written);
@@ -249,8 +259,8 @@ impl Read for Inflate<'_> {
                 return self.finish();
             }
             if step.read == 0 && self.at_end {
-                let name = self.engine.name();
-                return self.fail(invalid(format!("the {name} stream is cut short after {} of {} bytes", self.given, self.length)));
+                let name = self.decompressor.name();
+                return self.fail(invalid(format!("the {name} stream is truncated after {} of {} bytes", self.given, self.length)));
             }
         }
     }

@@ -1,7 +1,7 @@
-//! Writes a backup as Cinder's chunked drivers write it, for the demonstration, tests and benchmarks.
+//! Writes a backup as Cinder's chunked drivers do, for the demo, tests and benchmarks.
 //!
-//! Source: `cinder/backup/chunkeddriver.py` of 29.0.0 (`backup`, `_backup_chunk`, `_finalize_backup`). Objects first, then the
-//! sha256file, then the metadata, so that whoever stops in between leaves what a killed cinder-backup leaves.
+//! Source: `cinder/backup/chunkeddriver.py` of 29.0.0 (`backup`, `_backup_chunk`, `_finalize_backup`). The order is objects, sha256file,
+//! metadata, so that an interrupted write leaves the same as a killed cinder-backup.
 
 use std::borrow::Cow;
 use std::io::{self, Write};
@@ -15,40 +15,40 @@ use super::metadata::Compression;
 use super::names;
 use crate::domain::hex;
 
-/// What a backup is to be like.
+/// The attributes of the backup to write.
 #[derive(Debug, Clone, Copy)]
-pub struct Recipe<'a> {
-    /// The beginning of all names.
+pub struct BackupSpec<'a> {
+    /// The prefix of all names.
     pub prefix: &'a str,
     /// The backup.
     pub backup_id: &'a str,
     /// Its volume.
     pub volume_id: &'a str,
-    /// The backup that it is an increment of.
+    /// The parent of an increment.
     pub parent_id: Option<&'a str>,
-    /// As Python writes a datetime.
+    /// In the format of a Python datetime.
     pub created_at: &'a str,
-    /// How objects are compressed, where that makes them smaller.
+    /// The compression of objects that it makes smaller.
     pub compression: Compression,
     /// Bytes of the volume in an object, a multiple of `block_size`; not 0.
     pub chunk_size: usize,
-    /// Bytes of the volume that one digest stands for; not 0.
+    /// Bytes of the volume in a block; not 0.
     pub block_size: usize,
 }
 
 /// The digest of every block of a volume.
 pub type Digests = Vec<[u8; 32]>;
 
-/// Gives the bytes of a volume in a range, all of them; `None` where they are all zero.
+/// Returns all bytes of a range of a volume; `None` if they are all zero.
 pub type ReadVolume<'a, 'v> = &'a mut dyn FnMut(Range<u64>) -> io::Result<Option<Cow<'v, [u8]>>>;
 
-/// Writes a backup of `volume`, an increment where the digests of its parent are given; `put` gets every object's name and
-/// bytes. Gives the digests that an increment on this one needs.
+/// Writes a backup of `volume`, an increment if the digests of its parent are given. `put` receives the name and the bytes of every
+/// object. Returns the digests that the next increment needs.
 ///
 /// # Errors
 /// Those of `put`, and of compression.
 pub fn write(
-    recipe: &Recipe<'_>,
+    spec: &BackupSpec<'_>,
     volume: &[u8],
     parent: Option<&[[u8; 32]]>,
     put: &mut dyn FnMut(String, Vec<u8>) -> io::Result<()>,
@@ -57,24 +57,24 @@ pub fn write(
         let bounds = usize::try_from(range.start).ok().zip(usize::try_from(range.end).ok());
         Ok(Some(Cow::Borrowed(bounds.and_then(|(start, end)| volume.get(start..end)).unwrap_or_default())))
     };
-    write_from(recipe, volume.len() as u64, &mut read, parent, put)
+    write_from(spec, volume.len() as u64, &mut read, parent, put)
 }
 
-/// The same for a volume of so many bytes that need not be in memory: `read` is asked for a chunk at a time, in order. What is
-/// zero is digested and compressed once, so that a large volume with little in it costs little.
+/// Does the same for a volume that need not be in memory: `read` is called for one chunk at a time, in order. Zeros are hashed and
+/// compressed once, so that a large and mostly empty volume costs little.
 ///
 /// # Errors
-/// Those of `read` and `put`, of compression, and a `read` that gives another number of bytes.
+/// Those of `read`, `put` and compression, and a wrong number of bytes from `read`.
 pub fn write_from<'v>(
-    recipe: &Recipe<'_>,
+    spec: &BackupSpec<'_>,
     volume_bytes: u64,
     read: ReadVolume<'_, 'v>,
     parent: Option<&[[u8; 32]]>,
     put: &mut dyn FnMut(String, Vec<u8>) -> io::Result<()>,
 ) -> io::Result<Digests> {
-    let block_size = recipe.block_size.max(1);
-    let chunk_size = recipe.chunk_size.max(1);
-    let mut zeros = Zeros::new(recipe.compression, block_size);
+    let block_size = spec.block_size.max(1);
+    let chunk_size = spec.chunk_size.max(1);
+    let mut zeros = Zeros::new(spec.compression, block_size);
     let mut digests: Digests = Vec::new();
     let mut objects: Vec<Value> = Vec::new();
     let mut offset = 0;
@@ -83,11 +83,11 @@ pub fn write_from<'v>(
         let end = offset + length as u64;
         let chunk = read(offset..end)?;
         if let Some(chunk) = chunk.as_deref().filter(|chunk| chunk.len() != length) {
-            let text = format!("{} bytes of the volume at {offset} where {length} were asked for", chunk.len());
+            let text = format!("{} bytes of the volume at {offset} instead of {length}", chunk.len());
             return Err(io::Error::new(io::ErrorKind::InvalidData, text));
         }
-        // The stretches of blocks that differ from the parent's; without a parent, all of it.
-        let mut stretches: Vec<Range<usize>> = Vec::new();
+        // The runs of blocks that differ from the parent. Without a parent, all blocks.
+        let mut runs: Vec<Range<usize>> = Vec::new();
         for start in (0..length).step_by(block_size) {
             let block = start..length.min(start + block_size);
             let digest = match &chunk {
@@ -96,64 +96,64 @@ pub fn write_from<'v>(
             };
             let differs = parent.is_none_or(|parent| parent.get(digests.len()) != Some(&digest));
             digests.push(digest);
-            match stretches.last_mut() {
+            match runs.last_mut() {
                 Some(last) if differs && last.end == block.start => last.end = block.end,
-                _ if differs => stretches.push(block),
+                _ if differs => runs.push(block),
                 _ => {}
             }
         }
-        for stretch in stretches {
-            let name = names::data(recipe.prefix, objects.len() as u64 + 1);
+        for run in runs {
+            let name = names::data(spec.prefix, objects.len() as u64 + 1);
             let packed = match &chunk {
-                Some(chunk) => Packed::of(recipe.compression, chunk.get(stretch.clone()).unwrap_or_default())?,
-                None => zeros.packed(stretch.len())?,
+                Some(chunk) => Packed::of(spec.compression, chunk.get(run.clone()).unwrap_or_default())?,
+                None => zeros.packed(run.len())?,
             };
             objects.push(json!({ &name: {
                 "compression": packed.compression.name(),
-                "length": stretch.len(),
+                "length": run.len(),
                 "md5": hex::encode(&packed.md5),
-                "offset": offset + stretch.start as u64,
+                "offset": offset + run.start as u64,
             }}));
             put(name, packed.stored)?;
         }
         offset = end;
     }
-    put(names::sha256file(recipe.prefix), sha256file(recipe, block_size, &digests)?)?;
-    put(names::metadata(recipe.prefix), metadata(recipe, &objects)?)?;
+    put(names::sha256file(spec.prefix), sha256file(spec, block_size, &digests)?)?;
+    put(names::metadata(spec.prefix), metadata(spec, &objects)?)?;
     Ok(digests)
 }
 
-fn sha256file(recipe: &Recipe<'_>, block_size: usize, digests: &[[u8; 32]]) -> io::Result<Vec<u8>> {
+fn sha256file(spec: &BackupSpec<'_>, block_size: usize, digests: &[[u8; 32]]) -> io::Result<Vec<u8>> {
     let sha256s: Vec<String> = digests.iter().map(|digest| hex::encode(digest)).collect();
     let file = json!({
         "backup_description": null,
-        "backup_id": recipe.backup_id,
+        "backup_id": spec.backup_id,
         "backup_name": null,
         "chunk_size": block_size,
-        "created_at": recipe.created_at,
+        "created_at": spec.created_at,
         "sha256s": sha256s,
         "version": "1.0.0",
-        "volume_id": recipe.volume_id,
+        "volume_id": spec.volume_id,
     });
     Ok(serde_json::to_vec_pretty(&file)?)
 }
 
-fn metadata(recipe: &Recipe<'_>, objects: &[Value]) -> io::Result<Vec<u8>> {
+fn metadata(spec: &BackupSpec<'_>, objects: &[Value]) -> io::Result<Vec<u8>> {
     let file = json!({
         "backup_description": null,
-        "backup_id": recipe.backup_id,
+        "backup_id": spec.backup_id,
         "backup_name": null,
-        "created_at": recipe.created_at,
+        "created_at": spec.created_at,
         "objects": objects,
-        "parent_id": recipe.parent_id,
+        "parent_id": spec.parent_id,
         "version": "1.0.0",
-        "volume_id": recipe.volume_id,
+        "volume_id": spec.volume_id,
         "volume_meta": null,
     });
     Ok(serde_json::to_vec_pretty(&file)?)
 }
 
-/// The data of an object, as it is stored.
+/// The stored data of an object.
 #[derive(Debug, Clone)]
 struct Packed {
     compression: Compression,
@@ -169,13 +169,13 @@ impl Packed {
     }
 }
 
-/// What is known of zeros.
+/// Results for zeros, computed once.
 struct Zeros {
     compression: Compression,
-    /// As long as a block.
+    /// A block of zeros.
     block: Vec<u8>,
     block_digest: [u8; 32],
-    /// The stretch that was compressed last, by its length: nearly all of them are as long as a chunk.
+    /// The last compressed run, with its length. Nearly all runs have the length of a chunk.
     last: Option<(usize, Packed)>,
 }
 
@@ -186,7 +186,7 @@ impl Zeros {
         Self { compression, block, block_digest, last: None }
     }
 
-    /// Of a block of zeros, which may be a short one.
+    /// Returns the digest of a block of zeros, which may be short.
     fn digest(&self, length: usize) -> [u8; 32] {
         match self.block.get(..length) {
             Some(short) if short.len() < self.block.len() => Sha256::digest(short).into(),
@@ -194,7 +194,7 @@ impl Zeros {
         }
     }
 
-    /// Of any block.
+    /// Returns the digest of any block.
     fn digest_or(&self, block: &[u8]) -> [u8; 32] {
         if block == self.block { self.block_digest } else { Sha256::digest(block).into() }
     }
@@ -234,8 +234,8 @@ mod tests {
     const BLOCK: usize = 64;
     const CHUNK: usize = BLOCK * 4;
 
-    fn recipe(compression: Compression) -> Recipe<'static> {
-        Recipe {
+    fn spec(compression: Compression) -> BackupSpec<'static> {
+        BackupSpec {
             prefix: "volume_v_20261122152143_backup_b",
             backup_id: "b",
             volume_id: "v",
@@ -249,23 +249,23 @@ mod tests {
 
     type Files = Vec<(String, Vec<u8>)>;
 
-    fn written(recipe: &Recipe<'_>, volume: &[u8], parent: Option<&[[u8; 32]]>) -> (Files, Digests) {
+    fn written(spec: &BackupSpec<'_>, volume: &[u8], parent: Option<&[[u8; 32]]>) -> (Files, Digests) {
         let mut files = Vec::new();
-        let digests = write(recipe, volume, parent, &mut |name, bytes| {
+        let digests = write(spec, volume, parent, &mut |name, bytes| {
             files.push((name, bytes));
             Ok(())
         });
         (files, digests.unwrap())
     }
 
-    /// Gives chunks of zeros as `None`.
-    fn written_sparsely(recipe: &Recipe<'_>, volume: &[u8], parent: Option<&[[u8; 32]]>) -> (Files, Digests) {
+    /// Reads chunks of zeros as `None`.
+    fn written_sparsely(spec: &BackupSpec<'_>, volume: &[u8], parent: Option<&[[u8; 32]]>) -> (Files, Digests) {
         let mut files = Vec::new();
         let mut read = |range: Range<u64>| {
             let chunk = &volume[range.start as usize..range.end as usize];
             Ok(chunk.iter().any(|byte| *byte != 0).then(|| Cow::Owned(chunk.to_vec())))
         };
-        let digests = write_from(recipe, volume.len() as u64, &mut read, parent, &mut |name, bytes| {
+        let digests = write_from(spec, volume.len() as u64, &mut read, parent, &mut |name, bytes| {
             files.push((name, bytes));
             Ok(())
         });
@@ -273,8 +273,8 @@ mod tests {
     }
 
     #[test]
-    fn zeros_that_are_not_read_make_the_same_backup() {
-        // Ends in the middle of a block, in zeros and in data.
+    fn skipped_zeros_give_the_same_backup() {
+        // The volume ends in the middle of a block, with zeros and with data.
         for tail in [0, 7] {
             let mut volume = vec![0; CHUNK * 5 + BLOCK + 9];
             volume[CHUNK + 3] = 1;
@@ -284,26 +284,26 @@ mod tests {
             later[CHUNK + 3] = 0;
             later[CHUNK * 2] = 3;
             for compression in [Compression::None, Compression::Zlib, Compression::Bz2, Compression::Zstd] {
-                let recipe = recipe(compression);
-                let whole = written(&recipe, &volume, None);
+                let spec = spec(compression);
+                let whole = written(&spec, &volume, None);
                 assert_eq!(whole.0.len(), 6 + 2);
                 assert_eq!(whole.1.len(), volume.len().div_ceil(BLOCK));
-                assert_eq!(written_sparsely(&recipe, &volume, None), whole);
-                let increment = written(&recipe, &later, Some(&whole.1));
+                assert_eq!(written_sparsely(&spec, &volume, None), whole);
+                let increment = written(&spec, &later, Some(&whole.1));
                 assert_eq!(increment.0.len(), 2 + 2);
-                assert_eq!(written_sparsely(&recipe, &later, Some(&whole.1)), increment);
+                assert_eq!(written_sparsely(&spec, &later, Some(&whole.1)), increment);
             }
         }
     }
 
     #[test]
-    fn too_few_bytes_and_a_full_disk_end_it() {
-        let recipe = recipe(Compression::Zlib);
+    fn too_few_bytes_and_a_full_disk_are_errors() {
+        let spec = spec(Compression::Zlib);
         let mut put = |_, _| Ok(());
-        let error = write_from(&recipe, 100, &mut |_| Ok(Some(Cow::Owned(vec![0; 99]))), None, &mut put).unwrap_err();
-        assert!(error.to_string().contains("99 bytes of the volume at 0 where 100 were asked for"), "{error}");
+        let error = write_from(&spec, 100, &mut |_| Ok(Some(Cow::Owned(vec![0; 99]))), None, &mut put).unwrap_err();
+        assert!(error.to_string().contains("99 bytes of the volume at 0 instead of 100"), "{error}");
         let mut full = |_, _| Err(io::Error::from(io::ErrorKind::StorageFull));
-        let error = write(&recipe, &[1; 100], None, &mut full).unwrap_err();
+        let error = write(&spec, &[1; 100], None, &mut full).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::StorageFull);
     }
 }

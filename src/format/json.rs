@@ -1,16 +1,16 @@
-//! JSON pulled from a stream, in constant memory: strings that are kept are bounded, those that are not are passed over
-//! byte by byte, nesting is bounded, and no value is ever built.
+//! A pull parser for JSON from a stream, in constant memory. Strings that are kept are bounded, others are skipped byte by byte,
+//! nesting is bounded, and no value is built.
 //!
-//! serde_json's reader keeps a whole string, and the brackets of a value that is skipped, in memory: a side file of nothing
-//! else would use up all of it. It also cannot take the hashes of a sha256file, 23 GB of them for 10 TiB, from its buffer.
+//! serde_json's reader keeps a whole string, and the brackets of a skipped value, in memory. A hostile side file could use all of it.
+//! It also cannot take the hashes of a sha256file from its buffer, which are 23 GB for a volume of 10 TiB.
 
 use std::io::{self, Read};
 
 use super::FormatError;
 
-/// Names and values that are kept may be this long, in bytes.
+/// The limit for names and values that are kept, in bytes.
 const LONGEST: usize = 64 * 1024;
-/// Values may lie this deep in each other; Cinder's lie in four.
+/// The deepest nesting. Cinder's files have four levels.
 const DEEPEST: u32 = 128;
 const BUFFER: usize = 256 * 1024;
 
@@ -18,11 +18,11 @@ const BUFFER: usize = 256 * 1024;
 pub(super) struct Json<R> {
     source: R,
     buffer: Box<[u8]>,
-    /// What is in the buffer and not yet taken is from here...
+    /// The unread bytes of the buffer begin here...
     start: usize,
-    /// ... to here.
+    /// ... and end here.
     end: usize,
-    /// Bytes of the stream before the buffer.
+    /// Position of the buffer in the stream, in bytes.
     before: u64,
     scratch: Vec<u8>,
 }
@@ -41,17 +41,17 @@ impl<R: Read> Json<R> {
         Self { source, buffer: vec![0; BUFFER].into(), start: 0, end: 0, before: 0, scratch: Vec::new() }
     }
 
-    /// The position of the next byte.
+    /// Returns the position of the next byte.
     pub(super) fn at(&self) -> u64 {
         self.before.saturating_add(self.start as u64)
     }
 
-    /// An error at this position.
-    pub(super) fn wrong(&self, what: impl std::fmt::Display) -> FormatError {
+    /// Returns an error at this position.
+    pub(super) fn malformed(&self, what: impl std::fmt::Display) -> FormatError {
         FormatError::Malformed(format!("{what} at byte {}", self.at()))
     }
 
-    /// What is buffered; empty only at the end of the stream.
+    /// Returns the buffered bytes; empty only at the end of the stream.
     fn buffered(&mut self) -> Result<&[u8], FormatError> {
         if self.start == self.end {
             self.before = self.before.saturating_add(self.end as u64);
@@ -76,22 +76,22 @@ impl<R: Read> Json<R> {
         self.start = self.start.saturating_add(bytes).min(self.end);
     }
 
-    /// The next byte, whatever it is.
+    /// Reads the next byte.
     fn next(&mut self) -> Result<u8, FormatError> {
         match self.peek()? {
             Some(byte) => {
                 self.take(1);
                 Ok(byte)
             }
-            None => Err(self.wrong("the file ends early")),
+            None => Err(self.malformed("the file ends early")),
         }
     }
 
-    /// The first byte that is no white space, which stays where it is.
+    /// Skips white space and returns the next byte without reading it.
     fn token(&mut self) -> Result<u8, FormatError> {
         match self.past_space()? {
             Some(byte) => Ok(byte),
-            None => Err(self.wrong("the file ends early")),
+            None => Err(self.malformed("the file ends early")),
         }
     }
 
@@ -113,7 +113,7 @@ impl<R: Read> Json<R> {
     }
 
     fn unexpected(&self, wanted: &str, found: u8) -> FormatError {
-        self.wrong(format_args!("{wanted} expected, `{}` found", found.escape_ascii()))
+        self.malformed(format_args!("expected {wanted}, found `{}`", found.escape_ascii()))
     }
 
     fn open(&mut self, bracket: u8, what: &str) -> Result<Members, FormatError> {
@@ -126,17 +126,17 @@ impl<R: Read> Json<R> {
         }
     }
 
-    /// Enters an object; `what` it is, for an error.
+    /// Enters an object. `what` describes it in an error.
     pub(super) fn object(&mut self, what: &str) -> Result<Members, FormatError> {
         self.open(b'{', what)
     }
 
-    /// Enters an array; `what` it is, for an error.
+    /// Enters an array. `what` describes it in an error.
     pub(super) fn array(&mut self, what: &str) -> Result<Members, FormatError> {
         self.open(b'[', what)
     }
 
-    /// Goes to the next member of an array; false after its end.
+    /// Moves to the next element of an array; false after the last one.
     pub(super) fn element(&mut self, members: &mut Members) -> Result<bool, FormatError> {
         self.separate(members, b']')
     }
@@ -152,7 +152,7 @@ impl<R: Read> Json<R> {
                 return Err(self.unexpected(if close == b']' { "`,` or `]`" } else { "`,` or `}`" }, found));
             }
             self.take(1);
-            // Neither Python nor the standard lets a list end in a comma.
+            // Neither Python nor the standard allows a comma after the last element.
             let found = self.token()?;
             if found == close {
                 return Err(self.unexpected("a value", found));
@@ -161,7 +161,7 @@ impl<R: Read> Json<R> {
         Ok(true)
     }
 
-    /// The next name in an object, after which its value comes; `None` after the object's end.
+    /// Reads the next key of an object; `None` after the last one.
     pub(super) fn key(&mut self, members: &mut Members) -> Result<Option<String>, FormatError> {
         if !self.separate(members, b'}')? {
             return Ok(None);
@@ -181,17 +181,17 @@ impl<R: Read> Json<R> {
         }
     }
 
-    /// A string, bounded; `what` it is, for an error.
+    /// Reads a string of limited length. `what` describes it in an error.
     pub(super) fn text(&mut self, what: &str) -> Result<String, FormatError> {
         let bytes = self.string(what)?;
         self.utf8(bytes, what)
     }
 
     fn utf8(&self, bytes: Vec<u8>, what: &str) -> Result<String, FormatError> {
-        String::from_utf8(bytes).map_err(|_| self.wrong(format_args!("{what} that is not UTF-8")))
+        String::from_utf8(bytes).map_err(|_| self.malformed(format_args!("{what} that is not UTF-8")))
     }
 
-    /// A string or null.
+    /// Reads a string or null.
     pub(super) fn text_or_null(&mut self, what: &str) -> Result<Option<String>, FormatError> {
         if self.token()? == b'n' {
             self.word(b"null")?;
@@ -200,7 +200,7 @@ impl<R: Read> Json<R> {
         self.text(what).map(Some)
     }
 
-    /// A string of at most so many bytes, or null.
+    /// Reads a string of at most `longest` bytes, or null.
     pub(super) fn long_or_null(&mut self, what: &str, longest: usize) -> Result<Option<String>, FormatError> {
         if self.token()? == b'n' {
             self.word(b"null")?;
@@ -224,7 +224,7 @@ impl<R: Read> Json<R> {
             let buffered = self.buffered()?;
             let plain = buffered.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..0x20)).unwrap_or(buffered.len());
             if text.len().saturating_add(plain) > longest {
-                return Err(self.wrong(format_args!("{what} longer than {longest} bytes")));
+                return Err(self.malformed(format_args!("{what} longer than {longest} bytes")));
             }
             text.extend_from_slice(buffered.get(..plain).unwrap_or_default());
             self.take(plain);
@@ -242,7 +242,7 @@ impl<R: Read> Json<R> {
         }
     }
 
-    /// What stands after a backslash.
+    /// Reads the rest of an escape, after the backslash.
     fn escaped(&mut self) -> Result<char, FormatError> {
         Ok(match self.next()? {
             byte @ (b'"' | b'\\' | b'/') => char::from(byte),
@@ -258,12 +258,12 @@ impl<R: Read> Json<R> {
                         let paired = self.next()? == b'\\' && self.next()? == b'u';
                         match if paired { self.four_digits()? } else { 0 } {
                             second @ 0xdc00..0xe000 => 0x1_0000 + ((first - 0xd800) << 10) + (second - 0xdc00),
-                            _ => return Err(self.wrong("half a surrogate pair")),
+                            _ => return Err(self.malformed("half a surrogate pair")),
                         }
                     }
                     code => code,
                 };
-                char::from_u32(code).ok_or_else(|| self.wrong("half a surrogate pair"))?
+                char::from_u32(code).ok_or_else(|| self.malformed("half a surrogate pair"))?
             }
             found => return Err(self.unexpected("an escape", found)),
         })
@@ -291,11 +291,11 @@ impl<R: Read> Json<R> {
         Ok(())
     }
 
-    /// A whole number from 0; `what` it is, for an error.
+    /// Reads an integer that is not negative. `what` describes it in an error.
     pub(super) fn number(&mut self, what: &str) -> Result<u64, FormatError> {
         let first = self.token()?;
         if first == b'-' {
-            return Err(self.wrong(format_args!("{what} is negative")));
+            return Err(self.malformed(format_args!("{what} is negative")));
         }
         if !first.is_ascii_digit() {
             return Err(self.unexpected(what, first));
@@ -304,22 +304,22 @@ impl<R: Read> Json<R> {
         while let Some(digit @ b'0'..=b'9') = self.peek()? {
             self.take(1);
             let longer = value.checked_mul(10).and_then(|tens| tens.checked_add(u64::from(digit - b'0')));
-            value = longer.ok_or_else(|| self.wrong(format_args!("{what} is too large")))?;
+            value = longer.ok_or_else(|| self.malformed(format_args!("{what} is too large")))?;
             if first == b'0' {
                 break;
             }
         }
         match self.peek()? {
-            Some(b'.' | b'e' | b'E') => Err(self.wrong(format_args!("{what} is not a whole number"))),
-            Some(b'0'..=b'9') => Err(self.wrong(format_args!("{what} begins with a zero"))),
+            Some(b'.' | b'e' | b'E') => Err(self.malformed(format_args!("{what} is not an integer"))),
+            Some(b'0'..=b'9') => Err(self.malformed(format_args!("{what} begins with a zero"))),
             _ => Ok(value),
         }
     }
 
-    /// 32 bytes as hexadecimal digits; `what` it is, for an error.
+    /// Reads 32 bytes as hexadecimal digits. `what` describes them in an error.
     pub(super) fn hash(&mut self, what: &str) -> Result<[u8; 32], FormatError> {
         self.token()?;
-        // Nearly all lie whole in the buffer.
+        // Fast path: nearly all are completely in the buffer.
         if let Some([b'"', digits @ .., b'"']) = self.buffered()?.get(..66)
             && let Some(hash) = digits.try_into().ok().and_then(unhex)
         {
@@ -329,13 +329,13 @@ impl<R: Read> Json<R> {
         let text = self.string(what)?;
         match text.as_slice().try_into().ok().and_then(unhex) {
             Some(hash) => Ok(hash),
-            None => Err(self.wrong(format_args!("{what} of 64 hexadecimal digits expected, {} bytes found", text.len()))),
+            None => Err(self.malformed(format_args!("expected {what} of 64 hexadecimal digits, found {} bytes", text.len()))),
         }
     }
 
-    /// Passes over one value, of whatever kind.
+    /// Skips one value of any kind.
     pub(super) fn skip(&mut self) -> Result<(), FormatError> {
-        // One bit a level: whether it is an object.
+        // One bit for each level: whether it is an object.
         let mut levels = 0_u128;
         let mut depth = 0;
         'value: loop {
@@ -344,7 +344,7 @@ impl<R: Read> Json<R> {
                 b'{' | b'[' => {
                     self.take(1);
                     if depth == DEEPEST {
-                        return Err(self.wrong(format_args!("values deeper than {DEEPEST} in each other")));
+                        return Err(self.malformed(format_args!("values nested deeper than {DEEPEST} levels")));
                     }
                     depth += 1;
                     levels = levels << 1 | u128::from(found == b'{');
@@ -364,7 +364,7 @@ impl<R: Read> Json<R> {
                 found => return Err(self.unexpected("a value", found)),
             };
             let mut members = Members(opened);
-            // To the next value, out of as many levels as end here.
+            // Move to the next value, and leave all levels that end here.
             while depth > 0 {
                 let is_object = levels & 1 == 1;
                 if self.separate(&mut members, if is_object { b'}' } else { b']' })? {
@@ -398,7 +398,7 @@ impl<R: Read> Json<R> {
                 b'"' => return Ok(()),
                 b'\\' => match self.next()? {
                     b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => {}
-                    // Half a surrogate pair: Python writes and reads those, and nobody looks at this string.
+                    // Half of a surrogate pair is accepted: Python writes it, and this string is skipped.
                     b'u' => {
                         self.four_digits()?;
                     }
@@ -425,7 +425,7 @@ impl<R: Read> Json<R> {
         }
         let good = std::str::from_utf8(&bytes).is_ok();
         self.scratch = bytes;
-        if good { Ok(()) } else { Err(self.wrong("a text that is not UTF-8")) }
+        if good { Ok(()) } else { Err(self.malformed("text that is not UTF-8")) }
     }
 
     fn skip_number(&mut self) -> Result<(), FormatError> {
@@ -467,7 +467,7 @@ impl<R: Read> Json<R> {
         }
     }
 
-    /// Makes sure that nothing but white space is left.
+    /// Checks that only white space is left.
     pub(super) fn end(&mut self) -> Result<(), FormatError> {
         match self.past_space()? {
             None => Ok(()),
@@ -476,8 +476,7 @@ impl<R: Read> Json<R> {
     }
 }
 
-/// The bytes of 64 hexadecimal digits of either case. Without a branch or a table, so that the compiler can take many digits
-/// at a time.
+/// Decodes 64 hexadecimal digits of either case. It has no branch and no table, so that the compiler can vectorise it.
 fn unhex(digits: &[u8; 64]) -> Option<[u8; 32]> {
     let is_digit = |byte: u8| byte.wrapping_sub(b'0') < 10;
     let is_letter = |byte: u8| (byte | 0x20).wrapping_sub(b'a') < 6;

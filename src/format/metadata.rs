@@ -1,7 +1,7 @@
 //! `<prefix>_metadata`: the list of a backup's objects.
 //!
 //! Source: `cinder/backup/chunkeddriver.py` (`_write_metadata`, `_backup_chunk`): `json.dumps(..., sort_keys=True, indent=2)`
-//! since Havana; `parent_id` since Kilo. Other orders and spacings are read too.
+//! since Havana; `parent_id` since Kilo. Any order and spacing is accepted.
 
 use std::io::Read;
 use std::ops::ControlFlow;
@@ -10,10 +10,10 @@ use super::FormatError;
 use super::json::Json;
 use crate::domain::hex;
 
-/// How an object's bytes are compressed.
+/// The compression of an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Compression {
-    /// Not at all.
+    /// No compression.
     None,
     /// Deflate in a zlib frame; also what Cinder calls gzip.
     Zlib,
@@ -24,7 +24,7 @@ pub enum Compression {
 }
 
 impl Compression {
-    /// What a value of `compression` means, as Cinder's `_get_compressor` reads it; `None` for one that it does not know.
+    /// Parses a value of `compression` as Cinder's `_get_compressor` does; `None` for one that it does not know.
     pub fn of(name: &str) -> Option<Self> {
         Some(match name.to_ascii_lowercase().as_str() {
             "none" | "off" | "no" => Self::None,
@@ -35,7 +35,7 @@ impl Compression {
         })
     }
 
-    /// The word for messages, and what Cinder's option calls it.
+    /// Returns the name for messages and for Cinder's option.
     pub fn name(self) -> &'static str {
         match self {
             Self::None => "none",
@@ -46,54 +46,53 @@ impl Compression {
     }
 }
 
-/// One object, as the list has it.
+/// An object in the list.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
-    /// Its name. Hostile text: nothing is known of it.
+pub struct ObjectEntry {
+    /// Its name. Hostile text.
     pub name: String,
-    /// Where in the volume it begins, in bytes. `offset + length` does not overflow.
+    /// Position in the volume, in bytes. `offset + length` does not overflow.
     pub offset: u64,
-    /// Bytes of the volume, before compression.
+    /// Length before compression, in bytes.
     pub length: u64,
-    /// How they are compressed.
+    /// Its compression.
     pub compression: Compression,
-    /// The MD5 of the bytes before compression.
+    /// MD5 of the bytes before compression.
     pub md5: [u8; 16],
 }
 
-/// The rest of the list, as far as a check needs it.
+/// The values of the file other than the objects, as far as a check needs them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Head {
+pub struct MetadataHead {
     /// The version of the format: "1.0.0".
     pub version: String,
-    /// The backup that this belongs to. Hostile text, as all of these.
+    /// The backup of the file. Hostile text, like all values.
     pub backup_id: String,
-    /// The volume that was backed up.
+    /// The volume of the backup.
     pub volume_id: String,
-    /// The backup that this one is an increment of.
+    /// The parent of an increment.
     pub parent_id: Option<String>,
-    /// The key `parent_id` is there: written by Kilo or later.
-    pub knows_parents: bool,
-    /// When the row was made, as Python writes a datetime; "None" too.
+    /// The key `parent_id` exists: the file is from Kilo or later.
+    pub has_parent_key: bool,
+    /// Creation time of the row in the format of a Python datetime; may be "None".
     pub created_at: Option<String>,
-    /// Why a restore, which puts back what the volume was called and had as properties when its data is written, would fail
-    /// over `volume_meta`; `None` where it would not.
-    pub meta_wrong: Option<String>,
-    /// False where `each` broke off: then only what stood before is known, and the rest is empty.
-    pub complete: bool,
+    /// Why a restore would fail on `volume_meta`, the name and properties that it restores after the data; `None` if it would not.
+    pub volume_meta_problem: Option<String>,
+    /// False if `each` broke. Then values after that position are empty.
+    pub is_complete: bool,
 }
 
-/// The properties of a volume come to some hundred KB at most.
+/// The limit for `volume_meta`, in bytes. The properties of a volume have a few hundred KB at most.
 const LONGEST_META: usize = 16 << 20;
 
-/// Reads the list, and gives every object to `each` in the order of the file, until all are given or `each` breaks.
+/// Reads the list, and passes every object to `each` in the order of the file, until it breaks.
 ///
-/// An entry that was given may belong to a file that turns out to be wrong further on: only the result says that it is not.
+/// The file may be malformed after an entry that was passed on: only the result shows that it is valid.
 ///
 /// # Errors
-/// [`FormatError::Io`] where the stream fails; [`FormatError::Malformed`] for anything that Cinder would not have written,
-/// and for a compression that it does not know.
-pub fn read(reader: impl Read, each: &mut dyn FnMut(Entry) -> ControlFlow<()>) -> Result<Head, FormatError> {
+/// [`FormatError::Io`] if the stream fails; [`FormatError::Malformed`] for anything that Cinder does not write, and for a compression
+/// that it does not know.
+pub fn read(reader: impl Read, each: &mut dyn FnMut(ObjectEntry) -> ControlFlow<()>) -> Result<MetadataHead, FormatError> {
     let mut json = Json::new(reader);
     let (mut version, mut backup_id, mut volume_id, mut created_at) = (None, None, None, None);
     let mut parent_id: Option<Option<String>> = None;
@@ -125,22 +124,22 @@ pub fn read(reader: impl Read, each: &mut dyn FnMut(Entry) -> ControlFlow<()>) -
             "volume_meta" => {
                 once(&json, &key, meta.is_some())?;
                 let text = json.long_or_null("the volume's properties or null", LONGEST_META)?;
-                // As Python has it, no text is none.
-                meta = Some(text.filter(|text| !text.is_empty()).and_then(|text| wrong_meta(text.as_bytes())));
+                // Cinder treats an empty string like null.
+                meta = Some(text.filter(|text| !text.is_empty()).and_then(|text| volume_meta_problem(text.as_bytes())));
             }
             "objects" => {
                 once(&json, &key, objects.is_some())?;
                 objects = Some(());
                 if read_objects(&mut json, each)?.is_break() {
-                    return Ok(Head {
+                    return Ok(MetadataHead {
                         version: version.unwrap_or_default(),
                         backup_id: backup_id.unwrap_or_default(),
                         volume_id: volume_id.unwrap_or_default(),
-                        knows_parents: parent_id.is_some(),
+                        has_parent_key: parent_id.is_some(),
                         parent_id: parent_id.flatten(),
                         created_at: created_at.flatten(),
-                        meta_wrong: meta.flatten(),
-                        complete: false,
+                        volume_meta_problem: meta.flatten(),
+                        is_complete: false,
                     });
                 }
             }
@@ -149,22 +148,22 @@ pub fn read(reader: impl Read, each: &mut dyn FnMut(Entry) -> ControlFlow<()>) -
     }
     json.end()?;
     objects.ok_or_else(|| missing("objects"))?;
-    Ok(Head {
+    Ok(MetadataHead {
         version: version.ok_or_else(|| missing("version"))?,
         backup_id: backup_id.ok_or_else(|| missing("backup_id"))?,
         volume_id: volume_id.ok_or_else(|| missing("volume_id"))?,
-        knows_parents: parent_id.is_some(),
+        has_parent_key: parent_id.is_some(),
         parent_id: parent_id.flatten(),
         created_at: created_at.flatten(),
-        meta_wrong: meta.flatten(),
-        complete: true,
+        volume_meta_problem: meta.flatten(),
+        is_complete: true,
     })
 }
 
-/// Why Cinder could not put back what `volume_meta` holds: JSON again, of version 1 or 2.
+/// Returns why Cinder could not restore `volume_meta`, which must be a JSON document of version 1 or 2.
 ///
 /// Source: `cinder/backup/driver.py` (`BackupMetadataAPI.put`).
-fn wrong_meta(text: &[u8]) -> Option<String> {
+fn volume_meta_problem(text: &[u8]) -> Option<String> {
     let read = || {
         let mut json = Json::new(text);
         let mut version = None;
@@ -188,14 +187,14 @@ fn wrong_meta(text: &[u8]) -> Option<String> {
 }
 
 pub(super) fn once<R: Read>(json: &Json<R>, key: &str, seen: bool) -> Result<(), FormatError> {
-    if seen { Err(json.wrong(format_args!("the key {key:?} for the second time"))) } else { Ok(()) }
+    if seen { Err(json.malformed(format_args!("duplicate key {key:?}"))) } else { Ok(()) }
 }
 
 pub(super) fn missing(key: &str) -> FormatError {
     FormatError::Malformed(format!("the key {key:?} is missing"))
 }
 
-fn read_objects<R: Read>(json: &mut Json<R>, each: &mut dyn FnMut(Entry) -> ControlFlow<()>) -> Result<ControlFlow<()>, FormatError> {
+fn read_objects<R: Read>(json: &mut Json<R>, each: &mut dyn FnMut(ObjectEntry) -> ControlFlow<()>) -> Result<ControlFlow<()>, FormatError> {
     let mut members = json.array("a list of objects")?;
     let mut number = 0_u64;
     while json.element(&mut members)? {
@@ -211,13 +210,13 @@ fn read_objects<R: Read>(json: &mut Json<R>, each: &mut dyn FnMut(Entry) -> Cont
     Ok(ControlFlow::Continue(()))
 }
 
-fn read_entry<R: Read>(json: &mut Json<R>) -> Result<Entry, FormatError> {
+fn read_entry<R: Read>(json: &mut Json<R>) -> Result<ObjectEntry, FormatError> {
     let mut outer = json.object("an object with one name")?;
     let Some(name) = json.key(&mut outer)? else {
-        return Err(json.wrong("no name"));
+        return Err(json.malformed("no name"));
     };
     let (mut offset, mut length, mut compression, mut md5) = (None, None, None, None);
-    let mut inner = json.object("what is known of an object")?;
+    let mut inner = json.object("the values of an object")?;
     while let Some(key) = json.key(&mut inner)? {
         match key.as_str() {
             "offset" => {
@@ -234,26 +233,26 @@ fn read_entry<R: Read>(json: &mut Json<R>) -> Result<Entry, FormatError> {
                 let known = Compression::of(&word);
                 compression = Some(known.ok_or_else(|| {
                     let shown: String = word.chars().take(40).collect();
-                    json.wrong(format_args!("the compression {shown:?}, which Cinder does not know,"))
+                    json.malformed(format_args!("the compression {shown:?}, which Cinder does not know,"))
                 })?);
             }
             "md5" => {
                 once(json, &key, md5.is_some())?;
                 let digits = json.text("an MD5")?;
-                md5 = Some(hex::decode(&digits).ok_or_else(|| json.wrong("an MD5 that is not 32 hexadecimal digits"))?);
+                md5 = Some(hex::decode(&digits).ok_or_else(|| json.malformed("an MD5 that is not 32 hexadecimal digits"))?);
             }
             _ => json.skip()?,
         }
     }
     if json.key(&mut outer)?.is_some() {
-        return Err(json.wrong("more than one name"));
+        return Err(json.malformed("more than one name"));
     }
     let offset = offset.ok_or_else(|| missing("offset"))?;
     let length = length.ok_or_else(|| missing("length"))?;
     if offset.checked_add(length).is_none() {
-        return Err(json.wrong("an end beyond 2^64 bytes"));
+        return Err(json.malformed("an object that ends beyond 2^64 bytes"));
     }
-    Ok(Entry {
+    Ok(ObjectEntry {
         name,
         offset,
         length,

@@ -1,7 +1,7 @@
-//! The format of Cinder's chunked backups: names, side files, compression.
+//! The format of Cinder's chunked backups: names, side files and compression.
 //!
-//! Pure over [`std::io::Read`]: no storage, no clock. All of it is read as a stream and none of it is trusted: memory stays
-//! the same however large a file says it is, and whatever is in it ends in a value or a [`FormatError`]. May use `domain`.
+//! Pure over [`std::io::Read`], without storage and clock. Input is read as a stream and not trusted: memory is bounded for files of
+//! any size, and any content gives a value or a [`FormatError`]. May use `domain`.
 
 pub mod decompress;
 pub mod generate;
@@ -17,10 +17,10 @@ use thiserror::Error;
 /// Why a side file could not be read.
 #[derive(Debug, Error)]
 pub enum FormatError {
-    /// The stream itself failed, which says nothing of what is in the file. Kept whole: a storage's error may be inside.
+    /// The stream failed, which says nothing about the file. May contain the error of a storage.
     #[error("{0}")]
     Io(#[source] io::Error),
-    /// What is there is wrong: a fragment with what, and at which byte or in which entry.
+    /// The file is malformed: a fragment that says what is wrong, and at which byte or in which entry.
     #[error("{0}")]
     Malformed(String),
 }

@@ -1,47 +1,47 @@
-//! How Cinder names the objects of a chunked backup.
+//! The names of the objects of a chunked backup.
 //!
 //! Source: `cinder/backup/chunkeddriver.py` (`_backup_chunk`, `_metadata_filename`, `_sha256_filename`) and the drivers'
 //! `_generate_object_name_prefix`, unchanged since Havana.
 
-/// The name of the list of objects, written last.
+/// Returns the name of the list of objects, which is written last.
 pub fn metadata(prefix: &str) -> String {
     format!("{prefix}_metadata")
 }
 
-/// The name of the list of the volume's digests, written last but one.
+/// Returns the name of the list of digests of the volume, which is written last but one.
 pub fn sha256file(prefix: &str) -> String {
     format!("{prefix}_sha256file")
 }
 
-/// The name of the `number`th object, from 1.
+/// Returns the name of a numbered object, from 1.
 pub fn data(prefix: &str, number: u64) -> String {
     format!("{prefix}-{number:05}")
 }
 
-/// What an object is to a backup.
+/// The role of an object in a backup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Role {
-    /// A piece of the volume, by its number from 1.
+pub enum ObjectRole {
+    /// A part of the volume, with its number from 1.
     Data(u64),
     /// The list of objects.
     Metadata,
-    /// The list of the volume's digests.
+    /// The list of digests of the volume.
     Sha256File,
-    /// None of this backup's, or a name that Cinder would not have given.
+    /// An object of another backup, or a name that Cinder does not use.
     Foreign,
 }
 
-/// What the object `name` is to the backup with this prefix.
-pub fn role(prefix: &str, name: &str) -> Role {
+/// Returns the role of the object `name` in the backup with this prefix.
+pub fn role(prefix: &str, name: &str) -> ObjectRole {
     match name.strip_prefix(prefix) {
-        Some("_metadata") => Role::Metadata,
-        Some("_sha256file") => Role::Sha256File,
-        Some(rest) => rest.strip_prefix('-').and_then(number).map_or(Role::Foreign, Role::Data),
-        None => Role::Foreign,
+        Some("_metadata") => ObjectRole::Metadata,
+        Some("_sha256file") => ObjectRole::Sha256File,
+        Some(rest) => rest.strip_prefix('-').and_then(number).map_or(ObjectRole::Foreign, ObjectRole::Data),
+        None => ObjectRole::Foreign,
     }
 }
 
-/// A number as `%05d` writes it, from 1.
+/// Parses a number in the format `%05d`, from 1.
 fn number(digits: &str) -> Option<u64> {
     let plain = digits.bytes().all(|byte| byte.is_ascii_digit());
     let padded_right = digits.len() == 5 || (digits.len() > 5 && !digits.starts_with('0'));
@@ -51,21 +51,21 @@ fn number(digits: &str) -> Option<u64> {
     digits.parse().ok().filter(|number| *number > 0)
 }
 
-/// The parts of a prefix as a driver made it (`backups.service_metadata`).
+/// The parts of a prefix (`backups.service_metadata`).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Prefix {
     /// The volume.
     pub volume_id: String,
-    /// When the backup began, by the clock of cinder-backup, UTC: `YYYYmmddHHMMSS`.
+    /// The begin of the backup, by the clock of cinder-backup, in UTC: `YYYYmmddHHMMSS`.
     pub timestamp: String,
-    /// The availability zone of cinder-backup; the posix family does not write it.
+    /// The availability zone of cinder-backup, which the posix family omits.
     pub az: Option<String>,
     /// The backup.
     pub backup_id: String,
 }
 
 impl Prefix {
-    /// Takes apart `volume_<volume>_<timestamp>_backup_<backup>` (posix, nfs, glusterfs) and
+    /// Parses `volume_<volume>_<timestamp>_backup_<backup>` (posix, nfs, glusterfs) and
     /// `volume_<volume>/<timestamp>/az_<az>_backup_<backup>` (swift, s3, gcs); `None` for anything else.
     pub fn parse(prefix: &str) -> Option<Self> {
         let (head, backup_id) = prefix.strip_prefix("volume_")?.rsplit_once("_backup_")?;
@@ -99,12 +99,12 @@ mod tests {
     const SWIFT: &str = "volume_1b4f3b56-5a3b-4ad2-8d4b-2c9a4f7f1a10/20261122101112/az_nova_backup_9c1d1f39-1d2a-4b1f-9d53-1f2b3c4d5e6f";
 
     #[test]
-    fn names_are_found_again() {
+    fn names_have_their_roles() {
         for prefix in [POSIX, SWIFT, "", "x-00001"] {
-            assert_eq!(role(prefix, &metadata(prefix)), Role::Metadata);
-            assert_eq!(role(prefix, &sha256file(prefix)), Role::Sha256File);
+            assert_eq!(role(prefix, &metadata(prefix)), ObjectRole::Metadata);
+            assert_eq!(role(prefix, &sha256file(prefix)), ObjectRole::Sha256File);
             for number in [1, 42, 99_999, 100_000, u64::MAX] {
-                assert_eq!(role(prefix, &data(prefix, number)), Role::Data(number));
+                assert_eq!(role(prefix, &data(prefix, number)), ObjectRole::Data(number));
             }
         }
         assert_eq!(data("p", 7), "p-00007");
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cinder_would_not_have_written_is_foreign() {
+    fn names_that_cinder_does_not_use_are_foreign() {
         for rest in [
             "",
             "-",
@@ -134,14 +134,14 @@ mod tests {
             "-1e100",
             "00001",
         ] {
-            assert_eq!(role(POSIX, &format!("{POSIX}{rest}")), Role::Foreign, "{rest:?}");
+            assert_eq!(role(POSIX, &format!("{POSIX}{rest}")), ObjectRole::Foreign, "{rest:?}");
         }
-        assert_eq!(role(POSIX, &data(SWIFT, 1)), Role::Foreign);
-        assert_eq!(role("a", ""), Role::Foreign);
+        assert_eq!(role(POSIX, &data(SWIFT, 1)), ObjectRole::Foreign);
+        assert_eq!(role("a", ""), ObjectRole::Foreign);
     }
 
     #[test]
-    fn prefixes_are_taken_apart() {
+    fn prefixes_are_parsed() {
         let posix = Prefix::parse(POSIX).unwrap();
         assert_eq!(posix.volume_id, "1b4f3b56-5a3b-4ad2-8d4b-2c9a4f7f1a10");
         assert_eq!(posix.timestamp, "20261122101112");

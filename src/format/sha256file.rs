@@ -1,8 +1,7 @@
-//! `<prefix>_sha256file`: the digest of every block of the whole volume, in incremental backups too.
+//! `<prefix>_sha256file`: the digest of every block of the whole volume, also in an incremental backup.
 //!
-//! Source: `cinder/backup/chunkeddriver.py` (`_write_sha256file`, `_calculate_sha`). A volume of 10 TiB has 335 million
-//! blocks, 23 GB of this file, and with its keys in order the version and the volume stand behind them: [`outline`]
-//! asks for the two ends only.
+//! Source: `cinder/backup/chunkeddriver.py` (`_write_sha256file`, `_calculate_sha`). A volume of 10 TiB has 335 million blocks, so
+//! this file has 23 GB. Its keys are sorted, and the version and the volume follow the digests. [`outline`] reads only the two ends.
 
 use std::io::Read;
 use std::ops::{ControlFlow, Range};
@@ -11,37 +10,36 @@ use super::FormatError;
 use super::json::Json;
 use super::metadata::{missing, once};
 
-/// The rest of the file.
+/// The values of the file other than the digests.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Head {
+pub struct Sha256Head {
     /// The version of the format: "1.0.0".
     pub version: String,
-    /// The backup that this belongs to. Hostile text, as all of these.
+    /// The backup of the file. Hostile text, like all values.
     pub backup_id: String,
-    /// The volume that was read.
+    /// The volume of the backup.
     pub volume_id: String,
-    /// Bytes of the volume that one digest stands for; the last block may be shorter. Never 0.
+    /// Bytes of the volume in a block. The last block may be shorter. Never 0.
     pub block_size: u64,
-    /// False where `each` broke off: then only what stood before is known, and the rest is empty or 0.
-    pub complete: bool,
+    /// False if `each` broke. Then values after that position are empty or 0.
+    pub is_complete: bool,
 }
 
-/// Reads what there is beside the digests, and stops as soon as all of it is known. The digests are passed over, and
-/// what stands behind the last key that was needed is not looked at.
+/// Reads the values other than the digests, and stops after the last one. The digests are skipped, and what follows is not checked.
 ///
-/// In files as Cinder writes them two keys stand behind the digests, so this goes through nearly all: see [`outline`].
+/// In files of Cinder two of these keys follow the digests, so this reads nearly the whole file: see [`outline`].
 ///
 /// # Errors
 /// As for [`read_hashes`].
-pub fn read_head(reader: impl Read) -> Result<Head, FormatError> {
-    let mut parts = Parts::default();
+pub fn read_head(reader: impl Read) -> Result<Sha256Head, FormatError> {
+    let mut parts = HeadParts::default();
     let mut json = Json::new(reader);
     let mut members = json.object("an object")?;
     while let Some(key) = json.key(&mut members)? {
         if !parts.take(&mut json, &key)? {
             json.skip()?;
         }
-        if parts.all() {
+        if parts.is_complete() {
             return parts.head();
         }
     }
@@ -49,12 +47,12 @@ pub fn read_head(reader: impl Read) -> Result<Head, FormatError> {
     parts.head()
 }
 
-/// Reads the whole file, and gives every digest to `each` in the order of the volume, until all are given or `each` breaks.
+/// Reads the whole file, and passes every digest to `each` in the order of the volume, until it breaks.
 ///
 /// # Errors
-/// [`FormatError::Io`] where the stream fails; [`FormatError::Malformed`] for anything that Cinder would not have written.
-pub fn read_hashes(reader: impl Read, each: &mut dyn FnMut([u8; 32]) -> ControlFlow<()>) -> Result<Head, FormatError> {
-    let mut parts = Parts::default();
+/// [`FormatError::Io`] if the stream fails; [`FormatError::Malformed`] for anything that Cinder does not write.
+pub fn read_hashes(reader: impl Read, each: &mut dyn FnMut([u8; 32]) -> ControlFlow<()>) -> Result<Sha256Head, FormatError> {
+    let mut parts = HeadParts::default();
     let mut seen = false;
     let mut json = Json::new(reader);
     let mut members = json.object("an object")?;
@@ -80,25 +78,25 @@ pub fn read_hashes(reader: impl Read, each: &mut dyn FnMut([u8; 32]) -> ControlF
     parts.head()
 }
 
-/// What can be known of the file without reading the digests.
+/// The values of the file, and the number of digests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outline {
-    /// All but the digests.
-    pub head: Head,
-    /// How many digests there are.
+    /// The values other than the digests.
+    pub head: Sha256Head,
+    /// The number of digests.
     pub hashes: u64,
 }
 
-/// So much is read of either end.
+/// How many bytes of either end are read.
 const END: u64 = 64 * 1024;
-/// What Cinder writes for a digest after the first one, `,\n    "…"`, in bytes; Python 2 put a space behind the comma.
+/// The length of a digest after the first one in the file, `,\n    "…"`, in bytes. Python 2 wrote a space after the comma.
 const SPACINGS: [u64; 2] = [72, 73];
 
-/// What can be known of a file of `size` bytes without reading the digests: where it is as Cinder writes it only its two
-/// ends are read, otherwise all of it. `open` gives the bytes of a part of the file.
+/// Reads the outline of a file of `size` bytes. If its layout is Cinder's only the two ends are read, otherwise the whole file.
+/// `open` opens a range of the file.
 ///
 /// # Errors
-/// As for [`read_hashes`]; what `open` answers goes through.
+/// As for [`read_hashes`], and those of `open`.
 pub fn outline<R: Read>(size: u64, open: &mut dyn FnMut(Range<u64>) -> Result<R, FormatError>) -> Result<Outline, FormatError> {
     if size > 2 * END {
         let mut first = Vec::new();
@@ -117,10 +115,10 @@ pub fn outline<R: Read>(size: u64, open: &mut dyn FnMut(Range<u64>) -> Result<R,
     Ok(Outline { head, hashes })
 }
 
-/// The outline from the first and the last bytes of a file as Cinder writes it; `None` where it is not such a file.
+/// Returns the outline from the first and the last bytes of a file; `None` if its layout is not Cinder's.
 fn from_ends(size: u64, first: &[u8], last: &[u8]) -> Option<Outline> {
-    let mut parts = Parts::default();
-    // Up to the first digest, and what stands between the first and the second.
+    let mut parts = HeadParts::default();
+    // Up to the second digest, which gives the distance between digests.
     let mut json = Json::new(first);
     let mut members = json.object("").ok()?;
     loop {
@@ -139,7 +137,7 @@ fn from_ends(size: u64, first: &[u8], last: &[u8]) -> Option<Outline> {
     json.element(&mut hashes).ok()?.then_some(())?;
     json.hash("").ok()?;
     let spacing = json.at().checked_sub(first_ends).filter(|spacing| SPACINGS.contains(spacing))?;
-    // From the last digest on: the digests and what is between them hold no bracket.
+    // From the last digest on. There is no bracket before the end of the digests.
     let bracket = last.iter().position(|byte| *byte == b']')?;
     let (digests, rest) = last.split_at_checked(bracket)?;
     let quote = digests.iter().rposition(|byte| *byte == b'"')?;
@@ -147,7 +145,7 @@ fn from_ends(size: u64, first: &[u8], last: &[u8]) -> Option<Outline> {
     if !digests.iter().all(is_digests) {
         return None;
     }
-    // What is behind the digests, as an object of its own: `{"sha256s":[` in front of the bracket.
+    // The keys after the digests, parsed as an object: `{"sha256s":[` is put before the bracket.
     let mut json = Json::new(br#"{"sha256s":["#.chain(rest));
     let mut members = json.object("").ok()?;
     json.key(&mut members).ok()?;
@@ -164,7 +162,7 @@ fn from_ends(size: u64, first: &[u8], last: &[u8]) -> Option<Outline> {
         }
     }
     json.end().ok()?;
-    // Between the end of the first digest and that of the last there is nothing but digests, if it divides without a rest.
+    // If the distance from the first to the last digest is a multiple of that between two, there are only digests in between.
     let last_ends = size.checked_sub(last.len() as u64)?.checked_add(quote as u64)?.checked_add(1)?;
     let between = last_ends.checked_sub(first_ends)?;
     if !between.is_multiple_of(spacing) {
@@ -174,15 +172,15 @@ fn from_ends(size: u64, first: &[u8], last: &[u8]) -> Option<Outline> {
 }
 
 #[derive(Default)]
-struct Parts {
+struct HeadParts {
     version: Option<String>,
     backup_id: Option<String>,
     volume_id: Option<String>,
     block_size: Option<u64>,
 }
 
-impl Parts {
-    /// Takes the value of a key that is needed; false for any other, whose value is still to come.
+impl HeadParts {
+    /// Reads the value of a known key; returns false for another key, without reading its value.
     fn take<R: Read>(&mut self, json: &mut Json<R>, key: &str) -> Result<bool, FormatError> {
         let (text, what) = match key {
             "version" => (&mut self.version, "a version"),
@@ -192,7 +190,7 @@ impl Parts {
                 once(json, key, self.block_size.is_some())?;
                 let size = json.number("the size of a block")?;
                 if size == 0 {
-                    return Err(json.wrong("blocks of no bytes"));
+                    return Err(json.malformed("a block size of 0"));
                 }
                 self.block_size = Some(size);
                 return Ok(true);
@@ -204,27 +202,27 @@ impl Parts {
         Ok(true)
     }
 
-    fn all(&self) -> bool {
+    fn is_complete(&self) -> bool {
         self.version.is_some() && self.backup_id.is_some() && self.volume_id.is_some() && self.block_size.is_some()
     }
 
-    fn head(self) -> Result<Head, FormatError> {
-        Ok(Head {
+    fn head(self) -> Result<Sha256Head, FormatError> {
+        Ok(Sha256Head {
             version: self.version.ok_or_else(|| missing("version"))?,
             backup_id: self.backup_id.ok_or_else(|| missing("backup_id"))?,
             volume_id: self.volume_id.ok_or_else(|| missing("volume_id"))?,
             block_size: self.block_size.ok_or_else(|| missing("chunk_size"))?,
-            complete: true,
+            is_complete: true,
         })
     }
 
-    fn so_far(self) -> Head {
-        Head {
+    fn so_far(self) -> Sha256Head {
+        Sha256Head {
             version: self.version.unwrap_or_default(),
             backup_id: self.backup_id.unwrap_or_default(),
             volume_id: self.volume_id.unwrap_or_default(),
             block_size: self.block_size.unwrap_or_default(),
-            complete: false,
+            is_complete: false,
         }
     }
 }

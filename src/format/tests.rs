@@ -1,4 +1,4 @@
-//! Side files and objects: those of Cinder's own driver (see `fixtures/make.py`), and hostile ones.
+//! Reads side files and objects of Cinder's own driver (see `fixtures/make.py`), and hostile ones.
 
 use std::cell::Cell;
 use std::io::{self, Cursor, Read};
@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use serde_json::Value;
 use sha2::Sha256;
 
-use super::metadata::{Compression, Entry};
+use super::metadata::{Compression, ObjectEntry};
 use super::{FormatError, decompress, metadata, names, sha256file};
 
 const VOLUME: &str = "1b4f3b56-5a3b-4ad2-8d4b-2c9a4f7f1a10";
@@ -29,7 +29,7 @@ fn prefix(backup: &str) -> String {
     format!("volume_{VOLUME}_20261122101113_backup_{backup}")
 }
 
-fn read_metadata(bytes: impl Read) -> Result<(metadata::Head, Vec<Entry>), FormatError> {
+fn read_metadata(bytes: impl Read) -> Result<(metadata::MetadataHead, Vec<ObjectEntry>), FormatError> {
     let mut entries = Vec::new();
     let head = metadata::read(bytes, &mut |entry| {
         entries.push(entry);
@@ -38,7 +38,7 @@ fn read_metadata(bytes: impl Read) -> Result<(metadata::Head, Vec<Entry>), Forma
     Ok((head, entries))
 }
 
-fn read_hashes(bytes: impl Read) -> Result<(sha256file::Head, Vec<[u8; 32]>), FormatError> {
+fn read_hashes(bytes: impl Read) -> Result<(sha256file::Sha256Head, Vec<[u8; 32]>), FormatError> {
     let mut hashes = Vec::new();
     let head = sha256file::read_hashes(bytes, &mut |hash| {
         hashes.push(hash);
@@ -70,7 +70,7 @@ fn malformed<T>(result: Result<T, FormatError>) -> String {
     }
 }
 
-/// Gives one byte at a time, and an interruption before each.
+/// Returns one byte at a time, after an interruption.
 struct Drip<R>(R, bool);
 
 impl<R: Read> Read for Drip<R> {
@@ -85,7 +85,7 @@ impl<R: Read> Read for Drip<R> {
 }
 
 #[test]
-fn what_cinders_driver_wrote_is_read_back() {
+fn files_of_cinders_driver_are_read() {
     let volumes = [fixture("volume-1"), fixture("volume-2")];
     for (folder, compression) in
         [("none", Compression::None), ("zlib", Compression::Zlib), ("bz2", Compression::Bz2), ("zstd", Compression::Zstd)]
@@ -97,22 +97,22 @@ fn what_cinders_driver_wrote_is_read_back() {
             let file = |end: &str| fixture(&format!("{folder}/backup-{number}{end}"));
             let (head, entries) = read_metadata(file("_metadata").as_slice()).unwrap();
             let parent_id = (number == 2).then(|| BACKUPS[0].to_owned());
-            let expected = metadata::Head {
+            let expected = metadata::MetadataHead {
                 version: "1.0.0".to_owned(),
                 backup_id: backup.to_owned(),
                 volume_id: VOLUME.to_owned(),
                 parent_id,
-                knows_parents: true,
+                has_parent_key: true,
                 created_at: Some("2026-11-22 10:11:12".to_owned()),
-                meta_wrong: None,
-                complete: true,
+                volume_meta_problem: None,
+                is_complete: true,
             };
             assert_eq!(head, expected);
             assert_eq!(read_metadata(Drip(file("_metadata").as_slice(), false)).unwrap(), (head, entries.clone()));
             assert!(entries.iter().any(|entry| entry.compression == compression), "{folder} {number}");
 
             for (index, entry) in (1..).zip(&entries) {
-                assert_eq!(names::role(&prefix(backup), &entry.name), names::Role::Data(index));
+                assert_eq!(names::role(&prefix(backup), &entry.name), names::ObjectRole::Data(index));
                 let stored = file(&format!("-{index:05}"));
                 let bytes = decompressed(entry.compression, &stored, entry.length).unwrap();
                 let mut out = Vec::new();
@@ -145,9 +145,9 @@ fn small(from: &str, to: &str) -> String {
 }
 
 #[test]
-fn other_ways_to_write_the_list_are_read_too() {
+fn other_layouts_of_the_list_are_read() {
     let (head, entries) = read_metadata(SMALL.as_bytes()).unwrap();
-    assert!(!head.knows_parents && head.parent_id.is_none() && head.created_at.is_none() && head.complete);
+    assert!(!head.has_parent_key && head.parent_id.is_none() && head.created_at.is_none() && head.is_complete);
     assert_eq!((entries[0].name.as_str(), entries[0].offset, entries[0].length), ("p-00001", 8, 4));
     assert_eq!(read_metadata(small("098f6bcd", "098F6BCD").as_bytes()).unwrap().1, entries);
     assert_eq!(read_metadata(small("p-00001", r"\u0070-0\/0\u0030001").as_bytes()).unwrap().1[0].name, "p-0/00001");
@@ -166,66 +166,66 @@ fn other_ways_to_write_the_list_are_read_too() {
         assert_eq!(read, (head.clone(), entries.clone()), "{text}");
     }
     let parents = read_metadata(small("\"version\"", r#""parent_id": null, "created_at": null, "version""#).as_bytes()).unwrap().0;
-    assert!(parents.knows_parents && parents.parent_id.is_none() && parents.created_at.is_none());
+    assert!(parents.has_parent_key && parents.parent_id.is_none() && parents.created_at.is_none());
     let none = small(r#"{"p-00001": {"compression": "none", "length": 4, "md5": "098f6bcd4621d373cade4e832627b4f6", "offset": 8}}"#, "");
     assert!(read_metadata(none.as_bytes()).unwrap().1.is_empty());
 }
 
 #[test]
-fn what_cinder_would_not_have_written_is_malformed_and_says_where() {
+fn anything_that_cinder_does_not_write_is_malformed_with_its_position() {
     for (from, to, says) in [
-        (r#"{"backup_id""#, r#"["backup_id""#, "an object expected, `[` found at byte 0"),
-        ("\"b\"", "7", "a backup's id expected, `7` found at byte 14"),
-        ("\"b\"", "null", "a backup's id expected, `n` found"),
+        (r#"{"backup_id""#, r#"["backup_id""#, "expected an object, found `[` at byte 0"),
+        ("\"b\"", "7", "expected a backup's id, found `7` at byte 14"),
+        ("\"b\"", "null", "expected a backup's id, found `n`"),
         ("\"b\"", "\"\\ud800\"", "half a surrogate pair"),
         ("\"b\"", "\"\\ud800\\u0041\"", "half a surrogate pair"),
         ("\"b\"", "\"\\ude00\"", "half a surrogate pair"),
-        ("\"b\"", "\"\\x\"", "an escape expected, `x` found"),
-        ("\"b\"", "\"\\u00g0\"", "a hexadecimal digit expected"),
-        ("\"b\"", "\"\n\"", "a character expected, `\\n` found"),
-        ("\"1.0.0\"", "1.0", "a version expected"),
+        ("\"b\"", "\"\\x\"", "expected an escape, found `x`"),
+        ("\"b\"", "\"\\u00g0\"", "expected a hexadecimal digit"),
+        ("\"b\"", "\"\n\"", "expected a character, found `\\n`"),
+        ("\"1.0.0\"", "1.0", "expected a version"),
         ("\"v\"}", "\"v\"", "the file ends early"),
-        ("\"v\"}", "\"v\"}}", "the end of the file expected, `}` found"),
-        ("\"v\"}", "\"v\"} x", "the end of the file expected, `x` found"),
-        ("\"v\"}", "\"v\",}", "a value expected, `}` found"),
-        ("\"v\"}", "\"v\", \"volume_id\": \"w\"}", "the key \"volume_id\" for the second time"),
-        ("\"v\"}", "\"v\", \"objects\": []}", "the key \"objects\" for the second time"),
-        ("\"v\"}", "\"v\", \"x\": 01}", "`,` or `}` expected, `1` found"),
-        ("\"v\"}", "\"v\", \"x\": NaN}", "a value expected, `N` found"),
-        ("\"v\"}", "\"v\", \"x\": nul}", "a value expected, `}` found"),
-        ("\"v\"}", "\"v\", \"x\": [1 2]}", "`,` or `]` expected, `2` found"),
-        ("\"v\"}", "\"v\", \"x\": 1.}", "a digit expected"),
-        ("\"v\"}", "\"v\", \"x\": -}", "a digit expected"),
-        ("\"v\"}", "\"v\", \"x\": 1e}", "a digit expected"),
-        ("\"v\"}", "\"v\", \"x\" 1}", "`:` expected"),
-        ("\"v\"}", "\"v\", x: 1}", "a name expected, `x` found"),
+        ("\"v\"}", "\"v\"}}", "expected the end of the file, found `}`"),
+        ("\"v\"}", "\"v\"} x", "expected the end of the file, found `x`"),
+        ("\"v\"}", "\"v\",}", "expected a value, found `}`"),
+        ("\"v\"}", "\"v\", \"volume_id\": \"w\"}", "duplicate key \"volume_id\""),
+        ("\"v\"}", "\"v\", \"objects\": []}", "duplicate key \"objects\""),
+        ("\"v\"}", "\"v\", \"x\": 01}", "expected `,` or `}`, found `1`"),
+        ("\"v\"}", "\"v\", \"x\": NaN}", "expected a value, found `N`"),
+        ("\"v\"}", "\"v\", \"x\": nul}", "expected a value, found `}`"),
+        ("\"v\"}", "\"v\", \"x\": [1 2]}", "expected `,` or `]`, found `2`"),
+        ("\"v\"}", "\"v\", \"x\": 1.}", "expected a digit"),
+        ("\"v\"}", "\"v\", \"x\": -}", "expected a digit"),
+        ("\"v\"}", "\"v\", \"x\": 1e}", "expected a digit"),
+        ("\"v\"}", "\"v\", \"x\" 1}", "expected `:`"),
+        ("\"v\"}", "\"v\", x: 1}", "expected a name, found `x`"),
         ("\"version\"", "\"other\"", "the key \"version\" is missing"),
         ("\"volume_id\"", "\"other\"", "the key \"volume_id\" is missing"),
         ("\"backup_id\"", "\"other\"", "the key \"backup_id\" is missing"),
         ("\"objects\"", "\"other\"", "the key \"objects\" is missing"),
-        ("[{", "{\"x\": {", "a list of objects expected, `{` found"),
-        ("[{", "[7, {", "entry 1: an object with one name expected, `7` found"),
+        ("[{", "{\"x\": {", "expected a list of objects, found `{`"),
+        ("[{", "[7, {", "entry 1: expected an object with one name, found `7`"),
         ("[{", "[{}, {", "entry 1: no name"),
         ("}}]", "}, \"q\": {}}]", "entry 1: more than one name"),
         ("}}]", "}}, {}]", "entry 2: no name"),
-        ("}}]", "}},]", "a value expected, `]` found"),
+        ("}}]", "}},]", "expected a value, found `]`"),
         ("\"compression\": \"none\", ", "", "entry 1: the key \"compression\" is missing"),
         ("\"length\": 4, ", "", "entry 1: the key \"length\" is missing"),
         (", \"offset\": 8", "", "entry 1: the key \"offset\" is missing"),
         ("\"md5\"", "\"MD5\"", "entry 1: the key \"md5\" is missing"),
-        ("\"offset\": 8", "\"offset\": 8, \"offset\": 8", "the key \"offset\" for the second time"),
+        ("\"offset\": 8", "\"offset\": 8, \"offset\": 8", "duplicate key \"offset\""),
         (": 8", ": -8", "entry 1: the offset is negative at byte"),
-        (": 8", ": 8.0", "the offset is not a whole number"),
-        (": 8", ": 8e3", "the offset is not a whole number"),
+        (": 8", ": 8.0", "the offset is not an integer"),
+        (": 8", ": 8e3", "the offset is not an integer"),
         (": 8", ": 08", "the offset begins with a zero"),
-        (": 8", ": \"8\"", "the offset expected, `\\\"` found"),
-        (": 8", ": null", "the offset expected, `n` found"),
+        (": 8", ": \"8\"", "expected the offset, found `\\\"`"),
+        (": 8", ": null", "expected the offset, found `n`"),
         (": 8", ": 18446744073709551616", "the offset is too large"),
-        (": 8", ": 18446744073709551615", "an end beyond 2^64 bytes"),
+        (": 8", ": 18446744073709551615", "an object that ends beyond 2^64 bytes"),
         (": 4", ": 99999999999999999999999999", "the length is too large"),
         ("\"none\"", "\"lzma\"", "the compression \"lzma\", which Cinder does not know"),
         ("\"none\"", "\"\\u001b[2J\"", "the compression \"\\u{1b}[2J\", which Cinder does not know"),
-        ("\"none\"", "null", "a compression expected"),
+        ("\"none\"", "null", "expected a compression"),
         ("098f", "098", "an MD5 that is not 32 hexadecimal digits"),
         ("098f", "098g", "an MD5 that is not 32 hexadecimal digits"),
     ] {
@@ -235,14 +235,14 @@ fn what_cinder_would_not_have_written_is_malformed_and_says_where() {
     }
     for (bytes, says) in [
         (&b""[..], "the file ends early at byte 0"),
-        (b"\xef\xbb\xbf{}", "an object expected"),
-        (b"<html>", "an object expected, `<` found at byte 0"),
-        (b"{\"a\": \"\xff\"}", "a text that is not UTF-8"),
-        (b"{\"a\": \"\xed\xa0\x80\"}", "a text that is not UTF-8"),
-        (b"{\"a\": \"\xc0\x80\"}", "a text that is not UTF-8"),
+        (b"\xef\xbb\xbf{}", "expected an object"),
+        (b"<html>", "expected an object, found `<` at byte 0"),
+        (b"{\"a\": \"\xff\"}", "text that is not UTF-8"),
+        (b"{\"a\": \"\xed\xa0\x80\"}", "text that is not UTF-8"),
+        (b"{\"a\": \"\xc0\x80\"}", "text that is not UTF-8"),
         (b"{\"\xff\": 1}", "a name that is not UTF-8"),
         (b"{\"a\": {\"\xe6\xff", "the file ends early"),
-        (b"\0\0\0\0", "an object expected, `\\x00` found"),
+        (b"\0\0\0\0", "expected an object, found `\\x00`"),
     ] {
         let error = malformed(read_metadata(bytes));
         assert!(error.contains(says), "{error}\n{says}");
@@ -255,7 +255,7 @@ fn what_cinder_would_not_have_written_is_malformed_and_says_where() {
 }
 
 #[test]
-fn a_file_read_in_part_says_so() {
+fn a_partly_read_file_is_marked() {
     let bytes = fixture("zlib/backup-2_metadata");
     let mut seen = 0;
     let head = metadata::read(bytes.as_slice(), &mut |_| {
@@ -263,13 +263,13 @@ fn a_file_read_in_part_says_so() {
         if seen == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })
     .unwrap();
-    assert_eq!((seen, head.complete, head.backup_id.as_str(), head.version.as_str()), (2, false, BACKUPS[1], ""));
+    assert_eq!((seen, head.is_complete, head.backup_id.as_str(), head.version.as_str()), (2, false, BACKUPS[1], ""));
     let bytes = fixture("zlib/backup-2_sha256file");
     let head = sha256file::read_hashes(bytes.as_slice(), &mut |_| ControlFlow::Break(())).unwrap();
-    assert_eq!((head.complete, head.block_size, head.version.as_str()), (false, 512, ""));
+    assert_eq!((head.is_complete, head.block_size, head.version.as_str()), (false, 512, ""));
 }
 
-/// A sha256file of so many digests, as Cinder writes it, but for what is between them.
+/// Returns a sha256file in Cinder's layout, with this separator between the digests.
 fn hashes_file(count: usize, comma: &str) -> String {
     let digests: Vec<String> = (0..count).map(|number| format!("\"{number:064x}\"")).collect();
     format!(
@@ -280,7 +280,7 @@ fn hashes_file(count: usize, comma: &str) -> String {
 }
 
 #[test]
-fn the_outline_of_a_large_file_needs_its_ends_only() {
+fn the_outline_of_a_large_file_needs_only_its_ends() {
     for (count, comma, ends) in [(5000, ",\n    ", true), (20_000, ", \n    ", true), (5001, ",", false), (3, ",\n    ", false)] {
         let text = hashes_file(count, comma);
         let (head, hashes) = read_hashes(text.as_bytes()).unwrap();
@@ -289,7 +289,7 @@ fn the_outline_of_a_large_file_needs_its_ends_only() {
         assert_eq!(found, sha256file::Outline { head, hashes: count as u64 });
         assert_eq!(asked <= 128 * 1024, ends || count == 3, "{count} {comma:?} {asked}");
     }
-    // Whatever is not as Cinder writes it is read from end to end, and judged as usual.
+    // A file in another layout is read completely.
     let text = hashes_file(5000, ",\n    ");
     let digest = format!("\"{:064x}\"", 2500);
     for (from, to, hashes) in [
@@ -321,29 +321,29 @@ fn digests_are_read_strictly() {
     let text = hashes_file(10, ",\n    ");
     let digest = format!("\"{:064x}\"", 5);
     for (from, to, says) in [
-        (digest.as_str(), "7", "a SHA-256 expected, `7` found"),
-        (&digest, "\"\"", "64 hexadecimal digits expected, 0 bytes found"),
-        (&digest, &digest.replace('5', "g"), "64 hexadecimal digits expected"),
-        (&digest, &digest.replace("05\"", "050\""), "65 bytes found"),
-        ("[\n", "{\n", "a list of digests expected"),
+        (digest.as_str(), "7", "expected a SHA-256, found `7`"),
+        (&digest, "\"\"", "64 hexadecimal digits, found 0 bytes"),
+        (&digest, &digest.replace('5', "g"), "of 64 hexadecimal digits"),
+        (&digest, &digest.replace("05\"", "050\""), "found 65 bytes"),
+        ("[\n", "{\n", "expected a list of digests"),
         ("\"sha256s\"", "\"sha256\"", "the key \"sha256s\" is missing"),
-        ("32768", "0", "blocks of no bytes"),
+        ("32768", "0", "a block size of 0"),
         ("32768", "-1", "the size of a block is negative"),
         ("\"chunk_size\"", "\"block_size\"", "the key \"chunk_size\" is missing"),
-        ("\"version\"", "\"sha256s\"", "the key \"sha256s\" for the second time"),
-        ("\"version\"", "\"backup_id\"", "the key \"backup_id\" for the second time"),
+        ("\"version\"", "\"sha256s\"", "duplicate key \"sha256s\""),
+        ("\"version\"", "\"backup_id\"", "duplicate key \"backup_id\""),
     ] {
         let error = malformed(read_hashes(text.replacen(from, to, 1).as_bytes()));
         assert!(error.contains(says), "{error}\n{says}");
     }
     let escaped = text.replacen(&digest, &digest.replacen('0', "\\u0030", 1), 1);
     assert_eq!(read_hashes(escaped.as_bytes()).unwrap(), read_hashes(text.as_bytes()).unwrap());
-    // Where all that is needed stands in front, the digests are not looked at.
+    // If all values precede the digests, these are not read.
     let first = r#"{"volume_id": "v", "version": "1", "chunk_size": 1, "backup_id": "b", "sha256s": [?"#;
     assert_eq!(sha256file::read_head(first.as_bytes()).unwrap().volume_id, "v");
 }
 
-/// Gives `start`, and then `again` for ever; counts what was taken.
+/// Returns `start`, then `again` endlessly, and counts the bytes.
 struct Endless {
     start: Cursor<Vec<u8>>,
     again: u8,
@@ -364,7 +364,7 @@ impl Read for Endless {
 }
 
 #[test]
-fn files_that_do_not_end_use_up_nothing() {
+fn endless_files_need_little_memory() {
     for (start, again, kept) in [
         ("{\"", b'a', true),
         ("{\"backup_id\": \"", b'a', true),
@@ -390,7 +390,7 @@ fn files_that_do_not_end_use_up_nothing() {
             } else {
                 malformed(read_metadata(endless));
             }
-            // What is kept is bounded; what is passed over goes on to the end of the object, whose size is known.
+            // Kept values are bounded. Skipped ones continue to the end of the object, whose size is known.
             assert_eq!(taken.get() < 1 << 20, kept, "{again} {}", taken.get());
         }
     }
@@ -403,7 +403,7 @@ fn files_that_do_not_end_use_up_nothing() {
 }
 
 #[test]
-fn errors_of_the_stream_come_through() {
+fn errors_of_the_stream_are_returned() {
     for cut in [0, 1, 100, SMALL.len()] {
         let read = read_metadata(SMALL.as_bytes()[..cut].chain(Broken));
         assert!(matches!(read, Err(FormatError::Io(error)) if error.to_string() == "the disk is broken"), "{cut}");
@@ -422,7 +422,7 @@ impl Read for Broken {
 }
 
 #[test]
-fn compressions_are_those_of_cinder() {
+fn compressions_have_cinders_names() {
     for (name, compression) in [
         ("none", Some(Compression::None)),
         ("off", Some(Compression::None)),
@@ -440,7 +440,7 @@ fn compressions_are_those_of_cinder() {
     }
 }
 
-/// A piece of a volume, and how it is stored, for every compression.
+/// Compresses a part of a volume with every algorithm.
 fn stored(content: &[u8]) -> [(Compression, Vec<u8>); 4] {
     use std::io::Write;
     let mut zlib = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::default());
@@ -461,32 +461,32 @@ fn damaged(compression: Compression, bytes: &[u8], length: u64) -> String {
     let error = reader.read_to_end(&mut out).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{error}");
     assert!(out.len() as u64 <= length, "{compression:?} gives more than it should");
-    // An error is not forgotten.
+    // The error persists.
     assert!(reader.read(&mut [0; 16]).is_err());
     error.to_string()
 }
 
 #[test]
-fn an_object_is_whole_or_damaged() {
+fn an_object_is_complete_or_damaged() {
     let content: Vec<u8> = (0..200_000_u32).flat_map(|number| (number % 999).to_le_bytes()).collect();
     let length = content.len() as u64;
     for (compression, bytes) in stored(&content) {
         assert_eq!(decompressed(compression, &bytes, length).unwrap(), content);
-        assert!(damaged(compression, &bytes, length - 1).contains("longer than the 799999 bytes"));
-        assert!(damaged(compression, &bytes, 0).contains("longer than the 0 bytes"));
+        assert!(damaged(compression, &bytes, length - 1).contains("longer than the expected 799999 bytes"));
+        assert!(damaged(compression, &bytes, 0).contains("longer than the expected 0 bytes"));
         assert!(damaged(compression, &bytes, length + 1).contains("ends after 800000 of 800001 bytes"));
         for cut in [0, 1, 2, 10, bytes.len() / 2, bytes.len() - 9, bytes.len() - 1] {
             let error = damaged(compression, &bytes[..cut], length);
-            assert!(error.contains("cut short") || error.contains("ends after"), "{compression:?} {cut}: {error}");
+            assert!(error.contains("is truncated") || error.contains("ends after"), "{compression:?} {cut}: {error}");
         }
         for more in [&b"\0"[..], b"\0\0\0\0\0\0\0\0", b"garbage", &bytes] {
             let error = damaged(compression, &[&bytes, more].concat(), length);
-            assert!(error.contains("behind the end") || error.contains("longer than"), "{compression:?}: {error}");
+            assert!(error.contains("after the end") || error.contains("longer than"), "{compression:?}: {error}");
         }
-        // Two streams in a row are not one, even where the length fits both.
+        // Two streams in a row are an error, even with the right length.
         if compression != Compression::None {
             damaged(compression, &[bytes.as_slice(), &bytes].concat(), 2 * length);
-            assert!(damaged(compression, b"", 0).contains("cut short"));
+            assert!(damaged(compression, b"", 0).contains("is truncated"));
             damaged(compression, b"<html>not found</html>", length);
         }
     }
@@ -497,13 +497,13 @@ fn an_object_is_whole_or_damaged() {
 }
 
 #[test]
-fn a_flipped_bit_is_seen_by_whoever_has_a_checksum() {
+fn a_flipped_bit_is_detected_by_a_checksum() {
     let content: Vec<u8> = (0..3000_u32).flat_map(|number| (number % 99).to_le_bytes()).collect();
     for (compression, bytes) in stored(&content) {
         for at in 0..bytes.len() {
             let mut flipped = bytes.clone();
             flipped[at] ^= 0x10;
-            // Without a checksum in the stream the digest must tell; never more than the length, never a panic.
+            // Without a checksum in the stream only the digest detects it. There is never more than the length, and no panic.
             if let Ok(read) = decompressed(compression, &flipped, content.len() as u64) {
                 assert_eq!(read.len(), content.len());
                 let unseen = matches!(compression, Compression::None | Compression::Zstd) || read == content;
@@ -514,18 +514,18 @@ fn a_flipped_bit_is_seen_by_whoever_has_a_checksum() {
 }
 
 #[test]
-fn a_bomb_gives_no_more_than_its_length() {
+fn a_bomb_returns_no_more_than_its_length() {
     let bomb = vec![0; 64 << 20];
     for (compression, bytes) in stored(&bomb) {
         if compression == Compression::Bz2 || compression == Compression::None {
             continue;
         }
-        assert!(damaged(compression, &bytes, 1000).contains("longer than the 1000 bytes"));
+        assert!(damaged(compression, &bytes, 1000).contains("longer than the expected 1000 bytes"));
     }
 }
 
 #[test]
-fn a_window_beyond_any_of_cinders_is_refused() {
+fn a_window_larger_than_cinders_is_refused() {
     let content = vec![7; 1 << 20];
     let mut encoder = zstd::stream::Encoder::new(Vec::new(), 3).unwrap();
     encoder.set_parameter(zstd::stream::raw::CParameter::WindowLog(27)).unwrap();
@@ -535,8 +535,8 @@ fn a_window_beyond_any_of_cinders_is_refused() {
 }
 
 #[test]
-fn reading_goes_on_after_an_error_of_the_reader() {
-    /// Fails now and then.
+fn reading_continues_after_an_error_of_the_reader() {
+    /// Fails at intervals.
     struct Hiccups<'a>(&'a [u8], usize);
     impl Read for Hiccups<'_> {
         fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
@@ -565,7 +565,7 @@ fn reading_goes_on_after_an_error_of_the_reader() {
             }
         }
         assert!(out == content && hiccups > 5, "{compression:?}");
-        // Nothing is asked of an empty buffer, and the end stays the end.
+        // An empty buffer reads nothing, and the end remains.
         assert_eq!(reader.read(&mut []).unwrap(), 0);
         assert_eq!(reader.read(&mut buffer).unwrap(), 0);
     }
@@ -587,7 +587,7 @@ fn any_json() -> impl Strategy<Value = Value> {
     })
 }
 
-/// What happens to a file: a byte changed, put in or taken away, a piece doubled, the rest cut off.
+/// A change of a file: a byte set, inserted or removed, a part doubled, the rest removed.
 #[derive(Debug, Clone)]
 enum Mutation {
     Set(usize, u8),
@@ -598,7 +598,7 @@ enum Mutation {
 }
 
 fn mutations() -> impl Strategy<Value = Vec<Mutation>> {
-    // Mostly bytes that mean something.
+    // Mostly bytes with a meaning in JSON.
     let byte = || prop_oneof![prop::sample::select(br#"{}[]",:\0-.eE9nfub "#.to_vec()), any::<u8>()];
     let one = prop_oneof![
         4 => (any::<usize>(), byte()).prop_map(|(at, byte)| Mutation::Set(at, byte)),
@@ -635,7 +635,7 @@ fn mutate(bytes: &mut Vec<u8>, mutations: &[Mutation]) {
     }
 }
 
-/// `None` for half a surrogate pair where nobody looks: Python takes it, and so does this; serde_json does not.
+/// Returns `None` for half of a surrogate pair, which Python and this parser accept in skipped values, and serde_json does not.
 fn as_serde_json_reads(bytes: &[u8]) -> Option<Value> {
     match serde_json::from_slice(bytes) {
         Ok(value) => Some(value),
@@ -649,9 +649,9 @@ fn as_serde_json_reads(bytes: &[u8]) -> Option<Value> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
-    /// Whatever serde_json writes under a key that is not needed is passed over.
+    /// Any value under an unknown key is skipped.
     #[test]
-    fn any_value_is_passed_over(value in any_json(), key in ".*", pretty: bool) {
+    fn any_value_is_skipped(value in any_json(), key in ".*", pretty: bool) {
         prop_assume!(!["version", "backup_id", "volume_id", "parent_id", "created_at", "objects"].contains(&key.as_str()));
         let text = if pretty { serde_json::to_string_pretty(&value) } else { serde_json::to_string(&value) }.unwrap();
         let key = serde_json::to_string(&key).unwrap();
@@ -660,9 +660,9 @@ proptest! {
         prop_assert_eq!(read_metadata(with.as_bytes()).unwrap(), (head, entries));
     }
 
-    /// Whatever is written is read back.
+    /// Any list is read as it was written.
     #[test]
-    fn lists_are_read_back(
+    fn lists_are_read_as_written(
         names in prop::collection::vec((".*", any::<u32>(), any::<u32>(), any::<[u8; 16]>(), 0..4_usize), 0..20),
         ids in (".*", ".*", ".*", proptest::option::of(".*")),
         pretty: bool,
@@ -685,7 +685,7 @@ proptest! {
         }
     }
 
-    /// A file that something happened to is read as serde_json reads it, or not at all.
+    /// A changed file is read as serde_json reads it, or refused.
     #[test]
     fn a_changed_list_is_never_misread(which in 0..8_usize, mutations in mutations()) {
         let folder = ["none", "zlib", "bz2", "zstd"][which / 2];
@@ -710,7 +710,7 @@ proptest! {
         }
     }
 
-    /// The same for digests; and the outline never says anything else than the file.
+    /// The same for digests. The outline agrees with the file.
     #[test]
     fn changed_digests_are_never_misread(large: bool, mutations in mutations()) {
         let mut bytes = if large { hashes_file(2000, ",\n    ").into_bytes() } else { fixture("none/backup-1_sha256file") };
@@ -732,9 +732,9 @@ proptest! {
         }
     }
 
-    /// Objects that something happened to are damaged, or give the bytes that their digest decides on.
+    /// A changed object is damaged, or has the right length, and its digest decides.
     #[test]
-    fn changed_objects_end(which in 0..4_usize, mutations in mutations()) {
+    fn changed_objects_are_damaged_or_have_their_length(which in 0..4_usize, mutations in mutations()) {
         let folder = ["none", "zlib", "bz2", "zstd"][which];
         let mut bytes = fixture(&format!("{folder}/backup-1-00002"));
         mutate(&mut bytes, &mutations);

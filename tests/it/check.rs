@@ -25,7 +25,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
 use cinder_backup_repair::db::Engine;
-use cinder_backup_repair::format::generate::{Recipe, write};
+use cinder_backup_repair::format::generate::{BackupSpec, write};
 use cinder_backup_repair::format::metadata::Compression;
 use serde_json::Value;
 use uuid::Uuid;
@@ -60,7 +60,7 @@ fn patterns() -> &'static (Files, Files) {
             volume[chunk * CHUNK + 777] = u8::try_from(chunk + 1).unwrap();
         }
         let mut full = Files::new();
-        let mut recipe = Recipe {
+        let mut recipe = BackupSpec {
             prefix: &prefix_of(FULL, VOLUME),
             backup_id: FULL,
             volume_id: VOLUME,
@@ -79,7 +79,7 @@ fn patterns() -> &'static (Files, Files) {
         volume[9 * CHUNK + 5] = 99;
         let mut increment = Files::new();
         let prefix = prefix_of(INCREMENT, VOLUME);
-        recipe = Recipe { prefix: &prefix, backup_id: INCREMENT, parent_id: Some(FULL), ..recipe };
+        recipe = BackupSpec { prefix: &prefix, backup_id: INCREMENT, parent_id: Some(FULL), ..recipe };
         write(&recipe, &volume, Some(&digests), &mut |name, bytes| {
             increment.push((name, bytes));
             Ok(())

@@ -8,8 +8,8 @@ use super::layout;
 use super::transfer::{WRONG_SHA256FILE, add_format_error, add_sha256file_error, into_format};
 use crate::domain::id::same;
 use crate::domain::{Backup, Problem, ProblemCode};
-use crate::format::metadata::Entry;
-use crate::format::names::{self, Role};
+use crate::format::metadata::ObjectEntry;
+use crate::format::names::{self, ObjectRole};
 use crate::format::sha256file::Outline;
 use crate::format::{metadata, sha256file};
 use crate::storage::{ObjectInfo, ObjectStore, StorageError, StorageErrorKind};
@@ -89,7 +89,7 @@ impl<'a> Survey<'a> {
     }
 
     /// Compares the metadata, the listing and the sha256file. `listed` is the size of the sha256file in the listing.
-    fn compare(&mut self, head: &metadata::Head, listed: Option<u64>, thorough: bool) {
+    fn compare(&mut self, head: &metadata::MetadataHead, listed: Option<u64>, thorough: bool) {
         (self.inventory.begun, self.inventory.known) = (true, true);
         self.inventory.depth = "names, sizes and side files".to_owned();
         self.check_unlisted();
@@ -103,7 +103,7 @@ impl<'a> Survey<'a> {
         layout::check(&self.inventory, self.backup, &mut self.faults, &mut self.warnings);
         if outline.is_some() {
             self.check_digest_count();
-        } else if side_file == SideFile::Missing && head.knows_parents {
+        } else if side_file == SideFile::Missing && head.has_parent_key {
             let text = "its sha256file is missing: no increment can be made on it, and nothing shows what the volume held";
             // A restore reads the data of the backups that it is based on, but never their sha256files.
             let name = names::sha256file(&self.inventory.prefix);
@@ -135,7 +135,7 @@ impl<'a> Survey<'a> {
     }
 
     /// Reads the list of objects in the metadata.
-    fn read_metadata(&mut self, before_large: &mut dyn FnMut()) -> Option<metadata::Head> {
+    fn read_metadata(&mut self, before_large: &mut dyn FnMut()) -> Option<metadata::MetadataHead> {
         let name = names::metadata(&self.inventory.prefix);
         let (stream, md5) = Md5Reader::of(self.open_metadata(&name)?);
         let (mut entries, mut too_many) = (Vec::new(), false);
@@ -176,7 +176,7 @@ impl<'a> Survey<'a> {
     }
 
     /// Compares the head of the metadata with the row.
-    fn check_metadata(&mut self, name: &str, head: &metadata::Head) {
+    fn check_metadata(&mut self, name: &str, head: &metadata::MetadataHead) {
         let backup = self.backup;
         let mut add = |code: ProblemCode, text: String| self.faults.add(Severity::Corrupt, Problem::of(name, code, text));
         if head.backup_id != backup.id {
@@ -188,11 +188,11 @@ impl<'a> Survey<'a> {
         if head.version != "1.0.0" {
             add(ProblemCode::MetadataVersion, format!("its metadata has version {:?}, which no release of Cinder restores", head.version));
         }
-        if let Some(why) = &head.meta_wrong {
+        if let Some(why) = &head.volume_meta_problem {
             let text = format!("a restore would write the data and then fail on volume_meta, the volume's own properties: {why}");
             add(ProblemCode::VolumeMeta, text);
         }
-        if head.knows_parents && head.parent_id != backup.parent_id {
+        if head.has_parent_key && head.parent_id != backup.parent_id {
             let stated = head.parent_id.as_deref().unwrap_or("none");
             let known = backup.parent_id.as_deref().unwrap_or("none");
             add(ProblemCode::ParentDiffers, format!("its metadata names the parent {stated}, but backups.parent_id is {known}"));
@@ -228,9 +228,9 @@ impl<'a> Survey<'a> {
             inventory.present_bytes = inventory.present_bytes.saturating_add(found.size);
             inventory.times.add(found.modified);
             match names::role(&prefix, &found.name) {
-                Role::Metadata => {}
-                Role::Sha256File => sha256file = Some(found.size),
-                Role::Data(number) => {
+                ObjectRole::Metadata => {}
+                ObjectRole::Sha256File => sha256file = Some(found.size),
+                ObjectRole::Data(number) => {
                     inventory.data_objects += 1;
                     let at = by_number.partition_point(|(other, _)| *other < number);
                     let index = by_number.get(at).filter(|(other, _)| *other == number).map(|(_, index)| *index);
@@ -240,8 +240,8 @@ impl<'a> Survey<'a> {
                         None => {}
                     }
                 }
-                Role::Foreign if has_metadata => faults.add(Severity::Corrupt, extra(&found)),
-                Role::Foreign => {}
+                ObjectRole::Foreign if has_metadata => faults.add(Severity::Corrupt, extra(&found)),
+                ObjectRole::Foreign => {}
             }
             ControlFlow::Continue(())
         })?;
@@ -341,14 +341,14 @@ fn is_of_another_volume(backup: &Backup, volume_id: &str) -> bool {
     backup.volume_id.as_deref().is_some_and(|volume| !same(volume, volume_id))
 }
 
-fn object(prefix: &str, entry: &Entry) -> Result<Object, String> {
-    let Role::Data(number) = names::role(prefix, &entry.name) else {
+fn object(prefix: &str, entry: &ObjectEntry) -> Result<Object, String> {
+    let ObjectRole::Data(number) = names::role(prefix, &entry.name) else {
         return Err("its metadata lists an object whose name does not belong to this backup; that object was not read".to_owned());
     };
     if entry.length == 0 {
         return Err("its metadata lists an object without any data".to_owned());
     }
-    let Entry { offset, length, compression, md5, .. } = *entry;
+    let ObjectEntry { offset, length, compression, md5, .. } = *entry;
     Ok(Object { number, offset, length, compression, md5, stored: None, written: i64::MIN })
 }
 

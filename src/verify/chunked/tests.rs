@@ -14,7 +14,7 @@ use proptest::prelude::*;
 use super::chain::MOST_PARENTS_NAMED;
 use super::*;
 use crate::domain::{Backup, CheckVerdict, Driver, Level};
-use crate::format::generate::{self, Recipe};
+use crate::format::generate::{self, BackupSpec};
 use crate::format::metadata::Compression;
 use crate::format::names;
 use crate::storage::{MemoryStore, ObjectStore, StorageError};
@@ -49,7 +49,7 @@ impl Chain {
         for (number, volume) in volumes.iter().enumerate() {
             let (id_, prefix) = (id(number), prefix(number));
             let parent_id = number.checked_sub(1).map(id);
-            let recipe = Recipe {
+            let recipe = BackupSpec {
                 prefix: &prefix,
                 backup_id: &id_,
                 volume_id: &id(999),

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::*;
 use crate::domain::{ColumnSet, Glance, Listing};
-use crate::format::generate::{Recipe, write_from};
+use crate::format::generate::{BackupSpec, write_from};
 use crate::format::metadata::Compression;
 use crate::storage::{MemoryStore, ObjectInfo, ObjectStore, StorageErrorKind};
 use crate::verify::chunked::LARGE;
@@ -284,7 +284,7 @@ fn increments(number: usize) -> (Far, Vec<Target>) {
     for number in 0..number {
         let (id, prefix) = (format!("b{number:02}"), format!("p{number:02}"));
         let parent = targets.first().map(|target| Arc::new(target.backup.clone()));
-        let recipe = Recipe {
+        let recipe = BackupSpec {
             prefix: &prefix,
             backup_id: &id,
             volume_id: "v",

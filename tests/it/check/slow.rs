@@ -11,7 +11,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use cinder_backup_repair::db::Engine;
-use cinder_backup_repair::format::generate::{Recipe, write_from};
+use cinder_backup_repair::format::generate::{BackupSpec, write_from};
 use cinder_backup_repair::format::metadata::Compression;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -36,7 +36,7 @@ pub(super) fn bucket(backups: usize) -> (Site, Counting, Vec<String>) {
     for number in 0..backups as u64 {
         let id = new_id();
         let prefix = format!("volume_{volume}/20261122100000/az_nova_backup_{id}");
-        let recipe = Recipe {
+        let recipe = BackupSpec {
             prefix: &prefix,
             backup_id: &id,
             volume_id: &volume,

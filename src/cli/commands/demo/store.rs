@@ -14,7 +14,7 @@ use jiff::tz::TimeZone;
 use crate::cli::error::{Error, Result};
 use crate::cli::exit::Exit;
 use crate::domain::status::{AVAILABLE, ERROR};
-use crate::format::generate::{self, Digests, Recipe};
+use crate::format::generate::{self, BackupSpec, Digests};
 use crate::format::metadata::Compression;
 
 /// The demo's backup_file_size: 64 objects to a GiB.
@@ -91,7 +91,7 @@ pub fn fill(root: &Path, row: &mut dyn FnMut(&str) -> Result<Row>) -> Result<()>
 fn write(folder: &Path, id: &str, row: &Row, parent: Option<&[[u8; 32]]>, fate: Fate) -> io::Result<Digests> {
     let began = began(&row.created_at)?;
     let created_at = format!("{}+00:00", row.created_at);
-    let recipe = Recipe {
+    let recipe = BackupSpec {
         prefix: &row.prefix,
         backup_id: id,
         volume_id: &row.volume_id,
