@@ -5,14 +5,18 @@
 //! a last look at the storage of those that rest on a check; intents into the log and onto the disk; then for each unit a transaction in which its rows are locked, read,
 //! compared with the plan, decided over again, changed under guard and read back; then the outcomes into the log.
 
+mod batch;
 mod executor;
 mod heartbeat_wait;
 mod history_view;
 mod journal;
 mod locked_rows;
+mod options;
 mod partition;
+mod progress;
 mod recheck;
 mod reconcile;
+mod records;
 mod simulate;
 mod storage_recheck;
 mod undo;
@@ -22,11 +26,12 @@ mod worker;
 pub mod writes;
 mod written;
 
-pub use executor::{Executor, Failure, Mode, Options, Progress, Run};
+pub use executor::Executor;
 pub use history_view::{FirstWriters, LaterUnits, first_writers};
 pub use journal::{Journal, NoJournal};
+pub use options::{Connect, Mode, Options};
+pub use progress::{Failure, Progress, Run};
 pub use reconcile::{Settlement, Standing, UnitContext, current, settle_unit};
 pub use simulate::{SimulatedOutcome, SimulatedUnit, simulate};
 pub use storage_recheck::{Precheck, deciding_check};
 pub use undo::{Undo, UndoError, undo_units};
-pub use worker::Connect;

@@ -29,7 +29,7 @@ pub struct StorageRechecks(HashMap<usize, (Look, String)>);
 
 impl StorageRechecks {
     /// Looks at the storage of all units of a batch that rest on it.
-    pub fn at(storage: &dyn Precheck, plan: &Plan, batch: &[Unit]) -> Self {
+    pub fn of(storage: &dyn Precheck, plan: &Plan, batch: &[Unit]) -> Self {
         let (units, checks): (Vec<&Unit>, Vec<&CheckResult>) =
             batch.iter().filter_map(|unit| Some((unit, deciding_check(plan, unit)?))).unzip();
         if checks.is_empty() {
@@ -41,7 +41,7 @@ impl StorageRechecks {
     }
 
     /// Why a unit is not to be changed any more.
-    pub fn moved(&self, unit: &Unit) -> Option<String> {
+    pub fn change_of(&self, unit: &Unit) -> Option<String> {
         match self.0.get(&unit.number)? {
             (Look::Moved(what), at) => {
                 Some(format!("its data on the storage has changed since it was checked at {at}: {what}; check it again"))

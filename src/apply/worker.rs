@@ -6,32 +6,25 @@ use std::time::{Duration, Instant};
 
 use jiff::SignedDuration;
 
+use super::Settlement;
 use super::heartbeat_wait::depends_on_silence;
 use super::locked_rows::{LockedFacts, LockedRows};
+use super::options::{Connect, Mode, Options};
 use super::recheck::{Recheck, decide_again, same_decision};
 use super::reconcile::{Sent, Standing, settle_rows};
 use super::undo_guard::begun_since;
 use super::unit_rows::UnitRows;
 use super::writes::{by_row, update};
 use super::written::RunState;
-use super::{Mode, Options, Settlement};
 use crate::audit::record::Window;
 use crate::db::schema::Schema;
 use crate::db::{Access, CommitOutcome, DbError, DbErrorKind, Engine, PipelineStep, Session, StepResult};
 use crate::domain::status::ERROR_DELETING;
 use crate::domain::time::{is_same_moment, rfc3339};
 use crate::domain::transitions::{Direction, is_allowed};
-use crate::domain::{Backup, Change, FindingKind, Image, Moved, Outcome, Services, Situation, Table, UnitResult};
+use crate::domain::{Backup, Change, FindingKind, Image, Moved, Outcome, Services, Situation, Table};
 use crate::plan::{Plan, Purpose, Unit};
 use crate::scan::{Census, Lock, Reader, row_in};
-
-/// Opens another session on the same database.
-pub type Connect<'a> = &'a (dyn Fn() -> Result<Box<dyn Session>, DbError> + Sync);
-
-enum Attempt {
-    Ended(Outcome, Option<String>, Vec<Moved>, Transaction),
-    Failed(DbError),
-}
 
 /// Heartbeats older than this are looked at anew before a unit begins: a service may have come back.
 const SITUATION_MAX_AGE: Duration = Duration::from_secs(2);
@@ -42,8 +35,6 @@ const LOCK_ATTEMPTS: u32 = 2;
 /// A unit writes within this time of its intent, or not at all; and the intent says so, with as much again to spare for statements that
 /// are on their way: an outcome that gets lost can be settled later only if what was to happen has an end.
 const WRITES_WITHIN: Duration = Duration::from_secs(300);
-/// A unit begins within this time of its intent, so that waiting for locks leaves it time to write.
-pub(super) const BEGINS_WITHIN: Duration = Duration::from_secs(150);
 const WINDOW: SignedDuration = SignedDuration::from_secs(600);
 
 /// The clock and the heartbeats, and since when they are known.
@@ -87,14 +78,38 @@ impl TimedSituation {
     }
 }
 
-/// What an attempt did, as far as it got.
+/// What a transaction read and wrote, as far as it got.
 #[derive(Debug, Default)]
 pub(super) struct Transaction {
     pub before: Vec<Image>,
     pub changes: Vec<Change>,
     pub after: Vec<Image>,
-    /// The server that was told to commit, where it did not answer.
+    /// The server that was told to commit, if it did not answer.
     pub sent_to: Option<String>,
+}
+
+/// How a unit ended.
+#[derive(Debug)]
+pub(super) struct UnitEnd {
+    pub outcome: Outcome,
+    pub reason: Option<String>,
+    /// The columns that are not as planned.
+    pub moved: Vec<Moved>,
+    pub transaction: Transaction,
+}
+
+impl UnitEnd {
+    /// The end of a unit that wrote nothing.
+    pub fn unchanged(outcome: Outcome, reason: String) -> Self {
+        Self { outcome, reason: Some(reason), moved: Vec::new(), transaction: Transaction::default() }
+    }
+}
+
+/// A unit and the rows that it needs.
+#[derive(Clone, Copy)]
+pub(super) struct UnitJob<'a> {
+    pub unit: &'a Unit,
+    pub rows: &'a UnitRows,
 }
 
 /// What every session of a run works with.
@@ -178,138 +193,113 @@ impl Worker<'_> {
         }
     }
 
-    /// One unit, tried again where the database asks for it. The error is what made it fail, if it failed; a fatal one leaves
-    /// no session to go on with.
+    /// Executes a unit, again if the database asks for it. The error is what made it fail; after a fatal one there is no session left.
     pub fn unit(
         &self,
         session: &mut Box<dyn Session>,
-        unit: &Unit,
-        rows: &UnitRows,
+        job: UnitJob<'_>,
         known: &mut TimedSituation,
         retried: &mut dyn FnMut(&DbError),
-    ) -> (UnitResult, Transaction, Option<DbError>) {
+    ) -> (UnitEnd, Option<DbError>) {
         let mut attempt = 1;
-        loop {
-            let error = match self.attempt(session, unit, rows, &known.situation) {
-                Attempt::Ended(outcome, reason, moved, done) => {
-                    return (ended(unit, outcome, reason, moved, &done), done, None);
-                }
-                Attempt::Failed(error) => error,
+        let error = loop {
+            let error = match self.attempt(session, job, &known.situation) {
+                Ok(end) => return (end, None),
+                Err(error) => error,
             };
-            // Before COMMIT a lost connection has rolled back: the unit may be tried again on another one.
+            // Before COMMIT, a lost connection has rolled back: the unit may be tried again on another one.
             let lost = error.is_fatal();
             if lost {
                 match self.reconnect() {
                     Ok(fresh) => *session = fresh,
-                    Err(another) => return failed(unit, another),
+                    Err(another) => break another,
                 }
             }
             let error = DbError { fatal: false, ..error };
             let again = error.is_retryable() || (lost && error.kind == DbErrorKind::Connection);
             if !again || attempt >= self.attempts(&error) || (self.stop)() {
-                return failed(unit, error);
+                break error;
             }
             retried(&error);
             std::thread::sleep(self.options.backoff.jittered(attempt));
             attempt += 1;
             match self.read_situation(session) {
                 Ok(now) => *known = now,
-                Err(error) => return failed(unit, error),
+                Err(error) => break error,
             }
-        }
+        };
+        (UnitEnd::unchanged(Outcome::Failed, error.to_string()), Some(error))
     }
 
-    fn attempt(&self, session: &mut Box<dyn Session>, unit: &Unit, rows: &UnitRows, situation: &Situation) -> Attempt {
+    fn attempt(&self, session: &mut Box<dyn Session>, job: UnitJob<'_>, situation: &Situation) -> Result<UnitEnd, DbError> {
         let writing = self.options.mode == Mode::Write;
-        if let Err(error) = session.begin(if writing { Access::Write } else { Access::ReadOnly }) {
-            return Attempt::Failed(error);
-        }
-        let lock = if writing { Lock::Held } else { Lock::None };
-        let (now, changes) = match self.recheck(session, unit, rows, situation, lock) {
+        session.begin(if writing { Access::Write } else { Access::ReadOnly })?;
+        let (now, changes) = match self.recheck(session, job, situation) {
             Ok(Recheck::Valid { now, changes }) => (now, changes),
             Ok(Recheck::RowsChanged(moved)) => {
-                return roll_back(session, Outcome::Changed, "changed since the plan was made".to_owned(), moved);
+                let end = UnitEnd::unchanged(Outcome::Changed, "changed since the plan was made".to_owned());
+                return roll_back(session, UnitEnd { moved, ..end });
             }
-            Ok(Recheck::OtherDecision(why)) => return roll_back(session, Outcome::Changed, why, Vec::new()),
-            Ok(Recheck::Refused(why)) => return roll_back(session, Outcome::Refused, why, Vec::new()),
+            Ok(Recheck::OtherDecision(why)) => return roll_back(session, UnitEnd::unchanged(Outcome::Changed, why)),
+            Ok(Recheck::Refused(why)) => return roll_back(session, UnitEnd::unchanged(Outcome::Refused, why)),
             Err(error) => return give_up(session, error),
         };
         if !writing {
-            let done = Transaction { before: now, changes, ..Transaction::default() };
-            return match session.rollback() {
-                Ok(()) => Attempt::Ended(Outcome::Planned, None, Vec::new(), done),
-                Err(error) => Attempt::Failed(error),
-            };
+            let transaction = Transaction { before: now, changes, ..Transaction::default() };
+            return roll_back(session, UnitEnd { outcome: Outcome::Planned, reason: None, moved: Vec::new(), transaction });
         }
         if self.begun.elapsed() > WRITES_WITHIN {
             let why =
                 format!("the time to write that its record in the audit log gives it ({} s) is over; try again", WRITES_WITHIN.as_secs());
-            return roll_back(session, Outcome::Failed, why, Vec::new());
+            return roll_back(session, UnitEnd::unchanged(Outcome::Failed, why));
         }
-        self.write(session, unit, now, changes)
+        self.write(session, job.unit, now, changes)
     }
 
-    fn recheck(
-        &self,
-        session: &mut Box<dyn Session>,
-        unit: &Unit,
-        rows: &UnitRows,
-        situation: &Situation,
-        lock: Lock,
-    ) -> Result<Recheck, DbError> {
-        let (plan, columns) = (self.plan, self.plan.columns);
+    fn recheck(&self, session: &mut Box<dyn Session>, job: UnitJob<'_>, situation: &Situation) -> Result<Recheck, DbError> {
+        let UnitJob { unit, rows } = job;
         let mut reader = Reader { session: session.as_mut(), schema: self.schema };
-        let check = plan.check_of(unit);
-        let mut fresh = LockedRows::read(&mut reader, rows, lock, plan.purpose == Purpose::Repair)?;
-        // Not before the rows are read, which may take as long as a lock does: others have to say what they wrote.
+        let lock = if self.options.mode == Mode::Write { Lock::Held } else { Lock::None };
+        let mut locked = LockedRows::read(&mut reader, rows, lock, self.plan.purpose == Purpose::Repair)?;
+        // Only after the rows are read, which may wait for a lock: by then the other sessions have recorded what they wrote.
         let written = self.state.written.read().unwrap_or_else(PoisonError::into_inner);
         if self.options.mode == Mode::DryRun {
-            fresh.assume(&written.rows);
+            locked.assume(&written.rows);
         }
-        let now = match fresh.compare(unit, &written.rows, columns) {
+        let now = match locked.compare(unit, &written.rows, self.plan.columns) {
             Ok(now) => now,
             Err(moved) => return Ok(Recheck::RowsChanged(moved)),
         };
-        let (changes, direction) = match plan.purpose {
-            Purpose::Undo => match fresh.unfit(unit).map_or_else(|| begun_since(&mut reader, plan, unit), |why| Ok(Some(why)))? {
-                Some(why) => return Ok(Recheck::Refused(why)),
-                None => (unit.changes.clone(), Direction::Either),
+        let facts = LockedFacts { rows: &locked, unit, census: self.census, written: &written };
+        let (decided, direction) = match self.plan.purpose {
+            Purpose::Repair => (self.changes_of_repair(&facts, situation), Direction::Forward),
+            Purpose::Undo => match locked.unfit(unit).map_or_else(|| begun_since(&mut reader, self.plan, unit), |why| Ok(Some(why)))? {
+                Some(why) => (Err(Recheck::Refused(why)), Direction::Either),
+                None => (Ok(unit.changes.clone()), Direction::Either),
             },
-            Purpose::Repair => {
-                let by_heartbeat = depends_on_silence(unit, check, &plan.policy);
-                let silent = match unit.kind {
-                    FindingKind::Backup => fresh.backup(&unit.id).and_then(host_at_work),
-                    FindingKind::Volume | FindingKind::Snapshot => unit.host.as_deref(),
-                };
-                if let Some(why) = silent.filter(|_| by_heartbeat).and_then(|host| heartbeat_since_plan(plan, host, situation)) {
-                    return Ok(Recheck::Refused(why));
-                }
-                let facts = LockedFacts { rows: &fresh, unit, census: self.census, written: &written };
-                let finding = decide_again(&facts, check, situation, &plan.policy);
-                match same_decision(unit, finding, &written) {
-                    Ok(changes) => (changes, Direction::Forward),
-                    Err(otherwise) => return Ok(otherwise),
-                }
-            }
         };
-        // The last look before anything is written: whatever led here, only what the table of changes allows passes.
-        for change in &changes {
-            let row = now.iter().find(|image| image.table == change.table && image.id == change.id);
-            let seen = row.is_some_and(|image| *image.value(&change.column) == change.from);
-            if !seen || !is_allowed(change, direction) {
-                return Ok(Recheck::Refused(format!(
-                    "the change of {}.{} of {} is not one that this program makes",
-                    change.table, change.column, change.id
-                )));
-            }
-        }
-        if changes.is_empty() {
-            return Ok(Recheck::Refused("there is nothing to change".to_owned()));
-        }
-        Ok(Recheck::Valid { now, changes })
+        Ok(match decided.and_then(|changes| only_allowed(changes, &now, direction)) {
+            Ok(changes) => Recheck::Valid { now, changes },
+            Err(otherwise) => otherwise,
+        })
     }
 
-    fn write(&self, session: &mut Box<dyn Session>, unit: &Unit, now: Vec<Image>, changes: Vec<Change>) -> Attempt {
+    /// The changes of a unit, decided again; an error if they are not the plan's.
+    fn changes_of_repair(&self, facts: &LockedFacts<'_>, situation: &Situation) -> Result<Vec<Change>, Recheck> {
+        let (plan, unit) = (self.plan, facts.unit);
+        let check = plan.check_of(unit);
+        let host = match unit.kind {
+            FindingKind::Backup => facts.rows.backup(&unit.id).and_then(host_at_work),
+            FindingKind::Volume | FindingKind::Snapshot => unit.host.as_deref(),
+        };
+        let silent = host.filter(|_| depends_on_silence(unit, check, &plan.policy));
+        if let Some(why) = silent.and_then(|host| heartbeat_since_plan(plan, host, situation)) {
+            return Err(Recheck::Refused(why));
+        }
+        same_decision(unit, decide_again(facts, check, situation, &plan.policy), facts.written)
+    }
+
+    fn write(&self, session: &mut Box<dyn Session>, unit: &Unit, now: Vec<Image>, changes: Vec<Change>) -> Result<UnitEnd, DbError> {
         let columns = self.plan.columns;
         let rows = by_row(&changes);
         let reader = Reader { session: session.as_mut(), schema: self.schema };
@@ -318,7 +308,7 @@ impl Worker<'_> {
         let mut steps = Vec::with_capacity(rows.len() * 2);
         for ((table, id), row_changes) in &rows {
             let Some(image) = now.iter().find(|image| image.table == *table && image.id == *id) else {
-                return roll_back(session, Outcome::Refused, format!("the plan has no image of {table} {id}"), Vec::new());
+                return roll_back(session, UnitEnd::unchanged(Outcome::Refused, format!("the plan has no image of {table} {id}")));
             };
             let write = update(columns, image, row_changes);
             steps.push(PipelineStep::Execute(write.statement, write.params));
@@ -335,49 +325,43 @@ impl Worker<'_> {
             let found = row_in(look, *table, id).map(|row| row.image(columns));
             if matched != 1 {
                 let why = format!("the guarded UPDATE of {table} {id} matched {matched} rows in place of 1");
-                return roll_back(session, Outcome::Changed, why, Vec::new());
+                return roll_back(session, UnitEnd::unchanged(Outcome::Changed, why));
             }
             match found {
                 Some(found) if row_changes.iter().all(|change| *found.value(&change.column) == change.to) => after.push(found),
                 _ => {
                     let why = format!("the database did not store {table} {id} as it was told to");
-                    return roll_back(session, Outcome::Failed, why, Vec::new());
+                    return roll_back(session, UnitEnd::unchanged(Outcome::Failed, why));
                 }
             }
         }
         if after.len() != rows.len() {
             let why = "the database did not answer every statement".to_owned();
-            return roll_back(session, Outcome::Failed, why, Vec::new());
+            return roll_back(session, UnitEnd::unchanged(Outcome::Failed, why));
         }
         let before: Vec<Image> =
             after.iter().filter_map(|row| now.iter().find(|image| image.table == row.table && image.id == row.id)).cloned().collect();
+        let mut transaction = Transaction { before, changes, after, sent_to: None };
         match session.commit() {
-            CommitOutcome::Committed => {
-                Attempt::Ended(Outcome::Applied, None, Vec::new(), Transaction { before, changes, after, sent_to: None })
-            }
-            CommitOutcome::NotCommitted(error) => Attempt::Failed(error),
+            CommitOutcome::Committed => Ok(UnitEnd { outcome: Outcome::Applied, reason: None, moved: Vec::new(), transaction }),
+            CommitOutcome::NotCommitted(error) => Err(error),
             CommitOutcome::Unknown(error) => {
-                let sent_to = session.node().map(str::to_owned);
-                let settled = self.settle(session, (&before, &after), sent_to.as_deref(), &error, unit);
-                let reason = format!("{error}; {}", settled.reason);
-                // Where it stays unknown, what it was to leave is what it can be settled by later.
-                let after = if settled.outcome == Outcome::Failed { Vec::new() } else { after };
-                Attempt::Ended(settled.outcome, Some(reason), Vec::new(), Transaction { before, changes, after, sent_to })
+                transaction.sent_to = session.node().map(str::to_owned);
+                let settled = self.settle(session, &transaction, &error, unit.number);
+                let reason = Some(format!("{error}; {}", settled.reason));
+                // If it stays unknown, it can be settled later by the rows that it was to leave.
+                if settled.outcome == Outcome::Failed {
+                    transaction.after.clear();
+                }
+                Ok(UnitEnd { outcome: settled.outcome, reason, moved: Vec::new(), transaction })
             }
         }
     }
 
     /// After a COMMIT without an answer: opens another session and looks. Never writes.
-    fn settle(
-        &self,
-        session: &mut Box<dyn Session>,
-        (before, after): (&[Image], &[Image]),
-        sent_to: Option<&str>,
-        lost: &DbError,
-        unit: &Unit,
-    ) -> Settlement {
+    fn settle(&self, session: &mut Box<dyn Session>, written: &Transaction, lost: &DbError, unit: usize) -> Settlement {
         let mut last = lost.clone();
-        let sent = Sent { to: sent_to, until: self.until, is_over: false };
+        let sent = Sent { to: written.sent_to.as_deref(), until: self.until, is_over: false };
         for attempt in 1..=self.options.attempts.max(1) {
             if attempt > 1 {
                 std::thread::sleep(self.options.backoff.times(4).jittered(attempt));
@@ -389,7 +373,7 @@ impl Worker<'_> {
                     continue;
                 }
             };
-            let mut look = || settle_rows(fresh.as_mut(), self.schema, before, after, &sent);
+            let mut look = || settle_rows(fresh.as_mut(), self.schema, &written.before, &written.after, &sent);
             let settled = match look() {
                 // Another server answers now, where the old transaction holds no lock: give it time to arrive.
                 Ok(settled) if settled.standing == Standing::Before && settled.outcome == Outcome::Unknown => {
@@ -408,7 +392,7 @@ impl Worker<'_> {
         }
         Settlement {
             outcome: Outcome::Unknown,
-            reason: format!("reading again failed ({last}); `history reconcile` settles unit {} once the database is back", unit.number),
+            reason: format!("reading again failed ({last}); `history reconcile` settles unit {} once the database is back", unit),
             standing: Standing::Hidden,
             found: Vec::new(),
         }
@@ -433,40 +417,29 @@ fn heartbeat_since_plan(plan: &Plan, host: &str, situation: &Situation) -> Optio
         .then(|| format!("cinder-backup on {host} has beaten since the plan was made; scan again"))
 }
 
-fn roll_back(session: &mut Box<dyn Session>, outcome: Outcome, reason: String, moved: Vec<Moved>) -> Attempt {
-    match session.rollback() {
-        Ok(()) => Attempt::Ended(outcome, Some(reason), moved, Transaction::default()),
-        Err(error) => Attempt::Failed(error),
+/// The last check before anything is written: only changes in the table of changes pass, whatever led to them.
+fn only_allowed(changes: Vec<Change>, now: &[Image], direction: Direction) -> Result<Vec<Change>, Recheck> {
+    let is_current = |change: &Change| {
+        let row = now.iter().find(|image| image.table == change.table && image.id == change.id);
+        row.is_some_and(|image| *image.value(&change.column) == change.from)
+    };
+    if let Some(change) = changes.iter().find(|change| !is_current(change) || !is_allowed(change, direction)) {
+        let Change { table, column, id, .. } = change;
+        return Err(Recheck::Refused(format!("the change of {table}.{column} of {id} is not one that this program makes")));
     }
+    if changes.is_empty() { Err(Recheck::Refused("there is nothing to change".to_owned())) } else { Ok(changes) }
 }
 
-fn give_up(session: &mut Box<dyn Session>, error: DbError) -> Attempt {
+fn roll_back(session: &mut Box<dyn Session>, end: UnitEnd) -> Result<UnitEnd, DbError> {
+    session.rollback().map(|()| end)
+}
+
+fn give_up(session: &mut Box<dyn Session>, error: DbError) -> Result<UnitEnd, DbError> {
     if error.is_fatal() {
-        return Attempt::Failed(error);
+        return Err(error);
     }
     match session.rollback() {
-        Ok(()) => Attempt::Failed(error),
-        Err(broken) => Attempt::Failed(DbError { fatal: broken.fatal, ..error }),
-    }
-}
-
-fn failed(unit: &Unit, error: DbError) -> (UnitResult, Transaction, Option<DbError>) {
-    let done = Transaction::default();
-    (ended(unit, Outcome::Failed, Some(error.to_string()), Vec::new(), &done), done, Some(error))
-}
-
-pub(super) fn ended(unit: &Unit, outcome: Outcome, reason: Option<String>, moved: Vec<Moved>, done: &Transaction) -> UnitResult {
-    let changes = if done.changes.is_empty() { unit.changes.clone() } else { done.changes.clone() };
-    UnitResult {
-        unit: unit.number,
-        kind: unit.kind,
-        id: unit.id.clone(),
-        name: unit.name.clone(),
-        outcome,
-        reason,
-        moved,
-        last_look: None,
-        changes,
-        after: done.after.clone(),
+        Ok(()) => Err(error),
+        Err(broken) => Err(DbError { fatal: broken.fatal, ..error }),
     }
 }

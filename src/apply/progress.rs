@@ -1,0 +1,63 @@
+//! What a run reports: events while it runs, and its end.
+
+use crate::audit::AuditError;
+use crate::db::DbError;
+use crate::domain::{Tally, UnitResult};
+
+/// What happens while a run goes on, for whoever shows it.
+#[derive(Debug)]
+pub enum Progress<'a> {
+    /// A unit has ended.
+    Ended(&'a UnitResult),
+    /// A unit is tried again.
+    Retry {
+        /// Its number.
+        unit: usize,
+        /// Why.
+        error: &'a DbError,
+    },
+    /// Before anything is written, the run waits for heartbeats of these hosts. Reported once a second, at the end with zero.
+    Waiting {
+        /// The hosts.
+        hosts: &'a [String],
+        /// How much longer, in whole seconds.
+        seconds: u64,
+    },
+    /// Another session could not be had; the run goes on with those that there are.
+    FewerSessions(&'a DbError),
+}
+
+/// Why a run stopped before its last unit.
+#[derive(Debug)]
+pub enum Failure {
+    /// The log could not be written before a change: nothing was changed without a record.
+    LogBefore(AuditError),
+    /// The log could not be completed after changes were made.
+    LogAfter(AuditError),
+    /// The database is out of reach, or refuses everything alike.
+    Database(DbError),
+    /// One unit after the other failed for want of a lock.
+    LockedOut(DbError),
+    /// A signal asked for an end.
+    Interrupted,
+}
+
+/// A run as it ended.
+#[derive(Debug)]
+pub struct Run {
+    /// One result a unit, in order.
+    pub results: Vec<UnitResult>,
+    /// Why it stopped early, if it did.
+    pub failure: Option<Failure>,
+    /// Every unit that failed did so for want of a lock.
+    pub locks_only: bool,
+    /// Who held the lock that a unit could not get, as far as the server tells: a sentence each; hostile text.
+    pub lock_holders: Vec<String>,
+}
+
+impl Run {
+    /// How many units ended how.
+    pub fn tally(&self) -> Tally {
+        Tally::of(self.results.iter().map(|result| &result.outcome))
+    }
+}
