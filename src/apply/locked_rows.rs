@@ -213,3 +213,7 @@ impl Facts for LockedFacts<'_> {
         Vec::new()
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests;
