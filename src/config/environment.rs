@@ -1,5 +1,4 @@
-//! What the configuration may know about the process that it runs in, as a value: nothing below reads the real
-//! environment, so a test can say what it is.
+//! The environment of the process as a value. No other part of `config` reads the real environment, so a test can set it.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -9,18 +8,18 @@ use std::path::{Path, PathBuf};
 use super::{ConfigError, Origin};
 use crate::input;
 
-/// No configuration file is larger than this; what is larger was not meant.
+/// The largest configuration file. A larger file is a mistake.
 const LARGEST_FILE: u64 = 16 * 1024 * 1024;
 
-/// The process's environment as far as the configuration depends on it.
+/// The part of the process's environment on which the configuration depends.
 #[derive(Clone)]
 pub struct Environment {
     /// The environment variables.
     pub vars: BTreeMap<String, OsString>,
     /// The home directory.
     pub home: Option<PathBuf>,
-    /// The directory below which the usual places (`/etc/cinder`, `/var/run/postgresql`) are looked for: `/`, but
-    /// another in tests and for a file system that is mounted elsewhere.
+    /// The root of the usual places (`/etc/cinder`, `/var/run/postgresql`). It is `/`, except in tests and for a file system that is
+    /// mounted elsewhere.
     pub root: PathBuf,
 }
 
@@ -30,7 +29,7 @@ impl Default for Environment {
     }
 }
 
-/// Names only: a variable may hold a password.
+/// Shows only the names of variables, because a value may be a password.
 impl fmt::Debug for Environment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Environment")
@@ -50,12 +49,12 @@ impl Environment {
         Self { vars, home, root: PathBuf::from("/") }
     }
 
-    /// A variable that is set, is text and is not empty; an empty one counts as unset.
+    /// A variable that is set, UTF-8 and not empty.
     pub(super) fn var(&self, name: &str) -> Option<&str> {
         self.vars.get(name)?.to_str().filter(|value| !value.is_empty())
     }
 
-    /// The same for a variable that must not be passed over when it is not text.
+    /// Like [`Environment::var`], but an error if the variable is not UTF-8.
     pub(super) fn text(&self, name: &'static str) -> Result<Option<&str>, ConfigError> {
         match self.vars.get(name).filter(|value| !value.is_empty()) {
             None => Ok(None),
@@ -78,12 +77,12 @@ impl Environment {
         self.home.as_ref().map(|home| home.join(name))
     }
 
-    /// One of the usual absolute paths, below [`Environment::root`].
+    /// An absolute path below [`Environment::root`].
     pub(super) fn at(&self, path: &str) -> PathBuf {
         self.root.join(path.trim_start_matches('/'))
     }
 
-    /// `~` and `~/x` made absolute, as Python's `expanduser` does for the own user.
+    /// Makes `~` and `~/x` absolute, as Python's `expanduser` does for the current user.
     pub(super) fn expand_home(&self, path: &str) -> PathBuf {
         match (path.strip_prefix('~'), &self.home) {
             (Some(""), Some(home)) => home.clone(),
@@ -92,7 +91,7 @@ impl Environment {
         }
     }
 
-    /// The path as a person writes it: with `~` for the home directory.
+    /// The path with `~` for the home directory, for people.
     pub(super) fn shown(&self, path: &Path) -> PathBuf {
         match &self.home {
             Some(home) => path.strip_prefix(home).map_or_else(|_| path.to_path_buf(), |rest| Path::new("~").join(rest)),
@@ -101,7 +100,7 @@ impl Environment {
     }
 }
 
-/// Reads a text file of sane size.
+/// Reads a text file up to the size limit.
 pub(super) fn read_text(path: &Path) -> Result<String, ConfigError> {
     let bytes = input::read(path, LARGEST_FILE).map_err(|error| ConfigError::unreadable(path, error))?;
     String::from_utf8(bytes).map_err(|error| {

@@ -1,21 +1,21 @@
-//! What can be wrong with the configuration: each error is one sentence that says what, where, and what to do.
+//! Errors in the configuration: what is wrong, where, and what to do.
 
 use thiserror::Error;
 
 use super::Origin;
 
-/// A configuration that cannot be used. Holds no secret: values are never part of it, only places and names.
+/// A configuration that cannot be used. It contains only origins and names, and no values, which could be secret.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ConfigError {
-    /// A file or directory that was asked for cannot be read.
+    /// A file or directory cannot be read.
     #[error("cannot read {path}: {reason}")]
     Unreadable {
         /// The file.
         path: String,
-        /// What the operating system said, and what to do.
+        /// The error of the operating system, and what to do.
         reason: String,
     },
-    /// A line that does not follow the rules of its file.
+    /// A line with a syntax error.
     #[error("{path}:{line}: {problem}")]
     Syntax {
         /// The file.
@@ -28,21 +28,21 @@ pub enum ConfigError {
     /// A value that cannot be used.
     #[error("{origin}: {problem}")]
     Invalid {
-        /// Where the value was written.
+        /// The origin of the value.
         origin: Origin,
         /// What is wrong and what to do.
         problem: String,
     },
     /// Nothing names a database.
-    #[error("no Cinder database is configured: {looked}; give --database-url URL or --config-file FILE")]
+    #[error("no Cinder database is configured: {searched}; give --database-url URL or --config-file FILE")]
     NoDatabase {
-        /// Where it was looked for.
-        looked: String,
+        /// Where it was searched for.
+        searched: String,
     },
 }
 
 impl ConfigError {
-    /// A value that cannot be used, with the place where it was written.
+    /// A value that cannot be used.
     pub(super) fn invalid(origin: &Origin, problem: impl Into<String>) -> Self {
         Self::Invalid { origin: origin.clone(), problem: problem.into() }
     }

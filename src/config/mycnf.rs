@@ -1,7 +1,7 @@
 //! MySQL's option files (my.cnf), as far as a client's connection depends on them.
 //!
-//! Two readers exist and differ: the client library's (escapes, `#` ends a line, `!include`) and Python's configparser,
-//! which PyMySQL uses (none of these). A file that a URL names is read as that URL's driver would read it.
+//! Two dialects exist: the client library has escapes, `#` as the end of a line and `!include`; Python's configparser, which PyMySQL
+//! uses, has none of these. A file in a URL is read as the URL's driver reads it.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -9,14 +9,14 @@ use std::path::{Path, PathBuf};
 
 use secrecy::SecretString;
 
-use super::draft::parse_bool;
 use super::environment::read_text;
+use super::url_options::parse_bool;
 use super::{ConfigError, Environment, Origin, Setting};
 
-/// How deep files may include each other, as in the client library.
+/// The largest depth of includes, as in the client library.
 const DEEPEST_INCLUDE: usize = 10;
 
-/// Whose rules apply.
+/// Whose syntax applies.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Dialect {
     /// The C client libraries'.
@@ -25,38 +25,38 @@ pub(super) enum Dialect {
     Python,
 }
 
-struct Entry {
+struct OptionLine {
     group: String,
     key: String,
-    /// `None` for a name that stands alone.
+    /// `None` for a name without a value.
     setting: Setting<Option<String>>,
 }
 
-/// An option file with what it includes. Holds passwords: not to be printed.
+/// An option file and its includes. It contains passwords and must not be printed.
 pub(super) struct MyCnf {
-    entries: Vec<Entry>,
+    entries: Vec<OptionLine>,
     world_writable: bool,
 }
 
 impl MyCnf {
-    /// Reads a file and what it includes.
+    /// Reads a file and its includes.
     pub fn load(path: &Path, dialect: Dialect, env: &Environment) -> Result<Self, ConfigError> {
         let mut file = Self { entries: Vec::new(), world_writable: world_writable(path) };
         file.read(path, dialect, env, 0)?;
         Ok(file)
     }
 
-    /// Whether everybody may write to the file; the client library then does not trust it.
+    /// Whether everybody may write to the file. The client library ignores such a file.
     pub fn world_writable(&self) -> bool {
         self.world_writable
     }
 
-    /// The last value that any of the groups gives; `-` and `_` are the same.
+    /// The last value in any of the groups; `-` and `_` are the same.
     pub fn get(&self, groups: &[&str], key: &str) -> Option<&Setting<Option<String>>> {
         self.entries.iter().rev().find(|entry| entry.key == key && groups.contains(&entry.group.as_str())).map(|entry| &entry.setting)
     }
 
-    /// A switch: the name alone turns it on.
+    /// A boolean. The name without a value is true.
     pub fn get_bool(&self, groups: &[&str], key: &str) -> Result<Option<Setting<bool>>, ConfigError> {
         let Some(setting) = self.get(groups, key) else { return Ok(None) };
         let on = match setting.value.as_deref() {
@@ -66,7 +66,7 @@ impl MyCnf {
         Ok(Some(Setting::new(on, setting.origin.clone())))
     }
 
-    /// The password; an empty one is none.
+    /// The password; an empty one counts as unset.
     pub fn password(&self, groups: &[&str]) -> Option<Setting<SecretString>> {
         let setting = self.get(groups, "password")?;
         let password = setting.value.as_deref().filter(|password| !password.is_empty())?;
@@ -94,7 +94,7 @@ impl MyCnf {
             }
             if let Some(rest) = line.strip_prefix('[') {
                 let Some((name, _)) = rest.split_once(']') else {
-                    return wrong("a group's name has to end with ]");
+                    return wrong("a group name must end with ]");
                 };
                 group = Some(name.trim_end().to_owned());
                 continue;
@@ -109,13 +109,13 @@ impl MyCnf {
             let key = key.replace('_', "-").to_ascii_lowercase();
             let key = key.strip_prefix("loose-").unwrap_or(&key).to_owned();
             let origin = Origin::option(&shown, index + 1, group, &key);
-            self.entries.push(Entry { group: group.clone(), key, setting: Setting::new(value, origin) });
+            self.entries.push(OptionLine { group: group.clone(), key, setting: Setting::new(value, origin) });
         }
         Ok(())
     }
 
-    /// `!include FILE` and `!includedir DIRECTORY`; a file that is missing and a directive that is unknown are passed
-    /// over, as the client library does.
+    /// Handles `!include FILE` and `!includedir DIRECTORY`. A missing file and an unknown directive are ignored, as in the client
+    /// library.
     fn include(&mut self, directive: &str, dialect: Dialect, env: &Environment, depth: usize) -> Result<(), ConfigError> {
         if depth >= DEEPEST_INCLUDE {
             return Ok(());
@@ -159,7 +159,7 @@ fn split_python(line: &str) -> (&str, Option<String>) {
     (key.trim_end(), Some(unquote(value.trim()).to_owned()))
 }
 
-/// The line up to a `#` outside quotes. In quotes a backslash protects the character after it.
+/// The line up to a `#` outside quotes. In quotes a backslash escapes the next character.
 fn without_comment(line: &str) -> &str {
     let mut quote = None;
     let mut escaped = false;
@@ -175,12 +175,12 @@ fn without_comment(line: &str) -> &str {
     line
 }
 
-/// Takes off one pair of equal quotes around a value.
+/// Removes one pair of equal quotes around a value.
 fn unquote(value: &str) -> &str {
     ['"', '\''].into_iter().find_map(|quote| value.strip_prefix(quote)?.strip_suffix(quote)).unwrap_or(value)
 }
 
-/// The client library's escapes; a backslash before any other character stays.
+/// Replaces the client library's escapes. A backslash before any other character stays.
 fn unescape(value: &str) -> String {
     let mut result = String::with_capacity(value.len());
     let mut chars = value.chars();

@@ -54,14 +54,14 @@ fn reads_what_pymysql_reads() {
 }
 
 #[test]
-fn the_last_of_the_groups_wins_in_the_order_of_the_file() {
+fn the_last_value_in_the_file_counts_for_any_of_the_groups() {
     let file = load("[client-mariadb] # c\nuser=a\n[client]\nuser=b\n[mysql]\nuser=c\n[ client ]\nuser=d\n", Dialect::Library).unwrap();
     assert_eq!(file.get(&["client", "client-mariadb"], "user").unwrap().value.as_deref(), Some("b"));
     assert_eq!(file.get(&["client-mariadb"], "user").unwrap().value.as_deref(), Some("a"));
 }
 
 #[test]
-fn includes_are_read_where_they_stand() {
+fn includes_are_read_in_place() {
     let world = World::new();
     world.write("/inc/b.cnf", "[client]\nhost=b\n");
     world.write("/inc/a.cnf", "[client]\nhost=a\nport=1\n");
@@ -79,14 +79,14 @@ fn includes_are_read_where_they_stand() {
 
     let path = world.path("/self.cnf");
     world.write("/self.cnf", &format!("[client]\nuser=x\n!include {}\n", path.display()));
-    assert!(MyCnf::load(&path, Dialect::Library, &world.env).is_ok(), "a file that includes itself ends");
+    assert!(MyCnf::load(&path, Dialect::Library, &world.env).is_ok(), "a file that includes itself does not recurse without end");
 }
 
 #[test]
 fn errors_name_the_line() {
     for (text, error) in [
         ("user=1\n[client]\n", "~/.my.cnf:1: an option before the first [group]"),
-        ("\n[client\n", "~/.my.cnf:2: a group's name has to end with ]"),
+        ("\n[client\n", "~/.my.cnf:2: a group name must end with ]"),
     ] {
         assert_eq!(load(text, Dialect::Library).err().unwrap().to_string(), error);
     }

@@ -1,20 +1,20 @@
 //! MySQL and MariaDB URLs: what their options mean to the drivers that Cinder uses with them.
 //!
-//! `mysql+pymysql` is what nearly everyone has. Through SQLAlchemy it verifies the certificate *and* the host name once
-//! `ssl_ca` is given, and without any option takes TLS if the server offers it. Where drivers differ, the stricter
-//! reading is taken: it fails loudly and `--tls-mode` overrides it.
+//! Most installations use `mysql+pymysql`. Through SQLAlchemy it verifies the certificate *and* the host name if `ssl_ca` is given, and
+//! without any option uses TLS if the server offers it. Where drivers differ, the stricter meaning applies: it fails with an error,
+//! and `--tls-mode` overrides it.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use secrecy::SecretString;
 
-use super::draft::{Draft, Options, TlsDraft, check_host, login, parse_seconds, require_database};
 use super::mycnf::{Dialect, MyCnf};
 use super::url::Url;
+use super::url_options::{PartialTarget, PartialTls, UrlOptions, check_host, login, parse_seconds, require_database};
 use super::{ConfigError, Environment, Host, Origin, ServerKind, Setting, TlsMode};
 
-/// Options about how the driver talks, which this program decides for itself.
+/// Options for the driver's protocol, which have no meaning here.
 const IGNORED: &[&str] = &[
     "autocommit",
     "binary_prefix",
@@ -32,21 +32,21 @@ const IGNORED: &[&str] = &[
 ];
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Driver {
-    /// PyMySQL and its relatives in pure Python.
+enum MysqlDriver {
+    /// PyMySQL and similar drivers in pure Python.
     Pymysql,
     /// mysqlclient, Oracle's and MariaDB's connectors.
     Library,
 }
 
 /// Reads a URL of the dialects `mysql` and `mariadb`.
-pub(super) fn read(url: Url, origin: &Origin, env: &Environment) -> Result<Draft, ConfigError> {
+pub(super) fn read(url: Url, origin: &Origin, env: &Environment) -> Result<PartialTarget, ConfigError> {
     let driver = match url.driver.as_deref() {
-        Some("pymysql" | "aiomysql" | "asyncmy" | "cymysql") => Driver::Pymysql,
-        _ => Driver::Library,
+        Some("pymysql" | "aiomysql" | "asyncmy" | "cymysql") => MysqlDriver::Pymysql,
+        _ => MysqlDriver::Library,
     };
     let mut warnings = url.warnings;
-    let mut options = Options::default();
+    let mut options = UrlOptions::default();
     for (name, value) in url.query {
         let name = match name.as_str() {
             "passwd" => "password",
@@ -83,9 +83,10 @@ pub(super) fn read(url: Url, origin: &Origin, env: &Environment) -> Result<Draft
         None => {
             let name = name.unwrap_or_else(|| Setting::default_of("localhost".to_owned()));
             check_host(&name.value, &name.origin)?;
-            if driver == Driver::Library && name.value == "localhost" {
+            if driver == MysqlDriver::Library && name.value == "localhost" {
                 warnings.push(format!(
-                    "{origin}: mysqlclient takes localhost for the server's socket, this program for the address; add ?unix_socket=PATH to use the socket"
+                    "{origin}: mysqlclient connects to localhost through the server's socket, this program through TCP; add \
+                     ?unix_socket=PATH to use the socket"
                 ));
             }
             Host::Tcp { name: name.value, port }
@@ -94,8 +95,21 @@ pub(super) fn read(url: Url, origin: &Origin, env: &Environment) -> Result<Draft
     let password = options.take("password").map(|setting| setting.map(SecretString::from));
     let user = options.take("user").map(|setting| setting.value).or_else(|| login(env));
     let database = require_database(options.take("database").map(|setting| setting.value), origin)?;
-    refuse_the_rest(options, &mut warnings)?;
-    Ok(Draft {
+    if let Some(setting) = options.take("ssl_key_password") {
+        let problem = "ssl_key_password is not supported; give a key without a passphrase as --tls-key";
+        return Err(ConfigError::invalid(&setting.origin, problem));
+    }
+    if let Some(setting) = options.take("ssl_capath") {
+        let problem = "ssl_capath is not supported; put the certificates into one file for --tls-ca";
+        return Err(ConfigError::invalid(&setting.origin, problem));
+    }
+    for name in ["ssl_cipher", "tls_ciphersuites", "tls_versions", "ssl_sni"] {
+        if let Some(Setting { origin, .. }) = options.take(name) {
+            warnings.push(format!("{origin}: the option {name} is ignored; TLS 1.2 and 1.3 are used with their safe ciphers"));
+        }
+    }
+    options.ignore_rest(IGNORED, &mut warnings)?;
+    Ok(PartialTarget {
         kind: ServerKind::Mysql,
         host,
         port,
@@ -111,11 +125,11 @@ pub(super) fn read(url: Url, origin: &Origin, env: &Environment) -> Result<Draft
     })
 }
 
-/// Fills in what the URL leaves open from the option file that it names; gives the file's password apart, because it
-/// yields to the environment.
+/// Adds the options of the option file that the URL names. Returns the file's password separately, because the environment takes
+/// precedence over it.
 fn read_default_file(
-    options: &mut Options,
-    driver: Driver,
+    options: &mut UrlOptions,
+    driver: MysqlDriver,
     env: &Environment,
     origin: &Origin,
     warnings: &mut Vec<String>,
@@ -127,19 +141,19 @@ fn read_default_file(
         (None, Some(_)) => env.at("/etc/my.cnf"),
         (None, None) => return Ok(None),
     };
-    let dialect = if driver == Driver::Pymysql { Dialect::Python } else { Dialect::Library };
+    let dialect = if driver == MysqlDriver::Pymysql { Dialect::Python } else { Dialect::Library };
     let file = MyCnf::load(&path, dialect, env).map_err(|error| match error {
         ConfigError::Unreadable { path, reason } => {
-            ConfigError::invalid(origin, format!("cannot read the option file {path} that the URL names: {reason}"))
+            ConfigError::invalid(origin, format!("cannot read the option file {path} in the URL: {reason}"))
         }
         other => other,
     })?;
     if file.world_writable() {
-        warnings.push(format!("{}: everybody may write to it; run chmod o-w", path.display()));
+        warnings.push(format!("{}: everybody may write to this file; run chmod o-w", path.display()));
     }
     let groups: Vec<&str> = match (driver, group.as_deref()) {
-        (Driver::Pymysql, group) => vec![group.unwrap_or("client")],
-        (Driver::Library, group) => ["client", "client-server", "client-mariadb"].into_iter().chain(group).collect(),
+        (MysqlDriver::Pymysql, group) => vec![group.unwrap_or("client")],
+        (MysqlDriver::Library, group) => ["client", "client-server", "client-mariadb"].into_iter().chain(group).collect(),
     };
     let mut copy = |from: &str, to: &str| {
         if let Some(setting) = file.get(&groups, from)
@@ -164,25 +178,25 @@ fn read_default_file(
     ] {
         copy(from, to);
     }
-    if driver == Driver::Library {
+    if driver == MysqlDriver::Library {
         copy("ssl-mode", "ssl_mode");
     }
-    // PyMySQL passes over these; to hold to them is stricter, to lift a check by them would not be.
+    // PyMySQL ignores these. They may make the connection stricter for it, but not less strict.
     for (from, to) in [("ssl-verify-server-cert", "ssl_verify_identity"), ("ssl", "ssl")] {
         if let Some(on) = file.get_bool(&groups, from)?
-            && (on.value || driver == Driver::Library)
+            && (on.value || driver == MysqlDriver::Library)
         {
             options.put(to, on.value.to_string(), &on.origin);
         }
     }
-    if let Some(skip) = file.get_bool(&groups, "skip-ssl")?.filter(|skip| skip.value && driver == Driver::Library) {
+    if let Some(skip) = file.get_bool(&groups, "skip-ssl")?.filter(|skip| skip.value && driver == MysqlDriver::Library) {
         options.put("ssl_disabled", "true".to_owned(), &skip.origin);
     }
     Ok(file.password(&groups))
 }
 
-/// What the options say about encryption.
-fn tls(options: &mut Options, driver: Driver, warnings: &mut Vec<String>) -> Result<TlsDraft, ConfigError> {
+/// The encryption that the options ask for.
+fn tls(options: &mut UrlOptions, driver: MysqlDriver, warnings: &mut Vec<String>) -> Result<PartialTls, ConfigError> {
     let ca = options.take_path("ssl_ca");
     let cert = options.take_path("ssl_cert");
     let key = options.take_path("ssl_key");
@@ -205,10 +219,7 @@ fn tls(options: &mut Options, driver: Driver, warnings: &mut Vec<String>) -> Res
             "VERIFY_CA" => TlsMode::VerifyCa,
             "VERIFY_IDENTITY" => TlsMode::VerifyFull,
             _ => {
-                return Err(ConfigError::invalid(
-                    &origin,
-                    "ssl_mode must be one of DISABLED, PREFERRED, REQUIRED, VERIFY_CA and VERIFY_IDENTITY",
-                ));
+                return Err(ConfigError::invalid(&origin, "ssl_mode must be DISABLED, PREFERRED, REQUIRED, VERIFY_CA or VERIFY_IDENTITY"));
             }
         };
         Some(Setting::new(mode, origin))
@@ -222,7 +233,7 @@ fn tls(options: &mut Options, driver: Driver, warnings: &mut Vec<String>) -> Res
         at(&verify_cert, TlsMode::Require)
     } else if let Some(ca) = &ca {
         let name_too =
-            driver == Driver::Pymysql && !is(&check_hostname, false) && !is(&verify_identity, false) || is(&check_hostname, true);
+            driver == MysqlDriver::Pymysql && !is(&check_hostname, false) && !is(&verify_identity, false) || is(&check_hostname, true);
         Some(Setting::new(if name_too { TlsMode::VerifyFull } else { TlsMode::VerifyCa }, ca.origin.clone()))
     } else if is(&ssl, true) {
         at(&ssl, TlsMode::Require)
@@ -236,54 +247,19 @@ fn tls(options: &mut Options, driver: Driver, warnings: &mut Vec<String>) -> Res
         && check.value
         && mode.as_ref().is_some_and(|mode| mode.value == TlsMode::Require)
     {
-        warnings.push(format!(
-            "{}: ssl_check_hostname without ssl_ca checks nothing, as with PyMySQL; use --tls-mode verify-full",
-            check.origin
-        ));
+        warnings
+            .push(format!("{}: ssl_check_hostname without ssl_ca has no effect, as in PyMySQL; use --tls-mode verify-full", check.origin));
     }
-    Ok(TlsDraft { mode, ca, cert, key, system_roots: false })
+    Ok(PartialTls { mode, ca, cert, key, system_roots: false })
 }
 
-/// Passes over options that cannot matter here, with a warning where they could surprise, and refuses those that would
-/// make the connection less safe than was asked for.
-fn refuse_the_rest(options: Options, warnings: &mut Vec<String>) -> Result<(), ConfigError> {
-    for (name, origin) in options.rest() {
-        let shown = name.escape_default();
-        match name.as_str() {
-            "ssl_cipher" | "tls_ciphersuites" | "tls_versions" | "ssl_sni" => {
-                warnings.push(format!("{origin}: the option {shown} is passed over; TLS 1.2 and 1.3 are used with their safe ciphers"))
-            }
-            "ssl_key_password" => {
-                return Err(ConfigError::invalid(
-                    &origin,
-                    "ssl_key_password is not supported; give a key without a passphrase as --tls-key",
-                ));
-            }
-            "ssl_capath" => {
-                return Err(ConfigError::invalid(&origin, "ssl_capath is not supported; put the certificates into one file for --tls-ca"));
-            }
-            name if name.starts_with("ssl") || name.starts_with("tls") => {
-                return Err(ConfigError::invalid(
-                    &origin,
-                    format!(
-                        "the option {shown} is not known here, and to pass over it could leave the connection less safe than it asks for; give a --database-url without it, with --tls-mode and --tls-ca"
-                    ),
-                ));
-            }
-            name if IGNORED.contains(&name) => {}
-            _ => warnings.push(format!("{origin}: the option {shown} has no meaning here and is passed over")),
-        }
-    }
-    Ok(())
-}
-
-/// The password of `~/.my.cnf`, if that file is for this user.
+/// The password in `~/.my.cnf`, if that file is for this user.
 pub(super) fn home_password(user: Option<&str>, env: &Environment, warnings: &mut Vec<String>) -> Option<Setting<SecretString>> {
     let path: PathBuf = env.in_home(".my.cnf").filter(|path| path.is_file())?;
     let file = match MyCnf::load(&path, Dialect::Library, env) {
         Ok(file) => file,
         Err(error) => {
-            warnings.push(format!("no password is taken from ~/.my.cnf: {error}"));
+            warnings.push(format!("the password in ~/.my.cnf is ignored: {error}"));
             return None;
         }
     };

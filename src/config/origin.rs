@@ -1,12 +1,12 @@
-//! Where a setting came from, so that every message about it can say so.
+//! The origin of a setting, which every message about it names.
 
 use std::fmt;
 use std::path::PathBuf;
 
-/// The place where a value was written.
+/// Where a value was given.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Origin {
-    /// Nowhere: Cinder's own default, or a client library's.
+    /// The default of Cinder or of a client library.
     Default,
     /// A command line option, with its dashes.
     Flag(&'static str),
@@ -14,11 +14,11 @@ pub enum Origin {
     Variable(&'static str),
     /// A file.
     File {
-        /// The file, as it is to be shown (`~/.pgpass`, `/etc/cinder/cinder.conf`).
+        /// The file as messages show it (`~/.pgpass`, `/etc/cinder/cinder.conf`).
         path: PathBuf,
-        /// The line, from 1; `None` where the value is the file's whole content.
+        /// The line, from 1; `None` if the value is the file itself.
         line: Option<usize>,
-        /// The section that it stands in.
+        /// The section.
         section: Option<String>,
         /// The name of the option.
         key: Option<String>,
@@ -26,7 +26,7 @@ pub enum Origin {
 }
 
 impl Origin {
-    /// A line of a file that has no sections.
+    /// A line of a file without sections.
     pub(super) fn line(path: impl Into<PathBuf>, line: usize) -> Self {
         Self::File { path: path.into(), line: Some(line), section: None, key: None }
     }
@@ -59,12 +59,12 @@ impl fmt::Display for Origin {
     }
 }
 
-/// A value together with where it came from.
+/// A value with its origin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Setting<T> {
     /// The value.
     pub value: T,
-    /// The place where it was written.
+    /// Where it was given.
     pub origin: Origin,
 }
 
@@ -74,12 +74,12 @@ impl<T> Setting<T> {
         Self { value, origin }
     }
 
-    /// A value that nothing sets.
+    /// A default value.
     pub fn default_of(value: T) -> Self {
         Self { value, origin: Origin::Default }
     }
 
-    /// The same place, another value.
+    /// Changes the value and keeps the origin.
     pub fn map<U>(self, change: impl FnOnce(T) -> U) -> Setting<U> {
         Setting { value: change(self.value), origin: self.origin }
     }

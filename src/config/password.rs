@@ -1,5 +1,5 @@
-//! Finds the password: the file given by flag, a URL that the command line names, the environment, any other URL, then the files
-//! that the database's own client programs look into.
+//! Finds the password: the file from the flag, a URL from the command line, the environment, any other URL, then the files of the
+//! database's own client programs.
 
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::PermissionsExt;
@@ -7,53 +7,57 @@ use std::path::Path;
 
 use secrecy::SecretString;
 
-use super::draft::Draft;
-use super::pgpass::{self, Login};
+use super::pgpass::{self, PgpassKey};
+use super::url_options::PartialTarget;
 use super::{ConfigError, DatabaseFlags, Environment, Origin, ServerKind, Setting, mysql};
 
-/// No password is longer.
+/// The longest password.
 const LONGEST: u64 = 64 * 1024;
 
-/// The strongest source that has one; `origin` is the URL's.
+/// Takes the password from the strongest source that has one. `origin` is that of the URL.
 pub(super) fn find(
-    draft: &mut Draft,
+    partial: &mut PartialTarget,
     origin: &Origin,
     flags: &DatabaseFlags,
     env: &Environment,
 ) -> Result<Option<Setting<SecretString>>, ConfigError> {
     if let Some(path) = &flags.password_file {
-        return read_file(path, &mut draft.warnings).map(Some);
+        return read_file(path, &mut partial.warnings).map(Some);
     }
-    // An empty password in a URL is none, both to PyMySQL and to libpq. The variable's may be that of another database than the
-    // command line names.
+    // An empty password in a URL counts as unset, as in PyMySQL and libpq. The variable may belong to another database than the one on
+    // the command line.
     let on_command_line = match origin {
         Origin::Flag(_) => true,
         Origin::File { .. } => flags.names_files(),
         Origin::Default | Origin::Variable(_) => false,
     };
-    let named = draft.password.take_if(|password| on_command_line && password.origin == *origin);
+    let named = partial.password.take_if(|password| on_command_line && password.origin == *origin);
     if let Some(password) = named.map(Ok).or_else(|| variable(env, "CINDER_DATABASE_PASSWORD").transpose()) {
         return password.map(Some);
     }
-    if let Some(password) = draft.password.take() {
+    if let Some(password) = partial.password.take() {
         return Ok(Some(password));
     }
-    let clients = match draft.kind {
+    let client_variable = match partial.kind {
         ServerKind::Mysql => "MYSQL_PWD",
         ServerKind::Postgresql => "PGPASSWORD",
     };
-    if let Some(password) = variable(env, clients)? {
+    if let Some(password) = variable(env, client_variable)? {
         return Ok(Some(password));
     }
-    if let Some(password) = draft.file_password.take() {
+    if let Some(password) = partial.file_password.take() {
         return Ok(Some(password));
     }
-    Ok(match draft.kind {
-        ServerKind::Mysql => mysql::home_password(draft.user.as_deref(), env, &mut draft.warnings),
+    Ok(match partial.kind {
+        ServerKind::Mysql => mysql::home_password(partial.user.as_deref(), env, &mut partial.warnings),
         ServerKind::Postgresql => {
-            let login =
-                Login { host: &draft.host, port: draft.port, database: &draft.database, user: draft.user.as_deref().unwrap_or_default() };
-            pgpass::find(&login, draft.passfile.as_ref(), env, &mut draft.warnings)
+            let login = PgpassKey {
+                host: &partial.host,
+                port: partial.port,
+                database: &partial.database,
+                user: partial.user.as_deref().unwrap_or_default(),
+            };
+            pgpass::find(&login, partial.passfile.as_ref(), env, &mut partial.warnings)
         }
     })
 }
@@ -62,7 +66,7 @@ fn variable(env: &Environment, name: &'static str) -> Result<Option<Setting<Secr
     Ok(env.text(name)?.map(|password| Setting::new(SecretString::from(password), Origin::Variable(name))))
 }
 
-/// The first line of a file, or of a pipe, without its line end.
+/// The first line of a file or pipe without its line break.
 fn read_file(path: &Path, warnings: &mut Vec<String>) -> Result<Setting<SecretString>, ConfigError> {
     let flag = Origin::Flag("--password-file");
     let fail = |reason: String| ConfigError::invalid(&flag, format!("cannot read {}: {reason}", path.display()));
@@ -74,10 +78,10 @@ fn read_file(path: &Path, warnings: &mut Vec<String>) -> Result<Setting<SecretSt
     BufReader::new(file.take(LONGEST)).read_line(&mut line).map_err(|error| fail(error.to_string()))?;
     let line = line.strip_suffix('\n').map_or(line.as_str(), |line| line.strip_suffix('\r').unwrap_or(line));
     if line.is_empty() {
-        return Err(fail("its first line is empty; write the password there".to_owned()));
+        return Err(fail("its first line is empty; put the password there".to_owned()));
     }
     if line.contains('\0') {
-        return Err(fail("its first line holds a NUL".to_owned()));
+        return Err(fail("its first line contains a NUL".to_owned()));
     }
     Ok(Setting::new(SecretString::from(line), flag))
 }

@@ -9,16 +9,16 @@ use secrecy::SecretString;
 use super::environment::read_text;
 use super::{Environment, Host, Origin, Setting};
 
-/// What a line of the file must match.
-pub(super) struct Login<'a> {
+/// The login that a line of the file must match.
+pub(super) struct PgpassKey<'a> {
     pub host: &'a Host,
     pub port: u16,
     pub database: &'a str,
     pub user: &'a str,
 }
 
-impl Login<'_> {
-    /// The host as libpq looks it up: a socket in the usual directory is `localhost`.
+impl PgpassKey<'_> {
+    /// The host as libpq looks it up. A socket in the usual directory is `localhost`.
     fn host(&self) -> String {
         match self.host {
             Host::Tcp { name, .. } => name.clone(),
@@ -28,14 +28,14 @@ impl Login<'_> {
     }
 }
 
-/// libpq's directory for sockets, as distributions and the sources have it.
+/// Whether libpq looks for sockets in this directory by default, in distributions or as built from source.
 fn is_usual_socket_directory(path: &Path) -> bool {
     ["/var/run/postgresql", "/run/postgresql", "/tmp"].iter().any(|usual| path == Path::new(usual))
 }
 
-/// Finds the password for a login: in the file that the URL names, else `PGPASSFILE`, else `~/.pgpass`.
+/// Finds the password for a login, in the file that the URL names, or else `PGPASSFILE`, or else `~/.pgpass`.
 pub(super) fn find(
-    login: &Login<'_>,
+    login: &PgpassKey<'_>,
     named: Option<&Setting<PathBuf>>,
     env: &Environment,
     warnings: &mut Vec<String>,
@@ -50,12 +50,12 @@ pub(super) fn find(
     let shown = env.shown(&path);
     let Ok(metadata) = fs::metadata(&path) else {
         if asked_for {
-            warnings.push(format!("the password file {} is not there", shown.display()));
+            warnings.push(format!("the password file {} does not exist", shown.display()));
         }
         return None;
     };
     if !metadata.is_file() {
-        warnings.push(format!("the password file {} is ignored because it is no plain file", shown.display()));
+        warnings.push(format!("the password file {} is ignored because it is not a regular file", shown.display()));
         return None;
     }
     if metadata.permissions().mode() & 0o077 != 0 {
@@ -74,8 +74,8 @@ pub(super) fn find(
     }
 }
 
-/// The first line that matches, and its password.
-fn search(text: &str, login: &Login<'_>) -> Option<(usize, SecretString)> {
+/// The number and the password of the first line that matches.
+fn search(text: &str, login: &PgpassKey<'_>) -> Option<(usize, SecretString)> {
     let port = login.port.to_string();
     let host = login.host();
     for (index, line) in text.lines().enumerate() {
@@ -86,7 +86,7 @@ fn search(text: &str, login: &Login<'_>) -> Option<(usize, SecretString)> {
         for wanted in [host.as_str(), port.as_str(), login.database, login.user] {
             rest = rest.and_then(|rest| {
                 let (field, after) = take_field(rest);
-                // A wildcard is a bare star; an escaped one is the character.
+                // Only an unescaped star is a wildcard.
                 let matches = rest.starts_with("*:") || field == wanted;
                 if matches { after } else { None }
             });
@@ -99,7 +99,7 @@ fn search(text: &str, login: &Login<'_>) -> Option<(usize, SecretString)> {
     None
 }
 
-/// The field up to the next colon, without its backslashes, and what follows the colon.
+/// The field up to the next colon, without its backslashes, and the text after the colon.
 fn take_field(text: &str) -> (String, Option<&str>) {
     let mut field = String::new();
     let mut chars = text.char_indices();

@@ -11,7 +11,7 @@ fn tcp(name: &str) -> Host {
 }
 
 fn find_in(text: &str, host: &Host, database: &str, user: &str) -> Option<(usize, String)> {
-    search(text, &Login { host, port: 5432, database, user }).map(|(line, password)| (line, password.expose_secret().to_owned()))
+    search(text, &PgpassKey { host, port: 5432, database, user }).map(|(line, password)| (line, password.expose_secret().to_owned()))
 }
 
 #[test]
@@ -50,7 +50,7 @@ fn a_file_that_others_may_read_is_ignored() {
     let world = World::new();
     let path = world.write("/root/.pgpass", "*:*:*:*:secret\n");
     let host = tcp("db1");
-    let login = Login { host: &host, port: 5432, database: "d", user: "u" };
+    let login = PgpassKey { host: &host, port: 5432, database: "d", user: "u" };
     let mut warnings = Vec::new();
     let found = find(&login, None, &world.env, &mut warnings).unwrap();
     assert_eq!((found.value.expose_secret(), found.origin.to_string().as_str()), ("secret", "~/.pgpass:1"));
@@ -67,12 +67,12 @@ fn the_variable_names_another_file() {
     let path = world.write("/srv/pass", "*:*:*:*:variable\n");
     let world = world.var("PGPASSFILE", path.to_str().unwrap());
     let host = tcp("db1");
-    let login = Login { host: &host, port: 5432, database: "d", user: "u" };
+    let login = PgpassKey { host: &host, port: 5432, database: "d", user: "u" };
     let mut warnings = Vec::new();
     assert_eq!(find(&login, None, &world.env, &mut warnings).unwrap().value.expose_secret(), "variable");
     let named = Setting::new(world.path("/missing"), Origin::Flag("--database-url"));
     assert!(find(&login, Some(&named), &world.env, &mut warnings).is_none());
-    assert!(warnings[0].ends_with("/missing is not there"), "{warnings:?}");
+    assert!(warnings[0].ends_with("/missing does not exist"), "{warnings:?}");
 }
 
 proptest! {

@@ -3,7 +3,7 @@
 use super::environment::read_text;
 use super::{ConfigError, Environment, Origin, Setting};
 
-/// The options of a service: from `PGSERVICEFILE` or `~/.pg_service.conf`, else from the system's file.
+/// The options of a service, from `PGSERVICEFILE` or `~/.pg_service.conf`, or else from the system's file.
 pub(super) fn find(service: &Setting<String>, env: &Environment) -> Result<Vec<(String, Setting<String>)>, ConfigError> {
     let own = env.path_var("PGSERVICEFILE").or_else(|| env.in_home(".pg_service.conf"));
     let system = match env.path_var("PGSYSCONFDIR") {
@@ -18,18 +18,18 @@ pub(super) fn find(service: &Setting<String>, env: &Environment) -> Result<Vec<(
             return Ok(options);
         }
     }
-    let looked: Vec<String> = files.iter().map(|path| env.shown(path).display().to_string()).collect();
+    let searched: Vec<String> = files.iter().map(|path| env.shown(path).display().to_string()).collect();
     Err(ConfigError::invalid(
         &service.origin,
-        format!("the service {} is in none of {}", service.value.escape_default(), looked.join(", ")),
+        format!("the service {} does not exist in {}", service.value.escape_default(), searched.join(", ")),
     ))
 }
 
-type Section = Vec<(String, Setting<String>)>;
+type ServiceOptions = Vec<(String, Setting<String>)>;
 
 /// The options of one section; `None` if the file does not have it.
-fn section(text: &str, service: &Setting<String>, shown: &std::path::Path) -> Result<Option<Section>, ConfigError> {
-    let mut found: Option<Section> = None;
+fn section(text: &str, service: &Setting<String>, shown: &std::path::Path) -> Result<Option<ServiceOptions>, ConfigError> {
+    let mut found: Option<ServiceOptions> = None;
     for (index, line) in text.lines().enumerate() {
         let line = line.trim();
         if line.is_empty() || line.starts_with('#') {
@@ -47,7 +47,7 @@ fn section(text: &str, service: &Setting<String>, shown: &std::path::Path) -> Re
         let Some(options) = &mut found else { continue };
         let wrong = |problem: &str| ConfigError::Syntax { path: shown.display().to_string(), line: index + 1, problem: problem.to_owned() };
         if line.starts_with("ldap:") {
-            return Err(wrong("services in an LDAP directory are not supported; write the options here"));
+            return Err(wrong("services in an LDAP directory are not supported; put the options here"));
         }
         let (name, value) = line.split_once('=').ok_or_else(|| wrong("an option must be written name=value"))?;
         if name == "service" {

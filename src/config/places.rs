@@ -1,4 +1,4 @@
-//! Where Cinder's configuration usually is.
+//! The usual places of Cinder's configuration.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -6,20 +6,20 @@ use std::path::{Path, PathBuf};
 
 use super::Environment;
 
-/// The files and directories that are there, and where was looked.
+/// The files and directories that exist, and where they were searched for.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct UsualPlaces {
-    /// The files to read, in their order.
+    /// The files to read, in order.
     pub files: Vec<PathBuf>,
     /// The directories to read after them.
     pub dirs: Vec<PathBuf>,
-    /// The places that were looked at for the main file.
-    pub looked: Vec<PathBuf>,
+    /// The places that were searched for the main file.
+    pub searched: Vec<PathBuf>,
 }
 
-/// Finds the configuration that cinder-backup would read on this machine: `~/.cinder`, `~`, `/etc/cinder` and `/etc` as
-/// oslo.config has it, with the distribution's file under it and the `.conf.d` directories over it; else the copies that
-/// Kolla keeps on the host.
+/// Finds the configuration that cinder-backup would read on this host, in `~/.cinder`, `~`, `/etc/cinder` and `/etc` as oslo.config
+/// does. The distribution's file comes before it and the `.conf.d` directories after it. Otherwise finds the copies that Kolla keeps
+/// on the host.
 pub fn usual_places(env: &Environment) -> UsualPlaces {
     let homes = [env.in_home(".cinder"), env.home.clone()];
     let bases: Vec<PathBuf> = homes.into_iter().flatten().chain([env.at("/etc/cinder"), env.at("/etc")]).collect();
@@ -36,17 +36,17 @@ pub fn usual_places(env: &Environment) -> UsualPlaces {
     }
     let kolla = ["cinder-backup", "cinder-api", "cinder-volume"].map(|service| env.at(&format!("/etc/kolla/{service}/cinder.conf")));
     places.files.extend(kolla.iter().find(|path| present(path)).cloned());
-    places.looked.push(env.at("/etc/cinder/cinder.conf"));
-    places.looked.extend(kolla);
+    places.searched.push(env.at("/etc/cinder/cinder.conf"));
+    places.searched.extend(kolla);
     places
 }
 
-/// Whether something is there, or may be: what this account cannot look at is reported when it is read, not passed over.
+/// Whether the path exists, or may exist. A path that this account cannot access is reported when it is read, and not ignored.
 fn present(path: &Path) -> bool {
     fs::metadata(path).map_or_else(|error| error.kind() == ErrorKind::PermissionDenied, |_| true)
 }
 
-/// The files that [`usual_places`] finds, those of its directories not among them.
+/// The files that [`usual_places`] finds, without those in its directories.
 pub fn usual_files(env: &Environment) -> Vec<PathBuf> {
     usual_places(env).files
 }

@@ -1,7 +1,7 @@
-//! PostgreSQL URLs: what their options mean to libpq, which psycopg2 and psycopg hand them to.
+//! PostgreSQL URLs: what their options mean to libpq, to which psycopg2 and psycopg pass them.
 //!
-//! Only the configuration says which database it is: `PGHOST`, `PGDATABASE` and their like are not looked at, because a
-//! DBA's shell may well name another one. `PGSSLMODE` and the other variables about TLS are, as libpq does.
+//! Only the configuration names the database. `PGHOST`, `PGDATABASE` and similar variables are not read, because a DBA's shell may name
+//! another database. `PGSSLMODE` and the other variables for TLS are read, as libpq does.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,12 +9,12 @@ use std::time::Duration;
 use percent_encoding::percent_decode_str;
 use secrecy::SecretString;
 
-use super::draft::{Draft, Options, TlsDraft, check_host, login, parse_bool, parse_seconds, require_database};
 use super::pgservice;
 use super::url::Url;
+use super::url_options::{PartialTarget, PartialTls, UrlOptions, check_host, login, parse_bool, parse_seconds, require_database};
 use super::{ConfigError, Environment, Host, Origin, ServerKind, Setting, TlsMode};
 
-/// libpq's variables about TLS and the options that they stand for.
+/// libpq's variables for TLS, and the corresponding options.
 const VARIABLES: &[(&str, &str)] = &[
     ("PGSSLMODE", "sslmode"),
     ("PGSSLROOTCERT", "sslrootcert"),
@@ -24,7 +24,7 @@ const VARIABLES: &[(&str, &str)] = &[
     ("PGSSLCRLDIR", "sslcrldir"),
 ];
 
-/// Options about how the driver talks, which this program decides for itself.
+/// Options for the driver's protocol, which have no meaning here.
 const IGNORED: &[&str] = &[
     "application_name",
     "async_fallback",
@@ -41,7 +41,7 @@ const IGNORED: &[&str] = &[
     "tcp_user_timeout",
 ];
 
-/// Options that ask for a protection that this program does not have, with the values that ask for none.
+/// Options for protections that this program does not support, with the values that do not require them.
 const PROTECTIONS: &[(&str, &[&str])] = &[
     ("channel_binding", &["disable", "prefer"]),
     ("gssencmode", &["disable", "prefer"]),
@@ -57,19 +57,19 @@ const PROTECTIONS: &[(&str, &[&str])] = &[
 ];
 
 /// Reads a URL of the dialect `postgresql`.
-pub(super) fn read(url: Url, origin: &Origin, env: &Environment) -> Result<Draft, ConfigError> {
+pub(super) fn read(url: Url, origin: &Origin, env: &Environment) -> Result<PartialTarget, ConfigError> {
     let mut warnings = url.warnings;
-    let mut options = Options::default();
+    let mut options = UrlOptions::default();
     for (name, value) in url.query {
         let name = if name == "database" { "dbname" } else { name.as_str() };
         if options.peek(name).is_some() {
-            let hint = if name == "host" { "; a repair talks to one server, so name the primary with --database-url" } else { "" };
+            let hint = if name == "host" { "; a repair uses one server, so name the primary with --database-url" } else { "" };
             return Err(ConfigError::invalid(origin, format!("the URL gives the option {} twice{hint}", name.escape_default())));
         }
         options.put(name, value, origin);
     }
     let host = url.host.map(|host| {
-        // libpq's way to put a socket's directory into the host; SQLAlchemy leaves the escapes alone.
+        // libpq's form of a socket directory in the host. SQLAlchemy does not decode it.
         if host.to_ascii_uppercase().starts_with("%2F") { percent_decode_str(&host).decode_utf8_lossy().into_owned() } else { host }
     });
     for (name, value) in [("user", url.user), ("password", url.password), ("host", host), ("dbname", url.database)] {
@@ -96,7 +96,7 @@ pub(super) fn read(url: Url, origin: &Origin, env: &Environment) -> Result<Draft
     let host = host_of(&mut options, port, env)?;
     let connect_timeout = match options.take("connect_timeout") {
         None => None,
-        // libpq: zero and less is no limit, and one second is taken for two.
+        // libpq: zero and less is no limit, and one second counts as two.
         Some(setting) => u64::try_from(parse_seconds("connect_timeout", &setting)?)
             .ok()
             .filter(|seconds| *seconds > 0)
@@ -106,7 +106,7 @@ pub(super) fn read(url: Url, origin: &Origin, env: &Environment) -> Result<Draft
         && !matches!(attrs.value.as_str(), "any" | "read-write" | "primary")
     {
         warnings.push(format!(
-            "{}: target_session_attrs is passed over; whether the server takes writes is checked after connecting",
+            "{}: target_session_attrs is ignored; whether the server accepts writes is checked after connecting",
             attrs.origin
         ));
     }
@@ -115,8 +115,15 @@ pub(super) fn read(url: Url, origin: &Origin, env: &Environment) -> Result<Draft
     let user = options.take("user").map(|setting| setting.value).or_else(|| login(env));
     let database = require_database(options.take("dbname").map(|setting| setting.value), origin)?;
     let startup = options.take("options").map(|setting| setting.value);
-    refuse_the_rest(options, &mut warnings)?;
-    Ok(Draft {
+    for (name, harmless) in PROTECTIONS {
+        if let Some(Setting { value, origin }) = options.take(name)
+            && !harmless.contains(&value.as_str())
+        {
+            return Err(ConfigError::invalid(&origin, format!("the option {name} is not supported; give a --database-url without it")));
+        }
+    }
+    options.ignore_rest(IGNORED, &mut warnings)?;
+    Ok(PartialTarget {
         kind: ServerKind::Postgresql,
         host,
         port,
@@ -132,12 +139,12 @@ pub(super) fn read(url: Url, origin: &Origin, env: &Environment) -> Result<Draft
     })
 }
 
-/// Where the server listens: a host that begins with a slash, or none at all, is a socket.
-fn host_of(options: &mut Options, port: u16, env: &Environment) -> Result<Host, ConfigError> {
+/// Where the server listens. A host that begins with a slash, or none, is a socket.
+fn host_of(options: &mut UrlOptions, port: u16, env: &Environment) -> Result<Host, ConfigError> {
     let host = options.take("host");
     if let Some(address) = options.take("hostaddr") {
         if host.is_some() {
-            return Err(ConfigError::invalid(&address.origin, "host and hostaddr together are not supported; give one of them"));
+            return Err(ConfigError::invalid(&address.origin, "host and hostaddr together are not supported; give only one of them"));
         }
         check_host(&address.value, &address.origin)?;
         return Ok(Host::Tcp { name: address.value, port });
@@ -157,8 +164,8 @@ fn host_of(options: &mut Options, port: u16, env: &Environment) -> Result<Host, 
     }
 }
 
-/// What the options say about encryption; what follows from the files in `~/.postgresql` is added when it is decided.
-fn tls(options: &mut Options, env: &Environment) -> Result<TlsDraft, ConfigError> {
+/// The encryption that the options ask for. The effect of `~/.postgresql/root.crt` is added later.
+fn tls(options: &mut UrlOptions, env: &Environment) -> Result<PartialTls, ConfigError> {
     // asyncpg's name for it.
     let named = options.take("ssl");
     let mut mode = match options.take("sslmode").or(named) {
@@ -166,16 +173,13 @@ fn tls(options: &mut Options, env: &Environment) -> Result<TlsDraft, ConfigError
         Some(Setting { value, origin }) => {
             let mode = match (value.as_str(), parse_bool(&value)) {
                 ("disable", _) | (_, Some(false)) => TlsMode::Disable,
-                // `allow` would try without encryption first; to offer it first is never less safe.
+                // `allow` would try without encryption first; trying with it first is not less safe.
                 ("allow" | "prefer", _) => TlsMode::Prefer,
                 ("require", _) => TlsMode::Require,
                 ("verify-ca", _) => TlsMode::VerifyCa,
                 ("verify-full", _) | (_, Some(true)) => TlsMode::VerifyFull,
                 _ => {
-                    return Err(ConfigError::invalid(
-                        &origin,
-                        "sslmode must be one of disable, allow, prefer, require, verify-ca and verify-full",
-                    ));
+                    return Err(ConfigError::invalid(&origin, "sslmode must be disable, allow, prefer, require, verify-ca or verify-full"));
                 }
             };
             Some(Setting::new(mode, origin))
@@ -191,46 +195,19 @@ fn tls(options: &mut Options, env: &Environment) -> Result<TlsDraft, ConfigError
             Some(mode) => {
                 return Err(ConfigError::invalid(
                     &mode.origin,
-                    "with sslrootcert=system the sslmode has to be verify-full: anybody can have a certificate of a public authority",
+                    "with sslrootcert=system the sslmode must be verify-full, because anybody can get a certificate of a public authority",
                 ));
             }
         }
     }
     let cert = options.take_path("sslcert").or_else(|| own_file(env, "postgresql.crt"));
     let key = options.take_path("sslkey").or_else(|| cert.as_ref().and_then(|_| own_file(env, "postgresql.key")));
-    Ok(TlsDraft { mode, ca, cert, key, system_roots })
+    Ok(PartialTls { mode, ca, cert, key, system_roots })
 }
 
-/// One of libpq's files in the home directory, if it is there.
+/// One of libpq's files in the home directory, if it exists.
 pub(super) fn own_file(env: &Environment, name: &str) -> Option<Setting<PathBuf>> {
     let path = env.in_home(".postgresql")?.join(name);
     let shown = env.shown(&path);
     path.is_file().then(|| Setting::new(path, Origin::File { path: shown, line: None, section: None, key: None }))
-}
-
-/// Passes over options that cannot matter here, with a warning where they could surprise, and refuses those that would
-/// make the connection less safe than was asked for.
-fn refuse_the_rest(mut options: Options, warnings: &mut Vec<String>) -> Result<(), ConfigError> {
-    for (name, harmless) in PROTECTIONS {
-        if let Some(Setting { value, origin }) = options.take(name)
-            && !harmless.contains(&value.as_str())
-        {
-            return Err(ConfigError::invalid(&origin, format!("the option {name} is not supported; leave it out in a --database-url")));
-        }
-    }
-    for (name, origin) in options.rest() {
-        let shown = name.escape_default();
-        if name.starts_with("ssl") || name.starts_with("tls") {
-            return Err(ConfigError::invalid(
-                &origin,
-                format!(
-                    "the option {shown} is not known here, and to pass over it could leave the connection less safe than it asks for; give a --database-url without it, with --tls-mode and --tls-ca"
-                ),
-            ));
-        }
-        if !IGNORED.contains(&name.as_str()) {
-            warnings.push(format!("{origin}: the option {shown} has no meaning here and is passed over"));
-        }
-    }
-    Ok(())
 }

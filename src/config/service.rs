@@ -1,17 +1,17 @@
-//! What cinder.conf says about Cinder's services.
+//! The settings in cinder.conf for Cinder's services.
 
 use std::path::PathBuf;
 
 use super::{CinderConf, ConfigError, Setting};
 
-/// How Cinder's services report that they live, and how many backups one works on.
+/// How Cinder's services send heartbeats, and how many backups a service runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServiceSettings {
-    /// Seconds after which a heartbeat is stale (60), as Cinder would use it: raised where `report_interval` reaches it.
+    /// Seconds after which a heartbeat is stale (60). Raised if it is not above `report_interval`, as in Cinder.
     pub service_down_time: Setting<u64>,
-    /// Seconds between two heartbeats (10); 0 is never.
+    /// Seconds between two heartbeats (10); 0 is no heartbeats.
     pub report_interval: Setting<u64>,
-    /// How many backups and restores one service works on at once (15); the others wait in their status. 0 is no limit.
+    /// The number of backups and restores that a service runs at once (15). The others wait in their status. 0 is no limit.
     pub backup_max_operations: Setting<u64>,
     /// Cinder's directory (`/var/lib/cinder`).
     pub state_path: Setting<PathBuf>,
@@ -24,14 +24,14 @@ impl ServiceSettings {
         let report_interval = number(cinder, "report_interval", 10)?;
         if report_interval.value == 0 {
             warnings.push(format!(
-                "{}: with report_interval 0 Cinder's services never beat, so a stale heartbeat shows nothing",
+                "{}: with report_interval 0 Cinder's services send no heartbeats, so a stale heartbeat proves nothing",
                 report_interval.origin
             ));
         } else if service_down_time.value <= report_interval.value {
             // cinder.service.Service.basic_config_check does the same when a service starts.
             let raised = report_interval.value.saturating_mul(5) / 2;
             warnings.push(format!(
-                "{}: service_down_time {} is not above report_interval {}; {raised} is used, as Cinder does",
+                "{}: service_down_time {} is not above report_interval {}; {raised} is used, as in Cinder",
                 service_down_time.origin, service_down_time.value, report_interval.value
             ));
             service_down_time.value = raised;
@@ -48,6 +48,6 @@ fn number(cinder: &CinderConf, name: &str, default: i64) -> Result<Setting<u64>,
     let Setting { value, origin } = cinder.get_int("DEFAULT", name, default)?;
     match u64::try_from(value) {
         Ok(value) => Ok(Setting::new(value, origin)),
-        Err(_) => Err(ConfigError::invalid(&origin, format!("{value} is negative; {name} must be 0 or more"))),
+        Err(_) => Err(ConfigError::invalid(&origin, format!("{name} is {value}, but must be 0 or more"))),
     }
 }

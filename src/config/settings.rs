@@ -1,4 +1,4 @@
-//! Which database, and how to reach it: what the database side is given.
+//! The settings that [`crate::db`] needs: which database, and how to connect to it.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ pub enum Target {
     Server(ServerTarget),
 }
 
-/// Which protocol the server speaks.
+/// The server's protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ServerKind {
     /// MySQL, MariaDB, Percona Server, Galera.
@@ -32,7 +32,7 @@ pub enum ServerKind {
 }
 
 impl ServerKind {
-    /// The scheme of its URLs.
+    /// The scheme of URLs.
     pub fn scheme(self) -> &'static str {
         match self {
             Self::Mysql => "mysql",
@@ -40,7 +40,7 @@ impl ServerKind {
         }
     }
 
-    /// The port that it listens on unless told otherwise.
+    /// The default port.
     pub fn default_port(self) -> u16 {
         match self {
             Self::Mysql => 3306,
@@ -54,71 +54,71 @@ impl ServerKind {
 pub enum Host {
     /// On the network.
     Tcp {
-        /// A name or an address, an IPv6 address without brackets.
+        /// A name or an address; an IPv6 address has no brackets.
         name: String,
         /// The port.
         port: u16,
     },
-    /// On this machine.
+    /// On this host.
     Socket {
-        /// MySQL: the socket. PostgreSQL: the directory that holds it; the socket's name follows from the port.
+        /// MySQL: the socket. PostgreSQL: its directory; the name of the socket follows from the port.
         path: PathBuf,
     },
 }
 
-/// A server and the account to use there.
+/// A server and an account.
 #[derive(Debug, Clone)]
 pub struct ServerTarget {
-    /// Its protocol.
+    /// The protocol.
     pub kind: ServerKind,
     /// Where it listens.
     pub host: Host,
-    /// The port; with a PostgreSQL socket it is part of the socket's name, with a MySQL socket it means nothing.
+    /// The port. For a PostgreSQL socket it is part of the socket's name; for a MySQL socket it has no meaning.
     pub port: u16,
-    /// The database's name.
+    /// The database name.
     pub database: String,
     /// The account; `None` only if neither the configuration nor the environment names one.
     pub user: Option<String>,
-    /// Its password; `None` if there is none or it has to be asked for.
+    /// The password; `None` if there is none, or if the user has to type it.
     pub password: Option<SecretString>,
     /// Encryption.
     pub tls: TlsSettings,
-    /// The connection's own time limit, where the configuration has one.
+    /// The time-out for connecting, if the configuration has one.
     pub connect_timeout: Option<Duration>,
     /// PostgreSQL's start-up options (`-c search_path=cinder`).
     pub options: Option<String>,
 }
 
-/// Encryption of the connection, and what is checked.
+/// Encryption of the connection, and what is verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsSettings {
-    /// How much is asked for.
+    /// The required protection.
     pub mode: TlsMode,
-    /// The certificates of the authorities to trust (PEM); `None` for those that the system trusts.
+    /// The certificates of the trusted authorities (PEM); `None` for those that the system trusts.
     pub ca: Option<PathBuf>,
     /// This client's certificate (PEM).
     pub cert: Option<PathBuf>,
-    /// Its key (PEM); may be the same file.
+    /// The key for it (PEM); may be the same file.
     pub key: Option<PathBuf>,
 }
 
-/// How much encryption is asked for, from nothing to everything.
+/// The required protection, in increasing order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TlsMode {
-    /// None.
+    /// No TLS.
     Disable,
-    /// If the server offers it; the certificate is not checked.
+    /// TLS if the server offers it; the certificate is not verified.
     Prefer,
-    /// Always; the certificate is not checked.
+    /// TLS; the certificate is not verified.
     Require,
-    /// Always; the certificate must lead to a trusted authority.
+    /// TLS; a trusted authority must have signed the certificate.
     VerifyCa,
-    /// Always; the certificate must lead to a trusted authority and name the host.
+    /// TLS; a trusted authority must have signed the certificate, for the host's name.
     VerifyFull,
 }
 
 impl TlsMode {
-    /// The name, as options and messages spell it.
+    /// The name in options and messages.
     pub fn name(self) -> &'static str {
         match self {
             Self::Disable => "disable",
@@ -129,7 +129,7 @@ impl TlsMode {
         }
     }
 
-    /// Whether the server's certificate is checked.
+    /// Whether the server's certificate is verified.
     pub fn verifies(self) -> bool {
         self >= Self::VerifyCa
     }
@@ -148,27 +148,27 @@ impl FromStr for TlsMode {
         [Self::Disable, Self::Prefer, Self::Require, Self::VerifyCa, Self::VerifyFull]
             .into_iter()
             .find(|mode| mode.name() == text)
-            .ok_or_else(|| "a TLS mode is one of disable, prefer, require, verify-ca and verify-full".to_owned())
+            .ok_or_else(|| format!("{text:?} is not a TLS mode: use disable, prefer, require, verify-ca or verify-full"))
     }
 }
 
-/// The database, and where each part of the answer came from.
+/// The database, with the origins of its settings.
 #[derive(Debug, Clone)]
 pub struct DatabaseSettings {
     /// The database.
     pub target: Target,
-    /// Where its URL was found.
+    /// The origin of its URL.
     pub origin: Origin,
-    /// Where its password was found.
+    /// The origin of its password.
     pub password_origin: Option<Origin>,
-    /// The URL without its password, where it came from the command line or the environment: what has to be typed to name the same
+    /// The URL without its password, if it is from the command line or the environment: what the user has to type to name the same
     /// database again.
     pub url: Option<String>,
-    /// What the person should know: whole sentences without a secret.
+    /// Warnings, as sentences without a secret.
     pub warnings: Vec<String>,
 }
 
-/// What is spelled out in [`Target::describe`]; the rest is percent-encoded, control characters too.
+/// The characters that [`Target::describe`] does not percent-encode. Control characters are encoded.
 const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 const PLAIN_PATH: &AsciiSet = &PLAIN.remove(b'/');
 
@@ -181,7 +181,7 @@ impl Target {
         }
     }
 
-    /// Whether both name one database, whatever the user. Two names of one host count as two.
+    /// Whether both name the same database, for any user. Two names of one host count as different.
     pub(super) fn is_same(&self, other: &Self) -> bool {
         let canonical = |path: &PathBuf| path.canonicalize().unwrap_or_else(|_| path.clone());
         match (self, other) {

@@ -1,4 +1,4 @@
-//! The options of cinder.conf that say where backups are kept, each of which the command line may override.
+//! The options of cinder.conf for the storage of backups. The command line may override each.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,9 +11,9 @@ use super::{CinderConf, ConfigError, Origin, Setting};
 /// The flag that overrides an option of cinder.conf.
 const FLAG: Origin = Origin::Flag("--storage-option");
 
-/// Options of cinder.conf's `[DEFAULT]`, as overridden by `--storage-option NAME=VALUE`.
+/// Options of cinder.conf's `[DEFAULT]`, with the overrides of `--storage-option NAME=VALUE`.
 ///
-/// No value can be printed by accident: an override may be a secret.
+/// An override may be a secret, so `Debug` does not print it.
 #[derive(Debug)]
 pub struct StorageOptions {
     cinder: CinderConf,
@@ -21,8 +21,7 @@ pub struct StorageOptions {
 }
 
 impl StorageOptions {
-    /// Takes overrides as `NAME=VALUE`, or `NAME=@FILE` for the first line of a file, so that a secret is not seen in the
-    /// list of processes.
+    /// Reads overrides: `NAME=VALUE`, or `NAME=@FILE` for the first line of a file, which keeps a secret out of the process list.
     ///
     /// # Errors
     /// A word without `=`, an unknown name, a file that cannot be read.
@@ -30,12 +29,12 @@ impl StorageOptions {
         let mut taken = BTreeMap::new();
         for word in overrides {
             let Some((name, value)) = word.split_once('=') else {
-                // The word may be a secret that lost its name.
-                return Err(ConfigError::invalid(&FLAG, "takes NAME=VALUE or NAME=@FILE, with a name as in cinder.conf".to_owned()));
+                // The word may be a secret without its name, so the error does not repeat it.
+                return Err(ConfigError::invalid(&FLAG, "must be NAME=VALUE or NAME=@FILE, with a name as in cinder.conf"));
             };
             let name = name.trim().replace('-', "_");
             if !CinderConf::knows(&name) {
-                return Err(ConfigError::invalid(&FLAG, format!("{name:?} is no option of cinder.conf that says where backups are")));
+                return Err(ConfigError::invalid(&FLAG, format!("{name:?} is not an option of cinder.conf for the storage of backups")));
             }
             let value = match value.strip_prefix('@') {
                 Some(path) => read_text(Path::new(path))?.lines().next().unwrap_or_default().to_owned(),
@@ -46,10 +45,10 @@ impl StorageOptions {
         Ok(Self { cinder, overrides: taken })
     }
 
-    /// The value of an option that is no secret, or Cinder's default for it; `None` where it is unset or empty.
+    /// The value of an option that is not secret, or Cinder's default for it; `None` if it is unset or empty.
     ///
     /// # Errors
-    /// A substitution in cinder.conf that cannot be made.
+    /// A substitution in cinder.conf that fails.
     pub fn text(&self, name: &str) -> Result<Option<Setting<String>>, ConfigError> {
         if let Some(value) = self.overrides.get(name) {
             let value = value.expose_secret();
@@ -58,7 +57,7 @@ impl StorageOptions {
         Ok(self.cinder.get_or_default("DEFAULT", name)?.filter(|setting| !setting.value.is_empty()))
     }
 
-    /// The value of an option that is a secret; `None` where it is unset or empty.
+    /// The value of a secret option; `None` if it is unset or empty.
     ///
     /// # Errors
     /// As for [`StorageOptions::text`].
@@ -72,7 +71,7 @@ impl StorageOptions {
     /// A boolean, in oslo.config's spellings.
     ///
     /// # Errors
-    /// As for [`StorageOptions::text`], and a value that is none.
+    /// As for [`StorageOptions::text`], and a value that is not a boolean.
     pub fn boolean(&self, name: &str, default: bool) -> Result<Setting<bool>, ConfigError> {
         match self.text(name)? {
             Some(setting) => CinderConf::boolean(setting),

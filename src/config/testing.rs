@@ -1,4 +1,4 @@
-//! A directory that stands for the whole file system, for the tests of this module.
+//! A directory in place of the root of the file system, for the tests of this module.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::ffi::OsString;
@@ -10,7 +10,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::*;
 
-/// A root directory, with a home directory in it, and an environment that knows nothing else.
+/// A root directory with a home directory, and an environment that refers only to them.
 pub(super) struct World {
     dir: tempfile::TempDir,
     pub env: Environment,
@@ -53,7 +53,7 @@ impl World {
         resolve(&self.flags, &self.env)
     }
 
-    /// The error, with this world's root taken out of it.
+    /// The error, without the path of the root directory.
     pub fn error(&self) -> String {
         self.resolve().unwrap_err().to_string().replace(&self.dir.path().display().to_string(), "")
     }
@@ -65,7 +65,7 @@ impl World {
         }
     }
 
-    /// The password, and where it is from.
+    /// The password and its origin.
     pub fn password(&self) -> Option<(String, String)> {
         let database = self.resolve().unwrap().database;
         let Target::Server(server) = database.target else { return None };

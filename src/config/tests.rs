@@ -1,4 +1,4 @@
-//! What the program decides from flags, environment and files together.
+//! Decisions from flags, environment and files together.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 use std::time::Duration;
@@ -32,7 +32,7 @@ fn the_url_is_taken_from_the_flag_then_the_variable_then_the_file() {
     let resolved = world.resolve().unwrap();
     assert_eq!(resolved.database.origin, Origin::Variable("CINDER_DATABASE_URL"));
     assert_eq!(resolved.database.target.describe(), "postgresql://v@db2:5432/cinder");
-    assert_eq!(resolved.service.service_down_time.value, 120, "the file is read all the same");
+    assert_eq!(resolved.service.service_down_time.value, 120, "the file is still read");
 
     world = world.url("sqlite:////srv/cinder.db");
     let resolved = world.resolve().unwrap();
@@ -41,51 +41,54 @@ fn the_url_is_taken_from_the_flag_then_the_variable_then_the_file() {
 }
 
 #[test]
-fn the_command_line_wins_over_the_environment() {
+fn the_command_line_overrides_the_environment() {
     let mut world = World::new().var("CINDER_DATABASE_URL", "mysql://cinder:varpw@production/cinder");
     let practice = world.write("/practice.conf", "[database]\nconnection = mysql://cinder:filepw@practice/cinder\n");
     world.flags.config_files = vec![practice];
     let resolved = world.resolve().unwrap();
     assert_eq!(resolved.database.target.describe(), "mysql://cinder@practice:3306/cinder");
-    assert_eq!(resolved.database.url, None, "the file is named again, not the URL");
+    assert_eq!(resolved.database.url, None, "the user gives the file again, not the URL");
     assert_eq!(
         world.warnings(),
-        "two databases are named: mysql://cinder@practice:3306/cinder, from /practice.conf:2 [database] connection, is used; \
-         mysql://cinder@production:3306/cinder, from CINDER_DATABASE_URL, is not"
+        "two databases are configured: mysql://cinder@practice:3306/cinder from /practice.conf:2 [database] connection is used, and \
+         mysql://cinder@production:3306/cinder from CINDER_DATABASE_URL is ignored"
     );
     world = world.var("CINDER_DATABASE_PASSWORD", "of production");
-    assert_eq!(world.password().unwrap().0, "filepw", "no password goes to a server that it is not of");
-    // Files that name no database leave it to the environment.
+    assert_eq!(world.password().unwrap().0, "filepw", "a password is not sent to another server");
+    // If the files name no database, the environment does.
     world.write("/practice.conf", "[DEFAULT]\n");
     assert_eq!(world.resolve().unwrap().database.target.describe(), "mysql://cinder@production:3306/cinder");
     assert_eq!(world.warnings(), "");
-    // A URL wins over both, and over files in the usual places.
+    // A URL overrides both, and files in the usual places.
     world.flags.config_files.clear();
     world.write("/etc/cinder/cinder.conf", &conf("sqlite:////srv/other.db"));
     world = world.url("mysql://cinder@practice/cinder?charset=utf8&password=hunter2");
     let warnings = world.warnings();
-    assert_eq!(warnings.matches("two databases are named: mysql://cinder@practice:3306/cinder, from --database-url, is used").count(), 2);
-    assert!(warnings.contains("sqlite:////srv/other.db, from /etc/cinder/cinder.conf:4 [database] connection, is not"), "{warnings}");
+    assert_eq!(
+        warnings.matches("two databases are configured: mysql://cinder@practice:3306/cinder from --database-url is used").count(),
+        2
+    );
+    assert!(warnings.contains("sqlite:////srv/other.db from /etc/cinder/cinder.conf:4 [database] connection is ignored"), "{warnings}");
     assert_eq!(world.resolve().unwrap().database.url.as_deref(), Some("mysql://cinder@practice/cinder?charset=utf8"));
     assert!(!warnings.contains("hunter2") && !warnings.contains("varpw"), "{warnings}");
-    // What is not understood names another database, too, as far as anybody knows.
+    // An invalid URL may name another database.
     let world = World::new().url("sqlite:////srv/one.db").var("CINDER_DATABASE_URL", "sqlite:////srv/one.db?mode=ro");
-    assert!(world.warnings().contains("in a URL that is not understood, from CINDER_DATABASE_URL, is not"), "{}", world.warnings());
+    assert!(world.warnings().contains("an invalid URL from CINDER_DATABASE_URL is ignored"), "{}", world.warnings());
 }
 
 #[test]
-fn a_database_named_twice_is_one_and_may_have_its_password_from_either() {
+fn two_urls_of_one_database_share_their_password() {
     let world = World::new().var("CINDER_DATABASE_URL", "mysql+pymysql://cinder:p%40ss@db1:3306/cinder?ssl=true");
     let shown = world.resolve().unwrap().database.url.unwrap();
     assert_eq!(shown, "mysql+pymysql://cinder@db1:3306/cinder?ssl=true");
-    // As a command for later is typed in the same shell.
+    // As for a suggested command, which the user types in the same shell.
     let world = world.url(&shown);
     assert_eq!(world.warnings(), "");
     assert_eq!(world.password(), Some(("p@ss".into(), "CINDER_DATABASE_URL".into())));
     let world = world.url("mysql+pymysql://other@db1/cinder");
     assert_eq!((world.warnings(), world.password()), (String::new(), None));
     let world = World::new().url("sqlite:////srv/../srv/one.db").var("CINDER_DATABASE_URL", "sqlite:////srv/one.db");
-    assert!(world.warnings().contains("two databases"), "files that are not there are known by their names alone");
+    assert!(world.warnings().contains("two databases"), "missing files are compared by name");
 }
 
 #[test]
@@ -97,12 +100,12 @@ fn old_names_of_the_connection_are_read_with_a_warning() {
     ] {
         let world = World::new();
         world.write("/etc/cinder/cinder.conf", text);
-        assert_eq!(world.warnings(), format!("/etc/cinder/cinder.conf:2 {origin}: this is an old name of [database] connection"));
+        assert_eq!(world.warnings(), format!("/etc/cinder/cinder.conf:2 {origin}: this is an old name for [database] connection"));
     }
 }
 
 #[test]
-fn without_a_database_the_error_says_where_was_looked() {
+fn without_a_database_the_error_names_the_searched_places() {
     let mut world = World::new();
     assert_eq!(
         world.error(),
@@ -160,9 +163,9 @@ fn the_password_comes_from_the_strongest_source() {
 
     world = world.url(&url.replace("cinder@", "cinder:urlpw@"));
     assert_eq!(world.password(), Some(("urlpw".into(), "--database-url".into())));
-    assert!(world.warnings().contains("list of processes"), "{}", world.warnings());
+    assert!(world.warnings().contains("process list"), "{}", world.warnings());
 
-    // The command line wins over the environment, where the password may be that of another database.
+    // The command line overrides the environment, whose password may belong to another database.
     world = world.var("CINDER_DATABASE_PASSWORD", "varpw");
     assert_eq!(world.password(), Some(("urlpw".into(), "--database-url".into())));
     world = world.url(&url);
@@ -175,11 +178,11 @@ fn the_password_comes_from_the_strongest_source() {
     assert!(world.warnings().contains("/pw can be read by others"), "{}", world.warnings());
 
     world.write("/pw", "\n");
-    assert_eq!(world.error(), "--password-file: cannot read /pw: its first line is empty; write the password there");
+    assert_eq!(world.error(), "--password-file: cannot read /pw: its first line is empty; put the password there");
 }
 
 #[test]
-fn somebody_elses_or_an_unsafe_my_cnf_is_not_used() {
+fn a_my_cnf_for_another_user_or_writable_by_all_is_not_used() {
     let world = World::new().url("mysql+pymysql://cinder@db1/cinder");
     let path = world.write("/root/.my.cnf", "[client]\nuser=root\npassword=rootpw\n");
     assert_eq!(world.password(), None);
@@ -190,14 +193,14 @@ fn somebody_elses_or_an_unsafe_my_cnf_is_not_used() {
     assert!(world.warnings().contains("everybody may write to it"));
     world.write("/root/.my.cnf", "[client]\npassword=\n");
     mode(&path, 0o600);
-    assert_eq!(world.password(), None, "an empty password is none");
+    assert_eq!(world.password(), None, "an empty password counts as unset");
     world.write("/root/.my.cnf", "password=x\n");
     assert_eq!(world.password(), None);
     assert!(world.warnings().contains("~/.my.cnf:1: an option before the first [group]"));
 }
 
 #[test]
-fn postgresql_looks_into_its_own_files() {
+fn postgresql_uses_its_own_files() {
     let mut world = World::new().url("postgresql+psycopg2://cinder@db1/cinder");
     world.write("/root/.pgpass", "db1:5432:cinder:cinder:passpw\n");
     assert_eq!(world.password(), Some(("passpw".into(), "~/.pgpass:1".into())));
@@ -211,12 +214,12 @@ fn postgresql_looks_into_its_own_files() {
     world = world.url("postgresql:///cinder?service=none");
     assert_eq!(
         world.error(),
-        "--database-url: the service none is in none of ~/.pg_service.conf, /etc/postgresql-common/pg_service.conf, /etc/sysconfig/pgsql/pg_service.conf, /etc/pg_service.conf"
+        "--database-url: the service none does not exist in ~/.pg_service.conf, /etc/postgresql-common/pg_service.conf, /etc/sysconfig/pgsql/pg_service.conf, /etc/pg_service.conf"
     );
 }
 
 #[test]
-fn pymysql_options_mean_what_they_mean_to_pymysql() {
+fn mysql_options_mean_what_they_mean_to_their_driver() {
     use TlsMode::{Disable, Prefer, Require, VerifyCa, VerifyFull};
     let world = World::new();
     let ca = world.write("/ca.pem", "").display().to_string();
@@ -277,15 +280,15 @@ fn libpq_options_mean_what_they_mean_to_libpq() {
     world.write("/root/.postgresql/root.crt", "");
     assert_eq!(tls_of(&world), (VerifyFull, Some("root.crt".to_owned())));
     let world = world.url("postgresql://u@h/d?sslmode=require");
-    assert_eq!(tls_of(&world), (VerifyCa, Some("root.crt".to_owned())), "who has a root certificate means it");
+    assert_eq!(tls_of(&world), (VerifyCa, Some("root.crt".to_owned())), "a root certificate is always used");
     let world = world.url("postgresql://u@h/d").var("PGSSLMODE", "verify-full");
     assert_eq!(tls_of(&world).0, VerifyFull);
     let world = world.url("postgresql://u@h/d?sslmode=verify-ca&sslrootcert=system");
-    assert!(world.error().contains("has to be verify-full"), "{}", world.error());
+    assert!(world.error().contains("must be verify-full"), "{}", world.error());
 }
 
 #[test]
-fn flags_decide_about_tls() {
+fn flags_override_tls_options() {
     let mut world = World::new().url("mysql+pymysql://u@h/d?ssl_disabled=true");
     let ca = world.write("/ca.pem", "");
     world.flags.tls_ca = Some(ca);
@@ -294,7 +297,7 @@ fn flags_decide_about_tls() {
     assert_eq!(tls_of(&world).0, TlsMode::VerifyCa);
     world.flags.tls_cert = Some(world.write("/client.pem", ""));
     let tls = world.server().tls;
-    assert_eq!(tls.key, tls.cert, "one file can hold both");
+    assert_eq!(tls.key, tls.cert, "one file can contain both");
 
     world.flags.tls_ca = None;
     assert_eq!(world.error(), "--tls-mode: verify-ca needs the authority's certificate; give --tls-ca FILE");
@@ -309,7 +312,7 @@ fn sockets_need_no_tls() {
     let world = World::new().url("mysql+pymysql://u@/d?unix_socket=/run/m.sock&ssl=true");
     assert_eq!(world.server().host, Host::Socket { path: "/run/m.sock".into() });
     assert_eq!(world.server().tls.mode, TlsMode::Disable);
-    assert!(world.warnings().contains("TLS is not used"));
+    assert!(world.warnings().contains("has no TLS"));
     assert_eq!(world.resolve().unwrap().database.target.describe(), "mysql://u@/d?unix_socket=/run/m.sock");
 
     for url in ["postgresql://u@/d?host=/srv/pg&port=5433", "postgresql://u@%2Fsrv%2Fpg:5433/d"] {
@@ -323,29 +326,29 @@ fn sockets_need_no_tls() {
 }
 
 #[test]
-fn an_option_about_safety_is_never_passed_over() {
+fn an_option_that_protects_the_connection_is_never_ignored() {
     for (url, problem) in [
-        ("mysql+pymysql://u@h/d?ssl_frob=1", "the option ssl_frob is not known here"),
+        ("mysql+pymysql://u@h/d?ssl_frob=1", "the option ssl_frob is unknown"),
         ("mysql+pymysql://u@h/d?ssl_capath=/x", "ssl_capath is not supported"),
         ("mysql+pymysql://u@h/d?ssl_key_password=x", "ssl_key_password is not supported"),
-        ("mysql+pymysql://u@h/d?ssl_crl=/x", "the option ssl_crl is not known here"),
+        ("mysql+pymysql://u@h/d?ssl_crl=/x", "the option ssl_crl is unknown"),
         ("mysql+pymysql://u@h/d?ssl_verify_cert=maybe", "ssl_verify_cert must be true or false"),
-        ("mysql+mysqldb://u@h/d?ssl_mode=SOMETIMES", "ssl_mode must be one of"),
+        ("mysql+mysqldb://u@h/d?ssl_mode=SOMETIMES", "ssl_mode must be DISABLED"),
         ("mysql+pymysql://u@h/d?ssl_ca=/a&ssl_ca=/b", "the option ssl_ca twice"),
-        ("postgresql://u@h/d?sslmode=yesplease", "sslmode must be one of"),
+        ("postgresql://u@h/d?sslmode=yesplease", "sslmode must be disable"),
         ("postgresql://u@h/d?sslcrl=/x", "the option sslcrl is not supported"),
         ("postgresql://u@h/d?channel_binding=require", "the option channel_binding is not supported"),
         ("postgresql://u@h/d?require_auth=scram-sha-256", "the option require_auth is not supported"),
         ("postgresql://u@h/d?ssl_min_protocol_version=TLSv1.3", "ssl_min_protocol_version is not supported"),
-        ("postgresql://u@h/d?sslfrob=1", "the option sslfrob is not known here"),
+        ("postgresql://u@h/d?sslfrob=1", "the option sslfrob is unknown"),
         ("postgresql://u@h1,h2/d", "names several hosts"),
         ("postgresql://u@h1:5432,h2:5432/d", "names several hosts"),
         ("postgresql://u@/d?host=h1&host=h2", "gives the option host twice"),
         ("mysql://u@h/", "names no database"),
-        ("mysql://u@h o/d", "no host name or address"),
+        ("mysql://u@h o/d", "not a host name or address"),
         ("mysql+pymysql://u@h/d?connect_timeout=0", "at least 1 second"),
-        ("mysql+pymysql://u@h/d?connect_timeout=soon", "whole number of seconds"),
-        ("sqlite://h/d", "names no host"),
+        ("mysql+pymysql://u@h/d?connect_timeout=soon", "integer number of seconds"),
+        ("sqlite://h/d", "must not name a host"),
         ("sqlite://", "in memory"),
         ("sqlite:///:memory:", "in memory"),
         ("sqlite:///file:x?uri=true", "file: URIs"),
@@ -356,13 +359,13 @@ fn an_option_about_safety_is_never_passed_over() {
     let world = World::new().url("postgresql://u@h/d?channel_binding=prefer&krbsrvname=x&target_session_attrs=standby&keepalives=1");
     assert_eq!(
         world.warnings(),
-        "--database-url: target_session_attrs is passed over; whether the server takes writes is checked after connecting\n\
-         --database-url: the option krbsrvname has no meaning here and is passed over"
+        "--database-url: target_session_attrs is ignored; whether the server accepts writes is checked after connecting\n\
+         --database-url: the option krbsrvname has no meaning here and is ignored"
     );
 }
 
 #[test]
-fn option_files_fill_in_what_the_url_leaves_open() {
+fn option_files_add_to_the_url() {
     // As TripleO writes it.
     let world = World::new();
     let ca = world.write("/etc/ipa/ca.crt", "");
@@ -377,12 +380,12 @@ fn option_files_fill_in_what_the_url_leaves_open() {
     let world = world.url("mysql+pymysql://u@h/cinder?read_default_file=~/absent.cnf");
     assert_eq!(
         world.error(),
-        "--database-url: cannot read the option file /root/absent.cnf that the URL names: No such file or directory (os error 2)"
+        "--database-url: cannot read the option file /root/absent.cnf in the URL: No such file or directory (os error 2)"
     );
 }
 
 #[test]
-fn the_login_name_stands_in_for_the_user() {
+fn the_login_name_is_the_default_user() {
     assert_eq!(World::new().url("mysql+pymysql://h/d").server().user.as_deref(), Some("dba"));
     let mut world = World::new().url("postgresql://h/d");
     world.env.vars.clear();
@@ -400,16 +403,16 @@ fn time_limits_and_startup_options() {
 }
 
 #[test]
-fn a_down_time_that_cinder_would_raise_is_raised() {
+fn a_down_time_is_raised_as_in_cinder() {
     let world = World::new().url("sqlite:////x");
     world.write("/etc/cinder/cinder.conf", "[DEFAULT]\nreport_interval = 61\n");
     let resolved = world.resolve().unwrap();
     assert_eq!(resolved.service.service_down_time.value, 152);
-    assert_eq!(resolved.warnings, ["default: service_down_time 60 is not above report_interval 61; 152 is used, as Cinder does"]);
+    assert_eq!(resolved.warnings, ["default: service_down_time 60 is not above report_interval 61; 152 is used, as in Cinder"]);
     world.write("/etc/cinder/cinder.conf", "[DEFAULT]\nreport_interval = 0\n");
-    assert!(world.resolve().unwrap().warnings[0].contains("never beat"));
+    assert!(world.resolve().unwrap().warnings[0].contains("send no heartbeats"));
     world.write("/etc/cinder/cinder.conf", "[DEFAULT]\nservice_down_time = -1\n");
-    assert_eq!(world.error(), "/etc/cinder/cinder.conf:2 [DEFAULT] service_down_time: -1 is negative; service_down_time must be 0 or more");
+    assert_eq!(world.error(), "/etc/cinder/cinder.conf:2 [DEFAULT] service_down_time: service_down_time is -1, but must be 0 or more");
 }
 
 #[test]
@@ -423,30 +426,30 @@ fn no_secret_is_printed() {
 }
 
 #[test]
-fn files_that_may_not_be_read_do_not_stop_who_knows_the_url() {
+fn unreadable_usual_files_are_ignored_if_a_url_is_given() {
     let mut world = World::new();
     std::fs::create_dir_all(world.path("/etc/cinder/cinder.conf")).unwrap();
     assert_eq!(
         world.error(),
-        "cannot read /etc/cinder/cinder.conf: Is a directory (os error 21); run as a user who may, or give --database-url URL or --config-file FILE"
+        "cannot read /etc/cinder/cinder.conf: Is a directory (os error 21); run as a user who may read it, or give --database-url URL or --config-file FILE"
     );
     world = world.url("sqlite:////x");
     let warnings = world.resolve().unwrap().warnings;
-    assert!(warnings[0].ends_with("Cinder's defaults are assumed, service_down_time 60 among them"), "{warnings:?}");
+    assert!(warnings[0].ends_with("Cinder's defaults are used, for example service_down_time 60"), "{warnings:?}");
     world.flags.config_files = vec![world.path("/etc/cinder/cinder.conf")];
-    assert!(world.resolve().is_err(), "a file that was asked for is needed");
+    assert!(world.resolve().is_err(), "a file from a flag is required");
 }
 
 #[test]
 fn a_password_on_the_command_line_is_warned_about() {
     for url in ["mysql://u:p@h/d", "mysql://u@h/d?passwd=p", "postgresql://u@h/d?password=p"] {
-        assert!(World::new().url(url).warnings().contains("list of processes"), "{url}");
+        assert!(World::new().url(url).warnings().contains("process list"), "{url}");
     }
     assert_eq!(World::new().var("CINDER_DATABASE_URL", "mysql://u:p@h/d").warnings(), "");
 }
 
 #[test]
-fn a_variable_that_is_not_text_is_an_error() {
+fn a_variable_that_is_not_utf8_is_an_error() {
     use std::os::unix::ffi::OsStringExt;
     let mut world = World::new().url("mysql://u@h/d");
     world.env.vars.insert("CINDER_DATABASE_PASSWORD".to_owned(), std::ffi::OsString::from_vec(vec![0xff]));

@@ -94,7 +94,7 @@ fn refused(text: &str) -> String {
 }
 
 #[test]
-fn takes_urls_apart_as_sqlalchemy_does() {
+fn parses_urls_as_sqlalchemy_does() {
     for (text, user, password, host, port, database, query) in CASES {
         let url = parse(text).unwrap_or_else(|error| panic!("{text:?}: {error}"));
         assert_eq!(url.user.as_deref(), *user, "{text:?}");
@@ -108,7 +108,7 @@ fn takes_urls_apart_as_sqlalchemy_does() {
 }
 
 #[test]
-fn an_at_sign_in_a_password_is_the_passwords() {
+fn an_at_sign_may_be_part_of_a_password() {
     for (text, password, host) in [("mysql://u:p@ss@h/d", "p@ss", "h"), ("mysql://u:p@s:s@h:3306/d?x=y@z", "p@s:s", "h")] {
         let url = parse(text).unwrap();
         assert_eq!((url.password.as_deref(), url.host.as_deref()), (Some(password), Some(host)), "{text}");
@@ -117,23 +117,23 @@ fn an_at_sign_in_a_password_is_the_passwords() {
 }
 
 #[test]
-fn what_cannot_be_meant_is_refused_without_repeating_it() {
+fn an_invalid_url_is_refused_without_repeating_it() {
     for (text, problem) in [
         ("/var/lib/cinder/cinder.sqlite", "is a path, not a URL"),
         ("secret.db", "is a path, not a URL"),
         ("secret", "not a database URL"),
         ("mysql:u:secret@h/d", "not a database URL"),
-        ("mssql://u:secret@h/d", "mssql:// is no database"),
+        ("mssql://u:secret@h/d", "mssql:// is not a database"),
         ("mysql://u:secret@h:x/d", "port must be a number from 1 to 65535"),
         ("mysql://u:secret@h:/d", "port must be a number"),
         ("mysql://u:secret@h:0/d", "port must be a number"),
         ("mysql://u:secret@h:99999/d", "port must be a number"),
         ("mysql://u:secret@h:+3306/d", "port must be a number"),
-        ("mysql://u:secret@::1/d", "has to stand in brackets"),
+        ("mysql://u:secret@::1/d", "must be in brackets"),
         ("mysql://u:secret@[::1/d", "has no ]"),
-        ("mysql://u:secret@[]/d", "host is empty"),
+        ("mysql://u:secret@[]/d", "host in the URL is empty"),
         ("mysql://u:secret@[::1]x/d", "only a :PORT may follow"),
-        ("mysql://u:secret%00@h/d", "password of the URL holds a NUL"),
+        ("mysql://u:secret%00@h/d", "password of the URL contains a NUL"),
         ("mysql://u:secret%E9@h/d", "password of the URL is not UTF-8"),
         ("mysql://u:secret@h/d?x=%E9", "options of the URL is not UTF-8"),
         ("mysql://u:secret\n@h/d", "line break"),
@@ -148,15 +148,18 @@ fn what_cannot_be_meant_is_refused_without_repeating_it() {
 }
 
 #[test]
-fn a_percent_sign_that_is_no_escape_stays() {
+fn a_percent_sign_without_an_escape_stays() {
     let url = parse("mysql://u:100%sure@h/d").unwrap();
     assert_eq!(url.password.as_deref(), Some("100%sure"));
-    assert_eq!(url.warnings, ["--database-url: a % in the password of the URL begins no escape and was taken as it is; write it %25"]);
+    assert_eq!(
+        url.warnings,
+        ["--database-url: a % in the password of the URL does not begin an escape and was read as it is; write it as %25"]
+    );
     assert!(parse("mysql://u:a%25b%2f@h/d").unwrap().warnings.is_empty());
 }
 
 #[test]
-fn a_zone_of_an_address_is_decoded() {
+fn the_zone_of_an_address_is_decoded() {
     assert_eq!(parse("mysql://[fe80::1%25eth0]/d").unwrap().host.as_deref(), Some("fe80::1%eth0"));
 }
 
@@ -187,7 +190,7 @@ proptest! {
             prop_assert_eq!((server.port, server.user.as_ref(), &server.database), (port, Some(&user), &database));
             prop_assert_eq!(world.password(), Some((password.clone(), "--database-url".to_owned())));
 
-            // What is printed leads to the same place.
+            // The printed URL names the same database.
             let described = world.resolve().unwrap().database.target.describe();
             prop_assert!(!described.chars().any(char::is_control));
             let again = World::new().url(&described).server();

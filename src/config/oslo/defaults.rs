@@ -1,6 +1,6 @@
-//! Cinder's defaults (release 29.0.0, 2026.2) for the options that this program reads or that other values name.
+//! Cinder's defaults (release 29.0.0, 2026.2) for the options that this program reads or that other values refer to.
 
-/// `[DEFAULT]` options: `None` is an option that Cinder knows and leaves unset, which substitutes as nothing.
+/// Options of `[DEFAULT]`. `None` is an option that Cinder knows and leaves unset; it is substituted by an empty text.
 const DEFAULTS: &[(&str, Option<&str>)] = &[
     ("backup_ceph_conf", Some("/etc/ceph/ceph.conf")),
     ("backup_ceph_pool", Some("backups")),
@@ -57,7 +57,7 @@ const DEFAULTS: &[(&str, Option<&str>)] = &[
     ("volumes_dir", Some("$state_path/volumes")),
 ];
 
-/// The default of a `[DEFAULT]` option: the outer `None` for an option that is not in the table.
+/// The default of an option of `[DEFAULT]`; the outer `None` is an option that is not in the table.
 pub(super) fn of(group: &str, name: &str) -> Option<Option<&'static str>> {
     if group != "DEFAULT" {
         return None;

@@ -1,19 +1,19 @@
-//! One file by the rules of oslo.config's parser: lines to options.
+//! Splits one file into options by the rules of oslo.config's parser.
 //!
-//! The rules that other INI readers get wrong: a comment begins a line (`#` or `;` in column one) and never ends one,
-//! an indented line continues the value before it whatever it looks like, `=` or `:` separates, whichever comes first,
-//! one pair of quotes is taken off the value's first line, and a blank line or comment ends a value.
+//! Other INI readers get these rules wrong: a comment is a whole line with `#` or `;` in column one; an indented line always continues
+//! the value before it; the first `=` or `:` is the separator; one pair of quotes is removed from the first line of a value; and a blank
+//! line or comment ends a value.
 
 use std::path::Path;
 
 use super::super::ConfigError;
 
-/// One option as it is written, before substitution.
+/// One option before substitution.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Assignment {
-    /// The section, as it is written.
+    /// The section as in the file.
     pub section: String,
-    /// The name, as it is written.
+    /// The name as in the file.
     pub key: String,
     /// The value; continuation lines are joined with a newline.
     pub value: String,
@@ -21,7 +21,7 @@ pub(super) struct Assignment {
     pub line: usize,
 }
 
-/// What Python calls whitespace: Unicode's, and the four separators of ASCII.
+/// Whether Python counts the character as whitespace: Unicode's whitespace and the four separators of ASCII.
 fn is_space(c: char) -> bool {
     c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
 }
@@ -30,13 +30,13 @@ fn strip(text: &str) -> &str {
     text.trim_matches(is_space)
 }
 
-/// Splits a line at the first `=` or `:`, and takes the quotes off the value.
+/// Splits a line at the first `=` or `:`, and removes the quotes of the value.
 fn split(line: &str) -> Option<(&str, &str)> {
     let (key, value) = line.split_once(['=', ':'])?;
     Some((strip(key), unquote(strip(value))))
 }
 
-/// Takes off one pair of equal quotes. A value that is a single quote becomes empty, as in oslo.config.
+/// Removes one pair of equal quotes. A value that is only one quote becomes empty, as in oslo.config.
 fn unquote(value: &str) -> &str {
     for quote in ['"', '\''] {
         if let Some(rest) = value.strip_prefix(quote) {
@@ -50,7 +50,7 @@ fn unquote(value: &str) -> &str {
     value
 }
 
-/// Reads a whole file's text into its options, in the order of the file.
+/// Splits the text of a file into its options, in order.
 pub(super) fn parse(path: &Path, text: &str) -> Result<Vec<Assignment>, ConfigError> {
     let text = text.replace("\r\n", "\n").replace('\r', "\n");
     let mut options = Vec::new();
@@ -58,7 +58,7 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Vec<Assignment>, ConfigEr
     let mut open: Option<Assignment> = None;
     for (index, line) in text.split('\n').enumerate() {
         let number = index + 1;
-        // The line itself stays out of the message: it may hold a password.
+        // The message does not repeat the line, which may contain a password.
         let wrong =
             |problem: &str| Err(ConfigError::Syntax { path: path.display().to_string(), line: number, problem: problem.to_owned() });
         let line = line.trim_end_matches(is_space);
@@ -74,9 +74,9 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Vec<Assignment>, ConfigEr
                     continue;
                 }
                 None if line.trim_start().starts_with(['#', ';']) => {
-                    return wrong("an indented comment where no value can continue, which Cinder refuses too; move it to column one");
+                    return wrong("an indented comment must follow a value, as for Cinder; move it to column one");
                 }
-                None => return wrong("an indented line with no value before it to continue; remove the indentation"),
+                None => return wrong("an indented line must follow a value; remove the indentation"),
             }
         }
         options.extend(open.take());
@@ -88,16 +88,16 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Vec<Assignment>, ConfigEr
             };
         } else if !line.starts_with(['#', ';']) {
             if line.starts_with('\u{feff}') {
-                return wrong("begins with a byte order mark, which Cinder refuses too; save the file without it");
+                return wrong("the file begins with a byte order mark, which Cinder also refuses; save it without one");
             }
             let Some((key, value)) = split(line) else {
-                return wrong("neither a section nor an option: there is no = or : in it");
+                return wrong("neither a section nor an option: the line has no = or :");
             };
             if key.is_empty() {
                 return wrong("an option needs a name before the = or :");
             }
             let Some(section) = section else {
-                return wrong("an option before the first [section]");
+                return wrong("an option must follow a [section]");
             };
             open = Some(Assignment { section: section.to_owned(), key: key.to_owned(), value: value.to_owned(), line: number });
         }

@@ -1,5 +1,5 @@
-//! cinder.conf by oslo.config's rules: several files laid over each other, values that name other values, and for each
-//! the place where it was written.
+//! cinder.conf by oslo.config's rules: several files that override each other, values that refer to others, and the origin of each
+//! value.
 
 mod defaults;
 mod lexer;
@@ -15,50 +15,51 @@ use std::path::{Path, PathBuf};
 use secrecy::SecretString;
 
 use self::lexer::Assignment;
-use self::substitute::Piece;
+use self::substitute::ValuePiece;
 use super::environment::read_text;
 use super::{ConfigError, Origin, Setting};
 
-/// No value grows larger than this by substitution.
+/// The largest value after substitution.
 const LARGEST_VALUE: usize = 1024 * 1024;
 
-/// An option's group, in the spelling that lookups use, and its name.
-type Name = (String, String);
+/// The normalized group of an option, and its name.
+type OptionName = (String, String);
 
-/// One file's options; each may be given several times.
-struct File {
+/// The options of one file; each may occur several times.
+struct ConfFile {
     path: PathBuf,
-    options: HashMap<Name, Vec<Assignment>>,
+    options: HashMap<OptionName, Vec<Assignment>>,
 }
 
 /// Cinder's configuration.
 ///
-/// Groups are compared without regard to case, `DEFAULT` excepted; names are compared exactly and have underscores. A
-/// later file wins over an earlier one, and within a file the last line wins.
+/// Groups are compared without regard to case, except for `DEFAULT`. Names are compared exactly and have underscores. A later file
+/// overrides an earlier one, and within a file the last line counts.
 #[derive(Default)]
 pub struct CinderConf {
-    files: Vec<File>,
+    files: Vec<ConfFile>,
 }
 
-/// Never the values: there are passwords among them.
+/// Shows no values, because some are passwords.
 impl fmt::Debug for CinderConf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CinderConf").field("files", &self.files().collect::<Vec<_>>()).finish_non_exhaustive()
     }
 }
 
-/// Whether an error may name what the value holds.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Secrecy {
-    Plain,
-    Secret,
+/// The value in which names are replaced.
+struct Substitution<'a> {
+    group: &'a str,
+    origin: &'a Origin,
+    /// An error must not show anything of the value.
+    secret: bool,
 }
 
 impl CinderConf {
-    /// Reads files in the order given, then the `*.conf` files of each directory in the order of their names.
+    /// Reads files in the given order, then the `*.conf` files of each directory in the order of their names.
     ///
     /// # Errors
-    /// A file or directory that cannot be read, and a line that oslo.config would refuse.
+    /// A file or directory that cannot be read, and a line that oslo.config refuses.
     pub fn load(files: &[PathBuf], dirs: &[PathBuf]) -> Result<Self, ConfigError> {
         let mut conf = Self::default();
         for path in files {
@@ -72,136 +73,137 @@ impl CinderConf {
         Ok(conf)
     }
 
-    /// Lays one more file, already read, over those before it.
+    /// Adds the text of a file, which overrides the files before it.
     pub(super) fn add(&mut self, path: &Path, text: &str) -> Result<(), ConfigError> {
-        let mut options: HashMap<Name, Vec<Assignment>> = HashMap::new();
+        let mut options: HashMap<OptionName, Vec<Assignment>> = HashMap::new();
         for option in lexer::parse(path, text)? {
-            options.entry((normalised(&option.section), option.key.clone())).or_default().push(option);
+            options.entry((normalized(&option.section), option.key.clone())).or_default().push(option);
         }
-        self.files.push(File { path: path.to_path_buf(), options });
+        self.files.push(ConfFile { path: path.to_path_buf(), options });
         Ok(())
     }
 
-    /// The files that were read, in their order.
+    /// The files that were read, in order.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
         self.files.iter().map(|file| file.path.as_path())
     }
 
-    /// The value that the files give an option, substituted; `None` if none does. Not for secrets: see
-    /// [`CinderConf::get_secret`].
+    /// The value of an option in the files, after substitution. For secrets, use [`CinderConf::get_secret`].
     pub fn get(&self, group: &str, name: &str) -> Result<Option<Setting<String>>, ConfigError> {
-        self.first_of(&[(group, name)], Secrecy::Plain)
+        self.first_of(&[(group, name)], false)
     }
 
-    /// As [`CinderConf::get`], and where no file sets it, Cinder's default if it has one and this program knows it.
+    /// Like [`CinderConf::get`], or else Cinder's default if there is one and this program knows it.
     pub fn get_or_default(&self, group: &str, name: &str) -> Result<Option<Setting<String>>, ConfigError> {
         if let Some(setting) = self.get(group, name)? {
             return Ok(Some(setting));
         }
         match defaults::of(group, name).flatten() {
             Some(value) => {
-                let value = self.substitute(value, group, &Origin::Default, Secrecy::Plain, &mut Vec::new())?;
+                let context = Substitution { group, origin: &Origin::Default, secret: false };
+                let value = self.substitute(value, &context, &mut Vec::new())?;
                 Ok(Some(Setting::default_of(value)))
             }
             None => Ok(None),
         }
     }
 
-    /// Whether this is an option of `[DEFAULT]` that this program reads.
+    /// Whether this program reads this option of `[DEFAULT]`.
     pub(super) fn knows(name: &str) -> bool {
         defaults::of("DEFAULT", name).is_some()
     }
 
-    /// The value of a secret option; neither it nor an error about it can be printed by accident.
+    /// The value of a secret option. An error does not show anything of the value.
     pub fn get_secret(&self, group: &str, name: &str) -> Result<Option<Setting<SecretString>>, ConfigError> {
         self.get_secret_of(&[(group, name)])
     }
 
-    /// The same for an option with older names: the latest file that has any of them decides, and in it the first name.
+    /// Like [`CinderConf::get_secret`] for an option with older names. The last file with any of them counts, and in it the first name.
     pub(super) fn get_secret_of(&self, names: &[(&str, &str)]) -> Result<Option<Setting<SecretString>>, ConfigError> {
-        Ok(self.first_of(names, Secrecy::Secret)?.map(|setting| setting.map(SecretString::from)))
+        Ok(self.first_of(names, true)?.map(|setting| setting.map(SecretString::from)))
     }
 
-    /// All values of an option that may be given several times: the first file's first.
+    /// All values of an option that may occur several times, from the first file to the last.
     pub fn get_all(&self, group: &str, name: &str) -> Result<Vec<Setting<String>>, ConfigError> {
-        let wanted = (normalised(group), name.to_owned());
+        let wanted = (normalized(group), name.to_owned());
         let mut all = Vec::new();
         for file in &self.files {
             for option in file.options.get(&wanted).into_iter().flatten() {
                 let origin = origin_of(file, option);
-                let value = self.substitute(&option.value, &wanted.0, &origin, Secrecy::Plain, &mut Vec::new())?;
+                let context = Substitution { group: &wanted.0, origin: &origin, secret: false };
+                let value = self.substitute(&option.value, &context, &mut Vec::new())?;
                 all.push(Setting::new(value, origin));
             }
         }
         Ok(all)
     }
 
-    /// A whole number, as Python's `int` reads it; empty counts as unset.
+    /// An integer, as Python's `int` reads it; an empty value counts as unset.
     pub fn get_int(&self, group: &str, name: &str, default: i64) -> Result<Setting<i64>, ConfigError> {
         match self.get(group, name)? {
             Some(Setting { value, origin }) if !value.trim().is_empty() => match parse_int(&value) {
                 Some(value) => Ok(Setting::new(value, origin)),
-                None => Err(ConfigError::invalid(&origin, format!("{value:?} is not a whole number"))),
+                None => Err(ConfigError::invalid(&origin, format!("{value:?} is not an integer"))),
             },
             _ => Ok(Setting::default_of(default)),
         }
     }
 
-    /// A boolean: true, 1, on, yes or false, 0, off, no in any case.
+    /// A boolean: true, 1, on, yes, or false, 0, off, no, in upper or lower case.
     pub fn get_bool(&self, group: &str, name: &str, default: bool) -> Result<Setting<bool>, ConfigError> {
         self.get(group, name)?.map_or_else(|| Ok(Setting::default_of(default)), Self::boolean)
     }
 
-    /// The boolean that a value spells.
+    /// A value as a boolean.
     pub(super) fn boolean(Setting { value, origin }: Setting<String>) -> Result<Setting<bool>, ConfigError> {
         match value.to_lowercase().as_str() {
             "true" | "1" | "on" | "yes" => Ok(Setting::new(true, origin)),
             "false" | "0" | "off" | "no" => Ok(Setting::new(false, origin)),
-            _ => Err(ConfigError::invalid(&origin, format!("{value:?} is not a boolean; write true or false"))),
+            _ => Err(ConfigError::invalid(&origin, format!("{value:?} is not a boolean: use true or false"))),
         }
     }
 
-    fn first_of(&self, names: &[(&str, &str)], secrecy: Secrecy) -> Result<Option<Setting<String>>, ConfigError> {
+    fn first_of(&self, names: &[(&str, &str)], secret: bool) -> Result<Option<Setting<String>>, ConfigError> {
         let Some((file, option)) = self.find(names) else { return Ok(None) };
         let origin = origin_of(file, option);
-        let group = normalised(&option.section);
+        let group = normalized(&option.section);
         let mut path = vec![(group.clone(), option.key.clone())];
-        let value = self.substitute(&option.value, &group, &origin, secrecy, &mut path)?;
+        let value = self.substitute(&option.value, &Substitution { group: &group, origin: &origin, secret }, &mut path)?;
         Ok(Some(Setting::new(value, origin)))
     }
 
-    fn find(&self, names: &[(&str, &str)]) -> Option<(&File, &Assignment)> {
-        let names: Vec<Name> = names.iter().map(|(group, name)| (normalised(group), (*name).to_owned())).collect();
+    fn find(&self, names: &[(&str, &str)]) -> Option<(&ConfFile, &Assignment)> {
+        let names: Vec<OptionName> = names.iter().map(|(group, name)| (normalized(group), (*name).to_owned())).collect();
         self.files.iter().rev().find_map(|file| names.iter().find_map(|name| file.options.get(name)?.last()).map(|option| (file, option)))
     }
 
-    /// Replaces the names in a value; `path` holds the options whose values are being replaced already.
-    fn substitute(&self, value: &str, group: &str, origin: &Origin, secrecy: Secrecy, path: &mut Vec<Name>) -> Result<String, ConfigError> {
+    /// Replaces the names in a value. `path` has the options whose values are being replaced already.
+    fn substitute(&self, value: &str, context: &Substitution<'_>, path: &mut Vec<OptionName>) -> Result<String, ConfigError> {
         let mut result = String::new();
         for piece in substitute::pieces(value) {
             match piece {
-                Piece::Text(text) => result.push_str(&text),
-                Piece::Name(name) => result.push_str(&self.named(&name, group, origin, secrecy, path)?),
+                ValuePiece::Text(text) => result.push_str(&text),
+                ValuePiece::Name(name) => result.push_str(&self.lookup(&name, context, path)?),
             }
             if result.len() > LARGEST_VALUE {
-                return Err(ConfigError::invalid(origin, "its value grows without end by substitution"));
+                return Err(ConfigError::invalid(context.origin, "its value is too large after substitution"));
             }
         }
         Ok(result)
     }
 
-    /// The value that a name in another value stands for. A plain name is looked for in the same group, then in
-    /// `DEFAULT`.
-    fn named(&self, name: &str, group: &str, origin: &Origin, secrecy: Secrecy, path: &mut Vec<Name>) -> Result<String, ConfigError> {
-        let places: Vec<Name> = match name.split_once('.') {
+    /// The value of an option that another value refers to. A name without a group is searched in the same group, then in `DEFAULT`.
+    fn lookup(&self, name: &str, context: &Substitution<'_>, path: &mut Vec<OptionName>) -> Result<String, ConfigError> {
+        let Substitution { group, origin, secret } = *context;
+        let places: Vec<OptionName> = match name.split_once('.') {
             Some((other, name)) => vec![(other.to_owned(), name.to_owned())],
             None => vec![(group.to_owned(), name.to_owned()), ("DEFAULT".to_owned(), name.to_owned())],
         };
         for place in places {
             if path.contains(&place) && self.find(&[(&place.0, &place.1)]).is_some() {
-                return Err(ConfigError::invalid(origin, format!("its value leads back to itself through {}", place.1)));
+                return Err(ConfigError::invalid(origin, format!("its value refers to itself through {}", place.1)));
             }
-            // oslo.config knows a group by its registered, lower-case name only, and [DEFAULT] by none.
+            // oslo.config finds a group only by its registered, lower-case name, and does not find [DEFAULT].
             let dotted = name.contains('.');
             if dotted && place.0 != place.0.to_lowercase() {
                 continue;
@@ -214,31 +216,31 @@ impl CinderConf {
                 },
             };
             path.push(place.clone());
-            let value = self.substitute(value, &place.0, &from, secrecy, path)?;
+            let value = self.substitute(value, &Substitution { group: &place.0, origin: &from, secret }, path)?;
             path.pop();
             return Ok(value);
         }
-        // In a secret, what follows the dollar sign may well be a part of it.
-        let named = if secrecy == Secrecy::Plain { format!("${name}") } else { "a $name".to_owned() };
+        // In a secret, the text after the dollar sign may be a part of the secret.
+        let shown = if secret { "a $name".to_owned() } else { format!("${name}") };
         Err(ConfigError::invalid(
             origin,
             format!(
-                "its value holds {named} that no file sets and that has no default known here; set that option, or write $$ for a dollar sign"
+                "its value refers to {shown}, which no file sets and which has no known default; set that option, or write $$ for a dollar sign"
             ),
         ))
     }
 }
 
-/// A group's name as lookups compare it.
-fn normalised(group: &str) -> String {
+/// The name of a group as lookups compare it.
+fn normalized(group: &str) -> String {
     if group == "DEFAULT" { group.to_owned() } else { group.to_lowercase() }
 }
 
-fn origin_of(file: &File, option: &Assignment) -> Origin {
+fn origin_of(file: &ConfFile, option: &Assignment) -> Origin {
     Origin::option(&file.path, option.line, &option.section, &option.key)
 }
 
-/// The `*.conf` files of a directory by name; like a shell's `*`, without hidden ones.
+/// The `*.conf` files of a directory in the order of their names; without hidden files, as for a shell's `*`.
 fn conf_files(dir: &Path) -> Result<Vec<PathBuf>, ConfigError> {
     let mut paths = Vec::new();
     for entry in fs::read_dir(dir).map_err(|error| ConfigError::unreadable(dir, error))? {
@@ -252,7 +254,7 @@ fn conf_files(dir: &Path) -> Result<Vec<PathBuf>, ConfigError> {
     Ok(paths)
 }
 
-/// A whole number as Python's `int` takes it: white space around, a sign, single underscores between digits.
+/// An integer as Python's `int` accepts it: white space around it, a sign, single underscores between digits.
 fn parse_int(text: &str) -> Option<i64> {
     let text = text.trim();
     let digits = text.strip_prefix(['+', '-']).unwrap_or(text);

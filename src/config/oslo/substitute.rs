@@ -1,11 +1,11 @@
-//! `$name`, `${name}` and `$group.name` in values, as oslo.config's template does it.
+//! Finds `$name`, `${name}` and `$group.name` in values, as oslo.config's template does.
 
 /// A piece of a value.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Piece {
-    /// Text that stays.
+pub(super) enum ValuePiece {
+    /// Literal text.
     Text(String),
-    /// The name of an option, perhaps with its group before a dot.
+    /// The name of an option, optionally with its group and a dot before it.
     Name(String),
 }
 
@@ -17,7 +17,7 @@ fn continues_name(c: char) -> bool {
     begins_name(c) || c == '.' || c.is_ascii_digit()
 }
 
-/// The name at the start of a text, and what follows it.
+/// The name at the start of a text, and the rest.
 fn take_name(text: &str) -> Option<(&str, &str)> {
     if !text.starts_with(begins_name) {
         return None;
@@ -26,8 +26,8 @@ fn take_name(text: &str) -> Option<(&str, &str)> {
     text.split_at_checked(end)
 }
 
-/// Splits a value. `$$` and `\$` are a dollar sign; a `$` that begins no name stays as it is.
-pub(super) fn pieces(value: &str) -> Vec<Piece> {
+/// Splits a value. `$$` and `\$` are a dollar sign; a `$` that does not begin a name stays.
+pub(super) fn pieces(value: &str) -> Vec<ValuePiece> {
     let value = value.replace("\\$", "$$");
     let mut pieces = Vec::new();
     let mut text = String::new();
@@ -43,9 +43,9 @@ pub(super) fn pieces(value: &str) -> Vec<Piece> {
             rest = after;
         } else if let Some((name, after)) = take_name(after).or_else(braced) {
             if !text.is_empty() {
-                pieces.push(Piece::Text(std::mem::take(&mut text)));
+                pieces.push(ValuePiece::Text(std::mem::take(&mut text)));
             }
-            pieces.push(Piece::Name(name.to_owned()));
+            pieces.push(ValuePiece::Name(name.to_owned()));
             rest = after;
         } else {
             text.push('$');
@@ -54,7 +54,7 @@ pub(super) fn pieces(value: &str) -> Vec<Piece> {
     }
     text.push_str(rest);
     if !text.is_empty() {
-        pieces.push(Piece::Text(text));
+        pieces.push(ValuePiece::Text(text));
     }
     pieces
 }

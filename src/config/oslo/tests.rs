@@ -189,7 +189,7 @@ fn write(dir: &Path, name: &str, text: &str) -> PathBuf {
 }
 
 #[test]
-fn lays_files_and_directories_over_each_other_as_oslo_config_does() {
+fn files_and_directories_override_each_other_as_in_oslo_config() {
     let dir = tempfile::tempdir().unwrap();
     let first = write(dir.path(), "1", "[DEFAULT]\na=1\nb=1\nc=$b\n");
     write(dir.path(), "d/b.conf", "[DEFAULT]\na=b\nm=b\n");
@@ -200,13 +200,13 @@ fn lays_files_and_directories_over_each_other_as_oslo_config_does() {
     let conf = CinderConf::load(&[first], &[dir.path().join("d")]).unwrap();
     assert_eq!(read(&conf, "DEFAULT", "a").unwrap().as_deref(), Some("b"));
     assert_eq!(read(&conf, "DEFAULT", "b").unwrap().as_deref(), Some("a"));
-    assert_eq!(read(&conf, "DEFAULT", "c").unwrap().as_deref(), Some("a"), "names are looked up in all files");
+    assert_eq!(read(&conf, "DEFAULT", "c").unwrap().as_deref(), Some("a"), "names are searched in all files");
     let all: Vec<String> = conf.get_all("DEFAULT", "m").unwrap().into_iter().map(|setting| setting.value).collect();
     assert_eq!(all, ["B", "C", "a", "b"]);
 }
 
 #[test]
-fn an_old_name_in_a_later_file_wins() {
+fn an_old_name_in_a_later_file_counts() {
     let mut conf = conf("[database]\nconnection=new\n").unwrap();
     conf.add(Path::new("/etc/cinder/cinder-backup.conf"), "[DEFAULT]\nsql_connection=old\n").unwrap();
     let setting = conf.get_secret_of(CONNECTION).unwrap().unwrap();
@@ -215,14 +215,14 @@ fn an_old_name_in_a_later_file_wins() {
 }
 
 #[test]
-fn every_value_knows_its_line() {
+fn every_value_has_its_line() {
     let conf = conf("# comment\n\n[Database]\nmax_retries = -1\nconnection =\n  sqlite:////x\n").unwrap();
     let setting = conf.get_secret("database", "connection").unwrap().unwrap();
     assert_eq!(setting.origin.to_string(), "/etc/cinder/cinder.conf:5 [Database] connection");
 }
 
 #[test]
-fn defaults_stand_in_where_no_file_sets_an_option() {
+fn defaults_are_used_if_no_file_sets_an_option() {
     let conf = conf("[DEFAULT]\nstate_path=/srv/cinder\n").unwrap();
     let path = conf.get_or_default("DEFAULT", "backup_posix_path").unwrap().unwrap();
     assert_eq!((path.value.as_str(), path.origin), ("/srv/cinder/backup", Origin::Default));
@@ -231,29 +231,29 @@ fn defaults_stand_in_where_no_file_sets_an_option() {
 }
 
 #[test]
-fn numbers_and_booleans() {
+fn integers_and_booleans_are_read_as_in_oslo_config() {
     let conf = conf("[DEFAULT]\na = 1_000\nb = -5\nc =\nd = 5s\ne = __1\nt = Yes\nf = oFF\nu = 2\n").unwrap();
     let int = |name| conf.get_int("DEFAULT", name, 60).map(|setting| setting.value);
     assert_eq!(int("a"), Ok(1000));
     assert_eq!(int("b"), Ok(-5));
     assert_eq!(int("c"), Ok(60));
     assert_eq!(int("missing"), Ok(60));
-    assert_eq!(int("d").unwrap_err().to_string(), "/etc/cinder/cinder.conf:5 [DEFAULT] d: \"5s\" is not a whole number");
+    assert_eq!(int("d").unwrap_err().to_string(), "/etc/cinder/cinder.conf:5 [DEFAULT] d: \"5s\" is not an integer");
     assert!(int("e").is_err());
     let bool = |name| conf.get_bool("DEFAULT", name, true).map(|setting| setting.value);
     assert_eq!(bool("t"), Ok(true));
     assert_eq!(bool("f"), Ok(false));
     assert_eq!(bool("missing"), Ok(true));
-    assert_eq!(bool("u").unwrap_err().to_string(), "/etc/cinder/cinder.conf:9 [DEFAULT] u: \"2\" is not a boolean; write true or false");
+    assert_eq!(bool("u").unwrap_err().to_string(), "/etc/cinder/cinder.conf:9 [DEFAULT] u: \"2\" is not a boolean: use true or false");
 }
 
 #[test]
-fn an_error_about_a_secret_holds_nothing_of_it() {
+fn an_error_about_a_secret_shows_nothing_of_it() {
     let conf = conf("[database]\nconnection = mysql://u:pa$word@h/d\n").unwrap();
     let error = conf.get_secret("database", "connection").unwrap_err().to_string();
     assert_eq!(
         error,
-        "/etc/cinder/cinder.conf:2 [database] connection: its value holds a $name that no file sets and that has no default known here; set that option, or write $$ for a dollar sign"
+        "/etc/cinder/cinder.conf:2 [database] connection: its value refers to a $name, which no file sets and which has no known default; set that option, or write $$ for a dollar sign"
     );
     let error = self::conf("[database]\nhunter2\n").unwrap_err().to_string();
     assert!(!error.contains("hunter2"), "{error}");
@@ -261,21 +261,21 @@ fn an_error_about_a_secret_holds_nothing_of_it() {
 }
 
 #[test]
-fn substitution_ends() {
+fn endless_substitution_is_an_error() {
     let conf = conf("[DEFAULT]\na=$b\nb=x$c\nc=$a\n").unwrap();
     let error = conf.get("DEFAULT", "a").unwrap_err().to_string();
-    assert_eq!(error, "/etc/cinder/cinder.conf:4 [DEFAULT] c: its value leads back to itself through a");
+    assert_eq!(error, "/etc/cinder/cinder.conf:4 [DEFAULT] c: its value refers to itself through a");
 
     let mut text = "[DEFAULT]\na0=0123456789\n".to_owned();
     for level in 1..40 {
         text += &format!("a{level}=$a{0}$a{0}$a{0}$a{0}\n", level - 1);
     }
     let error = self::conf(&text).unwrap().get("DEFAULT", "a39").unwrap_err().to_string();
-    assert!(error.contains("grows without end"), "{error}");
+    assert!(error.contains("too large after substitution"), "{error}");
 }
 
 #[test]
-fn files_that_cannot_be_used_are_named() {
+fn errors_name_the_unusable_file() {
     let dir = tempfile::tempdir().unwrap();
     let missing = dir.path().join("cinder.conf");
     let error = CinderConf::load(std::slice::from_ref(&missing), &[]).unwrap_err().to_string();

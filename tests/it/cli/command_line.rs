@@ -110,7 +110,7 @@ fn unknown_options_and_values_are_refused() {
     $ repair --yes --service-down-time 1s
     error: --service-down-time 1 s is less than twice report_interval (1 s), so that working services would look dead; --assume-dead HOST is there for a service that is known to be dead
     $ scan --tls-mode perhaps
-    error: invalid value 'perhaps' for '--tls-mode <MODE>': a TLS mode is one of disable, prefer, require, verify-ca and verify-full
+    error: invalid value 'perhaps' for '--tls-mode <MODE>': "perhaps" is not a TLS mode: use disable, prefer, require, verify-ca or verify-full
 
     For more information, try '--help'.
     $ scan ''

@@ -31,7 +31,7 @@ fn a_cinder_conf_on_the_command_line_wins_over_the_environment() {
     assert_eq!(practice.value("SELECT status FROM backups").as_deref(), Some("error"));
     assert_eq!(changes(&before, &production.rows_by_id()), []);
     let warning = format!(
-        "warning: two databases are named: {}, from {}:2 [database] connection, is used; {}, from CINDER_DATABASE_URL, is not",
+        "warning: two databases are configured: {} from {}:2 [database] connection is used, and {} from CINDER_DATABASE_URL is ignored",
         practice.url(),
         conf.display(),
         production.url()
@@ -43,7 +43,7 @@ fn a_cinder_conf_on_the_command_line_wins_over_the_environment() {
     // The URL on the command line wins over both.
     let listed = run(&["scan", "--database-url", &production.url()]);
     assert!(listed.stderr.contains(&format!("1 stuck (of 1 live backups in {})", production.url())), "{}", listed.stderr);
-    assert_eq!(listed.stderr.matches("two databases are named").count(), 1, "{}", listed.stderr);
+    assert_eq!(listed.stderr.matches("two databases are configured").count(), 1, "{}", listed.stderr);
     // A database that is named twice is one database.
     let alike = answer(
         bare(&["scan", "--database-url", &production.url()]).env("CINDER_DATABASE_URL", production.url()).current_dir(program.path("")),
