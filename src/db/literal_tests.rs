@@ -1,4 +1,4 @@
-//! Tests of [`super`]: what a server would read out of a literal, by a reader for each engine and by SQLite itself.
+//! Tests of [`super`]: how a server reads a literal, by a reader for each engine and by SQLite itself.
 
 use super::*;
 use crate::db::statements;
@@ -20,7 +20,7 @@ fn text(text: &str, engine: Engine) -> String {
 }
 
 #[test]
-fn plain_values() {
+fn plain_values_become_plain_literals() {
     for engine in ENGINES {
         assert_eq!(literal(&Value::Null, engine).unwrap(), "NULL");
         assert_eq!(literal(&Value::Integer(-5), engine).unwrap(), "-5");
@@ -30,7 +30,7 @@ fn plain_values() {
 }
 
 #[test]
-fn what_a_setting_or_a_client_could_read_otherwise_is_encoded() {
+fn text_with_another_meaning_to_a_setting_or_a_client_is_encoded() {
     assert_eq!(text("a\\", Engine::Sqlite), r"'a\'");
     assert_eq!(text("a\\'", Engine::Mysql), "_utf8mb4 x'615C27'");
     assert_eq!(text("a\\'\u{1f642}", Engine::Postgresql), r"E'a\\''\U0001F642'");
@@ -45,7 +45,7 @@ fn what_a_setting_or_a_client_could_read_otherwise_is_encoded() {
 }
 
 #[test]
-fn placeholders_are_told_from_everything_else() {
+fn only_placeholders_are_replaced() {
     let sqlite = inline(
         "-- what?1\nSELECT '?1', \"?2\", `?1`, [?1], ?2, ?1 /* ?1 */ FROM t WHERE a='it''s ?1'",
         Engine::Sqlite,
@@ -68,7 +68,7 @@ fn placeholders_are_told_from_everything_else() {
 }
 
 #[test]
-fn a_value_is_never_looked_into() {
+fn a_placeholder_in_a_value_is_not_replaced() {
     assert_eq!(inline("?1 ?2", Engine::Sqlite, &[one("?2 --"), one("$1")], true).unwrap(), "'?2 --' '$1'");
     assert_eq!(inline("a -?", Engine::Mysql, &[one(-1)], true).unwrap(), "a - -1");
     assert_eq!(inline("$1$2", Engine::Postgresql, &[one("$2"), one(10)], true).unwrap(), "'$2'10");
@@ -110,7 +110,7 @@ fn every_statement_takes_its_values() {
 }
 
 #[test]
-fn what_does_not_fit_is_an_error() {
+fn values_that_do_not_fit_are_an_error() {
     let none: &[Param] = &[];
     assert_eq!(inline("?0", Engine::Sqlite, none, true), Err(LiteralError::Missing(0)));
     assert_eq!(inline("$99999999999999999999", Engine::Postgresql, none, true), Err(LiteralError::Missing(usize::MAX)));
@@ -124,8 +124,7 @@ fn what_does_not_fit_is_an_error() {
     assert!(matches!(inline("$$ a $", Engine::Postgresql, none, true), Err(LiteralError::Unterminated(_))));
 }
 
-/// What a server reads out of a literal, under the settings that change most: `backslash` escapes in plain text, or not.
-/// `None` where the literal is not one whole literal.
+/// The text that a server reads from a literal, for both settings of a backslash in plain text. `None` if it is not exactly one literal.
 fn read(sql: &str, engine: Engine, backslash: bool) -> Option<String> {
     let bytes = |hex: &str| {
         let digits: Option<Vec<u8>> = (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(hex.get(at..at + 2)?, 16).ok()).collect();
@@ -168,7 +167,7 @@ const HOSTILE: &str =
 
 proptest! {
     #[test]
-    fn sqlite_gets_the_same_text_back(hostile in HOSTILE) {
+    fn sqlite_returns_the_same_text(hostile in HOSTILE) {
         let sql = inline("SELECT ?1, length(?1), 'end' -- ?1", Engine::Sqlite, &[one(hostile.clone())], false).unwrap();
         let row = Connection::open_in_memory().unwrap().query_row(&sql, [], |row| {
             Ok((row.get::<_, String>(0)?, row.get::<_, String>(2)?))
@@ -191,10 +190,10 @@ proptest! {
     }
 
     #[test]
-    fn any_text_is_gone_through(text in HOSTILE, compact: bool) {
+    fn any_text_can_be_a_statement(text in HOSTILE, compact: bool) {
         for engine in ENGINES {
             let params = [one(1), one("x")];
-            // Whatever comes out, it must not panic, and white space must not grow.
+            // It must not panic, and white space must not grow.
             if let Ok(sql) = inline(&text, engine, &params, compact) {
                 prop_assert!(!compact || !sql.starts_with(' '), "{sql:?}");
             }

@@ -1,4 +1,4 @@
-//! Sessions on real servers: logging in, TLS, the known state, time-outs, and what is said about a COMMIT that went wrong.
+//! Sessions on real servers: login, TLS, the known state, time-outs, and COMMITs that fail.
 
 mod login;
 mod lost;
@@ -26,7 +26,7 @@ fn tls(mode: TlsMode, ca: Option<PathBuf>) -> TlsSettings {
     TlsSettings { mode, ca, ..plain() }
 }
 
-/// Where an account connects to: TCP by the name `localhost`, without TLS.
+/// A target for an account: TCP to `localhost` without TLS.
 fn target(server: &Server, user: &str, password: &str, database: &str) -> ServerTarget {
     ServerTarget {
         kind: if server.engine == Engine::Postgresql { ServerKind::Postgresql } else { ServerKind::Mysql },
@@ -83,7 +83,7 @@ fn with_snapshot(engine: Engine) -> (Database, String) {
     (database, snapshot)
 }
 
-/// Sets the snapshot's status, guarded by what is there now; gives the number of matched rows.
+/// Sets the snapshot's status, guarded by its current values; returns the number of matched rows.
 fn update(session: &mut dyn Session, snapshot: &str, status: &str) -> Result<u64, DbError> {
     let rows = session.rows(&SNAPSHOT_BY_ID, &[snapshot.into()])?;
     let row = rows.first().expect("the snapshot is there").clone();
@@ -100,12 +100,12 @@ fn committed(outcome: CommitOutcome) {
     assert!(matches!(outcome, CommitOutcome::Committed), "{outcome:?}");
 }
 
-/// A server of a test's own, with the table that [`update`] needs and a row in it.
+/// A server for one test, with a row in the table that [`update`] needs.
 fn own_server(engine: Engine) -> Server {
     let server = match engine {
         Engine::Mariadb => servers::mariadb::start(&servers::mariadb::Settings::default()),
         Engine::Postgresql => servers::postgresql::start(&servers::postgresql::Settings::default()),
-        other => panic!("no server of its own for {other:?}"),
+        other => panic!("{other:?} has no server for one test"),
     };
     fill(&server);
     server
@@ -118,7 +118,7 @@ fn fill(server: &Server) {
     if server.engine == Engine::Postgresql {
         let mut client = servers::postgresql::connect(&server.socket, server.port, "postgres", None, "postgres").expect("it answers");
         client.batch_execute(&format!("{table}; {row}; GRANT ALL ON snapshots TO public")).expect("a new table");
-        // The harness's server does not flush what is committed, and a test may kill it.
+        // The harness's server does not flush commits, and a test may kill it.
         client.batch_execute("CHECKPOINT").expect("a superuser");
     } else {
         use ::mysql::prelude::Queryable;
@@ -143,14 +143,14 @@ fn ready(server: &Server) -> bool {
     }
 }
 
-/// The processes of a server beside the first: PostgreSQL has one for each session.
+/// The child processes of a server: PostgreSQL has one for each session.
 fn children(server: &Server) -> Vec<Pid> {
     let pid = server.process.pid().expect("a running server").as_raw_nonzero();
     let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).expect("its children");
     children.split_whitespace().filter_map(|child| Pid::from_raw(child.parse().ok()?)).collect()
 }
 
-/// Stops or continues a server with all its processes; once stopped, no thread of it does anything.
+/// Stops or continues a server with all its processes. Returns after a stop when every thread is stopped.
 fn signal(server: &Server, signal: Signal) {
     let mut processes = children(server);
     processes.extend(server.process.pid());
@@ -168,12 +168,12 @@ fn is_stopped(process: Pid) -> bool {
     let tasks = std::fs::read_dir(format!("/proc/{}/task", process.as_raw_nonzero())).expect("a process");
     tasks.flatten().all(|task| {
         let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
-        // The state is the first field behind the name, which stands in parentheses.
+        // The state is the first field after the name in parentheses.
         stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T'))
     })
 }
 
-/// Kills a server so that no process of it does anything any more.
+/// Kills a server with all its processes.
 fn kill(server: &Server) {
     let children = children(server);
     signal(server, Signal::STOP);
@@ -183,7 +183,7 @@ fn kill(server: &Server) {
     }
 }
 
-/// Settings with which a server that does not answer is given up within a few seconds.
+/// Short time-outs, for servers that do not answer.
 fn impatient() -> SessionSettings {
     SessionSettings {
         connect_timeout: Duration::from_millis(1500),

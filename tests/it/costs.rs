@@ -1,7 +1,7 @@
-//! What a long log and long values cost: a multiple of their length, never its square.
+//! The cost of a long log and of long values grows in proportion to their length, not to its square.
 //!
-//! Work is measured as the processor's time of the program, of two lengths in one run, and with a wide margin: four times as much may
-//! take eight times as long.
+//! The cost is the program's processor time for two lengths in one run. The margin is wide: four times the length may take eight times
+//! as long.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -17,10 +17,10 @@ use crate::rows;
 use crate::schemas::{Columns, fresh};
 
 const TWO_HOURS: i64 = 7_200;
-/// Less than this is the program's start, in seconds.
-const NOTHING: f64 = 0.05;
+/// The time in seconds that starting the program takes at most.
+const START: f64 = 0.05;
 
-/// The processor's time that a command takes, in seconds.
+/// The processor time of a command, in seconds.
 #[track_caller]
 fn cost(program: &Program, args: &[&str], expected: i32) -> f64 {
     let direct = program.command(args);
@@ -35,10 +35,10 @@ fn cost(program: &Program, args: &[&str], expected: i32) -> f64 {
 
 #[track_caller]
 fn assert_linear(what: &[&str], once: f64, four_times: f64) {
-    assert!(four_times < 8.0 * once.max(NOTHING), "{what:?}: {once} s, and for four times as much {four_times} s");
+    assert!(four_times < 8.0 * once.max(START), "{what:?}: {once} s, and {four_times} s for four times the length");
 }
 
-/// Writes the log of a run over so many units, out of the log of a run over one.
+/// Writes the log of a run with `units` units, made from the log of a run with one.
 fn write_log(records: &[Value], units: usize, path: &Path) {
     let mut file = BufWriter::new(File::create(path).unwrap());
     let (mut seq, mut previous) = (0, "0".repeat(64));

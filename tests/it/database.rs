@@ -1,4 +1,4 @@
-//! A database with Cinder's schema that one test has for itself, and drops at its end.
+//! A database with Cinder's schema for one test, which is dropped at its end.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -13,7 +13,7 @@ use crate::rows::{self, Row};
 use crate::servers::mariadb::Plugin;
 use crate::servers::{ADMIN, ADMIN_PASSWORD, Server, Transport, mariadb, postgresql, shared_dir};
 
-/// The tables that a repair may touch or must not; what [`Database::rows_by_id`] and [`Database::dump`] cover.
+/// The tables that [`Database::rows_by_id`] and [`Database::dump`] cover: those that a repair changes, and others.
 pub const TABLES: [&str; 6] = ["backups", "volumes", "snapshots", "volume_attachment", "services", "quota_usages"];
 
 /// A row's table and id.
@@ -30,13 +30,13 @@ pub struct Change {
     pub id: String,
     /// The column.
     pub column: String,
-    /// What it held before; `None` where the row is new or the cell was NULL.
+    /// The old value; `None` if the row is new or the cell was NULL.
     pub from: Option<String>,
-    /// What it holds now; `None` where the row is gone or the cell is NULL.
+    /// The new value; `None` if the row is gone or the cell is NULL.
     pub to: Option<String>,
 }
 
-/// A connection of the harness's own, which may do everything.
+/// The harness's own connection, with all privileges.
 enum Admin {
     Sqlite(rusqlite::Connection),
     Mysql(Box<mysql::Conn>),
@@ -60,7 +60,7 @@ struct Column {
 }
 
 impl Database {
-    /// A database without tables. `server` is `None` for SQLite alone.
+    /// A database without tables. `server` is `None` only for SQLite.
     pub fn empty(engine: Engine, server: Option<&'static Server>) -> Self {
         let database = Self::named(engine, server, format!("cinder_{}", uuid::Uuid::new_v4().simple()), false);
         match engine {
@@ -73,7 +73,7 @@ impl Database {
         database
     }
 
-    /// A handle on a database that exists; with `keep` it is not dropped with the handle.
+    /// A handle on an existing database. With `keep` it is not dropped with the handle.
     pub fn named(engine: Engine, server: Option<&'static Server>, name: String, keep: bool) -> Self {
         assert_eq!(engine == Engine::Sqlite, server.is_none(), "SQLite has no server, the others have one");
         Self { engine, name, server, admin: Mutex::new(None), columns: OnceLock::new(), keep }
@@ -84,12 +84,12 @@ impl Database {
         self.engine
     }
 
-    /// The database's name on its server; SQLite: the file's name without folder and ending.
+    /// The database name on its server; SQLite: the file's name without directory and extension.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The server, to stop or to count on; panics for SQLite.
+    /// The server; panics for SQLite.
     pub fn server(&self) -> &'static Server {
         self.server.expect("SQLite has no server")
     }
@@ -100,7 +100,7 @@ impl Database {
         shared_dir().join(format!("{}.sqlite", self.name))
     }
 
-    /// The SQLAlchemy URL for the harness's own account, through the socket: without TLS on every engine.
+    /// The SQLAlchemy URL for the harness's own account through the socket, without TLS on every engine.
     pub fn url(&self) -> String {
         match self.server {
             None => format!("sqlite:///{}", self.path().display()),
@@ -113,18 +113,18 @@ impl Database {
         self.server().url(ADMIN, ADMIN_PASSWORD, &self.name)
     }
 
-    /// Runs statements; several are separated by semicolons. Panics where one fails.
+    /// Runs statements, separated by semicolons; panics if one fails.
     pub fn execute(&self, sql: &str) {
         self.try_execute(sql).unwrap_or_else(|error| panic!("{error}\nin: {sql}"));
     }
 
-    /// Runs statements; the error is what the server said.
+    /// Runs statements; the error is that of the server.
     pub fn try_execute(&self, sql: &str) -> Result<(), String> {
         self.with_admin(|admin| match admin {
             Admin::Sqlite(connection) => connection.execute_batch(sql).map_err(|error| error.to_string()),
             Admin::Mysql(connection) => {
                 let mut results = connection.query_iter(sql).map_err(|error| error.to_string())?;
-                // The error of a later statement only shows when its result is asked for.
+                // The error of a later statement appears only when its result is read.
                 while let Some(mut result) = results.iter() {
                     for row in result.by_ref() {
                         row.map_err(|error| error.to_string())?;
@@ -136,7 +136,7 @@ impl Database {
         })
     }
 
-    /// The rows of a query as the engine spells them in text.
+    /// The rows of a query as the engine's text.
     pub fn query(&self, sql: &str) -> Vec<Vec<Option<String>>> {
         self.with_admin(|admin| match admin {
             Admin::Sqlite(connection) => sqlite_rows(connection, sql).map_err(|error| error.to_string()),
@@ -169,23 +169,22 @@ impl Database {
         self.value(&format!("SELECT {column} FROM {table} WHERE id = {id}"))
     }
 
-    /// Inserts an available backup, changed as `set` says; gives its id.
+    /// Inserts an available backup, changed by `set`; returns its id.
     pub fn backup(&self, set: impl FnOnce(Row) -> Row) -> String {
         self.insert_one(set(rows::backup()))
     }
 
-    /// Inserts an available volume, changed as `set` says; gives its id.
+    /// Inserts an available volume, changed by `set`; returns its id.
     pub fn volume(&self, set: impl FnOnce(Row) -> Row) -> String {
         self.insert_one(set(rows::volume()))
     }
 
-    /// Inserts an available snapshot of a volume, changed as `set` says; gives its id.
+    /// Inserts an available snapshot of a volume, changed by `set`; returns its id.
     pub fn snapshot(&self, volume: &str, set: impl FnOnce(Row) -> Row) -> String {
         self.insert_one(set(rows::snapshot(volume)))
     }
 
-    /// Inserts a server's attachment of a volume, changed as `set` says. Where the release has no such table (Juno), the
-    /// volume itself says what it is attached to.
+    /// Inserts an attachment of a volume to a server, changed by `set`. Without that table (Juno), the volume's row has the attachment.
     pub fn attachment(&self, volume: &str, set: impl FnOnce(Row) -> Row) -> String {
         let row = set(rows::attachment(volume));
         let id = row.get_id();
@@ -193,12 +192,12 @@ impl Database {
         id
     }
 
-    /// Inserts a live cinder-backup, changed as `set` says.
+    /// Inserts a cinder-backup service that is up, changed by `set`.
     pub fn service(&self, host: &str, set: impl FnOnce(Row) -> Row) {
         self.insert(&[set(rows::service(host))]);
     }
 
-    /// Inserts a project's use of a resource, changed as `set` says.
+    /// Inserts a project's use of a resource, changed by `set`.
     pub fn quota_usage(&self, resource: &str, in_use: i64, set: impl FnOnce(Row) -> Row) {
         self.insert(&[set(rows::quota_usage(resource, in_use))]);
     }
@@ -209,7 +208,7 @@ impl Database {
         id
     }
 
-    /// Inserts rows in an order that the foreign keys allow, many with one statement.
+    /// Inserts rows in an order that fits the foreign keys, many with one statement.
     pub fn insert(&self, rows: &[Row]) {
         let order =
             |table: &str| ["services", "volumes", "snapshots", "volume_attachment", "backups"].iter().position(|known| *known == table);
@@ -224,7 +223,7 @@ impl Database {
                 self.attach_as_juno(&rows);
                 continue;
             }
-            // `binary` is a word of MySQL's own.
+            // `binary` is a reserved word of MySQL.
             let names: Vec<String> = columns.iter().map(|column| self.identifier(column)).collect();
             for batch in rows.chunks(500) {
                 let values: Vec<String> = batch
@@ -298,12 +297,12 @@ impl Database {
         })
     }
 
-    /// Forgets the columns, after a test changed the schema.
+    /// Reads the columns again at the next use, after a test changed the schema.
     pub fn forget_columns(&mut self) {
         self.columns = OnceLock::new();
     }
 
-    /// Every row of [`TABLES`], booleans as 0 and 1, times as the engine spells them.
+    /// Every row of [`TABLES`], booleans as 0 and 1, times as the engine's text.
     pub fn rows_by_id(&self) -> BTreeMap<RowKey, Cells> {
         let mut all = BTreeMap::new();
         for table in TABLES.iter().filter(|table| self.has_table(table)) {
@@ -312,7 +311,7 @@ impl Database {
                 .iter()
                 .map(|column| {
                     let name = self.identifier(&column.name);
-                    // SQLite declares BOOLEAN and keeps 0 and 1; it has no cast from one to the other.
+                    // SQLite declares BOOLEAN and stores 0 and 1; it has no cast between them.
                     if column.boolean && self.engine == Engine::Postgresql { format!("{name}::int") } else { name }
                 })
                 .collect();
@@ -326,7 +325,7 @@ impl Database {
         all
     }
 
-    /// The same as text, in a fixed order, without the cells that are NULL.
+    /// Like [`Database::rows_by_id`], as text in a fixed order without NULL cells.
     pub fn dump(&self) -> String {
         let mut text = String::new();
         for ((table, id), cells) in self.rows_by_id() {
@@ -340,13 +339,12 @@ impl Database {
         text
     }
 
-    /// A copy with the same tables and rows, in the same server. Nobody else may be connected to a PostgreSQL database
-    /// meanwhile.
+    /// A copy with the same tables and rows on the same server. PostgreSQL refuses while others are connected to the database.
     pub fn copy(&self) -> Self {
         self.copy_to(format!("cinder_{}", uuid::Uuid::new_v4().simple()), false)
     }
 
-    /// A copy of a name of its own, which stays until the server ends.
+    /// A copy with a given name, which stays until the server ends.
     pub fn copy_as(&self, name: String) -> Self {
         self.copy_to(name, true)
     }
@@ -364,7 +362,7 @@ impl Database {
             }
             Engine::Mysql | Engine::Mariadb => {
                 self.server_execute(&format!("CREATE DATABASE {} CHARACTER SET utf8mb3", copy.name));
-                // Strict mode would not take over every date that may be there.
+                // Strict mode would refuse some dates.
                 let mut script = String::from("SET sql_mode = 'NO_ENGINE_SUBSTITUTION';\nSET FOREIGN_KEY_CHECKS = 0;\n");
                 for table in self.tables() {
                     let created = self.query(&format!("SHOW CREATE TABLE `{table}`"))[0][1].clone().expect("a statement");
@@ -377,18 +375,18 @@ impl Database {
         copy
     }
 
-    /// Closes the harness's own connection; the next use opens another.
+    /// Closes the harness's own connection; the next use opens a new one.
     pub fn disconnect(&self) {
         *self.admin.lock().unwrap() = None;
     }
 
-    /// Makes an account and gives it what `grants` says: statements in which `{user}` stands for the account as the
-    /// engine wants it in a GRANT, and `{database}` for the database. Gives its URL over TCP.
+    /// Creates an account with grants: statements in which `{user}` is the account in the engine's form and `{database}` the database.
+    /// Returns its URL over TCP.
     pub fn account(&self, grants: &str) -> String {
         self.account_with(grants, Plugin::Default, Transport::Any).url
     }
 
-    /// The same for an account that has to log in in a certain way.
+    /// Like [`Database::account`], for an account with a certain plugin and transport.
     pub fn account_with(&self, grants: &str, plugin: Plugin, transport: Transport) -> Account {
         let server = self.server();
         let user = match plugin {
@@ -425,7 +423,7 @@ impl Database {
         }
         let result = use_it(admin.as_mut().expect("just connected"));
         if result.is_err() {
-            // A connection may be of no use after an error; the next statement opens another.
+            // A connection may be unusable after an error; the next statement opens a new one.
             *admin = None;
         }
         result
@@ -436,7 +434,7 @@ impl Database {
             None => {
                 let connection = rusqlite::Connection::open(self.path()).expect("the database's file");
                 connection.busy_timeout(std::time::Duration::from_secs(20)).expect("a time-out");
-                // What the harness itself writes need not survive a power cut.
+                // The harness's own writes do not have to survive a power cut.
                 connection.pragma_update(None, "synchronous", "OFF").expect("a pragma of SQLite's");
                 Admin::Sqlite(connection)
             }
@@ -444,7 +442,7 @@ impl Database {
         }
     }
 
-    /// Runs a statement on the server, outside of any database.
+    /// Runs a statement on the server, outside any database.
     fn server_execute(&self, sql: &str) {
         let server = self.server();
         let outside = match self.engine {
@@ -475,7 +473,7 @@ impl Drop for Database {
                     let _ = fs::remove_file(file);
                 }
             }
-            // A server that a test has killed takes its databases with it.
+            // A killed server has no databases to drop.
             _ if !self.server().process.is_running() => {}
             _ if std::thread::panicking() => {}
             Engine::Postgresql => self.server_execute(&format!("DROP DATABASE {} WITH (FORCE)", self.name)),
@@ -484,7 +482,7 @@ impl Drop for Database {
     }
 }
 
-/// An account that a test made.
+/// An account that a test created.
 #[derive(Debug, Clone)]
 pub struct Account {
     /// Its URL over TCP.
@@ -515,7 +513,7 @@ fn server_admin(server: &Server, database: &str) -> Admin {
                 }
             }
         }
-        // A server with many tests on it may be out of connections for a moment.
+        // A server with many tests may have no free connection for a moment.
         assert!(begun.elapsed().as_secs() < 15, "cannot connect to {database}; the log ends:\n{}", server.process.log());
         std::thread::sleep(std::time::Duration::from_millis(100));
     }
@@ -546,7 +544,7 @@ fn mysql_text(value: mysql::Value) -> Option<String> {
     match value {
         mysql::Value::NULL => None,
         mysql::Value::Bytes(bytes) => Some(String::from_utf8_lossy(&bytes).into_owned()),
-        other => panic!("the text protocol gives text, not {other:?}"),
+        other => panic!("the text protocol returns text, not {other:?}"),
     }
 }
 
@@ -569,7 +567,7 @@ pub fn changes(before: &BTreeMap<RowKey, Cells>, after: &BTreeMap<RowKey, Cells>
     changes
 }
 
-/// The folder of a checkout's templates and caches.
+/// The directory of a checkout's templates and caches.
 pub fn cache() -> &'static Path {
     static CACHE: OnceLock<PathBuf> = OnceLock::new();
     CACHE.get_or_init(|| {

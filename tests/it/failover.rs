@@ -1,5 +1,4 @@
-//! A COMMIT that is held up on its way while another server answers in place of the one that it was sent to: what is said of it, then and
-//! later.
+//! A COMMIT is delayed on its way while another server answers in place of the one to which it was sent: what is reported then and later.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -21,24 +20,24 @@ use crate::servers::{Server, galera, postgresql};
 
 const TWO_HOURS: i64 = 7_200;
 
-/// Called with the COMMIT of a change and the connection that it was to be sent over, before its client is cut off.
+/// Called with the COMMIT of a change and its connection, before the client is disconnected.
 type Meanwhile = Box<dyn Fn(&mut TcpStream, &[u8]) + Send + Sync>;
 
-/// The connection that a COMMIT was to be sent over, and the COMMIT.
-type Held = (TcpStream, Vec<u8>);
+/// The connection for a COMMIT, and the COMMIT.
+type DelayedCommit = (TcpStream, Vec<u8>);
 
-/// A port that leads to one server until the first COMMIT of a change, which it holds, and to another one from then on.
+/// A port that leads to one server until the first COMMIT of a change, which it delays, and then to another server.
 struct Gate {
     port: u16,
-    held: Arc<Mutex<Option<Held>>>,
+    delayed: Arc<Mutex<Option<DelayedCommit>>>,
 }
 
 impl Gate {
     fn new(first: u16, second: u16, meanwhile: Meanwhile) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
-        let held: Arc<Mutex<Option<Held>>> = Arc::default();
-        let (keep, meanwhile) = (Arc::clone(&held), Arc::new(meanwhile));
+        let delayed: Arc<Mutex<Option<DelayedCommit>>> = Arc::default();
+        let (keep, meanwhile) = (Arc::clone(&delayed), Arc::new(meanwhile));
         let over = Arc::new(AtomicBool::new(false));
         thread::spawn(move || {
             for client in listener.incoming() {
@@ -52,7 +51,7 @@ impl Gate {
                 });
             }
         });
-        Self { port, held }
+        Self { port, delayed }
     }
 
     /// The URL of a database of the first server, through this port.
@@ -63,15 +62,15 @@ impl Gate {
 
     /// Lets the COMMIT through and waits for its answer.
     fn release(&self) {
-        let (mut upstream, commit) = self.held.lock().unwrap().take().expect("a COMMIT was held");
+        let (mut upstream, commit) = self.delayed.lock().unwrap().take().expect("a COMMIT was delayed");
         upstream.write_all(&commit).unwrap();
         upstream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
         assert!(upstream.read(&mut [0; 1024]).unwrap() > 0, "an answer");
     }
 
-    /// Ends the connection that the COMMIT never came over.
+    /// Closes the connection without sending the COMMIT.
     fn give_up(&self) {
-        let (upstream, _) = self.held.lock().unwrap().take().expect("a COMMIT was held");
+        let (upstream, _) = self.delayed.lock().unwrap().take().expect("a COMMIT was delayed");
         upstream.shutdown(Shutdown::Both).unwrap();
     }
 }
@@ -81,7 +80,7 @@ fn relay(
     mut upstream: TcpStream,
     over: &AtomicBool,
     meanwhile: &dyn Fn(&mut TcpStream, &[u8]),
-    keep: &Mutex<Option<Held>>,
+    keep: &Mutex<Option<DelayedCommit>>,
 ) {
     let (mut from_server, mut to_client) = (upstream.try_clone().unwrap(), client.try_clone().unwrap());
     let holding = Arc::new(AtomicBool::new(false));
@@ -89,7 +88,7 @@ fn relay(
     let answers = thread::spawn(move || {
         let mut buffer = [0; 65_536];
         from_server.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
-        // Once the COMMIT is held, only its answer can come, which is for whoever lets it through.
+        // After the COMMIT is delayed, the next answer belongs to it, and `release` reads it.
         while !is_held.load(Ordering::SeqCst) {
             match from_server.read(&mut buffer) {
                 Ok(read @ 1..) if to_client.write_all(&buffer[..read]).is_ok() => {}
@@ -140,7 +139,7 @@ fn pair(backup: &str, volume: &str) -> (String, String) {
     (backup.to_owned(), volume.to_owned())
 }
 
-/// Writes a log anew, with each event as `change` leaves it.
+/// Writes a log again, with each event changed by `change`.
 pub fn rewrite(log: &Path, change: impl Fn(Event) -> Option<Event>) {
     let text = fs::read_to_string(log).unwrap();
     fs::remove_file(log).unwrap();
@@ -154,8 +153,8 @@ pub fn rewrite(log: &Path, change: impl Fn(Event) -> Option<Event>) {
     new.sync().unwrap();
 }
 
-/// The log as the version before left it, which took rows that are as before on whatever node for a proof.
-fn as_an_older_version_left_it(event: Event) -> Option<Event> {
+/// The event as an older version wrote it, which took unchanged rows on any node for a proof.
+fn as_written_by_an_older_version(event: Event) -> Option<Event> {
     match event {
         Event::Outcome(mut outcome) => {
             outcome.outcome = Outcome::Failed;
@@ -170,7 +169,7 @@ fn as_an_older_version_left_it(event: Event) -> Option<Event> {
     }
 }
 
-/// The same log, of a run whose time to write is over.
+/// The event of a run whose time to write has ended.
 pub fn long_ago(event: Event) -> Option<Event> {
     let Event::Intent(mut intent) = event else { return Some(event) };
     intent.window.as_mut().unwrap().until = "2026-01-01T00:00:00Z".to_owned();
@@ -184,7 +183,7 @@ fn one(document: &Value) -> (&str, &str) {
     (units[0]["outcome"].as_str().unwrap(), units[0].get("reason").unwrap_or(&units[0]["detail"]).as_str().unwrap_or_default())
 }
 
-/// The plan, made on the server itself, is carried out through the gate.
+/// Makes a plan on the server itself and applies it through the gate.
 fn apply(database: &Database, gate: &Gate, code: i32) -> (Program, Value) {
     let program = Program::on(database.url());
     program.expect(0, &["plan", "--out", "plan.json"]);
@@ -194,7 +193,7 @@ fn apply(database: &Database, gate: &Gate, code: i32) -> (Program, Value) {
 }
 
 #[test]
-fn a_commit_that_arrives_late_through_another_node_is_never_said_to_have_failed() {
+fn a_commit_that_arrives_late_through_another_node_is_never_reported_as_failed() {
     let nodes: Vec<&Server> = galera::start().into_iter().map(leaked).collect();
     let database = on_server(nodes[0]);
     let elsewhere = Database::named(database.engine(), Some(nodes[1]), database.name().to_owned(), true);
@@ -209,12 +208,12 @@ fn a_commit_that_arrives_late_through_another_node_is_never_said_to_have_failed(
         let program = program.with_url(elsewhere.url());
         let document = program.json(7, &["history", "reconcile"]);
         assert_eq!(one(&document).0, "unknown", "{document:#}");
-        // On the node that was told to commit, the transaction still holds its rows.
+        // On the node of the transaction, its rows are still locked.
         let program = program.with_url(database.url());
         program.expect(11, &["history", "reconcile", "--lock-timeout", "1s"]);
         if !arrives {
             gate.give_up();
-            // That its rows can be locked there now is proof.
+            // The rows can now be locked there, which proves that the transaction has ended.
             let document = program.json(0, &["history", "reconcile", "--lock-timeout", "30s"]);
             assert_eq!(one(&document).0, "failed", "{document:#}");
             assert_eq!(statuses(&database, &ids), pair("creating", "backing-up"));
@@ -226,7 +225,7 @@ fn a_commit_that_arrives_late_through_another_node_is_never_said_to_have_failed(
         for older in [false, true] {
             fs::write(program.log(), &log).unwrap();
             if older {
-                rewrite(&program.log(), as_an_older_version_left_it);
+                rewrite(&program.log(), as_written_by_an_older_version);
                 let list = program.json(0, &["history", "list"]);
                 assert_eq!(list["runs"][0]["summary"]["failed"], 1, "{list:#}");
             }
@@ -244,7 +243,7 @@ fn a_commit_that_arrives_late_through_another_node_is_never_said_to_have_failed(
 }
 
 #[test]
-fn a_run_that_was_killed_on_a_cluster_is_settled_once_its_time_is_over() {
+fn a_run_killed_on_a_cluster_is_reconciled_when_its_time_to_write_has_ended() {
     let nodes: Vec<&Server> = galera::start().into_iter().map(leaked).collect();
     let database = on_server(nodes[0]);
     let ids = stuck(&database);
@@ -261,11 +260,11 @@ fn a_run_that_was_killed_on_a_cluster_is_settled_once_its_time_is_over() {
     rewrite(&program.log(), long_ago);
     let document = program.json(0, &["history", "reconcile"]);
     assert_eq!(one(&document).0, "failed", "{document:#}");
-    // For good: there is nothing to look at any more.
+    // The outcome is final: nothing is left to reconcile.
     assert_eq!(program.json(0, &["history", "reconcile"])["units"], serde_json::json!([]));
 }
 
-/// A standby that lags takes over while the COMMIT is on its way, and gives the transaction's id to somebody else's.
+/// A lagging standby takes over while the COMMIT is on its way, and uses the transaction's id for another transaction.
 #[test]
 fn a_transaction_id_of_another_timeline_proves_nothing() {
     for others in [true, false] {
@@ -300,7 +299,7 @@ fn a_transaction_id_of_another_timeline_proves_nothing() {
         assert_eq!(statuses(&promoted, &ids), pair("creating", "backing-up"));
         let program = program.with_url(promoted.url());
         assert_eq!(one(&program.json(7, &["history", "reconcile"])).0, "unknown");
-        // The old primary carries it out after all, for itself alone.
+        // The old primary commits it, but only on itself.
         gate.release();
         assert_eq!(statuses(&database, &ids), pair("error", "available"));
         assert_eq!(one(&program.json(7, &["history", "reconcile"])).0, "unknown");
@@ -311,7 +310,6 @@ fn a_transaction_id_of_another_timeline_proves_nothing() {
     }
 }
 
-/// What the standby had received before it took over is there, and is seen.
 #[test]
 fn a_commit_that_reached_the_standby_is_applied_there() {
     let primary = leaked(postgresql::start(&postgresql::Settings::default()));
@@ -320,8 +318,8 @@ fn a_commit_that_reached_the_standby_is_applied_there() {
     let standby = leaked(postgresql::start_standby(primary));
     let promoted = Database::named(database.engine(), Some(standby), database.name().to_owned(), true);
     let (there, here) = (Database::named(database.engine(), Some(standby), database.name().to_owned(), true), ids.clone());
-    // The primary carries it out; the client hears of it only from the standby that has taken over.
-    let carry_out = move |upstream: &mut TcpStream, commit: &[u8]| {
+    // The primary commits; the client learns this only from the standby after it has taken over.
+    let commit_and_promote = move |upstream: &mut TcpStream, commit: &[u8]| {
         upstream.write_all(commit).unwrap();
         let begun = Instant::now();
         while statuses(&there, &here) != pair("error", "available") {
@@ -330,7 +328,7 @@ fn a_commit_that_reached_the_standby_is_applied_there() {
         }
         assert_eq!(there.value("SELECT pg_promote()").as_deref(), Some("t"));
     };
-    let gate = Gate::new(primary.port, standby.port, Box::new(carry_out));
+    let gate = Gate::new(primary.port, standby.port, Box::new(commit_and_promote));
     let (program, document) = apply(&database, &gate, 0);
     assert_eq!(one(&document).0, "applied", "{document:#}");
     let program = program.with_url(promoted.url());
@@ -339,9 +337,9 @@ fn a_commit_that_reached_the_standby_is_applied_there() {
     assert_eq!(statuses(&promoted, &ids), pair("creating", "backing-up"));
 }
 
-/// Without a lock a replica that lags shows the rows of an earlier time: what is seen there is not for good.
+/// A lagging replica shows old rows, so an outcome that was read there without a lock is not final.
 #[test]
-fn what_was_read_without_a_lock_is_looked_at_again() {
+fn an_outcome_that_was_read_without_a_lock_is_read_again() {
     let primary = leaked(postgresql::start(&postgresql::Settings::default()));
     let database = on_server(primary);
     let ids = stuck(&database);
@@ -355,14 +353,14 @@ fn what_was_read_without_a_lock_is_looked_at_again() {
     let program = Program::on(database.url());
     program.expect(0, &["repair", "--yes"]);
     assert_eq!(statuses(&lagging, &ids), pair("creating", "backing-up"));
-    // Its time to write ended just now.
+    // The time to write has just ended.
     let now = jiff::Timestamp::now();
     let just_ended = |event| {
         let Event::Intent(mut intent) = event else { return Some(event) };
         intent.window.as_mut().unwrap().until = now.to_string();
         Some(Event::Intent(intent))
     };
-    rewrite(&program.log(), |event| as_an_older_version_left_it(event).and_then(just_ended));
+    rewrite(&program.log(), |event| as_written_by_an_older_version(event).and_then(just_ended));
     let program = program.with_url(lagging.url());
     program.expect(0, &["history", "reconcile"]);
     let program = program.with_url(database.url());

@@ -1,23 +1,23 @@
-//! Populations of backups with everything around them, generated from a seed: what a crash leaves, and what it cannot.
+//! Random populations of backups and related rows, generated from a seed: states that a crash can leave, and others.
 //!
-//! The choices are made independently of each other, so that states meet that no one thought of. The same seed gives the
-//! same rows on every engine; a failing test names its seed.
+//! The choices are independent of each other, so unexpected states are combined. The same seed gives the same rows on every engine; a
+//! failing test names its seed.
 
 use uuid::Uuid;
 
 use crate::rows::{self, Cell, Row, ago};
 
-/// The host whose cinder-backup beats.
+/// The host whose cinder-backup is up.
 pub const UP: &str = "ctl-up";
-/// The host whose cinder-backup last beat two hours ago.
+/// The host whose cinder-backup sent its last heartbeat two hours ago.
 pub const DOWN: &str = "ctl-down";
-/// The host that no service row tells of.
+/// A host without a row in `services`.
 pub const GONE: &str = "ctl-gone";
 
-/// The rows, in no order that matters.
+/// The rows, in any order.
 #[derive(Debug, Clone)]
 pub struct Population {
-    /// What it was generated from.
+    /// The seed.
     pub seed: u64,
     /// The rows of all tables.
     pub rows: Vec<Row>,
@@ -30,7 +30,7 @@ impl Population {
     }
 }
 
-/// A small generator of random numbers (SplitMix64), the same on every machine and for ever.
+/// A small generator of random numbers (SplitMix64), with the same results on every machine.
 #[derive(Debug, Clone)]
 pub struct Random(u64);
 
@@ -54,12 +54,12 @@ impl Random {
         usize::try_from(self.next() % end as u64).expect("below a usize")
     }
 
-    /// True so many times in a hundred.
+    /// True with this probability.
     pub fn percent(&mut self, chance: usize) -> bool {
         self.below(100) < chance
     }
 
-    /// One of them.
+    /// One of the values.
     pub fn pick<T: Clone>(&mut self, of: &[T]) -> T {
         of[self.below(of.len())].clone()
     }
@@ -73,7 +73,7 @@ impl Random {
     }
 }
 
-/// Generates so many backups and what belongs to them.
+/// Generates backups and their related rows.
 pub fn generate(seed: u64, backups: usize) -> Population {
     let mut random = Random::new(seed);
     let mut rows = vec![
@@ -95,10 +95,10 @@ pub fn generate(seed: u64, backups: usize) -> Population {
     Population { seed, rows }
 }
 
-/// What an import carries in place of a volume until it is finished.
+/// The volume id of an unfinished import.
 const NO_VOLUME: &str = "00000000-0000-0000-0000-000000000000";
 
-/// A volume for a backup: a new one, one that another backup has too, one that is gone without a trace, or none yet.
+/// A volume for a backup: a new one, that of another backup, one without a row, or none yet.
 fn a_volume(random: &mut Random, volumes: &mut Vec<String>, rows: &mut Vec<Row>) -> String {
     let dice = random.below(100);
     if dice < 3 {
@@ -110,7 +110,7 @@ fn a_volume(random: &mut Random, volumes: &mut Vec<String>, rows: &mut Vec<Row>)
     if dice < 40 && !volumes.is_empty() {
         return random.pick(volumes);
     }
-    // Nobody should make a backup of a backup's own copy; somebody may.
+    // A backup of another backup's temporary volume makes no sense, but is possible.
     let temporary: Vec<String> = rows.iter().filter(|row| is_temporary_volume(row)).map(Row::get_id).collect();
     if dice < 46 && !temporary.is_empty() {
         return random.pick(&temporary);
@@ -142,7 +142,7 @@ fn a_volume(random: &mut Random, volumes: &mut Vec<String>, rows: &mut Vec<Row>)
         Some("backing-up"),
         Some("error_backing-up"),
     ]);
-    // By chance alone hardly any volume would be as the API leaves it when it begins a backup.
+    // Independent choices alone would rarely make a volume as the API leaves it when it begins a backup.
     let attached = random.percent(20).then(|| random.percent(50));
     let (status, previous) = match attached {
         Some(true) => (Some("backing-up"), Some("in-use")),
@@ -163,7 +163,7 @@ fn a_volume(random: &mut Random, volumes: &mut Vec<String>, rows: &mut Vec<Row>)
         row = row.migration_status("migrating");
     }
     rows.push(row);
-    // Somebody may have attached it since.
+    // It may have been attached since.
     if attached == Some(true) || (attached == Some(false) && random.percent(20)) {
         rows.push(rows::attachment(&id).id(random.id()).instance_uuid(random.id()));
     }
@@ -211,7 +211,7 @@ fn a_backup(random: &mut Random, volume: &str, volumes: &[String], earlier: &[(S
         None,
         Some("deleted"),
     ]);
-    // By chance alone hardly any backup would be at work on a volume that shows it.
+    // Independent choices alone would rarely make an active backup of a volume with the matching status.
     let shown = rows.iter().find(|row| row.table == "volumes" && row.get_id() == volume).and_then(|row| row.cells.get("status"));
     let suited = random.percent(60).then(|| shown.and_then(operation)).flatten();
     let status = suited.map_or(status, Some);
@@ -249,7 +249,7 @@ fn a_backup(random: &mut Random, volume: &str, volumes: &[String], earlier: &[(S
     let taken: Vec<String> =
         rows.iter().filter(|row| row.table == "snapshots" && row.cells.get("volume_id") == Some(&volume.into())).map(Row::get_id).collect();
     if suited.is_some() && random.percent(70) {
-        // Of the volume itself.
+        // From the volume itself.
     } else if !taken.is_empty() && random.percent(25) {
         row = row.snapshot_id(random.pick(&taken));
     } else if exists && random.percent(25) {
@@ -291,7 +291,7 @@ fn a_backup(random: &mut Random, volume: &str, volumes: &[String], earlier: &[(S
     if random.percent(12) { row.gone() } else { row }
 }
 
-/// The status of a backup that would explain this status of its volume.
+/// The status of a backup that explains this status of its volume.
 fn operation(of_volume: &Cell) -> Option<&'static str> {
     match of_volume {
         Cell::Text(status) if status == "backing-up" => Some("creating"),
@@ -300,7 +300,7 @@ fn operation(of_volume: &Cell) -> Option<&'static str> {
     }
 }
 
-/// The copy that Cinder makes of a volume in use, and what may have become of it.
+/// The temporary volume that Cinder makes of a volume in use, in one of its possible states.
 fn a_temporary_volume(random: &mut Random, volume: &str, rows: &mut Vec<Row>) -> String {
     let id = random.id();
     let row = rows::volume()
@@ -317,7 +317,7 @@ fn is_temporary_volume(row: &Row) -> bool {
     row.table == "volumes" && row.cells.get("display_name").is_some_and(named)
 }
 
-/// A name as users give them: some plain, some that a terminal, a spreadsheet or a page would take for orders.
+/// A name from a user: some are plain, others are commands to a terminal, a spreadsheet or a browser.
 fn a_name(random: &mut Random) -> Cell {
     random
         .pick(&[
@@ -335,7 +335,7 @@ fn a_name(random: &mut Random) -> Cell {
         .into()
 }
 
-/// An id that is not in any population.
+/// An id that no population contains.
 pub fn unused_id() -> String {
     Uuid::new_v4().to_string()
 }

@@ -1,4 +1,4 @@
-//! Rows of Cinder's tables, with what Cinder would write where a test says nothing.
+//! Rows of Cinder's tables, with Cinder's values for the columns that a test does not set.
 
 use std::collections::BTreeMap;
 
@@ -12,17 +12,17 @@ pub enum Cell {
     Null,
     /// An integer.
     Integer(i64),
-    /// A boolean, spelt as the engine wants it.
+    /// A boolean, in the engine's form.
     Boolean(bool),
     /// A text.
     Text(String),
-    /// A time: so many seconds ago by the database server's clock, in UTC.
+    /// A time in UTC, in seconds before now by the database server's clock.
     Ago(i64),
-    /// The id of the volume type that every Cinder database is born with.
+    /// The id of the volume type in every new Cinder database.
     DefaultVolumeType,
 }
 
-/// So many seconds ago by the database server's clock; negative: in its future.
+/// A time in seconds before now by the database server's clock; negative is in the future.
 pub fn ago(seconds: i64) -> Cell {
     Cell::Ago(seconds)
 }
@@ -64,7 +64,7 @@ impl<T: Into<Cell>> From<Option<T>> for Cell {
 }
 
 impl Cell {
-    /// The cell as an SQL expression of the engine's.
+    /// The cell as an SQL expression for the engine.
     pub fn sql(&self, engine: Engine) -> String {
         match self {
             Self::Null => "NULL".to_owned(),
@@ -91,8 +91,8 @@ pub fn quote(engine: Engine, text: &str) -> String {
     }
 }
 
-/// A row to be inserted. A column that the database's column set does not have is left out: a scenario says what is the
-/// case, and an older release has no place to write some of it.
+/// A row to be inserted. Columns that the database's column set does not have are left out, so that a scenario also fits older
+/// releases.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Row {
     /// The table.
@@ -134,13 +134,13 @@ impl Row {
         }
     }
 
-    /// Created and last updated so many seconds ago.
+    /// Sets the time of creation and of the last update, in seconds before now.
     #[must_use]
     pub fn age(self, seconds: i64) -> Self {
         self.created_at(ago(seconds)).updated_at(ago(seconds))
     }
 
-    /// Soft-deleted, as Cinder does it.
+    /// Soft-deletes the row, as Cinder does.
     #[must_use]
     pub fn gone(self) -> Self {
         self.deleted(true).deleted_at(ago(60)).status("deleted")
@@ -189,7 +189,7 @@ impl Row {
     );
 }
 
-/// An available backup, two hours old, of a volume that need not exist.
+/// An available backup, two hours old, of a volume that does not have to exist.
 pub fn backup() -> Row {
     let id = Uuid::new_v4().to_string();
     let name = format!("backup-{}", id.get(..8).unwrap_or_default());
@@ -243,7 +243,7 @@ pub fn volume() -> Row {
     .age(86400)
 }
 
-/// An available snapshot, a day old; its volume has to exist (a foreign key).
+/// An available snapshot, a day old. Its volume must exist (foreign key).
 pub fn snapshot(volume: &str) -> Row {
     let id = Uuid::new_v4().to_string();
     Row::new(
@@ -264,7 +264,7 @@ pub fn snapshot(volume: &str) -> Row {
     .age(86400)
 }
 
-/// A server's live attachment of a volume, which has to exist (a foreign key).
+/// A live attachment of a volume to a server. The volume must exist (foreign key).
 pub fn attachment(volume: &str) -> Row {
     Row::new(
         "volume_attachment",
@@ -283,7 +283,7 @@ pub fn attachment(volume: &str) -> Row {
     .age(80000)
 }
 
-/// A cinder-backup that last beat five seconds ago.
+/// A cinder-backup service whose last heartbeat was five seconds ago.
 pub fn service(host: &str) -> Row {
     Row::new(
         "services",

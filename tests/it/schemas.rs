@@ -1,7 +1,8 @@
 //! Cinder's real schema for each engine, and the column sets of older releases derived from it.
 //!
-//! `cinder-manage db sync` of the pinned Cinder makes the schema once; the result is kept in `.cache/schemas` under a
-//! hash of the requirements and the server's version, and loaded into a template a process and column set. A test's database is a copy of it.
+//! `cinder-manage db sync` of the pinned Cinder creates the schema once. The result is kept in `.cache/schemas` under a hash of the
+//! requirements and the server's version. Each process loads it into a template for each column set, and a test's database is a copy of
+//! the template.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -17,19 +18,19 @@ use crate::cinder;
 use crate::database::{Database, cache};
 use crate::servers::{self, Server, new_dir, postgresql, run};
 
-/// The engines that can be had everywhere; [`engines`] adds Oracle's MySQL where it is installed.
+/// The engines that are available everywhere; [`engines`] adds Oracle's MySQL if it is installed.
 pub const ENGINES: [Engine; 3] = [Engine::Sqlite, Engine::Mariadb, Engine::Postgresql];
 
-/// Which release's tables and columns.
+/// The tables and columns of a release.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Columns {
-    /// 2026.2, as the real Cinder made it.
+    /// 2026.2, as created by the real Cinder.
     Full,
     /// Mitaka (2016), the first with snapshot_id, data_timestamp and restore_volume_id.
     Mitaka,
     /// Liberty (2015), the first with temporary volumes, the counter and volumes.previous_status.
     Liberty,
-    /// Juno (2014): no incremental backups, no volume_attachment; a volume itself says where it is attached.
+    /// Juno (2014): no incremental backups, no volume_attachment; a volume's row has its attachment.
     Juno,
 }
 
@@ -37,7 +38,7 @@ impl Columns {
     /// All of them, newest first.
     pub const ALL: [Self; 4] = [Self::Full, Self::Mitaka, Self::Liberty, Self::Juno];
 
-    /// The number in `migrate_version` at the release's first tag; `None` where Alembic has taken over.
+    /// The number in `migrate_version` at the release's first tag; `None` if the release uses Alembic.
     pub fn migrate_version(self) -> Option<u32> {
         match self {
             Self::Full => None,
@@ -57,11 +58,11 @@ impl Columns {
     }
 }
 
-/// Columns of a table, or the table itself where none is named.
+/// Columns of a table, or the table itself if none is named.
 type Later = (&'static str, &'static [&'static str]);
 
-/// Tables and columns, by the first release in this module that did *not* have them yet; a release lacks what the newer
-/// ones lack, too. From the migrations in Cinder's repository.
+/// Tables and columns, by the newest release in this module that does *not* have them yet; older releases do not have them either. From
+/// the migrations in Cinder's repository.
 const CAME_LATER: [(Columns, &[Later]); 3] = [
     (
         Columns::Mitaka,
@@ -109,7 +110,7 @@ const CAME_LATER: [(Columns, &[Later]); 3] = [
     ),
 ];
 
-/// Every engine that the tests can use here: the three, and Oracle's MySQL where it is installed. `tests/run --fast` has SQLite alone.
+/// Every engine that the tests can use here: three, and Oracle's MySQL if it is installed. `tests/run --fast` uses only SQLite.
 pub fn engines() -> Vec<Engine> {
     if servers::is_fast_run() {
         return vec![Engine::Sqlite];
@@ -121,29 +122,29 @@ pub fn engines() -> Vec<Engine> {
     engines
 }
 
-/// A new database with the tables of a release and no rows but those that a new Cinder has.
+/// A new database with the tables of a release and only the rows of a new Cinder.
 pub fn fresh(engine: Engine, columns: Columns) -> Database {
     let server = servers::server(engine);
     assert_eq!(engine == Engine::Sqlite, server.is_none(), "{} is not installed", engine.name());
     let database = template(engine, server, columns).copy();
     if server.is_some() {
-        come_of_age(engine);
+        wait_for_age(engine);
     }
     database
 }
 
-/// The same on a server of the test's own.
+/// Like [`fresh`], on a given server.
 pub fn on_server(server: &'static Server) -> Database {
     let database = Database::empty(server.engine, Some(server));
     database.execute(&real_schema(server.engine, Some(server)));
-    // The script leaves its connection with settings of its own.
+    // The script changes the settings of its connection.
     database.disconnect();
     database
 }
 
-/// Waits until an engine's shared server was first used five seconds ago: the program takes the silence of a host for
-/// no proof while the database server is younger than twice `service_down_time`, of which the tests' shortest is 2 s.
-fn come_of_age(engine: Engine) {
+/// Waits until five seconds after the first use of an engine's shared server: a missing heartbeat proves nothing while the database
+/// server is younger than twice `service_down_time`, which is 2 s or more in the tests.
+fn wait_for_age(engine: Engine) {
     static FIRST: OnceLock<Mutex<BTreeMap<&'static str, Instant>>> = OnceLock::new();
     let first = {
         let mut first = FIRST.get_or_init(Mutex::default).lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -152,7 +153,7 @@ fn come_of_age(engine: Engine) {
     std::thread::sleep(Duration::from_secs(5).saturating_sub(first.elapsed()));
 }
 
-/// The template in this process' server, made when first asked for.
+/// The template on this process's server, created at the first use.
 fn template(engine: Engine, server: Option<&'static Server>, columns: Columns) -> Database {
     static MADE: OnceLock<Mutex<BTreeMap<(&'static str, Columns), ()>>> = OnceLock::new();
     let mut made = MADE.get_or_init(Mutex::default).lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -170,7 +171,7 @@ fn make_template(
     if made.contains_key(&(engine.name(), columns)) {
         return handle(name);
     }
-    // Built under another name first, so that a test that fails here leaves no half a template to the others.
+    // Built under another name first, so that a failing test does not leave an incomplete template to others.
     let building = Database::empty(engine, server);
     if columns == Columns::Full {
         building.execute(&real_schema(engine, server));
@@ -189,10 +190,10 @@ fn finish(made: &mut BTreeMap<(&'static str, Columns), ()>, built: Database, nam
     template
 }
 
-/// The schema that `cinder-manage db sync` makes on SQLite; it is committed, so that tests on SQLite need no Cinder.
+/// The schema that `cinder-manage db sync` creates on SQLite. It is committed, so tests on SQLite do not need Cinder.
 pub const SQLITE_SCHEMA: &str = "tests/cinder/schema-sqlite.sql";
 
-/// The SQL that makes the real schema: from the checkout or the cache, else from `cinder-manage db sync`.
+/// The SQL that creates the real schema, from the checkout or the cache, or else from `cinder-manage db sync`.
 fn real_schema(engine: Engine, server: Option<&'static Server>) -> String {
     if engine == Engine::Sqlite {
         return fs::read_to_string(servers::root().join(SQLITE_SCHEMA)).expect(SQLITE_SCHEMA);
@@ -203,7 +204,7 @@ fn real_schema(engine: Engine, server: Option<&'static Server>) -> String {
     hash.update(database.value("SELECT VERSION()").expect("a server has a version"));
     let hash: String = hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
     let path = cache().join("schemas").join(format!("{}-{hash}.sql", engine.name()));
-    // Several test processes may want it at once; one makes it.
+    // Several test processes may need it at once; one creates it.
     let lock = File::create(cache().join("schemas/lock")).expect("the checkout is ours");
     lock.lock().expect("a lock on a file of ours");
     if let Ok(sql) = fs::read_to_string(&path) {
@@ -274,11 +275,11 @@ fn postgresql_script(database: &Database) -> String {
         .arg(format!("--host={}", database.server().socket.display()))
         .arg(format!("--port={}", database.server().port))
         .arg(database.name()));
-    // Commands of psql's own, which newer versions write to guard against a hostile dump, are none of SQL's.
+    // Newer versions of pg_dump add commands of psql against hostile dumps, which are not SQL.
     dump.lines().filter(|line| !line.starts_with('\\')).map(|line| format!("{line}\n")).collect()
 }
 
-/// Takes away what a release did not have yet, and puts back what it still had.
+/// Removes what a release did not have yet, and adds what it still had.
 fn derive(database: &mut Database, columns: Columns) {
     let mut tables: Vec<&str> = Vec::new();
     let mut dropped: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
@@ -314,7 +315,7 @@ fn derive(database: &mut Database, columns: Columns) {
     database.forget_columns();
 }
 
-/// The indexes that came with 2023.1.
+/// The indexes since 2023.1.
 const NEW_INDEXES: [(&str, &str); 4] = [
     ("backups", "backups_deleted_project_id_idx"),
     ("volumes", "volumes_deleted_project_id_idx"),
@@ -322,7 +323,7 @@ const NEW_INDEXES: [(&str, &str); 4] = [
     ("snapshots", "snapshots_deleted_project_id_idx"),
 ];
 
-/// The indexes that came with Pike; MySQL always had them, since it has one for every foreign key.
+/// The indexes since Pike. MySQL always had them, because it has one for every foreign key.
 const PIKE_INDEXES: [&str; 2] = ["ix_volume_attachment_volume_id", "ix_snapshots_volume_id"];
 
 fn derive_postgresql(database: &Database, tables: &[&str], dropped: &BTreeMap<&str, Vec<&str>>) {
@@ -338,7 +339,7 @@ fn derive_postgresql(database: &Database, tables: &[&str], dropped: &BTreeMap<&s
         database.execute(&format!("DROP INDEX {index}"));
     }
     for index in PIKE_INDEXES {
-        // The one on volume_attachment went with the table where the release has none.
+        // The index on volume_attachment was dropped with the table if the release has none.
         database.execute(&format!("DROP INDEX IF EXISTS {index}"));
     }
 }
@@ -368,7 +369,7 @@ fn derive_mysql(database: &Database, tables: &[&str], dropped: &BTreeMap<&str, V
     for (table, columns) in dropped {
         for column in columns {
             if *column == "race_preventer" {
-                // The unique index over three columns would be one over two, which the column was added to avoid.
+                // Without the column, the unique index over three columns would cover two, which the column was added to avoid.
                 let index = database.query(
                     "SELECT DISTINCT index_name FROM information_schema.statistics WHERE table_schema = DATABASE() \
                      AND table_name = 'quota_usages' AND column_name = 'race_preventer'",
@@ -386,7 +387,7 @@ fn derive_mysql(database: &Database, tables: &[&str], dropped: &BTreeMap<&str, V
     }
 }
 
-/// SQLite drops no column that a foreign key or an index names, so the tables are made again without it.
+/// SQLite does not drop a column in a foreign key or an index, so the tables are created again without it.
 fn derive_sqlite(database: &Database, tables: &[&str], dropped: &BTreeMap<&str, Vec<&str>>) {
     let mut script = String::from("PRAGMA foreign_keys = OFF;\n");
     for table in tables {
@@ -422,7 +423,7 @@ fn derive_sqlite(database: &Database, tables: &[&str], dropped: &BTreeMap<&str, 
     database.execute(&script);
 }
 
-/// A folder for a test's own files, removed with the process.
+/// A directory for a test's own files, which is removed with the process.
 pub fn scratch(name: &str) -> PathBuf {
     new_dir(servers::shared_dir(), name)
 }

@@ -1,4 +1,4 @@
-//! Logging in: passwords, sockets, TLS, and whether it is the server that was meant.
+//! Login: passwords, sockets, TLS, and the identity of the server.
 
 use std::net::{Ipv4Addr, UdpSocket};
 
@@ -22,7 +22,7 @@ fn a_password_logs_in_with_and_without_tls_and_through_the_socket() {
         let grant = if engine == Engine::Postgresql { "" } else { "GRANT SELECT ON {database}.backups TO {user}" };
         let account = database.account_with(grant, Plugin::Default, Transport::Any);
         let server = database.server();
-        // With TLS first: MySQL then still wants the password itself, which it later has a digest of.
+        // TLS first: MySQL then asks for the password itself. Later it has a digest of it.
         let over_tcp = target(server, &account.user, &account.password, database.name());
         let over_tls = ServerTarget { tls: tls(TlsMode::VerifyFull, Some(authority.clone())), ..over_tcp.clone() };
         assert!(opened(&over_tls).is_encrypted(), "{engine:?}");
@@ -41,7 +41,7 @@ fn a_password_logs_in_with_and_without_tls_and_through_the_socket() {
 }
 
 #[test]
-fn mariadb_s_ed25519_logs_in() {
+fn ed25519_logs_in_to_mariadb() {
     let database = fresh(Engine::Mariadb, Columns::Full);
     let server = database.server();
     let grants = "GRANT SELECT ON {database}.backups TO {user}";
@@ -52,12 +52,12 @@ fn mariadb_s_ed25519_logs_in() {
 }
 
 #[test]
-fn the_system_s_user_logs_in_through_the_socket_alone() {
+fn the_system_user_logs_in_only_through_the_socket() {
     use ::mysql::prelude::Queryable;
     let server = servers::mariadb::start(&servers::mariadb::Settings::default());
     let mut connection = servers::mariadb::connect(&server.socket, ADMIN, Some(ADMIN_PASSWORD)).expect("it answers");
     let user = servers::mariadb::user_name();
-    // The server comes with accounts of this name that need no password.
+    // A new server has accounts of this name without a password.
     let hosts: Vec<String> = connection.query(format!("SELECT host FROM mysql.user WHERE user = '{user}'")).expect("hosts");
     for host in hosts {
         connection.query_drop(format!("DROP USER '{user}'@'{host}'")).expect("dropped");
@@ -73,14 +73,14 @@ fn the_system_s_user_logs_in_through_the_socket_alone() {
 }
 
 #[test]
-fn mysql_s_password_does_not_cross_a_network_without_tls() {
+fn a_mysql_password_is_not_sent_over_a_network_without_tls() {
     let settings = servers::mysql::Settings { options: vec!["--bind-address=0.0.0.0".to_owned()], ..servers::mysql::Settings::default() };
     let Some(server) = servers::mysql::start(&settings) else {
         eprintln!("Oracle's MySQL is not installed");
         return;
     };
     let Some(address) = outer_address() else {
-        eprintln!("this machine has no address but the loopback's");
+        eprintln!("this host has only the loopback address");
         return;
     };
     let far = ServerTarget {
@@ -92,14 +92,14 @@ fn mysql_s_password_does_not_cross_a_network_without_tls() {
     assert!(error.message.contains("use TLS or the server's socket"), "{error}");
     let allowed = SessionSettings { insecure_auth: true, ..SessionSettings::default() };
     assert!(open_with(&far, &allowed).is_ok_and(|session| !session.is_encrypted()));
-    // From here on the server has a digest of the password, and the password itself need not travel.
+    // The server now has a digest of the password and does not ask for the password itself.
     opened(&far);
 }
 
-/// An IPv4 address of this machine that is not the loopback's.
+/// An IPv4 address of this host other than the loopback address.
 fn outer_address() -> Option<Ipv4Addr> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
-    // Nothing is sent: this only asks for the route.
+    // This sends nothing; it only looks up the route.
     socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
     match socket.local_addr().ok()?.ip() {
         std::net::IpAddr::V4(address) if !address.is_loopback() => Some(address),
@@ -121,7 +121,7 @@ fn only_the_given_authority_is_trusted() {
             assert!(error.message.contains("is not signed by an authority in"), "{engine:?} {mode:?}: {error}");
             assert!(error.message.contains("other.crt"), "{engine:?} {mode:?}: {error}");
         }
-        // Without a CA file there is nothing to verify with, or the system's authorities, which know nothing of ours.
+        // Without a CA file nothing is verified, or the system's authorities are used, which do not include the test's.
         assert!(opened(&with(TlsMode::Prefer, None)).is_encrypted(), "{engine:?}");
         assert!(opened(&with(TlsMode::Require, None)).is_encrypted(), "{engine:?}");
         assert_eq!(refusal(&with(TlsMode::VerifyCa, None)).kind, DbErrorKind::Configuration, "{engine:?}");
@@ -137,7 +137,7 @@ fn only_the_given_authority_is_trusted() {
 }
 
 #[test]
-fn the_name_in_the_certificate_counts_where_it_should() {
+fn verify_full_checks_the_name_in_the_certificate() {
     let certificate = ServerName::Elsewhere;
     let own = [
         servers::mariadb::start(&servers::mariadb::Settings { certificate, ..Default::default() }),
@@ -159,7 +159,7 @@ fn the_name_in_the_certificate_counts_where_it_should() {
 }
 
 #[test]
-fn a_client_certificate_is_shown_where_one_is_demanded() {
+fn a_client_certificate_is_sent_if_the_server_requires_one() {
     let certificates = Certificates::get();
     for engine in server_engines() {
         let database = fresh(engine, Columns::Full);
@@ -182,7 +182,7 @@ fn a_client_certificate_is_shown_where_one_is_demanded() {
 }
 
 #[test]
-fn a_server_without_tls_is_told_from_one_with() {
+fn a_server_without_tls_is_refused_or_used_in_plain_by_mode() {
     let own = [
         servers::mariadb::start(&servers::mariadb::Settings { options: vec!["--skip-ssl".to_owned()], ..Default::default() }),
         servers::postgresql::start(&servers::postgresql::Settings { options: vec!["ssl = off".to_owned()], ..Default::default() }),
@@ -199,7 +199,7 @@ fn a_server_without_tls_is_told_from_one_with() {
 }
 
 #[test]
-fn what_is_wrong_with_the_place_is_said_in_a_sentence() {
+fn errors_name_the_server_and_the_cause() {
     for engine in server_engines() {
         let database = fresh(engine, Columns::Full);
         let at = |name: &str, port| ServerTarget { host: Host::Tcp { name: name.to_owned(), port }, ..admin(&database) };
@@ -221,7 +221,7 @@ fn what_is_wrong_with_the_place_is_said_in_a_sentence() {
 }
 
 #[test]
-fn the_identity_is_the_same_for_every_account_and_way_in() {
+fn the_identity_does_not_depend_on_account_or_address() {
     for engine in server_engines() {
         let database = fresh(engine, Columns::Full);
         let grants = match engine {
@@ -248,7 +248,7 @@ fn the_identity_is_the_same_for_every_account_and_way_in() {
 }
 
 #[test]
-fn postgresql_has_one_identity_even_where_its_identifier_is_kept_from_accounts() {
+fn postgresql_has_one_identity_even_if_accounts_cannot_read_its_identifier() {
     let database = fresh(Engine::Postgresql, Columns::Full);
     database.execute("REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC");
     let account = database.account_with("GRANT SELECT ON backups TO {user}", Plugin::Default, Transport::Any);

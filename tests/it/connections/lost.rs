@@ -1,4 +1,4 @@
-//! What is said when a server is slow, stops answering or goes away.
+//! Servers that are slow, stop answering or disappear.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use super::{
 use crate::servers;
 
 #[test]
-fn a_lock_is_waited_for_no_longer_than_told() {
+fn waiting_for_a_lock_ends_at_the_time_out() {
     for engine in server_engines() {
         let (database, snapshot) = with_snapshot(engine);
         let mut holder = opened(&admin(&database));
@@ -32,7 +32,7 @@ fn a_lock_is_waited_for_no_longer_than_told() {
         assert!(begun.elapsed() < Duration::from_secs(4), "{engine:?}: {:?}", begun.elapsed());
         waiting.rollback().unwrap_or_else(|error| panic!("{engine:?}: {error}"));
 
-        // The limit of a statement where the lock's is longer; MySQL has none for what takes locks.
+        // The statement time-out ends the wait if it is shorter. MySQL has none for statements that take locks.
         if engine != Engine::Mysql {
             let settings = SessionSettings {
                 lock_timeout: Duration::from_secs(20),
@@ -51,7 +51,7 @@ fn a_lock_is_waited_for_no_longer_than_told() {
 }
 
 #[test]
-fn a_server_that_stops_answering_is_given_up() {
+fn a_server_that_stops_answering_ends_the_session() {
     for engine in OWN_ENGINES {
         let server = own_server(engine);
         let target = own_target(&server);
@@ -68,7 +68,7 @@ fn a_server_that_stops_answering_is_given_up() {
         assert_eq!(error.kind, DbErrorKind::Timeout, "{engine:?}: {error}");
         assert!(error.is_fatal() && begun.elapsed() < Duration::from_secs(9), "{engine:?}: {:?}", begun.elapsed());
 
-        // Even when the server goes on: its next answer would be that to the first question.
+        // The session does not recover if the server continues: the next answer would belong to the first statement.
         signal(&server, Signal::CONT);
         let begun = Instant::now();
         for _ in 0..2 {
@@ -94,11 +94,11 @@ fn a_commit_without_an_answer_is_unknown() {
             session
         };
 
-        // Committed and answered.
+        // The server commits and answers.
         let mut writer = begin("available");
         committed(writer.commit());
 
-        // The server is stopped during COMMIT and goes on afterwards.
+        // The server is stopped during COMMIT and continues afterwards.
         let mut writer = begin("error");
         signal(&server, Signal::STOP);
         let outcome = writer.commit();
@@ -107,7 +107,7 @@ fn a_commit_without_an_answer_is_unknown() {
         assert!(error.is_fatal(), "{engine:?}: {error}");
         drop(writer);
 
-        // The server is killed before it gets COMMIT.
+        // The server is killed before it receives COMMIT.
         let mut writer = begin("deleting");
         kill(&server);
         let outcome = writer.commit();
@@ -123,7 +123,7 @@ fn a_commit_without_an_answer_is_unknown() {
 }
 
 #[test]
-fn a_connection_that_is_lost_before_commit_has_certainly_not_committed() {
+fn a_connection_lost_before_commit_has_certainly_not_committed() {
     for engine in OWN_ENGINES {
         let server = own_server(engine);
         let mut session = opened(&own_target(&server));
@@ -139,7 +139,7 @@ fn a_connection_that_is_lost_before_commit_has_certainly_not_committed() {
 }
 
 #[test]
-fn a_galera_cluster_is_one_database_and_its_lost_nodes_are_refused() {
+fn a_galera_cluster_is_one_database_and_nodes_outside_it_are_refused() {
     let nodes = servers::galera::start();
     fill(&nodes[0]);
     let at = own_target;
@@ -155,7 +155,7 @@ fn a_galera_cluster_is_one_database_and_its_lost_nodes_are_refused() {
         .collect();
     assert!(identities[0].starts_with("galera:") && identities.iter().all(|identity| *identity == identities[0]), "{identities:?}");
 
-    // Two nodes change the same row: the first to commit wins, on every node at once, and the other has certainly not.
+    // Two nodes change the same row. The first commit is visible on every node, and the other has certainly not committed.
     let (mut loser, mut winner) = (opened(&at(&nodes[0])), opened(&at(&nodes[1])));
     for (session, status) in [(&mut loser, "error"), (&mut winner, "available")] {
         session.begin(Access::Write).expect("begun");
@@ -163,11 +163,11 @@ fn a_galera_cluster_is_one_database_and_its_lost_nodes_are_refused() {
     }
     committed(winner.commit());
     let rows = opened(&at(&nodes[2])).rows(&SNAPSHOT_BY_ID, &["s".into()]).expect("read");
-    assert_eq!(rows[0][1], Value::from("available"), "reads wait for what the cluster has committed");
+    assert_eq!(rows[0][1], Value::from("available"), "reads wait until the node has applied what the cluster committed");
     let outcome = loser.commit();
     let CommitOutcome::NotCommitted(error) = outcome else { panic!("{outcome:?}") };
     assert_eq!(error.kind, DbErrorKind::Conflict, "{error}");
-    loser.begin(Access::Write).expect("the session goes on");
+    loser.begin(Access::Write).expect("the session can be used again");
     assert_eq!(update(&mut *loser, "s", "error").expect("written"), 1);
     committed(loser.commit());
 
@@ -176,12 +176,12 @@ fn a_galera_cluster_is_one_database_and_its_lost_nodes_are_refused() {
     let deadline = Instant::now() + Duration::from_secs(90);
     let error = loop {
         match open(&at(&nodes[0])) {
-            // Until the node has noticed, it waits for the others in vain.
+            // Until the node detects the loss, its wait for the others times out.
             Err(error) if error.kind != DbErrorKind::LockTimeout => break error,
             Err(error) => assert!(error.message.contains("did not catch up with its cluster"), "{error}"),
             Ok(_) => {}
         }
-        assert!(Instant::now() < deadline, "the node still thinks itself in the primary component");
+        assert!(Instant::now() < deadline, "the node still reports the primary component");
         thread::sleep(Duration::from_millis(300));
     };
     assert_eq!(error.kind, DbErrorKind::NotPrimary, "{error}");

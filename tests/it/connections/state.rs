@@ -1,4 +1,4 @@
-//! What a session is like once it is open: its known state, its transactions, its statements.
+//! An open session: its known state, its transactions and its statements.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
@@ -29,14 +29,14 @@ fn a_row_policy_that_hides_rows_is_an_error() {
 }
 
 #[test]
-fn a_server_that_takes_no_writes_says_so() {
+fn a_server_that_refuses_writes_is_read_only() {
     let database = fresh(Engine::Postgresql, Columns::Full);
     database.execute(&format!("ALTER DATABASE {} SET default_transaction_read_only = on", database.name()));
     assert!(opened(&admin(&database)).server().read_only);
 
     let standby = own_server(Engine::Postgresql);
     standby.process.kill();
-    std::fs::write(standby.process.dir().join("data/standby.signal"), "").expect("the folder is ours");
+    std::fs::write(standby.process.dir().join("data/standby.signal"), "").expect("the directory of the test");
     standby.process.start(&|| ready(&standby));
     let mut session = opened(&own_target(&standby));
     assert!(session.server().read_only);
@@ -49,9 +49,9 @@ fn a_server_that_takes_no_writes_says_so() {
     assert!(opened(&target(&server, ADMIN, ADMIN_PASSWORD, "mysql")).server().read_only);
 }
 
-/// An account that may not ask for the timeline does without; it can be told apart from another server by nothing then.
+/// For an account that may not read the timeline, the server is unknown.
 #[test]
-fn the_server_that_carries_out_a_transaction_is_known_to_every_account_that_may_ask() {
+fn every_account_that_may_read_the_timeline_knows_the_server_of_a_transaction() {
     let server = own_server(Engine::Postgresql);
     servers::postgresql::create_user(&server, "plain", "x", Transport::Any);
     let node = || {
@@ -66,7 +66,7 @@ fn the_server_that_carries_out_a_transaction_is_known_to_every_account_that_may_
 }
 
 #[test]
-fn a_read_only_transaction_is_held_so_by_the_database() {
+fn the_database_refuses_writes_in_a_read_only_transaction() {
     for engine in server_engines() {
         let (database, snapshot) = with_snapshot(engine);
         let mut session = opened(&admin(&database));
@@ -81,7 +81,7 @@ fn a_read_only_transaction_is_held_so_by_the_database() {
 }
 
 #[test]
-fn a_read_only_transaction_sees_one_moment() {
+fn a_read_only_transaction_reads_one_snapshot() {
     for engine in server_engines() {
         let (database, snapshot) = with_snapshot(engine);
         let mut session = opened(&admin(&database));
@@ -96,7 +96,7 @@ fn a_read_only_transaction_sees_one_moment() {
 }
 
 #[test]
-fn a_transaction_is_committed_or_rolled_back_whole() {
+fn a_transaction_is_committed_or_rolled_back_completely() {
     for engine in server_engines() {
         let (database, snapshot) = with_snapshot(engine);
         let mut session = opened(&admin(&database));
@@ -120,15 +120,15 @@ fn a_transaction_with_a_failed_statement_is_never_committed() {
         let mut session = opened(&admin(&database));
         session.begin(Access::Write).unwrap_or_else(|error| panic!("{engine:?}: {error}"));
         assert_eq!(update(&mut *session, &snapshot, "available").expect("written"), 1, "{engine:?}");
-        // Too long for the column, which MySQL would cut off outside of its strict mode.
+        // Too long for the column; without strict mode MySQL would truncate it.
         let error = update(&mut *session, &snapshot, &"x".repeat(300)).expect_err("300 characters do not fit");
         assert_eq!(error.kind, DbErrorKind::Other, "{engine:?}: {error}");
-        // On MySQL it would be carried out, and after a deadlock even committed by itself.
+        // MySQL would run it, and after a deadlock would even commit it by itself.
         session.rows(&SNAPSHOT_BY_ID, &[snapshot.as_str().into()]).expect_err("the transaction has failed");
         let outcome = session.commit();
         assert!(matches!(outcome, CommitOutcome::NotCommitted(_)), "{engine:?}: {outcome:?}");
         assert_eq!(status(&database, &snapshot), "backing-up", "{engine:?}");
-        // The session goes on.
+        // The session can be used again.
         session.begin(Access::Write).unwrap_or_else(|error| panic!("{engine:?}: {error}"));
         assert_eq!(update(&mut *session, &snapshot, "available").expect("written"), 1, "{engine:?}");
         committed(session.commit());
@@ -136,11 +136,11 @@ fn a_transaction_with_a_failed_statement_is_never_committed() {
 }
 
 #[test]
-fn rows_count_as_matched_whether_or_not_they_change() {
+fn matched_rows_are_counted_whether_or_not_they_change() {
     for engine in server_engines() {
         let (database, snapshot) = with_snapshot(engine);
         let mut direct = opened(&admin(&database));
-        // The same through something that takes CLIENT_FOUND_ROWS out of the log in.
+        // The same through a relay that removes CLIENT_FOUND_ROWS from the login.
         let relay = Relay::start(database.server().port, |first, bytes| {
             if first && bytes.len() > 4 {
                 bytes[4] &= !2;
@@ -151,7 +151,7 @@ fn rows_count_as_matched_whether_or_not_they_change() {
         let mut relayed = (engine != Engine::Postgresql).then(|| opened(&far));
         sessions.extend(relayed.iter_mut());
         for session in sessions {
-            // Two in the same second write the same time, so that the second changes nothing; five, to be sure of it.
+            // The second of two in the same second writes the same time and changes nothing. Five make this certain.
             for _ in 0..5 {
                 session.begin(Access::Write).unwrap_or_else(|error| panic!("{engine:?}: {error}"));
                 assert_eq!(update(&mut **session, &snapshot, "available").expect("written"), 1, "{engine:?}");
@@ -162,7 +162,7 @@ fn rows_count_as_matched_whether_or_not_they_change() {
 }
 
 #[test]
-fn a_state_that_something_in_between_does_not_keep_is_noticed() {
+fn a_session_state_that_a_proxy_changes_is_reported() {
     for engine in server_engines() {
         let database = fresh(engine, Columns::Full);
         let (wanted, found): (&[u8], &[u8]) =
@@ -180,7 +180,7 @@ fn a_state_that_something_in_between_does_not_keep_is_noticed() {
     }
 }
 
-/// Stands between a session and its server, and may change what the session sends; the first piece is marked.
+/// Relays between a session and its server. `change` may change what the session sends; its first argument marks the first piece.
 struct Relay {
     port: u16,
 }
@@ -213,7 +213,7 @@ impl Relay {
 }
 
 #[test]
-fn lists_of_ids_of_every_length_find_their_rows() {
+fn lists_of_ids_of_any_length_find_their_rows() {
     for engine in server_engines() {
         let database = fresh(engine, Columns::Full);
         let ids: Vec<String> = (0..ID_BATCH).map(|_| database.backup(|row| row)).collect();
@@ -231,10 +231,10 @@ fn lists_of_ids_of_every_length_find_their_rows() {
 }
 
 #[test]
-fn a_query_can_be_left_early() {
+fn a_query_can_end_early() {
     for engine in server_engines() {
         let database = fresh(engine, Columns::Full);
-        // More than the server and the session hold between them.
+        // More than the buffers of the server and the session.
         let values: Vec<String> = (0..4000).map(|number| format!("('{number}', 'available', 'v', '{}', FALSE)", "x".repeat(200))).collect();
         database
             .execute(&format!("INSERT INTO backups (id, status, volume_id, display_description, deleted) VALUES {}", values.join(", ")));
@@ -262,10 +262,10 @@ fn a_query_can_be_left_early() {
     }
 }
 
-/// A server may give no more than so many rows to whoever asks for no limit, and begin a transaction after each: the one would
-/// hide backups that hold a volume, the other heartbeats.
+/// A server may limit the rows of statements without LIMIT, which would hide backups that use a volume, and may begin a transaction
+/// after each, which would hide heartbeats.
 #[test]
-fn what_the_server_is_set_to_hides_nothing() {
+fn settings_of_the_server_do_not_hide_rows() {
     use ::mysql::prelude::Queryable;
     let server = own_server(Engine::Mariadb);
     let mut other = servers::mariadb::connect(&server.socket, ADMIN, Some(ADMIN_PASSWORD)).expect("it answers");
@@ -274,7 +274,7 @@ fn what_the_server_is_set_to_hides_nothing() {
         .query_drop("INSERT INTO snapshots SELECT concat('s', seq), 'backing-up', 'v', NULL, NULL, NULL, NULL, FALSE FROM seq_1_to_3")
         .expect("rows");
     other.query_drop("SET GLOBAL completion_type = 'CHAIN'").expect("a setting");
-    // One row alone hides what the server is, too.
+    // A limit of one row also hides the kind of the server.
     for limit in [1, 2] {
         other.query_drop(format!("SET GLOBAL sql_select_limit = {limit}")).expect("a setting");
         other.query_drop("UPDATE snapshots SET status = 'backing-up'").expect("an update");
