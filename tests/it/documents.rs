@@ -159,9 +159,10 @@ fn the_picture_of_the_modules_is_the_map_that_is_enforced() {
         for (from, to) in from.iter().flat_map(|from| to.iter().map(move |to| (from, to))) {
             let seen = SEES.iter().find(|(module, _)| module == from).unwrap_or_else(|| panic!("{from} is not a module")).1;
             assert!(seen.contains(to), "the picture lets {from} use {to}");
-            drawn.extend([*from, *to]);
+            drawn.extend([*from, *to].into_iter().filter(|module| *module != "domain"));
         }
     }
-    let all: BTreeSet<&str> = SEES.iter().map(|(module, _)| *module).filter(|module| *module != "backoff").collect();
+    // Those that use no other module would hide the others.
+    let all: BTreeSet<&str> = SEES.iter().filter(|(_, seen)| !seen.is_empty()).map(|(module, _)| *module).collect();
     assert_eq!(drawn, all, "modules in the picture");
 }
