@@ -1,6 +1,6 @@
-//! What checks that run side by side share: memory, and readers, which each back end has only so many of.
+//! Memory and read slots, which all checks share. Each driver has a limited number of slots.
 //!
-//! The pass that began first reads first. So a large backup gets all readers, readers that small backups do not use go to the next
+//! The pass that began first reads first. So a large backup gets all slots, slots that small backups do not use go to the next
 //! one, and a check that is cut off leaves few backups half read.
 
 use std::collections::{BTreeMap, HashMap};
@@ -8,10 +8,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::domain::Driver;
 
-/// What one reader may need: its buffer, a decompressor's window, the digests that wait for it.
-pub(super) const MEMORY_PER_READER: u64 = 24 << 20;
+/// Bytes that one slot may need: its buffer, a decompressor's window, the digests that wait for it.
+pub(super) const MEMORY_PER_SLOT: u64 = 24 << 20;
 
-/// What there is for all checks together.
+/// What all checks share.
 #[derive(Debug)]
 pub struct Capacity {
     memory: u64,
@@ -21,12 +21,12 @@ pub struct Capacity {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Passes that have arrived, and those that have begun, in order of arrival.
+    /// How many passes have arrived, and how many of them have begun, in order of arrival.
     arrived: u64,
     begun: u64,
     memory_in_use: u64,
     reading: HashMap<Driver, usize>,
-    /// Passes that wait for a reader, by their order.
+    /// Passes that wait for a slot, in order of arrival.
     waiting: BTreeMap<u64, Waiting>,
     buffers: Vec<Vec<u8>>,
 }
@@ -40,18 +40,18 @@ struct Waiting {
 }
 
 impl Capacity {
-    /// So many bytes of memory for the data.
+    /// With this many bytes of memory for the data.
     pub fn new(memory: u64) -> Self {
         Self { memory, state: Mutex::default(), memory_freed: Condvar::new() }
     }
 
-    /// How many readers memory allows.
-    pub fn readers(&self) -> usize {
-        usize::try_from(self.memory / MEMORY_PER_READER).unwrap_or(usize::MAX).max(1)
+    /// How many slots the memory allows.
+    pub fn slots(&self) -> usize {
+        usize::try_from(self.memory / MEMORY_PER_SLOT).unwrap_or(usize::MAX).max(1)
     }
 
-    /// Begins a pass over data of a back end that allows `most` readers at once; the pass itself holds `bytes`. Waits for that memory,
-    /// in order of arrival. A pass that needs more than there is gets all of it.
+    /// Admits a pass over data of a driver that allows `most` slots at once; the pass itself holds `bytes`. Waits for that memory in
+    /// order of arrival. A pass that needs more than all memory gets all of it.
     pub fn admit(&self, driver: Driver, most: usize, bytes: u64) -> Admission<'_> {
         let bytes = bytes.min(self.memory);
         let mut state = self.state();
@@ -64,7 +64,7 @@ impl Capacity {
         state.memory_in_use += bytes;
         drop(state);
         self.memory_freed.notify_all();
-        Admission { capacity: self, number, driver, most: most.clamp(1, self.readers()), bytes, wake: Arc::default() }
+        Admission { capacity: self, number, driver, most: most.clamp(1, self.slots()), bytes, wake: Arc::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -72,10 +72,10 @@ impl Capacity {
     }
 
     fn has_room(&self, state: &State, driver: Driver, most: usize) -> bool {
-        state.reading.get(&driver).is_none_or(|reading| *reading < most) && state.reading.values().sum::<usize>() < self.readers()
+        state.reading.get(&driver).is_none_or(|reading| *reading < most) && state.reading.values().sum::<usize>() < self.slots()
     }
 
-    /// Wakes the first waiting pass for which a reader is free.
+    /// Wakes the first waiting pass for which a slot is free.
     fn wake(&self, state: &State) {
         if let Some(first) = state.waiting.values().find(|waiting| self.has_room(state, waiting.driver, waiting.most)) {
             first.wake.notify_one();
@@ -83,7 +83,7 @@ impl Capacity {
     }
 }
 
-/// A pass over data that has begun.
+/// An admitted pass over data.
 #[derive(Debug)]
 pub struct Admission<'a> {
     capacity: &'a Capacity,
@@ -95,7 +95,7 @@ pub struct Admission<'a> {
 }
 
 impl<'a> Admission<'a> {
-    /// Waits for a reader.
+    /// Waits for a slot.
     pub fn slot(&self) -> ReadSlot<'a> {
         let capacity = self.capacity;
         let mut state = capacity.state();
@@ -116,7 +116,7 @@ impl<'a> Admission<'a> {
         }
         *state.reading.entry(self.driver).or_default() += 1;
         let buffer = state.buffers.pop().unwrap_or_default();
-        // If two readers became free together, only the first was signalled.
+        // If two slots became free together, only the first was signalled.
         capacity.wake(&state);
         ReadSlot { capacity, driver: self.driver, buffer }
     }
@@ -134,7 +134,7 @@ impl Drop for Admission<'_> {
 pub struct ReadSlot<'a> {
     capacity: &'a Capacity,
     driver: Driver,
-    /// What was read with it before does not matter.
+    /// May hold bytes of an earlier read.
     pub buffer: Vec<u8>,
 }
 
@@ -159,22 +159,22 @@ mod tests {
 
     use super::*;
 
-    const READER: u64 = MEMORY_PER_READER;
+    const SLOT: u64 = MEMORY_PER_SLOT;
 
     #[test]
-    fn a_back_end_has_its_own_readers_and_memory_bounds_all_of_them() {
-        let capacity = Capacity::new(3 * READER);
+    fn each_driver_has_its_own_slots_and_memory_limits_all_of_them() {
+        let capacity = Capacity::new(3 * SLOT);
         let (s3, posix) = (capacity.admit(Driver::S3, 2, 0), capacity.admit(Driver::Posix, 2, 0));
         let (now, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
         thread::scope(|scope| {
             for admission in [&s3, &posix].repeat(10) {
                 scope.spawn(|| {
-                    let reader = admission.slot();
+                    let slot = admission.slot();
                     most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
                     assert!(capacity.state().reading.values().all(|reading| *reading <= 2));
                     thread::sleep(Duration::from_millis(2));
                     now.fetch_sub(1, Ordering::SeqCst);
-                    drop(reader);
+                    drop(slot);
                 });
             }
         });
@@ -184,18 +184,18 @@ mod tests {
     }
 
     #[test]
-    fn who_began_first_reads_first() {
-        let capacity = Capacity::new(100 * READER);
+    fn the_first_pass_reads_first() {
+        let capacity = Capacity::new(100 * SLOT);
         let admissions: Vec<Admission<'_>> = (0..4).map(|_| capacity.admit(Driver::S3, 1, 0)).collect();
-        let (tell, told) = mpsc::channel();
+        let (sender, receiver) = mpsc::channel();
         thread::scope(|scope| {
             let first = admissions.first().unwrap().slot();
             for (number, admission) in admissions.iter().enumerate().rev() {
-                let (tell, waits) = (tell.clone(), 4 - number);
+                let (sender, waits) = (sender.clone(), 4 - number);
                 scope.spawn(move || {
-                    let reader = admission.slot();
-                    tell.send(number).unwrap();
-                    drop(reader);
+                    let slot = admission.slot();
+                    sender.send(number).unwrap();
+                    drop(slot);
                 });
                 while capacity.state().waiting.len() < waits {
                     thread::yield_now();
@@ -203,12 +203,12 @@ mod tests {
             }
             drop(first);
         });
-        drop(tell);
-        assert_eq!(told.iter().collect::<Vec<_>>(), [0, 1, 2, 3]);
+        drop(sender);
+        assert_eq!(receiver.iter().collect::<Vec<_>>(), [0, 1, 2, 3]);
     }
 
     #[test]
-    fn memory_is_never_given_twice_and_one_that_wants_too_much_has_it_all() {
+    fn memory_is_never_given_twice_and_a_pass_that_needs_too_much_gets_all() {
         let capacity = Capacity::new(100);
         thread::scope(|scope| {
             for bytes in [40, 1_000, 70, 0, 30, 100, 50, 20].repeat(20) {

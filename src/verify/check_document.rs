@@ -1,4 +1,4 @@
-//! The document that `check` answers, and that `plan` and `repair` take as evidence.
+//! The document that `check` writes, and that `plan` and `repair` take as evidence.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -15,50 +15,50 @@ pub const SCHEMA_VERSION: u32 = 1;
 /// Why a document cannot be used as evidence.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum CheckDocumentError {
-    /// It is none.
+    /// It is another document, or none at all.
     #[error("is not what `check --format json` writes: {0}")]
     NotACheckDocument(String),
     /// A later version wrote it.
     #[error("has schema version {0}, which is newer than this program; use the version that wrote it")]
     Newer(u32),
-    /// Its digest does not fit its content.
-    #[error("was changed after it was written (its SHA-256 does not fit); check again instead of editing it")]
+    /// Its digest differs from its content.
+    #[error("was changed after it was written (its SHA-256 differs); check again instead of editing it")]
     Edited,
 }
 
-/// How many backups have which verdict.
+/// The number of backups with each verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Summary {
-    /// Whole.
+    /// Complete and correct.
     pub intact: usize,
-    /// Part of them is not there.
+    /// Part of the data is missing.
     pub incomplete: usize,
-    /// Part of them is wrong.
+    /// Part of the data is wrong.
     pub corrupt: usize,
-    /// Nothing of them is there.
+    /// No data exists.
     pub missing: usize,
-    /// Those whose state is not known at the level that was asked for.
+    /// Not known at the requested level.
     pub unverifiable: usize,
-    /// Of the unverifiable ones: a disk gives read errors for their data.
+    /// Of the unverifiable ones: those whose disk gives read errors.
     #[serde(default, skip_serializing_if = "is_none")]
     pub unreadable: usize,
-    /// Those of the unverifiable ones that are intact at level quick, and no deeper.
+    /// Of the unverifiable ones: those known to be intact at level quick, and no deeper.
     #[serde(default, skip_serializing_if = "is_none")]
     pub intact_at_quick: usize,
-    /// Those of the unverifiable ones that are intact at level deep, and no deeper.
+    /// Of the unverifiable ones: those known to be intact at level deep, and no deeper.
     #[serde(default, skip_serializing_if = "is_none")]
     pub intact_at_deep: usize,
     /// Being written, whatever their verdict.
     pub busy: usize,
-    /// To be checked, and not begun when the check was stopped.
+    /// Not begun when the check was stopped.
     pub left: usize,
     /// Md5Handle over from an earlier check, each with the time of that (`checked_at`).
     #[serde(default, skip_serializing_if = "is_none")]
     pub carried: usize,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde requires it")]
 fn is_none(number: &usize) -> bool {
     *number == 0
 }
@@ -98,28 +98,28 @@ pub struct CheckDocument {
     pub database: DatabaseInfo,
     /// When the rows were read, RFC 3339, by the database's clock.
     pub taken_at: String,
-    /// How deeply was checked.
+    /// How deeply the backups were checked.
     pub level: Level,
-    /// An object younger than this was a sign of work.
+    /// An object younger than this was a sign that its backup was being written.
     pub settle_seconds: u64,
-    /// Why the check ended early, if it did.
+    /// What stopped the check, if it was stopped.
     pub interrupted: Option<String>,
-    /// One a backup.
+    /// One for each backup.
     pub results: Vec<CheckResult>,
-    /// The rows of those that the results' backups rest on, each once, where a result has its own row alone.
+    /// The rows of the ancestors of all results, each once. A result has only its own row.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ancestors: Vec<Image>,
-    /// How many have which verdict.
+    /// The number of results with each verdict.
     pub summary: Summary,
     /// SHA-256, in hex, over all other fields except the signature.
     pub sha256: String,
-    /// The signature, if it is signed.
+    /// The signature, if the document is signed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signature: Option<Signature>,
 }
 
 impl CheckDocument {
-    /// Writes every row once, and the digest: a chain's rows with each of its members would grow with its square.
+    /// Keeps every row once, and sets the digest. The rows of a chain with each of its members would grow with the square of its length.
     pub fn seal(&mut self) {
         let mut pool: BTreeMap<String, Image> = self.ancestors.drain(..).map(|row| (row.id.clone(), row)).collect();
         for result in &mut self.results {
@@ -127,7 +127,7 @@ impl CheckDocument {
             for row in above {
                 pool.entry(row.id.clone()).or_insert_with(|| row.clone());
             }
-            // Two looks at the database may have seen two images of a row; the second one's results keep theirs.
+            // Two reads of the database may have seen different images of a row. The results of the second read keep theirs.
             if above.iter().all(|row| pool.get(&row.id) == Some(row)) {
                 result.rows.truncate(1);
             }
@@ -136,7 +136,7 @@ impl CheckDocument {
         self.sha256 = self.digest();
     }
 
-    /// The results, those with all of their rows that `wanted` takes.
+    /// The results. Those that `wanted` accepts have the rows of their ancestors.
     pub fn into_results(self, wanted: impl Fn(&CheckResult) -> bool) -> impl Iterator<Item = CheckResult> {
         let pool: HashMap<String, Image> = self.ancestors.into_iter().map(|row| (row.id.clone(), row)).collect();
         self.results.into_iter().map(move |mut result| {
@@ -147,17 +147,19 @@ impl CheckDocument {
         })
     }
 
-    /// The same, if the rows of every result are there.
+    /// The same document, if it has the rows of every result.
     pub(super) fn with_rows(self) -> Result<Self, CheckDocumentError> {
         let pool: HashSet<&str> = self.ancestors.iter().map(|row| row.id.as_str()).collect();
         let lacks = |result: &&CheckResult| result.rows.len() == 1 && result.chain.iter().skip(1).any(|id| !pool.contains(id.as_str()));
         match self.results.iter().find(lacks) {
-            Some(result) => Err(CheckDocumentError::NotACheckDocument(format!("it lacks rows of backups that {:?} rests on", result.id))),
+            Some(result) => {
+                Err(CheckDocumentError::NotACheckDocument(format!("it lacks rows of backups that {:?} is based on", result.id)))
+            }
             None => Ok(self),
         }
     }
 
-    /// SHA-256 over the document without one, which is what it has for a round: a survey is too large to be copied for this.
+    /// SHA-256 over the document without digest and signature. They are taken out meanwhile, as a document can be too large to be copied.
     fn digest(&mut self) -> String {
         let (stated, signature) = (std::mem::take(&mut self.sha256), self.signature.take());
         let made = digest::of_json(self);
@@ -165,10 +167,10 @@ impl CheckDocument {
         made
     }
 
-    /// Reads a document and makes sure that nobody has touched it.
+    /// Reads a document and makes sure that it was not edited.
     ///
     /// # Errors
-    /// One that is none, is newer than this program, or was edited.
+    /// Text that is not such a document, a newer version, and an edited document.
     pub fn parse(text: &[u8]) -> Result<Self, CheckDocumentError> {
         #[derive(Deserialize)]
         struct Head {
@@ -191,25 +193,25 @@ impl CheckDocument {
     }
 }
 
-/// Puts results together; of two about the same backup the later one counts. But damage that was found is not taken back by
-/// a look that went less deep: a quick check sees nothing of what the data is, whatever else it may find wrong.
+/// Merges results. Of two results of the same backup the later one counts, but a less deep check does not revoke damage: a quick
+/// check reads no data.
 pub fn merge(all: impl IntoIterator<Item = CheckResult>) -> BTreeMap<String, CheckResult> {
     let mut merged: BTreeMap<String, CheckResult> = BTreeMap::new();
-    // Damage that was found before somebody was seen at work. Whether anything was written then is seen in the next look.
+    // Damage that was found before a check saw the backup being written. The next check shows whether anything was written.
     let mut before_work: HashMap<String, CheckResult> = HashMap::new();
     let mut all: Vec<CheckResult> = all.into_iter().collect();
-    // Which of three counts would depend on the order of the files else.
+    // Otherwise the result of three checks would depend on the order of the files.
     all.sort_by_cached_key(|result| result.checked_at.parse::<jiff::Timestamp>().ok());
     for later in all {
-        let worked_on = before_work.remove(&later.id);
-        let was_busy = worked_on.is_some();
-        let earlier = worked_on.or_else(|| merged.remove(&later.id)).filter(|earlier| !is_taken_back(earlier, &later, was_busy));
+        let before = before_work.remove(&later.id);
+        let was_busy = before.is_some();
+        let earlier = before.or_else(|| merged.remove(&later.id)).filter(|earlier| !is_revoked(earlier, &later, was_busy));
         let counts = match earlier {
             Some(earlier) if later.busy => {
                 before_work.insert(later.id.clone(), earlier);
                 later
             }
-            // Nobody is at work any more, and what was written by then is what was read.
+            // Nothing is being written any more, and what was read is what was written.
             Some(earlier) => CheckResult { busy: false, ..earlier },
             None => later,
         };
@@ -218,16 +220,16 @@ pub fn merge(all: impl IntoIterator<Item = CheckResult>) -> BTreeMap<String, Che
     merged
 }
 
-/// Whether a later look may stand in the place of an earlier one; `was_busy` where somebody was seen at work in between.
-fn is_taken_back(earlier: &CheckResult, later: &CheckResult, was_busy: bool) -> bool {
+/// Whether a later result revokes the damage of an earlier one; `was_busy` if a check in between saw the backup being written.
+fn is_revoked(earlier: &CheckResult, later: &CheckResult, was_busy: bool) -> bool {
     // Two samples are of different objects.
-    let came_to_its_end = later.verdict != CheckVerdict::Unverifiable && !later.partial && later.level >= earlier.level;
-    // Of one that did not reach its level it is known how far it is intact (Ceph).
-    let saw_as_much = came_to_its_end || later.reached() >= Some(earlier.level);
-    // What was being written, or had another row, may have become whole.
+    let is_finished = later.verdict != CheckVerdict::Unverifiable && !later.partial && later.level >= earlier.level;
+    // A check that did not reach its level still shows how deep the data is intact (Ceph).
+    let is_as_deep = is_finished || later.reached() >= Some(earlier.level);
+    // A backup that was being written, or had another row, may have been completed.
     let may_be_written = (was_busy || earlier.busy) && !earlier.is_of_same_listing(later);
     let same = !may_be_written && earlier.is_of_same_data(later);
-    !(same && earlier.verdict.is_damage()) || saw_as_much
+    !(same && earlier.verdict.is_damage()) || is_as_deep
 }
 
 #[cfg(test)]
@@ -236,7 +238,7 @@ mod tests {
     use super::*;
     use crate::domain::{Backup, ColumnSet};
 
-    /// A chain of so many backups, each with the rows of all below it, as older versions wrote them.
+    /// A chain of this length, each backup with the rows of all its ancestors, as older versions wrote them.
     fn chain(length: usize) -> CheckDocument {
         let rows: Vec<Image> = (0..length)
             .map(|number| {
@@ -284,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn a_document_grows_with_the_number_of_rows_and_says_the_same() {
+    fn a_document_grows_with_the_number_of_rows_and_keeps_its_content() {
         let (mut long, mut longer) = (chain(50), chain(100));
         let original = longer.results.clone();
         long.seal();
@@ -319,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn a_document_without_all_of_its_rows_is_none() {
+    fn a_document_without_all_of_its_rows_is_refused() {
         let mut evidence = chain(3);
         evidence.seal();
         evidence.ancestors.pop();
@@ -327,51 +329,55 @@ mod tests {
         assert!(matches!(CheckDocument::parse(text(&evidence).as_bytes()), Err(CheckDocumentError::NotACheckDocument(_))));
     }
 
-    /// A look at so much past 11 o'clock.
-    fn look(minute: u32, level: Level, verdict: CheckVerdict) -> CheckResult {
+    /// A result of this minute past 11 o'clock.
+    fn result_at(minute: u32, level: Level, verdict: CheckVerdict) -> CheckResult {
         let result = chain(2).results.pop().unwrap();
         let listing = Some(crate::domain::Listing { objects: 5, bytes: 100 });
         let newest_object_at = Some("2026-11-22T10:00:00Z".to_owned());
         CheckResult { level, verdict, listing, newest_object_at, checked_at: format!("2026-11-22T11:{minute:02}:00Z"), ..result }
     }
 
-    /// The verdict that counts, and whether somebody is at work, in whatever order the looks come.
+    /// The verdict that counts, and whether the backup is busy, in any order of the results.
     #[track_caller]
-    fn counts(looks: &[CheckResult]) -> (CheckVerdict, bool) {
-        let of = |looks: Vec<CheckResult>| merge(looks).into_values().map(|result| (result.verdict, result.busy)).collect::<Vec<_>>();
-        let one = of(looks.to_vec());
-        assert_eq!(of(looks.iter().rev().cloned().collect()), one);
+    fn counts(results: &[CheckResult]) -> (CheckVerdict, bool) {
+        let of = |results: Vec<CheckResult>| merge(results).into_values().map(|result| (result.verdict, result.busy)).collect::<Vec<_>>();
+        let one = of(results.to_vec());
+        assert_eq!(of(results.iter().rev().cloned().collect()), one);
         one.first().copied().unwrap()
     }
 
     #[test]
-    fn what_is_intact_as_deep_as_the_damage_was_seen_takes_it_back() {
+    fn an_intact_result_revokes_damage_that_was_found_at_the_same_level() {
         use CheckVerdict::{Corrupt, Intact, Missing, Unverifiable};
-        // In Ceph: looked for in the wrong pool, and then in the right one, which keeps no digest.
-        let wrong_pool = look(1, Level::Quick, Missing);
-        let right_pool = CheckResult { level_reached: Some(Level::Quick), ..look(2, Level::Deep, Unverifiable) };
+        // In Ceph: checked in the wrong pool, and then in the right one. Ceph has no digests.
+        let wrong_pool = result_at(1, Level::Quick, Missing);
+        let right_pool = CheckResult { level_reached: Some(Level::Quick), ..result_at(2, Level::Deep, Unverifiable) };
         assert_eq!(counts(&[wrong_pool.clone(), right_pool.clone()]), (Unverifiable, false));
-        assert_eq!(counts(&[wrong_pool, look(2, Level::Deep, Unverifiable)]), (Missing, false), "nobody knows how far it is intact");
-        assert_eq!(counts(&[look(1, Level::Deep, Corrupt), right_pool]), (Corrupt, false), "not as deep as that");
-        let sample = CheckResult { partial: true, level_reached: Some(Level::Quick), ..look(2, Level::Deep, Intact) };
-        assert_eq!(counts(&[look(1, Level::Deep, Corrupt), sample]), (Corrupt, false));
+        assert_eq!(
+            counts(&[wrong_pool, result_at(2, Level::Deep, Unverifiable)]),
+            (Missing, false),
+            "it is not known how deep it is intact"
+        );
+        assert_eq!(counts(&[result_at(1, Level::Deep, Corrupt), right_pool]), (Corrupt, false), "the damage was deeper");
+        let sample = CheckResult { partial: true, level_reached: Some(Level::Quick), ..result_at(2, Level::Deep, Intact) };
+        assert_eq!(counts(&[result_at(1, Level::Deep, Corrupt), sample]), (Corrupt, false));
     }
 
     #[test]
-    fn damage_is_not_forgotten_for_work_that_wrote_nothing() {
+    fn damage_is_kept_when_work_in_between_wrote_nothing() {
         use CheckVerdict::{Corrupt, Intact};
-        let deep = look(1, Level::Deep, Corrupt);
-        let busy = CheckResult { busy: true, ..look(2, Level::Quick, Intact) };
-        let quick = look(3, Level::Quick, Intact);
-        // Who is at work is not disturbed, whatever is known.
+        let deep = result_at(1, Level::Deep, Corrupt);
+        let busy = CheckResult { busy: true, ..result_at(2, Level::Quick, Intact) };
+        let quick = result_at(3, Level::Quick, Intact);
+        // A backup that is being written counts as busy, whatever is known.
         assert_eq!(counts(&[deep.clone(), busy.clone()]), (Intact, true));
         assert_eq!(counts(&[deep.clone(), busy.clone(), busy.clone(), quick.clone()]), (Corrupt, false));
-        // A watcher, or an object that was young by a longer `--settle` than it was checked with.
+        // An open image, or an object that was young only by a longer `--settle` than that of the check.
         let young = CheckResult { busy: true, ..deep.clone() };
         assert_eq!(counts(&[young.clone(), quick.clone()]), (Corrupt, false));
         let written = CheckResult { newest_object_at: Some("2026-11-22T11:02:00Z".to_owned()), ..quick.clone() };
         assert_eq!(counts(&[deep.clone(), busy.clone(), written.clone()]), (Intact, false));
         assert_eq!(counts(&[young, written]), (Intact, false));
-        assert_eq!(counts(&[deep, busy, look(3, Level::Deep, Intact), look(4, Level::Quick, Intact)]), (Intact, false));
+        assert_eq!(counts(&[deep, busy, result_at(3, Level::Deep, Intact), result_at(4, Level::Quick, Intact)]), (Intact, false));
     }
 }

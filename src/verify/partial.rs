@@ -1,8 +1,8 @@
-//! Results of a check as they come: a file of JSON lines that a check which is cut off leaves behind.
+//! The partial file: JSON lines with the results of a check that is running or was cut off.
 //!
-//! The first line says what is checked. Each line after it has a result, or the row of a backup that others depend on. Rows come
-//! before the results that need them, each once. Every line carries the SHA-256 of itself and the line before. The end of the file
-//! may be torn, so lines count up to the first that is not whole; the rest is checked again.
+//! The first line states what is checked. Each line after it has a result, or the row of an ancestor. Rows come before the results
+//! that need them, each once. Every line has the SHA-256 of itself and the line before. The end of the file may be torn, so lines
+//! count up to the first incomplete one; the rest is checked again.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
@@ -14,7 +14,7 @@ use super::check_document::{CheckDocumentError, SCHEMA, SCHEMA_VERSION, Summary}
 use super::{CheckDocument, Target};
 use crate::domain::{CheckResult, DatabaseInfo, Image, Level, Signature, digest};
 
-/// The schema's name in the first line.
+/// The name of the schema in the first line.
 const RESULTS: &str = "cinder-backup-repair/check-results";
 /// The version that this program writes and reads.
 const RESULTS_VERSION: u32 = 1;
@@ -41,7 +41,7 @@ impl Head {
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum Record<'a> {
+enum LineContent<'a> {
     Head(Cow<'a, Head>),
     Row(Cow<'a, Image>),
     Result(Box<Cow<'a, CheckResult>>),
@@ -51,7 +51,7 @@ enum Record<'a> {
 #[derive(Serialize, Deserialize)]
 struct Line<'a> {
     #[serde(flatten)]
-    record: Record<'a>,
+    record: LineContent<'a>,
     sha256: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     signature: Option<Signature>,
@@ -65,29 +65,29 @@ pub struct PartialWriter<'a, W> {
     out: W,
     sign: Option<Sign<'a>>,
     last: String,
-    /// Backups whose rows were written for those that rest on them.
+    /// Backups whose rows were written for the results of their descendants.
     rows: HashSet<String>,
 }
 
 impl<'a, W: Write> PartialWriter<'a, W> {
-    /// Begins with the head. Where it can `sign`, every line bears the signature of all up to it.
+    /// Writes the head. With `sign`, every line has a signature over all lines up to it.
     ///
     /// # Errors
     /// Those of `out`.
     pub fn begin(out: W, head: &Head, sign: Option<Sign<'a>>) -> io::Result<Self> {
         let mut writer = Self { out, sign, last: String::new(), rows: HashSet::new() };
-        writer.line(Record::Head(Cow::Borrowed(head)))?;
+        writer.line(LineContent::Head(Cow::Borrowed(head)))?;
         Ok(writer)
     }
 
-    /// Adds a result about a target, whose rows are what it was found for.
+    /// Adds the result of a target, whose rows are written, too.
     ///
     /// # Errors
     /// As for [`PartialWriter::begin`].
     pub fn add(&mut self, result: &CheckResult, target: &Target) -> io::Result<()> {
         for ancestor in &target.ancestors {
             if !self.rows.contains(&ancestor.id) {
-                self.line(Record::Row(Cow::Owned(ancestor.image(target.columns))))?;
+                self.line(LineContent::Row(Cow::Owned(ancestor.image(target.columns))))?;
                 self.rows.insert(ancestor.id.clone());
             }
         }
@@ -95,7 +95,7 @@ impl<'a, W: Write> PartialWriter<'a, W> {
         if result.rows.len() > 1 {
             result.to_mut().rows.truncate(1);
         }
-        self.line(Record::Result(Box::new(result)))
+        self.line(LineContent::Result(Box::new(result)))
     }
 
     /// Where it is written.
@@ -103,42 +103,41 @@ impl<'a, W: Write> PartialWriter<'a, W> {
         &self.out
     }
 
-    fn line(&mut self, record: Record<'_>) -> io::Result<()> {
+    fn line(&mut self, record: LineContent<'_>) -> io::Result<()> {
         let sha256 = digest::of_json(&(&self.last, &record));
         let signature = self.sign.as_ref().map(|sign| sign(&sha256));
         let mut text = serde_json::to_vec(&Line { record, sha256: sha256.clone(), signature })?;
         text.push(b'\n');
-        // One write a line: a program that is killed leaves whole lines.
+        // One write for each line: a program that is killed leaves complete lines.
         self.out.write_all(&text)?;
         self.last = sha256;
         Ok(())
     }
 }
 
-/// Whether this is the beginning of such a file.
+/// Whether the text begins like a partial file.
 pub fn is_partial(text: &[u8]) -> bool {
     text.starts_with(br#"{"head":{"schema":"cinder-backup-repair/check-results""#)
 }
 
-/// Reads the results as far as they are whole, as evidence of a check that was stopped; its digest and signature are those of the
-/// last whole line.
+/// Reads the complete lines as the document of a check that was stopped. Its digest and signature are those of the last complete line.
 ///
 /// # Errors
-/// A file without a whole head, and one that a later version wrote.
+/// A file without a complete head, and one that a later version wrote.
 pub fn read(text: &[u8]) -> Result<CheckDocument, CheckDocumentError> {
     #[derive(Deserialize)]
-    struct First {
-        head: Version,
+    struct FirstLine {
+        head: SchemaOf,
     }
     #[derive(Deserialize)]
-    struct Version {
+    struct SchemaOf {
         schema: String,
         schema_version: u32,
     }
     let not = |problem: &str| CheckDocumentError::NotACheckDocument(problem.to_owned());
-    let first = text.split(|byte| *byte == b'\n').next().and_then(|line| serde_json::from_slice::<First>(line).ok());
-    let Some(First { head: version }) = first.filter(|first| first.head.schema == RESULTS) else {
-        return Err(not("its first line is not whole"));
+    let first = text.split(|byte| *byte == b'\n').next().and_then(|line| serde_json::from_slice::<FirstLine>(line).ok());
+    let Some(FirstLine { head: version }) = first.filter(|first| first.head.schema == RESULTS) else {
+        return Err(not("its first line is incomplete"));
     };
     if version.schema_version > RESULTS_VERSION {
         return Err(CheckDocumentError::Newer(version.schema_version));
@@ -152,15 +151,15 @@ pub fn read(text: &[u8]) -> Result<CheckDocument, CheckDocumentError> {
         (last, signature) = (line.sha256, line.signature);
         Some(line.record)
     });
-    let Some(Record::Head(head)) = records.next() else { return Err(not("its first line is not whole")) };
+    let Some(LineContent::Head(head)) = records.next() else { return Err(not("its first line is incomplete")) };
     let head = head.into_owned();
     let (mut ancestors, mut results) = (Vec::new(), BTreeMap::new());
     for record in records {
         match record {
-            Record::Row(row) => ancestors.push(row.into_owned()),
-            // Of two about the same backup the later one counts.
-            Record::Result(result) => drop(results.insert(result.id.clone(), result.into_owned())),
-            Record::Head(_) => return Err(not("it has two heads")),
+            LineContent::Row(row) => ancestors.push(row.into_owned()),
+            // Of two results of the same backup the later one counts.
+            LineContent::Result(result) => drop(results.insert(result.id.clone(), result.into_owned())),
+            LineContent::Head(_) => return Err(not("it has two heads")),
         }
     }
     let results: Vec<CheckResult> = results.into_values().collect();
@@ -208,7 +207,7 @@ mod tests {
         .unwrap()
     }
 
-    /// A file about a chain of three, the last of which was checked twice.
+    /// A file about a chain of three, whose last member was checked twice.
     fn file() -> Vec<u8> {
         written(None)
     }
@@ -232,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_is_read_with_the_rows_of_the_chain_each_once() {
+    fn results_are_read_with_every_row_of_the_chain_once() {
         let text = file();
         assert!(is_partial(&text) && !is_partial(b"{\"schema\": \"cinder-backup-repair/check\"}"));
         assert_eq!(text.split(|byte| *byte == b'\n').filter(|line| line.starts_with(b"{\"row\"")).count(), 2);
@@ -246,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn every_beginning_of_a_file_is_read_as_far_as_it_is_whole() {
+    fn every_prefix_of_a_file_is_read_up_to_its_last_complete_line() {
         let text = file();
         let head = text.iter().position(|byte| *byte == b'\n').unwrap();
         let mut before = 0;
@@ -259,7 +258,7 @@ mod tests {
             let found = times(cut).len();
             assert!(found == before || found == before + 1, "{length}");
             before = found;
-            // What a disk may show after a failure of power.
+            // What a disk may hold after a power failure.
             let zeros = [cut, &[0; 512]].concat();
             assert_eq!(times(&zeros), times(cut), "{length}");
         }
@@ -267,17 +266,17 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_was_edited_counts_for_nothing_nor_does_what_follows() {
+    fn an_edited_line_does_not_count_nor_do_the_lines_after_it() {
         let text = String::from_utf8(file()).unwrap();
         let edited = text.replacen("\"intact\"", "\"corrupt\"", 1);
         assert_eq!(times(edited.as_bytes()), []);
         let mut lines: Vec<&str> = text.lines().collect();
         lines.remove(1);
-        assert_eq!(times(format!("{}\n", lines.join("\n")).as_bytes()), [], "nor may one be taken out");
+        assert_eq!(times(format!("{}\n", lines.join("\n")).as_bytes()), [], "nor may a line be removed");
     }
 
     #[test]
-    fn every_line_bears_a_signature_of_all_up_to_it() {
+    fn every_line_has_a_signature_over_all_lines_up_to_it() {
         let sign = |sha256: &str| Signature { algorithm: "a".into(), public_key: "p".into(), value: format!("of {sha256}") };
         let text = written(Some(Box::new(sign)));
         for length in [text.len(), text.len() - 1, text.len() / 2] {
@@ -288,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn a_later_version_is_not_read() {
+    fn a_newer_version_is_refused() {
         let text =
             String::from_utf8(file()).unwrap().replace("\"schema_version\":1,\"program\"", "\"schema_version\":2,\"more\":[],\"program\"");
         assert_eq!(read(text.as_bytes()), Err(CheckDocumentError::Newer(2)));

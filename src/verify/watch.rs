@@ -1,9 +1,9 @@
-//! What a check that runs tells those who watch it, and how they stop it.
+//! Reports the progress of a running check, and stops it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
-/// Shared by a check and whoever watches it.
+/// Shared by a check and its observer.
 #[derive(Debug, Clone, Default)]
 pub struct Watch {
     bytes: Arc<AtomicU64>,
@@ -11,13 +11,13 @@ pub struct Watch {
     carried: Arc<AtomicUsize>,
     counted: Arc<AtomicUsize>,
     cancelled: Arc<AtomicBool>,
-    /// That of one backup: whether that one was counted, and whether what is announced next is the last of it.
+    /// For the watch of one backup: whether it was counted, and whether the next announcement is its last.
     is_counted: Arc<AtomicBool>,
     is_last: bool,
 }
 
 impl Watch {
-    /// A watch whose stop is the given flag.
+    /// A watch that the given flag stops.
     pub fn stopped_by(cancelled: Arc<AtomicBool>) -> Self {
         Self { cancelled, ..Self::default() }
     }
@@ -27,17 +27,17 @@ impl Watch {
         Arc::clone(&self.cancelled)
     }
 
-    /// Whether the check is to stop.
+    /// Whether the check must stop.
     pub fn is_cancelled(&self) -> bool {
         self.cancelled.load(Ordering::Relaxed)
     }
 
-    /// So many bytes of volumes were verified.
+    /// Adds bytes of volumes that were verified.
     pub fn add(&self, bytes: u64) {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// So many more bytes are to be verified than was known.
+    /// Adds bytes that will be verified.
     pub fn announce(&self, bytes: u64) {
         self.expected.fetch_add(bytes, Ordering::SeqCst);
         if self.is_last {
@@ -45,40 +45,40 @@ impl Watch {
         }
     }
 
-    /// The watch of one backup among those that this is about.
+    /// The watch of one of the backups.
     pub fn of_one(&self) -> Self {
         Self { is_counted: Arc::default(), ..self.clone() }
     }
 
-    /// The same, where the next bytes that are announced are its last.
+    /// The same, with the next announcement as its last.
     pub fn of_last(&self) -> Self {
         Self { is_last: true, ..self.clone() }
     }
 
-    /// Nothing more will be announced of this backup.
+    /// Counts this backup: no more bytes will be announced for it.
     pub fn count(&self) {
         if !self.is_counted.swap(true, Ordering::SeqCst) {
             self.counted.fetch_add(1, Ordering::SeqCst);
         }
     }
 
-    /// Of how many backups it is known how many bytes are to be verified.
+    /// For how many backups all bytes are announced.
     pub fn counted(&self) -> usize {
         self.counted.load(Ordering::SeqCst)
     }
 
-    /// A result of an earlier check stands.
+    /// Counts a result that is carried over.
     pub fn carry(&self) {
         self.of_one().count();
         self.carried.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How many results of an earlier check stand.
+    /// How many results were carried over.
     pub fn carried(&self) -> usize {
         self.carried.load(Ordering::Relaxed)
     }
 
-    /// Bytes verified, and to be verified as far as is known.
+    /// Bytes verified, and bytes announced.
     pub fn progress(&self) -> (u64, u64) {
         (self.bytes.load(Ordering::Relaxed), self.expected.load(Ordering::SeqCst))
     }

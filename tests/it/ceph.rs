@@ -632,7 +632,7 @@ fn a_cluster_that_gives_no_answer_is_no_damage() {
     let elsewhere = Backup { container: Some(VOLUMES.to_owned()), ..backup.clone() };
     let (verdict, code, text) = look(&lab.cluster(CINDER), &elsewhere);
     assert_eq!((verdict, code.as_str()), (CheckVerdict::Unverifiable, "pool-without-backups"), "{text}");
-    assert!(text.contains(VOLUMES) && text.contains("is it the right pool"), "{text}");
+    assert!(text.contains(VOLUMES) && text.contains("holds no Cinder backup"), "{text}");
     lab.ceph.run("rbd", &["rm", "--no-progress", &format!("{VOLUMES}/volume-{volume}")]);
 
     for (pool, expected) in [("no such pool", "pool-missing"), ("--help", "storage-protocol")] {

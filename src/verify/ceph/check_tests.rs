@@ -90,7 +90,7 @@ fn without_the_volume_the_first_snapshot_on_an_image_of_its_own_proves_deep() {
         (gone, Level::Restore, deep, "intact at level deep, and level restore was not reached: its bytes were not compared"),
         (&format!("{gone}\n{undated}"), Level::Deep, quick, "it is not known whether backup.b.snap.1.5 was made before"),
         (&format!("{gone}\n{copied}"), Level::Deep, quick, "it is a copy"),
-        (&format!("{gone}\n{copied}"), Level::Restore, quick, "it is a copy of a volume that is no RBD image"),
+        (&format!("{gone}\n{copied}"), Level::Restore, quick, "it is a copy of a volume that is not an RBD image"),
     ] {
         let found = checked(instead, level);
         let verdict = if text.is_empty() { CheckVerdict::Intact } else { CheckVerdict::Unverifiable };

@@ -1,7 +1,7 @@
-//! Reads a backup's data, and compares it with the volume's own where that still has the same snapshot.
+//! Reads the data of a backup, and compares it with the volume's if the volume still has the same snapshot.
 //!
-//! Images are compared as what their exports say and zeros elsewhere, so that it does not matter in which extents, or
-//! whether at all, either side keeps its zeros. Memory is bounded by two windows.
+//! What an export leaves out counts as zeros, so it does not matter in which extents either image keeps its zeros, if at all. Memory
+//! is bounded by two windows.
 
 use std::io::Read;
 use std::ops::{ControlFlow, Range};
@@ -11,16 +11,16 @@ use jiff::Timestamp;
 use super::judge::{is_named_after, is_newer, service_metadata};
 use super::names::{self, backup_of_snapshot};
 use super::observe::ObservedImage;
-use super::unfinished;
+use super::unanswered;
 use crate::domain::{CheckVerdict, Level, Problem, ProblemCode};
 use crate::storage::ceph::export::{ExportReader, Segment};
 use crate::storage::ceph::{Pool, SnapshotInfo};
 use crate::storage::{StorageError, StorageErrorKind};
 use crate::verify::{Assessment, Subject, Watch};
 
-/// So much is compared at a time.
+/// Bytes that are compared at a time.
 const WINDOW: u64 = 1 << 20;
-/// So many places that differ are named; more are counted.
+/// The most differing windows that are listed. More are counted.
 const NAMED: usize = 100;
 
 /// Images of more extents than this are not compared by extents.
@@ -31,7 +31,7 @@ pub(super) struct Comparison<'a> {
     pub pool: &'a Pool<'a>,
     pub image: &'a ObservedImage,
     pub subject: &'a Subject<'a>,
-    /// When the object of metadata was written.
+    /// When the metadata object was written.
     pub finished: Option<Timestamp>,
     pub watch: &'a Watch,
 }
@@ -39,14 +39,14 @@ pub(super) struct Comparison<'a> {
 /// What a comparison found.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Difference {
-    /// Where windows begin that differ, the first of them.
-    pub places: Vec<u64>,
+    /// The offsets of the first windows that differ.
+    pub offsets: Vec<u64>,
     /// How many they are.
     pub count: u64,
 }
 
-/// Reads everything and adds to the assessment what comes of it.
-pub(super) fn deepen(assessment: &mut Assessment, data: &Comparison<'_>, source: Option<&Pool<'_>>) {
+/// Reads everything, and adds the result to the assessment.
+pub(super) fn read_data(assessment: &mut Assessment, data: &Comparison<'_>, source: Option<&Pool<'_>>) {
     let name = &data.image.info.name;
     let Subject { backup, level, .. } = *data.subject;
     let end = data.image.snapshots_of(&backup.id).next();
@@ -57,23 +57,23 @@ pub(super) fn deepen(assessment: &mut Assessment, data: &Comparison<'_>, source:
         Err(error) => return give_up(assessment, name, &error),
     };
     assessment.bytes.checked = bytes;
-    assessment.depth = format!("looked at, and all {bytes} bytes of it read; Ceph's driver stores no digest");
+    assessment.depth = format!("all {bytes} bytes read; Ceph's driver stores no digest");
     if second {
         assessment.warnings.push(Problem::of(
             name,
             ProblemCode::SecondRead,
-            "the cluster gave an error on the first read and none on the second",
+            "the cluster gave an error on the first read, but not on the second",
         ));
     }
-    // Zeros are extents of a copy too, so that an export is never shorter than the list of extents.
-    if bytes < data.image.held.bytes {
+    // Zeros are extents of a copy, too, so an export is never shorter than the list of extents.
+    if bytes < data.image.extents.bytes {
         assessment.verdict = CheckVerdict::Incomplete;
-        let text = format!("an export gives {bytes} bytes, and its extents are {}", data.image.held.bytes);
+        let text = format!("an export gives {bytes} bytes, but its extents have {}", data.image.extents.bytes);
         assessment.problems.push(Problem::of(name, ProblemCode::ExportShort, text));
         assessment.service_metadata = None;
         return;
     }
-    let volume = original(data, end, source).unwrap_or_else(|error| Err(error.text));
+    let volume = find_volume(data, end, source).unwrap_or_else(|error| Err(error.text));
     let mut lacking = Vec::new();
     if level == Level::Restore {
         let compared = volume.as_ref().map_err(String::clone).and_then(|volume| {
@@ -81,7 +81,7 @@ pub(super) fn deepen(assessment: &mut Assessment, data: &Comparison<'_>, source:
             Ok((volume, difference))
         });
         match compared {
-            Ok((volume, difference)) => return differs(assessment, data, volume, &difference),
+            Ok((volume, difference)) => return add_difference(assessment, data, volume, &difference),
             Err(why) => lacking.push(format!("its bytes were not compared with the volume's: {why}")),
         }
     }
@@ -93,7 +93,7 @@ pub(super) fn deepen(assessment: &mut Assessment, data: &Comparison<'_>, source:
         }
     };
     if assessment.verdict != CheckVerdict::Intact {
-        // A doubt remains.
+        // Possible damage remains.
         lacking.iter().for_each(|why| assessment.depth.push_str(&format!("; {why}")));
         return;
     }
@@ -105,9 +105,9 @@ pub(super) fn deepen(assessment: &mut Assessment, data: &Comparison<'_>, source:
     }
 }
 
-/// Follows a backup's data from an empty image to its snapshot. `rbd import-diff` makes the snapshot after the last byte, and nobody
-/// can write to a snapshot; so the bytes are right if the image was empty before the first import and nothing but imports wrote to
-/// it. Otherwise says why that is not known.
+/// Follows the data of a backup from an empty image to its snapshot. `rbd import-diff` makes the snapshot after the last byte, and a
+/// snapshot cannot be written to. So the bytes are right if the image was empty before the first import, and only imports wrote to it.
+/// Otherwise returns why that is not known.
 fn trace(
     assessment: &mut Assessment,
     data: &Comparison<'_>,
@@ -117,21 +117,21 @@ fn trace(
     let Subject { backup, ancestors, .. } = *data.subject;
     let name = &data.image.info.name;
     let Some(end) = end else {
-        return Err("it is a copy, and nothing tells whether its bytes are still those that were written".to_owned());
+        return Err("it is a copy, and nothing shows whether its bytes are still those that were written".to_owned());
     };
     let ids: Vec<&str> = ancestors.iter().rev().map(|ancestor| ancestor.id.as_str()).chain([backup.id.as_str()]).collect();
     let snapshots: Vec<&SnapshotInfo> = ids.iter().filter_map(|id| data.image.snapshots_of(id).next()).collect();
     let first = data.image.snapshots.iter().find(|snapshot| backup_of_snapshot(&snapshot.name).is_some());
     let is_first = ids.first().is_some_and(|id| is_named_after(data.image, id)) && snapshots.first().copied() == first;
     if !is_first || snapshots.len() != ids.len() || !snapshots.is_sorted_by_key(|snapshot| snapshot.id) {
-        return Err(format!("the snapshots on {name} are not those of its chain, from the first on"));
+        return Err(format!("the snapshots of {name} are not those of its chain from the first on"));
     }
     let is_as_made = |made: Option<Timestamp>, finished: Option<Timestamp>| is_newer(made, finished) == Some(false);
     if !is_as_made(end.created, data.finished) {
         return Err(format!("it is not known whether {} was made before the backup was finished", end.name));
     }
     if snapshots.len() == 1 {
-        assessment.depth.push_str("; its snapshot, which comes with the last byte, is the first on an image that was made for it");
+        assessment.depth.push_str("; its snapshot, which is made after the last byte, is the first of an image that was made for it");
         return Ok(());
     }
     let volume = volume.map_err(|why| {
@@ -149,15 +149,15 @@ fn trace(
     for step in snapshots.windows(2) {
         let [since, at] = step else { continue };
         volume.has(since).and_then(|()| volume.has(at))?;
-        let here = changed(data.pool, name, since, at)?;
-        let there = changed(&volume.pool, &volume.image, since, at)?;
-        // An import leaves out zeros, so that less may have changed here.
+        let here = changed_ranges(data.pool, name, since, at)?;
+        let there = changed_ranges(&volume.pool, &volume.image, since, at)?;
+        // An import leaves out zeros, so less may have changed here.
         more += bytes_without(&here, &there);
     }
     assessment.depth.push_str(&format!("; its extents and those of its chain compared with those of {}", volume.about(&end.name)));
     if more > 0 {
         let text = format!(
-            "{more} bytes changed in it or below it that did not change in {}: an increment that was cut off may have left them; \
+            "{more} bytes changed in it or its ancestors that did not change in {}: an increment that was cut off may have left them; \
              `--level restore` compares the bytes themselves",
             volume.about(&end.name)
         );
@@ -168,8 +168,8 @@ fn trace(
     Ok(())
 }
 
-/// The volume's image and its snapshot of the same time, or why there is none.
-fn original<'a>(
+/// Finds the volume's image and its snapshot of the same time; the inner error is why there is none.
+fn find_volume<'a>(
     data: &Comparison<'_>,
     end: Option<&SnapshotInfo>,
     source: Option<&Pool<'a>>,
@@ -177,17 +177,17 @@ fn original<'a>(
     let Some(pool) = source else { return Ok(Err("--ceph-source-pool was not given".to_owned())) };
     let backup = data.subject.backup;
     let Some(volume) = backup.volume_id.as_deref() else { return Ok(Err("the row names no volume".to_owned())) };
-    // `volume_name_template` and `snapshot_name_template` as nearly everybody leaves them.
+    // The defaults of `volume_name_template` and `snapshot_name_template`, which are hardly ever changed.
     let image = format!("volume-{volume}");
     let info = &data.image.info;
     let (name, made) = match (end, backup.snapshot_id.as_deref()) {
         (Some(end), _) => (end.name.clone(), end.created),
         (None, Some(id)) => (format!("snapshot-{id}"), info.created),
-        (None, None) => return Ok(Err("it is a copy of a volume that is no RBD image".to_owned())),
+        (None, None) => return Ok(Err("it is a copy of a volume that is not an RBD image".to_owned())),
     };
     let Some(found) = pool.image(&image)? else { return Ok(Err(format!("there is no image {image} in pool {}", pool.name()))) };
     if found.striped || info.striped {
-        return Ok(Err("striped images do not come in the order of their bytes".to_owned()));
+        return Ok(Err("the extents of striped images are not in the order of their bytes".to_owned()));
     }
     let snapshots = pool.snapshots(&image)?;
     let volume = VolumeImage { pool: pool.clone(), image, snapshots, snapshot: name.clone() };
@@ -198,16 +198,16 @@ struct VolumeImage<'a> {
     pool: Pool<'a>,
     image: String,
     snapshots: Vec<SnapshotInfo>,
-    /// The one that the backup was made of.
+    /// The snapshot that the backup was made of.
     snapshot: String,
 }
 
 impl VolumeImage<'_> {
-    /// Makes sure that it still has the snapshot that one on the backup's image was made of. One that was made later is another.
+    /// Makes sure that it still has the snapshot that a snapshot of the backup's image was made of. One that was made later is another.
     fn has(&self, copy: &SnapshotInfo) -> Result<(), String> {
         let about = self.about(&copy.name);
         match self.snapshots.iter().find(|have| have.name == copy.name) {
-            None => Err(format!("{about} is not there any more")),
+            None => Err(format!("{about} does not exist any more")),
             Some(have) if is_newer(have.created, copy.created) == Some(true) => Err(format!("{about} was made after the backup")),
             Some(_) => Ok(()),
         }
@@ -221,12 +221,12 @@ impl VolumeImage<'_> {
 fn compare_with(data: &Comparison<'_>, at: Option<&str>, volume: &VolumeImage<'_>) -> Result<Difference, StorageError> {
     let backup = data.pool.export(&data.image.info.name, at)?;
     let original = volume.pool.export(&volume.image, Some(&volume.snapshot))?;
-    let told = ReadProgress::new(data.watch, data.image.held.bytes);
-    compare(&mut ExportWindows::new(backup).telling(told), &mut ExportWindows::new(original))
+    let progress = ReadProgress::new(data.watch, data.image.extents.bytes);
+    compare_images(&mut ExportWindows::new(backup).reporting(progress), &mut ExportWindows::new(original))
 }
 
-/// What changed in an image between two snapshots, in order and merged.
-fn changed(pool: &Pool<'_>, image: &str, since: &SnapshotInfo, at: &SnapshotInfo) -> Result<Vec<Range<u64>>, String> {
+/// The ranges of an image that changed between two snapshots, in order and merged.
+fn changed_ranges(pool: &Pool<'_>, image: &str, since: &SnapshotInfo, at: &SnapshotInfo) -> Result<Vec<Range<u64>>, String> {
     let mut list: Vec<Range<u64>> = Vec::new();
     let range = crate::storage::ceph::ExtentQuery { since: Some(&since.name), at: Some(&at.name), by_map: false };
     pool.extents(image, range, &mut |extent| {
@@ -238,10 +238,10 @@ fn changed(pool: &Pool<'_>, image: &str, since: &SnapshotInfo, at: &SnapshotInfo
         if list.len() > MOST_EXTENTS { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })
     .map_err(|error| error.text)?;
-    if list.len() > MOST_EXTENTS { Err(format!("the extents of {image} are too many to be compared")) } else { Ok(list) }
+    if list.len() > MOST_EXTENTS { Err(format!("{image} has too many extents to be compared")) } else { Ok(list) }
 }
 
-/// How many bytes are in some ranges and not in others; both in order.
+/// How many bytes are in the first ranges and not in the others; both in order.
 fn bytes_without(these: &[Range<u64>], others: &[Range<u64>]) -> u64 {
     let mut bytes = 0_u64;
     let mut others = others.iter().peekable();
@@ -266,11 +266,11 @@ fn bytes_without(these: &[Range<u64>], others: &[Range<u64>]) -> u64 {
     bytes
 }
 
-fn differs(assessment: &mut Assessment, data: &Comparison<'_>, volume: &VolumeImage<'_>, difference: &Difference) {
+fn add_difference(assessment: &mut Assessment, data: &Comparison<'_>, volume: &VolumeImage<'_>, difference: &Difference) {
     let source = volume.about(&volume.snapshot);
     assessment.depth = format!("all {} bytes read and compared with {source}", assessment.bytes.checked);
     if difference.count == 0 {
-        // Every byte is as it was: what was in doubt is no more.
+        // Every byte is as it was, so nothing of what looked like damage is.
         assessment.warnings.append(&mut assessment.problems);
         assessment.verdict = CheckVerdict::Intact;
         assessment.reached = Some(Level::Restore);
@@ -278,18 +278,18 @@ fn differs(assessment: &mut Assessment, data: &Comparison<'_>, volume: &VolumeIm
         return;
     }
     let info = &data.image.info;
-    let mut named: Vec<u64> = difference.places.iter().map(|place| place / info.object_size).collect();
-    named.dedup();
-    for object in named {
-        let text = format!("not as in {source}, in its bytes from {} on", object * info.object_size);
+    let mut objects: Vec<u64> = difference.offsets.iter().map(|offset| offset / info.object_size).collect();
+    objects.dedup();
+    for object in objects {
+        let text = format!("differs from {source} in its bytes from {} on", object * info.object_size);
         assessment.problems.push(Problem::of(format!("{}.{object:016x}", info.object_prefix), ProblemCode::Differs, text));
     }
-    let unnamed = difference.count.saturating_sub(difference.places.len() as u64);
-    if unnamed > 0 {
+    let more = difference.count.saturating_sub(difference.offsets.len() as u64);
+    if more > 0 {
         assessment.problems.push(Problem::of(
             &info.name,
             ProblemCode::Differs,
-            format!("not as in {source} in {unnamed} more places of {WINDOW} bytes"),
+            format!("differs from {source} in {more} more windows of {WINDOW} bytes"),
         ));
     }
     assessment.verdict = CheckVerdict::Corrupt;
@@ -298,18 +298,18 @@ fn differs(assessment: &mut Assessment, data: &Comparison<'_>, volume: &VolumeIm
 
 fn give_up(assessment: &mut Assessment, image: &str, error: &StorageError) {
     assessment.service_metadata = None;
-    // As on every storage: it differs from a cluster that is down, and nothing is decided by it.
+    // A read error is not proof of damage on any storage, and nothing is decided by it.
     assessment.verdict = CheckVerdict::Unverifiable;
     if error.kind == StorageErrorKind::Media {
-        assessment.problems.push(Problem::of(image, ProblemCode::Unreadable, format!("two reads, and both ended with an error: {error}")));
-        assessment.depth = "looked at, and read as far as it can be read".to_owned();
+        assessment.problems.push(Problem::of(image, ProblemCode::Unreadable, format!("both of two reads ended with an error: {error}")));
+        assessment.depth = "read as far as possible".to_owned();
     } else {
-        assessment.problems.push(unfinished(error));
-        assessment.depth.push_str("; the reading could not be finished");
+        assessment.problems.push(unanswered(error));
+        assessment.depth.push_str("; the data could not be read to its end");
     }
 }
 
-/// Tries once more what failed; whether that was needed.
+/// Tries again once after a failure; returns whether that was needed.
 fn twice<T>(mut read: impl FnMut() -> Result<T, StorageError>) -> Result<(T, bool), StorageError> {
     match read() {
         Ok(value) => Ok((value, false)),
@@ -320,17 +320,17 @@ fn twice<T>(mut read: impl FnMut() -> Result<T, StorageError>) -> Result<(T, boo
 
 fn read_all(data: &Comparison<'_>, at: Option<&str>) -> Result<u64, StorageError> {
     let mut export = data.pool.export(&data.image.info.name, at)?;
-    let mut told = ReadProgress::new(data.watch, data.image.held.bytes);
+    let mut progress = ReadProgress::new(data.watch, data.image.extents.bytes);
     let mut bytes = 0_u64;
-    while let Some(run) = export.next_segment()? {
-        bytes = bytes.saturating_add(run.length);
-        told.add(run.length);
+    while let Some(segment) = export.next_segment()? {
+        bytes = bytes.saturating_add(segment.length);
+        progress.add(segment.length);
     }
     Ok(bytes)
 }
 
-/// Tells whoever watches how far one reading is. What was announced and does not come, since the reading breaks off or the
-/// extents were more than the bytes, is made good at its end, so that several readings add up.
+/// Reports the progress of one read. If the read ends before the announced bytes, because it fails or the extents were more than the
+/// bytes, the rest is added at its end, so that several reads add up.
 struct ReadProgress<'a> {
     watch: &'a Watch,
     left: u64,
@@ -343,7 +343,7 @@ impl<'a> ReadProgress<'a> {
     }
 
     fn add(&mut self, bytes: u64) {
-        // Runs of zeros are more than the extents.
+        // Zeros of an export are more than the extents.
         let counted = bytes.min(self.left);
         self.left -= counted;
         self.watch.add(counted);
@@ -359,46 +359,46 @@ impl Drop for ReadProgress<'_> {
 /// An export as windows of bytes.
 struct ExportWindows<'a, R> {
     export: ExportReader<R>,
-    /// Who is told of every run.
-    told: Option<ReadProgress<'a>>,
-    /// What of the current run has not been given, and whether it is zeros.
-    run: Option<Segment>,
+    /// Who is progress of every run.
+    progress: Option<ReadProgress<'a>>,
+    /// The rest of the current segment.
+    segment: Option<Segment>,
     begun: bool,
-    /// Where the next run may begin.
+    /// The least offset of the next segment.
     from: u64,
 }
 
 impl<'a, R: Read> ExportWindows<'a, R> {
     fn new(export: ExportReader<R>) -> Self {
-        Self { export, told: None, run: None, begun: false, from: 0 }
+        Self { export, progress: None, segment: None, begun: false, from: 0 }
     }
 
-    fn telling(self, told: ReadProgress<'a>) -> Self {
-        Self { told: Some(told), ..self }
+    fn reporting(self, progress: ReadProgress<'a>) -> Self {
+        Self { progress: Some(progress), ..self }
     }
 
-    /// Where the next bytes are that may be other than zeros; `None` behind the last.
+    /// The offset of the next bytes that may not be zeros; `None` after the last.
     fn next_offset(&mut self) -> Result<Option<u64>, StorageError> {
         if !self.begun {
             self.begun = true;
             self.advance()?;
         }
-        Ok(self.run.map(|run| run.offset))
+        Ok(self.segment.map(|segment| segment.offset))
     }
 
     fn advance(&mut self) -> Result<(), StorageError> {
-        self.run = loop {
+        self.segment = loop {
             match self.export.next_segment()? {
-                Some(run) if run.offset < self.from => {
-                    return Err(StorageError::new(StorageErrorKind::Protocol, "an export whose extents are not in order"));
+                Some(segment) if segment.offset < self.from => {
+                    return Err(StorageError::new(StorageErrorKind::Protocol, "the extents of an export are not in order"));
                 }
-                Some(run) => {
-                    self.from = run.offset.saturating_add(run.length);
-                    if let Some(told) = &mut self.told {
-                        told.add(run.length);
+                Some(segment) => {
+                    self.from = segment.offset.saturating_add(segment.length);
+                    if let Some(progress) = &mut self.progress {
+                        progress.add(segment.length);
                     }
-                    if !run.zero {
-                        break Some(run);
+                    if !segment.zero {
+                        break Some(segment);
                     }
                 }
                 None => break None,
@@ -407,20 +407,20 @@ impl<'a, R: Read> ExportWindows<'a, R> {
         Ok(())
     }
 
-    /// Fills a window that begins at `start`, not behind [`ExportWindows::next_offset`].
+    /// Fills a window that begins at `start`, which must not be after [`ExportWindows::next_offset`].
     fn fill(&mut self, start: u64, window: &mut [u8]) -> Result<(), StorageError> {
         window.fill(0);
         let end = start.saturating_add(window.len() as u64);
         while let Some(offset) = self.next_offset()?.filter(|offset| *offset < end) {
-            let place = usize::try_from(offset.saturating_sub(start)).unwrap_or(usize::MAX);
-            let count = match window.get_mut(place..) {
+            let at = usize::try_from(offset.saturating_sub(start)).unwrap_or(usize::MAX);
+            let count = match window.get_mut(at..) {
                 Some(part) => self.export.read_segment(part)?,
                 None => 0,
             };
-            match &mut self.run {
-                Some(run) if count > 0 && run.length > count as u64 => {
-                    run.offset += count as u64;
-                    run.length -= count as u64;
+            match &mut self.segment {
+                Some(segment) if count > 0 && segment.length > count as u64 => {
+                    segment.offset += count as u64;
+                    segment.length -= count as u64;
                 }
                 _ => self.advance()?,
             }
@@ -430,7 +430,7 @@ impl<'a, R: Read> ExportWindows<'a, R> {
 }
 
 /// Compares two images, byte by byte.
-fn compare(one: &mut ExportWindows<'_, impl Read>, other: &mut ExportWindows<'_, impl Read>) -> Result<Difference, StorageError> {
+fn compare_images(one: &mut ExportWindows<'_, impl Read>, other: &mut ExportWindows<'_, impl Read>) -> Result<Difference, StorageError> {
     let mut difference = Difference::default();
     let size = usize::try_from(WINDOW).unwrap_or(1 << 20);
     let (mut left, mut right) = (vec![0; size], vec![0; size]);
@@ -445,8 +445,8 @@ fn compare(one: &mut ExportWindows<'_, impl Read>, other: &mut ExportWindows<'_,
         other.fill(start, &mut right)?;
         if left != right {
             difference.count += 1;
-            if difference.places.len() < NAMED {
-                difference.places.push(start);
+            if difference.offsets.len() < NAMED {
+                difference.offsets.push(start);
             }
         }
     }
@@ -460,52 +460,52 @@ mod tests {
 
     const SIZE: u64 = 64 << 20;
 
-    type Runs<'a> = &'a [(u64, Result<&'a [u8], u64>)];
+    type Segments<'a> = &'a [(u64, Result<&'a [u8], u64>)];
 
-    fn difference(one: Runs<'_>, other: Runs<'_>) -> Result<Difference, StorageError> {
+    fn difference(one: Segments<'_>, other: Segments<'_>) -> Result<Difference, StorageError> {
         let (one, other) = (stream(SIZE, one), stream(SIZE, other));
         let open = |bytes| ExportReader::new(bytes, "x").map(ExportWindows::new);
-        compare(&mut open(one.as_slice())?, &mut open(other.as_slice())?)
+        compare_images(&mut open(one.as_slice())?, &mut open(other.as_slice())?)
     }
 
-    fn places(one: Runs<'_>, other: Runs<'_>) -> Vec<u64> {
+    fn offsets(one: Segments<'_>, other: Segments<'_>) -> Vec<u64> {
         let there = difference(one, other).unwrap();
         assert_eq!(there, difference(other, one).unwrap(), "the order does not matter");
-        assert_eq!(there.count, there.places.len() as u64);
-        there.places
+        assert_eq!(there.count, there.offsets.len() as u64);
+        there.offsets
     }
 
     #[test]
-    fn the_same_bytes_in_other_extents_are_the_same() {
+    fn the_same_bytes_in_other_extents_are_equal() {
         let big = vec![7; 3 << 20];
         let (first, second) = big.split_at(1_234_567);
         let cut = [(100, Ok(first)), (100 + 1_234_567, Ok(second))];
-        assert!(places(&[(100, Ok(&big))], &cut).is_empty());
+        assert!(offsets(&[(100, Ok(&big))], &cut).is_empty());
         // Zeros written, zeros made and nothing at all.
         let zeros = vec![0; 5 << 20];
-        assert!(places(&[(0, Ok(&zeros))], &[(4 << 20, Err(1 << 20))]).is_empty());
-        assert!(places(&[], &[]).is_empty());
+        assert!(offsets(&[(0, Ok(&zeros))], &[(4 << 20, Err(1 << 20))]).is_empty());
+        assert!(offsets(&[], &[]).is_empty());
     }
 
     #[test]
-    fn one_other_byte_is_found_wherever_it_is() {
+    fn one_wrong_byte_is_found_anywhere() {
         let good = vec![7; 2 << 20];
         for place in [0, 1, WINDOW - 1, WINDOW, (2 << 20) - 1] {
             let mut bad = good.clone();
             bad[usize::try_from(place).unwrap()] = 8;
-            assert_eq!(places(&[(3 << 20, Ok(&good))], &[(3 << 20, Ok(&bad))]), [(3 << 20) + place / WINDOW * WINDOW], "{place}");
+            assert_eq!(offsets(&[(3 << 20, Ok(&good))], &[(3 << 20, Ok(&bad))]), [(3 << 20) + place / WINDOW * WINDOW], "{place}");
         }
-        assert_eq!(places(&[(SIZE - 1, Ok(b"x"))], &[]), [SIZE - WINDOW]);
+        assert_eq!(offsets(&[(SIZE - 1, Ok(b"x"))], &[]), [SIZE - WINDOW]);
     }
 
     #[test]
-    fn what_only_one_side_has_is_a_difference() {
-        assert_eq!(places(&[(5, Ok(b"a")), (9 << 20, Ok(b"b"))], &[(5, Ok(b"a"))]), [9 << 20]);
-        assert_eq!(places(&[(0, Ok(b"abc"))], &[(1, Ok(b"abc"))]), [0]);
+    fn bytes_of_only_one_image_are_a_difference() {
+        assert_eq!(offsets(&[(5, Ok(b"a")), (9 << 20, Ok(b"b"))], &[(5, Ok(b"a"))]), [9 << 20]);
+        assert_eq!(offsets(&[(0, Ok(b"abc"))], &[(1, Ok(b"abc"))]), [0]);
     }
 
     #[test]
-    fn ranges_are_taken_from_ranges() {
+    fn bytes_outside_of_other_ranges_are_counted() {
         type Pairs<'a> = &'a [(u64, u64)];
         let ranges = |pairs: Pairs<'_>| pairs.iter().map(|(from, to)| *from..*to).collect::<Vec<_>>();
         let cases: [(Pairs<'_>, Pairs<'_>, u64); 7] = [
@@ -523,18 +523,18 @@ mod tests {
     }
 
     #[test]
-    fn many_places_are_counted_and_some_named() {
+    fn many_differences_are_counted_and_some_listed() {
         let runs: Vec<(u64, Result<&[u8], u64>)> = (0..SIZE / WINDOW).map(|window| (window * WINDOW, Ok(b"x".as_slice()))).collect();
         assert_eq!(difference(&runs, &[]).unwrap().count, 64);
     }
 
     #[test]
-    fn an_export_without_order_or_end_is_no_comparison() {
+    fn an_export_without_order_or_end_is_an_error() {
         assert_eq!(difference(&[(9, Ok(b"a")), (5, Ok(b"a"))], &[]).unwrap_err().kind, StorageErrorKind::Protocol);
         let whole = stream(SIZE, &[(0, Ok(b"abc"))]);
         let cut = &whole[..whole.len() - 1];
         let mut one = ExportWindows::new(ExportReader::new(cut, "x").unwrap());
         let mut other = ExportWindows::new(ExportReader::new(whole.as_slice(), "x").unwrap());
-        assert_eq!(compare(&mut one, &mut other).unwrap_err().kind, StorageErrorKind::Protocol);
+        assert_eq!(compare_images(&mut one, &mut other).unwrap_err().kind, StorageErrorKind::Protocol);
     }
 }

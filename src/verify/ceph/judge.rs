@@ -1,8 +1,8 @@
-//! From what the cluster said to what that means. Pure.
+//! Decides what the answers of a cluster mean. Pure.
 //!
-//! For a backup that is a snapshot, the snapshot proves the data: `rbd import-diff` makes it last. For a copy, the extents
-//! do. The object of metadata proves in either case that the driver went through its data stage to the end, and proves
-//! nothing alone: deleting one backup's row can take the image of another that is still listed.
+//! For a backup that is a snapshot, the snapshot proves the data: `rbd import-diff` makes it last. For a copy, the extents do. The
+//! metadata object shows in both cases that the driver wrote all data, but alone it proves nothing: the deletion of one backup can
+//! remove the image of another that is still listed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,24 +18,24 @@ use crate::domain::{Amount, Backup, CheckVerdict, Glance, Level, Listing, Proble
 use crate::storage::ceph::{ImageInfo, SnapshotInfo};
 use crate::verify::{Assessment, Severity, Subject};
 
-/// Clocks of a cluster and its clients may be this far apart.
+/// Clocks of a cluster and its clients may differ by this much.
 const CLOCKS: SignedDuration = SignedDuration::from_secs(60);
-/// So many objects and holes are named; more are counted.
+/// The most objects that are listed. More are counted.
 const NAMED: usize = 100;
 
-/// Whether a problem may turn out not to be damage: comparing the bytes with the volume's decides.
+/// Whether a problem may turn out not to be damage. A comparison of the bytes with the volume's decides.
 pub(super) fn is_possible_damage(problem: &Problem) -> bool {
     use ProblemCode::{ExtentsDiffer, ImageNewer, ObjectsDoubtful, SnapshotNewer, SnapshotOrder};
     matches!(problem.code.known(), Some(ObjectsDoubtful | SnapshotNewer | SnapshotOrder | ImageNewer | ExtentsDiffer))
 }
 
-/// Whether something was made after the object of metadata was written, which the driver writes last; `None` where a time is not
-/// known. The times are by two clocks: an OSD's, and that of the host that made the backup.
+/// Whether something was made after the metadata object, which the driver writes last; `None` if a time is not known. The times are
+/// from two clocks: that of an OSD, and that of the host that made the backup.
 pub(super) fn is_newer(made: Option<Timestamp>, meta: Option<Timestamp>) -> Option<bool> {
     Some(made?.duration_since(meta?) > CLOCKS)
 }
 
-/// A verdict in the making.
+/// A verdict that is being decided.
 struct Judgement<'a> {
     subject: &'a Subject<'a>,
     backup: &'a Backup,
@@ -47,32 +47,33 @@ struct Judgement<'a> {
     warnings: Vec<Problem>,
 }
 
-/// What a look without reading says.
+/// Assesses a backup without reading its data.
 pub(super) fn judge(subject: &Subject<'_>, names: &BackupNames, observed: &Observation) -> Assessment {
     let Subject { backup, ancestors, .. } = *subject;
-    let mut case = Judgement { subject, backup, ancestors, names, observed, severity: None, problems: Vec::new(), warnings: Vec::new() };
+    let mut judgement =
+        Judgement { subject, backup, ancestors, names, observed, severity: None, problems: Vec::new(), warnings: Vec::new() };
     let image = observed.image.as_ref();
     let end = image.and_then(|image| image.snapshots_of(&backup.id).next());
     let expected = match image {
-        Some(image) if end.is_some() => case.snapshot(image),
-        Some(image) if names.shape == Shape::Snapshot => case.without_snapshot(image),
-        Some(image) => case.copy(image),
-        None => case.without_image(),
+        Some(image) if end.is_some() => judgement.snapshot(image),
+        Some(image) if names.shape == Shape::Snapshot => judgement.without_snapshot(image),
+        Some(image) => judgement.copy(image),
+        None => judgement.without_image(),
     };
-    case.meta();
+    judgement.meta();
     if let Some(image) = image {
-        case.lost(image);
-        case.writers(image);
+        judgement.lost(image);
+        judgement.writers(image);
     }
-    case.configuration(end.is_some());
+    judgement.configuration(end.is_some());
 
     let begun = is_begun(backup, names, observed);
     let newest = newest(observed, backup, begun);
-    let is_complete = case.severity <= Some(Severity::Unverifiable);
-    // Of a base with a chain on it, a writer is one of a later backup once this one is complete.
+    let is_complete = judgement.severity <= Some(Severity::Unverifiable);
+    // On a base image with a chain, a writer works on a later backup once this one is complete.
     let is_open = image.is_some_and(|image| !image.watchers.is_empty()) && !(is_complete && end.is_some());
     let busy = is_open || (begun && newest.is_some_and(|newest| is_young(newest, subject.now, subject.settle)));
-    let verdict = if is_complete || begun { Severity::verdict(case.severity) } else { CheckVerdict::Missing };
+    let verdict = if is_complete || begun { Severity::verdict(judgement.severity) } else { CheckVerdict::Missing };
     Assessment {
         verdict,
         reached: (verdict == CheckVerdict::Intact).then_some(Level::Quick),
@@ -80,24 +81,24 @@ pub(super) fn judge(subject: &Subject<'_>, names: &BackupNames, observed: &Obser
         busy,
         begun,
         objects: Amount::default(),
-        bytes: Amount { checked: image.map_or(0, |image| if expected == 0 { 0 } else { image.held.bytes }), expected },
-        problems: case.problems,
-        warnings: case.warnings,
+        bytes: Amount { checked: image.map_or(0, |image| if expected == 0 { 0 } else { image.extents.bytes }), expected },
+        problems: judgement.problems,
+        warnings: judgement.warnings,
         object_count: None,
         service_metadata: image.filter(|_| verdict == CheckVerdict::Intact).and_then(|image| service_metadata(backup, image)),
-        newest_object_at: newest.filter(|_| tells_times(observed)),
+        newest_object_at: newest.filter(|_| has_times(observed)),
         listing: Some(Listing {
             objects: parts(backup, names, observed),
-            bytes: image.filter(|image| is_in(backup, names, image)).map_or(0, |image| image.held.bytes),
+            bytes: image.filter(|image| is_in(backup, names, image)).map_or(0, |image| image.extents.bytes),
         }),
-        // A snapshot is a whole image: it needs no parent to be restored.
+        // A snapshot is a full image: it needs no parent to be restored.
         below: None,
     }
 }
 
-/// What there is and the signs of work: a later look compares them with those that a check saw.
+/// The parts of a backup and the signs of work, to be compared with what a check saw.
 pub(super) fn precheck(backup: &Backup, names: &BackupNames, observed: &Observation, objects: u64, bytes: Result<u64, String>) -> Glance {
-    let newest = newest(observed, backup, is_begun(backup, names, observed)).filter(|_| tells_times(observed));
+    let newest = newest(observed, backup, is_begun(backup, names, observed)).filter(|_| has_times(observed));
     let is_open = observed.image.as_ref().is_some_and(|image| {
         let is_complete = observed.meta.is_some() && image.snapshots_of(&backup.id).next().is_some();
         !image.watchers.is_empty() && !is_complete
@@ -105,29 +106,29 @@ pub(super) fn precheck(backup: &Backup, names: &BackupNames, observed: &Observat
     Glance { objects, bytes, newest_object_at: newest.map(stamp), watched: is_open }
 }
 
-/// How many parts of this backup there are: its image, its snapshots of it, and its object of metadata. The last alone outlives
-/// a deletion of the others.
+/// How many parts of this backup exist: its image, its snapshots, and its metadata object. Only the last can outlive a deletion of the
+/// others.
 pub(super) fn parts(backup: &Backup, names: &BackupNames, observed: &Observation) -> u64 {
     let image = observed.image.as_ref().filter(|image| is_in(backup, names, image));
     u64::from(observed.meta.is_some()) + image.map_or(0, |image| 1 + image.snapshots_of(&backup.id).count() as u64)
 }
 
-/// Whether anything there is of this backup.
+/// Whether any part of this backup exists.
 fn is_begun(backup: &Backup, names: &BackupNames, observed: &Observation) -> bool {
     observed.meta.is_some() || observed.image.as_ref().is_some_and(|image| is_in(backup, names, image))
 }
 
-/// Whether anything in an image is of this backup: several can share one.
+/// Whether an image holds a part of this backup: several backups can share one.
 pub(super) fn is_in(backup: &Backup, names: &BackupNames, image: &ObservedImage) -> bool {
     image.snapshots_of(&backup.id).next().is_some() || is_named_after(image, &backup.id) || wrote_to_shared(backup, names, image)
 }
 
-/// Whether an image was made for this backup: others may share it, and are increments on it.
+/// Whether an image was made for this backup. Its increments may share it.
 pub(super) fn is_named_after(image: &ObservedImage, backup: &str) -> bool {
     image.info.name.strip_suffix(backup).is_some_and(|name| name.ends_with(".backup."))
 }
 
-/// What is to be written to a row whose backup is intact: the driver does that last.
+/// What must be written to the row of an intact backup, as the driver does at the end.
 pub(super) fn service_metadata(backup: &Backup, image: &ObservedImage) -> Option<String> {
     let is_missing = backup.service_metadata.as_deref().is_none_or(str::is_empty);
     let is_snapshot = image.snapshots_of(&backup.id).next().is_some();
@@ -144,60 +145,60 @@ impl Judgement<'_> {
         self.warnings.push(problem);
     }
 
-    /// Bytes of the volume, by the row.
+    /// Bytes of the volume according to the row.
     fn size(&self) -> Option<u64> {
         self.backup.volume_bytes()
     }
 
-    /// There is a snapshot of this backup: its data went through to the end. The bytes that it should have.
+    /// Checks a backup with a snapshot, so that all of its data was transferred; returns the bytes that it must have.
     fn snapshot(&mut self, image: &ObservedImage) -> u64 {
         let name = &image.info.name;
         let ends: Vec<_> = image.snapshots_of(&self.backup.id).collect();
         if ends.len() > 1 {
-            let text = format!("{} snapshots of this backup where the driver insists on one", ends.len());
+            let text = format!("{} snapshots of this backup, but the driver accepts only one", ends.len());
             self.add(Severity::Corrupt, Problem::of(name, ProblemCode::SnapshotTwice, text));
         }
         for end in ends {
             self.check_remade(image, end);
             match self.size() {
                 Some(size) if size != end.size => {
-                    let text = format!("the snapshot holds a volume of {} bytes, and the row says {size}", end.size);
+                    let text = format!("the snapshot holds a volume of {} bytes, but the row says {size}", end.size);
                     self.add(Severity::Corrupt, Problem::of(format!("{name}@{}", end.name), ProblemCode::Size, text));
                 }
                 _ => {}
             }
         }
         self.size_known();
-        // It was sent as what changed since the snapshot of its parent, into the image that this is in.
+        // It was sent to this image as the changes since the snapshot of its parent.
         if let Some(problem) = self.subject.parent_of_another_volume() {
             self.add(Severity::Corrupt, problem);
         }
         for ancestor in self.ancestors {
-            // A snapshot is a whole image: it needs no parent to be restored.
+            // A snapshot is a full image: it needs no parent to be restored.
             let (code, what) = match image.snapshots_of(&ancestor.id).next() {
                 None => (ProblemCode::AncestorMissing, "there is no snapshot"),
                 Some(snapshot) if image.snapshots_of(&self.backup.id).any(|end| end.id < snapshot.id) => {
-                    (ProblemCode::AncestorRemade, "after this backup's own snapshot somebody made again the snapshot")
+                    (ProblemCode::AncestorRemade, "after this backup's own snapshot, somebody made again the snapshot")
                 }
                 Some(_) => continue,
             };
             let text = format!(
-                "{what} of backup {}, which this one is an increment of: this one can be restored all the same; that one cannot, and the next \
-                 backup of the volume should be a full one",
+                "{what} of backup {}, which this one is based on: this one can be restored, that one cannot; make the next backup of the \
+                 volume a full one",
                 ancestor.id
             );
             self.warn(Problem::of(name, code, text));
         }
         if image.dirty == Some(true) {
-            let text = "it was written to after its last backup, by an increment that was cut off: what the next increment does not write \
-                        over stays in it, so make the next backup of the volume a full one";
+            let text = "it was written to after its last backup, by an increment that was cut off: bytes that the next increment does not \
+                        overwrite stay in it, so make the next backup of the volume a full one";
             self.warn(Problem::of(name, ProblemCode::BaseDirty, text));
         }
-        image.held.bytes
+        image.extents.bytes
     }
 
-    /// A snapshot that was removed and made again under its name holds what the image held by then. The driver makes the snapshot
-    /// before the object of metadata, and before those of later backups.
+    /// Finds a snapshot that was removed and made again under its name, and so holds what the image held then. The driver makes the
+    /// snapshot before the metadata object, and before the snapshots of later backups.
     fn check_remade(&mut self, image: &ObservedImage, end: &SnapshotInfo) {
         let meta = self.observed.meta.as_ref().and_then(|meta| meta.modified);
         let begun = names::begun(&end.name);
@@ -205,7 +206,7 @@ impl Judgement<'_> {
             |name: &str| names::backup_of_snapshot(name).and(names::begun(name)).zip(begun).is_some_and(|(other, own)| other > own);
         let later = image.snapshots.iter().find(|other| other.id < end.id && is_later(&other.name));
         let is_newer = is_newer(end.created, meta);
-        // The image was made when the backup began: nobody copied it to here, and the clocks agree.
+        // The image was made when the backup began: it was not copied, and the clocks agree.
         let is_original = is_named_after(image, &self.backup.id)
             && image.info.created.zip(begun).is_some_and(|(made, begun)| (made.as_second() as f64 - begun).abs() <= CLOCKS.as_secs_f64());
         let times = match (end.created, meta) {
@@ -216,109 +217,107 @@ impl Judgement<'_> {
         let name = format!("{}@{}", image.info.name, end.name);
         match (is_newer, later) {
             (Some(true), _) if later.is_some() || is_original => {
-                let text = format!("{after}{times}: somebody removed it and made it again, and it holds what the image held by then");
+                let text = format!("{after}{times}: somebody removed it and made it again, so it holds what the image held then");
                 self.add(Severity::Corrupt, Problem::of(name, ProblemCode::SnapshotRemade, text));
             }
             (_, Some(_)) => {
-                let text =
-                    format!("{after}{times}: somebody made it again, or the clocks of the hosts that made the backups are far apart");
+                let text = format!("{after}{times}: somebody made it again, or the clocks of the hosts that made the backups differ");
                 self.add(Severity::Unverifiable, Problem::of(name, ProblemCode::SnapshotOrder, text));
             }
             (Some(true), None) => {
                 let text = format!(
-                    "{times}: somebody made it again, or the image was copied or mirrored to here later, or the clocks of the OSDs and \
-                     of cinder-backup are apart; `--level restore --ceph-source-pool POOL` compares the bytes with the volume's"
+                    "{times}: somebody made it again, or the image was copied or mirrored later, or the clocks of the OSDs and of \
+                     cinder-backup differ; `--level restore --ceph-source-pool POOL` compares the bytes with the volume's"
                 );
                 self.add(Severity::Unverifiable, Problem::of(name, ProblemCode::SnapshotNewer, text));
             }
             (None, None) if self.observed.meta.is_some() => {
-                self.warn(Problem::of(name, ProblemCode::SnapshotUndated, format!("{times}: that nobody made it again is not known")));
+                self.warn(Problem::of(name, ProblemCode::SnapshotUndated, format!("{times}: it may have been made again")));
             }
             _ => {}
         }
     }
 
-    /// The row says that the backup is a snapshot, and it has none. The bytes that it should have are unknown.
+    /// Checks a backup that is a snapshot according to its row, but has none. It is not known how many bytes it must have.
     fn without_snapshot(&mut self, image: &ObservedImage) -> u64 {
         let mut text = format!(
-            "no snapshot backup.{}.snap.*, which comes with the last byte: the transfer did not end, or was never begun",
+            "no snapshot backup.{}.snap.*, which the driver makes after the last byte: the transfer did not end, or never began",
             self.backup.id
         );
         if image.dirty == Some(true) {
-            text.push_str("; what it wrote is in the image, so that the next increment may keep some of it: make that a full backup");
+            text.push_str("; what it wrote is in the image, and the next increment may keep some of it: make the next backup a full one");
         }
         self.add(Severity::Incomplete, Problem::of(&image.info.name, ProblemCode::SnapshotMissing, text));
         0
     }
 
-    /// A copy: every byte of the volume must be in an extent. The bytes that it should have.
+    /// Checks a copy: every byte of the volume must be in an extent. Returns the bytes that it must have.
     fn copy(&mut self, image: &ObservedImage) -> u64 {
         let name = &image.info.name;
         let size = self.size().unwrap_or(image.info.size);
         if size != image.info.size {
-            let text = format!("the image has {} bytes, and the row says {size}", image.info.size);
+            let text = format!("the image has {} bytes, but the row says {size}", image.info.size);
             self.add(Severity::Corrupt, Problem::of(name, ProblemCode::Size, text));
         }
         self.size_known();
-        let held = &image.held;
-        for range in &held.holes {
+        let extents = &image.extents;
+        for range in &extents.holes {
             self.hole(image, range.start, range.end);
         }
-        if held.inner_gap() > 0 {
-            let named = held.holes.len() as u64;
-            if held.hole_count > named || named == 0 {
+        if extents.inner_gap() > 0 {
+            let named = extents.holes.len() as u64;
+            if extents.hole_count > named || named == 0 {
                 let text = format!(
-                    "{} of the first {} bytes are missing, in {} holes that are not all named",
-                    held.inner_gap(),
-                    held.end,
-                    held.hole_count
+                    "{} of the first {} bytes are missing, in {} holes that are not all listed",
+                    extents.inner_gap(),
+                    extents.end,
+                    extents.hole_count
                 );
                 self.add(Severity::Incomplete, Problem::of(name, ProblemCode::Hole, text));
             }
         }
         let image_end = image.info.size;
-        if held.end < image_end {
-            // The driver stops writing where its source ends, which a snapshot of a volume that grew later does early.
-            let may_be = held.bytes > 0 && held.inner_gap() == 0 && self.observed.meta.is_some() && self.names.shape == Shape::Copy;
+        if extents.end < image_end {
+            // The driver stops where its source ends, and a snapshot of a volume that grew later ends early.
+            let may_be = extents.bytes > 0 && extents.inner_gap() == 0 && self.observed.meta.is_some() && self.names.shape == Shape::Copy;
             if may_be {
                 let text = format!(
-                    "nothing behind byte {} of {image_end}: right if the snapshot is of a time before the volume grew, else the end is missing",
-                    held.end
+                    "nothing behind byte {} of {image_end}: right if the snapshot is from before the volume grew, otherwise the end is missing",
+                    extents.end
                 );
                 self.warn(Problem::of(name, ProblemCode::TailHole, text));
             } else {
-                self.hole(image, held.end, image_end);
+                self.hole(image, extents.end, image_end);
             }
         }
         self.foreign(image);
         image_end
     }
 
-    /// A part of a copy that is not there.
+    /// Adds a missing part of a copy.
     fn hole(&mut self, image: &ObservedImage, from: u64, to: u64) {
         let object = image.info.object_size;
         let (first, last) = (from / object, to.saturating_sub(1) / object);
-        let or_snapshot =
-            if self.names.shape == Shape::Either { ", and there is no snapshot that would say that it may be so" } else { "" };
+        let or_snapshot = if self.names.shape == Shape::Either { ", and there is no snapshot that would allow that" } else { "" };
         let text = format!("bytes {from} to {to} were never written (objects {first} to {last}){or_snapshot}");
         self.add(Severity::Incomplete, Problem::of(&image.info.name, ProblemCode::Hole, text));
     }
 
-    /// Copies of a volume's snapshots share one name: the image may be that of another backup. And nobody writes to a copy once its
-    /// backup is finished.
+    /// Finds an image that is not this backup's, or was written to later. Copies of a volume's snapshots share one name, and nothing
+    /// writes to a copy once its backup is finished.
     fn foreign(&mut self, image: &ObservedImage) {
         let ImageInfo { created, modified, .. } = image.info;
         let Some(finished) = self.observed.meta.as_ref().and_then(|meta| meta.modified) else { return };
         let is_newer = |time: Option<Timestamp>| time.filter(|_| is_newer(time, Some(finished)) == Some(true));
         if let Some(created) = is_newer(created).filter(|_| !is_named_after(image, &self.backup.id)) {
             let text = format!(
-                "made at {created}, after this backup was finished at {finished}: it is the image of another backup, and this one's is lost"
+                "made at {created}, after this backup was finished at {finished}: it is the image of another backup, and that of this one is lost"
             );
             self.add(Severity::Corrupt, Problem::of(&image.info.name, ProblemCode::ImageForeign, text));
         } else if let Some(written) = is_newer(created.max(modified)) {
             let text = format!(
                 "made or written to at {written}, after this backup was finished at {finished}: somebody changed it, or it was copied or \
-                 mirrored to here later, or the clocks of the OSDs and of cinder-backup are apart"
+                 mirrored later, or the clocks of the OSDs and of cinder-backup differ"
             );
             self.add(Severity::Unverifiable, Problem::of(&image.info.name, ProblemCode::ImageNewer, text));
         }
@@ -329,7 +328,7 @@ impl Judgement<'_> {
         let first = names.first().copied().unwrap_or_default();
         let text = match self.observed.meta {
             Some(_) => format!(
-                "no image {} in pool {}, and yet its object of metadata is there: the image was deleted",
+                "no image {} in pool {}, but its metadata object exists: the image was deleted",
                 names.join(" nor "),
                 self.observed.pool
             ),
@@ -342,13 +341,12 @@ impl Judgement<'_> {
     fn meta(&mut self) {
         match &self.observed.meta {
             None => {
-                let text =
-                    "the object of the volume's metadata is not there, which is written after the data: the driver did not get so far";
+                let text = "the metadata object, which is written after the data, does not exist: the driver did not get that far";
                 self.add(Severity::Incomplete, Problem::of(&self.names.meta, ProblemCode::MetadataMissing, text));
             }
             Some(meta) => match &meta.content {
                 MetadataContent::Invalid(what) => {
-                    let text = format!("not the metadata of a volume, and a restore would fail on it: {what}");
+                    let text = format!("not the metadata of a volume, so a restore would fail on it: {what}");
                     self.add(Severity::Corrupt, Problem::of(&meta.name, ProblemCode::MetadataInvalid, text));
                 }
                 MetadataContent::Of(Some(volume)) if !self.backup.volume_id.as_deref().is_some_and(|own| same(own, volume)) => {
@@ -362,28 +360,28 @@ impl Judgement<'_> {
 
     fn lost(&mut self, image: &ObservedImage) {
         for object in image.lost.objects.iter().take(NAMED) {
-            let text = format!("in the map of objects of {}, and not in the pool: a restore would read zeros", image.info.name);
+            let text = format!("in the object map of {}, but not in the pool: a restore would read zeros", image.info.name);
             self.add(Severity::Incomplete, Problem::of(object, ProblemCode::ObjectMissing, text));
         }
-        let unnamed = image.lost.objects.len().saturating_sub(NAMED);
-        if unnamed > 0 {
+        let more = image.lost.objects.len().saturating_sub(NAMED);
+        if more > 0 {
             self.add(
                 Severity::Incomplete,
-                Problem::of(&image.info.name, ProblemCode::ObjectMissing, format!("{unnamed} more of its objects are not in the pool")),
+                Problem::of(&image.info.name, ProblemCode::ObjectMissing, format!("{more} more of its objects are not in the pool")),
             );
         }
         if let (Some(object), count) = (image.lost.doubtful.first(), image.lost.doubtful.len()) {
             let text = format!(
-                "in the map of objects of {}, as are {} more, and not in the pool: lost, or announced by an earlier increment that was \
-                 cut off and never written; `--level restore` with the pool of the volumes tells, and the next backup should be a full one",
+                "in the object map of {}, as are {} more, but not in the pool: lost, or never written by an earlier increment that was \
+                 cut off; `--level restore` with the pool of the volumes shows which; make the next backup a full one",
                 image.info.name,
                 count - 1
             );
-            // No damage that is proven, and no proof of the contrary.
+            // Neither damage nor its absence is proven.
             self.add(Severity::Unverifiable, Problem::of(object, ProblemCode::ObjectsDoubtful, text));
         }
         if image.lost.unexamined > 0 {
-            let text = format!("{} more of its objects hold nothing, and were not looked for one by one", image.lost.unexamined);
+            let text = format!("{} more of its objects hold no data, and were not looked up one by one", image.lost.unexamined);
             self.warn(Problem::of(&image.info.name, ProblemCode::ObjectsUnexamined, text));
         }
     }
@@ -391,18 +389,18 @@ impl Judgement<'_> {
     fn writers(&mut self, image: &ObservedImage) {
         let (name, watchers) = (&image.info.name, image.watchers.join(", "));
         if !watchers.is_empty() {
-            let text = format!("open for writing by {watchers}: somebody works on it, or died less than a minute ago");
+            let text = format!("open for writing by {watchers}: that client works on it, or died less than a minute ago");
             self.warn(Problem::of(name, ProblemCode::ImageOpen, text));
         } else if !image.locks.is_empty() {
-            let text = format!("still locked by {}, which is gone: who wrote it was killed", image.locks.join(", "));
+            let text = format!("still locked by {}, which is gone: its writer was killed", image.locks.join(", "));
             self.warn(Problem::of(name, ProblemCode::StaleLock, text));
         }
     }
 
     fn size_known(&mut self) {
         if self.size().is_none() {
-            // No damage, and no proof that all of it is there.
-            let text = "backups.size is not set or no size of a volume, so that nothing tells how much of the volume there should be";
+            // This is not damage, but nothing proves that all of it exists.
+            let text = "backups.size is not set or not a size of a volume, so it is not known how much of the volume there must be";
             self.add(Severity::Unverifiable, Problem::general(ProblemCode::SizeUnknown, text));
         }
     }
@@ -411,14 +409,14 @@ impl Judgement<'_> {
         let Observation { pool, configured_pool, .. } = self.observed;
         if has_snapshot && pool != configured_pool {
             let text = format!(
-                "it is in pool {pool}, and Cinder's restore looks for its snapshot in backup_ceph_pool, which is {configured_pool}"
+                "it is in pool {pool}, but Cinder's restore looks for its snapshot in backup_ceph_pool, which is {configured_pool}"
             );
             self.warn(Problem::general(ProblemCode::PoolDiffers, text));
         }
     }
 }
 
-/// Whether what was written last to an image of several backups is this one's.
+/// Whether the last write to an image of several backups was for this one.
 fn wrote_to_shared(backup: &Backup, names: &BackupNames, image: &ObservedImage) -> bool {
     if names.shape == Shape::Snapshot {
         return image.dirty == Some(true) || !image.watchers.is_empty();
@@ -430,17 +428,17 @@ fn wrote_to_shared(backup: &Backup, names: &BackupNames, image: &ObservedImage) 
     }
 }
 
-/// Whether it is known when the object of metadata was written, which comes last.
-fn tells_times(observed: &Observation) -> bool {
+/// Whether it is known when the metadata object was written, which is the last one.
+fn has_times(observed: &Observation) -> bool {
     observed.meta.as_ref().is_none_or(|meta| meta.modified.is_some())
 }
 
-/// When something of this backup was last written.
+/// When a part of this backup was last written.
 fn newest(observed: &Observation, backup: &Backup, begun: bool) -> Option<Timestamp> {
     let meta = observed.meta.as_ref().and_then(|meta| meta.modified);
     let image = observed.image.as_ref().filter(|_| begun).and_then(|image| {
         match image.snapshots_of(&backup.id).filter_map(|snapshot| snapshot.created).max() {
-            // What was written to the base later is of later backups.
+            // Later writes to the base image are for later backups.
             Some(end) => Some(end),
             None => image.info.modified.max(image.info.created),
         }
@@ -448,7 +446,7 @@ fn newest(observed: &Observation, backup: &Backup, begun: bool) -> Option<Timest
     meta.max(image)
 }
 
-/// Whether a time is younger than the span that counts as a sign of work. A time in the future is: clocks differ.
+/// Whether a time is within the settle time. A time in the future is, too, as clocks differ.
 fn is_young(time: Timestamp, now: Timestamp, settle: Duration) -> bool {
     match SignedDuration::try_from(settle) {
         Ok(settle) => now.duration_since(time) < settle,
@@ -457,16 +455,16 @@ fn is_young(time: Timestamp, now: Timestamp, settle: Duration) -> bool {
 }
 
 fn depth(image: Option<&ObservedImage>, has_snapshot: bool, shape: Shape) -> String {
-    let Some(image) = image else { return "names looked for, no data read".to_owned() };
+    let Some(image) = image else { return "names looked up, no data read".to_owned() };
     let what = match (has_snapshot, shape) {
         (true, _) => "snapshot, its extents",
-        (false, Shape::Snapshot) => return "snapshots and object of metadata looked at, no data read".to_owned(),
+        (false, Shape::Snapshot) => return "snapshots and metadata object checked, no data read".to_owned(),
         (false, _) => "extents",
     };
     let map = match (image.lost.compared, image.lost.unexamined) {
-        (true, 0) => "compared with the image's map of objects",
-        (true, _) => "compared with the image's map of objects as far as that goes",
-        (false, _) => "with no map of objects to compare with",
+        (true, 0) => "compared with the image's object map",
+        (true, _) => "compared with most of the image's object map",
+        (false, _) => "without an object map to compare with",
     };
-    format!("{what} and object of metadata looked at, {map}, no data read")
+    format!("{what} and metadata object checked, {map}, no data read")
 }

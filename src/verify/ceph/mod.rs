@@ -1,10 +1,12 @@
-//! Backups in Ceph: whether they are there, and whole.
+//! Checks backups in Ceph.
 //!
-//! A backup is a snapshot on a base image, where the volume was an RBD image itself, or else a whole copy in an image of its
-//! own; with it goes one small object with the volume's metadata. No digest is stored anywhere. What can be proven is that
-//! everything that was written is still there ([`Level::Quick`]); that all of it can be read and that nothing but imports, which
-//! make their snapshot last, wrote to the image ([`Level::Deep`]: not for copies, for increments by comparing extents with the
-//! volume's); and that every byte is the volume's, as long as that still has the same snapshot ([`Level::Restore`]).
+//! A backup is a snapshot on a base image if the volume was an RBD image itself, otherwise a full copy in an image of its own. One
+//! small object holds the volume's metadata. No digest is stored. So these things can be proven:
+//!
+//! - [`Level::Quick`]: everything that was written still exists.
+//! - [`Level::Deep`]: all of it can be read, and only imports, which make their snapshot last, wrote to the image. This cannot be
+//!   proven for copies. For increments, their extents are compared with the volume's.
+//! - [`Level::Restore`]: every byte is the volume's, as long as the volume still has the same snapshot.
 
 #[cfg(test)]
 mod check_tests;
@@ -24,8 +26,7 @@ use crate::storage::{StorageError, StorageErrorKind};
 
 use super::{Assessment, Subject, Watch};
 
-/// Checks a backup. `source` is the pool that the volumes are in, if one may look there; `watch` is told of the bytes that
-/// are read.
+/// Checks a backup. `source` is the pool of the volumes, if it may be read; `watch` counts the bytes that are read.
 pub fn check(cluster: &Cluster, source: Option<&Pool<'_>>, subject: &Subject<'_>, watch: &Watch) -> Assessment {
     let names = match names::of(subject.backup, subject.ancestors) {
         Ok(names) => names,
@@ -35,7 +36,7 @@ pub fn check(cluster: &Cluster, source: Option<&Pool<'_>>, subject: &Subject<'_>
     let pool = pool_of(cluster, subject.backup);
     let observed = match observe::observe(&pool, cluster.default_pool(), &names, &subject.backup.id) {
         Ok(observed) => observed,
-        Err(error) => return unread(CheckVerdict::Unverifiable, unfinished(&error)),
+        Err(error) => return unread(CheckVerdict::Unverifiable, unanswered(&error)),
     };
     let mut assessment = judge::judge(subject, &names, &observed);
     if assessment.verdict == CheckVerdict::Missing
@@ -44,54 +45,53 @@ pub fn check(cluster: &Cluster, source: Option<&Pool<'_>>, subject: &Subject<'_>
         assessment.verdict = CheckVerdict::Unverifiable;
         assessment.problems.insert(0, problem);
     }
-    // What is known to be broken need not be read.
+    // What is known to be damaged need not be read.
     let is_open = assessment.problems.iter().all(judge::is_possible_damage);
     if let (Some(image), true, true) = (&observed.image, is_open, subject.level > Level::Quick) {
         let finished = observed.meta.as_ref().and_then(|meta| meta.modified);
         let data = compare::Comparison { pool: &pool, image, subject, finished, watch };
-        compare::deepen(&mut assessment, &data, source);
+        compare::read_data(&mut assessment, &data, source);
     }
     assessment
 }
 
-/// Why the absence of a backup from a pool proves nothing: the pool holds no backup at all, or that could not be found out.
+/// Why it proves nothing that a backup is missing: the pool holds no backup at all, or that is not known.
 fn without_backups(cluster: &Cluster, pool: &Pool<'_>) -> Option<Problem> {
     match pool.contains(names::is_image, names::is_meta) {
         Ok(true) => None,
         Ok(false) => {
             let text = format!(
-                "there is no Cinder backup in {}: is it the right pool, and the right cluster? --storage-option backup_ceph_pool=POOL and \
-                 --storage-option backup_ceph_conf=FILE select others",
+                "{} holds no Cinder backup: make sure that the pool and the cluster are the right ones; --storage-option \
+                 backup_ceph_pool=POOL and --storage-option backup_ceph_conf=FILE select others",
                 cluster.location(pool.name())
             );
             Some(Problem::general(ProblemCode::PoolWithoutBackups, text))
         }
-        Err(error) => Some(unfinished(&error)),
+        Err(error) => Some(unanswered(&error)),
     }
 }
 
-/// A last look before a change: what there is of a backup, its newest object, and who has its image open. Where as many parts are
-/// there as `then`, when it was checked, its extents are counted, too: that can take as long as in a check.
+/// Lists the parts of a backup just before a change, with its newest object and the clients that have its image open. If there are as
+/// many parts as `then`, when it was checked, its extents are counted, too: that can take as long as in a check.
 ///
 /// # Errors
-/// That of a question which the cluster did not answer, but for that about the extents.
+/// The first request that the cluster did not answer, except the one for the extents.
 pub fn precheck(cluster: &Cluster, backup: &Backup, ancestors: &[Arc<Backup>], then: Option<Listing>) -> Result<Glance, StorageError> {
     let names = names::of(backup, ancestors).map_err(|problem| StorageError::new(StorageErrorKind::Protocol, problem.text))?;
     let pool = pool_of(cluster, backup);
-    let observed = observe::glimpse(&pool, cluster.default_pool(), &names, &backup.id)?;
+    let observed = observe::observe_parts(&pool, cluster.default_pool(), &names, &backup.id)?;
     let objects = judge::parts(backup, &names, &observed);
     let bytes = match &observed.image {
         _ if then.is_none_or(|then| then.objects != objects) => Err("its extents were not counted".to_owned()),
-        Some(image) if judge::is_in(backup, &names, image) => observe::held(&pool, image, names.shape, &backup.id)
-            .map(|held| held.bytes)
+        Some(image) if judge::is_in(backup, &names, image) => observe::extents(&pool, image, names.shape, &backup.id)
+            .map(|extents| extents.bytes)
             .map_err(|error| format!("its extents could not be counted: {}", error.text)),
         _ => Ok(0),
     };
     Ok(judge::precheck(backup, &names, &observed, objects, bytes))
 }
 
-/// The pool of a backup. The driver writes it to the row before it writes any data; a row without one has none, wherever one
-/// looks.
+/// The pool of a backup. The driver writes it to the row before it writes any data, so a row without a pool has no data in any.
 fn pool_of<'c>(cluster: &'c Cluster, backup: &'c Backup) -> Pool<'c> {
     cluster.pool(backup.container.as_deref().filter(|pool| !pool.is_empty()).unwrap_or(cluster.default_pool()))
 }
@@ -100,8 +100,8 @@ fn unread(verdict: CheckVerdict, problem: Problem) -> Assessment {
     Assessment::unread(verdict, "nothing read", vec![problem])
 }
 
-/// A question that was not answered, as a problem.
-fn unfinished(error: &StorageError) -> Problem {
+/// A request that was not answered, as a problem.
+fn unanswered(error: &StorageError) -> Problem {
     let code = match error.kind {
         StorageErrorKind::NoContainer => ProblemCode::PoolMissing,
         StorageErrorKind::NoObject => ProblemCode::ChangedMeanwhile,

@@ -1,4 +1,4 @@
-//! Where Cinder's driver puts a backup: the names of images, snapshots and the object of metadata. Pure.
+//! The names that Cinder's driver gives to the images, snapshots and metadata object of a backup. Pure.
 //!
 //! Source: `cinder/backup/drivers/ceph.py` of 29.0.0 (`_get_backup_base_name`, `backup_snapshot_name_pattern`,
 //! `VolumeMetadataBackup.name`) and its history.
@@ -9,14 +9,14 @@ use serde::Deserialize;
 
 use crate::domain::{Backup, Problem, ProblemCode};
 
-/// What a row allows the backup to be.
+/// What a backup can be according to its row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Shape {
     /// A snapshot on a base image, sent there by `rbd import-diff`.
     Snapshot,
-    /// A whole copy in an image.
+    /// A full copy in an image.
     Copy,
-    /// One of them: only the storage tells whether the volume was an RBD image.
+    /// Either: only the storage shows whether the volume was an RBD image.
     Either,
 }
 
@@ -25,7 +25,7 @@ pub(super) enum Shape {
 pub(super) struct Candidate {
     /// Its name.
     pub name: String,
-    /// It is this backup's only if it holds a snapshot of it: other backups of the volume use the name too.
+    /// It is this backup's only if it has a snapshot of it, as other backups of the volume use the name, too.
     pub by_snapshot: bool,
 }
 
@@ -34,25 +34,22 @@ pub(super) struct Candidate {
 pub(super) struct BackupNames {
     /// What it can be.
     pub shape: Shape,
-    /// Images, the one that Cinder's driver would take first.
+    /// Images, the one that Cinder's driver would use first.
     pub images: Vec<Candidate>,
     /// The object that holds the volume's metadata.
     pub meta: String,
 }
 
-/// Works out the names, as `base` of the row's own service_metadata, else of its parents', else from the ids.
+/// Works out the names: from `base` in the row's service_metadata, else from that of its ancestors, else from the ids.
 ///
 /// # Errors
-/// What is wrong with the row, where nothing can be worked out.
+/// What is wrong with the row, if the names cannot be worked out.
 pub(super) fn of(backup: &Backup, ancestors: &[Arc<Backup>]) -> Result<BackupNames, Problem> {
     let Some(volume) = backup.volume_id.as_deref() else {
-        return Err(Problem::general(
-            ProblemCode::VolumeUnknown,
-            "the row names no volume, so that the name of the image cannot be worked out",
-        ));
+        return Err(Problem::general(ProblemCode::VolumeUnknown, "the row names no volume, so the name of the image is not known"));
     };
     let own = format!("volume-{volume}.backup.{}", backup.id);
-    // Of the releases before service_metadata, and of copies of a snapshot: one for all backups of the volume.
+    // One name for all backups of the volume: in the releases before service_metadata, and for copies of a snapshot.
     let shared = format!("volume-{volume}.backup.base");
     let mut images: Vec<Candidate> = Vec::new();
     let mut add = |name: String, by_snapshot: bool| {
@@ -64,18 +61,18 @@ pub(super) fn of(backup: &Backup, ancestors: &[Arc<Backup>]) -> Result<BackupNam
         add(base, false);
         Shape::Snapshot
     } else if backup.snapshot_id.is_some() {
-        // Whatever the parent: the driver copies a snapshot whole.
+        // Whatever the parent is, the driver makes a full copy of a snapshot.
         add(shared, false);
         add(own, false);
         Shape::Copy
     } else if backup.parent_id.is_some() {
         for ancestor in ancestors {
-            // What is wrong with a parent's row is no reason not to find this one's data.
+            // This backup's data can be found even if the row of a parent is wrong.
             if let Ok(Some(base)) = self::base(ancestor) {
                 add(base, false);
             }
         }
-        // Where no row of the chain knows: that of the oldest, if the chain is whole, and the old name.
+        // If no row of the chain has a name: that of the oldest, if the chain is complete, and the old name.
         if let Some(oldest) = ancestors.last().filter(|oldest| oldest.parent_id.is_none()) {
             add(format!("volume-{volume}.backup.{}", oldest.id), false);
         }
@@ -89,12 +86,12 @@ pub(super) fn of(backup: &Backup, ancestors: &[Arc<Backup>]) -> Result<BackupNam
     Ok(BackupNames { shape, images, meta: meta(&backup.id) })
 }
 
-/// The object of a backup's metadata.
+/// The metadata object of a backup.
 pub(super) fn meta(backup: &str) -> String {
     format!("backup.{backup}.meta")
 }
 
-/// The base image that a row names; `None` where it names none.
+/// The base image that a row names, if any.
 fn base(backup: &Backup) -> Result<Option<String>, Problem> {
     #[derive(Deserialize)]
     struct Metadata {
@@ -105,7 +102,7 @@ fn base(backup: &Backup) -> Result<Option<String>, Problem> {
         Ok(Metadata { base }) if is_image_name(&base) => Ok(Some(base)),
         Ok(Metadata { base }) => Err(Problem::general(
             ProblemCode::ServiceMetadataInvalid,
-            format!("service_metadata names {base:?}, which is no name of a backup's image"),
+            format!("service_metadata names {base:?}, which is not the name of a backup image"),
         )),
         Err(error) => Err(Problem::general(
             ProblemCode::ServiceMetadataInvalid,
@@ -114,12 +111,12 @@ fn base(backup: &Backup) -> Result<Option<String>, Problem> {
     }
 }
 
-/// Whether a text can be the name of an image, as far as the driver makes them.
+/// Whether the driver can have given this name to an image.
 fn is_image_name(name: &str) -> bool {
     name.starts_with("volume-") && name.len() <= 255 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
 }
 
-/// What the driver writes to `backups.service_metadata` when a backup is done, byte by byte.
+/// What the driver writes to `backups.service_metadata` when a backup is finished, byte for byte.
 pub(super) fn service_metadata(base: &str) -> String {
     format!("{{\"base\": \"{base}\"}}")
 }
@@ -134,12 +131,12 @@ pub(super) fn is_meta(name: &str) -> bool {
     name.strip_prefix("backup.").is_some_and(|rest| rest.ends_with(".meta"))
 }
 
-/// When a backup was begun, as the name of its snapshot has it: seconds since 1970, by the clock of the host that made it.
+/// When a backup began, according to the name of its snapshot: seconds since 1970, by the clock of the host that made it.
 pub(super) fn begun(snapshot: &str) -> Option<f64> {
     snapshot.rsplit_once(".snap.")?.1.parse().ok().filter(|time: &f64| time.is_finite())
 }
 
-/// The backup whose end a snapshot marks: `backup.<id>.snap.<time>`; `None` for a snapshot that is none of a backup.
+/// The backup whose end a snapshot marks: `backup.<id>.snap.<time>`; `None` for other snapshots.
 pub(super) fn backup_of_snapshot(name: &str) -> Option<&str> {
     let (id, time) = name.strip_prefix("backup.")?.split_once(".snap.")?;
     let is_id = !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_digit() || byte.is_ascii_lowercase() || byte == b'-');

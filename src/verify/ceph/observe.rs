@@ -1,4 +1,4 @@
-//! Asks the cluster everything that a verdict rests on.
+//! Requests from the cluster everything that a verdict is based on.
 
 use std::ops::ControlFlow;
 
@@ -10,21 +10,21 @@ use super::names::{BackupNames, Shape, backup_of_snapshot};
 use crate::storage::ceph::{ExtentQuery, ImageInfo, Pool, SnapshotInfo};
 use crate::storage::{StorageError, StorageErrorKind};
 
-/// So many objects that an image's map promises and that hold nothing are looked for one by one.
-const LOOKED_FOR: usize = 256;
-/// The object of metadata is about 1 KB.
-const META: usize = 8 << 20;
+/// The most objects without data that are in an image's object map and are looked up one by one.
+const LOOKED_UP: usize = 256;
+/// Bytes that are read of a metadata object, which has about 1 KB.
+const MOST_METADATA: usize = 8 << 20;
 
-/// What there is of a backup.
+/// The parts of a backup that exist.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Observation {
     /// The pool that it is looked for in.
     pub pool: String,
     /// The pool that Cinder's driver is configured with, where its restore looks for snapshots.
     pub configured_pool: String,
-    /// The image that it is in, if there is one.
+    /// The image that it is in, if any.
     pub image: Option<ObservedImage>,
-    /// The object of the volume's metadata, if there is one.
+    /// The metadata object, if any.
     pub meta: Option<MetadataObject>,
 }
 
@@ -34,15 +34,15 @@ pub(super) struct ObservedImage {
     pub info: ImageInfo,
     /// All of its snapshots, the oldest first.
     pub snapshots: Vec<SnapshotInfo>,
-    /// Who has it open for writing.
+    /// The clients that have it open for writing.
     pub watchers: Vec<String>,
-    /// Who holds its lock, or held it at death.
+    /// The clients that hold its lock, or died with it.
     pub locks: Vec<String>,
-    /// What is in it: as of this backup's snapshot, or now where it has none.
-    pub held: ExtentSummary,
-    /// What the image's map promises and what is not in the pool.
+    /// What it holds as of this backup's snapshot, or now if it has none.
+    pub extents: ExtentSummary,
+    /// Objects that are in its object map, but not in the pool.
     pub lost: LostObjects,
-    /// Since the last of the backups' snapshots something was written; `None` where that was not looked at.
+    /// Whether it was written to since the last snapshot of a backup; `None` if that was not requested.
     pub dirty: Option<bool>,
 }
 
@@ -53,35 +53,35 @@ impl ObservedImage {
     }
 }
 
-/// The comparison of an image's map of objects with what is in the pool.
+/// The comparison of an image's object map with the pool.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct LostObjects {
-    /// Whether there is a map that can be compared.
+    /// Whether there is an object map.
     pub compared: bool,
-    /// BackupNames of objects that are not in the pool although they were written.
+    /// Names of objects that were written, but are not in the pool.
     pub objects: Vec<String>,
-    /// BackupNames of objects that are not in the pool, and of which it is not known whether they ever were: whoever writes enters
-    /// an object into the map first, so that an increment that was cut off leaves objects in the maps of all later ones.
+    /// Names of objects that are not in the pool, and may never have been: a writer enters an object into the map first, so an
+    /// increment that was cut off leaves objects in the maps of all later ones.
     pub doubtful: Vec<String>,
-    /// Of so many more it is not known.
+    /// How many more objects were not looked up.
     pub unexamined: u64,
 }
 
-/// The object of the volume's metadata.
+/// The metadata object.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct MetadataObject {
     /// Its name.
     pub name: String,
-    /// When it was written: after all of the data.
+    /// When it was written, which is after all of the data.
     pub modified: Option<Timestamp>,
-    /// The volume that it says it is of.
+    /// What it holds.
     pub content: MetadataContent,
 }
 
-/// What an object of metadata holds.
+/// What a metadata object holds.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum MetadataContent {
-    /// A volume's metadata, with the volume's id where it has one.
+    /// The metadata of a volume, with the volume's id if it has one.
     Of(Option<String>),
     /// Something else, and what is wrong with it.
     Invalid(String),
@@ -92,41 +92,46 @@ impl MetadataContent {
     pub(super) fn read(bytes: &[u8]) -> Self {
         let document: Value = match serde_json::from_slice(bytes) {
             Ok(document) => document,
-            Err(error) => return Self::Invalid(format!("it is no JSON: {error}")),
+            Err(error) => return Self::Invalid(format!("it is not JSON: {error}")),
         };
         match document.get("version").map(Value::as_u64) {
             Some(Some(1 | 2)) => Self::Of(document.pointer("/volume-base-metadata/id").and_then(Value::as_str).map(str::to_owned)),
-            Some(_) => Self::Invalid("Cinder restores only the versions 1 and 2 of it".to_owned()),
+            Some(_) => Self::Invalid("Cinder restores only its versions 1 and 2".to_owned()),
             None => Self::Invalid("it names no version".to_owned()),
         }
     }
 }
 
-/// Asks all of it. No data is read.
+/// Observes all of it. No data is read.
 ///
 /// # Errors
-/// That of the first question which the cluster did not answer: then nothing is known.
+/// The first request that the cluster did not answer: then nothing is known.
 pub(super) fn observe(pool: &Pool<'_>, configured_pool: &str, names: &BackupNames, backup: &str) -> Result<Observation, StorageError> {
     let meta = match pool.object(&names.meta)? {
         None => None,
-        Some(stat) => pool.read_object(&names.meta, META)?.map(|bytes| MetadataObject {
+        Some(stat) => pool.read_object(&names.meta, MOST_METADATA)?.map(|bytes| MetadataObject {
             name: names.meta.clone(),
             modified: stat.modified,
             content: MetadataContent::read(&bytes),
         }),
     };
     let image = match choose(pool, names, backup)? {
-        Some((info, snapshots)) => Some(look(pool, info, snapshots, names.shape, backup)?),
+        Some((info, snapshots)) => Some(observe_image(pool, info, snapshots, names.shape, backup)?),
         None => None,
     };
     Ok(Observation { pool: pool.name().to_owned(), configured_pool: configured_pool.to_owned(), image, meta })
 }
 
-/// Asks only what shows which parts there are, and whether somebody is or was at work: a few questions, none of them about data.
+/// Observes only which parts exist, and the signs of work: a few requests, none of them for data.
 ///
 /// # Errors
 /// As for [`observe`].
-pub(super) fn glimpse(pool: &Pool<'_>, configured_pool: &str, names: &BackupNames, backup: &str) -> Result<Observation, StorageError> {
+pub(super) fn observe_parts(
+    pool: &Pool<'_>,
+    configured_pool: &str,
+    names: &BackupNames,
+    backup: &str,
+) -> Result<Observation, StorageError> {
     let meta = pool.object(&names.meta)?.map(|stat| MetadataObject {
         name: names.meta.clone(),
         modified: stat.modified,
@@ -141,22 +146,15 @@ pub(super) fn glimpse(pool: &Pool<'_>, configured_pool: &str, names: &BackupName
                 Some(newest) => Some(has_changed(pool, &info.name, &newest.name)?),
                 None => None,
             };
-            Some(ObservedImage {
-                info,
-                snapshots,
-                watchers,
-                locks: Vec::new(),
-                held: ExtentSummary::default(),
-                lost: LostObjects::default(),
-                dirty,
-            })
+            let (extents, lost) = Default::default();
+            Some(ObservedImage { info, snapshots, watchers, locks: Vec::new(), extents, lost, dirty })
         }
         None => None,
     };
     Ok(Observation { pool: pool.name().to_owned(), configured_pool: configured_pool.to_owned(), image, meta })
 }
 
-/// The image that this backup is in: the first that has its snapshot, else the first that can be it.
+/// The image that this backup is in: the first that has its snapshot, otherwise the first that may be a copy.
 fn choose(pool: &Pool<'_>, names: &BackupNames, backup: &str) -> Result<Option<(ImageInfo, Vec<SnapshotInfo>)>, StorageError> {
     let mut found = None;
     for candidate in &names.images {
@@ -166,7 +164,7 @@ fn choose(pool: &Pool<'_>, names: &BackupNames, backup: &str) -> Result<Option<(
         if owners.clone().any(|owner| owner == backup) {
             return Ok(Some((info, snapshots)));
         }
-        // A base that others rest on is no copy.
+        // A base image of other backups is not a copy.
         let is_others = names.shape != Shape::Snapshot && owners.next().is_some();
         if found.is_none() && !candidate.by_snapshot && !is_others {
             found = Some((info, snapshots));
@@ -175,65 +173,84 @@ fn choose(pool: &Pool<'_>, names: &BackupNames, backup: &str) -> Result<Option<(
     Ok(found)
 }
 
-fn look(pool: &Pool<'_>, info: ImageInfo, snapshots: Vec<SnapshotInfo>, shape: Shape, backup: &str) -> Result<ObservedImage, StorageError> {
+fn observe_image(
+    pool: &Pool<'_>,
+    info: ImageInfo,
+    snapshots: Vec<SnapshotInfo>,
+    shape: Shape,
+    backup: &str,
+) -> Result<ObservedImage, StorageError> {
     let name = info.name.as_str();
     let watchers = pool.watchers(name)?;
     let locks = pool.locks(name)?;
     let mut of_backups = snapshots.iter().filter(|snapshot| backup_of_snapshot(&snapshot.name).is_some());
     let newest = of_backups.next_back();
     let end = snapshots.iter().find(|snapshot| backup_of_snapshot(&snapshot.name) == Some(backup));
-    // A base that was written to after its last snapshot; for older backups of the chain that means nothing.
+    // A base image that was written to after its last snapshot. For older backups of the chain that means nothing.
     let dirty = match newest {
         Some(newest) if end.is_none_or(|end| end.name == newest.name) => Some(has_changed(pool, name, &newest.name)?),
         _ => None,
     };
-    let Some((size, range)) = whole(&info, end, shape) else {
-        return Ok(ObservedImage { info, snapshots, watchers, locks, held: ExtentSummary::default(), lost: LostObjects::default(), dirty });
+    let Some((size, range)) = extent_query(&info, end, shape) else {
+        return Ok(ObservedImage {
+            info,
+            snapshots,
+            watchers,
+            locks,
+            extents: ExtentSummary::default(),
+            lost: LostObjects::default(),
+            dirty,
+        });
     };
     let at = range.at;
-    let (held, there) = sum(pool, &info, size, range)?;
-    let lost = match there {
-        Some(there) if info.has_object_map => {
-            let (_, promised) = sum(pool, &info, size, ExtentQuery { at, by_map: true, since: None })?;
-            let suspects = promised.map(|promised| promised.without(&there)).unwrap_or_default();
+    let (extents, present) = sum_extents(pool, &info, size, range)?;
+    let lost = match present {
+        Some(present) if info.has_object_map => {
+            let (_, mapped) = sum_extents(pool, &info, size, ExtentQuery { at, by_map: true, since: None })?;
+            let suspects = mapped.map(|mapped| mapped.without(&present)).unwrap_or_default();
             let written = if suspects.is_empty() { WrittenObjects::All } else { written(pool, &info, size, &snapshots, end)? };
-            examine(pool, &info, suspects, &written)?
+            find_lost(pool, &info, suspects, &written)?
         }
         _ => LostObjects::default(),
     };
-    Ok(ObservedImage { info, snapshots, watchers, locks, held, lost, dirty })
+    Ok(ObservedImage { info, snapshots, watchers, locks, extents, lost, dirty })
 }
 
-/// What is in an image of which the rest is known: as of this backup's snapshot, or now where it has none.
+/// Sums the extents of an observed image as of this backup's snapshot, or now if it has none.
 ///
 /// # Errors
-/// As for every question.
-pub(super) fn held(pool: &Pool<'_>, image: &ObservedImage, shape: Shape, backup: &str) -> Result<ExtentSummary, StorageError> {
-    match whole(&image.info, image.snapshots_of(backup).next(), shape) {
-        Some((size, range)) => Ok(sum(pool, &image.info, size, range)?.0),
+/// A request that the cluster did not answer.
+pub(super) fn extents(pool: &Pool<'_>, image: &ObservedImage, shape: Shape, backup: &str) -> Result<ExtentSummary, StorageError> {
+    match extent_query(&image.info, image.snapshots_of(backup).next(), shape) {
+        Some((size, range)) => Ok(sum_extents(pool, &image.info, size, range)?.0),
         None => Ok(ExtentSummary::default()),
     }
 }
 
-/// The bytes and the range of the extents that a backup is in; `None` where it has none.
-fn whole<'a>(info: &ImageInfo, end: Option<&'a SnapshotInfo>, shape: Shape) -> Option<(u64, ExtentQuery<'a>)> {
+/// The size of the image and the query for the extents of a backup; `None` if it has none.
+fn extent_query<'a>(info: &ImageInfo, end: Option<&'a SnapshotInfo>, shape: Shape) -> Option<(u64, ExtentQuery<'a>)> {
     if end.is_none() && shape == Shape::Snapshot {
-        // What is in the base now is no backup, and what an increment that was cut off left there no damage of one.
+        // The present content of the base image is not a backup, and what an increment that was cut off left there damages none.
         return None;
     }
-    // The volume may have grown since, or its image may have been cut.
+    // The volume may have grown since, or its image may have been truncated.
     let size = info.size.max(end.map_or(0, |end| end.size));
     Some((size, ExtentQuery { at: end.map(|end| end.name.as_str()), ..ExtentQuery::default() }))
 }
 
-fn sum(pool: &Pool<'_>, info: &ImageInfo, size: u64, range: ExtentQuery<'_>) -> Result<(ExtentSummary, Option<ObjectSet>), StorageError> {
+fn sum_extents(
+    pool: &Pool<'_>,
+    info: &ImageInfo,
+    size: u64,
+    range: ExtentQuery<'_>,
+) -> Result<(ExtentSummary, Option<ObjectSet>), StorageError> {
     let mut sum = ExtentSum::new(size, info.object_size, info.striped);
-    let mut sane = true;
+    let mut is_ordered = true;
     pool.extents(&info.name, range, &mut |extent| {
-        sane = sum.add(extent);
-        if sane { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        is_ordered = sum.add(extent);
+        if is_ordered { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     })?;
-    if sane {
+    if is_ordered {
         Ok(sum.done())
     } else {
         Err(StorageError::new(StorageErrorKind::Protocol, format!("the extents of {}/{} overlap", pool.name(), info.name)))
@@ -249,16 +266,16 @@ fn has_changed(pool: &Pool<'_>, image: &str, since: &str) -> Result<bool, Storag
     Ok(changed)
 }
 
-/// Which of the objects in a map were really written.
+/// The objects of an object map that were written.
 enum WrittenObjects {
-    /// All: only one backup wrote to the image before the map was kept.
+    /// All: only one backup wrote to the image before the map was saved.
     All,
-    /// These at least.
+    /// At least these.
     These(ObjectSet),
 }
 
-/// What is known to have been written. The first backup on a base is its only writer up to its own snapshot, whose map is
-/// therefore true; and so is that of a copy that is done.
+/// The objects that are known to have been written. The first backup on a base image is its only writer up to its own snapshot, so
+/// the map of that snapshot is correct, as is the map of a finished copy.
 fn written(
     pool: &Pool<'_>,
     info: &ImageInfo,
@@ -272,19 +289,19 @@ fn written(
     });
     let known = match first {
         Some(first) if first.name == end.name => return Ok(WrittenObjects::All),
-        Some(first) => sum(pool, info, size, ExtentQuery { at: Some(&first.name), by_map: true, since: None })?.1,
+        Some(first) => sum_extents(pool, info, size, ExtentQuery { at: Some(&first.name), by_map: true, since: None })?.1,
         None => None,
     };
     Ok(known.or_else(|| ObjectSet::new(0, 1)).map_or(WrittenObjects::All, WrittenObjects::These))
 }
 
-/// Looks for objects that the map has and that hold nothing. They may be there and empty: a hole was made in them.
-fn examine(pool: &Pool<'_>, info: &ImageInfo, suspects: Vec<u64>, written: &WrittenObjects) -> Result<LostObjects, StorageError> {
+/// Looks up objects that are in the map and hold no data. They may exist and be empty, after a hole was made in them.
+fn find_lost(pool: &Pool<'_>, info: &ImageInfo, suspects: Vec<u64>, written: &WrittenObjects) -> Result<LostObjects, StorageError> {
     let other = info.data_pool.as_deref().map(|name| pool.sibling(name));
     let data = other.as_ref().unwrap_or(pool);
-    let unexamined = suspects.len().saturating_sub(LOOKED_FOR) as u64;
+    let unexamined = suspects.len().saturating_sub(LOOKED_UP) as u64;
     let mut lost = LostObjects { compared: true, unexamined, ..LostObjects::default() };
-    for number in suspects.into_iter().take(LOOKED_FOR) {
+    for number in suspects.into_iter().take(LOOKED_UP) {
         let object = format!("{}.{number:016x}", info.object_prefix);
         if data.has_object(&object)? {
             continue;

@@ -84,7 +84,7 @@ fn image(name: &str) -> ObservedImage {
         snapshots: Vec::new(),
         watchers: Vec::new(),
         locks: Vec::new(),
-        held: ExtentSummary { bytes: GIB, end: GIB, ..ExtentSummary::default() },
+        extents: ExtentSummary { bytes: GIB, end: GIB, ..ExtentSummary::default() },
         lost: LostObjects { compared: true, ..LostObjects::default() },
         dirty: None,
     }
@@ -92,9 +92,9 @@ fn image(name: &str) -> ObservedImage {
 
 /// A base image with snapshots of these backups, and little data.
 fn base(name: &str, snapshots: &[&str]) -> ObservedImage {
-    let held = ExtentSummary { bytes: 3 * MIB, end: 100 * MIB, holes: vec![MIB..98 * MIB], hole_count: 1 };
+    let extents = ExtentSummary { bytes: 3 * MIB, end: 100 * MIB, holes: vec![MIB..98 * MIB], hole_count: 1 };
     let snapshots = (4..).zip(snapshots).map(|(id, backup)| SnapshotInfo { id, ..snapshot(backup) }).collect();
-    ObservedImage { snapshots, dirty: Some(false), held, ..image(name) }
+    ObservedImage { snapshots, dirty: Some(false), extents, ..image(name) }
 }
 
 fn killed(mut image: ObservedImage) -> ObservedImage {
@@ -142,7 +142,7 @@ fn a_complete_full_backup_of_rbd_gets_its_base_back() {
 
 #[test]
 fn an_empty_volume_is_a_backup_too() {
-    let image = ObservedImage { held: ExtentSummary::default(), ..base(OWN, &["b"]) };
+    let image = ObservedImage { extents: ExtentSummary::default(), ..base(OWN, &["b"]) };
     assert_eq!(summary(&judged(&row(), &[], Some(image), Some(meta()))), (Intact, vec![], vec![]));
 }
 
@@ -179,8 +179,8 @@ fn a_complete_copy_of_a_snapshot_is_intact() {
 #[test]
 fn killed_half_way_through_a_copy() {
     for (backup, name) in [(row(), OWN), (of_snapshot(), SHARED)] {
-        let held = ExtentSummary { bytes: 256 * MIB, end: 256 * MIB, ..ExtentSummary::default() };
-        let found = judged(&backup, &[], Some(killed(ObservedImage { held, ..image(name) })), None);
+        let extents = ExtentSummary { bytes: 256 * MIB, end: 256 * MIB, ..ExtentSummary::default() };
+        let found = judged(&backup, &[], Some(killed(ObservedImage { extents, ..image(name) })), None);
         assert_eq!(summary(&found), (Incomplete, vec!["hole", "metadata-missing"], vec!["stale-lock"]));
         assert!(found.problems[0].text.contains("bytes 268435456 to 1073741824"), "{:?}", found.problems);
         assert_eq!((found.begun, found.busy), (true, false));
@@ -191,9 +191,9 @@ fn killed_half_way_through_a_copy() {
 #[test]
 fn killed_inside_the_last_chunk() {
     // The map has all objects; one was never written.
-    let held = ExtentSummary { bytes: GIB - 4 * MIB, end: GIB, holes: vec![GIB - 8 * MIB..GIB - 4 * MIB], hole_count: 1 };
+    let extents = ExtentSummary { bytes: GIB - 4 * MIB, end: GIB, holes: vec![GIB - 8 * MIB..GIB - 4 * MIB], hole_count: 1 };
     let lost = LostObjects { compared: true, objects: vec!["rbd_data.1.00000000000000fe".to_owned()], ..LostObjects::default() };
-    let found = judged(&row(), &[], Some(killed(ObservedImage { held, lost, ..image(OWN) })), None);
+    let found = judged(&row(), &[], Some(killed(ObservedImage { extents, lost, ..image(OWN) })), None);
     assert_eq!(summary(&found), (Incomplete, vec!["hole", "metadata-missing", "object-missing"], vec!["stale-lock"]));
     assert_eq!(found.problems[2].object.as_deref(), Some("rbd_data.1.00000000000000fe"));
 }
@@ -219,7 +219,7 @@ fn killed_in_the_import_of_an_increment() {
     let image = killed(ObservedImage { dirty: Some(true), ..base(BASE, &["f", "p"]) });
     let found = judged(&increment(), &ancestors(), Some(image), None);
     assert_eq!(summary(&found), (Incomplete, vec!["snapshot-missing", "metadata-missing"], vec!["stale-lock"]));
-    assert!(found.problems[0].text.contains("make that a full backup"), "{:?}", found.problems);
+    assert!(found.problems[0].text.contains("make the next backup a full one"), "{:?}", found.problems);
     assert!(found.begun);
 }
 
@@ -389,9 +389,9 @@ fn a_base_that_was_written_to_after_its_last_backup_is_worth_a_warning() {
 
 #[test]
 fn a_copy_may_end_early_only_where_its_source_can() {
-    let held = || ExtentSummary { bytes: 512 * MIB, end: 512 * MIB, ..ExtentSummary::default() };
+    let extents = || ExtentSummary { bytes: 512 * MIB, end: 512 * MIB, ..ExtentSummary::default() };
     let of = |backup: &Backup, name: &str, meta: Option<MetadataObject>| {
-        judged(backup, &[], Some(ObservedImage { held: held(), ..image(name) }), meta)
+        judged(backup, &[], Some(ObservedImage { extents: extents(), ..image(name) }), meta)
     };
     // A snapshot from before the volume grew.
     assert_eq!(summary(&of(&of_snapshot(), SHARED, Some(meta()))), (Intact, vec![], vec!["tail-hole"]));
@@ -399,21 +399,24 @@ fn a_copy_may_end_early_only_where_its_source_can() {
     // A volume has its size, always.
     assert_eq!(summary(&of(&row(), OWN, Some(meta()))), (Incomplete, vec!["hole"], vec![]));
     // And nothing at all is no copy.
-    let empty = ObservedImage { held: ExtentSummary::default(), ..image(SHARED) };
+    let empty = ObservedImage { extents: ExtentSummary::default(), ..image(SHARED) };
     assert_eq!(judged(&of_snapshot(), &[], Some(empty), Some(meta())).verdict, Incomplete);
 }
 
 #[test]
 fn a_hole_in_the_middle_is_damage_in_every_copy() {
-    let held = || ExtentSummary { bytes: GIB - MIB, end: GIB, holes: vec![5 * MIB..6 * MIB], hole_count: 1 };
+    let extents = || ExtentSummary { bytes: GIB - MIB, end: GIB, holes: vec![5 * MIB..6 * MIB], hole_count: 1 };
     for (backup, name) in [(row(), OWN), (of_snapshot(), SHARED)] {
-        let found = judged(&backup, &[], Some(ObservedImage { held: held(), ..image(name) }), Some(meta()));
+        let found = judged(&backup, &[], Some(ObservedImage { extents: extents(), ..image(name) }), Some(meta()));
         assert_eq!(summary(&found), (Incomplete, vec!["hole"], vec![]));
         assert!(found.problems[0].text.contains("objects 1 to 1"), "{:?}", found.problems);
     }
     // Of a striped image it is only known that there is one.
-    let held = ExtentSummary { bytes: GIB - MIB, end: GIB, ..ExtentSummary::default() };
-    assert_eq!(summary(&judged(&row(), &[], Some(ObservedImage { held, ..image(OWN) }), Some(meta()))), (Incomplete, vec!["hole"], vec![]));
+    let extents = ExtentSummary { bytes: GIB - MIB, end: GIB, ..ExtentSummary::default() };
+    assert_eq!(
+        summary(&judged(&row(), &[], Some(ObservedImage { extents, ..image(OWN) }), Some(meta()))),
+        (Incomplete, vec!["hole"], vec![])
+    );
 }
 
 #[test]
@@ -487,7 +490,7 @@ fn who_has_the_image_open_is_at_work() {
         image
     };
     let half = ExtentSummary { bytes: MIB, end: MIB, ..ExtentSummary::default() };
-    let found = judged(&row(), &[], Some(open(ObservedImage { held: half, ..image(OWN) })), None);
+    let found = judged(&row(), &[], Some(open(ObservedImage { extents: half, ..image(OWN) })), None);
     assert!(found.busy && codes(&found.warnings) == ["image-open"]);
     assert!(judged(&row(), &[], Some(open(image(OWN))), Some(meta())).busy, "nobody writes to a copy that is done");
     // On a base, the writer may be one of this increment, which has no snapshot yet ...

@@ -201,7 +201,7 @@ impl Pass<'_> {
     fn read(&self, tip: &Member, objects: &[QueuedObject<'_>], block_size: Option<u64>, volume_end: u64) -> Totals {
         let ReadContext { options, capacity, driver, .. } = self.context;
         let worth = self.members.iter().map(|member| member.store.concurrency()).max().unwrap_or(1);
-        let most = options.readers(worth).min(capacity.readers());
+        let most = options.readers(worth).min(capacity.slots());
         let pieces: u64 = objects.iter().map(|item| item.object.length.div_ceil(PART)).sum();
         let threads = most.min(usize::try_from(pieces).unwrap_or(usize::MAX)).max(1);
         // Bytes that one digest takes in all objects that a pass holds: two for each thread (one being read and one queued), the next
