@@ -32,7 +32,7 @@ const SEE_HOLDERS: Duration = Duration::from_secs(2);
 
 /// Executes one plan.
 pub struct Executor<'a> {
-    /// Opens another session when the first one is lost, or does not suffice.
+    /// Opens another session if the first one is lost, or several are wanted.
     pub connect: Connect<'a>,
     /// What the database has.
     pub schema: &'a Schema,
@@ -40,9 +40,9 @@ pub struct Executor<'a> {
     pub census: &'a Census,
     /// How.
     pub options: Options,
-    /// Asked between units, never within one.
+    /// Whether to stop; asked between units, never within one.
     pub stop: &'a (dyn Fn() -> bool + Sync),
-    /// The last look at the storage before a unit that rests on a check.
+    /// Prechecks the storage before a unit that depends on a check.
     pub storage: &'a dyn Precheck,
     /// Receives what happens.
     pub progress: &'a mut dyn FnMut(Progress<'_>),

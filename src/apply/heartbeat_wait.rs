@@ -1,8 +1,8 @@
-//! Whether silence is silence: before anything is written that rests on it, whoever is said to be silent gets the time to beat.
+//! Waits for a heartbeat before the first change that depends on a silent service.
 //!
-//! A heartbeat bears the time of the clock of its own host. Where that is late by more than `service_down_time`, a working
-//! service looks dead for ever; but it goes on to beat, and a heart that has beaten since the plan was made is alive. So is a
-//! service whose row was removed: it makes its row again at its next beat.
+//! A heartbeat has the time of its own host's clock. If that clock is late by more than `service_down_time`, a working service always
+//! looks dead. But its heartbeats continue, and one after the plan was made proves that it is alive. The same holds for a service whose
+//! row was removed: it makes its row again at its next heartbeat.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;

@@ -1,8 +1,7 @@
-//! What changes of this program that came later leave to be seen of an earlier one. Pure.
+//! What later units of the log leave visible of an earlier unit. Pure.
 //!
-//! Where the log does not say what became of a unit, its rows are read. A row that a later unit has written shows that one's
-//! change: what the earlier one left of it shows in what the later one found. So units are gone through backwards, the last of
-//! the last run first.
+//! If the log does not say how a unit ended, its rows are read. A row that a later unit has written shows that unit's change; what the
+//! earlier unit left shows in what the later one found. So the log is read backwards, from the last unit of the last run.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -11,15 +10,15 @@ use crate::audit::{RunRecords, UnitHistory};
 use crate::domain::time::{parse, parse_rfc3339, seconds_between};
 use crate::domain::{Change, Image, Outcome, Table, Value};
 
-/// The column that several units of one run may move, each from where the one before left it.
+/// The column that several units of one run may change, each from the value that the one before left.
 pub(super) const COUNTER: &str = "num_dependent_backups";
 
 /// A row as it shows what an earlier unit did to it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct RowView {
-    /// The row; without `updated_at` where only a later unit of the same run knew it. `None` where it is gone.
+    /// The row, without `updated_at` if only a later unit of the same run knew it; `None` if it is gone.
     pub image: Option<Image>,
-    /// Columns that say nothing: a later unit, of which it is not known what became, was to write them.
+    /// Columns that prove nothing: a later unit whose outcome is not known was to write them.
     pub unreliable: BTreeSet<String>,
 }
 
@@ -29,8 +28,8 @@ impl RowView {
         Self { image, unreliable: BTreeSet::new() }
     }
 
-    /// Passes over what a unit of the same run that came before may have left in the row: an increment may have a smaller number than
-    /// the backup that it rests on, and counts there first. What the plan saw is not what this unit found then.
+    /// Marks as unreliable what an earlier unit of the same run may have left in the row. The unit of an increment may come before that of
+    /// its parent and change the parent's counter first, so that this unit did not find what the plan saw.
     pub fn without_earlier_units(mut self, intent: &Intent, first_writers: &FirstWriters) -> Self {
         let Some(image) = &self.image else { return self };
         let first = first_writers.get(&(image.table, image.id.clone())).filter(|first| first.unit < intent.unit);
@@ -39,7 +38,7 @@ impl RowView {
         if intent.changes.iter().any(is_own) {
             return self;
         }
-        // A time that none of the run's units can have left is a stranger's, and has to be seen.
+        // A time that no unit of the run can have written shows somebody else's change, so it must stay visible.
         let span = Window { from: first.from.clone(), ..window.clone() };
         if is_within(image.value("updated_at"), &span) {
             self.unreliable.extend([COUNTER, "updated_at"].map(str::to_owned));
@@ -52,14 +51,14 @@ impl RowView {
 #[derive(Debug, Default)]
 pub struct LaterUnits(HashMap<(Table, String), RowView>);
 
-/// By row the first unit of a run that wrote it, or may have.
+/// The first unit of a run that wrote a row, or may have, by row.
 pub type FirstWriters = HashMap<(Table, String), FirstWriter>;
 
 /// The first unit of a run to a row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FirstWriter {
     unit: usize,
-    /// When it was to write.
+    /// Its window.
     window: Option<Window>,
 }
 
@@ -79,7 +78,7 @@ pub fn first_writers(run: &RunRecords) -> FirstWriters {
 }
 
 impl LaterUnits {
-    /// What a row that is `now` like this shows of the units before those that were added.
+    /// What a row that is `now` like this shows of the units before the added ones.
     pub(super) fn seen(&self, table: Table, id: &str, now: Option<Image>) -> RowView {
         match self.0.get(&(table, id.to_owned())) {
             None => RowView::current(now),
@@ -87,7 +86,7 @@ impl LaterUnits {
         }
     }
 
-    /// Adds a unit; all that came after it, and none that came before it, must have been added already.
+    /// Adds a unit, after all later units and before all earlier ones.
     pub fn add(&mut self, unit: &UnitHistory, first_writers: &FirstWriters) {
         match unit.current_outcome() {
             Some(Outcome::Applied) => self.applied(unit, first_writers),

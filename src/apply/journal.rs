@@ -1,15 +1,15 @@
-//! Where the executor says what it is about to do and what came of it.
+//! The log as the executor sees it: intents before changes, outcomes after them.
 
 use crate::audit::AuditError;
 use crate::audit::record::Event;
 
 /// A record of events that is on disk once `sync` has returned.
 pub trait Journal {
-    /// Takes an event down; it may still be in memory.
+    /// Appends an event, perhaps only in memory.
     fn append(&mut self, event: Event) -> Result<(), AuditError>;
-    /// Hands everything taken down so far to the operating system: it outlives this process, if not yet a power cut.
+    /// Hands all appended events to the operating system: they survive this process, but not a power cut.
     fn flush(&mut self) -> Result<(), AuditError>;
-    /// Puts everything taken down so far onto the disk.
+    /// Writes all appended events to the disk.
     fn sync(&mut self) -> Result<(), AuditError>;
 }
 

@@ -29,7 +29,7 @@ impl LockedRows {
     pub fn read(reader: &mut Reader<'_>, rows: &UnitRows, lock: Lock, decides: bool) -> Result<Self, DbError> {
         let wanted: Vec<(Table, &str)> = rows.all().collect();
         let held: Vec<&str> = rows.held.iter().map(String::as_str).filter(|id| decides && *id != NO_VOLUME).collect();
-        let (rows, attachments) = reader.around(&wanted, lock, &held)?;
+        let (rows, attachments) = reader.rows_and_attachments(&wanted, lock, &held)?;
         let mut fresh = Self { attachments, ..Self::default() };
         for row in rows.into_iter().flatten() {
             match row {
@@ -41,7 +41,7 @@ impl LockedRows {
         Ok(fresh)
     }
 
-    /// Takes the rows as the units before would have left them, as a dry run has to.
+    /// Changes the rows to what the earlier units would have left, for a dry run.
     pub fn assume(&mut self, overlay: &Overlay) {
         let of = |table: Table, id: &str| overlay.get(&(table, id.to_owned()));
         let text = |image: &Image, column: &str| image.value(column).as_text().map(str::to_owned);
@@ -84,7 +84,7 @@ impl LockedRows {
         }
     }
 
-    /// Why a row that a unit changes cannot be; decided over again, a repair finds that out itself.
+    /// Why a row of an undo cannot be changed. A repair finds that out when it decides again.
     pub fn unfit(&self, unit: &Unit) -> Option<String> {
         let of = |image: &Image| match image.table {
             Table::Backups => self.backup(&image.id).and_then(|row| row.unfit.clone()),
@@ -94,7 +94,7 @@ impl LockedRows {
         unit.before.iter().find_map(of)
     }
 
-    /// Compares the rows with what the plan saw, or with what this run itself made of them since.
+    /// Compares the rows with the plan's images, or with what this run has written since.
     pub fn compare(&self, unit: &Unit, overlay: &Overlay, columns: ColumnSet) -> Result<Vec<Image>, Vec<Moved>> {
         let (mut now, mut moved) = (Vec::new(), Vec::new());
         for planned in &unit.before {

@@ -1,9 +1,9 @@
-//! Carries out a plan, a unit a transaction, and tells the truth about each.
+//! Executes a plan, one transaction for each unit, and reports exactly what became of it.
 //!
-//! May use `plan`, `audit`, `scan`, `db` and `domain`. Whoever is said to be silent gets the time to beat; then the order of
-//! events in a batch of units is always the same:
-//! a last look at the storage of those that rest on a check; intents into the log and onto the disk; then for each unit a transaction in which its rows are locked, read,
-//! compared with the plan, decided over again, changed under guard and read back; then the outcomes into the log.
+//! May use `plan`, `audit`, `scan`, `db` and `domain`. First it waits for a heartbeat of the services that the plan takes for silent. Then
+//! every batch of units goes through the same steps: a storage recheck of the units that depend on a check; intents into the log and onto
+//! the disk; for each unit a transaction in which its rows are locked, read, compared with the plan, decided again, changed under guard and
+//! read back; outcomes into the log.
 
 mod batch;
 mod executor;

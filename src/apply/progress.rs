@@ -4,7 +4,7 @@ use crate::audit::AuditError;
 use crate::db::DbError;
 use crate::domain::{Tally, UnitResult};
 
-/// What happens while a run goes on, for whoever shows it.
+/// What happens during a run, for display.
 #[derive(Debug)]
 pub enum Progress<'a> {
     /// A unit has ended.
@@ -23,7 +23,7 @@ pub enum Progress<'a> {
         /// How much longer, in whole seconds.
         seconds: u64,
     },
-    /// Another session could not be had; the run goes on with those that there are.
+    /// Another session could not be opened; the run continues with fewer.
     FewerSessions(&'a DbError),
 }
 
@@ -34,11 +34,11 @@ pub enum Failure {
     LogBefore(AuditError),
     /// The log could not be completed after changes were made.
     LogAfter(AuditError),
-    /// The database is out of reach, or refuses everything alike.
+    /// The database is unreachable, or refuses everything.
     Database(DbError),
-    /// One unit after the other failed for want of a lock.
+    /// Too many units in a row failed to get a lock.
     LockedOut(DbError),
-    /// A signal asked for an end.
+    /// A signal ended it.
     Interrupted,
 }
 
@@ -49,9 +49,9 @@ pub struct Run {
     pub results: Vec<UnitResult>,
     /// Why it stopped early, if it did.
     pub failure: Option<Failure>,
-    /// Every unit that failed did so for want of a lock.
+    /// Every unit that failed did so because it could not get a lock.
     pub locks_only: bool,
-    /// Who held the lock that a unit could not get, as far as the server tells: a sentence each; hostile text.
+    /// Who held the lock that a unit could not get, if the server reports it: a sentence each; hostile text.
     pub lock_holders: Vec<String>,
 }
 

@@ -12,7 +12,7 @@ use crate::scan::{backup_case, counter_case, snapshot_case, volume_case};
 /// What became of a unit's plan.
 #[derive(Debug)]
 pub enum Recheck {
-    /// It stands: these are the rows now and the changes to make.
+    /// It is still valid: these are the rows now and the changes to make.
     Valid {
         /// The rows to change, as they are now.
         now: Vec<Image>,
@@ -45,11 +45,11 @@ pub fn decide_again(facts: &LockedFacts<'_>, check: Option<&CheckResult>, situat
     }
 }
 
-/// Holds a decision made again against the plan's.
+/// Compares a decision made again with the plan's.
 pub fn same_decision(unit: &Unit, finding: Option<Finding>, run: &Written) -> Result<Vec<Change>, Recheck> {
     let Some(finding) = finding else {
         if unit.counter {
-            return Err(Recheck::OtherDecision("its counter can be right by now, so there is nothing to change any more".to_owned()));
+            return Err(Recheck::OtherDecision("its counter can be right by now: nothing to change".to_owned()));
         }
         return Err(Recheck::Refused("an operation that explains its status is still pending".to_owned()));
     };
@@ -72,7 +72,7 @@ pub fn same_decision(unit: &Unit, finding: Option<Finding>, run: &Written) -> Re
     };
     if essence(&changes) != essence(&unit.changes) {
         return Err(Recheck::OtherDecision(
-            "the rows around it have changed, and other changes would be right now; make a new plan".to_owned(),
+            "related rows have changed, and the plan's changes are no longer right; make a new plan".to_owned(),
         ));
     }
     Ok(changes)

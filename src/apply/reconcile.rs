@@ -42,7 +42,7 @@ pub enum Standing {
     Before,
     /// Neither.
     Neither,
-    /// No row tells.
+    /// No row shows it.
     Hidden,
 }
 
@@ -75,8 +75,8 @@ impl Sent<'_> {
     }
 }
 
-/// Reads the rows of a transaction whose COMMIT was not answered a moment ago, and holds them against what they were `before` and
-/// what it read itself `after` its changes.
+/// Reads the rows of a transaction whose COMMIT was just sent and not answered, and compares them with the rows `before` and `after` its
+/// changes, as it read them itself.
 pub fn settle_rows(
     session: &mut dyn Session,
     schema: &Schema,
@@ -181,8 +181,8 @@ pub fn current(reader: &mut Reader<'_>, table: Table, id: &str, lock: Lock) -> R
     Ok(reader.row(table, id, lock)?.map(|row| row.image(columns)))
 }
 
-/// The rows that tell, by their places. All of a transaction or nothing of it: any of its rows is proof. A parent's counter is not
-/// always one, because others may have moved it on; where another column tells, that is the one to go by.
+/// The rows that show the outcome, by their places. A transaction is applied as a whole or not at all, so any of its rows is proof. A
+/// parent's counter may not be, because others may have changed it: if another column shows the outcome, that one counts.
 fn telling(before: &[Image], after: &[Image], seen: &[RowView]) -> Vec<usize> {
     let rows = |counters: bool| -> Vec<usize> {
         let tells = |(before, (after, seen)): (&Image, (&Image, &RowView))| {
@@ -209,8 +209,8 @@ fn compare(before: &[Image], after: &[Image], seen: &[RowView], telling: &[usize
     }
 }
 
-/// Whether a row is like this image, as far as it can be said. Decided over again, a unit may have given another reason than its
-/// intent.
+/// Whether a row is like this image, in the columns that prove something. A unit that was decided again may have given another reason
+/// than its intent.
 fn agrees(want: &Image, seen: &RowView) -> bool {
     let Some(found) = &seen.image else { return false };
     want.columns.iter().all(|(column, value)| {
@@ -221,16 +221,16 @@ fn agrees(want: &Image, seen: &RowView) -> bool {
     })
 }
 
-/// Whether this is a `fail_reason` that nobody but this program writes.
+/// Whether only this program writes such a `fail_reason`.
 fn is_our_reason(value: &Value) -> bool {
     value.as_text().is_some_and(|text| text.starts_with(concat!(env!("CARGO_PKG_NAME"), ": ")))
 }
 
-/// Why it is not sure that it was this unit which left its rows as its intent wanted them; `None` where it is.
+/// Why it is not certain that this unit left its rows as its intent wanted them; `None` if it is.
 fn doubt_over(intent: &Intent, seen: &[RowView], telling: &[usize]) -> Option<String> {
     let signed = intent.changes.iter().any(|change| is_signature(change, intent, seen));
     let Some(window) = &intent.window else {
-        // An old log; of what may have happened since nothing is known.
+        // An old log, which does not limit the time of the change.
         return (!signed).then(|| "the log, of an older version, does not say when it was to write them".to_owned());
     };
     for found in telling.iter().filter_map(|at| seen.get(*at)?.image.as_ref()) {
@@ -241,11 +241,11 @@ fn doubt_over(intent: &Intent, seen: &[RowView], telling: &[usize]) -> Option<St
             return Some(format!("{} {} was written at {at}, and the run wrote between {from} and {until}", found.table, found.id));
         }
     }
-    // The time alone does not do: a person may set right within minutes what a killed run did not come to.
+    // The time alone is no proof: a person may repair within minutes what a killed run did not reach.
     (!signed).then(|| "nothing in them bears the mark of this program, and the log does not have them as the run left them".to_owned())
 }
 
-/// Whether a change, as it is found, is one that nobody else makes: our own words, or a backup that is `creating` again.
+/// Whether only this program makes such a change: its own `fail_reason`, or a backup that is `creating` again.
 fn is_signature(change: &Change, intent: &Intent, seen: &[RowView]) -> bool {
     let of = |image: &&Image| image.table == change.table && image.id == change.id;
     let Some(found) = seen.iter().filter_map(|seen| seen.image.as_ref()).find(of) else { return false };

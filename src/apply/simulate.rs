@@ -1,4 +1,4 @@
-//! What a plan's units will find of the rows that those before them change.
+//! The units of a plan as the units before them will leave their rows.
 //!
 //! In a plan each unit is as if it were alone: two increments of one parent both move its counter from where it is now. The
 //! executor decides over each again when its turn has come. Where nobody does, as in a script for the server's own client, the
@@ -17,21 +17,21 @@ use crate::domain::{Change, ColumnSet, FindingKind, Image, Table, Value};
 use crate::plan::Unit;
 use crate::scan::Census;
 
-/// What will be left of a unit when its turn has come.
+/// What becomes of a unit after those before it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SimulatedOutcome {
-    /// It is carried out.
+    /// It is executed.
     Runs,
-    /// Those before it have put right what it is about.
+    /// The units before it have already repaired its row.
     Unneeded,
-    /// Another row would have to change with it by then, and the unit does not change that.
+    /// A further row would have to change with it, and the unit does not change that row.
     Incomplete,
 }
 
-/// A unit as its turn will find it, if all before it were applied.
+/// A unit as it will be if all units before it were applied.
 #[derive(Debug, Clone)]
 pub struct SimulatedUnit {
-    /// Whether it is carried out at all.
+    /// Whether it is executed at all.
     pub outcome: SimulatedOutcome,
     /// The rows that it changes, as the units before have left them.
     pub before: Vec<Image>,

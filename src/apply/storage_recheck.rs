@@ -1,7 +1,7 @@
-//! The last look at the storage before a unit is changed.
+//! The storage recheck: a precheck of everything that a unit's decision depends on, just before it is changed.
 //!
-//! A decision that rests on a check rests on what the storage was like then, which may be hours ago. How the storage is
-//! reached is the caller's: here is only which units need the look, and what becomes of them.
+//! A check may be hours old when its decision is applied. The caller reaches the storage; this module knows which units need a precheck,
+//! and what follows from it.
 
 use std::collections::HashMap;
 
@@ -9,13 +9,13 @@ use crate::domain::status::{CREATING, ERROR};
 use crate::domain::{CheckResult, CheckVerdict, Evidence, EvidenceCode, FindingKind, Look};
 use crate::plan::{Plan, Purpose, Unit};
 
-/// Looks at the storage of backups, each of them with the check that its unit rests on; ends in bounded time.
+/// Prechecks the storage of backups, each with the check that its unit depends on, in bounded time.
 pub trait Precheck {
-    /// One answer for each, in their order.
+    /// Returns one answer for each check, in their order.
     fn precheck(&self, checks: &[&CheckResult]) -> Vec<Look>;
 }
 
-/// What a unit's decision rests on, if the storage has a say in it.
+/// The check that a unit's decision depends on, if it depends on one.
 pub fn deciding_check<'p>(plan: &'p Plan, unit: &Unit) -> Option<&'p CheckResult> {
     let is_pending = unit.kind == FindingKind::Backup && matches!(unit.status.as_deref(), Some(CREATING | ERROR));
     let check = plan.check_of(unit).filter(|_| plan.purpose == Purpose::Repair && is_pending)?;
@@ -23,12 +23,12 @@ pub fn deciding_check<'p>(plan: &'p Plan, unit: &Unit) -> Option<&'p CheckResult
     (check.verdict != CheckVerdict::Unverifiable).then_some(check)
 }
 
-/// What was seen of a batch's units, by their numbers.
+/// The prechecks of a batch's units, by their numbers.
 #[derive(Debug, Default)]
 pub struct StorageRechecks(HashMap<usize, (Look, String)>);
 
 impl StorageRechecks {
-    /// Looks at the storage of all units of a batch that rest on it.
+    /// Prechecks all units of a batch that depend on a check.
     pub fn of(storage: &dyn Precheck, plan: &Plan, batch: &[Unit]) -> Self {
         let (units, checks): (Vec<&Unit>, Vec<&CheckResult>) =
             batch.iter().filter_map(|unit| Some((unit, deciding_check(plan, unit)?))).unzip();
@@ -40,7 +40,7 @@ impl StorageRechecks {
         Self(seen.map(|((unit, check), look)| (unit.number, (look, check.checked_at.clone()))).collect())
     }
 
-    /// Why a unit is not to be changed any more.
+    /// Why a unit must not be changed any more.
     pub fn change_of(&self, unit: &Unit) -> Option<String> {
         match self.0.get(&unit.number)? {
             (Look::Moved(what), at) => {
@@ -50,18 +50,18 @@ impl StorageRechecks {
         }
     }
 
-    /// What the audit log is to say about it.
+    /// The evidence for the audit log.
     pub fn evidence(&self, unit: &Unit) -> Option<Evidence> {
         let (look, at) = self.0.get(&unit.number)?;
         Some(match look {
             Look::Same => Evidence::new(
                 EvidenceCode::StorageUnchanged,
-                format!("looked at once more just before the change: as it was checked at {at}"),
+                format!("prechecked just before the change: unchanged since the check at {at}"),
             ),
             Look::Moved(what) => Evidence::new(EvidenceCode::StorageMoved, format!("has changed since it was checked at {at}: {what}")),
             Look::Unseen(why) => Evidence::new(
                 EvidenceCode::StorageNotSeenAgain,
-                format!("could not be looked at once more just before the change ({why}); what it was at {at} was relied on"),
+                format!("could not be prechecked just before the change ({why}); the check at {at} was relied on"),
             ),
         })
     }

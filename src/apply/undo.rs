@@ -1,4 +1,4 @@
-//! The reverse plan of a run: puts back what it wrote, where nobody has touched it since.
+//! The reverse plan of a run: restores what it wrote, unless the rows were changed since.
 
 use thiserror::Error;
 
@@ -11,9 +11,9 @@ use crate::plan::Unit;
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum UndoError {
     /// It changed nothing.
-    #[error("run {0} changed nothing that could be put back")]
+    #[error("run {0} changed nothing that can be undone")]
     Nothing(String),
-    /// Of some units it is not known what became, and nobody has looked yet.
+    /// The outcome of some units is not known, and they were not reconciled yet.
     #[error("run {run} has units whose outcome is not known ({open}); settle them first with `history reconcile`")]
     Open {
         /// The run.
@@ -21,9 +21,9 @@ pub enum UndoError {
         /// How many.
         open: usize,
     },
-    /// All that it may have changed was looked at, and stays unknown.
+    /// All units that it may have changed were reconciled, and their outcome stays unknown.
     #[error(
-        "what became of the units of run {run} stays unknown ({unknown}), and there is nothing else to put back; see `history show {run}`"
+        "the outcome of all units of run {run} that it may have applied stays unknown ({unknown}), so nothing can be undone; see `history show {run}`"
     )]
     Unknown {
         /// The run.
@@ -33,22 +33,22 @@ pub enum UndoError {
     },
 }
 
-/// What there is to put back of a run.
+/// What can be restored of a run.
 #[derive(Debug)]
 pub struct Undo<'a> {
     /// In reverse order.
     pub units: Vec<Unit>,
-    /// Units that were looked at and of which it stays unknown whether they were changed: these have to be left alone.
+    /// Units that were reconciled and whose outcome stays unknown: they must not be changed.
     pub unknown: Vec<&'a UnitHistory>,
 }
 
-/// The units that put back what a run wrote.
+/// The units that restore what a run wrote.
 pub fn undo_units<'a>(run: &str, recorded: impl DoubleEndedIterator<Item = &'a UnitHistory>) -> Result<Undo<'a>, UndoError> {
     let (mut units, mut unknown, mut open) = (Vec::new(), Vec::new(), 0);
     for entry in recorded.rev() {
         match entry.current_outcome() {
             Some(Outcome::Applied) => units.extend(reverse(entry)),
-            // To look once more would show the same.
+            // Reading the rows once more would show the same.
             Some(Outcome::Unknown) if entry.settled.is_some() => unknown.push(entry),
             None | Some(Outcome::Unknown) => open += 1,
             Some(_) => {}
@@ -63,7 +63,7 @@ pub fn undo_units<'a>(run: &str, recorded: impl DoubleEndedIterator<Item = &'a U
     }
     for (index, unit) in units.iter_mut().enumerate() {
         unit.number = index + 1;
-        unit.evidence = vec![Evidence::new(EvidenceCode::Undo, format!("run {run} changed it, and it is to be put back"))];
+        unit.evidence = vec![Evidence::new(EvidenceCode::Undo, format!("run {run} changed it, and it is to be restored"))];
     }
     Ok(Undo { units, unknown })
 }

@@ -1,7 +1,7 @@
 //! Whether an undo would take a backup away from under increments that were begun on it since.
 //!
-//! An undo decides nothing and puts back. But a backup that a run made available is there for Cinder to make increments on, and
-//! one does not touch its parent's row before it is finished: no guard shows it.
+//! An undo decides nothing, it restores. But Cinder may make increments on a backup that a run made available, and an increment does not
+//! change its parent's row before it is finished: no guard shows it.
 
 use crate::db::DbError;
 use crate::domain::status::{AVAILABLE, CREATING, ERROR};
@@ -14,7 +14,7 @@ use crate::scan::Reader;
 /// be older than the run.
 const LATE_CLOCK: i64 = 3_600;
 
-/// Why a unit of an undo must not be carried out; `None` where nothing rests on what it takes back, but what did before.
+/// Why a unit of an undo must not be executed; `None` if no increment was made on its backup since the run.
 pub fn begun_since(reader: &mut Reader<'_>, plan: &Plan, unit: &Unit) -> Result<Option<String>, DbError> {
     for change in unit.changes.iter().filter(|change| takes_back(change)) {
         let children = reader.children(std::slice::from_ref(&change.id))?;
@@ -47,7 +47,7 @@ fn may_be_new(child: &Backup, change: &Change, plan: &Plan) -> bool {
         return false;
     }
     let down_time = plan.policy.thresholds.service_down_time_seconds;
-    // One in error rests on nothing.
+    // An increment in error does not need its parent.
     let unlikely = change.to.as_text() == Some(CREATING) && child.status.as_deref() != Some(ERROR);
     let late = if unlikely { down_time.max(LATE_CLOCK) } else { down_time };
     let rows = plan.units.iter().flat_map(|unit| &unit.before).filter(|row| row.table == Table::Backups && row.id == change.id);

@@ -26,7 +26,7 @@ use crate::domain::{Backup, Change, FindingKind, Image, Moved, Outcome, Services
 use crate::plan::{Plan, Purpose, Unit};
 use crate::scan::{Census, Lock, Reader, row_in};
 
-/// Heartbeats older than this are looked at anew before a unit begins: a service may have come back.
+/// Heartbeats older than this are read again before a unit begins: a service may have come back.
 const SITUATION_MAX_AGE: Duration = Duration::from_secs(2);
 
 /// How often a unit is tried if it cannot get a lock: each try waits for the lock time-out.
@@ -65,7 +65,7 @@ impl TimedSituation {
         self.at.elapsed() > SITUATION_MAX_AGE
     }
 
-    /// When a unit whose intent is written now writes, and when its cinder-backup last beat before that.
+    /// The window of a unit whose intent is written now, and the last heartbeat of its cinder-backup before that.
     pub fn window(&self, unit: &Unit) -> Window {
         let services = &self.situation.services;
         let row = unit.before.iter().find(|image| image.table == Table::Backups && image.id == unit.id);
@@ -134,10 +134,10 @@ impl Worker<'_> {
         self.options.mode == Mode::Write && self.begun.elapsed() > self.options.begins_within
     }
 
-    /// Looks at the clock and the heartbeats, on another session where the first one is lost.
+    /// Reads the clock and the heartbeats, on another session if the first one is lost.
     pub fn read_situation(&self, session: &mut Box<dyn Session>) -> Result<TimedSituation, DbError> {
         // A proxy that sends single SELECTs to replicas leaves those of a transaction that may write with the primary; on a replica that
-        // lags, whoever beats would be silent. A file has no replicas, and such a transaction would keep others from writing.
+        // lags, every service would look silent. A file has no replicas, and such a transaction would keep others from writing.
         let at_primary = self.options.mode == Mode::Write && session.server().engine != Engine::Sqlite;
         let look = |session: &mut Box<dyn Session>| {
             if at_primary {
@@ -249,8 +249,7 @@ impl Worker<'_> {
             return roll_back(session, UnitEnd { outcome: Outcome::Planned, reason: None, moved: Vec::new(), transaction });
         }
         if self.begun.elapsed() > WRITES_WITHIN {
-            let why =
-                format!("the time to write that its record in the audit log gives it ({} s) is over; try again", WRITES_WITHIN.as_secs());
+            let why = format!("its time to write by the audit log ({} s) is over; try again", WRITES_WITHIN.as_secs());
             return roll_back(session, UnitEnd::unchanged(Outcome::Failed, why));
         }
         self.write(session, job.unit, now, changes)
@@ -303,8 +302,8 @@ impl Worker<'_> {
         let columns = self.plan.columns;
         let rows = by_row(&changes);
         let reader = Reader { session: session.as_mut(), schema: self.schema };
-        // All UPDATEs, and then the look at what became of their rows: a trigger on one may write another. That a later one runs
-        // although an earlier one matched nothing does no harm: all answers are looked at before anything is committed.
+        // All UPDATEs before their rows are read back: a trigger on one may write another. A later UPDATE may run although an earlier one
+        // matched nothing; that is harmless, because all answers are checked before COMMIT.
         let mut steps = Vec::with_capacity(rows.len() * 2);
         for ((table, id), row_changes) in &rows {
             let Some(image) = now.iter().find(|image| image.table == *table && image.id == *id) else {
@@ -330,7 +329,7 @@ impl Worker<'_> {
             match found {
                 Some(found) if row_changes.iter().all(|change| *found.value(&change.column) == change.to) => after.push(found),
                 _ => {
-                    let why = format!("the database did not store {table} {id} as it was told to");
+                    let why = format!("the database did not store the new values of {table} {id}");
                     return roll_back(session, UnitEnd::unchanged(Outcome::Failed, why));
                 }
             }
@@ -358,7 +357,7 @@ impl Worker<'_> {
         }
     }
 
-    /// After a COMMIT without an answer: opens another session and looks. Never writes.
+    /// After a COMMIT without an answer: reads the rows on another session. Never writes.
     fn settle(&self, session: &mut Box<dyn Session>, written: &Transaction, lost: &DbError, unit: usize) -> Settlement {
         let mut last = lost.clone();
         let sent = Sent { to: written.sent_to.as_deref(), until: self.until, is_over: false };
@@ -399,22 +398,22 @@ impl Worker<'_> {
     }
 }
 
-/// The host whose cinder-backup would be at work on a backup. A deletion that has failed is over, whatever beats.
+/// The host whose cinder-backup would work on a backup; none for a failed deletion, on which no service works any more.
 fn host_at_work(backup: &Backup) -> Option<&str> {
     backup.host.as_deref().filter(|_| backup.status.as_deref() != Some(ERROR_DELETING))
 }
 
-/// A heart that has beaten since the plan was made is alive, however far its clock lags behind the database's.
+/// Why a host is alive after all: a heartbeat since the plan was made proves it, however late the host's clock is.
 fn heartbeat_since_plan(plan: &Plan, host: &str, situation: &Situation) -> Option<String> {
     if plan.policy.assume_dead.covers(host) {
         return None;
     }
     let Some(then) = plan.heartbeats.get(host) else {
-        return Some(format!("the plan does not say when cinder-backup on {host} last beat; make a new one"));
+        return Some(format!("the plan has no last heartbeat of cinder-backup on {host}; make a new plan"));
     };
     let now = situation.services.last_beat(host);
     (!is_same_moment(now.as_deref(), then.as_deref()))
-        .then(|| format!("cinder-backup on {host} has beaten since the plan was made; scan again"))
+        .then(|| format!("cinder-backup on {host} has sent a heartbeat since the plan was made; scan again"))
 }
 
 /// The last check before anything is written: only changes in the table of changes pass, whatever led to them.
@@ -427,7 +426,7 @@ fn only_allowed(changes: Vec<Change>, now: &[Image], direction: Direction) -> Re
         let Change { table, column, id, .. } = change;
         return Err(Recheck::Refused(format!("the change of {table}.{column} of {id} is not one that this program makes")));
     }
-    if changes.is_empty() { Err(Recheck::Refused("there is nothing to change".to_owned())) } else { Ok(changes) }
+    if changes.is_empty() { Err(Recheck::Refused("nothing to change".to_owned())) } else { Ok(changes) }
 }
 
 fn roll_back(session: &mut Box<dyn Session>, end: UnitEnd) -> Result<UnitEnd, DbError> {

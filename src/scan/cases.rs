@@ -3,24 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::active::{ActiveBackups, volumes_of};
 use super::census::Census;
 use crate::domain::decide::{BackupCase, Children, CounterCase, Peer, SnapshotCase, VolumeCase};
 use crate::domain::id::same;
-use crate::domain::status::{AVAILABLE, BACKING_UP, CREATING, DELETING, ERROR, NO_VOLUME, RESTORING, RESTORING_BACKUP};
+use crate::domain::status::{AVAILABLE, BACKING_UP, CREATING, DELETING, ERROR, RESTORING, RESTORING_BACKUP};
 use crate::domain::{Attachment, Backup, CheckResult, ColumnSet, Evidence, Policy, Snapshot, Volume};
-
-/// The active backups (`creating`, `restoring`, `deleting`, NULL) by the rows that they use.
-pub trait ActiveBackups {
-    /// Those that are made of a volume or restored to it.
-    fn of_volume(&self, id: &str) -> Vec<&Backup>;
-    /// Those that are made of a snapshot.
-    fn of_snapshot(&self, id: &str) -> Vec<&Backup>;
-    /// Those that are being restored.
-    fn restoring(&self) -> Vec<&Backup>;
-    /// Whether a backup holds its volume while it is created. From Pike on, the backup of a snapshot holds only the snapshot, before only
-    /// the volume; the snapshot's status tells which.
-    fn holds_volume(&self, backup: &Backup) -> bool;
-}
 
 /// The rows that one decision depends on, beside the row that it is about.
 ///
@@ -113,11 +101,6 @@ pub fn may_become_available(check: Option<&CheckResult>, policy: &Policy) -> boo
 /// Whether a check of its storage has a say in the status of a backup.
 pub fn has_data_to_check(backup: &Backup) -> bool {
     matches!(backup.status.as_deref(), Some(CREATING | ERROR))
-}
-
-/// The volumes that a backup is made of or restored to. All unfinished imports name the same volume, which does not exist.
-pub fn volumes_of(backup: &Backup) -> impl Iterator<Item = &String> {
-    [&backup.volume_id, &backup.restore_volume_id].into_iter().flatten().filter(|volume| *volume != NO_VOLUME)
 }
 
 /// The other active backups that may use a volume or snapshot of this one, in the order of their ids.

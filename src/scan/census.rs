@@ -1,14 +1,14 @@
 //! What one pass over `backups` keeps.
 //!
-//! Of the live rows only those are kept that something can follow from: the active ones, those that are asked for, and
-//! those that name temporary things. Of a chain's members 32 bytes remain. So memory follows the trouble, not the table.
+//! It keeps the live rows that a finding can follow from: active and selected backups, and those with temporary volumes or snapshots. Of
+//! every other member of a chain it keeps 32 bytes. So memory grows with the findings, not with the table.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use super::cases::{ActiveBackups, volumes_of};
+use super::active::{ActiveBackups, volumes_of};
 use super::names;
 use super::reader::Reader;
 use crate::db::DbError;
@@ -88,7 +88,7 @@ impl Census {
         Ok(census)
     }
 
-    /// Counts a live backup, of which no more than what is counted has to be there; says whether it is to be kept.
+    /// Counts a live backup, which needs only the columns that are counted; whether to keep it.
     fn count(&mut self, backup: &Backup, selection: &Selection, chains: bool) -> bool {
         self.live += 1;
         self.matched.note(selection, backup.status.as_deref(), backup.project_id.as_deref(), backup.volume_id.as_deref());
@@ -118,7 +118,7 @@ impl Census {
             || (!selection.backups.is_empty() && selection.names(backup))
     }
 
-    /// Keeps a whole row, if something can follow from it.
+    /// Keeps a whole row if a finding can follow from it.
     fn keep(&mut self, backup: Backup, selection: &Selection) {
         let selected = selection.takes(&backup);
         if has_temporaries(&backup) && selection.takes_inconsistent(&backup) && !selected {
@@ -148,8 +148,8 @@ impl Census {
         self.kept.insert(backup.id.clone(), backup);
     }
 
-    /// Which backups were named: every name must be that of one, and of one only. An id is that of its own backup, whatever
-    /// others are called. From now on only these are selected.
+    /// Resolves ids and names to ids: every name must belong to exactly one backup, and an id always means its own backup. From then on
+    /// only these backups are selected.
     pub fn resolve(&mut self, selection: &Selection) -> Result<Selection, String> {
         let named = self.kept.values().chain(&self.idle).filter(|backup| selection.names(backup));
         let ids = names::resolve(&selection.backups, named)?;

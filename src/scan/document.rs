@@ -1,4 +1,4 @@
-//! What `scan` answers, as other programs read it.
+//! The document of `scan`, for other programs.
 
 use serde::Serialize;
 
@@ -17,7 +17,7 @@ codes! {
     }
 }
 
-/// Something worth knowing that is about no single row.
+/// A notice that is not about a single row.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Notice {
     /// A stable code such as `clock-ahead`.
@@ -71,11 +71,11 @@ pub struct ScanDocument {
     pub database: DatabaseInfo,
     /// The database's clock, RFC 3339.
     pub taken_at: String,
-    /// The spans that verdicts rest on.
+    /// The time spans that verdicts depend on.
     pub thresholds: Thresholds,
     /// What was found, the oldest first; with `--limit` no more than that.
     pub findings: Vec<Finding>,
-    /// What else is worth knowing.
+    /// Further notices.
     pub notices: Vec<Notice>,
     /// How many findings have which verdict, those that `--limit` left out among them.
     pub summary: Summary,

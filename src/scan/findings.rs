@@ -1,4 +1,4 @@
-//! One scan: the census, the rows around what it kept, and the decisions.
+//! One scan: the census, the related rows of what it kept, and the decisions.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::rc::Rc;
@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use super::cases::{ActiveBackups, Facts, backup_case, counter_case, has_data_to_check, snapshot_case, snapshot_explainers, volume_case};
+use super::active::ActiveBackups;
+use super::cases::{Facts, backup_case, counter_case, has_data_to_check, snapshot_case, snapshot_explainers, volume_case};
 use super::census::Census;
 use super::document::{Notice, NoticeCode, ScanDocument, Summary};
 use super::reader::Reader;
@@ -25,10 +26,10 @@ use crate::domain::{
 /// Why a scan could not be made.
 #[derive(Debug, Error)]
 pub enum ScanError {
-    /// The database would not.
+    /// The database failed.
     #[error(transparent)]
     Db(#[from] DbError),
-    /// A backup was named that is not there, or that is several.
+    /// A named backup does not exist, or the name is not unique.
     #[error("{0}")]
     Selection(String),
 }
@@ -56,11 +57,11 @@ pub struct ScanRequest<'a> {
     pub selection: &'a Selection,
     /// Which rows to keep.
     pub kept: KeptRows,
-    /// What is known of the storage of some backups; where there is any, decisions rest on it.
+    /// Checks of the storage of some backups; the decisions on these backups depend on them.
     pub checks: &'a Checks,
     /// The storage was storage_checked at, so that no backup is given up whose data was not.
     pub storage_checked: bool,
-    /// The backups that will be repaired, by id, where that is not all that can be: what the others hold, they keep.
+    /// The ids of the backups that will be repaired, if not all: the others keep their rows.
     pub only: Option<&'a BTreeSet<String>>,
 }
 
@@ -85,7 +86,7 @@ pub struct Scan {
     pub matched: Matched,
     /// The ids of the backups that were named.
     pub named: BTreeSet<String>,
-    /// Some proposal holds only if other backups are repaired before: whoever leaves some out has to ask again, and say so in
+    /// Some proposal holds only if other backups are repaired first. To leave some out, scan again with the others in
     /// [`ScanRequest::only`].
     pub counts_on_others: bool,
 }
@@ -208,7 +209,7 @@ impl<'a> Findings<'a> {
         ScanFacts { census: self.census, related, repaired, situation: self.situation, policy: self.policy }
     }
 
-    /// Everything that is wanted: the oldest first, what has no age (contradictions) last.
+    /// Makes all findings: the oldest first, those without an age (contradictions) last.
     fn all(&mut self, reader: &mut Reader<'_>) -> Result<(), DbError> {
         self.backups(reader)?;
         self.volumes(reader)?;

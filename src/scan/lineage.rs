@@ -1,4 +1,4 @@
-//! The backups that backups rest on.
+//! The ancestors of backups.
 
 use std::borrow::Borrow;
 use std::collections::{HashMap, HashSet};
@@ -11,7 +11,7 @@ use crate::domain::Backup;
 /// No chain is longer; Cinder itself would have to read every member of it for a restore.
 const LONGEST: usize = 10_000;
 
-/// For each backup its ancestors, the nearest first, as far as they are live; read a generation at a time.
+/// Reads the live ancestors of each backup, the nearest first, a generation at a time.
 ///
 /// They are shared: copies would grow with the square of a chain's length.
 pub fn ancestors(reader: &mut Reader<'_>, backups: &[Backup]) -> Result<Vec<Vec<Arc<Backup>>>, DbError> {
@@ -33,12 +33,12 @@ pub fn ancestors(reader: &mut Reader<'_>, backups: &[Backup]) -> Result<Vec<Vec<
     Ok(backups.iter().map(|backup| chain(backup, |id| known.get(id).and_then(Option::as_ref)).into_iter().cloned().collect()).collect())
 }
 
-/// A backup's ancestors, the nearest first, as far as they are known.
+/// A backup's known ancestors, the nearest first.
 pub fn chain<'b, B: Borrow<Backup>>(backup: &'b Backup, known: impl Fn(&str) -> Option<&'b B>) -> Vec<&'b B> {
     let mut list = Vec::new();
     let mut seen: HashSet<&str> = HashSet::from([backup.id.as_str()]);
     let mut next = backup.parent_id.as_deref();
-    // A chain that comes back to itself ends where it does.
+    // A chain that leads back to itself ends there.
     while let Some(parent) = next.filter(|id| seen.insert(id)).and_then(&known) {
         list.push(parent);
         let parent: &Backup = parent.borrow();

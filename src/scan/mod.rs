@@ -1,7 +1,8 @@
-//! From the database to findings: reads the rows that a decision rests on, a batch at a time, and has [`crate::domain::decide`] judge.
+//! From the database to findings: reads the rows that decisions depend on, in batches, and decides with [`crate::domain::decide`].
 //!
 //! May use `db` and `domain`. Everything is read in one transaction that the database holds read-only.
 
+mod active;
 mod cases;
 mod census;
 mod document;
@@ -11,9 +12,9 @@ pub mod names;
 pub mod reader;
 mod related_rows;
 
+pub use active::{ActiveBackups, volumes_of};
 pub use cases::{
-    ActiveBackups, Facts, backup_case, counter_case, explainers, may_become_available, peers, snapshot_case, snapshot_explainers,
-    volume_case, volumes_of,
+    Facts, backup_case, counter_case, explainers, may_become_available, peers, snapshot_case, snapshot_explainers, volume_case,
 };
 pub use census::Census;
 pub use document::{Notice, NoticeCode, ScanDocument, Summary};

@@ -1,14 +1,14 @@
-//! Which backups are meant by what a person typed: ids or display names.
+//! Resolves what a person typed, ids or display names, to backups.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use crate::domain::Backup;
 
-/// So many backups of one name are listed; more are counted.
+/// How many backups of one name an error lists; the rest are counted.
 const LISTED: usize = 50;
 
-/// The ids of the backups that are named: every name must be that of one, and of one only. An id is that of its own backup,
-/// whatever others are called. `backups` are those that any of the names fits, at least.
+/// Resolves ids and names to ids: every name must belong to exactly one backup, and an id always means its own backup. `backups` contains
+/// at least those that have one of the names.
 ///
 /// # Errors
 /// A sentence about the first name that fits none, or several, with the ids of those.

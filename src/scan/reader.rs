@@ -1,4 +1,4 @@
-//! Cinder's rows out of a session: which statement fits the columns, and what its cells mean.
+//! Reads Cinder's rows from a session: which statement fits the columns, and what its cells mean.
 
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,7 +14,7 @@ use crate::domain::{Attachment, Backup, ColumnSet, Image, ServiceRow, Snapshot, 
 pub enum Lock {
     /// It is only storage_checked at.
     None,
-    /// It is held until the transaction ends.
+    /// It is locked until the transaction ends.
     Held,
 }
 
@@ -163,7 +163,7 @@ fn backup(row: &mut [Value]) -> Backup {
     backup
 }
 
-/// What is counted of a live backup; the rest is left empty.
+/// The counted columns of a live backup; the others are empty.
 fn counted(row: &mut [Value]) -> Backup {
     let mut cells = Cells::of(row);
     Backup {
@@ -228,7 +228,7 @@ fn attachment(row: &mut [Value]) -> Attachment {
 }
 
 impl Reader<'_> {
-    /// Every live backup, one at a time, with no more than is counted: id, status, host, volume, name, project, size, parent,
+    /// Reads every live backup, one at a time, with the counted columns only: id, status, host, volume, name, project, size, parent,
     /// temporary volume and snapshot, and its own count of dependents.
     pub fn live_backups(&mut self, each: &mut dyn FnMut(Backup)) -> Result<(), DbError> {
         let statement = if self.schema.columns == ColumnSet::Juno { &sql::BACKUPS_LIVE_JUNO } else { &sql::BACKUPS_LIVE_LIBERTY };
@@ -331,7 +331,7 @@ impl Reader<'_> {
         Ok(found)
     }
 
-    /// What quotas think, as (project, resource, in use).
+    /// The quota usages as (project, resource, in use).
     pub fn quota_usages(&mut self) -> Result<Vec<(String, String, i64)>, DbError> {
         let mut found = Vec::new();
         if self.schema.has_quotas {
@@ -352,7 +352,7 @@ impl Reader<'_> {
             .and_then(|row| row.first())
             .and_then(Value::as_text)
             .and_then(crate::domain::time::parse)
-            .ok_or_else(|| DbError::new(DbErrorKind::Other, "the database did not tell its time in a form that can be read"))
+            .ok_or_else(|| DbError::new(DbErrorKind::Other, "cannot read the clock of the database server: not a date and time"))
     }
 
     /// Seconds since the server started; `None` where it does not say.
@@ -387,8 +387,8 @@ impl Reader<'_> {
         Ok(answers.first().and_then(|answer| row_in(answer, table, id)))
     }
 
-    /// Live rows, one answer each in the order in which they are wanted, and the live attachments of some volumes.
-    pub fn around(
+    /// Reads live rows, one result for each in their order, and the live attachments of some volumes.
+    pub fn rows_and_attachments(
         &mut self,
         wanted: &[(Table, &str)],
         lock: Lock,

@@ -4,7 +4,8 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use super::cases::{ActiveBackups, Facts, has_data_to_check, volumes_of};
+use super::active::{ActiveBackups, volumes_of};
+use super::cases::{Facts, has_data_to_check};
 use super::census::Census;
 use super::lineage;
 use super::reader::Reader;

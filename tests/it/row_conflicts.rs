@@ -213,7 +213,7 @@ fn a_missing_service_is_waited_for_as_a_silent_one_is() {
         let of = |id: &str| document["units"].as_array().unwrap().iter().find(|unit| unit["id"] == id).unwrap();
         for id in [&units[1].0, &units[2].0, &left] {
             assert_eq!(of(id)["outcome"], "refused", "{document:#}");
-            assert!(of(id)["reason"].as_str().unwrap().contains("has beaten since the plan was made"), "{document:#}");
+            assert!(of(id)["reason"].as_str().unwrap().contains("has sent a heartbeat since the plan was made"), "{document:#}");
         }
         assert_eq!(of(&units[0].0)["outcome"], "applied", "{document:#}");
         for (table, id) in [("backups", &units[1].0), ("volumes", &units[1].1), ("backups", &units[2].0), ("volumes", &left)] {
