@@ -65,9 +65,9 @@ impl From<workflow::Error> for Error {
             Failed::Database(error) => error.into(),
             Failed::Log(error) | Failed::NoLog(error) => Self { error: anyhow::anyhow!(text), ..error.into() },
             Failed::Unusable(problem) => Self::usage(problem),
-            Failed::Unfit { problem, hint } => Self::usage(problem).hint(hint),
+            Failed::Unfit(problem, hint) => Self::usage(problem).hint(hint),
             Failed::Unmatched(_) => Self::usage(text).hint("correct it, or give --allow-empty if it may match nothing"),
-            Failed::OtherDatabase { .. } => Self::new(Exit::Stale, text),
+            Failed::OtherDatabase(..) => Self::new(Exit::Stale, text),
             Failed::OtherColumns => Self::new(Exit::Stale, text).hint("make a new plan"),
             Failed::Applied(_) => Self::new(Exit::Stale, text).hint("make a new plan to see what is left"),
             Failed::Signature(_) => Self::new(Exit::Stale, text),
@@ -81,11 +81,9 @@ impl From<workflow::Error> for Error {
 impl From<Obstacle> for Error {
     fn from(obstacle: Obstacle) -> Self {
         let (exit, hint) = match &obstacle {
-            Obstacle::ReadOnly { is_file: true, .. } => {
-                (Exit::NotPrimary, "run it as an account that may write to the file and its folder".to_owned())
-            }
-            Obstacle::ReadOnly { .. } => (Exit::NotPrimary, "connect to the primary (the writer behind the proxy)".to_owned()),
-            Obstacle::Privileges { grants, .. } => {
+            Obstacle::ReadOnly(_, true) => (Exit::NotPrimary, "run it as an account that may write to the file and its folder".to_owned()),
+            Obstacle::ReadOnly(..) => (Exit::NotPrimary, "connect to the primary (the writer behind the proxy)".to_owned()),
+            Obstacle::Privileges(_, grants) => {
                 let grants = grants.join("; ");
                 (Exit::Privilege, format!("ask a database administrator to run: {grants}; sql/grants has the complete grants"))
             }

@@ -6,7 +6,7 @@ use super::args::whole_number;
 use super::context::{Context, follow_ups};
 use super::error::{Error, Result};
 use super::exit::Exit;
-use super::progress::Progress;
+use super::progress_display::ProgressDisplay;
 use super::prompt;
 use super::sentences::{self, units};
 use super::signal::Second;
@@ -78,7 +78,7 @@ impl ExecutionArgs {
 }
 
 /// A plan on its way to the database.
-pub struct Assignment<'a> {
+pub struct PlannedRun<'a> {
     /// `apply`, `repair` or `undo`.
     pub command: &'static str,
     /// The plan.
@@ -95,7 +95,7 @@ pub struct Assignment<'a> {
     pub storage: Option<&'a PlaceArgs>,
 }
 
-impl Assignment<'_> {
+impl PlannedRun<'_> {
     fn execution(&self, context: &Context<'_>) -> Result<Execution> {
         let storage = self.storage.filter(|_| depends_on_storage(&self.plan));
         Ok(Execution {
@@ -118,27 +118,27 @@ impl Assignment<'_> {
 }
 
 /// Executes the plan, or says why not.
-pub fn execute(context: &Context<'_>, database: &mut Database, assignment: &Assignment<'_>) -> Result<Exit> {
-    let Assignment { plan, execution, refused, .. } = assignment;
+pub fn execute(context: &Context<'_>, database: &mut Database, planned: &PlannedRun<'_>) -> Result<Exit> {
+    let PlannedRun { plan, execution, refused, .. } = planned;
     let ui = context.ui;
     for refusal in refused {
         ui.warn(format!("refused {}: {}", terminal(&refusal.id), terminal(&refusal.reason)));
     }
     require_database_of(database, plan)?;
     if plan.units.is_empty() {
-        report(context, database, assignment, &Results::default())?;
+        report(context, database, planned, &Results::default())?;
         ui.say("Nothing to change.");
-        assignment.say_skipped(ui);
+        planned.say_skipped(ui);
         return Ok(if refused.is_empty() { Exit::Done } else { Exit::Safety });
     }
-    if let Some(most) = assignment.max_changes.filter(|most| plan.units.len() > *most) {
+    if let Some(most) = planned.max_changes.filter(|most| plan.units.len() > *most) {
         let problem = format!("{} would be changed, more than the {most} of --max-changes; nothing was changed", units(plan.units.len()));
         return Err(
             Error::new(Exit::Safety, problem).hint("look at them with --dry-run, then give a higher --max-changes, or select fewer")
         );
     }
     if execution.dry_run {
-        return dry_run(context, database, assignment);
+        return dry_run(context, database, planned);
     }
     database.require_writable()?;
     if !execution.yes {
@@ -146,7 +146,7 @@ pub fn execute(context: &Context<'_>, database: &mut Database, assignment: &Assi
         show_changes(context, database, plan);
         prompt::confirm_rows(ui, plan.rows(), &database.location)?;
     }
-    write(context, database, assignment)
+    write(context, database, planned)
 }
 
 /// Refuses a log that cannot be written, before long work or a question.
@@ -154,21 +154,21 @@ pub fn require_log(context: &Context<'_>) -> Result<()> {
     AuditLog::probe(&context.audit_path()?).map_err(|error| workflow::Error::NoLog(error).into())
 }
 
-fn dry_run(context: &Context<'_>, database: &mut Database, assignment: &Assignment<'_>) -> Result<Exit> {
-    let (ui, execution) = (context.ui, assignment.execution);
+fn dry_run(context: &Context<'_>, database: &mut Database, planned: &PlannedRun<'_>) -> Result<Exit> {
+    let (ui, execution) = (context.ui, planned.execution);
     if let Some(obstacle) = database.obstacle()? {
         let problem = obstacle.to_string();
         let Error { exit, hint, .. } = obstacle.into();
         ui.warn(terminal(&format!("{problem}: without --dry-run this ends with {}; {}", exit.code(), hint.unwrap_or_default())));
     }
-    let run = workflow::dry_run(database, &assignment.plan, assignment.execution(context)?, &Progress::new(ui))?;
-    report(context, database, assignment, &Results { units: &run.results, ..Results::default() })?;
+    let run = workflow::dry_run(database, &planned.plan, planned.execution(context)?, &ProgressDisplay::new(ui))?;
+    report(context, database, planned, &Results { units: &run.results, ..Results::default() })?;
     let tally = run.tally();
     let location = terminal(&database.location);
     ui.say(format!("Dry run: {} would be changed in {location}, nothing was written.", units(tally.planned)));
-    assignment.say_skipped(ui);
+    planned.say_skipped(ui);
     let bad = tally.changed + tally.refused + tally.failed;
-    Ok(if bad > 0 || !assignment.refused.is_empty() {
+    Ok(if bad > 0 || !planned.refused.is_empty() {
         Exit::Partial
     } else if execution.detailed_exitcode && tally.planned > 0 {
         Exit::Findings
@@ -177,30 +177,30 @@ fn dry_run(context: &Context<'_>, database: &mut Database, assignment: &Assignme
     })
 }
 
-fn write(context: &Context<'_>, database: &mut Database, assignment: &Assignment<'_>) -> Result<Exit> {
+fn write(context: &Context<'_>, database: &mut Database, planned: &PlannedRun<'_>) -> Result<Exit> {
     let ui = context.ui;
     let same_places = context.same_places(database);
     let reconcile = format!("cinder-backup-repair history reconcile{same_places}");
-    let log = RunLog::open(&context.audit_path()?, &assignment.plan)?;
+    let log = RunLog::open(&context.audit_path()?, &planned.plan)?;
     for open in &log.unsettled {
         let (run, units) = (&open.run, units(open.unseen));
         ui.warn(format!("run {run} left {units} without a known outcome; `{reconcile}` settles them"));
     }
-    let execution = assignment.execution(context)?;
-    let progress = Progress::stoppable(ui, Second::Ends)?;
-    let ended = log.execute(database, &assignment.plan, execution, &progress)?;
+    let execution = planned.execution(context)?;
+    let progress = ProgressDisplay::stoppable(ui, Second::Ends)?;
+    let ended = log.execute(database, &planned.plan, execution, &progress)?;
     progress.let_finish();
     // What was done must be said and judged even if the result cannot be printed.
     let results = Results { run: Some(&ended.id), units: &ended.run.results, interrupted: ended.interrupted.as_deref() };
-    let printed = report(context, database, assignment, &results);
+    let printed = report(context, database, planned, &results);
     let tally = ended.run.tally();
     ui.say(format!("Run {}: {} in {}.", ended.id, sentences::tally(&tally), terminal(&database.location)));
-    if tally.applied > 0 && assignment.command != "undo" {
+    if tally.applied > 0 && planned.command != "undo" {
         ui.say_command(format!("To put it back: cinder-backup-repair undo {}{same_places}", ended.id));
     }
-    assignment.say_skipped(ui);
+    planned.say_skipped(ui);
     let exit = judge(ui, &ended, &progress, &reconcile);
-    let exit = if exit == Exit::Done && !assignment.refused.is_empty() { Exit::Partial } else { exit };
+    let exit = if exit == Exit::Done && !planned.refused.is_empty() { Exit::Partial } else { exit };
     if let Err(error) = printed {
         let hint = format!("what was done stands; `cinder-backup-repair history show {}{same_places}` shows it", ended.id);
         ui.error(&format!("{:#}", error.error), Some(&hint));
@@ -210,7 +210,7 @@ fn write(context: &Context<'_>, database: &mut Database, assignment: &Assignment
 }
 
 /// The exit code of a run, and the sentences that go with it.
-fn judge(ui: &Ui, ended: &RecordedRun, progress: &Progress<'_>, reconcile: &str) -> Exit {
+fn judge(ui: &Ui, ended: &RecordedRun, progress: &ProgressDisplay<'_>, reconcile: &str) -> Exit {
     let RecordedRun { run, log_failure, .. } = ended;
     let tally = run.tally();
     if tally.unknown > 0 {
@@ -290,9 +290,9 @@ struct Results<'a> {
     interrupted: Option<&'a str>,
 }
 
-fn report(context: &Context<'_>, database: &Database, assignment: &Assignment<'_>, results: &Results<'_>) -> Result<()> {
+fn report(context: &Context<'_>, database: &Database, planned: &PlannedRun<'_>, results: &Results<'_>) -> Result<()> {
     let ui = context.ui;
-    let Assignment { plan, execution, skipped, .. } = assignment;
+    let PlannedRun { plan, execution, skipped, .. } = planned;
     let is_done = |result: &&UnitResult| matches!(result.outcome, Outcome::Applied | Outcome::Planned);
     let done: HashSet<usize> = results.units.iter().filter(is_done).map(|result| result.unit).collect();
     let mut said: HashSet<&str> = HashSet::new();
@@ -300,14 +300,14 @@ fn report(context: &Context<'_>, database: &Database, assignment: &Assignment<'_
     let follow_up: Vec<String> = commands.filter(|command| said.insert(command)).cloned().collect();
     let follow_up = follow_ups(&follow_up, &context.same_places(database));
     let document = RunDocument {
-        schema: format!("cinder-backup-repair/{}", assignment.command),
+        schema: format!("cinder-backup-repair/{}", planned.command),
         schema_version: 1,
         run: results.run,
         dry_run: execution.dry_run,
         plan: &plan.id,
         database: &database.info(),
         units: results.units,
-        refused: &assignment.refused,
+        refused: &planned.refused,
         left_alone: &skipped.left_alone,
         left_out: skipped.left_out,
         missing_grants: &database.missing_grants,

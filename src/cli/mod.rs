@@ -7,7 +7,7 @@ mod error;
 mod execute;
 mod exit;
 mod new_files;
-mod progress;
+mod progress_display;
 mod prompt;
 mod proposal;
 mod reports;

@@ -2,24 +2,30 @@
 
 use super::context::Context;
 use super::error::Result;
-use super::progress::Progress;
+use super::progress_display::ProgressDisplay;
 use super::sentences::{self, backups};
 use super::storage::CheckArgs;
 use crate::domain::{Checks, Level};
 use crate::verify::chunked::Share;
-use crate::workflow::{Check, Database, Proposal, VerifyKey, Wanted, check_for_decision, read_evidence, unsettled_targets};
+use crate::workflow::{Check, Database, ProposedPlan, VerifyKey, Wanted, check_for_decision, read_evidence, unsettled_targets};
 
 /// Reads evidence, checks the storage if that was asked for, and plans.
-pub fn propose<'a>(context: &Context<'_>, database: &mut Database, wanted: &'a Wanted, args: &CheckArgs) -> Result<Proposal<'a>> {
-    let progress = Progress::new(context.ui);
+pub fn propose<'a>(context: &Context<'_>, database: &mut Database, wanted: &'a Wanted, args: &CheckArgs) -> Result<ProposedPlan<'a>> {
+    let progress = ProgressDisplay::new(context.ui);
     let checks = gather(context, database, wanted, args, &progress)?;
-    let proposal = Proposal::new(database, wanted, checks, args.check.is_some(), &progress)?;
+    let proposal = ProposedPlan::new(database, wanted, checks, args.check.is_some(), &progress)?;
     sentences::warn_of_quick(context.ui, &proposal.plan);
     Ok(proposal)
 }
 
 /// What is known of the storage.
-fn gather(context: &Context<'_>, database: &mut Database, wanted: &Wanted, args: &CheckArgs, progress: &Progress<'_>) -> Result<Checks> {
+fn gather(
+    context: &Context<'_>,
+    database: &mut Database,
+    wanted: &Wanted,
+    args: &CheckArgs,
+    progress: &ProgressDisplay<'_>,
+) -> Result<Checks> {
     let key = args.verify_key.as_deref().map(VerifyKey::read).transpose()?;
     let known = read_evidence(database, &args.evidence, key.as_ref(), args.storage.settle.as_secs(), progress)?;
     let Some(level) = args.check else { return Ok(known) };

@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::result_file::ResultFile;
-use super::{Error, Event, Observer, Result, StorageSettings, Stores, actor};
+use super::{Error, Observer, Result, StorageSettings, Stores, WorkEvent, actor};
 use crate::domain::{CheckResult, Checks};
 use crate::storage::RetryPolicy;
 use crate::verify::{Checker, Request, Target, Watch};
@@ -51,12 +51,12 @@ impl Check {
         let watch = Watch::default();
         let stores = Arc::new(Stores::new(storage, RetryPolicy::default(), watch.flag()));
         let places: HashMap<&str, usize> = targets.iter().enumerate().map(|(place, target)| (target.backup.id.as_str(), place)).collect();
-        observer.event(Event::Checking { level: request.level, backups: targets.len() });
+        observer.event(WorkEvent::Checking(request.level, targets.len()));
         let running = Running::start(Arc::clone(&stores), request, watch.clone(), Arc::clone(&targets), earlier).map_err(Error::Start)?;
         let mut results: Vec<CheckResult> = Vec::new();
         let ready = Cell::new(0);
         let mut take = |result: CheckResult| {
-            observer.event(Event::Checked(&result));
+            observer.event(WorkEvent::Checked(&result));
             let target = places.get(result.id.as_str()).and_then(|place| targets.get(*place));
             if let (Some(file), Some(target)) = (&mut file, target) {
                 file.add(&result, target, observer);
@@ -86,12 +86,10 @@ impl Check {
                 running.results.try_iter().for_each(take);
                 break;
             }
-            observer.event(Event::CheckProgress { ready: ready.get(), watch: &watch });
+            observer.event(WorkEvent::CheckProgress(ready.get(), &watch));
         }
-        observer.event(Event::CheckEnded);
-        for warning in stores.warnings() {
-            observer.event(Event::StorageWarning(&warning));
-        }
+        observer.event(WorkEvent::CheckEnded);
+        stores.warnings().into_iter().for_each(|warning| observer.event(WorkEvent::Warning(warning)));
         results.sort_by_key(|result| places.get(result.id.as_str()).copied());
         let left = targets.len().saturating_sub(results.len());
         Ok(Checked { results, left, carried: watch.carried(), interrupted })

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::evidence::read_check_document;
 use super::result_file::ResultFile;
-use super::targets::Assignment;
+use super::targets::TargetList;
 use super::{Check, Checked, Error, Observer, Result, SigningKey, StorageSettings};
 use crate::domain::{CheckResult, CheckVerdict, Checks, DatabaseInfo, Image};
 use crate::verify::check_document::{SCHEMA, SCHEMA_VERSION, Summary};
@@ -69,18 +69,18 @@ impl<'a> CheckReport<'a> {
 }
 
 /// What the earlier check knows of the backups to check, each with its target if its rows are unchanged.
-type Known<'t> = Vec<(CheckResult, Option<&'t Target>)>;
+type Carried<'t> = Vec<(CheckResult, Option<&'t Target>)>;
 
 impl<'a> CheckJob<'a> {
-    /// Checks the backups of an assignment.
-    pub fn run(self, assignment: Assignment, storage: StorageSettings, observer: &dyn Observer) -> Result<CheckReport<'a>> {
+    /// Checks the backups of an list.
+    pub fn run(self, list: TargetList, storage: StorageSettings, observer: &dyn Observer) -> Result<CheckReport<'a>> {
         let Self { request, resume, out, key } = self;
-        let Assignment { targets, database, taken_at } = assignment;
+        let TargetList { targets, database, taken_at } = list;
         let targets: Arc<[Target]> = targets.into();
         let (level, settle_seconds) = (request.level, request.settle.as_secs());
         let resumed = resume.as_ref().map(|resume| (resume.path.clone(), resume.document.results.len()));
         let max_age = resume.as_ref().map_or(0, |resume| resume.max_age);
-        let known = resume.map_or_else(|| Ok(Known::new()), |resume| carry_over(resume.document, &targets, &database, settle_seconds))?;
+        let known = resume.map_or_else(|| Ok(Carried::new()), |resume| carry_over(resume.document, &targets, &database, settle_seconds))?;
         let known_count = known.len();
         let mut file = match out {
             Some(path) => {
@@ -117,7 +117,7 @@ impl<'a> CheckJob<'a> {
 }
 
 /// The results of an earlier check of these backups.
-fn carry_over<'t>(earlier: CheckDocument, targets: &'t [Target], database: &DatabaseInfo, settle: u64) -> Result<Known<'t>> {
+fn carry_over<'t>(earlier: CheckDocument, targets: &'t [Target], database: &DatabaseInfo, settle: u64) -> Result<Carried<'t>> {
     if earlier.database.identity != database.identity {
         let problem = format!("--resume is about the database {}, but this is {}", earlier.database, database);
         return Err(Error::Unusable(problem));

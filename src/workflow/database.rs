@@ -105,7 +105,7 @@ impl Database {
     pub fn obstacle(&mut self) -> Result<Option<Obstacle>, DbError> {
         let server = self.session.server();
         if server.read_only {
-            return Ok(Some(Obstacle::ReadOnly { location: self.location.clone(), is_file: server.engine == Engine::Sqlite }));
+            return Ok(Some(Obstacle::ReadOnly(self.location.clone(), server.engine == Engine::Sqlite)));
         }
         let grant = |row: &Vec<Value>| match row.as_slice() {
             [Value::Text(columns), Value::Text(table), Value::Text(account)] => {
@@ -115,6 +115,6 @@ impl Database {
         };
         self.missing_grants = self.persist(|session| session.rows(&MISSING_PRIVILEGES, &[]))?.iter().filter_map(grant).collect();
         let (location, grants) = (self.location.clone(), self.missing_grants.clone());
-        Ok((!grants.is_empty()).then_some(Obstacle::Privileges { location, grants }))
+        Ok((!grants.is_empty()).then_some(Obstacle::Privileges(location, grants)))
     }
 }

@@ -25,26 +25,14 @@ pub enum Error {
     #[error("{0}")]
     Unusable(String),
     /// The same, with what to do about it.
-    #[error("{problem}")]
-    Unfit {
-        /// What is wrong.
-        problem: String,
-        /// What to do.
-        hint: String,
-    },
+    #[error("{0}")]
+    Unfit(String, String),
     /// Options that match nothing: one sentence each.
     #[error("{}", .0.join("; "))]
     Unmatched(Vec<String>),
-    /// A document is about another database.
-    #[error("{what} {theirs}, but this is {ours}; nothing was changed")]
-    OtherDatabase {
-        /// The document.
-        what: String,
-        /// Its database.
-        theirs: String,
-        /// The one that is open.
-        ours: Box<DatabaseInfo>,
-    },
+    /// A document is about another database: the document, its database, the one that is open.
+    #[error("{0} {1}, but this is {2}; nothing was changed")]
+    OtherDatabase(String, String, Box<DatabaseInfo>),
     /// A plan is for other columns.
     #[error("the database's columns are not those that the plan was made for; nothing was changed")]
     OtherColumns,
@@ -74,22 +62,12 @@ pub type Result<T> = std::result::Result<T, Error>;
 /// What keeps a run from writing.
 #[derive(Debug, Error)]
 pub enum Obstacle {
-    /// The server or the file accepts no writes.
-    #[error("{location} takes no writes: it is read-only, or a replica")]
-    ReadOnly {
-        /// The database.
-        location: String,
-        /// It is a file.
-        is_file: bool,
-    },
-    /// The account may not make the changes of a repair.
-    #[error("this account lacks privileges that a repair needs in {location}")]
-    Privileges {
-        /// The database.
-        location: String,
-        /// The GRANTs that it lacks.
-        grants: Vec<String>,
-    },
+    /// This database accepts no writes; whether it is a file.
+    #[error("{0} takes no writes: it is read-only, or a replica")]
+    ReadOnly(String, bool),
+    /// The account may not make the changes of a repair in this database; the GRANTs that it lacks.
+    #[error("this account lacks privileges that a repair needs in {0}")]
+    Privileges(String, Vec<String>),
 }
 
 impl From<ScanError> for Error {

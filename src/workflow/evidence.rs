@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::targets::targets_of_findings;
-use super::{Check, Database, Error, Event, Observer, Result, VerifyKey, Wanted, reading};
+use super::{Check, Database, Error, Observer, Result, VerifyKey, Wanted, WorkEvent, reading};
 use crate::domain::status::{CREATING, ERROR};
 use crate::domain::{CheckResult, Checks, Level};
 use crate::scan::{KeptRows, ScanRequest, scan};
@@ -41,10 +41,10 @@ pub fn read_evidence(
         let ours = database.info();
         if document.database.identity != ours.identity {
             let (what, theirs) = (format!("the evidence {} is about the database", path.display()), document.database.to_string());
-            return Err(Error::OtherDatabase { what, theirs, ours: Box::new(ours) });
+            return Err(Error::OtherDatabase(what, theirs, Box::new(ours)));
         }
         if let Some(why) = &document.interrupted {
-            observer.event(Event::Interrupted { path, why });
+            observer.event(WorkEvent::Warning(format!("the check in {} was stopped early: {why}", path.display())));
         }
         // Rows are compared only for backups that are still pending.
         let is_pending = |check: &CheckResult| {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::storage_recheck::StorageRecheck;
-use super::{Database, Error, Event, Observer, Result, StorageSettings, actor, reading};
+use super::{Database, Error, Observer, Result, StorageSettings, WorkEvent, actor, reading};
 use crate::apply::{Executor, Failure, Journal, Mode, NoJournal, Options, Run};
 use crate::audit::record::{self, Begin, DatabaseRef};
 use crate::audit::{AuditError, AuditLog, RunSummary, runs};
@@ -52,7 +52,7 @@ pub fn require_database_of(database: &Database, plan: &Plan) -> Result<()> {
     let ours = database.info();
     if ours.identity != plan.database.identity {
         let (what, theirs) = ("the plan was made for".to_owned(), plan.database.to_string());
-        return Err(Error::OtherDatabase { what, theirs, ours: Box::new(ours) });
+        return Err(Error::OtherDatabase(what, theirs, Box::new(ours)));
     }
     if database.schema.columns == plan.columns { Ok(()) } else { Err(Error::OtherColumns) }
 }
@@ -191,7 +191,7 @@ impl<'a> Prepared<'a> {
 
     fn run(&self, database: &mut Database, plan: &Plan, options: Options, journal: &mut dyn Journal) -> Run {
         let connect = database.opener();
-        self.observer.event(Event::Running(plan.units.len()));
+        self.observer.event(WorkEvent::Running(plan.units.len()));
         let mut executor = Executor {
             connect: &connect,
             schema: &database.schema,
@@ -199,10 +199,10 @@ impl<'a> Prepared<'a> {
             options,
             stop: &|| self.observer.stop().is_some(),
             storage: &self.recheck,
-            progress: &mut |progress| self.observer.event(Event::Run(progress)),
+            progress: &mut |progress| self.observer.event(WorkEvent::Run(progress)),
         };
         let run = executor.run(&mut database.session, plan, journal);
-        self.observer.event(Event::Ran);
+        self.observer.event(WorkEvent::Ran);
         self.recheck.report();
         run
     }

@@ -1,6 +1,6 @@
 //! What the commands do: propose changes, choose what to check, read the storage, execute a plan, compare the log with the rows.
 //!
-//! Sees everything but `cli`. Returns values and reports [`Event`]s to an [`Observer`]; prints nothing, asks nobody, and knows neither
+//! Sees everything but `cli`. Returns values and reports [`WorkEvent`]s to an [`Observer`]; prints nothing, asks nobody, and knows neither
 //! command lines nor exit codes.
 
 pub mod actor;
@@ -28,13 +28,13 @@ pub use database::Database;
 pub use error::{Error, Obstacle, Result};
 pub use evidence::{check_for_decision, read_evidence, unsettled_targets};
 pub use execute::{Execution, RecordedRun, RunLog, dry_run, require_database_of};
-pub use observer::{Event, Observer, Stop, reading};
-pub use propose::{Proposal, Wanted, find};
+pub use observer::{Observer, Stop, WorkEvent, reading};
+pub use propose::{ProposedPlan, Wanted, find};
 pub use reconcile::{ReconciledUnit, reconcile};
 pub use signing::{SigningKey, VerifyKey};
 pub use skipped::{LeftAlone, Refused, Skipped, passed_over};
 pub use storage_recheck::depends_on_storage;
 pub use stores::{StorageSettings, Stores};
-pub use targets::Assignment;
+pub use targets::TargetList;
 pub use undo::plan_undo;
 pub use unmatched::Hosts;

@@ -42,7 +42,7 @@ pub fn find(database: &mut Database, wanted: &Wanted, kept: KeptRows, observer: 
 }
 
 /// A plan with what it is made from.
-pub struct Proposal<'a> {
+pub struct ProposedPlan<'a> {
     /// The plan.
     pub plan: Plan,
     /// The scan that it follows from.
@@ -56,7 +56,7 @@ pub struct Proposal<'a> {
     has_checked: bool,
 }
 
-impl<'a> Proposal<'a> {
+impl<'a> ProposedPlan<'a> {
     /// Scans and plans; `checks` is what is known of the storage, and `has_checked` whether it was read for this plan.
     pub fn new(database: &mut Database, wanted: &'a Wanted, checks: Checks, has_checked: bool, observer: &dyn Observer) -> Result<Self> {
         let (plan, scan) = reading(observer, || propose(database, &question(wanted, &checks, has_checked)))?;

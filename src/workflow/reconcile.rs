@@ -6,7 +6,7 @@ use std::path::Path;
 use jiff::civil::DateTime;
 use serde::Serialize;
 
-use super::{Database, Error, Event, Observer, Result, actor};
+use super::{Database, Error, Observer, Result, WorkEvent, actor};
 use crate::apply::{FirstWriters, LaterUnits, Standing, UnitContext, current, first_writers, settle_unit};
 use crate::audit::record::{self, Settled};
 use crate::audit::{AuditLog, RunRecords, RunSummary, UnitHistory, load_run, load_runs, runs};
@@ -37,7 +37,7 @@ pub fn reconcile(database: &mut Database, path: &Path, run: Option<&str>, observ
     let target = run.map(|run| load_run(path, run)).transpose()?;
     if let Some(other) = target.as_ref().filter(|run| run.begin.database.identity != ours.identity) {
         let (what, theirs) = (format!("run {} changed", other.run), other.begin.database.to_string());
-        return Err(Error::OtherDatabase { what, theirs, ours: Box::new(ours) });
+        return Err(Error::OtherDatabase(what, theirs, Box::new(ours)));
     }
     let target = target.map(|records| records.run);
     let is_listed = |run: &str| target.as_deref().is_none_or(|target| target == run);
@@ -218,7 +218,7 @@ impl Reconciler<'_> {
         };
         log.append(run, record::Event::Settled(Box::new(settled.clone())))?;
         log.sync()?;
-        self.observer.event(Event::Settled { run, unit: number, reason: &settled.reason });
+        self.observer.event(WorkEvent::Detail(format!("run {run}, unit {number}: {}", settled.reason)));
         let (outcome, detail) = (Some(settled.outcome), settled.reason.clone());
         let state = if settled.outcome == Outcome::Unknown { "unknown" } else { "settled" };
         unit.settled = Some(settled);

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::NamedTempFile;
 
-use super::{Error, Event, Observer, Result};
+use super::{Error, Observer, Result, WorkEvent};
 use crate::domain::{CheckResult, CheckVerdict};
 use crate::verify::partial::{Head, PartialWriter, Sign};
 use crate::verify::{CheckDocument, Target};
@@ -57,10 +57,7 @@ impl<'a> ResultFile<'a> {
         if let Some((_, others @ 1..)) = resumed.filter(|_| same) {
             let problem =
                 format!("{} has other results, which it would lose: {others} of its backups are left out of this check", partial.display());
-            return Err(Error::Unfit {
-                problem,
-                hint: "give another name to --out, or select the same backups as that check did".to_owned(),
-            });
+            return Err(Error::Unfit(problem, "give another name to --out, or select the same backups as that check did".to_owned()));
         }
         // Held until the new one has taken its place.
         let _before = if same { Some(locked(File::open(&partial).map_err(cannot)?, &partial)?) } else { None };
@@ -82,7 +79,7 @@ impl<'a> ResultFile<'a> {
                     let partial = partial.display();
                     let problem = format!("{partial} has the results of a check that is running or was cut off");
                     let hint = format!("if no check is running, continue with --resume {partial}, or remove the file");
-                    Error::Unfit { problem, hint }
+                    Error::Unfit(problem, hint)
                 }
                 _ => cannot(error.error),
             })?;
@@ -112,7 +109,8 @@ impl<'a> ResultFile<'a> {
     fn write(&mut self, observer: &dyn Observer, act: impl FnOnce(&mut PartialWriter<'a, File>) -> io::Result<()>) {
         let Some(Err(error)) = self.writer.as_mut().map(act) else { return };
         self.writer = None;
-        observer.event(Event::FileFailed { path: &self.partial, error: &error });
+        let problem = format!("cannot write {}: {error}; results from now on are kept in memory only", self.partial.display());
+        observer.event(WorkEvent::Warning(problem));
     }
 
     /// The check was stopped: FILE.partial stays.
@@ -131,7 +129,11 @@ impl<'a> ResultFile<'a> {
             if self.unseen == 0 { fs::remove_file(&self.partial) } else { Ok(()) }
         });
         if self.unseen > 0 {
-            observer.event(Event::FileKept { path: &self.partial, backups: self.unseen });
+            observer.event(WorkEvent::Warning(format!(
+                "{} keeps earlier results of {} backups that could not be checked now: --resume takes it",
+                self.partial.display(),
+                self.unseen
+            )));
         }
         written.map_err(|error| Error::Write(self.path.display().to_string(), error))
     }

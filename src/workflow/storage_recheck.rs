@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::targets::targets_by_id;
-use super::{Database, Event, Observer, Result, StorageSettings, Stores, actor};
+use super::{Database, Observer, Result, StorageSettings, Stores, WorkEvent, actor};
 use crate::apply::{Precheck, deciding_check};
 use crate::backoff::Backoff;
 use crate::domain::{CheckResult, Driver, Look};
@@ -28,14 +28,14 @@ const POLICY: RetryPolicy =
     RetryPolicy { attempts: 3, backoff: Backoff { first: Duration::from_millis(500), longest: Duration::from_secs(5) } };
 
 /// What the threads share. A thread whose file server does not answer is left behind.
-struct Shared {
+struct Rechecker {
     stores: Stores,
     targets: HashMap<String, Target>,
     host: String,
     slow: Mutex<HashMap<Option<Driver>, (u32, String)>>,
 }
 
-impl Shared {
+impl Rechecker {
     fn look(&self, check: &CheckResult, round: &PrecheckRound) -> Look {
         let Some(target) = self.targets.get(&check.id) else { return Look::Unseen("its row is not there any more".to_owned()) };
         if let Some((_, why)) = lock(&self.slow).get(&check.driver).filter(|(failures, _)| *failures >= SLOW_FAILURES) {
@@ -60,7 +60,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// The recheck of one run.
 pub struct StorageRecheck<'a> {
     /// `None` if no unit depends on the storage.
-    shared: Option<Arc<Shared>>,
+    rechecker: Option<Arc<Rechecker>>,
     cancelled: Arc<AtomicBool>,
     observer: &'a dyn Observer,
     /// How long to wait for the next answer.
@@ -80,35 +80,38 @@ impl<'a> StorageRecheck<'a> {
         let cancelled = Arc::new(AtomicBool::new(false));
         let patience = storage.as_ref().map(|storage| storage.wait_limit.total).unwrap_or_default();
         let ids: Vec<String> = plan.units.iter().filter(|unit| deciding_check(plan, unit).is_some()).map(|unit| unit.id.clone()).collect();
-        let shared = match storage.filter(|_| !ids.is_empty()) {
+        let rechecker = match storage.filter(|_| !ids.is_empty()) {
             None => None,
             Some(storage) => {
                 let stores = Stores::new(storage, POLICY, Arc::clone(&cancelled));
                 let targets = targets_by_id(database, &ids)?.into_iter().map(|target| (target.backup.id.clone(), target)).collect();
-                Some(Arc::new(Shared { stores, targets, host: actor::host(), slow: Mutex::default() }))
+                Some(Arc::new(Rechecker { stores, targets, host: actor::host(), slow: Mutex::default() }))
             }
         };
-        Ok(Self { shared, cancelled, observer, patience, unseen: Mutex::default() })
+        Ok(Self { rechecker, cancelled, observer, patience, unseen: Mutex::default() })
     }
 
     /// Reports once what could not be checked.
     pub fn report(&self) {
         if let Some((backups, why)) = lock(&self.unseen).as_ref() {
-            self.observer.event(Event::NotRechecked { backups: *backups, why });
+            let whose = if *backups == 1 { "1 backup".to_owned() } else { format!("{backups} backups") };
+            self.observer.event(WorkEvent::Warning(format!(
+                "the storage of {whose} could not be checked again just before the change ({why}); the earlier check was relied on"
+            )));
         }
     }
 }
 
 impl Precheck for StorageRecheck<'_> {
     fn precheck(&self, checks: &[&CheckResult]) -> Vec<Look> {
-        let Some(shared) = &self.shared else { return checks.iter().map(|_| Look::Same).collect() };
+        let Some(rechecker) = &self.rechecker else { return checks.iter().map(|_| Look::Same).collect() };
         let owned: Vec<CheckResult> = checks.iter().map(|check| (*check).clone()).collect();
         let (sender, receiver) = mpsc::channel();
         let round = Arc::new(PrecheckRound::default());
-        let (shared, thread_round) = (Arc::clone(shared), Arc::clone(&round));
+        let (rechecker, thread_round) = (Arc::clone(rechecker), Arc::clone(&round));
         thread::spawn(move || {
             let checks = owned.iter().enumerate().take_while(|_| !thread_round.is_over());
-            let look = |(place, check), send: &mut dyn FnMut(_)| send((place, shared.look(check, &thread_round)));
+            let look = |(place, check), send: &mut dyn FnMut(_)| send((place, rechecker.look(check, &thread_round)));
             // After the round nobody receives.
             parallel::for_each(AT_ONCE.min(owned.len()), checks, look, |look| drop(sender.send(look)));
         });

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::{Database, Error, Event, Hosts, Observer, Wanted, find, reading};
+use super::{Database, Error, Hosts, Observer, Wanted, WorkEvent, find, reading};
 use crate::db::DbError;
 use crate::domain::time::rfc3339;
 use crate::domain::{
@@ -20,7 +20,7 @@ use crate::verify::Target;
 const MAX_SCAN_BYTES: u64 = 1 << 30;
 
 /// The backups to check, and where their rows are from.
-pub struct Assignment {
+pub struct TargetList {
     /// The backups.
     pub targets: Vec<Target>,
     /// The database.
@@ -29,7 +29,7 @@ pub struct Assignment {
     pub taken_at: String,
 }
 
-impl Assignment {
+impl TargetList {
     /// The backups in a file that `scan --format json` wrote; `-` is standard input.
     pub fn from_scan(path: &Path, selection: &Selection, observer: &dyn Observer) -> super::Result<Self> {
         #[derive(Deserialize)]
@@ -59,7 +59,7 @@ impl Assignment {
         let lacking = format!("no backup in {shown}");
         // The file lists only what was stuck, so a host that is not in it may still exist.
         let hosts = Hosts { of_backups: &of_backups, services: &Services::default(), lacking: &lacking };
-        hosts.problems(selection).iter().for_each(|problem| observer.event(Event::Unmatched(problem)));
+        hosts.problems(selection).into_iter().for_each(|problem| observer.event(WorkEvent::Warning(problem)));
         let mut targets = targets_of_findings(&scan.findings, columns);
         targets.retain(|target| takes(selection, &target.backup));
         targets.truncate(selection.limit.unwrap_or(usize::MAX));

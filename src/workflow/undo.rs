@@ -15,7 +15,7 @@ pub fn plan_undo(database: &mut Database, records: &RunRecords, undo: Undo<'_>) 
     let ours = database.info();
     if ours.identity != records.begin.database.identity {
         let (what, theirs) = (format!("run {} changed", records.run), records.begin.database.to_string());
-        return Err(Error::OtherDatabase { what, theirs, ours: Box::new(ours) });
+        return Err(Error::OtherDatabase(what, theirs, Box::new(ours)));
     }
     let now = situation(&mut database.reader())?;
     let basis = Basis {

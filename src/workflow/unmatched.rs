@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use super::{Error, Event, Observer, Result};
+use super::{Error, Observer, Result, WorkEvent};
 use crate::domain::{AssumeDead, Matched, Policy, Selection, Services, is_same_host};
 use crate::scan::Scan;
 
@@ -40,7 +40,7 @@ impl<'h> Hosts<'h> {
                 return Err(Error::Unmatched(problems));
             }
         }
-        problems.iter().for_each(|problem| observer.event(Event::Unmatched(problem)));
+        problems.into_iter().for_each(|problem| observer.event(WorkEvent::Warning(problem)));
         Ok(())
     }
 
@@ -71,7 +71,7 @@ pub fn require_matches(observer: &dyn Observer, scan: &Scan, selection: &Selecti
         for name in names {
             let alone = AssumeDead::Hosts([name.clone()].into());
             let problem = hosts.problem("--assume-dead", name, &|host| alone.covers(host));
-            problem.iter().for_each(|problem| observer.event(Event::Unmatched(problem)));
+            problem.into_iter().for_each(|problem| observer.event(WorkEvent::Warning(problem)));
         }
     }
     Ok(())

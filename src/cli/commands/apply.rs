@@ -6,7 +6,7 @@ use clap::Args;
 
 use crate::cli::context::Context;
 use crate::cli::error::{Error, Result};
-use crate::cli::execute::{Assignment, ExecutionArgs, execute};
+use crate::cli::execute::{ExecutionArgs, PlannedRun, execute};
 use crate::cli::exit::Exit;
 use crate::cli::storage::PlaceArgs;
 use crate::domain::AssumeDead;
@@ -52,7 +52,7 @@ pub fn run(context: &Context<'_>, args: &ApplyArgs) -> Result<Exit> {
     for flag in set_aside(&plan) {
         context.ui.warn(format!("the plan was made with {}", terminal(&flag)));
     }
-    let assignment = Assignment {
+    let planned = PlannedRun {
         command: "apply",
         plan,
         execution: &args.execution,
@@ -61,7 +61,7 @@ pub fn run(context: &Context<'_>, args: &ApplyArgs) -> Result<Exit> {
         max_changes: args.execution.max_changes,
         storage: Some(&args.place),
     };
-    execute(context, &mut database, &assignment)
+    execute(context, &mut database, &planned)
 }
 
 fn read(path: &std::path::Path) -> Result<Plan> {

@@ -9,7 +9,7 @@ use crate::cli::args::{SelectionArgs, span};
 use crate::cli::context::Context;
 use crate::cli::error::{Error, Result};
 use crate::cli::exit::Exit;
-use crate::cli::progress::Progress;
+use crate::cli::progress_display::ProgressDisplay;
 use crate::cli::storage::{self, StorageArgs};
 use crate::cli::view;
 use crate::domain::text::shell_word;
@@ -17,7 +17,7 @@ use crate::domain::{CheckVerdict, Level};
 use crate::report::safe::terminal;
 use crate::verify::CheckDocument;
 use crate::verify::chunked::Share;
-use crate::workflow::{Assignment, CheckJob, Resume};
+use crate::workflow::{CheckJob, Resume, TargetList};
 
 /// Verifies the data of backups on their storage: of what scan finds, of the backups named, or of all. Changes nothing, neither
 /// in the database nor on the storage. `--format json` writes evidence for `plan --evidence`.
@@ -87,13 +87,13 @@ pub fn run(context: &Context<'_>, args: &CheckCommandArgs) -> Result<Exit> {
     let key = context.signing_key(args.sign_key.as_deref())?;
     let max_age = i64::try_from(args.resume_max_age.as_secs()).unwrap_or(i64::MAX);
     let resume = args.resume.as_deref().map(|path| Resume::read(path, max_age, key.as_ref().zip(args.sign_key.as_deref()))).transpose()?;
-    let progress = Progress::new(ui);
-    let mut assignment = assignment(context, args, &progress)?;
+    let progress = ProgressDisplay::new(ui);
+    let mut list = list(context, args, &progress)?;
     if let Some((part, of)) = args.shard {
-        assignment.keep_part(part, of);
+        list.keep_part(part, of);
     }
     let job = CheckJob { request: args.storage.request(args.level, share), resume, out: args.out.clone(), key: key.as_ref() };
-    let mut report = job.run(assignment, args.storage.settings(context)?, &progress)?;
+    let mut report = job.run(list, args.storage.settings(context)?, &progress)?;
     let carried = report.document.summary.carried;
     if report.known > 0 {
         ui.say(format!("{carried} of {} are carried over from the earlier check.", report.backups));
@@ -138,17 +138,17 @@ fn share(args: &CheckCommandArgs) -> Result<Share> {
 }
 
 /// The backups to check.
-fn assignment(context: &Context<'_>, args: &CheckCommandArgs, progress: &Progress<'_>) -> Result<Assignment> {
+fn list(context: &Context<'_>, args: &CheckCommandArgs, progress: &ProgressDisplay<'_>) -> Result<TargetList> {
     let selection = args.selection.selection(&args.backups)?;
     if let Some(path) = &args.from {
-        return Ok(Assignment::from_scan(path, &selection, progress)?);
+        return Ok(TargetList::from_scan(path, &selection, progress)?);
     }
     let mut database = context.connect()?;
     if args.all || !selection.backups.is_empty() {
-        return Ok(Assignment::of_selection(&mut database, &selection, args.selection.allow_empty, progress)?);
+        return Ok(TargetList::of_selection(&mut database, &selection, args.selection.allow_empty, progress)?);
     }
     let wanted = args.selection.wanted(selection, None, &database)?;
-    Ok(Assignment::of_findings(&mut database, &wanted, progress)?)
+    Ok(TargetList::of_findings(&mut database, &wanted, progress)?)
 }
 
 /// Says what is wrong with each backup.

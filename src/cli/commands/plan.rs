@@ -15,7 +15,7 @@ use crate::cli::storage::CheckArgs;
 use crate::cli::{sentences, view};
 use crate::domain::text::shell_word;
 use crate::report::safe::terminal;
-use crate::workflow::Proposal;
+use crate::workflow::ProposedPlan;
 
 /// Scans, and writes what could be put right into a plan file and reports of it. Changes nothing in the database.
 #[derive(Debug, Args)]
@@ -61,7 +61,7 @@ pub fn run(context: &Context<'_>, args: &PlanArgs) -> Result<Exit> {
     args.checks.tell(&mut wanted.policy);
     let mut proposal = propose(context, &mut database, &wanted, &args.checks)?;
     proposal.plan.signature = key.map(|key| key.sign(&proposal.plan.sha256));
-    let Proposal { plan, scan, refused, skipped, .. } = &proposal;
+    let ProposedPlan { plan, scan, refused, skipped, .. } = &proposal;
     for refusal in refused {
         ui.warn(format!("not in the plan: {}: {}", terminal(&refusal.id), terminal(&refusal.reason)));
     }

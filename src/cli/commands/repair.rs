@@ -5,14 +5,14 @@ use clap::Args;
 use crate::cli::args::{DecisionArgs, SelectionArgs};
 use crate::cli::context::Context;
 use crate::cli::error::Result;
-use crate::cli::execute::{Assignment, ExecutionArgs, execute, require_log};
+use crate::cli::execute::{ExecutionArgs, PlannedRun, execute, require_log};
 use crate::cli::exit::Exit;
 use crate::cli::proposal::propose;
 use crate::cli::storage::CheckArgs;
 use crate::cli::{prompt, sentences};
 use crate::domain::Selection;
 use crate::report::safe::terminal;
-use crate::workflow::{Database, Proposal};
+use crate::workflow::{Database, ProposedPlan};
 
 /// How many units `--yes` changes at most without `--max-changes`.
 const MAX_CHANGES_WITH_YES: usize = 25;
@@ -54,15 +54,15 @@ pub fn run(context: &Context<'_>, args: &RepairArgs) -> Result<Exit> {
     if args.execution.asks() {
         choose(context, &mut database, &mut proposal, &wanted.selection)?;
     }
-    let Proposal { plan, refused, skipped, .. } = proposal;
+    let ProposedPlan { plan, refused, skipped, .. } = proposal;
     let max_changes = args.execution.max_changes.or((args.execution.yes && !args.execution.dry_run).then_some(MAX_CHANGES_WITH_YES));
     let storage = Some(&args.checks.storage.place);
-    let assignment = Assignment { command: "repair", plan, execution: &args.execution, refused, skipped, max_changes, storage };
-    execute(context, &mut database, &assignment)
+    let planned = PlannedRun { command: "repair", plan, execution: &args.execution, refused, skipped, max_changes, storage };
+    execute(context, &mut database, &planned)
 }
 
 /// Shows what was found, and lets a person choose the units to change.
-fn choose(context: &Context<'_>, database: &mut Database, proposal: &mut Proposal<'_>, selection: &Selection) -> Result<()> {
+fn choose(context: &Context<'_>, database: &mut Database, proposal: &mut ProposedPlan<'_>, selection: &Selection) -> Result<()> {
     let ui = context.ui;
     let document = &proposal.scan.document;
     ui.say(format!("{} in {}", sentences::scan(document, selection), terminal(&database.location)));

@@ -6,7 +6,7 @@ use crate::cli::args::{DecisionArgs, FormatArg, SelectionArgs};
 use crate::cli::context::Context;
 use crate::cli::error::Result;
 use crate::cli::exit::Exit;
-use crate::cli::progress::Progress;
+use crate::cli::progress_display::ProgressDisplay;
 use crate::cli::{sentences, view};
 use crate::report::safe::terminal;
 use crate::scan::KeptRows;
@@ -37,7 +37,7 @@ pub fn run(context: &Context<'_>, args: &ScanArgs) -> Result<Exit> {
     let mut database = context.connect()?;
     let wanted = context.wanted(&args.selection, selection, &args.decision, &database)?;
     let kept = if matches!(context.global.output.format, FormatArg::Json | FormatArg::Yaml) { KeptRows::Chains } else { KeptRows::None };
-    let scan = find(&mut database, &wanted, kept, &Progress::new(ui))?;
+    let scan = find(&mut database, &wanted, kept, &ProgressDisplay::new(ui))?;
     let document = &scan.document;
     // A backup that was named must not look in order only because nothing is stuck.
     let found = document.findings.iter().map(|finding| finding.id.clone()).collect();

@@ -6,7 +6,7 @@ use crate::apply::undo_units;
 use crate::audit::load_run;
 use crate::cli::context::Context;
 use crate::cli::error::Result;
-use crate::cli::execute::{Assignment, ExecutionArgs, execute};
+use crate::cli::execute::{ExecutionArgs, PlannedRun, execute};
 use crate::cli::exit::Exit;
 use crate::workflow::{Skipped, plan_undo};
 
@@ -29,6 +29,6 @@ pub fn run(context: &Context<'_>, args: &UndoArgs) -> Result<Exit> {
     let mut database = context.connect()?;
     let (plan, refused) = plan_undo(&mut database, &records, undo)?;
     let (skipped, max_changes) = (Skipped::default(), args.execution.max_changes);
-    let assignment = Assignment { command: "undo", plan, execution: &args.execution, refused, skipped, max_changes, storage: None };
-    execute(context, &mut database, &assignment)
+    let planned = PlannedRun { command: "undo", plan, execution: &args.execution, refused, skipped, max_changes, storage: None };
+    execute(context, &mut database, &planned)
 }

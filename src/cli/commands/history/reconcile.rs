@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::cli::context::Context;
 use crate::cli::error::Result;
 use crate::cli::exit::Exit;
-use crate::cli::progress::Progress;
+use crate::cli::progress_display::ProgressDisplay;
 use crate::domain::Outcome;
 use crate::report::grid::{Cell, Grid};
 use crate::report::safe::terminal;
@@ -15,7 +15,7 @@ use crate::workflow;
 
 pub(super) fn reconcile(context: &Context<'_>, path: &Path, run: Option<&str>) -> Result<Exit> {
     let mut database = context.connect()?;
-    let units = workflow::reconcile(&mut database, path, run, &Progress::new(context.ui))?;
+    let units = workflow::reconcile(&mut database, path, run, &ProgressDisplay::new(context.ui))?;
     let grid = Grid {
         columns: vec!["Run", "Unit", "ID", "Outcome", "State", "Detail"],
         rows: units

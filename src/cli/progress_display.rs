@@ -9,7 +9,6 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::exit::Exit;
-use super::sentences;
 use super::signal::{Second, Signals};
 use super::ui::Ui;
 use crate::apply;
@@ -17,14 +16,14 @@ use crate::domain::{Level, Outcome};
 use crate::report::safe::terminal;
 use crate::scan::reader::rows_read;
 use crate::verify::Watch;
-use crate::workflow::{Event, Observer, Stop};
+use crate::workflow::{Observer, Stop, WorkEvent};
 
 /// Shorter reads show nothing.
 const SHOWN_AFTER: Duration = Duration::from_secs(1);
 const AGAIN: Duration = Duration::from_millis(100);
 
 /// Shows the events of a command, and notes signals.
-pub struct Progress<'a> {
+pub struct ProgressDisplay<'a> {
     ui: &'a Ui,
     signals: Mutex<Option<Signals>>,
     spinner: Mutex<Option<Spinner>>,
@@ -35,7 +34,7 @@ pub struct Progress<'a> {
     wait: Mutex<Option<ProgressBar>>,
 }
 
-impl<'a> Progress<'a> {
+impl<'a> ProgressDisplay<'a> {
     /// Shows events on `ui`.
     pub fn new(ui: &'a Ui) -> Self {
         Self {
@@ -107,57 +106,41 @@ impl<'a> Progress<'a> {
     }
 }
 
-impl Observer for Progress<'_> {
-    fn event(&self, event: Event<'_>) {
+impl Observer for ProgressDisplay<'_> {
+    fn event(&self, event: WorkEvent<'_>) {
         match event {
-            Event::Reading if self.ui.shows_progress() => *lock(&self.spinner) = Some(Spinner::start()),
-            Event::Reading => {}
-            Event::Read => drop(lock(&self.spinner).take()),
-            Event::Unmatched(problem) => self.ui.warn(problem),
-            Event::Interrupted { path, why } => {
-                self.ui.warn(terminal(&format!("the check in {} was stopped early ({why})", path.display())));
-            }
-            Event::Checking { level, backups } => {
+            WorkEvent::Reading if self.ui.shows_progress() => *lock(&self.spinner) = Some(Spinner::start()),
+            WorkEvent::Reading => {}
+            WorkEvent::Read => drop(lock(&self.spinner).take()),
+            WorkEvent::Warning(text) => self.beside_bar(|ui| ui.warn(text)),
+            WorkEvent::Detail(text) => self.beside_bar(|ui| ui.detail(terminal(&text))),
+            WorkEvent::Checking(level, backups) => {
                 match Signals::note(Second::Noted) {
                     Ok(signals) => *lock(&self.signals) = Some(signals),
                     Err(error) => self.ui.warn(format!("a signal ends the check at once: {error}")),
                 }
                 *lock(&self.check) = Some(CheckBar::new(self.ui, level, backups));
             }
-            Event::Checked(result) if self.ui.verbosity() > 0 => {
+            WorkEvent::Checked(result) if self.ui.verbosity() > 0 => {
                 self.beside_bar(|ui| ui.detail(terminal(&format!("{}: {}", result.id, result.verdict))));
             }
-            Event::Checked(_) => {}
-            Event::CheckProgress { ready, watch } => lock(&self.check).iter().for_each(|bar| bar.show(ready, watch)),
-            Event::CheckEnded => {
+            WorkEvent::Checked(_) => {}
+            WorkEvent::CheckProgress(ready, watch) => lock(&self.check).iter().for_each(|bar| bar.show(ready, watch)),
+            WorkEvent::CheckEnded => {
                 lock(&self.check).take().iter().for_each(|bar| bar.line.finish_and_clear());
                 // After a signal, further ones are noted: what was found is still to be written.
                 lock(&self.signals).take_if(|signals| !signals.stop());
             }
-            Event::StorageWarning(text) => self.ui.warn(terminal(text)),
-            Event::FileFailed { path, error } => self.beside_bar(|ui| {
-                let path = path.display();
-                ui.warn(terminal(&format!("cannot write {path}: {error}; results from now on are kept in memory only")));
-            }),
-            Event::FileKept { path, backups } => self.ui.warn(terminal(&format!(
-                "{} keeps what the earlier check knew of {backups} of the backups that could not be looked at now: --resume takes it",
-                path.display()
-            ))),
-            Event::Running(units) if self.ui.shows_progress() && units > 1 => {
+            WorkEvent::Running(units) if self.ui.shows_progress() && units > 1 => {
                 let bar = ProgressBar::new(u64::try_from(units).unwrap_or(u64::MAX));
                 if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} units, {per_sec}, {eta} left") {
                     bar.set_style(style);
                 }
                 *lock(&self.bar) = Some(bar);
             }
-            Event::Running(_) => {}
-            Event::Run(progress) => self.run(&progress),
-            Event::Ran => lock(&self.bar).take().iter().for_each(ProgressBar::finish_and_clear),
-            Event::Settled { run, unit, reason } => self.ui.detail(format!("run {run}, unit {unit}: {reason}")),
-            Event::NotRechecked { backups, why } => self.ui.warn(terminal(&format!(
-                "the storage of {} could not be looked at once more just before the change ({why}); what the check had seen was relied on",
-                sentences::backups(backups)
-            ))),
+            WorkEvent::Running(_) => {}
+            WorkEvent::Run(progress) => self.run(&progress),
+            WorkEvent::Ran => lock(&self.bar).take().iter().for_each(ProgressBar::finish_and_clear),
         }
     }
 
