@@ -1,4 +1,4 @@
-//! The options that several commands share.
+//! Options that several commands share, and the selection and policy that they describe.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -28,46 +28,46 @@ pub struct Global {
 /// Where the database is and how to log in.
 #[derive(Debug, Args)]
 pub struct DatabaseArgs {
-    /// Read this cinder.conf; later ones overlay earlier ones [default: the usual places]
+    /// Read this cinder.conf; a later file overrides an earlier one [default: the usual places]
     #[arg(long, global = true, value_name = "FILE")]
     pub config_file: Vec<PathBuf>,
-    /// Read *.conf out of this folder, in name order, after the files
+    /// Read the *.conf files of this directory, in order of their names, after the files of --config-file
     #[arg(long, global = true, value_name = "DIR")]
     pub config_dir: Vec<PathBuf>,
-    /// The database, as SQLAlchemy spells it: mysql+pymysql://user@host/cinder, postgresql://…, sqlite:////path
+    /// The database URL as in SQLAlchemy: mysql+pymysql://user@host/cinder, postgresql://…, sqlite:////path
     /// [env: CINDER_DATABASE_URL]
     #[arg(long, global = true, value_name = "URL")]
     pub database_url: Option<String>,
-    /// Take the password from the first line of this file
+    /// Read the password from the first line of this file
     #[arg(long, global = true, value_name = "FILE")]
     pub password_file: Option<PathBuf>,
-    /// disable, prefer, require, verify-ca or verify-full
+    /// How TLS is used: disable, prefer, require, verify-ca or verify-full
     #[arg(long, global = true, value_name = "MODE", value_parser = tls_mode)]
     pub tls_mode: Option<TlsMode>,
-    /// Trust this certification authority alone
+    /// Trust only the certificate authorities in this file
     #[arg(long, global = true, value_name = "FILE")]
     pub tls_ca: Option<PathBuf>,
-    /// Show this client certificate
+    /// Present this client certificate
     #[arg(long, global = true, value_name = "FILE")]
     pub tls_cert: Option<PathBuf>,
-    /// The client certificate's key
+    /// The private key of the client certificate
     #[arg(long, global = true, value_name = "FILE")]
     pub tls_key: Option<PathBuf>,
-    /// Let a password cross the network in a form that a listener can use (caching_sha2_password without TLS)
+    /// Allow sending a password in a form that an eavesdropper can use (caching_sha2_password without TLS)
     #[arg(long, global = true)]
     pub insecure_auth: bool,
-    /// Give up connecting after this long
+    /// Time limit for connecting
     #[arg(long, global = true, value_name = "SPAN", default_value = "10s", value_parser = span)]
     pub connect_timeout: Duration,
-    /// Give up a statement after this long
+    /// Time limit for a statement
     #[arg(long, global = true, value_name = "SPAN", default_value = "5m", value_parser = span)]
     pub statement_timeout: Duration,
-    /// Give up waiting for another transaction's lock after this long
+    /// Time limit for waiting for a lock of another transaction
     #[arg(long, global = true, value_name = "SPAN", default_value = "10s", value_parser = span)]
     pub lock_timeout: Duration,
 }
 
-/// The forms of results, as in the OpenStack clients.
+/// Output formats, as in the OpenStack clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum FormatArg {
     /// A table for people.
@@ -110,7 +110,7 @@ pub enum ColorArg {
 /// How results look.
 #[derive(Debug, Args)]
 pub struct OutputArgs {
-    /// The form of the results
+    /// The output format
     #[arg(short, long, global = true, value_enum, default_value = "table")]
     pub format: FormatArg,
     /// Show this column; repeatable
@@ -131,25 +131,25 @@ pub struct OutputArgs {
     /// Which CSV cells to quote
     #[arg(long, global = true, value_enum, default_value = "nonnumeric", value_name = "WHICH")]
     pub quote: QuoteArg,
-    /// Make tables no wider than this; below 1, only the terminal's width limits them
+    /// Maximum width of tables; below 1, the width of the terminal
     #[arg(long, global = true, value_name = "COLUMNS", allow_negative_numbers = true)]
     pub max_width: Option<i64>,
-    /// Make tables no wider than the terminal (the default)
+    /// Limit tables to the width of the terminal (the default)
     #[arg(long, global = true)]
     pub fit_width: bool,
-    /// Print a table's titles even if it has no rows
+    /// Print the column titles of a table without rows
     #[arg(long, global = true)]
     pub print_empty: bool,
     /// When to use colours
     #[arg(long, global = true, value_enum, default_value = "auto", value_name = "WHEN")]
     pub color: ColorArg,
-    /// Say only what is asked for and what goes wrong
+    /// Print only results, warnings and errors
     #[arg(short, long, global = true)]
     pub quiet: bool,
-    /// Say more; give it twice for all evidence about what a plan or a repair leaves alone
+    /// Print details; twice: also all evidence about what a plan or a repair skips
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
-    /// Never prompt: a missing answer is an error
+    /// Never prompt; fail if an answer is missing
     #[arg(long, global = true)]
     pub no_input: bool,
 }
@@ -157,10 +157,10 @@ pub struct OutputArgs {
 /// Who and why.
 #[derive(Debug, Args)]
 pub struct RecordArgs {
-    /// The audit log [default: /var/log/cinder-backup-repair/audit.jsonl for root, else in the XDG state folder]
+    /// The audit log [default: /var/log/cinder-backup-repair/audit.jsonl for root, otherwise in the XDG state directory]
     #[arg(long, global = true, value_name = "FILE")]
     pub audit_log: Option<PathBuf>,
-    /// Why, for the audit log
+    /// The reason, for the audit log
     #[arg(long, global = true, value_name = "TEXT")]
     pub reason: Option<String>,
     /// The change ticket, for the audit log
@@ -188,34 +188,34 @@ pub struct SelectionArgs {
     /// Only backups of this volume; repeatable
     #[arg(long, value_name = "ID")]
     pub volume: Vec<String>,
-    /// Only warn, instead of ending with exit code 2, if one of these matches nothing
+    /// Only warn if one of these options matches nothing, instead of failing with exit code 2
     #[arg(long)]
     pub allow_empty: bool,
-    /// Leave younger operations alone
+    /// Skip operations that are younger
     #[arg(long, value_name = "SPAN", default_value = "1h", value_parser = span)]
     pub older_than: Duration,
-    /// At most so many findings, the oldest first
+    /// Maximum number of findings, the oldest first
     #[arg(long, value_name = "N", value_parser = whole_number, allow_negative_numbers = true)]
     pub limit: Option<usize>,
-    /// A heartbeat older than this is a dead service [default: service_down_time of cinder.conf, else 60s]
+    /// Treat a service as down if its heartbeat is older [default: service_down_time in cinder.conf, otherwise 60s]
     #[arg(long, value_name = "SPAN", value_parser = span)]
     pub service_down_time: Option<Duration>,
 }
 
-/// What may be done beyond the usual.
+/// Exceptions from the rules of a decision.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Decision")]
 pub struct DecisionArgs {
-    /// Take the cinder-backup of this host for dead although it beats (repeatable; `all` for every host)
+    /// Treat cinder-backup on this host as down even if it has heartbeats (repeatable; `all` for every host)
     #[arg(long, value_name = "HOST")]
     pub assume_dead: Vec<String>,
-    /// The status that backups are to end in, where there is a choice
+    /// The status that backups get if there is a choice
     #[arg(long, value_name = "STATUS", value_parser = ["available", "error"])]
     pub to: Option<String>,
-    /// Let a backup become available although nobody verified its data
+    /// Allow a backup to become available although its data was not verified
     #[arg(long)]
     pub allow_unverified: bool,
-    /// Put wrong num_dependent_backups right, too
+    /// Also correct wrong num_dependent_backups
     #[arg(long)]
     pub fix_counters: bool,
 }
@@ -224,17 +224,17 @@ impl SelectionArgs {
     /// The selection, with the backups that were named; `-` reads ids from standard input.
     pub fn selection(&self, backups: &[String]) -> Result<Selection> {
         let backups = named(backups)?;
-        // Tables print None for NULL, and what they print must be an answer.
+        // Tables print None for NULL, and what they print must be accepted.
         let spelled = |status: &String| match status.to_ascii_lowercase() {
             none if none == "none" => NULL.to_owned(),
             status => status,
         };
         let statuses: BTreeSet<String> = self.status.iter().map(spelled).collect();
         if let Some(unknown) = statuses.iter().find(|status| !STATUSES.contains(&status.as_str())) {
-            return Err(Error::usage(format!("--status takes one of {}, not {unknown:?}", STATUSES.join(", "))));
+            return Err(Error::usage(format!("{unknown:?} is not a status: use one of {}", STATUSES.join(", "))));
         }
         if self.limit == Some(0) {
-            return Err(Error::usage("--limit takes a number from 1"));
+            return Err(Error::usage("--limit must be at least 1"));
         }
         Ok(Selection {
             statuses,
@@ -249,11 +249,11 @@ impl SelectionArgs {
     /// The selection and the policy for the heartbeat interval of this cloud's services.
     pub fn wanted(&self, selection: Selection, decision: Option<&DecisionArgs>, database: &Database) -> Result<Wanted> {
         let report_interval = database.report_interval;
-        // Between two beats every living service would look dead.
+        // Otherwise a working service would look down between two heartbeats.
         if let Some(span) = self.service_down_time.filter(|span| span.as_secs() < report_interval.saturating_mul(2)) {
             return Err(Error::usage(format!(
-                "--service-down-time {} s is less than twice report_interval ({report_interval} s), so that working services would look dead; \
-                 --assume-dead HOST is there for a service that is known to be dead",
+                "--service-down-time {} s is less than twice report_interval ({report_interval} s), so that working services would look down; \
+                 use --assume-dead HOST for a service that is known to be down",
                 span.as_secs()
             )));
         }
@@ -279,9 +279,9 @@ impl SelectionArgs {
     }
 }
 
-/// Reads a number that counts something.
+/// Reads a count.
 pub fn whole_number(text: &str) -> std::result::Result<usize, String> {
-    text.parse().map_err(|_| format!("{text:?} is no whole number, or too large"))
+    text.parse().map_err(|_| format!("{text:?} is not an integer from 0, or too large"))
 }
 
 fn tls_mode(text: &str) -> std::result::Result<TlsMode, String> {
@@ -311,7 +311,7 @@ pub fn span(text: &str) -> std::result::Result<Duration, String> {
     if total > 100 * 366 * 86_400 { Err(too_long()) } else { Ok(Duration::from_secs(total)) }
 }
 
-/// The backups that were named, with `-` replaced by what standard input lists.
+/// The backups that were named; `-` is replaced by the ids on standard input.
 fn named(backups: &[String]) -> Result<Vec<String>> {
     let mut names = Vec::new();
     for name in backups {
@@ -326,7 +326,7 @@ fn named(backups: &[String]) -> Result<Vec<String>> {
         names.extend(text.split_whitespace().map(str::to_owned));
         // An empty list must not turn into "all".
         if names.len() == before {
-            return Err(Error::usage("standard input lists no ids, so there is nothing to work on"));
+            return Err(Error::usage("standard input lists no ids, so there is nothing to do"));
         }
     }
     if let Some(empty) = names.iter().position(|name| name.trim().is_empty()) {

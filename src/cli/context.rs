@@ -18,11 +18,11 @@ use crate::workflow::{Database, SigningKey, Wanted};
 /// What every command needs.
 #[derive(Debug, Clone, Copy)]
 pub struct Context<'a> {
-    /// What prints.
+    /// Prints.
     pub ui: &'a Ui,
     /// The options that all commands share.
     pub global: &'a Global,
-    /// The environment, as far as the configuration depends on it.
+    /// The environment variables that the configuration depends on.
     pub environment: &'a Environment,
 }
 
@@ -39,10 +39,10 @@ impl Context<'_> {
         }
         let (location, origin) = (resolved.database.target.describe(), resolved.database.origin.clone());
         let has_no_password = matches!(&resolved.database.target, Target::Server(server) if server.password.is_none());
-        // A database that cannot be used may be one that nobody meant: say which, and who named it.
+        // The wrong database may be configured: say which it is, and where its name was found.
         let unusable = |error: DbError| {
             let how = if error.kind == DbErrorKind::Authentication && has_no_password {
-                "; no password was given: --password-file and CINDER_DATABASE_PASSWORD take one"
+                "; no password was given: use --password-file or CINDER_DATABASE_PASSWORD"
             } else {
                 ""
             };
@@ -59,7 +59,7 @@ impl Context<'_> {
         };
         self.ui.detail(format!("database: {location} (from {origin})"));
         match Database::open(&resolved, limits.clone()) {
-            // A server that wants a password which nobody has given: ask, if there is somebody to ask.
+            // The server requires a password and none was given: ask, if there is a terminal.
             Err(error) if error.kind == DbErrorKind::Authentication && self.ui.can_ask() => match &mut resolved.database.target {
                 Target::Server(server) if server.password.is_none() => {
                     server.password = Some(super::prompt::password(self.ui, &format!("Password for {location}"))?);
@@ -75,9 +75,9 @@ impl Context<'_> {
     pub fn wanted(&self, args: &SelectionArgs, selection: Selection, decision: &DecisionArgs, database: &Database) -> Result<Wanted> {
         if database.has_default_intervals && args.service_down_time.is_none() {
             self.ui.warn(format!(
-                "no cinder.conf was read, so a service counts as dead after {} s without a heartbeat, Cinder's default, or after two and a \
-                 half times the average interval of its own beats if that is longer; give --config-file, or --service-down-time if this \
-                 cloud's is another",
+                "no cinder.conf was read, so a service counts as down after {} s without a heartbeat, Cinder's default, or after two and a \
+                 half times the average interval of its heartbeats if that is longer; use --config-file, or --service-down-time if this \
+                 cloud has another value",
                 database.service_down_time
             ));
         }
@@ -113,8 +113,8 @@ impl Context<'_> {
         if path.exists() {
             return Ok(path);
         }
-        let problem = format!("there is no audit log {}; nothing was ever changed by this account, or it is elsewhere", path.display());
-        Err(Error::usage(problem).hint("give the log with --audit-log"))
+        let problem = format!("there is no audit log {}; this account changed nothing, or the log is elsewhere", path.display());
+        Err(Error::usage(problem).hint("name the log with --audit-log"))
     }
 
     /// Where the audit log is.
@@ -136,8 +136,7 @@ impl Context<'_> {
         Ok(Some(key))
     }
 
-    /// What has to be typed after a command so that it uses the same database and the same log, with a blank before it. It holds no
-    /// password.
+    /// The options that a command needs for the same database and the same log, with a leading blank and without a password.
     pub fn same_places(&self, opened: &Database) -> String {
         let (database, log) = (&self.global.database, &self.global.record.audit_log);
         let given = |option: &'static str, paths: &[PathBuf]| {
@@ -163,7 +162,7 @@ impl Context<'_> {
     }
 }
 
-/// Follow-up commands as they are typed; this program's own get the options for the same database.
+/// Follow-up commands to paste; this program's own get the options for the same database.
 pub fn follow_ups(commands: &[String], same_places: &str) -> Vec<String> {
     let again = |command: &String| if command.starts_with("cinder-backup-repair ") { same_places } else { "" };
     commands.iter().map(|command| format!("{command}{}", again(command))).collect()

@@ -1,4 +1,4 @@
-//! The one error type at the edge: what went wrong, how the program ends, and what to do.
+//! The error of a command: what went wrong, the exit code, and what to do.
 
 use crate::apply::UndoError;
 use crate::audit::AuditError;
@@ -44,13 +44,13 @@ impl Error {
 impl From<DbError> for Error {
     fn from(error: DbError) -> Self {
         let hint = match error.kind {
-            DbErrorKind::Privilege if error.is_of_a_file() => Some(
-                "run it as an account that may write to the database's folder, or on a copy of the file and, if there is one, its -wal",
-            ),
-            DbErrorKind::Privilege => Some("the folder sql/grants holds the least privileges that scan and repair need"),
+            DbErrorKind::Privilege if error.is_of_a_file() => {
+                Some("run it as an account that may write to the database's directory, or on a copy of the file and its -wal file")
+            }
+            DbErrorKind::Privilege => Some("sql/grants has the minimum privileges for scan and repair"),
             DbErrorKind::NotPrimary => Some("connect to the primary (the writer behind the proxy), not to a replica"),
-            DbErrorKind::LockTimeout => Some("something else holds the rows; wait for it, or raise --lock-timeout"),
-            DbErrorKind::SessionState => Some("a proxy may have dropped it; connect to the server itself"),
+            DbErrorKind::LockTimeout => Some("another transaction holds the rows: wait for it, or raise --lock-timeout"),
+            DbErrorKind::SessionState => Some("a proxy may have dropped it: connect to the server directly"),
             _ => None,
         };
         Self { exit: error.kind.into(), hint: hint.map(str::to_owned), error: error.into() }
@@ -66,7 +66,7 @@ impl From<workflow::Error> for Error {
             Failed::Log(error) | Failed::NoLog(error) => Self { error: anyhow::anyhow!(text), ..error.into() },
             Failed::Unusable(problem) => Self::usage(problem),
             Failed::Unfit(problem, hint) => Self::usage(problem).hint(hint),
-            Failed::Unmatched(_) => Self::usage(text).hint("correct it, or give --allow-empty if it may match nothing"),
+            Failed::Unmatched(_) => Self::usage(text).hint("correct it, or use --allow-empty if it may match nothing"),
             Failed::OtherDatabase(..) => Self::new(Exit::Stale, text),
             Failed::OtherColumns => Self::new(Exit::Stale, text).hint("make a new plan"),
             Failed::Applied(_) => Self::new(Exit::Stale, text).hint("make a new plan to see what is left"),
@@ -81,7 +81,9 @@ impl From<workflow::Error> for Error {
 impl From<Obstacle> for Error {
     fn from(obstacle: Obstacle) -> Self {
         let (exit, hint) = match &obstacle {
-            Obstacle::ReadOnly(_, true) => (Exit::NotPrimary, "run it as an account that may write to the file and its folder".to_owned()),
+            Obstacle::ReadOnly(_, true) => {
+                (Exit::NotPrimary, "run it as an account that may write to the file and its directory".to_owned())
+            }
             Obstacle::ReadOnly(..) => (Exit::NotPrimary, "connect to the primary (the writer behind the proxy)".to_owned()),
             Obstacle::Privileges(_, grants) => {
                 let grants = grants.join("; ");

@@ -8,13 +8,14 @@ use super::error::{Error, Result};
 use super::exit::Exit;
 use super::progress_display::ProgressDisplay;
 use super::prompt;
-use super::sentences::{self, units};
+use super::sentences;
 use super::signal::Second;
 use super::storage::PlaceArgs;
 use super::ui::Ui;
 use super::view::{self, RunDocument};
 use crate::apply::Failure;
 use crate::audit::AuditLog;
+use crate::domain::text::count;
 use crate::domain::{Outcome, Tally, UnitResult};
 use crate::plan::Plan;
 use crate::report::safe::terminal;
@@ -24,34 +25,34 @@ use crate::workflow::{self, Database, Execution, RecordedRun, Refused, RunLog, S
 #[derive(Debug, Clone, Copy, clap::Args)]
 #[command(next_help_heading = "Execution")]
 pub struct ExecutionArgs {
-    /// Change without a question; overrides no safety rule
+    /// Change without asking; overrides no safety rule
     #[arg(short, long)]
     pub yes: bool,
-    /// Go through everything but the writing, in transactions that the database holds read-only
+    /// Do everything except writing, in read-only transactions
     #[arg(long)]
     pub dry_run: bool,
-    /// Refuse a plan of more units [default: 25 for repair --yes, else none]
+    /// Refuse a plan with more units [default: 25 for repair --yes, otherwise no limit]
     #[arg(long, value_name = "N", value_parser = whole_number, allow_negative_numbers = true)]
     pub max_changes: Option<usize>,
-    /// How many units share the two syncs of the audit log
+    /// Number of units that share the two syncs of the audit log
     #[arg(long, value_name = "N", default_value = "100", value_parser = batch_size, allow_negative_numbers = true)]
     pub batch_size: usize,
-    /// Carry out units that have no row in common on N connections at once; SQLite has one writer [default: 4 from 50 units on, else 1]
+    /// Number of connections for units that have no row in common; SQLite has one writer [default: 4 from 50 units on, otherwise 1]
     #[arg(long, value_name = "N", value_parser = sessions, allow_negative_numbers = true)]
     pub sessions: Option<usize>,
-    /// End a dry run with 3 if something would be changed
+    /// End a dry run with exit code 3 if it would change something
     #[arg(long)]
     pub detailed_exitcode: bool,
 }
 
 fn batch_size(text: &str) -> std::result::Result<usize, String> {
-    if whole_number(text)? == 0 { Err("a batch has at least 1 unit".to_owned()) } else { whole_number(text) }
+    if whole_number(text)? == 0 { Err("must be at least 1".to_owned()) } else { whole_number(text) }
 }
 
 fn sessions(text: &str) -> std::result::Result<usize, String> {
     match whole_number(text)? {
         number @ 1..=MOST_SESSIONS => Ok(number),
-        _ => Err(format!("give 1 to {MOST_SESSIONS} connections")),
+        _ => Err(format!("must be from 1 to {MOST_SESSIONS}")),
     }
 }
 
@@ -59,8 +60,8 @@ fn sessions(text: &str) -> std::result::Result<usize, String> {
 const MOST_SESSIONS: usize = 32;
 
 impl ExecutionArgs {
-    /// The command line is validated first: an unknown column must be reported before anything is changed, and a missing terminal
-    /// before a connection is made.
+    /// Checks the command line first: an unknown column must be reported before anything is changed, and a missing terminal before a
+    /// connection is made.
     pub fn check(&self, ui: &Ui) -> Result<()> {
         ui.check_columns(&view::results([]))?;
         if self.asks() { prompt::insist_on_terminal(ui) } else { Ok(()) }
@@ -132,10 +133,9 @@ pub fn execute(context: &Context<'_>, database: &mut Database, planned: &Planned
         return Ok(if refused.is_empty() { Exit::Done } else { Exit::Safety });
     }
     if let Some(most) = planned.max_changes.filter(|most| plan.units.len() > *most) {
-        let problem = format!("{} would be changed, more than the {most} of --max-changes; nothing was changed", units(plan.units.len()));
-        return Err(
-            Error::new(Exit::Safety, problem).hint("look at them with --dry-run, then give a higher --max-changes, or select fewer")
-        );
+        let problem =
+            format!("{} would be changed, more than the {most} of --max-changes; nothing was changed", count(plan.units.len(), "unit"));
+        return Err(Error::new(Exit::Safety, problem).hint("review them with --dry-run, then use a higher --max-changes or select fewer"));
     }
     if execution.dry_run {
         return dry_run(context, database, planned);
@@ -165,7 +165,7 @@ fn dry_run(context: &Context<'_>, database: &mut Database, planned: &PlannedRun<
     report(context, database, planned, &Results { units: &run.results, ..Results::default() })?;
     let tally = run.tally();
     let location = terminal(&database.location);
-    ui.say(format!("Dry run: {} would be changed in {location}, nothing was written.", units(tally.planned)));
+    ui.say(format!("Dry run: {} would be changed in {location}, nothing was written.", count(tally.planned, "unit")));
     planned.say_skipped(ui);
     let bad = tally.changed + tally.refused + tally.failed;
     Ok(if bad > 0 || !planned.refused.is_empty() {
@@ -183,7 +183,7 @@ fn write(context: &Context<'_>, database: &mut Database, planned: &PlannedRun<'_
     let reconcile = format!("cinder-backup-repair history reconcile{same_places}");
     let log = RunLog::open(&context.audit_path()?, &planned.plan)?;
     for open in &log.unsettled {
-        let (run, units) = (&open.run, units(open.unseen));
+        let (run, units) = (&open.run, count(open.unseen, "unit"));
         ui.warn(format!("run {run} left {units} without a known outcome; `{reconcile}` settles them"));
     }
     let execution = planned.execution(context)?;
@@ -215,8 +215,8 @@ fn judge(ui: &Ui, ended: &RecordedRun, progress: &ProgressDisplay<'_>, reconcile
     let tally = run.tally();
     if tally.unknown > 0 {
         ui.error(
-            &format!("the outcome of {} is unknown", units(tally.unknown)),
-            Some(&format!("look with `{reconcile}` once the database answers; change nothing by hand before")),
+            &format!("the outcome of {} is unknown", count(tally.unknown, "unit")),
+            Some(&format!("run `{reconcile}` once the database answers; change nothing by hand before")),
         );
         return Exit::Unknown;
     }
@@ -233,17 +233,17 @@ fn judge(ui: &Ui, ended: &RecordedRun, progress: &ProgressDisplay<'_>, reconcile
             return Exit::LogIncomplete;
         }
         (Some(Failure::LogBefore(error)), None) => {
-            ui.error(&format!("no log, no change: {error}"), Some("what had been applied before is on record"));
+            ui.error(&format!("no log, no change: {error}"), Some("what was applied before is on record"));
             return if tally.applied > 0 { Exit::LogIncomplete } else { Exit::Unexpected };
         }
         (Some(Failure::Interrupted), None) => {
             let (exit, signal) = progress.exit();
-            ui.warn(format!("stopped by {signal} between two units: what is not applied stands as it was"));
+            ui.warn(format!("stopped by {signal} between two units: what is not applied was not changed"));
             return exit;
         }
         (Some(Failure::LockedOut(error)), None) => {
-            let message = format!("stopped, because unit after unit could not get its row locks: {error}");
-            ui.error(&message, Some("end the transaction that holds them, or wait for it, then run the command again"));
+            let message = format!("stopped: several units in a row could not get their row locks: {error}");
+            ui.error(&message, Some("end the transaction that holds them or wait for it, then run the command again"));
             warn_of_holders(ui, &run.lock_holders);
             return Exit::Lock;
         }
@@ -269,7 +269,7 @@ fn warn_of_holders(ui: &Ui, holders: &[String]) {
 fn show_changes(context: &Context<'_>, database: &Database, plan: &Plan) {
     let ui = context.ui;
     let location = terminal(&database.location);
-    ui.show(format!("These {} rows in {} would be changed in {location}:", plan.rows(), units(plan.units.len())));
+    ui.show(format!("{} in {} would be changed in {location}:", count(plan.rows(), "row"), count(plan.units.len(), "unit")));
     for unit in &plan.units {
         let name = unit.name.as_deref().map(|name| format!(" {name:?}")).unwrap_or_default();
         ui.show(terminal(&format!("  {} {}{name}", unit.kind.name(), unit.id)));

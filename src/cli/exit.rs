@@ -1,4 +1,4 @@
-//! Exit codes: a part of the contract with scripts.
+//! Exit codes, on which scripts depend.
 
 use crate::db::DbErrorKind;
 
@@ -16,11 +16,11 @@ pub enum Exit {
     Findings = 3,
     /// Some units were refused, failed or had changed meanwhile.
     Partial = 4,
-    /// The plan is stale, was edited or was applied already, or a signature does not hold; nothing was written.
+    /// The plan is stale, was edited or was applied already, or a signature is wrong; nothing was written.
     Stale = 5,
     /// A safety rule forbids it; nothing was written.
     Safety = 6,
-    /// An outcome is unknown: a person must look.
+    /// An outcome is unknown: a person must check it.
     Unknown = 7,
     /// Applied, but the audit log could not be completed.
     LogIncomplete = 8,
@@ -30,9 +30,9 @@ pub enum Exit {
     Connection = 10,
     /// A lock or a time-out, and no retries left.
     Lock = 11,
-    /// Log-in or privilege.
+    /// Login or privilege.
     Privilege = 12,
-    /// The server is no writable primary.
+    /// The server is not a writable primary.
     NotPrimary = 13,
     /// The schema is not one that this program can work with.
     Schema = 14,

@@ -8,8 +8,7 @@ use std::path::{Path, PathBuf};
 use super::error::{Error, Result};
 use super::exit::Exit;
 
-/// Files that did not exist before, readable by their owner alone. All are left, or none: without [`NewFiles::keep`] they are
-/// taken away again.
+/// New files, readable only by their owner. Without [`NewFiles::keep`] all of them are removed again.
 pub struct NewFiles<'a> {
     files: Vec<(&'a Path, File)>,
     filled: usize,
@@ -17,22 +16,22 @@ pub struct NewFiles<'a> {
 }
 
 impl<'a> NewFiles<'a> {
-    /// Makes them all, so that a name that cannot be had is known before anything is written.
+    /// Creates all of them, so that a name that cannot be used is reported before anything is written.
     pub fn create(paths: impl Iterator<Item = &'a PathBuf>) -> Result<Self> {
         let mut new = Self { files: Vec::new(), filled: 0, kept: false };
         for path in paths {
             let shown = path.display();
             if path == Path::new("-") {
-                return Err(Error::usage("- is not standard output here: name a file, or leave it out and give --format json"));
+                return Err(Error::usage("- is not standard output here: name a file, or omit it and use --format json"));
             }
             let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(|error| match error.kind() {
                 ErrorKind::AlreadyExists if new.files.iter().any(|(other, _)| *other == path) => {
-                    Error::usage(format!("{shown} is named twice; give each of --out and --report a file of its own"))
+                    Error::usage(format!("{shown} is named twice: name another file for each --out and --report"))
                 }
                 ErrorKind::AlreadyExists => {
-                    Error::usage(format!("{shown} exists already, and nothing is overwritten; give another name or remove it"))
+                    Error::usage(format!("{shown} exists already and is not overwritten: use another name or remove it"))
                 }
-                ErrorKind::NotFound => Error::usage(format!("cannot write {shown}: its folder does not exist; make it first")),
+                ErrorKind::NotFound => Error::usage(format!("cannot write {shown}: its directory does not exist")),
                 _ => Error::usage(format!("cannot write {shown}: {error}")),
             })?;
             new.files.push((path, file));

@@ -15,12 +15,12 @@ use super::view;
 use crate::plan::{Plan, Unit};
 use crate::report::safe::terminal;
 
-/// So many units are shown at once.
+/// How many units are shown at once.
 const PAGE: usize = 15;
-/// What a list draws before each of its lines, and one column that terminals wrap at.
+/// The columns that a list draws before each line, and one column at which terminals wrap.
 const MARGIN: usize = 7;
 
-/// Asks, with the terminal put back whatever happens.
+/// Asks, and restores the terminal in every case.
 fn ask<T>(ui: &Ui, question: impl FnOnce() -> dialoguer::Result<T>) -> Result<T> {
     let standing = Question::begin(ui)?;
     question().map_err(|error| {
@@ -29,7 +29,7 @@ fn ask<T>(ui: &Ui, question: impl FnOnce() -> dialoguer::Result<T>) -> Result<T>
             standing.stop();
         }
         ui.end_prompt();
-        Error::new(Exit::Usage, format!("no answer could be read: {error}")).hint("give --yes, or run it at a terminal")
+        Error::new(Exit::Usage, format!("cannot read an answer: {error}")).hint("use --yes, or run it at a terminal")
     })
 }
 
@@ -39,7 +39,7 @@ pub fn password(ui: &Ui, what: &str) -> Result<SecretString> {
     Ok(SecretString::from(ask(ui, || prompt.interact())?))
 }
 
-/// A unit as far as it fits the line of a list: a line that wraps would be drawn over others.
+/// A unit, cut to the width of a list: a line that wraps would be drawn over others.
 fn line(unit: &Unit, width: usize) -> String {
     let name = unit.name.as_deref().unwrap_or("");
     let text = terminal(&format!("{} {} {name:?} {}", unit.kind.name(), unit.id, view::changes(&unit.changes)));
@@ -55,38 +55,39 @@ fn line(unit: &Unit, width: usize) -> String {
     format!("{cut}…")
 }
 
-/// Which units of a plan are to be carried out, by number. All are chosen to begin with.
+/// Lets a person choose units of a plan; returns their numbers. All are chosen at first.
 pub fn choose(ui: &Ui, plan: &Plan) -> Result<BTreeSet<usize>> {
     let width = ui.prompt_width().unwrap_or(80).saturating_sub(MARGIN).max(20);
     let items = plan.units.iter().map(|unit| (line(unit, width), true));
     // Not in the prompt: a prompt that wraps would be drawn over and over.
-    ui.show("Space changes a line, a changes all, enter goes on, esc stops.");
-    let prompt = MultiSelect::new().with_prompt("Which of these").items_checked(items).max_length(PAGE).report(false);
+    ui.show("Space toggles a line, a toggles all, enter continues, esc stops.");
+    let prompt = MultiSelect::new().with_prompt("Units to change").items_checked(items).max_length(PAGE).report(false);
     let Some(chosen) = ask(ui, || prompt.interact_opt())? else {
-        return Err(Error::new(Exit::Interrupted, "nothing was chosen: nothing was changed"));
+        return Err(Error::new(Exit::Interrupted, "nothing was chosen; nothing was changed"));
     };
     Ok(chosen.into_iter().filter_map(|at| plan.units.get(at)).map(|unit| unit.number).collect())
 }
 
-/// Refuses to go on if no question can be asked.
+/// Fails if no question can be asked.
 pub fn insist_on_terminal(ui: &Ui) -> Result<()> {
     if ui.can_ask() {
         return Ok(());
     }
-    let nobody = Error::usage("nobody can be asked here, so nothing was changed");
-    Err(nobody.hint("give --yes to change without a question, or --dry-run to look"))
+    let nobody = Error::usage("cannot ask for confirmation without a terminal; nothing was changed");
+    Err(nobody.hint("use --yes to change without asking, or --dry-run to see the changes"))
 }
 
-/// Asks for the number of rows to be typed, so that a habitual `y` changes nothing.
+/// Asks the person to type the number of rows: a habitual `y` must change nothing.
 pub fn confirm_rows(ui: &Ui, rows: usize, location: &str) -> Result<()> {
     insist_on_terminal(ui)?;
     // Above the prompt, which must fit on one line of the terminal.
     ui.show(format!("The database is {}.", terminal(location)));
-    let prompt =
-        Input::new().with_prompt(format!("Type the number of rows to change ({rows}) to go on, anything else to stop")).allow_empty(true);
+    let prompt = Input::new()
+        .with_prompt(format!("Type the number of rows to change ({rows}) to continue, anything else to stop"))
+        .allow_empty(true);
     let typed: String = ask(ui, || prompt.interact_text())?;
     if typed.trim() == rows.to_string() {
         return Ok(());
     }
-    Err(Error::new(Exit::Interrupted, "not confirmed: nothing was changed"))
+    Err(Error::new(Exit::Interrupted, "not confirmed; nothing was changed"))
 }

@@ -3,8 +3,9 @@
 use super::context::Context;
 use super::error::Result;
 use super::progress_display::ProgressDisplay;
-use super::sentences::{self, backups};
+use super::sentences;
 use super::storage::CheckArgs;
+use crate::domain::text::count;
 use crate::domain::{Checks, Level};
 use crate::verify::chunked::Share;
 use crate::workflow::{Check, Database, ProposedPlan, VerifyKey, Wanted, check_for_decision, read_evidence, unsettled_targets};
@@ -39,7 +40,7 @@ fn gather(
         Level::Quick => "quick: no data is read, so it makes nothing available without --accept-quick; --check deep reads all data",
         Level::Deep | Level::Restore => level.name(),
     };
-    context.ui.say(format!("Checking {} on the storage ({how}) …", backups(targets.len())));
+    context.ui.say(format!("Checking {} on the storage ({how}) …", count(targets.len(), "backup")));
     let (storage, request) = (args.storage.settings(context)?, args.storage.request(level, Share::All));
     let check = Check { storage, request, targets, earlier: Checks::new() };
     Ok(check_for_decision(check, known, database, progress)?)

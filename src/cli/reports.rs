@@ -1,4 +1,4 @@
-//! A plan as a file for others: Markdown for a change ticket, SQL for the server's own client, CSV for a spreadsheet.
+//! Reports of a plan: Markdown for a change ticket, SQL for the database's own client, CSV for a spreadsheet.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
@@ -43,7 +43,7 @@ pub struct Material<'a> {
     pub record: &'a RecordArgs,
     /// The plan's file, if it has one.
     pub plan_file: Option<&'a Path>,
-    /// What has to be typed after a command so that it is about the same database.
+    /// The options that a command needs for the same database.
     pub same_places: &'a str,
 }
 

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use super::ui::Ui;
+use crate::domain::text::count;
 use crate::domain::{Selection, Tally, Verdict};
 use crate::plan::Plan;
 use crate::report::safe::terminal;
 use crate::scan::ScanDocument;
 use crate::workflow::Skipped;
 
-/// A summary in words, and how much of it a limit shows. Of what was not asked for it says nothing.
+/// A summary in words, and how much of it a limit shows. It covers only the selection.
 pub fn scan(document: &ScanDocument, selection: &Selection) -> String {
     let summary = &document.summary;
     let parts: Vec<String> = [
@@ -24,21 +25,11 @@ pub fn scan(document: &ScanDocument, selection: &Selection) -> String {
     .map(|(number, word)| format!("{number} {word}"))
     .collect();
     if parts.is_empty() {
-        let what = if selection.is_all() { "Nothing" } else { "Nothing of what was asked for" };
+        let what = if selection.is_all() { "Nothing" } else { "Nothing selected" };
         return format!("{what} is stuck or inconsistent");
     }
     let (shown, words) = (document.findings.len(), parts.join(", "));
-    if document.left_out == 0 { words } else { format!("{words}, of which --limit takes {shown}") }
-}
-
-/// `1 unit`, `2 units`.
-pub fn units(number: usize) -> String {
-    if number == 1 { "1 unit".to_owned() } else { format!("{number} units") }
-}
-
-/// `1 backup`, `2 backups`.
-pub fn backups(number: usize) -> String {
-    if number == 1 { "1 backup".to_owned() } else { format!("{number} backups") }
+    if document.left_out == 0 { words } else { format!("{words}; --limit keeps {shown}") }
 }
 
 /// A tally in words.
@@ -64,7 +55,10 @@ pub fn warn_of_quick(ui: &Ui, plan: &Plan) {
     let number = plan.units.iter().filter(|unit| unit.is_accepted_quick()).count();
     if number > 0 {
         let (verb, their) = if number == 1 { ("becomes", "its") } else { ("become", "their") };
-        ui.warn(format!("{} {verb} available on a quick check alone, which reads none of {their} data (--accept-quick)", backups(number)));
+        ui.warn(format!(
+            "{} {verb} available on a quick check alone, which reads none of {their} data (--accept-quick)",
+            count(number, "backup")
+        ));
     }
 }
 
@@ -86,22 +80,22 @@ fn skipped(skipped: &Skipped) -> Option<String> {
     }
     let mut parts: Vec<String> = numbers.into_iter().map(|(verdict, number)| format!("{number} {}", because(verdict))).collect();
     if skipped.left_out > 0 {
-        parts.push(format!("{} more for another time, by --limit", skipped.left_out));
+        parts.push(format!("{} more beyond --limit", skipped.left_out));
     }
-    (!parts.is_empty()).then(|| format!("Left alone: {}.", parts.join("; ")))
+    (!parts.is_empty()).then(|| format!("Skipped: {}.", parts.join("; ")))
 }
 
 /// Why nothing is done about a verdict, and what would help.
 fn because(verdict: Verdict) -> &'static str {
     match verdict {
-        // Whatever else is stuck is either in the plan or refused.
-        Verdict::Stuck => "in error (only verified data takes a backup out of that: --check deep)",
+        // Other stuck backups are in the plan or refused.
+        Verdict::Stuck => "in error (only verified data makes it available: use --check deep)",
         Verdict::Uncertain => {
-            "uncertain (somebody may be at work: --check deep makes available what was written to its end, --assume-dead HOST vouches that nobody is)"
+            "uncertain (a service may still work on it: --check deep makes completely written backups available, --assume-dead HOST asserts that the service is down)"
         }
-        Verdict::Busy => "busy (somebody is at work; wait for the end of that)",
+        Verdict::Busy => "busy (a service is working on it; wait until it is done)",
         Verdict::Recent => "recent (younger than --older-than; wait)",
-        Verdict::Inconsistent => "inconsistent (scan names the commands for that; --fix-counters puts counters right)",
+        Verdict::Inconsistent => "inconsistent (scan lists the commands for it; --fix-counters corrects counters)",
     }
 }
 
@@ -124,6 +118,6 @@ mod tests {
         };
         assert_eq!(skipped(&Skipped::default()), None);
         let all = Skipped { left_alone: [Verdict::Recent, Verdict::Uncertain, Verdict::Recent].map(left).into(), left_out: 3 };
-        insta::assert_snapshot!(skipped(&all).unwrap_or_default(), @"Left alone: 1 uncertain (somebody may be at work: --check deep makes available what was written to its end, --assume-dead HOST vouches that nobody is); 2 recent (younger than --older-than; wait); 3 more for another time, by --limit.");
+        insta::assert_snapshot!(skipped(&all).unwrap_or_default(), @"Skipped: 1 uncertain (a service may still work on it: --check deep makes completely written backups available, --assume-dead HOST asserts that the service is down); 2 recent (younger than --older-than; wait); 3 more beyond --limit.");
     }
 }

@@ -1,5 +1,5 @@
-//! SIGINT, SIGTERM and SIGHUP: while rows are being changed they are noted, and looked at between units; while a question
-//! stands at the terminal SIGINT and SIGTERM put it back as it was and end the program.
+//! SIGINT, SIGTERM and SIGHUP. While rows are changed, signals are noted and handled between units. While a question is shown, SIGINT
+//! and SIGTERM restore the terminal and end the program.
 
 use std::io::{self, Read};
 use std::os::unix::net::UnixStream;
@@ -73,7 +73,7 @@ impl Signals {
         Ok(signals)
     }
 
-    /// From now on no signal ends the program: a result is being written, and half a document is worse than none at all.
+    /// From now on no signal ends the program: a result is being written, and half a document is worse than none.
     pub fn let_finish(&self) {
         for ending in lock(&self.endings).drain(..) {
             signal_hook::low_level::unregister(ending);
@@ -120,8 +120,8 @@ impl Drop for Signals {
     }
 }
 
-/// A question that stands at the terminal, with echo or line mode off or the cursor hidden. By default a signal would leave
-/// the terminal like that.
+/// A question at the terminal, with echo or line mode off or the cursor hidden. The default action of a signal would leave the
+/// terminal like that.
 pub struct Question {
     shared: Arc<Shared>,
     handlers: Vec<SigId>,
@@ -191,11 +191,11 @@ impl Shared {
 
     fn stop(&self) -> ! {
         let exit = if self.terminated.load(Ordering::SeqCst) { Exit::Terminated } else { Exit::Interrupted };
-        // Whoever comes second waits here until the program has ended.
+        // A second caller waits here until the program has ended.
         self.ending.call_once(|| {
             self.restore();
             self.ui.end_prompt();
-            self.ui.failure(exit, "stopped at the question: nothing was changed", None);
+            self.ui.failure(exit, "stopped at the question; nothing was changed", None);
             std::process::exit(i32::from(exit.code()));
         });
         std::process::exit(i32::from(exit.code()))

@@ -20,17 +20,17 @@ use crate::workflow::StorageSettings;
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Storage")]
 pub struct PlaceArgs {
-    /// Look for the backups of posix, nfs and glusterfs here, in place of the directory that cinder.conf names
+    /// Read the backups of posix, nfs and glusterfs here, instead of in the directory in cinder.conf
     #[arg(long, value_name = "DIR")]
     pub storage_path: Option<PathBuf>,
-    /// Override an option of cinder.conf that says where backups are: backup_s3_endpoint_url=https://… ; NAME=@FILE takes
-    /// the value, a secret for one, from a file's first line; repeatable
+    /// Override an option of cinder.conf that says where backups are, for example backup_s3_endpoint_url=https://…; NAME=@FILE
+    /// reads the value, for example a secret, from the first line of a file; repeatable
     #[arg(long, value_name = "NAME=VALUE")]
     pub storage_option: Vec<String>,
-    /// Reach Google Cloud Storage here, in place of its public address
+    /// The URL of Google Cloud Storage, instead of its public one
     #[arg(long, value_name = "URL")]
     pub gcs_endpoint: Option<String>,
-    /// Give up a storage that gives nothing useful for this long, over all attempts and backups [default: 1m]
+    /// Give up a storage that returns nothing useful for this long, over all attempts and backups [default: 1m]
     #[arg(long, value_name = "SPAN", value_parser = wait_limit)]
     pub storage_timeout: Option<Duration>,
 }
@@ -42,16 +42,16 @@ pub struct StorageArgs {
     /// Where it is.
     #[command(flatten)]
     pub place: PlaceArgs,
-    /// The pool of the source volumes, to compare Ceph backups with the snapshots that they were made of
+    /// The pool of the source volumes, to compare Ceph backups with the snapshots that they were made from
     #[arg(long, value_name = "POOL")]
     pub ceph_source_pool: Option<String>,
-    /// An object younger than this means that the backup is being written
+    /// Settle time: a younger object means that the backup is still being written
     #[arg(long, value_name = "SPAN", default_value = "15m", value_parser = span)]
     pub settle: Duration,
-    /// Read with so many threads [default: the number of cores; more for a far server]
+    /// Number of threads that read [default: the number of cores; more help with a distant server]
     #[arg(long, value_name = "N", value_parser = jobs)]
     pub jobs: Option<usize>,
-    /// Hold at most so much of the data in memory
+    /// Maximum memory for data
     #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = size)]
     pub memory: u64,
 }
@@ -60,19 +60,19 @@ pub struct StorageArgs {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Storage")]
 pub struct CheckArgs {
-    /// Check the data of creating (and asked-for error) backups before deciding: quick, deep or restore
+    /// Check the data of creating backups (and of error ones, if selected) before deciding: quick, deep or restore
     #[arg(long, value_name = "LEVEL", value_parser = level)]
     pub check: Option<Level>,
-    /// Take what `check --format json` found on another host; repeatable
+    /// Use a document that `check --format json` wrote on another host; repeatable
     #[arg(long, value_name = "FILE")]
     pub evidence: Vec<PathBuf>,
-    /// Take only evidence that is signed with the private key of this public key (Ed25519 in PEM)
+    /// Accept only evidence that is signed with the private key of this public key (Ed25519 in PEM)
     #[arg(long, value_name = "FILE", requires = "evidence")]
     pub verify_key: Option<PathBuf>,
-    /// Let a creating backup become available on a quick check, which reads none of its data
+    /// Allow a creating backup to become available on a quick check, which reads none of its data
     #[arg(long)]
     pub accept_quick: bool,
-    /// Do not believe a check that is older
+    /// Ignore checks that are older
     #[arg(long, value_name = "SPAN", default_value = "24h", value_parser = span)]
     pub evidence_max_age: Duration,
     /// How.
@@ -136,24 +136,24 @@ pub fn level(text: &str) -> std::result::Result<Level, String> {
         "quick" => Ok(Level::Quick),
         "deep" => Ok(Level::Deep),
         "restore" => Ok(Level::Restore),
-        _ => Err(format!("{text:?} is none of quick, deep, restore")),
+        _ => Err(format!("{text:?} is not a level: use quick, deep or restore")),
     }
 }
 
 fn wait_limit(text: &str) -> std::result::Result<Duration, String> {
-    span(text).and_then(|span| if span.is_zero() { Err("takes at least one second".to_owned()) } else { Ok(span) })
+    span(text).and_then(|span| if span.is_zero() { Err("must be at least 1 s".to_owned()) } else { Ok(span) })
 }
 
 fn jobs(text: &str) -> std::result::Result<usize, String> {
     match whole_number(text)? {
         number @ 1..=1_024 => Ok(number),
-        _ => Err("takes a number from 1 to 1024".to_owned()),
+        _ => Err("must be from 1 to 1024".to_owned()),
     }
 }
 
 /// Reads a size: a number of bytes, or with K, M, G or T (times 1024).
 pub fn size(text: &str) -> std::result::Result<u64, String> {
-    let usage = || format!("{text:?} is no size; write for example 512M or 2G");
+    let usage = || format!("{text:?} is not a size: use for example 512M or 2G");
     let trimmed = text.trim().trim_end_matches(['B', 'b']).trim_end_matches(['i', 'I']);
     let (digits, unit) = match trimmed.char_indices().next_back() {
         Some((at, letter)) if letter.is_ascii_alphabetic() => (trimmed.get(..at).unwrap_or_default(), Some(letter.to_ascii_uppercase())),
@@ -169,7 +169,7 @@ pub fn size(text: &str) -> std::result::Result<u64, String> {
     };
     let number: u64 = digits.parse().map_err(|_| usage())?;
     let bytes = number.checked_mul(1 << shift).ok_or_else(usage)?;
-    if bytes < 16 << 20 { Err(format!("{text} is too little to read anything with; give at least 16M")) } else { Ok(bytes) }
+    if bytes < 16 << 20 { Err(format!("{text} is too little memory: use at least 16M")) } else { Ok(bytes) }
 }
 
 #[cfg(test)]

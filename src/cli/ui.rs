@@ -32,7 +32,7 @@ pub struct Ui {
     verbose: u8,
     no_input: bool,
     color_stderr: bool,
-    /// Something of a result has been written.
+    /// A part of a result was written.
     begun: Arc<AtomicBool>,
 }
 
@@ -84,15 +84,15 @@ impl Ui {
         Self { streams: Streams::Apart, options, quiet, verbose, no_input, color_stderr, begun }
     }
 
-    /// One for a command inside of another: it puts everything on standard output, or nothing anywhere, asks nobody and draws
-    /// no progress.
+    /// For a command inside another one: prints everything to standard output, or nothing anywhere; asks nothing and shows no
+    /// progress.
     pub fn inner(args: &OutputArgs, muted: bool) -> Self {
         let ui = Self::new(args);
         let streams = if muted { Streams::Nowhere } else { Streams::Together };
         Self { streams, no_input: true, color_stderr: ui.options.color, ..ui }
     }
 
-    /// Whether this is the one of a command inside of another, which was not typed as it runs.
+    /// Whether this belongs to a command inside another one, which a person did not type.
     pub fn is_inner(&self) -> bool {
         self.streams != Streams::Apart
     }
@@ -142,7 +142,7 @@ impl Ui {
         self.begun.store(true, Ordering::Relaxed);
         let mut out = self.out();
         match crate::report::grid::write(&mut out, document, rows_key, grid, &self.options) {
-            // Whoever read it has seen enough.
+            // The reader has closed the pipe: it has seen enough.
             Err(ReportError::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             Err(ReportError::Io(error)) => Err(ReportError::Io(lost(&error))),
             other => other,
@@ -172,12 +172,12 @@ impl Ui {
         }
     }
 
-    /// What a question is about: it is seen even when quiet, for nobody can answer what was not shown.
+    /// The subject of a question: shown even if quiet, because nobody can answer without it.
     pub fn show(&self, text: impl AsRef<str>) {
         self.stderr(text.as_ref());
     }
 
-    /// Ends the line of a question that was given up, and shows the cursor again.
+    /// Ends the line of an abandoned question, and shows the cursor again.
     pub fn end_prompt(&self) {
         self.line("\u{1b}[?25h");
     }
@@ -188,7 +188,7 @@ impl Ui {
         (size.ws_col > 0).then_some(usize::from(size.ws_col))
     }
 
-    /// A sentence for those who asked for more.
+    /// A sentence for `-v`.
     pub fn detail(&self, text: impl AsRef<str>) {
         if self.verbose > 0 {
             self.stderr(text.as_ref());
@@ -238,7 +238,7 @@ impl Ui {
         self.line(&self.wrapped(text));
     }
 
-    /// Lines on standard error; a stream that is gone is no reason to stop.
+    /// Writes lines to standard error; a closed stream does not stop the command.
     fn line(&self, text: &str) {
         let _ = match self.streams {
             Streams::Apart => writeln!(io::stderr().lock(), "{text}"),
@@ -251,8 +251,8 @@ impl Ui {
     }
 }
 
-/// A line in lines of so many columns, broken between words. What is in backticks is there to be copied: it counts as one word, and
-/// one that is longer than a line is left to the terminal to break.
+/// Breaks a line between words to a width. Text in backticks is for copying, so it counts as one word; a word that is longer than a line
+/// is left to the terminal.
 fn broken(line: &str, width: usize) -> String {
     if line.width() <= width {
         return line.to_owned();
@@ -283,14 +283,14 @@ fn broken(line: &str, width: usize) -> String {
     text
 }
 
-/// Whether the terminal says of itself that it understands no escape codes.
+/// Whether TERM says that the terminal understands no escape codes.
 fn is_dumb() -> bool {
     std::env::var_os("TERM").is_some_and(|terminal| terminal == "dumb")
 }
 
-/// A result that nobody gets, with where it was to go.
+/// The error of a result that cannot be written, with its destination.
 fn lost(error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("the result could not be written to standard output: {error}"))
+    io::Error::new(error.kind(), format!("cannot write the result to standard output: {error}"))
 }
 
 fn terminal_width() -> Option<u16> {

@@ -29,6 +29,13 @@ pub fn is_hostile(c: char) -> bool {
             | '\u{e0000}'..='\u{e0fff}')
 }
 
+/// A numeral and its noun: `1 unit`, `12 units`.
+pub fn count(number: impl Display, noun: &str) -> String {
+    let number = number.to_string();
+    let plural = if number == "1" { "" } else { "s" };
+    format!("{number} {noun}{plural}")
+}
+
 /// Quotes a word for a POSIX shell, so that a hostile id in a suggested command stays one word. Control characters are removed:
 /// no quoting makes them safe at an interactive shell.
 pub fn shell_word(word: impl Display) -> String {

@@ -5,6 +5,7 @@
 use std::io;
 
 use super::safe::{markdown, markdown_code, terminal};
+use crate::domain::text::count;
 use crate::domain::{AssumeDead, Change, Evidence, Finding, FindingKind, Image, Policy, Value};
 
 /// A plan as the report shows it. All text may be hostile.
@@ -312,10 +313,6 @@ fn value(value: &Value) -> String {
         Value::Text(text) if text.is_empty() => "(empty text)".to_owned(),
         Value::Text(text) | Value::Foreign(text) => markdown_code(text),
     }
-}
-
-fn count(number: usize, what: &str) -> String {
-    if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
 }
 
 #[cfg(test)]

@@ -34,7 +34,7 @@ pub enum Error {
     #[error("{0} {1}, but this is {2}; nothing was changed")]
     OtherDatabase(String, String, Box<DatabaseInfo>),
     /// A plan is for other columns.
-    #[error("the database's columns are not those that the plan was made for; nothing was changed")]
+    #[error("the database has other columns than the plan; nothing was changed")]
     OtherColumns,
     /// A plan was applied by this run.
     #[error("this plan was applied already, by run {0}; nothing was changed")]
@@ -63,10 +63,10 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[derive(Debug, Error)]
 pub enum Obstacle {
     /// This database accepts no writes; whether it is a file.
-    #[error("{0} takes no writes: it is read-only, or a replica")]
+    #[error("{0} accepts no writes: it is read-only, or a replica")]
     ReadOnly(String, bool),
     /// The account may not make the changes of a repair in this database; the GRANTs that it lacks.
-    #[error("this account lacks privileges that a repair needs in {0}")]
+    #[error("this account lacks privileges for a repair in {0}")]
     Privileges(String, Vec<String>),
 }
 

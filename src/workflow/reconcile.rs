@@ -157,7 +157,7 @@ impl Reconciler<'_> {
             let old = before.iter().find(|old| old.table == image.table && old.id == image.id);
             if old.is_some_and(|old| old.moved(&found).is_empty()) {
                 lost += 1;
-                details.push(format!("{} {} is as it was before: the commit was lost", image.table, image.id));
+                details.push(format!("{} {} is as before: the commit was lost", image.table, image.id));
                 continue;
             }
             for column in moved.iter().filter(|moved| moved.column != "updated_at" || moved.planned == Value::Null) {
@@ -209,7 +209,7 @@ impl Reconciler<'_> {
             (true, _) if !after_window => return Ok(None),
             // Not the rows as they are now: an undo goes by those that the unit left.
             (true, Some(outcome)) => {
-                let reason = format!("looked at again after its time to write was over: it stays {}", outcome.name());
+                let reason = format!("read again after its time to write was over: it stays {}", outcome.name());
                 let left = unit.outcome.as_ref().map(|outcome| outcome.after.clone()).unwrap_or_default();
                 let found = unit.settled.as_ref().map_or(left, |settled| settled.found.clone());
                 Settled { unit: number, outcome, reason, found, after_window, who }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use tempfile::NamedTempFile;
 
 use super::{Error, Observer, Result, WorkEvent};
+use crate::domain::text::count;
 use crate::domain::{CheckResult, CheckVerdict};
 use crate::verify::partial::{Head, PartialWriter, Sign};
 use crate::verify::{CheckDocument, Target};
@@ -28,13 +29,13 @@ pub struct ResultFile<'a> {
     synced: Instant,
     /// Backups of which the earlier check knew something.
     known: HashSet<String>,
-    /// How many of these nobody could look at now: what was known of them stays in FILE.partial.
+    /// How many of these could not be checked now: their earlier results stay in FILE.partial.
     unseen: usize,
 }
 
 impl<'a> ResultFile<'a> {
-    /// Makes FILE.partial, with the results that an earlier check has of the same rows. `resumed` is the file that these are from;
-    /// it may be FILE.partial itself. Beside these it has so many results of backups that this check is not about.
+    /// Creates FILE.partial with the results that an earlier check has for the same rows. `resumed` is the file of that check, which may
+    /// be FILE.partial itself, and how many results it has for backups that are not selected now.
     pub fn begin<'t>(
         path: PathBuf,
         resumed: Option<(&Path, usize)>,
@@ -44,10 +45,10 @@ impl<'a> ResultFile<'a> {
     ) -> Result<Self> {
         let shown = path.display();
         if path == Path::new("-") {
-            return Err(Error::Unusable("- is not standard output here: name a file, or omit --out and give --format json".to_owned()));
+            return Err(Error::Unusable("- is not standard output here: name a file, or omit --out and use --format json".to_owned()));
         }
         if path.exists() {
-            return Err(Error::Unusable(format!("{shown} exists already, and nothing is overwritten; give another name or remove it")));
+            return Err(Error::Unusable(format!("{shown} exists already and is not overwritten: use another name or remove it")));
         }
         let partial = partial(&path);
         let cannot = |error: io::Error| Error::Unusable(format!("cannot write {}: {error}", partial.display()));
@@ -55,11 +56,10 @@ impl<'a> ResultFile<'a> {
             .and_then(|(resumed, _)| fs::canonicalize(resumed).ok())
             .is_some_and(|resumed| fs::canonicalize(&partial).is_ok_and(|partial| partial == resumed));
         if let Some((_, others @ 1..)) = resumed.filter(|_| same) {
-            let problem =
-                format!("{} has other results, which it would lose: {others} of its backups are left out of this check", partial.display());
-            return Err(Error::Unfit(problem, "give another name to --out, or select the same backups as that check did".to_owned()));
+            let problem = format!("{} would lose results: {others} of its backups are not selected by this check", partial.display());
+            return Err(Error::Unfit(problem, "use another name for --out, or select the same backups as in that check".to_owned()));
         }
-        // Held until the new one has taken its place.
+        // Locked until the new file replaces it.
         let _before = if same { Some(locked(File::open(&partial).map_err(cannot)?, &partial)?) } else { None };
         let file = NamedTempFile::new_in(folder(&path)).map_err(cannot)?;
         let mut writer = PartialWriter::begin(locked(file.reopen().map_err(cannot)?, &partial)?, head, sign).map_err(cannot)?;
@@ -77,21 +77,21 @@ impl<'a> ResultFile<'a> {
             file.persist_noclobber(&partial).map_err(|error| match error.error.kind() {
                 ErrorKind::AlreadyExists => {
                     let partial = partial.display();
-                    let problem = format!("{partial} has the results of a check that is running or was cut off");
+                    let problem = format!("{partial} has the results of a check that is running or was stopped");
                     let hint = format!("if no check is running, continue with --resume {partial}, or remove the file");
                     Error::Unfit(problem, hint)
                 }
                 _ => cannot(error.error),
             })?;
         }
-        // The name must last, too.
+        // The directory entry must be on the disk, too.
         File::open(folder(&path)).and_then(|folder| folder.sync_all()).map_err(cannot)?;
         Ok(Self { path, partial, writer: Some(writer), unsynced: 0, synced: Instant::now(), known, unseen: 0 })
     }
 
     /// Adds a result about a target, and makes sure from time to time that all are on the disk.
     pub fn add(&mut self, result: &CheckResult, target: &Target, observer: &dyn Observer) {
-        // The storage may be back tomorrow, and hours of reading are in what is known.
+        // The storage may be reachable again later, and the earlier result took hours to read.
         if result.verdict == CheckVerdict::Unverifiable && result.reached().is_none() && self.known.contains(&result.id) {
             self.unseen += 1;
             return;
@@ -113,13 +113,13 @@ impl<'a> ResultFile<'a> {
         observer.event(WorkEvent::Warning(problem));
     }
 
-    /// The check was stopped: FILE.partial stays.
+    /// Ends a check that was stopped: FILE.partial stays.
     pub fn stop(mut self, observer: &dyn Observer) -> PathBuf {
         self.write(observer, |writer| writer.out().sync_all());
         self.partial
     }
 
-    /// The check is done: FILE takes the place of FILE.partial, unless that knows more.
+    /// Ends a complete check: FILE replaces FILE.partial, unless that has results that FILE has not.
     pub fn finish(self, document: &CheckDocument, observer: &dyn Observer) -> Result<()> {
         let written = NamedTempFile::new_in(folder(&self.path)).and_then(|mut file| {
             crate::report::json::write(&mut file, document, false)?;
@@ -130,9 +130,9 @@ impl<'a> ResultFile<'a> {
         });
         if self.unseen > 0 {
             observer.event(WorkEvent::Warning(format!(
-                "{} keeps earlier results of {} backups that could not be checked now: --resume takes it",
+                "{} keeps earlier results of {} that could not be checked now: --resume accepts it",
                 self.partial.display(),
-                self.unseen
+                count(self.unseen, "backup")
             )));
         }
         written.map_err(|error| Error::Write(self.path.display().to_string(), error))
@@ -153,7 +153,7 @@ fn folder(path: &Path) -> &Path {
 /// Locks a file that a running check writes to. On a file system without locks, nothing keeps two checks apart.
 fn locked(file: File, path: &Path) -> Result<File> {
     match file.try_lock() {
-        Err(fs::TryLockError::WouldBlock) => Err(Error::Unusable(format!("{} is being written by a check that runs", path.display()))),
+        Err(fs::TryLockError::WouldBlock) => Err(Error::Unusable(format!("{} is being written by a running check", path.display()))),
         _ => Ok(file),
     }
 }

@@ -1,7 +1,7 @@
 //! Signs documents and verifies their signatures: Ed25519, with key files as `openssl genpkey` and `openssl pkey -pubout` write them.
 //!
-//! The digest of a document shows accidents; whoever edits it can write another. A signature shows that nobody without the private
-//! key did.
+//! The digest of a document shows accidental changes; a person who edits the document can compute a new one. A signature shows that nobody
+//! without the private key edited it.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -111,7 +111,7 @@ impl VerifyKey {
         }
         let value = STANDARD.decode(&signature.value).unwrap_or_default();
         if UnparsedPublicKey::new(&ED25519, &self.key).verify(sha256.as_bytes(), &value).is_err() {
-            return wrong("has a signature that does not fit: it was changed after it was signed".to_owned());
+            return wrong("has a wrong signature: it was changed after it was signed".to_owned());
         }
         Ok(())
     }

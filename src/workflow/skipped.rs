@@ -102,14 +102,14 @@ pub fn passed_over(scan: &Scan, selection: &Selection, told: &HashSet<String>) -
         .map(|backup| {
             let status = Value::from(backup.status.clone());
             let reason = if left_out {
-                "left for another time by --limit".to_owned()
+                "beyond --limit".to_owned()
             } else if is_active(backup.status.as_deref()) && !scan.census.selected.contains(&backup.id) {
-                format!("its status is {status}, but the other options leave it out")
+                format!("its status is {status}, but other options exclude it")
             } else if backup.status.as_deref() == Some(ERROR) {
-                "its status is error: only --check deep that finds its data intact, or --to available with --allow-unverified, changes that"
+                "its status is error: only --check deep that finds its data intact, or --to available with --allow-unverified, changes it"
                     .to_owned()
             } else {
-                format!("its status is {status}, there is nothing to repair")
+                format!("its status is {status}: nothing to repair")
             };
             Refused { id: backup.id.clone(), name: backup.display_name.clone(), reason }
         })

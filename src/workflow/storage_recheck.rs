@@ -10,6 +10,7 @@ use super::targets::targets_by_id;
 use super::{Database, Observer, Result, StorageSettings, Stores, WorkEvent, actor};
 use crate::apply::{Precheck, deciding_check};
 use crate::backoff::Backoff;
+use crate::domain::text::count;
 use crate::domain::{CheckResult, Driver, Look};
 use crate::parallel;
 use crate::plan::Plan;
@@ -94,9 +95,9 @@ impl<'a> StorageRecheck<'a> {
     /// Reports once what could not be checked.
     pub fn report(&self) {
         if let Some((backups, why)) = lock(&self.unseen).as_ref() {
-            let whose = if *backups == 1 { "1 backup".to_owned() } else { format!("{backups} backups") };
+            let backups = count(*backups, "backup");
             self.observer.event(WorkEvent::Warning(format!(
-                "the storage of {whose} could not be checked again just before the change ({why}); the earlier check was relied on"
+                "the storage of {backups} could not be checked again just before the change ({why}); the earlier check was relied on"
             )));
         }
     }

@@ -46,10 +46,10 @@ impl TargetList {
             if from_input { input::read_json_from(std::io::stdin(), MAX_SCAN_BYTES) } else { input::read_json(path, MAX_SCAN_BYTES) };
         let text = read.map_err(|error| Error::Unusable(format!("cannot read {shown}: {error}")))?;
         let scan: Scan = serde_json::from_slice(&text)
-            .map_err(|error| Error::Unusable(format!("{shown} is not what `scan --format json` writes: {error}")))?;
+            .map_err(|error| Error::Unusable(format!("{shown} is not a document of `scan --format json`: {error}")))?;
         if scan.schema != "cinder-backup-repair/scan" || scan.schema_version > 1 {
             return Err(Error::Unusable(format!(
-                "{shown} has the schema {} {}, and a scan of version 1 is wanted",
+                "{shown} has the schema {} {}: use a scan of version 1",
                 scan.schema, scan.schema_version
             )));
         }
@@ -179,7 +179,7 @@ fn left_out(names: &BTreeSet<String>, fitting: &[Target], others: &[Target]) -> 
     })?;
     let [status, host] = [&other.status, &other.host].map(|value| Value::from(value.clone()));
     let name = other.display_name.as_deref().unwrap_or("");
-    Some(format!("the other options leave out backup {} {name:?}: its status is {status}, its host {host}", other.id))
+    Some(format!("other options exclude backup {} {name:?}: its status is {status}, its host {host}", other.id))
 }
 
 fn takes(selection: &Selection, backup: &Backup) -> bool {

@@ -6,10 +6,10 @@ use super::{Error, Observer, Result, WorkEvent};
 use crate::domain::{AssumeDead, Matched, Policy, Selection, Services, is_same_host};
 use crate::scan::Scan;
 
-/// So many hosts are listed in a warning.
+/// How many hosts a warning lists.
 const MOST: usize = 6;
 
-/// The hosts that there are, and where they were looked for.
+/// The hosts that exist, and where they were searched.
 pub struct Hosts<'h> {
     /// Those of backups, as their rows spell them.
     pub of_backups: &'h HashSet<String>,
@@ -56,7 +56,7 @@ impl<'h> Hosts<'h> {
             format!("it is spelled {}", list(&alike))
         } else {
             let all: BTreeSet<&str> = self.of_backups.iter().map(String::as_str).chain(self.services.hosts()).collect();
-            if all.is_empty() { "there are no hosts at all".to_owned() } else { format!("there are {}", list(&all)) }
+            if all.is_empty() { "there are no hosts".to_owned() } else { format!("there are {}", list(&all)) }
         };
         Some(format!("{option} {name} matches nothing: {} has this host; {advice}", self.lacking))
     }

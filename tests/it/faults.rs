@@ -98,7 +98,7 @@ fn a_run_that_is_locked_out_stops_and_says_who_holds_the_lock() {
         let (failed, not_begun) = (document["summary"]["failed"].as_u64().unwrap(), document["summary"]["not_begun"].as_u64().unwrap());
         assert_eq!(failed, if engine == Engine::Sqlite { 1 } else { 13 }, "{}", engine.name());
         assert_eq!(failed + not_begun, 40);
-        assert!(answer.stderr.contains("stopped, because unit after unit could not get its row locks"), "{}", answer.stderr);
+        assert!(answer.stderr.contains("stopped: several units in a row could not get their row locks"), "{}", answer.stderr);
         let holder = match engine {
             Engine::Sqlite => format!("warning: process {} (application ", std::process::id()),
             Engine::Postgresql => "warning: process ".to_owned(),

@@ -102,7 +102,7 @@ fn together(mut command: Command) -> Vec<String> {
 /// At a terminal, with all that is proposed confirmed: the screen with the list, and all that follows.
 fn confirmed(command: &Command) -> Vec<String> {
     let mut terminal = Terminal::start(command, 140, 60);
-    terminal.wait("Which of these:");
+    terminal.wait("Units to change:");
     let lines = |screen: String| screen.lines().map(str::to_owned).collect::<Vec<_>>();
     let mut shown = lines(terminal.screen());
     terminal.press("\r");
@@ -111,7 +111,7 @@ fn confirmed(command: &Command) -> Vec<String> {
     let number = screen.split("Type the number of rows to change (").nth(1).unwrap().split(')').next().unwrap();
     terminal.press(&format!("{number}\r"));
     let screen = lines(terminal.expect(0));
-    shown.extend(screen.into_iter().skip_while(|line| !line.starts_with("These ")));
+    shown.extend(screen.into_iter().skip_while(|line| !line.contains(" would be changed in ")));
     shown
 }
 

@@ -168,7 +168,7 @@ fn status(database: &Database, id: &str) -> String {
     database.cell("backups", id, "status").unwrap()
 }
 
-const WHICH: &str = "Which of these:";
+const WHICH: &str = "Units to change:";
 const TYPE: &str = "Type the number of rows to change";
 
 #[test]
@@ -182,8 +182,7 @@ fn a_repair_is_selected_confirmed_by_number_and_reported() {
     let mut terminal = Terminal::wide(&program, &["repair"]);
     terminal.wait(WHICH);
     let screen = terminal.screen();
-    for part in [&first, &second, "\"nightly\" is creating: no service row for cinder-backup on gone", "2 stuck, 1 uncertain", "left alone"]
-    {
+    for part in [&first, &second, "\"nightly\" is creating: no service row for cinder-backup on gone", "2 stuck, 1 uncertain", "skipped"] {
         assert!(screen.contains(part), "{part} is not in\n{screen}");
     }
     // Deselects the first line.
@@ -194,10 +193,10 @@ fn a_repair_is_selected_confirmed_by_number_and_reported() {
     terminal.press("\r");
     terminal.wait(TYPE);
     let screen = terminal.screen();
-    assert!(screen.contains("These 2 rows in 1 unit would be changed in sqlite:///"), "{screen}");
+    assert!(screen.contains("2 rows in 1 unit would be changed in sqlite:///"), "{screen}");
     assert!(screen.contains(&format!("backups.status of {done}: creating -> error")), "{screen}");
     assert!(!screen.contains(&format!("backups.status of {left}")), "{screen}");
-    assert!(screen.contains("Type the number of rows to change (2) to go on"), "{screen}");
+    assert!(screen.contains("Type the number of rows to change (2) to continue"), "{screen}");
     assert!(screen.contains(&format!("The database is {}.", database.url())), "{screen}");
     assert_eq!(status(&database, done), "creating", "nothing before the number is typed");
     terminal.press("2\r");
@@ -230,7 +229,7 @@ fn a_volume_of_a_backup_that_was_not_selected_stays_unchanged() {
     terminal.wait_until("one unchecked", |screen| screen.matches("[ ]").count() == 1);
     terminal.press("\r");
     terminal.wait(TYPE);
-    assert!(terminal.screen().contains("These 1 rows in 1 unit would be changed in sqlite:///"), "{}", terminal.screen());
+    assert!(terminal.screen().contains("1 row in 1 unit would be changed in sqlite:///"), "{}", terminal.screen());
     terminal.press("1\r");
     terminal.expect(0);
     assert_eq!((status(&database, &first), status(&database, &second)), ("creating".to_owned(), "error".to_owned()));
@@ -248,7 +247,7 @@ fn a_wrong_number_changes_nothing() {
         terminal.wait(TYPE);
         terminal.press(keys);
         let screen = terminal.expect(130);
-        assert!(screen.contains("not confirmed: nothing was changed"), "{screen}");
+        assert!(screen.contains("not confirmed; nothing was changed"), "{screen}");
     }
     // A correction while typing is accepted.
     let mut terminal = Terminal::wide(&program, &["repair"]);
@@ -278,7 +277,7 @@ fn ctrl_c_and_sigterm_at_a_prompt_restore_the_terminal() {
                 Some(signal) => kill_process(terminal.pid(), signal).unwrap(),
             }
             let screen = terminal.expect(if signal == Some(Signal::TERM) { 143 } else { 130 });
-            assert_eq!(screen.matches("stopped at the question: nothing was changed").count(), 1, "{screen}");
+            assert_eq!(screen.matches("stopped at the question; nothing was changed").count(), 1, "{screen}");
             assert_eq!(screen.matches("error:").count(), 1, "{screen}");
         }
     }
@@ -327,8 +326,8 @@ fn escape_or_an_empty_selection_changes_nothing() {
     let before = database.rows_by_id();
     let program = Program::on(database.url());
     for (keys, code, sentence) in [
-        ("\u{1b}", 130, "nothing was chosen: nothing was changed"),
-        ("q", 130, "nothing was chosen: nothing was changed"),
+        ("\u{1b}", 130, "nothing was chosen; nothing was changed"),
+        ("q", 130, "nothing was chosen; nothing was changed"),
         ("a\r", 0, "Nothing to change."),
     ] {
         let mut terminal = Terminal::wide(&program, &["repair"]);

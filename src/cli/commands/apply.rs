@@ -14,10 +14,10 @@ use crate::plan::{Plan, Purpose};
 use crate::report::safe::terminal;
 use crate::workflow::{Skipped, VerifyKey};
 
-/// Plans are read into memory; what is larger than this is none.
+/// No plan is larger. Plans are read into memory.
 const MAX_PLAN_BYTES: u64 = 1 << 28;
 
-/// Applies exactly one plan, once. A row that changed since the plan was made is left alone and reported.
+/// Applies one plan, once. A row that changed since the plan was made is not changed, and reported.
 #[derive(Debug, Args)]
 pub struct ApplyArgs {
     /// The plan file
@@ -29,7 +29,7 @@ pub struct ApplyArgs {
     /// How.
     #[command(flatten)]
     pub execution: ExecutionArgs,
-    /// Where the data of checked backups is, for a last look before the change.
+    /// Where the data of checked backups is, for the recheck before the change.
     #[command(flatten)]
     pub place: PlaceArgs,
 }
@@ -42,9 +42,9 @@ pub fn run(context: &Context<'_>, args: &ApplyArgs) -> Result<Exit> {
         key.verify(&format!("the plan {}", args.plan.display()), &plan.sha256, plan.signature.as_ref())?;
     }
     if plan.purpose == Purpose::Undo {
-        // An undo goes by the audit log alone: out of a file it could change whatever somebody wrote into it.
-        return Err(Error::new(Exit::Safety, format!("{} says that it undoes a run; nothing was changed", args.plan.display()))
-            .hint("undo goes by the audit log and by no file: cinder-backup-repair undo RUN"));
+        // An undo depends on the audit log alone: a file could contain any change.
+        return Err(Error::new(Exit::Safety, format!("{} is a plan that undoes a run; nothing was changed", args.plan.display()))
+            .hint("undo reads the audit log instead of a file: cinder-backup-repair undo RUN"));
     }
     args.execution.check(context.ui)?;
     let mut database = context.connect()?;
@@ -69,7 +69,7 @@ fn read(path: &std::path::Path) -> Result<Plan> {
     let read = crate::input::read_json(path, MAX_PLAN_BYTES);
     let text = read.map_err(|error| Error::usage(format!("cannot read the plan {shown}: {error}")))?;
     if text.is_empty() {
-        return Err(Error::usage(format!("the plan {shown} is empty: whatever wrote it did not finish; make a new plan")));
+        return Err(Error::usage(format!("the plan {shown} is empty: the program that wrote it did not finish; make a new plan")));
     }
     Plan::parse(&text).map_err(|error| {
         let edge = Error::from(error);
@@ -77,7 +77,7 @@ fn read(path: &std::path::Path) -> Result<Plan> {
     })
 }
 
-/// No option of `plan` sets service_down_time below two beats (where cinder.conf does not), and no file does.
+/// Refuses a service_down_time below two heartbeats, unless cinder.conf sets it: no option of `plan` makes such a plan.
 fn check_down_time(plan: &Plan, configured: i64, report_interval: u64) -> Result<()> {
     let two_beats = i64::try_from(report_interval.saturating_mul(2)).unwrap_or(i64::MAX);
     let span = plan.policy.thresholds.service_down_time_seconds;
@@ -86,12 +86,12 @@ fn check_down_time(plan: &Plan, configured: i64, report_interval: u64) -> Result
     }
     Err(Error::new(
         Exit::Safety,
-        format!("the plan takes a service for dead after {span} s, which is less than service_down_time and than two of its beats; nothing was changed"),
+        format!("the plan treats a service as down after {span} s, which is less than service_down_time and less than two report intervals; nothing was changed"),
     )
     .hint("make a new plan"))
 }
 
-/// The safety rules that were set aside when the plan was made, as the flags that did it.
+/// The options that disabled safety rules when the plan was made.
 fn set_aside(plan: &Plan) -> Vec<String> {
     let mut flags: Vec<String> = match &plan.policy.assume_dead {
         AssumeDead::None => Vec::new(),

@@ -12,50 +12,50 @@ use crate::cli::exit::Exit;
 use crate::cli::progress_display::ProgressDisplay;
 use crate::cli::storage::{self, StorageArgs};
 use crate::cli::view;
-use crate::domain::text::shell_word;
+use crate::domain::text::{count, shell_word};
 use crate::domain::{CheckVerdict, Level};
 use crate::report::safe::terminal;
 use crate::verify::CheckDocument;
 use crate::verify::chunked::Share;
 use crate::workflow::{CheckJob, Resume, TargetList};
 
-/// Verifies the data of backups on their storage: of what scan finds, of the backups named, or of all. Changes nothing, neither
-/// in the database nor on the storage. `--format json` writes evidence for `plan --evidence`.
+/// Verifies the data of backups on their storage: of the backups that scan finds, of named backups, or of all. Changes nothing in the
+/// database or on the storage. `--format json` writes evidence for `plan --evidence`.
 #[derive(Debug, Args)]
 pub struct CheckCommandArgs {
-    /// Ids or names of backups; `-` reads ids from standard input [default: what scan finds and data says something about]
+    /// Ids or names of backups; `-` reads ids from standard input [default: findings of scan that their data can decide]
     #[arg(value_name = "BACKUP")]
     pub backups: Vec<String>,
     /// quick: names, sizes and side files; deep: every object against its digest; restore: every block as a restore would
     /// write it
     #[arg(long, value_name = "LEVEL", default_value = "quick", value_parser = storage::level)]
     pub level: Level,
-    /// Check every backup, available ones too
+    /// Check every backup, including available ones
     #[arg(long, conflicts_with_all = ["backups", "from"])]
     pub all: bool,
-    /// Check what `scan --format json` found, on a host that has no way to the database
+    /// Check the findings of `scan --format json`, on a host without access to the database
     #[arg(long, value_name = "FILE", conflicts_with = "backups")]
     pub from: Option<PathBuf>,
-    /// Go on where an earlier check (its JSON) stopped: what it found intact stands where row, place and listing are what they
-    /// were; all else is checked again
+    /// Continue an earlier check (its JSON): a backup that it found intact is carried over if its row, place and listing are
+    /// unchanged; all others are checked again
     #[arg(long, value_name = "FILE")]
     pub resume: Option<PathBuf>,
-    /// Sign the evidence with this private key (Ed25519 in PEM), for `plan --verify-key`; --resume then takes only files signed with it
+    /// Sign the evidence with this private key (Ed25519 in PEM), for `plan --verify-key`; --resume then accepts only files signed with it
     #[arg(long, value_name = "FILE")]
     pub sign_key: Option<PathBuf>,
-    /// Write results to FILE.partial as they come, and the JSON document to FILE once all are there; --resume takes either
+    /// Write results to FILE.partial as they arrive, and the JSON document to FILE at the end; --resume accepts both
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
-    /// Check again what the earlier check looked at longer ago than this
+    /// Check again what the earlier check read longer ago than this
     #[arg(long, value_name = "SPAN", default_value = "24h", value_parser = span)]
     pub resume_max_age: Duration,
-    /// Only the n-th of t parts of the backups, so that t hosts share the work
+    /// Check only shard N of T of the backups, so that T hosts share the work
     #[arg(long, value_name = "N/T", value_parser = part)]
     pub shard: Option<(u64, u64)>,
-    /// Read only the n-th of t parts of each backup's objects: t runs read everything once
+    /// Read only part N of T of each backup's objects: T runs read everything once
     #[arg(long, value_name = "N/T", value_parser = part, conflicts_with = "sample")]
     pub read_data_subset: Option<(u64, u64)>,
-    /// Read only about so much of each backup's objects, chosen at random
+    /// Read only this share of each backup's objects, chosen at random
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
     pub sample: Option<f64>,
     /// Which rows.
@@ -67,14 +67,14 @@ pub struct CheckCommandArgs {
 }
 
 fn part(text: &str) -> std::result::Result<(u64, u64), String> {
-    let usage = || format!("{text:?} is no part; write for example 2/5, the second of five");
+    let usage = || format!("{text:?} is not a part: use for example 2/5, the second of five");
     let (part, of) = text.split_once('/').ok_or_else(usage)?;
     let (part, of): (u64, u64) = (part.trim().parse().map_err(|_| usage())?, of.trim().parse().map_err(|_| usage())?);
     if part >= 1 && part <= of { Ok((part, of)) } else { Err(usage()) }
 }
 
 fn percent(text: &str) -> std::result::Result<f64, String> {
-    let usage = || format!("{text:?} is no share; write for example 5%");
+    let usage = || format!("{text:?} is not a percentage: use for example 5%");
     let number: f64 = text.trim().trim_end_matches('%').trim().parse().map_err(|_| usage())?;
     if number > 0.0 && number <= 100.0 { Ok(number / 100.0) } else { Err(usage()) }
 }
@@ -96,13 +96,12 @@ pub fn run(context: &Context<'_>, args: &CheckCommandArgs) -> Result<Exit> {
     let mut report = job.run(list, args.storage.settings(context)?, &progress)?;
     let carried = report.document.summary.carried;
     if report.known > 0 {
-        ui.say(format!("{carried} of {} are carried over from the earlier check.", report.backups));
+        ui.say(format!("{carried} of {} carried over from the earlier check.", report.backups));
     }
     if report.known > carried && report.interrupted.is_none() {
         ui.say(format!(
-            "{} that it knew {} again: not intact then at this level, older than --resume-max-age, or row, place or listing are not what they were.",
-            report.known - carried,
-            if report.known - carried == 1 { "was checked" } else { "were checked" }
+            "{} checked again: not intact at this level, older than --resume-max-age, or with another row, place or listing.",
+            count(report.known - carried, "backup"),
         ));
     }
     // Report and judge what was found, even if the file cannot be written.
@@ -114,11 +113,11 @@ pub fn run(context: &Context<'_>, args: &CheckCommandArgs) -> Result<Exit> {
     }
     if let Some(signal) = report.interrupted {
         let from = match &closed {
-            Ok(Some(partial)) => format!("--resume {} goes on from there", shell_word(partial.display())),
-            _ if ui.is_table() => "--resume goes on from the results that --format json or --out FILE keeps".to_owned(),
-            _ => "--resume goes on from there".to_owned(),
+            Ok(Some(partial)) => format!("--resume {} continues it", shell_word(partial.display())),
+            _ if ui.is_table() => "--resume continues from the document of --format json or --out FILE".to_owned(),
+            _ => "--resume continues from this document".to_owned(),
         };
-        ui.warn(format!("stopped by {signal} before the end: {from}"));
+        ui.warn(format!("stopped by {signal} before the end; {from}"));
     }
     closed?;
     Ok(report.interrupted.map_or_else(|| exit(&report.document), Exit::of_signal))
@@ -132,7 +131,7 @@ fn share(args: &CheckCommandArgs) -> Result<Share> {
         (None, None) => Share::All,
     };
     if share != Share::All && args.level == Level::Quick {
-        return Err(Error::usage("--read-data-subset and --sample are about data, which --level quick does not read; give --level deep"));
+        return Err(Error::usage("--read-data-subset and --sample select data, which --level quick does not read: use --level deep"));
     }
     Ok(share)
 }
@@ -185,7 +184,7 @@ fn summary(document: &CheckDocument) -> String {
     let known = counted(&[
         (summary.intact_at_quick, "intact at level quick"),
         (summary.intact_at_deep, "intact at level deep"),
-        (summary.unreadable, "unreadable: a disk gives read errors"),
+        (summary.unreadable, "unreadable: the disk reports read errors"),
     ]);
     if let Some(unverifiable) = parts.last_mut().filter(|_| !known.is_empty()) {
         unverifiable.push_str(&format!(" (of these {})", known.join(", ")));

@@ -16,33 +16,34 @@ use crate::cli::context::Context;
 use crate::cli::error::{Error, Result};
 use crate::cli::exit::Exit;
 use crate::cli::{sentences, view};
+use crate::domain::text::count;
 use crate::domain::{Outcome, Tally};
 use crate::report::grid::{Cell, Grid};
 use crate::report::safe::terminal;
 use crate::workflow::VerifyKey;
 
-/// Looks into the audit log.
+/// Reads the audit log.
 #[derive(Debug, Args)]
 pub struct HistoryArgs {
-    /// What to look at
+    /// What to read
     #[command(subcommand)]
     pub command: HistoryCommand,
 }
 
-/// What to look at.
+/// What to read.
 #[derive(Debug, Subcommand)]
 pub enum HistoryCommand {
-    /// All runs: when, actor, what, how they ended
+    /// All runs: time, actor, command, end
     List,
-    /// One run in full: every row before and after, and why
+    /// One run: every row before and after, and why
     Show {
         /// The run, or the beginning of its id
         #[arg(value_name = "RUN")]
         run: String,
     },
-    /// Check the log's chain and each record's digest: finds accidental changes and edits of single records
+    /// Verify the chain and the digest of each record: finds accidental changes and edited records
     Verify {
-        /// The hash of the last record as it was noted elsewhere: shows whether the log's end was cut off
+        /// The hash of the last record as noted elsewhere: shows whether the end of the log was cut off
         #[arg(long, value_name = "HASH", value_parser = hash)]
         expect_last: Option<String>,
         /// If the log is intact, sign its head (the last record) with this private key (Ed25519 in PEM)
@@ -58,7 +59,7 @@ pub enum HistoryCommand {
         #[arg(long, value_name = "FILE", requires = "verify_key", conflicts_with = "expect_last")]
         head: Option<PathBuf>,
     },
-    /// Hold the log against the rows: what was kept, lost or changed since; settles intents without an outcome
+    /// Compare the log with the rows: kept, lost or changed since; settles unknown outcomes
     Reconcile {
         /// The run, or the beginning of its id [default: all runs on this database]
         #[arg(value_name = "RUN")]
@@ -66,13 +67,13 @@ pub enum HistoryCommand {
     },
 }
 
-/// What is no hash proves nothing about a log: an empty variable in a script must not look like a log that was cut off.
+/// Reads a hash. An empty variable in a script must not look like a log that was cut off.
 fn hash(text: &str) -> std::result::Result<String, String> {
     let text = text.trim().to_ascii_lowercase();
     if text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Ok(text);
     }
-    Err("a hash has 64 hexadecimal digits, as the last line of `history verify` shows it".to_owned())
+    Err("a hash has 64 hexadecimal digits, as in the last line of `history verify`".to_owned())
 }
 
 /// Runs `history`.
@@ -243,7 +244,7 @@ fn show(context: &Context<'_>, path: &std::path::Path, run: &str) -> Result<Exit
     context.ui.result(&document, "units", &grid)?;
     if tally.not_begun > 0 {
         let were = if tally.not_begun == 1 { "was" } else { "were" };
-        context.ui.say(format!("{} {were} not begun.", sentences::units(tally.not_begun)));
+        context.ui.say(format!("{} {were} not begun.", count(tally.not_begun, "unit")));
     }
     Ok(Exit::Done)
 }
@@ -281,11 +282,12 @@ fn check(context: &Context<'_>, path: &std::path::Path, expected: Option<&str>) 
     if !report.is_intact() {
         return Err(Error::new(
             Exit::Damaged,
-            format!("{} was changed after it was written: {} problems", path.display(), report.problem_count),
+            format!("{} was changed after it was written: {}", path.display(), count(report.problem_count, "problem")),
         ));
     }
     if context.ui.is_table() {
-        let torn = if report.torn > 0 { format!(", {} lines torn by crashes and accounted for", report.torn) } else { String::new() };
+        let torn =
+            if report.torn > 0 { format!(", {} cut off by crashes and accounted for", count(report.torn, "line")) } else { String::new() };
         context.ui.text(&format!(
             "{}: {} records, the chain is whole{torn}\nlast hash {}\n",
             path.display(),
@@ -294,7 +296,7 @@ fn check(context: &Context<'_>, path: &std::path::Path, expected: Option<&str>) 
         ))?;
     }
     if report.unfinished.is_some() {
-        context.ui.warn("the last line is unfinished: it is being written now, or a crash tore it; the next run accounts for it");
+        context.ui.warn("the last line is unfinished: it is being written now, or a crash cut it off; the next run accounts for it");
     }
     Ok((Exit::Done, report.last))
 }

@@ -21,11 +21,11 @@ use super::exit::Exit;
 use super::ui::Ui;
 use crate::config::Environment;
 
-/// Finds OpenStack Cinder backups that hang in creating, restoring or deleting, says why, and repairs them straight in
+/// Finds OpenStack Cinder backups that are stuck in creating, restoring or deleting, explains why, and repairs them directly in
 /// the database: guarded, recorded, undoable. Needs no API, no message bus and no cinder-backup.
 #[derive(Debug, Parser)]
 #[command(name = "cinder-backup-repair", version, propagate_version = true, max_term_width = 110)]
-#[command(after_help = "Nothing is written but by apply, repair and undo, and only after a typed confirmation or --yes.")]
+#[command(after_help = "Only apply, repair and undo write, and only after a typed confirmation or --yes.")]
 pub struct Cli {
     /// What all commands share.
     #[command(flatten)]
@@ -38,21 +38,21 @@ pub struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// List what is stuck or inconsistent, with the evidence and the proposed change
+    /// List what is stuck or inconsistent, with evidence and proposed changes
     Scan(scan::ScanArgs),
     /// Verify the data of backups on their storage; changes nothing
     Check(check::CheckCommandArgs),
-    /// Write a plan file, and a report or a script of it; changes nothing
+    /// Write a plan, and a report or a script of it; changes nothing
     Plan(plan::PlanArgs),
-    /// Apply exactly one plan, once
+    /// Apply one plan, once
     Apply(apply::ApplyArgs),
-    /// Scan, plan, confirm and apply in one go
+    /// Scan, plan, confirm and apply in one step
     Repair(repair::RepairArgs),
-    /// Put back what a run changed, where nobody has touched it since
+    /// Restore the rows that a run changed, unless they were changed since
     Undo(undo::UndoArgs),
-    /// Look into the audit log: what was changed, by whom, and what became of it
+    /// Read the audit log: what was changed, by whom, and how it ended
     History(history::HistoryArgs),
-    /// Build a small Cinder database and walk through a repair of it
+    /// Build a small Cinder database and walk through a repair
     Demo(demo::DemoArgs),
     /// Write a shell's completion script to standard output
     Completions(completions::CompletionsArgs),

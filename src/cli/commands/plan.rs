@@ -13,20 +13,20 @@ use crate::cli::proposal::propose;
 use crate::cli::reports::{self, Material};
 use crate::cli::storage::CheckArgs;
 use crate::cli::{sentences, view};
-use crate::domain::text::shell_word;
+use crate::domain::text::{count, shell_word};
 use crate::report::safe::terminal;
 use crate::workflow::ProposedPlan;
 
-/// Scans, and writes what could be put right into a plan file and reports of it. Changes nothing in the database.
+/// Scans, and writes a plan of the possible repairs to a file, with reports. Changes nothing in the database.
 #[derive(Debug, Args)]
 pub struct PlanArgs {
     /// Ids or names of backups; `-` reads ids from standard input [default: all that are stuck]
     #[arg(value_name = "BACKUP")]
     pub backups: Vec<String>,
-    /// Write the plan to this file; it must not exist yet
+    /// Write the plan to this new file
     #[arg(short, long, value_name = "FILE")]
     pub out: Option<PathBuf>,
-    /// Write a report too: .md for a change ticket, .sql as a script for the server's own client, .csv; repeatable
+    /// Also write a report: .md for a change ticket, .sql as a script for the database's own client, .csv; repeatable
     #[arg(long, value_name = "FILE")]
     pub report: Vec<PathBuf>,
     /// Sign the plan with this private key (Ed25519 in PEM), for `apply --verify-key`
@@ -38,10 +38,10 @@ pub struct PlanArgs {
     /// What is allowed.
     #[command(flatten)]
     pub decision: DecisionArgs,
-    /// What the decision may rest on.
+    /// What decisions may depend on.
     #[command(flatten)]
     pub checks: CheckArgs,
-    /// End with 3 if the plan changes anything
+    /// End with exit code 3 if the plan changes anything
     #[arg(long)]
     pub detailed_exitcode: bool,
 }
@@ -53,8 +53,8 @@ pub fn run(context: &Context<'_>, args: &PlanArgs) -> Result<Exit> {
     let kinds = args.report.iter().map(|path| reports::Kind::of(path)).collect::<std::result::Result<Vec<_>, _>>().map_err(Error::usage)?;
     ui.check_columns(&view::units(&[]))?;
     let key = context.signing_key(args.sign_key.as_deref())?;
-    // A file that cannot be made is reported before a check that may take hours. The files stay only once there is something to put
-    // into them, lest a kill leaves them behind empty.
+    // A file that cannot be created is reported before a check that may take hours. It is removed again, so that a kill leaves no empty
+    // file behind.
     drop(NewFiles::create(args.out.iter().chain(&args.report))?);
     let mut database = context.connect()?;
     let mut wanted = context.wanted(&args.selection, selection, &args.decision, &database)?;
@@ -78,21 +78,21 @@ pub fn run(context: &Context<'_>, args: &PlanArgs) -> Result<Exit> {
     files.keep();
     ui.result(plan, "units", &view::units(&plan.units))?;
     if ui.is_table() {
-        let (summary, units) = (sentences::scan(&scan.document, &wanted.selection), sentences::units(plan.units.len()));
+        let (summary, units) = (sentences::scan(&scan.document, &wanted.selection), count(plan.units.len(), "unit"));
         let location = terminal(&database.location);
-        ui.say(format!("{summary}; the plan changes {} rows in {units}, in {location}.", plan.rows()));
+        ui.say(format!("{summary}; the plan changes {} in {units}, in {location}.", count(plan.rows(), "row")));
         match &args.out {
             Some(path) => {
                 // The storage of what depends on a check is checked once more when the plan is applied.
                 let storage = if plan.checks.is_empty() || ui.is_inner() { String::new() } else { args.checks.storage.place.same() };
                 ui.say_command(format!("To apply it: cinder-backup-repair apply {}{same_places}{storage}", shell_word(path.display())));
             }
-            None => ui.say("Nothing was written; --out FILE keeps the plan."),
+            None => ui.say("The plan was not saved; --out FILE saves it."),
         }
     }
     sentences::say_skipped(ui, skipped);
     Ok(if !refused.is_empty() {
-        // As a repair ends that skips something.
+        // Like a repair that refuses something.
         Exit::Partial
     } else if args.detailed_exitcode && !plan.units.is_empty() {
         Exit::Findings

@@ -11,14 +11,15 @@ use crate::cli::proposal::propose;
 use crate::cli::storage::CheckArgs;
 use crate::cli::{prompt, sentences};
 use crate::domain::Selection;
+use crate::domain::text::count;
 use crate::report::safe::terminal;
 use crate::workflow::{Database, ProposedPlan};
 
 /// How many units `--yes` changes at most without `--max-changes`.
 const MAX_CHANGES_WITH_YES: usize = 25;
 
-/// Scans, plans, confirms and applies in one go. At a terminal it lets you choose, shows the exact changes and asks for
-/// the number of rows to be typed.
+/// Scans, plans, confirms and applies in one step. At a terminal you choose the units, see the exact changes, and confirm by typing
+/// the number of rows.
 #[derive(Debug, Args)]
 pub struct RepairArgs {
     /// Ids or names of backups; `-` reads ids from standard input [default: all that are stuck]
@@ -30,7 +31,7 @@ pub struct RepairArgs {
     /// What is allowed.
     #[command(flatten)]
     pub decision: DecisionArgs,
-    /// What the decision may rest on.
+    /// What decisions may depend on.
     #[command(flatten)]
     pub checks: CheckArgs,
     /// How.
@@ -68,7 +69,7 @@ fn choose(context: &Context<'_>, database: &mut Database, proposal: &mut Propose
     ui.say(format!("{} in {}", sentences::scan(document, selection), terminal(&database.location)));
     for finding in document.findings.iter().filter(|finding| !finding.is_actionable()) {
         let why = finding.refusal.as_deref().or(finding.evidence.first().map(|evidence| evidence.text.as_str())).unwrap_or("");
-        ui.say(terminal(&format!("  left alone: {} {} is {}: {why}", finding.kind.name(), finding.id, finding.verdict)));
+        ui.say(terminal(&format!("  skipped: {} {} is {}: {why}", finding.kind.name(), finding.id, finding.verdict)));
     }
     for unit in &proposal.plan.units {
         let why: Vec<&str> = unit.evidence.iter().map(|evidence| evidence.text.as_str()).collect();
@@ -83,7 +84,7 @@ fn choose(context: &Context<'_>, database: &mut Database, proposal: &mut Propose
         let chosen = prompt::choose(ui, &proposal.plan)?;
         let gone = proposal.narrow(database, &chosen)?;
         if gone > 0 {
-            ui.warn(format!("{} of what was chosen cannot be repaired any more", sentences::units(gone)));
+            ui.warn(format!("{} of the chosen ones cannot be repaired any more", count(gone, "unit")));
         }
     }
     Ok(())

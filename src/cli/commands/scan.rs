@@ -21,10 +21,10 @@ pub struct ScanArgs {
     /// Which rows.
     #[command(flatten)]
     pub selection: SelectionArgs,
-    /// What would be allowed.
+    /// Exceptions from the rules.
     #[command(flatten)]
     pub decision: DecisionArgs,
-    /// End with 3 if there are findings
+    /// End with exit code 3 if there are findings
     #[arg(long)]
     pub detailed_exitcode: bool,
 }

@@ -10,7 +10,7 @@ use crate::cli::execute::{ExecutionArgs, PlannedRun, execute};
 use crate::cli::exit::Exit;
 use crate::workflow::{Skipped, plan_undo};
 
-/// Puts back what a run changed, where nobody has touched it since. It is a run of its own, recorded and undoable.
+/// Restores the rows that a run changed, unless they were changed since. It is a run too, recorded and undoable.
 #[derive(Debug, Args)]
 pub struct UndoArgs {
     /// The run, or the beginning of its id; see `history list`

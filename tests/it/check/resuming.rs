@@ -46,8 +46,8 @@ fn what_moved_on_the_storage_or_was_damaged_is_checked_again() {
         assert_eq!(found, (carried, &json!(verdict)), "{after:#}");
     }
     assert_eq!(after["summary"]["carried"], 2, "{after:#}");
-    assert!(answer.stderr.contains("2 of 5 are carried over from the earlier check."), "{}", answer.stderr);
-    assert!(answer.stderr.contains("3 that it knew were checked again: not intact then"), "{}", answer.stderr);
+    assert!(answer.stderr.contains("2 of 5 carried over from the earlier check."), "{}", answer.stderr);
+    assert!(answer.stderr.contains("3 backups checked again: not intact"), "{}", answer.stderr);
     // What is carried over can be so once more, and is evidence for the row like any other.
     let path = site.path("again.json");
     fs::write(&path, &answer.stdout).unwrap();
@@ -68,7 +68,7 @@ fn what_was_looked_at_elsewhere_or_long_ago_is_checked_again() {
     let answer = site.program.run(&["check", "--level", "deep", "--resume", &first, "--storage-path", &nowhere, "-f", "json"]);
     assert_ne!(answer.code, Some(0), "{}", answer.stdout);
     assert!(!is_carried(&first, &answer.json(), &placed));
-    assert!(answer.stderr.contains("0 of 1 are carried over from the earlier check."), "{}", answer.stderr);
+    assert!(answer.stderr.contains("0 of 1 carried over from the earlier check."), "{}", answer.stderr);
 
     // A disk that forgets leaves no trace in a listing: only so long is the earlier check believed.
     let written = fs::metadata(placed.object(1)).unwrap().modified().unwrap();
@@ -131,13 +131,13 @@ fn what_is_known_outlives_a_storage_that_is_away_and_another_selection() {
     let before = fs::read_to_string(&partial).unwrap();
 
     let answer = site.program.expect(2, &[&resumed as &[&str], &[&one.id]].concat());
-    assert!(answer.stderr.contains("1 of its backups are left out of this check"), "{}", answer.stderr);
+    assert!(answer.stderr.contains("1 of its backups are not selected by this check"), "{}", answer.stderr);
     assert_eq!(fs::read_to_string(&partial).unwrap(), before);
 
     let nowhere = site.path("nowhere");
     fs::create_dir(&nowhere).unwrap();
     let answer = site.program.expect(4, &[&resumed as &[&str], &["--storage-path", &nowhere]].concat());
-    assert!(answer.stderr.contains("keeps what the earlier check knew of 2 of the backups"), "{}", answer.stderr);
+    assert!(answer.stderr.contains("keeps earlier results of 2 backups"), "{}", answer.stderr);
     assert_eq!(document(&out)["summary"]["unverifiable"], 2);
     fs::remove_file(&out).unwrap();
     site.program.expect(0, &resumed);

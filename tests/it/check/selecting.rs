@@ -87,29 +87,29 @@ fn backups_are_chosen_by_id_by_name_and_by_what_their_rows_say() {
     refuse(&["nobody"], "there is no live backup with the id or name \"nobody\"");
     refuse(&["nobody", &first.id], "there is no live backup");
     // What is there and not taken is not said to be missing.
-    let left_out = format!("the other options leave out backup {} \"weekly\": its status is available, its host ctl1", third.id);
+    let left_out = format!("other options exclude backup {} \"weekly\": its status is available, its host ctl1", third.id);
     refuse(&["weekly", "--host", "ctl2"], &left_out);
     refuse(&[&third.id, "--status", "creating"], &left_out);
-    refuse(&[&first.id, "--host", "ctl2"], "the other options leave out backup");
+    refuse(&[&first.id, "--host", "ctl2"], "other options exclude backup");
     assert_eq!(check(&["nightly", "--host", "ctl2"]), set([&second]), "of two with one name the other is left out");
     refuse(&["--all", &first.id], "cannot be used with");
     refuse(&["--all", "--from", "x.json"], "cannot be used with");
     refuse(&["--from", "x.json", &first.id], "cannot be used with");
-    refuse(&["--level", "thorough"], "is none of quick, deep, restore");
+    refuse(&["--level", "thorough"], "is not a level: use quick, deep or restore");
     refuse(&["--sample", "5%", "--read-data-subset", "1/2", "--level", "deep"], "cannot be used with");
     for share in [&["--sample", "5%"], &["--read-data-subset", "1/2"]] {
         refuse(share, "--level quick does not read");
     }
     for part in ["0/3", "4/3", "1", "a/b", "1/0", "-1/3", ""] {
         let shard = format!("--shard={part}");
-        refuse(&[&shard], "is no part; write for example 2/5");
+        refuse(&[&shard], "is not a part: use for example 2/5");
     }
     for sample in ["0", "101%", "-1%", "NaN", "inf", "x"] {
         let sample = format!("--sample={sample}");
-        refuse(&[&sample, "--level", "deep"], "is no share; write for example 5%");
+        refuse(&[&sample, "--level", "deep"], "is not a percentage: use for example 5%");
     }
-    refuse(&["--memory", "1M"], "is too little");
-    refuse(&["--jobs", "0"], "takes a number from 1 to 1024");
+    refuse(&["--memory", "1M"], "is too little memory");
+    refuse(&["--jobs", "0"], "must be from 1 to 1024");
     refuse(&["-c", "Nope"], "unknown column");
 
     // Ids from standard input; none there is no reason to check everything.
@@ -254,7 +254,7 @@ fn a_check_goes_on_where_an_earlier_one_stopped() {
     let again = site.path("again.json");
     fs::write(&again, &resumed.stdout).unwrap();
     let answer = site.program.expect(0, &["check", "--resume", &again]);
-    assert!(answer.stderr.contains("5 of 5 are carried over from the earlier check."), "{}", answer.stderr);
+    assert!(answer.stderr.contains("5 of 5 carried over from the earlier check."), "{}", answer.stderr);
     // A deeper level is another question.
     let deep = site.program.json(0, &["check", &whole.id, "--level", "deep", "--resume", &again]);
     assert_eq!(result(&deep, &whole.id)["level"], "deep");
@@ -292,7 +292,7 @@ fn what_was_found_before_a_signal_is_kept() {
     for (signal, code, name) in [(Signal::INT, 130, "SIGINT"), (Signal::TERM, 143, "SIGTERM")] {
         let answer = stopped(&site, signal);
         assert_eq!(answer.code, Some(code), "{}", answer.stderr);
-        assert!(answer.stderr.contains(&format!("warning: stopped by {name} before the end: --resume goes on")), "{}", answer.stderr);
+        assert!(answer.stderr.contains(&format!("warning: stopped by {name} before the end; --resume continues")), "{}", answer.stderr);
         let document = answer.json();
         assert_eq!(document["interrupted"], name);
         let summary = &document["summary"];
@@ -305,7 +305,7 @@ fn what_was_found_before_a_signal_is_kept() {
         let path = site.path(name);
         fs::write(&path, &answer.stdout).unwrap();
         let resumed = site.program.expect(0, &["check", "--level", "deep", "--resume", &path, "-v"]);
-        assert!(resumed.stderr.contains(&format!("{} of 6 are carried over", count("intact"))), "{}", resumed.stderr);
+        assert!(resumed.stderr.contains(&format!("{} of 6 carried over", count("intact"))), "{}", resumed.stderr);
         // What is there may be used, and it is said that there is more.
         let left_out = if count("unverifiable") > 0 { 4 } else { 0 };
         let planned = site.program.expect(left_out, &["plan", "--evidence", &path, "-f", "json"]);

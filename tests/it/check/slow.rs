@@ -204,11 +204,11 @@ fn a_check_that_was_killed_goes_on_with_what_it_had_found() {
     let resumed = [&deep as &[&str], &["--resume", partial_name]].concat();
     let child = site.program.start(&resumed);
     wait_until("more results", || lines(&partial) > known);
-    assert!(site.program.expect(2, &resumed).stderr.contains("is being written by a check that runs"));
+    assert!(site.program.expect(2, &resumed).stderr.contains("is being written by a running check"));
     send(&child, Signal::INT);
     let answer = end(child);
     assert_eq!(answer.code, Some(130), "{}", answer.stderr);
-    assert!(answer.stderr.contains(&format!("--resume {partial_name} goes on from there")), "{}", answer.stderr);
+    assert!(answer.stderr.contains(&format!("--resume {partial_name} continues it")), "{}", answer.stderr);
     assert!(lines(&partial) > known && !Path::new(&out).exists());
     // All of it but what was torn or damaged.
     assert!(count(&answer.json(), "carried") >= known - 2, "{}", answer.stderr);
@@ -274,7 +274,7 @@ fn a_file_of_results_is_never_overwritten_and_serves_as_evidence() {
     server.delay.store(0, Ordering::SeqCst);
     let first = fs::read_to_string(&partial).unwrap();
     let answer = site.program.expect(0, &["plan", "--evidence", partial.to_str().unwrap(), "-f", "json"]);
-    assert!(answer.stderr.contains("was stopped early (cut off)"), "{}", answer.stderr);
+    assert!(answer.stderr.contains("was stopped early: cut off"), "{}", answer.stderr);
     let changes = &answer.json()["units"][0]["changes"];
     assert!(changes.to_string().contains("available"), "{changes:#}");
     // A line that was edited counts for nothing, nor does what comes after it.

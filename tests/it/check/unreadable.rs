@@ -89,7 +89,11 @@ fn a_disk_that_cannot_be_read_is_told_apart_from_a_server_that_is_down() {
     let table = ask(&deep);
     assert_eq!(table.code, Some(9));
     assert!(table.stdout.contains("unverifiable, unreadable"), "{}", table.stdout);
-    assert!(table.stderr.contains("2 unverifiable (of these 2 unreadable: a disk gives read errors) by a deep check"), "{}", table.stderr);
+    assert!(
+        table.stderr.contains("2 unverifiable (of these 2 unreadable: the disk reports read errors) by a deep check"),
+        "{}",
+        table.stderr
+    );
     // What was not read at this level is nobody's trouble.
     assert_eq!(ask(&[&parent.id, "--level", "quick"]).code, Some(0));
     // A side file.

@@ -87,11 +87,11 @@ fn unknown_options_and_values_are_refused() {
 
     For more information, try '--help'.
     $ scan --status garbage
-    error: --status takes one of creating, restoring, deleting, null, error, error_deleting, backing-up, restoring-backup, not "garbage"
+    error: "garbage" is not a status: use one of creating, restoring, deleting, null, error, error_deleting, backing-up, restoring-backup
     $ scan --limit 0
-    error: --limit takes a number from 1
+    error: --limit must be at least 1
     $ scan --limit many
-    error: invalid value 'many' for '--limit <N>': "many" is no whole number, or too large
+    error: invalid value 'many' for '--limit <N>': "many" is not an integer from 0, or too large
 
     For more information, try '--help'.
     $ repair --yes --to deleted
@@ -100,15 +100,15 @@ fn unknown_options_and_values_are_refused() {
 
     For more information, try '--help'.
     $ repair --yes --batch-size 0
-    error: invalid value '0' for '--batch-size <N>': a batch has at least 1 unit
+    error: invalid value '0' for '--batch-size <N>': must be at least 1
 
     For more information, try '--help'.
     $ repair --yes --max-changes -1
-    error: invalid value '-1' for '--max-changes <N>': "-1" is no whole number, or too large
+    error: invalid value '-1' for '--max-changes <N>': "-1" is not an integer from 0, or too large
 
     For more information, try '--help'.
     $ repair --yes --service-down-time 1s
-    error: --service-down-time 1 s is less than twice report_interval (1 s), so that working services would look dead; --assume-dead HOST is there for a service that is known to be dead
+    error: --service-down-time 1 s is less than twice report_interval (1 s), so that working services would look down; use --assume-dead HOST for a service that is known to be down
     $ scan --tls-mode perhaps
     error: invalid value 'perhaps' for '--tls-mode <MODE>': "perhaps" is not a TLS mode: use disable, prefer, require, verify-ca or verify-full
 
@@ -164,14 +164,14 @@ fn unknown_and_ambiguous_backups_are_refused() {
     $ repair nosuch --yes
     error: there is no live backup with the id or name "nosuch"; it may be deleted already, or in another database
     $ repair - --yes
-    error: standard input lists no ids, so there is nothing to work on
+    error: standard input lists no ids, so there is nothing to do
     $ scan -
-    error: standard input lists no ids, so there is nothing to work on
+    error: standard input lists no ids, so there is nothing to do
     $ repair % --yes
     error: there is no live backup with the id or name "%"; it may be deleted already, or in another database
     $ repair --yes --max-changes 1
     error: 2 units would be changed, more than the 1 of --max-changes; nothing was changed
-    hint: look at them with --dry-run, then give a higher --max-changes, or select fewer
+    hint: review them with --dry-run, then use a higher --max-changes or select fewer
     "#);
     assert_eq!(changes(&before, &database.rows_by_id()), []);
     // More backups than --yes alone allows.
@@ -206,15 +206,15 @@ fn the_command_line_is_checked_before_files_and_connections() {
     for (args, expected) in [
         (&["undo", "20260101T000000Z-00000000"] as &[&str], "no run 20260101T000000Z-00000000"),
         (&["undo", &run, "-c", "Nope"], "Nope"),
-        (&["undo", &run], "nobody can be asked"),
+        (&["undo", &run], "cannot ask for confirmation"),
         (&["undo", &run, "--yes"], "no SQLite database"),
         (&["apply", "empty.json"], "is empty"),
         (&["apply", "plan.json", "-c", "Nope"], "Nope"),
-        (&["apply", "plan.json"], "nobody can be asked"),
+        (&["apply", "plan.json"], "cannot ask for confirmation"),
         (&["apply", "plan.json", "--yes"], "no SQLite database"),
         (&["repair", "-c", "Nope"], "Nope"),
         (&["repair", ""], "is empty"),
-        (&["repair"], "nobody can be asked"),
+        (&["repair"], "cannot ask for confirmation"),
         (&["repair", "--yes"], "no SQLite database"),
     ] {
         let answer = unreachable.run(args);

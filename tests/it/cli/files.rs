@@ -45,7 +45,7 @@ fn files_that_are_not_plans_are_refused() {
     $ apply folder --yes
     error: cannot read the plan folder: Is a directory (os error 21)
     $ apply zero.json --yes
-    error: the plan zero.json is empty: whatever wrote it did not finish; make a new plan
+    error: the plan zero.json is empty: the program that wrote it did not finish; make a new plan
     $ apply text.json --yes
     error: text.json is not a plan of this program: expected value at line 1 column 1; nothing was changed
     $ apply bytes.json --yes
@@ -57,19 +57,19 @@ fn files_that_are_not_plans_are_refused() {
     $ apply edited.json --yes
     error: edited.json was changed after it was written (its SHA-256 does not fit); make a new plan instead of editing one; nothing was changed
     $ apply /dev/null --yes
-    error: the plan /dev/null is empty: whatever wrote it did not finish; make a new plan
+    error: the plan /dev/null is empty: the program that wrote it did not finish; make a new plan
     $ apply plan.json
-    error: nobody can be asked here, so nothing was changed
-    hint: give --yes to change without a question, or --dry-run to look
+    error: cannot ask for confirmation without a terminal; nothing was changed
+    hint: use --yes to change without asking, or --dry-run to see the changes
     $ repair
-    error: nobody can be asked here, so nothing was changed
-    hint: give --yes to change without a question, or --dry-run to look
+    error: cannot ask for confirmation without a terminal; nothing was changed
+    hint: use --yes to change without asking, or --dry-run to see the changes
     $ repair --no-input
-    error: nobody can be asked here, so nothing was changed
-    hint: give --yes to change without a question, or --dry-run to look
+    error: cannot ask for confirmation without a terminal; nothing was changed
+    hint: use --yes to change without asking, or --dry-run to see the changes
     $ apply plan.json --no-input
-    error: nobody can be asked here, so nothing was changed
-    hint: give --yes to change without a question, or --dry-run to look
+    error: cannot ask for confirmation without a terminal; nothing was changed
+    hint: use --yes to change without asking, or --dry-run to see the changes
     "#);
     // The position depends on its length.
     for name in ["half.json", "more.json"] {
@@ -90,17 +90,17 @@ fn unknown_runs_are_refused() {
     }
     insta::assert_snapshot!(refusals.said, @r#"
     $ undo 20 --yes
-    error: there is no audit log DIR/audit.jsonl; nothing was ever changed by this account, or it is elsewhere
-    hint: give the log with --audit-log
+    error: there is no audit log DIR/audit.jsonl; this account changed nothing, or the log is elsewhere
+    hint: name the log with --audit-log
     $ history list
-    error: there is no audit log DIR/audit.jsonl; nothing was ever changed by this account, or it is elsewhere
-    hint: give the log with --audit-log
+    error: there is no audit log DIR/audit.jsonl; this account changed nothing, or the log is elsewhere
+    hint: name the log with --audit-log
     $ history verify
-    error: there is no audit log DIR/audit.jsonl; nothing was ever changed by this account, or it is elsewhere
-    hint: give the log with --audit-log
+    error: there is no audit log DIR/audit.jsonl; this account changed nothing, or the log is elsewhere
+    hint: name the log with --audit-log
     $ history show 20
-    error: there is no audit log DIR/audit.jsonl; nothing was ever changed by this account, or it is elsewhere
-    hint: give the log with --audit-log
+    error: there is no audit log DIR/audit.jsonl; this account changed nothing, or the log is elsewhere
+    hint: name the log with --audit-log
     "#);
     program.expect(0, &["repair", "--yes"]);
     let first = program.last_run();
@@ -157,23 +157,23 @@ fn a_report_that_cannot_be_written_leaves_no_file() {
     $ plan --report plan
     error: --report plan: the name must end in .md, .sql or .csv
     $ plan --out old.json
-    error: old.json exists already, and nothing is overwritten; give another name or remove it
+    error: old.json exists already and is not overwritten: use another name or remove it
     $ plan --out absent/plan.json
-    error: cannot write absent/plan.json: its folder does not exist; make it first
+    error: cannot write absent/plan.json: its directory does not exist
     $ plan --out new.json --report absent/plan.md
-    error: cannot write absent/plan.md: its folder does not exist; make it first
+    error: cannot write absent/plan.md: its directory does not exist
     $ plan --out new.json --report plan.html
     error: --report plan.html: the name must end in .md, .sql or .csv
     $ plan --out same.sql --report same.sql
-    error: same.sql is named twice; give each of --out and --report a file of its own
+    error: same.sql is named twice: name another file for each --out and --report
     $ plan --report same.md --report same.md
-    error: same.md is named twice; give each of --out and --report a file of its own
+    error: same.md is named twice: name another file for each --out and --report
     $ plan --out .
-    error: . exists already, and nothing is overwritten; give another name or remove it
+    error: . exists already and is not overwritten: use another name or remove it
     $ plan --out -
-    error: - is not standard output here: name a file, or leave it out and give --format json
+    error: - is not standard output here: name a file, or omit it and use --format json
     $ plan --check deep --out new.json --report a.md --report absent/plan.md
-    error: cannot write absent/plan.md: its folder does not exist; make it first
+    error: cannot write absent/plan.md: its directory does not exist
     "#);
     assert_eq!(fs::read_to_string(program.path("old.json")).unwrap(), "mine");
     // All of them, accessible for their owner only.

@@ -351,11 +351,11 @@ fn a_result_that_cannot_be_written_does_not_hide_the_run() {
     };
     let (code, said) = run(&["scan"]);
     assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("the result could not be written to standard output: No space left"), "{said}");
+    assert!(said.contains("cannot write the result to standard output: No space left"), "{said}");
     let before = database.rows_by_id();
     let (code, said) = run(&["repair", "--yes"]);
     assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("could not be written to standard output") && said.contains("history show"), "{said}");
+    assert!(said.contains("cannot write the result to standard output") && said.contains("history show"), "{said}");
     assert!(said.contains("2 applied") && said.contains("cinder-backup-repair undo"), "{said}");
     assert_eq!(changes(&before, &database.rows_by_id()).iter().filter(|change| change.column == "status").count(), 4);
     program.expect(0, &["history", "verify"]);

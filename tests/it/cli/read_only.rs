@@ -83,7 +83,7 @@ fn a_read_only_database_is_reported() {
     // The whole database is read-only, like a replica: exit code 13, not a missing privilege (12).
     let repair = readable.run(&["repair", "--yes"]);
     assert_eq!(repair.code, Some(13), "{}", repair.stderr);
-    assert!(repair.stderr.contains("takes no writes") && repair.stderr.contains("nothing was changed"), "{}", repair.stderr);
+    assert!(repair.stderr.contains("accepts no writes") && repair.stderr.contains("nothing was changed"), "{}", repair.stderr);
     assert!(repair.stderr.contains("hint: run it as an account that may write to the file"), "{}", repair.stderr);
     // A check may take hours, so an obstacle to the repair is reported before it.
     for (code, args) in
@@ -108,7 +108,7 @@ fn a_file_in_a_read_only_directory_is_reported_before_the_run_begins() {
     let before = fs::read(&readable.file).unwrap();
     let repair = readable.run(&["repair", "--yes"]);
     assert_eq!(repair.code, Some(13), "{}", repair.stderr);
-    assert!(repair.stderr.contains("hint: run it as an account that may write to the file and its folder"), "{}", repair.stderr);
+    assert!(repair.stderr.contains("hint: run it as an account that may write to the file and its directory"), "{}", repair.stderr);
     assert!(!readable.log().exists(), "nothing was begun");
     let dry = readable.run(&["repair", "--dry-run"]);
     assert_eq!(dry.code, Some(0), "{}", dry.stderr);

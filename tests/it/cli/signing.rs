@@ -75,7 +75,7 @@ fn a_signed_plan_that_was_edited_is_refused() {
             let why = match name {
                 "unsigned" => "is not signed; --verify-key reviewer.pub accepts only what that key has signed",
                 "foreign" => ") than reviewer.pub",
-                _ => "has a signature that does not fit",
+                _ => "has a wrong signature",
             };
             assert!(said.contains(why) && said.contains("nothing was changed"), "{name} {said}");
         }

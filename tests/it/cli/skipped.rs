@@ -24,11 +24,13 @@ fn skipped_backups_are_counted_and_explained() {
     let program = Program::on(database.url());
     for args in [&["repair", "--yes"] as &[&str], &["repair", "--dry-run"], &["plan"]] {
         let answer = program.expect(0, args);
-        let told = answer.stderr.lines().filter(|line| line.starts_with("Left alone: ")).collect::<Vec<_>>();
+        let told = answer.stderr.lines().filter(|line| line.starts_with("Skipped: ")).collect::<Vec<_>>();
         assert_eq!(told.len(), 1, "{args:?}: {}", answer.stderr);
-        for part in
-            ["1 uncertain (somebody may be at work: --check deep makes", "--assume-dead HOST", "1 recent (younger than --older-than; wait)"]
-        {
+        for part in [
+            "1 uncertain (a service may still work on it: --check deep makes",
+            "--assume-dead HOST",
+            "1 recent (younger than --older-than; wait)",
+        ] {
             assert!(told[0].contains(part), "{part}: {}", told[0]);
         }
     }
@@ -45,7 +47,7 @@ fn skipped_backups_are_counted_and_explained() {
     // It is also reported beside repaired backups.
     stuck(&database, "weekly");
     let answer = program.expect(0, &["repair", "--yes"]);
-    assert!(answer.stderr.contains("1 applied") && answer.stderr.contains("Left alone: 1 uncertain"), "{}", answer.stderr);
+    assert!(answer.stderr.contains("1 applied") && answer.stderr.contains("Skipped: 1 uncertain"), "{}", answer.stderr);
 }
 
 #[test]
@@ -53,8 +55,8 @@ fn a_named_backup_that_does_not_exist_is_an_error() {
     let (database, hanging) = hanging();
     let whole = database.backup(|row| row.status("available").host("ctl1").display_name("weekly"));
     let program = Program::on(database.url());
-    let left_out = format!("{hanging}: its status is creating, but the other options leave it out");
-    let in_order = format!("{whole}: its status is available, there is nothing to repair");
+    let left_out = format!("{hanging}: its status is creating, but other options exclude it");
+    let in_order = format!("{whole}: its status is available: nothing to repair");
     for (args, said) in [
         (&["nightly", "--host", "ctl2"] as &[&str], Some(&left_out)),
         (&["nightly", "--status", "restoring", "-f", "json"], Some(&left_out)),
@@ -74,7 +76,7 @@ fn a_selection_with_nothing_stuck_is_not_reported_as_nothing_found() {
     let (database, _) = hanging();
     let program = Program::on(database.url());
     let all = "Nothing is stuck or inconsistent";
-    let part = "Nothing of what was asked for is stuck or inconsistent";
+    let part = "Nothing selected is stuck or inconsistent";
     for args in [["--status", "deleting"], ["--project", "nobody"], ["--volume", "none"], ["--host", "ctl9"]] {
         for command in ["scan", "plan"] {
             let said = program.expect(0, &[&[command, "--allow-empty"], &args[..]].concat()).stderr;
@@ -204,11 +206,11 @@ fn a_limit_says_how_many_findings_it_leaves_out() {
     assert_eq!((&document["summary"]["stuck"], &document["summary"]["uncertain"]), (&3.into(), &1.into()), "{document:#}");
     assert_eq!(document["left_out"], 3);
     let said = |args: &[&str]| program.expect(0, args).stderr;
-    assert!(said(&["scan", "--limit", "1"]).contains("3 stuck, 1 uncertain, of which --limit takes 1 (of 4 live backups in sqlite://"));
-    assert!(said(&["plan", "--limit", "1"]).contains("3 stuck, 1 uncertain, of which --limit takes 1; the plan changes 1 rows"));
+    assert!(said(&["scan", "--limit", "1"]).contains("3 stuck, 1 uncertain; --limit keeps 1 (of 4 live backups in sqlite://"));
+    assert!(said(&["plan", "--limit", "1"]).contains("3 stuck, 1 uncertain; --limit keeps 1; the plan changes 1 row"));
     assert!(!said(&["scan", "--limit", "4"]).contains("--limit"));
     assert_eq!(program.json(0, &["scan"])["left_out"], 0);
     let repaired = program.expect(0, &["repair", "--yes", "--limit", "2"]).stderr;
-    assert!(repaired.contains("2 applied") && repaired.contains("Left alone: 2 more for another time, by --limit."), "{repaired}");
+    assert!(repaired.contains("2 applied") && repaired.contains("Skipped: 2 more beyond --limit."), "{repaired}");
     assert_eq!(program.json(0, &["repair", "--yes", "--limit", "1", "--dry-run"])["left_out"], 1);
 }

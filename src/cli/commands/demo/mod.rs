@@ -21,10 +21,10 @@ use stage::Stage;
 /// history, undo.
 ///
 /// Works on files of its own in a temporary folder, needs no other software, and touches no other database, configuration or
-/// audit log. Ends with 1 if a step does not do what it should.
+/// audit log. Ends with exit code 1 if a step has another result than expected.
 #[derive(Debug, Args)]
 pub struct DemoArgs {
-    /// Leave the files in this folder, to play with; it must not exist yet, or be empty
+    /// Keep the files in this directory, which must not exist yet or be empty
     #[arg(long, value_name = "DIR")]
     pub keep: Option<PathBuf>,
 }
@@ -32,21 +32,19 @@ pub struct DemoArgs {
 /// Runs `demo`.
 pub fn run(context: &Context<'_>, args: &DemoArgs, command: &RunCommand) -> Result<Exit> {
     if let Some(option) = meaningless(context.global) {
-        return Err(Error::usage(format!(
-            "{option} means nothing for demo, which has a database and an audit log of its own; leave it out"
-        )));
+        return Err(Error::usage(format!("{option} has no effect on demo, which has its own database and audit log: omit it")));
     }
     let stage = Stage::build(args.keep.as_deref())?;
     let walked = walk::walk(context, &stage, command);
     let folder = stage.folder().display().to_string();
-    // Also when a step went wrong: the temporary folder goes, the one to keep stays.
+    // Even if a step failed, the temporary folder is removed and the one to keep stays.
     let removed = stage.close();
     let exit = walked?;
     removed.map_err(|error| Error::new(Exit::Unexpected, format!("cannot remove the temporary folder {folder}: {error}")))?;
     Ok(exit)
 }
 
-/// A shared option that was given and would be passed over.
+/// A shared option that was given and would be ignored.
 fn meaningless(global: &Global) -> Option<&'static str> {
     let (database, output, record) = (&global.database, &global.output, &global.record);
     let given = [
