@@ -42,13 +42,10 @@ pub fn main() -> ExitCode {
             }
             let text = error.to_string();
             let message = text.split("\n\n").next().unwrap_or_default().trim_start_matches("error: ").trim();
-            return match Cli::try_parse_from(["cinder-backup-repair", "--format", "json", "man"]) {
-                Ok(cli) => {
-                    Ui::new(&cli.global.output).failure(Exit::Usage, message, Some("look at the option --help"));
-                    ExitCode::from(Exit::Usage.code())
-                }
-                Err(_) => ExitCode::from(Exit::Usage.code()),
-            };
+            if let Ok(cli) = Cli::try_parse_from(["cinder-backup-repair", "--format", "json", "man"]) {
+                Ui::new(&cli.global.output).failure(Exit::Usage, message, Some("see --help"));
+            }
+            return ExitCode::from(Exit::Usage.code());
         }
     };
     let ui = Ui::new(&cli.global.output);

@@ -26,25 +26,24 @@ const AGAIN: Duration = Duration::from_millis(100);
 pub struct ProgressDisplay<'a> {
     ui: &'a Ui,
     signals: Mutex<Option<Signals>>,
-    spinner: Mutex<Option<Spinner>>,
-    check: Mutex<Option<CheckBar>>,
-    /// Of a run: how many units have ended.
-    bar: Mutex<Option<ProgressBar>>,
-    /// Of a run: the wait for heartbeats, which counts down in place at a terminal, and is one line elsewhere.
-    wait: Mutex<Option<ProgressBar>>,
+    lines: Mutex<Lines>,
+}
+
+/// What is drawn at the moment.
+#[derive(Default)]
+struct Lines {
+    reading: Option<Spinner>,
+    check: Option<CheckBar>,
+    /// How many units of a run have ended.
+    units: Option<ProgressBar>,
+    /// The heartbeat wait, which counts down in place at a terminal, and is one line elsewhere.
+    wait: Option<ProgressBar>,
 }
 
 impl<'a> ProgressDisplay<'a> {
     /// Shows events on `ui`.
     pub fn new(ui: &'a Ui) -> Self {
-        Self {
-            ui,
-            signals: Mutex::default(),
-            spinner: Mutex::default(),
-            check: Mutex::default(),
-            bar: Mutex::default(),
-            wait: Mutex::default(),
-        }
+        Self { ui, signals: Mutex::default(), lines: Mutex::default() }
     }
 
     /// The same, and notes signals from now on.
@@ -64,7 +63,7 @@ impl<'a> ProgressDisplay<'a> {
 
     /// Prints without breaking the bar of a check.
     fn beside_bar(&self, print: impl FnOnce(&Ui)) {
-        match &*lock(&self.check) {
+        match &lock(&self.lines).check {
             Some(bar) => bar.line.suspend(|| print(self.ui)),
             None => print(self.ui),
         }
@@ -73,7 +72,7 @@ impl<'a> ProgressDisplay<'a> {
     fn run(&self, progress: &apply::Progress<'_>) {
         match progress {
             apply::Progress::Ended(result) => {
-                lock(&self.bar).iter().for_each(|bar| bar.inc(1));
+                lock(&self.lines).units.iter().for_each(|bar| bar.inc(1));
                 if result.outcome == Outcome::Unknown {
                     self.ui.warn(format!("unit {}: {}", result.unit, terminal(result.reason.as_deref().unwrap_or("outcome unknown"))));
                 }
@@ -89,13 +88,13 @@ impl<'a> ProgressDisplay<'a> {
     }
 
     fn wait(&self, hosts: &[String], seconds: u64) {
-        let mut wait = lock(&self.wait);
+        let mut lines = lock(&self.lines);
         if seconds == 0 {
-            wait.take().iter().for_each(ProgressBar::finish_and_clear);
+            lines.wait.take().iter().for_each(ProgressBar::finish_and_clear);
             return;
         }
         let text = terminal(&format!("Waiting {seconds} s for a heartbeat from cinder-backup on {} …", hosts.join(", ")));
-        let line = wait.get_or_insert_with(|| {
+        let line = lines.wait.get_or_insert_with(|| {
             if self.ui.shows_progress() {
                 return ProgressBar::new_spinner();
             }
@@ -109,9 +108,9 @@ impl<'a> ProgressDisplay<'a> {
 impl Observer for ProgressDisplay<'_> {
     fn event(&self, event: WorkEvent<'_>) {
         match event {
-            WorkEvent::Reading if self.ui.shows_progress() => *lock(&self.spinner) = Some(Spinner::start()),
+            WorkEvent::Reading if self.ui.shows_progress() => lock(&self.lines).reading = Some(Spinner::start()),
             WorkEvent::Reading => {}
-            WorkEvent::Read => drop(lock(&self.spinner).take()),
+            WorkEvent::Read => drop(lock(&self.lines).reading.take()),
             WorkEvent::Warning(text) => self.beside_bar(|ui| ui.warn(text)),
             WorkEvent::Detail(text) => self.beside_bar(|ui| ui.detail(terminal(&text))),
             WorkEvent::Checking(level, backups) => {
@@ -119,15 +118,15 @@ impl Observer for ProgressDisplay<'_> {
                     Ok(signals) => *lock(&self.signals) = Some(signals),
                     Err(error) => self.ui.warn(format!("a signal ends the check at once: {error}")),
                 }
-                *lock(&self.check) = Some(CheckBar::new(self.ui, level, backups));
+                lock(&self.lines).check = Some(CheckBar::new(self.ui, level, backups));
             }
             WorkEvent::Checked(result) if self.ui.verbosity() > 0 => {
                 self.beside_bar(|ui| ui.detail(terminal(&format!("{}: {}", result.id, result.verdict))));
             }
             WorkEvent::Checked(_) => {}
-            WorkEvent::CheckProgress(ready, watch) => lock(&self.check).iter().for_each(|bar| bar.show(ready, watch)),
+            WorkEvent::CheckProgress(ready, watch) => lock(&self.lines).check.iter().for_each(|bar| bar.show(ready, watch)),
             WorkEvent::CheckEnded => {
-                lock(&self.check).take().iter().for_each(|bar| bar.line.finish_and_clear());
+                lock(&self.lines).check.take().iter().for_each(|bar| bar.line.finish_and_clear());
                 // After a signal, further ones are noted: what was found is still to be written.
                 lock(&self.signals).take_if(|signals| !signals.stop());
             }
@@ -136,11 +135,11 @@ impl Observer for ProgressDisplay<'_> {
                 if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} units, {per_sec}, {eta} left") {
                     bar.set_style(style);
                 }
-                *lock(&self.bar) = Some(bar);
+                lock(&self.lines).units = Some(bar);
             }
             WorkEvent::Running(_) => {}
             WorkEvent::Run(progress) => self.run(&progress),
-            WorkEvent::Ran => lock(&self.bar).take().iter().for_each(ProgressBar::finish_and_clear),
+            WorkEvent::Ran => lock(&self.lines).units.take().iter().for_each(ProgressBar::finish_and_clear),
         }
     }
 

@@ -52,7 +52,7 @@ impl Check {
         let stores = Arc::new(Stores::new(storage, RetryPolicy::default(), watch.flag()));
         let places: HashMap<&str, usize> = targets.iter().enumerate().map(|(place, target)| (target.backup.id.as_str(), place)).collect();
         observer.event(WorkEvent::Checking(request.level, targets.len()));
-        let running = Running::start(Arc::clone(&stores), request, watch.clone(), Arc::clone(&targets), earlier).map_err(Error::Start)?;
+        let (arriving, worker) = start(Arc::clone(&stores), request, watch.clone(), Arc::clone(&targets), earlier).map_err(Error::Start)?;
         let mut results: Vec<CheckResult> = Vec::new();
         let ready = Cell::new(0);
         let mut take = |result: CheckResult| {
@@ -66,11 +66,11 @@ impl Check {
         };
         let (mut interrupted, mut signals, mut until) = (None, 0, None);
         loop {
-            match running.results.recv_timeout(POLL) {
+            match arriving.recv_timeout(POLL) {
                 Ok(result) => take(result),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => {
-                    if let Err(panic) = running.worker.join() {
+                    if let Err(panic) = worker.join() {
                         std::panic::resume_unwind(panic);
                     }
                     break;
@@ -83,7 +83,7 @@ impl Check {
                 (signals, interrupted) = (stop.times, Some(stop.signal));
             }
             if until.is_some_and(|until| Instant::now() >= until) {
-                running.results.try_iter().for_each(take);
+                arriving.try_iter().for_each(take);
                 break;
             }
             observer.event(WorkEvent::CheckProgress(ready.get(), &watch));
@@ -96,24 +96,22 @@ impl Check {
     }
 }
 
-/// A running check.
-struct Running {
-    results: Receiver<CheckResult>,
-    worker: JoinHandle<()>,
-}
-
-impl Running {
-    /// Starts it on its own thread, which is abandoned if a storage does not answer.
-    fn start(stores: Arc<Stores>, request: Request, watch: Watch, targets: Arc<[Target]>, earlier: Checks) -> std::io::Result<Self> {
-        let (tell, results) = mpsc::channel();
-        let worker = std::thread::Builder::new().spawn(move || {
-            let host = actor::host();
-            let checker = Checker::new(stores.as_ref(), &request, &watch, &targets).with_earlier_results(earlier, &host);
-            checker.run(&targets, &|result| {
-                // After a signal nobody receives it.
-                let _ = tell.send(CheckResult { host: result.host.or_else(|| Some(host.clone())), ..result });
-            });
-        })?;
-        Ok(Self { results, worker })
-    }
+/// Starts a check on its own thread, which is abandoned if a storage does not answer.
+fn start(
+    stores: Arc<Stores>,
+    request: Request,
+    watch: Watch,
+    targets: Arc<[Target]>,
+    earlier: Checks,
+) -> std::io::Result<(Receiver<CheckResult>, JoinHandle<()>)> {
+    let (sender, results) = mpsc::channel();
+    let worker = std::thread::Builder::new().spawn(move || {
+        let host = actor::host();
+        let checker = Checker::new(stores.as_ref(), &request, &watch, &targets).with_earlier_results(earlier, &host);
+        checker.run(&targets, &|result| {
+            // After a signal nobody receives it.
+            let _ = sender.send(CheckResult { host: result.host.or_else(|| Some(host.clone())), ..result });
+        });
+    })?;
+    Ok((results, worker))
 }

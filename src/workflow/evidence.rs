@@ -70,8 +70,8 @@ pub fn unsettled_targets(
     level: Level,
     observer: &dyn Observer,
 ) -> Result<Arc<[Target]>> {
-    let question = ScanRequest::new(&wanted.policy, &wanted.selection, KeptRows::Chains, checks);
-    let scan = reading(observer, || scan(database.session.as_mut(), &database.schema, &question))?;
+    let request = ScanRequest::new(&wanted.policy, &wanted.selection, KeptRows::Chains, checks);
+    let scan = reading(observer, || scan(database.session.as_mut(), &database.schema, &request))?;
     if !wanted.may_be_empty {
         // Before a check that may take hours, not after it.
         wanted.require_matches(&scan, observer)?;

@@ -11,7 +11,6 @@ use crate::scan::{KeptRows, Scan, ScanRequest, scan};
 
 use super::observer::{Observer, reading};
 use super::skipped::refusals;
-use super::unmatched::require_matches;
 use super::{Database, Refused, Result, Skipped};
 
 /// Which rows are wanted, and how they are judged.
@@ -25,18 +24,11 @@ pub struct Wanted {
     pub may_be_empty: bool,
 }
 
-impl Wanted {
-    /// Refuses or reports what matches nothing in the database.
-    pub(super) fn require_matches(&self, scan: &Scan, observer: &dyn Observer) -> Result<()> {
-        require_matches(observer, scan, &self.selection, &self.policy, self.may_be_empty)
-    }
-}
-
 /// Finds what is stuck or inconsistent.
 pub fn find(database: &mut Database, wanted: &Wanted, kept: KeptRows, observer: &dyn Observer) -> Result<Scan> {
     let checks = Checks::new();
-    let question = ScanRequest::new(&wanted.policy, &wanted.selection, kept, &checks);
-    let scan = reading(observer, || scan(database.session.as_mut(), &database.schema, &question))?;
+    let request = ScanRequest::new(&wanted.policy, &wanted.selection, kept, &checks);
+    let scan = reading(observer, || scan(database.session.as_mut(), &database.schema, &request))?;
     wanted.require_matches(&scan, observer)?;
     Ok(scan)
 }
@@ -59,7 +51,7 @@ pub struct ProposedPlan<'a> {
 impl<'a> ProposedPlan<'a> {
     /// Scans and plans; `checks` is what is known of the storage, and `has_checked` whether it was read for this plan.
     pub fn new(database: &mut Database, wanted: &'a Wanted, checks: Checks, has_checked: bool, observer: &dyn Observer) -> Result<Self> {
-        let (plan, scan) = reading(observer, || propose(database, &question(wanted, &checks, has_checked)))?;
+        let (plan, scan) = reading(observer, || propose(database, &request(wanted, &checks, has_checked)))?;
         wanted.require_matches(&scan, observer)?;
         let refused = refusals(&scan, &wanted.selection);
         let skipped = Skipped::of(&scan, &refused);
@@ -75,8 +67,8 @@ impl<'a> ProposedPlan<'a> {
         if self.scan.counts_on_others && wanted.len() < self.plan.units.len() {
             let backups = wanted.iter().filter(|(kind, _, counter)| *kind == FindingKind::Backup && !counter);
             let only: BTreeSet<String> = backups.map(|(_, id, _)| id.clone()).collect();
-            let question = question(self.wanted, &self.checks, self.has_checked);
-            self.plan = propose(database, &ScanRequest { only: Some(&only), ..question })?.0;
+            let request = request(self.wanted, &self.checks, self.has_checked);
+            self.plan = propose(database, &ScanRequest { only: Some(&only), ..request })?.0;
         }
         let left: BTreeSet<usize> = self.plan.units.iter().filter(|unit| wanted.contains(&key(unit))).map(|unit| unit.number).collect();
         self.plan.keep(&left);
@@ -84,25 +76,25 @@ impl<'a> ProposedPlan<'a> {
     }
 }
 
-fn question<'q>(wanted: &'q Wanted, checks: &'q Checks, has_checked: bool) -> ScanRequest<'q> {
+fn request<'q>(wanted: &'q Wanted, checks: &'q Checks, has_checked: bool) -> ScanRequest<'q> {
     ScanRequest { storage_checked: has_checked, ..ScanRequest::new(&wanted.policy, &wanted.selection, KeptRows::Changes, checks) }
 }
 
 /// A scan and the plan that follows from it.
-fn propose(database: &mut Database, question: &ScanRequest<'_>) -> Result<(Plan, Scan)> {
-    let scan = scan(database.session.as_mut(), &database.schema, question)?;
+fn propose(database: &mut Database, request: &ScanRequest<'_>) -> Result<(Plan, Scan)> {
+    let scan = scan(database.session.as_mut(), &database.schema, request)?;
     let basis = Basis {
         id: Uuid::new_v4().to_string(),
         taken_at: scan.document.taken_at.clone(),
         database: scan.document.database.clone(),
         columns: scan.situation.columns,
-        policy: question.policy.clone(),
-        selection: question.selection.clone(),
+        policy: request.policy.clone(),
+        selection: request.selection.clone(),
         services: scan.situation.services.clone(),
-        checks: question.checks.clone(),
+        checks: request.checks.clone(),
     };
     let mut plan = Plan::propose(&scan.document.findings, &scan.images, basis);
-    if question.policy.fix_counters {
+    if request.policy.fix_counters {
         remove_done(&mut plan, &scan);
     }
     Ok((plan, scan))

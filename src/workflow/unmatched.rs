@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use super::{Error, Observer, Result, WorkEvent};
-use crate::domain::{AssumeDead, Matched, Policy, Selection, Services, is_same_host};
+use super::{Error, Observer, Result, Wanted, WorkEvent};
+use crate::domain::{AssumeDead, Matched, Selection, Services, is_same_host};
 use crate::scan::Scan;
 
 /// How many hosts a warning lists.
@@ -62,19 +62,21 @@ impl<'h> Hosts<'h> {
     }
 }
 
-/// Refuses a selection with a value that matches nothing in the database, unless it `may_be_empty`, and reports every `--assume-dead`
-/// that no live backup and no cinder-backup has: that only makes a repair do less.
-pub fn require_matches(observer: &dyn Observer, scan: &Scan, selection: &Selection, policy: &Policy, may_be_empty: bool) -> Result<()> {
-    let hosts = Hosts::of_database(&scan.census.hosts, &scan.situation.services);
-    hosts.require(observer, selection, &scan.matched, may_be_empty)?;
-    if let AssumeDead::Hosts(names) = &policy.assume_dead {
-        for name in names {
-            let alone = AssumeDead::Hosts([name.clone()].into());
-            let problem = hosts.problem("--assume-dead", name, &|host| alone.covers(host));
-            problem.into_iter().for_each(|problem| observer.event(WorkEvent::Warning(problem)));
+impl Wanted {
+    /// Refuses a selection with a value that matches nothing in the database, unless it may be empty, and reports every `--assume-dead`
+    /// that no live backup and no cinder-backup has: that only makes a repair do less.
+    pub(super) fn require_matches(&self, scan: &Scan, observer: &dyn Observer) -> Result<()> {
+        let hosts = Hosts::of_database(&scan.census.hosts, &scan.situation.services);
+        hosts.require(observer, &self.selection, &scan.matched, self.may_be_empty)?;
+        if let AssumeDead::Hosts(names) = &self.policy.assume_dead {
+            for name in names {
+                let alone = AssumeDead::Hosts([name.clone()].into());
+                let problem = hosts.problem("--assume-dead", name, &|host| alone.covers(host));
+                problem.into_iter().for_each(|problem| observer.event(WorkEvent::Warning(problem)));
+            }
         }
+        Ok(())
     }
-    Ok(())
 }
 
 fn list(hosts: &BTreeSet<&str>) -> String {
