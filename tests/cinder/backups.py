@@ -1,29 +1,29 @@
-"""Makes backups with Cinder's real drivers, restores and deletes them, and dies in the middle where it is told to.
+"""Creates, restores and deletes backups with Cinder's real drivers, and kills itself at given points.
 
-Input is a file of jobs (JSON, a list), output a JSON line a job, in their order. What is real: BackupManager's
-create_backup, continue_backup, restore_backup and delete_backup, the driver, the database. What is not: the API and the
-scheduler (the rows that they write are written here), the message bus, and cinder-volume: a volume is a file.
+The input is a file of jobs (JSON, a list), the output one JSON line for each job, in order. BackupManager's create_backup,
+continue_backup, restore_backup and delete_backup are real, and so are the driver and the database. The API and the scheduler
+are not (this program writes their rows), nor are the message bus and cinder-volume: a volume is a file.
 
-Every job runs in a process of its own, forked from one that has everything imported, and ends itself with SIGKILL where
-`die` says so; its rows are then left as a real cinder-backup would leave them. Keys of a job:
+Every job runs in its own process, forked from one with all imports, and kills itself with SIGKILL at the point of `die`. Its
+rows then remain as a real cinder-backup would leave them. Keys of a job:
 
 op        backup, restore or delete
-name      by which a later job may mean this backup, as `@name`, wherever it takes an id
+name      for later jobs, which may use `@name` as the id of this backup
 driver    the class path (`backup_driver`)
 options   of cinder.conf's [DEFAULT], by name
 context   user_id, project_id, auth_token, service_catalog of the request
 host      the host of cinder-backup
-backup:   volume {id, size, status}, made where it does not exist; file, its data; parent, an id; display_name; die:
+backup:   volume {id, size, status}, created if it does not exist; file, its data; parent, an id; display_name; die:
             container, prefix     after that column was written
             objects:N             after the N-th object
-            half:N, half:sha256file, half:metadata   with half of it written, or none of it where a store takes whole objects only
+            half:N, half:sha256file, half:metadata   with half of it written, or nothing if the store has only whole objects
             sha256file, metadata  after that file
             object_count          after that column was written
             volume                after the volume's row, before the backup's
-restore:  backup, an id; file, where the volume's data goes; new, whether the volume is a new one
+restore:  backup, an id; file, for the data of the volume; new, whether the volume is new
 delete:   backup, an id
 
-A line of output: op, name, outcome (done, failed, killed), error, seconds, backup and volume (their rows; null where there is none).
+A line of output: op, name, outcome (done, failed, killed), error, seconds, backup and volume (their rows, or null).
 """
 
 import argparse
@@ -52,7 +52,7 @@ def die():
 
 
 class HalfWriter:
-    """Writes half of an object and dies. Only a file shows half of what was written; a store gets the whole or nothing."""
+    """Writes half of an object and dies. A half-written object remains only in a file; object stores get all or nothing."""
 
     def __init__(self, writer):
         self.writer = writer
@@ -72,7 +72,7 @@ class HalfWriter:
 
 
 def die_at(point, driver, manager):
-    """Arms the point, by wrapping the methods of Cinder's that lead up to it."""
+    """Arranges the death at a point, by wrapping the methods of Cinder that lead to it."""
     kind, _, which = point.partition(':')
 
     def after(owner, method, when=lambda count, args: True):
@@ -116,7 +116,7 @@ def die_at(point, driver, manager):
 
 
 class Zeros:
-    """Computes over data that is all zeros once a process, and not for each of a GiB's blocks: the same result, sooner."""
+    """Caches results for zeros: they are computed once for each process, not for every block of a GiB."""
 
     def __init__(self):
         self.known = {}
@@ -156,12 +156,12 @@ class Zeros:
             return SimpleNamespace(compress=compress, decompress=real.decompress)
 
         chunkeddriver.ChunkedBackupDriver._get_compressor = _get_compressor
-        # Comparing a memoryview takes Python fifteen times as long as comparing bytes.
+        # Python compares bytes fifteen times as fast as a memoryview.
         chunkeddriver.volume_utils.is_all_zero = lambda chunk: bytes(chunk) == self.of(len(chunk))
 
 
 class VolumeAPI:
-    """Stands for cinder-volume's RPC API: a volume is a file, ready at once."""
+    """Replaces cinder-volume's RPC API: a volume is a file, and ready at once."""
 
     manager = None
 
@@ -179,7 +179,7 @@ class VolumeAPI:
 
 
 class Worker:
-    """One job, in its own process."""
+    """A job in its own process."""
 
     def __init__(self, job, tell):
         from oslo_utils import importutils
@@ -194,7 +194,7 @@ class Worker:
         for name, value in job.get('options', {}).items():
             cfg.CONF.set_override(name, value)
         driver = importutils.import_class(manager.MAPPING.get(job['driver'], job['driver']))
-        # It would notify somebody every two minutes.
+        # It would send a notification every two minutes.
         driver_init = driver.__init__
 
         def without_timer(self, *args, **kwargs):
@@ -284,7 +284,7 @@ class Worker:
 
 
 def rows(told):
-    """The rows that a job left."""
+    """Returns the rows of a job."""
     from cinder import context, exception
     from cinder.db import api as db
 
@@ -307,7 +307,7 @@ def rows(told):
 
 
 def forked(work):
-    """What `work` tells, and how its process ended; its database connections and threads are its own."""
+    """Runs `work` in a process with its own database connections and threads. Returns its result and how the process ended."""
     reader, writer = os.pipe()
     sys.stdout.flush()
     pid = os.fork()

@@ -1,23 +1,23 @@
-"""Makes backups in a real Ceph cluster with Cinder's real CephBackupDriver, and kills it at chosen points.
+"""Creates backups in a real Ceph cluster with Cinder's real CephBackupDriver, and kills it at chosen points.
 
-Reads one job a line from standard input, as JSON, and answers each with a line of JSON: {"ok": ...} or {"error": "..."}.
-Every job runs in a process of its own, forked after Cinder was imported (which takes seconds), so that it can be killed
-with SIGKILL as a whole and leave on storage and in the database what a dead cinder-backup leaves.
+Reads one job from each line of standard input, as JSON, and writes a line of JSON for each: {"ok": ...} or {"error": "..."}.
+Every job runs in its own process, forked after the import of Cinder (which takes seconds), so that SIGKILL ends it completely and
+leaves the same on storage and in the database as a dead cinder-backup.
 
-What is real: BackupManager.continue_backup, _run_restore and delete_backup of the driver, the rbd commands that it runs,
-the database. What is not: cinder-volume and the connectors, which would give the same objects that are made here.
+BackupManager.continue_backup, _run_restore, the driver's delete_backup, its rbd commands and the database are real. cinder-volume
+and the connectors are not; they would create the same objects as this program.
 
 Jobs (`do`):
   volume    id, rbd_image: a volume of 1 GiB, in the cluster or in a sparse file
   write     volume, at, length, seed: random bytes at an offset
-  discard   volume, at, length: a hole in a volume in the cluster
+  discard   volume, at, length: punches a hole in a volume in the cluster
   snapshot  id, volume
-  backup    id, volume, parent, snapshot, kill: one of KILLS, or none. Answers "killed" or "done"
+  backup    id, volume, parent, snapshot, kill: one of KILLS, or none. Returns "killed" or "done"
   restore   backup, volume: into a volume in the cluster
   digest    volume, at: SHA-256 of a volume, or of a snapshot of it
   delete    backup: its data, as the driver deletes it
-  age       image, key, seconds: the time under a key of its header becomes later, as of something that was done later
-  hold      image, pool: opens an image for writing and keeps it open until the end of the input. Answers at once
+  age       image, key, seconds: makes the time under a key of its header later, as after a later change
+  hold      image, pool: opens an image for writing and keeps it open until the end of the input. Returns at once
 """
 
 import argparse
@@ -45,7 +45,7 @@ PROJECT = '0' * 32
 
 
 def load(name):
-    """Loads one of Ceph's modules from Debian's own folder, which a virtual environment does not look into."""
+    """Loads one of Ceph's modules from Debian's folder, which a virtual environment does not search."""
     suffix = importlib.machinery.EXTENSION_SUFFIXES[0]
     path = Path('/usr/lib/python3/dist-packages') / f'{name}{suffix}'
     loader = importlib.machinery.ExtensionFileLoader(name, str(path))
@@ -77,7 +77,7 @@ class Cluster:
 
 
 def die():
-    """Ends this process and what it started, as the kernel ends a service."""
+    """Kills this process and its children, as the kernel kills a service."""
     os.killpg(0, signal.SIGKILL)
 
 
@@ -86,7 +86,7 @@ def die_alone():
 
 
 class Jobs:
-    """What can be asked for; each is run in a process of its own."""
+    """The jobs. Each runs in its own process."""
 
     def __init__(self, args, context, manager, objects, linuxrbd, driver):
         self.args = args
@@ -135,7 +135,7 @@ class Jobs:
                 image.create_snap(f'snapshot-{id}')
 
     def handle(self, ioctx, volume, snapshot=None):
-        """What os-brick's connector gives for an RBD volume."""
+        """Returns what os-brick's connector returns for an RBD volume."""
         image = rbd.Image(ioctx, f'volume-{volume}', snapshot=snapshot, read_only=snapshot is not None)
         metadata = self.linuxrbd.RBDImageMetadata(image, VOLUMES, USER, self.args.ceph_conf)
         return self.linuxrbd.RBDVolumeIOWrapper(metadata)
@@ -148,7 +148,7 @@ class Jobs:
         )
 
     def backup(self, id, volume, parent, snapshot, kill):
-        # As the API and the manager leave it before the data.
+        # The row as the API and the manager leave it before the data is written.
         self.insert(
             'backup', id, volume_id=volume, size=1, status='creating', host='ctl1', parent_id=parent,
             snapshot_id=snapshot, num_dependent_backups=0, service='cinder.backup.drivers.ceph.CephBackupDriver',
@@ -212,7 +212,7 @@ class Jobs:
         return total.hexdigest()
 
     def hold(self, image, pool):
-        """Runs in a process that stays as long as the one that started it."""
+        """Runs in a process that lives as long as its parent."""
         parent = os.getppid()
         with Cluster(self.args.ceph_conf, pool) as ioctx, rbd.Image(ioctx, image) as opened:
             opened.write(opened.read(0, 512), 0)
@@ -220,7 +220,7 @@ class Jobs:
             while os.getppid() == parent:
                 time.sleep(0.1)
 
-    # The points at which the process ends.
+    # The points at which the process is killed.
 
     def nowhere(self):
         return mock.patch.object(self, 'args', self.args)
@@ -266,7 +266,7 @@ class Jobs:
         return self.during_transfer(die_alone)
 
     def during_transfer(self, end):
-        """Ends things once the import has written two objects."""
+        """Kills the process once the import has written two objects."""
         piped = self.driver.CephBackupDriver._piped_execute
 
         def execute(driver, first, second):
@@ -303,12 +303,12 @@ KILLS = {
 
 
 def answer(result):
-    # One write: the answer of a process that is killed right behind it is whole.
+    # A single write, so that the line is complete even if the process is killed right after it.
     os.write(1, (json.dumps(result) + '\n').encode())
 
 
 def forked(run):
-    """Runs something in a process group of its own; how that ended."""
+    """Runs a function in its own process group, and returns how it ended."""
     sys.stdout.flush()
     reading, writing = os.pipe()
     pid = os.fork()
@@ -317,7 +317,7 @@ def forked(run):
         os.close(reading)
         try:
             result = {'ok': run()}
-        except BaseException as error:  # noqa: B036, what a job raises is its answer
+        except BaseException as error:  # noqa: B036, the exception of a job is its result
             traceback.print_exc()
             result = {'error': f'{type(error).__name__}: {error}'}
         os.write(writing, json.dumps(result).encode())

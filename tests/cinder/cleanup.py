@@ -1,11 +1,11 @@
-"""Runs the clean-up that Cinder's own cinder-backup does when it starts, on a database given by a cinder.conf.
+"""Runs the clean-up that cinder-backup does when it starts, on the database of a cinder.conf.
 
-What is real: BackupManager._cleanup_incomplete_backup_operations and everything below it that reads or writes the
-database, quotas included. What is not: the message bus and the storage. Calls to cinder-volume (delete a temporary
-volume or snapshot, detach) are recorded and not worked off; deleting a backup's data succeeds at once. Pending deletes
-run one after the other and not in a thread, which is Cinder's own option, so that two runs give the same result.
+BackupManager._cleanup_incomplete_backup_operations is real, with everything below it that reads or writes the database, including
+quotas. The message bus and the storage are not. Calls to cinder-volume (delete a temporary volume or snapshot, detach) are
+recorded but not executed; deleting the data of a backup succeeds at once. Pending deletes run one after the other and not in
+a thread, which is an option of Cinder, so that two runs give the same result.
 
-Prints one JSON object: `rpc`, `deleted_data`, `problems` (Cinder logs an exception and goes on with the next backup),
+Prints one JSON object: `rpc`, `deleted_data`, `problems` (Cinder logs an exception and continues with the next backup),
 `rows` and `seconds` (of the clean-up alone).
 """
 
@@ -26,7 +26,7 @@ def arguments():
 
 
 class RecordedVolumeAPI:
-    """Stands for cinder-volume's RPC API: notes what it is asked for."""
+    """Replaces cinder-volume's RPC API and records the calls."""
 
     def __init__(self, calls):
         self.calls = calls
@@ -41,11 +41,11 @@ class RecordedVolumeAPI:
         self.calls.append({'call': 'detach_volume', 'volume_id': volume.id, 'attachment_id': attachment_id})
 
     def __getattr__(self, name):
-        raise AttributeError(f'the clean-up now calls {name} of cinder-volume: say here what that means')
+        raise AttributeError(f'the clean-up now calls {name} of cinder-volume: implement it here')
 
 
-class StoreThatObeys:
-    """Stands for the backup driver: all data can be deleted."""
+class DeletingDriver:
+    """Replaces the backup driver: every deletion of data succeeds."""
 
     deleted = []
 
@@ -57,7 +57,7 @@ class StoreThatObeys:
 
 
 class Problems(logging.Handler):
-    """Collects what Cinder logs as an error, with the exception that it swallowed."""
+    """Collects the errors that Cinder logs, with the exception that it caught."""
 
     def __init__(self):
         super().__init__(logging.ERROR)
@@ -83,7 +83,7 @@ def main():
     cfg.CONF(['--config-file', args.config_file], project='cinder', version='tests')
     cfg.CONF.set_override('backup_driver', args.driver)
     cfg.CONF.set_override('backup_service_inithost_offload', False)
-    # What Cinder says belongs to standard error: standard output is the result.
+    # Cinder logs to standard error. Standard output is for the result.
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
     problems = Problems()
     logging.getLogger().addHandler(problems)
@@ -100,17 +100,17 @@ def main():
         patch.start()
     admin = context.get_admin_context()
     rows, seconds = 0, 0.0
-    looked_at = manager.BackupManager._cleanup_one_backup
+    original = manager.BackupManager._cleanup_one_backup
 
     def counted(self, ctxt, backup):
         nonlocal rows
         rows += 1
-        return looked_at(self, ctxt, backup)
+        return original(self, ctxt, backup)
 
     with mock.patch.object(manager.BackupManager, '_cleanup_one_backup', counted):
         for host in args.host:
             service = manager.BackupManager(host=host)
-            service.service = StoreThatObeys
+            service.service = DeletingDriver
             service.is_initialized = True
             begun = time.monotonic()
             service._cleanup_incomplete_backup_operations(admin)
@@ -119,7 +119,7 @@ def main():
     json.dump(
         {
             'rpc': calls,
-            'deleted_data': StoreThatObeys.deleted,
+            'deleted_data': DeletingDriver.deleted,
             'problems': problems.texts,
             'rows': rows,
             'seconds': round(seconds, 6),

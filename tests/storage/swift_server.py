@@ -1,8 +1,8 @@
-"""A whole Swift on 127.0.0.1: account, container and object server over one folder, memcached, and a proxy a way of access.
+"""A complete Swift on 127.0.0.1: account, container and object server on one folder, memcached, and a proxy for each login.
 
-The proxies differ in their port and in who may come in: `tempauth` (auth v1) over HTTP, the same over HTTPS, and with
-`--keystone` one that takes Keystone's tokens. All of them speak S3, too. One device, one replica, no background daemons:
-what a client can see is Swift's own.
+The proxies differ in port and login: `tempauth` (auth v1) over HTTP, the same over HTTPS, and with `--keystone` one for
+Keystone's tokens. All of them support S3, too. There is one device, one replica and no background daemon; everything that a
+client sees is Swift itself.
 """
 
 import argparse
@@ -43,7 +43,7 @@ pipeline = {name}-server
 use = egg:swift#{name}
 """
 
-# tempauth and keystoneauth cannot share a pipeline here: the last of them would decide for both.
+# tempauth and keystoneauth cannot share a pipeline here, because the last one would decide for both.
 PROXY_CONF = """
 [DEFAULT]
 bind_ip = 127.0.0.1
@@ -81,7 +81,7 @@ allow_object_versioning = true
 [filter:s3api]
 use = egg:swift#s3api
 location = us-east-1
-# It asks Swift for one more than it gives.
+# It requests one more from Swift than it returns.
 max_bucket_listing = {s3_listing_limit}
 [filter:tempauth]
 use = egg:swift#tempauth
@@ -151,7 +151,7 @@ def main():
     ports = dict(zip(('object', 'container', 'account', 'memcached'), inner, strict=True))
 
     write(os.path.join(etc, 'swift.conf'), SWIFT_CONF.format(listing_limit=args.listing_limit))
-    # Before anything else of Swift's is imported: its limits are read once.
+    # Before any other import of Swift, because it reads its limits once.
     from swift.common import utils
 
     utils.set_swift_dir(etc)
@@ -165,7 +165,7 @@ def main():
         builder.rebalance(seed=number)
         builder.get_ring().save(os.path.join(etc, f'{name}.ring.gz'))
 
-    # Imported once, here, for all the children.
+    # Imported once for all children.
     import swift.account.server  # noqa: F401
     import swift.container.server  # noqa: F401
     import swift.obj.server
