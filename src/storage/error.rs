@@ -4,6 +4,8 @@ use std::io;
 
 use thiserror::Error;
 
+use crate::config::ConfigError;
+
 /// The meaning of an error for a verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum StorageErrorKind {
@@ -44,6 +46,13 @@ pub struct StorageError {
     pub text: String,
     /// The pause that the server asks for before the next attempt (`Retry-After`), in seconds.
     pub retry_after: Option<u64>,
+}
+
+/// An option that cannot be read.
+impl From<ConfigError> for StorageError {
+    fn from(error: ConfigError) -> Self {
+        Self::new(StorageErrorKind::Configuration, error.to_string())
+    }
 }
 
 impl StorageError {

@@ -38,8 +38,7 @@ const PLAIN: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBL
 /// another family.
 pub fn root(options: &StorageOptions, driver: Driver, storage_path: Option<&Path>) -> Result<PathBuf, StorageError> {
     let option = |name: &str| {
-        let found = options.text(name).map_err(|error| configuration(error.to_string()))?;
-        found.map(|setting| setting.value).ok_or_else(|| {
+        options.text(name)?.map(|setting| setting.value).ok_or_else(|| {
             configuration(format!("{name} is not set; use --config-file, --storage-option {name}=VALUE or --storage-path DIRECTORY"))
         })
     };

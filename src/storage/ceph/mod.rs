@@ -128,14 +128,9 @@ impl Cluster {
     /// An option that cannot be read, or that Cinder's driver would refuse.
     pub fn new(options: &StorageOptions) -> Result<Self, StorageError> {
         let text = |name: &str| -> Result<String, StorageError> {
-            match options.text(name) {
-                Ok(Some(setting)) => Ok(setting.value),
-                Ok(None) => Err(StorageError::new(
-                    StorageErrorKind::Configuration,
-                    format!("{name} is empty; set it in cinder.conf or with --storage-option {name}=…"),
-                )),
-                Err(error) => Err(StorageError::new(StorageErrorKind::Configuration, error.to_string())),
-            }
+            let empty = || format!("{name} is empty; set it in cinder.conf or with --storage-option {name}=…");
+            let setting = options.text(name)?.ok_or_else(|| StorageError::new(StorageErrorKind::Configuration, empty()))?;
+            Ok(setting.value)
         };
         Ok(Self::with(&text("backup_ceph_user")?, &text("backup_ceph_conf")?, &text("backup_ceph_pool")?))
     }

@@ -24,7 +24,7 @@ use super::http::{
     self, BaseUrl, Header, HttpClient, HttpResponse, Network, PagedListing, Proxies, TokenCache, Trust, encode, object_name, part, proxy,
 };
 use super::{ObjectInfo, ObjectStore, StorageError, StorageErrorKind};
-use crate::config::{ConfigError, StorageOptions};
+use crate::config::StorageOptions;
 
 /// How many objects of a backup Cinder's driver sees, including side files: it reads only the first page of a listing. A backup with
 /// more is intact, but Cinder cannot restore it ("actual object list does not match").
@@ -56,14 +56,13 @@ impl Client {
     /// # Errors
     /// [`StorageErrorKind::Configuration`] with the option that is missing or wrong.
     pub fn new(options: &StorageOptions, endpoint: Option<&str>, network: &Network) -> Result<Arc<Self>, StorageError> {
-        let of_config = |error: ConfigError| StorageError::new(StorageErrorKind::Configuration, error.to_string());
-        let Some(file) = options.text("backup_gcs_credential_file").map_err(of_config)? else {
+        let Some(file) = options.text("backup_gcs_credential_file")? else {
             let text =
                 "backup_gcs_credential_file is not set; set it in cinder.conf or with --storage-option backup_gcs_credential_file=FILE";
             return Err(StorageError::new(StorageErrorKind::Configuration, text));
         };
         let account = ServiceAccount::read(&file)?;
-        let proxies = match options.secret("backup_gcs_proxy_url").map_err(of_config)? {
+        let proxies = match options.secret("backup_gcs_proxy_url")? {
             Some(setting) => {
                 let proxy = proxy::parse(setting.value.expose_secret(), &setting.origin)?;
                 Proxies::fixed(Some(proxy.clone()), Some(proxy))
@@ -147,25 +146,12 @@ impl GcsStore {
     /// Sends a request with a token, and repeats it with a new one if the token is refused.
     fn send(&self, rest: &str, headers: &[Header]) -> Result<HttpResponse, StorageError> {
         let client = &self.client;
-        let login = || client.login();
-        let mut cached = client.token_cache.get(None, login)?;
-        let mut renewed = false;
-        loop {
-            let token = http::header("authorization", &format!("Bearer {}", cached.token.expose_secret()), true)?;
+        let request = |token: &SecretString| {
+            let token = http::header("authorization", &format!("Bearer {}", token.expose_secret()), true)?;
             let headers: Vec<Header> = headers.iter().cloned().chain([token]).collect();
-            let response = client.http.send(Method::GET, &format!("{}/o{rest}", self.location), &headers, None)?;
-            match response.status() {
-                401 if !renewed => {
-                    cached = client.token_cache.get(Some(&cached), login)?;
-                    renewed = true;
-                }
-                401 | 500.. => return Ok(response),
-                _ => {
-                    cached.mark_accepted();
-                    return Ok(response);
-                }
-            }
-        }
+            client.http.send(Method::GET, &format!("{}/o{rest}", self.location), &headers, None)
+        };
+        client.token_cache.send(|| client.login(), request)
     }
 
     fn page(&self, prefix: &str, token: Option<&str>) -> Result<Page, StorageError> {

@@ -35,7 +35,7 @@ pub(super) use body::{Framing, HttpResponse};
 pub(super) use failure::quote;
 pub(super) use listing::PagedListing;
 pub use proxy::Proxies;
-pub(super) use token_cache::{CachedToken, TokenCache};
+pub(super) use token_cache::TokenCache;
 pub(super) use trust::Trust;
 pub(super) use url::{BaseUrl, encode, object_name};
 

@@ -4,22 +4,17 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use super::HttpResponse;
 use crate::storage::{StorageError, StorageErrorKind};
 
 /// A token from a login.
 #[derive(Debug)]
-pub(in crate::storage) struct CachedToken<S> {
+struct CachedToken<S> {
     /// The token, with other results of the login.
-    pub(in crate::storage) token: S,
+    token: S,
     until: Option<Instant>,
+    /// The server has accepted the token.
     accepted: AtomicBool,
-}
-
-impl<S> CachedToken<S> {
-    /// Records that the server has accepted the token.
-    pub(in crate::storage) fn mark_accepted(&self) {
-        self.accepted.store(true, Ordering::Relaxed);
-    }
 }
 
 /// A cache for one token.
@@ -46,12 +41,33 @@ impl<S> Default for TokenCache<S> {
 }
 
 impl<S> TokenCache<S> {
+    /// Sends a request with a token, and repeats it with a new one if the token is refused.
+    ///
+    /// # Errors
+    /// Those of the login and of the request.
+    pub(in crate::storage) fn send(
+        &self,
+        login: impl Fn() -> Result<(S, Option<Instant>), StorageError>,
+        request: impl Fn(&S) -> Result<HttpResponse, StorageError>,
+    ) -> Result<HttpResponse, StorageError> {
+        let mut cached = self.get(None, &login)?;
+        let mut response = request(&cached.token)?;
+        if response.status() == 401 {
+            cached = self.get(Some(&cached), &login)?;
+            response = request(&cached.token)?;
+        }
+        if !matches!(response.status(), 401 | 500..) {
+            cached.accepted.store(true, Ordering::Relaxed);
+        }
+        Ok(response)
+    }
+
     /// Returns the cached token, or logs in if there is none, if it has expired or if it is the `refused` one. `login` also returns
     /// when the token expires. Other callers wait for it.
     ///
     /// # Errors
     /// Those of the login. A token that the server never accepted is not replaced.
-    pub(in crate::storage) fn get(
+    fn get(
         &self,
         refused: Option<&Arc<CachedToken<S>>>,
         login: impl FnOnce() -> Result<(S, Option<Instant>), StorageError>,
@@ -112,7 +128,7 @@ mod tests {
             Ok(((), None))
         };
         let old = token_cache.get(None, login).unwrap();
-        old.mark_accepted();
+        old.accepted.store(true, Ordering::Relaxed);
         let new = token_cache.get(Some(&old), login).unwrap();
         for _ in 0..5 {
             assert!(Arc::ptr_eq(&token_cache.get(Some(&old), login).unwrap(), &new));

@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use md5::{Digest, Md5};
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::config::{ConfigError, Origin, Setting, StorageOptions};
+use crate::config::{Origin, Setting, StorageOptions};
 use crate::storage::http::{self, BaseUrl, Header, Proxies, Trust, proxy};
 use crate::storage::{StorageError, StorageErrorKind};
 
@@ -32,10 +32,6 @@ fn configuration(text: impl Into<String>) -> StorageError {
     StorageError::new(StorageErrorKind::Configuration, text)
 }
 
-fn of_config(error: &ConfigError) -> StorageError {
-    configuration(error.to_string())
-}
-
 fn missing(name: &str) -> StorageError {
     configuration(format!("{name} is not set; set it in cinder.conf or with --storage-option {name}=…"))
 }
@@ -46,14 +42,14 @@ impl Settings {
     /// # Errors
     /// [`StorageErrorKind::Configuration`] with the option that is missing or wrong.
     pub(super) fn new(options: &StorageOptions) -> Result<Self, StorageError> {
-        let text = |name: &str| options.text(name).map_err(|error| of_config(&error));
-        let secret = |name: &str| options.secret(name).map_err(|error| of_config(&error));
+        let text = |name: &str| options.text(name);
+        let secret = |name: &str| options.secret(name);
         let mut warnings = Vec::new();
         let endpoint = text("backup_s3_endpoint_url")?.ok_or_else(|| missing("backup_s3_endpoint_url"))?;
         let endpoint = BaseUrl::parse(&endpoint.value, &endpoint.origin)?;
         let access_key = secret("backup_s3_store_access_key")?.ok_or_else(|| missing("backup_s3_store_access_key"))?;
         let secret_key = secret("backup_s3_store_secret_key")?.ok_or_else(|| missing("backup_s3_store_secret_key"))?;
-        let trust = if options.boolean("backup_s3_verify_ssl", true).map_err(|error| of_config(&error))?.value {
+        let trust = if options.boolean("backup_s3_verify_ssl", true)?.value {
             match text("backup_s3_ca_cert_file")? {
                 Some(file) => Trust::file(Path::new(&file.value), &file.origin)?,
                 None => Trust::system(),

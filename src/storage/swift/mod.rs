@@ -23,9 +23,7 @@ use ureq::http::Method;
 
 use self::login::ScopedToken;
 use self::settings::{AuthMode, Settings};
-use super::http::{
-    self, BaseUrl, CachedToken, Header, HttpClient, HttpResponse, Network, PagedListing, TokenCache, encode, object_name, part,
-};
+use super::http::{self, BaseUrl, Header, HttpClient, HttpResponse, Network, PagedListing, TokenCache, encode, object_name, part};
 use super::{ObjectInfo, ObjectStore, StorageError, StorageErrorKind};
 use crate::config::StorageOptions;
 use crate::domain::hex;
@@ -90,14 +88,14 @@ impl Client {
     }
 
     /// Returns the URL of the account that has the container of the backup.
-    fn storage_url(&self, cached: &CachedToken<ScopedToken>, project: Option<&str>) -> Result<String, StorageError> {
+    fn storage_url(&self, token: &ScopedToken, project: Option<&str>) -> Result<String, StorageError> {
         let configuration = |text: &str| StorageError::new(StorageErrorKind::Configuration, text);
         let url = match (&self.settings.storage_url, project) {
             (Some(url), Some(id)) => {
                 return BaseUrl::parse(&format!("{}{}", url.value, encode(id)), &url.origin).map(|base| base.as_str().to_owned());
             }
             (Some(url), None) => return BaseUrl::parse(&url.value, &url.origin).map(|base| base.as_str().to_owned()),
-            (None, _) => cached.token.storage_url.as_deref(),
+            (None, _) => token.storage_url.as_deref(),
         };
         let Some(url) = url else {
             return Err(configuration(
@@ -107,7 +105,7 @@ impl Client {
         let base = BaseUrl::parse(url, &"the login's storage URL")?;
         let (Some(project), url) = (project, base.as_str()) else { return Ok(base.as_str().to_owned()) };
         // The URL of the catalogue is for the operator's project. The backup is in the account of another project.
-        match (cached.token.project.as_deref().filter(|own| !own.is_empty()), url.contains(project)) {
+        match (token.project.as_deref().filter(|own| !own.is_empty()), url.contains(project)) {
             (_, true) => Ok(url.to_owned()),
             (Some(own), false) if url.ends_with(own) => Ok(format!("{}{project}", url.trim_end_matches(own))),
             _ => Err(configuration(
@@ -154,26 +152,15 @@ impl SwiftStore {
     fn send_to_account(&self, method: &Method, rest: &str, headers: &[Header]) -> Result<HttpResponse, StorageError> {
         let account = &self.account;
         let login = || Ok((login::login(&account.http, &account.settings, self.scope.as_deref())?, None));
-        let mut cached = self.token_cache.get(None, login)?;
-        let mut renewed = false;
-        loop {
-            let url = account.storage_url(&cached, self.project.as_deref())?;
-            let token = http::header("x-auth-token", cached.token.secret.expose_secret(), true)?;
-            let headers: Vec<Header> = headers.iter().cloned().chain([token]).collect();
+        let request = |token: &ScopedToken| {
+            let url = account.storage_url(token, self.project.as_deref())?;
+            let secret = http::header("x-auth-token", token.secret.expose_secret(), true)?;
+            let headers: Vec<Header> = headers.iter().cloned().chain([secret]).collect();
             let response = account.http.send(method.clone(), &format!("{url}{rest}"), &headers, None)?;
             self.url.get_or_init(|| format!("{url}/{}", self.container));
-            match response.status() {
-                401 if !renewed => {
-                    cached = self.token_cache.get(Some(&cached), login)?;
-                    renewed = true;
-                }
-                401 | 500.. => return Ok(response),
-                _ => {
-                    cached.mark_accepted();
-                    return Ok(response);
-                }
-            }
-        }
+            Ok(response)
+        };
+        self.token_cache.send(login, request)
     }
 
     fn page(&self, prefix: &str, marker: Option<&str>) -> Result<Vec<Entry>, StorageError> {

@@ -61,19 +61,14 @@ fn configuration(text: impl Into<String>) -> StorageError {
     StorageError::new(StorageErrorKind::Configuration, text)
 }
 
-/// Converts an error about a value of cinder.conf.
-pub(super) fn of_config(error: &ConfigError) -> StorageError {
-    configuration(error.to_string())
-}
-
 impl Settings {
     /// Reads and validates the options.
     ///
     /// # Errors
     /// [`StorageErrorKind::Configuration`] with the option that is missing or wrong.
     pub(super) fn new(options: &StorageOptions) -> Result<Self, StorageError> {
-        let text = |name: &str| options.text(name).map_err(|error| of_config(&error));
-        let plain = |name: &str| Ok::<_, StorageError>(text(name)?.map(|setting| setting.value));
+        let text = |name: &str| options.text(name);
+        let plain = |name: &str| Ok::<_, ConfigError>(text(name)?.map(|setting| setting.value));
         let mut warnings = Vec::new();
         let mode = match text("backup_swift_auth")? {
             None => AuthMode::PerUser,
@@ -86,7 +81,7 @@ impl Settings {
         let Some(auth_url) = text("backup_swift_auth_url")? else { return Err(without(mode, "backup_swift_auth_url")) };
         let auth_url = BaseUrl::parse(&auth_url.value, &auth_url.origin)?;
         let Some(user) = plain("backup_swift_user")? else { return Err(without(mode, "backup_swift_user")) };
-        let Some(key) = options.secret("backup_swift_key").map_err(|error| of_config(&error))? else {
+        let Some(key) = options.secret("backup_swift_key")? else {
             return Err(without(mode, "backup_swift_key"));
         };
         let version = version(text("backup_swift_auth_version")?, mode, &auth_url)?;
@@ -104,7 +99,7 @@ impl Settings {
         }
         let storage_url = for_mode(text("backup_swift_url")?, mode, "backup_swift_url", &mut warnings);
         let region = for_mode(text("backup_swift_region_name")?, mode, "backup_swift_region_name", &mut warnings);
-        let trust = if options.boolean("backup_swift_auth_insecure", false).map_err(|error| of_config(&error))?.value {
+        let trust = if options.boolean("backup_swift_auth_insecure", false)?.value {
             warnings.push("backup_swift_auth_insecure is set: the certificates of Swift and Keystone are not verified".to_owned());
             Trust::Unverified
         } else {
