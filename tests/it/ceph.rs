@@ -536,7 +536,7 @@ fn backups_of_snapshots() {
 }
 
 #[test]
-fn snapshots_that_were_made_again() {
+fn remade_snapshots_are_found() {
     let lab = &mut *lab();
     let volume = lab.new_volume(true);
     lab.write(&volume, 0, 16 * MIB);
@@ -608,7 +608,7 @@ fn snapshots_that_were_made_again() {
 }
 
 #[test]
-fn a_cluster_that_gives_no_answer_is_no_damage() {
+fn a_cluster_without_an_answer_is_not_damage() {
     let lab = &mut *lab();
     let backup = Backup {
         id: "b".to_owned(),

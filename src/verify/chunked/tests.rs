@@ -131,7 +131,7 @@ const ALL: [Compression; 4] = [Compression::None, Compression::Zlib, Compression
 const LEVELS: [Level; 3] = [Level::Quick, Level::Deep, Level::Restore];
 
 #[test]
-fn what_is_whole_is_intact_at_every_level() {
+fn a_complete_backup_is_intact_at_every_level() {
     for compression in ALL {
         let chain = Chain::of(&volumes(3, 40), compression, BLOCK * 16);
         for number in 0..3 {
@@ -234,7 +234,7 @@ fn deep_finds_every_damage_and_calls_nothing_else_damaged() {
                 }
                 let restore = damaged.check(number, Level::Restore);
                 assert!(restore.verdict != CheckVerdict::Intact || what.contains("bit flipped"), "{compression:?} restore: {what}");
-                // What rests on a damaged backup is damaged; what does not, is not.
+                // A backup that is based on a damaged one is damaged, others are not.
                 if number == 0
                     && damaged
                         .check_with(0, Level::Deep, &ReadOptions { digest: Digest::Md5, ..ReadOptions::default() })
@@ -242,7 +242,7 @@ fn deep_finds_every_damage_and_calls_nothing_else_damaged() {
                         .is_damage()
                 {
                     let child = damaged.check_with(1, Level::Deep, &ReadOptions { digest: Digest::Md5, ..ReadOptions::default() });
-                    // What rests on it is restored without its sha256file.
+                    // Backups that are based on it are restored without its sha256file.
                     let matters = !what.contains("_sha256file");
                     let wanted = if matters { CheckVerdict::Corrupt } else { CheckVerdict::Intact };
                     assert_eq!(child.verdict, wanted, "{compression:?} child: {what}: {child:?}");
@@ -261,7 +261,7 @@ fn deep_finds_every_damage_and_calls_nothing_else_damaged() {
 
 /// With every member of a chain naming every damaged one above it, a survey of a chain would grow with its square.
 #[test]
-fn of_many_damaged_parents_the_nearest_are_named_and_the_others_counted() {
+fn the_nearest_damaged_parents_are_named_and_the_others_counted() {
     let count = MOST_PARENTS_NAMED + 6;
     let mut chain = Chain::of(&volumes(count, 4), Compression::None, 4 * BLOCK);
     for number in 0..count - 1 {
@@ -392,7 +392,7 @@ fn the_last_bytes_of_a_snapshot_may_lie_below() {
 }
 
 #[test]
-fn an_increment_that_rests_on_other_bytes_is_found_by_restore_alone() {
+fn only_a_restore_check_finds_an_increment_on_other_bytes() {
     // Every object of both is as it was written, and yet what they give together is not what the volume held.
     let states = volumes(2, 24);
     let mut other = states[0].clone();
@@ -621,7 +621,7 @@ fn a_wrong_sha256file_is_named_and_no_data_is_missed() {
                     if level != Level::Quick {
                         assert!(found.objects.checked == found.objects.expected && found.objects.checked > 0, "{what}");
                     }
-                    // What rests on it is not touched by it.
+                    // Backups that are based on it are not affected.
                     if number < 2 && !snapshot {
                         assert_eq!(wrong.check(2, level).verdict, CheckVerdict::Intact, "{what}");
                     }

@@ -116,7 +116,7 @@ impl StorageAccess for Everywhere {
 }
 
 #[test]
-fn long_lists_are_not_held_side_by_side() {
+fn long_lists_are_not_held_in_parallel() {
     let store = Arc::new(Long::default());
     let target = |number: usize| Target {
         backup: Backup {
@@ -146,7 +146,7 @@ fn long_lists_are_not_held_side_by_side() {
     assert_eq!(*lock(&store.beyond), (0, 1));
 }
 
-/// What a check says of times and what a last look says must be the same where nothing has moved.
+/// A check and a precheck must report the same times if nothing has changed.
 #[test]
 fn objects_without_times_have_not_moved() {
     let backup = |id: &str, parent: Option<&str>| Backup {
@@ -320,7 +320,7 @@ fn increments(number: usize) -> (Far, Vec<Target>) {
         };
         targets.push(Target { backup, ancestors: parent.into_iter().collect(), columns: ColumnSet::Mitaka });
     }
-    // Those that rest on the full one come before it.
+    // The increments come before the full backup.
     targets.reverse();
     (far, targets)
 }
@@ -344,7 +344,7 @@ fn found(far: &Arc<Far>, targets: &[Target], level: Level, jobs: usize, memory: 
 }
 
 #[test]
-fn small_backups_are_read_side_by_side_and_found_the_same() {
+fn small_backups_are_read_in_parallel_with_the_same_results() {
     let (far, targets) = increments(16);
     let far = Arc::new(far);
     for level in [Level::Deep, Level::Restore] {
@@ -369,7 +369,7 @@ fn small_backups_are_read_side_by_side_and_found_the_same() {
 }
 
 #[test]
-fn all_that_are_read_side_by_side_share_the_memory() {
+fn parallel_checks_share_the_memory() {
     let (far, targets) = increments(12);
     let far = Arc::new(far);
     *lock(&far.reading) = (0, 0);

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::{OBJECTS, Placed, Site, age, new_id, problems, result};
 use crate::program::answer;
 
-/// The status that a plan gives to a backup; `None` where it leaves it alone.
+/// The status that a plan gives to a backup; `None` if it does not change it.
 fn planned(document: &Value, placed: &Placed) -> Option<String> {
     let unit = document["units"].as_array()?.iter().find(|unit| unit["id"] == *placed.id)?;
     let changes = unit["changes"].as_array()?;
@@ -29,7 +29,7 @@ fn look(site: &Site, name: &str, code: i32, args: &[&str]) -> String {
 }
 
 #[test]
-fn a_quick_look_does_not_take_back_what_a_deep_one_found() {
+fn a_quick_check_does_not_revoke_damage_of_a_deep_one() {
     let site = Site::new();
     site.silence();
     let damaged = site.creating();
@@ -56,9 +56,9 @@ fn a_quick_look_does_not_take_back_what_a_deep_one_found() {
     }
 }
 
-/// Of three looks, too: what a quick one finds wrong besides does not make the damage of the data forgotten.
+/// With three checks, too: other problems of a quick check do not hide damage of the data.
 #[test]
-fn damage_that_a_shallow_look_finds_does_not_hide_what_a_deep_one_found() {
+fn damage_of_a_quick_check_does_not_hide_damage_of_a_deep_one() {
     let site = Site::new();
     site.silence();
     let damaged = site.creating();
@@ -77,9 +77,9 @@ fn damage_that_a_shallow_look_finds_does_not_hide_what_a_deep_one_found() {
     }
 }
 
-/// What may move in the row of a backup below, as a counter or a time, is no reason to forget what its increment's data is.
+/// A counter or a time may change in the row of a parent. That does not revoke damage of its increment.
 #[test]
-fn damage_is_not_forgotten_for_what_moved_in_a_row_below() {
+fn damage_is_kept_when_the_row_of_a_parent_changes() {
     let site = Site::new();
     site.silence();
     let parent = site.available();
@@ -96,7 +96,7 @@ fn damage_is_not_forgotten_for_what_moved_in_a_row_below() {
     }
 }
 
-/// A restore reads the whole chain with the driver of the backup that it is asked for, whatever the rows below say.
+/// A restore reads the whole chain with the driver of the restored backup, whatever the rows of its parents say.
 #[test]
 fn a_chain_is_read_with_the_driver_of_its_tip() {
     let site = Site::new();
@@ -108,7 +108,7 @@ fn a_chain_is_read_with_the_driver_of_its_tip() {
     assert_eq!(result(&document, &child.id)["verdict"], "intact", "{document:#}");
     let plan = site.path("plan.json");
     site.program.json(0, &["plan", &child.id, "--check", "deep", "--out", &plan]);
-    // By itself the parent is where its own driver would look, which is not known here.
+    // Alone, the parent is in the location of its own driver, which is not known here.
     let both = site.program.json(4, &["check", &parent.id, &child.id, "--level", "deep"]);
     let verdict = |backup: &Placed| result(&both, &backup.id)["verdict"].as_str().unwrap();
     assert_eq!((verdict(&parent), verdict(&child)), ("unverifiable", "intact"), "{both:#}");
@@ -120,7 +120,7 @@ fn a_chain_is_read_with_the_driver_of_its_tip() {
 }
 
 #[test]
-fn data_that_was_put_back_is_believed_by_as_deep_a_look() {
+fn restored_data_is_accepted_after_an_equally_deep_check() {
     let site = Site::new();
     let placed = site.creating();
     let whole = fs::read(placed.object(1)).unwrap();
@@ -134,7 +134,7 @@ fn data_that_was_put_back_is_believed_by_as_deep_a_look() {
 }
 
 #[test]
-fn what_evidence_leaves_open_is_looked_at_when_asked_for() {
+fn backups_without_a_final_result_are_checked_again_on_request() {
     let site = Site::new();
     let placed = site.creating();
     let sample = look(&site, "sample.json", 0, &["--level", "deep", "--sample", "5%"]);
@@ -146,7 +146,7 @@ fn what_evidence_leaves_open_is_looked_at_when_asked_for() {
         let document = site.program.json(0, &["plan", "--evidence", evidence, "--check", "deep"]);
         assert_eq!(planned(&document, &placed).as_deref(), Some("available"), "{document:#}");
     }
-    // Too old, and looked at anew.
+    // Too old, so it is checked again.
     let deep = look(&site, "deep.json", 0, &["--level", "deep"]);
     std::thread::sleep(std::time::Duration::from_millis(3_100));
     let document = site.program.json(0, &["plan", "--evidence", &deep, "--check", "deep", "--evidence-max-age", "2s"]);
@@ -154,7 +154,7 @@ fn what_evidence_leaves_open_is_looked_at_when_asked_for() {
 }
 
 #[test]
-fn an_increment_on_what_is_being_deleted_does_not_become_available() {
+fn an_increment_of_a_parent_that_is_being_deleted_does_not_become_available() {
     let site = Site::new();
     let parent = site.backup("deleting", None);
     let child = site.backup("creating", Some(&parent));
@@ -173,7 +173,7 @@ fn an_increment_on_what_is_being_deleted_does_not_become_available() {
 }
 
 #[test]
-fn evidence_is_held_to_the_settle_of_whoever_decides() {
+fn evidence_must_meet_the_settle_time_of_the_decision() {
     let site = Site::new();
     let placed = site.creating();
     age(&placed.object(1), 20);
@@ -191,7 +191,7 @@ fn evidence_is_held_to_the_settle_of_whoever_decides() {
 }
 
 #[test]
-fn an_empty_backup_of_a_volume_of_no_size_is_not_whole() {
+fn an_empty_backup_of_a_volume_without_a_size_is_not_intact() {
     let site = Site::new();
     let placed = site.creating();
     for (path, list) in [(placed.metadata(), "objects"), (placed.sha256file(), "sha256s")] {
@@ -208,7 +208,7 @@ fn an_empty_backup_of_a_volume_of_no_size_is_not_whole() {
     assert_eq!((&found["verdict"], problems(found)), (&json!("unverifiable"), vec!["size-unknown"]), "{document:#}");
     let document = site.program.json(4, &["plan", &placed.id, "--check", "deep"]);
     assert_eq!(planned(&document, &placed), None, "{document:#}");
-    // Nor does the named flag help where the row itself says that it would be of no use.
+    // The named flag does not help either if the row itself rules it out.
     let document =
         site.program.json(6, &["repair", "--yes", &placed.id, "--to", "available", "--allow-unverified", "--assume-dead", "all"]);
     assert!(document["refused"][0]["reason"].as_str().unwrap().contains("backups.size is 0"), "{document:#}");
@@ -226,7 +226,7 @@ fn data_of_an_unknown_driver_is_not_missing() {
         let document = site.program.json(4, &["plan", &placed.id, "--check", "quick"]);
         assert_eq!(planned(&document, &placed), None, "{document:#}");
     }
-    // A container alone may have been asked for with the backup.
+    // The container alone may have been set by the request for the backup.
     site.database.execute(&format!("UPDATE backups SET service = NULL, service_metadata = NULL WHERE id = '{}'", placed.id));
     let document = site.program.json(9, &["check", &placed.id]);
     assert_eq!(problems(result(&document, &placed.id)), ["never-begun"], "{document:#}");
@@ -248,7 +248,7 @@ fn an_increment_on_a_backup_of_another_volume_does_not_become_available() {
 }
 
 #[test]
-fn what_became_old_enough_during_a_check_is_not_given_up_without_one() {
+fn a_backup_that_became_old_enough_during_a_check_is_not_set_to_error_unchecked() {
     let site = Site::new();
     site.database.execute("UPDATE services SET updated_at = '2026-01-01 00:00:00.000000'");
     // A cluster that does not answer at once.

@@ -9,7 +9,7 @@ const SWIFT: &str = "cinder.backup.drivers.swift.SwiftBackupDriver";
 const S3: &str = "cinder.backup.drivers.s3.S3BackupDriver";
 
 #[test]
-fn what_comes_wrong_over_the_network_is_no_damage() {
+fn bytes_damaged_on_the_network_are_not_reported_as_damage() {
     for (speaks, service) in [(Speaks::S3, S3), (Speaks::Swift, SWIFT)] {
         let (site, server) = site(speaks, service, 1);
         let id = site.database.value("SELECT id FROM backups").unwrap();

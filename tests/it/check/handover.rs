@@ -20,7 +20,7 @@ fn lost_update(engine: Engine) -> (Site, Placed, Placed) {
     (site, parent, child)
 }
 
-/// What `scan` finds, looked at on the other host; gives the path of the evidence.
+/// Checks what `scan` finds on the other host; returns the path of the evidence.
 #[track_caller]
 fn evidence(site: &Site, code: i32, args: &[&str]) -> String {
     let stuck = site.keep(0, "stuck.json", &["scan"]);
@@ -104,7 +104,7 @@ fn the_other_host_needs_neither_a_database_nor_a_configuration() {
     let nothing = answer(&mut crate::program::bare(&["check", "--from", "-"]));
     assert_eq!(nothing.code, Some(2), "{}", nothing.stderr);
     assert!(nothing.stderr.contains("error: standard input is not a document of `scan --format json`"), "{}", nothing.stderr);
-    // Without any of them it is a sentence, and nobody's verdict.
+    // Without any of them there is an error, and no verdict.
     let mut command = crate::program::bare(&["check", "--from", &stuck, "-f", "json"]);
     let answer = answer(&mut command);
     let document = answer.json();
@@ -194,7 +194,7 @@ fn evidence_about_something_else_is_refused() {
     assert_eq!(changes(&before, &site.database.rows_by_id()).iter().filter(|change| change.id == child.id).count(), 0);
 }
 
-/// A reason of this program's that nobody cleared says nothing of what was given up since.
+/// An old reason of this program does not show what was given up since.
 #[test]
 fn evidence_from_before_a_parent_was_put_in_error_with_an_old_reason_is_refused() {
     let (site, parent, child) = lost_update(Engine::Sqlite);
@@ -231,7 +231,7 @@ fn evidence_is_about_the_whole_chain_and_has_each_row_once() {
     let full = site.available();
     let middle = site.backup("available", Some(&full));
     let tip = site.backup("creating", Some(&middle));
-    // All members of the chain with what they rest on: every row stands in the document once.
+    // All members of the chain with their ancestors: every row is in the document once.
     let text = site.program.expect(0, &["check", "--all", "-f", "json"]).stdout;
     let count = |document: &Value, id: &str| {
         let rows = document["results"].as_array().unwrap().iter().flat_map(|result| result["rows"].as_array().unwrap());
@@ -245,7 +245,7 @@ fn evidence_is_about_the_whole_chain_and_has_each_row_once() {
     let plan = site.path("plan.json");
     site.program.json(0, &["plan", "--evidence", &checked, "--out", &plan]);
     let before = site.database.rows_by_id();
-    // The full backup, which the parent rests on, is deleted or moves, before the plan is made or after it.
+    // The full backup of the parent is deleted or changed, before the plan is made or after it.
     for (change, back, part) in [
         ("deleted = 1", "deleted = 0", "was there when it was checked and is not any more"),
         ("status = 'deleting'", "status = 'available'", "has moved on since it was checked (status"),
@@ -285,7 +285,7 @@ fn a_plan_is_no_better_than_its_evidence() {
         let path = site.path(name);
         let planned = site.program.json(0, &[&["plan", "--evidence", &checked, "--out", &path], args].concat());
         assert_eq!(planned["units"].as_array().unwrap().len(), 1, "{planned:#}");
-        // It carries what it rests on.
+        // It contains what it is based on.
         assert!(planned["checks"].to_string().contains(&child.id), "{planned:#}");
         path
     };
@@ -314,7 +314,7 @@ fn a_plan_is_no_better_than_its_evidence() {
 }
 
 #[test]
-fn of_several_evidences_the_later_counts() {
+fn the_latest_evidence_counts() {
     let site = Site::new();
     site.silence();
     let first = site.creating();
@@ -345,7 +345,7 @@ fn of_several_evidences_the_later_counts() {
 /// What storage says of a backup that was being made says nothing of its restore since, nor of another backup that may hold the same
 /// volume: there the silence of their host counts, and whoever beats is not silent.
 #[test]
-fn finished_data_does_not_stand_for_the_silence_of_whoever_works_on_something_else() {
+fn finished_data_does_not_prove_that_the_service_is_down() {
     let site = Site::on(Engine::Sqlite);
     let (restored, made) = (site.backup("creating", None), site.backup("creating", None));
     let database = &site.database;

@@ -148,7 +148,7 @@ fn names_lead_nowhere() {
 }
 
 #[test]
-fn links_pipes_devices_and_directories_are_no_objects() {
+fn links_pipes_devices_and_directories_are_not_objects() {
     let site = Site::new();
     let decoy = Decoy::new(site.path("outside").into(), &vec![b'x'; 9_000]);
     type Put<'a> = Box<dyn Fn(&Path) + 'a>;
@@ -203,7 +203,7 @@ fn short_bind(path: &Path) -> std::io::Result<UnixListener> {
 }
 
 #[test]
-fn containers_and_prefixes_lead_nowhere() {
+fn containers_and_prefixes_cannot_leave_the_directory() {
     let site = Site::new();
     let outside = site.creating();
     // A whole backup beside the store, to which the rows of others lead.
@@ -259,7 +259,7 @@ fn containers_and_prefixes_lead_nowhere() {
         let found = result(&document, &placed.id);
         let verdict = found["verdict"].as_str().unwrap();
         assert!(["corrupt", "incomplete", "missing", "unverifiable"].contains(&verdict), "{what:?} {found:#}");
-        // Nobody looked, so nobody knows.
+        // Nothing was read, so nothing is known.
         let refused = found["problems"].to_string().contains("not looked") || problems(found).contains(&"not-followed");
         assert!(!refused || verdict == "unverifiable" || problems(found).contains(&"prefix-of-another"), "{what:?} {found:#}");
         assert!(refused || !what.contains("../") && !what.contains("link") && !what.starts_with('/'), "{what:?} {found:#}");
@@ -271,7 +271,7 @@ fn containers_and_prefixes_lead_nowhere() {
 
 /// Everything that a terminal could be told by names on the storage and in rows.
 #[test]
-fn names_do_not_speak_to_the_terminal() {
+fn names_cannot_control_the_terminal() {
     let site = Site::new();
     let bad = "\u{1b}]0;owned\u{7}\u{9b}31m\r\n\u{202e}=cmd|'/c calc'!A1";
     let named = site.creating();
@@ -320,7 +320,7 @@ fn names_do_not_speak_to_the_terminal() {
 }
 
 #[test]
-fn side_files_that_nobody_would_write() {
+fn malformed_side_files_are_reported() {
     let site = Site::new();
     let number = |key: &str, value: &str| {
         let (key, value) = (key.to_owned(), value.to_owned());
@@ -466,7 +466,7 @@ fn zstd_bomb(blocks: usize) -> Vec<u8> {
 }
 
 #[test]
-fn what_unfolds_without_end_is_stopped_at_its_length() {
+fn endless_decompression_stops_at_the_stated_length() {
     let site = Site::new();
     let bomb = site.creating();
     bomb.edit(&bomb.metadata(), |text| text.replacen("\"zlib\"", "\"zstd\"", 1));
@@ -489,7 +489,7 @@ fn what_unfolds_without_end_is_stopped_at_its_length() {
     assert!(begun.elapsed() < Duration::from_secs(60));
     let found = result(&document, &bomb.id);
     assert_eq!((&found["verdict"], problems(found)), (&json!("corrupt"), vec!["object-broken"]), "{found:#}");
-    // The first object holds one byte that is no zero.
+    // The first object holds one byte that is not zero.
     let found = result(&document, &honest.id);
     assert_eq!((&found["verdict"], problems(found)), (&json!("corrupt"), vec!["block-differs"]), "{found:#}");
     let found = result(&document, &window.id);
@@ -497,7 +497,7 @@ fn what_unfolds_without_end_is_stopped_at_its_length() {
 }
 
 #[test]
-fn files_that_are_huge_and_hold_nothing() {
+fn huge_sparse_files_are_checked_in_bounded_memory() {
     let site = Site::new();
     let grow = |path: &Path, bytes: u64| File::options().write(true).open(path).unwrap().set_len(bytes).unwrap();
     let (sha256file, middle, metadata, object) = (site.creating(), site.creating(), site.creating(), site.creating());
@@ -550,7 +550,7 @@ fn a_list_that_goes_far_beyond_the_volume_is_not_read() {
 }
 
 #[test]
-fn thousands_of_objects_too_many() {
+fn thousands_of_extra_objects_are_counted() {
     let site = Site::new();
     let placed = site.creating();
     for number in 17..12_000 {
@@ -587,7 +587,7 @@ fn a_long_chain_needs_few_open_files() {
 }
 
 #[test]
-fn a_chain_that_comes_back_to_itself_has_no_end() {
+fn a_circular_chain_is_reported() {
     let site = Site::new();
     let first = site.available();
     let second = site.backup("creating", Some(&first));

@@ -116,7 +116,7 @@ fn a_server_that_never_answers_costs_one_time_out() {
 }
 
 #[test]
-fn a_token_that_never_comes_costs_one_time_out() {
+fn a_login_that_never_answers_costs_one_time_out() {
     let address = server(|stream| hang(&stream));
     let site = site(GOOGLE, 20, &|_| "c".to_owned(), "");
     let account = json!({
@@ -130,7 +130,7 @@ fn a_token_that_never_comes_costs_one_time_out() {
 }
 
 #[test]
-fn a_server_that_gives_a_byte_a_second_costs_one_time_out() {
+fn a_server_that_sends_a_byte_a_second_costs_one_time_out() {
     let drip = |head: &'static str| {
         server(move |mut stream| {
             if request(&mut BufReader::new(&stream)).is_some() {
@@ -163,7 +163,7 @@ fn many_containers_of_a_server_that_never_answers_cost_one_time_out() {
 
 /// The server is not away: it does not answer for one of its buckets.
 #[test]
-fn a_bucket_that_never_answers_does_not_speak_for_the_others() {
+fn a_bucket_that_never_answers_does_not_affect_the_others() {
     let address = server(|stream| {
         let mut reader = BufReader::new(&stream);
         while let Some(target) = request(&mut reader) {

@@ -1,4 +1,4 @@
-//! What is said of a level that could not be reached, and what is decided then: Ceph's driver stores no digest.
+//! What a check reports of a level that it did not reach, and what is decided then: Ceph's driver stores no digest.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -23,7 +23,7 @@ export-diff*) printf 'rbd diff v1\ns\000\000\000\100\000\000\000\000z\000\000\00
 esac
 "#;
 
-/// A cluster where nothing is.
+/// An empty cluster.
 const EMPTY: &str = r#"#!/bin/sh
 case "$*" in
 *ls) exit 0;;
@@ -110,7 +110,7 @@ fn a_level_that_was_not_reached_is_not_claimed() {
 }
 
 #[test]
-fn in_a_ceph_pool_without_any_backup_nothing_is_called_missing() {
+fn an_empty_ceph_pool_makes_no_backup_missing() {
     let (site, placed, run) = in_ceph(EMPTY);
     let told = run(&site, &["check", "-f", "json"]);
     let document = told.json();

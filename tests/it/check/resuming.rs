@@ -1,4 +1,4 @@
-//! A check that goes on from an earlier one: what it takes over, and what it looks at again.
+//! A check that resumes an earlier one: what it carries over, and what it checks again.
 
 use std::fs::{self, File};
 use std::thread::sleep;
@@ -21,7 +21,7 @@ fn is_carried(earlier: &str, later: &Value, placed: &Placed) -> bool {
 }
 
 #[test]
-fn what_moved_on_the_storage_or_was_damaged_is_checked_again() {
+fn changed_and_damaged_backups_are_checked_again() {
     let site = Site::new();
     let (parent, shaken) = (site.available(), site.available());
     let (whole, gone, damaged) = (site.creating(), site.creating(), site.creating());
@@ -59,7 +59,7 @@ fn what_moved_on_the_storage_or_was_damaged_is_checked_again() {
 }
 
 #[test]
-fn what_was_looked_at_elsewhere_or_long_ago_is_checked_again() {
+fn old_results_and_those_of_another_location_are_checked_again() {
     let site = Site::new();
     let placed = site.creating();
     let first = site.keep(0, "first.json", &["check", "--level", "deep"]);
@@ -85,7 +85,7 @@ fn what_was_looked_at_elsewhere_or_long_ago_is_checked_again() {
 }
 
 #[test]
-fn what_was_quiet_by_a_shorter_measure_is_checked_again() {
+fn results_with_a_shorter_settle_time_are_checked_again() {
     let site = Site::new();
     let placed = site.creating();
     age(&placed.object(1), 20);
@@ -98,9 +98,9 @@ fn what_was_quiet_by_a_shorter_measure_is_checked_again() {
     assert!(is_carried(&first, &after, &placed), "{after:#}");
 }
 
-/// Who leaves `--level` away asks for a quick look, which does not see what a deep one saw.
+/// Without `--level` a check is quick, and does not find what a deep one found.
 #[test]
-fn damage_that_was_read_stands_against_a_look_that_reads_nothing() {
+fn damage_of_a_deep_check_is_kept_by_a_quick_one() {
     let site = Site::new();
     let (whole, damaged) = (site.creating(), site.creating());
     damaged.damage();
@@ -112,14 +112,14 @@ fn damage_that_was_read_stands_against_a_look_that_reads_nothing() {
     let sampled = site.keep(9, "sampled.json", &["check", "--level", "deep", "--read-data-subset", "1/1"]);
     let after = site.program.json(9, &["check", "--resume", &sampled]);
     assert_eq!(result(&after, &damaged.id)["verdict"], "corrupt", "{after:#}");
-    // What was written since says nothing of what was read.
+    // Objects that were written since show nothing about what was read.
     age(&damaged.object(1), 60);
     let after = site.program.json(0, &["check", "--resume", &first]);
     assert_eq!(result(&after, &damaged.id)["verdict"], "intact", "{after:#}");
 }
 
 #[test]
-fn what_is_known_outlives_a_storage_that_is_away_and_another_selection() {
+fn results_are_kept_when_the_storage_is_unreachable_or_the_selection_differs() {
     let site = Site::new();
     let (one, other) = (site.creating(), site.creating());
     let out = site.path("survey.json");

@@ -1,4 +1,4 @@
-//! How often a quick check asks a far server: a few times for each backup, over connections that are kept, with one login.
+//! The requests of a quick check: a few for each backup, over kept connections, with one login.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -17,7 +17,7 @@ use serde_json::json;
 use super::{FULL, OBJECTS, Site, TWO_HOURS, VOLUME, new_id, patterns, prefix_of};
 use crate::servers::root;
 
-/// So many backups are checked; what is once for all of them does not show in the number for each.
+/// Backups that are checked: enough that requests made once for all of them do not matter for each.
 const BACKUPS: usize = 24;
 /// Checks that run at once.
 const AT_ONCE: usize = 8;
@@ -39,13 +39,13 @@ pub(super) struct Counting {
     connections: Arc<AtomicUsize>,
     /// Milliseconds before each answer; it may be changed at any time.
     pub(super) delay: Arc<AtomicU64>,
-    /// So many were asked at once, at most.
+    /// The most requests at once.
     pub(super) most: Arc<AtomicUsize>,
 }
 
 /// What befalls the bytes of the objects whose names end so.
 pub(super) enum Harm {
-    /// They are spoilt on their way.
+    /// They are damaged on their way.
     Spoilt(&'static str),
     /// They are others than when they were listed, written in this second.
     Rewritten(&'static str),
@@ -95,7 +95,7 @@ impl Counting {
     }
 }
 
-/// One request; `None` where the connection is at its end.
+/// One request; `None` at the end of the connection.
 fn serve(mut stream: &TcpStream, answer: &dyn Fn(&str, Option<&str>) -> Reply) -> Option<()> {
     let mut reader = BufReader::new(stream);
     let mut line = String::new();
@@ -242,7 +242,7 @@ pub(super) fn site(speaks: Speaks, service: &str, backups: usize) -> (Site, Coun
 }
 
 #[test]
-fn a_quick_check_asks_a_few_times_for_each_backup_and_logs_in_once() {
+fn a_quick_check_sends_few_requests_for_each_backup_and_logs_in_once() {
     // The metadata, a listing, the sha256file. Swift does not say whether a page is the last: only an empty one is.
     for (speaks, service, logins, for_each) in [
         (Speaks::Swift, "cinder.backup.drivers.swift.SwiftBackupDriver", 1, 4),

@@ -197,7 +197,7 @@ fn shards_share_the_backups_exactly_and_keep_chains_together() {
 }
 
 #[test]
-fn a_part_of_the_data_proves_nothing_whole() {
+fn a_part_of_the_data_does_not_prove_a_backup_intact() {
     let site = Site::new();
     let placed = site.creating();
     let mut objects = 0;
@@ -230,7 +230,7 @@ fn a_part_of_the_data_proves_nothing_whole() {
 }
 
 #[test]
-fn a_check_goes_on_where_an_earlier_one_stopped() {
+fn a_check_resumes_an_earlier_one() {
     let site = Site::new();
     let parent = site.available();
     let (whole, moved, lost) = (site.creating(), site.creating(), site.creating());
@@ -271,7 +271,7 @@ fn a_check_goes_on_where_an_earlier_one_stopped() {
 /// Starts a deep check of many backups, sends a signal in its middle and gives what it wrote.
 fn stopped(site: &Site, signal: Signal) -> Answer {
     let mut child = site.program.start(&["check", "--level", "deep", "--jobs", "1", "-v", "-f", "json"]);
-    // The first result is told on standard error.
+    // The first result is reported on standard error.
     let mut stderr = std::io::BufReader::new(child.stderr.take().unwrap());
     let mut said = String::new();
     let begun = Instant::now();
@@ -286,7 +286,7 @@ fn stopped(site: &Site, signal: Signal) -> Answer {
 }
 
 #[test]
-fn what_was_found_before_a_signal_is_kept() {
+fn results_before_a_signal_are_kept() {
     let site = Site::new();
     let all: Vec<Placed> = (0..6).map(|_| site.creating()).collect();
     for (signal, code, name) in [(Signal::INT, 130, "SIGINT"), (Signal::TERM, 143, "SIGTERM")] {

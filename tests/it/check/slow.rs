@@ -145,9 +145,9 @@ fn signals_are_heeded_while_a_server_is_silent() {
     assert!(answer.stderr.contains("stopped by SIGINT while checking the storage; nothing was changed"), "{}", answer.stderr);
 }
 
-/// Small backups share the waiting: what is found is the same as one after the other.
+/// Small backups are read in parallel, with the same results as one after the other.
 #[test]
-fn small_backups_on_a_far_server_are_read_side_by_side() {
+fn small_backups_on_a_slow_server_are_read_in_parallel() {
     const BACKUPS: usize = 24;
     let (site, server, _) = bucket(BACKUPS);
     server.delay.store(30, Ordering::SeqCst);
@@ -175,7 +175,7 @@ fn files(site: &Site) -> (String, PathBuf) {
 }
 
 #[test]
-fn a_check_that_was_killed_goes_on_with_what_it_had_found() {
+fn a_killed_check_is_resumed_with_its_results() {
     const BACKUPS: usize = 18;
     let (site, server, ids) = bucket(BACKUPS);
     let damaged = format!("{}-00002", ids[1]);
@@ -277,7 +277,7 @@ fn a_file_of_results_is_never_overwritten_and_serves_as_evidence() {
     assert!(answer.stderr.contains("was stopped early: cut off"), "{}", answer.stderr);
     let changes = &answer.json()["units"][0]["changes"];
     assert!(changes.to_string().contains("available"), "{changes:#}");
-    // A line that was edited counts for nothing, nor does what comes after it.
+    // An edited line does not count, nor do the lines after it.
     fs::write(&partial, first.replace("\"intact\"", "\"corrupt\"")).unwrap();
     let answer = site.program.json(0, &["plan", "--evidence", partial.to_str().unwrap()]);
     assert!(!answer["units"][0]["changes"].to_string().contains("available"), "{answer:#}");

@@ -1,4 +1,4 @@
-//! Between a check and the change that rests on it the storage may move: it is looked at once more.
+//! The storage may change between a check and the change that depends on it, so it is checked once more.
 
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
@@ -12,7 +12,7 @@ use super::{OBJECTS, Placed, Site, age, result};
 use crate::database::changes;
 use crate::program::answer;
 
-/// A site with a backup that a check found whole and quiet, and the plan that rests on that.
+/// A site with a backup that a check found intact and quiet, and the plan that depends on it.
 fn planned(level: &str) -> (Site, Placed, String) {
     let site = Site::on(Engine::Sqlite);
     let placed = site.creating();
@@ -33,7 +33,7 @@ fn left_alone(site: &Site, args: &[&str]) -> String {
 }
 
 #[test]
-fn a_driver_that_writes_on_after_the_plan_is_noticed() {
+fn a_driver_that_keeps_writing_after_the_plan_is_noticed() {
     let (site, placed, plan) = planned("deep");
     // A second one whose storage stays as it was goes on in the same run.
     let other = site.creating();
@@ -58,7 +58,7 @@ fn a_driver_that_writes_on_after_the_plan_is_noticed() {
 }
 
 #[test]
-fn what_is_added_or_taken_away_without_a_newer_time_is_noticed() {
+fn objects_added_or_removed_without_a_newer_time_are_noticed() {
     for number in 0..4 {
         let (site, placed, plan) = planned("quick");
         site.available();
@@ -81,7 +81,7 @@ fn what_is_added_or_taken_away_without_a_newer_time_is_noticed() {
 }
 
 #[test]
-fn what_goes_of_the_backups_below_is_noticed() {
+fn objects_removed_from_parents_are_noticed() {
     for number in 0..4 {
         let site = Site::on(Engine::Sqlite);
         let parent = site.available();
@@ -93,7 +93,7 @@ fn what_goes_of_the_backups_below_is_noticed() {
             0 => fs::remove_file(parent.object(3)).unwrap(),
             1 => fs::remove_dir_all(&parent.dir).unwrap(),
             2 => age(&parent.object(3), 60),
-            // Nothing: what both rest on is as it was.
+            // Nothing: what both are based on is unchanged.
             _ => {}
         }
         if number == 3 {
@@ -120,7 +120,7 @@ fn of_an_earlier_version(path: &str, forget: impl Fn(&mut serde_json::Map<String
 }
 
 #[test]
-fn evidence_that_does_not_say_what_was_listed_never_passes_for_unchanged() {
+fn evidence_without_a_listing_never_counts_as_unchanged() {
     for field in ["below", "listing"] {
         let site = Site::new();
         let parent = site.available();
@@ -160,7 +160,7 @@ const SWIFT: &str = "cinder.backup.drivers.swift.SwiftBackupDriver";
 const S3: &str = "cinder.backup.drivers.s3.S3BackupDriver";
 
 #[test]
-fn what_is_deleted_on_a_server_is_noticed_whether_it_was_asked_before_or_not() {
+fn deletions_on_a_server_are_noticed() {
     for (speaks, service) in [(Speaks::Swift, SWIFT), (Speaks::S3, S3)] {
         for number in 0..5 {
             let (site, [parent, child], server) = on_a_server(speaks, service);
@@ -239,7 +239,7 @@ esac
 "#;
 
 #[test]
-fn what_goes_of_a_backup_in_ceph_is_noticed_although_its_metadata_stays() {
+fn parts_removed_in_ceph_are_noticed_although_the_metadata_stays() {
     for gone in ["image", "snapshot", "data", ""] {
         let site = Site::on(Engine::Sqlite);
         site.database.execute("UPDATE services SET updated_at = '2026-01-01 00:00:00.000000'");
@@ -273,7 +273,7 @@ fn what_goes_of_a_backup_in_ceph_is_noticed_although_its_metadata_stays() {
 }
 
 #[test]
-fn what_has_not_moved_is_applied_and_that_is_on_record() {
+fn unchanged_backups_are_applied_and_recorded() {
     let (site, placed, plan) = planned("quick");
     let answer = site.program.expect(0, &["apply", &plan, "--yes"]);
     assert_eq!(site.status(&placed), "available");
@@ -283,8 +283,8 @@ fn what_has_not_moved_is_applied_and_that_is_on_record() {
 }
 
 #[test]
-fn a_storage_that_is_out_of_sight_is_told_of_and_on_record() {
-    // The plan is from a host that sees the storage, or rests on evidence from there.
+fn an_unreachable_storage_is_reported_and_recorded() {
+    // The plan is from a host that sees the storage, or depends on evidence from there.
     let away = |site: &Site| fs::rename(&site.store.root, site.store.root.with_extension("away")).unwrap();
     let (site, placed, _) = planned("deep");
     let second = site.creating();

@@ -66,7 +66,7 @@ fn name(path: &Path) -> &str {
 }
 
 #[test]
-fn a_disk_that_cannot_be_read_is_told_apart_from_a_server_that_is_down() {
+fn a_disk_with_read_errors_differs_from_a_server_that_is_down() {
     let site = Site::new();
     let parent = site.available();
     let child = site.backup("creating", Some(&parent));
@@ -113,7 +113,7 @@ fn one_read_error_is_tried_again() {
 }
 
 #[test]
-fn nothing_is_decided_on_a_disk_that_cannot_be_read() {
+fn nothing_is_decided_on_a_disk_with_read_errors() {
     let site = Site::new();
     let backup = site.creating();
     let done = on_a_bad_disk(&site, name(&backup.object(3)), None, &["repair", &backup.id, "--check", "deep", "--yes", "-f", "json"]);

@@ -1,4 +1,4 @@
-//! What a look at the storage makes of a backup: is it stuck, and what does it become.
+//! How a check of the storage changes the verdict and the proposal for a backup.
 
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
@@ -33,7 +33,7 @@ fn repair(site: &Site, code: i32, args: &[&str]) -> (Vec<String>, Value) {
 
 /// Storage alone never proves death while a heart beats: an increment may read unchanged stretches for long, and write nothing.
 #[test]
-fn under_a_beating_service_a_check_brings_available_and_nothing_else() {
+fn with_a_live_service_a_check_only_makes_backups_available() {
     for engine in engines() {
         let site = Site::on(engine);
         let whole = site.creating();
@@ -94,7 +94,7 @@ fn under_a_beating_service_a_check_brings_available_and_nothing_else() {
 
 /// A plan of a version that took quiet storage for death is not carried out.
 #[test]
-fn a_plan_that_rests_on_quiet_storage_is_refused() {
+fn a_plan_that_depends_on_quiet_storage_is_refused() {
     let site = Site::new();
     let broken_off = site.creating();
     broken_off.interrupt();
@@ -115,7 +115,7 @@ fn a_plan_that_rests_on_quiet_storage_is_refused() {
 }
 
 #[test]
-fn a_quick_check_is_enough_only_where_that_is_accepted() {
+fn a_quick_check_is_enough_only_with_accept_quick() {
     let site = Site::new();
     let corrupt = site.creating();
     corrupt.damage();
@@ -153,7 +153,7 @@ fn a_quick_check_is_enough_only_where_that_is_accepted() {
 }
 
 #[test]
-fn a_quick_look_does_not_see_what_a_deep_one_does() {
+fn a_quick_check_does_not_find_what_a_deep_one_does() {
     let site = Site::new();
     let damaged = site.creating();
     damaged.damage();
@@ -171,7 +171,7 @@ fn a_quick_look_does_not_see_what_a_deep_one_does() {
 }
 
 #[test]
-fn what_is_being_written_is_left_alone_whatever_the_flags() {
+fn a_backup_that_is_being_written_is_never_changed() {
     let site = Site::new();
     let fresh = site.creating();
     File::options().write(true).open(fresh.object(7)).unwrap().set_modified(std::time::SystemTime::now()).unwrap();
@@ -213,7 +213,7 @@ fn age_of(placed: &Placed, seconds: u64) {
 }
 
 #[test]
-fn what_was_never_begun_may_wait_in_a_queue() {
+fn a_backup_that_never_began_may_wait_in_a_queue() {
     let site = Site::new();
     let unborn = site.creating();
     fs::remove_dir_all(&unborn.dir).unwrap();
@@ -237,9 +237,9 @@ fn what_was_never_begun_may_wait_in_a_queue() {
     assert!(done.contains(&format!("backups.{undriven}.status: creating -> error")), "{done:?}");
 }
 
-/// Why nobody can look at a backup, and what its check then says.
+/// Why a backup cannot be checked, and what its check reports then.
 #[test]
-fn what_cannot_be_looked_at_is_not_decided() {
+fn nothing_is_decided_on_an_unverifiable_backup() {
     let site = Site::new();
     let vendor = site.creating();
     site.database.execute(&format!("UPDATE backups SET service = 'acme.backup.TapeDriver', host = 'retired' WHERE id = '{}'", vendor.id));
@@ -342,7 +342,7 @@ fn damage_never_becomes_available() {
 }
 
 #[test]
-fn an_intact_backup_in_error_becomes_available_when_asked_for() {
+fn an_intact_backup_in_error_becomes_available_on_request() {
     let site = Site::new();
     let parent = site.available();
     let intact = site.backup("error", Some(&parent));
@@ -366,7 +366,7 @@ fn an_intact_backup_in_error_becomes_available_when_asked_for() {
 }
 
 #[test]
-fn other_operations_are_none_of_the_storages_business() {
+fn other_operations_do_not_depend_on_the_storage() {
     let site = Site::new();
     site.available();
     let rows = ["restoring", "deleting"].map(|status| {
@@ -376,7 +376,7 @@ fn other_operations_are_none_of_the_storages_business() {
     });
     rows[0].damage();
     fs::remove_dir_all(&rows[1].dir).unwrap();
-    // They can be looked at …
+    // They can be checked …
     let document = site.program.json(9, &["check", &rows[0].id, &rows[1].id, "--level", "deep"]);
     assert_eq!(result(&document, &rows[0].id)["verdict"], "corrupt");
     assert_eq!(result(&document, &rows[1].id)["verdict"], "missing");
@@ -395,11 +395,11 @@ fn other_operations_are_none_of_the_storages_business() {
 }
 
 #[test]
-fn an_increment_is_no_better_than_its_parents() {
+fn an_increment_is_damaged_with_its_parents() {
     let site = Site::new();
     let cases = ["whole", "damaged", "cut", "purged", "deleted"].map(|name| (name, site.available()));
     let children = cases.each_ref().map(|(_, parent)| site.backup("creating", Some(parent)));
-    // A second generation rests on all of it, too.
+    // A second generation is based on all of it, too.
     let grandchildren = [0, 1].map(|index| site.backup("creating", Some(&children[index])));
     cases[1].1.damage();
     fs::remove_file(cases[2].1.object(8)).unwrap();
@@ -424,7 +424,7 @@ fn an_increment_is_no_better_than_its_parents() {
 }
 
 #[test]
-fn what_is_wrong_with_a_backup_is_named_by_object() {
+fn problems_name_their_object() {
     let site = Site::new();
     let other = site.available();
     type Harm<'a> = &'a dyn Fn(&Placed);

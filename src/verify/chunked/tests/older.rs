@@ -63,7 +63,7 @@ fn a_backup_from_before_liberty_is_intact() {
             assert_eq!(chain.check_with(0, Level::Quick, &options).verdict, CheckVerdict::Intact);
             let found = chain.check_with(0, Level::Deep, &options);
             assert_eq!(found.verdict, CheckVerdict::Intact, "{compression:?} {kilo} {:?}", found.problems);
-            // Before Kilo nothing tells what the volume held, so that a restore proves no more than deep does.
+            // Before Kilo nothing shows what the volume held, so a restore check proves no more than a deep one.
             let restored = chain.check_with(0, Level::Restore, &options);
             let wanted = match kilo {
                 true => (CheckVerdict::Intact, Some(Level::Restore), true),

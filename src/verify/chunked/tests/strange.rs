@@ -1,4 +1,4 @@
-//! Storages that answer what is not so, or not at all.
+//! Storages with wrong answers, or none at all.
 
 use std::io::Read;
 use std::ops::{ControlFlow, Range};
@@ -14,7 +14,7 @@ struct Strange {
     store: MemoryStore,
     /// What becomes of an entry of the listing.
     listed: Change,
-    /// What becomes of it where an object is asked for by its name.
+    /// What becomes of an entry when the object is requested by name.
     stated: Change,
     /// What is answered in place of an object.
     refused: Refuse,
@@ -89,7 +89,7 @@ fn codes(found: &Assessment) -> Vec<&str> {
 }
 
 #[test]
-fn a_listing_that_lags_behind_is_no_damage() {
+fn a_listing_that_lags_behind_is_not_damage() {
     let chain = Chain::of(&volumes(1, 8), Compression::None, BLOCK * 2);
     let second = names::data(&prefix(0), 2);
     for level in LEVELS {
@@ -263,7 +263,7 @@ fn a_digest_in_a_listing_is_no_more_than_a_suspicion() {
 }
 
 #[test]
-fn with_an_object_whose_time_is_not_told_nobody_knows_when_the_newest_was_written() {
+fn an_object_without_a_time_leaves_the_newest_time_unknown() {
     let chain = Chain::of(&volumes(1, 8), Compression::None, BLOCK * 2);
     assert!(Strange::of(&chain).check(&chain, Level::Quick).newest_object_at.is_some());
     let timeless = |found: ObjectInfo| Some(ObjectInfo { modified: found.modified.filter(|_| !found.name.ends_with("-00002")), ..found });
@@ -372,7 +372,7 @@ struct Spoiling {
     told: bool,
     /// So many readings of the object that ends so are transfer_damage.
     spoils: (&'static str, std::sync::atomic::AtomicUsize),
-    /// What is said of the time and the size of that object, asked for by its name.
+    /// The time and size that are reported when the object is requested by name.
     stated: Change,
 }
 
@@ -420,7 +420,7 @@ impl Spoiling {
 }
 
 #[test]
-fn what_is_spoilt_on_its_way_is_never_corrupt() {
+fn bytes_damaged_on_their_way_are_never_corrupt() {
     for compression in ALL {
         let chain = Chain::of(&volumes(1, 24), compression, BLOCK * 8);
         for (name, level) in
