@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::reader::Reader;
 use crate::db::DbError;
 use crate::domain::Backup;
+use crate::domain::id::key;
 
 /// No chain is longer; Cinder itself would have to read every member of it for a restore.
 const LONGEST: usize = 10_000;
@@ -15,22 +16,23 @@ const LONGEST: usize = 10_000;
 ///
 /// They are shared: copies would grow with the square of a chain's length.
 pub fn ancestors(reader: &mut Reader<'_>, backups: &[Backup]) -> Result<Vec<Vec<Arc<Backup>>>, DbError> {
-    let mut known: HashMap<String, Option<Arc<Backup>>> =
-        backups.iter().map(|backup| (backup.id.clone(), Some(Arc::new(backup.clone())))).collect();
+    let entry = |backup: Backup| (key(&backup.id).into_owned(), Some(Arc::new(backup)));
+    let mut known: HashMap<String, Option<Arc<Backup>>> = backups.iter().cloned().map(entry).collect();
     let mut wanted: Vec<String> = backups.iter().filter_map(|backup| backup.parent_id.clone()).collect();
     for _ in 0..LONGEST {
-        wanted.retain(|id| !known.contains_key(id));
+        wanted.retain(|id| !known.contains_key(key(id).as_ref()));
         wanted.sort();
         wanted.dedup();
         if wanted.is_empty() {
             break;
         }
-        known.extend(wanted.iter().map(|id| (id.clone(), None)));
+        known.extend(wanted.iter().map(|id| (key(id).into_owned(), None)));
         let found = reader.backups(&wanted)?;
         wanted = found.iter().filter_map(|backup| backup.parent_id.clone()).collect();
-        known.extend(found.into_iter().map(|backup| (backup.id.clone(), Some(Arc::new(backup)))));
+        known.extend(found.into_iter().map(entry));
     }
-    Ok(backups.iter().map(|backup| chain(backup, |id| known.get(id).and_then(Option::as_ref)).into_iter().cloned().collect()).collect())
+    let parent = |id: &str| known.get(key(id).as_ref()).and_then(Option::as_ref);
+    Ok(backups.iter().map(|backup| chain(backup, parent).into_iter().cloned().collect()).collect())
 }
 
 /// A backup's known ancestors, the nearest first.
