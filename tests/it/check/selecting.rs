@@ -398,7 +398,7 @@ fn the_total_that_progress_shows_never_grows() {
     let mut terminal = Terminal::wide(&site.program, &["check", "--level", "deep", "--jobs", "1", &child.id]);
     terminal.expect(0);
     let written = terminal.written();
-    let totals: BTreeSet<&str> = written.split("GiB of ").skip(1).filter_map(|rest| rest.split(',').next()).collect();
+    let totals: BTreeSet<&str> = written.split("iB of ").skip(1).filter_map(|rest| rest.split(',').next()).collect();
     assert_eq!(totals.len(), 1, "{totals:?} in {written}");
 }
 
