@@ -33,12 +33,15 @@ fn holds_id(word: &str) -> bool {
     IDS.contains(&core.len()) && core.chars().all(|c| c.is_ascii_hexdigit() || matches!(c, '-' | 'T' | 'Z'))
 }
 
+/// The style of a cell from its title and text.
+pub type CellStyle<'a> = &'a dyn Fn(&str, &str) -> Option<anstyle::Style>;
+
 /// How records are laid out.
 pub struct Layout<'a> {
     /// The width of the terminal in columns.
     pub width: usize,
-    /// The style of a cell from its title and text, if colours are allowed.
-    pub style: Option<&'a dyn Fn(&str, &str) -> Option<anstyle::Style>>,
+    /// How cells are coloured, if colours are allowed.
+    pub style: Option<CellStyle<'a>>,
 }
 
 /// Writes the records. An empty cell has no line.

@@ -18,11 +18,14 @@ use crate::storage::StorageErrorKind;
 /// What a listing shows: its sums, its newest time and its location. Otherwise why there is none.
 type Listed = Result<(Listing, Option<Timestamp>, String), Look>;
 
+/// A listing that the first precheck makes and the others wait for.
+type SharedListing = Arc<OnceLock<Listed>>;
+
 /// Prechecks that are made at the same time. Many backups can be based on the same ones, which are then listed once.
 #[derive(Debug, Default)]
 pub struct PrecheckRound {
     /// By backup, and by the driver that it is read with.
-    listed: Mutex<HashMap<(String, Driver), Arc<OnceLock<Listed>>>>,
+    listed: Mutex<HashMap<(String, Driver), SharedListing>>,
     is_over: AtomicBool,
 }
 
@@ -75,7 +78,7 @@ pub fn precheck(access: &dyn StorageAccess, target: &Target, check: &CheckResult
         let is_directory = matches!(driver, Driver::Posix | Driver::Nfs | Driver::GlusterFs);
         let is_proven = was_here && (!is_directory || check.host.as_deref() == Some(host));
         let text = format!("{location} has nothing of {what} as this host sees it, but it was checked elsewhere");
-        (!is_proven).then(|| if is_directory { Look::Unseen(text) } else { Look::Moved(text) })
+        (!is_proven).then_some(if is_directory { Look::Unseen(text) } else { Look::Moved(text) })
     };
     if listing.objects == 0
         && check.begun

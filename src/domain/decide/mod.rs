@@ -44,7 +44,7 @@ fn command(words: &str, id: &str) -> String {
 /// The same over several rows.
 fn command_over(words: &str, ids: &[&str]) -> String {
     let end_of_options = if ids.iter().any(|id| id.starts_with('-')) { " --" } else { "" };
-    let ids: Vec<String> = ids.iter().map(|id| shell_word(id)).collect();
+    let ids: Vec<String> = ids.iter().copied().map(shell_word).collect();
     format!("{words}{end_of_options} {}", ids.join(" "))
 }
 
