@@ -3,7 +3,7 @@
 use crate::apply::UndoError;
 use crate::audit::AuditError;
 use crate::db::{DbError, DbErrorKind};
-use crate::plan::PlanError;
+use crate::domain::SealError;
 use crate::report::grid::ReportError;
 use crate::workflow::{self, Obstacle};
 
@@ -94,11 +94,11 @@ impl From<Obstacle> for Error {
     }
 }
 
-impl From<PlanError> for Error {
-    fn from(error: PlanError) -> Self {
+impl From<SealError> for Error {
+    fn from(error: SealError) -> Self {
         let exit = match error {
-            PlanError::NotAPlan(_) | PlanError::Newer(_) => Exit::Usage,
-            PlanError::Edited => Exit::Stale,
+            SealError::Invalid { .. } | SealError::Newer(_) => Exit::Usage,
+            SealError::Edited(_) => Exit::Stale,
         };
         Self { exit, error: error.into(), hint: None }
     }

@@ -2,37 +2,15 @@
 //!
 //! Pure: from findings to a document and back, with a digest over it. May use `domain` only.
 
-mod digest;
 mod validate;
 
 use serde::{Deserialize, Serialize};
-use thiserror::Error;
-
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::domain::{
-    Change, CheckResult, Checks, ColumnSet, DatabaseInfo, Evidence, EvidenceCode, Finding, FindingKind, Image, Policy, Selection, Services,
-    Signature, Verdict,
+    Body, Change, CheckResult, Checks, ColumnSet, DatabaseInfo, Evidence, EvidenceCode, Finding, FindingKind, Image, Policy, Sealed,
+    Selection, Services, Verdict,
 };
-
-/// The schema's name in every plan.
-pub const SCHEMA: &str = "cinder-backup-repair/plan";
-/// The version that this program writes and reads.
-pub const SCHEMA_VERSION: u32 = 1;
-
-/// Why a plan file cannot be used; nothing was written.
-#[derive(Debug, Error, PartialEq, Eq)]
-pub enum PlanError {
-    /// It is not a plan.
-    #[error("is not a plan of this program: {0}")]
-    NotAPlan(String),
-    /// It was written by a later version.
-    #[error("has schema version {0}, which is newer than this program; use the version that wrote it")]
-    Newer(u32),
-    /// Its digest does not fit its content.
-    #[error("was changed after it was written (its SHA-256 does not fit); make a new plan instead of editing one")]
-    Edited,
-}
 
 /// Which way a plan goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,13 +81,12 @@ pub struct Basis {
 }
 
 /// The document `cinder-backup-repair/plan`.
+pub type Plan = Sealed<PlanBody>;
+
+/// The fields of a plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Plan {
-    /// Always [`SCHEMA`].
-    pub schema: String,
-    /// Always [`SCHEMA_VERSION`].
-    pub schema_version: u32,
+pub struct PlanBody {
     /// A UUID of its own, so that it is applied once.
     pub id: String,
     /// Repair or undo.
@@ -134,11 +111,17 @@ pub struct Plan {
     pub checks: Vec<CheckResult>,
     /// What is to be changed, in the order in which it is.
     pub units: Vec<Unit>,
-    /// SHA-256, in hex, over all other fields except the signature.
-    pub sha256: String,
-    /// The signature, if it is signed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub signature: Option<Signature>,
+}
+
+impl Body for PlanBody {
+    const SCHEMA: &'static str = "cinder-backup-repair/plan";
+    const SCHEMA_VERSION: u32 = 1;
+    const KIND: &'static str = "a plan of this program";
+    const INSTEAD: &'static str = "make a new plan instead of editing one";
+
+    fn validate(&self) -> Result<(), String> {
+        self.check()
+    }
 }
 
 impl Plan {
@@ -179,9 +162,7 @@ impl Plan {
         let about_backups = units.iter().filter(|unit| unit.kind == FindingKind::Backup && !unit.counter);
         let mut checks: Vec<CheckResult> = about_backups.filter_map(|unit| checks.remove(&unit.id)).collect();
         checks.sort_by(|a, b| a.id.cmp(&b.id));
-        let mut plan = Self {
-            schema: SCHEMA.to_owned(),
-            schema_version: SCHEMA_VERSION,
+        Self::new(PlanBody {
             id,
             purpose,
             undoes,
@@ -194,11 +175,7 @@ impl Plan {
             heartbeats,
             checks,
             units,
-            sha256: String::new(),
-            signature: None,
-        };
-        plan.seal();
-        plan
+        })
     }
 
     /// What was found on the storage of the backup that a unit is about.
@@ -206,12 +183,6 @@ impl Plan {
         let about = unit.kind == FindingKind::Backup && !unit.counter;
         let found = self.checks.binary_search_by(|check| check.id.cmp(&unit.id)).ok().filter(|_| about);
         found.and_then(|place| self.checks.get(place))
-    }
-
-    /// Writes the digest, and removes the signature, which is of another plan.
-    pub fn seal(&mut self) {
-        self.signature = None;
-        self.sha256 = digest::of(self);
     }
 
     /// Keeps only the units whose numbers are given (they keep their numbers), and seals the plan anew.
@@ -227,29 +198,6 @@ impl Plan {
             unit.number = index + 1;
         }
         self.seal();
-    }
-
-    /// Reads a plan and makes sure that nobody has touched it.
-    pub fn parse(text: &[u8]) -> Result<Self, PlanError> {
-        #[derive(Deserialize)]
-        struct Head {
-            schema: String,
-            schema_version: u32,
-        }
-        let head: Head = serde_json::from_slice(text).map_err(|error| PlanError::NotAPlan(error.to_string()))?;
-        if head.schema != SCHEMA {
-            return Err(PlanError::NotAPlan(format!("its schema is {:?}", head.schema)));
-        }
-        if head.schema_version > SCHEMA_VERSION {
-            return Err(PlanError::Newer(head.schema_version));
-        }
-        let mut plan: Self = serde_json::from_slice(text).map_err(|error| PlanError::NotAPlan(error.to_string()))?;
-        if digest::of(&mut plan) != plan.sha256 {
-            return Err(PlanError::Edited);
-        }
-        // Anybody can write a digest: what stands in it must hold together, too.
-        plan.check().map_err(PlanError::NotAPlan)?;
-        Ok(plan)
     }
 
     /// The plan as a file holds it: indented JSON with a line feed at the end.
@@ -276,15 +224,13 @@ pub fn program() -> String {
 #[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use super::*;
-    use crate::domain::{Backup, Table};
+    use crate::domain::{Backup, SealError, Table};
 
     fn plan() -> Plan {
         let change =
             Change { table: Table::Backups, id: "b1".into(), column: "status".into(), from: "creating".into(), to: "error".into() };
         let before = Backup { id: "b1".into(), status: Some("creating".into()), ..Backup::default() }.image(ColumnSet::Mitaka);
-        let mut plan = Plan {
-            schema: SCHEMA.into(),
-            schema_version: 1,
+        Plan::new(PlanBody {
             id: "11111111-1111-4111-8111-111111111111".into(),
             purpose: Purpose::Repair,
             undoes: None,
@@ -316,11 +262,7 @@ mod tests {
                 changes: vec![change],
                 follow_up: Vec::new(),
             }],
-            sha256: String::new(),
-            signature: None,
-        };
-        plan.seal();
-        plan
+        })
     }
 
     #[test]
@@ -330,6 +272,24 @@ mod tests {
         // Another program may lay it out anew.
         let compact = serde_json::to_vec(&plan).unwrap();
         assert_eq!(Plan::parse(&compact), Ok(plan));
+    }
+
+    #[test]
+    fn a_plan_of_version_0_1_is_read_and_written_as_it_was() {
+        let text = include_str!("../../tests/fixtures/plan-0.1.json");
+        let plan = Plan::parse(text.as_bytes()).unwrap();
+        assert!(plan.signature.is_some() && plan.to_json() == text);
+    }
+
+    #[test]
+    fn a_code_of_another_version_is_kept() {
+        let mut plan = plan();
+        plan.units[0].evidence[0] = serde_json::from_str(r#"{"code":"moonlight","text":"x"}"#).unwrap();
+        plan.seal();
+        let read = Plan::parse(plan.to_json().as_bytes()).unwrap();
+        assert_eq!(read, plan);
+        let code = &read.units[0].evidence[0].code;
+        assert_eq!((code.as_str(), code.known()), ("moonlight", None));
     }
 
     #[test]
@@ -358,7 +318,7 @@ mod tests {
         ] {
             let edited = text.replacen(from, to, 1);
             if edited != text {
-                assert_eq!(Plan::parse(edited.as_bytes()), Err(PlanError::Edited), "{from}");
+                assert_eq!(Plan::parse(edited.as_bytes()), Err(SealError::Edited(PlanBody::INSTEAD)), "{from}");
             }
         }
     }
@@ -366,10 +326,11 @@ mod tests {
     #[test]
     fn what_is_no_plan_is_said_to_be_none() {
         let text = plan().to_json();
-        assert!(matches!(Plan::parse(b"{}"), Err(PlanError::NotAPlan(_))));
-        assert!(matches!(Plan::parse(b"\xff"), Err(PlanError::NotAPlan(_))));
-        assert!(matches!(Plan::parse(&text.as_bytes()[..text.len() / 2]), Err(PlanError::NotAPlan(_))));
-        assert!(matches!(Plan::parse(text.replacen("\"units\"", "\"more\": 1, \"units\"", 1).as_bytes()), Err(PlanError::NotAPlan(_))));
-        assert_eq!(Plan::parse(text.replacen("\"schema_version\": 1", "\"schema_version\": 2", 1).as_bytes()), Err(PlanError::Newer(2)));
+        assert!(matches!(Plan::parse(b"{}"), Err(SealError::Invalid { .. })));
+        assert!(matches!(Plan::parse(b"\xff"), Err(SealError::Invalid { .. })));
+        assert!(matches!(Plan::parse(&text.as_bytes()[..text.len() / 2]), Err(SealError::Invalid { .. })));
+        assert!(matches!(Plan::parse(text.replacen("\"units\"", "\"more\": 1, \"units\"", 1).as_bytes()), Err(SealError::Invalid { .. })));
+        assert!(matches!(Plan::parse(text.replacen('{', "{\"sha256\": \"\",", 1).as_bytes()), Err(SealError::Invalid { .. })), "twice");
+        assert_eq!(Plan::parse(text.replacen("\"schema_version\": 1", "\"schema_version\": 2", 1).as_bytes()), Err(SealError::Newer(2)));
     }
 }

@@ -5,12 +5,12 @@
 
 use std::collections::HashSet;
 
-use super::{Plan, Purpose, Unit};
+use super::{PlanBody, Purpose, Unit};
 use crate::domain::status::{AVAILABLE, ERROR};
 use crate::domain::transitions::{Direction, is_allowed};
 use crate::domain::{Backup, ColumnSet, FindingKind, Image, Snapshot, Table, Value, Volume};
 
-impl Plan {
+impl PlanBody {
     /// What does not hold together, in words.
     pub(super) fn check(&self) -> Result<(), String> {
         let spans = self.policy.thresholds;

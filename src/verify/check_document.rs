@@ -3,28 +3,8 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde::{Deserialize, Serialize};
-use thiserror::Error;
 
-use crate::domain::{CheckResult, CheckVerdict, DatabaseInfo, Image, Level, Signature, digest};
-
-/// The schema's name in every document.
-pub const SCHEMA: &str = "cinder-backup-repair/check";
-/// The version that this program writes and reads.
-pub const SCHEMA_VERSION: u32 = 1;
-
-/// Why a document cannot be used as evidence.
-#[derive(Debug, Error, PartialEq, Eq)]
-pub enum CheckDocumentError {
-    /// It is another document, or none at all.
-    #[error("is not what `check --format json` writes: {0}")]
-    NotACheckDocument(String),
-    /// A later version wrote it.
-    #[error("has schema version {0}, which is newer than this program; use the version that wrote it")]
-    Newer(u32),
-    /// Its digest differs from its content.
-    #[error("was changed after it was written (its SHA-256 differs); check again instead of editing it")]
-    Edited,
-}
+use crate::domain::{Body, CheckResult, CheckVerdict, DatabaseInfo, Image, Level, Sealed};
 
 /// The number of backups with each verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -87,13 +67,12 @@ impl Summary {
 }
 
 /// The document `cinder-backup-repair/check`.
+pub type CheckDocument = Sealed<CheckBody>;
+
+/// The fields of a check document.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct CheckDocument {
-    /// Always [`SCHEMA`].
-    pub schema: String,
-    /// Always [`SCHEMA_VERSION`].
-    pub schema_version: u32,
+pub struct CheckBody {
     /// The database that the rows are from.
     pub database: DatabaseInfo,
     /// When the rows were read, RFC 3339, by the database's clock.
@@ -111,85 +90,48 @@ pub struct CheckDocument {
     pub ancestors: Vec<Image>,
     /// The number of results with each verdict.
     pub summary: Summary,
-    /// SHA-256, in hex, over all other fields except the signature.
-    pub sha256: String,
-    /// The signature, if the document is signed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub signature: Option<Signature>,
 }
 
-impl CheckDocument {
-    /// Keeps every row once, and sets the digest. The rows of a chain with each of its members would grow with the square of its length.
-    pub fn seal(&mut self) {
+impl Body for CheckBody {
+    const SCHEMA: &'static str = "cinder-backup-repair/check";
+    const SCHEMA_VERSION: u32 = 1;
+    const KIND: &'static str = "what `check --format json` writes";
+    const INSTEAD: &'static str = "check again instead of editing it";
+
+    /// Writes each row once: with the rows of its chain in each result, a document would grow with the square of the chain's length.
+    fn prepare(&mut self) {
         let mut pool: BTreeMap<String, Image> = self.ancestors.drain(..).map(|row| (row.id.clone(), row)).collect();
         for result in &mut self.results {
             let above = result.rows.get(1..).unwrap_or_default();
             for row in above {
                 pool.entry(row.id.clone()).or_insert_with(|| row.clone());
             }
-            // Two reads of the database may have seen different images of a row. The results of the second read keep theirs.
+            // The database may have been read twice, with two images of a row: the results of the second read keep theirs.
             if above.iter().all(|row| pool.get(&row.id) == Some(row)) {
                 result.rows.truncate(1);
             }
         }
         self.ancestors = pool.into_values().collect();
-        self.sha256 = self.digest();
     }
 
-    /// The results. Those that `wanted` accepts have the rows of their ancestors.
+    fn validate(&self) -> Result<(), String> {
+        let pool: HashSet<&str> = self.ancestors.iter().map(|row| row.id.as_str()).collect();
+        let lacks = |result: &&CheckResult| result.rows.len() == 1 && result.chain.iter().skip(1).any(|id| !pool.contains(id.as_str()));
+        let lacking = self.results.iter().find(lacks);
+        lacking.map_or(Ok(()), |result| Err(format!("it lacks rows of backups that {:?} is based on", result.id)))
+    }
+}
+
+impl CheckDocument {
+    /// The results. Those that `wanted` accepts get all rows of their chains.
     pub fn into_results(self, wanted: impl Fn(&CheckResult) -> bool) -> impl Iterator<Item = CheckResult> {
-        let pool: HashMap<String, Image> = self.ancestors.into_iter().map(|row| (row.id.clone(), row)).collect();
-        self.results.into_iter().map(move |mut result| {
+        let pool: HashMap<String, Image> = self.body.ancestors.into_iter().map(|row| (row.id.clone(), row)).collect();
+        self.body.results.into_iter().map(move |mut result| {
             if wanted(&result) && result.rows.len() == 1 {
                 result.rows.extend(result.chain.iter().skip(1).filter_map(|id| pool.get(id)).cloned());
             }
             result
         })
-    }
-
-    /// The same document, if it has the rows of every result.
-    pub(super) fn with_rows(self) -> Result<Self, CheckDocumentError> {
-        let pool: HashSet<&str> = self.ancestors.iter().map(|row| row.id.as_str()).collect();
-        let lacks = |result: &&CheckResult| result.rows.len() == 1 && result.chain.iter().skip(1).any(|id| !pool.contains(id.as_str()));
-        match self.results.iter().find(lacks) {
-            Some(result) => {
-                Err(CheckDocumentError::NotACheckDocument(format!("it lacks rows of backups that {:?} is based on", result.id)))
-            }
-            None => Ok(self),
-        }
-    }
-
-    /// SHA-256 over the document without digest and signature. They are taken out meanwhile, as a document can be too large to be copied.
-    fn digest(&mut self) -> String {
-        let (stated, signature) = (std::mem::take(&mut self.sha256), self.signature.take());
-        let made = digest::of_json(self);
-        (self.sha256, self.signature) = (stated, signature);
-        made
-    }
-
-    /// Reads a document and makes sure that it was not edited.
-    ///
-    /// # Errors
-    /// Text that is not such a document, a newer version, and an edited document.
-    pub fn parse(text: &[u8]) -> Result<Self, CheckDocumentError> {
-        #[derive(Deserialize)]
-        struct Head {
-            schema: String,
-            schema_version: u32,
-        }
-        let not = |error: serde_json::Error| CheckDocumentError::NotACheckDocument(error.to_string());
-        let head: Head = serde_json::from_slice(text).map_err(not)?;
-        if head.schema != SCHEMA {
-            return Err(CheckDocumentError::NotACheckDocument(format!("its schema is {:?}", head.schema)));
-        }
-        if head.schema_version > SCHEMA_VERSION {
-            return Err(CheckDocumentError::Newer(head.schema_version));
-        }
-        let mut evidence: Self = serde_json::from_slice(text).map_err(not)?;
-        if evidence.digest() != evidence.sha256 {
-            return Err(CheckDocumentError::Edited);
-        }
-        evidence.with_rows()
     }
 }
 
@@ -236,7 +178,7 @@ fn is_revoked(earlier: &CheckResult, later: &CheckResult, was_busy: bool) -> boo
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::domain::{Backup, ColumnSet};
+    use crate::domain::{Backup, ColumnSet, SealError, digest};
 
     /// A chain of this length, each backup with the rows of all its ancestors, as older versions wrote them.
     fn chain(length: usize) -> CheckDocument {
@@ -259,9 +201,7 @@ mod tests {
             }))
             .unwrap()
         };
-        CheckDocument {
-            schema: SCHEMA.into(),
-            schema_version: SCHEMA_VERSION,
+        let body = CheckBody {
             database: DatabaseInfo {
                 engine: "sqlite".into(),
                 version: "3".into(),
@@ -276,9 +216,8 @@ mod tests {
             results: (0..length).map(result).collect(),
             ancestors: Vec::new(),
             summary: Summary::default(),
-            sha256: String::new(),
-            signature: None,
-        }
+        };
+        CheckDocument { schema_version: CheckBody::SCHEMA_VERSION, body, sha256: String::new(), signature: None }
     }
 
     fn text(evidence: &CheckDocument) -> String {
@@ -302,11 +241,21 @@ mod tests {
     #[test]
     fn a_document_of_an_older_version_is_read() {
         let mut old = chain(3);
-        old.sha256 = old.digest();
+        old.sha256 = digest::of_json(&old);
         let text = text(&old);
         assert!(!text.contains("ancestors") && !text.contains("listing"), "{text}");
         let read = CheckDocument::parse(text.as_bytes()).unwrap();
         assert_eq!(read.into_results(|_| true).collect::<Vec<_>>(), old.results);
+    }
+
+    #[test]
+    fn a_document_of_version_0_1_is_read_and_written_as_it_was() {
+        let old = include_str!("../../tests/fixtures/check-0.1.json");
+        let read = CheckDocument::parse(old.as_bytes()).unwrap();
+        assert!(read.signature.is_some());
+        let value = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+        assert_eq!(value(&text(&read)), value(old));
+        assert_eq!(CheckDocument::new(read.body.clone()).sha256, read.sha256, "byte by byte");
     }
 
     #[test]
@@ -325,8 +274,9 @@ mod tests {
         let mut evidence = chain(3);
         evidence.seal();
         evidence.ancestors.pop();
-        evidence.sha256 = evidence.digest();
-        assert!(matches!(CheckDocument::parse(text(&evidence).as_bytes()), Err(CheckDocumentError::NotACheckDocument(_))));
+        evidence.sha256.clear();
+        evidence.sha256 = digest::of_json(&evidence);
+        assert!(matches!(CheckDocument::parse(text(&evidence).as_bytes()), Err(SealError::Invalid { .. })));
     }
 
     /// A result of this minute past 11 o'clock.

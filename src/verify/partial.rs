@@ -10,9 +10,9 @@ use std::io::{self, Write};
 
 use serde::{Deserialize, Serialize};
 
-use super::check_document::{CheckDocumentError, SCHEMA, SCHEMA_VERSION, Summary};
+use super::check_document::{CheckBody, Summary};
 use super::{CheckDocument, Target};
-use crate::domain::{CheckResult, DatabaseInfo, Image, Level, Signature, digest};
+use crate::domain::{Body, CheckResult, DatabaseInfo, Image, Level, SealError, Signature, digest};
 
 /// The name of the schema in the first line.
 const RESULTS: &str = "cinder-backup-repair/check-results";
@@ -124,7 +124,7 @@ pub fn is_partial(text: &[u8]) -> bool {
 ///
 /// # Errors
 /// A file without a complete head, and one that a later version wrote.
-pub fn read(text: &[u8]) -> Result<CheckDocument, CheckDocumentError> {
+pub fn read(text: &[u8]) -> Result<CheckDocument, SealError> {
     #[derive(Deserialize)]
     struct FirstLine {
         head: SchemaOf,
@@ -134,13 +134,12 @@ pub fn read(text: &[u8]) -> Result<CheckDocument, CheckDocumentError> {
         schema: String,
         schema_version: u32,
     }
-    let not = |problem: &str| CheckDocumentError::NotACheckDocument(problem.to_owned());
     let first = text.split(|byte| *byte == b'\n').next().and_then(|line| serde_json::from_slice::<FirstLine>(line).ok());
     let Some(FirstLine { head: version }) = first.filter(|first| first.head.schema == RESULTS) else {
-        return Err(not("its first line is incomplete"));
+        return Err(CheckDocument::invalid("its first line is incomplete"));
     };
     if version.schema_version > RESULTS_VERSION {
-        return Err(CheckDocumentError::Newer(version.schema_version));
+        return Err(SealError::Newer(version.schema_version));
     }
     let (mut last, mut signature) = (String::new(), None);
     let mut records = text.split_inclusive(|byte| *byte == b'\n').map_while(|line| {
@@ -151,7 +150,7 @@ pub fn read(text: &[u8]) -> Result<CheckDocument, CheckDocumentError> {
         (last, signature) = (line.sha256, line.signature);
         Some(line.record)
     });
-    let Some(LineContent::Head(head)) = records.next() else { return Err(not("its first line is incomplete")) };
+    let Some(LineContent::Head(head)) = records.next() else { return Err(CheckDocument::invalid("its first line is incomplete")) };
     let head = head.into_owned();
     let (mut ancestors, mut results) = (Vec::new(), BTreeMap::new());
     for record in records {
@@ -159,13 +158,11 @@ pub fn read(text: &[u8]) -> Result<CheckDocument, CheckDocumentError> {
             LineContent::Row(row) => ancestors.push(row.into_owned()),
             // Of two results of the same backup the later one counts.
             LineContent::Result(result) => drop(results.insert(result.id.clone(), result.into_owned())),
-            LineContent::Head(_) => return Err(not("it has two heads")),
+            LineContent::Head(_) => return Err(CheckDocument::invalid("it has two heads")),
         }
     }
     let results: Vec<CheckResult> = results.into_values().collect();
-    let evidence = CheckDocument {
-        schema: SCHEMA.to_owned(),
-        schema_version: SCHEMA_VERSION,
+    let body = CheckBody {
         database: head.database,
         taken_at: head.taken_at,
         level: head.level,
@@ -174,10 +171,9 @@ pub fn read(text: &[u8]) -> Result<CheckDocument, CheckDocumentError> {
         summary: Summary::of(&results, 0),
         results,
         ancestors,
-        sha256: last,
-        signature,
     };
-    evidence.with_rows()
+    body.validate().map_err(CheckDocument::invalid)?;
+    Ok(CheckDocument { schema_version: CheckBody::SCHEMA_VERSION, body, sha256: last, signature })
 }
 
 #[cfg(test)]
@@ -227,7 +223,7 @@ mod tests {
 
     /// The ids and times of the results that are read.
     fn times(text: &[u8]) -> Vec<(String, String)> {
-        read(text).unwrap().results.into_iter().map(|result| (result.id, result.checked_at)).collect()
+        read(text).unwrap().body.results.into_iter().map(|result| (result.id, result.checked_at)).collect()
     }
 
     #[test]
@@ -252,7 +248,7 @@ mod tests {
         for length in 0..=text.len() {
             let cut = text.get(..length).unwrap();
             if length <= head {
-                assert!(matches!(read(cut), Err(CheckDocumentError::NotACheckDocument(_))), "{length}");
+                assert!(matches!(read(cut), Err(SealError::Invalid { .. })), "{length}");
                 continue;
             }
             let found = times(cut).len();
@@ -290,6 +286,6 @@ mod tests {
     fn a_newer_version_is_refused() {
         let text =
             String::from_utf8(file()).unwrap().replace("\"schema_version\":1,\"program\"", "\"schema_version\":2,\"more\":[],\"program\"");
-        assert_eq!(read(text.as_bytes()), Err(CheckDocumentError::Newer(2)));
+        assert_eq!(read(text.as_bytes()), Err(SealError::Newer(2)));
     }
 }

@@ -9,7 +9,7 @@ use super::result_file::ResultFile;
 use super::targets::TargetList;
 use super::{Check, Checked, Error, Observer, Result, SigningKey, StorageSettings};
 use crate::domain::{CheckResult, CheckVerdict, Checks, DatabaseInfo, Image};
-use crate::verify::check_document::{SCHEMA, SCHEMA_VERSION, Summary};
+use crate::verify::check_document::{CheckBody, Summary};
 use crate::verify::partial::{Head, Sign};
 use crate::verify::{CheckDocument, Request, Target};
 
@@ -96,10 +96,8 @@ impl<'a> CheckJob<'a> {
         let earlier: Checks = stands.map(|(check, _)| (check.id.clone(), check)).collect();
         let check = Check { storage, request, targets: Arc::clone(&targets), earlier };
         let Checked { results, left, carried, interrupted } = check.run(file.as_mut(), observer)?;
-        let mut document = CheckDocument {
+        let mut document = CheckDocument::new(CheckBody {
             ancestors: ancestors(&targets, &results),
-            schema: SCHEMA.to_owned(),
-            schema_version: SCHEMA_VERSION,
             database,
             taken_at,
             level,
@@ -107,10 +105,7 @@ impl<'a> CheckJob<'a> {
             interrupted: interrupted.map(str::to_owned),
             summary: Summary { carried, ..Summary::of(&results, left) },
             results,
-            sha256: String::new(),
-            signature: None,
-        };
-        document.seal();
+        });
         document.signature = key.map(|key| key.sign(&document.sha256));
         Ok(CheckReport { document, backups: targets.len(), known: known_count, interrupted, file })
     }

@@ -136,11 +136,7 @@ fn evidence_about_something_else_is_refused() {
     };
     let text = fs::read_to_string(&checked).unwrap();
 
-    refuse(
-        2,
-        &["--evidence", &file("edited.json", &text.replace("\"busy\": false", "\"busy\": true"))],
-        "was changed after it was written",
-    );
+    refuse(2, &["--evidence", &file("edited.json", &text.replace("\"busy\": false", "\"busy\": true"))], "was edited after it was written");
     let newer = text.replacen("\"schema_version\": 1", "\"schema_version\": 2", 1);
     refuse(2, &["--evidence", &file("newer.json", &newer)], "newer than this program");
     let scan = site.path("stuck.json");

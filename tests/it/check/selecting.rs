@@ -265,7 +265,7 @@ fn a_check_resumes_an_earlier_one() {
     let edited = site.path("edited.json");
     fs::write(&edited, fs::read_to_string(&first).unwrap().replace("\"intact\": 3", "\"intact\": 4")).unwrap();
     let answer = site.program.expect(2, &["check", "--resume", &edited]);
-    assert!(answer.stderr.contains("was changed after it was written"), "{}", answer.stderr);
+    assert!(answer.stderr.contains("was edited after it was written"), "{}", answer.stderr);
 }
 
 /// Starts a deep check of many backups, sends a signal in its middle and gives what it wrote.

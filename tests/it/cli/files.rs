@@ -55,7 +55,7 @@ fn files_that_are_not_plans_are_refused() {
     $ apply newer.json --yes
     error: newer.json has schema version 2, which is newer than this program; use the version that wrote it; nothing was changed
     $ apply edited.json --yes
-    error: edited.json was changed after it was written (its SHA-256 does not fit); make a new plan instead of editing one; nothing was changed
+    error: edited.json was edited after it was written: its SHA-256 does not match; make a new plan instead of editing one; nothing was changed
     $ apply /dev/null --yes
     error: the plan /dev/null is empty: the program that wrote it did not finish; make a new plan
     $ apply plan.json
