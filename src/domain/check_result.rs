@@ -1,4 +1,4 @@
-//! What a look at the storage says about a backup.
+//! The result of a check: what the storage holds of a backup.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,10 +12,10 @@ use super::status::{CREATING, DELETING, ERROR, ERROR_DELETING, RESTORING};
 use super::time::{human, is_same_moment, moment, rfc3339, seconds_between};
 use super::{Backup, Code, ColumnSet, Driver, Image, ProblemCode, Table};
 
-/// Clocks of hosts that are kept right may be this far apart, in seconds.
+/// How far apart the clocks of hosts may be, in seconds.
 const CLOCKS: i64 = 300;
 
-/// Checks by the backup that each is about.
+/// Check results by the ids of their backups.
 pub type Checks = BTreeMap<String, CheckResult>;
 
 /// How deeply a backup is checked.
@@ -51,7 +51,7 @@ impl fmt::Display for Level {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CheckVerdict {
-    /// All of it, as far as the level looks.
+    /// All of it, as far as the level reads.
     Intact,
     /// Part of it is not there.
     Incomplete,
@@ -87,68 +87,68 @@ impl fmt::Display for CheckVerdict {
     }
 }
 
-/// One thing that is wrong, or worth knowing, about one object.
+/// A problem or a warning about one object or the whole backup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Problem {
-    /// The object's name on the storage; `None` where it is about the backup as a whole. Hostile text.
+    /// The object's name on the storage; `None` if it is about the whole backup. Hostile text.
     pub object: Option<String>,
     /// A stable code such as `object-missing`.
     pub code: Code<ProblemCode>,
-    /// The same in words. May hold names from the storage, which is hostile text.
+    /// A sentence fragment. May hold names from the storage, which are hostile text.
     pub text: String,
 }
 
 impl Problem {
-    /// About one object.
+    /// A problem with one object.
     pub fn of(object: impl Into<String>, code: ProblemCode, text: impl Into<String>) -> Self {
         Self { object: Some(object.into()), code: code.into(), text: text.into() }
     }
 
-    /// Whether it says that a disk could not read the data: its own, or that of a backup below.
+    /// Whether it reports a read error for the data of the backup or of an ancestor.
     pub fn is_unreadable(&self) -> bool {
         matches!(self.code.known(), Some(ProblemCode::Unreadable | ProblemCode::ParentUnreadable))
     }
 
-    /// About the backup as a whole.
+    /// A problem with the whole backup.
     pub fn general(code: ProblemCode, text: impl Into<String>) -> Self {
         Self { object: None, code: code.into(), text: text.into() }
     }
 }
 
-/// How much was looked at, and how much there should be.
+/// How much was checked, and how much there is to check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Amount {
-    /// So much was checked.
+    /// Checked.
     pub checked: u64,
-    /// So much there is to check.
+    /// To be checked.
     pub expected: u64,
 }
 
-/// What a listing shows of a backup: enough to see later whether something was added or taken away. Ceph has no listing; its
-/// parts are counted in the place of objects.
+/// The totals of a backup's listing, which show later whether something was added or removed. Ceph has no listing; its parts are counted
+/// instead of objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Listing {
-    /// Objects of any kind; in Ceph the image, the snapshots of it that are this backup's, and the object of metadata.
+    /// Objects of any kind; in Ceph the image, this backup's snapshots of it, and the metadata object.
     pub objects: u64,
-    /// Bytes that they take on the storage; in Ceph those in the extents of the image.
+    /// Their bytes on the storage; in Ceph those in the extents of the image.
     pub bytes: u64,
 }
 
-/// What listings show of all the backups together that one rests on: of each alone, a survey of a chain would grow with the
-/// square of its length.
+/// The listings of all ancestors of a backup, summed up: with one for each ancestor, a document would grow with the square of the chain's
+/// length.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Below {
-    /// The sums.
+    /// The totals.
     pub listing: Listing,
     /// When the newest object of them was written, RFC 3339, by the storage's clock.
     pub newest_object_at: Option<String>,
 }
 
-/// What the storage shows of a backup at a precheck: no object is opened.
+/// The result of a precheck, which opens no object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Glance {
     /// As in [`Listing`].
@@ -161,19 +161,18 @@ pub struct Glance {
     pub watched: bool,
 }
 
-/// What came of a last look at the storage of a backup before it is changed.
+/// The result of a storage recheck, just before a backup is changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Look {
-    /// All is as the check saw it.
+    /// Nothing changed since the check.
     Same,
-    /// What moved since the check, in words.
+    /// What changed since the check, in words.
     Moved(String),
-    /// The storage cannot be seen from here, and why.
+    /// Why it is not known.
     Unseen(String),
 }
 
-/// What a look at the storage says about one backup: an entry of `results` in the document of `check`, and evidence for
-/// a plan.
+/// What a check found out about one backup: an entry of `results` in a check document, and of `checks` in a plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CheckResult {
@@ -181,64 +180,64 @@ pub struct CheckResult {
     pub id: String,
     /// Its name; hostile text.
     pub name: Option<String>,
-    /// Its driver; `None` where this program does not know it.
+    /// Its driver; `None` if this program does not know it.
     pub driver: Option<Driver>,
     /// `backups.service` as it was.
     pub service: Option<String>,
-    /// Where its data is: a URL or a path without secrets, for Swift the container and the address of the login.
+    /// Where its data is: a URL or a path without secrets; for Swift, the container and the address of Keystone.
     pub location: Option<String>,
-    /// How deeply it was to be checked.
+    /// The level that was asked for.
     pub level: Level,
-    /// What was really done, in words: the digest that ran, the share of the data that was read.
+    /// What was done, in words: which digests were compared, how much was read.
     pub depth: String,
-    /// Only a sample or a part of the data was read: that finds damage, and proves nothing whole.
+    /// Only part of the data was read, which can show damage but cannot show that there is none.
     pub partial: bool,
-    /// What was found, as far as `level` looks.
+    /// What was found at `level`.
     pub verdict: CheckVerdict,
-    /// The deepest level at which it is known to be intact; `None` where there is none, and in documents of versions that did not
-    /// say it. Below `level` where the storage keeps nothing to compare the data with (Ceph), and where only a sample was read.
+    /// The deepest level at which it is known to be intact; `None` if there is none, and in documents of earlier versions. It is below
+    /// `level` if the storage keeps nothing to compare the data with (Ceph), and if only a sample was read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub level_reached: Option<Level>,
     /// The newest object is younger than `--settle`, or somebody has the image open: it is being written.
     pub busy: bool,
-    /// Something of it is on the storage.
+    /// The storage has some object of it.
     pub begun: bool,
-    /// Objects of this backup (at level restore of its whole chain), side files not counted; 0 for Ceph.
+    /// Objects of this backup (at level restore: of its chain) without side files; 0 for Ceph.
     pub objects: Amount,
     /// Bytes of the volume that these objects hold.
     pub bytes: Amount,
     /// Everything that is wrong.
     pub problems: Vec<Problem>,
-    /// What is not wrong and should be known all the same.
+    /// What does not change the verdict, but should be known.
     pub warnings: Vec<Problem>,
     /// Ids of the backups that a restore reads, this one first.
     pub chain: Vec<String>,
-    /// What `backups.object_count` is to be once it is available; `None` where the driver leaves it NULL.
+    /// The value for `backups.object_count` once it is available; `None` if the driver leaves it NULL.
     pub object_count: Option<i64>,
-    /// What `backups.service_metadata` is to be once it is available, where the driver sets that last (Ceph).
+    /// The value for `backups.service_metadata` once it is available, if the driver sets that last (Ceph).
     pub service_metadata: Option<String>,
-    /// When the newest object was written, RFC 3339, by the storage's clock; `None` where it does not tell that of each.
+    /// When the newest object was written, RFC 3339, by the storage's clock; `None` if the time of some object is not known.
     pub newest_object_at: Option<String>,
-    /// What the listing showed; `None` where there was none, and in documents of versions that did not say it.
+    /// The totals of the listing; `None` if it was not listed, and in documents of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub listing: Option<Listing>,
-    /// What the listings of those that it rests on showed; `None` where it rests on none, or where they need not be there to
-    /// restore it (Ceph), where one could not be listed, and in documents of versions that did not say it.
+    /// The totals of its ancestors' listings; `None` if it has no ancestors or can be restored without them (Ceph), if one of them could
+    /// not be listed, and in documents of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub below: Option<Below>,
     /// When the check ended, RFC 3339.
     pub checked_at: String,
-    /// The host that it ran on; `None` in documents of versions that did not say it.
+    /// The host that it ran on; `None` in documents of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
-    /// The row that it was made for, and below it those that it rests on, the nearest first. A document of `check` has the
-    /// latter once for all results.
+    /// The backup's row as it was checked, and those of its ancestors, the parent first. A check document has the latter once for all
+    /// results.
     pub rows: Vec<Image>,
 }
 
 impl CheckResult {
-    /// The deepest level at which it is known to be intact. Versions without this field claimed every level for Ceph, whatever they
-    /// had compared; for those, the lowest level counts.
+    /// The deepest level at which it is known to be intact. Versions without `level_reached` reported every level for Ceph, whatever they
+    /// had compared. For those, the lowest level counts.
     pub fn reached(&self) -> Option<Level> {
         let by_verdict = || {
             let claims_too_much = self.partial || self.driver == Some(Driver::Ceph);
@@ -247,168 +246,162 @@ impl CheckResult {
         self.level_reached.or_else(by_verdict)
     }
 
-    /// Whether it could not be verified because a disk cannot read the data: a restore would fail, today at least.
+    /// Whether it could not be verified because of read errors. A restore would fail today.
     pub fn is_unreadable(&self) -> bool {
         self.verdict == CheckVerdict::Unverifiable && self.problems.iter().any(Problem::is_unreadable)
     }
 
-    /// Whether all of it was checked, and nothing is wrong at the level that was reached.
+    /// Whether all of it was checked, and is intact at the level that was reached.
     pub fn is_whole(&self) -> bool {
         self.reached().is_some() && !self.partial && !self.busy
     }
 
-    /// Whether the data itself was read, and found intact.
+    /// Whether the data was read, and is intact.
     pub fn is_read(&self) -> bool {
         self.reached() >= Some(Level::Deep)
     }
 
-    /// Whether it lets a backup in this status become available: nothing is wrong, and the data was read. Of one that is being
-    /// created, names and sizes are enough where `accept_quick` says so; of one in `error` cinder-backup itself said that it failed.
+    /// Whether a backup in this status may become available: it is intact, and its data was read. With `accept_quick`, names and sizes
+    /// are enough for one in `creating`, but not for one in `error`, which cinder-backup itself reported as failed.
     pub fn earns_available(&self, status: Option<&str>, accept_quick: bool) -> bool {
         let accepted = accept_quick && status == Some(CREATING);
         matches!(status, Some(CREATING | ERROR)) && self.is_whole() && (self.is_read() || accepted)
     }
 
-    /// Whether checking again at this level would tell nothing new: the check finished over all of the data, and nothing was being
+    /// Whether another check at this level would find out nothing new: this one finished over all of the data, and nothing was being
     /// written.
     pub fn settles(&self, level: Level) -> bool {
-        let came_so_far = if self.verdict.is_damage() { self.level >= level } else { self.reached() >= Some(level) };
-        came_so_far && !self.partial && !self.busy
+        let is_deep_enough = if self.verdict.is_damage() { self.level >= level } else { self.reached() >= Some(level) };
+        is_deep_enough && !self.partial && !self.busy
     }
 
-    /// Whether the driver has nothing left to write, though its service lives: all that it writes last is there and whole, and
-    /// nothing is younger than `--settle`. Objects without times do not show that, nor does an image that somebody has open or locked.
+    /// Whether the driver has nothing left to write, although its service is up: what it writes last is there and intact, and nothing is
+    /// younger than `--settle`. Objects without times cannot show that, and neither can an image that somebody has open or locked.
     pub fn is_finished(&self) -> bool {
         let in_use =
             self.warnings.iter().any(|warning| matches!(warning.code.known(), Some(ProblemCode::ImageOpen | ProblemCode::StaleLock)));
         self.is_whole() && self.newest_object_at.is_some() && !in_use
     }
 
-    /// Takes it for busy where its newest object was not as old as `settle` seconds when it was checked: whoever checked it may have
-    /// asked for less, and to decide is another's.
+    /// Marks it as busy if its newest object was younger than `settle` seconds when it was checked. The check may have run with a shorter
+    /// settle time than the decision.
     pub fn hold_to(&mut self, settle: u64) {
         let time = |text: &str| text.parse::<jiff::Timestamp>().ok();
         let newest = self.newest_object_at.as_deref().and_then(time);
         let young = newest.zip(time(&self.checked_at)).is_some_and(|(newest, checked)| {
             i64::try_from(settle).map_or(true, |settle| checked.duration_since(newest).as_secs() < settle)
         });
-        // By how much is known to the check alone.
+        // The document does not say by how much.
         let clock_behind = self.begun && self.warnings.iter().any(|warning| warning.code == ProblemCode::ClockBehind);
         self.busy |= young || clock_behind;
     }
 
-    /// Why it says nothing about this row, or about one that it rests on (the nearest first), any more; `None` where it does.
+    /// Says why it does not apply to this row any more, or to its ancestors (the parent first); `None` if it applies.
     pub fn outdated(&self, backup: &Backup, ancestors: &[Arc<Backup>], columns: ColumnSet) -> Option<String> {
         let mut rows = self.rows.iter();
         let Some(seen) = rows.next().filter(|row| row.id == backup.id && row.table == Table::Backups) else {
-            return Some("the check does not say which row it was made for".to_owned());
+            return Some("the check does not name the row that it is about".to_owned());
         };
         let now = backup.image(columns);
         if let Some(moved) = seen.moved(&now).into_iter().next() {
             let column = moved.column;
-            return Some(format!("the row has moved on since it was checked ({column} is not what it was)"));
+            return Some(format!("the row has changed since it was checked ({column} differs)"));
         }
         if now.columns.keys().any(|column| !seen.columns.contains_key(column)) {
-            return Some("the check was made for a row with fewer columns".to_owned());
+            return Some("the check is about a row with fewer columns".to_owned());
         }
         let mut ancestors = ancestors.iter();
         for seen in rows {
             let Some(ancestor) = ancestors.next().filter(|ancestor| ancestor.id == seen.id) else {
-                return Some(format!("backup {}, which it rests on, was there when it was checked and is not any more", seen.id));
+                return Some(format!("backup {}, which it is based on, was deleted since it was checked", seen.id));
             };
             let now = ancestor.image(columns);
-            // What is damaged does not become whole by that.
+            // Damage stays damage.
             let lost = (self.verdict == CheckVerdict::Intact && may_have_lost_data(seen, &now)).then_some("status");
-            if let Some(column) = moved_below(seen, &now).or(lost) {
+            if let Some(column) = changed_ancestor(seen, &now).or(lost) {
                 let id = &seen.id;
-                return Some(format!(
-                    "the row of backup {id}, which it rests on, has moved on since it was checked ({column} is not what it was)"
-                ));
+                return Some(format!("the row of backup {id}, which it is based on, has changed since it was checked ({column} differs)"));
             }
         }
-        ancestors.next().map(|ancestor| format!("it rests on backup {}, which was not there when it was checked", ancestor.id))
+        ancestors.next().map(|ancestor| format!("it is based on backup {}, which did not exist when it was checked", ancestor.id))
     }
 
-    /// Whether another check is about the same data: the same row, on rows that say the same of theirs.
+    /// Whether another check is about the same data: the same row, with ancestors that have the same data.
     pub fn is_of_same_data(&self, other: &Self) -> bool {
         let same = |(number, (one, two)): (usize, (&Image, &Image))| match number {
             0 => one == two,
-            _ => one.id == two.id && moved_data(one, two).is_none(),
+            _ => one.id == two.id && changed_data(one, two).is_none(),
         };
         self.rows.len() == other.rows.len() && self.rows.iter().zip(&other.rows).enumerate().all(same)
     }
 
-    /// Whether another check saw the same objects as this one, so that nobody wrote anything in between.
+    /// Whether another check listed the same objects, so that nothing was written in between.
     pub fn is_of_same_listing(&self, other: &Self) -> bool {
         self.listing.is_some()
             && self.listing == other.listing
             && is_same_moment(self.newest_object_at.as_deref(), other.newest_object_at.as_deref())
     }
 
-    /// Whether anything is another than it was when this check was made. Where the check did not note all that there was, or the
-    /// precheck could not see it, the answer is that it is not known.
+    /// Compares a precheck with this check. If either lacks a number, the answer is that it is not known.
     pub fn compared_with(&self, now: &Glance) -> Look {
         if now.watched && !self.busy {
             return Look::Moved("somebody has its image open".to_owned());
         }
-        let what = if self.driver == Some(Driver::Ceph) { "parts (image, snapshots, object of metadata)" } else { "objects" };
+        let what = if self.driver == Some(Driver::Ceph) { "parts (image, snapshots, metadata object)" } else { "objects" };
         let then = (self.listing, self.newest_object_at.as_deref());
         if let Some(moved) = moved_between(what, then, (now.objects, now.bytes.as_ref().ok(), now.newest_object_at.as_deref())) {
             return Look::Moved(moved);
         }
         match (self.listing, &now.bytes) {
-            (None, _) => Look::Unseen("its check does not say what was listed then, so that there is nothing to compare with".to_owned()),
+            (None, _) => Look::Unseen("its check has no listing to compare with".to_owned()),
             (Some(_), Err(why)) => Look::Unseen(why.clone()),
             (Some(_), Ok(_)) => Look::Same,
         }
     }
 
-    /// The same of the backups that it rests on.
+    /// Compares the listings of its ancestors with those of this check.
     pub fn compared_below(&self, now: &Below) -> Look {
         let Some(then) = &self.below else {
-            let text =
-                "its check does not say what was listed then of the backups that it rests on, so that there is nothing to compare with";
-            return Look::Unseen(text.to_owned());
+            return Look::Unseen("its check has no listing of the backups that it is based on to compare with".to_owned());
         };
         let seen = (now.listing.objects, Some(&now.listing.bytes), now.newest_object_at.as_deref());
         match moved_between("objects", (Some(then.listing), then.newest_object_at.as_deref()), seen) {
-            Some(moved) => Look::Moved(format!("of the backups that it rests on: {moved}")),
+            Some(moved) => Look::Moved(format!("of the backups that it is based on: {moved}")),
             None => Look::Same,
         }
     }
 
-    /// Why it is not believed any more: it is older than `max_age` seconds, or cannot say how old it is. `now` is naive UTC.
+    /// Says why it does not count any more: it is older than `max_age` seconds, or its age is not known. `now` is naive UTC.
     pub fn expired(&self, now: DateTime, max_age: i64) -> Option<String> {
         let Ok(at) = self.checked_at.parse::<jiff::Timestamp>() else {
-            return Some(format!("its check says that it was made at {:?}, which is no time; check it again", self.checked_at));
+            return Some(format!("its check has the time {:?}, which cannot be read; check it again", self.checked_at));
         };
         let age = seconds_between(at.to_zoned(jiff::tz::TimeZone::UTC).datetime(), now);
-        // Clocks differ a little between hosts; evidence out of the future is none.
+        // Clocks of hosts differ a little. A check from further in the future proves nothing.
         if age < -CLOCKS {
             let whose = self
                 .host
                 .as_ref()
                 .map_or_else(|| "the host that checked it".to_owned(), |host| format!("host {host}, where it was checked,"));
             return Some(format!(
-                "the clock of {whose} is {} ahead of the database's (checked at {at}, and it is {} now), so that its age is not known; \
-                 set that clock right and check it again",
+                "the clock of {whose} is {} ahead of the database's (checked at {at}, and it is {} now), so the age of the check is not known; \
+                 correct that clock and check it again",
                 human(-age),
                 rfc3339(now)
             ));
         }
-        (age > max_age).then(|| format!("its check of {at} is not of the last {} (--evidence-max-age); check it again", human(max_age)))
+        (age > max_age).then(|| format!("its check of {at} is older than {} (--evidence-max-age); check it again", human(max_age)))
     }
 }
 
-/// What moved from a listing with its newest time to a number of objects with their bytes, as far as they are known, and the
-/// newest time, in words.
+/// Says what changed between a listing with its newest time and a later one, whose bytes may not be known.
 fn moved_between(what: &str, then: (Option<Listing>, Option<&str>), now: (u64, Option<&u64>, Option<&str>)) -> Option<String> {
     let (listing, was, newest) = (then.0, then.1.and_then(moment), now.2.and_then(moment));
     if newest > was {
         let written = newest.map(|at| at.to_string()).unwrap_or_default();
         return Some(match was {
-            Some(was) => format!("an object was written at {written}, and the newest was of {was} then"),
-            None => format!("an object was written at {written}, and there was none then"),
+            Some(was) => format!("an object was written at {written}, and the newest one was of {was}"),
+            None => format!("an object was written at {written}, and there was none before"),
         });
     }
     let (objects, bytes) = (now.0, now.1);
@@ -416,39 +409,38 @@ fn moved_between(what: &str, then: (Option<Listing>, Option<&str>), now: (u64, O
         let of_bytes = bytes.map_or_else(String::new, |bytes| format!(" of {bytes}"));
         return Some(format!("{} {what} of {} bytes then, {objects}{of_bytes} now", then.objects, then.bytes));
     }
-    (newest < was).then(|| "its newest object is not there any more".to_owned())
+    (newest < was).then(|| "its newest object does not exist any more".to_owned())
 }
 
-/// How the reason begins that this program gives a backup which it puts in `error`.
+/// The beginning of `fail_reason` for a backup that this program sets to `error`.
 pub(super) const LEFT_IN: &str = "cinder-backup-repair: left in ";
 
-/// What says in the row of a backup that others rest on which data it is about. Its counter, its times and its status may move.
-fn moved_data(seen: &Image, now: &Image) -> Option<&'static str> {
+/// The first column that names another data location in the row of an ancestor. Its counter, times and status may change.
+fn changed_data(seen: &Image, now: &Image) -> Option<&'static str> {
     ["container", "service", "service_metadata", "parent_id", "size"].into_iter().find(|column| seen.value(column) != now.value(column))
 }
 
-/// What has moved in the row of a backup that others rest on; a deletion takes its data.
-fn moved_below(seen: &Image, now: &Image) -> Option<&'static str> {
-    let moved = moved_data(seen, now);
+/// The first column whose change in the row of an ancestor matters. A deletion removes the data.
+fn changed_ancestor(seen: &Image, now: &Image) -> Option<&'static str> {
+    let changed = changed_data(seen, now);
     let is_going = matches!(now.value("status").as_text(), Some(DELETING | ERROR_DELETING)) && now.value("status") != seen.value("status");
-    moved.or(is_going.then_some("status"))
+    changed.or(is_going.then_some("status"))
 }
 
-/// Whether a deletion may have taken part of the data since: one that fails half-way leaves its backup in `error`, as does
-/// whoever gives it up. Other operations that are given up since leave the data as it is; a reason that was there before says
-/// nothing of what happened since, for nobody clears it when a backup becomes available, and a state that is reset by hand
-/// leaves it, too.
+/// Whether a deletion may have removed part of the data since. One that fails half-way leaves its backup in `error`, and so does a repair
+/// of it. A repair of another operation leaves the data as it is, but only a `fail_reason` that is new shows that: Cinder does not clear
+/// it when a backup becomes available, and neither does a reset of the state.
 ///
 /// Source: `cinder/backup/manager.py` (`delete_backup`, `reset_status`).
 fn may_have_lost_data(seen: &Image, now: &Image) -> bool {
     let differs = |column: &str| seen.value(column) != now.value(column);
-    let given_up = now.value("fail_reason").as_text().and_then(|reason| reason.strip_prefix(LEFT_IN));
-    let keeps_data = differs("fail_reason") && given_up.is_some_and(|was| was.starts_with(CREATING) || was.starts_with(RESTORING));
+    let repaired = now.value("fail_reason").as_text().and_then(|reason| reason.strip_prefix(LEFT_IN));
+    let keeps_data = differs("fail_reason") && repaired.is_some_and(|was| was.starts_with(CREATING) || was.starts_with(RESTORING));
     now.value("status").as_text() == Some(ERROR) && (differs("status") || differs("fail_reason")) && !keeps_data
 }
 
 impl Backup {
-    /// The row that an image of `backups` shows; columns that no guard compares are left empty.
+    /// The row of an image of `backups`. Columns that no guard compares are empty.
     pub fn of_image(image: &Image) -> Self {
         let text = |column: &str| image.value(column).as_text().map(str::to_owned);
         let integer = |column: &str| image.value(column).as_integer();

@@ -1,4 +1,4 @@
-//! What a scan says about one row.
+//! Findings: rows that are stuck or inconsistent.
 
 use std::fmt;
 
@@ -6,15 +6,15 @@ use serde::{Deserialize, Serialize};
 
 use super::{Code, EvidenceCode, Image, Table, Value};
 
-/// What kind of row a finding is about.
+/// The kind of row that a finding is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FindingKind {
     /// A row of `backups`.
     Backup,
-    /// A volume left behind with no backup that explains it.
+    /// A volume whose status no backup explains.
     Volume,
-    /// A snapshot left behind likewise.
+    /// A snapshot whose status no backup explains.
     Snapshot,
 }
 
@@ -33,15 +33,15 @@ impl FindingKind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
-    /// Old enough, and nobody can be working on it.
+    /// Old enough, and no service can be working on it.
     Stuck,
-    /// Old enough, but somebody may be working on it.
+    /// Old enough, but a service may be working on it.
     Uncertain,
-    /// Somebody is working on it.
+    /// The storage shows that it is being worked on.
     Busy,
-    /// Too young to say.
+    /// Too young to be judged.
     Recent,
-    /// Nothing pending, but rows that contradict each other.
+    /// No operation is pending, but rows contradict each other.
     Inconsistent,
 }
 
@@ -64,13 +64,13 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// One reason, with a code for scripts and a sentence fragment for people.
+/// A reason for a verdict, with a code for scripts and a sentence fragment for people.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Evidence {
     /// A stable code such as `service-down`.
     pub code: Code<EvidenceCode>,
-    /// The same in words. May hold names out of the database, which is hostile text.
+    /// A sentence fragment. May hold names from the database, which are hostile text.
     pub text: String,
 }
 
@@ -81,11 +81,11 @@ impl Evidence {
     }
 }
 
-/// What must be done before a proposal may be carried out in full.
+/// What would make a better proposal possible.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Need {
-    /// Nobody has looked at the data on the storage; a check could earn the backup `available`.
+    /// The data was not checked. If a check finds it intact, the backup can become `available`.
     StorageCheck,
 }
 
@@ -99,25 +99,25 @@ pub struct Change {
     pub id: String,
     /// The column.
     pub column: String,
-    /// What is there.
+    /// The value as it was read.
     pub from: Value,
-    /// What is to be there.
+    /// The value to be written.
     pub to: Value,
 }
 
-/// The change that would put a finding right.
+/// The changes that would repair a finding.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Proposal {
     /// The row's status afterwards.
     pub status: Option<String>,
-    /// What stands between this proposal and a better one.
+    /// What would make a better proposal possible.
     pub needs: Vec<Need>,
     /// Column by column, in the order in which rows are locked.
     pub changes: Vec<Change>,
 }
 
-/// What a scan says about one row.
+/// One row that is stuck or inconsistent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
     /// The table that the row is in.
@@ -128,9 +128,9 @@ pub struct Finding {
     pub name: Option<String>,
     /// Its status now.
     pub status: Option<String>,
-    /// The host of its cinder-backup.
+    /// The host of the cinder-backup that works on it.
     pub host: Option<String>,
-    /// The driver that made it.
+    /// The driver, as `backups.service` names it.
     pub service: Option<String>,
     /// The owner.
     pub project_id: Option<String>,
@@ -142,22 +142,21 @@ pub struct Finding {
     pub age_seconds: Option<i64>,
     /// Whether it is stuck.
     pub verdict: Verdict,
-    /// Why the program thinks so.
+    /// The reasons for the verdict, the decisive one first.
     pub evidence: Vec<Evidence>,
-    /// What would put it right; `None` where nothing is to be done, or may be.
+    /// The repair; `None` if there is nothing to change, or it is refused.
     pub proposal: Option<Proposal>,
-    /// Why there is no proposal although one was asked for.
+    /// Why no proposal is made.
     pub refusal: Option<String>,
-    /// Commands for later, when the API is back.
+    /// Commands for the operator, once the API is back.
     pub follow_up: Vec<String>,
-    /// For a check on another host: the backup's row and those of its ancestors, the nearest first; empty where no check
-    /// would help.
+    /// For a check on another host: the backup's row and those of its ancestors, the parent first; empty if a check would not help.
     #[serde(default)]
     pub rows: Vec<Image>,
 }
 
 impl Finding {
-    /// Whether a plan may take it up: there is something to change and nobody may be working on it.
+    /// Whether a plan takes it: there is something to change, and no service may be working on it.
     pub fn is_actionable(&self) -> bool {
         matches!(self.verdict, Verdict::Stuck | Verdict::Inconsistent)
             && self.proposal.as_ref().is_some_and(|proposal| !proposal.changes.is_empty())

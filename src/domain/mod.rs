@@ -1,8 +1,7 @@
-//! What is known about backups, and what follows from it.
+//! Rows, findings and the rules that lead from one to the other.
 //!
-//! Pure: no clock, file, network or environment, so that every rule can be tested in microseconds. The way through it:
-//! [`rows`] as read from the database, [`Situation`] and [`Policy`] around them, [`decide`] from a case to a
-//! [`Finding`], and [`transitions`], the table of changes that the program may make at all.
+//! Pure: no clock, file, network or environment, so that every rule can be tested in microseconds. [`decide`] makes a [`Finding`] from
+//! [`rows`] of the database, a [`Situation`] and a [`Policy`]. [`transitions`] is the table of changes that the program may make at all.
 
 mod check_result;
 pub mod code;

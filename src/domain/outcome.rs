@@ -1,25 +1,25 @@
-//! How each unit of a run ended.
+//! Outcomes: how the units of a run ended.
 
 use serde::{Deserialize, Serialize};
 
 use super::rows::Moved;
 use super::{Change, Evidence, FindingKind, Image};
 
-/// The truth about one unit.
+/// How a unit ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
     /// Committed.
     Applied,
-    /// A dry run: it would be applied as things stand.
+    /// In a dry run: it would be applied.
     Planned,
-    /// A row is not what the plan saw; nothing of the unit was written.
+    /// A row has changed since the plan; nothing of the unit was written.
     Changed,
     /// A rule forbids it; nothing of the unit was written.
     Refused,
-    /// The database would not; nothing of the unit was written.
+    /// The database reported an error; nothing of the unit was written.
     Failed,
-    /// The connection died during COMMIT and reading again did not settle it.
+    /// The connection failed during COMMIT, and reading the rows again did not show the outcome.
     Unknown,
     /// The run ended before its turn; nothing of the unit was written.
     #[serde(rename = "not-begun")]
@@ -41,12 +41,12 @@ impl Outcome {
     }
 }
 
-/// One unit as it ended.
+/// The outcome of one unit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct UnitResult {
     /// Its number in the plan, from 1.
     pub unit: usize,
-    /// What its main row is.
+    /// The kind of its main row.
     pub kind: FindingKind,
     /// The main row's id.
     pub id: String,
@@ -56,20 +56,19 @@ pub struct UnitResult {
     pub outcome: Outcome,
     /// Why, unless it was applied or planned.
     pub reason: Option<String>,
-    /// The columns that were not as the plan saw them.
+    /// The columns that have changed since the plan.
     pub moved: Vec<Moved>,
-    /// What the storage showed just before, where the unit rests on a check of it: `storage-unchanged`, `storage-moved` or
-    /// `storage-not-seen-again`.
+    /// The storage recheck, if the unit depends on a check: `storage-unchanged`, `storage-moved` or `storage-not-seen-again`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_look: Option<Evidence>,
-    /// What was changed, or would have been.
+    /// What was changed, or would be.
     pub changes: Vec<Change>,
     /// The changed rows afterwards.
     #[serde(skip)]
     pub after: Vec<Image>,
 }
 
-/// How many units ended how.
+/// The number of units for each outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tally {
@@ -77,7 +76,7 @@ pub struct Tally {
     pub applied: usize,
     /// Would be applied.
     pub planned: usize,
-    /// Changed meanwhile.
+    /// Changed since the plan.
     pub changed: usize,
     /// Forbidden.
     pub refused: usize,
@@ -85,18 +84,18 @@ pub struct Tally {
     pub failed: usize,
     /// Not known.
     pub unknown: usize,
-    /// Not begun, because the run ended first. Absent in the logs of older versions, which counted these as refused.
+    /// Not begun, because the run ended first. Logs of earlier versions counted these as refused.
     #[serde(default)]
     pub not_begun: usize,
 }
 
 impl Tally {
-    /// Counts one more.
+    /// Adds one.
     pub fn add(&mut self, outcome: Outcome) {
         *self.count(outcome) += 1;
     }
 
-    /// Counts one less.
+    /// Subtracts one.
     pub fn remove(&mut self, outcome: Outcome) {
         let count = self.count(outcome);
         *count = count.saturating_sub(1);
@@ -114,12 +113,12 @@ impl Tally {
         }
     }
 
-    /// How many units are counted.
+    /// The number of all units.
     pub fn total(&self) -> usize {
         self.applied + self.planned + self.changed + self.refused + self.failed + self.unknown + self.not_begun
     }
 
-    /// Counts all of them.
+    /// Counts outcomes.
     pub fn of<'a>(outcomes: impl IntoIterator<Item = &'a Outcome>) -> Self {
         let mut tally = Self::default();
         outcomes.into_iter().for_each(|outcome| tally.add(*outcome));

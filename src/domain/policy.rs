@@ -1,4 +1,4 @@
-//! What the user asked for, and what surrounds all rows: clock, heartbeats, columns.
+//! The options that decide, and the facts that all rows share: clock, heartbeats, columns.
 
 use std::collections::BTreeSet;
 
@@ -11,12 +11,12 @@ use super::{ColumnSet, Services};
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AssumeDead {
-    /// None.
+    /// No host.
     #[default]
     None,
-    /// These.
+    /// These hosts.
     Hosts(BTreeSet<String>),
-    /// All of them.
+    /// All hosts.
     All,
 }
 
@@ -31,16 +31,16 @@ impl AssumeDead {
     }
 }
 
-/// The spans that the verdict rests on, in seconds.
+/// The time spans that a verdict depends on, in seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Thresholds {
-    /// Younger operations are left alone.
+    /// A younger operation is `recent`.
     pub older_than_seconds: i64,
-    /// A heartbeat older than this is a dead service; Cinder's `service_down_time`.
+    /// A service with an older heartbeat counts as down; Cinder's `service_down_time`.
     pub service_down_time_seconds: i64,
-    /// Neither cinder.conf nor an option gave it: it is Cinder's default, and a service whose heartbeats are further apart gets
-    /// longer ([`Services::down_time`]).
+    /// `service_down_time` is Cinder's default, because neither cinder.conf nor an option gave it. A service whose heartbeats are further
+    /// apart gets longer ([`Services::down_time`]).
     #[serde(default, skip_serializing_if = "is_false")]
     pub down_time_is_assumed: bool,
 }
@@ -51,27 +51,27 @@ impl Default for Thresholds {
     }
 }
 
-/// What the user asked for, as far as a decision depends on it. A plan carries it, so that apply decides alike.
+/// The options that a decision depends on. A plan carries them, so that `apply` decides alike.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Policy {
-    /// The spans.
+    /// The time spans.
     pub thresholds: Thresholds,
     /// `--assume-dead`.
     pub assume_dead: AssumeDead,
-    /// `--to`: `available` or `error` in place of the usual target.
+    /// `--to`: `available` or `error` instead of the usual status.
     pub to: Option<String>,
-    /// `--allow-unverified`: `available` although nobody looked at the data.
+    /// `--allow-unverified`: `available` without a check.
     pub allow_unverified: bool,
-    /// `--accept-quick`: `available` on a check that read none of the data.
+    /// `--accept-quick`: `available` after a check that read no data.
     #[serde(default, skip_serializing_if = "is_false")]
     pub accept_quick: bool,
     /// `--fix-counters`: repair `num_dependent_backups` too.
     pub fix_counters: bool,
-    /// `--evidence-max-age`: a check of the storage older than this, in seconds, is not believed.
+    /// `--evidence-max-age`: a check older than this, in seconds, does not count.
     #[serde(default = "a_day")]
     pub evidence_max_age_seconds: i64,
-    /// `--status`: statuses beside the pending ones that were asked for (`error`, `error_deleting`).
+    /// `--status`: statuses that were asked for (`error`, `error_deleting`), beside those of a pending operation.
     pub asked: BTreeSet<String>,
 }
 
@@ -79,7 +79,7 @@ fn a_day() -> i64 {
     86_400
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 fn is_false(flag: &bool) -> bool {
     !flag
 }
@@ -99,16 +99,16 @@ impl Default for Policy {
     }
 }
 
-/// What is the same for all rows of a scan.
+/// The facts that all rows of a scan share.
 #[derive(Debug, Clone)]
 pub struct Situation {
     /// The database server's clock, naive UTC.
     pub now: DateTime,
-    /// Seconds since the database server started, where it says so.
+    /// Seconds since the database server started, if it reports that.
     pub server_uptime_seconds: Option<i64>,
     /// The heartbeats.
     pub services: Services,
-    /// Which columns there are.
+    /// The columns of the tables.
     pub columns: ColumnSet,
     /// Whether there is a table `volume_attachment`.
     pub has_attachments: bool,

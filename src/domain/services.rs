@@ -9,38 +9,38 @@ use jiff::civil::DateTime;
 /// A row of `services` with binary `cinder-backup`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ServiceRow {
-    /// The host that it beats for.
+    /// The host.
     pub host: String,
-    /// The last beat, naive UTC by the clock of that host; NULL before the first.
+    /// The last heartbeat, naive UTC by the clock of that host; NULL before the first.
     pub updated_at: Option<String>,
-    /// When the row was made; a service that has just started has beaten by this alone.
+    /// When the row was made. For a service that has just started, this counts as its first heartbeat.
     pub created_at: Option<String>,
-    /// How often it has beaten since the row was made; `None` where the table does not say.
+    /// The number of heartbeats since the row was made; `None` if the table has no such column.
     pub report_count: Option<i64>,
     /// The row was removed (`cinder-manage service remove`).
     pub deleted: bool,
 }
 
-/// What the heartbeat of a host says.
+/// The state of a service by its heartbeat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Heartbeat {
-    /// There is no row for the host, or only deleted ones whose last beat is older than `service_down_time`.
+    /// The host has no row, or only deleted ones whose last heartbeat is older than `service_down_time`.
     Missing,
-    /// The last beat is older than `service_down_time`.
+    /// The last heartbeat is older than `service_down_time`.
     Down {
-        /// Seconds since the last beat; `None` when it never beat.
+        /// Seconds since the last heartbeat; `None` if there was none.
         silent: Option<i64>,
     },
-    /// It beats.
+    /// The last heartbeat is recent.
     Up {
-        /// Seconds since the last beat; negative when the host's clock is ahead of the database's.
+        /// Seconds since the last heartbeat; negative if the host's clock is ahead of the database's.
         silent: i64,
     },
-    /// Its last beat is on record in a form that cannot be read, so that it may or may not be alive.
+    /// The last heartbeat cannot be read, so the service may be up or down.
     Unreadable,
 }
 
-/// The liveliest beat of one host.
+/// The rows of one host, summed up.
 #[derive(Debug, Clone)]
 struct Beat {
     /// The host as its row spells it.
@@ -49,19 +49,19 @@ struct Beat {
     unreadable: bool,
     /// There is a row that is not deleted.
     has_row: bool,
-    /// Seconds between two beats on average, by the row that beat last.
+    /// The average number of seconds between two heartbeats, by the row with the latest one.
     interval: Option<i64>,
 }
 
-/// All hosts' heartbeats against the database's clock.
+/// The heartbeats of all hosts.
 #[derive(Debug, Clone, Default)]
 pub struct Services {
     beats: HashMap<String, Beat>,
 }
 
 impl Services {
-    /// From the rows; of several rows of one host the liveliest counts. A deleted row is not a service, but its last heartbeat counts:
-    /// a cinder-backup whose row was removed keeps working, and makes its row again at its next heartbeat.
+    /// Reads rows of `services`. The latest heartbeat of a host counts. A deleted row is not a service, but its last heartbeat counts: a
+    /// cinder-backup whose row was removed keeps working, and makes its row again at its next heartbeat.
     ///
     /// Source: `cinder/service.py` (`report_state`).
     pub fn new(rows: &[ServiceRow]) -> Self {
@@ -85,45 +85,45 @@ impl Services {
         Self { beats }
     }
 
-    /// What the heartbeat of `host` says at `now` (the database's clock). A beat from the future counts as alive:
-    /// a clock that runs ahead must not make a working service look dead.
+    /// The state of the service on `host` at `now` (the database's clock). A heartbeat from the future counts as recent: a clock that is
+    /// ahead must not make a working service look down.
     pub fn heartbeat(&self, host: &str, now: DateTime, service_down_time: i64) -> Heartbeat {
         self.beats.get(&key(host)).map_or(Heartbeat::Missing, |beat| beat.at(now, service_down_time))
     }
 
-    /// After how many seconds without a heartbeat the cinder-backup of `host` counts as dead. If the interval is not configured, a service
+    /// The number of seconds without a heartbeat after which the cinder-backup of `host` counts as down. If the interval is not configured, a service
     /// whose heartbeats are further apart than Cinder's default gets two and a half of its own intervals, as Cinder itself would give it.
     pub fn down_time(&self, host: &str, thresholds: &Thresholds) -> i64 {
         let own = self.interval(host).filter(|_| thresholds.down_time_is_assumed).map_or(0, |interval| interval * 5 / 2);
         thresholds.service_down_time_seconds.max(own)
     }
 
-    /// Seconds between two beats of the cinder-backup of `host` on average, at most [`LONGEST_INTERVAL`].
+    /// The average number of seconds between two heartbeats of `host`, at most [`LONGEST_INTERVAL`].
     pub fn interval(&self, host: &str) -> Option<i64> {
         self.beats.get(&key(host))?.interval
     }
 
-    /// When the cinder-backup of `host` last beat, by its own clock, RFC 3339.
+    /// The last heartbeat of `host` by its own clock, RFC 3339.
     pub fn last_beat(&self, host: &str) -> Option<String> {
         self.beats.get(&key(host))?.latest.map(super::time::rfc3339)
     }
 
-    /// When any cinder-backup last beat, RFC 3339.
+    /// The latest heartbeat of any host, RFC 3339.
     pub fn newest_beat(&self) -> Option<String> {
         self.beats.values().filter_map(|beat| beat.latest).max().map(super::time::rfc3339)
     }
 
-    /// Whether a host has a cinder-backup, dead or alive.
+    /// Whether a host has a live row, whatever its heartbeat.
     pub fn knows(&self, host: &str) -> bool {
         self.beats.get(&key(host)).is_some_and(|beat| beat.has_row)
     }
 
-    /// Every host that has a cinder-backup, dead or alive, as its row spells it.
+    /// The hosts that have a live row, as it spells them.
     pub fn hosts(&self) -> impl Iterator<Item = &str> {
         self.beats.values().filter(|beat| beat.has_row).map(|beat| beat.host.as_str())
     }
 
-    /// Hosts whose last beat lies further in the future than `tolerance` seconds, and by how much, in name order.
+    /// Hosts whose last heartbeat is more than `tolerance` seconds in the future, and how many seconds it is, by name.
     pub fn clocks_ahead(&self, now: DateTime, tolerance: i64) -> Vec<(String, i64)> {
         let mut ahead: Vec<(String, i64)> = self
             .beats
@@ -153,17 +153,17 @@ impl Beat {
 pub const LONGEST_INTERVAL: i64 = 600;
 
 /// Seconds between two heartbeats on average since a row was made, rounded up. A row that is made again has its first heartbeat at once.
-/// With fewer than two heartbeats, or where a clock was set back meanwhile, the interval is not known, and the longest counts.
+/// With fewer than two heartbeats, or if a clock was set back, the interval is not known and the longest counts.
 fn average_interval(row: &ServiceRow) -> Option<i64> {
     let intervals = row.report_count?.saturating_sub(1);
     let (made, beat) = (row.created_at.as_deref().and_then(parse), row.updated_at.as_deref().and_then(parse));
     let span = made.zip(beat).map(|(made, beat)| seconds_between(made, beat)).filter(|span| intervals > 0 && *span > 0);
-    // Rounded up; a span of time is far from the end of what the type holds, and a count need not be.
+    // Rounded up without an overflow: a time span is far from the limits of the type, but a count may not be.
     Some(span.map_or(LONGEST_INTERVAL, |span| (span - 1) / intervals + 1).min(LONGEST_INTERVAL))
 }
 
-/// The databases that most clouds use compare host names without regard to case or trailing blanks, and so does a
-/// cinder-backup that looks for its rows there: two spellings are one host, lest a working one looks retired.
+/// The databases that most clouds use ignore case and trailing blanks when they compare host names, and so does a cinder-backup that looks
+/// for its rows there. Two spellings are one host; otherwise a working host would look retired.
 fn key(host: &str) -> String {
     host_part(host).trim().to_lowercase()
 }
@@ -173,7 +173,7 @@ pub fn is_same_host(one: &str, other: &str) -> bool {
     key(one) == key(other)
 }
 
-/// `ctl1` out of `ctl1`, `ctl1@ceph` or `ctl1@ceph#pool`, as Cinder's `extract_host` does at level `host`.
+/// `ctl1` for `ctl1`, `ctl1@ceph` or `ctl1@ceph#pool`, as Cinder's `extract_host` does at level `host`.
 pub fn host_part(host: &str) -> &str {
     host.split(['@', '#']).next().unwrap_or(host)
 }
@@ -211,7 +211,7 @@ mod tests {
         assert_eq!(of("ahead"), Heartbeat::Up { silent: -300 });
         assert_eq!(of("never"), Heartbeat::Down { silent: None });
         assert_eq!(of("gone"), Heartbeat::Missing);
-        assert_eq!(of("removed"), Heartbeat::Up { silent: 3 }, "whose row is removed is not stopped by that");
+        assert_eq!(of("removed"), Heartbeat::Up { silent: 3 }, "a removed row does not stop a service");
         assert_eq!(of("moved"), Heartbeat::Up { silent: 3 });
         assert_eq!(services.last_beat("gone").as_deref(), Some("2026-11-22T11:58:59.000000Z"));
         assert_eq!((services.knows("gone"), services.knows("moved"), services.hosts().count()), (false, true, 5));
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_spelled_otherwise_is_the_same_host() {
+    fn another_spelling_is_the_same_host() {
         let services = Services::new(&[row("Ctl1", Some("2026-11-22 11:59:50")), row("ctl2@ceph", Some("2026-11-22 11:59:50"))]);
         let now = at("2026-11-22 12:00:00");
         for host in ["Ctl1", "ctl1", "CTL1", "ctl1 ", "ctl1@lvm", "ctl2", "ctl2@ceph#pool"] {
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_beat_that_cannot_be_read_proves_no_death() {
+    fn an_unreadable_heartbeat_does_not_make_a_service_down() {
         let now = at("2026-11-22 12:00:00");
         let beat = |rows: &[ServiceRow]| Services::new(rows).heartbeat("ctl1", now, 60);
         assert_eq!(beat(&[row("ctl1", Some("just now"))]), Heartbeat::Unreadable);
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn a_service_that_beats_seldom_is_given_time_where_nobody_said_how_often_it_does() {
+    fn without_configuration_a_service_with_rare_heartbeats_gets_longer() {
         let made = "2026-11-22 00:00:00";
         let counted =
             |host: &str, beat: &str, count| ServiceRow { created_at: Some(made.into()), report_count: count, ..row(host, Some(beat)) };
@@ -250,10 +250,10 @@ mod tests {
             counted("default", "2026-11-22 12:00:00", Some(4_320)),
             counted("often", "2026-11-22 12:00:00", Some(43_200)),
             counted("seldom", "2026-11-22 12:00:00", Some(144)),
-            // It was down for a week, and has beaten for a day in all.
+            // Down for a week, with heartbeats for a day.
             counted("week", "2026-11-30 00:00:00", Some(8_640)),
             counted("month", "2026-12-22 00:00:00", Some(300)),
-            // Made again at a beat: the second one comes after one interval, and not after two halves.
+            // Made again at a heartbeat: the second one comes one interval later, not two halves.
             counted("again", "2026-11-22 00:05:00", Some(2)),
             counted("first", made, Some(1)),
             counted("backwards", "2026-11-21 00:00:00", Some(9)),
@@ -279,19 +279,19 @@ mod tests {
             ("nobody", None, 60),
         ] {
             assert_eq!((services.interval(host), services.down_time(host, &assumed)), (interval, down_time), "{host}");
-            // What was said counts.
+            // A configured value counts.
             assert_eq!(services.down_time(host, &Thresholds::default()), 60, "{host}");
         }
         let long = Thresholds { service_down_time_seconds: 2_000, ..assumed };
         assert_eq!(services.down_time("seldom", &long), 2_000);
-        // The row that beat last tells.
+        // The row with the latest heartbeat decides.
         let rows = [counted("two", "2026-11-22 12:00:00", Some(144)), counted("two", "2026-11-22 11:00:00", Some(39_600))];
         assert_eq!(Services::new(&rows).interval("two"), Some(303));
         assert_eq!(Services::new(&[rows[1].clone(), rows[0].clone()]).interval("two"), Some(303));
     }
 
     #[test]
-    fn the_liveliest_row_of_a_host_counts() {
+    fn the_latest_heartbeat_of_a_host_counts() {
         let rows = [row("ctl1", Some("2026-11-22 11:00:00")), row("ctl1", Some("2026-11-22 12:00:00")), row("ctl1", None)];
         let beat = Services::new(&rows).heartbeat("ctl1", at("2026-11-22 12:00:10"), 60);
         assert_eq!(beat, Heartbeat::Up { silent: 10 });

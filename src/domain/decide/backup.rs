@@ -1,4 +1,4 @@
-//! What becomes of a pending backup and of the rows that must change with it.
+//! The decision for a backup: its verdict, and the changes to it and to the rows that must change with it.
 
 use std::sync::Arc;
 
@@ -13,25 +13,25 @@ use crate::domain::{
 };
 
 use super::verdict::{Judgement, judge_backup};
-use super::{Children, Peer, change, command, half_restored, last_resort, offer, volume};
+use super::{Children, Peer, change, command, half_restored, last_resort, new_finding, propose_or_refuse, volume};
 
-/// `backups.fail_reason` holds so many characters.
+/// The length of `backups.fail_reason` in characters.
 const FAIL_REASON_MAX: usize = 255;
 
-/// Everything that the decision over one backup rests on.
+/// Everything that the decision for a backup depends on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BackupCase {
     /// The backup.
     pub backup: Backup,
-    /// Its volume, where that still exists.
+    /// Its volume, if that still exists.
     pub volume: Option<Volume>,
-    /// The volume that it is restored to, where that still exists.
+    /// The volume that it is restored to, if that still exists.
     pub destination: Option<Volume>,
-    /// The snapshot that it is a backup of, where that still exists.
+    /// The snapshot that was backed up, if that still exists.
     pub snapshot: Option<Snapshot>,
-    /// Its parent, where that still exists.
+    /// Its parent, if that still exists.
     pub parent: Option<Backup>,
-    /// All that it rests on, its parent first, as far as that still exists; only where there is a check of it.
+    /// Its ancestors as far as they still exist, the parent first; only if there is a check of it.
     pub ancestors: Vec<Arc<Backup>>,
     /// The other live children of its parent.
     pub siblings: Children,
@@ -39,33 +39,30 @@ pub struct BackupCase {
     pub attachments: Vec<Attachment>,
     /// Other active backups.
     pub peers: Vec<Peer>,
-    /// What of its rows other backups may hold although their status does not say so: see [`super::row_conflicts`].
+    /// Its row conflicts: see [`super::row_conflicts`].
     pub held: Vec<Evidence>,
     /// Its volume is named in some `temp_volume_id`.
     pub volume_is_temporary: bool,
-    /// What a look at its storage found, if there was one.
+    /// The check of its storage, if there is one.
     pub check: Option<Box<CheckResult>>,
 }
 
-enum Aim {
-    To(&'static str),
-    Nothing,
+/// What should become of a backup.
+enum Target {
+    Status(&'static str),
+    Unchanged,
     Refused(String),
 }
 
-/// Decides over one backup whose status is pending, broken, or was asked for.
+/// Decides for one backup whose status is active, NULL, or was asked for.
 pub fn backup(case: &BackupCase, situation: &Situation, policy: &Policy) -> Finding {
     let backup = &case.backup;
-    let (check, void) = usable(case, situation, policy);
-    let aim = match void {
-        Some(why) => Aim::Refused(why),
-        None => aim(case, check, situation, policy),
-    };
-    let earned = matches!(aim, Aim::To(AVAILABLE)) && check.is_some_and(|check| earns(backup, check, policy));
+    let (check, outdated) = usable_check(case, situation, policy);
+    let decision = Decision { case, check, situation, policy };
+    let target = outdated.map_or_else(|| decision.target(), Target::Refused);
+    let earned = matches!(target, Target::Status(AVAILABLE)) && check.is_some_and(|check| decision.earns_available(check));
     let Judgement { verdict, evidence, since, age_seconds, cause } = judge_backup(backup, check, earned, situation, policy);
     let mut finding = Finding {
-        kind: FindingKind::Backup,
-        id: backup.id.clone(),
         name: backup.display_name.clone(),
         status: backup.status.clone(),
         host: backup.host.clone(),
@@ -74,30 +71,26 @@ pub fn backup(case: &BackupCase, situation: &Situation, policy: &Policy) -> Find
         volume_id: backup.volume_id.clone(),
         since,
         age_seconds,
-        verdict,
         evidence,
-        proposal: None,
-        refusal: None,
-        follow_up: Vec::new(),
-        rows: Vec::new(),
+        ..new_finding(FindingKind::Backup, &backup.id, verdict)
     };
     if !matches!(verdict, Verdict::Stuck | Verdict::Uncertain) {
         return finding;
     }
     if let Some(check) = check {
-        finding.evidence.push(found(check));
+        finding.evidence.push(check_evidence(check));
     }
-    match aim {
-        Aim::Nothing => {}
-        Aim::Refused(reason) => finding.refusal = Some(reason),
-        Aim::To(status) => propose(&mut finding, case, check, situation, policy, status, &cause),
+    match target {
+        Target::Unchanged => {}
+        Target::Refused(reason) => finding.refusal = Some(reason),
+        Target::Status(status) => decision.propose(&mut finding, status, &cause),
     }
     finding
 }
 
-/// The check, if it may be believed; otherwise why not.
-fn usable<'a>(case: &'a BackupCase, situation: &Situation, policy: &Policy) -> (Option<&'a CheckResult>, Option<String>) {
-    // What storage holds has nothing to say about other operations.
+/// The check, if it applies to the row as it is now; otherwise why not.
+fn usable_check<'a>(case: &'a BackupCase, situation: &Situation, policy: &Policy) -> (Option<&'a CheckResult>, Option<String>) {
+    // For other operations, the data on the storage does not matter.
     let pending = matches!(case.backup.status.as_deref(), Some(CREATING | ERROR));
     let Some(check) = case.check.as_deref().filter(|_| pending) else { return (None, None) };
     if let Some(why) = check.outdated(&case.backup, &case.ancestors, situation.columns) {
@@ -109,14 +102,14 @@ fn usable<'a>(case: &'a BackupCase, situation: &Situation, policy: &Policy) -> (
     (Some(check), None)
 }
 
-/// What a check found, as evidence.
-fn found(check: &CheckResult) -> Evidence {
+/// The result of a check, as evidence.
+fn check_evidence(check: &CheckResult) -> Evidence {
     let but = match check.reached() {
         Some(reached) if reached < check.level => format!(" at level {}, and intact at level {reached}", check.level),
         _ => String::new(),
     };
     let mut text = format!("its data on the storage is {}{but} (check {}: {}", check.verdict, check.level, check.depth);
-    // Whoever reviews a plan should see whether it was looked for in the right place.
+    // A reviewer of the plan should see whether the check read the right place.
     if let Some(location) = &check.location {
         text.push_str(&format!("; at {location}"));
     }
@@ -143,198 +136,198 @@ fn found(check: &CheckResult) -> Evidence {
     Evidence::new(code, text)
 }
 
-/// The status that the backup should end in.
-fn aim(case: &BackupCase, check: Option<&CheckResult>, situation: &Situation, policy: &Policy) -> Aim {
-    let backup = &case.backup;
-    let to = policy.to.as_deref();
-    if let (Some(CREATING | ERROR), Some(check)) = (backup.status.as_deref(), check) {
-        return checked(case, check, situation, policy);
-    }
-    match (backup.status.as_deref(), to) {
-        (Some(CREATING), Some(AVAILABLE)) | (Some(ERROR), _) => unverified(case, situation, policy),
-        (Some(RESTORING), Some(ERROR)) => Aim::To(ERROR),
-        (Some(RESTORING), _) => Aim::To(AVAILABLE),
-        (Some(DELETING | ERROR_DELETING), Some(AVAILABLE)) => Aim::Refused(
-            "a backup that was being deleted cannot become available: part of its data may be gone; leave out --to available".to_owned(),
-        ),
-        (None, Some(AVAILABLE)) => Aim::Refused(
-            "a backup whose status is NULL cannot become available: what happened to it is unknown; leave out --to available".to_owned(),
-        ),
-        (Some(CREATING | DELETING | ERROR_DELETING) | None, _) => Aim::To(ERROR),
-        _ => Aim::Nothing,
-    }
-}
-
-/// What a check of its storage leads to.
-fn checked(case: &BackupCase, check: &CheckResult, situation: &Situation, policy: &Policy) -> Aim {
-    let creating = case.backup.status.as_deref() == Some(CREATING);
-    let is_intact = check.reached().is_some();
-    match (check.verdict, policy.to.as_deref()) {
-        // A person may always give a backup up.
-        (_, Some(ERROR)) => {
-            if creating {
-                Aim::To(ERROR)
-            } else {
-                Aim::Nothing
-            }
-        }
-        _ if is_intact => match useless(case, situation) {
-            Some(why) => Aim::Refused(why),
-            None if earns(&case.backup, check, policy) => Aim::To(AVAILABLE),
-            None if check.is_whole() && policy.allow_unverified && policy.to.is_some() => unverified(case, situation, policy),
-            None if check.is_whole() && check.reached() < Some(check.level.min(Level::Deep)) => Aim::Refused(format!(
-                "its data was not verified at the level that was asked for: {}{}",
-                first_problem(check),
-                if creating { "; --accept-quick overrides this, at your risk" } else { "" }
-            )),
-            None if check.is_whole() && creating => Aim::Refused(format!(
-                "a {} check found it intact, but read none of its data, and that does not earn available: use --check deep, or override this \
-                 with --accept-quick, at your risk",
-                check.level
-            )),
-            None if check.is_whole() => Aim::Refused(format!(
-                "its status is error, from which only --check deep earns available: the {} check read none of its data",
-                check.level
-            )),
-            None => Aim::Refused("only part of its data was read, and that does not earn available; check all of it".to_owned()),
-        },
-        (CheckVerdict::Unverifiable, Some(AVAILABLE)) if policy.allow_unverified => unverified(case, situation, policy),
-        (CheckVerdict::Unverifiable, _) => Aim::Refused(format!(
-            "the check of its data could not be finished, and nothing is decided on that: {}; try again{}",
-            first_problem(check),
-            if creating { ", or give --to error" } else { "" }
-        )),
-        (damage, Some(AVAILABLE)) => Aim::Refused(format!("it cannot become available: its data is {damage}")),
-        (_, _) => {
-            if creating {
-                Aim::To(ERROR)
-            } else {
-                Aim::Nothing
-            }
-        }
-    }
-}
-
 fn first_problem(check: &CheckResult) -> &str {
     check.problems.first().map_or("the storage gave no reason", |problem| problem.text.as_str())
 }
 
-/// Whether a check lets a backup become available.
-fn earns(backup: &Backup, check: &CheckResult, policy: &Policy) -> bool {
-    check.earns_available(backup.status.as_deref(), policy.accept_quick)
+/// A case with a check that applies to it.
+struct Decision<'a> {
+    case: &'a BackupCase,
+    check: Option<&'a CheckResult>,
+    situation: &'a Situation,
+    policy: &'a Policy,
 }
 
-/// `available` without a look at the data: only on the named flag, and never where the row itself says that it would be of no use.
-fn unverified(case: &BackupCase, situation: &Situation, policy: &Policy) -> Aim {
-    let backup = &case.backup;
-    if policy.to.as_deref() != Some(AVAILABLE) {
-        return Aim::Nothing;
+impl Decision<'_> {
+    fn status(&self) -> Option<&str> {
+        self.case.backup.status.as_deref()
     }
-    if let Some(why) = useless(case, situation) {
-        return Aim::Refused(why);
-    }
-    if backup.service.as_deref().is_some_and(|service| service.contains("ceph")) && backup.service_metadata.is_none() {
-        return Aim::Refused(
-            "a Ceph backup without service_metadata cannot become available unchecked: its base image is not on record".to_owned(),
-        );
-    }
-    if !policy.allow_unverified {
-        return Aim::Refused(
-            "its data was not verified on the storage, and only --check deep earns available; --allow-unverified overrides this, at your risk"
-                .to_owned(),
-        );
-    }
-    Aim::To(AVAILABLE)
-}
 
-/// Why a backup would be of no use as an available one, whatever its data is.
-fn useless(case: &BackupCase, situation: &Situation) -> Option<String> {
-    let backup = &case.backup;
-    if backup.size.is_none() || backup.volume_id.as_deref() == Some(NO_VOLUME) {
-        return Some("an import that never finished cannot become available: its volume and its size are not known".to_owned());
+    /// Whether a check allows the backup to become available.
+    fn earns_available(&self, check: &CheckResult) -> bool {
+        check.earns_available(self.status(), self.policy.accept_quick)
     }
-    if let Some(size) = backup.size.filter(|size| *size <= 0) {
-        return Some(format!("it cannot become available: backups.size is {size}, which is no size of a volume"));
-    }
-    if backup.service.as_deref().is_none_or(str::is_empty) {
-        return Some("it cannot become available: no driver ever took it up, so it has no data".to_owned());
-    }
-    if let Some(parent) = case.parent.as_ref().filter(|parent| parent.status.as_deref() == Some(DELETING)) {
-        return Some(format!(
-            "an increment on backup {}, which is being deleted, cannot become available: put that one right first",
-            parent.id
-        ));
-    }
-    let parent = backup.parent_id.as_deref().filter(|_| situation.columns >= ColumnSet::Liberty && case.parent.is_none())?;
-    Some(format!("an increment on backup {parent}, which does not exist any more, cannot become available: it cannot be restored"))
-}
 
-fn propose(
-    finding: &mut Finding,
-    case: &BackupCase,
-    check: Option<&CheckResult>,
-    situation: &Situation,
-    policy: &Policy,
-    to: &'static str,
-    cause: &str,
-) {
-    let backup = &case.backup;
-    let image = backup.image(situation.columns);
-    let mut changes = Vec::new();
-    let mut needs = Vec::new();
-    change(&mut changes, &image, "status", to);
-    if to == ERROR {
-        change(&mut changes, &image, "fail_reason", fail_reason(backup, check, cause));
-    }
-    let earned = check.filter(|check| to == AVAILABLE && earns(backup, check, policy));
-    if let Some(check) = earned {
-        if let Some(count) = check.object_count {
-            change(&mut changes, &image, "object_count", count);
+    /// What should become of the backup.
+    fn target(&self) -> Target {
+        if let (Some(CREATING | ERROR), Some(check)) = (self.status(), self.check) {
+            return self.target_by_check(check);
         }
-        if let Some(metadata) = check.service_metadata.as_ref().filter(|_| backup.service_metadata.is_none()) {
-            change(&mut changes, &image, "service_metadata", metadata.clone());
+        match (self.status(), self.policy.to.as_deref()) {
+            (Some(CREATING), Some(AVAILABLE)) | (Some(ERROR), _) => self.target_unverified(),
+            (Some(RESTORING), Some(ERROR)) => Target::Status(ERROR),
+            (Some(RESTORING), _) => Target::Status(AVAILABLE),
+            (Some(DELETING | ERROR_DELETING), Some(AVAILABLE)) => Target::Refused(
+                "a backup that was being deleted cannot become available, as part of its data may be gone; leave out --to available"
+                    .to_owned(),
+            ),
+            (None, Some(AVAILABLE)) => Target::Refused(
+                "a backup whose status is NULL cannot become available, as its last operation is not known; leave out --to available"
+                    .to_owned(),
+            ),
+            (Some(CREATING | DELETING | ERROR_DELETING) | None, _) => Target::Status(ERROR),
+            _ => Target::Unchanged,
         }
     }
-    match backup.status.as_deref() {
-        Some(CREATING) => {
-            // Where no driver ever took it up there is nothing on the storage to look at.
-            if check.is_none() && backup.service.as_deref().is_some_and(|service| !service.is_empty()) {
-                needs.push(Need::StorageCheck);
+
+    /// What should become of the backup after a check.
+    fn target_by_check(&self, check: &CheckResult) -> Target {
+        let creating = self.status() == Some(CREATING);
+        let give_up = if creating { Target::Status(ERROR) } else { Target::Unchanged };
+        match (check.verdict, self.policy.to.as_deref()) {
+            // The operator may always give a backup up.
+            (_, Some(ERROR)) => give_up,
+            _ if check.reached().is_some() => match self.why_useless() {
+                Some(why) => Target::Refused(why),
+                None if self.earns_available(check) => Target::Status(AVAILABLE),
+                None if check.is_whole() && self.policy.allow_unverified && self.policy.to.is_some() => self.target_unverified(),
+                None if check.is_whole() && check.reached() < Some(check.level.min(Level::Deep)) => Target::Refused(format!(
+                    "its data was not verified at the level that was asked for: {}{}",
+                    first_problem(check),
+                    if creating { "; --accept-quick overrides this, at your risk" } else { "" }
+                )),
+                None if check.is_whole() && creating => Target::Refused(format!(
+                    "a {} check found it intact, but read none of its data, which is not enough to make it available: use --check deep, or \
+                     override this with --accept-quick, at your risk",
+                    check.level
+                )),
+                None if check.is_whole() => Target::Refused(format!(
+                    "its status is error, and the {} check read none of its data; use --check deep to make it available",
+                    check.level
+                )),
+                None => {
+                    Target::Refused("only part of its data was read, which is not enough to make it available; check all of it".to_owned())
+                }
+            },
+            (CheckVerdict::Unverifiable, Some(AVAILABLE)) if self.policy.allow_unverified => self.target_unverified(),
+            (CheckVerdict::Unverifiable, _) => Target::Refused(format!(
+                "the check of its data could not be finished: {}; try again{}",
+                first_problem(check),
+                if creating { ", or give --to error" } else { "" }
+            )),
+            (damage, Some(AVAILABLE)) => Target::Refused(format!("it cannot become available: its data is {damage}")),
+            _ => give_up,
+        }
+    }
+
+    /// `available` without a check: only with the named option, and never if the row shows that the backup would be useless.
+    fn target_unverified(&self) -> Target {
+        let backup = &self.case.backup;
+        if self.policy.to.as_deref() != Some(AVAILABLE) {
+            return Target::Unchanged;
+        }
+        if let Some(why) = self.why_useless() {
+            return Target::Refused(why);
+        }
+        if backup.service.as_deref().is_some_and(|service| service.contains("ceph")) && backup.service_metadata.is_none() {
+            return Target::Refused(
+                "a Ceph backup without service_metadata cannot become available unchecked: its base image is not on record".to_owned(),
+            );
+        }
+        if !self.policy.allow_unverified {
+            return Target::Refused(
+                "its data was not verified on the storage; use --check deep to make it available, or override this with \
+                 --allow-unverified, at your risk"
+                    .to_owned(),
+            );
+        }
+        Target::Status(AVAILABLE)
+    }
+
+    /// Why the backup would be useless if it were available, whatever its data is.
+    fn why_useless(&self) -> Option<String> {
+        let Self { case, situation, .. } = self;
+        let backup = &case.backup;
+        if backup.size.is_none() || backup.volume_id.as_deref() == Some(NO_VOLUME) {
+            return Some("an import that did not finish cannot become available: its volume and its size are not known".to_owned());
+        }
+        if let Some(size) = backup.size.filter(|size| *size <= 0) {
+            return Some(format!("it cannot become available: backups.size is {size}, which is not the size of a volume"));
+        }
+        if backup.service.as_deref().is_none_or(str::is_empty) {
+            return Some("it cannot become available: no driver has started on it, so it has no data".to_owned());
+        }
+        if let Some(parent) = case.parent.as_ref().filter(|parent| parent.status.as_deref() == Some(DELETING)) {
+            return Some(format!(
+                "an increment on backup {}, which is being deleted, cannot become available: repair that backup first",
+                parent.id
+            ));
+        }
+        let parent = backup.parent_id.as_deref().filter(|_| situation.columns >= ColumnSet::Liberty && case.parent.is_none())?;
+        Some(format!("an increment on backup {parent}, which does not exist any more, cannot become available: it cannot be restored"))
+    }
+
+    /// Proposes the changes that bring the backup to a status.
+    fn propose(&self, finding: &mut Finding, to: &'static str, cause: &str) {
+        let Self { case, check, situation, policy } = *self;
+        let backup = &case.backup;
+        let image = backup.image(situation.columns);
+        let mut changes = Vec::new();
+        let mut needs = Vec::new();
+        change(&mut changes, &image, "status", to);
+        if to == ERROR {
+            change(&mut changes, &image, "fail_reason", fail_reason(backup, check, cause));
+        }
+        let earned = check.filter(|check| to == AVAILABLE && self.earns_available(check));
+        if let Some(check) = earned {
+            if let Some(count) = check.object_count {
+                change(&mut changes, &image, "object_count", count);
             }
-            release_volume(finding, &mut changes, case, situation);
-            release_snapshot(finding, &mut changes, case);
-        }
-        Some(ERROR) if check.is_none() => needs.push(Need::StorageCheck),
-        Some(RESTORING) => spoil_destination(finding, &mut changes, case, situation, to),
-        _ => {}
-    }
-    if changes.iter().any(|change| change.table != Table::Backups) {
-        finding.evidence.extend(case.held.iter().filter(|evidence| evidence.code == EvidenceCode::HeldInSilence).cloned());
-    }
-    if to == AVAILABLE && backup.status.as_deref() != Some(RESTORING) {
-        count_in(&mut changes, case, situation);
-        debug_assert!(earned.is_some() || policy.allow_unverified);
-        match earned {
-            None => {
-                finding.evidence.push(Evidence::new(EvidenceCode::Unverified, "its data was not verified: --allow-unverified was given"))
+            if let Some(metadata) = check.service_metadata.as_ref().filter(|_| backup.service_metadata.is_none()) {
+                change(&mut changes, &image, "service_metadata", metadata.clone());
             }
-            Some(check) if !check.is_read() => {
-                let why = if check.level == Level::Quick { "none of its data was read" } else { "nothing proves its data" };
-                let text = format!("{why}, because it is known to be intact only at level quick: --accept-quick was given");
-                finding.evidence.push(Evidence::new(EvidenceCode::AcceptedQuick, text));
-            }
-            Some(_) => {}
         }
+        match backup.status.as_deref() {
+            Some(CREATING) => {
+                // Without a driver there is nothing on the storage to check.
+                if check.is_none() && backup.service.as_deref().is_some_and(|service| !service.is_empty()) {
+                    needs.push(Need::StorageCheck);
+                }
+                release_volume(finding, &mut changes, case, situation);
+                release_snapshot(finding, &mut changes, case);
+            }
+            Some(ERROR) if check.is_none() => needs.push(Need::StorageCheck),
+            Some(RESTORING) => fail_destination(finding, &mut changes, case, situation, to),
+            _ => {}
+        }
+        if changes.iter().any(|change| change.table != Table::Backups) {
+            finding.evidence.extend(case.held.iter().filter(|evidence| evidence.code == EvidenceCode::HeldInSilence).cloned());
+        }
+        if to == AVAILABLE && backup.status.as_deref() != Some(RESTORING) {
+            count_in(&mut changes, case, situation);
+            debug_assert!(earned.is_some() || policy.allow_unverified);
+            match earned {
+                None => finding
+                    .evidence
+                    .push(Evidence::new(EvidenceCode::Unverified, "its data was not verified: --allow-unverified was given")),
+                Some(check) if !check.is_read() => {
+                    let why = if check.level == Level::Quick { "none of its data was read" } else { "nothing proves its data" };
+                    let text = format!("{why}, as it is known to be intact only at level quick: --accept-quick was given");
+                    finding.evidence.push(Evidence::new(EvidenceCode::AcceptedQuick, text));
+                }
+                Some(_) => {}
+            }
+        }
+        // The order in which rows are locked: table, then id. The sort is stable, so a row's columns keep their order.
+        changes.sort_by(|a, b| (a.table, &a.id).cmp(&(b.table, &b.id)));
+        follow_up(finding, backup, to, needs.contains(&Need::StorageCheck));
+        let backups =
+            [Some(backup), case.parent.as_ref()].into_iter().flatten().map(|row| (Table::Backups, row.id.as_str(), row.unfit.as_deref()));
+        let volumes =
+            [&case.volume, &case.destination].into_iter().flatten().map(|row| (Table::Volumes, row.id.as_str(), row.unfit.as_deref()));
+        let snapshots = case.snapshot.iter().map(|row| (Table::Snapshots, row.id.as_str(), row.unfit.as_deref()));
+        propose_or_refuse(finding, Proposal { status: Some(to.to_owned()), needs, changes }, backups.chain(volumes).chain(snapshots));
     }
-    // The order in which rows are locked: table, then id. The sort is stable, so a row's columns keep their order.
-    changes.sort_by(|a, b| (a.table, &a.id).cmp(&(b.table, &b.id)));
-    follow_up(finding, backup, to, needs.contains(&Need::StorageCheck));
-    let backups =
-        [Some(backup), case.parent.as_ref()].into_iter().flatten().map(|row| (Table::Backups, row.id.as_str(), row.unfit.as_deref()));
-    let volumes =
-        [&case.volume, &case.destination].into_iter().flatten().map(|row| (Table::Volumes, row.id.as_str(), row.unfit.as_deref()));
-    let snapshots = case.snapshot.iter().map(|row| (Table::Snapshots, row.id.as_str(), row.unfit.as_deref()));
-    offer(finding, Proposal { status: Some(to.to_owned()), needs, changes }, backups.chain(volumes).chain(snapshots));
 }
 
 fn fail_reason(backup: &Backup, check: Option<&CheckResult>, cause: &str) -> String {
@@ -352,12 +345,11 @@ fn fail_reason(backup: &Backup, check: Option<&CheckResult>, cause: &str) -> Str
             },
         }
     }
-    // A host's name comes out of the database: whoever reads the reason may do so at a terminal, and the column's character set need
-    // not be that of the host's.
+    // A host name comes from the database: the reason may be shown on a terminal, and the column may have another character set.
     text.chars().filter(|c| !c.is_control()).map(|c| if c.is_ascii() { c } else { '?' }).take(FAIL_REASON_MAX).collect()
 }
 
-/// Whether a row stays as it is because another backup may hold it; says so.
+/// Whether a row stays as it is because of a row conflict. Adds the evidence.
 fn stays(finding: &mut Finding, case: &BackupCase, code: EvidenceCode) -> bool {
     let suspected = case.held.iter().find(|evidence| evidence.code == code);
     finding.evidence.extend(suspected.cloned());
@@ -369,8 +361,8 @@ fn release_volume(finding: &mut Finding, changes: &mut Vec<Change>, case: &Backu
     let Some(volume_id) = backup.volume_id.as_deref().filter(|id| *id != NO_VOLUME) else {
         return;
     };
-    // From Pike on the backup of a snapshot holds the snapshot, and its volume was never touched. In Mitaka, Newton and
-    // Ocata it holds the volume and never touches the snapshot. The snapshot's status tells which.
+    // From Pike on, the backup of a snapshot marks the snapshot and never its volume. In Mitaka, Newton and Ocata it marks the volume and
+    // never the snapshot. The status of the snapshot shows which.
     if backup.snapshot_id.is_some() && case.snapshot.as_ref().is_some_and(|snapshot| snapshot.status.as_deref() == Some(BACKING_UP)) {
         return;
     }
@@ -386,11 +378,11 @@ fn release_volume(finding: &mut Finding, changes: &mut Vec<Change>, case: &Backu
             return;
         }
         let status = volume.status.as_deref().unwrap_or("NULL");
-        finding.evidence.push(Evidence::new(EvidenceCode::VolumeMovedOn, format!("volume {volume_id} is {status} already and stays so")));
+        finding.evidence.push(Evidence::new(EvidenceCode::VolumeMovedOn, format!("volume {volume_id} is already {status} and stays so")));
         return;
     }
     if case.volume_is_temporary {
-        let text = format!("volume {volume_id} was made for a backup alone (temp_volume_id) and is not set free");
+        let text = format!("volume {volume_id} was made for a backup alone (temp_volume_id) and stays as it is");
         finding.evidence.push(Evidence::new(EvidenceCode::VolumeTemporary, text));
         return;
     }
@@ -417,7 +409,7 @@ fn release_volume(finding: &mut Finding, changes: &mut Vec<Change>, case: &Backu
 
 pub(super) fn leftover_attachment(attachment: &Attachment) -> Evidence {
     let host = attachment.attached_host.as_deref().unwrap_or("?");
-    let text = format!("attachment {} of the backup host {host} to volume {} is left over", attachment.id, attachment.volume_id);
+    let text = format!("attachment {} of the backup host {host} to volume {} was left behind", attachment.id, attachment.volume_id);
     Evidence::new(EvidenceCode::AttachmentLeftover, text)
 }
 
@@ -437,7 +429,7 @@ fn release_snapshot(finding: &mut Finding, changes: &mut Vec<Change>, case: &Bac
         let status = snapshot.status.as_deref().unwrap_or("NULL");
         finding
             .evidence
-            .push(Evidence::new(EvidenceCode::SnapshotMovedOn, format!("snapshot {snapshot_id} is {status} already and stays so")));
+            .push(Evidence::new(EvidenceCode::SnapshotMovedOn, format!("snapshot {snapshot_id} is already {status} and stays so")));
         return;
     }
     let needs_snapshot = |peer: &&Peer| {
@@ -454,10 +446,10 @@ fn release_snapshot(finding: &mut Finding, changes: &mut Vec<Change>, case: &Bac
     change(changes, &snapshot.image(), "status", AVAILABLE);
 }
 
-/// The volume that was being written to holds neither its old content nor the backup's.
-fn spoil_destination(finding: &mut Finding, changes: &mut Vec<Change>, case: &BackupCase, situation: &Situation, backup_to: &str) {
+/// Marks the volume of a restore as failed: it holds neither its old content nor the backup's.
+fn fail_destination(finding: &mut Finding, changes: &mut Vec<Change>, case: &BackupCase, situation: &Situation, backup_to: &str) {
     let Some(volume_id) = case.backup.restore_volume_id.as_deref() else {
-        finding.evidence.push(Evidence::new(EvidenceCode::DestinationUnknown, "which volume it was restored to is not on record"));
+        finding.evidence.push(Evidence::new(EvidenceCode::DestinationUnknown, "the volume that it was restored to is not on record"));
         return;
     };
     let Some(volume) = &case.destination else {
@@ -471,7 +463,7 @@ fn spoil_destination(finding: &mut Finding, changes: &mut Vec<Change>, case: &Ba
         Some(RESTORING_BACKUP) => ERROR_RESTORING,
         Some(CREATING) => ERROR,
         status => {
-            let text = format!("the volume {volume_id} that it was restored to is {} already and stays so", status.unwrap_or("NULL"));
+            let text = format!("the volume {volume_id} that it was restored to is already {} and stays so", status.unwrap_or("NULL"));
             finding.evidence.push(Evidence::new(EvidenceCode::DestinationMovedOn, text));
             return;
         }
@@ -491,7 +483,7 @@ fn spoil_destination(finding: &mut Finding, changes: &mut Vec<Change>, case: &Ba
     }
     change(changes, &volume.image(situation.columns), "status", to);
     if to == ERROR {
-        // It was being made out of the backup, so there is nothing else in it.
+        // It was created from the backup, so it holds nothing else.
         finding.follow_up.push(command("openstack volume delete", volume_id));
     } else {
         let restorable = (backup_to == AVAILABLE).then_some(case.backup.id.as_str());
@@ -499,7 +491,7 @@ fn spoil_destination(finding: &mut Finding, changes: &mut Vec<Change>, case: &Ba
     }
 }
 
-/// A backup that becomes available counts in its parent from then on.
+/// Counts a backup that becomes available in its parent.
 fn count_in(changes: &mut Vec<Change>, case: &BackupCase, situation: &Situation) {
     let Some(parent) = &case.parent else {
         return;
@@ -513,12 +505,12 @@ fn count_in(changes: &mut Vec<Change>, case: &BackupCase, situation: &Situation)
     }
 }
 
-fn follow_up(finding: &mut Finding, backup: &Backup, to: &str, unlooked: bool) {
-    // The data of one that was being restored is good, and nobody knows what one of status NULL holds: those are not to be deleted.
+fn follow_up(finding: &mut Finding, backup: &Backup, to: &str, unchecked: bool) {
+    // A backup that was being restored has good data, and what one with status NULL holds is not known: neither is to be deleted.
     if to == ERROR && matches!(backup.status.as_deref(), Some(CREATING | DELETING | ERROR_DELETING)) {
         let delete = command("openstack volume backup delete", &backup.id);
-        if unlooked {
-            // It may be whole: often only the last update of the database was lost.
+        if unchecked {
+            // It may be intact: often only the last update of the database was lost.
             finding.follow_up.push(command("cinder-backup-repair check", &backup.id));
             finding.follow_up.push(last_resort("if that does not find it intact", &delete));
         } else {
@@ -527,9 +519,9 @@ fn follow_up(finding: &mut Finding, backup: &Backup, to: &str, unlooked: bool) {
     }
     for (what, id) in [("volume", &backup.temp_volume_id), ("snapshot", &backup.temp_snapshot_id)] {
         let Some(id) = id else { continue };
-        let mut text = format!("temporary {what} {id} is left over");
+        let mut text = format!("temporary {what} {id} was left behind");
         if to == ERROR {
-            text.push_str("; cinder-backup removes it at its next start on the host, as the backup is in error");
+            text.push_str("; cinder-backup removes it when it starts on the host, because the backup is in error");
         }
         finding.evidence.push(Evidence::new(EvidenceCode::TemporaryLeftover, text));
         let words = if what == "volume" { "openstack volume delete --force" } else { "openstack volume snapshot delete --force" };

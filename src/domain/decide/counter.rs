@@ -1,24 +1,24 @@
-//! Chains of incremental backups: the counter of dependents, and parents that are gone.
+//! Chains of increments: wrong counters, and missing parents.
 
 use crate::domain::status::{AVAILABLE, CREATING, ERROR, RESTORING, is_active};
 use crate::domain::{Backup, Evidence, EvidenceCode, Finding, FindingKind, Policy, Proposal, Situation, Table, Verdict};
 
-use super::{change, command, offer};
+use super::{change, command, new_finding, propose_or_refuse};
 
-/// How many live children a backup has, by whether Cinder counted them.
+/// The number of live children of a backup.
 ///
-/// Cinder adds one when a child becomes `available` and takes one off when a child is deleted, whether or not it
-/// was ever counted. So a child in `error` or `deleting` may or may not be in the number.
+/// Cinder adds one when a child becomes `available`, and subtracts one when a child is deleted, even if it was never counted. So the
+/// counter may or may not include a child in `error` or `deleting`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Children {
-    /// In `available` or `restoring`: certainly counted.
+    /// Children in `available` or `restoring`, which are counted.
     pub certain: i64,
-    /// In any other status but `creating`: perhaps counted.
+    /// Children in any other status except `creating`, which may be counted.
     pub possible: i64,
 }
 
 impl Children {
-    /// Takes one child's status into account.
+    /// Adds a child with this status.
     pub fn add(&mut self, status: Option<&str>) {
         match status {
             Some(AVAILABLE | RESTORING) => self.certain += 1,
@@ -27,7 +27,7 @@ impl Children {
         }
     }
 
-    /// Takes one child's status out again.
+    /// Removes a child with this status.
     pub fn remove(&mut self, status: Option<&str>) {
         match status {
             Some(AVAILABLE | RESTORING) => self.certain -= 1,
@@ -36,53 +36,53 @@ impl Children {
         }
     }
 
-    /// The number nearest to `recorded` that can be right.
+    /// The possible counter that is nearest to `recorded`.
     pub fn nearest(self, recorded: i64) -> i64 {
         let least = self.certain.max(0);
         recorded.clamp(least, least.saturating_add(self.possible.max(0)))
     }
 }
 
-/// A backup with children, and how many.
+/// Everything that the decision for a counter depends on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CounterCase {
     /// The parent.
     pub backup: Backup,
     /// Its live children.
     pub children: Children,
-    /// Another finding changes this row, so that the counter has to wait for the next run.
+    /// Another finding changes this row, so the counter has to wait for the next run.
     pub occupied: bool,
 }
 
-/// A wrong `num_dependent_backups`; `None` where it can be right.
+/// Decides for `num_dependent_backups`; `None` if it can be right.
 pub fn counter(case: &CounterCase, situation: &Situation, policy: &Policy) -> Option<Finding> {
     let recorded = case.backup.num_dependent_backups.unwrap_or(0);
     let right = case.children.nearest(recorded);
     if right == recorded {
         return None;
     }
-    let effect = if recorded == 0 { "Cinder would let it be deleted under them" } else { "Cinder refuses to delete it" };
-    let text = format!("num_dependent_backups is {recorded}, but {right} live backups rest on it; {effect}");
+    let effect = if recorded == 0 { "Cinder would allow its deletion" } else { "Cinder refuses to delete it" };
+    let text = format!("num_dependent_backups is {recorded}, but {right} live backups are based on it; {effect}");
     let mut finding = inconsistent(&case.backup, Evidence::new(EvidenceCode::CounterWrong, text));
     if case.occupied {
-        let text = "this row is to be repaired for another reason first; scan again afterwards".to_owned();
+        let text = "another finding changes this row first; scan again afterwards".to_owned();
         finding.evidence.push(Evidence::new(EvidenceCode::CounterLater, text));
     } else if is_active(case.backup.status.as_deref()) {
-        let text = "an operation on this very backup is pending, and its cinder-backup may write the row; scan again afterwards".to_owned();
+        let text = "an operation on this backup is pending, and its cinder-backup may write the row; scan again afterwards".to_owned();
         finding.evidence.push(Evidence::new(EvidenceCode::CounterLater, text));
     } else if policy.fix_counters {
         let mut changes = Vec::new();
         change(&mut changes, &case.backup.image(situation.columns), "num_dependent_backups", right);
         let (id, unfit) = (case.backup.id.as_str(), case.backup.unfit.as_deref());
         let proposal = Proposal { status: case.backup.status.clone(), needs: Vec::new(), changes };
-        offer(&mut finding, proposal, [(Table::Backups, id, unfit)]);
+        propose_or_refuse(&mut finding, proposal, [(Table::Backups, id, unfit)]);
     } else {
         finding.follow_up.push(command("cinder-backup-repair repair --fix-counters", &case.backup.id));
     }
     Some(finding)
 }
 
-/// A backup whose parent is gone or in error: it cannot be restored, whatever its own status says.
+/// Decides for an increment whose parent is missing or in error: whatever its own status, it may not be restorable.
 pub fn broken_chain(backup: &Backup, parent_id: &str, parent: Option<&Backup>) -> Option<Finding> {
     let text = match parent {
         None => format!("it is an increment on backup {parent_id}, which does not exist any more: it cannot be restored"),
@@ -102,22 +102,14 @@ pub fn broken_chain(backup: &Backup, parent_id: &str, parent: Option<&Backup>) -
 
 pub(super) fn inconsistent(backup: &Backup, evidence: Evidence) -> Finding {
     Finding {
-        kind: FindingKind::Backup,
-        id: backup.id.clone(),
         name: backup.display_name.clone(),
         status: backup.status.clone(),
         host: backup.host.clone(),
         service: backup.service.clone(),
         project_id: backup.project_id.clone(),
         volume_id: backup.volume_id.clone(),
-        since: None,
-        age_seconds: None,
-        verdict: Verdict::Inconsistent,
         evidence: vec![evidence],
-        proposal: None,
-        refusal: None,
-        follow_up: Vec::new(),
-        rows: Vec::new(),
+        ..new_finding(FindingKind::Backup, &backup.id, Verdict::Inconsistent)
     }
 }
 

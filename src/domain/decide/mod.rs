@@ -1,7 +1,7 @@
-//! From rows and evidence to what should become of them.
+//! Decisions: from a case to a finding.
 //!
-//! Each function takes one case, everything that the decision rests on, and gives one [`Finding`]. The same functions
-//! run when a plan is made and again, over freshly locked rows, when it is applied.
+//! Each function takes a case, which holds everything that the decision depends on, and returns a [`Finding`]. The same functions run when a
+//! plan is made and, over rows under lock, when it is applied.
 
 mod backup;
 mod counter;
@@ -17,49 +17,49 @@ pub use row_conflicts::{Others, frees_in_silence, held, held_in, was_taken_since
 pub use verdict::{Judgement, judge_backup};
 
 use super::text::shell_word;
-use super::{Change, Finding, Image, Proposal, Table, Value};
+use super::{Change, Finding, FindingKind, Image, Proposal, Table, Value, Verdict};
 
-/// Another backup whose operation may still need the same volume or snapshot.
+/// Another backup that may use the same volume or snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer {
     /// Its id.
     pub id: String,
     /// Its status.
     pub status: Option<String>,
-    /// Its volume, unless it holds a snapshot in place of that.
+    /// Its volume, unless it marks a snapshot instead.
     pub volume_id: Option<String>,
-    /// Its snapshot, if it is a backup of one.
+    /// Its snapshot, if it is the backup of one.
     pub snapshot_id: Option<String>,
-    /// Where it is restored to.
+    /// The volume that it is restored to.
     pub restore_volume_id: Option<String>,
-    /// It is stuck itself, and will have been repaired before the row in question is.
+    /// It is stuck itself, and is repaired before the row in question.
     pub released: bool,
 }
 
-/// A command over one row, ready to be pasted; an id that begins with a dash is not taken for an option.
+/// A command for one row, ready to be pasted. An id that begins with a dash is not taken for an option.
 fn command(words: &str, id: &str) -> String {
     command_over(words, &[id])
 }
 
-/// The same over several rows.
+/// A command for several rows.
 fn command_over(words: &str, ids: &[&str]) -> String {
     let end_of_options = if ids.iter().any(|id| id.starts_with('-')) { " --" } else { "" };
     let ids: Vec<String> = ids.iter().copied().map(shell_word).collect();
     format!("{words}{end_of_options} {}", ids.join(" "))
 }
 
-/// A command that takes something away for good, as a comment: whoever pastes all the lines at once does not run it.
+/// A command that deletes something, as a comment: it does not run if all lines are pasted at once.
 fn last_resort(when: &str, command: &str) -> String {
     format!("# {when}: {command}")
 }
 
-/// What may be done about a volume that a restore has left half written. It may have been somebody's volume long before the
-/// restore, so to restore into it again comes first. `backup` is the one that can be restored, where that is known.
+/// Commands for a volume that a restore has left half written. It may have been in use long before the restore, so the first choice is to
+/// restore into it again. `backup` is the backup that can be restored, if it is known.
 fn half_restored(volume: &str, backup: Option<&str>) -> Vec<String> {
     let delete = command("openstack volume delete", volume);
     match backup {
         Some(backup) => {
-            // Cinder restores only into a volume that is available, and the client only when told that it may be there already.
+            // Cinder restores only into a volume that is available, and the client needs --force for one that exists.
             let set = command("openstack volume set --state available", volume);
             let restore = command_over("openstack volume backup restore --force", &[backup, volume]);
             vec![set, restore, last_resort("or, if nobody needs the volume any more", &delete)]
@@ -71,6 +71,28 @@ fn half_restored(volume: &str, backup: Option<&str>) -> Vec<String> {
     }
 }
 
+/// A finding without details.
+fn new_finding(kind: FindingKind, id: &str, verdict: Verdict) -> Finding {
+    Finding {
+        kind,
+        id: id.to_owned(),
+        name: None,
+        status: None,
+        host: None,
+        service: None,
+        project_id: None,
+        volume_id: None,
+        since: None,
+        age_seconds: None,
+        verdict,
+        evidence: Vec::new(),
+        proposal: None,
+        refusal: None,
+        follow_up: Vec::new(),
+        rows: Vec::new(),
+    }
+}
+
 /// Adds a change of one column, unless the column has that value already.
 fn change(changes: &mut Vec<Change>, image: &Image, column: &str, to: impl Into<Value>) {
     let (from, to) = (image.value(column).clone(), to.into());
@@ -79,8 +101,8 @@ fn change(changes: &mut Vec<Change>, image: &Image, column: &str, to: impl Into<
     }
 }
 
-/// Proposes changes, or refuses them where a row that they change is unfit for it: see [`super::Backup::unfit`].
-fn offer<'a>(finding: &mut Finding, proposal: Proposal, rows: impl IntoIterator<Item = (Table, &'a str, Option<&'a str>)>) {
+/// Proposes changes, or refuses them if one of their rows cannot be changed: see [`super::Backup::unfit`].
+fn propose_or_refuse<'a>(finding: &mut Finding, proposal: Proposal, rows: impl IntoIterator<Item = (Table, &'a str, Option<&'a str>)>) {
     let changed = |table, id| proposal.changes.iter().any(|change| change.table == table && change.id == id);
     let unfit = rows.into_iter().find_map(|(table, id, unfit)| unfit.filter(|_| changed(table, id)));
     finding.refusal = unfit.map(str::to_owned);

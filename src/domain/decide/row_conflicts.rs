@@ -1,41 +1,42 @@
-//! What of a stuck backup's rows another backup may hold although its status does not say so.
+//! Row conflicts: volumes and snapshots of a stuck backup that another backup may still use.
 //!
-//! A backup can be stuck after its volume was free again: only its own last update was lost. Whoever takes the volume then marks
-//! it anew, and may have been put into another status by hand since, under a cinder-backup that works on. The row is left to a
-//! later scan then, which judges it by all backups that could explain it.
+//! A backup can be stuck after its volume was free again, because only its own last update was lost. Another backup may then have marked the
+//! volume, and its status may have been set by hand while its cinder-backup works on. Such a row is left to a later scan, which judges it by
+//! all backups that could explain it.
 
 use crate::domain::status::{BACKING_UP, CREATING, RESTORING};
 use crate::domain::time::parse;
 use crate::domain::{Backup, Evidence, EvidenceCode, Policy, Situation, Snapshot, Volume, is_same_host};
 
-use super::verdict::{Suspicion, marked_after, suspicion};
+use super::verdict::{Marked, Suspicion, marked_after, suspicion};
 
-/// Live backups, whatever their status, that a stuck backup shares rows with.
+/// Live backups of any status that share rows with a stuck backup.
 #[derive(Debug, Clone, Default)]
 pub struct Others {
-    /// Those that are made of its volume.
+    /// Backups of its volume.
     pub of_volume: Vec<Backup>,
-    /// Those that were last restored to the volume that it is restored to.
+    /// Backups that were last restored to the volume that it is restored to.
     pub restored_there: Vec<Backup>,
-    /// Those that are made of its snapshot.
+    /// Backups of its snapshot.
     pub of_snapshot: Vec<Backup>,
 }
 
-/// Whether a marked row may be marked for another backup: whoever took it since has written it. That of a snapshot need not hold
-/// its volume at all, which may have been marked before; and when a restore was asked for is not known any more once an increment
-/// was counted in its backup.
+/// Whether a marked row may be marked for another backup, because it was written after this backup took it.
+///
+/// The backup of a snapshot may not use its volume at all, so the volume may have been marked before. And once an increment was counted in a
+/// backup, the time at which its restore was requested is not known any more.
 pub fn was_taken_since(backup: &Backup, marked_at: Option<&str>) -> bool {
     let may_be_before = backup.snapshot_id.is_some() || backup.status.as_deref() == Some(RESTORING);
     marked_after(taken_at(backup), marked_at).is_none_or(|span| span > 0 || (span < 0 && may_be_before))
 }
 
-/// When a backup took what it holds: when it was made, or when its restore was asked for.
+/// When a backup took its rows: when it was made, or when its restore was requested.
 fn taken_at(backup: &Backup) -> Option<&str> {
     let restoring = backup.status.as_deref() == Some(RESTORING);
     backup.updated_at.as_deref().filter(|_| restoring).or(backup.created_at.as_deref())
 }
 
-/// What of the rows of `backup` others may hold.
+/// The row conflicts of `backup`, as evidence.
 pub fn held(
     backup: &Backup,
     (volume, destination, snapshot): (Option<&Volume>, Option<&Volume>, Option<&Snapshot>),
@@ -48,18 +49,18 @@ pub fn held(
             return None;
         }
         let taken = taken_at(backup).and_then(parse);
-        // What was begun before this one was over when this one took the row.
+        // A backup that began before this one had ended when this one took the row.
         let later = |other: &Backup| {
             let touched = other.created_at.as_deref().and_then(parse);
             let touched = if status == Some(BACKING_UP) { touched } else { touched.max(other.updated_at.as_deref().and_then(parse)) };
             any_age || taken.zip(touched).is_none_or(|(taken, touched)| touched >= taken)
         };
         let list: Vec<Backup> = list.iter().filter(|other| other.id != backup.id && later(other)).cloned().collect();
-        match suspicion(&list, may_hold, status, marked_at, situation, policy)? {
+        match suspicion(&list, may_use, Marked { status, at: marked_at }, situation, policy)? {
             Suspicion::AtWork(why) => Some(Evidence::new(code, format!("{what} stays as it is: {}", why.text))),
-            // The silence of its own host is listened to before anything is written, whatever the storage says of its own data.
+            // A repair waits for a heartbeat of its own host anyway, whatever a check found.
             Suspicion::Silent(host, why) if backup.host.as_deref().is_some_and(|own| is_same_host(own, &host)) => {
-                Some(Evidence::new(EvidenceCode::HeldInSilence, format!("{what} is taken for free: {}", why.text)))
+                Some(Evidence::new(EvidenceCode::HeldInSilence, format!("{what} counts as free: {}", why.text)))
             }
             Suspicion::Silent(_, why) => {
                 Some(Evidence::new(code, format!("{what} stays as it is for now: {}; scan again after this repair", why.text)))
@@ -68,7 +69,7 @@ pub fn held(
     };
     let of_volume = volume.and_then(|row| {
         let what = format!("volume {}", row.id);
-        // The backup of a snapshot that is free again need not be what the volume is marked for, however old the others are.
+        // The volume may not be marked for the backup of a snapshot that is free again, however old the others are.
         let any_age = backup.snapshot_id.is_some();
         judge(EvidenceCode::VolumeSuspected, what, &others.of_volume, row.status.as_deref(), row.updated_at.as_deref(), any_age)
     });
@@ -84,19 +85,19 @@ pub fn held(
     of_volume.into_iter().chain(restored_there).chain(of_snapshot).collect()
 }
 
-/// What of its rows a plan left to others, out of the evidence that it has.
+/// The row conflicts in the evidence of a plan.
 pub fn held_in(evidence: &[Evidence]) -> Vec<Evidence> {
     use EvidenceCode::{DestinationSuspected, HeldInSilence, SnapshotSuspected, VolumeSuspected};
     let is_kept = |code| matches!(code, Some(VolumeSuspected | DestinationSuspected | SnapshotSuspected | HeldInSilence));
     evidence.iter().filter(|evidence| is_kept(evidence.code.known())).cloned().collect()
 }
 
-/// Whether a plan sets a row free that only the silence of its host says nobody holds.
+/// Whether a plan sets a row free only because the host of another backup is silent.
 pub fn frees_in_silence(evidence: &[Evidence]) -> bool {
     evidence.iter().any(|evidence| evidence.code == EvidenceCode::HeldInSilence)
 }
 
-/// Those that are being made or restored say so, and are known as such.
-fn may_hold(status: Option<&str>) -> bool {
+/// Whether a backup may use a row although it has no such status. One that is being created or restored is a peer.
+fn may_use(status: Option<&str>) -> bool {
     !matches!(status, Some(CREATING | RESTORING))
 }

@@ -173,7 +173,7 @@ fn evidence_about_something_else_is_refused() {
         site.database.execute(sql);
         let refused = site.program.json(6, &["repair", "--yes", &child.id, "--evidence", &checked]);
         let reason = refused["refused"][0]["reason"].as_str().unwrap_or_default();
-        assert!(reason.contains("moved on since it was checked"), "{number} {refused:#}");
+        assert!(reason.contains("changed since it was checked"), "{number} {refused:#}");
         assert_eq!(site.status(&child), "creating");
         let restore = match number {
             0 => format!("UPDATE backups SET container = '{}' WHERE id = '{}'", child.container, child.id),
@@ -202,7 +202,7 @@ fn evidence_from_before_a_parent_was_put_in_error_with_an_old_reason_is_refused(
     set("status = 'error'");
     let document = site.program.json(6, &["repair", "--yes", &child.id, "--evidence", &checked, "--storage-path", &site.path("nowhere")]);
     let reason = document["refused"][0]["reason"].as_str().unwrap_or_default();
-    assert!(reason.contains("(status is not what it was); check it again"), "{document:#}");
+    assert!(reason.contains("(status differs); check it again"), "{document:#}");
     assert_eq!(site.status(&child), "creating");
 }
 
@@ -217,7 +217,7 @@ fn evidence_from_before_a_parents_deletion_was_given_up_is_refused() {
     assert_eq!(site.status(&parent), "error");
     let document = site.program.json(6, &["repair", "--yes", &child.id, "--evidence", &checked, "--storage-path", &site.path("nowhere")]);
     let reason = document["refused"][0]["reason"].as_str().unwrap_or_default();
-    assert!(reason.contains(&parent.id) && reason.contains("(status is not what it was); check it again"), "{document:#}");
+    assert!(reason.contains(&parent.id) && reason.contains("(status differs); check it again"), "{document:#}");
     assert_eq!(site.status(&child), "creating");
 }
 
@@ -243,12 +243,12 @@ fn evidence_is_about_the_whole_chain_and_has_each_row_once() {
     let before = site.database.rows_by_id();
     // The full backup of the parent is deleted or changed, before the plan is made or after it.
     for (change, back, part) in [
-        ("deleted = 1", "deleted = 0", "was there when it was checked and is not any more"),
-        ("status = 'deleting'", "status = 'available'", "has moved on since it was checked (status"),
+        ("deleted = 1", "deleted = 0", "was deleted since it was checked"),
+        ("status = 'deleting'", "status = 'available'", "has changed since it was checked (status"),
         (
             "service_metadata = 'x'",
             &format!("service_metadata = '{}'", full.prefix()),
-            "has moved on since it was checked (service_metadata",
+            "has changed since it was checked (service_metadata",
         ),
     ] {
         let set = |what: &str| site.database.execute(&format!("UPDATE backups SET {what} WHERE id = '{}'", full.id));

@@ -120,5 +120,5 @@ fn nothing_is_decided_on_a_disk_with_read_errors() {
     assert_eq!(done.code, Some(6), "{}\n{}", done.stdout, done.stderr);
     assert_eq!(site.status(&backup), "creating");
     let said = format!("{}{}", done.stdout, done.stderr);
-    assert!(said.contains("could not be finished, and nothing is decided on that") && said.contains("Input/output error"), "{said}");
+    assert!(said.contains("could not be finished: ") && said.contains("Input/output error"), "{said}");
 }

@@ -53,7 +53,7 @@ fn with_a_live_service_a_check_only_makes_backups_available() {
         }
         for flags in [&["--check", "quick"] as &[&str], &["--check", "deep"], &["--check", "quick", "--to", "error"]] {
             let reason = refusal(&site, flags, &broken_off);
-            assert!(reason.starts_with("uncertain: cinder-backup on ctl1 beats"), "{flags:?} {reason}");
+            assert!(reason.starts_with("uncertain: cinder-backup on ctl1 is up"), "{flags:?} {reason}");
         }
         for flags in [&["--to", "available", "--allow-unverified"] as &[&str], &["--check", "deep", "--to", "error"]] {
             assert_eq!(repair(&site, 0, flags).0, [] as [String; 0], "{flags:?}");
@@ -110,7 +110,7 @@ fn a_plan_that_depends_on_quiet_storage_is_refused() {
     let before = site.database.rows_by_id();
     let applied = site.program.json(4, &["apply", &plan, "--yes"]);
     assert_eq!(applied["units"][0]["outcome"], "refused", "{applied:#}");
-    assert!(applied["units"][0]["reason"].as_str().unwrap().contains("cinder-backup on ctl1 beats"), "{applied:#}");
+    assert!(applied["units"][0]["reason"].as_str().unwrap().contains("cinder-backup on ctl1 is up"), "{applied:#}");
     assert_eq!(changes(&before, &site.database.rows_by_id()), []);
 }
 
@@ -149,7 +149,7 @@ fn a_quick_check_is_enough_only_with_accept_quick() {
     site.program.expect(0, &["undo", &site.program.last_run(), "--yes"]);
     site.database.execute("UPDATE backups SET status = 'error'");
     let reason = refusal(&site, &["--status", "error", "--check", "quick", "--accept-quick", "--older-than", "0s"], &corrupt);
-    assert!(reason.contains("only --check deep earns available"), "{reason}");
+    assert!(reason.contains("use --check deep to make it available"), "{reason}");
 }
 
 #[test]
@@ -353,7 +353,7 @@ fn an_intact_backup_in_error_becomes_available_on_request() {
     let (done, _) = repair(&site, 0, &["--status", "error"]);
     assert_eq!(done, [] as [String; 0], "nobody looked");
     let reason = refusal(&site, &["--status", "error", "--check", "quick"], &intact);
-    assert_eq!(reason, "its status is error, from which only --check deep earns available: the quick check read none of its data");
+    assert_eq!(reason, "its status is error, and the quick check read none of its data; use --check deep to make it available");
     let (done, document) = repair(&site, 0, &["--status", "error", "--check", "deep"]);
     let mut expected = vec![
         format!("backups.{}.object_count: 0 -> {CHANGED}", intact.id),

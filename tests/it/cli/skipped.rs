@@ -108,9 +108,9 @@ fn a_filter_that_matches_nothing_is_an_error() {
         [&["scan"], &["plan"], &["check"], &["check", "--all"], &["repair", "--yes"], &["repair", "--dry-run", "--check", "quick"]];
     for (option, value, problem) in [
         ("--host", "ctl9", "--host ctl9 matches nothing: no live backup and no cinder-backup has this host; there are ctl1"),
-        ("--project", "nobody", "--project nobody matches nothing: no live backup is of this project"),
-        ("--volume", "none", "--volume none matches nothing: no live backup is of this volume, and it does not exist"),
-        ("--status", "restoring", "--status restoring matches nothing: no live backup, volume or snapshot has it"),
+        ("--project", "nobody", "--project nobody matches nothing: this project has no live backups"),
+        ("--volume", "none", "--volume none matches nothing: this volume does not exist and has no live backups"),
+        ("--status", "restoring", "--status restoring matches nothing: no live backup, volume or snapshot has that status"),
     ] {
         for command in commands {
             let args = [command, &[option, value]].concat();

@@ -142,7 +142,7 @@ fn a_temporary_volume_was_promised_a_removal_that_only_error_brings() {
         let finding = decided(&case, &situation(), policy);
         finding.evidence.into_iter().find(|evidence| evidence.code.as_str() == "temporary-leftover").unwrap().text
     };
-    assert!(promise(&Policy::default()).contains("as the backup is in error"));
+    assert!(promise(&Policy::default()).contains("because the backup is in error"));
     assert!(!promise(&unverified()).contains("in error"));
 }
 

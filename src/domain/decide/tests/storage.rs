@@ -197,12 +197,13 @@ fn only_data_that_was_read_earns_available() {
                 assert_eq!(to.as_deref(), Some(AVAILABLE), "{finding:?}");
             } else {
                 assert_eq!(to, None, "{finding:?}");
-                let wanted = if status == ERROR { "only --check deep earns available" } else { "that does not earn available" };
+                let wanted =
+                    if status == ERROR { "use --check deep to make it available" } else { "which is not enough to make it available" };
                 assert!(finding.refusal.as_deref().is_some_and(|why| why.contains(wanted)), "{finding:?}");
             }
         }
     }
-    // The named flag goes around it, as it goes around no check at all, and that stands with it.
+    // The named option overrides it, as it does without a check, and the evidence says so.
     let asked = Policy { to: Some(AVAILABLE.into()), ..Policy::default() };
     for status in [CREATING, ERROR] {
         assert_eq!(decide(status, Level::Quick, &asked).0, None);
@@ -310,11 +311,11 @@ fn what_it_rests_on_being_moved_meanwhile_spoils_the_evidence() {
     let moved = |row: &Backup| Backup { container: Some("other".into()), ..row.clone() };
     let going = Backup { status: Some(DELETING.into()), ..grandparent.clone() };
     for (ancestors, why) in [
-        (vec![moved(&parent), grandparent.clone()], "backup p, which it rests on, has moved on since it was checked (container"),
-        (vec![parent.clone(), moved(&grandparent)], "backup g, which it rests on, has moved on since it was checked (container"),
-        (vec![parent.clone(), going], "backup g, which it rests on, has moved on since it was checked (status"),
-        (vec![parent.clone()], "backup g, which it rests on, was there when it was checked and is not any more"),
-        (vec![parent, grandparent, row("x", None)], "rests on backup x, which was not there when it was checked"),
+        (vec![moved(&parent), grandparent.clone()], "backup p, which it is based on, has changed since it was checked (container"),
+        (vec![parent.clone(), moved(&grandparent)], "backup g, which it is based on, has changed since it was checked (container"),
+        (vec![parent.clone(), going], "backup g, which it is based on, has changed since it was checked (status"),
+        (vec![parent.clone()], "backup g, which it is based on, was deleted since it was checked"),
+        (vec![parent, grandparent, row("x", None)], "is based on backup x, which did not exist when it was checked"),
     ] {
         let finding = decide(&ancestors);
         assert!(finding.refusal.as_deref().is_some_and(|said| said.contains(why)), "{why}: {finding:?}");
@@ -335,7 +336,7 @@ fn a_recent_backup_stays_recent_and_evidence_out_of_the_future_is_none() {
         let case = a_checked_case(CREATING, "down", change, CheckVerdict::Intact);
         let refusal = backup(&case, &situation(), &Policy::default()).refusal.unwrap();
         assert!(refusal.starts_with(whose) && refusal.contains("1 h ahead of the database's"), "{refusal}");
-        assert!(refusal.contains("set that clock right") && !refusal.contains("--evidence-max-age"), "{refusal}");
+        assert!(refusal.contains("correct that clock") && !refusal.contains("--evidence-max-age"), "{refusal}");
     }
 }
 
@@ -374,25 +375,25 @@ fn whatever_moves_on_the_storage_after_a_check_is_told() {
         (at("2026-11-22T09:00:01Z", 3, 100), "an object was written at 2026-11-22T09:00:01Z"),
         (at("2026-11-22T09:00:00Z", 4, 100), "3 objects of 100 bytes then, 4 of 100 now"),
         (at("2026-11-22T09:00:00Z", 3, 99), "3 objects of 100 bytes then, 3 of 99 now"),
-        (at("2026-11-22T08:00:00Z", 3, 100), "its newest object is not there any more"),
+        (at("2026-11-22T08:00:00Z", 3, 100), "its newest object does not exist any more"),
         (Glance { watched: true, ..as_it_was.clone() }, "somebody has its image open"),
     ] {
         moved(&check, &now, part);
     }
-    // In Ceph the object of metadata, the newest, outlives what it is about.
+    // In Ceph the metadata object, which is the newest, outlives the image.
     let in_ceph = CheckResult { driver: Some(Driver::Ceph), ..check.clone() };
-    moved(&in_ceph, &at("2026-11-22T09:00:00Z", 1, 0), "3 parts (image, snapshots, object of metadata) of 100 bytes then, 1 of 0 now");
+    moved(&in_ceph, &at("2026-11-22T09:00:00Z", 1, 0), "3 parts (image, snapshots, metadata object) of 100 bytes then, 1 of 0 now");
     moved(&in_ceph, &at("2026-11-22T09:00:00Z", 3, 99), "of 100 bytes then, 3 of 99 now");
     let blind = |objects| Glance { objects, bytes: Err("no answer".into()), ..as_it_was.clone() };
     moved(&in_ceph, &blind(2), "of 100 bytes then, 2 now");
     assert_eq!(in_ceph.compared_with(&blind(3)), Look::Unseen("no answer".into()));
-    // A document that does not know the listing still knows the newest object, and proves no more; nothing may have become something.
+    // A document without a listing has the newest object only; nothing may have become something.
     check.listing = None;
     let look = check.compared_with(&as_it_was);
-    assert!(matches!(&look, Look::Unseen(why) if why.contains("does not say what was listed then")), "{look:?}");
-    moved(&check, &at("2026-11-22T08:00:00Z", 3, 100), "its newest object is not there any more");
+    assert!(matches!(&look, Look::Unseen(why) if why.contains("has no listing to compare with")), "{look:?}");
+    moved(&check, &at("2026-11-22T08:00:00Z", 3, 100), "its newest object does not exist any more");
     check.newest_object_at = None;
-    moved(&check, &as_it_was, "there was none then");
+    moved(&check, &as_it_was, "there was none before");
 }
 
 #[test]
@@ -403,8 +404,8 @@ fn whatever_moves_below_a_backup_after_a_check_is_told() {
     check.below = Some(then.clone());
     assert_eq!(check.compared_below(&then), Look::Same);
     for (now, part) in [
-        (below("2026-11-22T09:00:01Z", 9), "of the backups that it rests on: an object was written at 2026-11-22T09:00:01Z"),
-        (below("2026-11-22T09:00:00Z", 8), "of the backups that it rests on: 9 objects of 100 bytes then, 8 of 100 now"),
+        (below("2026-11-22T09:00:01Z", 9), "of the backups that it is based on: an object was written at 2026-11-22T09:00:01Z"),
+        (below("2026-11-22T09:00:00Z", 8), "of the backups that it is based on: 9 objects of 100 bytes then, 8 of 100 now"),
         (Below::default(), "9 objects of 100 bytes then, 0 of 0 now"),
     ] {
         let look = check.compared_below(&now);
