@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::Offset;
 
-use crate::domain::decide::frees_in_silence;
+use crate::domain::decide::frees_row_of_silent_host;
 use crate::domain::status::{AVAILABLE, ERROR_DELETING};
 use crate::domain::time::seconds_between;
 use crate::domain::{Change, CheckResult, FindingKind, Policy, Services, Table};
@@ -45,7 +45,7 @@ pub(super) fn depends_on_silence(unit: &Unit, check: Option<&CheckResult>, polic
     let becomes_available = |change: &Change| {
         change.table == Table::Backups && change.id == unit.id && change.column == "status" && change.to.as_text() == Some(AVAILABLE)
     };
-    let storage_tells = is_backup && finished && unit.changes.iter().any(becomes_available) && !frees_in_silence(&unit.evidence);
+    let storage_tells = is_backup && finished && unit.changes.iter().any(becomes_available) && !frees_row_of_silent_host(&unit.evidence);
     !unit.counter && !storage_tells
 }
 

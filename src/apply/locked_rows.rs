@@ -85,11 +85,11 @@ impl LockedRows {
     }
 
     /// Why a row of an undo cannot be changed. A repair finds that out when it decides again.
-    pub fn unfit(&self, unit: &Unit) -> Option<String> {
+    pub fn unchangeable(&self, unit: &Unit) -> Option<String> {
         let of = |image: &Image| match image.table {
-            Table::Backups => self.backup(&image.id).and_then(|row| row.unfit.clone()),
-            Table::Volumes => self.volume(&image.id).and_then(|row| row.unfit.clone()),
-            Table::Snapshots => self.snapshot(&image.id).and_then(|row| row.unfit.clone()),
+            Table::Backups => self.backup(&image.id).and_then(|row| row.unchangeable.clone()),
+            Table::Volumes => self.volume(&image.id).and_then(|row| row.unchangeable.clone()),
+            Table::Snapshots => self.snapshot(&image.id).and_then(|row| row.unchangeable.clone()),
         };
         unit.before.iter().find_map(of)
     }
@@ -206,7 +206,7 @@ impl Facts for LockedFacts<'_> {
     }
 
     fn row_conflicts(&self, _: &BackupCase) -> Vec<Evidence> {
-        decide::held_in(&self.unit.evidence)
+        decide::conflicts_in(&self.unit.evidence)
     }
 
     fn suspects(&self, _: &str) -> Vec<Backup> {

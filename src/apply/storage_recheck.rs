@@ -6,13 +6,13 @@
 use std::collections::HashMap;
 
 use crate::domain::status::{CREATING, ERROR};
-use crate::domain::{CheckResult, CheckVerdict, Evidence, EvidenceCode, FindingKind, Look};
+use crate::domain::{CheckResult, CheckVerdict, Comparison, Evidence, EvidenceCode, FindingKind};
 use crate::plan::{Plan, Purpose, Unit};
 
 /// Prechecks the storage of backups, each with the check that its unit depends on, in bounded time.
 pub trait Precheck {
     /// Returns one answer for each check, in their order.
-    fn precheck(&self, checks: &[&CheckResult]) -> Vec<Look>;
+    fn precheck(&self, checks: &[&CheckResult]) -> Vec<Comparison>;
 }
 
 /// The check that a unit's decision depends on, if it depends on one.
@@ -25,7 +25,7 @@ pub fn deciding_check<'p>(plan: &'p Plan, unit: &Unit) -> Option<&'p CheckResult
 
 /// The prechecks of a batch's units, by their numbers.
 #[derive(Debug, Default)]
-pub struct StorageRechecks(HashMap<usize, (Look, String)>);
+pub struct StorageRechecks(HashMap<usize, (Comparison, String)>);
 
 impl StorageRechecks {
     /// Prechecks all units of a batch that depend on a check.
@@ -43,7 +43,7 @@ impl StorageRechecks {
     /// Why a unit must not be changed any more.
     pub fn change_of(&self, unit: &Unit) -> Option<String> {
         match self.0.get(&unit.number)? {
-            (Look::Moved(what), at) => {
+            (Comparison::Changed(what), at) => {
                 Some(format!("its data on the storage has changed since it was checked at {at}: {what}; check it again"))
             }
             _ => None,
@@ -54,12 +54,14 @@ impl StorageRechecks {
     pub fn evidence(&self, unit: &Unit) -> Option<Evidence> {
         let (look, at) = self.0.get(&unit.number)?;
         Some(match look {
-            Look::Same => Evidence::new(
+            Comparison::Unchanged => Evidence::new(
                 EvidenceCode::StorageUnchanged,
                 format!("prechecked just before the change: unchanged since the check at {at}"),
             ),
-            Look::Moved(what) => Evidence::new(EvidenceCode::StorageMoved, format!("has changed since it was checked at {at}: {what}")),
-            Look::Unseen(why) => Evidence::new(
+            Comparison::Changed(what) => {
+                Evidence::new(EvidenceCode::StorageMoved, format!("has changed since it was checked at {at}: {what}"))
+            }
+            Comparison::Unknown(why) => Evidence::new(
                 EvidenceCode::StorageNotSeenAgain,
                 format!("could not be prechecked just before the change ({why}); the check at {at} was relied on"),
             ),

@@ -272,10 +272,12 @@ impl Worker<'_> {
         let facts = LockedFacts { rows: &locked, unit, census: self.census, written: &written };
         let (decided, direction) = match self.plan.purpose {
             Purpose::Repair => (self.changes_of_repair(&facts, situation), Direction::Forward),
-            Purpose::Undo => match locked.unfit(unit).map_or_else(|| begun_since(&mut reader, self.plan, unit), |why| Ok(Some(why)))? {
-                Some(why) => (Err(Recheck::Refused(why)), Direction::Either),
-                None => (Ok(unit.changes.clone()), Direction::Either),
-            },
+            Purpose::Undo => {
+                match locked.unchangeable(unit).map_or_else(|| begun_since(&mut reader, self.plan, unit), |why| Ok(Some(why)))? {
+                    Some(why) => (Err(Recheck::Refused(why)), Direction::Either),
+                    None => (Ok(unit.changes.clone()), Direction::Either),
+                }
+            }
         };
         Ok(match decided.and_then(|changes| only_allowed(changes, &now, direction)) {
             Ok(changes) => Recheck::Valid { now, changes },

@@ -79,7 +79,7 @@ pub fn literal(value: &Value, engine: Engine) -> Result<String, LiteralError> {
     Ok(match value {
         Value::Null => "NULL".to_owned(),
         Value::Integer(number) => number.to_string(),
-        Value::Text(text) | Value::Foreign(text) => text_literal(text, engine)?,
+        Value::Text(text) | Value::Unsupported(text) => text_literal(text, engine)?,
     })
 }
 

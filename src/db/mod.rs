@@ -242,7 +242,7 @@ fn lock_holder(row: &[Value]) -> Option<String> {
 
 /// A text from the engine. One that is not UTF-8 can only be shown.
 fn text(bytes: Vec<u8>) -> Value {
-    String::from_utf8(bytes).map_or_else(|error| Value::Foreign(String::from_utf8_lossy(error.as_bytes()).into_owned()), Value::Text)
+    String::from_utf8(bytes).map_or_else(|error| Value::Unsupported(String::from_utf8_lossy(error.as_bytes()).into_owned()), Value::Text)
 }
 
 /// Runs each step after the result of the one before.

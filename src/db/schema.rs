@@ -171,7 +171,7 @@ fn release(revision: Option<&Value>, columns: ColumnSet) -> String {
             Some((_, release)) => format!("{release} (migration {number})"),
             None => format!("{by_columns}, by its columns (migration {number})"),
         },
-        Some(Value::Null | Value::Foreign(_)) => format!("{by_columns}, by its columns"),
+        Some(Value::Null | Value::Unsupported(_)) => format!("{by_columns}, by its columns"),
     }
 }
 

@@ -228,7 +228,7 @@ fn bind(params: &[Param]) -> Vec<rusqlite::types::Value> {
         .map(|param| match param {
             Param::One(Value::Null) => rusqlite::types::Value::Null,
             Param::One(Value::Integer(number)) => (*number).into(),
-            Param::One(Value::Text(text) | Value::Foreign(text)) => text.clone().into(),
+            Param::One(Value::Text(text) | Value::Unsupported(text)) => text.clone().into(),
             // The statements read a list as JSON (`json_each`).
             Param::Ids(ids) => serde_json::Value::from(ids.clone()).to_string().into(),
         })
@@ -239,9 +239,9 @@ fn value(cell: ValueRef<'_>) -> Value {
     match cell {
         ValueRef::Null => Value::Null,
         ValueRef::Integer(number) => Value::Integer(number),
-        ValueRef::Real(number) => Value::Foreign(number.to_string()),
+        ValueRef::Real(number) => Value::Unsupported(number.to_string()),
         ValueRef::Text(text) => super::text(text.to_vec()),
-        ValueRef::Blob(bytes) => Value::Foreign(String::from_utf8_lossy(bytes).into_owned()),
+        ValueRef::Blob(bytes) => Value::Unsupported(String::from_utf8_lossy(bytes).into_owned()),
     }
 }
 

@@ -141,7 +141,7 @@ pub struct Listing {
 /// length.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Below {
+pub struct AncestorListings {
     /// The totals.
     pub listing: Listing,
     /// When the newest object of them was written, RFC 3339, by the storage's clock.
@@ -150,7 +150,7 @@ pub struct Below {
 
 /// The result of a precheck, which opens no object.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Glance {
+pub struct PrecheckListing {
     /// As in [`Listing`].
     pub objects: u64,
     /// As in [`Listing`], or why they could not be counted.
@@ -163,13 +163,13 @@ pub struct Glance {
 
 /// The result of a storage recheck, just before a backup is changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Look {
+pub enum Comparison {
     /// Nothing changed since the check.
-    Same,
+    Unchanged,
     /// What changed since the check, in words.
-    Moved(String),
+    Changed(String),
     /// Why it is not known.
-    Unseen(String),
+    Unknown(String),
 }
 
 /// What a check found out about one backup: an entry of `results` in a check document, and of `checks` in a plan.
@@ -224,7 +224,7 @@ pub struct CheckResult {
     /// The totals of its ancestors' listings; `None` if it has no ancestors or can be restored without them (Ceph), if one of them could
     /// not be listed, and in documents of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub below: Option<Below>,
+    pub below: Option<AncestorListings>,
     /// When the check ended, RFC 3339.
     pub checked_at: String,
     /// The host that it ran on; `None` in documents of earlier versions.
@@ -343,31 +343,31 @@ impl CheckResult {
     }
 
     /// Compares a precheck with this check. If either lacks a number, the answer is that it is not known.
-    pub fn compared_with(&self, now: &Glance) -> Look {
+    pub fn compared_with(&self, now: &PrecheckListing) -> Comparison {
         if now.watched && !self.busy {
-            return Look::Moved("somebody has its image open".to_owned());
+            return Comparison::Changed("somebody has its image open".to_owned());
         }
         let what = if self.driver == Some(Driver::Ceph) { "parts (image, snapshots, metadata object)" } else { "objects" };
         let then = (self.listing, self.newest_object_at.as_deref());
         if let Some(moved) = moved_between(what, then, (now.objects, now.bytes.as_ref().ok(), now.newest_object_at.as_deref())) {
-            return Look::Moved(moved);
+            return Comparison::Changed(moved);
         }
         match (self.listing, &now.bytes) {
-            (None, _) => Look::Unseen("its check has no listing to compare with".to_owned()),
-            (Some(_), Err(why)) => Look::Unseen(why.clone()),
-            (Some(_), Ok(_)) => Look::Same,
+            (None, _) => Comparison::Unknown("its check has no listing to compare with".to_owned()),
+            (Some(_), Err(why)) => Comparison::Unknown(why.clone()),
+            (Some(_), Ok(_)) => Comparison::Unchanged,
         }
     }
 
     /// Compares the listings of its ancestors with those of this check.
-    pub fn compared_below(&self, now: &Below) -> Look {
+    pub fn compared_with_ancestors(&self, now: &AncestorListings) -> Comparison {
         let Some(then) = &self.below else {
-            return Look::Unseen("its check has no listing of the backups that it is based on to compare with".to_owned());
+            return Comparison::Unknown("its check has no listing of the backups that it is based on to compare with".to_owned());
         };
         let seen = (now.listing.objects, Some(&now.listing.bytes), now.newest_object_at.as_deref());
         match moved_between("objects", (Some(then.listing), then.newest_object_at.as_deref()), seen) {
-            Some(moved) => Look::Moved(format!("of the backups that it is based on: {moved}")),
-            None => Look::Same,
+            Some(moved) => Comparison::Changed(format!("of the backups that it is based on: {moved}")),
+            None => Comparison::Unchanged,
         }
     }
 

@@ -27,7 +27,7 @@ pub mod time;
 pub mod transitions;
 mod value;
 
-pub use check_result::{Amount, Below, CheckResult, CheckVerdict, Checks, Glance, Level, Listing, Look, Problem};
+pub use check_result::{Amount, AncestorListings, CheckResult, CheckVerdict, Checks, Comparison, Level, Listing, PrecheckListing, Problem};
 pub use code::{Code, CodeEntry, CodeSet};
 pub use database::DatabaseInfo;
 pub use driver::Driver;

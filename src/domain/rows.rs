@@ -146,7 +146,7 @@ pub struct Backup {
     /// Where it is, or was last, restored to (Mitaka).
     pub restore_volume_id: Option<String>,
     /// Why the row cannot be changed: a guarded column holds a value that a guard cannot compare or an undo cannot put back.
-    pub unfit: Option<String>,
+    pub unchangeable: Option<String>,
 }
 
 impl Backup {
@@ -213,7 +213,7 @@ pub struct Volume {
     /// Naive UTC.
     pub updated_at: Option<String>,
     /// Why the row cannot be changed: a guarded column holds a value that a guard cannot compare or an undo cannot put back.
-    pub unfit: Option<String>,
+    pub unchangeable: Option<String>,
 }
 
 impl Volume {
@@ -254,7 +254,7 @@ pub struct Snapshot {
     /// Naive UTC.
     pub updated_at: Option<String>,
     /// Why the row cannot be changed: a guarded column holds a value that a guard cannot compare or an undo cannot put back.
-    pub unfit: Option<String>,
+    pub unchangeable: Option<String>,
 }
 
 impl Snapshot {

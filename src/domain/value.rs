@@ -21,7 +21,7 @@ pub enum Value {
     Text(String),
     /// A value that no guard can compare and no undo can put back exactly, as it is shown: a real number, a BLOB, bytes that are not
     /// UTF-8. Only ever read, by [`crate::scan`]; a row that has such a value is not changed, and no document holds one.
-    Foreign(String),
+    Unsupported(String),
 }
 
 impl Value {
@@ -29,7 +29,7 @@ impl Value {
     pub fn as_text(&self) -> Option<&str> {
         match self {
             Self::Text(text) => Some(text),
-            Self::Null | Self::Integer(_) | Self::Foreign(_) => None,
+            Self::Null | Self::Integer(_) | Self::Unsupported(_) => None,
         }
     }
 
@@ -37,7 +37,7 @@ impl Value {
     pub fn as_integer(&self) -> Option<i64> {
         match self {
             Self::Integer(number) => Some(*number),
-            Self::Null | Self::Text(_) | Self::Foreign(_) => None,
+            Self::Null | Self::Text(_) | Self::Unsupported(_) => None,
         }
     }
 }
@@ -47,7 +47,7 @@ impl fmt::Display for Value {
         match self {
             Self::Null => f.write_str("NULL"),
             Self::Integer(number) => number.fmt(f),
-            Self::Text(text) | Self::Foreign(text) => f.write_str(text),
+            Self::Text(text) | Self::Unsupported(text) => f.write_str(text),
         }
     }
 }

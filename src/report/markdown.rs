@@ -311,7 +311,7 @@ fn value(value: &Value) -> String {
         Value::Null => "NULL".to_owned(),
         Value::Integer(number) => number.to_string(),
         Value::Text(text) if text.is_empty() => "(empty text)".to_owned(),
-        Value::Text(text) | Value::Foreign(text) => markdown_code(text),
+        Value::Text(text) | Value::Unsupported(text) => markdown_code(text),
     }
 }
 

@@ -58,13 +58,13 @@ pub fn backup_case(backup: Backup, check: Option<&CheckResult>, facts: &dyn Fact
         ancestors: if check.is_some() && has_data_to_check(&backup) { facts.ancestors(&backup) } else { Vec::new() },
         siblings: siblings(&backup, facts),
         peers: peers(active, &backup).into_iter().map(|peer| as_peer(active, peer, facts.is_repaired_before(peer))).collect(),
-        held: Vec::new(),
+        conflicts: Vec::new(),
         volume_is_temporary: backup.volume_id.as_deref().is_some_and(|id| facts.census().is_temporary(id)),
         check: check.cloned().map(Box::new),
         volume,
         backup,
     };
-    case.held = facts.row_conflicts(&case);
+    case.conflicts = facts.row_conflicts(&case);
     case
 }
 

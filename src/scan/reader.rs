@@ -68,12 +68,12 @@ pub struct Reader<'a> {
 struct Cells<'a> {
     cells: std::slice::IterMut<'a, Value>,
     /// The first guarded column with a value that no guard can compare, and that value.
-    unfit: Option<(&'static str, String)>,
+    unchangeable: Option<(&'static str, String)>,
 }
 
 impl<'a> Cells<'a> {
     fn of(row: &'a mut [Value]) -> Self {
-        Self { cells: row.iter_mut(), unfit: None }
+        Self { cells: row.iter_mut(), unchangeable: None }
     }
 
     fn next(&mut self) -> Value {
@@ -103,14 +103,14 @@ impl<'a> Cells<'a> {
     }
 
     fn note(&mut self, column: &'static str, cell: &Value, fits: bool) {
-        if !fits && self.unfit.is_none() {
-            self.unfit = Some((column, as_text(cell.clone()).unwrap_or_default()));
+        if !fits && self.unchangeable.is_none() {
+            self.unchangeable = Some((column, as_text(cell.clone()).unwrap_or_default()));
         }
     }
 
     /// Why the row cannot be changed: a guarded column holds a value that a guard cannot compare or an undo cannot put back.
-    fn unfit(self, table: Table, id: &str) -> Option<String> {
-        let (column, shown) = self.unfit?;
+    fn unchangeable(self, table: Table, id: &str) -> Option<String> {
+        let (column, shown) = self.unchangeable?;
         Some(format!(
             "{table}.{column} of {id} holds {shown:?} in a type or an encoding that Cinder does not write there, so a change could not \
              be guarded or undone exactly; correct that value by hand first"
@@ -120,7 +120,7 @@ impl<'a> Cells<'a> {
 
 fn as_text(cell: Value) -> Option<String> {
     match cell {
-        Value::Text(text) | Value::Foreign(text) => Some(text),
+        Value::Text(text) | Value::Unsupported(text) => Some(text),
         Value::Integer(number) => Some(number.to_string()),
         Value::Null => None,
     }
@@ -130,7 +130,7 @@ fn as_integer(cell: &Value) -> Option<i64> {
     match cell {
         Value::Integer(number) => Some(*number),
         Value::Text(text) => text.parse().ok(),
-        Value::Null | Value::Foreign(_) => None,
+        Value::Null | Value::Unsupported(_) => None,
     }
 }
 
@@ -157,9 +157,9 @@ fn backup(row: &mut [Value]) -> Backup {
         num_dependent_backups: cells.guarded_integer("num_dependent_backups"),
         snapshot_id: cells.guarded("snapshot_id"),
         restore_volume_id: cells.guarded("restore_volume_id"),
-        unfit: None,
+        unchangeable: None,
     };
-    backup.unfit = cells.unfit(Table::Backups, &backup.id);
+    backup.unchangeable = cells.unchangeable(Table::Backups, &backup.id);
     backup
 }
 
@@ -194,9 +194,9 @@ fn volume(row: &mut [Value]) -> Volume {
         created_at: cells.text(),
         updated_at: cells.guarded("updated_at"),
         previous_status: cells.guarded("previous_status"),
-        unfit: None,
+        unchangeable: None,
     };
-    volume.unfit = cells.unfit(Table::Volumes, &volume.id);
+    volume.unchangeable = cells.unchangeable(Table::Volumes, &volume.id);
     volume
 }
 
@@ -210,9 +210,9 @@ fn snapshot(row: &mut [Value]) -> Snapshot {
         project_id: cells.text(),
         created_at: cells.text(),
         updated_at: cells.guarded("updated_at"),
-        unfit: None,
+        unchangeable: None,
     };
-    snapshot.unfit = cells.unfit(Table::Snapshots, &snapshot.id);
+    snapshot.unchangeable = cells.unchangeable(Table::Snapshots, &snapshot.id);
     snapshot
 }
 

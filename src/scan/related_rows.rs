@@ -10,7 +10,7 @@ use super::census::Census;
 use super::lineage;
 use super::reader::Reader;
 use crate::db::DbError;
-use crate::domain::decide::{self, BackupCase, Children, Others};
+use crate::domain::decide::{self, BackupCase, Children, OtherBackups};
 use crate::domain::id::key;
 use crate::domain::status::{BACKING_UP, CREATING, RESTORING, RESTORING_BACKUP};
 use crate::domain::{Attachment, Backup, Evidence, Policy, Situation, Snapshot, Volume};
@@ -80,7 +80,7 @@ impl RelatedRows {
         let (mut sources, mut destinations, mut snapshots) = (Vec::new(), Vec::new(), Vec::new());
         for backup in backups {
             let marked = |status: &Option<String>, mark: &str, at: &Option<String>| {
-                status.as_deref() == Some(mark) && decide::was_taken_since(backup, at.as_deref())
+                status.as_deref() == Some(mark) && decide::may_be_marked_for_another(backup, at.as_deref())
             };
             let volume = |id: &Option<String>, mark: &str| {
                 let volume = self.volumes.get(key(id.as_deref()?).as_ref())?;
@@ -114,18 +114,18 @@ impl RelatedRows {
     }
 
     /// The other backups that may use the rows of a backup.
-    fn others(&self, backup: &Backup) -> Others {
+    fn others(&self, backup: &Backup) -> OtherBackups {
         let of = |found: &ByKey<Vec<Backup>>, id: &Option<String>| {
             id.as_deref().and_then(|id| found.get(key(id).as_ref())).cloned().unwrap_or_default()
         };
         match backup.status.as_deref() {
-            Some(CREATING) => Others {
+            Some(CREATING) => OtherBackups {
                 of_volume: of(&self.of_volumes, &backup.volume_id),
                 of_snapshot: of(&self.of_snapshots, &backup.snapshot_id),
-                ..Others::default()
+                ..OtherBackups::default()
             },
-            Some(RESTORING) => Others { restored_there: of(&self.restored, &backup.restore_volume_id), ..Others::default() },
-            _ => Others::default(),
+            Some(RESTORING) => OtherBackups { restored_there: of(&self.restored, &backup.restore_volume_id), ..OtherBackups::default() },
+            _ => OtherBackups::default(),
         }
     }
 }
@@ -189,7 +189,7 @@ impl Facts for ScanFacts<'_> {
 
     fn row_conflicts(&self, case: &BackupCase) -> Vec<Evidence> {
         let rows = (case.volume.as_ref(), case.destination.as_ref(), case.snapshot.as_ref());
-        decide::held(&case.backup, rows, &self.related.others(&case.backup), self.situation, self.policy)
+        decide::row_conflicts(&case.backup, rows, &self.related.others(&case.backup), self.situation, self.policy)
     }
 
     fn suspects(&self, id: &str) -> Vec<Backup> {

@@ -24,7 +24,7 @@ pub use run::{Checker, Request};
 pub use target::{StorageAccess, Subject, Target};
 pub use watch::Watch;
 
-use crate::domain::{Amount, Below, CheckVerdict, Level, Listing, Problem};
+use crate::domain::{Amount, AncestorListings, CheckVerdict, Level, Listing, Problem};
 
 /// What a check of the storage found of one backup.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,7 +56,7 @@ pub struct Assessment {
     /// What the listing showed; `None` if there was none.
     pub listing: Option<Listing>,
     /// What the listings of its ancestors showed; `None` if there are no ancestors, or one of them had no listing.
-    pub below: Option<Below>,
+    pub below: Option<AncestorListings>,
 }
 
 impl Assessment {

@@ -12,11 +12,11 @@ use jiff::Timestamp;
 use super::chunked::{MOST_LISTED, Times, prefix_of};
 use super::target::{StorageAccess, Target, is_same_location};
 use crate::domain::time::stamp;
-use crate::domain::{Backup, Below, CheckResult, Driver, Glance, Listing, Look};
+use crate::domain::{AncestorListings, Backup, CheckResult, Comparison, Driver, Listing, PrecheckListing};
 use crate::storage::StorageErrorKind;
 
 /// What a listing shows: its sums, its newest time and its location. Otherwise why there is none.
-type Listed = Result<(Listing, Option<Timestamp>, String), Look>;
+type Listed = Result<(Listing, Option<Timestamp>, String), Comparison>;
 
 /// A listing that the first precheck makes and the others wait for.
 type SharedListing = Arc<OnceLock<Listed>>;
@@ -51,22 +51,22 @@ impl PrecheckRound {
 
 /// Lists a backup and compares that with its check. `host` is the name of this host: an empty directory proves something only if the
 /// check saw it on the same host.
-pub fn precheck(access: &dyn StorageAccess, target: &Target, check: &CheckResult, host: &str, round: &PrecheckRound) -> Look {
+pub fn precheck(access: &dyn StorageAccess, target: &Target, check: &CheckResult, host: &str, round: &PrecheckRound) -> Comparison {
     let backup = &target.backup;
     let Some(driver) = backup.service.as_deref().and_then(Driver::of_service) else {
         // A backup that never began has nothing to list, and the guards of its row notice if it begins.
         return match backup.service_metadata.as_deref().filter(|prefix| !prefix.is_empty()) {
-            None => Look::Same,
-            Some(_) => Look::Unseen("it is not known which driver wrote it".to_owned()),
+            None => Comparison::Unchanged,
+            Some(_) => Comparison::Unknown("it is not known which driver wrote it".to_owned()),
         };
     };
     if driver == Driver::Ceph {
         return match access.precheck_ceph(backup, &target.ancestors, check.listing) {
             Ok(now) => check.compared_with(&now),
-            Err(error) => Look::Unseen(error.text),
+            Err(error) => Comparison::Unknown(error.text),
         };
     }
-    let Some(prefix) = prefix_of(backup) else { return Look::Same };
+    let Some(prefix) = prefix_of(backup) else { return Comparison::Unchanged };
     let (listing, newest, location) = match list(access, driver, backup, prefix) {
         Ok(listed) => listed,
         Err(look) => return look,
@@ -78,7 +78,7 @@ pub fn precheck(access: &dyn StorageAccess, target: &Target, check: &CheckResult
         let is_directory = matches!(driver, Driver::Posix | Driver::Nfs | Driver::GlusterFs);
         let is_proven = was_here && (!is_directory || check.host.as_deref() == Some(host));
         let text = format!("{location} has nothing of {what} as this host sees it, but it was checked elsewhere");
-        (!is_proven).then_some(if is_directory { Look::Unseen(text) } else { Look::Moved(text) })
+        (!is_proven).then_some(if is_directory { Comparison::Unknown(text) } else { Comparison::Changed(text) })
     };
     if listing.objects == 0
         && check.begun
@@ -87,17 +87,17 @@ pub fn precheck(access: &dyn StorageAccess, target: &Target, check: &CheckResult
         return look;
     }
     let Listing { objects, bytes } = listing;
-    let now = Glance { objects, bytes: Ok(bytes), newest_object_at: newest.map(stamp), watched: false };
+    let now = PrecheckListing { objects, bytes: Ok(bytes), newest_object_at: newest.map(stamp), watched: false };
     let own = check.compared_with(&now);
-    if own != Look::Same || target.ancestors.is_empty() {
+    if own != Comparison::Unchanged || target.ancestors.is_empty() {
         return own;
     }
     // With other rows the listings would be of other objects, and the guards of the rows report that better.
     if let Some(why) = check.outdated(backup, &target.ancestors, target.columns) {
-        return Look::Unseen(why);
+        return Comparison::Unknown(why);
     }
     match list_below(access, target, check, round, &if_empty) {
-        Ok(below) => check.compared_below(&below),
+        Ok(below) => check.compared_with_ancestors(&below),
         Err(look) => look,
     }
 }
@@ -108,21 +108,23 @@ fn list_below(
     target: &Target,
     check: &CheckResult,
     round: &PrecheckRound,
-    if_empty: &dyn Fn(&str, &str) -> Option<Look>,
-) -> Result<Below, Look> {
-    let (mut below, mut newest) = (Below::default(), None);
+    if_empty: &dyn Fn(&str, &str) -> Option<Comparison>,
+) -> Result<AncestorListings, Comparison> {
+    let (mut below, mut newest) = (AncestorListings::default(), None);
     let Some(driver) = target.backup.service.as_deref().and_then(Driver::of_service) else { return Ok(below) };
     // If the check has no listing of them, there is nothing to compare with.
     for parent in target.ancestors.iter().filter(|_| check.below.is_some()) {
         if round.is_over() {
-            return Err(Look::Unseen("not all of the backups that it is based on were listed in time".to_owned()));
+            return Err(Comparison::Unknown("not all of the backups that it is based on were listed in time".to_owned()));
         }
         let Some(prefix) = prefix_of(parent) else { continue };
         let (listing, written, location) = match round.listed(&parent.id, driver, || list(access, driver, parent, prefix)) {
             Ok(listed) => listed,
-            Err(Look::Moved(what)) => return Err(Look::Moved(format!("of backup {}, which it is based on: {what}", parent.id))),
-            Err(Look::Unseen(why)) => return Err(Look::Unseen(format!("backup {}, which it is based on: {why}", parent.id))),
-            Err(Look::Same) => continue,
+            Err(Comparison::Changed(what)) => {
+                return Err(Comparison::Changed(format!("of backup {}, which it is based on: {what}", parent.id)));
+            }
+            Err(Comparison::Unknown(why)) => return Err(Comparison::Unknown(format!("backup {}, which it is based on: {why}", parent.id))),
+            Err(Comparison::Unchanged) => continue,
         };
         if listing.objects == 0
             && let Some(look) = if_empty(&format!("backup {}, which it is based on,", parent.id), &location)
@@ -139,7 +141,7 @@ fn list_below(
 
 /// Lists the objects of one backup.
 fn list(access: &dyn StorageAccess, driver: Driver, backup: &Backup, prefix: &str) -> Listed {
-    let store = access.store(driver, backup).map_err(|error| Look::Unseen(error.text))?;
+    let store = access.store(driver, backup).map_err(|error| Comparison::Unknown(error.text))?;
     let (mut listing, mut times) = (Listing::default(), Times::default());
     let listed = store.list(prefix, &mut |found| {
         if found.name.starts_with(prefix) {
@@ -151,10 +153,10 @@ fn list(access: &dyn StorageAccess, driver: Driver, backup: &Backup, prefix: &st
     });
     match listed {
         Ok(()) if listing.objects > MOST_LISTED => {
-            Err(Look::Moved(format!("the listing of {} has more than {MOST_LISTED} objects", store.location())))
+            Err(Comparison::Changed(format!("the listing of {} has more than {MOST_LISTED} objects", store.location())))
         }
         // A missing container is empty.
-        Err(error) if error.kind != StorageErrorKind::NoContainer => Err(Look::Unseen(error.text)),
+        Err(error) if error.kind != StorageErrorKind::NoContainer => Err(Comparison::Unknown(error.text)),
         _ => Ok((listing, times.known_newest(), store.location().to_owned())),
     }
 }

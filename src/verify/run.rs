@@ -13,7 +13,7 @@ use super::precheck::{PrecheckRound, precheck};
 use super::target::{StorageAccess, Subject, Target, is_same_location};
 use super::{Assessment, Capacity, Faults, Watch};
 use crate::domain::time::stamp;
-use crate::domain::{Backup, CheckResult, CheckVerdict, Checks, Driver, Level, Look, Problem, ProblemCode};
+use crate::domain::{Backup, CheckResult, CheckVerdict, Checks, Comparison, Driver, Level, Problem, ProblemCode};
 use crate::parallel;
 use crate::storage::StorageError;
 use crate::storage::gcs::SEEN_BY_CINDER;
@@ -227,7 +227,7 @@ fn is_unchanged(access: &dyn StorageAccess, target: &Target, check: &CheckResult
     let driver = driver_of(backup);
     let known = driver.and_then(|driver| Some((driver, access.location(driver, backup).ok()?))).zip(check.location.as_deref());
     known.is_some_and(|((driver, now), was)| is_same_location(driver, backup, was, &now))
-        && precheck(access, target, check, host, round) == Look::Same
+        && precheck(access, target, check, host, round) == Comparison::Unchanged
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::{Assessment, Watch};
-use crate::domain::{Backup, ColumnSet, Driver, Glance, Image, Level, Listing, Problem, ProblemCode};
+use crate::domain::{Backup, ColumnSet, Driver, Image, Level, Listing, PrecheckListing, Problem, ProblemCode};
 use crate::storage::{ObjectStore, StorageError, swift};
 
 /// A backup to be checked, with those that it is based on.
@@ -87,7 +87,7 @@ pub trait StorageAccess: Sync {
     ///
     /// # Errors
     /// What is missing in the configuration, or refused by the cluster.
-    fn precheck_ceph(&self, backup: &Backup, ancestors: &[Arc<Backup>], then: Option<Listing>) -> Result<Glance, StorageError>;
+    fn precheck_ceph(&self, backup: &Backup, ancestors: &[Arc<Backup>], then: Option<Listing>) -> Result<PrecheckListing, StorageError>;
 }
 
 /// Whether the location that a check noted for a backup is the one where it is looked for now.

@@ -11,7 +11,7 @@ use super::{Database, Observer, Result, StorageSettings, Stores, WorkEvent, acto
 use crate::apply::{Precheck, deciding_check};
 use crate::backoff::Backoff;
 use crate::domain::text::count;
-use crate::domain::{CheckResult, Driver, Look};
+use crate::domain::{CheckResult, Comparison, Driver};
 use crate::parallel;
 use crate::plan::Plan;
 use crate::storage::RetryPolicy;
@@ -37,17 +37,17 @@ struct Rechecker {
 }
 
 impl Rechecker {
-    fn look(&self, check: &CheckResult, round: &PrecheckRound) -> Look {
-        let Some(target) = self.targets.get(&check.id) else { return Look::Unseen("its row is not there any more".to_owned()) };
+    fn look(&self, check: &CheckResult, round: &PrecheckRound) -> Comparison {
+        let Some(target) = self.targets.get(&check.id) else { return Comparison::Unknown("its row is not there any more".to_owned()) };
         if let Some((_, why)) = lock(&self.slow).get(&check.driver).filter(|(failures, _)| *failures >= SLOW_FAILURES) {
-            return Look::Unseen(why.clone());
+            return Comparison::Unknown(why.clone());
         }
         let begun = Instant::now();
         let look = precheck(&self.stores, target, check, &self.host, round);
         let mut slow = lock(&self.slow);
         match &look {
-            Look::Unseen(why) if begun.elapsed() >= SLOW => slow.entry(check.driver).or_insert((0, why.clone())).0 += 1,
-            Look::Unseen(_) => {}
+            Comparison::Unknown(why) if begun.elapsed() >= SLOW => slow.entry(check.driver).or_insert((0, why.clone())).0 += 1,
+            Comparison::Unknown(_) => {}
             _ => drop(slow.remove(&check.driver)),
         }
         look
@@ -104,8 +104,8 @@ impl<'a> StorageRecheck<'a> {
 }
 
 impl Precheck for StorageRecheck<'_> {
-    fn precheck(&self, checks: &[&CheckResult]) -> Vec<Look> {
-        let Some(rechecker) = &self.rechecker else { return checks.iter().map(|_| Look::Same).collect() };
+    fn precheck(&self, checks: &[&CheckResult]) -> Vec<Comparison> {
+        let Some(rechecker) = &self.rechecker else { return checks.iter().map(|_| Comparison::Unchanged).collect() };
         let owned: Vec<CheckResult> = checks.iter().map(|check| (*check).clone()).collect();
         let (sender, receiver) = mpsc::channel();
         let round = Arc::new(PrecheckRound::default());
@@ -116,7 +116,7 @@ impl Precheck for StorageRecheck<'_> {
             // After the round nobody receives.
             parallel::for_each(AT_ONCE.min(owned.len()), checks, look, |look| drop(sender.send(look)));
         });
-        let mut looks: Vec<Option<Look>> = vec![None; checks.len()];
+        let mut looks: Vec<Option<Comparison>> = vec![None; checks.len()];
         let mut last = Instant::now();
         loop {
             match receiver.recv_timeout(GLANCE) {
@@ -140,12 +140,12 @@ impl Precheck for StorageRecheck<'_> {
         }
         // Threads that still wait for an answer are left behind, and begin nothing more.
         round.end();
-        let looks: Vec<Look> = looks
+        let looks: Vec<Comparison> = looks
             .into_iter()
-            .map(|look| look.unwrap_or_else(|| Look::Unseen(format!("no answer within {} s", self.patience.as_secs()))))
+            .map(|look| look.unwrap_or_else(|| Comparison::Unknown(format!("no answer within {} s", self.patience.as_secs()))))
             .collect();
         for look in &looks {
-            if let Look::Unseen(why) = look {
+            if let Comparison::Unknown(why) = look {
                 lock(&self.unseen).get_or_insert_with(|| (0, why.clone())).0 += 1;
             }
         }

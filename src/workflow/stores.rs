@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::config::StorageOptions;
-use crate::domain::{Backup, Driver, Glance, Listing};
+use crate::domain::{Backup, Driver, Listing, PrecheckListing};
 use crate::storage::ceph::Cluster;
 use crate::storage::{
     Health, Network, ObjectStore, RetryPolicy, RetryingStore, StorageError, StorageErrorKind, WaitLimit, gcs, posix, s3, swift,
@@ -173,7 +173,7 @@ impl StorageAccess for Stores {
         Ok((ceph::check(cluster, source.as_ref(), subject, watch), location))
     }
 
-    fn precheck_ceph(&self, backup: &Backup, ancestors: &[Arc<Backup>], then: Option<Listing>) -> Result<Glance, StorageError> {
+    fn precheck_ceph(&self, backup: &Backup, ancestors: &[Arc<Backup>], then: Option<Listing>) -> Result<PrecheckListing, StorageError> {
         ceph::precheck(self.cluster()?, backup, ancestors, then)
     }
 }

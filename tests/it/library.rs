@@ -8,7 +8,7 @@ use cinder_backup_repair::audit::{AuditError, Event};
 use cinder_backup_repair::config::{DatabaseFlags, Environment, resolve};
 use cinder_backup_repair::db::schema::probe;
 use cinder_backup_repair::db::{Session, SessionSettings, open};
-use cinder_backup_repair::domain::{CheckResult, Look};
+use cinder_backup_repair::domain::{CheckResult, Comparison};
 use cinder_backup_repair::plan::Plan;
 use cinder_backup_repair::scan::{Census, Reader};
 
@@ -38,7 +38,7 @@ impl Journal for Events {
 struct NoStorage;
 
 impl Precheck for NoStorage {
-    fn precheck(&self, checks: &[&CheckResult]) -> Vec<Look> {
+    fn precheck(&self, checks: &[&CheckResult]) -> Vec<Comparison> {
         assert!(checks.is_empty());
         Vec::new()
     }

@@ -191,8 +191,8 @@ fn same_cases(reader: &mut Reader<'_>, scan: &Scan, policy: &Policy, with_check:
         let under_lock = LockedFacts { rows: &rows, unit: &unit, census, written: &written };
         let case = backup_case(under_lock.backup().unwrap(), plan.check_of(&unit), &under_lock, policy);
         // What other backups may still use is judged once: the plan has it on record.
-        assert!(case.held.iter().all(|conflict| expected.held.contains(conflict)));
-        expected.held = decide::held_in(&unit.evidence);
+        assert!(case.conflicts.iter().all(|conflict| expected.conflicts.contains(conflict)));
+        expected.conflicts = decide::conflicts_in(&unit.evidence);
         assert_eq!(case, expected);
     }
     let mut volumes = Vec::new();

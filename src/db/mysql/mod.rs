@@ -236,7 +236,7 @@ impl Mysql {
     fn named_values(&mut self, statement: &SessionStatement) -> Result<HashMap<String, String>, DbError> {
         let rows = self.run(statement, Vec::new())?;
         let text = |cell: Option<&Value>| match cell {
-            Some(Value::Text(text) | Value::Foreign(text)) => text.clone(),
+            Some(Value::Text(text) | Value::Unsupported(text)) => text.clone(),
             Some(Value::Integer(number)) => number.to_string(),
             Some(Value::Null) | None => String::new(),
         };
@@ -478,7 +478,7 @@ impl ExpectedValue {
         let text = match found {
             Value::Null => "NULL".to_owned(),
             Value::Integer(number) => number.to_string(),
-            Value::Text(text) | Value::Foreign(text) => text.clone(),
+            Value::Text(text) | Value::Unsupported(text) => text.clone(),
         };
         let (same, expected) = match self {
             Self::Text(expected) => (text == *expected, (*expected).to_owned()),

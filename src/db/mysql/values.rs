@@ -13,7 +13,7 @@ pub(super) fn bind(params: &[Param]) -> Vec<Wire> {
         match param {
             Param::One(Value::Null) => values.push(Wire::NULL),
             Param::One(Value::Integer(number)) => values.push(Wire::Int(*number)),
-            Param::One(Value::Text(text) | Value::Foreign(text)) => values.push(Wire::Bytes(text.clone().into_bytes())),
+            Param::One(Value::Text(text) | Value::Unsupported(text)) => values.push(Wire::Bytes(text.clone().into_bytes())),
             Param::Ids(ids) => {
                 let padding = ids.last().map_or(Wire::NULL, |id| Wire::Bytes(id.clone().into_bytes()));
                 values.extend(ids.iter().map(|id| Wire::Bytes(id.clone().into_bytes())));
@@ -92,7 +92,7 @@ mod tests {
         assert_eq!(cell(Wire::Bytes(b"12".to_vec()), text), Value::from("12"));
         assert_eq!(cell(Wire::Bytes(b"12".to_vec()), ColumnType::MYSQL_TYPE_NEWDECIMAL), Value::Integer(12));
         assert_eq!(cell(Wire::Bytes(b"1.5".to_vec()), ColumnType::MYSQL_TYPE_NEWDECIMAL), Value::from("1.5"));
-        assert_eq!(cell(Wire::Bytes(vec![b'a', 0xff]), text), Value::Foreign("a\u{fffd}".to_owned()));
+        assert_eq!(cell(Wire::Bytes(vec![b'a', 0xff]), text), Value::Unsupported("a\u{fffd}".to_owned()));
         assert_eq!(cell(Wire::UInt(u64::MAX), text), Value::from("18446744073709551615"));
         assert_eq!(cell(Wire::Date(2026, 11, 2, 3, 4, 5, 0), text), Value::from("2026-11-02 03:04:05"));
         assert_eq!(cell(Wire::Date(2026, 11, 2, 3, 4, 5, 60), text), Value::from("2026-11-02 03:04:05.000060"));

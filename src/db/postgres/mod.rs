@@ -314,7 +314,7 @@ fn compare(name: &str, expected: &Value, found: &Value) -> Result<(), DbError> {
     let shown = |value: &Value| match value {
         Value::Null => "NULL".to_owned(),
         Value::Integer(number) => format!("{number} ms"),
-        Value::Text(text) | Value::Foreign(text) => format!("{text:?}"),
+        Value::Text(text) | Value::Unsupported(text) => format!("{text:?}"),
     };
     Err(DbError::new(
         DbErrorKind::SessionState,

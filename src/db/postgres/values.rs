@@ -19,7 +19,7 @@ pub(super) fn bind(params: &[Param]) -> Vec<OwnedParam> {
             match param {
                 Param::One(Value::Null) => (Box::new(None::<String>), Type::TEXT),
                 Param::One(Value::Integer(number)) => (Box::new(*number), Type::INT8),
-                Param::One(Value::Text(text) | Value::Foreign(text)) => (Box::new(text.clone()), Type::TEXT),
+                Param::One(Value::Text(text) | Value::Unsupported(text)) => (Box::new(text.clone()), Type::TEXT),
                 Param::Ids(ids) => (Box::new(ids.clone()), Type::TEXT_ARRAY),
             }
         })

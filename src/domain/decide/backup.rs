@@ -40,7 +40,7 @@ pub struct BackupCase {
     /// Other active backups.
     pub peers: Vec<Peer>,
     /// Its row conflicts: see [`super::row_conflicts`].
-    pub held: Vec<Evidence>,
+    pub conflicts: Vec<Evidence>,
     /// Its volume is named in some `temp_volume_id`.
     pub volume_is_temporary: bool,
     /// The check of its storage, if there is one.
@@ -301,7 +301,7 @@ impl Decision<'_> {
             _ => {}
         }
         if changes.iter().any(|change| change.table != Table::Backups) {
-            finding.evidence.extend(case.held.iter().filter(|evidence| evidence.code == EvidenceCode::HeldInSilence).cloned());
+            finding.evidence.extend(case.conflicts.iter().filter(|evidence| evidence.code == EvidenceCode::HeldInSilence).cloned());
         }
         if to == AVAILABLE && backup.status.as_deref() != Some(RESTORING) {
             count_in(&mut changes, case, situation);
@@ -321,11 +321,15 @@ impl Decision<'_> {
         // The order in which rows are locked: table, then id. The sort is stable, so a row's columns keep their order.
         changes.sort_by(|a, b| (a.table, &a.id).cmp(&(b.table, &b.id)));
         follow_up(finding, backup, to, needs.contains(&Need::StorageCheck));
-        let backups =
-            [Some(backup), case.parent.as_ref()].into_iter().flatten().map(|row| (Table::Backups, row.id.as_str(), row.unfit.as_deref()));
-        let volumes =
-            [&case.volume, &case.destination].into_iter().flatten().map(|row| (Table::Volumes, row.id.as_str(), row.unfit.as_deref()));
-        let snapshots = case.snapshot.iter().map(|row| (Table::Snapshots, row.id.as_str(), row.unfit.as_deref()));
+        let backups = [Some(backup), case.parent.as_ref()]
+            .into_iter()
+            .flatten()
+            .map(|row| (Table::Backups, row.id.as_str(), row.unchangeable.as_deref()));
+        let volumes = [&case.volume, &case.destination]
+            .into_iter()
+            .flatten()
+            .map(|row| (Table::Volumes, row.id.as_str(), row.unchangeable.as_deref()));
+        let snapshots = case.snapshot.iter().map(|row| (Table::Snapshots, row.id.as_str(), row.unchangeable.as_deref()));
         propose_or_refuse(finding, Proposal { status: Some(to.to_owned()), needs, changes }, backups.chain(volumes).chain(snapshots));
     }
 }
@@ -351,7 +355,7 @@ fn fail_reason(backup: &Backup, check: Option<&CheckResult>, cause: &str) -> Str
 
 /// Whether a row stays as it is because of a row conflict. Adds the evidence.
 fn stays(finding: &mut Finding, case: &BackupCase, code: EvidenceCode) -> bool {
-    let suspected = case.held.iter().find(|evidence| evidence.code == code);
+    let suspected = case.conflicts.iter().find(|evidence| evidence.code == code);
     finding.evidence.extend(suspected.cloned());
     suspected.is_some()
 }

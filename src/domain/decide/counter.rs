@@ -73,9 +73,9 @@ pub fn counter(case: &CounterCase, situation: &Situation, policy: &Policy) -> Op
     } else if policy.fix_counters {
         let mut changes = Vec::new();
         change(&mut changes, &case.backup.image(situation.columns), "num_dependent_backups", right);
-        let (id, unfit) = (case.backup.id.as_str(), case.backup.unfit.as_deref());
+        let (id, unchangeable) = (case.backup.id.as_str(), case.backup.unchangeable.as_deref());
         let proposal = Proposal { status: case.backup.status.clone(), needs: Vec::new(), changes };
-        propose_or_refuse(&mut finding, proposal, [(Table::Backups, id, unfit)]);
+        propose_or_refuse(&mut finding, proposal, [(Table::Backups, id, unchangeable)]);
     } else {
         finding.follow_up.push(command("cinder-backup-repair repair --fix-counters", &case.backup.id));
     }

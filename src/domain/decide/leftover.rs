@@ -114,7 +114,7 @@ pub fn volume(case: &VolumeCase, situation: &Situation, policy: &Policy) -> Opti
     change(&mut changes, &volume.image(situation.columns), "status", to);
     finding.evidence.extend(silence);
     let proposal = Proposal { status: Some(to.to_owned()), needs: Vec::new(), changes };
-    propose_or_refuse(&mut finding, proposal, [(Table::Volumes, volume.id.as_str(), volume.unfit.as_deref())]);
+    propose_or_refuse(&mut finding, proposal, [(Table::Volumes, volume.id.as_str(), volume.unchangeable.as_deref())]);
     Some(finding)
 }
 
@@ -185,7 +185,7 @@ pub fn snapshot(case: &SnapshotCase, situation: &Situation, policy: &Policy) -> 
     let mut changes = Vec::new();
     change(&mut changes, &snapshot.image(), "status", AVAILABLE);
     let proposal = Proposal { status: Some(AVAILABLE.to_owned()), needs: Vec::new(), changes };
-    propose_or_refuse(&mut finding, proposal, [(Table::Snapshots, snapshot.id.as_str(), snapshot.unfit.as_deref())]);
+    propose_or_refuse(&mut finding, proposal, [(Table::Snapshots, snapshot.id.as_str(), snapshot.unchangeable.as_deref())]);
     Some(finding)
 }
 

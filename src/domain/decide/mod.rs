@@ -13,7 +13,7 @@ mod volume;
 pub use backup::{BackupCase, backup};
 pub use counter::{Children, CounterCase, broken_chain, counter};
 pub use leftover::{SnapshotCase, VolumeCase, attachment, snapshot, temporaries, volume as left_volume};
-pub use row_conflicts::{Others, frees_in_silence, held, held_in, was_taken_since};
+pub use row_conflicts::{OtherBackups, conflicts_in, frees_row_of_silent_host, may_be_marked_for_another, row_conflicts};
 pub use verdict::{Judgement, judge_backup};
 
 use super::text::shell_word;
@@ -101,12 +101,12 @@ fn change(changes: &mut Vec<Change>, image: &Image, column: &str, to: impl Into<
     }
 }
 
-/// Proposes changes, or refuses them if one of their rows cannot be changed: see [`super::Backup::unfit`].
+/// Proposes changes, or refuses them if one of their rows cannot be changed: see [`super::Backup::unchangeable`].
 fn propose_or_refuse<'a>(finding: &mut Finding, proposal: Proposal, rows: impl IntoIterator<Item = (Table, &'a str, Option<&'a str>)>) {
     let changed = |table, id| proposal.changes.iter().any(|change| change.table == table && change.id == id);
-    let unfit = rows.into_iter().find_map(|(table, id, unfit)| unfit.filter(|_| changed(table, id)));
-    finding.refusal = unfit.map(str::to_owned);
-    if unfit.is_some() {
+    let unchangeable = rows.into_iter().find_map(|(table, id, unchangeable)| unchangeable.filter(|_| changed(table, id)));
+    finding.refusal = unchangeable.map(str::to_owned);
+    if unchangeable.is_some() {
         finding.follow_up.clear();
     } else {
         finding.proposal = Some(proposal);

@@ -12,7 +12,7 @@ use super::verdict::{Marked, Suspicion, marked_after, suspicion};
 
 /// Live backups of any status that share rows with a stuck backup.
 #[derive(Debug, Clone, Default)]
-pub struct Others {
+pub struct OtherBackups {
     /// Backups of its volume.
     pub of_volume: Vec<Backup>,
     /// Backups that were last restored to the volume that it is restored to.
@@ -25,7 +25,7 @@ pub struct Others {
 ///
 /// The backup of a snapshot may not use its volume at all, so the volume may have been marked before. And once an increment was counted in a
 /// backup, the time at which its restore was requested is not known any more.
-pub fn was_taken_since(backup: &Backup, marked_at: Option<&str>) -> bool {
+pub fn may_be_marked_for_another(backup: &Backup, marked_at: Option<&str>) -> bool {
     let may_be_before = backup.snapshot_id.is_some() || backup.status.as_deref() == Some(RESTORING);
     marked_after(taken_at(backup), marked_at).is_none_or(|span| span > 0 || (span < 0 && may_be_before))
 }
@@ -37,15 +37,15 @@ fn taken_at(backup: &Backup) -> Option<&str> {
 }
 
 /// The row conflicts of `backup`, as evidence.
-pub fn held(
+pub fn row_conflicts(
     backup: &Backup,
     (volume, destination, snapshot): (Option<&Volume>, Option<&Volume>, Option<&Snapshot>),
-    others: &Others,
+    others: &OtherBackups,
     situation: &Situation,
     policy: &Policy,
 ) -> Vec<Evidence> {
     let judge = |code: EvidenceCode, what: String, list: &[Backup], status: Option<&str>, marked_at: Option<&str>, any_age: bool| {
-        if list.is_empty() || !was_taken_since(backup, marked_at) {
+        if list.is_empty() || !may_be_marked_for_another(backup, marked_at) {
             return None;
         }
         let taken = taken_at(backup).and_then(parse);
@@ -86,14 +86,14 @@ pub fn held(
 }
 
 /// The row conflicts in the evidence of a plan.
-pub fn held_in(evidence: &[Evidence]) -> Vec<Evidence> {
+pub fn conflicts_in(evidence: &[Evidence]) -> Vec<Evidence> {
     use EvidenceCode::{DestinationSuspected, HeldInSilence, SnapshotSuspected, VolumeSuspected};
     let is_kept = |code| matches!(code, Some(VolumeSuspected | DestinationSuspected | SnapshotSuspected | HeldInSilence));
     evidence.iter().filter(|evidence| is_kept(evidence.code.known())).cloned().collect()
 }
 
 /// Whether a plan sets a row free only because the host of another backup is silent.
-pub fn frees_in_silence(evidence: &[Evidence]) -> bool {
+pub fn frees_row_of_silent_host(evidence: &[Evidence]) -> bool {
     evidence.iter().any(|evidence| evidence.code == EvidenceCode::HeldInSilence)
 }
 

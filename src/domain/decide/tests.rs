@@ -123,7 +123,7 @@ fn a_case(backup: Backup) -> BackupCase {
         ancestors: Vec::new(),
         siblings: Children::default(),
         attachments: Vec::new(),
-        held: Vec::new(),
+        conflicts: Vec::new(),
         peers: Vec::new(),
         volume_is_temporary: false,
         check: None,

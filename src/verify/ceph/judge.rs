@@ -14,7 +14,7 @@ use super::names::{self, BackupNames, Shape};
 use super::observe::{MetadataContent, Observation, ObservedImage};
 use crate::domain::id::same;
 use crate::domain::time::stamp;
-use crate::domain::{Amount, Backup, CheckVerdict, Glance, Level, Listing, Problem, ProblemCode, time};
+use crate::domain::{Amount, Backup, CheckVerdict, Level, Listing, PrecheckListing, Problem, ProblemCode, time};
 use crate::storage::ceph::{ImageInfo, SnapshotInfo};
 use crate::verify::{Assessment, Severity, Subject};
 
@@ -97,13 +97,19 @@ pub(super) fn judge(subject: &Subject<'_>, names: &BackupNames, observed: &Obser
 }
 
 /// The parts of a backup and the signs of work, to be compared with what a check saw.
-pub(super) fn precheck(backup: &Backup, names: &BackupNames, observed: &Observation, objects: u64, bytes: Result<u64, String>) -> Glance {
+pub(super) fn precheck(
+    backup: &Backup,
+    names: &BackupNames,
+    observed: &Observation,
+    objects: u64,
+    bytes: Result<u64, String>,
+) -> PrecheckListing {
     let newest = newest(observed, backup, is_begun(backup, names, observed)).filter(|_| has_times(observed));
     let is_open = observed.image.as_ref().is_some_and(|image| {
         let is_complete = observed.meta.is_some() && image.snapshots_of(&backup.id).next().is_some();
         !image.watchers.is_empty() && !is_complete
     });
-    Glance { objects, bytes, newest_object_at: newest.map(stamp), watched: is_open }
+    PrecheckListing { objects, bytes, newest_object_at: newest.map(stamp), watched: is_open }
 }
 
 /// How many parts of this backup exist: its image, its snapshots, and its metadata object. Only the last can outlive a deletion of the

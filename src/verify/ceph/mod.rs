@@ -20,7 +20,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use crate::domain::{Backup, CheckVerdict, Glance, Level, Listing, Problem, ProblemCode};
+use crate::domain::{Backup, CheckVerdict, Level, Listing, PrecheckListing, Problem, ProblemCode};
 use crate::storage::ceph::{Cluster, Pool};
 use crate::storage::{StorageError, StorageErrorKind};
 
@@ -76,7 +76,12 @@ fn without_backups(cluster: &Cluster, pool: &Pool<'_>) -> Option<Problem> {
 ///
 /// # Errors
 /// The first request that the cluster did not answer, except the one for the extents.
-pub fn precheck(cluster: &Cluster, backup: &Backup, ancestors: &[Arc<Backup>], then: Option<Listing>) -> Result<Glance, StorageError> {
+pub fn precheck(
+    cluster: &Cluster,
+    backup: &Backup,
+    ancestors: &[Arc<Backup>],
+    then: Option<Listing>,
+) -> Result<PrecheckListing, StorageError> {
     let names = names::of(backup, ancestors).map_err(|problem| StorageError::new(StorageErrorKind::Protocol, problem.text))?;
     let pool = pool_of(cluster, backup);
     let observed = observe::observe_parts(&pool, cluster.default_pool(), &names, &backup.id)?;

@@ -13,7 +13,7 @@ use super::planner::Member;
 use super::reader::Pass;
 use crate::domain::status::DELETING;
 use crate::domain::time::stamp;
-use crate::domain::{Backup, Below, CheckVerdict, Level, Listing, Problem, ProblemCode};
+use crate::domain::{AncestorListings, Backup, CheckVerdict, Level, Listing, Problem, ProblemCode};
 use crate::verify::fault::Severity;
 use crate::verify::{Assessment, Subject};
 
@@ -130,7 +130,7 @@ impl DamagedParents {
 }
 
 /// What the listings of the parents showed, if all of them could be listed.
-fn below(parents: &[StoredBackup<'_>], members: &[Inspection]) -> Option<Below> {
+fn below(parents: &[StoredBackup<'_>], members: &[Inspection]) -> Option<AncestorListings> {
     let (mut listing, mut newest) = (Listing::default(), None::<Timestamp>);
     for (_, member) in parents.iter().zip(members).filter(|(parent, _)| prefix_of(parent.backup).is_some()) {
         let listed = member.listing?;
@@ -138,7 +138,7 @@ fn below(parents: &[StoredBackup<'_>], members: &[Inspection]) -> Option<Below> 
         listing.bytes = listing.bytes.saturating_add(listed.bytes);
         newest = newest.max(member.times.known_newest());
     }
-    (!parents.is_empty()).then(|| Below { listing, newest_object_at: newest.map(stamp) })
+    (!parents.is_empty()).then(|| AncestorListings { listing, newest_object_at: newest.map(stamp) })
 }
 
 /// Checks that the chain ends in a full backup, and that none of it is being deleted.

@@ -14,7 +14,7 @@ use super::planner::{LISTED_OBJECT, Member};
 use super::reader::{Pass, ReadReport};
 use super::survey::Survey;
 use super::transfer::{WRONG_SHA256FILE, transfer_damage};
-use crate::domain::{Amount, Below, CheckVerdict, Level, Listing, Problem, ProblemCode};
+use crate::domain::{Amount, AncestorListings, CheckVerdict, Level, Listing, Problem, ProblemCode};
 use crate::format::names;
 use crate::verify::fault::{Faults, Severity};
 use crate::verify::{Assessment, Subject};
@@ -34,7 +34,7 @@ pub struct Inspection {
     pub(super) absent: bool,
     pub(super) times: Times,
     pub(super) listing: Option<Listing>,
-    pub(super) below: Option<Below>,
+    pub(super) below: Option<AncestorListings>,
     /// The digests in its sha256file, if that fits the backup alone.
     digests: Option<Digests>,
     /// As [`Inventory::volume_bytes`].

@@ -4,7 +4,7 @@ use std::ops::{ControlFlow, Range};
 use std::time::Instant;
 
 use super::*;
-use crate::domain::{ColumnSet, Glance, Listing};
+use crate::domain::{ColumnSet, Listing, PrecheckListing};
 use crate::format::generate::{BackupSpec, write_from};
 use crate::format::metadata::Compression;
 use crate::storage::{MemoryStore, ObjectInfo, ObjectStore, StorageErrorKind};
@@ -110,7 +110,7 @@ impl StorageAccess for Everywhere {
         Err(StorageError::new(StorageErrorKind::Configuration, "there is none"))
     }
 
-    fn precheck_ceph(&self, _: &Backup, _: &[Arc<Backup>], _: Option<Listing>) -> Result<Glance, StorageError> {
+    fn precheck_ceph(&self, _: &Backup, _: &[Arc<Backup>], _: Option<Listing>) -> Result<PrecheckListing, StorageError> {
         Err(StorageError::new(StorageErrorKind::Configuration, "there is none"))
     }
 }
@@ -178,9 +178,9 @@ fn objects_without_times_have_not_moved() {
     let mut check = lock(&found).take().unwrap();
     check.rows = std::iter::once(&target.backup).chain(target.ancestors.iter().map(AsRef::as_ref)).map(|row| row.image(columns)).collect();
     assert_eq!(check.newest_object_at, None);
-    assert_eq!(look(&store, &check), Look::Same);
+    assert_eq!(look(&store, &check), Comparison::Unchanged);
     store.put("prefix_parent-00003", *b"x", None);
-    assert!(matches!(look(&store, &check), Look::Moved(_)));
+    assert!(matches!(look(&store, &check), Comparison::Changed(_)));
 }
 
 /// Questions on their way.

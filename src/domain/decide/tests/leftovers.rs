@@ -172,9 +172,9 @@ fn a_destination_may_be_anothers_also_where_the_backup_was_written_last() {
         (OLD - 600, OLD + 10, false),
         (2 * OLD, 3 * OLD, false),
     ] {
-        let others = Others { restored_there: vec![restored("a", AVAILABLE, "up", other)], ..Others::default() };
+        let others = OtherBackups { restored_there: vec![restored("a", AVAILABLE, "up", other)], ..OtherBackups::default() };
         let rows = (None, Some(&destination), None);
-        let found = held(&restored("b", RESTORING, "down", stuck), rows, &others, &situation(), &Policy::default());
+        let found = row_conflicts(&restored("b", RESTORING, "down", stuck), rows, &others, &situation(), &Policy::default());
         assert_eq!(found.first().map(|evidence| evidence.code.as_str()), suspected.then_some("destination-suspected"), "{stuck} {other}");
     }
 }

@@ -186,7 +186,7 @@ prop_compose! {
             }),
             siblings: Children { certain, possible },
             attachments,
-            held: Vec::new(),
+            conflicts: Vec::new(),
             peers,
             volume_is_temporary,
             check: None,

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::domain::{Amount, Below, CheckResult, CheckVerdict, Driver, Glance, Level, Listing, Look, Problem, ProblemCode};
+use crate::domain::{
+    Amount, AncestorListings, CheckResult, CheckVerdict, Comparison, Driver, Level, Listing, PrecheckListing, Problem, ProblemCode,
+};
 
 const VERDICTS: [CheckVerdict; 5] =
     [CheckVerdict::Intact, CheckVerdict::Incomplete, CheckVerdict::Corrupt, CheckVerdict::Missing, CheckVerdict::Unverifiable];
@@ -364,19 +366,20 @@ fn a_check_that_asked_for_less_quiet_is_held_to_more() {
 fn whatever_moves_on_the_storage_after_a_check_is_told() {
     let mut check = a_check(&a_backup(Some(CREATING)), CheckVerdict::Intact);
     check.listing = Some(Listing { objects: 3, bytes: 100 });
-    let at = |time: &str, objects, bytes| Glance { objects, bytes: Ok(bytes), newest_object_at: Some(time.into()), watched: false };
+    let at =
+        |time: &str, objects, bytes| PrecheckListing { objects, bytes: Ok(bytes), newest_object_at: Some(time.into()), watched: false };
     let as_it_was = at("2026-11-22T09:00:00.000Z", 3, 100);
-    assert_eq!(check.compared_with(&as_it_was), Look::Same);
-    let moved = |check: &CheckResult, now: &Glance, part: &str| {
+    assert_eq!(check.compared_with(&as_it_was), Comparison::Unchanged);
+    let moved = |check: &CheckResult, now: &PrecheckListing, part: &str| {
         let look = check.compared_with(now);
-        assert!(matches!(&look, Look::Moved(what) if what.contains(part)), "{part}: {look:?}");
+        assert!(matches!(&look, Comparison::Changed(what) if what.contains(part)), "{part}: {look:?}");
     };
     for (now, part) in [
         (at("2026-11-22T09:00:01Z", 3, 100), "an object was written at 2026-11-22T09:00:01Z"),
         (at("2026-11-22T09:00:00Z", 4, 100), "3 objects of 100 bytes then, 4 of 100 now"),
         (at("2026-11-22T09:00:00Z", 3, 99), "3 objects of 100 bytes then, 3 of 99 now"),
         (at("2026-11-22T08:00:00Z", 3, 100), "its newest object does not exist any more"),
-        (Glance { watched: true, ..as_it_was.clone() }, "somebody has its image open"),
+        (PrecheckListing { watched: true, ..as_it_was.clone() }, "somebody has its image open"),
     ] {
         moved(&check, &now, part);
     }
@@ -384,13 +387,13 @@ fn whatever_moves_on_the_storage_after_a_check_is_told() {
     let in_ceph = CheckResult { driver: Some(Driver::Ceph), ..check.clone() };
     moved(&in_ceph, &at("2026-11-22T09:00:00Z", 1, 0), "3 parts (image, snapshots, metadata object) of 100 bytes then, 1 of 0 now");
     moved(&in_ceph, &at("2026-11-22T09:00:00Z", 3, 99), "of 100 bytes then, 3 of 99 now");
-    let blind = |objects| Glance { objects, bytes: Err("no answer".into()), ..as_it_was.clone() };
+    let blind = |objects| PrecheckListing { objects, bytes: Err("no answer".into()), ..as_it_was.clone() };
     moved(&in_ceph, &blind(2), "of 100 bytes then, 2 now");
-    assert_eq!(in_ceph.compared_with(&blind(3)), Look::Unseen("no answer".into()));
+    assert_eq!(in_ceph.compared_with(&blind(3)), Comparison::Unknown("no answer".into()));
     // A document without a listing has the newest object only; nothing may have become something.
     check.listing = None;
     let look = check.compared_with(&as_it_was);
-    assert!(matches!(&look, Look::Unseen(why) if why.contains("has no listing to compare with")), "{look:?}");
+    assert!(matches!(&look, Comparison::Unknown(why) if why.contains("has no listing to compare with")), "{look:?}");
     moved(&check, &at("2026-11-22T08:00:00Z", 3, 100), "its newest object does not exist any more");
     check.newest_object_at = None;
     moved(&check, &as_it_was, "there was none before");
@@ -399,19 +402,19 @@ fn whatever_moves_on_the_storage_after_a_check_is_told() {
 #[test]
 fn whatever_moves_below_a_backup_after_a_check_is_told() {
     let mut check = a_check(&a_backup(Some(CREATING)), CheckVerdict::Intact);
-    let below = |time: &str, objects| Below { listing: Listing { objects, bytes: 100 }, newest_object_at: Some(time.into()) };
+    let below = |time: &str, objects| AncestorListings { listing: Listing { objects, bytes: 100 }, newest_object_at: Some(time.into()) };
     let then = below("2026-11-22T09:00:00Z", 9);
     check.below = Some(then.clone());
-    assert_eq!(check.compared_below(&then), Look::Same);
+    assert_eq!(check.compared_with_ancestors(&then), Comparison::Unchanged);
     for (now, part) in [
         (below("2026-11-22T09:00:01Z", 9), "of the backups that it is based on: an object was written at 2026-11-22T09:00:01Z"),
         (below("2026-11-22T09:00:00Z", 8), "of the backups that it is based on: 9 objects of 100 bytes then, 8 of 100 now"),
-        (Below::default(), "9 objects of 100 bytes then, 0 of 0 now"),
+        (AncestorListings::default(), "9 objects of 100 bytes then, 0 of 0 now"),
     ] {
-        let look = check.compared_below(&now);
-        assert!(matches!(&look, Look::Moved(what) if what.contains(part)), "{part}: {look:?}");
+        let look = check.compared_with_ancestors(&now);
+        assert!(matches!(&look, Comparison::Changed(what) if what.contains(part)), "{part}: {look:?}");
     }
     // A document of a version that did not list them proves nothing of them.
     check.below = None;
-    assert!(matches!(check.compared_below(&then), Look::Unseen(_)));
+    assert!(matches!(check.compared_with_ancestors(&then), Comparison::Unknown(_)));
 }
