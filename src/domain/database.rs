@@ -1,10 +1,10 @@
-//! Which database a document is about.
+//! The database that a document is about.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// The database, as every document names it.
+/// The database, as documents name it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DatabaseInfo {
@@ -14,14 +14,14 @@ pub struct DatabaseInfo {
     pub version: String,
     /// The range of Cinder releases that its columns fit.
     pub release: String,
-    /// Which database it is.
+    /// The identity of the database, which a document is compared by.
     pub identity: String,
-    /// Where it was reached, as a URL without a password; documents of earlier versions do not say it.
+    /// Its address as a URL without a password; `None` in documents of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub location: Option<String>,
 }
 
-/// For people, to whom an identity alone means nothing.
+/// For people: an identity alone means nothing to them.
 impl fmt::Display for DatabaseInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.location {

@@ -1,4 +1,4 @@
-//! SHA-256 over what a document says.
+//! SHA-256 over a document.
 
 use std::io;
 
@@ -7,13 +7,13 @@ use sha2::{Digest, Sha256};
 
 use super::hex;
 
-/// In hex, over the document's compact JSON, which is never in memory as a whole: a plan or a survey can be some hundred MiB.
+/// SHA-256, in hex, over the compact JSON of a document. The JSON is never in memory as a whole, as a document can have some hundred MiB.
 ///
-/// What has no form in JSON (a map with keys that are no strings) has the digest of what stands before it; there is none here.
+/// If a value cannot be written as JSON (a map with keys that are not strings), the digest covers what is before it. No document has one.
 pub fn of_json(document: &impl Serialize) -> String {
     let mut hasher = Hasher(Sha256::new());
     let mut gathered = io::BufWriter::with_capacity(64 * 1024, &mut hasher);
-    // The hasher takes everything, so nothing is lost where the buffer is given up.
+    // The hasher accepts everything, so dropping the buffer loses nothing.
     let _ = serde_json::to_writer(&mut gathered, document).map_err(io::Error::from).and_then(|()| io::Write::flush(&mut gathered));
     drop(gathered);
     hex::encode(&hasher.0.finalize())

@@ -1,8 +1,8 @@
-//! Cinder's backup drivers, by what `backups.service` says.
+//! Cinder's backup drivers, as `backups.service` names them.
 
 use serde::{Deserialize, Serialize};
 
-/// A backup driver of Cinder's whose backups this program knows how to read.
+/// A backup driver of Cinder whose backups this program can read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Driver {
@@ -23,8 +23,8 @@ pub enum Driver {
 }
 
 impl Driver {
-    /// The driver that a value of `backups.service` means: today's class path, the module path that rows older than
-    /// 2018 carry, and Juno's `cinder.backup.services.*`. `None` for any other, a vendor's own class for one.
+    /// The driver that `backups.service` names: by today's class path, by the module path of rows older than 2018, or by Juno's
+    /// `cinder.backup.services.*`. `None` for all others, such as a vendor's class.
     ///
     /// Source: `cinder/backup/manager.py` (`mapper`, `setup_backup_backend`) and the drivers' history up to 29.0.0.
     pub fn of_service(service: &str) -> Option<Self> {

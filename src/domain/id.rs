@@ -1,17 +1,17 @@
 //! How ids are compared.
 //!
-//! Cinder makes ids in lower case, but its API takes the id of a volume or a snapshot as somebody typed it and keeps it so
-//! in the backup's row; MySQL and MariaDB, which compare without regard to case, find the volume all the same. Two spellings
-//! are one row: to take them for two would set a volume free that a backup is being made of.
+//! Cinder makes ids in lower case, but its API stores the id of a volume or snapshot in the backup's row as a client sent it. MySQL and
+//! MariaDB ignore case and find the volume. Two spellings are one row: otherwise a volume would be set free while a backup is being made
+//! of it.
 
 use std::borrow::Cow;
 
-/// What an id is looked up by.
+/// The key for a look-up by id.
 pub fn key(id: &str) -> Cow<'_, str> {
     if id.bytes().any(|byte| byte.is_ascii_uppercase()) { Cow::Owned(id.to_ascii_lowercase()) } else { Cow::Borrowed(id) }
 }
 
-/// Whether two ids are those of one row.
+/// Whether two ids name the same row.
 pub fn same(one: &str, other: &str) -> bool {
     one.eq_ignore_ascii_case(other)
 }

@@ -1,4 +1,4 @@
-//! The rows of Cinder's tables, as far as a decision rests on them.
+//! The rows of Cinder's tables, with the columns that a decision depends on.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Value;
 
-/// Which columns a database has: they came in three steps, and nothing that this program needs came after Mitaka.
+/// The columns that a database has. Those that this program needs were added in three steps, the last one in Mitaka.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ColumnSet {
@@ -15,7 +15,7 @@ pub enum ColumnSet {
     Juno,
     /// Liberty: `parent_id`, `temp_volume_id`, `temp_snapshot_id`, `num_dependent_backups`, `volumes.previous_status`.
     Liberty,
-    /// Mitaka and all later ones: `snapshot_id`, `restore_volume_id`.
+    /// Mitaka and later: `snapshot_id`, `restore_volume_id`.
     Mitaka,
 }
 
@@ -48,7 +48,7 @@ impl fmt::Display for Table {
     }
 }
 
-/// One row as it was seen: what a guard compares, a plan carries and an audit record keeps.
+/// The image of a row: what a guard compares, a plan carries and an audit record keeps.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Image {
@@ -66,12 +66,12 @@ impl Image {
         Self { table, id: id.to_owned(), columns }
     }
 
-    /// A column's value; NULL where the image has no such column.
+    /// A column's value; NULL if the image has no such column.
     pub fn value(&self, column: &str) -> &Value {
         self.columns.get(column).unwrap_or(&Value::Null)
     }
 
-    /// The columns in which `now` differs from this image, as `status creating -> available` fragments.
+    /// The columns in which `now` differs from this image.
     pub fn moved(&self, now: &Self) -> Vec<Moved> {
         self.columns
             .iter()
@@ -87,18 +87,18 @@ impl Image {
     }
 }
 
-/// A column that is not what a plan saw.
+/// A column that has changed since the plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Moved {
     /// The table.
     pub table: Table,
     /// The primary key.
     pub id: String,
-    /// The column; `id` when the whole row is gone.
+    /// The column; `id` if the row does not exist any more.
     pub column: String,
-    /// What the plan saw.
+    /// The value in the plan.
     pub planned: Value,
-    /// What is there now.
+    /// The value now.
     pub found: Value,
 }
 
@@ -111,9 +111,9 @@ pub struct Backup {
     pub status: Option<String>,
     /// The host of the cinder-backup that works on it; NULL until the scheduler chose one.
     pub host: Option<String>,
-    /// Class (or, in old rows, module) of the driver; NULL until a driver took it up.
+    /// Class (or, in old rows, module) of the driver; NULL until a driver starts.
     pub service: Option<String>,
-    /// The volume that it is a backup of.
+    /// The volume that was backed up.
     pub volume_id: Option<String>,
     /// The user's name for it; hostile text.
     pub display_name: Option<String>,
@@ -121,11 +121,11 @@ pub struct Backup {
     pub project_id: Option<String>,
     /// GiB; NULL in an unfinished import.
     pub size: Option<i64>,
-    /// The directory, container, bucket or pool that its data is in; the driver writes it before any data.
+    /// The directory, container, bucket or pool of its data; the driver sets it before it writes any data.
     pub container: Option<String>,
-    /// Objects on the storage; chunked drivers write it last.
+    /// The number of objects on the storage; chunked drivers set it last.
     pub object_count: Option<i64>,
-    /// The driver's own notes: a prefix, or JSON for Ceph.
+    /// The driver's own data: a prefix, or JSON for Ceph.
     pub service_metadata: Option<String>,
     /// Why it is in error; at most 255 characters.
     pub fail_reason: Option<String>,
@@ -139,25 +139,25 @@ pub struct Backup {
     pub temp_volume_id: Option<String>,
     /// A snapshot made for this backup alone (Liberty).
     pub temp_snapshot_id: Option<String>,
-    /// How many increments rest on it; NULL counts as 0 (Liberty).
+    /// The counter: how many increments are based on it; NULL counts as 0 (Liberty).
     pub num_dependent_backups: Option<i64>,
-    /// The snapshot that it is a backup of, if not of the volume (Mitaka).
+    /// The snapshot that was backed up, if any (Mitaka).
     pub snapshot_id: Option<String>,
-    /// Where it is, or was last, restored to (Mitaka).
+    /// The volume that it is, or was last, restored to (Mitaka).
     pub restore_volume_id: Option<String>,
-    /// Why the row cannot be changed: a guarded column holds a value that a guard cannot compare or an undo cannot put back.
+    /// Why the row cannot be changed: a guarded column has a value that a guard cannot compare or an undo cannot restore.
     pub unchangeable: Option<String>,
 }
 
 impl Backup {
-    /// Bytes of the volume when it was made, by `size`, which is in GiB; `None` where that is NULL or no size of a volume. To
-    /// take 0 at its word would be to call a backup whole that holds nothing.
+    /// The bytes of the volume when the backup was made, from `size` in GiB; `None` if that is NULL or not the size of a volume. With a
+    /// size of 0, a backup without data would be intact.
     pub fn volume_bytes(&self) -> Option<u64> {
         let size = self.size.and_then(|size| u64::try_from(size).ok()).filter(|size| *size > 0)?;
         size.checked_mul(1 << 30)
     }
 
-    /// The guarded columns, as far as the database has them.
+    /// The guarded columns that the database has.
     pub fn image(&self, columns: ColumnSet) -> Image {
         let mut image = Image::new(
             Table::Backups,
@@ -198,9 +198,9 @@ pub struct Volume {
     pub id: String,
     /// The status.
     pub status: Option<String>,
-    /// What the API found before it set `backing-up` (Liberty).
+    /// The status before the API set `backing-up` (Liberty).
     pub previous_status: Option<String>,
-    /// `attached`, `detached`, … over all its attachments.
+    /// `attached`, `detached`, … as the sum of its attachments.
     pub attach_status: Option<String>,
     /// GiB.
     pub size: Option<i64>,
@@ -212,12 +212,12 @@ pub struct Volume {
     pub created_at: Option<String>,
     /// Naive UTC.
     pub updated_at: Option<String>,
-    /// Why the row cannot be changed: a guarded column holds a value that a guard cannot compare or an undo cannot put back.
+    /// Why the row cannot be changed: a guarded column has a value that a guard cannot compare or an undo cannot restore.
     pub unchangeable: Option<String>,
 }
 
 impl Volume {
-    /// The guarded columns, as far as the database has them.
+    /// The guarded columns that the database has.
     pub fn image(&self, columns: ColumnSet) -> Image {
         let mut image = Image::new(
             Table::Volumes,
@@ -253,7 +253,7 @@ pub struct Snapshot {
     pub created_at: Option<String>,
     /// Naive UTC.
     pub updated_at: Option<String>,
-    /// Why the row cannot be changed: a guarded column holds a value that a guard cannot compare or an undo cannot put back.
+    /// Why the row cannot be changed: a guarded column has a value that a guard cannot compare or an undo cannot restore.
     pub unchangeable: Option<String>,
 }
 
@@ -273,14 +273,14 @@ impl Snapshot {
     }
 }
 
-/// A row of `volume_attachment` that is not deleted (the table came with Kilo).
+/// A row of `volume_attachment` that is not deleted. The table was added in Kilo.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Attachment {
     /// Primary key.
     pub id: String,
     /// The volume.
     pub volume_id: String,
-    /// The server that uses it; NULL when a host does so for itself.
+    /// The server that uses it; NULL if a host uses it for itself.
     pub instance_uuid: Option<String>,
     /// The host that it is attached to.
     pub attached_host: Option<String>,
@@ -294,13 +294,12 @@ impl Attachment {
         self.instance_uuid.is_none() && host.is_some() && self.attached_host.as_deref() == host
     }
 
-    /// Whether it holds the volume in any way: Cinder itself counts every row that is not `detached`, one that is still
-    /// being made or taken apart among them.
+    /// Whether it counts: Cinder itself counts every row that is not `detached`, including those that are being attached or detached.
     pub fn is_live(&self) -> bool {
         self.attach_status.as_deref() != Some("detached")
     }
 
-    /// Whether a server has the volume now.
+    /// Whether the volume is attached now.
     pub fn is_attached(&self) -> bool {
         self.attach_status.as_deref() == Some("attached")
     }

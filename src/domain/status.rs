@@ -1,4 +1,4 @@
-//! Cinder's own words for states, as its `cinder/objects/fields.py` spells them.
+//! Cinder's statuses, as its `cinder/objects/fields.py` spells them.
 
 /// A backup that is being written.
 pub const CREATING: &str = "creating";
@@ -8,7 +8,7 @@ pub const AVAILABLE: &str = "available";
 pub const DELETING: &str = "deleting";
 /// A backup that is being restored.
 pub const RESTORING: &str = "restoring";
-/// A backup, or a volume, that is of no use as it is.
+/// A backup or volume that cannot be used.
 pub const ERROR: &str = "error";
 /// A backup whose deletion failed.
 pub const ERROR_DELETING: &str = "error_deleting";
@@ -16,14 +16,14 @@ pub const ERROR_DELETING: &str = "error_deleting";
 pub const BACKING_UP: &str = "backing-up";
 /// A volume that a backup is being restored into.
 pub const RESTORING_BACKUP: &str = "restoring-backup";
-/// A volume whose restore was broken off: its content is neither the old nor the new one.
+/// A volume whose restore was cut off: it holds neither the old nor the new content.
 pub const ERROR_RESTORING: &str = "error_restoring";
 /// A volume that a server uses.
 pub const IN_USE: &str = "in-use";
 /// The volume id that an import carries until it is finished.
 pub const NO_VOLUME: &str = "00000000-0000-0000-0000-000000000000";
 
-/// Whether some process is, or was, at work on a backup of this status. Of a status of NULL nobody can say what it was.
+/// Whether the status says that an operation is running. A status of NULL counts, as the last operation is not known.
 pub fn is_active(status: Option<&str>) -> bool {
     matches!(status, Some(CREATING | RESTORING | DELETING) | None)
 }

@@ -1,8 +1,8 @@
-//! Text that came out of a database or a storage, which is hostile.
+//! Text from a database or a storage, which is hostile.
 
 use std::fmt::Display;
 
-/// Whether a character is shown as nothing, as something else, or acts on its surroundings instead of being text.
+/// Whether a character is invisible, looks like another one, or changes the text around it.
 ///
 /// These are the control characters (C0, DEL, C1) and what Unicode calls default-ignorable: joiners and other
 /// characters of no width, marks, overrides and isolates of the writing direction, line and paragraph separators, fillers, the
@@ -44,16 +44,16 @@ pub fn shell_word(word: impl Display) -> String {
     shlex::try_quote(&printable).unwrap_or_default().into_owned()
 }
 
-/// Whether a text is printable ASCII and line ends, as nearly all are: looked at without a branch a byte, which is many times
-/// as fast as character by character.
+/// Whether a text is printable ASCII and line feeds, as nearly all are. Without a branch for each byte, this is many times faster than a test
+/// of each character.
 pub fn is_plain(text: &str) -> bool {
     text.bytes().fold(true, |plain, byte| plain & (matches!(byte, b' '..=b'~') | (byte == b'\n')))
 }
 
-/// JSON with every hostile character that it holds as an escape (`\\u202e`): still the same document, and harmless to whoever
-/// looks at the file itself. JSON has such characters in its strings alone.
+/// JSON with every hostile character as an escape (`\\u202e`): the same document, but harmless on a terminal. JSON has such characters
+/// only in strings.
 pub fn json_escaped(json: String) -> String {
-    // White space of the layout is no part of a string, where it would be escaped already.
+    // A line feed is layout: in a string it is escaped already.
     let hostile = |c: char| c != '\n' && is_hostile(c);
     if is_plain(&json) || !json.contains(hostile) {
         return json;

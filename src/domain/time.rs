@@ -1,4 +1,4 @@
-//! Cinder's naive UTC times as text, and ages computed from them.
+//! Cinder's naive UTC times as text, and the ages that follow from them.
 
 use jiff::Timestamp;
 use jiff::civil::DateTime;
@@ -9,16 +9,16 @@ pub fn parse(text: &str) -> Option<DateTime> {
     text.trim().replacen(' ', "T", 1).parse().ok()
 }
 
-/// Whether a column holds a time that cannot be read: then nothing may be concluded from it. NULL, the empty text and
-/// MySQL's zero date are no time at all, which is another matter.
+/// Whether a column has a time that cannot be read, from which nothing follows. NULL, the empty text and MySQL's zero date are not times at
+/// all.
 pub fn is_unreadable(text: Option<&str>) -> bool {
     text.map(str::trim).is_some_and(|text| !text.is_empty() && !text.starts_with("0000-00-00") && parse(text).is_none())
 }
 
-/// Whole seconds from `earlier` to `later`; negative when they are the other way round.
+/// Whole seconds from `earlier` to `later`; negative if `later` is before `earlier`.
 pub fn seconds_between(earlier: DateTime, later: DateTime) -> i64 {
-    // Both are UTC, so that civil arithmetic has no gaps; and unlike a time stamp it knows all of the year 9999, which a
-    // careless client writes for "never".
+    // Both are UTC, so civil arithmetic has no gaps. And unlike a time stamp it has all of the year 9999, which some clients write for
+    // "never".
     later.duration_since(earlier).as_secs()
 }
 
@@ -38,7 +38,7 @@ pub fn moment(text: &str) -> Option<Timestamp> {
     Timestamp::from_microsecond(exact.as_microsecond()).ok()
 }
 
-/// Whether two documents name one moment, or none.
+/// Whether two documents name the same moment, or both none.
 pub fn is_same_moment(one: Option<&str>, other: Option<&str>) -> bool {
     one == other || one.zip(other).is_some_and(|(one, other)| moment(one).is_some_and(|one| Some(one) == moment(other)))
 }

@@ -1,7 +1,7 @@
 //! The table of changes that the program may make at all, as data.
 //!
-//! A decision proposes only what stands here, and the executor looks here once more before it writes: a plan that
-//! was made by hand, or a fault in a decision, cannot get past it.
+//! A decision proposes only what is in the table, and the executor checks it again before it writes. So neither a plan that was made by hand
+//! nor a fault in a decision can make another change.
 
 use super::status::{
     AVAILABLE, BACKING_UP, CREATING, DELETING, ERROR, ERROR_DELETING, ERROR_RESTORING, IN_USE, RESTORING, RESTORING_BACKUP,
@@ -23,7 +23,7 @@ const fn status(table: Table, from: Option<&'static str>, to: &'static str) -> T
     Transition { table, from, to }
 }
 
-/// Every change of a status that a repair may make. Undo may make each of them the other way round.
+/// The changes of a status that a repair may make. An undo may reverse each of them.
 pub const STATUS: &[Transition] = &[
     status(Table::Backups, Some(CREATING), ERROR),
     status(Table::Backups, Some(CREATING), AVAILABLE),
@@ -40,12 +40,12 @@ pub const STATUS: &[Transition] = &[
     status(Table::Snapshots, Some(BACKING_UP), AVAILABLE),
 ];
 
-/// Which way a change goes.
+/// The direction of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
     /// A repair.
     Forward,
-    /// The undoing of a repair (or, for the undoing of an undo, a repair again): both ways are allowed.
+    /// An undo. Both directions are allowed, because an undo can be undone.
     Either,
 }
 

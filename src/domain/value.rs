@@ -4,10 +4,10 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// A column's value in the one form that all three engines share.
+/// A column's value in the form that all engines share.
 ///
-/// Times travel as text in the engine's own spelling (naive UTC, for example `2026-11-22 18:46:33` or, with
-/// microseconds, `2026-11-22 18:46:33.000001`), so that a guard compares exactly what was read. Booleans travel as
+/// Times are text in the engine's own spelling (naive UTC, for example `2026-11-22 18:46:33` or, with
+/// microseconds, `2026-11-22 18:46:33.000001`), so that a guard compares exactly what was read. Booleans are
 /// the integers 0 and 1.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(untagged)]
@@ -19,13 +19,13 @@ pub enum Value {
     Integer(i64),
     /// A character column, or a time.
     Text(String),
-    /// A value that no guard can compare and no undo can put back exactly, as it is shown: a real number, a BLOB, bytes that are not
-    /// UTF-8. Only ever read, by [`crate::scan`]; a row that has such a value is not changed, and no document holds one.
+    /// A value that no guard can compare and no undo can restore exactly, as text for people: a real number, a BLOB, bytes that are not
+    /// UTF-8. It is only read, by [`crate::scan`]: a row with such a value is not changed, and no document holds one.
     Unsupported(String),
 }
 
 impl Value {
-    /// The text, where this is one.
+    /// The text, if it is one.
     pub fn as_text(&self) -> Option<&str> {
         match self {
             Self::Text(text) => Some(text),
@@ -33,7 +33,7 @@ impl Value {
         }
     }
 
-    /// The integer, where this is one.
+    /// The integer, if it is one.
     pub fn as_integer(&self) -> Option<i64> {
         match self {
             Self::Integer(number) => Some(*number),

@@ -1,6 +1,6 @@
-//! The plan file: what is to be changed, on what it was based, and how to tell that it has not been touched since.
+//! The plan: the changes to make, and what they are based on, as a sealed document.
 //!
-//! Pure: from findings to a document and back, with a digest over it. May use `domain` only.
+//! Pure: from findings to a document and back. May use `domain` only.
 
 mod validate;
 
@@ -12,54 +12,54 @@ use crate::domain::{
     Selection, Services, Verdict,
 };
 
-/// Which way a plan goes.
+/// What a plan is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Purpose {
-    /// It puts right what a scan found.
+    /// To repair what a scan found.
     Repair,
-    /// It puts back what a run changed.
+    /// To undo a run.
     Undo,
 }
 
-/// A backup, volume or snapshot with the rows that must change with it: all of it changes, or none.
+/// A backup, volume or snapshot with all rows that must change with it: one transaction.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Unit {
     /// Its number, from 1.
     pub number: usize,
-    /// What the main row is.
+    /// The kind of the main row.
     pub kind: FindingKind,
     /// The main row's id.
     pub id: String,
     /// Its name; hostile text.
     pub name: Option<String>,
-    /// Its status as it was seen.
+    /// Its status when the plan was made.
     pub status: Option<String>,
     /// The host of its cinder-backup.
     pub host: Option<String>,
-    /// Only `num_dependent_backups` is to be put right.
+    /// Only the counter changes.
     pub counter: bool,
     /// `stuck` or, for a counter, `inconsistent`.
     pub verdict: Verdict,
-    /// Why.
+    /// The reasons for the verdict.
     pub evidence: Vec<Evidence>,
-    /// The rows to change, as they were seen.
+    /// The pre-images of the rows to change.
     pub before: Vec<Image>,
-    /// Column by column, in the order in which rows are locked.
+    /// The changes, in the order in which rows are locked.
     pub changes: Vec<Change>,
-    /// Commands for later, when the API is back.
+    /// Commands for the operator, once the API is back.
     pub follow_up: Vec<String>,
 }
 
 impl Unit {
-    /// Whether it makes a backup available although none of its data was read.
+    /// Whether it makes a backup available although no data was read.
     pub fn is_accepted_quick(&self) -> bool {
         self.evidence.iter().any(|evidence| evidence.code == EvidenceCode::AcceptedQuick)
     }
 }
 
-/// What a plan rests on, beside its units.
+/// What a plan is based on.
 #[derive(Debug, Clone)]
 pub struct Basis {
     /// A UUID of its own.
@@ -68,15 +68,15 @@ pub struct Basis {
     pub taken_at: String,
     /// The database.
     pub database: DatabaseInfo,
-    /// Which columns it has.
+    /// The columns that it has.
     pub columns: ColumnSet,
-    /// What was asked for.
+    /// The options.
     pub policy: Policy,
-    /// Which rows were asked for.
+    /// The selected rows.
     pub selection: Selection,
-    /// The heartbeats as they were seen.
+    /// The heartbeats.
     pub services: Services,
-    /// What was found on the storage.
+    /// The checks of the storage.
     pub checks: Checks,
 }
 
@@ -87,11 +87,11 @@ pub type Plan = Sealed<PlanBody>;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PlanBody {
-    /// A UUID of its own, so that it is applied once.
+    /// A UUID: a plan is applied once.
     pub id: String,
     /// Repair or undo.
     pub purpose: Purpose,
-    /// The run that it undoes.
+    /// The run that it undoes, if it is for that.
     pub undoes: Option<String>,
     /// The database's clock when the rows were read, RFC 3339.
     pub taken_at: String,
@@ -99,17 +99,17 @@ pub struct PlanBody {
     pub program: String,
     /// The database that it is for.
     pub database: DatabaseInfo,
-    /// Which columns the images have.
+    /// The columns that the images have.
     pub columns: ColumnSet,
-    /// What was asked for, safety flags among it; apply decides by the same.
+    /// The options, with the safety flags. `apply` decides by the same ones.
     pub policy: Policy,
-    /// Which rows were asked for.
+    /// The selected rows.
     pub selection: Selection,
-    /// The last heartbeat of each host that a unit names, as it was seen; RFC 3339.
+    /// The last heartbeat of each host that a unit names, RFC 3339.
     pub heartbeats: BTreeMap<String, Option<String>>,
     /// Results of the checks that the decisions depend on, in the order of their backups' ids.
     pub checks: Vec<CheckResult>,
-    /// What is to be changed, in the order in which it is.
+    /// The units, in the order in which they are applied.
     pub units: Vec<Unit>,
 }
 
@@ -125,10 +125,10 @@ impl Body for PlanBody {
 }
 
 impl Plan {
-    /// The plan that puts right what was found and may be put right. `basis.id` is a fresh UUID.
+    /// Plans the repair of all findings that can be repaired. `basis.id` is a new UUID.
     pub fn propose(findings: &[Finding], images: &BTreeMap<(FindingKind, String, bool), Vec<Image>>, basis: Basis) -> Self {
         let mut findings: Vec<&Finding> = findings.iter().filter(|finding| finding.is_actionable()).collect();
-        // Backups before the volumes that they explain; within a kind by id, so that every run takes locks in the same order.
+        // Backups before the volumes that they explain, and by id, so that every run takes locks in the same order.
         findings.sort_by(|a, b| (a.kind, &a.id, a.verdict).cmp(&(b.kind, &b.id, b.verdict)));
         let units = findings
             .into_iter()
@@ -154,7 +154,7 @@ impl Plan {
         Self::of_units(Purpose::Repair, None, basis, units)
     }
 
-    /// A sealed plan of these units.
+    /// Seals a plan with these units.
     pub fn of_units(purpose: Purpose, undoes: Option<String>, basis: Basis, units: Vec<Unit>) -> Self {
         let Basis { id, taken_at, database, columns, policy, selection, services, mut checks } = basis;
         let hosts = units.iter().filter_map(|unit| unit.host.clone());
@@ -178,20 +178,20 @@ impl Plan {
         })
     }
 
-    /// What was found on the storage of the backup that a unit is about.
+    /// The check of the backup that a unit is about.
     pub fn check_of(&self, unit: &Unit) -> Option<&CheckResult> {
         let about = unit.kind == FindingKind::Backup && !unit.counter;
         let found = self.checks.binary_search_by(|check| check.id.cmp(&unit.id)).ok().filter(|_| about);
         found.and_then(|place| self.checks.get(place))
     }
 
-    /// Keeps only the units whose numbers are given (they keep their numbers), and seals the plan anew.
+    /// Keeps only the units with these numbers, which stay the same, and seals the plan again.
     pub fn keep(&mut self, numbers: &BTreeSet<usize>) {
         self.units.retain(|unit| numbers.contains(&unit.number));
         self.seal();
     }
 
-    /// Leaves units out that a plan of its own would have, numbers the others anew, and seals the plan.
+    /// Removes units, numbers the others again, and seals the plan again.
     pub fn leave_out(&mut self, numbers: &BTreeSet<usize>) {
         self.units.retain(|unit| !numbers.contains(&unit.number));
         for (index, unit) in self.units.iter_mut().enumerate() {
@@ -202,13 +202,13 @@ impl Plan {
 
     /// The plan as a file holds it: indented JSON with a line feed at the end.
     pub fn to_json(&self) -> String {
-        // Only maps with keys that are no strings cannot be written as JSON, and there are none.
+        // Only maps with keys that are not strings cannot be written as JSON, and a plan has none.
         let mut text = crate::domain::text::json_escaped(serde_json::to_string_pretty(self).unwrap_or_default());
         text.push('\n');
         text
     }
 
-    /// How many rows it changes. A parent that several of its units count anew is one row.
+    /// The number of rows that it changes. A parent whose counter several units change is one row.
     pub fn rows(&self) -> usize {
         let rows = self.units.iter().flat_map(|unit| &unit.before).map(|image| (image.table, image.id.as_str()));
         rows.collect::<BTreeSet<_>>().len()
@@ -266,10 +266,10 @@ mod tests {
     }
 
     #[test]
-    fn a_plan_comes_back_as_it_was() {
+    fn a_plan_is_read_as_it_was_written() {
         let plan = plan();
         assert_eq!(Plan::parse(plan.to_json().as_bytes()), Ok(plan.clone()));
-        // Another program may lay it out anew.
+        // Another program may change the layout.
         let compact = serde_json::to_vec(&plan).unwrap();
         assert_eq!(Plan::parse(&compact), Ok(plan));
     }
@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_plan_is_said_to_be_none() {
+    fn another_document_is_not_a_plan() {
         let text = plan().to_json();
         assert!(matches!(Plan::parse(b"{}"), Err(SealError::Invalid { .. })));
         assert!(matches!(Plan::parse(b"\xff"), Err(SealError::Invalid { .. })));

@@ -1,7 +1,7 @@
-//! Whether a plan holds together, whoever wrote it and its digest.
+//! Whether a plan is consistent, whoever wrote it and its digest.
 //!
-//! What a plan may change is decided anew over the rows when it is applied. These rules are for what that decision takes from
-//! the plan: which rows it looks at, and under which policy.
+//! When a plan is applied, the rows decide again what may change. These rules are for what that decision takes from the plan: the rows that
+//! it reads, and the policy.
 
 use std::collections::HashSet;
 
@@ -11,27 +11,27 @@ use crate::domain::transitions::{Direction, is_allowed};
 use crate::domain::{Backup, ColumnSet, FindingKind, Image, Snapshot, Table, Value, Volume};
 
 impl PlanBody {
-    /// What does not hold together, in words.
+    /// Says what is not consistent.
     pub(super) fn check(&self) -> Result<(), String> {
         let spans = self.policy.thresholds;
         if spans.older_than_seconds < 0 || spans.service_down_time_seconds < 0 {
-            return Err("a span in its policy is negative".to_owned());
+            return Err("its policy has a negative time span".to_owned());
         }
         if self.policy.to.as_deref().is_some_and(|to| ![AVAILABLE, ERROR].contains(&to)) {
-            return Err("its policy asks for a status that no backup is to end in".to_owned());
+            return Err("its policy has a target status other than available and error".to_owned());
         }
         if (self.purpose == Purpose::Undo) != self.undoes.is_some() {
-            return Err("it does not say which run it undoes, or undoes none".to_owned());
+            return Err("its purpose does not fit the run that it undoes".to_owned());
         }
         if !self.checks.is_sorted_by(|a, b| a.id < b.id) {
-            return Err("its checks do not come in the order of their backups' ids".to_owned());
+            return Err("its checks are not in the order of their backups' ids".to_owned());
         }
         let mut last = 0;
         let mut seen = HashSet::new();
         for unit in &self.units {
             // The audit log tells units apart by their numbers.
             if unit.number <= last {
-                return Err(format!("unit {} does not come in the order of the numbers", unit.number));
+                return Err(format!("unit {} is not in the order of the numbers", unit.number));
             }
             last = unit.number;
             if !seen.insert((unit.kind, &unit.id, unit.counter)) {
@@ -49,9 +49,9 @@ impl PlanBody {
             if !rows.insert((image.table, &image.id)) {
                 return Err(format!("it has two images of {} {}", image.table, image.id));
             }
-            // A column that is not there would be compared with nothing. The images of a log may be older than the database.
+            // A guard does not compare a column that is missing. The images in a log may be older than the database.
             if self.purpose == Purpose::Repair && !image.columns.keys().eq(whole(image.table, self.columns).columns.keys()) {
-                return Err(format!("the image of {} {} does not have the columns that such a row has", image.table, image.id));
+                return Err(format!("the image of {} {} does not have the columns of such a row", image.table, image.id));
             }
             if !unit.changes.iter().any(|change| change.table == image.table && change.id == image.id) {
                 return Err(format!("it holds {} {} and does not change it", image.table, image.id));
@@ -63,7 +63,10 @@ impl PlanBody {
         for change in &unit.changes {
             let image = unit.before.iter().find(|image| image.table == change.table && image.id == change.id);
             if image.is_none_or(|image| *image.value(&change.column) != change.from) {
-                return Err(format!("it changes {}.{} of {} from what its image does not have", change.table, change.column, change.id));
+                return Err(format!(
+                    "it changes {}.{} of {} from a value that its image does not have",
+                    change.table, change.column, change.id
+                ));
             }
             if !is_allowed(change, direction) {
                 return Err(format!(
@@ -78,11 +81,11 @@ impl PlanBody {
             FindingKind::Snapshot => Table::Snapshots,
         };
         let Some(main) = unit.before.iter().find(|image| image.table == table && image.id == unit.id) else {
-            return Err("it does not change the row that it is about".to_owned());
+            return Err("it does not change its main row".to_owned());
         };
         let differs = |column: &str, said: &Option<String>| *main.value(column) != Value::from(said.clone());
         if differs("status", &unit.status) || (table == Table::Backups && self.purpose == Purpose::Repair && differs("host", &unit.host)) {
-            return Err("its status or host is not that of its image".to_owned());
+            return Err("its status or host differs from its image".to_owned());
         }
         if let Some(host) = unit.host.as_ref().filter(|host| !self.heartbeats.contains_key(*host)) {
             return Err(format!("the last heartbeat of host {host} is missing"));
@@ -91,7 +94,7 @@ impl PlanBody {
     }
 }
 
-/// An image of a table with all of its columns.
+/// An image with all columns of its table.
 fn whole(table: Table, columns: ColumnSet) -> Image {
     match table {
         Table::Backups => Backup::default().image(columns),

@@ -33,7 +33,7 @@ pub struct Summary {
     pub busy: usize,
     /// Not begun when the check was stopped.
     pub left: usize,
-    /// Md5Handle over from an earlier check, each with the time of that (`checked_at`).
+    /// Carried over from an earlier check, each with its time (`checked_at`).
     #[serde(default, skip_serializing_if = "is_none")]
     pub carried: usize,
 }
