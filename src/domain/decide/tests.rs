@@ -1,5 +1,5 @@
-//! The decisions, held against the contract: a line for each row of its tables, every combination of states, and a
-//! model of the database in which changes are made and taken back.
+//! The decisions against their contract: a line for each row of its tables, every combination of states, and a model of the database in
+//! which changes are made and undone.
 
 mod exhaustive;
 mod faults;
@@ -22,18 +22,18 @@ use jiff::civil::DateTime;
 
 /// Two hours, in seconds: old by the default of `--older-than`.
 const OLD: i64 = 7_200;
-/// A service that no host's name in these tests has.
+/// A host without a service.
 const GONE: &str = "gone";
 /// A driver that writes chunks.
 const POSIX: &str = "cinder.backup.drivers.posix.PosixBackupDriver";
-/// The driver that cannot be trusted without its metadata.
+/// The driver whose backups cannot be restored without service_metadata.
 const CEPH: &str = "cinder.backup.drivers.ceph.CephBackupDriver";
 
 fn now() -> DateTime {
     parse("2026-11-22 12:00:00").unwrap()
 }
 
-/// A database time so many seconds ago; negative: in the future.
+/// A database time some seconds ago; with a negative number, in the future.
 fn ago(seconds: i64) -> String {
     now().checked_sub(jiff::SignedDuration::from_secs(seconds)).unwrap().strftime("%Y-%m-%d %H:%M:%S").to_string()
 }
@@ -141,7 +141,7 @@ fn a_peer(id: &str, status: &str) -> Peer {
     }
 }
 
-/// What a finding comes to, in one line: the verdict, the code of its first evidence, the changes or the refusal.
+/// A finding in one line: the verdict, the code of its first evidence, the changes or the refusal.
 fn said(finding: &Finding) -> String {
     let code = finding.evidence.first().map_or("", |evidence| evidence.code.as_str());
     let what = match (&finding.proposal, &finding.refusal) {
@@ -169,7 +169,7 @@ fn codes(finding: &Finding) -> Vec<&str> {
     finding.evidence.iter().map(|evidence| evidence.code.as_str()).collect()
 }
 
-/// Decides, and makes sure of everything that holds for every backup whatever its state.
+/// Decides, and asserts what holds for every backup in any state.
 fn decided(case: &BackupCase, situation: &Situation, policy: &Policy) -> Finding {
     let finding = backup(case, situation, policy);
     let context = || format!("{case:?}\n{policy:?}\n{finding:?}");
@@ -237,7 +237,7 @@ fn sound(finding: &Finding, context: &dyn Fn() -> String) {
     }
     assert!(finding.refusal.as_deref().is_none_or(|reason| !reason.trim().is_empty()), "{}", context());
     for line in &finding.follow_up {
-        // What takes something away while there is another way is a comment, with the command at its end.
+        // A command that deletes something although there is another way is at the end of a comment.
         let command = line.strip_prefix("# ").map_or(line.as_str(), |comment| comment.split_once(": ").unwrap().1);
         let words = words(command);
         assert!(["openstack", "cinder-backup-repair"].contains(&words[0].as_str()), "{}", context());
@@ -260,7 +260,7 @@ fn sound(finding: &Finding, context: &dyn Fn() -> String) {
     }
 }
 
-/// The words of a command. Each must be quoted as [`shell_word`] does it, so that a shell does nothing else with it.
+/// The words of a command. Each must be quoted as [`shell_word`] does it.
 fn words(command: &str) -> Vec<String> {
     let words = shlex::split(command).unwrap();
     assert_eq!(shlex::try_join(words.iter().map(String::as_str)).unwrap(), command);
@@ -269,7 +269,7 @@ fn words(command: &str) -> Vec<String> {
 }
 
 #[test]
-fn a_command_is_read_by_a_shell_as_it_was_meant() {
+fn a_shell_reads_the_words_of_a_command() {
     for id in ["7b1e", "x; rm -rf /", "a'b", "'", "''", "$(reboot)", "`reboot`", "--all", "-", "a b", "*", "~", "", "\\", "é\"|&<>"] {
         let output = Command::new("sh").arg("-c").arg(command(r"printf '%s\n'", id)).output().unwrap();
         let end_of_options = if id.starts_with('-') { "--\n" } else { "" };

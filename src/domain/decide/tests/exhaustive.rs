@@ -47,7 +47,7 @@ fn verdict_of(status: Option<&str>, host: Option<&str>, age: Age, just_started: 
         (_, None | Some(GONE | "retired")) => Verdict::Stuck,
         _ if declared_dead => Verdict::Stuck,
         (_, Some("down" | "never")) => silence,
-        // The last beat of a removed row is a beat.
+        // The last heartbeat of a removed row counts.
         (_, Some("up" | "ahead" | "odd" | "removed")) => Verdict::Uncertain,
         (_, Some(other)) => panic!("no such host here: {other}"),
     };
@@ -159,8 +159,8 @@ fn every_status_and_target_gives_what_the_table_allows() {
     }
 }
 
-/// The volumes, attachments and peers that one being created can have around it.
-fn around_a_volume(each: &mut dyn FnMut(BackupCase, ColumnSet, bool)) {
+/// The volumes, attachments and peers that a backup in `creating` can have.
+fn each_case_of_a_volume(each: &mut dyn FnMut(BackupCase, ColumnSet, bool)) {
     let statuses = [
         None,
         Some(BACKING_UP),
@@ -218,9 +218,9 @@ fn around_a_volume(each: &mut dyn FnMut(BackupCase, ColumnSet, bool)) {
 }
 
 #[test]
-fn a_volume_is_freed_only_where_it_may_be() {
+fn a_volume_is_freed_only_if_it_may_be() {
     let mut freed = 0;
-    around_a_volume(&mut |case, columns, says_attached| {
+    each_case_of_a_volume(&mut |case, columns, says_attached| {
         let situation = Situation { columns, has_attachments: columns != ColumnSet::Juno, ..situation() };
         let finding = decided(&case, &situation, &Policy::default());
         let change = finding.proposal.iter().flat_map(|proposal| &proposal.changes).find(|change| change.table == Table::Volumes);
@@ -246,7 +246,7 @@ fn a_volume_is_freed_only_where_it_may_be() {
 }
 
 #[test]
-fn a_snapshot_is_freed_and_then_its_volume_was_not_held() {
+fn a_snapshot_is_freed_or_its_volume_but_not_both() {
     let peers = [
         vec![],
         vec![Peer { snapshot_id: Some("s".into()), ..a_peer("a", CREATING) }],
@@ -285,7 +285,7 @@ fn a_snapshot_is_freed_and_then_its_volume_was_not_held() {
 }
 
 #[test]
-fn a_destination_is_spoilt_only_where_it_was_being_written_to() {
+fn a_destination_fails_only_if_it_was_being_written() {
     let statuses = [
         None,
         Some(RESTORING_BACKUP),
@@ -304,7 +304,7 @@ fn a_destination_is_spoilt_only_where_it_was_being_written_to() {
         for (status, gone) in statuses.into_iter().map(|status| (status, false)).chain([(None, true)]) {
             for (peers, recorded) in peers.iter().flat_map(|peers| [(peers, true), (peers, false)]) {
                 for (to, allow) in TARGETS {
-                    // The volume that it was made of is being backed up by somebody else, and that is no business of a restore.
+                    // Another backup of its volume is being made, which does not matter to a restore.
                     let case = BackupCase {
                         volume: Some(a_volume("v", Some(BACKING_UP), Some(AVAILABLE))),
                         destination: (!gone && recorded).then(|| a_volume("d", status, None)),

@@ -13,25 +13,25 @@ fn unverified() -> Policy {
 }
 
 #[test]
-fn a_host_in_other_letters_was_taken_for_a_retired_one() {
+fn a_host_in_another_spelling_counted_as_retired() {
     assert_eq!(creating(|case| case.backup.host = Some("UP".into())).verdict, Verdict::Uncertain);
 }
 
 #[test]
-fn a_heartbeat_that_cannot_be_read_was_taken_for_none() {
+fn an_unreadable_heartbeat_counted_as_none() {
     let finding = creating(|case| case.backup.host = Some("odd".into()));
     assert_eq!((finding.verdict, codes(&finding)[0]), (Verdict::Uncertain, "heartbeat-unreadable"));
 }
 
 #[test]
-fn a_time_that_cannot_be_read_made_a_row_old() {
+fn an_unreadable_time_made_a_row_old() {
     let finding = creating(|case| case.backup.updated_at = Some("22.11.2026 11:59".into()));
     assert_eq!((finding.verdict, codes(&finding)[0]), (Verdict::Uncertain, "time-unreadable"));
     assert!(!finding.is_actionable());
 }
 
 #[test]
-fn the_end_of_the_calendar_was_taken_for_1970() {
+fn the_end_of_the_calendar_counted_as_1970() {
     assert_eq!(creating(|case| case.backup.updated_at = Some("9999-12-31 23:59:59".into())).verdict, Verdict::Recent);
 }
 
@@ -67,7 +67,7 @@ fn from_mitaka_to_ocata_the_backup_of_a_snapshot_holds_the_volume() {
     assert_eq!(said(&of_snapshot(Some(AVAILABLE))), "stuck (service-down): b creating -> error, v backing-up -> in-use");
     assert_eq!(said(&of_snapshot(None)), "stuck (service-down): b creating -> error, v backing-up -> in-use");
     assert_eq!(said(&of_snapshot(Some(BACKING_UP))), "stuck (service-down): b creating -> error, s backing-up -> available");
-    // And another one, of any snapshot of the volume, may be what holds it.
+    // Another backup, of any snapshot of the volume, may have marked it.
     let finding = creating(|case| {
         case.volume = Some(a_volume("v", Some(BACKING_UP), Some(AVAILABLE)));
         case.peers = vec![Peer { snapshot_id: Some("s".into()), ..a_peer("a", CREATING) }];
@@ -93,7 +93,7 @@ fn deleting_a_backup_with_good_data_was_suggested() {
 }
 
 #[test]
-fn deleting_a_volume_that_was_restored_in_place_was_the_one_suggestion() {
+fn the_only_suggestion_was_to_delete_a_volume_that_was_restored_in_place() {
     let follow_up = |status: &str, policy: &Policy| {
         let mut case = a_case(Backup { restore_volume_id: Some("-v".into()), ..a_backup(Some(RESTORING)) });
         case.destination = Some(a_volume("-v", Some(status), None));
@@ -112,9 +112,9 @@ fn deleting_a_volume_that_was_restored_in_place_was_the_one_suggestion() {
     // A backup in error cannot be restored again.
     let expected = format!("# restore a backup into it again, or, if nobody needs the volume any more: {delete}");
     assert_eq!(follow_up(RESTORING_BACKUP, &to_error), ["openstack volume show -- -v".to_owned(), expected.clone()]);
-    // One that was being made from the backup holds nothing of anybody's.
+    // A volume that was being created from the backup holds nothing else.
     assert_eq!(follow_up(CREATING, &usual), [delete]);
-    // Nor is a volume that was left behind to be deleted unseen.
+    // A leftover volume must not be deleted without a look at it either.
     let left = VolumeCase {
         volume: a_volume("-v", Some(RESTORING_BACKUP), None),
         attachments: Vec::new(),
@@ -128,15 +128,15 @@ fn deleting_a_volume_that_was_restored_in_place_was_the_one_suggestion() {
 }
 
 #[test]
-fn deleting_a_backup_that_nobody_had_looked_at_was_suggested() {
+fn the_deletion_of_an_unchecked_backup_was_suggested() {
     let follow_up = |change: &dyn Fn(&mut BackupCase)| creating(|case| change(case)).follow_up;
     assert_eq!(follow_up(&|_| {}), ["cinder-backup-repair check b", "# if that does not find it intact: openstack volume backup delete b"]);
-    // What no driver ever took up has no data to look at.
+    // A backup without a driver has no data to check.
     assert_eq!(follow_up(&|case| case.backup.service = None), ["openstack volume backup delete b"]);
 }
 
 #[test]
-fn a_temporary_volume_was_promised_a_removal_that_only_error_brings() {
+fn the_removal_of_a_temporary_volume_was_promised_without_error() {
     let promise = |policy: &Policy| {
         let case = a_case(Backup { temp_volume_id: Some("t".into()), ..a_backup(Some(CREATING)) });
         let finding = decided(&case, &situation(), policy);
@@ -147,7 +147,7 @@ fn a_temporary_volume_was_promised_a_removal_that_only_error_brings() {
 }
 
 #[test]
-fn a_reason_without_a_cause_had_a_hole() {
+fn a_fail_reason_without_a_cause_had_an_empty_part() {
     let reason = |host: &str| {
         let finding = creating(|case| case.backup.host = Some(host.into()));
         let changes = finding.proposal.unwrap().changes;
@@ -160,7 +160,7 @@ fn a_reason_without_a_cause_had_a_hole() {
 }
 
 #[test]
-fn a_storage_check_was_asked_for_where_no_driver_ever_wrote() {
+fn a_storage_check_was_requested_for_a_backup_without_a_driver() {
     let needs = |service: Option<&str>| creating(|case| case.backup.service = service.map(Into::into)).proposal.unwrap().needs;
     assert_eq!(needs(Some(POSIX)), [crate::domain::Need::StorageCheck]);
     assert_eq!(needs(None), []);

@@ -20,7 +20,7 @@ fn left(case: &VolumeCase) -> Option<Finding> {
 }
 
 #[test]
-fn every_volume_left_behind_is_freed_spoilt_or_left_alone() {
+fn every_leftover_volume_is_freed_marked_as_failed_or_left_alone() {
     let statuses = [None, Some(BACKING_UP), Some(RESTORING_BACKUP), Some(AVAILABLE), Some("error")];
     let previous = [None, Some(AVAILABLE), Some(IN_USE), Some(BACKING_UP), Some("")];
     let names = [None, Some("data".to_owned()), Some(format!("backup-vol-{}", "7".repeat(36))), Some("backup-vol-of-mine".to_owned())];
@@ -73,7 +73,7 @@ fn every_volume_left_behind_is_freed_spoilt_or_left_alone() {
     }
 }
 
-/// Putting a backup out of its status by hand stops nobody.
+/// A status that is set by hand does not stop a service.
 #[test]
 fn what_a_service_may_still_work_on_is_not_freed() {
     let suspect = |status, host: &str, created: i64, updated: i64| Backup {
@@ -90,18 +90,18 @@ fn what_a_service_may_still_work_on_is_not_freed() {
         (BACKING_UP, suspect(ERROR, "odd", OLD, 60), true),
         (BACKING_UP, suspect(ERROR, "down", OLD, 60), false),
         (BACKING_UP, suspect(ERROR, GONE, OLD, 60), false),
-        // Whatever else wrote the volume's row since: the newest one failed, and nothing shows that it did before.
+        // Other operations may have written the volume's row since: the newest backup failed, and nothing shows that it did so before.
         (BACKING_UP, suspect(ERROR, "up", 10 * OLD, 10 * OLD), true),
-        // It succeeded before the volume was marked; or was put there since.
+        // It succeeded before the volume was marked, or its status was set by hand since.
         (BACKING_UP, suspect(AVAILABLE, "up", 2 * OLD, OLD + 6), false),
         (BACKING_UP, suspect(AVAILABLE, "up", 2 * OLD, OLD + 5), true),
         (RESTORING_BACKUP, suspect(AVAILABLE, "up", 10 * OLD, OLD - 1), true),
         (RESTORING_BACKUP, suspect(AVAILABLE, "up", 10 * OLD, 2 * OLD), false),
-        // It was made after the volume was marked, if not by the time that a stalled database may need; so that of a snapshot is.
+        // It was made after the volume was marked, by more than a stalled database explains, as the backup of a snapshot is.
         (BACKING_UP, suspect(AVAILABLE, "up", OLD - 601, 60), false),
         (BACKING_UP, suspect(ERROR, "up", OLD - 601, 60), false),
         (BACKING_UP, suspect(ERROR, "up", OLD - 600, 60), true),
-        // When it was made is not known.
+        // The time at which it was made is not known.
         (BACKING_UP, Backup { created_at: None, ..suspect(ERROR, "up", OLD, OLD) }, true),
     ];
     for (status, suspect, works) in cases {
@@ -110,7 +110,7 @@ fn what_a_service_may_still_work_on_is_not_freed() {
         let expected = if works { Verdict::Uncertain } else { Verdict::Stuck };
         assert_eq!(finding.verdict, expected, "{case:?} {finding:?}");
         assert_eq!(finding.is_actionable(), !works);
-        // What rests on somebody's silence says whose.
+        // A finding that depends on a silent host names it.
         let silent = [("service-down", "down"), ("service-missing", GONE)].into_iter().find(|(code, _)| codes(&finding).contains(code));
         assert_eq!(finding.host.as_deref(), silent.map(|(_, host)| host), "{finding:?}");
         assert_eq!(silent.is_some(), !works && ["down", GONE].contains(&case.suspects[0].host.as_deref().unwrap()), "{finding:?}");
@@ -124,9 +124,9 @@ fn what_a_service_may_still_work_on_is_not_freed() {
     }
 }
 
-/// Cinder begins no backup of a volume that is marked.
+/// Cinder starts no backup of a volume that is marked.
 #[test]
-fn what_a_later_backup_followed_is_over() {
+fn a_backup_that_a_later_one_followed_has_ended() {
     let backup = |id: &str, status, host: &str, created| Backup {
         id: id.into(),
         host: Some(host.into()),
@@ -138,10 +138,10 @@ fn what_a_later_backup_followed_is_over() {
     let old = backup("a", ERROR, "up", 10 * OLD);
     assert_eq!(judge(vec![old.clone(), backup("b", AVAILABLE, "up", 5 * OLD)]).verdict, Verdict::Stuck);
     assert_eq!(judge(vec![old, backup("b", ERROR, "up", 5 * OLD)]).verdict, Verdict::Uncertain);
-    // One that was made when the volume had long been marked follows none that may have marked it.
+    // A backup that was made long after the volume was marked shows nothing about the one that marked it.
     let failed = backup("a", ERROR, "up", 2 * OLD);
     assert_eq!(judge(vec![failed, backup("b", AVAILABLE, "down", OLD - 700)]).verdict, Verdict::Uncertain);
-    // Only one host can be waited for, and one that never beat or has no row may be about to.
+    // A unit waits for one host only, and one without a heartbeat or a row may be about to send one.
     for other in ["never", GONE] {
         let hosts = ["down", other].map(|host| backup(host, ERROR, host, OLD));
         for suspects in [hosts.to_vec(), hosts.iter().rev().cloned().collect()] {
@@ -152,9 +152,9 @@ fn what_a_later_backup_followed_is_over() {
     }
 }
 
-/// An increment that is counted in it writes the row of a backup that is being restored.
+/// When an increment is counted, the row of its parent is written, even while that is being restored.
 #[test]
-fn a_destination_may_be_anothers_also_where_the_backup_was_written_last() {
+fn a_destination_may_belong_to_another_backup_even_if_this_one_was_written_last() {
     let restored = |id: &str, status, host: &str, updated| Backup {
         id: id.into(),
         host: Some(host.into()),
@@ -180,10 +180,10 @@ fn a_destination_may_be_anothers_also_where_the_backup_was_written_last() {
 }
 
 #[test]
-fn nobody_is_told_to_delete_a_volume_for_its_name() {
+fn a_name_is_not_enough_to_suggest_the_deletion_of_a_volume() {
     let named = Volume { display_name: Some(format!("backup-vol-{}", "7".repeat(36))), ..a_volume("v", Some(BACKING_UP), None) };
     assert_eq!(left(&a_volume_case(named.clone())).unwrap().follow_up, ["openstack volume show v"]);
-    // Between its making and its being put on record it belongs to a backup that is at work.
+    // Between its creation and its record in the database it belongs to a backup that is being created.
     let young = Volume { created_at: Some(ago(5)), updated_at: Some(ago(5)), ..named };
     for is_temporary in [false, true] {
         let finding = left(&VolumeCase { is_temporary, ..a_volume_case(young.clone()) }).unwrap();
@@ -192,7 +192,7 @@ fn nobody_is_told_to_delete_a_volume_for_its_name() {
 }
 
 #[test]
-fn every_snapshot_left_behind_is_freed_or_left_alone() {
+fn every_leftover_snapshot_is_freed_or_left_alone() {
     let peer = |released| Peer { snapshot_id: Some("s".into()), released, ..a_peer("a", CREATING) };
     for status in [None, Some(BACKING_UP), Some(AVAILABLE), Some("error"), Some("deleting")] {
         for (peers, time) in [vec![], vec![peer(false)], vec![peer(true)]]
@@ -216,7 +216,7 @@ fn every_snapshot_left_behind_is_freed_or_left_alone() {
 }
 
 #[test]
-fn every_counter_is_right_waits_or_is_mended_on_request() {
+fn every_counter_is_right_waits_or_is_repaired_on_request() {
     for (certain, possible) in (-1..=3).flat_map(|certain| (-1..=2).map(move |possible| (certain, possible))) {
         for (recorded, occupied) in [None, Some(-5), Some(0), Some(1), Some(3), Some(7)].into_iter().flat_map(|n| [(n, false), (n, true)]) {
             for (status, fix_counters) in
@@ -245,7 +245,7 @@ fn every_counter_is_right_waits_or_is_mended_on_request() {
 }
 
 #[test]
-fn a_chain_is_broken_by_a_parent_that_is_gone_or_in_error() {
+fn a_chain_is_broken_by_a_parent_that_is_missing_or_in_error() {
     let child = Backup { parent_id: Some("a".into()), ..a_backup(Some(AVAILABLE)) };
     let parent = |status: &str| Backup { id: "a".into(), ..a_backup(Some(status)) };
     assert_eq!(said(&broken_chain(&child, "a", None).unwrap()), "inconsistent (parent-missing): nothing");
@@ -256,7 +256,7 @@ fn a_chain_is_broken_by_a_parent_that_is_gone_or_in_error() {
 }
 
 #[test]
-fn temporary_things_are_left_over_once_nothing_is_written() {
+fn temporary_volumes_and_snapshots_are_leftovers_once_nothing_is_written() {
     let naming =
         |status: Option<&str>| Backup { temp_volume_id: Some("-t".into()), temp_snapshot_id: Some("u v".into()), ..a_backup(status) };
     assert_eq!(temporaries(&naming(Some(CREATING))), None);

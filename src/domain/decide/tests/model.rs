@@ -22,8 +22,8 @@ fn rows_of(case: &BackupCase, columns: ColumnSet) -> Rows {
     rows(images)
 }
 
-/// Makes the changes as the executor does: each row by its key, guarded by the column's value, with `updated_at` at `time`.
-fn carry_out(rows: &mut Rows, changes: &[Change], time: &str, direction: Direction) {
+/// Applies the changes as the executor does: each row by its key, guarded by the column's value, with `updated_at` at `time`.
+fn apply(rows: &mut Rows, changes: &[Change], time: &str, direction: Direction) {
     for change in changes {
         assert!(is_allowed(change, direction), "{change:?}");
         let image = rows.get_mut(&(change.table, change.id.clone())).unwrap();
@@ -43,12 +43,12 @@ fn without_updated_at(rows: &Rows) -> Rows {
     rows
 }
 
-/// Does and undoes, and gives the rows as they are in between.
+/// Applies and undoes changes; returns the rows in between.
 fn done_and_undone(before: &Rows, changes: &[Change]) -> Rows {
     let mut rows = before.clone();
-    carry_out(&mut rows, changes, &ago(0), Direction::Forward);
+    apply(&mut rows, changes, &ago(0), Direction::Forward);
     let after = rows.clone();
-    carry_out(&mut rows, &reversed(changes), &ago(0), Direction::Either);
+    apply(&mut rows, &reversed(changes), &ago(0), Direction::Either);
     assert_eq!(without_updated_at(&rows), without_updated_at(before), "undo gives the same bytes");
     let untouched = |key: &(Table, String)| !changes.iter().any(|change| (change.table, &change.id) == (key.0, &key.1));
     for (key, image) in before.iter().filter(|(key, _)| untouched(key)) {
@@ -82,7 +82,7 @@ fn read_snapshot(snapshot: &Snapshot, rows: &Rows) -> Snapshot {
     Snapshot { status: text(&rows[&(Table::Snapshots, snapshot.id.clone())], "status"), ..snapshot.clone() }
 }
 
-/// The case as the next scan would see it; `old` when that comes so late that the repair itself is not recent any more.
+/// The case as the next scan reads it; `old` if the repair is not recent any more by then.
 fn read_again(case: &BackupCase, rows: &Rows, old: bool) -> BackupCase {
     BackupCase {
         backup: read_backup(&case.backup, rows, old),
@@ -218,7 +218,7 @@ prop_compose! {
     }
 }
 
-/// The case as a database with these columns would give it.
+/// The case as read from a database with these columns.
 fn as_read(mut case: BackupCase, columns: ColumnSet) -> BackupCase {
     if columns < ColumnSet::Liberty {
         (case.backup.parent_id, case.backup.temp_volume_id, case.backup.num_dependent_backups, case.parent) = (None, None, None, None);
@@ -241,7 +241,7 @@ proptest! {
         let finding = decided(&case, &situation, &policy);
         prop_assert_eq!(&finding, &backup(&case, &situation, &policy), "the same rows give the same decision");
         if let Some(proposal) = finding.proposal {
-            // One that is uncertain is held to the same: --assume-dead makes it a change like any other.
+            // The same holds for one that is uncertain, which --assume-dead makes stuck.
             let after = done_and_undone(&rows_of(&case, situation.columns), &proposal.changes);
             for old in [false, true] {
                 let again = decided(&read_again(&case, &after, old), &situation, &policy);
@@ -251,7 +251,7 @@ proptest! {
     }
 
     #[test]
-    fn flags_and_the_passing_of_time_only_ever_widen_what_may_be_done(case in any_case(), situation in any_situation(), policy in any_policy()) {
+    fn options_and_time_only_extend_what_may_change(case in any_case(), situation in any_situation(), policy in any_policy()) {
         let case = as_read(case, situation.columns);
         if decided(&case, &situation, &policy).is_actionable() {
             let dead = Policy { assume_dead: AssumeDead::All, ..policy.clone() };
@@ -262,7 +262,7 @@ proptest! {
     }
 
     #[test]
-    fn a_volume_left_behind_is_repaired_once(
+    fn a_leftover_volume_is_repaired_once(
         volume in any_volume("v"), attachments in any_attachments(), situation in any_situation(), policy in any_policy()
     ) {
         let Some(volume) = volume else { return Ok(()) };
@@ -277,7 +277,7 @@ proptest! {
     }
 
     #[test]
-    fn a_snapshot_left_behind_is_repaired_once(status in maybe(&[BACKING_UP, AVAILABLE]), policy in any_policy()) {
+    fn a_leftover_snapshot_is_repaired_once(status in maybe(&[BACKING_UP, AVAILABLE]), policy in any_policy()) {
         let case = SnapshotCase { snapshot: a_snapshot(status.as_deref()), explained_by: Vec::new(), suspects: Vec::new() };
         if let Some(proposal) = snapshot(&case, &situation(), &policy).and_then(|finding| finding.proposal) {
             let after = done_and_undone(&rows([case.snapshot.image()]), &proposal.changes);
@@ -299,7 +299,7 @@ proptest! {
     }
 }
 
-/// A plan counts on a stuck backup with a lesser id to be repaired before; when the time comes, nothing is counted on.
+/// A plan expects that a stuck backup with a lesser id is repaired before. A run does not expect it: it reads the rows.
 #[test]
 fn of_several_stuck_backups_of_one_volume_the_last_sets_it_free() {
     let (situation, policy) = (situation(), Policy::default());

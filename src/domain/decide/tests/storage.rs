@@ -1,4 +1,4 @@
-//! What a look at the storage makes of a decision: every combination, against rules that are said another way than the code.
+//! Decisions after a check: every combination, against rules that are written in another way than the code.
 
 use std::sync::Arc;
 
@@ -47,9 +47,9 @@ fn a_checked_case(status: &str, host: &str, change: impl FnOnce(&mut CheckResult
     BackupCase { check: Some(Box::new(check)), volume: Some(a_volume("v", Some(BACKING_UP), Some(IN_USE))), ..a_case(backup) }
 }
 
-/// Under a service that beats, all that a check may bring is `available`, and only where the driver has nothing left to write.
+/// While a service is up, a check can only make a backup available, and only if the driver has nothing left to write.
 #[test]
-fn under_a_beating_service_only_a_finished_backup_changes() {
+fn while_the_service_is_up_only_a_finished_backup_changes() {
     let newest = Some("2026-11-22T09:00:00Z");
     let warned = |code: ProblemCode| vec![Problem::general(code, "x")];
     for (driver, newest, warnings, finished) in [
@@ -60,7 +60,7 @@ fn under_a_beating_service_only_a_finished_backup_changes() {
         (Driver::S3, None, Vec::new(), false),
         (Driver::Gcs, None, Vec::new(), false),
         (Driver::Ceph, None, Vec::new(), false),
-        // Somebody has the image open, or had it when he was killed.
+        // A client has the image open, or was killed while it had.
         (Driver::Ceph, newest, warned(ProblemCode::ImageOpen), false),
         (Driver::Ceph, newest, warned(ProblemCode::StaleLock), false),
     ] {
@@ -88,7 +88,7 @@ fn under_a_beating_service_only_a_finished_backup_changes() {
             }
         }
     }
-    // A row of which nobody knows how old it is does not count as old enough.
+    // A row whose age is not known does not count as old enough.
     let mut case = a_checked_case(CREATING, "up", |_| {}, CheckVerdict::Intact);
     case.backup.created_at = Some("soon".into());
     assert_eq!(backup(&case, &situation(), &Policy::default()).verdict, Verdict::Uncertain);
@@ -148,7 +148,7 @@ fn every_combination_keeps_the_rules() {
                         let finished = earned && !timeless;
                         let stuck = host != "up" || finished;
                         assert_eq!(finding.verdict, if stuck { Verdict::Stuck } else { Verdict::Uncertain }, "{context}");
-                        // Nobody gets available for damage, whatever the flags, and not without a look but by the flag.
+                        // Damage never becomes available, and nothing does without a check unless the option is given.
                         let unproven = verdict == CheckVerdict::Unverifiable || (whole && !earned);
                         let overridden = unproven && allow_unverified && to == Some(AVAILABLE);
                         assert_eq!(proposed == Some(AVAILABLE), earned || overridden, "{context}");
@@ -212,7 +212,7 @@ fn only_data_that_was_read_earns_available() {
         let (to, finding) = decide(status, Level::Quick, &Policy { allow_unverified: true, ..asked.clone() });
         assert_eq!(to.as_deref(), Some(AVAILABLE), "{finding:?}");
         assert!(finding.evidence.iter().any(|evidence| evidence.code.as_str() == "unverified"), "{finding:?}");
-        // Without --to available the flag decides nothing.
+        // Without --to available the option decides nothing.
         let (to, finding) = decide(status, Level::Quick, &Policy { allow_unverified: true, ..Policy::default() });
         assert_eq!(to, None, "{finding:?}");
         assert!(finding.refusal.is_some(), "{finding:?}");
@@ -233,7 +233,7 @@ fn the_level_that_was_reached_decides() {
         (ceph, Restore, Unverifiable, Some(Deep), Some(Deep)),
         (ceph, Restore, Intact, Some(Restore), Some(Restore)),
         (ceph, Deep, Unverifiable, None, None),
-        // Versions that did not say what was reached: nothing was compared that a level of Ceph's could stand for.
+        // Versions without level_reached: for Ceph they compared nothing that a deeper level requires.
         (ceph, Quick, Intact, None, Some(Quick)),
         (ceph, Deep, Intact, None, Some(Quick)),
         (ceph, Restore, Intact, None, Some(Quick)),
@@ -253,7 +253,7 @@ fn the_level_that_was_reached_decides() {
 }
 
 #[test]
-fn what_was_not_reached_is_looked_at_again() {
+fn a_level_that_was_not_reached_is_checked_again() {
     let settled = |driver, verdict, level, reached, again| {
         let check = CheckResult { driver: Some(driver), level, level_reached: reached, ..a_check(&a_backup(Some(CREATING)), verdict) };
         check.settles(again)
@@ -265,12 +265,12 @@ fn what_was_not_reached_is_looked_at_again() {
     );
     assert!(settled(Driver::Ceph, CheckVerdict::Unverifiable, deep, Some(quick), quick));
     assert!(!settled(Driver::Ceph, CheckVerdict::Unverifiable, deep, Some(quick), deep));
-    // An earlier version called it intact whatever it had compared.
+    // An earlier version reported intact, whatever it had compared.
     assert!(!settled(Driver::Ceph, CheckVerdict::Intact, deep, None, deep));
 }
 
 #[test]
-fn what_is_known_goes_into_the_rows() {
+fn the_numbers_of_a_check_go_into_the_rows() {
     let finding = backup(&a_checked_case(CREATING, "up", |_| {}, CheckVerdict::Intact), &situation(), &Policy::default());
     assert_eq!(said(&finding), "stuck (storage-complete): b creating -> available, b object_count NULL -> 20, v backing-up -> in-use");
     let proposal = finding.proposal.unwrap();
@@ -282,14 +282,14 @@ fn what_is_known_goes_into_the_rows() {
         let expected = format!("cinder-backup-repair: left in creating: cinder-backup on down was down; its data is {said}");
         assert_eq!(reason.to.as_text(), Some(&*expected));
     }
-    // A Ceph backup gets what its driver would have written last.
+    // A Ceph backup gets the metadata that its driver would have set last.
     let change = |check: &mut CheckResult| (check.service_metadata, check.object_count) = (Some("{\"base\": \"x\"}".into()), None);
     let finding = backup(&a_checked_case(CREATING, "down", change, CheckVerdict::Intact), &situation(), &Policy::default());
     assert!(said(&finding).contains("b service_metadata NULL -> {\"base\": \"x\"}"), "{}", said(&finding));
 }
 
 #[test]
-fn what_it_rests_on_being_moved_meanwhile_spoils_the_evidence() {
+fn evidence_is_void_once_an_ancestor_has_changed() {
     let row = |id: &str, parent: Option<&str>| Backup {
         id: id.into(),
         parent_id: parent.map(Into::into),
@@ -325,7 +325,7 @@ fn what_it_rests_on_being_moved_meanwhile_spoils_the_evidence() {
 }
 
 #[test]
-fn a_recent_backup_stays_recent_and_evidence_out_of_the_future_is_none() {
+fn a_recent_backup_stays_recent_and_evidence_from_the_future_is_void() {
     let mut case = a_checked_case(CREATING, "down", |_| {}, CheckVerdict::Intact);
     case.backup.updated_at = Some(ago(60));
     case.check.as_mut().unwrap().rows = vec![case.backup.image(ColumnSet::Mitaka)];
@@ -343,7 +343,7 @@ fn a_recent_backup_stays_recent_and_evidence_out_of_the_future_is_none() {
 }
 
 #[test]
-fn a_check_that_asked_for_less_quiet_is_held_to_more() {
+fn a_check_with_a_shorter_settle_time_is_judged_by_the_longer_one() {
     let mut check = a_check(&a_backup(Some(CREATING)), CheckVerdict::Intact);
     // The newest object is of 9:00, and the check of 11:00.
     check.hold_to(7_200);
@@ -356,14 +356,14 @@ fn a_check_that_asked_for_less_quiet_is_held_to_more() {
     };
     assert!(held(&|_| {}, 7_201) && held(&|_| {}, u64::MAX));
     assert!(held(&|check| check.newest_object_at = Some("2026-11-22T11:30:00Z".into()), 0), "the storage's clock is ahead");
-    // By how much the storage's clock was behind is not in the document.
+    // The document does not say by how much the storage's clock was behind.
     let behind = |check: &mut CheckResult| check.warnings.push(Problem::general(ProblemCode::ClockBehind, "x"));
     assert!(held(&behind, 1));
     assert!(!held(&|check| check.newest_object_at = None, 900), "nothing there");
 }
 
 #[test]
-fn whatever_moves_on_the_storage_after_a_check_is_told() {
+fn every_change_on_the_storage_after_a_check_is_reported() {
     let mut check = a_check(&a_backup(Some(CREATING)), CheckVerdict::Intact);
     check.listing = Some(Listing { objects: 3, bytes: 100 });
     let at =
@@ -400,7 +400,7 @@ fn whatever_moves_on_the_storage_after_a_check_is_told() {
 }
 
 #[test]
-fn whatever_moves_below_a_backup_after_a_check_is_told() {
+fn every_change_of_an_ancestor_after_a_check_is_reported() {
     let mut check = a_check(&a_backup(Some(CREATING)), CheckVerdict::Intact);
     let below = |time: &str, objects| AncestorListings { listing: Listing { objects, bytes: 100 }, newest_object_at: Some(time.into()) };
     let then = below("2026-11-22T09:00:00Z", 9);
@@ -414,7 +414,7 @@ fn whatever_moves_below_a_backup_after_a_check_is_told() {
         let look = check.compared_with_ancestors(&now);
         assert!(matches!(&look, Comparison::Changed(what) if what.contains(part)), "{part}: {look:?}");
     }
-    // A document of a version that did not list them proves nothing of them.
+    // A document without their listings proves nothing about them.
     check.below = None;
     assert!(matches!(check.compared_with_ancestors(&then), Comparison::Unknown(_)));
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Decides over a case of which `set` says how it differs from an old, lonely backup on a host that is down.
+/// Decides for an old backup without related rows on a host that is down, after `set` has changed the case.
 fn with(status: Option<&str>, set: impl FnOnce(&mut BackupCase, &mut Situation, &mut Policy)) -> String {
     let (mut case, mut situation, mut policy) = (a_case(a_backup(status)), situation(), Policy::default());
     set(&mut case, &mut situation, &mut policy);
@@ -14,12 +14,12 @@ fn to(policy: &mut Policy, status: &str) {
 }
 
 #[test]
-fn what_becomes_of_what_is_found() {
+fn every_status_leads_to_its_row_of_the_table() {
     let held = || Some(a_volume("v", Some(BACKING_UP), Some(AVAILABLE)));
     let destination = |status: &str| Some(a_volume("d", Some(status), None));
     #[rustfmt::skip]
     let lines = [
-        // A backup being created whose data nobody looked at.
+        // A backup that was being created, without a check.
         (with(Some(CREATING), |_, _, _| ()),
             "stuck (service-down): b creating -> error"),
         (with(Some(CREATING), |c, _, _| c.volume = held()),
@@ -53,7 +53,7 @@ fn what_becomes_of_what_is_found() {
             c.parent = Some(Backup { id: "a".into(), ..a_backup(Some(AVAILABLE)) });
         }),
             "stuck (service-down): a num_dependent_backups NULL -> 1, b creating -> available"),
-        // One being restored is good; the volume that it was being restored to is not.
+        // A backup that was being restored is good; the volume that it was restored to is not.
         (with(Some(RESTORING), |_, _, _| ()),
             "stuck (service-down): b restoring -> available"),
         (with(Some(RESTORING), |c, _, _| (c.backup.restore_volume_id, c.destination) = (Some("d".into()), destination(RESTORING_BACKUP))),
@@ -67,14 +67,14 @@ fn what_becomes_of_what_is_found() {
             (c.backup.restore_volume_id, c.destination) = (Some("d".into()), destination(RESTORING_BACKUP));
         }),
             "stuck (service-down): b restoring -> error, d restoring-backup -> error_restoring"),
-        // A delete can be tried again from error.
+        // A deletion can be tried again from error.
         (with(Some(DELETING), |c, _, _| c.volume = held()),
             "stuck (service-down): b deleting -> error"),
         (with(Some(DELETING), |_, _, p| { to(p, AVAILABLE); p.allow_unverified = true; }),
             "stuck (service-down): refused"),
         (with(Some(ERROR_DELETING), |_, _, _| ()),
             "stuck (asked): b error_deleting -> error"),
-        // One in error becomes available only where that was asked for, and earned.
+        // A backup in error becomes available only if that was asked for and is allowed.
         (with(Some(ERROR), |_, _, _| ()),
             "stuck (service-down): nothing"),
         (with(Some(ERROR), |_, _, p| to(p, AVAILABLE)),
@@ -92,18 +92,18 @@ fn what_becomes_of_what_is_found() {
 }
 
 #[test]
-fn is_it_stuck() {
+fn every_age_and_heartbeat_leads_to_its_verdict() {
     let on = |host: &str| Some(host.to_owned());
     let assume = |host: &str| AssumeDead::Hosts([host.to_owned()].into());
     let error = "b creating -> error";
     #[rustfmt::skip]
     let lines = [
-        // recent: by the later of the two times, and whatever the service does.
+        // recent: by the later of the two times, whatever the heartbeat.
         (with(Some(CREATING), |c, _, _| c.backup.updated_at = Some(ago(60))), "recent (recent): nothing"),
         (with(Some(CREATING), |c, _, _| c.backup.created_at = Some(ago(60))), "recent (recent): nothing"),
         (with(Some(CREATING), |c, _, p| { c.backup.updated_at = Some(ago(60)); p.assume_dead = AssumeDead::All; }), "recent (recent): nothing"),
         (with(Some(CREATING), |c, _, _| c.backup.updated_at = Some(ago(-60))), "recent (recent): nothing"),
-        // stuck: nobody can be working on it.
+        // stuck: no service can be working on it.
         (with(Some(CREATING), |c, _, _| (c.backup.host, c.backup.service) = (None, None)), &format!("stuck (never-scheduled): {error}")),
         (with(Some(CREATING), |c, _, _| (c.backup.host, c.backup.service) = (on(""), None)), &format!("stuck (never-scheduled): {error}")),
         (with(Some(CREATING), |c, _, _| c.backup.host = on(GONE)), &format!("stuck (service-missing): {error}")),
@@ -113,7 +113,7 @@ fn is_it_stuck() {
         (with(Some(CREATING), |c, _, _| c.backup.host = on("never")), &format!("stuck (service-down): {error}")),
         (with(Some(CREATING), |c, _, p| { c.backup.host = on("up"); p.assume_dead = assume("up"); }), &format!("stuck (assumed-dead): {error}")),
         (with(Some(CREATING), |c, _, p| { c.backup.host = on("up"); p.assume_dead = AssumeDead::All; }), &format!("stuck (assumed-dead): {error}")),
-        // uncertain: it may be at work, or the heartbeats say nothing.
+        // uncertain: a service may be at work, or the heartbeats prove nothing.
         (with(Some(CREATING), |c, _, _| c.backup.host = on("up")), &format!("uncertain (service-up): {error}")),
         (with(Some(CREATING), |c, _, _| c.backup.host = on("ahead")), &format!("uncertain (service-up): {error}")),
         (with(Some(CREATING), |c, _, _| c.backup.host = on("removed")), &format!("uncertain (service-up): {error}")),
@@ -135,7 +135,7 @@ fn the_named_clock_is_that_of_the_host_that_is_ahead() {
 }
 
 #[test]
-fn no_threshold_makes_a_beating_service_dead_or_a_future_row_old() {
+fn no_threshold_makes_a_service_that_is_up_dead_or_a_future_row_old() {
     let policy = |older_than_seconds: i64| Policy {
         thresholds: crate::domain::Thresholds { older_than_seconds, ..crate::domain::Thresholds::default() },
         ..Policy::default()
