@@ -71,7 +71,7 @@ impl Context<'_> {
         }
     }
 
-    /// The rows that a command judges, and the rules; warns if nothing says how Cinder's services beat.
+    /// The rows that a command judges, and the rules; warns if the heartbeat intervals are only defaults.
     pub fn wanted(&self, args: &SelectionArgs, selection: Selection, decision: &DecisionArgs, database: &Database) -> Result<Wanted> {
         if database.has_default_intervals && args.service_down_time.is_none() {
             self.ui.warn(format!(

@@ -72,7 +72,7 @@ impl ExecutionArgs {
         !self.yes && !self.dry_run
     }
 
-    /// The number of connections for a plan of so many units.
+    /// The number of connections for a plan with this number of units.
     fn sessions(&self, units: usize) -> usize {
         self.sessions.unwrap_or(if units < 50 { 1 } else { 4 })
     }

@@ -20,9 +20,9 @@ pub fn findings(findings: &[Finding]) -> Grid {
             vec![
                 finding.kind.name().into(),
                 finding.id.as_str().into(),
-                optional(finding.name.as_deref()),
-                optional(finding.status.as_deref()),
-                optional(finding.host.as_deref()),
+                finding.name.as_deref().into(),
+                finding.status.as_deref().into(),
+                finding.host.as_deref().into(),
                 finding.age_seconds.map_or(Cell::Null, |age| human(age).into()),
                 finding.verdict.name().into(),
                 proposed.into(),
@@ -39,11 +39,11 @@ pub fn units(units: &[Unit]) -> Grid {
         .iter()
         .map(|unit| {
             vec![
-                Cell::Integer(i64::try_from(unit.number).unwrap_or(i64::MAX)),
+                unit.number.into(),
                 unit.kind.name().into(),
                 unit.id.as_str().into(),
-                optional(unit.name.as_deref()),
-                optional(unit.status.as_deref()),
+                unit.name.as_deref().into(),
+                unit.status.as_deref().into(),
                 changes(&unit.changes).into(),
                 why(&unit.evidence, None).into(),
             ]
@@ -69,10 +69,10 @@ pub fn results<'a>(results: impl IntoIterator<Item = &'a UnitResult>) -> Grid {
                 reason.push_str(&format!("; {of}{} planned {}, found {}", moved.column, moved.planned, moved.found));
             }
             vec![
-                Cell::Integer(i64::try_from(result.unit).unwrap_or(i64::MAX)),
+                result.unit.into(),
                 result.kind.name().into(),
                 result.id.as_str().into(),
-                optional(result.name.as_deref()),
+                result.name.as_deref().into(),
                 result.outcome.name().into(),
                 changes(&result.changes).into(),
                 reason.into(),
@@ -90,8 +90,8 @@ pub fn checks(results: &[CheckResult]) -> Grid {
         .map(|result| {
             vec![
                 result.id.as_str().into(),
-                optional(result.name.as_deref()),
-                result.driver.map_or_else(|| optional(result.service.as_deref()), |driver| driver.name().into()),
+                result.name.as_deref().into(),
+                result.driver.map_or_else(|| result.service.as_deref().into(), |driver| driver.name().into()),
                 [(true, result.verdict.name()), (result.is_unreadable(), "unreadable"), (result.busy, "busy")]
                     .into_iter()
                     .filter_map(|(is_so, word)| is_so.then_some(word))
@@ -166,9 +166,4 @@ pub fn changes(changes: &[Change]) -> String {
 fn why(evidence: &[Evidence], refusal: Option<&str>) -> String {
     let texts: Vec<&str> = refusal.into_iter().chain(evidence.iter().map(|evidence| evidence.text.as_str())).collect();
     texts.join("; ")
-}
-
-/// A cell that may be empty.
-pub fn optional(text: Option<&str>) -> Cell {
-    text.map_or(Cell::Null, Into::into)
 }

@@ -87,6 +87,12 @@ impl From<i64> for Cell {
     }
 }
 
+impl From<usize> for Cell {
+    fn from(number: usize) -> Self {
+        Self::Integer(i64::try_from(number).unwrap_or(i64::MAX))
+    }
+}
+
 impl From<&str> for Cell {
     fn from(text: &str) -> Self {
         Self::Text(text.to_owned())
@@ -414,8 +420,8 @@ mod tests {
         Grid {
             columns: vec!["ID", "Name", "Age", "Project ID", "Verdict"],
             rows: vec![
-                vec!["b1".into(), "nightly".into(), 7200.into(), Cell::Null, "stuck".into()],
-                vec!["b2".into(), "\u{1b}[2J=1\n".into(), 900.into(), "p2".into(), "recent".into()],
+                vec!["b1".into(), "nightly".into(), 7200_i64.into(), Cell::Null, "stuck".into()],
+                vec!["b2".into(), "\u{1b}[2J=1\n".into(), 900_i64.into(), "p2".into(), "recent".into()],
                 vec!["b3".into(), "=HYPERLINK(\"x\")".into(), Cell::Null, "p1".into(), "stuck".into()],
             ],
         }
@@ -525,7 +531,7 @@ mod tests {
     #[test]
     fn quotes_stand_where_they_are_asked_for() {
         let document = json!({});
-        let grid = Grid { columns: vec!["A", "B", "C"], rows: vec![vec!["x, \"y\" \\".into(), 7.into(), Cell::Null]] };
+        let grid = Grid { columns: vec!["A", "B", "C"], rows: vec![vec!["x, \"y\" \\".into(), 7_i64.into(), Cell::Null]] };
         let quoted = |quote| {
             let mut out = Vec::new();
             write(&mut out, &document, "", &grid, &OutputOptions { format: Format::Csv, quote, ..OutputOptions::default() }).unwrap();

@@ -71,7 +71,7 @@ impl Database {
         Reader { session: self.session.as_mut(), schema: &self.schema }
     }
 
-    /// Connects anew: a check of the storage can take longer than a server keeps an idle connection.
+    /// Connects again: a check of the storage can take longer than a server keeps an idle connection.
     pub fn reconnect(&mut self) -> Result<(), DbError> {
         let opened = self.opener()()?;
         self.session = opened;

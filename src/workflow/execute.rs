@@ -73,7 +73,7 @@ pub struct RunLog {
     run: String,
     /// The run that applied the plan already.
     applied_by: Option<String>,
-    /// Earlier runs with units whose outcome nobody has looked up yet.
+    /// Earlier runs with units whose outcome was not looked up yet.
     pub unsettled: Vec<RunSummary>,
 }
 
@@ -103,7 +103,7 @@ impl RunLog {
             mode: Mode::Write,
             batch_size: execution.batch_size,
             sessions: execution.sessions,
-            // Half as long again as from one heartbeat to the next.
+            // One and a half times the interval between two heartbeats.
             heartbeat_wait: Duration::from_millis(database.report_interval.saturating_mul(1_500)),
             lock_timeout: execution.lock_timeout,
             ..Options::default()

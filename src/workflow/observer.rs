@@ -15,15 +15,15 @@ pub enum WorkEvent<'a> {
     Reading,
     /// The database was read.
     Read,
-    /// A check of this level begins, of so many backups.
+    /// A check of this level begins, with this number of backups.
     Checking(Level, usize),
     /// A backup was checked.
     Checked(&'a CheckResult),
-    /// So many results are there, and so much was read; reported several times a second.
+    /// The number of results so far, and how much was read; reported several times a second.
     CheckProgress(usize, &'a Watch),
     /// All backups were checked, or the check was stopped.
     CheckEnded,
-    /// A run begins, of so many units.
+    /// A run begins, with this number of units.
     Running(usize),
     /// Something of the run.
     Run(apply::Progress<'a>),

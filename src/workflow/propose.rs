@@ -100,7 +100,7 @@ fn propose(database: &mut Database, request: &ScanRequest<'_>) -> Result<(Plan, 
     Ok((plan, scan))
 }
 
-/// Removes units whose work another unit does: the unit of an increment that becomes available counts its parent anew, which corrects a
+/// Removes units whose work another unit does: the unit of an increment that becomes available also counts its parent again, which corrects a
 /// wrong counter.
 fn remove_done(plan: &mut Plan, scan: &Scan) {
     let simulated = simulate(&plan.units, &scan.census);

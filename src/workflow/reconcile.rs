@@ -167,17 +167,8 @@ impl Reconciler<'_> {
                 details.push(format!("{} {} was written since", image.table, image.id));
             }
         }
-        let state = if lost > 0 {
-            "lost"
-        } else if gone > 0 {
-            "gone"
-        } else if !details.is_empty() {
-            "changed"
-        } else if superseded > 0 {
-            "superseded"
-        } else {
-            "kept"
-        };
+        let found = [(lost, "lost"), (gone, "gone"), (details.len(), "changed"), (superseded, "superseded")];
+        let state = found.iter().find(|(number, _)| *number > 0).map_or("kept", |(_, state)| *state);
         Ok((state, details.join("; ")))
     }
 

@@ -27,7 +27,7 @@ pub struct ResultFile<'a> {
     writer: Option<PartialWriter<'a, File>>,
     unsynced: usize,
     synced: Instant,
-    /// Backups of which the earlier check knew something.
+    /// Backups with a result of the earlier check.
     known: HashSet<String>,
     /// How many of these could not be checked now: their earlier results stay in FILE.partial.
     unseen: usize,

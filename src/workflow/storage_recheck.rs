@@ -20,7 +20,7 @@ use crate::verify::{PrecheckRound, Target, precheck};
 /// How many backups are checked at once; each takes a listing of it and of each backup below.
 const AT_ONCE: usize = 8;
 /// How often a request to stop is looked for meanwhile.
-const GLANCE: Duration = Duration::from_millis(100);
+const POLL: Duration = Duration::from_millis(100);
 /// How long a slow failure takes, and after how many in a row a storage is given up for this run.
 const SLOW: Duration = Duration::from_secs(2);
 const SLOW_FAILURES: u32 = 3;
@@ -119,7 +119,7 @@ impl Precheck for StorageRecheck<'_> {
         let mut looks: Vec<Option<Comparison>> = vec![None; checks.len()];
         let mut last = Instant::now();
         loop {
-            match receiver.recv_timeout(GLANCE) {
+            match receiver.recv_timeout(POLL) {
                 Ok((place, look)) => {
                     last = Instant::now();
                     if let Some(slot) = looks.get_mut(place) {

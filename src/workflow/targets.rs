@@ -135,7 +135,7 @@ pub fn columns_of(image: &Image) -> ColumnSet {
     }
 }
 
-/// The backups with these ids, as far as they are live, with their ancestors.
+/// The backups with these ids, if they are live, with their ancestors.
 pub fn targets_by_id(database: &mut Database, ids: &[String]) -> Result<Vec<Target>, DbError> {
     database.read(|reader| targets(reader, ids))
 }

@@ -11,11 +11,11 @@ use serde_json::json;
 
 use head::LogHead;
 
-use crate::audit::{Anchor, Begin, Head, Intent, RunSummary, Settled, UnitOutcome, load_run, runs, verify};
+use crate::audit::{Anchor, Begin, Head, Intent, RunRecords, RunSummary, Settled, UnitOutcome, load_run, runs, verify};
 use crate::cli::context::Context;
 use crate::cli::error::{Error, Result};
 use crate::cli::exit::Exit;
-use crate::cli::{sentences, view};
+use crate::cli::sentences;
 use crate::domain::text::count;
 use crate::domain::{Outcome, Tally};
 use crate::report::grid::{Cell, Grid};
@@ -152,12 +152,12 @@ fn list(context: &Context<'_>, path: &std::path::Path) -> Result<Exit> {
                 summary.run.as_str().into(),
                 summary.at.as_str().into(),
                 summary.begin.command.as_str().into(),
-                view::optional(user.map(String::as_str)),
+                user.map(String::as_str).into(),
                 summary.begin.database.location.as_str().into(),
                 sentences::tally(&summary.tally).into(),
                 state(summary).into(),
-                view::optional(summary.begin.ticket.as_deref()),
-                view::optional(summary.begin.reason.as_deref()),
+                summary.begin.ticket.as_deref().into(),
+                summary.begin.reason.as_deref().into(),
             ]
         })
         .collect();
@@ -195,7 +195,7 @@ fn show(context: &Context<'_>, path: &std::path::Path, run: &str) -> Result<Exit
         let why: Vec<&str> = unit.intent.evidence.iter().map(|evidence| evidence.text.as_str()).collect();
         for change in changes {
             rows.push(vec![
-                Cell::Integer(i64::try_from(*number).unwrap_or(i64::MAX)),
+                (*number).into(),
                 outcome.map_or("open", Outcome::name).into(),
                 change.table.name().into(),
                 change.id.as_str().into(),
@@ -219,27 +219,7 @@ fn show(context: &Context<'_>, path: &std::path::Path, run: &str) -> Result<Exit
         end: records.end.as_ref().map(|end| json!({ "at": end.at, "summary": end.summary, "interrupted": end.interrupted })),
     };
     if context.ui.is_table() {
-        let begin = &records.begin;
-        let who = &begin.who;
-        let line = |name: &str, value: &str| context.ui.text(&format!("{name:<10} {}\n", terminal(value)));
-        line("run", &records.run)?;
-        line("at", &records.at)?;
-        line("command", &format!("{} ({})", begin.command, begin.program))?;
-        line(
-            "database",
-            &format!(
-                "{}, {} {}, Cinder {}",
-                begin.database.location, begin.database.engine, begin.database.version, begin.database.release
-            ),
-        )?;
-        let people = [("user", &who.user), ("login", &who.login_user), ("sudo", &who.sudo_user), ("database", &who.database_user)];
-        let people: Vec<String> = people.iter().filter_map(|(what, name)| name.as_ref().map(|name| format!("{what} {name}"))).collect();
-        line("who", &format!("{} on {}", people.join(", "), who.host))?;
-        for (name, value) in [("reason", &begin.reason), ("ticket", &begin.ticket), ("undoes", &begin.undoes)] {
-            if let Some(value) = value {
-                line(name, value)?;
-            }
-        }
+        print_head(context, &records)?;
     }
     context.ui.result(&document, "units", &grid)?;
     if tally.not_begun > 0 {
@@ -247,6 +227,29 @@ fn show(context: &Context<'_>, path: &std::path::Path, run: &str) -> Result<Exit
         context.ui.say(format!("{} {were} not begun.", count(tally.not_begun, "unit")));
     }
     Ok(Exit::Done)
+}
+
+/// Prints who made a run, when, where and why.
+fn print_head(context: &Context<'_>, records: &RunRecords) -> Result<()> {
+    let begin = &records.begin;
+    let who = &begin.who;
+    let line = |name: &str, value: &str| context.ui.text(&format!("{name:<10} {}\n", terminal(value)));
+    line("run", &records.run)?;
+    line("at", &records.at)?;
+    line("command", &format!("{} ({})", begin.command, begin.program))?;
+    line(
+        "database",
+        &format!("{}, {} {}, Cinder {}", begin.database.location, begin.database.engine, begin.database.version, begin.database.release),
+    )?;
+    let people = [("user", &who.user), ("login", &who.login_user), ("sudo", &who.sudo_user), ("database", &who.database_user)];
+    let people: Vec<String> = people.iter().filter_map(|(what, name)| name.as_ref().map(|name| format!("{what} {name}"))).collect();
+    line("who", &format!("{} on {}", people.join(", "), who.host))?;
+    for (name, value) in [("reason", &begin.reason), ("ticket", &begin.ticket), ("undoes", &begin.undoes)] {
+        if let Some(value) = value {
+            line(name, value)?;
+        }
+    }
+    Ok(())
 }
 
 /// Checks the log, and says what its last record is if nothing is wrong.

@@ -2,7 +2,7 @@
 //! write.
 //!
 //! Beside `db` this is the one place that uses rusqlite, and the only one that creates a database: what happens behind the
-//! program's back (a service that beats, a colleague who writes by hand) must not go through its own sessions.
+//! program's back (a service with heartbeats, a colleague who writes by hand) must not go through its own sessions.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -69,7 +69,7 @@ impl Stage {
         let connection = create(&path).map_err(|error| failed(&error))?;
         let stage = Self { folder, temporary, connection };
         let configuration = format!(
-            "# What a controller has in /etc/cinder/cinder.conf, as far as it matters here.\n\
+            "# The part of a controller's /etc/cinder/cinder.conf that matters here.\n\
              [DEFAULT]\nservice_down_time = 60\nreport_interval = 1\n\
              backup_driver = cinder.backup.drivers.posix.PosixBackupDriver\nbackup_posix_path = {}\n\
              backup_file_size = {}\nbackup_compression_algorithm = zstd\n\n[database]\nconnection = {}\n",
@@ -119,7 +119,7 @@ impl Stage {
         describe_file(&self.file(DATABASE))
     }
 
-    /// Lets the living service beat; however slow the machine is, it must not look dead.
+    /// Writes a heartbeat of the working service, so that it never looks down, even on a slow machine.
     pub fn beat(&self) -> Result<()> {
         self.execute(HEARTBEAT)
     }

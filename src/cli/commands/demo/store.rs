@@ -24,7 +24,7 @@ const BLOCK: usize = 32_768;
 const GIB: u64 = 1 << 30;
 /// Where a volume was written to: the chunk, the block in it, how many blocks.
 const WRITTEN: [(usize, usize, usize); 6] = [(0, 0, 6), (2, 300, 4), (9, 17, 5), (2, 302, 1), (4, 200, 3), (9, 400, 1)];
-/// So many of them before its full backup, the others before the increment.
+/// How many of them were written before its full backup; the others before the increment.
 const BEFORE_FULL: usize = 3;
 /// From one object to the next.
 const OBJECT_TAKES: Duration = Duration::from_secs(6);
@@ -46,7 +46,7 @@ pub struct Row {
     pub size: u32,
 }
 
-/// What became of a backup.
+/// How a backup ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
     /// All of it is there.

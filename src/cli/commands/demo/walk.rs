@@ -13,7 +13,7 @@ use crate::domain::text::shell_word;
 use crate::report::safe::terminal;
 
 pub(super) const PROGRAM: &str = "cinder-backup-repair";
-/// So many lines of a report are shown: those that say what it is.
+/// How many lines of a report are shown: its beginning.
 const EXCERPT: usize = 17;
 
 /// Goes through all steps; ends with the first that does not do what it should.
@@ -56,13 +56,13 @@ impl Walk<'_> {
         }
         ui.text(&format!(
             "{}\n\n\
-             Controller ctl1 lost its power three hours ago, in the middle of its backups.\n\
-             Its cinder-backup is down; the one on ctl2 works. This is Cinder's database as\n\
-             it was left: 1283 backups, 1200 of them deleted, a dozen in trouble; and of the\n\
-             smallest of these their data. Every command below is run for real, on files in\n\
-             this folder:\n\n    {}\n\n\
+             Controller ctl1 lost power three hours ago, in the middle of its backups. Its\n\
+             cinder-backup is down; the one on ctl2 works. This is Cinder's database after\n\
+             the outage: 1283 backups, of them 1200 deleted and a dozen in trouble, with the\n\
+             data of the smallest ones. Every command below runs for real, on files in this\n\
+             directory:\n\n    {}\n\n\
              On a controller the program finds its database in /etc/cinder/cinder.conf; here\n\
-             --config-file cinder.conf and --audit-log audit.jsonl are left out for brevity.\n",
+             --config-file cinder.conf and --audit-log audit.jsonl are omitted for brevity.\n",
             ui.strong("cinder-backup-repair: a walk through the repair after an outage"),
             terminal(&self.stage.folder().display().to_string()),
         ))?;
@@ -72,15 +72,15 @@ impl Walk<'_> {
     fn look(&mut self) -> Result<()> {
         self.chapter("What is stuck, and why?")?;
         self.say(
-            "A scan only reads. Look at the verdicts and the evidence: the service on ctl1\n\
-             is down, so nobody works on its backups; the one on ctl2 beats, so its old\n\
-             backup is merely uncertain, and its young one recent. One name would clear the\n\
-             screen of a careless program.",
+            "A scan only reads. Compare the verdicts and the evidence: the service on ctl1\n\
+             is down, so nothing works on its backups; the one on ctl2 has heartbeats, so\n\
+             its old backup is only uncertain, and its young one recent. One of the names\n\
+             tries to clear the screen.",
         )?;
         self.run(&["scan"], Exit::Done, 0)?;
 
         self.chapter("The same for a script")?;
-        self.say("The columns that are wanted, as JSON, and an exit code that tells of findings.")?;
+        self.say("Selected columns as JSON, and an exit code that shows whether there are findings.")?;
         self.run(
             &["scan", "--status", "restoring", "--detailed-exitcode", "-f", "json", "-c", "id", "-c", "verdict", "-c", "proposed"],
             Exit::Findings,
@@ -89,8 +89,8 @@ impl Walk<'_> {
 
         self.chapter("Can the database's backup be saved?")?;
         self.say(
-            "Nobody has looked at its data on the storage, so it may not become available.\n\
-             --yes answers questions, but overrides no rule.",
+            "Its data on the storage was not verified, so it may not become available. --yes\n\
+             answers questions, but overrides no rule.",
         )?;
         self.run(&["repair", "erp-db nightly", "--to", "available", "--yes"], Exit::Safety, 0)
     }
@@ -98,55 +98,39 @@ impl Walk<'_> {
     fn check(&mut self) -> Result<()> {
         self.chapter("What is on the storage?")?;
         self.say(
-            "A quick check holds names, sizes and side files against each other. The backup\n\
-             of the wiki broke off, and of some there is nothing at all. Three seem to be\n\
-             whole: only the last update of the database was lost.",
+            "A quick check compares names, sizes and side files. The backup of the wiki is\n\
+             incomplete, and some have no data at all. Three seem to be intact: only the\n\
+             last update of the database was lost.",
         )?;
         let columns = ["-c", "name", "-c", "verdict", "-c", "objects", "-c", "problems"];
         self.run(&[&["check"], &columns[..]].concat(), Exit::Damaged, 0)?;
         self.say(
-            "A deep check reads every object, and compares it with its digest. In this one a\n\
-             bit has flipped; Cinder would restore it without a word.",
+            "A deep check reads every object and compares it with its digest. In this backup\n\
+             one bit is wrong; Cinder would restore it without an error.",
         )?;
         self.run(&[&["check", "ledger-db nightly", "--level", "deep"], &columns[..]].concat(), Exit::Damaged, 0)
     }
 
-    /// Gives the run's id.
+    /// Returns the run's id.
     fn repair(&mut self) -> Result<String> {
-        self.chapter("A plan, and reports for those who must agree to it")?;
+        self.chapter("A plan, and reports for the people who approve it")?;
         self.say(
-            "First what ctl1 has left. What is whole becomes available, what is not error.\n\
-             The plan names each column, from what to what; with it go a page for the change\n\
-             ticket, and a script with the same guards in the server's own SQL.",
+            "First the backups of ctl1. Intact ones become available, the others error. The\n\
+             plan names each column with its old and new value. The reports are a page for\n\
+             the change ticket, and an SQL script with the same guards.",
         )?;
-        let plan = [
-            "plan",
-            "--host",
-            "ctl1",
-            "--check",
-            "deep",
-            "--out",
-            "@plan.json",
-            "--report",
-            "@change.md",
-            "--report",
-            "@change.sql",
-            "-c",
-            "name",
-            "-c",
-            "changes",
-        ];
-        self.run(&plan, Exit::Done, 0)?;
+        let plan = "plan --host ctl1 --check deep --out @plan.json --report @change.md --report @change.sql -c name -c changes";
+        self.run(&plan.split(' ').collect::<Vec<_>>(), Exit::Done, 0)?;
         self.excerpt("change.md")?;
         self.excerpt("change.sql")?;
 
         self.chapter("Rehearse it, then do it")?;
-        self.say("The dry run does all but write, and the database itself holds it read-only.")?;
+        self.say("The dry run does everything except writing, in read-only transactions.")?;
         self.run(&["apply", "@plan.json", "--dry-run", "-c", "unit", "-c", "id", "-c", "outcome"], Exit::Done, 0)?;
         self.say(
             "Each backup changes together with its volume or snapshot and the counter of the\n\
-             backup it rests on, or not at all. What is to be done is in the audit log, on\n\
-             the disk, before a row is touched.",
+             backup it is based on, or not at all. The intent is in the audit log, on the\n\
+             disk, before a row is changed.",
         )?;
         // Seven backups, four volumes, a snapshot, the counter of a parent.
         let apply = ["apply", "@plan.json", "--yes", "--ticket", "CHG-4711", "--reason", "power failure of ctl1"];
@@ -155,11 +139,11 @@ impl Walk<'_> {
         self.say("A plan is applied once.")?;
         self.run(&["apply", "@plan.json", "--yes"], Exit::Stale, 0)?;
 
-        self.chapter("Would a restore give the volume back?")?;
+        self.chapter("Would a restore work?")?;
         self.say(
-            "The proof: every block, the increment's over the full backup's, as a restore\n\
-             would write it, against the digest from when the volume was read. Nothing is\n\
-             written anywhere.",
+            "The proof: every block as a restore would write it, the increment's over the\n\
+             full backup's, compared with the digest from when the volume was read. Nothing\n\
+             is written anywhere.",
         )?;
         let restore = ["check", "erp-db nightly", "--level", "restore", "-c", "name", "-c", "verdict", "-c", "bytes", "-c", "depth"];
         self.run(&restore, Exit::Done, 0)?;
@@ -168,37 +152,37 @@ impl Walk<'_> {
 
     fn races_and_refusals(&mut self) -> Result<()> {
         self.chapter("Somebody else is faster")?;
-        self.say("A plan for the rest: never scheduled, of a retired host, a volume left behind.")?;
+        self.say("A plan for the rest: never scheduled, of a retired host, a leftover volume.")?;
         self.run(&["plan", "--out", "@rest.json", "-c", "name", "-c", "evidence"], Exit::Done, 0)?;
         self.say("Before it is applied, a colleague changes one of its rows by hand:")?;
         self.meanwhile()?;
-        self.say("That row is left as it is now, and reported; the others are put right.")?;
-        // Three backups, of which one is the colleague's by now, with a volume, and a volume on its own.
+        self.say("That row is not changed, and reported; the others are repaired.")?;
+        // Three backups, one of them changed by the colleague, with a volume; and a volume on its own.
         self.run(&["apply", "@rest.json", "--yes", "-c", "id", "-c", "outcome", "-c", "reason"], Exit::Partial, 4)?;
 
-        self.chapter("Is anybody at work on it?")?;
-        self.say("The service on ctl2 beats: what it has may wait in its queue, and is not touched.")?;
+        self.chapter("Does a service still work on it?")?;
+        self.say("The service on ctl2 has heartbeats: its backups may be queued, and are not changed.")?;
         self.run(&["repair", "dns-zones nightly", "--yes"], Exit::Safety, 0)?;
         self.say(
-            "But the storage can tell. All of this backup is there, down to what its driver\n\
-             writes last, and hours old: only rows are left to write, and the data was read,\n\
-             so it has earned available. For error the storage alone would never do.",
+            "But the storage can show it. This backup is complete, including the object that\n\
+             its driver writes last, and hours old. Its data was read and is intact, so it\n\
+             may become available. The storage alone would never make it error.",
         )?;
         let plan = ["plan", "dns-zones nightly", "--check", "deep", "--out", "@dns.json", "-c", "name", "-c", "changes"];
         self.run(&plan, Exit::Done, 0)?;
         self.run(&["apply", "@dns.json", "--yes", "-c", "id", "-c", "outcome"], Exit::Done, 2)?;
-        self.say("Of this one the storage has nothing: it is still uncertain ...")?;
+        self.say("The storage has nothing of this one: it is still uncertain ...")?;
         self.run(&["repair", "files-stage2 nightly", "--check", "deep", "--yes"], Exit::Safety, 0)?;
-        self.say("... unless you know better, and say so by the host's name. It goes on record.")?;
+        self.say("... unless you know better and name the host. The log records that.")?;
         let reason = "cinder-backup on ctl2 was restarted, its queue is empty";
         self.run(&["repair", "files-stage2 nightly", "--assume-dead", "ctl2", "--yes", "--reason", reason], Exit::Done, 2)?;
 
-        self.chapter("A counter that Cinder got wrong")?;
-        self.say("Two increments rest on this backup. Cinder would let it be deleted under them.")?;
+        self.chapter("A wrong counter")?;
+        self.say("Two increments are based on this backup. Cinder would allow its deletion.")?;
         self.run(&["repair", "crm-db full", "--fix-counters", "--yes"], Exit::Done, 1)
     }
 
-    /// Whole or not, each backup with data has become what it should.
+    /// Makes sure that each backup with data has the status that its data calls for.
     fn earned(&self) -> Result<()> {
         let state = self.stage.state()?;
         let is = |id: &str| state.get(&("backups".to_owned(), id.to_owned())).and_then(|row| row.content.split(' ').nth(1));
@@ -209,13 +193,13 @@ impl Walk<'_> {
     }
 
     fn history(&mut self, run: &str) -> Result<()> {
-        self.chapter("Who changed what, and is it still so?")?;
-        self.say("The audit log has every run; the first is that of the plan for ctl1.")?;
+        self.chapter("Who changed what, and is it still there?")?;
+        self.say("The audit log has every run; the first one is the plan for ctl1.")?;
         self.run(&["history", "list", "-c", "run", "-c", "command", "-c", "units", "-c", "reason"], Exit::Done, 0)?;
         self.run(&["history", "show", run, "-c", "id", "-c", "column", "-c", "after"], Exit::Done, 0)?;
         self.say(
-            "Its records are chained by hashes: no line can be changed unseen. After a\n\
-             failover, when commits may have been lost, reconcile holds it against the rows.",
+            "Its records are a hash chain: no line can be changed without a trace. After a\n\
+             failover, when commits may be lost, reconcile compares it with the rows.",
         )?;
         self.run(&["history", "verify"], Exit::Done, 0)?;
         self.run(&["history", "reconcile", "-c", "id", "-c", "state", "-c", "detail"], Exit::Done, 0)
@@ -223,7 +207,7 @@ impl Walk<'_> {
 
     fn undo(&mut self, run: &str, before: &State) -> Result<()> {
         self.chapter("And back")?;
-        self.say("A run like any other, guarded and on record: only what nobody changed since.")?;
+        self.say("An undo is a run too, guarded and recorded. It skips rows that changed since.")?;
         let repaired = self.stage.state()?;
         self.run(&["undo", run, "--yes", "--reason", "only a demonstration", "-c", "id", "-c", "outcome"], Exit::Done, 13)?;
         let now = self.stage.state()?;
@@ -236,36 +220,35 @@ impl Walk<'_> {
             return Err(Error::new(Exit::Unexpected, format!("undo left {other} rows in another state than before the run")));
         }
         self.say(
-            "What ctl1 left is stuck as before, and all else stays repaired. Undo wrote\n\
-             these rows just now: without --older-than they would be too recent to judge.",
+            "The backups of ctl1 are stuck as before, and all others stay repaired. Undo\n\
+             wrote these rows just now: without --older-than they would be too recent.",
         )?;
         self.run(&["scan", "--host", "ctl1", "--older-than", "0s", "-c", "id", "-c", "status", "-c", "verdict"], Exit::Done, 0)
     }
 
     fn end(&self) -> Result<()> {
         let ui = self.context.ui;
-        ui.text(&format!("\n{} commands, each ended as it should and changed just the rows that it should.\n", self.commands))?;
+        ui.text(&format!("\n{} commands, each with the expected exit code and the expected changes.\n", self.commands))?;
         let log = terminal(&shell_word(self.stage.audit_log().display()));
         if self.stage.is_kept() {
             let conf = terminal(&shell_word(self.stage.configuration().display()));
             let plan = terminal(&shell_word(self.stage.file("new.json").display()));
             ui.text(&format!(
-                "\nThe files stay in {}. To go on:\n\n\
+                "\nThe files stay in {}. To continue:\n\n\
                  \x20   {PROGRAM} scan --config-file {conf} --older-than 0s\n\
                  \x20   {PROGRAM} check --config-file {conf} --older-than 0s\n\
                  \x20   {PROGRAM} plan --config-file {conf} --older-than 0s --out {plan}\n\
                  \x20   {PROGRAM} repair --config-file {conf} --older-than 0s --audit-log {log}\n\
                  \x20   {PROGRAM} history list --audit-log {log}\n\n\
-                 Without --older-than, what undo just wrote is too recent to judge for an hour.\n\
-                 The service on ctl2 beats no more: in a minute it counts as dead.\n",
+                 Without --older-than, the rows that undo just wrote are too recent for an hour.\n\
+                 The service on ctl2 sends no more heartbeats: in a minute it counts as down.\n",
                 terminal(&self.stage.folder().display().to_string()),
             ))?;
         } else if !ui.is_quiet() {
             ui.text(&format!(
-                "\nThe files go with the walk; `{PROGRAM} demo --keep DIR` leaves them.\n\
-                 Where to go on: README.md, `{PROGRAM} help`, and a scan of a\n\
-                 database of yours: it changes nothing, and an account that may only read is\n\
-                 enough.\n"
+                "\nThe files are removed; `{PROGRAM} demo --keep DIR` keeps them.\n\
+                 Next: README.md, `{PROGRAM} help`, and a scan of your own database: it\n\
+                 changes nothing, and needs only an account that may read.\n"
             ))?;
         }
         Ok(())

@@ -1,6 +1,6 @@
 //! The signed head of a log: a statement, kept elsewhere, of the log's last record at a time.
 //!
-//! A person who can write the log can compute its whole chain anew, or cut it off. A signed head that is kept elsewhere reveals
+//! A person who can write the log can compute a new chain, or cut the log off. A signed head that is kept elsewhere reveals
 //! both.
 
 use std::path::{Path, PathBuf};

@@ -9,7 +9,7 @@ use crate::cli::error::Result;
 use crate::cli::exit::Exit;
 use crate::cli::progress_display::ProgressDisplay;
 use crate::domain::Outcome;
-use crate::report::grid::{Cell, Grid};
+use crate::report::grid::Grid;
 use crate::report::safe::terminal;
 use crate::workflow;
 
@@ -23,7 +23,7 @@ pub(super) fn reconcile(context: &Context<'_>, path: &Path, run: Option<&str>) -
             .map(|row| {
                 vec![
                     row.run.as_str().into(),
-                    Cell::Integer(i64::try_from(row.unit).unwrap_or(i64::MAX)),
+                    row.unit.into(),
                     row.id.as_str().into(),
                     row.outcome.map_or("open", Outcome::name).into(),
                     row.state.into(),
