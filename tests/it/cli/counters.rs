@@ -61,6 +61,6 @@ fn a_parent_of_two_increments_is_one_row() {
     }
     let program = Program::on(database.url());
     let answer = program.expect(0, &["plan", "--to", "available", "--allow-unverified", "--report", "plan.md"]);
-    assert!(answer.stderr.contains("the plan changes 3 rows in 2 units. in sqlite:///"), "{}", answer.stderr);
+    assert!(answer.stderr.contains("the plan changes 3 rows in 2 units, in sqlite:///"), "{}", answer.stderr);
     assert!(std::fs::read_to_string(program.path("plan.md")).unwrap().contains("\n3 rows in 2 units. "));
 }
