@@ -59,14 +59,14 @@ pub struct ScanRequest<'a> {
     pub kept: KeptRows,
     /// Checks of the storage of some backups; the decisions on these backups depend on them.
     pub checks: &'a Checks,
-    /// The storage was storage_checked at, so that no backup is given up whose data was not.
+    /// The storage was checked for this plan, so a backup without a check is not given up.
     pub storage_checked: bool,
     /// The ids of the backups that will be repaired, if not all: the others keep their rows.
     pub only: Option<&'a BTreeSet<String>>,
 }
 
 impl<'a> ScanRequest<'a> {
-    /// What is there, whether or not storage was storage_checked at.
+    /// A request for all selected rows, without a check of the storage for this plan.
     pub fn new(policy: &'a Policy, selection: &'a Selection, kept: KeptRows, checks: &'a Checks) -> Self {
         Self { policy, selection, kept, checks, storage_checked: false, only: None }
     }
@@ -172,8 +172,7 @@ fn refuse_unchecked(finding: &mut Finding, policy: &Policy) {
     let unchecked = finding.proposal.as_ref().is_some_and(|proposal| proposal.needs.contains(&Need::StorageCheck));
     if unchecked && policy.to.as_deref() != Some(ERROR) {
         finding.proposal = None;
-        finding.refusal =
-            Some("it was not old enough yet when the storage was storage_checked at, so its data was not checked; try again".to_owned());
+        finding.refusal = Some("it was not old enough yet when the storage was checked, so its data was not checked; try again".to_owned());
     }
 }
 
@@ -455,4 +454,26 @@ fn images_of_backup(case: &BackupCase, columns: ColumnSet) -> Vec<Image> {
     let backups = std::iter::once(&case.backup).chain(&case.parent).map(|row| row.image(columns));
     let volumes = case.volume.iter().chain(&case.destination).map(|row| row.image(columns));
     backups.chain(volumes).chain(case.snapshot.iter().map(Snapshot::image)).collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backup_that_became_stuck_during_a_check_is_not_given_up() {
+        let mut finding: Finding = serde_json::from_value(serde_json::json!({
+            "kind": "backup", "id": "b", "name": null, "status": "creating", "host": null, "service": null, "project_id": null,
+            "volume_id": null, "since": null, "age_seconds": null, "verdict": "stuck", "evidence": [],
+            "proposal": { "status": "error", "needs": ["storage-check"], "changes": [] }, "refusal": null, "follow_up": [],
+        }))
+        .unwrap();
+        let given_up = finding.clone();
+        refuse_unchecked(&mut finding, &Policy { to: Some(ERROR.to_owned()), ..Policy::default() });
+        assert_eq!(finding, given_up, "--to error gives it up unchecked");
+        refuse_unchecked(&mut finding, &Policy::default());
+        let why = "it was not old enough yet when the storage was checked, so its data was not checked; try again";
+        assert_eq!((finding.proposal, finding.refusal.as_deref()), (None, Some(why)));
+    }
 }

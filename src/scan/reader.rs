@@ -12,7 +12,7 @@ use crate::domain::{Attachment, Backup, ColumnSet, Image, ServiceRow, Snapshot, 
 /// Whether a row is locked while it is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lock {
-    /// It is only storage_checked at.
+    /// It is only read.
     None,
     /// It is locked until the transaction ends.
     Held,
