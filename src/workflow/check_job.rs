@@ -72,7 +72,7 @@ impl<'a> CheckReport<'a> {
 type Carried<'t> = Vec<(CheckResult, Option<&'t Target>)>;
 
 impl<'a> CheckJob<'a> {
-    /// Checks the backups of an list.
+    /// Checks the backups of a list.
     pub fn run(self, list: TargetList, storage: StorageSettings, observer: &dyn Observer) -> Result<CheckReport<'a>> {
         let Self { request, resume, out, key } = self;
         let TargetList { targets, database, taken_at } = list;

@@ -456,7 +456,7 @@ fn a_response_is_waited_for_no_longer_than_is_left() {
     let seconds = |usual| health.response_limit(Duration::from_secs(usual)).as_secs_f64().round();
     // Half of the total, so that there is time for a second attempt.
     assert_eq!((seconds(300), seconds(10)), (30.0, 10.0));
-    // `rbd diff` of a large image, and the listing of a large bucket, give nothing for minutes: who asks for more limit has it.
+    // `rbd diff` of a large image, and the listing of a large bucket, return nothing for minutes, so a longer limit is possible.
     let patient = Health::new(WaitLimit::of(Duration::from_secs(1800)));
     assert_eq!(patient.response_limit(Duration::from_secs(60)), Duration::from_secs(900));
     assert_eq!(Health::new(WaitLimit::of(Duration::from_secs(4))).response_limit(Duration::from_secs(1)), Duration::from_secs(1));

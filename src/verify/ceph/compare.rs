@@ -359,7 +359,7 @@ impl Drop for ReadProgress<'_> {
 /// An export as windows of bytes.
 struct ExportWindows<'a, R> {
     export: ExportReader<R>,
-    /// Who is progress of every run.
+    /// The progress of the read, if it is reported.
     progress: Option<ReadProgress<'a>>,
     /// The rest of the current segment.
     segment: Option<Segment>,

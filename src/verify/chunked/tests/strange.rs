@@ -370,7 +370,7 @@ struct Spoiling {
     store: MemoryStore,
     /// The MD5s that the storage took when the bytes were written, as it tells them.
     told: bool,
-    /// So many readings of the object that ends so are transfer_damage.
+    /// The end of an object's name, and how many reads of that object are damaged.
     spoils: (&'static str, std::sync::atomic::AtomicUsize),
     /// The time and size that are reported when the object is requested by name.
     stated: Change,
