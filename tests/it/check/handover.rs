@@ -368,7 +368,7 @@ fn finished_data_does_not_prove_that_the_service_is_down() {
     let before = database.rows_by_id();
     let applied = site.program.json(4, &["apply", &plan, "--yes"]);
     for unit in applied["units"].as_array().unwrap() {
-        assert!(unit["reason"].as_str().is_some_and(|why| why.contains("cinder-backup on late has beaten")), "{unit:#}");
+        assert!(unit["reason"].as_str().is_some_and(|why| why.contains("cinder-backup on late has sent a heartbeat")), "{unit:#}");
     }
     assert_eq!(changes(&before, &database.rows_by_id()), []);
     let texts = of(&made.id)["evidence"].to_string();
