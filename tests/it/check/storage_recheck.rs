@@ -130,7 +130,7 @@ fn evidence_without_a_listing_never_counts_as_unchanged() {
         let document = site.program.json(0, &["repair", "--yes", "--evidence", &checked]);
         let unit = &document["units"][0];
         assert_eq!((&unit["outcome"], &unit["last_look"]["code"]), (&json!("applied"), &json!("storage-not-seen-again")), "{document:#}");
-        assert!(site.log().contains("does not say what was listed then"), "{}", site.log());
+        assert!(site.log().contains("its check has no listing"), "{}", site.log());
     }
 }
 
@@ -294,7 +294,7 @@ fn an_unreachable_storage_is_reported_and_recorded() {
     let answer = site.program.expect(0, &["apply", &both, "--yes"]);
     let warnings: Vec<&str> = answer.stderr.lines().filter(|line| line.starts_with("warning: ")).collect();
     assert!(
-        matches!(warnings[..], [_, one] if one.contains("the storage of 2 backups could not be looked at once more")),
+        matches!(warnings[..], [_, one] if one.contains("the storage of 2 backups could not be checked again just before the change")),
         "{}",
         answer.stderr
     );
