@@ -97,17 +97,18 @@ pub struct PlannedRun<'a> {
 }
 
 impl PlannedRun<'_> {
-    fn execution(&self, context: &Context<'_>) -> Result<Execution> {
+    fn execution(&self, context: &Context<'_>) -> Execution {
         let storage = self.storage.filter(|_| depends_on_storage(&self.plan));
-        Ok(Execution {
+        let unusable = |error: Error| workflow::Error::Unusable(format!("{:#}", error.error));
+        Execution {
             command: self.command,
             reason: context.global.record.reason.clone(),
             ticket: context.global.record.ticket.clone(),
             batch_size: self.execution.batch_size,
             sessions: self.execution.sessions(self.plan.units.len()),
             lock_timeout: context.global.database.lock_timeout,
-            storage: storage.map(|place| place.settings(context)).transpose()?,
-        })
+            storage: storage.map(|place| place.settings(context).map_err(unusable)),
+        }
     }
 
     /// Says what is left alone, and why; a person who was asked has seen each of it already.
@@ -161,7 +162,7 @@ fn dry_run(context: &Context<'_>, database: &mut Database, planned: &PlannedRun<
         let Error { exit, hint, .. } = obstacle.into();
         ui.warn(terminal(&format!("{problem}: without --dry-run this ends with {}; {}", exit.code(), hint.unwrap_or_default())));
     }
-    let run = workflow::dry_run(database, &planned.plan, planned.execution(context)?, &ProgressDisplay::new(ui))?;
+    let run = workflow::dry_run(database, &planned.plan, planned.execution(context), &ProgressDisplay::new(ui))?;
     report(context, database, planned, &Results { units: &run.results, ..Results::default() })?;
     let tally = run.tally();
     let location = terminal(&database.location);
@@ -186,9 +187,8 @@ fn write(context: &Context<'_>, database: &mut Database, planned: &PlannedRun<'_
         let (run, units) = (&open.run, count(open.unseen, "unit"));
         ui.warn(format!("run {run} left {units} without a known outcome; `{reconcile}` settles them"));
     }
-    let execution = planned.execution(context)?;
     let progress = ProgressDisplay::stoppable(ui, Second::Ends)?;
-    let ended = log.execute(database, &planned.plan, execution, &progress)?;
+    let ended = log.execute(database, &planned.plan, planned.execution(context), &progress)?;
     progress.let_finish();
     // What was done must be said and judged even if the result cannot be printed.
     let results = Results { run: Some(&ended.id), units: &ended.run.results, interrupted: ended.interrupted.as_deref() };

@@ -30,8 +30,8 @@ pub struct Execution {
     pub sessions: usize,
     /// How long a session waits for another transaction's lock.
     pub lock_timeout: Duration,
-    /// The storage that decisions depend on, if any do.
-    pub storage: Option<StorageSettings>,
+    /// The storage that decisions depend on, if any do. Settings that cannot be used end the run after its begin is on record.
+    pub storage: Option<Result<StorageSettings>>,
 }
 
 /// A run that was recorded.
@@ -180,13 +180,13 @@ struct Prepared<'a> {
 
 impl<'a> Prepared<'a> {
     /// Reads the active backups and the children of each backup as they are now, not as they were when the plan was made.
-    fn new(database: &mut Database, plan: &Plan, storage: Option<StorageSettings>, observer: &'a dyn Observer) -> Result<Self> {
+    fn new(database: &mut Database, plan: &Plan, storage: Option<Result<StorageSettings>>, observer: &'a dyn Observer) -> Result<Self> {
         database.persist(|session| session.begin(Access::ReadOnly))?;
         let mut reader = Reader { session: database.session.as_mut(), schema: &database.schema };
         let census = reading(observer, || Census::take(&mut reader, &plan.selection));
         database.session.rollback()?;
         let census = census?;
-        Ok(Self { census, recheck: StorageRecheck::new(database, plan, storage, observer)?, observer })
+        Ok(Self { census, recheck: StorageRecheck::new(database, plan, storage.transpose()?, observer)?, observer })
     }
 
     fn run(&self, database: &mut Database, plan: &Plan, options: Options, journal: &mut dyn Journal) -> Run {

@@ -283,6 +283,21 @@ fn unchanged_backups_are_applied_and_recorded() {
 }
 
 #[test]
+fn a_run_that_unusable_storage_options_end_is_on_record() {
+    let (site, placed, plan) = planned("deep");
+    site.program.expect(2, &["apply", &plan, "--yes", "--storage-option", "bad"]);
+    let list = site.program.json(0, &["history", "list"]);
+    let run = &list["runs"][0];
+    assert_eq!((&run["summary"]["not_begun"], &run["intents"]), (&json!(1), &json!(0)), "{list:#}");
+    assert!(run["state"].as_str().unwrap().starts_with("ended early: --storage-option"), "{list:#}");
+    // It changed nothing, so the plan is as good as before.
+    site.program.json(0, &["apply", &plan, "--yes"]);
+    assert_eq!(site.status(&placed), "available");
+    // An applied plan is refused as such, whatever the options.
+    site.program.expect(5, &["apply", &plan, "--yes", "--storage-option", "bad"]);
+}
+
+#[test]
 fn an_unreachable_storage_is_reported_and_recorded() {
     // The plan is from a host that sees the storage, or depends on evidence from there.
     let away = |site: &Site| fs::rename(&site.store.root, site.store.root.with_extension("away")).unwrap();
