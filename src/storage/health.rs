@@ -66,8 +66,8 @@ struct HealthState {
     /// Calls in a row that failed in all their attempts.
     failures: u32,
     next_probe: Option<Instant>,
-    /// A container that has not failed itself has probed this silent server.
-    probed_by_another: bool,
+    /// When a container that has not failed itself last probed this silent server.
+    probed_at: Option<Instant>,
     last_error: String,
 }
 
@@ -111,12 +111,25 @@ impl HealthState {
     }
 
     /// The admission for a container that has not failed itself. One of these is sent even if the server is silent, because the
-    /// silence may be that of a single container.
+    /// silence may be that of a single container. The others wait for its answer.
     fn admission_without_failures(&mut self, limit: WaitLimit) -> Admission {
-        if !self.is_silent(limit) || !std::mem::replace(&mut self.probed_by_another, true) || self.take_probe(limit) {
+        if !self.is_silent(limit) {
             return Admission::Send;
         }
-        Admission::GiveUp(String::new())
+        let probed_at = self.probed_at;
+        match probed_at {
+            Some(at) if !self.take_probe(limit) => {
+                if at.elapsed() < limit.shortest_answer() {
+                    Admission::Wait
+                } else {
+                    Admission::GiveUp(String::new())
+                }
+            }
+            _ => {
+                self.probed_at = Some(Instant::now());
+                Admission::Send
+            }
+        }
     }
 }
 

@@ -433,6 +433,25 @@ fn a_silent_server_stops_all_its_containers() {
     assert!(left(&others[7]) < asked);
 }
 
+/// Two calls of a container that works reached the silent server at once: one was sent, and the other gave up before its answer came.
+#[test]
+fn calls_wait_for_the_answer_of_the_one_that_probes_a_silent_server() {
+    let limit = WaitLimit { total: Duration::from_secs(20), probe_interval: Duration::from_secs(3_600) };
+    let server = Arc::new(Health::new(limit));
+    let (bad, good) = (Health::of_container(Arc::clone(&server)), Health::of_container(Arc::clone(&server)));
+    bad.attempt_failed(limit.total);
+    bad.call_failed(&transient());
+    let running = AtomicBool::new(false);
+    good.wait(&running).unwrap();
+    std::thread::scope(|scope| {
+        let second = scope.spawn(|| good.wait(&running));
+        std::thread::sleep(Duration::from_millis(300));
+        assert!(!second.is_finished());
+        good.progressed();
+        assert!(second.join().unwrap().is_ok());
+    });
+}
+
 #[test]
 fn no_call_waits_longer_than_the_total() {
     // Independent of the progress of other calls.
