@@ -23,7 +23,7 @@ pub enum Recheck {
     RowsChanged(Vec<Moved>),
     /// The rows are, but the decision would now be another.
     OtherDecision(String),
-    /// Somebody may be at work.
+    /// A service may be working on it.
     Refused(String),
 }
 
@@ -49,13 +49,13 @@ pub fn decide_again(facts: &LockedFacts<'_>, check: Option<&CheckResult>, situat
 pub fn same_decision(unit: &Unit, finding: Option<Finding>, run: &Written) -> Result<Vec<Change>, Recheck> {
     let Some(finding) = finding else {
         if unit.counter {
-            return Err(Recheck::OtherDecision("its counter can be right by now: nothing to change".to_owned()));
+            return Err(Recheck::OtherDecision("its counter may be correct by now: nothing to change".to_owned()));
         }
         return Err(Recheck::Refused("an operation that explains its status is still pending".to_owned()));
     };
     if !finding.is_actionable() {
         let why = finding.refusal.or_else(|| finding.evidence.into_iter().next().map(|evidence| evidence.text));
-        return Err(Recheck::Refused(why.unwrap_or_else(|| "nothing is to be changed any more".to_owned())));
+        return Err(Recheck::Refused(why.unwrap_or_else(|| "nothing is left to change".to_owned())));
     }
     let changes = finding.proposal.map(|proposal| proposal.changes).unwrap_or_default();
     // The wording of fail_reason may differ (a service that was silent then has been removed since), and a counter that

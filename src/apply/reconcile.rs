@@ -62,10 +62,10 @@ impl Sent<'_> {
     fn doubt(&self, session: &dyn Session) -> Option<String> {
         self.may_arrive(session.node(), session.server().multi_primary).then(|| {
             let until = self.until.map_or_else(
-                || "the log is of an older version and does not say until when".to_owned(),
+                || "the log was written by an older version and does not say until when".to_owned(),
                 |until| format!("it cannot arrive after {}, so run `history reconcile` then", until.strftime("%Y-%m-%d %H:%M:%S UTC")),
             );
-            format!("not on the server that was told to commit, from which the change may still arrive; {until}")
+            format!("on another server than the one that received the COMMIT, from which the change may still arrive; {until}")
         })
     }
 
@@ -231,7 +231,7 @@ fn doubt_over(intent: &Intent, seen: &[RowView], telling: &[usize]) -> Option<St
     let signed = intent.changes.iter().any(|change| is_signature(change, intent, seen));
     let Some(window) = &intent.window else {
         // An old log, which does not limit the time of the change.
-        return (!signed).then(|| "the log, of an older version, does not say when it was to write them".to_owned());
+        return (!signed).then(|| "the log was written by an older version and does not say when the run was to write them".to_owned());
     };
     for found in telling.iter().filter_map(|at| seen.get(*at)?.image.as_ref()) {
         let Some(at) = found.columns.get("updated_at") else { continue };
@@ -242,7 +242,7 @@ fn doubt_over(intent: &Intent, seen: &[RowView], telling: &[usize]) -> Option<St
         }
     }
     // The time alone is no proof: a person may repair within minutes what a killed run did not reach.
-    (!signed).then(|| "nothing in them bears the mark of this program, and the log does not have them as the run left them".to_owned())
+    (!signed).then(|| "nothing in them shows that this program wrote them, and the log does not have them as the run left them".to_owned())
 }
 
 /// Whether only this program makes such a change: its own `fail_reason`, or a backup that is `creating` again.
@@ -263,23 +263,22 @@ fn is_signature(change: &Change, intent: &Intent, seen: &[RowView]) -> bool {
 
 fn settlement(standing: Standing, doubt: Option<String>, seen: Vec<RowView>) -> Settlement {
     let (outcome, reason) = match (standing, doubt) {
-        (Standing::After, None) => (Outcome::Applied, "read again: every row is as the transaction was to leave it".to_owned()),
+        (Standing::After, None) => (Outcome::Applied, "read again: every row is as the transaction would have left it".to_owned()),
         (Standing::After, Some(doubt)) => (
             Outcome::Unknown,
-            format!("read again: the rows are as the transaction was to leave them, but somebody else may have done that: {doubt}"),
+            format!("read again: the rows are as the transaction would have left them, but someone else may have changed them: {doubt}"),
         ),
         (Standing::Before, Some(doubt)) => {
-            (Outcome::Unknown, format!("read again: every row is as it was before, but this was seen {doubt}"))
+            (Outcome::Unknown, format!("read again: every row is as it was before, but this was read {doubt}"))
         }
         (Standing::Before, None) => (Outcome::Failed, "read again: every row is as it was before, nothing was written".to_owned()),
         (Standing::Hidden, _) => (
             Outcome::Unknown,
-            "read again: the rows say nothing, because a later unit, whose own outcome is not known, was to write them too".to_owned(),
+            "read again: the rows prove nothing, because a later unit with an unknown outcome was to write them, too".to_owned(),
         ),
         (Standing::Neither, _) => (
             Outcome::Unknown,
-            "read again: the rows are neither as they were before nor as they were to become; somebody else has changed them since"
-                .to_owned(),
+            "read again: the rows are neither as they were before nor as planned; someone else has changed them since".to_owned(),
         ),
     };
     Settlement { outcome, reason, standing, found: seen.into_iter().filter_map(|seen| seen.image).collect() }

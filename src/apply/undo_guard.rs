@@ -20,8 +20,8 @@ pub fn begun_since(reader: &mut Reader<'_>, plan: &Plan, unit: &Unit) -> Result<
         let children = reader.children(std::slice::from_ref(&change.id))?;
         if let Some(child) = children.iter().find(|child| may_be_new(child, change, plan)) {
             return Ok(Some(format!(
-                "increment {} (created_at {}) may have been begun on backup {} since the run made it available, and would lose what it \
-                 rests on; delete that one first",
+                "increment {} (created_at {}) may have been started on backup {} since the run made it available, and would lose its \
+                 parent; delete the increment first",
                 child.id,
                 child.created_at.as_deref().unwrap_or("NULL"),
                 change.id

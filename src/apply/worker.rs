@@ -249,7 +249,7 @@ impl Worker<'_> {
             return roll_back(session, UnitEnd { outcome: Outcome::Planned, reason: None, moved: Vec::new(), transaction });
         }
         if self.begun.elapsed() > WRITES_WITHIN {
-            let why = format!("its time to write by the audit log ({} s) is over; try again", WRITES_WITHIN.as_secs());
+            let why = format!("its window in the audit log ({} s) is over; try again", WRITES_WITHIN.as_secs());
             return roll_back(session, UnitEnd::unchanged(Outcome::Failed, why));
         }
         self.write(session, job.unit, now, changes)
@@ -325,7 +325,7 @@ impl Worker<'_> {
             let StepResult::Matched(matched) = *write else { continue };
             let found = row_in(look, *table, id).map(|row| row.image(columns));
             if matched != 1 {
-                let why = format!("the guarded UPDATE of {table} {id} matched {matched} rows in place of 1");
+                let why = format!("the guarded UPDATE of {table} {id} matched {matched} rows instead of 1");
                 return roll_back(session, UnitEnd::unchanged(Outcome::Changed, why));
             }
             match found {

@@ -70,7 +70,7 @@ codes! {
         "The record was changed after it was written: its own digest does not match.",
         COMPARE_LOG;
     WrongSeq = "wrong-seq",
-        "Records before this one are missing, doubled or in another order.",
+        "Records before this one are missing, repeated or in another order.",
         COMPARE_LOG;
     WrongTorn = "wrong-torn",
         "The record describes a torn line that is not the one before it.",

@@ -252,7 +252,7 @@ impl SelectionArgs {
         // Otherwise a working service would look down between two heartbeats.
         if let Some(span) = self.service_down_time.filter(|span| span.as_secs() < report_interval.saturating_mul(2)) {
             return Err(Error::usage(format!(
-                "--service-down-time {} s is less than twice report_interval ({report_interval} s), so that working services would look down; \
+                "--service-down-time {} s is less than twice report_interval ({report_interval} s), so working services would look down; \
                  use --assume-dead HOST for a service that is known to be down",
                 span.as_secs()
             )));
@@ -326,7 +326,7 @@ fn named(backups: &[String]) -> Result<Vec<String>> {
         names.extend(text.split_whitespace().map(str::to_owned));
         // An empty list must not turn into "all".
         if names.len() == before {
-            return Err(Error::usage("standard input lists no ids, so there is nothing to do"));
+            return Err(Error::usage("standard input lists no ids: nothing to do"));
         }
     }
     if let Some(empty) = names.iter().position(|name| name.trim().is_empty()) {

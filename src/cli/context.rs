@@ -113,7 +113,7 @@ impl Context<'_> {
         if path.exists() {
             return Ok(path);
         }
-        let problem = format!("there is no audit log {}; this account changed nothing, or the log is elsewhere", path.display());
+        let problem = format!("the audit log {} does not exist: this account changed nothing, or the log is elsewhere", path.display());
         Err(Error::usage(problem).hint("name the log with --audit-log"))
     }
 

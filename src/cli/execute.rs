@@ -196,13 +196,13 @@ fn write(context: &Context<'_>, database: &mut Database, planned: &PlannedRun<'_
     let tally = ended.run.tally();
     ui.say(format!("Run {}: {} in {}.", ended.id, sentences::tally(&tally), terminal(&database.location)));
     if tally.applied > 0 && planned.command != "undo" {
-        ui.say_command(format!("To put it back: cinder-backup-repair undo {}{same_places}", ended.id));
+        ui.say_command(format!("To undo it: cinder-backup-repair undo {}{same_places}", ended.id));
     }
     planned.say_skipped(ui);
     let exit = judge(ui, &ended, &progress, &reconcile);
     let exit = if exit == Exit::Done && !planned.refused.is_empty() { Exit::Partial } else { exit };
     if let Err(error) = printed {
-        let hint = format!("what was done stands; `cinder-backup-repair history show {}{same_places}` shows it", ended.id);
+        let hint = format!("the run has ended; `cinder-backup-repair history show {}{same_places}` shows its results", ended.id);
         ui.error(&format!("{:#}", error.error), Some(&hint));
         return Ok(if exit == Exit::Done { Exit::Unexpected } else { exit });
     }
@@ -216,7 +216,7 @@ fn judge(ui: &Ui, ended: &RecordedRun, progress: &ProgressDisplay<'_>, reconcile
     if tally.unknown > 0 {
         ui.error(
             &format!("the outcome of {} is unknown", count(tally.unknown, "unit")),
-            Some(&format!("run `{reconcile}` once the database answers; change nothing by hand before")),
+            Some(&format!("run `{reconcile}` once the database answers; change nothing by hand until then")),
         );
         return Exit::Unknown;
     }
@@ -228,17 +228,17 @@ fn judge(ui: &Ui, ended: &RecordedRun, progress: &ProgressDisplay<'_>, reconcile
             return Exit::Unexpected;
         }
         (Some(Failure::LogAfter(error)), _) | (_, Some(error)) => {
-            let hint = format!("the changes stand; make room or repair the disk, then run `{reconcile}`");
+            let hint = format!("the changes were made; make room or repair the disk, then run `{reconcile}`");
             ui.error(&format!("the audit log could not be completed: {error}"), Some(&hint));
             return Exit::LogIncomplete;
         }
         (Some(Failure::LogBefore(error)), None) => {
-            ui.error(&format!("no log, no change: {error}"), Some("what was applied before is on record"));
+            ui.error(&format!("no log, no change: {error}"), Some("the log has everything that was applied before"));
             return if tally.applied > 0 { Exit::LogIncomplete } else { Exit::Unexpected };
         }
         (Some(Failure::Interrupted), None) => {
             let (exit, signal) = progress.exit();
-            ui.warn(format!("stopped by {signal} between two units: what is not applied was not changed"));
+            ui.warn(format!("stopped by {signal} between two units: units that are not applied were not changed"));
             return exit;
         }
         (Some(Failure::LockedOut(error)), None) => {

@@ -78,11 +78,11 @@ impl<'a> ProgressDisplay<'a> {
                 }
             }
             apply::Progress::Retry { unit, error } => {
-                self.ui.detail(format!("unit {unit} is tried again: {}", terminal(&error.to_string())));
+                self.ui.detail(format!("retrying unit {unit}: {}", terminal(&error.to_string())));
             }
             apply::Progress::Waiting { hosts, seconds } => self.wait(hosts, *seconds),
             apply::Progress::FewerSessions(error) => {
-                self.ui.detail(format!("the run goes on with fewer connections: {}", terminal(&error.to_string())));
+                self.ui.detail(format!("continuing with fewer connections: {}", terminal(&error.to_string())));
             }
         }
     }
@@ -116,7 +116,7 @@ impl Observer for ProgressDisplay<'_> {
             WorkEvent::Checking(level, backups) => {
                 match Signals::note(Second::Noted) {
                     Ok(signals) => *lock(&self.signals) = Some(signals),
-                    Err(error) => self.ui.warn(format!("a signal ends the check at once: {error}")),
+                    Err(error) => self.ui.warn(format!("cannot handle signals, so a signal ends the check at once: {error}")),
                 }
                 lock(&self.lines).check = Some(CheckBar::new(self.ui, level, backups));
             }

@@ -170,9 +170,9 @@ fn script(out: &mut dyn Write, material: Material<'_>) -> io::Result<()> {
             evidence: unit.evidence.iter().map(|evidence| evidence.text.clone()).collect(),
             left_out: match simulated.outcome {
                 SimulatedOutcome::Runs => None,
-                SimulatedOutcome::Unneeded => Some("the units before it put right what it is about."),
+                SimulatedOutcome::Unneeded => Some("the units before it already correct the row."),
                 SimulatedOutcome::Incomplete => {
-                    Some("by then its parent's counter has to change with it; make a new plan when this script is done.")
+                    Some("after the units before it, its parent's counter must change, too; make a new plan when this script is done.")
                 }
             },
         })

@@ -345,7 +345,7 @@ impl CheckResult {
     /// Compares a precheck with this check. If either lacks a number, the answer is that it is not known.
     pub fn compared_with(&self, now: &PrecheckListing) -> Comparison {
         if now.watched && !self.busy {
-            return Comparison::Changed("somebody has its image open".to_owned());
+            return Comparison::Changed("a client has its image open".to_owned());
         }
         let what = if self.driver == Some(Driver::Ceph) { "parts (image, snapshots, metadata object)" } else { "objects" };
         let then = (self.listing, self.newest_object_at.as_deref());
@@ -366,7 +366,7 @@ impl CheckResult {
         };
         let seen = (now.listing.objects, Some(&now.listing.bytes), now.newest_object_at.as_deref());
         match moved_between("objects", (Some(then.listing), then.newest_object_at.as_deref()), seen) {
-            Some(moved) => Comparison::Changed(format!("of the backups that it is based on: {moved}")),
+            Some(moved) => Comparison::Changed(format!("in the backups that it is based on: {moved}")),
             None => Comparison::Unchanged,
         }
     }
@@ -390,7 +390,7 @@ impl CheckResult {
                 rfc3339(now)
             ));
         }
-        (age > max_age).then(|| format!("its check of {at} is older than {} (--evidence-max-age); check it again", human(max_age)))
+        (age > max_age).then(|| format!("its check at {at} is older than {} (--evidence-max-age); check it again", human(max_age)))
     }
 }
 
@@ -400,7 +400,7 @@ fn moved_between(what: &str, then: (Option<Listing>, Option<&str>), now: (u64, O
     if newest > was {
         let written = newest.map(|at| at.to_string()).unwrap_or_default();
         return Some(match was {
-            Some(was) => format!("an object was written at {written}, and the newest one was of {was}"),
+            Some(was) => format!("an object was written at {written}, and the newest one before was written at {was}"),
             None => format!("an object was written at {written}, and there was none before"),
         });
     }
@@ -409,7 +409,7 @@ fn moved_between(what: &str, then: (Option<Listing>, Option<&str>), now: (u64, O
         let of_bytes = bytes.map_or_else(String::new, |bytes| format!(" of {bytes}"));
         return Some(format!("{} {what} of {} bytes then, {objects}{of_bytes} now", then.objects, then.bytes));
     }
-    (newest < was).then(|| "its newest object does not exist any more".to_owned())
+    (newest < was).then(|| "its newest object no longer exists".to_owned())
 }
 
 /// The beginning of `fail_reason` for a backup that this program sets to `error`.

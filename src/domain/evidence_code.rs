@@ -8,7 +8,7 @@ const SCAN_AGAIN: &str = "Repair the others first, then scan again.";
 const HOST_DEAD: &str = "If you know that the host is dead, name it with `--assume-dead`. Otherwise wait, and scan again.";
 const WAIT: &str = "Wait until the operation ends, and scan again.";
 const RIGHT_TIME: &str = "Correct the column, or name the host with `--assume-dead` if you know that it is dead.";
-const LOOK_AT_VOLUME: &str = "Look at the volume with the command that the finding suggests, and decide what to do with it.";
+const LOOK_AT_VOLUME: &str = "Inspect the volume with the command that the finding suggests, and decide what to do with it.";
 const LATER: &str = "Run the command that the finding suggests once the API is back.";
 
 codes! {
@@ -21,7 +21,7 @@ codes! {
         "The deletion of the backup failed, and `--status error_deleting` asked for it.",
         NOTHING;
     AssumedDead = "assumed-dead",
-        "The host was declared dead with `--assume-dead`, whatever its heartbeat says.",
+        "The host was declared dead with `--assume-dead`, regardless of its heartbeat.",
         "Make sure that cinder-backup really does not run there.";
     Attached = "attached",
         "The volume was available before the backup, but is attached now. It goes back to in-use, the safer of the two.",
@@ -39,7 +39,7 @@ codes! {
         "`num_dependent_backups` is not the number of live increments on the backup. Cinder refuses a deletion, or allows one that it must not.",
         "Run `repair --fix-counters`.";
     DestinationGone = "destination-gone",
-        "The volume that the backup was restored to does not exist any more.",
+        "The volume that the backup was restored to no longer exists.",
         NOTHING;
     DestinationHeld = "destination-held",
         "The volume stays as it is, because another backup is being restored to it.",
@@ -54,7 +54,7 @@ codes! {
         "The database has no record of the volume that the backup was restored to.",
         "Look for volumes in `restoring-backup`. A scan reports those that no backup explains.";
     HeartbeatUnreadable = "heartbeat-unreadable",
-        "The heartbeat of the host is not a time, so its cinder-backup may be at work.",
+        "The heartbeat of the host is not a time, so its cinder-backup may be working.",
         HOST_DEAD;
     HeldInSilence = "held-in-silence",
         "Another backup may use the row, but its host is silent. The repair waits for a heartbeat of that host first.",
@@ -63,14 +63,14 @@ codes! {
         "The backup has no host, so no cinder-backup knows of it.",
         NOTHING;
     NoActiveBackup = "no-active-backup",
-        "A volume or snapshot is marked for a backup or a restore, but no backup that is active explains that.",
+        "A volume or snapshot is marked for a backup or a restore, but no active backup explains that.",
         NOTHING;
     NoStatus = "no-status",
         "The status of the backup is NULL.",
         NOTHING;
     NoTimes = "no-times",
         "Neither `created_at` nor `updated_at` is set, so the age of the row is not known.",
-        "Make sure that nobody works on it.";
+        "Make sure that nothing is working on it.";
     NotAttached = "not-attached",
         "The volume was in use before the backup, but has no live attachment. It goes back to in-use, the safer of the two.",
         "If nothing uses the volume, set it to available later.";
@@ -78,7 +78,7 @@ codes! {
         "The parent of the increment is in error, so the increment may not be restorable.",
         "Check the increment with `check`, which reads its chain.";
     ParentMissing = "parent-missing",
-        "The parent of the increment does not exist any more, so the increment cannot be restored.",
+        "The parent of the increment no longer exists, so the increment cannot be restored.",
         "Make a new full backup of the volume.";
     PreviousStatusUnusable = "previous-status-unusable",
         "`volumes.previous_status` is not a status to go back to. The attachments decide.",
@@ -87,7 +87,7 @@ codes! {
         "The row was changed more recently than `--older-than`, so it may not be stuck.",
         "Wait, or give a shorter `--older-than` if you know that it is stuck.";
     ServerJustStarted = "server-just-started",
-        "The host is silent, but the database server started less than twice `service_down_time` ago: nobody could write a heartbeat before.",
+        "The host is silent, but the database server started less than twice `service_down_time` ago. No service could write a heartbeat before.",
         "Wait for twice `service_down_time`, and scan again.";
     ServiceDown = "service-down",
         "The last heartbeat of the host is older than `service_down_time`. A missing heartbeat proves nothing, so a repair waits for one first.",
@@ -102,7 +102,7 @@ codes! {
         "Backups of several silent hosts may use the row, and a unit waits for the heartbeat of one host only.",
         "Name the hosts that are dead with `--assume-dead`.";
     SnapshotGone = "snapshot-gone",
-        "The snapshot of the backup does not exist any more.",
+        "The snapshot of the backup no longer exists.",
         NOTHING;
     SnapshotHeld = "snapshot-held",
         "The snapshot stays as it is, because another backup is being made of it.",
@@ -159,7 +159,7 @@ codes! {
         "The backup becomes available although its data was not verified. `--allow-unverified` was given.",
         REVIEW_RISK;
     VolumeGone = "volume-gone",
-        "The volume of the backup does not exist any more.",
+        "The volume of the backup no longer exists.",
         NOTHING;
     VolumeHeld = "volume-held",
         "The volume stays in `backing-up`, because another backup is being made of it.",
@@ -171,7 +171,7 @@ codes! {
         "The volume stays as it is, because a cinder-backup may still read it for another backup.",
         SCAN_AGAIN;
     VolumeTemporary = "volume-temporary",
-        "The volume was made for a backup alone, or is named like one. It is not set free.",
+        "The volume was made only for a backup, or is named like one. It is not made available.",
         LOOK_AT_VOLUME;
     }
 }

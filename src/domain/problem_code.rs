@@ -35,14 +35,14 @@ codes! {
         "Ceph: an image, snapshot or object disappeared during the check.",
         "Check again. If it happens again, find out who deletes backups.";
     CinderCannotRestore = "cinder-cannot-restore",
-        "GCS: the backup, or one that it is based on, has more objects than Cinder's driver reads of a listing. The data is there, but Cinder cannot restore it.",
+        "GCS: the backup, or one that it is based on, has more objects than Cinder's driver reads from a listing. The data is there, but Cinder cannot restore it.",
         "Use another backup. New backups have fewer objects with a larger `backup_gcs_object_size`.";
     ClockAhead = "clock-ahead",
         "The newest object was written in the future by the clock of the host that ran the check.",
-        "Set the clocks of the storage and of this host right, and check again.";
+        "Correct the clocks of the storage and of this host, and check again.";
     ClockBehind = "clock-behind",
         "The oldest object seems older than the backup itself: the clock of the storage is behind, and the objects are younger than they seem.",
-        "Set the clock of the storage right. Until then, use a longer `--settle`.";
+        "Correct the clock of the storage. Until then, use a longer `--settle`.";
     ContainerMissing = "container-missing",
         "The container, bucket or directory of the backup does not exist.",
         "Make sure that the configuration names the right storage. If it does, the data is lost: make a new full backup.";
@@ -74,7 +74,7 @@ codes! {
         "Ceph: the image was made or written to after this backup was finished. It was changed, copied or mirrored, or clocks differ.",
         COMPARE_BYTES;
     ImageOpen = "image-open",
-        "Ceph: a client has the image open for writing. It works on the image, or died less than a minute ago.",
+        "Ceph: a client has the image open for writing. It is working on the image, or died less than a minute ago.",
         "Wait a minute and check again. If the client is still there, let it finish.";
     LargerThanSize = "larger-than-size",
         "The objects reach a little beyond `backups.size`. Some storage rounds a volume up to its own unit.",
@@ -110,7 +110,7 @@ codes! {
         "The driver never began: its columns in the row are not set, so nothing was written.",
         "Set the backup to error, as `repair` does, and make a new backup.";
     NoDigest = "no-digest",
-        "No digest of the volume fits this object, or the memory does not hold them. Only the object's own MD5 was compared.",
+        "No digest of the volume fits this object, or the memory cannot hold the digests. Only the object's own MD5 was compared.",
         "Give more `--memory` if the text asks for it. Otherwise level deep is the most that can be checked.";
     NoSha256file = "no-sha256file",
         "There is no usable `_sha256file`. Only the MD5 of the objects can be compared.",
@@ -128,13 +128,13 @@ codes! {
         "The MD5 of an object is not the one in the metadata.",
         BACK_UP_AGAIN;
     ObjectDoubtful = "object-doubtful",
-        "The listing contradicts the metadata about so many objects that not all of them were requested one by one.",
-        "Look at the first such objects, which were requested one by one, and check again.";
+        "The listing contradicts the metadata about too many objects to request each of them.",
+        "See the first such objects, which were requested one by one, and check again.";
     ObjectExtra = "object-extra",
         "An object is not in the list of the metadata. Cinder would refuse to restore the backup.",
-        "Find out where the object is from. If nobody needs it, move it away and check again.";
+        "Find out where the object came from. If it is not needed, move it away and check again.";
     ObjectForeign = "object-foreign",
-        "The metadata lists an object that cannot be one of this backup: its name is another's, or it has no data.",
+        "The metadata lists an object that cannot belong to this backup: its name belongs to another backup, or it has no data.",
         BACK_UP_AGAIN;
     ObjectMissing = "object-missing",
         "An object is not on the storage.",
@@ -152,7 +152,7 @@ codes! {
         "The metadata lists an object twice.",
         BACK_UP_AGAIN;
     ObjectUnlisted = "object-unlisted",
-        "The listing lacks so many objects that not all of them were requested one by one.",
+        "The listing lacks too many objects to request each of them.",
         "Wait until the storage has updated its listing, and check again.";
     ObjectsDoubtful = "objects-doubtful",
         "Ceph: objects are in the image's object map, but not in the pool. They were lost, or never written by an increment that was cut off.",
@@ -198,7 +198,7 @@ codes! {
         BACK_UP_AGAIN;
     ReadTwice = "read-twice",
         "The first read of an object was wrong, and the second one was right.",
-        "Have the network, the memory and the disks between storage and this host tested.";
+        "Test the network, the memory and the disks between the storage and this host.";
     SecondRead = "second-read",
         "Ceph: the first read ended with an error, and the second one did not.",
         "Look for failing disks in the cluster.";
@@ -242,7 +242,7 @@ codes! {
         "Ceph: the image has several snapshots of this backup, and the driver accepts only one.",
         BACK_UP_AGAIN;
     SnapshotUndated = "snapshot-undated",
-        "Ceph: it is not known when the snapshot was made, so it may have been made again.",
+        "Ceph: it is not known when the snapshot was made, so it may have been recreated.",
         COMPARE_BYTES;
     StaleLock = "stale-lock",
         "Ceph: the image is locked by a client that is gone. The process that wrote it was killed.",
@@ -275,17 +275,17 @@ codes! {
         "A read of the object failed in a way that says nothing about the data.",
         CHECK_AGAIN;
     TailHole = "tail-hole",
-        "Ceph: nothing was written behind a byte of the image. That is right if the snapshot is from a time before the volume grew.",
+        "Ceph: nothing was written after a byte of the image. That is right if the snapshot is from a time before the volume grew.",
         "Find out when the volume was extended. If that was before the snapshot, the end of the backup is missing.";
     TooLarge = "too-large",
         "The lists of objects do not fit into the memory that the check may use.",
         "Give more `--memory` if the text asks for it.";
     TransferDiffers = "transfer-differs",
-        "The bytes that were read differ from what the storage reports to hold. They were damaged on the network or in the storage.",
+        "The bytes that were read differ from what the storage reports that it holds. They were damaged on the network or in the storage.",
         "Find out where, and check again.";
     Unreadable = "unreadable",
         "A disk, its file system or its storage daemon gives read errors for the data. A restore would fail today.",
-        "Repair the disk or the cluster, and check again. Decide nothing about the backup before.";
+        "Repair the disk or the cluster, and check again. Decide nothing about the backup until then.";
     VolumeMeta = "volume-meta",
         "The volume's own properties in the metadata are wrong: a restore would write the data, and then fail.",
         BACK_UP_AGAIN;

@@ -94,7 +94,7 @@ pub struct Moved {
     pub table: Table,
     /// The primary key.
     pub id: String,
-    /// The column; `id` if the row does not exist any more.
+    /// The column; `id` if the row no longer exists.
     pub column: String,
     /// The value in the plan.
     pub planned: Value,
@@ -135,9 +135,9 @@ pub struct Backup {
     pub updated_at: Option<String>,
     /// The backup that this one is an increment of (Liberty).
     pub parent_id: Option<String>,
-    /// A volume made for this backup alone (Liberty).
+    /// A volume made only for this backup (Liberty).
     pub temp_volume_id: Option<String>,
-    /// A snapshot made for this backup alone (Liberty).
+    /// A snapshot made only for this backup (Liberty).
     pub temp_snapshot_id: Option<String>,
     /// The counter: how many increments are based on it; NULL counts as 0 (Liberty).
     pub num_dependent_backups: Option<i64>,

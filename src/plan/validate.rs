@@ -31,7 +31,7 @@ impl PlanBody {
         for unit in &self.units {
             // The audit log tells units apart by their numbers.
             if unit.number <= last {
-                return Err(format!("unit {} is not in the order of the numbers", unit.number));
+                return Err(format!("unit {} is out of order", unit.number));
             }
             last = unit.number;
             if !seen.insert((unit.kind, &unit.id, unit.counter)) {

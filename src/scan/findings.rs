@@ -59,14 +59,14 @@ pub struct ScanRequest<'a> {
     pub kept: KeptRows,
     /// Checks of the storage of some backups; the decisions on these backups depend on them.
     pub checks: &'a Checks,
-    /// The storage was checked for this plan, so a backup without a check is not given up.
+    /// The storage was checked, so a backup whose data was not checked is not set to error.
     pub storage_checked: bool,
     /// The ids of the backups that will be repaired, if not all: the others keep their rows.
     pub only: Option<&'a BTreeSet<String>>,
 }
 
 impl<'a> ScanRequest<'a> {
-    /// A request for all selected rows, without a check of the storage for this plan.
+    /// A scan of the rows alone, without a check of the storage.
     pub fn new(policy: &'a Policy, selection: &'a Selection, kept: KeptRows, checks: &'a Checks) -> Self {
         Self { policy, selection, kept, checks, storage_checked: false, only: None }
     }
@@ -172,7 +172,7 @@ fn refuse_unchecked(finding: &mut Finding, policy: &Policy) {
     let unchecked = finding.proposal.as_ref().is_some_and(|proposal| proposal.needs.contains(&Need::StorageCheck));
     if unchecked && policy.to.as_deref() != Some(ERROR) {
         finding.proposal = None;
-        finding.refusal = Some("it was not old enough yet when the storage was checked, so its data was not checked; try again".to_owned());
+        finding.refusal = Some("it was too recent when the storage was checked, so its data was not checked; try again".to_owned());
     }
 }
 
@@ -413,7 +413,7 @@ impl<'a> Findings<'a> {
             .map(|(host, seconds)| Notice {
                 code: NoticeCode::ClockAhead.into(),
                 text: format!(
-                    "the clock of host {host} is {} ahead of the database's: its heartbeat proves nothing; set its clock right",
+                    "the clock of host {host} is {} ahead of the database's: its heartbeat proves nothing; correct its clock",
                     human(seconds)
                 ),
                 follow_up: Vec::new(),
@@ -473,7 +473,7 @@ mod tests {
         refuse_unchecked(&mut finding, &Policy { to: Some(ERROR.to_owned()), ..Policy::default() });
         assert_eq!(finding, given_up, "--to error gives it up unchecked");
         refuse_unchecked(&mut finding, &Policy::default());
-        let why = "it was not old enough yet when the storage was checked, so its data was not checked; try again";
+        let why = "it was too recent when the storage was checked, so its data was not checked; try again";
         assert_eq!((finding.proposal, finding.refusal.as_deref()), (None, Some(why)));
     }
 }

@@ -30,9 +30,7 @@ pub fn resolve<'b>(names: &BTreeSet<String>, backups: impl IntoIterator<Item = &
         let fitting: Vec<&str> = by_name.get(name.as_str()).into_iter().flatten().copied().collect();
         match fitting.as_slice() {
             [] => {
-                return Err(format!(
-                    "there is no live backup with the id or name {name:?}; it may be deleted already, or in another database"
-                ));
+                return Err(format!("no live backup has the id or name {name:?}; it may have been deleted, or be in another database"));
             }
             [id] => drop(ids.insert((*id).to_owned())),
             several => {
@@ -68,7 +66,7 @@ mod tests {
         assert_eq!(ask(&["a"], &rows), Ok(vec!["a".into()]), "another is called by its id");
         let several = ask(&["weekly"], &rows).unwrap_err();
         assert_eq!(several, "2 backups have the name \"weekly\"; give an id instead: c, d");
-        assert!(ask(&["none"], &rows).is_err_and(|why| why.contains("there is no live backup with the id or name \"none\"")));
+        assert!(ask(&["none"], &rows).is_err_and(|why| why.contains("no live backup has the id or name \"none\"")));
         assert_eq!(ask(&[], &rows), Ok(Vec::new()));
     }
 

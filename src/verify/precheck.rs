@@ -77,7 +77,7 @@ pub fn precheck(access: &dyn StorageAccess, target: &Target, check: &CheckResult
     let if_empty = |what: &str, location: &str| {
         let is_directory = matches!(driver, Driver::Posix | Driver::Nfs | Driver::GlusterFs);
         let is_proven = was_here && (!is_directory || check.host.as_deref() == Some(host));
-        let text = format!("{location} has nothing of {what} as this host sees it, but it was checked elsewhere");
+        let text = format!("this host sees nothing of {what} in {location}, but it was checked elsewhere");
         (!is_proven).then_some(if is_directory { Comparison::Unknown(text) } else { Comparison::Changed(text) })
     };
     if listing.objects == 0
@@ -121,7 +121,7 @@ fn list_below(
         let (listing, written, location) = match round.listed(&parent.id, driver, || list(access, driver, parent, prefix)) {
             Ok(listed) => listed,
             Err(Comparison::Changed(what)) => {
-                return Err(Comparison::Changed(format!("of backup {}, which it is based on: {what}", parent.id)));
+                return Err(Comparison::Changed(format!("in backup {}, which it is based on: {what}", parent.id)));
             }
             Err(Comparison::Unknown(why)) => return Err(Comparison::Unknown(format!("backup {}, which it is based on: {why}", parent.id))),
             Err(Comparison::Unchanged) => continue,

@@ -38,7 +38,7 @@ struct Rechecker {
 
 impl Rechecker {
     fn look(&self, check: &CheckResult, round: &PrecheckRound) -> Comparison {
-        let Some(target) = self.targets.get(&check.id) else { return Comparison::Unknown("its row is not there any more".to_owned()) };
+        let Some(target) = self.targets.get(&check.id) else { return Comparison::Unknown("its row no longer exists".to_owned()) };
         if let Some((_, why)) = lock(&self.slow).get(&check.driver).filter(|(failures, _)| *failures >= SLOW_FAILURES) {
             return Comparison::Unknown(why.clone());
         }

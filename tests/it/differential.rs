@@ -307,7 +307,7 @@ const RULES: &[Rule] = &[
         },
     },
     Rule {
-        name: "a volume made for a backup alone",
+        name: "a volume made only for a backup",
         reason: "Cinder frees whatever a backup names; one that a temp_volume_id names is to be deleted, and is never set free here",
         covers: |cell| {
             cell.is("volumes", "status")

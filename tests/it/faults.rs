@@ -293,7 +293,7 @@ fn a_log_that_was_tampered_with_is_noticed() {
     let text = fs::read_to_string(program.log()).unwrap();
     fs::write(program.log(), text.replacen("\"to\":\"error\"", "\"to\":\"creating\"", 1)).unwrap();
     program.expect(9, &["history", "verify"]);
-    // Cut off at the end, the chain is whole, and only the hash that was kept elsewhere tells.
+    // Cut off at the end, the hash chain is intact, and only the hash that was kept elsewhere tells.
     let cut: String = text.lines().take(3).map(|line| format!("{line}\n")).collect();
     fs::write(program.log(), cut).unwrap();
     program.expect(0, &["history", "verify"]);

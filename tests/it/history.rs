@@ -76,7 +76,7 @@ fn rows_that_anybody_may_have_written_are_not_claimed() {
                 continue;
             }
             assert!(said.stderr.contains("stays unknown"), "{}", said.stderr);
-            assert!(document.to_string().contains("bears the mark of this program"), "{document:#}");
+            assert!(document.to_string().contains("shows that this program wrote them"), "{document:#}");
             let status = |table: &str, id: &str| database.cell(table, id, "status").unwrap();
             assert_eq!((status("backups", &backup).as_str(), status("volumes", &volume).as_str()), ("available", "error_restoring"));
             assert_eq!(status("volumes", &left_over), "available");
@@ -440,7 +440,7 @@ fn a_run_without_an_end_may_be_at_work_until_somebody_else_has_the_log() {
     let without_end: String = text.lines().filter(|line| !line.contains("\"event\":\"end\"")).map(|line| format!("{line}\n")).collect();
     fs::write(program.log(), without_end).unwrap();
     let state = || program.json(0, &["history", "list"])["runs"][0]["state"].as_str().unwrap().to_owned();
-    assert_eq!(state(), "killed, or at work");
+    assert_eq!(state(), "killed or still running");
     stuck_pair(&database);
     program.expect(0, &["repair", "--yes"]);
     assert_eq!(state(), "killed, settled");

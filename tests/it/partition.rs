@@ -156,7 +156,7 @@ fn a_server_that_has_few_connections_to_give_is_content_with_fewer() {
     let limit = "GRANT ALL ON {database}.* TO {user}; GRANT USAGE ON *.* TO {user} WITH MAX_USER_CONNECTIONS 2";
     let program = Program::on(database.account(limit));
     let answer = program.expect(0, &["-v", "repair", "--yes", "--max-changes", "1000", "--sessions", "8"]);
-    assert!(answer.stderr.contains("goes on with fewer connections"), "{}", answer.stderr);
+    assert!(answer.stderr.contains("continuing with fewer connections"), "{}", answer.stderr);
     let left = database.value("SELECT COUNT(*) FROM backups WHERE status = 'creating'");
     assert_eq!(left.as_deref(), Some("0"));
 }

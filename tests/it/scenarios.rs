@@ -412,5 +412,5 @@ fn proposals_name_every_column() {
     assert!(found["age_seconds"].as_i64().unwrap() >= TWO_HOURS);
     // Its data was not checked, which must happen before a deletion.
     assert_eq!(found["follow_up"][0], format!("cinder-backup-repair check {backup}"));
-    assert_eq!(found["follow_up"][1], format!("# if that does not find it intact: openstack volume backup delete {backup}"));
+    assert_eq!(found["follow_up"][1], format!("# if the check does not find it intact: openstack volume backup delete {backup}"));
 }

@@ -201,7 +201,7 @@ fn a_repair_is_selected_confirmed_by_number_and_reported() {
     assert_eq!(status(&database, done), "creating", "nothing before the number is typed");
     terminal.press("2\r");
     let screen = terminal.expect(0);
-    for part in ["1 applied", "To put it back: cinder-backup-repair undo", "Once the API is back:", "openstack volume backup delete"] {
+    for part in ["1 applied", "To undo it: cinder-backup-repair undo", "Once the API is back:", "openstack volume backup delete"] {
         assert!(screen.contains(part), "{part} is not in\n{screen}");
     }
     assert_eq!((status(&database, done), status(&database, left)), ("error".to_owned(), "creating".to_owned()));

@@ -145,7 +145,7 @@ fn rows_as_they_were_to_become_are_no_proof_by_themselves() {
     let of = |unit: &UnitHistory, [backup, volume]: [Image; 2]| settle(unit, &LaterUnits::default(), &[Some(backup), Some(volume)]);
     let unmarked = of(&unit, rows("available", "error_restoring", WRITTEN, WRITTEN));
     assert_eq!(unmarked.outcome, Outcome::Unknown);
-    assert!(unmarked.reason.contains("bears the mark of this program"), "{}", unmarked.reason);
+    assert!(unmarked.reason.contains("shows that this program wrote them"), "{}", unmarked.reason);
     // Our own words prove it, but not where somebody has written since.
     let marked = |backup_at: &str, volume_at: &str| {
         let [backup, volume] = rows("error", "error_restoring", backup_at, volume_at);

@@ -17,7 +17,7 @@ use crate::workflow::{Skipped, VerifyKey};
 /// No plan is larger. Plans are read into memory.
 const MAX_PLAN_BYTES: u64 = 1 << 28;
 
-/// Applies one plan, once. A row that changed since the plan was made is not changed, and reported.
+/// Applies one plan, once. A row that was changed since the plan was made is reported and left alone.
 #[derive(Debug, Args)]
 pub struct ApplyArgs {
     /// The plan file

@@ -23,7 +23,7 @@ use crate::workflow::{CheckJob, Resume, TargetList};
 /// database or on the storage. `--format json` writes evidence for `plan --evidence`.
 #[derive(Debug, Args)]
 pub struct CheckCommandArgs {
-    /// Ids or names of backups; `-` reads ids from standard input [default: findings of scan that their data can decide]
+    /// Ids or names of backups; `-` reads ids from standard input [default: findings of scan that a check of their data can decide]
     #[arg(value_name = "BACKUP")]
     pub backups: Vec<String>,
     /// quick: names, sizes and side files; deep: every object against its digest; restore: every block as a restore would
@@ -36,7 +36,7 @@ pub struct CheckCommandArgs {
     /// Check the findings of `scan --format json`, on a host without access to the database
     #[arg(long, value_name = "FILE", conflicts_with = "backups")]
     pub from: Option<PathBuf>,
-    /// Continue an earlier check (its JSON): a backup that it found intact is carried over if its row, place and listing are
+    /// Continue an earlier check (its JSON): a backup that it found intact is carried over if its row, location and listing are
     /// unchanged; all others are checked again
     #[arg(long, value_name = "FILE")]
     pub resume: Option<PathBuf>,
@@ -100,7 +100,7 @@ pub fn run(context: &Context<'_>, args: &CheckCommandArgs) -> Result<Exit> {
     }
     if report.known > carried && report.interrupted.is_none() {
         ui.say(format!(
-            "{} checked again: not intact at this level, older than --resume-max-age, or with another row, place or listing.",
+            "{} checked again: not intact at this level, older than --resume-max-age, or with a changed row, location or listing.",
             count(report.known - carried, "backup"),
         ));
     }

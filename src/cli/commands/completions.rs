@@ -36,7 +36,7 @@ pub fn man(context: &Context<'_>, args: &ManArgs, mut root: Command) -> Result<E
     root.build();
     let page = match &args.command {
         None => root,
-        Some(name) => root.find_subcommand(name).cloned().ok_or_else(|| Error::usage(format!("there is no command {name:?}")))?,
+        Some(name) => root.find_subcommand(name).cloned().ok_or_else(|| Error::usage(format!("{name:?} is not a command")))?,
     };
     let mut text = Vec::new();
     clap_mangen::Man::new(page).render(&mut text)?;

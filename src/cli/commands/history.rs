@@ -135,8 +135,8 @@ fn state(summary: &RunSummary) -> String {
         (_, Some(by)) => format!("undone by {by}"),
         (Some(end), None) => end.interrupted.as_ref().map_or_else(|| "ended".to_owned(), |why| format!("ended early: {why}")),
         (None, None) if summary.over => "killed, settled".to_owned(),
-        // Between two batches a run at work has nothing open either.
-        (None, None) => "killed, or at work".to_owned(),
+        // Between two batches a running one has nothing open either.
+        (None, None) => "killed or still running".to_owned(),
     }
 }
 
@@ -292,7 +292,7 @@ fn check(context: &Context<'_>, path: &std::path::Path, expected: Option<&str>) 
         let torn =
             if report.torn > 0 { format!(", {} cut off by crashes and accounted for", count(report.torn, "line")) } else { String::new() };
         context.ui.text(&format!(
-            "{}: {} records, the chain is whole{torn}\nlast hash {}\n",
+            "{}: {} records, the hash chain is intact{torn}\nlast hash {}\n",
             path.display(),
             report.records,
             report.last.hash

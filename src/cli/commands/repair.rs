@@ -84,7 +84,7 @@ fn choose(context: &Context<'_>, database: &mut Database, proposal: &mut Propose
         let chosen = prompt::choose(ui, &proposal.plan)?;
         let gone = proposal.narrow(database, &chosen)?;
         if gone > 0 {
-            ui.warn(format!("{} of the chosen ones cannot be repaired any more", count(gone, "unit")));
+            ui.warn(format!("{} that you chose can no longer be repaired", count(gone, "unit")));
         }
     }
     Ok(())

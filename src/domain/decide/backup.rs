@@ -192,13 +192,13 @@ impl Decision<'_> {
                 None if self.earns_available(check) => Target::Status(AVAILABLE),
                 None if check.is_whole() && self.policy.allow_unverified && self.policy.to.is_some() => self.target_unverified(),
                 None if check.is_whole() && check.reached() < Some(check.level.min(Level::Deep)) => Target::Refused(format!(
-                    "its data was not verified at the level that was asked for: {}{}",
+                    "its data was not verified at the requested level: {}{}",
                     first_problem(check),
-                    if creating { "; --accept-quick overrides this, at your risk" } else { "" }
+                    if creating { "; --accept-quick overrides this, at your own risk" } else { "" }
                 )),
                 None if check.is_whole() && creating => Target::Refused(format!(
                     "a {} check found it intact, but read none of its data, which is not enough to make it available: use --check deep, or \
-                     override this with --accept-quick, at your risk",
+                     override this with --accept-quick, at your own risk",
                     check.level
                 )),
                 None if check.is_whole() => Target::Refused(format!(
@@ -237,7 +237,7 @@ impl Decision<'_> {
         if !self.policy.allow_unverified {
             return Target::Refused(
                 "its data was not verified on the storage; use --check deep to make it available, or override this with \
-                 --allow-unverified, at your risk"
+                 --allow-unverified, at your own risk"
                     .to_owned(),
             );
         }
@@ -255,7 +255,7 @@ impl Decision<'_> {
             return Some(format!("it cannot become available: backups.size is {size}, which is not the size of a volume"));
         }
         if backup.service.as_deref().is_none_or(str::is_empty) {
-            return Some("it cannot become available: no driver has started on it, so it has no data".to_owned());
+            return Some("it cannot become available: no driver has begun to write it, so it has no data".to_owned());
         }
         if let Some(parent) = case.parent.as_ref().filter(|parent| parent.status.as_deref() == Some(DELETING)) {
             return Some(format!(
@@ -264,7 +264,7 @@ impl Decision<'_> {
             ));
         }
         let parent = backup.parent_id.as_deref().filter(|_| situation.columns >= ColumnSet::Liberty && case.parent.is_none())?;
-        Some(format!("an increment on backup {parent}, which does not exist any more, cannot become available: it cannot be restored"))
+        Some(format!("an increment on backup {parent}, which no longer exists, cannot become available: it cannot be restored"))
     }
 
     /// Proposes the changes that bring the backup to a status.
@@ -374,7 +374,7 @@ fn release_volume(finding: &mut Finding, changes: &mut Vec<Change>, case: &Backu
         if backup.snapshot_id.is_some() {
             return;
         }
-        finding.evidence.push(Evidence::new(EvidenceCode::VolumeGone, format!("volume {volume_id} does not exist any more")));
+        finding.evidence.push(Evidence::new(EvidenceCode::VolumeGone, format!("volume {volume_id} no longer exists")));
         return;
     };
     if volume.status.as_deref() != Some(BACKING_UP) {
@@ -386,7 +386,7 @@ fn release_volume(finding: &mut Finding, changes: &mut Vec<Change>, case: &Backu
         return;
     }
     if case.volume_is_temporary {
-        let text = format!("volume {volume_id} was made for a backup alone (temp_volume_id) and stays as it is");
+        let text = format!("volume {volume_id} was made only for a backup (temp_volume_id) and stays as it is");
         finding.evidence.push(Evidence::new(EvidenceCode::VolumeTemporary, text));
         return;
     }
@@ -426,7 +426,7 @@ fn release_snapshot(finding: &mut Finding, changes: &mut Vec<Change>, case: &Bac
         return;
     };
     let Some(snapshot) = &case.snapshot else {
-        finding.evidence.push(Evidence::new(EvidenceCode::SnapshotGone, format!("snapshot {snapshot_id} does not exist any more")));
+        finding.evidence.push(Evidence::new(EvidenceCode::SnapshotGone, format!("snapshot {snapshot_id} no longer exists")));
         return;
     };
     if snapshot.status.as_deref() != Some(BACKING_UP) {
@@ -457,10 +457,9 @@ fn fail_destination(finding: &mut Finding, changes: &mut Vec<Change>, case: &Bac
         return;
     };
     let Some(volume) = &case.destination else {
-        finding.evidence.push(Evidence::new(
-            EvidenceCode::DestinationGone,
-            format!("the volume {volume_id} that it was restored to does not exist any more"),
-        ));
+        finding
+            .evidence
+            .push(Evidence::new(EvidenceCode::DestinationGone, format!("the volume {volume_id} that it was restored to no longer exists")));
         return;
     };
     let to = match volume.status.as_deref() {
@@ -516,7 +515,7 @@ fn follow_up(finding: &mut Finding, backup: &Backup, to: &str, unchecked: bool) 
         if unchecked {
             // It may be intact: often only the last update of the database was lost.
             finding.follow_up.push(command("cinder-backup-repair check", &backup.id));
-            finding.follow_up.push(last_resort("if that does not find it intact", &delete));
+            finding.follow_up.push(last_resort("if the check does not find it intact", &delete));
         } else {
             finding.follow_up.push(delete);
         }

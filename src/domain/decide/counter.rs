@@ -85,7 +85,7 @@ pub fn counter(case: &CounterCase, situation: &Situation, policy: &Policy) -> Op
 /// Decides for an increment whose parent is missing or in error: whatever its own status, it may not be restorable.
 pub fn broken_chain(backup: &Backup, parent_id: &str, parent: Option<&Backup>) -> Option<Finding> {
     let text = match parent {
-        None => format!("it is an increment on backup {parent_id}, which does not exist any more: it cannot be restored"),
+        None => format!("it is an increment on backup {parent_id}, which no longer exists: it cannot be restored"),
         Some(parent) if parent.status.as_deref() == Some(ERROR) => {
             format!("it is an increment on backup {parent_id}, which is in error: it may not be restorable")
         }

@@ -118,14 +118,14 @@ pub fn volume(case: &VolumeCase, situation: &Situation, policy: &Policy) -> Opti
     Some(finding)
 }
 
-/// The evidence that a volume was made for a backup alone, and what to do with it.
+/// The evidence that a volume was made only for a backup, and what to do with it.
 fn temporary(case: &VolumeCase) -> Option<(Evidence, String)> {
     let (text, words) = if case.is_temporary {
-        ("made for a backup alone (temp_volume_id names it): delete it instead of setting it free", "openstack volume delete --force")
+        ("made only for a backup (temp_volume_id names it): delete it instead of making it available", "openstack volume delete --force")
     } else if looks_temporary(&case.volume) {
         // Any volume can have such a name, which is not enough to suggest a deletion.
         (
-            "named as Cinder names a volume made for a backup alone, but no backup has it on record; it stays as it is",
+            "named as Cinder names a volume made only for a backup, but no backup has it on record; it stays as it is",
             "openstack volume show",
         )
     } else {
@@ -199,7 +199,7 @@ pub fn temporaries(backup: &Backup) -> Option<Finding> {
     for (what, id) in [("volume", &backup.temp_volume_id), ("snapshot", &backup.temp_snapshot_id)] {
         let Some(id) = id else { continue };
         let text = format!(
-            "temporary {what} {id}, made for this backup alone, is still on record although the backup's status is {}",
+            "temporary {what} {id}, made only for this backup, is still on record although the backup's status is {}",
             status.unwrap_or("NULL")
         );
         let evidence = Evidence::new(EvidenceCode::TemporaryLeftover, text);

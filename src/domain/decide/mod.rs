@@ -62,11 +62,11 @@ fn half_restored(volume: &str, backup: Option<&str>) -> Vec<String> {
             // Cinder restores only into a volume that is available, and the client needs --force for one that exists.
             let set = command("openstack volume set --state available", volume);
             let restore = command_over("openstack volume backup restore --force", &[backup, volume]);
-            vec![set, restore, last_resort("or, if nobody needs the volume any more", &delete)]
+            vec![set, restore, last_resort("or, if the volume is no longer needed", &delete)]
         }
         None => vec![
             command("openstack volume show", volume),
-            last_resort("restore a backup into it again, or, if nobody needs the volume any more", &delete),
+            last_resort("restore a backup into it again, or, if the volume is no longer needed", &delete),
         ],
     }
 }

@@ -100,7 +100,7 @@ fn by_storage(judgement: &mut Judgement, check: &CheckResult, earned: bool) {
         judgement.evidence.insert(0, Evidence::new(EvidenceCode::BeingWritten, text));
     } else if let Some(newest) = newest.filter(|_| earned && check.is_finished() && judgement.verdict == Verdict::Uncertain) {
         judgement.verdict = Verdict::Stuck;
-        let text = format!("what the driver writes last is there, and nothing was written since {newest}");
+        let text = format!("the object that the driver writes last exists, and nothing was written since {newest}");
         judgement.evidence.insert(0, Evidence::new(EvidenceCode::StorageComplete, text));
     }
 }
@@ -124,9 +124,9 @@ pub(super) fn marked_after(taken_at: Option<&str>, marked_at: Option<&str>) -> O
 
 /// The service that may work on a marked row which no active backup explains. A status that is set by hand does not stop a service.
 pub(super) enum Suspicion {
-    /// A service may be at work on it.
+    /// A service may be working on it.
     AtWork(Evidence),
-    /// The service on this host may have been at work on it, but is silent.
+    /// The service on this host may have been working on it, but is silent.
     Silent(String, Evidence),
 }
 
@@ -139,7 +139,7 @@ pub(super) struct Marked<'a> {
     pub at: Option<&'a str>,
 }
 
-/// Whether a cinder-backup may be at work on a marked row, or which silent host would be. `suspects` are backups that share the row;
+/// Whether a cinder-backup may be working on a marked row, or which silent host would be. `suspects` are backups that share the row;
 /// `may_be` says by their status which of them may use it.
 pub(super) fn suspicion(
     suspects: &[Backup],
@@ -171,12 +171,12 @@ pub(super) fn suspicion(
         let (verdict, _, why) = by_service(backup, situation, policy);
         let shown = backup.status.as_deref().unwrap_or("NULL");
         if verdict == Verdict::Uncertain {
-            let text = format!("backup {} of it is {shown}, but {}", backup.id, why.text);
+            let text = format!("its backup {} is {shown}, but {}", backup.id, why.text);
             return Some(Suspicion::AtWork(Evidence { text, ..why }));
         }
         let is_silent = matches!(why.code.known(), Some(EvidenceCode::ServiceDown | EvidenceCode::ServiceMissing));
         if let Some(host) = backup.host.as_deref().filter(|_| is_silent) {
-            let text = format!("backup {} of it is {shown}, and {}", backup.id, why.text);
+            let text = format!("its backup {} is {shown}, and {}", backup.id, why.text);
             match &silent {
                 // A unit waits for the heartbeat of one host only, and the other host may be up too.
                 Some((known, before)) if !is_same_host(known, host) => {
@@ -194,7 +194,7 @@ pub(super) fn suspicion(
 fn by_service(backup: &Backup, situation: &Situation, policy: &Policy) -> (Verdict, String, Evidence) {
     // The deletion of a backup in error_deleting has ended, so no service works on it.
     if backup.status.as_deref() == Some(ERROR_DELETING) {
-        return stuck(EvidenceCode::Asked, "its deletion failed".to_owned(), "its deletion failed, and --status asked for it".to_owned());
+        return stuck(EvidenceCode::Asked, "its deletion failed".to_owned(), "its deletion failed, and --status selected it".to_owned());
     }
     let Some(host) = backup.host.as_deref().filter(|host| !host.trim().is_empty()) else {
         let cause = "it was never scheduled to a host";
@@ -222,7 +222,7 @@ fn by_service(backup: &Backup, situation: &Situation, policy: &Policy) -> (Verdi
     match heartbeat {
         Heartbeat::Missing => stuck(
             EvidenceCode::ServiceMissing,
-            format!("there is no cinder-backup on {host} any more"),
+            format!("cinder-backup on {host} no longer exists"),
             format!("cinder-backup on {host} has no service row: the host was retired"),
         ),
         Heartbeat::Down { silent } => {
@@ -242,14 +242,14 @@ fn by_service(backup: &Backup, situation: &Situation, policy: &Policy) -> (Verdi
             stuck(EvidenceCode::ServiceDown, format!("cinder-backup on {host} was down"), text)
         }
         Heartbeat::Unreadable => {
-            let text = format!("the heartbeat of cinder-backup on {host} cannot be read as a time, so it may be at work");
+            let text = format!("the heartbeat of cinder-backup on {host} cannot be read as a time, so it may be working");
             (Verdict::Uncertain, String::new(), Evidence::new(EvidenceCode::HeartbeatUnreadable, text))
         }
         Heartbeat::Up { silent } => {
             let doing = if matches!(backup.status.as_deref(), Some(ERROR | AVAILABLE)) {
-                "may still be at work on it"
+                "may still be working on it"
             } else {
-                "may be at work on it or have it in its queue"
+                "may be working on it or have it in its queue"
             };
             let text = if silent < -down_time {
                 format!("cinder-backup on {host} is up, with a clock that is {} ahead of the database's; it {doing}", human(-silent))

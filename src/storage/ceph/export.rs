@@ -114,7 +114,7 @@ impl<R: Read> ExportReader<R> {
             let left = std::mem::take(&mut self.left);
             let copied = io::copy(&mut (&mut self.reader).take(left), &mut io::sink()).map_err(|error| self.stream_error(error))?;
             if copied < left {
-                return Err(self.format_error("it breaks off"));
+                return Err(self.format_error("it ends early"));
             }
         }
         Ok(())
@@ -133,7 +133,7 @@ impl<R: Read> ExportReader<R> {
     fn stream_error(&self, error: io::Error) -> StorageError {
         match StorageError::of_io(&error) {
             Some(error) => error.clone(),
-            None if error.kind() == io::ErrorKind::UnexpectedEof => self.format_error("it breaks off"),
+            None if error.kind() == io::ErrorKind::UnexpectedEof => self.format_error("it ends early"),
             None => StorageError::new(StorageErrorKind::Transient, format!("cannot read the export of {}: {error}", self.about)),
         }
     }

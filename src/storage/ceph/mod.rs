@@ -361,7 +361,10 @@ impl Pool<'_> {
         for name in [Some(image), at, since].into_iter().flatten() {
             // `rbd` reads the text before a slash as a pool.
             if name.is_empty() || name.contains(['/', '@']) || name.contains(char::is_control) {
-                return Err(StorageError::new(StorageErrorKind::NotAnObject, format!("{name:?} is not a name of an image or snapshot")));
+                return Err(StorageError::new(
+                    StorageErrorKind::NotAnObject,
+                    format!("{name:?} is not a valid name of an image or snapshot"),
+                ));
             }
         }
         let mut arguments: Vec<OsString> = words.iter().map(OsString::from).collect();
@@ -376,7 +379,7 @@ impl Pool<'_> {
     fn ask_rados(&self, words: &[&str], name: &str, limit: usize) -> Result<Vec<u8>, StorageError> {
         // No name of Cinder's begins with a dash, and `rados` takes names only as arguments.
         if name.is_empty() || name.starts_with('-') {
-            return Err(StorageError::new(StorageErrorKind::NotAnObject, format!("{name:?} is not a name of an object")));
+            return Err(StorageError::new(StorageErrorKind::NotAnObject, format!("{name:?} is not a valid object name")));
         }
         let mut arguments = self.connection_arguments();
         arguments.extend(words.iter().map(OsString::from));
@@ -395,7 +398,7 @@ impl Pool<'_> {
     fn start(&self, program: &OsString, arguments: Vec<OsString>, about: &str) -> Result<CommandStream, StorageError> {
         // `rados` reads the value of an option that begins with a dash as another option, and prints its usage.
         if self.name.is_empty() || self.name.starts_with('-') || self.name.contains(char::is_control) {
-            return Err(StorageError::new(StorageErrorKind::NotAnObject, format!("{:?} is not a name of a pool", self.name)));
+            return Err(StorageError::new(StorageErrorKind::NotAnObject, format!("{:?} is not a valid pool name", self.name)));
         }
         let Cluster { deadline, cancelled, health, .. } = self.cluster;
         health.wait(cancelled.as_deref().unwrap_or(&AtomicBool::new(false)))?;

@@ -89,7 +89,7 @@ impl Client {
     /// [`StorageErrorKind::Configuration`] for an invalid name.
     pub fn bucket(self: &Arc<Self>, name: &str) -> Result<GcsStore, StorageError> {
         if name.is_empty() || name.contains('/') || name == "." || name == ".." {
-            return Err(StorageError::new(StorageErrorKind::Configuration, format!("{name:?} is not a name of a Google bucket")));
+            return Err(StorageError::new(StorageErrorKind::Configuration, format!("{name:?} is not a valid Google bucket name")));
         }
         let location = format!("{}/storage/v1/b/{}", self.endpoint, encode(name));
         Ok(GcsStore { client: Arc::clone(self), location })

@@ -162,7 +162,7 @@ impl Read for BodyStream {
         }
         if let Some(left) = &mut self.left {
             if read == 0 {
-                return Err(self.error(StorageErrorKind::Transient, "the response breaks off before its end"));
+                return Err(self.error(StorageErrorKind::Transient, "the response ends early"));
             }
             let Some(rest) = left.checked_sub(read as u64) else {
                 return Err(self.error(StorageErrorKind::Protocol, "the response is longer than its Content-Length"));

@@ -40,7 +40,7 @@ pub(in crate::storage) fn object_name(name: &str) -> Result<String, StorageError
         }
     }
     if depth == 0 {
-        return Err(StorageError::new(StorageErrorKind::NotFollowed, format!("{name:?} is not a name of an object")));
+        return Err(StorageError::new(StorageErrorKind::NotFollowed, format!("{name:?} is not a valid object name")));
     }
     Ok(encode_path(name))
 }

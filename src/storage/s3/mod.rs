@@ -67,7 +67,7 @@ impl Client {
     /// [`StorageErrorKind::Configuration`] for an invalid name.
     pub fn bucket(self: &Arc<Self>, name: &str) -> Result<S3Store, StorageError> {
         if name.is_empty() || name.contains('/') || name == "." || name == ".." {
-            return Err(StorageError::new(StorageErrorKind::Configuration, format!("{name:?} is not a name of an S3 bucket")));
+            return Err(StorageError::new(StorageErrorKind::Configuration, format!("{name:?} is not a valid S3 bucket name")));
         }
         let digests = Arc::clone(self.digests.lock().unwrap_or_else(PoisonError::into_inner).entry(name.to_owned()).or_default());
         Ok(S3Store {

@@ -62,7 +62,7 @@ impl Client {
     /// [`StorageErrorKind::Configuration`] for an invalid name, and for a missing project.
     pub fn container(self: &Arc<Self>, project_id: Option<&str>, name: &str) -> Result<SwiftStore, StorageError> {
         if name.is_empty() || name.contains('/') || name == "." || name == ".." {
-            return Err(StorageError::new(StorageErrorKind::Configuration, format!("{name:?} is not a name of a Swift container")));
+            return Err(StorageError::new(StorageErrorKind::Configuration, format!("{name:?} is not a valid Swift container name")));
         }
         let project = match (self.settings.mode, project_id.filter(|id| !id.is_empty())) {
             (AuthMode::SingleUser, _) => None,
@@ -109,7 +109,7 @@ impl Client {
             (_, true) => Ok(url.to_owned()),
             (Some(own), false) if url.ends_with(own) => Ok(format!("{}{project}", url.trim_end_matches(own))),
             _ => Err(configuration(
-                "the storage URL of the login does not end with the id of its project, so that of the backup's project is unknown; \
+                "the storage URL of the login does not end with the id of its project, so the URL of the backup's project is unknown; \
                  use --storage-option backup_swift_url=…, to which the id of the project is appended",
             )),
         }

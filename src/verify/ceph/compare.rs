@@ -207,7 +207,7 @@ impl VolumeImage<'_> {
     fn has(&self, copy: &SnapshotInfo) -> Result<(), String> {
         let about = self.about(&copy.name);
         match self.snapshots.iter().find(|have| have.name == copy.name) {
-            None => Err(format!("{about} does not exist any more")),
+            None => Err(format!("{about} no longer exists")),
             Some(have) if is_newer(have.created, copy.created) == Some(true) => Err(format!("{about} was made after the backup")),
             Some(_) => Ok(()),
         }
@@ -301,7 +301,7 @@ fn give_up(assessment: &mut Assessment, image: &str, error: &StorageError) {
     // A read error is not proof of damage on any storage, and nothing is decided by it.
     assessment.verdict = CheckVerdict::Unverifiable;
     if error.kind == StorageErrorKind::Media {
-        assessment.problems.push(Problem::of(image, ProblemCode::Unreadable, format!("both of two reads ended with an error: {error}")));
+        assessment.problems.push(Problem::of(image, ProblemCode::Unreadable, format!("both reads ended with an error: {error}")));
         assessment.depth = "read as far as possible".to_owned();
     } else {
         assessment.problems.push(unanswered(error));

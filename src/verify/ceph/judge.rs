@@ -184,7 +184,7 @@ impl Judgement<'_> {
             let (code, what) = match image.snapshots_of(&ancestor.id).next() {
                 None => (ProblemCode::AncestorMissing, "there is no snapshot"),
                 Some(snapshot) if image.snapshots_of(&self.backup.id).any(|end| end.id < snapshot.id) => {
-                    (ProblemCode::AncestorRemade, "after this backup's own snapshot, somebody made again the snapshot")
+                    (ProblemCode::AncestorRemade, "after this backup's own snapshot was made, someone recreated the snapshot")
                 }
                 Some(_) => continue,
             };
@@ -219,26 +219,26 @@ impl Judgement<'_> {
             (Some(made), Some(meta)) => format!("it was made at {made}, and the backup was finished at {meta}"),
             _ => "it is not known when it was made, or when the backup was finished".to_owned(),
         };
-        let after = later.map_or_else(String::new, |later| format!("it was made after {}, which is of a later backup; ", later.name));
+        let after = later.map_or_else(String::new, |later| format!("it was made after {}, which belongs to a later backup; ", later.name));
         let name = format!("{}@{}", image.info.name, end.name);
         match (is_newer, later) {
             (Some(true), _) if later.is_some() || is_original => {
-                let text = format!("{after}{times}: somebody removed it and made it again, so it holds what the image held then");
+                let text = format!("{after}{times}: someone removed and recreated it, so it holds what the image held then");
                 self.add(Severity::Corrupt, Problem::of(name, ProblemCode::SnapshotRemade, text));
             }
             (_, Some(_)) => {
-                let text = format!("{after}{times}: somebody made it again, or the clocks of the hosts that made the backups differ");
+                let text = format!("{after}{times}: someone recreated it, or the clocks of the hosts that made the backups differ");
                 self.add(Severity::Unverifiable, Problem::of(name, ProblemCode::SnapshotOrder, text));
             }
             (Some(true), None) => {
                 let text = format!(
-                    "{times}: somebody made it again, or the image was copied or mirrored later, or the clocks of the OSDs and of \
+                    "{times}: someone recreated it, or the image was copied or mirrored later, or the clocks of the OSDs and of \
                      cinder-backup differ; `--level restore --ceph-source-pool POOL` compares the bytes with the volume's"
                 );
                 self.add(Severity::Unverifiable, Problem::of(name, ProblemCode::SnapshotNewer, text));
             }
             (None, None) if self.observed.meta.is_some() => {
-                self.warn(Problem::of(name, ProblemCode::SnapshotUndated, format!("{times}: it may have been made again")));
+                self.warn(Problem::of(name, ProblemCode::SnapshotUndated, format!("{times}: it may have been recreated")));
             }
             _ => {}
         }
@@ -288,7 +288,7 @@ impl Judgement<'_> {
             let may_be = extents.bytes > 0 && extents.inner_gap() == 0 && self.observed.meta.is_some() && self.names.shape == Shape::Copy;
             if may_be {
                 let text = format!(
-                    "nothing behind byte {} of {image_end}: right if the snapshot is from before the volume grew, otherwise the end is missing",
+                    "nothing after byte {} of {image_end}: right if the snapshot is from before the volume grew, otherwise the end is missing",
                     extents.end
                 );
                 self.warn(Problem::of(name, ProblemCode::TailHole, text));
@@ -322,7 +322,7 @@ impl Judgement<'_> {
             self.add(Severity::Corrupt, Problem::of(&image.info.name, ProblemCode::ImageForeign, text));
         } else if let Some(written) = is_newer(created.max(modified)) {
             let text = format!(
-                "made or written to at {written}, after this backup was finished at {finished}: somebody changed it, or it was copied or \
+                "made or written to at {written}, after this backup was finished at {finished}: someone changed it, or it was copied or \
                  mirrored later, or the clocks of the OSDs and of cinder-backup differ"
             );
             self.add(Severity::Unverifiable, Problem::of(&image.info.name, ProblemCode::ImageNewer, text));
@@ -395,7 +395,7 @@ impl Judgement<'_> {
     fn writers(&mut self, image: &ObservedImage) {
         let (name, watchers) = (&image.info.name, image.watchers.join(", "));
         if !watchers.is_empty() {
-            let text = format!("open for writing by {watchers}: that client works on it, or died less than a minute ago");
+            let text = format!("open for writing by {watchers}: that client is working on it, or died less than a minute ago");
             self.warn(Problem::of(name, ProblemCode::ImageOpen, text));
         } else if !image.locks.is_empty() {
             let text = format!("still locked by {}, which is gone: its writer was killed", image.locks.join(", "));

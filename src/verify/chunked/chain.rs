@@ -157,7 +157,7 @@ fn check_lineage(subject: &Subject<'_>, tip: &StoredBackup<'_>, parents: &[Store
         let text = if *parent == tip.backup.id || subject.ancestors.iter().any(|ancestor| ancestor.id == *parent) {
             format!("its chain of parents leads back to backup {parent}, so it has no full backup at its end")
         } else {
-            format!("backup {parent}, which it is based on, does not exist any more")
+            format!("backup {parent}, which it is based on, no longer exists")
         };
         inspection.faults.add(Severity::Incomplete, Problem::general(ProblemCode::ParentMissing, text));
     }

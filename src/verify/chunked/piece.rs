@@ -175,7 +175,7 @@ impl Piece<'_> {
                 None => None,
             };
             let why = match fits {
-                Some(true) => "; its MD5 fits, so it is as it was written, which is not what the volume held",
+                Some(true) => "; its MD5 matches, so it is as it was written, which is not what the volume held",
                 Some(false) => "; its MD5 differs, too",
                 None => "",
             };

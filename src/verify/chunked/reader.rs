@@ -116,7 +116,7 @@ impl Pass<'_> {
                 None => {
                     let text = format!(
                         "its digests are not those of the data, the first at byte {first} of the volume, although the MD5 of the object there \
-                         fits: {WRONG_SHA256FILE}"
+                         matches: {WRONG_SHA256FILE}"
                     );
                     (Severity::Corrupt, Problem::of(name, ProblemCode::Sha256fileWrong, text))
                 }
@@ -152,7 +152,7 @@ impl Pass<'_> {
         let has_more = |digests: &Digests| gaps.is_empty() && reached.div_ceil(digests.block_size) < digests.count;
         if let Some(Digests { block_size, count }) = digests.filter(has_more) {
             let text = format!(
-                "neither it nor a backup that it is based on holds anything behind byte {reached} of the volume, but its sha256file has \
+                "neither it nor a backup that it is based on holds anything after byte {reached} of the volume, but its sha256file has \
                  {count} digests of {block_size} bytes"
             );
             if self.members.last().and_then(|bottom| bottom.inventory.claimed_digests) == digests {

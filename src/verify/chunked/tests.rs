@@ -409,7 +409,7 @@ fn only_a_restore_check_finds_an_increment_on_other_bytes() {
     let found = wrong.check(1, Level::Restore);
     assert_eq!(found.verdict, CheckVerdict::Corrupt, "{found:?}");
     assert!(
-        found.problems[0].text.contains("the first at byte 64 of the volume; its MD5 fits, so it is as it was written"),
+        found.problems[0].text.contains("the first at byte 64 of the volume; its MD5 matches, so it is as it was written"),
         "{:?}",
         found.problems
     );

@@ -19,8 +19,8 @@ pub fn transfer_damage(store: &dyn ObjectStore, name: &str, received: Option<[u8
 
 /// The same for an MD5 that the storage has reported.
 pub fn md5_differs(name: &str, received: [u8; 16], reported: [u8; 16]) -> Option<Problem> {
-    let text = "the bytes read differ from what the storage reports to hold (its own MD5 differs): they were damaged on the network or in the \
-                storage; find out where, and check again";
+    let text = "the bytes read differ from what the storage reports that it holds (its own MD5 differs): they were damaged on the network \
+                or in the storage; find out where, and check again";
     (received != reported).then(|| Problem::of(name, ProblemCode::TransferDiffers, text))
 }
 

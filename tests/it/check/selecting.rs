@@ -84,8 +84,8 @@ fn backups_are_chosen_by_id_by_name_and_by_what_their_rows_say() {
         assert!(answer.stderr.contains(part) && answer.stdout.is_empty(), "{args:?} {}", answer.stderr);
     };
     refuse(&["nightly"], "2 backups have the name");
-    refuse(&["nobody"], "there is no live backup with the id or name \"nobody\"");
-    refuse(&["nobody", &first.id], "there is no live backup");
+    refuse(&["nobody"], "no live backup has the id or name \"nobody\"");
+    refuse(&["nobody", &first.id], "no live backup has");
     // What is there and not taken is not said to be missing.
     let left_out = format!("other options exclude backup {} \"weekly\": its status is available, its host ctl1", third.id);
     refuse(&["weekly", "--host", "ctl2"], &left_out);

@@ -105,7 +105,7 @@ fn objects_removed_from_parents_are_noticed() {
             continue;
         }
         let reason = left_alone(&site, &["apply", &plan, "--yes"]);
-        assert!(reason.contains("of the backups that it is based on: "), "{number} {reason}");
+        assert!(reason.contains("in the backups that it is based on: "), "{number} {reason}");
         assert_eq!((site.status(&child), site.status(&other)), ("creating".to_owned(), "creating".to_owned()));
     }
 }

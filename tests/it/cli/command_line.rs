@@ -108,7 +108,7 @@ fn unknown_options_and_values_are_refused() {
 
     For more information, try '--help'.
     $ repair --yes --service-down-time 1s
-    error: --service-down-time 1 s is less than twice report_interval (1 s), so that working services would look down; use --assume-dead HOST for a service that is known to be down
+    error: --service-down-time 1 s is less than twice report_interval (1 s), so working services would look down; use --assume-dead HOST for a service that is known to be down
     $ scan --tls-mode perhaps
     error: invalid value 'perhaps' for '--tls-mode <MODE>': "perhaps" is not a TLS mode: use disable, prefer, require, verify-ca or verify-full
 
@@ -116,7 +116,7 @@ fn unknown_options_and_values_are_refused() {
     $ scan ''
     error: backup 1 on the command line is empty; give an id or a name
     $ man frobnicate
-    error: there is no command "frobnicate"
+    error: "frobnicate" is not a command
     $ completions tcsh
     error: invalid value 'tcsh' for '<SHELL>'
       [possible values: bash, elvish, fish, powershell, zsh]
@@ -162,13 +162,13 @@ fn unknown_and_ambiguous_backups_are_refused() {
     refusals.refuse(6, &["repair", "--yes", "--max-changes", "1"]);
     insta::assert_snapshot!(refusals.said, @r#"
     $ repair nosuch --yes
-    error: there is no live backup with the id or name "nosuch"; it may be deleted already, or in another database
+    error: no live backup has the id or name "nosuch"; it may have been deleted, or be in another database
     $ repair - --yes
-    error: standard input lists no ids, so there is nothing to do
+    error: standard input lists no ids: nothing to do
     $ scan -
-    error: standard input lists no ids, so there is nothing to do
+    error: standard input lists no ids: nothing to do
     $ repair % --yes
-    error: there is no live backup with the id or name "%"; it may be deleted already, or in another database
+    error: no live backup has the id or name "%"; it may have been deleted, or be in another database
     $ repair --yes --max-changes 1
     error: 2 units would be changed, more than the 1 of --max-changes; nothing was changed
     hint: review them with --dry-run, then use a higher --max-changes or select fewer

@@ -90,16 +90,16 @@ fn unknown_runs_are_refused() {
     }
     insta::assert_snapshot!(refusals.said, @r#"
     $ undo 20 --yes
-    error: there is no audit log DIR/audit.jsonl; this account changed nothing, or the log is elsewhere
+    error: the audit log DIR/audit.jsonl does not exist: this account changed nothing, or the log is elsewhere
     hint: name the log with --audit-log
     $ history list
-    error: there is no audit log DIR/audit.jsonl; this account changed nothing, or the log is elsewhere
+    error: the audit log DIR/audit.jsonl does not exist: this account changed nothing, or the log is elsewhere
     hint: name the log with --audit-log
     $ history verify
-    error: there is no audit log DIR/audit.jsonl; this account changed nothing, or the log is elsewhere
+    error: the audit log DIR/audit.jsonl does not exist: this account changed nothing, or the log is elsewhere
     hint: name the log with --audit-log
     $ history show 20
-    error: there is no audit log DIR/audit.jsonl; this account changed nothing, or the log is elsewhere
+    error: the audit log DIR/audit.jsonl does not exist: this account changed nothing, or the log is elsewhere
     hint: name the log with --audit-log
     "#);
     program.expect(0, &["repair", "--yes"]);

@@ -38,7 +38,7 @@ fn a_cinder_conf_on_the_command_line_wins_over_the_environment() {
     );
     assert!(repaired.stderr.lines().any(|line| line == warning), "{warning}\n{}", repaired.stderr);
     // The suggested command uses the same database, whatever the environment names.
-    let undo = repaired.stderr.lines().find_map(|line| line.strip_prefix("To put it back: ")).unwrap();
+    let undo = repaired.stderr.lines().find_map(|line| line.strip_prefix("To undo it: ")).unwrap();
     assert!(undo.contains(&format!("--config-file {}", conf.display())), "{undo}");
     // The URL on the command line wins over both.
     let listed = run(&["scan", "--database-url", &production.url()]);
@@ -113,7 +113,7 @@ fn suggested_commands_work_in_another_shell() {
     let planned = program.expect(0, &["plan", "--out", "it's a plan.json"]);
     let applied = type_it(&planned, "To apply it: ");
     assert!(!changes(&before, &database.rows_by_id()).is_empty(), "{}", applied.stderr);
-    type_it(&applied, "To put it back: ");
+    type_it(&applied, "To undo it: ");
     let left = changes(&before, &database.rows_by_id());
     assert!(left.iter().all(|change| change.column == "updated_at"), "{left:?}");
     assert_eq!(changes(&others, &other.rows_by_id()), []);

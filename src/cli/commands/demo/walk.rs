@@ -58,7 +58,7 @@ impl Walk<'_> {
             "{}\n\n\
              Controller ctl1 lost power three hours ago, in the middle of its backups. Its\n\
              cinder-backup is down; the one on ctl2 works. This is Cinder's database after\n\
-             the outage: 1283 backups, of them 1200 deleted and a dozen in trouble, with the\n\
+             the outage: 1283 backups, 1200 of them deleted and a dozen in trouble, with the\n\
              data of the smallest ones. Every command below runs for real, on files in this\n\
              directory:\n\n    {}\n\n\
              On a controller the program finds its database in /etc/cinder/cinder.conf; here\n\
@@ -151,16 +151,16 @@ impl Walk<'_> {
     }
 
     fn races_and_refusals(&mut self) -> Result<()> {
-        self.chapter("Somebody else is faster")?;
+        self.chapter("Someone else is faster")?;
         self.say("A plan for the rest: never scheduled, of a retired host, a leftover volume.")?;
         self.run(&["plan", "--out", "@rest.json", "-c", "name", "-c", "evidence"], Exit::Done, 0)?;
         self.say("Before it is applied, a colleague changes one of its rows by hand:")?;
         self.meanwhile()?;
-        self.say("That row is not changed, and reported; the others are repaired.")?;
+        self.say("That row is reported and not changed; the others are repaired.")?;
         // Three backups, one of them changed by the colleague, with a volume; and a volume on its own.
         self.run(&["apply", "@rest.json", "--yes", "-c", "id", "-c", "outcome", "-c", "reason"], Exit::Partial, 4)?;
 
-        self.chapter("Does a service still work on it?")?;
+        self.chapter("Is a service still working on it?")?;
         self.say("The service on ctl2 has heartbeats: its backups may be queued, and are not changed.")?;
         self.run(&["repair", "dns-zones nightly", "--yes"], Exit::Safety, 0)?;
         self.say(

@@ -80,7 +80,7 @@ fn from_mitaka_to_ocata_the_backup_of_a_snapshot_holds_the_volume() {
 fn an_increment_without_its_parent_could_become_available() {
     let case = a_case(Backup { parent_id: Some("a".into()), ..a_backup(Some(CREATING)) });
     let finding = decided(&case, &situation(), &unverified());
-    assert!(finding.refusal.unwrap().contains("does not exist any more"));
+    assert!(finding.refusal.unwrap().contains("no longer exists"));
 }
 
 #[test]
@@ -106,11 +106,11 @@ fn the_only_suggestion_was_to_delete_a_volume_that_was_restored_in_place() {
         [
             "openstack volume set --state available -- -v".to_owned(),
             "openstack volume backup restore --force -- b -v".to_owned(),
-            format!("# or, if nobody needs the volume any more: {delete}")
+            format!("# or, if the volume is no longer needed: {delete}")
         ]
     );
     // A backup in error cannot be restored again.
-    let expected = format!("# restore a backup into it again, or, if nobody needs the volume any more: {delete}");
+    let expected = format!("# restore a backup into it again, or, if the volume is no longer needed: {delete}");
     assert_eq!(follow_up(RESTORING_BACKUP, &to_error), ["openstack volume show -- -v".to_owned(), expected.clone()]);
     // A volume that was being created from the backup holds nothing else.
     assert_eq!(follow_up(CREATING, &usual), [delete]);
@@ -130,7 +130,10 @@ fn the_only_suggestion_was_to_delete_a_volume_that_was_restored_in_place() {
 #[test]
 fn the_deletion_of_an_unchecked_backup_was_suggested() {
     let follow_up = |change: &dyn Fn(&mut BackupCase)| creating(|case| change(case)).follow_up;
-    assert_eq!(follow_up(&|_| {}), ["cinder-backup-repair check b", "# if that does not find it intact: openstack volume backup delete b"]);
+    assert_eq!(
+        follow_up(&|_| {}),
+        ["cinder-backup-repair check b", "# if the check does not find it intact: openstack volume backup delete b"]
+    );
     // A backup without a driver has no data to check.
     assert_eq!(follow_up(&|case| case.backup.service = None), ["openstack volume backup delete b"]);
 }

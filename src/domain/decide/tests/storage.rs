@@ -378,8 +378,8 @@ fn every_change_on_the_storage_after_a_check_is_reported() {
         (at("2026-11-22T09:00:01Z", 3, 100), "an object was written at 2026-11-22T09:00:01Z"),
         (at("2026-11-22T09:00:00Z", 4, 100), "3 objects of 100 bytes then, 4 of 100 now"),
         (at("2026-11-22T09:00:00Z", 3, 99), "3 objects of 100 bytes then, 3 of 99 now"),
-        (at("2026-11-22T08:00:00Z", 3, 100), "its newest object does not exist any more"),
-        (PrecheckListing { watched: true, ..as_it_was.clone() }, "somebody has its image open"),
+        (at("2026-11-22T08:00:00Z", 3, 100), "its newest object no longer exists"),
+        (PrecheckListing { watched: true, ..as_it_was.clone() }, "a client has its image open"),
     ] {
         moved(&check, &now, part);
     }
@@ -394,7 +394,7 @@ fn every_change_on_the_storage_after_a_check_is_reported() {
     check.listing = None;
     let look = check.compared_with(&as_it_was);
     assert!(matches!(&look, Comparison::Unknown(why) if why.contains("has no listing to compare with")), "{look:?}");
-    moved(&check, &at("2026-11-22T08:00:00Z", 3, 100), "its newest object does not exist any more");
+    moved(&check, &at("2026-11-22T08:00:00Z", 3, 100), "its newest object no longer exists");
     check.newest_object_at = None;
     moved(&check, &as_it_was, "there was none before");
 }
@@ -407,8 +407,8 @@ fn every_change_of_an_ancestor_after_a_check_is_reported() {
     check.below = Some(then.clone());
     assert_eq!(check.compared_with_ancestors(&then), Comparison::Unchanged);
     for (now, part) in [
-        (below("2026-11-22T09:00:01Z", 9), "of the backups that it is based on: an object was written at 2026-11-22T09:00:01Z"),
-        (below("2026-11-22T09:00:00Z", 8), "of the backups that it is based on: 9 objects of 100 bytes then, 8 of 100 now"),
+        (below("2026-11-22T09:00:01Z", 9), "in the backups that it is based on: an object was written at 2026-11-22T09:00:01Z"),
+        (below("2026-11-22T09:00:00Z", 8), "in the backups that it is based on: 9 objects of 100 bytes then, 8 of 100 now"),
         (AncestorListings::default(), "9 objects of 100 bytes then, 0 of 0 now"),
     ] {
         let look = check.compared_with_ancestors(&now);
