@@ -101,7 +101,7 @@ fn what_the_decision_rests_on_is_looked_at_again() {
         database.service("gone", |row| row.updated_at(ago(0)));
         let document = program.json(4, &["apply", "alive.json", "--yes"]);
         assert_eq!(document["units"][0]["outcome"], "refused", "{document:#}");
-        assert!(document["units"][0]["reason"].as_str().unwrap().contains("has beaten"), "{document:#}");
+        assert!(document["units"][0]["reason"].as_str().unwrap().contains("has sent a heartbeat"), "{document:#}");
         for id in [&attached, &alive] {
             assert_eq!(database.cell("backups", id, "status").as_deref(), Some("creating"));
         }
@@ -120,7 +120,7 @@ fn a_plan_is_applied_once_unedited_and_to_its_own_database() {
         let text = fs::read_to_string(program.path("plan.json")).unwrap();
         fs::write(program.path("edited.json"), text.replace("\"to\": \"error\"", "\"to\": \"available\"")).unwrap();
         let answer = program.expect(5, &["apply", "edited.json", "--yes"]);
-        assert!(answer.stderr.contains("changed after it was written"), "{}", answer.stderr);
+        assert!(answer.stderr.contains("edited after it was written"), "{}", answer.stderr);
         // Another database with the very same rows.
         let elsewhere = Program::on(copy.url());
         fs::copy(program.path("plan.json"), elsewhere.path("plan.json")).unwrap();
@@ -306,7 +306,7 @@ fn a_unit_that_a_trigger_takes_back_in_part_is_not_applied() {
     let program = Program::on(database.url());
     let document = program.json(4, &["repair", "--yes"]);
     assert_eq!(document["units"][0]["outcome"], "failed", "{document:#}");
-    assert!(document["units"][0]["reason"].as_str().unwrap().contains(&format!("did not store backups {backup}")), "{document:#}");
+    assert!(document["units"][0]["reason"].as_str().unwrap().contains(&format!("did not store the new values of backups {backup}")), "{document:#}");
     assert_eq!(database.dump(), before);
     database.execute("DROP TRIGGER back");
     program.expect(0, &["repair", "--yes"]);

@@ -241,7 +241,7 @@ fn the_last_beat_of_a_removed_service_row_is_a_beat() {
         let document = program.json(0, &["scan"]);
         let found = finding(&document, &at_work);
         assert_eq!((found["verdict"].as_str(), codes(found)[0]), (Some("uncertain"), "service-up"), "{found:#}");
-        assert!(found["evidence"].to_string().contains("was removed and last written"), "{found:#}");
+        assert!(found["evidence"].to_string().contains("was removed, and last written"), "{found:#}");
         let before = database.rows_by_id();
         program.expect(0, &["repair", "--yes"]);
         assert_eq!(changes(&before, &database.rows_by_id()), []);
