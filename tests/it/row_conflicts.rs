@@ -271,7 +271,7 @@ fn a_service_that_beats_seldom_is_not_declared_dead_between_two_beats() {
         assert_eq!(found["thresholds"]["down_time_is_assumed"], true, "{found:#}");
         let seldom = finding(&found, &ids[0]);
         assert_eq!((seldom["verdict"].as_str(), codes(seldom)[0]), (Some("uncertain"), "service-up"), "{seldom:#}");
-        assert!(seldom["evidence"].to_string().contains("may beat only every 5 min"), "{seldom:#}");
+        assert!(seldom["evidence"].to_string().contains("may send one only every 5 min"), "{seldom:#}");
         assert!(scanned.stderr.contains("the average interval of its heartbeats"), "{}", scanned.stderr);
         let before = database.rows_by_id();
         let repaired = alone(&["repair", &ids[0], "--yes"]);
