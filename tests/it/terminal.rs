@@ -182,7 +182,7 @@ fn a_repair_is_selected_confirmed_by_number_and_reported() {
     let mut terminal = Terminal::wide(&program, &["repair"]);
     terminal.wait(WHICH);
     let screen = terminal.screen();
-    for part in [&first, &second, "\"nightly\" is creating: no service row for cinder-backup on gone", "2 stuck, 1 uncertain", "skipped"] {
+    for part in [&first, &second, "\"nightly\" is creating: cinder-backup on gone has no service row", "2 stuck, 1 uncertain", "skipped"] {
         assert!(screen.contains(part), "{part} is not in\n{screen}");
     }
     // Deselects the first line.
@@ -252,7 +252,7 @@ fn a_wrong_number_changes_nothing() {
     // A correction while typing is accepted.
     let mut terminal = Terminal::wide(&program, &["repair"]);
     terminal.wait(TYPE);
-    assert!(terminal.screen().contains("no service row for cinder-backup on gone"), "one unit has its evidence shown, too");
+    assert!(terminal.screen().contains("cinder-backup on gone has no service row"), "one unit has its evidence shown, too");
     terminal.press("3\u{7f}2\r");
     terminal.expect(0);
     assert_eq!(changes(&before, &database.rows_by_id()).iter().filter(|change| change.column == "status").count(), 2);
