@@ -306,7 +306,10 @@ fn a_unit_that_a_trigger_takes_back_in_part_is_not_applied() {
     let program = Program::on(database.url());
     let document = program.json(4, &["repair", "--yes"]);
     assert_eq!(document["units"][0]["outcome"], "failed", "{document:#}");
-    assert!(document["units"][0]["reason"].as_str().unwrap().contains(&format!("did not store the new values of backups {backup}")), "{document:#}");
+    assert!(
+        document["units"][0]["reason"].as_str().unwrap().contains(&format!("did not store the new values of backups {backup}")),
+        "{document:#}"
+    );
     assert_eq!(database.dump(), before);
     database.execute("DROP TRIGGER back");
     program.expect(0, &["repair", "--yes"]);
