@@ -111,22 +111,19 @@ impl HealthState {
     }
 
     /// The admission for a container that has not failed itself. One of these is sent even if the server is silent, because the
-    /// silence may be that of a single container. The others wait for its answer.
+    /// silence may be that of a single container. The others wait for its answer, and give up until the next probe if there is none.
     fn admission_without_failures(&mut self, limit: WaitLimit) -> Admission {
         if !self.is_silent(limit) {
             return Admission::Send;
         }
         let probed_at = self.probed_at;
         match probed_at {
-            Some(at) if !self.take_probe(limit) => {
-                if at.elapsed() < limit.shortest_answer() {
-                    Admission::Wait
-                } else {
-                    Admission::GiveUp(String::new())
-                }
-            }
+            Some(at) if at.elapsed() < limit.shortest_answer() => Admission::Wait,
+            Some(_) if !self.take_probe(limit) => Admission::GiveUp(String::new()),
             _ => {
-                self.probed_at = Some(Instant::now());
+                let now = Instant::now();
+                self.probed_at = Some(now);
+                self.next_probe = Some(now + limit.shortest_answer() + limit.probe_interval);
                 Admission::Send
             }
         }

@@ -452,6 +452,18 @@ fn calls_wait_for_the_answer_of_the_one_that_probes_a_silent_server() {
     });
 }
 
+/// Each waiting call became the next probe, so that a silent server cost every container a wait of its own.
+#[test]
+fn calls_that_wait_for_a_probe_of_a_silent_server_give_up_with_it() {
+    let limit = WaitLimit { total: Duration::from_secs(2), probe_interval: Duration::from_secs(3_600) };
+    let server = Arc::new(Health::new(limit));
+    server.attempt_failed(limit.total);
+    let running = AtomicBool::new(false);
+    let containers: Vec<Health> = std::iter::repeat_with(|| Health::of_container(Arc::clone(&server))).take(9).collect();
+    let sent = containers.iter().filter(|container| container.wait(&running).is_ok()).count();
+    assert_eq!(sent, 1);
+}
+
 #[test]
 fn no_call_waits_longer_than_the_total() {
     // Independent of the progress of other calls.
