@@ -230,7 +230,8 @@ impl Health {
         let mut state = self.state();
         state.last_call_succeeded = false;
         state.failures = state.failures.saturating_add(1);
-        state.next_probe = Some(Instant::now() + self.limit.probe_interval);
+        // Not before the probe that another container may have sent is over.
+        state.next_probe = state.next_probe.max(Some(Instant::now() + self.limit.probe_interval));
         state.last_error.clone_from(&error.text);
     }
 
