@@ -19,10 +19,11 @@ const CLOCKS: i64 = 300;
 pub type Checks = BTreeMap<String, CheckResult>;
 
 /// How deeply a backup is checked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
     /// Names, sizes and side files; no data is read.
+    #[default]
     Quick,
     /// Every object is read, decompressed and compared with its length and digest.
     Deep,
@@ -48,7 +49,7 @@ impl fmt::Display for Level {
 }
 
 /// What the storage holds of a backup.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CheckVerdict {
     /// All of it, as far as the level reads.
@@ -60,6 +61,7 @@ pub enum CheckVerdict {
     /// Nothing of it is there.
     Missing,
     /// The check could not be finished, or this program does not know the driver.
+    #[default]
     Unverifiable,
 }
 
@@ -173,7 +175,7 @@ pub enum Comparison {
 }
 
 /// What a check found out about one backup: an entry of `results` in a check document, and of `checks` in a plan.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CheckResult {
     /// The backup.

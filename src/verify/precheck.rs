@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use jiff::Timestamp;
 
 use super::chunked::{MOST_LISTED, Times, prefix_of};
-use super::target::{StorageAccess, Target, is_same_location};
+use super::target::{StorageAccess, Target, driver_of, is_same_location};
 use crate::domain::time::stamp;
 use crate::domain::{AncestorListings, Backup, CheckResult, Comparison, Driver, Listing, PrecheckListing};
 use crate::storage::StorageErrorKind;
@@ -53,7 +53,7 @@ impl PrecheckRound {
 /// check saw it on the same host.
 pub fn precheck(access: &dyn StorageAccess, target: &Target, check: &CheckResult, host: &str, round: &PrecheckRound) -> Comparison {
     let backup = &target.backup;
-    let Some(driver) = backup.service.as_deref().and_then(Driver::of_service) else {
+    let Some(driver) = driver_of(backup) else {
         // A backup that never began has nothing to list, and the guards of its row notice if it begins.
         return match backup.service_metadata.as_deref().filter(|prefix| !prefix.is_empty()) {
             None => Comparison::Unchanged,
@@ -111,7 +111,7 @@ fn list_below(
     if_empty: &dyn Fn(&str, &str) -> Option<Comparison>,
 ) -> Result<AncestorListings, Comparison> {
     let (mut below, mut newest) = (AncestorListings::default(), None);
-    let Some(driver) = target.backup.service.as_deref().and_then(Driver::of_service) else { return Ok(below) };
+    let Some(driver) = driver_of(&target.backup) else { return Ok(below) };
     // If the check has no listing of them, there is nothing to compare with.
     for parent in target.ancestors.iter().filter(|_| check.below.is_some()) {
         if round.is_over() {

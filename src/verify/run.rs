@@ -10,12 +10,11 @@ use jiff::Timestamp;
 use super::capacity::Admission;
 use super::chunked::{self, Inspection, LARGE, LISTED_OBJECT, ReadContext, ReadOptions, Share, StoredBackup};
 use super::precheck::{PrecheckRound, precheck};
-use super::target::{StorageAccess, Subject, Target, is_same_location};
-use super::{Assessment, Capacity, Faults, Watch};
+use super::target::{StorageAccess, Subject, Target, driver_of, is_same_location};
+use super::{Capacity, Watch};
 use crate::domain::time::stamp;
 use crate::domain::{Backup, CheckResult, CheckVerdict, Checks, Comparison, Driver, Level, Problem, ProblemCode};
 use crate::parallel;
-use crate::storage::StorageError;
 use crate::storage::gcs::SEEN_BY_CINDER;
 
 /// The most backups that are checked at once. Apart from its data, each takes a handful of round trips.
@@ -126,30 +125,34 @@ impl<'a> Checker<'a> {
 
     /// Checks one backup.
     pub fn check(&self, target: &Target) -> CheckResult {
-        let backup = &target.backup;
-        let driver = driver_of(backup);
         let watch = self.watch.of_one();
         let Request { level, settle, .. } = *self.request;
-        let subject = Subject { backup, ancestors: &target.ancestors, level, settle, now: Timestamp::now() };
-        let (assessment, location) = match driver {
+        let subject = Subject { backup: &target.backup, ancestors: &target.ancestors, level, settle, now: Timestamp::now() };
+        let result = match driver_of(subject.backup) {
             Some(Driver::Ceph) => {
                 let admission = (level > Level::Quick).then(|| self.capacity.admit(Driver::Ceph, self.request.options.jobs, 0));
                 let _slot = admission.as_ref().map(Admission::slot);
                 // A restore may also read the image of the volume.
                 let watch = if level == Level::Deep { &watch.of_last() } else { &watch };
-                match self.access.ceph(&subject, watch) {
-                    Ok((assessment, location)) => (assessment, Some(location)),
-                    Err(error) => (unreachable(level, &error), None),
-                }
+                self.access.ceph(&subject, watch).unwrap_or_else(|error| subject.unreachable(&error))
             }
             Some(driver) => self.chunked(&subject, driver, &watch),
-            None => (without_driver(level, backup), None),
+            None => without_driver(&subject),
         };
         watch.count();
-        result(target, driver, self.request, assessment, location)
+        let partial = level != Level::Quick && self.request.options.share != Share::All;
+        CheckResult {
+            partial,
+            // A sample proves nothing about the rest of the data.
+            level_reached: if partial { result.level_reached.map(|_| Level::Quick) } else { result.level_reached },
+            checked_at: stamp(Timestamp::now()),
+            // The rows of its ancestors are the target's: with every member of a chain they would grow with the square of its length.
+            rows: vec![target.backup.image(target.columns)],
+            ..result
+        }
     }
 
-    fn chunked(&self, subject: &Subject<'_>, driver: Driver, watch: &Watch) -> (Assessment, Option<String>) {
+    fn chunked(&self, subject: &Subject<'_>, driver: Driver, watch: &Watch) -> CheckResult {
         let rows = once(subject.backup).chain(subject.ancestors.iter().map(AsRef::as_ref));
         let chain: Vec<StoredBackup<'_>> = rows
             // Cinder restores a whole chain with the driver of its tip, whatever the other rows say: `ChunkedBackupDriver.restore`.
@@ -160,7 +163,7 @@ impl<'a> Checker<'a> {
         let last = watch.of_last();
         let context = ReadContext { options: &self.request.options, watch: &last, capacity: &self.capacity, driver };
         let (mut most, mut list_bytes, mut large_list) = (0, 0, None);
-        let mut assessment = chunked::check(subject, &chain, context, &mut |stored, level| {
+        let mut result = chunked::check(subject, &chain, context, &mut |stored, level| {
             let watch = if full == Some(&stored.backup.id) { &last } else { watch };
             let inspection = self.inspect(stored, ReadContext { watch, ..context }, level, &mut large_list);
             most = most.max(inspection.objects());
@@ -178,9 +181,9 @@ impl<'a> Checker<'a> {
                 "Cinder's own driver cannot restore it: it, or a backup that it is based on, has {listed} objects, but that driver reads only \
                  the first {SEEN_BY_CINDER} of a listing"
             );
-            assessment.warnings.push(Problem::general(ProblemCode::CinderCannotRestore, text));
+            result.warnings.push(Problem::general(ProblemCode::CinderCannotRestore, text));
         }
-        (assessment, location)
+        CheckResult { location, ..result }
     }
 
     /// Inspects a backup without its chain. A backup that others are based on is inspected once, and other callers wait.
@@ -217,10 +220,6 @@ impl<'a> Checker<'a> {
     }
 }
 
-fn driver_of(backup: &Backup) -> Option<Driver> {
-    backup.service.as_deref().and_then(Driver::of_service)
-}
-
 /// Whether a backup is where an earlier check saw it, and its listing shows the same.
 fn is_unchanged(access: &dyn StorageAccess, target: &Target, check: &CheckResult, host: &str, round: &PrecheckRound) -> bool {
     let backup = &target.backup;
@@ -234,14 +233,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn unreachable(level: Level, error: &StorageError) -> Assessment {
-    let mut faults = Faults::default();
-    faults.add_error(None, error);
-    Assessment::unread(CheckVerdict::Unverifiable, level.name(), faults.into_problems())
-}
-
-/// Assesses a backup whose row names no driver that this program knows.
-fn without_driver(level: Level, backup: &Backup) -> Assessment {
+/// The result for a backup whose row names no driver that this program knows.
+fn without_driver(subject: &Subject<'_>) -> CheckResult {
+    let backup = subject.backup;
     // A driver writes its prefix only after its name is in the row. The container may be chosen by whoever makes the backup.
     let prefix = backup.service_metadata.as_deref().filter(|prefix| !prefix.is_empty());
     let service = backup.service.as_deref().unwrap_or_default();
@@ -256,43 +250,7 @@ fn without_driver(level: Level, backup: &Backup) -> Assessment {
         let text = format!("its driver is {service}, whose storage this program does not know");
         (CheckVerdict::Unverifiable, ProblemCode::DriverUnknown, text)
     };
-    Assessment::unread(verdict, level.name(), vec![Problem::general(code, text)])
-}
-
-fn result(target: &Target, driver: Option<Driver>, request: &Request, assessment: Assessment, location: Option<String>) -> CheckResult {
-    let backup = &target.backup;
-    let rows = once(backup).chain(target.ancestors.iter().map(AsRef::as_ref));
-    let partial = request.level != Level::Quick && request.options.share != Share::All;
-    CheckResult {
-        id: backup.id.clone(),
-        name: backup.display_name.clone(),
-        driver,
-        service: backup.service.clone(),
-        location,
-        level: request.level,
-        depth: assessment.depth,
-        partial,
-        verdict: assessment.verdict,
-        // A sample proves nothing about the rest of the data.
-        level_reached: if partial { assessment.reached.map(|_| Level::Quick) } else { assessment.reached },
-        busy: assessment.busy,
-        begun: assessment.begun,
-        objects: assessment.objects,
-        bytes: assessment.bytes,
-        problems: assessment.problems,
-        warnings: assessment.warnings,
-        chain: rows.map(|backup| backup.id.clone()).collect(),
-        object_count: assessment.object_count,
-        service_metadata: assessment.service_metadata,
-        newest_object_at: assessment.newest_object_at.map(stamp),
-        listing: assessment.listing,
-        below: assessment.below,
-        checked_at: stamp(Timestamp::now()),
-        // The caller knows it, and nothing here depends on it.
-        host: None,
-        // The rows of its ancestors are the target's: with every member of a chain they would grow with the square of its length.
-        rows: vec![backup.image(target.columns)],
-    }
+    subject.unread(verdict, subject.level.name(), vec![Problem::general(code, text)])
 }
 
 #[cfg(test)]

@@ -1,12 +1,13 @@
 //! The backups to be checked, and the access to their storage.
 
+use std::iter::once;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{Assessment, Watch};
-use crate::domain::{Backup, ColumnSet, Driver, Image, Level, Listing, PrecheckListing, Problem, ProblemCode};
+use super::{Faults, Watch};
+use crate::domain::{Backup, CheckResult, CheckVerdict, ColumnSet, Driver, Image, Level, Listing, PrecheckListing, Problem, ProblemCode};
 use crate::storage::{ObjectStore, StorageError, swift};
 
 /// A backup to be checked, with those that it is based on.
@@ -43,6 +44,30 @@ pub struct Subject<'a> {
 }
 
 impl Subject<'_> {
+    /// The result of a check that read nothing.
+    pub(super) fn unread(&self, verdict: CheckVerdict, depth: &str, problems: Vec<Problem>) -> CheckResult {
+        let rows = once(self.backup).chain(self.ancestors.iter().map(AsRef::as_ref));
+        CheckResult {
+            id: self.backup.id.clone(),
+            name: self.backup.display_name.clone(),
+            driver: driver_of(self.backup),
+            service: self.backup.service.clone(),
+            level: self.level,
+            depth: depth.to_owned(),
+            verdict,
+            problems,
+            chain: rows.map(|backup| backup.id.clone()).collect(),
+            ..CheckResult::default()
+        }
+    }
+
+    /// The result of a check that cannot reach the storage.
+    pub(super) fn unreachable(&self, error: &StorageError) -> CheckResult {
+        let mut faults = Faults::default();
+        faults.add_error(None, error);
+        self.unread(CheckVerdict::Unverifiable, self.level.name(), faults.into_problems())
+    }
+
     /// The problem of a chain that continues on another volume. An increment holds what changed in its own volume, so over the blocks
     /// of another volume it gives the data of neither.
     pub(super) fn parent_of_another_volume(&self) -> Option<Problem> {
@@ -77,17 +102,22 @@ pub trait StorageAccess: Sync {
     /// As for [`StorageAccess::store`].
     fn location(&self, driver: Driver, backup: &Backup) -> Result<String, StorageError>;
 
-    /// Checks a backup in Ceph; returns its location, too. `watch` counts the bytes that are read.
+    /// Checks a backup in Ceph. `watch` counts the bytes that are read.
     ///
     /// # Errors
     /// What is missing in the configuration.
-    fn ceph(&self, subject: &Subject<'_>, watch: &Watch) -> Result<(Assessment, String), StorageError>;
+    fn ceph(&self, subject: &Subject<'_>, watch: &Watch) -> Result<CheckResult, StorageError>;
 
     /// Lists the parts of a backup in Ceph and the signs of work on it; `then` is what a check saw.
     ///
     /// # Errors
     /// What is missing in the configuration, or refused by the cluster.
     fn precheck_ceph(&self, backup: &Backup, ancestors: &[Arc<Backup>], then: Option<Listing>) -> Result<PrecheckListing, StorageError>;
+}
+
+/// The driver that a backup's row names; `None` if this program does not know it.
+pub(super) fn driver_of(backup: &Backup) -> Option<Driver> {
+    backup.service.as_deref().and_then(Driver::of_service)
 }
 
 /// Whether the location that a check noted for a backup is the one where it is looked for now.

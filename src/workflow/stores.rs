@@ -6,12 +6,12 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::config::StorageOptions;
-use crate::domain::{Backup, Driver, Listing, PrecheckListing};
+use crate::domain::{Backup, CheckResult, Driver, Listing, PrecheckListing};
 use crate::storage::ceph::Cluster;
 use crate::storage::{
     Health, Network, ObjectStore, RetryPolicy, RetryingStore, StorageError, StorageErrorKind, WaitLimit, gcs, posix, s3, swift,
 };
-use crate::verify::{Assessment, StorageAccess, Subject, Watch, ceph};
+use crate::verify::{StorageAccess, Subject, Watch, ceph};
 
 /// Driver, container, and where containers belong to projects, the project.
 type Place = (Driver, String, Option<String>);
@@ -166,11 +166,11 @@ impl StorageAccess for Stores {
         Ok(cluster.location(container.unwrap_or(cluster.default_pool())))
     }
 
-    fn ceph(&self, subject: &Subject<'_>, watch: &Watch) -> Result<(Assessment, String), StorageError> {
+    fn ceph(&self, subject: &Subject<'_>, watch: &Watch) -> Result<CheckResult, StorageError> {
         let cluster = self.cluster()?;
         let source = self.settings.ceph_source_pool.as_deref().map(|pool| cluster.pool(pool));
-        let location = self.location(Driver::Ceph, subject.backup)?;
-        Ok((ceph::check(cluster, source.as_ref(), subject, watch), location))
+        let location = Some(self.location(Driver::Ceph, subject.backup)?);
+        Ok(CheckResult { location, ..ceph::check(cluster, source.as_ref(), subject, watch) })
     }
 
     fn precheck_ceph(&self, backup: &Backup, ancestors: &[Arc<Backup>], then: Option<Listing>) -> Result<PrecheckListing, StorageError> {

@@ -9,9 +9,9 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use cinder_backup_repair::db::Engine;
-use cinder_backup_repair::domain::{Backup, CheckVerdict, Level, Listing, Problem};
+use cinder_backup_repair::domain::{Backup, CheckResult, CheckVerdict, Level, Listing, Problem};
 use cinder_backup_repair::storage::ceph::Cluster;
-use cinder_backup_repair::verify::{Assessment, Subject, Watch, ceph};
+use cinder_backup_repair::verify::{Subject, Watch, ceph};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -178,11 +178,11 @@ impl Lab {
     }
 
     /// Looks at a backup as an operator does whose account can do no more than look.
-    fn check(&self, id: &str) -> Assessment {
+    fn check(&self, id: &str) -> CheckResult {
         self.look(&self.row(id), Level::Quick, Duration::ZERO)
     }
 
-    fn look(&self, backup: &Backup, level: Level, settle: Duration) -> Assessment {
+    fn look(&self, backup: &Backup, level: Level, settle: Duration) -> CheckResult {
         let ancestors = self.chain(backup);
         let cluster = self.cluster(READER);
         ceph::check(&cluster, None, &Subject { backup, ancestors: &ancestors, level, settle, now: Timestamp::now() }, &Watch::default())
@@ -196,7 +196,7 @@ impl Lab {
     }
 
     /// Compares a backup with its volume.
-    fn compare(&self, id: &str, level: Level) -> Assessment {
+    fn compare(&self, id: &str, level: Level) -> CheckResult {
         let backup = self.row(id);
         let ancestors = self.chain(&backup);
         let cluster = self.cluster(CINDER);
@@ -206,8 +206,8 @@ impl Lab {
     }
 
     /// Does what the repair will: the backup becomes available.
-    fn repair(&self, id: &str, findings: &Assessment) {
-        assert!(findings.reached.is_some(), "{findings:?}");
+    fn repair(&self, id: &str, findings: &CheckResult) {
+        assert!(findings.level_reached.is_some(), "{findings:?}");
         let metadata = match (&findings.service_metadata, self.row(id).service_metadata) {
             (Some(metadata), None) => format!("'{metadata}'"),
             (None, None) => "NULL".to_owned(),
@@ -327,11 +327,15 @@ fn backups_of_rbd_volumes() {
     assert!(!found.busy && found.newest_object_at.is_some());
     assert!(lab.look(&lab.row(&first), Level::Quick, Duration::from_mins(15)).busy, "it was written a moment ago");
     let found = lab.look(&lab.row(&first), Level::Deep, Duration::ZERO);
-    assert_eq!((found.verdict, found.reached, found.bytes.checked), (CheckVerdict::Intact, DEEP, 160 * MIB), "{found:?}");
+    assert_eq!((found.verdict, found.level_reached, found.bytes.checked), (CheckVerdict::Intact, DEEP, 160 * MIB), "{found:?}");
     let found = lab.look(&lab.row(&first), Level::Restore, Duration::ZERO);
-    assert_eq!((found.verdict, found.reached, codes(&found.problems)), (CheckVerdict::Unverifiable, DEEP, vec![UNREACHED]), "{found:?}");
+    assert_eq!(
+        (found.verdict, found.level_reached, codes(&found.problems)),
+        (CheckVerdict::Unverifiable, DEEP, vec![UNREACHED]),
+        "{found:?}"
+    );
     let found = lab.compare(&first, Level::Restore);
-    assert_eq!((found.verdict, found.reached), (CheckVerdict::Intact, Some(Level::Restore)), "{found:?}");
+    assert_eq!((found.verdict, found.level_reached), (CheckVerdict::Intact, Some(Level::Restore)), "{found:?}");
     assert!(found.depth.contains("compared with volumes/volume-"), "{}", found.depth);
     lab.repair(&first, &found);
 
@@ -352,12 +356,12 @@ fn backups_of_rbd_volumes() {
     let second = lab.killed(&volume, &on_first, "after-metadata");
     for level in [Level::Deep, Level::Restore] {
         let found = lab.compare(&second, level);
-        assert_eq!((found.verdict, found.reached, codes(&found.warnings)), (CheckVerdict::Intact, Some(level), vec![]), "{found:?}");
+        assert_eq!((found.verdict, found.level_reached, codes(&found.warnings)), (CheckVerdict::Intact, Some(level), vec![]), "{found:?}");
         assert!(found.depth.contains("compared with") && !found.depth.contains("not compared"), "{}", found.depth);
         // Without the volume nothing tells that no increment before it was cut off.
         let found = lab.look(&lab.row(&second), level, Duration::ZERO);
         assert_eq!(
-            (found.verdict, found.reached, codes(&found.problems)),
+            (found.verdict, found.level_reached, codes(&found.problems)),
             (CheckVerdict::Unverifiable, QUICK, vec![UNREACHED]),
             "{found:?}"
         );
@@ -391,10 +395,10 @@ fn backups_of_rbd_volumes() {
     assert!(!found.verdict.is_damage(), "{found:?}");
     assert!(codes(&found.problems).iter().all(|code| *code == "objects-doubtful"), "{found:?}");
     let found = lab.look(&lab.row(&trapped), Level::Deep, Duration::ZERO);
-    assert!(found.verdict == CheckVerdict::Unverifiable && found.reached < DEEP, "{found:?}");
+    assert!(found.verdict == CheckVerdict::Unverifiable && found.level_reached < DEEP, "{found:?}");
     let found = lab.compare(&trapped, Level::Deep);
     assert!(codes(&found.problems).contains(&"extents-differ"), "{found:?}");
-    assert_eq!((found.verdict, found.reached), (CheckVerdict::Unverifiable, None), "{found:?}");
+    assert_eq!((found.verdict, found.level_reached), (CheckVerdict::Unverifiable, None), "{found:?}");
     let found = lab.compare(&trapped, Level::Restore);
     assert_eq!(found.verdict, CheckVerdict::Corrupt, "{found:?}");
     assert!(codes(&found.problems).contains(&"differs"), "{found:?}");
@@ -440,15 +444,23 @@ fn backups_of_other_volumes() {
 
     let whole = lab.killed(&volume, &full, "after-metadata");
     let found = lab.check(&whole);
-    assert_eq!((found.verdict, found.reached, codes(&found.warnings)), (CheckVerdict::Intact, QUICK, vec![]), "{found:?}");
+    assert_eq!((found.verdict, found.level_reached, codes(&found.warnings)), (CheckVerdict::Intact, QUICK, vec![]), "{found:?}");
     let found = lab.look(&lab.row(&whole), Level::Deep, Duration::ZERO);
-    assert_eq!((found.verdict, found.reached, codes(&found.problems)), (CheckVerdict::Unverifiable, QUICK, vec![UNREACHED]), "{found:?}");
+    assert_eq!(
+        (found.verdict, found.level_reached, codes(&found.problems)),
+        (CheckVerdict::Unverifiable, QUICK, vec![UNREACHED]),
+        "{found:?}"
+    );
     assert_eq!((found.bytes.checked, found.bytes.expected), (GIB, GIB));
     assert_eq!((found.service_metadata.as_deref(), found.busy), (None, false));
     lab.repair(&whole, &found);
     assert_eq!(lab.restored(&whole), lab.digest(&volume, None));
     let found = lab.compare(&whole, Level::Restore);
-    assert_eq!((found.verdict, found.reached, codes(&found.problems)), (CheckVerdict::Unverifiable, QUICK, vec![UNREACHED]), "{found:?}");
+    assert_eq!(
+        (found.verdict, found.level_reached, codes(&found.problems)),
+        (CheckVerdict::Unverifiable, QUICK, vec![UNREACHED]),
+        "{found:?}"
+    );
     assert!(found.problems[0].text.contains("not compared with the volume's"), "{found:?}");
 
     // Other bytes in an object show in nothing but the bytes, so that no level that should read them is claimed.
@@ -458,7 +470,7 @@ fn backups_of_other_volumes() {
     assert_ne!(lab.restored(&whole), restored);
     for level in [Level::Deep, Level::Restore] {
         let found = lab.look(&lab.row(&whole), level, Duration::ZERO);
-        assert_eq!((found.verdict, found.reached), (CheckVerdict::Unverifiable, QUICK), "{found:?}");
+        assert_eq!((found.verdict, found.level_reached), (CheckVerdict::Unverifiable, QUICK), "{found:?}");
     }
     // What is written as Ceph's clients write leaves a time.
     let spoilt = lab.made(&volume, &full);
@@ -467,7 +479,7 @@ fn backups_of_other_volumes() {
     lab.jobs.run(&json!({"do": "age", "image": spoilt_image, "key": "modify_timestamp", "seconds": 600}));
     let found = lab.check(&spoilt);
     assert_eq!(
-        (found.verdict, found.reached, codes(&found.problems)),
+        (found.verdict, found.level_reached, codes(&found.problems)),
         (CheckVerdict::Unverifiable, None, vec!["image-newer"]),
         "{found:?}"
     );
@@ -515,9 +527,13 @@ fn backups_of_snapshots() {
     assert!(found.depth.contains(&format!("@snapshot-{snapshot}")), "{}", found.depth);
     lab.repair(&first, &found);
     assert_eq!(lab.restored(&first), lab.digest(&volume, Some(&format!("snapshot-{snapshot}"))));
-    assert_eq!(found.reached, Some(Level::Restore));
+    assert_eq!(found.level_reached, Some(Level::Restore));
     let found = lab.compare(&first, Level::Deep);
-    assert_eq!((found.verdict, found.reached, codes(&found.problems)), (CheckVerdict::Unverifiable, QUICK, vec![UNREACHED]), "{found:?}");
+    assert_eq!(
+        (found.verdict, found.level_reached, codes(&found.problems)),
+        (CheckVerdict::Unverifiable, QUICK, vec![UNREACHED]),
+        "{found:?}"
+    );
 
     // There is one image for all of a volume's snapshots: the second fails, and its deletion takes the first one's.
     let second = uuid::Uuid::new_v4().to_string();
@@ -561,8 +577,12 @@ fn remade_snapshots_are_found() {
     assert_eq!((found.verdict, codes(&found.warnings)), (CheckVerdict::Intact, vec!["ancestor-remade"]), "{found:?}");
     assert_eq!(lab.restored(&second), lab.digest(&volume, Some(&second_end)));
     let found = lab.compare(&second, Level::Deep);
-    assert_eq!((found.verdict, found.reached, codes(&found.problems)), (CheckVerdict::Unverifiable, QUICK, vec![UNREACHED]), "{found:?}");
-    assert_eq!(lab.compare(&second, Level::Restore).reached, Some(Level::Restore));
+    assert_eq!(
+        (found.verdict, found.level_reached, codes(&found.problems)),
+        (CheckVerdict::Unverifiable, QUICK, vec![UNREACHED]),
+        "{found:?}"
+    );
+    assert_eq!(lab.compare(&second, Level::Restore).level_reached, Some(Level::Restore));
 
     // A parent, before its increment, and the image was written to: the increment holds that, too.
     lab.spoil(&base);
@@ -575,7 +595,11 @@ fn remade_snapshots_are_found() {
     assert_eq!(lab.compare(&second, Level::Restore).verdict, CheckVerdict::Corrupt);
     assert_eq!(lab.check(&third).verdict, CheckVerdict::Intact, "at level quick");
     let found = lab.compare(&third, Level::Deep);
-    assert_eq!((found.verdict, found.reached, codes(&found.problems)), (CheckVerdict::Unverifiable, QUICK, vec![UNREACHED]), "{found:?}");
+    assert_eq!(
+        (found.verdict, found.level_reached, codes(&found.problems)),
+        (CheckVerdict::Unverifiable, QUICK, vec![UNREACHED]),
+        "{found:?}"
+    );
     assert_eq!(lab.compare(&third, Level::Restore).verdict, CheckVerdict::Corrupt);
 
     // One on an image of its own, which was made when it began.

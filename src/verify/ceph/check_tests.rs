@@ -11,10 +11,10 @@ use jiff::Timestamp;
 use tempfile::TempDir;
 
 use super::check;
-use crate::domain::{Backup, CheckVerdict, Level, Listing};
+use crate::domain::{Backup, CheckResult, CheckVerdict, Level, Listing};
 use crate::storage::ceph::Cluster;
 use crate::storage::ceph::export::samples::stream;
-use crate::verify::{Assessment, Subject, Watch};
+use crate::verify::{Subject, Watch};
 
 /// Answers as a cluster does that has one whole backup of a volume of 1 GiB with 5 bytes in it. `$*` is the command.
 const WHOLE: &str = r#"
@@ -34,11 +34,11 @@ esac
 "#;
 
 /// Checks the backup of [`WHOLE`], over commands that first do what `instead` says.
-fn checked(instead: &str, level: Level) -> Assessment {
+fn checked(instead: &str, level: Level) -> CheckResult {
     watched(instead, level, &Watch::default())
 }
 
-fn watched(instead: &str, level: Level, watch: &Watch) -> Assessment {
+fn watched(instead: &str, level: Level, watch: &Watch) -> CheckResult {
     scripted(instead, |cluster, backup| {
         let now: Timestamp = "2026-11-22T12:00:00Z".parse().unwrap();
         let source = cluster.pool("volumes");
@@ -62,8 +62,8 @@ fn scripted<T>(instead: &str, look: impl FnOnce(&Cluster, &Backup) -> T) -> T {
     look(&cluster, &backup)
 }
 
-fn first_code(assessment: &Assessment) -> &str {
-    assessment.problems.first().map_or("", |problem| problem.code.as_str())
+fn first_code(result: &CheckResult) -> &str {
+    result.problems.first().map_or("", |problem| problem.code.as_str())
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn without_the_volume_the_first_snapshot_on_an_image_of_its_own_proves_deep() {
     ] {
         let found = checked(instead, level);
         let verdict = if text.is_empty() { CheckVerdict::Intact } else { CheckVerdict::Unverifiable };
-        assert_eq!((found.verdict, found.reached), (verdict, reached), "{level}: {found:?}");
+        assert_eq!((found.verdict, found.level_reached), (verdict, reached), "{level}: {found:?}");
         let said = found.problems.first().map_or("", |problem| problem.text.as_str());
         assert!(said.contains(text), "{said}");
         assert_eq!((first_code(&found), found.problems.len() < 2), (if text.is_empty() { "" } else { "level-not-reached" }, true));
@@ -112,7 +112,7 @@ diff*snap=*from-snap*) echo '[{"offset":0,"length":5,"exists":"true"},{"offset":
 esac
 "#;
 
-fn checked_increment(instead: &str, level: Level, with_source: bool) -> Assessment {
+fn checked_increment(instead: &str, level: Level, with_source: bool) -> CheckResult {
     scripted(&format!("{instead}\n{CHAIN}"), |cluster, backup| {
         let now: Timestamp = "2026-11-22T12:00:00Z".parse().unwrap();
         let source = cluster.pool("volumes");
@@ -128,7 +128,7 @@ fn an_increment_reaches_deep_by_its_extents() {
     let level_of = |instead: &str, level, with_source| {
         let found = checked_increment(instead, level, with_source);
         let said = found.problems.first().map_or(String::new(), |problem| format!("{}: {}", problem.code, problem.text));
-        (found.verdict, found.reached, said)
+        (found.verdict, found.level_reached, said)
     };
     let (quick, deep, restore) = (Some(Level::Quick), Some(Level::Deep), Some(Level::Restore));
     assert_eq!(level_of("", Level::Quick, false), (CheckVerdict::Intact, quick, String::new()));

@@ -12,11 +12,11 @@ use super::judge::{is_named_after, is_newer, service_metadata};
 use super::names::{self, backup_of_snapshot};
 use super::observe::ObservedImage;
 use super::unanswered;
-use crate::domain::{CheckVerdict, Level, Problem, ProblemCode};
+use crate::domain::{CheckResult, CheckVerdict, Level, Problem, ProblemCode};
 use crate::storage::ceph::export::{ExportReader, Segment};
 use crate::storage::ceph::{Pool, SnapshotInfo};
 use crate::storage::{StorageError, StorageErrorKind};
-use crate::verify::{Assessment, Subject, Watch};
+use crate::verify::{Subject, Watch};
 
 /// Bytes that are compared at a time.
 const WINDOW: u64 = 1 << 20;
@@ -45,21 +45,21 @@ pub(super) struct Difference {
     pub count: u64,
 }
 
-/// Reads everything, and adds the result to the assessment.
-pub(super) fn read_data(assessment: &mut Assessment, data: &Comparison<'_>, source: Option<&Pool<'_>>) {
+/// Reads everything, and adds what that shows to the result.
+pub(super) fn read_data(result: &mut CheckResult, data: &Comparison<'_>, source: Option<&Pool<'_>>) {
     let name = &data.image.info.name;
     let Subject { backup, level, .. } = *data.subject;
     let end = data.image.snapshots_of(&backup.id).next();
     let at = end.map(|end| end.name.as_str());
-    assessment.reached = None;
+    result.level_reached = None;
     let (bytes, second) = match twice(|| read_all(data, at)) {
         Ok(read) => read,
-        Err(error) => return give_up(assessment, name, &error),
+        Err(error) => return give_up(result, name, &error),
     };
-    assessment.bytes.checked = bytes;
-    assessment.depth = format!("all {bytes} bytes read; Ceph's driver stores no digest");
+    result.bytes.checked = bytes;
+    result.depth = format!("all {bytes} bytes read; Ceph's driver stores no digest");
     if second {
-        assessment.warnings.push(Problem::of(
+        result.warnings.push(Problem::of(
             name,
             ProblemCode::SecondRead,
             "the cluster gave an error on the first read, but not on the second",
@@ -67,10 +67,10 @@ pub(super) fn read_data(assessment: &mut Assessment, data: &Comparison<'_>, sour
     }
     // Zeros are extents of a copy, too, so an export is never shorter than the list of extents.
     if bytes < data.image.extents.bytes {
-        assessment.verdict = CheckVerdict::Incomplete;
+        result.verdict = CheckVerdict::Incomplete;
         let text = format!("an export gives {bytes} bytes, but its extents have {}", data.image.extents.bytes);
-        assessment.problems.push(Problem::of(name, ProblemCode::ExportShort, text));
-        assessment.service_metadata = None;
+        result.problems.push(Problem::of(name, ProblemCode::ExportShort, text));
+        result.service_metadata = None;
         return;
     }
     let volume = find_volume(data, end, source).unwrap_or_else(|error| Err(error.text));
@@ -81,27 +81,27 @@ pub(super) fn read_data(assessment: &mut Assessment, data: &Comparison<'_>, sour
             Ok((volume, difference))
         });
         match compared {
-            Ok((volume, difference)) => return add_difference(assessment, data, volume, &difference),
+            Ok((volume, difference)) => return add_difference(result, data, volume, &difference),
             Err(why) => lacking.push(format!("its bytes were not compared with the volume's: {why}")),
         }
     }
-    let reached = match trace(assessment, data, end, volume.as_ref()) {
+    let reached = match trace(result, data, end, volume.as_ref()) {
         Ok(()) => Level::Deep,
         Err(why) => {
             lacking.push(why);
             Level::Quick
         }
     };
-    if assessment.verdict != CheckVerdict::Intact {
+    if result.verdict != CheckVerdict::Intact {
         // Possible damage remains.
-        lacking.iter().for_each(|why| assessment.depth.push_str(&format!("; {why}")));
+        lacking.iter().for_each(|why| result.depth.push_str(&format!("; {why}")));
         return;
     }
-    assessment.reached = Some(reached);
+    result.level_reached = Some(reached);
     if reached < level {
-        assessment.verdict = CheckVerdict::Unverifiable;
+        result.verdict = CheckVerdict::Unverifiable;
         let text = format!("intact at level {reached}, and level {level} was not reached: {}", lacking.join("; "));
-        assessment.problems.push(Problem::general(ProblemCode::LevelNotReached, text));
+        result.problems.push(Problem::general(ProblemCode::LevelNotReached, text));
     }
 }
 
@@ -109,7 +109,7 @@ pub(super) fn read_data(assessment: &mut Assessment, data: &Comparison<'_>, sour
 /// snapshot cannot be written to. So the bytes are right if the image was empty before the first import, and only imports wrote to it.
 /// Otherwise returns why that is not known.
 fn trace(
-    assessment: &mut Assessment,
+    result: &mut CheckResult,
     data: &Comparison<'_>,
     end: Option<&SnapshotInfo>,
     volume: Result<&VolumeImage<'_>, &String>,
@@ -131,7 +131,7 @@ fn trace(
         return Err(format!("it is not known whether {} was made before the backup was finished", end.name));
     }
     if snapshots.len() == 1 {
-        assessment.depth.push_str("; its snapshot, which is made after the last byte, is the first of an image that was made for it");
+        result.depth.push_str("; its snapshot, which is made after the last byte, is the first of an image that was made for it");
         return Ok(());
     }
     let volume = volume.map_err(|why| {
@@ -154,16 +154,16 @@ fn trace(
         // An import leaves out zeros, so less may have changed here.
         more += bytes_without(&here, &there);
     }
-    assessment.depth.push_str(&format!("; its extents and those of its chain compared with those of {}", volume.about(&end.name)));
+    result.depth.push_str(&format!("; its extents and those of its chain compared with those of {}", volume.about(&end.name)));
     if more > 0 {
         let text = format!(
             "{more} bytes changed in it or its ancestors that did not change in {}: an increment that was cut off may have left them; \
              `--level restore` compares the bytes themselves",
             volume.about(&end.name)
         );
-        assessment.problems.push(Problem::of(format!("{name}@{}", end.name), ProblemCode::ExtentsDiffer, text));
-        assessment.verdict = CheckVerdict::Unverifiable;
-        assessment.service_metadata = None;
+        result.problems.push(Problem::of(format!("{name}@{}", end.name), ProblemCode::ExtentsDiffer, text));
+        result.verdict = CheckVerdict::Unverifiable;
+        result.service_metadata = None;
     }
     Ok(())
 }
@@ -266,15 +266,15 @@ fn bytes_without(these: &[Range<u64>], others: &[Range<u64>]) -> u64 {
     bytes
 }
 
-fn add_difference(assessment: &mut Assessment, data: &Comparison<'_>, volume: &VolumeImage<'_>, difference: &Difference) {
+fn add_difference(result: &mut CheckResult, data: &Comparison<'_>, volume: &VolumeImage<'_>, difference: &Difference) {
     let source = volume.about(&volume.snapshot);
-    assessment.depth = format!("all {} bytes read and compared with {source}", assessment.bytes.checked);
+    result.depth = format!("all {} bytes read and compared with {source}", result.bytes.checked);
     if difference.count == 0 {
         // Every byte is as it was, so nothing of what looked like damage is.
-        assessment.warnings.append(&mut assessment.problems);
-        assessment.verdict = CheckVerdict::Intact;
-        assessment.reached = Some(Level::Restore);
-        assessment.service_metadata = service_metadata(data.subject.backup, data.image);
+        result.warnings.append(&mut result.problems);
+        result.verdict = CheckVerdict::Intact;
+        result.level_reached = Some(Level::Restore);
+        result.service_metadata = service_metadata(data.subject.backup, data.image);
         return;
     }
     let info = &data.image.info;
@@ -282,30 +282,30 @@ fn add_difference(assessment: &mut Assessment, data: &Comparison<'_>, volume: &V
     objects.dedup();
     for object in objects {
         let text = format!("differs from {source} in its bytes from {} on", object * info.object_size);
-        assessment.problems.push(Problem::of(format!("{}.{object:016x}", info.object_prefix), ProblemCode::Differs, text));
+        result.problems.push(Problem::of(format!("{}.{object:016x}", info.object_prefix), ProblemCode::Differs, text));
     }
     let more = difference.count.saturating_sub(difference.offsets.len() as u64);
     if more > 0 {
-        assessment.problems.push(Problem::of(
+        result.problems.push(Problem::of(
             &info.name,
             ProblemCode::Differs,
             format!("differs from {source} in {more} more windows of {WINDOW} bytes"),
         ));
     }
-    assessment.verdict = CheckVerdict::Corrupt;
-    assessment.service_metadata = None;
+    result.verdict = CheckVerdict::Corrupt;
+    result.service_metadata = None;
 }
 
-fn give_up(assessment: &mut Assessment, image: &str, error: &StorageError) {
-    assessment.service_metadata = None;
+fn give_up(result: &mut CheckResult, image: &str, error: &StorageError) {
+    result.service_metadata = None;
     // A read error is not proof of damage on any storage, and nothing is decided by it.
-    assessment.verdict = CheckVerdict::Unverifiable;
+    result.verdict = CheckVerdict::Unverifiable;
     if error.kind == StorageErrorKind::Media {
-        assessment.problems.push(Problem::of(image, ProblemCode::Unreadable, format!("both reads ended with an error: {error}")));
-        assessment.depth = "read as far as possible".to_owned();
+        result.problems.push(Problem::of(image, ProblemCode::Unreadable, format!("both reads ended with an error: {error}")));
+        result.depth = "read as far as possible".to_owned();
     } else {
-        assessment.problems.push(unanswered(error));
-        assessment.depth.push_str("; the data could not be read to its end");
+        result.problems.push(unanswered(error));
+        result.depth.push_str("; the data could not be read to its end");
     }
 }
 

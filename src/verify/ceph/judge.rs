@@ -14,9 +14,9 @@ use super::names::{self, BackupNames, Shape};
 use super::observe::{MetadataContent, Observation, ObservedImage};
 use crate::domain::id::same;
 use crate::domain::time::stamp;
-use crate::domain::{Amount, Backup, CheckVerdict, Level, Listing, PrecheckListing, Problem, ProblemCode, time};
+use crate::domain::{Amount, Backup, CheckResult, CheckVerdict, Level, Listing, PrecheckListing, Problem, ProblemCode, time};
 use crate::storage::ceph::{ImageInfo, SnapshotInfo};
-use crate::verify::{Assessment, Severity, Subject};
+use crate::verify::{Severity, Subject};
 
 /// Clocks of a cluster and its clients may differ by this much.
 const CLOCKS: SignedDuration = SignedDuration::from_secs(60);
@@ -47,8 +47,8 @@ struct Judgement<'a> {
     warnings: Vec<Problem>,
 }
 
-/// Assesses a backup without reading its data.
-pub(super) fn judge(subject: &Subject<'_>, names: &BackupNames, observed: &Observation) -> Assessment {
+/// Judges a backup without reading its data.
+pub(super) fn judge(subject: &Subject<'_>, names: &BackupNames, observed: &Observation) -> CheckResult {
     let Subject { backup, ancestors, .. } = *subject;
     let mut judgement =
         Judgement { subject, backup, ancestors, names, observed, severity: None, problems: Vec::new(), warnings: Vec::new() };
@@ -74,25 +74,20 @@ pub(super) fn judge(subject: &Subject<'_>, names: &BackupNames, observed: &Obser
     let is_open = image.is_some_and(|image| !image.watchers.is_empty()) && !(is_complete && end.is_some());
     let busy = is_open || (begun && newest.is_some_and(|newest| is_young(newest, subject.now, subject.settle)));
     let verdict = if is_complete || begun { Severity::verdict(judgement.severity) } else { CheckVerdict::Missing };
-    Assessment {
-        verdict,
-        reached: (verdict == CheckVerdict::Intact).then_some(Level::Quick),
-        depth: depth(image, end.is_some(), names.shape),
+    CheckResult {
+        level_reached: (verdict == CheckVerdict::Intact).then_some(Level::Quick),
         busy,
         begun,
-        objects: Amount::default(),
         bytes: Amount { checked: image.map_or(0, |image| if expected == 0 { 0 } else { image.extents.bytes }), expected },
-        problems: judgement.problems,
         warnings: judgement.warnings,
-        object_count: None,
         service_metadata: image.filter(|_| verdict == CheckVerdict::Intact).and_then(|image| service_metadata(backup, image)),
-        newest_object_at: newest.filter(|_| has_times(observed)),
+        newest_object_at: newest.filter(|_| has_times(observed)).map(stamp),
         listing: Some(Listing {
             objects: parts(backup, names, observed),
             bytes: image.filter(|image| is_in(backup, names, image)).map_or(0, |image| image.extents.bytes),
         }),
-        // A snapshot is a full image: it needs no parent to be restored.
-        below: None,
+        // It has no listing of its ancestors: a snapshot is a full image, and needs no parent to be restored.
+        ..subject.unread(verdict, &depth(image, end.is_some(), names.shape), judgement.problems)
     }
 }
 

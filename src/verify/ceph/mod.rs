@@ -20,39 +20,39 @@ mod tests;
 
 use std::sync::Arc;
 
-use crate::domain::{Backup, CheckVerdict, Level, Listing, PrecheckListing, Problem, ProblemCode};
+use crate::domain::{Backup, CheckResult, CheckVerdict, Level, Listing, PrecheckListing, Problem, ProblemCode};
 use crate::storage::ceph::{Cluster, Pool};
 use crate::storage::{StorageError, StorageErrorKind};
 
-use super::{Assessment, Subject, Watch};
+use super::{Subject, Watch};
 
 /// Checks a backup. `source` is the pool of the volumes, if it may be read; `watch` counts the bytes that are read.
-pub fn check(cluster: &Cluster, source: Option<&Pool<'_>>, subject: &Subject<'_>, watch: &Watch) -> Assessment {
+pub fn check(cluster: &Cluster, source: Option<&Pool<'_>>, subject: &Subject<'_>, watch: &Watch) -> CheckResult {
     let names = match names::of(subject.backup, subject.ancestors) {
         Ok(names) => names,
-        Err(problem) if problem.code == ProblemCode::VolumeUnknown => return unread(CheckVerdict::Unverifiable, problem),
-        Err(problem) => return unread(CheckVerdict::Corrupt, problem),
+        Err(problem) if problem.code == ProblemCode::VolumeUnknown => return unread(subject, CheckVerdict::Unverifiable, problem),
+        Err(problem) => return unread(subject, CheckVerdict::Corrupt, problem),
     };
     let pool = pool_of(cluster, subject.backup);
     let observed = match observe::observe(&pool, cluster.default_pool(), &names, &subject.backup.id) {
         Ok(observed) => observed,
-        Err(error) => return unread(CheckVerdict::Unverifiable, unanswered(&error)),
+        Err(error) => return unread(subject, CheckVerdict::Unverifiable, unanswered(&error)),
     };
-    let mut assessment = judge::judge(subject, &names, &observed);
-    if assessment.verdict == CheckVerdict::Missing
+    let mut result = judge::judge(subject, &names, &observed);
+    if result.verdict == CheckVerdict::Missing
         && let Some(problem) = without_backups(cluster, &pool)
     {
-        assessment.verdict = CheckVerdict::Unverifiable;
-        assessment.problems.insert(0, problem);
+        result.verdict = CheckVerdict::Unverifiable;
+        result.problems.insert(0, problem);
     }
     // What is known to be damaged need not be read.
-    let is_open = assessment.problems.iter().all(judge::is_possible_damage);
+    let is_open = result.problems.iter().all(judge::is_possible_damage);
     if let (Some(image), true, true) = (&observed.image, is_open, subject.level > Level::Quick) {
         let finished = observed.meta.as_ref().and_then(|meta| meta.modified);
         let data = compare::Comparison { pool: &pool, image, subject, finished, watch };
-        compare::read_data(&mut assessment, &data, source);
+        compare::read_data(&mut result, &data, source);
     }
-    assessment
+    result
 }
 
 /// Why it proves nothing that a backup is missing: the pool holds no backup at all, or that is not known.
@@ -101,8 +101,8 @@ fn pool_of<'c>(cluster: &'c Cluster, backup: &'c Backup) -> Pool<'c> {
     cluster.pool(backup.container.as_deref().filter(|pool| !pool.is_empty()).unwrap_or(cluster.default_pool()))
 }
 
-fn unread(verdict: CheckVerdict, problem: Problem) -> Assessment {
-    Assessment::unread(verdict, "nothing read", vec![problem])
+fn unread(subject: &Subject<'_>, verdict: CheckVerdict, problem: Problem) -> CheckResult {
+    subject.unread(verdict, "nothing read", vec![problem])
 }
 
 /// A request that was not answered, as a problem.

@@ -12,9 +12,10 @@ use super::extents::ExtentSummary;
 use super::judge::judge;
 use super::names;
 use super::observe::{LostObjects, MetadataContent, MetadataObject, Observation, ObservedImage};
-use crate::domain::{Backup, CheckVerdict, Level, Problem};
+use crate::domain::time::stamp;
+use crate::domain::{Backup, CheckResult, CheckVerdict, Level, Problem};
 use crate::storage::ceph::{ImageInfo, SnapshotInfo};
-use crate::verify::{Assessment, Subject};
+use crate::verify::Subject;
 
 const GIB: u64 = 1 << 30;
 const MIB: u64 = 1 << 20;
@@ -102,7 +103,7 @@ fn killed(mut image: ObservedImage) -> ObservedImage {
     image
 }
 
-fn judged(backup: &Backup, ancestors: &[Arc<Backup>], image: Option<ObservedImage>, meta: Option<MetadataObject>) -> Assessment {
+fn judged(backup: &Backup, ancestors: &[Arc<Backup>], image: Option<ObservedImage>, meta: Option<MetadataObject>) -> CheckResult {
     let names = names::of(backup, ancestors).unwrap();
     let observed = Observation { pool: "backups".to_owned(), configured_pool: "backups".to_owned(), image, meta };
     let subject = Subject { backup, ancestors, level: Level::Quick, settle: Duration::from_mins(15), now: now() };
@@ -114,8 +115,8 @@ fn codes(problems: &[Problem]) -> Vec<&str> {
 }
 
 /// Verdict, codes of problems, codes of warnings.
-fn summary(assessment: &Assessment) -> (CheckVerdict, Vec<&str>, Vec<&str>) {
-    (assessment.verdict, codes(&assessment.problems), codes(&assessment.warnings))
+fn summary(result: &CheckResult) -> (CheckVerdict, Vec<&str>, Vec<&str>) {
+    (result.verdict, codes(&result.problems), codes(&result.warnings))
 }
 
 use CheckVerdict::{Corrupt, Incomplete, Intact, Missing, Unverifiable};
@@ -128,7 +129,7 @@ fn a_complete_copy_is_intact_and_its_row_keeps_null() {
     assert_eq!(summary(&found), (Intact, vec![], vec![]));
     assert_eq!((found.busy, found.begun, found.service_metadata, found.object_count), (false, true, None, None));
     assert_eq!((found.bytes.checked, found.bytes.expected), (GIB, GIB));
-    assert_eq!(found.newest_object_at, ago(60));
+    assert_eq!(found.newest_object_at, ago(60).map(stamp));
     assert!(found.depth.contains("no data read"), "{}", found.depth);
 }
 
@@ -293,7 +294,7 @@ fn a_snapshot_that_was_made_again_is_not_the_backups() {
     // Clocks are a little apart. An image that was copied or mirrored to here, as after a disaster, has later times throughout.
     assert_eq!(full(59, 110).verdict, Intact);
     let found = full(30, 31);
-    assert_eq!((summary(&found), found.reached), ((Unverifiable, vec!["snapshot-newer"], vec![]), None));
+    assert_eq!((summary(&found), found.level_reached), ((Unverifiable, vec!["snapshot-newer"], vec![]), None));
     // An increment, whose image is an older one.
     let of = |snapshots: &[(&str, i64, i64)]| judged(&increment(), &ancestors(), Some(base_of(BASE, snapshots)), Some(meta()));
     let (first, parent) = (("f", 500, 510), ("p", 300, 310));
@@ -327,7 +328,7 @@ fn a_copy_that_was_written_to_after_its_backup_is_in_doubt() {
         let mut own = image(OWN);
         change(&mut own);
         let found = judged(&row(), &[], Some(own), Some(meta()));
-        assert_eq!((summary(&found), found.reached), ((Unverifiable, vec!["image-newer"], vec![]), None));
+        assert_eq!((summary(&found), found.level_reached), ((Unverifiable, vec!["image-newer"], vec![]), None));
     }
     let mut shared = image(SHARED);
     shared.info.modified = ago(30);
@@ -514,7 +515,7 @@ fn what_is_young_may_still_be_written() {
     let mut written = base(BASE, &["f", "p", "b"]);
     written.info.modified = ago(1);
     let found = judged(&increment(), &ancestors(), Some(written), Some(meta()));
-    assert_eq!((found.busy, found.newest_object_at), (false, ago(60)));
+    assert_eq!((found.busy, found.newest_object_at), (false, ago(60).map(stamp)));
     // The metadata is written last: without its time nobody knows when the newest part was written.
     let undated = MetadataObject { modified: None, ..meta() };
     assert_eq!(judged(&row(), &[], Some(base(OWN, &["b"])), Some(undated)).newest_object_at, None);

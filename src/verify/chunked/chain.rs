@@ -13,9 +13,9 @@ use super::planner::Member;
 use super::reader::Pass;
 use crate::domain::status::DELETING;
 use crate::domain::time::stamp;
-use crate::domain::{AncestorListings, Backup, CheckVerdict, Level, Listing, Problem, ProblemCode};
+use crate::domain::{AncestorListings, Backup, CheckResult, CheckVerdict, Level, Listing, Problem, ProblemCode};
+use crate::verify::Subject;
 use crate::verify::fault::Severity;
-use crate::verify::{Assessment, Subject};
 
 /// The most damaged ancestors that are named with a backup, the nearest ones: in a chain they would grow with the square of its
 /// length, and each has a result of its own.
@@ -28,9 +28,9 @@ pub fn check(
     chain: &[StoredBackup<'_>],
     context: ReadContext<'_>,
     inspect: &mut dyn FnMut(&StoredBackup<'_>, Level) -> Inspection,
-) -> Assessment {
+) -> CheckResult {
     let Some((tip, parents)) = chain.split_first() else {
-        return Assessment::unread(CheckVerdict::Unverifiable, subject.level.name(), Vec::new());
+        return subject.unread(CheckVerdict::Unverifiable, subject.level.name(), Vec::new());
     };
     let level = if subject.level == Level::Deep { Level::Deep } else { Level::Quick };
     // Only a restore reads the lists of all members, and a chain can be long.
@@ -62,7 +62,7 @@ pub fn check(
     } else if restore && !inspection.faults.has_inherited_damage() && inspection.inventory.is_some() {
         read_chain(chain, &mut inspection, &members, context);
     }
-    inspection.assess(subject)
+    inspection.into_result(subject)
 }
 
 /// Compares every block of the volume, as a restore of the whole chain would write it.

@@ -14,10 +14,11 @@ use super::planner::{LISTED_OBJECT, Member};
 use super::reader::{Pass, ReadReport};
 use super::survey::Survey;
 use super::transfer::{WRONG_SHA256FILE, transfer_damage};
-use crate::domain::{Amount, AncestorListings, CheckVerdict, Level, Listing, Problem, ProblemCode};
+use crate::domain::time::stamp;
+use crate::domain::{Amount, AncestorListings, CheckResult, CheckVerdict, Level, Listing, Problem, ProblemCode};
 use crate::format::names;
+use crate::verify::Subject;
 use crate::verify::fault::{Faults, Severity};
-use crate::verify::{Assessment, Subject};
 
 /// Clocks of hosts may differ by this much.
 const CLOCKS: SignedDuration = SignedDuration::from_secs(60);
@@ -160,33 +161,29 @@ impl Inspection {
         if self.absent { CheckVerdict::Missing } else { self.faults.verdict() }
     }
 
-    /// The assessment that follows.
-    pub(super) fn assess(mut self, subject: &Subject<'_>) -> Assessment {
+    /// The result that follows.
+    pub(super) fn into_result(mut self, subject: &Subject<'_>) -> CheckResult {
         let verdict = self.verdict();
         let busy = self.check_times(subject);
-        let reached = match verdict {
+        let level_reached = match verdict {
             CheckVerdict::Intact => Some(subject.level),
             // A restore without a digest of the volume compares every object of the chain with its own.
             CheckVerdict::Unverifiable if self.faults.are_all(ProblemCode::NoSha256file) => Some(Level::Deep),
             _ => None,
         };
-        Assessment {
-            verdict,
-            reached,
-            depth: self.depth,
+        CheckResult {
+            level_reached,
             busy,
             begun: self.begun,
             objects: self.objects,
             bytes: self.bytes,
-            problems: self.faults.into_problems(),
             warnings: self.warnings,
-            object_count: self.object_count.filter(|_| reached.is_some()),
-            // The chunked drivers set it before they write anything.
-            service_metadata: None,
+            object_count: self.object_count.filter(|_| level_reached.is_some()),
             // An object without a time may be newer than all others.
-            newest_object_at: self.times.known_newest(),
+            newest_object_at: self.times.known_newest().map(stamp),
             listing: self.listing,
             below: self.below,
+            ..subject.unread(verdict, &self.depth, self.faults.into_problems())
         }
     }
 

@@ -13,12 +13,12 @@ use proptest::prelude::*;
 
 use super::chain::MOST_PARENTS_NAMED;
 use super::*;
-use crate::domain::{Backup, CheckVerdict, Driver, Level};
+use crate::domain::{Backup, CheckResult, CheckVerdict, Driver, Level};
 use crate::format::generate::{self, BackupSpec};
 use crate::format::metadata::Compression;
 use crate::format::names;
 use crate::storage::{MemoryStore, ObjectStore, StorageError};
-use crate::verify::{Assessment, Capacity, Subject, Watch};
+use crate::verify::{Capacity, Subject, Watch};
 
 const BLOCK: usize = 64;
 
@@ -77,16 +77,16 @@ impl Chain {
         Self { store, backups, volume_bytes: volumes[0].len() as u64 }
     }
 
-    fn check(&self, number: usize, level: Level) -> Assessment {
+    fn check(&self, number: usize, level: Level) -> CheckResult {
         self.check_with(number, level, &ReadOptions { jobs: 2, ..ReadOptions::default() })
     }
 
-    fn check_with(&self, number: usize, level: Level, options: &ReadOptions) -> Assessment {
+    fn check_with(&self, number: usize, level: Level, options: &ReadOptions) -> CheckResult {
         let store: Arc<dyn ObjectStore> = Arc::new(self.store.clone());
         self.check_in(&store, number, level, options)
     }
 
-    fn check_in(&self, store: &Arc<dyn ObjectStore>, number: usize, level: Level, options: &ReadOptions) -> Assessment {
+    fn check_in(&self, store: &Arc<dyn ObjectStore>, number: usize, level: Level, options: &ReadOptions) -> CheckResult {
         let list: Vec<&Backup> = self.backups[..=number].iter().rev().collect();
         let chain: Vec<StoredBackup<'_>> = list
             .iter()

@@ -7,7 +7,7 @@ use super::*;
 use crate::domain::{ColumnSet, Listing, PrecheckListing};
 use crate::format::generate::{BackupSpec, write_from};
 use crate::format::metadata::Compression;
-use crate::storage::{MemoryStore, ObjectInfo, ObjectStore, StorageErrorKind};
+use crate::storage::{MemoryStore, ObjectInfo, ObjectStore, StorageError, StorageErrorKind};
 use crate::verify::chunked::LARGE;
 
 /// So many objects more than may be held side by side.
@@ -106,7 +106,7 @@ impl StorageAccess for Everywhere {
         Ok("nowhere".to_owned())
     }
 
-    fn ceph(&self, _: &Subject<'_>, _: &Watch) -> Result<(Assessment, String), StorageError> {
+    fn ceph(&self, _: &Subject<'_>, _: &Watch) -> Result<CheckResult, StorageError> {
         Err(StorageError::new(StorageErrorKind::Configuration, "there is none"))
     }
 

@@ -69,7 +69,12 @@ fn a_backup_from_before_liberty_is_intact() {
                 true => (CheckVerdict::Intact, Some(Level::Restore), true),
                 false => (CheckVerdict::Unverifiable, Some(Level::Deep), true),
             };
-            assert_eq!((restored.verdict, restored.reached, restored.object_count.is_some()), wanted, "{kilo} {:?}", restored.problems);
+            assert_eq!(
+                (restored.verdict, restored.level_reached, restored.object_count.is_some()),
+                wanted,
+                "{kilo} {:?}",
+                restored.problems
+            );
             assert!(found.warnings.iter().all(|warning| warning.code.as_str() == "no-sha256file"), "{:?}", found.warnings);
             if digest == Digest::Md5 || !kilo {
                 assert_eq!(

@@ -35,7 +35,7 @@ impl Strange {
         Self { refused: Box::new(refused), ..self }
     }
 
-    fn check(self, chain: &Chain, level: Level) -> Assessment {
+    fn check(self, chain: &Chain, level: Level) -> CheckResult {
         let store: Arc<dyn ObjectStore> = Arc::new(self);
         chain.check_in(&store, 0, level, &ReadOptions { jobs: 2, ..ReadOptions::default() })
     }
@@ -84,7 +84,7 @@ fn is_data(name: &str) -> bool {
     name.rsplit_once('-').is_some_and(|(_, number)| number.len() == 5)
 }
 
-fn codes(found: &Assessment) -> Vec<&str> {
+fn codes(found: &CheckResult) -> Vec<&str> {
     found.problems.iter().map(|problem| problem.code.as_str()).collect()
 }
 
@@ -113,7 +113,7 @@ fn an_object_that_was_not_asked_for_is_not_missing() {
     let side_file = |name: &str| name.ends_with("_metadata") || name.ends_with("_sha256file");
     let found = Strange::lagging(&chain, side_file).check(&chain, Level::Quick);
     assert_eq!(found.verdict, CheckVerdict::Unverifiable, "{:?}", found.problems);
-    let of = |found: &Assessment, code: &str| codes(found).iter().filter(|other| **other == code).count();
+    let of = |found: &CheckResult, code: &str| codes(found).iter().filter(|other| **other == code).count();
     assert_eq!((of(&found, "listing-behind"), of(&found, "object-unlisted")), (100, 140));
     // Where those that are asked for are gone, that is damage, and no more is said of the others.
     let gone = Strange::lagging(&chain, side_file).refusing(|name| is_data(name).then_some(StorageErrorKind::NoObject));
@@ -249,7 +249,7 @@ fn a_digest_in_a_listing_is_no_more_than_a_suspicion() {
         let store = Strange { listed: Box::new(digest(Some([7; 16]))), stated: Box::new(digest(stated)), ..Strange::of(&chain) };
         store.refusing(move |name| refused.filter(|_| is_data(name))).check(&chain, Level::Quick)
     };
-    let of = |found: &Assessment, code: &str| codes(found).iter().filter(|other| **other == code).count();
+    let of = |found: &CheckResult, code: &str| codes(found).iter().filter(|other| **other == code).count();
     // Encrypted with a key of the key service: the object itself gives no digest.
     let found = check(None, None);
     assert_eq!(found.verdict, CheckVerdict::Intact, "{:?}", found.problems);
@@ -412,7 +412,7 @@ impl ObjectStore for Spoiling {
 }
 
 impl Spoiling {
-    fn check(chain: &Chain, level: Level, told: bool, spoils: (&'static str, usize), stated: Change) -> Assessment {
+    fn check(chain: &Chain, level: Level, told: bool, spoils: (&'static str, usize), stated: Change) -> CheckResult {
         let spoils = (spoils.0, spoils.1.into());
         let store: Arc<dyn ObjectStore> = Arc::new(Self { store: chain.store.clone(), told, spoils, stated });
         chain.check_in(&store, 0, level, &ReadOptions { jobs: 2, ..ReadOptions::default() })
