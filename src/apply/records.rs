@@ -68,7 +68,7 @@ fn statements(unit: &Unit, columns: ColumnSet, engine: Engine) -> Vec<StatementT
         .filter_map(|((table, id), changes)| {
             let image = unit.before.iter().find(|image| image.table == table && image.id == id)?;
             let write = update(columns, image, &changes);
-            let sql = inline(write.statement.text(engine), engine, &write.params, true).unwrap_or_else(|error| error.to_string());
+            let sql = inline(write.statement.text(engine), engine, &write.params, None).unwrap_or_else(|error| error.to_string());
             Some(StatementText { name: write.statement.name.to_owned(), sql })
         })
         .collect()

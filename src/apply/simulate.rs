@@ -4,14 +4,14 @@
 //! executor decides over each again when its turn has come. Where nobody does, as in a script for the server's own client, the
 //! same is worked out beforehand: rows are as the units before leave them, and counters are counted from there.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use super::reconcile::intended;
 use super::writes::{by_row, update};
 use super::written::Written;
 use crate::audit::record::StatementText;
 use crate::db::Engine;
-use crate::db::literal::inline_with;
+use crate::db::literal::inline;
 use crate::domain::status::{AVAILABLE, RESTORING};
 use crate::domain::{Change, ColumnSet, FindingKind, Image, Table, Value};
 use crate::plan::Unit;
@@ -133,9 +133,8 @@ impl SimulatedUnit {
                 let write = update(columns, image, &changes);
                 let row = (table, id.to_owned());
                 let guard = write.guard("updated_at").filter(|_| self.written.contains(&row));
-                let expressions: BTreeMap<usize, String> = guard.map(|number| (number, since(table, id))).into_iter().collect();
-                let text = write.statement.text(engine);
-                let sql = inline_with(text, engine, &write.params, &expressions, true).unwrap_or_else(|error| error.to_string());
+                let since = guard.map(|number| (number, since(table, id)));
+                let sql = inline(write.statement.text(engine), engine, &write.params, since).unwrap_or_else(|error| error.to_string());
                 Some((row, StatementText { name: write.statement.name.to_owned(), sql }))
             })
             .collect()

@@ -19,12 +19,13 @@ fn header() -> ScriptHeader<'static> {
 
 fn update(engine: Engine, to: &str, id: &str, from: &str) -> ScriptStatement {
     let text = match engine {
-        Engine::Sqlite => "-- it's guarded\nUPDATE backups SET status = ?1 WHERE id = ?2 AND status IS ?3;\n",
-        Engine::Mysql | Engine::Mariadb => "-- it's guarded\nUPDATE backups SET status = ? WHERE id = ? AND status <=> ?;\n",
-        Engine::Postgresql => "-- it's guarded\nUPDATE backups SET status = $1 WHERE id = $2 AND status IS NOT DISTINCT FROM $3;\n",
+        Engine::Sqlite => "UPDATE backups SET status = ?1 WHERE id = ?2 AND status IS ?3;",
+        Engine::Mysql | Engine::Mariadb => "UPDATE backups SET status = ? WHERE id = ? AND status <=> ?;",
+        Engine::Postgresql => "UPDATE backups SET status = $1 WHERE id = $2 AND status IS NOT DISTINCT FROM $3;",
     };
     let params: Vec<Param> = [to, id, from].into_iter().map(|text| Param::One(Value::from(text))).collect();
-    ScriptStatement { task: "update the 'backup%".into(), sql: literal::inline(text, engine, &params, false).unwrap(), keep: None }
+    let sql = format!("-- it's guarded\n{}", literal::inline(text, engine, &params, None).unwrap());
+    ScriptStatement { task: "update the 'backup%".into(), sql, keep: None }
 }
 
 fn unit(number: usize, statements: Vec<ScriptStatement>) -> ScriptUnit {
