@@ -38,12 +38,13 @@ pub use environment::Environment;
 pub use error::ConfigError;
 pub use origin::{Origin, Setting};
 pub use oslo::CinderConf;
-pub use places::{UsualPlaces, usual_files, usual_places};
 pub use service::ServiceSettings;
 pub use settings::{DatabaseSettings, Host, ServerKind, ServerTarget, Target, TlsMode, TlsSettings, describe_file};
 pub use storage::StorageOptions;
 
+use self::places::usual_places;
 use self::url::Url;
+use self::url_options::PartialTarget;
 
 /// The command line options for the database.
 #[derive(Debug, Clone, Default)]
@@ -112,7 +113,7 @@ pub fn resolve(flags: &DatabaseFlags, env: &Environment) -> Result<Resolved, Con
     let flag = flags.database_url.clone().map(|url| Setting::new(url, Origin::Flag("--database-url")));
     let variable = env.text(URL_VARIABLE)?.map(|url| Setting::new(SecretString::from(url), Origin::Variable(URL_VARIABLE)));
     let (cinder, searched) = load_cinder_conf(flags, env, flag.is_some() || variable.is_some(), &mut warnings)?;
-    let (in_files, variable) = (cinder.get_secret_of(CONNECTION).transpose(), variable.map(Ok));
+    let (in_files, variable) = (cinder.get_secret(CONNECTION).transpose(), variable.map(Ok));
     let (second, third) = if flags.names_files() { (in_files, variable) } else { (variable, in_files) };
     let mut named = [flag.map(Ok), second, third].into_iter().flatten();
     let Some(url) = named.next().transpose()? else {
@@ -133,10 +134,8 @@ fn add_unused_url(database: &mut DatabaseSettings, other: &Setting<SecretString>
         if url.dialect == "sqlite" {
             return Ok((Target::Sqlite { path: sqlite::path(url, &other.origin, &mut Vec::new())? }, None));
         }
-        let mut partial = server(url, &other.origin, env)?;
-        let password = partial.password.take();
-        let tls = TlsSettings { mode: TlsMode::Disable, ca: None, cert: None, key: None };
-        Ok((Target::Server(partial.finish(None, tls)), password))
+        let PartialTarget { server, password, .. } = server(url, &other.origin, env)?;
+        Ok((Target::Server(server), password))
     };
     let found = read();
     if let Ok((target, password)) = &found
@@ -164,7 +163,7 @@ fn add_unused_url(database: &mut DatabaseSettings, other: &Setting<SecretString>
 }
 
 /// Reads the URL of a server.
-fn server(url: Url, origin: &Origin, env: &Environment) -> Result<url_options::PartialTarget, ConfigError> {
+fn server(url: Url, origin: &Origin, env: &Environment) -> Result<PartialTarget, ConfigError> {
     if url.dialect.starts_with("postgres") { postgresql::read(url, origin, env) } else { mysql::read(url, origin, env) }
 }
 
@@ -229,12 +228,8 @@ fn database(url: &Setting<SecretString>, flags: &DatabaseFlags, env: &Environmen
     let retyped = (!matches!(origin, Origin::File { .. })).then(|| url.without_password.clone());
     if url.dialect == "sqlite" {
         let path = sqlite::path(url, origin, &mut warnings)?;
-        if flags.password_file.is_some()
-            || flags.tls_mode.is_some()
-            || flags.tls_ca.is_some()
-            || flags.tls_cert.is_some()
-            || flags.tls_key.is_some()
-        {
+        let files = [&flags.password_file, &flags.tls_ca, &flags.tls_cert, &flags.tls_key];
+        if flags.tls_mode.is_some() || files.iter().any(|file| file.is_some()) {
             warnings.push("the password and TLS options have no effect on a SQLite file".to_owned());
         }
         let target = Target::Sqlite { path };
@@ -247,10 +242,11 @@ fn database(url: &Setting<SecretString>, flags: &DatabaseFlags, env: &Environmen
                 .to_owned(),
         );
     }
-    let tls = tls::decide(&mut partial, flags, env)?;
+    partial.server.tls = tls::decide(&mut partial, flags, env)?;
     let password = password::find(&mut partial, origin, flags, env)?;
+    let password_origin = password.as_ref().map(|setting| setting.origin.clone());
+    partial.server.password = password.map(|setting| setting.value);
     warnings.append(&mut partial.warnings);
-    let (password, password_origin) = password.map(|setting| (setting.value, setting.origin)).unzip();
-    let target = Target::Server(partial.finish(password, tls));
+    let target = Target::Server(partial.server);
     Ok(DatabaseSettings { target, origin: origin.clone(), password_origin, url: retyped, warnings })
 }

@@ -16,12 +16,12 @@ use super::{ConfigError, Environment, Origin, Setting};
 /// The largest depth of includes, as in the client library.
 const DEEPEST_INCLUDE: usize = 10;
 
-/// Whose syntax applies.
+/// Whose rules apply, to option files and to URLs.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Dialect {
-    /// The C client libraries'.
+    /// mysqlclient, Oracle's and MariaDB's connectors, on the C client libraries.
     Library,
-    /// PyMySQL's.
+    /// PyMySQL and similar drivers in pure Python.
     Python,
 }
 
@@ -35,7 +35,8 @@ struct OptionLine {
 /// An option file and its includes. It contains passwords and must not be printed.
 pub(super) struct MyCnf {
     entries: Vec<OptionLine>,
-    world_writable: bool,
+    /// Everybody may write to the file. The client library ignores such a file.
+    pub world_writable: bool,
 }
 
 impl MyCnf {
@@ -44,11 +45,6 @@ impl MyCnf {
         let mut file = Self { entries: Vec::new(), world_writable: world_writable(path) };
         file.read(path, dialect, env, 0)?;
         Ok(file)
-    }
-
-    /// Whether everybody may write to the file. The client library ignores such a file.
-    pub fn world_writable(&self) -> bool {
-        self.world_writable
     }
 
     /// The last value in any of the groups; `-` and `_` are the same.

@@ -11,8 +11,8 @@ use secrecy::SecretString;
 
 use super::mycnf::{Dialect, MyCnf};
 use super::url::Url;
-use super::url_options::{PartialTarget, PartialTls, UrlOptions, check_host, login, parse_seconds, require_database};
-use super::{ConfigError, Environment, Host, Origin, ServerKind, Setting, TlsMode};
+use super::url_options::{PartialTarget, PartialTls, UrlOptions, check_host, parse_seconds};
+use super::{ConfigError, Environment, Host, Origin, ServerKind, ServerTarget, Setting, TlsMode, TlsSettings};
 
 /// Options for the driver's protocol, which have no meaning here.
 const IGNORED: &[&str] = &[
@@ -31,42 +31,17 @@ const IGNORED: &[&str] = &[
     "write_timeout",
 ];
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum MysqlDriver {
-    /// PyMySQL and similar drivers in pure Python.
-    Pymysql,
-    /// mysqlclient, Oracle's and MariaDB's connectors.
-    Library,
-}
+/// The groups that the client libraries read for every program.
+const LIBRARY_GROUPS: &[&str] = &["client", "client-server", "client-mariadb"];
 
 /// Reads a URL of the dialects `mysql` and `mariadb`.
-pub(super) fn read(url: Url, origin: &Origin, env: &Environment) -> Result<PartialTarget, ConfigError> {
+pub(super) fn read(mut url: Url, origin: &Origin, env: &Environment) -> Result<PartialTarget, ConfigError> {
     let driver = match url.driver.as_deref() {
-        Some("pymysql" | "aiomysql" | "asyncmy" | "cymysql") => MysqlDriver::Pymysql,
-        _ => MysqlDriver::Library,
+        Some("pymysql" | "aiomysql" | "asyncmy" | "cymysql") => Dialect::Python,
+        _ => Dialect::Library,
     };
-    let mut warnings = url.warnings;
-    let mut options = UrlOptions::default();
-    for (name, value) in url.query {
-        let name = match name.as_str() {
-            "passwd" => "password",
-            "db" => "database",
-            other => other,
-        };
-        if options.peek(name).is_some() {
-            return Err(ConfigError::invalid(origin, format!("the URL gives the option {} twice", name.escape_default())));
-        }
-        options.put(name, value, origin);
-    }
-    for (name, value) in [("user", url.user), ("password", url.password), ("host", url.host), ("database", url.database)] {
-        if let Some(value) = value.filter(|value| !value.is_empty()) {
-            options.put(name, value, origin);
-        }
-    }
-    if let Some(port) = url.port {
-        options.put("port", port.to_string(), origin);
-    }
-
+    let mut warnings = std::mem::take(&mut url.warnings);
+    let mut options = UrlOptions::new(url, "database", &[("password", "passwd"), ("database", "db")], origin)?;
     let file_password = read_default_file(&mut options, driver, env, origin, &mut warnings)?;
     let connect_timeout = match options.take("connect_timeout").or_else(|| options.take("connection_timeout")) {
         None => None,
@@ -83,7 +58,7 @@ pub(super) fn read(url: Url, origin: &Origin, env: &Environment) -> Result<Parti
         None => {
             let name = name.unwrap_or_else(|| Setting::default_of("localhost".to_owned()));
             check_host(&name.value, &name.origin)?;
-            if driver == MysqlDriver::Library && name.value == "localhost" {
+            if driver == Dialect::Library && name.value == "localhost" {
                 warnings.push(format!(
                     "{origin}: mysqlclient connects to localhost through the server's socket, this program through TCP; add \
                      ?unix_socket=PATH to use the socket"
@@ -92,16 +67,16 @@ pub(super) fn read(url: Url, origin: &Origin, env: &Environment) -> Result<Parti
             Host::Tcp { name: name.value, port }
         }
     };
-    let password = options.take("password").map(|setting| setting.map(SecretString::from));
-    let user = options.take("user").map(|setting| setting.value).or_else(|| login(env));
-    let database = require_database(options.take("database").map(|setting| setting.value), origin)?;
-    if let Some(setting) = options.take("ssl_key_password") {
-        let problem = "ssl_key_password is not supported; give a key without a passphrase as --tls-key";
-        return Err(ConfigError::invalid(&setting.origin, problem));
-    }
-    if let Some(setting) = options.take("ssl_capath") {
-        let problem = "ssl_capath is not supported; put the certificates into one file for --tls-ca";
-        return Err(ConfigError::invalid(&setting.origin, problem));
+    let password = options.take_password();
+    let user = options.take_user(env);
+    let database = options.take_database("database", origin)?;
+    for (name, advice) in [
+        ("ssl_key_password", "give a key without a passphrase as --tls-key"),
+        ("ssl_capath", "put the certificates into one file for --tls-ca"),
+    ] {
+        if let Some(setting) = options.take(name) {
+            return Err(ConfigError::invalid(&setting.origin, format!("{name} is not supported; {advice}")));
+        }
     }
     for name in ["ssl_cipher", "tls_ciphersuites", "tls_versions", "ssl_sni"] {
         if let Some(Setting { origin, .. }) = options.take(name) {
@@ -109,27 +84,25 @@ pub(super) fn read(url: Url, origin: &Origin, env: &Environment) -> Result<Parti
         }
     }
     options.ignore_rest(IGNORED, &mut warnings)?;
-    Ok(PartialTarget {
+    let server = ServerTarget {
         kind: ServerKind::Mysql,
         host,
         port,
         database,
         user,
-        password,
-        file_password,
-        passfile: None,
-        tls,
+        password: None,
+        tls: TlsSettings::DISABLED,
         connect_timeout,
         options: None,
-        warnings,
-    })
+    };
+    Ok(PartialTarget { server, password, file_password, passfile: None, tls, warnings })
 }
 
 /// Adds the options of the option file that the URL names. Returns the file's password separately, because the environment takes
 /// precedence over it.
 fn read_default_file(
     options: &mut UrlOptions,
-    driver: MysqlDriver,
+    driver: Dialect,
     env: &Environment,
     origin: &Origin,
     warnings: &mut Vec<String>,
@@ -141,62 +114,45 @@ fn read_default_file(
         (None, Some(_)) => env.at("/etc/my.cnf"),
         (None, None) => return Ok(None),
     };
-    let dialect = if driver == MysqlDriver::Pymysql { Dialect::Python } else { Dialect::Library };
-    let file = MyCnf::load(&path, dialect, env).map_err(|error| match error {
+    let file = MyCnf::load(&path, driver, env).map_err(|error| match error {
         ConfigError::Unreadable { path, reason } => {
             ConfigError::invalid(origin, format!("cannot read the option file {path} in the URL: {reason}"))
         }
         other => other,
     })?;
-    if file.world_writable() {
+    if file.world_writable {
         warnings.push(format!("{}: everybody may write to this file; run chmod o-w", path.display()));
     }
     let groups: Vec<&str> = match (driver, group.as_deref()) {
-        (MysqlDriver::Pymysql, group) => vec![group.unwrap_or("client")],
-        (MysqlDriver::Library, group) => ["client", "client-server", "client-mariadb"].into_iter().chain(group).collect(),
+        (Dialect::Python, group) => vec![group.unwrap_or("client")],
+        (Dialect::Library, group) => LIBRARY_GROUPS.iter().copied().chain(group).collect(),
     };
-    let mut copy = |from: &str, to: &str| {
-        if let Some(setting) = file.get(&groups, from)
-            && let Some(value) = &setting.value
-            && !value.is_empty()
+    let read_by_both =
+        ["user", "host", "port", "database", "socket", "ssl-ca", "ssl-capath", "ssl-cert", "ssl-key", "ssl-crl", "ssl-crlpath"];
+    for name in read_by_both.into_iter().chain((driver == Dialect::Library).then_some("ssl-mode")) {
+        if let Some(setting) = file.get(&groups, name)
+            && let Some(value) = setting.value.clone().filter(|value| !value.is_empty())
         {
-            options.put(to, value.clone(), &setting.origin);
+            let option = if name == "socket" { "unix_socket".to_owned() } else { name.replace('-', "_") };
+            options.put(&option, value, &setting.origin);
         }
-    };
-    for (from, to) in [
-        ("user", "user"),
-        ("host", "host"),
-        ("port", "port"),
-        ("database", "database"),
-        ("socket", "unix_socket"),
-        ("ssl-ca", "ssl_ca"),
-        ("ssl-capath", "ssl_capath"),
-        ("ssl-cert", "ssl_cert"),
-        ("ssl-key", "ssl_key"),
-        ("ssl-crl", "ssl_crl"),
-        ("ssl-crlpath", "ssl_crlpath"),
-    ] {
-        copy(from, to);
-    }
-    if driver == MysqlDriver::Library {
-        copy("ssl-mode", "ssl_mode");
     }
     // PyMySQL ignores these. They may make the connection stricter for it, but not less strict.
     for (from, to) in [("ssl-verify-server-cert", "ssl_verify_identity"), ("ssl", "ssl")] {
         if let Some(on) = file.get_bool(&groups, from)?
-            && (on.value || driver == MysqlDriver::Library)
+            && (on.value || driver == Dialect::Library)
         {
             options.put(to, on.value.to_string(), &on.origin);
         }
     }
-    if let Some(skip) = file.get_bool(&groups, "skip-ssl")?.filter(|skip| skip.value && driver == MysqlDriver::Library) {
+    if let Some(skip) = file.get_bool(&groups, "skip-ssl")?.filter(|skip| skip.value && driver == Dialect::Library) {
         options.put("ssl_disabled", "true".to_owned(), &skip.origin);
     }
     Ok(file.password(&groups))
 }
 
 /// The encryption that the options ask for.
-fn tls(options: &mut UrlOptions, driver: MysqlDriver, warnings: &mut Vec<String>) -> Result<PartialTls, ConfigError> {
+fn tls(options: &mut UrlOptions, driver: Dialect, warnings: &mut Vec<String>) -> Result<PartialTls, ConfigError> {
     let ca = options.take_path("ssl_ca");
     let cert = options.take_path("ssl_cert");
     let key = options.take_path("ssl_key");
@@ -233,7 +189,7 @@ fn tls(options: &mut UrlOptions, driver: MysqlDriver, warnings: &mut Vec<String>
         at(&verify_cert, TlsMode::Require)
     } else if let Some(ca) = &ca {
         let name_too =
-            driver == MysqlDriver::Pymysql && !is(&check_hostname, false) && !is(&verify_identity, false) || is(&check_hostname, true);
+            driver == Dialect::Python && !is(&check_hostname, false) && !is(&verify_identity, false) || is(&check_hostname, true);
         Some(Setting::new(if name_too { TlsMode::VerifyFull } else { TlsMode::VerifyCa }, ca.origin.clone()))
     } else if is(&ssl, true) {
         at(&ssl, TlsMode::Require)
@@ -263,11 +219,10 @@ pub(super) fn home_password(user: Option<&str>, env: &Environment, warnings: &mu
             return None;
         }
     };
-    if file.world_writable() {
+    if file.world_writable {
         warnings.push("~/.my.cnf is ignored because everybody may write to it; run chmod 600 ~/.my.cnf".to_owned());
         return None;
     }
-    let groups = ["client", "client-server", "client-mariadb"];
-    let theirs = file.get(&groups, "user").and_then(|setting| setting.value.as_deref());
-    if theirs.is_some() && theirs != user { None } else { file.password(&groups) }
+    let theirs = file.get(LIBRARY_GROUPS, "user").and_then(|setting| setting.value.as_deref());
+    if theirs.is_some() && theirs != user { None } else { file.password(LIBRARY_GROUPS) }
 }

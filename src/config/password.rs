@@ -7,9 +7,8 @@ use std::path::Path;
 
 use secrecy::SecretString;
 
-use super::pgpass::{self, PgpassKey};
 use super::url_options::PartialTarget;
-use super::{ConfigError, DatabaseFlags, Environment, Origin, ServerKind, Setting, mysql};
+use super::{ConfigError, DatabaseFlags, Environment, Origin, ServerKind, Setting, mysql, pgpass};
 
 /// The longest password.
 const LONGEST: u64 = 64 * 1024;
@@ -38,7 +37,7 @@ pub(super) fn find(
     if let Some(password) = partial.password.take() {
         return Ok(Some(password));
     }
-    let client_variable = match partial.kind {
+    let client_variable = match partial.server.kind {
         ServerKind::Mysql => "MYSQL_PWD",
         ServerKind::Postgresql => "PGPASSWORD",
     };
@@ -48,17 +47,9 @@ pub(super) fn find(
     if let Some(password) = partial.file_password.take() {
         return Ok(Some(password));
     }
-    Ok(match partial.kind {
-        ServerKind::Mysql => mysql::home_password(partial.user.as_deref(), env, &mut partial.warnings),
-        ServerKind::Postgresql => {
-            let login = PgpassKey {
-                host: &partial.host,
-                port: partial.port,
-                database: &partial.database,
-                user: partial.user.as_deref().unwrap_or_default(),
-            };
-            pgpass::find(&login, partial.passfile.as_ref(), env, &mut partial.warnings)
-        }
+    Ok(match partial.server.kind {
+        ServerKind::Mysql => mysql::home_password(partial.server.user.as_deref(), env, &mut partial.warnings),
+        ServerKind::Postgresql => pgpass::find(&partial.server, partial.passfile.as_ref(), env, &mut partial.warnings),
     })
 }
 

@@ -7,24 +7,14 @@ use std::path::{Path, PathBuf};
 use secrecy::SecretString;
 
 use super::environment::read_text;
-use super::{Environment, Host, Origin, Setting};
+use super::{Environment, Host, Origin, ServerTarget, Setting};
 
-/// The login that a line of the file must match.
-pub(super) struct PgpassKey<'a> {
-    pub host: &'a Host,
-    pub port: u16,
-    pub database: &'a str,
-    pub user: &'a str,
-}
-
-impl PgpassKey<'_> {
-    /// The host as libpq looks it up. A socket in the usual directory is `localhost`.
-    fn host(&self) -> String {
-        match self.host {
-            Host::Tcp { name, .. } => name.clone(),
-            Host::Socket { path } if is_usual_socket_directory(path) => "localhost".to_owned(),
-            Host::Socket { path } => path.to_string_lossy().into_owned(),
-        }
+/// The host as libpq looks it up. A socket in the usual directory is `localhost`.
+fn host_key(host: &Host) -> String {
+    match host {
+        Host::Tcp { name, .. } => name.clone(),
+        Host::Socket { path } if is_usual_socket_directory(path) => "localhost".to_owned(),
+        Host::Socket { path } => path.to_string_lossy().into_owned(),
     }
 }
 
@@ -33,9 +23,9 @@ fn is_usual_socket_directory(path: &Path) -> bool {
     ["/var/run/postgresql", "/run/postgresql", "/tmp"].iter().any(|usual| path == Path::new(usual))
 }
 
-/// Finds the password for a login, in the file that the URL names, or else `PGPASSFILE`, or else `~/.pgpass`.
+/// Finds the password for a server and account, in the file that the URL names, or else `PGPASSFILE`, or else `~/.pgpass`.
 pub(super) fn find(
-    login: &PgpassKey<'_>,
+    server: &ServerTarget,
     named: Option<&Setting<PathBuf>>,
     env: &Environment,
     warnings: &mut Vec<String>,
@@ -66,7 +56,7 @@ pub(super) fn find(
         return None;
     }
     match read_text(&path) {
-        Ok(text) => search(&text, login).map(|(line, password)| Setting::new(password, Origin::line(shown, line))),
+        Ok(text) => search(&text, server).map(|(line, password)| Setting::new(password, Origin::line(shown, line))),
         Err(error) => {
             warnings.push(format!("the password file is ignored: {error}"));
             None
@@ -75,15 +65,15 @@ pub(super) fn find(
 }
 
 /// The number and the password of the first line that matches.
-fn search(text: &str, login: &PgpassKey<'_>) -> Option<(usize, SecretString)> {
-    let port = login.port.to_string();
-    let host = login.host();
+fn search(text: &str, server: &ServerTarget) -> Option<(usize, SecretString)> {
+    let (host, port) = (host_key(&server.host), server.port.to_string());
+    let user = server.user.as_deref().unwrap_or_default();
     for (index, line) in text.lines().enumerate() {
         if line.starts_with('#') {
             continue;
         }
         let mut rest = Some(line);
-        for wanted in [host.as_str(), port.as_str(), login.database, login.user] {
+        for wanted in [host.as_str(), port.as_str(), server.database.as_str(), user] {
             rest = rest.and_then(|rest| {
                 let (field, after) = take_field(rest);
                 // Only an unescaped star is a wildcard.

@@ -5,13 +5,28 @@ use secrecy::ExposeSecret;
 
 use super::super::testing::{World, mode};
 use super::*;
+use crate::config::{ServerKind, TlsSettings};
 
 fn tcp(name: &str) -> Host {
     Host::Tcp { name: name.to_owned(), port: 5432 }
 }
 
+fn login(host: &Host, database: &str, user: &str) -> ServerTarget {
+    ServerTarget {
+        kind: ServerKind::Postgresql,
+        host: host.clone(),
+        port: 5432,
+        database: database.to_owned(),
+        user: Some(user.to_owned()),
+        password: None,
+        tls: TlsSettings::DISABLED,
+        connect_timeout: None,
+        options: None,
+    }
+}
+
 fn find_in(text: &str, host: &Host, database: &str, user: &str) -> Option<(usize, String)> {
-    search(text, &PgpassKey { host, port: 5432, database, user }).map(|(line, password)| (line, password.expose_secret().to_owned()))
+    search(text, &login(host, database, user)).map(|(line, password)| (line, password.expose_secret().to_owned()))
 }
 
 #[test]
@@ -50,7 +65,7 @@ fn a_file_that_others_may_read_is_ignored() {
     let world = World::new();
     let path = world.write("/root/.pgpass", "*:*:*:*:secret\n");
     let host = tcp("db1");
-    let login = PgpassKey { host: &host, port: 5432, database: "d", user: "u" };
+    let login = login(&host, "d", "u");
     let mut warnings = Vec::new();
     let found = find(&login, None, &world.env, &mut warnings).unwrap();
     assert_eq!((found.value.expose_secret(), found.origin.to_string().as_str()), ("secret", "~/.pgpass:1"));
@@ -67,7 +82,7 @@ fn the_variable_names_another_file() {
     let path = world.write("/srv/pass", "*:*:*:*:variable\n");
     let world = world.var("PGPASSFILE", path.to_str().unwrap());
     let host = tcp("db1");
-    let login = PgpassKey { host: &host, port: 5432, database: "d", user: "u" };
+    let login = login(&host, "d", "u");
     let mut warnings = Vec::new();
     assert_eq!(find(&login, None, &world.env, &mut warnings).unwrap().value.expose_secret(), "variable");
     let named = Setting::new(world.path("/missing"), Origin::Flag("--database-url"));

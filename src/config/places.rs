@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use super::Environment;
 
 /// The files and directories that exist, and where they were searched for.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct UsualPlaces {
+#[derive(Default)]
+pub(super) struct UsualPlaces {
     /// The files to read, in order.
     pub files: Vec<PathBuf>,
     /// The directories to read after them.
@@ -20,7 +20,7 @@ pub struct UsualPlaces {
 /// Finds the configuration that cinder-backup would read on this host, in `~/.cinder`, `~`, `/etc/cinder` and `/etc` as oslo.config
 /// does. The distribution's file comes before it and the `.conf.d` directories after it. Otherwise finds the copies that Kolla keeps
 /// on the host.
-pub fn usual_places(env: &Environment) -> UsualPlaces {
+pub(super) fn usual_places(env: &Environment) -> UsualPlaces {
     let homes = [env.in_home(".cinder"), env.home.clone()];
     let bases: Vec<PathBuf> = homes.into_iter().flatten().chain([env.at("/etc/cinder"), env.at("/etc")]).collect();
     let first = |name: &str| bases.iter().map(|base| base.join(name)).find(|path| present(path));
@@ -44,9 +44,4 @@ pub fn usual_places(env: &Environment) -> UsualPlaces {
 /// Whether the path exists, or may exist. A path that this account cannot access is reported when it is read, and not ignored.
 fn present(path: &Path) -> bool {
     fs::metadata(path).map_or_else(|error| error.kind() == ErrorKind::PermissionDenied, |_| true)
-}
-
-/// The files that [`usual_places`] finds, without those in its directories.
-pub fn usual_files(env: &Environment) -> Vec<PathBuf> {
-    usual_places(env).files
 }

@@ -7,12 +7,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
-use secrecy::SecretString;
 
 use super::pgservice;
 use super::url::Url;
-use super::url_options::{PartialTarget, PartialTls, UrlOptions, check_host, login, parse_bool, parse_seconds, require_database};
-use super::{ConfigError, Environment, Host, Origin, ServerKind, Setting, TlsMode};
+use super::url_options::{PartialTarget, PartialTls, UrlOptions, check_host, parse_bool, parse_seconds};
+use super::{ConfigError, Environment, Host, Origin, ServerKind, ServerTarget, Setting, TlsMode, TlsSettings};
 
 /// libpq's variables for TLS, and the corresponding options.
 const VARIABLES: &[(&str, &str)] = &[
@@ -57,29 +56,17 @@ const PROTECTIONS: &[(&str, &[&str])] = &[
 ];
 
 /// Reads a URL of the dialect `postgresql`.
-pub(super) fn read(url: Url, origin: &Origin, env: &Environment) -> Result<PartialTarget, ConfigError> {
-    let mut warnings = url.warnings;
-    let mut options = UrlOptions::default();
-    for (name, value) in url.query {
-        let name = if name == "database" { "dbname" } else { name.as_str() };
-        if options.peek(name).is_some() {
-            let hint = if name == "host" { "; a repair uses one server, so name the primary with --database-url" } else { "" };
-            return Err(ConfigError::invalid(origin, format!("the URL gives the option {} twice{hint}", name.escape_default())));
-        }
-        options.put(name, value, origin);
+pub(super) fn read(mut url: Url, origin: &Origin, env: &Environment) -> Result<PartialTarget, ConfigError> {
+    let mut warnings = std::mem::take(&mut url.warnings);
+    if url.query.iter().filter(|(name, _)| name == "host").count() > 1 {
+        let problem = "the URL gives the option host twice; a repair uses one server, so name the primary with --database-url";
+        return Err(ConfigError::invalid(origin, problem));
     }
-    let host = url.host.map(|host| {
+    url.host = url.host.map(|host| {
         // libpq's form of a socket directory in the host. SQLAlchemy does not decode it.
         if host.to_ascii_uppercase().starts_with("%2F") { percent_decode_str(&host).decode_utf8_lossy().into_owned() } else { host }
     });
-    for (name, value) in [("user", url.user), ("password", url.password), ("host", host), ("dbname", url.database)] {
-        if let Some(value) = value.filter(|value| !value.is_empty()) {
-            options.put(name, value, origin);
-        }
-    }
-    if let Some(port) = url.port {
-        options.put("port", port.to_string(), origin);
-    }
+    let mut options = UrlOptions::new(url, "dbname", &[("dbname", "database")], origin)?;
     if let Some(service) = options.take("service") {
         for (name, setting) in pgservice::find(&service, env)? {
             options.put(&name, setting.value, &setting.origin);
@@ -110,10 +97,10 @@ pub(super) fn read(url: Url, origin: &Origin, env: &Environment) -> Result<Parti
             attrs.origin
         ));
     }
-    let password = options.take("password").map(|setting| setting.map(SecretString::from));
+    let password = options.take_password();
     let passfile = options.take_path("passfile");
-    let user = options.take("user").map(|setting| setting.value).or_else(|| login(env));
-    let database = require_database(options.take("dbname").map(|setting| setting.value), origin)?;
+    let user = options.take_user(env);
+    let database = options.take_database("dbname", origin)?;
     let startup = options.take("options").map(|setting| setting.value);
     for (name, harmless) in PROTECTIONS {
         if let Some(Setting { value, origin }) = options.take(name)
@@ -123,20 +110,18 @@ pub(super) fn read(url: Url, origin: &Origin, env: &Environment) -> Result<Parti
         }
     }
     options.ignore_rest(IGNORED, &mut warnings)?;
-    Ok(PartialTarget {
+    let server = ServerTarget {
         kind: ServerKind::Postgresql,
         host,
         port,
         database,
         user,
-        password,
-        file_password: None,
-        passfile,
-        tls,
+        password: None,
+        tls: TlsSettings::DISABLED,
         connect_timeout,
         options: startup,
-        warnings,
-    })
+    };
+    Ok(PartialTarget { server, password, file_password: None, passfile, tls, warnings })
 }
 
 /// Where the server listens. A host that begins with a slash, or none, is a socket.

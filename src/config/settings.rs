@@ -102,6 +102,11 @@ pub struct TlsSettings {
     pub key: Option<PathBuf>,
 }
 
+impl TlsSettings {
+    /// A connection without TLS.
+    pub const DISABLED: Self = Self { mode: TlsMode::Disable, ca: None, cert: None, key: None };
+}
+
 /// The required protection, in increasing order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TlsMode {

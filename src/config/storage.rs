@@ -65,17 +65,19 @@ impl StorageOptions {
         if let Some(value) = self.overrides.get(name) {
             return Ok((!value.expose_secret().is_empty()).then(|| Setting::new(value.clone(), FLAG)));
         }
-        Ok(self.cinder.get_secret("DEFAULT", name)?.filter(|setting| !setting.value.expose_secret().is_empty()))
+        Ok(self.cinder.get_secret(&[("DEFAULT", name)])?.filter(|setting| !setting.value.expose_secret().is_empty()))
     }
 
-    /// A boolean, in oslo.config's spellings.
+    /// A boolean: true, 1, on, yes, or false, 0, off, no, in upper or lower case, as in oslo.config.
     ///
     /// # Errors
     /// As for [`StorageOptions::text`], and a value that is not a boolean.
     pub fn boolean(&self, name: &str, default: bool) -> Result<Setting<bool>, ConfigError> {
-        match self.text(name)? {
-            Some(setting) => CinderConf::boolean(setting),
-            None => Ok(Setting::default_of(default)),
+        let Some(Setting { value, origin }) = self.text(name)? else { return Ok(Setting::default_of(default)) };
+        match value.to_lowercase().as_str() {
+            "true" | "1" | "on" | "yes" => Ok(Setting::new(true, origin)),
+            "false" | "0" | "off" | "no" => Ok(Setting::new(false, origin)),
+            _ => Err(ConfigError::invalid(&origin, format!("{value:?} is not a boolean: use true or false"))),
         }
     }
 }

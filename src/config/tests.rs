@@ -142,7 +142,7 @@ fn the_usual_places_are_those_of_oslo_config_and_kolla() {
         ["/usr/share/cinder/cinder-dist.conf", "/etc/cinder/cinder.conf", "/etc/cinder/cinder-backup.conf", "/etc/cinder/cinder.conf.d"]
     );
     world.write("/root/.cinder/cinder.conf", "");
-    assert_eq!(usual_files(&world.env)[1], world.path("/root/.cinder/cinder.conf"));
+    assert_eq!(usual_places(&world.env).files[1], world.path("/root/.cinder/cinder.conf"));
 }
 
 #[test]

@@ -28,19 +28,19 @@ pub(super) fn decide(partial: &mut PartialTarget, flags: &DatabaseFlags, env: &E
     let from_flag = by_flag.is_some();
     let mut mode = by_flag.or(from_url).unwrap_or(Setting::default_of(TlsMode::Prefer));
 
-    if let Host::Socket { .. } = partial.host {
+    if let Host::Socket { .. } = partial.server.host {
         if mode.value >= TlsMode::Require {
             let warning = format!("{}: the connection uses a socket on this host, which has no TLS", mode.origin);
             partial.warnings.push(warning);
         }
-        return Ok(TlsSettings { mode: TlsMode::Disable, ca: None, cert: None, key: None });
+        return Ok(TlsSettings::DISABLED);
     }
     if mode.value == TlsMode::Disable {
-        return Ok(TlsSettings { mode: TlsMode::Disable, ca: None, cert: None, key: None });
+        return Ok(TlsSettings::DISABLED);
     }
 
     let mut ca = flag_ca.or(ca);
-    if partial.kind == ServerKind::Postgresql && !system_roots && ca.is_none() {
+    if partial.server.kind == ServerKind::Postgresql && !system_roots && ca.is_none() {
         ca = own_file(env, "root.crt");
         if ca.is_none() && mode.value.verifies() && !from_flag {
             return Err(ConfigError::invalid(
@@ -54,7 +54,7 @@ pub(super) fn decide(partial: &mut PartialTarget, flags: &DatabaseFlags, env: &E
         }
     }
     // As in libpq, which verifies the server if a root certificate exists.
-    if partial.kind == ServerKind::Postgresql && mode.value == TlsMode::Require && ca.is_some() && !from_flag {
+    if partial.server.kind == ServerKind::Postgresql && mode.value == TlsMode::Require && ca.is_some() && !from_flag {
         mode.value = TlsMode::VerifyCa;
     }
     if mode.value == TlsMode::VerifyCa && ca.is_none() {

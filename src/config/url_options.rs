@@ -1,20 +1,16 @@
 //! A server as a URL and the files that it names describe it, before passwords and flags are added.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use secrecy::SecretString;
 
-use super::url::parse_port;
-use super::{ConfigError, Environment, Host, Origin, ServerKind, ServerTarget, Setting, TlsMode, TlsSettings};
+use super::url::{Url, parse_port};
+use super::{ConfigError, Environment, Origin, ServerTarget, Setting, TlsMode};
 
 /// A server as the URL describes it.
 pub(super) struct PartialTarget {
-    pub kind: ServerKind,
-    pub host: Host,
-    pub port: u16,
-    pub database: String,
-    pub user: Option<String>,
+    /// The server, still without a password and with TLS disabled.
+    pub server: ServerTarget,
     /// The password in the URL, or in the service that it names.
     pub password: Option<Setting<SecretString>>,
     /// The password in the option file that the URL names.
@@ -22,8 +18,6 @@ pub(super) struct PartialTarget {
     /// The file of PostgreSQL passwords that the URL names.
     pub passfile: Option<Setting<PathBuf>>,
     pub tls: PartialTls,
-    pub connect_timeout: Option<Duration>,
-    pub options: Option<String>,
     pub warnings: Vec<String>,
 }
 
@@ -38,23 +32,6 @@ pub(super) struct PartialTls {
     pub system_roots: bool,
 }
 
-impl PartialTarget {
-    /// The complete target.
-    pub fn finish(self, password: Option<SecretString>, tls: TlsSettings) -> ServerTarget {
-        ServerTarget {
-            kind: self.kind,
-            host: self.host,
-            port: self.port,
-            database: self.database,
-            user: self.user,
-            password,
-            tls,
-            connect_timeout: self.connect_timeout,
-            options: self.options,
-        }
-    }
-}
-
 /// Options of a URL with their origins. The first value of an option stays, so the strongest source comes first.
 #[derive(Default)]
 pub(super) struct UrlOptions {
@@ -62,16 +39,36 @@ pub(super) struct UrlOptions {
 }
 
 impl UrlOptions {
+    /// The options of a URL under the first of their names in `aliases`. The user, the password, the host and the port are options too,
+    /// and so is the database, which is called `database`.
+    pub fn new(url: Url, database: &str, aliases: &[(&str, &str)], origin: &Origin) -> Result<Self, ConfigError> {
+        let mut options = Self::default();
+        for (name, value) in url.query {
+            let name = aliases.iter().find(|(_, alias)| *alias == name).map_or(name.as_str(), |(name, _)| name);
+            if options.has(name) {
+                return Err(ConfigError::invalid(origin, format!("the URL gives the option {} twice", name.escape_default())));
+            }
+            options.put(name, value, origin);
+        }
+        let port = url.port.map(|port| port.to_string());
+        for (name, value) in [("user", url.user), ("password", url.password), ("host", url.host), (database, url.database), ("port", port)]
+        {
+            if let Some(value) = value.filter(|value| !value.is_empty()) {
+                options.put(name, value, origin);
+            }
+        }
+        Ok(options)
+    }
+
     /// Adds a value unless the option has one already.
     pub fn put(&mut self, name: &str, value: String, origin: &Origin) {
-        if self.peek(name).is_none() {
+        if !self.has(name) {
             self.entries.push((name.to_owned(), Setting::new(value, origin.clone())));
         }
     }
 
-    /// Returns a value.
-    pub fn peek(&self, name: &str) -> Option<&Setting<String>> {
-        self.entries.iter().find(|(known, _)| known == name).map(|(_, setting)| setting)
+    fn has(&self, name: &str) -> bool {
+        self.entries.iter().any(|(known, _)| known == name)
     }
 
     /// Removes and returns a value.
@@ -97,6 +94,22 @@ impl UrlOptions {
             Some(value) => Ok(Some(Setting::new(value, origin))),
             None => Err(ConfigError::invalid(&origin, format!("the option {name} must be true or false"))),
         }
+    }
+
+    /// Removes and returns a password.
+    pub fn take_password(&mut self) -> Option<Setting<SecretString>> {
+        self.take("password").map(|setting| setting.map(SecretString::from))
+    }
+
+    /// Removes and returns the user, or else the one who runs the program.
+    pub fn take_user(&mut self, env: &Environment) -> Option<String> {
+        self.take("user").map(|setting| setting.value).or_else(|| env.login().map(str::to_owned))
+    }
+
+    /// Removes and returns the name of the database.
+    pub fn take_database(&mut self, name: &str, origin: &Origin) -> Result<String, ConfigError> {
+        let database = self.take(name).map(|setting| setting.value).filter(|database| !database.is_empty());
+        database.ok_or_else(|| ConfigError::invalid(origin, "the URL names no database; end its path with the name, for example /cinder"))
     }
 
     /// Handles the options that are left. Those about encryption are refused, because ignoring one could make the connection less safe
@@ -155,16 +168,4 @@ pub(super) fn check_host(name: &str, origin: &Origin) -> Result<(), ConfigError>
         ));
     }
     Ok(())
-}
-
-/// The user to log in as if the URL names none.
-pub(super) fn login(env: &Environment) -> Option<String> {
-    env.login().map(str::to_owned)
-}
-
-/// The database name, or an error if it is missing.
-pub(super) fn require_database(database: Option<String>, origin: &Origin) -> Result<String, ConfigError> {
-    database
-        .filter(|database| !database.is_empty())
-        .ok_or_else(|| ConfigError::invalid(origin, "the URL names no database; end its path with the name, for example /cinder"))
 }

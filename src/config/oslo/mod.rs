@@ -3,7 +3,6 @@
 
 mod defaults;
 mod lexer;
-mod substitute;
 #[cfg(test)]
 mod tests;
 
@@ -15,7 +14,6 @@ use std::path::{Path, PathBuf};
 use secrecy::SecretString;
 
 use self::lexer::Assignment;
-use self::substitute::ValuePiece;
 use super::environment::read_text;
 use super::{ConfigError, Origin, Setting};
 
@@ -25,10 +23,9 @@ const LARGEST_VALUE: usize = 1024 * 1024;
 /// The normalized group of an option, and its name.
 type OptionName = (String, String);
 
-/// The options of one file; each may occur several times.
 struct ConfFile {
     path: PathBuf,
-    options: HashMap<OptionName, Vec<Assignment>>,
+    options: HashMap<OptionName, Assignment>,
 }
 
 /// Cinder's configuration.
@@ -75,10 +72,8 @@ impl CinderConf {
 
     /// Adds the text of a file, which overrides the files before it.
     pub(super) fn add(&mut self, path: &Path, text: &str) -> Result<(), ConfigError> {
-        let mut options: HashMap<OptionName, Vec<Assignment>> = HashMap::new();
-        for option in lexer::parse(path, text)? {
-            options.entry((normalized(&option.section), option.key.clone())).or_default().push(option);
-        }
+        let named = |option: Assignment| ((normalized(&option.section), option.key.clone()), option);
+        let options = lexer::parse(path, text)?.into_iter().map(named).collect();
         self.files.push(ConfFile { path: path.to_path_buf(), options });
         Ok(())
     }
@@ -89,23 +84,18 @@ impl CinderConf {
     }
 
     /// The value of an option in the files, after substitution. For secrets, use [`CinderConf::get_secret`].
-    pub fn get(&self, group: &str, name: &str) -> Result<Option<Setting<String>>, ConfigError> {
+    pub(super) fn get(&self, group: &str, name: &str) -> Result<Option<Setting<String>>, ConfigError> {
         self.first_of(&[(group, name)], false)
     }
 
     /// Like [`CinderConf::get`], or else Cinder's default if there is one and this program knows it.
-    pub fn get_or_default(&self, group: &str, name: &str) -> Result<Option<Setting<String>>, ConfigError> {
+    pub(super) fn get_or_default(&self, group: &str, name: &str) -> Result<Option<Setting<String>>, ConfigError> {
         if let Some(setting) = self.get(group, name)? {
             return Ok(Some(setting));
         }
-        match defaults::of(group, name).flatten() {
-            Some(value) => {
-                let context = Substitution { group, origin: &Origin::Default, secret: false };
-                let value = self.substitute(value, &context, &mut Vec::new())?;
-                Ok(Some(Setting::default_of(value)))
-            }
-            None => Ok(None),
-        }
+        let Some(value) = defaults::of(group, name).flatten() else { return Ok(None) };
+        let context = Substitution { group, origin: &Origin::Default, secret: false };
+        Ok(Some(Setting::default_of(self.substitute(value, &context, &mut Vec::new())?)))
     }
 
     /// Whether this program reads this option of `[DEFAULT]`.
@@ -113,53 +103,20 @@ impl CinderConf {
         defaults::of("DEFAULT", name).is_some()
     }
 
-    /// The value of a secret option. An error does not show anything of the value.
-    pub fn get_secret(&self, group: &str, name: &str) -> Result<Option<Setting<SecretString>>, ConfigError> {
-        self.get_secret_of(&[(group, name)])
-    }
-
-    /// Like [`CinderConf::get_secret`] for an option with older names. The last file with any of them counts, and in it the first name.
-    pub(super) fn get_secret_of(&self, names: &[(&str, &str)]) -> Result<Option<Setting<SecretString>>, ConfigError> {
+    /// The value of a secret option by its name and its older names. The last file with any of them counts, and in it the first name. An
+    /// error does not show anything of the value.
+    pub(super) fn get_secret(&self, names: &[(&str, &str)]) -> Result<Option<Setting<SecretString>>, ConfigError> {
         Ok(self.first_of(names, true)?.map(|setting| setting.map(SecretString::from)))
     }
 
-    /// All values of an option that may occur several times, from the first file to the last.
-    pub fn get_all(&self, group: &str, name: &str) -> Result<Vec<Setting<String>>, ConfigError> {
-        let wanted = (normalized(group), name.to_owned());
-        let mut all = Vec::new();
-        for file in &self.files {
-            for option in file.options.get(&wanted).into_iter().flatten() {
-                let origin = origin_of(file, option);
-                let context = Substitution { group: &wanted.0, origin: &origin, secret: false };
-                let value = self.substitute(&option.value, &context, &mut Vec::new())?;
-                all.push(Setting::new(value, origin));
-            }
-        }
-        Ok(all)
-    }
-
     /// An integer, as Python's `int` reads it; an empty value counts as unset.
-    pub fn get_int(&self, group: &str, name: &str, default: i64) -> Result<Setting<i64>, ConfigError> {
+    pub(super) fn get_int(&self, group: &str, name: &str, default: i64) -> Result<Setting<i64>, ConfigError> {
         match self.get(group, name)? {
             Some(Setting { value, origin }) if !value.trim().is_empty() => match parse_int(&value) {
                 Some(value) => Ok(Setting::new(value, origin)),
                 None => Err(ConfigError::invalid(&origin, format!("{value:?} is not an integer"))),
             },
             _ => Ok(Setting::default_of(default)),
-        }
-    }
-
-    /// A boolean: true, 1, on, yes, or false, 0, off, no, in upper or lower case.
-    pub fn get_bool(&self, group: &str, name: &str, default: bool) -> Result<Setting<bool>, ConfigError> {
-        self.get(group, name)?.map_or_else(|| Ok(Setting::default_of(default)), Self::boolean)
-    }
-
-    /// A value as a boolean.
-    pub(super) fn boolean(Setting { value, origin }: Setting<String>) -> Result<Setting<bool>, ConfigError> {
-        match value.to_lowercase().as_str() {
-            "true" | "1" | "on" | "yes" => Ok(Setting::new(true, origin)),
-            "false" | "0" | "off" | "no" => Ok(Setting::new(false, origin)),
-            _ => Err(ConfigError::invalid(&origin, format!("{value:?} is not a boolean: use true or false"))),
         }
     }
 
@@ -174,21 +131,31 @@ impl CinderConf {
 
     fn find(&self, names: &[(&str, &str)]) -> Option<(&ConfFile, &Assignment)> {
         let names: Vec<OptionName> = names.iter().map(|(group, name)| (normalized(group), (*name).to_owned())).collect();
-        self.files.iter().rev().find_map(|file| names.iter().find_map(|name| file.options.get(name)?.last()).map(|option| (file, option)))
+        self.files.iter().rev().find_map(|file| names.iter().find_map(|name| file.options.get(name)).map(|option| (file, option)))
     }
 
-    /// Replaces the names in a value. `path` has the options whose values are being replaced already.
+    /// Replaces `$name`, `${name}` and `$group.name` in a value, as oslo.config's template does. `$$` and `\$` are a dollar sign; a `$`
+    /// that does not begin a name stays. `path` has the options whose values are being replaced already.
     fn substitute(&self, value: &str, context: &Substitution<'_>, path: &mut Vec<OptionName>) -> Result<String, ConfigError> {
+        let value = value.replace("\\$", "$$");
         let mut result = String::new();
-        for piece in substitute::pieces(value) {
-            match piece {
-                ValuePiece::Text(text) => result.push_str(&text),
-                ValuePiece::Name(name) => result.push_str(&self.lookup(&name, context, path)?),
-            }
-            if result.len() > LARGEST_VALUE {
-                return Err(ConfigError::invalid(context.origin, "its value is too large after substitution"));
-            }
+        let mut push = |text: &str| {
+            result.push_str(text);
+            let fits = result.len() <= LARGEST_VALUE;
+            if fits { Ok(()) } else { Err(ConfigError::invalid(context.origin, "its value is too large after substitution")) }
+        };
+        let mut rest = value.as_str();
+        while let Some((before, after)) = rest.split_once('$') {
+            push(before)?;
+            rest = if let Some((name, after)) = take_name(after) {
+                push(&self.lookup(name, context, path)?)?;
+                after
+            } else {
+                push("$")?;
+                after.strip_prefix('$').unwrap_or(after)
+            };
         }
+        push(rest)?;
         Ok(result)
     }
 
@@ -200,15 +167,15 @@ impl CinderConf {
             None => vec![(group.to_owned(), name.to_owned()), ("DEFAULT".to_owned(), name.to_owned())],
         };
         for place in places {
-            if path.contains(&place) && self.find(&[(&place.0, &place.1)]).is_some() {
+            let found = self.find(&[(&place.0, &place.1)]);
+            if path.contains(&place) && found.is_some() {
                 return Err(ConfigError::invalid(origin, format!("its value refers to itself through {}", place.1)));
             }
             // oslo.config finds a group only by its registered, lower-case name, and does not find [DEFAULT].
-            let dotted = name.contains('.');
-            if dotted && place.0 != place.0.to_lowercase() {
+            if name.contains('.') && place.0 != place.0.to_lowercase() {
                 continue;
             }
-            let (value, from) = match self.find(&[(&place.0, &place.1)]) {
+            let (value, from) = match found {
                 Some((file, option)) => (option.value.as_str(), origin_of(file, option)),
                 None => match defaults::of(&place.0, &place.1) {
                     Some(value) => (value.unwrap_or_default(), origin.clone()),
@@ -229,6 +196,19 @@ impl CinderConf {
             ),
         ))
     }
+}
+
+/// The name at the start of a text, in braces or without, and the text after it.
+fn take_name(text: &str) -> Option<(&str, &str)> {
+    let braced = text.strip_prefix('{');
+    let text = braced.unwrap_or(text);
+    let begins = |c: char| c == '_' || c.is_ascii_alphabetic();
+    if !text.starts_with(begins) {
+        return None;
+    }
+    let end = text.find(|c: char| !begins(c) && c != '.' && !c.is_ascii_digit()).unwrap_or(text.len());
+    let (name, rest) = text.split_at_checked(end)?;
+    Some((name, if braced.is_some() { rest.strip_prefix('}')? } else { rest }))
 }
 
 /// The name of a group as lookups compare it.
