@@ -10,6 +10,7 @@ pub mod chunked;
 mod fault;
 pub mod partial;
 mod precheck;
+mod ranges;
 mod run;
 mod target;
 mod watch;

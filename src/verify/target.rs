@@ -4,7 +4,7 @@ use std::iter::once;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::{Faults, Watch};
 use crate::domain::{Backup, CheckResult, CheckVerdict, ColumnSet, Driver, Image, Level, Listing, PrecheckListing, Problem, ProblemCode};
@@ -66,6 +66,11 @@ impl Subject<'_> {
         let mut faults = Faults::default();
         faults.add_error(None, error);
         self.unread(CheckVerdict::Unverifiable, self.level.name(), faults.into_problems())
+    }
+
+    /// Whether something of this age is within the settle time. A time in the future is, too, as clocks differ.
+    pub(super) fn is_young(&self, age: SignedDuration) -> bool {
+        age < SignedDuration::try_from(self.settle).unwrap_or(SignedDuration::MAX)
     }
 
     /// The problem of a chain that continues on another volume. An increment holds what changed in its own volume, so over the blocks

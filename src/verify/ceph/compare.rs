@@ -4,7 +4,7 @@
 //! is bounded by two windows.
 
 use std::io::Read;
-use std::ops::{ControlFlow, Range};
+use std::ops::ControlFlow;
 
 use jiff::Timestamp;
 
@@ -14,15 +14,15 @@ use super::observe::ObservedImage;
 use super::unanswered;
 use crate::domain::{CheckResult, CheckVerdict, Level, Problem, ProblemCode};
 use crate::storage::ceph::export::{ExportReader, Segment};
-use crate::storage::ceph::{Pool, SnapshotInfo};
+use crate::storage::ceph::{ExtentQuery, Pool, SnapshotInfo};
 use crate::storage::{StorageError, StorageErrorKind};
+use crate::verify::ranges::RangeSet;
 use crate::verify::{Subject, Watch};
 
 /// Bytes that are compared at a time.
 const WINDOW: u64 = 1 << 20;
 /// The most differing windows that are listed. More are counted.
 const NAMED: usize = 100;
-
 /// Images of more extents than this are not compared by extents.
 const MOST_EXTENTS: usize = 1 << 20;
 
@@ -49,7 +49,7 @@ pub(super) struct Difference {
 pub(super) fn read_data(result: &mut CheckResult, data: &Comparison<'_>, source: Option<&Pool<'_>>) {
     let name = &data.image.info.name;
     let Subject { backup, level, .. } = *data.subject;
-    let end = data.image.snapshots_of(&backup.id).next();
+    let end = data.image.end_of(&backup.id);
     let at = end.map(|end| end.name.as_str());
     result.level_reached = None;
     let (bytes, second) = match twice(|| read_all(data, at)) {
@@ -73,7 +73,7 @@ pub(super) fn read_data(result: &mut CheckResult, data: &Comparison<'_>, source:
         result.service_metadata = None;
         return;
     }
-    let volume = find_volume(data, end, source).unwrap_or_else(|error| Err(error.text));
+    let volume = find_volume(data, end, source);
     let mut lacking = Vec::new();
     if level == Level::Restore {
         let compared = volume.as_ref().map_err(String::clone).and_then(|volume| {
@@ -120,7 +120,7 @@ fn trace(
         return Err("it is a copy, and nothing shows whether its bytes are still those that were written".to_owned());
     };
     let ids: Vec<&str> = ancestors.iter().rev().map(|ancestor| ancestor.id.as_str()).chain([backup.id.as_str()]).collect();
-    let snapshots: Vec<&SnapshotInfo> = ids.iter().filter_map(|id| data.image.snapshots_of(id).next()).collect();
+    let snapshots: Vec<&SnapshotInfo> = ids.iter().filter_map(|id| data.image.end_of(id)).collect();
     let first = data.image.snapshots.iter().find(|snapshot| backup_of_snapshot(&snapshot.name).is_some());
     let is_first = ids.first().is_some_and(|id| is_named_after(data.image, id)) && snapshots.first().copied() == first;
     if !is_first || snapshots.len() != ids.len() || !snapshots.is_sorted_by_key(|snapshot| snapshot.id) {
@@ -152,7 +152,7 @@ fn trace(
         let here = changed_ranges(data.pool, name, since, at)?;
         let there = changed_ranges(&volume.pool, &volume.image, since, at)?;
         // An import leaves out zeros, so less may have changed here.
-        more += bytes_without(&here, &there);
+        more += here.bytes_without(&there);
     }
     result.depth.push_str(&format!("; its extents and those of its chain compared with those of {}", volume.about(&end.name)));
     if more > 0 {
@@ -168,30 +168,28 @@ fn trace(
     Ok(())
 }
 
-/// Finds the volume's image and its snapshot of the same time; the inner error is why there is none.
-fn find_volume<'a>(
-    data: &Comparison<'_>,
-    end: Option<&SnapshotInfo>,
-    source: Option<&Pool<'a>>,
-) -> Result<Result<VolumeImage<'a>, String>, StorageError> {
-    let Some(pool) = source else { return Ok(Err("--ceph-source-pool was not given".to_owned())) };
+/// Finds the volume's image and its snapshot of the same time; the error is why there is none.
+fn find_volume<'a>(data: &Comparison<'_>, end: Option<&SnapshotInfo>, source: Option<&Pool<'a>>) -> Result<VolumeImage<'a>, String> {
+    let pool = source.ok_or("--ceph-source-pool was not given")?;
     let backup = data.subject.backup;
-    let Some(volume) = backup.volume_id.as_deref() else { return Ok(Err("the row names no volume".to_owned())) };
+    let volume = backup.volume_id.as_deref().ok_or("the row names no volume")?;
     // The defaults of `volume_name_template` and `snapshot_name_template`, which are hardly ever changed.
     let image = format!("volume-{volume}");
     let info = &data.image.info;
     let (name, made) = match (end, backup.snapshot_id.as_deref()) {
         (Some(end), _) => (end.name.clone(), end.created),
         (None, Some(id)) => (format!("snapshot-{id}"), info.created),
-        (None, None) => return Ok(Err("it is a copy of a volume that is not an RBD image".to_owned())),
+        (None, None) => return Err("it is a copy of a volume that is not an RBD image".to_owned()),
     };
-    let Some(found) = pool.image(&image)? else { return Ok(Err(format!("there is no image {image} in pool {}", pool.name()))) };
+    let found = pool.image(&image).map_err(|error| error.text)?;
+    let found = found.ok_or_else(|| format!("there is no image {image} in pool {}", pool.name()))?;
     if found.striped || info.striped {
-        return Ok(Err("the extents of striped images are not in the order of their bytes".to_owned()));
+        return Err("the extents of striped images are not in the order of their bytes".to_owned());
     }
-    let snapshots = pool.snapshots(&image)?;
+    let snapshots = pool.snapshots(&image).map_err(|error| error.text)?;
     let volume = VolumeImage { pool: pool.clone(), image, snapshots, snapshot: name.clone() };
-    Ok(volume.has(&SnapshotInfo { id: 0, name, size: 0, created: made }).map(|()| volume))
+    volume.has(&SnapshotInfo { id: 0, name, size: 0, created: made })?;
+    Ok(volume)
 }
 
 struct VolumeImage<'a> {
@@ -222,48 +220,18 @@ fn compare_with(data: &Comparison<'_>, at: Option<&str>, volume: &VolumeImage<'_
     let backup = data.pool.export(&data.image.info.name, at)?;
     let original = volume.pool.export(&volume.image, Some(&volume.snapshot))?;
     let progress = ReadProgress::new(data.watch, data.image.extents.bytes);
-    compare_images(&mut ExportWindows::new(backup).reporting(progress), &mut ExportWindows::new(original))
+    compare_images(ExportWindows::begin(backup, Some(progress))?, ExportWindows::begin(original, None)?)
 }
 
-/// The ranges of an image that changed between two snapshots, in order and merged.
-fn changed_ranges(pool: &Pool<'_>, image: &str, since: &SnapshotInfo, at: &SnapshotInfo) -> Result<Vec<Range<u64>>, String> {
-    let mut list: Vec<Range<u64>> = Vec::new();
-    let range = crate::storage::ceph::ExtentQuery { since: Some(&since.name), at: Some(&at.name), by_map: false };
-    pool.extents(image, range, &mut |extent| {
-        let end = extent.offset.saturating_add(extent.length);
-        match list.last_mut() {
-            Some(last) if last.end == extent.offset => last.end = end,
-            _ => list.push(extent.offset..end),
-        }
-        if list.len() > MOST_EXTENTS { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+/// The ranges of an image that changed between two snapshots.
+fn changed_ranges(pool: &Pool<'_>, image: &str, since: &SnapshotInfo, at: &SnapshotInfo) -> Result<RangeSet, String> {
+    let mut ranges = RangeSet::default();
+    pool.extents(image, ExtentQuery { since: Some(&since.name), at: Some(&at.name), by_map: false }, &mut |extent| {
+        ranges.add(extent.offset..extent.offset.saturating_add(extent.length));
+        if ranges.len() > MOST_EXTENTS { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })
     .map_err(|error| error.text)?;
-    if list.len() > MOST_EXTENTS { Err(format!("{image} has too many extents to be compared")) } else { Ok(list) }
-}
-
-/// How many bytes are in the first ranges and not in the others; both in order.
-fn bytes_without(these: &[Range<u64>], others: &[Range<u64>]) -> u64 {
-    let mut bytes = 0_u64;
-    let mut others = others.iter().peekable();
-    for range in these {
-        let mut from = range.start;
-        while let Some(other) = others.peek() {
-            if other.end <= from {
-                others.next();
-                continue;
-            }
-            if other.start >= range.end {
-                break;
-            }
-            bytes = bytes.saturating_add(other.start.saturating_sub(from));
-            from = other.end;
-            if from >= range.end {
-                break;
-            }
-        }
-        bytes = bytes.saturating_add(range.end.saturating_sub(from));
-    }
-    bytes
+    if ranges.len() > MOST_EXTENTS { Err(format!("{image} has too many extents to be compared")) } else { Ok(ranges) }
 }
 
 fn add_difference(result: &mut CheckResult, data: &Comparison<'_>, volume: &VolumeImage<'_>, difference: &Difference) {
@@ -361,29 +329,17 @@ struct ExportWindows<'a, R> {
     export: ExportReader<R>,
     /// The progress of the read, if it is reported.
     progress: Option<ReadProgress<'a>>,
-    /// The rest of the current segment.
+    /// The rest of the current segment, the next bytes that may not be zeros; `None` after the last.
     segment: Option<Segment>,
-    begun: bool,
     /// The least offset of the next segment.
     from: u64,
 }
 
 impl<'a, R: Read> ExportWindows<'a, R> {
-    fn new(export: ExportReader<R>) -> Self {
-        Self { export, progress: None, segment: None, begun: false, from: 0 }
-    }
-
-    fn reporting(self, progress: ReadProgress<'a>) -> Self {
-        Self { progress: Some(progress), ..self }
-    }
-
-    /// The offset of the next bytes that may not be zeros; `None` after the last.
-    fn next_offset(&mut self) -> Result<Option<u64>, StorageError> {
-        if !self.begun {
-            self.begun = true;
-            self.advance()?;
-        }
-        Ok(self.segment.map(|segment| segment.offset))
+    fn begin(export: ExportReader<R>, progress: Option<ReadProgress<'a>>) -> Result<Self, StorageError> {
+        let mut windows = Self { export, progress, segment: None, from: 0 };
+        windows.advance()?;
+        Ok(windows)
     }
 
     fn advance(&mut self) -> Result<(), StorageError> {
@@ -407,11 +363,11 @@ impl<'a, R: Read> ExportWindows<'a, R> {
         Ok(())
     }
 
-    /// Fills a window that begins at `start`, which must not be after [`ExportWindows::next_offset`].
+    /// Fills a window that begins at `start`, which must not be after the current segment.
     fn fill(&mut self, start: u64, window: &mut [u8]) -> Result<(), StorageError> {
         window.fill(0);
         let end = start.saturating_add(window.len() as u64);
-        while let Some(offset) = self.next_offset()?.filter(|offset| *offset < end) {
+        while let Some(Segment { offset, .. }) = self.segment.filter(|segment| segment.offset < end) {
             let at = usize::try_from(offset.saturating_sub(start)).unwrap_or(usize::MAX);
             let count = match window.get_mut(at..) {
                 Some(part) => self.export.read_segment(part)?,
@@ -430,15 +386,13 @@ impl<'a, R: Read> ExportWindows<'a, R> {
 }
 
 /// Compares two images, byte by byte.
-fn compare_images(one: &mut ExportWindows<'_, impl Read>, other: &mut ExportWindows<'_, impl Read>) -> Result<Difference, StorageError> {
+fn compare_images(mut one: ExportWindows<'_, impl Read>, mut other: ExportWindows<'_, impl Read>) -> Result<Difference, StorageError> {
     let mut difference = Difference::default();
     let size = usize::try_from(WINDOW).unwrap_or(1 << 20);
     let (mut left, mut right) = (vec![0; size], vec![0; size]);
     loop {
-        let next = match (one.next_offset()?, other.next_offset()?) {
-            (None, None) => return Ok(difference),
-            (Some(offset), None) | (None, Some(offset)) => offset,
-            (Some(left), Some(right)) => left.min(right),
+        let Some(next) = one.segment.iter().chain(&other.segment).map(|segment| segment.offset).min() else {
+            return Ok(difference);
         };
         let start = next - next % WINDOW;
         one.fill(start, &mut left)?;
@@ -464,8 +418,8 @@ mod tests {
 
     fn difference(one: Segments<'_>, other: Segments<'_>) -> Result<Difference, StorageError> {
         let (one, other) = (stream(SIZE, one), stream(SIZE, other));
-        let open = |bytes| ExportReader::new(bytes, "x").map(ExportWindows::new);
-        compare_images(&mut open(one.as_slice())?, &mut open(other.as_slice())?)
+        let open = |bytes| ExportReader::new(bytes, "x").and_then(|export| ExportWindows::begin(export, None));
+        compare_images(open(one.as_slice())?, open(other.as_slice())?)
     }
 
     fn offsets(one: Segments<'_>, other: Segments<'_>) -> Vec<u64> {
@@ -505,24 +459,6 @@ mod tests {
     }
 
     #[test]
-    fn bytes_outside_of_other_ranges_are_counted() {
-        type Pairs<'a> = &'a [(u64, u64)];
-        let ranges = |pairs: Pairs<'_>| pairs.iter().map(|(from, to)| *from..*to).collect::<Vec<_>>();
-        let cases: [(Pairs<'_>, Pairs<'_>, u64); 7] = [
-            (&[(0, 10)], &[], 10),
-            (&[], &[(0, 10)], 0),
-            (&[(0, 10)], &[(0, 10)], 0),
-            (&[(0, 10), (20, 30)], &[(5, 25)], 10),
-            (&[(0, 100)], &[(10, 20), (30, 40), (90, 200)], 70),
-            (&[(10, 20), (30, 40)], &[(0, 5), (6, 50)], 0),
-            (&[(0, 10), (10, 20)], &[(3, 4), (15, 16), (16, 17)], 17),
-        ];
-        for (these, others, bytes) in cases {
-            assert_eq!(bytes_without(&ranges(these), &ranges(others)), bytes, "{these:?} {others:?}");
-        }
-    }
-
-    #[test]
     fn many_differences_are_counted_and_some_listed() {
         let runs: Vec<(u64, Result<&[u8], u64>)> = (0..SIZE / WINDOW).map(|window| (window * WINDOW, Ok(b"x".as_slice()))).collect();
         assert_eq!(difference(&runs, &[]).unwrap().count, 64);
@@ -533,8 +469,7 @@ mod tests {
         assert_eq!(difference(&[(9, Ok(b"a")), (5, Ok(b"a"))], &[]).unwrap_err().kind, StorageErrorKind::Protocol);
         let whole = stream(SIZE, &[(0, Ok(b"abc"))]);
         let cut = &whole[..whole.len() - 1];
-        let mut one = ExportWindows::new(ExportReader::new(cut, "x").unwrap());
-        let mut other = ExportWindows::new(ExportReader::new(whole.as_slice(), "x").unwrap());
-        assert_eq!(compare_images(&mut one, &mut other).unwrap_err().kind, StorageErrorKind::Protocol);
+        let open = |bytes| ExportWindows::begin(ExportReader::new(bytes, "x").unwrap(), None).unwrap();
+        assert_eq!(compare_images(open(cut), open(whole.as_slice())).unwrap_err().kind, StorageErrorKind::Protocol);
     }
 }

@@ -4,9 +4,6 @@
 //! metadata object shows in both cases that the driver wrote all data, but alone it proves nothing: the deletion of one backup can
 //! remove the image of another that is still listed.
 
-use std::sync::Arc;
-use std::time::Duration;
-
 use jiff::tz::Offset;
 use jiff::{SignedDuration, Timestamp};
 
@@ -38,8 +35,6 @@ pub(super) fn is_newer(made: Option<Timestamp>, meta: Option<Timestamp>) -> Opti
 /// A verdict that is being decided.
 struct Judgement<'a> {
     subject: &'a Subject<'a>,
-    backup: &'a Backup,
-    ancestors: &'a [Arc<Backup>],
     names: &'a BackupNames,
     observed: &'a Observation,
     severity: Option<Severity>,
@@ -49,11 +44,10 @@ struct Judgement<'a> {
 
 /// Judges a backup without reading its data.
 pub(super) fn judge(subject: &Subject<'_>, names: &BackupNames, observed: &Observation) -> CheckResult {
-    let Subject { backup, ancestors, .. } = *subject;
-    let mut judgement =
-        Judgement { subject, backup, ancestors, names, observed, severity: None, problems: Vec::new(), warnings: Vec::new() };
+    let backup = subject.backup;
+    let mut judgement = Judgement { subject, names, observed, severity: None, problems: Vec::new(), warnings: Vec::new() };
     let image = observed.image.as_ref();
-    let end = image.and_then(|image| image.snapshots_of(&backup.id).next());
+    let end = image.and_then(|image| image.end_of(&backup.id));
     let expected = match image {
         Some(image) if end.is_some() => judgement.snapshot(image),
         Some(image) if names.shape == Shape::Snapshot => judgement.without_snapshot(image),
@@ -67,12 +61,13 @@ pub(super) fn judge(subject: &Subject<'_>, names: &BackupNames, observed: &Obser
     }
     judgement.configuration(end.is_some());
 
-    let begun = is_begun(backup, names, observed);
+    let objects = parts(backup, names, observed);
+    let begun = objects > 0;
     let newest = newest(observed, backup, begun);
     let is_complete = judgement.severity <= Some(Severity::Unverifiable);
     // On a base image with a chain, a writer works on a later backup once this one is complete.
     let is_open = image.is_some_and(|image| !image.watchers.is_empty()) && !(is_complete && end.is_some());
-    let busy = is_open || (begun && newest.is_some_and(|newest| is_young(newest, subject.now, subject.settle)));
+    let busy = is_open || (begun && newest.is_some_and(|newest| subject.is_young(subject.now.duration_since(newest))));
     let verdict = if is_complete || begun { Severity::verdict(judgement.severity) } else { CheckVerdict::Missing };
     CheckResult {
         level_reached: (verdict == CheckVerdict::Intact).then_some(Level::Quick),
@@ -82,26 +77,17 @@ pub(super) fn judge(subject: &Subject<'_>, names: &BackupNames, observed: &Obser
         warnings: judgement.warnings,
         service_metadata: image.filter(|_| verdict == CheckVerdict::Intact).and_then(|image| service_metadata(backup, image)),
         newest_object_at: newest.filter(|_| has_times(observed)).map(stamp),
-        listing: Some(Listing {
-            objects: parts(backup, names, observed),
-            bytes: image.filter(|image| is_in(backup, names, image)).map_or(0, |image| image.extents.bytes),
-        }),
+        listing: Some(Listing { objects, bytes: image.filter(|image| is_in(backup, names, image)).map_or(0, |image| image.extents.bytes) }),
         // It has no listing of its ancestors: a snapshot is a full image, and needs no parent to be restored.
         ..subject.unread(verdict, &depth(image, end.is_some(), names.shape), judgement.problems)
     }
 }
 
 /// The parts of a backup and the signs of work, to be compared with what a check saw.
-pub(super) fn precheck(
-    backup: &Backup,
-    names: &BackupNames,
-    observed: &Observation,
-    objects: u64,
-    bytes: Result<u64, String>,
-) -> PrecheckListing {
-    let newest = newest(observed, backup, is_begun(backup, names, observed)).filter(|_| has_times(observed));
+pub(super) fn precheck(backup: &Backup, observed: &Observation, objects: u64, bytes: Result<u64, String>) -> PrecheckListing {
+    let newest = newest(observed, backup, objects > 0).filter(|_| has_times(observed));
     let is_open = observed.image.as_ref().is_some_and(|image| {
-        let is_complete = observed.meta.is_some() && image.snapshots_of(&backup.id).next().is_some();
+        let is_complete = observed.meta.is_some() && image.end_of(&backup.id).is_some();
         !image.watchers.is_empty() && !is_complete
     });
     PrecheckListing { objects, bytes, newest_object_at: newest.map(stamp), watched: is_open }
@@ -114,14 +100,9 @@ pub(super) fn parts(backup: &Backup, names: &BackupNames, observed: &Observation
     u64::from(observed.meta.is_some()) + image.map_or(0, |image| 1 + image.snapshots_of(&backup.id).count() as u64)
 }
 
-/// Whether any part of this backup exists.
-fn is_begun(backup: &Backup, names: &BackupNames, observed: &Observation) -> bool {
-    observed.meta.is_some() || observed.image.as_ref().is_some_and(|image| is_in(backup, names, image))
-}
-
 /// Whether an image holds a part of this backup: several backups can share one.
 pub(super) fn is_in(backup: &Backup, names: &BackupNames, image: &ObservedImage) -> bool {
-    image.snapshots_of(&backup.id).next().is_some() || is_named_after(image, &backup.id) || wrote_to_shared(backup, names, image)
+    image.end_of(&backup.id).is_some() || is_named_after(image, &backup.id) || wrote_to_shared(backup, names, image)
 }
 
 /// Whether an image was made for this backup. Its increments may share it.
@@ -132,7 +113,7 @@ pub(super) fn is_named_after(image: &ObservedImage, backup: &str) -> bool {
 /// What must be written to the row of an intact backup, as the driver does at the end.
 pub(super) fn service_metadata(backup: &Backup, image: &ObservedImage) -> Option<String> {
     let is_missing = backup.service_metadata.as_deref().is_none_or(str::is_empty);
-    let is_snapshot = image.snapshots_of(&backup.id).next().is_some();
+    let is_snapshot = image.end_of(&backup.id).is_some();
     (is_missing && is_snapshot).then(|| names::service_metadata(&image.info.name))
 }
 
@@ -142,31 +123,24 @@ impl Judgement<'_> {
         self.problems.push(problem);
     }
 
-    fn warn(&mut self, problem: Problem) {
-        self.warnings.push(problem);
-    }
-
     /// Bytes of the volume according to the row.
     fn size(&self) -> Option<u64> {
-        self.backup.volume_bytes()
+        self.subject.backup.volume_bytes()
     }
 
     /// Checks a backup with a snapshot, so that all of its data was transferred; returns the bytes that it must have.
     fn snapshot(&mut self, image: &ObservedImage) -> u64 {
         let name = &image.info.name;
-        let ends: Vec<_> = image.snapshots_of(&self.backup.id).collect();
+        let ends: Vec<_> = image.snapshots_of(&self.subject.backup.id).collect();
         if ends.len() > 1 {
             let text = format!("{} snapshots of this backup, but the driver accepts only one", ends.len());
             self.add(Severity::Corrupt, Problem::of(name, ProblemCode::SnapshotTwice, text));
         }
         for end in ends {
             self.check_remade(image, end);
-            match self.size() {
-                Some(size) if size != end.size => {
-                    let text = format!("the snapshot holds a volume of {} bytes, but the row says {size}", end.size);
-                    self.add(Severity::Corrupt, Problem::of(format!("{name}@{}", end.name), ProblemCode::Size, text));
-                }
-                _ => {}
+            if let Some(size) = self.size().filter(|size| *size != end.size) {
+                let text = format!("the snapshot holds a volume of {} bytes, but the row says {size}", end.size);
+                self.add(Severity::Corrupt, Problem::of(format!("{name}@{}", end.name), ProblemCode::Size, text));
             }
         }
         self.size_known();
@@ -174,11 +148,11 @@ impl Judgement<'_> {
         if let Some(problem) = self.subject.parent_of_another_volume() {
             self.add(Severity::Corrupt, problem);
         }
-        for ancestor in self.ancestors {
+        for ancestor in self.subject.ancestors {
             // A snapshot is a full image: it needs no parent to be restored.
-            let (code, what) = match image.snapshots_of(&ancestor.id).next() {
+            let (code, what) = match image.end_of(&ancestor.id) {
                 None => (ProblemCode::AncestorMissing, "there is no snapshot"),
-                Some(snapshot) if image.snapshots_of(&self.backup.id).any(|end| end.id < snapshot.id) => {
+                Some(snapshot) if image.snapshots_of(&self.subject.backup.id).any(|end| end.id < snapshot.id) => {
                     (ProblemCode::AncestorRemade, "after this backup's own snapshot was made, someone recreated the snapshot")
                 }
                 Some(_) => continue,
@@ -188,12 +162,12 @@ impl Judgement<'_> {
                  volume a full one",
                 ancestor.id
             );
-            self.warn(Problem::of(name, code, text));
+            self.warnings.push(Problem::of(name, code, text));
         }
         if image.dirty == Some(true) {
             let text = "it was written to after its last backup, by an increment that was cut off: bytes that the next increment does not \
                         overwrite stay in it, so make the next backup of the volume a full one";
-            self.warn(Problem::of(name, ProblemCode::BaseDirty, text));
+            self.warnings.push(Problem::of(name, ProblemCode::BaseDirty, text));
         }
         image.extents.bytes
     }
@@ -208,7 +182,7 @@ impl Judgement<'_> {
         let later = image.snapshots.iter().find(|other| other.id < end.id && is_later(&other.name));
         let is_newer = is_newer(end.created, meta);
         // The image was made when the backup began: it was not copied, and the clocks agree.
-        let is_original = is_named_after(image, &self.backup.id)
+        let is_original = is_named_after(image, &self.subject.backup.id)
             && image.info.created.zip(begun).is_some_and(|(made, begun)| (made.as_second() as f64 - begun).abs() <= CLOCKS.as_secs_f64());
         let times = match (end.created, meta) {
             (Some(made), Some(meta)) => format!("it was made at {made}, and the backup was finished at {meta}"),
@@ -233,7 +207,7 @@ impl Judgement<'_> {
                 self.add(Severity::Unverifiable, Problem::of(name, ProblemCode::SnapshotNewer, text));
             }
             (None, None) if self.observed.meta.is_some() => {
-                self.warn(Problem::of(name, ProblemCode::SnapshotUndated, format!("{times}: it may have been recreated")));
+                self.warnings.push(Problem::of(name, ProblemCode::SnapshotUndated, format!("{times}: it may have been recreated")));
             }
             _ => {}
         }
@@ -243,7 +217,7 @@ impl Judgement<'_> {
     fn without_snapshot(&mut self, image: &ObservedImage) -> u64 {
         let mut text = format!(
             "no snapshot backup.{}.snap.*, which the driver makes after the last byte: the transfer did not end, or never began",
-            self.backup.id
+            self.subject.backup.id
         );
         if image.dirty == Some(true) {
             text.push_str("; what it wrote is in the image, and the next increment may keep some of it: make the next backup a full one");
@@ -286,7 +260,7 @@ impl Judgement<'_> {
                     "nothing after byte {} of {image_end}: right if the snapshot is from before the volume grew, otherwise the end is missing",
                     extents.end
                 );
-                self.warn(Problem::of(name, ProblemCode::TailHole, text));
+                self.warnings.push(Problem::of(name, ProblemCode::TailHole, text));
             } else {
                 self.hole(image, extents.end, image_end);
             }
@@ -310,7 +284,7 @@ impl Judgement<'_> {
         let ImageInfo { created, modified, .. } = image.info;
         let Some(finished) = self.observed.meta.as_ref().and_then(|meta| meta.modified) else { return };
         let is_newer = |time: Option<Timestamp>| time.filter(|_| is_newer(time, Some(finished)) == Some(true));
-        if let Some(created) = is_newer(created).filter(|_| !is_named_after(image, &self.backup.id)) {
+        if let Some(created) = is_newer(created).filter(|_| !is_named_after(image, &self.subject.backup.id)) {
             let text = format!(
                 "made at {created}, after this backup was finished at {finished}: it is the image of another backup, and that of this one is lost"
             );
@@ -327,14 +301,8 @@ impl Judgement<'_> {
     fn without_image(&mut self) -> u64 {
         let names: Vec<&str> = self.names.images.iter().map(|image| image.name.as_str()).collect();
         let first = names.first().copied().unwrap_or_default();
-        let text = match self.observed.meta {
-            Some(_) => format!(
-                "no image {} in pool {}, but its metadata object exists: the image was deleted",
-                names.join(" nor "),
-                self.observed.pool
-            ),
-            None => format!("no image {} in pool {}", names.join(" nor "), self.observed.pool),
-        };
+        let but = if self.observed.meta.is_some() { ", but its metadata object exists: the image was deleted" } else { "" };
+        let text = format!("no image {} in pool {}{but}", names.join(" nor "), self.observed.pool);
         self.add(Severity::Incomplete, Problem::of(first, ProblemCode::ImageMissing, text));
         self.size().unwrap_or(0)
     }
@@ -350,7 +318,7 @@ impl Judgement<'_> {
                     let text = format!("not the metadata of a volume, so a restore would fail on it: {what}");
                     self.add(Severity::Corrupt, Problem::of(&meta.name, ProblemCode::MetadataInvalid, text));
                 }
-                MetadataContent::Of(Some(volume)) if !self.backup.volume_id.as_deref().is_some_and(|own| same(own, volume)) => {
+                MetadataContent::Of(Some(volume)) if !self.subject.backup.volume_id.as_deref().is_some_and(|own| same(own, volume)) => {
                     let text = format!("the metadata of another volume, {volume:?}");
                     self.add(Severity::Corrupt, Problem::of(&meta.name, ProblemCode::MetadataForeign, text));
                 }
@@ -383,7 +351,7 @@ impl Judgement<'_> {
         }
         if image.lost.unexamined > 0 {
             let text = format!("{} more of its objects hold no data, and were not looked up one by one", image.lost.unexamined);
-            self.warn(Problem::of(&image.info.name, ProblemCode::ObjectsUnexamined, text));
+            self.warnings.push(Problem::of(&image.info.name, ProblemCode::ObjectsUnexamined, text));
         }
     }
 
@@ -391,10 +359,10 @@ impl Judgement<'_> {
         let (name, watchers) = (&image.info.name, image.watchers.join(", "));
         if !watchers.is_empty() {
             let text = format!("open for writing by {watchers}: that client is working on it, or died less than a minute ago");
-            self.warn(Problem::of(name, ProblemCode::ImageOpen, text));
+            self.warnings.push(Problem::of(name, ProblemCode::ImageOpen, text));
         } else if !image.locks.is_empty() {
             let text = format!("still locked by {}, which is gone: its writer was killed", image.locks.join(", "));
-            self.warn(Problem::of(name, ProblemCode::StaleLock, text));
+            self.warnings.push(Problem::of(name, ProblemCode::StaleLock, text));
         }
     }
 
@@ -412,7 +380,7 @@ impl Judgement<'_> {
             let text = format!(
                 "it is in pool {pool}, but Cinder's restore looks for its snapshot in backup_ceph_pool, which is {configured_pool}"
             );
-            self.warn(Problem::general(ProblemCode::PoolDiffers, text));
+            self.warnings.push(Problem::general(ProblemCode::PoolDiffers, text));
         }
     }
 }
@@ -445,14 +413,6 @@ fn newest(observed: &Observation, backup: &Backup, begun: bool) -> Option<Timest
         }
     });
     meta.max(image)
-}
-
-/// Whether a time is within the settle time. A time in the future is, too, as clocks differ.
-fn is_young(time: Timestamp, now: Timestamp, settle: Duration) -> bool {
-    match SignedDuration::try_from(settle) {
-        Ok(settle) => now.duration_since(time) < settle,
-        Err(_) => true,
-    }
 }
 
 fn depth(image: Option<&ObservedImage>, has_snapshot: bool, shape: Shape) -> String {

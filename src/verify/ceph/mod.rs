@@ -93,7 +93,7 @@ pub fn precheck(
             .map_err(|error| format!("its extents could not be counted: {}", error.text)),
         _ => Ok(0),
     };
-    Ok(judge::precheck(backup, &names, &observed, objects, bytes))
+    Ok(judge::precheck(backup, &observed, objects, bytes))
 }
 
 /// The pool of a backup. The driver writes it to the row before it writes any data, so a row without a pool has no data in any.

@@ -51,6 +51,16 @@ impl ObservedImage {
     pub(super) fn snapshots_of<'a>(&'a self, backup: &'a str) -> impl Iterator<Item = &'a SnapshotInfo> {
         self.snapshots.iter().filter(move |snapshot| backup_of_snapshot(&snapshot.name) == Some(backup))
     }
+
+    /// The first of them.
+    pub(super) fn end_of(&self, backup: &str) -> Option<&SnapshotInfo> {
+        self.snapshots.iter().find(|snapshot| backup_of_snapshot(&snapshot.name) == Some(backup))
+    }
+
+    /// The newest snapshot of any backup.
+    fn newest_of_backups(&self) -> Option<&SnapshotInfo> {
+        self.snapshots.iter().rfind(|snapshot| backup_of_snapshot(&snapshot.name).is_some())
+    }
 }
 
 /// The comparison of an image's object map with the pool.
@@ -107,19 +117,15 @@ impl MetadataContent {
 /// # Errors
 /// The first request that the cluster did not answer: then nothing is known.
 pub(super) fn observe(pool: &Pool<'_>, configured_pool: &str, names: &BackupNames, backup: &str) -> Result<Observation, StorageError> {
-    let meta = match pool.object(&names.meta)? {
-        None => None,
-        Some(stat) => pool.read_object(&names.meta, MOST_METADATA)?.map(|bytes| MetadataObject {
-            name: names.meta.clone(),
-            modified: stat.modified,
-            content: MetadataContent::read(&bytes),
-        }),
-    };
-    let image = match choose(pool, names, backup)? {
-        Some((info, snapshots)) => Some(observe_image(pool, info, snapshots, names.shape, backup)?),
-        None => None,
-    };
-    Ok(Observation { pool: pool.name().to_owned(), configured_pool: configured_pool.to_owned(), image, meta })
+    let mut observed = observe_parts(pool, configured_pool, names, backup)?;
+    if let Some(meta) = observed.meta.take() {
+        let bytes = pool.read_object(&names.meta, MOST_METADATA)?;
+        observed.meta = bytes.map(|bytes| MetadataObject { content: MetadataContent::read(&bytes), ..meta });
+    }
+    if let Some(image) = &mut observed.image {
+        observe_content(pool, image, names.shape, backup)?;
+    }
+    Ok(observed)
 }
 
 /// Observes only which parts exist, and the signs of work: a few requests, none of them for data.
@@ -137,20 +143,16 @@ pub(super) fn observe_parts(
         modified: stat.modified,
         content: MetadataContent::Of(None),
     });
-    let image = match choose(pool, names, backup)? {
-        Some((info, snapshots)) => {
-            let watchers = pool.watchers(&info.name)?;
-            let newest = snapshots.iter().rfind(|snapshot| backup_of_snapshot(&snapshot.name).is_some());
-            let is_done = snapshots.iter().any(|snapshot| backup_of_snapshot(&snapshot.name) == Some(backup));
-            let dirty = match newest.filter(|_| !is_done && names.shape == Shape::Snapshot) {
-                Some(newest) => Some(has_changed(pool, &info.name, &newest.name)?),
-                None => None,
-            };
-            let (extents, lost) = Default::default();
-            Some(ObservedImage { info, snapshots, watchers, locks: Vec::new(), extents, lost, dirty })
+    let mut image = None;
+    if let Some((info, snapshots)) = choose(pool, names, backup)? {
+        let watchers = pool.watchers(&info.name)?;
+        let (extents, lost) = Default::default();
+        let mut found = ObservedImage { info, snapshots, watchers, locks: Vec::new(), extents, lost, dirty: None };
+        if let (None, Some(newest)) = (found.end_of(backup), found.newest_of_backups()) {
+            found.dirty = Some(has_changed(pool, &found.info.name, &newest.name)?);
         }
-        None => None,
-    };
+        image = Some(found);
+    }
     Ok(Observation { pool: pool.name().to_owned(), configured_pool: configured_pool.to_owned(), image, meta })
 }
 
@@ -173,47 +175,26 @@ fn choose(pool: &Pool<'_>, names: &BackupNames, backup: &str) -> Result<Option<(
     Ok(found)
 }
 
-fn observe_image(
-    pool: &Pool<'_>,
-    info: ImageInfo,
-    snapshots: Vec<SnapshotInfo>,
-    shape: Shape,
-    backup: &str,
-) -> Result<ObservedImage, StorageError> {
-    let name = info.name.as_str();
-    let watchers = pool.watchers(name)?;
-    let locks = pool.locks(name)?;
-    let mut of_backups = snapshots.iter().filter(|snapshot| backup_of_snapshot(&snapshot.name).is_some());
-    let newest = of_backups.next_back();
-    let end = snapshots.iter().find(|snapshot| backup_of_snapshot(&snapshot.name) == Some(backup));
-    // A base image that was written to after its last snapshot. For older backups of the chain that means nothing.
-    let dirty = match newest {
-        Some(newest) if end.is_none_or(|end| end.name == newest.name) => Some(has_changed(pool, name, &newest.name)?),
-        _ => None,
-    };
-    let Some((size, range)) = extent_query(&info, end, shape) else {
-        return Ok(ObservedImage {
-            info,
-            snapshots,
-            watchers,
-            locks,
-            extents: ExtentSummary::default(),
-            lost: LostObjects::default(),
-            dirty,
-        });
-    };
+/// Adds the locks of an image, and what it holds.
+fn observe_content(pool: &Pool<'_>, image: &mut ObservedImage, shape: Shape, backup: &str) -> Result<(), StorageError> {
+    image.locks = pool.locks(&image.info.name)?;
+    let end = image.end_of(backup).cloned();
+    let (info, end) = (&image.info, end.as_ref());
+    // For older backups of the chain, a base image that was written to after its last snapshot means nothing.
+    if let Some(end) = end.filter(|end| image.newest_of_backups() == Some(end)) {
+        image.dirty = Some(has_changed(pool, &info.name, &end.name)?);
+    }
+    let Some((size, range)) = extent_query(info, end, shape) else { return Ok(()) };
     let at = range.at;
-    let (extents, present) = sum_extents(pool, &info, size, range)?;
-    let lost = match present {
-        Some(present) if info.has_object_map => {
-            let (_, mapped) = sum_extents(pool, &info, size, ExtentQuery { at, by_map: true, since: None })?;
-            let suspects = mapped.map(|mapped| mapped.without(&present)).unwrap_or_default();
-            let written = if suspects.is_empty() { WrittenObjects::All } else { written(pool, &info, size, &snapshots, end)? };
-            find_lost(pool, &info, suspects, &written)?
-        }
-        _ => LostObjects::default(),
-    };
-    Ok(ObservedImage { info, snapshots, watchers, locks, extents, lost, dirty })
+    let (extents, present) = sum_extents(pool, info, size, range)?;
+    image.extents = extents;
+    if let Some(present) = present.filter(|_| info.has_object_map) {
+        let (_, mapped) = sum_extents(pool, info, size, ExtentQuery { at, by_map: true, since: None })?;
+        let suspects = mapped.map(|mapped| mapped.without(&present)).unwrap_or_default();
+        let written = if suspects.is_empty() { None } else { written(pool, info, size, &image.snapshots, end)? };
+        image.lost = find_lost(pool, info, suspects, written.as_ref())?;
+    }
+    Ok(())
 }
 
 /// Sums the extents of an observed image as of this backup's snapshot, or now if it has none.
@@ -221,7 +202,7 @@ fn observe_image(
 /// # Errors
 /// A request that the cluster did not answer.
 pub(super) fn extents(pool: &Pool<'_>, image: &ObservedImage, shape: Shape, backup: &str) -> Result<ExtentSummary, StorageError> {
-    match extent_query(&image.info, image.snapshots_of(backup).next(), shape) {
+    match extent_query(&image.info, image.end_of(backup), shape) {
         Some((size, range)) => Ok(sum_extents(pool, &image.info, size, range)?.0),
         None => Ok(ExtentSummary::default()),
     }
@@ -266,15 +247,7 @@ fn has_changed(pool: &Pool<'_>, image: &str, since: &str) -> Result<bool, Storag
     Ok(changed)
 }
 
-/// The objects of an object map that were written.
-enum WrittenObjects {
-    /// All: only one backup wrote to the image before the map was saved.
-    All,
-    /// At least these.
-    These(ObjectSet),
-}
-
-/// The objects that are known to have been written. The first backup on a base image is its only writer up to its own snapshot, so
+/// The objects that are known to have been written; `None` if all objects of the map were. The first backup on a base image is its only writer up to its own snapshot, so
 /// the map of that snapshot is correct, as is the map of a finished copy.
 fn written(
     pool: &Pool<'_>,
@@ -282,21 +255,21 @@ fn written(
     size: u64,
     snapshots: &[SnapshotInfo],
     end: Option<&SnapshotInfo>,
-) -> Result<WrittenObjects, StorageError> {
-    let Some(end) = end else { return Ok(WrittenObjects::All) };
+) -> Result<Option<ObjectSet>, StorageError> {
+    let Some(end) = end else { return Ok(None) };
     let first = snapshots.iter().find(|snapshot| {
         backup_of_snapshot(&snapshot.name).is_some_and(|owner| info.name.strip_suffix(owner).is_some_and(|rest| rest.ends_with('.')))
     });
     let known = match first {
-        Some(first) if first.name == end.name => return Ok(WrittenObjects::All),
+        Some(first) if first.name == end.name => return Ok(None),
         Some(first) => sum_extents(pool, info, size, ExtentQuery { at: Some(&first.name), by_map: true, since: None })?.1,
         None => None,
     };
-    Ok(known.or_else(|| ObjectSet::new(0, 1)).map_or(WrittenObjects::All, WrittenObjects::These))
+    Ok(known.or_else(|| ObjectSet::new(0, 1)))
 }
 
 /// Looks up objects that are in the map and hold no data. They may exist and be empty, after a hole was made in them.
-fn find_lost(pool: &Pool<'_>, info: &ImageInfo, suspects: Vec<u64>, written: &WrittenObjects) -> Result<LostObjects, StorageError> {
+fn find_lost(pool: &Pool<'_>, info: &ImageInfo, suspects: Vec<u64>, written: Option<&ObjectSet>) -> Result<LostObjects, StorageError> {
     let other = info.data_pool.as_deref().map(|name| pool.sibling(name));
     let data = other.as_ref().unwrap_or(pool);
     let unexamined = suspects.len().saturating_sub(LOOKED_UP) as u64;
@@ -306,10 +279,8 @@ fn find_lost(pool: &Pool<'_>, info: &ImageInfo, suspects: Vec<u64>, written: &Wr
         if data.has_object(&object)? {
             continue;
         }
-        match written {
-            WrittenObjects::These(these) if !these.contains(number) => lost.doubtful.push(object),
-            _ => lost.objects.push(object),
-        }
+        let is_written = written.is_none_or(|written| written.contains(number));
+        if is_written { &mut lost.objects } else { &mut lost.doubtful }.push(object);
     }
     Ok(lost)
 }

@@ -210,9 +210,8 @@ impl Inspection {
             );
             self.warnings.push(Problem::general(ProblemCode::NoTimes, text));
         }
-        let settle = SignedDuration::try_from(subject.settle).unwrap_or(SignedDuration::MAX);
         let age = |newest: Timestamp| subject.now.duration_since(newest).saturating_sub(lag.unwrap_or_default());
-        self.rewritten || self.times.newest.is_some_and(|newest| age(newest) < settle)
+        self.rewritten || self.times.newest.is_some_and(|newest| subject.is_young(age(newest)))
     }
 }
 

@@ -1,12 +1,12 @@
 //! The bytes of the volume that come from each object.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::inventory::{Digests, Inventory, Object};
 use crate::domain::{Backup, Problem, ProblemCode};
 use crate::format::names;
 use crate::verify::fault::{Faults, Severity};
+use crate::verify::ranges::RangeSet;
 
 /// No storage makes a volume larger than requested by more than this.
 const MOST_ROUNDING: u64 = 64 << 30;
@@ -74,48 +74,6 @@ pub fn live(chain: &[&[Object]], volume_bytes: u64) -> (Vec<Vec<Ranges>>, Ranges
     }
     let gaps = covered.without(0..volume_bytes);
     (all, gaps)
-}
-
-/// Ranges of bytes that do not touch each other.
-#[derive(Debug, Default)]
-struct RangeSet {
-    /// End by start.
-    ends: BTreeMap<u64, u64>,
-}
-
-impl RangeSet {
-    fn add(&mut self, range: Range<u64>) {
-        if range.is_empty() {
-            return;
-        }
-        let (mut start, mut end) = (range.start, range.end);
-        // Every range that touches this one becomes part of it.
-        while let Some((&other, &other_end)) = self.ends.range(..=end).next_back() {
-            if other_end < start {
-                break;
-            }
-            (start, end) = (start.min(other), end.max(other_end));
-            self.ends.remove(&other);
-        }
-        self.ends.insert(start, end);
-    }
-
-    /// The parts of a range that are not in it.
-    fn without(&self, range: Range<u64>) -> Vec<Range<u64>> {
-        let mut parts = Vec::new();
-        let mut at = range.start;
-        let first = self.ends.range(..=range.start).next_back().map_or(range.start, |(start, _)| *start);
-        for (&start, &end) in self.ends.range(first..range.end) {
-            if start > at {
-                parts.push(at..start.min(range.end));
-            }
-            at = at.max(end);
-        }
-        if at < range.end {
-            parts.push(at..range.end);
-        }
-        parts
-    }
 }
 
 #[cfg(test)]
