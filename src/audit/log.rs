@@ -121,7 +121,7 @@ impl AuditLog {
             event,
         };
         let line = serde_json::to_string(&record).map_err(|error| AuditError::io(&self.path, "add to", error.into()))?;
-        let mut line = with_digest(json_escaped(line)).into_bytes();
+        let mut line = with_digest(json_escaped(&line).into_owned()).into_bytes();
         if line.len() > MAX_LINE {
             return Err(AuditError::TooLong { path: self.path.clone(), bytes: line.len() });
         }

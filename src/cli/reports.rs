@@ -14,8 +14,8 @@ use crate::domain::text::shell_word;
 use crate::domain::{Table, Value};
 use crate::plan::Plan;
 use crate::report::grid::{Format, OutputOptions};
-use crate::report::markdown::{Commands, DatabaseView, PlanView, UnitView, plan_report};
-use crate::report::script::{Kept, ScriptHeader, ScriptStatement, ScriptUnit, kept_time, sql_script};
+use crate::report::markdown::{PlanView, plan_report};
+use crate::report::script::{Kept, ScriptStatement, ScriptUnit, kept_time, sql_script};
 use crate::scan::Scan;
 use crate::workflow::actor;
 
@@ -78,59 +78,22 @@ fn markdown(out: &mut dyn Write, material: Material<'_>) -> io::Result<()> {
     let author = me.user.map(|user| format!("{user} on {}", me.host));
     let file = plan_file.map_or_else(|| "PLAN".to_owned(), |path| shell_word(path.display()));
     let command = |words: &str| format!("cinder-backup-repair {words}{same}");
-    let apply = [command(&format!("apply {file} --dry-run")), command(&format!("apply {file}"))];
-    let verify = [command("history list"), command("history reconcile")];
-    let undo = [command("undo RUN")];
-    let follow_up: Vec<Vec<String>> = plan.units.iter().map(|unit| follow_ups(&unit.follow_up, same)).collect();
     let view = PlanView {
-        title: "Repair of Cinder volume backups",
-        program: &plan.program,
-        plan_id: &plan.id,
-        sha256: &plan.sha256,
-        taken_at: &plan.taken_at,
+        plan,
         author: author.as_deref(),
         reason: record.reason.as_deref(),
         ticket: record.ticket.as_deref(),
-        database: DatabaseView {
-            engine: &plan.database.engine,
-            version: &plan.database.version,
-            release: &plan.database.release,
-            identity: &plan.database.identity,
-            location: plan.database.location.as_deref(),
-        },
-        policy: &plan.policy,
-        units: plan
-            .units
-            .iter()
-            .zip(&follow_up)
-            .map(|(unit, follow_up)| UnitView {
-                number: unit.number,
-                kind: unit.kind,
-                id: &unit.id,
-                name: unit.name.as_deref(),
-                host: unit.host.as_deref(),
-                evidence: &unit.evidence,
-                before: &unit.before,
-                changes: &unit.changes,
-                follow_up,
-            })
-            .collect(),
-        rows: plan.rows(),
+        follow_up: plan.units.iter().map(|unit| follow_ups(&unit.follow_up, same)).collect(),
         skipped: scan.document.findings.iter().filter(|finding| !finding.is_actionable()).collect(),
-        commands: Commands { apply: &apply, verify: &verify, undo: &undo },
+        apply: vec![command(&format!("apply {file} --dry-run")), command(&format!("apply {file}"))],
+        verify: vec![command("history list"), command("history reconcile")],
+        undo: vec![command("undo RUN")],
     };
     plan_report(out, &view)
 }
 
 fn script(out: &mut dyn Write, material: Material<'_>) -> io::Result<()> {
     let Material { plan, scan, engine, .. } = material;
-    let header = ScriptHeader {
-        program: &plan.program,
-        plan_id: &plan.id,
-        sha256: &plan.sha256,
-        taken_at: &plan.taken_at,
-        database: &plan.database.to_string(),
-    };
     let simulated = simulate(&plan.units, &scan.census);
     // Rows that a later unit finds as an earlier one has left them.
     let shared: BTreeMap<(Table, &str), usize> = simulated
@@ -177,5 +140,5 @@ fn script(out: &mut dyn Write, material: Material<'_>) -> io::Result<()> {
             },
         })
         .collect();
-    sql_script(out, engine, &header, &units)
+    sql_script(out, engine, plan, &units)
 }

@@ -1,5 +1,6 @@
 //! Text from a database or a storage, which is hostile.
 
+use std::borrow::Cow;
 use std::fmt::Display;
 
 /// Whether a character is invisible, looks like another one, or changes the text around it.
@@ -52,11 +53,11 @@ pub fn is_plain(text: &str) -> bool {
 
 /// JSON with every hostile character as an escape (`\\u202e`): the same document, but harmless on a terminal. JSON has such characters
 /// only in strings.
-pub fn json_escaped(json: String) -> String {
+pub fn json_escaped(json: &str) -> Cow<'_, str> {
     // A line feed is layout: in a string it is escaped already.
     let hostile = |c: char| c != '\n' && is_hostile(c);
-    if is_plain(&json) || !json.contains(hostile) {
-        return json;
+    if is_plain(json) || !json.contains(hostile) {
+        return Cow::Borrowed(json);
     }
     let mut safe = String::with_capacity(json.len() + 16);
     for c in json.chars() {
@@ -68,7 +69,7 @@ pub fn json_escaped(json: String) -> String {
             safe.push(c);
         }
     }
-    safe
+    Cow::Owned(safe)
 }
 
 #[cfg(test)]
@@ -103,7 +104,7 @@ mod tests {
     fn escaped_json_is_the_same_document() {
         let value = serde_json::json!({ "a\u{202e}": ["\u{9b}2J", "\u{e0041}", "\u{7f}", "plain ä", "\n"], "b": 1 });
         for text in [serde_json::to_string(&value).unwrap(), serde_json::to_string_pretty(&value).unwrap()] {
-            let safe = json_escaped(text.clone());
+            let safe = json_escaped(&text);
             assert!(!safe.chars().any(|c| c != '\n' && is_hostile(c)), "{safe}");
             assert_eq!(serde_json::from_str::<serde_json::Value>(&safe).unwrap(), value);
             assert_ne!(safe, text);

@@ -7,6 +7,7 @@ mod validate;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::domain::text::json_escaped;
 use crate::domain::{
     Body, Change, CheckResult, Checks, ColumnSet, DatabaseInfo, Evidence, EvidenceCode, Finding, FindingKind, Image, Policy, Sealed,
     Selection, Services, Verdict,
@@ -203,9 +204,8 @@ impl Plan {
     /// The plan as a file holds it: indented JSON with a line feed at the end.
     pub fn to_json(&self) -> String {
         // Only maps with keys that are not strings cannot be written as JSON, and a plan has none.
-        let mut text = crate::domain::text::json_escaped(serde_json::to_string_pretty(self).unwrap_or_default());
-        text.push('\n');
-        text
+        let json = serde_json::to_string_pretty(self).unwrap_or_default();
+        json_escaped(&json).into_owned() + "\n"
     }
 
     /// The number of rows that it changes. A parent whose counter several units change is one row.

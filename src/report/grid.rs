@@ -4,9 +4,9 @@
 //! NULL, quotes in CSV around everything but numbers, NULL last when sorting. If the terminal is too narrow for a table, the rows
 //! are written one below the other ([`expanded`]). May use `report::expanded`, `json`, `safe` and `yaml` only.
 
-use std::cmp::Ordering;
 use std::io;
 
+use anstyle::AnsiColor;
 use comfy_table::{Attribute, CellAlignment, Color, ColumnConstraint, ContentArrangement, Table, Width};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -21,15 +21,16 @@ const BORDERS: &str = "||--+-++|    ++++++";
 /// fails beyond 65,535 columns. The other formats have the whole text.
 const LONGEST_CELL: usize = 1_000;
 
-/// A cell of a [`Grid`].
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A cell of a [`Grid`]. Cells are sorted in the order of the variants.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(untagged)]
 pub enum Cell {
-    /// NULL.
-    Null,
     /// A number, aligned to the right and sorted by value.
     Integer(i64),
     /// Text from the database. It is escaped when it is written.
     Text(String),
+    /// NULL.
+    Null,
 }
 
 impl Cell {
@@ -48,36 +49,8 @@ impl Cell {
         let cut = |text: &str| text.char_indices().nth(LONGEST_CELL).map(|(end, _)| text.get(..end).unwrap_or_default().to_owned());
         let beginning = cut(text);
         let safe = safe::terminal(beginning.as_deref().unwrap_or(text));
-        match cut(&safe) {
-            Some(safe) => format!("{safe}…"),
-            None if beginning.is_some() => format!("{safe}…"),
-            None => safe,
-        }
-    }
-
-    fn json(&self) -> Value {
-        match self {
-            Self::Null => Value::Null,
-            Self::Integer(number) => Value::from(*number),
-            Self::Text(text) => Value::from(text.as_str()),
-        }
-    }
-
-    /// Numbers before text before NULL.
-    fn order(&self, other: &Self) -> Ordering {
-        match (self, other) {
-            (Self::Integer(a), Self::Integer(b)) => a.cmp(b),
-            (Self::Text(a), Self::Text(b)) => a.cmp(b),
-            (a, b) => a.rank().cmp(&b.rank()),
-        }
-    }
-
-    fn rank(&self) -> u8 {
-        match self {
-            Self::Integer(_) => 0,
-            Self::Text(_) => 1,
-            Self::Null => 2,
-        }
+        let shorter = cut(&safe);
+        if beginning.is_some() || shorter.is_some() { format!("{}…", shorter.unwrap_or(safe)) } else { safe }
     }
 }
 
@@ -247,8 +220,8 @@ impl<'a> View<'a> {
         let sort: Vec<usize> = options.sort_columns.iter().filter_map(|column| place(column)).collect();
         let mut rows: Vec<(usize, &Vec<Cell>)> = grid.rows.iter().enumerate().collect();
         rows.sort_by(|(_, a), (_, b)| {
-            let order =
-                sort.iter().map(|&place| cell(a, place).order(cell(b, place))).find(|order| order.is_ne()).unwrap_or(Ordering::Equal);
+            let keys = |row: &'a [Cell]| sort.iter().map(|&place| cell(row, place));
+            let order = keys(a).cmp(keys(b));
             // Equal rows keep their order, as in cliff.
             if options.descending { order.reverse() } else { order }
         });
@@ -271,12 +244,10 @@ impl<'a> View<'a> {
         let mut document = serde_json::to_value(document)?;
         let Some(member) = document.get_mut(rows_key) else { return Ok(document) };
         if self.cut {
-            let keys: Vec<String> = self.titles.iter().map(|title| key(title)).collect();
-            *member = self
-                .rows
-                .iter()
-                .map(|row| keys.iter().cloned().zip(row.iter().map(|cell| cell.json())).collect::<Map<String, Value>>())
-                .collect();
+            let object = |row: &Vec<&Cell>| -> io::Result<Map<String, Value>> {
+                self.titles.iter().zip(row).map(|(title, cell)| Ok((key(title), serde_json::to_value(cell)?))).collect()
+            };
+            *member = self.rows.iter().map(object).collect::<io::Result<Value>>()?;
         } else if self.sorted
             && let Value::Array(items) = member
             && items.len() == self.order.len()
@@ -312,7 +283,7 @@ fn write_table(out: &mut dyn io::Write, view: &View<'_>, options: &OutputOptions
         // Each column has a border and two spaces.
         if least.iter().map(|column| column + 3).sum::<usize>() + 1 > width && !view.rows.is_empty() {
             let rows: Vec<Vec<String>> = view.rows.iter().map(|row| row.iter().map(|cell| cell.in_table()).collect()).collect();
-            let style = |title: &str, word: &str| tint(title, word).and_then(ansi);
+            let style = |title: &str, word: &str| tint(title, word).map(|(_, color)| color.on_default());
             let layout = expanded::Layout { width, style: if options.color { Some(&style) } else { None } };
             return expanded::write(out, &view.titles, &rows, &layout);
         }
@@ -333,7 +304,7 @@ fn write_table(out: &mut dyn io::Write, view: &View<'_>, options: &OutputOptions
         table.add_row(row.iter().zip(&view.titles).map(|(cell, title)| {
             let shown = cell.in_table();
             match tint(title, &shown) {
-                Some(color) => comfy_table::Cell::new(shown).fg(color),
+                Some((color, _)) => comfy_table::Cell::new(shown).fg(color),
                 None => comfy_table::Cell::new(shown),
             }
         }));
@@ -349,27 +320,16 @@ fn write_table(out: &mut dyn io::Write, view: &View<'_>, options: &OutputOptions
     writeln!(out, "{table}")
 }
 
-fn ansi(color: Color) -> Option<anstyle::Style> {
-    let color = match color {
-        Color::Green => anstyle::AnsiColor::Green,
-        Color::Red => anstyle::AnsiColor::Red,
-        Color::Yellow => anstyle::AnsiColor::Yellow,
-        Color::Cyan => anstyle::AnsiColor::Cyan,
-        _ => return None,
-    };
-    Some(color.on_default())
-}
-
-/// The colour of a verdict or an outcome. The word alone has the whole meaning.
-fn tint(title: &str, word: &str) -> Option<Color> {
+/// The colour of a verdict or an outcome, for both kinds of tables. The word alone has the whole meaning.
+fn tint(title: &str, word: &str) -> Option<(Color, AnsiColor)> {
     if !matches!(key(title).as_str(), "verdict" | "outcome" | "result" | "state") {
         return None;
     }
     match word {
-        "applied" | "intact" | "ok" | "OK" | "kept" => Some(Color::Green),
-        "stuck" | "failed" | "failure" | "refused" | "unknown" | "corrupt" | "missing" | "lost" => Some(Color::Red),
-        "uncertain" | "inconsistent" | "changed" | "incomplete" | "unverifiable" | "warning" => Some(Color::Yellow),
-        "busy" | "recent" | "planned" => Some(Color::Cyan),
+        "applied" | "intact" | "ok" | "OK" | "kept" => Some((Color::Green, AnsiColor::Green)),
+        "stuck" | "failed" | "failure" | "refused" | "unknown" | "corrupt" | "missing" | "lost" => Some((Color::Red, AnsiColor::Red)),
+        "uncertain" | "inconsistent" | "changed" | "incomplete" | "unverifiable" | "warning" => Some((Color::Yellow, AnsiColor::Yellow)),
+        "busy" | "recent" | "planned" => Some((Color::Cyan, AnsiColor::Cyan)),
         _ => None,
     }
 }

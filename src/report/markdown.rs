@@ -1,131 +1,77 @@
 //! A plan as Markdown for a change ticket: the changes, their reasons, the state that they require, and the commands to undo them.
 //!
-//! Uses tables as in GitHub and GitLab, and is readable as plain text. May use `domain` and `report::safe` only.
+//! Uses tables as in GitHub and GitLab, and is readable as plain text. May use `domain`, `plan` and `report::safe` only.
 
 use std::io;
 
 use super::safe::{markdown, markdown_code, terminal};
 use crate::domain::text::count;
-use crate::domain::{AssumeDead, Change, Evidence, Finding, FindingKind, Image, Policy, Value};
+use crate::domain::{AssumeDead, Change, Evidence, Finding, Policy, Value};
+use crate::plan::{Plan, Unit};
 
-/// A plan as the report shows it. All text may be hostile.
-#[derive(Debug, Clone)]
+/// A plan with what belongs to its report. All text may be hostile.
 pub struct PlanView<'a> {
-    /// The heading, for example `Repair of Cinder backups`.
-    pub title: &'a str,
-    /// Name and version of the program that made the plan.
-    pub program: &'a str,
-    /// The plan's id.
-    pub plan_id: &'a str,
-    /// Its digest.
-    pub sha256: &'a str,
-    /// When the rows were read, by the database's clock, RFC 3339.
-    pub taken_at: &'a str,
+    pub plan: &'a Plan,
     /// Who made it.
     pub author: Option<&'a str>,
     /// `--reason`.
     pub reason: Option<&'a str>,
     /// `--ticket`.
     pub ticket: Option<&'a str>,
-    /// The database.
-    pub database: DatabaseView<'a>,
-    /// The selection and the flags, including safety flags.
-    pub policy: &'a Policy,
-    /// What would be changed.
-    pub units: Vec<UnitView<'a>>,
-    /// The number of rows to change. A row that several units change counts once.
-    pub rows: usize,
+    /// For each unit the commands to run once the API is back.
+    pub follow_up: Vec<Vec<String>>,
     /// The findings that are skipped.
     pub skipped: Vec<&'a Finding>,
-    /// The commands to apply, verify and undo the plan.
-    pub commands: Commands<'a>,
-}
-
-/// Which database a plan is for.
-#[derive(Debug, Clone, Copy)]
-pub struct DatabaseView<'a> {
-    /// `sqlite`, `mysql`, `mariadb` or `postgresql`.
-    pub engine: &'a str,
-    /// The server's version.
-    pub version: &'a str,
-    /// Cinder's release by its schema.
-    pub release: &'a str,
-    /// Which database it is.
-    pub identity: &'a str,
-    /// Its location.
-    pub location: Option<&'a str>,
-}
-
-/// One unit of a plan.
-#[derive(Debug, Clone, Copy)]
-pub struct UnitView<'a> {
-    /// Its number.
-    pub number: usize,
-    /// The kind of its main row.
-    pub kind: FindingKind,
-    /// The main row's id.
-    pub id: &'a str,
-    /// Its name.
-    pub name: Option<&'a str>,
-    /// The host of its cinder-backup.
-    pub host: Option<&'a str>,
-    /// The reasons.
-    pub evidence: &'a [Evidence],
-    /// The rows to change, as they were read.
-    pub before: &'a [Image],
-    /// The changes, one column each.
-    pub changes: &'a [Change],
-    /// The commands to run once the API is back.
-    pub follow_up: &'a [String],
-}
-
-/// Complete command lines, one each.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Commands<'a> {
-    /// The commands that apply the plan.
-    pub apply: &'a [String],
+    /// The commands that apply the plan, one line each.
+    pub apply: Vec<String>,
     /// The commands that show the result afterwards.
-    pub verify: &'a [String],
+    pub verify: Vec<String>,
     /// The commands that undo it.
-    pub undo: &'a [String],
+    pub undo: Vec<String>,
 }
 
 /// Writes the report.
-pub fn plan_report(out: &mut dyn io::Write, plan: &PlanView<'_>) -> io::Result<()> {
-    writeln!(out, "# {}\n", markdown(plan.title))?;
-    write_summary(out, plan)?;
-    write_facts(out, plan)?;
-    write_policy(out, plan.policy)?;
-    write_units(out, &plan.units)?;
-    write_skipped(out, &plan.skipped)?;
-    write_commands(out, plan)
+pub fn plan_report(out: &mut dyn io::Write, view: &PlanView<'_>) -> io::Result<()> {
+    writeln!(out, "# Repair of Cinder volume backups\n")?;
+    write_summary(out, view)?;
+    write_facts(out, view)?;
+    write_policy(out, &view.plan.policy)?;
+    write_units(out, view)?;
+    write_skipped(out, &view.skipped)?;
+    write_commands(out, view)
 }
 
-fn write_summary(out: &mut dyn io::Write, plan: &PlanView<'_>) -> io::Result<()> {
+fn write_summary(out: &mut dyn io::Write, PlanView { plan, skipped, .. }: &PlanView<'_>) -> io::Result<()> {
     match plan.units.len() {
         0 => writeln!(out, "Nothing to change.")?,
-        units => writeln!(out, "{} in {}. Each unit is changed completely or not at all.", count(plan.rows, "row"), count(units, "unit"))?,
+        units => {
+            writeln!(out, "{} in {}. Each unit is changed completely or not at all.", count(plan.rows(), "row"), count(units, "unit"))?
+        }
     }
-    if !plan.skipped.is_empty() {
-        writeln!(out, "{} found and skipped, see below.", count(plan.skipped.len(), "case"))?;
+    if !skipped.is_empty() {
+        writeln!(out, "{} found and skipped, see below.", count(skipped.len(), "case"))?;
     }
     writeln!(out, "Writing this report has changed nothing.\n")
 }
 
-fn write_facts(out: &mut dyn io::Write, plan: &PlanView<'_>) -> io::Result<()> {
+fn write_facts(out: &mut dyn io::Write, view: &PlanView<'_>) -> io::Result<()> {
+    let plan = view.plan;
     let database = &plan.database;
     writeln!(out, "| | |\n|---|---|")?;
     for (what, value) in [
-        ("Plan", Some(markdown_code(plan.plan_id))),
-        ("SHA-256", Some(markdown_code(plan.sha256))),
-        ("Made by", plan.author.map(markdown_code)),
-        ("Reason", plan.reason.map(markdown)),
-        ("Ticket", plan.ticket.map(markdown)),
-        ("Rows read at", Some(format!("{} (the database's clock)", markdown(plan.taken_at)))),
-        ("Database", Some(format!("{} {}, Cinder {}", markdown(database.engine), markdown(database.version), markdown(database.release)))),
-        ("Reached at", database.location.map(markdown_code)),
-        ("Identity", Some(markdown_code(database.identity))),
-        ("Program", Some(markdown(plan.program))),
+        ("Plan", Some(markdown_code(&plan.id))),
+        ("SHA-256", Some(markdown_code(&plan.sha256))),
+        ("Made by", view.author.map(markdown_code)),
+        ("Reason", view.reason.map(markdown)),
+        ("Ticket", view.ticket.map(markdown)),
+        ("Rows read at", Some(format!("{} (the database's clock)", markdown(&plan.taken_at)))),
+        (
+            "Database",
+            Some(format!("{} {}, Cinder {}", markdown(&database.engine), markdown(&database.version), markdown(&database.release))),
+        ),
+        ("Reached at", database.location.as_deref().map(markdown_code)),
+        ("Identity", Some(markdown_code(&database.identity))),
+        ("Program", Some(markdown(&plan.program))),
     ] {
         if let Some(value) = value {
             writeln!(out, "| {what} | {value} |")?;
@@ -179,7 +125,8 @@ fn write_policy(out: &mut dyn io::Write, policy: &Policy) -> io::Result<()> {
     writeln!(out)
 }
 
-fn write_units(out: &mut dyn io::Write, units: &[UnitView<'_>]) -> io::Result<()> {
+fn write_units(out: &mut dyn io::Write, view: &PlanView<'_>) -> io::Result<()> {
+    let units = &view.plan.units;
     if units.is_empty() {
         return Ok(());
     }
@@ -191,27 +138,27 @@ fn write_units(out: &mut dyn io::Write, units: &[UnitView<'_>]) -> io::Result<()
             "| {} | {} | {} | {} | {} | {} | {} |",
             unit.number,
             unit.kind.name(),
-            markdown_code(unit.id),
-            optional(unit.name),
+            markdown_code(&unit.id),
+            optional(unit.name.as_deref()),
             main_change(unit),
-            optional(unit.host),
-            reasons(unit.evidence),
+            optional(unit.host.as_deref()),
+            reasons(&unit.evidence),
         )?;
     }
     writeln!(out)?;
-    for unit in units {
-        write_unit(out, unit)?;
+    for (unit, follow_up) in units.iter().zip(&view.follow_up) {
+        write_unit(out, unit, follow_up)?;
     }
     Ok(())
 }
 
-fn write_unit(out: &mut dyn io::Write, unit: &UnitView<'_>) -> io::Result<()> {
-    writeln!(out, "### Unit {}: {} {}\n", unit.number, unit.kind.name(), markdown_code(unit.id))?;
-    for evidence in unit.evidence {
+fn write_unit(out: &mut dyn io::Write, unit: &Unit, follow_up: &[String]) -> io::Result<()> {
+    writeln!(out, "### Unit {}: {} {}\n", unit.number, unit.kind.name(), markdown_code(&unit.id))?;
+    for evidence in &unit.evidence {
         writeln!(out, "- {} ({})", markdown(&evidence.text), markdown_code(evidence.code.as_str()))?;
     }
     writeln!(out, "\n| Table | Row | Column | From | To |\n|---|---|---|---|---|")?;
-    for change in unit.changes {
+    for change in &unit.changes {
         let (table, id, column) = (change.table.name(), markdown_code(&change.id), markdown_code(&change.column));
         writeln!(out, "| {table} | {id} | {column} | {} | {} |", value(&change.from), value(&change.to))?;
     }
@@ -219,14 +166,14 @@ fn write_unit(out: &mut dyn io::Write, unit: &UnitView<'_>) -> io::Result<()> {
         out,
         "\n`updated_at` of each row also becomes the database's time. The unit is applied only if every row is still as follows:\n"
     )?;
-    for image in unit.before {
+    for image in &unit.before {
         let columns: Vec<String> = image.columns.iter().map(|(name, seen)| format!("{} = {}", markdown_code(name), value(seen))).collect();
         writeln!(out, "- {} {}: {}", image.table.name(), markdown_code(&image.id), columns.join(", "))?;
     }
     writeln!(out)?;
-    if !unit.follow_up.is_empty() {
+    if !follow_up.is_empty() {
         writeln!(out, "To run once the API is back:\n")?;
-        write_code(out, unit.follow_up)?;
+        write_code(out, follow_up)?;
     }
     Ok(())
 }
@@ -266,10 +213,9 @@ fn write_skipped(out: &mut dyn io::Write, skipped: &[&Finding]) -> io::Result<()
     Ok(())
 }
 
-fn write_commands(out: &mut dyn io::Write, plan: &PlanView<'_>) -> io::Result<()> {
-    let Commands { apply, verify, undo } = plan.commands;
-    for (heading, commands) in [("Apply", apply), ("Verify afterwards", verify), ("Undo", undo)] {
-        if !commands.is_empty() && !plan.units.is_empty() {
+fn write_commands(out: &mut dyn io::Write, view: &PlanView<'_>) -> io::Result<()> {
+    for (heading, commands) in [("Apply", &view.apply), ("Verify afterwards", &view.verify), ("Undo", &view.undo)] {
+        if !commands.is_empty() && !view.plan.units.is_empty() {
             writeln!(out, "## {heading}\n")?;
             write_code(out, commands)?;
         }
@@ -286,7 +232,7 @@ fn write_code(out: &mut dyn io::Write, lines: &[String]) -> io::Result<()> {
 }
 
 /// The change of the main row's status, or its first change if the status is unchanged.
-fn main_change(unit: &UnitView<'_>) -> String {
+fn main_change(unit: &Unit) -> String {
     let own = |change: &&Change| change.id == unit.id;
     let status = unit.changes.iter().filter(own).find(|change| change.column == "status");
     match status.or_else(|| unit.changes.iter().find(own)).or_else(|| unit.changes.first()) {

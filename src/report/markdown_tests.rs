@@ -1,7 +1,10 @@
 //! Tests of [`super`].
 
 use super::*;
-use crate::domain::{EvidenceCode, Proposal, Table, Thresholds, Verdict};
+use crate::domain::{
+    Checks, ColumnSet, DatabaseInfo, EvidenceCode, FindingKind, Image, Proposal, Selection, Services, Table, Thresholds, Verdict,
+};
+use crate::plan::{Basis, Purpose};
 
 const HOSTILE: &str = "n|x\\|`</code><img src=x>\n# heading\u{1b}[2J\u{202e}";
 
@@ -36,53 +39,59 @@ fn finding(id: &str, name: &str, verdict: Verdict) -> Finding {
 }
 
 fn report(name: &str, policy: &Policy) -> String {
-    let evidence = [Evidence::new(EvidenceCode::ServiceDown, "cinder-backup on ctl1 last beat 2 h ago")];
-    let before = [
-        image(Table::Backups, "b1", &[("status", "creating".into()), ("fail_reason", Value::Null), ("size", 1.into())]),
-        image(Table::Volumes, "v1", &[("status", "backing-up".into())]),
-    ];
-    let changes = [
-        change(Table::Backups, "b1", "fail_reason", Value::Null, name),
-        change(Table::Backups, "b1", "status", "creating", "error"),
-        change(Table::Volumes, "v1", "status", "backing-up", "available"),
-    ];
-    let follow_up = ["openstack volume backup delete b1".to_owned()];
+    let unit = Unit {
+        number: 1,
+        kind: FindingKind::Backup,
+        id: "b1".into(),
+        name: Some(name.into()),
+        status: Some("creating".into()),
+        host: Some("ctl1".into()),
+        counter: false,
+        verdict: Verdict::Stuck,
+        evidence: vec![Evidence::new(EvidenceCode::ServiceDown, "cinder-backup on ctl1 last beat 2 h ago")],
+        before: vec![
+            image(Table::Backups, "b1", &[("status", "creating".into()), ("fail_reason", Value::Null), ("size", 1.into())]),
+            image(Table::Volumes, "v1", &[("status", "backing-up".into())]),
+        ],
+        changes: vec![
+            change(Table::Backups, "b1", "fail_reason", Value::Null, name),
+            change(Table::Backups, "b1", "status", "creating", "error"),
+            change(Table::Volumes, "v1", "status", "backing-up", "available"),
+        ],
+        follow_up: vec!["openstack volume backup delete b1".into()],
+    };
+    let basis = Basis {
+        id: "11111111-1111-4111-8111-111111111111".into(),
+        taken_at: "2026-11-22T18:46:33Z".into(),
+        database: DatabaseInfo {
+            engine: "mariadb".into(),
+            version: "10.11.19".into(),
+            release: "2024.1 or later".into(),
+            identity: "server-uuid/cinder".into(),
+            location: Some("mysql://cinder@db1:3306/cinder".into()),
+        },
+        columns: ColumnSet::Mitaka,
+        policy: policy.clone(),
+        selection: Selection::default(),
+        services: Services::default(),
+        checks: Checks::new(),
+    };
     let (uncertain, recent) = (finding("b2", name, Verdict::Uncertain), finding("b3", "", Verdict::Recent));
-    let (apply, undo) = (["cinder-backup-repair apply plan.json".to_owned()], ["cinder-backup-repair undo RUN".to_owned()]);
-    let plan = PlanView {
-        title: "Repair of Cinder backups",
-        program: "cinder-backup-repair 0.1.0",
-        plan_id: "11111111-1111-4111-8111-111111111111",
-        sha256: "ab12",
-        taken_at: "2026-11-22T18:46:33Z",
+    let follow_up = vec![unit.follow_up.clone()];
+    let plan = Plan { sha256: "ab12".into(), ..Plan::of_units(Purpose::Repair, None, basis, vec![unit]) };
+    let view = PlanView {
+        plan: &plan,
         author: Some("root@ctl1"),
         reason: Some(name),
         ticket: None,
-        database: DatabaseView {
-            engine: "mariadb",
-            version: "10.11.19",
-            release: "2024.1 or later",
-            identity: "server-uuid/cinder",
-            location: Some("mysql://cinder@db1:3306/cinder"),
-        },
-        policy,
-        units: vec![UnitView {
-            number: 1,
-            kind: FindingKind::Backup,
-            id: "b1",
-            name: Some(name),
-            host: Some("ctl1"),
-            evidence: &evidence,
-            before: &before,
-            changes: &changes,
-            follow_up: &follow_up,
-        }],
-        rows: 2,
+        follow_up,
         skipped: vec![&uncertain, &recent],
-        commands: Commands { apply: &apply, verify: &[], undo: &undo },
+        apply: vec!["cinder-backup-repair apply plan.json".into()],
+        verify: Vec::new(),
+        undo: vec!["cinder-backup-repair undo RUN".into()],
     };
     let mut out = Vec::new();
-    plan_report(&mut out, &plan).unwrap();
+    plan_report(&mut out, &view).unwrap();
     String::from_utf8(out).unwrap()
 }
 
@@ -95,7 +104,7 @@ fn a_report_says_everything_that_a_reviewer_needs() {
         ..Policy::default()
     };
     insta::assert_snapshot!(report("nightly", &policy), @r#"
-    # Repair of Cinder backups
+    # Repair of Cinder volume backups
 
     2 rows in 1 unit. Each unit is changed completely or not at all.
     2 cases found and skipped, see below.

@@ -69,22 +69,6 @@ pub fn markdown_code(text: &str) -> String {
     if plain { format!("`{safe}`") } else { markdown(text) }
 }
 
-/// The text for the content or a quoted attribute of an HTML document.
-pub fn html(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for c in terminal(text).chars() {
-        match c {
-            '&' => safe.push_str("&amp;"),
-            '<' => safe.push_str("&lt;"),
-            '>' => safe.push_str("&gt;"),
-            '"' => safe.push_str("&quot;"),
-            '\'' => safe.push_str("&#39;"),
-            _ => safe.push(c),
-        }
-    }
-    safe
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -150,20 +134,14 @@ mod tests {
         assert_eq!(markdown_code(""), "");
     }
 
-    #[test]
-    fn html_is_escaped() {
-        assert_eq!(html("<a href=\"x\" b='y'>&\u{1b}"), r"&lt;a href=&quot;x&quot; b=&#39;y&#39;&gt;&amp;\x1b");
-    }
-
     proptest! {
         #[test]
         fn no_hostile_character_is_left(text in "\\PC*|(?s).*") {
-            for safe in [terminal(&text), csv_cell(&text), markdown(&text), markdown_code(&text), html(&text)] {
+            for safe in [terminal(&text), csv_cell(&text), markdown(&text), markdown_code(&text)] {
                 prop_assert!(!safe.chars().any(is_hostile), "{safe:?}");
             }
             prop_assert!(!markdown(&text).contains(['|', '<', '>']));
             prop_assert!(!markdown_code(&text).contains('|'));
-            prop_assert!(!html(&text).contains(['<', '>', '"', '\'']));
         }
     }
 }

@@ -10,30 +10,16 @@
 //!   which continue after errors, cannot commit a part of a unit.
 //! - PostgreSQL: the unit is one DO block that raises an exception.
 //!
-//! May use `report::safe` and the engine's name only. The values are already in the statements (`db::literal`).
+//! May use `domain`, `plan`, `report::safe` and the engine's name only. The values are already in the statements (`db::literal`).
 
 use std::io;
 
 use super::safe;
 use crate::db::Engine;
-
-/// The comment at the top of a script. All of it may be hostile text.
-#[derive(Debug, Clone, Copy)]
-pub struct ScriptHeader<'a> {
-    /// Name and version of the program that wrote it.
-    pub program: &'a str,
-    /// The id of its plan.
-    pub plan_id: &'a str,
-    /// The plan's digest.
-    pub sha256: &'a str,
-    /// When the rows were read, by the database's clock, RFC 3339.
-    pub taken_at: &'a str,
-    /// The database that the script is for: its location and its identity.
-    pub database: &'a str,
-}
+use crate::domain::text::count;
+use crate::plan::Plan;
 
 /// One transaction of a script.
-#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ScriptUnit {
     /// Its number in the plan.
     pub number: usize,
@@ -48,7 +34,6 @@ pub struct ScriptUnit {
 }
 
 /// One UPDATE of a [`ScriptUnit`].
-#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ScriptStatement {
     /// What it does, for example `update the backup`.
     pub task: String,
@@ -60,7 +45,6 @@ pub struct ScriptStatement {
 
 /// A row that several units change. Each guard requires the row as the unit before left it. The database chose its `updated_at`, so the
 /// script stores that.
-#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kept {
     /// Its number among such rows.
     pub number: usize,
@@ -96,9 +80,9 @@ fn keep_time(engine: Engine, kept: &Kept) -> String {
     }
 }
 
-/// Writes the script.
-pub fn sql_script(out: &mut dyn io::Write, engine: Engine, header: &ScriptHeader<'_>, units: &[ScriptUnit]) -> io::Result<()> {
-    write_header(out, engine, header, units)?;
+/// Writes the script of a plan.
+pub fn sql_script(out: &mut dyn io::Write, engine: Engine, plan: &Plan, units: &[ScriptUnit]) -> io::Result<()> {
+    write_header(out, engine, plan, units)?;
     writeln!(out, "\n{}", prologue(engine))?;
     for unit in units {
         writeln!(out)?;
@@ -117,11 +101,11 @@ pub fn sql_script(out: &mut dyn io::Write, engine: Engine, header: &ScriptHeader
         }
     }
     writeln!(out)?;
-    comment(out, &format!("End of the script: {}. If no error was shown, all are committed.", count(units)))
+    comment(out, &format!("End of the script: {}. If no error was shown, all are committed.", applied(units)))
 }
 
 /// The session settings, and the statements by which a failed guard stops the script.
-pub fn prologue(engine: Engine) -> &'static str {
+fn prologue(engine: Engine) -> &'static str {
     match engine {
         Engine::Sqlite => include_str!("script/sqlite.sql").trim_ascii_end(),
         Engine::Mysql | Engine::Mariadb => include_str!("script/mysql.sql").trim_ascii_end(),
@@ -129,7 +113,7 @@ pub fn prologue(engine: Engine) -> &'static str {
     }
 }
 
-fn write_header(out: &mut dyn io::Write, engine: Engine, header: &ScriptHeader<'_>, units: &[ScriptUnit]) -> io::Result<()> {
+fn write_header(out: &mut dyn io::Write, engine: Engine, plan: &Plan, units: &[ScriptUnit]) -> io::Result<()> {
     let run = match engine {
         Engine::Sqlite => "sqlite3 -batch FILE < THIS-SCRIPT",
         Engine::Mysql => "mysql --batch --skip-column-names DATABASE < THIS-SCRIPT",
@@ -137,12 +121,12 @@ fn write_header(out: &mut dyn io::Write, engine: Engine, header: &ScriptHeader<'
         Engine::Postgresql => "psql -X -qAt -d DATABASE -f THIS-SCRIPT",
     };
     let lines = [
-        format!("Repair of Cinder backups, {}, written by {}", count(units), header.program),
+        format!("Repair of Cinder backups, {}, written by {}", applied(units), plan.program),
         String::new(),
-        format!("Database: {}, {}", engine.name(), header.database),
-        format!("Plan:     {}", header.plan_id),
-        format!("SHA-256:  {}", header.sha256),
-        format!("Rows read at {} by the database's clock", header.taken_at),
+        format!("Database: {}, {}", engine.name(), plan.database),
+        format!("Plan:     {}", plan.id),
+        format!("SHA-256:  {}", plan.sha256),
+        format!("Rows read at {} by the database's clock", plan.taken_at),
         String::new(),
         format!("Run it with: {run}"),
         String::new(),
@@ -160,11 +144,8 @@ fn write_header(out: &mut dyn io::Write, engine: Engine, header: &ScriptHeader<'
 }
 
 /// The number of units that the script applies.
-fn count(units: &[ScriptUnit]) -> String {
-    match units.iter().filter(|unit| unit.left_out.is_none()).count() {
-        1 => "1 unit".to_owned(),
-        number => format!("{number} units"),
-    }
+fn applied(units: &[ScriptUnit]) -> String {
+    count(units.iter().filter(|unit| unit.left_out.is_none()).count(), "unit")
 }
 
 /// A comment of one line. No character of the text can end the line.

@@ -2,19 +2,31 @@
 
 use super::*;
 use crate::db::{Param, literal};
-use crate::domain::Value;
+use crate::domain::{Checks, ColumnSet, DatabaseInfo, Policy, Selection, Services, Value};
+use crate::plan::{Basis, Purpose};
 use rusqlite::Connection;
 
 const HOSTILE: &str = "x\n.shell rm\r\n\\! id\u{2028}; DROP TABLE backups; '\"`*/ $cbr$ $cbr1$";
 
-fn header() -> ScriptHeader<'static> {
-    ScriptHeader {
-        program: "cinder-backup-repair 0.1.0",
-        plan_id: "11111111-1111-4111-8111-111111111111",
-        sha256: "ab12",
-        taken_at: "2026-11-22T18:46:33Z",
-        database: HOSTILE,
-    }
+fn plan() -> Plan {
+    let database = DatabaseInfo {
+        engine: "sqlite".into(),
+        version: "3".into(),
+        release: "Mitaka or later".into(),
+        identity: HOSTILE.into(),
+        location: None,
+    };
+    let basis = Basis {
+        id: "11111111-1111-4111-8111-111111111111".into(),
+        taken_at: "2026-11-22T18:46:33Z".into(),
+        database,
+        columns: ColumnSet::Mitaka,
+        policy: Policy::default(),
+        selection: Selection::default(),
+        services: Services::default(),
+        checks: Checks::new(),
+    };
+    Plan::of_units(Purpose::Repair, None, basis, Vec::new())
 }
 
 fn update(engine: Engine, to: &str, id: &str, from: &str) -> ScriptStatement {
@@ -34,7 +46,7 @@ fn unit(number: usize, statements: Vec<ScriptStatement>) -> ScriptUnit {
 
 fn script(engine: Engine, units: &[ScriptUnit]) -> String {
     let mut out = Vec::new();
-    sql_script(&mut out, engine, &header(), units).unwrap();
+    sql_script(&mut out, engine, &plan(), units).unwrap();
     String::from_utf8(out).unwrap()
 }
 
