@@ -10,7 +10,7 @@
 //! - [`mod@format`]: names, side files and compression of Cinder's chunked backups; pure over a stream.
 //! - [`storage`]: where backups are kept; only read. [`verify`]: whether the data of a backup is there, whole and right.
 //! - [`apply`]: carries out a plan, a unit a transaction, with every intent on record first.
-//! - [`report`]: results as tables, documents, scripts.
+//! - `report`: results as tables, documents, scripts.
 //! - [`workflow`]: what the commands do, step by step; prints nothing. [`cli`]: arguments, prompts, views, exit codes.
 
 #![forbid(unsafe_code)]
@@ -26,7 +26,7 @@ pub mod format;
 pub mod input;
 pub mod parallel;
 pub mod plan;
-pub mod report;
+mod report;
 pub mod scan;
 pub mod storage;
 pub mod verify;

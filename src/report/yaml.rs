@@ -11,78 +11,51 @@ use super::safe::is_hostile;
 /// The document as block-style YAML that ends with a line feed.
 pub fn to_string(document: &Value) -> String {
     let mut text = String::new();
-    match document {
-        Value::Array(_) | Value::Object(_) if !is_empty(document) => node(&mut text, document, 0, false),
-        flat => {
-            scalar(&mut text, flat);
-            text.push('\n');
-        }
-    }
+    node(&mut text, document, 0, false);
     text
 }
 
-/// Writes a collection that is not empty. `begun` means that the line already has the dash of a sequence.
-fn node(text: &mut String, value: &Value, depth: usize, begun: bool) {
-    let mut begun = begun;
+/// Writes a value and a line feed. `begun` means that the line already has a key, or the dash of a sequence.
+fn node(text: &mut String, value: &Value, depth: usize, mut begun: bool) {
     let mut indent = |text: &mut String| {
         if !std::mem::take(&mut begun) {
             text.extend(std::iter::repeat_n("  ", depth));
         }
     };
     match value {
-        Value::Object(members) => {
+        Value::Object(members) if !members.is_empty() => {
             for (key, member) in members {
                 indent(text);
                 string(text, key);
                 text.push(':');
-                match member {
-                    // A sequence below a key is not indented, as in the OpenStack clients.
-                    Value::Array(_) if !is_empty(member) => {
-                        text.push('\n');
-                        node(text, member, depth, false);
-                    }
-                    Value::Object(_) if !is_empty(member) => {
-                        text.push('\n');
-                        node(text, member, depth + 1, false);
-                    }
-                    flat => {
-                        text.push(' ');
-                        scalar(text, flat);
-                        text.push('\n');
-                    }
-                }
+                let is_block = is_block(member);
+                text.push(if is_block { '\n' } else { ' ' });
+                // A sequence below a key is not indented, as in the OpenStack clients.
+                node(text, member, depth + usize::from(member.is_object()), !is_block);
             }
         }
-        Value::Array(items) => {
+        Value::Array(items) if !items.is_empty() => {
             for item in items {
                 indent(text);
                 text.push_str("- ");
-                match item {
-                    Value::Array(_) | Value::Object(_) if !is_empty(item) => node(text, item, depth + 1, true),
-                    flat => {
-                        scalar(text, flat);
-                        text.push('\n');
-                    }
-                }
+                node(text, item, depth + 1, true);
             }
         }
-        flat => scalar(text, flat),
-    }
-}
-
-fn is_empty(value: &Value) -> bool {
-    match value {
-        Value::Array(items) => items.is_empty(),
-        Value::Object(members) => members.is_empty(),
-        _ => false,
-    }
-}
-
-fn scalar(text: &mut String, value: &Value) {
-    match value {
-        Value::String(content) => string(text, content),
+        Value::String(content) => {
+            string(text, content);
+            text.push('\n');
+        }
         // `null`, `true`, numbers, `[]` and `{}` are written as in JSON.
-        other => text.push_str(&format!("{other}")),
+        other => text.push_str(&format!("{other}\n")),
+    }
+}
+
+/// Whether a value is written on lines of its own.
+fn is_block(value: &Value) -> bool {
+    match value {
+        Value::Array(items) => !items.is_empty(),
+        Value::Object(members) => !members.is_empty(),
+        _ => false,
     }
 }
 

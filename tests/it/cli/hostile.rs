@@ -3,7 +3,7 @@
 use std::fs;
 
 use cinder_backup_repair::db::Engine;
-use cinder_backup_repair::report::safe::is_hostile;
+use cinder_backup_repair::domain::text::is_hostile;
 use serde_json::Value;
 
 use super::stuck;

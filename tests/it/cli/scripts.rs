@@ -312,7 +312,7 @@ fn a_hostile_name_stays_a_comment_in_a_script() {
         program.expect(0, &["plan", "--report", "plan.sql", "-q"]);
         let script = fs::read_to_string(program.path("plan.sql")).unwrap();
         for line in script.lines() {
-            let bad = line.chars().find(|c| cinder_backup_repair::report::safe::is_hostile(*c));
+            let bad = line.chars().find(|c| cinder_backup_repair::domain::text::is_hostile(*c));
             assert!(bad.is_none(), "{}: {bad:?} in {line:?}", engine.name());
             let outside = line.split("--").next().unwrap();
             assert!(!outside.contains("DROP") && !line.trim_start().starts_with(".shell"), "{}: {line}", engine.name());
