@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::line_digest::{self, LineDigest, digest, hex_of};
 use super::parse::{self, NoRecord};
-use super::record::{Event, Record};
+use super::record::{Event, Record, Torn};
 use crate::domain::code::codes;
 
 /// The last record of a chain, which the next one continues.
@@ -201,10 +201,15 @@ struct Pending {
 /// After a problem it continues from the faulty line, so that one fault is one problem.
 #[derive(Debug, Clone, Default)]
 pub struct Verifier {
-    head: Head,
-    lines: u64,
-    records: u64,
-    torn: u64,
+    /// The last record.
+    pub(super) head: Head,
+    /// The number of lines so far.
+    pub(super) lines: u64,
+    /// How many of them were records.
+    pub(super) records: u64,
+    /// How many of the records are `torn` records.
+    pub(super) torn: u64,
+    /// The length of the last record, and whether it had a line feed.
     last: Option<(u64, bool)>,
     /// A record so far has a digest.
     has_digests: bool,
@@ -216,11 +221,6 @@ pub struct Verifier {
 }
 
 impl Verifier {
-    /// A verifier at the beginning of a chain.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
     /// Checks one line with its line feed, which only the very last line may lack. `None` means that the line is not a record; the next
     /// record or [`finish`](Self::finish) decides whether a crash explains it.
     pub fn feed(&mut self, line: &[u8]) -> Result<Option<Record>, Problem> {
@@ -241,7 +241,7 @@ impl Verifier {
         self.has_digests |= stated != LineDigest::Missing;
         self.changed = stated == LineDigest::Wrong;
         self.records += 1;
-        self.torn += u64::from(matches!(record.event, Event::Torn { .. }));
+        self.torn += u64::from(matches!(record.event, Event::Torn(_)));
         self.head = Head { seq: record.seq, hash: digest(line) };
         self.last = Some((line.len() as u64, terminated));
         checked.map(|()| Some(record))
@@ -263,26 +263,6 @@ impl Verifier {
     /// it would. It is still read, because an older version of this program may write to the same log.
     pub fn unprotected(&self) -> Option<Problem> {
         self.without_digest.map(|line| Problem { line, kind: ProblemKind::NoDigest })
-    }
-
-    /// The last record.
-    pub fn head(&self) -> &Head {
-        &self.head
-    }
-
-    /// How many lines were checked.
-    pub fn lines(&self) -> u64 {
-        self.lines
-    }
-
-    /// How many of them were records.
-    pub fn records(&self) -> u64 {
-        self.records
-    }
-
-    /// How many of the records are `torn` records.
-    pub fn torn(&self) -> u64 {
-        self.torn
     }
 
     /// A problem with the current line.
@@ -315,9 +295,9 @@ impl Verifier {
     fn check(&mut self, record: &Record, stated: LineDigest) -> Result<(), Problem> {
         let torn = match self.pending.take() {
             // Only a `torn` record explains lines that are not records.
-            Some(pending) if !matches!(record.event, Event::Torn { .. }) => return Err(pending.problem),
-            Some(pending) => Some((pending.bytes, hex_of(pending.hasher))),
-            None => self.last.map(|(bytes, _)| (bytes, self.head.hash.clone())),
+            Some(pending) if !matches!(record.event, Event::Torn(_)) => return Err(pending.problem),
+            Some(pending) => Some(Torn { bytes: pending.bytes, sha256: hex_of(pending.hasher) }),
+            None => self.last.map(|(bytes, _)| Torn { bytes, sha256: self.head.hash.clone() }),
         };
         if stated == LineDigest::Wrong {
             return Err(self.problem(ProblemKind::WrongDigest));
@@ -331,7 +311,7 @@ impl Verifier {
             return Err(self.problem(ProblemKind::BrokenLink { expected, found }));
         }
         match &record.event {
-            Event::Torn { bytes, sha256 } if torn != Some((*bytes, sha256.clone())) => Err(self.problem(ProblemKind::WrongTorn)),
+            Event::Torn(stated) if torn.as_ref() != Some(stated) => Err(self.problem(ProblemKind::WrongTorn)),
             _ => Ok(()),
         }
     }
@@ -345,7 +325,7 @@ mod tests {
 
     /// All problems of these lines, the end included.
     fn problems(lines: &[Vec<u8>]) -> Vec<(u64, &'static str)> {
-        let mut verifier = Verifier::new();
+        let mut verifier = Verifier::default();
         let mut found: Vec<Problem> = lines.iter().filter_map(|line| verifier.feed(line).err()).collect();
         found.extend(verifier.finish().err());
         found.extend(verifier.unprotected());
@@ -369,12 +349,12 @@ mod tests {
         let mut lines = samples::chain(5);
         assert_eq!(problems(&lines), []);
         lines[4].pop();
-        let mut verifier = Verifier::new();
+        let mut verifier = Verifier::default();
         let records: Vec<_> = lines.iter().map(|line| verifier.feed(line).unwrap().unwrap()).collect();
         assert_eq!(records.len(), 5);
         let end = verifier.finish().unwrap().unwrap();
         assert_eq!((end.line, end.bytes, end.whole), (5, lines[4].len() as u64, true));
-        assert_eq!(verifier.head(), &Head { seq: 5, hash: digest(&lines[4]) });
+        assert_eq!(verifier.head, Head { seq: 5, hash: digest(&lines[4]) });
     }
 
     #[test]
@@ -447,7 +427,7 @@ mod tests {
             lines.push((if has_digest { line_digest::with_digest(text) } else { text } + "\n").into_bytes());
             assert_eq!(problems(&lines), if has_digest { vec![] } else { vec![(number as u64, "no-digest")] });
         }
-        let mut verifier = Verifier::new();
+        let mut verifier = Verifier::default();
         lines.iter().for_each(|line| assert!(matches!(verifier.feed(line), Ok(Some(_)))));
         lines[4] = String::from_utf8(lines[4].clone()).unwrap().replacen("2026", "2027", 1).into_bytes();
         assert_eq!(problems(&lines), [(6, "broken-link")]);
@@ -460,13 +440,14 @@ mod tests {
         let fragments = [&b"{\"schema\":\"cin"[..], b"\0\0\0"];
         let region = fragments.join(&b'\n');
         lines.extend(fragments.map(|fragment| [fragment, b"\n"].concat()));
-        let mut garbage_at_the_end = Verifier::new();
+        let mut garbage_at_the_end = Verifier::default();
         lines.iter().for_each(|line| assert!(garbage_at_the_end.feed(line).is_ok()));
         // Line 5 has a line feed, so it was not cut off.
         assert_eq!(garbage_at_the_end.finish().unwrap_err().line, 5);
 
         let torn = |bytes: usize, sha256: String, seq: u64, previous: String| {
-            let mut line = serde_json::to_vec(&samples::record(seq, &previous, "-", Event::Torn { bytes: bytes as u64, sha256 })).unwrap();
+            let mut line =
+                serde_json::to_vec(&samples::record(seq, &previous, "-", Event::Torn(Torn { bytes: bytes as u64, sha256 }))).unwrap();
             line.push(b'\n');
             [lines.clone(), vec![line]].concat()
         };
@@ -486,7 +467,7 @@ mod tests {
         let fragment = &b"{\"schema\":\"cinder-backup-repair/audit\",\"sch"[..];
         let (bytes, sha256) = (fragment.len() as u64, digest(fragment));
         lines.push([fragment, b"\n"].concat());
-        for event in [Event::Torn { bytes, sha256 }, samples::end(), samples::end()] {
+        for event in [Event::Torn(Torn { bytes, sha256 }), samples::end(), samples::end()] {
             let mut line = serde_json::to_vec(&samples::record(head.seq + 1, &head.hash, "run", event)).unwrap();
             head = Head { seq: head.seq + 1, hash: digest(&line) };
             line.push(b'\n');
@@ -506,11 +487,11 @@ mod tests {
     #[test]
     fn a_foreign_file_is_not_taken_for_the_beginning_of_a_log() {
         for foreign in [&b"secret"[..], b"{\"schema\":\"other", b"{}"] {
-            let mut verifier = Verifier::new();
+            let mut verifier = Verifier::default();
             assert_eq!(verifier.feed(foreign), Ok(None));
             assert_eq!(verifier.finish().unwrap_err().line, 1, "{}", foreign.escape_ascii());
         }
-        let mut verifier = Verifier::new();
+        let mut verifier = Verifier::default();
         assert_eq!(verifier.feed(b"{\"sch"), Ok(None));
         assert_eq!(verifier.finish().unwrap().unwrap().bytes, 5);
     }
@@ -518,7 +499,7 @@ mod tests {
     #[test]
     fn a_newer_version_is_named() {
         let line = String::from_utf8(samples::chain(1)[0].clone()).unwrap().replace("\"schema_version\":1", "\"schema_version\":3");
-        let problem = Verifier::new().feed(line.as_bytes()).unwrap_err();
+        let problem = Verifier::default().feed(line.as_bytes()).unwrap_err();
         assert_eq!(problem.kind, ProblemKind::NewerVersion { version: 3 });
         assert!(problem.to_string().contains("newer version"));
     }

@@ -54,14 +54,12 @@ pub enum AuditError {
         bytes: usize,
     },
     /// A line is damaged.
-    #[error("audit log {path}: line {line} {kind}")]
+    #[error("audit log {path}: {problem}")]
     Damaged {
         /// The log.
         path: PathBuf,
-        /// The line, from 1.
-        line: u64,
-        /// What is wrong with it.
-        kind: ProblemKind,
+        /// The line, and what is wrong with it.
+        problem: Problem,
     },
     /// A line was written by a newer version.
     #[error(
@@ -107,16 +105,11 @@ impl AuditError {
 
     /// A problem of the chain, with the path of the log.
     pub(super) fn of(path: &Path, problem: Problem) -> Self {
-        let (path, line) = (path.to_owned(), problem.line);
-        match problem.kind {
-            ProblemKind::NewerVersion { version } => Self::NewerVersion { path, line, version },
-            kind => Self::Damaged { path, line, kind },
+        let path = path.to_owned();
+        match problem {
+            Problem { line, kind: ProblemKind::NewerVersion { version } } => Self::NewerVersion { path, line, version },
+            problem => Self::Damaged { path, problem },
         }
-    }
-
-    /// Whether the log does not exist, so that nothing was recorded in it. A log that vanished while in use is another error.
-    pub fn is_missing(&self) -> bool {
-        matches!(self, Self::Io { action: "open", source, .. } if source.kind() == io::ErrorKind::NotFound)
     }
 }
 

@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use super::chain::Head;
 use super::line_digest::{digest, with_digest};
 use super::record::{Event, Record, SCHEMA, SCHEMA_VERSION};
-use super::tail::{self, Tail, TailError};
+use super::tail::{self, Tail};
 use super::{AuditError, MAX_LINE, holder};
 use crate::domain::text::json_escaped;
 
@@ -59,21 +59,19 @@ impl AuditLog {
         lock(path, &file, &found)?;
         // The length is stable only under the lock.
         let len = file.metadata().map_err(|error| AuditError::io(path, "examine", error))?.len();
-        let Tail { head, torn, terminated } = tail::read(&mut file, len).map_err(|error| match error {
-            TailError::Io(error) => AuditError::io(path, "read", error),
-            TailError::Problem(problem) => AuditError::of(path, problem),
-        })?;
+        let tail = tail::read(&mut file, len).map_err(|error| AuditError::io(path, "read", error))?;
+        let Tail { head, torn, terminated } = tail.map_err(|problem| AuditError::of(path, problem))?;
         let sink = FileSink { file, path: path.clone(), id: (found.dev(), found.ino()), len };
         sink.check().map_err(|error| AuditError::io(path, "lock", error))?;
         if created || len == 0 {
             sync_parent(path)?;
         }
         let mut log = Self::with_sink(path, head, Box::new(sink), clock);
-        if let Some((bytes, sha256)) = torn {
+        if let Some(torn) = torn {
             if !terminated {
                 log.buffer.push(b'\n');
             }
-            log.append(NO_RUN, Event::Torn { bytes, sha256 })?;
+            log.append(NO_RUN, Event::Torn(torn))?;
             log.sync()?;
         }
         Ok(log)
@@ -161,16 +159,6 @@ impl AuditLog {
             self.failure = Some(error.to_string());
             AuditError::io(&self.path, action, error)
         })
-    }
-
-    /// The last record added. Its hash, kept elsewhere, later shows whether the log was cut off.
-    pub fn head(&self) -> &Head {
-        &self.head
-    }
-
-    /// The path of the log.
-    pub fn path(&self) -> &Path {
-        &self.path
     }
 
     fn check_usable(&self) -> Result<(), AuditError> {

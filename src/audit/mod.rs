@@ -1,21 +1,21 @@
 //! The audit log, which records every change before it is made.
 //!
 //! Each line is one JSON object with the SHA-256 of the line before it. Lines are appended and never rewritten. [`AuditLog`] writes the
-//! log; [`read`](read::read), [`runs`], [`load_run`] and [`verify`] read it. The chain itself ([`chain`], [`record`], [`path`]) is pure.
+//! log; `runs`, `load_run` and `verify` read it. The chain itself (`chain`, [`record`], `path`) is pure.
 //! May use `domain` and `input` only.
 //!
 //! The chain and the digest of each record show every accidental change, and every edit of a part of the log. They do not show that
 //! lines were cut off at the end: keep the last hash elsewhere and give it to [`verify`]. A person can compute the whole chain again;
 //! only a signature of the last hash shows that.
 
-pub mod chain;
+mod chain;
 mod error;
 mod holder;
 mod line_digest;
 mod log;
 mod parse;
-pub mod path;
-pub mod read;
+mod path;
+mod read;
 pub mod record;
 mod runs;
 mod tail;
@@ -27,14 +27,15 @@ mod properties;
 #[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod samples;
 
-pub use chain::{Head, LogProblemCode, Problem, ProblemKind, Unfinished, Verifier};
+pub(crate) use chain::Head;
+pub use chain::{LogProblemCode, Problem, ProblemKind};
 pub use error::AuditError;
 pub use line_digest::digest;
-pub use log::{AuditLog, Sink};
-pub use path::default_path;
-pub use read::{Anchor, Position, Records, VerifyReport, verify};
-pub use record::{Begin, DatabaseRef, Event, Intent, Record, Settled, StatementText, UnitOutcome, Who, Window};
-pub use runs::{RunEnd, RunRecords, RunSummary, Runs, Span, UnitHistory, load_run, load_runs, runs};
+pub use log::AuditLog;
+pub(crate) use path::default_path;
+pub(crate) use read::{Anchor, verify};
+pub use record::{Begin, Event, Intent, Record, Settled, UnitOutcome};
+pub(crate) use runs::{RunRecords, RunSummary, UnitHistory, load_run, load_runs, runs};
 
 /// The longest line that is written or read, in bytes. Without a limit a file of another kind could fill the memory.
 pub const MAX_LINE: usize = 16 << 20;

@@ -11,7 +11,6 @@ use serde_json::{Error, Value};
 
 use super::line_digest;
 use super::record::{Event, Record, SCHEMA, SCHEMA_VERSION};
-use crate::domain::Tally;
 
 /// Why a line is not a record.
 #[derive(Debug)]
@@ -32,20 +31,6 @@ struct Header {
     at: String,
     run: String,
     event: String,
-}
-
-/// The fields of [`Event::End`].
-#[derive(Deserialize)]
-struct End {
-    summary: Tally,
-    interrupted: Option<String>,
-}
-
-/// The fields of [`Event::Torn`].
-#[derive(Deserialize)]
-struct Torn {
-    bytes: u64,
-    sha256: String,
 }
 
 /// Parses one line without its line feed. Does not check its digest.
@@ -88,14 +73,8 @@ fn record(value: &Value) -> Result<Record, Error> {
         "intent" => Event::Intent(Deserialize::deserialize(Lenient(value))?),
         "outcome" => Event::Outcome(Deserialize::deserialize(Lenient(value))?),
         "settled" => Event::Settled(Deserialize::deserialize(Lenient(value))?),
-        "end" => {
-            let End { summary, interrupted } = End::deserialize(Lenient(value))?;
-            Event::End { summary, interrupted }
-        }
-        "torn" => {
-            let Torn { bytes, sha256 } = Torn::deserialize(Lenient(value))?;
-            Event::Torn { bytes, sha256 }
-        }
+        "end" => Event::End(Deserialize::deserialize(Lenient(value))?),
+        "torn" => Event::Torn(Deserialize::deserialize(Lenient(value))?),
         other => return Err(serde::de::Error::custom(format!("unknown event {other:?}"))),
     };
     Ok(Record { schema: SCHEMA.to_owned(), schema_version: SCHEMA_VERSION, seq, previous, at, run, event })
@@ -145,10 +124,6 @@ impl<'de> Deserializer<'de> for Lenient<'de> {
         if self.0.is_null() { visitor.visit_none() } else { visitor.visit_some(self) }
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _name: &'static str, visitor: V) -> Result<V::Value, Error> {
-        visitor.visit_newtype_struct(self)
-    }
-
     fn deserialize_enum<V: Visitor<'de>>(
         self,
         name: &'static str,
@@ -159,8 +134,8 @@ impl<'de> Deserializer<'de> for Lenient<'de> {
     }
 
     serde::forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct seq tuple
-        tuple_struct map identifier ignored_any
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct newtype_struct
+        seq tuple tuple_struct map identifier ignored_any
     }
 }
 
@@ -169,6 +144,7 @@ impl<'de> Deserializer<'de> for Lenient<'de> {
 mod tests {
     use serde_json::json;
 
+    use super::super::record::Torn;
     use super::super::samples;
     use super::*;
 
@@ -220,7 +196,7 @@ mod tests {
 
     #[test]
     fn lines_that_are_not_records_are_distinguished() {
-        let record = samples::record(1, &"0".repeat(64), "run", Event::Torn { bytes: 1, sha256: String::new() });
+        let record = samples::record(1, &"0".repeat(64), "run", Event::Torn(Torn { bytes: 1, sha256: String::new() }));
         let whole = line(&record);
         for cut in 0..whole.len() {
             assert!(matches!(parse(whole.get(..cut).unwrap()), Err(NoRecord::Truncated)), "cut at {cut}");

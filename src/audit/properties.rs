@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 
+use super::read::{self, VerifyReport};
 use super::record::Event;
 use super::samples;
-use super::{AuditLog, Record, VerifyReport, digest, read, verify};
+use super::{AuditLog, Record, digest, verify};
 use crate::domain::Outcome;
 
 /// A file for one case.

@@ -2,7 +2,7 @@
 //!
 //! Takes no lock, so it can read while another process writes: an incomplete last line is reported as unfinished, not as damaged.
 
-use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use super::chain::{Head, Problem, ProblemKind, Unfinished, Verifier};
@@ -34,21 +34,18 @@ fn open(path: &Path) -> Result<BufReader<Input>, AuditError> {
 /// A position between two records of a log, with the state of the chain there.
 #[derive(Debug, Clone, Default)]
 pub struct Position {
-    offset: u64,
-    verifier: Verifier,
-}
-
-impl Position {
     /// How many bytes are before it.
-    pub(super) fn offset(&self) -> u64 {
-        self.offset
-    }
+    pub(super) offset: u64,
+    verifier: Verifier,
 }
 
 /// The records of a log. Ends after the first error.
 #[derive(Debug)]
 pub struct Records<R> {
-    lines: Lines<R>,
+    reader: R,
+    line: Vec<u8>,
+    /// The last line had no line feed.
+    ended: bool,
     /// The length of the lines so far, in bytes.
     offset: u64,
     verifier: Verifier,
@@ -59,49 +56,43 @@ pub struct Records<R> {
 
 impl<R: BufRead> Records<R> {
     /// The records in `reader`. `path` is for messages only.
-    pub fn new(reader: R, path: &Path) -> Self {
-        let lines = Lines { reader, buffer: Vec::new(), ended: false };
-        Self { lines, offset: 0, verifier: Verifier::new(), path: path.to_owned(), done: false, unfinished: None }
-    }
-
-    /// The last record so far.
-    pub fn head(&self) -> &Head {
-        self.verifier.head()
+    fn new(reader: R, path: &Path) -> Self {
+        let (line, verifier) = (Vec::new(), Verifier::default());
+        Self { reader, line, ended: false, offset: 0, verifier, path: path.to_owned(), done: false, unfinished: None }
     }
 
     /// The line of the last record so far, from 1.
     pub fn line(&self) -> u64 {
-        self.verifier.lines()
+        self.verifier.lines
     }
 
     /// The position of the next record.
-    pub(super) fn position(&self) -> Position {
+    pub fn position(&self) -> Position {
         Position { offset: self.offset, verifier: self.verifier.clone() }
     }
 
-    /// The unfinished end, after the last record.
-    pub fn unfinished(&self) -> Option<&Unfinished> {
-        self.unfinished.as_ref()
-    }
-
+    /// Reads the next record. After a problem, another call continues behind it.
     fn step(&mut self) -> Result<Option<Record>, AuditError> {
+        let limit = MAX_LINE as u64 + 1;
         loop {
-            let fed = match self.lines.next() {
-                Ok(Some(line)) => {
-                    self.offset += line.len() as u64;
-                    self.verifier.feed(line)
-                }
-                Ok(None) => {
-                    self.unfinished = self.verifier.finish().map_err(|problem| AuditError::of(&self.path, problem))?;
-                    return Ok(None);
-                }
-                Err(LineError::Io(error)) => return Err(AuditError::io(&self.path, "read", error)),
-                Err(LineError::TooLong) => Err(too_long(&self.verifier)),
+            self.line.clear();
+            // A line without a line feed is the last, even if the writer has completed it since.
+            let left = if self.ended { 0 } else { limit };
+            let read = self.reader.by_ref().take(left).read_until(b'\n', &mut self.line);
+            let read = read.map_err(|error| AuditError::io(&self.path, "read", error))? as u64;
+            self.offset += read;
+            if read == 0 {
+                self.unfinished = self.verifier.finish().map_err(|problem| AuditError::of(&self.path, problem))?;
+                return Ok(None);
+            }
+            self.ended = !self.line.ends_with(b"\n");
+            let fed = if self.ended && read == limit {
+                Err(Problem { line: self.verifier.lines + 1, kind: ProblemKind::TooLong })
+            } else {
+                self.verifier.feed(&self.line)
             };
-            match fed {
-                Ok(Some(record)) => return Ok(Some(record)),
-                Ok(None) => {}
-                Err(problem) => return Err(AuditError::of(&self.path, problem)),
+            if let Some(record) = fed.map_err(|problem| AuditError::of(&self.path, problem))? {
+                return Ok(Some(record));
             }
         }
     }
@@ -165,109 +156,53 @@ impl VerifyReport {
 /// Checks a whole log and continues after a problem. `expected` is the hash of a record that must be in it (see [`Anchor`]); only this
 /// shows that lines were cut off at the end. An error means that the log could not be checked.
 pub fn verify(path: &Path, expected: Option<&str>) -> Result<VerifyReport, AuditError> {
-    let mut lines = Lines { reader: open(path)?, buffer: Vec::new(), ended: false };
-    let mut verifier = Verifier::new();
-    let mut problems = Problems::default();
+    let mut records = read(path)?;
+    let (mut problems, mut problem_count) = (Vec::new(), 0);
+    let mut add = |problem: Problem| {
+        problem_count += 1;
+        if problems.len() < LISTED {
+            problems.push(problem);
+        }
+    };
     let is_expected = |head: &Head| expected.is_some_and(|hash| hash.eq_ignore_ascii_case(&head.hash));
     let mut seen = None;
     loop {
-        match lines.next() {
-            Ok(Some(line)) => match verifier.feed(line) {
-                Ok(_) => {}
-                Err(problem @ Problem { kind: ProblemKind::NewerVersion { .. }, .. }) => return Err(AuditError::of(path, problem)),
-                Err(problem) => problems.add(problem),
-            },
+        match records.step() {
+            Ok(Some(_)) => {}
             Ok(None) => break,
-            Err(LineError::Io(error)) => return Err(AuditError::io(path, "read", error)),
-            Err(LineError::TooLong) => {
-                problems.add(too_long(&verifier));
-                break;
-            }
+            Err(AuditError::Damaged { problem, .. }) => add(problem),
+            Err(error) => return Err(error),
         }
-        if is_expected(verifier.head()) {
-            seen = Some(verifier.head().seq);
+        let head = &records.verifier.head;
+        if is_expected(head) {
+            seen = Some(head.seq);
         }
     }
-    let unfinished = verifier.finish().unwrap_or_else(|problem| {
-        problems.add(problem);
-        None
-    });
-    verifier.unprotected().into_iter().for_each(|problem| problems.add(problem));
+    let Records { verifier, unfinished, .. } = records;
+    verifier.unprotected().into_iter().for_each(add);
     // The hash of an empty log must not match any other log.
-    let seen = seen.or_else(|| (verifier.records() == 0 && is_expected(verifier.head())).then_some(0));
+    let seen = seen.or_else(|| (verifier.records == 0 && is_expected(&verifier.head)).then_some(0));
     let anchor = expected.map(|_| match seen {
-        Some(_) if is_expected(verifier.head()) => Anchor::Last,
+        Some(_) if is_expected(&verifier.head) => Anchor::Last,
         Some(seq) => Anchor::Earlier { seq },
         None => Anchor::Missing,
     });
     Ok(VerifyReport {
-        lines: verifier.lines(),
-        records: verifier.records(),
-        torn: verifier.torn(),
-        problems: problems.first,
-        problem_count: problems.count,
-        last: verifier.head().clone(),
+        lines: verifier.lines,
+        records: verifier.records,
+        torn: verifier.torn,
+        problems,
+        problem_count,
+        last: verifier.head,
         unfinished,
         anchor,
     })
 }
 
-/// The problem of the line after those that the verifier has checked.
-fn too_long(verifier: &Verifier) -> Problem {
-    Problem { line: verifier.lines() + 1, kind: ProblemKind::TooLong }
-}
-
-#[derive(Default)]
-struct Problems {
-    first: Vec<Problem>,
-    count: u64,
-}
-
-impl Problems {
-    fn add(&mut self, problem: Problem) {
-        self.count += 1;
-        if self.first.len() < LISTED {
-            self.first.push(problem);
-        }
-    }
-}
-
-/// Lines of bounded length.
-#[derive(Debug)]
-struct Lines<R> {
-    reader: R,
-    buffer: Vec<u8>,
-    ended: bool,
-}
-
-enum LineError {
-    Io(io::Error),
-    TooLong,
-}
-
-impl<R: BufRead> Lines<R> {
-    /// The next line with its line feed. A line without one is the last, even if the writer has completed it since.
-    fn next(&mut self) -> Result<Option<&[u8]>, LineError> {
-        self.buffer.clear();
-        if self.ended {
-            return Ok(None);
-        }
-        let limit = MAX_LINE as u64 + 1;
-        let read = self.reader.by_ref().take(limit).read_until(b'\n', &mut self.buffer).map_err(LineError::Io)?;
-        if !self.buffer.ends_with(b"\n") {
-            self.ended = true;
-            if read as u64 == limit {
-                return Err(LineError::TooLong);
-            }
-        }
-        Ok((read > 0).then_some(self.buffer.as_slice()))
-    }
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
-    use std::io::Write;
+    use std::io::{self, Write};
 
     use super::super::samples;
     use super::*;
@@ -285,8 +220,8 @@ mod tests {
         let mut records = read(file.path()).unwrap();
         let seqs: Vec<u64> = records.by_ref().map(|record| record.unwrap().seq).collect();
         assert_eq!(seqs, [1, 2, 3, 4]);
-        assert_eq!(records.head().seq, 4);
-        assert_eq!(records.unfinished().map(|end| (end.line, end.bytes, end.whole)), Some((5, 15, false)));
+        assert_eq!(records.verifier.head.seq, 4);
+        assert_eq!(records.unfinished.as_ref().map(|end| (end.line, end.bytes, end.whole)), Some((5, 15, false)));
     }
 
     #[test]
@@ -306,7 +241,7 @@ mod tests {
     #[test]
     fn a_line_without_end_does_not_fill_the_memory() {
         let mut records = Records::new(BufReader::new(io::repeat(b'x')), Path::new("log"));
-        assert!(matches!(records.next(), Some(Err(AuditError::Damaged { line: 1, kind: ProblemKind::TooLong, .. }))));
+        assert!(matches!(records.next(), Some(Err(AuditError::Damaged { problem: Problem { line: 1, kind: ProblemKind::TooLong }, .. }))));
         assert!(records.next().is_none());
     }
 
@@ -350,12 +285,5 @@ mod tests {
         assert_eq!(anchor(0, &Head::default().hash), Anchor::Last);
         // It is the hash of an empty log; nothing shows that this log continued that one.
         assert_eq!(anchor(5, &Head::default().hash), Anchor::Missing);
-    }
-
-    #[test]
-    fn a_missing_log_is_distinguished() {
-        let directory = tempfile::tempdir().unwrap();
-        assert!(read(&directory.path().join("none")).unwrap_err().is_missing());
-        assert!(!read(directory.path()).unwrap().next().unwrap().unwrap_err().is_missing());
     }
 }

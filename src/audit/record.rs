@@ -1,10 +1,8 @@
 //! The records of the audit log, one JSON object a line.
 
-use std::fmt;
-
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{Change, Evidence, FindingKind, Image, Moved, Outcome, Policy, Tally};
+use crate::domain::{Change, DatabaseInfo, Evidence, FindingKind, Image, Moved, Outcome, Policy, Tally};
 
 /// The schema's name in every line.
 pub const SCHEMA: &str = "cinder-backup-repair/audit";
@@ -42,22 +40,30 @@ pub enum Event {
     /// How a unit ended; written after its transaction ended.
     Outcome(Box<UnitOutcome>),
     /// A run ends.
-    End {
-        /// How many units ended how.
-        summary: Tally,
-        /// The signal or error that ended it early.
-        interrupted: Option<String>,
-    },
+    End(RunEnd),
     /// The outcome of a unit was settled later by reading its rows: the run was killed, or the answer to COMMIT was lost.
     Settled(Box<Settled>),
     /// A crash cut off the lines between the record before and this one. If only a line feed was missing, this describes the record
     /// before, which counts as a record.
-    Torn {
-        /// Its length in bytes, without its last line feed.
-        bytes: u64,
-        /// The SHA-256 of these bytes in hex.
-        sha256: String,
-    },
+    Torn(Torn),
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunEnd {
+    /// How many units ended how, as the run itself counted them.
+    pub summary: Tally,
+    /// The signal or error that ended it early.
+    pub interrupted: Option<String>,
+}
+
+/// Lines that a crash cut off.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Torn {
+    /// Their length in bytes, without the last line feed.
+    pub bytes: u64,
+    /// The SHA-256 of these bytes in hex.
+    pub sha256: String,
 }
 
 /// Who runs the program, and on which host.
@@ -79,28 +85,6 @@ pub struct Who {
     pub pid: u32,
 }
 
-/// The database that a run changes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DatabaseRef {
-    /// `sqlite`, `mysql`, `mariadb` or `postgresql`.
-    pub engine: String,
-    /// The server's version.
-    pub version: String,
-    /// The range of Cinder releases.
-    pub release: String,
-    /// Which database it is.
-    pub identity: String,
-    /// Its location, without the password.
-    pub location: String,
-}
-
-/// With the location, because the identity alone means nothing to a person.
-impl fmt::Display for DatabaseRef {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({})", self.location, self.identity)
-    }
-}
-
 /// A run begins.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Begin {
@@ -117,7 +101,7 @@ pub struct Begin {
     /// Who.
     pub who: Who,
     /// Where.
-    pub database: DatabaseRef,
+    pub database: DatabaseInfo,
     /// `--reason`.
     pub reason: Option<String>,
     /// `--ticket`.

@@ -4,24 +4,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use super::AuditError;
-use super::chain::{Problem, ProblemKind, Unfinished};
+use super::chain::{Problem, ProblemKind};
 use super::read::{Position, read, read_on};
-use super::record::{Begin, Event, Intent, Record, Settled, UnitOutcome};
+use super::record::{Begin, Event, Intent, Record, RunEnd, Settled, UnitOutcome};
 use crate::domain::{Outcome, Tally};
 
-/// How a run ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RunEnd {
-    /// When it ended.
-    pub at: String,
-    /// How many units ended how, as the run itself recorded it.
-    pub summary: Tally,
-    /// The signal or fault that ended it early.
-    pub interrupted: Option<String>,
-}
-
 /// The summary of one run.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct RunSummary {
     /// Its id.
     pub run: String,
@@ -57,14 +46,6 @@ pub struct Span {
     until: u64,
 }
 
-impl PartialEq for Span {
-    fn eq(&self, other: &Self) -> bool {
-        (self.from.offset(), self.until) == (other.from.offset(), other.until)
-    }
-}
-
-impl Eq for Span {}
-
 /// All runs of a log.
 #[derive(Debug)]
 pub struct Runs {
@@ -72,8 +53,6 @@ pub struct Runs {
     pub runs: Vec<RunSummary>,
     /// Why reading stopped before the end of the log. Everything before is intact.
     pub damage: Option<AuditError>,
-    /// The unfinished end.
-    pub unfinished: Option<Unfinished>,
 }
 
 /// One unit of a run.
@@ -121,6 +100,8 @@ pub struct RunRecords {
     pub begin: Begin,
     /// By number in the plan.
     pub units: BTreeMap<usize, UnitHistory>,
+    /// When it ended.
+    pub ended_at: Option<String>,
     /// How it ended.
     pub end: Option<RunEnd>,
 }
@@ -148,7 +129,7 @@ pub fn runs(path: &Path) -> Result<Runs, AuditError> {
             Some(Err(error)) => damage = Some(error),
         }
     }
-    Ok(Runs { runs: summaries.finish(), damage, unfinished: records.unfinished().cloned() })
+    Ok(Runs { runs: summaries.finish(), damage })
 }
 
 /// The run whose id is `run`, or the only one whose id begins with it.
@@ -160,7 +141,7 @@ pub fn load_run(path: &Path, run: &str) -> Result<RunRecords, AuditError> {
 
 /// All records of these runs, in the order of `wanted`. Reads from their first record to their last and keeps all of them in memory.
 pub fn load_runs(path: &Path, wanted: &[&RunSummary]) -> Result<Vec<RunRecords>, AuditError> {
-    let Some(first) = wanted.iter().map(|summary| &summary.span.from).min_by_key(|place| place.offset()) else { return Ok(Vec::new()) };
+    let Some(first) = wanted.iter().map(|summary| &summary.span.from).min_by_key(|place| place.offset) else { return Ok(Vec::new()) };
     let until = wanted.iter().map(|summary| summary.span.until).max().unwrap_or(u64::MAX);
     let ids: Vec<&str> = wanted.iter().map(|summary| summary.run.as_str()).collect();
     load(path, &ids, first, until)
@@ -178,7 +159,8 @@ fn load(path: &Path, wanted: &[&str], from: &Position, until: u64) -> Result<Vec
         let Some(slot) = places.get(record.run.as_str()).and_then(|place| found.get_mut(*place)) else { continue };
         let Some(run) = slot else {
             if let Event::Begin(begin) = record.event {
-                *slot = Some(RunRecords { run: record.run, at: record.at, begin: *begin, units: BTreeMap::new(), end: None });
+                *slot =
+                    Some(RunRecords { run: record.run, at: record.at, begin: *begin, units: BTreeMap::new(), ended_at: None, end: None });
             }
             continue;
         };
@@ -203,8 +185,8 @@ fn load(path: &Path, wanted: &[&str], from: &Position, until: u64) -> Result<Vec
                     unit.settled = Some(*settled);
                 }
             }
-            Event::End { summary, interrupted } => run.end = Some(RunEnd { at: record.at, summary, interrupted }),
-            Event::Begin(_) | Event::Torn { .. } => {}
+            Event::End(end) => (run.ended_at, run.end) = (Some(record.at), Some(end)),
+            Event::Begin(_) | Event::Torn(_) => {}
         }
     }
     let missing = |run: &str| AuditError::NoSuchRun { path: path.to_owned(), run: run.to_owned() };
@@ -267,9 +249,8 @@ enum Open {
 /// Builds the summaries record by record.
 #[derive(Default)]
 struct Summaries {
-    runs: Vec<RunSummary>,
-    /// For each run its units that are open or have to be confirmed.
-    open: Vec<BTreeMap<usize, Open>>,
+    /// Each run with its units that are open or have to be confirmed.
+    runs: Vec<(RunSummary, BTreeMap<usize, Open>)>,
     index: HashMap<String, usize>,
 }
 
@@ -279,24 +260,22 @@ impl Summaries {
     fn add(&mut self, record: Record, position: Position, line: u64) {
         let Record { at, run, event, .. } = record;
         let own = matches!(event, Event::Intent(_) | Event::Outcome(_));
-        if let Some(last) = self.runs.last_mut().filter(|last| !own || last.run != run) {
+        if let Some((last, _)) = self.runs.last_mut().filter(|(last, _)| !own || last.run != run) {
             last.over = true;
         }
-        let event = match event {
-            Event::Begin(begin) if !self.index.contains_key(&run) => {
+        let Some(known) = self.index.get(&run) else {
+            if let Event::Begin(begin) = event {
                 self.index.insert(run.clone(), self.runs.len());
-                self.open.push(BTreeMap::new());
                 let (begin, tally) = (*begin, Tally::default());
                 let (end, over, open, undone_by) = (None, false, Vec::new(), None);
                 let (intents, unseen, provisional) = (0, 0, 0);
                 let span = Span { from: position, until: line };
-                self.runs.push(RunSummary { run, at, begin, intents, tally, end, over, open, unseen, provisional, undone_by, span });
-                return;
+                let summary = RunSummary { run, at, begin, intents, tally, end, over, open, unseen, provisional, undone_by, span };
+                self.runs.push((summary, BTreeMap::new()));
             }
-            event => event,
+            return;
         };
-        let found = self.index.get(&run).and_then(|at| self.runs.get_mut(*at).zip(self.open.get_mut(*at)));
-        let Some((summary, open)) = found else { return };
+        let Some((summary, open)) = self.runs.get_mut(*known) else { return };
         summary.span.until = line;
         match event {
             Event::Intent(intent) => {
@@ -331,15 +310,16 @@ impl Summaries {
                     open.insert(settled.unit, Open::Provisional(settled.outcome));
                 }
             }
-            Event::End { summary: tally, interrupted } => summary.end = Some(RunEnd { at, summary: tally, interrupted }),
-            Event::Begin(_) | Event::Torn { .. } => {}
+            Event::End(end) => summary.end = Some(end),
+            Event::Begin(_) | Event::Torn(_) => {}
         }
     }
 
     /// The summaries of all runs.
     fn finish(self) -> Vec<RunSummary> {
-        let Self { mut runs, open, index } = self;
-        for (summary, mut open) in runs.iter_mut().zip(open) {
+        let Self { runs, index } = self;
+        let mut summaries = Vec::with_capacity(runs.len());
+        for (mut summary, mut open) in runs {
             let all = open.len();
             open.retain(|_, known| !matches!(known, Open::Provisional(_)));
             summary.provisional = all - open.len();
@@ -347,16 +327,17 @@ impl Summaries {
             let without_outcome = open.values().filter(|known| **known == Open::Intended).count();
             summary.tally.not_begun = summary.begin.units.saturating_sub(summary.tally.total() + without_outcome);
             summary.open = open.into_keys().collect();
+            summaries.push(summary);
         }
         // Latest first, so that an undo which was undone itself is known before it is used.
-        for at in (0..runs.len()).rev() {
-            let Some(undo) = runs.get(at).filter(|undo| undo.undone_by.is_none() && may_have_written(undo)) else { continue };
+        for at in (0..summaries.len()).rev() {
+            let Some(undo) = summaries.get(at).filter(|undo| undo.undone_by.is_none() && may_have_written(undo)) else { continue };
             let (run, target) = (undo.run.clone(), undo.begin.undoes.as_ref().and_then(|target| index.get(target)).copied());
-            if let Some(undone) = target.and_then(|target| runs.get_mut(target)) {
+            if let Some(undone) = target.and_then(|target| summaries.get_mut(target)) {
                 undone.undone_by.get_or_insert(run);
             }
         }
-        runs
+        summaries
     }
 }
 

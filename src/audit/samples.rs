@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::record::{Begin, DatabaseRef, Event, Intent, Record, SCHEMA, SCHEMA_VERSION, Settled, StatementText, UnitOutcome, Who, Window};
+use super::record::{Begin, Event, Intent, Record, RunEnd, SCHEMA, SCHEMA_VERSION, Settled, StatementText, UnitOutcome, Who, Window};
 use super::{Head, digest};
-use crate::domain::{AssumeDead, Change, Evidence, EvidenceCode, FindingKind, Image, Moved, Outcome, Policy, Table, Tally, Value};
+use crate::domain::{
+    AssumeDead, Change, DatabaseInfo, Evidence, EvidenceCode, FindingKind, Image, Moved, Outcome, Policy, Table, Tally, Value,
+};
 
 pub(super) fn who() -> Who {
     Who { uid: 7, user: Some("dba".to_owned()), host: "ctl1".to_owned(), pid: 42, ..Who::default() }
@@ -19,12 +21,12 @@ pub(super) fn begin(plan: &str, undoes: Option<&str>) -> Event {
         plan_sha256: digest(plan.as_bytes()),
         undoes: undoes.map(str::to_owned),
         who: who(),
-        database: DatabaseRef {
+        database: DatabaseInfo {
             engine: "sqlite".to_owned(),
             version: "3.50".to_owned(),
             release: "Mitaka or later".to_owned(),
             identity: "abc".to_owned(),
-            location: "/var/lib/cinder.sqlite".to_owned(),
+            location: Some("/var/lib/cinder.sqlite".to_owned()),
         },
         reason: Some("Störung\n\u{1b}[31m".to_owned()),
         ticket: None,
@@ -78,7 +80,7 @@ pub(super) fn settled(unit: usize, outcome: Outcome) -> Event {
 }
 
 pub(super) fn end() -> Event {
-    Event::End { summary: Tally { applied: 1, ..Tally::default() }, interrupted: Some("SIGTERM".to_owned()) }
+    Event::End(RunEnd { summary: Tally { applied: 1, ..Tally::default() }, interrupted: Some("SIGTERM".to_owned()) })
 }
 
 /// One event of each kind. `torn` is left out because it is valid in few places.

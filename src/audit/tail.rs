@@ -8,6 +8,7 @@ use super::MAX_LINE;
 use super::chain::{self, Head, Problem, ProblemKind};
 use super::line_digest::{digest, hex_of};
 use super::parse;
+use super::record::Torn;
 
 /// How much is read first, in bytes. Most lines are shorter.
 const WINDOW: u64 = 64 << 10;
@@ -17,32 +18,17 @@ const WINDOW: u64 = 64 << 10;
 pub(super) struct Tail {
     /// The last record, which the next one continues.
     pub head: Head,
-    /// Length and SHA-256 of torn lines that no record describes yet.
-    pub torn: Option<(u64, String)>,
+    /// Torn lines that no record describes yet.
+    pub torn: Option<Torn>,
     /// The last line has its line feed.
     pub terminated: bool,
 }
 
-/// Why the end could not be read.
-#[derive(Debug)]
-pub(super) enum TailError {
-    /// A system call failed.
-    Io(io::Error),
-    /// It is not the end of a log.
-    Problem(Problem),
-}
-
-impl From<io::Error> for TailError {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
-    }
-}
-
 /// Reads the end of a log of `len` bytes, backwards to the last record. Lines after it that a crash explains are torn; any other line
 /// is a problem.
-pub(super) fn read<F: Read + Seek>(file: &mut F, len: u64) -> Result<Tail, TailError> {
+pub(super) fn read<F: Read + Seek>(file: &mut F, len: u64) -> io::Result<Result<Tail, Problem>> {
     if len == 0 {
-        return Ok(Tail { head: Head::default(), torn: None, terminated: true });
+        return Ok(Ok(Tail { head: Head::default(), torn: None, terminated: true }));
     }
     let terminated = bytes(file, len - 1, len)? == b"\n";
     let end = if terminated { len - 1 } else { len };
@@ -50,22 +36,22 @@ pub(super) fn read<F: Read + Seek>(file: &mut F, len: u64) -> Result<Tail, TailE
     loop {
         let last = line_end == end;
         let Some((start, line)) = line_before(file, line_end)? else {
-            return Err(problem(file, line_end, ProblemKind::TooLong)?);
+            return problem(file, line_end, ProblemKind::TooLong).map(Err);
         };
         match parse::parse(&line) {
             Ok(record) => {
                 let torn = match (last, terminated) {
                     (true, true) => None,
-                    (true, false) => Some((line.len() as u64, digest(&line))),
+                    (true, false) => Some(Torn { bytes: line.len() as u64, sha256: digest(&line) }),
                     (false, _) => Some(region(file, line_end + 1, end)?),
                 };
-                return Ok(Tail { head: Head { seq: record.seq, hash: digest(&line) }, torn, terminated });
+                return Ok(Ok(Tail { head: Head { seq: record.seq, hash: digest(&line) }, torn, terminated }));
             }
             Err(reason) if !parse::is_cut_off(&line, &reason, terminated || !last, start == 0) => {
-                return Err(problem(file, start, chain::kind(&reason))?);
+                return problem(file, start, chain::kind(&reason)).map(Err);
             }
             Err(_) if start == 0 => {
-                return Ok(Tail { head: Head::default(), torn: Some(region(file, 0, end)?), terminated });
+                return Ok(Ok(Tail { head: Head::default(), torn: Some(region(file, 0, end)?), terminated }));
             }
             Err(_) => line_end = start - 1,
         }
@@ -104,8 +90,8 @@ fn line_before<F: Read + Seek>(file: &mut F, end: u64) -> io::Result<Option<(u64
     }
 }
 
-/// Length and SHA-256 of the bytes from `start` to `end`.
-fn region<F: Read + Seek>(file: &mut F, start: u64, end: u64) -> io::Result<(u64, String)> {
+/// A description of the bytes from `start` to `end`.
+fn region<F: Read + Seek>(file: &mut F, start: u64, end: u64) -> io::Result<Torn> {
     let mut hasher = Sha256::new();
     let mut from = start;
     while from < end {
@@ -113,11 +99,11 @@ fn region<F: Read + Seek>(file: &mut F, start: u64, end: u64) -> io::Result<(u64
         hasher.update(bytes(file, from, to)?);
         from = to;
     }
-    Ok((end - start, hex_of(hasher)))
+    Ok(Torn { bytes: end - start, sha256: hex_of(hasher) })
 }
 
 /// A problem with the line that holds the byte at `at`. Reads the whole file to find the line number.
-fn problem<F: Read + Seek>(file: &mut F, at: u64, kind: ProblemKind) -> io::Result<TailError> {
+fn problem<F: Read + Seek>(file: &mut F, at: u64, kind: ProblemKind) -> io::Result<Problem> {
     let mut line = 1;
     let mut from = 0;
     while from < at {
@@ -125,7 +111,7 @@ fn problem<F: Read + Seek>(file: &mut F, at: u64, kind: ProblemKind) -> io::Resu
         line += bytes(file, from, to)?.iter().filter(|byte| **byte == b'\n').count() as u64;
         from = to;
     }
-    Ok(TailError::Problem(Problem { line, kind }))
+    Ok(Problem { line, kind })
 }
 
 #[cfg(test)]
@@ -137,13 +123,13 @@ mod tests {
     use super::super::samples;
     use super::*;
 
-    fn tail(content: &[u8]) -> Result<Tail, TailError> {
-        read(&mut Cursor::new(content), content.len() as u64)
+    fn tail(content: &[u8]) -> Result<Tail, Problem> {
+        read(&mut Cursor::new(content), content.len() as u64).unwrap()
     }
 
     fn found_problem(content: &[u8]) -> (u64, &'static str) {
         match tail(content) {
-            Err(TailError::Problem(problem)) => (problem.line, problem.kind.code().as_str()),
+            Err(problem) => (problem.line, problem.kind.code().as_str()),
             other => panic!("{other:?}"),
         }
     }
@@ -175,7 +161,7 @@ mod tests {
         let whole = lines.concat();
         let fragments = b"{\"sche\n{\"schema\":\n\n{\"sch";
         let found = tail(&[&whole[..], fragments].concat()).unwrap();
-        let torn = (fragments.len() as u64, digest(fragments));
+        let torn = Torn { bytes: fragments.len() as u64, sha256: digest(fragments) };
         let head = Head { seq: 3, hash: digest(&lines[2]) };
         assert_eq!(found, Tail { head, torn: Some(torn.clone()), terminated: false });
         assert_eq!(tail(fragments).unwrap(), Tail { head: Head::default(), torn: Some(torn), terminated: false });

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::storage_recheck::StorageRecheck;
 use super::{Database, Error, Observer, Result, StorageSettings, WorkEvent, actor, reading};
 use crate::apply::{Executor, Failure, Journal, Mode, NoJournal, Options, Run};
-use crate::audit::record::{self, Begin, DatabaseRef};
+use crate::audit::record::{self, Begin, RunEnd};
 use crate::audit::{AuditError, AuditLog, RunSummary, runs};
 use crate::db::Access;
 use crate::domain::Tally;
@@ -130,7 +130,7 @@ impl RunLog {
     }
 
     fn end(&mut self, summary: Tally, interrupted: Option<String>) -> std::result::Result<(), AuditError> {
-        self.append(record::Event::End { summary, interrupted }).and_then(|()| self.sync())
+        self.append(record::Event::End(RunEnd { summary, interrupted })).and_then(|()| self.sync())
     }
 }
 
@@ -149,21 +149,14 @@ impl Journal for RunLog {
 }
 
 fn begin(database: &Database, plan: &Plan, execution: &Execution) -> Begin {
-    let server = database.session.server();
     Begin {
         command: execution.command.to_owned(),
         program: program(),
         plan: plan.id.clone(),
         plan_sha256: plan.sha256.clone(),
         undoes: plan.undoes.clone(),
-        who: actor::current(server.user.clone()),
-        database: DatabaseRef {
-            engine: server.engine.name().to_owned(),
-            version: server.version.clone(),
-            release: database.schema.release.clone(),
-            identity: server.identity.clone(),
-            location: database.location.clone(),
-        },
+        who: actor::current(database.session.server().user.clone()),
+        database: database.info(),
         reason: execution.reason.clone(),
         ticket: execution.ticket.clone(),
         policy: plan.policy.clone(),

@@ -3,8 +3,8 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::apply::history_view::first_writers;
 use crate::audit::RunRecords;
-use crate::audit::record::{Begin, DatabaseRef, Settled, Who, Window};
-use crate::domain::{Backup, ColumnSet, FindingKind, Policy, Volume};
+use crate::audit::record::{Begin, Settled, Who, Window};
+use crate::domain::{Backup, ColumnSet, DatabaseInfo, FindingKind, Policy, Volume};
 
 const BEFORE: &str = "2026-11-22 16:00:00";
 const WRITTEN: &str = "2026-11-22 18:46:34";
@@ -101,7 +101,7 @@ fn settle_run(units: Vec<UnitHistory>, now: impl Fn(&str) -> Option<Image>) -> V
 
 fn run(units: Vec<UnitHistory>) -> RunRecords {
     let text = String::new;
-    let database = DatabaseRef { engine: text(), version: text(), release: text(), identity: text(), location: text() };
+    let database = DatabaseInfo { engine: text(), version: text(), release: text(), identity: text(), location: None };
     let begin = Begin {
         command: text(),
         program: text(),
@@ -116,7 +116,7 @@ fn run(units: Vec<UnitHistory>) -> RunRecords {
         units: units.len(),
     };
     let units: BTreeMap<usize, UnitHistory> = units.into_iter().map(|unit| (unit.intent.unit, unit)).collect();
-    RunRecords { run: text(), at: text(), begin, units, end: None }
+    RunRecords { run: text(), at: text(), begin, units, ended_at: None, end: None }
 }
 
 #[test]

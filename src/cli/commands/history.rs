@@ -153,7 +153,7 @@ fn list(context: &Context<'_>, path: &std::path::Path) -> Result<Exit> {
                 summary.at.as_str().into(),
                 summary.begin.command.as_str().into(),
                 user.map(String::as_str).into(),
-                summary.begin.database.location.as_str().into(),
+                summary.begin.database.location.as_deref().into(),
                 sentences::tally(&summary.tally).into(),
                 state(summary).into(),
                 summary.begin.ticket.as_deref().into(),
@@ -216,7 +216,7 @@ fn show(context: &Context<'_>, path: &std::path::Path, run: &str) -> Result<Exit
         begin: &records.begin,
         summary: &tally,
         units,
-        end: records.end.as_ref().map(|end| json!({ "at": end.at, "summary": end.summary, "interrupted": end.interrupted })),
+        end: records.end.as_ref().map(|end| json!({ "at": records.ended_at, "summary": end.summary, "interrupted": end.interrupted })),
     };
     if context.ui.is_table() {
         print_head(context, &records)?;
@@ -239,7 +239,13 @@ fn print_head(context: &Context<'_>, records: &RunRecords) -> Result<()> {
     line("command", &format!("{} ({})", begin.command, begin.program))?;
     line(
         "database",
-        &format!("{}, {} {}, Cinder {}", begin.database.location, begin.database.engine, begin.database.version, begin.database.release),
+        &format!(
+            "{}, {} {}, Cinder {}",
+            begin.database.location.as_deref().unwrap_or_default(),
+            begin.database.engine,
+            begin.database.version,
+            begin.database.release
+        ),
     )?;
     let people = [("user", &who.user), ("login", &who.login_user), ("sudo", &who.sudo_user), ("database", &who.database_user)];
     let people: Vec<String> = people.iter().filter_map(|(what, name)| name.as_ref().map(|name| format!("{what} {name}"))).collect();
