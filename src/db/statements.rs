@@ -84,6 +84,9 @@ statements! {
     BACKUPS_BY_IDS_MITAKA = "backups_by_ids_mitaka";
     BACKUPS_LIVE_JUNO = "backups_live_juno";
     BACKUPS_LIVE_LIBERTY = "backups_live_liberty";
+    BACKUPS_REFERENCES_JUNO = "backups_references_juno";
+    BACKUPS_REFERENCES_LIBERTY = "backups_references_liberty";
+    BACKUPS_REFERENCES_MITAKA = "backups_references_mitaka";
     CLOCK = "clock";
     MISSING_PRIVILEGES = "missing_privileges";
     QUOTA_USAGES_BACKUP = "quota_usages_backup";
@@ -96,11 +99,6 @@ statements! {
     SNAPSHOT_LOCK = "snapshot_lock";
     BACKUPS_BY_PARENTS_LIBERTY = "backups_by_parents_liberty";
     BACKUPS_BY_PARENTS_MITAKA = "backups_by_parents_mitaka";
-    BACKUPS_BY_DESTINATIONS_MITAKA = "backups_by_destinations_mitaka";
-    BACKUPS_BY_SNAPSHOTS_MITAKA = "backups_by_snapshots_mitaka";
-    BACKUPS_BY_VOLUMES_JUNO = "backups_by_volumes_juno";
-    BACKUPS_BY_VOLUMES_LIBERTY = "backups_by_volumes_liberty";
-    BACKUPS_BY_VOLUMES_MITAKA = "backups_by_volumes_mitaka";
     SNAPSHOT_UPDATE = "snapshot_update";
     SNAPSHOTS_BY_IDS = "snapshots_by_ids";
     SNAPSHOTS_PENDING = "snapshots_pending";

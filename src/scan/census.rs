@@ -5,10 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use sha2::{Digest, Sha256};
-use uuid::Uuid;
-
 use super::active::{ActiveBackups, volumes_of};
+use super::compact_ids::CompactIds;
 use super::names;
 use super::reader::Reader;
 use crate::db::DbError;
@@ -25,6 +23,16 @@ struct ChainMember {
     /// `num_dependent_backups`; `None` until the row itself was seen.
     recorded: Option<i32>,
     in_error: bool,
+}
+
+impl ChainMember {
+    fn children(&self) -> Children {
+        Children { certain: self.certain.into(), possible: self.possible.into() }
+    }
+
+    fn may_be_missed(&self) -> bool {
+        self.recorded.is_none() || (self.in_error && (self.certain, self.possible) != (0, 0))
+    }
 }
 
 /// What one pass over `backups` keeps.
@@ -59,8 +67,7 @@ pub struct Census {
     /// How many live backups there are.
     pub live: u64,
     members: HashMap<u128, ChainMember>,
-    /// Ids in `members` that are not UUIDs in their usual spelling.
-    odd_ids: HashMap<u128, String>,
+    ids: CompactIds,
 }
 
 impl Census {
@@ -165,40 +172,20 @@ impl Census {
     fn link(&mut self, backup: &Backup) {
         let recorded = clamp(backup.num_dependent_backups.unwrap_or(0));
         let in_error = backup.status.as_deref() == Some(ERROR);
-        let key = self.member_key(&backup.id);
+        let number = CompactIds::number(&backup.id);
         // A row without dependents on record needs an entry only once a child of it is seen.
-        if let Some(link) = self.members.get_mut(&key) {
+        if let Some(link) = self.members.get_mut(&number) {
             (link.recorded, link.in_error) = (Some(recorded), in_error);
         } else if recorded != 0 || in_error {
-            self.members.insert(key, ChainMember { recorded: Some(recorded), in_error, ..ChainMember::default() });
-            self.remember(key, &backup.id);
+            self.members.insert(self.ids.add(&backup.id), ChainMember { recorded: Some(recorded), in_error, ..ChainMember::default() });
         }
         if let Some(parent) = &backup.parent_id {
-            let key = self.member_key(parent);
             let mut children = Children::default();
             children.add(backup.status.as_deref());
-            let link = self.members.entry(key).or_default();
+            let link = self.members.entry(self.ids.add(parent)).or_default();
             link.certain = link.certain.saturating_add(clamp(children.certain));
             link.possible = link.possible.saturating_add(clamp(children.possible));
-            self.remember(key, parent);
         }
-    }
-
-    fn member_key(&self, id: &str) -> u128 {
-        canonical(id).unwrap_or_else(|| {
-            let digest = Sha256::digest(id.as_bytes());
-            digest.iter().take(16).fold(0, |key, byte| key << 8 | u128::from(*byte))
-        })
-    }
-
-    fn remember(&mut self, key: u128, id: &str) {
-        if canonical(id).is_none() {
-            self.odd_ids.entry(key).or_insert_with(|| id.to_owned());
-        }
-    }
-
-    fn id(&self, key: u128) -> String {
-        self.odd_ids.get(&key).cloned().unwrap_or_else(|| Uuid::from_u128(key).hyphenated().to_string())
     }
 
     /// Whether some `temp_volume_id` names the volume.
@@ -213,31 +200,31 @@ impl Census {
 
     /// The live children of a backup.
     pub fn children(&self, id: &str) -> Children {
-        self.members
-            .get(&self.member_key(id))
-            .map_or_else(Children::default, |link| Children { certain: i64::from(link.certain), possible: i64::from(link.possible) })
+        self.members.get(&CompactIds::number(id)).map(ChainMember::children).unwrap_or_default()
     }
 
     /// The dependents that a backup has on record, if it is live and has any on record or has children.
     pub fn recorded(&self, id: &str) -> Option<i64> {
-        self.members.get(&self.member_key(id)).and_then(|link| link.recorded).map(i64::from)
+        self.members.get(&CompactIds::number(id)).and_then(|link| link.recorded).map(i64::from)
     }
 
-    /// Parents whose counter may be wrong, that are in error, or whose own row was not kept: to be read by id.
+    /// Parents whose counter may be wrong, or that children may miss: those whose own row came first without anything on record, is in
+    /// error, or does not exist.
     pub fn doubtful_parents(&self) -> Vec<String> {
-        let mut ids: Vec<String> = self
-            .members
-            .iter()
-            .filter(|(_, link)| {
-                let children = Children { certain: i64::from(link.certain), possible: i64::from(link.possible) };
-                let has_children = link.certain != 0 || link.possible != 0;
-                match link.recorded {
-                    None => true,
-                    Some(recorded) => children.nearest(i64::from(recorded)) != i64::from(recorded) || (link.in_error && has_children),
-                }
-            })
-            .map(|(key, _)| self.id(*key))
-            .collect();
+        self.parents(|member| {
+            let recorded = member.recorded.map(i64::from);
+            recorded.is_none_or(|recorded| member.children().nearest(recorded) != recorded) || member.may_be_missed()
+        })
+    }
+
+    /// The [`Self::doubtful_parents`] that children may miss.
+    pub fn parents_that_may_be_missed(&self) -> Vec<String> {
+        self.parents(ChainMember::may_be_missed)
+    }
+
+    fn parents(&self, wanted: impl Fn(&ChainMember) -> bool) -> Vec<String> {
+        let wanted = self.members.iter().filter(|(_, member)| wanted(member));
+        let mut ids: Vec<String> = wanted.map(|(number, _)| self.ids.id(*number)).collect();
         ids.sort();
         ids
     }
@@ -263,12 +250,6 @@ impl ActiveBackups for Census {
 
 fn has_temporaries(backup: &Backup) -> bool {
     backup.temp_volume_id.is_some() || backup.temp_snapshot_id.is_some()
-}
-
-fn canonical(id: &str) -> Option<u128> {
-    let uuid = Uuid::try_parse(id).ok()?;
-    let mut buffer = Uuid::encode_buffer();
-    (uuid.hyphenated().encode_lower(&mut buffer) == id).then(|| uuid.as_u128())
 }
 
 fn clamp(number: i64) -> i32 {

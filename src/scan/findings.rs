@@ -1,6 +1,6 @@
 //! One scan: the census, the related rows of what it kept, and the decisions.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -11,11 +11,13 @@ use super::cases::{Facts, backup_case, counter_case, has_data_to_check, snapshot
 use super::census::Census;
 use super::document::{Notice, NoticeCode, ScanDocument, Summary};
 use super::reader::Reader;
+use super::references::{Column, References};
 use super::related_rows::{RelatedRows, Repaired, ScanFacts};
 use crate::db::schema::Schema;
 use crate::db::{Access, DbError, Session};
 use crate::domain::decide::{self, BackupCase};
-use crate::domain::status::{AVAILABLE, BACKING_UP, ERROR, ERROR_DELETING, RESTORING, RESTORING_BACKUP};
+use crate::domain::id::key;
+use crate::domain::status::{AVAILABLE, BACKING_UP, CREATING, ERROR, ERROR_DELETING, RESTORING, RESTORING_BACKUP};
 use crate::domain::text::shell_word;
 use crate::domain::time::{human, rfc3339};
 use crate::domain::{
@@ -128,9 +130,10 @@ fn inside(session: &mut dyn Session, schema: &Schema, request: &ScanRequest<'_>)
     let situation = situation(&mut reader)?;
     let mut census = Census::take(&mut reader, request.selection)?;
     let selection = census.resolve(request.selection).map_err(ScanError::Selection)?;
+    let pending = Pending::read(&mut reader, &mut census, &selection)?;
     let request = ScanRequest { selection: &selection, ..*request };
     let within;
-    let mut findings = Findings::new(&census, &situation, &request);
+    let mut findings = Findings::new(&census, &pending, &situation, &request);
     findings.all(&mut reader)?;
     // The sum is of all: a limit must not make trouble look smaller than it is.
     let summary = Summary::of(&findings.findings);
@@ -140,7 +143,7 @@ fn inside(session: &mut dyn Session, schema: &Schema, request: &ScanRequest<'_>)
         within = findings.repaired_within(limit);
         if findings.repaired.counted_on.get() && within.len() < findings.repaired.ids.borrow().len() {
             // Some proposals count on backups that the limit leaves for another time.
-            findings = Findings::new(&census, &situation, &ScanRequest { only: Some(&within), ..request });
+            findings = Findings::new(&census, &pending, &situation, &ScanRequest { only: Some(&within), ..request });
             findings.all(&mut reader)?;
         }
         findings.findings.truncate(limit);
@@ -149,7 +152,7 @@ fn inside(session: &mut dyn Session, schema: &Schema, request: &ScanRequest<'_>)
     if selection.takes_leftover("quota") && selection.volumes.is_empty() {
         notices.extend(findings.quotas(&mut reader)?);
     }
-    let Findings { findings, images, matched, repaired, .. } = findings;
+    let Findings { findings, images, repaired, .. } = findings;
     let document = ScanDocument {
         schema: "cinder-backup-repair/scan",
         schema_version: 1,
@@ -163,7 +166,7 @@ fn inside(session: &mut dyn Session, schema: &Schema, request: &ScanRequest<'_>)
     };
     let named = selection.backups.clone();
     let counts_on_others = repaired.counted_on.get();
-    Ok(Scan { document, census, situation, images, matched, named, counts_on_others })
+    Ok(Scan { document, matched: census.matched.clone(), census, situation, images, named, counts_on_others })
 }
 
 /// A check may take hours, and other backups become old enough to be stuck meanwhile. If a check of the storage was asked for, do not give
@@ -176,30 +179,98 @@ fn refuse_unchecked(finding: &mut Finding, policy: &Policy) {
     }
 }
 
+/// The portion of backups whose rows and related rows are in memory at the same time.
+const PORTION: usize = 2_000;
+
+/// The rows that findings may be about, beside the backups of the census.
+#[derive(Default)]
+struct Pending {
+    /// Selected volumes that are marked for a backup or a restore, or have no status.
+    volumes: Vec<Volume>,
+    /// Selected snapshots that are marked for a backup.
+    snapshots: Vec<Snapshot>,
+    /// Which backups refer to the volumes and snapshots of stuck backups, to these, and to parents that children may miss.
+    references: References,
+}
+
+impl Pending {
+    fn read(reader: &mut Reader<'_>, census: &mut Census, selection: &Selection) -> Result<Self, DbError> {
+        let mut pending = Self::default();
+        if [BACKING_UP, RESTORING_BACKUP, NULL].iter().any(|status| selection.takes_leftover(status)) {
+            reader.pending_volumes(&mut |volume| {
+                census.matched.note(selection, volume.status.as_deref(), volume.project_id.as_deref(), Some(&volume.id));
+                if selection.takes_leftover(volume.status.as_deref().unwrap_or(NULL))
+                    && selection.takes_owner(volume.project_id.as_deref(), Some(&volume.id))
+                {
+                    pending.volumes.push(volume);
+                }
+            })?;
+        }
+        if selection.takes_leftover(BACKING_UP) {
+            reader.pending_snapshots(&mut |snapshot| {
+                census.matched.note(selection, snapshot.status.as_deref(), snapshot.project_id.as_deref(), snapshot.volume_id.as_deref());
+                if selection.takes_owner(snapshot.project_id.as_deref(), snapshot.volume_id.as_deref()) {
+                    pending.snapshots.push(snapshot);
+                }
+            })?;
+        }
+        pending.volumes.sort_by(|a, b| a.id.cmp(&b.id));
+        pending.want(census, selection, reader.schema.columns);
+        pending.references = pending.references.read(reader)?;
+        Ok(pending)
+    }
+
+    fn want(&mut self, census: &Census, selection: &Selection, columns: ColumnSet) {
+        let references = &mut self.references;
+        for backup in census.kept.values().filter(|backup| census.selected.contains(&backup.id)) {
+            let (volume, snapshot, destination) = (&backup.volume_id, &backup.snapshot_id, &backup.restore_volume_id);
+            match backup.status.as_deref() {
+                Some(CREATING) => {
+                    volume.iter().for_each(|id| references.want(Column::Volume, id));
+                    snapshot.iter().for_each(|id| references.want(Column::Snapshot, id));
+                }
+                Some(RESTORING) => destination.iter().for_each(|id| references.want(Column::RestoreVolume, id)),
+                _ => {}
+            }
+        }
+        for volume in &self.volumes {
+            match volume.status.as_deref() {
+                Some(BACKING_UP) => references.want(Column::Volume, &volume.id),
+                Some(RESTORING_BACKUP) => references.want(Column::RestoreVolume, &volume.id),
+                _ => {}
+            }
+        }
+        self.snapshots.iter().for_each(|snapshot| references.want(Column::Snapshot, &snapshot.id));
+        if selection.wants_inconsistent() && columns >= ColumnSet::Liberty {
+            census.parents_that_may_be_missed().iter().for_each(|parent| references.want(Column::Parent, parent));
+        }
+    }
+}
+
 /// The findings of one scan, as they are made.
 struct Findings<'a> {
     census: &'a Census,
+    pending: &'a Pending,
     situation: &'a Situation,
     request: ScanRequest<'a>,
     policy: &'a Policy,
     selection: &'a Selection,
     findings: Vec<Finding>,
     images: Images,
-    matched: Matched,
     repaired: Rc<Repaired>,
 }
 
 impl<'a> Findings<'a> {
-    fn new(census: &'a Census, situation: &'a Situation, request: &ScanRequest<'a>) -> Self {
+    fn new(census: &'a Census, pending: &'a Pending, situation: &'a Situation, request: &ScanRequest<'a>) -> Self {
         Self {
             census,
+            pending,
             situation,
             request: *request,
             policy: request.policy,
             selection: request.selection,
             findings: Vec::new(),
             images: BTreeMap::new(),
-            matched: census.matched.clone(),
             repaired: Rc::default(),
         }
     }
@@ -233,8 +304,8 @@ impl<'a> Findings<'a> {
         let with_chain = |backup: &Backup| request.kept == KeptRows::Chains || request.checks.contains_key(&backup.id);
         let selected: Vec<&Backup> = census.kept.values().filter(|backup| census.selected.contains(&backup.id)).collect();
         // In portions, so that not all related rows are in memory at once.
-        for portion in selected.chunks(2_000) {
-            let related = RelatedRows::of_backups(reader, portion, &with_chain)?;
+        for portion in selected.chunks(PORTION) {
+            let related = RelatedRows::of_backups(reader, portion, &with_chain, &self.pending.references)?;
             let facts = ScanFacts { census, related: &related, repaired: &repaired, situation, policy };
             for backup in portion {
                 let case = backup_case((*backup).clone(), request.checks.get(&backup.id), &facts, policy);
@@ -282,29 +353,12 @@ impl<'a> Findings<'a> {
     }
 
     fn volumes(&mut self, reader: &mut Reader<'_>) -> Result<(), DbError> {
-        let selection = self.selection;
-        if ![BACKING_UP, RESTORING_BACKUP, NULL].iter().any(|status| selection.takes_leftover(status)) {
-            return Ok(());
-        }
-        let mut pending: Vec<Volume> = Vec::new();
-        let mut matched = std::mem::take(&mut self.matched);
-        reader.pending_volumes(&mut |volume| {
-            matched.note(selection, volume.status.as_deref(), volume.project_id.as_deref(), Some(&volume.id));
-            let wanted = selection.takes_leftover(volume.status.as_deref().unwrap_or(NULL))
-                && selection.takes_owner(volume.project_id.as_deref(), Some(&volume.id));
-            if wanted && !self.is_explained(&volume) {
-                pending.push(volume);
-            }
-        })?;
-        self.matched = matched;
-        pending.sort_by(|a, b| a.id.cmp(&b.id));
-        let related = RelatedRows::of_volumes(reader, &pending)?;
+        // While the backup is being written, its temporary volume is as it should be.
+        let left_over = |volume: &&Volume| !self.census.is_temporary_in_use(&volume.id) && !self.is_explained(volume);
+        let pending: Vec<Volume> = self.pending.volumes.iter().filter(left_over).cloned().collect();
+        let related = RelatedRows::of_volumes(reader, &pending, &self.pending.references)?;
         let (repaired, columns) = (Rc::clone(&self.repaired), self.situation.columns);
         for volume in pending {
-            // While the backup is being written, its temporary volume is as it should be.
-            if self.census.is_temporary_in_use(&volume.id) {
-                continue;
-            }
             let case = volume_case(volume, &self.facts(&repaired, &related), columns);
             if let Some(finding) = decide::left_volume(&case, self.situation, self.policy) {
                 self.keep(finding, || vec![case.volume.image(columns)], false);
@@ -320,24 +374,12 @@ impl<'a> Findings<'a> {
     }
 
     fn snapshots(&mut self, reader: &mut Reader<'_>) -> Result<(), DbError> {
-        let selection = self.selection;
-        if !selection.takes_leftover(BACKING_UP) {
-            return Ok(());
-        }
-        let mut pending: Vec<Snapshot> = Vec::new();
-        let matched = &mut self.matched;
-        reader.pending_snapshots(&mut |snapshot| {
-            matched.note(selection, snapshot.status.as_deref(), snapshot.project_id.as_deref(), snapshot.volume_id.as_deref());
-            if selection.takes_owner(snapshot.project_id.as_deref(), snapshot.volume_id.as_deref()) {
-                pending.push(snapshot);
-            }
-        })?;
         let unexplained = |snapshot: &&Snapshot| snapshot_explainers(self.census, &snapshot.id).is_empty();
-        let ids: Vec<String> = pending.iter().filter(unexplained).map(|snapshot| snapshot.id.clone()).collect();
-        let related = RelatedRows::of_snapshots(reader, &ids)?;
+        let ids: Vec<String> = self.pending.snapshots.iter().filter(unexplained).map(|snapshot| snapshot.id.clone()).collect();
+        let related = RelatedRows::of_snapshots(reader, &ids, &self.pending.references)?;
         let (repaired, columns) = (Rc::clone(&self.repaired), self.situation.columns);
-        for snapshot in pending {
-            let case = snapshot_case(snapshot, &self.facts(&repaired, &related), columns);
+        for snapshot in &self.pending.snapshots {
+            let case = snapshot_case(snapshot.clone(), &self.facts(&repaired, &related), columns);
             if let Some(finding) = decide::snapshot(&case, self.situation, self.policy) {
                 self.keep(finding, || vec![case.snapshot.image()], false);
             }
@@ -349,36 +391,38 @@ impl<'a> Findings<'a> {
         if self.situation.columns < ColumnSet::Liberty {
             return Ok(());
         }
-        let doubtful = self.census.doubtful_parents();
         let repaired = Rc::clone(&self.repaired);
         let occupied: HashSet<String> =
             self.findings.iter().filter(|finding| finding.is_actionable()).map(|finding| finding.id.clone()).collect();
-        let mut suspects: HashMap<String, Option<Backup>> = doubtful.iter().map(|id| (id.clone(), None)).collect();
-        for parent in reader.backups(&doubtful)? {
-            let is_occupied = occupied.contains(&parent.id);
-            let case = counter_case(parent, &self.facts(&repaired, &RelatedRows::default()), is_occupied);
-            if self.wants(&case.backup)
-                && let Some(finding) = decide::counter(&case, self.situation, self.policy)
-            {
-                let columns = self.situation.columns;
-                self.keep(finding, || vec![case.backup.image(columns)], true);
+        let parents = self.census.parents_that_may_be_missed();
+        let mut missed: BTreeMap<String, Option<Backup>> = parents.iter().map(|id| (key(id).into_owned(), None)).collect();
+        for portion in self.census.doubtful_parents().chunks(PORTION) {
+            for parent in reader.backups(portion)? {
+                let is_occupied = occupied.contains(&parent.id);
+                let case = counter_case(parent, &self.facts(&repaired, &RelatedRows::default()), is_occupied);
+                if self.wants(&case.backup)
+                    && let Some(finding) = decide::counter(&case, self.situation, self.policy)
+                {
+                    let columns = self.situation.columns;
+                    self.keep(finding, || vec![case.backup.image(columns)], true);
+                }
+                let parent = case.backup;
+                if parent.status.as_deref() != Some(ERROR) {
+                    missed.remove(key(&parent.id).as_ref());
+                } else if let Some(row) = missed.get_mut(key(&parent.id).as_ref()) {
+                    *row = Some(parent);
+                }
             }
-            suspects.insert(case.backup.id.clone(), Some(case.backup));
         }
-        let suspects: BTreeMap<String, Option<Backup>> = suspects
-            .into_iter()
-            .filter(|(_, parent)| parent.as_ref().is_none_or(|parent| parent.status.as_deref() == Some("error")))
-            .collect();
-        let parents: Vec<String> = suspects.keys().cloned().collect();
-        for child in reader.children(&parents)? {
-            let Some(parent_id) = child.parent_id.clone() else { continue };
-            // Only a backup that claims to be of use can disappoint.
-            if !matches!(child.status.as_deref(), Some(AVAILABLE | RESTORING)) || !self.wants(&child) {
-                continue;
-            }
-            let parent = suspects.get(&parent_id).and_then(Option::as_ref);
-            if let Some(finding) = decide::broken_chain(&child, &parent_id, parent) {
-                self.findings.push(finding);
+        for portion in self.pending.references.to(Column::Parent, missed.keys()).chunks(PORTION) {
+            for child in reader.backups(portion)? {
+                let Some(parent_id) = &child.parent_id else { continue };
+                // Only a backup that claims to be of use can disappoint.
+                if !matches!(child.status.as_deref(), Some(AVAILABLE | RESTORING)) || !self.wants(&child) {
+                    continue;
+                }
+                let parent = missed.get(key(parent_id).as_ref()).and_then(Option::as_ref);
+                self.findings.extend(decide::broken_chain(&child, parent_id, parent));
             }
         }
         Ok(())

@@ -1,15 +1,18 @@
 //! From the database to findings: reads the rows that decisions depend on, in batches, and decides with [`crate::domain::decide`].
 //!
-//! May use `db` and `domain`. Everything is read in one transaction that the database holds read-only.
+//! May use `db` and `domain`. Everything is read in one transaction that the database holds read-only. A scan reads `backups` in two passes,
+//! whatever it finds: the census, and the references to the rows that the census raised questions about. All else is read by an index.
 
 mod active;
 mod cases;
 mod census;
+mod compact_ids;
 mod document;
 mod findings;
 pub mod lineage;
 pub mod names;
 pub mod reader;
+mod references;
 mod related_rows;
 
 pub use active::{ActiveBackups, volumes_of};
@@ -20,5 +23,7 @@ pub use census::Census;
 pub use document::{Notice, NoticeCode, ScanDocument, Summary};
 pub use findings::{Images, KeptRows, Scan, ScanError, ScanRequest, database_info, scan, situation};
 pub use reader::{Lock, Reader, Row, row_in};
+#[cfg(test)]
+pub(crate) use references::{Column, References};
 #[cfg(test)]
 pub(crate) use related_rows::{RelatedRows, Repaired, ScanFacts};

@@ -182,6 +182,19 @@ fn counted(row: &mut [Value]) -> Backup {
     }
 }
 
+/// What a live backup refers to; the other columns are empty.
+fn references(row: &mut [Value]) -> Backup {
+    let mut cells = Cells::of(row);
+    Backup {
+        id: cells.text().unwrap_or_default(),
+        volume_id: cells.text(),
+        parent_id: cells.text(),
+        snapshot_id: cells.text(),
+        restore_volume_id: cells.text(),
+        ..Backup::default()
+    }
+}
+
 fn volume(row: &mut [Value]) -> Volume {
     let mut cells = Cells::of(row);
     let mut volume = Volume {
@@ -254,28 +267,14 @@ impl Reader<'_> {
         }
     }
 
-    /// Live backups, whatever their status, that are made of these volumes, in batches.
-    pub fn backups_of_volumes(&mut self, volumes: &[String]) -> Result<Vec<Backup>, DbError> {
+    /// Reads what every live backup refers to, one backup at a time: id, volume, parent, snapshot and the volume that it was last restored to.
+    pub fn references(&mut self, each: &mut dyn FnMut(Backup)) -> Result<(), DbError> {
         let statement = match self.schema.columns {
-            ColumnSet::Juno => &sql::BACKUPS_BY_VOLUMES_JUNO,
-            ColumnSet::Liberty => &sql::BACKUPS_BY_VOLUMES_LIBERTY,
-            ColumnSet::Mitaka => &sql::BACKUPS_BY_VOLUMES_MITAKA,
+            ColumnSet::Juno => &sql::BACKUPS_REFERENCES_JUNO,
+            ColumnSet::Liberty => &sql::BACKUPS_REFERENCES_LIBERTY,
+            ColumnSet::Mitaka => &sql::BACKUPS_REFERENCES_MITAKA,
         };
-        self.by_ids(statement, volumes, backup)
-    }
-
-    /// Live backups, whatever their status, that were last restored to these volumes, in batches; none where that is not on record.
-    pub fn backups_restored_to(&mut self, volumes: &[String]) -> Result<Vec<Backup>, DbError> {
-        self.since_mitaka(&sql::BACKUPS_BY_DESTINATIONS_MITAKA, volumes)
-    }
-
-    /// Live backups, whatever their status, that are made of these snapshots, in batches; none where that is not on record.
-    pub fn backups_of_snapshots(&mut self, snapshots: &[String]) -> Result<Vec<Backup>, DbError> {
-        self.since_mitaka(&sql::BACKUPS_BY_SNAPSHOTS_MITAKA, snapshots)
-    }
-
-    fn since_mitaka(&mut self, statement: &Statement, ids: &[String]) -> Result<Vec<Backup>, DbError> {
-        if self.schema.columns < ColumnSet::Mitaka { Ok(Vec::new()) } else { self.by_ids(statement, ids, backup) }
+        self.each(statement, &[], &mut |row| each(references(row)))
     }
 
     /// Volumes that a backup or restore holds, or without a status.

@@ -9,6 +9,7 @@ use super::cases::{Facts, has_data_to_check};
 use super::census::Census;
 use super::lineage;
 use super::reader::Reader;
+use super::references::{Column, References};
 use crate::db::DbError;
 use crate::domain::decide::{self, BackupCase, Children, OtherBackups};
 use crate::domain::id::key;
@@ -36,7 +37,12 @@ pub struct RelatedRows {
 
 impl RelatedRows {
     /// Reads the related rows of backups; the ancestors only of those that `with_ancestors` selects.
-    pub fn of_backups(reader: &mut Reader<'_>, backups: &[&Backup], with_ancestors: &dyn Fn(&Backup) -> bool) -> Result<Self, DbError> {
+    pub fn of_backups(
+        reader: &mut Reader<'_>,
+        backups: &[&Backup],
+        with_ancestors: &dyn Fn(&Backup) -> bool,
+        references: &References,
+    ) -> Result<Self, DbError> {
         let volumes = reader.volumes(&ids(backups.iter().flat_map(|backup| volumes_of(backup))))?;
         // Attachments matter only for volumes that may be set free.
         let held = ids(volumes.iter().filter(|volume| volume.status.as_deref() == Some(BACKING_UP)).map(|volume| &volume.id));
@@ -50,23 +56,23 @@ impl RelatedRows {
             backups.iter().filter(|backup| has_data_to_check(backup) && with_ancestors(backup)).map(|backup| (*backup).clone()).collect();
         let ancestors = lineage::ancestors(reader, &checked)?;
         related.ancestors = checked.into_iter().map(|backup| backup.id).zip(ancestors).collect();
-        related.read_others(reader, backups)?;
+        related.read_others(reader, backups, references)?;
         Ok(related)
     }
 
     /// Reads the related rows of volumes that may be left over.
-    pub fn of_volumes(reader: &mut Reader<'_>, volumes: &[Volume]) -> Result<Self, DbError> {
+    pub fn of_volumes(reader: &mut Reader<'_>, volumes: &[Volume], references: &References) -> Result<Self, DbError> {
         let marked = |status: &str| ids(volumes.iter().filter(|volume| volume.status.as_deref() == Some(status)).map(|volume| &volume.id));
         let mut related = Self::default();
-        related.read_others_by_id(reader, &marked(BACKING_UP), &marked(RESTORING_BACKUP), &[])?;
+        related.read_others_by_id(reader, references, [&marked(BACKING_UP), &marked(RESTORING_BACKUP), &[]])?;
         related.read_attachments(reader, &ids(volumes.iter().map(|volume| &volume.id)))?;
         Ok(related)
     }
 
     /// Reads the related rows of snapshots that may be left over.
-    pub fn of_snapshots(reader: &mut Reader<'_>, snapshots: &[String]) -> Result<Self, DbError> {
+    pub fn of_snapshots(reader: &mut Reader<'_>, snapshots: &[String], references: &References) -> Result<Self, DbError> {
         let mut related = Self::default();
-        related.read_others_by_id(reader, &[], &[], snapshots)?;
+        related.read_others_by_id(reader, references, [&[], &[], snapshots])?;
         Ok(related)
     }
 
@@ -76,7 +82,7 @@ impl RelatedRows {
     }
 
     /// Reads which other backups may use the rows of these backups. Mostly there are none, because nobody has written the rows since.
-    fn read_others(&mut self, reader: &mut Reader<'_>, backups: &[&Backup]) -> Result<(), DbError> {
+    fn read_others(&mut self, reader: &mut Reader<'_>, backups: &[&Backup], references: &References) -> Result<(), DbError> {
         let (mut sources, mut destinations, mut snapshots) = (Vec::new(), Vec::new(), Vec::new());
         for backup in backups {
             let marked = |status: &Option<String>, mark: &str, at: &Option<String>| {
@@ -97,19 +103,19 @@ impl RelatedRows {
                 _ => {}
             }
         }
-        self.read_others_by_id(reader, &ids(&sources), &ids(&destinations), &ids(&snapshots))
+        self.read_others_by_id(reader, references, [&ids(&sources), &ids(&destinations), &ids(&snapshots)])
     }
 
     fn read_others_by_id(
         &mut self,
         reader: &mut Reader<'_>,
-        sources: &[String],
-        destinations: &[String],
-        snapshots: &[String],
+        references: &References,
+        [sources, destinations, snapshots]: [&[String]; 3],
     ) -> Result<(), DbError> {
-        self.of_volumes = by_key(reader.backups_of_volumes(sources)?, |backup| backup.volume_id.as_deref());
-        self.restored = by_key(reader.backups_restored_to(destinations)?, |backup| backup.restore_volume_id.as_deref());
-        self.of_snapshots = by_key(reader.backups_of_snapshots(snapshots)?, |backup| backup.snapshot_id.as_deref());
+        let mut read = |column, ids: &[String]| reader.backups(&references.to(column, ids));
+        self.of_volumes = by_key(read(Column::Volume, sources)?, |backup| backup.volume_id.as_deref());
+        self.restored = by_key(read(Column::RestoreVolume, destinations)?, |backup| backup.restore_volume_id.as_deref());
+        self.of_snapshots = by_key(read(Column::Snapshot, snapshots)?, |backup| backup.snapshot_id.as_deref());
         Ok(())
     }
 

@@ -14,7 +14,9 @@ use crate::db::schema::Schema;
 use crate::db::{Access, SessionSettings, sqlite};
 use crate::domain::{CheckResult, Checks, Finding, FindingKind, Policy, Selection, Verdict};
 use crate::plan::{Basis, Plan, Purpose};
-use crate::scan::{KeptRows, RelatedRows, Repaired, Scan, ScanFacts, ScanRequest, backup_case, scan, snapshot_case, volume_case};
+use crate::scan::{
+    Column, KeptRows, References, RelatedRows, Repaired, Scan, ScanFacts, ScanRequest, backup_case, scan, snapshot_case, volume_case,
+};
 
 /// The tables, with ids that are compared without regard to case, as MySQL does.
 const TABLES: &str = "
@@ -169,7 +171,14 @@ fn basis(scan: &Scan, policy: &Policy, checks: &Checks) -> Basis {
 fn same_cases(reader: &mut Reader<'_>, scan: &Scan, policy: &Policy, with_check: &BTreeSet<usize>) {
     let (census, situation, columns) = (&scan.census, &scan.situation, scan.situation.columns);
     let backups: Vec<&Backup> = census.kept.values().collect();
-    let related = RelatedRows::of_backups(reader, &backups, &|_| true).unwrap();
+    let mut wanted = References::default();
+    for backup in &backups {
+        backup.volume_id.iter().for_each(|id| wanted.want(Column::Volume, id));
+        backup.restore_volume_id.iter().for_each(|id| wanted.want(Column::RestoreVolume, id));
+        backup.snapshot_id.iter().for_each(|id| wanted.want(Column::Snapshot, id));
+    }
+    let references = wanted.read(reader).unwrap();
+    let related = RelatedRows::of_backups(reader, &backups, &|_| true, &references).unwrap();
     let repaired = Repaired::default();
     let facts = ScanFacts { census, related: &related, repaired: &repaired, situation, policy };
     let written = Written::default();
@@ -197,7 +206,7 @@ fn same_cases(reader: &mut Reader<'_>, scan: &Scan, policy: &Policy, with_check:
     }
     let mut volumes = Vec::new();
     reader.pending_volumes(&mut |volume| volumes.push(volume)).unwrap();
-    let related = RelatedRows::of_volumes(reader, &volumes).unwrap();
+    let related = RelatedRows::of_volumes(reader, &volumes, &references).unwrap();
     let facts = ScanFacts { related: &related, ..facts };
     for volume in volumes {
         let unit = a_unit(FindingKind::Volume, volume.image(columns), None);

@@ -1,0 +1,40 @@
+//! Ids in 16 bytes each, for maps with an entry for every row of a large table.
+
+use std::collections::HashMap;
+
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+/// Turns ids into numbers and back. Only ids that are not UUIDs in lower case are kept as text.
+#[derive(Debug, Default)]
+pub struct CompactIds {
+    odd: HashMap<u128, String>,
+}
+
+impl CompactIds {
+    /// The number of an id.
+    pub fn number(id: &str) -> u128 {
+        canonical(id)
+            .unwrap_or_else(|| Sha256::digest(id.as_bytes()).iter().take(16).fold(0, |number, byte| number << 8 | u128::from(*byte)))
+    }
+
+    /// The number of an id, which [`Self::id`] turns back.
+    pub fn add(&mut self, id: &str) -> u128 {
+        let number = Self::number(id);
+        if canonical(id).is_none() {
+            self.odd.entry(number).or_insert_with(|| id.to_owned());
+        }
+        number
+    }
+
+    /// The id of a number that was added.
+    pub fn id(&self, number: u128) -> String {
+        self.odd.get(&number).cloned().unwrap_or_else(|| Uuid::from_u128(number).to_string())
+    }
+}
+
+fn canonical(id: &str) -> Option<u128> {
+    let uuid = Uuid::try_parse(id).ok()?;
+    let mut buffer = Uuid::encode_buffer();
+    (uuid.hyphenated().encode_lower(&mut buffer) == id).then(|| uuid.as_u128())
+}

@@ -1,0 +1,95 @@
+//! Which live backups refer to some volumes, snapshots and parents.
+//!
+//! No index leads from a volume, a snapshot or a parent to its backups. So one pass over `backups` answers for all of them, and keeps 16
+//! bytes for each backup that is found.
+
+use std::collections::{HashMap, HashSet};
+
+use super::compact_ids::CompactIds;
+use super::reader::Reader;
+use crate::db::DbError;
+use crate::domain::Backup;
+use crate::domain::id::key;
+
+/// A column of `backups` that refers to another row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Column {
+    /// `volume_id`, the volume that the backup is made of.
+    Volume,
+    /// `restore_volume_id`, the volume that it was last restored to; on record since Mitaka.
+    RestoreVolume,
+    /// `snapshot_id`, the snapshot that it is made of; on record since Mitaka.
+    Snapshot,
+    /// `parent_id`; on record since Liberty.
+    Parent,
+}
+
+/// The live backups, whatever their status, that refer to the wanted rows.
+#[derive(Debug, Default)]
+pub struct References {
+    ids: CompactIds,
+    wanted: HashSet<(Column, u128)>,
+    found: HashMap<(Column, u128), Vec<u128>>,
+}
+
+impl References {
+    /// Looks for backups that refer to this row by this column.
+    pub fn want(&mut self, column: Column, id: &str) {
+        self.wanted.insert((column, number(id)));
+    }
+
+    /// Finds them, in one pass over `backups`, or in none if nothing is wanted.
+    pub fn read(mut self, reader: &mut Reader<'_>) -> Result<Self, DbError> {
+        if !self.wanted.is_empty() {
+            reader.references(&mut |backup| self.note(&backup))?;
+        }
+        Ok(self)
+    }
+
+    fn note(&mut self, backup: &Backup) {
+        let columns = [
+            (Column::Volume, &backup.volume_id),
+            (Column::RestoreVolume, &backup.restore_volume_id),
+            (Column::Snapshot, &backup.snapshot_id),
+            (Column::Parent, &backup.parent_id),
+        ];
+        for (column, id) in columns {
+            let Some(place) = id.as_deref().map(|id| (column, number(id))).filter(|place| self.wanted.contains(place)) else { continue };
+            let id = self.ids.add(&backup.id);
+            self.found.entry(place).or_default().push(id);
+        }
+    }
+
+    /// The ids of the backups that refer to these rows by this column, in their order.
+    pub fn to<'a>(&self, column: Column, ids: impl IntoIterator<Item = &'a String>) -> Vec<String> {
+        let found = ids.into_iter().filter_map(|id| self.found.get(&(column, number(id)))).flatten();
+        let mut found: Vec<String> = found.map(|number| self.ids.id(*number)).collect();
+        found.sort();
+        found.dedup();
+        found
+    }
+}
+
+fn number(id: &str) -> u128 {
+    CompactIds::number(&key(id))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn backups_are_found_by_each_column_whatever_the_spelling_of_the_ids() {
+        let mut references = References::default();
+        references.want(Column::Volume, "6D1F0C92-84BE-4C35-9A77-2F50E8B1D643");
+        references.want(Column::Parent, "odd parent");
+        let row = |id: &str| Backup { id: id.into(), ..Backup::default() };
+        let volume = Some("6d1f0c92-84be-4c35-9a77-2f50e8b1d643".to_owned());
+        references.note(&Backup { volume_id: volume.clone(), ..row("b") });
+        references.note(&Backup { volume_id: volume.clone(), parent_id: Some("odd parent".into()), ..row("a") });
+        references.note(&Backup { restore_volume_id: volume.clone(), parent_id: Some("another".into()), ..row("c") });
+        assert_eq!(references.to(Column::Volume, &volume), ["a", "b"]);
+        assert_eq!(references.to(Column::Parent, &["odd parent".to_owned(), "another".to_owned()]), ["a"]);
+        assert!(references.to(Column::RestoreVolume, &volume).is_empty());
+    }
+}
