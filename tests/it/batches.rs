@@ -8,13 +8,11 @@ use std::time::Duration;
 
 use cinder_backup_repair::apply::{Mode, Options};
 use cinder_backup_repair::audit::Event;
-use cinder_backup_repair::db::{
-    Access, CommitOutcome, DbError, DbErrorKind, Engine, Param, PipelineStep, RowSink, ServerInfo, Session, Statement, StepResult,
-};
+use cinder_backup_repair::db::{Access, DbError, DbErrorKind, Engine, Session};
 use cinder_backup_repair::domain::{Outcome, Table};
 
 use crate::database::Database;
-use crate::library::{carry_out, plan};
+use crate::library::{carry_out, hooked, plan};
 use crate::rows;
 use crate::schemas::{Columns, engines, fresh};
 
@@ -157,84 +155,24 @@ fn a_run_that_ends_before_their_turn_leaves_no_intent_open() {
     }
 }
 
-/// A session that notes whether what is asked stands in a transaction that may write.
-struct Watched {
-    session: Box<dyn Session>,
-    access: Option<Access>,
-    /// The names of the SELECTs of which none may have come from a replica, and were not asked so.
-    outside: Arc<Mutex<Vec<&'static str>>>,
-    /// So many looks at the heartbeats fail as if somebody were in the way.
-    failing: Arc<AtomicUsize>,
-}
-
-impl Watched {
-    fn note(&self, statement: &Statement) -> Result<(), DbError> {
-        if self.access != Some(Access::Write) {
-            self.outside.lock().unwrap().push(statement.name);
-        }
-        let fails = statement.name == "services_backup"
-            && self.failing.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
-        if fails { Err(DbError::new(DbErrorKind::Conflict, "in the way")) } else { Ok(()) }
-    }
-}
-
-impl Session for Watched {
-    fn server(&self) -> &ServerInfo {
-        self.session.server()
-    }
-
-    fn query(&mut self, statement: &Statement, params: &[Param], row: RowSink<'_>) -> Result<(), DbError> {
-        self.note(statement)?;
-        self.session.query(statement, params, row)
-    }
-
-    fn execute(&mut self, statement: &Statement, params: &[Param]) -> Result<u64, DbError> {
-        self.note(statement)?;
-        self.session.execute(statement, params)
-    }
-
-    fn pipeline(&mut self, steps: &[PipelineStep]) -> Result<Vec<StepResult>, DbError> {
-        for step in steps {
-            let (PipelineStep::Query(statement, _) | PipelineStep::Execute(statement, _)) = step;
-            self.note(statement)?;
-        }
-        self.session.pipeline(steps)
-    }
-
-    fn begin(&mut self, access: Access) -> Result<(), DbError> {
-        self.access = Some(access);
-        self.session.begin(access)
-    }
-
-    fn commit(&mut self) -> CommitOutcome {
-        self.access = None;
-        self.session.commit()
-    }
-
-    fn rollback(&mut self) -> Result<(), DbError> {
-        self.access = None;
-        self.session.rollback()
-    }
-
-    fn node(&self) -> Option<&str> {
-        self.session.node()
-    }
-
-    fn set_lock_timeout(&mut self, limit: Duration) -> Result<(), DbError> {
-        self.session.set_lock_timeout(limit)
-    }
-
-    fn lock_holders(&mut self) -> Vec<String> {
-        self.session.lock_holders()
-    }
-}
-
+/// Sessions that note which SELECTs ran outside a transaction that may write, so that a replica could have answered them. The first
+/// `failing` SELECTs of the heartbeats fail as if another transaction were in the way.
 fn watching(outside: Arc<Mutex<Vec<&'static str>>>, failing: Arc<AtomicUsize>) -> impl Fn(Box<dyn Session>) -> Box<dyn Session> + Sync {
-    move |session| Box::new(Watched { session, access: None, outside: outside.clone(), failing: failing.clone() })
+    move |session| {
+        let (outside, failing) = (Arc::clone(&outside), Arc::clone(&failing));
+        hooked(session, move |statement, access| {
+            if access != Some(Access::Write) {
+                outside.lock().unwrap().push(statement.name);
+            }
+            let fails = statement.name == "services_backup"
+                && failing.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
+            if fails { Err(DbError::new(DbErrorKind::Conflict, "in the way")) } else { Ok(()) }
+        })
+    }
 }
 
 #[test]
-fn a_look_that_somebody_is_in_the_way_of_is_taken_again() {
+fn a_conflict_while_heartbeats_are_read_is_retried() {
     for (failures, applied) in [(1, UNITS), (2, 0)] {
         let database = fresh(Engine::Sqlite, Columns::Full);
         hanging(&database);
@@ -247,7 +185,7 @@ fn a_look_that_somebody_is_in_the_way_of_is_taken_again() {
 }
 
 #[test]
-fn whose_heart_beats_is_asked_of_the_primary() {
+fn heartbeats_are_read_from_the_primary() {
     for engine in engines().into_iter().filter(|engine| *engine != Engine::Sqlite) {
         let database = fresh(engine, Columns::Full);
         hanging(&database);

@@ -29,6 +29,7 @@ mod history;
 mod house;
 mod library;
 mod partition;
+mod passes;
 #[allow(dead_code, reason = "a harness offers more than one moment's tests use")]
 mod population;
 #[allow(dead_code, reason = "a harness offers more than one moment's tests use")]
