@@ -11,7 +11,7 @@
 //! - [`storage`]: where backups are kept; only read. [`verify`]: whether the data of a backup is there, whole and right.
 //! - [`apply`]: carries out a plan, a unit a transaction, with every intent on record first.
 //! - `report`: results as tables, documents, scripts.
-//! - [`workflow`]: what the commands do, step by step; prints nothing. [`cli`]: arguments, prompts, views, exit codes.
+//! - `workflow`: what the commands do, step by step; prints nothing. [`cli`]: arguments, prompts, views, exit codes.
 
 #![forbid(unsafe_code)]
 
@@ -30,4 +30,4 @@ mod report;
 pub mod scan;
 pub mod storage;
 pub mod verify;
-pub mod workflow;
+mod workflow;

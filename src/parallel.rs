@@ -1,6 +1,6 @@
-//! Works through a list with several threads.
+//! Works through a list with several threads, and locks what they share.
 
-use std::sync::{Mutex, PoisonError, mpsc};
+use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 
 /// Calls `work` with every item, on this many threads, and calls `take` on this thread with everything that `work` sends, in order of
@@ -15,7 +15,7 @@ pub fn for_each<T: Send, E: Send>(
         return items.for_each(|item| work(item, &mut take));
     }
     let items = Mutex::new(items);
-    let next = || items.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let next = || lock(&items).next();
     let (sender, receiver) = mpsc::channel();
     thread::scope(|scope| {
         for _ in 0..threads {
@@ -30,4 +30,9 @@ pub fn for_each<T: Send, E: Send>(
         drop(sender);
         receiver.into_iter().for_each(take);
     });
+}
+
+/// Locks, also after a thread that had the lock has panicked.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -6,21 +6,19 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::error::{Error, Result};
+use super::{Error, Result};
 use crate::config::TlsMode;
 use crate::domain::{AssumeDead, NULL, Policy, STATUSES, Selection, Thresholds};
+use crate::report::grid::{Format, Quote};
 use crate::workflow::{Database, Wanted};
 
 /// What all commands share.
 #[derive(Debug, Args)]
 pub struct Global {
-    /// Where the database is and how to log in.
     #[command(flatten, next_help_heading = "Database")]
     pub database: DatabaseArgs,
-    /// How results look.
     #[command(flatten, next_help_heading = "Output")]
     pub output: OutputArgs,
-    /// Who and why.
     #[command(flatten, next_help_heading = "Record")]
     pub record: RecordArgs,
 }
@@ -42,7 +40,7 @@ pub struct DatabaseArgs {
     #[arg(long, global = true, value_name = "FILE")]
     pub password_file: Option<PathBuf>,
     /// How TLS is used: disable, prefer, require, verify-ca or verify-full
-    #[arg(long, global = true, value_name = "MODE", value_parser = tls_mode)]
+    #[arg(long, global = true, value_name = "MODE")]
     pub tls_mode: Option<TlsMode>,
     /// Trust only the certificate authorities in this file
     #[arg(long, global = true, value_name = "FILE")]
@@ -67,34 +65,6 @@ pub struct DatabaseArgs {
     pub lock_timeout: Duration,
 }
 
-/// Output formats, as in the OpenStack clients.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum FormatArg {
-    /// A table for people.
-    Table,
-    /// JSON, with a schema name and version.
-    Json,
-    /// The same as YAML.
-    Yaml,
-    /// Comma-separated values.
-    Csv,
-    /// Values separated by spaces.
-    Value,
-}
-
-/// Which CSV cells are quoted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum QuoteArg {
-    /// All of them.
-    All,
-    /// Those that need it.
-    Minimal,
-    /// None: special characters are escaped with a backslash.
-    None,
-    /// All except numbers.
-    Nonnumeric,
-}
-
 /// When to use colours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Default)]
 pub enum ColorArg {
@@ -112,7 +82,7 @@ pub enum ColorArg {
 pub struct OutputArgs {
     /// The output format
     #[arg(short, long, global = true, value_enum, default_value = "table")]
-    pub format: FormatArg,
+    pub format: Format,
     /// Show this column; repeatable
     #[arg(short, long = "column", global = true, value_name = "COLUMN")]
     pub columns: Vec<String>,
@@ -130,7 +100,7 @@ pub struct OutputArgs {
     pub noindent: bool,
     /// Which CSV cells to quote
     #[arg(long, global = true, value_enum, default_value = "nonnumeric", value_name = "WHICH")]
-    pub quote: QuoteArg,
+    pub quote: Quote,
     /// Maximum width of tables; below 1, the width of the terminal
     #[arg(long, global = true, value_name = "COLUMNS", allow_negative_numbers = true)]
     pub max_width: Option<i64>,
@@ -284,8 +254,12 @@ pub fn whole_number(text: &str) -> std::result::Result<usize, String> {
     text.parse().map_err(|_| format!("{text:?} is not an integer from 0, or too large"))
 }
 
-fn tls_mode(text: &str) -> std::result::Result<TlsMode, String> {
-    text.parse::<TlsMode>().map_err(|error| error.to_string())
+/// Reads a count from 1 to `MOST`.
+pub fn number_up_to<const MOST: usize>(text: &str) -> std::result::Result<usize, String> {
+    match whole_number(text)? {
+        number if (1..=MOST).contains(&number) => Ok(number),
+        _ => Err(format!("must be from 1 to {MOST}")),
+    }
 }
 
 /// Reads a time span: numbers with `s`, `m`, `h` or `d` (`90s`, `1h30m`), which are added up. A number without a unit is in seconds.

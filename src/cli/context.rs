@@ -6,9 +6,7 @@ use std::path::{Path, PathBuf};
 use secrecy::SecretString;
 
 use super::args::{DecisionArgs, Global, SelectionArgs};
-use super::error::{Error, Result};
-use super::exit::Exit;
-use super::ui::Ui;
+use super::{Error, Exit, Result, Ui};
 use crate::config::{CinderConf, DatabaseFlags, Environment, Target};
 use crate::db::{DbError, DbErrorKind, SessionSettings};
 use crate::domain::Selection;
@@ -18,9 +16,7 @@ use crate::workflow::{Database, SigningKey, Wanted};
 /// What every command needs.
 #[derive(Debug, Clone, Copy)]
 pub struct Context<'a> {
-    /// Prints.
     pub ui: &'a Ui,
-    /// The options that all commands share.
     pub global: &'a Global,
     /// The environment variables that the configuration depends on.
     pub environment: &'a Environment,
@@ -117,7 +113,6 @@ impl Context<'_> {
         Err(Error::usage(problem).hint("name the log with --audit-log"))
     }
 
-    /// Where the audit log is.
     pub fn audit_path(&self) -> Result<PathBuf> {
         if let Some(path) = &self.global.record.audit_log {
             return Ok(path.clone());

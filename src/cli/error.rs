@@ -7,16 +7,14 @@ use crate::domain::SealError;
 use crate::report::grid::ReportError;
 use crate::workflow::{self, Obstacle};
 
-use super::exit::Exit;
+use super::Exit;
 
 /// An error that ends the program.
 #[derive(Debug)]
 pub struct Error {
-    /// The exit code.
     pub exit: Exit,
     /// What went wrong, with its causes.
     pub error: anyhow::Error,
-    /// What to do about it.
     pub hint: Option<String>,
 }
 
@@ -24,17 +22,14 @@ pub struct Error {
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
-    /// An error that ends with `exit`.
     pub fn new(exit: Exit, message: impl std::fmt::Display) -> Self {
         Self { exit, error: anyhow::anyhow!("{message}"), hint: None }
     }
 
-    /// An error of usage or configuration.
     pub fn usage(message: impl std::fmt::Display) -> Self {
         Self::new(Exit::Usage, message)
     }
 
-    /// The same, with what to do.
     #[must_use]
     pub fn hint(self, hint: impl Into<String>) -> Self {
         Self { hint: Some(hint.into()), ..self }

@@ -2,24 +2,20 @@
 
 use std::collections::HashSet;
 
-use super::args::whole_number;
-use super::context::{Context, follow_ups};
-use super::error::{Error, Result};
-use super::exit::Exit;
-use super::progress_display::ProgressDisplay;
-use super::prompt;
-use super::sentences;
+use super::args::{number_up_to, whole_number};
+use super::context::follow_ups;
 use super::signal::Second;
 use super::storage::PlaceArgs;
-use super::ui::Ui;
 use super::view::{self, RunDocument};
+use super::{Context, Error, Exit, ProgressDisplay, Result, Ui, prompt, sentences};
 use crate::apply::Failure;
 use crate::audit::AuditLog;
 use crate::domain::text::count;
 use crate::domain::{Outcome, Tally, UnitResult};
 use crate::plan::Plan;
-use crate::report::safe::terminal;
-use crate::workflow::{self, Database, Execution, RecordedRun, Refused, RunLog, Skipped, depends_on_storage, require_database_of};
+use crate::workflow::{
+    self, Database, Execution, Observer, RecordedRun, Refused, RunLog, Skipped, depends_on_storage, require_database_of,
+};
 
 /// How a plan is executed.
 #[derive(Debug, Clone, Copy, clap::Args)]
@@ -38,7 +34,7 @@ pub struct ExecutionArgs {
     #[arg(long, value_name = "N", default_value = "100", value_parser = batch_size, allow_negative_numbers = true)]
     pub batch_size: usize,
     /// Number of connections for units that have no row in common; SQLite has one writer [default: 4 from 50 units on, otherwise 1]
-    #[arg(long, value_name = "N", value_parser = sessions, allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", value_parser = number_up_to::<MOST_SESSIONS>, allow_negative_numbers = true)]
     pub sessions: Option<usize>,
     /// End a dry run with exit code 3 if it would change something
     #[arg(long)]
@@ -46,14 +42,7 @@ pub struct ExecutionArgs {
 }
 
 fn batch_size(text: &str) -> std::result::Result<usize, String> {
-    if whole_number(text)? == 0 { Err("must be at least 1".to_owned()) } else { whole_number(text) }
-}
-
-fn sessions(text: &str) -> std::result::Result<usize, String> {
-    match whole_number(text)? {
-        number @ 1..=MOST_SESSIONS => Ok(number),
-        _ => Err(format!("must be from 1 to {MOST_SESSIONS}")),
-    }
+    whole_number(text).and_then(|number| if number == 0 { Err("must be at least 1".to_owned()) } else { Ok(number) })
 }
 
 /// More would gain nothing, and a server in an outage has few connections to spare.
@@ -82,13 +71,9 @@ impl ExecutionArgs {
 pub struct PlannedRun<'a> {
     /// `apply`, `repair` or `undo`.
     pub command: &'static str,
-    /// The plan.
     pub plan: Plan,
-    /// How.
     pub execution: &'a ExecutionArgs,
-    /// What was asked for and cannot be done.
     pub refused: Vec<Refused>,
-    /// What else was found.
     pub skipped: Skipped,
     /// The most units without a higher `--max-changes`.
     pub max_changes: Option<usize>,
@@ -106,7 +91,6 @@ impl PlannedRun<'_> {
             ticket: context.global.record.ticket.clone(),
             batch_size: self.execution.batch_size,
             sessions: self.execution.sessions(self.plan.units.len()),
-            lock_timeout: context.global.database.lock_timeout,
             storage: storage.map(|place| place.settings(context).map_err(unusable)),
         }
     }
@@ -124,11 +108,11 @@ pub fn execute(context: &Context<'_>, database: &mut Database, planned: &Planned
     let PlannedRun { plan, execution, refused, .. } = planned;
     let ui = context.ui;
     for refusal in refused {
-        ui.warn(format!("refused {}: {}", terminal(&refusal.id), terminal(&refusal.reason)));
+        ui.warn(format!("refused {}: {}", refusal.id, refusal.reason));
     }
     require_database_of(database, plan)?;
     if plan.units.is_empty() {
-        report(context, database, planned, &Results::default())?;
+        report(context, database, planned, &[], None)?;
         ui.say("Nothing to change.");
         planned.say_skipped(ui);
         return Ok(if refused.is_empty() { Exit::Done } else { Exit::Safety });
@@ -160,13 +144,13 @@ fn dry_run(context: &Context<'_>, database: &mut Database, planned: &PlannedRun<
     if let Some(obstacle) = database.obstacle()? {
         let problem = obstacle.to_string();
         let Error { exit, hint, .. } = obstacle.into();
-        ui.warn(terminal(&format!("{problem}: without --dry-run this ends with {}; {}", exit.code(), hint.unwrap_or_default())));
+        ui.warn(format!("{problem}: without --dry-run this ends with {}; {}", exit.code(), hint.unwrap_or_default()));
     }
     let run = workflow::dry_run(database, &planned.plan, planned.execution(context), &ProgressDisplay::new(ui))?;
-    report(context, database, planned, &Results { units: &run.results, ..Results::default() })?;
+    report(context, database, planned, &run.results, None)?;
     let tally = run.tally();
-    let location = terminal(&database.location);
-    ui.say(format!("Dry run: {} would be changed in {location}, nothing was written.", count(tally.planned, "unit")));
+    let planned_units = count(tally.planned, "unit");
+    ui.say(format!("Dry run: {planned_units} would be changed in {}, nothing was written.", database.location));
     planned.say_skipped(ui);
     let bad = tally.changed + tally.refused + tally.failed;
     Ok(if bad > 0 || !planned.refused.is_empty() {
@@ -191,10 +175,9 @@ fn write(context: &Context<'_>, database: &mut Database, planned: &PlannedRun<'_
     let ended = log.execute(database, &planned.plan, planned.execution(context), &progress)?;
     progress.let_finish();
     // What was done must be said and judged even if the result cannot be printed.
-    let results = Results { run: Some(&ended.id), units: &ended.run.results, interrupted: ended.interrupted.as_deref() };
-    let printed = report(context, database, planned, &results);
+    let printed = report(context, database, planned, &ended.run.results, Some(&ended));
     let tally = ended.run.tally();
-    ui.say(format!("Run {}: {} in {}.", ended.id, sentences::tally(&tally), terminal(&database.location)));
+    ui.say(format!("Run {}: {} in {}.", ended.id, sentences::tally(&tally), database.location));
     if tally.applied > 0 && planned.command != "undo" {
         ui.say_command(format!("To undo it: cinder-backup-repair undo {}{same_places}", ended.id));
     }
@@ -237,14 +220,14 @@ fn judge(ui: &Ui, ended: &RecordedRun, progress: &ProgressDisplay<'_>, reconcile
             return if tally.applied > 0 { Exit::LogIncomplete } else { Exit::Unexpected };
         }
         (Some(Failure::Interrupted), None) => {
-            let (exit, signal) = progress.exit();
+            let signal = progress.stop().map_or("SIGINT", |stop| stop.signal);
             ui.warn(format!("stopped by {signal} between two units: units that are not applied were not changed"));
-            return exit;
+            return Exit::of_signal(signal);
         }
         (Some(Failure::LockedOut(error)), None) => {
             let message = format!("stopped: several units in a row could not get their row locks: {error}");
             ui.error(&message, Some("end the transaction that holds them or wait for it, then run the command again"));
-            warn_of_holders(ui, &run.lock_holders);
+            run.lock_holders.iter().for_each(|holder| ui.warn(holder));
             return Exit::Lock;
         }
         (Some(Failure::Database(error)), None) => {
@@ -254,47 +237,40 @@ fn judge(ui: &Ui, ended: &RecordedRun, progress: &ProgressDisplay<'_>, reconcile
         }
         (None, None) => {}
     }
-    warn_of_holders(ui, &run.lock_holders);
+    run.lock_holders.iter().for_each(|holder| ui.warn(holder));
     if tally.changed + tally.refused + tally.failed > 0 {
         return if run.locks_only { Exit::Lock } else { Exit::Partial };
     }
     Exit::Done
 }
 
-/// Says who held the locks that units could not get.
-fn warn_of_holders(ui: &Ui, holders: &[String]) {
-    holders.iter().for_each(|holder| ui.warn(holder));
-}
-
 fn show_changes(context: &Context<'_>, database: &Database, plan: &Plan) {
     let ui = context.ui;
-    let location = terminal(&database.location);
-    ui.show(format!("{} in {} would be changed in {location}:", count(plan.rows(), "row"), count(plan.units.len(), "unit")));
+    let (rows, units) = (count(plan.rows(), "row"), count(plan.units.len(), "unit"));
+    ui.show(format!("{rows} in {units} would be changed in {}:", database.location));
     for unit in &plan.units {
         let name = unit.name.as_deref().map(|name| format!(" {name:?}")).unwrap_or_default();
-        ui.show(terminal(&format!("  {} {}{name}", unit.kind.name(), unit.id)));
+        ui.show(format!("  {} {}{name}", unit.kind.name(), unit.id));
         if unit.is_accepted_quick() {
             ui.show("    becomes available on a quick check, which read none of its data (--accept-quick)");
         }
         for change in &unit.changes {
-            ui.show(terminal(&format!("    {}.{} of {}: {} -> {}", change.table, change.column, change.id, change.from, change.to)));
+            ui.show(format!("    {}.{} of {}: {} -> {}", change.table, change.column, change.id, change.from, change.to));
         }
     }
 }
 
-/// What a run did.
-#[derive(Default)]
-struct Results<'a> {
-    run: Option<&'a str>,
-    units: &'a [UnitResult],
-    interrupted: Option<&'a str>,
-}
-
-fn report(context: &Context<'_>, database: &Database, planned: &PlannedRun<'_>, results: &Results<'_>) -> Result<()> {
+fn report(
+    context: &Context<'_>,
+    database: &Database,
+    planned: &PlannedRun<'_>,
+    results: &[UnitResult],
+    recorded: Option<&RecordedRun>,
+) -> Result<()> {
     let ui = context.ui;
     let PlannedRun { plan, execution, skipped, .. } = planned;
     let is_done = |result: &&UnitResult| matches!(result.outcome, Outcome::Applied | Outcome::Planned);
-    let done: HashSet<usize> = results.units.iter().filter(is_done).map(|result| result.unit).collect();
+    let done: HashSet<usize> = results.iter().filter(is_done).map(|result| result.unit).collect();
     let mut said: HashSet<&str> = HashSet::new();
     let commands = plan.units.iter().filter(|unit| done.contains(&unit.number)).flat_map(|unit| &unit.follow_up);
     let follow_up: Vec<String> = commands.filter(|command| said.insert(command)).cloned().collect();
@@ -302,22 +278,22 @@ fn report(context: &Context<'_>, database: &Database, planned: &PlannedRun<'_>, 
     let document = RunDocument {
         schema: format!("cinder-backup-repair/{}", planned.command),
         schema_version: 1,
-        run: results.run,
+        run: recorded.map(|run| run.id.as_str()),
         dry_run: execution.dry_run,
         plan: &plan.id,
         database: &database.info(),
-        units: results.units,
+        units: results,
         refused: &planned.refused,
         left_alone: &skipped.left_alone,
         left_out: skipped.left_out,
         missing_grants: &database.missing_grants,
-        summary: Tally::of(results.units.iter().map(|result| &result.outcome)),
-        interrupted: results.interrupted,
+        summary: Tally::of(results.iter().map(|result| &result.outcome)),
+        interrupted: recorded.and_then(|run| run.interrupted.as_deref()),
         follow_up: &follow_up,
     };
     // Thousands of units may not have begun: tables show only their number, JSON lists them.
     let shown = |result: &&UnitResult| ui.is_document() || result.outcome != Outcome::NotBegun;
-    ui.result(&document, "units", &view::results(results.units.iter().filter(shown)))?;
+    ui.result(&document, "units", &view::results(results.iter().filter(shown)))?;
     if ui.is_table() && !follow_up.is_empty() {
         ui.say("Once the API is back:");
         for command in &follow_up {

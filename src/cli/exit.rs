@@ -45,7 +45,6 @@ pub enum Exit {
 }
 
 impl Exit {
-    /// The number.
     pub fn code(self) -> u8 {
         self as u8
     }

@@ -1,7 +1,7 @@
 //! The command line: arguments, prompts, views, signals and exit codes. [`crate::workflow`] does the work; nothing sees this module.
 
-pub mod args;
-pub mod commands;
+mod args;
+mod commands;
 mod context;
 mod error;
 mod execute;
@@ -21,11 +21,13 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-pub use error::{Error, Result};
-pub use exit::Exit;
+pub use commands::Cli;
 
-use commands::{Cli, Command};
+use commands::Command;
 use context::Context;
+use error::{Error, Result};
+use exit::Exit;
+use progress_display::ProgressDisplay;
 use ui::Ui;
 
 use crate::config::Environment;

@@ -5,8 +5,7 @@ use std::io::{BufWriter, ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use super::error::{Error, Result};
-use super::exit::Exit;
+use super::{Error, Exit, Result};
 
 /// New files, readable only by their owner. Without [`NewFiles::keep`] all of them are removed again.
 pub struct NewFiles<'a> {

@@ -1,18 +1,18 @@
 //! What a command shows while it works.
 
 use std::io;
+use std::sync::Mutex;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::exit::Exit;
+use super::Ui;
 use super::signal::{Second, Signals};
-use super::ui::Ui;
 use crate::apply;
 use crate::domain::{Level, Outcome};
+use crate::parallel::lock;
 use crate::report::safe::terminal;
 use crate::scan::reader::rows_read;
 use crate::verify::Watch;
@@ -41,7 +41,6 @@ struct Lines {
 }
 
 impl<'a> ProgressDisplay<'a> {
-    /// Shows events on `ui`.
     pub fn new(ui: &'a Ui) -> Self {
         Self { ui, signals: Mutex::default(), lines: Mutex::default() }
     }
@@ -54,11 +53,6 @@ impl<'a> ProgressDisplay<'a> {
     /// From now on no signal ends the program.
     pub fn let_finish(&self) {
         lock(&self.signals).iter().for_each(Signals::let_finish);
-    }
-
-    /// The exit code and the name of the last signal.
-    pub fn exit(&self) -> (Exit, &'static str) {
-        lock(&self.signals).as_ref().map_or((Exit::Interrupted, "SIGINT"), Signals::exit)
     }
 
     /// Prints without breaking the bar of a check.
@@ -74,15 +68,15 @@ impl<'a> ProgressDisplay<'a> {
             apply::Progress::Ended(result) => {
                 lock(&self.lines).units.iter().for_each(|bar| bar.inc(1));
                 if result.outcome == Outcome::Unknown {
-                    self.ui.warn(format!("unit {}: {}", result.unit, terminal(result.reason.as_deref().unwrap_or("outcome unknown"))));
+                    self.ui.warn(format!("unit {}: {}", result.unit, result.reason.as_deref().unwrap_or("outcome unknown")));
                 }
             }
             apply::Progress::Retry { unit, error } => {
-                self.ui.detail(format!("retrying unit {unit}: {}", terminal(&error.to_string())));
+                self.ui.detail(format!("retrying unit {unit}: {error}"));
             }
             apply::Progress::Waiting { hosts, seconds } => self.wait(hosts, *seconds),
             apply::Progress::FewerSessions(error) => {
-                self.ui.detail(format!("continuing with fewer connections: {}", terminal(&error.to_string())));
+                self.ui.detail(format!("continuing with fewer connections: {error}"));
             }
         }
     }
@@ -109,10 +103,9 @@ impl Observer for ProgressDisplay<'_> {
     fn event(&self, event: WorkEvent<'_>) {
         match event {
             WorkEvent::Reading if self.ui.shows_progress() => lock(&self.lines).reading = Some(Spinner::start()),
-            WorkEvent::Reading => {}
-            WorkEvent::Read => drop(lock(&self.lines).reading.take()),
+            WorkEvent::Read => lock(&self.lines).reading.take().into_iter().for_each(Spinner::stop),
             WorkEvent::Warning(text) => self.beside_bar(|ui| ui.warn(text)),
-            WorkEvent::Detail(text) => self.beside_bar(|ui| ui.detail(terminal(&text))),
+            WorkEvent::Detail(text) => self.beside_bar(|ui| ui.detail(text)),
             WorkEvent::Checking(level, backups) => {
                 match Signals::note(Second::Noted) {
                     Ok(signals) => *lock(&self.signals) = Some(signals),
@@ -121,14 +114,13 @@ impl Observer for ProgressDisplay<'_> {
                 lock(&self.lines).check = Some(CheckBar::new(self.ui, level, backups));
             }
             WorkEvent::Checked(result) if self.ui.verbosity() > 0 => {
-                self.beside_bar(|ui| ui.detail(terminal(&format!("{}: {}", result.id, result.verdict))));
+                self.beside_bar(|ui| ui.detail(format!("{}: {}", result.id, result.verdict)));
             }
-            WorkEvent::Checked(_) => {}
             WorkEvent::CheckProgress(ready, watch) => lock(&self.lines).check.iter().for_each(|bar| bar.show(ready, watch)),
             WorkEvent::CheckEnded => {
                 lock(&self.lines).check.take().iter().for_each(|bar| bar.line.finish_and_clear());
                 // After a signal, further ones are noted: what was found is still to be written.
-                lock(&self.signals).take_if(|signals| !signals.stop());
+                lock(&self.signals).take_if(|signals| signals.stop().is_none());
             }
             WorkEvent::Running(units) if self.ui.shows_progress() && units > 1 => {
                 let bar = ProgressBar::new(u64::try_from(units).unwrap_or(u64::MAX));
@@ -137,26 +129,27 @@ impl Observer for ProgressDisplay<'_> {
                 }
                 lock(&self.lines).units = Some(bar);
             }
-            WorkEvent::Running(_) => {}
             WorkEvent::Run(progress) => self.run(&progress),
             WorkEvent::Ran => lock(&self.lines).units.take().iter().for_each(ProgressBar::finish_and_clear),
+            WorkEvent::Reading | WorkEvent::Checked(_) | WorkEvent::Running(_) => {}
         }
     }
 
     fn stop(&self) -> Option<Stop> {
-        lock(&self.signals).as_ref().and_then(Signals::request)
+        lock(&self.signals).as_ref().and_then(Signals::stop)
     }
 }
 
 /// How many rows were read, once that takes longer than a second. Nothing else may be printed meanwhile.
 struct Spinner {
-    running: Option<(Sender<()>, JoinHandle<()>)>,
+    running: Sender<()>,
+    thread: JoinHandle<()>,
 }
 
 impl Spinner {
     fn start() -> Self {
         let before = rows_read();
-        let (done, wait) = channel::<()>();
+        let (running, wait) = channel::<()>();
         let thread = thread::spawn(move || {
             let mut pause = SHOWN_AFTER;
             let line = ProgressBar::new_spinner();
@@ -168,16 +161,13 @@ impl Spinner {
             }
             line.finish_and_clear();
         });
-        Self { running: Some((done, thread)) }
+        Self { running, thread }
     }
-}
 
-impl Drop for Spinner {
-    fn drop(&mut self) {
-        if let Some((done, thread)) = self.running.take() {
-            drop(done);
-            let _ = thread.join();
-        }
+    /// Returns once the line is cleared.
+    fn stop(self) {
+        drop(self.running);
+        let _ = self.thread.join();
     }
 }
 
@@ -215,8 +205,4 @@ impl CheckBar {
         self.line.set_position(done);
         self.line.set_message(format!("{ready} of {} backups", self.backups));
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -7,11 +7,8 @@ use dialoguer::{Input, MultiSelect, Password};
 use secrecy::SecretString;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-use super::error::{Error, Result};
-use super::exit::Exit;
 use super::signal::Question;
-use super::ui::Ui;
-use super::view;
+use super::{Error, Exit, Result, Ui, view};
 use crate::plan::{Plan, Unit};
 use crate::report::safe::terminal;
 
@@ -68,7 +65,6 @@ pub fn choose(ui: &Ui, plan: &Plan) -> Result<BTreeSet<usize>> {
     Ok(chosen.into_iter().filter_map(|at| plan.units.get(at)).map(|unit| unit.number).collect())
 }
 
-/// Fails if no question can be asked.
 pub fn insist_on_terminal(ui: &Ui) -> Result<()> {
     if ui.can_ask() {
         return Ok(());
@@ -81,7 +77,7 @@ pub fn insist_on_terminal(ui: &Ui) -> Result<()> {
 pub fn confirm_rows(ui: &Ui, rows: usize, location: &str) -> Result<()> {
     insist_on_terminal(ui)?;
     // Above the prompt, which must fit on one line of the terminal.
-    ui.show(format!("The database is {}.", terminal(location)));
+    ui.show(format!("The database is {}.", location));
     let prompt = Input::new()
         .with_prompt(format!("Type the number of rows to change ({rows}) to continue, anything else to stop"))
         .allow_empty(true);

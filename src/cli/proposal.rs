@@ -1,16 +1,43 @@
 //! How `plan` and `repair` come to a plan.
 
-use super::context::Context;
-use super::error::Result;
-use super::progress_display::ProgressDisplay;
-use super::sentences;
+use super::args::{DecisionArgs, SelectionArgs};
 use super::storage::CheckArgs;
+use super::{Context, ProgressDisplay, Result, sentences};
 use crate::domain::text::count;
-use crate::domain::{Checks, Level};
+use crate::domain::{Checks, Level, Selection};
 use crate::verify::chunked::Share;
 use crate::workflow::{Check, Database, ProposedPlan, VerifyKey, Wanted, check_for_decision, read_evidence, unsettled_targets};
 
-/// Reads evidence, checks the storage if that was asked for, and plans.
+/// What `plan` and `repair` propose changes for, and how they decide.
+#[derive(Debug, clap::Args)]
+pub struct ProposalArgs {
+    /// Ids or names of backups; `-` reads ids from standard input [default: all that are stuck]
+    #[arg(value_name = "BACKUP")]
+    backups: Vec<String>,
+    #[command(flatten)]
+    selection: SelectionArgs,
+    #[command(flatten)]
+    decision: DecisionArgs,
+    #[command(flatten)]
+    pub checks: CheckArgs,
+}
+
+impl ProposalArgs {
+    /// The rows that are asked for.
+    pub fn selection(&self) -> Result<Selection> {
+        self.selection.selection(&self.backups)
+    }
+
+    /// The same rows, with the rules for them.
+    pub fn wanted(&self, context: &Context<'_>, selection: Selection, database: &Database) -> Result<Wanted> {
+        let mut wanted = context.wanted(&self.selection, selection, &self.decision, database)?;
+        wanted.policy.accept_quick = self.checks.accept_quick;
+        wanted.policy.evidence_max_age_seconds = i64::try_from(self.checks.evidence_max_age.as_secs()).unwrap_or(i64::MAX);
+        Ok(wanted)
+    }
+}
+
+/// Reads evidence, checks the storage with `--check`, and plans.
 pub fn propose<'a>(context: &Context<'_>, database: &mut Database, wanted: &'a Wanted, args: &CheckArgs) -> Result<ProposedPlan<'a>> {
     let progress = ProgressDisplay::new(context.ui);
     let checks = gather(context, database, wanted, args, &progress)?;
@@ -19,7 +46,6 @@ pub fn propose<'a>(context: &Context<'_>, database: &mut Database, wanted: &'a W
     Ok(proposal)
 }
 
-/// What is known of the storage.
 fn gather(
     context: &Context<'_>,
     database: &mut Database,

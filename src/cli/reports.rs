@@ -22,26 +22,18 @@ use crate::workflow::actor;
 /// The kinds of reports, by the file's ending.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// For a change ticket.
     Markdown,
-    /// For the server's own client.
     Sql,
-    /// For a spreadsheet.
     Csv,
 }
 
 /// What a report is made of.
 #[derive(Clone, Copy)]
 pub struct Material<'a> {
-    /// The plan.
     pub plan: &'a Plan,
-    /// The scan that it came from.
     pub scan: &'a Scan,
-    /// The engine that it is for.
     pub engine: Engine,
-    /// Who and why.
     pub record: &'a RecordArgs,
-    /// The plan's file, if it has one.
     pub plan_file: Option<&'a Path>,
     /// The options that a command needs for the same database.
     pub same_places: &'a str,
@@ -59,7 +51,6 @@ impl Kind {
     }
 }
 
-/// Writes a report of a plan.
 pub fn write(kind: Kind, out: &mut dyn Write, material: Material<'_>) -> io::Result<()> {
     match kind {
         Kind::Markdown => markdown(out, material),

@@ -2,28 +2,23 @@
 
 use std::collections::BTreeMap;
 
-use super::ui::Ui;
+use super::Ui;
 use crate::domain::text::count;
 use crate::domain::{Selection, Tally, Verdict};
 use crate::plan::Plan;
-use crate::report::safe::terminal;
 use crate::scan::ScanDocument;
 use crate::workflow::Skipped;
 
 /// A summary in words, and how much of it a limit shows. It covers only the selection.
 pub fn scan(document: &ScanDocument, selection: &Selection) -> String {
     let summary = &document.summary;
-    let parts: Vec<String> = [
+    let parts = counted(&[
         (summary.stuck, "stuck"),
         (summary.uncertain, "uncertain"),
         (summary.busy, "busy"),
         (summary.recent, "recent"),
         (summary.inconsistent, "inconsistent"),
-    ]
-    .into_iter()
-    .filter(|(number, _)| *number > 0)
-    .map(|(number, word)| format!("{number} {word}"))
-    .collect();
+    ]);
     if parts.is_empty() {
         let what = if selection.is_all() { "Nothing" } else { "Nothing selected" };
         return format!("{what} is stuck or inconsistent");
@@ -32,9 +27,14 @@ pub fn scan(document: &ScanDocument, selection: &Selection) -> String {
     if document.left_out == 0 { words } else { format!("{words}; --limit keeps {shown}") }
 }
 
+/// Each number that is not 0, with its word.
+pub fn counted(counts: &[(usize, &str)]) -> Vec<String> {
+    counts.iter().filter(|(number, _)| *number > 0).map(|(number, word)| format!("{number} {word}")).collect()
+}
+
 /// A tally in words.
 pub fn tally(tally: &Tally) -> String {
-    let parts: Vec<String> = [
+    let parts = counted(&[
         (tally.applied, "applied"),
         (tally.planned, "planned"),
         (tally.changed, "changed meanwhile"),
@@ -42,11 +42,7 @@ pub fn tally(tally: &Tally) -> String {
         (tally.failed, "failed"),
         (tally.unknown, "unknown"),
         (tally.not_begun, "not begun"),
-    ]
-    .into_iter()
-    .filter(|(number, _)| *number > 0)
-    .map(|(number, word)| format!("{number} {word}"))
-    .collect();
+    ]);
     if parts.is_empty() { "nothing done".to_owned() } else { parts.join(", ") }
 }
 
@@ -68,7 +64,7 @@ pub fn say_skipped(ui: &Ui, all: &Skipped) {
     ui.say(sentence);
     for left in all.left_alone.iter().filter(|_| ui.verbosity() > 1) {
         let (kind, name, why) = (left.kind.name(), left.name.as_deref().unwrap_or(""), left.evidence.join("; "));
-        ui.say(terminal(&format!("  {kind} {} {name:?} is {}: {why}", left.id, left.verdict)));
+        ui.say(format!("  {kind} {} {name:?} is {}: {why}", left.id, left.verdict));
     }
 }
 

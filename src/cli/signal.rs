@@ -1,10 +1,11 @@
 //! SIGINT, SIGTERM and SIGHUP. While rows are changed, signals are noted and handled between units. While a question is shown, SIGINT
 //! and SIGTERM restore the terminal and end the program.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
+use std::sync::{Arc, Mutex, Once};
 use std::thread;
 use std::time::Duration;
 
@@ -12,19 +13,9 @@ use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr
 use signal_hook::SigId;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 
-use super::exit::Exit;
-use super::ui::Ui;
+use super::{Exit, Ui};
+use crate::parallel::lock;
 use crate::workflow::Stop;
-
-/// Signals that keep their default action except while they are held. It has to be registered: once a signal had a handler, it would
-/// be ignored when the last handler is gone.
-static HELD: Mutex<Vec<Held>> = Mutex::new(Vec::new());
-
-struct Held {
-    signal: i32,
-    by_default: Arc<AtomicBool>,
-    holders: usize,
-}
 
 /// What a second SIGINT or SIGTERM does. A terminal that is closed says so more than once, so SIGHUP is only ever noted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,12 +30,11 @@ pub enum Second {
 #[derive(Debug)]
 pub struct Signals {
     which: Arc<AtomicUsize>,
-    /// The signal that was seen last, and how many were.
-    seen: Mutex<(usize, usize)>,
-    held: Vec<i32>,
-    handlers: Vec<SigId>,
+    seen: Mutex<Option<Stop>>,
+    held: Vec<Held>,
+    handlers: Vec<Handler>,
     /// Those that end the program at a second signal.
-    endings: Mutex<Vec<SigId>>,
+    endings: Mutex<Vec<Handler>>,
 }
 
 impl Signals {
@@ -58,15 +48,14 @@ impl Signals {
             if is_ignored(&status, signal) {
                 continue;
             }
-            hold(signal)?;
-            signals.held.push(signal);
+            signals.held.push(Held::new(signal)?);
             if signal != SIGHUP && second == Second::Ends {
                 let ending = signal_hook::flag::register_conditional_shutdown(signal, i32::from(exit.code()), Arc::clone(&again))?;
-                lock(&signals.endings).push(ending);
-                signals.handlers.push(signal_hook::flag::register(signal, Arc::clone(&again))?);
+                lock(&signals.endings).push(Handler(ending));
+                signals.handlers.push(Handler(signal_hook::flag::register(signal, Arc::clone(&again))?));
             }
             let number = usize::try_from(signal).unwrap_or(1);
-            signals.handlers.push(signal_hook::flag::register_usize(signal, Arc::clone(&signals.which), number)?);
+            signals.handlers.push(Handler(signal_hook::flag::register_usize(signal, Arc::clone(&signals.which), number)?));
         }
         // A limit on the size of files is to be an error of the write, as a full disk is, and not the end.
         signal_hook::flag::register(SIGXFSZ, Arc::default())?;
@@ -75,48 +64,20 @@ impl Signals {
 
     /// From now on no signal ends the program: a result is being written, and half a document is worse than none.
     pub fn let_finish(&self) {
-        for ending in lock(&self.endings).drain(..) {
-            signal_hook::low_level::unregister(ending);
-        }
-    }
-
-    /// Whether one has arrived.
-    pub fn stop(&self) -> bool {
-        self.request().is_some()
-    }
-
-    /// The exit code and the name of the last one.
-    pub fn exit(&self) -> (Exit, &'static str) {
-        self.request();
-        named(lock(&self.seen).0)
+        lock(&self.endings).clear();
     }
 
     /// The last one, and how many have arrived.
-    pub fn request(&self) -> Option<Stop> {
+    pub fn stop(&self) -> Option<Stop> {
         let mut seen = lock(&self.seen);
-        let which = self.which.swap(0, Ordering::Relaxed);
-        if which != 0 {
-            *seen = (which, seen.1 + 1);
-        }
-        (seen.1 > 0).then(|| Stop { signal: named(seen.0).1, times: seen.1 })
-    }
-}
-
-fn named(signal: usize) -> (Exit, &'static str) {
-    match i32::try_from(signal) {
-        Ok(SIGTERM) => (Exit::Terminated, "SIGTERM"),
-        Ok(SIGHUP) => (Exit::HungUp, "SIGHUP"),
-        _ => (Exit::Interrupted, "SIGINT"),
-    }
-}
-
-impl Drop for Signals {
-    fn drop(&mut self) {
-        self.held.iter().for_each(|signal| release(*signal));
-        self.let_finish();
-        for handler in self.handlers.drain(..) {
-            signal_hook::low_level::unregister(handler);
-        }
+        let signal = match i32::try_from(self.which.swap(0, Ordering::Relaxed)) {
+            Ok(0) => return *seen,
+            Ok(SIGTERM) => "SIGTERM",
+            Ok(SIGHUP) => "SIGHUP",
+            _ => "SIGINT",
+        };
+        *seen = Some(Stop { signal, times: seen.map_or(0, |stop| stop.times) + 1 });
+        *seen
     }
 }
 
@@ -124,7 +85,9 @@ impl Drop for Signals {
 /// terminal like that.
 pub struct Question {
     shared: Arc<Shared>,
-    handlers: Vec<SigId>,
+    /// With the last handler goes the last writing end, and so the thread.
+    handlers: Vec<Handler>,
+    _held: [Held; 2],
 }
 
 struct Shared {
@@ -139,9 +102,8 @@ impl Question {
     pub fn begin(ui: &Ui) -> io::Result<Self> {
         let shared =
             Arc::new(Shared { ui: ui.clone(), terminal: tcgetattr(io::stdin()).ok(), terminated: Arc::default(), ending: Once::new() });
-        let mut question = Self { shared: Arc::clone(&shared), handlers: Vec::new() };
-        hold(SIGINT)?;
-        hold(SIGTERM)?;
+        let _held = [Held::new(SIGINT)?, Held::new(SIGTERM)?];
+        let mut question = Self { shared: Arc::clone(&shared), handlers: Vec::new(), _held };
         // Between two keys the terminal is not raw, and what is typed quickly would be echoed into the list.
         if let Some(terminal) = &shared.terminal {
             let mut silent = terminal.clone();
@@ -151,9 +113,9 @@ impl Question {
         // A thread does the work: the reading of a password goes on after a signal and never comes back to look.
         let (mut woken, wakes) = UnixStream::pair()?;
         // Before the wake-up of the same signal.
-        question.handlers.push(signal_hook::flag::register(SIGTERM, Arc::clone(&shared.terminated))?);
-        question.handlers.push(signal_hook::low_level::pipe::register(SIGTERM, wakes.try_clone()?)?);
-        question.handlers.push(signal_hook::low_level::pipe::register(SIGINT, wakes)?);
+        question.handlers.push(Handler(signal_hook::flag::register(SIGTERM, Arc::clone(&shared.terminated))?));
+        question.handlers.push(Handler(signal_hook::low_level::pipe::register(SIGTERM, wakes.try_clone()?)?));
+        question.handlers.push(Handler(signal_hook::low_level::pipe::register(SIGINT, wakes)?));
         thread::Builder::new().name("question".to_owned()).spawn(move || {
             if woken.read(&mut [0]).is_ok_and(|bytes| bytes > 0) {
                 // The reading of a key is interrupted and ends it all itself, after it has set the terminal in its own way.
@@ -173,12 +135,6 @@ impl Question {
 impl Drop for Question {
     fn drop(&mut self) {
         self.shared.restore();
-        // With the last handler goes the last writing end, and so the thread.
-        for handler in self.handlers.drain(..) {
-            signal_hook::low_level::unregister(handler);
-        }
-        release(SIGINT);
-        release(SIGTERM);
     }
 }
 
@@ -202,30 +158,46 @@ impl Shared {
     }
 }
 
-/// Suspends the default action of a signal.
-fn hold(signal: i32) -> io::Result<()> {
-    let mut all = lock(&HELD);
-    if let Some(held) = all.iter_mut().find(|held| held.signal == signal) {
-        held.by_default.store(false, Ordering::SeqCst);
-        held.holders += 1;
-        return Ok(());
-    }
-    let by_default = Arc::new(AtomicBool::new(false));
-    signal_hook::flag::register_conditional_default(signal, Arc::clone(&by_default))?;
-    all.push(Held { signal, by_default, holders: 1 });
-    Ok(())
-}
+/// A handler of a signal, until it is dropped.
+#[derive(Debug)]
+struct Handler(SigId);
 
-/// Ends a [`hold`].
-fn release(signal: i32) {
-    if let Some(held) = lock(&HELD).iter_mut().find(|held| held.signal == signal) {
-        held.holders = held.holders.saturating_sub(1);
-        held.by_default.store(held.holders == 0, Ordering::SeqCst);
+impl Drop for Handler {
+    fn drop(&mut self) {
+        signal_hook::low_level::unregister(self.0);
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+/// For each signal that was ever held, its default action, which is on while it has no holders. It has to be registered: once a signal
+/// had a handler, it would be ignored when the last handler is gone.
+static DEFAULTS: Mutex<BTreeMap<i32, (Arc<AtomicBool>, usize)>> = Mutex::new(BTreeMap::new());
+
+/// A signal whose default action is suspended until this is dropped.
+#[derive(Debug)]
+struct Held(i32);
+
+impl Held {
+    fn new(signal: i32) -> io::Result<Self> {
+        let mut defaults = lock(&DEFAULTS);
+        if let Some((is_on, holders)) = defaults.get_mut(&signal) {
+            is_on.store(false, Ordering::SeqCst);
+            *holders += 1;
+        } else {
+            let is_on = Arc::new(AtomicBool::new(false));
+            signal_hook::flag::register_conditional_default(signal, Arc::clone(&is_on))?;
+            defaults.insert(signal, (is_on, 1));
+        }
+        Ok(Self(signal))
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Some((is_on, holders)) = lock(&DEFAULTS).get_mut(&self.0) {
+            *holders -= 1;
+            is_on.store(*holders == 0, Ordering::SeqCst);
+        }
+    }
 }
 
 /// Whether `/proc/self/status` has the signal among those that are ignored.

@@ -5,12 +5,11 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::args::{span, whole_number};
-use super::context::Context;
-use super::error::{Error, Result};
+use super::args::{number_up_to, span};
+use super::{Context, Error, Result};
 use crate::config::StorageOptions;
+use crate::domain::Level;
 use crate::domain::text::shell_word;
-use crate::domain::{Level, Policy};
 use crate::storage::{Network, WaitLimit};
 use crate::verify::Request;
 use crate::verify::chunked::{ReadOptions, Share};
@@ -39,7 +38,6 @@ pub struct PlaceArgs {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Storage")]
 pub struct StorageArgs {
-    /// Where it is.
     #[command(flatten)]
     pub place: PlaceArgs,
     /// The pool of the source volumes, to compare Ceph backups with the snapshots that they were made from
@@ -49,7 +47,7 @@ pub struct StorageArgs {
     #[arg(long, value_name = "SPAN", default_value = "15m", value_parser = span)]
     pub settle: Duration,
     /// Number of threads that read [default: the number of cores; more help with a distant server]
-    #[arg(long, value_name = "N", value_parser = jobs)]
+    #[arg(long, value_name = "N", value_parser = number_up_to::<1_024>)]
     pub jobs: Option<usize>,
     /// Maximum memory for data
     #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = size)]
@@ -75,7 +73,6 @@ pub struct CheckArgs {
     /// Ignore checks that are older
     #[arg(long, value_name = "SPAN", default_value = "24h", value_parser = span)]
     pub evidence_max_age: Duration,
-    /// How.
     #[command(flatten)]
     pub storage: StorageArgs,
 }
@@ -122,15 +119,6 @@ impl StorageArgs {
     }
 }
 
-impl CheckArgs {
-    /// Sets how long evidence is valid and whether a quick check is enough.
-    pub fn tell(&self, policy: &mut Policy) {
-        policy.accept_quick = self.accept_quick;
-        policy.evidence_max_age_seconds = i64::try_from(self.evidence_max_age.as_secs()).unwrap_or(i64::MAX);
-    }
-}
-
-/// Reads a level.
 pub fn level(text: &str) -> std::result::Result<Level, String> {
     match text {
         "quick" => Ok(Level::Quick),
@@ -142,13 +130,6 @@ pub fn level(text: &str) -> std::result::Result<Level, String> {
 
 fn wait_limit(text: &str) -> std::result::Result<Duration, String> {
     span(text).and_then(|span| if span.is_zero() { Err("must be at least 1 s".to_owned()) } else { Ok(span) })
-}
-
-fn jobs(text: &str) -> std::result::Result<usize, String> {
-    match whole_number(text)? {
-        number @ 1..=1_024 => Ok(number),
-        _ => Err("must be from 1 to 1024".to_owned()),
-    }
 }
 
 /// Reads a size: a number of bytes, or with K, M, G or T (times 1024).

@@ -1,15 +1,16 @@
-//! The only place that prints: results to standard output, everything else to standard error.
+//! The only place that prints: results to standard output, everything else, made safe for the terminal, to standard error.
 
 use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::Serialize;
 use unicode_width::UnicodeWidthStr;
 
-use super::args::{ColorArg, FormatArg, OutputArgs, QuoteArg};
-use super::exit::Exit;
-use crate::report::grid::{Format, Grid, OutputOptions, Quote, ReportError};
+use super::Exit;
+use super::args::{ColorArg, OutputArgs};
+use crate::report::grid::{Format, Grid, OutputOptions, ReportError};
 use crate::report::safe::terminal;
 
 /// Where what is printed goes.
@@ -19,11 +20,10 @@ enum Streams {
     Apart,
     /// Everything to standard output, so that it stays in order there.
     Together,
-    /// Nowhere.
     Nowhere,
 }
 
-/// Standard output, standard error, and what the user wants of them.
+/// Standard output and standard error, and the options for both.
 #[derive(Debug, Clone)]
 pub struct Ui {
     streams: Streams,
@@ -56,25 +56,14 @@ impl Ui {
         };
         let stdout_is_terminal = io::stdout().is_terminal();
         let most = args.max_width.filter(|width| *width > 0).map(|width| u16::try_from(width).unwrap_or(u16::MAX));
-        let width = most.or_else(|| stdout_is_terminal.then(terminal_width).flatten());
+        let width = most.or_else(|| stdout_is_terminal.then(|| columns_of(io::stdout())).flatten());
         let options = OutputOptions {
-            format: match args.format {
-                FormatArg::Table => Format::Table,
-                FormatArg::Json => Format::Json,
-                FormatArg::Yaml => Format::Yaml,
-                FormatArg::Csv => Format::Csv,
-                FormatArg::Value => Format::Value,
-            },
+            format: args.format,
             columns: args.columns.clone(),
             sort_columns: args.sort_columns.clone(),
             descending: args.sort_descending,
             noindent: args.noindent,
-            quote: match args.quote {
-                QuoteArg::All => Quote::All,
-                QuoteArg::Minimal => Quote::Minimal,
-                QuoteArg::None => Quote::None,
-                QuoteArg::Nonnumeric => Quote::Nonnumeric,
-            },
+            quote: args.quote,
             print_empty: args.print_empty,
             width,
             color: color(stdout_is_terminal),
@@ -102,7 +91,6 @@ impl Ui {
         if self.options.color { format!("\u{1b}[1m{text}\u{1b}[0m") } else { text.to_owned() }
     }
 
-    /// Whether `-q` was given.
     pub fn is_quiet(&self) -> bool {
         self.quiet
     }
@@ -117,7 +105,6 @@ impl Ui {
         matches!(self.options.format, Format::Json | Format::Yaml)
     }
 
-    /// How often `-v` was given.
     pub fn verbosity(&self) -> u8 {
         self.verbose
     }
@@ -132,12 +119,12 @@ impl Ui {
         !self.quiet && self.streams == Streams::Apart && io::stderr().is_terminal() && !is_dumb()
     }
 
-    /// Makes sure that the columns asked for are among a result's, without writing anything.
+    /// Makes sure that the result has the columns of `--column`, without writing anything.
     pub fn check_columns(&self, grid: &Grid) -> Result<(), ReportError> {
         crate::report::grid::write(&mut io::sink(), &(), "", grid, &self.options)
     }
 
-    /// Writes a result: the document or its rows, as the user wants them.
+    /// Writes a result: the document or its rows, by `--format`.
     pub fn result(&self, document: &impl Serialize, rows_key: &str, grid: &Grid) -> Result<(), ReportError> {
         self.begun.store(true, Ordering::Relaxed);
         let mut out = self.out();
@@ -161,7 +148,7 @@ impl Ui {
     /// A sentence beside the result; not when quiet.
     pub fn say(&self, text: impl AsRef<str>) {
         if !self.quiet {
-            self.stderr(text.as_ref());
+            self.show(text);
         }
     }
 
@@ -174,7 +161,7 @@ impl Ui {
 
     /// The subject of a question: shown even if quiet, because nobody can answer without it.
     pub fn show(&self, text: impl AsRef<str>) {
-        self.stderr(text.as_ref());
+        self.line(&self.wrapped(&terminal(text.as_ref())));
     }
 
     /// Ends the line of an abandoned question, and shows the cursor again.
@@ -184,27 +171,23 @@ impl Ui {
 
     /// How many columns the terminal of questions has.
     pub fn prompt_width(&self) -> Option<usize> {
-        let size = rustix::termios::tcgetwinsize(io::stderr()).ok()?;
-        (size.ws_col > 0).then_some(usize::from(size.ws_col))
+        columns_of(io::stderr()).map(usize::from)
     }
 
-    /// A sentence for `-v`.
     pub fn detail(&self, text: impl AsRef<str>) {
         if self.verbose > 0 {
-            self.stderr(text.as_ref());
+            self.show(text);
         }
     }
 
-    /// A warning, quiet or not.
     pub fn warn(&self, text: impl AsRef<str>) {
         self.labelled(33, "warning:", text.as_ref());
     }
 
-    /// An error with what to do about it.
     pub fn error(&self, message: &str, hint: Option<&str>) {
         self.labelled(31, "error:", message);
         if let Some(hint) = hint {
-            self.stderr(&format!("hint: {}", terminal(hint)));
+            self.show(format!("hint: {hint}"));
         }
     }
 
@@ -212,8 +195,7 @@ impl Ui {
     /// standard output always holds one, unless a result was already written.
     pub fn failure(&self, exit: Exit, message: &str, hint: Option<&str>) {
         self.error(message, hint);
-        let is_document = matches!(self.options.format, Format::Json | Format::Yaml) && self.streams == Streams::Apart;
-        if is_document && !self.begun.load(Ordering::Relaxed) {
+        if self.is_document() && self.streams == Streams::Apart && !self.begun.load(Ordering::Relaxed) {
             let schema = "cinder-backup-repair/error";
             let document = ErrorDocument { schema, schema_version: 1, exit_code: exit.code(), error: message, hint };
             let options = OutputOptions { format: self.options.format, noindent: self.options.noindent, ..OutputOptions::default() };
@@ -228,14 +210,10 @@ impl Ui {
         self.line(&if self.color_stderr { text.replacen(label, &format!("\u{1b}[{color}m{label}\u{1b}[0m"), 1) } else { text });
     }
 
-    /// Text as it is to stand on standard error: at a terminal its lines are broken between words.
-    fn wrapped(&self, text: &str) -> String {
+    /// A line as it is to stand on standard error: at a terminal it is broken between words.
+    fn wrapped(&self, line: &str) -> String {
         let width = self.prompt_width().filter(|_| self.streams == Streams::Apart);
-        width.map_or_else(|| text.to_owned(), |width| text.lines().map(|line| broken(line, width)).collect::<Vec<_>>().join("\n"))
-    }
-
-    fn stderr(&self, text: &str) {
-        self.line(&self.wrapped(text));
+        width.map_or_else(|| line.to_owned(), |width| broken(line, width))
     }
 
     /// Writes lines to standard error; a closed stream does not stop the command.
@@ -293,9 +271,9 @@ fn lost(error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("cannot write the result to standard output: {error}"))
 }
 
-fn terminal_width() -> Option<u16> {
-    let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
-    (size.ws_col > 0).then_some(size.ws_col)
+/// How many columns a terminal has.
+fn columns_of(terminal: impl AsFd) -> Option<u16> {
+    rustix::termios::tcgetwinsize(terminal).ok().map(|size| size.ws_col).filter(|columns| *columns > 0)
 }
 
 #[cfg(test)]

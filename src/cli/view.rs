@@ -8,7 +8,6 @@ use crate::plan::Unit;
 use crate::report::grid::{Cell, Grid};
 use crate::workflow::{LeftAlone, Refused};
 
-/// A finding's rows.
 pub fn findings(findings: &[Finding]) -> Grid {
     let rows = findings
         .iter()
@@ -33,7 +32,6 @@ pub fn findings(findings: &[Finding]) -> Grid {
     Grid { columns: vec!["Kind", "ID", "Name", "Status", "Host", "Age", "Verdict", "Proposed", "Evidence"], rows }
 }
 
-/// The units of a plan as rows.
 pub fn units(units: &[Unit]) -> Grid {
     let rows = units
         .iter()
@@ -52,7 +50,6 @@ pub fn units(units: &[Unit]) -> Grid {
     Grid { columns: vec!["Unit", "Kind", "ID", "Name", "Status", "Changes", "Evidence"], rows }
 }
 
-/// The results of a run as rows.
 pub fn results<'a>(results: impl IntoIterator<Item = &'a UnitResult>) -> Grid {
     let rows = results
         .into_iter()
@@ -114,17 +111,13 @@ pub fn checks(results: &[CheckResult]) -> Grid {
 pub struct RunDocument<'a> {
     /// `cinder-backup-repair/apply`, `/repair` or `/undo`.
     pub schema: String,
-    /// Always 1.
     pub schema_version: u32,
     /// The run's id; none for a dry run, which leaves no record.
     pub run: Option<&'a str>,
     /// Whether nothing was written on purpose.
     pub dry_run: bool,
-    /// The plan's id.
     pub plan: &'a str,
-    /// The database.
     pub database: &'a DatabaseInfo,
-    /// One entry a unit.
     pub units: &'a [UnitResult],
     /// What was asked for by name and refused before there was a plan.
     pub refused: &'a [Refused],
@@ -134,11 +127,8 @@ pub struct RunDocument<'a> {
     pub left_out: usize,
     /// What a dry run found that the account may not do and a repair has to: the GRANTs that it lacks.
     pub missing_grants: &'a [String],
-    /// How many units ended how.
     pub summary: Tally,
-    /// Why the run ended early, if it did.
     pub interrupted: Option<&'a str>,
-    /// Commands for later.
     pub follow_up: &'a [String],
 }
 

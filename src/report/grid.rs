@@ -7,6 +7,7 @@
 use std::io;
 
 use anstyle::AnsiColor;
+use clap::ValueEnum;
 use comfy_table::{Attribute, CellAlignment, Color, ColumnConstraint, ContentArrangement, Table, Width};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -93,8 +94,8 @@ pub struct Grid {
     pub rows: Vec<Vec<Cell>>,
 }
 
-/// Which CSV cells are quoted, as in Python's `csv`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// Which CSV cells are quoted, as in Python's `csv`. The comments are the help of `--quote`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum Quote {
     /// All of them.
     All,
@@ -107,19 +108,19 @@ pub enum Quote {
     Nonnumeric,
 }
 
-/// The format of a result.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// The format of a result. The comments are the help of `--format`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum Format {
     /// A table for people.
     #[default]
     Table,
-    /// The whole document as JSON.
+    /// JSON, with a schema name and version.
     Json,
-    /// The whole document as YAML.
+    /// The same as YAML.
     Yaml,
-    /// The rows, after a line of titles.
+    /// Comma-separated values.
     Csv,
-    /// The values of each row on one line, separated by spaces.
+    /// Values separated by spaces.
     Value,
 }
 

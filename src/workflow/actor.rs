@@ -20,12 +20,10 @@ pub fn current(database_user: Option<String>) -> Who {
     }
 }
 
-/// This host's name.
 pub fn host() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
-/// This host's clock.
 pub fn now() -> String {
     crate::domain::time::stamp(jiff::Timestamp::now())
 }

@@ -21,11 +21,8 @@ const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Backups to check, and how.
 pub struct Check {
-    /// Where they are.
     pub storage: StorageSettings,
-    /// What is asked of each.
     pub request: Request,
-    /// The backups.
     pub targets: Arc<[Target]>,
     /// Results of an earlier check, carried over if the storage still confirms them.
     pub earlier: Checks,

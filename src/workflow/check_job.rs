@@ -34,19 +34,14 @@ impl Resume {
 
 /// How backups are checked for a document.
 pub struct CheckJob<'a> {
-    /// What is asked of each backup.
     pub request: Request,
-    /// The earlier check.
     pub resume: Option<Resume>,
-    /// The file for the document.
     pub out: Option<PathBuf>,
-    /// Signs the document.
     pub key: Option<&'a SigningKey>,
 }
 
 /// A check that was made.
 pub struct CheckReport<'a> {
-    /// Its document.
     pub document: CheckDocument,
     /// How many backups were to be checked.
     pub backups: usize,

@@ -11,9 +11,7 @@ use super::error::Obstacle;
 
 /// A session with what is known about its database.
 pub struct Database {
-    /// The session.
     pub session: Box<dyn Session>,
-    /// The tables and columns that it has.
     pub schema: Schema,
     /// Where it is, without the password.
     pub location: String,
@@ -28,7 +26,7 @@ pub struct Database {
     /// The GRANTs that the account lacks for a repair; empty until they were looked up.
     pub missing_grants: Vec<String>,
     target: Target,
-    limits: SessionSettings,
+    pub(super) limits: SessionSettings,
 }
 
 impl Database {
@@ -66,7 +64,6 @@ impl Database {
         Ok(read)
     }
 
-    /// A reader of its rows.
     pub fn reader(&mut self) -> Reader<'_> {
         Reader { session: self.session.as_mut(), schema: &self.schema }
     }

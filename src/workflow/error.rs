@@ -17,7 +17,7 @@ pub enum Error {
     Database(#[from] DbError),
     /// The audit log cannot be read.
     #[error(transparent)]
-    Log(AuditError),
+    Log(#[from] AuditError),
     /// The audit log cannot be written, so nothing may be changed.
     #[error("no log, no change: {0}")]
     NoLog(AuditError),
@@ -33,7 +33,6 @@ pub enum Error {
     /// A document is about another database: the document, its database, the one that is open.
     #[error("{0} {1}, but this is {2}; nothing was changed")]
     OtherDatabase(String, String, Box<DatabaseInfo>),
-    /// A plan is for other columns.
     #[error("the database has other columns than the plan; nothing was changed")]
     OtherColumns,
     /// A plan was applied by this run.
@@ -42,21 +41,17 @@ pub enum Error {
     /// A document is not signed with the key that it must be signed with.
     #[error("{0}; nothing was changed")]
     Signature(String),
-    /// The thread of a check cannot be started.
     #[error("cannot begin the check: {0}")]
     Start(io::Error),
     /// A signal stopped a check that a decision needs.
     #[error("stopped by {0} while checking the storage; nothing was changed")]
     Interrupted(&'static str),
-    /// A file cannot be written.
     #[error("cannot write {0}: {1}")]
     Write(String, io::Error),
-    /// The database cannot be changed.
     #[error("{0}; nothing was changed")]
     Obstacle(#[from] Obstacle),
 }
 
-/// The result of a step.
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// What keeps a run from writing.
@@ -76,11 +71,5 @@ impl From<ScanError> for Error {
             ScanError::Db(error) => Self::Database(error),
             ScanError::Selection(problem) => Self::Unusable(problem),
         }
-    }
-}
-
-impl From<AuditError> for Error {
-    fn from(error: AuditError) -> Self {
-        Self::Log(error)
     }
 }

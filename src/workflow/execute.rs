@@ -20,16 +20,12 @@ use crate::scan::{Census, Reader};
 pub struct Execution {
     /// `apply`, `repair` or `undo`.
     pub command: &'static str,
-    /// Why, as the operator says.
     pub reason: Option<String>,
-    /// The change ticket.
     pub ticket: Option<String>,
     /// How many units share the two syncs of the log.
     pub batch_size: usize,
     /// On how many connections units are changed at once.
     pub sessions: usize,
-    /// How long a session waits for another transaction's lock.
-    pub lock_timeout: Duration,
     /// The storage that decisions depend on, if any do. Settings that cannot be used end the run after its begin is on record.
     pub storage: Option<Result<StorageSettings>>,
 }
@@ -37,9 +33,7 @@ pub struct Execution {
 /// A run that was recorded.
 #[derive(Debug)]
 pub struct RecordedRun {
-    /// Its id.
     pub id: String,
-    /// How it ended.
     pub run: Run,
     /// Why it ended early, if it did.
     pub interrupted: Option<String>,
@@ -57,7 +51,6 @@ pub fn require_database_of(database: &Database, plan: &Plan) -> Result<()> {
     if database.schema.columns == plan.columns { Ok(()) } else { Err(Error::OtherColumns) }
 }
 
-/// Does everything but the writing.
 pub fn dry_run(database: &mut Database, plan: &Plan, execution: Execution, observer: &dyn Observer) -> Result<Run> {
     let options = Options { mode: Mode::DryRun, batch_size: execution.batch_size, ..Options::default() };
     let run = Prepared::new(database, plan, execution.storage, observer)?.run(database, plan, options, &mut NoJournal);
@@ -105,7 +98,7 @@ impl RunLog {
             sessions: execution.sessions,
             // One and a half times the interval between two heartbeats.
             heartbeat_wait: Duration::from_millis(database.report_interval.saturating_mul(1_500)),
-            lock_timeout: execution.lock_timeout,
+            lock_timeout: database.limits.lock_timeout,
             ..Options::default()
         };
         let prepared = match Prepared::new(database, plan, execution.storage, observer) {

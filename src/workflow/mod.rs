@@ -23,14 +23,14 @@ mod undo;
 mod unmatched;
 
 pub use check::{Check, Checked};
-pub use check_job::{CheckJob, CheckReport, Resume};
+pub use check_job::{CheckJob, Resume};
 pub use database::Database;
 pub use error::{Error, Obstacle, Result};
 pub use evidence::{check_for_decision, read_evidence, unsettled_targets};
 pub use execute::{Execution, RecordedRun, RunLog, dry_run, require_database_of};
 pub use observer::{Observer, Stop, WorkEvent, reading};
 pub use propose::{ProposedPlan, Wanted, find};
-pub use reconcile::{ReconciledUnit, reconcile};
+pub use reconcile::reconcile;
 pub use signing::{SigningKey, VerifyKey};
 pub use skipped::{LeftAlone, Refused, Skipped, passed_over};
 pub use storage_recheck::depends_on_storage;

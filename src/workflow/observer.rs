@@ -11,13 +11,10 @@ pub enum WorkEvent<'a> {
     Warning(String),
     /// What interests a user who asked for details: a sentence.
     Detail(String),
-    /// The database is being read from now on.
     Reading,
-    /// The database was read.
     Read,
     /// A check of this level begins, with this number of backups.
     Checking(Level, usize),
-    /// A backup was checked.
     Checked(&'a CheckResult),
     /// The number of results so far, and how much was read; reported several times a second.
     CheckProgress(usize, &'a Watch),
@@ -27,16 +24,13 @@ pub enum WorkEvent<'a> {
     Running(usize),
     /// Something of the run.
     Run(apply::Progress<'a>),
-    /// The run has ended.
     Ran,
 }
 
 /// A request to stop.
 #[derive(Debug, Clone, Copy)]
 pub struct Stop {
-    /// The signal's name.
     pub signal: &'static str,
-    /// How many signals have arrived.
     pub times: usize,
 }
 

@@ -16,9 +16,7 @@ use super::{Database, Refused, Result, Skipped};
 /// Which rows are wanted, and how they are judged.
 #[derive(Debug)]
 pub struct Wanted {
-    /// The rows.
     pub selection: Selection,
-    /// The rules.
     pub policy: Policy,
     /// A part of the selection may match nothing.
     pub may_be_empty: bool,
@@ -35,9 +33,7 @@ pub fn find(database: &mut Database, wanted: &Wanted, kept: KeptRows, observer: 
 
 /// A plan with what it is made from.
 pub struct ProposedPlan<'a> {
-    /// The plan.
     pub plan: Plan,
-    /// The scan that it follows from.
     pub scan: Scan,
     /// What was asked for and cannot be repaired.
     pub refused: Vec<Refused>,

@@ -17,9 +17,7 @@ use crate::scan::{Lock, situation};
 /// A unit of the log, compared with its rows.
 #[derive(Debug, Serialize)]
 pub struct ReconciledUnit {
-    /// The run.
     pub run: String,
-    /// The unit's number.
     pub unit: usize,
     /// The backup, volume or snapshot.
     pub id: String,
@@ -27,7 +25,6 @@ pub struct ReconciledUnit {
     pub outcome: Option<Outcome>,
     /// `kept`, `lost`, `gone`, `changed`, `superseded`, `settled` or `unknown`.
     pub state: &'static str,
-    /// The same in words.
     pub detail: String,
 }
 

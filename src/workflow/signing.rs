@@ -23,7 +23,6 @@ const LARGEST_FILE: u64 = 64 << 10;
 const SPKI: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 const ALGORITHM: &str = "ed25519";
 
-/// A private key.
 pub struct SigningKey {
     pair: Ed25519KeyPair,
     /// Other users can read its file.

@@ -11,11 +11,9 @@ use crate::scan::Scan;
 /// A row that was asked for and that nothing may be done to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Refused {
-    /// Its id.
     pub id: String,
     /// Its name; hostile text.
     pub name: Option<String>,
-    /// Why.
     pub reason: String,
 }
 
@@ -24,15 +22,12 @@ pub struct Refused {
 pub struct LeftAlone {
     /// The table that it is in.
     pub kind: FindingKind,
-    /// Its id.
     pub id: String,
     /// Its name; hostile text.
     pub name: Option<String>,
-    /// Its status.
     pub status: Option<String>,
     /// Why: `uncertain`, `busy`, `recent`, `inconsistent`, or `stuck` for a backup in error that only verified data helps.
     pub verdict: Verdict,
-    /// The same in words.
     pub reason: String,
     /// All that speaks for it, in words.
     #[serde(skip)]

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use crate::apply::{Precheck, deciding_check};
 use crate::backoff::Backoff;
 use crate::domain::text::count;
 use crate::domain::{CheckResult, Comparison, Driver};
-use crate::parallel;
+use crate::parallel::{self, lock};
 use crate::plan::Plan;
 use crate::storage::RetryPolicy;
 use crate::verify::{PrecheckRound, Target, precheck};
@@ -52,10 +52,6 @@ impl Rechecker {
         }
         look
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The recheck of one run.

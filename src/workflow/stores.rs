@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use crate::config::StorageOptions;
 use crate::domain::{Backup, CheckResult, Driver, Listing, PrecheckListing};
+use crate::parallel::lock;
 use crate::storage::ceph::Cluster;
 use crate::storage::{
     Health, Network, ObjectStore, RetryPolicy, RetryingStore, StorageError, StorageErrorKind, WaitLimit, gcs, posix, s3, swift,
@@ -19,7 +20,6 @@ type Place = (Driver, String, Option<String>);
 /// Where backups are and how the storage is reached.
 #[derive(Debug)]
 pub struct StorageSettings {
-    /// Options of cinder.conf and of the command line.
     pub options: StorageOptions,
     /// The directory of posix, nfs and glusterfs, if not the one in cinder.conf.
     pub path: Option<PathBuf>,
@@ -74,7 +74,7 @@ impl Stores {
 
     /// A directory of containers, opened when first asked for.
     fn directory(&self, path: PathBuf) -> Result<posix::Root, StorageError> {
-        let mut directories = self.directories.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut directories = lock(&self.directories);
         if let Some(root) = directories.get(&path) {
             return Ok(root.clone());
         }
@@ -92,7 +92,7 @@ impl Stores {
 
     /// The health of a driver's server or mount.
     fn health(&self, driver: Driver) -> Arc<Health> {
-        let mut all = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = lock(&self.health);
         Arc::clone(all.entry(driver).or_insert_with(|| Arc::new(Health::new(self.settings.wait_limit))))
     }
 
@@ -121,7 +121,7 @@ impl StorageAccess for Stores {
         // Only Swift keeps the containers of projects apart.
         let project = backup.project_id.clone().filter(|_| driver == Driver::Swift);
         let key = (driver, container.clone(), project);
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = lock(&self.open);
         if let Some(store) = open.get(&key) {
             return Ok(Arc::clone(store));
         }

@@ -21,9 +21,7 @@ const MAX_SCAN_BYTES: u64 = 1 << 30;
 
 /// The backups to check, and where their rows are from.
 pub struct TargetList {
-    /// The backups.
     pub targets: Vec<Target>,
-    /// The database.
     pub database: DatabaseInfo,
     /// When the rows were read, by the database's clock.
     pub taken_at: String,

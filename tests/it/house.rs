@@ -31,7 +31,13 @@ pub(crate) const SEES: &[(&str, &[&str])] = &[
             "verify",
         ],
     ),
-    ("cli", &["workflow", "apply", "audit", "config", "db", "domain", "format", "input", "plan", "report", "scan", "storage", "verify"]),
+    (
+        "cli",
+        &[
+            "workflow", "apply", "audit", "config", "db", "domain", "format", "input", "parallel", "plan", "report", "scan", "storage",
+            "verify",
+        ],
+    ),
 ];
 
 /// Files outside `sql/` that contain SQL, and why.

@@ -203,7 +203,7 @@ fn command_lines_are_ones_that_the_program_accepts() {
     assert!(lines.len() > 20, "{lines:?}");
     for line in lines {
         let words = shlex::split(&line).unwrap();
-        if let Err(error) = cinder_backup_repair::cli::commands::Cli::try_parse_from(words) {
+        if let Err(error) = cinder_backup_repair::cli::Cli::try_parse_from(words) {
             panic!("{line}\n{error}");
         }
     }

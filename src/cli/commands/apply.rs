@@ -4,14 +4,11 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::cli::context::Context;
-use crate::cli::error::{Error, Result};
 use crate::cli::execute::{ExecutionArgs, PlannedRun, execute};
-use crate::cli::exit::Exit;
 use crate::cli::storage::PlaceArgs;
+use crate::cli::{Context, Error, Exit, Result};
 use crate::domain::AssumeDead;
 use crate::plan::{Plan, Purpose};
-use crate::report::safe::terminal;
 use crate::workflow::{Skipped, VerifyKey};
 
 /// No plan is larger. Plans are read into memory.
@@ -26,7 +23,6 @@ pub struct ApplyArgs {
     /// Apply the plan only if it is signed with the private key of this public key (Ed25519 in PEM)
     #[arg(long, value_name = "FILE")]
     pub verify_key: Option<PathBuf>,
-    /// How.
     #[command(flatten)]
     pub execution: ExecutionArgs,
     /// Where the data of checked backups is, for the recheck before the change.
@@ -34,7 +30,6 @@ pub struct ApplyArgs {
     pub place: PlaceArgs,
 }
 
-/// Runs `apply`.
 pub fn run(context: &Context<'_>, args: &ApplyArgs) -> Result<Exit> {
     let key = args.verify_key.as_deref().map(VerifyKey::read).transpose()?;
     let plan = read(&args.plan)?;
@@ -50,7 +45,7 @@ pub fn run(context: &Context<'_>, args: &ApplyArgs) -> Result<Exit> {
     let mut database = context.connect()?;
     check_down_time(&plan, database.service_down_time, database.report_interval)?;
     for flag in set_aside(&plan) {
-        context.ui.warn(format!("the plan was made with {}", terminal(&flag)));
+        context.ui.warn(format!("the plan was made with {}", flag));
     }
     let planned = PlannedRun {
         command: "apply",

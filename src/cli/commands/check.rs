@@ -6,15 +6,11 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::cli::args::{SelectionArgs, span};
-use crate::cli::context::Context;
-use crate::cli::error::{Error, Result};
-use crate::cli::exit::Exit;
-use crate::cli::progress_display::ProgressDisplay;
+use crate::cli::sentences::counted;
 use crate::cli::storage::{self, StorageArgs};
-use crate::cli::view;
+use crate::cli::{Context, Error, Exit, ProgressDisplay, Result, view};
 use crate::domain::text::{count, shell_word};
 use crate::domain::{CheckVerdict, Level};
-use crate::report::safe::terminal;
 use crate::verify::CheckDocument;
 use crate::verify::chunked::Share;
 use crate::workflow::{CheckJob, Resume, TargetList};
@@ -58,10 +54,8 @@ pub struct CheckCommandArgs {
     /// Read only this share of each backup's objects, chosen at random
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
     pub sample: Option<f64>,
-    /// Which rows.
     #[command(flatten)]
     pub selection: SelectionArgs,
-    /// Where the data is.
     #[command(flatten)]
     pub storage: StorageArgs,
 }
@@ -79,7 +73,6 @@ fn percent(text: &str) -> std::result::Result<f64, String> {
     if number > 0.0 && number <= 100.0 { Ok(number / 100.0) } else { Err(usage()) }
 }
 
-/// Runs `check`.
 pub fn run(context: &Context<'_>, args: &CheckCommandArgs) -> Result<Exit> {
     let ui = context.ui;
     let share = share(args)?;
@@ -123,7 +116,6 @@ pub fn run(context: &Context<'_>, args: &CheckCommandArgs) -> Result<Exit> {
     Ok(report.interrupted.map_or_else(|| exit(&report.document), Exit::of_signal))
 }
 
-/// How much of the data is read.
 fn share(args: &CheckCommandArgs) -> Result<Share> {
     let share = match (args.read_data_subset, args.sample) {
         (Some((part, of)), _) => Share::Part(part, of),
@@ -136,7 +128,6 @@ fn share(args: &CheckCommandArgs) -> Result<Share> {
     Ok(share)
 }
 
-/// The backups to check.
 fn list(context: &Context<'_>, args: &CheckCommandArgs, progress: &ProgressDisplay<'_>) -> Result<TargetList> {
     let selection = args.selection.selection(&args.backups)?;
     if let Some(path) = &args.from {
@@ -155,11 +146,11 @@ fn say_problems(context: &Context<'_>, document: &CheckDocument) {
     let most = 20;
     for result in document.results.iter().filter(|result| !result.problems.is_empty() || !result.warnings.is_empty()) {
         let level = if result.verdict == CheckVerdict::Intact { format!(" by a {} check", result.level) } else { String::new() };
-        context.ui.say(terminal(&format!("{} is {}{level}:", result.id, result.verdict)));
+        context.ui.say(format!("{} is {}{level}:", result.id, result.verdict));
         let shown = if context.ui.verbosity() > 0 { usize::MAX } else { most };
         for problem in result.problems.iter().chain(&result.warnings).take(shown) {
             let object = problem.object.as_ref().map_or_else(String::new, |object| format!("{object}: "));
-            context.ui.say(terminal(&format!("  {object}{}", problem.text)));
+            context.ui.say(format!("  {object}{}", problem.text));
         }
         let more = (result.problems.len() + result.warnings.len()).saturating_sub(shown);
         if more > 0 {
@@ -171,9 +162,6 @@ fn say_problems(context: &Context<'_>, document: &CheckDocument) {
 /// The numbers of verdicts in a sentence.
 fn summary(document: &CheckDocument) -> String {
     let summary = &document.summary;
-    let counted = |counts: &[(usize, &str)]| -> Vec<String> {
-        counts.iter().filter(|(number, _)| *number > 0).map(|(number, word)| format!("{number} {word}")).collect()
-    };
     let mut parts = counted(&[
         (summary.intact, "intact"),
         (summary.incomplete, "incomplete"),
@@ -198,7 +186,7 @@ fn summary(document: &CheckDocument) -> String {
         sentence.push_str(&format!("; {} left", summary.left));
     }
     if let Some(location) = &document.database.location {
-        sentence.push_str(&format!(", in {}", terminal(location)));
+        sentence.push_str(&format!(", in {}", location));
     }
     sentence
 }

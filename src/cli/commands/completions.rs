@@ -3,9 +3,7 @@
 use clap::{Args, Command};
 use clap_complete::Shell;
 
-use crate::cli::context::Context;
-use crate::cli::error::{Error, Result};
-use crate::cli::exit::Exit;
+use crate::cli::{Context, Error, Exit, Result};
 
 /// Writes a shell's completion script to standard output.
 #[derive(Debug, Args)]
@@ -23,7 +21,6 @@ pub struct ManArgs {
     pub command: Option<String>,
 }
 
-/// Runs `completions`.
 pub fn completions(context: &Context<'_>, args: &CompletionsArgs, mut program: Command) -> Result<Exit> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut program, env!("CARGO_PKG_NAME"), &mut script);
@@ -31,7 +28,6 @@ pub fn completions(context: &Context<'_>, args: &CompletionsArgs, mut program: C
     Ok(Exit::Done)
 }
 
-/// Runs `man`.
 pub fn man(context: &Context<'_>, args: &ManArgs, mut root: Command) -> Result<Exit> {
     root.build();
     let page = match &args.command {

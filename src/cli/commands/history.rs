@@ -12,17 +12,13 @@ use serde_json::json;
 use head::LogHead;
 
 use crate::audit::{Anchor, Begin, Head, Intent, RunRecords, RunSummary, Settled, UnitOutcome, load_run, runs, verify};
-use crate::cli::context::Context;
-use crate::cli::error::{Error, Result};
-use crate::cli::exit::Exit;
-use crate::cli::sentences;
+use crate::cli::{Context, Error, Exit, Result, sentences};
 use crate::domain::text::count;
 use crate::domain::{Outcome, Tally};
 use crate::report::grid::{Cell, Grid};
 use crate::report::safe::terminal;
 use crate::workflow::VerifyKey;
 
-/// Reads the audit log.
 #[derive(Debug, Args)]
 pub struct HistoryArgs {
     /// What to read
@@ -76,7 +72,6 @@ fn hash(text: &str) -> std::result::Result<String, String> {
     Err("a hash has 64 hexadecimal digits, as in the last line of `history verify`".to_owned())
 }
 
-/// Runs `history`.
 pub fn run(context: &Context<'_>, args: &HistoryArgs) -> Result<Exit> {
     let path = context.existing_audit_log()?;
     match &args.command {
@@ -89,7 +84,7 @@ pub fn run(context: &Context<'_>, args: &HistoryArgs) -> Result<Exit> {
             let expected = expect_last.as_deref().or(head.as_ref().map(|head| head.last_hash.as_str()));
             let (exit, last) = check(context, &path, expected)?;
             if let Some(head) = &head {
-                context.ui.say(format!("record {} is as it was signed on {}", head.last_seq, terminal(&head.at)));
+                context.ui.say(format!("record {} is as it was signed on {}", head.last_seq, head.at));
             }
             if let Some((key, out)) = signs {
                 LogHead::write(out, &key, &path, &last)?;

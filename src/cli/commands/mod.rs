@@ -15,10 +15,7 @@ use std::ffi::OsString;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use super::args::Global;
-use super::context::Context;
-use super::error::{Error, Result};
-use super::exit::Exit;
-use super::ui::Ui;
+use super::{Context, Error, Exit, Result, Ui};
 use crate::config::Environment;
 
 /// Finds OpenStack Cinder backups that are stuck in creating, restoring or deleting, explains why, and repairs them directly in
@@ -27,15 +24,12 @@ use crate::config::Environment;
 #[command(name = "cinder-backup-repair", version, propagate_version = true, max_term_width = 110)]
 #[command(after_help = "Only apply, repair and undo write, and only after a typed confirmation or --yes.")]
 pub struct Cli {
-    /// What all commands share.
     #[command(flatten)]
-    pub global: Global,
-    /// What to do.
+    pub(super) global: Global,
     #[command(subcommand)]
-    pub command: Command,
+    pub(super) command: Command,
 }
 
-/// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// List what is stuck or inconsistent, with evidence and proposed changes
@@ -60,7 +54,6 @@ pub enum Command {
     Man(completions::ManArgs),
 }
 
-/// Runs a command.
 pub fn run(context: &Context<'_>, command: &Command) -> Result<Exit> {
     match command {
         Command::Scan(args) => scan::run(context, args),

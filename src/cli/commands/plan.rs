@@ -4,25 +4,16 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::cli::args::{DecisionArgs, SelectionArgs};
-use crate::cli::context::Context;
-use crate::cli::error::{Error, Result};
-use crate::cli::exit::Exit;
 use crate::cli::new_files::NewFiles;
-use crate::cli::proposal::propose;
+use crate::cli::proposal::{ProposalArgs, propose};
 use crate::cli::reports::{self, Material};
-use crate::cli::storage::CheckArgs;
-use crate::cli::{sentences, view};
+use crate::cli::{Context, Error, Exit, Result, sentences, view};
 use crate::domain::text::{count, shell_word};
-use crate::report::safe::terminal;
 use crate::workflow::ProposedPlan;
 
 /// Scans, and writes a plan of the possible repairs to a file, with reports. Changes nothing in the database.
 #[derive(Debug, Args)]
 pub struct PlanArgs {
-    /// Ids or names of backups; `-` reads ids from standard input [default: all that are stuck]
-    #[arg(value_name = "BACKUP")]
-    pub backups: Vec<String>,
     /// Write the plan to this new file
     #[arg(short, long, value_name = "FILE")]
     pub out: Option<PathBuf>,
@@ -32,24 +23,16 @@ pub struct PlanArgs {
     /// Sign the plan with this private key (Ed25519 in PEM), for `apply --verify-key`
     #[arg(long, value_name = "FILE")]
     pub sign_key: Option<PathBuf>,
-    /// Which rows.
     #[command(flatten)]
-    pub selection: SelectionArgs,
-    /// What is allowed.
-    #[command(flatten)]
-    pub decision: DecisionArgs,
-    /// What decisions may depend on.
-    #[command(flatten)]
-    pub checks: CheckArgs,
+    pub proposal: ProposalArgs,
     /// End with exit code 3 if the plan changes anything
     #[arg(long)]
     pub detailed_exitcode: bool,
 }
 
-/// Runs `plan`.
 pub fn run(context: &Context<'_>, args: &PlanArgs) -> Result<Exit> {
     let ui = context.ui;
-    let selection = args.selection.selection(&args.backups)?;
+    let selection = args.proposal.selection()?;
     let kinds = args.report.iter().map(|path| reports::Kind::of(path)).collect::<std::result::Result<Vec<_>, _>>().map_err(Error::usage)?;
     ui.check_columns(&view::units(&[]))?;
     let key = context.signing_key(args.sign_key.as_deref())?;
@@ -57,13 +40,12 @@ pub fn run(context: &Context<'_>, args: &PlanArgs) -> Result<Exit> {
     // file behind.
     drop(NewFiles::create(args.out.iter().chain(&args.report))?);
     let mut database = context.connect()?;
-    let mut wanted = context.wanted(&args.selection, selection, &args.decision, &database)?;
-    args.checks.tell(&mut wanted.policy);
-    let mut proposal = propose(context, &mut database, &wanted, &args.checks)?;
+    let wanted = args.proposal.wanted(context, selection, &database)?;
+    let mut proposal = propose(context, &mut database, &wanted, &args.proposal.checks)?;
     proposal.plan.signature = key.map(|key| key.sign(&proposal.plan.sha256));
     let ProposedPlan { plan, scan, refused, skipped, .. } = &proposal;
     for refusal in refused {
-        ui.warn(format!("not in the plan: {}: {}", terminal(&refusal.id), terminal(&refusal.reason)));
+        ui.warn(format!("not in the plan: {}: {}", refusal.id, refusal.reason));
     }
     let same_places = context.same_places(&database);
     let mut files = NewFiles::create(args.out.iter().chain(&args.report))?;
@@ -79,12 +61,12 @@ pub fn run(context: &Context<'_>, args: &PlanArgs) -> Result<Exit> {
     ui.result(plan, "units", &view::units(&plan.units))?;
     if ui.is_table() {
         let (summary, units) = (sentences::scan(&scan.document, &wanted.selection), count(plan.units.len(), "unit"));
-        let location = terminal(&database.location);
-        ui.say(format!("{summary}; the plan changes {} in {units}, in {location}.", count(plan.rows(), "row")));
+        ui.say(format!("{summary}; the plan changes {} in {units}, in {}.", count(plan.rows(), "row"), database.location));
         match &args.out {
             Some(path) => {
                 // The storage of what depends on a check is checked once more when the plan is applied.
-                let storage = if plan.checks.is_empty() || ui.is_inner() { String::new() } else { args.checks.storage.place.same() };
+                let storage =
+                    if plan.checks.is_empty() || ui.is_inner() { String::new() } else { args.proposal.checks.storage.place.same() };
                 ui.say_command(format!("To apply it: cinder-backup-repair apply {}{same_places}{storage}", shell_word(path.display())));
             }
             None => ui.say("The plan was not saved; --out FILE saves it."),

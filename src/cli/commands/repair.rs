@@ -2,17 +2,11 @@
 
 use clap::Args;
 
-use crate::cli::args::{DecisionArgs, SelectionArgs};
-use crate::cli::context::Context;
-use crate::cli::error::Result;
 use crate::cli::execute::{ExecutionArgs, PlannedRun, execute, require_log};
-use crate::cli::exit::Exit;
-use crate::cli::proposal::propose;
-use crate::cli::storage::CheckArgs;
-use crate::cli::{prompt, sentences};
+use crate::cli::proposal::{ProposalArgs, propose};
+use crate::cli::{Context, Exit, Result, prompt, sentences};
 use crate::domain::Selection;
 use crate::domain::text::count;
-use crate::report::safe::terminal;
 use crate::workflow::{Database, ProposedPlan};
 
 /// How many units `--yes` changes at most without `--max-changes`.
@@ -22,42 +16,29 @@ const MAX_CHANGES_WITH_YES: usize = 25;
 /// the number of rows.
 #[derive(Debug, Args)]
 pub struct RepairArgs {
-    /// Ids or names of backups; `-` reads ids from standard input [default: all that are stuck]
-    #[arg(value_name = "BACKUP")]
-    pub backups: Vec<String>,
-    /// Which rows.
     #[command(flatten)]
-    pub selection: SelectionArgs,
-    /// What is allowed.
-    #[command(flatten)]
-    pub decision: DecisionArgs,
-    /// What decisions may depend on.
-    #[command(flatten)]
-    pub checks: CheckArgs,
-    /// How.
+    pub proposal: ProposalArgs,
     #[command(flatten)]
     pub execution: ExecutionArgs,
 }
 
-/// Runs `repair`.
 pub fn run(context: &Context<'_>, args: &RepairArgs) -> Result<Exit> {
-    let selection = args.selection.selection(&args.backups)?;
+    let (selection, checks) = (args.proposal.selection()?, &args.proposal.checks);
     args.execution.check(context.ui)?;
     let mut database = context.connect()?;
-    if args.checks.check.is_some() && !args.execution.dry_run {
+    if checks.check.is_some() && !args.execution.dry_run {
         // Before a check that may take hours, not after it.
         database.require_writable()?;
         require_log(context)?;
     }
-    let mut wanted = context.wanted(&args.selection, selection, &args.decision, &database)?;
-    args.checks.tell(&mut wanted.policy);
-    let mut proposal = propose(context, &mut database, &wanted, &args.checks)?;
+    let wanted = args.proposal.wanted(context, selection, &database)?;
+    let mut proposal = propose(context, &mut database, &wanted, checks)?;
     if args.execution.asks() {
         choose(context, &mut database, &mut proposal, &wanted.selection)?;
     }
     let ProposedPlan { plan, refused, skipped, .. } = proposal;
     let max_changes = args.execution.max_changes.or((args.execution.yes && !args.execution.dry_run).then_some(MAX_CHANGES_WITH_YES));
-    let storage = Some(&args.checks.storage.place);
+    let storage = Some(&checks.storage.place);
     let planned = PlannedRun { command: "repair", plan, execution: &args.execution, refused, skipped, max_changes, storage };
     execute(context, &mut database, &planned)
 }
@@ -66,15 +47,15 @@ pub fn run(context: &Context<'_>, args: &RepairArgs) -> Result<Exit> {
 fn choose(context: &Context<'_>, database: &mut Database, proposal: &mut ProposedPlan<'_>, selection: &Selection) -> Result<()> {
     let ui = context.ui;
     let document = &proposal.scan.document;
-    ui.say(format!("{} in {}", sentences::scan(document, selection), terminal(&database.location)));
+    ui.say(format!("{} in {}", sentences::scan(document, selection), database.location));
     for finding in document.findings.iter().filter(|finding| !finding.is_actionable()) {
         let why = finding.refusal.as_deref().or(finding.evidence.first().map(|evidence| evidence.text.as_str())).unwrap_or("");
-        ui.say(terminal(&format!("  skipped: {} {} is {}: {why}", finding.kind.name(), finding.id, finding.verdict)));
+        ui.say(format!("  skipped: {} {} is {}: {why}", finding.kind.name(), finding.id, finding.verdict));
     }
     for unit in &proposal.plan.units {
         let why: Vec<&str> = unit.evidence.iter().map(|evidence| evidence.text.as_str()).collect();
         let (name, status) = (unit.name.as_deref().unwrap_or(""), unit.status.as_deref().unwrap_or("NULL"));
-        ui.show(terminal(&format!("  {} {} {name:?} is {status}: {}", unit.kind.name(), unit.id, why.join("; "))));
+        ui.show(format!("  {} {} {name:?} is {status}: {}", unit.kind.name(), unit.id, why.join("; ")));
     }
     if !proposal.plan.units.is_empty() {
         database.require_writable()?;

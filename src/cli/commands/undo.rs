@@ -4,10 +4,8 @@ use clap::Args;
 
 use crate::apply::undo_units;
 use crate::audit::load_run;
-use crate::cli::context::Context;
-use crate::cli::error::Result;
 use crate::cli::execute::{ExecutionArgs, PlannedRun, execute};
-use crate::cli::exit::Exit;
+use crate::cli::{Context, Exit, Result};
 use crate::workflow::{Skipped, plan_undo};
 
 /// Restores the rows that a run changed, unless they were changed since. It is a run too, recorded and undoable.
@@ -16,12 +14,10 @@ pub struct UndoArgs {
     /// The run, or the beginning of its id; see `history list`
     #[arg(value_name = "RUN")]
     pub run: String,
-    /// How.
     #[command(flatten)]
     pub execution: ExecutionArgs,
 }
 
-/// Runs `undo`.
 pub fn run(context: &Context<'_>, args: &UndoArgs) -> Result<Exit> {
     let records = load_run(&context.existing_audit_log()?, &args.run)?;
     let undo = undo_units(&records.run, records.units.values())?;

@@ -10,10 +10,10 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::cli::args::{FormatArg, Global, QuoteArg};
-use crate::cli::context::{Context, RunCommand};
-use crate::cli::error::{Error, Result};
-use crate::cli::exit::Exit;
+use crate::cli::args::Global;
+use crate::cli::context::RunCommand;
+use crate::cli::{Context, Error, Exit, Result};
+use crate::report::grid::{Format, Quote};
 
 use stage::Stage;
 
@@ -52,11 +52,11 @@ fn meaningless(global: &Global) -> Option<&'static str> {
         (!database.config_file.is_empty(), "--config-file"),
         (!database.config_dir.is_empty(), "--config-dir"),
         (database.password_file.is_some(), "--password-file"),
-        (output.format != FormatArg::Table, "--format"),
+        (output.format != Format::Table, "--format"),
         (!output.columns.is_empty(), "--column"),
         (!output.sort_columns.is_empty(), "--sort-column"),
         (output.sort_ascending || output.sort_descending, "--sort-ascending or --sort-descending"),
-        (output.quote != QuoteArg::Nonnumeric, "--quote"),
+        (output.quote != Quote::Nonnumeric, "--quote"),
         (output.max_width.is_some() || output.fit_width, "--max-width or --fit-width"),
         (output.print_empty, "--print-empty"),
         (record.audit_log.is_some(), "--audit-log"),

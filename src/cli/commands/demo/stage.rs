@@ -14,8 +14,7 @@ use rusqlite::{Connection, OpenFlags};
 use tempfile::TempDir;
 
 use super::store;
-use crate::cli::error::{Error, Result};
-use crate::cli::exit::Exit;
+use crate::cli::{Error, Exit, Result};
 use crate::config::describe_file;
 
 const SCHEMA: &str = include_str!("../../../../sql/demo/schema.sql");
@@ -43,7 +42,6 @@ pub struct Row {
     pub updated_at: Option<String>,
 }
 
-/// A folder with the demo's files.
 pub struct Stage {
     folder: PathBuf,
     /// Removes the folder when it is dropped; `None` for one that is to be kept.
@@ -84,37 +82,30 @@ impl Stage {
         Ok(stage)
     }
 
-    /// The folder.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// Whether the files stay.
     pub fn is_kept(&self) -> bool {
         self.temporary.is_none()
     }
 
-    /// A file in the folder.
     pub fn file(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
 
-    /// The demo's cinder.conf.
     pub fn configuration(&self) -> PathBuf {
         self.file(CONFIGURATION)
     }
 
-    /// Where the demo's backups are.
     pub fn storage(&self) -> PathBuf {
         self.file(STORAGE)
     }
 
-    /// The demo's audit log.
     pub fn audit_log(&self) -> PathBuf {
         self.file(AUDIT_LOG)
     }
 
-    /// The database as a URL.
     pub fn url(&self) -> String {
         describe_file(&self.file(DATABASE))
     }
@@ -140,7 +131,6 @@ impl Stage {
         read().map_err(|error| self.failed(&error))
     }
 
-    /// What the files of a backup are made from.
     pub fn stored(&self, id: &str) -> Result<store::Row> {
         let row = self.connection.query_row(STORED, [id], |row| {
             Ok(store::Row {

@@ -11,8 +11,7 @@ use std::time::{Duration, SystemTime};
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 
-use crate::cli::error::{Error, Result};
-use crate::cli::exit::Exit;
+use crate::cli::{Error, Exit, Result};
 use crate::domain::status::{AVAILABLE, ERROR};
 use crate::format::generate::{self, BackupSpec, Digests};
 use crate::format::metadata::Compression;
@@ -32,11 +31,9 @@ const OBJECT_TAKES: Duration = Duration::from_secs(6);
 /// What a backup's files are made from.
 #[derive(Debug, Clone)]
 pub struct Row {
-    /// Its volume.
     pub volume_id: String,
     /// The backup that it is an increment on.
     pub parent_id: Option<String>,
-    /// Its directory below the root.
     pub container: String,
     /// The beginning of its objects' names.
     pub prefix: String,
@@ -49,7 +46,6 @@ pub struct Row {
 /// How a backup ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
-    /// All of it is there.
     Whole,
     /// Its cinder-backup ended in the middle of this object.
     EndedIn(u32),

@@ -4,13 +4,13 @@
 use super::stage::{MEANWHILE, Stage, State};
 use super::store;
 use crate::cli::args::Global;
-use crate::cli::context::{Context, RunCommand};
-use crate::cli::error::{Error, Result};
-use crate::cli::exit::Exit;
+use crate::cli::context::RunCommand;
 use crate::cli::signal::{Second, Signals};
+use crate::cli::{Context, Error, Exit, Result};
 use crate::config::Environment;
 use crate::domain::text::shell_word;
 use crate::report::safe::terminal;
+use crate::workflow::Stop;
 
 pub(super) const PROGRAM: &str = "cinder-backup-repair";
 /// How many lines of a report are shown: its beginning.
@@ -50,11 +50,7 @@ struct Walk<'a> {
 
 impl Walk<'_> {
     fn begin(&self) -> Result<()> {
-        let ui = self.context.ui;
-        if ui.is_quiet() {
-            return Ok(());
-        }
-        ui.text(&format!(
+        self.tell(&format!(
             "{}\n\n\
              Controller ctl1 lost power three hours ago, in the middle of its backups. Its\n\
              cinder-backup is down; the one on ctl2 works. This is Cinder's database after\n\
@@ -63,123 +59,112 @@ impl Walk<'_> {
              directory:\n\n    {}\n\n\
              On a controller the program finds its database in /etc/cinder/cinder.conf; here\n\
              --config-file cinder.conf and --audit-log audit.jsonl are omitted for brevity.\n",
-            ui.strong("cinder-backup-repair: a walk through the repair after an outage"),
+            self.context.ui.strong("cinder-backup-repair: a walk through the repair after an outage"),
             terminal(&self.stage.folder().display().to_string()),
-        ))?;
-        Ok(())
+        ))
     }
 
     fn look(&mut self) -> Result<()> {
-        self.chapter("What is stuck, and why?")?;
-        self.say(
+        self.chapter(
+            "What is stuck, and why?",
             "A scan only reads. Compare the verdicts and the evidence: the service on ctl1\n\
              is down, so nothing works on its backups; the one on ctl2 has heartbeats, so\n\
              its old backup is only uncertain, and its young one recent. One of the names\n\
              tries to clear the screen.",
         )?;
-        self.run(&["scan"], Exit::Done, 0)?;
+        self.run("scan", Exit::Done, 0)?;
 
-        self.chapter("The same for a script")?;
-        self.say("Selected columns as JSON, and an exit code that shows whether there are findings.")?;
-        self.run(
-            &["scan", "--status", "restoring", "--detailed-exitcode", "-f", "json", "-c", "id", "-c", "verdict", "-c", "proposed"],
-            Exit::Findings,
-            0,
-        )?;
+        self.chapter("The same for a script", "Selected columns as JSON, and an exit code that shows whether there are findings.")?;
+        self.run("scan --status restoring --detailed-exitcode -f json -c id -c verdict -c proposed", Exit::Findings, 0)?;
 
-        self.chapter("Can the database's backup be saved?")?;
-        self.say(
+        self.chapter(
+            "Can the database's backup be saved?",
             "Its data on the storage was not verified, so it may not become available. --yes\n\
              answers questions, but overrides no rule.",
         )?;
-        self.run(&["repair", "erp-db nightly", "--to", "available", "--yes"], Exit::Safety, 0)
+        self.run("repair 'erp-db nightly' --to available --yes", Exit::Safety, 0)
     }
 
     fn check(&mut self) -> Result<()> {
-        self.chapter("What is on the storage?")?;
-        self.say(
+        self.chapter(
+            "What is on the storage?",
             "A quick check compares names, sizes and side files. The backup of the wiki is\n\
              incomplete, and some have no data at all. Three seem to be intact: only the\n\
              last update of the database was lost.",
         )?;
-        let columns = ["-c", "name", "-c", "verdict", "-c", "objects", "-c", "problems"];
-        self.run(&[&["check"], &columns[..]].concat(), Exit::Damaged, 0)?;
+        self.run("check -c name -c verdict -c objects -c problems", Exit::Damaged, 0)?;
         self.say(
             "A deep check reads every object and compares it with its digest. In this backup\n\
              one bit is wrong; Cinder would restore it without an error.",
         )?;
-        self.run(&[&["check", "ledger-db nightly", "--level", "deep"], &columns[..]].concat(), Exit::Damaged, 0)
+        self.run("check 'ledger-db nightly' --level deep -c name -c verdict -c objects -c problems", Exit::Damaged, 0)
     }
 
     /// Returns the run's id.
     fn repair(&mut self) -> Result<String> {
-        self.chapter("A plan, and reports for the people who approve it")?;
-        self.say(
+        self.chapter(
+            "A plan, and reports for the people who approve it",
             "First the backups of ctl1. Intact ones become available, the others error. The\n\
              plan names each column with its old and new value. The reports are a page for\n\
              the change ticket, and an SQL script with the same guards.",
         )?;
         let plan = "plan --host ctl1 --check deep --out @plan.json --report @change.md --report @change.sql -c name -c changes";
-        self.run(&plan.split(' ').collect::<Vec<_>>(), Exit::Done, 0)?;
+        self.run(plan, Exit::Done, 0)?;
         self.excerpt("change.md")?;
         self.excerpt("change.sql")?;
 
-        self.chapter("Rehearse it, then do it")?;
-        self.say("The dry run does everything except writing, in read-only transactions.")?;
-        self.run(&["apply", "@plan.json", "--dry-run", "-c", "unit", "-c", "id", "-c", "outcome"], Exit::Done, 0)?;
+        self.chapter("Rehearse it, then do it", "The dry run does everything except writing, in read-only transactions.")?;
+        self.run("apply @plan.json --dry-run -c unit -c id -c outcome", Exit::Done, 0)?;
         self.say(
             "Each backup changes together with its volume or snapshot and the counter of the\n\
              backup it is based on, or not at all. The intent is in the audit log, on the\n\
              disk, before a row is changed.",
         )?;
         // Seven backups, four volumes, a snapshot, the counter of a parent.
-        let apply = ["apply", "@plan.json", "--yes", "--ticket", "CHG-4711", "--reason", "power failure of ctl1"];
-        self.run(&apply, Exit::Done, 13)?;
+        self.run("apply @plan.json --yes --ticket CHG-4711 --reason 'power failure of ctl1'", Exit::Done, 13)?;
         let run = self.last_run()?;
         self.say("A plan is applied once.")?;
-        self.run(&["apply", "@plan.json", "--yes"], Exit::Stale, 0)?;
+        self.run("apply @plan.json --yes", Exit::Stale, 0)?;
 
-        self.chapter("Would a restore work?")?;
-        self.say(
+        self.chapter(
+            "Would a restore work?",
             "The proof: every block as a restore would write it, the increment's over the\n\
              full backup's, compared with the digest from when the volume was read. Nothing\n\
              is written anywhere.",
         )?;
-        let restore = ["check", "erp-db nightly", "--level", "restore", "-c", "name", "-c", "verdict", "-c", "bytes", "-c", "depth"];
-        self.run(&restore, Exit::Done, 0)?;
+        self.run("check 'erp-db nightly' --level restore -c name -c verdict -c bytes -c depth", Exit::Done, 0)?;
         Ok(run)
     }
 
     fn races_and_refusals(&mut self) -> Result<()> {
-        self.chapter("Someone else is faster")?;
-        self.say("A plan for the rest: never scheduled, of a retired host, a leftover volume.")?;
-        self.run(&["plan", "--out", "@rest.json", "-c", "name", "-c", "evidence"], Exit::Done, 0)?;
+        self.chapter("Someone else is faster", "A plan for the rest: never scheduled, of a retired host, a leftover volume.")?;
+        self.run("plan --out @rest.json -c name -c evidence", Exit::Done, 0)?;
         self.say("Before it is applied, a colleague changes one of its rows by hand:")?;
         self.meanwhile()?;
         self.say("That row is reported and not changed; the others are repaired.")?;
         // Three backups, one of them changed by the colleague, with a volume; and a volume on its own.
-        self.run(&["apply", "@rest.json", "--yes", "-c", "id", "-c", "outcome", "-c", "reason"], Exit::Partial, 4)?;
+        self.run("apply @rest.json --yes -c id -c outcome -c reason", Exit::Partial, 4)?;
 
-        self.chapter("Is a service still working on it?")?;
-        self.say("The service on ctl2 has heartbeats: its backups may be queued, and are not changed.")?;
-        self.run(&["repair", "dns-zones nightly", "--yes"], Exit::Safety, 0)?;
+        self.chapter(
+            "Is a service still working on it?",
+            "The service on ctl2 has heartbeats: its backups may be queued, and are not changed.",
+        )?;
+        self.run("repair 'dns-zones nightly' --yes", Exit::Safety, 0)?;
         self.say(
             "But the storage can show it. This backup is complete, including the object that\n\
              its driver writes last, and hours old. Its data was read and is intact, so it\n\
              may become available. The storage alone would never make it error.",
         )?;
-        let plan = ["plan", "dns-zones nightly", "--check", "deep", "--out", "@dns.json", "-c", "name", "-c", "changes"];
-        self.run(&plan, Exit::Done, 0)?;
-        self.run(&["apply", "@dns.json", "--yes", "-c", "id", "-c", "outcome"], Exit::Done, 2)?;
+        self.run("plan 'dns-zones nightly' --check deep --out @dns.json -c name -c changes", Exit::Done, 0)?;
+        self.run("apply @dns.json --yes -c id -c outcome", Exit::Done, 2)?;
         self.say("The storage has nothing of this one: it is still uncertain ...")?;
-        self.run(&["repair", "files-stage2 nightly", "--check", "deep", "--yes"], Exit::Safety, 0)?;
+        self.run("repair 'files-stage2 nightly' --check deep --yes", Exit::Safety, 0)?;
         self.say("... unless you know better and name the host. The log records that.")?;
-        let reason = "cinder-backup on ctl2 was restarted, its queue is empty";
-        self.run(&["repair", "files-stage2 nightly", "--assume-dead", "ctl2", "--yes", "--reason", reason], Exit::Done, 2)?;
+        let reason = "'cinder-backup on ctl2 was restarted, its queue is empty'";
+        self.run(&format!("repair 'files-stage2 nightly' --assume-dead ctl2 --yes --reason {reason}"), Exit::Done, 2)?;
 
-        self.chapter("A wrong counter")?;
-        self.say("Two increments are based on this backup. Cinder would allow its deletion.")?;
-        self.run(&["repair", "crm-db full", "--fix-counters", "--yes"], Exit::Done, 1)
+        self.chapter("A wrong counter", "Two increments are based on this backup. Cinder would allow its deletion.")?;
+        self.run("repair 'crm-db full' --fix-counters --yes", Exit::Done, 1)
     }
 
     /// Makes sure that each backup with data has the status that its data calls for.
@@ -193,23 +178,21 @@ impl Walk<'_> {
     }
 
     fn history(&mut self, run: &str) -> Result<()> {
-        self.chapter("Who changed what, and is it still there?")?;
-        self.say("The audit log has every run; the first one is the plan for ctl1.")?;
-        self.run(&["history", "list", "-c", "run", "-c", "command", "-c", "units", "-c", "reason"], Exit::Done, 0)?;
-        self.run(&["history", "show", run, "-c", "id", "-c", "column", "-c", "after"], Exit::Done, 0)?;
+        self.chapter("Who changed what, and is it still there?", "The audit log has every run; the first one is the plan for ctl1.")?;
+        self.run("history list -c run -c command -c units -c reason", Exit::Done, 0)?;
+        self.run(&format!("history show {run} -c id -c column -c after"), Exit::Done, 0)?;
         self.say(
             "Its records are a hash chain: no line can be changed without a trace. After a\n\
              failover, when commits may be lost, reconcile compares it with the rows.",
         )?;
-        self.run(&["history", "verify"], Exit::Done, 0)?;
-        self.run(&["history", "reconcile", "-c", "id", "-c", "state", "-c", "detail"], Exit::Done, 0)
+        self.run("history verify", Exit::Done, 0)?;
+        self.run("history reconcile -c id -c state -c detail", Exit::Done, 0)
     }
 
     fn undo(&mut self, run: &str, before: &State) -> Result<()> {
-        self.chapter("And back")?;
-        self.say("An undo is a run too, guarded and recorded. It skips rows that changed since.")?;
+        self.chapter("And back", "An undo is a run too, guarded and recorded. It skips rows that changed since.")?;
         let repaired = self.stage.state()?;
-        self.run(&["undo", run, "--yes", "--reason", "only a demonstration", "-c", "id", "-c", "outcome"], Exit::Done, 13)?;
+        self.run(&format!("undo {run} --yes --reason 'only a demonstration' -c id -c outcome"), Exit::Done, 13)?;
         let now = self.stage.state()?;
         let other = now.iter().filter(|(key, row)| {
             let undone = repaired.get(*key) != Some(*row);
@@ -223,7 +206,7 @@ impl Walk<'_> {
             "The backups of ctl1 are stuck as before, and all others stay repaired. Undo\n\
              wrote these rows just now: without --older-than they would be too recent.",
         )?;
-        self.run(&["scan", "--host", "ctl1", "--older-than", "0s", "-c", "id", "-c", "status", "-c", "verdict"], Exit::Done, 0)
+        self.run("scan --host ctl1 --older-than 0s -c id -c status -c verdict", Exit::Done, 0)
     }
 
     fn end(&self) -> Result<()> {
@@ -244,8 +227,8 @@ impl Walk<'_> {
                  The service on ctl2 sends no more heartbeats: in a minute it counts as down.\n",
                 terminal(&self.stage.folder().display().to_string()),
             ))?;
-        } else if !ui.is_quiet() {
-            ui.text(&format!(
+        } else {
+            self.tell(&format!(
                 "\nThe files are removed; `{PROGRAM} demo --keep DIR` keeps them.\n\
                  Next: README.md, `{PROGRAM} help`, and a scan of your own database: it\n\
                  changes nothing, and needs only an account that may read.\n"
@@ -257,21 +240,16 @@ impl Walk<'_> {
     /// Runs one command line. `rows` is how many rows it must change, whatever it says itself.
     ///
     /// A word that begins with `@` is a file in the demo's folder; it is shown without the folder.
-    fn run(&mut self, words: &[&str], expected: Exit, rows: usize) -> Result<()> {
-        let shown: Vec<String> = words.iter().map(|word| shell_word(word.strip_prefix('@').unwrap_or(word))).collect();
-        let line = format!("{PROGRAM} {}", shown.join(" "));
-        let outer = self.context.ui;
-        let quiet = outer.is_quiet();
-        if !quiet {
-            outer.text(&format!("\n{}\n", outer.strong(&format!("$ {line}"))))?;
-        }
+    fn run(&mut self, words: &str, expected: Exit, rows: usize) -> Result<()> {
+        let line = format!("{PROGRAM} {}", words.replace('@', ""));
+        let ui = self.context.ui;
+        self.show(&format!("$ {line}"), "")?;
         let before = self.stage.state()?;
         self.stage.beat()?;
-        let (exit, problem) = self.perform(words, quiet);
+        let (exit, problem) = self.perform(words);
         // Also a command that had to end early on that account.
-        if self.signals.stop() {
-            let (exit, signal) = self.signals.exit();
-            return Err(Error::new(exit, format!("the demo was stopped by {signal}")));
+        if let Some(Stop { signal, .. }) = self.signals.stop() {
+            return Err(Error::new(Exit::of_signal(signal), format!("the demo was stopped by {signal}")));
         }
         let after = self.stage.state()?;
         let changed = after.iter().filter(|(key, row)| before.get(*key) != Some(*row)).count();
@@ -285,14 +263,15 @@ impl Walk<'_> {
             return Err(Error::new(Exit::Unexpected, format!("`{line}` changed {changed} rows where the demo expects {rows}")));
         }
         let code = exit.code();
-        outer.text(&if quiet { format!("ok, exit code {code}: {line}\n") } else { format!("(exit code {code})\n") })?;
+        ui.text(&if ui.is_quiet() { format!("ok, exit code {code}: {line}\n") } else { format!("(exit code {code})\n") })?;
         Ok(())
     }
 
     /// The exit code, and what was wrong if something was.
-    fn perform(&self, words: &[&str], muted: bool) -> (Exit, Option<String>) {
-        let file = |word: &&str| word.strip_prefix('@').map_or_else(|| (*word).into(), |name| self.stage.file(name).into_os_string());
-        let words = std::iter::once(PROGRAM.into()).chain(words.iter().map(file));
+    fn perform(&self, words: &str) -> (Exit, Option<String>) {
+        let words = shlex::split(words).unwrap_or_default().into_iter();
+        let words = words.map(|word| word.strip_prefix('@').map_or_else(|| (&word).into(), |name| self.stage.file(name).into_os_string()));
+        let words = std::iter::once(PROGRAM.into()).chain(words);
         let adjust = |global: &mut Global| {
             let outer = &self.context.global.output;
             global.database.config_file = vec![self.stage.configuration()];
@@ -300,7 +279,7 @@ impl Walk<'_> {
             global.output.color = outer.color;
             global.output.verbose = outer.verbose;
         };
-        match (self.command)(words.collect(), &self.environment, muted, &adjust) {
+        match (self.command)(words.collect(), &self.environment, self.context.ui.is_quiet(), &adjust) {
             Ok(exit) => (exit, None),
             Err(error) => (error.exit, Some(format!("{:#}", error.error))),
         }
@@ -309,12 +288,8 @@ impl Walk<'_> {
     /// A colleague with a client of the database.
     fn meanwhile(&self) -> Result<()> {
         self.stage.execute(MEANWHILE)?;
-        let ui = self.context.ui;
-        if !ui.is_quiet() {
-            let statement: String = MEANWHILE.lines().filter(|line| !line.starts_with("--")).map(|line| format!("{line}\n")).collect();
-            ui.text(&format!("\n{}\n{}", ui.strong("$ sqlite3 cinder.sqlite"), terminal_lines(&statement)))?;
-        }
-        Ok(())
+        let statement: Vec<&str> = MEANWHILE.lines().filter(|line| !line.starts_with("--")).collect();
+        self.show("$ sqlite3 cinder.sqlite", &terminal_lines(&statement))
     }
 
     /// The beginning of a file that a command wrote.
@@ -322,15 +297,11 @@ impl Walk<'_> {
         let path = self.stage.file(name);
         let text = std::fs::read_to_string(&path)
             .map_err(|error| Error::new(Exit::Unexpected, format!("cannot read {}: {error}", path.display())))?;
-        let ui = self.context.ui;
         if text.trim().is_empty() {
             return Err(Error::new(Exit::Unexpected, format!("{} is empty", path.display())));
         }
-        if !ui.is_quiet() {
-            let begin: String = text.lines().take(EXCERPT).map(|line| format!("{line}\n")).collect();
-            ui.text(&format!("\n{}\n{}", ui.strong(&format!("$ head -n {EXCERPT} {name}")), terminal_lines(&begin)))?;
-        }
-        Ok(())
+        let begin: Vec<&str> = text.lines().take(EXCERPT).collect();
+        self.show(&format!("$ head -n {EXCERPT} {name}"), &terminal_lines(&begin))
     }
 
     fn last_run(&self) -> Result<String> {
@@ -338,24 +309,30 @@ impl Walk<'_> {
         runs.last().map(|run| run.run.clone()).ok_or_else(|| Error::new(Exit::Unexpected, "the audit log has no run"))
     }
 
-    fn chapter(&mut self, title: &str) -> Result<()> {
+    fn chapter(&mut self, title: &str, text: &str) -> Result<()> {
         self.chapters += 1;
-        let ui = self.context.ui;
-        if !ui.is_quiet() {
-            ui.text(&format!("\n{}\n", ui.strong(&format!("== {}. {title}", self.chapters))))?;
-        }
-        Ok(())
+        self.show(&format!("== {}. {title}", self.chapters), "")?;
+        self.say(text)
     }
 
     fn say(&self, text: &str) -> Result<()> {
+        self.tell(&format!("\n{text}\n"))
+    }
+
+    /// A title or command that stands out, and the lines below it.
+    fn show(&self, title: &str, lines: &str) -> Result<()> {
+        self.tell(&format!("\n{}\n{lines}", self.context.ui.strong(title)))
+    }
+
+    fn tell(&self, text: &str) -> Result<()> {
         if !self.context.ui.is_quiet() {
-            self.context.ui.text(&format!("\n{text}\n"))?;
+            self.context.ui.text(text)?;
         }
         Ok(())
     }
 }
 
-/// Text of several lines, made safe line by line.
-fn terminal_lines(text: &str) -> String {
-    text.lines().map(|line| format!("{}\n", terminal(line))).collect()
+/// Lines made safe for the terminal.
+fn terminal_lines(lines: &[&str]) -> String {
+    lines.iter().map(|line| format!("{}\n", terminal(line))).collect()
 }

@@ -11,10 +11,7 @@ use clap::Parser;
 use super::stage::Stage;
 use super::walk::{PROGRAM, walk};
 use crate::cli::commands::{self, Cli, Command};
-use crate::cli::context::Context;
-use crate::cli::error::Result;
-use crate::cli::exit::Exit;
-use crate::cli::ui::Ui;
+use crate::cli::{Context, Exit, Result, Ui};
 use crate::config::Environment;
 
 fn walked(words: &[&str], change: impl FnOnce(&Stage)) -> Result<Exit> {

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::audit::Head;
-use crate::cli::error::{Error, Result};
 use crate::cli::new_files::NewFiles;
+use crate::cli::{Error, Result};
 use crate::domain::{Body, Sealed};
 use crate::input;
 use crate::workflow::{SigningKey, VerifyKey, actor};
@@ -17,17 +17,14 @@ use crate::workflow::{SigningKey, VerifyKey, actor};
 /// Limit on the size of the file; a head takes less than 1 KiB.
 const LARGEST_FILE: u64 = 64 << 10;
 
-/// The fields of the document.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct LogHead {
-    /// The log.
     audit_log: String,
     /// When it was signed, by this host's clock.
     pub at: String,
     /// The number of the last record then.
     pub last_seq: u64,
-    /// Its hash.
     pub last_hash: String,
 }
 

@@ -4,13 +4,9 @@ use std::path::Path;
 
 use serde_json::json;
 
-use crate::cli::context::Context;
-use crate::cli::error::Result;
-use crate::cli::exit::Exit;
-use crate::cli::progress_display::ProgressDisplay;
+use crate::cli::{Context, Exit, ProgressDisplay, Result};
 use crate::domain::Outcome;
 use crate::report::grid::Grid;
-use crate::report::safe::terminal;
 use crate::workflow;
 
 pub(super) fn reconcile(context: &Context<'_>, path: &Path, run: Option<&str>) -> Result<Exit> {
@@ -45,7 +41,7 @@ pub(super) fn reconcile(context: &Context<'_>, path: &Path, run: Option<&str>) -
         count("changed") + count("gone"),
         count("superseded"),
         count("settled"),
-        terminal(&database.location),
+        database.location,
     ));
     Ok(if open > 0 {
         Exit::Unknown
