@@ -26,6 +26,26 @@ impl Severity {
     }
 }
 
+/// An error of the storage as a problem. Where an object must exist, its absence is damage.
+pub(super) fn storage_problem(object: Option<&str>, error: &StorageError) -> (Severity, Problem) {
+    use Severity::{Corrupt, Incomplete, Unverifiable};
+    let (severity, code) = match error.kind {
+        StorageErrorKind::NoObject => (Incomplete, ProblemCode::ObjectMissing),
+        StorageErrorKind::NoContainer => (Incomplete, ProblemCode::ContainerMissing),
+        StorageErrorKind::NotAnObject => (Corrupt, ProblemCode::ObjectNotPlain),
+        StorageErrorKind::NotFollowed => (Unverifiable, ProblemCode::NotFollowed),
+        StorageErrorKind::Transient => (Unverifiable, ProblemCode::StorageUnreachable),
+        StorageErrorKind::Unreachable => (Unverifiable, ProblemCode::StorageAway),
+        StorageErrorKind::Authentication => (Unverifiable, ProblemCode::StorageAuthentication),
+        StorageErrorKind::Permission => (Unverifiable, ProblemCode::StoragePermission),
+        StorageErrorKind::Protocol => (Unverifiable, ProblemCode::StorageProtocol),
+        StorageErrorKind::Configuration => (Unverifiable, ProblemCode::StorageConfiguration),
+        StorageErrorKind::Media => (Unverifiable, ProblemCode::Unreadable),
+        StorageErrorKind::Cancelled => (Unverifiable, ProblemCode::Cancelled),
+    };
+    (severity, Problem { object: object.map(str::to_owned), code: code.into(), text: error.text.clone() })
+}
+
 /// A problem with its severity.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Fault {
@@ -77,24 +97,10 @@ impl Faults {
         }
     }
 
-    /// Adds an error of the storage. Where an object must exist, its absence is damage.
+    /// Adds an error of the storage, as [`storage_problem`] judges it.
     pub fn add_error(&mut self, object: Option<&str>, error: &StorageError) {
-        use Severity::{Corrupt, Incomplete, Unverifiable};
-        let (severity, code) = match error.kind {
-            StorageErrorKind::NoObject => (Incomplete, ProblemCode::ObjectMissing),
-            StorageErrorKind::NoContainer => (Incomplete, ProblemCode::ContainerMissing),
-            StorageErrorKind::NotAnObject => (Corrupt, ProblemCode::ObjectNotPlain),
-            StorageErrorKind::NotFollowed => (Unverifiable, ProblemCode::NotFollowed),
-            StorageErrorKind::Transient => (Unverifiable, ProblemCode::StorageUnreachable),
-            StorageErrorKind::Unreachable => (Unverifiable, ProblemCode::StorageAway),
-            StorageErrorKind::Authentication => (Unverifiable, ProblemCode::StorageAuthentication),
-            StorageErrorKind::Permission => (Unverifiable, ProblemCode::StoragePermission),
-            StorageErrorKind::Protocol => (Unverifiable, ProblemCode::StorageProtocol),
-            StorageErrorKind::Configuration => (Unverifiable, ProblemCode::StorageConfiguration),
-            StorageErrorKind::Media => (Unverifiable, ProblemCode::Unreadable),
-            StorageErrorKind::Cancelled => (Unverifiable, ProblemCode::Cancelled),
-        };
-        self.add(severity, Problem { object: object.map(str::to_owned), code: code.into(), text: error.text.clone() });
+        let (severity, problem) = storage_problem(object, error);
+        self.add(severity, problem);
     }
 
     /// The problem that is reported first.
@@ -165,13 +171,6 @@ impl Faults {
         for fault in other.list {
             self.keep(fault);
         }
-    }
-
-    /// Adds the faults of another as local ones.
-    pub fn extend_local(&mut self, other: Self) {
-        let local = other.severity();
-        let list = other.list.into_iter().map(|fault| Fault { local: true, ..fault }).collect();
-        self.extend(Self { list, inherited: None, local, ..other });
     }
 }
 

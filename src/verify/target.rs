@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Faults, Watch};
+use super::Watch;
+use super::fault::storage_problem;
 use crate::domain::{Backup, CheckResult, CheckVerdict, ColumnSet, Driver, Image, Level, Listing, PrecheckListing, Problem, ProblemCode};
 use crate::storage::{ObjectStore, StorageError, swift};
 
@@ -63,9 +64,7 @@ impl Subject<'_> {
 
     /// The result of a check that cannot reach the storage.
     pub(super) fn unreachable(&self, error: &StorageError) -> CheckResult {
-        let mut faults = Faults::default();
-        faults.add_error(None, error);
-        self.unread(CheckVerdict::Unverifiable, self.level.name(), faults.into_problems())
+        self.unread(CheckVerdict::Unverifiable, self.level.name(), vec![storage_problem(None, error).1])
     }
 
     /// Whether something of this age is within the settle time. A time in the future is, too, as clocks differ.

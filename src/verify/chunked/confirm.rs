@@ -1,10 +1,11 @@
 //! Confirms by requests for single objects what a listing alone does not prove.
 
+use super::inspection::Inspection;
 use super::survey::{SideFile, Survey};
 use crate::domain::{Problem, ProblemCode};
 use crate::format::names;
 use crate::storage::StorageErrorKind;
-use crate::verify::fault::{Faults, Severity};
+use crate::verify::fault::{Severity, storage_problem};
 
 /// How many objects that are not listed are requested by name, and how many that the listing contradicts.
 const REQUESTED: usize = 100;
@@ -13,7 +14,7 @@ impl Survey<'_> {
     /// Requests objects that are not listed by their names. A container of Swift lists its objects some time after they were written.
     /// If there are too many, the others may exist.
     pub fn check_unlisted(&mut self) {
-        let Self { store, inventory, faults, .. } = self;
+        let Self { store, inventory, inspection: Inspection { faults, times, .. }, .. } = self;
         for (count, object) in inventory.entries.iter().filter(|object| object.stored.is_none()).enumerate() {
             let name = names::data(&inventory.prefix, object.number);
             if count >= REQUESTED {
@@ -27,7 +28,7 @@ impl Survey<'_> {
                     faults.add(Severity::Incomplete, Problem::of(name, ProblemCode::ObjectMissing, text));
                 }
                 Ok(Some(found)) => {
-                    inventory.times.add(found.modified);
+                    times.add(found.modified);
                     faults.add(Severity::Unverifiable, unlisted(name));
                 }
                 // Reported once for all the others.
@@ -43,16 +44,15 @@ impl Survey<'_> {
         match self.store.stat(&name) {
             Ok(None) => SideFile::Missing,
             Ok(Some(found)) => {
-                self.inventory.times.add(found.modified);
+                self.inspection.times.add(found.modified);
                 // Cinder opens it by its name.
                 let text = "it exists, but the listing does not have it (yet)";
-                self.warnings.push(Problem::of(name, ProblemCode::ListingBehind, text));
+                self.inspection.warnings.push(Problem::of(name, ProblemCode::ListingBehind, text));
                 SideFile::There(found.size)
             }
             Err(error) => {
-                let mut local = Faults::default();
-                local.add_error(Some(&name), &error);
-                self.faults.extend_local(local);
+                let (severity, problem) = storage_problem(Some(&name), &error);
+                self.inspection.faults.add_local(severity, problem);
                 SideFile::Unknown
             }
         }
@@ -65,25 +65,25 @@ impl Survey<'_> {
             match self.store.stat(&name) {
                 Ok(None) => {}
                 Ok(Some(found)) => {
-                    self.inventory.begun = true;
-                    self.inventory.times.add(found.modified);
-                    self.faults.add(Severity::Unverifiable, unlisted(name));
+                    self.inspection.begun = true;
+                    self.inspection.times.add(found.modified);
+                    self.inspection.faults.add(Severity::Unverifiable, unlisted(name));
                 }
                 Err(error) => {
                     known = false;
-                    self.faults.add_error(Some(&name), &error);
+                    self.inspection.faults.add_error(Some(&name), &error);
                 }
             }
         }
-        self.inventory.absent = known && !self.inventory.begun;
+        self.inspection.absent = known && !self.inspection.begun;
     }
 
     /// Requests objects that the listing contradicts by their names. A listing does not say how an object is encrypted, and with some
     /// kinds of encryption its digest is not that of the data; a link in a listing has no size. The answer about the object decides.
     pub fn check_doubtful(&mut self) {
-        let Self { store, inventory, faults, .. } = self;
+        let Self { store, inventory, inspection: Inspection { faults, .. }, doubtful, .. } = self;
         let mut is_reliable = true;
-        for (count, index) in std::mem::take(&mut inventory.doubtful).into_iter().enumerate() {
+        for (count, index) in std::mem::take(doubtful).into_iter().enumerate() {
             let Some(object) = inventory.entries.get_mut(index) else { continue };
             let name = names::data(&inventory.prefix, object.number);
             if count >= REQUESTED {

@@ -1,7 +1,6 @@
 //! The digests that data is compared with.
 
 use std::io::{self, Read};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use md5::Md5;
 use sha2::{Digest as _, Sha256};
@@ -57,46 +56,39 @@ pub struct BlockComparison {
     pub md5: Option<[u8; 16]>,
 }
 
-/// A reader, and the MD5 of what was read from it.
-type Hashed<R> = Arc<Mutex<(R, Md5)>>;
-
-/// The MD5 of the bytes that are read from a [`Md5Reader`].
-pub struct Md5Handle<R>(Hashed<R>);
-
-impl<R: Read> Md5Handle<R> {
-    /// Of all bytes that were read until now.
-    pub fn so_far(self) -> [u8; 16] {
-        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner).1).finalize().into()
-    }
-
-    /// Of the whole stream: its rest is read now. `None` if that fails, or is more than `limit` bytes.
-    pub fn of_all(self, limit: u64) -> Option<[u8; 16]> {
-        let rest = io::copy(&mut Md5Reader(Arc::clone(&self.0)).take(limit), &mut io::sink()).ok()?;
-        (rest < limit).then(|| self.so_far())
-    }
+/// Takes the MD5 of what is read through it.
+pub struct Md5Reader<R> {
+    reader: R,
+    md5: Md5,
 }
 
-/// Takes the MD5 of what is read through it.
-pub struct Md5Reader<R>(Hashed<R>);
-
 impl<R: Read> Md5Reader<R> {
-    /// Wraps a reader; the handle gives the digest when the reader has been passed on.
-    pub fn of(reader: R) -> (Self, Md5Handle<R>) {
-        let hashed = Arc::new(Mutex::new((reader, Md5::new())));
-        (Self(Arc::clone(&hashed)), Md5Handle(hashed))
+    /// Wraps a reader.
+    pub fn new(reader: R) -> Self {
+        Self { reader, md5: Md5::new() }
+    }
+
+    /// The MD5 of all bytes that were read until now.
+    pub fn so_far(self) -> [u8; 16] {
+        self.md5.finalize().into()
+    }
+
+    /// The MD5 of the whole stream: its rest is read now. `None` if that fails, or is more than `limit` bytes.
+    pub fn of_all(mut self, limit: u64) -> Option<[u8; 16]> {
+        let rest = io::copy(&mut self.by_ref().take(limit), &mut io::sink()).ok()?;
+        (rest < limit).then(|| self.so_far())
     }
 }
 
 impl<R: Read> Read for Md5Reader<R> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let mut hashed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let read = hashed.0.read(out)?;
-        hashed.1.update(out.get(..read).unwrap_or_default());
+        let read = self.reader.read(out)?;
+        self.md5.update(out.get(..read).unwrap_or_default());
         Ok(read)
     }
 }
 
-/// Bytes that are read at a time, whatever the size of the blocks.
+/// The most bytes that are read at a time, whatever the size of the blocks.
 const BUFFER: usize = 1 << 20;
 
 /// The digests that data must have.
@@ -134,12 +126,15 @@ pub fn compare(
     // The current block: its number, how many of its bytes were read, and their digest if it matters.
     let (mut number, mut filled, mut sha) = (0_u64, 0_u64, Sha256::new());
     loop {
-        let count = fill(&mut stream, buffer)?;
+        let count = match stream.read(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            count => count?,
+        };
         let mut data = buffer.get(..count).unwrap_or_default();
         if let Some(md5) = &mut md5 {
             md5.update(data);
         }
-        let is_last = count < BUFFER;
+        let is_end = count == 0;
         loop {
             let room = usize::try_from(block_size.max(1) - filled).unwrap_or(usize::MAX);
             let (piece, rest) = data.split_at(room.min(data.len()));
@@ -149,7 +144,7 @@ pub fn compare(
             }
             (filled, data) = (filled + piece.len() as u64, rest);
             // The last block may be a short one.
-            if filled > 0 && (filled >= block_size || (is_last && data.is_empty())) {
+            if filled > 0 && (filled >= block_size || is_end) {
                 if wanted.is_some_and(|wanted| sha.finalize_reset().as_slice() != wanted.as_slice()) {
                     found.differing.push(number);
                 }
@@ -161,26 +156,12 @@ pub fn compare(
         }
         found.bytes += count as u64;
         on_read(count as u64)?;
-        if is_last {
+        if is_end {
             break;
         }
     }
     found.md5 = md5.map(|md5| md5.finalize().into());
     Ok(found)
-}
-
-/// Reads until the buffer is full or the stream ends.
-fn fill(stream: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut filled = 0;
-    while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-        match stream.read(rest) {
-            Ok(0) => break,
-            Ok(count) => filled += count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(filled)
 }
 
 #[cfg(test)]

@@ -8,12 +8,10 @@ use jiff::tz::Offset;
 use jiff::{SignedDuration, Timestamp};
 
 use super::inventory::{Digests, Inventory, StoredBackup, Times, prefix_of};
-use super::layout;
 use super::options::ReadContext;
 use super::planner::{LISTED_OBJECT, Member};
 use super::reader::{Pass, ReadReport};
-use super::survey::Survey;
-use super::transfer::{WRONG_SHA256FILE, transfer_damage};
+use super::transfer::WRONG_SHA256FILE;
 use crate::domain::time::stamp;
 use crate::domain::{Amount, AncestorListings, CheckResult, CheckVerdict, Level, Listing, Problem, ProblemCode};
 use crate::format::names;
@@ -30,76 +28,28 @@ pub struct Inspection {
     pub(super) warnings: Vec<Problem>,
     pub(super) inventory: Option<Arc<Inventory>>,
     /// What `backups.object_count` must be.
-    object_count: Option<i64>,
-    begun: bool,
+    pub(super) object_count: Option<i64>,
+    /// Some of its objects exist, listed or not.
+    pub(super) begun: bool,
+    /// The storage answered that none of its objects exists. A listing alone does not show that, as it may lag behind.
     pub(super) absent: bool,
     pub(super) times: Times,
+    /// What the listing showed, if it was read to its end.
     pub(super) listing: Option<Listing>,
     pub(super) below: Option<AncestorListings>,
-    /// The digests in its sha256file, if that fits the backup alone.
-    digests: Option<Digests>,
-    /// As [`Inventory::volume_bytes`].
-    volume_bytes: Option<u64>,
+    /// As in its inventory, if its sha256file fits the backup alone.
+    pub(super) digests: Option<Digests>,
+    /// As in its inventory.
+    pub(super) volume_bytes: Option<u64>,
     /// An object was written again during the check.
     pub(super) rewritten: bool,
-    /// When the driver began by its clock, and by how much the storage's clock is behind at least.
-    clock_lag: Option<(Timestamp, SignedDuration)>,
     pub(super) objects: Amount,
     pub(super) bytes: Amount,
-    depth: String,
+    /// What was done, in words.
+    pub(super) depth: String,
 }
 
 impl Inspection {
-    /// Checks names, sizes and side files. `thorough` and `before_large` are as for [`Survey::run`].
-    pub fn quick(stored: &StoredBackup<'_>, thorough: bool, before_large: &mut dyn FnMut()) -> Self {
-        let mut inspection = Self::default();
-        let Some(prefix) = prefix_of(stored.backup) else {
-            inspection.absent = true;
-            let text = "the driver never began: backups.container or service_metadata is not set, so nothing was written";
-            inspection.faults.add(Severity::Incomplete, Problem::general(ProblemCode::NeverBegun, text));
-            return inspection;
-        };
-        let store = match &stored.store {
-            Ok(store) => store.as_ref(),
-            Err(error) => {
-                inspection.faults.add_error(None, error);
-                return inspection;
-            }
-        };
-        let mut survey = Survey::run(store, stored, prefix, thorough, before_large);
-        // Damage is judged by the metadata, which may itself have been damaged on the network.
-        let name = names::metadata(prefix);
-        let damage = |survey: &Survey<'_>| transfer_damage(store, &name, survey.inventory.metadata_md5);
-        if survey.faults.has_damage() && damage(&survey).is_some() {
-            survey = Survey::run(store, stored, prefix, thorough, before_large);
-            if let Some(problem) = damage(&survey) {
-                survey.faults = Faults::default();
-                survey.faults.add(Severity::Unverifiable, problem);
-                (survey.inventory.entries, survey.inventory.known) = (Vec::new(), false);
-            }
-        }
-        let Survey { inventory, faults, warnings, .. } = survey;
-        let expected = inventory.entries.len().max(usize::try_from(inventory.data_objects).unwrap_or(0)) as u64;
-        let is_beyond = stored.volume_bytes.is_some_and(|volume_bytes| layout::is_beyond(inventory.end(), volume_bytes));
-        Self {
-            faults,
-            warnings,
-            object_count: i64::try_from(inventory.entries.len()).ok(),
-            begun: inventory.begun,
-            absent: inventory.absent,
-            times: inventory.times,
-            listing: inventory.listed.then_some(Listing { objects: inventory.present, bytes: inventory.present_bytes }),
-            digests: inventory.digests,
-            volume_bytes: inventory.volume_bytes,
-            clock_lag: inventory.times.oldest.and_then(|oldest| clock_lag(prefix, oldest)),
-            objects: Amount { checked: inventory.data_objects, expected },
-            bytes: Amount { checked: 0, expected: inventory.bytes() },
-            depth: inventory.depth.clone(),
-            inventory: (!is_beyond).then(|| Arc::new(inventory)),
-            ..Self::default()
-        }
-    }
-
     /// Reads the objects, and compares them with the backup's own digests.
     pub fn read_data(&mut self, stored: &StoredBackup<'_>, context: ReadContext<'_>) {
         let (Ok(store), Some(inventory)) = (&stored.store, &self.inventory) else { return };
@@ -108,9 +58,7 @@ impl Inspection {
             return;
         }
         let members = [Member { store: Arc::clone(store), inventory: Arc::clone(inventory) }];
-        let (full, volume_bytes) = (stored.backup.parent_id.is_none(), inventory.volume_bytes);
-        let report = Pass { members: &members, context, restore: false, full, volume_bytes }.run();
-        self.add(report);
+        self.add(Pass { members: &members, context, restore: false, full: stored.backup.parent_id.is_none() }.run());
     }
 
     /// The number of its objects, side files not counted.
@@ -119,8 +67,8 @@ impl Inspection {
     }
 
     /// The same without the list of objects, which takes most of the memory.
-    pub fn without_list(&self) -> Self {
-        Self { inventory: None, ..self.clone() }
+    pub fn without_list(self) -> Self {
+        Self { inventory: None, ..self }
     }
 
     /// Bytes of memory that its list takes in a restore.
@@ -190,7 +138,8 @@ impl Inspection {
     /// Adds warnings about the clocks; returns whether the backup may still be written.
     fn check_times(&mut self, subject: &Subject<'_>) -> bool {
         // If the clock of the backup's host is ahead of ours, it shows nothing about the storage's.
-        let lag = self.clock_lag.filter(|(began, _)| *began <= subject.now).map(|(_, lag)| lag);
+        let lag = prefix_of(subject.backup).zip(self.times.oldest).and_then(|(prefix, oldest)| clock_lag(prefix, oldest));
+        let lag = lag.filter(|(began, _)| *began <= subject.now).map(|(_, lag)| lag);
         if let Some(lag) = lag {
             let text = format!(
                 "its oldest object seems to be {} s older than the backup itself: the storage's clock is behind by at least that much, and \

@@ -116,7 +116,7 @@ pub struct Digests {
     pub count: u64,
 }
 
-/// What a backup has on the storage.
+/// The objects of a backup, and the digests that they are compared with.
 #[derive(Debug, Clone, Default)]
 pub struct Inventory {
     /// The beginning of the names of all its objects.
@@ -125,34 +125,12 @@ pub struct Inventory {
     pub entries: Vec<Object>,
     /// Its metadata was read: only then an empty list means that there are no objects.
     pub known: bool,
-    /// Numbered objects that the listing has.
-    pub data_objects: u64,
-    /// Objects of any kind that the listing has.
-    pub present: u64,
-    /// Bytes that these take on the storage.
-    pub present_bytes: u64,
-    /// The listing was read to its end.
-    pub listed: bool,
-    /// Some of its objects exist, listed or not.
-    pub begun: bool,
-    /// The MD5 of its metadata, as received.
-    pub metadata_md5: Option<[u8; 16]>,
-    /// The storage answered that it has no metadata.
-    pub metadata_missing: bool,
-    /// Indexes of the entries that the listing contradicts.
-    pub doubtful: Vec<usize>,
-    /// The storage answered that none of its objects exists. A listing alone does not show that, as it may lag behind.
-    pub absent: bool,
-    /// When its objects were written.
-    pub times: Times,
     /// Bytes of the volume when it was read, if that is known.
     pub volume_bytes: Option<u64>,
     /// The digests in its sha256file, if that fits the backup.
     pub digests: Option<Digests>,
     /// The digests that its sha256file claims to have, whether it fits or not.
     pub claimed_digests: Option<Digests>,
-    /// What was done, in words.
-    pub depth: String,
 }
 
 impl Inventory {

@@ -12,17 +12,7 @@ use crate::format::decompress;
 use crate::format::metadata::Compression;
 use crate::storage::{StorageError, StorageErrorKind};
 use crate::verify::Watch;
-use crate::verify::fault::{Faults, Severity};
-
-/// A piece whose digests fit.
-pub struct ProvenPiece {
-    /// Bytes of the volume.
-    pub bytes: u64,
-    /// The MD5 that proved it is that of the bytes as stored: before Liberty, Cinder took it after compression.
-    ///
-    /// Source: Cinder's commit fc5affbe7, first in 7.0.0.
-    pub as_stored: bool,
-}
+use crate::verify::fault::{Severity, storage_problem};
 
 /// Why a piece is not proven.
 pub struct PieceFailure {
@@ -53,24 +43,15 @@ impl PieceFailure {
     }
 
     fn of_error(name: &str, error: &StorageError) -> Self {
-        let mut faults = Faults::default();
-        faults.add_error(Some(name), error);
-        let severity = faults.severity().unwrap_or(Severity::Unverifiable);
-        let unreadable = || Problem::of(name, ProblemCode::StorageUnreadable, "cannot be read");
-        let problem = faults.into_problems().into_iter().next().unwrap_or_else(unreadable);
-        Self { severity, ..Self::unverifiable(problem) }
+        let (severity, problem) = storage_problem(Some(name), error);
+        Self { severity, problem, detail: FailureDetail::Nothing }
     }
 }
 
 impl Piece<'_> {
-    /// Reads it for the first time.
-    pub fn read(&self, watch: &Watch, buffer: &mut Vec<u8>) -> Result<ProvenPiece, PieceFailure> {
-        self.read_once(watch, false, buffer)
-    }
-
     /// Reads a piece that was found wrong again, before it is reported: it may have been written again since it was listed, and the
     /// bytes may have been damaged on the network.
-    pub fn read_again(&self, watch: &Watch, buffer: &mut Vec<u8>) -> Result<ProvenPiece, PieceFailure> {
+    pub fn read_again(&self, watch: &Watch, buffer: &mut Vec<u8>) -> Result<bool, PieceFailure> {
         let QueuedObject { member, object, .. } = self.item;
         let name = self.item.name();
         let reported = match member.store.stat(&name) {
@@ -87,7 +68,7 @@ impl Piece<'_> {
             // An account that may read an object may lack the right to stat it.
             Err(_) => None,
         };
-        let failure = match self.read_once(watch, true, buffer) {
+        let failure = match self.read(watch, true, buffer) {
             Err(failure) if failure.severity == Severity::Corrupt => failure,
             result => return result,
         };
@@ -101,10 +82,14 @@ impl Piece<'_> {
         Err(damage.map_or(failure, PieceFailure::unverifiable))
     }
 
-    fn read_once(&self, watch: &Watch, again: bool, buffer: &mut Vec<u8>) -> Result<ProvenPiece, PieceFailure> {
+    /// Reads and compares it; returns whether the MD5 that proves it is that of the bytes as stored: before Liberty, Cinder took it
+    /// after compression. `again` if it is the second time.
+    ///
+    /// Source: Cinder's commit fc5affbe7, first in 7.0.0.
+    pub fn read(&self, watch: &Watch, again: bool, buffer: &mut Vec<u8>) -> Result<bool, PieceFailure> {
         let QueuedObject { member, object, .. } = self.item;
         let name = self.item.name();
-        let length = self.part.as_ref().map_or(object.length, |part| part.end - part.start);
+        let length = self.length();
         let stream = member.store.open(&name, self.part.clone()).map_err(|error| PieceFailure::of_error(&name, &error))?;
         let is_whole = self.part.is_none();
         let expected = match &self.proof {
@@ -114,12 +99,8 @@ impl Piece<'_> {
         };
         // Without compression the MD5 as stored is that of the data, if all of it is read.
         let takes_stored_md5 = is_whole && (again || (expected.with_md5 && object.compression != Compression::None));
-        let (stream, stored_md5) = if takes_stored_md5 {
-            let (stream, md5) = Md5Reader::of(stream);
-            (Box::new(stream) as _, Some(md5))
-        } else {
-            (stream, None)
-        };
+        let mut stored_md5 = None;
+        let stream = if takes_stored_md5 { Box::new(stored_md5.insert(Md5Reader::new(stream))) } else { stream };
         let stream = decompress::open(object.compression, stream, length);
         let mut counted = 0;
         let read = compare(stream, &expected, buffer, &mut |bytes| {
@@ -139,7 +120,7 @@ impl Piece<'_> {
         // Of all bytes as stored, even if the decompressor did not read them to their end.
         let stored_md5 = stored_md5.and_then(|md5| if again { md5.of_all(u64::MAX) } else { Some(md5.so_far()) });
         match read {
-            Ok(found) => self.judge(&expected, &found, stored_md5, again).map(|as_stored| ProvenPiece { bytes: length, as_stored }),
+            Ok(found) => self.judge(&expected, &found, stored_md5, again),
             Err(error) => Err(match StorageError::of_io(&error) {
                 Some(error) => PieceFailure::of_error(&name, error),
                 None if error.kind() == io::ErrorKind::InvalidData => {

@@ -56,7 +56,7 @@ impl<'a> QueuedObject<'a> {
 
     /// The MD5 of all of its bytes as stored. They are read for it once.
     pub fn whole_md5(&self) -> Option<[u8; 16]> {
-        let read = || Md5Reader::of(self.member.store.open(&self.name(), None).ok()?).1.of_all(u64::MAX);
+        let read = || Md5Reader::new(self.member.store.open(&self.name(), None).ok()?).of_all(u64::MAX);
         *self.whole.get_or_init(read)
     }
 
@@ -82,6 +82,13 @@ pub struct Piece<'a> {
     pub part: Option<Range<u64>>,
     /// Its digests.
     pub proof: Proof,
+}
+
+impl Piece<'_> {
+    /// Bytes of the volume.
+    pub fn length(&self) -> u64 {
+        self.part.as_ref().map_or(self.item.object.length, |part| part.end - part.start)
+    }
 }
 
 /// Queues objects to be compared with their MD5; returns false if no thread reads any more.

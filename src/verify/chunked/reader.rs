@@ -16,7 +16,7 @@ use super::digest::{Digest, Md5Reader};
 use super::inventory::{Digests, Object};
 use super::layout::{self, Ranges};
 use super::options::{ReadContext, Share};
-use super::piece::{FailureDetail, PieceFailure, ProvenPiece};
+use super::piece::{FailureDetail, PieceFailure};
 use super::planner::{LISTED_OBJECT, Member, PART, Piece, Planner, Proof, QueuedObject, send_with_md5};
 use super::transfer::{WRONG_SHA256FILE, add_sha256file_error, into_format, transfer_damage};
 use crate::domain::{Problem, ProblemCode};
@@ -37,10 +37,8 @@ pub struct Pass<'a> {
     pub context: ReadContext<'a>,
     /// Whether the whole chain is put together.
     pub restore: bool,
-    /// Whether the member whose digests count holds the whole volume itself.
+    /// Whether it is one full backup, whose digests are those of its own objects.
     pub full: bool,
-    /// Bytes of the volume.
-    pub volume_bytes: Option<u64>,
 }
 
 /// What a pass found.
@@ -58,12 +56,6 @@ pub struct ReadReport {
     pub objects: u64,
     /// When objects were written that were written again during the check, if the storage reports it.
     pub rewritten: Vec<Option<Timestamp>>,
-}
-
-/// What the threads add to.
-#[derive(Default)]
-struct Totals {
-    report: ReadReport,
     /// Objects that were compared with their MD5 alone.
     by_md5: u64,
     /// Objects whose MD5 is that of the bytes as stored.
@@ -77,14 +69,14 @@ struct Totals {
 /// What the threads of a pass share.
 struct Shared<'a> {
     admission: Admission<'a>,
-    totals: Mutex<Totals>,
+    report: Mutex<ReadReport>,
     /// The storage is unreachable: nothing more is requested.
     is_away: AtomicBool,
 }
 
 impl Shared<'_> {
-    fn totals(&self) -> MutexGuard<'_, Totals> {
-        self.totals.lock().unwrap_or_else(PoisonError::into_inner)
+    fn report(&self) -> MutexGuard<'_, ReadReport> {
+        self.report.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -106,12 +98,12 @@ impl Pass<'_> {
             let text = "without a usable sha256file it is not known what a restore must give; the MD5 of its objects was compared instead";
             faults.add(Severity::Unverifiable, Problem::general(ProblemCode::NoSha256file, text));
         }
-        let totals = self.read(tip, &objects, block_size, volume_end);
-        let depth = self.depth(&totals, block_size.is_some(), all as u64);
-        faults.extend(totals.report.faults);
-        if let Some(first) = totals.sha256file_differs {
+        let report = self.read(tip, &objects, block_size, volume_end);
+        let depth = self.depth(&report, block_size.is_some(), all as u64);
+        faults.extend(report.faults);
+        if let Some(first) = report.sha256file_differs {
             let name = names::sha256file(&tip.inventory.prefix);
-            let (severity, problem) = match transfer_damage(tip.store.as_ref(), &name, totals.sha256file_md5) {
+            let (severity, problem) = match transfer_damage(tip.store.as_ref(), &name, report.sha256file_md5) {
                 Some(problem) => (Severity::Unverifiable, problem),
                 None => {
                     let text = format!(
@@ -127,7 +119,7 @@ impl Pass<'_> {
             let text = "the check was stopped before it had read everything";
             faults.add(Severity::Unverifiable, Problem::general(ProblemCode::Cancelled, text));
         }
-        ReadReport { faults, depth, ..totals.report }
+        ReadReport { faults, depth, ..report }
     }
 
     /// Works out which bytes of the volume come from which object, and reports those that a restore would lack. Returns the end of the
@@ -135,7 +127,7 @@ impl Pass<'_> {
     fn lay_out(&self, tip: &Member, faults: &mut Faults) -> (u64, Vec<Vec<Ranges>>) {
         let end = tip.inventory.end();
         // The sha256file of an increment has the digests of the whole volume, too.
-        let mut volume_end = if self.full && !self.restore { end } else { self.volume_bytes.unwrap_or(0).max(end) };
+        let mut volume_end = if self.full { end } else { tip.inventory.volume_bytes.unwrap_or(0).max(end) };
         // The tip's digests end where its chain ends, whatever the size in GiB says: a device may be a little larger and need not end
         // with a block, and its last bytes may be in an older backup. If a chain ends elsewhere, its last digest differs.
         let reached = self.members.iter().map(|member| member.inventory.end()).max().unwrap_or(0);
@@ -198,7 +190,7 @@ impl Pass<'_> {
     }
 
     /// Reads the objects on several threads. This one reads the sha256file and queues them.
-    fn read(&self, tip: &Member, objects: &[QueuedObject<'_>], block_size: Option<u64>, volume_end: u64) -> Totals {
+    fn read(&self, tip: &Member, objects: &[QueuedObject<'_>], block_size: Option<u64>, volume_end: u64) -> ReadReport {
         let ReadContext { options, capacity, driver, .. } = self.context;
         let worth = self.members.iter().map(|member| member.store.concurrency()).max().unwrap_or(1);
         let most = options.readers(worth).min(capacity.slots());
@@ -211,7 +203,7 @@ impl Pass<'_> {
         let largest = objects.iter().map(|item| item.object.length / block_size.unwrap_or(u64::MAX)).max().unwrap_or(0);
         let digests = largest.min(most_blocks).saturating_mul(held);
         let bytes = (objects.len() as u64).saturating_mul(LISTED_OBJECT).saturating_add(digests);
-        let shared = Shared { admission: capacity.admit(driver, most, bytes), totals: Mutex::default(), is_away: AtomicBool::new(false) };
+        let shared = Shared { admission: capacity.admit(driver, most, bytes), report: Mutex::default(), is_away: AtomicBool::new(false) };
         // One slot is held for the whole pass, so that a stream which was opened continues.
         let mut first = Some(shared.admission.slot());
         thread::scope(|scope| {
@@ -231,19 +223,18 @@ impl Pass<'_> {
                 None => drop(send_with_md5(objects.iter(), &sender)),
             }
         });
-        let Shared { totals, .. } = shared;
-        totals.into_inner().unwrap_or_else(PoisonError::into_inner)
+        shared.report.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Reads the sha256file and queues each object once the digests of all its blocks were received.
     fn send_with_blocks(&self, tip: &Member, mut planner: Planner<'_, '_>, shared: &Shared<'_>) {
         let name = names::sha256file(&tip.inventory.prefix);
         let read = tip.store.open(&name, None).map_err(into_format).and_then(|stream| {
-            let (stream, md5) = Md5Reader::of(stream);
-            let read = sha256file::read_hashes(stream, &mut |hash| {
+            let mut stream = Md5Reader::new(stream);
+            let read = sha256file::read_hashes(&mut stream, &mut |hash| {
                 if self.context.watch.is_cancelled() { ControlFlow::Break(()) } else { planner.take(hash) }
             });
-            shared.totals().sha256file_md5 = md5.of_all(1 << 20);
+            shared.report().sha256file_md5 = stream.of_all(1 << 20);
             read
         });
         if self.context.watch.is_cancelled() {
@@ -253,15 +244,15 @@ impl Pass<'_> {
         let wanted = planner.volume_end.div_ceil(block_size);
         match read {
             Err(error) => {
-                let Totals { report, sha256file_md5, .. } = &mut *shared.totals();
-                add_sha256file_error(&mut report.faults, tip.store.as_ref(), &name, *sha256file_md5, error);
+                let ReadReport { faults, sha256file_md5, .. } = &mut *shared.report();
+                add_sha256file_error(faults, tip.store.as_ref(), &name, *sha256file_md5, error);
             }
             // A device may have been a little larger than its size in GiB.
-            Ok(_) if received < wanted || (received > wanted && self.full && !self.restore) => {
+            Ok(_) if received < wanted || (received > wanted && self.full) => {
                 let text =
                     format!("its sha256file has {received} digests of {block_size} bytes, but {wanted} are needed: {WRONG_SHA256FILE}");
                 let problem = Problem::of(name, ProblemCode::Sha256fileWrong, text);
-                shared.totals().report.faults.add_local(Severity::Corrupt, problem);
+                shared.report().faults.add_local(Severity::Corrupt, problem);
             }
             Ok(_) => {}
         }
@@ -274,7 +265,7 @@ impl Pass<'_> {
                 "no digest of the volume fits this object, so only its MD5 was compared"
             };
             let problem = Problem::of(item.name(), ProblemCode::NoDigest, text);
-            shared.totals().report.faults.add(Severity::Unverifiable, problem);
+            shared.report().faults.add(Severity::Unverifiable, problem);
         }
         send_with_md5(rest(), planner.sender);
     }
@@ -297,13 +288,13 @@ impl Pass<'_> {
             }
             let buffer = &mut slot.get_or_insert_with(|| shared.admission.slot()).buffer;
             let watch = self.context.watch;
-            let result = match piece.read(watch, buffer) {
+            let result = match piece.read(watch, false, buffer) {
                 Err(first) if first.severity != Severity::Unverifiable => {
                     let second = piece.read_again(watch, buffer);
                     if second.is_ok() {
                         let text = format!("the second read is right, the first was not: {}", first.problem.text);
                         let warning = Problem { text, code: ProblemCode::ReadTwice.into(), ..first.problem };
-                        shared.totals().report.warnings.push(warning);
+                        shared.report().warnings.push(warning);
                     }
                     second
                 }
@@ -313,21 +304,21 @@ impl Pass<'_> {
         }
     }
 
-    fn depth(&self, totals: &Totals, has_digests: bool, all: u64) -> String {
+    fn depth(&self, report: &ReadReport, has_digests: bool, all: u64) -> String {
         let what = match (self.restore, has_digests) {
             (true, true) => "every block as a restore would write it, by its SHA-256",
             (false, true) => Digest::Sha256.name(),
             (_, false) => Digest::Md5.name(),
         };
         let mut exceptions = Vec::new();
-        if has_digests && totals.by_md5 > 0 {
-            exceptions.push(format!("{} objects by their MD5", totals.by_md5));
+        if has_digests && report.by_md5 > 0 {
+            exceptions.push(format!("{} objects by their MD5", report.by_md5));
         }
-        if totals.as_stored > 0 {
-            exceptions.push(format!("{} of the bytes as stored, as Cinder took it before Liberty", totals.as_stored));
+        if report.as_stored > 0 {
+            exceptions.push(format!("{} of the bytes as stored, as Cinder took it before Liberty", report.as_stored));
         }
         let exceptions = if exceptions.is_empty() { String::new() } else { format!(" ({})", exceptions.join(", ")) };
-        let read = totals.report.objects;
+        let read = report.objects;
         let share = match self.context.options.share {
             Share::All if read == all => format!("all {all} objects read"),
             Share::All => format!("{read} of {all} objects read"),
@@ -340,17 +331,17 @@ impl Pass<'_> {
 
 impl Shared<'_> {
     /// Adds the result of a piece.
-    fn add(&self, piece: &Piece<'_>, result: Result<ProvenPiece, PieceFailure>) {
+    fn add(&self, piece: &Piece<'_>, result: Result<bool, PieceFailure>) {
         // A wrong piece was read. A missing or unreachable one was not.
         let was_read = result.as_ref().map_or_else(|failure| failure.severity == Severity::Corrupt, |_| true);
         let is_complete = was_read && piece.item.count_piece();
-        let mut totals = self.totals();
-        totals.report.objects += u64::from(is_complete);
-        totals.by_md5 += u64::from(is_complete && matches!(piece.proof, Proof::Md5));
+        let mut report = self.report();
+        report.objects += u64::from(is_complete);
+        report.by_md5 += u64::from(is_complete && matches!(piece.proof, Proof::Md5));
         let PieceFailure { severity, problem, detail } = match result {
-            Ok(proven) => {
-                totals.report.bytes += proven.bytes;
-                totals.as_stored += u64::from(proven.as_stored);
+            Ok(as_stored) => {
+                report.bytes += piece.length();
+                report.as_stored += u64::from(as_stored);
                 return;
             }
             Err(failure) => failure,
@@ -358,19 +349,19 @@ impl Shared<'_> {
         if problem.code == ProblemCode::StorageAway {
             // Reported once for all the others.
             if !self.is_away.swap(true, Ordering::Relaxed) {
-                totals.report.faults.add(severity, Problem { object: None, ..problem });
+                report.faults.add(severity, Problem { object: None, ..problem });
             }
             return;
         }
         match detail {
             // Reported once for the whole sha256file.
             FailureDetail::Sha256fileDiffers(at) => {
-                totals.sha256file_differs = Some(totals.sha256file_differs.map_or(at, |first| first.min(at)));
+                report.sha256file_differs = Some(report.sha256file_differs.map_or(at, |first| first.min(at)));
                 return;
             }
-            FailureDetail::Rewritten(at) => totals.report.rewritten.push(at),
+            FailureDetail::Rewritten(at) => report.rewritten.push(at),
             FailureDetail::Nothing | FailureDetail::StoredMd5(_) => {}
         }
-        totals.report.faults.add(severity, problem);
+        report.faults.add(severity, problem);
     }
 }

@@ -1,13 +1,15 @@
 //! Takes the inventory of a backup: reads its side files, and compares its metadata with a listing. No data is read.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use super::digest::Md5Reader;
-use super::inventory::{Digests, Inventory, LARGE, MOST_LISTED, MOST_OBJECTS, Object, StoredBackup};
+use super::inspection::Inspection;
+use super::inventory::{Digests, Inventory, LARGE, MOST_LISTED, MOST_OBJECTS, Object, StoredBackup, prefix_of};
 use super::layout;
-use super::transfer::{WRONG_SHA256FILE, add_format_error, add_sha256file_error, into_format};
+use super::transfer::{WRONG_SHA256FILE, add_sha256file_error, format_problem, into_format, transfer_damage};
 use crate::domain::id::same;
-use crate::domain::{Backup, Problem, ProblemCode};
+use crate::domain::{Amount, Backup, Listing, Problem, ProblemCode};
 use crate::format::metadata::ObjectEntry;
 use crate::format::names::{self, ObjectRole};
 use crate::format::sha256file::Outline;
@@ -29,69 +31,109 @@ pub(super) enum SideFile {
     Unknown,
 }
 
-/// An inventory with every fault that shows without reading the data.
-pub struct Survey<'a> {
+/// An inventory that is being taken.
+pub(super) struct Survey<'a> {
     pub(super) store: &'a dyn ObjectStore,
     backup: &'a Backup,
-    /// What the backup has.
-    pub inventory: Inventory,
-    /// What is wrong with it.
-    pub faults: Faults,
-    /// What is worth knowing.
-    pub warnings: Vec<Problem>,
+    pub(super) inventory: Inventory,
+    /// Everything else that shows without reading the data.
+    pub(super) inspection: Inspection,
+    /// The MD5 of the metadata, as received.
+    metadata_md5: Option<[u8; 16]>,
+    /// The storage answered that there is no metadata.
+    metadata_missing: bool,
+    /// Indexes of the entries that the listing contradicts.
+    pub(super) doubtful: Vec<usize>,
+}
+
+impl Inspection {
+    /// Checks names, sizes and side files. `thorough` reads small sha256files to their end; `before_large` is called before more than
+    /// [`LARGE`] objects are held, and may wait.
+    pub fn quick(stored: &StoredBackup<'_>, thorough: bool, before_large: &mut dyn FnMut()) -> Self {
+        let mut inspection = Self::default();
+        let Some(prefix) = prefix_of(stored.backup) else {
+            inspection.absent = true;
+            let text = "the driver never began: backups.container or service_metadata is not set, so nothing was written";
+            inspection.faults.add(Severity::Incomplete, Problem::general(ProblemCode::NeverBegun, text));
+            return inspection;
+        };
+        let store = match &stored.store {
+            Ok(store) => store.as_ref(),
+            Err(error) => {
+                inspection.faults.add_error(None, error);
+                return inspection;
+            }
+        };
+        let mut survey = Survey::run(store, stored, prefix, thorough, before_large);
+        // Damage is judged by the metadata, which may itself have been damaged on the network.
+        let name = names::metadata(prefix);
+        let damage = |survey: &Survey<'_>| transfer_damage(store, &name, survey.metadata_md5);
+        if survey.inspection.faults.has_damage() && damage(&survey).is_some() {
+            survey = Survey::run(store, stored, prefix, thorough, before_large);
+            if let Some(problem) = damage(&survey) {
+                survey.inspection.faults = Faults::default();
+                survey.inspection.faults.add(Severity::Unverifiable, problem);
+                (survey.inventory.entries, survey.inventory.known) = (Vec::new(), false);
+            }
+        }
+        let Survey { inventory, inspection, .. } = survey;
+        let listed = inspection.objects.checked;
+        let is_beyond = stored.volume_bytes.is_some_and(|volume_bytes| layout::is_beyond(inventory.end(), volume_bytes));
+        Self {
+            object_count: i64::try_from(inventory.entries.len()).ok(),
+            digests: inventory.digests,
+            volume_bytes: inventory.volume_bytes,
+            objects: Amount { checked: listed, expected: listed.max(inventory.entries.len() as u64) },
+            bytes: Amount { checked: 0, expected: inventory.bytes() },
+            inventory: (!is_beyond).then(|| Arc::new(inventory)),
+            ..inspection
+        }
+    }
 }
 
 impl<'a> Survey<'a> {
-    /// Takes the inventory. `thorough` reads small sha256files to their end; `before_large` is called before more than [`LARGE`] objects
-    /// are held, and may wait.
-    pub fn run(
-        store: &'a dyn ObjectStore,
-        stored: &StoredBackup<'a>,
-        prefix: &str,
-        thorough: bool,
-        before_large: &mut dyn FnMut(),
-    ) -> Self {
+    /// Takes the inventory; the parameters are as for [`Inspection::quick`].
+    fn run(store: &'a dyn ObjectStore, stored: &StoredBackup<'a>, prefix: &str, thorough: bool, before_large: &mut dyn FnMut()) -> Self {
         let inventory = Inventory { prefix: prefix.to_owned(), volume_bytes: stored.volume_bytes, ..Inventory::default() };
-        let mut survey = Self { store, backup: stored.backup, inventory, faults: Faults::default(), warnings: Vec::new() };
+        let inspection = Inspection { depth: "listing".to_owned(), ..Inspection::default() };
+        let (metadata_md5, metadata_missing, doubtful) = (None, false, Vec::new());
+        let mut survey = Self { store, backup: stored.backup, inventory, inspection, metadata_md5, metadata_missing, doubtful };
         if let Some(parsed) = names::Prefix::parse(prefix)
             && parsed.backup_id != stored.backup.id
         {
             let text = format!("service_metadata is {prefix:?}, which is the prefix of backup {}", parsed.backup_id);
-            survey.faults.add(Severity::Corrupt, Problem::general(ProblemCode::PrefixOfAnother, text));
+            survey.inspection.faults.add(Severity::Corrupt, Problem::general(ProblemCode::PrefixOfAnother, text));
         }
         let head = survey.read_metadata(before_large);
-        survey.inventory.depth = "listing".to_owned();
         match survey.list(head.is_some()) {
             Err(error) => survey.add_listing_error(&error),
-            Ok(sha256file) => {
-                survey.inventory.begun = survey.inventory.present > 0;
-                match head {
-                    Some(head) => survey.compare(&head, sha256file, thorough),
-                    None if survey.inventory.metadata_missing && !survey.inventory.begun => survey.prove_absent(),
-                    None => {}
-                }
-            }
+            Ok(sha256file) => match head {
+                Some(head) => survey.compare(&head, sha256file, thorough),
+                None if survey.metadata_missing && !survey.inspection.begun => survey.prove_absent(),
+                None => {}
+            },
         }
         survey
     }
 
     fn add_listing_error(&mut self, error: &StorageError) {
-        // A missing container is empty. But then the metadata must be missing, too.
-        let is_missing = error.kind == StorageErrorKind::NoContainer;
-        (self.inventory.listed, self.inventory.absent) =
-            (is_missing && self.inventory.metadata_missing, is_missing && self.inventory.metadata_missing);
-        if is_missing && !self.inventory.metadata_missing {
-            let text = format!("{}; but nothing shows that its metadata does not exist", error.text);
-            self.faults.add(Severity::Unverifiable, Problem::general(ProblemCode::StorageContradicts, text));
+        let faults = &mut self.inspection.faults;
+        if error.kind != StorageErrorKind::NoContainer {
+            faults.add_error(None, error);
+        } else if self.metadata_missing {
+            // A missing container is empty.
+            faults.add_error(None, error);
+            (self.inspection.listing, self.inspection.absent) = (Some(Listing::default()), true);
         } else {
-            self.faults.add_error(None, error);
+            let text = format!("{}; but nothing shows that its metadata does not exist", error.text);
+            faults.add(Severity::Unverifiable, Problem::general(ProblemCode::StorageContradicts, text));
         }
     }
 
     /// Compares the metadata, the listing and the sha256file. `listed` is the size of the sha256file in the listing.
     fn compare(&mut self, head: &metadata::MetadataHead, listed: Option<u64>, thorough: bool) {
-        (self.inventory.begun, self.inventory.known) = (true, true);
-        self.inventory.depth = "names, sizes and side files".to_owned();
+        (self.inspection.begun, self.inventory.known) = (true, true);
+        self.inspection.depth = "names, sizes and side files".to_owned();
         self.check_unlisted();
         self.check_doubtful();
         let side_file = listed.map_or_else(|| self.stat_sha256file(), SideFile::There);
@@ -100,17 +142,17 @@ impl<'a> Survey<'a> {
             self.inventory.claimed_digests = Some(Digests { block_size: head.block_size, count: *hashes });
             self.correct_volume_bytes();
         }
-        layout::check(&self.inventory, self.backup, &mut self.faults, &mut self.warnings);
+        layout::check(&self.inventory, self.backup, &mut self.inspection.faults, &mut self.inspection.warnings);
         if outline.is_some() {
             self.check_digest_count();
         } else if side_file == SideFile::Missing && head.has_parent_key {
             let text = "its sha256file is missing: no increment can be made on it, and nothing shows what the volume held";
             // A restore reads the data of the backups that it is based on, but never their sha256files.
             let name = names::sha256file(&self.inventory.prefix);
-            self.faults.add_local(Severity::Incomplete, Problem::of(name, ProblemCode::Sha256fileMissing, text));
+            self.inspection.faults.add_local(Severity::Incomplete, Problem::of(name, ProblemCode::Sha256fileMissing, text));
         } else if side_file == SideFile::Missing {
             let text = "made before Cinder wrote a sha256file: only the MD5 of its objects can be compared";
-            self.warnings.push(Problem::general(ProblemCode::NoSha256file, text));
+            self.inspection.warnings.push(Problem::general(ProblemCode::NoSha256file, text));
         }
         if self.inventory.digests.is_none() && self.backup.snapshot_id.is_some() {
             // The volume may have been extended since the snapshot was taken, and nothing else shows its size then.
@@ -123,13 +165,13 @@ impl<'a> Survey<'a> {
         match self.store.open(name, None) {
             Ok(stream) => return Some(stream),
             Err(error) if error.kind == StorageErrorKind::NoObject => {
-                self.inventory.metadata_missing = true;
+                self.metadata_missing = true;
                 let text = "its metadata is missing: the driver writes that last, so the backup was not finished";
-                self.faults.add(Severity::Incomplete, Problem::of(name, ProblemCode::MetadataMissing, text));
+                self.inspection.faults.add(Severity::Incomplete, Problem::of(name, ProblemCode::MetadataMissing, text));
             }
             // Without a container there is no listing either, which reports it.
-            Err(error) if error.kind == StorageErrorKind::NoContainer => self.inventory.metadata_missing = true,
-            Err(error) => self.faults.add_error(Some(name), &error),
+            Err(error) if error.kind == StorageErrorKind::NoContainer => self.metadata_missing = true,
+            Err(error) => self.inspection.faults.add_error(Some(name), &error),
         }
         None
     }
@@ -137,9 +179,9 @@ impl<'a> Survey<'a> {
     /// Reads the list of objects in the metadata.
     fn read_metadata(&mut self, before_large: &mut dyn FnMut()) -> Option<metadata::MetadataHead> {
         let name = names::metadata(&self.inventory.prefix);
-        let (stream, md5) = Md5Reader::of(self.open_metadata(&name)?);
+        let mut stream = Md5Reader::new(self.open_metadata(&name)?);
         let (mut entries, mut too_many) = (Vec::new(), false);
-        let read = metadata::read(stream, &mut |entry| {
+        let read = metadata::read(&mut stream, &mut |entry| {
             if entries.len() == LARGE {
                 before_large();
             }
@@ -149,17 +191,17 @@ impl<'a> Survey<'a> {
             }
             match object(&self.inventory.prefix, &entry) {
                 Ok(object) => entries.push(object),
-                Err(text) => self.faults.add(Severity::Corrupt, Problem::of(entry.name, ProblemCode::ObjectForeign, text)),
+                Err(text) => self.inspection.faults.add(Severity::Corrupt, Problem::of(entry.name, ProblemCode::ObjectForeign, text)),
             }
             ControlFlow::Continue(())
         });
         if too_many {
             let text =
                 format!("its metadata lists more than {MOST_OBJECTS} objects, the most that this program can hold: it was not checked");
-            self.faults.add(Severity::Unverifiable, Problem::of(name, ProblemCode::TooLarge, text));
+            self.inspection.faults.add(Severity::Unverifiable, Problem::of(name, ProblemCode::TooLarge, text));
             return None;
         }
-        self.inventory.metadata_md5 = md5.of_all(QUICKLY_READ);
+        self.metadata_md5 = stream.of_all(QUICKLY_READ);
         match read {
             Ok(head) => {
                 self.check_metadata(&name, &head);
@@ -169,7 +211,8 @@ impl<'a> Survey<'a> {
                 Some(head)
             }
             Err(error) => {
-                add_format_error(&mut self.faults, &name, ProblemCode::MetadataMalformed, "its metadata cannot be read", error);
+                let (severity, problem) = format_problem(&name, ProblemCode::MetadataMalformed, "its metadata cannot be read", error);
+                self.inspection.faults.add(severity, problem);
                 None
             }
         }
@@ -178,7 +221,7 @@ impl<'a> Survey<'a> {
     /// Compares the head of the metadata with the row.
     fn check_metadata(&mut self, name: &str, head: &metadata::MetadataHead) {
         let backup = self.backup;
-        let mut add = |code: ProblemCode, text: String| self.faults.add(Severity::Corrupt, Problem::of(name, code, text));
+        let mut add = |code: ProblemCode, text: String| self.inspection.faults.add(Severity::Corrupt, Problem::of(name, code, text));
         if head.backup_id != backup.id {
             add(ProblemCode::MetadataOfAnother, format!("its metadata belongs to backup {:?}", head.backup_id));
         }
@@ -201,7 +244,7 @@ impl<'a> Survey<'a> {
 
     /// Compares the listing with the metadata; returns the size of the sha256file, if it is listed.
     fn list(&mut self, has_metadata: bool) -> Result<Option<u64>, StorageError> {
-        let Self { store, inventory, faults, .. } = self;
+        let Self { store, inventory, inspection, doubtful, .. } = self;
         let mut by_number: Vec<(u64, usize)> = inventory.entries.iter().enumerate().map(|(index, object)| (object.number, index)).collect();
         by_number.sort_unstable();
         for pair in by_number.windows(2) {
@@ -209,11 +252,13 @@ impl<'a> Survey<'a> {
                 && first == second
             {
                 let name = names::data(&inventory.prefix, *first);
-                faults.add(Severity::Corrupt, Problem::of(name, ProblemCode::ObjectTwice, "its metadata lists this object twice"));
+                inspection
+                    .faults
+                    .add(Severity::Corrupt, Problem::of(name, ProblemCode::ObjectTwice, "its metadata lists this object twice"));
             }
         }
         let mut sha256file = None;
-        let mut received = 0_u64;
+        let (mut received, mut listing) = (0_u64, Listing::default());
         let prefix = inventory.prefix.clone();
         store.list(&prefix, &mut |found| {
             received += 1;
@@ -224,23 +269,23 @@ impl<'a> Survey<'a> {
             if !found.name.starts_with(&prefix) {
                 return ControlFlow::Continue(());
             }
-            inventory.present += 1;
-            inventory.present_bytes = inventory.present_bytes.saturating_add(found.size);
-            inventory.times.add(found.modified);
+            listing.objects += 1;
+            listing.bytes = listing.bytes.saturating_add(found.size);
+            inspection.times.add(found.modified);
             match names::role(&prefix, &found.name) {
                 ObjectRole::Metadata => {}
                 ObjectRole::Sha256File => sha256file = Some(found.size),
                 ObjectRole::Data(number) => {
-                    inventory.data_objects += 1;
+                    inspection.objects.checked += 1;
                     let at = by_number.partition_point(|(other, _)| *other < number);
                     let index = by_number.get(at).filter(|(other, _)| *other == number).map(|(_, index)| *index);
                     match index.and_then(|index| inventory.entries.get_mut(index)) {
-                        Some(object) => inventory.doubtful.extend(index.filter(|_| object.compare(&found).is_some())),
-                        None if has_metadata => faults.add(Severity::Corrupt, extra(&found)),
+                        Some(object) => doubtful.extend(index.filter(|_| object.compare(&found).is_some())),
+                        None if has_metadata => inspection.faults.add(Severity::Corrupt, extra(&found)),
                         None => {}
                     }
                 }
-                ObjectRole::Foreign if has_metadata => faults.add(Severity::Corrupt, extra(&found)),
+                ObjectRole::Foreign if has_metadata => inspection.faults.add(Severity::Corrupt, extra(&found)),
                 ObjectRole::Foreign => {}
             }
             ControlFlow::Continue(())
@@ -249,7 +294,7 @@ impl<'a> Survey<'a> {
             let text = format!("the listing of {} has more than {MOST_LISTED} objects", store.location());
             return Err(StorageError::new(StorageErrorKind::Protocol, text));
         }
-        inventory.listed = true;
+        (inspection.begun, inspection.listing) = (listing.objects > 0, Some(listing));
         Ok(sha256file)
     }
 
@@ -261,12 +306,12 @@ impl<'a> Survey<'a> {
         let read = if thorough {
             let mut hashes = 0;
             let read = self.store.open(&name, None).map_err(into_format).and_then(|stream| {
-                let (stream, received) = Md5Reader::of(stream);
-                let read = sha256file::read_hashes(stream, &mut |_| {
+                let mut stream = Md5Reader::new(stream);
+                let read = sha256file::read_hashes(&mut stream, &mut |_| {
                     hashes += 1;
                     ControlFlow::Continue(())
                 });
-                md5 = received.of_all(QUICKLY_READ);
+                md5 = stream.of_all(QUICKLY_READ);
                 read
             });
             read.map(|head| Outline { head, hashes })
@@ -276,7 +321,7 @@ impl<'a> Survey<'a> {
         let outline = match read {
             Ok(outline) => outline,
             Err(error) => {
-                add_sha256file_error(&mut self.faults, self.store, &name, md5, error);
+                add_sha256file_error(&mut self.inspection.faults, self.store, &name, md5, error);
                 return None;
             }
         };
@@ -287,11 +332,11 @@ impl<'a> Survey<'a> {
             format!("a backup of volume {:?}", head.volume_id)
         } else {
             let how = if thorough { "read to its end" } else { "both ends and the size" };
-            self.inventory.depth = format!("{}; sha256file: {how}", self.inventory.depth);
+            self.inspection.depth = format!("{}; sha256file: {how}", self.inspection.depth);
             return Some(outline);
         };
         let text = format!("its sha256file belongs to {owner}");
-        self.faults.add_local(Severity::Corrupt, Problem::of(name, ProblemCode::Sha256fileOfAnother, text));
+        self.inspection.faults.add_local(Severity::Corrupt, Problem::of(name, ProblemCode::Sha256fileOfAnother, text));
         None
     }
 
@@ -312,7 +357,7 @@ impl<'a> Survey<'a> {
             let text = format!(
                 "{read} bytes were read, and backups.size is {stated} bytes: the volume was extended after the snapshot that was backed up"
             );
-            self.warnings.push(Problem::general(ProblemCode::SmallerThanSize, text));
+            self.inspection.warnings.push(Problem::general(ProblemCode::SmallerThanSize, text));
             self.inventory.volume_bytes = Some(read);
         }
     }
@@ -331,7 +376,7 @@ impl<'a> Survey<'a> {
                 "its sha256file has {count} digests of {block_size} bytes, but {covered} bytes of data need {wanted}: {WRONG_SHA256FILE}"
             );
             let problem = Problem::of(names::sha256file(&inventory.prefix), ProblemCode::Sha256fileWrong, text);
-            return self.faults.add_local(Severity::Corrupt, problem);
+            return self.inspection.faults.add_local(Severity::Corrupt, problem);
         }
         inventory.digests = Some(digests);
     }

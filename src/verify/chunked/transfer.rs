@@ -3,7 +3,7 @@
 use crate::domain::{Problem, ProblemCode};
 use crate::format::FormatError;
 use crate::storage::{ObjectStore, StorageError};
-use crate::verify::fault::{Faults, Severity};
+use crate::verify::fault::{Faults, Severity, storage_problem};
 
 /// What a wrong sha256file means. Cinder's restore never reads it. An increment holds the blocks whose digests are not in it.
 ///
@@ -24,27 +24,24 @@ pub fn md5_differs(name: &str, received: [u8; 16], reported: [u8; 16]) -> Option
     (received != reported).then(|| Problem::of(name, ProblemCode::TransferDiffers, text))
 }
 
-/// Adds a side file that cannot be read: its content is wrong, or the storage gave an error.
-pub fn add_format_error(faults: &mut Faults, name: &str, code: ProblemCode, what: &str, error: FormatError) {
+/// The problem with a side file that cannot be read: its content is wrong, or the storage gave an error.
+pub fn format_problem(name: &str, code: ProblemCode, what: &str, error: FormatError) -> (Severity, Problem) {
     match error {
         FormatError::Io(error) => match StorageError::of_io(&error) {
-            Some(error) => faults.add_error(Some(name), error),
-            None => {
-                faults.add(Severity::Unverifiable, Problem::of(name, ProblemCode::StorageUnreadable, format!("{what}: {error}")));
-            }
+            Some(error) => storage_problem(Some(name), error),
+            None => (Severity::Unverifiable, Problem::of(name, ProblemCode::StorageUnreadable, format!("{what}: {error}"))),
         },
-        FormatError::Malformed(text) => faults.add(Severity::Corrupt, Problem::of(name, code, format!("{what}: {text}"))),
+        FormatError::Malformed(text) => (Severity::Corrupt, Problem::of(name, code, format!("{what}: {text}"))),
     }
 }
 
-/// The same for a sha256file, which no restore reads. `received` is the MD5 of the bytes that were read.
+/// Adds a sha256file that cannot be read, which no restore reads. `received` is the MD5 of the bytes that were read.
 pub fn add_sha256file_error(faults: &mut Faults, store: &dyn ObjectStore, name: &str, received: Option<[u8; 16]>, error: FormatError) {
-    let mut local = Faults::default();
-    match transfer_damage(store, name, received) {
-        Some(problem) if matches!(error, FormatError::Malformed(_)) => local.add(Severity::Unverifiable, problem),
-        _ => add_format_error(&mut local, name, ProblemCode::Sha256fileMalformed, "its sha256file cannot be read", error),
-    }
-    faults.extend_local(local);
+    let (severity, problem) = match transfer_damage(store, name, received) {
+        Some(problem) if matches!(error, FormatError::Malformed(_)) => (Severity::Unverifiable, problem),
+        _ => format_problem(name, ProblemCode::Sha256fileMalformed, "its sha256file cannot be read", error),
+    };
+    faults.add_local(severity, problem);
 }
 
 /// An error of the storage as one of the format.
