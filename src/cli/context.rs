@@ -50,7 +50,6 @@ impl Context<'_> {
             connect_timeout: args.connect_timeout,
             statement_timeout: args.statement_timeout,
             lock_timeout: args.lock_timeout,
-            settle_reads: true,
             insecure_auth: args.insecure_auth,
         };
         self.ui.detail(format!("database: {location} (from {origin})"));

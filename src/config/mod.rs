@@ -219,7 +219,7 @@ fn describe_search(cinder: &CinderConf, searched: &[PathBuf]) -> String {
 fn database(url: &Setting<SecretString>, flags: &DatabaseFlags, env: &Environment) -> Result<DatabaseSettings, ConfigError> {
     let origin = &url.origin;
     let mut warnings = Vec::new();
-    if let Origin::File { section: Some(section), key: Some(key), .. } = origin
+    if let Origin::File { option: Some((section, key)), .. } = origin
         && (!section.eq_ignore_ascii_case("database") || key != "connection")
     {
         warnings.push(format!("{origin}: this is an old name for [database] connection"));

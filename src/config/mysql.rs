@@ -12,7 +12,7 @@ use secrecy::SecretString;
 use super::mycnf::{Dialect, MyCnf};
 use super::url::Url;
 use super::url_options::{PartialTarget, PartialTls, UrlOptions, check_host, parse_seconds};
-use super::{ConfigError, Environment, Host, Origin, ServerKind, ServerTarget, Setting, TlsMode, TlsSettings};
+use super::{ConfigError, Environment, Host, Origin, ServerKind, ServerTarget, Setting, TlsMode};
 
 /// Options for the driver's protocol, which have no meaning here.
 const IGNORED: &[&str] = &[
@@ -84,17 +84,7 @@ pub(super) fn read(mut url: Url, origin: &Origin, env: &Environment) -> Result<P
         }
     }
     options.ignore_rest(IGNORED, &mut warnings)?;
-    let server = ServerTarget {
-        kind: ServerKind::Mysql,
-        host,
-        port,
-        database,
-        user,
-        password: None,
-        tls: TlsSettings::DISABLED,
-        connect_timeout,
-        options: None,
-    };
+    let server = ServerTarget { connect_timeout, ..ServerTarget::new(ServerKind::Mysql, host, port, database, user) };
     Ok(PartialTarget { server, password, file_password, passfile: None, tls, warnings })
 }
 

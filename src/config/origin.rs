@@ -18,22 +18,20 @@ pub enum Origin {
         path: PathBuf,
         /// The line, from 1; `None` if the value is the file itself.
         line: Option<usize>,
-        /// The section.
-        section: Option<String>,
-        /// The name of the option.
-        key: Option<String>,
+        /// The section and the name of the option.
+        option: Option<(String, String)>,
     },
 }
 
 impl Origin {
     /// A line of a file without sections.
     pub(super) fn line(path: impl Into<PathBuf>, line: usize) -> Self {
-        Self::File { path: path.into(), line: Some(line), section: None, key: None }
+        Self::File { path: path.into(), line: Some(line), option: None }
     }
 
     /// An option in a section of a file.
     pub(super) fn option(path: impl Into<PathBuf>, line: usize, section: &str, key: &str) -> Self {
-        Self::File { path: path.into(), line: Some(line), section: Some(section.to_owned()), key: Some(key.to_owned()) }
+        Self::File { path: path.into(), line: Some(line), option: Some((section.to_owned(), key.to_owned())) }
     }
 }
 
@@ -42,16 +40,13 @@ impl fmt::Display for Origin {
         match self {
             Self::Default => f.write_str("default"),
             Self::Flag(name) | Self::Variable(name) => f.write_str(name),
-            Self::File { path, line, section, key } => {
+            Self::File { path, line, option } => {
                 write!(f, "{}", path.display())?;
                 if let Some(line) = line {
                     write!(f, ":{line}")?;
                 }
-                if let Some(section) = section {
-                    write!(f, " [{section}]")?;
-                }
-                if let Some(key) = key {
-                    write!(f, " {key}")?;
+                if let Some((section, key)) = option {
+                    write!(f, " [{section}] {key}")?;
                 }
                 Ok(())
             }

@@ -5,24 +5,14 @@ use secrecy::ExposeSecret;
 
 use super::super::testing::{World, mode};
 use super::*;
-use crate::config::{ServerKind, TlsSettings};
+use crate::config::ServerKind;
 
 fn tcp(name: &str) -> Host {
     Host::Tcp { name: name.to_owned(), port: 5432 }
 }
 
 fn login(host: &Host, database: &str, user: &str) -> ServerTarget {
-    ServerTarget {
-        kind: ServerKind::Postgresql,
-        host: host.clone(),
-        port: 5432,
-        database: database.to_owned(),
-        user: Some(user.to_owned()),
-        password: None,
-        tls: TlsSettings::DISABLED,
-        connect_timeout: None,
-        options: None,
-    }
+    ServerTarget::new(ServerKind::Postgresql, host.clone(), 5432, database.to_owned(), Some(user.to_owned()))
 }
 
 fn find_in(text: &str, host: &Host, database: &str, user: &str) -> Option<(usize, String)> {

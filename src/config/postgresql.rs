@@ -11,7 +11,7 @@ use percent_encoding::percent_decode_str;
 use super::pgservice;
 use super::url::Url;
 use super::url_options::{PartialTarget, PartialTls, UrlOptions, check_host, parse_bool, parse_seconds};
-use super::{ConfigError, Environment, Host, Origin, ServerKind, ServerTarget, Setting, TlsMode, TlsSettings};
+use super::{ConfigError, Environment, Host, Origin, ServerKind, ServerTarget, Setting, TlsMode};
 
 /// libpq's variables for TLS, and the corresponding options.
 const VARIABLES: &[(&str, &str)] = &[
@@ -101,7 +101,11 @@ pub(super) fn read(mut url: Url, origin: &Origin, env: &Environment) -> Result<P
     let passfile = options.take_path("passfile");
     let user = options.take_user(env);
     let database = options.take_database("dbname", origin)?;
-    let startup = options.take("options").map(|setting| setting.value);
+    let server = ServerTarget {
+        connect_timeout,
+        options: options.take("options").map(|setting| setting.value),
+        ..ServerTarget::new(ServerKind::Postgresql, host, port, database, user)
+    };
     for (name, harmless) in PROTECTIONS {
         if let Some(Setting { value, origin }) = options.take(name)
             && !harmless.contains(&value.as_str())
@@ -110,17 +114,6 @@ pub(super) fn read(mut url: Url, origin: &Origin, env: &Environment) -> Result<P
         }
     }
     options.ignore_rest(IGNORED, &mut warnings)?;
-    let server = ServerTarget {
-        kind: ServerKind::Postgresql,
-        host,
-        port,
-        database,
-        user,
-        password: None,
-        tls: TlsSettings::DISABLED,
-        connect_timeout,
-        options: startup,
-    };
     Ok(PartialTarget { server, password, file_password: None, passfile, tls, warnings })
 }
 
@@ -194,5 +187,5 @@ fn tls(options: &mut UrlOptions, env: &Environment) -> Result<PartialTls, Config
 pub(super) fn own_file(env: &Environment, name: &str) -> Option<Setting<PathBuf>> {
     let path = env.in_home(".postgresql")?.join(name);
     let shown = env.shown(&path);
-    path.is_file().then(|| Setting::new(path, Origin::File { path: shown, line: None, section: None, key: None }))
+    path.is_file().then(|| Setting::new(path, Origin::File { path: shown, line: None, option: None }))
 }

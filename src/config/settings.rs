@@ -205,6 +205,11 @@ pub fn describe_file(path: &Path) -> String {
 }
 
 impl ServerTarget {
+    /// A server and an account, without a password, TLS, a time-out and options.
+    pub fn new(kind: ServerKind, host: Host, port: u16, database: String, user: Option<String>) -> Self {
+        Self { kind, host, port, database, user, password: None, tls: TlsSettings::DISABLED, connect_timeout: None, options: None }
+    }
+
     /// The database as a URL without its password, safe to print.
     pub fn describe(&self) -> String {
         let scheme = self.kind.scheme();

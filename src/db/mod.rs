@@ -85,6 +85,16 @@ pub enum StepResult {
     Matched(u64),
 }
 
+impl StepResult {
+    fn into_rows(self) -> Vec<Vec<Value>> {
+        if let Self::Rows(rows) = self { rows } else { Vec::new() }
+    }
+
+    fn matched(self) -> u64 {
+        if let Self::Matched(count) = self { count } else { 0 }
+    }
+}
+
 /// What a transaction may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
@@ -125,13 +135,15 @@ pub struct ServerInfo {
     pub multi_primary: bool,
     /// The server refuses writes at present: a replica, `read_only`, a standby, a read-only file.
     pub read_only: bool,
+    /// The connection uses TLS.
+    pub encrypted: bool,
 }
 
 impl ServerInfo {
     /// A server that has not reported anything yet.
     fn new(engine: Engine, location: String) -> Self {
         let (version, identity) = (String::new(), String::new());
-        Self { engine, version, identity, location, user: None, galera: false, multi_primary: false, read_only: false }
+        Self { engine, version, identity, location, user: None, galera: false, multi_primary: false, read_only: false, encrypted: false }
     }
 }
 
@@ -144,8 +156,6 @@ pub struct SessionSettings {
     pub statement_timeout: Duration,
     /// For waiting on another transaction's lock.
     pub lock_timeout: Duration,
-    /// Make reads on a Galera node wait until the node has applied what the cluster committed (`wsrep_sync_wait`).
-    pub settle_reads: bool,
     /// Allow sending a password without TLS in a form that a listener can use.
     pub insecure_auth: bool,
 }
@@ -156,7 +166,6 @@ impl Default for SessionSettings {
             connect_timeout: Duration::from_secs(10),
             statement_timeout: Duration::from_secs(300),
             lock_timeout: Duration::from_secs(10),
-            settle_reads: true,
             insecure_auth: false,
         }
     }
@@ -204,11 +213,6 @@ pub trait Session: Send {
     /// waits, or if this account may not see it. On SQLite: the processes that lock the file.
     fn lock_holders(&mut self) -> Vec<String>;
 
-    /// Whether the connection uses TLS.
-    fn is_encrypted(&self) -> bool {
-        false
-    }
-
     /// Identifies the server that ran the last transaction with [`Access::Write`], among those with the same identity. Equal values mean
     /// the same server, or one that restarted with its data. On PostgreSQL it is the timeline, which changes when a standby takes over.
     /// `None` if unknown, and on SQLite.
@@ -221,13 +225,18 @@ pub trait Session: Send {
 
     /// Collects all rows of a query that returns few.
     fn rows(&mut self, statement: &Statement, params: &[Param]) -> Result<Vec<Vec<Value>>, DbError> {
-        let mut rows = Vec::new();
-        self.query(statement, params, &mut |row| {
-            rows.push(row.iter_mut().map(std::mem::take).collect());
-            ControlFlow::Continue(())
-        })?;
-        Ok(rows)
+        collect(|row| self.query(statement, params, row))
     }
+}
+
+/// Collects the rows that `read` passes on.
+fn collect(read: impl FnOnce(RowSink<'_>) -> Result<(), DbError>) -> Result<Vec<Vec<Value>>, DbError> {
+    let mut rows = Vec::new();
+    read(&mut |row| {
+        rows.push(row.iter_mut().map(std::mem::take).collect());
+        ControlFlow::Continue(())
+    })?;
+    Ok(rows)
 }
 
 /// A sentence about a lock's holder, from a row with session, user, application, client and start of the transaction.

@@ -5,7 +5,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use super::statements::{REVISION_ALEMBIC, REVISION_MIGRATE, SCHEMA_COLUMNS};
-use super::{DbError, DbErrorKind, Session};
+use super::{DbError, DbErrorKind, Session, Statement};
 use crate::domain::{ColumnSet, Value};
 
 /// The schema of a database.
@@ -73,13 +73,13 @@ pub fn probe(session: &mut dyn Session) -> Result<Schema, DbError> {
             format!("{problem} in {identity}; check the database name, and that this account may read the table"),
         )
     })?;
-    let revision = if found.contains_key("alembic_version") { first_cell(session, true)? } else { None };
-    let revision = match revision {
-        Some(revision) => Some(revision),
-        // An upgraded database can have both tables; if alembic_version has a row, it is the newer one.
-        None if found.contains_key("migrate_version") => first_cell(session, false)?,
-        None => None,
-    };
+    let mut revision = None;
+    // An upgraded database can have both tables; if alembic_version has a row, it is the newer one.
+    for (table, statement) in [("alembic_version", &REVISION_ALEMBIC), ("migrate_version", &REVISION_MIGRATE)] {
+        if revision.is_none() && found.contains_key(table) {
+            revision = first_cell(session, statement)?;
+        }
+    }
     Ok(Schema {
         columns,
         has_attachments: found.contains_key("volume_attachment"),
@@ -89,8 +89,7 @@ pub fn probe(session: &mut dyn Session) -> Result<Schema, DbError> {
     })
 }
 
-fn first_cell(session: &mut dyn Session, alembic: bool) -> Result<Option<Value>, DbError> {
-    let statement = if alembic { &REVISION_ALEMBIC } else { &REVISION_MIGRATE };
+fn first_cell(session: &mut dyn Session, statement: &Statement) -> Result<Option<Value>, DbError> {
     match session.rows(statement, &[]) {
         Ok(rows) => Ok(rows.into_iter().flatten().next()),
         // The revision only names the release, so an account does not need it. On PostgreSQL a failed statement would make a

@@ -14,7 +14,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, params_from_iter};
 use rustix::fs::{Access as FsAccess, AtFlags, CWD, accessat};
 use rustix::io::Errno;
 
-use super::statements::{SessionStatement, session_statements};
+use super::statements::{EngineStatement, session_statements};
 use super::{
     Access, CommitOutcome, DbError, DbErrorKind, Engine, Param, RowSink, ServerInfo, Session, SessionSettings, Statement, refused_commit,
     task,
@@ -68,7 +68,7 @@ impl Drop for Sqlite {
     fn drop(&mut self) {
         if self.journal == RollbackJournal::Persistent {
             // Otherwise an empty journal would stay.
-            let _ = self.journal_mode(&JOURNAL_DELETE);
+            let _ = self.journal_mode(JOURNAL_DELETE);
         }
     }
 }
@@ -154,24 +154,18 @@ impl Deadline {
 /// Checks that the file is a SQLite database, and returns whether it has a write-ahead log.
 fn check_magic(path: &Path) -> Result<bool, DbError> {
     let shown = path.display();
-    let mut file = match crate::input::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            return Err(DbError::fatal(
-                DbErrorKind::Connection,
-                format!("there is no SQLite database {shown}, and this program never creates one; check the path in the URL"),
-            ));
+    let unusable = |problem: String| DbError::fatal(DbErrorKind::Connection, problem);
+    let mut file = crate::input::open(path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => {
+            unusable(format!("there is no SQLite database {shown}, and this program never creates one; check the path in the URL"))
         }
-        Err(error) => {
-            return Err(DbError::fatal(DbErrorKind::Connection, format!("cannot open the SQLite database {shown}: {error}")));
-        }
-    };
+        _ => unusable(format!("cannot open the SQLite database {shown}: {error}")),
+    })?;
     if !file.get_ref().1.metadata().is_ok_and(|data| data.is_file()) {
-        return Err(DbError::fatal(DbErrorKind::Connection, format!("{shown} is not a file")));
+        return Err(unusable(format!("{shown} is not a file")));
     }
     let mut head = [0_u8; JOURNAL_BYTE + 1];
-    let whole = file.read_exact(&mut head).is_ok();
-    if !whole || !head.starts_with(MAGIC) {
+    if file.read_exact(&mut head).is_err() || !head.starts_with(MAGIC) {
         return Err(DbError::fatal(DbErrorKind::Schema, format!("{shown} is not a SQLite database")));
     }
     Ok(head.last() == Some(&WAL))
@@ -246,9 +240,15 @@ fn value(cell: ValueRef<'_>) -> Value {
 }
 
 impl Sqlite {
-    fn run(&self, statement: &SessionStatement) -> Result<(), DbError> {
+    fn run(&self, statement: EngineStatement) -> Result<(), DbError> {
         self.deadline.start();
         self.connection.execute_batch(statement.text).map_err(|error| describe(&error, &format!("cannot {}", task(statement.name))))
+    }
+
+    /// Marks the transaction as failed.
+    fn failure(&mut self, statement: &Statement, error: &rusqlite::Error) -> DbError {
+        self.failed = true;
+        describe(error, &format!("cannot {}", task(statement.name)))
     }
 
     /// Makes the journal persistent before the first write. Creating and deleting it takes two of a transaction's four waits for the
@@ -258,12 +258,12 @@ impl Sqlite {
             return Ok(());
         }
         let mode = |statement| self.journal_mode(statement).map_err(|error| describe(&error, "cannot read the file's journal mode"));
-        let kept = mode(&JOURNAL_MODE)?.eq_ignore_ascii_case("delete") && mode(&JOURNAL_PERSIST)?.eq_ignore_ascii_case("persist");
+        let kept = mode(JOURNAL_MODE)?.eq_ignore_ascii_case("delete") && mode(JOURNAL_PERSIST)?.eq_ignore_ascii_case("persist");
         self.journal = if kept { RollbackJournal::Persistent } else { RollbackJournal::Unchanged };
         Ok(())
     }
 
-    fn journal_mode(&self, statement: &SessionStatement) -> rusqlite::Result<String> {
+    fn journal_mode(&self, statement: EngineStatement) -> rusqlite::Result<String> {
         self.connection.query_row(statement.text, [], |row| row.get(0))
     }
 
@@ -278,7 +278,7 @@ impl Sqlite {
         if is_read_only()? == expected {
             return Ok(());
         }
-        self.run(if expected { &QUERY_ONLY_ON } else { &QUERY_ONLY_OFF })?;
+        self.run(if expected { QUERY_ONLY_ON } else { QUERY_ONLY_OFF })?;
         if is_read_only()? != expected {
             return Err(DbError::new(DbErrorKind::SessionState, format!("SQLite did not set query_only, which must be {expected}")));
         }
@@ -293,9 +293,8 @@ impl Session for Sqlite {
 
     fn query(&mut self, statement: &Statement, params: &[Param], row: RowSink<'_>) -> Result<(), DbError> {
         self.deadline.start();
-        let doing = format!("cannot {}", task(statement.name));
-        let run = |connection: &Connection, row: RowSink<'_>| -> rusqlite::Result<()> {
-            let mut prepared = connection.prepare_cached(statement.text(Engine::Sqlite))?;
+        let mut run = || -> rusqlite::Result<()> {
+            let mut prepared = self.connection.prepare_cached(statement.text(Engine::Sqlite))?;
             let width = prepared.column_count();
             let mut cells = Vec::with_capacity(width);
             let mut rows = prepared.query(params_from_iter(bind(params)))?;
@@ -310,10 +309,7 @@ impl Session for Sqlite {
             }
             Ok(())
         };
-        run(&self.connection, row).map_err(|error| {
-            self.failed = true;
-            describe(&error, &doing)
-        })
+        run().map_err(|error| self.failure(statement, &error))
     }
 
     fn execute(&mut self, statement: &Statement, params: &[Param]) -> Result<u64, DbError> {
@@ -322,23 +318,17 @@ impl Session for Sqlite {
             let mut prepared = self.connection.prepare_cached(statement.text(Engine::Sqlite))?;
             prepared.execute(params_from_iter(bind(params)))
         };
-        match run() {
-            Ok(matched) => Ok(u64::try_from(matched).unwrap_or(u64::MAX)),
-            Err(error) => {
-                self.failed = true;
-                Err(describe(&error, &format!("cannot {}", task(statement.name))))
-            }
-        }
+        run().map(|matched| matched as u64).map_err(|error| self.failure(statement, &error))
     }
 
     fn begin(&mut self, access: Access) -> Result<(), DbError> {
         self.failed = false;
         self.set_read_only(access == Access::ReadOnly)?;
         if access == Access::ReadOnly {
-            return self.run(&BEGIN_READ);
+            return self.run(BEGIN_READ);
         }
         self.keep_journal()?;
-        self.run(&BEGIN_WRITE)
+        self.run(BEGIN_WRITE)
     }
 
     fn set_lock_timeout(&mut self, limit: Duration) -> Result<(), DbError> {
@@ -357,7 +347,7 @@ impl Session for Sqlite {
         if self.failed {
             return refused_commit(self.rollback());
         }
-        match self.run(&COMMIT) {
+        match self.run(COMMIT) {
             Ok(()) => CommitOutcome::Committed,
             Err(error) => {
                 // A refused COMMIT (BUSY) leaves the transaction open. After a ROLLBACK it has certainly written nothing.
@@ -374,7 +364,7 @@ impl Session for Sqlite {
         if self.connection.is_autocommit() {
             return Ok(());
         }
-        self.run(&ROLLBACK)
+        self.run(ROLLBACK)
     }
 }
 

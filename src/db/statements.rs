@@ -24,11 +24,16 @@ impl Statement {
             Engine::Postgresql => self.postgres,
         }
     }
+
+    /// The statement in the SQL of an engine.
+    pub(super) fn of(&self, engine: Engine) -> EngineStatement {
+        EngineStatement { name: self.name, text: self.text(engine) }
+    }
 }
 
-/// A statement of one engine's sessions.
-#[derive(Debug)]
-pub struct SessionStatement {
+/// A statement in the SQL of one engine.
+#[derive(Debug, Clone, Copy)]
+pub struct EngineStatement {
     /// The file's name without directory and extension.
     pub name: &'static str,
     /// The SQL.
@@ -39,13 +44,13 @@ pub struct SessionStatement {
 macro_rules! session_statements {
     ($engine:literal: $($constant:ident = $name:literal;)*) => {
         $(
-            const $constant: SessionStatement = SessionStatement {
+            const $constant: EngineStatement = EngineStatement {
                 name: $name,
                 text: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/sql/", $engine, "/", $name, ".sql")),
             };
         )*
         /// The statements that only this engine has.
-        pub const SESSION_STATEMENTS: &[SessionStatement] = &[$($constant),*];
+        pub const SESSION_STATEMENTS: &[EngineStatement] = &[$($constant),*];
     };
 }
 pub(super) use session_statements;

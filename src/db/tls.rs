@@ -158,7 +158,7 @@ fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, DbError> {
     })
 }
 
-fn configuration(message: impl Into<String>) -> DbError {
+pub(super) fn configuration(message: impl Into<String>) -> DbError {
     DbError::fatal(DbErrorKind::Configuration, message)
 }
 
@@ -181,34 +181,33 @@ pub(super) fn cause<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a TlsEr
 
 /// The error for a failed handshake, with advice.
 pub(super) fn explain(error: &TlsError, remote: &Remote) -> DbError {
+    const OTHER_NAME: &str = "connect by the name in the certificate, or use TLS mode verify-ca";
     let (name, tls) = (&remote.name, &remote.tls);
     let trusted = match &tls.ca {
-        Some(path) => format!("{}", path.display()),
+        Some(path) => path.display().to_string(),
         None => "the system's trusted authorities".to_owned(),
     };
     let message = match error {
-        TlsError::InvalidCertificate(CertificateError::UnknownIssuer) => {
-            format!(
-                "the certificate of {name} is not signed by an authority in {trusted}; give the CA file of the authority that signed it"
-            )
+        TlsError::InvalidCertificate(problem) => {
+            let problem = match problem {
+                CertificateError::UnknownIssuer => {
+                    format!("is not signed by an authority in {trusted}; give the CA file of the authority that signed it")
+                }
+                CertificateError::NotValidForNameContext { expected, presented } => {
+                    let names = if presented.is_empty() { "no name".to_owned() } else { presented.join(", ") };
+                    format!("is for {names}, not for {}; {OTHER_NAME}", expected.to_str())
+                }
+                CertificateError::NotValidForName => format!("is for another name; {OTHER_NAME}"),
+                CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+                    "has expired (by this host's clock); renew it".to_owned()
+                }
+                CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+                    "is not valid yet; check this host's clock".to_owned()
+                }
+                other => format!("cannot be accepted: {other}"),
+            };
+            format!("the certificate of {name} {problem}")
         }
-        TlsError::InvalidCertificate(CertificateError::NotValidForNameContext { expected, presented }) => {
-            let names = if presented.is_empty() { "no name".to_owned() } else { presented.join(", ") };
-            format!(
-                "the certificate of {name} is for {names}, not for {}; connect by the name in the certificate, or use TLS mode verify-ca",
-                expected.to_str()
-            )
-        }
-        TlsError::InvalidCertificate(CertificateError::NotValidForName) => {
-            format!("the certificate of {name} is for another name; connect by the name in the certificate, or use TLS mode verify-ca")
-        }
-        TlsError::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => {
-            format!("the certificate of {name} has expired (by this host's clock); renew it")
-        }
-        TlsError::InvalidCertificate(CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. }) => {
-            format!("the certificate of {name} is not valid yet; check this host's clock")
-        }
-        TlsError::InvalidCertificate(other) => format!("the certificate of {name} cannot be accepted: {other}"),
         TlsError::AlertReceived(
             AlertDescription::CertificateRequired
             | AlertDescription::BadCertificate

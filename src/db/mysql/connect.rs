@@ -26,14 +26,14 @@ const MAX_PACKET: usize = 64 << 20;
 /// Connects and logs in within the time-out, which covers name lookup, connection, TLS and login together. Returns the connection, in
 /// an unknown state, and whether it uses TLS.
 pub(super) fn connect(target: &ServerTarget, remote: &Remote, insecure_auth: bool) -> Result<(Conn, bool), DbError> {
-    let login = Login { options: options(target, remote)?, host: target.host.clone(), remote: remote.clone(), insecure_auth };
+    let (options, host, server) = (options(target, remote)?, target.host.clone(), remote.clone());
     // The driver's read time-out is that of statements and cannot be changed later. A server that accepts a connection and then
     // sends nothing must not take that long. So a thread logs in, and a connection that comes too late is closed unused.
     let (sender, receiver) = mpsc::sync_channel(1);
     thread::Builder::new()
         .name("mysql-connect".to_owned())
         .spawn(move || {
-            let _ = sender.send(login.run());
+            let _ = sender.send(log_in(options, &host, &server, insecure_auth));
         })
         .map_err(|error| DbError::fatal(DbErrorKind::Other, format!("cannot start a thread: {error}")))?;
     match receiver.recv_timeout(remote.connect_timeout) {
@@ -68,60 +68,49 @@ fn options(target: &ServerTarget, remote: &Remote) -> Result<OptsBuilder, DbErro
         Host::Tcp { port, .. } => Ok(options.tcp_port(*port)),
         Host::Socket { path } => match path.to_str() {
             Some(text) => Ok(options.socket(Some(text))),
-            None => Err(DbError::fatal(DbErrorKind::Configuration, format!("the socket path {} is not UTF-8", path.display()))),
+            None => Err(tls::configuration(format!("the socket path {} is not UTF-8", path.display()))),
         },
     }
 }
 
-struct Login {
-    options: OptsBuilder,
-    host: Host,
-    remote: Remote,
-    insecure_auth: bool,
-}
-
-impl Login {
-    fn run(self) -> Result<(Conn, bool), DbError> {
-        let remote = &self.remote;
-        let failed = |error: &Error| describe(error, &format!("cannot log in to {}", remote.name), remote);
-        let Host::Tcp { name, port } = &self.host else {
-            return Conn::new(self.options).map(|conn| (conn, false)).map_err(|error| failed(&error));
+fn log_in(options: OptsBuilder, host: &Host, remote: &Remote, insecure_auth: bool) -> Result<(Conn, bool), DbError> {
+    let failed = |error: &Error| describe(error, &format!("cannot log in to {}", remote.name), remote);
+    let Host::Tcp { name, port } = host else {
+        return Conn::new(options).map(|conn| (conn, false)).map_err(|error| failed(&error));
+    };
+    let addresses: Vec<SocketAddr> = (name.as_str(), *port).to_socket_addrs().map_err(|error| remote.unknown_address(&error))?.collect();
+    let each = remote.connect_timeout / u32::try_from(addresses.len().max(1)).unwrap_or(1);
+    // The file must exist until the driver has read it.
+    let (tls, _authorities) = match remote.tls.mode {
+        TlsMode::Disable => (None, None),
+        _ => ssl_options(&remote.tls).map(|(options, file)| (Some(options), file))?,
+    };
+    let loopback = addresses.iter().all(|address| address.ip().is_loopback());
+    let plain_password = insecure_auth || loopback;
+    let plain = |options: OptsBuilder| {
+        let options = if plain_password { options } else { options.server_key_path(Some(NO_SERVER_KEY.into())) };
+        Conn::new(options).map(|conn| (conn, false))
+    };
+    let mut failure = None;
+    for route in routes(name, &addresses, &remote.tls) {
+        let options = options.clone().ip_or_hostname(Some(route.host)).tcp_connect_timeout(Some(each)).bind_address(route.bind);
+        let outcome = match &tls {
+            None => plain(options),
+            Some(tls) => match Conn::new(options.clone().ssl_opts(tls.clone())) {
+                Err(Error::DriverError(DriverError::TlsNotSupported)) if remote.tls.mode == TlsMode::Prefer => plain(options),
+                outcome => outcome.map(|conn| (conn, true)),
+            },
         };
-        let bare = name.trim_start_matches('[').trim_end_matches(']');
-        let addresses: Vec<SocketAddr> = (bare, *port).to_socket_addrs().map_err(|error| remote.unknown_address(&error))?.collect();
-        let each = remote.connect_timeout / u32::try_from(addresses.len().max(1)).unwrap_or(1);
-        // The file must exist until the driver has read it.
-        let (tls, _authorities) = match remote.tls.mode {
-            TlsMode::Disable => (None, None),
-            _ => ssl_options(&remote.tls).map(|(options, file)| (Some(options), file))?,
-        };
-        let loopback = addresses.iter().all(|address| address.ip().is_loopback());
-        let plain_password = self.insecure_auth || loopback;
-        let plain = |options: OptsBuilder| {
-            let options = if plain_password { options } else { options.server_key_path(Some(NO_SERVER_KEY.into())) };
-            Conn::new(options).map(|conn| (conn, false))
-        };
-        let mut failure = None;
-        for route in routes(name, &addresses, &remote.tls) {
-            let options = self.options.clone().ip_or_hostname(Some(route.host)).tcp_connect_timeout(Some(each)).bind_address(route.bind);
-            let outcome = match &tls {
-                None => plain(options),
-                Some(tls) => match Conn::new(options.clone().ssl_opts(tls.clone())) {
-                    Err(Error::DriverError(DriverError::TlsNotSupported)) if remote.tls.mode == TlsMode::Prefer => plain(options),
-                    outcome => outcome.map(|conn| (conn, true)),
-                },
-            };
-            match outcome {
-                Ok(connected) => return Ok(connected),
-                // The server may listen at another address of the name. Any other error is the server's answer.
-                Err(error @ Error::DriverError(DriverError::ConnectTimeout | DriverError::CouldNotConnect(_))) => {
-                    failure = Some(failed(&error));
-                }
-                Err(error) => return Err(failed(&error)),
+        match outcome {
+            Ok(connected) => return Ok(connected),
+            // The server may listen at another address of the name. Any other error is the server's answer.
+            Err(error @ Error::DriverError(DriverError::ConnectTimeout | DriverError::CouldNotConnect(_))) => {
+                failure = Some(failed(&error));
             }
+            Err(error) => return Err(failed(&error)),
         }
-        Err(failure.unwrap_or_else(|| DbError::fatal(DbErrorKind::Connection, format!("{} has no address", remote.name))))
     }
+    Err(failure.unwrap_or_else(|| DbError::fatal(DbErrorKind::Connection, format!("{} has no address", remote.name))))
 }
 
 /// The arguments of one call to the driver.
@@ -192,9 +181,7 @@ fn write_authorities(certificates: &[CertificateDer<'static>]) -> Result<NamedTe
         file.flush()?;
         Ok(file)
     };
-    write().map_err(|error| {
-        DbError::fatal(DbErrorKind::Configuration, format!("cannot write the system's authorities to a temporary file: {error}"))
-    })
+    write().map_err(|error| tls::configuration(format!("cannot write the system's authorities to a temporary file: {error}")))
 }
 
 /// A certificate in PEM. 48 bytes are a line of 64 characters.

@@ -21,10 +21,10 @@ use mysql::{Conn, Value as Wire};
 
 use self::errors::{NOT_COMMITTED, code, describe};
 use super::remote::Remote;
-use super::statements::{SessionStatement, session_statements};
+use super::statements::{EngineStatement, session_statements};
 use super::{
-    Access, CommitOutcome, DbError, DbErrorKind, Engine, Param, RowSink, ServerInfo, Session, SessionSettings, Statement, refused_commit,
-    task,
+    Access, CommitOutcome, DbError, DbErrorKind, Engine, Param, RowSink, ServerInfo, Session, SessionSettings, Statement, collect,
+    refused_commit, task,
 };
 use crate::config::ServerTarget;
 use crate::domain::Value;
@@ -57,18 +57,18 @@ const SQL_MODE: &str =
 /// The largest value of `sql_select_limit`.
 const ALL_ROWS: &str = "18446744073709551615";
 
-/// The value of `wsrep_sync_wait` if reads wait: 1 for reads and the start of a transaction, plus 2 for UPDATE.
+/// The value of `wsrep_sync_wait`, with which a Galera node first applies what the cluster committed: 1 for reads and the start of a
+/// transaction, plus 2 for UPDATE.
 const WAIT_FOR_READS_AND_UPDATES: i64 = 3;
 
 struct Mysql {
-    /// `None` once it must not be used any more.
-    conn: Option<Conn>,
-    /// Why the connection was closed.
-    dead: Option<DbError>,
+    /// An error once it was closed: the reason.
+    conn: Result<Conn, DbError>,
     server: ServerInfo,
     remote: Remote,
-    encrypted: bool,
-    required: RequiredState,
+    /// Seconds to wait for a row lock or a table's metadata lock.
+    lock_timeout: u64,
+    statement_timeout: Duration,
     /// The id of the Galera node that the session was opened on.
     member: String,
     /// The server that answered the last check of the state.
@@ -91,12 +91,11 @@ pub fn open(target: &ServerTarget, settings: &SessionSettings) -> Result<Box<dyn
     let remote = Remote::new(target, settings);
     let (conn, encrypted) = connect::connect(target, &remote, settings.insecure_auth)?;
     let mut session = Mysql {
-        conn: Some(conn),
-        dead: None,
-        server: ServerInfo::new(Engine::Mysql, target.describe()),
+        conn: Ok(conn),
+        server: ServerInfo { encrypted, ..ServerInfo::new(Engine::Mysql, target.describe()) },
         remote,
-        encrypted,
-        required: RequiredState::new(settings),
+        lock_timeout: lock_seconds(settings.lock_timeout),
+        statement_timeout: settings.statement_timeout,
         member: String::new(),
         node: None,
         atomic: false,
@@ -109,8 +108,8 @@ pub fn open(target: &ServerTarget, settings: &SessionSettings) -> Result<Box<dyn
 
 impl Mysql {
     fn set_up(&mut self, database: &str) -> Result<(), DbError> {
-        self.run(&ROWS, Vec::new())?;
-        let variables = self.named_values(&SERVER)?;
+        self.run(ROWS, Vec::new())?;
+        let variables = self.named_values(SERVER)?;
         let variable = |name: &str| variables.get(name).map(String::as_str).filter(|value| !value.is_empty());
         let is_on = |name: &str| variable(name).is_some_and(|value| !matches!(value, "OFF" | "0"));
         let version = variable("version").unwrap_or("unknown").to_owned();
@@ -134,15 +133,14 @@ impl Mysql {
             server = self.join_galera()?;
         }
 
-        self.run(&NAMES, Vec::new())?;
-        let engine = self.server.engine;
-        self.run(self.required.state(engine), self.required.parameters(engine))?;
+        self.run(NAMES, Vec::new())?;
+        self.set_state()?;
         if self.server.galera {
-            self.run(&GALERA_WAIT, vec![Wire::Int(self.required.sync_wait)])?;
+            self.run(GALERA_WAIT, vec![Wire::Int(WAIT_FOR_READS_AND_UPDATES)])?;
         }
         self.check_state()?;
 
-        let row = self.run(&USER, Vec::new())?.into_iter().next().unwrap_or_default();
+        let row = self.first_row(USER)?;
         self.server.user = row.first().and_then(Value::as_text).map(str::to_owned);
         let schema = row.get(1).and_then(Value::as_text).unwrap_or_default();
         if !database.is_empty() && !schema.eq_ignore_ascii_case(database) {
@@ -154,7 +152,7 @@ impl Mysql {
 
     /// Returns the cluster's identity; refuses a node outside the primary component.
     fn join_galera(&mut self) -> Result<String, DbError> {
-        let status = self.named_values(&GALERA_STATUS)?;
+        let status = self.named_values(GALERA_STATUS)?;
         let value = |name: &str| status.get(name).map(String::as_str).unwrap_or_default();
         let component = value("wsrep_cluster_status");
         if component != "Primary" {
@@ -174,8 +172,7 @@ impl Mysql {
 
     /// Refuses to write to tables without transactions, where a unit could be half applied.
     fn check_tables(&mut self) -> Result<(), DbError> {
-        let rows = self.run(&TABLES, Vec::new())?;
-        if let Some([table, engine]) = rows.first().map(Vec::as_slice) {
+        if let [table, engine] = self.first_row(TABLES)?.as_slice() {
             let [table, engine] = [table, engine].map(|cell| cell.as_text().unwrap_or("?"));
             return Err(DbError::new(
                 DbErrorKind::Schema,
@@ -187,6 +184,16 @@ impl Mysql {
         }
         self.atomic = true;
         Ok(())
+    }
+
+    /// Sets what [`Mysql::compare_state`] finds again.
+    fn set_state(&mut self) -> Result<(), DbError> {
+        let (statement, limit) = if self.server.engine == Engine::Mariadb {
+            (STATE_MARIADB, Wire::Double(self.statement_timeout.as_secs_f64()))
+        } else {
+            (STATE_MYSQL, Wire::UInt(u64::try_from(self.statement_timeout.as_millis()).unwrap_or(u64::MAX)))
+        };
+        self.run(statement, vec![Wire::UInt(self.lock_timeout), Wire::UInt(self.lock_timeout), limit]).map(drop)
     }
 
     /// Reads the session's state back and compares it with the required one.
@@ -207,45 +214,61 @@ impl Mysql {
     }
 
     fn compare_state(&mut self) -> Result<(), DbError> {
-        let row = self.run(self.required.check(self.server.engine), Vec::new())?.into_iter().next().unwrap_or_default();
-        let expected = self.required.values(self.server.engine);
+        use ExpectedValue::{Number, Text, Words};
+        let seconds = self.statement_timeout.as_secs_f64();
+        let (check, isolation, limit) = if self.server.engine == Engine::Mariadb {
+            (CHECK_MARIADB, "tx_isolation", ("max_statement_time", Number(seconds)))
+        } else {
+            (CHECK_MYSQL, "transaction_isolation", ("max_execution_time", Number((seconds * 1000.0).ceil())))
+        };
+        // In the order of the statement's columns.
+        let expected = [
+            ("time_zone", Text("+00:00")),
+            ("sql_mode", Words(SQL_MODE)),
+            ("lc_messages", Text("en_US")),
+            ("autocommit", Number(1.0)),
+            (isolation, Text("REPEATABLE-READ")),
+            ("innodb_lock_wait_timeout", Number(self.lock_timeout as f64)),
+            ("lock_wait_timeout", Number(self.lock_timeout as f64)),
+            limit,
+            ("character_set_client", Text("utf8mb4")),
+            ("character_set_connection", Text("utf8mb4")),
+            ("character_set_results", Text("utf8mb4")),
+            ("completion_type", Text("NO_CHAIN")),
+            ("sql_select_limit", Text(ALL_ROWS)),
+        ];
+        let row = self.first_row(check)?;
         for (index, (name, value)) in expected.iter().enumerate() {
             value.compare(name, row.get(index).unwrap_or(&Value::Null))?;
         }
         self.node = row.get(expected.len()).and_then(Value::as_text).map(str::to_owned);
         if self.server.galera {
-            let row = self.run(&GALERA_CHECK, Vec::new())?.into_iter().next().unwrap_or_default();
-            let sync_wait = ExpectedValue::Number(self.required.sync_wait as f64);
-            sync_wait.compare("wsrep_sync_wait", row.first().unwrap_or(&Value::Null))?;
+            let row = self.first_row(GALERA_CHECK)?;
+            Number(WAIT_FOR_READS_AND_UPDATES as f64).compare("wsrep_sync_wait", row.first().unwrap_or(&Value::Null))?;
             let name = row.get(1).and_then(Value::as_text).unwrap_or_default();
             self.node = self.node.take().map(|node| format!("{node} {name} {}", self.member));
         }
         Ok(())
     }
 
-    fn run(&mut self, statement: &SessionStatement, params: Vec<Wire>) -> Result<Vec<Vec<Value>>, DbError> {
-        let mut rows = Vec::new();
-        self.read(statement.name, statement.text, params, &mut |row| {
-            rows.push(row.iter_mut().map(std::mem::take).collect());
-            ControlFlow::Continue(())
-        })?;
-        Ok(rows)
+    fn run(&mut self, statement: EngineStatement, params: Vec<Wire>) -> Result<Vec<Vec<Value>>, DbError> {
+        collect(|row| self.read(statement, params, row))
+    }
+
+    fn first_row(&mut self, statement: EngineStatement) -> Result<Vec<Value>, DbError> {
+        Ok(self.run(statement, Vec::new())?.into_iter().next().unwrap_or_default())
     }
 
     /// The names, in lower case, and values that a SHOW returns.
-    fn named_values(&mut self, statement: &SessionStatement) -> Result<HashMap<String, String>, DbError> {
+    fn named_values(&mut self, statement: EngineStatement) -> Result<HashMap<String, String>, DbError> {
         let rows = self.run(statement, Vec::new())?;
-        let text = |cell: Option<&Value>| match cell {
-            Some(Value::Text(text) | Value::Unsupported(text)) => text.clone(),
-            Some(Value::Integer(number)) => number.to_string(),
-            Some(Value::Null) | None => String::new(),
-        };
+        let text = |cell: Option<&Value>| cell.filter(|cell| **cell != Value::Null).map(Value::to_string).unwrap_or_default();
         Ok(rows.iter().map(|row| (text(row.first()).to_ascii_lowercase(), text(row.get(1)))).collect())
     }
 
-    fn read(&mut self, name: &str, text: &'static str, params: Vec<Wire>, sink: RowSink<'_>) -> Result<(), DbError> {
-        self.with(name, |conn| {
-            let mut result = conn.exec_iter(text, params)?;
+    fn read(&mut self, statement: EngineStatement, params: Vec<Wire>, sink: RowSink<'_>) -> Result<(), DbError> {
+        self.with(statement.name, |conn| {
+            let mut result = conn.exec_iter(statement.text, params)?;
             let mut cells = Vec::new();
             for row in result.by_ref() {
                 values::decode(row?, &mut cells);
@@ -259,7 +282,7 @@ impl Mysql {
     }
 
     /// Sends a constant statement that cannot be prepared.
-    fn control(&mut self, statement: &SessionStatement) -> Result<(), DbError> {
+    fn control(&mut self, statement: EngineStatement) -> Result<(), DbError> {
         self.with(statement.name, |conn| conn.query_drop(statement.text))
     }
 
@@ -276,17 +299,13 @@ impl Mysql {
     }
 
     fn conn(&mut self) -> Result<&mut Conn, DbError> {
-        match (&mut self.conn, &self.dead) {
-            (Some(conn), None) => Ok(conn),
-            (_, dead) => Err(dead.clone().unwrap_or_else(|| self.remote.closed())),
-        }
+        self.conn.as_mut().map_err(|closed| closed.clone())
     }
 
     /// Closes the connection. After a time-out the next answer could belong to the last statement.
     fn close(&mut self, why: &DbError) {
         self.open = false;
-        self.dead = Some(why.clone().into_fatal());
-        self.conn = None;
+        self.conn = Err(why.clone().into_fatal());
     }
 
     fn check_not_failed(&mut self) -> Result<(), DbError> {
@@ -300,13 +319,9 @@ impl Session for Mysql {
         &self.server
     }
 
-    fn is_encrypted(&self) -> bool {
-        self.encrypted
-    }
-
     fn query(&mut self, statement: &Statement, params: &[Param], row: RowSink<'_>) -> Result<(), DbError> {
         self.check_not_failed()?;
-        self.read(statement.name, statement.text(self.server.engine), values::bind(params), row)
+        self.read(statement.of(self.server.engine), values::bind(params), row)
     }
 
     fn execute(&mut self, statement: &Statement, params: &[Param]) -> Result<u64, DbError> {
@@ -329,8 +344,8 @@ impl Session for Mysql {
             self.check_tables()?;
         }
         self.control(match access {
-            Access::ReadOnly => &BEGIN_READ,
-            Access::Write => &BEGIN_WRITE,
+            Access::ReadOnly => BEGIN_READ,
+            Access::Write => BEGIN_WRITE,
         })?;
         self.open = true;
         self.failed = false;
@@ -359,7 +374,7 @@ impl Session for Mysql {
         if code(&failure).is_some_and(|code| NOT_COMMITTED.contains(&code)) {
             // Some of these errors leave the transaction open.
             let _ = self.rollback();
-            return CommitOutcome::NotCommitted(DbError { fatal: self.dead.is_some(), ..error });
+            return CommitOutcome::NotCommitted(DbError { fatal: self.conn.is_err(), ..error });
         }
         let error = error.into_fatal();
         self.close(&error);
@@ -367,13 +382,12 @@ impl Session for Mysql {
     }
 
     fn set_lock_timeout(&mut self, limit: Duration) -> Result<(), DbError> {
-        self.required.lock = lock_seconds(limit);
-        let engine = self.server.engine;
-        self.run(self.required.state(engine), self.required.parameters(engine)).map(drop)
+        self.lock_timeout = lock_seconds(limit);
+        self.set_state()
     }
 
     fn lock_holders(&mut self) -> Vec<String> {
-        let statement = if self.server.engine == Engine::Mariadb { &LOCK_HOLDERS_MARIADB } else { &LOCK_HOLDERS_MYSQL };
+        let statement = if self.server.engine == Engine::Mariadb { LOCK_HOLDERS_MARIADB } else { LOCK_HOLDERS_MYSQL };
         let rows = self.run(statement, Vec::new()).unwrap_or_default();
         rows.iter().filter_map(|row| super::lock_holder(row)).collect()
     }
@@ -388,75 +402,10 @@ impl Session for Mysql {
         if !std::mem::take(&mut self.open) {
             return Ok(());
         }
-        self.control(&ROLLBACK).map_err(|error| {
+        self.control(ROLLBACK).map_err(|error| {
             self.close(&error);
             error.into_fatal()
         })
-    }
-}
-
-/// The state that every session must be in.
-struct RequiredState {
-    /// Seconds to wait for a row lock or a table's metadata lock.
-    lock: u64,
-    statement: Duration,
-    sync_wait: i64,
-}
-
-impl RequiredState {
-    fn new(settings: &SessionSettings) -> Self {
-        Self {
-            lock: lock_seconds(settings.lock_timeout),
-            statement: settings.statement_timeout,
-            sync_wait: if settings.settle_reads { WAIT_FOR_READS_AND_UPDATES } else { 0 },
-        }
-    }
-
-    fn state(&self, engine: Engine) -> &'static SessionStatement {
-        if engine == Engine::Mariadb { &STATE_MARIADB } else { &STATE_MYSQL }
-    }
-
-    fn check(&self, engine: Engine) -> &'static SessionStatement {
-        if engine == Engine::Mariadb { &CHECK_MARIADB } else { &CHECK_MYSQL }
-    }
-
-    /// The limit of a statement in the engine's unit: seconds on MariaDB, milliseconds on MySQL.
-    fn limit(&self, engine: Engine) -> f64 {
-        if engine == Engine::Mariadb { self.statement.as_secs_f64() } else { (self.statement.as_secs_f64() * 1000.0).ceil() }
-    }
-
-    fn parameters(&self, engine: Engine) -> Vec<Wire> {
-        let limit = if engine == Engine::Mariadb {
-            Wire::Double(self.limit(engine))
-        } else {
-            Wire::UInt(u64::try_from(self.statement.as_millis()).unwrap_or(u64::MAX))
-        };
-        vec![Wire::UInt(self.lock), Wire::UInt(self.lock), limit]
-    }
-
-    /// What the check statement must find, in the order of its columns.
-    fn values(&self, engine: Engine) -> [(&'static str, ExpectedValue); 13] {
-        use ExpectedValue::{Number, Text, Words};
-        let (isolation, limit) = if engine == Engine::Mariadb {
-            ("tx_isolation", "max_statement_time")
-        } else {
-            ("transaction_isolation", "max_execution_time")
-        };
-        [
-            ("time_zone", Text("+00:00")),
-            ("sql_mode", Words(SQL_MODE)),
-            ("lc_messages", Text("en_US")),
-            ("autocommit", Number(1.0)),
-            (isolation, Text("REPEATABLE-READ")),
-            ("innodb_lock_wait_timeout", Number(self.lock as f64)),
-            ("lock_wait_timeout", Number(self.lock as f64)),
-            (limit, Number(self.limit(engine))),
-            ("character_set_client", Text("utf8mb4")),
-            ("character_set_connection", Text("utf8mb4")),
-            ("character_set_results", Text("utf8mb4")),
-            ("completion_type", Text("NO_CHAIN")),
-            ("sql_select_limit", Text(ALL_ROWS)),
-        ]
     }
 }
 
@@ -475,11 +424,7 @@ enum ExpectedValue {
 
 impl ExpectedValue {
     fn compare(&self, name: &str, found: &Value) -> Result<(), DbError> {
-        let text = match found {
-            Value::Null => "NULL".to_owned(),
-            Value::Integer(number) => number.to_string(),
-            Value::Text(text) | Value::Unsupported(text) => text.clone(),
-        };
+        let text = found.to_string();
         let (same, expected) = match self {
             Self::Text(expected) => (text == *expected, (*expected).to_owned()),
             Self::Words(expected) => {
@@ -514,7 +459,7 @@ mod tests {
 
     #[test]
     fn both_state_statements_set_the_expected_sql_mode() {
-        for statement in [&STATE_MARIADB, &STATE_MYSQL] {
+        for statement in [STATE_MARIADB, STATE_MYSQL] {
             assert!(statement.text.contains(&format!("sql_mode = '{SQL_MODE}'")), "{}", statement.name);
         }
     }

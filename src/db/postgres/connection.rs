@@ -16,10 +16,11 @@ use tokio::time::timeout;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Error, Row};
 
-use super::errors::{StatementFailure, describe};
+use super::errors::describe;
 use super::values::{self, OwnedParam};
 use crate::db::remote::Remote;
-use crate::db::{DbError, DbErrorKind, task};
+use crate::db::statements::EngineStatement;
+use crate::db::{DbError, DbErrorKind, Param, StepResult, task};
 use crate::domain::Value;
 
 /// How many rows of a long result are taken at a time, which bounds the memory of a query.
@@ -33,14 +34,13 @@ pub(super) type ConnectionFuture = Pin<Box<dyn Future<Output = Result<(), Error>
 
 /// A statement with its values.
 pub(super) struct BoundStatement {
-    pub name: &'static str,
-    pub text: &'static str,
-    pub params: Vec<OwnedParam>,
-    pub kind: StatementKind,
+    sql: EngineStatement,
+    params: Vec<OwnedParam>,
+    kind: StatementKind,
 }
 
 /// How a statement is sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 pub(super) enum StatementKind {
     /// Returns rows.
     Query,
@@ -50,19 +50,38 @@ pub(super) enum StatementKind {
     Control,
 }
 
-/// The result of a statement.
-#[derive(Debug, Default)]
-pub(super) struct StatementOutput {
-    pub rows: Vec<Vec<Value>>,
-    pub matched: u64,
+impl BoundStatement {
+    pub fn new(kind: StatementKind, sql: EngineStatement, params: &[Param]) -> Self {
+        Self { sql, params: values::bind(params), kind }
+    }
+
+    fn parameters(&self) -> Vec<(&(dyn ToSql + Sync), Type)> {
+        self.params.iter().map(|(value, kind)| (value.as_ref() as &(dyn ToSql + Sync), kind.clone())).collect()
+    }
+
+    /// Sends the statement when first polled, so that the statements of a pipeline are sent in order, and waits for its rows or the
+    /// number of matched rows.
+    async fn send(&self, client: &Client) -> Result<(Vec<Row>, u64), Error> {
+        let text = self.sql.text;
+        match self.kind {
+            StatementKind::Control => client.batch_execute(text).await.map(|()| (Vec::new(), 0)),
+            // Typed statements have no name on the server, so a pooler may send each to another connection.
+            StatementKind::Execute => client.execute_typed(text, &self.parameters()).await.map(|matched| (Vec::new(), matched)),
+            StatementKind::Query => client.query_typed(text, &self.parameters()).await.map(|rows| (rows, 0)),
+        }
+    }
+
+    fn decode(&self, rows: &[Row]) -> Result<Vec<Vec<Value>>, DbError> {
+        rows.iter().map(|row| values::decode(row, self.sql.name)).collect()
+    }
 }
 
 /// A connection.
 pub(super) struct Connection {
-    client: Option<Client>,
+    /// `None` only while it is dropped.
+    running: Option<(Client, Runtime)>,
     /// `None` once it has ended.
     driver: Option<ConnectionFuture>,
-    runtime: Option<Runtime>,
     remote: Remote,
 }
 
@@ -76,48 +95,40 @@ impl Connection {
             .enable_all()
             .build()
             .map_err(|error| DbError::fatal(DbErrorKind::Other, format!("cannot wait for a connection: {error}")))?;
-        match runtime.block_on(async { timeout(remote.connect_timeout, login).await }) {
-            Ok(Ok((client, driver, encrypted))) => {
-                let connection = Self { client: Some(client), driver: Some(driver), runtime: Some(runtime), remote: remote.clone() };
-                Ok((connection, encrypted))
+        let login = runtime.block_on(async { timeout(remote.connect_timeout, login).await });
+        match login.unwrap_or_else(|_| Err(remote.connect_timed_out())) {
+            Ok((client, driver, encrypted)) => {
+                Ok((Self { running: Some((client, runtime)), driver: Some(driver), remote: remote.clone() }, encrypted))
             }
-            failed => {
+            Err(error) => {
                 // Does not wait for the system, which may still be looking up the host's address.
                 runtime.shutdown_background();
-                Err(failed.map_or_else(|_| remote.connect_timed_out(), |outcome| outcome.err().unwrap_or_else(|| remote.closed())))
+                Err(error)
             }
         }
     }
 
-    /// Runs one statement and returns the number of matched rows. `rows` receives batches as they arrive and returns whether to
-    /// continue.
-    pub fn run(&mut self, statement: &BoundStatement, mut rows: impl FnMut(Vec<Vec<Value>>) -> bool) -> Result<u64, StatementFailure> {
-        let name = statement.name;
-        if statement.kind != StatementKind::Query {
-            let outputs = self.pipeline(std::slice::from_ref(statement))?;
-            return outputs.into_iter().next().map_or(Ok(0), |output| output.map(|output| output.matched));
-        }
-        let limit = self.remote.answer_timeout;
-        let raw = async |client: &Client| within(limit, client.query_typed_raw(statement.text, parameters(statement))).await;
-        let mut found = Box::pin(self.wait(name, raw)?.map_err(|error| self.failure(Cause::Driver(error), name))?);
+    /// Runs a query. `rows` receives batches as they arrive and returns whether to continue.
+    pub fn query(&mut self, statement: &BoundStatement, mut rows: impl FnMut(Vec<Vec<Value>>) -> bool) -> Result<(), DbError> {
+        let (name, limit) = (statement.sql.name, self.remote.answer_timeout);
+        let raw = async |client: &Client| within(limit, client.query_typed_raw(statement.sql.text, statement.parameters())).await;
+        let mut found = Box::pin(self.wait(name, raw)?);
         loop {
-            let taken = self.wait(name, async |_| within(limit, take(found.as_mut())).await)?;
-            let (batch, more) = taken.map_err(|error| self.failure(Cause::Driver(error), name))?;
-            let batch: Result<Vec<_>, _> = batch.iter().map(|row| values::decode(row, name)).collect();
-            let batch = batch.map_err(|error| self.failure(Cause::Value(error), name))?;
+            let (batch, more) = self.wait(name, async |_| within(limit, take(found.as_mut())).await)?;
+            let batch = statement.decode(&batch)?;
             // The driver reads and discards the rest before the next answer.
             if (!batch.is_empty() && !rows(batch)) || !more {
-                return Ok(0);
+                return Ok(());
             }
         }
     }
 
     /// Runs several statements that return few rows: sends all, then reads all results in order.
-    pub fn pipeline(&mut self, statements: &[BoundStatement]) -> Result<Vec<Result<StatementOutput, StatementFailure>>, StatementFailure> {
-        let first = statements.first().map_or("nothing", |statement| statement.name);
+    pub fn pipeline(&mut self, statements: &[BoundStatement]) -> Result<Vec<Result<StepResult, DbError>>, DbError> {
+        let first = statements.first().map_or("nothing", |statement| statement.sql.name);
         let limit = self.remote.answer_timeout;
-        let outputs = self.wait(first, async |client| {
-            let mut waiting: Vec<_> = statements.iter().map(|statement| Box::pin(maybe_done(send(client, statement)))).collect();
+        let answers = self.wait(first, async |client| {
+            let mut waiting: Vec<_> = statements.iter().map(|statement| Box::pin(maybe_done(statement.send(client)))).collect();
             poll_fn(|context| {
                 for answer in &mut waiting {
                     let _ = answer.as_mut().poll(context);
@@ -125,60 +136,51 @@ impl Connection {
                 Poll::Ready(())
             })
             .await;
-            let mut outputs = Vec::with_capacity(statements.len());
+            let mut answers = Vec::with_capacity(statements.len());
             for mut answer in waiting {
                 within(limit, answer.as_mut()).await?;
-                outputs.extend(answer.as_mut().take_output());
+                answers.extend(answer.as_mut().take_output());
             }
-            Some(outputs)
+            Some(Ok(answers))
         })?;
-        let failed = |(output, statement): (Result<_, Cause>, &BoundStatement)| output.map_err(|cause| self.failure(cause, statement.name));
-        Ok(outputs.into_iter().zip(statements).map(failed).collect())
+        let result = |(statement, answer): (&BoundStatement, Result<(Vec<Row>, u64), Error>)| {
+            let (rows, matched) = answer.map_err(|error| self.failure(&error, statement.sql.name))?;
+            Ok(match statement.kind {
+                StatementKind::Query => StepResult::Rows(statement.decode(&rows)?),
+                StatementKind::Execute | StatementKind::Control => StepResult::Matched(matched),
+            })
+        };
+        Ok(statements.iter().zip(answers).map(result).collect())
     }
 
     /// Waits for `work` while driving the connection. `None` from `work` means that the answer took too long.
-    fn wait<T>(&mut self, name: &str, work: impl AsyncFnOnce(&Client) -> Option<T>) -> Result<T, StatementFailure> {
-        let (Some(client), Some(runtime)) = (&self.client, &self.runtime) else {
-            return Err(StatementFailure::lost(self.remote.closed()));
-        };
+    fn wait<T>(&mut self, name: &str, work: impl AsyncFnOnce(&Client) -> Option<Result<T, Error>>) -> Result<T, DbError> {
+        let Some((client, runtime)) = &self.running else { return Err(self.remote.closed()) };
         match runtime.block_on(alongside(&mut self.driver, work(client))) {
-            Ok(Some(done)) => Ok(done),
-            Ok(None) => {
+            Some(outcome) => outcome.map_err(|error| self.failure(&error, name)),
+            None => {
                 // Closing properly would wait behind the missing answer.
                 self.driver = None;
-                Err(StatementFailure::lost(self.remote.answer_timed_out(&format!("cannot {}", task(name)))))
+                Err(self.remote.answer_timed_out(&format!("cannot {}", task(name))))
             }
-            Err(error) => Err(self.failure(Cause::Driver(error), name)),
         }
     }
 
-    fn failure(&self, cause: Cause, name: &str) -> StatementFailure {
-        match cause {
-            Cause::Driver(error) => describe(&error, &format!("cannot {}", task(name)), &self.remote),
-            Cause::Value(error) => StatementFailure { error, refused: true },
-        }
+    fn failure(&self, error: &Error, name: &str) -> DbError {
+        describe(error, &format!("cannot {}", task(name)), &self.remote)
     }
 }
 
 impl Drop for Connection {
     fn drop(&mut self) {
+        let Some((client, runtime)) = self.running.take() else { return };
         // Without a client, the driver closes the connection and ends.
-        self.client = None;
-        if let (Some(driver), Some(runtime)) = (self.driver.take(), &self.runtime) {
+        drop(client);
+        if let Some(driver) = self.driver.take() {
             let _ = runtime.block_on(async { timeout(CLOSE_TIMEOUT, driver).await });
         }
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
+        runtime.shutdown_background();
     }
-}
-
-/// Why a statement failed.
-enum Cause {
-    /// The server or the driver reported an error.
-    Driver(Error),
-    /// A value cannot be decoded.
-    Value(DbError),
 }
 
 /// The result of `work`, or `None` after the limit.
@@ -190,7 +192,10 @@ async fn within<T>(limit: Option<Duration>, work: impl Future<Output = T>) -> Op
 }
 
 /// Runs `work` and drives the connection. An error that ends the connection is the result, because `work` does not see its cause.
-async fn alongside<T>(driver: &mut Option<ConnectionFuture>, work: impl Future<Output = T>) -> Result<T, Error> {
+async fn alongside<T>(
+    driver: &mut Option<ConnectionFuture>,
+    work: impl Future<Output = Option<Result<T, Error>>>,
+) -> Option<Result<T, Error>> {
     let mut work = pin!(work);
     poll_fn(|context| {
         if let Some(running) = driver
@@ -198,34 +203,12 @@ async fn alongside<T>(driver: &mut Option<ConnectionFuture>, work: impl Future<O
         {
             *driver = None;
             if let Err(error) = ended {
-                return Poll::Ready(Err(error));
+                return Poll::Ready(Some(Err(error)));
             }
         }
-        work.as_mut().poll(context).map(Ok)
+        work.as_mut().poll(context)
     })
     .await
-}
-
-fn parameters(statement: &BoundStatement) -> Vec<(&(dyn ToSql + Sync), Type)> {
-    statement.params.iter().map(|(value, kind)| (value.as_ref() as &(dyn ToSql + Sync), kind.clone())).collect()
-}
-
-/// Sends a statement when first polled, so that the statements of a pipeline are sent in order, and waits for its result.
-async fn send(client: &Client, statement: &BoundStatement) -> Result<StatementOutput, Cause> {
-    let BoundStatement { name, text, kind, .. } = statement;
-    match kind {
-        StatementKind::Control => client.batch_execute(text).await.map(|()| StatementOutput::default()).map_err(Cause::Driver),
-        // Typed statements have no name on the server, so a pooler may send each to another connection.
-        StatementKind::Execute => {
-            let matched = client.execute_typed(text, &parameters(statement)).await.map_err(Cause::Driver)?;
-            Ok(StatementOutput { rows: Vec::new(), matched })
-        }
-        StatementKind::Query => {
-            let rows = client.query_typed(text, &parameters(statement)).await.map_err(Cause::Driver)?;
-            let rows = rows.iter().map(|row| values::decode(row, name)).collect::<Result<_, _>>().map_err(Cause::Value)?;
-            Ok(StatementOutput { rows, matched: 0 })
-        }
-    }
 }
 
 /// The next rows, and whether more may follow.

@@ -9,29 +9,13 @@ use tokio_postgres::error::{DbError as ServerError, Severity};
 use crate::db::remote::Remote;
 use crate::db::{DbError, DbErrorKind, tls};
 
-/// Why a statement failed.
-pub(super) struct StatementFailure {
-    pub error: DbError,
-    /// The server refused the statement and keeps the connection, so the statement certainly had no effect.
-    pub refused: bool,
-}
-
-impl StatementFailure {
-    /// A failure that leaves it open whether the server ran the statement.
-    pub fn lost(error: DbError) -> Self {
-        Self { error, refused: false }
-    }
-}
-
-/// An error while `doing` something ("cannot read the backup").
-pub(super) fn describe(error: &Error, doing: &str, remote: &Remote) -> StatementFailure {
-    if let Some(answer) = error.as_db_error() {
-        let fatal = !matches!(answer.parsed_severity(), Some(Severity::Error));
-        let described = server(answer, doing);
-        let fatal = fatal || described.kind == DbErrorKind::Connection;
-        return StatementFailure { error: DbError { fatal, ..described }, refused: !fatal };
-    }
-    StatementFailure::lost(transport(error, doing, remote))
+/// An error while `doing` something ("cannot read the backup"). If it is not fatal, the server refused the statement and keeps the
+/// connection, so the statement certainly had no effect.
+pub(super) fn describe(error: &Error, doing: &str, remote: &Remote) -> DbError {
+    let Some(answer) = error.as_db_error() else { return transport(error, doing, remote) };
+    let described = server(answer, doing);
+    let fatal = !matches!(answer.parsed_severity(), Some(Severity::Error)) || described.kind == DbErrorKind::Connection;
+    DbError { fatal, ..described }
 }
 
 /// Whether the server does not offer TLS, as opposed to a failed handshake.

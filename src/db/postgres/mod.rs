@@ -16,32 +16,21 @@ mod values;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use rustls::ClientConfig;
 use secrecy::ExposeSecret;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::{Client, Config, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use self::connection::{BoundStatement, Connection, ConnectionFuture, StatementKind, StatementOutput};
-use self::errors::{StatementFailure, describe, offers_no_tls};
+use self::connection::{BoundStatement, Connection, ConnectionFuture, StatementKind};
+use self::errors::{describe, offers_no_tls};
 use super::remote::Remote;
-use super::statements::{SessionStatement, session_statements};
+use super::statements::{EngineStatement, session_statements};
 use super::{
     Access, CommitOutcome, DbError, DbErrorKind, Engine, Param, PipelineStep, RowSink, ServerInfo, Session, SessionSettings, Statement,
     StepResult, refused_commit, tls,
 };
 use crate::config::{Host, ServerTarget, TlsMode};
 use crate::domain::Value;
-
-impl SessionStatement {
-    fn bind(&self, params: &[Param], kind: StatementKind) -> BoundStatement {
-        BoundStatement { name: self.name, text: self.text, params: values::bind(params), kind }
-    }
-}
-
-fn bind(statement: &Statement, params: &[Param], kind: StatementKind) -> BoundStatement {
-    BoundStatement { name: statement.name, text: statement.text(Engine::Postgresql), params: values::bind(params), kind }
-}
 
 session_statements! { "postgres":
     SET = "session_set";
@@ -57,13 +46,9 @@ session_statements! { "postgres":
 }
 
 struct Postgres {
-    /// `None` once it must not be used any more.
-    connection: Option<Connection>,
-    /// Why the connection was closed.
-    dead: Option<DbError>,
-    remote: Remote,
+    /// An error once it was closed: the reason.
+    connection: Result<Connection, DbError>,
     server: ServerInfo,
-    encrypted: bool,
     /// In milliseconds.
     lock_timeout: u64,
     /// In milliseconds.
@@ -85,13 +70,10 @@ struct Postgres {
 /// name the host.
 pub fn open(target: &ServerTarget, settings: &SessionSettings) -> Result<Box<dyn Session>, DbError> {
     let remote = Remote::new(target, settings);
-    let (connection, encrypted) = Connection::connect(Connector::new(target, &remote)?.run(), &remote)?;
+    let (connection, encrypted) = Connection::connect(log_in(target, &remote), &remote)?;
     let mut session = Postgres {
-        connection: Some(connection),
-        dead: None,
-        remote,
-        server: ServerInfo::new(Engine::Postgresql, target.describe()),
-        encrypted,
+        connection: Ok(connection),
+        server: ServerInfo { encrypted, ..ServerInfo::new(Engine::Postgresql, target.describe()) },
         lock_timeout: lock_timeout(settings.lock_timeout),
         statement_timeout: millis(settings.statement_timeout),
         open: None,
@@ -113,82 +95,61 @@ fn lock_timeout(limit: Duration) -> u64 {
     millis(limit).max(1)
 }
 
-/// Connects: addresses and TLS.
-struct Connector {
-    config: Config,
-    tls: Option<ClientConfig>,
-    mode: TlsMode,
-    host: Host,
-    remote: Remote,
-}
-
-impl Connector {
-    fn new(target: &ServerTarget, remote: &Remote) -> Result<Self, DbError> {
-        let mut config = Config::new();
-        config
-            .dbname(&target.database)
-            .application_name("cinder-backup-repair")
-            .tcp_user_timeout(Duration::from_secs(30))
-            .keepalives_idle(Duration::from_secs(30))
-            .keepalives_interval(Duration::from_secs(10))
-            .keepalives_retries(3);
-        if let Some(user) = &target.user {
-            config.user(user);
-        }
-        if let Some(password) = &target.password {
-            config.password(password.expose_secret());
-        }
-        if let Some(options) = &target.options {
-            config.options(options);
-        }
-        // PostgreSQL has no TLS on a socket.
-        let mut mode = target.tls.mode;
-        match &target.host {
-            Host::Tcp { name, port } => config.host(name.trim_start_matches('[').trim_end_matches(']')).port(*port),
-            Host::Socket { path } => {
-                mode = TlsMode::Disable;
-                config.host_path(path).port(target.port)
-            }
-        };
-        let tls = if mode == TlsMode::Disable { None } else { Some(tls::client_config(&target.tls)?) };
-        Ok(Self { config, tls, mode, host: target.host.clone(), remote: remote.clone() })
+/// Connects and logs in. Returns the driver's client and future, and whether the connection uses TLS.
+async fn log_in(target: &ServerTarget, remote: &Remote) -> Result<(Client, ConnectionFuture, bool), DbError> {
+    let mut config = Config::new();
+    config
+        .dbname(&target.database)
+        .application_name("cinder-backup-repair")
+        .tcp_user_timeout(Duration::from_secs(30))
+        .keepalives_idle(Duration::from_secs(30))
+        .keepalives_interval(Duration::from_secs(10))
+        .keepalives_retries(3);
+    if let Some(user) = &target.user {
+        config.user(user);
     }
-
-    /// Connects and logs in.
-    async fn run(mut self) -> Result<(Client, ConnectionFuture, bool), DbError> {
-        if let Host::Tcp { name, port } = &self.host {
-            let bare = name.trim_start_matches('[').trim_end_matches(']');
-            let addresses = tokio::net::lookup_host((bare, *port)).await.map_err(|error| self.remote.unknown_address(&error))?;
+    if let Some(password) = &target.password {
+        config.password(password.expose_secret());
+    }
+    if let Some(options) = &target.options {
+        config.options(options);
+    }
+    // PostgreSQL has no TLS on a socket.
+    let mode = if let Host::Socket { .. } = target.host { TlsMode::Disable } else { target.tls.mode };
+    let tls = if mode == TlsMode::Disable { None } else { Some(tls::client_config(&target.tls)?) };
+    match &target.host {
+        Host::Tcp { name, port } => {
+            let addresses = tokio::net::lookup_host((name.as_str(), *port)).await.map_err(|error| remote.unknown_address(&error))?;
             // The driver tries one address after the other, each with this limit.
             let count = u32::try_from(addresses.count().max(1)).unwrap_or(1);
-            self.config.connect_timeout(self.remote.connect_timeout / count);
+            config.host(name).port(*port).connect_timeout(remote.connect_timeout / count)
         }
-        let outcome = match self.tls.take() {
-            None => self.plain().await,
-            Some(tls) => match self.config.ssl_mode(SslMode::Require).connect(MakeRustlsConnect::new(tls)).await {
-                Err(error) if self.mode == TlsMode::Prefer && offers_no_tls(&error) => self.plain().await,
-                outcome => outcome.map(|(client, driver)| (client, Box::pin(driver) as ConnectionFuture, true)),
-            },
-        };
-        let doing = || format!("cannot log in to {}", self.remote.name);
-        outcome.map_err(|error| describe(&error, &doing(), &self.remote).error.into_fatal())
-    }
+        Host::Socket { path } => config.host_path(path).port(target.port),
+    };
+    let outcome = match tls {
+        None => plain(&mut config).await,
+        Some(tls) => match config.ssl_mode(SslMode::Require).connect(MakeRustlsConnect::new(tls)).await {
+            Err(error) if mode == TlsMode::Prefer && offers_no_tls(&error) => plain(&mut config).await,
+            outcome => outcome.map(|(client, driver)| (client, Box::pin(driver) as ConnectionFuture, true)),
+        },
+    };
+    outcome.map_err(|error| describe(&error, &format!("cannot log in to {}", remote.name), remote).into_fatal())
+}
 
-    async fn plain(&mut self) -> Result<(Client, ConnectionFuture, bool), tokio_postgres::Error> {
-        let (client, driver) = self.config.ssl_mode(SslMode::Disable).connect(NoTls).await?;
-        Ok((client, Box::pin(driver), false))
-    }
+async fn plain(config: &mut Config) -> Result<(Client, ConnectionFuture, bool), tokio_postgres::Error> {
+    let (client, driver) = config.ssl_mode(SslMode::Disable).connect(NoTls).await?;
+    Ok((client, Box::pin(driver), false))
 }
 
 impl Postgres {
     /// Identifies the server, in a transaction that sets and checks the state like any other.
     fn identify(&mut self) -> Result<(), DbError> {
         self.begin(Access::ReadOnly)?;
-        let row = self.read(&SERVER)?.into_iter().next().unwrap_or_default();
+        let row = self.read(SERVER)?.into_iter().next().unwrap_or_default();
         let text = |index: usize| row.get(index).and_then(Value::as_text).unwrap_or_default().to_owned();
         let is_true = |index: usize| row.get(index).and_then(Value::as_integer) == Some(1);
         let cluster = if is_true(5) {
-            let rows = self.read(&SYSTEM_IDENTIFIER)?;
+            let rows = self.read(SYSTEM_IDENTIFIER)?;
             rows.first().and_then(|row| row.first()).and_then(Value::as_text).unwrap_or_default().to_owned()
         } else {
             format!("database-{}", text(6))
@@ -205,59 +166,50 @@ impl Postgres {
     }
 
     /// All rows of a statement without parameters.
-    fn read(&mut self, statement: &SessionStatement) -> Result<Vec<Vec<Value>>, DbError> {
-        let mut rows = Vec::new();
-        self.run(&statement.bind(&[], StatementKind::Query), |batch| {
-            rows.extend(batch);
-            true
-        })
-        .map_err(|failure| failure.error)?;
-        Ok(rows)
+    fn read(&mut self, statement: EngineStatement) -> Result<Vec<Vec<Value>>, DbError> {
+        self.run(BoundStatement::new(StatementKind::Query, statement, &[])).map(StepResult::into_rows)
     }
 
-    /// Runs a statement, and records a failure.
-    fn run(&mut self, statement: &BoundStatement, rows: impl FnMut(Vec<Vec<Value>>) -> bool) -> Result<u64, StatementFailure> {
-        let outcome = self.connection().map_err(StatementFailure::lost)?.run(statement, rows);
-        outcome.map_err(|failure| self.record(failure))
+    fn control(&mut self, statement: EngineStatement) -> Result<(), DbError> {
+        self.run(BoundStatement::new(StatementKind::Control, statement, &[])).map(drop)
     }
 
-    /// Runs several statements at once. Returns the results before the first failure, and that failure.
-    fn run_pipeline(&mut self, statements: &[BoundStatement]) -> Result<(Vec<StatementOutput>, Option<DbError>), DbError> {
-        let outcome = self.connection()?.pipeline(statements);
-        let results = outcome.map_err(|failure| self.record(failure).error)?;
-        let mut outputs = Vec::with_capacity(results.len());
-        for result in results {
-            match result {
-                Ok(output) => outputs.push(output),
-                Err(failure) => return Ok((outputs, Some(self.record(failure).error))),
+    fn run(&mut self, statement: BoundStatement) -> Result<StepResult, DbError> {
+        let (results, outcome) = self.run_all(&[statement]);
+        outcome.map(|()| results.into_iter().next().unwrap_or(StepResult::Matched(0)))
+    }
+
+    /// Runs several statements at once. Returns the results before the first failure, and that failure, which it records.
+    fn run_all(&mut self, statements: &[BoundStatement]) -> (Vec<StepResult>, Result<(), DbError>) {
+        let mut results = Vec::with_capacity(statements.len());
+        let outcome = self.connection().and_then(|connection| connection.pipeline(statements)).and_then(|answers| {
+            for answer in answers {
+                results.push(answer?);
             }
-        }
-        Ok((outputs, None))
+            Ok(())
+        });
+        (results, outcome.map_err(|error| self.record(error)))
     }
 
     /// Marks the transaction as failed, and closes a connection that must not be used any more.
-    fn record(&mut self, mut failure: StatementFailure) -> StatementFailure {
+    fn record(&mut self, mut error: DbError) -> DbError {
         self.failed = true;
-        if failure.error.code.as_deref() == Some("25006") && self.open != Some(Access::ReadOnly) {
-            failure.error.kind = DbErrorKind::NotPrimary;
+        if error.code.as_deref() == Some("25006") && self.open != Some(Access::ReadOnly) {
+            error.kind = DbErrorKind::NotPrimary;
         }
-        if failure.error.is_fatal() {
-            self.close(&failure.error);
+        if error.is_fatal() {
+            self.close(&error);
         }
-        failure
+        error
     }
 
     fn connection(&mut self) -> Result<&mut Connection, DbError> {
-        match (&mut self.connection, &self.dead) {
-            (Some(connection), None) => Ok(connection),
-            (_, dead) => Err(dead.clone().unwrap_or_else(|| self.remote.closed())),
-        }
+        self.connection.as_mut().map_err(|closed| closed.clone())
     }
 
     fn close(&mut self, why: &DbError) {
         self.open = None;
-        self.dead = Some(why.clone().into_fatal());
-        self.connection = None;
+        self.connection = Err(why.clone().into_fatal());
     }
 
     fn check_not_failed(&self) -> Result<(), DbError> {
@@ -332,21 +284,17 @@ impl Session for Postgres {
         &self.server
     }
 
-    fn is_encrypted(&self) -> bool {
-        self.encrypted
-    }
-
     fn query(&mut self, statement: &Statement, params: &[Param], row: RowSink<'_>) -> Result<(), DbError> {
-        let query = bind(statement, params, StatementKind::Query);
+        let query = BoundStatement::new(StatementKind::Query, statement.of(Engine::Postgresql), params);
         self.in_transaction(Access::ReadOnly, |session| {
             let take = |mut batch: Vec<Vec<Value>>| batch.iter_mut().all(|cells| row(cells) == ControlFlow::Continue(()));
-            session.run(&query, take).map(drop).map_err(|failure| failure.error)
+            session.connection()?.query(&query, take).map_err(|error| session.record(error))
         })
     }
 
     fn execute(&mut self, statement: &Statement, params: &[Param]) -> Result<u64, DbError> {
-        let update = bind(statement, params, StatementKind::Execute);
-        self.in_transaction(Access::Write, |session| session.run(&update, |_| true).map_err(|failure| failure.error))
+        let update = BoundStatement::new(StatementKind::Execute, statement.of(Engine::Postgresql), params);
+        self.in_transaction(Access::Write, |session| session.run(update).map(StepResult::matched))
     }
 
     fn pipeline(&mut self, steps: &[PipelineStep]) -> Result<Vec<StepResult>, DbError> {
@@ -354,19 +302,15 @@ impl Session for Postgres {
         if self.open.is_none() {
             return super::run_in_order(self, steps);
         }
-        let bound = |step: &PipelineStep| match step {
-            PipelineStep::Query(statement, params) => bind(statement, params, StatementKind::Query),
-            PipelineStep::Execute(statement, params) => bind(statement, params, StatementKind::Execute),
-        };
-        let (outputs, failure) = self.run_pipeline(&steps.iter().map(bound).collect::<Vec<_>>())?;
-        if let Some(error) = failure {
-            return Err(error);
-        }
-        let result = |(step, output): (&PipelineStep, StatementOutput)| match step {
-            PipelineStep::Query(..) => StepResult::Rows(output.rows),
-            PipelineStep::Execute(..) => StepResult::Matched(output.matched),
-        };
-        Ok(steps.iter().zip(outputs).map(result).collect())
+        let bound = steps.iter().map(|step| {
+            let (kind, statement, params) = match step {
+                PipelineStep::Query(statement, params) => (StatementKind::Query, statement, params),
+                PipelineStep::Execute(statement, params) => (StatementKind::Execute, statement, params),
+            };
+            BoundStatement::new(kind, statement.of(Engine::Postgresql), params)
+        });
+        let (results, outcome) = self.run_all(&bound.collect::<Vec<_>>());
+        outcome.map(|()| results)
     }
 
     fn begin(&mut self, access: Access) -> Result<(), DbError> {
@@ -375,27 +319,27 @@ impl Session for Postgres {
             return Err(DbError::new(DbErrorKind::Other, "a transaction is already open"));
         }
         let begin = match access {
-            Access::ReadOnly => &BEGIN_READ,
-            Access::Write => &BEGIN_WRITE,
+            Access::ReadOnly => BEGIN_READ,
+            Access::Write => BEGIN_WRITE,
         };
         let limits = [Param::from(self.lock_timeout.to_string()), Param::from(self.statement_timeout.to_string())];
         // If BEGIN fails, the others have no lasting effect: their settings end with their own transaction.
-        let mut statements =
-            vec![begin.bind(&[], StatementKind::Control), SET.bind(&limits, StatementKind::Query), CHECK.bind(&[], StatementKind::Query)];
+        let query = |sql: EngineStatement, params: &[Param]| BoundStatement::new(StatementKind::Query, sql, params);
+        let mut statements = vec![BoundStatement::new(StatementKind::Control, begin, &[]), query(SET, &limits), query(CHECK, &[])];
         // In each transaction, because a pooler may have switched to another server.
         if access == Access::Write && self.sees_timeline {
-            statements.push(TIMELINE.bind(&[], StatementKind::Query));
+            statements.push(query(TIMELINE, &[]));
         }
-        let (outputs, failure) = self.run_pipeline(&statements)?;
-        if let (true, Some(error)) = (outputs.is_empty(), &failure) {
+        let (results, outcome) = self.run_all(&statements);
+        if let (true, Err(error)) = (results.is_empty(), &outcome) {
             // A standby refuses even the BEGIN.
             let recovery = access == Access::Write && error.code.as_deref() == Some("0A000");
             let kind = if recovery { DbErrorKind::NotPrimary } else { error.kind };
             return Err(DbError { kind, ..error.clone() });
         }
-        self.open = self.dead.is_none().then_some(access);
-        let checked = failure.map_or(Ok(()), Err).and_then(|()| {
-            let mut rows = outputs.into_iter().skip(2).map(|output| output.rows.into_iter().next().unwrap_or_default());
+        self.open = self.connection.is_ok().then_some(access);
+        let checked = outcome.and_then(|()| {
+            let mut rows = results.into_iter().skip(2).map(|result| result.into_rows().into_iter().next().unwrap_or_default());
             self.check_state(access, &rows.next().unwrap_or_default())?;
             if access == Access::Write {
                 self.timeline = rows.next().and_then(|row| row.first()?.as_text().map(str::to_owned));
@@ -415,9 +359,9 @@ impl Session for Postgres {
     }
 
     fn commit(&mut self) -> CommitOutcome {
-        if let Some(dead) = &self.dead {
+        if let Err(closed) = &self.connection {
             // The server rolls back the transaction of a lost connection, and COMMIT was never sent.
-            return CommitOutcome::NotCommitted(dead.clone());
+            return CommitOutcome::NotCommitted(closed.clone());
         }
         if self.open.is_none() {
             return CommitOutcome::NotCommitted(DbError::new(DbErrorKind::Other, "no transaction is open"));
@@ -425,20 +369,13 @@ impl Session for Postgres {
         if self.failed {
             return refused_commit(self.rollback());
         }
-        match self.run(&COMMIT.bind(&[], StatementKind::Control), |_| true) {
-            Ok(_) => {
-                self.open = None;
-                CommitOutcome::Committed
-            }
-            // After an error that leaves the connection usable, the server has certainly rolled back.
-            Err(StatementFailure { error, refused: true }) => {
+        match self.control(COMMIT) {
+            Err(error) if error.is_fatal() => CommitOutcome::Unknown(error),
+            outcome => {
+                // After an error that leaves the connection usable, the server has certainly rolled back.
                 self.open = None;
                 self.failed = false;
-                CommitOutcome::NotCommitted(error)
-            }
-            Err(StatementFailure { error, .. }) => {
-                self.close(&error);
-                CommitOutcome::Unknown(error.into_fatal())
+                outcome.map_or_else(CommitOutcome::NotCommitted, |()| CommitOutcome::Committed)
             }
         }
     }
@@ -448,9 +385,9 @@ impl Session for Postgres {
         if self.open.take().is_none() {
             return Ok(());
         }
-        let outcome = self.run(&ROLLBACK.bind(&[], StatementKind::Control), |_| true).map(drop).map_err(|failure| {
-            self.close(&failure.error);
-            failure.error.into_fatal()
+        let outcome = self.control(ROLLBACK).map_err(|error| {
+            self.close(&error);
+            error.into_fatal()
         });
         self.failed = false;
         outcome
@@ -463,7 +400,7 @@ impl Session for Postgres {
     }
 
     fn lock_holders(&mut self) -> Vec<String> {
-        let rows = self.in_transaction(Access::ReadOnly, |session| session.read(&LOCK_HOLDERS)).unwrap_or_default();
+        let rows = self.in_transaction(Access::ReadOnly, |session| session.read(LOCK_HOLDERS)).unwrap_or_default();
         rows.iter().filter_map(|row| super::lock_holder(row)).collect()
     }
 

@@ -42,6 +42,8 @@ pub(super) fn decode(row: &Row, statement: &str) -> Result<Vec<Value>, DbError> 
     Ok(cells)
 }
 
+const TEXTS: &[Type] = &[Type::TEXT, Type::VARCHAR, Type::BPCHAR, Type::NAME, Type::UNKNOWN];
+
 /// A cell of one of the types that the statements return.
 struct Cell(Value);
 
@@ -60,20 +62,7 @@ impl<'a> FromSql<'a> for Cell {
     }
 
     fn accepts(kind: &Type) -> bool {
-        matches!(
-            *kind,
-            Type::BOOL
-                | Type::INT2
-                | Type::INT4
-                | Type::INT8
-                | Type::OID
-                | Type::UUID
-                | Type::TEXT
-                | Type::VARCHAR
-                | Type::BPCHAR
-                | Type::NAME
-                | Type::UNKNOWN
-        )
+        TEXTS.contains(kind) || matches!(*kind, Type::BOOL | Type::INT2 | Type::INT4 | Type::INT8 | Type::OID | Type::UUID)
     }
 }
 

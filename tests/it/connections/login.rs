@@ -25,8 +25,8 @@ fn a_password_logs_in_with_and_without_tls_and_through_the_socket() {
         // TLS first: MySQL then asks for the password itself. Later it has a digest of it.
         let over_tcp = target(server, &account.user, &account.password, database.name());
         let over_tls = ServerTarget { tls: tls(TlsMode::VerifyFull, Some(authority.clone())), ..over_tcp.clone() };
-        assert!(opened(&over_tls).is_encrypted(), "{engine:?}");
-        assert!(!opened(&over_tcp).is_encrypted(), "{engine:?}");
+        assert!(opened(&over_tls).server().encrypted, "{engine:?}");
+        assert!(!opened(&over_tcp).server().encrypted, "{engine:?}");
         let session = opened(&through_socket(server, over_tcp.clone()));
         assert_eq!(session.server().engine, engine);
         assert!(session.server().user.as_deref().is_some_and(|user| user.starts_with(&account.user)), "{engine:?}");
@@ -91,7 +91,7 @@ fn a_mysql_password_is_not_sent_over_a_network_without_tls() {
     assert_eq!(error.kind, DbErrorKind::Authentication, "{error}");
     assert!(error.message.contains("use TLS or the server's socket"), "{error}");
     let allowed = SessionSettings { insecure_auth: true, ..SessionSettings::default() };
-    assert!(open_with(&far, &allowed).is_ok_and(|session| !session.is_encrypted()));
+    assert!(open_with(&far, &allowed).is_ok_and(|session| !session.server().encrypted));
     // The server now has a digest of the password and does not ask for the password itself.
     opened(&far);
 }
@@ -115,15 +115,15 @@ fn only_the_given_authority_is_trusted() {
         let with = |mode, ca| ServerTarget { tls: tls(mode, ca), ..admin(&database) };
         for mode in [TlsMode::Prefer, TlsMode::Require, TlsMode::VerifyCa, TlsMode::VerifyFull] {
             let session = opened(&with(mode, Some(certificates.authority())));
-            assert!(session.is_encrypted(), "{engine:?} {mode:?}");
+            assert!(session.server().encrypted, "{engine:?} {mode:?}");
             let error = refusal(&with(mode, Some(certificates.other_authority())));
             assert_eq!(error.kind, DbErrorKind::Connection, "{engine:?} {mode:?}: {error}");
             assert!(error.message.contains("is not signed by an authority in"), "{engine:?} {mode:?}: {error}");
             assert!(error.message.contains("other.crt"), "{engine:?} {mode:?}: {error}");
         }
         // Without a CA file nothing is verified, or the system's authorities are used, which do not include the test's.
-        assert!(opened(&with(TlsMode::Prefer, None)).is_encrypted(), "{engine:?}");
-        assert!(opened(&with(TlsMode::Require, None)).is_encrypted(), "{engine:?}");
+        assert!(opened(&with(TlsMode::Prefer, None)).server().encrypted, "{engine:?}");
+        assert!(opened(&with(TlsMode::Require, None)).server().encrypted, "{engine:?}");
         assert_eq!(refusal(&with(TlsMode::VerifyCa, None)).kind, DbErrorKind::Configuration, "{engine:?}");
         let error = refusal(&with(TlsMode::VerifyFull, None));
         assert!(matches!(error.kind, DbErrorKind::Connection | DbErrorKind::Configuration), "{engine:?}: {error}");
@@ -132,7 +132,7 @@ fn only_the_given_authority_is_trusted() {
             host: Host::Tcp { name: "127.0.0.1".to_owned(), port: database.server().port },
             ..with(TlsMode::VerifyFull, Some(certificates.authority()))
         };
-        assert!(opened(&by_address).is_encrypted(), "{engine:?}");
+        assert!(opened(&by_address).server().encrypted, "{engine:?}");
     }
 }
 
@@ -150,8 +150,8 @@ fn verify_full_checks_the_name_in_the_certificate() {
             tls: tls(mode, Some(Certificates::get().authority())),
             ..target(server, ADMIN, ADMIN_PASSWORD, database)
         };
-        assert!(opened(&with(TlsMode::VerifyCa)).is_encrypted(), "{engine:?}");
-        assert!(opened(&with(TlsMode::Require)).is_encrypted(), "{engine:?}");
+        assert!(opened(&with(TlsMode::VerifyCa)).server().encrypted, "{engine:?}");
+        assert!(opened(&with(TlsMode::Require)).server().encrypted, "{engine:?}");
         let error = refusal(&with(TlsMode::VerifyFull));
         assert_eq!(error.kind, DbErrorKind::Connection, "{engine:?}: {error}");
         assert!(error.message.contains("elsewhere.example") && error.message.contains("localhost"), "{engine:?}: {error}");
@@ -169,7 +169,7 @@ fn a_client_certificate_is_sent_if_the_server_requires_one() {
         let (cert, key) = certificates.client();
         let verified = tls(TlsMode::VerifyFull, Some(certificates.authority()));
         let shown = TlsSettings { cert: Some(cert), key: Some(key), ..verified.clone() };
-        assert!(opened(&ServerTarget { tls: shown, ..base.clone() }).is_encrypted(), "{engine:?}");
+        assert!(opened(&ServerTarget { tls: shown, ..base.clone() }).server().encrypted, "{engine:?}");
         for without in [verified, plain()] {
             let error = refusal(&ServerTarget { tls: without, ..base.clone() });
             assert_eq!(error.kind, DbErrorKind::Authentication, "{engine:?}: {error}");
@@ -177,7 +177,7 @@ fn a_client_certificate_is_sent_if_the_server_requires_one() {
         let tls_only = database.account_with(grants, Plugin::Default, Transport::Tls);
         let base = target(database.server(), &tls_only.user, &tls_only.password, database.name());
         assert_eq!(refusal(&base).kind, DbErrorKind::Authentication, "{engine:?}");
-        assert!(opened(&ServerTarget { tls: tls(TlsMode::Prefer, None), ..base }).is_encrypted(), "{engine:?}");
+        assert!(opened(&ServerTarget { tls: tls(TlsMode::Prefer, None), ..base }).server().encrypted, "{engine:?}");
     }
 }
 
@@ -191,7 +191,7 @@ fn a_server_without_tls_is_refused_or_used_in_plain_by_mode() {
         let engine = server.engine;
         let database = if engine == Engine::Postgresql { "postgres" } else { "mysql" };
         let with = |mode| ServerTarget { tls: tls(mode, None), ..target(server, ADMIN, ADMIN_PASSWORD, database) };
-        assert!(!opened(&with(TlsMode::Prefer)).is_encrypted(), "{engine:?}");
+        assert!(!opened(&with(TlsMode::Prefer)).server().encrypted, "{engine:?}");
         let error = refusal(&with(TlsMode::Require));
         assert_eq!(error.kind, DbErrorKind::Connection, "{engine:?}: {error}");
         assert!(error.message.contains("does not offer TLS"), "{engine:?}: {error}");
