@@ -272,10 +272,7 @@ def main():
     finally:
         shutil.rmtree(work, ignore_errors=True)
     text = results.markdown(found)
-    # The table of `check` is kept: another run makes it.
-    out = pathlib.Path(options.out)
-    _, mark, check = out.read_text().partition('<!-- check -->') if out.exists() else ('', '', '')
-    out.write_text(text.rstrip() + '\n' + (f'\n{mark}{check}' if mark else ''))
+    results.replace_section(options.out, '', text)
     print(text)
 
 

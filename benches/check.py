@@ -17,6 +17,7 @@ import uuid
 import zlib
 
 import bench
+import results
 from engines import ROOT, call
 
 MARK = '<!-- check -->'
@@ -221,7 +222,7 @@ def main():
     work = pathlib.Path(tempfile.mkdtemp(prefix='cbr-bench-check-', dir=options.folder))
     here = bench.machine()
     lines = [
-        MARK, '', '## check', '',
+        '## check', '',
         f'Measured on {here["date"]} at {here["commit"]}, on the machine named above or one like it.', '',
         f'Backups made by Cinder\'s own posix driver (objects of 500 MiB, in S3 of 50), all in the page cache; {options.pairs} paired runs, medians; the ratio',
         'is our speed divided by theirs, pair by pair: above 1 is faster than the peer.', '',
@@ -247,9 +248,7 @@ def main():
         lines += [afar, '', note, *quickly(work, options)]
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    out = pathlib.Path(options.out)
-    before = out.read_text().split(MARK)[0].rstrip() if out.exists() else '# Measured'
-    out.write_text(before + '\n\n' + '\n'.join(lines) + '\n')
+    results.replace_section(options.out, MARK, '\n'.join(lines))
     print('\n'.join(lines))
 
 

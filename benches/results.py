@@ -1,5 +1,7 @@
 """Makes benches/RESULTS.md from the measurements."""
 
+import pathlib
+import re
 import statistics
 
 SCAN_AIM, MEMORY_AIM, REPAIR_AIM, CLEANUP_AIM, FIRST_AIM = 1.3, 64, 3, 20, 50
@@ -26,6 +28,14 @@ def ratio(ours, theirs):
 def table(head, rows):
     lines = ['| ' + ' | '.join(head) + ' |', '|' + '---|' * len(head)]
     return '\n'.join(lines + ['| ' + ' | '.join(row) + ' |' for row in rows])
+
+
+def replace_section(path, mark, text):
+    """Writes the section of RESULTS.md that begins with a mark, or the first one (''). Each section is made by a run of its own."""
+    path = pathlib.Path(path)
+    first, *rest = re.split(r'(?m)^(<!-- \w+ -->)$', path.read_text() if path.exists() else '')
+    sections = {'': first, **dict(zip(rest[::2], rest[1::2])), mark: text}
+    path.write_text('\n\n'.join(f'{mark}\n\n{body.strip()}'.strip() for mark, body in sections.items()) + '\n')
 
 
 def met(yes):

@@ -6,9 +6,17 @@ TOTAL backups, of which LIVE are live and the rest deleted, as in a table that i
 stuck under dead services. With KIND `mixed` they are in creating, restoring and deleting, some made from snapshots; with
 `creating` all are in creating, each with its own volume in backing-up. CLEANED of the stuck ones belong to the host
 `ctl-cleaned`, for Cinder's own clean-up. The same arguments give the same rows, apart from the times, which are relative to
-now. This is a process of its own, so that its memory does not count as that of the measured program.
+now.
+
+KIND `cloud` is what a cloud with incremental backups looks like: 20 backups a volume in chains of a full one and six increments;
+40 of 200 projects own 80 % of the rows; a stuck backup is the newest one of its volume; every sixteenth of these volumes was
+written after its backup was started; a thousandth as many volumes and snapshots as backups are left over without a stuck backup.
+`wrong` is the same, and every backup with an increment has a counter that is too large by one.
+
+This is a process of its own, so that its memory does not count as that of the measured program.
 """
 
+import collections
 import datetime
 import pathlib
 import random
@@ -20,6 +28,7 @@ NULL = '\\N'
 VOLUMES = 50_000
 SNAPSHOTS = 20_000
 PROJECTS = 200
+HOSTS = ('ctl1', 'ctl2', 'ctl3')
 TYPE = '11111111-2222-4333-8444-555555555555'
 DRIVER = 'cinder.backup.drivers.swift.SwiftBackupDriver'
 
@@ -40,8 +49,8 @@ COLUMNS = {
 
 
 class Rows:
-    def __init__(self, folder, seed):
-        self.folder = folder
+    def __init__(self, folder, seed, crowded=False):
+        self.folder, self.crowded = folder, crowded
         self.random = random.Random(seed)
         self.now = datetime.datetime.now(datetime.timezone.utc).replace(tzinfo=None, microsecond=0)
         self.projects = [self.random.randbytes(16).hex() for _ in range(PROJECTS)]
@@ -61,6 +70,11 @@ class Rows:
             self.tables[table] = open(self.folder / f'{table}.tsv', 'w', encoding='utf-8', buffering=1 << 20)
         names = COLUMNS[table].split()
         self.tables[table].write('\t'.join(str(values.get(name, NULL)) for name in names) + '\n')
+
+    def owner(self):
+        if not self.crowded:
+            return self.random.randrange(PROJECTS)
+        return self.random.randrange(40) if self.random.random() < 0.8 else self.random.randrange(40, PROJECTS)
 
     def close(self):
         for file in self.tables.values():
@@ -87,7 +101,7 @@ class Rows:
 
 
 def backup(rows, backup_id, volume_id, status, host, age, **more):
-    owner = rows.random.randrange(PROJECTS)
+    owner = rows.owner()
     created = rows.ago(*age)
     size = rows.random.choice((1, 10, 20, 50, 100))
     begun = status in ('creating', 'deleting', 'restoring', 'available', 'error', 'deleted')
@@ -100,23 +114,11 @@ def backup(rows, backup_id, volume_id, status, host, age, **more):
         'num_dependent_backups': 0, 'data_timestamp': created,
     }  # fmt: skip
     values.update(more)
-    return owner, values
+    return values
 
 
-def main():
-    folder, total, live, stuck, cleaned, kind = pathlib.Path(sys.argv[1]), *map(int, sys.argv[2:6]), sys.argv[6]
-    rows = Rows(folder, f'{total} {live} {stuck} {kind}')
-    backup_ids, volume_ids, snapshot_ids = rows.ids(total), rows.ids(min(VOLUMES, total)), rows.ids(min(SNAPSHOTS, total // 2))
-    rows.write('volume_types', {'created_at': rows.now, 'deleted': 0, 'id': TYPE, 'name': 'ceph', 'is_public': 1})
-    hosts = ['ctl1', 'ctl2', 'ctl3']
-    for number, host in enumerate([*hosts, 'ctl-cleaned'], 1):
-        rows.write('services', {
-            'created_at': rows.ago(900 * 86400, 900 * 86400), 'updated_at': rows.ago(7200, 9000), 'deleted': 0, 'id': number,
-            'host': host, 'binary': 'cinder-backup', 'topic': 'cinder-backup', 'report_count': 7_000_000, 'disabled': 0,
-            'availability_zone': 'nova', 'uuid': str(uuid.UUID(int=number)),
-        })  # fmt: skip
-
-    alive = sorted(rows.random.sample(range(total), live))
+def plain(rows, backup_ids, volume_ids, snapshot_ids, alive, stuck, cleaned, kind):
+    """The live backups of `mixed` and `creating`, with their places in the table; makes the volumes and snapshots, too."""
     hanging = rows.random.sample(alive, stuck)
     at_cleaned = set(hanging[:cleaned])
     # From shuffled lists in turn, so that no two stuck backups have the same volume.
@@ -160,15 +162,15 @@ def main():
         })  # fmt: skip
 
     # Chains: every third idle live backup is a full one, and the next ones are its increments.
-    kept, used = [], [[0, 0] for _ in range(PROJECTS)]
+    kept = []
     full = None
     for turn, at in enumerate(alive):
         if at in pending:
             status, volume_id, more = pending[at]
             if status == 'creating' and full and rows.random.random() < 0.3:
                 more['parent_id'] = full['id']
-            host = 'ctl-cleaned' if at in at_cleaned else rows.random.choice(hosts)
-            owner, values = backup(rows, backup_ids[at], volume_id, status, host, (90_000, 20 * 86400), **more)
+            host = 'ctl-cleaned' if at in at_cleaned else rows.random.choice(HOSTS)
+            values = backup(rows, backup_ids[at], volume_id, status, host, (90_000, 20 * 86400), **more)
         else:
             status = 'error' if rows.random.random() < 0.02 else 'available'
             more = {}
@@ -176,15 +178,92 @@ def main():
                 more['parent_id'] = full['id']
                 full['num_dependent_backups'] += 1
             volume_id = rows.random.choice(free)
-            owner, values = backup(rows, backup_ids[at], volume_id, status, rows.random.choice(hosts), (2 * 86400, 400 * 86400), **more)
+            values = backup(rows, backup_ids[at], volume_id, status, rows.random.choice(HOSTS), (2 * 86400, 400 * 86400), **more)
             if not more and status == 'available':
                 full = values
-        used[owner][0] += 1
-        used[owner][1] += values['size']
         kept.append((at, values))
+    return kept
+
+
+def cloud(rows, backup_ids, volume_ids, snapshot_ids, alive, stuck, _cleaned, kind):
+    """The live backups of `cloud` and `wrong`, with their places in the table; makes the volumes and snapshots, too."""
+    places = alive[:]
+    rows.random.shuffle(places)
+    volumes = volume_ids[:]
+    rows.random.shuffle(volumes)
+    left_over = len(alive) // 1000
+    kept = []
+    for turn, volume_id in enumerate(volumes):
+        mine = places[turn * 20:] if turn == len(volumes) - 1 else places[turn * 20:turn * 20 + 20]
+        oldest = rows.random.randrange(30, 400) * 86400
+        parent = None
+        for number, at in enumerate(mine):
+            last = number == len(mine) - 1
+            status, more = 'available', {}
+            asked = rows.now - datetime.timedelta(seconds=oldest - number * 86400)
+            if last and turn < stuck:
+                status = ('creating', 'restoring', 'creating', 'deleting')[turn % 4]
+                asked = rows.now - datetime.timedelta(seconds=rows.random.randint(90_000, 9 * 86400))
+                mark = str(asked + datetime.timedelta(seconds=600)) if turn % 16 == 0 else str(asked)
+                if status == 'creating':
+                    rows.volume(volume_id, 'backing-up', 'available', marked=mark)
+                elif status == 'restoring':
+                    more['restore_volume_id'] = volume_id
+                    rows.volume(volume_id, 'restoring-backup', marked=mark)
+                else:
+                    rows.volume(volume_id, 'available')
+            elif last and turn < stuck + left_over // 2:
+                rows.volume(volume_id, 'backing-up', 'available', marked=rows.ago(90_000, 9 * 86400))
+            elif last:
+                attached = rows.random.random() < 0.6
+                rows.volume(volume_id, 'in-use' if attached else 'available', attached=attached)
+            more.update(created_at=asked, updated_at=asked, data_timestamp=asked)
+            if number % 7 and status != 'deleting':
+                more['parent_id'] = parent['id']
+                # Cinder counts an increment when it is finished.
+                parent['num_dependent_backups'] += status != 'creating'
+            values = backup(rows, backup_ids[at], volume_id, status, rows.random.choice(HOSTS), (0, 1), **more)
+            kept.append((at, values))
+            parent = values
+    if kind == 'wrong':
+        for _, values in kept:
+            values['num_dependent_backups'] += values['num_dependent_backups'] > 0
+    for turn, snapshot_id in enumerate(snapshot_ids):
+        owner = rows.owner()
+        created = rows.ago(30 * 86400, 500 * 86400)
+        rows.snapshots.append({
+            'created_at': created, 'updated_at': created, 'deleted': 0, 'id': snapshot_id, 'volume_id': rows.random.choice(volume_ids),
+            'user_id': rows.users[owner], 'project_id': rows.projects[owner],
+            'status': 'backing-up' if turn < left_over // 2 else 'available', 'progress': '100%', 'volume_size': 10,
+            'display_name': f'snap-{snapshot_id[:8]}', 'volume_type_id': TYPE, 'use_quota': 1,
+        })  # fmt: skip
+    kept.sort(key=lambda each: each[0])
+    return kept
+
+
+def main():
+    folder, total, live, stuck, cleaned, kind = pathlib.Path(sys.argv[1]), *map(int, sys.argv[2:6]), sys.argv[6]
+    rows = Rows(folder, f'{total} {live} {stuck} {kind}', kind in ('cloud', 'wrong'))
+    volumes = live // 20 if rows.crowded else min(VOLUMES, total)
+    backup_ids, volume_ids, snapshot_ids = rows.ids(total), rows.ids(volumes), rows.ids(min(SNAPSHOTS, total // 2))
+    rows.write('volume_types', {'created_at': rows.now, 'deleted': 0, 'id': TYPE, 'name': 'ceph', 'is_public': 1})
+    for number, host in enumerate([*HOSTS, 'ctl-cleaned'], 1):
+        rows.write('services', {
+            'created_at': rows.ago(900 * 86400, 900 * 86400), 'updated_at': rows.ago(7200, 9000), 'deleted': 0, 'id': number,
+            'host': host, 'binary': 'cinder-backup', 'topic': 'cinder-backup', 'report_count': 7_000_000, 'disabled': 0,
+            'availability_zone': 'nova', 'uuid': str(uuid.UUID(int=number)),
+        })  # fmt: skip
+
+    alive = sorted(rows.random.sample(range(total), live))
+    make = cloud if rows.crowded else plain
+    kept = make(rows, backup_ids, volume_ids, snapshot_ids, alive, stuck, cleaned, kind)
+    used = collections.defaultdict(lambda: [0, 0])
+    for _, values in kept:
+        used[values['project_id']][0] += 1
+        used[values['project_id']][1] += values['size']
 
     number = 0
-    for project, (count, size) in zip(rows.projects, used):
+    for project, (count, size) in used.items():
         for resource, amount in (('backups', count), ('backup_gigabytes', size)):
             number += 1
             rows.write('quota_usages', {
@@ -200,7 +279,7 @@ def main():
             rows.write('backups', kept.pop()[1])
             continue
         volume_id = rows.random.choice(volume_ids)
-        _, values = backup(rows, backup_ids[at], volume_id, 'deleted', rows.random.choice(hosts), (30 * 86400, 900 * 86400))
+        values = backup(rows, backup_ids[at], volume_id, 'deleted', rows.random.choice(HOSTS), (30 * 86400, 900 * 86400))
         values.update(deleted=1, deleted_at=values['created_at'])
         rows.write('backups', values)
     rows.close()
