@@ -5,15 +5,15 @@ use std::fmt::Write;
 use std::fs;
 
 use cinder_backup_repair::audit::LogProblemCode;
-use cinder_backup_repair::domain::{CodeSet, EvidenceCode, ProblemCode};
+use cinder_backup_repair::domain::{CheckVerdict, CodeSet, EvidenceCode, Need, Outcome, ProblemCode, Verdict};
 use cinder_backup_repair::scan::NoticeCode;
 
 use crate::servers::root;
 
 const HEAD: &str = "# Codes
 
-The JSON documents give a code for each reason, problem and notice, next to a text. The texts may change, the codes do not. This page is
-generated from the source: every code is listed, with its meaning and what to do.
+The JSON documents give a code for each reason, problem and notice, next to a text, and a word for each verdict and outcome. The texts may
+change, the codes and words do not. This page is generated from the source: every code is listed, with its meaning and what to do.
 ";
 
 /// One set of codes as a section with a table.
@@ -33,10 +33,88 @@ fn section<S: CodeSet>(title: &str, introduction: &str) -> String {
     text
 }
 
+/// One set of words as a section with a table.
+fn words<T: Copy>(title: &str, introduction: &str, all: &[T], name: fn(T) -> &'static str, meaning: fn(T) -> &'static str) -> String {
+    let rows: String = all.iter().map(|word| format!("| `{}` | {} |\n", name(*word), meaning(*word))).collect();
+    format!("\n## {title}\n\n{introduction}\n\n| word | meaning |\n|---|---|\n{rows}")
+}
+
+/// The compiler demands a meaning for a new verdict.
+fn meaning_of_verdict(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Stuck => "Old enough, and no service can be working on it. It can be repaired.",
+        Verdict::Uncertain => {
+            "Old enough, but a service may be working on it. It is repaired only if a check or `--assume-dead` allows it."
+        }
+        Verdict::Busy => "The storage shows that the operation goes on. It is left alone.",
+        Verdict::Recent => "Too young to be judged. It is left alone.",
+        Verdict::Inconsistent => "No operation is pending, but rows contradict each other.",
+    }
+}
+
+fn meaning_of_check(verdict: CheckVerdict) -> &'static str {
+    match verdict {
+        CheckVerdict::Intact => {
+            "Everything that the level reads is there and right. `level_reached` names the deepest level that is proven."
+        }
+        CheckVerdict::Incomplete => "Part of the data is missing.",
+        CheckVerdict::Corrupt => "All of the data is there, and part of it is wrong.",
+        CheckVerdict::Missing => "Nothing of the backup is on the storage.",
+        CheckVerdict::Unverifiable => "The check could not be finished. The problems say why; the data may be intact.",
+    }
+}
+
+fn meaning_of_outcome(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Applied => "The transaction was committed.",
+        Outcome::Planned => "In a dry run: the unit would be applied.",
+        Outcome::Changed => "A row has changed since the plan was made. Nothing of the unit was written.",
+        Outcome::Refused => "A rule forbids the change now. Nothing of the unit was written.",
+        Outcome::Failed => "The database reported an error. Nothing of the unit was written.",
+        Outcome::Unknown => "The connection was lost during COMMIT, and the rows do not tell. Run `history reconcile`.",
+        Outcome::NotBegun => "The run ended before the turn of the unit. Nothing of it was written.",
+    }
+}
+
 #[test]
 fn the_page_lists_every_code() {
+    let need = serde_json::to_value(Need::StorageCheck).unwrap();
     let page = [
         HEAD.to_owned(),
+        words(
+            "Verdicts of a scan",
+            "`verdict` of a finding.",
+            &[Verdict::Stuck, Verdict::Uncertain, Verdict::Busy, Verdict::Recent, Verdict::Inconsistent],
+            Verdict::name,
+            meaning_of_verdict,
+        ),
+        words(
+            "Verdicts of a check",
+            "`verdict` of a result of `check`.",
+            &[CheckVerdict::Intact, CheckVerdict::Incomplete, CheckVerdict::Corrupt, CheckVerdict::Missing, CheckVerdict::Unverifiable],
+            CheckVerdict::name,
+            meaning_of_check,
+        ),
+        words(
+            "Outcomes of a unit",
+            "`outcome` of a result of `apply`, `repair` and `undo`, and in the audit log.",
+            &[
+                Outcome::Applied,
+                Outcome::Planned,
+                Outcome::Changed,
+                Outcome::Refused,
+                Outcome::Failed,
+                Outcome::Unknown,
+                Outcome::NotBegun,
+            ],
+            Outcome::name,
+            meaning_of_outcome,
+        ),
+        format!(
+            "\n## Needs of a proposal\n\n`needs` of a proposal.\n\n| word | meaning |\n|---|---|\n| `{}` | The data was not checked. A check \
+             may show that the backup can become `available`: run `check`, then `plan --evidence`. |\n",
+            need.as_str().unwrap()
+        ),
         section::<EvidenceCode>(
             "Evidence",
             "`evidence` of a finding (`scan`), of a unit (`plan`, audit log), and `last_look` of a result (`apply`, `repair`).",
