@@ -1,5 +1,5 @@
-//! What only shows through the library: a batch whose time is used up, by rows that others hold, in milliseconds in place of the minutes
-//! that the program gives it; and what is asked within a transaction.
+//! Batches, through the library: their time is set to milliseconds instead of the program's minutes, and the tests see which statements
+//! run inside a transaction.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,8 +19,8 @@ use crate::schemas::{Columns, engines, fresh};
 const TWO_HOURS: i64 = 7_200;
 const UNITS: usize = 12;
 
-/// Backups that hang, each with a volume of its own.
-fn hanging(database: &Database) {
+/// Stuck backups, each with a volume of its own.
+fn stuck(database: &Database) {
     let mut all = Vec::new();
     for _ in 0..UNITS {
         let volume = rows::volume().status("backing-up").previous_status("available");
@@ -30,14 +30,14 @@ fn hanging(database: &Database) {
     database.insert(&all);
 }
 
-/// How many intents each unit has; every one must have just one outcome, after the last of them.
+/// The number of intents of each unit. Checks that each unit has one outcome after its last intent.
 fn intents(events: &[Event]) -> BTreeMap<usize, usize> {
     let mut intents = BTreeMap::new();
     let mut over = BTreeMap::new();
     for event in events {
         match event {
             Event::Intent(intent) => {
-                assert!(!over.contains_key(&intent.unit), "unit {} had ended", intent.unit);
+                assert!(!over.contains_key(&intent.unit), "unit {} has an intent after its outcome", intent.unit);
                 *intents.entry(intent.unit).or_insert(0) += 1;
             }
             Event::Outcome(outcome) => assert!(over.insert(outcome.unit, outcome.outcome).is_none(), "unit {} ended twice", outcome.unit),
@@ -48,7 +48,7 @@ fn intents(events: &[Event]) -> BTreeMap<usize, usize> {
     intents
 }
 
-/// How many batches a run had: each writes its intents, and then the outcomes of the units that it begins.
+/// The number of batches of a run: each writes its intents, then the outcomes of the units that it begins.
 fn batches(events: &[Event]) -> usize {
     let mut count = 0;
     let mut after_outcome = true;
@@ -74,13 +74,13 @@ fn count(database: &Database, status: &str) -> usize {
 }
 
 #[test]
-fn what_a_batch_has_no_time_for_is_carried_out_in_another_one() {
+fn units_that_a_batch_has_no_time_for_run_in_the_next_batch() {
     for engine in engines() {
         for sessions in [1, 3] {
             let database = fresh(engine, Columns::Full);
-            hanging(&database);
+            stuck(&database);
             let plan = plan(&database);
-            // No time at all: each batch begins one unit and leaves the others.
+            // Without any time, each batch begins one unit.
             let (run, events) = carry_out(&database, &plan, options(Duration::ZERO, sessions), |session| session, |_| false);
             assert!(run.failure.is_none(), "{:?}", run.failure);
             assert_eq!(run.tally().applied, UNITS, "{}", engine.name());
@@ -88,7 +88,7 @@ fn what_a_batch_has_no_time_for_is_carried_out_in_another_one() {
             assert_eq!((count(&database, "error"), count(&database, "creating")), (UNITS, 0));
             let intents = intents(&events);
             assert_eq!(batches(&events), UNITS, "{intents:?}");
-            // Which of the units in a batch begins is a race between the sessions.
+            // With several sessions, any unit of a batch may be the first to begin.
             if sessions == 1 {
                 assert!(intents.iter().all(|(unit, count)| unit == count), "{intents:?}");
             }
@@ -97,16 +97,16 @@ fn what_a_batch_has_no_time_for_is_carried_out_in_another_one() {
 }
 
 #[test]
-fn a_row_that_is_held_for_long_does_not_use_up_the_time_of_the_others() {
+fn a_locked_row_does_not_use_up_the_time_of_the_other_units() {
     for engine in engines().into_iter().filter(|engine| *engine != Engine::Sqlite) {
         let database = fresh(engine, Columns::Full);
-        hanging(&database);
+        stuck(&database);
         let plan = plan(&database);
         let first = &plan.units[0];
         let volume = database.cell("backups", &first.id, "volume_id").unwrap();
         database.execute("BEGIN");
         database.execute(&format!("UPDATE volumes SET display_name = 'held' WHERE id = '{volume}'"));
-        // Two tries of a second each are more than a batch has.
+        // Two attempts of 1 s each exceed the time of a batch.
         let (run, events) = carry_out(&database, &plan, options(Duration::from_millis(500), 1), |session| session, |_| false);
         database.execute("ROLLBACK");
         assert!(run.failure.is_none(), "{:?}", run.failure);
@@ -118,13 +118,12 @@ fn a_row_that_is_held_for_long_does_not_use_up_the_time_of_the_others() {
     }
 }
 
-/// However many rows in a row others hold, the free ones are let through.
 #[test]
-fn ten_rows_that_are_held_do_not_keep_those_behind_them_from_their_turn() {
+fn ten_locked_rows_do_not_stop_the_units_after_them() {
     for engine in engines().into_iter().filter(|engine| *engine != Engine::Sqlite) {
         for sessions in [1, 3] {
             let database = fresh(engine, Columns::Full);
-            hanging(&database);
+            stuck(&database);
             let plan = plan(&database);
             database.execute("BEGIN");
             for unit in &plan.units[..10] {
@@ -142,22 +141,22 @@ fn ten_rows_that_are_held_do_not_keep_those_behind_them_from_their_turn() {
 }
 
 #[test]
-fn a_run_that_ends_before_their_turn_leaves_no_intent_open() {
+fn a_run_that_ends_early_leaves_no_intent_open() {
     for engine in engines() {
         let database = fresh(engine, Columns::Full);
-        hanging(&database);
+        stuck(&database);
         let plan = plan(&database);
         let (run, events) = carry_out(&database, &plan, options(Duration::ZERO, 1), |session| session, |ended| ended >= 5);
         assert_eq!((run.tally().applied, run.tally().not_begun), (5, UNITS - 5), "{}", engine.name());
         assert_eq!((count(&database, "error"), count(&database, "creating")), (5, UNITS - 5));
-        // Also those that had an intent: each has its outcome.
+        // Units that had an intent have an outcome, too.
         assert_eq!(intents(&events).len(), UNITS);
     }
 }
 
-/// Sessions that note which SELECTs ran outside a transaction that may write, so that a replica could have answered them. The first
-/// `failing` SELECTs of the heartbeats fail as if another transaction were in the way.
-fn watching(outside: Arc<Mutex<Vec<&'static str>>>, failing: Arc<AtomicUsize>) -> impl Fn(Box<dyn Session>) -> Box<dyn Session> + Sync {
+/// Sessions that note which SELECTs ran outside a write transaction, so that a replica could have answered them. The first `failing`
+/// SELECTs of the heartbeats fail with a conflict.
+fn recording(outside: Arc<Mutex<Vec<&'static str>>>, failing: Arc<AtomicUsize>) -> impl Fn(Box<dyn Session>) -> Box<dyn Session> + Sync {
     move |session| {
         let (outside, failing) = (Arc::clone(&outside), Arc::clone(&failing));
         hooked(session, move |statement, access| {
@@ -175,9 +174,9 @@ fn watching(outside: Arc<Mutex<Vec<&'static str>>>, failing: Arc<AtomicUsize>) -
 fn a_conflict_while_heartbeats_are_read_is_retried() {
     for (failures, applied) in [(1, UNITS), (2, 0)] {
         let database = fresh(Engine::Sqlite, Columns::Full);
-        hanging(&database);
-        let wrap = watching(Arc::default(), Arc::new(AtomicUsize::new(failures)));
-        // There are two tries.
+        stuck(&database);
+        let wrap = recording(Arc::default(), Arc::new(AtomicUsize::new(failures)));
+        // `attempts` is 2.
         let (run, _) = carry_out(&database, &plan(&database), options(Duration::from_secs(60), 1), wrap, |_| false);
         assert_eq!((run.tally().applied, run.failure.is_none()), (applied, applied == UNITS), "{:?}", run.failure);
         assert_eq!(count(&database, "creating"), UNITS - applied);
@@ -188,17 +187,17 @@ fn a_conflict_while_heartbeats_are_read_is_retried() {
 fn heartbeats_are_read_from_the_primary() {
     for engine in engines().into_iter().filter(|engine| *engine != Engine::Sqlite) {
         let database = fresh(engine, Columns::Full);
-        hanging(&database);
+        stuck(&database);
         let plan = plan(&database);
         let outside = Arc::default();
-        let wrap = watching(Arc::clone(&outside), Arc::default());
+        let wrap = recording(Arc::clone(&outside), Arc::default());
         let options = Options { heartbeat_wait: Duration::from_millis(100), ..options(Duration::from_secs(60), 1) };
         let (run, _) = carry_out(&database, &plan, options, wrap, |_| false);
         assert_eq!(run.tally().applied, UNITS, "{}", engine.name());
         let outside = outside.lock().unwrap();
-        let asked: Vec<&&str> = outside.iter().filter(|name| ["services_backup", "clock", "uptime"].contains(*name)).collect();
-        assert!(asked.is_empty(), "{}: {asked:?} could have come from a replica", engine.name());
-        // What the schema is like, and which backups are active, was asked before: the watch itself works.
+        let read: Vec<&&str> = outside.iter().filter(|name| ["services_backup", "clock", "uptime"].contains(*name)).collect();
+        assert!(read.is_empty(), "{}: {read:?} could have come from a replica", engine.name());
+        // The active backups were read before, which shows that the recording works.
         assert!(outside.contains(&"backups_live_liberty"), "{outside:?}");
     }
 }

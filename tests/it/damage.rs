@@ -1,5 +1,5 @@
-//! The damage matrix: backups that Cinder's own drivers made on each kind of storage, damaged by whoever else can write
-//! there. A deep check finds every damage and calls nothing else damaged.
+//! The damage matrix: backups that Cinder's own drivers made on each kind of storage, damaged there in every way. A deep check reports
+//! every damage and no other.
 
 use std::fs;
 use std::io::Read;
@@ -17,12 +17,12 @@ use crate::servers::{self, gcs, swift};
 
 const MIB: u64 = 1 << 20;
 
-/// Another way to the objects than the program's own.
+/// Access to the objects that does not use the program's code.
 enum BackDoor {
     Directory(PathBuf),
-    /// A container's URL, which Swift's S3 calls a bucket, and a token.
+    /// The URL of a container (a bucket in Swift's S3), and a token.
     Swift(String, String),
-    /// Behind the emulator's front, where nobody asks for a token.
+    /// The emulator's inner port, which needs no token, and a bucket.
     Google(u16, String),
 }
 
@@ -69,7 +69,7 @@ impl BackDoor {
                     .send(bytes)
             }
         };
-        sent.expect("the object is taken");
+        sent.expect("the object is stored");
     }
 
     fn remove(&self, name: &str) {
@@ -95,7 +95,7 @@ struct Pair {
 }
 
 impl Pair {
-    /// Deep, of both: their verdicts and the codes of their problems.
+    /// A deep check of both: their verdicts and the codes of their problems.
     fn check(&self, code: i32) -> [(String, Vec<String>); 2] {
         let ids = [self.full.id(), self.child.id()];
         let mut args = vec!["check", "--level", "deep", "--settle", "0", &ids[0], &ids[1]];
@@ -111,7 +111,7 @@ impl Pair {
     }
 }
 
-/// The objects of a backup by their names, without what is common to all drivers.
+/// The names of a backup's objects. All drivers use the same ones after the prefix.
 struct Names(String);
 
 impl Names {
@@ -132,7 +132,7 @@ impl Names {
     }
 }
 
-/// Damages a backup in every way, one after the other; `whole` makes it whole again each time.
+/// Damages a backup in every way, one after the other, and restores its objects each time.
 fn matrix(store: &Store, back_door: impl Fn(&Done) -> BackDoor, cinder: &RealBackups, compression: &str) {
     let mut first = VolumeData::zeros(cinder.volumes.join("first"), GIB, 7);
     first.scribble(0, MIB).scribble(200 * MIB + 5, MIB).scribble(GIB - 1000, 1000);
@@ -142,7 +142,7 @@ fn matrix(store: &Store, back_door: impl Fn(&Done) -> BackDoor, cinder: &RealBac
     let set = |job: Job| job.object_size(128 * MIB).compression(compression);
     let jobs = [
         set(Job::backup(store, "full", &volume, &first)),
-        // Its own compression: a chain may mix them.
+        // Another compression: a chain may mix them.
         Job::backup(store, "child", &volume, &second).on("full").object_size(16 * MIB).compression("none"),
     ];
     let [full, child]: [Done; 2] = cinder.run(&jobs).try_into().expect("two jobs");
@@ -168,14 +168,14 @@ fn matrix(store: &Store, back_door: impl Fn(&Done) -> BackDoor, cinder: &RealBac
     type Harm<'a> = (&'a str, &'a dyn Fn(), &'a dyn Fn());
     let heal = || door.put(&one.0, &one.1);
     let harms: &[Harm<'_>] = &[
-        ("a bit is flipped", &|| door.put(&one.0, &changed(&one.1, &|bytes| bytes[middle] ^= 0x10)), &heal),
-        ("its last byte is gone", &|| door.put(&one.0, &changed(&one.1, &last)), &heal),
-        ("its second half is gone", &|| door.put(&one.0, &changed(&one.1, &|bytes| bytes.truncate(middle))), &heal),
-        ("it is empty", &|| door.put(&one.0, b""), &heal),
-        ("something stands behind it", &|| door.put(&one.0, &changed(&one.1, &|bytes| bytes.extend(b"more"))), &heal),
-        ("it is gone", &|| door.remove(&one.0), &heal),
+        ("an object has a flipped bit", &|| door.put(&one.0, &changed(&one.1, &|bytes| bytes[middle] ^= 0x10)), &heal),
+        ("an object lacks its last byte", &|| door.put(&one.0, &changed(&one.1, &last)), &heal),
+        ("an object lacks its second half", &|| door.put(&one.0, &changed(&one.1, &|bytes| bytes.truncate(middle))), &heal),
+        ("an object is empty", &|| door.put(&one.0, b""), &heal),
+        ("an object has extra bytes", &|| door.put(&one.0, &changed(&one.1, &|bytes| bytes.extend(b"more"))), &heal),
+        ("an object is missing", &|| door.remove(&one.0), &heal),
         (
-            "it is swapped with another",
+            "two objects are swapped",
             &|| {
                 door.put(&one.0, &two.1);
                 door.put(&two.0, &one.1);
@@ -185,32 +185,34 @@ fn matrix(store: &Store, back_door: impl Fn(&Done) -> BackDoor, cinder: &RealBac
                 door.put(&two.0, &two.1);
             },
         ),
-        ("there is one more", &|| door.put(&extra, b"x"), &|| door.remove(&extra)),
-        ("the metadata is another's", &|| door.put(&metadata, &other_metadata), &|| door.put(&metadata, &own_metadata)),
-        ("the sha256file is another's", &|| door.put(&sha256file, &other_sha256file), &|| door.put(&sha256file, &own_sha256file)),
-        ("the metadata is cut", &|| door.put(&metadata, &changed(&own_metadata, &last)), &|| door.put(&metadata, &own_metadata)),
+        ("there is an extra object", &|| door.put(&extra, b"x"), &|| door.remove(&extra)),
+        ("the metadata is another backup's", &|| door.put(&metadata, &other_metadata), &|| door.put(&metadata, &own_metadata)),
+        ("the sha256file is another backup's", &|| door.put(&sha256file, &other_sha256file), &|| door.put(&sha256file, &own_sha256file)),
+        ("the metadata lacks its last byte", &|| door.put(&metadata, &changed(&own_metadata, &last)), &|| {
+            door.put(&metadata, &own_metadata)
+        }),
     ];
     for (what, harm, heal) in harms {
         harm();
         let [(verdict, problems), (of_child, by_parent)] = pair.check(9);
         assert!(["corrupt", "incomplete"].contains(&verdict.as_str()) && !problems.is_empty(), "{what}: {verdict}, {problems:?}");
-        // A restore of the child reads its parent's data, and not its sha256file.
+        // A restore of the child reads its parent's data, but not its parent's sha256file.
         let (wanted, told) = if what.contains("sha256file") { ("intact", vec![]) } else { ("corrupt", vec!["parent-damaged".to_owned()]) };
         assert_eq!((of_child.as_str(), &by_parent), (wanted, &told), "{what}: its child");
         heal();
     }
-    // What is damaged in a child is no matter of its parent's.
+    // Damage of a child does not affect its parent.
     let own = child_names.data(1);
     let bytes = child_door.get(&own);
     child_door.put(&own, &changed(&bytes, &|bytes| bytes[99] ^= 1));
     let [(of_parent, _), (verdict, problems)] = pair.check(9);
     assert_eq!((of_parent.as_str(), verdict.as_str()), ("intact", "corrupt"), "{problems:?}");
     child_door.put(&own, &bytes);
-    assert_eq!(pair.check(0), intact, "all is as it was");
+    assert_eq!(pair.check(0), intact, "everything is restored");
 }
 
 #[test]
-fn posix() {
+fn every_damage_is_found_in_a_directory() {
     let cinder = RealBackups::new();
     let folder = cinder.path("store");
     let door = |done: &Done| BackDoor::Directory(folder.join(done.text("container")));
@@ -218,21 +220,21 @@ fn posix() {
 }
 
 #[test]
-fn on_swift() {
+fn every_damage_is_found_on_swift() {
     let server = servers::swift();
     let door = |_: &Done| BackDoor::swift(server, "damage");
     matrix(&Store::swift(server, "damage"), door, &RealBackups::new(), "zlib");
 }
 
 #[test]
-fn on_s3() {
+fn every_damage_is_found_on_s3() {
     let server = servers::swift();
     let door = |_: &Done| BackDoor::swift(server, "damage-s3");
     matrix(&Store::s3(server, "damage-s3"), door, &RealBackups::new(), "zstd");
 }
 
 #[test]
-fn on_gcs() {
+fn every_damage_is_found_on_gcs() {
     let server = servers::gcs();
     let door = |_: &Done| BackDoor::google(server, "damage");
     matrix(&Store::gcs(server, "damage"), door, &RealBackups::new(), "bz2");

@@ -1,8 +1,8 @@
-//! The program against Cinder itself: what a start of cinder-backup makes of a population, and what `repair` makes of it.
+//! The program compared with Cinder itself: `repair` and a start of cinder-backup on the same population.
 //!
-//! Both work on copies of one database. Cinder cleans up for every host, the retired one too, and `repair` is told that all
-//! are dead. Whatever then differs, in any column of any row but `updated_at`, is on purpose, and is one rule of
-//! [`RULES`]: no cell may differ without a rule, none may have two, and no rule may be without a case.
+//! Both work on copies of one database. Cinder cleans up for every host, including the retired one, and `repair` has
+//! `--assume-dead all`. Every difference, in any column except `updated_at`, must be deliberate: each differing cell matches exactly one
+//! of [`RULES`], and each rule has a case.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,16 +15,16 @@ use crate::population::{self, DOWN, GONE, UP};
 use crate::program::Program;
 use crate::schemas::{Columns, fresh};
 
-/// Which populations; more of them find nothing that these do not.
+/// The seeds of the populations; more of them find nothing new.
 const SEEDS: [u64; 3] = [1, 2, 3];
-/// How many backups each has.
+/// The number of backups of each.
 const BACKUPS: usize = 200;
-/// Cinder takes no age and no heartbeat into account, so neither may the program.
+/// Cinder considers neither age nor heartbeat, so the program must not either.
 const LIKE_CINDER: [&str; 6] = ["--service-down-time", "2s", "--older-than", "0s", "--assume-dead", "all"];
 
 type Rows = BTreeMap<RowKey, Cells>;
 
-/// One population before, and after each of the two.
+/// One population before, after Cinder's clean-up, and after our repair.
 struct World {
     seed: u64,
     before: Rows,
@@ -33,7 +33,7 @@ struct World {
 }
 
 impl World {
-    /// The rows of a table that are not deleted, as they were before.
+    /// The live rows of a table, as they were before.
     fn live<'w>(&'w self, table: &'w str) -> impl Iterator<Item = (&'w str, &'w Cells)> {
         self.before
             .iter()
@@ -45,7 +45,7 @@ impl World {
         self.live("backups").map(|(_, cells)| cells)
     }
 
-    /// What became of a backup's status under Cinder.
+    /// A backup's status after Cinder's clean-up.
     fn by_cinder(&self, backup: &Cells) -> Option<&str> {
         let key = ("backups".to_owned(), get(backup, "id").unwrap().to_owned());
         get(&self.cinder[&key], "status")
@@ -56,13 +56,12 @@ fn get<'c>(cells: &'c Cells, column: &str) -> Option<&'c str> {
     cells.get(column)?.as_deref()
 }
 
-/// Whether the backup has a host, so that a cinder-backup that starts there looks at it.
+/// Whether the backup has a host, so that a start of cinder-backup reads it.
 fn scheduled(backup: &Cells) -> bool {
     get(backup, "host").is_some_and(|host| !host.is_empty())
 }
 
-/// Whether a backup's operation is the kind of reason that a volume has for its status: it is made of the volume, or
-/// restored to it.
+/// Whether a backup is being made from a volume or restored to it.
 fn works_on(backup: &Cells, volume: &str) -> bool {
     match get(backup, "status") {
         Some("creating") => get(backup, "volume_id") == Some(volume),
@@ -71,8 +70,7 @@ fn works_on(backup: &Cells, volume: &str) -> bool {
     }
 }
 
-/// Whether Cinder deletes the backup: it goes on with every delete that was begun, unless it needs a user's key for it or
-/// another driver.
+/// Whether Cinder deletes the backup: it continues every delete, except those that need a user's key or another driver.
 fn is_deleted_by_cinder(backup: &Cells) -> bool {
     scheduled(backup)
         && get(backup, "status") == Some("deleting")
@@ -97,17 +95,17 @@ impl Cell<'_> {
         self.table == table && self.column == column
     }
 
-    /// Cinder left it as it was.
+    /// Whether Cinder left the cell unchanged.
     fn missed_by_cinder(&self) -> bool {
         self.cinder == self.before
     }
 
-    /// A cinder-backup that starts looks at this volume, because of a backup of its host.
+    /// Whether a start of cinder-backup reads this volume because of a backup of its host.
     fn volume_seen_by_cinder(&self) -> bool {
         self.world.backups().any(|backup| scheduled(backup) && works_on(backup, self.id))
     }
 
-    /// A backup that has no host works on this volume.
+    /// Whether a backup without a host works on this volume.
     fn volume_of_unscheduled(&self) -> bool {
         self.world.backups().any(|backup| !scheduled(backup) && works_on(backup, self.id))
     }
@@ -116,7 +114,7 @@ impl Cell<'_> {
         self.world.backups().any(|backup| get(backup, "temp_volume_id") == Some(self.id))
     }
 
-    /// The other backups that are made of this snapshot, and whether they have a host.
+    /// Whether a backup without a host is being made from this snapshot.
     fn snapshot_of_unscheduled(&self) -> bool {
         let names = |backup: &&Cells| get(backup, "snapshot_id") == Some(self.id) && get(backup, "status") == Some("creating");
         self.world.backups().filter(names).any(|backup| !scheduled(backup))
@@ -128,8 +126,8 @@ impl Cell<'_> {
         self.world.live("volume_attachment").map(|(_, cells)| cells).filter(of_volume)
     }
 
-    /// What may become of a volume that a backup held: `previous_status` where that is of use, and `in-use` in any case
-    /// where a server has it. An attachment that a host of cinder-backup holds for itself may be the backup's own.
+    /// Whether our repair freed a volume correctly: to `previous_status` if that is valid, and to `in-use` if it is attached to a
+    /// server. An attachment to a host of cinder-backup may belong to the backup itself.
     fn set_free(&self) -> bool {
         let previous = get(self.row, "previous_status");
         let by_server = self.live_attachments().any(|attachment| get(attachment, "instance_uuid").is_some());
@@ -141,7 +139,7 @@ impl Cell<'_> {
         }
     }
 
-    /// What becomes of a volume that was in the middle of something.
+    /// Whether our repair ended a volume's operation correctly.
     fn released(&self) -> bool {
         match self.before {
             Some("backing-up") => self.set_free(),
@@ -161,7 +159,7 @@ struct Rule {
 const RULES: &[Rule] = &[
     Rule {
         name: "a backup without a host",
-        reason: "Cinder starts on a host and looks at that host's rows; one that was never scheduled stays pending for ever",
+        reason: "a start of cinder-backup reads only its own host's rows; one that was never scheduled stays pending for ever",
         covers: |cell| {
             let to = match cell.before {
                 Some("creating" | "deleting") => "error",
@@ -173,12 +171,12 @@ const RULES: &[Rule] = &[
     },
     Rule {
         name: "a backup whose status is NULL",
-        reason: "Cinder reads such rows and does nothing with them; they can be neither used nor deleted",
+        reason: "Cinder ignores such rows; they can be neither used nor deleted",
         covers: |cell| cell.is("backups", "status") && cell.before.is_none() && cell.cinder.is_none() && cell.ours == Some("error"),
     },
     Rule {
         name: "a delete that was begun",
-        reason: "Cinder deletes the data and the row; nothing is ever deleted here, `error` lets the user delete again",
+        reason: "Cinder deletes the data and the row; this program never deletes, and `error` lets the user delete again",
         covers: |cell| {
             is_deleted_by_cinder(cell.row)
                 && match (cell.table, cell.column) {
@@ -191,7 +189,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         name: "a delete of an encrypted volume's backup",
-        reason: "Cinder sets error_deleting, from where its API refuses another delete; it takes one from `error`",
+        reason: "Cinder sets error_deleting, in which its API refuses another delete; it accepts one in `error`",
         covers: |cell| {
             cell.is("backups", "status")
                 && scheduled(cell.row)
@@ -202,7 +200,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         name: "the reason of a failure",
-        reason: "it says who set the status, what it was, and that nobody looked at the data",
+        reason: "it names this program, the status before, and that the data was not checked",
         covers: |cell| {
             let was = get(cell.row, "status").unwrap_or("NULL");
             let after = &cell.world.ours[&(cell.table.to_owned(), cell.id.to_owned())];
@@ -213,7 +211,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         name: "what a failed backup leaves behind",
-        reason: "Cinder has temporary volumes and snapshots deleted and forgets them; here they are reported with the command",
+        reason: "Cinder has temporary volumes and snapshots deleted and removes their ids; this program prints the commands",
         covers: |cell| {
             let failed = |backup: &Cells| scheduled(backup) && cell.world.by_cinder(backup) == Some("error");
             match (cell.table, cell.column) {
@@ -228,7 +226,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         name: "the counter of a deleted backup's parent",
-        reason: "nothing is deleted here, so no increment is counted out",
+        reason: "this program deletes no increment, so the counter stays",
         covers: |cell| {
             let gone = cell.world.backups().filter(|backup| get(backup, "parent_id") == Some(cell.id) && is_deleted_by_cinder(backup));
             let number = |text: Option<&str>| text.and_then(|text| text.parse::<i64>().ok()).unwrap_or(0);
@@ -241,12 +239,12 @@ const RULES: &[Rule] = &[
     },
     Rule {
         name: "the quota of what was deleted",
-        reason: "nothing is deleted here, so nothing is given back",
+        reason: "this program deletes nothing, so the quota stays",
         covers: |cell| cell.is("quota_usages", "in_use") && cell.ours == cell.before && cell.cinder != cell.before,
     },
     Rule {
-        name: "a previous_status that is no state to go back to",
-        reason: "Cinder copies it blindly: such volumes end in NULL, backing-up or error_backing-up, and nothing gets them out",
+        name: "a previous_status that is not valid for a free volume",
+        reason: "Cinder copies it unchecked: such volumes end in NULL, backing-up or error_backing-up and stay there",
         covers: |cell| {
             let previous = get(cell.row, "previous_status");
             cell.is("volumes", "status")
@@ -259,8 +257,8 @@ const RULES: &[Rule] = &[
         },
     },
     Rule {
-        name: "a volume that a server has",
-        reason: "it was available before the backup and is attached now: freed as available, it could be attached or deleted under a server",
+        name: "a volume that is attached to a server",
+        reason: "it was available before the backup; as available it could be deleted or attached again while the server uses it",
         covers: |cell| {
             cell.is("volumes", "status")
                 && cell.before == Some("backing-up")
@@ -271,8 +269,8 @@ const RULES: &[Rule] = &[
         },
     },
     Rule {
-        name: "a new volume that was being made from a backup",
-        reason: "Cinder never touches a volume in `creating`, so it stays there for ever",
+        name: "a new volume that was being created from a backup",
+        reason: "Cinder never changes a volume in `creating`, so it stays there for ever",
         covers: |cell| {
             cell.is("volumes", "status")
                 && cell.before == Some("creating")
@@ -286,7 +284,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         name: "a volume of a backup without a host",
-        reason: "no cinder-backup looks at that backup, and so none at its volume",
+        reason: "no cinder-backup reads that backup or its volume",
         covers: |cell| {
             cell.is("volumes", "status")
                 && !cell.volume_seen_by_cinder()
@@ -297,7 +295,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         name: "a volume left behind",
-        reason: "no backup explains its status, and Cinder finds volumes by their backups only",
+        reason: "no backup explains its status, and Cinder finds volumes only through their backups",
         covers: |cell| {
             cell.is("volumes", "status")
                 && !cell.volume_seen_by_cinder()
@@ -307,8 +305,8 @@ const RULES: &[Rule] = &[
         },
     },
     Rule {
-        name: "a volume made only for a backup",
-        reason: "Cinder frees whatever a backup names; one that a temp_volume_id names is to be deleted, and is never set free here",
+        name: "a temporary volume",
+        reason: "Cinder frees any volume that a backup names; one in temp_volume_id is to be deleted, and this program never frees it",
         covers: |cell| {
             cell.is("volumes", "status")
                 && cell.is_temporary_volume()
@@ -320,7 +318,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         name: "a snapshot of a backup without a host",
-        reason: "no cinder-backup looks at that backup, and so none at its snapshot",
+        reason: "no cinder-backup reads that backup or its snapshot",
         covers: |cell| {
             cell.is("snapshots", "status")
                 && cell.snapshot_of_unscheduled()
@@ -330,7 +328,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         name: "a snapshot left behind",
-        reason: "no backup is being made of it, and Cinder finds snapshots by their backups only",
+        reason: "no backup is being made from it, and Cinder finds snapshots only through their backups",
         covers: |cell| {
             cell.is("snapshots", "status")
                 && !cell.snapshot_of_unscheduled()
@@ -340,14 +338,14 @@ const RULES: &[Rule] = &[
     },
 ];
 
-/// What the tests found, over all seeds of an engine.
+/// The result of the comparison over all seeds of an engine.
 #[derive(Default)]
 struct Tally {
-    /// How often each rule had a case.
+    /// The number of cases of each rule.
     rules: BTreeMap<&'static str, usize>,
-    /// How often both made the same change, by table and the change of status.
+    /// The number of changes that both made, by table and change of status.
     agreed: BTreeMap<String, usize>,
-    /// What is wrong.
+    /// Differences that match no rule or several.
     faults: Vec<String>,
 }
 
@@ -403,7 +401,7 @@ impl Tally {
     }
 }
 
-/// A cell in words, with everything around it that a rule may ask for.
+/// A cell in words, with the columns of all related rows that a rule may use.
 fn told(cell: &Cell<'_>) -> String {
     let word = |value: Option<&str>| value.map_or_else(|| "NULL".to_owned(), str::to_owned);
     let mut text = format!(
@@ -438,7 +436,7 @@ fn repair(program: &Program) -> Value {
     program.json(0, &args)
 }
 
-/// A scan finds nothing pending any more, by no measure.
+/// Checks that a scan finds nothing pending.
 fn nothing_is_stuck(program: &Program, whose: &str, seed: u64) -> Value {
     let mut args = vec!["scan"];
     args.extend(LIKE_CINDER);
@@ -467,25 +465,25 @@ fn differ(engine: Engine) {
         tally.compare(&World { seed, before: before.clone(), cinder: theirs.rows_by_id(), ours: ours.rows_by_id() });
         let scan = nothing_is_stuck(&program, "our repair", seed);
 
-        // What Cinder would have cinder-volume do, the user is told to have done.
+        // Each call that Cinder makes to cinder-volume is a command for the operator here.
         let told = commands(&run) + &commands(&scan);
         for call in &cleanup.rpc {
             let id = ["attachment_id", "snapshot_id", "volume_id"].iter().find_map(|key| call[key].as_str()).unwrap();
-            // Cinder even detaches what is detached; there is nothing to be done about that.
+            // Cinder also detaches what is already detached; that needs no command.
             let attachment = before.get(&("volume_attachment".to_owned(), id.to_owned()));
             let is_detached = attachment.is_some_and(|cells| get(cells, "attach_status") == Some("detached"));
             if !is_detached && !told.contains(id) {
-                tally.faults.push(format!("seed {seed}: Cinder asks for {call}, and nobody is told"));
+                tally.faults.push(format!("seed {seed}: Cinder requests {call}, and no command does"));
             }
         }
 
-        // After Cinder there is something left to repair, and it can be.
+        // Cinder leaves rows that the program can repair.
         let program = Program::on(theirs.url());
         let run = repair(&program);
         assert_ne!(run["summary"]["applied"], 0, "seed {seed}: {run:#}");
         nothing_is_stuck(&program, "Cinder's clean-up and our repair", seed);
 
-        // After a repair, a start of cinder-backup finds nothing to do but to remove what is temporary.
+        // After a repair, a start of cinder-backup only removes temporary volumes and snapshots.
         if seed == SEEDS[0] {
             let before = ours.rows_by_id();
             let cleanup = clean_up(&ours);
@@ -501,22 +499,22 @@ fn differ(engine: Engine) {
 }
 
 #[test]
-fn as_cinder_but_for_the_rules_on_sqlite() {
+fn repair_differs_from_cinder_only_by_the_rules_on_sqlite() {
     differ(Engine::Sqlite);
 }
 
 #[test]
-fn as_cinder_but_for_the_rules_on_mariadb() {
+fn repair_differs_from_cinder_only_by_the_rules_on_mariadb() {
     differ(Engine::Mariadb);
 }
 
 #[test]
-fn as_cinder_but_for_the_rules_on_postgresql() {
+fn repair_differs_from_cinder_only_by_the_rules_on_postgresql() {
     differ(Engine::Postgresql);
 }
 
 #[test]
-fn whoever_cinder_would_detach_is_reported() {
+fn attachments_that_cinder_would_detach_are_reported() {
     let database = fresh(Engine::Sqlite, Columns::Full);
     let volume = database.volume(|row| row.status("restoring-backup"));
     database.backup(|row| row.status("restoring").host(DOWN).restore_volume_id(&volume));
@@ -536,7 +534,7 @@ fn whoever_cinder_would_detach_is_reported() {
 }
 
 #[test]
-fn the_backup_of_a_snapshot_holds_the_snapshot_or_the_volume() {
+fn a_backup_of_a_snapshot_holds_the_snapshot_or_the_volume() {
     let database = fresh(Engine::Sqlite, Columns::Full);
     let held = || database.volume(|row| row.status("backing-up").previous_status("available"));
     let id = |first: char| format!("{first}{}", &population::unused_id()[1..]);
@@ -544,16 +542,16 @@ fn the_backup_of_a_snapshot_holds_the_snapshot_or_the_volume() {
         database.backup(|row| row.id(id(first)).status("creating").host(GONE).volume_id(volume).snapshot_id(snapshot))
     };
     let snapshot = |volume: &str, status: &str| database.snapshot(volume, |row| row.status(status));
-    // Since Pike: the second one has nothing to do with the volume, and sets nothing but its snapshot free.
+    // Since Pike: the second backup holds and frees only its snapshot.
     let both = held();
     backup('1', &both, None);
     let since_pike = snapshot(&both, "backing-up");
     backup('2', &both, Some(&since_pike));
-    // Until Ocata the volume, and not the snapshot; whichever comes last sets it free.
+    // Until Ocata: the second backup holds the volume, not the snapshot. The last of the two frees it.
     let shared = held();
     backup('3', &shared, None);
     backup('4', &shared, Some(&snapshot(&shared, "available")));
-    // Nobody holds this volume.
+    // No backup holds this volume.
     let left = held();
     backup('5', &left, Some(&snapshot(&left, "backing-up")));
     let program = Program::on(database.url());

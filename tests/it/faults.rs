@@ -1,4 +1,4 @@
-//! What the program says and leaves behind when something breaks in the middle of a change.
+//! What the program reports and leaves behind when something fails in the middle of a change.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -18,7 +18,7 @@ use crate::schemas::{Columns, engines, fresh};
 
 const TWO_HOURS: i64 = 7_200;
 
-/// So many stuck backups, each with the volume that it holds.
+/// `number` stuck backups, each with a volume in `backing-up`.
 fn stuck(database: &Database, number: usize) -> Vec<(String, String)> {
     let mut ids = Vec::new();
     let mut all = Vec::new();
@@ -32,7 +32,7 @@ fn stuck(database: &Database, number: usize) -> Vec<(String, String)> {
     ids
 }
 
-/// Every unit is wholly changed or wholly as it was; gives how many are changed.
+/// Checks that every unit is changed completely or not at all; returns the number of changed ones.
 #[track_caller]
 fn whole_units(database: &Database, ids: &[(String, String)]) -> usize {
     let statuses = |table: &str| -> std::collections::HashMap<String, String> {
@@ -50,7 +50,7 @@ fn whole_units(database: &Database, ids: &[(String, String)]) -> usize {
 }
 
 #[test]
-fn a_lock_that_is_held_is_waited_for_and_then_given_up() {
+fn a_unit_waits_for_a_lock_until_the_lock_time_out() {
     for engine in engines() {
         let database = fresh(engine, Columns::Full);
         let ids = stuck(&database, 1);
@@ -64,7 +64,7 @@ fn a_lock_that_is_held_is_waited_for_and_then_given_up() {
         database.execute("ROLLBACK");
         assert_eq!(answer.code, Some(11), "{} {}{}", engine.name(), answer.stdout, answer.stderr);
         assert_eq!(whole_units(&database, &ids), 0);
-        // Let go of in time, the unit goes through.
+        // The lock is released in time, so the unit is applied.
         hold();
         let child = program.start(&["repair", "--yes", "--lock-timeout", "2s"]);
         thread::sleep(Duration::from_secs(3));
@@ -76,7 +76,7 @@ fn a_lock_that_is_held_is_waited_for_and_then_given_up() {
     }
 }
 
-/// Somebody holds all that there is: the run does not wait for each of its units, and says who.
+/// If another session holds all rows, the run does not wait for each of its units.
 #[test]
 fn a_run_that_is_locked_out_stops_and_says_who_holds_the_lock() {
     for engine in engines() {
@@ -92,7 +92,7 @@ fn a_run_that_is_locked_out_stops_and_says_who_holds_the_lock() {
         let took = begun.elapsed();
         database.execute("ROLLBACK");
         assert_eq!(answer.code, Some(11), "{} {}{}", engine.name(), answer.stdout, answer.stderr);
-        // For each of them it waited six seconds once.
+        // An earlier version waited six seconds for each of them.
         assert!(took < Duration::from_secs(60), "{}: {took:?}", engine.name());
         let document = answer.json();
         let (failed, not_begun) = (document["summary"]["failed"].as_u64().unwrap(), document["summary"]["not_begun"].as_u64().unwrap());
@@ -114,9 +114,9 @@ fn a_run_that_is_locked_out_stops_and_says_who_holds_the_lock() {
     }
 }
 
-/// What the account may not see is not said, and is no failure of its own.
+/// A missing privilege to see the holder is not an error.
 #[test]
-fn who_holds_a_lock_is_said_as_far_as_the_account_may_see_it() {
+fn the_holder_of_a_lock_is_reported_if_the_account_may_see_it() {
     for engine in engines().into_iter().filter(|engine| *engine != Engine::Sqlite) {
         let database = fresh(engine, Columns::Full);
         let ids = stuck(&database, 1);
@@ -130,7 +130,7 @@ fn who_holds_a_lock_is_said_as_far_as_the_account_may_see_it() {
     }
 }
 
-/// Waits until the log has more than so many lines.
+/// Waits until the log has more than `lines` lines.
 pub fn wait_for_lines(program: &Program, lines: usize) {
     let deadline = Instant::now() + Duration::from_secs(60);
     while fs::read_to_string(program.log()).map_or(0, |text| text.lines().count()) <= lines {
@@ -146,8 +146,8 @@ fn a_killed_run_is_settled_by_reading_the_rows() {
         let ids = stuck(&database, 2_000);
         let program = Program::on(database.url());
         let mut child = program.start(&["repair", "--yes", "--max-changes", "5000", "--batch-size", "50"]);
-        // A begin record, the intents of five batches and the outcomes of four; then somebody takes all locks, and the
-        // program waits in the middle of a batch.
+        // A begin record, the intents of five batches and the outcomes of four. Then the test takes all locks, so that the program
+        // waits in the middle of a batch.
         wait_for_lines(&program, 50 * 9);
         if engine == Engine::Sqlite {
             database.execute("BEGIN IMMEDIATE");
@@ -163,7 +163,7 @@ fn a_killed_run_is_settled_by_reading_the_rows() {
         assert!((200..2_000).contains(&applied), "{}: {applied} of 2000", engine.name());
         let list = program.json(0, &["history", "list"]);
         assert!(!list["runs"][0]["open"].as_array().unwrap().is_empty(), "{list:#}");
-        // An undo must not guess, and the next writing run says what is open.
+        // An undo must not guess, and the next writing run reports the open intents.
         let run = program.last_run();
         program.expect(7, &["undo", &run, "--yes"]);
         let next = program.expect(0, &["repair", "--yes", "--limit", "1"]);
@@ -181,10 +181,10 @@ fn a_killed_run_is_settled_by_reading_the_rows() {
                 word == "applied"
             })
             .count();
-        assert_eq!(by_log, applied, "{}: the log tells what the rows are", engine.name());
+        assert_eq!(by_log, applied, "{}: the log agrees with the rows", engine.name());
         program.expect(0, &["history", "verify"]);
         program.expect(0, &["undo", &run, "--yes"]);
-        assert_eq!(whole_units(&database, &ids), 1, "all but what the later run changed");
+        assert_eq!(whole_units(&database, &ids), 1, "only the unit of the later run stays changed");
     }
 }
 
@@ -204,7 +204,7 @@ fn a_signal_ends_a_run_between_two_units() {
         let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         assert_eq!(document["interrupted"], word);
         let applied = whole_units(&database, &ids);
-        assert_eq!(document["summary"]["applied"], applied, "what it says is what it did");
+        assert_eq!(document["summary"]["applied"], applied, "the result agrees with the rows");
         let units = document["units"].as_array().unwrap();
         let not_begun = units.iter().filter(|unit| unit["outcome"] == "not-begun").count();
         assert_eq!((units.len(), not_begun), (3_000, 3_000 - applied));
@@ -212,7 +212,7 @@ fn a_signal_ends_a_run_between_two_units() {
         let list = program.json(0, &["history", "list"]);
         let run = &list["runs"][0];
         assert_eq!(run["open"], serde_json::json!([]), "nothing is left open");
-        assert_eq!(run["summary"], document["summary"], "the log says the same as the run itself");
+        assert_eq!(run["summary"], document["summary"], "the log agrees with the run's result");
         let show = program.json(0, &["history", "show", &program.last_run()]);
         assert_eq!((&show["summary"], &show["end"]["summary"]), (&document["summary"], &document["summary"]));
         let shown = program.expect(0, &["history", "show", &program.last_run(), "-f", "csv"]);
@@ -223,7 +223,7 @@ fn a_signal_ends_a_run_between_two_units() {
 }
 
 #[test]
-fn a_table_of_a_run_that_was_ended_early_does_not_list_what_was_not_begun() {
+fn the_table_of_a_stopped_run_does_not_list_units_that_were_not_begun() {
     let database = fresh(Engine::Sqlite, Columns::Full);
     let ids = stuck(&database, 3_000);
     let program = Program::on(database.url());
@@ -255,7 +255,7 @@ fn without_a_log_nothing_is_changed() {
     let link = program.path("link.jsonl");
     std::os::unix::fs::symlink(program.path("target.jsonl"), &link).unwrap();
     let below_a_file = file.join("audit.jsonl");
-    // A place that was chosen badly is a matter of usage; what is no log, or cannot be opened, is not.
+    // A bad path is a usage error (2). A file that is not a log or cannot be opened is a failure (1).
     for (code, log) in
         [(1, below_a_file.as_path()), (2, &readable), (2, &link), (2, "/dev/full".as_ref()), (1, &file), (2, program.path("").as_path())]
     {
@@ -264,7 +264,7 @@ fn without_a_log_nothing_is_changed() {
         assert!(answer.stderr.contains("no log, no change"), "{log:?}: {}", answer.stderr);
         assert_eq!(whole_units(&database, &ids), 0, "{log:?}");
     }
-    // Another run holds it.
+    // Another run holds the log's lock.
     program.expect(0, &["repair", "--yes"]);
     program.expect(0, &["undo", &program.last_run(), "--yes"]);
     let held = File::open(program.log()).unwrap();
@@ -275,7 +275,7 @@ fn without_a_log_nothing_is_changed() {
 }
 
 #[test]
-fn a_log_that_was_tampered_with_is_noticed() {
+fn tampering_with_the_log_is_detected() {
     let database = fresh(Engine::Sqlite, Columns::Full);
     stuck(&database, 2);
     let program = Program::on(database.url());
@@ -283,33 +283,33 @@ fn a_log_that_was_tampered_with_is_noticed() {
     let verified = program.json(0, &["history", "verify"]);
     let last = verified["last_hash"].as_str().unwrap().to_owned();
     program.expect(0, &["history", "verify", "--expect-last", &last]);
-    // That of a log without a record says nothing of one that has some.
+    // The head of an empty log does not match a log with records.
     program.expect(9, &["history", "verify", "--expect-last", &"0".repeat(64)]);
     program.expect(0, &["history", "verify", "--expect-last", &format!(" {} ", last.to_uppercase())]);
-    // What is no hash, a variable that a script never set for one, proves nothing about the log.
+    // A value that is not a hash, such as an unset variable of a script, is a usage error.
     for none in ["", "zzz", &last[1..]] {
         assert!(program.expect(2, &["history", "verify", "--expect-last", none]).stderr.contains("64 hexadecimal digits"));
     }
     let text = fs::read_to_string(program.log()).unwrap();
     fs::write(program.log(), text.replacen("\"to\":\"error\"", "\"to\":\"creating\"", 1)).unwrap();
     program.expect(9, &["history", "verify"]);
-    // Cut off at the end, the hash chain is intact, and only the hash that was kept elsewhere tells.
+    // A log that was cut off has an intact hash chain. Only the hash that was kept elsewhere shows the loss.
     let cut: String = text.lines().take(3).map(|line| format!("{line}\n")).collect();
     fs::write(program.log(), cut).unwrap();
     program.expect(0, &["history", "verify"]);
     program.expect(9, &["history", "verify", "--expect-last", &last]);
 }
 
-/// What happens to the first COMMIT that comes by.
+/// How the first COMMIT is lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Loss {
-    /// The server gets it; its answer never arrives.
+    /// The server receives it, but its answer is lost.
     Answer,
-    /// The server never gets it.
+    /// The server never receives it.
     Request,
 }
 
-/// A port that hands everything on to a server, and breaks the connection at the first COMMIT of a change.
+/// A port that forwards everything to a server and breaks the connection at the first COMMIT of a change.
 fn lossy_port(server: u16, loss: Loss) -> u16 {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -345,7 +345,7 @@ fn relay(mut client: TcpStream, mut upstream: TcpStream, broken: &Arc<AtomicBool
             break;
         }
         let chunk = &buffer[..read];
-        // Only the COMMIT of a change is of interest, not one of setting up a session.
+        // Not the COMMITs of the session's set-up.
         changing = changing || chunk.windows(14).any(|window| window == b"UPDATE backups");
         if changing && chunk.windows(6).any(|window| window == b"COMMIT") && !broken.swap(true, Ordering::SeqCst) {
             mute.store(true, Ordering::SeqCst);
@@ -388,14 +388,14 @@ fn a_commit_whose_answer_is_lost_is_settled_by_reading_again() {
 }
 
 #[test]
-fn an_outcome_that_cannot_be_settled_is_said_to_be_unknown() {
+fn an_outcome_that_cannot_be_settled_is_reported_as_unknown() {
     for engine in engines().into_iter().filter(|engine| *engine != Engine::Sqlite) {
         let database = fresh(engine, Columns::Full);
         let ids = stuck(&database, 1);
         let server = database.server().port;
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
-        // One connection, cut at its COMMIT, and no other after it.
+        // One connection, cut at its COMMIT; no other is accepted.
         thread::spawn(move || {
             let (client, _) = listener.accept().unwrap();
             drop(listener);
@@ -406,8 +406,8 @@ fn an_outcome_that_cannot_be_settled_is_said_to_be_unknown() {
         let program = Program::on(database.url()).with_url(url);
         let answer = program.expect(7, &["repair", "--yes", "--tls-mode", "disable"]);
         assert!(answer.stderr.contains("unknown"), "{}", answer.stderr);
-        assert_eq!(whole_units(&database, &ids), 1, "{}: in truth it was committed", engine.name());
-        // Once the database answers, the log is settled.
+        assert_eq!(whole_units(&database, &ids), 1, "{}: it was committed", engine.name());
+        // Once the database answers, the outcome is settled.
         let program = program.with_url(database.url());
         let settled = program.json(0, &["history", "reconcile"]);
         assert_eq!(settled["units"][0]["outcome"], "applied", "{settled:#}");

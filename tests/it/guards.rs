@@ -1,5 +1,4 @@
-//! What protects a database from the program: guards against changed rows, sessions that are held read-only, accounts
-//! with the least privileges, plans that are refused.
+//! What protects a database from the program: guards against changed rows, accounts with the least privileges, refused plans.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -14,12 +13,12 @@ use crate::schemas::{Columns, engines, fresh};
 const TWO_HOURS: i64 = 7_200;
 const OLD: &str = "--service-down-time=2s";
 
-/// Cells that differ, but for the time of the change.
+/// Cells that differ, except `updated_at`.
 fn differences(before: &BTreeMap<RowKey, Cells>, database: &Database) -> Vec<Change> {
     changes(before, &database.rows_by_id()).into_iter().filter(|change| change.column != "updated_at").collect()
 }
 
-/// The statements of a grants file, for an account and a database of a test's own.
+/// The statements of a grants file, for the account and database of one test.
 pub fn grants(engine: Engine, file: &str) -> String {
     let folder = if engine == Engine::Postgresql { "postgres" } else { "mysql" };
     let path = format!("{}/sql/grants/{folder}/{file}.sql", env!("CARGO_MANIFEST_DIR"));
@@ -71,7 +70,7 @@ fn a_row_that_changed_since_the_plan_is_left_alone() {
                 units.iter().find(|unit| unit["id"] == id).map(|unit| unit["outcome"].as_str().unwrap().to_owned())
             };
             assert_eq!(outcome(&backup).as_deref(), Some("changed"), "{} {table}.{column}: {document:#}", engine.name());
-            assert_eq!(outcome(&untouched).as_deref(), Some("applied"), "the other units go on");
+            assert_eq!(outcome(&untouched).as_deref(), Some("applied"), "the other unit is applied");
             let moved = document["units"].to_string();
             let expected = if column == "deleted" { "\"column\":\"id\"".to_owned() } else { format!("\"column\":\"{column}\"") };
             assert!(moved.contains(&expected), "{} {table}.{column} is not named in {document:#}", engine.name());
@@ -85,17 +84,17 @@ fn a_row_that_changed_since_the_plan_is_left_alone() {
 }
 
 #[test]
-fn what_the_decision_rests_on_is_looked_at_again() {
+fn apply_reads_what_the_decision_depends_on_again() {
     for engine in engines() {
         let database = fresh(engine, Columns::Full);
         let program = Program::on(database.url());
-        // A server attaches the volume: in-use would be right now.
+        // A server attaches the volume, so `in-use` is now the right status.
         let (attached, volume) = stuck_pair(&database);
         program.expect(0, &["plan", "--out", "attached.json", &attached]);
         database.attachment(&volume, |row| row);
         let document = program.json(4, &["apply", "attached.json", "--yes"]);
         assert_eq!(document["units"][0]["outcome"], "changed", "{document:#}");
-        // The host's cinder-backup comes back.
+        // The host's cinder-backup sends heartbeats again.
         let (alive, _) = stuck_pair(&database);
         program.expect(0, &["plan", "--out", "alive.json", &alive]);
         database.service("gone", |row| row.updated_at(ago(0)));
@@ -121,20 +120,20 @@ fn a_plan_is_applied_once_unedited_and_to_its_own_database() {
         fs::write(program.path("edited.json"), text.replace("\"to\": \"error\"", "\"to\": \"available\"")).unwrap();
         let answer = program.expect(5, &["apply", "edited.json", "--yes"]);
         assert!(answer.stderr.contains("edited after it was written"), "{}", answer.stderr);
-        // Another database with the very same rows.
+        // Another database with the same rows.
         let elsewhere = Program::on(copy.url());
         fs::copy(program.path("plan.json"), elsewhere.path("plan.json")).unwrap();
         let answer = elsewhere.expect(5, &["apply", "plan.json", "--yes"]);
         assert!(answer.stderr.contains("the plan was made for"), "{}", answer.stderr);
         assert_eq!(copy.cell("backups", &backup, "status").as_deref(), Some("creating"));
-        // Applied, and then once more; and once more with a log that knows nothing of it.
+        // Applied, then applied again with the same log and with an empty log.
         program.expect(0, &["apply", "plan.json", "--yes"]);
         let before = database.dump();
         let answer = program.expect(5, &["apply", "plan.json", "--yes"]);
         assert!(answer.stderr.contains("applied already"), "{}", answer.stderr);
-        let forgetful = Program::on(database.url());
-        fs::copy(program.path("plan.json"), forgetful.path("plan.json")).unwrap();
-        forgetful.expect(4, &["apply", "plan.json", "--yes"]);
+        let empty_log = Program::on(database.url());
+        fs::copy(program.path("plan.json"), empty_log.path("plan.json")).unwrap();
+        empty_log.expect(4, &["apply", "plan.json", "--yes"]);
         assert_eq!(database.dump(), before, "applying twice writes nothing");
     }
 }
@@ -154,7 +153,7 @@ fn apply_and_undo_give_the_same_rows() {
             program.expect(0, &["undo", &program.last_run(), "--yes"]);
             assert_eq!(differences(&before, &database), [], "{} {columns:?}", engine.name());
             program.expect(0, &["history", "verify"]);
-            // An undo is a run like any other: it can be undone itself.
+            // An undo is a run and can be undone.
             program.expect(0, &["undo", &program.last_run(), "--yes"]);
             assert!(differences(&before, &database).len() > 10);
         }
@@ -162,7 +161,7 @@ fn apply_and_undo_give_the_same_rows() {
 }
 
 #[test]
-fn undo_leaves_alone_what_was_touched_since() {
+fn undo_does_not_change_units_whose_rows_changed_since() {
     for engine in engines() {
         let database = fresh(engine, Columns::Full);
         let (one, _) = stuck_pair(&database);
@@ -174,13 +173,13 @@ fn undo_leaves_alone_what_was_touched_since() {
         assert_eq!(document["summary"]["applied"], 1, "{document:#}");
         assert_eq!(document["summary"]["changed"], 1, "{document:#}");
         assert_eq!(database.cell("backups", &one, "status").as_deref(), Some("creating"));
-        assert_eq!(database.cell("backups", &two, "status").as_deref(), Some("error"), "all of a unit or none");
+        assert_eq!(database.cell("backups", &two, "status").as_deref(), Some("error"), "a unit is undone completely or not at all");
         assert_eq!(database.cell("volumes", &volume, "status").as_deref(), Some("in-use"));
     }
 }
 
 #[test]
-fn looking_needs_select_alone_and_changing_its_columns() {
+fn reading_needs_only_select_and_writing_only_update_of_its_columns() {
     for engine in engines().into_iter().filter(|engine| *engine != Engine::Sqlite) {
         let database = fresh(engine, Columns::Full);
         let (backup, volume) = stuck_pair(&database);
@@ -188,16 +187,16 @@ fn looking_needs_select_alone_and_changing_its_columns() {
         let snapshot = database.snapshot(&source, |row| row.status("backing-up"));
         database.attachment(&source, |row| row);
         let before = database.dump();
-        let looker = Program::on(database.account(&grants(engine, "scan")));
-        looker.expect(0, &["scan", OLD]);
-        looker.expect(0, &["plan", "--out", "plan.json", OLD]);
-        looker.expect(0, &["apply", "plan.json", "--dry-run"]);
-        looker.expect(0, &["repair", "--dry-run", OLD]);
-        let answer = looker.expect(12, &["apply", "plan.json", "--yes"]);
+        let reader = Program::on(database.account(&grants(engine, "scan")));
+        reader.expect(0, &["scan", OLD]);
+        reader.expect(0, &["plan", "--out", "plan.json", OLD]);
+        reader.expect(0, &["apply", "plan.json", "--dry-run"]);
+        reader.expect(0, &["repair", "--dry-run", OLD]);
+        let answer = reader.expect(12, &["apply", "plan.json", "--yes"]);
         assert!(answer.stderr.contains("sql/grants"), "{}", answer.stderr);
         assert_eq!(database.dump(), before);
-        // The same plan under the account that may change.
-        let repairer = looker.with_url(database.account(&grants(engine, "repair")));
+        // The same plan under the account that may write.
+        let repairer = reader.with_url(database.account(&grants(engine, "repair")));
         repairer.expect(0, &["apply", "plan.json", "--yes"]);
         assert_eq!(database.cell("backups", &backup, "status").as_deref(), Some("error"));
         assert_eq!(database.cell("volumes", &volume, "status").as_deref(), Some("available"));
@@ -207,9 +206,9 @@ fn looking_needs_select_alone_and_changing_its_columns() {
     }
 }
 
-/// Whoever waits for heartbeats, or reads a list of changes, should know by then that he may not make them.
+/// The operator learns this before waiting for heartbeats or reading a list of changes.
 #[test]
-fn an_account_that_may_not_write_is_told_so_before_anything_is_begun() {
+fn missing_grants_are_reported_before_the_run_begins() {
     const WHOLE: &str = "status, size, object_count, service_metadata, fail_reason, num_dependent_backups, updated_at";
     for engine in engines().into_iter().filter(|engine| *engine != Engine::Sqlite) {
         let database = fresh(engine, Columns::Full);
@@ -230,7 +229,7 @@ fn an_account_that_may_not_write_is_told_so_before_anything_is_begun() {
             },
         ]
         .concat();
-        // What the account has beside SELECT, and the tables and columns that it lacks.
+        // What the account has besides SELECT, and the tables and columns that it lacks.
         let cases = [
             (String::new(), vec![("backups", WHOLE), ("snapshots", "status, updated_at"), ("volumes", "status, updated_at")]),
             (
@@ -251,7 +250,7 @@ fn an_account_that_may_not_write_is_told_so_before_anything_is_begun() {
             assert_eq!(database.dump(), before);
             assert!(!program.log().exists(), "{}: nothing was begun", engine.name());
             program.expect(12, &["repair", "--yes", "--check", "quick", OLD]);
-            // A dry run works, and says what would be missing.
+            // A dry run works and reports the missing grants.
             let dry = program.expect(0, &["repair", "--dry-run", OLD, "-f", "json"]);
             let document = dry.json();
             assert_eq!(document["summary"]["planned"], 1, "{document:#}");
@@ -264,7 +263,7 @@ fn an_account_that_may_not_write_is_told_so_before_anything_is_begun() {
                 assert!(grant.contains(name) && dry.stderr.contains(grant) && refused.stderr.contains(grant), "{grant}: {}", dry.stderr);
             }
             program.expect(3, &["repair", "--dry-run", "--detailed-exitcode", OLD]);
-            // With the statements as they stand there, it may.
+            // The printed statements grant what is missing.
             missing.iter().for_each(|grant| database.execute(grant));
             let dry = program.expect(0, &["repair", "--dry-run", OLD, "-f", "json"]);
             assert_eq!(dry.json()["missing_grants"], serde_json::json!([]), "{}", dry.stderr);
@@ -295,9 +294,9 @@ fn a_dry_run_writes_nothing_anywhere() {
     }
 }
 
-/// What one UPDATE left is looked at when all of them are done: a trigger on another table may have written it since.
+/// The rows are read again after the last UPDATE, because a trigger on one table may change a row of another.
 #[test]
-fn a_unit_that_a_trigger_takes_back_in_part_is_not_applied() {
+fn a_unit_that_a_trigger_partly_reverts_fails() {
     let database = fresh(Engine::Sqlite, Columns::Full);
     let (backup, volume) = stuck_pair(&database);
     let write = format!("UPDATE backups SET status = 'creating' WHERE id = '{backup}'");
@@ -316,7 +315,7 @@ fn a_unit_that_a_trigger_takes_back_in_part_is_not_applied() {
     assert_eq!(database.cell("volumes", &volume, "status").as_deref(), Some("available"));
 }
 
-/// What was written to a table without transactions could not be taken back when the next row of the unit has moved.
+/// A change in a table without transactions could not be rolled back if the next row of the unit has changed.
 #[test]
 fn nothing_is_written_to_tables_without_transactions() {
     for engine in engines().into_iter().filter(|engine| matches!(engine, Engine::Mariadb | Engine::Mysql)) {
@@ -336,9 +335,9 @@ fn nothing_is_written_to_tables_without_transactions() {
     }
 }
 
-/// A time that is none is compared in the words in which it was read, like any other: it is guarded, and can be repaired.
+/// An invalid time is compared as the text that was read.
 #[test]
-fn a_row_whose_times_are_none_is_guarded_and_repaired_all_the_same() {
+fn a_row_with_invalid_times_is_guarded_and_repaired() {
     for engine in engines() {
         let database = fresh(engine, Columns::Full);
         let times: &[&str] = match engine {
@@ -362,7 +361,7 @@ fn a_row_whose_times_are_none_is_guarded_and_repaired_all_the_same() {
                 program.expect(0, &["plan", "--out", &plan, "--assume-dead=all", "--older-than=0s", &backup]);
                 let dry = program.json(0, &["apply", &plan, "--dry-run"]);
                 assert_eq!(dry["summary"]["planned"], 1, "{case}: {dry:#}");
-                // Somebody writes it meanwhile: another time that is none.
+                // Another writer sets another invalid time meanwhile.
                 set(table, id, times[(number + 1) % times.len()]);
                 let document = program.json(4, &["apply", &plan, "--yes"]);
                 assert_eq!(document["units"][0]["outcome"], "changed", "{case}: {document:#}");
@@ -377,9 +376,9 @@ fn a_row_whose_times_are_none_is_guarded_and_repaired_all_the_same() {
     }
 }
 
-/// What SQLite keeps in a column of another type could be neither compared by a guard nor put back by an undo.
+/// SQLite stores values of any type in any column. A guard could not compare them, and an undo could not restore them.
 #[test]
-fn a_value_that_has_no_place_in_its_column_keeps_its_row_from_being_changed() {
+fn a_row_with_a_value_of_the_wrong_type_is_not_changed() {
     let database = fresh(Engine::Sqlite, Columns::Full);
     let program = Program::on(database.url());
     for (table, column, value) in [
@@ -414,9 +413,9 @@ fn a_value_that_has_no_place_in_its_column_keeps_its_row_from_being_changed() {
     }
 }
 
-/// A counter of 2^53 + 1 comes back to the last digit, a text with a NUL whole, and what has come into the row since is not written over.
+/// A counter of 2^53 + 1 and a text with a NUL are restored exactly. A value that was written later is not overwritten.
 #[test]
-fn an_undo_puts_back_the_very_values_or_nothing() {
+fn an_undo_restores_the_exact_values_or_nothing() {
     let database = fresh(Engine::Sqlite, Columns::Full);
     let program = Program::on(database.url());
     let parent = database.backup(|row| row.num_dependent_backups(0));

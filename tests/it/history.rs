@@ -1,4 +1,4 @@
-//! What the log says of runs that were killed, and what can be put back then: settled by proof, or left unknown.
+//! Killed runs: which outcomes `history reconcile` settles, which stay unknown, and what can be undone then.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,7 +18,7 @@ use crate::schemas::{Columns, engines, fresh};
 const TWO_HOURS: i64 = 7_200;
 const UNVERIFIED: &[&str] = &["repair", "--yes", "--to", "available", "--allow-unverified"];
 
-/// Leaves the log as a run leaves it that was killed once the rows were written: with intents, and without what came of them.
+/// Removes the outcomes from the log, as if the run had been killed after it wrote the rows.
 fn forget_outcomes(program: &Program) {
     let text = fs::read_to_string(program.log()).unwrap();
     let lines: Vec<&str> = text.lines().collect();
@@ -26,12 +26,12 @@ fn forget_outcomes(program: &Program) {
     fs::write(program.log(), lines[..kept].iter().map(|line| format!("{line}\n")).collect::<String>()).unwrap();
 }
 
-/// Cells that differ, but for the time of the change.
+/// Cells that differ, except `updated_at`.
 fn differences(before: &BTreeMap<RowKey, Cells>, database: &Database) -> Vec<Change> {
     changes(before, &database.rows_by_id()).into_iter().filter(|change| change.column != "updated_at").collect()
 }
 
-/// What each unit was found to be, by the ids of their rows.
+/// The outcomes of the units, by id.
 fn found(document: &Value) -> BTreeMap<String, String> {
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     document["units"].as_array().unwrap().iter().map(|unit| (text(&unit["id"]), text(&unit["outcome"]))).collect()
@@ -47,10 +47,10 @@ fn stuck_pair(database: &Database) -> (String, String) {
     (backup, volume)
 }
 
-/// What cinder-backup does when it starts leaves the rows of a restore as a repair leaves them, and a person who resets a state
-/// leaves those of a volume so: the run may have been killed before it wrote anything.
+/// A start of cinder-backup leaves the rows of a restore as a repair does, and a manual reset leaves a volume so. The run may have
+/// been killed before it wrote anything.
 #[test]
-fn rows_that_anybody_may_have_written_are_not_claimed() {
+fn rows_that_another_writer_may_have_changed_are_not_reported_as_applied() {
     for engine in engines() {
         for logged in [false, true] {
             let database = fresh(engine, Columns::Full);
@@ -60,7 +60,7 @@ fn rows_that_anybody_may_have_written_are_not_claimed() {
             database.service("ctl1", |row| row.updated_at(ago(TWO_HOURS)));
             let before = database.rows_by_id();
             let program = Program::on(database.url());
-            // Else the silence of a host proves nothing on a server as young as a test's.
+            // Otherwise a silent host proves nothing, because the test's server has just started.
             program.expect(0, &["repair", "--yes", "--service-down-time=2s"]);
             if !logged {
                 forget_outcomes(&program);
@@ -84,9 +84,9 @@ fn rows_that_anybody_may_have_written_are_not_claimed() {
     }
 }
 
-/// What a killed run has written is on record but for the unit that it was at.
+/// Only the outcome of the unit that was being written may be missing.
 #[test]
-fn outcomes_outlive_a_run_that_is_killed() {
+fn a_killed_run_leaves_the_outcomes_of_all_finished_units_in_the_log() {
     const UNITS: usize = 2_000;
     let database = fresh(Engine::Sqlite, Columns::Full);
     let restoring = (0..UNITS).map(|_| rows::backup().status("restoring").host("gone").age(TWO_HOURS));
@@ -103,15 +103,15 @@ fn outcomes_outlive_a_run_that_is_killed() {
     let text = fs::read_to_string(program.log()).unwrap();
     let on_record = text.lines().filter(|line| line.contains("\"event\":\"outcome\"") && line.ends_with('}')).count();
     assert!(written - on_record <= 1, "{written} written, {on_record} on record");
-    // That one it cannot tell from what somebody else may have done.
+    // Another writer may have changed that one.
     program.expect(if written == on_record { 0 } else { 7 }, &["history", "reconcile"]);
     program.expect(if written == on_record { 0 } else { 4 }, &["undo", &program.last_run(), "--yes", "--max-changes", "5000"]);
     assert_eq!(count("available"), written - on_record);
 }
 
-/// Two runs over the same backup were killed, and only the second had come to writing.
+/// Both runs changed the same backup and were killed, the first one before it wrote.
 #[test]
-fn of_two_killed_runs_only_the_one_that_wrote_is_said_to_have() {
+fn of_two_killed_runs_only_the_one_that_wrote_is_settled_as_applied() {
     let database = fresh(Engine::Sqlite, Columns::Full);
     stuck_pair(&database);
     let program = Program::on(database.url());
@@ -123,7 +123,7 @@ fn of_two_killed_runs_only_the_one_that_wrote_is_said_to_have() {
     program.expect(0, &["repair", "--yes"]);
     forget_outcomes(&program);
     let second = program.last_run();
-    // Asked for one of them, it must not claim what may be the other's.
+    // Reconciling only the first run must not claim a change that the second may have made.
     let alone = program.json(7, &["history", "reconcile", &first]);
     assert_eq!(alone["units"][0]["outcome"], "unknown", "{alone:#}");
     let document = program.json(0, &["history", "reconcile"]);
@@ -138,9 +138,9 @@ fn of_two_killed_runs_only_the_one_that_wrote_is_said_to_have() {
     program.expect(0, &["undo", &second, "--yes"]);
 }
 
-/// Versions before took the word of PostgreSQL on a transaction's id, which may be somebody else's after a fail-over.
+/// Earlier versions trusted PostgreSQL's status of a transaction id, which may belong to another transaction after a fail-over.
 #[test]
-fn what_an_older_version_called_applied_is_held_against_the_rows() {
+fn an_applied_outcome_of_an_older_version_is_compared_with_the_rows() {
     let database = fresh(Engine::Sqlite, Columns::Full);
     stuck_pair(&database);
     let program = Program::on(database.url());
@@ -162,9 +162,9 @@ fn what_an_older_version_called_applied_is_held_against_the_rows() {
     program.expect(5, &["undo", &program.last_run(), "--yes"]);
 }
 
-/// Rows that somebody has changed since say nothing against what was known of them, and an undo must not go by them.
+/// An undo must not overwrite them either.
 #[test]
-fn a_second_look_does_not_take_a_strangers_rows_for_those_of_the_run() {
+fn rows_changed_by_another_writer_do_not_revise_a_settled_outcome() {
     let database = fresh(Engine::Sqlite, Columns::Full);
     let (backup, _) = stuck_pair(&database);
     let program = Program::on(database.url());
@@ -179,23 +179,23 @@ fn a_second_look_does_not_take_a_strangers_rows_for_those_of_the_run() {
     let lines = || fs::read_to_string(program.log()).unwrap().lines().count();
     let before = lines();
     assert_eq!(reconcile(), ("kept".to_owned(), "applied".to_owned()));
-    assert_eq!(lines(), before, "what stands is not put on record anew while it has to be looked at again");
+    assert_eq!(lines(), before, "an outcome that is not final yet is not recorded twice");
     database.execute(&format!("UPDATE backups SET status = 'available', fail_reason = NULL WHERE id = '{backup}'"));
     rewrite(&program.log(), long_ago);
     for records in [1, 0] {
         let before = lines();
         assert_eq!(reconcile(), ("changed".to_owned(), "applied".to_owned()));
-        assert_eq!(lines(), before + records, "once its time is over, it is known for good");
+        assert_eq!(lines(), before + records, "an outcome is recorded as final once the unit's window is over");
     }
     let document = program.json(4, &["undo", &run, "--yes"]);
     assert_eq!(document["units"][0]["outcome"], "changed", "{document:#}");
     assert_eq!(database.cell("backups", &backup, "status").as_deref(), Some("available"));
 }
 
-/// An undo goes over a chain from its tip if the parent was repaired first: the increment's unit counts in the parent's row before the
-/// parent's own unit. What became of that can be told all the same, whether the run came so far or not.
+/// An undo then begins with the increment, whose unit changes the counter in the parent's row before the parent's own unit. The outcome
+/// of the parent's unit can be settled whether or not the run reached it.
 #[test]
-fn a_killed_run_over_a_chain_from_its_tip_is_settled_and_undone_whole() {
+fn a_killed_undo_of_a_chain_whose_parent_was_repaired_first_is_settled_and_undone() {
     for reached in [1, 2] {
         let database = fresh(Engine::Sqlite, Columns::Full);
         let (parent, child) = (id(1), id(2));
@@ -222,10 +222,10 @@ fn a_killed_run_over_a_chain_from_its_tip_is_settled_and_undone_whole() {
     }
 }
 
-/// A parent whose own unit changed its status, and whose counter its child's unit moved; and two children of one parent. The run
-/// that is killed is an undo: that a backup is `creating` again is its mark.
+/// One parent has a unit of its own, and its child's unit changes its counter. Another parent has two children. A backup that is
+/// `creating` again shows that the undo wrote it.
 #[test]
-fn a_killed_run_over_chains_is_settled_and_undone_whole() {
+fn a_killed_undo_of_several_chains_is_settled_and_undone() {
     for engine in engines() {
         let database = fresh(engine, Columns::Full);
         let creating =
@@ -259,9 +259,9 @@ fn a_killed_run_over_chains_is_settled_and_undone_whole() {
     }
 }
 
-/// A user deletes one of the backups, as he was told to: what became of its unit nobody can see any more.
+/// A user has deleted one of the backups, so the outcome of its unit cannot be settled any more.
 #[test]
-fn what_stays_unknown_does_not_keep_the_rest_from_being_undone() {
+fn units_with_an_unknown_outcome_do_not_block_the_undo_of_the_others() {
     let database = fresh(Engine::Sqlite, Columns::Full);
     let pairs: Vec<(String, String)> = (0..3).map(|_| stuck_pair(&database)).collect();
     let program = Program::on(database.url());
@@ -270,29 +270,29 @@ fn what_stays_unknown_does_not_keep_the_rest_from_being_undone() {
     let run = program.last_run();
     let (deleted, _) = &pairs[1];
     database.execute(&format!("UPDATE backups SET deleted = 1, status = 'deleted' WHERE id = '{deleted}'"));
-    // Nobody has looked yet.
+    // Before the first reconcile.
     let said = program.expect(7, &["undo", &run, "--yes"]);
     assert!(said.stderr.contains("history reconcile"), "{}", said.stderr);
     let document = program.json(7, &["history", "reconcile"]);
     assert_eq!(found(&document)[deleted], "unknown", "{document:#}");
     assert_eq!(program.json(0, &["history", "list"])["runs"][0]["state"], "unknown");
     let said = program.expect(4, &["undo", &run, "--yes", "-f", "json"]);
-    assert!(!said.stderr.contains("history reconcile"), "what was looked at already: {}", said.stderr);
+    assert!(!said.stderr.contains("history reconcile"), "reconciled already: {}", said.stderr);
     let document = said.json();
     assert_eq!(document["summary"]["applied"], 2, "{document:#}");
     assert_eq!(document["refused"][0]["id"], deleted.as_str(), "{document:#}");
     for (backup, volume) in &pairs {
         let creating = database.cell("backups", backup, "status").as_deref() == Some("creating");
         assert_eq!(creating, backup != deleted);
-        let held = database.cell("volumes", volume, "status").as_deref() == Some("backing-up");
-        assert_eq!(held, backup != deleted, "all of a unit or none");
+        let backing_up = database.cell("volumes", volume, "status").as_deref() == Some("backing-up");
+        assert_eq!(backing_up, backup != deleted, "a unit is undone completely or not at all");
     }
     program.expect(0, &["undo", &program.last_run(), "--yes"]);
 }
 
-/// While a run is at work, a look at its rows says nothing yet: and what was seen must not be put on record after its end.
+/// The rows of a running run prove nothing yet, and an outcome read from them must not be recorded after its end.
 #[test]
-fn nothing_is_settled_under_a_run_at_work() {
+fn reconcile_is_refused_while_a_run_holds_the_log() {
     for engine in engines() {
         let database = fresh(engine, Columns::Full);
         let (backup, volume) = stuck_pair(&database);
@@ -311,10 +311,10 @@ fn nothing_is_settled_under_a_run_at_work() {
     }
 }
 
-/// What is read without a lock may be about to change.
+/// A row that is read without a lock may be about to change.
 #[test]
-fn that_nothing_was_written_takes_a_lock_to_say() {
-    // MariaDB lets whoever may read a row lock it, too.
+fn an_outcome_is_settled_as_failed_only_after_reading_under_lock() {
+    // On MariaDB an account that may read a row may also lock it.
     for engine in engines().into_iter().filter(|engine| *engine == Engine::Postgresql) {
         let database = fresh(engine, Columns::Full);
         let backup = database.backup(|row| row.status("creating").host("gone").age(TWO_HOURS));
@@ -324,18 +324,17 @@ fn that_nothing_was_written_takes_a_lock_to_say() {
         forget_outcomes(&program);
         database
             .execute(&format!("UPDATE backups SET status = 'creating', fail_reason = NULL, updated_at = '{old}' WHERE id = '{backup}'"));
-        let looker = program.with_url(database.account(&grants(engine, "scan")));
-        let document = looker.json(7, &["history", "reconcile"]);
+        let reader = program.with_url(database.account(&grants(engine, "scan")));
+        let document = reader.json(7, &["history", "reconcile"]);
         assert_eq!(found(&document)[&backup], "unknown", "{} {document:#}", engine.name());
-        let program = looker.with_url(database.url());
+        let program = reader.with_url(database.url());
         let document = program.json(0, &["history", "reconcile"]);
         assert_eq!(found(&document)[&backup], "failed", "{} {document:#}", engine.name());
     }
 }
 
-/// One row that two units of a run wrote was changed by nobody else.
 #[test]
-fn what_the_same_run_wrote_again_is_not_counted_as_changed_since() {
+fn a_row_that_two_units_of_a_run_wrote_does_not_count_as_changed_since() {
     let database = fresh(Engine::Sqlite, Columns::Full);
     let parent = database.backup(|row| row.num_dependent_backups(0));
     for _ in 0..2 {
@@ -347,9 +346,9 @@ fn what_the_same_run_wrote_again_is_not_counted_as_changed_since() {
     assert!(said.stderr.contains("1 kept, 0 lost, 0 changed since, 1 changed again by this program"), "{}", said.stderr);
 }
 
-/// An increment does not touch its parent before it is finished: no guard shows that one was begun.
+/// An increment changes its parent's row only when it is finished, so no guard detects one that has begun.
 #[test]
-fn a_backup_is_not_taken_away_from_under_an_increment_begun_on_it_since() {
+fn undo_is_refused_if_an_increment_on_the_backup_began_after_the_run() {
     for engine in engines() {
         let database = fresh(engine, Columns::Full);
         let (parent, older) = (id(1), id(2));
@@ -373,9 +372,9 @@ fn a_backup_is_not_taken_away_from_under_an_increment_begun_on_it_since() {
     }
 }
 
-/// Its time is that of its API host's clock, which may be late by more than a service may be silent.
+/// Its time is from the clock of its API host, which may be late by more than `service_down_time`.
 #[test]
-fn an_increment_on_what_becomes_creating_again_is_new_whatever_its_clock_says() {
+fn an_increment_on_a_backup_that_was_creating_counts_as_newer_whatever_its_time() {
     let database = fresh(Engine::Sqlite, Columns::Full);
     let parent = database.backup(|row| row.status("creating").host("gone").age(TWO_HOURS));
     let program = Program::on(database.url());
@@ -391,9 +390,9 @@ fn an_increment_on_what_becomes_creating_again_is_new_whatever_its_clock_says() 
     assert_eq!(database.cell("backups", &parent, "status").as_deref(), Some("creating"));
 }
 
-/// One that was there before the run does not rest on what the run did. What has no time that can be read may be new.
+/// It does not depend on the run. An increment without a valid time may be newer.
 #[test]
-fn an_increment_that_is_older_than_the_run_does_not_keep_it_from_being_undone() {
+fn an_increment_older_than_the_run_does_not_block_its_undo() {
     for engine in engines() {
         for was in ["creating", "error"] {
             let database = fresh(engine, Columns::Full);
@@ -415,7 +414,7 @@ fn an_increment_that_is_older_than_the_run_does_not_keep_it_from_being_undone() 
 }
 
 #[test]
-fn a_log_whose_name_is_no_text_is_read_all_the_same() {
+fn a_log_whose_path_is_not_utf8_can_be_used() {
     let database = fresh(Engine::Sqlite, Columns::Full);
     stuck_pair(&database);
     let folder = Program::on(database.url());
@@ -429,9 +428,9 @@ fn a_log_whose_name_is_no_text_is_read_all_the_same() {
     }
 }
 
-/// Between two batches a run at work looks like one that was killed there.
+/// Between two batches a running run cannot be distinguished from a killed one.
 #[test]
-fn a_run_without_an_end_may_be_at_work_until_somebody_else_has_the_log() {
+fn a_run_without_an_end_record_counts_as_killed_once_another_run_holds_the_log() {
     let database = fresh(Engine::Sqlite, Columns::Full);
     stuck_pair(&database);
     let program = Program::on(database.url());
@@ -446,18 +445,18 @@ fn a_run_without_an_end_may_be_at_work_until_somebody_else_has_the_log() {
     assert_eq!(state(), "killed, settled");
 }
 
-/// The disk of the database and of the log is full: nothing was changed, and nothing of changes must be said.
+/// The disk of the database and of the log is full, so nothing was changed.
 #[test]
-fn a_log_that_ends_before_anything_was_changed_is_no_sign_of_changes() {
+fn a_log_that_cannot_grow_before_the_first_change_reports_no_change() {
     let database = fresh(Engine::Sqlite, Columns::Full);
     let (backup, _) = stuck_pair(&database);
-    // How long the log is when the unit begins: its intent is the last line that has to fit in.
+    // The length of the log when the unit begins: its intent is the last line that must fit.
     let copy = database.copy();
     let program = Program::on(copy.url());
     program.expect(0, &["repair", "--yes", "--reason", "x"]);
     forget_outcomes(&program);
     let length = usize::try_from(fs::metadata(program.log()).unwrap().len()).unwrap();
-    // So that no outcome fits in behind it; some numbers in it may have more digits the next time.
+    // No outcome must fit behind it. Some numbers in it may have more digits in the second run.
     let limit = (length + 100).div_ceil(1_024);
     let reason = "x".repeat(limit * 1_024 - length - 60);
     let program = Program::on(database.url());
@@ -474,9 +473,9 @@ fn a_log_that_ends_before_anything_was_changed_is_no_sign_of_changes() {
     assert_eq!(found(&document)[&backup], "failed", "{document:#}");
 }
 
-/// No record after it protects the last one; its own digest does.
+/// No later record protects the last one, only its own digest.
 #[test]
-fn a_change_of_the_last_record_is_found() {
+fn a_change_of_the_last_record_is_detected() {
     let database = fresh(Engine::Sqlite, Columns::Full);
     stuck_pair(&database);
     let program = Program::on(database.url());
@@ -500,9 +499,9 @@ fn a_change_of_the_last_record_is_found() {
     assert_eq!(program.json(0, &["history", "verify"])["intact"], true);
 }
 
-/// The log of a version whose records had no digests of their own is read, undone and gone on with; from then on they have one.
+/// Records of an older version have no digests of their own. Such a log can be read, undone and continued.
 #[test]
-fn a_log_without_digests_goes_on_with_them() {
+fn new_records_have_digests_in_a_log_without_them() {
     let database = fresh(Engine::Sqlite, Columns::Full);
     let (backup, _) = stuck_pair(&database);
     let program = Program::on(database.url());
@@ -528,9 +527,9 @@ fn a_log_without_digests_goes_on_with_them() {
     assert_eq!(program.json(9, &["history", "verify"])["problems"][0]["code"], "no-digest");
 }
 
-/// An older version, whose records have no digests of their own, may write to the same log: what it did is read and undone.
+/// Records of an older version have no digests of their own.
 #[test]
-fn a_log_that_an_older_version_has_gone_on_with_is_read_and_undone() {
+fn a_log_continued_by_an_older_version_is_read_and_undone() {
     let database = fresh(Engine::Sqlite, Columns::Full);
     let (first, _) = stuck_pair(&database);
     let program = Program::on(database.url());
@@ -549,7 +548,7 @@ fn a_log_that_an_older_version_has_gone_on_with_is_read_and_undone() {
         log += &(line + "\n");
     }
     fs::write(program.log(), log).unwrap();
-    // Nothing follows the last record that would vouch for it.
+    // No later record protects the last one.
     assert_eq!(program.json(9, &["history", "verify"])["problems"][0]["code"], "no-digest");
     let list = program.json(0, &["history", "list"]);
     program.json(0, &["history", "reconcile"]);

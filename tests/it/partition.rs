@@ -1,4 +1,4 @@
-//! A run on several connections at once: the same rows as on one, and the same truth when something breaks.
+//! A run on several connections gives the same rows as on one, and a correct result when something fails.
 
 use std::collections::BTreeMap;
 use std::thread;
@@ -13,16 +13,15 @@ use crate::rows;
 use crate::schemas::{Columns, engines, fresh};
 
 const TWO_HOURS: i64 = 7_200;
-/// Families of backups that have to be repaired one after the other.
+/// The number of families of backups that must be repaired one after the other.
 const FAMILIES: usize = 40;
 
-/// Servers that can have more than one writer.
+/// Engines that allow more than one writer.
 fn servers() -> impl Iterator<Item = Engine> {
     engines().into_iter().filter(|engine| *engine != Engine::Sqlite)
 }
 
-/// Families of a full backup and three increments that hang, all of one volume; and as many that have nothing in common with
-/// anybody.
+/// Families of a full backup and three stuck increments, all of one volume, and as many stuck backups that share no row.
 fn families(database: &Database) {
     let mut all = Vec::new();
     for family in 0..FAMILIES {
@@ -54,7 +53,7 @@ fn families(database: &Database) {
     database.insert(&all);
 }
 
-/// What counts of the rows: everything but the time of the change.
+/// The rows without `updated_at`.
 fn state(database: &Database) -> BTreeMap<String, Vec<Option<String>>> {
     let backups = database.query("SELECT id, status, num_dependent_backups, fail_reason, volume_id, parent_id FROM backups");
     let volumes = database.query("SELECT id, status, previous_status, display_name FROM volumes");
@@ -62,7 +61,7 @@ fn state(database: &Database) -> BTreeMap<String, Vec<Option<String>>> {
 }
 
 #[test]
-fn several_connections_leave_the_rows_that_one_leaves() {
+fn several_connections_give_the_same_rows_as_one() {
     for engine in servers() {
         let database = fresh(engine, Columns::Full);
         families(&database);
@@ -74,7 +73,7 @@ fn several_connections_leave_the_rows_that_one_leaves() {
             let document = program.json(0, &[&all[..], &["--sessions", sessions]].concat());
             assert_eq!(document["summary"]["applied"], FAMILIES * 4, "{}", engine.name());
             let numbers: Vec<u64> = document["units"].as_array().unwrap().iter().map(|unit| unit["unit"].as_u64().unwrap()).collect();
-            assert!(numbers.is_sorted(), "the result is in the plan's order");
+            assert!(numbers.is_sorted(), "the results are in the plan's order");
             program.expect(0, &["history", "verify"]);
             program
         };
@@ -82,11 +81,11 @@ fn several_connections_leave_the_rows_that_one_leaves() {
         let program = run(&database, "4");
         assert_eq!(state(&database), state(&copy), "{}", engine.name());
         let counted = database.value("SELECT COUNT(*) FROM backups WHERE num_dependent_backups = 3");
-        assert_eq!(counted, Some(FAMILIES.to_string()), "each of the three children counted itself, none in place of another");
+        assert_eq!(counted, Some(FAMILIES.to_string()), "each of the three children is counted once");
         let held = database.value("SELECT COUNT(*) FROM volumes WHERE status = 'backing-up'");
-        assert_eq!(held.as_deref(), Some("0"), "whoever came last set its volume free");
+        assert_eq!(held.as_deref(), Some("0"), "the last backup of each volume freed it");
 
-        // And back, on several connections too.
+        // The undo uses several connections, too.
         let repaired = program.last_run();
         program.expect(0, &["undo", &repaired, "--yes", "--max-changes", "1000", "--sessions", "4"]);
         assert_eq!(state(&database), before, "{}", engine.name());
@@ -95,7 +94,7 @@ fn several_connections_leave_the_rows_that_one_leaves() {
 }
 
 #[test]
-fn a_row_that_somebody_holds_keeps_only_its_own_unit() {
+fn a_locked_row_fails_only_its_own_unit() {
     for engine in servers() {
         let database = fresh(engine, Columns::Full);
         families(&database);
@@ -117,7 +116,7 @@ fn a_row_that_somebody_holds_keeps_only_its_own_unit() {
 }
 
 #[test]
-fn a_signal_ends_every_connection_between_two_units() {
+fn a_signal_stops_every_connection_between_two_units() {
     for engine in servers() {
         let database = fresh(engine, Columns::Full);
         let mut all = Vec::new();
@@ -131,7 +130,7 @@ fn a_signal_ends_every_connection_between_two_units() {
         let child = program.start(&["repair", "--yes", "--max-changes", "5000", "--sessions", "4", "--batch-size", "100", "-f", "json"]);
         let begun = Instant::now();
         while std::fs::read_to_string(program.log()).map_or(0, |text| text.lines().count()) < 300 {
-            assert!(begun.elapsed() < Duration::from_secs(60), "the run does not come on");
+            assert!(begun.elapsed() < Duration::from_secs(60), "the run makes no progress");
             thread::sleep(Duration::from_millis(5));
         }
         kill_process(Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap(), Signal::INT).unwrap();
@@ -140,7 +139,7 @@ fn a_signal_ends_every_connection_between_two_units() {
         let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         let errors = database.value("SELECT COUNT(*) FROM backups WHERE status = 'error'").unwrap();
         let freed = database.value("SELECT COUNT(*) FROM volumes WHERE status = 'available'").unwrap();
-        assert_eq!(document["summary"]["applied"].to_string(), errors, "what it says is what it did");
+        assert_eq!(document["summary"]["applied"].to_string(), errors, "the result agrees with the rows");
         assert_eq!(errors, freed, "no half unit");
         assert_eq!(document["units"].as_array().unwrap().len(), 2_000);
         let list = program.json(0, &["history", "list"]);
@@ -150,7 +149,7 @@ fn a_signal_ends_every_connection_between_two_units() {
 }
 
 #[test]
-fn a_server_that_has_few_connections_to_give_is_content_with_fewer() {
+fn a_run_continues_with_fewer_connections_if_the_server_limits_them() {
     let database = fresh(Engine::Mariadb, Columns::Full);
     families(&database);
     let limit = "GRANT ALL ON {database}.* TO {user}; GRANT USAGE ON *.* TO {user} WITH MAX_USER_CONNECTIONS 2";
@@ -182,7 +181,7 @@ fn connections_that_the_server_cuts_are_replaced() {
     let output = child.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(cut >= 1, "{said}");
-    // Cut before the first batch, the run may also end at once; whatever it says is what it did.
+    // If the connections are cut before the first batch, the run may end at once. Its result agrees with the rows in any case.
     let errors = database.value("SELECT COUNT(*) FROM backups WHERE status = 'error'").unwrap();
     if let Ok(document) = serde_json::from_slice::<serde_json::Value>(&output.stdout) {
         assert_eq!(document["summary"]["applied"].to_string(), errors, "{said}");

@@ -1,4 +1,4 @@
-//! Backups made, restored and deleted by Cinder's own drivers; `tests/cinder/backups.py` says what of that is real.
+//! Backups made, restored and deleted by Cinder's own drivers; `tests/cinder/backups.py` says which parts of Cinder are real.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -25,9 +25,9 @@ pub const BLOCK: u64 = 32_768;
 /// A backup driver with the options of cinder.conf that say where its backups are.
 #[derive(Debug, Clone)]
 pub struct Store {
-    /// The class path, as `backup_driver` and `backups.service` have it.
+    /// The class path, as in `backup_driver` and `backups.service`.
     pub driver: &'static str,
-    /// The options of `[DEFAULT]` that this project needs, too.
+    /// The options of `[DEFAULT]`, which this program needs, too.
     pub options: Vec<(&'static str, String)>,
     object_size: &'static str,
     google: Option<String>,
@@ -67,7 +67,7 @@ impl Store {
         Self { driver, options, object_size: "backup_gcs_object_size", google: Some(server.url()) }
     }
 
-    /// The flags of this project's program for this store.
+    /// The flags of the program for this store.
     pub fn flags(&self) -> Vec<String> {
         let options = self.options.iter().map(|(name, value)| format!("--storage-option={name}={value}"));
         options.chain(self.google.iter().map(|url| format!("--gcs-endpoint={url}"))).collect()
@@ -83,7 +83,7 @@ pub struct VolumeData {
 }
 
 impl VolumeData {
-    /// Zeros of this size; what [`VolumeData::scribble`] writes depends on the seed alone.
+    /// Zeros of this size; what [`VolumeData::scribble`] writes depends only on the seed.
     pub fn zeros(path: PathBuf, size: u64, seed: u64) -> Self {
         File::create(&path).and_then(|file| file.set_len(size)).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         Self { path, random: StdRng::seed_from_u64(seed) }
@@ -103,13 +103,13 @@ impl VolumeData {
         self
     }
 
-    /// A copy to be changed further, while this one stays as it was backed up.
+    /// A copy that can be changed independently.
     pub fn copy(&self, path: PathBuf) -> Self {
         run(Command::new("cp").args(["--sparse=always", "--reflink=auto"]).arg(&self.path).arg(&path));
         Self { path, random: self.random.clone() }
     }
 
-    /// Whether a restored volume holds the same bytes; what a restore left out of the file's end is zero on a new volume.
+    /// Whether a restored volume has the same bytes. A restore may leave out zeros at the end of the file.
     pub fn is(&self, restored: &Path) -> bool {
         let mut here = File::open(&self.path).expect("the file is ours");
         let mut there = File::open(restored).unwrap_or_else(|error| panic!("{}: {error}", restored.display()));
@@ -145,7 +145,7 @@ pub enum Die {
     Container,
     /// After the column `service_metadata`.
     Prefix,
-    /// After so many objects.
+    /// After this number of objects.
     Objects(u32),
     /// In the middle of writing this object, counted from 1.
     HalfObject(u32),
@@ -155,7 +155,7 @@ pub enum Die {
     Sha256File,
     /// In the middle of writing the metadata.
     HalfMetadata,
-    /// After the metadata, before the column `object_count`: all is stored, and the database does not know.
+    /// After the metadata, before the column `object_count`: all is stored, but not recorded in the database.
     Metadata,
     /// After the column `object_count`.
     ObjectCount,
@@ -180,7 +180,7 @@ impl fmt::Display for Die {
     }
 }
 
-/// One thing for Cinder to do.
+/// One operation of Cinder.
 #[derive(Debug, Clone)]
 pub struct Job {
     google: Option<String>,
@@ -196,7 +196,7 @@ impl Job {
         Self { google: store.google.clone(), object_size: store.object_size, fields }
     }
 
-    /// Backs up a volume's data, under a name by which later jobs mean the backup. The volume is made where there is none.
+    /// Backs up a volume's data, under a name that later jobs use for the backup. Creates the volume's row if there is none.
     pub fn backup(store: &Store, name: &str, volume: &str, data: &VolumeData) -> Self {
         let size = fs::metadata(&data.path).expect("the file is ours").len().div_ceil(GIB);
         let job = Self::new("backup", store).set("name", json!(name)).set("display_name", json!(name));
@@ -228,7 +228,7 @@ impl Job {
         self.set("parent", json!(format!("@{parent}")))
     }
 
-    /// Killed there.
+    /// Killed at this point.
     pub fn die(self, point: Die) -> Self {
         self.set("die", json!(point.to_string()))
     }
@@ -261,7 +261,7 @@ impl Job {
 pub struct Done {
     /// `done`, `failed` or `killed`.
     pub outcome: String,
-    /// What Cinder said.
+    /// Cinder's error.
     pub error: Option<String>,
     /// The backup's row.
     pub backup: Value,
@@ -281,7 +281,7 @@ impl Done {
     /// A column of the backup's row that is a text.
     #[track_caller]
     pub fn text(&self, column: &str) -> String {
-        self.backup[column].as_str().unwrap_or_else(|| panic!("{column} is no text: {self:?}")).to_owned()
+        self.backup[column].as_str().unwrap_or_else(|| panic!("{column} is not a text: {self:?}")).to_owned()
     }
 }
 
@@ -289,13 +289,13 @@ impl Done {
 pub struct RealBackups {
     /// The database.
     pub database: Database,
-    /// For whatever a test wants to keep.
+    /// A folder for the test's files.
     pub dir: PathBuf,
-    /// For the data of volumes, most of which is zeros.
+    /// A folder for the data of volumes, which is mostly zeros.
     pub volumes: PathBuf,
 }
 
-/// A folder in memory, where there is one: a hole of a file is read there without filling the page cache with zeros.
+/// A folder in memory, if possible: reading a hole of a file there does not fill the page cache with zeros.
 fn volumes() -> &'static Path {
     static VOLUMES: OnceLock<Process> = OnceLock::new();
     let memory = Path::new("/dev/shm");
@@ -314,8 +314,8 @@ impl RealBackups {
         self.dir.join(name)
     }
 
-    /// Has Cinder do these, one after the other, each in a process of its own, and hands out how they ended, in their order.
-    /// Names last as long as one call.
+    /// Runs jobs one after the other, each in its own process, and returns their results in the same order. Names are known only within
+    /// one call.
     #[track_caller]
     pub fn run(&self, jobs: &[Job]) -> Vec<Done> {
         let google = jobs.iter().find_map(|job| job.google.clone());

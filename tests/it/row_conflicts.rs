@@ -1,5 +1,5 @@
-//! Rows that somebody may still hold although the rows themselves do not say so plainly: ids spelt in another way, services
-//! that work on after a backup was put out of its status by hand, clocks that are late, and backups that a plan leaves out.
+//! Volumes and snapshots that another backup may still use: ids in capitals, services that go on working after a manual reset, late
+//! clocks, and backups that a plan leaves out.
 
 use std::io::{BufRead, BufReader, Read};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +16,7 @@ use crate::scenarios::essence;
 use crate::schemas::{Columns, engines, fresh};
 
 const TWO_HOURS: i64 = 7_200;
-/// Servers of tests are young: so old is the oldest of them by now.
+/// A silent host proves nothing on a server that has just started. With a `service_down_time` of 2 s the test's server is old enough.
 const OLD_SERVER: &[&str] = &["--service-down-time", "2s"];
 
 fn args<'a>(args: &[&'a str]) -> Vec<&'a str> {
@@ -24,14 +24,14 @@ fn args<'a>(args: &[&'a str]) -> Vec<&'a str> {
 }
 
 fn up_and_down(database: &Database) {
-    // A heartbeat that stays one however long a test takes.
+    // In the future, so that it counts as alive however long the test takes.
     database.service("up", |row| row.updated_at(ago(-600)));
     database.service("down", |row| row.updated_at(ago(TWO_HOURS)));
 }
 
-/// Cinder keeps the id of a volume as it was typed, and these databases find the volume all the same.
+/// Cinder stores the id of a volume as it was typed, and these databases ignore case.
 #[test]
-fn an_id_in_capitals_is_that_of_the_same_volume() {
+fn an_id_in_capitals_refers_to_the_same_volume() {
     for engine in engines().into_iter().filter(|engine| matches!(engine, Engine::Mariadb | Engine::Mysql)) {
         let database = fresh(engine, Columns::Full);
         up_and_down(&database);
@@ -57,7 +57,7 @@ fn an_id_in_capitals_is_that_of_the_same_volume() {
         let before = database.rows_by_id();
         program.expect(0, &args(&["repair", "--yes"]));
         assert_eq!(changes(&before, &database.rows_by_id()), []);
-        // Where they are stuck, the rows that they hold go with them.
+        // Stuck backups free the rows that they hold.
         let ((stuck, freed), (of_snapshot, freed_snapshot)) = (pair("down"), snapshot_of("down"));
         let before = database.rows_by_id();
         program.expect(0, &args(&["repair", "--yes"]));
@@ -74,19 +74,19 @@ fn an_id_in_capitals_is_that_of_the_same_volume() {
     }
 }
 
-/// `reset-state` tells the database, and nobody else.
+/// `reset-state` changes the database, but does not stop the service.
 #[test]
-fn a_backup_that_was_put_into_error_by_hand_may_still_be_written() {
+fn a_backup_that_was_reset_to_error_by_hand_keeps_its_volume() {
     for engine in engines() {
         for columns in [Columns::Full, Columns::Liberty, Columns::Juno] {
             let database = fresh(engine, columns);
             up_and_down(&database);
             let volume = |age: i64| database.volume(|row| row.status("backing-up").previous_status("in-use").age(age));
-            // Somebody has renamed it since.
+            // Renamed since, so `updated_at` is newer than the backup's.
             let held = volume(3_700);
             let by_hand =
                 database.backup(|row| row.status("error").host("up").volume_id(&held).created_at(ago(TWO_HOURS)).updated_at(ago(4_000)));
-            // The failure of another year holds nothing, nor does a service that is silent.
+            // A failure of last month and a backup of a silent service hold nothing.
             let left = volume(TWO_HOURS);
             database.backup(|row| row.status("error").host("up").volume_id(&left).age(30 * 86_400));
             database.backup(|row| row.status("error").host("down").volume_id(&left).age(TWO_HOURS));
@@ -107,7 +107,7 @@ fn a_backup_that_was_put_into_error_by_hand_may_still_be_written() {
 }
 
 #[test]
-fn a_restore_and_a_snapshot_may_be_worked_on_after_a_reset_too() {
+fn a_backup_that_was_reset_by_hand_keeps_its_snapshot_and_restore_destination() {
     for engine in engines() {
         let database = fresh(engine, Columns::Full);
         up_and_down(&database);
@@ -116,7 +116,7 @@ fn a_restore_and_a_snapshot_may_be_worked_on_after_a_reset_too() {
         let volume = database.volume(|row| row);
         let snapshot = database.snapshot(&volume, |row| row.status("backing-up").age(TWO_HOURS));
         database.backup(|row| row.status("error").host("up").volume_id(&volume).snapshot_id(&snapshot).age(TWO_HOURS));
-        // It was restored there long before.
+        // An earlier restore to the same volume.
         let again = database.volume(|row| row.status("restoring-backup").age(TWO_HOURS));
         database.backup(|row| row.host("up").restore_volume_id(&again).age(86_400));
         let program = Program::on(database.url());
@@ -132,9 +132,9 @@ fn a_restore_and_a_snapshot_may_be_worked_on_after_a_reset_too() {
     }
 }
 
-/// A service whose clock is late looks dead for ever, but for that it goes on to beat.
+/// Its heartbeats always look old, but they keep arriving.
 #[test]
-fn a_clock_that_is_late_makes_no_working_service_look_dead() {
+fn a_service_with_a_late_clock_does_not_count_as_dead() {
     for engine in engines() {
         let database = fresh(engine, Columns::Full);
         database.service("late", |row| row.updated_at(ago(130)));
@@ -145,7 +145,7 @@ fn a_clock_that_is_late_makes_no_working_service_look_dead() {
         let left = database.volume(|row| row.status("backing-up").previous_status("available").age(TWO_HOURS));
         database.backup(|row| row.status("error").host("late").volume_id(&left).age(TWO_HOURS));
         let program = Program::on(database.url());
-        assert_eq!(finding(&program.json(0, &args(&["scan"])), &at_work)["verdict"], "stuck", "as far as one look can tell");
+        assert_eq!(finding(&program.json(0, &args(&["scan"])), &at_work)["verdict"], "stuck", "one scan cannot tell");
         let beats = AtomicBool::new(true);
         let document = scope(|scope| {
             scope.spawn(|| {
@@ -171,13 +171,13 @@ fn a_clock_that_is_late_makes_no_working_service_look_dead() {
     }
 }
 
-/// Starts a repair, does `meanwhile` while it waits for heartbeats, and gives its result.
+/// Starts a repair, runs `meanwhile` during its heartbeat wait, and returns its result.
 fn repaired_while(program: &Program, args: &[&str], code: i32, meanwhile: impl FnOnce()) -> Value {
     let mut child = program.start(args);
     let mut stderr = BufReader::new(child.stderr.take().unwrap());
     let mut said = String::new();
     while !said.contains("Waiting ") {
-        assert!(stderr.read_line(&mut said).unwrap() > 0, "it ended without a wait: {said}");
+        assert!(stderr.read_line(&mut said).unwrap() > 0, "it ended without a heartbeat wait: {said}");
     }
     meanwhile();
     stderr.read_to_string(&mut said).unwrap();
@@ -186,12 +186,12 @@ fn repaired_while(program: &Program, args: &[&str], code: i32, meanwhile: impl F
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// Removing the row of a service (`cinder-manage service remove`) does not stop it: it makes its row again at its next beat.
+/// `cinder-manage service remove` deletes the row of a service, but does not stop it: its next heartbeat creates the row again.
 #[test]
-fn a_missing_service_is_waited_for_as_a_silent_one_is() {
+fn a_repair_waits_for_missing_services_as_for_silent_ones() {
     for engine in engines() {
         let database = fresh(engine, Columns::Full);
-        // One never had a row that is left, one has an old deleted row; the clock of the third is late.
+        // `gone` has no row, `retired` has an old deleted row, and the clock of `late` is late.
         let hosts = ["gone", "retired", "late"];
         database.service("retired", |row| row.deleted(true).updated_at(ago(TWO_HOURS)));
         let units = hosts.map(|host| {
@@ -220,7 +220,7 @@ fn a_missing_service_is_waited_for_as_a_silent_one_is() {
             let wanted = if table == "backups" { "creating" } else { "backing-up" };
             assert_eq!(database.cell(table, id, "status").as_deref(), Some(wanted));
         }
-        // What was never given to a host is waited for by nobody, nor is a host that is declared dead.
+        // No wait for a backup without a host, or for a host that is declared dead.
         database.backup(|row| row.status("creating").host(None::<&str>).age(TWO_HOURS));
         database.backup(|row| row.status("creating").host("gone").age(TWO_HOURS));
         let answer =
@@ -230,10 +230,10 @@ fn a_missing_service_is_waited_for_as_a_silent_one_is() {
 }
 
 #[test]
-fn the_last_beat_of_a_removed_service_row_is_a_beat() {
+fn the_last_heartbeat_of_a_removed_service_row_counts() {
     for engine in engines() {
         let database = fresh(engine, Columns::Full);
-        // Beats that stay beats however long a test takes, and are not yet of a clock that is ahead.
+        // In the future, so that it counts as alive however long the test takes, but not so far that the clock counts as ahead.
         database.service("ctl1", |row| row.deleted(true).updated_at(ago(-50)));
         let volume = database.volume(|row| row.status("backing-up").previous_status("available").age(TWO_HOURS));
         let at_work = database.backup(|row| row.status("creating").host("ctl1").volume_id(&volume).age(TWO_HOURS));
@@ -250,13 +250,13 @@ fn the_last_beat_of_a_removed_service_row_is_a_beat() {
     }
 }
 
-/// Where nobody says how often services beat, the rows of the services do.
+/// Without a configured interval, the rows of `services` show how often a service sends heartbeats.
 #[test]
-fn a_service_that_beats_seldom_is_not_declared_dead_between_two_beats() {
+fn a_service_with_rare_heartbeats_does_not_count_as_dead_between_two_of_them() {
     for engine in engines() {
         let database = fresh(engine, Columns::Full);
-        // report_interval is 300; the last beat was 120 s ago, more than Cinder's default of service_down_time.
-        let seldom = |beat: i64| move |row: Row| row.set("report_count", 100).created_at(ago(30_000 + beat)).updated_at(ago(beat));
+        // report_interval is 300 s. The last heartbeat was 120 s ago, which is more than the default of service_down_time.
+        let seldom = |age: i64| move |row: Row| row.set("report_count", 100).created_at(ago(30_000 + age)).updated_at(ago(age));
         database.service("seldom", seldom(120));
         database.service("dead", seldom(2_000));
         let ids = ["seldom", "dead"].map(|host| database.backup(|row| row.status("creating").host(host).age(TWO_HOURS)));
@@ -278,8 +278,8 @@ fn a_service_that_beats_seldom_is_not_declared_dead_between_two_beats() {
         assert_eq!(repaired.code, Some(6), "{}", repaired.stderr);
         assert_eq!(changes(&before, &database.rows_by_id()), []);
         if engine == Engine::Sqlite {
-            assert_eq!(finding(&found, &ids[1])["verdict"], "stuck", "not for ever: {found:#}");
-            // What somebody says counts.
+            assert_eq!(finding(&found, &ids[1])["verdict"], "stuck", "after 2,000 s: {found:#}");
+            // A configured time counts.
             let said = alone(&["scan", "--service-down-time", "60s"]).json();
             assert_eq!(finding(&said, &ids[0])["verdict"], "stuck", "{said:#}");
             assert_eq!(said["thresholds"].get("down_time_is_assumed"), None);
@@ -289,14 +289,13 @@ fn a_service_that_beats_seldom_is_not_declared_dead_between_two_beats() {
     }
 }
 
-/// Nothing is set free because of a backup that is repaired another time.
 #[test]
-fn a_limit_leaves_what_the_left_out_hold() {
+fn a_backup_beyond_the_limit_keeps_its_volume() {
     for engine in engines() {
         let database = fresh(engine, Columns::Full);
         let volume = database.volume(|row| row.status("backing-up").previous_status("available").age(TWO_HOURS));
         let of_volume = |age: i64| database.backup(|row| row.status("creating").host("gone").volume_id(&volume).age(age));
-        // The one with the greater id frees the volume, if the other one is repaired before. It is the older one, and comes first.
+        // The backup with the greater id would free the volume after the other one. It is older, so it is repaired first.
         let mut ids = [of_volume(TWO_HOURS), of_volume(TWO_HOURS)];
         ids.sort();
         let [first, second] = ids;
@@ -312,16 +311,15 @@ fn a_limit_leaves_what_the_left_out_hold() {
     }
 }
 
-/// Nor because of one whose repair is refused: here for want of data that was looked at.
 #[test]
-fn a_refusal_leaves_what_the_refused_hold() {
+fn a_backup_whose_repair_is_refused_keeps_its_volume() {
     let database = fresh(Engine::Sqlite, Columns::Full);
     let volume = database.volume(|row| row.status("backing-up").previous_status("available").age(TWO_HOURS));
     let of_volume = || database.backup(|row| row.status("creating").host("gone").volume_id(&volume).age(TWO_HOURS));
     let mut ids = [of_volume(), of_volume()];
     ids.sort();
     let [first, second] = ids;
-    // What was never begun cannot become available.
+    // A backup without a service was never begun and cannot become available.
     database.execute(&format!("UPDATE backups SET service = NULL WHERE id = '{first}'"));
     let program = Program::on(database.url());
     let before = database.rows_by_id();
@@ -332,10 +330,10 @@ fn a_refusal_leaves_what_the_refused_hold() {
     assert_eq!(essence(changes(&before, &database.rows_by_id())), [format!("backups.{second}.status: creating -> available")]);
 }
 
-/// What a stuck backup held may be held by another one since, which was put into another status by hand under a service that works
-/// on: the stuck one was all but finished when the other took the volume.
+/// The stuck backup was almost finished when the other one took the volume. The other one was then reset by hand, but its service goes
+/// on working.
 #[test]
-fn a_stuck_backup_frees_nothing_that_another_may_have_taken_since() {
+fn a_stuck_backup_does_not_free_a_volume_that_another_backup_took_later() {
     for engine in engines() {
         for columns in [Columns::Full, Columns::Liberty, Columns::Juno] {
             let database = fresh(engine, columns);
@@ -348,12 +346,12 @@ fn a_stuck_backup_frees_nothing_that_another_may_have_taken_since() {
             let by_hand = later(&held, "error", "up");
             let mut errors = vec![stuck(&held), stuck(&deleted), stuck(&own)];
             later(&deleted, "deleting", "up");
-            // One whose service is as silent as that of the stuck one holds nothing, nor does what was begun before.
+            // A backup on the same silent host and one that began earlier hold nothing.
             later(&own, "error", "down");
             database.backup(|row| row.host("up").volume_id(&own).created_at(ago(9_000)).updated_at(ago(3_000)));
             let mut expected = vec![format!("volumes.{own}.status: backing-up -> available")];
             if columns == Columns::Full {
-                // The backup of a snapshot that is free again does not hold the volume, whichever was begun first.
+                // A backup of a snapshot that is free again does not hold the volume, whether it began earlier or later.
                 let volume = taken(9_000);
                 let snapshot = database.snapshot(&volume, |row| row.age(TWO_HOURS));
                 let of_snapshot =
@@ -380,15 +378,14 @@ fn a_stuck_backup_frees_nothing_that_another_may_have_taken_since() {
             let before = database.rows_by_id();
             program.expect(0, &args(&["repair", "--yes"]));
             assert_eq!(essence(changes(&before, &database.rows_by_id())), expected, "{} {columns:?}", engine.name());
-            // A later scan judges it by all that could explain it.
+            // A later scan considers every backup that may hold the volume.
             assert_eq!(finding(&program.json(0, &args(&["scan", "--older-than", "0s"])), &held)["verdict"], "uncertain");
         }
     }
 }
 
-/// A backup of a snapshot leaves the volume as it is: one that was made when the volume had long been marked holds nothing of it.
 #[test]
-fn a_backup_of_a_snapshot_that_was_made_meanwhile_holds_no_volume() {
+fn a_later_backup_of_a_snapshot_does_not_hold_the_volume() {
     let database = fresh(Engine::Sqlite, Columns::Full);
     up_and_down(&database);
     // Its export wrote the row of the volume when the backup began.
@@ -411,9 +408,9 @@ fn a_backup_of_a_snapshot_that_was_made_meanwhile_holds_no_volume() {
     assert_eq!(essence(changes(&before, &database.rows_by_id())), expected);
 }
 
-/// The silence of one host can be listened to, not that of two: of several that may hold a volume each may have a late clock.
+/// A heartbeat wait can prove that one host is silent. Of two hosts that may hold a volume, each may have a late clock.
 #[test]
-fn a_volume_that_two_silent_hosts_may_hold_is_left_alone() {
+fn a_volume_that_backups_on_two_silent_hosts_may_use_stays_unchanged() {
     let database = fresh(Engine::Sqlite, Columns::Full);
     database.service("late", |row| row.updated_at(ago(130)));
     database.service("down", |row| row.updated_at(ago(100)));
@@ -428,7 +425,7 @@ fn a_volume_that_two_silent_hosts_may_hold_is_left_alone() {
     let before = database.rows_by_id();
     program.expect(0, &["repair", "--yes"]);
     assert_eq!(changes(&before, &database.rows_by_id()), []);
-    // Whoever knows one to be dead leaves one to listen to.
+    // If one is declared dead, only the other one must be silent.
     let found = program.json(0, &["scan", "--assume-dead", "down"]);
     let found = finding(&found, &volume);
     assert_eq!((found["verdict"].as_str(), found["host"].as_str()), (Some("stuck"), Some("late")), "{found:#}");
