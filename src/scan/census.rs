@@ -1,7 +1,7 @@
 //! What one pass over `backups` keeps.
 //!
 //! It keeps the live rows that a finding can follow from: active and selected backups, and those with temporary volumes or snapshots. Of
-//! every other member of a chain it keeps 32 bytes. So memory grows with the findings, not with the table.
+//! every other backup with increments it keeps 32 bytes, in a map that is between half full and full.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -15,14 +15,26 @@ use crate::domain::id::key;
 use crate::domain::status::{BACKING_UP, CREATING, ERROR, RESTORING, is_active};
 use crate::domain::{Backup, ColumnSet, Matched, Selection};
 
-/// What is known about a backup that is in a chain.
+/// What is known about a backup that is in a chain, in 16 bytes.
 #[derive(Debug, Clone, Copy, Default)]
 struct ChainMember {
     certain: i32,
     possible: i32,
-    /// `num_dependent_backups`; `None` until the row itself was seen.
-    recorded: Option<i32>,
-    in_error: bool,
+    row: SeenRow,
+}
+
+const _: () = assert!(size_of::<(u128, ChainMember)>() == 32);
+
+/// What the row of a member says.
+#[derive(Debug, Clone, Copy, Default)]
+enum SeenRow {
+    /// It was not seen, or said nothing before a child of it was seen.
+    #[default]
+    None,
+    /// Its `num_dependent_backups`.
+    Recorded(i32),
+    /// The same, of a backup in `error`.
+    RecordedInError(i32),
 }
 
 impl ChainMember {
@@ -30,8 +42,19 @@ impl ChainMember {
         Children { certain: self.certain.into(), possible: self.possible.into() }
     }
 
+    fn recorded(&self) -> Option<i64> {
+        match self.row {
+            SeenRow::None => None,
+            SeenRow::Recorded(number) | SeenRow::RecordedInError(number) => Some(number.into()),
+        }
+    }
+
     fn may_be_missed(&self) -> bool {
-        self.recorded.is_none() || (self.in_error && (self.certain, self.possible) != (0, 0))
+        match self.row {
+            SeenRow::None => true,
+            SeenRow::Recorded(_) => false,
+            SeenRow::RecordedInError(_) => (self.certain, self.possible) != (0, 0),
+        }
     }
 }
 
@@ -172,12 +195,13 @@ impl Census {
     fn link(&mut self, backup: &Backup) {
         let recorded = clamp(backup.num_dependent_backups.unwrap_or(0));
         let in_error = backup.status.as_deref() == Some(ERROR);
+        let row = if in_error { SeenRow::RecordedInError(recorded) } else { SeenRow::Recorded(recorded) };
         let number = CompactIds::number(&backup.id);
         // A row without dependents on record needs an entry only once a child of it is seen.
         if let Some(link) = self.members.get_mut(&number) {
-            (link.recorded, link.in_error) = (Some(recorded), in_error);
+            link.row = row;
         } else if recorded != 0 || in_error {
-            self.members.insert(self.ids.add(&backup.id), ChainMember { recorded: Some(recorded), in_error, ..ChainMember::default() });
+            self.members.insert(self.ids.add(&backup.id), ChainMember { row, ..ChainMember::default() });
         }
         if let Some(parent) = &backup.parent_id {
             let mut children = Children::default();
@@ -205,15 +229,14 @@ impl Census {
 
     /// The dependents that a backup has on record, if it is live and has any on record or has children.
     pub fn recorded(&self, id: &str) -> Option<i64> {
-        self.members.get(&CompactIds::number(id)).and_then(|link| link.recorded).map(i64::from)
+        self.members.get(&CompactIds::number(id)).and_then(ChainMember::recorded)
     }
 
     /// Parents whose counter may be wrong, or that children may miss: those whose own row came first without anything on record, is in
     /// error, or does not exist.
     pub fn doubtful_parents(&self) -> Vec<String> {
         self.parents(|member| {
-            let recorded = member.recorded.map(i64::from);
-            recorded.is_none_or(|recorded| member.children().nearest(recorded) != recorded) || member.may_be_missed()
+            member.recorded().is_none_or(|recorded| member.children().nearest(recorded) != recorded) || member.may_be_missed()
         })
     }
 
