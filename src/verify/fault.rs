@@ -46,7 +46,6 @@ pub(super) fn storage_problem(object: Option<&str>, error: &StorageError) -> (Se
     (severity, Problem { object: object.map(str::to_owned), code: code.into(), text: error.text.clone() })
 }
 
-/// A problem with its severity.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Fault {
     severity: Severity,
@@ -111,11 +110,6 @@ impl Faults {
     /// The first of the inherited problems.
     pub fn first_inherited(&self) -> Option<&Problem> {
         self.list.iter().filter(|fault| !fault.local).min_by_key(|fault| fault.order()).map(|fault| &fault.problem)
-    }
-
-    /// Whether there are no faults.
-    pub fn is_empty(&self) -> bool {
-        self.list.is_empty()
     }
 
     /// The greatest severity.

@@ -5,20 +5,21 @@
 
 mod capacity;
 pub mod ceph;
-pub mod check_document;
-pub mod chunked;
+pub(crate) mod check_document;
+pub(crate) mod chunked;
 mod fault;
-pub mod partial;
+pub(crate) mod partial;
 mod precheck;
 mod ranges;
 mod run;
 mod target;
 mod watch;
 
-pub use capacity::Capacity;
+pub(crate) use capacity::Capacity;
 pub use check_document::CheckDocument;
-pub use fault::{Faults, Severity};
-pub use precheck::{PrecheckRound, precheck};
-pub use run::{Checker, Request};
-pub use target::{StorageAccess, Subject, Target};
+pub(crate) use fault::{Faults, Severity};
+pub(crate) use precheck::{PrecheckRound, precheck};
+pub(crate) use run::{Checker, Request};
+pub use target::Subject;
+pub(crate) use target::{StorageAccess, Target};
 pub use watch::Watch;

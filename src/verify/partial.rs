@@ -4,11 +4,11 @@
 //! that need them, each once. Every line has the SHA-256 of itself and the line before. The end of the file may be torn, so lines
 //! count up to the first incomplete one; the rest is checked again.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
 use std::io::{self, Write};
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::check_document::{CheckBody, Summary};
 use super::{CheckDocument, Target};
@@ -41,23 +41,21 @@ impl Head {
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum LineContent<'a> {
-    Head(Cow<'a, Head>),
-    Row(Cow<'a, Image>),
-    Result(Box<Cow<'a, CheckResult>>),
+enum LineContent {
+    Head(Head),
+    Row(Image),
+    Result(Box<CheckResult>),
 }
 
-/// A line of the file.
 #[derive(Serialize, Deserialize)]
-struct Line<'a> {
+struct Line {
     #[serde(flatten)]
-    record: LineContent<'a>,
+    record: LineContent,
     sha256: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     signature: Option<Signature>,
 }
 
-/// Signs a digest.
 pub type Sign<'a> = Box<dyn Fn(&str) -> Signature + 'a>;
 
 /// Writes the lines.
@@ -71,30 +69,22 @@ pub struct PartialWriter<'a, W> {
 
 impl<'a, W: Write> PartialWriter<'a, W> {
     /// Writes the head. With `sign`, every line has a signature over all lines up to it.
-    ///
-    /// # Errors
-    /// Those of `out`.
     pub fn begin(out: W, head: &Head, sign: Option<Sign<'a>>) -> io::Result<Self> {
         let mut writer = Self { out, sign, last: String::new(), rows: HashSet::new() };
-        writer.line(LineContent::Head(Cow::Borrowed(head)))?;
+        writer.line(LineContent::Head(head.clone()))?;
         Ok(writer)
     }
 
     /// Adds the result of a target, whose rows are written, too.
-    ///
-    /// # Errors
-    /// As for [`PartialWriter::begin`].
     pub fn add(&mut self, result: &CheckResult, target: &Target) -> io::Result<()> {
         for ancestor in &target.ancestors {
             if !self.rows.contains(&ancestor.id) {
-                self.line(LineContent::Row(Cow::Owned(ancestor.image(target.columns))))?;
+                self.line(LineContent::Row(ancestor.image(target.columns)))?;
                 self.rows.insert(ancestor.id.clone());
             }
         }
-        let mut result = Cow::Borrowed(result);
-        if result.rows.len() > 1 {
-            result.to_mut().rows.truncate(1);
-        }
+        let mut result = result.clone();
+        result.rows.truncate(1);
         self.line(LineContent::Result(Box::new(result)))
     }
 
@@ -103,7 +93,7 @@ impl<'a, W: Write> PartialWriter<'a, W> {
         &self.out
     }
 
-    fn line(&mut self, record: LineContent<'_>) -> io::Result<()> {
+    fn line(&mut self, record: LineContent) -> io::Result<()> {
         let sha256 = digest::of_json(&(&self.last, &record));
         let signature = self.sign.as_ref().map(|sign| sign(&sha256));
         let mut text = serde_json::to_vec(&Line { record, sha256: sha256.clone(), signature })?;
@@ -125,25 +115,19 @@ pub fn is_partial(text: &[u8]) -> bool {
 /// # Errors
 /// A file without a complete head, and one that a later version wrote.
 pub fn read(text: &[u8]) -> Result<CheckDocument, SealError> {
-    #[derive(Deserialize)]
-    struct FirstLine {
-        head: SchemaOf,
-    }
-    #[derive(Deserialize)]
-    struct SchemaOf {
-        schema: String,
-        schema_version: u32,
-    }
-    let first = text.split(|byte| *byte == b'\n').next().and_then(|line| serde_json::from_slice::<FirstLine>(line).ok());
-    let Some(FirstLine { head: version }) = first.filter(|first| first.head.schema == RESULTS) else {
+    let first = text.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let first: Value = serde_json::from_slice(first).unwrap_or_default();
+    let head = &first["head"];
+    let version = head["schema_version"].as_u64().and_then(|version| u32::try_from(version).ok());
+    let Some(version) = version.filter(|_| head["schema"] == RESULTS) else {
         return Err(CheckDocument::invalid("its first line is incomplete"));
     };
-    if version.schema_version > RESULTS_VERSION {
-        return Err(SealError::Newer(version.schema_version));
+    if version > RESULTS_VERSION {
+        return Err(SealError::Newer(version));
     }
     let (mut last, mut signature) = (String::new(), None);
     let mut records = text.split_inclusive(|byte| *byte == b'\n').map_while(|line| {
-        let line: Line<'_> = serde_json::from_slice(line.strip_suffix(b"\n")?).ok()?;
+        let line: Line = serde_json::from_slice(line.strip_suffix(b"\n")?).ok()?;
         if digest::of_json(&(&last, &line.record)) != line.sha256 {
             return None;
         }
@@ -151,13 +135,12 @@ pub fn read(text: &[u8]) -> Result<CheckDocument, SealError> {
         Some(line.record)
     });
     let Some(LineContent::Head(head)) = records.next() else { return Err(CheckDocument::invalid("its first line is incomplete")) };
-    let head = head.into_owned();
     let (mut ancestors, mut results) = (Vec::new(), BTreeMap::new());
     for record in records {
         match record {
-            LineContent::Row(row) => ancestors.push(row.into_owned()),
+            LineContent::Row(row) => ancestors.push(row),
             // Of two results of the same backup the later one counts.
-            LineContent::Result(result) => drop(results.insert(result.id.clone(), result.into_owned())),
+            LineContent::Result(result) => drop(results.insert(result.id.clone(), *result)),
             LineContent::Head(_) => return Err(CheckDocument::invalid("it has two heads")),
         }
     }

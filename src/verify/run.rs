@@ -25,9 +25,7 @@ const LARGE_LISTS: u64 = LARGE as u64 * LISTED_OBJECT;
 /// What is requested for every backup.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Request {
-    /// How deeply it is checked.
     pub level: Level,
-    /// How the data is read.
     pub options: ReadOptions,
     /// An object younger than this is a sign that the backup is being written.
     pub settle: Duration,
@@ -36,7 +34,6 @@ pub struct Request {
 /// Inspections of backups, each made once.
 type Inspections = HashMap<(String, Driver, Level), Arc<OnceLock<Inspection>>>;
 
-/// Checks backups.
 pub struct Checker<'a> {
     access: &'a dyn StorageAccess,
     request: &'a Request,
@@ -53,7 +50,6 @@ pub struct Checker<'a> {
 }
 
 impl<'a> Checker<'a> {
-    /// A checker for these targets.
     pub fn new(access: &'a dyn StorageAccess, request: &'a Request, watch: &'a Watch, targets: &[Target]) -> Self {
         let shared = targets.iter().flat_map(|target| &target.ancestors).map(|backup| backup.id.clone()).collect();
         Self {
@@ -123,7 +119,6 @@ impl<'a> Checker<'a> {
         self.request.options.readers(worth).min(AT_ONCE)
     }
 
-    /// Checks one backup.
     pub fn check(&self, target: &Target) -> CheckResult {
         let watch = self.watch.of_one();
         let Request { level, settle, .. } = *self.request;

@@ -14,7 +14,6 @@ use crate::storage::{ObjectStore, StorageError, swift};
 /// A backup to be checked, with those that it is based on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
-    /// The backup.
     pub backup: Backup,
     /// Its ancestors, the nearest first, as far as they exist.
     pub ancestors: Vec<Arc<Backup>>,
@@ -92,30 +91,18 @@ impl Subject<'_> {
     }
 }
 
-/// Opens the storage that backups are on.
+/// Opens the storage that backups are on. Errors are what is missing in the configuration, or refused by the storage.
 pub trait StorageAccess: Sync {
     /// The store that holds a backup of one of the chunked drivers.
-    ///
-    /// # Errors
-    /// What is missing in the configuration, or refused by the storage.
     fn store(&self, driver: Driver, backup: &Backup) -> Result<Arc<dyn ObjectStore>, StorageError>;
 
     /// Where a backup is looked for, as in the `location` of a result.
-    ///
-    /// # Errors
-    /// As for [`StorageAccess::store`].
     fn location(&self, driver: Driver, backup: &Backup) -> Result<String, StorageError>;
 
     /// Checks a backup in Ceph. `watch` counts the bytes that are read.
-    ///
-    /// # Errors
-    /// What is missing in the configuration.
     fn ceph(&self, subject: &Subject<'_>, watch: &Watch) -> Result<CheckResult, StorageError>;
 
     /// Lists the parts of a backup in Ceph and the signs of work on it; `then` is what a check saw.
-    ///
-    /// # Errors
-    /// What is missing in the configuration, or refused by the cluster.
     fn precheck_ceph(&self, backup: &Backup, ancestors: &[Arc<Backup>], then: Option<Listing>) -> Result<PrecheckListing, StorageError>;
 }
 

@@ -17,11 +17,6 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// A watch that the given flag stops.
-    pub fn stopped_by(cancelled: Arc<AtomicBool>) -> Self {
-        Self { cancelled, ..Self::default() }
-    }
-
     /// The flag that stops the check.
     pub fn flag(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.cancelled)

@@ -26,8 +26,7 @@ const NAMED: usize = 100;
 /// Images of more extents than this are not compared by extents.
 const MOST_EXTENTS: usize = 1 << 20;
 
-/// What is to be read.
-pub(super) struct Comparison<'a> {
+pub(super) struct ImageData<'a> {
     pub pool: &'a Pool<'a>,
     pub image: &'a ObservedImage,
     pub subject: &'a Subject<'a>,
@@ -36,34 +35,34 @@ pub(super) struct Comparison<'a> {
     pub watch: &'a Watch,
 }
 
-/// What a comparison found.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Difference {
     /// The offsets of the first windows that differ.
     pub offsets: Vec<u64>,
-    /// How many they are.
     pub count: u64,
 }
 
 /// Reads everything, and adds what that shows to the result.
-pub(super) fn read_data(result: &mut CheckResult, data: &Comparison<'_>, source: Option<&Pool<'_>>) {
+pub(super) fn read_data(result: &mut CheckResult, data: &ImageData<'_>, source: Option<&Pool<'_>>) {
     let name = &data.image.info.name;
     let Subject { backup, level, .. } = *data.subject;
     let end = data.image.end_of(&backup.id);
     let at = end.map(|end| end.name.as_str());
     result.level_reached = None;
-    let (bytes, second) = match twice(|| read_all(data, at)) {
-        Ok(read) => read,
+    let mut read = read_all(data, at);
+    let is_second = read.as_ref().is_err_and(|error| matches!(error.kind, StorageErrorKind::Media | StorageErrorKind::Transient));
+    if is_second {
+        read = read_all(data, at);
+    }
+    let bytes = match read {
+        Ok(bytes) => bytes,
         Err(error) => return give_up(result, name, &error),
     };
     result.bytes.checked = bytes;
     result.depth = format!("all {bytes} bytes read; Ceph's driver stores no digest");
-    if second {
-        result.warnings.push(Problem::of(
-            name,
-            ProblemCode::SecondRead,
-            "the cluster gave an error on the first read, but not on the second",
-        ));
+    if is_second {
+        let text = "the cluster gave an error on the first read, but not on the second";
+        result.warnings.push(Problem::of(name, ProblemCode::SecondRead, text));
     }
     // Zeros are extents of a copy, too, so an export is never shorter than the list of extents.
     if bytes < data.image.extents.bytes {
@@ -110,7 +109,7 @@ pub(super) fn read_data(result: &mut CheckResult, data: &Comparison<'_>, source:
 /// Otherwise returns why that is not known.
 fn trace(
     result: &mut CheckResult,
-    data: &Comparison<'_>,
+    data: &ImageData<'_>,
     end: Option<&SnapshotInfo>,
     volume: Result<&VolumeImage<'_>, &String>,
 ) -> Result<(), String> {
@@ -148,7 +147,8 @@ fn trace(
     let mut more = 0;
     for step in snapshots.windows(2) {
         let [since, at] = step else { continue };
-        volume.has(since).and_then(|()| volume.has(at))?;
+        volume.has(&since.name, since.created)?;
+        volume.has(&at.name, at.created)?;
         let here = changed_ranges(data.pool, name, since, at)?;
         let there = changed_ranges(&volume.pool, &volume.image, since, at)?;
         // An import leaves out zeros, so less may have changed here.
@@ -169,7 +169,7 @@ fn trace(
 }
 
 /// Finds the volume's image and its snapshot of the same time; the error is why there is none.
-fn find_volume<'a>(data: &Comparison<'_>, end: Option<&SnapshotInfo>, source: Option<&Pool<'a>>) -> Result<VolumeImage<'a>, String> {
+fn find_volume<'a>(data: &ImageData<'_>, end: Option<&SnapshotInfo>, source: Option<&Pool<'a>>) -> Result<VolumeImage<'a>, String> {
     let pool = source.ok_or("--ceph-source-pool was not given")?;
     let backup = data.subject.backup;
     let volume = backup.volume_id.as_deref().ok_or("the row names no volume")?;
@@ -188,7 +188,7 @@ fn find_volume<'a>(data: &Comparison<'_>, end: Option<&SnapshotInfo>, source: Op
     }
     let snapshots = pool.snapshots(&image).map_err(|error| error.text)?;
     let volume = VolumeImage { pool: pool.clone(), image, snapshots, snapshot: name.clone() };
-    volume.has(&SnapshotInfo { id: 0, name, size: 0, created: made })?;
+    volume.has(&name, made)?;
     Ok(volume)
 }
 
@@ -202,11 +202,11 @@ struct VolumeImage<'a> {
 
 impl VolumeImage<'_> {
     /// Makes sure that it still has the snapshot that a snapshot of the backup's image was made of. One that was made later is another.
-    fn has(&self, copy: &SnapshotInfo) -> Result<(), String> {
-        let about = self.about(&copy.name);
-        match self.snapshots.iter().find(|have| have.name == copy.name) {
+    fn has(&self, snapshot: &str, copied: Option<Timestamp>) -> Result<(), String> {
+        let about = self.about(snapshot);
+        match self.snapshots.iter().find(|have| have.name == snapshot) {
             None => Err(format!("{about} no longer exists")),
-            Some(have) if is_newer(have.created, copy.created) == Some(true) => Err(format!("{about} was made after the backup")),
+            Some(have) if is_newer(have.created, copied) == Some(true) => Err(format!("{about} was made after the backup")),
             Some(_) => Ok(()),
         }
     }
@@ -216,7 +216,7 @@ impl VolumeImage<'_> {
     }
 }
 
-fn compare_with(data: &Comparison<'_>, at: Option<&str>, volume: &VolumeImage<'_>) -> Result<Difference, StorageError> {
+fn compare_with(data: &ImageData<'_>, at: Option<&str>, volume: &VolumeImage<'_>) -> Result<Difference, StorageError> {
     let backup = data.pool.export(&data.image.info.name, at)?;
     let original = volume.pool.export(&volume.image, Some(&volume.snapshot))?;
     let progress = ReadProgress::new(data.watch, data.image.extents.bytes);
@@ -234,7 +234,7 @@ fn changed_ranges(pool: &Pool<'_>, image: &str, since: &SnapshotInfo, at: &Snaps
     if ranges.len() > MOST_EXTENTS { Err(format!("{image} has too many extents to be compared")) } else { Ok(ranges) }
 }
 
-fn add_difference(result: &mut CheckResult, data: &Comparison<'_>, volume: &VolumeImage<'_>, difference: &Difference) {
+fn add_difference(result: &mut CheckResult, data: &ImageData<'_>, volume: &VolumeImage<'_>, difference: &Difference) {
     let source = volume.about(&volume.snapshot);
     result.depth = format!("all {} bytes read and compared with {source}", result.bytes.checked);
     if difference.count == 0 {
@@ -277,16 +277,7 @@ fn give_up(result: &mut CheckResult, image: &str, error: &StorageError) {
     }
 }
 
-/// Tries again once after a failure; returns whether that was needed.
-fn twice<T>(mut read: impl FnMut() -> Result<T, StorageError>) -> Result<(T, bool), StorageError> {
-    match read() {
-        Ok(value) => Ok((value, false)),
-        Err(error) if matches!(error.kind, StorageErrorKind::Media | StorageErrorKind::Transient) => read().map(|value| (value, true)),
-        Err(error) => Err(error),
-    }
-}
-
-fn read_all(data: &Comparison<'_>, at: Option<&str>) -> Result<u64, StorageError> {
+fn read_all(data: &ImageData<'_>, at: Option<&str>) -> Result<u64, StorageError> {
     let mut export = data.pool.export(&data.image.info.name, at)?;
     let mut progress = ReadProgress::new(data.watch, data.image.extents.bytes);
     let mut bytes = 0_u64;

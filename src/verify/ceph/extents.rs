@@ -12,7 +12,6 @@ const MOST_OBJECTS: u64 = 1 << 30;
 /// What the extents of an image cover.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct ExtentSummary {
-    /// Bytes in extents.
     pub bytes: u64,
     /// The end of the last of them.
     pub end: u64,
@@ -29,7 +28,6 @@ impl ExtentSummary {
     }
 }
 
-/// Adds up extents.
 #[derive(Debug)]
 pub(super) struct ExtentSum {
     summary: ExtentSummary,
@@ -78,7 +76,6 @@ impl ExtentSum {
     }
 }
 
-/// A set of an image's objects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ObjectSet {
     words: Vec<u64>,
@@ -99,7 +96,6 @@ impl ObjectSet {
         }
     }
 
-    /// Whether it contains an object.
     pub(super) fn contains(&self, object: u64) -> bool {
         let word = usize::try_from(object / 64).ok().and_then(|index| self.words.get(index));
         word.is_some_and(|word| word & (1 << (object % 64)) != 0)

@@ -49,7 +49,7 @@ pub fn check(cluster: &Cluster, source: Option<&Pool<'_>>, subject: &Subject<'_>
     let is_open = result.problems.iter().all(judge::is_possible_damage);
     if let (Some(image), true, true) = (&observed.image, is_open, subject.level > Level::Quick) {
         let finished = observed.meta.as_ref().and_then(|meta| meta.modified);
-        let data = compare::Comparison { pool: &pool, image, subject, finished, watch };
+        let data = compare::ImageData { pool: &pool, image, subject, finished, watch };
         compare::read_data(&mut result, &data, source);
     }
     result

@@ -23,7 +23,6 @@ pub(super) enum Shape {
 /// An image that a backup may be in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Candidate {
-    /// Its name.
     pub name: String,
     /// It is this backup's only if it has a snapshot of it, as other backups of the volume use the name, too.
     pub by_snapshot: bool,
@@ -32,7 +31,6 @@ pub(super) struct Candidate {
 /// Where to look for a backup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct BackupNames {
-    /// What it can be.
     pub shape: Shape,
     /// Images, the one that Cinder's driver would use first.
     pub images: Vec<Candidate>,

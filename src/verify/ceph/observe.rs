@@ -24,11 +24,9 @@ pub(super) struct Observation {
     pub configured_pool: String,
     /// The image that it is in, if any.
     pub image: Option<ObservedImage>,
-    /// The metadata object, if any.
     pub meta: Option<MetadataObject>,
 }
 
-/// An image.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct ObservedImage {
     pub info: ImageInfo,
@@ -77,18 +75,14 @@ pub(super) struct LostObjects {
     pub unexamined: u64,
 }
 
-/// The metadata object.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct MetadataObject {
-    /// Its name.
     pub name: String,
     /// When it was written, which is after all of the data.
     pub modified: Option<Timestamp>,
-    /// What it holds.
     pub content: MetadataContent,
 }
 
-/// What a metadata object holds.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum MetadataContent {
     /// The metadata of a volume, with the volume's id if it has one.
@@ -129,9 +123,6 @@ pub(super) fn observe(pool: &Pool<'_>, configured_pool: &str, names: &BackupName
 }
 
 /// Observes only which parts exist, and the signs of work: a few requests, none of them for data.
-///
-/// # Errors
-/// As for [`observe`].
 pub(super) fn observe_parts(
     pool: &Pool<'_>,
     configured_pool: &str,
@@ -198,9 +189,6 @@ fn observe_content(pool: &Pool<'_>, image: &mut ObservedImage, shape: Shape, bac
 }
 
 /// Sums the extents of an observed image as of this backup's snapshot, or now if it has none.
-///
-/// # Errors
-/// A request that the cluster did not answer.
 pub(super) fn extents(pool: &Pool<'_>, image: &ObservedImage, shape: Shape, backup: &str) -> Result<ExtentSummary, StorageError> {
     match extent_query(&image.info, image.end_of(backup), shape) {
         Some((size, range)) => Ok(sum_extents(pool, &image.info, size, range)?.0),

@@ -14,8 +14,7 @@ use super::reader::Pass;
 use crate::domain::status::DELETING;
 use crate::domain::time::stamp;
 use crate::domain::{AncestorListings, Backup, CheckResult, CheckVerdict, Level, Listing, Problem, ProblemCode};
-use crate::verify::Subject;
-use crate::verify::fault::Severity;
+use crate::verify::{Severity, Subject};
 
 /// The most damaged ancestors that are named with a backup, the nearest ones: in a chain they would grow with the square of its
 /// length, and each has a result of its own.

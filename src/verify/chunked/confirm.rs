@@ -5,7 +5,8 @@ use super::survey::{SideFile, Survey};
 use crate::domain::{Problem, ProblemCode};
 use crate::format::names;
 use crate::storage::StorageErrorKind;
-use crate::verify::fault::{Severity, storage_problem};
+use crate::verify::Severity;
+use crate::verify::fault::storage_problem;
 
 /// How many objects that are not listed are requested by name, and how many that the listing contradicts.
 const REQUESTED: usize = 100;

@@ -15,8 +15,7 @@ use super::transfer::WRONG_SHA256FILE;
 use crate::domain::time::stamp;
 use crate::domain::{Amount, AncestorListings, CheckResult, CheckVerdict, Level, Listing, Problem, ProblemCode};
 use crate::format::names;
-use crate::verify::Subject;
-use crate::verify::fault::{Faults, Severity};
+use crate::verify::{Faults, Severity, Subject};
 
 /// Clocks of hosts may differ by this much.
 const CLOCKS: SignedDuration = SignedDuration::from_secs(60);

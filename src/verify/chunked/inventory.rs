@@ -18,11 +18,9 @@ pub(in crate::verify) const MOST_LISTED: u64 = 2 * MOST_OBJECTS as u64;
 
 /// A member of a chain with the store that its objects are in.
 pub struct StoredBackup<'a> {
-    /// The row.
     pub backup: &'a Backup,
     /// Bytes of the volume when the backup was made; `None` if the row does not say.
     pub volume_bytes: Option<u64>,
-    /// Where its objects are.
     pub store: Result<Arc<dyn ObjectStore>, StorageError>,
 }
 
@@ -85,16 +83,13 @@ impl Object {
 /// When objects were written, by the storage's clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Times {
-    /// The newest.
     pub newest: Option<Timestamp>,
-    /// The oldest.
     pub oldest: Option<Timestamp>,
     /// How many objects have no readable time.
     pub unknown: u64,
 }
 
 impl Times {
-    /// Adds an object.
     pub fn add(&mut self, modified: Option<Timestamp>) {
         self.newest = self.newest.max(modified);
         self.oldest = self.oldest.into_iter().chain(modified).min();
@@ -112,7 +107,6 @@ impl Times {
 pub struct Digests {
     /// Bytes of the volume that one digest covers.
     pub block_size: u64,
-    /// How many there are.
     pub count: u64,
 }
 

@@ -5,8 +5,8 @@ use std::ops::Range;
 use super::inventory::{Digests, Inventory, Object};
 use crate::domain::{Backup, Problem, ProblemCode};
 use crate::format::names;
-use crate::verify::fault::{Faults, Severity};
 use crate::verify::ranges::RangeSet;
+use crate::verify::{Faults, Severity};
 
 /// No storage makes a volume larger than requested by more than this.
 const MOST_ROUNDING: u64 = 64 << 30;

@@ -21,7 +21,6 @@ mod tests;
 mod transfer;
 
 pub use self::chain::check;
-pub use self::digest::Digest;
 pub use self::inspection::Inspection;
 pub use self::inventory::StoredBackup;
 pub(super) use self::inventory::{LARGE, MOST_LISTED, Times, prefix_of};

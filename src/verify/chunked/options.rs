@@ -9,7 +9,6 @@ use crate::verify::{Capacity, Watch};
 /// How much of the data is read.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub enum Share {
-    /// All of it.
     #[default]
     All,
     /// The n-th of t parts (`--read-data-subset`), from 1: t runs read everything once.
@@ -25,7 +24,6 @@ pub struct ReadOptions {
     pub jobs: usize,
     /// Bytes of memory that reading may take.
     pub memory: u64,
-    /// How much is read.
     pub share: Share,
     /// The digest that proves an object, if there are both.
     pub digest: Digest,
@@ -49,12 +47,10 @@ impl Default for ReadOptions {
 /// The options of a check, with what its checks share.
 #[derive(Debug, Clone, Copy)]
 pub struct ReadContext<'a> {
-    /// The options.
     pub options: &'a ReadOptions,
     /// Where progress is reported, and how the check is stopped.
     pub watch: &'a Watch,
     /// Memory and read slots of all checks.
     pub capacity: &'a Capacity,
-    /// The driver.
     pub driver: Driver,
 }

@@ -11,23 +11,19 @@ use crate::domain::{Problem, ProblemCode};
 use crate::format::decompress;
 use crate::format::metadata::Compression;
 use crate::storage::{StorageError, StorageErrorKind};
-use crate::verify::Watch;
-use crate::verify::fault::{Severity, storage_problem};
+use crate::verify::fault::storage_problem;
+use crate::verify::{Severity, Watch};
 
 /// Why a piece is not proven.
 pub struct PieceFailure {
-    /// How bad that is.
     pub severity: Severity,
-    /// What is wrong.
     pub problem: Problem,
-    /// What else is known.
     pub detail: FailureDetail,
 }
 
 /// What else is known of a failure.
 #[derive(Clone, Copy)]
 pub enum FailureDetail {
-    /// Nothing.
     Nothing,
     /// The MD5 of the whole object as stored, as received.
     StoredMd5([u8; 16]),

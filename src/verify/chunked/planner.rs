@@ -21,9 +21,7 @@ pub const LISTED_OBJECT: u64 = (size_of::<Object>() + size_of::<QueuedObject<'_>
 
 /// A member of a chain whose objects are read.
 pub struct Member {
-    /// Where its objects are.
     pub store: Arc<dyn ObjectStore>,
-    /// Its objects.
     pub inventory: Arc<Inventory>,
 }
 
@@ -33,7 +31,6 @@ pub struct QueuedObject<'a> {
     pub member: &'a Member,
     /// Whether that is the member whose sha256file counts.
     pub is_of_tip: bool,
-    /// The object.
     pub object: Object,
     /// The bytes of the volume that a restore takes from it.
     pub live: Ranges,
@@ -44,12 +41,10 @@ pub struct QueuedObject<'a> {
 }
 
 impl<'a> QueuedObject<'a> {
-    /// An object of a member.
     pub fn new(member: &'a Member, is_of_tip: bool, object: Object, live: Ranges) -> Self {
         Self { member, is_of_tip, object, live, pieces: AtomicUsize::new(0), whole: OnceLock::new() }
     }
 
-    /// Its name.
     pub fn name(&self) -> String {
         names::data(&self.member.inventory.prefix, self.object.number)
     }
@@ -76,16 +71,13 @@ pub enum Proof {
 
 /// A piece of an object to be read.
 pub struct Piece<'a> {
-    /// The object.
     pub item: &'a QueuedObject<'a>,
     /// The bytes of the object; `None` for all of them.
     pub part: Option<Range<u64>>,
-    /// Its digests.
     pub proof: Proof,
 }
 
 impl Piece<'_> {
-    /// Bytes of the volume.
     pub fn length(&self) -> u64 {
         self.part.as_ref().map_or(self.item.object.length, |part| part.end - part.start)
     }
@@ -108,9 +100,7 @@ pub struct Planner<'b, 'c> {
     pub items: &'b [QueuedObject<'b>],
     /// The first object that was not queued yet.
     pub next: usize,
-    /// Bytes that one digest covers.
     pub block_size: u64,
-    /// Bytes of the volume.
     pub volume_end: u64,
     /// The most digests that one object may have.
     pub most_blocks: u64,
@@ -118,16 +108,13 @@ pub struct Planner<'b, 'c> {
     window: VecDeque<[u8; 32]>,
     /// The number of the first block in the window.
     base: u64,
-    /// How many digests were received.
     pub received: u64,
-    /// The queue.
     pub sender: &'c SyncSender<Piece<'b>>,
     /// Objects that do not begin and end with a block, or have too many blocks.
     pub unaligned: Vec<usize>,
 }
 
 impl<'b, 'c> Planner<'b, 'c> {
-    /// A planner that has received no digest yet.
     pub fn new(
         items: &'b [QueuedObject<'b>],
         block_size: u64,
@@ -139,7 +126,6 @@ impl<'b, 'c> Planner<'b, 'c> {
         Self { items, next: 0, block_size, volume_end, most_blocks, window, base: 0, received: 0, sender, unaligned }
     }
 
-    /// Takes the next digest.
     pub fn take(&mut self, hash: [u8; 32]) -> ControlFlow<()> {
         self.window.push_back(hash);
         self.received += 1;

@@ -22,7 +22,7 @@ use super::transfer::{WRONG_SHA256FILE, add_sha256file_error, into_format, trans
 use crate::domain::{Problem, ProblemCode};
 use crate::format::{names, sha256file};
 use crate::verify::capacity::{Admission, ReadSlot};
-use crate::verify::fault::{Faults, Severity};
+use crate::verify::{Faults, Severity};
 
 /// The most blocks of one object whose digests are held (256 MiB of them). An object with more is compared with its MD5. The drivers'
 /// defaults come to 61 035.
@@ -33,7 +33,6 @@ const MOST_BLOCKS: u64 = 8 << 20;
 pub struct Pass<'a> {
     /// The members, the one whose digests count first.
     pub members: &'a [Member],
-    /// How.
     pub context: ReadContext<'a>,
     /// Whether the whole chain is put together.
     pub restore: bool,
@@ -41,14 +40,10 @@ pub struct Pass<'a> {
     pub full: bool,
 }
 
-/// What a pass found.
 #[derive(Debug, Default)]
 pub struct ReadReport {
-    /// What is wrong.
     pub faults: Faults,
-    /// What is worth knowing.
     pub warnings: Vec<Problem>,
-    /// What was done, in words.
     pub depth: String,
     /// Bytes of the volume that were read and compared.
     pub bytes: u64,
@@ -81,7 +76,6 @@ impl Shared<'_> {
 }
 
 impl Pass<'_> {
-    /// Reads and compares.
     pub fn run(&self) -> ReadReport {
         let Some(tip) = self.members.first() else { return ReadReport::default() };
         let block_size = tip.inventory.digests.map(|digests| digests.block_size);
@@ -178,13 +172,10 @@ impl Pass<'_> {
             Share::Part(part, of) => objects.retain(|item| item.object.number % of.max(1) == part % of.max(1)),
             Share::Fraction(fraction) => {
                 let mut random = rand::rng();
-                let one = if objects.is_empty() { 0 } else { random.random_range(0..objects.len()) };
-                let mut index = 0;
-                objects.retain(|_| {
-                    index += 1;
-                    // At least one, or a small backup would never be read.
-                    index - 1 == one || random.random_bool(fraction.clamp(0.0, 1.0))
-                });
+                // At least one, or a small backup would never be read.
+                let one = random.random_range(0..objects.len().max(1));
+                let mut index = 0..;
+                objects.retain(|_| index.next() == Some(one) || random.random_bool(fraction.clamp(0.0, 1.0)));
             }
         }
     }
@@ -330,7 +321,6 @@ impl Pass<'_> {
 }
 
 impl Shared<'_> {
-    /// Adds the result of a piece.
     fn add(&self, piece: &Piece<'_>, result: Result<bool, PieceFailure>) {
         // A wrong piece was read. A missing or unreachable one was not.
         let was_read = result.as_ref().map_or_else(|failure| failure.severity == Severity::Corrupt, |_| true);

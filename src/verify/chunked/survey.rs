@@ -15,7 +15,7 @@ use crate::format::names::{self, ObjectRole};
 use crate::format::sha256file::Outline;
 use crate::format::{metadata, sha256file};
 use crate::storage::{ObjectInfo, ObjectStore, StorageError, StorageErrorKind};
-use crate::verify::fault::{Faults, Severity};
+use crate::verify::{Faults, Severity};
 
 /// A quick check reads a sha256file of up to this size to its end; a volume of about 28 GiB has that many digests.
 const QUICKLY_READ: u64 = 64 << 20;

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::chain::MOST_PARENTS_NAMED;
+use super::digest::Digest;
 use super::*;
 use crate::domain::{Backup, CheckResult, CheckVerdict, Driver, Level};
 use crate::format::generate::{self, BackupSpec};

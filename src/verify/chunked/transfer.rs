@@ -3,7 +3,8 @@
 use crate::domain::{Problem, ProblemCode};
 use crate::format::FormatError;
 use crate::storage::{ObjectStore, StorageError};
-use crate::verify::fault::{Faults, Severity, storage_problem};
+use crate::verify::fault::storage_problem;
+use crate::verify::{Faults, Severity};
 
 /// What a wrong sha256file means. Cinder's restore never reads it. An increment holds the blocks whose digests are not in it.
 ///
