@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use jiff::Timestamp;
 use jiff::civil::DateTime;
 
 use super::status::{CREATING, DELETING, ERROR, ERROR_DELETING, RESTORING};
-use super::time::{human, is_same_moment, moment, rfc3339, seconds_between};
+use super::time::{human, is_same_moment, moment, rfc3339, seconds_between, stamp};
 use super::{Backup, Code, ColumnSet, Driver, Image, ProblemCode, Table};
 
 /// How far apart the clocks of hosts may be, in seconds.
@@ -150,6 +151,15 @@ pub struct AncestorListings {
     pub newest_object_at: Option<String>,
 }
 
+impl AncestorListings {
+    /// Adds the listing of an ancestor, and when its newest object was written.
+    pub fn add(&mut self, listing: Listing, newest: Option<Timestamp>) {
+        self.listing.objects += listing.objects;
+        self.listing.bytes = self.listing.bytes.saturating_add(listing.bytes);
+        self.newest_object_at = self.newest_object_at.take().max(newest.map(stamp));
+    }
+}
+
 /// The result of a precheck, which opens no object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PrecheckListing {
@@ -288,7 +298,7 @@ impl CheckResult {
     /// Marks it as busy if its newest object was younger than `settle` seconds when it was checked. The check may have run with a shorter
     /// settle time than the decision.
     pub fn hold_to(&mut self, settle: u64) {
-        let time = |text: &str| text.parse::<jiff::Timestamp>().ok();
+        let time = |text: &str| text.parse::<Timestamp>().ok();
         let newest = self.newest_object_at.as_deref().and_then(time);
         let young = newest.zip(time(&self.checked_at)).is_some_and(|(newest, checked)| {
             i64::try_from(settle).map_or(true, |settle| checked.duration_since(newest).as_secs() < settle)
@@ -375,7 +385,7 @@ impl CheckResult {
 
     /// Says why it does not count any more: it is older than `max_age` seconds, or its age is not known. `now` is naive UTC.
     pub fn expired(&self, now: DateTime, max_age: i64) -> Option<String> {
-        let Ok(at) = self.checked_at.parse::<jiff::Timestamp>() else {
+        let Ok(at) = self.checked_at.parse::<Timestamp>() else {
             return Some(format!("its check has the time {:?}, which cannot be read; check it again", self.checked_at));
         };
         let age = seconds_between(at.to_zoned(jiff::tz::TimeZone::UTC).datetime(), now);

@@ -117,9 +117,9 @@ pub fn is_partial(text: &[u8]) -> bool {
 pub fn read(text: &[u8]) -> Result<CheckDocument, SealError> {
     let first = text.split(|byte| *byte == b'\n').next().unwrap_or_default();
     let first: Value = serde_json::from_slice(first).unwrap_or_default();
-    let head = &first["head"];
-    let version = head["schema_version"].as_u64().and_then(|version| u32::try_from(version).ok());
-    let Some(version) = version.filter(|_| head["schema"] == RESULTS) else {
+    let is_known = first.pointer("/head/schema").is_some_and(|schema| schema == RESULTS);
+    let version = first.pointer("/head/schema_version").and_then(Value::as_u64).and_then(|version| u32::try_from(version).ok());
+    let Some(version) = version.filter(|_| is_known) else {
         return Err(CheckDocument::invalid("its first line is incomplete"));
     };
     if version > RESULTS_VERSION {

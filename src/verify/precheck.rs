@@ -110,7 +110,7 @@ fn list_below(
     round: &PrecheckRound,
     if_empty: &dyn Fn(&str, &str) -> Option<Comparison>,
 ) -> Result<AncestorListings, Comparison> {
-    let (mut below, mut newest) = (AncestorListings::default(), None);
+    let mut below = AncestorListings::default();
     let Some(driver) = driver_of(&target.backup) else { return Ok(below) };
     // If the check has no listing of them, there is nothing to compare with.
     for parent in target.ancestors.iter().filter(|_| check.below.is_some()) {
@@ -131,11 +131,8 @@ fn list_below(
         {
             return Err(look);
         }
-        below.listing.objects += listing.objects;
-        below.listing.bytes = below.listing.bytes.saturating_add(listing.bytes);
-        newest = newest.max(written);
+        below.add(listing, written);
     }
-    below.newest_object_at = newest.map(stamp);
     Ok(below)
 }
 

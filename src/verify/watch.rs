@@ -78,3 +78,28 @@ impl Watch {
         (self.bytes.load(Ordering::Relaxed), self.expected.load(Ordering::SeqCst))
     }
 }
+
+/// The progress of one read of announced bytes. If the read ends early, because it fails or has less to read, the rest is added at its
+/// end, so that several reads add up. Of a read that finds more, such as the zeros of an export, only the announced bytes count.
+pub(super) struct ReadProgress<'a> {
+    watch: &'a Watch,
+    left: u64,
+}
+
+impl<'a> ReadProgress<'a> {
+    pub(super) fn new(watch: &'a Watch, announced: u64) -> Self {
+        Self { watch, left: announced }
+    }
+
+    pub(super) fn add(&mut self, bytes: u64) {
+        let counted = bytes.min(self.left);
+        self.left -= counted;
+        self.watch.add(counted);
+    }
+}
+
+impl Drop for ReadProgress<'_> {
+    fn drop(&mut self) {
+        self.watch.add(self.left);
+    }
+}

@@ -17,6 +17,7 @@ use crate::storage::ceph::export::{ExportReader, Segment};
 use crate::storage::ceph::{ExtentQuery, Pool, SnapshotInfo};
 use crate::storage::{StorageError, StorageErrorKind};
 use crate::verify::ranges::RangeSet;
+use crate::verify::watch::ReadProgress;
 use crate::verify::{Subject, Watch};
 
 /// Bytes that are compared at a time.
@@ -219,6 +220,7 @@ impl VolumeImage<'_> {
 fn compare_with(data: &ImageData<'_>, at: Option<&str>, volume: &VolumeImage<'_>) -> Result<Difference, StorageError> {
     let backup = data.pool.export(&data.image.info.name, at)?;
     let original = volume.pool.export(&volume.image, Some(&volume.snapshot))?;
+    data.watch.announce(data.image.extents.bytes);
     let progress = ReadProgress::new(data.watch, data.image.extents.bytes);
     compare_images(ExportWindows::begin(backup, Some(progress))?, ExportWindows::begin(original, None)?)
 }
@@ -279,6 +281,7 @@ fn give_up(result: &mut CheckResult, image: &str, error: &StorageError) {
 
 fn read_all(data: &ImageData<'_>, at: Option<&str>) -> Result<u64, StorageError> {
     let mut export = data.pool.export(&data.image.info.name, at)?;
+    data.watch.announce(data.image.extents.bytes);
     let mut progress = ReadProgress::new(data.watch, data.image.extents.bytes);
     let mut bytes = 0_u64;
     while let Some(segment) = export.next_segment()? {
@@ -286,33 +289,6 @@ fn read_all(data: &ImageData<'_>, at: Option<&str>) -> Result<u64, StorageError>
         progress.add(segment.length);
     }
     Ok(bytes)
-}
-
-/// Reports the progress of one read. If the read ends before the announced bytes, because it fails or the extents were more than the
-/// bytes, the rest is added at its end, so that several reads add up.
-struct ReadProgress<'a> {
-    watch: &'a Watch,
-    left: u64,
-}
-
-impl<'a> ReadProgress<'a> {
-    fn new(watch: &'a Watch, expected: u64) -> Self {
-        watch.announce(expected);
-        Self { watch, left: expected }
-    }
-
-    fn add(&mut self, bytes: u64) {
-        // Zeros of an export are more than the extents.
-        let counted = bytes.min(self.left);
-        self.left -= counted;
-        self.watch.add(counted);
-    }
-}
-
-impl Drop for ReadProgress<'_> {
-    fn drop(&mut self) {
-        self.watch.add(self.left);
-    }
 }
 
 /// An export as windows of bytes.

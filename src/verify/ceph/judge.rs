@@ -8,7 +8,7 @@ use jiff::tz::Offset;
 use jiff::{SignedDuration, Timestamp};
 
 use super::names::{self, BackupNames, Shape};
-use super::observe::{MetadataContent, Observation, ObservedImage};
+use super::observe::{Observation, ObservedImage};
 use crate::domain::id::same;
 use crate::domain::time::stamp;
 use crate::domain::{Amount, Backup, CheckResult, CheckVerdict, Level, Listing, PrecheckListing, Problem, ProblemCode, time};
@@ -314,15 +314,15 @@ impl Judgement<'_> {
                 self.add(Severity::Incomplete, Problem::of(&self.names.meta, ProblemCode::MetadataMissing, text));
             }
             Some(meta) => match &meta.content {
-                MetadataContent::Invalid(what) => {
+                Err(what) => {
                     let text = format!("not the metadata of a volume, so a restore would fail on it: {what}");
                     self.add(Severity::Corrupt, Problem::of(&meta.name, ProblemCode::MetadataInvalid, text));
                 }
-                MetadataContent::Of(Some(volume)) if !self.subject.backup.volume_id.as_deref().is_some_and(|own| same(own, volume)) => {
+                Ok(Some(volume)) if !self.subject.backup.volume_id.as_deref().is_some_and(|own| same(own, volume)) => {
                     let text = format!("the metadata of another volume, {volume:?}");
                     self.add(Severity::Corrupt, Problem::of(&meta.name, ProblemCode::MetadataForeign, text));
                 }
-                MetadataContent::Of(_) => {}
+                Ok(_) => {}
             },
         }
     }

@@ -80,29 +80,20 @@ pub(super) struct MetadataObject {
     pub name: String,
     /// When it was written, which is after all of the data.
     pub modified: Option<Timestamp>,
-    pub content: MetadataContent,
+    /// The id of the volume that it is of, if it has one, or what is wrong with it.
+    pub content: Result<Option<String>, String>,
 }
 
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum MetadataContent {
-    /// The metadata of a volume, with the volume's id if it has one.
-    Of(Option<String>),
-    /// Something else, and what is wrong with it.
-    Invalid(String),
-}
-
-impl MetadataContent {
-    /// Reads what Cinder's `BackupMetadataAPI` wrote.
-    pub(super) fn read(bytes: &[u8]) -> Self {
-        let document: Value = match serde_json::from_slice(bytes) {
-            Ok(document) => document,
-            Err(error) => return Self::Invalid(format!("it is not JSON: {error}")),
-        };
-        match document.get("version").map(Value::as_u64) {
-            Some(Some(1 | 2)) => Self::Of(document.pointer("/volume-base-metadata/id").and_then(Value::as_str).map(str::to_owned)),
-            Some(_) => Self::Invalid("Cinder restores only its versions 1 and 2".to_owned()),
-            None => Self::Invalid("it names no version".to_owned()),
-        }
+/// Reads what Cinder's `BackupMetadataAPI` wrote, the metadata of a volume; returns the volume's id, if it has one.
+///
+/// # Errors
+/// What is wrong with it.
+fn read_metadata(bytes: &[u8]) -> Result<Option<String>, String> {
+    let document: Value = serde_json::from_slice(bytes).map_err(|error| format!("it is not JSON: {error}"))?;
+    match document.get("version").map(Value::as_u64) {
+        Some(Some(1 | 2)) => Ok(document.pointer("/volume-base-metadata/id").and_then(Value::as_str).map(str::to_owned)),
+        Some(_) => Err("Cinder restores only its versions 1 and 2".to_owned()),
+        None => Err("it names no version".to_owned()),
     }
 }
 
@@ -114,7 +105,7 @@ pub(super) fn observe(pool: &Pool<'_>, configured_pool: &str, names: &BackupName
     let mut observed = observe_parts(pool, configured_pool, names, backup)?;
     if let Some(meta) = observed.meta.take() {
         let bytes = pool.read_object(&names.meta, MOST_METADATA)?;
-        observed.meta = bytes.map(|bytes| MetadataObject { content: MetadataContent::read(&bytes), ..meta });
+        observed.meta = bytes.map(|bytes| MetadataObject { content: read_metadata(&bytes), ..meta });
     }
     if let Some(image) = &mut observed.image {
         observe_content(pool, image, names.shape, backup)?;
@@ -129,11 +120,8 @@ pub(super) fn observe_parts(
     names: &BackupNames,
     backup: &str,
 ) -> Result<Observation, StorageError> {
-    let meta = pool.object(&names.meta)?.map(|stat| MetadataObject {
-        name: names.meta.clone(),
-        modified: stat.modified,
-        content: MetadataContent::Of(None),
-    });
+    let meta =
+        pool.object(&names.meta)?.map(|stat| MetadataObject { name: names.meta.clone(), modified: stat.modified, content: Ok(None) });
     let mut image = None;
     if let Some((info, snapshots)) = choose(pool, names, backup)? {
         let watchers = pool.watchers(&info.name)?;
@@ -281,10 +269,10 @@ mod tests {
     #[test]
     fn metadata_is_read_as_cinder_restores_it() {
         let text = br#"{"version": 2, "volume-base-metadata": {"id": "V", "size": 1}}"#;
-        assert_eq!(MetadataContent::read(text), MetadataContent::Of(Some("V".to_owned())));
-        assert_eq!(MetadataContent::read(br#"{"version": 1}"#), MetadataContent::Of(None));
+        assert_eq!(read_metadata(text), Ok(Some("V".to_owned())));
+        assert_eq!(read_metadata(br#"{"version": 1}"#), Ok(None));
         for wrong in ["", "{}", "[]", "{\"version\": 3}", "{\"version\": \"2\"}", "{\"version\": 2", "\u{0}"] {
-            assert!(matches!(MetadataContent::read(wrong.as_bytes()), MetadataContent::Invalid(_)), "{wrong}");
+            assert!(read_metadata(wrong.as_bytes()).is_err(), "{wrong}");
         }
     }
 }

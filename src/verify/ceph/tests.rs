@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use super::extents::ExtentSummary;
 use super::judge::judge;
 use super::names;
-use super::observe::{LostObjects, MetadataContent, MetadataObject, Observation, ObservedImage};
+use super::observe::{LostObjects, MetadataObject, Observation, ObservedImage};
 use crate::domain::time::stamp;
 use crate::domain::{Backup, CheckResult, CheckVerdict, Level, Problem};
 use crate::storage::ceph::{ImageInfo, SnapshotInfo};
@@ -61,7 +61,7 @@ fn of_snapshot() -> Backup {
 }
 
 fn meta() -> MetadataObject {
-    MetadataObject { name: "backup.b.meta".to_owned(), modified: ago(60), content: MetadataContent::Of(Some("v".to_owned())) }
+    MetadataObject { name: "backup.b.meta".to_owned(), modified: ago(60), content: Ok(Some("v".to_owned())) }
 }
 
 fn snapshot(backup: &str) -> SnapshotInfo {
@@ -460,11 +460,11 @@ fn two_snapshots_of_one_backup_are_one_too_many() {
 
 #[test]
 fn metadata_of_something_else_is_damage() {
-    let invalid = MetadataObject { content: MetadataContent::Invalid("it is no JSON".to_owned()), ..meta() };
+    let invalid = MetadataObject { content: Err("it is no JSON".to_owned()), ..meta() };
     assert_eq!(summary(&judged(&row(), &[], Some(image(OWN)), Some(invalid))), (Corrupt, vec!["metadata-invalid"], vec![]));
-    let foreign = MetadataObject { content: MetadataContent::Of(Some("w".to_owned())), ..meta() };
+    let foreign = MetadataObject { content: Ok(Some("w".to_owned())), ..meta() };
     assert_eq!(summary(&judged(&row(), &[], Some(image(OWN)), Some(foreign))), (Corrupt, vec!["metadata-foreign"], vec![]));
-    let silent = MetadataObject { content: MetadataContent::Of(None), ..meta() };
+    let silent = MetadataObject { content: Ok(None), ..meta() };
     assert_eq!(judged(&row(), &[], Some(image(OWN)), Some(silent)).verdict, Intact);
 }
 

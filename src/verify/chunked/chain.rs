@@ -4,16 +4,13 @@ use std::collections::BTreeMap;
 use std::iter::once;
 use std::sync::Arc;
 
-use jiff::Timestamp;
-
 use super::inspection::Inspection;
 use super::inventory::{StoredBackup, prefix_of};
 use super::options::ReadContext;
 use super::planner::Member;
 use super::reader::Pass;
 use crate::domain::status::DELETING;
-use crate::domain::time::stamp;
-use crate::domain::{AncestorListings, Backup, CheckResult, CheckVerdict, Level, Listing, Problem, ProblemCode};
+use crate::domain::{AncestorListings, Backup, CheckResult, CheckVerdict, Level, Problem, ProblemCode};
 use crate::verify::{Severity, Subject};
 
 /// The most damaged ancestors that are named with a backup, the nearest ones: in a chain they would grow with the square of its
@@ -128,14 +125,11 @@ impl DamagedParents {
 
 /// What the listings of the parents showed, if all of them could be listed.
 fn below(parents: &[StoredBackup<'_>], members: &[Inspection]) -> Option<AncestorListings> {
-    let (mut listing, mut newest) = (Listing::default(), None::<Timestamp>);
+    let mut below = AncestorListings::default();
     for (_, member) in parents.iter().zip(members).filter(|(parent, _)| prefix_of(parent.backup).is_some()) {
-        let listed = member.listing?;
-        listing.objects += listed.objects;
-        listing.bytes = listing.bytes.saturating_add(listed.bytes);
-        newest = newest.max(member.times.known_newest());
+        below.add(member.listing?, member.times.known_newest());
     }
-    (!parents.is_empty()).then(|| AncestorListings { listing, newest_object_at: newest.map(stamp) })
+    (!parents.is_empty()).then_some(below)
 }
 
 /// Checks that the chain ends in a full backup, and that none of it is being deleted.

@@ -12,6 +12,7 @@ use crate::format::decompress;
 use crate::format::metadata::Compression;
 use crate::storage::{StorageError, StorageErrorKind};
 use crate::verify::fault::storage_problem;
+use crate::verify::watch::ReadProgress;
 use crate::verify::{Severity, Watch};
 
 /// Why a piece is not proven.
@@ -98,21 +99,17 @@ impl Piece<'_> {
         let mut stored_md5 = None;
         let stream = if takes_stored_md5 { Box::new(stored_md5.insert(Md5Reader::new(stream))) } else { stream };
         let stream = decompress::open(object.compression, stream, length);
-        let mut counted = 0;
+        let mut progress = (!again).then(|| ReadProgress::new(watch, length));
         let read = compare(stream, &expected, buffer, &mut |bytes| {
             if watch.is_cancelled() {
                 return Err(StorageError::new(StorageErrorKind::Cancelled, "the check was stopped").into_io());
             }
-            if !again {
-                watch.add(bytes);
-                counted += bytes;
+            if let Some(progress) = &mut progress {
+                progress.add(bytes);
             }
             Ok(())
         });
-        if !again {
-            // Bytes that could not be read are finished, too.
-            watch.add(length.saturating_sub(counted));
-        }
+        drop(progress);
         // Of all bytes as stored, even if the decompressor did not read them to their end.
         let stored_md5 = stored_md5.and_then(|md5| if again { md5.of_all(u64::MAX) } else { Some(md5.so_far()) });
         match read {

@@ -301,13 +301,10 @@ impl Pass<'_> {
             (false, true) => Digest::Sha256.name(),
             (_, false) => Digest::Md5.name(),
         };
-        let mut exceptions = Vec::new();
-        if has_digests && report.by_md5 > 0 {
-            exceptions.push(format!("{} objects by their MD5", report.by_md5));
-        }
-        if report.as_stored > 0 {
-            exceptions.push(format!("{} of the bytes as stored, as Cinder took it before Liberty", report.as_stored));
-        }
+        let by_md5 = (has_digests && report.by_md5 > 0).then(|| format!("{} objects by their MD5", report.by_md5));
+        let as_stored =
+            (report.as_stored > 0).then(|| format!("{} of the bytes as stored, as Cinder took it before Liberty", report.as_stored));
+        let exceptions: Vec<String> = by_md5.into_iter().chain(as_stored).collect();
         let exceptions = if exceptions.is_empty() { String::new() } else { format!(" ({})", exceptions.join(", ")) };
         let read = report.objects;
         let share = match self.context.options.share {
