@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use super::{Error, Result};
-use crate::config::TlsMode;
+use crate::config::DatabaseFlags;
 use crate::domain::{AssumeDead, NULL, Policy, STATUSES, Selection, Thresholds};
 use crate::report::grid::{Format, Quote};
 use crate::workflow::{Database, Wanted};
@@ -26,31 +26,8 @@ pub struct Global {
 /// Where the database is and how to log in.
 #[derive(Debug, Args)]
 pub struct DatabaseArgs {
-    /// Read this cinder.conf; a later file overrides an earlier one [default: the usual places]
-    #[arg(long, global = true, value_name = "FILE")]
-    pub config_file: Vec<PathBuf>,
-    /// Read the *.conf files of this directory, in order of their names, after the files of --config-file
-    #[arg(long, global = true, value_name = "DIR")]
-    pub config_dir: Vec<PathBuf>,
-    /// The database URL as in SQLAlchemy: mysql+pymysql://user@host/cinder, postgresql://…, sqlite:////path
-    /// [env: CINDER_DATABASE_URL]
-    #[arg(long, global = true, value_name = "URL")]
-    pub database_url: Option<String>,
-    /// Read the password from the first line of this file
-    #[arg(long, global = true, value_name = "FILE")]
-    pub password_file: Option<PathBuf>,
-    /// How TLS is used: disable, prefer, require, verify-ca or verify-full
-    #[arg(long, global = true, value_name = "MODE")]
-    pub tls_mode: Option<TlsMode>,
-    /// Trust only the certificate authorities in this file
-    #[arg(long, global = true, value_name = "FILE")]
-    pub tls_ca: Option<PathBuf>,
-    /// Present this client certificate
-    #[arg(long, global = true, value_name = "FILE")]
-    pub tls_cert: Option<PathBuf>,
-    /// The private key of the client certificate
-    #[arg(long, global = true, value_name = "FILE")]
-    pub tls_key: Option<PathBuf>,
+    #[command(flatten)]
+    pub flags: DatabaseFlags,
     /// Allow sending a password in a form that an eavesdropper can use (caching_sha2_password without TLS)
     #[arg(long, global = true)]
     pub insecure_auth: bool,

@@ -3,11 +3,9 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use secrecy::SecretString;
-
 use super::args::{DecisionArgs, Global, SelectionArgs};
 use super::{Error, Exit, Result, Ui};
-use crate::config::{CinderConf, DatabaseFlags, Environment, Target};
+use crate::config::{CinderConf, Environment, Target};
 use crate::db::{DbError, DbErrorKind, SessionSettings};
 use crate::domain::Selection;
 use crate::domain::text::shell_word;
@@ -29,7 +27,7 @@ pub type RunCommand = dyn Fn(Vec<OsString>, &Environment, bool, &dyn Fn(&mut Glo
 impl Context<'_> {
     /// Finds the database, connects, and reads its schema.
     pub fn connect(&self) -> Result<Database> {
-        let mut resolved = crate::config::resolve(&self.flags(), self.environment).map_err(Error::usage)?;
+        let mut resolved = crate::config::resolve(&self.global.database.flags, self.environment).map_err(Error::usage)?;
         for warning in resolved.warnings.iter().chain(&resolved.database.warnings) {
             self.ui.warn(warning);
         }
@@ -81,25 +79,11 @@ impl Context<'_> {
 
     /// Cinder's configuration, where no database is needed.
     pub fn cinder_conf(&self) -> Result<CinderConf> {
-        let (cinder, warnings) = crate::config::cinder_conf(&self.flags(), self.environment).map_err(Error::usage)?;
+        let (cinder, warnings) = crate::config::cinder_conf(&self.global.database.flags, self.environment).map_err(Error::usage)?;
         for warning in warnings {
             self.ui.detail(warning);
         }
         Ok(cinder)
-    }
-
-    fn flags(&self) -> DatabaseFlags {
-        let args = &self.global.database;
-        DatabaseFlags {
-            database_url: args.database_url.clone().map(SecretString::from),
-            password_file: args.password_file.clone(),
-            config_files: args.config_file.clone(),
-            config_dirs: args.config_dir.clone(),
-            tls_mode: args.tls_mode,
-            tls_ca: args.tls_ca.clone(),
-            tls_cert: args.tls_cert.clone(),
-            tls_key: args.tls_key.clone(),
-        }
     }
 
     /// Where the audit log is, for commands that read what it holds.
@@ -133,6 +117,7 @@ impl Context<'_> {
     /// The options that a command needs for the same database and the same log, with a leading blank and without a password.
     pub fn same_places(&self, opened: &Database) -> String {
         let (database, log) = (&self.global.database, &self.global.record.audit_log);
+        let flags = &database.flags;
         let given = |option: &'static str, paths: &[PathBuf]| {
             paths.iter().map(|path| format!(" {option} {}", shell_word(path.display()))).collect::<String>()
         };
@@ -142,13 +127,13 @@ impl Context<'_> {
         let url = opened.url.as_ref().map(|url| format!(" --database-url {}", shell_word(url))).unwrap_or_default();
         [
             url,
-            given("--config-file", &database.config_file),
-            given("--config-dir", &database.config_dir),
-            given("--password-file", database.password_file.as_slice()),
-            database.tls_mode.map(|mode| format!(" --tls-mode {mode}")).unwrap_or_default(),
-            given("--tls-ca", database.tls_ca.as_slice()),
-            given("--tls-cert", database.tls_cert.as_slice()),
-            given("--tls-key", database.tls_key.as_slice()),
+            given("--config-file", &flags.config_files),
+            given("--config-dir", &flags.config_dirs),
+            given("--password-file", flags.password_file.as_slice()),
+            flags.tls_mode.map(|mode| format!(" --tls-mode {}", mode.name())).unwrap_or_default(),
+            given("--tls-ca", flags.tls_ca.as_slice()),
+            given("--tls-cert", flags.tls_cert.as_slice()),
+            given("--tls-key", flags.tls_key.as_slice()),
             if database.insecure_auth { " --insecure-auth".to_owned() } else { String::new() },
             given("--audit-log", log.as_slice()),
         ]

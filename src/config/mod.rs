@@ -46,24 +46,33 @@ use self::places::usual_places;
 use self::url::Url;
 use self::url_options::PartialTarget;
 
-/// The command line options for the database.
-#[derive(Debug, Clone, Default)]
+/// The command line options that say which database it is and how to log in.
+#[derive(Debug, Clone, Default, clap::Args)]
 pub struct DatabaseFlags {
-    /// `--config-file`, repeatable; the last one takes precedence.
+    /// Read this cinder.conf; a later file overrides an earlier one [default: the usual places]
+    #[arg(long = "config-file", global = true, value_name = "FILE")]
     pub config_files: Vec<PathBuf>,
-    /// `--config-dir`, repeatable; read after the files.
+    /// Read the *.conf files of this directory, in order of their names, after the files of --config-file
+    #[arg(long = "config-dir", global = true, value_name = "DIR")]
     pub config_dirs: Vec<PathBuf>,
-    /// `--database-url`.
+    /// The database URL as in SQLAlchemy: mysql+pymysql://user@host/cinder, postgresql://…, sqlite:////path
+    /// [env: CINDER_DATABASE_URL]
+    #[arg(long, global = true, value_name = "URL")]
     pub database_url: Option<SecretString>,
-    /// `--password-file`.
+    /// Read the password from the first line of this file
+    #[arg(long, global = true, value_name = "FILE")]
     pub password_file: Option<PathBuf>,
-    /// `--tls-mode`.
+    /// How TLS is used: disable, prefer, require, verify-ca or verify-full
+    #[arg(long, global = true, value_name = "MODE")]
     pub tls_mode: Option<TlsMode>,
-    /// `--tls-ca`.
+    /// Trust only the certificate authorities in this file
+    #[arg(long, global = true, value_name = "FILE")]
     pub tls_ca: Option<PathBuf>,
-    /// `--tls-cert`.
+    /// Present this client certificate
+    #[arg(long, global = true, value_name = "FILE")]
     pub tls_cert: Option<PathBuf>,
-    /// `--tls-key`.
+    /// The private key of the client certificate
+    #[arg(long, global = true, value_name = "FILE")]
     pub tls_key: Option<PathBuf>,
 }
 
@@ -150,10 +159,7 @@ fn add_unused_url(database: &mut DatabaseSettings, other: &Setting<SecretString>
         }
         return;
     }
-    let what = match found {
-        Ok((target, _)) => target.describe(),
-        Err(_) => "an invalid URL".to_owned(),
-    };
+    let what = found.map_or_else(|_| "an invalid URL".to_owned(), |(target, _)| target.describe());
     database.warnings.push(format!(
         "two databases are configured: {} from {} is used, and {what} from {} is ignored",
         database.target.describe(),
@@ -204,15 +210,14 @@ fn load_cinder_conf(
 }
 
 fn describe_search(cinder: &CinderConf, searched: &[PathBuf]) -> String {
-    let list = |paths: &mut dyn Iterator<Item = String>| paths.collect::<Vec<_>>().join(", ");
-    let read = list(&mut cinder.files().map(|path| path.display().to_string()));
-    if read.is_empty() {
-        let places = list(&mut searched.iter().map(|path| path.display().to_string()));
-        let places = if places.is_empty() { "the given directories have no *.conf".to_owned() } else { format!("there is no {places}") };
-        format!("{URL_VARIABLE} is not set and {places}")
-    } else {
-        format!("{URL_VARIABLE} is not set and there is no [database] connection in {read}")
-    }
+    let read: Vec<String> = cinder.files().map(|path| path.display().to_string()).collect();
+    let missing: Vec<String> = searched.iter().map(|path| path.display().to_string()).collect();
+    let problem = match (read.as_slice(), missing.as_slice()) {
+        ([], []) => "the given directories have no *.conf".to_owned(),
+        ([], missing) => format!("there is no {}", missing.join(", ")),
+        (read, _) => format!("there is no [database] connection in {}", read.join(", ")),
+    };
+    format!("{URL_VARIABLE} is not set and {problem}")
 }
 
 /// The settings for a URL.

@@ -54,7 +54,7 @@ pub(super) fn read(mut url: Url, origin: &Origin, env: &Environment) -> Result<P
     let port = options.take_port("port")?.unwrap_or(ServerKind::Mysql.default_port());
     let name = options.take("host");
     let host = match options.take_path("unix_socket").or_else(|| options.take_path("socket")) {
-        Some(socket) => Host::Socket { path: socket.value },
+        Some(socket) => Host::Socket(socket.value),
         None => {
             let name = name.unwrap_or_else(|| Setting::default_of("localhost".to_owned()));
             check_host(&name.value, &name.origin)?;
@@ -64,7 +64,7 @@ pub(super) fn read(mut url: Url, origin: &Origin, env: &Environment) -> Result<P
                      ?unix_socket=PATH to use the socket"
                 ));
             }
-            Host::Tcp { name: name.value, port }
+            Host::Tcp(name.value)
         }
     };
     let password = options.take_password();

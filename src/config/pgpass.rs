@@ -12,9 +12,9 @@ use super::{Environment, Host, Origin, ServerTarget, Setting};
 /// The host as libpq looks it up. A socket in the usual directory is `localhost`.
 fn host_key(host: &Host) -> String {
     match host {
-        Host::Tcp { name, .. } => name.clone(),
-        Host::Socket { path } if is_usual_socket_directory(path) => "localhost".to_owned(),
-        Host::Socket { path } => path.to_string_lossy().into_owned(),
+        Host::Tcp(name) => name.clone(),
+        Host::Socket(path) if is_usual_socket_directory(path) => "localhost".to_owned(),
+        Host::Socket(path) => path.to_string_lossy().into_owned(),
     }
 }
 
@@ -37,31 +37,22 @@ pub(super) fn find(
             None => (env.in_home(".pgpass")?, false),
         },
     };
-    let shown = env.shown(&path);
-    let Ok(metadata) = fs::metadata(&path) else {
-        if asked_for {
-            warnings.push(format!("the password file {} does not exist", shown.display()));
+    let file = env.shown(&path);
+    let shown = file.display();
+    let warning = match fs::metadata(&path) {
+        Err(_) if !asked_for => return None,
+        Err(_) => format!("the password file {shown} does not exist"),
+        Ok(data) if !data.is_file() => format!("the password file {shown} is ignored because it is not a regular file"),
+        Ok(data) if data.permissions().mode() & 0o077 != 0 => {
+            format!("the password file {shown} is ignored because others may read it, as libpq does; run chmod 600 {shown}")
         }
-        return None;
+        Ok(_) => match read_text(&path) {
+            Ok(text) => return search(&text, server).map(|(line, password)| Setting::new(password, Origin::line(file, line))),
+            Err(error) => format!("the password file is ignored: {error}"),
+        },
     };
-    if !metadata.is_file() {
-        warnings.push(format!("the password file {} is ignored because it is not a regular file", shown.display()));
-        return None;
-    }
-    if metadata.permissions().mode() & 0o077 != 0 {
-        warnings.push(format!(
-            "the password file {0} is ignored because others may read it, as libpq does; run chmod 600 {0}",
-            shown.display()
-        ));
-        return None;
-    }
-    match read_text(&path) {
-        Ok(text) => search(&text, server).map(|(line, password)| Setting::new(password, Origin::line(shown, line))),
-        Err(error) => {
-            warnings.push(format!("the password file is ignored: {error}"));
-            None
-        }
-    }
+    warnings.push(warning);
+    None
 }
 
 /// The number and the password of the first line that matches.

@@ -8,7 +8,7 @@ use super::*;
 use crate::config::ServerKind;
 
 fn tcp(name: &str) -> Host {
-    Host::Tcp { name: name.to_owned(), port: 5432 }
+    Host::Tcp(name.to_owned())
 }
 
 fn login(host: &Host, database: &str, user: &str) -> ServerTarget {
@@ -44,7 +44,7 @@ fn the_first_line_that_matches_has_the_password() {
 
 #[test]
 fn a_socket_in_the_usual_directory_is_localhost() {
-    let socket = |path: &str| Host::Socket { path: path.into() };
+    let socket = |path: &str| Host::Socket(path.into());
     let text = "localhost:*:*:*:l\n/srv/pg:*:*:*:s\n";
     assert_eq!(find_in(text, &socket("/var/run/postgresql"), "d", "u"), Some((1, "l".to_owned())));
     assert_eq!(find_in(text, &socket("/srv/pg"), "d", "u"), Some((2, "s".to_owned())));

@@ -125,19 +125,19 @@ fn host_of(options: &mut UrlOptions, port: u16, env: &Environment) -> Result<Hos
             return Err(ConfigError::invalid(&address.origin, "host and hostaddr together are not supported; give only one of them"));
         }
         check_host(&address.value, &address.origin)?;
-        return Ok(Host::Tcp { name: address.value, port });
+        return Ok(Host::Tcp(address.value));
     }
     match host {
-        Some(Setting { value, .. }) if value.starts_with('/') && !value.contains(',') => Ok(Host::Socket { path: PathBuf::from(value) }),
+        Some(Setting { value, .. }) if value.starts_with('/') && !value.contains(',') => Ok(Host::Socket(PathBuf::from(value))),
         Some(Setting { value, origin }) => {
             check_host(&value, &origin)?;
-            Ok(Host::Tcp { name: value, port })
+            Ok(Host::Tcp(value))
         }
         None => {
             let socket = format!(".s.PGSQL.{port}");
             let usual = env.at("/var/run/postgresql");
             let there = [usual.clone(), env.at("/tmp")].into_iter().find(|directory| directory.join(&socket).exists());
-            Ok(Host::Socket { path: there.unwrap_or(usual) })
+            Ok(Host::Socket(there.unwrap_or(usual)))
         }
     }
 }

@@ -1,6 +1,5 @@
 //! The settings that [`crate::db`] needs: which database, and how to connect to it.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -52,18 +51,10 @@ impl ServerKind {
 /// Where the server listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Host {
-    /// On the network.
-    Tcp {
-        /// A name or an address; an IPv6 address has no brackets.
-        name: String,
-        /// The port.
-        port: u16,
-    },
-    /// On this host.
-    Socket {
-        /// MySQL: the socket. PostgreSQL: its directory; the name of the socket follows from the port.
-        path: PathBuf,
-    },
+    /// A name or an address; an IPv6 address has no brackets.
+    Tcp(String),
+    /// On this host. MySQL: the socket. PostgreSQL: its directory; the name of the socket follows from the port.
+    Socket(PathBuf),
 }
 
 /// A server and an account.
@@ -133,17 +124,6 @@ impl TlsMode {
             Self::VerifyFull => "verify-full",
         }
     }
-
-    /// Whether the server's certificate is verified.
-    pub fn verifies(self) -> bool {
-        self >= Self::VerifyCa
-    }
-}
-
-impl fmt::Display for TlsMode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
 }
 
 impl FromStr for TlsMode {
@@ -212,20 +192,18 @@ impl ServerTarget {
 
     /// The database as a URL without its password, safe to print.
     pub fn describe(&self) -> String {
-        let scheme = self.kind.scheme();
+        let (scheme, port) = (self.kind.scheme(), self.port);
         let user = self.user.as_ref().map(|user| format!("{}@", utf8_percent_encode(user, PLAIN))).unwrap_or_default();
         let database = utf8_percent_encode(&self.database, PLAIN);
         match &self.host {
-            Host::Tcp { name, port } if name.contains(':') => {
-                format!("{scheme}://{user}[{}]:{port}/{database}", name.replace('%', "%25"))
-            }
-            Host::Tcp { name, port } => format!("{scheme}://{user}{name}:{port}/{database}"),
-            Host::Socket { path } => {
+            Host::Tcp(name) if name.contains(':') => format!("{scheme}://{user}[{}]:{port}/{database}", name.replace('%', "%25")),
+            Host::Tcp(name) => format!("{scheme}://{user}{name}:{port}/{database}"),
+            Host::Socket(path) => {
                 let path = path.to_string_lossy();
                 let path = utf8_percent_encode(&path, PLAIN_PATH);
                 match self.kind {
                     ServerKind::Mysql => format!("{scheme}://{user}/{database}?unix_socket={path}"),
-                    ServerKind::Postgresql => format!("{scheme}://{user}/{database}?host={path}&port={}", self.port),
+                    ServerKind::Postgresql => format!("{scheme}://{user}/{database}?host={path}&port={port}"),
                 }
             }
         }

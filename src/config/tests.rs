@@ -24,15 +24,15 @@ fn the_url_is_taken_from_the_flag_then_the_variable_then_the_file() {
     let resolved = world.resolve().unwrap();
     assert!(resolved.database.origin.to_string().ends_with("/etc/cinder/cinder.conf:4 [database] connection"));
     assert_eq!(resolved.database.target.describe(), "mysql://cinder@db1:3306/cinder");
-    assert_eq!(resolved.service.service_down_time.value, 120);
-    assert_eq!(resolved.service.report_interval, Setting::default_of(10));
+    assert_eq!(resolved.service.service_down_time, 120);
+    assert_eq!(resolved.service.report_interval, 10);
     assert!(resolved.database.warnings.is_empty() && resolved.warnings.is_empty());
 
     world = world.var("CINDER_DATABASE_URL", "postgresql://v@db2/cinder");
     let resolved = world.resolve().unwrap();
     assert_eq!(resolved.database.origin, Origin::Variable("CINDER_DATABASE_URL"));
     assert_eq!(resolved.database.target.describe(), "postgresql://v@db2:5432/cinder");
-    assert_eq!(resolved.service.service_down_time.value, 120, "the file is still read");
+    assert_eq!(resolved.service.service_down_time, 120, "the file is still read");
 
     world = world.url("sqlite:////srv/cinder.db");
     let resolved = world.resolve().unwrap();
@@ -310,19 +310,19 @@ fn flags_override_tls_options() {
 #[test]
 fn sockets_need_no_tls() {
     let world = World::new().url("mysql+pymysql://u@/d?unix_socket=/run/m.sock&ssl=true");
-    assert_eq!(world.server().host, Host::Socket { path: "/run/m.sock".into() });
+    assert_eq!(world.server().host, Host::Socket("/run/m.sock".into()));
     assert_eq!(world.server().tls.mode, TlsMode::Disable);
     assert!(world.warnings().contains("has no TLS"));
     assert_eq!(world.resolve().unwrap().database.target.describe(), "mysql://u@/d?unix_socket=/run/m.sock");
 
     for url in ["postgresql://u@/d?host=/srv/pg&port=5433", "postgresql://u@%2Fsrv%2Fpg:5433/d"] {
         let server = World::new().url(url).server();
-        assert_eq!((server.host, server.port), (Host::Socket { path: "/srv/pg".into() }, 5433));
+        assert_eq!((server.host, server.port), (Host::Socket("/srv/pg".into()), 5433));
     }
     let world = World::new().url("postgresql://u@/d");
-    assert_eq!(world.server().host, Host::Socket { path: world.path("/var/run/postgresql") });
+    assert_eq!(world.server().host, Host::Socket(world.path("/var/run/postgresql")));
     world.write("/tmp/.s.PGSQL.5432", "");
-    assert_eq!(world.server().host, Host::Socket { path: world.path("/tmp") });
+    assert_eq!(world.server().host, Host::Socket(world.path("/tmp")));
 }
 
 #[test]
@@ -407,7 +407,7 @@ fn a_down_time_is_raised_as_in_cinder() {
     let world = World::new().url("sqlite:////x");
     world.write("/etc/cinder/cinder.conf", "[DEFAULT]\nreport_interval = 61\n");
     let resolved = world.resolve().unwrap();
-    assert_eq!(resolved.service.service_down_time.value, 152);
+    assert_eq!(resolved.service.service_down_time, 152);
     assert_eq!(resolved.warnings, ["default: service_down_time 60 is not above report_interval 61; 152 is used, as in Cinder"]);
     world.write("/etc/cinder/cinder.conf", "[DEFAULT]\nreport_interval = 0\n");
     assert!(world.resolve().unwrap().warnings[0].contains("send no heartbeats"));

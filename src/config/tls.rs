@@ -28,7 +28,7 @@ pub(super) fn decide(partial: &mut PartialTarget, flags: &DatabaseFlags, env: &E
     let from_flag = by_flag.is_some();
     let mut mode = by_flag.or(from_url).unwrap_or(Setting::default_of(TlsMode::Prefer));
 
-    if let Host::Socket { .. } = partial.server.host {
+    if let Host::Socket(_) = partial.server.host {
         if mode.value >= TlsMode::Require {
             let warning = format!("{}: the connection uses a socket on this host, which has no TLS", mode.origin);
             partial.warnings.push(warning);
@@ -42,15 +42,13 @@ pub(super) fn decide(partial: &mut PartialTarget, flags: &DatabaseFlags, env: &E
     let mut ca = flag_ca.or(ca);
     if partial.server.kind == ServerKind::Postgresql && !system_roots && ca.is_none() {
         ca = own_file(env, "root.crt");
-        if ca.is_none() && mode.value.verifies() && !from_flag {
-            return Err(ConfigError::invalid(
-                &mode.origin,
-                format!(
-                    "sslmode {} needs the authority's certificate, and ~/.postgresql/root.crt does not exist; give --tls-ca FILE, or \
-                     sslrootcert=system for the authorities that this system trusts",
-                    mode.value
-                ),
-            ));
+        if ca.is_none() && mode.value >= TlsMode::VerifyCa && !from_flag {
+            let problem = format!(
+                "sslmode {} needs the authority's certificate, and ~/.postgresql/root.crt does not exist; give --tls-ca FILE, or \
+                 sslrootcert=system for the authorities that this system trusts",
+                mode.value.name()
+            );
+            return Err(ConfigError::invalid(&mode.origin, problem));
         }
     }
     // As in libpq, which verifies the server if a root certificate exists.

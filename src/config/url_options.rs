@@ -77,12 +77,10 @@ impl UrlOptions {
         Some(self.entries.remove(index).1)
     }
 
-    /// Removes and returns a path.
     pub fn take_path(&mut self, name: &str) -> Option<Setting<PathBuf>> {
         self.take(name).map(|setting| setting.map(PathBuf::from))
     }
 
-    /// Removes and returns a port.
     pub fn take_port(&mut self, name: &str) -> Result<Option<u16>, ConfigError> {
         self.take(name).map(|setting| parse_port(&setting.value, &setting.origin)).transpose()
     }
@@ -96,7 +94,6 @@ impl UrlOptions {
         }
     }
 
-    /// Removes and returns a password.
     pub fn take_password(&mut self) -> Option<Setting<SecretString>> {
         self.take("password").map(|setting| setting.map(SecretString::from))
     }
@@ -118,13 +115,11 @@ impl UrlOptions {
         for (name, Setting { origin, .. }) in self.entries {
             let shown = name.escape_default();
             if name.starts_with("ssl") || name.starts_with("tls") {
-                return Err(ConfigError::invalid(
-                    &origin,
-                    format!(
-                        "the option {shown} is unknown, and ignoring it could make the connection less safe; give a --database-url without it, \
-                         with --tls-mode and --tls-ca"
-                    ),
-                ));
+                let problem = format!(
+                    "the option {shown} is unknown, and ignoring it could make the connection less safe; give a --database-url without it, \
+                     with --tls-mode and --tls-ca"
+                );
+                return Err(ConfigError::invalid(&origin, problem));
             }
             if !known.contains(&name.as_str()) {
                 warnings.push(format!("{origin}: the option {shown} has no meaning here and is ignored"));
@@ -145,27 +140,19 @@ pub(super) fn parse_bool(text: &str) -> Option<bool> {
 
 /// Whole seconds.
 pub(super) fn parse_seconds(name: &str, setting: &Setting<String>) -> Result<i64, ConfigError> {
-    setting
-        .value
-        .trim()
-        .parse()
-        .map_err(|_| ConfigError::invalid(&setting.origin, format!("the option {name} must be an integer number of seconds")))
+    let problem = || format!("the option {name} must be an integer number of seconds");
+    setting.value.trim().parse().map_err(|_| ConfigError::invalid(&setting.origin, problem()))
 }
 
 /// Checks that a host name or address is valid in a URL and harmless on a terminal. The error does not repeat it, because a misread URL
 /// puts a part of the password here.
 pub(super) fn check_host(name: &str, origin: &Origin) -> Result<(), ConfigError> {
-    if name.contains(',') {
-        return Err(ConfigError::invalid(
-            origin,
-            "the URL names several hosts, but a repair uses one server; name the primary with --database-url",
-        ));
-    }
-    if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | ':' | '%')) {
-        return Err(ConfigError::invalid(
-            origin,
-            "the host in the URL is not a host name or address; if it is a part of the password, write :, @ and / there as %3A, %40 and %2F",
-        ));
-    }
-    Ok(())
+    let problem = if name.contains(',') {
+        "the URL names several hosts, but a repair uses one server; name the primary with --database-url"
+    } else if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | ':' | '%')) {
+        "the host in the URL is not a host name or address; if it is a part of the password, write :, @ and / there as %3A, %40 and %2F"
+    } else {
+        return Ok(());
+    };
+    Err(ConfigError::invalid(origin, problem))
 }

@@ -186,7 +186,7 @@ proptest! {
             );
             let world = World::new().url(&text);
             let server = world.server();
-            prop_assert_eq!(&server.host, &Host::Tcp { name: host.clone(), port });
+            prop_assert_eq!((&server.host, server.port), (&Host::Tcp(host.clone()), port));
             prop_assert_eq!((server.port, server.user.as_ref(), &server.database), (port, Some(&user), &database));
             prop_assert_eq!(world.password(), Some((password.clone(), "--database-url".to_owned())));
 

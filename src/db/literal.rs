@@ -19,13 +19,8 @@ pub enum LiteralError {
     #[error("the statement has a placeholder for parameter {0}, which was not given")]
     Missing(usize),
     /// More values than placeholders.
-    #[error("{given} parameters were given, but the statement uses only {used}")]
-    Unused {
-        /// The number of parameters.
-        given: usize,
-        /// The number of parameters with a placeholder.
-        used: usize,
-    },
+    #[error("{0} parameters were given, but the statement uses only {1}")]
+    Unused(usize, usize),
     /// A list of ids, which no UPDATE takes.
     #[error("parameter {0} is a list")]
     List(usize),
@@ -85,7 +80,7 @@ pub fn inline(text: &str, engine: Engine, params: &[Param], expression: Option<(
         }
     }
     if used < params.len() {
-        return Err(LiteralError::Unused { given: params.len(), used });
+        return Err(LiteralError::Unused(params.len(), used));
     }
     sql.truncate(sql.trim_end().len());
     Ok(sql)

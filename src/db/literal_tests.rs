@@ -88,7 +88,7 @@ fn every_statement_takes_its_values() {
             let sql = inline(text, engine, &vec![one("v"); count], None).unwrap();
             assert!(sql.starts_with("UPDATE ") && sql.ends_with(';') && !sql.contains(['?', '$', '\n']), "{sql}");
             assert_eq!(inline(text, engine, &vec![one("v"); count - 1], None), Err(LiteralError::Missing(count)));
-            let unused = Err(LiteralError::Unused { given: count + 1, used: count });
+            let unused = Err(LiteralError::Unused(count + 1, count));
             assert_eq!(inline(text, engine, &vec![one("v"); count + 1], None), unused);
         }
     }

@@ -187,13 +187,17 @@ pub trait Session: Send {
     /// Runs an UPDATE and returns the number of rows that *matched*, whether or not their values changed.
     fn execute(&mut self, statement: &Statement, params: &[Param]) -> Result<u64, DbError>;
 
-    /// Runs statements of the open transaction in order and returns their results in the same order. After an error, no later
-    /// statement has an effect that a COMMIT could keep.
+    /// Runs statements in order and returns their results in the same order. A pipeline with an UPDATE needs an open transaction. After
+    /// an error, no later statement has an effect that a COMMIT could keep.
     ///
     /// A result does not stop the later statements, so a caller checks all results before it commits. PostgreSQL gets all
     /// statements before it sends the first answer.
     fn pipeline(&mut self, steps: &[PipelineStep]) -> Result<Vec<StepResult>, DbError> {
-        run_in_order(self, steps)
+        let run = |step: &PipelineStep| match step {
+            PipelineStep::Query(statement, params) => self.rows(statement, params).map(StepResult::Rows),
+            PipelineStep::Execute(statement, params) => self.execute(statement, params).map(StepResult::Matched),
+        };
+        steps.iter().map(run).collect()
     }
 
     /// Begins a transaction.
@@ -252,15 +256,6 @@ fn lock_holder(row: &[Value]) -> Option<String> {
 /// A text from the engine. One that is not UTF-8 can only be shown.
 fn text(bytes: Vec<u8>) -> Value {
     String::from_utf8(bytes).map_or_else(|error| Value::Unsupported(String::from_utf8_lossy(error.as_bytes()).into_owned()), Value::Text)
-}
-
-/// Runs each step after the result of the one before.
-fn run_in_order<S: Session + ?Sized>(session: &mut S, steps: &[PipelineStep]) -> Result<Vec<StepResult>, DbError> {
-    let run = |step: &PipelineStep| match step {
-        PipelineStep::Query(statement, params) => session.rows(statement, params).map(StepResult::Rows),
-        PipelineStep::Execute(statement, params) => session.execute(statement, params).map(StepResult::Matched),
-    };
-    steps.iter().map(run).collect()
 }
 
 /// The answer to a COMMIT after a failed statement, given how its ROLLBACK went.

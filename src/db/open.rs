@@ -19,20 +19,17 @@ pub fn open(target: &Target, settings: &SessionSettings) -> Result<Box<dyn Sessi
 pub fn reopen(target: &Target, settings: &SessionSettings, lost: &ServerInfo) -> Result<Box<dyn Session>, DbError> {
     let session = open(target, settings)?;
     let found = session.server();
-    if found.identity != lost.identity {
-        return Err(DbError::fatal(
-            DbErrorKind::SessionState,
-            format!(
-                "the connection to {} ({}) was lost, and another database ({}) now answers; nothing was written there",
-                lost.location, lost.identity, found.identity
-            ),
-        ));
+    let (location, identity) = (&lost.location, &lost.identity);
+    if found.identity != *identity {
+        let other = &found.identity;
+        let message = format!(
+            "the connection to {location} ({identity}) was lost, and another database ({other}) now answers; nothing was written there"
+        );
+        return Err(DbError::fatal(DbErrorKind::SessionState, message));
     }
     if found.read_only && !lost.read_only {
-        return Err(DbError::fatal(
-            DbErrorKind::NotPrimary,
-            format!("the connection to {} was lost, and the server that now answers refuses writes", lost.location),
-        ));
+        let message = format!("the connection to {location} was lost, and the server that now answers refuses writes");
+        return Err(DbError::fatal(DbErrorKind::NotPrimary, message));
     }
     Ok(session)
 }

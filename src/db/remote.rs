@@ -25,11 +25,12 @@ pub(super) struct Remote {
 
 impl Remote {
     pub fn new(target: &ServerTarget, settings: &SessionSettings) -> Self {
+        let port = target.port;
         let name = match (&target.host, target.kind) {
-            (Host::Tcp { name, port }, _) if name.contains(':') => format!("[{name}]:{port}"),
-            (Host::Tcp { name, port }, _) => format!("{name}:{port}"),
-            (Host::Socket { path }, ServerKind::Mysql) => format!("socket {}", path.display()),
-            (Host::Socket { path }, ServerKind::Postgresql) => format!("socket in {} for port {}", path.display(), target.port),
+            (Host::Tcp(name), _) if name.contains(':') => format!("[{name}]:{port}"),
+            (Host::Tcp(name), _) => format!("{name}:{port}"),
+            (Host::Socket(path), ServerKind::Mysql) => format!("socket {}", path.display()),
+            (Host::Socket(path), ServerKind::Postgresql) => format!("socket in {} for port {port}", path.display()),
         };
         let longest = settings.statement_timeout.max(settings.lock_timeout);
         Self {

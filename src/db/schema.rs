@@ -68,10 +68,8 @@ pub fn probe(session: &mut dyn Session) -> Result<Schema, DbError> {
     }
     let columns = column_set(&found).map_err(|problem| {
         let identity = &session.server().identity;
-        DbError::new(
-            DbErrorKind::Schema,
-            format!("{problem} in {identity}; check the database name, and that this account may read the table"),
-        )
+        let message = format!("{problem} in {identity}; check the database name, and that this account may read the table");
+        DbError::new(DbErrorKind::Schema, message)
     })?;
     let mut revision = None;
     // An upgraded database can have both tables; if alembic_version has a row, it is the newer one.

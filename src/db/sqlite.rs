@@ -88,22 +88,15 @@ pub fn open(path: &Path, settings: &SessionSettings) -> Result<Box<dyn Session>,
         }
         error
     };
-    let mut read_only = false;
-    let writable = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX);
-    let mut connection = match writable {
-        Ok(connection) => connection,
-        // For scan and dry runs, read access is sufficient.
-        Err(_) => {
-            read_only = true;
-            Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
-                .map_err(|error| cannot_open(&error))?
-        }
-    };
+    let open = |access| Connection::open_with_flags(path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX);
+    // For scan and dry runs, read access is sufficient.
+    let opened = open(OpenFlags::SQLITE_OPEN_READ_WRITE).or_else(|_| open(OpenFlags::SQLITE_OPEN_READ_ONLY));
+    let mut connection = opened.map_err(|error| cannot_open(&error))?;
     // Writing needs a journal beside the file. In WAL mode, opening the file has already proved that one can be created.
     let folder = canonical.parent().unwrap_or(Path::new("/"));
     let refused = accessat(CWD, folder, FsAccess::WRITE_OK | FsAccess::EXEC_OK, AtFlags::EACCESS);
     let no_journal = !wal && matches!(refused, Err(Errno::ACCESS | Errno::ROFS));
-    read_only = read_only || no_journal || connection.is_readonly("main").unwrap_or(true);
+    let read_only = no_journal || connection.is_readonly("main").unwrap_or(true);
     connection
         .busy_timeout(settings.lock_timeout.max(Duration::from_millis(1)))
         .map_err(|error| describe(&error, &format!("cannot set the busy time-out of {shown}")))?;
@@ -176,20 +169,20 @@ fn describe(error: &rusqlite::Error, doing: &str) -> DbError {
         return DbError::new(DbErrorKind::Other, format!("{doing}: {error}"));
     };
     let text = text.clone().unwrap_or_else(|| failure.to_string());
-    let (kind, message) = match failure.code {
-        ErrorCode::DatabaseBusy => (DbErrorKind::LockTimeout, format!("{doing}: another process locks the database")),
-        ErrorCode::DatabaseLocked => (DbErrorKind::LockTimeout, format!("{doing}: the table is locked")),
-        ErrorCode::ReadOnly => (DbErrorKind::Privilege, format!("{doing}: the database or this transaction is read-only ({text})")),
-        ErrorCode::PermissionDenied | ErrorCode::AuthorizationForStatementDenied => (DbErrorKind::Privilege, format!("{doing}: {text}")),
-        ErrorCode::CannotOpen => (DbErrorKind::Connection, format!("{doing}: {text}")),
+    let (kind, problem) = match failure.code {
+        ErrorCode::DatabaseBusy => (DbErrorKind::LockTimeout, "another process locks the database".to_owned()),
+        ErrorCode::DatabaseLocked => (DbErrorKind::LockTimeout, "the table is locked".to_owned()),
+        ErrorCode::ReadOnly => (DbErrorKind::Privilege, format!("the database or this transaction is read-only ({text})")),
+        ErrorCode::PermissionDenied | ErrorCode::AuthorizationForStatementDenied => (DbErrorKind::Privilege, text),
+        ErrorCode::CannotOpen => (DbErrorKind::Connection, text),
         ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt => {
-            (DbErrorKind::Schema, format!("{doing}: the database file is damaged ({text}); check it with PRAGMA integrity_check"))
+            (DbErrorKind::Schema, format!("the database file is damaged ({text}); check it with PRAGMA integrity_check"))
         }
-        ErrorCode::OperationInterrupted => (DbErrorKind::Timeout, format!("{doing}: the statement time-out expired")),
-        _ if text.starts_with("no such table") || text.starts_with("no such column") => (DbErrorKind::Schema, format!("{doing}: {text}")),
-        _ => (DbErrorKind::Other, format!("{doing}: {text}")),
+        ErrorCode::OperationInterrupted => (DbErrorKind::Timeout, "the statement time-out expired".to_owned()),
+        _ if text.starts_with("no such table") || text.starts_with("no such column") => (DbErrorKind::Schema, text),
+        _ => (DbErrorKind::Other, text),
     };
-    DbError::new(kind, message).with_code(format!("{:?}", failure.code))
+    DbError::new(kind, format!("{doing}: {problem}")).with_code(format!("{:?}", failure.code))
 }
 
 /// The other processes with a lock on the database file, from the kernel's table of locks: write locks, or else read locks, which

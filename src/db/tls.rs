@@ -60,9 +60,8 @@ pub(super) fn authorities(tls: &TlsSettings) -> Result<Vec<CertificateDer<'stati
             let found = rustls_native_certs::load_native_certs();
             if found.certs.is_empty() {
                 let cause = found.errors.first().map(|error| format!(" ({error})")).unwrap_or_default();
-                return Err(configuration(format!(
-                    "the system has no trusted certificate authorities{cause}; give a CA file for TLS mode verify-full"
-                )));
+                let problem = format!("the system has no trusted certificate authorities{cause}; give a CA file for TLS mode verify-full");
+                return Err(configuration(problem));
             }
             Ok(found.certs)
         }

@@ -30,7 +30,7 @@ fn tls(mode: TlsMode, ca: Option<PathBuf>) -> TlsSettings {
 fn target(server: &Server, user: &str, password: &str, database: &str) -> ServerTarget {
     ServerTarget {
         kind: if server.engine == Engine::Postgresql { ServerKind::Postgresql } else { ServerKind::Mysql },
-        host: Host::Tcp { name: "localhost".to_owned(), port: server.port },
+        host: Host::Tcp("localhost".to_owned()),
         port: server.port,
         database: database.to_owned(),
         user: Some(user.to_owned()),
@@ -46,7 +46,7 @@ fn admin(database: &Database) -> ServerTarget {
 }
 
 fn through_socket(server: &Server, target: ServerTarget) -> ServerTarget {
-    ServerTarget { host: Host::Socket { path: server.socket.clone() }, ..target }
+    ServerTarget { host: Host::Socket(server.socket.clone()), ..target }
 }
 
 fn open_with(target: &ServerTarget, settings: &SessionSettings) -> Result<Box<dyn Session>, DbError> {

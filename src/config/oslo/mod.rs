@@ -189,12 +189,10 @@ impl CinderConf {
         }
         // In a secret, the text after the dollar sign may be a part of the secret.
         let shown = if secret { "a $name".to_owned() } else { format!("${name}") };
-        Err(ConfigError::invalid(
-            origin,
-            format!(
-                "its value refers to {shown}, which no file sets and which has no known default; set that option, or write $$ for a dollar sign"
-            ),
-        ))
+        let problem = format!(
+            "its value refers to {shown}, which no file sets and which has no known default; set that option, or write $$ for a dollar sign"
+        );
+        Err(ConfigError::invalid(origin, problem))
     }
 }
 

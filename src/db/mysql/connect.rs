@@ -26,14 +26,14 @@ const MAX_PACKET: usize = 64 << 20;
 /// Connects and logs in within the time-out, which covers name lookup, connection, TLS and login together. Returns the connection, in
 /// an unknown state, and whether it uses TLS.
 pub(super) fn connect(target: &ServerTarget, remote: &Remote, insecure_auth: bool) -> Result<(Conn, bool), DbError> {
-    let (options, host, server) = (options(target, remote)?, target.host.clone(), remote.clone());
+    let (options, target, server) = (options(target, remote)?, target.clone(), remote.clone());
     // The driver's read time-out is that of statements and cannot be changed later. A server that accepts a connection and then
     // sends nothing must not take that long. So a thread logs in, and a connection that comes too late is closed unused.
     let (sender, receiver) = mpsc::sync_channel(1);
     thread::Builder::new()
         .name("mysql-connect".to_owned())
         .spawn(move || {
-            let _ = sender.send(log_in(options, &host, &server, insecure_auth));
+            let _ = sender.send(log_in(options, &target, &server, insecure_auth));
         })
         .map_err(|error| DbError::fatal(DbErrorKind::Other, format!("cannot start a thread: {error}")))?;
     match receiver.recv_timeout(remote.connect_timeout) {
@@ -65,20 +65,21 @@ fn options(target: &ServerTarget, remote: &Remote) -> Result<OptsBuilder, DbErro
         .db_name(database)
         .connect_attrs(Some(attributes));
     match &target.host {
-        Host::Tcp { port, .. } => Ok(options.tcp_port(*port)),
-        Host::Socket { path } => match path.to_str() {
+        Host::Tcp(_) => Ok(options.tcp_port(target.port)),
+        Host::Socket(path) => match path.to_str() {
             Some(text) => Ok(options.socket(Some(text))),
             None => Err(tls::configuration(format!("the socket path {} is not UTF-8", path.display()))),
         },
     }
 }
 
-fn log_in(options: OptsBuilder, host: &Host, remote: &Remote, insecure_auth: bool) -> Result<(Conn, bool), DbError> {
+fn log_in(options: OptsBuilder, target: &ServerTarget, remote: &Remote, insecure_auth: bool) -> Result<(Conn, bool), DbError> {
     let failed = |error: &Error| describe(error, &format!("cannot log in to {}", remote.name), remote);
-    let Host::Tcp { name, port } = host else {
+    let Host::Tcp(name) = &target.host else {
         return Conn::new(options).map(|conn| (conn, false)).map_err(|error| failed(&error));
     };
-    let addresses: Vec<SocketAddr> = (name.as_str(), *port).to_socket_addrs().map_err(|error| remote.unknown_address(&error))?.collect();
+    let addresses: Vec<SocketAddr> =
+        (name.as_str(), target.port).to_socket_addrs().map_err(|error| remote.unknown_address(&error))?.collect();
     let each = remote.connect_timeout / u32::try_from(addresses.len().max(1)).unwrap_or(1);
     // The file must exist until the driver has read it.
     let (tls, _authorities) = match remote.tls.mode {

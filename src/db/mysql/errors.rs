@@ -120,14 +120,14 @@ fn input_output(error: &io::Error, doing: &str, remote: &Remote) -> DbError {
     match error.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => remote.answer_timed_out(doing),
         // The driver tried to open NO_SERVER_KEY.
-        io::ErrorKind::NotADirectory => DbError::fatal(
-            DbErrorKind::Authentication,
-            format!(
+        io::ErrorKind::NotADirectory => {
+            let message = format!(
                 "{} asks for the password itself (caching_sha2_password) over a connection without TLS, where a listener could read it; \
                  use TLS or the server's socket, or allow it with --insecure-auth",
                 remote.name
-            ),
-        ),
+            );
+            DbError::fatal(DbErrorKind::Authentication, message)
+        }
         _ => remote.broken(doing, error),
     }
 }

@@ -156,14 +156,12 @@ impl Mysql {
         let value = |name: &str| status.get(name).map(String::as_str).unwrap_or_default();
         let component = value("wsrep_cluster_status");
         if component != "Primary" {
-            return Err(DbError::new(
-                DbErrorKind::NotPrimary,
-                format!(
-                    "the Galera node {} is not in the primary component (wsrep_cluster_status is {component:?}), so its data may be \
-                     outdated; connect to a node whose status is Primary",
-                    self.remote.name
-                ),
-            ));
+            let message = format!(
+                "the Galera node {} is not in the primary component (wsrep_cluster_status is {component:?}), so its data may be outdated; \
+                 connect to a node whose status is Primary",
+                self.remote.name
+            );
+            return Err(DbError::new(DbErrorKind::NotPrimary, message));
         }
         self.server.read_only = self.server.read_only || value("wsrep_ready") != "ON";
         value("wsrep_gcomm_uuid").clone_into(&mut self.member);
@@ -174,13 +172,11 @@ impl Mysql {
     fn check_tables(&mut self) -> Result<(), DbError> {
         if let [table, engine] = self.first_row(TABLES)?.as_slice() {
             let [table, engine] = [table, engine].map(|cell| cell.as_text().unwrap_or("?"));
-            return Err(DbError::new(
-                DbErrorKind::Schema,
-                format!(
-                    "the engine of table {table} is {engine}, which has no transactions, so a change could be half applied; convert the \
-                     table to InnoDB first"
-                ),
-            ));
+            let message = format!(
+                "the engine of table {table} is {engine}, which has no transactions, so a change could be half applied; convert the table \
+                 to InnoDB first"
+            );
+            return Err(DbError::new(DbErrorKind::Schema, message));
         }
         self.atomic = true;
         Ok(())
@@ -443,13 +439,11 @@ impl ExpectedValue {
 }
 
 fn session_state(name: &str, expected: &str, found: &str) -> DbError {
-    DbError::new(
-        DbErrorKind::SessionState,
-        format!(
-            "the session's {name} was set to {expected:?} but is {found:?}; a proxy (ProxySQL, MaxScale, HAProxy) does not keep sessions \
-             apart, so connect to the server itself"
-        ),
-    )
+    let message = format!(
+        "the session's {name} was set to {expected:?} but is {found:?}; a proxy (ProxySQL, MaxScale, HAProxy) does not keep sessions apart, \
+         so connect to the server itself"
+    );
+    DbError::new(DbErrorKind::SessionState, message)
 }
 
 #[cfg(test)]

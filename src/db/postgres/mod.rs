@@ -115,16 +115,17 @@ async fn log_in(target: &ServerTarget, remote: &Remote) -> Result<(Client, Conne
         config.options(options);
     }
     // PostgreSQL has no TLS on a socket.
-    let mode = if let Host::Socket { .. } = target.host { TlsMode::Disable } else { target.tls.mode };
+    let mode = if let Host::Socket(_) = target.host { TlsMode::Disable } else { target.tls.mode };
     let tls = if mode == TlsMode::Disable { None } else { Some(tls::client_config(&target.tls)?) };
+    config.port(target.port);
     match &target.host {
-        Host::Tcp { name, port } => {
-            let addresses = tokio::net::lookup_host((name.as_str(), *port)).await.map_err(|error| remote.unknown_address(&error))?;
+        Host::Tcp(name) => {
+            let addresses = tokio::net::lookup_host((name.as_str(), target.port)).await.map_err(|error| remote.unknown_address(&error))?;
             // The driver tries one address after the other, each with this limit.
             let count = u32::try_from(addresses.count().max(1)).unwrap_or(1);
-            config.host(name).port(*port).connect_timeout(remote.connect_timeout / count)
+            config.host(name).connect_timeout(remote.connect_timeout / count)
         }
-        Host::Socket { path } => config.host_path(path).port(target.port),
+        Host::Socket(path) => config.host_path(path),
     };
     let outcome = match tls {
         None => plain(&mut config).await,
@@ -268,15 +269,12 @@ fn compare(name: &str, expected: &Value, found: &Value) -> Result<(), DbError> {
         Value::Integer(number) => format!("{number} ms"),
         Value::Text(text) | Value::Unsupported(text) => format!("{text:?}"),
     };
-    Err(DbError::new(
-        DbErrorKind::SessionState,
-        format!(
-            "the transaction's {name} was set to {} but is {}; a pooler (PgBouncer in statement mode, Pgpool) does not keep transactions \
-             apart, so connect to the server itself",
-            shown(expected),
-            shown(found)
-        ),
-    ))
+    let (expected, found) = (shown(expected), shown(found));
+    let message = format!(
+        "the transaction's {name} was set to {expected} but is {found}; a pooler (PgBouncer in statement mode, Pgpool) does not keep \
+         transactions apart, so connect to the server itself"
+    );
+    Err(DbError::new(DbErrorKind::SessionState, message))
 }
 
 impl Session for Postgres {
@@ -298,10 +296,6 @@ impl Session for Postgres {
     }
 
     fn pipeline(&mut self, steps: &[PipelineStep]) -> Result<Vec<StepResult>, DbError> {
-        self.check_not_failed()?;
-        if self.open.is_none() {
-            return super::run_in_order(self, steps);
-        }
         let bound = steps.iter().map(|step| {
             let (kind, statement, params) = match step {
                 PipelineStep::Query(statement, params) => (StatementKind::Query, statement, params),
@@ -309,8 +303,11 @@ impl Session for Postgres {
             };
             BoundStatement::new(kind, statement.of(Engine::Postgresql), params)
         });
-        let (results, outcome) = self.run_all(&bound.collect::<Vec<_>>());
-        outcome.map(|()| results)
+        let bound: Vec<_> = bound.collect();
+        self.in_transaction(Access::ReadOnly, |session| {
+            let (results, outcome) = session.run_all(&bound);
+            outcome.map(|()| results)
+        })
     }
 
     fn begin(&mut self, access: Access) -> Result<(), DbError> {

@@ -32,10 +32,8 @@ pub(super) fn decode(row: &Row, statement: &str) -> Result<Vec<Value>, DbError> 
     for (index, column) in row.columns().iter().enumerate() {
         let cell: Option<Cell> = row.try_get(index).map_err(|error| {
             let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
-            DbError::new(
-                DbErrorKind::Schema,
-                format!("cannot {}: the column {} has the type {}{cause}", task(statement), column.name(), column.type_()),
-            )
+            let message = format!("cannot {}: the column {} has the type {}{cause}", task(statement), column.name(), column.type_());
+            DbError::new(DbErrorKind::Schema, message)
         })?;
         cells.push(cell.map_or(Value::Null, |cell| cell.0));
     }

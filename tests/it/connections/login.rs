@@ -83,10 +83,7 @@ fn a_mysql_password_is_not_sent_over_a_network_without_tls() {
         eprintln!("this host has only the loopback address");
         return;
     };
-    let far = ServerTarget {
-        host: Host::Tcp { name: address.to_string(), port: server.port },
-        ..target(&server, ADMIN, ADMIN_PASSWORD, "mysql")
-    };
+    let far = ServerTarget { host: Host::Tcp(address.to_string()), ..target(&server, ADMIN, ADMIN_PASSWORD, "mysql") };
     let error = refusal(&far);
     assert_eq!(error.kind, DbErrorKind::Authentication, "{error}");
     assert!(error.message.contains("use TLS or the server's socket"), "{error}");
@@ -128,10 +125,8 @@ fn only_the_given_authority_is_trusted() {
         let error = refusal(&with(TlsMode::VerifyFull, None));
         assert!(matches!(error.kind, DbErrorKind::Connection | DbErrorKind::Configuration), "{engine:?}: {error}");
         // The address is in the certificate too.
-        let by_address = ServerTarget {
-            host: Host::Tcp { name: "127.0.0.1".to_owned(), port: database.server().port },
-            ..with(TlsMode::VerifyFull, Some(certificates.authority()))
-        };
+        let by_address =
+            ServerTarget { host: Host::Tcp("127.0.0.1".to_owned()), ..with(TlsMode::VerifyFull, Some(certificates.authority())) };
         assert!(opened(&by_address).server().encrypted, "{engine:?}");
     }
 }
@@ -202,7 +197,7 @@ fn a_server_without_tls_is_refused_or_used_in_plain_by_mode() {
 fn errors_name_the_server_and_the_cause() {
     for engine in server_engines() {
         let database = fresh(engine, Columns::Full);
-        let at = |name: &str, port| ServerTarget { host: Host::Tcp { name: name.to_owned(), port }, ..admin(&database) };
+        let at = |name: &str, port| ServerTarget { host: Host::Tcp(name.to_owned()), port, ..admin(&database) };
         let closed = servers::free_port();
         let error = refusal(&at("localhost", closed));
         assert_eq!(error.kind, DbErrorKind::Connection, "{engine:?}: {error}");
@@ -212,7 +207,7 @@ fn errors_name_the_server_and_the_cause() {
         let error = refusal(&at("no-such-host.invalid", 3306));
         assert_eq!(error.kind, DbErrorKind::Connection, "{engine:?}: {error}");
         assert!(error.message.contains("cannot find the address of no-such-host.invalid:3306"), "{engine:?}: {error}");
-        let error = refusal(&ServerTarget { host: Host::Socket { path: "/nonexistent/socket".into() }, ..admin(&database) });
+        let error = refusal(&ServerTarget { host: Host::Socket("/nonexistent/socket".into()), ..admin(&database) });
         assert!(error.message.contains("/nonexistent/socket") && error.message.contains("does not exist"), "{engine:?}: {error}");
         let error = refusal(&ServerTarget { database: "no_such_database".to_owned(), ..admin(&database) });
         assert_eq!(error.kind, DbErrorKind::Schema, "{engine:?}: {error}");

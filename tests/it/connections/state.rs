@@ -146,7 +146,7 @@ fn matched_rows_are_counted_whether_or_not_they_change() {
                 bytes[4] &= !2;
             }
         });
-        let far = ServerTarget { host: Host::Tcp { name: "127.0.0.1".to_owned(), port: relay.port }, ..admin(&database) };
+        let far = ServerTarget { host: Host::Tcp("127.0.0.1".to_owned()), port: relay.port, ..admin(&database) };
         let mut sessions = vec![&mut direct];
         let mut relayed = (engine != Engine::Postgresql).then(|| opened(&far));
         sessions.extend(relayed.iter_mut());
@@ -172,7 +172,7 @@ fn a_session_state_that_a_proxy_changes_is_reported() {
                 bytes[at..at + wanted.len()].copy_from_slice(found);
             }
         });
-        let far = ServerTarget { host: Host::Tcp { name: "127.0.0.1".to_owned(), port: relay.port }, ..admin(&database) };
+        let far = ServerTarget { host: Host::Tcp("127.0.0.1".to_owned()), port: relay.port, ..admin(&database) };
         let error = refusal(&far);
         assert_eq!(error.kind, DbErrorKind::SessionState, "{engine:?}: {error}");
         let (name, value) = if engine == Engine::Postgresql { ("TimeZone", "CET") } else { ("time_zone", "+01:00") };

@@ -274,7 +274,7 @@ impl Walk<'_> {
         let words = std::iter::once(PROGRAM.into()).chain(words);
         let adjust = |global: &mut Global| {
             let outer = &self.context.global.output;
-            global.database.config_file = vec![self.stage.configuration()];
+            global.database.flags.config_files = vec![self.stage.configuration()];
             global.record.audit_log = Some(self.stage.audit_log());
             global.output.color = outer.color;
             global.output.verbose = outer.verbose;
