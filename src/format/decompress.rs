@@ -3,7 +3,7 @@
 //! Python's `decompress` functions accept more than Cinder writes. zlib and bz2 ignore bytes after the end of the stream, bz2 and zstd
 //! accept several streams in a row. Cinder's `compress` writes one stream and nothing else, so anything else is an error here.
 
-use std::io::{self, Read};
+use std::io::{self, BufRead, BufReader, Read, Take};
 
 use zstd::stream::raw::{DParameter, InBuffer, Operation, OutBuffer};
 
@@ -19,100 +19,67 @@ const ZSTD_WINDOW: u32 = 23;
 /// Anything else is an error of kind [`io::ErrorKind::InvalidData`], at the end or as soon as it is detected: fewer bytes, more bytes
 /// (which are not returned), a damaged or truncated stream, bytes after its end. Errors of `reader` are returned unchanged, and the
 /// next read continues where it was.
-pub fn open<'a>(compression: Compression, reader: Box<dyn Read + Send + 'a>, length: u64) -> Box<dyn Read + Send + 'a> {
+///
+/// # Errors
+/// A lack of memory for zstd.
+pub fn open<'a>(compression: Compression, reader: Box<dyn Read + Send + 'a>, length: u64) -> io::Result<Box<dyn Read + Send + 'a>> {
     let decompressor = match compression {
-        Compression::None => return Box::new(PlainReader { reader, length, given: 0, state: StreamState::Running }),
+        Compression::None => return Ok(Box::new(PlainReader { reader: reader.take(length), length, end: None })),
         Compression::Zlib => Decompressor::Zlib(flate2::Decompress::new(true)),
         Compression::Bz2 => Decompressor::Bz2(bzip2::Decompress::new(false)),
-        Compression::Zstd => match zstd() {
-            Ok(decompressor) => decompressor,
-            Err(error) => return Box::new(FailedReader(Some(error))),
-        },
+        Compression::Zstd => {
+            let mut decoder = zstd::stream::raw::Decoder::new()?;
+            decoder.set_parameter(DParameter::WindowLogMax(ZSTD_WINDOW))?;
+            Decompressor::Zstd(Box::new(decoder))
+        }
     };
-    let buffer = vec![0; BUFFER].into();
-    Box::new(DecompressReader {
-        decompressor,
-        reader,
-        buffer,
-        start: 0,
-        end: 0,
-        at_end: false,
-        length,
-        given: 0,
-        state: StreamState::Running,
-    })
+    let reader = BufReader::with_capacity(BUFFER, reader);
+    Ok(Box::new(DecompressReader { decompressor, reader, length, given: 0, has_ended: false, end: None }))
 }
 
-fn zstd() -> io::Result<Decompressor> {
-    let mut decoder = zstd::stream::raw::Decoder::new()?;
-    decoder.set_parameter(DParameter::WindowLogMax(ZSTD_WINDOW))?;
-    Ok(Decompressor::Zstd(Box::new(decoder)))
+/// What every read at the end of an object returns: nothing more, or why it is damaged. No read after an error may look like the end.
+type End = Result<(), String>;
+
+fn read_at(end: &End) -> io::Result<usize> {
+    end.clone().map(|()| 0).map_err(|text| io::Error::new(io::ErrorKind::InvalidData, text))
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum StreamState {
-    Running,
-    /// The compressed stream has ended; bytes after it have not been checked.
-    Closing,
-    /// All bytes were returned, and the stream ended there.
-    Ended,
-    /// An error was returned: no later read may look like the end.
-    Failed,
+fn too_long(length: u64) -> String {
+    format!("longer than the expected {length} bytes")
 }
 
-fn invalid(text: impl Into<String>) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, text.into())
-}
-
-struct FailedReader(Option<io::Error>);
-
-impl Read for FailedReader {
-    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
-        Err(self.0.take().unwrap_or_else(|| io::Error::other("no decompressor")))
-    }
+fn too_short(given: u64, length: u64) -> String {
+    format!("ends after {given} of {length} bytes")
 }
 
 struct PlainReader<'a> {
-    reader: Box<dyn Read + Send + 'a>,
+    reader: Take<Box<dyn Read + Send + 'a>>,
     length: u64,
-    given: u64,
-    state: StreamState,
+    end: Option<End>,
 }
 
 impl Read for PlainReader<'_> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        match self.state {
-            StreamState::Ended => return Ok(0),
-            StreamState::Failed => return Err(invalid("already known to be damaged")),
-            StreamState::Running | StreamState::Closing if out.is_empty() => return Ok(0),
-            StreamState::Running | StreamState::Closing => {}
+        if let Some(end) = &self.end {
+            return read_at(end);
         }
-        let left = self.length - self.given;
-        if left == 0 {
-            if self.reader.read(&mut [0])? > 0 {
-                self.state = StreamState::Failed;
-                return Err(too_long(self.length));
-            }
-            self.state = StreamState::Ended;
+        if out.is_empty() {
             return Ok(0);
         }
-        let part = usize::try_from(left).unwrap_or(usize::MAX).min(out.len());
-        let read = self.reader.read(out.get_mut(..part).unwrap_or_default())?;
-        if read == 0 {
-            self.state = StreamState::Failed;
-            return Err(too_short(self.given, self.length));
+        let read = self.reader.read(out)?;
+        if read > 0 {
+            return Ok(read);
         }
-        self.given += read as u64;
-        Ok(read)
+        let left = self.reader.limit();
+        let end = if left > 0 {
+            Err(too_short(self.length - left, self.length))
+        } else if self.reader.get_mut().read(&mut [0])? > 0 {
+            Err(too_long(self.length))
+        } else {
+            Ok(())
+        };
+        read_at(self.end.insert(end))
     }
-}
-
-fn too_long(length: u64) -> io::Error {
-    invalid(format!("longer than the expected {length} bytes"))
-}
-
-fn too_short(given: u64, length: u64) -> io::Error {
-    invalid(format!("ends after {given} of {length} bytes"))
 }
 
 enum Decompressor {
@@ -168,99 +135,72 @@ fn since(before: u64, after: u64) -> usize {
 
 struct DecompressReader<'a> {
     decompressor: Decompressor,
-    reader: Box<dyn Read + Send + 'a>,
-    buffer: Box<[u8]>,
-    start: usize,
-    end: usize,
-    /// The reader has ended.
-    at_end: bool,
+    reader: BufReader<Box<dyn Read + Send + 'a>>,
     length: u64,
     given: u64,
-    state: StreamState,
+    /// The compressed stream has ended; bytes after it have not been checked.
+    has_ended: bool,
+    end: Option<End>,
 }
 
 impl DecompressReader<'_> {
-    fn fail<T>(&mut self, error: io::Error) -> io::Result<T> {
-        self.state = StreamState::Failed;
-        Err(error)
-    }
-
-    /// Reads input if the buffer is empty.
-    fn fill(&mut self) -> io::Result<()> {
-        if self.start == self.end && !self.at_end {
-            let read = self.reader.read(&mut self.buffer)?;
-            self.start = 0;
-            self.end = read.min(self.buffer.len());
-            self.at_end = read == 0;
-        }
-        Ok(())
+    fn fail(&mut self, text: String) -> io::Result<usize> {
+        read_at(self.end.insert(Err(text)))
     }
 
     /// Checks that the object ends with the stream.
     fn finish(&mut self) -> io::Result<usize> {
         if self.given < self.length {
-            let error = too_short(self.given, self.length);
-            return self.fail(error);
+            return self.fail(too_short(self.given, self.length));
         }
-        self.fill()?;
-        if self.start < self.end {
-            let name = self.decompressor.name();
-            return self.fail(invalid(format!("bytes after the end of the {name} stream")));
+        if !self.reader.fill_buf()?.is_empty() {
+            return self.fail(format!("bytes after the end of the {} stream", self.decompressor.name()));
         }
-        self.state = StreamState::Ended;
-        Ok(0)
+        read_at(self.end.insert(Ok(())))
     }
 }
 
 impl Read for DecompressReader<'_> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        match self.state {
-            StreamState::Ended => return Ok(0),
-            StreamState::Failed => return Err(invalid("already known to be damaged")),
-            StreamState::Running | StreamState::Closing if out.is_empty() => return Ok(0),
-            StreamState::Closing => return self.finish(),
-            StreamState::Running => {}
+        if let Some(end) = &self.end {
+            return read_at(end);
+        }
+        if out.is_empty() {
+            return Ok(0);
+        }
+        if self.has_ended {
+            return self.finish();
         }
         let left = usize::try_from(self.length - self.given).unwrap_or(usize::MAX);
         // After the last byte, room for one more shows whether there is one.
         let mut probe = [0];
-        let room = match left {
-            0 => &mut probe[..],
-            left => {
-                let part = left.min(out.len());
-                out.get_mut(..part).unwrap_or_default()
-            }
-        };
+        let part = left.min(out.len());
+        let room = if left == 0 { &mut probe[..] } else { out.get_mut(..part).unwrap_or_default() };
         loop {
-            self.fill()?;
-            let input = self.buffer.get(self.start..self.end).unwrap_or_default();
-            let step = match self.decompressor.step(input, room) {
+            let input = self.reader.fill_buf()?;
+            let at_end = input.is_empty();
+            let Step { read, written, ended } = match self.decompressor.step(input, room) {
                 Ok(step) => step,
                 Err(text) => {
                     let name = self.decompressor.name();
-                    return self.fail(invalid(format!("damaged {name} stream after {} bytes of content: {text}", self.given)));
+                    return self.fail(format!("damaged {name} stream after {} bytes of content: {text}", self.given));
                 }
             };
-            self.start = (self.start + step.read).min(self.end);
-            if step.written > 0 {
-                if left == 0 {
-                    let error = too_long(self.length);
-                    return self.fail(error);
-                }
-                self.given += step.written as u64;
+            self.reader.consume(read);
+            self.has_ended = ended;
+            if written > 0 && left == 0 {
+                return self.fail(too_long(self.length));
             }
-            if step.ended {
-                self.state = StreamState::Closing;
+            if written > 0 {
+                self.given += written as u64;
+                return Ok(written);
             }
-            if step.written > 0 {
-                return Ok(step.written);
-            }
-            if step.ended {
+            if ended {
                 return self.finish();
             }
-            if step.read == 0 && self.at_end {
+            if read == 0 && at_end {
                 let name = self.decompressor.name();
-                return self.fail(invalid(format!("the {name} stream is truncated after {} of {} bytes", self.given, self.length)));
+                return self.fail(format!("the {name} stream is truncated after {} of {} bytes", self.given, self.length));
             }
         }
     }

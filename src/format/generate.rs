@@ -3,7 +3,6 @@
 //! Source: `cinder/backup/chunkeddriver.py` of 29.0.0 (`backup`, `_backup_chunk`, `_finalize_backup`). The order is objects, sha256file,
 //! metadata, so that an interrupted write leaves the same as a killed cinder-backup.
 
-use std::borrow::Cow;
 use std::io::{self, Write};
 use std::ops::Range;
 
@@ -39,36 +38,18 @@ pub struct BackupSpec<'a> {
 /// The digest of every block of a volume.
 pub type Digests = Vec<[u8; 32]>;
 
-/// Returns all bytes of a range of a volume; `None` if they are all zero.
-pub type ReadVolume<'a, 'v> = &'a mut dyn FnMut(Range<u64>) -> io::Result<Option<Cow<'v, [u8]>>>;
-
-/// Writes a backup of `volume`, an increment if the digests of its parent are given. `put` receives the name and the bytes of every
-/// object. Returns the digests that the next increment needs.
+/// Writes a backup of a volume of `volume_bytes`, an increment if the digests of its parent are given.
 ///
-/// # Errors
-/// Those of `put`, and of compression.
-pub fn write(
-    spec: &BackupSpec<'_>,
-    volume: &[u8],
-    parent: Option<&[[u8; 32]]>,
-    put: &mut dyn FnMut(String, Vec<u8>) -> io::Result<()>,
-) -> io::Result<Digests> {
-    let mut read = |range: Range<u64>| {
-        let bounds = usize::try_from(range.start).ok().zip(usize::try_from(range.end).ok());
-        Ok(Some(Cow::Borrowed(bounds.and_then(|(start, end)| volume.get(start..end)).unwrap_or_default())))
-    };
-    write_from(spec, volume.len() as u64, &mut read, parent, put)
-}
-
-/// Does the same for a volume that need not be in memory: `read` is called for one chunk at a time, in order. Zeros are hashed and
-/// compressed once, so that a large and mostly empty volume costs little.
+/// `read` is called for one chunk at a time, in order, and returns all its bytes, or `None` if they are all zero. Zeros are hashed and
+/// compressed once, so that a large and mostly empty volume costs little. `put` receives the name and the bytes of every object.
+/// Returns the digests that the next increment needs.
 ///
 /// # Errors
 /// Those of `read`, `put` and compression, and a wrong number of bytes from `read`.
-pub fn write_from<'v>(
+pub fn write_from(
     spec: &BackupSpec<'_>,
     volume_bytes: u64,
-    read: ReadVolume<'_, 'v>,
+    read: &mut dyn FnMut(Range<u64>) -> io::Result<Option<Vec<u8>>>,
     parent: Option<&[[u8; 32]]>,
     put: &mut dyn FnMut(String, Vec<u8>) -> io::Result<()>,
 ) -> io::Result<Digests> {
@@ -249,21 +230,12 @@ mod tests {
 
     type Files = Vec<(String, Vec<u8>)>;
 
-    fn written(spec: &BackupSpec<'_>, volume: &[u8], parent: Option<&[[u8; 32]]>) -> (Files, Digests) {
-        let mut files = Vec::new();
-        let digests = write(spec, volume, parent, &mut |name, bytes| {
-            files.push((name, bytes));
-            Ok(())
-        });
-        (files, digests.unwrap())
-    }
-
-    /// Reads chunks of zeros as `None`.
-    fn written_sparsely(spec: &BackupSpec<'_>, volume: &[u8], parent: Option<&[[u8; 32]]>) -> (Files, Digests) {
+    /// With `sparsely`, chunks of zeros are read as `None`.
+    fn written(sparsely: bool, spec: &BackupSpec<'_>, volume: &[u8], parent: Option<&[[u8; 32]]>) -> (Files, Digests) {
         let mut files = Vec::new();
         let mut read = |range: Range<u64>| {
             let chunk = &volume[range.start as usize..range.end as usize];
-            Ok(chunk.iter().any(|byte| *byte != 0).then(|| Cow::Owned(chunk.to_vec())))
+            Ok((!sparsely || chunk.iter().any(|byte| *byte != 0)).then(|| chunk.to_vec()))
         };
         let digests = write_from(spec, volume.len() as u64, &mut read, parent, &mut |name, bytes| {
             files.push((name, bytes));
@@ -285,13 +257,13 @@ mod tests {
             later[CHUNK * 2] = 3;
             for compression in [Compression::None, Compression::Zlib, Compression::Bz2, Compression::Zstd] {
                 let spec = spec(compression);
-                let whole = written(&spec, &volume, None);
+                let whole = written(false, &spec, &volume, None);
                 assert_eq!(whole.0.len(), 6 + 2);
                 assert_eq!(whole.1.len(), volume.len().div_ceil(BLOCK));
-                assert_eq!(written_sparsely(&spec, &volume, None), whole);
-                let increment = written(&spec, &later, Some(&whole.1));
+                assert_eq!(written(true, &spec, &volume, None), whole);
+                let increment = written(false, &spec, &later, Some(&whole.1));
                 assert_eq!(increment.0.len(), 2 + 2);
-                assert_eq!(written_sparsely(&spec, &later, Some(&whole.1)), increment);
+                assert_eq!(written(true, &spec, &later, Some(&whole.1)), increment);
             }
         }
     }
@@ -300,10 +272,10 @@ mod tests {
     fn too_few_bytes_and_a_full_disk_are_errors() {
         let spec = spec(Compression::Zlib);
         let mut put = |_, _| Ok(());
-        let error = write_from(&spec, 100, &mut |_| Ok(Some(Cow::Owned(vec![0; 99]))), None, &mut put).unwrap_err();
+        let error = write_from(&spec, 100, &mut |_| Ok(Some(vec![0; 99])), None, &mut put).unwrap_err();
         assert!(error.to_string().contains("99 bytes of the volume at 0 instead of 100"), "{error}");
         let mut full = |_, _| Err(io::Error::from(io::ErrorKind::StorageFull));
-        let error = write(&spec, &[1; 100], None, &mut full).unwrap_err();
+        let error = write_from(&spec, 100, &mut |_| Ok(Some(vec![1; 100])), None, &mut full).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::StorageFull);
     }
 }

@@ -4,46 +4,33 @@
 //! serde_json's reader keeps a whole string, and the brackets of a skipped value, in memory. A hostile side file could use all of it.
 //! It also cannot take the hashes of a sha256file from its buffer, which are 23 GB for a volume of 10 TiB.
 
-use std::io::{self, Read};
+use std::io::{BufRead, BufReader, ErrorKind, Read};
 
 use super::FormatError;
 
-/// The limit for names and values that are kept, in bytes.
-const LONGEST: usize = 64 * 1024;
+/// The limit for names and most values that are kept, in bytes.
+pub(super) const LONGEST: usize = 64 * 1024;
 /// The deepest nesting. Cinder's files have four levels.
 const DEEPEST: u32 = 128;
 const BUFFER: usize = 256 * 1024;
 
 /// A stream of JSON.
 pub(super) struct Json<R> {
-    source: R,
-    buffer: Box<[u8]>,
-    /// The unread bytes of the buffer begin here...
-    start: usize,
-    /// ... and end here.
-    end: usize,
-    /// Position of the buffer in the stream, in bytes.
-    before: u64,
-    scratch: Vec<u8>,
+    source: BufReader<R>,
+    at: u64,
 }
 
 /// Whether the next member of an object or an array is the first.
 pub(super) struct Members(bool);
 
-impl Members {
-    pub(super) fn new() -> Self {
-        Self(true)
-    }
-}
-
 impl<R: Read> Json<R> {
     pub(super) fn new(source: R) -> Self {
-        Self { source, buffer: vec![0; BUFFER].into(), start: 0, end: 0, before: 0, scratch: Vec::new() }
+        Self { source: BufReader::with_capacity(BUFFER, source), at: 0 }
     }
 
     /// Returns the position of the next byte.
     pub(super) fn at(&self) -> u64 {
-        self.before.saturating_add(self.start as u64)
+        self.at
     }
 
     /// Returns an error at this position.
@@ -53,19 +40,12 @@ impl<R: Read> Json<R> {
 
     /// Returns the buffered bytes; empty only at the end of the stream.
     fn buffered(&mut self) -> Result<&[u8], FormatError> {
-        if self.start == self.end {
-            self.before = self.before.saturating_add(self.end as u64);
-            self.start = 0;
-            self.end = 0;
-            self.end = loop {
-                match self.source.read(&mut self.buffer) {
-                    Ok(read) => break read.min(self.buffer.len()),
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Err(error) => return Err(FormatError::Io(error)),
-                }
-            };
+        while let Err(error) = self.source.fill_buf() {
+            if error.kind() != ErrorKind::Interrupted {
+                return Err(FormatError::Io(error));
+            }
         }
-        Ok(self.buffer.get(self.start..self.end).unwrap_or_default())
+        Ok(self.source.buffer())
     }
 
     fn peek(&mut self) -> Result<Option<u8>, FormatError> {
@@ -73,42 +53,32 @@ impl<R: Read> Json<R> {
     }
 
     fn take(&mut self, bytes: usize) {
-        self.start = self.start.saturating_add(bytes).min(self.end);
+        self.source.consume(bytes);
+        self.at = self.at.saturating_add(bytes as u64);
     }
 
     /// Reads the next byte.
     fn next(&mut self) -> Result<u8, FormatError> {
-        match self.peek()? {
-            Some(byte) => {
-                self.take(1);
-                Ok(byte)
-            }
-            None => Err(self.malformed("the file ends early")),
-        }
+        let byte = self.peek()?.ok_or_else(|| self.malformed("the file ends early"))?;
+        self.take(1);
+        Ok(byte)
     }
 
     /// Skips white space and returns the next byte without reading it.
     fn token(&mut self) -> Result<u8, FormatError> {
-        match self.past_space()? {
-            Some(byte) => Ok(byte),
-            None => Err(self.malformed("the file ends early")),
-        }
+        self.past_space()?.ok_or_else(|| self.malformed("the file ends early"))
     }
 
     fn past_space(&mut self) -> Result<Option<u8>, FormatError> {
         loop {
             let buffered = self.buffered()?;
-            let Some(space) = buffered.iter().position(|byte| !matches!(byte, b' ' | b'\n' | b'\r' | b'\t')) else {
-                let all = buffered.len();
-                if all == 0 {
-                    return Ok(None);
-                }
-                self.take(all);
-                continue;
-            };
+            let all = buffered.len();
+            let space = buffered.iter().take_while(|byte| matches!(byte, b' ' | b'\n' | b'\r' | b'\t')).count();
             let byte = buffered.get(space).copied();
             self.take(space);
-            return Ok(byte);
+            if byte.is_some() || all == 0 {
+                return Ok(byte);
+            }
         }
     }
 
@@ -116,24 +86,23 @@ impl<R: Read> Json<R> {
         self.malformed(format_args!("expected {wanted}, found `{}`", found.escape_ascii()))
     }
 
-    fn open(&mut self, bracket: u8, what: &str) -> Result<Members, FormatError> {
+    /// Reads this byte, after white space. `what` describes it in an error.
+    fn require(&mut self, byte: u8, what: &str) -> Result<(), FormatError> {
         match self.token()? {
-            found if found == bracket => {
-                self.take(1);
-                Ok(Members::new())
-            }
-            found => Err(self.unexpected(what, found)),
+            found if found == byte => self.take(1),
+            found => return Err(self.unexpected(what, found)),
         }
+        Ok(())
     }
 
     /// Enters an object. `what` describes it in an error.
     pub(super) fn object(&mut self, what: &str) -> Result<Members, FormatError> {
-        self.open(b'{', what)
+        self.require(b'{', what).map(|()| Members(true))
     }
 
     /// Enters an array. `what` describes it in an error.
     pub(super) fn array(&mut self, what: &str) -> Result<Members, FormatError> {
-        self.open(b'[', what)
+        self.require(b'[', what).map(|()| Members(true))
     }
 
     /// Moves to the next element of an array; false after the last one.
@@ -167,58 +136,43 @@ impl<R: Read> Json<R> {
             return Ok(None);
         }
         let key = self.text("a name")?;
-        self.colon()?;
+        self.require(b':', "`:`")?;
         Ok(Some(key))
     }
 
-    fn colon(&mut self) -> Result<(), FormatError> {
-        match self.token()? {
-            b':' => {
-                self.take(1);
-                Ok(())
-            }
-            found => Err(self.unexpected("`:`", found)),
+    /// Reads the value of `key`, which may occur once, into `value`.
+    pub(super) fn once<T>(
+        &mut self,
+        key: &str,
+        value: &mut Option<T>,
+        read: impl FnOnce(&mut Self) -> Result<T, FormatError>,
+    ) -> Result<(), FormatError> {
+        if value.is_some() {
+            return Err(self.malformed(format_args!("duplicate key {key:?}")));
         }
+        *value = Some(read(self)?);
+        Ok(())
     }
 
-    /// Reads a string of limited length. `what` describes it in an error.
+    /// Reads a string of at most [`LONGEST`] bytes. `what` describes it in an error.
     pub(super) fn text(&mut self, what: &str) -> Result<String, FormatError> {
-        let bytes = self.string(what)?;
-        self.utf8(bytes, what)
-    }
-
-    fn utf8(&self, bytes: Vec<u8>, what: &str) -> Result<String, FormatError> {
-        String::from_utf8(bytes).map_err(|_| self.malformed(format_args!("{what} that is not UTF-8")))
-    }
-
-    /// Reads a string or null.
-    pub(super) fn text_or_null(&mut self, what: &str) -> Result<Option<String>, FormatError> {
-        if self.token()? == b'n' {
-            self.word(b"null")?;
-            return Ok(None);
-        }
-        self.text(what).map(Some)
+        self.bounded_text(what, LONGEST)
     }
 
     /// Reads a string of at most `longest` bytes, or null.
-    pub(super) fn long_or_null(&mut self, what: &str, longest: usize) -> Result<Option<String>, FormatError> {
+    pub(super) fn text_or_null(&mut self, what: &str, longest: usize) -> Result<Option<String>, FormatError> {
         if self.token()? == b'n' {
-            self.word(b"null")?;
-            return Ok(None);
+            return self.word(b"null").map(|()| None);
         }
-        let bytes = self.bounded(what, longest)?;
-        self.utf8(bytes, what).map(Some)
+        self.bounded_text(what, longest).map(Some)
     }
 
-    fn string(&mut self, what: &str) -> Result<Vec<u8>, FormatError> {
-        self.bounded(what, LONGEST)
+    fn bounded_text(&mut self, what: &str, longest: usize) -> Result<String, FormatError> {
+        String::from_utf8(self.string(what, longest)?).map_err(|_| self.malformed(format_args!("{what} that is not UTF-8")))
     }
 
-    fn bounded(&mut self, what: &str, longest: usize) -> Result<Vec<u8>, FormatError> {
-        match self.token()? {
-            b'"' => self.take(1),
-            found => return Err(self.unexpected(what, found)),
-        }
+    fn string(&mut self, what: &str, longest: usize) -> Result<Vec<u8>, FormatError> {
+        self.require(b'"', what)?;
         let mut text = Vec::new();
         loop {
             let buffered = self.buffered()?;
@@ -252,17 +206,14 @@ impl<R: Read> Json<R> {
             b'r' => '\r',
             b't' => '\t',
             b'u' => {
-                let first = self.four_digits()?;
-                let code = match first {
-                    0xd800..0xdc00 => {
-                        let paired = self.next()? == b'\\' && self.next()? == b'u';
-                        match if paired { self.four_digits()? } else { 0 } {
-                            second @ 0xdc00..0xe000 => 0x1_0000 + ((first - 0xd800) << 10) + (second - 0xdc00),
-                            _ => return Err(self.malformed("half a surrogate pair")),
-                        }
+                let mut code = self.four_digits()?;
+                if (0xd800..0xdc00).contains(&code) && self.next()? == b'\\' && self.next()? == b'u' {
+                    let second = self.four_digits()?;
+                    if (0xdc00..0xe000).contains(&second) {
+                        code = 0x1_0000 + ((code - 0xd800) << 10) + (second - 0xdc00);
                     }
-                    code => code,
-                };
+                }
+                // A half without the other is not a character.
                 char::from_u32(code).ok_or_else(|| self.malformed("half a surrogate pair"))?
             }
             found => return Err(self.unexpected("an escape", found)),
@@ -326,7 +277,7 @@ impl<R: Read> Json<R> {
             self.take(66);
             return Ok(hash);
         }
-        let text = self.string(what)?;
+        let text = self.string(what, LONGEST)?;
         match text.as_slice().try_into().ok().and_then(unhex) {
             Some(hash) => Ok(hash),
             None => Err(self.malformed(format_args!("expected {what} of 64 hexadecimal digits, found {} bytes", text.len()))),
@@ -340,7 +291,7 @@ impl<R: Read> Json<R> {
         let mut depth = 0;
         'value: loop {
             let found = self.token()?;
-            let opened = match found {
+            match found {
                 b'{' | b'[' => {
                     self.take(1);
                     if depth == DEEPEST {
@@ -348,32 +299,22 @@ impl<R: Read> Json<R> {
                     }
                     depth += 1;
                     levels = levels << 1 | u128::from(found == b'{');
-                    true
                 }
-                b'"' => {
-                    self.skip_string()?;
-                    false
-                }
-                b'-' | b'0'..=b'9' => {
-                    self.skip_number()?;
-                    false
-                }
-                b't' => self.word(b"true").map(|()| false)?,
-                b'f' => self.word(b"false").map(|()| false)?,
-                b'n' => self.word(b"null").map(|()| false)?,
+                b'"' => self.skip_string("a value")?,
+                b'-' | b'0'..=b'9' => self.skip_number()?,
+                b't' => self.word(b"true")?,
+                b'f' => self.word(b"false")?,
+                b'n' => self.word(b"null")?,
                 found => return Err(self.unexpected("a value", found)),
-            };
-            let mut members = Members(opened);
+            }
+            let mut members = Members(matches!(found, b'{' | b'['));
             // Move to the next value, and leave all levels that end here.
             while depth > 0 {
                 let is_object = levels & 1 == 1;
                 if self.separate(&mut members, if is_object { b'}' } else { b']' })? {
                     if is_object {
-                        match self.token()? {
-                            b'"' => self.skip_string()?,
-                            found => return Err(self.unexpected("a name", found)),
-                        }
-                        self.colon()?;
+                        self.skip_string("a name")?;
+                        self.require(b':', "`:`")?;
                     }
                     continue 'value;
                 }
@@ -385,8 +326,8 @@ impl<R: Read> Json<R> {
         }
     }
 
-    fn skip_string(&mut self) -> Result<(), FormatError> {
-        self.take(1);
+    fn skip_string(&mut self, what: &str) -> Result<(), FormatError> {
+        self.require(b'"', what)?;
         loop {
             let buffered = self.buffered()?;
             let plain = buffered.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..0x20 | 0x80..)).unwrap_or(buffered.len());
@@ -411,60 +352,53 @@ impl<R: Read> Json<R> {
     }
 
     fn rest_of_character(&mut self, first: u8) -> Result<(), FormatError> {
-        let mut bytes = std::mem::take(&mut self.scratch);
-        bytes.clear();
-        bytes.push(first);
+        let mut bytes = [first, 0, 0, 0];
         let length = match first {
             0xc2..0xe0 => 2,
             0xe0..0xf0 => 3,
             0xf0..0xf5 => 4,
             _ => 1,
         };
-        while bytes.len() < length {
-            bytes.push(self.next()?);
+        for byte in bytes.iter_mut().take(length).skip(1) {
+            *byte = self.next()?;
         }
-        let good = std::str::from_utf8(&bytes).is_ok();
-        self.scratch = bytes;
-        if good { Ok(()) } else { Err(self.malformed("text that is not UTF-8")) }
+        let is_character = bytes.get(..length).is_some_and(|bytes| std::str::from_utf8(bytes).is_ok());
+        if is_character { Ok(()) } else { Err(self.malformed("text that is not UTF-8")) }
     }
 
     fn skip_number(&mut self) -> Result<(), FormatError> {
         if self.peek()? == Some(b'-') {
             self.take(1);
         }
-        match self.next()? {
-            b'0' => {}
-            b'1'..=b'9' => {
-                self.skip_digits()?;
-            }
-            found => return Err(self.unexpected("a digit", found)),
+        if self.peek()? == Some(b'0') {
+            self.take(1);
+        } else {
+            self.skip_digits()?;
         }
         if self.peek()? == Some(b'.') {
             self.take(1);
-            self.some_digits()?;
+            self.skip_digits()?;
         }
         if let Some(b'e' | b'E') = self.peek()? {
             self.take(1);
             if let Some(b'+' | b'-') = self.peek()? {
                 self.take(1);
             }
-            self.some_digits()?;
+            self.skip_digits()?;
         }
         Ok(())
     }
 
+    /// Skips one digit and all that follow.
     fn skip_digits(&mut self) -> Result<(), FormatError> {
+        match self.next()? {
+            b'0'..=b'9' => {}
+            found => return Err(self.unexpected("a digit", found)),
+        }
         while let Some(b'0'..=b'9') = self.peek()? {
             self.take(1);
         }
         Ok(())
-    }
-
-    fn some_digits(&mut self) -> Result<(), FormatError> {
-        match self.next()? {
-            b'0'..=b'9' => self.skip_digits(),
-            found => Err(self.unexpected("a digit", found)),
-        }
     }
 
     /// Checks that only white space is left.

@@ -7,7 +7,7 @@ use std::io::Read;
 use std::ops::ControlFlow;
 
 use super::FormatError;
-use super::json::Json;
+use super::json::{Json, LONGEST};
 use crate::domain::hex;
 
 /// The compression of an object.
@@ -78,14 +78,12 @@ pub struct MetadataHead {
     pub created_at: Option<String>,
     /// Why a restore would fail on `volume_meta`, the name and properties that it restores after the data; `None` if it would not.
     pub volume_meta_problem: Option<String>,
-    /// False if `each` broke. Then values after that position are empty.
-    pub is_complete: bool,
 }
 
 /// The limit for `volume_meta`, in bytes. The properties of a volume have a few hundred KB at most.
 const LONGEST_META: usize = 16 << 20;
 
-/// Reads the list, and passes every object to `each` in the order of the file, until it breaks.
+/// Reads the list, and passes every object to `each` in the order of the file, until it breaks: then all values are empty.
 ///
 /// The file may be malformed after an entry that was passed on: only the result shows that it is valid.
 ///
@@ -94,53 +92,23 @@ const LONGEST_META: usize = 16 << 20;
 /// that it does not know.
 pub fn read(reader: impl Read, each: &mut dyn FnMut(ObjectEntry) -> ControlFlow<()>) -> Result<MetadataHead, FormatError> {
     let mut json = Json::new(reader);
-    let (mut version, mut backup_id, mut volume_id, mut created_at) = (None, None, None, None);
-    let mut parent_id: Option<Option<String>> = None;
-    let mut objects = None;
-    let mut meta: Option<Option<String>> = None;
+    let (mut version, mut backup_id, mut volume_id, mut objects) = (None, None, None, None);
+    let (mut parent_id, mut created_at, mut volume_meta) = (None, None, None);
     let mut members = json.object("an object")?;
     while let Some(key) = json.key(&mut members)? {
         match key.as_str() {
-            "version" => {
-                once(&json, &key, version.is_some())?;
-                version = Some(json.text("a version")?);
-            }
-            "backup_id" => {
-                once(&json, &key, backup_id.is_some())?;
-                backup_id = Some(json.text("a backup's id")?);
-            }
-            "volume_id" => {
-                once(&json, &key, volume_id.is_some())?;
-                volume_id = Some(json.text("a volume's id")?);
-            }
-            "parent_id" => {
-                once(&json, &key, parent_id.is_some())?;
-                parent_id = Some(json.text_or_null("a backup's id or null")?);
-            }
-            "created_at" => {
-                once(&json, &key, created_at.is_some())?;
-                created_at = Some(json.text_or_null("a time")?);
-            }
+            "version" => json.once(&key, &mut version, |json| json.text("a version"))?,
+            "backup_id" => json.once(&key, &mut backup_id, |json| json.text("a backup's id"))?,
+            "volume_id" => json.once(&key, &mut volume_id, |json| json.text("a volume's id"))?,
+            "parent_id" => json.once(&key, &mut parent_id, |json| json.text_or_null("a backup's id or null", LONGEST))?,
+            "created_at" => json.once(&key, &mut created_at, |json| json.text_or_null("a time", LONGEST))?,
             "volume_meta" => {
-                once(&json, &key, meta.is_some())?;
-                let text = json.long_or_null("the volume's properties or null", LONGEST_META)?;
-                // Cinder treats an empty string like null.
-                meta = Some(text.filter(|text| !text.is_empty()).and_then(|text| volume_meta_problem(text.as_bytes())));
+                json.once(&key, &mut volume_meta, |json| json.text_or_null("the volume's properties or null", LONGEST_META))?;
             }
             "objects" => {
-                once(&json, &key, objects.is_some())?;
-                objects = Some(());
-                if read_objects(&mut json, each)?.is_break() {
-                    return Ok(MetadataHead {
-                        version: version.unwrap_or_default(),
-                        backup_id: backup_id.unwrap_or_default(),
-                        volume_id: volume_id.unwrap_or_default(),
-                        has_parent_key: parent_id.is_some(),
-                        parent_id: parent_id.flatten(),
-                        created_at: created_at.flatten(),
-                        volume_meta_problem: meta.flatten(),
-                        is_complete: false,
-                    });
+                json.once(&key, &mut objects, |json| read_objects(json, each))?;
+                if objects == Some(false) {
+                    return Ok(MetadataHead::default());
                 }
             }
             _ => json.skip()?,
@@ -148,6 +116,8 @@ pub fn read(reader: impl Read, each: &mut dyn FnMut(ObjectEntry) -> ControlFlow<
     }
     json.end()?;
     objects.ok_or_else(|| missing("objects"))?;
+    // Cinder treats an empty string like null.
+    let volume_meta = volume_meta.flatten().filter(|text| !text.is_empty());
     Ok(MetadataHead {
         version: version.ok_or_else(|| missing("version"))?,
         backup_id: backup_id.ok_or_else(|| missing("backup_id"))?,
@@ -155,8 +125,7 @@ pub fn read(reader: impl Read, each: &mut dyn FnMut(ObjectEntry) -> ControlFlow<
         has_parent_key: parent_id.is_some(),
         parent_id: parent_id.flatten(),
         created_at: created_at.flatten(),
-        volume_meta_problem: meta.flatten(),
-        is_complete: true,
+        volume_meta_problem: volume_meta.and_then(|text| volume_meta_problem(text.as_bytes())),
     })
 }
 
@@ -181,20 +150,16 @@ fn volume_meta_problem(text: &[u8]) -> Option<String> {
     match read() {
         Ok(1 | 2) => None,
         Ok(version) => Some(format!("version {version}")),
-        Err(FormatError::Malformed(text)) => Some(text),
-        Err(FormatError::Io(error)) => Some(error.to_string()),
+        Err(error) => Some(error.to_string()),
     }
-}
-
-pub(super) fn once<R: Read>(json: &Json<R>, key: &str, seen: bool) -> Result<(), FormatError> {
-    if seen { Err(json.malformed(format_args!("duplicate key {key:?}"))) } else { Ok(()) }
 }
 
 pub(super) fn missing(key: &str) -> FormatError {
     FormatError::Malformed(format!("the key {key:?} is missing"))
 }
 
-fn read_objects<R: Read>(json: &mut Json<R>, each: &mut dyn FnMut(ObjectEntry) -> ControlFlow<()>) -> Result<ControlFlow<()>, FormatError> {
+/// Returns whether the list was read to its end.
+fn read_objects<R: Read>(json: &mut Json<R>, each: &mut dyn FnMut(ObjectEntry) -> ControlFlow<()>) -> Result<bool, FormatError> {
     let mut members = json.array("a list of objects")?;
     let mut number = 0_u64;
     while json.element(&mut members)? {
@@ -204,43 +169,32 @@ fn read_objects<R: Read>(json: &mut Json<R>, each: &mut dyn FnMut(ObjectEntry) -
             error => error,
         })?;
         if each(entry).is_break() {
-            return Ok(ControlFlow::Break(()));
+            return Ok(false);
         }
     }
-    Ok(ControlFlow::Continue(()))
+    Ok(true)
 }
 
 fn read_entry<R: Read>(json: &mut Json<R>) -> Result<ObjectEntry, FormatError> {
     let mut outer = json.object("an object with one name")?;
-    let Some(name) = json.key(&mut outer)? else {
-        return Err(json.malformed("no name"));
-    };
+    let name = json.key(&mut outer)?.ok_or_else(|| json.malformed("no name"))?;
     let (mut offset, mut length, mut compression, mut md5) = (None, None, None, None);
     let mut inner = json.object("the values of an object")?;
     while let Some(key) = json.key(&mut inner)? {
         match key.as_str() {
-            "offset" => {
-                once(json, &key, offset.is_some())?;
-                offset = Some(json.number("the offset")?);
-            }
-            "length" => {
-                once(json, &key, length.is_some())?;
-                length = Some(json.number("the length")?);
-            }
-            "compression" => {
-                once(json, &key, compression.is_some())?;
+            "offset" => json.once(&key, &mut offset, |json| json.number("the offset"))?,
+            "length" => json.once(&key, &mut length, |json| json.number("the length"))?,
+            "compression" => json.once(&key, &mut compression, |json| {
                 let word = json.text("a compression")?;
-                let known = Compression::of(&word);
-                compression = Some(known.ok_or_else(|| {
+                Compression::of(&word).ok_or_else(|| {
                     let shown: String = word.chars().take(40).collect();
                     json.malformed(format_args!("the compression {shown:?}, which Cinder does not know,"))
-                })?);
-            }
-            "md5" => {
-                once(json, &key, md5.is_some())?;
+                })
+            })?,
+            "md5" => json.once(&key, &mut md5, |json| {
                 let digits = json.text("an MD5")?;
-                md5 = Some(hex::decode(&digits).ok_or_else(|| json.malformed("an MD5 that is not 32 hexadecimal digits"))?);
-            }
+                hex::decode(&digits).ok_or_else(|| json.malformed("an MD5 that is not 32 hexadecimal digits"))
+            })?,
             _ => json.skip()?,
         }
     }

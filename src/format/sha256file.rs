@@ -8,7 +8,7 @@ use std::ops::{ControlFlow, Range};
 
 use super::FormatError;
 use super::json::Json;
-use super::metadata::{missing, once};
+use super::metadata::missing;
 
 /// The values of the file other than the digests.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -21,60 +21,37 @@ pub struct Sha256Head {
     pub volume_id: String,
     /// Bytes of the volume in a block. The last block may be shorter. Never 0.
     pub block_size: u64,
-    /// False if `each` broke. Then values after that position are empty or 0.
-    pub is_complete: bool,
 }
 
-/// Reads the values other than the digests, and stops after the last one. The digests are skipped, and what follows is not checked.
-///
-/// In files of Cinder two of these keys follow the digests, so this reads nearly the whole file: see [`outline`].
-///
-/// # Errors
-/// As for [`read_hashes`].
-pub fn read_head(reader: impl Read) -> Result<Sha256Head, FormatError> {
-    let mut parts = HeadParts::default();
-    let mut json = Json::new(reader);
-    let mut members = json.object("an object")?;
-    while let Some(key) = json.key(&mut members)? {
-        if !parts.take(&mut json, &key)? {
-            json.skip()?;
-        }
-        if parts.is_complete() {
-            return parts.head();
-        }
-    }
-    json.end()?;
-    parts.head()
-}
-
-/// Reads the whole file, and passes every digest to `each` in the order of the volume, until it breaks.
+/// Reads the whole file, and passes every digest to `each` in the order of the volume, until it breaks: then all values are empty.
 ///
 /// # Errors
 /// [`FormatError::Io`] if the stream fails; [`FormatError::Malformed`] for anything that Cinder does not write.
 pub fn read_hashes(reader: impl Read, each: &mut dyn FnMut([u8; 32]) -> ControlFlow<()>) -> Result<Sha256Head, FormatError> {
     let mut parts = HeadParts::default();
-    let mut seen = false;
+    let mut read_all = None;
     let mut json = Json::new(reader);
     let mut members = json.object("an object")?;
     while let Some(key) = json.key(&mut members)? {
         if key == "sha256s" {
-            once(&json, &key, seen)?;
-            seen = true;
-            let mut hashes = json.array("a list of digests")?;
-            while json.element(&mut hashes)? {
-                let hash = json.hash("a SHA-256")?;
-                if each(hash).is_break() {
-                    return Ok(parts.so_far());
+            json.once(&key, &mut read_all, |json| {
+                let mut hashes = json.array("a list of digests")?;
+                while json.element(&mut hashes)? {
+                    if each(json.hash("a SHA-256")?).is_break() {
+                        return Ok(false);
+                    }
                 }
+                Ok(true)
+            })?;
+            if read_all == Some(false) {
+                return Ok(Sha256Head::default());
             }
-        } else if !parts.take(&mut json, &key)? {
-            json.skip()?;
+        } else {
+            parts.take(&mut json, &key)?;
         }
     }
     json.end()?;
-    if !seen {
-        return Err(missing("sha256s"));
-    }
+    read_all.ok_or_else(|| missing("sha256s"))?;
     parts.head()
 }
 
@@ -107,8 +84,16 @@ pub fn outline<R: Read>(size: u64, open: &mut dyn FnMut(Range<u64>) -> Result<R,
             return Ok(outline);
         }
     }
-    let mut hashes = 0_u64;
-    let head = read_hashes(open(0..size)?, &mut |_| {
+    count(open(0..size)?)
+}
+
+/// Reads the outline from the whole file.
+///
+/// # Errors
+/// As for [`read_hashes`].
+pub fn count(reader: impl Read) -> Result<Outline, FormatError> {
+    let mut hashes = 0;
+    let head = read_hashes(reader, &mut |_| {
         hashes += 1;
         ControlFlow::Continue(())
     })?;
@@ -126,9 +111,7 @@ fn from_ends(size: u64, first: &[u8], last: &[u8]) -> Option<Outline> {
         if key == "sha256s" {
             break;
         }
-        if !parts.take(&mut json, &key).ok()? {
-            json.skip().ok()?;
-        }
+        parts.take(&mut json, &key).ok()?;
     }
     let mut hashes = json.array("").ok()?;
     json.element(&mut hashes).ok()?.then_some(())?;
@@ -157,9 +140,7 @@ fn from_ends(size: u64, first: &[u8], last: &[u8]) -> Option<Outline> {
         if key == "sha256s" {
             return None;
         }
-        if !parts.take(&mut json, &key).ok()? {
-            json.skip().ok()?;
-        }
+        parts.take(&mut json, &key).ok()?;
     }
     json.end().ok()?;
     // If the distance from the first to the last digest is a multiple of that between two, there are only digests in between.
@@ -180,30 +161,18 @@ struct HeadParts {
 }
 
 impl HeadParts {
-    /// Reads the value of a known key; returns false for another key, without reading its value.
-    fn take<R: Read>(&mut self, json: &mut Json<R>, key: &str) -> Result<bool, FormatError> {
-        let (text, what) = match key {
-            "version" => (&mut self.version, "a version"),
-            "backup_id" => (&mut self.backup_id, "a backup's id"),
-            "volume_id" => (&mut self.volume_id, "a volume's id"),
-            "chunk_size" => {
-                once(json, key, self.block_size.is_some())?;
-                let size = json.number("the size of a block")?;
-                if size == 0 {
-                    return Err(json.malformed("a block size of 0"));
-                }
-                self.block_size = Some(size);
-                return Ok(true);
-            }
-            _ => return Ok(false),
-        };
-        once(json, key, text.is_some())?;
-        *text = Some(json.text(what)?);
-        Ok(true)
-    }
-
-    fn is_complete(&self) -> bool {
-        self.version.is_some() && self.backup_id.is_some() && self.volume_id.is_some() && self.block_size.is_some()
+    /// Reads the value of a known key, and skips that of another.
+    fn take<R: Read>(&mut self, json: &mut Json<R>, key: &str) -> Result<(), FormatError> {
+        match key {
+            "version" => json.once(key, &mut self.version, |json| json.text("a version")),
+            "backup_id" => json.once(key, &mut self.backup_id, |json| json.text("a backup's id")),
+            "volume_id" => json.once(key, &mut self.volume_id, |json| json.text("a volume's id")),
+            "chunk_size" => json.once(key, &mut self.block_size, |json| match json.number("the size of a block")? {
+                0 => Err(json.malformed("a block size of 0")),
+                size => Ok(size),
+            }),
+            _ => json.skip(),
+        }
     }
 
     fn head(self) -> Result<Sha256Head, FormatError> {
@@ -212,17 +181,6 @@ impl HeadParts {
             backup_id: self.backup_id.ok_or_else(|| missing("backup_id"))?,
             volume_id: self.volume_id.ok_or_else(|| missing("volume_id"))?,
             block_size: self.block_size.ok_or_else(|| missing("chunk_size"))?,
-            is_complete: true,
         })
-    }
-
-    fn so_far(self) -> Sha256Head {
-        Sha256Head {
-            version: self.version.unwrap_or_default(),
-            backup_id: self.backup_id.unwrap_or_default(),
-            volume_id: self.volume_id.unwrap_or_default(),
-            block_size: self.block_size.unwrap_or_default(),
-            is_complete: false,
-        }
     }
 }

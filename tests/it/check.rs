@@ -19,13 +19,15 @@ mod unreadable;
 mod verdicts;
 
 use std::fs::{self, File};
+use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
 use cinder_backup_repair::db::Engine;
-use cinder_backup_repair::format::generate::{BackupSpec, write};
+use cinder_backup_repair::format::generate::{BackupSpec, write_from};
 use cinder_backup_repair::format::metadata::Compression;
 use serde_json::Value;
 use uuid::Uuid;
@@ -70,7 +72,10 @@ fn patterns() -> &'static (Files, Files) {
             chunk_size: CHUNK,
             block_size: BLOCK,
         };
-        let digests = write(&recipe, &volume, None, &mut |name, bytes| {
+        fn chunks(volume: &[u8]) -> impl FnMut(Range<u64>) -> io::Result<Option<Vec<u8>>> {
+            move |range| Ok(Some(volume[range.start as usize..range.end as usize].to_vec()))
+        }
+        let digests = write_from(&recipe, GIB as u64, &mut chunks(&volume), None, &mut |name, bytes| {
             full.push((name, bytes));
             Ok(())
         })
@@ -80,7 +85,7 @@ fn patterns() -> &'static (Files, Files) {
         let mut increment = Files::new();
         let prefix = prefix_of(INCREMENT, VOLUME);
         recipe = BackupSpec { prefix: &prefix, backup_id: INCREMENT, parent_id: Some(FULL), ..recipe };
-        write(&recipe, &volume, Some(&digests), &mut |name, bytes| {
+        write_from(&recipe, GIB as u64, &mut chunks(&volume), Some(&digests), &mut |name, bytes| {
             increment.push((name, bytes));
             Ok(())
         })

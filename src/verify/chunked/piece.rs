@@ -98,9 +98,8 @@ impl Piece<'_> {
         let takes_stored_md5 = is_whole && (again || (expected.with_md5 && object.compression != Compression::None));
         let mut stored_md5 = None;
         let stream = if takes_stored_md5 { Box::new(stored_md5.insert(Md5Reader::new(stream))) } else { stream };
-        let stream = decompress::open(object.compression, stream, length);
         let mut progress = (!again).then(|| ReadProgress::new(watch, length));
-        let read = compare(stream, &expected, buffer, &mut |bytes| {
+        let mut count = |bytes| {
             if watch.is_cancelled() {
                 return Err(StorageError::new(StorageErrorKind::Cancelled, "the check was stopped").into_io());
             }
@@ -108,7 +107,8 @@ impl Piece<'_> {
                 progress.add(bytes);
             }
             Ok(())
-        });
+        };
+        let read = decompress::open(object.compression, stream, length).and_then(|stream| compare(stream, &expected, buffer, &mut count));
         drop(progress);
         // Of all bytes as stored, even if the decompressor did not read them to their end.
         let stored_md5 = stored_md5.and_then(|md5| if again { md5.of_all(u64::MAX) } else { Some(md5.so_far()) });

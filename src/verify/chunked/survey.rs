@@ -304,17 +304,12 @@ impl<'a> Survey<'a> {
         let thorough = thorough && size <= QUICKLY_READ;
         let mut md5 = None;
         let read = if thorough {
-            let mut hashes = 0;
-            let read = self.store.open(&name, None).map_err(into_format).and_then(|stream| {
+            self.store.open(&name, None).map_err(into_format).and_then(|stream| {
                 let mut stream = Md5Reader::new(stream);
-                let read = sha256file::read_hashes(&mut stream, &mut |_| {
-                    hashes += 1;
-                    ControlFlow::Continue(())
-                });
+                let read = sha256file::count(&mut stream);
                 md5 = stream.of_all(QUICKLY_READ);
                 read
-            });
-            read.map(|head| Outline { head, hashes })
+            })
         } else {
             sha256file::outline(size, &mut |range| self.store.open(&name, Some(range)).map_err(into_format))
         };

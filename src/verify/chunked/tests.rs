@@ -7,6 +7,7 @@ mod older;
 mod strange;
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use proptest::prelude::*;
@@ -61,7 +62,8 @@ impl Chain {
                 block_size,
             };
             let written = "2026-11-22T15:30:00Z".parse().unwrap();
-            let made = generate::write(&recipe, volume, digests.as_deref(), &mut |name, bytes| {
+            let mut read = |range: Range<u64>| Ok(Some(volume[range.start as usize..range.end as usize].to_vec()));
+            let made = generate::write_from(&recipe, volume.len() as u64, &mut read, digests.as_deref(), &mut |name, bytes| {
                 store.put(name, bytes, Some(written));
                 Ok(())
             });

@@ -297,7 +297,7 @@ fn increments(number: usize) -> (Far, Vec<Target>) {
         let mut read = |range: Range<u64>| {
             let is_changed = number > 0 && range.start / CHUNK % 5 == number as u64 % 5;
             let block = || vec![u8::try_from(number).unwrap(); 1 << 20];
-            Ok(is_changed.then(|| [block(), vec![0; 63 << 20]].concat().into()))
+            Ok(is_changed.then(|| [block(), vec![0; 63 << 20]].concat()))
         };
         let digests = write_from(&recipe, 1 << 30, &mut read, full.as_deref(), &mut |name, mut bytes| {
             if name == "p03-00002" {

@@ -49,7 +49,7 @@ pub(super) fn bucket(backups: usize) -> (Site, Counting, Vec<String>) {
         let changed = |range: &Range<u64>| number > 0 && range.start / CHUNK % 16 == number % 16 && range.start / CHUNK < 48;
         let mut read = |range: Range<u64>| {
             let block = || (0..BLOCK as u64).map(|at| (at * number % 251) as u8);
-            Ok(changed(&range).then(|| block().chain(repeat_n(0, CHUNK as usize - BLOCK)).collect::<Vec<u8>>().into()))
+            Ok(changed(&range).then(|| block().chain(repeat_n(0, CHUNK as usize - BLOCK)).collect::<Vec<u8>>()))
         };
         let digests = write_from(&recipe, GIB, &mut read, full.as_deref(), &mut |name, bytes| {
             objects.insert(name, bytes);

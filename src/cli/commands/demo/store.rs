@@ -2,7 +2,6 @@
 //!
 //! Three are whole, one of them an increment; one broke off, and one is damaged. Their objects are as old as their rows.
 
-use std::borrow::Cow;
 use std::fs::{self, File, FileTimes};
 use std::io::{self, Write};
 use std::path::Path;
@@ -127,7 +126,7 @@ fn began(created_at: &str) -> io::Result<SystemTime> {
 }
 
 /// The bytes of a volume's chunk at an offset, after its first writes; `None` where it is all zeros.
-fn chunk(volume_id: &str, writes: usize, offset: u64) -> Option<Cow<'static, [u8]>> {
+fn chunk(volume_id: &str, writes: usize, offset: u64) -> Option<Vec<u8>> {
     let mut chunk = None;
     for (turn, (number, block, blocks)) in WRITTEN.into_iter().take(writes).enumerate() {
         if (number * CHUNK) as u64 == offset {
@@ -136,7 +135,7 @@ fn chunk(volume_id: &str, writes: usize, offset: u64) -> Option<Cow<'static, [u8
             written.zip(noise(volume_id, turn)).for_each(|(byte, noise)| *byte = noise);
         }
     }
-    chunk.map(Cow::Owned)
+    chunk
 }
 
 /// Bytes that do not compress, the same in every run (xorshift, Marsaglia 2003).
