@@ -51,7 +51,7 @@ pub struct StorageError {
 /// An option that cannot be read.
 impl From<ConfigError> for StorageError {
     fn from(error: ConfigError) -> Self {
-        Self::new(StorageErrorKind::Configuration, error.to_string())
+        Self::configuration(error.to_string())
     }
 }
 
@@ -61,6 +61,26 @@ impl StorageError {
         Self { kind, text: text.into(), retry_after: None }
     }
 
+    /// Creates a [`StorageErrorKind::Configuration`] error.
+    pub fn configuration(text: impl Into<String>) -> Self {
+        Self::new(StorageErrorKind::Configuration, text)
+    }
+
+    /// Creates a [`StorageErrorKind::Protocol`] error.
+    pub fn protocol(text: impl Into<String>) -> Self {
+        Self::new(StorageErrorKind::Protocol, text)
+    }
+
+    /// Creates the error for an option that is not set.
+    pub(super) fn missing_option(name: &str) -> Self {
+        Self::configuration(format!("{name} is not set; set it in cinder.conf or with --storage-option {name}=…"))
+    }
+
+    /// Creates the error for an object that does not exist in the container at `place`.
+    pub(super) fn no_object(name: &str, place: &str) -> Self {
+        Self::new(StorageErrorKind::NoObject, format!("the object {name:?} does not exist at {place}"))
+    }
+
     /// Whether another attempt may succeed.
     pub fn is_transient(&self) -> bool {
         self.kind == StorageErrorKind::Transient
@@ -68,13 +88,12 @@ impl StorageError {
 
     /// Wraps the error as one of a stream. [`StorageError::of_io`] unwraps it.
     pub fn into_io(self) -> io::Error {
-        let kind = match self.kind {
-            StorageErrorKind::NoObject | StorageErrorKind::NoContainer => io::ErrorKind::NotFound,
-            StorageErrorKind::Permission | StorageErrorKind::Authentication => io::ErrorKind::PermissionDenied,
-            StorageErrorKind::Cancelled => io::ErrorKind::Other,
-            _ => io::ErrorKind::InvalidData,
-        };
-        io::Error::new(kind, self)
+        io::Error::other(self)
+    }
+
+    /// Converts an error of a stream; one that is not of a storage is transient.
+    pub(super) fn from_stream(error: io::Error) -> Self {
+        Self::of_io(&error).cloned().unwrap_or_else(|| Self::new(StorageErrorKind::Transient, error.to_string()))
     }
 
     /// Returns the storage error inside an error of a stream, if there is one.

@@ -11,6 +11,7 @@ mod error;
 pub mod gcs;
 mod health;
 mod http;
+#[cfg(test)]
 mod memory;
 pub mod posix;
 mod retry;
@@ -25,8 +26,8 @@ use jiff::Timestamp;
 pub use error::{StorageError, StorageErrorKind};
 pub use health::{Health, WaitLimit};
 pub use http::{Network, Proxies};
+#[cfg(test)]
 pub use memory::MemoryStore;
-pub use posix::PosixStore;
 pub use retry::{RetryPolicy, RetryingStore};
 
 /// The attributes of an object, from a listing or a stat.

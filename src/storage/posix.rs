@@ -8,7 +8,7 @@
 //! Source: `cinder/backup/drivers/{posix,nfs,glusterfs}.py`, `os_brick/remotefs/remotefs.py` (`get_mount_point`).
 
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom, Take};
 use std::num::NonZero;
 use std::ops::{ControlFlow, Range};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -39,14 +39,16 @@ const PLAIN: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBL
 pub fn root(options: &StorageOptions, driver: Driver, storage_path: Option<&Path>) -> Result<PathBuf, StorageError> {
     let option = |name: &str| {
         options.text(name)?.map(|setting| setting.value).ok_or_else(|| {
-            configuration(format!("{name} is not set; use --config-file, --storage-option {name}=VALUE or --storage-path DIRECTORY"))
+            StorageError::configuration(format!(
+                "{name} is not set; use --config-file, --storage-option {name}=VALUE or --storage-path DIRECTORY"
+            ))
         })
     };
     let (base, share) = match driver {
         Driver::Posix => ("backup_posix_path", None),
         Driver::Nfs => ("backup_mount_point_base", Some("backup_share")),
         Driver::GlusterFs => ("glusterfs_backup_mount_point", Some("glusterfs_backup_share")),
-        _ => return Err(configuration(format!("the driver {} does not keep its backups in a directory", driver.name()))),
+        _ => return Err(StorageError::configuration(format!("the driver {} does not keep its backups in a directory", driver.name()))),
     };
     if let Some(path) = storage_path {
         return Ok(path.to_owned());
@@ -56,7 +58,7 @@ pub fn root(options: &StorageOptions, driver: Driver, storage_path: Option<&Path
     let path = Path::new(&option(base)?).join(hex::encode(&Md5::digest(share.as_bytes())));
     if !is_mounted(&path) {
         let path = path.display();
-        return Err(configuration(format!(
+        return Err(StorageError::configuration(format!(
             "the share {share} is not mounted on {path}; mount it there, or use --storage-path DIRECTORY if its files are elsewhere"
         )));
     }
@@ -81,10 +83,6 @@ fn is_mounted(path: &Path) -> bool {
     statx(&path.join("..")).is_ok_and(|parent| device(&parent) != device(&found) || parent.stx_ino == found.stx_ino)
 }
 
-fn configuration(text: String) -> StorageError {
-    StorageError::new(StorageErrorKind::Configuration, text)
-}
-
 /// The directory with all containers. It is opened once, because a chain may have more members than a process may have open files.
 #[derive(Debug, Clone)]
 pub struct Root {
@@ -101,7 +99,7 @@ impl Root {
         // Once the root is open, a later mount or unmount does not make objects seem to be missing.
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let opened = rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| match errno {
-            Errno::NOENT | Errno::NOTDIR | Errno::LOOP => configuration(format!(
+            Errno::NOENT | Errno::NOTDIR | Errno::LOOP => StorageError::configuration(format!(
                 "{} is not a directory ({errno}); check that the file system is mounted, or use --storage-path DIRECTORY",
                 path.display()
             )),
@@ -140,14 +138,6 @@ pub struct PosixStore {
 }
 
 impl PosixStore {
-    /// Opens the container `container` below `root`. The root may be a symbolic link; nothing below it may.
-    ///
-    /// # Errors
-    /// Those of [`Root::open`] and [`Root::container`].
-    pub fn open(root: &Path, container: &str) -> Result<Self, StorageError> {
-        Root::open(root)?.container(container)
-    }
-
     /// Returns the path of a name in the container, for messages.
     fn path(&self, name: &str) -> String {
         format!("{}/{name}", self.location)
@@ -178,7 +168,7 @@ impl PosixStore {
     fn container(&self, flags: OFlags) -> Result<OwnedFd, StorageError> {
         let names: Vec<&str> = self.container.iter().map(String::as_str).collect();
         self.walk(self.root.opened.as_fd(), &names, flags).map_err(|errno| match errno {
-            Errno::NOENT if self.is_root_empty() => configuration(format!(
+            Errno::NOENT if self.is_root_empty() => StorageError::configuration(format!(
                 "{} is empty; check that the file system is mounted, or use --storage-path DIRECTORY",
                 self.root.path.display()
             )),
@@ -240,16 +230,6 @@ impl PosixStore {
         self.failure(Errno::from_io_error(error).unwrap_or(Errno::IO), "read", &self.path(name))
     }
 
-    fn info(name: String, stat: &Stat) -> ObjectInfo {
-        let is_plain = FileType::from_raw_mode(stat.st_mode).is_file();
-        ObjectInfo {
-            name,
-            size: if is_plain { u64::try_from(stat.st_size).unwrap_or(0) } else { 0 },
-            modified: i32::try_from(stat.st_mtime_nsec).ok().and_then(|nanos| Timestamp::new(stat.st_mtime, nanos).ok()),
-            md5: None,
-        }
-    }
-
     fn check_regular(&self, name: &str, stat: &Stat) -> Result<(), StorageError> {
         let path = self.path(name);
         let kind = match FileType::from_raw_mode(stat.st_mode) {
@@ -277,6 +257,16 @@ fn walk_by_name(from: BorrowedFd<'_>, names: &[&str], flags: OFlags) -> Result<O
         at = Some(rustix::fs::openat(at.as_ref().map_or(from, |at| at.as_fd()), *name, PASSAGE, Mode::empty())?);
     }
     rustix::fs::openat(at.as_ref().map_or(from, |at| at.as_fd()), *last, flags, Mode::empty())
+}
+
+fn info(name: String, stat: &Stat) -> ObjectInfo {
+    let is_plain = FileType::from_raw_mode(stat.st_mode).is_file();
+    ObjectInfo {
+        name,
+        size: if is_plain { u64::try_from(stat.st_size).unwrap_or(0) } else { 0 },
+        modified: i32::try_from(stat.st_mtime_nsec).ok().and_then(|nanos| Timestamp::new(stat.st_mtime, nanos).ok()),
+        md5: None,
+    }
 }
 
 fn is_dots(name: &[u8]) -> bool {
@@ -377,7 +367,7 @@ impl ObjectStore for PosixStore {
             };
             // A name that is not UTF-8 is not an object of Cinder, but it must be reported.
             let name = format!("{folder}{}", String::from_utf8_lossy(bytes));
-            if each(Self::info(name, &stat)).is_break() {
+            if each(info(name, &stat)).is_break() {
                 break;
             }
         }
@@ -385,11 +375,10 @@ impl ObjectStore for PosixStore {
     }
 
     fn stat(&self, name: &str) -> Result<Option<ObjectInfo>, StorageError> {
-        let looked = self.place(name).and_then(|(parent, last)| {
-            rustix::fs::statat(&parent, last, AtFlags::SYMLINK_NOFOLLOW).map_err(|errno| self.object_failure(errno, "look at", name))
-        });
-        match looked {
-            Ok(stat) => self.check_regular(name, &stat).map(|()| Some(Self::info(name.to_owned(), &stat))),
+        let cannot = |errno| self.object_failure(errno, "look at", name);
+        let place = self.place(name);
+        match place.and_then(|(parent, last)| rustix::fs::statat(&parent, last, AtFlags::SYMLINK_NOFOLLOW).map_err(cannot)) {
+            Ok(stat) => self.check_regular(name, &stat).map(|()| Some(info(name.to_owned(), &stat))),
             Err(error) if error.kind == StorageErrorKind::NoObject => Ok(None),
             Err(error) => Err(error),
         }
@@ -412,30 +401,24 @@ impl ObjectStore for PosixStore {
         if start > 0 && start < size {
             file.seek(SeekFrom::Start(start)).map_err(|error| self.io_failure(&error, name))?;
         }
-        let left = if start < size || start == 0 { end.saturating_sub(start) } else { 0 };
-        Ok(Box::new(FileReader { file, left, store: self, name: name.to_owned() }))
+        let length = if start < size || start == 0 { end.saturating_sub(start) } else { 0 };
+        Ok(Box::new(FileReader { file: file.take(length), store: self, name: name.to_owned() }))
     }
 }
 
 /// A range of a file.
 struct FileReader<'a> {
-    file: File,
-    left: u64,
+    file: Take<File>,
     store: &'a PosixStore,
     name: String,
 }
 
 impl Read for FileReader<'_> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let part = usize::try_from(self.left).unwrap_or(usize::MAX).min(out.len());
-        match self.file.read(out.get_mut(..part).unwrap_or_default()) {
-            Ok(read) => {
-                self.left = self.left.saturating_sub(read as u64);
-                Ok(read)
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Err(error),
-            Err(error) => Err(self.store.io_failure(&error, &self.name).into_io()),
-        }
+        self.file.read(out).map_err(|error| match error.kind() {
+            io::ErrorKind::Interrupted => error,
+            _ => self.store.io_failure(&error, &self.name).into_io(),
+        })
     }
 }
 

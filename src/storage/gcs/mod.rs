@@ -6,7 +6,7 @@ mod service_account;
 #[cfg(test)]
 mod tests;
 
-use std::io::{self, Read};
+use std::io::Read;
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,7 +21,8 @@ use ureq::http::Method;
 
 use self::service_account::ServiceAccount;
 use super::http::{
-    self, BaseUrl, Header, HttpClient, HttpResponse, Network, PagedListing, Proxies, TokenCache, Trust, encode, object_name, part, proxy,
+    self, BaseUrl, Header, HttpClient, HttpResponse, HttpStore, Network, Page, Proxies, TokenCache, Trust, container_name, encode, listing,
+    object_name, part, proxy,
 };
 use super::{ObjectInfo, ObjectStore, StorageError, StorageErrorKind};
 use crate::config::StorageOptions;
@@ -46,7 +47,6 @@ pub struct Client {
     account: ServiceAccount,
     http: HttpClient,
     token_cache: TokenCache<SecretString>,
-    concurrency: usize,
     warnings: Vec<String>,
 }
 
@@ -57,25 +57,23 @@ impl Client {
     /// [`StorageErrorKind::Configuration`] with the option that is missing or wrong.
     pub fn new(options: &StorageOptions, endpoint: Option<&str>, network: &Network) -> Result<Arc<Self>, StorageError> {
         let Some(file) = options.text("backup_gcs_credential_file")? else {
-            let text =
-                "backup_gcs_credential_file is not set; set it in cinder.conf or with --storage-option backup_gcs_credential_file=FILE";
-            return Err(StorageError::new(StorageErrorKind::Configuration, text));
+            return Err(StorageError::configuration(
+                "backup_gcs_credential_file is not set; set it in cinder.conf or with --storage-option backup_gcs_credential_file=FILE",
+            ));
         };
         let account = ServiceAccount::read(&file)?;
-        let proxies = match options.secret("backup_gcs_proxy_url")? {
-            Some(setting) => {
-                let proxy = proxy::parse(setting.value.expose_secret(), &setting.origin)?;
-                Proxies::fixed(Some(proxy.clone()), Some(proxy))
-            }
-            None => network.proxies.clone(),
-        };
+        let mut network = network.clone();
+        if let Some(setting) = options.secret("backup_gcs_proxy_url")? {
+            let proxy = proxy::parse(setting.value.expose_secret(), &setting.origin)?;
+            network.proxies = Proxies::fixed(Some(proxy.clone()), Some(proxy));
+        }
         let endpoint = BaseUrl::parse(endpoint.unwrap_or(ENDPOINT), &"the endpoint for Google Cloud Storage")?;
         let mut warnings = Vec::new();
         if !endpoint.is_https() || !account.token_url.is_https() {
-            warnings.push(format!("tokens of {} are sent unencrypted: the endpoint or token_uri is not https", account.email()));
+            warnings.push(format!("tokens of {} are sent unencrypted: the endpoint or token_uri is not https", account.email));
         }
-        let http = HttpClient::new(network, &Trust::system(), proxies);
-        Ok(Arc::new(Self { endpoint, account, http, token_cache: TokenCache::default(), concurrency: network.concurrency, warnings }))
+        let http = HttpClient::new(network, &Trust::system());
+        Ok(Arc::new(Self { endpoint, account, http, token_cache: TokenCache::default(), warnings }))
     }
 
     /// Returns warnings about the options.
@@ -88,10 +86,7 @@ impl Client {
     /// # Errors
     /// [`StorageErrorKind::Configuration`] for an invalid name.
     pub fn bucket(self: &Arc<Self>, name: &str) -> Result<GcsStore, StorageError> {
-        if name.is_empty() || name.contains('/') || name == "." || name == ".." {
-            return Err(StorageError::new(StorageErrorKind::Configuration, format!("{name:?} is not a valid Google bucket name")));
-        }
-        let location = format!("{}/storage/v1/b/{}", self.endpoint, encode(name));
+        let location = format!("{}/storage/v1/b/{}", self.endpoint, container_name(name, "Google bucket")?);
         Ok(GcsStore { client: Arc::clone(self), location })
     }
 
@@ -118,11 +113,9 @@ impl Client {
             }
             return Err(error);
         }
-        let what = response.what().to_owned();
-        let body = response.read_all(LARGEST_PAGE)?;
         // The document contains the token, so none of it is shown.
-        let grant: Grant = serde_json::from_slice(&body)
-            .map_err(|_| StorageError::new(StorageErrorKind::Protocol, format!("{what}: the response has no token")))?;
+        let parse = |body: &[u8]| serde_json::from_slice(body).map_err(|_| "the response has no token".to_owned());
+        let grant: Grant = response.parse(LARGEST_PAGE, parse)?;
         let life = grant.expires_in.unwrap_or(300);
         let until = Instant::now().checked_add(Duration::from_secs(life - (life / 4).min(60)));
         Ok((SecretString::from(grant.access_token), until))
@@ -144,20 +137,14 @@ pub struct GcsStore {
 
 impl GcsStore {
     /// Sends a request with a token, and repeats it with a new one if the token is refused.
-    fn send(&self, rest: &str, headers: &[Header]) -> Result<HttpResponse, StorageError> {
+    fn send(&self, rest: &str, header: Option<Header>) -> Result<HttpResponse, StorageError> {
         let client = &self.client;
         let request = |token: &SecretString| {
             let token = http::header("authorization", &format!("Bearer {}", token.expose_secret()), true)?;
-            let headers: Vec<Header> = headers.iter().cloned().chain([token]).collect();
+            let headers: Vec<Header> = header.iter().cloned().chain([token]).collect();
             client.http.send(Method::GET, &format!("{}/o{rest}", self.location), &headers, None)
         };
         client.token_cache.send(|| client.login(), request)
-    }
-
-    fn page(&self, prefix: &str, token: Option<&str>) -> Result<Page, StorageError> {
-        let token = token.map(|token| format!("&pageToken={}", encode(token))).unwrap_or_default();
-        let fields = encode(&format!("nextPageToken,items({FIELDS})"));
-        self.document(self.send(&format!("?prefix={}&fields={fields}{token}", encode(prefix)), &[])?)
     }
 
     /// Reads a document about objects of the bucket.
@@ -172,15 +159,49 @@ impl GcsStore {
                 _ => error,
             });
         }
-        let what = response.what().to_owned();
-        let body = response.read_all(LARGEST_PAGE)?;
-        serde_json::from_slice(&body).map_err(|error| {
-            StorageError::new(StorageErrorKind::Protocol, format!("{what}: the response is not a document of Google ({error})"))
+        response.parse(LARGEST_PAGE, |body| {
+            serde_json::from_slice(body).map_err(|error| format!("the response is not a document of Google ({error})"))
         })
     }
+}
 
-    fn no_object(&self, name: &str) -> StorageError {
-        StorageError::new(StorageErrorKind::NoObject, format!("the object {name:?} does not exist at {}", self.location))
+impl HttpStore for GcsStore {
+    fn http(&self) -> &HttpClient {
+        &self.client.http
+    }
+
+    fn page(&self, prefix: &str, token: Option<&str>) -> Result<Page, StorageError> {
+        let token = token.map(|token| format!("&pageToken={}", encode(token))).unwrap_or_default();
+        let fields = encode(&format!("nextPageToken,items({FIELDS})"));
+        let Listing { items, next } = self.document(self.send(&format!("?prefix={}&fields={fields}{token}", encode(prefix)), None)?)?;
+        let objects = items.into_iter().map(|item| item.info(&self.location)).collect::<Result<_, _>>()?;
+        Ok(Page { objects, next: next.filter(|next| !next.is_empty()) })
+    }
+
+    fn get(&self, name: &str, range: Option<Header>) -> Result<Option<HttpResponse>, StorageError> {
+        object_name(name)?;
+        let has_range = range.is_some();
+        let response = self.send(&format!("/{}?alt=media", encode(name)), range)?;
+        match response.status() {
+            200 | 206 => {
+                let signs = ["x-goog-hash", "x-goog-generation", "x-goog-stored-content-length"];
+                if response.is_html() || !signs.iter().any(|sign| response.header(sign).is_some()) {
+                    return Err(response
+                        .protocol_error("the response is not from Google: it has neither the hash nor the generation of the object"));
+                }
+                Ok(Some(response))
+            }
+            416 if has_range => Ok(None),
+            // The error is plain text. The document about the object shows whether it is from Google.
+            404 => Err(match self.stat(name)? {
+                None => StorageError::no_object(name, &self.location),
+                Some(_) => StorageError::new(
+                    StorageErrorKind::Transient,
+                    format!("the object {name:?} at {} exists, but reading it says that it does not", self.location),
+                ),
+            }),
+            _ => Err(refusal(response).0),
+        }
     }
 }
 
@@ -190,85 +211,41 @@ impl ObjectStore for GcsStore {
     }
 
     fn concurrency(&self) -> usize {
-        self.client.concurrency
+        self.client.http.concurrency()
     }
 
     fn list(&self, prefix: &str, each: &mut dyn FnMut(ObjectInfo) -> ControlFlow<()>) -> Result<(), StorageError> {
-        let mut listing = PagedListing::new(&self.location, prefix);
-        loop {
-            let page = self.client.http.page(listing.token().is_none(), || self.page(prefix, listing.token()))?;
-            for item in page.items {
-                listing.accept(&item.name)?;
-                if each(item.info(&self.location)?).is_break() {
-                    return Ok(());
-                }
-            }
-            if !listing.end_page(page.next.filter(|next| !next.is_empty()))? {
-                return Ok(());
-            }
-        }
+        listing::list(self, prefix, each)
     }
 
     fn stat(&self, name: &str) -> Result<Option<ObjectInfo>, StorageError> {
         object_name(name)?;
-        let response = self.send(&format!("/{}?fields={}", encode(name), encode(FIELDS)), &[])?;
+        let response = self.send(&format!("/{}?fields={}", encode(name), encode(FIELDS)), None)?;
         if response.status() == 404 {
             let (error, google) = refusal(response);
             if !google {
                 return Err(not_google(error));
             }
             // The error for a missing object and for a missing bucket is the same. A listing succeeds only if the bucket exists.
-            let _: Page = self.document(self.send("?maxResults=1&fields=nextPageToken", &[])?)?;
+            let _: Listing = self.document(self.send("?maxResults=1&fields=nextPageToken", None)?)?;
             return Ok(None);
         }
         let item: Item = self.document(response)?;
         if item.name != name {
             let text = format!("{} returned {:?} instead of {name:?}", self.location, item.name);
-            return Err(StorageError::new(StorageErrorKind::Protocol, text));
+            return Err(StorageError::protocol(text));
         }
         item.info(&self.location).map(Some)
     }
 
     fn open(&self, name: &str, range: Option<Range<u64>>) -> Result<Box<dyn Read + Send + '_>, StorageError> {
-        object_name(name)?;
-        let headers = match &range {
-            None => Vec::new(),
-            Some(range) => match part::header(range)? {
-                Some(header) => vec![header],
-                None => return self.stat(name)?.map(|_| Box::new(io::empty()) as _).ok_or_else(|| self.no_object(name)),
-            },
-        };
-        let response = self.send(&format!("/{}?alt=media", encode(name)), &headers)?;
-        match response.status() {
-            200 | 206 => {
-                let html = response.header("content-type").is_some_and(|kind| kind.to_ascii_lowercase().starts_with("text/html"));
-                let signs = ["x-goog-hash", "x-goog-generation", "x-goog-stored-content-length"];
-                if html || !signs.iter().any(|sign| response.header(sign).is_some()) {
-                    return Err(response
-                        .protocol_error("the response is not from Google: it has neither the hash nor the generation of the object"));
-                }
-                part::reader(response, range)
-            }
-            416 if range.is_some() => Ok(Box::new(io::empty())),
-            // The error is plain text. The document about the object shows whether it is from Google.
-            404 => match self.stat(name)? {
-                None => Err(self.no_object(name)),
-                Some(_) => Err(StorageError::new(
-                    StorageErrorKind::Transient,
-                    format!("the object {name:?} at {} exists, but reading it says that it does not", self.location),
-                )),
-            },
-            _ => Err(refusal(response).0),
-        }
+        part::open(self, name, range)
     }
 }
 
 /// Converts a 404 that proves nothing about an object or a bucket.
 fn not_google(error: StorageError) -> StorageError {
-    StorageError::new(
-        StorageErrorKind::Protocol,
-        format!("{}; the response is not an error document of Google, so it proves nothing", error.text),
-    )
+    StorageError::protocol(format!("{}; the response is not an error document of Google, so it proves nothing", error.text))
 }
 
 /// Converts an error response, and returns whether it is from Google.
@@ -290,7 +267,7 @@ fn refusal(response: HttpResponse) -> (StorageError, bool) {
 }
 
 #[derive(Debug, Deserialize)]
-struct Page {
+struct Listing {
     #[serde(default)]
     items: Vec<Item>,
     #[serde(default, rename = "nextPageToken")]
@@ -314,7 +291,7 @@ impl Item {
     fn info(self, location: &str) -> Result<ObjectInfo, StorageError> {
         let Ok(size) = self.size.parse() else {
             let text = format!("{location} returned the invalid size {} of {}", http::quote(&self.size), http::quote(&self.name));
-            return Err(StorageError::new(StorageErrorKind::Protocol, text));
+            return Err(StorageError::protocol(text));
         };
         let time = |text: &Option<String>| text.as_deref().and_then(|text| text.parse().ok());
         let md5 = self.md5_hash.and_then(|text| STANDARD.decode(text).ok()).and_then(|bytes| bytes.try_into().ok());

@@ -14,8 +14,8 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::config::Setting;
+use crate::storage::StorageError;
 use crate::storage::http::BaseUrl;
-use crate::storage::{StorageError, StorageErrorKind};
 
 /// The limit for a credential file, in bytes. They have 2 KiB.
 const LARGEST_FILE: u64 = 1024 * 1024;
@@ -31,7 +31,7 @@ const LIFE: i64 = 3600;
 
 /// A service account.
 pub(super) struct ServiceAccount {
-    email: String,
+    pub(super) email: String,
     id: Option<String>,
     pair: RsaKeyPair,
     /// The URL that issues tokens.
@@ -58,12 +58,10 @@ impl ServiceAccount {
     /// Reads the file that `backup_gcs_credential_file` names.
     ///
     /// # Errors
-    /// [`StorageErrorKind::Configuration`]; nothing of the contents of the file is shown.
+    /// [`Configuration`](crate::storage::StorageErrorKind::Configuration); nothing of the contents of the file is shown.
     pub(super) fn read(setting: &Setting<String>) -> Result<Self, StorageError> {
         let path = Path::new(&setting.value);
-        let wrong = |problem: String| {
-            StorageError::new(StorageErrorKind::Configuration, format!("{}: {}: {problem}", setting.origin, path.display()))
-        };
+        let wrong = |problem: String| StorageError::configuration(format!("{}: {}: {problem}", setting.origin, path.display()));
         let bytes = crate::input::read(path, LARGEST_FILE).map_err(|error| wrong(format!("cannot read the credential file: {error}")))?;
         let document: Document = serde_json::from_slice(&bytes).map_err(|error| {
             wrong(format!("not a key file of a service account (JSON): line {}, column {}", error.line(), error.column()))
@@ -72,21 +70,13 @@ impl ServiceAccount {
             return Err(wrong("not a key file of a service account, but of another type".to_owned()));
         }
         let pair = match PrivateKeyDer::from_pem_slice(document.private_key.as_bytes()) {
-            Ok(PrivateKeyDer::Pkcs8(der)) => {
-                RsaKeyPair::from_pkcs8(der.secret_pkcs8_der()).map_err(|error| wrong(format!("private_key cannot be used: {error}")))?
-            }
-            Ok(PrivateKeyDer::Pkcs1(der)) => {
-                RsaKeyPair::from_der(der.secret_pkcs1_der()).map_err(|error| wrong(format!("private_key cannot be used: {error}")))?
-            }
+            Ok(PrivateKeyDer::Pkcs8(der)) => RsaKeyPair::from_pkcs8(der.secret_pkcs8_der()),
+            Ok(PrivateKeyDer::Pkcs1(der)) => RsaKeyPair::from_der(der.secret_pkcs1_der()),
             Ok(_) | Err(_) => return Err(wrong("private_key is not an RSA key in PEM".to_owned())),
         };
+        let pair = pair.map_err(|error| wrong(format!("private_key cannot be used: {error}")))?;
         let token_url = BaseUrl::parse(&document.token_uri, &format!("token_uri of {}", path.display()))?;
         Ok(Self { email: document.client_email, id: document.private_key_id, pair, token_url })
-    }
-
-    /// Returns the account's address.
-    pub(super) fn email(&self) -> &str {
-        &self.email
     }
 
     /// Returns a signed assertion, which is exchanged for a token.
@@ -101,7 +91,7 @@ impl ServiceAccount {
         let mut signature = vec![0; self.pair.public().modulus_len()];
         self.pair
             .sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), text.as_bytes(), &mut signature)
-            .map_err(|_| StorageError::new(StorageErrorKind::Configuration, "the service account's private key cannot sign"))?;
+            .map_err(|_| StorageError::configuration("the service account's private key cannot sign"))?;
         Ok(format!("{text}.{}", URL_SAFE_NO_PAD.encode(signature)))
     }
 }

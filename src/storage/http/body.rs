@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use jiff::fmt::rfc2822;
-use ureq::http::{HeaderMap, StatusCode};
+use ureq::http::Response;
 use ureq::{Body, BodyReader};
 
 use super::failure;
@@ -17,39 +17,26 @@ const SLOWEST_RATE: u64 = 4096;
 /// The limit for an error document, in bytes.
 const LARGEST_ERROR_DOCUMENT: usize = 64 * 1024;
 
-/// How the end of a body is marked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::storage) enum Framing {
-    /// By its length.
-    Length(u64),
-    /// By a last chunk.
-    Chunked,
-    /// By the end of the connection, so that a truncated body looks complete.
-    Close,
-}
-
 /// The response of a server.
 pub(in crate::storage) struct HttpResponse {
     what: String,
-    status: StatusCode,
-    headers: HeaderMap,
-    body: Body,
+    response: Response<Body>,
     stall: Duration,
 }
 
 impl HttpResponse {
-    pub(super) fn new(what: String, status: StatusCode, headers: HeaderMap, body: Body, stall: Duration) -> Self {
-        Self { what, status, headers, body, stall }
+    pub(super) fn new(what: String, response: Response<Body>, stall: Duration) -> Self {
+        Self { what, response, stall }
     }
 
     /// Returns the status.
     pub(in crate::storage) fn status(&self) -> u16 {
-        self.status.as_u16()
+        self.response.status().as_u16()
     }
 
     /// Whether the status is a success.
     pub(in crate::storage) fn is_success(&self) -> bool {
-        self.status.is_success()
+        self.response.status().is_success()
     }
 
     /// Returns the method and the URL without its query, for messages.
@@ -59,7 +46,7 @@ impl HttpResponse {
 
     /// Returns a header, if it is text.
     pub(in crate::storage) fn header(&self, name: &str) -> Option<&str> {
-        self.headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim)
+        self.response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::trim)
     }
 
     /// Returns `Content-Length`, also that of a HEAD.
@@ -72,18 +59,30 @@ impl HttpResponse {
         Some(rfc2822::parse(self.header("last-modified")?).ok()?.timestamp())
     }
 
-    /// Returns how the end of the body is marked.
-    pub(in crate::storage) fn framing(&self) -> Framing {
-        match (self.header("transfer-encoding"), self.length()) {
-            (Some(encoding), _) if encoding.to_ascii_lowercase().ends_with("chunked") => Framing::Chunked,
-            (_, Some(length)) => Framing::Length(length),
-            (_, None) => Framing::Close,
-        }
+    /// Returns `Content-Type`, quoted for messages.
+    pub(in crate::storage) fn content_type(&self) -> String {
+        self.header("content-type").map_or_else(|| "no content type".to_owned(), failure::quote)
+    }
+
+    /// Whether the response is a web page.
+    pub(in crate::storage) fn is_html(&self) -> bool {
+        self.header("content-type").is_some_and(|kind| kind.to_ascii_lowercase().starts_with("text/html"))
+    }
+
+    /// Whether the end of the body is marked by a last chunk.
+    pub(super) fn is_chunked(&self) -> bool {
+        self.header("transfer-encoding").is_some_and(|encoding| encoding.to_ascii_lowercase().ends_with("chunked"))
+    }
+
+    /// Returns the length of the body. Without it and without chunks only the end of the connection marks the end of the body, so a
+    /// truncated body looks complete.
+    pub(super) fn body_length(&self) -> Option<u64> {
+        self.length().filter(|_| !self.is_chunked())
     }
 
     /// Returns a [`StorageErrorKind::Protocol`] error about this response.
     pub(in crate::storage) fn protocol_error(&self, problem: impl std::fmt::Display) -> StorageError {
-        StorageError::new(StorageErrorKind::Protocol, format!("{}: {problem}", self.what))
+        StorageError::protocol(format!("{}: {problem}", self.what))
     }
 
     /// Refuses an encoded response. No encoding is ever requested, so a proxy must have added it. `aws-chunked` is accepted, because
@@ -102,42 +101,37 @@ impl HttpResponse {
 
     /// Converts a response with an error status. `read` extracts the message of the error document.
     pub(in crate::storage) fn into_error(self, read: impl FnOnce(&[u8]) -> Option<String>) -> StorageError {
-        let (what, status, headers) = (self.what.clone(), self.status, self.headers.clone());
+        let (what, status, headers) = (self.what.clone(), self.response.status(), self.response.headers().clone());
         // An error document that cannot be read is ignored.
         let detail = self.read_all(LARGEST_ERROR_DOCUMENT).ok().and_then(|document| read(&document));
         failure::from_status(&what, status, &headers, detail.as_deref())
     }
 
-    /// Reads the whole body, of at most `limit` bytes.
-    pub(in crate::storage) fn read_all(self, limit: usize) -> Result<Vec<u8>, StorageError> {
-        let (what, limit_text) = (self.what.clone(), limit / 1024);
-        let too_large = || StorageError::new(StorageErrorKind::Protocol, format!("{what}: the response is larger than {limit_text} KiB"));
+    /// Reads the whole body, of at most `limit` bytes, and parses it. `parse` returns what is wrong with it.
+    pub(in crate::storage) fn parse<T>(self, limit: usize, parse: impl FnOnce(&[u8]) -> Result<T, String>) -> Result<T, StorageError> {
+        let what = self.what.clone();
+        parse(&self.read_all(limit)?).map_err(|problem| StorageError::protocol(format!("{what}: {problem}")))
+    }
+
+    pub(super) fn read_all(self, limit: usize) -> Result<Vec<u8>, StorageError> {
+        let too_large = self.protocol_error(format_args!("the response is larger than {} KiB", limit / 1024));
         if self.length().is_some_and(|length| length > limit as u64) {
-            return Err(too_large());
+            return Err(too_large);
         }
         let mut bytes = Vec::new();
-        let mut stream = self.stream();
-        match (&mut stream).take(limit as u64 + 1).read_to_end(&mut bytes) {
-            Ok(_) if bytes.len() > limit => Err(too_large()),
-            Ok(_) => Ok(bytes),
-            Err(error) => Err(StorageError::of_io(&error)
-                .cloned()
-                .unwrap_or_else(|| StorageError::new(StorageErrorKind::Transient, error.to_string()))),
-        }
+        self.stream().take(limit as u64 + 1).read_to_end(&mut bytes).map_err(StorageError::from_stream)?;
+        if bytes.len() > limit { Err(too_large) } else { Ok(bytes) }
     }
 
     /// Returns the body as a stream.
-    pub(in crate::storage) fn stream(self) -> BodyStream {
-        let left = match self.framing() {
-            Framing::Length(length) => Some(length),
-            Framing::Chunked | Framing::Close => None,
-        };
-        BodyStream { what: self.what, body: self.body.into_reader(), left, pace: Pace::new(self.stall) }
+    pub(super) fn stream(self) -> BodyStream {
+        let left = self.body_length();
+        BodyStream { what: self.what, body: self.response.into_body().into_reader(), left, pace: Pace::new(self.stall) }
     }
 }
 
 /// A body. Reading to the end without an error means that every byte was received.
-pub(in crate::storage) struct BodyStream {
+pub(super) struct BodyStream {
     what: String,
     body: BodyReader<'static>,
     left: Option<u64>,

@@ -97,34 +97,29 @@ fn from_proxy(reason: &str) -> (StorageErrorKind, String) {
 ///
 /// A 404 is [`StorageErrorKind::NoObject`], which callers that requested something else must change.
 pub(in crate::storage) fn from_status(what: &str, status: StatusCode, headers: &HeaderMap, detail: Option<&str>) -> StorageError {
+    let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let detail = detail.map(|detail| format!(": {}", quote(detail))).unwrap_or_default();
     let reason = status.canonical_reason().map(|reason| format!(" {reason}")).unwrap_or_default();
     let (kind, hint) = match status.as_u16() {
         300..=399 => {
             // The query of a redirect may contain a token.
-            let to = headers.get("location").and_then(|value| value.to_str().ok()).unwrap_or_default();
-            let to = to.split(['?', '#']).next().unwrap_or_default();
+            let to = header("location").unwrap_or_default().split(['?', '#']).next().unwrap_or_default();
             let to = if to.is_empty() { "elsewhere".to_owned() } else { format!("to {}", quote(to)) };
-            return StorageError::new(
-                StorageErrorKind::Protocol,
-                format!(
-                    "{what}: the server redirects {to} ({status}), which is not followed, to keep the credentials safe; configure the right URL"
-                ),
-            );
+            return StorageError::protocol(format!(
+                "{what}: the server redirects {to} ({status}), which is not followed, to keep the credentials safe; configure the right URL"
+            ));
         }
         401 => (StorageErrorKind::Authentication, ""),
         403 => (StorageErrorKind::Permission, ""),
         407 => (StorageErrorKind::Authentication, " (of the proxy)"),
         404 | 410 => (StorageErrorKind::NoObject, ""),
-        408 | 425 | 429 => (StorageErrorKind::Transient, ""),
         501 | 505 => (StorageErrorKind::Protocol, ""),
-        500..=599 => (StorageErrorKind::Transient, ""),
+        408 | 425 | 429 | 500..=599 => (StorageErrorKind::Transient, ""),
         _ => (StorageErrorKind::Protocol, ""),
     };
     let mut error = StorageError::new(kind, format!("{what}: the server answered {}{reason}{hint}{detail}", status.as_u16()));
     if kind == StorageErrorKind::Transient {
-        error.retry_after =
-            headers.get("retry-after").and_then(|value| value.to_str().ok()).and_then(|text| retry_after(text, Timestamp::now()));
+        error.retry_after = header("retry-after").and_then(|text| retry_after(text, Timestamp::now()));
     }
     error
 }

@@ -6,7 +6,7 @@
 
 mod body;
 mod failure;
-mod listing;
+pub(super) mod listing;
 pub(super) mod part;
 pub(super) mod proxy;
 mod token_cache;
@@ -27,17 +27,17 @@ use std::time::{Duration, Instant};
 use ureq::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri};
 use ureq::{Agent, AsSendBody, Body};
 
-use super::{Health, StorageError, StorageErrorKind};
+use super::{Health, ObjectStore, StorageError};
 use crate::backoff::Backoff;
 use crate::config::Environment;
 
-pub(super) use body::{Framing, HttpResponse};
+pub(super) use body::HttpResponse;
 pub(super) use failure::quote;
-pub(super) use listing::PagedListing;
+pub(super) use listing::Page;
 pub use proxy::Proxies;
 pub(super) use token_cache::TokenCache;
 pub(super) use trust::Trust;
-pub(super) use url::{BaseUrl, encode, object_name};
+pub(super) use url::{BaseUrl, container_name, encode, object_name};
 
 /// Attempts for a page in the middle of a listing, which the caller could only repeat from the start.
 const ATTEMPTS: u32 = 3;
@@ -97,11 +97,28 @@ pub(super) type Header = (HeaderName, HeaderValue);
 /// # Errors
 /// A value with control characters; the value is not shown.
 pub(super) fn header(name: &'static str, value: &str, secret: bool) -> Result<Header, StorageError> {
-    let mut value = HeaderValue::from_str(value).map_err(|_| {
-        StorageError::new(StorageErrorKind::Configuration, format!("the value for the header {name} holds control characters"))
-    })?;
+    let mut value = HeaderValue::from_str(value)
+        .map_err(|_| StorageError::configuration(format!("the value for the header {name} holds control characters")))?;
     value.set_sensitive(secret);
     Ok((HeaderName::from_static(name), value))
+}
+
+/// A container on a server. [`listing::list`] and [`part::open`] do the rest of [`ObjectStore`] with it.
+pub(super) trait HttpStore: ObjectStore {
+    /// The client for the server.
+    fn http(&self) -> &HttpClient;
+
+    /// The container, for messages.
+    fn place(&self) -> &str {
+        self.location()
+    }
+
+    /// Requests the first page of a listing, or the one with this token.
+    fn page(&self, prefix: &str, token: Option<&str>) -> Result<Page, StorageError>;
+
+    /// Requests an object, or the range in this header; `None` for a range beyond its end (416). The response is a success, and from
+    /// the storage itself.
+    fn get(&self, name: &str, range: Option<Header>) -> Result<Option<HttpResponse>, StorageError>;
 }
 
 /// An HTTP client, which many threads may use at once.
@@ -109,22 +126,18 @@ pub(super) struct HttpClient {
     direct: Agent,
     http: Option<Agent>,
     https: Option<Agent>,
-    proxies: Proxies,
-    connect: Duration,
-    stall: Duration,
-    pause: Duration,
-    health: Arc<Health>,
+    network: Network,
 }
 
 impl fmt::Debug for HttpClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HttpClient").field("proxies", &self.proxies).finish_non_exhaustive()
+        f.debug_struct("HttpClient").field("proxies", &self.network.proxies).finish_non_exhaustive()
     }
 }
 
 impl HttpClient {
     /// Creates a client.
-    pub(super) fn new(network: &Network, trust: &Trust, proxies: Proxies) -> Self {
+    pub(super) fn new(network: Network, trust: &Trust) -> Self {
         let agent = |proxy: Option<&ureq::Proxy>| {
             let config = Agent::config_builder()
                 .http_status_as_error(false)
@@ -140,20 +153,21 @@ impl HttpClient {
         };
         Self {
             direct: agent(None),
-            http: proxies.http().map(|proxy| agent(Some(proxy))),
-            https: proxies.https().map(|proxy| agent(Some(proxy))),
-            proxies,
-            connect: network.connect,
-            stall: network.stall,
-            pause: network.pause,
-            health: Arc::clone(&network.health),
+            http: network.proxies.http.as_ref().map(|proxy| agent(Some(proxy))),
+            https: network.proxies.https.as_ref().map(|proxy| agent(Some(proxy))),
+            network,
         }
+    }
+
+    /// Returns the number of parallel requests.
+    pub(super) fn concurrency(&self) -> usize {
+        self.network.concurrency
     }
 
     fn agent(&self, uri: &Uri) -> &Agent {
         let proxied = if uri.scheme_str() == Some("https") { &self.https } else { &self.http };
         match proxied {
-            Some(agent) if !self.proxies.bypasses(uri) => agent,
+            Some(agent) if !self.network.proxies.bypasses(uri) => agent,
             _ => &self.direct,
         }
     }
@@ -161,31 +175,23 @@ impl HttpClient {
     /// Sends a request and returns any response, including a redirect or an error status.
     pub(super) fn send(&self, method: Method, url: &str, headers: &[Header], body: Option<Vec<u8>>) -> Result<HttpResponse, StorageError> {
         let what = format!("{method} {}", url.split(['?', '#']).next().unwrap_or_default());
-        let uri: Uri = url.parse().map_err(|_| StorageError::new(StorageErrorKind::Configuration, format!("{what}: not a URL")))?;
-        let mut map = HeaderMap::with_capacity(headers.len());
-        for (name, value) in headers {
-            map.insert(name, value.clone());
-        }
-        let stall = self.health.response_limit(self.stall);
+        let uri: Uri = url.parse().map_err(|_| StorageError::configuration(format!("{what}: not a URL")))?;
+        let headers: HeaderMap = headers.iter().cloned().collect();
+        let stall = self.network.health.response_limit(self.network.stall);
         let result = match body {
-            Some(body) => request(method, uri, map, body).and_then(|request| self.run(request, stall)),
-            None => request(method, uri, map, ()).and_then(|request| self.run(request, stall)),
+            Some(body) => request(method, uri, headers, body).and_then(|request| self.run(request, stall)),
+            None => request(method, uri, headers, ()).and_then(|request| self.run(request, stall)),
         };
-        match result {
-            Ok(response) => {
-                self.health.responded();
-                let (parts, body) = response.into_parts();
-                let response = HttpResponse::new(what, parts.status, parts.headers, body, stall);
-                response.check_encoding().map(|()| response)
-            }
-            Err(error) => Err(failure::from_ureq(&what, error)),
-        }
+        let response = result.map_err(|error| failure::from_ureq(&what, error))?;
+        self.network.health.responded();
+        let response = HttpResponse::new(what, response, stall);
+        response.check_encoding().map(|()| response)
     }
 
     /// Sends a request. No step takes longer than `stall`.
     fn run<B: AsSendBody>(&self, request: Request<B>, stall: Duration) -> Result<Response<Body>, ureq::Error> {
         let agent = self.agent(request.uri());
-        let (connect, stall) = (Some(self.connect.min(stall)), Some(stall));
+        let (connect, stall) = (Some(self.network.connect.min(stall)), Some(stall));
         let request = agent
             .configure_request(request)
             .timeout_resolve(connect)
@@ -205,13 +211,13 @@ impl HttpClient {
         if is_first {
             return ask();
         }
-        let backoff = Backoff { first: self.pause, longest: LONGEST_PAUSE };
+        let backoff = Backoff { first: self.network.pause, longest: LONGEST_PAUSE };
         for attempt in 1..ATTEMPTS {
             let begun = Instant::now();
             match ask() {
                 Err(error) if error.is_transient() => {
-                    self.health.attempt_failed(begun.elapsed());
-                    if self.health.left().is_zero() {
+                    self.network.health.attempt_failed(begun.elapsed());
+                    if self.network.health.left().is_zero() {
                         return Err(error);
                     }
                     let asked = error.retry_after.map_or(Duration::ZERO, Duration::from_secs);

@@ -3,15 +3,35 @@
 use std::io::{self, Read};
 use std::ops::Range;
 
-use super::{Framing, Header, HttpResponse, header as plain};
+use super::{Header, HttpResponse, HttpStore};
 use crate::storage::StorageError;
 
-/// Returns the header for a range; `None` for an empty range, which HTTP cannot express.
-pub(in crate::storage) fn header(range: &Range<u64>) -> Result<Option<Header>, StorageError> {
-    match range.end.checked_sub(1) {
-        Some(last) if last >= range.start => plain("range", &format!("bytes={}-{last}", range.start), false).map(Some),
-        _ => Ok(None),
+/// Opens an object or a range of it, as [`ObjectStore::open`](crate::storage::ObjectStore::open).
+///
+/// # Errors
+/// Those of the request and of [`reader`].
+pub(in crate::storage) fn open(
+    store: &impl HttpStore,
+    name: &str,
+    range: Option<Range<u64>>,
+) -> Result<Box<dyn Read + Send>, StorageError> {
+    let range_header = match &range {
+        None => None,
+        // HTTP cannot express an empty range.
+        Some(range) if range.is_empty() => {
+            return store.stat(name)?.map(|_| Box::new(io::empty()) as _).ok_or_else(|| StorageError::no_object(name, store.place()));
+        }
+        Some(range) => Some(header(range)?),
+    };
+    match store.get(name, range_header)? {
+        Some(response) => reader(response, range),
+        None => Ok(Box::new(io::empty())),
     }
+}
+
+/// Returns the header for a range that is not empty.
+pub(in crate::storage) fn header(range: &Range<u64>) -> Result<Header, StorageError> {
+    super::header("range", &format!("bytes={}-{}", range.start, range.end.saturating_sub(1)), false)
 }
 
 /// Returns the bytes of an object, or of the requested range of it, from a successful response.
@@ -19,21 +39,21 @@ pub(in crate::storage) fn header(range: &Range<u64>) -> Result<Option<Header>, S
 /// # Errors
 /// [`StorageErrorKind::Protocol`](crate::storage::StorageErrorKind::Protocol) if the response is another range, or if its end cannot
 /// be distinguished from a broken connection.
-pub(in crate::storage) fn reader(response: HttpResponse, range: Option<Range<u64>>) -> Result<Box<dyn Read + Send>, StorageError> {
-    let framing = response.framing();
-    if framing == Framing::Close {
+pub(super) fn reader(response: HttpResponse, range: Option<Range<u64>>) -> Result<Box<dyn Read + Send>, StorageError> {
+    let length = response.body_length();
+    if length.is_none() && !response.is_chunked() {
         return Err(response.protocol_error("the response has neither a length nor chunks"));
     }
-    let content_range_header = response.header("content-range").and_then(content_range);
+    let content_range = response.header("content-range").and_then(content_range);
     // rclone's server sends ranges with status 200.
-    match (response.status() == 206 || content_range_header.is_some(), range) {
+    match (response.status() == 206 || content_range.is_some(), range) {
         (true, Some(range)) => {
-            let Some((first, last, total)) = content_range_header else {
+            let Some((first, last, total)) = content_range else {
                 return Err(response.protocol_error("the response has no valid Content-Range"));
             };
             let end = total.map_or(range.end, |total| range.end.min(total));
-            let length = framing_length(framing).unwrap_or(end.saturating_sub(range.start));
-            if first != range.start || last.checked_add(1) != Some(end) || length != end.saturating_sub(range.start) {
+            let expected = end.saturating_sub(range.start);
+            if first != range.start || last.checked_add(1) != Some(end) || length.unwrap_or(expected) != expected {
                 return Err(response.protocol_error(format!(
                     "the response has bytes {first} to {last}, but {} to {} were requested",
                     range.start,
@@ -47,21 +67,10 @@ pub(in crate::storage) fn reader(response: HttpResponse, range: Option<Range<u64
         // The server does not support ranges: the bytes before are discarded.
         (false, Some(range)) => {
             let mut all = response.stream();
-            io::copy(&mut (&mut all).take(range.start), &mut io::sink()).map_err(|error| from_io(&error))?;
+            io::copy(&mut (&mut all).take(range.start), &mut io::sink()).map_err(StorageError::from_stream)?;
             Ok(Box::new(all.take(range.end.saturating_sub(range.start))))
         }
     }
-}
-
-fn framing_length(framing: Framing) -> Option<u64> {
-    match framing {
-        Framing::Length(length) => Some(length),
-        Framing::Chunked | Framing::Close => None,
-    }
-}
-
-fn from_io(error: &io::Error) -> StorageError {
-    StorageError::of_io(error).cloned().unwrap_or_else(|| StorageError::new(crate::storage::StorageErrorKind::Transient, error.to_string()))
 }
 
 /// Parses `bytes FIRST-LAST/TOTAL`. The total may be unknown.

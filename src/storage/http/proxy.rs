@@ -7,13 +7,13 @@ use ureq::Proxy;
 use ureq::http::Uri;
 
 use crate::config::Environment;
-use crate::storage::{StorageError, StorageErrorKind};
+use crate::storage::StorageError;
 
 /// Proxies by the scheme of the URL, and the hosts that are connected to directly. Proxies must allow CONNECT, for `http` too.
 #[derive(Clone, Default)]
 pub struct Proxies {
-    http: Option<Proxy>,
-    https: Option<Proxy>,
+    pub(super) http: Option<Proxy>,
+    pub(super) https: Option<Proxy>,
     bypass: Vec<String>,
 }
 
@@ -47,14 +47,6 @@ impl Proxies {
     /// Uses the proxies of options, for all hosts.
     pub(in crate::storage) fn fixed(http: Option<Proxy>, https: Option<Proxy>) -> Self {
         Self { http, https, bypass: Vec::new() }
-    }
-
-    pub(super) fn http(&self) -> Option<&Proxy> {
-        self.http.as_ref()
-    }
-
-    pub(super) fn https(&self) -> Option<&Proxy> {
-        self.https.as_ref()
     }
 
     /// Whether a URL is requested without a proxy. As in `requests`, an entry of `no_proxy` is the end of a name, or a network.
@@ -93,9 +85,8 @@ fn within(address: Ipv4Addr, entry: &str) -> bool {
 /// # Errors
 /// Text that is not a URL of a proxy; it is not shown, because it may contain a password.
 pub(in crate::storage) fn parse(text: &str, origin: &dyn fmt::Display) -> Result<Proxy, StorageError> {
-    Proxy::new(text.trim().trim_end_matches('/')).map_err(|_| {
-        StorageError::new(StorageErrorKind::Configuration, format!("{origin}: not a URL of a proxy; write it as http://host:port"))
-    })
+    Proxy::new(text.trim().trim_end_matches('/'))
+        .map_err(|_| StorageError::configuration(format!("{origin}: not a URL of a proxy; write it as http://host:port")))
 }
 
 #[cfg(test)]
@@ -111,7 +102,7 @@ mod tests {
     fn the_environment_names_proxies() {
         let both = proxies(&[("http_proxy", "lower:3128"), ("HTTP_PROXY", "http://upper:1"), ("ALL_PROXY", "socks5h://all:1080")]);
         assert_eq!(format!("{both:?}"), r#"Proxies { http: Some("lower:3128"), https: Some("all:1080"), bypass: [] }"#);
-        assert!(proxies(&[]).http().is_none());
+        assert!(proxies(&[]).http.is_none());
         let secret = proxies(&[("https_proxy", "http://user:pa55@proxy:8080/")]);
         assert!(!format!("{secret:?}").contains("pa55"));
         let wrong = Environment::new([("https_proxy".into(), "gopher://user:pa55@proxy".into())]);

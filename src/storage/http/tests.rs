@@ -13,9 +13,10 @@ use ureq::http::Method;
 
 use super::testing::{Reply, TestServer, ok, short_timeouts, status};
 use super::*;
+use crate::storage::StorageErrorKind;
 
 fn client() -> HttpClient {
-    HttpClient::new(&short_timeouts(), &Trust::Authorities(Vec::new()), Proxies::default())
+    HttpClient::new(short_timeouts(), &Trust::Authorities(Vec::new()))
 }
 
 /// Reads the whole response of a server.
@@ -134,7 +135,7 @@ fn an_unreachable_server_is_transient() {
 fn bytes_before_a_range_are_skipped_if_the_server_has_no_ranges() {
     let server = TestServer::new(|_| ok(&[], "0123456789"));
     for (range, bytes) in [(2..5, "234"), (8..99, "89"), (20..30, "")] {
-        let asked = part::header(&range).unwrap().unwrap();
+        let asked = part::header(&range).unwrap();
         let response = client().send(Method::GET, &server.url, &[asked], None).unwrap();
         let mut text = String::new();
         part::reader(response, Some(range)).unwrap().read_to_string(&mut text).unwrap();
@@ -178,7 +179,7 @@ fn a_proxy_gets_a_connect_request() {
     // The proxy reports what was requested.
     let proxy = TestServer::new(|request| Reply::Bytes(format!("HTTP/1.1 403 {}\r\n\r\n", request.target).into_bytes()));
     let proxies = Proxies::fixed(Some(proxy::parse(&proxy.url, &"here").unwrap()), None);
-    let client = HttpClient::new(&short_timeouts(), &Trust::Unverified, proxies);
+    let client = HttpClient::new(Network { proxies, ..short_timeouts() }, &Trust::Unverified);
     let error = client.send(Method::GET, "http://storage.invalid:8080/x", &[], None).err().unwrap();
     assert_eq!(error.kind, StorageErrorKind::Configuration, "{error}");
     assert_eq!(
@@ -223,7 +224,7 @@ fn a_certificate_is_verified_unless_the_operator_disables_it() {
     let ca = dir.path().join("ca.pem");
     std::fs::write(&ca, include_str!("testdata/ca.pem")).unwrap();
     let ask = |trust: &Trust, host: &str| {
-        let client = HttpClient::new(&short_timeouts(), trust, Proxies::default());
+        let client = HttpClient::new(short_timeouts(), trust);
         client.send(Method::GET, &format!("https://{host}:{port}/"), &[], None)?.read_all(100)
     };
     let own = Trust::file(&ca, &"here").unwrap();

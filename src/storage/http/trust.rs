@@ -7,7 +7,8 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
-use crate::storage::{StorageError, StorageErrorKind};
+use crate::config::Setting;
+use crate::storage::StorageError;
 
 /// The limit for a CA file, in bytes. One with all public authorities has 250 KiB.
 const LARGEST_FILE: u64 = 16 << 20;
@@ -22,18 +23,22 @@ pub(in crate::storage) enum Trust {
 }
 
 impl Trust {
+    /// Trusts the authorities in the file of an option, or those of the system if it is not set.
+    ///
+    /// # Errors
+    /// A file that cannot be read or has no certificate.
+    pub(in crate::storage) fn configured(ca_file: Option<Setting<String>>) -> Result<Self, StorageError> {
+        ca_file.map_or_else(|| Ok(Self::system()), |file| Self::file(Path::new(&file.value), &file.origin))
+    }
+
     /// Trusts the authorities of the system. If there are none, all https connections fail.
     pub(in crate::storage) fn system() -> Self {
         Self::Authorities(rustls_native_certs::load_native_certs().certs)
     }
 
     /// Trusts only the authorities in a PEM file.
-    ///
-    /// # Errors
-    /// A file that cannot be read or has no certificate.
-    pub(in crate::storage) fn file(path: &Path, origin: &dyn std::fmt::Display) -> Result<Self, StorageError> {
-        let wrong =
-            |problem: String| StorageError::new(StorageErrorKind::Configuration, format!("{origin}: {}: {problem}", path.display()));
+    pub(super) fn file(path: &Path, origin: &dyn std::fmt::Display) -> Result<Self, StorageError> {
+        let wrong = |problem: String| StorageError::configuration(format!("{origin}: {}: {problem}", path.display()));
         let pem = crate::input::read(path, LARGEST_FILE).map_err(|error| wrong(format!("cannot read the CA file: {error}")))?;
         let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
         match certificates {

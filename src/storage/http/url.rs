@@ -18,9 +18,15 @@ pub(in crate::storage) fn encode(text: &str) -> String {
     utf8_percent_encode(text, RESERVED).to_string()
 }
 
-/// Encodes a path and keeps its slashes.
-pub(in crate::storage) fn encode_path(text: &str) -> String {
-    utf8_percent_encode(text, RESERVED_IN_PATH).to_string()
+/// Encodes the name of a container. `what` is its kind, for messages: `S3 bucket`.
+///
+/// # Errors
+/// A name that is empty or leads elsewhere.
+pub(in crate::storage) fn container_name(name: &str, what: &str) -> Result<String, StorageError> {
+    if name.is_empty() || name.contains('/') || name == "." || name == ".." {
+        return Err(StorageError::configuration(format!("{name:?} is not a valid {what} name")));
+    }
+    Ok(encode(name))
 }
 
 /// Encodes the name of an object for the end of a path. `..` and empty segments are kept, as Cinder's drivers do.
@@ -28,21 +34,20 @@ pub(in crate::storage) fn encode_path(text: &str) -> String {
 /// # Errors
 /// An empty name, which would be the container itself, and a name whose `..` lead out of the container if a proxy resolves them.
 pub(in crate::storage) fn object_name(name: &str) -> Result<String, StorageError> {
+    let invalid = |problem: String| Err(StorageError::new(StorageErrorKind::NotFollowed, problem));
     let mut depth = 0_usize;
     for segment in name.split('/') {
         match segment {
             "" | "." => {}
-            ".." if depth == 0 => {
-                return Err(StorageError::new(StorageErrorKind::NotFollowed, format!("the name {name:?} leads out of the container")));
-            }
+            ".." if depth == 0 => return invalid(format!("the name {name:?} leads out of the container")),
             ".." => depth -= 1,
             _ => depth += 1,
         }
     }
     if depth == 0 {
-        return Err(StorageError::new(StorageErrorKind::NotFollowed, format!("{name:?} is not a valid object name")));
+        return invalid(format!("{name:?} is not a valid object name"));
     }
-    Ok(encode_path(name))
+    Ok(utf8_percent_encode(name, RESERVED_IN_PATH).to_string())
 }
 
 /// The beginning of all URLs of a server: scheme, host, port and perhaps a path, without a slash at the end.
@@ -58,7 +63,7 @@ impl BaseUrl {
     /// # Errors
     /// Text that is not an `http` or `https` URL, or has a user name, a query or a fragment.
     pub(in crate::storage) fn parse(text: &str, origin: &dyn fmt::Display) -> Result<Self, StorageError> {
-        let wrong = |problem: &str| Err(StorageError::new(StorageErrorKind::Configuration, format!("{origin}: {problem}")));
+        let wrong = |problem: &str| Err(StorageError::configuration(format!("{origin}: {problem}")));
         let text = text.trim().trim_end_matches('/');
         if text.contains('@') && text.split("//").nth(1).and_then(|rest| rest.split('/').next()).is_some_and(|host| host.contains('@')) {
             return wrong("the URL must not have a user name; set the credentials by their own options");

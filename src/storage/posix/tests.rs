@@ -38,11 +38,15 @@ impl Place {
     /// Returns the store, and one as on a kernel without `openat2`.
     fn stores(&self) -> [PosixStore; 2] {
         [false, true].map(|without| {
-            let store = PosixStore::open(&self.root(), "ab/cd/c").unwrap();
+            let store = open(&self.root(), "ab/cd/c").unwrap();
             store.without_openat2.store(without, Ordering::Relaxed);
             store
         })
     }
+}
+
+fn open(root: &Path, container: &str) -> Result<PosixStore, StorageError> {
+    Root::open(root)?.container(container)
 }
 
 fn listed(store: &PosixStore, prefix: &str) -> Vec<(String, u64)> {
@@ -109,13 +113,13 @@ fn names_that_lead_elsewhere_are_not_read() {
         assert_eq!(opening_fails(&store, &"x".repeat(5000)).kind, StorageErrorKind::NoObject);
     }
     for container in ["", "/", ".", "./", "..", "ab/..", "../root", "/etc", "ab\0", "ab/../ab"] {
-        let error = PosixStore::open(&place.root(), container).unwrap_err();
+        let error = open(&place.root(), container).unwrap_err();
         assert_eq!(error.kind, StorageErrorKind::NotFollowed, "{container:?}");
     }
     // Absolute names below the root.
     let absolute = place.root().join("ab/cd/c").display().to_string();
     for container in ["ab/cd/c/", "ab//cd/./c", &absolute, &format!("{absolute}/./")] {
-        let store = PosixStore::open(&place.root(), container).unwrap();
+        let store = open(&place.root(), container).unwrap();
         assert!(store.stat("x").unwrap().is_some(), "{container:?}");
     }
 }
@@ -175,7 +179,7 @@ fn a_container_behind_a_link_is_not_entered() {
     fs::write(place.root().join("file"), "x").unwrap();
     for without in [false, true] {
         for container in ["link", "in/link", "file", "file/x", "link/x"] {
-            let store = PosixStore::open(&place.root(), container).unwrap();
+            let store = open(&place.root(), container).unwrap();
             store.without_openat2.store(without, Ordering::Relaxed);
             assert_eq!(store.stat("x").unwrap_err().kind, StorageErrorKind::NotFollowed, "{container}");
             let error = store.list("", &mut |info| panic!("{info:?}")).unwrap_err();
@@ -186,24 +190,24 @@ fn a_container_behind_a_link_is_not_entered() {
     // The root may be a link.
     symlink("root", place.top.path().join("root-link")).unwrap();
     place.put("x", b"x");
-    assert!(PosixStore::open(&place.top.path().join("root-link"), "ab/cd/c").unwrap().stat("x").unwrap().is_some());
+    assert!(open(&place.top.path().join("root-link"), "ab/cd/c").unwrap().stat("x").unwrap().is_some());
 }
 
 #[test]
 fn a_missing_container_is_distinguished_from_a_missing_file_system() {
     let place = Place::new();
-    let store = PosixStore::open(&place.root(), "ab/cd/other").unwrap();
+    let store = open(&place.root(), "ab/cd/other").unwrap();
     assert_eq!(store.stat("x").unwrap_err().kind, StorageErrorKind::NoContainer);
     assert_eq!(opening_fails(&store, "x").kind, StorageErrorKind::NoContainer);
     assert_eq!(store.list("", &mut |_| ControlFlow::Continue(())).unwrap_err().kind, StorageErrorKind::NoContainer);
 
     let empty = place.top.path().join("empty");
     fs::create_dir(&empty).unwrap();
-    let error = PosixStore::open(&empty, "ab").unwrap().stat("x").unwrap_err();
+    let error = open(&empty, "ab").unwrap().stat("x").unwrap_err();
     assert_eq!(error.kind, StorageErrorKind::Configuration);
     assert!(error.text.contains("is empty; check that the file system is mounted"), "{error}");
     for path in ["nothing", "outside"] {
-        let error = PosixStore::open(&place.top.path().join(path), "ab").unwrap_err();
+        let error = open(&place.top.path().join(path), "ab").unwrap_err();
         assert_eq!(error.kind, StorageErrorKind::Configuration, "{error}");
     }
 }
@@ -306,7 +310,7 @@ fn mount_points_are_detected() {
 #[test]
 fn a_read_error_keeps_its_kind() {
     // Address 0 of a process is not mapped, so reading it gives EIO.
-    let store = PosixStore::open(Path::new("/proc"), &std::process::id().to_string()).unwrap();
+    let store = open(Path::new("/proc"), &std::process::id().to_string()).unwrap();
     let mut reader = store.open("mem", None).unwrap();
     let error = reader.read(&mut [0; 16]).unwrap_err();
     let error = StorageError::of_io(&error).unwrap();

@@ -27,26 +27,24 @@ impl S3Error {
     pub(super) fn new(response: HttpResponse) -> Self {
         let status = response.status();
         let header = response.header("x-amz-bucket-region").map(str::to_owned);
-        let mut error_document: Option<ErrorDocument> = None;
+        let mut document: Option<ErrorDocument> = None;
         let mut error = response.into_error(|body| {
-            error_document = xml::error_document(body);
-            error_document.as_ref().map(|error_document| format!("{}: {}", error_document.code, error_document.message))
+            document = xml::error_document(body);
+            document.as_ref().map(|document| format!("{}: {}", document.code, document.message))
         });
-        if let Some((kind, hint)) = error_document.as_ref().and_then(|error_document| meaning(&error_document.code, status)) {
+        if let Some((kind, hint)) = document.as_ref().and_then(|document| meaning(&document.code, status)) {
             error.kind = kind;
             error.text.push_str(hint);
         }
         if let Some(region) = header.as_ref().filter(|_| status == 301) {
             error.text.push_str(&format!("; the bucket is in the region {region:?}"));
         }
-        let region = match &error_document {
-            Some(error_document) => {
-                error_document.region.clone().filter(|_| error_document.code.starts_with("AuthorizationHeaderMalformed"))
-            }
+        let region = match &document {
+            Some(document) => document.region.clone().filter(|_| document.code.starts_with("AuthorizationHeaderMalformed")),
             // The response to HEAD has no document.
             None => header.filter(|_| status == 400),
         };
-        Self { status: Some(status), code: error_document.map(|error_document| error_document.code), region, error }
+        Self { status: Some(status), code: document.map(|document| document.code), region, error }
     }
 }
 

@@ -10,7 +10,7 @@ mod xml;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::io::{self, Read};
+use std::io::Read;
 use std::ops::{ControlFlow, Range};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -19,9 +19,8 @@ use ureq::http::Method;
 
 use self::error::S3Error;
 use self::settings::Settings;
-use self::sign::{SignedRequest, Signer};
-use self::xml::Page;
-use super::http::{self, Header, HttpClient, HttpResponse, Network, PagedListing, encode, object_name, part};
+use self::sign::SignedRequest;
+use super::http::{Header, HttpClient, HttpResponse, HttpStore, Network, Page, container_name, encode, listing, object_name, part};
 use super::{ObjectInfo, ObjectStore, StorageError, StorageErrorKind};
 use crate::config::StorageOptions;
 
@@ -32,9 +31,7 @@ const LARGEST_PAGE: usize = 16 * 1024 * 1024;
 #[derive(Debug)]
 pub struct Client {
     settings: Settings,
-    signer: Signer,
     http: HttpClient,
-    concurrency: usize,
     /// Whether the ETags of a bucket are digests of the objects, by bucket.
     digests: Mutex<BTreeMap<String, Arc<OnceLock<bool>>>>,
 }
@@ -50,10 +47,11 @@ impl Client {
         if let Some(timeout) = settings.timeout {
             (network.connect, network.stall) = (timeout, timeout);
         }
-        let proxies = settings.proxies.take().unwrap_or_else(|| network.proxies.clone());
-        let signer = Signer::new(settings.access_key.clone(), settings.secret_key.clone());
-        let http = HttpClient::new(&network, &settings.trust, proxies);
-        Ok(Arc::new(Self { settings, signer, http, concurrency: network.concurrency, digests: Mutex::default() }))
+        if let Some(proxies) = settings.proxies.take() {
+            network.proxies = proxies;
+        }
+        let http = HttpClient::new(network, &settings.trust);
+        Ok(Arc::new(Self { settings, http, digests: Mutex::default() }))
     }
 
     /// Returns warnings about the options, for example that certificates are not verified.
@@ -66,13 +64,11 @@ impl Client {
     /// # Errors
     /// [`StorageErrorKind::Configuration`] for an invalid name.
     pub fn bucket(self: &Arc<Self>, name: &str) -> Result<S3Store, StorageError> {
-        if name.is_empty() || name.contains('/') || name == "." || name == ".." {
-            return Err(StorageError::new(StorageErrorKind::Configuration, format!("{name:?} is not a valid S3 bucket name")));
-        }
+        let encoded = container_name(name, "S3 bucket")?;
         let digests = Arc::clone(self.digests.lock().unwrap_or_else(PoisonError::into_inner).entry(name.to_owned()).or_default());
         Ok(S3Store {
-            location: format!("{}/{}", self.settings.endpoint, encode(name)),
-            path: format!("{}/{}", self.settings.endpoint.path(), encode(name)),
+            location: format!("{}/{encoded}", self.settings.endpoint),
+            path: format!("{}/{encoded}", self.settings.endpoint.path()),
             client: Arc::clone(self),
             digests,
         })
@@ -98,9 +94,10 @@ impl S3Store {
         let url = format!("{}{rest}{}{query}", self.location, if query.is_empty() { "" } else { "?" });
         let mut moved = false;
         loop {
-            let region = client.signer.region();
+            let signer = &client.settings.signer;
+            let region = signer.region();
             let request = SignedRequest { method: method.as_str(), host: &host, path: &path, query };
-            let signed = client.signer.sign(request, headers, Timestamp::now())?;
+            let signed = signer.sign(request, headers, Timestamp::now())?;
             let response = client.http.send(method.clone(), &url, &signed, None)?;
             if response.is_success() {
                 return Ok(response);
@@ -108,7 +105,7 @@ impl S3Store {
             let failure = S3Error::new(response);
             match &failure.region {
                 Some(other) if !moved && *other != region => {
-                    client.signer.set_region(other.clone());
+                    signer.set_region(other.clone());
                     moved = true;
                 }
                 _ => return Err(failure),
@@ -116,22 +113,11 @@ impl S3Store {
         }
     }
 
-    fn page(&self, prefix: &str, token: Option<&str>) -> Result<Page, StorageError> {
-        let token = token.map(|token| format!("continuation-token={}&", encode(token))).unwrap_or_default();
-        let query = format!("{token}encoding-type=url&list-type=2&prefix={}", encode(prefix));
-        let response = self.send(&Method::GET, "", &query, &[]).map_err(|failure| self.of_bucket(failure))?;
-        let what = response.what().to_owned();
-        let body = response.read_all(LARGEST_PAGE)?;
-        xml::page(&body).map_err(|problem| {
-            StorageError::new(StorageErrorKind::Protocol, format!("{what}: the response is not a page of a listing: {problem}"))
-        })
-    }
-
     fn of_bucket(&self, failure: S3Error) -> StorageError {
         match failure.error.kind {
             StorageErrorKind::NoContainer => self.no_bucket(),
             // A proxy that knows nothing at this URL.
-            StorageErrorKind::NoObject => StorageError::new(StorageErrorKind::Protocol, failure.error.text),
+            StorageErrorKind::NoObject => StorageError::protocol(failure.error.text),
             _ => failure.error,
         }
     }
@@ -140,20 +126,15 @@ impl S3Store {
         StorageError::new(StorageErrorKind::NoContainer, format!("the bucket {} does not exist", self.location))
     }
 
-    fn no_object(&self, name: &str) -> StorageError {
-        StorageError::new(StorageErrorKind::NoObject, format!("the object {name:?} does not exist at {}", self.location))
-    }
-
     /// Returns the error for a refused request for an object.
     fn of_object(&self, name: &str, failure: S3Error) -> StorageError {
         match (failure.error.kind, failure.code.as_deref()) {
             (StorageErrorKind::NoContainer, _) => self.no_bucket(),
-            (StorageErrorKind::NoObject, Some("NoSuchKey")) => self.no_object(name),
-            (StorageErrorKind::NoObject, _) => {
-                let text =
-                    format!("{}; the response is not an error document of S3, so it proves nothing about the object", failure.error.text);
-                StorageError::new(StorageErrorKind::Protocol, text)
-            }
+            (StorageErrorKind::NoObject, Some("NoSuchKey")) => StorageError::no_object(name, &self.location),
+            (StorageErrorKind::NoObject, _) => StorageError::protocol(format!(
+                "{}; the response is not an error document of S3, so it proves nothing about the object",
+                failure.error.text
+            )),
             _ => failure.error,
         }
     }
@@ -187,12 +168,33 @@ impl S3Store {
         }
     }
 
-    fn get(&self, name: &str, range: Option<&Range<u64>>) -> Result<HttpResponse, S3Error> {
+    fn send_get(&self, name: &str, range: Option<Header>) -> Result<HttpResponse, S3Error> {
         let mut headers = self.client.settings.sse.clone();
-        if let Some(range) = range {
-            headers.extend(part::header(range)?);
-        }
+        headers.extend(range);
         self.send(&Method::GET, &format!("/{}", object_name(name)?), "", &headers)
+    }
+}
+
+impl HttpStore for S3Store {
+    fn http(&self) -> &HttpClient {
+        &self.client.http
+    }
+
+    fn page(&self, prefix: &str, token: Option<&str>) -> Result<Page, StorageError> {
+        let token = token.map(|token| format!("continuation-token={}&", encode(token))).unwrap_or_default();
+        let query = format!("{token}encoding-type=url&list-type=2&prefix={}", encode(prefix));
+        let response = self.send(&Method::GET, "", &query, &[]).map_err(|failure| self.of_bucket(failure))?;
+        response
+            .parse(LARGEST_PAGE, |body| xml::page(body).map_err(|problem| format!("the response is not a page of a listing: {problem}")))
+    }
+
+    fn get(&self, name: &str, range: Option<Header>) -> Result<Option<HttpResponse>, StorageError> {
+        let has_range = range.is_some();
+        match self.send_get(name, range) {
+            Ok(response) => is_s3(&response).map(|()| Some(response)),
+            Err(failure) if failure.status == Some(416) && has_range => Ok(None),
+            Err(failure) => Err(self.of_object(name, failure)),
+        }
     }
 }
 
@@ -202,28 +204,18 @@ impl ObjectStore for S3Store {
     }
 
     fn concurrency(&self) -> usize {
-        self.client.concurrency
+        self.client.http.concurrency()
     }
 
     fn list(&self, prefix: &str, each: &mut dyn FnMut(ObjectInfo) -> ControlFlow<()>) -> Result<(), StorageError> {
-        let mut listing = PagedListing::new(&self.location, prefix);
         // Determined once for the listing, also if the object cannot be read.
         let mut trusted = None;
-        loop {
-            let page = self.client.http.page(listing.token().is_none(), || self.page(prefix, listing.token()))?;
-            for mut object in page.objects {
-                listing.accept(&object.name)?;
-                if object.md5.is_some() && !*trusted.get_or_insert_with(|| self.trusts_digests(&object.name)) {
-                    object.md5 = None;
-                }
-                if each(object).is_break() {
-                    return Ok(());
-                }
+        listing::list(self, prefix, &mut |mut object| {
+            if object.md5.is_some() && !*trusted.get_or_insert_with(|| self.trusts_digests(&object.name)) {
+                object.md5 = None;
             }
-            if !listing.end_page(page.next)? {
-                return Ok(());
-            }
-        }
+            each(object)
+        })
     }
 
     fn stat(&self, name: &str) -> Result<Option<ObjectInfo>, StorageError> {
@@ -232,7 +224,8 @@ impl ObjectStore for S3Store {
             Err(failure) if failure.status.is_none() => Err(failure.error),
             Err(failure) => {
                 // The response to HEAD has no body with the reason. That to GET has one.
-                match self.get(name, Some(&(0..1))).map_err(|failure| self.of_object(name, failure)) {
+                let first_byte = part::header(&(0..1))?;
+                match self.send_get(name, Some(first_byte)).map_err(|failure| self.of_object(name, failure)) {
                     Err(error) if error.kind == StorageErrorKind::NoObject => Ok(None),
                     Err(error) => Err(error),
                     Ok(_) => Err(StorageError::new(
@@ -245,29 +238,15 @@ impl ObjectStore for S3Store {
     }
 
     fn open(&self, name: &str, range: Option<Range<u64>>) -> Result<Box<dyn Read + Send + '_>, StorageError> {
-        if range.as_ref().is_some_and(|range| range.is_empty()) {
-            return match self.stat(name)? {
-                Some(_) => Ok(Box::new(io::empty())),
-                None => Err(self.no_object(name)),
-            };
-        }
-        match self.get(name, range.as_ref()) {
-            Ok(response) => {
-                is_s3(&response)?;
-                part::reader(response, range)
-            }
-            Err(failure) if failure.status == Some(416) && range.is_some() => Ok(Box::new(io::empty())),
-            Err(failure) => Err(self.of_object(name, failure)),
-        }
+        part::open(self, name, range)
     }
 }
 
 /// Checks that the response to a request for an object is from S3 and not from a proxy.
 fn is_s3(response: &HttpResponse) -> Result<(), StorageError> {
-    let html = response.header("content-type").is_some_and(|kind| kind.to_ascii_lowercase().starts_with("text/html"));
-    if response.header("etag").is_some() && !html {
+    if response.header("etag").is_some() && !response.is_html() {
         return Ok(());
     }
-    let kind = response.header("content-type").map(http::quote).unwrap_or_else(|| "no content type".to_owned());
+    let kind = response.content_type();
     Err(response.protocol_error(format!("the response is not from S3: it has no ETag or is a web page ({kind})")))
 }

@@ -1,6 +1,5 @@
 //! The options of cinder.conf for S3, with the meaning that Cinder's driver and boto3 give them.
 
-use std::path::Path;
 use std::time::Duration;
 
 use base64::Engine;
@@ -8,16 +7,16 @@ use base64::engine::general_purpose::STANDARD;
 use md5::{Digest, Md5};
 use secrecy::{ExposeSecret, SecretString};
 
+use super::sign::Signer;
 use crate::config::{Origin, Setting, StorageOptions};
+use crate::storage::StorageError;
 use crate::storage::http::{self, BaseUrl, Header, Proxies, Trust, proxy};
-use crate::storage::{StorageError, StorageErrorKind};
 
 /// The validated options.
 #[derive(Debug)]
 pub(super) struct Settings {
     pub(super) endpoint: BaseUrl,
-    pub(super) access_key: String,
-    pub(super) secret_key: SecretString,
+    pub(super) signer: Signer,
     /// The headers of requests for objects if a customer's key is set.
     pub(super) sse: Vec<Header>,
     /// Proxies, if the options set any.
@@ -28,32 +27,22 @@ pub(super) struct Settings {
     pub(super) warnings: Vec<String>,
 }
 
-fn configuration(text: impl Into<String>) -> StorageError {
-    StorageError::new(StorageErrorKind::Configuration, text)
-}
-
-fn missing(name: &str) -> StorageError {
-    configuration(format!("{name} is not set; set it in cinder.conf or with --storage-option {name}=…"))
-}
-
 impl Settings {
     /// Reads and validates the options.
     ///
     /// # Errors
-    /// [`StorageErrorKind::Configuration`] with the option that is missing or wrong.
+    /// [`Configuration`](crate::storage::StorageErrorKind::Configuration) with the option that is missing or wrong.
     pub(super) fn new(options: &StorageOptions) -> Result<Self, StorageError> {
         let text = |name: &str| options.text(name);
         let secret = |name: &str| options.secret(name);
         let mut warnings = Vec::new();
-        let endpoint = text("backup_s3_endpoint_url")?.ok_or_else(|| missing("backup_s3_endpoint_url"))?;
+        let needed = |name: &str| secret(name)?.ok_or_else(|| StorageError::missing_option(name));
+        let endpoint = text("backup_s3_endpoint_url")?.ok_or_else(|| StorageError::missing_option("backup_s3_endpoint_url"))?;
         let endpoint = BaseUrl::parse(&endpoint.value, &endpoint.origin)?;
-        let access_key = secret("backup_s3_store_access_key")?.ok_or_else(|| missing("backup_s3_store_access_key"))?;
-        let secret_key = secret("backup_s3_store_secret_key")?.ok_or_else(|| missing("backup_s3_store_secret_key"))?;
+        let access_key = needed("backup_s3_store_access_key")?;
+        let secret_key = needed("backup_s3_store_secret_key")?;
         let trust = if options.boolean("backup_s3_verify_ssl", true)?.value {
-            match text("backup_s3_ca_cert_file")? {
-                Some(file) => Trust::file(Path::new(&file.value), &file.origin)?,
-                None => Trust::system(),
-            }
+            Trust::configured(text("backup_s3_ca_cert_file")?)?
         } else {
             if endpoint.is_https() {
                 warnings.push(format!("backup_s3_verify_ssl is false: the certificate of {endpoint} is not verified"));
@@ -69,16 +58,15 @@ impl Settings {
             (Some(algorithm), Some(key)) => sse(&algorithm.value, &key.value)?,
             (None, None) => Vec::new(),
             _ => {
-                let text =
+                let warning =
                     "only one of backup_s3_sse_customer_algorithm and backup_s3_sse_customer_key is set: Cinder then encrypts nothing";
-                warnings.push(text.to_owned());
+                warnings.push(warning.to_owned());
                 Vec::new()
             }
         };
         Ok(Self {
             endpoint,
-            access_key: access_key.value.expose_secret().to_owned(),
-            secret_key: secret_key.value,
+            signer: Signer::new(access_key.value.expose_secret().to_owned(), secret_key.value),
             sse,
             proxies,
             trust,
@@ -101,8 +89,7 @@ fn sse(algorithm: &str, key: &SecretString) -> Result<Vec<Header>, StorageError>
 fn timeout(setting: Option<Setting<String>>) -> Result<Option<Duration>, StorageError> {
     let Some(setting) = setting.filter(|setting| setting.origin != Origin::Default) else { return Ok(None) };
     let seconds = setting.value.trim().parse().ok().filter(|seconds: &f64| (0.001..=86_400.0).contains(seconds));
-    match seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()) {
-        Some(timeout) => Ok(Some(timeout)),
-        None => Err(configuration(format!("{}: {:?} is not a number of seconds up to one day", setting.origin, setting.value))),
-    }
+    let timeout = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    let wrong = || StorageError::configuration(format!("{}: {:?} is not a number of seconds up to one day", setting.origin, setting.value));
+    timeout.map(Some).ok_or_else(wrong)
 }

@@ -9,17 +9,10 @@ use quick_xml::events::Event;
 
 use crate::domain::hex;
 use crate::storage::ObjectInfo;
+use crate::storage::http::Page;
 
 /// The deepest level. S3's documents have four.
 const DEEPEST: usize = 16;
-
-/// One page of a listing.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Page {
-    pub(super) objects: Vec<ObjectInfo>,
-    /// The token of the next page; `None` on the last page.
-    pub(super) next: Option<String>,
-}
 
 /// An error document.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]

@@ -48,14 +48,13 @@ fn v1(http: &HttpClient, settings: &Settings) -> Result<ScopedToken, StorageErro
         return Err(refused(response, "check backup_swift_user and backup_swift_key, and that backup_swift_auth_version = 1 is right"));
     }
     let token = response.header("x-storage-token").or_else(|| response.header("x-auth-token"));
-    match (token, response.header("x-storage-url")) {
-        (Some(token), url) if !token.is_empty() => {
-            Ok(ScopedToken { secret: SecretString::from(token), storage_url: url.map(str::to_owned), project: None })
-        }
-        _ => {
-            Err(response.protocol_error("the response to the login has no token; check that the URL is for backup_swift_auth_version = 1"))
-        }
-    }
+    let Some(token) = token.filter(|token| !token.is_empty()) else {
+        return Err(
+            response.protocol_error("the response to the login has no token; check that the URL is for backup_swift_auth_version = 1")
+        );
+    };
+    let storage_url = response.header("x-storage-url").map(str::to_owned);
+    Ok(ScopedToken { secret: SecretString::from(token), storage_url, project: None })
 }
 
 fn v2(http: &HttpClient, settings: &Settings, project_id: Option<&str>) -> Result<ScopedToken, StorageError> {
@@ -69,11 +68,9 @@ fn v2(http: &HttpClient, settings: &Settings, project_id: Option<&str>) -> Resul
         auth.insert(key.to_owned(), Value::from(value));
     }
     let response = post(http, &versioned(settings, "v2.0", "tokens"), &json!({"auth": auth}))?;
-    let what = response.what().to_owned();
+    let empty_token = response.protocol_error("the token is empty");
     let Access { access } = document(response)?;
-    let endpoints =
-        access.catalog.iter().filter(|service| service.kind == settings.endpoint.service).flat_map(|service| &service.endpoints);
-    let urls = endpoints.filter_map(|endpoint| {
+    let urls = endpoints(&access.catalog, settings).filter_map(|endpoint| {
         let url = match settings.endpoint.interface.as_str() {
             "internal" => &endpoint.internal_url,
             "admin" => &endpoint.admin_url,
@@ -83,7 +80,7 @@ fn v2(http: &HttpClient, settings: &Settings, project_id: Option<&str>) -> Resul
     });
     let storage_url = chosen(urls, &settings.endpoint);
     if access.token.id.is_empty() {
-        return Err(StorageError::new(StorageErrorKind::Protocol, format!("{what}: the token is empty")));
+        return Err(empty_token);
     }
     Ok(ScopedToken { secret: SecretString::from(access.token.id), storage_url, project: access.token.tenant.map(|tenant| tenant.id) })
 }
@@ -105,15 +102,19 @@ fn v3(http: &HttpClient, settings: &Settings, project_id: Option<&str>) -> Resul
         auth.insert("scope".to_owned(), scope);
     }
     let response = post(http, &versioned(settings, "v3", "auth/tokens"), &json!({"auth": auth}))?;
-    let token = match response.header("x-subject-token") {
-        Some(token) if !token.is_empty() => SecretString::from(token),
-        _ => return Err(response.protocol_error("the response to the login has no token; check that the URL is for Keystone version 3")),
+    let Some(secret) = response.header("x-subject-token").filter(|token| !token.is_empty()).map(SecretString::from) else {
+        return Err(response.protocol_error("the response to the login has no token; check that the URL is for Keystone version 3"));
     };
-    let Token { token: body } = document(response)?;
-    let endpoints = body.catalog.iter().filter(|service| service.kind == settings.endpoint.service).flat_map(|service| &service.endpoints);
-    let urls = endpoints.filter(|endpoint| endpoint.interface == settings.endpoint.interface);
-    let urls = urls.map(|endpoint| (endpoint.region.as_deref().or(endpoint.region_id.as_deref()), endpoint.url.as_str()));
-    Ok(ScopedToken { secret: token, storage_url: chosen(urls, &settings.endpoint), project: body.project.map(|project| project.id) })
+    let Token { token } = document(response)?;
+    let urls = endpoints(&token.catalog, settings)
+        .filter(|endpoint| endpoint.interface == settings.endpoint.interface)
+        .map(|endpoint| (endpoint.region.as_deref().or(endpoint.region_id.as_deref()), endpoint.url.as_str()));
+    Ok(ScopedToken { secret, storage_url: chosen(urls, &settings.endpoint), project: token.project.map(|project| project.id) })
+}
+
+/// Returns the endpoints of the services of the right type.
+fn endpoints<'a, E>(catalog: &'a [Service<E>], settings: &Settings) -> impl Iterator<Item = &'a E> {
+    catalog.iter().filter(|service| service.kind == settings.endpoint.service).flat_map(|service| &service.endpoints)
 }
 
 /// Returns the first endpoint in the region or, as Cinder does, the first of all if the region has none.
@@ -166,21 +167,13 @@ fn complaint(body: &[u8]) -> Option<String> {
 }
 
 fn document<T: for<'de> Deserialize<'de>>(response: HttpResponse) -> Result<T, StorageError> {
-    let what = response.what().to_owned();
-    let body = response.read_all(LARGEST_ANSWER)?;
     // The document may contain a token, so none of it is shown.
-    serde_json::from_slice(&body).map_err(|error| {
-        let text = format!(
-            "{what}: the response to the login is not a document of Keystone ({} at byte {})",
-            quote(&category(&error)),
-            error.column()
-        );
-        StorageError::new(StorageErrorKind::Protocol, text)
+    response.parse(LARGEST_ANSWER, |body| {
+        serde_json::from_slice(body).map_err(|error| {
+            let category = format!("{:?}", error.classify()).to_lowercase();
+            format!("the response to the login is not a document of Keystone ({} at byte {})", quote(&category), error.column())
+        })
     })
-}
-
-fn category(error: &serde_json::Error) -> String {
-    format!("{:?}", error.classify()).to_lowercase()
 }
 
 #[derive(Deserialize)]
@@ -192,21 +185,13 @@ struct Access {
 struct AccessBody {
     token: OldToken,
     #[serde(default, rename = "serviceCatalog")]
-    catalog: Vec<OldService>,
+    catalog: Vec<Service<OldEndpoint>>,
 }
 
 #[derive(Deserialize)]
 struct OldToken {
     id: String,
     tenant: Option<Project>,
-}
-
-#[derive(Deserialize)]
-struct OldService {
-    #[serde(rename = "type")]
-    kind: String,
-    #[serde(default)]
-    endpoints: Vec<OldEndpoint>,
 }
 
 #[derive(Deserialize)]
@@ -228,7 +213,7 @@ struct Token {
 #[derive(Deserialize)]
 struct TokenBody {
     #[serde(default)]
-    catalog: Vec<Service>,
+    catalog: Vec<Service<Endpoint>>,
     project: Option<Project>,
 }
 
@@ -238,11 +223,11 @@ struct Project {
 }
 
 #[derive(Deserialize)]
-struct Service {
+struct Service<E> {
     #[serde(rename = "type")]
     kind: String,
-    #[serde(default)]
-    endpoints: Vec<Endpoint>,
+    #[serde(default = "Vec::new")]
+    endpoints: Vec<E>,
 }
 
 #[derive(Deserialize)]

@@ -10,7 +10,7 @@ mod settings;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::io::{self, Read};
+use std::io::Read;
 use std::ops::{ControlFlow, Range};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -23,7 +23,10 @@ use ureq::http::Method;
 
 use self::login::ScopedToken;
 use self::settings::{AuthMode, Settings};
-use super::http::{self, BaseUrl, Header, HttpClient, HttpResponse, Network, PagedListing, TokenCache, encode, object_name, part};
+use super::http::{
+    self, BaseUrl, Header, HttpClient, HttpResponse, HttpStore, Network, Page, TokenCache, container_name, encode, listing, object_name,
+    part,
+};
 use super::{ObjectInfo, ObjectStore, StorageError, StorageErrorKind};
 use crate::config::StorageOptions;
 use crate::domain::hex;
@@ -37,7 +40,6 @@ pub struct Client {
     settings: Settings,
     http: HttpClient,
     token_caches: Mutex<BTreeMap<Option<String>, Arc<TokenCache<ScopedToken>>>>,
-    concurrency: usize,
 }
 
 impl Client {
@@ -47,8 +49,8 @@ impl Client {
     /// [`StorageErrorKind::Configuration`] with the option that is missing or wrong.
     pub fn new(options: &StorageOptions, network: &Network) -> Result<Arc<Self>, StorageError> {
         let settings = Settings::new(options)?;
-        let http = HttpClient::new(network, &settings.trust, network.proxies.clone());
-        Ok(Arc::new(Self { settings, http, token_caches: Mutex::default(), concurrency: network.concurrency }))
+        let http = HttpClient::new(network.clone(), &settings.trust);
+        Ok(Arc::new(Self { settings, http, token_caches: Mutex::default() }))
     }
 
     /// Returns warnings about the options, for example that certificates are not verified.
@@ -61,15 +63,14 @@ impl Client {
     /// # Errors
     /// [`StorageErrorKind::Configuration`] for an invalid name, and for a missing project.
     pub fn container(self: &Arc<Self>, project_id: Option<&str>, name: &str) -> Result<SwiftStore, StorageError> {
-        if name.is_empty() || name.contains('/') || name == "." || name == ".." {
-            return Err(StorageError::new(StorageErrorKind::Configuration, format!("{name:?} is not a valid Swift container name")));
-        }
+        let container = container_name(name, "Swift container")?;
         let project = match (self.settings.mode, project_id.filter(|id| !id.is_empty())) {
             (AuthMode::SingleUser, _) => None,
             (AuthMode::PerUser, Some(id)) => Some(id.to_owned()),
             (AuthMode::PerUser, None) => {
-                let text = "the backup has no project, which selects the Swift account with backup_swift_auth = per_user";
-                return Err(StorageError::new(StorageErrorKind::Configuration, text));
+                return Err(StorageError::configuration(
+                    "the backup has no project, which selects the Swift account with backup_swift_auth = per_user",
+                ));
             }
         };
         // If the options set a project, one login serves all projects.
@@ -82,23 +83,19 @@ impl Client {
             token_cache,
             scope,
             project,
-            container: encode(name),
+            container,
             url: OnceLock::new(),
         })
     }
 
     /// Returns the URL of the account that has the container of the backup.
     fn storage_url(&self, token: &ScopedToken, project: Option<&str>) -> Result<String, StorageError> {
-        let configuration = |text: &str| StorageError::new(StorageErrorKind::Configuration, text);
-        let url = match (&self.settings.storage_url, project) {
-            (Some(url), Some(id)) => {
-                return BaseUrl::parse(&format!("{}{}", url.value, encode(id)), &url.origin).map(|base| base.as_str().to_owned());
-            }
-            (Some(url), None) => return BaseUrl::parse(&url.value, &url.origin).map(|base| base.as_str().to_owned()),
-            (None, _) => token.storage_url.as_deref(),
-        };
-        let Some(url) = url else {
-            return Err(configuration(
+        if let Some(url) = &self.settings.storage_url {
+            let id = project.map(encode).unwrap_or_default();
+            return BaseUrl::parse(&format!("{}{id}", url.value), &url.origin).map(|base| base.as_str().to_owned());
+        }
+        let Some(url) = token.storage_url.as_deref() else {
+            return Err(StorageError::configuration(
                 "the catalogue of the login has no Swift endpoint of this type and interface; use --storage-option backup_swift_url=…",
             ));
         };
@@ -108,7 +105,7 @@ impl Client {
         match (token.project.as_deref().filter(|own| !own.is_empty()), url.contains(project)) {
             (_, true) => Ok(url.to_owned()),
             (Some(own), false) if url.ends_with(own) => Ok(format!("{}{project}", url.trim_end_matches(own))),
-            _ => Err(configuration(
+            _ => Err(StorageError::configuration(
                 "the storage URL of the login does not end with the id of its project, so the URL of the backup's project is unknown; \
                  use --storage-option backup_swift_url=…, to which the id of the project is appended",
             )),
@@ -138,49 +135,24 @@ pub fn is_url_of(recorded: &str, name: &str) -> bool {
 }
 
 impl SwiftStore {
-    /// Returns the location for messages: the URL if it is known.
-    fn place(&self) -> &str {
-        self.url.get().unwrap_or(&self.location)
-    }
-
     /// Sends a request for the container or for something in it.
-    fn send(&self, method: &Method, rest: &str, headers: &[Header]) -> Result<HttpResponse, StorageError> {
-        self.send_to_account(method, &format!("/{}{rest}", self.container), headers)
+    fn send(&self, method: &Method, rest: &str, header: Option<Header>) -> Result<HttpResponse, StorageError> {
+        self.send_to_account(method, &format!("/{}{rest}", self.container), header)
     }
 
     /// Sends a request with a token, and repeats it with a new one if the token is refused.
-    fn send_to_account(&self, method: &Method, rest: &str, headers: &[Header]) -> Result<HttpResponse, StorageError> {
+    fn send_to_account(&self, method: &Method, rest: &str, header: Option<Header>) -> Result<HttpResponse, StorageError> {
         let account = &self.account;
         let login = || Ok((login::login(&account.http, &account.settings, self.scope.as_deref())?, None));
         let request = |token: &ScopedToken| {
             let url = account.storage_url(token, self.project.as_deref())?;
             let secret = http::header("x-auth-token", token.secret.expose_secret(), true)?;
-            let headers: Vec<Header> = headers.iter().cloned().chain([secret]).collect();
+            let headers: Vec<Header> = header.iter().cloned().chain([secret]).collect();
             let response = account.http.send(method.clone(), &format!("{url}{rest}"), &headers, None)?;
             self.url.get_or_init(|| format!("{url}/{}", self.container));
             Ok(response)
         };
         self.token_cache.send(login, request)
-    }
-
-    fn page(&self, prefix: &str, marker: Option<&str>) -> Result<Vec<Entry>, StorageError> {
-        let marker = marker.map(|marker| format!("&marker={}", encode(marker))).unwrap_or_default();
-        let response = self.send(&Method::GET, &format!("?format=json&prefix={}{marker}", encode(prefix)), &[])?;
-        if !response.is_success() {
-            return Err(self.of_container(response));
-        }
-        // With a proxy that answers every request with "no content", every container would look empty.
-        if !has_sign(&response) {
-            return Err(response.protocol_error("the response is not a listing of Swift: it has no transaction id"));
-        }
-        if response.status() == 204 {
-            return Ok(Vec::new());
-        }
-        let what = response.what().to_owned();
-        let body = response.read_all(LARGEST_PAGE)?;
-        serde_json::from_slice(&body).map_err(|error| {
-            StorageError::new(StorageErrorKind::Protocol, format!("{what}: the response is not a listing of Swift ({error})"))
-        })
     }
 
     /// Returns the error for a refused request for the container.
@@ -197,11 +169,10 @@ impl SwiftStore {
     /// Checks that the account exists if a container is not found: a wrong account has no containers. Swift may show a missing
     /// account as an empty one.
     fn prove_account(&self) -> Result<(), StorageError> {
-        let response = self.send_to_account(&Method::HEAD, "", &[])?;
+        let response = self.send_to_account(&Method::HEAD, "", None)?;
         let what = response.what().to_owned();
         let wrong = |problem: &str| {
-            let text = format!("{what}: {problem}; check the project, and backup_swift_url or the login's endpoint");
-            StorageError::new(StorageErrorKind::Configuration, text)
+            StorageError::configuration(format!("{what}: {problem}; check the project, and backup_swift_url or the login's endpoint"))
         };
         if is_not_found(&response) {
             return not_found(response).and_then(|()| Err(wrong("no such Swift account")));
@@ -220,7 +191,7 @@ impl SwiftStore {
 
     /// Checks that the container exists if an object is not found.
     fn prove_absent(&self) -> Result<(), StorageError> {
-        let response = self.send(&Method::HEAD, "", &[])?;
+        let response = self.send(&Method::HEAD, "", None)?;
         if !response.is_success() {
             return Err(self.of_container(response));
         }
@@ -231,35 +202,68 @@ impl SwiftStore {
     }
 }
 
+impl HttpStore for SwiftStore {
+    fn http(&self) -> &HttpClient {
+        &self.account.http
+    }
+
+    /// Returns the URL if it is known.
+    fn place(&self) -> &str {
+        self.url.get().unwrap_or(&self.location)
+    }
+
+    /// The token of a page is the last name of the page before it. The last page is empty.
+    fn page(&self, prefix: &str, marker: Option<&str>) -> Result<Page, StorageError> {
+        let marker = marker.map(|marker| format!("&marker={}", encode(marker))).unwrap_or_default();
+        let response = self.send(&Method::GET, &format!("?format=json&prefix={}{marker}", encode(prefix)), None)?;
+        if !response.is_success() {
+            return Err(self.of_container(response));
+        }
+        // With a proxy that answers every request with "no content", every container would look empty.
+        if !has_sign(&response) {
+            return Err(response.protocol_error("the response is not a listing of Swift: it has no transaction id"));
+        }
+        if response.status() == 204 {
+            return Ok(Page::default());
+        }
+        let entries: Vec<Entry> = response.parse(LARGEST_PAGE, |body| {
+            serde_json::from_slice(body).map_err(|error| format!("the response is not a listing of Swift ({error})"))
+        })?;
+        let next = entries.last().map(|entry| entry.name.clone());
+        Ok(Page { objects: entries.into_iter().map(Entry::info).collect(), next })
+    }
+
+    fn get(&self, name: &str, range: Option<Header>) -> Result<Option<HttpResponse>, StorageError> {
+        let has_range = range.is_some();
+        let response = self.send(&Method::GET, &format!("/{}", object_name(name)?), range)?;
+        match response.status() {
+            200 | 206 => is_swift(&response).map(|()| Some(response)),
+            404 | 410 => {
+                not_found(response)?;
+                self.prove_absent()?;
+                Err(StorageError::no_object(name, self.place()))
+            }
+            416 if has_range => Ok(None),
+            _ => Err(refusal(response)),
+        }
+    }
+}
+
 impl ObjectStore for SwiftStore {
     fn location(&self) -> &str {
         &self.location
     }
 
     fn concurrency(&self) -> usize {
-        self.account.concurrency
+        self.account.http.concurrency()
     }
 
     fn list(&self, prefix: &str, each: &mut dyn FnMut(ObjectInfo) -> ControlFlow<()>) -> Result<(), StorageError> {
-        let mut last: Option<String> = None;
-        loop {
-            let page = self.account.http.page(last.is_none(), || self.page(prefix, last.as_deref()))?;
-            if page.is_empty() {
-                return Ok(());
-            }
-            let mut listing = PagedListing::after(self.place(), prefix, last.take());
-            for entry in page {
-                listing.accept(&entry.name)?;
-                if each(entry.info()).is_break() {
-                    return Ok(());
-                }
-            }
-            last = listing.last().map(str::to_owned);
-        }
+        listing::list(self, prefix, each)
     }
 
     fn stat(&self, name: &str) -> Result<Option<ObjectInfo>, StorageError> {
-        let response = self.send(&Method::HEAD, &format!("/{}", object_name(name)?), &[])?;
+        let response = self.send(&Method::HEAD, &format!("/{}", object_name(name)?), None)?;
         if is_not_found(&response) {
             return not_found(response).and_then(|()| self.prove_absent()).map(|()| None);
         }
@@ -275,40 +279,8 @@ impl ObjectStore for SwiftStore {
     }
 
     fn open(&self, name: &str, range: Option<Range<u64>>) -> Result<Box<dyn Read + Send + '_>, StorageError> {
-        let path = format!("/{}", object_name(name)?);
-        let Some(range) = range else {
-            return self.reader(name, self.send(&Method::GET, &path, &[])?, None);
-        };
-        match part::header(&range)? {
-            Some(header) => self.reader(name, self.send(&Method::GET, &path, &[header])?, Some(range)),
-            None => match self.stat(name)? {
-                Some(_) => Ok(Box::new(io::empty())),
-                None => Err(no_object(name, self.place())),
-            },
-        }
+        part::open(self, name, range)
     }
-}
-
-impl SwiftStore {
-    fn reader(&self, name: &str, response: HttpResponse, range: Option<Range<u64>>) -> Result<Box<dyn Read + Send + '_>, StorageError> {
-        match response.status() {
-            200 | 206 => {
-                is_swift(&response)?;
-                part::reader(response, range)
-            }
-            404 | 410 => {
-                not_found(response)?;
-                self.prove_absent()?;
-                Err(no_object(name, self.place()))
-            }
-            416 if range.is_some() => Ok(Box::new(io::empty())),
-            _ => Err(refusal(response)),
-        }
-    }
-}
-
-fn no_object(name: &str, location: &str) -> StorageError {
-    StorageError::new(StorageErrorKind::NoObject, format!("the object {name:?} does not exist at {location}"))
 }
 
 /// Returns the error of a response. Swift's error pages only repeat the status.
@@ -345,7 +317,7 @@ fn is_swift(response: &HttpResponse) -> Result<(), StorageError> {
     if response.header("etag").is_some() && has_sign(response) {
         return Ok(());
     }
-    let kind = response.header("content-type").map(http::quote).unwrap_or_else(|| "no content type".to_owned());
+    let kind = response.content_type();
     Err(response.protocol_error(format!("the response is not from Swift: it has no ETag or no transaction id, but {kind}")))
 }
 

@@ -1,12 +1,10 @@
 //! The options of cinder.conf for Swift, with the meaning that Cinder's driver and its client library give them.
 
-use std::path::Path;
-
 use secrecy::SecretString;
 
 use crate::config::{ConfigError, Origin, Setting, StorageOptions};
+use crate::storage::StorageError;
 use crate::storage::http::{BaseUrl, Trust};
-use crate::storage::{StorageError, StorageErrorKind};
 
 /// The credentials that Cinder uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,15 +55,11 @@ pub(super) struct Settings {
     pub(super) warnings: Vec<String>,
 }
 
-fn configuration(text: impl Into<String>) -> StorageError {
-    StorageError::new(StorageErrorKind::Configuration, text)
-}
-
 impl Settings {
     /// Reads and validates the options.
     ///
     /// # Errors
-    /// [`StorageErrorKind::Configuration`] with the option that is missing or wrong.
+    /// [`Configuration`](crate::storage::StorageErrorKind::Configuration) with the option that is missing or wrong.
     pub(super) fn new(options: &StorageOptions) -> Result<Self, StorageError> {
         let text = |name: &str| options.text(name);
         let plain = |name: &str| Ok::<_, ConfigError>(text(name)?.map(|setting| setting.value));
@@ -75,15 +69,15 @@ impl Settings {
             Some(setting) => match setting.value.as_str() {
                 "per_user" => AuthMode::PerUser,
                 "single_user" => AuthMode::SingleUser,
-                other => return Err(configuration(format!("{}: {other:?} is neither per_user nor single_user", setting.origin))),
+                other => {
+                    return Err(StorageError::configuration(format!("{}: {other:?} is neither per_user nor single_user", setting.origin)));
+                }
             },
         };
-        let Some(auth_url) = text("backup_swift_auth_url")? else { return Err(without(mode, "backup_swift_auth_url")) };
+        let auth_url = text("backup_swift_auth_url")?.ok_or_else(|| without(mode, "backup_swift_auth_url"))?;
         let auth_url = BaseUrl::parse(&auth_url.value, &auth_url.origin)?;
-        let Some(user) = plain("backup_swift_user")? else { return Err(without(mode, "backup_swift_user")) };
-        let Some(key) = options.secret("backup_swift_key")? else {
-            return Err(without(mode, "backup_swift_key"));
-        };
+        let user = plain("backup_swift_user")?.ok_or_else(|| without(mode, "backup_swift_user"))?;
+        let key = options.secret("backup_swift_key")?.ok_or_else(|| without(mode, "backup_swift_key"))?;
         let version = version(text("backup_swift_auth_version")?, mode, &auth_url)?;
         let project = match plain("backup_swift_project")? {
             Some(project) => Some(project),
@@ -103,10 +97,7 @@ impl Settings {
             warnings.push("backup_swift_auth_insecure is set: the certificates of Swift and Keystone are not verified".to_owned());
             Trust::Unverified
         } else {
-            match text("backup_swift_ca_cert_file")? {
-                Some(file) => Trust::file(Path::new(&file.value), &file.origin)?,
-                None => Trust::system(),
-            }
+            Trust::configured(text("backup_swift_ca_cert_file")?)?
         };
         Ok(Self {
             mode,
@@ -138,47 +129,45 @@ fn for_mode(setting: Option<Setting<String>>, mode: AuthMode, name: &str, warnin
 }
 
 fn version(setting: Option<Setting<String>>, mode: AuthMode, auth_url: &BaseUrl) -> Result<AuthVersion, StorageError> {
+    let Some(setting) = setting else { return Ok(AuthVersion::V1) };
+    // With per_user Cinder ignores the option, so its default says nothing about the server.
+    let is_from_url = mode == AuthMode::PerUser && setting.origin == Origin::Default;
     let last = auth_url.path().rsplit('/').next().unwrap_or_default();
-    match setting {
-        // With per_user Cinder ignores the option, so its default says nothing about the server.
-        Some(setting) if mode == AuthMode::PerUser && setting.origin == Origin::Default && last.starts_with("v3") => Ok(AuthVersion::V3),
-        Some(setting) if mode == AuthMode::PerUser && setting.origin == Origin::Default && last.starts_with("v2") => Ok(AuthVersion::V2),
-        None => Ok(AuthVersion::V1),
+    match setting.value.trim() {
+        _ if is_from_url && last.starts_with("v3") => Ok(AuthVersion::V3),
+        _ if is_from_url && last.starts_with("v2") => Ok(AuthVersion::V2),
         // The spellings that swiftclient accepts.
-        Some(setting) => match setting.value.trim() {
-            "1" | "1.0" | "v1" | "v1.0" => Ok(AuthVersion::V1),
-            "2" | "2.0" | "v2" | "v2.0" => Ok(AuthVersion::V2),
-            "3" | "3.0" | "v3" | "v3.0" => Ok(AuthVersion::V3),
-            other => Err(configuration(format!("{}: {other:?} is not a version: use 1, 2 or 3", setting.origin))),
-        },
+        "1" | "1.0" | "v1" | "v1.0" => Ok(AuthVersion::V1),
+        "2" | "2.0" | "v2" | "v2.0" => Ok(AuthVersion::V2),
+        "3" | "3.0" | "v3" | "v3.0" => Ok(AuthVersion::V3),
+        other => Err(StorageError::configuration(format!("{}: {other:?} is not a version: use 1, 2 or 3", setting.origin))),
     }
 }
 
 /// Returns the endpoint that Cinder chooses from the catalogue. With a single user this is the default of the client library.
 fn endpoint(mode: AuthMode, info: Option<Setting<String>>, region: Option<String>) -> Result<EndpointFilter, StorageError> {
-    let (service, interface) = match info {
-        Some(info) if mode == AuthMode::PerUser => match info.value.split(':').collect::<Vec<_>>().as_slice() {
-            [service, _, interface] => ((*service).to_owned(), interface.trim_end_matches("URL").to_owned()),
-            _ => {
-                return Err(configuration(format!(
-                    "{}: swift_catalog_info must be <service_type>:<service_name>:<endpoint_type>",
-                    info.origin
-                )));
-            }
-        },
-        _ => ("object-store".to_owned(), "public".to_owned()),
+    let Some(info) = info.filter(|_| mode == AuthMode::PerUser) else {
+        return Ok(EndpointFilter { service: "object-store".to_owned(), interface: "public".to_owned(), region });
     };
-    Ok(EndpointFilter { service, interface, region })
+    match info.value.split(':').collect::<Vec<_>>().as_slice() {
+        [service, _, interface] => {
+            Ok(EndpointFilter { service: (*service).to_owned(), interface: interface.trim_end_matches("URL").to_owned(), region })
+        }
+        _ => Err(StorageError::configuration(format!(
+            "{}: swift_catalog_info must be <service_type>:<service_name>:<endpoint_type>",
+            info.origin
+        ))),
+    }
 }
 
 fn without(mode: AuthMode, name: &str) -> StorageError {
-    configuration(match mode {
-        AuthMode::SingleUser => format!("{name} is not set; set it in cinder.conf or with --storage-option {name}=…"),
-        AuthMode::PerUser => format!(
+    match mode {
+        AuthMode::SingleUser => StorageError::missing_option(name),
+        AuthMode::PerUser => StorageError::configuration(format!(
             "{name} is not set: with backup_swift_auth = per_user Cinder used the token of each user, so use the credentials of a user \
              who may read the accounts of all projects (a reseller admin) or of this one: --storage-option backup_swift_auth_url=…, \
              backup_swift_auth_version=3, backup_swift_user=…, backup_swift_key=@FILE, and for Keystone backup_swift_project=…, \
              backup_swift_user_domain=… and backup_swift_project_domain=…"
-        ),
-    })
+        )),
+    }
 }
