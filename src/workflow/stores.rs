@@ -84,9 +84,8 @@ impl Stores {
     }
 
     fn cluster(&self) -> Result<&Cluster, StorageError> {
-        let cluster = self.ceph.get_or_init(|| {
-            Ok(Cluster::new(&self.settings.options)?.with_cancelled(Arc::clone(&self.cancelled)).with_health(self.health(Driver::Ceph)))
-        });
+        let open = || Cluster::new(&self.settings.options, Arc::clone(&self.cancelled), self.health(Driver::Ceph));
+        let cluster = self.ceph.get_or_init(open);
         cluster.as_ref().map_err(Clone::clone)
     }
 

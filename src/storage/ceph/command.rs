@@ -3,16 +3,15 @@
 //! A command on a full pool, or on one with placement groups that are down, does not fail but hangs. So each has a deadline,
 //! after which its whole process group is killed.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::io::{self, Read};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, sync_channel};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::message;
@@ -30,18 +29,18 @@ const MESSAGE_LIMIT: usize = 16 << 10;
 
 /// A command to run.
 #[derive(Debug)]
-pub(super) struct Invocation<'a> {
+pub(super) struct Invocation {
     /// The program, which is searched for in PATH.
-    pub program: &'a OsStr,
+    pub program: OsString,
     pub arguments: Vec<OsString>,
     /// The object of the command, for messages: `image volume-… in pool backups`.
-    pub about: &'a str,
-    /// How long the command may be silent.
+    pub about: String,
+    /// How long the command may be silent while its output is waited for.
     pub deadline: Duration,
     /// The health of the cluster.
     pub health: Arc<Health>,
     /// Set when the operator asks to stop.
-    pub cancelled: Option<Arc<AtomicBool>>,
+    pub cancelled: Arc<AtomicBool>,
 }
 
 /// Why a command was killed.
@@ -49,40 +48,6 @@ pub(super) struct Invocation<'a> {
 enum KillReason {
     Deadline,
     Cancelled,
-    Unwanted,
-}
-
-#[derive(Debug)]
-struct ProcessState {
-    child: Child,
-    /// Set only while a reader waits for the command, so that a slow reader does not kill it.
-    deadline: Option<Instant>,
-    ended: Option<ExitStatus>,
-    killed: Option<KillReason>,
-}
-
-impl ProcessState {
-    /// Kills the command and the processes that it started. The child has not been reaped, so its process id is still valid.
-    fn kill(&mut self, why: KillReason) {
-        if self.ended.is_none() && self.killed.is_none() {
-            self.killed = Some(why);
-            // The command has a process group of its own. It may have ended already.
-            let _ = kill_process_group(Pid::from_child(&self.child), Signal::KILL);
-        }
-    }
-}
-
-#[derive(Debug)]
-struct Process {
-    state: Mutex<ProcessState>,
-    changed: Condvar,
-}
-
-impl Process {
-    /// Ignores poisoning: no code that holds the lock can panic in the middle of a change.
-    fn lock(&self) -> MutexGuard<'_, ProcessState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// The standard output of a running command, as a stream.
@@ -90,23 +55,23 @@ impl Process {
 /// The stream ends without an error only if the command ended with status 0. Dropping the stream kills the command.
 #[derive(Debug)]
 pub(super) struct CommandStream {
-    process: Arc<Process>,
+    invocation: Invocation,
+    child: Child,
     output: ChildStdout,
-    messages: Receiver<Vec<u8>>,
-    program: String,
-    about: String,
-    allowed: Duration,
-    health: Arc<Health>,
+    /// The messages, until their end.
+    errors: Option<ChildStderr>,
+    /// The end of the messages that were received.
+    messages: Vec<u8>,
     begun: Instant,
+    killed: Option<KillReason>,
     /// Set once the command has ended.
     outcome: Option<Result<(), StorageError>>,
 }
 
 impl CommandStream {
     /// Starts a command.
-    pub(super) fn start(invocation: Invocation<'_>) -> Result<Self, StorageError> {
-        let program = invocation.program.to_string_lossy().into_owned();
-        let mut child = Command::new(invocation.program)
+    pub(super) fn start(invocation: Invocation) -> Result<Self, StorageError> {
+        let mut child = Command::new(&invocation.program)
             .args(&invocation.arguments)
             // Ceph prints some times in local time without a zone.
             .env("TZ", "UTC")
@@ -116,125 +81,163 @@ impl CommandStream {
             .stderr(Stdio::piped())
             .process_group(0)
             .spawn()
-            .map_err(|error| cannot_start(&program, &error))?;
-        let (Some(output), Some(errors)) = (child.stdout.take(), child.stderr.take()) else {
-            return Err(StorageError::new(StorageErrorKind::Configuration, format!("{program} has no standard output")));
+            .map_err(|error| cannot_start(&invocation.program.to_string_lossy(), &error))?;
+        let Some(output) = child.stdout.take() else {
+            return Err(StorageError::configuration(format!("{} has no standard output", invocation.program.display())));
         };
-        let state = ProcessState { child, deadline: None, ended: None, killed: None };
-        let process = Arc::new(Process { state: Mutex::new(state), changed: Condvar::new() });
-        let (sender, messages) = sync_channel(1);
-        let supervised = Arc::clone(&process);
-        let cancelled = invocation.cancelled;
-        let threads = thread::Builder::new()
-            .spawn(move || {
-                // The receiver may have given up waiting.
-                let _ = sender.send(read_messages(errors));
-            })
-            .and_then(|_| thread::Builder::new().spawn(move || supervise(&supervised, cancelled.as_deref())));
-        if let Err(error) = threads {
-            process.lock().kill(KillReason::Unwanted);
-            return Err(StorageError::new(StorageErrorKind::Transient, format!("cannot start a thread for {program}: {error}")));
-        }
-        Ok(Self {
-            process,
-            output,
-            messages,
-            program,
-            about: invocation.about.to_owned(),
-            allowed: invocation.deadline,
-            health: invocation.health,
-            begun: Instant::now(),
-            outcome: None,
-        })
+        let errors = child.stderr.take();
+        Ok(Self { invocation, child, output, errors, messages: Vec::new(), begun: Instant::now(), killed: None, outcome: None })
     }
 
     /// Reads the whole output, if it has at most `limit` bytes.
     pub(super) fn read_all(mut self, limit: usize) -> Result<Vec<u8>, StorageError> {
         // The deadline is for the whole output. That of a stream is for each read.
-        self.process.lock().deadline = Some(Instant::now() + self.allowed);
+        let deadline = Instant::now() + self.invocation.deadline;
         let mut bytes = Vec::new();
         let mut piece = [0; 16 << 10];
         loop {
-            match self.output.read(&mut piece) {
-                Ok(0) => break,
+            match self.read_before(deadline, &mut piece) {
+                Ok(0) => return self.finish_before(deadline).map(|()| bytes),
                 Ok(count) if bytes.len() + count > limit => {
-                    let text = format!("{} printed more than {limit} bytes about {}", self.program, self.about);
-                    return Err(StorageError::new(StorageErrorKind::Protocol, text));
+                    let Invocation { program, about, .. } = &self.invocation;
+                    return Err(StorageError::protocol(format!("{} printed more than {limit} bytes about {about}", program.display())));
                 }
                 Ok(count) => bytes.extend_from_slice(piece.get(..count).unwrap_or_default()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(self.read_error(&error)),
             }
         }
-        self.finish().map(|()| bytes)
     }
 
     /// Waits for the end of the command and returns its result. Call it after the end of the output.
     pub(super) fn finish(&mut self) -> Result<(), StorageError> {
+        self.finish_before(Instant::now() + self.invocation.deadline)
+    }
+
+    fn finish_before(&mut self, deadline: Instant) -> Result<(), StorageError> {
         if let Some(outcome) = &self.outcome {
             return outcome.clone();
         }
         let mut polls = 0_u32;
         let outcome = loop {
-            let mut state = self.process.lock();
-            state.deadline.get_or_insert_with(|| Instant::now() + self.allowed);
-            match state.child.try_wait() {
-                Ok(Some(status)) => {
-                    state.ended = Some(status);
-                    let killed = state.killed;
-                    drop(state);
-                    self.process.changed.notify_all();
-                    break self.exit_result(status, killed);
-                }
+            match self.child.try_wait() {
+                Ok(Some(status)) => break self.exit_result(status),
                 Ok(None) => {}
                 Err(error) => break Err(self.read_error(&error)),
             }
-            drop(state);
+            self.kill_if_due(deadline);
             polls = polls.saturating_add(1);
-            thread::sleep(POLL.pause(polls));
+            self.wait(false, POLL.pause(polls));
         };
+        let Invocation { health, deadline: allowed, .. } = &self.invocation;
         match &outcome {
             Err(error) if error.is_transient() => {
-                self.health.attempt_failed(self.begun.elapsed().min(self.allowed));
-                self.health.call_failed(error);
+                health.attempt_failed(self.begun.elapsed().min(*allowed));
+                health.call_failed(error);
             }
             Err(error) if error.kind == StorageErrorKind::Cancelled => {}
-            _ => self.health.progressed(),
+            _ => health.progressed(),
         }
-        let outcome = outcome.map_err(|error| if error.is_transient() { self.health.final_error(error) } else { error });
-        self.outcome = Some(outcome.clone());
-        outcome
+        let outcome = outcome.map_err(|error| if error.is_transient() { health.final_error(error) } else { error });
+        self.outcome.insert(outcome).clone()
     }
 
-    fn exit_result(&self, status: ExitStatus, killed: Option<KillReason>) -> Result<(), StorageError> {
-        let Self { program, about, .. } = self;
-        match killed {
+    fn exit_result(&mut self, status: ExitStatus) -> Result<(), StorageError> {
+        if self.killed.is_none() && !status.success() {
+            let until = Instant::now() + MESSAGE_WAIT;
+            while self.errors.is_some() && Instant::now() < until {
+                self.wait(false, until.saturating_duration_since(Instant::now()));
+            }
+        }
+        let Invocation { program, about, deadline, .. } = &self.invocation;
+        let program = program.to_string_lossy();
+        match self.killed {
             Some(KillReason::Deadline) => {
-                let seconds = self.allowed.as_secs_f64();
+                let seconds = deadline.as_secs_f64();
                 let text = format!(
                     "{program} gave no response about {about} within {seconds} s and was killed; see `ceph health detail`, or use a longer --storage-timeout"
                 );
-                return Err(StorageError::new(StorageErrorKind::Transient, text));
+                Err(StorageError::new(StorageErrorKind::Transient, text))
             }
-            Some(KillReason::Cancelled | KillReason::Unwanted) => {
-                return Err(StorageError::new(StorageErrorKind::Cancelled, format!("{program} was stopped while it read {about}")));
+            Some(KillReason::Cancelled) => {
+                Err(StorageError::new(StorageErrorKind::Cancelled, format!("{program} was stopped while it read {about}")))
             }
-            None => {}
+            None if status.success() => Ok(()),
+            None => {
+                let how = match (status.code(), status.signal()) {
+                    (Some(code), _) => format!("status {code}"),
+                    (None, Some(signal)) => format!("signal {signal}"),
+                    (None, None) => "no status".to_owned(),
+                };
+                let messages = String::from_utf8_lossy(&self.messages);
+                Err(message::explain(&program, about, &how, status.signal().is_some(), &messages))
+            }
         }
-        if status.success() {
-            return Ok(());
-        }
-        let messages = self.messages.recv_timeout(MESSAGE_WAIT).unwrap_or_default();
-        let how = match (status.code(), status.signal()) {
-            (Some(code), _) => format!("status {code}"),
-            (None, Some(signal)) => format!("signal {signal}"),
-            (None, None) => "no status".to_owned(),
-        };
-        Err(message::explain(program, about, &how, status.signal().is_some(), &String::from_utf8_lossy(&messages)))
     }
 
     fn read_error(&self, error: &io::Error) -> StorageError {
-        StorageError::new(StorageErrorKind::Transient, format!("cannot read the output of {} about {}: {error}", self.program, self.about))
+        let Invocation { program, about, .. } = &self.invocation;
+        let text = format!("cannot read the output of {} about {about}: {error}", program.display());
+        StorageError::new(StorageErrorKind::Transient, text)
+    }
+
+    /// Reads output. Returns 0 at its end, and if the command was killed.
+    fn read_before(&mut self, deadline: Instant, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            self.kill_if_due(deadline);
+            if self.killed.is_some() {
+                return Ok(0);
+            }
+            if self.wait(true, deadline.saturating_duration_since(Instant::now()).min(CANCEL_POLL)) {
+                return self.output.read(buffer);
+            }
+        }
+    }
+
+    /// Kills the command at its deadline, or if the operator asks to stop.
+    fn kill_if_due(&mut self, deadline: Instant) {
+        let is_cancelled = self.invocation.cancelled.load(Ordering::Relaxed);
+        if self.killed.is_none() && (is_cancelled || deadline <= Instant::now()) {
+            self.killed = Some(if is_cancelled { KillReason::Cancelled } else { KillReason::Deadline });
+            self.kill();
+        }
+    }
+
+    /// Kills the command and the processes that it started. Only before it is reaped, so that its process id is still valid.
+    fn kill(&self) {
+        // The command has a process group of its own. It may have ended already.
+        let _ = kill_process_group(Pid::from_child(&self.child), Signal::KILL);
+    }
+
+    /// Waits at most this long for messages, and for output if `for_output`. Returns whether there is output, or its end.
+    ///
+    /// Messages are read whenever the command is waited for, so that it never blocks on them for long.
+    fn wait(&mut self, for_output: bool, longest: Duration) -> bool {
+        let mut pipes = Vec::new();
+        if for_output {
+            pipes.push(PollFd::new(&self.output, PollFlags::IN));
+        }
+        pipes.extend(self.errors.as_ref().map(|errors| PollFd::new(errors, PollFlags::IN)));
+        // It fails if a signal interrupts it.
+        let polled = poll(&mut pipes, Timespec::try_from(longest).ok().as_ref());
+        let is_ready = |index: usize| polled.is_ok() && pipes.get(index).is_some_and(|pipe| !pipe.revents().is_empty());
+        let (has_output, has_messages) = (for_output && is_ready(0), is_ready(usize::from(for_output)));
+        if has_messages {
+            self.read_messages();
+        }
+        has_output
+    }
+
+    fn read_messages(&mut self) {
+        let mut piece = [0; 4096];
+        match self.errors.as_mut().map(|errors| errors.read(&mut piece)) {
+            Some(Ok(count)) if count > 0 => self.messages.extend_from_slice(piece.get(..count).unwrap_or_default()),
+            Some(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+            _ => self.errors = None,
+        }
+        if self.messages.len() > 2 * MESSAGE_LIMIT {
+            self.messages.drain(..self.messages.len() - MESSAGE_LIMIT);
+        }
     }
 }
 
@@ -243,62 +246,24 @@ impl Read for CommandStream {
         if buffer.is_empty() {
             return Ok(0);
         }
+        let deadline = Instant::now() + self.invocation.deadline;
         if self.outcome.is_none() {
-            self.process.lock().deadline = Some(Instant::now() + self.allowed);
-            let count = self.output.read(buffer)?;
+            let count = self.read_before(deadline, buffer)?;
             if count > 0 {
-                self.health.progressed();
-                self.process.lock().deadline = None;
+                self.invocation.health.progressed();
                 return Ok(count);
             }
         }
-        self.finish().map(|()| 0).map_err(StorageError::into_io)
+        self.finish_before(deadline).map(|()| 0).map_err(StorageError::into_io)
     }
 }
 
 impl Drop for CommandStream {
     fn drop(&mut self) {
-        let mut state = self.process.lock();
-        if state.ended.is_some() {
-            return;
-        }
-        state.kill(KillReason::Unwanted);
-        // The process was killed, so this returns soon, and leaves no zombie.
-        state.ended = state.child.wait().ok();
-        drop(state);
-        self.process.changed.notify_all();
-    }
-}
-
-/// Kills the command at its deadline, or if the operator asks to stop.
-fn supervise(process: &Process, cancelled: Option<&AtomicBool>) {
-    let mut state = process.lock();
-    while state.ended.is_none() && state.killed.is_none() {
-        let now = Instant::now();
-        if cancelled.is_some_and(|flag| flag.load(Ordering::Relaxed)) {
-            state.kill(KillReason::Cancelled);
-        } else if state.deadline.is_some_and(|deadline| deadline <= now) {
-            state.kill(KillReason::Deadline);
-        } else {
-            let left = state.deadline.map_or(CANCEL_POLL, |deadline| deadline.saturating_duration_since(now));
-            state = process.changed.wait_timeout(state, left.min(CANCEL_POLL)).unwrap_or_else(PoisonError::into_inner).0;
-        }
-    }
-}
-
-/// Returns the end of the standard error of a command. All of it is read, so that the command never blocks on it.
-fn read_messages(mut errors: ChildStderr) -> Vec<u8> {
-    let mut kept = Vec::new();
-    let mut piece = [0; 4096];
-    loop {
-        match errors.read(&mut piece) {
-            Ok(0) => return kept,
-            Ok(count) => kept.extend_from_slice(piece.get(..count).unwrap_or_default()),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(_) => return kept,
-        }
-        if kept.len() > 2 * MESSAGE_LIMIT {
-            kept.drain(..kept.len() - MESSAGE_LIMIT);
+        if matches!(self.child.try_wait(), Ok(None)) {
+            self.kill();
+            // It was killed, so this returns soon, and leaves no zombie.
+            let _ = self.child.wait();
         }
     }
 }
@@ -309,24 +274,29 @@ fn cannot_start(program: &str, error: &io::Error) -> StorageError {
         io::ErrorKind::InvalidInput => format!("{program} cannot take a name with a NUL byte"),
         _ => format!("cannot run {program:?}: {error}"),
     };
-    StorageError::new(StorageErrorKind::Configuration, text)
+    StorageError::configuration(text)
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 mod tests {
+    use std::thread;
+
     use super::*;
 
     fn script(text: &str, deadline: Duration) -> Result<CommandStream, StorageError> {
-        let arguments = vec!["-c".into(), text.into()];
-        CommandStream::start(Invocation {
-            program: OsStr::new("/bin/sh"),
-            arguments,
-            about: "image x",
-            deadline,
+        CommandStream::start(Invocation { deadline, ..invocation("/bin/sh", &["-c", text]) })
+    }
+
+    fn invocation(program: &str, arguments: &[&str]) -> Invocation {
+        Invocation {
+            program: program.into(),
+            arguments: arguments.iter().map(OsString::from).collect(),
+            about: "image x".to_owned(),
+            deadline: LONG,
             health: Arc::default(),
-            cancelled: None,
-        })
+            cancelled: Arc::default(),
+        }
     }
 
     const LONG: Duration = Duration::from_secs(30);
@@ -351,9 +321,7 @@ mod tests {
 
     #[test]
     fn arguments_reach_no_shell() {
-        let arguments = vec!["%s|".into(), "$(id) `id` ; * \n".into(), "--x".into()];
-        let invocation =
-            Invocation { program: OsStr::new("printf"), arguments, about: "x", deadline: LONG, health: Arc::default(), cancelled: None };
+        let invocation = invocation("printf", &["%s|", "$(id) `id` ; * \n", "--x"]);
         assert_eq!(CommandStream::start(invocation).unwrap().read_all(100).unwrap(), b"$(id) `id` ; * \n|--x|");
     }
 
@@ -427,40 +395,21 @@ mod tests {
     #[test]
     fn a_request_to_stop_kills_the_command() {
         let flag = Arc::new(AtomicBool::new(false));
-        let arguments = vec!["600".into()];
-        let cancelled = Some(Arc::clone(&flag));
-        let stream = CommandStream::start(Invocation {
-            program: OsStr::new("sleep"),
-            arguments,
-            about: "x",
-            deadline: LONG,
-            health: Arc::default(),
-            cancelled,
-        })
-        .unwrap();
+        let cancelled = Arc::clone(&flag);
+        let stream = CommandStream::start(Invocation { cancelled, ..invocation("sleep", &["600"]) }).unwrap();
         flag.store(true, Ordering::Relaxed);
         assert_eq!(stream.read_all(10).unwrap_err().kind, StorageErrorKind::Cancelled);
     }
 
     #[test]
     fn a_missing_program_names_its_package() {
-        let program = OsStr::new("/nowhere/rbd");
-        let invocation = Invocation { program, arguments: Vec::new(), about: "x", deadline: LONG, health: Arc::default(), cancelled: None };
-        let error = CommandStream::start(invocation).unwrap_err();
+        let error = CommandStream::start(invocation("/nowhere/rbd", &[])).unwrap_err();
         assert_eq!(error.kind, StorageErrorKind::Configuration);
         assert!(error.text.contains("ceph-common"), "{error}");
     }
 
     #[test]
     fn a_name_with_a_nul_is_refused() {
-        let invocation = Invocation {
-            program: OsStr::new("true"),
-            arguments: vec!["a\0b".into()],
-            about: "x",
-            deadline: LONG,
-            health: Arc::default(),
-            cancelled: None,
-        };
-        assert_eq!(CommandStream::start(invocation).unwrap_err().kind, StorageErrorKind::Configuration);
+        assert_eq!(CommandStream::start(invocation("true", &["a\0b"])).unwrap_err().kind, StorageErrorKind::Configuration);
     }
 }

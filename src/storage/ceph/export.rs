@@ -40,14 +40,7 @@ impl<R: Read> ExportReader<R> {
     /// Errors of the stream, and `Protocol` if the format is wrong.
     pub fn new(reader: R, about: impl Into<String>) -> Result<Self, StorageError> {
         let mut export = Self { reader: BufReader::with_capacity(BUFFER, reader), about: about.into(), size: None, left: 0, ended: false };
-        let mut magic = [0; MAGIC.len()];
-        export.read_exact(&mut magic)?;
-        if magic == *MAGIC { Ok(export) } else { Err(export.format_error("it begins with another magic number")) }
-    }
-
-    /// Returns the size of the image, which is known after the first segment or the end.
-    pub fn size(&self) -> Option<u64> {
-        self.size
+        if export.bytes()? == *MAGIC { Ok(export) } else { Err(export.format_error("it begins with another magic number")) }
     }
 
     /// Skips the rest of the current segment and returns the next one; `None` at the end of a complete stream.
@@ -57,41 +50,35 @@ impl<R: Read> ExportReader<R> {
     pub fn next_segment(&mut self) -> Result<Option<Segment>, StorageError> {
         self.skip()?;
         while !self.ended {
-            let mut tag = [0];
-            self.read_exact(&mut tag)?;
+            let [tag] = self.bytes()?;
             match tag {
-                [b'f' | b't'] => {
-                    let mut length = [0; 4];
-                    self.read_exact(&mut length)?;
-                    let length = u32::from_le_bytes(length);
+                b'f' | b't' => {
+                    let length = u32::from_le_bytes(self.bytes()?);
                     if length > LONGEST_NAME {
                         return Err(self.format_error("a snapshot's name is too long"));
                     }
                     self.left = u64::from(length);
                     self.skip()?;
                 }
-                [b's'] => self.size = Some(self.number()?),
-                [b'w' | b'z'] => {
+                b's' => self.size = Some(self.number()?),
+                b'w' | b'z' => {
                     let (offset, length) = (self.number()?, self.number()?);
                     if offset.checked_add(length).is_none_or(|end| self.size.is_some_and(|size| end > size)) {
                         return Err(self.format_error("an extent lies beyond the image's end"));
                     }
-                    let zero = tag == [b'z'];
+                    let zero = tag == b'z';
                     self.left = if zero { 0 } else { length };
                     if length > 0 {
                         return Ok(Some(Segment { offset, length, zero }));
                     }
                 }
-                [b'e'] => {
-                    // Nothing may follow. The stream ends only after the command has ended successfully.
-                    let mut more = [0];
-                    match self.reader.read(&mut more) {
-                        Ok(0) => self.ended = true,
-                        Ok(_) => return Err(self.format_error("bytes follow its end mark")),
-                        Err(error) => return Err(self.stream_error(error)),
-                    }
-                }
-                [other] => return Err(self.format_error(&format!("it has a record of the unknown kind {other:#04x}"))),
+                // Nothing may follow. The stream ends only after the command has ended successfully.
+                b'e' => match self.reader.read(&mut [0]) {
+                    Ok(0) => self.ended = true,
+                    Ok(_) => return Err(self.format_error("bytes follow its end mark")),
+                    Err(error) => return Err(self.stream_error(error)),
+                },
+                other => return Err(self.format_error(&format!("it has a record of the unknown kind {other:#04x}"))),
             }
         }
         Ok(None)
@@ -121,9 +108,13 @@ impl<R: Read> ExportReader<R> {
     }
 
     fn number(&mut self) -> Result<u64, StorageError> {
-        let mut bytes = [0; 8];
+        self.bytes().map(u64::from_le_bytes)
+    }
+
+    fn bytes<const N: usize>(&mut self) -> Result<[u8; N], StorageError> {
+        let mut bytes = [0; N];
         self.read_exact(&mut bytes)?;
-        Ok(u64::from_le_bytes(bytes))
+        Ok(bytes)
     }
 
     fn read_exact(&mut self, buffer: &mut [u8]) -> Result<(), StorageError> {
@@ -139,7 +130,7 @@ impl<R: Read> ExportReader<R> {
     }
 
     fn format_error(&self, what: &str) -> StorageError {
-        StorageError::new(StorageErrorKind::Protocol, format!("the export of {} is not in the format of rbd: {what}", self.about))
+        StorageError::protocol(format!("the export of {} is not in the format of rbd: {what}", self.about))
     }
 }
 
@@ -206,7 +197,7 @@ mod tests {
         // Bytes that were not read are skipped.
         assert!(export.next_segment().unwrap().is_some() && export.next_segment().unwrap().is_some());
         assert_eq!(export.next_segment().unwrap().map(|run| run.offset), Some(95));
-        assert_eq!((export.next_segment().unwrap(), export.next_segment().unwrap(), export.size()), (None, None, Some(100)));
+        assert_eq!((export.next_segment().unwrap(), export.next_segment().unwrap(), export.size), (None, None, Some(100)));
     }
 
     #[test]

@@ -7,37 +7,31 @@ use std::ops::ControlFlow;
 
 use jiff::Timestamp;
 use jiff::civil::DateTime;
-use jiff::tz::TimeZone;
-use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, SeqAccess, Visitor};
-use serde::{Deserialize, de};
+use jiff::tz::Offset;
+use serde::Deserialize;
+use serde::de::{Deserializer, Error as _, IgnoredAny, SeqAccess, Visitor};
+use serde_json::Value;
 
-use super::{Extent, ImageInfo, SnapshotInfo};
+use super::{Extent, ImageInfo, ObjectStat, SnapshotInfo};
 
-/// A boolean, which some commands write as a string.
-#[derive(Debug, Clone, Copy)]
-struct Flag(bool);
-
-impl<'de> Deserialize<'de> for Flag {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Either;
-        impl Visitor<'_> for Either {
-            type Value = Flag;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a boolean, bare or as a string")
-            }
-            fn visit_bool<E: de::Error>(self, value: bool) -> Result<Flag, E> {
-                Ok(Flag(value))
-            }
-            fn visit_str<E: de::Error>(self, value: &str) -> Result<Flag, E> {
-                match value {
-                    "true" => Ok(Flag(true)),
-                    "false" => Ok(Flag(false)),
-                    _ => Err(E::invalid_value(de::Unexpected::Str(value), &self)),
-                }
-            }
-        }
-        deserializer.deserialize_any(Either)
+/// Reads a boolean, which some commands write as a string.
+pub(super) fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    match Value::deserialize(deserializer)? {
+        Value::Bool(flag) => Ok(flag),
+        Value::String(text) if text == "true" => Ok(true),
+        Value::String(text) if text == "false" => Ok(false),
+        other => Err(D::Error::custom(format_args!("{other} is not a boolean, bare or as a string"))),
     }
+}
+
+/// Reads a time as `ctime` writes it: `Sun Nov 22 22:22:15 2026`. It is in UTC, because the commands run with TZ=UTC.
+pub(super) fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
+    let text: Option<String> = Deserialize::deserialize(deserializer)?;
+    Ok(text.and_then(|text| in_utc("%b %e %H:%M:%S %Y", text.split_once(' ')?.1)))
+}
+
+fn in_utc(format: &str, text: &str) -> Option<Timestamp> {
+    Offset::UTC.to_timestamp(DateTime::strptime(format, text).ok()?).ok()
 }
 
 #[derive(Deserialize)]
@@ -55,10 +49,10 @@ struct Info {
     flags: Vec<String>,
     #[serde(default)]
     stripe_count: Option<u64>,
-    #[serde(default)]
-    create_timestamp: Option<String>,
-    #[serde(default)]
-    modify_timestamp: Option<String>,
+    #[serde(default, deserialize_with = "time")]
+    create_timestamp: Option<Timestamp>,
+    #[serde(default, deserialize_with = "time")]
+    modify_timestamp: Option<Timestamp>,
 }
 
 /// Parses the output of `rbd info`.
@@ -77,28 +71,16 @@ pub(super) fn image(name: &str, bytes: &[u8]) -> Result<ImageInfo, serde_json::E
         // Ceph itself does not trust a map with an "invalid" flag.
         has_object_map: info.features.iter().any(|feature| feature == "fast-diff")
             && !info.flags.iter().any(|flag| flag.contains("invalid")),
-        created: info.create_timestamp.as_deref().and_then(time),
-        modified: info.modify_timestamp.as_deref().and_then(time),
+        created: info.create_timestamp,
+        modified: info.modify_timestamp,
     })
-}
-
-#[derive(Deserialize)]
-struct Snapshot {
-    id: u64,
-    name: String,
-    size: u64,
-    #[serde(default)]
-    timestamp: Option<String>,
 }
 
 /// Parses the output of `rbd snap ls`; returns the oldest snapshot first.
 pub(super) fn snapshots(bytes: &[u8]) -> Result<Vec<SnapshotInfo>, serde_json::Error> {
-    let mut list: Vec<Snapshot> = serde_json::from_slice(bytes)?;
+    let mut list: Vec<SnapshotInfo> = serde_json::from_slice(bytes)?;
     list.sort_by_key(|snapshot| snapshot.id);
-    Ok(list
-        .into_iter()
-        .map(|Snapshot { id, name, size, timestamp }| SnapshotInfo { id, name, size, created: timestamp.as_deref().and_then(time) })
-        .collect())
+    Ok(list)
 }
 
 /// Parses the output of `rbd status`: the addresses of the clients that have the image open for writing.
@@ -128,58 +110,36 @@ pub(super) fn locks(bytes: &[u8]) -> Result<Vec<String>, serde_json::Error> {
 
 /// Parses the output of `rbd diff`, one extent at a time, including extents that no longer exist.
 pub(super) fn extents(reader: impl Read, each: &mut dyn FnMut(Extent) -> ControlFlow<()>) -> Result<(), serde_json::Error> {
-    #[derive(Deserialize)]
-    struct Entry {
-        offset: u64,
-        length: u64,
-        exists: Flag,
-    }
     struct List<'a>(&'a mut dyn FnMut(Extent) -> ControlFlow<()>);
     impl<'de> Visitor<'de> for List<'_> {
-        type Value = bool;
+        type Value = ();
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.write_str("a list of extents")
         }
-        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<bool, A::Error> {
-            while let Some(Entry { offset, length, exists }) = list.next_element()? {
-                if offset.checked_add(length).is_none() {
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
+            while let Some(extent) = list.next_element::<Extent>()? {
+                if extent.offset.checked_add(extent.length).is_none() {
                     return Err(A::Error::custom("an extent that ends beyond 2^64 bytes"));
                 }
-                if (self.0)(Extent { offset, length, exists: exists.0 }).is_break() {
+                if (self.0)(extent).is_break() {
                     while list.next_element::<IgnoredAny>()?.is_some() {}
-                    return Ok(false);
                 }
             }
-            Ok(true)
-        }
-    }
-    impl<'de> DeserializeSeed<'de> for List<'_> {
-        type Value = bool;
-        fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<bool, D::Error> {
-            deserializer.deserialize_seq(self)
+            Ok(())
         }
     }
     let mut deserializer = serde_json::Deserializer::from_reader(reader);
-    List(each).deserialize(&mut deserializer)?;
+    deserializer.deserialize_seq(List(each))?;
     deserializer.end()
 }
 
-/// Parses a time as `ctime` writes it: `Sun Nov 22 22:22:15 2026`. It is in UTC, because the commands run with TZ=UTC.
-fn time(text: &str) -> Option<Timestamp> {
-    let mut words = text.split_ascii_whitespace().skip(1);
-    let (month, day, clock, year) = (words.next()?, words.next()?, words.next()?, words.next()?);
-    let text = format!("{day:0>2} {month} {year} {clock}");
-    DateTime::strptime("%d %b %Y %H:%M:%S", text).ok()?.to_zoned(TimeZone::UTC).ok().map(|zoned| zoned.timestamp())
-}
-
 /// Parses the output of `rados stat`: size and time of the last write.
-pub(super) fn stat(text: &str) -> Option<(u64, Option<Timestamp>)> {
+pub(super) fn stat(text: &str) -> Option<ObjectStat> {
     let (rest, size) = text.trim_end().rsplit_once(", size ")?;
     let (_, time) = rest.rsplit_once(" mtime ")?;
     // Before Ceph 16 this is local time without a zone. Commands run with TZ=UTC.
     let zoned = Timestamp::strptime("%Y-%m-%dT%H:%M:%S%.f%z", time).ok();
-    let local = || DateTime::strptime("%Y-%m-%d %H:%M:%S%.f", time).ok()?.to_zoned(TimeZone::UTC).ok().map(|zoned| zoned.timestamp());
-    Some((size.parse().ok()?, zoned.or_else(local)))
+    Some(ObjectStat { size: size.parse().ok()?, modified: zoned.or_else(|| in_utc("%Y-%m-%d %H:%M:%S%.f", time)) })
 }
 
 #[cfg(test)]
@@ -272,13 +232,14 @@ mod tests {
 
     #[test]
     fn a_stat_is_parsed_in_both_formats() {
-        let (size, time) = stat("backups/backup.x.meta mtime 2026-11-22T22:22:16.000000+0000, size 15\n").unwrap();
+        let read = |text| stat(text).map(|ObjectStat { size, modified }| (size, modified));
+        let (size, time) = read("backups/backup.x.meta mtime 2026-11-22T22:22:16.000000+0000, size 15\n").unwrap();
         assert_eq!((size, time.unwrap().to_string().as_str()), (15, "2026-11-22T22:22:16Z"));
-        let (size, time) = stat("backups/backup.x.meta mtime 2017-03-01 10:00:00.000000, size 0").unwrap();
+        let (size, time) = read("backups/backup.x.meta mtime 2017-03-01 10:00:00.000000, size 0").unwrap();
         assert_eq!((size, time.unwrap().to_string().as_str()), (0, "2017-03-01T10:00:00Z"));
-        assert_eq!(stat("backups/x mtime soon, size 1"), Some((1, None)));
+        assert_eq!(read("backups/x mtime soon, size 1"), Some((1, None)));
         for wrong in ["", "x", "backups/x mtime 2017, size -1", "backups/x size 1"] {
-            assert_eq!(stat(wrong), None, "{wrong}");
+            assert_eq!(read(wrong), None, "{wrong}");
         }
     }
 }

@@ -19,6 +19,7 @@ use std::thread;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use serde::Deserialize;
 
 use self::command::{CommandStream, Invocation};
 use self::export::ExportReader;
@@ -26,11 +27,10 @@ use super::{Health, StorageError, StorageErrorKind};
 use crate::config::StorageOptions;
 
 /// How long a command may take, or an export may stall.
-pub const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(60);
 /// How long `rbd` and `rados` try to reach a monitor. Their default is 5 minutes.
 const CONNECT_SECONDS: u64 = 30;
-/// Attempts for a command with a transient error.
-const ATTEMPTS: u32 = 2;
+/// The pause after a command with a transient error.
 const PAUSE: Duration = Duration::from_millis(500);
 /// The limit for output other than a list of extents, in bytes: some ten thousand snapshots.
 const OUTPUT_LIMIT: usize = 8 << 20;
@@ -63,7 +63,7 @@ pub struct ImageInfo {
 }
 
 /// The attributes of a snapshot of an image.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct SnapshotInfo {
     /// The monitors number the snapshots of a pool in the order of their creation.
     pub id: u64,
@@ -72,17 +72,19 @@ pub struct SnapshotInfo {
     /// Size of the image at that time, in bytes.
     pub size: u64,
     /// Creation time, by an OSD's clock; `None` for a snapshot of a release before Luminous.
+    #[serde(rename = "timestamp", default, deserialize_with = "json::time")]
     pub created: Option<Timestamp>,
 }
 
 /// A part of an image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub struct Extent {
     /// Position in bytes.
     pub offset: u64,
     /// Length in bytes; offset + length does not overflow.
     pub length: u64,
     /// The extent has data; otherwise it was discarded.
+    #[serde(deserialize_with = "json::flag")]
     pub exists: bool,
 }
 
@@ -112,27 +114,29 @@ pub struct Cluster {
     user: String,
     conf: String,
     pool: String,
-    rbd: OsString,
-    rados: OsString,
-    deadline: Duration,
-    cancelled: Option<Arc<AtomicBool>>,
+    pub(crate) rbd: OsString,
+    pub(crate) rados: OsString,
+    /// A command that is silent for this long is killed.
+    pub deadline: Duration,
+    cancelled: Arc<AtomicBool>,
     /// The results of [`Pool::contains`], by pool.
     searched: Arc<Mutex<HashMap<String, bool>>>,
     health: Arc<Health>,
 }
 
 impl Cluster {
-    /// Creates a cluster from `backup_ceph_user`, `backup_ceph_conf` and `backup_ceph_pool` of cinder.conf.
+    /// Creates a cluster from `backup_ceph_user`, `backup_ceph_conf` and `backup_ceph_pool` of cinder.conf. Once `cancelled` is set,
+    /// commands are stopped. `health` is that of the cluster, which others may share.
     ///
     /// # Errors
     /// An option that cannot be read, or that Cinder's driver would refuse.
-    pub fn new(options: &StorageOptions) -> Result<Self, StorageError> {
+    pub fn new(options: &StorageOptions, cancelled: Arc<AtomicBool>, health: Arc<Health>) -> Result<Self, StorageError> {
         let text = |name: &str| -> Result<String, StorageError> {
             let empty = || format!("{name} is empty; set it in cinder.conf or with --storage-option {name}=…");
-            let setting = options.text(name)?.ok_or_else(|| StorageError::new(StorageErrorKind::Configuration, empty()))?;
-            Ok(setting.value)
+            Ok(options.text(name)?.ok_or_else(|| StorageError::configuration(empty()))?.value)
         };
-        Ok(Self::with(&text("backup_ceph_user")?, &text("backup_ceph_conf")?, &text("backup_ceph_pool")?))
+        let cluster = Self::with(&text("backup_ceph_user")?, &text("backup_ceph_conf")?, &text("backup_ceph_pool")?);
+        Ok(Self { cancelled, health, ..cluster })
     }
 
     /// Creates a cluster from the name of the account (without `client.`), the path of ceph.conf and a pool.
@@ -144,38 +148,10 @@ impl Cluster {
             rbd: "rbd".into(),
             rados: "rados".into(),
             deadline: DEADLINE,
-            cancelled: None,
+            cancelled: Arc::default(),
             searched: Arc::default(),
             health: Arc::default(),
         }
-    }
-
-    /// Uses these programs instead of `rbd` and `rados`.
-    #[must_use]
-    pub fn with_programs(mut self, rbd: impl Into<OsString>, rados: impl Into<OsString>) -> Self {
-        (self.rbd, self.rados) = (rbd.into(), rados.into());
-        self
-    }
-
-    /// Kills a command that is silent for this long.
-    #[must_use]
-    pub fn with_deadline(mut self, deadline: Duration) -> Self {
-        self.deadline = deadline;
-        self
-    }
-
-    /// Stops once this is set.
-    #[must_use]
-    pub fn with_cancelled(mut self, cancelled: Arc<AtomicBool>) -> Self {
-        self.cancelled = Some(cancelled);
-        self
-    }
-
-    /// Uses a health that others share.
-    #[must_use]
-    pub fn with_health(mut self, health: Arc<Health>) -> Self {
-        self.health = health;
-        self
     }
 
     /// Describes where a pool is, for messages.
@@ -191,10 +167,6 @@ impl Cluster {
     /// Returns a pool of the cluster.
     pub fn pool(&self, name: &str) -> Pool<'_> {
         Pool { cluster: self, name: name.to_owned() }
-    }
-
-    fn is_cancelled(&self) -> bool {
-        self.cancelled.as_ref().is_some_and(|flag| flag.load(Ordering::Relaxed))
     }
 }
 
@@ -213,7 +185,7 @@ impl Pool<'_> {
 
     /// Returns another pool of the same cluster.
     pub fn sibling(&self, name: &str) -> Self {
-        Self { cluster: self.cluster, name: name.to_owned() }
+        self.cluster.pool(name)
     }
 
     /// Reads the attributes of an image; `None` only if Ceph reports that it does not exist.
@@ -221,8 +193,7 @@ impl Pool<'_> {
     /// # Errors
     /// `NoContainer` for a missing pool.
     pub fn image(&self, image: &str) -> Result<Option<ImageInfo>, StorageError> {
-        let answer = absent_is_none(self.ask_rbd("info", image))?;
-        answer.map(|bytes| json::image(image, &bytes).map_err(|error| self.parse_error("info", image, &error))).transpose()
+        absent_is_none(self.ask_rbd("info", image, |bytes| json::image(image, bytes)))
     }
 
     /// Lists the snapshots of an image, the oldest first.
@@ -230,7 +201,7 @@ impl Pool<'_> {
     /// # Errors
     /// As for every command.
     pub fn snapshots(&self, image: &str) -> Result<Vec<SnapshotInfo>, StorageError> {
-        json::snapshots(&self.ask_rbd("snap ls", image)?).map_err(|error| self.parse_error("snap ls", image, &error))
+        self.ask_rbd("snap ls", image, json::snapshots)
     }
 
     /// Lists the clients that have an image open for writing.
@@ -238,7 +209,7 @@ impl Pool<'_> {
     /// # Errors
     /// As for every command.
     pub fn watchers(&self, image: &str) -> Result<Vec<String>, StorageError> {
-        json::watchers(&self.ask_rbd("status", image)?).map_err(|error| self.parse_error("status", image, &error))
+        self.ask_rbd("status", image, json::watchers)
     }
 
     /// Lists the holders of the lock of an image. A lock remains after its holder has died.
@@ -246,7 +217,7 @@ impl Pool<'_> {
     /// # Errors
     /// As for every command.
     pub fn locks(&self, image: &str) -> Result<Vec<String>, StorageError> {
-        json::locks(&self.ask_rbd("lock ls", image)?).map_err(|error| self.parse_error("lock ls", image, &error))
+        self.ask_rbd("lock ls", image, json::locks)
     }
 
     /// Passes the extents of an image to `each` until it breaks, in the order of their offsets unless the image is striped.
@@ -261,9 +232,8 @@ impl Pool<'_> {
     ) -> Result<(), StorageError> {
         let words: &[&str] = if query.by_map { &["diff", "--whole-object"] } else { &["diff"] };
         let mut stream = self.rbd(words, image, query, "--format=json")?;
-        let limit = io::BufReader::with_capacity(64 << 10, (&mut stream).take(EXTENTS_LIMIT));
-        let result = json::extents(limit, each);
-        match result {
+        let output = io::BufReader::with_capacity(64 << 10, (&mut stream).take(EXTENTS_LIMIT));
+        match json::extents(output, each) {
             // The error of the command says more than its truncated output.
             Err(error) if error.is_io() || error.is_eof() => stream.finish().and(Err(self.parse_error("diff", image, &error))),
             Err(error) => Err(self.parse_error("diff", image, &error)),
@@ -277,11 +247,8 @@ impl Pool<'_> {
     /// `NoContainer` for a missing pool.
     pub fn object(&self, name: &str) -> Result<Option<ObjectStat>, StorageError> {
         let Some(answer) = absent_is_none(self.ask_rados(&["stat", name], name, OUTPUT_LIMIT))? else { return Ok(None) };
-        let text = String::from_utf8_lossy(&answer);
-        match json::stat(&text) {
-            Some((size, modified)) => Ok(Some(ObjectStat { size, modified })),
-            None => Err(self.parse_error("rados stat", name, &"it has no size")),
-        }
+        let stat = json::stat(&String::from_utf8_lossy(&answer));
+        stat.map(Some).ok_or_else(|| self.parse_error("rados stat", name, &"it has no size"))
     }
 
     /// Reads a RADOS object of at most `limit` bytes; `None` if it does not exist.
@@ -320,7 +287,7 @@ impl Pool<'_> {
         self.retry(|| {
             let mut arguments = self.connection_arguments();
             arguments.push("ls".into());
-            let mut stream = self.start(program, arguments, &format!("pool {}", self.name))?;
+            let mut stream = self.start(program, arguments, format!("pool {}", self.name))?;
             let mut names = io::BufReader::new((&mut stream).take(NAMES_LIMIT));
             let mut name = Vec::new();
             // If the stream fails, so does the command; its exit reports the error.
@@ -349,15 +316,15 @@ impl Pool<'_> {
         format!("{}/{image}{at}", self.name)
     }
 
-    fn ask_rbd(&self, words: &str, image: &str) -> Result<Vec<u8>, StorageError> {
-        let words: Vec<&str> = words.split(' ').collect();
-        self.retry(|| self.rbd(&words, image, ExtentQuery::default(), "--format=json")?.read_all(OUTPUT_LIMIT))
+    fn ask_rbd<T>(&self, words: &str, image: &str, parse: impl FnOnce(&[u8]) -> Result<T, serde_json::Error>) -> Result<T, StorageError> {
+        let command: Vec<&str> = words.split(' ').collect();
+        let answer = self.retry(|| self.rbd(&command, image, ExtentQuery::default(), "--format=json")?.read_all(OUTPUT_LIMIT))?;
+        parse(&answer).map_err(|error| self.parse_error(words, image, &error))
     }
 
     /// Starts `rbd`. Names are passed as values of options, so that they cannot be read as options.
     fn rbd(&self, words: &[&str], image: &str, query: ExtentQuery<'_>, last: &str) -> Result<CommandStream, StorageError> {
         let ExtentQuery { since, at, .. } = query;
-        let about = self.about(image, at);
         for name in [Some(image), at, since].into_iter().flatten() {
             // `rbd` reads the text before a slash as a pool.
             if name.is_empty() || name.contains(['/', '@']) || name.contains(char::is_control) {
@@ -373,7 +340,7 @@ impl Pool<'_> {
         arguments.extend(at.map(|at| format!("--snap={at}").into()));
         arguments.extend(since.map(|since| format!("--from-snap={since}").into()));
         arguments.push(last.into());
-        self.start(&self.cluster.rbd, arguments, &about)
+        self.start(&self.cluster.rbd, arguments, self.about(image, at))
     }
 
     fn ask_rados(&self, words: &[&str], name: &str, limit: usize) -> Result<Vec<u8>, StorageError> {
@@ -383,44 +350,47 @@ impl Pool<'_> {
         }
         let mut arguments = self.connection_arguments();
         arguments.extend(words.iter().map(OsString::from));
-        self.retry(|| self.start(&self.cluster.rados, arguments.clone(), &self.about(name, None))?.read_all(limit))
+        self.retry(|| self.start(&self.cluster.rados, arguments.clone(), self.about(name, None))?.read_all(limit))
     }
 
     fn connection_arguments(&self) -> Vec<OsString> {
-        let Cluster { user, conf, .. } = self.cluster;
-        let connect = CONNECT_SECONDS.min(self.cluster.health.response_limit(self.cluster.deadline).as_secs().max(1));
-        let mut words: Vec<OsString> = vec![format!("--id={user}").into(), format!("--conf={conf}").into()];
-        words.push(format!("--client-mount-timeout={connect}").into());
-        words.push(format!("--pool={}", self.name).into());
-        words
+        let Cluster { user, conf, health, deadline, .. } = self.cluster;
+        let connect = CONNECT_SECONDS.min(health.response_limit(*deadline).as_secs().max(1));
+        let pool = format!("--pool={}", self.name);
+        [format!("--id={user}"), format!("--conf={conf}"), format!("--client-mount-timeout={connect}"), pool].map(OsString::from).into()
     }
 
-    fn start(&self, program: &OsString, arguments: Vec<OsString>, about: &str) -> Result<CommandStream, StorageError> {
+    fn start(&self, program: &OsString, arguments: Vec<OsString>, about: String) -> Result<CommandStream, StorageError> {
         // `rados` reads the value of an option that begins with a dash as another option, and prints its usage.
         if self.name.is_empty() || self.name.starts_with('-') || self.name.contains(char::is_control) {
             return Err(StorageError::new(StorageErrorKind::NotAnObject, format!("{:?} is not a valid pool name", self.name)));
         }
         let Cluster { deadline, cancelled, health, .. } = self.cluster;
-        health.wait(cancelled.as_deref().unwrap_or(&AtomicBool::new(false)))?;
-        let deadline = health.response_limit(*deadline);
-        CommandStream::start(Invocation { program, arguments, about, deadline, health: Arc::clone(health), cancelled: cancelled.clone() })
+        health.wait(cancelled)?;
+        CommandStream::start(Invocation {
+            program: program.clone(),
+            arguments,
+            about,
+            deadline: health.response_limit(*deadline),
+            health: Arc::clone(health),
+            cancelled: Arc::clone(cancelled),
+        })
     }
 
-    /// Runs a short command again after a transient error.
+    /// Runs a short command once more after a transient error.
     fn retry<T>(&self, run: impl Fn() -> Result<T, StorageError>) -> Result<T, StorageError> {
-        let mut attempt = 1;
-        loop {
-            match run() {
-                Err(error) if error.is_transient() && attempt < ATTEMPTS && !self.cluster.is_cancelled() => thread::sleep(PAUSE),
-                result => return result,
+        match run() {
+            Err(error) if error.is_transient() && !self.cluster.cancelled.load(Ordering::Relaxed) => {
+                thread::sleep(PAUSE);
+                run()
             }
-            attempt += 1;
+            result => result,
         }
     }
 
     fn parse_error(&self, command: &str, name: &str, error: &dyn std::fmt::Display) -> StorageError {
-        let text = format!("the output of {command:?} about {} is not in the format of Ceph: {error}", self.about(name, None));
-        StorageError::new(StorageErrorKind::Protocol, text)
+        let about = self.about(name, None);
+        StorageError::protocol(format!("the output of {command:?} about {about} is not in the format of Ceph: {error}"))
     }
 }
 
@@ -437,7 +407,6 @@ fn absent_is_none<T>(result: Result<T, StorageError>) -> Result<Option<T>, Stora
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 mod tests {
     use std::fs;
-    use std::path::PathBuf;
     use std::process::Command;
 
     use tempfile::TempDir;
@@ -455,7 +424,8 @@ mod tests {
         assert!(copied.unwrap().success());
         let cluster = Cluster::with("cinder", "/etc/ceph/ceph.conf", "backups");
         let health = Health::new(crate::storage::WaitLimit { total: Duration::from_secs(60), probe_interval: Duration::ZERO });
-        (dir, cluster.with_programs(PathBuf::from(&path), path).with_deadline(Duration::from_millis(400)).with_health(Arc::new(health)))
+        let program = OsString::from(path);
+        (dir, Cluster { rbd: program.clone(), rados: program, deadline: Duration::from_millis(400), health: Arc::new(health), ..cluster })
     }
 
     fn kind<T>(result: Result<T, StorageError>) -> StorageErrorKind {
@@ -560,8 +530,8 @@ mod tests {
         for (text, found) in
             [("", false), ("printf 'a\nb'", false), ("echo an image; exec sleep 600", true), ("yes other | head -c 20000000", false)]
         {
-            let (dir, cluster) = names(text);
-            let cluster = cluster.with_deadline(Duration::from_secs(20));
+            let (dir, mut cluster) = names(text);
+            cluster.deadline = Duration::from_secs(20);
             for _ in 0..2 {
                 assert_eq!(holds(&cluster, "p").unwrap(), found, "{text}");
             }

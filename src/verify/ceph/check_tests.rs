@@ -55,8 +55,8 @@ fn scripted<T>(instead: &str, look: impl FnOnce(&Cluster, &Backup) -> T) -> T {
     fs::write(dir.path().join("ceph.copy"), stream(1 << 30, &[(0, Err(1 << 30))])).unwrap();
     // Copied by another process, since a file that any process here has open for writing cannot be run.
     assert!(Command::new("install").arg("-m755").arg(&text).arg(&path).status().unwrap().success());
-    let cluster =
-        Cluster::with("cinder", "/etc/ceph/ceph.conf", "backups").with_programs(&path, &path).with_deadline(Duration::from_secs(5));
+    let mut cluster = Cluster::with("cinder", "/etc/ceph/ceph.conf", "backups");
+    (cluster.rbd, cluster.rados, cluster.deadline) = (path.clone().into(), path.into(), Duration::from_secs(5));
     let volume_id = Some("v".to_owned());
     let backup = Backup { id: "b".to_owned(), volume_id, size: Some(1), container: Some("backups".to_owned()), ..Backup::default() };
     look(&cluster, &backup)
