@@ -10,7 +10,7 @@ use super::{Context, Error, Result};
 use crate::config::StorageOptions;
 use crate::domain::Level;
 use crate::domain::text::shell_word;
-use crate::storage::{Network, WaitLimit};
+use crate::storage::{Network, Proxies, WaitLimit};
 use crate::verify::Request;
 use crate::verify::chunked::{ReadOptions, Share};
 use crate::workflow::StorageSettings;
@@ -99,7 +99,7 @@ impl PlaceArgs {
             path: self.storage_path.clone(),
             gcs_endpoint: self.gcs_endpoint.clone(),
             ceph_source_pool: None,
-            network: Network::of(context.environment).map_err(Error::usage)?,
+            network: Network { proxies: Proxies::of(context.environment).map_err(Error::usage)?, ..Network::default() },
             wait_limit: self.storage_timeout.map_or_else(WaitLimit::default, WaitLimit::of),
         })
     }

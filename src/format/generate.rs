@@ -55,39 +55,43 @@ pub fn write_from(
 ) -> io::Result<Digests> {
     let block_size = spec.block_size.max(1);
     let chunk_size = spec.chunk_size.max(1);
-    let mut zeros = Zeros::new(spec.compression, block_size);
+    let zeros = vec![0; chunk_size];
+    let zero_block = zeros.get(..block_size.min(chunk_size)).unwrap_or_default();
+    let zero_digest: [u8; 32] = Sha256::digest(zero_block).into();
+    // The last compressed run of zeros. Nearly all have the length of a chunk.
+    let mut zero_run: Option<(usize, Packed)> = None;
     let mut digests: Digests = Vec::new();
     let mut objects: Vec<Value> = Vec::new();
     let mut offset = 0;
     while offset < volume_bytes {
         let length = usize::try_from(volume_bytes - offset).unwrap_or(usize::MAX).min(chunk_size);
         let end = offset + length as u64;
-        let chunk = read(offset..end)?;
-        if let Some(chunk) = chunk.as_deref().filter(|chunk| chunk.len() != length) {
+        let read = read(offset..end)?;
+        let is_zero = read.is_none();
+        let chunk = read.as_deref().or(zeros.get(..length)).unwrap_or_default();
+        if chunk.len() != length {
             let text = format!("{} bytes of the volume at {offset} instead of {length}", chunk.len());
             return Err(io::Error::new(io::ErrorKind::InvalidData, text));
         }
         // The runs of blocks that differ from the parent. Without a parent, all blocks.
         let mut runs: Vec<Range<usize>> = Vec::new();
-        for start in (0..length).step_by(block_size) {
-            let block = start..length.min(start + block_size);
-            let digest = match &chunk {
-                Some(chunk) => zeros.digest_or(chunk.get(block.clone()).unwrap_or_default()),
-                None => zeros.digest(block.len()),
-            };
+        for (number, block) in chunk.chunks(block_size).enumerate() {
+            let is_zero_block = block.len() == zero_block.len() && (is_zero || block == zero_block);
+            let digest = if is_zero_block { zero_digest } else { Sha256::digest(block).into() };
             let differs = parent.is_none_or(|parent| parent.get(digests.len()) != Some(&digest));
             digests.push(digest);
+            let start = number * block_size;
             match runs.last_mut() {
-                Some(last) if differs && last.end == block.start => last.end = block.end,
-                _ if differs => runs.push(block),
+                Some(last) if differs && last.end == start => last.end += block.len(),
+                _ if differs => runs.push(start..start + block.len()),
                 _ => {}
             }
         }
         for run in runs {
             let name = names::data(spec.prefix, objects.len() as u64 + 1);
-            let packed = match &chunk {
-                Some(chunk) => Packed::of(spec.compression, chunk.get(run.clone()).unwrap_or_default())?,
-                None => zeros.packed(run.len())?,
+            let packed = match &zero_run {
+                Some((length, packed)) if is_zero && *length == run.len() => packed.clone(),
+                _ => Packed::of(spec.compression, chunk.get(run.clone()).unwrap_or_default())?,
             };
             objects.push(json!({ &name: {
                 "compression": packed.compression.name(),
@@ -95,6 +99,9 @@ pub fn write_from(
                 "md5": hex::encode(&packed.md5),
                 "offset": offset + run.start as u64,
             }}));
+            if is_zero {
+                zero_run = Some((run.len(), packed.clone()));
+            }
             put(name, packed.stored)?;
         }
         offset = end;
@@ -147,46 +154,6 @@ impl Packed {
         let packed = compress(compression, data)?;
         let (compression, stored) = if packed.len() < data.len() { (compression, packed) } else { (Compression::None, data.to_vec()) };
         Ok(Self { compression, stored, md5: Md5::digest(data).into() })
-    }
-}
-
-/// Results for zeros, computed once.
-struct Zeros {
-    compression: Compression,
-    /// A block of zeros.
-    block: Vec<u8>,
-    block_digest: [u8; 32],
-    /// The last compressed run, with its length. Nearly all runs have the length of a chunk.
-    last: Option<(usize, Packed)>,
-}
-
-impl Zeros {
-    fn new(compression: Compression, block_size: usize) -> Self {
-        let block = vec![0; block_size];
-        let block_digest = Sha256::digest(&block).into();
-        Self { compression, block, block_digest, last: None }
-    }
-
-    /// Returns the digest of a block of zeros, which may be short.
-    fn digest(&self, length: usize) -> [u8; 32] {
-        match self.block.get(..length) {
-            Some(short) if short.len() < self.block.len() => Sha256::digest(short).into(),
-            _ => self.block_digest,
-        }
-    }
-
-    /// Returns the digest of any block.
-    fn digest_or(&self, block: &[u8]) -> [u8; 32] {
-        if block == self.block { self.block_digest } else { Sha256::digest(block).into() }
-    }
-
-    fn packed(&mut self, length: usize) -> io::Result<Packed> {
-        if let Some((_, packed)) = self.last.as_ref().filter(|(known, _)| *known == length) {
-            return Ok(packed.clone());
-        }
-        let packed = Packed::of(self.compression, &vec![0; length])?;
-        self.last = Some((length, packed.clone()));
-        Ok(packed)
     }
 }
 

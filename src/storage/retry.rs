@@ -122,18 +122,25 @@ pub struct RetryingStore<S> {
 
 impl<S: ObjectStore> RetryingStore<S> {
     /// Adds the layer to `store`. Once `cancelled` is set, every method and stream ends with [`StorageErrorKind::Cancelled`], as soon
-    /// as the store below returns.
-    pub fn new(store: S, policy: RetryPolicy, cancelled: Arc<AtomicBool>) -> Self {
-        Self { store, policy, cancelled, health: Arc::default() }
-    }
-
-    /// Uses a health that other stores share.
-    pub fn with_health(self, health: Arc<Health>) -> Self {
-        Self { health, ..self }
+    /// as the store below returns. Other stores may share `health`.
+    pub fn new(store: S, policy: RetryPolicy, cancelled: Arc<AtomicBool>, health: Arc<Health>) -> Self {
+        Self { store, policy, cancelled, health }
     }
 
     fn new_attempts(&self) -> Attempts {
         Attempts::new(self.policy, self.health.total_wait())
+    }
+
+    /// Calls the storage until it succeeds or no attempt is left.
+    fn call<T>(&self, attempts: &mut Attempts, call: impl Fn() -> Result<T, StorageError>) -> Result<T, StorageError> {
+        self.health.wait(&self.cancelled)?;
+        loop {
+            check_cancelled(&self.cancelled)?;
+            match attempts.time(&call) {
+                Ok(answer) => return Ok(answer),
+                Err(error) => self.pause_after(attempts, error)?,
+            }
+        }
     }
 
     /// Records the failure and pauses as [`Attempts::pause_after`] does.
@@ -210,31 +217,15 @@ impl<S: ObjectStore> ObjectStore for RetryingStore<S> {
     }
 
     fn stat(&self, name: &str) -> Result<Option<ObjectInfo>, StorageError> {
-        let mut attempts = self.new_attempts();
-        self.health.wait(&self.cancelled)?;
-        loop {
-            check_cancelled(&self.cancelled)?;
-            match attempts.time(|| self.store.stat(name)) {
-                Ok(found) => {
-                    self.health.progressed();
-                    return Ok(found);
-                }
-                Err(error) => self.pause_after(&mut attempts, error)?,
-            }
-        }
+        let found = self.call(&mut self.new_attempts(), || self.store.stat(name))?;
+        self.health.progressed();
+        Ok(found)
     }
 
     /// A stream that breaks off is opened again with the range of the missing bytes.
     fn open(&self, name: &str, range: Option<Range<u64>>) -> Result<Box<dyn Read + Send + '_>, StorageError> {
         let mut attempts = self.new_attempts();
-        self.health.wait(&self.cancelled)?;
-        let inner = loop {
-            check_cancelled(&self.cancelled)?;
-            match attempts.time(|| self.store.open(name, range.clone())) {
-                Ok(inner) => break inner,
-                Err(error) => self.pause_after(&mut attempts, error)?,
-            }
-        };
+        let inner = self.call(&mut attempts, || self.store.open(name, range.clone()))?;
         Ok(Box::new(ResumingReader {
             layer: self,
             name: name.to_owned(),

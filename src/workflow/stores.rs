@@ -105,7 +105,7 @@ impl Stores {
     fn retrying<S: ObjectStore + 'static>(&self, driver: Driver, store: S) -> Arc<dyn ObjectStore> {
         let all = self.health(driver);
         let health = if is_directory(driver) { all } else { Arc::new(Health::of_container(all)) };
-        Arc::new(RetryingStore::new(store, self.retry, Arc::clone(&self.cancelled)).with_health(health))
+        Arc::new(RetryingStore::new(store, self.retry, Arc::clone(&self.cancelled), health))
     }
 }
 

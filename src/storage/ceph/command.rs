@@ -43,13 +43,6 @@ pub(super) struct Invocation {
     pub cancelled: Arc<AtomicBool>,
 }
 
-/// Why a command was killed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum KillReason {
-    Deadline,
-    Cancelled,
-}
-
 /// The standard output of a running command, as a stream.
 ///
 /// The stream ends without an error only if the command ended with status 0. Dropping the stream kills the command.
@@ -63,7 +56,8 @@ pub(super) struct CommandStream {
     /// The end of the messages that were received.
     messages: Vec<u8>,
     begun: Instant,
-    killed: Option<KillReason>,
+    /// Why it was killed.
+    killed: Option<StorageError>,
     /// Set once the command has ended.
     outcome: Option<Result<(), StorageError>>,
 }
@@ -143,36 +137,24 @@ impl CommandStream {
     }
 
     fn exit_result(&mut self, status: ExitStatus) -> Result<(), StorageError> {
-        if self.killed.is_none() && !status.success() {
-            let until = Instant::now() + MESSAGE_WAIT;
-            while self.errors.is_some() && Instant::now() < until {
-                self.wait(false, until.saturating_duration_since(Instant::now()));
-            }
+        if let Some(error) = &self.killed {
+            return Err(error.clone());
         }
-        let Invocation { program, about, deadline, .. } = &self.invocation;
-        let program = program.to_string_lossy();
-        match self.killed {
-            Some(KillReason::Deadline) => {
-                let seconds = deadline.as_secs_f64();
-                let text = format!(
-                    "{program} gave no response about {about} within {seconds} s and was killed; see `ceph health detail`, or use a longer --storage-timeout"
-                );
-                Err(StorageError::new(StorageErrorKind::Transient, text))
-            }
-            Some(KillReason::Cancelled) => {
-                Err(StorageError::new(StorageErrorKind::Cancelled, format!("{program} was stopped while it read {about}")))
-            }
-            None if status.success() => Ok(()),
-            None => {
-                let how = match (status.code(), status.signal()) {
-                    (Some(code), _) => format!("status {code}"),
-                    (None, Some(signal)) => format!("signal {signal}"),
-                    (None, None) => "no status".to_owned(),
-                };
-                let messages = String::from_utf8_lossy(&self.messages);
-                Err(message::explain(&program, about, &how, status.signal().is_some(), &messages))
-            }
+        if status.success() {
+            return Ok(());
         }
+        let until = Instant::now() + MESSAGE_WAIT;
+        while self.errors.is_some() && Instant::now() < until {
+            self.wait(false, until.saturating_duration_since(Instant::now()));
+        }
+        let how = match (status.code(), status.signal()) {
+            (Some(code), _) => format!("status {code}"),
+            (None, Some(signal)) => format!("signal {signal}"),
+            (None, None) => "no status".to_owned(),
+        };
+        let Invocation { program, about, .. } = &self.invocation;
+        let messages = String::from_utf8_lossy(&self.messages);
+        Err(message::explain(&program.to_string_lossy(), about, &how, status.signal().is_some(), &messages))
     }
 
     fn read_error(&self, error: &io::Error) -> StorageError {
@@ -196,11 +178,24 @@ impl CommandStream {
 
     /// Kills the command at its deadline, or if the operator asks to stop.
     fn kill_if_due(&mut self, deadline: Instant) {
-        let is_cancelled = self.invocation.cancelled.load(Ordering::Relaxed);
-        if self.killed.is_none() && (is_cancelled || deadline <= Instant::now()) {
-            self.killed = Some(if is_cancelled { KillReason::Cancelled } else { KillReason::Deadline });
-            self.kill();
+        if self.killed.is_some() {
+            return;
         }
+        let Invocation { program, about, deadline: allowed, cancelled, .. } = &self.invocation;
+        let program = program.display();
+        if cancelled.load(Ordering::Relaxed) {
+            let text = format!("{program} was stopped while it read {about}");
+            self.killed = Some(StorageError::new(StorageErrorKind::Cancelled, text));
+        } else if deadline <= Instant::now() {
+            let seconds = allowed.as_secs_f64();
+            let text = format!(
+                "{program} gave no response about {about} within {seconds} s and was killed; see `ceph health detail`, or use a longer --storage-timeout"
+            );
+            self.killed = Some(StorageError::new(StorageErrorKind::Transient, text));
+        } else {
+            return;
+        }
+        self.kill();
     }
 
     /// Kills the command and the processes that it started. Only before it is reaped, so that its process id is still valid.

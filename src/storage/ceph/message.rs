@@ -63,8 +63,8 @@ const MEANINGS: &[(&[&str], StorageErrorKind, &str)] = &[
     (&["(5) input/output error"], StorageErrorKind::Media, ""),
 ];
 
-/// Messages about a missing pool.
-const NO_POOL: &[&str] = &["error opening pool"];
+/// The message about a missing pool.
+const NO_POOL: &str = "error opening pool";
 /// Messages about a missing image, snapshot or object.
 const NO_OBJECT: &[&str] = &[
     "error opening image",
@@ -92,20 +92,18 @@ pub(super) fn explain(program: &str, about: &str, how: &str, by_signal: bool, me
 
 fn kind(messages: &str, by_signal: bool) -> (StorageErrorKind, &'static str) {
     let lower = messages.to_lowercase();
-    // The last line decides, because monitors and keyrings are accessed before any image.
-    let absent = lower.lines().rev().find(|line| line.contains("(2) no such file"));
-    let is_about = |texts: &[&str]| absent.is_some_and(|line| texts.iter().any(|text| line.contains(text)));
     if let Some((_, kind, hint)) = MEANINGS.iter().find(|(texts, ..)| texts.iter().any(|text| lower.contains(text))) {
         return (*kind, hint);
     }
-    if is_about(NO_POOL) {
-        return (StorageErrorKind::NoContainer, "");
-    }
-    if is_about(NO_OBJECT) {
-        return (StorageErrorKind::NoObject, "");
-    }
-    // Killed by something else, for example because the machine ran out of memory.
-    (if by_signal { StorageErrorKind::Transient } else { StorageErrorKind::Protocol }, "")
+    // The last line decides, because monitors and keyrings are accessed before any image.
+    let kind = match lower.lines().rev().find(|line| line.contains("(2) no such file")) {
+        Some(line) if line.contains(NO_POOL) => StorageErrorKind::NoContainer,
+        Some(line) if NO_OBJECT.iter().any(|text| line.contains(text)) => StorageErrorKind::NoObject,
+        // Killed by something else, for example because the machine ran out of memory.
+        _ if by_signal => StorageErrorKind::Transient,
+        _ => StorageErrorKind::Protocol,
+    };
+    (kind, "")
 }
 
 /// Returns the last line that is not a log entry, made safe and short.

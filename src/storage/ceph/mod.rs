@@ -171,6 +171,10 @@ impl Cluster {
 }
 
 /// A pool of a cluster.
+///
+/// # Errors
+/// Every query runs a command. It fails with `NoContainer` for a missing pool, `NotAnObject` for a name that a command would misread,
+/// and otherwise with the kind that the messages of the command show.
 #[derive(Debug, Clone)]
 pub struct Pool<'a> {
     cluster: &'a Cluster,
@@ -189,33 +193,21 @@ impl Pool<'_> {
     }
 
     /// Reads the attributes of an image; `None` only if Ceph reports that it does not exist.
-    ///
-    /// # Errors
-    /// `NoContainer` for a missing pool.
     pub fn image(&self, image: &str) -> Result<Option<ImageInfo>, StorageError> {
         absent_is_none(self.ask_rbd("info", image, |bytes| json::image(image, bytes)))
     }
 
     /// Lists the snapshots of an image, the oldest first.
-    ///
-    /// # Errors
-    /// As for every command.
     pub fn snapshots(&self, image: &str) -> Result<Vec<SnapshotInfo>, StorageError> {
         self.ask_rbd("snap ls", image, json::snapshots)
     }
 
     /// Lists the clients that have an image open for writing.
-    ///
-    /// # Errors
-    /// As for every command.
     pub fn watchers(&self, image: &str) -> Result<Vec<String>, StorageError> {
         self.ask_rbd("status", image, json::watchers)
     }
 
     /// Lists the holders of the lock of an image. A lock remains after its holder has died.
-    ///
-    /// # Errors
-    /// As for every command.
     pub fn locks(&self, image: &str) -> Result<Vec<String>, StorageError> {
         self.ask_rbd("lock ls", image, json::locks)
     }
@@ -223,7 +215,7 @@ impl Pool<'_> {
     /// Passes the extents of an image to `each` until it breaks, in the order of their offsets unless the image is striped.
     ///
     /// # Errors
-    /// As for every command. The extents before an error are not all of them.
+    /// The extents before an error are not all of them.
     pub fn extents(
         &self,
         image: &str,
@@ -242,9 +234,6 @@ impl Pool<'_> {
     }
 
     /// Reads the attributes of a RADOS object; `None` only if Ceph reports that it does not exist.
-    ///
-    /// # Errors
-    /// `NoContainer` for a missing pool.
     pub fn object(&self, name: &str) -> Result<Option<ObjectStat>, StorageError> {
         let Some(answer) = absent_is_none(self.ask_rados(&["stat", name], name, OUTPUT_LIMIT))? else { return Ok(None) };
         let stat = json::stat(&String::from_utf8_lossy(&answer));
@@ -260,18 +249,12 @@ impl Pool<'_> {
     }
 
     /// Whether an object exists in the pool, now or in a snapshot.
-    ///
-    /// # Errors
-    /// As for every command.
     pub fn has_object(&self, name: &str) -> Result<bool, StorageError> {
         Ok(absent_is_none(self.ask_rados(&["listsnaps", name], name, OUTPUT_LIMIT))?.is_some())
     }
 
     /// Whether the pool contains an image or an object whose name matches. The names are listed once for each pool, up to the first
     /// match.
-    ///
-    /// # Errors
-    /// As for every command.
     pub fn contains(&self, is_image: fn(&str) -> bool, is_object: fn(&str) -> bool) -> Result<bool, StorageError> {
         let mut searched = self.cluster.searched.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = searched.get(&self.name) {
@@ -305,7 +288,7 @@ impl Pool<'_> {
     /// Exports the data of an image, or of one of its snapshots.
     ///
     /// # Errors
-    /// As for every command. The stream may fail later.
+    /// The stream may fail later.
     pub fn export(&self, image: &str, at: Option<&str>) -> Result<ExportReader<impl Read + use<>>, StorageError> {
         let stream = self.rbd(&["export-diff", "--no-progress"], image, ExtentQuery { at, ..ExtentQuery::default() }, "-")?;
         ExportReader::new(stream, self.about(image, at))

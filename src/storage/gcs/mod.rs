@@ -21,8 +21,8 @@ use ureq::http::Method;
 
 use self::service_account::ServiceAccount;
 use super::http::{
-    self, BaseUrl, Header, HttpClient, HttpResponse, HttpStore, Network, Page, Proxies, TokenCache, Trust, container_name, encode, listing,
-    object_name, part, proxy,
+    self, BaseUrl, Header, HttpClient, HttpResponse, HttpStore, Network, Page, Proxies, TokenCache, container_name, encode, listing,
+    object_name, part, proxy, trust,
 };
 use super::{ObjectInfo, ObjectStore, StorageError, StorageErrorKind};
 use crate::config::StorageOptions;
@@ -72,7 +72,7 @@ impl Client {
         if !endpoint.is_https() || !account.token_url.is_https() {
             warnings.push(format!("tokens of {} are sent unencrypted: the endpoint or token_uri is not https", account.email));
         }
-        let http = HttpClient::new(network, &Trust::system());
+        let http = HttpClient::new(network, &trust::system());
         Ok(Arc::new(Self { endpoint, account, http, token_cache: TokenCache::default(), warnings }))
     }
 

@@ -1,6 +1,5 @@
 //! Google's service account: the credential file of cinder.conf, and signed assertions.
 
-use std::fmt;
 use std::path::Path;
 
 use base64::Engine;
@@ -29,19 +28,14 @@ const SCOPE: &str = "https://www.googleapis.com/auth/devstorage.read_only";
 /// The lifetime of an assertion in seconds, the longest that Google accepts.
 const LIFE: i64 = 3600;
 
-/// A service account.
+/// A service account. `Debug` shows only the public part of the key.
+#[derive(Debug)]
 pub(super) struct ServiceAccount {
     pub(super) email: String,
     id: Option<String>,
     pair: RsaKeyPair,
     /// The URL that issues tokens.
     pub(super) token_url: BaseUrl,
-}
-
-impl fmt::Debug for ServiceAccount {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ServiceAccount").field("email", &self.email).field("token_url", &self.token_url.as_str()).finish_non_exhaustive()
-    }
 }
 
 #[derive(Deserialize)]

@@ -29,12 +29,10 @@ impl HttpResponse {
         Self { what, response, stall }
     }
 
-    /// Returns the status.
     pub(in crate::storage) fn status(&self) -> u16 {
         self.response.status().as_u16()
     }
 
-    /// Whether the status is a success.
     pub(in crate::storage) fn is_success(&self) -> bool {
         self.response.status().is_success()
     }
@@ -54,7 +52,6 @@ impl HttpResponse {
         self.header("content-length")?.parse().ok()
     }
 
-    /// Returns `Last-Modified`.
     pub(in crate::storage) fn modified(&self) -> Option<Timestamp> {
         Some(rfc2822::parse(self.header("last-modified")?).ok()?.timestamp())
     }
@@ -64,7 +61,6 @@ impl HttpResponse {
         self.header("content-type").map_or_else(|| "no content type".to_owned(), failure::quote)
     }
 
-    /// Whether the response is a web page.
     pub(in crate::storage) fn is_html(&self) -> bool {
         self.header("content-type").is_some_and(|kind| kind.to_ascii_lowercase().starts_with("text/html"))
     }
@@ -123,7 +119,6 @@ impl HttpResponse {
         if bytes.len() > limit { Err(too_large) } else { Ok(bytes) }
     }
 
-    /// Returns the body as a stream.
     pub(super) fn stream(self) -> BodyStream {
         let left = self.body_length();
         BodyStream { what: self.what, body: self.response.into_body().into_reader(), left, pace: Pace::new(self.stall) }

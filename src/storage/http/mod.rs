@@ -10,7 +10,7 @@ pub(super) mod listing;
 pub(super) mod part;
 pub(super) mod proxy;
 mod token_cache;
-mod trust;
+pub(super) mod trust;
 mod url;
 
 #[cfg(test)]
@@ -24,19 +24,18 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ureq::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri};
+use ureq::http::{self, HeaderName, HeaderValue, Method, Request, Response, Uri};
+use ureq::tls::TlsConfig;
 use ureq::{Agent, AsSendBody, Body};
 
 use super::{Health, ObjectStore, StorageError};
 use crate::backoff::Backoff;
-use crate::config::Environment;
 
 pub(super) use body::HttpResponse;
 pub(super) use failure::quote;
 pub(super) use listing::Page;
 pub use proxy::Proxies;
 pub(super) use token_cache::TokenCache;
-pub(super) use trust::Trust;
 pub(super) use url::{BaseUrl, container_name, encode, object_name};
 
 /// Attempts for a page in the middle of a listing, which the caller could only repeat from the start.
@@ -59,7 +58,7 @@ pub struct Network {
     pub pause: Duration,
     /// Parallel requests.
     pub concurrency: usize,
-    /// Proxies of the environment.
+    /// Proxies of the environment, which the client libraries of Cinder's Swift and S3 drivers use.
     pub proxies: Proxies,
     /// The health of the server.
     pub health: Arc<Health>,
@@ -75,17 +74,6 @@ impl Default for Network {
             proxies: Proxies::default(),
             health: Arc::default(),
         }
-    }
-}
-
-impl Network {
-    /// Returns the default timeouts, and the proxies of `http_proxy`, `https_proxy`, `all_proxy` and `no_proxy`, which the client
-    /// libraries of Cinder's Swift and S3 drivers use.
-    ///
-    /// # Errors
-    /// An invalid URL of a proxy.
-    pub fn of(environment: &Environment) -> Result<Self, StorageError> {
-        Ok(Self { proxies: Proxies::of(environment)?, ..Self::default() })
     }
 }
 
@@ -136,15 +124,14 @@ impl fmt::Debug for HttpClient {
 }
 
 impl HttpClient {
-    /// Creates a client.
-    pub(super) fn new(network: Network, trust: &Trust) -> Self {
+    pub(super) fn new(network: Network, trust: &TlsConfig) -> Self {
         let agent = |proxy: Option<&ureq::Proxy>| {
             let config = Agent::config_builder()
                 .http_status_as_error(false)
                 .max_redirects(0)
                 .max_redirects_will_error(false)
                 .proxy(proxy.cloned())
-                .tls_config(trust.config())
+                .tls_config(trust.clone())
                 .user_agent(concat!("cinder-backup-repair/", env!("CARGO_PKG_VERSION")))
                 .max_response_header_size(LARGEST_HEAD)
                 .max_idle_connections(network.concurrency.saturating_mul(2))
@@ -159,7 +146,6 @@ impl HttpClient {
         }
     }
 
-    /// Returns the number of parallel requests.
     pub(super) fn concurrency(&self) -> usize {
         self.network.concurrency
     }
@@ -176,11 +162,14 @@ impl HttpClient {
     pub(super) fn send(&self, method: Method, url: &str, headers: &[Header], body: Option<Vec<u8>>) -> Result<HttpResponse, StorageError> {
         let what = format!("{method} {}", url.split(['?', '#']).next().unwrap_or_default());
         let uri: Uri = url.parse().map_err(|_| StorageError::configuration(format!("{what}: not a URL")))?;
-        let headers: HeaderMap = headers.iter().cloned().collect();
+        let mut request = Request::builder().method(method).uri(uri);
+        for (name, value) in headers {
+            request = request.header(name, value);
+        }
         let stall = self.network.health.response_limit(self.network.stall);
         let result = match body {
-            Some(body) => request(method, uri, headers, body).and_then(|request| self.run(request, stall)),
-            None => request(method, uri, headers, ()).and_then(|request| self.run(request, stall)),
+            Some(body) => self.run(request.body(body), stall),
+            None => self.run(request.body(()), stall),
         };
         let response = result.map_err(|error| failure::from_ureq(&what, error))?;
         self.network.health.responded();
@@ -189,7 +178,8 @@ impl HttpClient {
     }
 
     /// Sends a request. No step takes longer than `stall`.
-    fn run<B: AsSendBody>(&self, request: Request<B>, stall: Duration) -> Result<Response<Body>, ureq::Error> {
+    fn run<B: AsSendBody>(&self, request: http::Result<Request<B>>, stall: Duration) -> Result<Response<Body>, ureq::Error> {
+        let request = request?;
         let agent = self.agent(request.uri());
         let (connect, stall) = (Some(self.network.connect.min(stall)), Some(stall));
         let request = agent
@@ -208,16 +198,15 @@ impl HttpClient {
     /// Requests a page of a listing. Only pages after the first are retried, because the caller can repeat a listing that failed on
     /// its first page without loss.
     pub(super) fn page<T>(&self, is_first: bool, mut ask: impl FnMut() -> Result<T, StorageError>) -> Result<T, StorageError> {
-        if is_first {
-            return ask();
-        }
-        let backoff = Backoff { first: self.network.pause, longest: LONGEST_PAUSE };
-        for attempt in 1..ATTEMPTS {
+        let attempts = if is_first { 1 } else { ATTEMPTS };
+        let Network { pause, health, .. } = &self.network;
+        let backoff = Backoff { first: *pause, longest: LONGEST_PAUSE };
+        for attempt in 1..attempts {
             let begun = Instant::now();
             match ask() {
                 Err(error) if error.is_transient() => {
-                    self.network.health.attempt_failed(begun.elapsed());
-                    if self.network.health.left().is_zero() {
+                    health.attempt_failed(begun.elapsed());
+                    if health.left().is_zero() {
                         return Err(error);
                     }
                     let asked = error.retry_after.map_or(Duration::ZERO, Duration::from_secs);
@@ -228,10 +217,4 @@ impl HttpClient {
         }
         ask()
     }
-}
-
-fn request<B>(method: Method, uri: Uri, headers: HeaderMap, body: B) -> Result<Request<B>, ureq::Error> {
-    let mut request = Request::builder().method(method).uri(uri).body(body)?;
-    *request.headers_mut() = headers;
-    Ok(request)
 }

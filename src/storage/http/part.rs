@@ -7,9 +7,6 @@ use super::{Header, HttpResponse, HttpStore};
 use crate::storage::StorageError;
 
 /// Opens an object or a range of it, as [`ObjectStore::open`](crate::storage::ObjectStore::open).
-///
-/// # Errors
-/// Those of the request and of [`reader`].
 pub(in crate::storage) fn open(
     store: &impl HttpStore,
     name: &str,

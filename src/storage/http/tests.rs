@@ -16,7 +16,7 @@ use super::*;
 use crate::storage::StorageErrorKind;
 
 fn client() -> HttpClient {
-    HttpClient::new(short_timeouts(), &Trust::Authorities(Vec::new()))
+    HttpClient::new(short_timeouts(), &trust::authorities(&[]).build())
 }
 
 /// Reads the whole response of a server.
@@ -179,7 +179,7 @@ fn a_proxy_gets_a_connect_request() {
     // The proxy reports what was requested.
     let proxy = TestServer::new(|request| Reply::Bytes(format!("HTTP/1.1 403 {}\r\n\r\n", request.target).into_bytes()));
     let proxies = Proxies::fixed(Some(proxy::parse(&proxy.url, &"here").unwrap()), None);
-    let client = HttpClient::new(Network { proxies, ..short_timeouts() }, &Trust::Unverified);
+    let client = HttpClient::new(Network { proxies, ..short_timeouts() }, &trust::unverified());
     let error = client.send(Method::GET, "http://storage.invalid:8080/x", &[], None).err().unwrap();
     assert_eq!(error.kind, StorageErrorKind::Configuration, "{error}");
     assert_eq!(
@@ -223,20 +223,20 @@ fn a_certificate_is_verified_unless_the_operator_disables_it() {
     let dir = tempfile::tempdir().unwrap();
     let ca = dir.path().join("ca.pem");
     std::fs::write(&ca, include_str!("testdata/ca.pem")).unwrap();
-    let ask = |trust: &Trust, host: &str| {
+    let ask = |trust: &TlsConfig, host: &str| {
         let client = HttpClient::new(short_timeouts(), trust);
         client.send(Method::GET, &format!("https://{host}:{port}/"), &[], None)?.read_all(100)
     };
-    let own = Trust::file(&ca, &"here").unwrap();
+    let own = trust::of_file(&ca, &"here").unwrap();
     assert_eq!(ask(&own, "localhost").unwrap(), b"secure");
-    assert_eq!(ask(&Trust::Unverified, "127.0.0.1").unwrap(), b"secure");
-    for (trust, host) in [(&own, "127.0.0.1"), (&Trust::system(), "localhost"), (&Trust::Authorities(Vec::new()), "localhost")] {
+    assert_eq!(ask(&trust::unverified(), "127.0.0.1").unwrap(), b"secure");
+    for (trust, host) in [(&own, "127.0.0.1"), (&trust::system(), "localhost"), (&trust::authorities(&[]).build(), "localhost")] {
         let error = ask(trust, host).unwrap_err();
         assert_eq!(error.kind, StorageErrorKind::Configuration, "{error}");
         assert!(error.text.contains("certificate"), "{error}");
     }
     for (text, problem) in [("", "no certificate"), ("-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n", "damaged")] {
         std::fs::write(&ca, text).unwrap();
-        assert!(Trust::file(&ca, &"cinder.conf:7").unwrap_err().text.contains(problem));
+        assert!(trust::of_file(&ca, &"cinder.conf:7").unwrap_err().text.contains(problem));
     }
 }

@@ -21,30 +21,25 @@ struct CachedToken<S> {
 #[derive(Debug)]
 pub(in crate::storage) struct TokenCache<S> {
     state: Mutex<State<S>>,
-    /// Logins with a transient error.
+    /// Logins that failed.
     failures: AtomicU64,
 }
 
 #[derive(Debug)]
 struct State<S> {
     cached: Option<Arc<CachedToken<S>>>,
-    /// The permanent error of a login. It is not repeated, because refused credentials may lock the account.
-    failed: Option<StorageError>,
-    /// The error of the last login, if it was transient.
-    transient: Option<StorageError>,
+    /// The error of the last login. After a permanent one there is no other login, because refused credentials may lock the account.
+    error: Option<StorageError>,
 }
 
 impl<S> Default for TokenCache<S> {
     fn default() -> Self {
-        Self { state: Mutex::new(State { cached: None, failed: None, transient: None }), failures: AtomicU64::new(0) }
+        Self { state: Mutex::new(State { cached: None, error: None }), failures: AtomicU64::new(0) }
     }
 }
 
 impl<S> TokenCache<S> {
     /// Sends a request with a token, and repeats it with a new one if the token is refused.
-    ///
-    /// # Errors
-    /// Those of the login and of the request.
     pub(in crate::storage) fn send(
         &self,
         login: impl Fn() -> Result<(S, Option<Instant>), StorageError>,
@@ -74,11 +69,10 @@ impl<S> TokenCache<S> {
     ) -> Result<Arc<CachedToken<S>>, StorageError> {
         let failures = self.failures.load(Ordering::Relaxed);
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(error) = &state.failed {
-            return Err(error.clone());
-        }
         // Callers that waited for a failed login share its error. Otherwise they would log in one after the other.
-        if let Some(error) = state.transient.as_ref().filter(|_| self.failures.load(Ordering::Relaxed) != failures) {
+        if let Some(error) = &state.error
+            && (!error.is_transient() || self.failures.load(Ordering::Relaxed) != failures)
+        {
             return Err(error.clone());
         }
         if let Some(cached) = state.cached.as_ref().filter(|cached| cached.until.is_none_or(|until| Instant::now() < until)) {
@@ -88,24 +82,18 @@ impl<S> TokenCache<S> {
             if !cached.accepted.load(Ordering::Relaxed) {
                 let text = "the storage refuses a new token (401); check that the login belongs to this storage";
                 let error = StorageError::new(StorageErrorKind::Authentication, text);
-                state.failed = Some(error.clone());
-                return Err(error);
+                return Err(state.error.insert(error).clone());
             }
         }
         match login() {
             Ok((token, until)) => {
                 let cached = Arc::new(CachedToken { token, until, accepted: AtomicBool::new(false) });
-                (state.cached, state.transient) = (Some(Arc::clone(&cached)), None);
+                (state.cached, state.error) = (Some(Arc::clone(&cached)), None);
                 Ok(cached)
             }
             Err(error) => {
-                if error.is_transient() {
-                    state.transient = Some(error.clone());
-                    self.failures.fetch_add(1, Ordering::Relaxed);
-                } else {
-                    state.failed = Some(error.clone());
-                }
-                Err(error)
+                self.failures.fetch_add(1, Ordering::Relaxed);
+                Err(state.error.insert(error).clone())
             }
         }
     }

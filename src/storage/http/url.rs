@@ -83,7 +83,6 @@ impl BaseUrl {
         &self.text
     }
 
-    /// Whether TLS is used.
     pub(in crate::storage) fn is_https(&self) -> bool {
         self.uri.scheme_str() == Some("https")
     }

@@ -106,13 +106,17 @@ fn transient() -> StorageError {
 }
 
 fn layer(events: impl IntoIterator<Item = Event>) -> RetryingStore<ScriptedStore> {
+    layer_with(Health::default(), events)
+}
+
+fn layer_with(health: Health, events: impl IntoIterator<Item = Event>) -> RetryingStore<ScriptedStore> {
     let mut store = MemoryStore::default();
     for number in 0..3000 {
         store.put(format!("many-{number:05}"), number.to_string(), None);
     }
     store.put("digits", "0123456789", None);
     let store = ScriptedStore { store, events: Mutex::new(events.into_iter().collect()), ..ScriptedStore::default() };
-    RetryingStore::new(store, QUICK, Arc::default())
+    RetryingStore::new(store, QUICK, Arc::default(), Arc::new(health))
 }
 
 fn left(layer: &RetryingStore<ScriptedStore>) -> usize {
@@ -126,7 +130,7 @@ fn conforms_to_the_trait() {
         store.put(name, bytes, None);
     }
     conformance::check(&store, true);
-    conformance::check(&RetryingStore::new(store, QUICK, Arc::default()), true);
+    conformance::check(&RetryingStore::new(store, QUICK, Arc::default(), Arc::default()), true);
 }
 
 #[test]
@@ -275,7 +279,7 @@ fn a_request_to_stop_ends_every_call() {
     let policy = RetryPolicy { attempts: 2, backoff: Backoff { first: hour, longest: hour } };
     let store = ScriptedStore { events: Mutex::new([Event::Fails(transient())].into()), ..ScriptedStore::default() };
     let cancelled = Arc::new(AtomicBool::new(false));
-    let waiting = RetryingStore::new(store, policy, Arc::clone(&cancelled));
+    let waiting = RetryingStore::new(store, policy, Arc::clone(&cancelled), Arc::default());
     let begun = Instant::now();
     std::thread::scope(|scope| {
         let stat = scope.spawn(|| waiting.stat("x"));
@@ -306,7 +310,7 @@ fn the_server_may_ask_for_a_longer_pause_up_to_a_limit() {
 
 /// A layer over a store that fails this number of times before it recovers.
 fn failing(failures: usize, limit: WaitLimit) -> RetryingStore<ScriptedStore> {
-    layer((0..failures).map(|_| Event::Fails(transient()))).with_health(Arc::new(Health::new(limit)))
+    layer_with(Health::new(limit), (0..failures).map(|_| Event::Fails(transient())))
 }
 
 #[test]
@@ -374,7 +378,7 @@ fn a_failing_container_does_not_stop_others_of_its_server() {
     let server = Arc::new(Health::new(limit));
     let container = |events: usize, text: &str| {
         let error = StorageError::new(StorageErrorKind::Transient, text);
-        layer((0..events).map(|_| Event::Fails(error.clone()))).with_health(Arc::new(Health::of_container(Arc::clone(&server))))
+        layer_with(Health::of_container(Arc::clone(&server)), (0..events).map(|_| Event::Fails(error.clone())))
     };
     let given_up = |layer: &RetryingStore<ScriptedStore>| {
         let begun = Instant::now();
@@ -416,8 +420,7 @@ fn a_failing_container_does_not_stop_others_of_its_server() {
 fn a_silent_server_stops_all_its_containers() {
     let limit = WaitLimit { total: Duration::from_millis(50), probe_interval: Duration::from_secs(3_600) };
     let server = Arc::new(Health::new(limit));
-    let container =
-        || layer((0..1_000).map(|_| Event::Fails(transient()))).with_health(Arc::new(Health::of_container(Arc::clone(&server))));
+    let container = || layer_with(Health::of_container(Arc::clone(&server)), (0..1_000).map(|_| Event::Fails(transient())));
     let first = container();
     while first.stat("digits").unwrap_err().kind != StorageErrorKind::Unreachable {}
     // One other container is tried, because the first one may be silent alone; then none.

@@ -9,10 +9,9 @@ mod xml;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
 use std::io::Read;
 use std::ops::{ControlFlow, Range};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use jiff::Timestamp;
 use ureq::http::Method;
@@ -32,8 +31,6 @@ const LARGEST_PAGE: usize = 16 * 1024 * 1024;
 pub struct Client {
     settings: Settings,
     http: HttpClient,
-    /// Whether the ETags of a bucket are digests of the objects, by bucket.
-    digests: Mutex<BTreeMap<String, Arc<OnceLock<bool>>>>,
 }
 
 impl Client {
@@ -51,7 +48,7 @@ impl Client {
             network.proxies = proxies;
         }
         let http = HttpClient::new(network, &settings.trust);
-        Ok(Arc::new(Self { settings, http, digests: Mutex::default() }))
+        Ok(Arc::new(Self { settings, http }))
     }
 
     /// Returns warnings about the options, for example that certificates are not verified.
@@ -65,12 +62,11 @@ impl Client {
     /// [`StorageErrorKind::Configuration`] for an invalid name.
     pub fn bucket(self: &Arc<Self>, name: &str) -> Result<S3Store, StorageError> {
         let encoded = container_name(name, "S3 bucket")?;
-        let digests = Arc::clone(self.digests.lock().unwrap_or_else(PoisonError::into_inner).entry(name.to_owned()).or_default());
         Ok(S3Store {
             location: format!("{}/{encoded}", self.settings.endpoint),
             path: format!("{}/{encoded}", self.settings.endpoint.path()),
             client: Arc::clone(self),
-            digests,
+            digests: OnceLock::new(),
         })
     }
 }
@@ -82,7 +78,8 @@ pub struct S3Store {
     location: String,
     /// Percent-encoded, from the root of the server.
     path: String,
-    digests: Arc<OnceLock<bool>>,
+    /// Whether the ETags of the bucket are digests of the objects, once it is known.
+    digests: OnceLock<bool>,
 }
 
 impl S3Store {

@@ -6,11 +6,12 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use md5::{Digest, Md5};
 use secrecy::{ExposeSecret, SecretString};
+use ureq::tls::TlsConfig;
 
 use super::sign::Signer;
 use crate::config::{Origin, Setting, StorageOptions};
 use crate::storage::StorageError;
-use crate::storage::http::{self, BaseUrl, Header, Proxies, Trust, proxy};
+use crate::storage::http::{self, BaseUrl, Header, Proxies, proxy, trust};
 
 /// The validated options.
 #[derive(Debug)]
@@ -21,7 +22,7 @@ pub(super) struct Settings {
     pub(super) sse: Vec<Header>,
     /// Proxies, if the options set any.
     pub(super) proxies: Option<Proxies>,
-    pub(super) trust: Trust,
+    pub(super) trust: TlsConfig,
     /// The timeout, if it is configured.
     pub(super) timeout: Option<Duration>,
     pub(super) warnings: Vec<String>,
@@ -29,9 +30,6 @@ pub(super) struct Settings {
 
 impl Settings {
     /// Reads and validates the options.
-    ///
-    /// # Errors
-    /// [`Configuration`](crate::storage::StorageErrorKind::Configuration) with the option that is missing or wrong.
     pub(super) fn new(options: &StorageOptions) -> Result<Self, StorageError> {
         let text = |name: &str| options.text(name);
         let secret = |name: &str| options.secret(name);
@@ -42,12 +40,12 @@ impl Settings {
         let access_key = needed("backup_s3_store_access_key")?;
         let secret_key = needed("backup_s3_store_secret_key")?;
         let trust = if options.boolean("backup_s3_verify_ssl", true)?.value {
-            Trust::configured(text("backup_s3_ca_cert_file")?)?
+            trust::configured(text("backup_s3_ca_cert_file")?)?
         } else {
             if endpoint.is_https() {
                 warnings.push(format!("backup_s3_verify_ssl is false: the certificate of {endpoint} is not verified"));
             }
-            Trust::Unverified
+            trust::unverified()
         };
         let proxy = |setting: Option<Setting<String>>| setting.map(|setting| proxy::parse(&setting.value, &setting.origin)).transpose();
         let proxies = match (proxy(text("backup_s3_http_proxy")?)?, proxy(text("backup_s3_https_proxy")?)?) {

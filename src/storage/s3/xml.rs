@@ -29,24 +29,18 @@ pub(super) struct ErrorDocument {
 /// A fragment that says what is wrong.
 pub(super) fn page(xml: &[u8]) -> Result<Page, String> {
     let (mut root, mut truncated, mut token, mut encoded) = (false, None, None, false);
-    let mut found: Vec<ListedObject> = Vec::new();
+    // The elements of each object, and those of the object that has not ended.
+    let (mut found, mut fields): (Vec<Fields>, Fields) = (Vec::new(), Vec::new());
     walk(xml, &mut |path, text| {
         match path {
             ["ListBucketResult"] => root = true,
-            ["ListBucketResult", "IsTruncated"] => truncated = Some(boolean(text)?),
+            ["ListBucketResult", "IsTruncated"] => {
+                truncated = Some(text.trim().parse().map_err(|_| format!("{:?} is neither true nor false", text.trim()))?);
+            }
             ["ListBucketResult", "NextContinuationToken"] => token = Some(text.to_owned()),
             ["ListBucketResult", "EncodingType"] => encoded = text == "url",
-            ["ListBucketResult", "Contents", field] => {
-                if found.last().is_none_or(|last| last.ended) {
-                    found.push(ListedObject::default());
-                }
-                let Some(last) = found.last_mut() else { return Ok(()) };
-                last.set(field, text)?;
-            }
-            ["ListBucketResult", "Contents"] => match found.last_mut() {
-                Some(last) if !last.ended => last.ended = true,
-                _ => return Err("an object has no key".to_owned()),
-            },
+            ["ListBucketResult", "Contents", field] => fields.push(((*field).to_owned(), text.to_owned())),
+            ["ListBucketResult", "Contents"] => found.push(std::mem::take(&mut fields)),
             _ => {}
         }
         Ok(())
@@ -57,7 +51,7 @@ pub(super) fn page(xml: &[u8]) -> Result<Page, String> {
         (true, Some(token)) if !token.is_empty() => Some(token),
         (true, _) => return Err("it is truncated, but has no token of the next page".to_owned()),
     };
-    let objects = found.into_iter().map(|one| one.info(encoded)).collect::<Result<_, _>>()?;
+    let objects = found.iter().map(|fields| object(fields, encoded)).collect::<Result<_, _>>()?;
     Ok(Page { objects, next })
 }
 
@@ -76,33 +70,22 @@ pub(super) fn error_document(xml: &[u8]) -> Option<ErrorDocument> {
     (read.is_ok() && !error_document.code.is_empty()).then_some(error_document)
 }
 
-#[derive(Debug, Default)]
-struct ListedObject {
-    key: Option<String>,
-    size: Option<u64>,
-    modified: Option<String>,
-    etag: Option<String>,
-    ended: bool,
-}
+/// The elements of an object, by name.
+type Fields = Vec<(String, String)>;
 
-impl ListedObject {
-    fn set(&mut self, field: &str, text: &str) -> Result<(), String> {
-        let twice = match field {
-            "Key" => self.key.replace(text.to_owned()).is_some(),
-            "Size" => self.size.replace(text.trim().parse().map_err(|_| format!("{text:?} is not a size"))?).is_some(),
-            "LastModified" => self.modified.replace(text.to_owned()).is_some(),
-            "ETag" => self.etag.replace(text.to_owned()).is_some(),
-            _ => false,
-        };
-        if twice { Err(format!("an object has {field} twice")) } else { Ok(()) }
-    }
-
-    fn info(self, encoded: bool) -> Result<ObjectInfo, String> {
-        let (Some(key), Some(size)) = (self.key, self.size) else { return Err("an object has no key or no size".to_owned()) };
-        let name = if encoded { decode(&key)? } else { key };
-        let modified = self.modified.and_then(|text| text.trim().parse().ok());
-        Ok(ObjectInfo { name, size, modified, md5: self.etag.as_deref().and_then(digest) })
-    }
+fn object(fields: &Fields, encoded: bool) -> Result<ObjectInfo, String> {
+    let field = |name: &str| {
+        let mut found = fields.iter().filter(|(field, _)| field == name).map(|(_, text)| text.as_str());
+        let first = found.next();
+        if found.next().is_some() { Err(format!("an object has {name} twice")) } else { Ok(first) }
+    };
+    let (Some(key), Some(size)) = (field("Key")?, field("Size")?) else { return Err("an object has no key or no size".to_owned()) };
+    Ok(ObjectInfo {
+        name: if encoded { decode(key)? } else { key.to_owned() },
+        size: size.trim().parse().map_err(|_| format!("{size:?} is not a size"))?,
+        modified: field("LastModified")?.and_then(|text| text.trim().parse().ok()),
+        md5: field("ETag")?.and_then(digest),
+    })
 }
 
 /// Parses an ETag as an MD5: 32 hexadecimal digits in quotes. The ETag of a multipart upload has a dash and is not an MD5.
@@ -114,14 +97,6 @@ pub(super) fn digest(etag: &str) -> Option<[u8; 16]> {
 fn decode(key: &str) -> Result<String, String> {
     let key = key.replace('+', " ");
     percent_decode_str(&key).decode_utf8().map(String::from).map_err(|_| format!("the key {key:?} is not UTF-8"))
-}
-
-fn boolean(text: &str) -> Result<bool, String> {
-    match text.trim() {
-        "true" => Ok(true),
-        "false" => Ok(false),
-        other => Err(format!("{other:?} is neither true nor false")),
-    }
 }
 
 /// Receives an element: the names from the root to it, and its text.

@@ -1,10 +1,11 @@
 //! The options of cinder.conf for Swift, with the meaning that Cinder's driver and its client library give them.
 
 use secrecy::SecretString;
+use ureq::tls::TlsConfig;
 
 use crate::config::{ConfigError, Origin, Setting, StorageOptions};
 use crate::storage::StorageError;
-use crate::storage::http::{BaseUrl, Trust};
+use crate::storage::http::{BaseUrl, trust};
 
 /// The credentials that Cinder uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,15 +52,12 @@ pub(super) struct Settings {
     /// With [`AuthMode::PerUser`] the URL without the id of the project, otherwise the whole URL. `None`: the URL of the login.
     pub(super) storage_url: Option<Setting<String>>,
     pub(super) endpoint: EndpointFilter,
-    pub(super) trust: Trust,
+    pub(super) trust: TlsConfig,
     pub(super) warnings: Vec<String>,
 }
 
 impl Settings {
     /// Reads and validates the options.
-    ///
-    /// # Errors
-    /// [`Configuration`](crate::storage::StorageErrorKind::Configuration) with the option that is missing or wrong.
     pub(super) fn new(options: &StorageOptions) -> Result<Self, StorageError> {
         let text = |name: &str| options.text(name);
         let plain = |name: &str| Ok::<_, ConfigError>(text(name)?.map(|setting| setting.value));
@@ -95,9 +93,9 @@ impl Settings {
         let region = for_mode(text("backup_swift_region_name")?, mode, "backup_swift_region_name", &mut warnings);
         let trust = if options.boolean("backup_swift_auth_insecure", false)?.value {
             warnings.push("backup_swift_auth_insecure is set: the certificates of Swift and Keystone are not verified".to_owned());
-            Trust::Unverified
+            trust::unverified()
         } else {
-            Trust::configured(text("backup_swift_ca_cert_file")?)?
+            trust::configured(text("backup_swift_ca_cert_file")?)?
         };
         Ok(Self {
             mode,
