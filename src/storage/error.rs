@@ -81,6 +81,14 @@ impl StorageError {
         Self::new(StorageErrorKind::NoObject, format!("the object {name:?} does not exist at {place}"))
     }
 
+    /// Turns the error about a missing object into `None`.
+    pub(super) fn none_if_absent<T>(result: Result<T, Self>) -> Result<Option<T>, Self> {
+        match result {
+            Err(error) if error.kind == StorageErrorKind::NoObject => Ok(None),
+            result => result.map(Some),
+        }
+    }
+
     /// Whether another attempt may succeed.
     pub fn is_transient(&self) -> bool {
         self.kind == StorageErrorKind::Transient

@@ -346,11 +346,9 @@ impl ObjectStore for PosixStore {
             self.container(LISTED)?
         } else {
             // `place` checks the name and opens the parent of any file in this directory.
-            match self.place(&format!("{folder}x")) {
-                Ok((parent, _)) => rustix::fs::openat(&parent, ".", LISTED, Mode::empty()).map_err(cannot)?,
-                Err(error) if error.kind == StorageErrorKind::NoObject => return Ok(()),
-                Err(error) => return Err(error),
-            }
+            let name = format!("{folder}x");
+            let Some((parent, _)) = StorageError::none_if_absent(self.place(&name))? else { return Ok(()) };
+            rustix::fs::openat(&parent, ".", LISTED, Mode::empty()).map_err(cannot)?
         };
         let mut entries = Dir::new(opened).map_err(cannot)?;
         while let Some(entry) = entries.read() {
@@ -377,11 +375,9 @@ impl ObjectStore for PosixStore {
     fn stat(&self, name: &str) -> Result<Option<ObjectInfo>, StorageError> {
         let cannot = |errno| self.object_failure(errno, "look at", name);
         let place = self.place(name);
-        match place.and_then(|(parent, last)| rustix::fs::statat(&parent, last, AtFlags::SYMLINK_NOFOLLOW).map_err(cannot)) {
-            Ok(stat) => self.check_regular(name, &stat).map(|()| Some(info(name.to_owned(), &stat))),
-            Err(error) if error.kind == StorageErrorKind::NoObject => Ok(None),
-            Err(error) => Err(error),
-        }
+        let stat = place.and_then(|(parent, last)| rustix::fs::statat(&parent, last, AtFlags::SYMLINK_NOFOLLOW).map_err(cannot));
+        let Some(stat) = StorageError::none_if_absent(stat)? else { return Ok(None) };
+        self.check_regular(name, &stat).map(|()| Some(info(name.to_owned(), &stat)))
     }
 
     fn open(&self, name: &str, range: Option<Range<u64>>) -> Result<Box<dyn Read + Send + '_>, StorageError> {

@@ -264,15 +264,6 @@ impl<S: ObjectStore> ResumingReader<'_, S> {
             Some(range) => Some(range.start.saturating_add(self.at).min(range.end)..range.end),
         }
     }
-
-    fn pause_after(&mut self, error: StorageError) -> Result<(), StorageError> {
-        if self.at >= STREAM_PROGRESS.saturating_add(self.at_failure) {
-            self.attempts.failed = 0;
-        }
-        self.at_failure = self.at;
-        let layer = self.layer;
-        layer.pause_after(&mut self.attempts, error)
-    }
 }
 
 impl<S: ObjectStore> Read for ResumingReader<'_, S> {
@@ -305,7 +296,11 @@ impl<S: ObjectStore> Read for ResumingReader<'_, S> {
                 },
             };
             self.inner = None;
-            self.pause_after(failed).map_err(StorageError::into_io)?;
+            if self.at >= STREAM_PROGRESS.saturating_add(self.at_failure) {
+                self.attempts.failed = 0;
+            }
+            self.at_failure = self.at;
+            layer.pause_after(&mut self.attempts, failed).map_err(StorageError::into_io)?;
         }
     }
 }

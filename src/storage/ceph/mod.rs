@@ -194,7 +194,7 @@ impl Pool<'_> {
 
     /// Reads the attributes of an image; `None` only if Ceph reports that it does not exist.
     pub fn image(&self, image: &str) -> Result<Option<ImageInfo>, StorageError> {
-        absent_is_none(self.ask_rbd("info", image, |bytes| json::image(image, bytes)))
+        StorageError::none_if_absent(self.ask_rbd("info", image, |bytes| json::image(image, bytes)))
     }
 
     /// Lists the snapshots of an image, the oldest first.
@@ -235,7 +235,7 @@ impl Pool<'_> {
 
     /// Reads the attributes of a RADOS object; `None` only if Ceph reports that it does not exist.
     pub fn object(&self, name: &str) -> Result<Option<ObjectStat>, StorageError> {
-        let Some(answer) = absent_is_none(self.ask_rados(&["stat", name], name, OUTPUT_LIMIT))? else { return Ok(None) };
+        let Some(answer) = StorageError::none_if_absent(self.ask_rados(&["stat", name], name, OUTPUT_LIMIT))? else { return Ok(None) };
         let stat = json::stat(&String::from_utf8_lossy(&answer));
         stat.map(Some).ok_or_else(|| self.parse_error("rados stat", name, &"it has no size"))
     }
@@ -245,12 +245,12 @@ impl Pool<'_> {
     /// # Errors
     /// `Protocol` for an object that is longer.
     pub fn read_object(&self, name: &str, limit: usize) -> Result<Option<Vec<u8>>, StorageError> {
-        absent_is_none(self.ask_rados(&["get", name, "-"], name, limit))
+        StorageError::none_if_absent(self.ask_rados(&["get", name, "-"], name, limit))
     }
 
     /// Whether an object exists in the pool, now or in a snapshot.
     pub fn has_object(&self, name: &str) -> Result<bool, StorageError> {
-        Ok(absent_is_none(self.ask_rados(&["listsnaps", name], name, OUTPUT_LIMIT))?.is_some())
+        Ok(StorageError::none_if_absent(self.ask_rados(&["listsnaps", name], name, OUTPUT_LIMIT))?.is_some())
     }
 
     /// Whether the pool contains an image or an object whose name matches. The names are listed once for each pool, up to the first
@@ -374,15 +374,6 @@ impl Pool<'_> {
     fn parse_error(&self, command: &str, name: &str, error: &dyn std::fmt::Display) -> StorageError {
         let about = self.about(name, None);
         StorageError::protocol(format!("the output of {command:?} about {about} is not in the format of Ceph: {error}"))
-    }
-}
-
-/// Turns the error about a missing image or object into `None`.
-fn absent_is_none<T>(result: Result<T, StorageError>) -> Result<Option<T>, StorageError> {
-    match result {
-        Ok(value) => Ok(Some(value)),
-        Err(error) if error.kind == StorageErrorKind::NoObject => Ok(None),
-        Err(error) => Err(error),
     }
 }
 

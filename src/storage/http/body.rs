@@ -121,7 +121,8 @@ impl HttpResponse {
 
     pub(super) fn stream(self) -> BodyStream {
         let left = self.body_length();
-        BodyStream { what: self.what, body: self.response.into_body().into_reader(), left, pace: Pace::new(self.stall) }
+        let body = self.response.into_body().into_reader();
+        BodyStream { what: self.what, body, left, window: self.stall, measured: (Duration::ZERO, 0) }
     }
 }
 
@@ -130,12 +131,25 @@ pub(super) struct BodyStream {
     what: String,
     body: BodyReader<'static>,
     left: Option<u64>,
-    pace: Pace,
+    /// How long to measure the rate.
+    window: Duration,
+    /// The time that readers waited for the stream, and the bytes that they received, since the rate was last measured.
+    measured: (Duration, u64),
 }
 
 impl BodyStream {
     fn error(&self, kind: StorageErrorKind, problem: &str) -> io::Error {
         StorageError::new(kind, format!("{}: {problem}", self.what)).into_io()
+    }
+
+    fn is_too_slow(&mut self, waited: Duration, bytes: usize) -> bool {
+        let (all_waited, all_bytes) = (self.measured.0 + waited, self.measured.1.saturating_add(bytes as u64));
+        if all_waited < self.window {
+            self.measured = (all_waited, all_bytes);
+            return false;
+        }
+        self.measured = (Duration::ZERO, 0);
+        all_bytes < (all_waited.as_secs_f64() * SLOWEST_RATE as f64) as u64
     }
 }
 
@@ -146,7 +160,7 @@ impl Read for BodyStream {
         }
         let before = Instant::now();
         let read = self.body.read(buffer).map_err(|error| failure::from_ureq(&self.what, ureq::Error::from(error)).into_io())?;
-        if read > 0 && self.pace.is_too_slow(before.elapsed(), read) {
+        if read > 0 && self.is_too_slow(before.elapsed(), read) {
             return Err(self.error(StorageErrorKind::Transient, "the response is slower than 4 KiB a second"));
         }
         if let Some(left) = &mut self.left {
@@ -163,30 +177,5 @@ impl Read for BodyStream {
             }
         }
         Ok(read)
-    }
-}
-
-/// Measures the rate of a stream. Only the time that a reader waits for it counts.
-struct Pace {
-    window: Duration,
-    waited: Duration,
-    bytes: u64,
-}
-
-impl Pace {
-    fn new(window: Duration) -> Self {
-        Self { window, waited: Duration::ZERO, bytes: 0 }
-    }
-
-    fn is_too_slow(&mut self, waited: Duration, bytes: usize) -> bool {
-        self.waited += waited;
-        self.bytes = self.bytes.saturating_add(bytes as u64);
-        if self.waited < self.window {
-            return false;
-        }
-        let enough = (self.waited.as_secs_f64() * SLOWEST_RATE as f64) as u64;
-        let slow = self.bytes < enough;
-        (self.waited, self.bytes) = (Duration::ZERO, 0);
-        slow
     }
 }
