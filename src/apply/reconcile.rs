@@ -1,11 +1,11 @@
-//! Settles a transaction whose answer is not on record by reading its rows, or leaves it unknown.
+//! Settles a transaction whose answer was not recorded by reading its rows, or leaves it unknown.
 //!
-//! Unchanged rows prove that nothing was written if they are read under lock on the server that was told to commit: it keeps them locked
-//! until the transaction is over. On another server they prove it only once the unit's window is over. Until then its COMMIT may be
-//! delayed in a proxy or in a node of a cluster, and arrive later.
+//! Unchanged rows prove that nothing was written if they are read under lock on the server that received the COMMIT, because it keeps
+//! them locked until the transaction is over. On another server they prove it only once the unit's window is over. Until then the COMMIT
+//! may be delayed in a proxy or in a node of a cluster, and arrive later.
 //!
-//! Rows that are as the unit was to leave them prove less: cinder-backup's own clean-up, or a person who resets a state, leaves the same.
-//! So if the log has only the intent, there must also be proof that it was this program.
+//! Rows with the values that the unit was to write prove less, because cinder-backup's own clean-up or a manual reset writes the same.
+//! So if the log has only the intent, there must also be proof that this program wrote them.
 
 use jiff::civil::DateTime;
 
@@ -20,12 +20,12 @@ use crate::scan::{Lock, Reader};
 
 use super::history_view::{COUNTER, FirstWriters, LaterUnits, RowView, is_within};
 
-/// What reading the rows showed.
+/// The outcome that the rows prove.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settlement {
     /// Applied, failed (nothing was written) or unknown.
     pub outcome: Outcome,
-    /// How that was seen.
+    /// The proof, or why there is none.
     pub reason: String,
     /// Which state the rows were in.
     pub standing: Standing,
@@ -38,27 +38,27 @@ pub struct Settlement {
 pub enum Standing {
     /// As the unit was to leave them.
     After,
-    /// As they were before it.
+    /// As they were before the unit.
     Before,
-    /// Neither.
+    /// Another state.
     Neither,
-    /// No row shows it.
+    /// Not known, because no row shows it.
     Hidden,
 }
 
-/// A COMMIT that was sent, or may have been, and whose answer is not on record.
+/// A COMMIT that was sent or may have been sent, and whose answer was not recorded.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sent<'a> {
-    /// The server that it was sent to ([`Session::node`]), if that is known.
+    /// The server that it was sent to ([`Session::node`]), if known.
     pub to: Option<&'a str>,
-    /// When the unit's time to write ends, by the database's clock; `None` in logs of versions that did not record it.
+    /// The end of the unit's window, by the database's clock; `None` in logs of versions that did not record it.
     pub until: Option<DateTime>,
-    /// Whether that time is over.
+    /// Whether the window is over.
     pub is_over: bool,
 }
 
 impl Sent<'_> {
-    /// Why it may still take effect on the server that `session` has just read under lock; `None` if it cannot.
+    /// Why the COMMIT may still arrive at the server that `session` has just read under lock; `None` if it cannot.
     fn doubt(&self, session: &dyn Session) -> Option<String> {
         self.may_arrive(session.node(), session.server().multi_primary).then(|| {
             let until = self.until.map_or_else(
@@ -75,8 +75,8 @@ impl Sent<'_> {
     }
 }
 
-/// Reads the rows of a transaction whose COMMIT was just sent and not answered, and compares them with the rows `before` and `after` its
-/// changes, as it read them itself.
+/// Reads the rows of a transaction whose COMMIT was just sent and not answered, and compares them with the images that the transaction
+/// read `before` and `after` its changes.
 pub fn settle_rows(
     session: &mut dyn Session,
     schema: &Schema,
@@ -102,7 +102,7 @@ pub struct UnitContext<'a> {
 }
 
 impl UnitContext<'_> {
-    /// Whether the time in which a unit may write is over.
+    /// Whether a unit's window is over.
     pub fn is_over(&self, unit: &UnitHistory) -> bool {
         until(unit).is_some_and(|until| self.now > until)
     }
@@ -135,11 +135,11 @@ pub fn settle_unit(
     let telling = telling(before, after, &seen);
     let standing = compare(before, after, &seen, &telling);
     let mut doubt = None;
-    // The very rows that the transaction read back, with their times, are proof enough.
+    // If the transaction recorded the rows that it read back, equal rows with equal times are sufficient proof.
     if standing == Standing::After && exactly.is_none() {
         doubt = doubt_over(&unit.intent, &seen, &telling);
     }
-    // A file has no replicas, and what its dead writer had not committed is gone.
+    // A file has no replicas, and a transaction of a killed process is rolled back.
     if standing == Standing::Before && session.server().engine != Engine::Sqlite {
         let sent = Sent { to: outcome.and_then(|outcome| outcome.sent_to.as_deref()), until: until(unit), is_over: context.is_over(unit) };
         doubt = match lock {
@@ -154,7 +154,7 @@ pub fn settle_unit(
     Ok(settlement(standing, doubt, seen))
 }
 
-/// Reads under lock, so that a transaction which is still ending is waited for.
+/// Reads rows. Under lock it waits for a transaction that is still ending.
 fn read(session: &mut dyn Session, schema: &Schema, rows: &[Image], lock: Lock) -> Result<Vec<Option<Image>>, DbError> {
     session.begin(if lock == Lock::Held { Access::Write } else { Access::ReadOnly })?;
     let found = in_order(&mut Reader { session: &mut *session, schema }, rows, lock);
@@ -181,8 +181,8 @@ pub fn current(reader: &mut Reader<'_>, table: Table, id: &str, lock: Lock) -> R
     Ok(reader.row(table, id, lock)?.map(|row| row.image(columns)))
 }
 
-/// The rows that show the outcome, by their places. A transaction is applied as a whole or not at all, so any of its rows is proof. A
-/// parent's counter may not be, because others may have changed it: if another column shows the outcome, that one counts.
+/// The indexes of the rows that show the outcome. A transaction is applied completely or not at all, so each of its rows is proof. A
+/// parent's counter is used only if no other column shows the outcome, because others may have changed it.
 fn telling(before: &[Image], after: &[Image], seen: &[RowView]) -> Vec<usize> {
     let rows = |counters: bool| -> Vec<usize> {
         let tells = |(before, (after, seen)): (&Image, (&Image, &RowView))| {
@@ -209,8 +209,8 @@ fn compare(before: &[Image], after: &[Image], seen: &[RowView], telling: &[usize
     }
 }
 
-/// Whether a row is like this image, in the columns that prove something. A unit that was decided again may have given another reason
-/// than its intent.
+/// Whether a row equals this image in the columns that prove something. The `fail_reason` may differ from the intent's, because a unit is
+/// decided again before it writes.
 fn agrees(want: &Image, seen: &RowView) -> bool {
     let Some(found) = &seen.image else { return false };
     want.columns.iter().all(|(column, value)| {
@@ -230,7 +230,7 @@ fn is_our_reason(value: &Value) -> bool {
 fn doubt_over(intent: &Intent, seen: &[RowView], telling: &[usize]) -> Option<String> {
     let signed = intent.changes.iter().any(|change| is_signature(change, intent, seen));
     let Some(window) = &intent.window else {
-        // An old log, which does not limit the time of the change.
+        // A log of an older version without windows.
         return (!signed).then(|| "the log was written by an older version and does not say when the run was to write them".to_owned());
     };
     for found in telling.iter().filter_map(|at| seen.get(*at)?.image.as_ref()) {
@@ -241,7 +241,7 @@ fn doubt_over(intent: &Intent, seen: &[RowView], telling: &[usize]) -> Option<St
             return Some(format!("{} {} was written at {at}, and the run wrote between {from} and {until}", found.table, found.id));
         }
     }
-    // The time alone is no proof: a person may repair within minutes what a killed run did not reach.
+    // The time alone proves nothing: a person may repair the same rows minutes after the run was killed.
     (!signed).then(|| "nothing in them shows that this program wrote them, and the log does not have them as the run left them".to_owned())
 }
 
@@ -284,7 +284,7 @@ fn settlement(standing: Standing, doubt: Option<String>, seen: Vec<RowView>) -> 
     Settlement { outcome, reason, standing, found: seen.into_iter().filter_map(|seen| seen.image).collect() }
 }
 
-/// The rows as a unit's changes are to leave them; without `updated_at`, which only the database knows.
+/// The rows as a unit's changes are to leave them, without `updated_at`, which the database sets.
 pub(super) fn intended(before: &[Image], changes: &[Change]) -> Vec<Image> {
     let leave = |image: &Image| {
         let mut after = image.clone();

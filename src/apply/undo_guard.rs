@@ -1,7 +1,7 @@
-//! Whether an undo would take a backup away from under increments that were begun on it since.
+//! Refuses an undo if increments on the backup may have begun since the run.
 //!
-//! An undo decides nothing, it restores. But Cinder may make increments on a backup that a run made available, and an increment does not
-//! change its parent's row before it is finished: no guard shows it.
+//! An undo makes no decision, it only restores. But Cinder may make increments on a backup that a run made available, and an increment
+//! changes its parent's row only when it is finished, so no guard detects it.
 
 use crate::db::DbError;
 use crate::domain::status::{AVAILABLE, CREATING, ERROR};
@@ -14,7 +14,7 @@ use crate::scan::Reader;
 /// be older than the run.
 const LATE_CLOCK: i64 = 3_600;
 
-/// Why a unit of an undo must not be executed; `None` if no increment was made on its backup since the run.
+/// The reason why a unit of an undo must not be executed; `None` if no increment on its backup began since the run.
 pub fn begun_since(reader: &mut Reader<'_>, plan: &Plan, unit: &Unit) -> Result<Option<String>, DbError> {
     for change in unit.changes.iter().filter(|change| takes_back(change)) {
         let children = reader.children(std::slice::from_ref(&change.id))?;
@@ -39,10 +39,10 @@ fn takes_back(change: &Change) -> bool {
         && matches!(to, Some(CREATING | ERROR))
 }
 
-/// Whether a child may have been begun after the run: its `created_at`, by the clock of an API host, against the time at which the run
-/// wrote, by the database's. Where one of them cannot be read, it may.
+/// Whether a child may have begun after the run. Compares its `created_at`, from the clock of an API host, with the time at which the run
+/// wrote, from the database's clock. If one of them is missing or invalid, it may.
 fn may_be_new(child: &Backup, change: &Change, plan: &Plan) -> bool {
-    // What the undo puts back itself was there when the run began.
+    // A backup that the undo itself restores is older than the run.
     if plan.units.iter().any(|unit| unit.id == child.id) {
         return false;
     }

@@ -1,8 +1,8 @@
-//! `check`, and what `plan` and `repair` make of it, through the program: on backups in a directory, as Cinder's posix driver
-//! leaves them.
+//! `check`, and how `plan` and `repair` use its results, through the program: on backups in a directory as Cinder's posix driver writes
+//! them.
 //!
-//! One full backup of a volume of 1 GiB (nearly all zeros, so that it is small) and one increment on it are generated once;
-//! a test has copies of them, under ids of its own.
+//! One full backup of a volume of 1 GiB (mostly zeros, so that it is small) and one increment on it are generated once. Each test gets
+//! copies of them with ids of its own.
 
 mod contradictions;
 mod damaged_in_transit;
@@ -42,15 +42,15 @@ const GIB: usize = 1 << 30;
 const CHUNK: usize = 64 << 20;
 const BLOCK: usize = 32_768;
 const POSIX: &str = "cinder.backup.drivers.posix.PosixBackupDriver";
-/// Ids in the patterns, which copies replace.
+/// Ids in the generated backups; copies have others.
 const FULL: &str = "f0000000-0000-4000-8000-00000000000f";
 const INCREMENT: &str = "10000000-0000-4000-8000-000000000001";
 const VOLUME: &str = "a0000000-0000-4000-8000-00000000000a";
-/// Objects of the full backup, and of the increment.
+/// The numbers of objects of the full backup and of the increment.
 const OBJECTS: usize = GIB / CHUNK;
 const CHANGED: usize = 2;
 
-/// Files of a generated backup by their names.
+/// The files of a generated backup, by name.
 type Files = Vec<(String, Vec<u8>)>;
 
 /// A full backup and an increment on it.
@@ -133,11 +133,11 @@ impl Placed {
         let after = change(before.clone());
         assert!(before != after, "nothing to change in {}", path.display());
         fs::write(path, after).unwrap();
-        self.quiet();
+        self.settle();
     }
 
-    /// Everything of it was written two hours ago.
-    fn quiet(&self) {
+    /// Sets the time of all its objects to two hours ago, which is longer than the settle time.
+    fn settle(&self) {
         for entry in fs::read_dir(&self.dir).unwrap().flatten() {
             if entry.file_type().unwrap().is_file() {
                 age(&entry.path(), 7_200);
@@ -145,17 +145,17 @@ impl Placed {
         }
     }
 
-    /// One bit of an object is another than it was.
+    /// Flips one bit of an object.
     fn damage(&self) {
         let path = self.object(1);
         let mut bytes = fs::read(&path).unwrap();
         let middle = bytes.len() / 2;
         bytes[middle] ^= 0x10;
         fs::write(&path, bytes).unwrap();
-        self.quiet();
+        self.settle();
     }
 
-    /// The driver was killed after two objects.
+    /// Removes what is missing if the driver was killed after two objects.
     fn interrupt(&self) {
         for number in 3..=OBJECTS {
             fs::remove_file(self.object(number)).unwrap();
@@ -164,7 +164,7 @@ impl Placed {
         fs::remove_file(self.metadata()).unwrap();
     }
 
-    /// Its row, as Cinder would have it.
+    /// Its row, as Cinder writes it.
     fn row(&self, row: Row) -> Row {
         row.id(&self.id)
             .display_name(None::<&str>)
@@ -195,7 +195,7 @@ impl Store {
         Self { root: scratch("store") }
     }
 
-    /// Puts a copy of a pattern there: the full one, or an increment on a parent.
+    /// Stores a copy of the full backup, or of the increment with another parent.
     fn place(&self, volume: &str, parent: Option<&str>) -> Placed {
         let id = new_id();
         let container = format!("{}/{}/{id}", &id[..2], &id[2..4]);
@@ -212,12 +212,12 @@ impl Store {
             }
         }
         let placed = Placed { id, volume: volume.to_owned(), parent: parent.map(str::to_owned), container, dir };
-        placed.quiet();
+        placed.settle();
         placed
     }
 }
 
-/// A database, the storage of its backups, and the program on both. The service of `ctl1` beats.
+/// A database, the storage of its backups, and the program with both. The service on `ctl1` sends heartbeats.
 struct Site {
     database: Database,
     store: Store,
@@ -231,7 +231,7 @@ impl Site {
 
     fn on(engine: Engine) -> Self {
         let database = fresh(engine, Columns::Full);
-        // A beat that stays one on a busy machine, and is not yet one of a clock that is ahead.
+        // In the future, so that it counts as alive on a slow machine, but not so far that the clock counts as ahead.
         database.service("ctl1", |row| row.updated_at(ago(-50)));
         let store = Store::new();
         let program = Program::on(database.url());
@@ -247,7 +247,7 @@ impl Site {
         placed
     }
 
-    /// A backup of a status, with its volume, which waits for it if it is being created.
+    /// A backup with a status, and its volume, which is in `backing-up` if the backup is `creating`.
     fn backup(&self, status: &str, parent: Option<&Placed>) -> Placed {
         let placed = match parent {
             Some(parent) => self.store.place(&parent.volume, Some(&parent.id)),
@@ -268,7 +268,7 @@ impl Site {
         self.backup("creating", None)
     }
 
-    /// Its cinder-backup has been silent for long.
+    /// Makes all services silent.
     fn silence(&self) {
         let long_ago = ago(10 * TWO_HOURS).sql(self.database.engine());
         self.database.execute(&format!("UPDATE services SET updated_at = {long_ago}"));
@@ -282,7 +282,7 @@ impl Site {
         self.program.path(name).display().to_string()
     }
 
-    /// Runs the program and keeps its JSON in a file, which it gives.
+    /// Runs the program and writes its JSON to a file; returns the path.
     #[track_caller]
     fn keep(&self, code: i32, name: &str, args: &[&str]) -> String {
         let mut all = args.to_vec();
@@ -293,7 +293,7 @@ impl Site {
         path
     }
 
-    /// `check` on the host that sees the storage alone.
+    /// `check` on a host that sees only the storage.
     fn elsewhere(&self, args: &[&str]) -> Command {
         let mut command = bare(&["check"]);
         command.args(args).arg("--storage-path").arg(&self.store.root).current_dir(self.program.path(""));
@@ -305,11 +305,11 @@ impl Site {
     }
 }
 
-/// The result over a backup.
+/// The result of a backup.
 #[track_caller]
 fn result<'d>(document: &'d Value, id: &str) -> &'d Value {
     let results = document["results"].as_array().expect("results");
-    results.iter().find(|result| result["id"] == id).unwrap_or_else(|| panic!("no result over {id} in {document:#}"))
+    results.iter().find(|result| result["id"] == id).unwrap_or_else(|| panic!("no result of {id} in {document:#}"))
 }
 
 /// The codes of a result's problems, each once.

@@ -1,4 +1,4 @@
-//! The harness tests itself: what it gives the other tests is really there.
+//! Tests of the harness that the other tests use.
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -20,7 +20,7 @@ use crate::servers::{self, Server, ServerName, Transport};
 const HOLD: &str = "CINDER_TEST_HOLD_SERVERS";
 
 #[test]
-fn the_committed_schema_is_the_one_that_cinder_makes() {
+fn the_committed_schema_equals_the_one_that_cinder_creates() {
     let path = servers::root().join(SQLITE_SCHEMA);
     let committed = fs::read_to_string(&path).unwrap();
     let made = synced_schema(&Database::empty(Engine::Sqlite, None));
@@ -33,7 +33,8 @@ fn the_committed_schema_is_the_one_that_cinder_makes() {
     assert_eq!(tables(&committed), tables(&made), "run this test with UPDATE_SCHEMA=1");
 }
 
-/// The lines of each CREATE statement, sorted: Cinder writes foreign keys in any order. Rows hold times and random ids.
+/// The sorted lines of each CREATE statement, because the order of foreign keys varies. Rows are left out, because they have times and
+/// random ids.
 fn tables(script: &str) -> Vec<Vec<&str>> {
     let statements = script.split(";\n").filter(|statement| statement.starts_with("CREATE "));
     statements
@@ -124,7 +125,7 @@ fn times_are_relative_to_the_servers_utc_clock() {
 }
 
 #[test]
-fn a_copy_is_the_same_and_separate() {
+fn a_copy_has_the_same_rows_and_is_independent() {
     for engine in engines() {
         let database = fresh(engine, Columns::Full);
         let backup = database.backup(|row| row.status("creating").fail_reason(Cell::Null));
@@ -234,7 +235,7 @@ fn the_real_clean_up_reports_the_errors_that_it_ignores() {
     let done = cinder::clean_up(&database.url(), &["ctl1"]);
     assert_eq!(database.cell("backups", &backup, "status").as_deref(), Some("error"));
     let [problem] = done.problems.as_slice() else {
-        panic!("not one problem: {:?}", done.problems);
+        panic!("expected one problem: {:?}", done.problems);
     };
     assert!(problem.starts_with(&format!("Problem cleaning up backup {backup}. InvalidBackup: ")), "{problem}");
 }
@@ -262,7 +263,7 @@ fn the_real_clean_up_survives_every_population() {
 }
 
 #[test]
-fn accounts_get_exactly_the_privileges_of_the_grants() {
+fn test_accounts_have_only_the_granted_privileges() {
     for engine in engines() {
         let Some(server) = servers::server(engine) else {
             continue;
@@ -274,7 +275,7 @@ fn accounts_get_exactly_the_privileges_of_the_grants() {
             _ => "GRANT SELECT ON {database}.backups TO {user}",
         };
         let account = database.account_with(grants, Plugin::Default, Transport::Any);
-        let ask = |sql: &str| -> Result<(), String> {
+        let run = |sql: &str| -> Result<(), String> {
             if engine == Engine::Postgresql {
                 let password = Some(account.password.as_str());
                 let mut client = servers::postgresql::connect(&server.socket, server.port, &account.user, password, database.name())
@@ -287,18 +288,17 @@ fn accounts_get_exactly_the_privileges_of_the_grants() {
             connection.select_db(database.name()).map_err(|error| error.to_string())?;
             connection.query_drop(sql).map_err(|error| error.to_string())
         };
-        ask("SELECT id FROM backups").unwrap_or_else(|error| panic!("{engine:?}: {error}"));
-        let refused = ask("UPDATE backups SET status = 'error'").expect_err("SELECT alone was granted");
+        run("SELECT id FROM backups").unwrap_or_else(|error| panic!("{engine:?}: {error}"));
+        let refused = run("UPDATE backups SET status = 'error'").expect_err("only SELECT was granted");
         assert!(refused.contains("denied"), "{engine:?}: {refused}");
     }
 }
 
-/// Asks for the cipher with the databases' own clients, which know nothing of this project's code. `Err` is what the
-/// client said.
+/// Reads the cipher with the databases' own clients, which do not use this project's code. `Err` has the client's message.
 fn cipher(account: &Account, server: &Server, certificate: bool) -> Result<String, String> {
     let certificates = Certificates::get();
     let (client, key) = certificates.client();
-    // libpq insists on a key that nobody else can read.
+    // libpq requires a key that only its owner can read.
     Command::new("chmod").arg("600").arg(&key).status().expect("chmod");
     let authority = certificates.authority();
     let output = if server.engine == Engine::Postgresql {
@@ -314,7 +314,7 @@ fn cipher(account: &Account, server: &Server, certificate: bool) -> Result<Strin
         Command::new(servers::postgresql::program("psql"))
             .args(["-AtXc", "SELECT cipher FROM pg_stat_ssl WHERE pid = pg_backend_pid()", &words])
             .env("PGPASSWORD", &account.password)
-            // libpq looks there for a client certificate when it is given none.
+            // libpq uses a client certificate from there if none is given.
             .env("HOME", crate::schemas::scratch("home"))
             .output()
     } else {
@@ -418,11 +418,12 @@ fn a_killed_server_restarts() {
     }
 }
 
-/// The other half of [`servers_end_with_a_killed_process`]: starts every server, says where, and waits to be killed.
+/// The child process of [`servers_end_with_a_killed_process`]: starts every server, writes their folders and process ids to a file, and
+/// waits to be killed.
 #[test]
 fn hold_servers_until_killed() {
     let Some(file) = std::env::var_os(HOLD) else {
-        // Run with the other tests, it is the plain case: the servers answer.
+        // With the other tests, it only shows that the servers answer.
         for engine in engines() {
             assert_eq!(fresh(engine, Columns::Full).value("SELECT COUNT(*) FROM backups").as_deref(), Some("0"));
         }
@@ -434,10 +435,10 @@ fn hold_servers_until_killed() {
         lines.push_str(&format!("{} {}\n", server.process.dir().display(), pid.as_raw_nonzero()));
     }
     let unfinished = std::path::PathBuf::from(&file).with_extension("new");
-    fs::write(&unfinished, lines).expect("the other half made the folder");
-    fs::rename(&unfinished, &file).expect("the other half made the folder");
+    fs::write(&unfinished, lines).expect("the parent made the folder");
+    fs::rename(&unfinished, &file).expect("the parent made the folder");
     thread::sleep(Duration::from_secs(300));
-    panic!("nobody killed this process");
+    panic!("this process was not killed");
 }
 
 #[test]
@@ -468,7 +469,7 @@ fn servers_end_with_a_killed_process() {
             (dir, Pid::from_raw(pid.parse().expect("a number")))
         })
         .collect();
-    assert!(servers.len() >= 3, "a folder and two servers at least: {servers:?}");
+    assert!(servers.len() >= 3, "at least a folder and two servers: {servers:?}");
     let begun = Instant::now();
     while servers.iter().any(|(dir, pid)| fs::exists(dir).unwrap_or(true) || pid.is_some_and(alive)) {
         assert!(begun.elapsed() < Duration::from_secs(30), "left behind: {servers:?}");

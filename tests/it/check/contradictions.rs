@@ -1,5 +1,4 @@
-//! What one look, one row or one clock says against another: nothing becomes `available`, and nothing is given up, on the
-//! weaker of the two.
+//! Checks, rows and clocks that contradict each other: no backup becomes `available` or `error` because of the weaker evidence.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -17,9 +16,9 @@ fn planned(document: &Value, placed: &Placed) -> Option<String> {
     change["to"].as_str().map(str::to_owned)
 }
 
-/// A look on the other host, kept in a file.
+/// Checks what `scan` finds on a host that sees only the storage; returns the path of the document.
 #[track_caller]
-fn look(site: &Site, name: &str, code: i32, args: &[&str]) -> String {
+fn check(site: &Site, name: &str, code: i32, args: &[&str]) -> String {
     let stuck = site.keep(0, "stuck.json", &["scan"]);
     let answer = answer(&mut site.elsewhere(&[&["--from", &stuck, "-f", "json"], args].concat()));
     assert_eq!(answer.code, Some(code), "{}", answer.stderr);
@@ -34,8 +33,8 @@ fn a_quick_check_does_not_revoke_damage_of_a_deep_one() {
     site.silence();
     let damaged = site.creating();
     damaged.damage();
-    let deep = look(&site, "deep.json", 9, &["--level", "deep"]);
-    let quick = look(&site, "quick.json", 0, &["--level", "quick"]);
+    let deep = check(&site, "deep.json", 9, &["--level", "deep"]);
+    let quick = check(&site, "quick.json", 0, &["--level", "quick"]);
     for order in [[&deep, &quick], [&quick, &deep]] {
         for flags in [&[] as &[&str], &["--check", "quick"], &["--to", "available"], &["--to", "available", "--allow-unverified"]] {
             let document =
@@ -47,29 +46,29 @@ fn a_quick_check_does_not_revoke_damage_of_a_deep_one() {
             }
         }
     }
-    // A sample finds damage, and proves nothing whole.
-    let sample = look(&site, "sample.json", 9, &["--level", "deep", "--read-data-subset", "1/16"]);
-    let other = look(&site, "other.json", 0, &["--level", "deep", "--read-data-subset", "2/16"]);
+    // A sample can prove damage, but not that a backup is intact.
+    let sample = check(&site, "sample.json", 9, &["--level", "deep", "--read-data-subset", "1/16"]);
+    let other = check(&site, "other.json", 0, &["--level", "deep", "--read-data-subset", "2/16"]);
     for args in [["--evidence", &sample, "--evidence", &other], ["--evidence", &other, "--evidence", &sample]] {
         let document = site.program.json(0, &[&["plan"], &args[..]].concat());
         assert_eq!(planned(&document, &damaged).as_deref(), Some("error"), "{document:#}");
     }
 }
 
-/// With three checks, too: other problems of a quick check do not hide damage of the data.
+/// Three checks: other problems of a quick check do not hide damaged data.
 #[test]
 fn damage_of_a_quick_check_does_not_hide_damage_of_a_deep_one() {
     let site = Site::new();
     site.silence();
     let damaged = site.creating();
     damaged.damage();
-    let deep = look(&site, "deep.json", 9, &["--level", "deep"]);
+    let deep = check(&site, "deep.json", 9, &["--level", "deep"]);
     let extra = damaged.object(OBJECTS + 1);
     fs::write(&extra, "x").unwrap();
-    damaged.quiet();
-    let shallow = look(&site, "shallow.json", 9, &[]);
+    damaged.settle();
+    let shallow = check(&site, "shallow.json", 9, &[]);
     fs::remove_file(extra).unwrap();
-    let quick = look(&site, "quick.json", 0, &[]);
+    let quick = check(&site, "quick.json", 0, &[]);
     for order in [[&deep, &shallow, &quick], [&quick, &deep, &shallow], [&shallow, &quick, &deep]] {
         let evidence = order.iter().flat_map(|path| ["--evidence", path]);
         let document = site.program.json(0, &["plan"].into_iter().chain(evidence).collect::<Vec<_>>());
@@ -77,7 +76,7 @@ fn damage_of_a_quick_check_does_not_hide_damage_of_a_deep_one() {
     }
 }
 
-/// A counter or a time may change in the row of a parent. That does not revoke damage of its increment.
+/// A changed counter or time in the row of a parent does not revoke damage of its increment.
 #[test]
 fn damage_is_kept_when_the_row_of_a_parent_changes() {
     let site = Site::new();
@@ -85,10 +84,10 @@ fn damage_is_kept_when_the_row_of_a_parent_changes() {
     let parent = site.available();
     let child = site.backup("creating", Some(&parent));
     child.damage();
-    let deep = look(&site, "deep.json", 9, &["--level", "deep"]);
+    let deep = check(&site, "deep.json", 9, &["--level", "deep"]);
     for moved in ["num_dependent_backups = 7", "status = 'restoring'", "updated_at = '2026-11-22 10:00:00'"] {
         site.database.execute(&format!("UPDATE backups SET {moved} WHERE id = '{}'", parent.id));
-        let quick = look(&site, "quick.json", 0, &[]);
+        let quick = check(&site, "quick.json", 0, &[]);
         for evidence in [["--evidence", &deep, "--evidence", &quick], ["--evidence", &quick, "--evidence", &deep]] {
             let document = site.program.json(0, &[&["plan", &child.id], &evidence[..]].concat());
             assert_eq!(planned(&document, &child).as_deref(), Some("error"), "{moved} {document:#}");
@@ -125,10 +124,10 @@ fn restored_data_is_accepted_after_an_equally_deep_check() {
     let placed = site.creating();
     let whole = fs::read(placed.object(1)).unwrap();
     placed.damage();
-    let before = look(&site, "before.json", 9, &["--level", "deep"]);
+    let before = check(&site, "before.json", 9, &["--level", "deep"]);
     fs::write(placed.object(1), whole).unwrap();
-    placed.quiet();
-    let after = look(&site, "after.json", 0, &["--level", "deep"]);
+    placed.settle();
+    let after = check(&site, "after.json", 0, &["--level", "deep"]);
     let document = site.program.json(0, &["plan", "--evidence", &after, "--evidence", &before]);
     assert_eq!(planned(&document, &placed).as_deref(), Some("available"), "{document:#}");
 }
@@ -137,7 +136,7 @@ fn restored_data_is_accepted_after_an_equally_deep_check() {
 fn backups_without_a_final_result_are_checked_again_on_request() {
     let site = Site::new();
     let placed = site.creating();
-    let sample = look(&site, "sample.json", 0, &["--level", "deep", "--sample", "5%"]);
+    let sample = check(&site, "sample.json", 0, &["--level", "deep", "--sample", "5%"]);
     let nowhere = site.path("nowhere");
     fs::create_dir(&nowhere).unwrap();
     let unfinished = site.keep(4, "unfinished.json", &["check", "--level", "deep", "--storage-path", &nowhere]);
@@ -147,7 +146,7 @@ fn backups_without_a_final_result_are_checked_again_on_request() {
         assert_eq!(planned(&document, &placed).as_deref(), Some("available"), "{document:#}");
     }
     // Too old, so it is checked again.
-    let deep = look(&site, "deep.json", 0, &["--level", "deep"]);
+    let deep = check(&site, "deep.json", 0, &["--level", "deep"]);
     std::thread::sleep(std::time::Duration::from_millis(3_100));
     let document = site.program.json(0, &["plan", "--evidence", &deep, "--check", "deep", "--evidence-max-age", "2s"]);
     assert_eq!(planned(&document, &placed).as_deref(), Some("available"), "{document:#}");
@@ -177,13 +176,13 @@ fn evidence_must_meet_the_settle_time_of_the_decision() {
     let site = Site::new();
     let placed = site.creating();
     age(&placed.object(1), 20);
-    let hasty = look(&site, "hasty.json", 0, &["--level", "deep", "--settle", "0s"]);
+    let hasty = check(&site, "hasty.json", 0, &["--level", "deep", "--settle", "0s"]);
     assert_eq!(result(&serde_json::from_str(&fs::read_to_string(&hasty).unwrap()).unwrap(), &placed.id)["busy"], false);
     for flags in [&[] as &[&str], &["--to", "available"], &["--assume-dead", "all"]] {
         let document = site.program.run(&[&["plan", "-f", "json", "--evidence", &hasty], flags].concat()).json();
         assert_eq!(planned(&document, &placed), None, "{flags:?} {document:#}");
     }
-    // Who decides may ask for less, too, and a later look shows that it is quiet.
+    // The decision may use a shorter settle time, and a later check may meet a longer one.
     let document = site.program.json(0, &["plan", "--evidence", &hasty, "--settle", "5s"]);
     assert_eq!(planned(&document, &placed).as_deref(), Some("available"), "{document:#}");
     let document = site.program.json(0, &["plan", "--evidence", &hasty, "--check", "deep", "--settle", "10s"]);

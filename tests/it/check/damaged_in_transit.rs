@@ -1,4 +1,4 @@
-//! Bytes that come wrong over the network, and objects that are written while they are checked: neither is damage of the storage.
+//! Bytes that are damaged on the network and objects that are written during a check are not reported as damage.
 
 use serde_json::Value;
 
@@ -19,19 +19,19 @@ fn bytes_damaged_on_the_network_are_not_reported_as_damage() {
         };
         assert_eq!(check(0, "deep")["verdict"], "intact");
         for (name, level) in [("-00003", "deep"), ("-00003", "restore"), ("_metadata", "quick"), ("_sha256file", "restore")] {
-            *server.harm.lock().unwrap() = Some(Harm::Spoilt(name));
+            *server.harm.lock().unwrap() = Some(Harm::Damaged(name));
             let found = check(4, level);
             assert_eq!(found["verdict"], "unverifiable", "{name} {level} {found:#}");
             let named = |problem: &Value| problem["code"] == "transfer-differs" && problem["object"].as_str().unwrap().ends_with(name);
             assert!(found["problems"].as_array().unwrap().iter().any(named), "{name} {level} {found:#}");
         }
-        // Written again after it was listed.
+        // The object is written again after the listing.
         *server.harm.lock().unwrap() = Some(Harm::Rewritten("-00003"));
         let found = check(4, "deep");
         assert_eq!((&found["verdict"], &found["busy"]), (&"unverifiable".into(), &true.into()), "{found:#}");
         assert_eq!(problems(&found), ["object-rewritten"], "{found:#}");
         *server.harm.lock().unwrap() = None;
-        // What the storage holds itself, and vouches for, is damage.
+        // Data that is damaged on the storage itself is damage.
         for (name, bytes) in server.objects.lock().unwrap().iter_mut().filter(|(name, _)| name.ends_with("-00003")) {
             println!("{name}");
             let middle = bytes.len() / 2;

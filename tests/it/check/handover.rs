@@ -12,7 +12,7 @@ use crate::rows::{Cell, ago};
 use crate::scenarios::essence;
 use crate::schemas::engines;
 
-/// A site with an increment whose data is whole and whose last update was lost, on a parent that counts no child.
+/// A site with an increment whose data is complete but whose row was not updated, on a parent that counts no child.
 fn lost_update(engine: Engine) -> (Site, Placed, Placed) {
     let site = Site::on(engine);
     let parent = site.available();
@@ -147,7 +147,7 @@ fn evidence_about_something_else_is_refused() {
     refuse(2, &["--evidence", &site.path("")], "cannot read the evidence");
     refuse(2, &["--evidence", &file("noise.json", "\u{1b}[31m{")], "is not what `check --format json` writes");
 
-    // Another database with the very same rows.
+    // Another database with the same rows.
     let other = Site::new();
     let answer = other.program.expect(5, &["plan", "--evidence", &checked]);
     assert!(answer.stderr.contains("is about the database"), "{}", answer.stderr);
@@ -190,14 +190,14 @@ fn evidence_about_something_else_is_refused() {
     assert_eq!(changes(&before, &site.database.rows_by_id()).iter().filter(|change| change.id == child.id).count(), 0);
 }
 
-/// An old reason of this program does not show what was given up since.
+/// An old `fail_reason` of this program does not explain the new status.
 #[test]
 fn evidence_from_before_a_parent_was_put_in_error_with_an_old_reason_is_refused() {
     let (site, parent, child) = lost_update(Engine::Sqlite);
     let set = |what: &str| site.database.execute(&format!("UPDATE backups SET {what} WHERE id = '{}'", parent.id));
     set("fail_reason = 'cinder-backup-repair: left in creating: nobody works on it'");
     let checked = evidence(&site, 0, &["--level", "deep"]);
-    // A deletion that hung and was reset by hand: `cinder backup-reset-state`.
+    // A stuck deletion was reset by hand with `cinder backup-reset-state`.
     fs::remove_file(parent.object(3)).unwrap();
     set("status = 'error'");
     let document = site.program.json(6, &["repair", "--yes", &child.id, "--evidence", &checked, "--storage-path", &site.path("nowhere")]);
@@ -206,7 +206,7 @@ fn evidence_from_before_a_parent_was_put_in_error_with_an_old_reason_is_refused(
     assert_eq!(site.status(&child), "creating");
 }
 
-/// A deletion that failed half-way leaves its backup in `error`, by Cinder or by this program, with part of its data gone.
+/// A deletion that failed half-way leaves its backup in `error` without a part of its data.
 #[test]
 fn evidence_from_before_a_parents_deletion_was_given_up_is_refused() {
     let (site, parent, child) = lost_update(Engine::Sqlite);
@@ -222,7 +222,7 @@ fn evidence_from_before_a_parents_deletion_was_given_up_is_refused() {
 }
 
 #[test]
-fn evidence_is_about_the_whole_chain_and_has_each_row_once() {
+fn evidence_contains_each_row_of_the_chain_once() {
     let site = Site::new();
     let full = site.available();
     let middle = site.backup("available", Some(&full));
@@ -263,7 +263,7 @@ fn evidence_is_about_the_whole_chain_and_has_each_row_once() {
         assert_eq!(changes(&before, &site.database.rows_by_id()), []);
         fs::remove_file(site.program.log()).unwrap();
     }
-    // What was checked and has not moved is known when a check goes on.
+    // A resumed check carries unchanged backups over.
     let first = site.path("all.json");
     fs::write(&first, text).unwrap();
     let resumed = site.program.expect(0, &["check", "--all", "--resume", &first, "-f", "json"]);
@@ -274,33 +274,33 @@ fn evidence_is_about_the_whole_chain_and_has_each_row_once() {
 }
 
 #[test]
-fn a_plan_is_no_better_than_its_evidence() {
+fn a_plan_is_refused_when_its_evidence_is_outdated() {
     let (site, parent, child) = lost_update(Engine::Sqlite);
     let checked = evidence(&site, 0, &["--level", "deep"]);
     let plan = |name: &str, args: &[&str]| {
         let path = site.path(name);
         let planned = site.program.json(0, &[&["plan", "--evidence", &checked, "--out", &path], args].concat());
         assert_eq!(planned["units"].as_array().unwrap().len(), 1, "{planned:#}");
-        // It contains what it is based on.
+        // The plan contains its evidence.
         assert!(planned["checks"].to_string().contains(&child.id), "{planned:#}");
         path
     };
     let before = site.database.rows_by_id();
-    // Its evidence is too old by now.
+    // The evidence is too old.
     let short = plan("short.json", &["--evidence-max-age", "4s"]);
     std::thread::sleep(std::time::Duration::from_secs(5));
     let applied = site.program.json(4, &["apply", &short, "--yes"]);
     assert_eq!(applied["units"][0]["outcome"], "refused", "{applied:#}");
     assert!(applied["units"][0]["reason"].as_str().unwrap().contains("--evidence-max-age"), "{applied:#}");
     assert_eq!(changes(&before, &site.database.rows_by_id()), []);
-    // The parent has moved to another place meanwhile.
+    // The parent's row names another container.
     let moved = plan("moved.json", &[]);
     site.database.execute(&format!("UPDATE backups SET container = 'aa/bb' WHERE id = '{}'", parent.id));
     let applied = site.program.json(4, &["apply", &moved, "--yes"]);
     assert!(["changed", "refused"].contains(&applied["units"][0]["outcome"].as_str().unwrap()), "{applied:#}");
     site.database.execute(&format!("UPDATE backups SET container = '{}' WHERE id = '{}'", parent.container, parent.id));
     assert_eq!(changes(&before, &site.database.rows_by_id()), []);
-    // The row has.
+    // The backup's own row has changed.
     let changed = plan("changed.json", &[]);
     site.database.execute(&format!("UPDATE backups SET service_metadata = 'elsewhere' WHERE id = '{}'", child.id));
     let applied = site.program.json(4, &["apply", &changed, "--yes"]);
@@ -316,16 +316,16 @@ fn the_latest_evidence_counts() {
     let first = site.creating();
     let second = site.creating();
     let stuck = site.keep(0, "stuck.json", &["scan"]);
-    let look = |name: &str, code: i32, args: &[&str]| {
+    let check = |name: &str, code: i32, args: &[&str]| {
         let answer = answer(&mut site.elsewhere(&[&["--from", &stuck, "-f", "json"], args].concat()));
         assert_eq!(answer.code, Some(code), "{}", answer.stderr);
         let path = site.path(name);
         fs::write(&path, answer.stdout).unwrap();
         path
     };
-    let whole = look("whole.json", 0, &[]);
+    let whole = check("whole.json", 0, &[]);
     fs::remove_file(first.object(5)).unwrap();
-    let damaged = look("damaged.json", 9, &[]);
+    let damaged = check("damaged.json", 9, &[]);
     for order in [[&whole, &damaged], [&damaged, &whole]] {
         let planned = site.program.json(0, &["plan", "--accept-quick", "--evidence", order[0], "--evidence", order[1]]);
         let to = |id: &str| {
@@ -338,8 +338,8 @@ fn the_latest_evidence_counts() {
     }
 }
 
-/// What storage says of a backup that was being made says nothing of its restore since, nor of another backup that may hold the same
-/// volume: there the silence of their host counts, and whoever beats is not silent.
+/// A check of a `creating` backup proves nothing about its later restore or about another backup that may hold the same volume. These
+/// depend on a silent host.
 #[test]
 fn finished_data_does_not_prove_that_the_service_is_down() {
     let site = Site::on(Engine::Sqlite);
@@ -356,7 +356,7 @@ fn finished_data_does_not_prove_that_the_service_is_down() {
         restored.id
     ));
     database.execute(&format!("UPDATE volumes SET status = 'available' WHERE id = '{}'", restored.volume));
-    // All but finished when another one took its volume, which was put into error by hand.
+    // Almost finished when another backup took its volume. That one was then reset to `error` by hand.
     database.execute(&format!("UPDATE volumes SET updated_at = {} WHERE id = '{}'", sql(ago(4_000)), made.volume));
     let by_hand = database.backup(|row| row.status("error").host("late").volume_id(&made.volume).age(4_000));
 

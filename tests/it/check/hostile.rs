@@ -1,5 +1,5 @@
-//! A storage that somebody else may write to: whatever lies there, a check ends with a verdict or a sentence, soon and in
-//! bounded memory, and looks at nothing but the container.
+//! A storage that others can write to: a check of any content ends with a verdict or an error, in bounded time and memory, and reads
+//! nothing outside of the container.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -19,11 +19,11 @@ use super::{CHUNK, OBJECTS, Placed, Site, problems, result};
 use crate::program::Answer;
 use crate::servers::is_root;
 
-/// No check needs more memory: --memory and what surrounds it.
+/// The most memory that a check may need: `--memory` and what is not counted in it.
 const MOST_MEMORY: u64 = 600 << 20;
 const MOST_TIME: Duration = Duration::from_secs(120);
 
-/// Runs a command to its end, within the bounds; gives what it said and its largest memory in bytes.
+/// Runs a command within these limits; returns its answer and its peak memory in bytes.
 #[track_caller]
 fn bounded(mut command: Command) -> (Answer, u64) {
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -55,14 +55,14 @@ fn collect(mut stream: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
     })
 }
 
-/// The most that a process ever had in memory; 0 once it has ended.
+/// The peak memory of a process in bytes; 0 once it has ended.
 fn memory(child: &Child) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()).unwrap_or(0) << 10
 }
 
-/// Checks everything at a level within the bounds.
+/// Checks all stuck backups at a level, within the limits.
 #[track_caller]
 fn check_all(site: &Site, level: &str) -> Value {
     check_with(site, &["--level", level])
@@ -75,7 +75,7 @@ fn check_with(site: &Site, args: &[&str]) -> Value {
     answer.json()
 }
 
-/// A file outside of every container that nobody may look at: its time of access is of long ago.
+/// A file outside of every container that must not be read: its access time is old.
 struct Decoy(PathBuf);
 
 impl Decoy {
@@ -89,11 +89,11 @@ impl Decoy {
     #[track_caller]
     fn is_untouched(&self) {
         let metadata = fs::metadata(&self.0).unwrap();
-        assert_eq!(metadata.atime(), metadata.mtime(), "somebody has read {}", self.0.display());
+        assert_eq!(metadata.atime(), metadata.mtime(), "{} was read", self.0.display());
     }
 }
 
-/// A named pipe: who opens it to read would wait for ever.
+/// A named pipe: opening it for reading would block for ever.
 fn pipe(path: &Path) {
     mknodat(CWD, path, FileType::Fifo, Mode::from(0o600), 0).unwrap();
 }
@@ -105,7 +105,7 @@ fn rename_in_list(placed: &Placed, number: usize, name: &str) {
 }
 
 #[test]
-fn names_lead_nowhere() {
+fn names_in_the_metadata_cannot_leave_the_container() {
     let site = Site::new();
     let mut decoys = Vec::new();
     let all: Vec<(Placed, String)> =
@@ -117,16 +117,16 @@ fn names_lead_nowhere() {
                 (placed, (*name).to_owned())
             })
             .collect();
-    // What the names lead to is there, and what leads there is a pipe in one case.
+    // The files that the names point to exist; one of them is a pipe.
     for (placed, _) in &all {
         decoys.push(Decoy::new(placed.dir.parent().unwrap().join("decoy"), b"secret"));
     }
     pipe(&site.store.root.join("decoy"));
-    // A name as another backup's object has it.
+    // The name of another backup's object.
     let other = site.creating();
     let foreign = site.creating();
     rename_in_list(&foreign, 2, other.object(2).file_name().unwrap().to_str().unwrap());
-    // A number with another number of digits, and one that is too large for any.
+    // An object number with too many digits, and one that is too large for any integer.
     let long = site.creating();
     rename_in_list(&long, 2, &format!("{}-0000002", long.prefix()));
     let large = site.creating();
@@ -140,11 +140,11 @@ fn names_lead_nowhere() {
         }
         decoys.iter().for_each(Decoy::is_untouched);
     }
-    // A look would have shown.
+    // Whether this file system records access times at all.
     let control = Decoy::new(site.path("control").into(), b"x");
     fs::read(&control.0).unwrap();
     let metadata = fs::metadata(&control.0).unwrap();
-    println!("a look shows here: {}", metadata.atime() != metadata.mtime());
+    println!("access times are recorded: {}", metadata.atime() != metadata.mtime());
 }
 
 #[test]
@@ -153,7 +153,7 @@ fn links_pipes_devices_and_directories_are_not_objects() {
     let decoy = Decoy::new(site.path("outside").into(), &vec![b'x'; 9_000]);
     type Put<'a> = Box<dyn Fn(&Path) + 'a>;
     let mut kinds: Vec<(&str, Put<'_>)> = vec![
-        ("a link out", Box::new(|path| symlink(&decoy.0, path).unwrap())),
+        ("a link to the outside", Box::new(|path| symlink(&decoy.0, path).unwrap())),
         ("a link to nothing", Box::new(|path| symlink("nothing", path).unwrap())),
         ("a link to itself", Box::new(|path| symlink(path.file_name().unwrap(), path).unwrap())),
         ("a link to zeros", Box::new(|path| symlink("/dev/zero", path).unwrap())),
@@ -163,7 +163,7 @@ fn links_pipes_devices_and_directories_are_not_objects() {
     ];
     if is_root() {
         let device = |path: &Path| mknodat(CWD, path, FileType::CharacterDevice, Mode::from(0o600), makedev(1, 5)).unwrap();
-        kinds.push(("a device without end", Box::new(device)));
+        kinds.push(("an endless device", Box::new(device)));
     }
     let mut placed = Vec::new();
     for (kind, put) in &kinds {
@@ -194,7 +194,7 @@ fn links_pipes_devices_and_directories_are_not_objects() {
     }
 }
 
-/// A socket's path may not be long; from its folder it need not be.
+/// Makes a socket with a short path and moves it, because the path of a socket must not be long.
 fn short_bind(path: &Path) -> std::io::Result<UnixListener> {
     let short = std::env::temp_dir().join(format!("s-{}", uuid::Uuid::new_v4().simple()));
     let listener = UnixListener::bind(&short)?;
@@ -206,7 +206,7 @@ fn short_bind(path: &Path) -> std::io::Result<UnixListener> {
 fn containers_and_prefixes_cannot_leave_the_directory() {
     let site = Site::new();
     let outside = site.creating();
-    // A whole backup beside the store, to which the rows of others lead.
+    // A complete backup beside the store, which the rows of other backups point to.
     let beside = format!("{}-beside", site.store.root.display());
     fs::create_dir(&beside).unwrap();
     for entry in fs::read_dir(&outside.dir).unwrap().flatten() {
@@ -231,7 +231,7 @@ fn containers_and_prefixes_cannot_leave_the_directory() {
         set(&placed, "container", &container);
         wrong.push((container, placed));
     }
-    // The way to the container is a link.
+    // A directory above the container is a link.
     let linked = site.creating();
     let first = site.store.root.join(&linked.id[..2]);
     fs::rename(&first, site.store.root.join("moved")).unwrap();
@@ -240,7 +240,7 @@ fn containers_and_prefixes_cannot_leave_the_directory() {
     let itself = site.creating();
     fs::remove_dir_all(&itself.dir).unwrap();
     symlink(&beside, &itself.dir).unwrap();
-    wrong.push(("a link in place of it".to_owned(), itself));
+    wrong.push(("the container is a link".to_owned(), itself));
     for prefix in [
         format!("../../../../{name}/{}", outside.prefix()),
         format!("{beside}/{}", outside.prefix()),
@@ -259,7 +259,7 @@ fn containers_and_prefixes_cannot_leave_the_directory() {
         let found = result(&document, &placed.id);
         let verdict = found["verdict"].as_str().unwrap();
         assert!(["corrupt", "incomplete", "missing", "unverifiable"].contains(&verdict), "{what:?} {found:#}");
-        // Nothing was read, so nothing is known.
+        // Nothing was read, so nothing was proven.
         let refused = found["problems"].to_string().contains("not looked") || problems(found).contains(&"not-followed");
         assert!(!refused || verdict == "unverifiable" || problems(found).contains(&"prefix-of-another"), "{what:?} {found:#}");
         assert!(refused || !what.contains("../") && !what.contains("link") && !what.starts_with('/'), "{what:?} {found:#}");
@@ -269,7 +269,6 @@ fn containers_and_prefixes_cannot_leave_the_directory() {
     fs::remove_dir_all(beside).unwrap();
 }
 
-/// Everything that a terminal could be told by names on the storage and in rows.
 #[test]
 fn names_cannot_control_the_terminal() {
     let site = Site::new();
@@ -304,7 +303,7 @@ fn names_cannot_control_the_terminal() {
             let strange =
                 |text: &str| text.chars().find(|c| (c.is_control() && *c != '\n') || *c == '\u{202e}').map(|c| format!("{c:?} in {text}"));
             assert_eq!(strange(&answer.stderr), None, "{format}");
-            // CSV and values are for programs: text there is as it is, but for what a terminal obeys.
+            // CSV and values are for programs: text is unchanged except for control characters.
             assert_eq!(strange(&answer.stdout), None, "{format}");
         }
     }
@@ -430,7 +429,7 @@ fn malformed_side_files_are_reported() {
         let placed = site.creating();
         let path = if file == "metadata" { placed.metadata() } else { placed.sha256file() };
         fs::write(path, bytes).unwrap();
-        placed.quiet();
+        placed.settle();
         all.push((format!("{file}: no UTF-8"), placed));
     }
     let mut harmless = Vec::new();
@@ -444,11 +443,11 @@ fn malformed_side_files_are_reported() {
                 harmless.push(what.as_str());
             } else {
                 let text = found["problems"][0]["text"].as_str().unwrap();
-                assert!(text.len() < 1_000, "{what}: a sentence of {} bytes", text.len());
+                assert!(text.len() < 1_000, "{what}: a text of {} bytes", text.len());
             }
         }
     }
-    // A name may be as long as it likes.
+    // The length of a name is not limited.
     harmless.dedup();
     assert_eq!(harmless, ["metadata: a huge text"]);
 }
@@ -472,8 +471,8 @@ fn endless_decompression_stops_at_the_stated_length() {
     bomb.edit(&bomb.metadata(), |text| text.replacen("\"zlib\"", "\"zstd\"", 1));
     // 100 GiB.
     fs::write(bomb.object(1), zstd_bomb(800_000)).unwrap();
-    bomb.quiet();
-    // It says itself that it is as long.
+    bomb.settle();
+    // It is as long as the metadata states.
     let honest = site.creating();
     honest.edit(&honest.metadata(), |text| text.replacen("\"zlib\"", "\"zstd\"", 1));
     fs::write(honest.object(1), zstd_bomb(512)).unwrap();
@@ -483,7 +482,7 @@ fn endless_decompression_stops_at_the_stated_length() {
     // A window of 2 GiB.
     bytes[5] = 0xa8;
     fs::write(window.object(1), bytes).unwrap();
-    [&honest, &window].into_iter().for_each(Placed::quiet);
+    [&honest, &window].into_iter().for_each(Placed::settle);
     let begun = Instant::now();
     let document = check_all(&site, "deep");
     assert!(begun.elapsed() < Duration::from_secs(60));
@@ -502,7 +501,7 @@ fn huge_sparse_files_are_checked_in_bounded_memory() {
     let grow = |path: &Path, bytes: u64| File::options().write(true).open(path).unwrap().set_len(bytes).unwrap();
     let (sha256file, middle, metadata, object) = (site.creating(), site.creating(), site.creating(), site.creating());
     grow(&sha256file.sha256file(), 5 << 30);
-    // Both ends are as they should be, and there is a hole between.
+    // Both ends are valid, with a hole between them.
     let bytes = fs::read(middle.sha256file()).unwrap();
     grow(&middle.sha256file(), 5 << 30);
     let file = File::options().write(true).open(middle.sha256file()).unwrap();
@@ -511,7 +510,7 @@ fn huge_sparse_files_are_checked_in_bounded_memory() {
     grow(&metadata.metadata(), 5 << 30);
     grow(&object.object(1), 5 << 30);
     for placed in [&sha256file, &middle, &metadata, &object] {
-        placed.quiet();
+        placed.settle();
     }
     for level in ["quick", "deep"] {
         let begun = Instant::now();
@@ -519,7 +518,7 @@ fn huge_sparse_files_are_checked_in_bounded_memory() {
         for placed in [&sha256file, &middle, &metadata, &object] {
             assert_eq!(result(&document, &placed.id)["verdict"], "corrupt", "{:#}", result(&document, &placed.id));
         }
-        // Read byte by byte they would take an hour.
+        // Reading them byte by byte would take an hour.
         assert!(begun.elapsed() < Duration::from_secs(600), "{level}: {:?}", begun.elapsed());
     }
 }
@@ -528,7 +527,7 @@ fn huge_sparse_files_are_checked_in_bounded_memory() {
 fn a_list_that_goes_far_beyond_the_volume_is_not_read() {
     let site = Site::new();
     let placed = site.creating();
-    // A terabyte that takes no room: at the speed of a disk it would be read for an hour.
+    // A sparse file of 1 TiB, which a disk would need an hour to read.
     let tera: u64 = 1 << 40;
     placed.edit(&placed.metadata(), |text| {
         let last = format!("{}-{:05}", placed.prefix(), OBJECTS);
@@ -538,7 +537,7 @@ fn a_list_that_goes_far_beyond_the_volume_is_not_read() {
         document.to_string()
     });
     File::create(placed.object(OBJECTS)).unwrap().set_len(tera).unwrap();
-    placed.quiet();
+    placed.settle();
     let begun = Instant::now();
     for level in ["quick", "deep", "restore"] {
         let document = check_all(&site, level);
@@ -556,7 +555,7 @@ fn thousands_of_extra_objects_are_counted() {
     for number in 17..12_000 {
         File::create(placed.object(number)).unwrap();
     }
-    placed.quiet();
+    placed.settle();
     let begun = Instant::now();
     let document = check_all(&site, "quick");
     let found = result(&document, &placed.id);

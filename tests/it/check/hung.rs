@@ -1,5 +1,5 @@
-//! Servers that take a connection and give nothing, or a byte now and then: whatever is asked and however many backups there are, a
-//! check ends when nothing useful has come for `--storage-timeout`.
+//! Servers that accept a connection and send nothing, or a byte now and then. A check ends when it has received nothing useful for
+//! `--storage-timeout`, for every request and any number of backups.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -16,8 +16,8 @@ use crate::program::Answer;
 use crate::servers::root;
 
 const TIMEOUT: Duration = Duration::from_secs(4);
-/// The time-out, what a step on its way may take longer, and a machine that has much else to do. Without a budget these checks took
-/// minutes: five attempts of a minute each, backup after backup.
+/// The time-out, plus a margin for single steps and a busy machine. Without a common limit these checks took minutes: five attempts of a
+/// minute each, backup after backup.
 const MOST: Duration = Duration::from_secs(25);
 
 const S3: &str = "cinder.backup.drivers.s3.S3BackupDriver";
@@ -25,7 +25,7 @@ const SWIFT: &str = "cinder.backup.drivers.swift.SwiftBackupDriver";
 const GOOGLE: &str = "cinder.backup.drivers.gcs.GoogleBackupDriver";
 const CEPH: &str = "cinder.backup.drivers.ceph.CephBackupDriver";
 
-/// A server whose every connection is handled so, in a thread of its own. Gives its address.
+/// A server that handles each connection in its own thread; returns its address.
 fn server(handle: impl Fn(TcpStream) + Clone + Send + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -38,7 +38,7 @@ fn server(handle: impl Fn(TcpStream) + Clone + Send + 'static) -> String {
     address
 }
 
-/// The target of the next request; its head is read.
+/// Reads the head of the next request; returns its target.
 fn request(reader: &mut BufReader<&TcpStream>) -> Option<String> {
     let mut line = String::new();
     reader.read_line(&mut line).ok().filter(|read| *read > 0)?;
@@ -50,13 +50,13 @@ fn request(reader: &mut BufReader<&TcpStream>) -> Option<String> {
     Some(target)
 }
 
-/// Until the other side goes away, or for longer than any test takes.
+/// Waits until the other side disconnects, or for longer than any test takes.
 fn hang(stream: &TcpStream) {
     let _ = stream.set_read_timeout(Some(Duration::from_secs(600)));
     let _ = BufReader::new(stream).read_until(0, &mut Vec::new());
 }
 
-/// A site with so many backups of a service, each in a container of this name.
+/// A site with `backups` backups of a driver, each in the container that `container` names.
 fn site(service: &str, backups: usize, container: &dyn Fn(usize) -> String, conf: &str) -> Site {
     let site = Site::on(Engine::Sqlite);
     for number in 0..backups {
@@ -74,7 +74,7 @@ fn s3(url: &str) -> String {
     format!("backup_s3_endpoint_url = {url}\nbackup_s3_store_access_key = a\nbackup_s3_store_secret_key = s\n")
 }
 
-/// Checks all, with the time that it may take; all are unverifiable, and it is said plainly why.
+/// Checks all backups within [`MOST`]; all must be unverifiable, with the cause in the text.
 #[track_caller]
 fn check(site: &Site, what: &str, args: &[&str]) -> Value {
     let seconds = format!("{}s", TIMEOUT.as_secs());
@@ -153,7 +153,6 @@ fn a_server_that_sends_a_byte_a_second_costs_one_time_out() {
     }
 }
 
-/// Each container is one that has not failed yet.
 #[test]
 fn many_containers_of_a_server_that_never_answers_cost_one_time_out() {
     let address = server(|stream| hang(&stream));
@@ -161,7 +160,7 @@ fn many_containers_of_a_server_that_never_answers_cost_one_time_out() {
     check(&site, "many buckets", &[]);
 }
 
-/// The server is not away: it does not answer for one of its buckets.
+/// The server answers requests for all other buckets.
 #[test]
 fn a_bucket_that_never_answers_does_not_affect_the_others() {
     let address = server(|stream| {
@@ -214,7 +213,7 @@ fn a_ceph_whose_commands_hang_costs_one_time_out() {
 }
 
 #[test]
-fn no_time_is_no_time_out() {
+fn a_storage_time_out_of_zero_is_refused() {
     let site = site(S3, 1, &|_| "c".to_owned(), "");
     let said = site.program.expect(2, &["check", "--all", "--storage-timeout", "0s"]).stderr;
     assert!(said.contains("must be at least 1 s"), "{said}");

@@ -1,4 +1,4 @@
-//! What a check reports of a level that it did not reach, and what is decided then: Ceph's driver stores no digest.
+//! A check that cannot reach its level, because Ceph's driver stores no digests: its verdict, and the decisions from it.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -9,7 +9,7 @@ use serde_json::json;
 use super::{Placed, Site, problems, result};
 use crate::program::{Answer, answer};
 
-/// A cluster with one finished copy of 1 GiB, all zeros.
+/// A cluster with one finished backup of 1 GiB of zeros.
 const COPY: &str = r#"#!/bin/sh
 case "$*" in
 *backup.base*) echo 'rbd: error opening image x: (2) No such file or directory' >&2; exit 2;;
@@ -33,7 +33,7 @@ echo 'rbd: error opening image x: (2) No such file or directory' >&2
 exit 2
 "#;
 
-/// A backup in a cluster that answers as a script does, and how to run a command there.
+/// A backup in a cluster whose commands are a script, and a function that runs the program there.
 fn in_ceph(script: &str) -> (Site, Placed, impl Fn(&Site, &[&str]) -> Answer) {
     let site = Site::new();
     site.database.execute("UPDATE services SET updated_at = '2026-01-01 00:00:00.000000'");
@@ -55,7 +55,7 @@ fn in_ceph(script: &str) -> (Site, Placed, impl Fn(&Site, &[&str]) -> Answer) {
 }
 
 #[test]
-fn a_level_that_was_not_reached_is_not_claimed() {
+fn a_level_that_was_not_reached_makes_a_backup_unverifiable() {
     let (site, placed, run) = in_ceph(COPY);
     for level in ["deep", "restore"] {
         let told = run(&site, &["check", "--level", level, "-c", "verdict", "-c", "reached"]);
@@ -72,7 +72,7 @@ fn a_level_that_was_not_reached_is_not_claimed() {
             "{found:#}"
         );
         assert_eq!(document["summary"]["intact_at_quick"], json!(1), "{document:#}");
-        // What was not proven decides nothing.
+        // An unreached level changes nothing.
         let repaired = run(&site, &["repair", "--check", level, "--yes", "-f", "json"]);
         assert_eq!(site.status(&placed), "creating", "{}{}", repaired.stdout, repaired.stderr);
         assert_eq!(repaired.code, Some(6), "{}", repaired.stderr);
@@ -83,7 +83,7 @@ fn a_level_that_was_not_reached_is_not_claimed() {
     let found = result(&document, &placed.id);
     assert_eq!((told.code, &found["verdict"], &found["level_reached"]), (Some(0), &json!("intact"), &json!("quick")), "{found:#}");
 
-    // An earlier version called the same intact at every level, and that is not taken over.
+    // An earlier version reported such a backup as intact at every level. That result is not carried over.
     let old = &mut document["results"][0];
     old["level"] = json!("restore");
     old.as_object_mut().unwrap().shift_remove("level_reached");
@@ -96,7 +96,7 @@ fn a_level_that_was_not_reached_is_not_claimed() {
     run(&site, &["repair", "--evidence", &path, "--yes"]);
     assert_eq!(site.status(&placed), "creating");
 
-    // The named flag takes what is known.
+    // `--accept-quick` accepts the level that was reached.
     let repaired = run(&site, &["repair", "--check", "deep", "--accept-quick", "--yes", "-f", "json"]);
     assert_eq!((repaired.code, site.status(&placed).as_str()), (Some(0), "available"), "{}{}", repaired.stdout, repaired.stderr);
     let evidence = repaired.json()["units"][0]["evidence"].to_string();
@@ -106,7 +106,7 @@ fn a_level_that_was_not_reached_is_not_claimed() {
 }
 
 #[test]
-fn an_empty_ceph_pool_makes_no_backup_missing() {
+fn backups_in_an_empty_ceph_pool_are_not_missing() {
     let (site, placed, run) = in_ceph(EMPTY);
     let told = run(&site, &["check", "-f", "json"]);
     let document = told.json();

@@ -12,7 +12,7 @@ fn document(path: &str) -> Value {
     serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
 }
 
-/// Whether a document has the very result that an earlier one had.
+/// Whether a result is carried over from an earlier document.
 #[track_caller]
 fn is_carried(earlier: &str, later: &Value, placed: &Placed) -> bool {
     let earlier = document(earlier);
@@ -32,7 +32,7 @@ fn changed_and_damaged_backups_are_checked_again() {
     fs::remove_file(gone.object(5)).unwrap();
     fs::remove_file(shaken.object(5)).unwrap();
     fs::write(damaged.object(2), kept).unwrap();
-    damaged.quiet();
+    damaged.settle();
     let answer = site.program.expect(9, &["check", "--level", "deep", "--resume", &first, "-f", "json"]);
     let after = answer.json();
     for (placed, carried, verdict) in [
@@ -48,7 +48,7 @@ fn changed_and_damaged_backups_are_checked_again() {
     assert_eq!(after["summary"]["carried"], 2, "{after:#}");
     assert!(answer.stderr.contains("2 of 5 carried over from the earlier check."), "{}", answer.stderr);
     assert!(answer.stderr.contains("3 backups checked again: not intact"), "{}", answer.stderr);
-    // What is carried over can be so once more, and is evidence for the row like any other.
+    // A carried-over result can be carried over again, and is valid evidence.
     let path = site.path("again.json");
     fs::write(&path, &answer.stdout).unwrap();
     let again = site.program.json(9, &["check", "--level", "deep", "--resume", &path]);
@@ -70,7 +70,7 @@ fn old_results_and_those_of_another_location_are_checked_again() {
     assert!(!is_carried(&first, &answer.json(), &placed));
     assert!(answer.stderr.contains("0 of 1 carried over from the earlier check."), "{}", answer.stderr);
 
-    // A disk that forgets leaves no trace in a listing: only so long is the earlier check believed.
+    // A listing does not show that a disk lost data, so results are carried over only for a limited time.
     let written = fs::metadata(placed.object(1)).unwrap().modified().unwrap();
     let mut bytes = fs::read(placed.object(1)).unwrap();
     let middle = bytes.len() / 2;
@@ -78,7 +78,7 @@ fn old_results_and_those_of_another_location_are_checked_again() {
     fs::write(placed.object(1), bytes).unwrap();
     File::options().write(true).open(placed.object(1)).unwrap().set_modified(written).unwrap();
     let carried = site.program.json(0, &["check", "--level", "deep", "--resume", &first]);
-    assert!(is_carried(&first, &carried, &placed), "as it would be if that check had gone on until now");
+    assert!(is_carried(&first, &carried, &placed), "the listing does not show the damage");
     sleep(Duration::from_millis(3_100));
     let document = site.program.json(9, &["check", "--level", "deep", "--resume", &first, "--resume-max-age", "2s"]);
     assert_eq!(result(&document, &placed.id)["verdict"], "corrupt", "{document:#}");
@@ -108,11 +108,11 @@ fn damage_of_a_deep_check_is_kept_by_a_quick_one() {
     let after = site.program.json(9, &["check", "--resume", &first]);
     assert!(is_carried(&first, &after, &whole) && is_carried(&first, &after, &damaged), "{after:#}");
     assert_eq!(result(&after, &damaged.id)["verdict"], "corrupt", "{after:#}");
-    // Nor does a sample prove less damage than it found.
+    // A sample does not revoke damage either.
     let sampled = site.keep(9, "sampled.json", &["check", "--level", "deep", "--read-data-subset", "1/1"]);
     let after = site.program.json(9, &["check", "--resume", &sampled]);
     assert_eq!(result(&after, &damaged.id)["verdict"], "corrupt", "{after:#}");
-    // Objects that were written since show nothing about what was read.
+    // Objects that were written since prove nothing about the data that was read.
     age(&damaged.object(1), 60);
     let after = site.program.json(0, &["check", "--resume", &first]);
     assert_eq!(result(&after, &damaged.id)["verdict"], "intact", "{after:#}");

@@ -17,9 +17,9 @@ use serde_json::json;
 use super::{FULL, OBJECTS, Site, TWO_HOURS, VOLUME, new_id, patterns, prefix_of};
 use crate::servers::root;
 
-/// Backups that are checked: enough that requests made once for all of them do not matter for each.
+/// The number of backups: so many that requests made once do not matter for the number per backup.
 const BACKUPS: usize = 24;
-/// Checks that run at once.
+/// Backups that are checked at once.
 const AT_ONCE: usize = 8;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,25 +29,25 @@ pub(super) enum Speaks {
     Google,
 }
 
-/// A server of objects on loopback that counts; its threads end with the process.
+/// An object server on loopback that counts requests and connections. Its threads end with the process.
 pub(super) struct Counting {
     pub(super) url: String,
-    /// What it holds; it may be changed at any time.
+    /// Its objects; tests may change them at any time.
     pub(super) objects: Arc<Mutex<Objects>>,
     pub(super) harm: Arc<Mutex<Option<Harm>>>,
     pub(super) requests: Arc<Mutex<Vec<String>>>,
     connections: Arc<AtomicUsize>,
-    /// Milliseconds before each answer; it may be changed at any time.
+    /// Milliseconds before each answer; tests may change it at any time.
     pub(super) delay: Arc<AtomicU64>,
-    /// The most requests at once.
+    /// The peak number of requests at once.
     pub(super) most: Arc<AtomicUsize>,
 }
 
-/// What befalls the bytes of the objects whose names end so.
+/// How the server harms objects whose names end in the given text.
 pub(super) enum Harm {
-    /// They are damaged on their way.
-    Spoilt(&'static str),
-    /// They are others than when they were listed, written in this second.
+    /// One bit is flipped on the network.
+    Damaged(&'static str),
+    /// The object was rewritten after the listing, in this second.
     Rewritten(&'static str),
 }
 
@@ -95,7 +95,7 @@ impl Counting {
     }
 }
 
-/// One request; `None` at the end of the connection.
+/// Answers one request; `None` at the end of the connection.
 fn serve(mut stream: &TcpStream, answer: &dyn Fn(&str, Option<&str>) -> Reply) -> Option<()> {
     let mut reader = BufReader::new(stream);
     let mut line = String::new();
@@ -127,7 +127,7 @@ fn harmed((status, mut headers, mut body): Reply, target: &str, harm: Option<&Ha
     let is_for = |name: &str| status == 200 && target.split('?').next().unwrap().ends_with(name);
     let middle = body.len() / 2;
     match harm {
-        Some(Harm::Spoilt(name)) if is_for(name) => body[middle] ^= 4,
+        Some(Harm::Damaged(name)) if is_for(name) => body[middle] ^= 4,
         Some(Harm::Rewritten(name)) if is_for(name) => {
             body[middle] ^= 4;
             headers.retain(|(name, _)| !["ETag", "Last-Modified"].contains(name));
@@ -166,7 +166,7 @@ fn answer(speaks: Speaks, objects: &Objects, url: &str, target: &str, range: Opt
     let Some(name) = path.strip_prefix(container) else { return (404, Vec::new(), Vec::new()) };
     if name.is_empty() {
         return match speaks {
-            // A second page would begin behind the last name.
+            // The second page is empty.
             Speaks::Swift if query.contains("marker=") => ok("[]".to_owned()),
             Speaks::Swift => {
                 let at = "2026-11-22T10:00:00.000000";
@@ -205,7 +205,7 @@ fn answer(speaks: Speaks, objects: &Objects, url: &str, target: &str, range: Opt
     (206, headers, bytes[first..=last].to_vec())
 }
 
-/// A site whose backups are in the container `c`, and the server that holds it.
+/// A site whose backups are in the container `c`, and its server.
 pub(super) fn site(speaks: Speaks, service: &str, backups: usize) -> (Site, Counting) {
     let site = Site::on(Engine::Sqlite);
     let mut objects = Objects::new();
@@ -243,7 +243,7 @@ pub(super) fn site(speaks: Speaks, service: &str, backups: usize) -> (Site, Coun
 
 #[test]
 fn a_quick_check_sends_few_requests_for_each_backup_and_logs_in_once() {
-    // The metadata, a listing, the sha256file. Swift does not say whether a page is the last: only an empty one is.
+    // The metadata, a listing and the sha256file. Swift's last page is always empty.
     for (speaks, service, logins, for_each) in [
         (Speaks::Swift, "cinder.backup.drivers.swift.SwiftBackupDriver", 1, 4),
         (Speaks::S3, "cinder.backup.drivers.s3.S3BackupDriver", 0, 3),
@@ -255,17 +255,17 @@ fn a_quick_check_sends_few_requests_for_each_backup_and_logs_in_once() {
         let requests = server.requests.lock().unwrap().clone();
         let login = |target: &String| target.starts_with("/auth/") || target.starts_with("/token");
         assert_eq!(requests.iter().filter(|target| login(target)).count(), logins, "{speaks:?} {requests:#?}");
-        // Whether the ETags of a bucket are digests is seen from one of its objects, by those that begin together at most.
+        // One object shows whether the ETags of a bucket are digests. At most the checks that begin together read one.
         let is_example = |target: &&String| target.rsplit_once("-0000").is_some_and(|(_, number)| number.len() == 1);
         let examples = requests.iter().filter(is_example).count();
         assert!(examples <= if speaks == Speaks::S3 { AT_ONCE } else { 0 }, "{speaks:?} {requests:#?}");
         let others: Vec<&String> = requests.iter().filter(|target| !login(target) && !is_example(target)).collect();
         let distinct: BTreeSet<&String> = others.iter().copied().collect();
         assert_eq!(distinct.len(), for_each * BACKUPS, "{speaks:?} {requests:#?}");
-        // On a starved machine a connection may be lost, and its question is asked once more.
-        assert!(others.len() <= distinct.len() + 2, "{speaks:?}: {} in place of {}: {requests:#?}", others.len(), distinct.len());
+        // On a slow machine a connection may be lost and its request repeated.
+        assert!(others.len() <= distinct.len() + 2, "{speaks:?}: {} instead of {}: {requests:#?}", others.len(), distinct.len());
         let connections = server.connections.load(Ordering::SeqCst);
-        // An example may be asked for while the listing that names it is still being read.
+        // Such an object may be requested while the listing is still being read.
         assert!(connections <= AT_ONCE + logins + examples, "{speaks:?}: {connections} connections for {} requests", requests.len());
     }
 }

@@ -1,4 +1,4 @@
-//! Which backups are checked and how much of them, and how the answer looks.
+//! Which backups are checked, how much of each is read, and the output.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,7 +13,7 @@ use super::{CHANGED, OBJECTS, Placed, Site, TWO_HOURS, result};
 use crate::program::Answer;
 use crate::terminal::Terminal;
 
-/// The ids that a check is about, as they stand in its document.
+/// The ids in a check document, in its order.
 fn ids(document: &Value) -> Vec<String> {
     document["results"].as_array().expect("results").iter().map(|result| result["id"].as_str().unwrap().to_owned()).collect()
 }
@@ -27,7 +27,7 @@ fn document(path: &str) -> Value {
 }
 
 #[test]
-fn the_exit_code_says_what_was_found() {
+fn the_exit_code_depends_on_the_verdicts() {
     let site = Site::new();
     let answer = site.program.expect(0, &["check"]);
     assert!(answer.stderr.contains("Nothing to check"), "{}", answer.stderr);
@@ -48,7 +48,7 @@ fn the_exit_code_says_what_was_found() {
 }
 
 #[test]
-fn backups_are_chosen_by_id_by_name_and_by_what_their_rows_say() {
+fn backups_are_selected_by_id_name_and_columns() {
     let site = Site::new();
     let (first, second, third) = (site.creating(), site.creating(), site.available());
     let (fourth, recent) = (site.backup("error", None), site.creating());
@@ -63,7 +63,7 @@ fn backups_are_chosen_by_id_by_name_and_by_what_their_rows_say() {
         assert_eq!(list.len(), set.len(), "each once: {list:?}");
         set
     };
-    assert_eq!(check(&[]), set([&first, &second]), "what scan finds and is not recent");
+    assert_eq!(check(&[]), set([&first, &second]), "what scan finds, without recent backups");
     assert_eq!(check(&["--status", "error"]), set([&fourth]));
     assert_eq!(check(&["--all"]), set([&first, &second, &third, &fourth, &recent]));
     assert_eq!(check(&["--all", "--host", "ctl2"]), set([&second]));
@@ -74,8 +74,8 @@ fn backups_are_chosen_by_id_by_name_and_by_what_their_rows_say() {
     assert_eq!(check(&["--host", "ctl2"]), set([&second]));
     assert_eq!(check(&["--project", "p1"]), set([&first]));
     assert_eq!(check(&["--limit", "1"]).len(), 1);
-    assert_eq!(check(&["weekly", &recent.id]), set([&third, &recent]), "a name, and what is recent, when it is asked for");
-    // An id is that of its own backup, whatever others are called.
+    assert_eq!(check(&["weekly", &recent.id]), set([&third, &recent]), "a name, and the id of a recent backup");
+    // An id selects its own backup, even if another backup has it as a name.
     set_(&fourth, &format!("display_name = '{}'", first.id));
     assert_eq!(check(&[&first.id]), set([&first]));
 
@@ -86,12 +86,12 @@ fn backups_are_chosen_by_id_by_name_and_by_what_their_rows_say() {
     refuse(&["nightly"], "2 backups have the name");
     refuse(&["nobody"], "no live backup has the id or name \"nobody\"");
     refuse(&["nobody", &first.id], "no live backup has");
-    // What is there and not taken is not said to be missing.
+    // A backup that other options exclude is not reported as unknown.
     let left_out = format!("other options exclude backup {} \"weekly\": its status is available, its host ctl1", third.id);
     refuse(&["weekly", "--host", "ctl2"], &left_out);
     refuse(&[&third.id, "--status", "creating"], &left_out);
     refuse(&[&first.id, "--host", "ctl2"], "other options exclude backup");
-    assert_eq!(check(&["nightly", "--host", "ctl2"]), set([&second]), "of two with one name the other is left out");
+    assert_eq!(check(&["nightly", "--host", "ctl2"]), set([&second]), "--host selects one of two with the same name");
     refuse(&["--all", &first.id], "cannot be used with");
     refuse(&["--all", "--from", "x.json"], "cannot be used with");
     refuse(&["--from", "x.json", &first.id], "cannot be used with");
@@ -112,7 +112,7 @@ fn backups_are_chosen_by_id_by_name_and_by_what_their_rows_say() {
     refuse(&["--jobs", "0"], "must be from 1 to 1024");
     refuse(&["-c", "Nope"], "unknown column");
 
-    // Ids from standard input; none there is no reason to check everything.
+    // Ids from standard input. An empty list does not select everything.
     let stdin = |text: &str| -> Answer {
         let mut child = site
             .program
@@ -139,7 +139,7 @@ fn backups_are_chosen_by_id_by_name_and_by_what_their_rows_say() {
 }
 
 #[test]
-fn a_scan_document_is_chosen_from_in_the_same_ways() {
+fn a_selection_applies_to_a_scan_document() {
     let site = Site::new();
     let (first, second) = (site.creating(), site.creating());
     site.database.execute(&format!("UPDATE backups SET host = 'ctl2', project_id = 'p2' WHERE id = '{}'", second.id));
@@ -170,7 +170,7 @@ fn a_scan_document_is_chosen_from_in_the_same_ways() {
 }
 
 #[test]
-fn shards_share_the_backups_exactly_and_keep_chains_together() {
+fn each_backup_is_in_one_shard_together_with_its_chain() {
     let site = Site::new();
     let parents: Vec<Placed> = (0..7).map(|_| site.available()).collect();
     let mut all: Vec<Placed> = parents.iter().map(|parent| site.backup("creating", Some(parent))).collect();
@@ -183,12 +183,12 @@ fn shards_share_the_backups_exactly_and_keep_chains_together() {
         for part in ["1/3", "2/3", "3/3"] {
             let document = site.program.json(0, &[&["check", "--shard", part], from].concat());
             for id in ids(&document) {
-                assert!(seen.insert(id.clone()), "{id} is in two parts");
+                assert!(seen.insert(id.clone()), "{id} is in two shards");
             }
             if from == ["--all"] {
                 for child in &all[..parents.len()] {
                     let here = ids(&document);
-                    assert_eq!(here.contains(&child.id), here.contains(child.parent.as_ref().unwrap()), "one host has the chain");
+                    assert_eq!(here.contains(&child.id), here.contains(child.parent.as_ref().unwrap()), "a chain is in one shard");
                 }
             }
         }
@@ -209,16 +209,16 @@ fn a_part_of_the_data_does_not_prove_a_backup_intact() {
         let depth = found["depth"].as_str().unwrap();
         assert!(depth.contains(&format!("(part {} of 3)", &part[..1])), "{depth}");
     }
-    assert_eq!(objects, OBJECTS as u64, "three parts are all of it");
+    assert_eq!(objects, OBJECTS as u64, "three parts are all objects");
     let sampled = site.keep(0, "sampled.json", &["check", "--level", "deep", "--sample", "1%"]);
     let found = document(&sampled);
     let read = result(&found, &placed.id)["objects"]["checked"].as_u64().unwrap();
-    assert!((1..OBJECTS as u64).contains(&read), "one at least, and not all: {read}");
-    // It does not earn available …
+    assert!((1..OBJECTS as u64).contains(&read), "at least one, but not all: {read}");
+    // A sample is not enough for available.
     let refused = site.program.json(6, &["repair", "--yes", &placed.id, "--evidence", &sampled]);
     assert!(refused["refused"][0]["reason"].as_str().unwrap().contains("only part of its data was read"), "{refused:#}");
     assert_eq!(site.status(&placed), "creating");
-    // … and is not taken for known.
+    // A resumed check does not carry it over.
     let resumed = site.program.json(0, &["check", "--level", "deep", "--resume", &sampled]);
     assert_eq!(result(&resumed, &placed.id)["objects"]["checked"], OBJECTS);
     // Damage in the part is damage.
@@ -238,7 +238,7 @@ fn a_check_resumes_an_earlier_one() {
     site.database.execute(&format!("UPDATE backups SET service = 'acme.Driver' WHERE id = '{}'", lost.id));
     let first = site.keep(4, "first.json", &["check"]);
     let before = document(&first);
-    // One row has moved on since, and a new backup is stuck; one can be looked at now.
+    // One row has changed since, a new backup is stuck, and one backup can be checked now.
     site.database.execute(&format!("UPDATE backups SET fail_reason = 'x' WHERE id = '{}'", moved.id));
     let new = site.creating();
     site.database.execute(&format!("UPDATE backups SET service = '{}' WHERE id = '{}'", super::POSIX, lost.id));
@@ -246,16 +246,16 @@ fn a_check_resumes_an_earlier_one() {
     let after = resumed.json();
     assert_eq!(ids(&after).into_iter().collect::<BTreeSet<_>>(), set([&whole, &moved, &lost, &child, &new]));
     let at = |document: &Value, placed: &Placed| result(document, &placed.id)["checked_at"].clone();
-    assert_eq!(at(&before, &whole), at(&after, &whole), "it is known");
-    assert_eq!(at(&before, &child), at(&after, &child), "it is known");
+    assert_eq!(at(&before, &whole), at(&after, &whole), "carried over");
+    assert_eq!(at(&before, &child), at(&after, &child), "carried over");
     assert_ne!(at(&before, &moved), at(&after, &moved));
-    assert_ne!(at(&before, &lost), at(&after, &lost), "nobody could look at it then");
+    assert_ne!(at(&before, &lost), at(&after, &lost), "its driver was unknown then");
     assert_eq!(after["summary"]["intact"], 5, "{after:#}");
     let again = site.path("again.json");
     fs::write(&again, &resumed.stdout).unwrap();
     let answer = site.program.expect(0, &["check", "--resume", &again]);
     assert!(answer.stderr.contains("5 of 5 carried over from the earlier check."), "{}", answer.stderr);
-    // A deeper level is another question.
+    // A deeper check reads it again.
     let deep = site.program.json(0, &["check", &whole.id, "--level", "deep", "--resume", &again]);
     assert_eq!(result(&deep, &whole.id)["level"], "deep");
 
@@ -268,7 +268,7 @@ fn a_check_resumes_an_earlier_one() {
     assert!(answer.stderr.contains("was edited after it was written"), "{}", answer.stderr);
 }
 
-/// Starts a deep check of many backups, sends a signal in its middle and gives what it wrote.
+/// Starts a deep check, sends a signal after the first result and returns the answer.
 fn stopped(site: &Site, signal: Signal) -> Answer {
     let mut child = site.program.start(&["check", "--level", "deep", "--jobs", "1", "-v", "-f", "json"]);
     // The first result is reported on standard error.
@@ -298,15 +298,15 @@ fn results_before_a_signal_are_kept() {
         let summary = &document["summary"];
         let count = |key: &str| usize::try_from(summary[key].as_u64().unwrap()).unwrap();
         assert!(count("intact") >= 1 && count("intact") < all.len(), "{summary}");
-        assert!(count("unverifiable") <= 1, "the one in hand at most: {summary}");
+        assert!(count("unverifiable") <= 1, "at most the one that was being read: {summary}");
         assert_eq!(count("intact") + count("unverifiable") + count("left"), all.len(), "{summary}");
-        assert_eq!(count("incomplete") + count("corrupt") + count("missing"), 0, "a stop is no damage: {summary}");
-        // The rest, and only that, is still to be done.
+        assert_eq!(count("incomplete") + count("corrupt") + count("missing"), 0, "a stopped check reports no damage: {summary}");
+        // A resumed check reads only the rest.
         let path = site.path(name);
         fs::write(&path, &answer.stdout).unwrap();
         let resumed = site.program.expect(0, &["check", "--level", "deep", "--resume", &path, "-v"]);
         assert!(resumed.stderr.contains(&format!("{} of 6 carried over", count("intact"))), "{}", resumed.stderr);
-        // What is there may be used, and it is said that there is more.
+        // The results can be used, with a warning that they are not complete.
         let left_out = if count("unverifiable") > 0 { 4 } else { 0 };
         let planned = site.program.expect(left_out, &["plan", "--evidence", &path, "-f", "json"]);
         assert!(planned.stderr.contains("was stopped early"), "{}", planned.stderr);
@@ -315,7 +315,7 @@ fn results_before_a_signal_are_kept() {
 }
 
 #[test]
-fn a_repair_that_is_stopped_while_it_checks_changes_nothing() {
+fn a_repair_that_is_stopped_during_its_check_changes_nothing() {
     let site = Site::new();
     (0..4).for_each(|_| drop(site.creating()));
     let before = site.database.rows_by_id();
@@ -330,7 +330,7 @@ fn a_repair_that_is_stopped_while_it_checks_changes_nothing() {
 }
 
 #[test]
-fn every_form_of_the_answer() {
+fn every_output_format_shows_the_results() {
     let site = Site::new();
     let parent = site.available();
     let child = site.backup("creating", Some(&parent));
@@ -361,14 +361,14 @@ fn every_form_of_the_answer() {
     assert_eq!((keys[0].as_str(), keys[1].as_str()), ("schema", "schema_version"));
     let again: Value = serde_json::from_str(&show(&["-f", "json"])).unwrap();
     assert_eq!(again["summary"], document["summary"]);
-    // Quiet is quiet, and the result is there all the same.
+    // --quiet still prints the result.
     let quiet = site.program.expect(9, &["check", "-q", "-f", "value", "-c", "ID"]);
     assert_eq!((quiet.stderr.as_str(), quiet.stdout.lines().count()), ("", 2));
-    assert!(TWO_HOURS > 0 && !table.contains("backup_"), "objects are told on standard error: {table}");
+    assert!(TWO_HOURS > 0 && !table.contains("backup_"), "objects are named on standard error: {table}");
 }
 
 #[test]
-fn progress_is_shown_at_a_terminal_and_nowhere_else() {
+fn progress_is_shown_only_at_a_terminal() {
     let site = Site::new();
     (0..3).for_each(|_| drop(site.creating()));
     let mut terminal = Terminal::wide(&site.program, &["check", "--level", "deep", "--jobs", "1"]);
@@ -384,9 +384,9 @@ fn progress_is_shown_at_a_terminal_and_nowhere_else() {
     assert!(!answer.stderr.contains('\r') && !answer.stderr.contains('\u{1b}') && !answer.stderr.contains("of 3"), "{}", answer.stderr);
 }
 
-/// How much there is to read is said when all of it is known: of a chain that is when its last member was begun.
+/// It is shown once it is known: for a chain, when the check of its last backup has begun.
 #[test]
-fn the_total_that_progress_shows_never_grows() {
+fn the_total_in_the_progress_line_never_grows() {
     let site = Site::new();
     let parent = site.available();
     let child = site.backup("creating", Some(&parent));
@@ -403,7 +403,7 @@ fn the_total_that_progress_shows_never_grows() {
 }
 
 #[test]
-fn a_quick_check_shows_how_many_backups_there_are() {
+fn a_quick_check_shows_the_number_of_backups() {
     let (site, server, _) = super::slow::bucket(20);
     server.delay.store(60, std::sync::atomic::Ordering::SeqCst);
     let mut terminal = Terminal::wide(&site.program, &["check", "--all"]);

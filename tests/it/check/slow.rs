@@ -1,4 +1,4 @@
-//! A check of many small backups on a server that takes its time, or says nothing at all: it is stopped, killed and gone on with.
+//! A check of many small backups on a server that is slow or does not answer: it is stopped, killed and resumed.
 
 use std::fs;
 use std::io::Read;
@@ -28,7 +28,7 @@ const BLOCK: usize = 256 << 10;
 const SILENT: u64 = 600_000;
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// So many backups in a bucket: a full one of a volume of zeros, and increments on it, each of three objects.
+/// `backups` backups in a bucket: a full one of a volume of zeros and increments on it, each with three objects.
 pub(super) fn bucket(backups: usize) -> (Site, Counting, Vec<String>) {
     let site = Site::on(Engine::Sqlite);
     let (mut objects, mut ids, mut full) = (Objects::new(), Vec::new(), None);
@@ -70,12 +70,12 @@ pub(super) fn bucket(backups: usize) -> (Site, Counting, Vec<String>) {
     (site, server, ids)
 }
 
-/// Waits until something holds.
+/// Waits until a condition is true.
 #[track_caller]
 fn wait_until(what: &str, holds: impl Fn() -> bool) {
     let begun = Instant::now();
     while !holds() {
-        assert!(begun.elapsed() < DEADLINE, "{what} never comes");
+        assert!(begun.elapsed() < DEADLINE, "no {what} within the deadline");
         sleep(Duration::from_millis(10));
     }
 }
@@ -100,22 +100,22 @@ fn count(document: &Value, key: &str) -> usize {
 
 const DEEP: [&str; 6] = ["check", "--all", "--level", "deep", "-f", "json"];
 
-/// A server that takes the question and says nothing holds a thread for a minute; nobody who presses Ctrl-C waits for that.
+/// A request without an answer blocks its thread for a minute, but Ctrl-C must not wait for it.
 #[test]
-fn signals_are_heeded_while_a_server_is_silent() {
+fn a_signal_stops_a_check_although_the_server_does_not_answer() {
     const BACKUPS: usize = 12;
     let (site, server, _) = bucket(BACKUPS);
     for signals in [&[Signal::INT] as &[Signal], &[Signal::TERM], &[Signal::INT, Signal::INT]] {
         server.delay.store(20, Ordering::SeqCst);
         server.requests.lock().unwrap().clear();
         let child = site.program.start(&DEEP);
-        wait_until("some reading", || server.requests.lock().unwrap().len() > 30);
+        wait_until("requests", || server.requests.lock().unwrap().len() > 30);
         server.delay.store(SILENT, Ordering::SeqCst);
-        let asked = || server.requests.lock().unwrap().len();
-        let (mut before, mut since) = (asked(), Instant::now());
+        let requests = || server.requests.lock().unwrap().len();
+        let (mut before, mut since) = (requests(), Instant::now());
         while since.elapsed() < Duration::from_millis(500) {
-            if asked() > before {
-                (before, since) = (asked(), Instant::now());
+            if requests() > before {
+                (before, since) = (requests(), Instant::now());
             }
             sleep(Duration::from_millis(10));
         }
@@ -125,18 +125,18 @@ fn signals_are_heeded_while_a_server_is_silent() {
             sleep(Duration::from_millis(100));
         }
         let answer = end(child);
-        // A second, and what a machine with much else to do takes for it.
+        // One second, with a margin for a busy machine.
         assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
         assert_eq!(answer.code, Some(if signals[0] == Signal::TERM { 143 } else { 130 }), "{}", answer.stderr);
         let document = answer.json();
         assert_eq!(document["results"].as_array().unwrap().len() + count(&document, "left"), BACKUPS, "{document:#}");
         assert!(count(&document, "left") > 0, "{document:#}");
     }
-    // While `repair` checks nothing was changed, and nobody waits either.
+    // A `repair` stops during its check, too, and changes nothing.
     site.database.execute("UPDATE backups SET status = 'creating', host = 'gone'");
     server.requests.lock().unwrap().clear();
     let child = site.program.start(&["repair", "--yes", "--check", "deep"]);
-    wait_until("a question", || !server.requests.lock().unwrap().is_empty());
+    wait_until("request", || !server.requests.lock().unwrap().is_empty());
     let begun = Instant::now();
     send(&child, Signal::INT);
     let answer = end(child);
@@ -165,11 +165,11 @@ fn small_backups_on_a_slow_server_are_read_in_parallel() {
     assert_eq!(alone, together);
     let most = server.most.load(Ordering::SeqCst);
     assert!(most > 1, "{most} at once");
-    // Some eight times shorter where the machine has nothing else to do.
+    // About eight times shorter on an idle machine.
     assert!(side_by_side < one_by_one, "{side_by_side:?} against {one_by_one:?}");
 }
 
-/// The paths of a check's file, and of what stands for it until it is done.
+/// The paths of a check's file and of its partial file.
 fn files(site: &Site) -> (String, PathBuf) {
     (site.path("survey.json"), site.program.path("survey.json.partial"))
 }
@@ -190,7 +190,7 @@ fn a_killed_check_is_resumed_with_its_results() {
     let known = lines(&partial);
     assert!(known < BACKUPS && !Path::new(&out).exists());
 
-    // It is not begun anew over what is known, nor taken for another database's.
+    // The partial file is neither overwritten nor used for another database.
     let partial_name = partial.to_str().unwrap();
     let answer = site.program.expect(2, &deep);
     assert!(answer.stderr.contains(&format!("continue with --resume {partial_name}")), "{}", answer.stderr);
@@ -198,7 +198,7 @@ fn a_killed_check_is_resumed_with_its_results() {
     let answer = other.program.expect(2, &["check", "--all", "--resume", partial_name]);
     assert!(answer.stderr.contains("--resume is about the database"), "{}", answer.stderr);
 
-    // What was written last may be torn.
+    // The last line may be incomplete.
     let whole = fs::read(&partial).unwrap();
     fs::write(&partial, &whole[..whole.len() - 40]).unwrap();
     let resumed = [&deep as &[&str], &["--resume", partial_name]].concat();
@@ -210,7 +210,7 @@ fn a_killed_check_is_resumed_with_its_results() {
     assert_eq!(answer.code, Some(130), "{}", answer.stderr);
     assert!(answer.stderr.contains(&format!("--resume {partial_name} continues it")), "{}", answer.stderr);
     assert!(lines(&partial) > known && !Path::new(&out).exists());
-    // All of it but what was torn or damaged.
+    // All results except the incomplete and the damaged one.
     assert!(count(&answer.json(), "carried") >= known - 2, "{}", answer.stderr);
 
     server.delay.store(0, Ordering::SeqCst);
@@ -220,7 +220,7 @@ fn a_killed_check_is_resumed_with_its_results() {
     assert_eq!(document["results"].as_array().unwrap().len(), BACKUPS, "{document:#}");
     assert_eq!(fs::read_to_string(&out).unwrap(), answer.stdout);
     assert!(!partial.exists());
-    // The same as a check without an interruption finds.
+    // The same results as without an interruption.
     let plain = |document: &Value| -> Vec<Value> {
         let mut results = document["results"].as_array().unwrap().clone();
         results.iter_mut().for_each(|result| drop(result.as_object_mut().unwrap().remove("checked_at")));
@@ -229,7 +229,7 @@ fn a_killed_check_is_resumed_with_its_results() {
     assert_eq!(plain(&document), plain(&site.program.expect(9, &DEEP).json()));
 }
 
-/// More than a pipe holds is still to be written when the second signal comes.
+/// When the second signal arrives, more than a pipe's buffer is still to be written.
 #[test]
 fn a_signal_while_the_result_is_written_does_not_cut_it_off() {
     const OTHERS: usize = 300;
@@ -238,7 +238,7 @@ fn a_signal_while_the_result_is_written_does_not_cut_it_off() {
     server.delay.store(SILENT, Ordering::SeqCst);
     let (out, partial) = files(&site);
     let mut child = site.program.start(&[&DEEP as &[&str], &["--jobs", "4", "--out", &out]].concat());
-    wait_until("the results that need no answer", || lines(&partial) >= OTHERS);
+    wait_until("results that need no answer", || lines(&partial) >= OTHERS);
     send(&child, Signal::INT);
     let mut begun = [0];
     child.stdout.as_mut().unwrap().read_exact(&mut begun).unwrap();
@@ -262,13 +262,13 @@ fn a_file_of_results_is_never_overwritten_and_serves_as_evidence() {
     let nowhere = site.path("nowhere/survey.json");
     assert!(site.program.expect(2, &["check", "--all", "--out", &nowhere]).stderr.contains("cannot write"));
 
-    // What a check that was stopped has found can be used as far as it goes.
+    // The results of a stopped check can be used.
     fs::remove_file(&out).unwrap();
     site.database.execute(&format!("UPDATE backups SET status = 'creating', host = 'gone' WHERE id = '{}'", ids[0]));
     server.delay.store(30, Ordering::SeqCst);
     let child = site.program.start(&["check", "--all", "--level", "deep", "--jobs", "1", "--out", &out]);
     let of_full = format!("{{\"result\":{{\"id\":\"{}\"", ids[0]);
-    wait_until("its result", || fs::read_to_string(&partial).is_ok_and(|text| text.contains(&of_full)));
+    wait_until("result", || fs::read_to_string(&partial).is_ok_and(|text| text.contains(&of_full)));
     send(&child, Signal::KILL);
     end(child);
     server.delay.store(0, Ordering::SeqCst);
@@ -277,7 +277,7 @@ fn a_file_of_results_is_never_overwritten_and_serves_as_evidence() {
     assert!(answer.stderr.contains("was stopped early: cut off"), "{}", answer.stderr);
     let changes = &answer.json()["units"][0]["changes"];
     assert!(changes.to_string().contains("available"), "{changes:#}");
-    // An edited line does not count, nor do the lines after it.
+    // An edited line and the lines after it are ignored.
     fs::write(&partial, first.replace("\"intact\"", "\"corrupt\"")).unwrap();
     let answer = site.program.json(0, &["plan", "--evidence", partial.to_str().unwrap()]);
     assert!(!answer["units"][0]["changes"].to_string().contains("available"), "{answer:#}");

@@ -1,4 +1,4 @@
-//! The storage may change between a check and the change that depends on it, so it is checked once more.
+//! The storage recheck: the storage may change between a check and the change that depends on it.
 
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
@@ -12,7 +12,7 @@ use super::{OBJECTS, Placed, Site, age, result};
 use crate::database::changes;
 use crate::program::answer;
 
-/// A site with a backup that a check found intact and quiet, and the plan that depends on it.
+/// A site with a backup that a check found intact, and the plan that depends on this check.
 fn planned(level: &str) -> (Site, Placed, String) {
     let site = Site::on(Engine::Sqlite);
     let placed = site.creating();
@@ -22,9 +22,9 @@ fn planned(level: &str) -> (Site, Placed, String) {
     (site, placed, plan)
 }
 
-/// The only unit of a run that changes nothing because the storage moved; gives the reason.
+/// Runs a plan whose only unit is not changed because the storage has changed; returns the reason.
 #[track_caller]
-fn left_alone(site: &Site, args: &[&str]) -> String {
+fn refused(site: &Site, args: &[&str]) -> String {
     let before = site.database.rows_by_id();
     let document = site.program.json(4, args);
     assert_eq!(changes(&before, &site.database.rows_by_id()), []);
@@ -33,9 +33,9 @@ fn left_alone(site: &Site, args: &[&str]) -> String {
 }
 
 #[test]
-fn a_driver_that_keeps_writing_after_the_plan_is_noticed() {
+fn writes_after_the_plan_are_detected() {
     let (site, placed, plan) = planned("deep");
-    // A second one whose storage stays as it was goes on in the same run.
+    // A second backup, whose objects are unchanged, is repaired in the same run.
     let other = site.creating();
     let both = site.path("both.json");
     site.program.json(0, &["plan", "--check", "quick", "--accept-quick", "--out", &both]);
@@ -43,7 +43,7 @@ fn a_driver_that_keeps_writing_after_the_plan_is_noticed() {
     fs::write(&late, b"more").unwrap();
     age(&late, 1);
     for args in [&["apply", &plan, "--dry-run"] as &[&str], &["apply", &plan, "--yes"]] {
-        let reason = left_alone(&site, args);
+        let reason = refused(&site, args);
         assert!(reason.contains("has changed since it was checked") && reason.contains("an object was written at"), "{reason}");
     }
     assert!(site.log().contains("storage-moved"), "{}", site.log());
@@ -58,30 +58,30 @@ fn a_driver_that_keeps_writing_after_the_plan_is_noticed() {
 }
 
 #[test]
-fn objects_added_or_removed_without_a_newer_time_are_noticed() {
+fn objects_added_or_removed_without_a_newer_time_are_detected() {
     for number in 0..4 {
         let (site, placed, plan) = planned("quick");
         site.available();
         match number {
             0 => {
                 fs::write(placed.object(OBJECTS + 1), b"more").unwrap();
-                placed.quiet();
+                placed.settle();
                 age(&placed.object(OBJECTS + 1), 9_000);
             }
             1 => fs::remove_file(placed.object(3)).unwrap(),
             2 => {
                 File::options().write(true).open(placed.object(3)).unwrap().set_len(7).unwrap();
-                placed.quiet();
+                placed.settle();
             }
             _ => fs::remove_dir_all(&placed.dir).unwrap(),
         }
-        let reason = left_alone(&site, &["apply", &plan, "--yes"]);
+        let reason = refused(&site, &["apply", &plan, "--yes"]);
         assert!(reason.contains("has changed since it was checked"), "{number} {reason}");
     }
 }
 
 #[test]
-fn objects_removed_from_parents_are_noticed() {
+fn objects_removed_from_parents_are_detected() {
     for number in 0..4 {
         let site = Site::on(Engine::Sqlite);
         let parent = site.available();
@@ -93,7 +93,7 @@ fn objects_removed_from_parents_are_noticed() {
             0 => fs::remove_file(parent.object(3)).unwrap(),
             1 => fs::remove_dir_all(&parent.dir).unwrap(),
             2 => age(&parent.object(3), 60),
-            // Nothing: what both are based on is unchanged.
+            // The parent is unchanged.
             _ => {}
         }
         if number == 3 {
@@ -104,13 +104,13 @@ fn objects_removed_from_parents_are_noticed() {
             }
             continue;
         }
-        let reason = left_alone(&site, &["apply", &plan, "--yes"]);
+        let reason = refused(&site, &["apply", &plan, "--yes"]);
         assert!(reason.contains("in the backups that it is based on: "), "{number} {reason}");
         assert_eq!((site.status(&child), site.status(&other)), ("creating".to_owned(), "creating".to_owned()));
     }
 }
 
-/// A check document without what later versions note, as an earlier one sealed it.
+/// A check document as an earlier version sealed it, without later fields.
 fn of_an_earlier_version(path: &str, forget: impl Fn(&mut serde_json::Map<String, Value>)) {
     let mut evidence: Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
     evidence["results"].as_array_mut().unwrap().iter_mut().for_each(|result| forget(result.as_object_mut().unwrap()));
@@ -160,7 +160,7 @@ const SWIFT: &str = "cinder.backup.drivers.swift.SwiftBackupDriver";
 const S3: &str = "cinder.backup.drivers.s3.S3BackupDriver";
 
 #[test]
-fn deletions_on_a_server_are_noticed() {
+fn deletions_on_a_server_are_detected() {
     for (speaks, service) in [(Speaks::Swift, SWIFT), (Speaks::S3, S3)] {
         for number in 0..5 {
             let (site, [parent, child], server) = on_a_server(speaks, service);
@@ -172,7 +172,7 @@ fn deletions_on_a_server_are_noticed() {
                 0 => server.objects.lock().unwrap().clear(),
                 1 => lose(&child.id),
                 2 => lose(&parent.id),
-                // By another address of the same server.
+                // With another address of the same server.
                 3 => {
                     configure(&site, &server.url.replace("127.0.0.1", "localhost"));
                     lose(&child.id);
@@ -182,7 +182,7 @@ fn deletions_on_a_server_are_noticed() {
                     lose(&parent.id);
                 }
             }
-            let reason = left_alone(&site, &["apply", &plan, "--yes"]);
+            let reason = refused(&site, &["apply", &plan, "--yes"]);
             assert!(reason.contains("has changed since it was checked"), "{speaks:?} {number} {reason}");
             assert_eq!(site.status(&child), "creating", "{speaks:?} {number}");
         }
@@ -193,7 +193,7 @@ fn deletions_on_a_server_are_noticed() {
 }
 
 #[test]
-fn evidence_of_an_earlier_version_is_of_the_same_container_by_its_url() {
+fn evidence_of_an_earlier_version_matches_its_container_by_url() {
     for is_gone in [false, true] {
         let (site, [parent, child], server) = on_a_server(Speaks::Swift, SWIFT);
         let checked = site.keep(0, "checked.json", &["check", "--all", "--level", "deep"]);
@@ -208,7 +208,7 @@ fn evidence_of_an_earlier_version_is_of_the_same_container_by_its_url() {
         assert_eq!(again["summary"]["carried"], 2, "{again:#}");
         if is_gone {
             server.objects.lock().unwrap().clear();
-            let reason = left_alone(&site, &["repair", "--yes", &child.id, "--evidence", &checked]);
+            let reason = refused(&site, &["repair", "--yes", &child.id, "--evidence", &checked]);
             assert!(reason.contains("has changed since it was checked"), "{reason}");
         } else {
             let document = site.program.json(0, &["repair", "--yes", &child.id, "--evidence", &checked]);
@@ -217,7 +217,7 @@ fn evidence_of_an_earlier_version_is_of_the_same_container_by_its_url() {
     }
 }
 
-/// Commands of a cluster in which one full backup of an RBD volume is whole, but for what a file says.
+/// Commands of a cluster with one complete full backup of an RBD volume, except for the parts that a file names.
 const CLUSTER: &str = r#"#!/bin/sh
 gone="$(cat "$(dirname "$0")/gone" 2>/dev/null)"
 nothing() { echo "error opening $1: (2) No such file or directory" >&2; exit 2; }
@@ -239,7 +239,7 @@ esac
 "#;
 
 #[test]
-fn parts_removed_in_ceph_are_noticed_although_the_metadata_stays() {
+fn parts_removed_in_ceph_are_detected_although_the_metadata_stays() {
     for gone in ["image", "snapshot", "data", ""] {
         let site = Site::on(Engine::Sqlite);
         site.database.execute("UPDATE services SET updated_at = '2026-01-01 00:00:00.000000'");
@@ -283,23 +283,23 @@ fn unchanged_backups_are_applied_and_recorded() {
 }
 
 #[test]
-fn a_run_that_unusable_storage_options_end_is_on_record() {
+fn a_run_that_ends_because_of_unusable_storage_options_is_recorded() {
     let (site, placed, plan) = planned("deep");
     site.program.expect(2, &["apply", &plan, "--yes", "--storage-option", "bad"]);
     let list = site.program.json(0, &["history", "list"]);
     let run = &list["runs"][0];
     assert_eq!((&run["summary"]["not_begun"], &run["intents"]), (&json!(1), &json!(0)), "{list:#}");
     assert!(run["state"].as_str().unwrap().starts_with("ended early: --storage-option"), "{list:#}");
-    // It changed nothing, so the plan is as good as before.
+    // Nothing was changed, so the plan can still be applied.
     site.program.json(0, &["apply", &plan, "--yes"]);
     assert_eq!(site.status(&placed), "available");
-    // An applied plan is refused as such, whatever the options.
+    // An applied plan is refused as applied, even with unusable options.
     site.program.expect(5, &["apply", &plan, "--yes", "--storage-option", "bad"]);
 }
 
 #[test]
 fn an_unreachable_storage_is_reported_and_recorded() {
-    // The plan is from a host that sees the storage, or depends on evidence from there.
+    // The plan was made on a host that sees the storage, or from evidence of such a host.
     let away = |site: &Site| fs::rename(&site.store.root, site.store.root.with_extension("away")).unwrap();
     let (site, placed, _) = planned("deep");
     let second = site.creating();

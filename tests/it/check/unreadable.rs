@@ -1,5 +1,4 @@
-//! A disk that gives read errors: a library between the program and the system answers EIO for some files, as the kernel does for a
-//! bad sector.
+//! A disk with read errors: a preloaded library returns EIO for some files, as the kernel does for a bad sector.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +9,7 @@ use super::{Site, problems, result};
 use crate::program::{Answer, answer};
 use crate::schemas::scratch;
 
-/// Answers EIO to every read of a file whose path ends in `EIO_PATH`, or to the first `EIO_TIMES` of them.
+/// Returns EIO for every read of a file whose path ends in `EIO_PATH`, or for the first `EIO_TIMES` reads.
 const SHIM: &str = r#"
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -51,7 +50,7 @@ fn shim() -> &'static Path {
     })
 }
 
-/// Runs the program on a disk that cannot read what this path ends in; always, or for so many times.
+/// Runs the program with read errors in the files whose paths end in `path`: in all reads, or in the first `times`.
 fn on_a_bad_disk(site: &Site, path: &str, times: Option<&str>, args: &[&str]) -> Answer {
     let mut command = site.program.command(args);
     command.env("LD_PRELOAD", shim()).env("EIO_PATH", path);
@@ -85,7 +84,7 @@ fn a_disk_with_read_errors_differs_from_a_server_that_is_down() {
     let found = result(&document, &child.id);
     assert_eq!((&found["verdict"], problems(found)), (&"unverifiable".into(), vec!["parent-unreadable"]), "{found:#}");
     assert_eq!((&document["summary"]["unverifiable"], &document["summary"]["unreadable"]), (&2.into(), &2.into()));
-    // In words.
+    // The same as text.
     let table = ask(&deep);
     assert_eq!(table.code, Some(9));
     assert!(table.stdout.contains("unverifiable, unreadable"), "{}", table.stdout);
@@ -94,7 +93,7 @@ fn a_disk_with_read_errors_differs_from_a_server_that_is_down() {
         "{}",
         table.stderr
     );
-    // What was not read at this level is nobody's trouble.
+    // A quick check does not read this object.
     assert_eq!(ask(&[&parent.id, "--level", "quick"]).code, Some(0));
     // A side file.
     let side = on_a_bad_disk(&site, name(&parent.metadata()), None, &["check", &parent.id, "-f", "json"]);
@@ -102,7 +101,7 @@ fn a_disk_with_read_errors_differs_from_a_server_that_is_down() {
 }
 
 #[test]
-fn one_read_error_is_tried_again() {
+fn a_single_read_error_is_retried() {
     let site = Site::new();
     let backup = site.available();
     for path in [backup.object(2), backup.metadata(), backup.sha256file()] {
@@ -113,7 +112,7 @@ fn one_read_error_is_tried_again() {
 }
 
 #[test]
-fn nothing_is_decided_on_a_disk_with_read_errors() {
+fn a_backup_with_read_errors_is_not_changed() {
     let site = Site::new();
     let backup = site.creating();
     let done = on_a_bad_disk(&site, name(&backup.object(3)), None, &["repair", &backup.id, "--check", "deep", "--yes", "-f", "json"]);

@@ -14,7 +14,7 @@ use crate::scenarios::essence;
 use crate::schemas::engines;
 use crate::servers::is_root;
 
-/// The reason why nothing is done to a backup that was named.
+/// The reason why a named backup is not changed.
 #[track_caller]
 fn refusal(site: &Site, args: &[&str], placed: &Placed) -> String {
     let before = site.database.rows_by_id();
@@ -23,7 +23,7 @@ fn refusal(site: &Site, args: &[&str], placed: &Placed) -> String {
     document["refused"][0]["reason"].as_str().unwrap_or_else(|| panic!("{args:?} {document:#}")).to_owned()
 }
 
-/// Repairs all that is stuck; gives what changed.
+/// Repairs everything that is stuck; returns the changes and the document.
 #[track_caller]
 fn repair(site: &Site, code: i32, args: &[&str]) -> (Vec<String>, Value) {
     let before = site.database.rows_by_id();
@@ -31,7 +31,8 @@ fn repair(site: &Site, code: i32, args: &[&str]) -> (Vec<String>, Value) {
     (essence(changes(&before, &site.database.rows_by_id())), document)
 }
 
-/// Storage alone never proves death while a heart beats: an increment may read unchanged stretches for long, and write nothing.
+/// While a service sends heartbeats, storage alone does not prove that it stopped: an increment may read unchanged blocks for a long time
+/// and write nothing.
 #[test]
 fn with_a_live_service_a_check_only_makes_backups_available() {
     for engine in engines() {
@@ -63,7 +64,7 @@ fn with_a_live_service_a_check_only_makes_backups_available() {
         assert_eq!(codes(&planned["units"][0])[0], "storage-complete", "{planned:#}");
         let before = site.database.rows_by_id();
         let applied = site.program.expect(0, &["apply", &plan, "--yes"]);
-        assert!(!applied.stderr.contains("Waiting "), "no silence to listen to: {}", applied.stderr);
+        assert!(!applied.stderr.contains("Waiting "), "no heartbeat wait is needed: {}", applied.stderr);
         let done = essence(changes(&before, &site.database.rows_by_id()));
         let available = |placed: &Placed| {
             [
@@ -74,7 +75,7 @@ fn with_a_live_service_a_check_only_makes_backups_available() {
         };
         assert_eq!(done, available(&whole));
 
-        // Whoever knows the service to be dead gets the rest done.
+        // With --assume-dead the other backups are repaired, too.
         let (done, document) = repair(&site, 0, &["--check", "deep", "--assume-dead", "ctl1"]);
         let mut expected = Vec::new();
         for placed in [&broken_off, &without_metadata, &damaged] {
@@ -92,7 +93,7 @@ fn with_a_live_service_a_check_only_makes_backups_available() {
     }
 }
 
-/// A plan of a version that took quiet storage for death is not carried out.
+/// An earlier version treated a service as down if its objects were old. Its plans are refused.
 #[test]
 fn a_plan_that_depends_on_quiet_storage_is_refused() {
     let site = Site::new();
@@ -125,7 +126,7 @@ fn a_quick_check_is_enough_only_with_accept_quick() {
         let reason = refusal(&site, flags, &corrupt);
         assert!(reason.contains("--check deep") && reason.contains("--accept-quick"), "{reason}");
     }
-    // Also where nobody beats; and what a quick check finds damaged is given up there all the same.
+    // The same with a silent service. There, a backup that a quick check finds damaged is set to `error`.
     site.silence();
     let (done, document) = repair(&site, 4, &["--check", "quick"]);
     assert_eq!(done.len(), 2, "{done:?}");
@@ -144,8 +145,8 @@ fn a_quick_check_is_enough_only_with_accept_quick() {
     assert!(answer.stderr.contains("warning: the plan was made with --accept-quick"), "{}", answer.stderr);
     assert_eq!(site.status(&corrupt), "available");
     assert_eq!(site.database.cell("backups", &corrupt.id, "fail_reason"), None);
-    assert!(site.log().contains("\"accept_quick\":true"), "the log says so: {}", site.log());
-    // Out of error it does not help.
+    assert!(site.log().contains("\"accept_quick\":true"), "the log names the flag: {}", site.log());
+    // It does not apply to a backup in `error`.
     site.program.expect(0, &["undo", &site.program.last_run(), "--yes"]);
     site.database.execute("UPDATE backups SET status = 'error'");
     let reason = refusal(&site, &["--status", "error", "--check", "quick", "--accept-quick", "--older-than", "0s"], &corrupt);
@@ -153,7 +154,7 @@ fn a_quick_check_is_enough_only_with_accept_quick() {
 }
 
 #[test]
-fn a_quick_check_does_not_find_what_a_deep_one_does() {
+fn a_quick_check_does_not_find_damaged_data() {
     let site = Site::new();
     let damaged = site.creating();
     damaged.damage();
@@ -198,9 +199,9 @@ fn a_backup_that_is_being_written_is_never_changed() {
             }
         }
     }
-    // Who knows that it has been quiet for long enough may say so.
-    fresh.quiet();
-    dead.quiet();
+    // A shorter --settle accepts younger objects.
+    fresh.settle();
+    dead.settle();
     age_of(&fresh, 120);
     assert!(refusal(&site, &["--check", "quick"], &fresh).starts_with("busy"));
     let (done, _) = repair(&site, 0, &["--check", "quick", "--accept-quick", "--settle", "1m"]);
@@ -221,7 +222,7 @@ fn a_backup_that_never_began_may_wait_in_a_queue() {
     fs::remove_dir_all(&unnamed.dir).unwrap();
     site.database.execute(&format!("UPDATE backups SET container = NULL, service_metadata = NULL WHERE id = '{}'", unnamed.id));
     let undriven = site.database.backup(|row| row.status("creating").service(None::<&str>).host("ctl1").age(TWO_HOURS));
-    // Something else must lie there, or an empty root would be taken for one that is not mounted.
+    // There must be another backup, because an empty root is treated as not mounted.
     site.available();
     let document = site.program.json(9, &["check", "--level", "quick"]);
     for id in [&unborn.id, &unnamed.id, &undriven] {
@@ -237,9 +238,8 @@ fn a_backup_that_never_began_may_wait_in_a_queue() {
     assert!(done.contains(&format!("backups.{undriven}.status: creating -> error")), "{done:?}");
 }
 
-/// Why a backup cannot be checked, and what its check reports then.
 #[test]
-fn nothing_is_decided_on_an_unverifiable_backup() {
+fn an_unverifiable_backup_is_changed_only_by_explicit_options() {
     let site = Site::new();
     let vendor = site.creating();
     site.database.execute(&format!("UPDATE backups SET service = 'acme.backup.TapeDriver', host = 'retired' WHERE id = '{}'", vendor.id));
@@ -256,11 +256,11 @@ fn nothing_is_decided_on_an_unverifiable_backup() {
     site.program.expect(0, &["undo", &site.program.last_run(), "--yes"]);
     let (done, _) = repair(&site, 0, &["--check", "quick", "--to", "available", "--allow-unverified", "--older-than", "0s"]);
     assert!(done.contains(&format!("backups.{}.status: creating -> available", vendor.id)), "{done:?}");
-    assert!(site.log().contains("--allow-unverified"), "the log says so");
+    assert!(site.log().contains("--allow-unverified"), "the log names the flag");
 }
 
 #[test]
-fn a_root_that_is_not_mounted_damages_nothing() {
+fn a_root_that_is_not_mounted_is_not_damage() {
     let site = Site::new();
     let placed = site.creating();
     site.database.execute(&format!("UPDATE backups SET host = 'retired' WHERE id = '{}'", placed.id));
@@ -276,7 +276,7 @@ fn a_root_that_is_not_mounted_damages_nothing() {
         let reason = refusal(&site, &["--check", "deep", args[0], args[1]], &placed);
         assert!(reason.contains("--storage-path") && reason.contains("--to error"), "{reason}");
     }
-    // The share of nfs and glusterfs is looked for where it would be mounted.
+    // The share of nfs and glusterfs is expected at its mount point.
     for (service, share, base) in [
         ("cinder.backup.drivers.nfs.NFSBackupDriver", "backup_share=filer:/export", "backup_mount_point_base"),
         ("cinder.backup.drivers.glusterfs.GlusterfsBackupDriver", "glusterfs_backup_share=filer:/volume", "glusterfs_backup_mount_point"),
@@ -293,7 +293,7 @@ fn a_root_that_is_not_mounted_damages_nothing() {
 }
 
 #[test]
-fn a_directory_that_may_not_be_read_damages_nothing() {
+fn a_directory_without_read_permission_is_not_damage() {
     if !is_root() {
         return;
     }
@@ -376,12 +376,12 @@ fn other_operations_do_not_depend_on_the_storage() {
     });
     rows[0].damage();
     fs::remove_dir_all(&rows[1].dir).unwrap();
-    // They can be checked …
+    // They can be checked.
     let document = site.program.json(9, &["check", &rows[0].id, &rows[1].id, "--level", "deep"]);
     assert_eq!(result(&document, &rows[0].id)["verdict"], "corrupt");
     assert_eq!(result(&document, &rows[1].id)["verdict"], "missing");
     let checked = site.keep(9, "checked.json", &["check", &rows[0].id, &rows[1].id, "--level", "deep"]);
-    // … and it decides nothing.
+    // The result does not affect the decision.
     let unchecked = site.program.json(0, &["plan"])["units"].clone();
     for args in [&["plan", "--check", "deep"] as &[&str], &["plan", "--evidence", &checked]] {
         let planned = site.program.json(0, args);
@@ -399,7 +399,7 @@ fn an_increment_is_damaged_with_its_parents() {
     let site = Site::new();
     let cases = ["whole", "damaged", "cut", "purged", "deleted"].map(|name| (name, site.available()));
     let children = cases.each_ref().map(|(_, parent)| site.backup("creating", Some(parent)));
-    // A second generation is based on all of it, too.
+    // Increments on the increments depend on the whole chain, too.
     let grandchildren = [0, 1].map(|index| site.backup("creating", Some(&children[index])));
     cases[1].1.damage();
     fs::remove_file(cases[2].1.object(8)).unwrap();
@@ -494,7 +494,7 @@ fn problems_name_their_object() {
 
 #[test]
 fn a_backup_and_its_parent_are_repaired_in_one_run_in_either_order() {
-    // Units go by id, so that with a few pairs both orders come.
+    // Units are ordered by id, so several pairs give both orders.
     let site = Site::new();
     let pairs: Vec<(Placed, Placed)> = (0..4)
         .map(|_| {

@@ -1,8 +1,7 @@
-//! The files that the demo plays on: a folder with a Cinder database, a backup storage, a cinder.conf, and whatever the commands
-//! write.
+//! The demo's folder: a Cinder database, a backup storage, a cinder.conf, and the files that the commands write.
 //!
-//! Beside `db` this is the one place that uses rusqlite, and the only one that creates a database: what happens behind the
-//! program's back (a service with heartbeats, a colleague who writes by hand) must not go through its own sessions.
+//! Besides `db`, only this module uses rusqlite, and only this module creates a database. Changes by others (a service with heartbeats, a
+//! colleague) must not go through the program's own sessions.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -22,7 +21,7 @@ const ROWS: &str = include_str!("../../../../sql/demo/rows.sql");
 const HEARTBEAT: &str = include_str!("../../../../sql/demo/heartbeat.sql");
 const STATE: &str = include_str!("../../../../sql/demo/state.sql");
 const STORED: &str = include_str!("../../../../sql/demo/stored.sql");
-/// What a colleague does by hand while a plan waits.
+/// A change that a colleague makes by hand between `plan` and `apply`.
 pub const MEANWHILE: &str = include_str!("../../../../sql/demo/meanwhile.sql");
 
 const DATABASE: &str = "cinder.sqlite";
@@ -30,27 +29,27 @@ const CONFIGURATION: &str = "cinder.conf";
 const AUDIT_LOG: &str = "audit.jsonl";
 const STORAGE: &str = "backup";
 
-/// Every row that a repair may touch, by table and id.
+/// Every row that a repair may change, by table and id.
 pub type State = BTreeMap<(String, String), Row>;
 
-/// What a repair may change in a row.
+/// The columns of a row that a repair may change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
-    /// All of it in one text, but for `updated_at`.
+    /// All columns except `updated_at`, as one text.
     pub content: String,
-    /// Each write sets this.
+    /// Set by each write.
     pub updated_at: Option<String>,
 }
 
 pub struct Stage {
     folder: PathBuf,
-    /// Removes the folder when it is dropped; `None` for one that is to be kept.
+    /// Removes the folder when dropped; `None` for a folder that is kept.
     temporary: Option<TempDir>,
     connection: Connection,
 }
 
 impl Stage {
-    /// Makes the folder and fills it. A folder to keep must not exist, or be empty.
+    /// Creates and fills the folder. A folder that is kept must be new or empty.
     pub fn build(keep: Option<&Path>) -> Result<Self> {
         let (folder, temporary) = match keep {
             Some(keep) => (kept_folder(keep)?, None),
@@ -110,17 +109,17 @@ impl Stage {
         describe_file(&self.file(DATABASE))
     }
 
-    /// Writes a heartbeat of the working service, so that it never looks down, even on a slow machine.
+    /// Writes a heartbeat of the working service, so that it does not count as silent on a slow machine.
     pub fn beat(&self) -> Result<()> {
         self.execute(HEARTBEAT)
     }
 
-    /// Changes rows as somebody else would, past all of this program.
+    /// Changes rows as another program would.
     pub fn execute(&self, sql: &str) -> Result<()> {
         self.connection.execute_batch(sql).map_err(|error| self.failed(&error))
     }
 
-    /// Every row that a repair may touch, as it is now.
+    /// The current state.
     pub fn state(&self) -> Result<State> {
         let read = || -> rusqlite::Result<State> {
             let mut statement = self.connection.prepare_cached(STATE)?;
@@ -145,7 +144,7 @@ impl Stage {
         row.map_err(|error| self.failed(&error))
     }
 
-    /// Closes the database, and removes the folder unless it is to be kept.
+    /// Closes the database and removes a temporary folder.
     pub fn close(self) -> io::Result<()> {
         drop(self.connection);
         self.temporary.map_or(Ok(()), TempDir::close)
@@ -173,7 +172,7 @@ fn kept_folder(keep: &Path) -> Result<PathBuf> {
     keep.canonicalize().map_err(|error| Error::usage(format!("--keep {shown}: {error}")))
 }
 
-/// A value as cinder.conf has it.
+/// A value as written in cinder.conf.
 fn option(value: &str) -> String {
     value.replace('$', "$$")
 }
@@ -207,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn every_chapter_of_the_story_is_found_and_nothing_else() {
+    fn the_scan_finds_every_stuck_row_of_the_demo_and_no_other() {
         let stage = Stage::build(None).unwrap();
         let scan = scanned(&stage);
         let mut found: Vec<(&str, &str, Verdict)> = scan
@@ -244,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rows_hold_together() {
+    fn the_rows_of_the_demo_are_consistent() {
         let stage = Stage::build(None).unwrap();
         let one = |sql: &str| stage.connection.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
         assert_eq!(one("SELECT count(*) FROM pragma_foreign_key_check"), 0);
@@ -254,14 +253,14 @@ mod tests {
         let odd =
             format!("SELECT count(*) FROM ({ids}) WHERE id NOT GLOB '????????-????-4???-[89ab]???-????????????' OR id GLOB '*[^0-9a-f-]*'");
         assert_eq!(one(&odd), 0);
-        // SQLAlchemy reads no other spelling.
+        // The only format that SQLAlchemy reads.
         let times = "SELECT count(*) FROM backups WHERE created_at NOT GLOB '????-??-?? ??:??:??.??????' OR created_at > strftime('%Y-%m-%d %H:%M:%f', 'now')";
         assert_eq!(one(times), 0);
         assert_eq!(stage.state().unwrap().len(), 1_283 + 45 + 1);
     }
 
     #[test]
-    fn backups_lie_where_cinder_puts_them_and_are_as_old_as_their_rows() {
+    fn objects_are_where_cinder_writes_them_and_as_old_as_their_rows() {
         let stage = Stage::build(None).unwrap();
         for (id, _) in store::earned() {
             let row = stage.stored(id).unwrap();
@@ -276,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_temporary_folder_goes_and_a_kept_one_stays() {
+    fn a_temporary_folder_is_removed_and_a_kept_one_stays() {
         let stage = Stage::build(None).unwrap();
         let folder = stage.folder().to_owned();
         assert!(!stage.is_kept() && stage.configuration().is_file());
@@ -302,13 +301,13 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_cannot_be_made_is_named() {
+    fn a_folder_that_cannot_be_created_is_named_in_the_error() {
         let error = Stage::build(Some(Path::new("/proc/no/such"))).err().unwrap();
         assert!(error.error.to_string().contains("--keep /proc/no/such: "), "{}", error.error);
     }
 
     #[test]
-    fn what_others_do_is_seen() {
+    fn changes_by_other_writers_are_visible() {
         let stage = Stage::build(None).unwrap();
         let before = stage.state().unwrap();
         stage.beat().unwrap();

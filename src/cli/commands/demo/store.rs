@@ -1,6 +1,6 @@
-//! The demo's backup storage: what Cinder's posix driver would have left of a few volumes of 1 GiB, mostly zeros.
+//! The demo's backup storage: backups of volumes of 1 GiB, mostly zeros, as Cinder's posix driver writes them.
 //!
-//! Three are whole, one of them an increment; one broke off, and one is damaged. Their objects are as old as their rows.
+//! Three backups are intact, one of them an increment; one is incomplete and one is corrupt. Their objects are as old as their rows.
 
 use std::fs::{self, File, FileTimes};
 use std::io::{self, Write};
@@ -15,30 +15,30 @@ use crate::domain::status::{AVAILABLE, ERROR};
 use crate::format::generate::{self, BackupSpec, Digests};
 use crate::format::metadata::Compression;
 
-/// The demo's backup_file_size: 64 objects to a GiB.
+/// The demo's backup_file_size: 64 objects per GiB.
 pub const CHUNK: usize = 16 << 20;
 /// Cinder's default for backup_sha_block_size_bytes.
 const BLOCK: usize = 32_768;
 const GIB: u64 = 1 << 30;
-/// Where a volume was written to: the chunk, the block in it, how many blocks.
+/// The writes to a volume: the chunk, the first block in it, the number of blocks.
 const WRITTEN: [(usize, usize, usize); 6] = [(0, 0, 6), (2, 300, 4), (9, 17, 5), (2, 302, 1), (4, 200, 3), (9, 400, 1)];
-/// How many of them were written before its full backup; the others before the increment.
+/// The number of these writes before the full backup; the others come before the increment.
 const BEFORE_FULL: usize = 3;
-/// From one object to the next.
+/// The time between two objects.
 const OBJECT_TAKES: Duration = Duration::from_secs(6);
 
-/// What a backup's files are made from.
+/// The columns of a backup that its objects depend on.
 #[derive(Debug, Clone)]
 pub struct Row {
     pub volume_id: String,
     /// The backup that it is an increment on.
     pub parent_id: Option<String>,
     pub container: String,
-    /// The beginning of its objects' names.
+    /// The prefix of its objects.
     pub prefix: String,
-    /// When it began, UTC, as SQLAlchemy writes it.
+    /// When it began, in UTC, as SQLAlchemy writes it.
     pub created_at: String,
-    /// Of its volume, in GiB.
+    /// The size of its volume in GiB.
     pub size: u32,
 }
 
@@ -46,13 +46,13 @@ pub struct Row {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
     Whole,
-    /// Its cinder-backup ended in the middle of this object.
+    /// Its cinder-backup was killed while writing this object.
     EndedIn(u32),
-    /// One bit of this object is not what was written.
+    /// One bit of this object is flipped.
     BitFlippedIn(u32),
 }
 
-/// The backups that the storage has, parents first.
+/// The backups in the storage, parents first.
 const STORED: [(&str, Fate); 5] = [
     // erp-db weekly, and the nightly on it
     ("e83b61d4-7f0a-4c59-8b12-d6c4a9705e3f", Fate::Whole),
@@ -65,12 +65,12 @@ const STORED: [(&str, Fate); 5] = [
     ("c7e2f805-3b9d-4164-a0d8-5f1b92e6d47a", Fate::Whole),
 ];
 
-/// The backups that the storage has, with the status that each has earned.
+/// The backups in the storage, with the status that a check justifies.
 pub fn earned() -> impl Iterator<Item = (&'static str, &'static str)> {
     STORED.into_iter().map(|(id, fate)| (id, if fate == Fate::Whole { AVAILABLE } else { ERROR }))
 }
 
-/// Fills the storage; `row` looks a backup up in the database.
+/// Fills the storage; `row` reads a backup from the database.
 pub fn fill(root: &Path, row: &mut dyn FnMut(&str) -> Result<Row>) -> Result<()> {
     let mut parent: Option<(&str, Digests)> = None;
     for (id, fate) in STORED {
@@ -125,7 +125,7 @@ fn began(created_at: &str) -> io::Result<SystemTime> {
     Ok(time.timestamp().into())
 }
 
-/// The bytes of a volume's chunk at an offset, after its first writes; `None` where it is all zeros.
+/// The bytes of a volume's chunk at an offset, after its first `writes` writes; `None` if they are all zeros.
 fn chunk(volume_id: &str, writes: usize, offset: u64) -> Option<Vec<u8>> {
     let mut chunk = None;
     for (turn, (number, block, blocks)) in WRITTEN.into_iter().take(writes).enumerate() {
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn each_fate_leaves_what_it_says() {
+    fn each_fate_leaves_its_objects() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         let digests = write(&at("whole"), "abcd", &row(None), None, Fate::Whole).unwrap();
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_written_is_named() {
+    fn a_file_that_cannot_be_written_is_named_in_the_error() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let error = fill(file.path(), &mut |_| Ok(row(None))).unwrap_err();
         assert!(error.error.to_string().contains("cannot make the backup"), "{}", error.error);
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn earned_is_what_is_whole() {
+    fn three_of_the_five_backups_earn_available() {
         let available = earned().filter(|(_, status)| *status == AVAILABLE).count();
         assert_eq!((available, earned().count()), (3, 5));
     }
