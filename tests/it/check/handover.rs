@@ -47,10 +47,10 @@ fn a_backup_earns_available_on_evidence_from_another_host() {
         assert_eq!(find(&scanned, &parent.id), None);
 
         let checked = evidence(&site, 0, &["--level", "restore"]);
-        let looked = document(&checked);
-        assert_eq!((&looked["schema"], &looked["schema_version"]), (&json!("cinder-backup-repair/check"), &json!(1)));
-        assert_eq!(looked["database"], scanned["database"]);
-        let found = result(&looked, &child.id);
+        let checked_document = document(&checked);
+        assert_eq!((&checked_document["schema"], &checked_document["schema_version"]), (&json!("cinder-backup-repair/check"), &json!(1)));
+        assert_eq!(checked_document["database"], scanned["database"]);
+        let found = result(&checked_document, &child.id);
         assert_eq!((&found["verdict"], &found["level"], &found["busy"]), (&json!("intact"), &json!("restore"), &json!(false)), "{found:#}");
         assert_eq!(found["chain"], json!([child.id, parent.id]));
         assert_eq!(found["object_count"], CHANGED);

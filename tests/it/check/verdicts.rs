@@ -349,9 +349,9 @@ fn an_intact_backup_in_error_becomes_available_on_request() {
     let damaged = site.backup("error", None);
     damaged.damage();
     let (done, _) = repair(&site, 0, &["--check", "deep"]);
-    assert_eq!(done, [] as [String; 0], "nobody asked");
+    assert_eq!(done, [] as [String; 0], "--status was not given");
     let (done, _) = repair(&site, 0, &["--status", "error"]);
-    assert_eq!(done, [] as [String; 0], "nobody looked");
+    assert_eq!(done, [] as [String; 0], "its data was not checked");
     let reason = refusal(&site, &["--status", "error", "--check", "quick"], &intact);
     assert_eq!(reason, "its status is error, and the quick check read none of its data; use --check deep to make it available");
     let (done, document) = repair(&site, 0, &["--status", "error", "--check", "deep"]);

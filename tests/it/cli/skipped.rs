@@ -9,8 +9,8 @@ use crate::database::{Database, changes};
 use crate::program::Program;
 use crate::schemas::{Columns, fresh};
 
-/// A database in which `ctl1` sends heartbeats and has a backup that hangs for two hours.
-fn hanging() -> (Database, String) {
+/// A database in which `ctl1` sends heartbeats and has a backup that has been `creating` for two hours.
+fn uncertain_backup() -> (Database, String) {
     let database = fresh(Engine::Sqlite, Columns::Full);
     database.service("ctl1", |row| row);
     let backup = database.backup(|row| row.status("creating").host("ctl1").display_name("nightly").age(TWO_HOURS));
@@ -19,7 +19,7 @@ fn hanging() -> (Database, String) {
 
 #[test]
 fn skipped_backups_are_counted_and_explained() {
-    let (database, uncertain) = hanging();
+    let (database, uncertain) = uncertain_backup();
     let recent = database.backup(|row| row.status("restoring").host("ctl1").age(60));
     let program = Program::on(database.url());
     for args in [&["repair", "--yes"] as &[&str], &["repair", "--dry-run"], &["plan"]] {
@@ -52,10 +52,10 @@ fn skipped_backups_are_counted_and_explained() {
 
 #[test]
 fn a_named_backup_that_does_not_exist_is_an_error() {
-    let (database, hanging) = hanging();
+    let (database, backup) = uncertain_backup();
     let whole = database.backup(|row| row.status("available").host("ctl1").display_name("weekly"));
     let program = Program::on(database.url());
-    let left_out = format!("{hanging}: its status is creating, but other options exclude it");
+    let left_out = format!("{backup}: its status is creating, but other options exclude it");
     let in_order = format!("{whole}: its status is available: nothing to repair");
     for (args, said) in [
         (&["nightly", "--host", "ctl2"] as &[&str], Some(&left_out)),
@@ -73,7 +73,7 @@ fn a_named_backup_that_does_not_exist_is_an_error() {
 
 #[test]
 fn a_selection_with_nothing_stuck_is_not_reported_as_nothing_found() {
-    let (database, _) = hanging();
+    let (database, _) = uncertain_backup();
     let program = Program::on(database.url());
     let all = "Nothing is stuck or inconsistent";
     let part = "Nothing selected is stuck or inconsistent";
@@ -101,7 +101,7 @@ fn a_selection_with_nothing_stuck_is_not_reported_as_nothing_found() {
 /// A typo in a script must not end with exit code 0.
 #[test]
 fn a_filter_that_matches_nothing_is_an_error() {
-    let (database, backup) = hanging();
+    let (database, backup) = uncertain_backup();
     let program = Program::on(database.url());
     let before = database.rows_by_id();
     let commands: [&[&str]; 6] =
@@ -132,7 +132,7 @@ fn a_filter_that_matches_nothing_is_an_error() {
 
 #[test]
 fn an_unknown_host_in_assume_dead_is_a_warning() {
-    let (database, _) = hanging();
+    let (database, _) = uncertain_backup();
     database.backup(|row| row.host("old@ceph"));
     let program = Program::on(database.url());
     for command in [&["scan"] as &[&str], &["scan", "-f", "json"], &["plan"], &["repair", "--yes"]] {
@@ -167,7 +167,7 @@ fn an_unknown_host_in_assume_dead_is_a_warning() {
 
 #[test]
 fn a_check_of_an_unknown_host_is_a_warning() {
-    let (database, _) = hanging();
+    let (database, _) = uncertain_backup();
     database.backup(|row| row.host("old@ceph"));
     let program = Program::on(database.url());
     fs::write(program.path("stuck.json"), program.expect(0, &["scan", "-f", "json"]).stdout).unwrap();
@@ -196,7 +196,7 @@ fn a_check_of_an_unknown_host_is_a_warning() {
 
 #[test]
 fn a_limit_says_how_many_findings_it_leaves_out() {
-    let (database, _) = hanging();
+    let (database, _) = uncertain_backup();
     for age in [3, 4, 5] {
         database.backup(|row| row.status("creating").host("gone").age(age * TWO_HOURS));
     }

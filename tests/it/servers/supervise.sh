@@ -1,11 +1,11 @@
-# Runs one server for a test process, and ends it when that process is gone, however it went.
+# Runs one server for a test process, and ends it when that process has ended, even if it was killed.
 #
 # usage: sh supervise.sh DIR SIGNAL [COMMAND...]
 #
-# Standard input is a pipe whose other end only the test process holds. A line `start` starts COMMAND (again, after it
-# has ended); the end of the input, which the kernel makes even when the test process is killed with SIGKILL, ends it.
-# DIR holds everything that the server wrote, `log` and `pid` among it, and is removed last. Without COMMAND there is
-# only the folder to remove. Signals that a terminal sends to the test process must not end this one first.
+# Standard input is a pipe from the test process. A line `start` starts COMMAND (again, after it has ended). The end of the input ends
+# it; the kernel closes the pipe even if the test process is killed with SIGKILL. DIR has everything that the server wrote, including
+# `log` and `pid`, and is removed last. Without COMMAND only the folder is removed. Signals that a terminal sends to the test process
+# must not end this one first.
 trap '' HUP INT QUIT TERM
 dir=$1
 signal=$2
@@ -17,7 +17,7 @@ fi
 while read -r line; do
     if [ "$line" = start ]; then
         if [ -n "$pid" ]; then wait "$pid"; fi
-        # The shell ignores these signals, and what it starts would too.
+        # The server must not inherit the ignored signals.
         (trap - HUP INT QUIT TERM; exec "$@") >>"$dir/log" 2>&1 </dev/null &
         pid=$!
         echo "$pid" >"$dir/pid.new"
@@ -25,7 +25,7 @@ while read -r line; do
     fi
 done
 if [ -n "$pid" ]; then
-    # A test may have stopped the server to see what a client does then; stopped, it would not see the signal.
+    # A test may have stopped the server with SIGSTOP. It would not receive the signal.
     kill -s "$signal" "$pid"
     kill -s CONT "$pid"
     wait "$pid"
