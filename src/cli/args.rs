@@ -54,7 +54,6 @@ pub enum ColorArg {
     Never,
 }
 
-/// How results look.
 #[derive(Debug, Args)]
 pub struct OutputArgs {
     /// The output format
@@ -101,7 +100,6 @@ pub struct OutputArgs {
     pub no_input: bool,
 }
 
-/// Who and why.
 #[derive(Debug, Args)]
 pub struct RecordArgs {
     /// The audit log [default: /var/log/cinder-backup-repair/audit.jsonl for root, otherwise in the XDG state directory]
@@ -118,7 +116,6 @@ pub struct RecordArgs {
 /// Limit on standard input; a million ids take 37 MB.
 const MAX_IDS_BYTES: u64 = 1 << 28;
 
-/// Which rows.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Selection")]
 pub struct SelectionArgs {

@@ -103,7 +103,6 @@ impl PlannedRun<'_> {
     }
 }
 
-/// Executes the plan, or says why not.
 pub fn execute(context: &Context<'_>, database: &mut Database, planned: &PlannedRun<'_>) -> Result<Exit> {
     let PlannedRun { plan, execution, refused, .. } = planned;
     let ui = context.ui;
@@ -203,39 +202,39 @@ fn judge(ui: &Ui, ended: &RecordedRun, progress: &ProgressDisplay<'_>, reconcile
         );
         return Exit::Unknown;
     }
-    match (&run.failure, log_failure) {
+    let log_after = if let Some(Failure::LogAfter(error)) = &run.failure { Some(error) } else { log_failure.as_ref() };
+    if let Some(error) = log_after {
+        let (problem, hint) = ("the audit log could not be completed", format!("make room or repair the disk, then run `{reconcile}`"));
         // If nothing was applied, no change stands.
-        (Some(Failure::LogAfter(error)), _) | (_, Some(error)) if tally.applied == 0 => {
-            let hint = format!("make room or repair the disk, then run `{reconcile}`");
-            ui.error(&format!("nothing was changed, and the audit log could not be completed: {error}"), Some(&hint));
+        if tally.applied == 0 {
+            ui.error(&format!("nothing was changed, and {problem}: {error}"), Some(&hint));
             return Exit::Unexpected;
         }
-        (Some(Failure::LogAfter(error)), _) | (_, Some(error)) => {
-            let hint = format!("the changes were made; make room or repair the disk, then run `{reconcile}`");
-            ui.error(&format!("the audit log could not be completed: {error}"), Some(&hint));
-            return Exit::LogIncomplete;
-        }
-        (Some(Failure::LogBefore(error)), None) => {
+        ui.error(&format!("{problem}: {error}"), Some(&format!("the changes were made; {hint}")));
+        return Exit::LogIncomplete;
+    }
+    match &run.failure {
+        Some(Failure::LogBefore(error)) => {
             ui.error(&format!("no log, no change: {error}"), Some("the log has everything that was applied before"));
             return if tally.applied > 0 { Exit::LogIncomplete } else { Exit::Unexpected };
         }
-        (Some(Failure::Interrupted), None) => {
+        Some(Failure::Interrupted) => {
             let signal = progress.stop().map_or("SIGINT", |stop| stop.signal);
             ui.warn(format!("stopped by {signal} between two units: units that are not applied were not changed"));
             return Exit::of_signal(signal);
         }
-        (Some(Failure::LockedOut(error)), None) => {
+        Some(Failure::LockedOut(error)) => {
             let message = format!("stopped: several units in a row could not get their row locks: {error}");
             ui.error(&message, Some("end the transaction that holds them or wait for it, then run the command again"));
             run.lock_holders.iter().for_each(|holder| ui.warn(holder));
             return Exit::Lock;
         }
-        (Some(Failure::Database(error)), None) => {
+        Some(Failure::Database(error)) => {
             let edge = Error::from(error.clone());
             ui.error(&format!("{:#}", edge.error), edge.hint.as_deref());
             return if tally.applied > 0 { Exit::Partial } else { edge.exit };
         }
-        (None, None) => {}
+        Some(Failure::LogAfter(_)) | None => {}
     }
     run.lock_holders.iter().for_each(|holder| ui.warn(holder));
     if tally.changed + tally.refused + tally.failed > 0 {

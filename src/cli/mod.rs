@@ -23,7 +23,6 @@ use clap::Parser;
 
 pub use commands::Cli;
 
-use commands::Command;
 use context::Context;
 use error::{Error, Result};
 use exit::Exit;
@@ -53,15 +52,11 @@ pub fn main() -> ExitCode {
     let ui = Ui::new(&cli.global.output);
     let environment = Environment::new(std::env::vars_os());
     let context = Context { ui: &ui, global: &cli.global, environment: &environment };
-    ExitCode::from(perform(&context, &cli.command).code())
-}
-
-/// Runs a command and says what went wrong, if something did.
-fn perform(context: &Context<'_>, command: &Command) -> Exit {
-    commands::run(context, command).unwrap_or_else(|error| {
-        context.ui.failure(error.exit, &format!("{:#}", error.error), error.hint.as_deref());
+    let exit = commands::run(&context, &cli.command).unwrap_or_else(|error| {
+        ui.failure(error.exit, &format!("{:#}", error.error), error.hint.as_deref());
         error.exit
-    })
+    });
+    ExitCode::from(exit.code())
 }
 
 /// Whether an invalid command line asks for JSON.

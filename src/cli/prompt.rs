@@ -30,7 +30,6 @@ fn ask<T>(ui: &Ui, question: impl FnOnce() -> dialoguer::Result<T>) -> Result<T>
     })
 }
 
-/// A password, not echoed.
 pub fn password(ui: &Ui, what: &str) -> Result<SecretString> {
     let prompt = Password::new().with_prompt(terminal(what)).allow_empty_password(true);
     Ok(SecretString::from(ask(ui, || prompt.interact())?))

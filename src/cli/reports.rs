@@ -27,7 +27,6 @@ pub enum Kind {
     Csv,
 }
 
-/// What a report is made of.
 #[derive(Clone, Copy)]
 pub struct Material<'a> {
     pub plan: &'a Plan,
@@ -40,7 +39,6 @@ pub struct Material<'a> {
 }
 
 impl Kind {
-    /// The kind that a file's name asks for.
     pub fn of(path: &Path) -> Result<Self, String> {
         match path.extension().and_then(|ending| ending.to_str()) {
             Some("md") => Ok(Self::Markdown),

@@ -32,7 +32,6 @@ pub fn counted(counts: &[(usize, &str)]) -> Vec<String> {
     counts.iter().filter(|(number, _)| *number > 0).map(|(number, word)| format!("{number} {word}")).collect()
 }
 
-/// A tally in words.
 pub fn tally(tally: &Tally) -> String {
     let parts = counted(&[
         (tally.applied, "applied"),

@@ -19,7 +19,6 @@ const POLL: Duration = Duration::from_millis(100);
 /// How long backups in progress may take to end after a signal; threads that still wait for a storage then are abandoned.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// Backups to check, and how.
 pub struct Check {
     pub storage: StorageSettings,
     pub request: Request,
@@ -28,7 +27,6 @@ pub struct Check {
     pub earlier: Checks,
 }
 
-/// What a check found.
 #[derive(Debug)]
 pub struct Checked {
     /// In the order of the targets.

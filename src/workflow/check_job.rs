@@ -40,14 +40,12 @@ pub struct CheckJob<'a> {
     pub key: Option<&'a SigningKey>,
 }
 
-/// A check that was made.
 pub struct CheckReport<'a> {
     pub document: CheckDocument,
     /// How many backups were to be checked.
     pub backups: usize,
     /// Of how many of them the earlier check has a result.
     pub known: usize,
-    /// The signal that stopped it.
     pub interrupted: Option<&'static str>,
     file: Option<ResultFile<'a>>,
 }

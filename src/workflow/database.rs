@@ -7,7 +7,7 @@ use crate::db::{Access, DbError, Engine, Session, SessionSettings};
 use crate::domain::{DatabaseInfo, Value};
 use crate::scan::{Reader, database_info};
 
-use super::error::Obstacle;
+use super::error::{Error, Obstacle};
 
 /// A session with what is known about its database.
 pub struct Database {
@@ -30,7 +30,6 @@ pub struct Database {
 }
 
 impl Database {
-    /// Connects and reads the schema.
     pub fn open(resolved: &Resolved, limits: SessionSettings) -> Result<Self, DbError> {
         let settings = &resolved.database;
         let mut session = crate::db::open(&settings.target, &limits)?;
@@ -52,6 +51,15 @@ impl Database {
     /// The database as documents name it.
     pub fn info(&self) -> DatabaseInfo {
         database_info(self.session.as_ref(), &self.schema)
+    }
+
+    /// Refuses what is about another database; `what` says in the message what it is.
+    pub(super) fn require_identity(&self, what: &str, theirs: &DatabaseInfo) -> super::Result<()> {
+        let ours = self.info();
+        if ours.identity == theirs.identity {
+            return Ok(());
+        }
+        Err(Error::OtherDatabase(format!("{what} {theirs}, but this is {ours}")))
     }
 
     /// Reads in a transaction that the database holds read-only.

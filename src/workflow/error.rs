@@ -6,7 +6,6 @@ use thiserror::Error;
 
 use crate::audit::AuditError;
 use crate::db::DbError;
-use crate::domain::DatabaseInfo;
 use crate::scan::ScanError;
 
 /// What keeps a command from doing its work.
@@ -30,9 +29,9 @@ pub enum Error {
     /// Options that match nothing: one sentence each.
     #[error("{}", .0.join("; "))]
     Unmatched(Vec<String>),
-    /// A document is about another database: the document, its database, the one that is open.
-    #[error("{0} {1}, but this is {2}; nothing was changed")]
-    OtherDatabase(String, String, Box<DatabaseInfo>),
+    /// A document is about another database.
+    #[error("{0}; nothing was changed")]
+    OtherDatabase(String),
     #[error("the database has other columns than the plan; nothing was changed")]
     OtherColumns,
     /// A plan was applied by this run.

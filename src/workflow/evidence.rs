@@ -38,11 +38,7 @@ pub fn read_evidence(
         if let Some(key) = key {
             key.verify(&format!("the evidence {}", path.display()), &document.sha256, document.signature.as_ref())?;
         }
-        let ours = database.info();
-        if document.database.identity != ours.identity {
-            let (what, theirs) = (format!("the evidence {} is about the database", path.display()), document.database.to_string());
-            return Err(Error::OtherDatabase(what, theirs, Box::new(ours)));
-        }
+        database.require_identity(&format!("the evidence {} is about the database", path.display()), &document.database)?;
         if let Some(why) = &document.interrupted {
             observer.event(WorkEvent::Warning(format!("the check in {} was stopped early: {why}", path.display())));
         }

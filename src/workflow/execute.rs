@@ -30,7 +30,6 @@ pub struct Execution {
     pub storage: Option<Result<StorageSettings>>,
 }
 
-/// A run that was recorded.
 #[derive(Debug)]
 pub struct RecordedRun {
     pub id: String,
@@ -43,11 +42,7 @@ pub struct RecordedRun {
 
 /// Makes sure that a plan was made for this database, and for the columns that it has.
 pub fn require_database_of(database: &Database, plan: &Plan) -> Result<()> {
-    let ours = database.info();
-    if ours.identity != plan.database.identity {
-        let (what, theirs) = ("the plan was made for".to_owned(), plan.database.to_string());
-        return Err(Error::OtherDatabase(what, theirs, Box::new(ours)));
-    }
+    database.require_identity("the plan was made for", &plan.database)?;
     if database.schema.columns == plan.columns { Ok(()) } else { Err(Error::OtherColumns) }
 }
 

@@ -27,7 +27,6 @@ pub enum WorkEvent<'a> {
     Ran,
 }
 
-/// A request to stop.
 #[derive(Debug, Clone, Copy)]
 pub struct Stop {
     pub signal: &'static str,
@@ -36,7 +35,6 @@ pub struct Stop {
 
 /// Follows a command.
 pub trait Observer: Sync {
-    /// Receives an event.
     fn event(&self, event: WorkEvent<'_>);
 
     /// The request to stop, if there was one.

@@ -22,7 +22,6 @@ pub struct Wanted {
     pub may_be_empty: bool,
 }
 
-/// Finds what is stuck or inconsistent.
 pub fn find(database: &mut Database, wanted: &Wanted, kept: KeptRows, observer: &dyn Observer) -> Result<Scan> {
     let checks = Checks::new();
     let request = ScanRequest::new(&wanted.policy, &wanted.selection, kept, &checks);
@@ -31,7 +30,6 @@ pub fn find(database: &mut Database, wanted: &Wanted, kept: KeptRows, observer: 
     Ok(scan)
 }
 
-/// A plan with what it is made from.
 pub struct ProposedPlan<'a> {
     pub plan: Plan,
     pub scan: Scan,

@@ -6,7 +6,7 @@ use std::path::Path;
 use jiff::civil::DateTime;
 use serde::Serialize;
 
-use super::{Database, Error, Observer, Result, WorkEvent, actor};
+use super::{Database, Observer, Result, WorkEvent, actor};
 use crate::apply::{FirstWriters, LaterUnits, Standing, UnitContext, current, first_writers, settle_unit};
 use crate::audit::record::{self, Settled};
 use crate::audit::{AuditLog, RunRecords, RunSummary, UnitHistory, load_run, load_runs, runs};
@@ -30,21 +30,19 @@ pub struct ReconciledUnit {
 
 /// Compares one run, or all runs on this database, with the rows, and records the outcomes that were unknown.
 pub fn reconcile(database: &mut Database, path: &Path, run: Option<&str>, observer: &dyn Observer) -> Result<Vec<ReconciledUnit>> {
-    let ours = database.info();
     let target = run.map(|run| load_run(path, run)).transpose()?;
-    if let Some(other) = target.as_ref().filter(|run| run.begin.database.identity != ours.identity) {
-        let (what, theirs) = (format!("run {} changed", other.run), other.begin.database.to_string());
-        return Err(Error::OtherDatabase(what, theirs, Box::new(ours)));
+    if let Some(target) = &target {
+        database.require_identity(&format!("run {} changed", target.run), &target.begin.database)?;
     }
-    let target = target.map(|records| records.run);
+    let (target, identity) = (target.map(|records| records.run), database.info().identity);
     let is_listed = |run: &str| target.as_deref().is_none_or(|target| target == run);
-    let mut all = runs_on(path, &ours.identity)?;
+    let mut all = runs_on(path, &identity)?;
     // A run at work holds the log: a process that has it can be sure that nothing is written between its read of the rows and the
     // record of what it saw. What was open may be settled by then.
     let mut log = None;
     if all.iter().any(|summary| is_listed(&summary.run) && (!summary.open.is_empty() || summary.provisional > 0)) {
         log = Some(AuditLog::open(path, actor::now)?);
-        all = runs_on(path, &ours.identity)?;
+        all = runs_on(path, &identity)?;
     }
     // Read before any row: an early clock only makes it wait longer.
     let now = if log.is_some() { situation(&mut database.reader())?.now } else { DateTime::MIN };

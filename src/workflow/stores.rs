@@ -95,7 +95,6 @@ impl Stores {
         Arc::clone(all.entry(driver).or_insert_with(|| Arc::new(Health::new(self.settings.wait_limit))))
     }
 
-    /// How a driver's server is reached.
     fn network(&self, driver: Driver) -> Network {
         Network { health: self.health(driver), ..self.settings.network.clone() }
     }

@@ -81,6 +81,7 @@ impl TargetList {
         let (named, mut of_backups, mut matched) = (&selection.backups, HashSet::new(), Matched::default());
         let situation = read_situation(database, selection, &mut matched)?;
         let mut wanted = |backup: &Backup| {
+            // Only the columns that a scan counts are read.
             if let Some(host) = backup.host.as_ref().filter(|host| !of_backups.contains(*host)) {
                 of_backups.insert(host.clone());
             }
@@ -88,7 +89,16 @@ impl TargetList {
             // A named backup is read even if other options leave it out, so that a message can say so.
             if named.is_empty() { takes(selection, backup) } else { selection.names(backup) }
         };
-        let mut targets = reading(observer, || targets_in_database(database, &mut wanted))?;
+        let read = |reader: &mut Reader<'_>| {
+            let mut ids = Vec::new();
+            reader.live_backups(&mut |backup| {
+                if wanted(&backup) {
+                    ids.push(backup.id);
+                }
+            })?;
+            targets(reader, &ids)
+        };
+        let mut targets = reading(observer, || database.read(read))?;
         Hosts::of_database(&of_backups, &situation.services).require(observer, selection, &matched, may_be_empty)?;
         if !named.is_empty() {
             let (fitting, others): (Vec<Target>, Vec<Target>) = targets.into_iter().partition(|target| takes(selection, &target.backup));
@@ -123,7 +133,7 @@ pub fn targets_of_findings(findings: &[Finding], columns: ColumnSet) -> Vec<Targ
 }
 
 /// The columns that a row's image has.
-pub fn columns_of(image: &Image) -> ColumnSet {
+fn columns_of(image: &Image) -> ColumnSet {
     if image.columns.contains_key("restore_volume_id") {
         ColumnSet::Mitaka
     } else if image.columns.contains_key("parent_id") {
@@ -144,19 +154,6 @@ fn targets(reader: &mut Reader<'_>, ids: &[String]) -> Result<Vec<Target>, DbErr
     backups.sort_by(|a, b| a.id.cmp(&b.id));
     let ancestors = lineage::ancestors(reader, &backups)?;
     Ok(backups.into_iter().zip(ancestors).map(|(backup, ancestors)| Target { backup, ancestors, columns }).collect())
-}
-
-/// Live backups that a predicate accepts, with their ancestors. The predicate sees only the columns that a scan counts.
-pub fn targets_in_database(database: &mut Database, wanted: &mut dyn FnMut(&Backup) -> bool) -> Result<Vec<Target>, DbError> {
-    database.read(|reader| {
-        let mut ids = Vec::new();
-        reader.live_backups(&mut |backup| {
-            if wanted(&backup) {
-                ids.push(backup.id);
-            }
-        })?;
-        targets(reader, &ids)
-    })
 }
 
 /// A number that is the same for all members of a chain.

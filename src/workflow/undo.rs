@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::{Database, Error, Refused, Result};
+use super::{Database, Refused, Result};
 use crate::apply::Undo;
 use crate::audit::{RunRecords, UnitHistory};
 use crate::domain::time::rfc3339;
@@ -12,17 +12,13 @@ use crate::scan::situation;
 
 /// The plan that undoes a run of this database, and the units that nobody can undo.
 pub fn plan_undo(database: &mut Database, records: &RunRecords, undo: Undo<'_>) -> Result<(Plan, Vec<Refused>)> {
-    let ours = database.info();
-    if ours.identity != records.begin.database.identity {
-        let (what, theirs) = (format!("run {} changed", records.run), records.begin.database.to_string());
-        return Err(Error::OtherDatabase(what, theirs, Box::new(ours)));
-    }
+    database.require_identity(&format!("run {} changed", records.run), &records.begin.database)?;
     let now = situation(&mut database.reader())?;
     let basis = Basis {
         checks: Checks::new(),
         id: Uuid::new_v4().to_string(),
         taken_at: rfc3339(now.now),
-        database: ours,
+        database: database.info(),
         columns: database.schema.columns,
         policy: records.begin.policy.clone(),
         selection: Selection::default(),

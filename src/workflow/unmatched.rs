@@ -13,14 +13,12 @@ const MOST: usize = 6;
 pub struct Hosts<'h> {
     /// Those of backups, as their rows spell them.
     pub of_backups: &'h HashSet<String>,
-    /// Those of services.
     pub services: &'h Services,
     /// What was searched for a host, for messages.
     pub lacking: &'h str,
 }
 
 impl<'h> Hosts<'h> {
-    /// Those of a database.
     pub fn of_database(of_backups: &'h HashSet<String>, services: &'h Services) -> Self {
         Self { of_backups, services, lacking: "no live backup and no cinder-backup" }
     }

@@ -141,7 +141,6 @@ fn list(context: &Context<'_>, args: &CheckCommandArgs, progress: &ProgressDispl
     Ok(TargetList::of_findings(&mut database, &wanted, progress)?)
 }
 
-/// Says what is wrong with each backup.
 fn say_problems(context: &Context<'_>, document: &CheckDocument) {
     let most = 20;
     for result in document.results.iter().filter(|result| !result.problems.is_empty() || !result.warnings.is_empty()) {
@@ -159,7 +158,6 @@ fn say_problems(context: &Context<'_>, document: &CheckDocument) {
     }
 }
 
-/// The numbers of verdicts in a sentence.
 fn summary(document: &CheckDocument) -> String {
     let summary = &document.summary;
     let mut parts = counted(&[

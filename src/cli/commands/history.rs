@@ -3,7 +3,7 @@
 mod head;
 mod reconcile;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
@@ -14,7 +14,7 @@ use head::LogHead;
 use crate::audit::{Anchor, Begin, Head, Intent, RunRecords, RunSummary, Settled, UnitOutcome, load_run, runs, verify};
 use crate::cli::{Context, Error, Exit, Result, sentences};
 use crate::domain::text::count;
-use crate::domain::{Outcome, Tally};
+use crate::domain::{DatabaseInfo, Outcome, Tally};
 use crate::report::grid::{Cell, Grid};
 use crate::report::safe::terminal;
 use crate::workflow::VerifyKey;
@@ -26,7 +26,6 @@ pub struct HistoryArgs {
     pub command: HistoryCommand,
 }
 
-/// What to read.
 #[derive(Debug, Subcommand)]
 pub enum HistoryCommand {
     /// All runs: time, actor, command, end
@@ -118,7 +117,7 @@ struct Unit<'r> {
 }
 
 /// A path as JSON takes it: a name need not be UTF-8, but a text must.
-fn shown(path: &std::path::Path) -> String {
+fn shown(path: &Path) -> String {
     path.display().to_string()
 }
 
@@ -135,7 +134,7 @@ fn state(summary: &RunSummary) -> String {
     }
 }
 
-fn list(context: &Context<'_>, path: &std::path::Path) -> Result<Exit> {
+fn list(context: &Context<'_>, path: &Path) -> Result<Exit> {
     let found = runs(path)?;
     let rows = found
         .runs
@@ -175,7 +174,7 @@ fn list(context: &Context<'_>, path: &std::path::Path) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-fn show(context: &Context<'_>, path: &std::path::Path, run: &str) -> Result<Exit> {
+fn show(context: &Context<'_>, path: &Path, run: &str) -> Result<Exit> {
     let records = load_run(path, run)?;
     let mut rows = Vec::new();
     let mut units = Vec::with_capacity(records.units.len());
@@ -224,7 +223,6 @@ fn show(context: &Context<'_>, path: &std::path::Path, run: &str) -> Result<Exit
     Ok(Exit::Done)
 }
 
-/// Prints who made a run, when, where and why.
 fn print_head(context: &Context<'_>, records: &RunRecords) -> Result<()> {
     let begin = &records.begin;
     let who = &begin.who;
@@ -232,16 +230,8 @@ fn print_head(context: &Context<'_>, records: &RunRecords) -> Result<()> {
     line("run", &records.run)?;
     line("at", &records.at)?;
     line("command", &format!("{} ({})", begin.command, begin.program))?;
-    line(
-        "database",
-        &format!(
-            "{}, {} {}, Cinder {}",
-            begin.database.location.as_deref().unwrap_or_default(),
-            begin.database.engine,
-            begin.database.version,
-            begin.database.release
-        ),
-    )?;
+    let DatabaseInfo { engine, version, release, location, .. } = &begin.database;
+    line("database", &format!("{}, {engine} {version}, Cinder {release}", location.as_deref().unwrap_or_default()))?;
     let people = [("user", &who.user), ("login", &who.login_user), ("sudo", &who.sudo_user), ("database", &who.database_user)];
     let people: Vec<String> = people.iter().filter_map(|(what, name)| name.as_ref().map(|name| format!("{what} {name}"))).collect();
     line("who", &format!("{} on {}", people.join(", "), who.host))?;
@@ -254,7 +244,7 @@ fn print_head(context: &Context<'_>, records: &RunRecords) -> Result<()> {
 }
 
 /// Checks the log, and says what its last record is if nothing is wrong.
-fn check(context: &Context<'_>, path: &std::path::Path, expected: Option<&str>) -> Result<(Exit, Head)> {
+fn check(context: &Context<'_>, path: &Path, expected: Option<&str>) -> Result<(Exit, Head)> {
     let report = verify(path, expected)?;
     let rows = report
         .problems
@@ -277,27 +267,19 @@ fn check(context: &Context<'_>, path: &std::path::Path, expected: Option<&str>) 
     if !context.ui.is_table() || !report.problems.is_empty() {
         context.ui.result(&document, "problems", &Grid { columns: vec!["Line", "Code", "Problem"], rows })?;
     }
+    let (shown, problems) = (path.display(), count(report.problem_count, "problem"));
     if report.anchor == Some(Anchor::Missing) {
-        return Err(Error::new(
-            Exit::Damaged,
-            format!("no record of {} has the expected hash: its end was cut off, or it was replaced", path.display()),
-        ));
+        let problem = format!("no record of {shown} has the expected hash: its end was cut off, or it was replaced");
+        return Err(Error::new(Exit::Damaged, problem));
     }
     if !report.is_intact() {
-        return Err(Error::new(
-            Exit::Damaged,
-            format!("{} was changed after it was written: {}", path.display(), count(report.problem_count, "problem")),
-        ));
+        return Err(Error::new(Exit::Damaged, format!("{shown} was changed after it was written: {problems}")));
     }
     if context.ui.is_table() {
         let torn =
             if report.torn > 0 { format!(", {} cut off by crashes and accounted for", count(report.torn, "line")) } else { String::new() };
-        context.ui.text(&format!(
-            "{}: {} records, the hash chain is intact{torn}\nlast hash {}\n",
-            path.display(),
-            report.records,
-            report.last.hash
-        ))?;
+        let (records, last) = (report.records, &report.last.hash);
+        context.ui.text(&format!("{shown}: {records} records, the hash chain is intact{torn}\nlast hash {last}\n"))?;
     }
     if report.unfinished.is_some() {
         context.ui.warn("the last line is unfinished: it is being written now, or a crash cut it off; the next run accounts for it");

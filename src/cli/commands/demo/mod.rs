@@ -46,12 +46,12 @@ pub fn run(context: &Context<'_>, args: &DemoArgs, command: &RunCommand) -> Resu
 
 /// A shared option that was given and would be ignored.
 fn meaningless(global: &Global) -> Option<&'static str> {
-    let (database, output, record) = (&global.database, &global.output, &global.record);
+    let (database, output, record) = (&global.database.flags, &global.output, &global.record);
     let given = [
-        (database.flags.database_url.is_some(), "--database-url"),
-        (!database.flags.config_files.is_empty(), "--config-file"),
-        (!database.flags.config_dirs.is_empty(), "--config-dir"),
-        (database.flags.password_file.is_some(), "--password-file"),
+        (database.database_url.is_some(), "--database-url"),
+        (!database.config_files.is_empty(), "--config-file"),
+        (!database.config_dirs.is_empty(), "--config-dir"),
+        (database.password_file.is_some(), "--password-file"),
         (output.format != Format::Table, "--format"),
         (!output.columns.is_empty(), "--column"),
         (!output.sort_columns.is_empty(), "--sort-column"),

@@ -62,8 +62,8 @@ impl Stage {
             }
         };
         let path = folder.join(DATABASE);
-        let failed = |error: &rusqlite::Error| Error::new(Exit::Unexpected, format!("cannot make {}: {error}", path.display()));
-        let connection = create(&path).map_err(|error| failed(&error))?;
+        let failed = |error| Error::new(Exit::Unexpected, format!("cannot make {}: {error}", path.display()));
+        let connection = create(&path).map_err(failed)?;
         let stage = Self { folder, temporary, connection };
         let configuration = format!(
             "# The part of a controller's /etc/cinder/cinder.conf that matters here.\n\
@@ -72,11 +72,11 @@ impl Stage {
              backup_file_size = {}\nbackup_compression_algorithm = zstd\n\n[database]\nconnection = {}\n",
             option(&stage.storage().display().to_string()),
             store::CHUNK,
-            stage.url()
+            describe_file(&path)
         );
         let path = stage.configuration();
-        fs::write(&path, configuration)
-            .map_err(|error| Error::new(Exit::Unexpected, format!("cannot write {}: {error}", path.display())))?;
+        let cannot = |error| Error::new(Exit::Unexpected, format!("cannot write {}: {error}", path.display()));
+        fs::write(&path, configuration).map_err(cannot)?;
         store::fill(&stage.storage(), &mut |id| stage.stored(id))?;
         Ok(stage)
     }
@@ -103,10 +103,6 @@ impl Stage {
 
     pub fn audit_log(&self) -> PathBuf {
         self.file(AUDIT_LOG)
-    }
-
-    pub fn url(&self) -> String {
-        describe_file(&self.file(DATABASE))
     }
 
     /// Writes a heartbeat of the working service, so that it does not count as silent on a slow machine.
