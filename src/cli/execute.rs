@@ -4,7 +4,6 @@ use std::collections::HashSet;
 
 use super::args::{number_up_to, whole_number};
 use super::context::follow_ups;
-use super::signal::Second;
 use super::storage::PlaceArgs;
 use super::view::{self, RunDocument};
 use super::{Context, Error, Exit, ProgressDisplay, Result, Ui, prompt, sentences};
@@ -170,7 +169,7 @@ fn write(context: &Context<'_>, database: &mut Database, planned: &PlannedRun<'_
         let (run, units) = (&open.run, count(open.unseen, "unit"));
         ui.warn(format!("run {run} left {units} without a known outcome; `{reconcile}` settles them"));
     }
-    let progress = ProgressDisplay::stoppable(ui, Second::Ends)?;
+    let progress = ProgressDisplay::stoppable(ui)?;
     let ended = log.execute(database, &planned.plan, planned.execution(context), &progress)?;
     progress.let_finish();
     // What was done must be said and judged even if the result cannot be printed.

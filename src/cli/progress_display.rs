@@ -45,9 +45,9 @@ impl<'a> ProgressDisplay<'a> {
         Self { ui, signals: Mutex::default(), lines: Mutex::default() }
     }
 
-    /// The same, and notes signals from now on.
-    pub fn stoppable(ui: &'a Ui, second: Second) -> io::Result<Self> {
-        Ok(Self { signals: Mutex::new(Some(Signals::note(second)?)), ..Self::new(ui) })
+    /// The same, and notes signals from now on. A second one ends the program.
+    pub fn stoppable(ui: &'a Ui) -> io::Result<Self> {
+        Ok(Self { signals: Mutex::new(Some(Signals::note(Second::Ends)?)), ..Self::new(ui) })
     }
 
     /// From now on no signal ends the program.
@@ -113,7 +113,7 @@ impl Observer for ProgressDisplay<'_> {
                 }
                 lock(&self.lines).check = Some(CheckBar::new(self.ui, level, backups));
             }
-            WorkEvent::Checked(result) if self.ui.verbosity() > 0 => {
+            WorkEvent::Checked(result) if self.ui.verbose > 0 => {
                 self.beside_bar(|ui| ui.detail(format!("{}: {}", result.id, result.verdict)));
             }
             WorkEvent::CheckProgress(ready, watch) => lock(&self.lines).check.iter().for_each(|bar| bar.show(ready, watch)),

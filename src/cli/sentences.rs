@@ -61,7 +61,7 @@ pub fn warn_of_quick(ui: &Ui, plan: &Plan) {
 pub fn say_skipped(ui: &Ui, all: &Skipped) {
     let Some(sentence) = skipped(all) else { return };
     ui.say(sentence);
-    for left in all.left_alone.iter().filter(|_| ui.verbosity() > 1) {
+    for left in all.left_alone.iter().filter(|_| ui.verbose > 1) {
         let (kind, name, why) = (left.kind.name(), left.name.as_deref().unwrap_or(""), left.evidence.join("; "));
         ui.say(format!("  {kind} {} {name:?} is {}: {why}", left.id, left.verdict));
     }

@@ -28,8 +28,9 @@ enum Streams {
 pub struct Ui {
     streams: Streams,
     options: OutputOptions,
-    quiet: bool,
-    verbose: u8,
+    pub quiet: bool,
+    /// How often `-v` was given.
+    pub verbose: u8,
     no_input: bool,
     color_stderr: bool,
     /// A part of a result was written.
@@ -91,10 +92,6 @@ impl Ui {
         if self.options.color { format!("\u{1b}[1m{text}\u{1b}[0m") } else { text.to_owned() }
     }
 
-    pub fn is_quiet(&self) -> bool {
-        self.quiet
-    }
-
     /// Whether results are for people.
     pub fn is_table(&self) -> bool {
         self.options.format == Format::Table
@@ -103,10 +100,6 @@ impl Ui {
     /// Whether results are for programs, and hold everything.
     pub fn is_document(&self) -> bool {
         matches!(self.options.format, Format::Json | Format::Yaml)
-    }
-
-    pub fn verbosity(&self) -> u8 {
-        self.verbose
     }
 
     /// Whether a person can be asked: at a terminal, and not forbidden.

@@ -123,12 +123,16 @@ impl Body for CheckBody {
 }
 
 impl CheckDocument {
-    /// The results. Those that `wanted` accepts get all rows of their chains.
-    pub fn into_results(self, wanted: impl Fn(&CheckResult) -> bool) -> impl Iterator<Item = CheckResult> {
+    /// The results as a check with this settle time, in seconds, gives them. Those that `wanted` accepts get all rows of their chains.
+    pub fn into_results(self, settle: u64, wanted: impl Fn(&CheckResult) -> bool) -> impl Iterator<Item = CheckResult> {
+        let is_shorter = self.body.settle_seconds < settle;
         let pool: HashMap<String, Image> = self.body.ancestors.into_iter().map(|row| (row.id.clone(), row)).collect();
         self.body.results.into_iter().map(move |mut result| {
             if wanted(&result) && result.rows.len() == 1 {
                 result.rows.extend(result.chain.iter().skip(1).filter_map(|id| pool.get(id)).cloned());
+            }
+            if is_shorter {
+                result.hold_to(settle);
             }
             result
         })
@@ -235,7 +239,7 @@ mod tests {
         let rows = |evidence: &CheckDocument| serde_json::to_string(&evidence.ancestors).unwrap().len();
         assert!(rows(&longer) < 5 * rows(&long) / 2, "{} {}", rows(&long), rows(&longer));
         let read = CheckDocument::parse(text(&longer).as_bytes()).unwrap();
-        assert_eq!(read.into_results(|_| true).collect::<Vec<_>>(), original);
+        assert_eq!(read.into_results(0, |_| true).collect::<Vec<_>>(), original);
     }
 
     #[test]
@@ -245,7 +249,7 @@ mod tests {
         let text = text(&old);
         assert!(!text.contains("ancestors") && !text.contains("listing"), "{text}");
         let read = CheckDocument::parse(text.as_bytes()).unwrap();
-        assert_eq!(read.into_results(|_| true).collect::<Vec<_>>(), old.results);
+        assert_eq!(read.into_results(0, |_| true).collect::<Vec<_>>(), old.results);
     }
 
     #[test]
@@ -266,7 +270,7 @@ mod tests {
         let original = evidence.results.clone();
         evidence.seal();
         let read = CheckDocument::parse(text(&evidence).as_bytes()).unwrap();
-        assert_eq!(read.into_results(|_| true).collect::<Vec<_>>(), original);
+        assert_eq!(read.into_results(0, |_| true).collect::<Vec<_>>(), original);
     }
 
     #[test]

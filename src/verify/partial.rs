@@ -216,7 +216,7 @@ mod tests {
         assert_eq!(text.split(|byte| *byte == b'\n').filter(|line| line.starts_with(b"{\"row\"")).count(), 2);
         let evidence = read(&text).unwrap();
         assert_eq!((evidence.level, evidence.settle_seconds, evidence.summary.intact), (Level::Deep, 900, 3));
-        for result in evidence.into_results(|_| true) {
+        for result in evidence.into_results(0, |_| true) {
             let target = target(result.chain.len() - 1);
             assert_eq!(result.outdated(&target.backup, &target.ancestors, target.columns), None);
         }

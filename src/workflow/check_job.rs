@@ -110,13 +110,9 @@ fn carry_over<'t>(earlier: CheckDocument, targets: &'t [Target], database: &Data
         let problem = format!("--resume is about the database {}, but this is {}", earlier.database, database);
         return Err(Error::Unusable(problem));
     }
-    let held_to = earlier.settle_seconds;
     let by_id: HashMap<&str, &Target> = targets.iter().map(|target| (target.backup.id.as_str(), target)).collect();
-    let results = earlier.into_results(|check| by_id.contains_key(check.id.as_str())).filter_map(|mut check| {
+    let results = earlier.into_results(settle, |check| by_id.contains_key(check.id.as_str())).filter_map(|check| {
         let target = *by_id.get(check.id.as_str())?;
-        if held_to < settle {
-            check.hold_to(settle);
-        }
         let is_same = check.outdated(&target.backup, &target.ancestors, target.columns).is_none();
         Some((check, is_same.then_some(target)))
     });

@@ -47,13 +47,7 @@ pub fn read_evidence(
             let status = check.rows.first().and_then(|row| row.value("status").as_text());
             matches!(status, Some(CREATING | ERROR))
         };
-        let held_to = document.settle_seconds;
-        all.extend(document.into_results(is_pending).map(|mut result| {
-            if held_to < settle {
-                result.hold_to(settle);
-            }
-            result
-        }));
+        all.extend(document.into_results(settle, is_pending));
     }
     Ok(merge(all))
 }

@@ -82,7 +82,7 @@ fn one_pass(next: &[&RunSummary]) -> usize {
     fits.count().max(1)
 }
 
-/// Goes backwards through the log: what a later unit wrote is not a change by somebody else, and shows nothing of the units before it.
+/// Goes backwards through the log: what a later unit wrote is not a change by another program, and shows nothing of the units before it.
 struct Reconciler<'a> {
     database: &'a mut Database,
     observer: &'a dyn Observer,

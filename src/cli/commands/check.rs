@@ -146,7 +146,7 @@ fn say_problems(context: &Context<'_>, document: &CheckDocument) {
     for result in document.results.iter().filter(|result| !result.problems.is_empty() || !result.warnings.is_empty()) {
         let level = if result.verdict == CheckVerdict::Intact { format!(" by a {} check", result.level) } else { String::new() };
         context.ui.say(format!("{} is {}{level}:", result.id, result.verdict));
-        let shown = if context.ui.verbosity() > 0 { usize::MAX } else { most };
+        let shown = if context.ui.verbose > 0 { usize::MAX } else { most };
         for problem in result.problems.iter().chain(&result.warnings).take(shown) {
             let object = problem.object.as_ref().map_or_else(String::new, |object| format!("{object}: "));
             context.ui.say(format!("  {object}{}", problem.text));

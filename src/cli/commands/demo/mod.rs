@@ -36,7 +36,7 @@ pub fn run(context: &Context<'_>, args: &DemoArgs, command: &RunCommand) -> Resu
     }
     let stage = Stage::build(args.keep.as_deref())?;
     let walked = walk::walk(context, &stage, command);
-    let folder = stage.folder().display().to_string();
+    let folder = stage.folder.display().to_string();
     // Even if a step failed, the temporary folder is removed and the one to keep stays.
     let removed = stage.close();
     let exit = walked?;

@@ -25,9 +25,9 @@ const STORED: &str = include_str!("../../../../sql/demo/stored.sql");
 pub const MEANWHILE: &str = include_str!("../../../../sql/demo/meanwhile.sql");
 
 const DATABASE: &str = "cinder.sqlite";
-const CONFIGURATION: &str = "cinder.conf";
-const AUDIT_LOG: &str = "audit.jsonl";
-const STORAGE: &str = "backup";
+pub const CONFIGURATION: &str = "cinder.conf";
+pub const AUDIT_LOG: &str = "audit.jsonl";
+pub const STORAGE: &str = "backup";
 
 /// Every row that a repair may change, by table and id.
 pub type State = BTreeMap<(String, String), Row>;
@@ -42,7 +42,7 @@ pub struct Row {
 }
 
 pub struct Stage {
-    folder: PathBuf,
+    pub folder: PathBuf,
     /// Removes the folder when dropped; `None` for a folder that is kept.
     temporary: Option<TempDir>,
     connection: Connection,
@@ -70,19 +70,15 @@ impl Stage {
              [DEFAULT]\nservice_down_time = 60\nreport_interval = 1\n\
              backup_driver = cinder.backup.drivers.posix.PosixBackupDriver\nbackup_posix_path = {}\n\
              backup_file_size = {}\nbackup_compression_algorithm = zstd\n\n[database]\nconnection = {}\n",
-            option(&stage.storage().display().to_string()),
+            option(&stage.file(STORAGE).display().to_string()),
             store::CHUNK,
             describe_file(&path)
         );
-        let path = stage.configuration();
+        let path = stage.file(CONFIGURATION);
         let cannot = |error| Error::new(Exit::Unexpected, format!("cannot write {}: {error}", path.display()));
         fs::write(&path, configuration).map_err(cannot)?;
-        store::fill(&stage.storage(), &mut |id| stage.stored(id))?;
+        store::fill(&stage.file(STORAGE), &mut |id| stage.stored(id))?;
         Ok(stage)
-    }
-
-    pub fn folder(&self) -> &Path {
-        &self.folder
     }
 
     pub fn is_kept(&self) -> bool {
@@ -91,18 +87,6 @@ impl Stage {
 
     pub fn file(&self, name: &str) -> PathBuf {
         self.folder.join(name)
-    }
-
-    pub fn configuration(&self) -> PathBuf {
-        self.file(CONFIGURATION)
-    }
-
-    pub fn storage(&self) -> PathBuf {
-        self.file(STORAGE)
-    }
-
-    pub fn audit_log(&self) -> PathBuf {
-        self.file(AUDIT_LOG)
     }
 
     /// Writes a heartbeat of the working service, so that it does not count as silent on a slow machine.
@@ -263,7 +247,7 @@ mod tests {
             assert_eq!(row.container, format!("{}/{}/{id}", &id[..2], &id[2..4]));
             let prefix = Prefix::parse(&row.prefix).unwrap();
             assert_eq!((prefix.volume_id, prefix.az, prefix.backup_id.as_str()), (row.volume_id, None, id));
-            for entry in fs::read_dir(stage.storage().join(&row.container)).unwrap() {
+            for entry in fs::read_dir(stage.file(STORAGE).join(&row.container)).unwrap() {
                 let age = entry.unwrap().metadata().unwrap().modified().unwrap().elapsed().unwrap();
                 assert!(age.as_secs() > 3 * 3_600, "{id} {age:?}");
             }
@@ -273,8 +257,8 @@ mod tests {
     #[test]
     fn a_temporary_folder_is_removed_and_a_kept_one_stays() {
         let stage = Stage::build(None).unwrap();
-        let folder = stage.folder().to_owned();
-        assert!(!stage.is_kept() && stage.configuration().is_file());
+        let folder = stage.folder.clone();
+        assert!(!stage.is_kept() && stage.file(CONFIGURATION).is_file());
         stage.close().unwrap();
         assert!(!folder.exists());
 
@@ -290,10 +274,10 @@ mod tests {
         let error = Stage::build(Some(&keep.join(DATABASE))).err().unwrap();
         assert_eq!(error.exit, Exit::Usage);
         let stage = Stage::build(Some(&parent.path().join("odd % $ ? name"))).unwrap();
-        let flags = crate::config::DatabaseFlags { config_files: vec![stage.configuration()], ..Default::default() };
+        let flags = crate::config::DatabaseFlags { config_files: vec![stage.file(CONFIGURATION)], ..Default::default() };
         let (cinder, _) = crate::config::cinder_conf(&flags, &crate::config::Environment::default()).unwrap();
         let options = crate::config::StorageOptions::new(cinder, &[]).unwrap();
-        assert_eq!(Path::new(&options.text("backup_posix_path").unwrap().unwrap().value), stage.storage());
+        assert_eq!(Path::new(&options.text("backup_posix_path").unwrap().unwrap().value), stage.file(STORAGE));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The walk: each step shows a command line as a user would type it, runs it through the same code as any other, and checks
 //! that it ended with the right exit code and changed exactly as many rows as it should.
 
-use super::stage::{MEANWHILE, Stage, State};
+use super::stage::{AUDIT_LOG, CONFIGURATION, MEANWHILE, Stage, State};
 use super::store;
 use crate::cli::args::Global;
 use crate::cli::context::RunCommand;
@@ -35,7 +35,7 @@ pub fn walk(context: &Context<'_>, stage: &Stage, command: &RunCommand) -> Resul
 
 /// An environment without variables, and with the demo's folder for the root of the file system: no configuration of this machine's.
 fn alone(stage: &Stage) -> Environment {
-    Environment { root: stage.folder().to_owned(), ..Environment::default() }
+    Environment { root: stage.folder.clone(), ..Environment::default() }
 }
 
 struct Walk<'a> {
@@ -60,7 +60,7 @@ impl Walk<'_> {
              On a controller the program finds its database in /etc/cinder/cinder.conf; here\n\
              --config-file cinder.conf and --audit-log audit.jsonl are omitted for brevity.\n",
             self.context.ui.strong("cinder-backup-repair: a walk through the repair after an outage"),
-            terminal(&self.stage.folder().display().to_string()),
+            terminal(&self.stage.folder.display().to_string()),
         ))
     }
 
@@ -212,9 +212,9 @@ impl Walk<'_> {
     fn end(&self) -> Result<()> {
         let ui = self.context.ui;
         ui.text(&format!("\n{} commands, each with the expected exit code and the expected changes.\n", self.commands))?;
-        let log = terminal(&shell_word(self.stage.audit_log().display()));
+        let log = terminal(&shell_word(self.stage.file(AUDIT_LOG).display()));
         if self.stage.is_kept() {
-            let conf = terminal(&shell_word(self.stage.configuration().display()));
+            let conf = terminal(&shell_word(self.stage.file(CONFIGURATION).display()));
             let plan = terminal(&shell_word(self.stage.file("new.json").display()));
             ui.text(&format!(
                 "\nThe files stay in {}. To continue:\n\n\
@@ -225,7 +225,7 @@ impl Walk<'_> {
                  \x20   {PROGRAM} history list --audit-log {log}\n\n\
                  Without --older-than, the rows that undo just wrote are too recent for an hour.\n\
                  The service on ctl2 sends no more heartbeats: in a minute it counts as down.\n",
-                terminal(&self.stage.folder().display().to_string()),
+                terminal(&self.stage.folder.display().to_string()),
             ))?;
         } else {
             self.tell(&format!(
@@ -263,7 +263,7 @@ impl Walk<'_> {
             return Err(Error::new(Exit::Unexpected, format!("`{line}` changed {changed} rows where the demo expects {rows}")));
         }
         let code = exit.code();
-        ui.text(&if ui.is_quiet() { format!("ok, exit code {code}: {line}\n") } else { format!("(exit code {code})\n") })?;
+        ui.text(&if ui.quiet { format!("ok, exit code {code}: {line}\n") } else { format!("(exit code {code})\n") })?;
         Ok(())
     }
 
@@ -274,12 +274,12 @@ impl Walk<'_> {
         let words = std::iter::once(PROGRAM.into()).chain(words);
         let adjust = |global: &mut Global| {
             let outer = &self.context.global.output;
-            global.database.flags.config_files = vec![self.stage.configuration()];
-            global.record.audit_log = Some(self.stage.audit_log());
+            global.database.flags.config_files = vec![self.stage.file(CONFIGURATION)];
+            global.record.audit_log = Some(self.stage.file(AUDIT_LOG));
             global.output.color = outer.color;
             global.output.verbose = outer.verbose;
         };
-        match (self.command)(words.collect(), &self.environment, self.context.ui.is_quiet(), &adjust) {
+        match (self.command)(words.collect(), &self.environment, self.context.ui.quiet, &adjust) {
             Ok(exit) => (exit, None),
             Err(error) => (error.exit, Some(format!("{:#}", error.error))),
         }
@@ -305,7 +305,7 @@ impl Walk<'_> {
     }
 
     fn last_run(&self) -> Result<String> {
-        let runs = crate::audit::runs(&self.stage.audit_log())?.runs;
+        let runs = crate::audit::runs(&self.stage.file(AUDIT_LOG))?.runs;
         runs.last().map(|run| run.run.clone()).ok_or_else(|| Error::new(Exit::Unexpected, "the audit log has no run"))
     }
 
@@ -325,7 +325,7 @@ impl Walk<'_> {
     }
 
     fn tell(&self, text: &str) -> Result<()> {
-        if !self.context.ui.is_quiet() {
+        if !self.context.ui.quiet {
             self.context.ui.text(text)?;
         }
         Ok(())

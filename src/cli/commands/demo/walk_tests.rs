@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use clap::Parser;
 
-use super::stage::Stage;
+use super::stage::{STORAGE, Stage};
 use super::walk::{PROGRAM, walk};
 use crate::cli::commands::{self, Cli, Command};
 use crate::cli::{Context, Exit, Result, Ui};
@@ -55,7 +55,7 @@ fn a_row_too_many_is_noticed() {
 fn tampered(id: &str, number: u32, tamper: impl Fn(&Path)) -> String {
     let change = |stage: &Stage| {
         let row = stage.stored(id).unwrap();
-        tamper(&stage.storage().join(&row.container).join(format!("{}-{number:05}", row.prefix)));
+        tamper(&stage.file(STORAGE).join(&row.container).join(format!("{}-{number:05}", row.prefix)));
     };
     walked(&[PROGRAM, "-q", "demo"], change).unwrap_err().error.to_string()
 }
