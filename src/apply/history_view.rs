@@ -34,7 +34,7 @@ impl RowView {
         let Some(image) = &self.image else { return self };
         let first = first_writers.get(&(image.table, image.id.clone())).filter(|first| first.unit < intent.unit);
         let Some((first, window)) = first.and_then(|first| first.window.as_ref()).zip(intent.window.as_ref()) else { return self };
-        let is_own = |change: &Change| change.table == image.table && change.id == image.id && change.column == COUNTER;
+        let is_own = |change: &Change| change.is_of(image.table, &image.id) && change.column == COUNTER;
         if intent.changes.iter().any(is_own) {
             return self;
         }
@@ -109,7 +109,7 @@ impl LaterUnits {
         }
         for found in unit.settled.iter().flat_map(|settled| &settled.found) {
             let key = (found.table, found.id.clone());
-            let planned = intent.before.iter().find(|image| image.table == found.table && image.id == found.id);
+            let planned = Image::of(&intent.before, found.table, &found.id);
             if first_writers.get(&key).is_some_and(|first| first.unit == intent.unit) {
                 // Its guard let it pass: the row was what the plan had seen.
                 self.0.insert(key, RowView::current(planned.cloned()));
@@ -124,7 +124,7 @@ impl LaterUnits {
 /// A row as it was before these changes, which left it as `found`.
 fn rolled_back(found: &Image, changes: &[Change], window: Option<&Window>) -> Image {
     let mut image = found.clone();
-    for change in changes.iter().filter(|change| change.table == found.table && change.id == found.id) {
+    for change in changes.iter().filter(|change| change.is_of(found.table, &found.id)) {
         image.columns.insert(change.column.clone(), restored_value(change, found.value(&change.column)));
     }
     // The time is that of this change, and the one before it is on record nowhere. A time that this change cannot have left is

@@ -7,6 +7,8 @@
 //! Rows with the values that the unit was to write prove less, because cinder-backup's own clean-up or a manual reset writes the same.
 //! So if the log has only the intent, there must also be proof that this program wrote them.
 
+use std::collections::{BTreeSet, HashMap};
+
 use jiff::civil::DateTime;
 
 use crate::audit::UnitHistory;
@@ -165,14 +167,12 @@ fn read(session: &mut dyn Session, schema: &Schema, rows: &[Image], lock: Lock) 
 }
 
 fn in_order(reader: &mut Reader<'_>, rows: &[Image], lock: Lock) -> Result<Vec<Option<Image>>, DbError> {
-    let mut order: Vec<(Table, &str, usize)> = rows.iter().enumerate().map(|(at, image)| (image.table, image.id.as_str(), at)).collect();
-    order.sort();
-    let mut found: Vec<(usize, Option<Image>)> = Vec::new();
-    for (table, id, at) in order {
-        found.push((at, current(reader, table, id, lock)?));
+    let order: BTreeSet<(Table, &str)> = rows.iter().map(|image| (image.table, image.id.as_str())).collect();
+    let mut found = HashMap::new();
+    for (table, id) in order {
+        found.insert((table, id), current(reader, table, id, lock)?);
     }
-    found.sort_by_key(|(at, _)| *at);
-    Ok(found.into_iter().map(|(_, image)| image).collect())
+    Ok(rows.iter().map(|image| found.remove(&(image.table, image.id.as_str())).flatten()).collect())
 }
 
 /// A row as it is now.
@@ -247,7 +247,7 @@ fn doubt_over(intent: &Intent, seen: &[RowView], telling: &[usize]) -> Option<St
 
 /// Whether only this program makes such a change: its own `fail_reason`, or a backup that is `creating` again.
 fn is_signature(change: &Change, intent: &Intent, seen: &[RowView]) -> bool {
-    let of = |image: &&Image| image.table == change.table && image.id == change.id;
+    let of = |image: &&Image| change.is_of(image.table, &image.id);
     let Some(found) = seen.iter().filter_map(|seen| seen.image.as_ref()).find(of) else { return false };
     let is = found.value(&change.column);
     match (change.table, change.column.as_str()) {
@@ -289,7 +289,7 @@ pub(super) fn intended(before: &[Image], changes: &[Change]) -> Vec<Image> {
     let leave = |image: &Image| {
         let mut after = image.clone();
         after.columns.remove("updated_at");
-        for change in changes.iter().filter(|change| change.table == image.table && change.id == image.id) {
+        for change in changes.iter().filter(|change| change.is_of(image.table, &image.id)) {
             after.columns.insert(change.column.clone(), change.to.clone());
         }
         after

@@ -5,7 +5,7 @@ use super::writes::{by_row, update};
 use crate::audit::record::{Event, Intent, NOT_BEGUN, StatementText, UnitOutcome, Window};
 use crate::db::Engine;
 use crate::db::literal::inline;
-use crate::domain::{ColumnSet, Outcome, UnitResult};
+use crate::domain::{ColumnSet, Image, Outcome, UnitResult};
 use crate::plan::Unit;
 
 /// The result of a unit, and what its transaction read and wrote.
@@ -22,7 +22,6 @@ pub(super) fn result_of(unit: &Unit, end: UnitEnd) -> (UnitResult, Transaction) 
         moved,
         last_look: None,
         changes,
-        after: transaction.after.clone(),
     };
     (result, transaction)
 }
@@ -66,7 +65,7 @@ fn statements(unit: &Unit, columns: ColumnSet, engine: Engine) -> Vec<StatementT
     by_row(&unit.changes)
         .into_iter()
         .filter_map(|((table, id), changes)| {
-            let image = unit.before.iter().find(|image| image.table == table && image.id == id)?;
+            let image = Image::of(&unit.before, table, id)?;
             let write = update(columns, image, &changes);
             let sql = inline(write.statement.text(engine), engine, &write.params, None).unwrap_or_else(|error| error.to_string());
             Some(StatementText { name: write.statement.name.to_owned(), sql })

@@ -61,7 +61,7 @@ fn next(unit: &Unit, run: &Written, census: &Census) -> SimulatedUnit {
     let key = |image: &Image| (image.table, image.id.clone());
     let before: Vec<Image> = unit.before.iter().map(|image| run.rows.get(&key(image)).unwrap_or(image).clone()).collect();
     let written = before.iter().map(key).filter(|row| run.rows.contains_key(row)).collect();
-    let recorded = |parent: &str| before.iter().find(|image| image.table == Table::Backups && image.id == parent);
+    let recorded = |parent: &str| Image::of(&before, Table::Backups, parent);
     let changes: Vec<Change> = unit
         .changes
         .iter()
@@ -99,7 +99,7 @@ fn count(unit: &Unit, parent: &str, recorded: i64, run: &Written, census: &Censu
 /// Whether a backup that becomes available moves its parent's counter by then, although it did not when the plan was made: a
 /// counter that was too high was right for the first of two increments, and is too low for the second.
 fn counts_for_more(unit: &Unit, run: &Written, census: &Census) -> bool {
-    let own = unit.before.iter().find(|image| image.table == Table::Backups && image.id == unit.id);
+    let own = Image::of(&unit.before, Table::Backups, &unit.id);
     let Some(parent) = own.and_then(|image| image.value("parent_id").as_text()) else { return false };
     let becomes = |change: &Change| {
         change.id == unit.id
@@ -129,7 +129,7 @@ impl SimulatedUnit {
         by_row(&self.changes)
             .into_iter()
             .filter_map(|((table, id), changes)| {
-                let image = self.before.iter().find(|image| image.table == table && image.id == id)?;
+                let image = Image::of(&self.before, table, id)?;
                 let write = update(columns, image, &changes);
                 let row = (table, id.to_owned());
                 let guard = write.guard("updated_at").filter(|_| self.written.contains(&row));

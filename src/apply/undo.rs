@@ -82,7 +82,7 @@ fn reverse(entry: &UnitHistory) -> Option<Unit> {
         .iter()
         .map(|change| {
             // An intent knows neither where the unit before it left a counter, nor the reason that was given in the end.
-            let row = after.iter().find(|image| image.table == change.table && image.id == change.id);
+            let row = Image::of(after, change.table, &change.id);
             let from = row.map_or_else(|| change.to.clone(), |row| row.value(&change.column).clone());
             Change { to: restored_value(change, &from), from, ..change.clone() }
         })

@@ -32,17 +32,16 @@ impl UnitRows {
             snapshots: ids_of(Table::Snapshots).collect(),
             ..Self::default()
         };
-        let own = |table: Table| unit.before.iter().find(|image| image.table == table && image.id == unit.id);
         let ids = |backups: Vec<&Backup>| -> Vec<String> { backups.into_iter().map(|backup| backup.id.clone()).collect() };
         match unit.kind {
             FindingKind::Backup => {
-                if let Some(image) = own(Table::Backups) {
+                if let Some(image) = unit.main_image() {
                     rows.add_rows_of_backup(&Backup::of_image(image), unit, plan, census);
                 }
             }
             FindingKind::Volume => {
                 rows.held = Some(unit.id.clone());
-                let status = own(Table::Volumes).and_then(|image| image.value("status").as_text()).map(str::to_owned);
+                let status = unit.main_image().and_then(|image| image.value("status").as_text()).map(str::to_owned);
                 let volume = Volume { id: unit.id.clone(), status, ..Volume::default() };
                 rows.backups.extend(ids(explainers(census, &volume, columns)));
             }

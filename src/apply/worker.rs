@@ -68,7 +68,7 @@ impl TimedSituation {
     /// The window of a unit whose intent is written now, and the last heartbeat of its cinder-backup before that.
     pub fn window(&self, unit: &Unit) -> Window {
         let services = &self.situation.services;
-        let row = unit.before.iter().find(|image| image.table == Table::Backups && image.id == unit.id);
+        let row = Image::of(&unit.before, Table::Backups, &unit.id);
         let host = row.and_then(|row| row.value("host").as_text());
         Window {
             from: rfc3339(self.now()),
@@ -308,7 +308,7 @@ impl Worker<'_> {
         // matched nothing; that is harmless, because all answers are checked before COMMIT.
         let mut steps = Vec::with_capacity(rows.len() * 2);
         for ((table, id), row_changes) in &rows {
-            let Some(image) = now.iter().find(|image| image.table == *table && image.id == *id) else {
+            let Some(image) = Image::of(&now, *table, id) else {
                 return roll_back(session, UnitEnd::unchanged(Outcome::Refused, format!("the plan has no image of {table} {id}")));
             };
             let write = update(columns, image, row_changes);
@@ -340,8 +340,7 @@ impl Worker<'_> {
             let why = "the database did not answer every statement".to_owned();
             return roll_back(session, UnitEnd::unchanged(Outcome::Failed, why));
         }
-        let before: Vec<Image> =
-            after.iter().filter_map(|row| now.iter().find(|image| image.table == row.table && image.id == row.id)).cloned().collect();
+        let before: Vec<Image> = after.iter().filter_map(|row| Image::of(&now, row.table, &row.id)).cloned().collect();
         let mut transaction = Transaction { before, changes, after, sent_to: None };
         match session.commit() {
             CommitOutcome::Committed => Ok(UnitEnd { outcome: Outcome::Applied, reason: None, moved: Vec::new(), transaction }),
@@ -420,10 +419,8 @@ fn heartbeat_since_plan(plan: &Plan, host: &str, situation: &Situation) -> Optio
 
 /// The last check before anything is written: only changes in the table of changes pass, whatever led to them.
 fn only_allowed(changes: Vec<Change>, now: &[Image], direction: Direction) -> Result<Vec<Change>, Recheck> {
-    let is_current = |change: &Change| {
-        let row = now.iter().find(|image| image.table == change.table && image.id == change.id);
-        row.is_some_and(|image| *image.value(&change.column) == change.from)
-    };
+    let is_current =
+        |change: &Change| Image::of(now, change.table, &change.id).is_some_and(|image| *image.value(&change.column) == change.from);
     if let Some(change) = changes.iter().find(|change| !is_current(change) || !is_allowed(change, direction)) {
         let Change { table, column, id, .. } = change;
         return Err(Recheck::Refused(format!("the change of {table}.{column} of {id} is not one that this program makes")));

@@ -29,7 +29,7 @@ impl Written {
         let status = |image: &Image| image.value("status").as_text().map(str::to_owned);
         for image in after.iter().filter(|image| image.table == Table::Backups) {
             let Some(parent) = image.value("parent_id").as_text() else { continue };
-            let was = before.iter().find(|row| row.table == image.table && row.id == image.id).and_then(status);
+            let was = Image::of(before, image.table, &image.id).and_then(status);
             let children = self.counted.entry(parent.to_owned()).or_default();
             children.entry(image.id.clone()).or_insert((was, None)).1 = status(image);
         }

@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use super::line_digest::{self, LineDigest, digest, hex_of};
 use super::parse::{self, NoRecord};
 use super::record::{Event, Record, Torn};
+use crate::domain::CodeSet;
 use crate::domain::code::codes;
 
 /// The last record of a chain, which the next one continues.
@@ -131,8 +132,8 @@ pub(super) fn kind(reason: &NoRecord) -> ProblemKind {
 
 impl ProblemKind {
     /// Its code.
-    pub fn code(&self) -> LogProblemCode {
-        match self {
+    pub fn code(&self) -> &'static str {
+        let code = match self {
             Self::NoRecord { .. } => LogProblemCode::NoRecord,
             Self::NewerVersion { .. } => LogProblemCode::NewerVersion,
             Self::TooLong => LogProblemCode::TooLong,
@@ -142,7 +143,8 @@ impl ProblemKind {
             Self::NoDigest => LogProblemCode::NoDigest,
             Self::WrongTorn => LogProblemCode::WrongTorn,
             Self::NoIntent { .. } => LogProblemCode::NoIntent,
-        }
+        };
+        code.as_str()
     }
 }
 
@@ -329,7 +331,7 @@ mod tests {
         let mut found: Vec<Problem> = lines.iter().filter_map(|line| verifier.feed(line).err()).collect();
         found.extend(verifier.finish().err());
         found.extend(verifier.unprotected());
-        found.into_iter().map(|problem| (problem.line, problem.kind.code().as_str())).collect()
+        found.into_iter().map(|problem| (problem.line, problem.kind.code())).collect()
     }
 
     fn of(content: &[u8]) -> Vec<(u64, &'static str)> {

@@ -129,7 +129,7 @@ mod tests {
 
     fn found_problem(content: &[u8]) -> (u64, &'static str) {
         match tail(content) {
-            Err(problem) => (problem.line, problem.kind.code().as_str()),
+            Err(problem) => (problem.line, problem.kind.code()),
             other => panic!("{other:?}"),
         }
     }

@@ -100,20 +100,14 @@ fn script(out: &mut dyn Write, material: Material<'_>) -> io::Result<()> {
         .zip(&simulated)
         .map(|(unit, simulated)| ScriptUnit {
             number: unit.number,
-            title: format!(
-                "{} {} {:?}: {}",
-                unit.kind.name(),
-                unit.id,
-                unit.name.as_deref().unwrap_or(""),
-                view::changes(&simulated.changes)
-            ),
+            title: format!("{} {} {:?}: {}", unit.kind, unit.id, unit.name.as_deref().unwrap_or(""), view::changes(&simulated.changes)),
             statements: simulated
                 .statements(plan.columns, engine, &since)
                 .into_iter()
                 .map(|((table, id), statement)| {
                     let keep = shared.get(&(table, id.as_str())).map(|number| Kept {
                         number: *number,
-                        table: table.name(),
+                        table,
                         id: literal(&Value::from(id.as_str()), engine).unwrap_or_else(|error| error.to_string()),
                     });
                     ScriptStatement { task: task(&statement.name), sql: statement.sql, keep }

@@ -62,7 +62,7 @@ pub fn say_skipped(ui: &Ui, all: &Skipped) {
     let Some(sentence) = skipped(all) else { return };
     ui.say(sentence);
     for left in all.left_alone.iter().filter(|_| ui.verbose > 1) {
-        let (kind, name, why) = (left.kind.name(), left.name.as_deref().unwrap_or(""), left.evidence.join("; "));
+        let (kind, name, why) = (left.kind, left.name.as_deref().unwrap_or(""), left.evidence.join("; "));
         ui.say(format!("  {kind} {} {name:?} is {}: {why}", left.id, left.verdict));
     }
 }

@@ -17,13 +17,13 @@ pub fn findings(findings: &[Finding]) -> Grid {
                 |proposal| changes(&proposal.changes),
             );
             vec![
-                finding.kind.name().into(),
+                finding.kind.to_string().into(),
                 finding.id.as_str().into(),
                 finding.name.as_deref().into(),
                 finding.status.as_deref().into(),
                 finding.host.as_deref().into(),
                 finding.age_seconds.map_or(Cell::Null, |age| human(age).into()),
-                finding.verdict.name().into(),
+                finding.verdict.to_string().into(),
                 proposed.into(),
                 why(&finding.evidence, finding.refusal.as_deref()).into(),
             ]
@@ -38,7 +38,7 @@ pub fn units(units: &[Unit]) -> Grid {
         .map(|unit| {
             vec![
                 unit.number.into(),
-                unit.kind.name().into(),
+                unit.kind.to_string().into(),
                 unit.id.as_str().into(),
                 unit.name.as_deref().into(),
                 unit.status.as_deref().into(),
@@ -61,16 +61,16 @@ pub fn results<'a>(results: impl IntoIterator<Item = &'a UnitResult>) -> Grid {
                 let of = if moved.id == result.id {
                     String::new()
                 } else {
-                    format!("{} {}: ", moved.table.name().trim_end_matches('s'), moved.id)
+                    format!("{} {}: ", moved.table.to_string().trim_end_matches('s'), moved.id)
                 };
                 reason.push_str(&format!("; {of}{} planned {}, found {}", moved.column, moved.planned, moved.found));
             }
             vec![
                 result.unit.into(),
-                result.kind.name().into(),
+                result.kind.to_string().into(),
                 result.id.as_str().into(),
                 result.name.as_deref().into(),
-                result.outcome.name().into(),
+                result.outcome.to_string().into(),
                 changes(&result.changes).into(),
                 reason.into(),
             ]
@@ -88,7 +88,7 @@ pub fn checks(results: &[CheckResult]) -> Grid {
             vec![
                 result.id.as_str().into(),
                 result.name.as_deref().into(),
-                result.driver.map_or_else(|| result.service.as_deref().into(), |driver| driver.name().into()),
+                result.driver.map_or_else(|| result.service.as_deref().into(), |driver| driver.to_string().into()),
                 [(true, result.verdict.name()), (result.is_unreadable(), "unreadable"), (result.busy, "busy")]
                     .into_iter()
                     .filter_map(|(is_so, word)| is_so.then_some(word))
@@ -147,7 +147,7 @@ pub fn changes(changes: &[Change]) -> String {
         if Some((change.table, change.id.as_str())) == main {
             steps.push(step);
         } else {
-            steps.push(format!("{} {step}", change.table.name().trim_end_matches('s')));
+            steps.push(format!("{} {step}", change.table.to_string().trim_end_matches('s')));
         }
     }
     steps.join(", ")

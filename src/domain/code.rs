@@ -22,6 +22,11 @@ pub trait CodeSet: Copy + Eq + fmt::Debug + 'static {
 
     /// The code's row of the table.
     fn entry(self) -> CodeEntry;
+
+    /// The string in JSON.
+    fn as_str(self) -> &'static str {
+        self.entry().code
+    }
 }
 
 /// Declares an enum of codes. Each row has the variant, the string in JSON, the meaning and what to do.
@@ -42,48 +47,40 @@ macro_rules! codes {
                 }
             }
         }
-
-        impl $set {
-            /// The string in JSON.
-            pub fn as_str(self) -> &'static str {
-                $crate::domain::CodeSet::entry(self).code
-            }
-        }
     };
 }
 pub(crate) use codes;
 
 /// A code in a document. A code of another version is kept as it is, and equals no code of this one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Code<S>(Stored<S>);
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Stored<S> {
+pub enum Code<S> {
+    /// A code of this version.
     Known(S),
+    /// A code of another version.
     Unknown(String),
 }
 
 impl<S: CodeSet> Code<S> {
     /// The string in JSON.
     pub fn as_str(&self) -> &str {
-        match &self.0 {
-            Stored::Known(code) => code.entry().code,
-            Stored::Unknown(code) => code,
+        match self {
+            Self::Known(code) => code.as_str(),
+            Self::Unknown(code) => code,
         }
     }
 
     /// The code, if this version has it.
     pub fn known(&self) -> Option<S> {
-        match &self.0 {
-            Stored::Known(code) => Some(*code),
-            Stored::Unknown(_) => None,
+        match self {
+            Self::Known(code) => Some(*code),
+            Self::Unknown(_) => None,
         }
     }
 }
 
 impl<S: CodeSet> From<S> for Code<S> {
     fn from(code: S) -> Self {
-        Self(Stored::Known(code))
+        Self::Known(code)
     }
 }
 
@@ -108,7 +105,7 @@ impl<S: CodeSet> Serialize for Code<S> {
 impl<'de, S: CodeSet> Deserialize<'de> for Code<S> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        let known = S::ALL.iter().find(|code| code.entry().code == text);
-        Ok(Self(known.map_or(Stored::Unknown(text), |code| Stored::Known(*code))))
+        let known = S::ALL.iter().find(|code| code.as_str() == text);
+        Ok(known.map_or(Self::Unknown(text), |code| Self::Known(*code)))
     }
 }

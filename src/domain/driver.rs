@@ -1,5 +1,7 @@
 //! Cinder's backup drivers, as `backups.service` names them.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 /// A backup driver of Cinder whose backups this program can read.
@@ -30,36 +32,24 @@ impl Driver {
     pub fn of_service(service: &str) -> Option<Self> {
         let rest = service.strip_prefix("cinder.backup.drivers.").or_else(|| service.strip_prefix("cinder.backup.services."))?;
         let (module, class) = rest.split_once('.').map_or((rest, None), |(module, class)| (module, Some(class)));
-        let (driver, classes): (Self, &[&str]) = match module {
-            "posix" => (Self::Posix, &["PosixBackupDriver"]),
-            "nfs" => (Self::Nfs, &["NFSBackupDriver"]),
-            "glusterfs" => (Self::GlusterFs, &["GlusterfsBackupDriver"]),
-            "swift" => (Self::Swift, &["SwiftBackupDriver"]),
-            "s3" => (Self::S3, &["S3BackupDriver"]),
-            "gcs" => (Self::Gcs, &["GoogleBackupDriver"]),
-            "google" => (Self::Gcs, &["GoogleBackupDriver"]),
-            "ceph" => (Self::Ceph, &["CephBackupDriver"]),
+        let (driver, its_class) = match module {
+            "posix" => (Self::Posix, "PosixBackupDriver"),
+            "nfs" => (Self::Nfs, "NFSBackupDriver"),
+            "glusterfs" => (Self::GlusterFs, "GlusterfsBackupDriver"),
+            "swift" => (Self::Swift, "SwiftBackupDriver"),
+            "s3" => (Self::S3, "S3BackupDriver"),
+            "gcs" | "google" => (Self::Gcs, "GoogleBackupDriver"),
+            "ceph" => (Self::Ceph, "CephBackupDriver"),
             _ => return None,
         };
-        class.is_none_or(|class| classes.contains(&class)).then_some(driver)
+        class.is_none_or(|class| class == its_class).then_some(driver)
     }
+}
 
-    /// The word in JSON.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Posix => "posix",
-            Self::Nfs => "nfs",
-            Self::GlusterFs => "glusterfs",
-            Self::Swift => "swift",
-            Self::S3 => "s3",
-            Self::Gcs => "gcs",
-            Self::Ceph => "ceph",
-        }
-    }
-
-    /// Whether its backups are numbered objects with two side files.
-    pub fn is_chunked(self) -> bool {
-        self != Self::Ceph
+/// The word in JSON.
+impl fmt::Display for Driver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(f)
     }
 }
 

@@ -18,13 +18,20 @@ pub enum FindingKind {
     Snapshot,
 }
 
+/// The word in JSON.
+impl fmt::Display for FindingKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(f)
+    }
+}
+
 impl FindingKind {
-    /// The word in JSON.
-    pub fn name(self) -> &'static str {
+    /// The table that such rows are in.
+    pub fn table(self) -> Table {
         match self {
-            Self::Backup => "backup",
-            Self::Volume => "volume",
-            Self::Snapshot => "snapshot",
+            Self::Backup => Table::Backups,
+            Self::Volume => Table::Volumes,
+            Self::Snapshot => Table::Snapshots,
         }
     }
 }
@@ -45,22 +52,10 @@ pub enum Verdict {
     Inconsistent,
 }
 
-impl Verdict {
-    /// The word in JSON.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Stuck => "stuck",
-            Self::Uncertain => "uncertain",
-            Self::Busy => "busy",
-            Self::Recent => "recent",
-            Self::Inconsistent => "inconsistent",
-        }
-    }
-}
-
+/// The word in JSON.
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
+        self.serialize(f)
     }
 }
 
@@ -103,6 +98,13 @@ pub struct Change {
     pub from: Value,
     /// The value to be written.
     pub to: Value,
+}
+
+impl Change {
+    /// Whether it is a change of this row.
+    pub fn is_of(&self, table: Table, id: &str) -> bool {
+        self.table == table && self.id == id
+    }
 }
 
 /// The changes that would repair a finding.
@@ -156,6 +158,11 @@ pub struct Finding {
 }
 
 impl Finding {
+    /// Adds a reason.
+    pub(super) fn note(&mut self, code: EvidenceCode, text: impl Into<String>) {
+        self.evidence.push(Evidence::new(code, text));
+    }
+
     /// Whether a plan takes it: there is something to change, and no service may be working on it.
     pub fn is_actionable(&self) -> bool {
         matches!(self.verdict, Verdict::Stuck | Verdict::Inconsistent)

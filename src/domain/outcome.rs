@@ -1,9 +1,11 @@
 //! Outcomes: how the units of a run ended.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use super::rows::Moved;
-use super::{Change, Evidence, FindingKind, Image};
+use super::{Change, Evidence, FindingKind};
 
 /// How a unit ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -26,18 +28,10 @@ pub enum Outcome {
     NotBegun,
 }
 
-impl Outcome {
-    /// The word in JSON.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Applied => "applied",
-            Self::Planned => "planned",
-            Self::Changed => "changed",
-            Self::Refused => "refused",
-            Self::Failed => "failed",
-            Self::Unknown => "unknown",
-            Self::NotBegun => "not-begun",
-        }
+/// The word in JSON.
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(f)
     }
 }
 
@@ -63,9 +57,6 @@ pub struct UnitResult {
     pub last_look: Option<Evidence>,
     /// What was changed, or would be.
     pub changes: Vec<Change>,
-    /// The changed rows afterwards.
-    #[serde(skip)]
-    pub after: Vec<Image>,
 }
 
 /// The number of units for each outcome.

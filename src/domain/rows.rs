@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use self::ColumnSet::{Juno, Liberty, Mitaka};
 use super::Value;
 
 /// The columns that a database has. Those that this program needs were added in three steps, the last one in Mitaka.
@@ -31,20 +32,10 @@ pub enum Table {
     Snapshots,
 }
 
-impl Table {
-    /// The name in the database.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Backups => "backups",
-            Self::Volumes => "volumes",
-            Self::Snapshots => "snapshots",
-        }
-    }
-}
-
+/// The name in the database.
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+        self.serialize(f)
     }
 }
 
@@ -61,9 +52,15 @@ pub struct Image {
 }
 
 impl Image {
-    fn new<const N: usize>(table: Table, id: &str, columns: [(&str, Value); N]) -> Self {
-        let columns = columns.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        Self { table, id: id.to_owned(), columns }
+    /// An image with those of the given columns that the database has. Each is given with the set that it was added in.
+    fn new<const N: usize>(table: Table, id: &str, has: ColumnSet, columns: [(ColumnSet, &str, Value); N]) -> Self {
+        let columns = columns.into_iter().filter(|(since, ..)| has >= *since).map(|(_, name, value)| (name.to_owned(), value));
+        Self { table, id: id.to_owned(), columns: columns.collect() }
+    }
+
+    /// The image of a row in a list.
+    pub fn of<'i>(images: &'i [Self], table: Table, id: &str) -> Option<&'i Self> {
+        images.iter().find(|image| image.table == table && image.id == id)
     }
 
     /// A column's value; NULL if the image has no such column.
@@ -159,35 +156,26 @@ impl Backup {
 
     /// The guarded columns that the database has.
     pub fn image(&self, columns: ColumnSet) -> Image {
-        let mut image = Image::new(
-            Table::Backups,
-            &self.id,
-            [
-                ("deleted", Value::Integer(0)),
-                ("status", self.status.clone().into()),
-                ("host", self.host.clone().into()),
-                ("service", self.service.clone().into()),
-                ("volume_id", self.volume_id.clone().into()),
-                ("size", self.size.into()),
-                ("object_count", self.object_count.into()),
-                ("container", self.container.clone().into()),
-                ("service_metadata", self.service_metadata.clone().into()),
-                ("fail_reason", self.fail_reason.clone().into()),
-                ("updated_at", self.updated_at.clone().into()),
-            ],
-        );
-        let mut add = |name: &str, value: Value| image.columns.insert(name.to_owned(), value);
-        if columns >= ColumnSet::Liberty {
-            add("parent_id", self.parent_id.clone().into());
-            add("temp_volume_id", self.temp_volume_id.clone().into());
-            add("temp_snapshot_id", self.temp_snapshot_id.clone().into());
-            add("num_dependent_backups", self.num_dependent_backups.into());
-        }
-        if columns >= ColumnSet::Mitaka {
-            add("snapshot_id", self.snapshot_id.clone().into());
-            add("restore_volume_id", self.restore_volume_id.clone().into());
-        }
-        image
+        let guarded = [
+            (Juno, "deleted", Value::Integer(0)),
+            (Juno, "status", self.status.clone().into()),
+            (Juno, "host", self.host.clone().into()),
+            (Juno, "service", self.service.clone().into()),
+            (Juno, "volume_id", self.volume_id.clone().into()),
+            (Juno, "size", self.size.into()),
+            (Juno, "object_count", self.object_count.into()),
+            (Juno, "container", self.container.clone().into()),
+            (Juno, "service_metadata", self.service_metadata.clone().into()),
+            (Juno, "fail_reason", self.fail_reason.clone().into()),
+            (Juno, "updated_at", self.updated_at.clone().into()),
+            (Liberty, "parent_id", self.parent_id.clone().into()),
+            (Liberty, "temp_volume_id", self.temp_volume_id.clone().into()),
+            (Liberty, "temp_snapshot_id", self.temp_snapshot_id.clone().into()),
+            (Liberty, "num_dependent_backups", self.num_dependent_backups.into()),
+            (Mitaka, "snapshot_id", self.snapshot_id.clone().into()),
+            (Mitaka, "restore_volume_id", self.restore_volume_id.clone().into()),
+        ];
+        Image::new(Table::Backups, &self.id, columns, guarded)
     }
 }
 
@@ -219,20 +207,14 @@ pub struct Volume {
 impl Volume {
     /// The guarded columns that the database has.
     pub fn image(&self, columns: ColumnSet) -> Image {
-        let mut image = Image::new(
-            Table::Volumes,
-            &self.id,
-            [
-                ("deleted", Value::Integer(0)),
-                ("status", self.status.clone().into()),
-                ("attach_status", self.attach_status.clone().into()),
-                ("updated_at", self.updated_at.clone().into()),
-            ],
-        );
-        if columns >= ColumnSet::Liberty {
-            image.columns.insert("previous_status".to_owned(), self.previous_status.clone().into());
-        }
-        image
+        let guarded = [
+            (Juno, "deleted", Value::Integer(0)),
+            (Juno, "status", self.status.clone().into()),
+            (Juno, "attach_status", self.attach_status.clone().into()),
+            (Juno, "updated_at", self.updated_at.clone().into()),
+            (Liberty, "previous_status", self.previous_status.clone().into()),
+        ];
+        Image::new(Table::Volumes, &self.id, columns, guarded)
     }
 }
 
@@ -260,16 +242,13 @@ pub struct Snapshot {
 impl Snapshot {
     /// The guarded columns.
     pub fn image(&self) -> Image {
-        Image::new(
-            Table::Snapshots,
-            &self.id,
-            [
-                ("deleted", Value::Integer(0)),
-                ("status", self.status.clone().into()),
-                ("volume_id", self.volume_id.clone().into()),
-                ("updated_at", self.updated_at.clone().into()),
-            ],
-        )
+        let guarded = [
+            (Juno, "deleted", Value::Integer(0)),
+            (Juno, "status", self.status.clone().into()),
+            (Juno, "volume_id", self.volume_id.clone().into()),
+            (Juno, "updated_at", self.updated_at.clone().into()),
+        ];
+        Image::new(Table::Snapshots, &self.id, Juno, guarded)
     }
 }
 
@@ -297,10 +276,5 @@ impl Attachment {
     /// Whether it counts: Cinder itself counts every row that is not `detached`, including those that are being attached or detached.
     pub fn is_live(&self) -> bool {
         self.attach_status.as_deref() != Some("detached")
-    }
-
-    /// Whether the volume is attached now.
-    pub fn is_attached(&self) -> bool {
-        self.attach_status.as_deref() == Some("attached")
     }
 }

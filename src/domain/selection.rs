@@ -81,26 +81,24 @@ impl Selection {
     /// Whether a scan judges a live backup.
     pub fn takes(&self, backup: &Backup) -> bool {
         let status = backup.status.as_deref().unwrap_or(NULL);
-        let named = self.names(backup);
         let by_status = if self.statuses.is_empty() {
-            matches!(status, CREATING | RESTORING | DELETING | NULL) || (named && status == ERROR_DELETING) || (named && status == ERROR)
+            matches!(status, CREATING | RESTORING | DELETING | NULL) || (matches!(status, ERROR | ERROR_DELETING) && self.names(backup))
         } else {
             self.statuses.contains(status)
         };
-        by_status
-            && status != AVAILABLE
-            && (self.backups.is_empty() || named)
-            && self.takes_host(backup.host.as_deref())
+        by_status && status != AVAILABLE && self.takes_row(backup)
+    }
+
+    /// Whether a backup is selected, whatever its status.
+    fn takes_row(&self, backup: &Backup) -> bool {
+        (self.backups.is_empty() || self.names(backup))
+            && (self.hosts.is_empty() || backup.host.as_ref().is_some_and(|host| self.hosts.contains(host)))
             && self.takes_owner(backup.project_id.as_deref(), backup.volume_id.as_deref())
     }
 
     /// Whether the backup is named by its id or display name.
     pub fn names(&self, backup: &Backup) -> bool {
         self.backups.contains(&backup.id) || backup.display_name.as_ref().is_some_and(|name| self.backups.contains(name))
-    }
-
-    fn takes_host(&self, host: Option<&str>) -> bool {
-        self.hosts.is_empty() || host.is_some_and(|host| self.hosts.contains(host))
     }
 
     /// Whether project and volume are selected.
@@ -116,10 +114,7 @@ impl Selection {
 
     /// Whether inconsistencies of this backup are selected.
     pub fn takes_inconsistent(&self, backup: &Backup) -> bool {
-        self.statuses.is_empty()
-            && (self.backups.is_empty() || self.names(backup))
-            && self.takes_host(backup.host.as_deref())
-            && self.takes_owner(backup.project_id.as_deref(), backup.volume_id.as_deref())
+        self.wants_inconsistent() && self.takes_row(backup)
     }
 
     /// Whether inconsistencies are selected at all.

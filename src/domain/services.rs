@@ -41,7 +41,7 @@ pub enum Heartbeat {
 }
 
 /// The rows of one host, summed up.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 struct Beat {
     /// The host as its row spells it.
     host: String,
@@ -68,13 +68,8 @@ impl Services {
         let mut beats: HashMap<String, Beat> = HashMap::new();
         for row in rows {
             let text = row.updated_at.as_deref().or(row.created_at.as_deref());
-            let beat = beats.entry(key(&row.host)).or_insert_with(|| Beat {
-                host: host_part(&row.host).to_owned(),
-                latest: None,
-                unreadable: false,
-                has_row: false,
-                interval: None,
-            });
+            let host = || host_part(&row.host).to_owned();
+            let beat = beats.entry(key(&row.host)).or_insert_with(|| Beat { host: host(), ..Beat::default() });
             let time = text.and_then(parse);
             if time >= beat.latest {
                 (beat.latest, beat.interval) = (time, average_interval(row));

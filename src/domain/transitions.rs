@@ -8,36 +8,22 @@ use super::status::{
 };
 use super::{Change, Table, Value};
 
-/// One allowed change of a column `status`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Transition {
-    /// The table.
-    pub table: Table,
-    /// The status before; `None` is NULL.
-    pub from: Option<&'static str>,
-    /// The status after.
-    pub to: &'static str,
-}
-
-const fn status(table: Table, from: Option<&'static str>, to: &'static str) -> Transition {
-    Transition { table, from, to }
-}
-
-/// The changes of a status that a repair may make. An undo may reverse each of them.
-pub const STATUS: &[Transition] = &[
-    status(Table::Backups, Some(CREATING), ERROR),
-    status(Table::Backups, Some(CREATING), AVAILABLE),
-    status(Table::Backups, Some(RESTORING), AVAILABLE),
-    status(Table::Backups, Some(RESTORING), ERROR),
-    status(Table::Backups, Some(DELETING), ERROR),
-    status(Table::Backups, Some(ERROR_DELETING), ERROR),
-    status(Table::Backups, Some(ERROR), AVAILABLE),
-    status(Table::Backups, None, ERROR),
-    status(Table::Volumes, Some(BACKING_UP), AVAILABLE),
-    status(Table::Volumes, Some(BACKING_UP), IN_USE),
-    status(Table::Volumes, Some(RESTORING_BACKUP), ERROR_RESTORING),
-    status(Table::Volumes, Some(CREATING), ERROR),
-    status(Table::Snapshots, Some(BACKING_UP), AVAILABLE),
+/// The changes of a status that a repair may make: the table, the status before (`None` is NULL) and the status after. An undo may reverse
+/// each of them.
+const STATUS: &[(Table, Option<&str>, &str)] = &[
+    (Table::Backups, Some(CREATING), ERROR),
+    (Table::Backups, Some(CREATING), AVAILABLE),
+    (Table::Backups, Some(RESTORING), AVAILABLE),
+    (Table::Backups, Some(RESTORING), ERROR),
+    (Table::Backups, Some(DELETING), ERROR),
+    (Table::Backups, Some(ERROR_DELETING), ERROR),
+    (Table::Backups, Some(ERROR), AVAILABLE),
+    (Table::Backups, None, ERROR),
+    (Table::Volumes, Some(BACKING_UP), AVAILABLE),
+    (Table::Volumes, Some(BACKING_UP), IN_USE),
+    (Table::Volumes, Some(RESTORING_BACKUP), ERROR_RESTORING),
+    (Table::Volumes, Some(CREATING), ERROR),
+    (Table::Snapshots, Some(BACKING_UP), AVAILABLE),
 ];
 
 /// The direction of a change.
@@ -60,9 +46,7 @@ pub fn is_allowed(change: &Change, direction: Direction) -> bool {
 
 fn allowed_forward(table: Table, column: &str, from: &Value, to: &Value) -> bool {
     match (table, column) {
-        (_, "status") => STATUS
-            .iter()
-            .any(|allowed| allowed.table == table && allowed.from == from.as_text() && is_status(from) && to.as_text() == Some(allowed.to)),
+        (_, "status") => is_status(from) && to.as_text().is_some_and(|to| STATUS.contains(&(table, from.as_text(), to))),
         (Table::Backups, "fail_reason") => to.as_text().is_some_and(|text| text.chars().count() <= 255),
         (Table::Backups, "service_metadata") => to.as_text().is_some(),
         (Table::Backups, "size") => *from == Value::Null && to.as_integer().is_some_and(|size| size >= 0),

@@ -54,6 +54,11 @@ pub struct Unit {
 }
 
 impl Unit {
+    /// The main row as planned.
+    pub fn main_image(&self) -> Option<&Image> {
+        Image::of(&self.before, self.kind.table(), &self.id)
+    }
+
     /// Whether it makes a backup available although no data was read.
     pub fn is_accepted_quick(&self) -> bool {
         self.evidence.iter().any(|evidence| evidence.code == EvidenceCode::AcceptedQuick)

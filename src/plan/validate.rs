@@ -53,7 +53,7 @@ impl PlanBody {
             if self.purpose == Purpose::Repair && !image.columns.keys().eq(whole(image.table, self.columns).columns.keys()) {
                 return Err(format!("the image of {} {} does not have the columns of such a row", image.table, image.id));
             }
-            if !unit.changes.iter().any(|change| change.table == image.table && change.id == image.id) {
+            if !unit.changes.iter().any(|change| change.is_of(image.table, &image.id)) {
                 return Err(format!("it holds {} {} and does not change it", image.table, image.id));
             }
         }
@@ -61,8 +61,7 @@ impl PlanBody {
             return Err("it changes nothing".to_owned());
         }
         for change in &unit.changes {
-            let image = unit.before.iter().find(|image| image.table == change.table && image.id == change.id);
-            if image.is_none_or(|image| *image.value(&change.column) != change.from) {
+            if Image::of(&unit.before, change.table, &change.id).is_none_or(|image| *image.value(&change.column) != change.from) {
                 return Err(format!(
                     "it changes {}.{} of {} from a value that its image does not have",
                     change.table, change.column, change.id
@@ -75,16 +74,11 @@ impl PlanBody {
                 ));
             }
         }
-        let table = match unit.kind {
-            FindingKind::Backup => Table::Backups,
-            FindingKind::Volume => Table::Volumes,
-            FindingKind::Snapshot => Table::Snapshots,
-        };
-        let Some(main) = unit.before.iter().find(|image| image.table == table && image.id == unit.id) else {
-            return Err("it does not change its main row".to_owned());
-        };
+        let Some(main) = unit.main_image() else { return Err("it does not change its main row".to_owned()) };
         let differs = |column: &str, said: &Option<String>| *main.value(column) != Value::from(said.clone());
-        if differs("status", &unit.status) || (table == Table::Backups && self.purpose == Purpose::Repair && differs("host", &unit.host)) {
+        if differs("status", &unit.status)
+            || (unit.kind == FindingKind::Backup && self.purpose == Purpose::Repair && differs("host", &unit.host))
+        {
             return Err("its status or host differs from its image".to_owned());
         }
         if let Some(host) = unit.host.as_ref().filter(|host| !self.heartbeats.contains_key(*host)) {

@@ -137,7 +137,7 @@ fn write_units(out: &mut dyn io::Write, view: &PlanView<'_>) -> io::Result<()> {
             out,
             "| {} | {} | {} | {} | {} | {} | {} |",
             unit.number,
-            unit.kind.name(),
+            unit.kind,
             markdown_code(&unit.id),
             optional(unit.name.as_deref()),
             main_change(unit),
@@ -153,13 +153,13 @@ fn write_units(out: &mut dyn io::Write, view: &PlanView<'_>) -> io::Result<()> {
 }
 
 fn write_unit(out: &mut dyn io::Write, unit: &Unit, follow_up: &[String]) -> io::Result<()> {
-    writeln!(out, "### Unit {}: {} {}\n", unit.number, unit.kind.name(), markdown_code(&unit.id))?;
+    writeln!(out, "### Unit {}: {} {}\n", unit.number, unit.kind, markdown_code(&unit.id))?;
     for evidence in &unit.evidence {
         writeln!(out, "- {} ({})", markdown(&evidence.text), markdown_code(evidence.code.as_str()))?;
     }
     writeln!(out, "\n| Table | Row | Column | From | To |\n|---|---|---|---|---|")?;
     for change in &unit.changes {
-        let (table, id, column) = (change.table.name(), markdown_code(&change.id), markdown_code(&change.column));
+        let (table, id, column) = (change.table, markdown_code(&change.id), markdown_code(&change.column));
         writeln!(out, "| {table} | {id} | {column} | {} | {} |", value(&change.from), value(&change.to))?;
     }
     writeln!(
@@ -168,7 +168,7 @@ fn write_unit(out: &mut dyn io::Write, unit: &Unit, follow_up: &[String]) -> io:
     )?;
     for image in &unit.before {
         let columns: Vec<String> = image.columns.iter().map(|(name, seen)| format!("{} = {}", markdown_code(name), value(seen))).collect();
-        writeln!(out, "- {} {}: {}", image.table.name(), markdown_code(&image.id), columns.join(", "))?;
+        writeln!(out, "- {} {}: {}", image.table, markdown_code(&image.id), columns.join(", "))?;
     }
     writeln!(out)?;
     if !follow_up.is_empty() {
@@ -191,7 +191,7 @@ fn write_skipped(out: &mut dyn io::Write, skipped: &[&Finding]) -> io::Result<()
             out,
             "| {} | {} | {} | {} | {} | {} | {} |",
             finding.verdict,
-            finding.kind.name(),
+            finding.kind,
             markdown_code(&finding.id),
             optional(finding.name.as_deref()),
             finding.status.as_deref().map_or_else(|| "NULL".to_owned(), markdown_code),

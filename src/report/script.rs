@@ -16,6 +16,7 @@ use std::io;
 
 use super::safe;
 use crate::db::Engine;
+use crate::domain::Table;
 use crate::domain::text::count;
 use crate::plan::Plan;
 
@@ -49,7 +50,7 @@ pub struct Kept {
     /// Its number among such rows.
     pub number: usize,
     /// Its table.
-    pub table: &'static str,
+    pub table: Table,
     /// Its id, as a literal of the engine.
     pub id: String,
 }

@@ -341,9 +341,7 @@ impl<'a> Findings<'a> {
         if self.request.kept == KeptRows::Changes && finding.is_actionable() {
             let mut images = images();
             if let Some(proposal) = &finding.proposal {
-                let changed: HashSet<(&str, &str)> =
-                    proposal.changes.iter().map(|change| (change.table.name(), change.id.as_str())).collect();
-                images.retain(|image| changed.contains(&(image.table.name(), image.id.as_str())));
+                images.retain(|image| proposal.changes.iter().any(|change| change.is_of(image.table, &image.id)));
             }
             images.sort_by(|a, b| (a.table, &a.id).cmp(&(b.table, &b.id)));
             images.dedup();

@@ -48,7 +48,7 @@ pub fn root(options: &StorageOptions, driver: Driver, storage_path: Option<&Path
         Driver::Posix => ("backup_posix_path", None),
         Driver::Nfs => ("backup_mount_point_base", Some("backup_share")),
         Driver::GlusterFs => ("glusterfs_backup_mount_point", Some("glusterfs_backup_share")),
-        _ => return Err(StorageError::configuration(format!("the driver {} does not keep its backups in a directory", driver.name()))),
+        _ => return Err(StorageError::configuration(format!("the driver {} does not keep its backups in a directory", driver))),
     };
     if let Some(path) = storage_path {
         return Ok(path.to_owned());

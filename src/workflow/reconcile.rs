@@ -195,7 +195,7 @@ impl Reconciler<'_> {
             (true, _) if !after_window => return Ok(None),
             // Not the rows as they are now: an undo goes by those that the unit left.
             (true, Some(outcome)) => {
-                let reason = format!("read again after its time to write was over: it stays {}", outcome.name());
+                let reason = format!("read again after its time to write was over: it stays {}", outcome);
                 let left = unit.outcome.as_ref().map(|outcome| outcome.after.clone()).unwrap_or_default();
                 let found = unit.settled.as_ref().map_or(left, |settled| settled.found.clone());
                 Settled { unit: number, outcome, reason, found, after_window, who }

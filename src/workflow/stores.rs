@@ -144,7 +144,7 @@ impl StorageAccess for Stores {
                 self.retrying(driver, client.as_ref().map_err(Clone::clone)?.bucket(&container)?)
             }
             Driver::Ceph => {
-                let text = format!("the driver {} has no object store", driver.name());
+                let text = format!("the driver {} has no object store", driver);
                 return Err(StorageError::new(StorageErrorKind::Configuration, text));
             }
         };

@@ -1,7 +1,7 @@
 //! docs/codes.md against the tables in the source: `UPDATE_DOCS=1 cargo test --test it codes` writes it.
 
 use std::collections::BTreeSet;
-use std::fmt::Write;
+use std::fmt::{Display, Write};
 use std::fs;
 
 use cinder_backup_repair::audit::LogProblemCode;
@@ -34,8 +34,8 @@ fn section<S: CodeSet>(title: &str, introduction: &str) -> String {
 }
 
 /// One set of words as a section with a table.
-fn words<T: Copy>(title: &str, introduction: &str, all: &[T], name: fn(T) -> &'static str, meaning: fn(T) -> &'static str) -> String {
-    let rows: String = all.iter().map(|word| format!("| `{}` | {} |\n", name(*word), meaning(*word))).collect();
+fn words<T: Copy + Display>(title: &str, introduction: &str, all: &[T], meaning: fn(T) -> &'static str) -> String {
+    let rows: String = all.iter().map(|word| format!("| `{word}` | {} |\n", meaning(*word))).collect();
     format!("\n## {title}\n\n{introduction}\n\n| word | meaning |\n|---|---|\n{rows}")
 }
 
@@ -85,14 +85,12 @@ fn the_page_lists_every_code() {
             "Verdicts of a scan",
             "`verdict` of a finding.",
             &[Verdict::Stuck, Verdict::Uncertain, Verdict::Busy, Verdict::Recent, Verdict::Inconsistent],
-            Verdict::name,
             meaning_of_verdict,
         ),
         words(
             "Verdicts of a check",
             "`verdict` of a result of `check`.",
             &[CheckVerdict::Intact, CheckVerdict::Incomplete, CheckVerdict::Corrupt, CheckVerdict::Missing, CheckVerdict::Unverifiable],
-            CheckVerdict::name,
             meaning_of_check,
         ),
         words(
@@ -107,7 +105,6 @@ fn the_page_lists_every_code() {
                 Outcome::Unknown,
                 Outcome::NotBegun,
             ],
-            Outcome::name,
             meaning_of_outcome,
         ),
         format!(

@@ -190,8 +190,8 @@ fn show(context: &Context<'_>, path: &Path, run: &str) -> Result<Exit> {
         for change in changes {
             rows.push(vec![
                 (*number).into(),
-                outcome.map_or("open", Outcome::name).into(),
-                change.table.name().into(),
+                outcome.map_or_else(|| "open".to_owned(), |outcome| outcome.to_string()).into(),
+                change.table.to_string().into(),
                 change.id.as_str().into(),
                 change.column.as_str().into(),
                 change.from.to_string().into(),
@@ -251,13 +251,13 @@ fn check(context: &Context<'_>, path: &Path, expected: Option<&str>) -> Result<(
         .iter()
         .map(|problem| {
             let line = i64::try_from(problem.line).unwrap_or(i64::MAX);
-            vec![Cell::Integer(line), problem.kind.code().as_str().into(), problem.kind.to_string().into()]
+            vec![Cell::Integer(line), problem.kind.code().into(), problem.kind.to_string().into()]
         })
         .collect();
     let problems: Vec<serde_json::Value> = report
         .problems
         .iter()
-        .map(|problem| json!({ "line": problem.line, "code": problem.kind.code().as_str(), "text": problem.kind.to_string() }))
+        .map(|problem| json!({ "line": problem.line, "code": problem.kind.code(), "text": problem.kind.to_string() }))
         .collect();
     let document = json!({
         "schema": "cinder-backup-repair/history-verify", "schema_version": 1, "audit_log": shown(path), "intact": report.is_intact(),

@@ -50,12 +50,12 @@ fn choose(context: &Context<'_>, database: &mut Database, proposal: &mut Propose
     ui.say(format!("{} in {}", sentences::scan(document, selection), database.location));
     for finding in document.findings.iter().filter(|finding| !finding.is_actionable()) {
         let why = finding.refusal.as_deref().or(finding.evidence.first().map(|evidence| evidence.text.as_str())).unwrap_or("");
-        ui.say(format!("  skipped: {} {} is {}: {why}", finding.kind.name(), finding.id, finding.verdict));
+        ui.say(format!("  skipped: {} {} is {}: {why}", finding.kind, finding.id, finding.verdict));
     }
     for unit in &proposal.plan.units {
         let why: Vec<&str> = unit.evidence.iter().map(|evidence| evidence.text.as_str()).collect();
         let (name, status) = (unit.name.as_deref().unwrap_or(""), unit.status.as_deref().unwrap_or("NULL"));
-        ui.show(format!("  {} {} {name:?} is {status}: {}", unit.kind.name(), unit.id, why.join("; ")));
+        ui.show(format!("  {} {} {name:?} is {status}: {}", unit.kind, unit.id, why.join("; ")));
     }
     if !proposal.plan.units.is_empty() {
         database.require_writable()?;

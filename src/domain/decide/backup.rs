@@ -8,12 +8,12 @@ use crate::domain::status::{
     AVAILABLE, BACKING_UP, CREATING, DELETING, ERROR, ERROR_DELETING, ERROR_RESTORING, NO_VOLUME, RESTORING, RESTORING_BACKUP,
 };
 use crate::domain::{
-    Attachment, Backup, Change, CheckResult, CheckVerdict, ColumnSet, Evidence, EvidenceCode, Finding, FindingKind, Level, Need, Policy,
-    Proposal, Situation, Snapshot, Table, Verdict, Volume,
+    Attachment, Backup, Change, CheckResult, CheckVerdict, ColumnSet, Evidence, EvidenceCode, Finding, Level, Need, Policy, Proposal,
+    Situation, Snapshot, Table, Verdict, Volume,
 };
 
 use super::verdict::{Judgement, judge_backup};
-use super::{Children, Peer, change, command, half_restored, last_resort, new_finding, propose_or_refuse, volume};
+use super::{Children, Peer, about_backup, change, command, half_restored, last_resort, propose_or_refuse, volume};
 
 /// The length of `backups.fail_reason` in characters.
 const FAIL_REASON_MAX: usize = 255;
@@ -62,18 +62,7 @@ pub fn backup(case: &BackupCase, situation: &Situation, policy: &Policy) -> Find
     let target = outdated.map_or_else(|| decision.target(), Target::Refused);
     let earned = matches!(target, Target::Status(AVAILABLE)) && check.is_some_and(|check| decision.earns_available(check));
     let Judgement { verdict, evidence, since, age_seconds, cause } = judge_backup(backup, check, earned, situation, policy);
-    let mut finding = Finding {
-        name: backup.display_name.clone(),
-        status: backup.status.clone(),
-        host: backup.host.clone(),
-        service: backup.service.clone(),
-        project_id: backup.project_id.clone(),
-        volume_id: backup.volume_id.clone(),
-        since,
-        age_seconds,
-        evidence,
-        ..new_finding(FindingKind::Backup, &backup.id, verdict)
-    };
+    let mut finding = Finding { since, age_seconds, evidence, ..about_backup(backup, verdict) };
     if !matches!(verdict, Verdict::Stuck | Verdict::Uncertain) {
         return finding;
     }
@@ -307,13 +296,11 @@ impl Decision<'_> {
             count_in(&mut changes, case, situation);
             debug_assert!(earned.is_some() || policy.allow_unverified);
             match earned {
-                None => finding
-                    .evidence
-                    .push(Evidence::new(EvidenceCode::Unverified, "its data was not verified: --allow-unverified was given")),
+                None => finding.note(EvidenceCode::Unverified, "its data was not verified: --allow-unverified was given"),
                 Some(check) if !check.is_read() => {
                     let why = if check.level == Level::Quick { "none of its data was read" } else { "nothing proves its data" };
                     let text = format!("{why}, as it is known to be intact only at level quick: --accept-quick was given");
-                    finding.evidence.push(Evidence::new(EvidenceCode::AcceptedQuick, text));
+                    finding.note(EvidenceCode::AcceptedQuick, text);
                 }
                 Some(_) => {}
             }
@@ -321,14 +308,10 @@ impl Decision<'_> {
         // The order in which rows are locked: table, then id. The sort is stable, so a row's columns keep their order.
         changes.sort_by(|a, b| (a.table, &a.id).cmp(&(b.table, &b.id)));
         follow_up(finding, backup, to, needs.contains(&Need::StorageCheck));
-        let backups = [Some(backup), case.parent.as_ref()]
-            .into_iter()
-            .flatten()
-            .map(|row| (Table::Backups, row.id.as_str(), row.unchangeable.as_deref()));
-        let volumes = [&case.volume, &case.destination]
-            .into_iter()
-            .flatten()
-            .map(|row| (Table::Volumes, row.id.as_str(), row.unchangeable.as_deref()));
+        let backups = std::iter::once(backup).chain(&case.parent);
+        let backups = backups.map(|row| (Table::Backups, row.id.as_str(), row.unchangeable.as_deref()));
+        let volumes = case.volume.iter().chain(&case.destination);
+        let volumes = volumes.map(|row| (Table::Volumes, row.id.as_str(), row.unchangeable.as_deref()));
         let snapshots = case.snapshot.iter().map(|row| (Table::Snapshots, row.id.as_str(), row.unchangeable.as_deref()));
         propose_or_refuse(finding, Proposal { status: Some(to.to_owned()), needs, changes }, backups.chain(volumes).chain(snapshots));
     }
@@ -353,18 +336,34 @@ fn fail_reason(backup: &Backup, check: Option<&CheckResult>, cause: &str) -> Str
     text.chars().filter(|c| !c.is_control()).map(|c| if c.is_ascii() { c } else { '?' }).take(FAIL_REASON_MAX).collect()
 }
 
-/// Whether a row stays as it is because of a row conflict. Adds the evidence.
-fn stays(finding: &mut Finding, case: &BackupCase, code: EvidenceCode) -> bool {
-    let suspected = case.conflicts.iter().find(|evidence| evidence.code == code);
+/// How another backup may still need a row of the case's backup.
+struct Use {
+    /// The status of a backup that needs the row.
+    status: &'static str,
+    /// The id of such a row in the other backup.
+    id: fn(&Peer) -> Option<&str>,
+    held: EvidenceCode,
+    suspected: EvidenceCode,
+}
+
+/// Whether a row stays as it is because another backup needs it, or may need it. Adds the evidence: for a backup that needs the row, its
+/// text is `stays` before that backup's id and `because` after it.
+fn stays(finding: &mut Finding, case: &BackupCase, id: &str, usage: &Use, (stays, because): (&str, &str)) -> bool {
+    let needs_row = |peer: &&Peer| {
+        !peer.released && peer.status.as_deref() == Some(usage.status) && (usage.id)(peer).is_some_and(|other| same(other, id))
+    };
+    if let Some(peer) = case.peers.iter().find(needs_row) {
+        finding.note(usage.held, format!("{stays}: backup {} is {because} too", peer.id));
+        return true;
+    }
+    let suspected = case.conflicts.iter().find(|evidence| evidence.code == usage.suspected);
     finding.evidence.extend(suspected.cloned());
     suspected.is_some()
 }
 
 fn release_volume(finding: &mut Finding, changes: &mut Vec<Change>, case: &BackupCase, situation: &Situation) {
     let backup = &case.backup;
-    let Some(volume_id) = backup.volume_id.as_deref().filter(|id| *id != NO_VOLUME) else {
-        return;
-    };
+    let Some(volume_id) = backup.volume_id.as_deref().filter(|id| *id != NO_VOLUME) else { return };
     // From Pike on, the backup of a snapshot marks the snapshot and never its volume. In Mitaka, Newton and Ocata it marks the volume and
     // never the snapshot. The status of the snapshot shows which.
     if backup.snapshot_id.is_some() && case.snapshot.as_ref().is_some_and(|snapshot| snapshot.status.as_deref() == Some(BACKING_UP)) {
@@ -374,31 +373,26 @@ fn release_volume(finding: &mut Finding, changes: &mut Vec<Change>, case: &Backu
         if backup.snapshot_id.is_some() {
             return;
         }
-        finding.evidence.push(Evidence::new(EvidenceCode::VolumeGone, format!("volume {volume_id} no longer exists")));
-        return;
+        return finding.note(EvidenceCode::VolumeGone, format!("volume {volume_id} no longer exists"));
     };
     if volume.status.as_deref() != Some(BACKING_UP) {
         if backup.snapshot_id.is_some() {
             return;
         }
         let status = volume.status.as_deref().unwrap_or("NULL");
-        finding.evidence.push(Evidence::new(EvidenceCode::VolumeMovedOn, format!("volume {volume_id} is already {status} and stays so")));
-        return;
+        return finding.note(EvidenceCode::VolumeMovedOn, format!("volume {volume_id} is already {status} and stays so"));
     }
     if case.volume_is_temporary {
         let text = format!("volume {volume_id} was made only for a backup (temp_volume_id) and stays as it is");
-        finding.evidence.push(Evidence::new(EvidenceCode::VolumeTemporary, text));
-        return;
+        return finding.note(EvidenceCode::VolumeTemporary, text);
     }
-    let needs_volume = |peer: &&Peer| {
-        !peer.released && peer.status.as_deref() == Some(CREATING) && peer.volume_id.as_deref().is_some_and(|id| same(id, volume_id))
+    let of_volume = Use {
+        status: CREATING,
+        id: |peer| peer.volume_id.as_deref(),
+        held: EvidenceCode::VolumeHeld,
+        suspected: EvidenceCode::VolumeSuspected,
     };
-    if let Some(peer) = case.peers.iter().find(needs_volume) {
-        let text = format!("volume {volume_id} stays backing-up: backup {} is being made of it too", peer.id);
-        finding.evidence.push(Evidence::new(EvidenceCode::VolumeHeld, text));
-        return;
-    }
-    if stays(finding, case, EvidenceCode::VolumeSuspected) {
+    if stays(finding, case, volume_id, &of_volume, (&format!("volume {volume_id} stays backing-up"), "being made of it")) {
         return;
     }
     let (to, why) = volume::before_backup(volume, &case.attachments, backup.host.as_deref(), situation);
@@ -422,29 +416,21 @@ pub(super) fn detach(attachment: &Attachment) -> String {
 }
 
 fn release_snapshot(finding: &mut Finding, changes: &mut Vec<Change>, case: &BackupCase) {
-    let Some(snapshot_id) = case.backup.snapshot_id.as_deref() else {
-        return;
-    };
+    let Some(snapshot_id) = case.backup.snapshot_id.as_deref() else { return };
     let Some(snapshot) = &case.snapshot else {
-        finding.evidence.push(Evidence::new(EvidenceCode::SnapshotGone, format!("snapshot {snapshot_id} no longer exists")));
-        return;
+        return finding.note(EvidenceCode::SnapshotGone, format!("snapshot {snapshot_id} no longer exists"));
     };
     if snapshot.status.as_deref() != Some(BACKING_UP) {
         let status = snapshot.status.as_deref().unwrap_or("NULL");
-        finding
-            .evidence
-            .push(Evidence::new(EvidenceCode::SnapshotMovedOn, format!("snapshot {snapshot_id} is already {status} and stays so")));
-        return;
+        return finding.note(EvidenceCode::SnapshotMovedOn, format!("snapshot {snapshot_id} is already {status} and stays so"));
     }
-    let needs_snapshot = |peer: &&Peer| {
-        !peer.released && peer.status.as_deref() == Some(CREATING) && peer.snapshot_id.as_deref().is_some_and(|id| same(id, snapshot_id))
+    let of_snapshot = Use {
+        status: CREATING,
+        id: |peer| peer.snapshot_id.as_deref(),
+        held: EvidenceCode::SnapshotHeld,
+        suspected: EvidenceCode::SnapshotSuspected,
     };
-    if let Some(peer) = case.peers.iter().find(needs_snapshot) {
-        let text = format!("snapshot {snapshot_id} stays backing-up: backup {} is being made of it too", peer.id);
-        finding.evidence.push(Evidence::new(EvidenceCode::SnapshotHeld, text));
-        return;
-    }
-    if stays(finding, case, EvidenceCode::SnapshotSuspected) {
+    if stays(finding, case, snapshot_id, &of_snapshot, (&format!("snapshot {snapshot_id} stays backing-up"), "being made of it")) {
         return;
     }
     change(changes, &snapshot.image(), "status", AVAILABLE);
@@ -453,35 +439,26 @@ fn release_snapshot(finding: &mut Finding, changes: &mut Vec<Change>, case: &Bac
 /// Marks the volume of a restore as failed: it holds neither its old content nor the backup's.
 fn fail_destination(finding: &mut Finding, changes: &mut Vec<Change>, case: &BackupCase, situation: &Situation, backup_to: &str) {
     let Some(volume_id) = case.backup.restore_volume_id.as_deref() else {
-        finding.evidence.push(Evidence::new(EvidenceCode::DestinationUnknown, "the volume that it was restored to is not on record"));
-        return;
+        return finding.note(EvidenceCode::DestinationUnknown, "the volume that it was restored to is not on record");
     };
     let Some(volume) = &case.destination else {
-        finding
-            .evidence
-            .push(Evidence::new(EvidenceCode::DestinationGone, format!("the volume {volume_id} that it was restored to no longer exists")));
-        return;
+        return finding.note(EvidenceCode::DestinationGone, format!("the volume {volume_id} that it was restored to no longer exists"));
     };
     let to = match volume.status.as_deref() {
         Some(RESTORING_BACKUP) => ERROR_RESTORING,
         Some(CREATING) => ERROR,
         status => {
             let text = format!("the volume {volume_id} that it was restored to is already {} and stays so", status.unwrap_or("NULL"));
-            finding.evidence.push(Evidence::new(EvidenceCode::DestinationMovedOn, text));
-            return;
+            return finding.note(EvidenceCode::DestinationMovedOn, text);
         }
     };
-    let needs_volume = |peer: &&Peer| {
-        !peer.released
-            && peer.status.as_deref() == Some(RESTORING)
-            && peer.restore_volume_id.as_deref().is_some_and(|id| same(id, volume_id))
+    let restored_there = Use {
+        status: RESTORING,
+        id: |peer| peer.restore_volume_id.as_deref(),
+        held: EvidenceCode::DestinationHeld,
+        suspected: EvidenceCode::DestinationSuspected,
     };
-    if let Some(peer) = case.peers.iter().find(needs_volume) {
-        let text = format!("volume {volume_id} stays as it is: backup {} is being restored to it too", peer.id);
-        finding.evidence.push(Evidence::new(EvidenceCode::DestinationHeld, text));
-        return;
-    }
-    if stays(finding, case, EvidenceCode::DestinationSuspected) {
+    if stays(finding, case, volume_id, &restored_there, (&format!("volume {volume_id} stays as it is"), "being restored to it")) {
         return;
     }
     change(changes, &volume.image(situation.columns), "status", to);
@@ -496,9 +473,7 @@ fn fail_destination(finding: &mut Finding, changes: &mut Vec<Change>, case: &Bac
 
 /// Counts a backup that becomes available in its parent.
 fn count_in(changes: &mut Vec<Change>, case: &BackupCase, situation: &Situation) {
-    let Some(parent) = &case.parent else {
-        return;
-    };
+    let Some(parent) = &case.parent else { return };
     let mut children = case.siblings;
     children.add(Some(AVAILABLE));
     let recorded = parent.num_dependent_backups.unwrap_or(0);
@@ -506,6 +481,12 @@ fn count_in(changes: &mut Vec<Change>, case: &BackupCase, situation: &Situation)
     if right != recorded {
         change(changes, &parent.image(situation.columns), "num_dependent_backups", right);
     }
+}
+
+/// The command that deletes a temporary volume or snapshot.
+pub(super) fn delete_temporary(what: &str, id: &str) -> String {
+    let words = if what == "volume" { "openstack volume delete --force" } else { "openstack volume snapshot delete --force" };
+    command(words, id)
 }
 
 fn follow_up(finding: &mut Finding, backup: &Backup, to: &str, unchecked: bool) {
@@ -526,8 +507,7 @@ fn follow_up(finding: &mut Finding, backup: &Backup, to: &str, unchecked: bool) 
         if to == ERROR {
             text.push_str("; cinder-backup removes it when it starts on the host, because the backup is in error");
         }
-        finding.evidence.push(Evidence::new(EvidenceCode::TemporaryLeftover, text));
-        let words = if what == "volume" { "openstack volume delete --force" } else { "openstack volume snapshot delete --force" };
-        finding.follow_up.push(command(words, id));
+        finding.note(EvidenceCode::TemporaryLeftover, text);
+        finding.follow_up.push(delete_temporary(what, id));
     }
 }

@@ -1,9 +1,9 @@
 //! Chains of increments: wrong counters, and missing parents.
 
 use crate::domain::status::{AVAILABLE, CREATING, ERROR, RESTORING, is_active};
-use crate::domain::{Backup, Evidence, EvidenceCode, Finding, FindingKind, Policy, Proposal, Situation, Table, Verdict};
+use crate::domain::{Backup, Evidence, EvidenceCode, Finding, Policy, Proposal, Situation, Table, Verdict};
 
-use super::{change, command, new_finding, propose_or_refuse};
+use super::{about_backup, change, command, propose_or_refuse};
 
 /// The number of live children of a backup.
 ///
@@ -20,19 +20,19 @@ pub struct Children {
 impl Children {
     /// Adds a child with this status.
     pub fn add(&mut self, status: Option<&str>) {
-        match status {
-            Some(AVAILABLE | RESTORING) => self.certain += 1,
-            Some(CREATING) => {}
-            _ => self.possible += 1,
-        }
+        self.count(status, 1);
     }
 
     /// Removes a child with this status.
     pub fn remove(&mut self, status: Option<&str>) {
+        self.count(status, -1);
+    }
+
+    fn count(&mut self, status: Option<&str>, number: i64) {
         match status {
-            Some(AVAILABLE | RESTORING) => self.certain -= 1,
+            Some(AVAILABLE | RESTORING) => self.certain += number,
             Some(CREATING) => {}
-            _ => self.possible -= 1,
+            _ => self.possible += number,
         }
     }
 
@@ -65,11 +65,10 @@ pub fn counter(case: &CounterCase, situation: &Situation, policy: &Policy) -> Op
     let text = format!("num_dependent_backups is {recorded}, but {right} live backups are based on it; {effect}");
     let mut finding = inconsistent(&case.backup, Evidence::new(EvidenceCode::CounterWrong, text));
     if case.occupied {
-        let text = "another finding changes this row first; scan again afterwards".to_owned();
-        finding.evidence.push(Evidence::new(EvidenceCode::CounterLater, text));
+        finding.note(EvidenceCode::CounterLater, "another finding changes this row first; scan again afterwards");
     } else if is_active(case.backup.status.as_deref()) {
-        let text = "an operation on this backup is pending, and its cinder-backup may write the row; scan again afterwards".to_owned();
-        finding.evidence.push(Evidence::new(EvidenceCode::CounterLater, text));
+        let text = "an operation on this backup is pending, and its cinder-backup may write the row; scan again afterwards";
+        finding.note(EvidenceCode::CounterLater, text);
     } else if policy.fix_counters {
         let mut changes = Vec::new();
         change(&mut changes, &case.backup.image(situation.columns), "num_dependent_backups", right);
@@ -101,16 +100,7 @@ pub fn broken_chain(backup: &Backup, parent_id: &str, parent: Option<&Backup>) -
 }
 
 pub(super) fn inconsistent(backup: &Backup, evidence: Evidence) -> Finding {
-    Finding {
-        name: backup.display_name.clone(),
-        status: backup.status.clone(),
-        host: backup.host.clone(),
-        service: backup.service.clone(),
-        project_id: backup.project_id.clone(),
-        volume_id: backup.volume_id.clone(),
-        evidence: vec![evidence],
-        ..new_finding(FindingKind::Backup, &backup.id, Verdict::Inconsistent)
-    }
+    Finding { evidence: vec![evidence], ..about_backup(backup, Verdict::Inconsistent) }
 }
 
 #[cfg(test)]

@@ -7,10 +7,9 @@ use crate::domain::{
     Attachment, Backup, Evidence, EvidenceCode, Finding, FindingKind, Policy, Proposal, Situation, Snapshot, Table, Verdict, Volume,
 };
 
-use super::backup::{detach, leftover_attachment};
-use super::counter::inconsistent;
+use super::backup::{delete_temporary, detach, leftover_attachment};
 use super::verdict::{Marked, Suspicion};
-use super::{Peer, change, command, half_restored, new_finding, propose_or_refuse, verdict, volume as volumes};
+use super::{Peer, about_backup, change, command, half_restored, new_finding, propose_or_refuse, verdict, volume as volumes};
 
 /// The evidence text for a volume or snapshot in `backing-up` that no backup explains.
 const NO_BACKUP_OF_IT: &str = "backing-up, but no backup is being made of it";
@@ -91,20 +90,19 @@ pub fn volume(case: &VolumeCase, situation: &Situation, policy: &Policy) -> Opti
                 case.backup_hosts.iter().find(|known| known.as_str() == host)
             });
             let (to, why) = volumes::before_backup(volume, &case.attachments, held_by.map(String::as_str), situation);
-            finding.evidence.push(Evidence::new(EvidenceCode::NoActiveBackup, NO_BACKUP_OF_IT));
+            finding.note(EvidenceCode::NoActiveBackup, NO_BACKUP_OF_IT);
             finding.evidence.extend(why);
             to
         }
         Some(RESTORING_BACKUP) => {
-            let text = "restoring-backup, but no backup is being restored to it";
-            finding.evidence.push(Evidence::new(EvidenceCode::NoActiveBackup, text));
+            finding.note(EvidenceCode::NoActiveBackup, "restoring-backup, but no backup is being restored to it");
             finding.follow_up.extend(half_restored(&volume.id, None));
             ERROR_RESTORING
         }
         status => {
             finding.verdict = Verdict::Inconsistent;
             let text = format!("its status is {}, which a restart of cinder-backup can leave behind", status.unwrap_or("NULL"));
-            finding.evidence.push(Evidence::new(EvidenceCode::StatusUnusable, text));
+            finding.note(EvidenceCode::StatusUnusable, text);
             let state = volumes::before_backup(volume, &case.attachments, None, situation).0;
             finding.follow_up.push(command(&format!("openstack volume set --state {state}"), &volume.id));
             return Some(finding);
@@ -160,27 +158,22 @@ pub fn snapshot(case: &SnapshotCase, situation: &Situation, policy: &Policy) -> 
         evidence: vec![Evidence::new(EvidenceCode::NoActiveBackup, NO_BACKUP_OF_IT)],
         ..new_finding(FindingKind::Snapshot, &snapshot.id, Verdict::Stuck)
     };
-    if let Some(recent) = recent {
-        finding.verdict = Verdict::Recent;
-        finding.evidence.insert(0, recent);
-        return Some(finding);
-    }
-    if let Some(unreadable) = verdict::unreadable(created_at, marked.at) {
-        finding.verdict = Verdict::Uncertain;
-        finding.evidence.insert(0, unreadable);
-        return Some(finding);
-    }
-    match verdict::suspicion(&case.suspects, verdict::is_over, marked, situation, policy) {
-        Some(Suspicion::AtWork(evidence)) => {
-            finding.verdict = Verdict::Uncertain;
-            finding.evidence.insert(0, evidence);
-            return Some(finding);
-        }
-        Some(Suspicion::Silent(host, evidence)) => {
+    let not_stuck = match recent {
+        Some(recent) => Some((Verdict::Recent, recent)),
+        None => verdict::unreadable(created_at, marked.at).map(|unreadable| (Verdict::Uncertain, unreadable)),
+    };
+    let not_stuck = not_stuck.or_else(|| match verdict::suspicion(&case.suspects, verdict::is_over, marked, situation, policy)? {
+        Suspicion::AtWork(evidence) => Some((Verdict::Uncertain, evidence)),
+        Suspicion::Silent(host, evidence) => {
             finding.host = Some(host);
             finding.evidence.push(evidence);
+            None
         }
-        None => {}
+    });
+    if let Some((verdict, evidence)) = not_stuck {
+        finding.verdict = verdict;
+        finding.evidence.insert(0, evidence);
+        return Some(finding);
     }
     let mut changes = Vec::new();
     change(&mut changes, &snapshot.image(), "status", AVAILABLE);
@@ -195,29 +188,17 @@ pub fn temporaries(backup: &Backup) -> Option<Finding> {
     if status == Some(CREATING) || (backup.temp_volume_id.is_none() && backup.temp_snapshot_id.is_none()) {
         return None;
     }
-    let mut finding: Option<Finding> = None;
+    let mut finding = about_backup(backup, Verdict::Inconsistent);
     for (what, id) in [("volume", &backup.temp_volume_id), ("snapshot", &backup.temp_snapshot_id)] {
         let Some(id) = id else { continue };
         let text = format!(
             "temporary {what} {id}, made only for this backup, is still on record although the backup's status is {}",
             status.unwrap_or("NULL")
         );
-        let evidence = Evidence::new(EvidenceCode::TemporaryLeftover, text);
-        let words = if what == "volume" { "openstack volume delete --force" } else { "openstack volume snapshot delete --force" };
-        let command = command(words, id);
-        match &mut finding {
-            Some(finding) => {
-                finding.evidence.push(evidence);
-                finding.follow_up.push(command);
-            }
-            None => {
-                let mut first = inconsistent(backup, evidence);
-                first.follow_up.push(command);
-                finding = Some(first);
-            }
-        }
+        finding.note(EvidenceCode::TemporaryLeftover, text);
+        finding.follow_up.push(delete_temporary(what, id));
     }
-    finding
+    Some(finding)
 }
 
 /// Decides for an attachment that a backup host holds for itself although no backup is being made of the volume.

@@ -17,7 +17,7 @@ pub use row_conflicts::{OtherBackups, conflicts_in, frees_row_of_silent_host, ma
 pub use verdict::{Judgement, judge_backup};
 
 use super::text::shell_word;
-use super::{Change, Finding, FindingKind, Image, Proposal, Table, Value, Verdict};
+use super::{Backup, Change, Finding, FindingKind, Image, Proposal, Table, Value, Verdict};
 
 /// Another backup that may use the same volume or snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,6 +93,19 @@ fn new_finding(kind: FindingKind, id: &str, verdict: Verdict) -> Finding {
     }
 }
 
+/// A finding about a backup, without reasons.
+fn about_backup(backup: &Backup, verdict: Verdict) -> Finding {
+    Finding {
+        name: backup.display_name.clone(),
+        status: backup.status.clone(),
+        host: backup.host.clone(),
+        service: backup.service.clone(),
+        project_id: backup.project_id.clone(),
+        volume_id: backup.volume_id.clone(),
+        ..new_finding(FindingKind::Backup, &backup.id, verdict)
+    }
+}
+
 /// Adds a change of one column, unless the column has that value already.
 fn change(changes: &mut Vec<Change>, image: &Image, column: &str, to: impl Into<Value>) {
     let (from, to) = (image.value(column).clone(), to.into());
@@ -101,9 +114,9 @@ fn change(changes: &mut Vec<Change>, image: &Image, column: &str, to: impl Into<
     }
 }
 
-/// Proposes changes, or refuses them if one of their rows cannot be changed: see [`super::Backup::unchangeable`].
+/// Proposes changes, or refuses them if one of their rows cannot be changed: see [`Backup::unchangeable`].
 fn propose_or_refuse<'a>(finding: &mut Finding, proposal: Proposal, rows: impl IntoIterator<Item = (Table, &'a str, Option<&'a str>)>) {
-    let changed = |table, id| proposal.changes.iter().any(|change| change.table == table && change.id == id);
+    let changed = |table, id| proposal.changes.iter().any(|change| change.is_of(table, id));
     let unchangeable = rows.into_iter().find_map(|(table, id, unchangeable)| unchangeable.filter(|_| changed(table, id)));
     finding.refusal = unchangeable.map(str::to_owned);
     if unchangeable.is_some() {

@@ -5,7 +5,6 @@ use std::path::Path;
 use serde_json::json;
 
 use crate::cli::{Context, Exit, ProgressDisplay, Result};
-use crate::domain::Outcome;
 use crate::report::grid::Grid;
 use crate::workflow;
 
@@ -21,7 +20,7 @@ pub(super) fn reconcile(context: &Context<'_>, path: &Path, run: Option<&str>) -
                     row.run.as_str().into(),
                     row.unit.into(),
                     row.id.as_str().into(),
-                    row.outcome.map_or("open", Outcome::name).into(),
+                    row.outcome.map_or_else(|| "open".to_owned(), |outcome| outcome.to_string()).into(),
                     row.state.into(),
                     row.detail.as_str().into(),
                 ]
