@@ -63,12 +63,10 @@ pub(super) struct EndedUnit {
     place: usize,
     result: UnitResult,
     transaction: Transaction,
-    /// What made it fail, if it failed.
-    error: Option<DbError>,
-    /// Whether too many units in a row have failed to get a lock.
-    locked_out: bool,
-    /// Whether the same error would make every other unit fail.
-    hopeless: bool,
+    /// It failed because it could not get a lock.
+    is_lock_failure: bool,
+    /// Why the run cannot go on after it.
+    failure: Option<Failure>,
 }
 
 /// The units of a batch, for the next session that is free.
@@ -121,7 +119,7 @@ impl<'a> Batch<'a> {
                 let (Some(unit), Some(rows)) = (self.units.get(place), self.rows.get(place)) else { continue };
                 if let Some(why) = self.rechecks.change_of(unit) {
                     let (result, transaction) = result_of(unit, UnitEnd::unchanged(Outcome::Changed, why));
-                    let ended = EndedUnit { place, result, transaction, error: None, locked_out: false, hopeless: false };
+                    let ended = EndedUnit { place, result, transaction, is_lock_failure: false, failure: None };
                     send(WorkerEvent::Ended(Box::new(ended)));
                     continue;
                 }
@@ -141,14 +139,21 @@ impl<'a> Batch<'a> {
                     })
                 });
                 let (result, transaction) = result_of(unit, end);
+                let is_lock_failure = error.as_ref().is_some_and(|error| error.is_retryable() || error.kind == DbErrorKind::Timeout);
                 let locked_out = is_locked_out(&worker, session.as_ref(), error.as_ref());
                 record(&worker, &result, &transaction);
-                let hopeless = result.outcome != Outcome::Unknown && error.as_ref().is_some_and(is_hopeless);
-                if hopeless || locked_out {
+                let failure = match error {
+                    Some(error) if locked_out => Some(Failure::LockedOut(error)),
+                    // A run goes on after a unit whose outcome is not known.
+                    Some(error) if result.outcome != Outcome::Unknown && is_hopeless(&error) => Some(Failure::Database(error)),
+                    _ => None,
+                };
+                let is_last = failure.is_some();
+                if is_last {
                     self.halt();
                 }
-                send(WorkerEvent::Ended(Box::new(EndedUnit { place, result, transaction, error, locked_out, hopeless })));
-                if hopeless || locked_out {
+                send(WorkerEvent::Ended(Box::new(EndedUnit { place, result, transaction, is_lock_failure, failure })));
+                if is_last {
                     return;
                 }
             }
@@ -217,18 +222,12 @@ impl Recorder<'_> {
     }
 
     fn end(&mut self, ended: EndedUnit) {
-        let EndedUnit { place, mut result, transaction, error, locked_out, hopeless } = ended;
+        let EndedUnit { place, mut result, transaction, is_lock_failure, failure } = ended;
         result.last_look = self.batch.units.get(place).and_then(|unit| self.batch.rechecks.evidence(unit));
-        if let Some(error) = error {
-            if error.is_retryable() || error.kind == DbErrorKind::Timeout {
-                self.results.lock_failures.push(self.first + place);
-            }
-            if locked_out {
-                self.failure.get_or_insert(Failure::LockedOut(error));
-            } else if hopeless {
-                self.failure.get_or_insert(Failure::Database(error));
-            }
+        if is_lock_failure {
+            self.results.lock_failures.push(self.first + place);
         }
+        self.failure = self.failure.take().or(failure);
         // At once: if this process is killed, the rows alone seldom prove who wrote them.
         if self.writing
             && !matches!(self.failure, Some(Failure::LogAfter(_)))

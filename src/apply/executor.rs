@@ -116,37 +116,34 @@ impl<'a> Executor<'a> {
         let options = self.options.clone();
         let worker = self.worker(&options, plan, &run.state);
         let known = worker.read_situation(run.session).map_err(Failure::Database)?;
-        let span = heartbeat_wait::span(plan, &hosts, known.services(), self.options.heartbeat_wait);
-        let span = heartbeat_wait::left(plan, known.now(), span);
+        let span = heartbeat_wait::span(plan, &hosts, &known.situation.services, self.options.heartbeat_wait);
+        let span = heartbeat_wait::left(plan, known.situation.now, span);
         if span.is_zero() {
             return Ok(());
         }
         let hosts: Vec<String> = hosts.into_iter().map(str::to_owned).collect();
         let (begun, mut reported) = (Instant::now(), None);
-        let waited = loop {
+        loop {
             let left = span.saturating_sub(begun.elapsed());
             let seconds = left.as_millis().div_ceil(1_000).try_into().unwrap_or(u64::MAX);
             if reported.replace(seconds) != Some(seconds) {
                 (self.progress)(Progress::Waiting { hosts: &hosts, seconds });
             }
             if left.is_zero() {
-                break Ok(());
+                return Ok(());
             }
             if (self.stop)() {
-                break Err(Failure::Interrupted);
+                (self.progress)(Progress::Waiting { hosts: &hosts, seconds: 0 });
+                return Err(Failure::Interrupted);
             }
             std::thread::sleep(left.min(Duration::from_millis(100)));
-        };
-        if waited.is_err() {
-            (self.progress)(Progress::Waiting { hosts: &hosts, seconds: 0 });
         }
-        waited
     }
 
     /// The end of a unit that has an intent on record and never begins.
     fn end_unbegun(&mut self, unit: &Unit, journal: &mut dyn Journal, failure: &mut Option<Failure>) -> UnitResult {
         let result = not_begun(unit);
-        if !matches!(failure, Some(Failure::LogBefore(_) | Failure::LogAfter(_)))
+        if !failure.as_ref().is_some_and(Failure::is_of_log)
             && let Err(error) = journal.append(outcome(&result, Transaction::default()))
         {
             *failure = Some(Failure::LogAfter(error));

@@ -42,6 +42,13 @@ pub enum Failure {
     Interrupted,
 }
 
+impl Failure {
+    /// Whether nothing more can be recorded.
+    pub fn is_of_log(&self) -> bool {
+        matches!(self, Self::LogBefore(_) | Self::LogAfter(_))
+    }
+}
+
 /// A run as it ended.
 #[derive(Debug)]
 pub struct Run {

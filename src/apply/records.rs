@@ -1,11 +1,10 @@
 //! The log records of a unit, and its result.
 
 use super::worker::{Transaction, UnitEnd};
-use super::writes::{by_row, update};
-use crate::audit::record::{Event, Intent, NOT_BEGUN, StatementText, UnitOutcome, Window};
+use super::writes::statements;
+use crate::audit::record::{Event, Intent, NOT_BEGUN, UnitOutcome, Window};
 use crate::db::Engine;
-use crate::db::literal::inline;
-use crate::domain::{ColumnSet, Image, Outcome, UnitResult};
+use crate::domain::{ColumnSet, Outcome, UnitResult};
 use crate::plan::Unit;
 
 /// The result of a unit, and what its transaction read and wrote.
@@ -47,6 +46,7 @@ pub(super) fn outcome(result: &UnitResult, done: Transaction) -> Event {
 
 /// The record of the changes that a unit will make.
 pub(super) fn intent(unit: &Unit, columns: ColumnSet, engine: Engine, window: Window) -> Intent {
+    let statements = statements(&unit.before, &unit.changes, columns, engine, &|_, _| None);
     Intent {
         unit: unit.number,
         kind: unit.kind,
@@ -55,20 +55,7 @@ pub(super) fn intent(unit: &Unit, columns: ColumnSet, engine: Engine, window: Wi
         evidence: unit.evidence.clone(),
         before: unit.before.clone(),
         changes: unit.changes.clone(),
-        statements: statements(unit, columns, engine),
+        statements: statements.into_iter().map(|(_, statement)| statement).collect(),
         window: Some(window),
     }
-}
-
-/// The guarded UPDATEs of a unit as they will be executed, with the values in place.
-fn statements(unit: &Unit, columns: ColumnSet, engine: Engine) -> Vec<StatementText> {
-    by_row(&unit.changes)
-        .into_iter()
-        .filter_map(|((table, id), changes)| {
-            let image = Image::of(&unit.before, table, id)?;
-            let write = update(columns, image, &changes);
-            let sql = inline(write.statement.text(engine), engine, &write.params, None).unwrap_or_else(|error| error.to_string());
-            Some(StatementText { name: write.statement.name.to_owned(), sql })
-        })
-        .collect()
 }

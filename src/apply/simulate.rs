@@ -7,11 +7,10 @@
 use std::collections::BTreeSet;
 
 use super::reconcile::intended;
-use super::writes::{by_row, update};
+use super::writes::statements;
 use super::written::Written;
 use crate::audit::record::StatementText;
 use crate::db::Engine;
-use crate::db::literal::inline;
 use crate::domain::status::{AVAILABLE, RESTORING};
 use crate::domain::{Change, ColumnSet, FindingKind, Image, Table, Value};
 use crate::plan::Unit;
@@ -125,18 +124,8 @@ impl SimulatedUnit {
         columns: ColumnSet,
         engine: Engine,
         since: &dyn Fn(Table, &str) -> String,
-    ) -> Vec<((Table, String), StatementText)> {
-        by_row(&self.changes)
-            .into_iter()
-            .filter_map(|((table, id), changes)| {
-                let image = Image::of(&self.before, table, id)?;
-                let write = update(columns, image, &changes);
-                let row = (table, id.to_owned());
-                let guard = write.guard("updated_at").filter(|_| self.written.contains(&row));
-                let since = guard.map(|number| (number, since(table, id)));
-                let sql = inline(write.statement.text(engine), engine, &write.params, since).unwrap_or_else(|error| error.to_string());
-                Some((row, StatementText { name: write.statement.name.to_owned(), sql }))
-            })
-            .collect()
+    ) -> Vec<((Table, &str), StatementText)> {
+        let since = |table: Table, id: &str| self.written.contains(&(table, id.to_owned())).then(|| since(table, id));
+        statements(&self.before, &self.changes, columns, engine, &since)
     }
 }

@@ -22,7 +22,7 @@ use crate::db::{Access, CommitOutcome, DbError, DbErrorKind, Engine, PipelineSte
 use crate::domain::status::ERROR_DELETING;
 use crate::domain::time::{is_same_moment, rfc3339};
 use crate::domain::transitions::{Direction, is_allowed};
-use crate::domain::{Backup, Change, FindingKind, Image, Moved, Outcome, Services, Situation, Table};
+use crate::domain::{Backup, Change, FindingKind, Image, Moved, Outcome, Situation, Table};
 use crate::plan::{Plan, Purpose, Unit};
 use crate::scan::{Census, Lock, Reader, row_in};
 
@@ -40,24 +40,14 @@ const WINDOW: SignedDuration = SignedDuration::from_secs(600);
 /// The clock and the heartbeats, and since when they are known.
 #[derive(Clone)]
 pub(super) struct TimedSituation {
-    situation: Situation,
+    pub situation: Situation,
     at: Instant,
 }
 
 impl TimedSituation {
-    /// The database's clock as it was read.
-    pub fn now(&self) -> jiff::civil::DateTime {
-        self.situation.now
-    }
-
     /// When the time to write ends for a unit whose intent is written now.
     pub fn until(&self) -> jiff::civil::DateTime {
-        self.now().saturating_add(WINDOW)
-    }
-
-    /// The heartbeats as they were read.
-    pub fn services(&self) -> &Services {
-        &self.situation.services
+        self.situation.now.saturating_add(WINDOW)
     }
 
     /// Whether it is so long ago that a service may have come back meanwhile.
@@ -71,7 +61,7 @@ impl TimedSituation {
         let row = Image::of(&unit.before, Table::Backups, &unit.id);
         let host = row.and_then(|row| row.value("host").as_text());
         Window {
-            from: rfc3339(self.now()),
+            from: rfc3339(self.situation.now),
             until: rfc3339(self.until()),
             last_beat: host.map_or_else(|| services.newest_beat(), |host| services.last_beat(host)),
         }

@@ -1,7 +1,9 @@
 //! From a row as it was seen and the changes to it, to the one guarded UPDATE that makes them.
 
+use crate::audit::record::StatementText;
+use crate::db::literal::inline;
 use crate::db::statements as sql;
-use crate::db::{Param, Statement};
+use crate::db::{Engine, Param, Statement};
 use crate::domain::{Change, ColumnSet, Image, Table, Value};
 
 /// A guarded UPDATE.
@@ -56,6 +58,26 @@ pub fn update(columns: ColumnSet, now: &Image, changes: &[&Change]) -> Write {
     Write { statement, params, guards }
 }
 
+/// The UPDATEs that make `changes` to rows as `before` shows them, with the values in place, each with its row. `since` may give an
+/// expression for the `updated_at` of a row, which is not known yet.
+pub fn statements<'u>(
+    before: &[Image],
+    changes: &'u [Change],
+    columns: ColumnSet,
+    engine: Engine,
+    since: &dyn Fn(Table, &str) -> Option<String>,
+) -> Vec<((Table, &'u str), StatementText)> {
+    by_row(changes)
+        .into_iter()
+        .filter_map(|((table, id), changes)| {
+            let write = update(columns, Image::of(before, table, id)?, &changes);
+            let since = write.guard("updated_at").zip(since(table, id));
+            let sql = inline(write.statement.text(engine), engine, &write.params, since).unwrap_or_else(|error| error.to_string());
+            Some(((table, id), StatementText { name: write.statement.name.to_owned(), sql }))
+        })
+        .collect()
+}
+
 /// The changes of a unit, row by row, in the order in which rows are locked.
 pub fn by_row(changes: &[Change]) -> Vec<((Table, &str), Vec<&Change>)> {
     let mut rows: Vec<((Table, &str), Vec<&Change>)> = Vec::new();
@@ -74,7 +96,6 @@ pub fn by_row(changes: &[Change]) -> Vec<((Table, &str), Vec<&Change>)> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::db::Engine;
     use crate::domain::{Backup, Snapshot, Volume};
 
     #[test]

@@ -105,10 +105,10 @@ fn script(out: &mut dyn Write, material: Material<'_>) -> io::Result<()> {
                 .statements(plan.columns, engine, &since)
                 .into_iter()
                 .map(|((table, id), statement)| {
-                    let keep = shared.get(&(table, id.as_str())).map(|number| Kept {
+                    let keep = shared.get(&(table, id)).map(|number| Kept {
                         number: *number,
                         table,
-                        id: literal(&Value::from(id.as_str()), engine).unwrap_or_else(|error| error.to_string()),
+                        id: literal(&Value::from(id), engine).unwrap_or_else(|error| error.to_string()),
                     });
                     ScriptStatement { task: task(&statement.name), sql: statement.sql, keep }
                 })

@@ -112,7 +112,7 @@ impl RunLog {
             Failure::LockedOut(error) => format!("locked out: {error}"),
             Failure::LogBefore(error) | Failure::LogAfter(error) => error.to_string(),
         });
-        let is_writable = !matches!(run.failure, Some(Failure::LogBefore(_) | Failure::LogAfter(_)));
+        let is_writable = !run.failure.as_ref().is_some_and(Failure::is_of_log);
         let log_failure = if is_writable { self.end(run.tally(), interrupted.clone()).err() } else { None };
         Ok(RecordedRun { id: self.run, run, interrupted, log_failure })
     }
