@@ -58,7 +58,6 @@ pub type FirstWriters = HashMap<(Table, String), FirstWriter>;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FirstWriter {
     unit: usize,
-    /// Its window.
     window: Option<Window>,
 }
 

@@ -31,7 +31,6 @@ pub struct Settlement {
     pub reason: String,
     /// Which state the rows were in.
     pub standing: Standing,
-    /// The rows as found.
     pub found: Vec<Image>,
 }
 
@@ -99,7 +98,6 @@ pub struct UnitContext<'a> {
     pub later: &'a LaterUnits,
     /// The first units of its run.
     pub first_writers: &'a FirstWriters,
-    /// The database's clock.
     pub now: DateTime,
 }
 

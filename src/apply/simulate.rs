@@ -19,7 +19,6 @@ use crate::scan::Census;
 /// What becomes of a unit after those before it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SimulatedOutcome {
-    /// It is executed.
     Runs,
     /// The units before it have already repaired its row.
     Unneeded,

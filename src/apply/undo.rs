@@ -15,22 +15,12 @@ pub enum UndoError {
     Nothing(String),
     /// The outcome of some units is not known, and they were not reconciled yet.
     #[error("run {run} has units whose outcome is not known ({open}); settle them first with `history reconcile`")]
-    Open {
-        /// The run.
-        run: String,
-        /// How many.
-        open: usize,
-    },
+    Open { run: String, open: usize },
     /// All units that it may have changed were reconciled, and their outcome stays unknown.
     #[error(
         "the outcome of all units of run {run} that it may have applied stays unknown ({unknown}), so nothing can be undone; see `history show {run}`"
     )]
-    Unknown {
-        /// The run.
-        run: String,
-        /// How many.
-        unknown: usize,
-    },
+    Unknown { run: String, unknown: usize },
 }
 
 /// What can be restored of a run.

@@ -9,7 +9,6 @@ use crate::domain::{Change, ColumnSet, Image, Table, Value};
 /// A guarded UPDATE.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Write {
-    /// The statement.
     pub statement: &'static Statement,
     /// Its parameters: the new values, the id, the guards.
     pub params: Vec<Param>,

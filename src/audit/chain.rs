@@ -32,7 +32,6 @@ impl Default for Head {
 /// A fault in one line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// The line, from 1.
     pub line: u64,
     /// What is wrong with it.
     pub kind: ProblemKind,
@@ -115,10 +114,7 @@ pub enum ProblemKind {
     /// It is a `torn` record that does not describe the lines before it.
     WrongTorn,
     /// It belongs to a unit without an earlier intent. Only found when a whole run is loaded.
-    NoIntent {
-        /// The unit.
-        unit: usize,
-    },
+    NoIntent { unit: usize },
 }
 
 /// The kind of problem of a line that is not a record.

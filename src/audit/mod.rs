@@ -1,7 +1,7 @@
 //! The audit log, which records every change before it is made.
 //!
 //! Each line is one JSON object with the SHA-256 of the line before it. Lines are appended and never rewritten. [`AuditLog`] writes the
-//! log; `runs`, `load_run` and `verify` read it. The chain itself (`chain`, [`record`], `path`) is pure.
+//! log; `runs`, `load_run` and `verify` read it. The chain itself (`chain`, `record`, `path`) is pure.
 //! May use `domain` and `input` only.
 //!
 //! The chain and the digest of each record show every accidental change, and every edit of a part of the log. They do not show that
@@ -16,7 +16,7 @@ mod log;
 mod parse;
 mod path;
 mod read;
-pub mod record;
+pub(crate) mod record;
 mod runs;
 mod tail;
 
@@ -28,13 +28,14 @@ mod properties;
 mod samples;
 
 pub(crate) use chain::Head;
-pub use chain::{LogProblemCode, Problem, ProblemKind};
+pub use chain::LogProblemCode;
 pub use error::AuditError;
 pub use line_digest::digest;
 pub use log::AuditLog;
 pub(crate) use path::default_path;
 pub(crate) use read::{Anchor, verify};
-pub use record::{Begin, Event, Intent, Record, Settled, UnitOutcome};
+pub(crate) use record::{Begin, Intent, Settled, UnitOutcome};
+pub use record::{Event, Record};
 pub(crate) use runs::{RunRecords, RunSummary, UnitHistory, load_run, load_runs, runs};
 
 /// The longest line that is written or read, in bytes. Without a limit a file of another kind could fill the memory.

@@ -98,13 +98,9 @@ pub struct Begin {
     pub plan_sha256: String,
     /// The run that this one undoes.
     pub undoes: Option<String>,
-    /// Who.
     pub who: Who,
-    /// Where.
     pub database: DatabaseInfo,
-    /// `--reason`.
     pub reason: Option<String>,
-    /// `--ticket`.
     pub ticket: Option<String>,
     /// The selection and the flags, including safety flags.
     pub policy: Policy,
@@ -143,13 +139,11 @@ pub struct Intent {
     pub kind: FindingKind,
     /// The main row's id.
     pub id: String,
-    /// Its name.
     pub name: Option<String>,
     /// Why it is changed.
     pub evidence: Vec<Evidence>,
     /// The rows as planned.
     pub before: Vec<Image>,
-    /// The changes.
     pub changes: Vec<Change>,
     /// The statements that make them.
     pub statements: Vec<StatementText>,
@@ -165,9 +159,7 @@ pub const NOT_BEGUN: &str = "not begun: the run ended before it";
 pub struct UnitOutcome {
     /// Its number in the plan.
     pub unit: usize,
-    /// How it ended.
     pub outcome: Outcome,
-    /// Why.
     pub reason: Option<String>,
     /// The columns that differ from the plan.
     pub moved: Vec<Moved>,
@@ -206,12 +198,10 @@ pub struct Settled {
     pub outcome: Outcome,
     /// How the rows showed it.
     pub reason: String,
-    /// The rows as found.
     pub found: Vec<Image>,
     /// The rows were read after the unit's window, when the COMMIT could no longer arrive, so they need not be read again. Older
     /// versions did not record it.
     #[serde(default)]
     pub after_window: bool,
-    /// Who settled it.
     pub who: Who,
 }

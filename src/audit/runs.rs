@@ -12,7 +12,6 @@ use crate::domain::{Outcome, Tally};
 /// The summary of one run.
 #[derive(Debug, Clone)]
 pub struct RunSummary {
-    /// Its id.
     pub run: String,
     /// When it began.
     pub at: String,
@@ -58,9 +57,7 @@ pub struct Runs {
 /// One unit of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnitHistory {
-    /// What was intended.
     pub intent: Intent,
-    /// How it ended.
     pub outcome: Option<UnitOutcome>,
     /// The last settlement, if the run itself left the outcome open.
     pub settled: Option<Settled>,
@@ -100,9 +97,7 @@ pub struct RunRecords {
     pub begin: Begin,
     /// By number in the plan.
     pub units: BTreeMap<usize, UnitHistory>,
-    /// When it ended.
     pub ended_at: Option<String>,
-    /// How it ended.
     pub end: Option<RunEnd>,
 }
 

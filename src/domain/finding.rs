@@ -128,7 +128,6 @@ pub struct Finding {
     pub id: String,
     /// The user's name for it; hostile text.
     pub name: Option<String>,
-    /// Its status now.
     pub status: Option<String>,
     /// The host of the cinder-backup that works on it.
     pub host: Option<String>,
@@ -142,7 +141,6 @@ pub struct Finding {
     pub since: Option<String>,
     /// Seconds from then to the database's now.
     pub age_seconds: Option<i64>,
-    /// Whether it is stuck.
     pub verdict: Verdict,
     /// The reasons for the verdict, the decisive one first.
     pub evidence: Vec<Evidence>,

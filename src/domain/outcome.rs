@@ -42,11 +42,9 @@ pub struct UnitResult {
     pub unit: usize,
     /// The kind of its main row.
     pub kind: FindingKind,
-    /// The main row's id.
     pub id: String,
     /// Its name; hostile text.
     pub name: Option<String>,
-    /// How it ended.
     pub outcome: Outcome,
     /// Why, unless it was applied or planned.
     pub reason: Option<String>,
@@ -63,17 +61,12 @@ pub struct UnitResult {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tally {
-    /// Committed.
     pub applied: usize,
-    /// Would be applied.
     pub planned: usize,
     /// Changed since the plan.
     pub changed: usize,
-    /// Forbidden.
     pub refused: usize,
-    /// Failed.
     pub failed: usize,
-    /// Not known.
     pub unknown: usize,
     /// Not begun, because the run ended first. Logs of earlier versions counted these as refused.
     #[serde(default)]

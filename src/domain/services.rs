@@ -9,7 +9,6 @@ use jiff::civil::DateTime;
 /// A row of `services` with binary `cinder-backup`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ServiceRow {
-    /// The host.
     pub host: String,
     /// The last heartbeat, naive UTC by the clock of that host; NULL before the first.
     pub updated_at: Option<String>,

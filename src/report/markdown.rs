@@ -14,9 +14,7 @@ pub struct PlanView<'a> {
     pub plan: &'a Plan,
     /// Who made it.
     pub author: Option<&'a str>,
-    /// `--reason`.
     pub reason: Option<&'a str>,
-    /// `--ticket`.
     pub ticket: Option<&'a str>,
     /// For each unit the commands to run once the API is back.
     pub follow_up: Vec<Vec<String>>,

@@ -49,7 +49,6 @@ pub struct ScriptStatement {
 pub struct Kept {
     /// Its number among such rows.
     pub number: usize,
-    /// Its table.
     pub table: Table,
     /// Its id, as a literal of the engine.
     pub id: String,

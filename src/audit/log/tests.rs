@@ -2,9 +2,10 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
+use super::super::chain::{Problem, ProblemKind};
 use super::super::read::{read, verify};
 use super::super::record::Torn;
-use super::super::{Problem, ProblemKind, samples};
+use super::super::samples;
 use super::*;
 use crate::domain::Outcome;
 

@@ -21,7 +21,6 @@ const FAIL_REASON_MAX: usize = 255;
 /// Everything that the decision for a backup depends on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BackupCase {
-    /// The backup.
     pub backup: Backup,
     /// Its volume, if that still exists.
     pub volume: Option<Volume>,

@@ -46,9 +46,7 @@ impl Children {
 /// Everything that the decision for a counter depends on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CounterCase {
-    /// The parent.
     pub backup: Backup,
-    /// Its live children.
     pub children: Children,
     /// Another finding changes this row, so the counter has to wait for the next run.
     pub occupied: bool,

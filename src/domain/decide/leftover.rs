@@ -17,9 +17,7 @@ const NO_BACKUP_OF_IT: &str = "backing-up, but no backup is being made of it";
 /// Everything that the decision for a leftover volume depends on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VolumeCase {
-    /// The volume.
     pub volume: Volume,
-    /// Its attachments.
     pub attachments: Vec<Attachment>,
     /// Active backups that could explain its status.
     pub explained_by: Vec<Peer>,
@@ -35,7 +33,6 @@ pub struct VolumeCase {
 /// Everything that the decision for a leftover snapshot depends on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SnapshotCase {
-    /// The snapshot.
     pub snapshot: Snapshot,
     /// Active backups that could explain its status.
     pub explained_by: Vec<Peer>,

@@ -14,7 +14,6 @@ pub use backup::{BackupCase, backup};
 pub use counter::{Children, CounterCase, broken_chain, counter};
 pub use leftover::{SnapshotCase, VolumeCase, attachment, snapshot, temporaries, volume as left_volume};
 pub use row_conflicts::{OtherBackups, conflicts_in, frees_row_of_silent_host, may_be_marked_for_another, row_conflicts};
-pub use verdict::{Judgement, judge_backup};
 
 use super::text::shell_word;
 use super::{Backup, Change, Finding, FindingKind, Image, Proposal, Table, Value, Verdict};
@@ -22,9 +21,7 @@ use super::{Backup, Change, Finding, FindingKind, Image, Proposal, Table, Value,
 /// Another backup that may use the same volume or snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer {
-    /// Its id.
     pub id: String,
-    /// Its status.
     pub status: Option<String>,
     /// Its volume, unless it marks a snapshot instead.
     pub volume_id: Option<String>,

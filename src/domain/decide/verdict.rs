@@ -7,7 +7,6 @@ use crate::domain::{AssumeDead, Backup, CheckResult, Evidence, EvidenceCode, Hea
 /// A verdict with its reasons.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Judgement {
-    /// The verdict.
     pub verdict: Verdict,
     /// The reasons, the decisive one first.
     pub evidence: Vec<Evidence>,
@@ -133,9 +132,7 @@ pub(super) enum Suspicion {
 /// A row as an operation marked it.
 #[derive(Clone, Copy)]
 pub(super) struct Marked<'a> {
-    /// Its status.
     pub status: Option<&'a str>,
-    /// Its `updated_at`.
     pub at: Option<&'a str>,
 }
 

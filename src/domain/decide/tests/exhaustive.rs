@@ -1,5 +1,6 @@
 //! Every combination of states, split along the lines where the decision does not look across.
 
+use super::super::verdict::judge_backup;
 use super::*;
 
 const STATUSES: [Option<&str>; 11] = [
