@@ -29,7 +29,7 @@ mod written;
 pub use executor::Executor;
 pub(crate) use history_view::{FirstWriters, LaterUnits, first_writers};
 pub use journal::{Journal, NoJournal};
-pub use options::{Connect, Mode, Options};
+pub use options::{Mode, Options};
 pub use progress::{Failure, Progress, Run};
 pub(crate) use reconcile::{Settlement, Standing, UnitContext, current, settle_unit};
 pub(crate) use simulate::{SimulatedOutcome, simulate};

@@ -8,9 +8,6 @@ use crate::db::{DbError, Session, SessionSettings};
 /// Opens another session on the same database.
 pub type Connect<'a> = &'a (dyn Fn() -> Result<Box<dyn Session>, DbError> + Sync);
 
-/// A unit begins within this time of its intent, so that waiting for locks leaves it time to write.
-const BEGINS_WITHIN: Duration = Duration::from_secs(150);
-
 /// Whether anything is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
@@ -52,7 +49,8 @@ impl Default for Options {
             backoff: Backoff { first: Duration::from_millis(50), longest: Duration::from_millis(1600) },
             sessions: 1,
             heartbeat_wait: Duration::ZERO,
-            begins_within: BEGINS_WITHIN,
+            // A unit that waits for locks after this still has time to write.
+            begins_within: Duration::from_secs(150),
             lock_timeout: SessionSettings::default().lock_timeout,
         }
     }

@@ -21,7 +21,7 @@ use crate::db::schema::Schema;
 use crate::db::{Access, CommitOutcome, DbError, DbErrorKind, Engine, PipelineStep, Session, StepResult};
 use crate::domain::status::ERROR_DELETING;
 use crate::domain::time::{is_same_moment, rfc3339};
-use crate::domain::transitions::{Direction, is_allowed};
+use crate::domain::transitions::{Direction, is_allowed, refusal};
 use crate::domain::{Backup, Change, FindingKind, Image, Moved, Outcome, Situation, Table};
 use crate::plan::{Plan, Purpose, Unit};
 use crate::scan::{Census, Lock, Reader, row_in};
@@ -412,8 +412,7 @@ fn only_allowed(changes: Vec<Change>, now: &[Image], direction: Direction) -> Re
     let is_current =
         |change: &Change| Image::of(now, change.table, &change.id).is_some_and(|image| *image.value(&change.column) == change.from);
     if let Some(change) = changes.iter().find(|change| !is_current(change) || !is_allowed(change, direction)) {
-        let Change { table, column, id, .. } = change;
-        return Err(Recheck::Refused(format!("the change of {table}.{column} of {id} is not one that this program makes")));
+        return Err(Recheck::Refused(refusal(change)));
     }
     if changes.is_empty() { Err(Recheck::Refused("nothing to change".to_owned())) } else { Ok(changes) }
 }

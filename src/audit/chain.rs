@@ -176,8 +176,6 @@ pub struct Unfinished {
     pub line: u64,
     /// Its length in bytes.
     pub bytes: u64,
-    /// Its SHA-256 in hex.
-    pub sha256: String,
     /// It is a complete record that lacks only its line feed, and counts as a record.
     pub whole: bool,
 }
@@ -249,10 +247,8 @@ impl Verifier {
     pub fn finish(&mut self) -> Result<Option<Unfinished>, Problem> {
         match (self.pending.take(), self.last) {
             (Some(pending), _) if !pending.cut_off => Err(pending.problem),
-            (Some(pending), _) => {
-                Ok(Some(Unfinished { line: pending.first_line, bytes: pending.bytes, sha256: hex_of(pending.hasher), whole: false }))
-            }
-            (None, Some((bytes, false))) => Ok(Some(Unfinished { line: self.lines, bytes, sha256: self.head.hash.clone(), whole: true })),
+            (Some(pending), _) => Ok(Some(Unfinished { line: pending.first_line, bytes: pending.bytes, whole: false })),
+            (None, Some((bytes, false))) => Ok(Some(Unfinished { line: self.lines, bytes, whole: true })),
             (None, _) => Ok(None),
         }
     }

@@ -35,6 +35,11 @@ pub enum Direction {
     Either,
 }
 
+/// Says that a change is not allowed.
+pub fn refusal(Change { table, column, id, .. }: &Change) -> String {
+    format!("the change of {table}.{column} of {id} is not one that this program makes")
+}
+
 /// Whether the program may make this change.
 pub fn is_allowed(change: &Change, direction: Direction) -> bool {
     let forward = allowed_forward(change.table, &change.column, &change.from, &change.to);

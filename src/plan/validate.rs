@@ -7,7 +7,7 @@ use std::collections::HashSet;
 
 use super::{PlanBody, Purpose, Unit};
 use crate::domain::status::{AVAILABLE, ERROR};
-use crate::domain::transitions::{Direction, is_allowed};
+use crate::domain::transitions::{Direction, is_allowed, refusal};
 use crate::domain::{Backup, ColumnSet, FindingKind, Image, Snapshot, Table, Value, Volume};
 
 impl PlanBody {
@@ -68,10 +68,7 @@ impl PlanBody {
                 ));
             }
             if !is_allowed(change, direction) {
-                return Err(format!(
-                    "the change of {}.{} of {} is not one that this program makes",
-                    change.table, change.column, change.id
-                ));
+                return Err(refusal(change));
             }
         }
         let Some(main) = unit.main_image() else { return Err("it does not change its main row".to_owned()) };

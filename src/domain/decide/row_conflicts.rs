@@ -44,19 +44,20 @@ pub fn row_conflicts(
     situation: &Situation,
     policy: &Policy,
 ) -> Vec<Evidence> {
-    let judge = |code: EvidenceCode, what: String, list: &[Backup], status: Option<&str>, marked_at: Option<&str>, any_age: bool| {
-        if list.is_empty() || !may_be_marked_for_another(backup, marked_at) {
+    let judge = |code: EvidenceCode, what: String, list: &[Backup], marked: Marked<'_>, any_age: bool| {
+        if list.is_empty() || !may_be_marked_for_another(backup, marked.at) {
             return None;
         }
         let taken = taken_at(backup).and_then(parse);
         // A backup that began before this one had ended when this one took the row.
         let later = |other: &Backup| {
             let touched = other.created_at.as_deref().and_then(parse);
-            let touched = if status == Some(BACKING_UP) { touched } else { touched.max(other.updated_at.as_deref().and_then(parse)) };
+            let touched =
+                if marked.status == Some(BACKING_UP) { touched } else { touched.max(other.updated_at.as_deref().and_then(parse)) };
             any_age || taken.zip(touched).is_none_or(|(taken, touched)| touched >= taken)
         };
         let list: Vec<Backup> = list.iter().filter(|other| other.id != backup.id && later(other)).cloned().collect();
-        match suspicion(&list, may_use, Marked { status, at: marked_at }, situation, policy)? {
+        match suspicion(&list, may_use, marked, situation, policy)? {
             Suspicion::AtWork(why) => Some(Evidence::new(code, format!("{what} stays as it is: {}", why.text))),
             // A repair waits for a heartbeat of its own host anyway, whatever a check found.
             Suspicion::Silent(host, why) if backup.host.as_deref().is_some_and(|own| is_same_host(own, &host)) => {
@@ -68,19 +69,19 @@ pub fn row_conflicts(
         }
     };
     let of_volume = volume.and_then(|row| {
-        let what = format!("volume {}", row.id);
+        let marked = Marked { status: row.status.as_deref(), at: row.updated_at.as_deref() };
         // The volume may not be marked for the backup of a snapshot that is free again, however old the others are.
         let any_age = backup.snapshot_id.is_some();
-        judge(EvidenceCode::VolumeSuspected, what, &others.of_volume, row.status.as_deref(), row.updated_at.as_deref(), any_age)
+        judge(EvidenceCode::VolumeSuspected, format!("volume {}", row.id), &others.of_volume, marked, any_age)
     });
     let restored_there = destination.and_then(|row| {
-        let what = format!("volume {}", row.id);
-        let any_age = marked_after(taken_at(backup), row.updated_at.as_deref()).is_some_and(|span| span < 0);
-        judge(EvidenceCode::DestinationSuspected, what, &others.restored_there, row.status.as_deref(), row.updated_at.as_deref(), any_age)
+        let marked = Marked { status: row.status.as_deref(), at: row.updated_at.as_deref() };
+        let any_age = marked_after(taken_at(backup), marked.at).is_some_and(|span| span < 0);
+        judge(EvidenceCode::DestinationSuspected, format!("volume {}", row.id), &others.restored_there, marked, any_age)
     });
     let of_snapshot = snapshot.and_then(|row| {
-        let what = format!("snapshot {}", row.id);
-        judge(EvidenceCode::SnapshotSuspected, what, &others.of_snapshot, row.status.as_deref(), row.updated_at.as_deref(), false)
+        let marked = Marked { status: row.status.as_deref(), at: row.updated_at.as_deref() };
+        judge(EvidenceCode::SnapshotSuspected, format!("snapshot {}", row.id), &others.of_snapshot, marked, false)
     });
     of_volume.into_iter().chain(restored_there).chain(of_snapshot).collect()
 }
