@@ -202,17 +202,14 @@ fn tls(options: &mut UrlOptions, driver: Dialect, warnings: &mut Vec<String>) ->
 /// The password in `~/.my.cnf`, if that file is for this user.
 pub(super) fn home_password(user: Option<&str>, env: &Environment, warnings: &mut Vec<String>) -> Option<Setting<SecretString>> {
     let path: PathBuf = env.in_home(".my.cnf").filter(|path| path.is_file())?;
-    let file = match MyCnf::load(&path, Dialect::Library, env) {
-        Ok(file) => file,
-        Err(error) => {
-            warnings.push(format!("the password in ~/.my.cnf is ignored: {error}"));
-            return None;
+    let warning = match MyCnf::load(&path, Dialect::Library, env) {
+        Ok(file) if !file.world_writable => {
+            let theirs = file.get(LIBRARY_GROUPS, "user").and_then(|setting| setting.value.as_deref());
+            return if theirs.is_some() && theirs != user { None } else { file.password(LIBRARY_GROUPS) };
         }
+        Ok(_) => "~/.my.cnf is ignored because everybody may write to it; run chmod 600 ~/.my.cnf".to_owned(),
+        Err(error) => format!("the password in ~/.my.cnf is ignored: {error}"),
     };
-    if file.world_writable {
-        warnings.push("~/.my.cnf is ignored because everybody may write to it; run chmod 600 ~/.my.cnf".to_owned());
-        return None;
-    }
-    let theirs = file.get(LIBRARY_GROUPS, "user").and_then(|setting| setting.value.as_deref());
-    if theirs.is_some() && theirs != user { None } else { file.password(LIBRARY_GROUPS) }
+    warnings.push(warning);
+    None
 }
