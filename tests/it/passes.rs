@@ -20,23 +20,23 @@ fn rows(number: usize) -> Vec<Row> {
     for _ in 0..number {
         // A stuck backup whose volume was marked after it began, and another backup of that volume.
         let shared = volume().status("backing-up").previous_status("available").updated_at(crate::rows::ago(TWO_HOURS / 2));
-        let stuck = backup().status("creating").host("gone").volume_id(&shared.get_id()).age(TWO_HOURS);
-        let other = backup().volume_id(&shared.get_id()).age(TWO_HOURS * 3);
+        let stuck = backup().status("creating").host("gone").volume_id(shared.get_id()).age(TWO_HOURS);
+        let other = backup().volume_id(shared.get_id()).age(TWO_HOURS * 3);
         // The same for a restore, and for a snapshot.
         let target = volume().status("restoring-backup").updated_at(crate::rows::ago(TWO_HOURS / 2));
-        let restoring = backup().status("restoring").host("gone").restore_volume_id(&target.get_id()).age(TWO_HOURS);
+        let restoring = backup().status("restoring").host("gone").restore_volume_id(target.get_id()).age(TWO_HOURS);
         let source = volume();
         let held = snapshot(&source.get_id()).status("backing-up").updated_at(crate::rows::ago(TWO_HOURS / 2));
-        let of_snapshot = backup().status("creating").host("gone").volume_id(&source.get_id()).snapshot_id(&held.get_id()).age(TWO_HOURS);
+        let of_snapshot = backup().status("creating").host("gone").volume_id(source.get_id()).snapshot_id(held.get_id()).age(TWO_HOURS);
         // Volumes and snapshots that no active backup explains.
         let left_over = volume().status("backing-up").previous_status("available").age(TWO_HOURS);
-        let of_left_over = backup().volume_id(&left_over.get_id());
+        let of_left_over = backup().volume_id(left_over.get_id());
         let left_snapshot = snapshot(&source.get_id()).status("backing-up").age(TWO_HOURS);
         // A counter that is wrong, a parent in error, and a parent that is gone.
         let wrong = backup().num_dependent_backups(3);
         let broken = backup().status("error").num_dependent_backups(1);
-        let child = backup().parent_id(&broken.get_id());
-        let orphan = backup().parent_id(&backup().get_id());
+        let child = backup().parent_id(broken.get_id());
+        let orphan = backup().parent_id(backup().get_id());
         rows.extend([shared, stuck, other, target, restoring, source, held, of_snapshot, left_over, of_left_over]);
         rows.extend([left_snapshot, wrong, broken, child, orphan]);
     }
