@@ -30,8 +30,9 @@ impl ExtentSummary {
 
 #[derive(Debug)]
 pub(super) struct ExtentSum {
-    summary: ExtentSummary,
-    objects: Option<ObjectSet>,
+    pub summary: ExtentSummary,
+    /// The objects that hold data, if they are known.
+    pub objects: Option<ObjectSet>,
     object_size: u64,
     /// The extents of a striped image are listed in the order of its objects: gaps between them mean nothing.
     ordered: bool,
@@ -68,11 +69,6 @@ impl ExtentSum {
             }
         }
         true
-    }
-
-    /// The summary, and the objects that hold data, if they are known.
-    pub(super) fn done(self) -> (ExtentSummary, Option<ObjectSet>) {
-        (self.summary, self.objects)
     }
 }
 
@@ -127,7 +123,7 @@ mod tests {
 
     fn sum(size: u64, striped: bool, extents: &[Extent]) -> Option<(ExtentSummary, Option<ObjectSet>)> {
         let mut sum = ExtentSum::new(size, 10, striped);
-        extents.iter().all(|extent| sum.add(*extent)).then(|| sum.done())
+        extents.iter().all(|extent| sum.add(*extent)).then_some((sum.summary, sum.objects))
     }
 
     #[test]

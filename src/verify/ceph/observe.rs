@@ -208,7 +208,7 @@ fn sum_extents(
         if is_ordered { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     })?;
     if is_ordered {
-        Ok(sum.done())
+        Ok((sum.summary, sum.objects))
     } else {
         Err(StorageError::new(StorageErrorKind::Protocol, format!("the extents of {}/{} overlap", pool.name(), info.name)))
     }
