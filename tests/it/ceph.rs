@@ -1,5 +1,5 @@
-//! Backups in a real Ceph cluster, made and killed through Cinder's real driver: each must be judged for what it is, and what
-//! is judged intact must restore, through the real driver, to the bytes of the volume.
+//! Backups in a real Ceph cluster, complete and killed, made by Cinder's real driver. Each must get the right verdict, and a restore of
+//! each intact one by the real driver must give the bytes of the volume.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
@@ -38,7 +38,7 @@ struct Jobs {
     _process: Child,
 }
 
-/// The lab, for one test at a time: they share one disk, and one of them stops it.
+/// The lab, for one test at a time, because the tests share one disk and one of them stops it.
 fn lab() -> MutexGuard<'static, Lab> {
     static LAB: OnceLock<Mutex<Lab>> = OnceLock::new();
     let lab = LAB.get_or_init(|| {
@@ -102,7 +102,7 @@ impl Jobs {
     }
 }
 
-/// What a backup is made of.
+/// What a backup is made from, besides its volume.
 #[derive(Default)]
 struct Source<'a> {
     parent: Option<&'a str>,
@@ -120,7 +120,7 @@ impl Lab {
         self.jobs.run(&json!({"do": "write", "volume": volume, "at": at, "length": length, "seed": at + length}));
     }
 
-    /// A backup that is killed where it says.
+    /// Makes a backup that is killed at the point `at`; returns its id.
     fn killed(&mut self, volume: &str, source: &Source<'_>, at: &str) -> String {
         let id = uuid::Uuid::new_v4().to_string();
         let answer = self.try_backup(&id, volume, source, Some(at));
@@ -130,7 +130,7 @@ impl Lab {
         id
     }
 
-    /// A backup that goes through.
+    /// Makes a complete backup; returns its id.
     fn made(&mut self, volume: &str, source: &Source<'_>) -> String {
         let id = uuid::Uuid::new_v4().to_string();
         assert_eq!(self.try_backup(&id, volume, source, None), Ok(json!("done")));
@@ -175,18 +175,18 @@ impl Lab {
         Cluster::with(user, self.ceph.conf.to_str().unwrap(), BACKUPS)
     }
 
-    /// Looks at a backup as an operator does whose account can do no more than look.
+    /// A quick check with an account that can only read.
     fn check(&self, id: &str) -> CheckResult {
-        self.look(&self.row(id), Level::Quick, Duration::ZERO)
+        self.check_at(&self.row(id), Level::Quick, Duration::ZERO)
     }
 
-    fn look(&self, backup: &Backup, level: Level, settle: Duration) -> CheckResult {
+    fn check_at(&self, backup: &Backup, level: Level, settle: Duration) -> CheckResult {
         let ancestors = self.chain(backup);
         let cluster = self.cluster(READER);
         ceph::check(&cluster, None, &Subject { backup, ancestors: &ancestors, level, settle, now: Timestamp::now() }, &Watch::default())
     }
 
-    /// What a last look sees of a backup in which a check saw all these parts.
+    /// The numbers of objects and bytes in a precheck after a check that saw `then`.
     fn precheck(&self, id: &str, then: Listing) -> (u64, Option<u64>) {
         let backup = self.row(id);
         let seen = ceph::precheck(&self.cluster(READER), &backup, &self.chain(&backup), Some(then)).unwrap();
@@ -203,7 +203,7 @@ impl Lab {
         ceph::check(&cluster, Some(&source), &subject, &Watch::default())
     }
 
-    /// Does what the repair will: the backup becomes available.
+    /// Makes the backup available, as a repair does.
     fn repair(&self, id: &str, findings: &CheckResult) {
         assert!(findings.level_reached.is_some(), "{findings:?}");
         let metadata = match (&findings.service_metadata, self.row(id).service_metadata) {
@@ -215,7 +215,7 @@ impl Lab {
         self.database.execute(&format!("UPDATE backups SET status = 'available', service_metadata = {metadata} WHERE id = '{id}'"));
     }
 
-    /// Restores a backup by the real driver into a new volume; the digest of that.
+    /// Restores a backup with the real driver to a new volume; returns the volume's digest.
     fn restored(&mut self, id: &str) -> Value {
         let volume = self.new_volume(true);
         self.jobs.run(&json!({"do": "restore", "backup": id, "volume": volume}));
@@ -231,27 +231,27 @@ impl Lab {
         self.jobs.run(&json!({"do": "digest", "volume": volume, "at": at}))
     }
 
-    /// The snapshot that marks the end of a backup, of an image in a pool.
+    /// The end snapshot of a backup in an image.
     fn end_of(&self, pool: &str, image: &str, id: &str) -> Option<String> {
         let snapshots = self.cluster("admin").pool(pool).snapshots(image).unwrap();
         snapshots.into_iter().map(|snapshot| snapshot.name).find(|name| name.starts_with(&format!("backup.{id}.snap.")))
     }
 
-    /// Removes a snapshot from an image of backups and makes it again under its name.
-    fn make_again(&self, image: &str, snapshot: &str) {
+    /// Removes a snapshot from an image of backups and creates it again with the same name.
+    fn recreate(&self, image: &str, snapshot: &str) {
         let name = format!("{BACKUPS}/{image}@{snapshot}");
         self.ceph.run("rbd", &["snap", "rm", "--no-progress", &name]);
         self.ceph.run("rbd", &["snap", "create", "--no-progress", &name]);
     }
 
-    /// Lets a snapshot be of ten minutes later, as if so much time had passed before it was made.
+    /// Sets the time of a snapshot ten minutes later.
     fn date_later(&mut self, image: &str, snapshot: &str) {
         let snapshots = self.cluster("admin").pool(BACKUPS).snapshots(image).unwrap();
         let id = snapshots.iter().find(|made| made.name == snapshot).unwrap().id;
         self.jobs.run(&json!({"do": "age", "image": image, "key": format!("snapshot_{id:016x}"), "seconds": 600}));
     }
 
-    /// Gives one of the data objects of an image other bytes, past RBD.
+    /// Overwrites one of the data objects of an image without RBD.
     fn overwrite_an_object(&self, image: &str) {
         let info = self.cluster("admin").pool(BACKUPS).image(image).unwrap().unwrap();
         let file = scratch("object").join("bytes");
@@ -259,12 +259,12 @@ impl Lab {
         self.ceph.run("rados", &["--pool", BACKUPS, "put", &format!("{}.{:016x}", info.object_prefix, 3), file.to_str().unwrap()]);
     }
 
-    /// Writes to an image of backups, as Cinder never does.
-    fn spoil(&self, image: &str) {
+    /// Writes to an image of backups through RBD, which Cinder never does.
+    fn write_to_image(&self, image: &str) {
         self.ceph.run("rbd", &["bench", "--io-type", "write", "--io-size", "64K", "--io-total", "64K", &format!("{BACKUPS}/{image}")]);
     }
 
-    /// Removes one of the data objects of an image, as a disk that fails does; gives its name.
+    /// Removes one of the data objects of an image, as a failed disk does; returns its name.
     fn lose_an_object(&self, image: &str) -> String {
         let info = self.cluster("admin").pool(BACKUPS).image(image).unwrap().unwrap();
         let object = format!("{}.{:016x}", info.object_prefix, 3);
@@ -273,27 +273,27 @@ impl Lab {
     }
 }
 
-/// Levels that are reached.
+/// Levels that a check may reach.
 const QUICK: Option<Level> = Some(Level::Quick);
 const DEEP: Option<Level> = Some(Level::Deep);
-/// The code of a level that is not.
+/// The code for a level that was not reached.
 const UNREACHED: &str = "level-not-reached";
 
 fn codes(problems: &[Problem]) -> Vec<&str> {
     problems.iter().map(|problem| problem.code.as_str()).collect()
 }
 
-/// Waits until something is so.
-fn until(what: &str, so: impl Fn() -> bool) {
+/// Waits until a condition is true.
+fn until(what: &str, condition: impl Fn() -> bool) {
     let begun = Instant::now();
-    while !so() {
+    while !condition() {
         assert!(begun.elapsed() < Duration::from_secs(60), "{what}");
         sleep(Duration::from_millis(200));
     }
 }
 
 #[test]
-fn backups_of_rbd_volumes() {
+fn checks_of_backups_of_rbd_volumes_give_the_right_verdicts() {
     let lab = &mut *lab();
     let volume = lab.new_volume(true);
     lab.write(&volume, 0, 160 * MIB);
@@ -314,7 +314,7 @@ fn backups_of_rbd_volumes() {
     let found = lab.check(&only_python);
     assert_eq!((found.verdict, codes(&found.problems)), (CheckVerdict::Incomplete, vec!["metadata-missing"]), "{found:?}");
 
-    // Complete, and only the update of the database is lost.
+    // Complete, except for the update of the database.
     let first = lab.killed(&volume, &full, "after-metadata");
     let base = format!("volume-{volume}.backup.{first}");
     let metadata = format!("{{\"base\": \"{base}\"}}");
@@ -323,10 +323,10 @@ fn backups_of_rbd_volumes() {
     assert_eq!(found.service_metadata.as_deref(), Some(metadata.as_str()));
     assert_eq!((found.bytes.checked, found.bytes.expected), (160 * MIB, 160 * MIB));
     assert!(!found.busy && found.newest_object_at.is_some());
-    assert!(lab.look(&lab.row(&first), Level::Quick, Duration::from_mins(15)).busy, "it was written a moment ago");
-    let found = lab.look(&lab.row(&first), Level::Deep, Duration::ZERO);
+    assert!(lab.check_at(&lab.row(&first), Level::Quick, Duration::from_mins(15)).busy, "it was written a moment ago");
+    let found = lab.check_at(&lab.row(&first), Level::Deep, Duration::ZERO);
     assert_eq!((found.verdict, found.level_reached, found.bytes.checked), (CheckVerdict::Intact, DEEP, 160 * MIB), "{found:?}");
-    let found = lab.look(&lab.row(&first), Level::Restore, Duration::ZERO);
+    let found = lab.check_at(&lab.row(&first), Level::Restore, Duration::ZERO);
     assert_eq!(
         (found.verdict, found.level_reached, codes(&found.problems)),
         (CheckVerdict::Unverifiable, DEEP, vec![UNREACHED]),
@@ -337,18 +337,18 @@ fn backups_of_rbd_volumes() {
     assert!(found.depth.contains("compared with volumes/volume-"), "{}", found.depth);
     lab.repair(&first, &found);
 
-    // What the driver itself writes is what we write back.
+    // A check finds the service_metadata that the driver writes.
     let whole = lab.made(&volume, &full);
     let own = format!("{{\"base\": \"volume-{volume}.backup.{whole}\"}}");
     assert_eq!(lab.row(&whole).service_metadata.as_deref(), Some(own.as_str()));
     let forgotten = Backup { service_metadata: None, ..lab.row(&whole) };
-    assert_eq!(lab.look(&forgotten, Level::Quick, Duration::ZERO).service_metadata.as_deref(), Some(own.as_str()));
+    assert_eq!(lab.check_at(&forgotten, Level::Quick, Duration::ZERO).service_metadata.as_deref(), Some(own.as_str()));
     assert_eq!(lab.check(&whole).service_metadata, None);
 
-    // An increment that was never begun, and one that is complete.
+    // An increment that never began, and a complete one.
     let on_first = Source { parent: Some(&first), ..Source::default() };
     let never = Backup { id: uuid::Uuid::new_v4().to_string(), parent_id: Some(first.clone()), service_metadata: None, ..lab.row(&first) };
-    let found = lab.look(&never, Level::Quick, Duration::ZERO);
+    let found = lab.check_at(&never, Level::Quick, Duration::ZERO);
     assert_eq!((found.verdict, found.begun), (CheckVerdict::Missing, false), "{found:?}");
     lab.write(&volume, 300 * MIB, 8 * MIB);
     let second = lab.killed(&volume, &on_first, "after-metadata");
@@ -356,8 +356,8 @@ fn backups_of_rbd_volumes() {
         let found = lab.compare(&second, level);
         assert_eq!((found.verdict, found.level_reached, codes(&found.warnings)), (CheckVerdict::Intact, Some(level), vec![]), "{found:?}");
         assert!(found.depth.contains("compared with") && !found.depth.contains("not compared"), "{}", found.depth);
-        // Without the volume nothing tells that no increment before it was cut off.
-        let found = lab.look(&lab.row(&second), level, Duration::ZERO);
+        // Without the volume nothing proves that all earlier increments are complete.
+        let found = lab.check_at(&lab.row(&second), level, Duration::ZERO);
         assert_eq!(
             (found.verdict, found.level_reached, codes(&found.problems)),
             (CheckVerdict::Unverifiable, QUICK, vec![UNREACHED]),
@@ -372,7 +372,7 @@ fn backups_of_rbd_volumes() {
     let end = lab.end_of(VOLUMES, &format!("volume-{volume}"), &first).unwrap();
     assert_eq!(lab.restored(&first), lab.digest(&volume, Some(&end)));
 
-    // An increment killed in its import leaves its bytes in the base, where the next one keeps them.
+    // An increment that is killed during its import leaves its bytes in the base image, and the next one contains them.
     let on_second = Source { parent: Some(&second), ..Source::default() };
     lab.write(&volume, 400 * MIB, 160 * MIB);
     let cut = lab.killed(&volume, &on_second, "in-import");
@@ -388,11 +388,11 @@ fn backups_of_rbd_volumes() {
     assert!(codes(&found.warnings).contains(&"base-dirty"), "{found:?}");
     lab.jobs.run(&json!({"do": "discard", "volume": volume, "at": 400 * MIB, "length": 160 * MIB}));
     let trapped = lab.made(&volume, &on_second);
-    // The maps keep what the dead increment announced and never wrote: that is no damage, and not taken for any.
+    // The object maps contain extents that the killed increment never wrote. That is not reported as damage.
     let found = lab.check(&trapped);
     assert!(!found.verdict.is_damage(), "{found:?}");
     assert!(codes(&found.problems).iter().all(|code| *code == "objects-doubtful"), "{found:?}");
-    let found = lab.look(&lab.row(&trapped), Level::Deep, Duration::ZERO);
+    let found = lab.check_at(&lab.row(&trapped), Level::Deep, Duration::ZERO);
     assert!(found.verdict == CheckVerdict::Unverifiable && found.level_reached < DEEP, "{found:?}");
     let found = lab.compare(&trapped, Level::Deep);
     assert!(codes(&found.problems).contains(&"extents-differ"), "{found:?}");
@@ -401,9 +401,9 @@ fn backups_of_rbd_volumes() {
     assert_eq!(found.verdict, CheckVerdict::Corrupt, "{found:?}");
     assert!(codes(&found.problems).contains(&"differs"), "{found:?}");
     let end = lab.end_of(VOLUMES, &format!("volume-{volume}"), &trapped).unwrap();
-    assert_ne!(lab.restored(&trapped), lab.digest(&volume, Some(&end)), "and a restore gives other bytes, so it was no false alarm");
+    assert_ne!(lab.restored(&trapped), lab.digest(&volume, Some(&end)), "a restore gives other bytes, so the verdict is right");
 
-    // Every snapshot is a whole image: a lost ancestor does no harm, a lost object does to all.
+    // Every snapshot is a complete image: a lost ancestor damages no other backup, a lost object damages all.
     let end = lab.end_of(BACKUPS, &base, &first).unwrap();
     lab.ceph.run("rbd", &["snap", "rm", "--no-progress", &format!("{BACKUPS}/{base}@{end}")]);
     let found = lab.check(&second);
@@ -418,13 +418,13 @@ fn backups_of_rbd_volumes() {
     assert_eq!((found.verdict, codes(&found.problems)), (CheckVerdict::Incomplete, vec!["object-missing"]), "{found:?}");
     assert_eq!(found.problems[0].object.as_deref(), Some(object.as_str()));
 
-    // Who was killed is gone for good after a while, and leaves its lock.
-    until("the watch of the dead ends", || !lab.check(&in_import).busy);
+    // After a while the watch of the killed process ends; its lock remains.
+    until("the watch of the killed process ends", || !lab.check(&in_import).busy);
     assert!(codes(&lab.check(&in_import).warnings).contains(&"stale-lock"));
 }
 
 #[test]
-fn backups_of_other_volumes() {
+fn checks_of_backups_of_other_volumes_give_the_right_verdicts() {
     let lab = &mut *lab();
     let volume = lab.new_volume(false);
     lab.write(&volume, 5 * MIB, 32 * MIB);
@@ -438,12 +438,12 @@ fn backups_of_other_volumes() {
     let last = lab.killed(&volume, &full, "last-chunk");
     let found = lab.check(&last);
     assert_eq!(found.verdict, CheckVerdict::Incomplete, "{found:?}");
-    assert!(found.bytes.checked < GIB, "killed too late to show anything: {found:?}");
+    assert!(found.bytes.checked < GIB, "killed too late: {found:?}");
 
     let whole = lab.killed(&volume, &full, "after-metadata");
     let found = lab.check(&whole);
     assert_eq!((found.verdict, found.level_reached, codes(&found.warnings)), (CheckVerdict::Intact, QUICK, vec![]), "{found:?}");
-    let found = lab.look(&lab.row(&whole), Level::Deep, Duration::ZERO);
+    let found = lab.check_at(&lab.row(&whole), Level::Deep, Duration::ZERO);
     assert_eq!(
         (found.verdict, found.level_reached, codes(&found.problems)),
         (CheckVerdict::Unverifiable, QUICK, vec![UNREACHED]),
@@ -461,21 +461,21 @@ fn backups_of_other_volumes() {
     );
     assert!(found.problems[0].text.contains("not compared with the volume's"), "{found:?}");
 
-    // Other bytes in an object show in nothing but the bytes, so that no level that should read them is claimed.
+    // Nothing but the bytes shows that an object was overwritten, so a level that must compare them is not reached.
     let image = format!("volume-{volume}.backup.{whole}");
     let restored = lab.restored(&whole);
     lab.overwrite_an_object(&image);
     assert_ne!(lab.restored(&whole), restored);
     for level in [Level::Deep, Level::Restore] {
-        let found = lab.look(&lab.row(&whole), level, Duration::ZERO);
+        let found = lab.check_at(&lab.row(&whole), level, Duration::ZERO);
         assert_eq!((found.verdict, found.level_reached), (CheckVerdict::Unverifiable, QUICK), "{found:?}");
     }
-    // What is written as Ceph's clients write leaves a time.
-    let spoilt = lab.made(&volume, &full);
-    let spoilt_image = format!("volume-{volume}.backup.{spoilt}");
-    assert_eq!(lab.check(&spoilt).verdict, CheckVerdict::Intact);
-    lab.jobs.run(&json!({"do": "age", "image": spoilt_image, "key": "modify_timestamp", "seconds": 600}));
-    let found = lab.check(&spoilt);
+    // A write through RBD sets a time.
+    let written = lab.made(&volume, &full);
+    let written_image = format!("volume-{volume}.backup.{written}");
+    assert_eq!(lab.check(&written).verdict, CheckVerdict::Intact);
+    lab.jobs.run(&json!({"do": "age", "image": written_image, "key": "modify_timestamp", "seconds": 600}));
+    let found = lab.check(&written);
     assert_eq!(
         (found.verdict, found.level_reached, codes(&found.problems)),
         (CheckVerdict::Unverifiable, None, vec!["image-newer"]),
@@ -486,7 +486,7 @@ fn backups_of_other_volumes() {
     assert_eq!((found.verdict, codes(&found.problems)), (CheckVerdict::Incomplete, vec!["hole", "object-missing"]), "{found:?}");
     assert_eq!(found.problems[1].object.as_deref(), Some(object.as_str()));
 
-    // As killed between the data and the metadata.
+    // As if killed between the data and the metadata.
     lab.ceph.run("rados", &["--pool", BACKUPS, "rm", &format!("backup.{whole}.meta")]);
     let found = lab.check(&whole);
     assert_eq!(
@@ -498,12 +498,12 @@ fn backups_of_other_volumes() {
     lab.jobs.run(&json!({"do": "hold", "image": image, "pool": BACKUPS}));
     let found = lab.check(&whole);
     assert!(found.busy && codes(&found.warnings).contains(&"image-open"), "{found:?}");
-    until("the watch of the dead ends", || !lab.check(&half).busy);
+    until("the watch of the killed process ends", || !lab.check(&half).busy);
     assert!(codes(&lab.check(&half).warnings).contains(&"stale-lock"));
 }
 
 #[test]
-fn backups_of_snapshots() {
+fn checks_of_backups_of_snapshots_give_the_right_verdicts() {
     let lab = &mut *lab();
     let volume = lab.new_volume(true);
     lab.write(&volume, 10 * MIB, 32 * MIB);
@@ -514,7 +514,7 @@ fn backups_of_snapshots() {
 
     let never =
         Backup { id: "never".to_owned(), volume_id: Some(volume.clone()), snapshot_id: Some(snapshot.clone()), ..Backup::default() };
-    assert_eq!(lab.look(&never, Level::Quick, Duration::ZERO).verdict, CheckVerdict::Missing);
+    assert_eq!(lab.check_at(&never, Level::Quick, Duration::ZERO).verdict, CheckVerdict::Missing);
     let first = lab.killed(&volume, &source, "after-metadata");
     let found = lab.compare(&first, Level::Restore);
     assert_eq!(
@@ -533,7 +533,7 @@ fn backups_of_snapshots() {
         "{found:?}"
     );
 
-    // There is one image for all of a volume's snapshots: the second fails, and its deletion takes the first one's.
+    // All snapshots of a volume share one image: the second backup fails, and its deletion removes the image of the first.
     let second = uuid::Uuid::new_v4().to_string();
     assert!(lab.try_backup(&second, &volume, &source, None).unwrap_err().contains("ImageExists"));
     let found = lab.check(&second);
@@ -543,14 +543,14 @@ fn backups_of_snapshots() {
     let then = found.listing.unwrap();
     assert_eq!((then.objects, lab.precheck(&first, then)), (2, (2, Some(GIB))));
     lab.jobs.run(&json!({"do": "delete", "backup": second}));
-    assert_eq!(lab.precheck(&first, then), (1, None), "its object of metadata is left");
+    assert_eq!(lab.precheck(&first, then), (1, None), "its metadata object is left");
     let found = lab.check(&first);
     assert_eq!((found.verdict, codes(&found.problems)), (CheckVerdict::Incomplete, vec!["image-missing"]), "{found:?}");
     assert_eq!(lab.check(&second).verdict, CheckVerdict::Missing);
 }
 
 #[test]
-fn remade_snapshots_are_found() {
+fn recreated_snapshots_are_detected() {
     let lab = &mut *lab();
     let volume = lab.new_volume(true);
     lab.write(&volume, 0, 16 * MIB);
@@ -563,14 +563,14 @@ fn remade_snapshots_are_found() {
         assert_eq!(lab.compare(id, Level::Deep).verdict, CheckVerdict::Intact);
     }
 
-    // A parent, after its increment: the increment is a whole image, and the parent holds what the increment brought.
-    lab.make_again(&base, &full_end);
+    // The parent's snapshot is created again after the increment: the increment is still complete, and the parent has its data, too.
+    lab.recreate(&base, &full_end);
     let found = lab.check(&full);
     assert_eq!((found.verdict, codes(&found.problems)), (CheckVerdict::Unverifiable, vec!["snapshot-order"]), "{found:?}");
     lab.date_later(&base, &full_end);
     let found = lab.check(&full);
     assert_eq!((found.verdict, codes(&found.problems)), (CheckVerdict::Corrupt, vec!["snapshot-remade"]), "{found:?}");
-    assert_ne!(lab.restored(&full), lab.digest(&volume, Some(&full_end)), "a restore gives other bytes, so it was no false alarm");
+    assert_ne!(lab.restored(&full), lab.digest(&volume, Some(&full_end)), "a restore gives other bytes, so the verdict is right");
     let found = lab.check(&second);
     assert_eq!((found.verdict, codes(&found.warnings)), (CheckVerdict::Intact, vec!["ancestor-remade"]), "{found:?}");
     assert_eq!(lab.restored(&second), lab.digest(&volume, Some(&second_end)));
@@ -582,9 +582,9 @@ fn remade_snapshots_are_found() {
     );
     assert_eq!(lab.compare(&second, Level::Restore).level_reached, Some(Level::Restore));
 
-    // A parent, before its increment, and the image was written to: the increment holds that, too.
-    lab.spoil(&base);
-    lab.make_again(&base, &second_end);
+    // The parent's snapshot is created again before the increment, after a write to the image: the increment contains that write.
+    lab.write_to_image(&base);
+    lab.recreate(&base, &second_end);
     lab.date_later(&base, &second_end);
     lab.write(&volume, 300 * MIB, 4 * MIB);
     let third = lab.made(&volume, &Source { parent: Some(&second), ..Source::default() });
@@ -600,19 +600,19 @@ fn remade_snapshots_are_found() {
     );
     assert_eq!(lab.compare(&third, Level::Restore).verdict, CheckVerdict::Corrupt);
 
-    // One on an image of its own, which was made when it began.
+    // A full backup on its own image, which was created when the backup began.
     let alone = lab.made(&volume, &Source::default());
     let image = format!("volume-{volume}.backup.{alone}");
     let end = lab.end_of(BACKUPS, &image, &alone).unwrap();
     assert_eq!(lab.check(&alone).verdict, CheckVerdict::Intact);
-    lab.spoil(&image);
-    lab.make_again(&image, &end);
+    lab.write_to_image(&image);
+    lab.recreate(&image, &end);
     lab.date_later(&image, &end);
     let found = lab.check(&alone);
     assert_eq!((found.verdict, codes(&found.problems)), (CheckVerdict::Corrupt, vec!["snapshot-remade"]), "{found:?}");
     assert_ne!(lab.restored(&alone), lab.digest(&volume, Some(&end)));
 
-    // An image that was copied to here has later times throughout, and the right bytes.
+    // A copied image has later times and the right bytes.
     let moved = lab.made(&volume, &Source::default());
     let image = format!("volume-{volume}.backup.{moved}");
     let end = lab.end_of(BACKUPS, &image, &moved).unwrap();
@@ -630,7 +630,7 @@ fn remade_snapshots_are_found() {
 }
 
 #[test]
-fn a_cluster_without_an_answer_is_not_damage() {
+fn an_unreachable_or_wrong_cluster_is_not_damage() {
     let lab = &mut *lab();
     let backup = Backup {
         id: "b".to_owned(),
@@ -639,47 +639,47 @@ fn a_cluster_without_an_answer_is_not_damage() {
         size: Some(1),
         ..Backup::default()
     };
-    let look = |cluster: &Cluster, backup: &Backup| {
+    let check = |cluster: &Cluster, backup: &Backup| {
         let subject = Subject { backup, ancestors: &[], level: Level::Quick, settle: Duration::ZERO, now: Timestamp::now() };
         let found = ceph::check(cluster, None, &subject, &Watch::default());
         (found.verdict, found.problems[0].code.clone(), found.problems[0].text.clone())
     };
     let other = format!("{BACKUPS}/volume-other.backup.other");
     lab.ceph.run("rbd", &["create", "--size", "1M", &other]);
-    assert_eq!(look(&lab.cluster(READER), &backup).0, CheckVerdict::Missing);
+    assert_eq!(check(&lab.cluster(READER), &backup).0, CheckVerdict::Missing);
     lab.ceph.run("rbd", &["rm", "--no-progress", &other]);
 
-    // Nothing is missing where no backup is at all: that of the volumes is the wrong pool, as is one of another cluster.
+    // In a pool without any backup none is missing: it is the wrong pool or the wrong cluster.
     let volume = lab.new_volume(true);
     let elsewhere = Backup { container: Some(VOLUMES.to_owned()), ..backup.clone() };
-    let (verdict, code, text) = look(&lab.cluster(CINDER), &elsewhere);
+    let (verdict, code, text) = check(&lab.cluster(CINDER), &elsewhere);
     assert_eq!((verdict, code.as_str()), (CheckVerdict::Unverifiable, "pool-without-backups"), "{text}");
     assert!(text.contains(VOLUMES) && text.contains("holds no Cinder backup"), "{text}");
     lab.ceph.run("rbd", &["rm", "--no-progress", &format!("{VOLUMES}/volume-{volume}")]);
 
     for (pool, expected) in [("no such pool", "pool-missing"), ("--help", "storage-protocol")] {
         let nowhere = Backup { container: Some(pool.to_owned()), ..backup.clone() };
-        let (verdict, code, text) = look(&lab.cluster(READER), &nowhere);
+        let (verdict, code, text) = check(&lab.cluster(READER), &nowhere);
         assert_eq!((verdict, code.as_str()), (CheckVerdict::Unverifiable, expected), "{text}");
     }
 
-    let (verdict, code, text) = look(&lab.cluster("nobody"), &backup);
+    let (verdict, code, text) = check(&lab.cluster("nobody"), &backup);
     assert_eq!((verdict, code.as_str()), (CheckVerdict::Unverifiable, "storage-authentication"), "{text}");
 
     lab.ceph.account("elsewhere", "profile rbd-read-only", &format!("profile rbd-read-only pool={VOLUMES}"));
-    let (verdict, code, text) = look(&lab.cluster("elsewhere"), &backup);
+    let (verdict, code, text) = check(&lab.cluster("elsewhere"), &backup);
     assert_eq!((verdict, code.as_str()), (CheckVerdict::Unverifiable, "storage-permission"), "{text}");
 
     let wrong = Cluster::with(READER, "/nowhere/ceph.conf", BACKUPS);
-    let (verdict, code, text) = look(&wrong, &backup);
+    let (verdict, code, text) = check(&wrong, &backup);
     assert_eq!((verdict, code.as_str()), (CheckVerdict::Unverifiable, "storage-configuration"), "{text}");
 
-    // As where a pool is full or its OSDs are gone: nothing fails, nothing answers.
+    // As if the pool were full or its OSDs down: commands wait without an error.
     lab.ceph.osd.signal(rustix::process::Signal::STOP);
     let begun = Instant::now();
     let mut hasty = lab.cluster(READER);
     hasty.deadline = Duration::from_secs(2);
-    let (verdict, code, text) = look(&hasty, &backup);
+    let (verdict, code, text) = check(&hasty, &backup);
     lab.ceph.osd.signal(rustix::process::Signal::CONT);
     assert_eq!((verdict, code.as_str()), (CheckVerdict::Unverifiable, "storage-unavailable"), "{text}");
     assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());

@@ -1,5 +1,5 @@
-//! `check` on backups that Cinder's own drivers made, whole and killed in the middle: the verdicts are right, and what is
-//! called intact is what Cinder restores.
+//! `check` on backups that Cinder's own drivers made, complete and killed: the verdicts are right, and Cinder restores the right data
+//! from each intact one.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,7 +13,7 @@ use crate::servers;
 
 const MIB: u64 = 1 << 20;
 
-/// Where a driver is killed, and what is then on the storage.
+/// Points at which a driver is killed, and the verdicts that are right then.
 const KILLED: [(&str, Die, &[&str]); 10] = [
     ("dies-container", Die::Container, &["missing"]),
     ("dies-prefix", Die::Prefix, &["missing"]),
@@ -27,29 +27,29 @@ const KILLED: [(&str, Die, &[&str]); 10] = [
     ("dies-volume", Die::Volume, &["intact"]),
 ];
 
-/// One scene: a Cinder, what it was told to do, and which data each backup is of.
+/// A Cinder, its jobs, and the data of each backup.
 struct Scene {
     cinder: RealBackups,
     store: Store,
     data: Vec<VolumeData>,
     jobs: Vec<Job>,
-    /// Of each job: its name, which of `data` it is of, and the verdicts that are right.
+    /// For each job its name, the index of its data, and the verdicts that are right.
     of: Vec<(String, usize, Vec<&'static str>)>,
     /// The volume of each backup, by its name.
     volumes: BTreeMap<String, String>,
 }
 
 impl Scene {
-    /// With three states of one volume: a first one, one with changes of all kinds, and one more.
+    /// A scene with three states of one volume; the second has changes of all kinds.
     fn new(store: impl FnOnce(&RealBackups) -> Store) -> Self {
         let cinder = RealBackups::new();
         let store = store(&cinder);
         let mut first = VolumeData::zeros(cinder.volumes.join("first"), GIB, 1);
-        // At both ends, across the objects' ends, in odd places.
+        // At both ends, across the ends of objects, at unaligned offsets.
         first.scribble(0, MIB).scribble(63 * MIB, 2 * MIB).scribble(500 * MIB + 12_345, 100_000).scribble(GIB - BLOCK, BLOCK);
         first.write(200 * MIB, &[b'x'; 300_000]);
         let mut second = first.copy(cinder.volumes.join("second"));
-        // Data over data, data over zeros, zeros over data; one byte; the last one.
+        // Data over data, data over zeros, zeros over data, single bytes, the last byte.
         second.scribble(100, 5).scribble(700 * MIB, MIB + 1).write(63 * MIB, &vec![0; 1_500_000]).write(200 * MIB + 7, b"y");
         second.write(GIB - 1, b"z");
         let mut third = second.copy(cinder.volumes.join("third"));
@@ -73,12 +73,12 @@ impl Scene {
         self.volumes.insert(name.to_owned(), volume);
     }
 
-    /// Fulls and increments, by every compression.
+    /// Full backups and increments with every compression.
     fn chains(&mut self) {
         self.full("zlib", 0, &["intact"], |job| job.compression("zlib"));
         self.full("bz2", 0, &["intact"], |job| job.compression("BZ2"));
         self.full("zstd", 1, &["intact"], |job| job.compression("zstd"));
-        // Sizes and compressions change along a chain, as they do over the years.
+        // The sizes and compressions of a chain may differ.
         self.on("zlib", "zstd-on-zlib", 1, &["intact"], |job| job.compression("zstd").object_size(8 * MIB));
         self.on("zstd-on-zlib", "none-on-zstd", 2, &["intact"], |job| job.compression("none"));
         self.on("none-on-zstd", "nothing-on-none", 2, &["intact"], |job| job.compression("gzip"));
@@ -92,8 +92,8 @@ impl Scene {
         self.on("bz2", "done-on-bz2", 1, &["intact"], |job| job.die(Die::Metadata));
     }
 
-    /// What the stores over a network get: fewer of everything, since they all share the code above them. One backup has
-    /// objects of a size of its own, so that there are many of them.
+    /// The jobs for stores over a network: fewer, because they all share the code above them. One backup has objects of `many` bytes, so
+    /// that there are many.
     fn over_a_network(&mut self, many: u64) {
         self.full("bz2", 0, &["intact"], |job| job.compression("bz2"));
         self.on("bz2", "zstd-on-bz2", 1, &["intact"], |job| job.compression("zstd").object_size(8 * MIB));
@@ -106,8 +106,8 @@ impl Scene {
         self.on("bz2", "done-on-bz2", 1, &["intact"], |job| job.die(Die::Metadata));
     }
 
-    /// Has it all done, checks it at level restore, and has Cinder restore what is intact, unless the check said that Cinder
-    /// cannot. Hands out the codes of the warnings of each backup, by its name.
+    /// Runs the jobs, checks all backups at level restore, and has Cinder restore the intact ones, except those with the warning that
+    /// Cinder cannot. Returns the codes of each backup's warnings, by name.
     fn play(self) -> BTreeMap<String, Vec<String>> {
         let done: BTreeMap<String, Done> = self.of.iter().map(|(name, ..)| name.clone()).zip(self.cinder.run(&self.jobs)).collect();
         for (name, found) in &done {
@@ -128,7 +128,7 @@ impl Scene {
             assert!(right.contains(&verdict), "{name} is {verdict}: {result:#}");
             assert_eq!(result["problems"].as_array().map(Vec::is_empty), Some(verdict == "intact"), "{name}: {result:#}");
             if verdict == "intact" {
-                // At this level what was read of the parents counts, too.
+                // At this level the data of the parents counts, too.
                 assert!(result["bytes"]["checked"].as_u64() >= result["bytes"]["expected"].as_u64(), "{name}: {result:#}");
                 assert!(result["objects"]["expected"].as_u64() >= result["object_count"].as_u64(), "{name}: {result:#}");
             }
@@ -136,7 +136,7 @@ impl Scene {
                 assert_eq!(result["object_count"], done[name].backup["object_count"], "{name}");
             }
         }
-        // Cinder restores only what it takes for available: what is complete but for the database is repaired first.
+        // Cinder restores only available backups, so those that are only not available in the database are repaired first.
         let lost: Vec<&(String, usize, Vec<&str>)> =
             self.of.iter().filter(|(name, _, right)| right.contains(&"intact") && done[name].outcome == "killed").collect();
         for (name, ..) in &lost {
@@ -158,11 +158,11 @@ impl Scene {
             let warnings = results[done[name].id().as_str()]["warnings"].as_array().expect("a list");
             if warnings.iter().any(|warning| warning["code"] == "cinder-cannot-restore") {
                 let error = restored.error.unwrap_or_default();
-                assert!(error.contains("actual object list does not match"), "{name}: Cinder restores it after all: {error}");
+                assert!(error.contains("actual object list does not match"), "{name}: Cinder can restore it: {error}");
                 continue;
             }
             assert_eq!(restored.outcome, "done", "{name}: {:?}", restored.error);
-            assert!(self.data[*state].is(&out(name)), "{name} is called intact, and Cinder restores something else");
+            assert!(self.data[*state].is(&out(name)), "{name} is intact, but Cinder restores other data");
             fs::remove_file(out(name)).expect("it was restored");
         }
         let codes = |id: &str| {
@@ -179,7 +179,7 @@ fn by_id(document: &Value) -> BTreeMap<&str, &Value> {
 }
 
 #[test]
-fn posix_whole_and_killed() {
+fn checks_on_posix_agree_with_cinder() {
     let mut scene = Scene::new(|cinder| Store::posix(&cinder.path("store")));
     scene.chains();
     scene.full("none", 0, &["intact"], |job| job.compression("none"));
@@ -188,14 +188,14 @@ fn posix_whole_and_killed() {
 }
 
 #[test]
-fn swift_whole_and_killed() {
+fn checks_on_swift_agree_with_cinder() {
     let mut scene = Scene::new(|_| Store::swift(servers::swift(), "check-real"));
     scene.over_a_network(MIB);
     scene.play();
 }
 
 #[test]
-fn swift_by_keystone() {
+fn checks_on_swift_with_keystone_agree_with_cinder() {
     let mut scene = Scene::new(|_| Store::keystone(servers::keystone(), "check-real"));
     scene.full("zstd", 0, &["intact"], |job| job.compression("zstd"));
     scene.on("zstd", "zlib-on-zstd", 1, &["intact"], |job| job.compression("zlib"));
@@ -204,24 +204,24 @@ fn swift_by_keystone() {
 }
 
 #[test]
-fn s3_whole_and_killed() {
+fn checks_on_s3_agree_with_cinder() {
     let mut scene = Scene::new(|_| Store::s3(servers::swift(), "check-real-s3"));
-    // Some 340 objects on pages of 249: botocore takes its time over each.
+    // About 340 objects on pages of 249, because botocore is slow for each object.
     scene.over_a_network(3 * MIB);
     scene.play();
 }
 
 #[test]
-fn gcs_whole_and_killed() {
+fn checks_on_gcs_agree_with_cinder() {
     let mut scene = Scene::new(|_| Store::gcs(servers::gcs(), "check-real"));
     scene.over_a_network(MIB);
     let known = scene.play();
-    // The real driver reads the first page of a listing only.
+    // The real driver reads only the first page of a listing.
     assert_eq!(known["many"], ["cinder-cannot-restore"]);
 }
 
 #[test]
-fn posix_with_over_a_thousand_objects() {
+fn checks_of_over_a_thousand_objects_agree_with_cinder() {
     let mut scene = Scene::new(|cinder| Store::posix(&cinder.path("store")));
     scene.full("many", 0, &["intact"], |job| job.object_size(MIB).compression("zlib"));
     scene.on("many", "more", 1, &["intact"], |job| job.object_size(2 * MIB).compression("zlib"));

@@ -13,15 +13,15 @@ use crate::servers::{refuse_in_fast_run, root, run};
 /// What Cinder's start-up clean-up did.
 #[derive(Debug)]
 pub struct Cleanup {
-    /// The calls to cinder-volume that a real one would have worked off later, each with its `call` and ids.
+    /// The recorded calls to cinder-volume, each with its `call` and ids.
     pub rpc: Vec<Value>,
-    /// The backups whose data the driver was told to delete.
+    /// The backups whose data the driver deleted.
     pub deleted_data: Vec<String>,
-    /// What it logged as an error before it went on with the next backup.
+    /// The errors that it logged before it continued with the next backup.
     pub problems: Vec<String>,
-    /// How many backups it looked at, over all hosts.
+    /// The number of backups that it read, over all hosts.
     pub rows: u64,
-    /// How long that took, without Python's own start.
+    /// The time in seconds, without the start of Python.
     pub seconds: f64,
 }
 
@@ -67,7 +67,7 @@ fn config(url: &str) -> PathBuf {
     let dir = scratch("cinder");
     let path = dir.join("cinder.conf");
     let shown = dir.display();
-    // oslo.config substitutes `$`, SQLAlchemy takes the rest as it stands.
+    // oslo.config substitutes `$`; SQLAlchemy reads the rest unchanged.
     let url = url.replace('$', "$$");
     let text = format!("[DEFAULT]\nstate_path = {shown}\n[oslo_concurrency]\nlock_path = {shown}\n[database]\nconnection = {url}\n");
     fs::write(&path, text).expect("a new folder");

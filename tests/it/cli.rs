@@ -83,7 +83,7 @@ impl<'p> Refusals<'p> {
         let before = files(&folder);
         let Answer { code: ended, stdout, stderr } = answer(command);
         assert_eq!(ended, Some(code), "{args:?}\n{stdout}{stderr}");
-        assert_eq!(stdout, "", "{args:?}: results where there are none");
+        assert_eq!(stdout, "", "{args:?}: unexpected results");
         assert!(files(&folder) == before, "{args:?} left or changed a file");
         for word in ["panicked", "RUST_BACKTRACE", "unwrap", "src/", "Some(", "None"] {
             assert!(!stderr.contains(word), "{args:?}: {word} in {stderr}");

@@ -149,7 +149,7 @@ fn files_and_items_that_the_pages_name_exist() {
 }
 
 #[test]
-fn the_picture_of_the_modules_is_the_map_that_is_enforced() {
+fn the_picture_of_the_modules_agrees_with_the_enforced_map() {
     let page = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
     let picture = page.split_once("```mermaid\n").unwrap().1.split_once("\n```").unwrap().0;
     let mut drawn = BTreeSet::new();
@@ -162,7 +162,7 @@ fn the_picture_of_the_modules_is_the_map_that_is_enforced() {
             drawn.extend([*from, *to].into_iter().filter(|module| *module != "domain"));
         }
     }
-    // Those that use no other module would hide the others.
+    // The picture leaves out modules that use no other one, because their arrows would hide the rest.
     let all: BTreeSet<&str> = SEES.iter().filter(|(_, seen)| !seen.is_empty()).map(|(module, _)| *module).collect();
     assert_eq!(drawn, all, "modules in the picture");
 }

@@ -345,7 +345,7 @@ fn every_sql_file_has_a_comment() {
 #[test]
 fn every_statement_is_used_and_exists_for_three_engines() {
     let shared: BTreeSet<&str> = statements::ALL.iter().map(|statement| statement.name).collect();
-    assert_eq!(shared.len(), statements::ALL.len(), "a name stands twice");
+    assert_eq!(shared.len(), statements::ALL.len(), "a name is used twice");
     for engine in ENGINES {
         let there: BTreeSet<String> = sql(engine).into_iter().map(|(_, stem, _)| stem).collect();
         for name in &shared {
@@ -369,7 +369,7 @@ fn every_statement_is_used_and_exists_for_three_engines() {
     }
     let known: BTreeSet<&str> = ENGINES.into_iter().chain(["demo", "grants"]).collect();
     for (path, ..) in sql("") {
-        assert!(known.contains(path.split('/').nth(1).unwrap()), "{path}: which folder is that?");
+        assert!(known.contains(path.split('/').nth(1).unwrap()), "{path}: unknown folder");
     }
 }
 
@@ -441,7 +441,7 @@ fn every_update_names_the_row_and_guards_its_columns() {
         }
     }
     let there: BTreeSet<String> = statements::ALL.iter().map(|all| all.name.to_owned()).filter(|name| name.contains("_update")).collect();
-    assert_eq!(checked, there, "an UPDATE that no row's image stands behind");
+    assert_eq!(checked, there, "an UPDATE without an image");
 }
 
 /// The text with one space for each run of white space.
@@ -559,7 +559,7 @@ fn packages_come_from_the_public_registries() {
     }
     for (path, text) in texts().into_iter().filter(|(path, _)| path != "tests/it/house.rs") {
         for word in ["--index-url", "--extra-index-url", "--trusted-host", "PIP_INDEX", "replace-with", "CARGO_REGISTRIES", "GOPROXY"] {
-            assert!(!text.contains(word), "{path}: {word} ties it to a registry of somebody's own");
+            assert!(!text.contains(word), "{path}: {word} requires a private registry");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The integration tests: real servers, Cinder's real schemas, the program as its users run it.
 //!
 //! `tests/run` prepares what these need (packages, a Python environment with Cinder in it) and runs them with the rest.
-//! One binary, so that each server is started once; a module a topic.
+//! One binary, so that each server is started once, with one module per topic.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test that cannot go on has failed")]
 

@@ -49,7 +49,7 @@ impl Practice {
     fn command(&self, shown: &str) -> Command {
         let heartbeat = fs::read_to_string(root().join("sql/demo/heartbeat.sql")).unwrap();
         rusqlite::Connection::open(self.path("cinder.sqlite")).unwrap().execute_batch(&heartbeat).unwrap();
-        let words = shown.strip_prefix("cinder-backup-repair ").unwrap_or_else(|| panic!("{shown} is no command of this program"));
+        let words = shown.strip_prefix("cinder-backup-repair ").unwrap_or_else(|| panic!("{shown} is not a command of this program"));
         let (program, conf, log) = (binary().display(), self.path("cinder.conf"), self.path("audit.jsonl"));
         let older_than = if words.starts_with("history") { "" } else { "--older-than 0s" };
         let line = format!("exec {program} {words} {older_than} --config-file {} --audit-log {}", conf.display(), log.display());
@@ -59,7 +59,7 @@ impl Practice {
         shell
     }
 
-    /// What the command prints, as on a terminal, with what differs from run to run made the same.
+    /// What the command prints, as on a terminal, without differences between runs.
     fn prints(&self, shown: &str) -> Vec<String> {
         let command = self.command(shown);
         let lines = if asks(shown) { confirmed(&command) } else { together(command) };
@@ -75,7 +75,7 @@ impl Practice {
     }
 }
 
-/// The text with what looks like the example, digit for digit, replaced by it.
+/// The text with the example in place of parts that differ from it only in hexadecimal digits.
 fn replace_like(text: &str, example: &str) -> String {
     let hex = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
     let alike = |there: &str| there.chars().zip(example.chars()).all(|(one, other)| one == other || (hex(one) && hex(other)));
@@ -93,13 +93,13 @@ fn replace_like(text: &str, example: &str) -> String {
     replaced
 }
 
-/// Results, and what is said beside them.
+/// Standard output and standard error together.
 fn together(mut command: Command) -> Vec<String> {
     let answer = answer(&mut command);
     [answer.stdout, answer.stderr].concat().lines().map(str::to_owned).collect()
 }
 
-/// At a terminal, with all that is proposed confirmed: the screen with the list, and all that follows.
+/// The output at a terminal when every unit is confirmed: the screen with the list, and everything after it.
 fn confirmed(command: &Command) -> Vec<String> {
     let mut terminal = Terminal::start(command, 140, 60);
     terminal.wait("Units to change:");
@@ -115,7 +115,7 @@ fn confirmed(command: &Command) -> Vec<String> {
     shown
 }
 
-/// One command, and what the page says it prints; `at` is the index of the command's line.
+/// One command and its output on the page; `at` is the index of the command's line.
 struct Block {
     at: usize,
     command: String,
@@ -137,7 +137,7 @@ fn blocks(lines: &[String]) -> Vec<Block> {
     blocks
 }
 
-/// What a block is to show of what was printed.
+/// The part of the output that a block shows.
 fn shown(block: &Block, printed: Vec<String>) -> Vec<String> {
     let Some(elision) = block.printed.iter().position(|line| line == ELISION) else { return printed };
     let after = block.printed.len() - elision - 1;

@@ -257,7 +257,7 @@ fn other_stuck_rows_follow_the_table_of_changes() {
         let program = Program::on(database.url());
         let document = program.json(0, &args(&["scan"]));
         assert_eq!(finding(&document, &young_volume)["verdict"], "recent");
-        assert!(find(&document, &error_deleting).is_none(), "error_deleting is reported only when asked for");
+        assert!(find(&document, &error_deleting).is_none(), "error_deleting is reported only on request");
         program.expect(0, &args(&["repair", "--yes"]));
         assert_eq!(essence(changes(&before, &database.rows_by_id())), expected);
         program.expect(0, &args(&["repair", "--yes", "--status", "error_deleting"]));
@@ -346,7 +346,7 @@ fn available_must_be_earned() {
         assert_eq!(database.cell("backups", &parent, "num_dependent_backups").as_deref(), Some("2"));
         assert_eq!(database.cell("backups", &never_begun, "status").as_deref(), Some("creating"));
         let run = program.json(0, &["history", "show", &program.last_run()]);
-        assert_eq!(run["begin"]["policy"]["allow_unverified"], true, "the log says so");
+        assert_eq!(run["begin"]["policy"]["allow_unverified"], true, "the log names the flag");
         // Both children and the counter go back together.
         program.expect(0, &["undo", &program.last_run(), "--yes"]);
         assert_eq!(database.cell("backups", &parent, "num_dependent_backups").as_deref(), Some("0"));
@@ -388,7 +388,7 @@ fn contradictions_are_reported_and_counters_are_corrected_on_request() {
         assert!(document["notices"].to_string().contains("backups in use 3"), "{document:#}");
         let before = database.rows_by_id();
         program.expect(0, &args(&["repair", "--yes"]));
-        assert_eq!(changes(&before, &database.rows_by_id()), [], "nothing is repaired that was not asked for");
+        assert_eq!(changes(&before, &database.rows_by_id()), [], "a counter is corrected only on request");
         program.expect(0, &args(&["repair", "--yes", "--fix-counters"]));
         // One of three increments is in error and may or may not be counted: the nearest possible number is proposed.
         assert_eq!(database.cell("backups", &parent, "num_dependent_backups").as_deref(), Some("3"));

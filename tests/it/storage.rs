@@ -1,4 +1,4 @@
-//! The storage servers test themselves: they keep to what the other tests take for granted.
+//! Tests of the storage servers that the other tests use.
 
 use std::fs;
 use std::process::Command;
@@ -116,7 +116,7 @@ fn tokens_that_have_expired_are_refused() {
     let token = header(&auth_v1(&swift.auth_url(), swift::USER, PASSWORD), "X-Auth-Token");
     let begun = Instant::now();
     while status(agent().get(swift.storage_url()), &token) != 401 {
-        assert!(begun.elapsed() < Duration::from_secs(60), "the token lives on");
+        assert!(begun.elapsed() < Duration::from_secs(60), "the token does not expire");
         sleep(Duration::from_millis(100));
     }
 }
@@ -126,7 +126,7 @@ fn google_requires_a_token_and_pages_its_listings() {
     let gcs = gcs::start(&gcs::Settings { page: 3, ..gcs::Settings::default() });
     let refused = agent().get(format!("{}storage/v1/b", gcs.url())).call().expect("an answer");
     assert_eq!(refused.status(), 401);
-    // Google's own client is what the front must satisfy.
+    // The front must work with Google's own client.
     let script = "
 import sys
 from google.oauth2 import service_account
@@ -169,10 +169,10 @@ fn child_processes_end_with_their_server() {
     gcs.process.kill();
     let begun = Instant::now();
     while all.iter().any(|pid| is_alive(*pid)) {
-        assert!(begun.elapsed() < Duration::from_secs(30), "{all:?} live on");
+        assert!(begun.elapsed() < Duration::from_secs(30), "still running: {all:?}");
         sleep(Duration::from_millis(20));
     }
     assert!(!listens(swift.port) && !listens(swift.tls_port) && !listens(gcs.port));
-    // What was killed can be started again on the same ports.
+    // A killed server can be started again on the same ports.
     swift.process.start(&|| listens(swift.port) && auth_v1(&swift.auth_url(), swift::USER, PASSWORD).status() == 200);
 }

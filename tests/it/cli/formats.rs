@@ -14,7 +14,7 @@ use crate::program::{Answer, Program, answer, bare};
 use crate::schemas::{Columns, fresh};
 
 fn keys(value: &Value) -> BTreeSet<&str> {
-    value.as_object().unwrap_or_else(|| panic!("{value} is no object")).keys().map(String::as_str).collect()
+    value.as_object().unwrap_or_else(|| panic!("{value} is not an object")).keys().map(String::as_str).collect()
 }
 
 fn set<'a>(keys: &[&'a str]) -> BTreeSet<&'a str> {

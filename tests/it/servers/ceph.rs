@@ -1,6 +1,6 @@
 //! A Ceph cluster of one monitor and one OSD on this machine.
 //!
-//! The OSD keeps its data in a sparse file, compressed: a backup is a whole number of GiB, nearly all of it zeros.
+//! The OSD keeps its data compressed in a sparse file, because a backup is a whole number of GiB, mostly zeros.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -23,15 +23,15 @@ pub const READER: &str = "reader";
 /// A running cluster. The OSD ends first.
 #[derive(Debug)]
 pub struct Ceph {
-    /// The only OSD; stopped, the cluster hangs as one whose pools are full does.
+    /// The only OSD. If it is stopped, commands wait, as with full pools.
     pub osd: Process,
-    /// The only monitor, in whose folder everything is.
+    /// The only monitor; its folder contains everything.
     pub monitor: Process,
-    /// The ceph.conf for clients; keyrings lie beside it.
+    /// The ceph.conf for clients; keyrings are beside it.
     pub conf: PathBuf,
 }
 
-/// Starts a cluster; it ends when it is dropped. Takes some five seconds.
+/// Starts a cluster in about five seconds; it ends when it is dropped.
 pub fn start() -> Ceph {
     let dir = new_dir(&std::env::temp_dir(), "ceph");
     let conf = dir.join("ceph.conf");
@@ -64,7 +64,7 @@ impl Ceph {
         fs::set_permissions(&keyring, fs::Permissions::from_mode(0o644)).expect("the keyring is there");
     }
 
-    /// Where an account's key is looked for.
+    /// The path of an account's keyring.
     pub fn keyring(&self, name: &str) -> PathBuf {
         self.conf.with_file_name(format!("client.{name}.keyring"))
     }
@@ -126,7 +126,7 @@ fn make_monitor(dir: &Path, conf: &Path, port: u16, fsid: &str) {
 
 fn configuration(dir: &Path, osd: &Path, port: u16, fsid: &str) -> String {
     let (dir, osd) = (dir.display(), osd.display());
-    // A monitor agrees on a new map once an interval, by default a second: pools and accounts would take ten.
+    // Monitors agree on a new map once per interval. With the default of 1 s, pools and accounts would take 10 s.
     format!(
         "[global]
 fsid = {fsid}

@@ -9,7 +9,7 @@ use mysql::prelude::Queryable;
 use super::process::{new_dir, without_fsync};
 use super::{Process, Server, ServerName, certificates, free_port, is_root, mariadb, run};
 
-/// Starts three nodes, one after the other; each ends when it is dropped. Takes some fifteen seconds.
+/// Starts three nodes, one after the other, in about 15 s; each ends when it is dropped.
 pub fn start() -> Vec<Server> {
     let first = free_ports_in_a_row();
     let mut nodes: Vec<Server> = Vec::new();

@@ -17,7 +17,7 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        // As Google's own service: Cinder's driver reads the first page only, so a smaller one would be unfair to it.
+        // As Google's own service, because Cinder's driver reads only the first page.
         Self { page: 1000, token_life: 3600 }
     }
 }
@@ -27,14 +27,14 @@ impl Default for Settings {
 pub struct Gcs {
     /// Its port.
     pub port: u16,
-    /// The emulator's own, where nobody asks for a token.
+    /// The emulator's own port, which needs no token.
     pub inner_port: u16,
     /// The process; the emulator's is its child and ends with it.
     pub process: Process,
 }
 
 impl Gcs {
-    /// What stands in for `https://storage.googleapis.com/`.
+    /// The replacement for `https://storage.googleapis.com/`.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}/", self.port)
     }

@@ -60,13 +60,12 @@ pub(super) fn install(user: &str, dir: &Path, data: &Path) {
         .args(["--auth-root-authentication-method=normal", "--innodb-log-file-size=16M", "--skip-name-resolve"])
         .arg(format!("--user={user}"))
         .arg(format!("--datadir={}", data.display()))
-        // A server that starts clears its folder for temporary files of all that looks like a temporary table, those of
-        // other servers, too.
+        // A server that starts removes all temporary tables from its folder for temporary files, including those of other servers.
         .arg(format!("--tmpdir={}", dir.display())));
 }
 
-/// The options that MariaDB and MySQL share: no file of the system's, everything in `dir` (as the server sees it), no
-/// care for a power cut.
+/// The options that MariaDB and MySQL share: no configuration of the system, everything in `dir` (as the server sees it), no protection
+/// against a power cut.
 pub(super) fn options(user: &str, dir: &Path, data: &Path, port: u16) -> Vec<String> {
     let dir = dir.display();
     vec![
@@ -89,7 +88,7 @@ pub(super) fn options(user: &str, dir: &Path, data: &Path, port: u16) -> Vec<Str
         "--innodb-buffer-pool-size=128M".to_owned(),
         "--innodb-flush-log-at-trx-commit=0".to_owned(),
         "--innodb-doublewrite=0".to_owned(),
-        // A schema of 36 tables is made for every test, and a file a table takes the most of that time.
+        // Each test creates a schema of 36 tables, and one file per table would take most of that time.
         "--innodb-file-per-table=0".to_owned(),
     ]
 }

@@ -1,4 +1,4 @@
-//! Oracle's MySQL, for `caching_sha2_password`: from Debian unstable in a folder of its own, so only where root made it.
+//! Oracle's MySQL, for `caching_sha2_password`: from Debian unstable in its own folder, which only root can install.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -19,7 +19,7 @@ pub struct Settings {
     pub options: Vec<String>,
 }
 
-/// Starts a server; `None` where none is installed. It ends when it is dropped.
+/// Starts a server; `None` if it is not installed. It ends when it is dropped.
 pub fn start(settings: &Settings) -> Option<Server> {
     let system = root().join(".cache/mysql-sid");
     if !is_root() || !system.join("usr/sbin/mysqld").exists() {

@@ -1,4 +1,4 @@
-//! PostgreSQL: SCRAM over TCP and the socket, TLS with the private authority, roles that demand TLS or a certificate.
+//! PostgreSQL: SCRAM over TCP and the socket, TLS with the private authority, roles that require TLS or a certificate.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,8 +10,8 @@ use postgres::{Client, Config, NoTls};
 use super::process::new_dir;
 use super::{ADMIN, ADMIN_PASSWORD, Process, Server, ServerName, Transport, certificates, free_port, is_root, run};
 
-/// The connection rules. The members of two roles are held to TLS, or to TLS with a client certificate; here a superuser
-/// is a member of no role that it was not granted.
+/// The connection rules. Members of two roles must use TLS, or TLS with a client certificate. A superuser counts as a member only of
+/// roles that it was granted.
 const HBA: &str = "\
 local     all  postgres                            trust
 local     replication  postgres                    trust
@@ -133,7 +133,7 @@ pub fn quote(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
-/// A program of PostgreSQL's, which Debian keeps off the path, a folder a version: the newest.
+/// The newest version of a PostgreSQL program. Debian keeps each version in a folder that is not on the path.
 pub fn program(name: &str) -> PathBuf {
     let mut versions: Vec<(u32, PathBuf)> = fs::read_dir("/usr/lib/postgresql")
         .map(|entries| {

@@ -1,4 +1,4 @@
-//! What the storage servers share: the Python environment that they run in, and questions over HTTP to see that they answer.
+//! What the storage servers share: their Python environment, and requests that show whether they answer.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::root;
 
-/// The password of every account on every storage; it holds what a careless client would not escape.
+/// The password of every account on every storage, with characters that a client must escape.
 pub const PASSWORD: &str = "pass-wörd+%/&=?";
 
 /// The Python of the environment that `tests/run` makes for the storage servers.
@@ -28,7 +28,7 @@ pub fn get(port: u16, path: &str) -> Option<u16> {
     stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
     write!(stream, "GET {path} HTTP/1.0\r\nHost: 127.0.0.1:{port}\r\n\r\n").ok()?;
     let mut answer = String::new();
-    // What comes after the first line does not matter, nor whether it is text.
+    // Only the first line matters; the rest may not be text.
     let _ = stream.read_to_string(&mut answer);
     answer.split(' ').nth(1)?.parse().ok()
 }

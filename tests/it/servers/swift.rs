@@ -8,7 +8,7 @@ use super::{Process, ServerName, free_port};
 /// The options of a Swift for one test.
 #[derive(Debug)]
 pub struct Settings {
-    /// The most names that an answer to a listing holds, of S3 one less (at most 1000).
+    /// The most names on a page of a listing, one less with S3 (at most 1000).
     pub listing_limit: u32,
     /// The life of auth v1's tokens in seconds.
     pub token_life: u32,
@@ -20,7 +20,7 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        // Small pages, so that everything that lists has to ask for more than one.
+        // Small pages, so that every listing has more than one.
         Self { listing_limit: 250, token_life: 86_400, certificate: ServerName::Localhost, keystone: None }
     }
 }
@@ -32,7 +32,7 @@ pub struct Swift {
     pub port: u16,
     /// The port of the same over HTTPS.
     pub tls_port: u16,
-    /// The process whose children the servers are: they end with it.
+    /// The parent process of the servers, which end with it.
     pub process: Process,
 }
 
