@@ -62,7 +62,7 @@ fn links(prose: &str) -> impl Iterator<Item = &str> {
 }
 
 #[test]
-fn links_lead_somewhere() {
+fn every_link_has_a_target() {
     let mut faults = Vec::new();
     for page in pages() {
         let prose = prose(&page);

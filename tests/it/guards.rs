@@ -35,7 +35,7 @@ fn stuck_pair(database: &Database) -> (String, String) {
 }
 
 #[test]
-fn a_row_that_changed_since_the_plan_is_left_alone() {
+fn a_row_that_changed_since_the_plan_is_not_changed() {
     for engine in engines() {
         let database = fresh(engine, Columns::Full);
         let program = Program::on(database.url());
@@ -84,7 +84,7 @@ fn a_row_that_changed_since_the_plan_is_left_alone() {
 }
 
 #[test]
-fn apply_reads_what_the_decision_depends_on_again() {
+fn apply_repeats_the_decision_with_the_current_rows() {
     for engine in engines() {
         let database = fresh(engine, Columns::Full);
         let program = Program::on(database.url());

@@ -198,7 +198,7 @@ fn command_lines(page: &Path) -> Vec<String> {
 }
 
 #[test]
-fn command_lines_are_ones_that_the_program_accepts() {
+fn the_program_accepts_the_command_lines_of_the_pages() {
     let lines: Vec<String> = pages().iter().flat_map(|page| command_lines(page)).collect();
     assert!(lines.len() > 20, "{lines:?}");
     for line in lines {
@@ -210,7 +210,7 @@ fn command_lines_are_ones_that_the_program_accepts() {
 }
 
 #[test]
-fn the_rust_that_it_asks_for_is_that_of_the_manifest() {
+fn the_readme_names_the_rust_version_of_the_manifest() {
     let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();
     let version = manifest.lines().find_map(|line| line.strip_prefix("rust-version = ")).unwrap().trim_matches('"');
     let readme = fs::read_to_string(root().join("README.md")).unwrap();

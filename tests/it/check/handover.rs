@@ -208,7 +208,7 @@ fn evidence_from_before_a_parent_was_put_in_error_with_an_old_reason_is_refused(
 
 /// A deletion that failed half-way leaves its backup in `error` without a part of its data.
 #[test]
-fn evidence_from_before_a_parents_deletion_was_given_up_is_refused() {
+fn evidence_from_before_a_parents_deletion_failed_is_refused() {
     let (site, parent, child) = lost_update(Engine::Sqlite);
     let checked = evidence(&site, 0, &["--level", "deep"]);
     site.database.execute(&format!("UPDATE backups SET status = 'deleting' WHERE id = '{}'", parent.id));

@@ -90,7 +90,7 @@ impl Stage {
     }
 
     /// Writes a heartbeat of the working service, so that it does not count as silent on a slow machine.
-    pub fn beat(&self) -> Result<()> {
+    pub fn send_heartbeat(&self) -> Result<()> {
         self.execute(HEARTBEAT)
     }
 
@@ -290,7 +290,7 @@ mod tests {
     fn changes_by_other_writers_are_visible() {
         let stage = Stage::build(None).unwrap();
         let before = stage.state().unwrap();
-        stage.beat().unwrap();
+        stage.send_heartbeat().unwrap();
         assert_eq!(stage.state().unwrap(), before);
         stage.execute(MEANWHILE).unwrap();
         let after = stage.state().unwrap();

@@ -245,7 +245,7 @@ impl Walk<'_> {
         let ui = self.context.ui;
         self.show(&format!("$ {line}"), "")?;
         let before = self.stage.state()?;
-        self.stage.beat()?;
+        self.stage.send_heartbeat()?;
         let (exit, problem) = self.perform(words);
         // Also a command that had to end early on that account.
         if let Some(Stop { signal, .. }) = self.signals.stop() {
