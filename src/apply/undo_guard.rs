@@ -1,34 +1,59 @@
 //! Refuses an undo if increments on the backup may have begun since the run.
 //!
 //! An undo makes no decision, it only restores. But Cinder may make increments on a backup that a run made available, and an increment
-//! changes its parent's row only when it is finished, so no guard detects it.
+//! changes its parent's row only when it is finished, so no guard detects it. The increments are read together with the heartbeats, at most
+//! seconds before a unit is executed.
+
+use std::collections::{HashMap, HashSet};
 
 use crate::db::DbError;
+use crate::domain::id::key;
 use crate::domain::status::{AVAILABLE, CREATING, ERROR};
 use crate::domain::time::{parse, seconds_between};
-use crate::domain::{Backup, Change, Table};
-use crate::plan::{Plan, Unit};
-use crate::scan::Reader;
+use crate::domain::{Backup, Change, ColumnSet, Table};
+use crate::plan::{Plan, Purpose, Unit};
+use crate::scan::{Column, Reader, References};
 
 /// How far the clock of an API host may be behind if the backup was `creating`: Cinder starts no increment on such a backup, so none should
 /// be older than the run.
 const LATE_CLOCK: i64 = 3_600;
 
-/// The reason why a unit of an undo must not be executed; `None` if no increment on its backup began since the run.
-pub fn begun_since(reader: &mut Reader<'_>, plan: &Plan, unit: &Unit) -> Result<Option<String>, DbError> {
-    for change in unit.changes.iter().filter(|change| takes_back(change)) {
-        let children = reader.children(std::slice::from_ref(&change.id))?;
-        if let Some(child) = children.iter().find(|child| may_be_new(child, change, plan)) {
-            return Ok(Some(format!(
+/// The backups that must stay available because of increments, with the reason, by id.
+pub type NewIncrements = HashMap<String, String>;
+
+/// Finds the backups that an undo would take away from under increments that may have begun since the run. Reads `backups` once, because
+/// no index leads from a parent to its increments.
+pub fn find_new_increments(reader: &mut Reader<'_>, plan: &Plan) -> Result<NewIncrements, DbError> {
+    let changes = plan.units.iter().flat_map(|unit| &unit.changes).filter(|change| takes_back(change));
+    let changes: HashMap<String, &Change> = changes.map(|change| (key(&change.id).into_owned(), change)).collect();
+    if plan.purpose != Purpose::Undo || changes.is_empty() || plan.columns < ColumnSet::Liberty {
+        return Ok(NewIncrements::new());
+    }
+    let mut references = References::default();
+    changes.keys().for_each(|id| references.want(Column::Parent, id));
+    let increments = references.read(reader)?.to(Column::Parent, changes.keys());
+    // What the undo itself restores is older than the run.
+    let restored: HashSet<&str> = plan.units.iter().map(|unit| unit.id.as_str()).collect();
+    let mut found = NewIncrements::new();
+    for child in reader.backups(&increments)? {
+        let Some(change) = child.parent_id.as_deref().and_then(|parent| changes.get(key(parent).as_ref())) else { continue };
+        if !restored.contains(child.id.as_str()) && may_be_new(&child, change, plan) {
+            let why = format!(
                 "increment {} (created_at {}) may have been started on backup {} since the run made it available, and would lose its \
                  parent; delete the increment first",
                 child.id,
                 child.created_at.as_deref().unwrap_or("NULL"),
                 change.id
-            )));
+            );
+            found.entry(change.id.clone()).or_insert(why);
         }
     }
-    Ok(None)
+    Ok(found)
+}
+
+/// Why a unit must not be executed.
+pub fn new_increment<'a>(unit: &Unit, found: &'a NewIncrements) -> Option<&'a String> {
+    unit.changes.iter().filter(|change| takes_back(change)).find_map(|change| found.get(&change.id))
 }
 
 fn takes_back(change: &Change) -> bool {
@@ -42,10 +67,6 @@ fn takes_back(change: &Change) -> bool {
 /// Whether a child may have begun after the run. Compares its `created_at`, from the clock of an API host, with the time at which the run
 /// wrote, from the database's clock. If one of them is missing or invalid, it may.
 fn may_be_new(child: &Backup, change: &Change, plan: &Plan) -> bool {
-    // A backup that the undo itself restores is older than the run.
-    if plan.units.iter().any(|unit| unit.id == child.id) {
-        return false;
-    }
     let down_time = plan.policy.thresholds.service_down_time_seconds;
     // An increment in error does not need its parent.
     let unlikely = change.to.as_text() == Some(CREATING) && child.status.as_deref() != Some(ERROR);

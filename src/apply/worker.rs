@@ -1,7 +1,7 @@
 //! One unit at a time, on one session: read again under lock, decide again, change under guard, read back, commit.
 
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::SignedDuration;
@@ -12,7 +12,7 @@ use super::locked_rows::{LockedFacts, LockedRows};
 use super::options::{Connect, Mode, Options};
 use super::recheck::{Recheck, decide_again, same_decision};
 use super::reconcile::{Sent, Standing, settle_rows};
-use super::undo_guard::begun_since;
+use super::undo_guard::{NewIncrements, find_new_increments, new_increment};
 use super::unit_rows::UnitRows;
 use super::writes::{by_row, update};
 use super::written::RunState;
@@ -37,10 +37,12 @@ const LOCK_ATTEMPTS: u32 = 2;
 const WRITES_WITHIN: Duration = Duration::from_secs(300);
 const WINDOW: SignedDuration = SignedDuration::from_secs(600);
 
-/// The clock and the heartbeats, and since when they are known.
+/// The clock, the heartbeats and the increments, and since when they are known.
 #[derive(Clone)]
 pub(super) struct TimedSituation {
     pub situation: Situation,
+    /// Of an undo: increments that began since the run.
+    increments: Arc<NewIncrements>,
     at: Instant,
 }
 
@@ -124,7 +126,7 @@ impl Worker<'_> {
         self.options.mode == Mode::Write && self.begun.elapsed() > self.options.begins_within
     }
 
-    /// Reads the clock and the heartbeats, on another session if the first one is lost.
+    /// Reads the clock, the heartbeats and the increments, on another session if the first one is lost.
     pub fn read_situation(&self, session: &mut Box<dyn Session>) -> Result<TimedSituation, DbError> {
         // A proxy that sends single SELECTs to replicas leaves those of a transaction that may write with the primary; on a replica that
         // lags, every service would look silent. A file has no replicas, and such a transaction would keep others from writing.
@@ -133,8 +135,7 @@ impl Worker<'_> {
             if at_primary {
                 session.begin(Access::Write)?;
             }
-            let found = crate::scan::situation(&mut Reader { session: session.as_mut(), schema: self.schema });
-            let known = found.map(|situation| TimedSituation { situation, at: Instant::now() });
+            let known = self.read_now(session.as_mut());
             let ended = if at_primary { session.rollback() } else { Ok(()) };
             let known = known?;
             ended.map(|()| known)
@@ -154,6 +155,12 @@ impl Worker<'_> {
                 other => return other,
             }
         }
+    }
+
+    fn read_now(&self, session: &mut dyn Session) -> Result<TimedSituation, DbError> {
+        let mut reader = Reader { session, schema: self.schema };
+        let increments = Arc::new(find_new_increments(&mut reader, self.plan)?);
+        Ok(TimedSituation { situation: crate::scan::situation(&mut reader)?, increments, at: Instant::now() })
     }
 
     /// How often to try after such a failure. While unit after unit cannot get a lock, each is tried once.
@@ -193,7 +200,7 @@ impl Worker<'_> {
     ) -> (UnitEnd, Option<DbError>) {
         let mut attempt = 1;
         let error = loop {
-            let error = match self.attempt(session, job, &known.situation) {
+            let error = match self.attempt(session, job, known) {
                 Ok(end) => return (end, None),
                 Err(error) => error,
             };
@@ -221,10 +228,10 @@ impl Worker<'_> {
         (UnitEnd::unchanged(Outcome::Failed, error.to_string()), Some(error))
     }
 
-    fn attempt(&self, session: &mut Box<dyn Session>, job: UnitJob<'_>, situation: &Situation) -> Result<UnitEnd, DbError> {
+    fn attempt(&self, session: &mut Box<dyn Session>, job: UnitJob<'_>, known: &TimedSituation) -> Result<UnitEnd, DbError> {
         let writing = self.options.mode == Mode::Write;
         session.begin(if writing { Access::Write } else { Access::ReadOnly })?;
-        let (now, changes) = match self.recheck(session, job, situation) {
+        let (now, changes) = match self.recheck(session, job, known) {
             Ok(Recheck::Valid { now, changes }) => (now, changes),
             Ok(Recheck::RowsChanged(moved)) => {
                 let end = UnitEnd::unchanged(Outcome::Changed, "changed since the plan was made".to_owned());
@@ -245,7 +252,7 @@ impl Worker<'_> {
         self.write(session, job.unit, now, changes)
     }
 
-    fn recheck(&self, session: &mut Box<dyn Session>, job: UnitJob<'_>, situation: &Situation) -> Result<Recheck, DbError> {
+    fn recheck(&self, session: &mut Box<dyn Session>, job: UnitJob<'_>, known: &TimedSituation) -> Result<Recheck, DbError> {
         let UnitJob { unit, rows } = job;
         let mut reader = Reader { session: session.as_mut(), schema: self.schema };
         let lock = if self.options.mode == Mode::Write { Lock::Held } else { Lock::None };
@@ -261,12 +268,10 @@ impl Worker<'_> {
         };
         let facts = LockedFacts { rows: &locked, unit, census: self.census, written: &written };
         let (decided, direction) = match self.plan.purpose {
-            Purpose::Repair => (self.changes_of_repair(&facts, situation), Direction::Forward),
+            Purpose::Repair => (self.changes_of_repair(&facts, &known.situation), Direction::Forward),
             Purpose::Undo => {
-                match locked.unchangeable(unit).map_or_else(|| begun_since(&mut reader, self.plan, unit), |why| Ok(Some(why)))? {
-                    Some(why) => (Err(Recheck::Refused(why)), Direction::Either),
-                    None => (Ok(unit.changes.clone()), Direction::Either),
-                }
+                let refusal = locked.unchangeable(unit).or_else(|| new_increment(unit, &known.increments).cloned());
+                (refusal.map_or_else(|| Ok(unit.changes.clone()), |why| Err(Recheck::Refused(why))), Direction::Either)
             }
         };
         Ok(match decided.and_then(|changes| only_allowed(changes, &now, direction)) {

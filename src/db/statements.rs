@@ -102,8 +102,6 @@ statements! {
     SERVICES_BACKUP_UNCOUNTED = "services_backup_uncounted";
     SNAPSHOT_BY_ID = "snapshot_by_id";
     SNAPSHOT_LOCK = "snapshot_lock";
-    BACKUPS_BY_PARENTS_LIBERTY = "backups_by_parents_liberty";
-    BACKUPS_BY_PARENTS_MITAKA = "backups_by_parents_mitaka";
     SNAPSHOT_UPDATE = "snapshot_update";
     SNAPSHOTS_BY_IDS = "snapshots_by_ids";
     SNAPSHOTS_PENDING = "snapshots_pending";

@@ -23,7 +23,6 @@ pub use census::Census;
 pub use document::{Notice, NoticeCode, ScanDocument, Summary};
 pub use findings::{Images, KeptRows, Scan, ScanError, ScanRequest, database_info, scan, situation};
 pub use reader::{Lock, Reader, Row, row_in};
-#[cfg(test)]
-pub(crate) use references::{Column, References};
+pub use references::{Column, References};
 #[cfg(test)]
 pub(crate) use related_rows::{RelatedRows, Repaired, ScanFacts};

@@ -258,15 +258,6 @@ impl Reader<'_> {
         self.by_ids(statement, ids, backup)
     }
 
-    /// Live backups by their parents' ids, in batches.
-    pub fn children(&mut self, parents: &[String]) -> Result<Vec<Backup>, DbError> {
-        match self.schema.columns {
-            ColumnSet::Juno => Ok(Vec::new()),
-            ColumnSet::Liberty => self.by_ids(&sql::BACKUPS_BY_PARENTS_LIBERTY, parents, backup),
-            ColumnSet::Mitaka => self.by_ids(&sql::BACKUPS_BY_PARENTS_MITAKA, parents, backup),
-        }
-    }
-
     /// Reads what every live backup refers to, one backup at a time: id, volume, parent, snapshot and the volume that it was last restored to.
     pub fn references(&mut self, each: &mut dyn FnMut(Backup)) -> Result<(), DbError> {
         let statement = match self.schema.columns {

@@ -61,8 +61,8 @@ impl References {
     }
 
     /// The ids of the backups that refer to these rows by this column, in their order.
-    pub fn to<'a>(&self, column: Column, ids: impl IntoIterator<Item = &'a String>) -> Vec<String> {
-        let found = ids.into_iter().filter_map(|id| self.found.get(&(column, number(id)))).flatten();
+    pub fn to(&self, column: Column, ids: impl IntoIterator<Item = impl AsRef<str>>) -> Vec<String> {
+        let found = ids.into_iter().filter_map(|id| self.found.get(&(column, number(id.as_ref())))).flatten();
         let mut found: Vec<String> = found.map(|number| self.ids.id(*number)).collect();
         found.sort();
         found.dedup();

@@ -1,14 +1,17 @@
-//! How often a scan reads a whole table does not depend on what it finds.
+//! How often a scan or a run reads a whole table does not depend on what it finds or changes.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use cinder_backup_repair::apply::{Mode, Options};
 use cinder_backup_repair::db::schema::probe;
-use cinder_backup_repair::db::{Engine, ID_BATCH, SessionSettings};
-use cinder_backup_repair::domain::{Checks, Policy, Selection};
+use cinder_backup_repair::db::{Engine, ID_BATCH, Session, SessionSettings};
+use cinder_backup_repair::domain::{Checks, Policy, Selection, Value};
+use cinder_backup_repair::plan::Purpose;
 use cinder_backup_repair::scan::{KeptRows, ScanRequest, scan};
 
-use crate::library::{hooked, session};
+use crate::library::{carry_out, hooked, plan, session};
 use crate::rows::{Row, backup, snapshot, volume};
 use crate::schemas::{Columns, engines, fresh};
 
@@ -43,19 +46,21 @@ fn rows(number: usize) -> Vec<Row> {
     rows
 }
 
+/// A session that counts its statements by name.
+fn counted(session: Box<dyn Session>, names: Arc<Mutex<BTreeMap<String, usize>>>) -> Box<dyn Session> {
+    hooked(session, move |statement, _| {
+        *names.lock().unwrap().entry(statement.name.to_owned()).or_default() += 1;
+        Ok(())
+    })
+}
+
 /// The number of statements by name, and the number of findings.
 fn statements_of_a_scan(engine: Engine, number: usize) -> (BTreeMap<String, usize>, usize) {
     let database = fresh(engine, Columns::Full);
     database.insert(&rows(number));
     let names = Arc::new(Mutex::new(BTreeMap::new()));
-    let mut counted = session(&database, &SessionSettings::default()).map(|session| {
-        let names = Arc::clone(&names);
-        hooked(session, move |statement, _| {
-            *names.lock().unwrap().entry(statement.name.to_owned()).or_default() += 1;
-            Ok(())
-        })
-    });
-    let session = counted.as_mut().unwrap().as_mut();
+    let mut session = counted(session(&database, &SessionSettings::default()).unwrap(), Arc::clone(&names));
+    let session = session.as_mut();
     let schema = probe(session).unwrap();
     let (policy, selection, checks) = (Policy::default(), Selection::default(), Checks::new());
     let scan = scan(session, &schema, &ScanRequest::new(&policy, &selection, KeptRows::Changes, &checks)).unwrap();
@@ -86,5 +91,44 @@ fn a_scan_reads_backups_twice_whatever_it_finds() {
             .map(|(name, count)| (name.as_str(), *count))
             .collect();
         assert_eq!(passes, [("backups_live_liberty", 1), ("backups_references_mitaka", 1)], "{}", engine.name());
+    }
+}
+
+/// The statements of an undo that takes `available` away from so many backups, all of which have an old increment.
+fn statements_of_an_undo(engine: Engine, units: usize) -> BTreeMap<String, usize> {
+    let database = fresh(engine, Columns::Full);
+    let stuck: Vec<Row> = (0..units).map(|_| backup().status("creating").host("gone").age(TWO_HOURS)).collect();
+    let increments = stuck.iter().map(|parent| backup().parent_id(parent.get_id()).status("error").age(TWO_HOURS * 2)).collect::<Vec<_>>();
+    database.insert(&[stuck, increments].concat());
+    let mut undo = plan(&database);
+    database.execute("UPDATE backups SET status = 'available' WHERE status = 'creating'");
+    undo.purpose = Purpose::Undo;
+    for unit in &mut undo.units {
+        unit.changes.retain(|change| change.column == "status");
+        for change in &mut unit.changes {
+            (change.from, change.to) = (Value::from("available"), Value::from("creating"));
+        }
+        for image in &mut unit.before {
+            image.columns.insert("status".to_owned(), Value::from("available"));
+        }
+    }
+    let names = Arc::new(Mutex::new(BTreeMap::new()));
+    let count = |session| counted(session, Arc::clone(&names));
+    let options = Options { mode: Mode::Write, heartbeat_wait: Duration::ZERO, ..Options::default() };
+    let (run, _) = carry_out(&database, &undo, options, count, |_| false);
+    assert_eq!(run.tally().applied, units, "{:?} {:?}", run.failure, run.results.first());
+    let names = names.lock().unwrap().clone();
+    names
+}
+
+#[test]
+fn an_undo_reads_increments_with_the_heartbeats_and_not_for_each_unit() {
+    for engine in engines() {
+        for units in [5, 100] {
+            let statements = statements_of_an_undo(engine, units);
+            // A slow machine may read the heartbeats more than once.
+            assert_eq!(statements["backups_references_mitaka"], statements["services_backup"], "{}", engine.name());
+            assert!(statements["backups_references_mitaka"] < units, "{}: {statements:?}", engine.name());
+        }
     }
 }
