@@ -255,7 +255,8 @@ impl Read for CommandStream {
 
 impl Drop for CommandStream {
     fn drop(&mut self) {
-        if matches!(self.child.try_wait(), Ok(None)) {
+        if self.outcome.is_none() {
+            // It may have ended, but not the processes that it started. It was not reaped.
             self.kill();
             // It was killed, so this returns soon, and leaves no zombie.
             let _ = self.child.wait();
@@ -388,12 +389,54 @@ mod tests {
     }
 
     #[test]
+    fn dropping_the_stream_kills_what_an_ended_command_left_running() {
+        let mut stream = script("echo $$; sleep 600 & echo $!", LONG).unwrap();
+        let mut text = String::new();
+        while text.lines().count() < 2 || !text.ends_with('\n') {
+            let mut buffer = [0; 32];
+            let count = stream.read(&mut buffer).unwrap();
+            text.push_str(&String::from_utf8_lossy(&buffer[..count]));
+        }
+        let [command, child] = text.lines().collect::<Vec<_>>()[..] else { panic!("{text}") };
+        assert!(has_ended(command) && is_alive(child));
+        drop(stream);
+        assert!(has_ended(child));
+    }
+
+    #[test]
     fn a_request_to_stop_kills_the_command() {
         let flag = Arc::new(AtomicBool::new(false));
         let cancelled = Arc::clone(&flag);
         let stream = CommandStream::start(Invocation { cancelled, ..invocation("sleep", &["600"]) }).unwrap();
         flag.store(true, Ordering::Relaxed);
         assert_eq!(stream.read_all(10).unwrap_err().kind, StorageErrorKind::Cancelled);
+    }
+
+    #[test]
+    fn output_and_messages_flow_at_the_same_time() {
+        let begun = Instant::now();
+        let text = "yes message | head -c 3000000 >&2 & yes output | head -c 3000000; wait; echo last words >&2";
+        assert_eq!(script(text, LONG).unwrap().read_all(3_000_000).unwrap().len(), 3_000_000);
+        let error = script(&format!("{text}; exit 3"), LONG).unwrap().read_all(3_000_000).unwrap_err();
+        assert!(error.text.contains("last words"), "{error}");
+        assert!(begun.elapsed() < LONG / 2);
+    }
+
+    #[test]
+    fn closed_pipes_and_a_stopped_command_end_at_the_deadline() {
+        for (text, kind) in [
+            ("exec >&-; sleep 0.2; echo '(5) Input/output error' >&2; exit 5", Some(StorageErrorKind::Media)),
+            ("exec 2>&-; sleep 0.2; printf x", None),
+            ("exec >&- 2>&-; exec sleep 600", Some(StorageErrorKind::Transient)),
+            ("printf x; kill -STOP $$", Some(StorageErrorKind::Transient)),
+            // It keeps the pipes open, and is not in the process group.
+            ("setsid sleep 20 & sleep 600", Some(StorageErrorKind::Transient)),
+        ] {
+            let begun = Instant::now();
+            let read = script(text, Duration::from_secs(1)).unwrap().read_all(100);
+            assert_eq!(read.err().map(|error| error.kind), kind, "{text}");
+            assert!(begun.elapsed() < Duration::from_secs(10), "{text}");
+        }
     }
 
     #[test]

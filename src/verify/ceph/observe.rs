@@ -223,8 +223,8 @@ fn has_changed(pool: &Pool<'_>, image: &str, since: &str) -> Result<bool, Storag
     Ok(changed)
 }
 
-/// The objects that are known to have been written; `None` if all objects of the map were. The first backup on a base image is its only writer up to its own snapshot, so
-/// the map of that snapshot is correct, as is the map of a finished copy.
+/// The objects that are known to have been written; `None` if all objects of the map were. The first backup on a base image is its only
+/// writer up to its own snapshot, so the map of that snapshot is correct, as is the map of a finished copy.
 fn written(
     pool: &Pool<'_>,
     info: &ImageInfo,
