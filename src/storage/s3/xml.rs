@@ -29,7 +29,7 @@ pub(super) struct ErrorDocument {
 /// A fragment that says what is wrong.
 pub(super) fn page(xml: &[u8]) -> Result<Page, String> {
     let (mut root, mut truncated, mut token, mut encoded) = (false, None, None, false);
-    // The elements of each object, and those of the object that has not ended.
+    // The elements of each object that matter, and those of the object that has not ended.
     let (mut found, mut fields): (Vec<Fields>, Fields) = (Vec::new(), Vec::new());
     walk(xml, &mut |path, text| {
         match path {
@@ -39,7 +39,13 @@ pub(super) fn page(xml: &[u8]) -> Result<Page, String> {
             }
             ["ListBucketResult", "NextContinuationToken"] => token = Some(text.to_owned()),
             ["ListBucketResult", "EncodingType"] => encoded = text == "url",
-            ["ListBucketResult", "Contents", field] => fields.push(((*field).to_owned(), text.to_owned())),
+            ["ListBucketResult", "Contents", field @ ("Key" | "Size" | "LastModified" | "ETag")] => {
+                // At once, or a hostile page takes many times its own size.
+                if fields.iter().any(|(known, _)| known == field) {
+                    return Err(format!("an object has {field} twice"));
+                }
+                fields.push(((*field).to_owned(), text.to_owned()));
+            }
             ["ListBucketResult", "Contents"] => found.push(std::mem::take(&mut fields)),
             _ => {}
         }
@@ -74,17 +80,13 @@ pub(super) fn error_document(xml: &[u8]) -> Option<ErrorDocument> {
 type Fields = Vec<(String, String)>;
 
 fn object(fields: &Fields, encoded: bool) -> Result<ObjectInfo, String> {
-    let field = |name: &str| {
-        let mut found = fields.iter().filter(|(field, _)| field == name).map(|(_, text)| text.as_str());
-        let first = found.next();
-        if found.next().is_some() { Err(format!("an object has {name} twice")) } else { Ok(first) }
-    };
-    let (Some(key), Some(size)) = (field("Key")?, field("Size")?) else { return Err("an object has no key or no size".to_owned()) };
+    let field = |name: &str| fields.iter().find(|(field, _)| field == name).map(|(_, text)| text.as_str());
+    let (Some(key), Some(size)) = (field("Key"), field("Size")) else { return Err("an object has no key or no size".to_owned()) };
     Ok(ObjectInfo {
         name: if encoded { decode(key)? } else { key.to_owned() },
         size: size.trim().parse().map_err(|_| format!("{size:?} is not a size"))?,
-        modified: field("LastModified")?.and_then(|text| text.trim().parse().ok()),
-        md5: field("ETag")?.and_then(digest),
+        modified: field("LastModified").and_then(|text| text.trim().parse().ok()),
+        md5: field("ETag").and_then(digest),
     })
 }
 
@@ -192,6 +194,17 @@ mod tests {
         }
         assert!(page(b"\xff<ListBucketResult/>").is_err());
         assert!(page(b"").is_err());
+    }
+
+    /// Every element of an object was kept until the end of the page.
+    #[test]
+    fn only_the_elements_that_matter_are_kept_and_each_once() {
+        let more = PAGE.replace("<Empty/>", &"<Empty/>".repeat(100));
+        assert_eq!(page(more.as_bytes()), page(PAGE.as_bytes()));
+        for field in ["Key", "Size", "LastModified", "ETag"] {
+            let cut = format!("<ListBucketResult><Contents><{field}>1</{field}><{field}>1</{field}><");
+            assert_eq!(page(cut.as_bytes()), Err(format!("an object has {field} twice")));
+        }
     }
 
     #[test]
