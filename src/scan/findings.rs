@@ -392,8 +392,11 @@ impl<'a> Findings<'a> {
         let repaired = Rc::clone(&self.repaired);
         let occupied: HashSet<String> =
             self.findings.iter().filter(|finding| finding.is_actionable()).map(|finding| finding.id.clone()).collect();
+        // Where case matters, an id in another spelling is that of no backup.
+        let ignores_case = reader.ignores_case();
+        let spelling = |id: &str| if ignores_case { key(id).into_owned() } else { id.to_owned() };
         let parents = self.census.parents_that_may_be_missed();
-        let mut missed: BTreeMap<String, Option<Backup>> = parents.iter().map(|id| (key(id).into_owned(), None)).collect();
+        let mut missed: BTreeMap<String, Option<Backup>> = parents.iter().map(|id| (spelling(id), None)).collect();
         for portion in self.census.doubtful_parents().chunks(PORTION) {
             for parent in reader.backups(portion)? {
                 let is_occupied = occupied.contains(&parent.id);
@@ -406,8 +409,8 @@ impl<'a> Findings<'a> {
                 }
                 let parent = case.backup;
                 if parent.status.as_deref() != Some(ERROR) {
-                    missed.remove(key(&parent.id).as_ref());
-                } else if let Some(row) = missed.get_mut(key(&parent.id).as_ref()) {
+                    missed.remove(&spelling(&parent.id));
+                } else if let Some(row) = missed.get_mut(&spelling(&parent.id)) {
                     *row = Some(parent);
                 }
             }
@@ -419,8 +422,9 @@ impl<'a> Findings<'a> {
                 if !matches!(child.status.as_deref(), Some(AVAILABLE | RESTORING)) || !self.wants(&child) {
                     continue;
                 }
-                let parent = missed.get(key(parent_id).as_ref()).and_then(Option::as_ref);
-                self.findings.extend(decide::broken_chain(&child, parent_id, parent));
+                if let Some(parent) = missed.get(&spelling(parent_id)) {
+                    self.findings.extend(decide::broken_chain(&child, parent_id, parent.as_ref()));
+                }
             }
         }
         Ok(())

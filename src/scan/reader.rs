@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::db::schema::Schema;
 use crate::db::statements as sql;
-use crate::db::{DbError, DbErrorKind, ID_BATCH, Param, PipelineStep, Session, Statement, StepResult};
+use crate::db::{DbError, DbErrorKind, Engine, ID_BATCH, Param, PipelineStep, Session, Statement, StepResult};
 use crate::domain::id::same;
 use crate::domain::{Attachment, Backup, ColumnSet, Image, ServiceRow, Snapshot, Table, Value, Volume};
 
@@ -246,6 +246,11 @@ impl Reader<'_> {
     pub fn live_backups(&mut self, each: &mut dyn FnMut(Backup)) -> Result<(), DbError> {
         let statement = if self.schema.columns == ColumnSet::Juno { &sql::BACKUPS_LIVE_JUNO } else { &sql::BACKUPS_LIVE_LIBERTY };
         self.each(statement, &[], &mut |row| each(counted(row)))
+    }
+
+    /// Whether the database finds a row by its id in another spelling.
+    pub fn ignores_case(&self) -> bool {
+        matches!(self.session.server().engine, Engine::Mysql | Engine::Mariadb)
     }
 
     /// Live backups by id, in batches.

@@ -355,6 +355,23 @@ fn available_must_be_earned() {
 }
 
 #[test]
+fn a_parent_in_another_spelling_is_there_only_where_case_does_not_matter() {
+    each(&[Columns::Full, Columns::Liberty], |database, _| {
+        // A counter that is right, and one that is wrong, so that a scan reads the parent as well.
+        for recorded in [1, 5] {
+            let parent = database.backup(|row| row.num_dependent_backups(recorded));
+            let child = database.backup(|row| row.parent_id(&parent));
+            let typed = database.backup(|row| row.parent_id(parent.to_uppercase()));
+            let document = Program::on(database.url()).json(0, &args(&["scan"]));
+            assert!(find(&document, &child).is_none(), "{recorded}: {document:#}");
+            let found = find(&document, &typed).map(|finding| codes(finding).join(" "));
+            let expected = if matches!(database.engine(), Engine::Mysql | Engine::Mariadb) { None } else { Some("parent-missing") };
+            assert_eq!(found.as_deref(), expected, "{recorded}");
+        }
+    });
+}
+
+#[test]
 fn contradictions_are_reported_and_counters_are_corrected_on_request() {
     each(&[Columns::Full, Columns::Liberty], |database, columns| {
         hosts(database);
