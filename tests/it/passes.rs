@@ -117,8 +117,7 @@ fn statements_of_an_undo(engine: Engine, units: usize) -> BTreeMap<String, usize
     let options = Options { mode: Mode::Write, heartbeat_wait: Duration::ZERO, ..Options::default() };
     let (run, _) = carry_out(&database, &undo, options, count, |_| false);
     assert_eq!(run.tally().applied, units, "{:?} {:?}", run.failure, run.results.first());
-    let names = names.lock().unwrap().clone();
-    names
+    names.lock().unwrap().clone()
 }
 
 #[test]
