@@ -12,6 +12,7 @@ use comfy_table::{Attribute, CellAlignment, Color, ColumnConstraint, ContentArra
 use serde::Serialize;
 use serde_json::{Map, Value};
 use thiserror::Error;
+use unicode_width::UnicodeWidthStr;
 
 use super::{expanded, json, safe, yaml};
 
@@ -21,6 +22,9 @@ const BORDERS: &str = "||--+-++|    ++++++";
 /// The longest cell of a table, in characters. The time to lay out a table grows with the square of a cell's length, and the layout
 /// fails beyond 65,535 columns. The other formats have the whole text.
 const LONGEST_CELL: usize = 1_000;
+
+/// The number of rows of a table that are laid out at the same time.
+const PORTION: usize = 1_000;
 
 /// A cell of a [`Grid`]. Cells are sorted in the order of the variants.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -260,8 +264,14 @@ impl<'a> View<'a> {
 
     /// The least width of a column.
     fn least_width(&self, place: usize) -> usize {
-        let cells: Vec<String> = self.rows.iter().filter_map(|row| row.get(place)).map(|cell| cell.in_table()).collect();
-        expanded::least_width(self.titles.get(place).copied().into_iter().chain(cells.iter().map(String::as_str)))
+        let cells = self.rows.iter().filter_map(|row| row.get(place)).map(|cell| cell.in_table());
+        expanded::least_width(self.titles.get(place).map(|title| (*title).to_owned()).into_iter().chain(cells))
+    }
+
+    /// The width of a column in which no cell is wrapped.
+    fn whole_width(&self, place: usize) -> usize {
+        let cells = self.rows.iter().filter_map(|row| row.get(place)).map(|cell| cell.in_table().width());
+        cells.chain(self.titles.get(place).map(|title| title.width())).max().unwrap_or(0)
     }
 
     /// Whether a column is aligned to the right: its first cell is a number, as in cliff.
@@ -289,6 +299,32 @@ fn write_table(out: &mut dyn io::Write, view: &View<'_>, options: &OutputOptions
             return expanded::write(out, &view.titles, &rows, &layout);
         }
     }
+    let whole: Vec<usize> = (0..view.titles.len()).map(|place| view.whole_width(place)).collect();
+    // comfy-table counts the two spaces of a column.
+    let with_spaces = |width: usize| Width::Fixed(u16::try_from(width + 2).unwrap_or(u16::MAX));
+    let fits = options.width.is_none_or(|width| whole.iter().map(|column| column + 3).sum::<usize>() < usize::from(width));
+    if !fits || view.rows.is_empty() {
+        let constraints: Vec<ColumnConstraint> = least.iter().map(|width| ColumnConstraint::LowerBoundary(with_spaces(*width))).collect();
+        return writeln!(out, "{}", layout(view, &view.rows, options, &constraints));
+    }
+    // The layout takes several KB of memory a row, so that of a long table is made in portions.
+    let constraints: Vec<ColumnConstraint> = whole.iter().map(|width| ColumnConstraint::Absolute(with_spaces(*width))).collect();
+    let portions: Vec<_> = view.rows.chunks(PORTION).collect();
+    for (number, rows) in portions.iter().enumerate() {
+        let table = layout(view, rows, options, &constraints).to_string();
+        let lines: Vec<&str> = table.lines().collect();
+        // The titles with the lines above and below them come first, and the bottom line comes last.
+        let begin = if number == 0 { 0 } else { 3 };
+        let end = lines.len() - usize::from(number + 1 < portions.len());
+        for line in lines.get(begin..end).unwrap_or_default() {
+            writeln!(out, "{line}")?;
+        }
+    }
+    Ok(())
+}
+
+/// A table of some rows, with the width of each column.
+fn layout(view: &View<'_>, rows: &[Vec<&Cell>], options: &OutputOptions, widths: &[ColumnConstraint]) -> Table {
     let mut table = Table::new();
     table.load_preset(BORDERS);
     match options.width {
@@ -301,7 +337,7 @@ fn write_table(out: &mut dyn io::Write, view: &View<'_>, options: &OutputOptions
         table.force_no_tty()
     };
     table.set_header(view.titles.iter().map(|title| comfy_table::Cell::new(title).add_attribute(Attribute::Bold)));
-    for row in &view.rows {
+    for row in rows {
         table.add_row(row.iter().zip(&view.titles).map(|(cell, title)| {
             let shown = cell.in_table();
             match tint(title, &shown) {
@@ -310,15 +346,14 @@ fn write_table(out: &mut dyn io::Write, view: &View<'_>, options: &OutputOptions
             }
         }));
     }
-    for (place, least) in least.into_iter().enumerate() {
+    for (place, width) in widths.iter().enumerate() {
         let Some(column) = table.column_mut(place) else { continue };
-        // comfy-table includes the two spaces in the width.
-        column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(u16::try_from(least + 2).unwrap_or(u16::MAX))));
+        column.set_constraint(*width);
         if view.is_numeric(place) {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
-    writeln!(out, "{table}")
+    table
 }
 
 /// The colour of a verdict or an outcome, for both kinds of tables. The word alone has the whole meaning.
@@ -404,6 +439,22 @@ mod tests {
 
     fn strings(words: &[&str]) -> Vec<String> {
         words.iter().map(|word| (*word).to_owned()).collect()
+    }
+
+    #[test]
+    fn a_long_table_looks_as_if_it_was_laid_out_at_once() {
+        let rows: Vec<Vec<Cell>> = (0..2 * PORTION + 7).map(|number| vec![number.into(), "x".repeat(number % 50).into()]).collect();
+        let grid = Grid { columns: vec!["Number", "Text"], rows };
+        for width in [None, Some(200)] {
+            let mut out = Vec::new();
+            write(&mut out, &json!({}), "rows", &grid, &OutputOptions { width, ..OutputOptions::default() }).unwrap();
+            let text = String::from_utf8(out).unwrap();
+            let border = format!("+--------+-{}-+", "-".repeat(49));
+            let expected = grid.rows.iter().map(|row| format!("| {:>6} | {:<49} |", row[0].shown(), row[1].shown()));
+            let expected =
+                [border.clone(), format!("| Number | {:<49} |", "Text"), border.clone()].into_iter().chain(expected).chain([border]);
+            assert!(text.lines().eq(expected), "{text:.2000}");
+        }
     }
 
     #[test]

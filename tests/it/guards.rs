@@ -246,7 +246,7 @@ fn missing_grants_are_reported_before_the_run_begins() {
             let before = database.dump();
             let program = Program::on(database.account(&(grants(engine, "scan") + &more)));
             let refused = program.expect(12, &["repair", "--yes", OLD]);
-            assert!(!refused.stderr.contains("heartbeat") && !refused.stderr.contains("Listening"), "{}", refused.stderr);
+            assert!(!refused.stderr.contains("heartbeat"), "{}", refused.stderr);
             assert_eq!(database.dump(), before);
             assert!(!program.log().exists(), "{}: nothing was begun", engine.name());
             program.expect(12, &["repair", "--yes", "--check", "quick", OLD]);
