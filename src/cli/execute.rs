@@ -51,7 +51,7 @@ impl ExecutionArgs {
     /// Checks the command line first: an unknown column must be reported before anything is changed, and a missing terminal before a
     /// connection is made.
     pub fn check(&self, ui: &Ui) -> Result<()> {
-        ui.check_columns(&view::results([]))?;
+        ui.check_columns(|| view::results([]))?;
         if self.asks() { prompt::insist_on_terminal(ui) } else { Ok(()) }
     }
 
@@ -291,7 +291,7 @@ fn report(
     };
     // Thousands of units may not have begun: tables show only their number, JSON lists them.
     let shown = |result: &&UnitResult| ui.is_document() || result.outcome != Outcome::NotBegun;
-    ui.result(&document, "units", &view::results(results.iter().filter(shown)))?;
+    ui.result(&document, "units", || view::results(results.iter().filter(shown)))?;
     if ui.is_table() && !follow_up.is_empty() {
         ui.say("Once the API is back:");
         for command in &follow_up {

@@ -56,7 +56,7 @@ pub fn write(kind: Kind, out: &mut dyn Write, material: Material<'_>) -> io::Res
         Kind::Csv => {
             let options = OutputOptions { format: Format::Csv, ..OutputOptions::default() };
             let plan = material.plan;
-            crate::report::grid::write(out, plan, "units", &view::units(&plan.units), &options).map_err(io::Error::other)
+            crate::report::grid::write(out, plan, "units", || view::units(&plan.units), &options).map_err(io::Error::other)
         }
     }
 }

@@ -113,12 +113,12 @@ impl Ui {
     }
 
     /// Makes sure that the result has the columns of `--column`, without writing anything.
-    pub fn check_columns(&self, grid: &Grid) -> Result<(), ReportError> {
+    pub fn check_columns(&self, grid: impl FnOnce() -> Grid) -> Result<(), ReportError> {
         crate::report::grid::write(&mut io::sink(), &(), "", grid, &self.options)
     }
 
     /// Writes a result: the document or its rows, by `--format`.
-    pub fn result(&self, document: &impl Serialize, rows_key: &str, grid: &Grid) -> Result<(), ReportError> {
+    pub fn result(&self, document: &impl Serialize, rows_key: &str, grid: impl FnOnce() -> Grid) -> Result<(), ReportError> {
         self.begun.store(true, Ordering::Relaxed);
         let mut out = self.out();
         match crate::report::grid::write(&mut out, document, rows_key, grid, &self.options) {
@@ -193,7 +193,7 @@ impl Ui {
             let document = ErrorDocument { schema, schema_version: 1, exit_code: exit.code(), error: message, hint };
             let options = OutputOptions { format: self.options.format, noindent: self.options.noindent, ..OutputOptions::default() };
             // The exit code reports it anyway.
-            let _ = crate::report::grid::write(&mut self.out(), &document, "", &Grid::default(), &options);
+            let _ = crate::report::grid::write(&mut self.out(), &document, "", Grid::default, &options);
         }
     }
 

@@ -175,15 +175,18 @@ pub fn write(
     out: &mut dyn io::Write,
     document: &impl Serialize,
     rows_key: &str,
-    grid: &Grid,
+    grid: impl FnOnce() -> Grid,
     options: &OutputOptions,
 ) -> Result<(), ReportError> {
-    let view = View::new(grid, options)?;
+    if options.format == Format::Json && options.columns.is_empty() && options.sort_columns.is_empty() {
+        return Ok(json::write(out, document, options.noindent)?);
+    }
+    let grid = grid();
+    let view = View::new(&grid, options)?;
     match options.format {
         Format::Table => write_table(out, &view, options)?,
         Format::Csv => write_csv(out, &view, options.quote)?,
         Format::Value => write_values(out, &view)?,
-        Format::Json if view.is_whole() => json::write(out, document, options.noindent)?,
         Format::Json => json::write(out, &view.reduced(document, rows_key)?, options.noindent)?,
         Format::Yaml => out.write_all(yaml::to_string(&view.reduced(document, rows_key)?).as_bytes())?,
     }
@@ -237,11 +240,6 @@ impl<'a> View<'a> {
             cut,
             sorted: !sort.is_empty(),
         })
-    }
-
-    /// Whether the rows of the document are unchanged: all columns, in their original order.
-    fn is_whole(&self) -> bool {
-        !self.cut && !self.sorted
     }
 
     /// The document with its rows reduced and sorted like these.
@@ -433,7 +431,7 @@ mod tests {
 
     fn written(options: &OutputOptions) -> String {
         let mut out = Vec::new();
-        write(&mut out, &document(), "findings", &grid(), options).unwrap();
+        write(&mut out, &document(), "findings", grid, options).unwrap();
         String::from_utf8(out).unwrap()
     }
 
@@ -447,7 +445,7 @@ mod tests {
         let grid = Grid { columns: vec!["Number", "Text"], rows };
         for width in [None, Some(200)] {
             let mut out = Vec::new();
-            write(&mut out, &json!({}), "rows", &grid, &OutputOptions { width, ..OutputOptions::default() }).unwrap();
+            write(&mut out, &json!({}), "rows", || grid.clone(), &OutputOptions { width, ..OutputOptions::default() }).unwrap();
             let text = String::from_utf8(out).unwrap();
             let border = format!("+--------+-{}-+", "-".repeat(49));
             let expected = grid.rows.iter().map(|row| format!("| {:>6} | {:<49} |", row[0].shown(), row[1].shown()));
@@ -484,7 +482,7 @@ mod tests {
             let grid = Grid { columns: vec!["ID", "Name"], rows: vec![vec!["b1".into(), long.as_str().into()]] };
             let written = |options: &OutputOptions| {
                 let mut out = Vec::new();
-                write(&mut out, &json!({}), "rows", &grid, options).unwrap();
+                write(&mut out, &json!({}), "rows", || grid.clone(), options).unwrap();
                 String::from_utf8(out).unwrap()
             };
             assert!(written(&OutputOptions::default()).contains(&format!("| {shown}… |")));
@@ -514,11 +512,12 @@ mod tests {
     fn a_table_without_rows_is_an_empty_line() {
         let mut out = Vec::new();
         let empty = Grid { rows: Vec::new(), ..grid() };
-        write(&mut out, &document(), "findings", &empty, &OutputOptions::default()).unwrap();
+        write(&mut out, &document(), "findings", || empty.clone(), &OutputOptions::default()).unwrap();
         assert_eq!(out, b"\n");
         out.clear();
         let empty = Grid { columns: vec!["ID", "Name"], rows: Vec::new() };
-        write(&mut out, &document(), "findings", &empty, &OutputOptions { print_empty: true, ..OutputOptions::default() }).unwrap();
+        write(&mut out, &document(), "findings", || empty.clone(), &OutputOptions { print_empty: true, ..OutputOptions::default() })
+            .unwrap();
         assert_eq!(String::from_utf8(out).unwrap(), "+----+------+\n| ID | Name |\n+----+------+\n+----+------+\n");
     }
 
@@ -546,7 +545,8 @@ mod tests {
         let grid = Grid { columns: vec!["A", "B", "C"], rows: vec![vec!["x, \"y\" \\".into(), 7_i64.into(), Cell::Null]] };
         let quoted = |quote| {
             let mut out = Vec::new();
-            write(&mut out, &document, "", &grid, &OutputOptions { format: Format::Csv, quote, ..OutputOptions::default() }).unwrap();
+            write(&mut out, &document, "", || grid.clone(), &OutputOptions { format: Format::Csv, quote, ..OutputOptions::default() })
+                .unwrap();
             String::from_utf8(out).unwrap().lines().last().unwrap().to_owned()
         };
         assert_eq!(quoted(Quote::All), r#""x, ""y"" \\","7","""#);
@@ -574,7 +574,7 @@ mod tests {
     #[test]
     fn an_unknown_column_is_an_error_that_lists_the_known() {
         let options = OutputOptions { columns: strings(&["id", "nmae"]), ..OutputOptions::default() };
-        let error = write(&mut Vec::new(), &document(), "findings", &grid(), &options).unwrap_err();
+        let error = write(&mut Vec::new(), &document(), "findings", grid, &options).unwrap_err();
         assert_eq!(error.to_string(), "unknown column \"nmae\" in --column; the columns are ID, Name, Age, Project ID, Verdict");
     }
 
@@ -647,7 +647,7 @@ mod tests {
         }
         for format in [Format::Table, Format::Json, Format::Yaml, Format::Csv, Format::Value] {
             let options = OutputOptions { format, ..OutputOptions::default() };
-            match write(&mut Closed, &document(), "findings", &grid(), &options) {
+            match write(&mut Closed, &document(), "findings", grid, &options) {
                 Err(ReportError::Io(error)) => assert_eq!(error.kind(), io::ErrorKind::BrokenPipe),
                 other => unreachable!("{other:?}"),
             }

@@ -76,7 +76,7 @@ fn percent(text: &str) -> std::result::Result<f64, String> {
 pub fn run(context: &Context<'_>, args: &CheckCommandArgs) -> Result<Exit> {
     let ui = context.ui;
     let share = share(args)?;
-    ui.check_columns(&view::checks(&[]))?;
+    ui.check_columns(|| view::checks(&[]))?;
     let key = context.signing_key(args.sign_key.as_deref())?;
     let max_age = i64::try_from(args.resume_max_age.as_secs()).unwrap_or(i64::MAX);
     let resume = args.resume.as_deref().map(|path| Resume::read(path, max_age, key.as_ref().zip(args.sign_key.as_deref()))).transpose()?;
@@ -99,7 +99,7 @@ pub fn run(context: &Context<'_>, args: &CheckCommandArgs) -> Result<Exit> {
     }
     // Report and judge what was found, even if the file cannot be written.
     let closed = report.close(&progress);
-    ui.result(&report.document, "results", &view::checks(&report.document.results))?;
+    ui.result(&report.document, "results", || view::checks(&report.document.results))?;
     if ui.is_table() {
         say_problems(context, &report.document);
         ui.say(summary(&report.document));

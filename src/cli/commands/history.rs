@@ -167,7 +167,7 @@ fn list(context: &Context<'_>, path: &Path) -> Result<Exit> {
         })
         .collect();
     let document = json!({ "schema": "cinder-backup-repair/history", "schema_version": 1, "audit_log": shown(path), "runs": list });
-    context.ui.result(&document, "runs", &grid)?;
+    context.ui.result(&document, "runs", || grid)?;
     if let Some(damage) = found.damage {
         return Err(damage.into());
     }
@@ -215,7 +215,7 @@ fn show(context: &Context<'_>, path: &Path, run: &str) -> Result<Exit> {
     if context.ui.is_table() {
         print_head(context, &records)?;
     }
-    context.ui.result(&document, "units", &grid)?;
+    context.ui.result(&document, "units", || grid)?;
     if tally.not_begun > 0 {
         let were = if tally.not_begun == 1 { "was" } else { "were" };
         context.ui.say(format!("{} {were} not begun.", count(tally.not_begun, "unit")));
@@ -265,7 +265,7 @@ fn check(context: &Context<'_>, path: &Path, expected: Option<&str>) -> Result<(
         "problem_count": report.problem_count, "problems": problems,
     });
     if !context.ui.is_table() || !report.problems.is_empty() {
-        context.ui.result(&document, "problems", &Grid { columns: vec!["Line", "Code", "Problem"], rows })?;
+        context.ui.result(&document, "problems", || Grid { columns: vec!["Line", "Code", "Problem"], rows })?;
     }
     let (shown, problems) = (path.display(), count(report.problem_count, "problem"));
     if report.anchor == Some(Anchor::Missing) {

@@ -34,7 +34,7 @@ pub fn run(context: &Context<'_>, args: &PlanArgs) -> Result<Exit> {
     let ui = context.ui;
     let selection = args.proposal.selection()?;
     let kinds = args.report.iter().map(|path| reports::Kind::of(path)).collect::<std::result::Result<Vec<_>, _>>().map_err(Error::usage)?;
-    ui.check_columns(&view::units(&[]))?;
+    ui.check_columns(|| view::units(&[]))?;
     let key = context.signing_key(args.sign_key.as_deref())?;
     // A file that cannot be created is reported before a check that may take hours. It is removed again, so that a kill leaves no empty
     // file behind.
@@ -58,7 +58,7 @@ pub fn run(context: &Context<'_>, args: &PlanArgs) -> Result<Exit> {
         files.fill(|file| reports::write(kind, file, material))?;
     }
     files.keep();
-    ui.result(plan, "units", &view::units(&plan.units))?;
+    ui.result(plan, "units", || view::units(&plan.units))?;
     if ui.is_table() {
         let (summary, units) = (sentences::scan(&scan.document, &wanted.selection), count(plan.units.len(), "unit"));
         ui.say(format!("{summary}; the plan changes {} in {units}, in {}.", count(plan.rows(), "row"), database.location));

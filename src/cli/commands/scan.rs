@@ -25,7 +25,7 @@ pub struct ScanArgs {
 pub fn run(context: &Context<'_>, args: &ScanArgs) -> Result<Exit> {
     let ui = context.ui;
     let selection = args.selection.selection(&args.backups)?;
-    ui.check_columns(&view::findings(&[]))?;
+    ui.check_columns(|| view::findings(&[]))?;
     let mut database = context.connect()?;
     let wanted = context.wanted(&args.selection, selection, &args.decision, &database)?;
     let kept = if ui.is_document() { KeptRows::Chains } else { KeptRows::None };
@@ -36,7 +36,7 @@ pub fn run(context: &Context<'_>, args: &ScanArgs) -> Result<Exit> {
     for Refused { id, reason, .. } in passed_over(&scan, &wanted.selection, &found) {
         ui.say(format!("{id}: {reason}"));
     }
-    ui.result(document, "findings", &view::findings(&document.findings))?;
+    ui.result(document, "findings", || view::findings(&document.findings))?;
     if ui.is_table() {
         for notice in &document.notices {
             ui.warn(&notice.text);

@@ -31,7 +31,7 @@ pub(super) fn reconcile(context: &Context<'_>, path: &Path, run: Option<&str>) -
         "schema": "cinder-backup-repair/history-reconcile", "schema_version": 1, "audit_log": path.display().to_string(),
         "database": database.info(), "units": units,
     });
-    context.ui.result(&document, "units", &grid)?;
+    context.ui.result(&document, "units", || grid)?;
     let count = |state: &str| units.iter().filter(|row| row.state == state).count();
     let (lost, open) = (count("lost"), count("unknown"));
     context.ui.say(format!(
