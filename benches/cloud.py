@@ -41,16 +41,18 @@ def main():
     parser.add_argument('--engine', action='append', choices=list(ENGINES), help='only this one; repeatable')
     parser.add_argument('--folder', default=tempfile.gettempdir(), help='where the databases are made, about 10 GB [default: %(default)s]')
     parser.add_argument('--live', type=int, default=1_000_000, help='live backups, a third of all [default: %(default)s]')
-    parser.add_argument('--large', type=int, default=5_000_000, help='live backups of the large table on SQLite, half of all [default: %(default)s]')
+    parser.add_argument('--large', type=int, default=5_000_000, help='live backups of the large table on SQLite, half of all; 0: none [default: %(default)s]')
     parser.add_argument('--pairs', type=int, default=5, help='paired runs [default: %(default)s]')
     parser.add_argument('--out', default=ROOT / 'benches/RESULTS.md', help='the table [default: benches/RESULTS.md]')
     options = parser.parse_args()
     live = options.live
     shapes = [(3 * live, live, live // 1000, 'cloud'), (3 * live, live, live // 100, 'cloud'), (3 * live, live, live // 1000, 'wrong')]
     large = (2 * options.large, options.large, live // 1000, 'cloud')
+    if options.large:
+        shapes.append(large)
     here = bench.machine()
     lines = []
-    for shape in [*shapes, large]:
+    for shape in shapes:
         total, alive, stuck, kind = shape
         work = pathlib.Path(tempfile.mkdtemp(prefix='cbr-bench-rows-', dir=options.folder))
         work.chmod(0o755)
