@@ -1,4 +1,4 @@
-"""Times `scan` on tables that look like a real cloud, and how time and memory grow with them. Started by `benches/run --cloud`."""
+"""Times `scan` on tables that look like a real cloud, and shows the growth of time and memory. Started by `benches/run --cloud`."""
 
 import argparse
 import pathlib
@@ -41,7 +41,8 @@ def main():
     parser.add_argument('--engine', action='append', choices=list(ENGINES), help='only this one; repeatable')
     parser.add_argument('--folder', default=tempfile.gettempdir(), help='where the databases are made, about 10 GB [default: %(default)s]')
     parser.add_argument('--live', type=int, default=1_000_000, help='live backups, a third of all [default: %(default)s]')
-    parser.add_argument('--large', type=int, default=5_000_000, help='live backups of the large table on SQLite, half of all; 0: none [default: %(default)s]')
+    large_help = 'live backups of the large table on SQLite, half of all; 0 for no large table [default: %(default)s]'
+    parser.add_argument('--large', type=int, default=5_000_000, help=large_help)
     parser.add_argument('--pairs', type=int, default=5, help='paired runs [default: %(default)s]')
     parser.add_argument('--out', default=ROOT / 'benches/RESULTS.md', help='the table [default: benches/RESULTS.md]')
     options = parser.parse_args()
@@ -82,7 +83,7 @@ Measured on {here['date']} at {here['commit']}, on the machine named above or on
 20 backups a volume, in chains of a full one and six increments; 40 of 200 projects own 80 % of the rows; some volumes were written after
 their backup was started; a thousandth as many volumes and snapshots as backups are left over. `scan` with its table against the server's
 own client with SELECTs of the same rows; output goes to /dev/null; {options.pairs} paired runs, medians (least to most).
-Where there are many findings, every parent with an increment has a wrong counter.
+In the tables with the most findings, every parent with an increment has a wrong counter.
 
 {results.table(head, lines)}
 """

@@ -31,7 +31,7 @@ def table(head, rows):
 
 
 def replace_section(path, mark, text):
-    """Writes the section of RESULTS.md that begins with a mark, or the first one (''). Each section is made by a run of its own."""
+    """Replaces the section of RESULTS.md that begins with `mark`; '' is the first one. Each section comes from a run of its own."""
     path = pathlib.Path(path)
     first, *rest = re.split(r'(?m)^(<!-- \w+ -->)$', path.read_text() if path.exists() else '')
     sections = {'': first, **dict(zip(rest[::2], rest[1::2])), mark: text}
@@ -136,7 +136,7 @@ Machine: {machine['cores']} cores of {machine['cpu']}, {machine['memory']:.0f} G
 {options['units']:,} backups stuck in `creating`, each with a volume in `backing-up`: {2 * options['units']:,} rows to change, among {options['rows']:,}
 backups of which {2 * options['units']:,} are live. `repair --yes` from start to end (scan, plan, and for each unit one transaction: lock,
 compare, decide again, guarded UPDATEs, read back; the audit log with its two fsyncs a batch) against the bare
-{2 * options['units']:,} UPDATEs by id in a file, piped into the client, each its own transaction as without BEGIN. Both
+{2 * options['units']:,} UPDATEs by id in a file, piped into the client, each in a transaction of its own. Both
 start from the same rows and end with the same statuses, which is checked. {options['repair_pairs']} paired runs. Cinder's own start-up
 clean-up, which is what a restart of cinder-backup runs, gets {options['cleaned']} of the rows, without message bus and storage, and without
 Python's start; its rate is compared. `--assume-dead all` vouches for the hosts, as a person does who writes UPDATEs by hand; without it the

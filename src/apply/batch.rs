@@ -63,9 +63,9 @@ pub(super) struct EndedUnit {
     place: usize,
     result: UnitResult,
     transaction: Transaction,
-    /// It failed because it could not get a lock.
+    /// Whether the unit failed because it could not get a lock.
     is_lock_failure: bool,
-    /// Why the run cannot go on after it.
+    /// Why the run cannot go on after this unit.
     failure: Option<Failure>,
 }
 

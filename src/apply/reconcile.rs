@@ -282,7 +282,7 @@ fn settlement(standing: Standing, doubt: Option<String>, seen: Vec<RowView>) -> 
     Settlement { outcome, reason, standing, found: seen.into_iter().filter_map(|seen| seen.image).collect() }
 }
 
-/// The rows as a unit's changes are to leave them, without `updated_at`, which the database sets.
+/// The rows as a unit's changes must leave them, without `updated_at`, which the database sets.
 pub(super) fn intended(before: &[Image], changes: &[Change]) -> Vec<Image> {
     let leave = |image: &Image| {
         let mut after = image.clone();

@@ -12,7 +12,7 @@ use crate::domain::status::{AVAILABLE, CREATING, ERROR};
 use crate::domain::time::{parse, seconds_between};
 use crate::domain::{Backup, Change, ColumnSet, Table};
 use crate::plan::{Plan, Purpose, Unit};
-use crate::scan::{Column, Reader, References};
+use crate::scan::{Reader, ReferenceColumn, References};
 
 /// How far the clock of an API host may be behind if the backup was `creating`: Cinder starts no increment on such a backup, so none should
 /// be older than the run.
@@ -21,7 +21,7 @@ const LATE_CLOCK: i64 = 3_600;
 /// The backups that must stay available because of increments, with the reason, by id.
 pub type NewIncrements = HashMap<String, String>;
 
-/// Finds the backups that an undo would take away from under increments that may have begun since the run. Reads `backups` once, because
+/// Finds the backups that must not lose `available`, because increments on them may have begun since the run. Reads `backups` once, because
 /// no index leads from a parent to its increments.
 pub fn find_new_increments(reader: &mut Reader<'_>, plan: &Plan) -> Result<NewIncrements, DbError> {
     let changes = plan.units.iter().flat_map(|unit| &unit.changes).filter(|change| takes_back(change));
@@ -30,8 +30,8 @@ pub fn find_new_increments(reader: &mut Reader<'_>, plan: &Plan) -> Result<NewIn
         return Ok(NewIncrements::new());
     }
     let mut references = References::default();
-    changes.keys().for_each(|id| references.want(Column::Parent, id));
-    let increments = references.read(reader)?.to(Column::Parent, changes.keys());
+    changes.keys().for_each(|id| references.want(ReferenceColumn::Parent, id));
+    let increments = references.read(reader)?.backups_with(ReferenceColumn::Parent, changes.keys());
     // What the undo itself restores is older than the run.
     let restored: HashSet<&str> = plan.units.iter().map(|unit| unit.id.as_str()).collect();
     let mut found = NewIncrements::new();
@@ -51,7 +51,7 @@ pub fn find_new_increments(reader: &mut Reader<'_>, plan: &Plan) -> Result<NewIn
     Ok(found)
 }
 
-/// Why a unit must not be executed.
+/// The reason why a unit must not be executed, if it takes `available` from one of these backups.
 pub fn new_increment<'a>(unit: &Unit, found: &'a NewIncrements) -> Option<&'a String> {
     unit.changes.iter().filter(|change| takes_back(change)).find_map(|change| found.get(&change.id))
 }
@@ -65,7 +65,7 @@ fn takes_back(change: &Change) -> bool {
 }
 
 /// Whether a child may have begun after the run. Compares its `created_at`, from the clock of an API host, with the time at which the run
-/// wrote, from the database's clock. If one of them is missing or invalid, it may.
+/// wrote, from the database's clock. If a time is missing or invalid, the child counts as new.
 fn may_be_new(child: &Backup, change: &Change, plan: &Plan) -> bool {
     let down_time = plan.policy.thresholds.service_down_time_seconds;
     // An increment in error does not need its parent.

@@ -37,11 +37,11 @@ const LOCK_ATTEMPTS: u32 = 2;
 const WRITES_WITHIN: Duration = Duration::from_secs(300);
 const WINDOW: SignedDuration = SignedDuration::from_secs(600);
 
-/// The clock, the heartbeats and the increments, and since when they are known.
+/// The clock, the heartbeats and the increments, and when they were read.
 #[derive(Clone)]
 pub(super) struct TimedSituation {
     pub situation: Situation,
-    /// Of an undo: increments that began since the run.
+    /// Increments that may have begun since the run that is undone; empty if none is undone.
     increments: Arc<NewIncrements>,
     at: Instant,
 }

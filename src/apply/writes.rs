@@ -57,7 +57,7 @@ pub fn update(columns: ColumnSet, now: &Image, changes: &[&Change]) -> Write {
     Write { statement, params, guards }
 }
 
-/// The UPDATEs that make `changes` to rows as `before` shows them, with the values in place, each with its row. `since` may give an
+/// The UPDATEs that make `changes` to rows as `before` shows them, each with its row. Values replace the placeholders. `since` may give an
 /// expression for the `updated_at` of a row, which is not known yet.
 pub fn statements<'u>(
     before: &[Image],

@@ -31,7 +31,7 @@ pub enum Second {
 pub struct Signals {
     which: Arc<AtomicUsize>,
     seen: Mutex<Option<Stop>>,
-    held: Vec<Held>,
+    suspended: Vec<SuspendedDefault>,
     handlers: Vec<Handler>,
     /// Those that end the program at a second signal.
     endings: Mutex<Vec<Handler>>,
@@ -41,14 +41,14 @@ impl Signals {
     /// Begins to note them. One that was ignored when the program started (`nohup`, a job in the background) stays ignored.
     pub fn note(second: Second) -> io::Result<Self> {
         let mut signals =
-            Self { which: Arc::default(), seen: Mutex::default(), held: Vec::new(), handlers: Vec::new(), endings: Mutex::default() };
+            Self { which: Arc::default(), seen: Mutex::default(), suspended: Vec::new(), handlers: Vec::new(), endings: Mutex::default() };
         let again = Arc::new(AtomicBool::new(false));
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
         for (signal, exit) in [(SIGINT, Exit::Interrupted), (SIGTERM, Exit::Terminated), (SIGHUP, Exit::HungUp)] {
             if is_ignored(&status, signal) {
                 continue;
             }
-            signals.held.push(Held::new(signal)?);
+            signals.suspended.push(SuspendedDefault::new(signal)?);
             if signal != SIGHUP && second == Second::Ends {
                 let ending = signal_hook::flag::register_conditional_shutdown(signal, i32::from(exit.code()), Arc::clone(&again))?;
                 lock(&signals.endings).push(Handler(ending));
@@ -85,9 +85,9 @@ impl Signals {
 /// terminal like that.
 pub struct Question {
     shared: Arc<Shared>,
-    /// With the last handler goes the last writing end, and so the thread.
+    /// They own the writing ends of the pair of sockets. Once all are dropped, the thread reads the end of the stream and ends.
     handlers: Vec<Handler>,
-    _held: [Held; 2],
+    _suspended: [SuspendedDefault; 2],
 }
 
 struct Shared {
@@ -102,8 +102,8 @@ impl Question {
     pub fn begin(ui: &Ui) -> io::Result<Self> {
         let shared =
             Arc::new(Shared { ui: ui.clone(), terminal: tcgetattr(io::stdin()).ok(), terminated: Arc::default(), ending: Once::new() });
-        let _held = [Held::new(SIGINT)?, Held::new(SIGTERM)?];
-        let mut question = Self { shared: Arc::clone(&shared), handlers: Vec::new(), _held };
+        let _suspended = [SuspendedDefault::new(SIGINT)?, SuspendedDefault::new(SIGTERM)?];
+        let mut question = Self { shared: Arc::clone(&shared), handlers: Vec::new(), _suspended };
         // Between two keys the terminal is not raw, and what is typed quickly would be echoed into the list.
         if let Some(terminal) = &shared.terminal {
             let mut silent = terminal.clone();
@@ -158,7 +158,7 @@ impl Shared {
     }
 }
 
-/// A handler of a signal, until it is dropped.
+/// A registered handler of a signal. Removed when dropped.
 #[derive(Debug)]
 struct Handler(SigId);
 
@@ -168,20 +168,20 @@ impl Drop for Handler {
     }
 }
 
-/// For each signal that was ever held, its default action, which is on while it has no holders. It has to be registered: once a signal
-/// had a handler, it would be ignored when the last handler is gone.
+/// By signal: the switch of its default action, and how many [`SuspendedDefault`]s keep it off. An entry is never removed. Without a
+/// registered default action, a signal that once had a handler would be ignored after its last handler is removed.
 static DEFAULTS: Mutex<BTreeMap<i32, (Arc<AtomicBool>, usize)>> = Mutex::new(BTreeMap::new());
 
-/// A signal whose default action is suspended until this is dropped.
+/// Suspends the default action of a signal until it is dropped.
 #[derive(Debug)]
-struct Held(i32);
+struct SuspendedDefault(i32);
 
-impl Held {
+impl SuspendedDefault {
     fn new(signal: i32) -> io::Result<Self> {
         let mut defaults = lock(&DEFAULTS);
-        if let Some((is_on, holders)) = defaults.get_mut(&signal) {
+        if let Some((is_on, count)) = defaults.get_mut(&signal) {
             is_on.store(false, Ordering::SeqCst);
-            *holders += 1;
+            *count += 1;
         } else {
             let is_on = Arc::new(AtomicBool::new(false));
             signal_hook::flag::register_conditional_default(signal, Arc::clone(&is_on))?;
@@ -191,11 +191,11 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for SuspendedDefault {
     fn drop(&mut self) {
-        if let Some((is_on, holders)) = lock(&DEFAULTS).get_mut(&self.0) {
-            *holders -= 1;
-            is_on.store(*holders == 0, Ordering::SeqCst);
+        if let Some((is_on, count)) = lock(&DEFAULTS).get_mut(&self.0) {
+            *count -= 1;
+            is_on.store(*count == 0, Ordering::SeqCst);
         }
     }
 }

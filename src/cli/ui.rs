@@ -203,7 +203,7 @@ impl Ui {
         self.line(&if self.color_stderr { text.replacen(label, &format!("\u{1b}[{color}m{label}\u{1b}[0m"), 1) } else { text });
     }
 
-    /// A line as it is to stand on standard error: at a terminal it is broken between words.
+    /// A line as standard error shows it: at a terminal it is broken between words.
     fn wrapped(&self, line: &str) -> String {
         let width = self.prompt_width().filter(|_| self.streams == Streams::Apart);
         width.map_or_else(|| line.to_owned(), |width| broken(line, width))

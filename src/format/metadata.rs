@@ -83,7 +83,7 @@ pub struct MetadataHead {
 /// The limit for `volume_meta`, in bytes. The properties of a volume have a few hundred KB at most.
 const LONGEST_META: usize = 16 << 20;
 
-/// Reads the list, and passes every object to `each` in the order of the file, until it breaks: then all values are empty.
+/// Reads the list, and passes every object to `each` in the order of the file. If `each` breaks, reading ends and all values are empty.
 ///
 /// The file may be malformed after an entry that was passed on: only the result shows that it is valid.
 ///

@@ -23,7 +23,7 @@ pub struct Sha256Head {
     pub block_size: u64,
 }
 
-/// Reads the whole file, and passes every digest to `each` in the order of the volume, until it breaks: then all values are empty.
+/// Reads the whole file, and passes every digest to `each` in the order of the volume. If `each` breaks, reading ends and all values are empty.
 ///
 /// # Errors
 /// [`FormatError::Io`] if the stream fails; [`FormatError::Malformed`] for anything that Cinder does not write.

@@ -305,7 +305,7 @@ fn write_table(out: &mut dyn io::Write, view: &View<'_>, options: &OutputOptions
         let constraints: Vec<ColumnConstraint> = least.iter().map(|width| ColumnConstraint::LowerBoundary(with_spaces(*width))).collect();
         return writeln!(out, "{}", layout(view, &view.rows, options, &constraints));
     }
-    // The layout takes several KB of memory a row, so that of a long table is made in portions.
+    // The layout of a row takes several KB of memory, so a long table is laid out in portions.
     let constraints: Vec<ColumnConstraint> = whole.iter().map(|width| ColumnConstraint::Absolute(with_spaces(*width))).collect();
     let portions: Vec<_> = view.rows.chunks(PORTION).collect();
     for (number, rows) in portions.iter().enumerate() {

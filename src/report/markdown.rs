@@ -9,7 +9,7 @@ use crate::domain::text::count;
 use crate::domain::{AssumeDead, Change, Evidence, Finding, Policy, Value};
 use crate::plan::{Plan, Unit};
 
-/// A plan with what belongs to its report. All text may be hostile.
+/// A plan, and everything else that its report shows. All text may be hostile.
 pub struct PlanView<'a> {
     pub plan: &'a Plan,
     /// Who made it.

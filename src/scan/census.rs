@@ -25,15 +25,15 @@ struct ChainMember {
 
 const _: () = assert!(size_of::<(u128, ChainMember)>() == 32);
 
-/// What the row of a member says.
+/// The counter in the row of a member.
 #[derive(Debug, Clone, Copy, Default)]
 enum SeenRow {
-    /// It was not seen, or said nothing before a child of it was seen.
+    /// The row was not seen; or it has no children on record, is not in `error`, and was seen before its children.
     #[default]
     None,
     /// Its `num_dependent_backups`.
     Recorded(i32),
-    /// The same, of a backup in `error`.
+    /// Its `num_dependent_backups`; the backup is in `error`.
     RecordedInError(i32),
 }
 
@@ -49,7 +49,7 @@ impl ChainMember {
         }
     }
 
-    fn may_be_missed(&self) -> bool {
+    fn may_break_chain(&self) -> bool {
         match self.row {
             SeenRow::None => true,
             SeenRow::Recorded(_) => false,
@@ -217,7 +217,7 @@ impl Census {
         self.temporary_volumes.contains(key(volume).as_ref())
     }
 
-    /// Whether that of a backup which is being created does.
+    /// Whether the `temp_volume_id` of a backup that is being created names the volume.
     pub fn is_temporary_in_use(&self, volume: &str) -> bool {
         self.temporaries_in_use.contains(key(volume).as_ref())
     }
@@ -232,17 +232,17 @@ impl Census {
         self.members.get(&CompactIds::number(id)).and_then(ChainMember::recorded)
     }
 
-    /// Parents whose counter may be wrong, or that children may miss: those whose own row came first without anything on record, is in
-    /// error, or does not exist.
+    /// Parents whose counter may be wrong, and [`Self::parents_that_may_break_chains`].
     pub fn doubtful_parents(&self) -> Vec<String> {
         self.parents(|member| {
-            member.recorded().is_none_or(|recorded| member.children().nearest(recorded) != recorded) || member.may_be_missed()
+            member.recorded().is_none_or(|recorded| member.children().nearest(recorded) != recorded) || member.may_break_chain()
         })
     }
 
-    /// The [`Self::doubtful_parents`] that children may miss.
-    pub fn parents_that_may_be_missed(&self) -> Vec<String> {
-        self.parents(ChainMember::may_be_missed)
+    /// Parents that may break the chains of their children: those in `error`, and those whose row does not exist. Includes parents without
+    /// children on record whose row was seen before their children.
+    pub fn parents_that_may_break_chains(&self) -> Vec<String> {
+        self.parents(ChainMember::may_break_chain)
     }
 
     fn parents(&self, wanted: impl Fn(&ChainMember) -> bool) -> Vec<String> {

@@ -18,7 +18,7 @@ impl CompactIds {
             .unwrap_or_else(|| Sha256::digest(id.as_bytes()).iter().take(16).fold(0, |number, byte| number << 8 | u128::from(*byte)))
     }
 
-    /// The number of an id, which [`Self::id`] turns back.
+    /// Adds an id and returns its number, which [`Self::id`] turns back into the id.
     pub fn add(&mut self, id: &str) -> u128 {
         let number = Self::number(id);
         if canonical(id).is_none() {

@@ -11,7 +11,7 @@ use super::cases::{Facts, backup_case, counter_case, has_data_to_check, snapshot
 use super::census::Census;
 use super::document::{Notice, NoticeCode, ScanDocument, Summary};
 use super::reader::Reader;
-use super::references::{Column, References};
+use super::references::{ReferenceColumn, References};
 use super::related_rows::{RelatedRows, Repaired, ScanFacts};
 use crate::db::schema::Schema;
 use crate::db::{Access, DbError, Session};
@@ -179,7 +179,7 @@ fn refuse_unchecked(finding: &mut Finding, policy: &Policy) {
     }
 }
 
-/// The portion of backups whose rows and related rows are in memory at the same time.
+/// The number of backups whose rows and related rows are in memory at the same time.
 const PORTION: usize = 2_000;
 
 /// The rows that findings may be about, beside the backups of the census.
@@ -189,7 +189,7 @@ struct Pending {
     volumes: Vec<Volume>,
     /// Selected snapshots that are marked for a backup.
     snapshots: Vec<Snapshot>,
-    /// Which backups refer to the volumes and snapshots of stuck backups, to these, and to parents that children may miss.
+    /// The backups that refer to these rows, to volumes and snapshots of stuck backups, or to parents that may break chains.
     references: References,
 }
 
@@ -226,23 +226,23 @@ impl Pending {
             let (volume, snapshot, destination) = (&backup.volume_id, &backup.snapshot_id, &backup.restore_volume_id);
             match backup.status.as_deref() {
                 Some(CREATING) => {
-                    volume.iter().for_each(|id| references.want(Column::Volume, id));
-                    snapshot.iter().for_each(|id| references.want(Column::Snapshot, id));
+                    volume.iter().for_each(|id| references.want(ReferenceColumn::Volume, id));
+                    snapshot.iter().for_each(|id| references.want(ReferenceColumn::Snapshot, id));
                 }
-                Some(RESTORING) => destination.iter().for_each(|id| references.want(Column::RestoreVolume, id)),
+                Some(RESTORING) => destination.iter().for_each(|id| references.want(ReferenceColumn::RestoreVolume, id)),
                 _ => {}
             }
         }
         for volume in &self.volumes {
             match volume.status.as_deref() {
-                Some(BACKING_UP) => references.want(Column::Volume, &volume.id),
-                Some(RESTORING_BACKUP) => references.want(Column::RestoreVolume, &volume.id),
+                Some(BACKING_UP) => references.want(ReferenceColumn::Volume, &volume.id),
+                Some(RESTORING_BACKUP) => references.want(ReferenceColumn::RestoreVolume, &volume.id),
                 _ => {}
             }
         }
-        self.snapshots.iter().for_each(|snapshot| references.want(Column::Snapshot, &snapshot.id));
+        self.snapshots.iter().for_each(|snapshot| references.want(ReferenceColumn::Snapshot, &snapshot.id));
         if selection.wants_inconsistent() && columns >= ColumnSet::Liberty {
-            census.parents_that_may_be_missed().iter().for_each(|parent| references.want(Column::Parent, parent));
+            census.parents_that_may_break_chains().iter().for_each(|parent| references.want(ReferenceColumn::Parent, parent));
         }
     }
 }
@@ -392,11 +392,11 @@ impl<'a> Findings<'a> {
         let repaired = Rc::clone(&self.repaired);
         let occupied: HashSet<String> =
             self.findings.iter().filter(|finding| finding.is_actionable()).map(|finding| finding.id.clone()).collect();
-        // Where case matters, an id in another spelling is that of no backup.
+        // If the database does not ignore case, an id in another case names no backup.
         let ignores_case = reader.ignores_case();
         let spelling = |id: &str| if ignores_case { key(id).into_owned() } else { id.to_owned() };
-        let parents = self.census.parents_that_may_be_missed();
-        let mut missed: BTreeMap<String, Option<Backup>> = parents.iter().map(|id| (spelling(id), None)).collect();
+        let parents = self.census.parents_that_may_break_chains();
+        let mut unusable: BTreeMap<String, Option<Backup>> = parents.iter().map(|id| (spelling(id), None)).collect();
         for portion in self.census.doubtful_parents().chunks(PORTION) {
             for parent in reader.backups(portion)? {
                 let is_occupied = occupied.contains(&parent.id);
@@ -409,20 +409,20 @@ impl<'a> Findings<'a> {
                 }
                 let parent = case.backup;
                 if parent.status.as_deref() != Some(ERROR) {
-                    missed.remove(&spelling(&parent.id));
-                } else if let Some(row) = missed.get_mut(&spelling(&parent.id)) {
+                    unusable.remove(&spelling(&parent.id));
+                } else if let Some(row) = unusable.get_mut(&spelling(&parent.id)) {
                     *row = Some(parent);
                 }
             }
         }
-        for portion in self.pending.references.to(Column::Parent, missed.keys()).chunks(PORTION) {
+        for portion in self.pending.references.backups_with(ReferenceColumn::Parent, unusable.keys()).chunks(PORTION) {
             for child in reader.backups(portion)? {
                 let Some(parent_id) = &child.parent_id else { continue };
-                // Only a backup that claims to be of use can disappoint.
+                // The chain matters only if the increment counts as usable.
                 if !matches!(child.status.as_deref(), Some(AVAILABLE | RESTORING)) || !self.wants(&child) {
                     continue;
                 }
-                if let Some(parent) = missed.get(&spelling(parent_id)) {
+                if let Some(parent) = unusable.get(&spelling(parent_id)) {
                     self.findings.extend(decide::broken_chain(&child, parent_id, parent.as_ref()));
                 }
             }

@@ -1,7 +1,8 @@
 //! From the database to findings: reads the rows that decisions depend on, in batches, and decides with [`crate::domain::decide`].
 //!
-//! May use `db` and `domain`. Everything is read in one transaction that the database holds read-only. A scan reads `backups` in two passes,
-//! whatever it finds: the census, and the references to the rows that the census raised questions about. All else is read by an index.
+//! May use `db` and `domain`. Everything is read in one transaction that the database holds read-only. A scan reads `backups` in at most two
+//! passes, whatever it finds. The first is the census. The second finds the references to rows whose use the census leaves open. All else
+//! is read by an index, or in one pass over the other tables.
 
 mod active;
 mod cases;
@@ -23,6 +24,6 @@ pub use census::Census;
 pub use document::{Notice, NoticeCode, ScanDocument, Summary};
 pub use findings::{Images, KeptRows, Scan, ScanError, ScanRequest, database_info, scan, situation};
 pub use reader::{Lock, Reader, Row, row_in};
-pub use references::{Column, References};
+pub use references::{ReferenceColumn, References};
 #[cfg(test)]
 pub(crate) use related_rows::{RelatedRows, Repaired, ScanFacts};

@@ -182,7 +182,7 @@ fn counted(row: &mut [Value]) -> Backup {
     }
 }
 
-/// What a live backup refers to; the other columns are empty.
+/// A live backup with its id and the columns that refer to other rows; the other columns are empty.
 fn references(row: &mut [Value]) -> Backup {
     let mut cells = Cells::of(row);
     Backup {
@@ -263,7 +263,8 @@ impl Reader<'_> {
         self.by_ids(statement, ids, backup)
     }
 
-    /// Reads what every live backup refers to, one backup at a time: id, volume, parent, snapshot and the volume that it was last restored to.
+    /// Reads what every live backup refers to, one backup at a time: its volume, parent and snapshot, and the volume that it was last
+    /// restored to.
     pub fn references(&mut self, each: &mut dyn FnMut(Backup)) -> Result<(), DbError> {
         let statement = match self.schema.columns {
             ColumnSet::Juno => &sql::BACKUPS_REFERENCES_JUNO,

@@ -9,7 +9,7 @@ use super::cases::{Facts, has_data_to_check};
 use super::census::Census;
 use super::lineage;
 use super::reader::Reader;
-use super::references::{Column, References};
+use super::references::{ReferenceColumn, References};
 use crate::db::DbError;
 use crate::domain::decide::{self, BackupCase, Children, OtherBackups};
 use crate::domain::id::key;
@@ -112,10 +112,10 @@ impl RelatedRows {
         references: &References,
         [sources, destinations, snapshots]: [&[String]; 3],
     ) -> Result<(), DbError> {
-        let mut read = |column, ids: &[String]| reader.backups(&references.to(column, ids));
-        self.of_volumes = by_key(read(Column::Volume, sources)?, |backup| backup.volume_id.as_deref());
-        self.restored = by_key(read(Column::RestoreVolume, destinations)?, |backup| backup.restore_volume_id.as_deref());
-        self.of_snapshots = by_key(read(Column::Snapshot, snapshots)?, |backup| backup.snapshot_id.as_deref());
+        let mut read = |column, ids: &[String]| reader.backups(&references.backups_with(column, ids));
+        self.of_volumes = by_key(read(ReferenceColumn::Volume, sources)?, |backup| backup.volume_id.as_deref());
+        self.restored = by_key(read(ReferenceColumn::RestoreVolume, destinations)?, |backup| backup.restore_volume_id.as_deref());
+        self.of_snapshots = by_key(read(ReferenceColumn::Snapshot, snapshots)?, |backup| backup.snapshot_id.as_deref());
         Ok(())
     }
 

@@ -141,7 +141,7 @@ impl<'a> Checker<'a> {
             // A sample proves nothing about the rest of the data.
             level_reached: if partial { result.level_reached.map(|_| Level::Quick) } else { result.level_reached },
             checked_at: stamp(Timestamp::now()),
-            // The rows of its ancestors are the target's: with every member of a chain they would grow with the square of its length.
+            // The target has the rows of its ancestors. If each member of a chain repeated them, they would grow with the square of its length.
             rows: vec![target.backup.image(target.columns)],
             ..result
         }

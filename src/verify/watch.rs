@@ -79,8 +79,8 @@ impl Watch {
     }
 }
 
-/// The progress of one read of announced bytes. If the read ends early, because it fails or has less to read, the rest is added at its
-/// end, so that several reads add up. Of a read that finds more, such as the zeros of an export, only the announced bytes count.
+/// The progress of one read of announced bytes, and never more than these: an export may also have zeros that were not announced. If the
+/// read ends early, because it fails or has less to read, the rest is added at its end, so that several reads add up.
 pub(super) struct ReadProgress<'a> {
     watch: &'a Watch,
     left: u64,

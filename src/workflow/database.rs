@@ -53,7 +53,7 @@ impl Database {
         database_info(self.session.as_ref(), &self.schema)
     }
 
-    /// Refuses what is about another database; `what` says in the message what it is.
+    /// Refuses a document about another database. `what` begins the message: "the plan was made for".
     pub(super) fn require_identity(&self, what: &str, theirs: &DatabaseInfo) -> super::Result<()> {
         let ours = self.info();
         if ours.identity == theirs.identity {

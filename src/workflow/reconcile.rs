@@ -82,7 +82,8 @@ fn one_pass(next: &[&RunSummary]) -> usize {
     fits.count().max(1)
 }
 
-/// Goes backwards through the log: what a later unit wrote is not a change by another program, and shows nothing of the units before it.
+/// Goes backwards through the log, because a row that a later unit wrote is no change by another program, and proves nothing about earlier
+/// units.
 struct Reconciler<'a> {
     database: &'a mut Database,
     observer: &'a dyn Observer,

@@ -71,7 +71,7 @@ fn meaning_of_outcome(outcome: Outcome) -> &'static str {
         Outcome::Changed => "A row has changed since the plan was made. Nothing of the unit was written.",
         Outcome::Refused => "A rule forbids the change now. Nothing of the unit was written.",
         Outcome::Failed => "The database reported an error. Nothing of the unit was written.",
-        Outcome::Unknown => "The connection was lost during COMMIT, and the rows do not tell. Run `history reconcile`.",
+        Outcome::Unknown => "The connection was lost during COMMIT, and the rows do not show the outcome. Run `history reconcile`.",
         Outcome::NotBegun => "The run ended before the turn of the unit. Nothing of it was written.",
     }
 }

@@ -1,4 +1,4 @@
-//! How often a scan or a run reads a whole table does not depend on what it finds or changes.
+//! The number of times that a scan or a run reads a whole table does not depend on what it finds or changes.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -17,7 +17,7 @@ use crate::schemas::{Columns, engines, fresh};
 
 const TWO_HOURS: i64 = 7_200;
 
-/// Rows of every kind that raises a question about other backups, `number` of each.
+/// `number` rows of each kind for which a scan looks for other backups.
 fn rows(number: usize) -> Vec<Row> {
     let mut rows = Vec::new();
     for _ in 0..number {
@@ -54,7 +54,7 @@ fn counted(session: Box<dyn Session>, names: Arc<Mutex<BTreeMap<String, usize>>>
     })
 }
 
-/// The number of statements by name, and the number of findings.
+/// The number of statements by name of a scan of [`rows`], and the number of its findings.
 fn statements_of_a_scan(engine: Engine, number: usize) -> (BTreeMap<String, usize>, usize) {
     let database = fresh(engine, Columns::Full);
     database.insert(&rows(number));
@@ -75,7 +75,7 @@ fn a_scan_reads_backups_twice_whatever_it_finds() {
         let (many, many_findings) = statements_of_a_scan(engine, 1_000);
         assert!(few_findings >= 80, "{few_findings}");
         assert_eq!(many_findings, few_findings * 100);
-        // All others read by an index, in batches.
+        // Statements that read by an index run in batches; every other one reads a whole table.
         let by_index = |name: &str| name.contains("_by_ids_") || ["snapshots_by_ids", "attachments_by_volumes"].contains(&name);
         for (name, count) in &many {
             let once = few.get(name).copied().unwrap_or_default();
@@ -94,7 +94,7 @@ fn a_scan_reads_backups_twice_whatever_it_finds() {
     }
 }
 
-/// The statements of an undo that takes `available` away from so many backups, all of which have an old increment.
+/// The number of statements by name of an undo that takes `available` from `units` backups, each with an old increment.
 fn statements_of_an_undo(engine: Engine, units: usize) -> BTreeMap<String, usize> {
     let database = fresh(engine, Columns::Full);
     let stuck: Vec<Row> = (0..units).map(|_| backup().status("creating").host("gone").age(TWO_HOURS)).collect();

@@ -15,7 +15,8 @@ use crate::db::{Access, SessionSettings, sqlite};
 use crate::domain::{CheckResult, Checks, Finding, FindingKind, Policy, Selection, Verdict};
 use crate::plan::{Basis, Plan, Purpose};
 use crate::scan::{
-    Column, KeptRows, References, RelatedRows, Repaired, Scan, ScanFacts, ScanRequest, backup_case, scan, snapshot_case, volume_case,
+    KeptRows, ReferenceColumn, References, RelatedRows, Repaired, Scan, ScanFacts, ScanRequest, backup_case, scan, snapshot_case,
+    volume_case,
 };
 
 /// The tables, with ids that are compared without regard to case, as MySQL does.
@@ -173,9 +174,9 @@ fn same_cases(reader: &mut Reader<'_>, scan: &Scan, policy: &Policy, with_check:
     let backups: Vec<&Backup> = census.kept.values().collect();
     let mut wanted = References::default();
     for backup in &backups {
-        backup.volume_id.iter().for_each(|id| wanted.want(Column::Volume, id));
-        backup.restore_volume_id.iter().for_each(|id| wanted.want(Column::RestoreVolume, id));
-        backup.snapshot_id.iter().for_each(|id| wanted.want(Column::Snapshot, id));
+        backup.volume_id.iter().for_each(|id| wanted.want(ReferenceColumn::Volume, id));
+        backup.restore_volume_id.iter().for_each(|id| wanted.want(ReferenceColumn::RestoreVolume, id));
+        backup.snapshot_id.iter().for_each(|id| wanted.want(ReferenceColumn::Snapshot, id));
     }
     let references = wanted.read(reader).unwrap();
     let related = RelatedRows::of_backups(reader, &backups, &|_| true, &references).unwrap();

@@ -339,15 +339,15 @@ fn fail_reason(backup: &Backup, check: Option<&CheckResult>, cause: &str) -> Str
 struct Use {
     /// The status of a backup that needs the row.
     status: &'static str,
-    /// The id of such a row in the other backup.
+    /// The column of the other backup that names the row.
     id: fn(&Peer) -> Option<&str>,
     held: EvidenceCode,
     suspected: EvidenceCode,
 }
 
-/// Whether a row stays as it is because another backup needs it, or may need it. Adds the evidence: for a backup that needs the row, its
-/// text is `stays` before that backup's id and `because` after it.
-fn stays(finding: &mut Finding, case: &BackupCase, id: &str, usage: &Use, (stays, because): (&str, &str)) -> bool {
+/// Whether a row stays as it is because another backup needs it, or may need it. Adds the evidence. If a backup needs the row, the text
+/// consists of `stays`, the id of that backup and `because`.
+fn is_needed(finding: &mut Finding, case: &BackupCase, id: &str, usage: &Use, (stays, because): (&str, &str)) -> bool {
     let needs_row = |peer: &&Peer| {
         !peer.released && peer.status.as_deref() == Some(usage.status) && (usage.id)(peer).is_some_and(|other| same(other, id))
     };
@@ -391,7 +391,7 @@ fn release_volume(finding: &mut Finding, changes: &mut Vec<Change>, case: &Backu
         held: EvidenceCode::VolumeHeld,
         suspected: EvidenceCode::VolumeSuspected,
     };
-    if stays(finding, case, volume_id, &of_volume, (&format!("volume {volume_id} stays backing-up"), "being made of it")) {
+    if is_needed(finding, case, volume_id, &of_volume, (&format!("volume {volume_id} stays backing-up"), "being made of it")) {
         return;
     }
     let (to, why) = volume::before_backup(volume, &case.attachments, backup.host.as_deref(), situation);
@@ -429,7 +429,7 @@ fn release_snapshot(finding: &mut Finding, changes: &mut Vec<Change>, case: &Bac
         held: EvidenceCode::SnapshotHeld,
         suspected: EvidenceCode::SnapshotSuspected,
     };
-    if stays(finding, case, snapshot_id, &of_snapshot, (&format!("snapshot {snapshot_id} stays backing-up"), "being made of it")) {
+    if is_needed(finding, case, snapshot_id, &of_snapshot, (&format!("snapshot {snapshot_id} stays backing-up"), "being made of it")) {
         return;
     }
     change(changes, &snapshot.image(), "status", AVAILABLE);
@@ -457,7 +457,7 @@ fn fail_destination(finding: &mut Finding, changes: &mut Vec<Change>, case: &Bac
         held: EvidenceCode::DestinationHeld,
         suspected: EvidenceCode::DestinationSuspected,
     };
-    if stays(finding, case, volume_id, &restored_there, (&format!("volume {volume_id} stays as it is"), "being restored to it")) {
+    if is_needed(finding, case, volume_id, &restored_there, (&format!("volume {volume_id} stays as it is"), "being restored to it")) {
         return;
     }
     change(changes, &volume.image(situation.columns), "status", to);

@@ -51,9 +51,9 @@ pub(super) struct CommandStream {
     invocation: Invocation,
     child: Child,
     output: ChildStdout,
-    /// The messages, until their end.
+    /// Standard error; `None` once it ended.
     errors: Option<ChildStderr>,
-    /// The end of the messages that were received.
+    /// The last part of the messages.
     messages: Vec<u8>,
     begun: Instant,
     /// Why it was killed.

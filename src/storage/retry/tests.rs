@@ -455,7 +455,7 @@ fn calls_wait_for_the_answer_of_the_one_that_probes_a_silent_server() {
     });
 }
 
-/// Each waiting call became the next probe, so that a silent server cost every container a wait of its own.
+/// If each waiting call became the next probe, every container would wait for the time-out once more.
 #[test]
 fn calls_that_wait_for_a_probe_of_a_silent_server_give_up_with_it() {
     let limit = WaitLimit { total: Duration::from_secs(2), probe_interval: Duration::from_secs(3_600) };

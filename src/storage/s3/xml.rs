@@ -40,7 +40,7 @@ pub(super) fn page(xml: &[u8]) -> Result<Page, String> {
             ["ListBucketResult", "NextContinuationToken"] => token = Some(text.to_owned()),
             ["ListBucketResult", "EncodingType"] => encoded = text == "url",
             ["ListBucketResult", "Contents", field @ ("Key" | "Size" | "LastModified" | "ETag")] => {
-                // At once, or a hostile page takes many times its own size.
+                // Refused at once, because a hostile page would otherwise take many times its own size in memory.
                 if fields.iter().any(|(known, _)| known == field) {
                     return Err(format!("an object has {field} twice"));
                 }
@@ -196,7 +196,7 @@ mod tests {
         assert!(page(b"").is_err());
     }
 
-    /// Every element of an object was kept until the end of the page.
+    /// A hostile page must not take many times its own size in memory.
     #[test]
     fn only_the_elements_that_matter_are_kept_and_each_once() {
         let more = PAGE.replace("<Empty/>", &"<Empty/>".repeat(100));

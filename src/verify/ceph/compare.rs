@@ -43,7 +43,7 @@ pub(super) struct Difference {
     pub count: u64,
 }
 
-/// Reads everything, and adds what that shows to the result.
+/// Reads all data of the backup, and adds the outcome to the result.
 pub(super) fn read_data(result: &mut CheckResult, data: &ImageData<'_>, source: Option<&Pool<'_>>) {
     let name = &data.image.info.name;
     let Subject { backup, level, .. } = *data.subject;
@@ -202,7 +202,8 @@ struct VolumeImage<'a> {
 }
 
 impl VolumeImage<'_> {
-    /// Makes sure that it still has the snapshot that a snapshot of the backup's image was made of. One that was made later is another.
+    /// Checks that the volume still has the snapshot that the backup was copied from. `copied` is the time of the copy: a snapshot that was
+    /// made later is another one with the same name.
     fn has(&self, snapshot: &str, copied: Option<Timestamp>) -> Result<(), String> {
         let about = self.about(snapshot);
         match self.snapshots.iter().find(|have| have.name == snapshot) {

@@ -50,7 +50,7 @@ impl ObservedImage {
         self.snapshots.iter().filter(move |snapshot| backup_of_snapshot(&snapshot.name) == Some(backup))
     }
 
-    /// The first of them.
+    /// The first of [`Self::snapshots_of`].
     pub(super) fn end_of(&self, backup: &str) -> Option<&SnapshotInfo> {
         self.snapshots.iter().find(|snapshot| backup_of_snapshot(&snapshot.name) == Some(backup))
     }
@@ -80,11 +80,11 @@ pub(super) struct MetadataObject {
     pub name: String,
     /// When it was written, which is after all of the data.
     pub modified: Option<Timestamp>,
-    /// The id of the volume that it is of, if it has one, or what is wrong with it.
+    /// The id of its volume, if the object names one; the error is what is wrong with the object.
     pub content: Result<Option<String>, String>,
 }
 
-/// Reads what Cinder's `BackupMetadataAPI` wrote, the metadata of a volume; returns the volume's id, if it has one.
+/// Reads the metadata of a volume, as Cinder's `BackupMetadataAPI` writes it. Returns the volume's id, if it names one.
 ///
 /// # Errors
 /// What is wrong with it.

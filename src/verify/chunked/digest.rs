@@ -60,7 +60,7 @@ impl<R: Read> Md5Reader<R> {
         self.md5.finalize().into()
     }
 
-    /// The MD5 of the whole stream: its rest is read now. `None` if that fails, or is more than `limit` bytes.
+    /// Reads the rest of the stream and returns the MD5 of all its bytes. `None` if reading fails, or if the rest has `limit` bytes or more.
     pub fn of_all(mut self, limit: u64) -> Option<[u8; 16]> {
         let rest = io::copy(&mut self.by_ref().take(limit), &mut io::sink()).ok()?;
         (rest < limit).then(|| self.so_far())

@@ -28,7 +28,7 @@ pub struct Inspection {
     pub(super) inventory: Option<Arc<Inventory>>,
     /// What `backups.object_count` must be.
     pub(super) object_count: Option<i64>,
-    /// Some of its objects exist, listed or not.
+    /// Whether at least one of its objects exists, even if the listing does not show it.
     pub(super) begun: bool,
     /// The storage answered that none of its objects exists. A listing alone does not show that, as it may lag behind.
     pub(super) absent: bool,

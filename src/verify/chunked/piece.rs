@@ -46,8 +46,8 @@ impl PieceFailure {
 }
 
 impl Piece<'_> {
-    /// Reads a piece that was found wrong again, before it is reported: it may have been written again since it was listed, and the
-    /// bytes may have been damaged on the network.
+    /// Reads a piece again that was found wrong, before it is reported: it may have been written again since it was listed, and the
+    /// bytes may have been damaged on the network. Returns the same as [`Self::read`].
     pub fn read_again(&self, watch: &Watch, buffer: &mut Vec<u8>) -> Result<bool, PieceFailure> {
         let QueuedObject { member, object, .. } = self.item;
         let name = self.item.name();
@@ -79,8 +79,8 @@ impl Piece<'_> {
         Err(damage.map_or(failure, PieceFailure::unverifiable))
     }
 
-    /// Reads and compares it; returns whether the MD5 that proves it is that of the bytes as stored: before Liberty, Cinder took it
-    /// after compression. `again` if it is the second time.
+    /// Reads and compares the piece. Returns whether its MD5 is that of the bytes as stored: before Liberty, Cinder took the MD5 after
+    /// compression. `again` is true for the second read.
     ///
     /// Source: Cinder's commit fc5affbe7, first in 7.0.0.
     pub fn read(&self, watch: &Watch, again: bool, buffer: &mut Vec<u8>) -> Result<bool, PieceFailure> {
