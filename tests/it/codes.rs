@@ -46,7 +46,7 @@ fn meaning_of_verdict(verdict: Verdict) -> &'static str {
         Verdict::Uncertain => {
             "Old enough, but a service may be working on it. It is repaired only if a check or `--assume-dead` allows it."
         }
-        Verdict::Busy => "The storage shows that the operation goes on. It is left alone.",
+        Verdict::Busy => "The storage shows that the operation is still running. It is left alone.",
         Verdict::Recent => "Too young to be judged. It is left alone.",
         Verdict::Inconsistent => "No operation is pending, but rows contradict each other.",
     }
@@ -55,10 +55,10 @@ fn meaning_of_verdict(verdict: Verdict) -> &'static str {
 fn meaning_of_check(verdict: CheckVerdict) -> &'static str {
     match verdict {
         CheckVerdict::Intact => {
-            "Everything that the level reads is there and right. `level_reached` names the deepest level that is proven."
+            "Everything that the level reads exists and is correct. `level_reached` names the deepest level that is proven."
         }
         CheckVerdict::Incomplete => "Part of the data is missing.",
-        CheckVerdict::Corrupt => "All of the data is there, and part of it is wrong.",
+        CheckVerdict::Corrupt => "All of the data exists, and part of it is wrong.",
         CheckVerdict::Missing => "Nothing of the backup is on the storage.",
         CheckVerdict::Unverifiable => "The check could not be finished. The problems say why; the data may be intact.",
     }

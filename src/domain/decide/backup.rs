@@ -341,7 +341,9 @@ struct Use {
     status: &'static str,
     /// The column of the other backup that names the row.
     id: fn(&Peer) -> Option<&str>,
+    /// The evidence that a backup needs the row.
     held: EvidenceCode,
+    /// The evidence that a backup may need the row.
     suspected: EvidenceCode,
 }
 

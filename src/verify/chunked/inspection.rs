@@ -36,9 +36,9 @@ pub struct Inspection {
     /// What the listing showed, if it was read to its end.
     pub(super) listing: Option<Listing>,
     pub(super) below: Option<AncestorListings>,
-    /// As in its inventory, if its sha256file fits the backup alone.
+    /// The digests of the inventory, which has them only if the sha256file fits the backup.
     pub(super) digests: Option<Digests>,
-    /// As in its inventory.
+    /// The size of the volume, as in the inventory.
     pub(super) volume_bytes: Option<u64>,
     /// An object was written again during the check.
     pub(super) rewritten: bool,
