@@ -1,4 +1,5 @@
-//! The cost of a long log and of long values grows in proportion to their length, not to its square.
+//! The cost of a long log and of long values grows in proportion to their length, not to its square. A scan's memory grows slowly with the
+//! live backups.
 //!
 //! The cost is the program's processor time for two lengths in one run. The margin is wide: four times the length may take eight times
 //! as long.
@@ -12,6 +13,7 @@ use cinder_backup_repair::audit::digest;
 use cinder_backup_repair::db::Engine;
 use serde_json::Value;
 
+use crate::database::Database;
 use crate::program::{Program, answer};
 use crate::rows;
 use crate::schemas::{Columns, fresh};
@@ -119,4 +121,39 @@ fn long_values_cost_in_proportion_to_their_length() {
     for ((command, once), (_, four_times)) in costs(100_000).into_iter().zip(costs(400_000)) {
         assert_linear(&[command], once, four_times);
     }
+}
+
+/// Chains of a full backup and six increments, all live and available, with one stuck backup among them.
+fn fill_with_chains(database: &Database, backups: usize) {
+    database.execute(&format!(
+        "WITH RECURSIVE numbers (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM numbers WHERE n < {backups} - 1)
+         INSERT INTO backups (id, volume_id, parent_id, num_dependent_backups, status, host, service, project_id, user_id, display_name,
+                              container, size, object_count, created_at, updated_at, deleted)
+         SELECT printf('00000000-0000-4000-8000-%012x', n), printf('00000000-0000-4000-9000-%012x', n / 20),
+                CASE WHEN n % 7 THEN printf('00000000-0000-4000-8000-%012x', n - 1) END, n % 7 < 6 AND n < {backups} - 1, 'available',
+                'ctl1', 'cinder.backup.drivers.swift.SwiftBackupDriver', printf('%032x', n % 40), printf('%032x', n % 40),
+                printf('nightly-%d', n), 'volumebackups', 10, 200, '2026-01-01 02:00:00', '2026-01-01 02:00:00', 0
+           FROM numbers"
+    ));
+    database.backup(|row| row.status("creating").host("gone").age(TWO_HOURS));
+}
+
+/// 128 MiB are the aim for a million live backups, of which a fixed part does not depend on their number.
+#[test]
+fn a_scan_needs_little_memory_for_each_live_backup() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    fill_with_chains(&database, 200_000);
+    let program = Program::on(database.url());
+    let within = |kib: usize| {
+        let direct = program.command(&["scan", "-f", "json"]);
+        let mut shell = Command::new("bash");
+        shell.args(["-c", &format!("ulimit -d {kib}; exec \"$0\" \"$@\"")]).arg(direct.get_program()).args(direct.get_args());
+        shell.env_clear().envs(direct.get_envs().filter_map(|(name, value)| Some((name, value?)))).env("PATH", "/usr/bin:/bin");
+        answer(shell.current_dir(program.path(".")))
+    };
+    let scan = within(48 * 1024);
+    assert_eq!(scan.code, Some(0), "{}", scan.stderr);
+    assert_eq!(scan.json()["findings"].as_array().map(Vec::len), Some(1), "{}", scan.stdout);
+    // The limit is a real one.
+    assert_ne!(within(2 * 1024).code, Some(0));
 }
