@@ -1,6 +1,8 @@
 //! The options of every command that reads the storage.
 
+use std::num::NonZero;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
@@ -10,7 +12,7 @@ use super::{Context, Error, Result};
 use crate::config::StorageOptions;
 use crate::domain::Level;
 use crate::domain::text::shell_word;
-use crate::storage::{Network, Proxies, WaitLimit};
+use crate::storage::{Limits, Network, Proxies, WaitLimit};
 use crate::verify::Request;
 use crate::verify::chunked::{ReadOptions, Share};
 use crate::workflow::StorageSettings;
@@ -50,8 +52,14 @@ pub struct StorageArgs {
     #[arg(long, value_name = "N", value_parser = number_up_to::<1_024>)]
     pub jobs: Option<usize>,
     /// Maximum memory for data
-    #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = size)]
+    #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = memory)]
     pub memory: u64,
+    /// Read at most this many bytes a second from all storages together, as they are stored, for example 200M
+    #[arg(long, value_name = "SIZE", value_parser = rate)]
+    pub limit_rate: Option<NonZero<u64>>,
+    /// Send at most this many requests a second to all storages together; in Ceph, each rbd or rados command is one
+    #[arg(long, value_name = "N", value_parser = requests)]
+    pub limit_requests: Option<NonZero<u64>>,
 }
 
 /// Evidence and checks for a decision.
@@ -101,6 +109,7 @@ impl PlaceArgs {
             ceph_source_pool: None,
             network: Network { proxies: Proxies::of(context.environment).map_err(Error::usage)?, ..Network::default() },
             wait_limit: self.storage_timeout.map_or_else(WaitLimit::default, WaitLimit::of),
+            limits: Arc::default(),
         })
     }
 }
@@ -108,7 +117,8 @@ impl PlaceArgs {
 impl StorageArgs {
     /// The storage that these options and cinder.conf name.
     pub fn settings(&self, context: &Context<'_>) -> Result<StorageSettings> {
-        Ok(StorageSettings { ceph_source_pool: self.ceph_source_pool.clone(), ..self.place.settings(context)? })
+        let limits = Arc::new(Limits::new(self.limit_rate, self.limit_requests));
+        Ok(StorageSettings { ceph_source_pool: self.ceph_source_pool.clone(), limits, ..self.place.settings(context)? })
     }
 
     /// What is asked of every backup.
@@ -133,7 +143,7 @@ fn wait_limit(text: &str) -> std::result::Result<Duration, String> {
 }
 
 /// Reads a size: a number of bytes, or with K, M, G or T (times 1024).
-pub fn size(text: &str) -> std::result::Result<u64, String> {
+fn size(text: &str) -> std::result::Result<u64, String> {
     let usage = || format!("{text:?} is not a size: use for example 512M or 2G");
     let trimmed = text.trim().trim_end_matches(['B', 'b']).trim_end_matches(['i', 'I']);
     let (digits, unit) = match trimmed.char_indices().next_back() {
@@ -149,8 +159,23 @@ pub fn size(text: &str) -> std::result::Result<u64, String> {
         Some(_) => return Err(usage()),
     };
     let number: u64 = digits.parse().map_err(|_| usage())?;
-    let bytes = number.checked_mul(1 << shift).ok_or_else(usage)?;
+    number.checked_mul(1 << shift).ok_or_else(usage)
+}
+
+fn memory(text: &str) -> std::result::Result<u64, String> {
+    let bytes = size(text)?;
     if bytes < 16 << 20 { Err(format!("{text} is too little memory: use at least 16M")) } else { Ok(bytes) }
+}
+
+/// Reads bytes a second. With fewer, a server would close connections that wait for their turn.
+fn rate(text: &str) -> std::result::Result<NonZero<u64>, String> {
+    let bytes = NonZero::new(size(text)?).filter(|bytes| bytes.get() >= 64 << 10);
+    bytes.ok_or_else(|| format!("{text} is too slow: use at least 64K"))
+}
+
+fn requests(text: &str) -> std::result::Result<NonZero<u64>, String> {
+    let requests = number_up_to::<1_000_000>(text)?;
+    NonZero::new(requests as u64).ok_or_else(|| "must be at least 1".to_owned())
 }
 
 #[cfg(test)]

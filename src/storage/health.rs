@@ -68,6 +68,8 @@ struct HealthState {
     next_probe: Option<Instant>,
     /// When a container that has not failed itself last probed this silent server.
     probed_at: Option<Instant>,
+    /// The end of the last pause that is left out of the time without progress.
+    paused_until: Option<Instant>,
     last_error: String,
 }
 
@@ -220,6 +222,20 @@ impl Health {
         let begun = Instant::now().checked_sub(waited);
         // Progress of other calls counts.
         state.since = state.since.or(begun.max(state.progress_at));
+    }
+
+    /// Leaves a pause that ends now, and in which the caller asked the storage nothing, out of the time without progress. Pauses of
+    /// several callers at once count once.
+    pub(super) fn leave_out_pause(&self, begun: Instant) {
+        if let Some(server) = &self.server {
+            server.leave_out_pause(begun);
+        }
+        let mut state = self.state();
+        let now = Instant::now();
+        let begun = begun.max(state.paused_until.unwrap_or(begun));
+        let moved = |at: Instant| at + now.saturating_duration_since(begun.max(at));
+        (state.since, state.progress_at) = (state.since.map(moved), state.progress_at.map(moved));
+        state.paused_until = Some(now);
     }
 
     /// Records a call that failed in all its attempts.

@@ -11,6 +11,7 @@ mod error;
 pub mod gcs;
 mod health;
 mod http;
+mod limits;
 #[cfg(test)]
 mod memory;
 pub mod posix;
@@ -26,6 +27,7 @@ use jiff::Timestamp;
 pub use error::{StorageError, StorageErrorKind};
 pub use health::{Health, WaitLimit};
 pub use http::{Network, Proxies};
+pub use limits::Limits;
 #[cfg(test)]
 pub use memory::MemoryStore;
 pub use retry::{RetryPolicy, RetryingStore};

@@ -1,4 +1,4 @@
-//! A layer over any store that retries after transient errors and stops on request.
+//! A layer over any store that retries after transient errors, keeps to [`Limits`] and stops on request.
 //!
 //! [`StorageErrorKind::Transient`] is retried, and [`StorageErrorKind::Media`] once. The number of attempts is always bounded.
 //! [`Health`] bounds the time without progress, for a single call and for all calls together.
@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::{Health, ObjectInfo, ObjectStore, StorageError, StorageErrorKind};
+use super::{Health, Limits, ObjectInfo, ObjectStore, StorageError, StorageErrorKind};
 use crate::backoff::Backoff;
 
 /// The longest pause before the next check whether the operator asked to stop.
@@ -22,6 +22,8 @@ const STREAM_PROGRESS: u64 = 16 * 1024 * 1024;
 const LIST_PROGRESS: usize = 1000;
 /// The number of new objects of a listing that proves that the storage is reachable.
 const LIST_PROOF: usize = 256;
+/// The number of objects of a listing that count as one request: a page of most servers.
+const LISTED_AT_ONCE: usize = 1000;
 /// The number of bytes of a stream that proves that the storage is reachable. Less is a proof only at the end of the object, because
 /// every object may stall after its first bytes.
 const STREAM_PROOF: u64 = 64 * 1024;
@@ -100,7 +102,7 @@ pub(super) fn check_cancelled(cancelled: &AtomicBool) -> Result<(), StorageError
     Ok(())
 }
 
-fn wait(time: Duration, cancelled: &AtomicBool) -> Result<(), StorageError> {
+pub(super) fn wait(time: Duration, cancelled: &AtomicBool) -> Result<(), StorageError> {
     let begun = Instant::now();
     loop {
         check_cancelled(cancelled)?;
@@ -118,13 +120,26 @@ pub struct RetryingStore<S> {
     policy: RetryPolicy,
     cancelled: Arc<AtomicBool>,
     health: Arc<Health>,
+    limits: Arc<Limits>,
 }
 
 impl<S: ObjectStore> RetryingStore<S> {
     /// Adds the layer to `store`. Once `cancelled` is set, every method and stream ends with [`StorageErrorKind::Cancelled`], as soon
     /// as the store below returns. Other stores may share `health`.
     pub fn new(store: S, policy: RetryPolicy, cancelled: Arc<AtomicBool>, health: Arc<Health>) -> Self {
-        Self { store, policy, cancelled, health }
+        Self { store, policy, cancelled, health, limits: Arc::default() }
+    }
+
+    /// The same within limits, which other stores may share.
+    #[must_use]
+    pub fn with_limits(self, limits: Arc<Limits>) -> Self {
+        Self { limits, ..self }
+    }
+
+    /// Waits until another request may be sent.
+    fn await_request(&self) -> Result<Duration, StorageError> {
+        check_cancelled(&self.cancelled)?;
+        self.limits.request(&self.health, &self.cancelled)
     }
 
     fn new_attempts(&self) -> Attempts {
@@ -135,7 +150,7 @@ impl<S: ObjectStore> RetryingStore<S> {
     fn call<T>(&self, attempts: &mut Attempts, call: impl Fn() -> Result<T, StorageError>) -> Result<T, StorageError> {
         self.health.wait(&self.cancelled)?;
         loop {
-            check_cancelled(&self.cancelled)?;
+            self.await_request()?;
             match attempts.time(&call) {
                 Ok(answer) => return Ok(answer),
                 Err(error) => self.pause_after(attempts, error)?,
@@ -180,13 +195,18 @@ impl<S: ObjectStore> ObjectStore for RetryingStore<S> {
         let mut given_at_failure = 0;
         self.health.wait(&self.cancelled)?;
         loop {
-            check_cancelled(&self.cancelled)?;
-            let mut stopped = None;
+            self.await_request()?;
+            let (mut stopped, mut listed_now) = (None, 0);
             let mut asked = Instant::now();
             let listed = self.store.list(prefix, &mut |info| {
-                if let Err(error) = check_cancelled(&self.cancelled) {
-                    stopped = Some(error);
-                    return ControlFlow::Break(());
+                listed_now += 1;
+                let is_next_page = listed_now > 1 && listed_now % LISTED_AT_ONCE == 1;
+                match if is_next_page { self.await_request() } else { check_cancelled(&self.cancelled).map(|()| Duration::ZERO) } {
+                    Ok(waited) => asked += waited,
+                    Err(error) => {
+                        stopped = Some(error);
+                        return ControlFlow::Break(());
+                    }
                 }
                 if !given.insert((first.hash_one(&info.name), second.hash_one(&info.name))) {
                     return ControlFlow::Continue(());
@@ -272,6 +292,7 @@ impl<S: ObjectStore> Read for ResumingReader<'_, S> {
             check_cancelled(&self.layer.cancelled).map_err(StorageError::into_io)?;
             let layer = self.layer;
             let rest = self.rest();
+            let out = layer.limits.part(out);
             let failed = match &mut self.inner {
                 Some(inner) => match self.attempts.time(|| inner.read(out)) {
                     Ok(read) => {
@@ -280,6 +301,7 @@ impl<S: ObjectStore> Read for ResumingReader<'_, S> {
                             (self.at_proof, self.attempts.waited) = (self.at, Duration::ZERO);
                             layer.health.progressed();
                         }
+                        layer.limits.received(read, &layer.health, &layer.cancelled).map_err(StorageError::into_io)?;
                         return Ok(read);
                     }
                     Err(error) => match StorageError::of_io(&error) {
@@ -287,13 +309,16 @@ impl<S: ObjectStore> Read for ResumingReader<'_, S> {
                         _ => return Err(error),
                     },
                 },
-                None => match self.attempts.time(|| layer.store.open(&self.name, rest)) {
-                    Ok(inner) => {
-                        self.inner = Some(inner);
-                        continue;
+                None => {
+                    layer.await_request().map_err(StorageError::into_io)?;
+                    match self.attempts.time(|| layer.store.open(&self.name, rest)) {
+                        Ok(inner) => {
+                            self.inner = Some(inner);
+                            continue;
+                        }
+                        Err(error) => error,
                     }
-                    Err(error) => error,
-                },
+                }
             };
             self.inner = None;
             if self.at >= STREAM_PROGRESS.saturating_add(self.at_failure) {

@@ -10,7 +10,7 @@ use crate::domain::{Backup, CheckResult, Driver, Listing, PrecheckListing};
 use crate::parallel::lock;
 use crate::storage::ceph::Cluster;
 use crate::storage::{
-    Health, Network, ObjectStore, RetryPolicy, RetryingStore, StorageError, StorageErrorKind, WaitLimit, gcs, posix, s3, swift,
+    Health, Limits, Network, ObjectStore, RetryPolicy, RetryingStore, StorageError, StorageErrorKind, WaitLimit, gcs, posix, s3, swift,
 };
 use crate::verify::{StorageAccess, Subject, Watch, ceph};
 
@@ -31,6 +31,8 @@ pub struct StorageSettings {
     pub network: Network,
     /// How long to wait for a storage that gives nothing useful.
     pub wait_limit: WaitLimit,
+    /// Bytes and requests a second, of all stores together.
+    pub limits: Arc<Limits>,
 }
 
 /// The stores of this configuration; each is opened once.
@@ -84,7 +86,10 @@ impl Stores {
     }
 
     fn cluster(&self) -> Result<&Cluster, StorageError> {
-        let open = || Cluster::new(&self.settings.options, Arc::clone(&self.cancelled), self.health(Driver::Ceph));
+        let open = || {
+            let cluster = Cluster::new(&self.settings.options, Arc::clone(&self.cancelled), self.health(Driver::Ceph))?;
+            Ok(cluster.with_limits(Arc::clone(&self.settings.limits)))
+        };
         let cluster = self.ceph.get_or_init(open);
         cluster.as_ref().map_err(Clone::clone)
     }
@@ -99,12 +104,13 @@ impl Stores {
         Network { health: self.health(driver), ..self.settings.network.clone() }
     }
 
-    /// Adds retries. All stores of a driver are on one server or below one mount. A mount works for all stores or for none; on
+    /// Adds retries and limits. All stores of a driver are on one server or below one mount. A mount works for all stores or for none; on
     /// a server a single container may fail.
     fn retrying<S: ObjectStore + 'static>(&self, driver: Driver, store: S) -> Arc<dyn ObjectStore> {
         let all = self.health(driver);
         let health = if is_directory(driver) { all } else { Arc::new(Health::of_container(all)) };
-        Arc::new(RetryingStore::new(store, self.retry, Arc::clone(&self.cancelled), health))
+        let store = RetryingStore::new(store, self.retry, Arc::clone(&self.cancelled), health);
+        Arc::new(store.with_limits(Arc::clone(&self.settings.limits)))
     }
 }
 

@@ -10,6 +10,7 @@ mod handover;
 mod hostile;
 mod hung;
 mod levels;
+mod limits;
 mod resuming;
 mod round_trips;
 mod selecting;

@@ -16,7 +16,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::message;
 use crate::backoff::Backoff;
-use crate::storage::{Health, StorageError, StorageErrorKind};
+use crate::storage::{Health, Limits, StorageError, StorageErrorKind};
 
 /// The longest pause before the next check whether the operator asked to stop.
 const CANCEL_POLL: Duration = Duration::from_millis(100);
@@ -41,6 +41,8 @@ pub(super) struct Invocation {
     pub health: Arc<Health>,
     /// Set when the operator asks to stop.
     pub cancelled: Arc<AtomicBool>,
+    /// The limits of streams.
+    pub limits: Arc<Limits>,
 }
 
 /// The standard output of a running command, as a stream.
@@ -243,9 +245,12 @@ impl Read for CommandStream {
         }
         let deadline = Instant::now() + self.invocation.deadline;
         if self.outcome.is_none() {
-            let count = self.read_before(deadline, buffer)?;
+            let limits = Arc::clone(&self.invocation.limits);
+            let count = self.read_before(deadline, limits.part(buffer))?;
             if count > 0 {
-                self.invocation.health.progressed();
+                let Invocation { health, cancelled, .. } = &self.invocation;
+                health.progressed();
+                limits.received(count, health, cancelled).map_err(StorageError::into_io)?;
                 return Ok(count);
             }
         }
@@ -276,6 +281,7 @@ fn cannot_start(program: &str, error: &io::Error) -> StorageError {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 mod tests {
+    use std::num::NonZero;
     use std::thread;
 
     use super::*;
@@ -292,6 +298,7 @@ mod tests {
             deadline: LONG,
             health: Arc::default(),
             cancelled: Arc::default(),
+            limits: Arc::default(),
         }
     }
 
@@ -356,6 +363,18 @@ mod tests {
         let mut rest = Vec::new();
         stream.read_to_end(&mut rest).unwrap();
         assert_eq!(rest, b"y");
+    }
+
+    #[test]
+    fn a_stream_keeps_to_the_rate_however_short_the_deadline() {
+        const RATE: u64 = 1 << 20;
+        let limits = Arc::new(Limits::new(NonZero::new(RATE), None));
+        let begun = Instant::now();
+        let invocation = Invocation { limits, deadline: Duration::from_millis(300), ..invocation("head", &["-c", "1500000", "/dev/zero"]) };
+        let copied = io::copy(&mut CommandStream::start(invocation).unwrap(), &mut io::sink()).unwrap();
+        assert_eq!(copied, 1_500_000);
+        let most = (begun.elapsed().as_secs_f64() + 0.1) * RATE as f64;
+        assert!(copied as f64 <= most, "{copied} of {most}");
     }
 
     #[test]

@@ -23,7 +23,7 @@ use serde::Deserialize;
 
 use self::command::{CommandStream, Invocation};
 use self::export::ExportReader;
-use super::{Health, StorageError, StorageErrorKind};
+use super::{Health, Limits, StorageError, StorageErrorKind};
 use crate::config::StorageOptions;
 
 /// How long a command may take, or an export may stall.
@@ -122,6 +122,7 @@ pub struct Cluster {
     /// The results of [`Pool::contains`], by pool.
     searched: Arc<Mutex<HashMap<String, bool>>>,
     health: Arc<Health>,
+    limits: Arc<Limits>,
 }
 
 impl Cluster {
@@ -151,7 +152,14 @@ impl Cluster {
             cancelled: Arc::default(),
             searched: Arc::default(),
             health: Arc::default(),
+            limits: Arc::default(),
         }
+    }
+
+    /// The same within limits: each command is a request, and the bytes of its stream count.
+    #[must_use]
+    pub fn with_limits(self, limits: Arc<Limits>) -> Self {
+        Self { limits, ..self }
     }
 
     /// Describes where a pool is, for messages.
@@ -348,8 +356,9 @@ impl Pool<'_> {
         if self.name.is_empty() || self.name.starts_with('-') || self.name.contains(char::is_control) {
             return Err(StorageError::new(StorageErrorKind::NotAnObject, format!("{:?} is not a valid pool name", self.name)));
         }
-        let Cluster { deadline, cancelled, health, .. } = self.cluster;
+        let Cluster { deadline, cancelled, health, limits, .. } = self.cluster;
         health.wait(cancelled)?;
+        limits.request(health, cancelled)?;
         CommandStream::start(Invocation {
             program: program.clone(),
             arguments,
@@ -357,6 +366,7 @@ impl Pool<'_> {
             deadline: health.response_limit(*deadline),
             health: Arc::clone(health),
             cancelled: Arc::clone(cancelled),
+            limits: Arc::clone(limits),
         })
     }
 

@@ -110,6 +110,14 @@ fn backups_are_selected_by_id_name_and_columns() {
     }
     refuse(&["--memory", "1M"], "is too little memory");
     refuse(&["--jobs", "0"], "must be from 1 to 1024");
+    for (rate, why) in
+        [("0", "0 is too slow: use at least 64K"), ("63K", "63K is too slow"), ("-5M", "is not a size"), ("abc", "is not a size")]
+    {
+        refuse(&[&format!("--limit-rate={rate}")], why);
+    }
+    for (requests, why) in [("0", "must be from 1 to 1000000"), ("-1", "is not an integer"), ("abc", "is not an integer")] {
+        refuse(&[&format!("--limit-requests={requests}")], why);
+    }
     refuse(&["-c", "Nope"], "unknown column");
 
     // Ids from standard input. An empty list does not select everything.

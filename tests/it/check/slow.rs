@@ -72,7 +72,7 @@ pub(super) fn bucket(backups: usize) -> (Site, Counting, Vec<String>) {
 
 /// Waits until a condition is true.
 #[track_caller]
-fn wait_until(what: &str, holds: impl Fn() -> bool) {
+pub(super) fn wait_until(what: &str, holds: impl Fn() -> bool) {
     let begun = Instant::now();
     while !holds() {
         assert!(begun.elapsed() < DEADLINE, "no {what} within the deadline");
@@ -80,11 +80,11 @@ fn wait_until(what: &str, holds: impl Fn() -> bool) {
     }
 }
 
-fn send(child: &Child, signal: Signal) {
+pub(super) fn send(child: &Child, signal: Signal) {
     kill_process(Pid::from_child(child), signal).unwrap();
 }
 
-fn end(child: Child) -> Answer {
+pub(super) fn end(child: Child) -> Answer {
     let output = child.wait_with_output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     Answer { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
