@@ -32,7 +32,7 @@ pub struct PlaceArgs {
     #[arg(long, value_name = "URL")]
     pub gcs_endpoint: Option<String>,
     /// Give up a storage that returns nothing useful for this long, over all attempts and backups [default: 1m]
-    #[arg(long, value_name = "SPAN", value_parser = wait_limit)]
+    #[arg(long, value_name = "SPAN", value_parser = positive_span)]
     pub storage_timeout: Option<Duration>,
 }
 
@@ -60,6 +60,9 @@ pub struct StorageArgs {
     /// Send at most this many requests a second to all storages together; in Ceph, each rbd or rados command is one
     #[arg(long, value_name = "N", value_parser = requests)]
     pub limit_requests: Option<NonZero<u64>>,
+    /// Lower the priority of the check's threads, on Linux also for disks
+    #[arg(long)]
+    pub nice: bool,
 }
 
 /// Evidence and checks for a decision.
@@ -124,7 +127,8 @@ impl StorageArgs {
     /// What is asked of every backup.
     pub fn request(&self, level: Level, share: Share) -> Request {
         let usual = ReadOptions::default();
-        let options = ReadOptions { jobs: self.jobs.unwrap_or(usual.jobs), memory: self.memory, share, digest: usual.digest };
+        let options =
+            ReadOptions { jobs: self.jobs.unwrap_or(usual.jobs), memory: self.memory, share, digest: usual.digest, nice: self.nice };
         Request { level, options, settle: self.settle }
     }
 }
@@ -138,7 +142,8 @@ pub fn level(text: &str) -> std::result::Result<Level, String> {
     }
 }
 
-fn wait_limit(text: &str) -> std::result::Result<Duration, String> {
+/// Reads a time span of at least 1 s.
+pub fn positive_span(text: &str) -> std::result::Result<Duration, String> {
     span(text).and_then(|span| if span.is_zero() { Err("must be at least 1 s".to_owned()) } else { Ok(span) })
 }
 

@@ -81,7 +81,7 @@ pub struct CheckBody {
     pub level: Level,
     /// An object younger than this was a sign that its backup was being written.
     pub settle_seconds: u64,
-    /// What stopped the check, if it was stopped.
+    /// What stopped the check, if it was stopped: a signal, or `--max-runtime`.
     pub interrupted: Option<String>,
     /// One for each backup.
     pub results: Vec<CheckResult>,

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::result_file::ResultFile;
 use super::{Error, Observer, Result, StorageSettings, Stores, WorkEvent, actor};
-use crate::domain::{CheckResult, Checks};
+use crate::domain::{CheckResult, CheckVerdict, Checks};
 use crate::storage::RetryPolicy;
 use crate::verify::{Checker, Request, Target, Watch};
 
@@ -18,6 +18,11 @@ use crate::verify::{Checker, Request, Target, Watch};
 const POLL: Duration = Duration::from_millis(100);
 /// How long backups in progress may take to end after a signal; threads that still wait for a storage then are abandoned.
 const PATIENCE: Duration = Duration::from_millis(500);
+/// The lowest priority: nice(2).
+const LOWEST_PRIORITY: i32 = 19;
+
+/// What stopped a check whose time was over.
+pub const MAX_RUNTIME: &str = "--max-runtime";
 
 pub struct Check {
     pub storage: StorageSettings,
@@ -25,6 +30,8 @@ pub struct Check {
     pub targets: Arc<[Target]>,
     /// Results of an earlier check, carried over if the storage still confirms them.
     pub earlier: Checks,
+    /// After this time nothing more is read.
+    pub deadline: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -35,22 +42,26 @@ pub struct Checked {
     pub left: usize,
     /// How many of the results are those of the earlier check.
     pub carried: usize,
-    /// The signal that stopped the check.
+    /// The signal that stopped the check, or [`MAX_RUNTIME`].
     pub interrupted: Option<&'static str>,
 }
 
 impl Check {
     /// Checks until all backups are done or the observer asks to stop; `file` gets every result as it arrives.
     pub fn run(self, mut file: Option<&mut ResultFile<'_>>, observer: &dyn Observer) -> Result<Checked> {
-        let Self { storage, request, targets, earlier } = self;
+        let Self { storage, request, targets, earlier, deadline } = self;
         let watch = Watch::default();
         let stores = Arc::new(Stores::new(storage, RetryPolicy::default(), watch.flag()));
         let places: HashMap<&str, usize> = targets.iter().enumerate().map(|(place, target)| (target.backup.id.as_str(), place)).collect();
         observer.event(WorkEvent::Checking(request.level, targets.len()));
         let (arriving, worker) = start(Arc::clone(&stores), request, watch.clone(), Arc::clone(&targets), earlier).map_err(Error::Start)?;
         let mut results: Vec<CheckResult> = Vec::new();
-        let ready = Cell::new(0);
+        let (ready, is_over) = (Cell::new(0), Cell::new(false));
         let mut take = |result: CheckResult| {
+            // It may have been cut off: as one of the backups that are left, it is checked by the next run.
+            if is_over.get() && result.verdict == CheckVerdict::Unverifiable {
+                return;
+            }
             observer.event(WorkEvent::Checked(&result));
             let target = places.get(result.id.as_str()).and_then(|place| targets.get(*place));
             if let (Some(file), Some(target)) = (&mut file, target) {
@@ -77,6 +88,12 @@ impl Check {
                 until = Some(Instant::now() + if signals > 0 { Duration::ZERO } else { PATIENCE });
                 (signals, interrupted) = (stop.times, Some(stop.signal));
             }
+            if !is_over.get() && deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                watch.flag().store(true, Ordering::Relaxed);
+                is_over.set(true);
+                until = until.or(Some(Instant::now() + PATIENCE));
+                interrupted = interrupted.or(Some(MAX_RUNTIME));
+            }
             if until.is_some_and(|until| Instant::now() >= until) {
                 arriving.try_iter().for_each(take);
                 break;
@@ -87,6 +104,7 @@ impl Check {
         stores.warnings().into_iter().for_each(|warning| observer.event(WorkEvent::Warning(warning)));
         results.sort_by_key(|result| places.get(result.id.as_str()).copied());
         let left = targets.len().saturating_sub(results.len());
+        let interrupted = interrupted.filter(|why| *why != MAX_RUNTIME || left > 0);
         Ok(Checked { results, left, carried: watch.carried(), interrupted })
     }
 }
@@ -101,6 +119,10 @@ fn start(
 ) -> std::io::Result<(Receiver<CheckResult>, JoinHandle<()>)> {
     let (sender, results) = mpsc::channel();
     let worker = std::thread::Builder::new().spawn(move || {
+        if request.options.nice {
+            // The threads and commands of the check inherit it, but not those of a repair. A lower priority is always permitted.
+            let _ = rustix::process::nice(LOWEST_PRIORITY);
+        }
         let host = actor::host();
         let checker = Checker::new(stores.as_ref(), &request, &watch, &targets).with_earlier_results(earlier, &host);
         checker.run(&targets, &|result| {

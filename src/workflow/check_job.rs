@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::evidence::read_check_document;
 use super::result_file::ResultFile;
@@ -38,6 +39,8 @@ pub struct CheckJob<'a> {
     pub resume: Option<Resume>,
     pub out: Option<PathBuf>,
     pub key: Option<&'a SigningKey>,
+    /// After this time nothing more is read.
+    pub deadline: Option<Instant>,
 }
 
 pub struct CheckReport<'a> {
@@ -67,7 +70,7 @@ type Carried<'t> = Vec<(CheckResult, Option<&'t Target>)>;
 impl<'a> CheckJob<'a> {
     /// Checks the backups of a list.
     pub fn run(self, list: TargetList, storage: StorageSettings, observer: &dyn Observer) -> Result<CheckReport<'a>> {
-        let Self { request, resume, out, key } = self;
+        let Self { request, resume, out, key, deadline } = self;
         let TargetList { targets, database, taken_at } = list;
         let targets: Arc<[Target]> = targets.into();
         let (level, settle_seconds) = (request.level, request.settle.as_secs());
@@ -87,7 +90,7 @@ impl<'a> CheckJob<'a> {
         };
         let stands = known.into_iter().filter(|(check, target)| target.is_some() && may_stand(check, &request, max_age));
         let earlier: Checks = stands.map(|(check, _)| (check.id.clone(), check)).collect();
-        let check = Check { storage, request, targets: Arc::clone(&targets), earlier };
+        let check = Check { storage, request, targets: Arc::clone(&targets), earlier, deadline };
         let Checked { results, left, carried, interrupted } = check.run(file.as_mut(), observer)?;
         let mut document = CheckDocument::new(CheckBody {
             ancestors: ancestors(&targets, &results),

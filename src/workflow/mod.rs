@@ -22,7 +22,7 @@ mod targets;
 mod undo;
 mod unmatched;
 
-pub use check::{Check, Checked};
+pub use check::{Check, Checked, MAX_RUNTIME};
 pub use check_job::{CheckJob, Resume};
 pub use database::Database;
 pub use error::{Error, Obstacle, Result};

@@ -1,9 +1,10 @@
 //! `check`
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
+use indicatif::HumanCount;
 
 use crate::cli::args::{SelectionArgs, span};
 use crate::cli::sentences::counted;
@@ -13,7 +14,7 @@ use crate::domain::text::{count, shell_word};
 use crate::domain::{CheckVerdict, Level};
 use crate::verify::CheckDocument;
 use crate::verify::chunked::Share;
-use crate::workflow::{CheckJob, Resume, TargetList};
+use crate::workflow::{CheckJob, MAX_RUNTIME, Resume, TargetList};
 
 /// Verifies the data of backups on their storage: of the backups that scan finds, of named backups, or of all. Changes nothing in the
 /// database or on the storage. `--format json` writes evidence for `plan --evidence`.
@@ -45,6 +46,9 @@ pub struct CheckCommandArgs {
     /// Check again what the earlier check read longer ago than this
     #[arg(long, value_name = "SPAN", default_value = "24h", value_parser = span)]
     pub resume_max_age: Duration,
+    /// Stop after this time: backups that are not finished then are left for --resume [default: no limit]
+    #[arg(long, value_name = "SPAN", value_parser = storage::positive_span)]
+    pub max_runtime: Option<Duration>,
     /// Check only shard N of T of the backups, so that T hosts share the work
     #[arg(long, value_name = "N/T", value_parser = part)]
     pub shard: Option<(u64, u64)>,
@@ -75,6 +79,7 @@ fn percent(text: &str) -> std::result::Result<f64, String> {
 
 pub fn run(context: &Context<'_>, args: &CheckCommandArgs) -> Result<Exit> {
     let ui = context.ui;
+    let deadline = args.max_runtime.and_then(|span| Instant::now().checked_add(span));
     let share = share(args)?;
     ui.check_columns(|| view::checks(&[]))?;
     let key = context.signing_key(args.sign_key.as_deref())?;
@@ -85,7 +90,8 @@ pub fn run(context: &Context<'_>, args: &CheckCommandArgs) -> Result<Exit> {
     if let Some((part, of)) = args.shard {
         list.keep_part(part, of);
     }
-    let job = CheckJob { request: args.storage.request(args.level, share), resume, out: args.out.clone(), key: key.as_ref() };
+    let request = args.storage.request(args.level, share);
+    let job = CheckJob { request, resume, out: args.out.clone(), key: key.as_ref(), deadline };
     let mut report = job.run(list, args.storage.settings(context)?, &progress)?;
     let carried = report.document.summary.carried;
     if report.known > 0 {
@@ -104,16 +110,17 @@ pub fn run(context: &Context<'_>, args: &CheckCommandArgs) -> Result<Exit> {
         say_problems(context, &report.document);
         ui.say(summary(&report.document));
     }
-    if let Some(signal) = report.interrupted {
+    if let Some(why) = report.interrupted {
         let from = match &closed {
             Ok(Some(partial)) => format!("--resume {} continues it", shell_word(partial.display())),
             _ if ui.is_table() => "--resume continues from the document of --format json or --out FILE".to_owned(),
             _ => "--resume continues from this document".to_owned(),
         };
-        ui.warn(format!("stopped by {signal} before the end; {from}"));
+        ui.warn(format!("stopped by {why} before the end; {from}"));
     }
     closed?;
-    Ok(report.interrupted.map_or_else(|| exit(&report.document), Exit::of_signal))
+    let signal = report.interrupted.filter(|why| *why != MAX_RUNTIME);
+    Ok(signal.map_or_else(|| exit(&report.document), Exit::of_signal))
 }
 
 fn share(args: &CheckCommandArgs) -> Result<Share> {
@@ -175,12 +182,19 @@ fn summary(document: &CheckDocument) -> String {
     if let Some(unverifiable) = parts.last_mut().filter(|_| !known.is_empty()) {
         unverifiable.push_str(&format!(" (of these {})", known.join(", ")));
     }
-    let mut sentence =
-        if parts.is_empty() { "Nothing to check".to_owned() } else { format!("{} by a {} check", parts.join(", "), document.level) };
+    let mut sentence = match parts.as_slice() {
+        [] if summary.left > 0 => "Nothing checked".to_owned(),
+        [] => "Nothing to check".to_owned(),
+        parts => format!("{} by a {} check", parts.join(", "), document.level),
+    };
     if summary.busy > 0 {
         sentence.push_str(&format!("; {} being written", summary.busy));
     }
-    if summary.left > 0 {
+    if document.interrupted.as_deref() == Some(MAX_RUNTIME) {
+        let done = document.results.len();
+        let [done, all] = [done, done + summary.left].map(|number| HumanCount(number as u64));
+        sentence.push_str(&format!("; stopped by {MAX_RUNTIME}, {done} of {all} done"));
+    } else if summary.left > 0 {
         sentence.push_str(&format!("; {} left", summary.left));
     }
     if let Some(location) = &document.database.location {

@@ -27,6 +27,8 @@ pub struct ReadOptions {
     pub share: Share,
     /// The digest that proves an object, if there are both.
     pub digest: Digest,
+    /// Whether its threads run at the lowest priority.
+    pub nice: bool,
 }
 
 impl ReadOptions {
@@ -40,7 +42,7 @@ impl ReadOptions {
 impl Default for ReadOptions {
     fn default() -> Self {
         let jobs = thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        Self { jobs, memory: 512 << 20, share: Share::All, digest: Digest::cheaper() }
+        Self { jobs, memory: 512 << 20, share: Share::All, digest: Digest::cheaper(), nice: false }
     }
 }
 

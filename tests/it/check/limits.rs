@@ -1,12 +1,14 @@
-//! `--limit-rate` and `--limit-requests`. Times are compared with lower bounds only.
+//! `--limit-rate`, `--limit-requests`, `--max-runtime` and `--nice`. Times are compared with lower bounds only.
 
 use std::fs;
+use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use super::slow::{bucket, end, send};
+use super::slow::{SILENT, bucket, count, end, files, lines, send, wait_until};
 use super::{OBJECTS, Placed, Site};
 
 /// The bytes of the files of a backup.
@@ -73,4 +75,53 @@ fn a_signal_stops_a_check_whose_readers_wait_for_their_turn() {
         assert_eq!(answer.code, Some(130), "{}", answer.stderr);
         assert_eq!(answer.json()["interrupted"], "SIGINT");
     }
+}
+
+#[test]
+fn a_check_whose_time_is_over_keeps_what_it_finished_and_is_continued() {
+    const BACKUPS: usize = 8;
+    let (site, server, _) = bucket(BACKUPS);
+    let (out, partial) = files(&site);
+    let deep = ["check", "--all", "--level", "deep", "--jobs", "1"];
+    // No backup is finished, and that is no error.
+    server.delay.store(SILENT, Ordering::SeqCst);
+    let answer = site.program.expect(0, &[&deep as &[&str], &["--max-runtime", "1s"]].concat());
+    assert!(answer.stderr.contains("Nothing checked; stopped by --max-runtime, 0 of 8 done, in "), "{}", answer.stderr);
+    // After some results, the server gives no more answers.
+    server.delay.store(20, Ordering::SeqCst);
+    let to_file = [&deep as &[&str], &["-f", "json", "--out", &out]].concat();
+    let begun = Instant::now();
+    let child = site.program.start(&[&to_file as &[&str], &["--max-runtime", "12s"]].concat());
+    wait_until("some results", || lines(&partial) >= 2);
+    server.delay.store(SILENT, Ordering::SeqCst);
+    let answer = end(child);
+    assert_eq!(answer.code, Some(0), "{}", answer.stderr);
+    assert!(begun.elapsed() >= Duration::from_secs(12), "{:?}", begun.elapsed());
+    let document = answer.json();
+    let (done, left) = (count(&document, "intact"), count(&document, "left"));
+    assert_eq!(document["interrupted"], "--max-runtime");
+    assert!(done > 0 && left > 0 && done + left == BACKUPS, "a backup that was cut off has no result: {document:#}");
+    assert_eq!((document["results"].as_array().unwrap().len(), lines(&partial)), (done, done));
+    let partial = partial.to_str().unwrap();
+    assert!(answer.stderr.contains(&format!("stopped by --max-runtime before the end; --resume {partial} continues it")));
+    assert!(!Path::new(&out).exists());
+    // The rest.
+    server.delay.store(0, Ordering::SeqCst);
+    let document = site.program.expect(0, &[&to_file as &[&str], &["--resume", partial, "--max-runtime", "1h"]].concat()).json();
+    assert_eq!((count(&document, "intact"), count(&document, "carried"), count(&document, "left")), (BACKUPS, done, 0));
+    assert!(document["interrupted"].is_null() && Path::new(&out).exists() && !Path::new(partial).exists());
+}
+
+#[test]
+fn nice_lowers_the_priority_of_the_check() {
+    let (site, server, _) = bucket(1);
+    server.delay.store(SILENT, Ordering::SeqCst);
+    let child = site.program.start(&["check", "--all", "--nice"]);
+    let tasks = format!("/proc/{}/task", child.id());
+    // Field 19 of proc_pid_stat(5); the third follows the name in parentheses.
+    let nice = |stat: &str| stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(16)).map(str::to_owned);
+    let is_low = |task: fs::DirEntry| fs::read_to_string(task.path().join("stat")).is_ok_and(|stat| nice(&stat).as_deref() == Some("19"));
+    wait_until("thread with a low priority", || fs::read_dir(&tasks).is_ok_and(|tasks| tasks.flatten().any(is_low)));
+    send(&child, Signal::INT);
+    assert_eq!(end(child).code, Some(130));
 }

@@ -118,6 +118,9 @@ fn backups_are_selected_by_id_name_and_columns() {
     for (requests, why) in [("0", "must be from 1 to 1000000"), ("-1", "is not an integer"), ("abc", "is not an integer")] {
         refuse(&[&format!("--limit-requests={requests}")], why);
     }
+    for (span, why) in [("0", "must be at least 1 s"), ("-1h", "is not a time span"), ("abc", "is not a time span")] {
+        refuse(&[&format!("--max-runtime={span}")], why);
+    }
     refuse(&["-c", "Nope"], "unknown column");
 
     // Ids from standard input. An empty list does not select everything.

@@ -25,7 +25,7 @@ const GIB: u64 = 1 << 30;
 const CHUNK: u64 = 16 << 20;
 const BLOCK: usize = 256 << 10;
 /// Longer than any test waits.
-const SILENT: u64 = 600_000;
+pub(super) const SILENT: u64 = 600_000;
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// `backups` backups in a bucket: a full one of a volume of zeros and increments on it, each with three objects.
@@ -90,11 +90,11 @@ pub(super) fn end(child: Child) -> Answer {
     Answer { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
 }
 
-fn lines(path: &Path) -> usize {
+pub(super) fn lines(path: &Path) -> usize {
     fs::read_to_string(path).map_or(0, |text| text.matches("{\"result\":").count())
 }
 
-fn count(document: &Value, key: &str) -> usize {
+pub(super) fn count(document: &Value, key: &str) -> usize {
     usize::try_from(document["summary"][key].as_u64().unwrap_or(0)).unwrap()
 }
 
@@ -170,7 +170,7 @@ fn small_backups_on_a_slow_server_are_read_in_parallel() {
 }
 
 /// The paths of a check's file and of its partial file.
-fn files(site: &Site) -> (String, PathBuf) {
+pub(super) fn files(site: &Site) -> (String, PathBuf) {
     (site.path("survey.json"), site.program.path("survey.json.partial"))
 }
 
