@@ -14,6 +14,7 @@ use md5::{Digest, Md5};
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde_json::json;
 
+use super::slow::SILENT;
 use super::{FULL, OBJECTS, Site, TWO_HOURS, VOLUME, new_id, patterns, prefix_of};
 use crate::servers::root;
 
@@ -39,6 +40,8 @@ pub(super) struct Counting {
     connections: Arc<AtomicUsize>,
     /// Milliseconds before each answer; tests may change it at any time.
     pub(super) delay: Arc<AtomicU64>,
+    /// Requests whose target contains this text get no answer for [`SILENT`].
+    pub(super) silent: Arc<Mutex<Option<String>>>,
     /// The peak number of requests at once.
     pub(super) most: Arc<AtomicUsize>,
 }
@@ -68,20 +71,23 @@ impl Counting {
             requests: Arc::default(),
             connections: Arc::default(),
             delay: Arc::default(),
+            silent: Arc::default(),
             most: Arc::default(),
         };
         let (asked, most) = (Arc::new(AtomicUsize::new(0)), Arc::clone(&server.most));
         let (requests, connections, delay) = (Arc::clone(&server.requests), Arc::clone(&server.connections), Arc::clone(&server.delay));
+        let silent = Arc::clone(&server.silent);
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 connections.fetch_add(1, Ordering::SeqCst);
-                let (asked, most, harm) = (Arc::clone(&asked), Arc::clone(&most), Arc::clone(&harm));
+                let (asked, most, harm, silent) = (Arc::clone(&asked), Arc::clone(&most), Arc::clone(&harm), Arc::clone(&silent));
                 let (requests, objects, delay, url) = (Arc::clone(&requests), Arc::clone(&objects), Arc::clone(&delay), url.clone());
                 thread::spawn(move || {
                     while serve(&stream, &|target, range| {
                         requests.lock().unwrap().push(target.to_owned());
                         most.fetch_max(asked.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-                        thread::sleep(Duration::from_millis(delay.load(Ordering::SeqCst)));
+                        let is_silent = silent.lock().unwrap().as_ref().is_some_and(|text| target.contains(text));
+                        thread::sleep(Duration::from_millis(if is_silent { SILENT } else { delay.load(Ordering::SeqCst) }));
                         asked.fetch_sub(1, Ordering::SeqCst);
                         let answered = answer(speaks, &objects.lock().unwrap(), &url, target, range);
                         harmed(answered, target, harm.lock().unwrap().as_ref())

@@ -265,13 +265,14 @@ fn a_file_of_results_is_never_overwritten_and_serves_as_evidence() {
     // The results of a stopped check can be used.
     fs::remove_file(&out).unwrap();
     site.database.execute(&format!("UPDATE backups SET status = 'creating', host = 'gone' WHERE id = '{}'", ids[0]));
-    server.delay.store(30, Ordering::SeqCst);
-    let child = site.program.start(&["check", "--all", "--level", "deep", "--jobs", "1", "--out", &out]);
+    // The check cannot end before the result of the full backup has been seen.
+    *server.silent.lock().unwrap() = Some(ids[2].clone());
+    let child = site.program.start(&["check", "--all", "--level", "deep", "--jobs", "4", "--out", &out]);
     let of_full = format!("{{\"result\":{{\"id\":\"{}\"", ids[0]);
     wait_until("result", || fs::read_to_string(&partial).is_ok_and(|text| text.contains(&of_full)));
     send(&child, Signal::KILL);
     end(child);
-    server.delay.store(0, Ordering::SeqCst);
+    *server.silent.lock().unwrap() = None;
     let first = fs::read_to_string(&partial).unwrap();
     let answer = site.program.expect(0, &["plan", "--evidence", partial.to_str().unwrap(), "-f", "json"]);
     assert!(answer.stderr.contains("was stopped early: cut off"), "{}", answer.stderr);
