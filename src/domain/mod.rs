@@ -16,6 +16,7 @@ pub(crate) mod id;
 mod outcome;
 mod policy;
 mod problem_code;
+pub(crate) mod record_stream;
 mod rows;
 mod sealed;
 mod selection;

@@ -1,29 +1,35 @@
-//! The partial file: JSON lines with the results of a check that is running or was cut off.
+//! Check results as a record stream: the partial file of a check that is running or was stopped.
 //!
-//! The first line states what is checked. Each line after it has a result, or the row of an ancestor. Rows come before the results
-//! that need them, each once. Every line has the SHA-256 of itself and the line before. The end of the file may be torn, so lines
-//! count up to the first incomplete one; the rest is checked again.
+//! The head states what is checked. Each record is a result, or the row of an ancestor. Rows come before the results that need them,
+//! each once. The end of the file may be torn, so lines count up to the first incomplete one; the rest is checked again.
 
 use std::collections::{BTreeMap, HashSet};
-use std::io::{self, Write};
+use std::io::{self, BufRead, Write};
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::check_document::{CheckBody, Summary};
 use super::{CheckDocument, Target};
-use crate::domain::{Body, CheckResult, DatabaseInfo, Image, Level, SealError, Signature, digest};
+pub use crate::domain::record_stream::Sign;
+use crate::domain::record_stream::{StreamError, StreamKind, StreamReader, StreamWriter};
+use crate::domain::{Body, CheckResult, DatabaseInfo, Image, Level, SealError};
 
-/// The name of the schema in the first line.
-const RESULTS: &str = "cinder-backup-repair/check-results";
-/// The version that this program writes and reads.
-const RESULTS_VERSION: u32 = 1;
+/// The stream `cinder-backup-repair/check-results`.
+pub struct CheckResults;
+
+impl StreamKind for CheckResults {
+    const SCHEMA: &'static str = "cinder-backup-repair/check-results";
+    const SCHEMA_VERSION: u32 = 1;
+    const KIND: &'static str = CheckBody::KIND;
+    const INSTEAD: &'static str = CheckBody::INSTEAD;
+    type Head = Head;
+    type Record = Record;
+    type End = End;
+}
 
 /// What is checked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Head {
-    schema: String,
-    schema_version: u32,
     program: String,
     database: DatabaseInfo,
     taken_at: String,
@@ -35,34 +41,32 @@ impl Head {
     /// As in the document of a complete check.
     pub fn new(database: DatabaseInfo, taken_at: String, level: Level, settle_seconds: u64) -> Self {
         let program = format!("{} {}", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
-        Self { schema: RESULTS.to_owned(), schema_version: RESULTS_VERSION, program, database, taken_at, level, settle_seconds }
+        Self { program, database, taken_at, level, settle_seconds }
     }
 }
 
-#[derive(Serialize, Deserialize)]
+/// A line after the head.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum LineContent {
-    Head(Head),
+pub enum Record {
+    /// The row of an ancestor.
     Row(Image),
+    /// A result, with its backup's own row.
     Result(Box<CheckResult>),
 }
 
-#[derive(Serialize, Deserialize)]
-struct Line {
-    #[serde(flatten)]
-    record: LineContent,
-    sha256: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    signature: Option<Signature>,
+/// How the check ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct End {
+    /// What stopped the check, if it was stopped: a signal, or `--max-runtime`.
+    pub interrupted: Option<String>,
+    /// The number of results with each verdict.
+    pub summary: Summary,
 }
 
-pub type Sign<'a> = Box<dyn Fn(&str) -> Signature + 'a>;
-
-/// Writes the lines.
+/// Writes the results of targets.
 pub struct PartialWriter<'a, W> {
-    out: W,
-    sign: Option<Sign<'a>>,
-    last: String,
+    stream: StreamWriter<'a, CheckResults, W>,
     /// Backups whose rows were written for the results of their descendants.
     rows: HashSet<String>,
 }
@@ -70,93 +74,64 @@ pub struct PartialWriter<'a, W> {
 impl<'a, W: Write> PartialWriter<'a, W> {
     /// Writes the head. With `sign`, every line has a signature over all lines up to it.
     pub fn begin(out: W, head: &Head, sign: Option<Sign<'a>>) -> io::Result<Self> {
-        let mut writer = Self { out, sign, last: String::new(), rows: HashSet::new() };
-        writer.line(LineContent::Head(head.clone()))?;
-        Ok(writer)
+        Ok(Self { stream: StreamWriter::begin(out, head, sign)?, rows: HashSet::new() })
     }
 
     /// Adds the result of a target, whose rows are written, too.
     pub fn add(&mut self, result: &CheckResult, target: &Target) -> io::Result<()> {
         for ancestor in &target.ancestors {
             if !self.rows.contains(&ancestor.id) {
-                self.line(LineContent::Row(ancestor.image(target.columns)))?;
+                self.stream.add(&Record::Row(ancestor.image(target.columns)))?;
                 self.rows.insert(ancestor.id.clone());
             }
         }
         let mut result = result.clone();
         result.rows.truncate(1);
-        self.line(LineContent::Result(Box::new(result)))
+        self.stream.add(&Record::Result(Box::new(result)))
     }
 
     /// Where it is written.
-    pub fn out(&self) -> &W {
-        &self.out
+    pub fn out(&mut self) -> &mut W {
+        self.stream.out()
     }
-
-    fn line(&mut self, record: LineContent) -> io::Result<()> {
-        let sha256 = digest::of_json(&(&self.last, &record));
-        let signature = self.sign.as_ref().map(|sign| sign(&sha256));
-        let mut text = serde_json::to_vec(&Line { record, sha256: sha256.clone(), signature })?;
-        text.push(b'\n');
-        // One write for each line: a program that is killed leaves complete lines.
-        self.out.write_all(&text)?;
-        self.last = sha256;
-        Ok(())
-    }
-}
-
-/// Whether the text begins like a partial file.
-pub fn is_partial(text: &[u8]) -> bool {
-    text.starts_with(br#"{"head":{"schema":"cinder-backup-repair/check-results""#)
 }
 
 /// Reads the complete lines as the document of a check that was stopped. Its digest and signature are those of the last complete line.
 ///
 /// # Errors
 /// A file without a complete head, and one that a later version wrote.
-pub fn read(text: &[u8]) -> Result<CheckDocument, SealError> {
-    let first = text.split(|byte| *byte == b'\n').next().unwrap_or_default();
-    let first: Value = serde_json::from_slice(first).unwrap_or_default();
-    let is_known = first.pointer("/head/schema").is_some_and(|schema| schema == RESULTS);
-    let version = first.pointer("/head/schema_version").and_then(Value::as_u64).and_then(|version| u32::try_from(version).ok());
-    let Some(version) = version.filter(|_| is_known) else {
-        return Err(CheckDocument::invalid("its first line is incomplete"));
-    };
-    if version > RESULTS_VERSION {
-        return Err(SealError::Newer(version));
-    }
-    let (mut last, mut signature) = (String::new(), None);
-    let mut records = text.split_inclusive(|byte| *byte == b'\n').map_while(|line| {
-        let line: Line = serde_json::from_slice(line.strip_suffix(b"\n")?).ok()?;
-        if digest::of_json(&(&last, &line.record)) != line.sha256 {
-            return None;
-        }
-        (last, signature) = (line.sha256, line.signature);
-        Some(line.record)
-    });
-    let Some(LineContent::Head(head)) = records.next() else { return Err(CheckDocument::invalid("its first line is incomplete")) };
+pub fn read(text: impl BufRead) -> Result<CheckDocument, StreamError> {
+    let (head, mut stream) = StreamReader::<CheckResults, _>::begin(text)?;
     let (mut ancestors, mut results) = (Vec::new(), BTreeMap::new());
-    for record in records {
-        match record {
-            LineContent::Row(row) => ancestors.push(row),
+    let is_complete = loop {
+        match stream.next_record() {
+            Ok(Some(Record::Row(row))) => ancestors.push(row),
             // Of two results of the same backup the later one counts.
-            LineContent::Result(result) => drop(results.insert(result.id.clone(), *result)),
-            LineContent::Head(_) => return Err(CheckDocument::invalid("it has two heads")),
+            Ok(Some(Record::Result(result))) => drop(results.insert(result.id.clone(), *result)),
+            Ok(None) => break true,
+            Err(error @ StreamError::Io(_)) => return Err(error),
+            Err(_) => break false,
         }
-    }
+    };
     let results: Vec<CheckResult> = results.into_values().collect();
+    let (interrupted, summary) = match stream.end().filter(|_| is_complete) {
+        Some(end) => (end.interrupted.clone(), end.summary),
+        None => (Some("cut off".to_owned()), Summary::of(&results, 0)),
+    };
     let body = CheckBody {
         database: head.database,
         taken_at: head.taken_at,
         level: head.level,
         settle_seconds: head.settle_seconds,
-        interrupted: Some("cut off".to_owned()),
-        summary: Summary::of(&results, 0),
+        interrupted,
         results,
         ancestors,
+        summary,
     };
-    body.validate().map_err(CheckDocument::invalid)?;
-    Ok(CheckDocument { schema_version: CheckBody::SCHEMA_VERSION, body, sha256: last, signature })
+    let invalid = |problem| StreamError::Seal(SealError::Invalid { kind: CheckBody::KIND, problem }, 0);
+    body.validate().map_err(invalid)?;
+    let (sha256, signature) = (stream.sha256().to_owned(), stream.signature().cloned());
+    Ok(CheckDocument { schema_version: CheckBody::SCHEMA_VERSION, body, sha256, signature })
 }
 
 #[cfg(test)]
@@ -165,7 +140,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::domain::{Backup, ColumnSet};
+    use crate::domain::{Backup, ColumnSet, Signature};
 
     fn target(number: usize) -> Target {
         let backup = |number: usize| Backup { id: format!("b{number}"), status: Some("available".to_owned()), ..Backup::default() };
@@ -212,9 +187,8 @@ mod tests {
     #[test]
     fn results_are_read_with_every_row_of_the_chain_once() {
         let text = file();
-        assert!(is_partial(&text) && !is_partial(b"{\"schema\": \"cinder-backup-repair/check\"}"));
         assert_eq!(text.split(|byte| *byte == b'\n').filter(|line| line.starts_with(b"{\"row\"")).count(), 2);
-        let evidence = read(&text).unwrap();
+        let evidence = read(&text[..]).unwrap();
         assert_eq!((evidence.level, evidence.settle_seconds, evidence.summary.intact), (Level::Deep, 900, 3));
         for result in evidence.into_results(0, |_| true) {
             let target = target(result.chain.len() - 1);
@@ -231,7 +205,7 @@ mod tests {
         for length in 0..=text.len() {
             let cut = text.get(..length).unwrap();
             if length <= head {
-                assert!(matches!(read(cut), Err(SealError::Invalid { .. })), "{length}");
+                assert!(matches!(read(cut), Err(StreamError::Seal(SealError::Invalid { .. }, _))), "{length}");
                 continue;
             }
             let found = times(cut).len();
@@ -262,13 +236,13 @@ mod tests {
             let evidence = read(text.get(..length).unwrap()).unwrap();
             assert_eq!(evidence.signature.unwrap().value, format!("of {}", evidence.sha256));
         }
-        assert_eq!(read(&file()).unwrap().signature, None);
+        assert_eq!(read(&file()[..]).unwrap().signature, None);
     }
 
     #[test]
     fn a_newer_version_is_refused() {
         let text =
             String::from_utf8(file()).unwrap().replace("\"schema_version\":1,\"program\"", "\"schema_version\":2,\"more\":[],\"program\"");
-        assert_eq!(read(text.as_bytes()), Err(SealError::Newer(2)));
+        assert!(matches!(read(text.as_bytes()), Err(StreamError::Seal(SealError::Newer(2), _))));
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::targets::targets_of_findings;
 use super::{Check, Database, Error, Observer, Result, VerifyKey, Wanted, WorkEvent, reading};
+use crate::domain::record_stream::{self, StreamError};
 use crate::domain::status::{CREATING, ERROR};
 use crate::domain::{CheckResult, Checks, Level};
 use crate::scan::{KeptRows, ScanRequest, scan};
@@ -20,7 +21,8 @@ pub fn read_check_document(path: &Path) -> Result<CheckDocument> {
     let shown = path.display();
     let read = crate::input::read_json(path, MAX_BYTES);
     let text = read.map_err(|error| Error::Unusable(format!("cannot read the evidence {shown}: {error}")))?;
-    let read = if partial::is_partial(&text) { partial::read(&text) } else { CheckDocument::parse(&text) };
+    let is_stream = record_stream::is_stream(&text[..]).is_ok_and(|(is_stream, _)| is_stream);
+    let read = if is_stream { partial::read(&text[..]) } else { CheckDocument::parse(&text).map_err(|error| StreamError::Seal(error, 0)) };
     read.map_err(|error| Error::Unusable(format!("{shown} {error}")))
 }
 
