@@ -37,13 +37,13 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             // clap writes help and version to standard output and usage errors to standard error; 2 is our code too.
-            if !error.use_stderr() || !wants_json() {
+            let Some(form) = json_form().filter(|_| error.use_stderr()) else {
                 let _ = error.print();
                 return ExitCode::from(if error.use_stderr() { Exit::Usage } else { Exit::Done }.code());
-            }
+            };
             let text = error.to_string();
             let message = text.split("\n\n").next().unwrap_or_default().trim_start_matches("error: ").trim();
-            if let Ok(cli) = Cli::try_parse_from(["cinder-backup-repair", "--format", "json", "man"]) {
+            if let Ok(cli) = Cli::try_parse_from(["cinder-backup-repair", "--format", form, "man"]) {
                 Ui::new(&cli.global.output).failure(Exit::Usage, message, Some("see --help"));
             }
             return ExitCode::from(Exit::Usage.code());
@@ -59,9 +59,12 @@ pub fn main() -> ExitCode {
     ExitCode::from(exit.code())
 }
 
-/// Whether an invalid command line asks for JSON.
-fn wants_json() -> bool {
+/// The form of JSON that an invalid command line asks for.
+fn json_form() -> Option<&'static str> {
     let words: Vec<String> = std::env::args_os().filter_map(|word| word.into_string().ok()).collect();
-    let apart = words.windows(2).any(|pair| matches!(pair, [option, form] if form == "json" && (option == "-f" || option == "--format")));
-    apart || words.iter().any(|word| matches!(word.as_str(), "-fjson" | "-f=json" | "--format=json"))
+    ["json", "jsonl"].into_iter().find(|form| {
+        let is_form = |word: &str| ["-f", "-f=", "--format="].iter().any(|option| word.strip_prefix(option) == Some(form));
+        let is_pair = |pair: &[String]| matches!(pair, [option, word] if word == form && (option == "-f" || option == "--format"));
+        words.windows(2).any(is_pair) || words.iter().any(|word| is_form(word))
+    })
 }

@@ -99,7 +99,12 @@ impl Ui {
 
     /// Whether results are for programs, and hold everything.
     pub fn is_document(&self) -> bool {
-        matches!(self.options.format, Format::Json | Format::Yaml)
+        matches!(self.options.format, Format::Json | Format::Jsonl | Format::Yaml)
+    }
+
+    /// Whether a result is written as JSON lines.
+    pub fn is_stream(&self) -> bool {
+        self.options.format == Format::Jsonl
     }
 
     /// Whether a person can be asked: at a terminal, and not forbidden.

@@ -120,6 +120,9 @@ pub enum Format {
     Table,
     /// JSON, with a schema name and version.
     Json,
+    /// JSON lines, written as the result is made, for results of any size.
+    #[value(hide = true)]
+    Jsonl,
     /// The same as YAML.
     Yaml,
     /// Comma-separated values.
@@ -178,8 +181,8 @@ pub fn write(
     grid: impl FnOnce() -> Grid,
     options: &OutputOptions,
 ) -> Result<(), ReportError> {
-    if options.format == Format::Json && options.columns.is_empty() && options.sort_columns.is_empty() {
-        return Ok(json::write(out, document, options.noindent)?);
+    if matches!(options.format, Format::Json | Format::Jsonl) && options.columns.is_empty() && options.sort_columns.is_empty() {
+        return Ok(json::write(out, document, options.noindent || options.format == Format::Jsonl)?);
     }
     let grid = grid();
     let view = View::new(&grid, options)?;
@@ -187,7 +190,7 @@ pub fn write(
         Format::Table => write_table(out, &view, options)?,
         Format::Csv => write_csv(out, &view, options.quote)?,
         Format::Value => write_values(out, &view)?,
-        Format::Json => json::write(out, &view.reduced(document, rows_key)?, options.noindent)?,
+        Format::Json | Format::Jsonl => json::write(out, &view.reduced(document, rows_key)?, options.noindent)?,
         Format::Yaml => out.write_all(yaml::to_string(&view.reduced(document, rows_key)?).as_bytes())?,
     }
     Ok(())
@@ -645,7 +648,7 @@ mod tests {
                 Ok(())
             }
         }
-        for format in [Format::Table, Format::Json, Format::Yaml, Format::Csv, Format::Value] {
+        for format in [Format::Table, Format::Json, Format::Jsonl, Format::Yaml, Format::Csv, Format::Value] {
             let options = OutputOptions { format, ..OutputOptions::default() };
             match write(&mut Closed, &document(), "findings", grid, &options) {
                 Err(ReportError::Io(error)) => assert_eq!(error.kind(), io::ErrorKind::BrokenPipe),

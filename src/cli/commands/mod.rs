@@ -54,7 +54,31 @@ pub enum Command {
     Man(completions::ManArgs),
 }
 
+impl Command {
+    /// Whether the command can write its result as JSON lines.
+    fn has_stream(&self) -> bool {
+        false
+    }
+}
+
+/// Refuses `--format jsonl` for a command without a stream, and with options that need all rows at once.
+fn check_stream(context: &Context<'_>, command: &Command) -> Result<()> {
+    let output = &context.global.output;
+    let problem = match () {
+        () if !command.has_stream() => "this command does not write JSON lines: use --format json",
+        () if !output.columns.is_empty() => "--column cannot be used with --format jsonl, whose records are always complete",
+        () if !output.sort_columns.is_empty() => {
+            "--sort-column cannot be used with --format jsonl, whose records are written as they are made"
+        }
+        () => return Ok(()),
+    };
+    Err(Error::usage(problem))
+}
+
 pub fn run(context: &Context<'_>, command: &Command) -> Result<Exit> {
+    if context.ui.is_stream() {
+        check_stream(context, command)?;
+    }
     match command {
         Command::Scan(args) => scan::run(context, args),
         Command::Check(args) => check::run(context, args),

@@ -212,6 +212,21 @@ fn an_error_is_a_json_document_too() {
 }
 
 #[test]
+fn json_lines_are_refused_where_there_are_none() {
+    let program = Program::on("sqlite:////nothing");
+    let words = [&["history", "list", "-f", "jsonl"] as &[&str], &["undo", "run", "--format=jsonl"], &["completions", "bash", "-fjsonl"]];
+    for words in words {
+        let refused = program.expect(2, words);
+        let said = "this command does not write JSON lines: use --format json";
+        assert_eq!(refused.stderr, format!("error: {said}\n"));
+        assert_eq!(refused.stdout.lines().count(), 1);
+        assert_eq!((&refused.json()["schema"], &refused.json()["error"]), (&"cinder-backup-repair/error".into(), &said.into()));
+    }
+    let unknown = program.expect(2, &["scan", "-f", "jsonl", "--frobnicate"]);
+    assert_eq!(unknown.json()["exit_code"], 2, "{}", unknown.stdout);
+}
+
+#[test]
 fn all_times_have_the_same_precision() {
     let database = populated();
     let program = Program::on(database.url());
