@@ -1,6 +1,6 @@
 //! Works through a list with several threads, and locks what they share.
 
-use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 
 /// Calls `work` with every item, on this many threads, and calls `take` on this thread with everything that `work` sends, in order of
@@ -35,4 +35,45 @@ pub fn for_each<T: Send, E: Send>(
 /// Locks, also after a thread that had the lock has panicked.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Lets a number of threads in at once, and the others wait.
+#[derive(Debug)]
+pub struct Gate {
+    /// How many may be in, and how many are.
+    state: Mutex<(usize, usize)>,
+    changed: Condvar,
+}
+
+impl Gate {
+    /// Lets this many in, and at least one.
+    pub fn new(most: usize) -> Self {
+        Self { state: Mutex::new((most.max(1), 0)), changed: Condvar::new() }
+    }
+
+    /// Lets at least this many in.
+    pub fn widen(&self, most: usize) {
+        let mut state = lock(&self.state);
+        state.0 = state.0.max(most);
+        self.changed.notify_all();
+    }
+
+    /// Waits until there is room.
+    pub fn enter(&self) -> Permit<'_> {
+        let state = lock(&self.state);
+        let mut state = self.changed.wait_while(state, |(most, inside)| *inside >= *most).unwrap_or_else(PoisonError::into_inner);
+        state.1 += 1;
+        Permit(self)
+    }
+}
+
+/// The right to be behind a [`Gate`].
+#[derive(Debug)]
+pub struct Permit<'a>(&'a Gate);
+
+impl Drop for Permit<'_> {
+    fn drop(&mut self) {
+        lock(&self.0.state).1 -= 1;
+        self.0.changed.notify_one();
+    }
 }

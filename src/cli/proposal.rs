@@ -68,6 +68,6 @@ fn gather(
     };
     context.ui.say(format!("Checking {} on the storage ({how}) …", count(targets.len(), "backup")));
     let (storage, request) = (args.storage.settings(context)?, args.storage.request(level, Share::All));
-    let check = Check { storage, request, targets, earlier: Checks::new(), deadline: None };
-    Ok(check_for_decision(check, known, database, progress)?)
+    let check = Check { storage, request, deadline: None };
+    Ok(check_for_decision(check, targets, known, database, progress)?)
 }

@@ -19,7 +19,7 @@ pub(crate) use capacity::Capacity;
 pub use check_document::CheckDocument;
 pub(crate) use fault::{Faults, Severity};
 pub(crate) use precheck::{PrecheckRound, precheck};
-pub(crate) use run::{Checker, Request};
+pub(crate) use run::{Answer, Checker, Request, Task};
 pub use target::Subject;
 pub(crate) use target::{StorageAccess, Target};
 pub use watch::Watch;

@@ -1,8 +1,11 @@
-//! Checks many backups in parallel: each once, and an ancestor that several of them share also once.
+//! Checks any number of backups in parallel: each once, and an ancestor that several of them share also once.
+//!
+//! The backups arrive in portions. What is known of shared ancestors is dropped when the last backup of a portion is done, so the memory
+//! does not depend on the number of backups.
 
 use std::collections::{HashMap, HashSet};
 use std::iter::once;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -13,8 +16,8 @@ use super::precheck::{PrecheckRound, precheck};
 use super::target::{StorageAccess, Subject, Target, driver_of, is_same_location};
 use super::{Capacity, Watch};
 use crate::domain::time::stamp;
-use crate::domain::{Backup, CheckResult, CheckVerdict, Checks, Comparison, Driver, Level, Problem, ProblemCode};
-use crate::parallel;
+use crate::domain::{Backup, CheckResult, CheckVerdict, Comparison, Driver, Level, Problem, ProblemCode};
+use crate::parallel::{self, Gate, Permit, lock};
 use crate::storage::gcs::SEEN_BY_CINDER;
 
 /// The most backups that are checked at once. Apart from its data, each takes a handful of round trips.
@@ -31,18 +34,65 @@ pub struct Request {
     pub settle: Duration,
 }
 
+/// A backup to be checked, and what an earlier check found of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Task {
+    pub target: Target,
+    /// The result of an earlier check of the same rows.
+    pub earlier: Option<CheckResult>,
+    /// Whether this result is carried over if the backup is in the same location and one listing shows it unchanged.
+    pub may_stand: bool,
+    /// Its place in a document; tasks with the same place are in the order of their ids.
+    pub place: usize,
+}
+
+impl From<Target> for Task {
+    fn from(target: Target) -> Self {
+        Self { target, earlier: None, may_stand: false, place: 0 }
+    }
+}
+
+/// The result of a task.
+#[derive(Debug)]
+pub struct Answer {
+    pub task: Arc<Task>,
+    pub result: CheckResult,
+    /// Whether it is the result of the earlier check.
+    pub carried: bool,
+}
+
 /// Inspections of backups, each made once.
 type Inspections = HashMap<(String, Driver, Level), Arc<OnceLock<Inspection>>>;
+
+/// Tasks that arrived together, and what is known of the backups that they share.
+struct Portion {
+    tasks: Vec<Arc<Task>>,
+    /// Backups that others are based on. Their inspections are kept.
+    shared: HashSet<String>,
+    inspections: Mutex<Inspections>,
+}
+
+impl Portion {
+    fn new(tasks: Vec<Task>) -> Self {
+        let shared = tasks.iter().flat_map(|task| &task.target.ancestors).map(|backup| backup.id.clone()).collect();
+        Self { tasks: tasks.into_iter().map(Arc::new).collect(), shared, inspections: Mutex::default() }
+    }
+}
+
+/// One task of a portion that has to be checked.
+struct Open<'g> {
+    portion: Arc<Portion>,
+    task: Arc<Task>,
+    /// Held until the task is done.
+    _permit: Permit<'g>,
+}
 
 pub struct Checker<'a> {
     access: &'a dyn StorageAccess,
     request: &'a Request,
     watch: &'a Watch,
-    /// Backups that others are based on. Their inspections are kept.
-    shared: HashSet<String>,
-    inspections: Mutex<Inspections>,
-    /// Results of an earlier check, and the host that this one runs on.
-    earlier: (Checks, String),
+    /// The name of this host.
+    host: &'a str,
     /// Held by the one check that may keep a long list of objects. Its holder waits only for read slots and memory, never for another
     /// check.
     large_list: Mutex<()>,
@@ -50,76 +100,65 @@ pub struct Checker<'a> {
 }
 
 impl<'a> Checker<'a> {
-    pub fn new(access: &'a dyn StorageAccess, request: &'a Request, watch: &'a Watch, targets: &[Target]) -> Self {
-        let shared = targets.iter().flat_map(|target| &target.ancestors).map(|backup| backup.id.clone()).collect();
-        Self {
-            access,
-            request,
-            watch,
-            shared,
-            inspections: Mutex::default(),
-            earlier: (Checks::new(), String::new()),
-            large_list: Mutex::default(),
-            capacity: Capacity::new(request.options.memory),
-        }
+    pub fn new(access: &'a dyn StorageAccess, request: &'a Request, watch: &'a Watch, host: &'a str) -> Self {
+        Self { access, request, watch, host, large_list: Mutex::default(), capacity: Capacity::new(request.options.memory) }
     }
 
-    /// Carries over results of an earlier check if their backups are in the same location and one listing shows them unchanged. `host`
-    /// is the name of this host.
-    #[must_use]
-    pub fn with_earlier_results(self, earlier: Checks, host: &str) -> Self {
-        Self { earlier: (earlier, host.to_owned()), ..self }
-    }
-
-    /// Checks all targets, several at once; `each` gets every result at once. A target that was not begun when the watch stops has no
-    /// result.
-    pub fn run(&self, targets: &[Target], each: &dyn Fn(CheckResult)) {
-        // Earlier results first: a listing takes little time, and a second signal then loses none of them.
-        let (earlier, host) = &self.earlier;
-        let known: Vec<(&Target, &CheckResult)> =
-            targets.iter().filter_map(|target| Some((target, earlier.get(&target.backup.id)?))).collect();
-        let round = PrecheckRound::default();
-        let mut carried = HashSet::new();
-        let precheck = |(target, check): &(&Target, &CheckResult)| {
-            is_unchanged(self.access, target, check, host, &round).then(|| {
-                self.watch.carry();
-                // The rows of its ancestors are those of the targets.
-                CheckResult { rows: check.rows.iter().take(1).cloned().collect(), ..CheckResult::clone(check) }
-            })
-        };
-        self.for_each(AT_ONCE, &known, precheck, &mut |check| {
-            carried.insert(check.id.clone());
-            each(check);
+    /// Checks all tasks, several at once. Backups that share an ancestor must be in one portion, or the ancestor is inspected more than
+    /// once. `each` gets every result at once, on several threads. A task that was not begun when the watch stops has no result.
+    pub fn run(&self, portions: impl Iterator<Item = Vec<Task>> + Send, each: &(dyn Fn(Answer) + Sync)) {
+        let gate = Gate::new(if self.request.level == Level::Quick { AT_ONCE } else { 1 });
+        let open = portions.take_while(|_| !self.watch.is_cancelled()).flat_map(|tasks| {
+            let portion = Arc::new(Portion::new(tasks));
+            // Earlier results first: a listing takes little time, and a second signal then loses few of them.
+            let open = self.carry_over(&portion, each);
+            gate.widen(self.at_once(open.iter().map(|task| &task.target.backup)));
+            open.into_iter().map(move |task| (Arc::clone(&portion), task))
         });
-        let open: Vec<&Target> = targets.iter().filter(|target| !carried.contains(&target.backup.id)).collect();
-        self.for_each(self.at_once(&open), &open, |target| Some(self.check(target)), &mut |check| each(check));
+        let open = open.map(|(portion, task)| Open { portion, task, _permit: gate.enter() });
+        let open = open.take_while(|_| !self.watch.is_cancelled());
+        let check = |Open { portion, task, _permit }: Open<'_>, _: &mut dyn FnMut(())| {
+            let result = self.check(&task.target, &portion);
+            each(Answer { task, result, carried: false });
+        };
+        parallel::for_each(AT_ONCE, open, check, |()| ());
     }
 
-    /// Works through a list on several threads until the watch stops.
-    fn for_each<T: Sync>(
-        &self,
-        threads: usize,
-        list: &[T],
-        work: impl Fn(&T) -> Option<CheckResult> + Sync,
-        take: &mut dyn FnMut(CheckResult),
-    ) {
-        let items = list.iter().take_while(|_| !self.watch.is_cancelled());
-        parallel::for_each(threads.min(list.len()), items, |item, send| work(item).into_iter().for_each(send), take);
+    /// Reports the earlier results that the storage confirms. Returns the tasks that are left.
+    fn carry_over(&self, portion: &Portion, each: &(dyn Fn(Answer) + Sync)) -> Vec<Arc<Task>> {
+        let may_stand = |task: &&Arc<Task>| task.may_stand && task.earlier.is_some();
+        let known: Vec<&Arc<Task>> = portion.tasks.iter().filter(may_stand).collect();
+        let (round, mut carried) = (PrecheckRound::default(), HashSet::new());
+        let precheck = |task: &Arc<Task>, send: &mut dyn FnMut(String)| {
+            let Some(check) = task.earlier.as_ref().filter(|check| is_unchanged(self.access, &task.target, check, self.host, &round))
+            else {
+                return;
+            };
+            self.watch.carry();
+            // The rows of its ancestors are those of the target.
+            let result = CheckResult { rows: check.rows.iter().take(1).cloned().collect(), ..CheckResult::clone(check) };
+            each(Answer { task: Arc::clone(task), result, carried: true });
+            send(task.target.backup.id.clone());
+        };
+        let items = known.iter().copied().take_while(|_| !self.watch.is_cancelled());
+        parallel::for_each(AT_ONCE.min(known.len()), items, precheck, |id| {
+            carried.insert(id);
+        });
+        portion.tasks.iter().filter(|task| !carried.contains(&task.target.backup.id)).cloned().collect()
     }
 
     /// How many backups are read at once: as many as the storage with the most read slots has, so that none waits for long.
-    fn at_once(&self, targets: &[&Target]) -> usize {
+    fn at_once<'b>(&self, backups: impl DoubleEndedIterator<Item = &'b Backup>) -> usize {
         if self.request.level == Level::Quick {
             return AT_ONCE;
         }
-        let backups = targets.iter().rev().map(|target| &target.backup);
-        let first: HashMap<Driver, &Backup> = backups.filter_map(|backup| Some((driver_of(backup)?, backup))).collect();
+        let first: HashMap<Driver, &Backup> = backups.rev().filter_map(|backup| Some((driver_of(backup)?, backup))).collect();
         let worth = |(driver, backup)| self.access.store(driver, backup).map_or(1, |store| store.concurrency());
         let worth = first.into_iter().map(worth).max().unwrap_or(1);
         self.request.options.readers(worth).min(AT_ONCE)
     }
 
-    pub fn check(&self, target: &Target) -> CheckResult {
+    fn check(&self, target: &Target, portion: &Portion) -> CheckResult {
         let watch = self.watch.of_one();
         let Request { level, settle, .. } = *self.request;
         let subject = Subject { backup: &target.backup, ancestors: &target.ancestors, level, settle, now: Timestamp::now() };
@@ -131,7 +170,7 @@ impl<'a> Checker<'a> {
                 let watch = if level == Level::Deep { &watch.of_last() } else { &watch };
                 self.access.ceph(&subject, watch).unwrap_or_else(|error| subject.unreachable(&error))
             }
-            Some(driver) => self.chunked(&subject, driver, &watch),
+            Some(driver) => self.chunked(&subject, driver, &watch, portion),
             None => without_driver(&subject),
         };
         watch.count();
@@ -147,7 +186,7 @@ impl<'a> Checker<'a> {
         }
     }
 
-    fn chunked(&self, subject: &Subject<'_>, driver: Driver, watch: &Watch) -> CheckResult {
+    fn chunked(&self, subject: &Subject<'_>, driver: Driver, watch: &Watch, portion: &Portion) -> CheckResult {
         let rows = once(subject.backup).chain(subject.ancestors.iter().map(AsRef::as_ref));
         let chain: Vec<StoredBackup<'_>> = rows
             // Cinder restores a whole chain with the driver of its tip, whatever the other rows say: `ChunkedBackupDriver.restore`.
@@ -157,10 +196,12 @@ impl<'a> Checker<'a> {
         let full = chain.last().map(|stored| &stored.backup.id);
         let last = watch.of_last();
         let context = ReadContext { options: &self.request.options, watch: &last, capacity: &self.capacity, driver };
+        let shares = |id: &String| portion.shared.contains(id).then_some(&portion.inspections);
         let (mut most, mut list_bytes, mut large_list) = (0, 0, None);
         let mut result = chunked::check(subject, &chain, context, &mut |stored, level| {
             let watch = if full == Some(&stored.backup.id) { &last } else { watch };
-            let inspection = self.inspect(stored, ReadContext { watch, ..context }, level, &mut large_list);
+            let shared = shares(&stored.backup.id);
+            let inspection = self.inspect(stored, ReadContext { watch, ..context }, level, (shared, &mut large_list));
             most = most.max(inspection.objects());
             list_bytes += inspection.list_bytes();
             if list_bytes > LARGE_LISTS {
@@ -187,7 +228,7 @@ impl<'a> Checker<'a> {
         stored: &StoredBackup<'_>,
         context: ReadContext<'_>,
         level: Level,
-        large_list: &mut Option<MutexGuard<'t, ()>>,
+        (shared, large_list): (Option<&Mutex<Inspections>>, &mut Option<MutexGuard<'t, ()>>),
     ) -> Inspection {
         // A restore needs the lists of objects, which are not kept.
         if self.request.level == Level::Restore {
@@ -201,10 +242,8 @@ impl<'a> Checker<'a> {
             }
             inspection.without_list()
         };
-        if !self.shared.contains(&stored.backup.id) {
-            return inspect();
-        }
-        let slot = Arc::clone(lock(&self.inspections).entry((stored.backup.id.clone(), context.driver, level)).or_default());
+        let Some(inspections) = shared else { return inspect() };
+        let slot = Arc::clone(lock(inspections).entry((stored.backup.id.clone(), context.driver, level)).or_default());
         slot.get_or_init(inspect).clone()
     }
 
@@ -222,10 +261,6 @@ fn is_unchanged(access: &dyn StorageAccess, target: &Target, check: &CheckResult
     let known = driver.and_then(|driver| Some((driver, access.location(driver, backup).ok()?))).zip(check.location.as_deref());
     known.is_some_and(|((driver, now), was)| is_same_location(driver, backup, was, &now))
         && precheck(access, target, check, host, round) == Comparison::Unchanged
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The result for a backup whose row names no driver that this program knows.

@@ -1,18 +1,18 @@
 //! The command `check`: continues an earlier check, writes results to a file, makes a signed document.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Instant;
 
+use super::check::in_order;
 use super::evidence::read_check_document;
 use super::result_file::ResultFile;
 use super::targets::TargetList;
 use super::{Check, Checked, Error, Observer, Result, SigningKey, StorageSettings};
-use crate::domain::{CheckResult, CheckVerdict, Checks, DatabaseInfo, Image};
+use crate::domain::{CheckResult, CheckVerdict, DatabaseInfo, Image};
 use crate::verify::check_document::{CheckBody, Summary};
 use crate::verify::partial::{Head, Sign};
-use crate::verify::{CheckDocument, Request, Target};
+use crate::verify::{Answer, CheckDocument, Request, Target, Task};
 
 /// An earlier check to continue.
 pub struct Resume {
@@ -50,6 +50,8 @@ pub struct CheckReport<'a> {
     /// Of how many of them the earlier check has a result.
     pub known: usize,
     pub interrupted: Option<&'static str>,
+    /// Why not all backups could be read from the database.
+    pub failure: Option<Error>,
     file: Option<ResultFile<'a>>,
 }
 
@@ -64,36 +66,39 @@ impl<'a> CheckReport<'a> {
     }
 }
 
-/// What the earlier check knows of the backups to check, each with its target if its rows are unchanged.
-type Carried<'t> = Vec<(CheckResult, Option<&'t Target>)>;
-
 impl<'a> CheckJob<'a> {
     /// Checks the backups of a list.
     pub fn run(self, list: TargetList, storage: StorageSettings, observer: &dyn Observer) -> Result<CheckReport<'a>> {
         let Self { request, resume, out, key, deadline } = self;
         let TargetList { targets, database, taken_at } = list;
-        let targets: Arc<[Target]> = targets.into();
-        let (level, settle_seconds) = (request.level, request.settle.as_secs());
+        let (level, settle_seconds, backups) = (request.level, request.settle.as_secs(), targets.len());
         let resumed = resume.as_ref().map(|resume| (resume.path.clone(), resume.document.results.len()));
-        let max_age = resume.as_ref().map_or(0, |resume| resume.max_age);
-        let known = resume.map_or_else(|| Ok(Carried::new()), |resume| carry_over(resume.document, &targets, &database, settle_seconds))?;
-        let known_count = known.len();
+        let (tasks, known) = match resume {
+            Some(resume) => carry_over(resume, targets, &database, &request)?,
+            None => (in_order(targets), 0),
+        };
         let mut file = match out {
             Some(path) => {
                 let head = Head::new(database.clone(), taken_at.clone(), level, settle_seconds);
-                let same_rows = known.iter().filter_map(|(check, target)| Some((check, (*target)?)));
-                let resumed = resumed.as_ref().map(|(path, all)| (path.as_path(), all - known_count));
+                let same_rows = tasks.iter().filter_map(|task| Some((task.earlier.as_ref()?, &task.target)));
+                let resumed = resumed.as_ref().map(|(path, all)| (path.as_path(), all - known));
                 let sign = key.map(|key| Box::new(|sha256: &str| key.sign(sha256)) as Sign<'_>);
                 Some(ResultFile::begin(path, resumed, &head, sign, same_rows)?)
             }
             None => None,
         };
-        let stands = known.into_iter().filter(|(check, target)| target.is_some() && may_stand(check, &request, max_age));
-        let earlier: Checks = stands.map(|(check, _)| (check.id.clone(), check)).collect();
-        let check = Check { storage, request, targets: Arc::clone(&targets), earlier, deadline };
-        let Checked { results, left, carried, interrupted } = check.run(file.as_mut(), observer)?;
+        let mut collected = Collected::default();
+        let mut sink = |answer: Answer| {
+            if let Some(file) = &mut file {
+                file.add(&answer, observer);
+            }
+            collected.add(answer);
+        };
+        let checked = Check { storage, request, deadline }.run(tasks.into(), &mut sink, observer)?;
+        let Checked { left, carried, interrupted, failure } = checked;
+        let (results, ancestors) = collected.into_parts();
         let mut document = CheckDocument::new(CheckBody {
-            ancestors: ancestors(&targets, &results),
+            ancestors,
             database,
             taken_at,
             level,
@@ -103,23 +108,55 @@ impl<'a> CheckJob<'a> {
             results,
         });
         document.signature = key.map(|key| key.sign(&document.sha256));
-        Ok(CheckReport { document, backups: targets.len(), known: known_count, interrupted, file })
+        Ok(CheckReport { document, backups, known, interrupted, failure, file })
     }
 }
 
-/// The results of an earlier check of these backups.
-fn carry_over<'t>(earlier: CheckDocument, targets: &'t [Target], database: &DatabaseInfo, settle: u64) -> Result<Carried<'t>> {
+/// The results of a check for a document.
+#[derive(Default)]
+struct Collected {
+    results: Vec<(usize, CheckResult)>,
+    /// The rows of all ancestors of the backups that have a result.
+    ancestors: BTreeMap<String, Image>,
+}
+
+impl Collected {
+    fn add(&mut self, Answer { task, result, .. }: Answer) {
+        for ancestor in &task.target.ancestors {
+            if !self.ancestors.contains_key(&ancestor.id) {
+                self.ancestors.insert(ancestor.id.clone(), ancestor.image(task.target.columns));
+            }
+        }
+        self.results.push((task.place, result));
+    }
+
+    /// The results in the order of the tasks, and the rows of their ancestors.
+    fn into_parts(mut self) -> (Vec<CheckResult>, Vec<Image>) {
+        self.results.sort_by(|(a, one), (b, other)| a.cmp(b).then_with(|| one.id.cmp(&other.id)));
+        (self.results.into_iter().map(|(_, result)| result).collect(), self.ancestors.into_values().collect())
+    }
+}
+
+/// The tasks of these targets with the results of an earlier check, and for how many of the targets it has a result.
+fn carry_over(resume: Resume, targets: Vec<Target>, database: &DatabaseInfo, request: &Request) -> Result<(Vec<Task>, usize)> {
+    let earlier = resume.document;
     if earlier.database.identity != database.identity {
         let problem = format!("--resume is about the database {}, but this is {}", earlier.database, database);
         return Err(Error::Unusable(problem));
     }
-    let by_id: HashMap<&str, &Target> = targets.iter().map(|target| (target.backup.id.as_str(), target)).collect();
-    let results = earlier.into_results(settle, |check| by_id.contains_key(check.id.as_str())).filter_map(|check| {
-        let target = *by_id.get(check.id.as_str())?;
-        let is_same = check.outdated(&target.backup, &target.ancestors, target.columns).is_none();
-        Some((check, is_same.then_some(target)))
-    });
-    Ok(results.collect())
+    let mut tasks = in_order(targets);
+    let places: HashMap<String, usize> = tasks.iter().enumerate().map(|(place, task)| (task.target.backup.id.clone(), place)).collect();
+    let mut known = 0;
+    for check in earlier.into_results(request.settle.as_secs(), |check| places.contains_key(&check.id)) {
+        let Some(task) = places.get(&check.id).and_then(|place| tasks.get_mut(*place)) else { continue };
+        known += 1;
+        let Target { backup, ancestors, columns } = &task.target;
+        if check.outdated(backup, ancestors, *columns).is_none() {
+            task.may_stand = may_stand(&check, request, resume.max_age);
+            task.earlier = Some(check);
+        }
+    }
+    Ok((tasks, known))
 }
 
 /// Whether a result may be carried over if its rows are unchanged. The storage decides whether its objects are still the same.
@@ -130,16 +167,4 @@ fn may_stand(check: &CheckResult, request: &Request, max_age: i64) -> bool {
     let is_deeper_damage = check.verdict.is_damage() && check.level > request.level && !check.busy;
     let may_stand = is_deeper_damage || (check.verdict == CheckVerdict::Intact && check.settles(request.level));
     may_stand && check.expired(now, max_age).is_none()
-}
-
-/// The rows of all ancestors of the backups that have a result.
-fn ancestors(targets: &[Target], results: &[CheckResult]) -> Vec<Image> {
-    let checked: BTreeSet<&str> = results.iter().map(|result| result.id.as_str()).collect();
-    let mut ancestors: BTreeMap<&str, Image> = BTreeMap::new();
-    for target in targets.iter().filter(|target| checked.contains(target.backup.id.as_str())) {
-        for ancestor in &target.ancestors {
-            ancestors.entry(&ancestor.id).or_insert_with(|| ancestor.image(target.columns));
-        }
-    }
-    ancestors.into_values().collect()
 }

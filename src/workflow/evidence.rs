@@ -1,8 +1,6 @@
 //! What is known of the storage before a decision: check documents from other hosts, and a check of what a scan finds.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use super::targets::targets_of_findings;
 use super::{Check, Database, Error, Observer, Result, VerifyKey, Wanted, WorkEvent, reading};
@@ -11,7 +9,7 @@ use crate::domain::status::{CREATING, ERROR};
 use crate::domain::{CheckResult, Checks, Level};
 use crate::scan::{KeptRows, ScanRequest, scan};
 use crate::verify::check_document::merge;
-use crate::verify::{CheckDocument, Target, partial};
+use crate::verify::{Answer, CheckDocument, Target, partial};
 
 /// No check document is larger.
 const MAX_BYTES: u64 = 1 << 30;
@@ -61,7 +59,7 @@ pub fn unsettled_targets(
     checks: &Checks,
     level: Level,
     observer: &dyn Observer,
-) -> Result<Arc<[Target]>> {
+) -> Result<Vec<Target>> {
     let request = ScanRequest::new(&wanted.policy, &wanted.selection, KeptRows::Chains, checks);
     let scan = reading(observer, || scan(database.session.as_mut(), &database.schema, &request))?;
     if !wanted.may_be_empty {
@@ -77,20 +75,28 @@ pub fn unsettled_targets(
                 && check.outdated(&target.backup, &target.ancestors, target.columns).is_none()
         })
     });
-    Ok(targets.into())
+    Ok(targets)
 }
 
 /// Checks backups, and adds the results to what is known.
-pub fn check_for_decision(check: Check, known: Checks, database: &mut Database, observer: &dyn Observer) -> Result<Checks> {
-    let targets = Arc::clone(&check.targets);
-    let checked = check.run(None, observer)?;
+pub fn check_for_decision(
+    check: Check,
+    targets: Vec<Target>,
+    known: Checks,
+    database: &mut Database,
+    observer: &dyn Observer,
+) -> Result<Checks> {
+    let mut results = Vec::new();
+    let mut sink = |Answer { task, mut result, .. }: Answer| {
+        result.rows.extend(task.target.rows_above());
+        results.push(result);
+    };
+    let checked = check.run(targets.into(), &mut sink, observer)?;
+    if let Some(failure) = checked.failure {
+        return Err(failure);
+    }
     if let Some(signal) = checked.interrupted {
         return Err(Error::Interrupted(signal));
-    }
-    let by_id: HashMap<&str, &Target> = targets.iter().map(|target| (target.backup.id.as_str(), target)).collect();
-    let mut results = checked.results;
-    for result in &mut results {
-        result.rows.extend(by_id.get(result.id.as_str()).into_iter().flat_map(|target| target.rows_above()));
     }
     database.reconnect()?;
     // Merged, because a check at a lower level than the evidence does not take its damage back.

@@ -1,6 +1,5 @@
 //! `check --out FILE`: results in FILE.partial as they arrive, and at the end the whole document in FILE.
 
-use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
@@ -13,7 +12,7 @@ use super::{Error, Observer, Result, WorkEvent};
 use crate::domain::text::count;
 use crate::domain::{CheckResult, CheckVerdict};
 use crate::verify::partial::{Head, PartialWriter, Sign};
-use crate::verify::{CheckDocument, Target};
+use crate::verify::{Answer, CheckDocument, Target};
 
 /// How often results are flushed to disk: a power failure costs no more than these.
 const SYNC_AFTER: Duration = Duration::from_secs(5);
@@ -27,9 +26,7 @@ pub struct ResultFile<'a> {
     writer: Option<PartialWriter<'a, File>>,
     unsynced: usize,
     synced: Instant,
-    /// Backups with a result of the earlier check.
-    known: HashSet<String>,
-    /// How many of these could not be checked now: their earlier results stay in FILE.partial.
+    /// How many backups with an earlier result could not be checked now: their earlier results stay in FILE.partial.
     unseen: usize,
 }
 
@@ -63,12 +60,8 @@ impl<'a> ResultFile<'a> {
         let _before = if same { Some(locked(File::open(&partial).map_err(cannot)?, &partial)?) } else { None };
         let file = NamedTempFile::new_in(folder(&path)).map_err(cannot)?;
         let mut writer = PartialWriter::begin(locked(file.reopen().map_err(cannot)?, &partial)?, head, sign).map_err(cannot)?;
-        let mut known = HashSet::new();
         for (result, target) in earlier {
             writer.add(result, target).map_err(cannot)?;
-            if result.verdict != CheckVerdict::Unverifiable {
-                known.insert(result.id.clone());
-            }
         }
         writer.out().sync_all().map_err(cannot)?;
         if same {
@@ -86,17 +79,19 @@ impl<'a> ResultFile<'a> {
         }
         // The directory entry must be on the disk, too.
         File::open(folder(&path)).and_then(|folder| folder.sync_all()).map_err(cannot)?;
-        Ok(Self { path, partial, writer: Some(writer), unsynced: 0, synced: Instant::now(), known, unseen: 0 })
+        Ok(Self { path, partial, writer: Some(writer), unsynced: 0, synced: Instant::now(), unseen: 0 })
     }
 
-    /// Adds a result about a target, and makes sure from time to time that all are on the disk.
-    pub fn add(&mut self, result: &CheckResult, target: &Target, observer: &dyn Observer) {
+    /// Adds a result, and makes sure from time to time that all are on the disk.
+    pub fn add(&mut self, answer: &Answer, observer: &dyn Observer) {
+        let (result, task) = (&answer.result, &answer.task);
+        let is_known = task.earlier.as_ref().is_some_and(|earlier| earlier.verdict != CheckVerdict::Unverifiable);
         // The storage may be reachable again later, and the earlier result took hours to read.
-        if result.verdict == CheckVerdict::Unverifiable && result.reached().is_none() && self.known.contains(&result.id) {
+        if result.verdict == CheckVerdict::Unverifiable && result.reached().is_none() && is_known {
             self.unseen += 1;
             return;
         }
-        self.write(observer, |writer| writer.add(result, target));
+        self.write(observer, |writer| writer.add(result, &task.target));
         self.unsynced += 1;
         if self.unsynced >= SYNC_RESULTS || self.synced.elapsed() >= SYNC_AFTER {
             self.unsynced = 0;

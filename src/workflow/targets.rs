@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
+use super::check::root;
 use super::{Database, Error, Hosts, Observer, Wanted, WorkEvent, find, reading};
 use crate::db::DbError;
 use crate::domain::time::rfc3339;
@@ -158,9 +159,8 @@ fn targets(reader: &mut Reader<'_>, ids: &[String]) -> Result<Vec<Target>, DbErr
 
 /// A number that is the same for all members of a chain.
 fn spread(target: &Target) -> u64 {
-    let root = target.ancestors.last().map_or(&target.backup, AsRef::as_ref);
     // FNV-1a: the same on every host and in every release.
-    root.id.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+    root(target).id.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// A sentence about the first backup that is named but left out by other options: "there is no such backup" would be wrong. A name that

@@ -119,6 +119,9 @@ pub fn run(context: &Context<'_>, args: &CheckCommandArgs) -> Result<Exit> {
         ui.warn(format!("stopped by {why} before the end; {from}"));
     }
     closed?;
+    if let Some(failure) = report.failure {
+        return Err(failure.into());
+    }
     let signal = report.interrupted.filter(|why| *why != MAX_RUNTIME);
     Ok(signal.map_or_else(|| exit(&report.document), Exit::of_signal))
 }

@@ -115,6 +115,11 @@ impl StorageAccess for Everywhere {
     }
 }
 
+fn check(access: &dyn StorageAccess, request: &Request, targets: &[Target], each: &(dyn Fn(CheckResult) + Sync)) {
+    let tasks = targets.iter().cloned().map(Task::from).collect();
+    Checker::new(access, request, &Watch::default(), "h").run(std::iter::once(tasks), &|answer| each(answer.result));
+}
+
 #[test]
 fn long_lists_are_not_held_in_parallel() {
     let store = Arc::new(Long::default());
@@ -136,9 +141,8 @@ fn long_lists_are_not_held_in_parallel() {
     targets[0].ancestors = vec![Arc::new(targets[1].backup.clone())];
     let places = Everywhere(store.clone());
     let request = Request { level: Level::Quick, options: ReadOptions::default(), settle: Duration::ZERO };
-    let watch = Watch::default();
     let results = Mutex::new(0);
-    Checker::new(&places, &request, &watch, &targets).run(&targets, &|result| {
+    check(&places, &request, &targets, &|result| {
         assert_eq!(result.objects.expected, MORE as u64);
         *lock(&results) += 1;
     });
@@ -172,9 +176,7 @@ fn objects_without_times_have_not_moved() {
     };
     let places = Everywhere(Arc::new(store.clone()));
     let found = Mutex::new(None);
-    let watch = Watch::default();
-    let targets = std::slice::from_ref(&target);
-    Checker::new(&places, &request, &watch, targets).run(targets, &|result| *lock(&found) = Some(result));
+    check(&places, &request, std::slice::from_ref(&target), &|result| *lock(&found) = Some(result));
     let mut check = lock(&found).take().unwrap();
     check.rows = std::iter::once(&target.backup).chain(target.ancestors.iter().map(AsRef::as_ref)).map(|row| row.image(columns)).collect();
     assert_eq!(check.newest_object_at, None);
@@ -329,9 +331,9 @@ fn increments(number: usize) -> (Far, Vec<Target>) {
 fn found(far: &Arc<Far>, targets: &[Target], level: Level, jobs: usize, memory: u64) -> (Vec<CheckResult>, f64) {
     let places = Everywhere(Arc::clone(far) as Arc<dyn ObjectStore>);
     let request = Request { level, options: ReadOptions { jobs, memory, ..ReadOptions::default() }, settle: Duration::ZERO };
-    let (watch, results) = (Watch::default(), Mutex::new(Vec::new()));
+    let results = Mutex::new(Vec::new());
     *lock(&far.asked) = Asked::default();
-    Checker::new(&places, &request, &watch, targets).run(targets, &|result| {
+    check(&places, &request, targets, &|result| {
         lock(&results).push(CheckResult { checked_at: String::new(), ..result });
     });
     let overlap = {
