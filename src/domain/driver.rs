@@ -44,6 +44,18 @@ impl Driver {
         };
         class.is_none_or(|class| class == its_class).then_some(driver)
     }
+
+    /// Cinder's default for the size of an object, in bytes; `None` for Ceph, where a backup is an image.
+    ///
+    /// Source: `backup_file_size`, `backup_swift_object_size`, `backup_s3_object_size` and `backup_gcs_object_size` in
+    /// `cinder/backup/drivers/*.py`.
+    pub fn object_bytes(self) -> Option<u64> {
+        match self {
+            Self::Posix | Self::Nfs | Self::GlusterFs => Some(1_999_994_880),
+            Self::Swift | Self::S3 | Self::Gcs => Some(52_428_800),
+            Self::Ceph => None,
+        }
+    }
 }
 
 /// The word in JSON.

@@ -1,13 +1,13 @@
 //! The ancestors of backups.
 
 use std::borrow::Borrow;
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use super::reader::Reader;
 use crate::db::DbError;
 use crate::domain::Backup;
-use crate::domain::id::key;
+use crate::domain::id::{key, same};
 
 /// No chain is longer; Cinder itself would have to read every member of it for a restore.
 const LONGEST: usize = 10_000;
@@ -33,6 +33,26 @@ pub fn ancestors(reader: &mut Reader<'_>, backups: &[Backup]) -> Result<Vec<Vec<
     }
     let parent = |id: &str| known.get(key(id).as_ref()).and_then(Option::as_ref);
     Ok(backups.iter().map(|backup| chain(backup, parent).into_iter().cloned().collect()).collect())
+}
+
+/// The latest backups of a walk in the order of chains, each based on the one before it.
+#[derive(Debug, Default)]
+pub struct Path(VecDeque<Arc<Backup>>);
+
+impl Path {
+    /// Adds the next backup of the walk, and returns its ancestors, the nearest first. They are none if its parent is not on the path.
+    pub fn ancestors(&mut self, backup: &Arc<Backup>) -> Vec<Arc<Backup>> {
+        let parent = backup.parent_id.as_deref();
+        while self.0.back().is_some_and(|last| parent.is_none_or(|parent| !same(&last.id, parent))) {
+            self.0.pop_back();
+        }
+        let ancestors = self.0.iter().rev().cloned().collect();
+        self.0.push_back(Arc::clone(backup));
+        if self.0.len() > LONGEST {
+            self.0.pop_front();
+        }
+        ancestors
+    }
 }
 
 /// A backup's known ancestors, the nearest first.

@@ -6,7 +6,9 @@
 
 mod active;
 mod cases;
+pub mod catalog;
 mod census;
+mod chain_order;
 mod compact_ids;
 mod document;
 mod findings;
