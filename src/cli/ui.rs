@@ -1,6 +1,6 @@
 //! The only place that prints: results to standard output, everything else, made safe for the terminal, to standard error.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, BufWriter, IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -132,6 +132,12 @@ impl Ui {
             Err(ReportError::Io(error)) => Err(ReportError::Io(lost(&error))),
             other => other,
         }
+    }
+
+    /// Where a result of JSON lines is written.
+    pub fn stream(&self) -> Box<dyn Write> {
+        self.begun.store(true, Ordering::Relaxed);
+        Box::new(BufWriter::new(self.out()))
     }
 
     /// Writes text that is a result as it stands.

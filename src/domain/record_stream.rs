@@ -120,8 +120,6 @@ impl<'a, K: StreamKind, W: Write> StreamWriter<'a, K, W> {
         self.line(record)
     }
 
-    // Only the partial file of a check is written so far, which has no closing record.
-    #[cfg_attr(not(test), expect(dead_code))]
     /// Writes the closing record and flushes; returns the digest of the stream.
     ///
     /// # Errors

@@ -121,7 +121,6 @@ pub enum Format {
     /// JSON, with a schema name and version.
     Json,
     /// JSON lines, written as the result is made, for results of any size.
-    #[value(hide = true)]
     Jsonl,
     /// The same as YAML.
     Yaml,

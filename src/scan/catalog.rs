@@ -45,6 +45,17 @@ pub struct Chain {
     pub drivers: BTreeSet<String>,
 }
 
+/// How much a catalog has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct CatalogTotals {
+    /// The number of chains.
+    pub chains: usize,
+    /// The number of backups.
+    pub backups: usize,
+    /// The sum of their [`expected_bytes`].
+    pub bytes: u64,
+}
+
 impl Chain {
     fn add(&mut self, backup: &Backup) {
         self.bytes = self.bytes.saturating_add(expected_bytes(backup));

@@ -212,6 +212,11 @@ impl Census {
         }
     }
 
+    /// Drops what is known of chains.
+    pub(super) fn forget_chains(&mut self) {
+        self.members = HashMap::new();
+    }
+
     /// Whether some `temp_volume_id` names the volume.
     pub fn is_temporary(&self, volume: &str) -> bool {
         self.temporary_volumes.contains(key(volume).as_ref())

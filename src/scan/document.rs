@@ -1,6 +1,6 @@
 //! The document of `scan`, for other programs.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::domain::code::codes;
 use crate::domain::{Code, DatabaseInfo, Finding, Thresholds, Verdict};
@@ -18,7 +18,7 @@ codes! {
 }
 
 /// A notice that is not about a single row.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Notice {
     /// A stable code such as `clock-ahead`.
     pub code: Code<NoticeCode>,
@@ -29,7 +29,7 @@ pub struct Notice {
 }
 
 /// How many findings have which verdict.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Summary {
     /// Can be repaired.
     pub stuck: usize,
@@ -44,19 +44,16 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// Counts findings.
-    pub fn of(findings: &[Finding]) -> Self {
-        let mut summary = Self::default();
-        for finding in findings {
-            match finding.verdict {
-                Verdict::Stuck => summary.stuck += 1,
-                Verdict::Uncertain => summary.uncertain += 1,
-                Verdict::Busy => summary.busy += 1,
-                Verdict::Recent => summary.recent += 1,
-                Verdict::Inconsistent => summary.inconsistent += 1,
-            }
-        }
-        summary
+    /// Counts a finding.
+    pub fn count(&mut self, verdict: Verdict) {
+        let number = match verdict {
+            Verdict::Stuck => &mut self.stuck,
+            Verdict::Uncertain => &mut self.uncertain,
+            Verdict::Busy => &mut self.busy,
+            Verdict::Recent => &mut self.recent,
+            Verdict::Inconsistent => &mut self.inconsistent,
+        };
+        *number += 1;
     }
 }
 

@@ -1,173 +1,25 @@
-//! One scan: the census, the related rows of what it kept, and the decisions.
+//! Makes the findings of a scan: reads the related rows of what the census kept, and decides.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
-
-use thiserror::Error;
 
 use super::active::ActiveBackups;
 use super::cases::{Facts, backup_case, counter_case, has_data_to_check, snapshot_case, snapshot_explainers, volume_case};
 use super::census::Census;
-use super::document::{Notice, NoticeCode, ScanDocument, Summary};
+use super::compact_ids::CompactIds;
+use super::document::Summary;
 use super::reader::Reader;
-use super::references::{ReferenceColumn, References};
+use super::references::ReferenceColumn;
 use super::related_rows::{RelatedRows, Repaired, ScanFacts};
-use crate::db::schema::Schema;
-use crate::db::{Access, DbError, Session};
+use super::run::{Basis, Images, KeptRows, Pending, ScanError, ScanRequest};
 use crate::domain::decide::{self, BackupCase};
 use crate::domain::id::key;
-use crate::domain::status::{AVAILABLE, BACKING_UP, CREATING, ERROR, ERROR_DELETING, RESTORING, RESTORING_BACKUP};
-use crate::domain::text::shell_word;
-use crate::domain::time::{human, rfc3339};
-use crate::domain::{
-    Attachment, Backup, Checks, ColumnSet, DatabaseInfo, Finding, FindingKind, Image, Matched, NULL, Need, Policy, Selection, Services,
-    Situation, Snapshot, Volume,
-};
+use crate::domain::status::{AVAILABLE, ERROR, ERROR_DELETING, RESTORING};
+use crate::domain::{Attachment, Backup, ColumnSet, Finding, Image, Need, Policy, Selection, Situation, Snapshot, Volume};
 
-/// Why a scan could not be made.
-#[derive(Debug, Error)]
-pub enum ScanError {
-    /// The database failed.
-    #[error(transparent)]
-    Db(#[from] DbError),
-    /// A named backup does not exist, or the name is not unique.
-    #[error("{0}")]
-    Selection(String),
-}
-
-/// The rows that findings would change, by kind, id, and whether only the counter is meant.
-pub type Images = BTreeMap<(FindingKind, String, bool), Vec<Image>>;
-
-/// Which rows a scan keeps beside its findings.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum KeptRows {
-    /// No rows.
-    None,
-    /// The rows of backups whose storage can be checked, with their ancestors, in [`Finding::rows`]: for other programs.
-    Chains,
-    /// The rows that the findings would change, in [`Scan::images`]: for a plan.
-    Changes,
-}
-
-/// What to scan for, and by which rules to decide.
-#[derive(Clone, Copy)]
-pub struct ScanRequest<'a> {
-    /// What decisions depend on.
-    pub policy: &'a Policy,
-    /// Which rows are wanted.
-    pub selection: &'a Selection,
-    /// Which rows to keep.
-    pub kept: KeptRows,
-    /// Checks of the storage of some backups; the decisions on these backups depend on them.
-    pub checks: &'a Checks,
-    /// The storage was checked, so a backup whose data was not checked is not set to error.
-    pub storage_checked: bool,
-    /// The ids of the backups that will be repaired, if not all: the others keep their rows.
-    pub only: Option<&'a BTreeSet<String>>,
-}
-
-impl<'a> ScanRequest<'a> {
-    /// A scan of the rows alone, without a check of the storage.
-    pub fn new(policy: &'a Policy, selection: &'a Selection, kept: KeptRows, checks: &'a Checks) -> Self {
-        Self { policy, selection, kept, checks, storage_checked: false, only: None }
-    }
-}
-
-/// A scan with what later steps need beside the document.
-pub struct Scan {
-    /// For other programs.
-    pub document: ScanDocument,
-    /// The pass over `backups`.
-    pub census: Census,
-    /// The clock and the heartbeats.
-    pub situation: Situation,
-    /// The rows that findings would change, as they were seen; only with [`KeptRows::Changes`].
-    pub images: Images,
-    /// Which parts of the selection a row matches.
-    pub matched: Matched,
-    /// The ids of the backups that were named.
-    pub named: BTreeSet<String>,
-    /// Some proposal holds only if other backups are repaired first. To leave some out, scan again with the others in
-    /// [`ScanRequest::only`].
-    pub counts_on_others: bool,
-}
-
-/// The database, as every document names it.
-pub fn database_info(session: &dyn Session, schema: &Schema) -> DatabaseInfo {
-    let server = session.server();
-    DatabaseInfo {
-        engine: server.engine.name().to_owned(),
-        version: server.version.clone(),
-        release: schema.release.clone(),
-        identity: server.identity.clone(),
-        location: Some(server.location.clone()),
-    }
-}
-
-/// The clock, the heartbeats and the columns, as they are now.
-pub fn situation(reader: &mut Reader<'_>) -> Result<Situation, DbError> {
-    let services = Services::new(&reader.services()?);
-    let server_uptime_seconds = reader.uptime()?;
-    let now = reader.clock()?;
-    Ok(Situation { now, server_uptime_seconds, services, columns: reader.schema.columns, has_attachments: reader.schema.has_attachments })
-}
-
-/// Makes a scan in one read-only transaction.
-pub fn scan(session: &mut dyn Session, schema: &Schema, request: &ScanRequest<'_>) -> Result<Scan, ScanError> {
-    session.begin(Access::ReadOnly)?;
-    let result = inside(session, schema, request);
-    // Nothing was written; a connection that cannot even roll back has said so in the result, or will at its next use.
-    let ended = session.rollback();
-    let scan = result?;
-    ended?;
-    Ok(scan)
-}
-
-fn inside(session: &mut dyn Session, schema: &Schema, request: &ScanRequest<'_>) -> Result<Scan, ScanError> {
-    let database = database_info(session, schema);
-    let mut reader = Reader { session, schema };
-    let situation = situation(&mut reader)?;
-    let mut census = Census::take(&mut reader, request.selection)?;
-    let selection = census.resolve(request.selection).map_err(ScanError::Selection)?;
-    let pending = Pending::read(&mut reader, &mut census, &selection)?;
-    let request = ScanRequest { selection: &selection, ..*request };
-    let within;
-    let mut findings = Findings::new(&census, &pending, &situation, &request);
-    findings.all(&mut reader)?;
-    // The sum is of all: a limit must not make trouble look smaller than it is.
-    let summary = Summary::of(&findings.findings);
-    let limit = selection.limit.unwrap_or(usize::MAX);
-    let left_out = findings.findings.len().saturating_sub(limit);
-    if left_out > 0 {
-        within = findings.repaired_within(limit);
-        if findings.repaired.counted_on.get() && within.len() < findings.repaired.ids.borrow().len() {
-            // Some proposals count on backups that the limit leaves for another time.
-            findings = Findings::new(&census, &pending, &situation, &ScanRequest { only: Some(&within), ..request });
-            findings.all(&mut reader)?;
-        }
-        findings.findings.truncate(limit);
-    }
-    let mut notices = findings.clocks();
-    if selection.takes_leftover("quota") && selection.volumes.is_empty() {
-        notices.extend(findings.quotas(&mut reader)?);
-    }
-    let Findings { findings, images, repaired, .. } = findings;
-    let document = ScanDocument {
-        schema: "cinder-backup-repair/scan",
-        schema_version: 1,
-        database,
-        taken_at: rfc3339(situation.now),
-        thresholds: request.policy.thresholds,
-        findings,
-        notices,
-        summary,
-        left_out,
-    };
-    let named = selection.backups.clone();
-    let counts_on_others = repaired.counted_on.get();
-    Ok(Scan { document, matched: census.matched.clone(), census, situation, images, named, counts_on_others })
-}
+/// The number of backups whose rows and related rows are in memory at the same time.
+const PORTION: usize = 2_000;
 
 /// A check may take hours, and other backups become old enough to be stuck meanwhile. If a check of the storage was asked for, do not give
 /// them up without one.
@@ -179,97 +31,59 @@ fn refuse_unchecked(finding: &mut Finding, policy: &Policy) {
     }
 }
 
-/// The number of backups whose rows and related rows are in memory at the same time.
-const PORTION: usize = 2_000;
-
-/// The rows that findings may be about, beside the backups of the census.
-#[derive(Default)]
-struct Pending {
-    /// Selected volumes that are marked for a backup or a restore, or have no status.
-    volumes: Vec<Volume>,
-    /// Selected snapshots that are marked for a backup.
-    snapshots: Vec<Snapshot>,
-    /// The backups that refer to these rows, to volumes and snapshots of stuck backups, or to parents that may break chains.
-    references: References,
-}
-
-impl Pending {
-    fn read(reader: &mut Reader<'_>, census: &mut Census, selection: &Selection) -> Result<Self, DbError> {
-        let mut pending = Self::default();
-        if [BACKING_UP, RESTORING_BACKUP, NULL].iter().any(|status| selection.takes_leftover(status)) {
-            reader.pending_volumes(&mut |volume| {
-                census.matched.note(selection, volume.status.as_deref(), volume.project_id.as_deref(), Some(&volume.id));
-                if selection.takes_leftover(volume.status.as_deref().unwrap_or(NULL))
-                    && selection.takes_owner(volume.project_id.as_deref(), Some(&volume.id))
-                {
-                    pending.volumes.push(volume);
-                }
-            })?;
-        }
-        if selection.takes_leftover(BACKING_UP) {
-            reader.pending_snapshots(&mut |snapshot| {
-                census.matched.note(selection, snapshot.status.as_deref(), snapshot.project_id.as_deref(), snapshot.volume_id.as_deref());
-                if selection.takes_owner(snapshot.project_id.as_deref(), snapshot.volume_id.as_deref()) {
-                    pending.snapshots.push(snapshot);
-                }
-            })?;
-        }
-        pending.volumes.sort_by(|a, b| a.id.cmp(&b.id));
-        pending.want(census, selection, reader.schema.columns);
-        pending.references = pending.references.read(reader)?;
-        Ok(pending)
-    }
-
-    fn want(&mut self, census: &Census, selection: &Selection, columns: ColumnSet) {
-        let references = &mut self.references;
-        for backup in census.kept.values().filter(|backup| census.selected.contains(&backup.id)) {
-            let (volume, snapshot, destination) = (&backup.volume_id, &backup.snapshot_id, &backup.restore_volume_id);
-            match backup.status.as_deref() {
-                Some(CREATING) => {
-                    volume.iter().for_each(|id| references.want(ReferenceColumn::Volume, id));
-                    snapshot.iter().for_each(|id| references.want(ReferenceColumn::Snapshot, id));
-                }
-                Some(RESTORING) => destination.iter().for_each(|id| references.want(ReferenceColumn::RestoreVolume, id)),
-                _ => {}
-            }
-        }
-        for volume in &self.volumes {
-            match volume.status.as_deref() {
-                Some(BACKING_UP) => references.want(ReferenceColumn::Volume, &volume.id),
-                Some(RESTORING_BACKUP) => references.want(ReferenceColumn::RestoreVolume, &volume.id),
-                _ => {}
-            }
-        }
-        self.snapshots.iter().for_each(|snapshot| references.want(ReferenceColumn::Snapshot, &snapshot.id));
-        if selection.wants_inconsistent() && columns >= ColumnSet::Liberty {
-            census.parents_that_may_break_chains().iter().for_each(|parent| references.want(ReferenceColumn::Parent, parent));
-        }
-    }
-}
-
 /// The findings of one scan, as they are made.
-struct Findings<'a> {
+pub(super) struct Findings<'a> {
     census: &'a Census,
     pending: &'a Pending,
     situation: &'a Situation,
     request: ScanRequest<'a>,
     policy: &'a Policy,
     selection: &'a Selection,
-    findings: Vec<Finding>,
+    sink: &'a mut dyn FnMut(Finding) -> Result<(), ScanError>,
+    summary: Summary,
+    /// The numbers of the ids that actionable findings are about.
+    actionable: HashSet<u128>,
     images: Images,
     repaired: Rc<Repaired>,
 }
 
+/// What is known of all findings.
+pub(super) struct Made {
+    pub(super) summary: Summary,
+    pub(super) images: Images,
+    repaired: Rc<Repaired>,
+}
+
+impl Made {
+    /// Whether a plan repairs this backup.
+    pub(super) fn is_repaired(&self, id: &str) -> bool {
+        self.repaired.contains(id)
+    }
+
+    /// How many backups a plan repairs.
+    pub(super) fn repaired(&self) -> usize {
+        self.repaired.ids.borrow().len()
+    }
+
+    /// See [`Scan::counts_on_others`](super::Scan::counts_on_others).
+    pub(super) fn counts_on_others(&self) -> bool {
+        self.repaired.counted_on.get()
+    }
+}
+
 impl<'a> Findings<'a> {
-    fn new(census: &'a Census, pending: &'a Pending, situation: &'a Situation, request: &ScanRequest<'a>) -> Self {
+    pub(super) fn new(basis: &'a Basis<'a>, sink: &'a mut dyn FnMut(Finding) -> Result<(), ScanError>) -> Self {
+        let Basis { census, pending, situation, request } = *basis;
         Self {
             census,
             pending,
             situation,
-            request: *request,
+            request,
             policy: request.policy,
             selection: request.selection,
-            findings: Vec::new(),
+            sink,
+            summary: Summary::default(),
+            actionable: HashSet::new(),
             images: BTreeMap::new(),
             repaired: Rc::default(),
         }
@@ -279,8 +93,8 @@ impl<'a> Findings<'a> {
         ScanFacts { census: self.census, related, repaired, situation: self.situation, policy: self.policy }
     }
 
-    /// Makes all findings: the oldest first, those without an age (contradictions) last.
-    fn all(&mut self, reader: &mut Reader<'_>) -> Result<(), DbError> {
+    /// Makes all findings. The same rows give them in the same order.
+    pub(super) fn all(mut self, reader: &mut Reader<'_>) -> Result<Made, ScanError> {
         self.backups(reader)?;
         self.volumes(reader)?;
         self.snapshots(reader)?;
@@ -288,17 +102,11 @@ impl<'a> Findings<'a> {
             self.chains(reader)?;
             self.leftovers(reader)?;
         }
-        self.findings.sort_by(|a, b| (a.since.is_none(), &a.since, a.kind, &a.id).cmp(&(b.since.is_none(), &b.since, b.kind, &b.id)));
-        Ok(())
+        let Self { summary, images, repaired, .. } = self;
+        Ok(Made { summary, images, repaired })
     }
 
-    /// Those of the repaired backups that are among the first findings.
-    fn repaired_within(&self, limit: usize) -> BTreeSet<String> {
-        let first = self.findings.iter().take(limit).filter(|finding| finding.kind == FindingKind::Backup);
-        first.filter(|finding| self.repaired.ids.borrow().contains(&finding.id)).map(|finding| finding.id.clone()).collect()
-    }
-
-    fn backups(&mut self, reader: &mut Reader<'_>) -> Result<(), DbError> {
+    fn backups(&mut self, reader: &mut Reader<'_>) -> Result<(), ScanError> {
         let (census, policy, situation, columns) = (self.census, self.policy, self.situation, self.situation.columns);
         let (repaired, request) = (Rc::clone(&self.repaired), self.request);
         let with_chain = |backup: &Backup| request.kept == KeptRows::Chains || request.checks.contains_key(&backup.id);
@@ -318,12 +126,12 @@ impl<'a> Findings<'a> {
                 }
                 // Only a backup that the plan repairs lets go of its rows.
                 if finding.is_actionable() && request.only.is_none_or(|only| only.contains(&finding.id)) {
-                    repaired.ids.borrow_mut().insert(finding.id.clone());
+                    repaired.ids.borrow_mut().insert(CompactIds::number(&finding.id));
                 }
                 // A backup in error or error_deleting that was only named is a finding only if it can be repaired, or is refused.
                 let pending = !matches!(finding.status.as_deref(), Some(ERROR | ERROR_DELETING));
                 if pending || finding.proposal.is_some() || finding.refusal.is_some() || !self.selection.statuses.is_empty() {
-                    self.keep(finding, || images_of_backup(&case, columns), false);
+                    self.keep(finding, || images_of_backup(&case, columns), false)?;
                 }
             }
         }
@@ -337,7 +145,7 @@ impl<'a> Findings<'a> {
         self.selection.takes_inconsistent(backup) && (backups.is_empty() || backups.contains(&backup.id))
     }
 
-    fn keep(&mut self, finding: Finding, images: impl FnOnce() -> Vec<Image>, counter: bool) {
+    fn keep(&mut self, finding: Finding, images: impl FnOnce() -> Vec<Image>, counter: bool) -> Result<(), ScanError> {
         if self.request.kept == KeptRows::Changes && finding.is_actionable() {
             let mut images = images();
             if let Some(proposal) = &finding.proposal {
@@ -347,10 +155,18 @@ impl<'a> Findings<'a> {
             images.dedup();
             self.images.insert((finding.kind, finding.id.clone(), counter), images);
         }
-        self.findings.push(finding);
+        self.give(finding)
     }
 
-    fn volumes(&mut self, reader: &mut Reader<'_>) -> Result<(), DbError> {
+    fn give(&mut self, finding: Finding) -> Result<(), ScanError> {
+        self.summary.count(finding.verdict);
+        if finding.is_actionable() {
+            self.actionable.insert(CompactIds::number(&finding.id));
+        }
+        (self.sink)(finding)
+    }
+
+    fn volumes(&mut self, reader: &mut Reader<'_>) -> Result<(), ScanError> {
         // While the backup is being written, its temporary volume is as it should be.
         let left_over = |volume: &&Volume| !self.census.is_temporary_in_use(&volume.id) && !self.is_explained(volume);
         let pending: Vec<Volume> = self.pending.volumes.iter().filter(left_over).cloned().collect();
@@ -359,7 +175,7 @@ impl<'a> Findings<'a> {
         for volume in pending {
             let case = volume_case(volume, &self.facts(&repaired, &related), columns);
             if let Some(finding) = decide::left_volume(&case, self.situation, self.policy) {
-                self.keep(finding, || vec![case.volume.image(columns)], false);
+                self.keep(finding, || vec![case.volume.image(columns)], false)?;
             }
         }
         Ok(())
@@ -371,7 +187,7 @@ impl<'a> Findings<'a> {
         case.explained_by.iter().any(|peer| !peer.released)
     }
 
-    fn snapshots(&mut self, reader: &mut Reader<'_>) -> Result<(), DbError> {
+    fn snapshots(&mut self, reader: &mut Reader<'_>) -> Result<(), ScanError> {
         let unexplained = |snapshot: &&Snapshot| snapshot_explainers(self.census, &snapshot.id).is_empty();
         let ids: Vec<String> = self.pending.snapshots.iter().filter(unexplained).map(|snapshot| snapshot.id.clone()).collect();
         let related = RelatedRows::of_snapshots(reader, &ids, &self.pending.references)?;
@@ -379,19 +195,17 @@ impl<'a> Findings<'a> {
         for snapshot in &self.pending.snapshots {
             let case = snapshot_case(snapshot.clone(), &self.facts(&repaired, &related), columns);
             if let Some(finding) = decide::snapshot(&case, self.situation, self.policy) {
-                self.keep(finding, || vec![case.snapshot.image()], false);
+                self.keep(finding, || vec![case.snapshot.image()], false)?;
             }
         }
         Ok(())
     }
 
-    fn chains(&mut self, reader: &mut Reader<'_>) -> Result<(), DbError> {
+    fn chains(&mut self, reader: &mut Reader<'_>) -> Result<(), ScanError> {
         if self.situation.columns < ColumnSet::Liberty {
             return Ok(());
         }
         let repaired = Rc::clone(&self.repaired);
-        let occupied: HashSet<String> =
-            self.findings.iter().filter(|finding| finding.is_actionable()).map(|finding| finding.id.clone()).collect();
         // If the database does not ignore case, an id in another case names no backup.
         let ignores_case = reader.ignores_case();
         let spelling = |id: &str| if ignores_case { key(id).into_owned() } else { id.to_owned() };
@@ -399,13 +213,13 @@ impl<'a> Findings<'a> {
         let mut unusable: BTreeMap<String, Option<Backup>> = parents.iter().map(|id| (spelling(id), None)).collect();
         for portion in self.census.doubtful_parents().chunks(PORTION) {
             for parent in reader.backups(portion)? {
-                let is_occupied = occupied.contains(&parent.id);
+                let is_occupied = self.actionable.contains(&CompactIds::number(&parent.id));
                 let case = counter_case(parent, &self.facts(&repaired, &RelatedRows::default()), is_occupied);
                 if self.wants(&case.backup)
                     && let Some(finding) = decide::counter(&case, self.situation, self.policy)
                 {
                     let columns = self.situation.columns;
-                    self.keep(finding, || vec![case.backup.image(columns)], true);
+                    self.keep(finding, || vec![case.backup.image(columns)], true)?;
                 }
                 let parent = case.backup;
                 if parent.status.as_deref() != Some(ERROR) {
@@ -423,15 +237,17 @@ impl<'a> Findings<'a> {
                     continue;
                 }
                 if let Some(parent) = unusable.get(&spelling(parent_id)) {
-                    self.findings.extend(decide::broken_chain(&child, parent_id, parent.as_ref()));
+                    decide::broken_chain(&child, parent_id, parent.as_ref()).map_or(Ok(()), |finding| self.give(finding))?;
                 }
             }
         }
         Ok(())
     }
 
-    fn leftovers(&mut self, reader: &mut Reader<'_>) -> Result<(), DbError> {
-        self.findings.extend(self.census.with_temporaries.iter().filter_map(decide::temporaries));
+    fn leftovers(&mut self, reader: &mut Reader<'_>) -> Result<(), ScanError> {
+        for finding in self.census.with_temporaries.iter().filter_map(decide::temporaries) {
+            self.give(finding)?;
+        }
         if !self.selection.takes_leftover("attachment") {
             return Ok(());
         }
@@ -446,47 +262,7 @@ impl<'a> Findings<'a> {
             }
         })?;
         found.sort_by(|a, b| a.id.cmp(&b.id));
-        self.findings.extend(found.iter().map(decide::attachment));
-        Ok(())
-    }
-
-    fn clocks(&self) -> Vec<Notice> {
-        let tolerance = self.policy.thresholds.service_down_time_seconds;
-        self.situation
-            .services
-            .clocks_ahead(self.situation.now, tolerance)
-            .into_iter()
-            .map(|(host, seconds)| Notice {
-                code: NoticeCode::ClockAhead.into(),
-                text: format!(
-                    "the clock of host {host} is {} ahead of the database's: its heartbeat proves nothing; correct its clock",
-                    human(seconds)
-                ),
-                follow_up: Vec::new(),
-            })
-            .collect()
-    }
-
-    fn quotas(&self, reader: &mut Reader<'_>) -> Result<Vec<Notice>, DbError> {
-        let mut usages: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for (project, resource, in_use) in reader.quota_usages()? {
-            if !self.selection.takes_owner(Some(&project), None) {
-                continue;
-            }
-            let (count, size) = self.census.projects.get(&project).copied().unwrap_or_default();
-            let right = if resource == "backups" { count } else { size };
-            if in_use != right {
-                usages.entry(project).or_default().push(format!("{resource} in use {in_use}, counted {right}"));
-            }
-        }
-        Ok(usages
-            .into_iter()
-            .map(|(project, wrong)| Notice {
-                code: NoticeCode::QuotaWrong.into(),
-                text: format!("the quota usage of project {project} is wrong: {}", wrong.join("; ")),
-                follow_up: vec![format!("cinder-manage quota sync --project-id {}", shell_word(&project))],
-            })
-            .collect())
+        found.iter().map(decide::attachment).try_for_each(|finding| self.give(finding))
     }
 }
 

@@ -15,8 +15,10 @@ mod findings;
 pub mod lineage;
 pub mod names;
 pub mod reader;
+pub mod records;
 mod references;
 mod related_rows;
+mod run;
 
 pub use active::{ActiveBackups, volumes_of};
 pub use cases::{
@@ -24,8 +26,8 @@ pub use cases::{
 };
 pub use census::Census;
 pub use document::{Notice, NoticeCode, ScanDocument, Summary};
-pub use findings::{Images, KeptRows, Scan, ScanError, ScanRequest, database_info, scan, situation};
 pub use reader::{Lock, Reader, Row, row_in};
 pub use references::{ReferenceColumn, References};
 #[cfg(test)]
 pub(crate) use related_rows::{RelatedRows, Repaired, ScanFacts};
+pub use run::{Images, KeptRows, Scan, ScanError, ScanOutput, ScanRequest, Stream, database_info, scan, scan_to, situation};

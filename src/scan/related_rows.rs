@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::active::{ActiveBackups, volumes_of};
 use super::cases::{Facts, has_data_to_check};
 use super::census::Census;
+use super::compact_ids::CompactIds;
 use super::lineage;
 use super::reader::Reader;
 use super::references::{ReferenceColumn, References};
@@ -139,9 +140,17 @@ impl RelatedRows {
 /// The selected backups that a plan of this scan repairs, as far as they are decided.
 #[derive(Debug, Default)]
 pub struct Repaired {
-    pub ids: RefCell<HashSet<String>>,
+    /// The numbers of their ids.
+    pub ids: RefCell<HashSet<u128>>,
     /// Whether some decision holds only if one of them is repaired first.
     pub counted_on: Cell<bool>,
+}
+
+impl Repaired {
+    /// Whether a plan repairs this backup.
+    pub fn contains(&self, id: &str) -> bool {
+        self.ids.borrow().contains(&CompactIds::number(id))
+    }
 }
 
 /// The facts of a scan.
@@ -188,7 +197,7 @@ impl Facts for ScanFacts<'_> {
 
     // Backups are decided in the order of their ids, which is that of the units; volumes and snapshots after them.
     fn is_repaired_before(&self, peer: &Backup) -> bool {
-        let repaired = self.repaired.ids.borrow().contains(&peer.id);
+        let repaired = self.repaired.contains(&peer.id);
         self.repaired.counted_on.set(self.repaired.counted_on.get() || repaired);
         repaired
     }

@@ -69,6 +69,7 @@ impl From<ScanError> for Error {
         match error {
             ScanError::Db(error) => Self::Database(error),
             ScanError::Selection(problem) => Self::Unusable(problem),
+            ScanError::Stopped => Self::Unusable("the scan was stopped".to_owned()),
         }
     }
 }

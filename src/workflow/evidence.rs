@@ -64,7 +64,7 @@ pub fn unsettled_targets(
     let scan = reading(observer, || scan(database.session.as_mut(), &database.schema, &request))?;
     if !wanted.may_be_empty {
         // Before a check that may take hours, not after it.
-        wanted.require_matches(&scan, observer)?;
+        wanted.require_matches(&scan.census, &scan.situation, observer)?;
     }
     let mut targets = targets_of_findings(&scan.document.findings, database.schema.columns);
     let now = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).datetime();

@@ -26,7 +26,7 @@ pub fn find(database: &mut Database, wanted: &Wanted, kept: KeptRows, observer: 
     let checks = Checks::new();
     let request = ScanRequest::new(&wanted.policy, &wanted.selection, kept, &checks);
     let scan = reading(observer, || scan(database.session.as_mut(), &database.schema, &request))?;
-    wanted.require_matches(&scan, observer)?;
+    wanted.require_matches(&scan.census, &scan.situation, observer)?;
     Ok(scan)
 }
 
@@ -46,7 +46,7 @@ impl<'a> ProposedPlan<'a> {
     /// Scans and plans; `checks` is what is known of the storage, and `has_checked` whether it was read for this plan.
     pub fn new(database: &mut Database, wanted: &'a Wanted, checks: Checks, has_checked: bool, observer: &dyn Observer) -> Result<Self> {
         let (plan, scan) = reading(observer, || propose(database, &request(wanted, &checks, has_checked)))?;
-        wanted.require_matches(&scan, observer)?;
+        wanted.require_matches(&scan.census, &scan.situation, observer)?;
         let refused = refusals(&scan, &wanted.selection);
         let skipped = Skipped::of(&scan, &refused);
         Ok(Self { plan, scan, refused, skipped, wanted, checks, has_checked })

@@ -84,13 +84,13 @@ pub fn refusals(scan: &Scan, selection: &Selection) -> Vec<Refused> {
     // An exit code of 0 must not mean that a named backup without a unit is in order.
     let told: HashSet<String> = refused.iter().map(|refusal| refusal.id.clone()).collect();
     let planned = scan.document.findings.iter().filter(|finding| finding.is_actionable()).map(|finding| finding.id.clone());
-    refused.extend(passed_over(scan, selection, &told.into_iter().chain(planned).collect()));
+    refused.extend(passed_over(scan, &told.into_iter().chain(planned).collect()));
     refused
 }
 
 /// Named backups that are not among those already reported, each with the reason.
-pub fn passed_over(scan: &Scan, selection: &Selection, told: &HashSet<String>) -> Vec<Refused> {
-    let left_out = selection.limit.is_some_and(|limit| scan.document.findings.len() >= limit);
+pub fn passed_over(scan: &Scan, told: &HashSet<String>) -> Vec<Refused> {
+    let left_out = scan.document.left_out > 0;
     let named = scan.census.idle.iter().chain(scan.census.kept.values()).filter(|backup| scan.named.contains(&backup.id));
     named
         .filter(|backup| !told.contains(&backup.id))

@@ -177,7 +177,8 @@ fn left_out(names: &BTreeSet<String>, fitting: &[Target], others: &[Target]) -> 
     Some(format!("other options exclude backup {} {name:?}: its status is {status}, its host {host}", other.id))
 }
 
-fn takes(selection: &Selection, backup: &Backup) -> bool {
+/// Whether a check of a selection takes this backup, apart from its id and name.
+pub(super) fn takes(selection: &Selection, backup: &Backup) -> bool {
     let by_status = selection.statuses.is_empty() || selection.statuses.contains(backup.status.as_deref().unwrap_or(NULL));
     let by_host = selection.hosts.is_empty() || backup.host.as_ref().is_some_and(|host| selection.hosts.contains(host));
     by_status && by_host && selection.takes_owner(backup.project_id.as_deref(), backup.volume_id.as_deref())

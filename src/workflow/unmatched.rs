@@ -3,8 +3,8 @@
 use std::collections::{BTreeSet, HashSet};
 
 use super::{Error, Observer, Result, Wanted, WorkEvent};
-use crate::domain::{AssumeDead, Matched, Selection, Services, is_same_host};
-use crate::scan::Scan;
+use crate::domain::{AssumeDead, Matched, Selection, Services, Situation, is_same_host};
+use crate::scan::Census;
 
 /// How many hosts a warning lists.
 const MOST: usize = 6;
@@ -63,9 +63,9 @@ impl<'h> Hosts<'h> {
 impl Wanted {
     /// Refuses a selection with a value that matches nothing in the database, unless it may be empty, and reports every `--assume-dead`
     /// that no live backup and no cinder-backup has: that only makes a repair do less.
-    pub(super) fn require_matches(&self, scan: &Scan, observer: &dyn Observer) -> Result<()> {
-        let hosts = Hosts::of_database(&scan.census.hosts, &scan.situation.services);
-        hosts.require(observer, &self.selection, &scan.matched, self.may_be_empty)?;
+    pub(super) fn require_matches(&self, census: &Census, situation: &Situation, observer: &dyn Observer) -> Result<()> {
+        let hosts = Hosts::of_database(&census.hosts, &situation.services);
+        hosts.require(observer, &self.selection, &census.matched, self.may_be_empty)?;
         if let AssumeDead::Hosts(names) = &self.policy.assume_dead {
             for name in names {
                 let alone = AssumeDead::Hosts([name.clone()].into());

@@ -40,6 +40,7 @@ mod real_backups;
 mod row_conflicts;
 #[allow(dead_code, reason = "a harness offers more than one moment's tests use")]
 mod rows;
+mod scan_stream;
 mod scenarios;
 #[allow(dead_code, reason = "a harness offers more than one moment's tests use")]
 mod schemas;

@@ -57,7 +57,7 @@ pub enum Command {
 impl Command {
     /// Whether the command can write its result as JSON lines.
     fn has_stream(&self) -> bool {
-        false
+        matches!(self, Self::Scan(_))
     }
 }
 

@@ -1,11 +1,14 @@
 //! `scan`
 
+use std::collections::HashSet;
+use std::io::ErrorKind;
+
 use clap::Args;
 
 use crate::cli::args::{DecisionArgs, SelectionArgs};
-use crate::cli::{Context, Exit, ProgressDisplay, Result, sentences, view};
-use crate::scan::KeptRows;
-use crate::workflow::{Refused, find, passed_over};
+use crate::cli::{Context, Error, Exit, ProgressDisplay, Result, Ui, sentences, view};
+use crate::scan::{KeptRows, Scan};
+use crate::workflow::{self, Database, Refused, StreamedScan, Wanted, find, passed_over, stream_scan};
 
 /// Lists what is stuck or inconsistent, with the evidence and the proposed change. Changes nothing.
 #[derive(Debug, Args)]
@@ -13,6 +16,10 @@ pub struct ScanArgs {
     /// Ids or names of backups; `-` reads ids from standard input [default: all that are stuck or inconsistent]
     #[arg(value_name = "BACKUP")]
     pub backups: Vec<String>,
+    /// Also list every live backup that --status, --host, --project and --volume select, and its chain, for check --from; needs
+    /// --format jsonl
+    #[arg(long, conflicts_with = "backups")]
+    pub all: bool,
     #[command(flatten)]
     pub selection: SelectionArgs,
     #[command(flatten)]
@@ -25,17 +32,19 @@ pub struct ScanArgs {
 pub fn run(context: &Context<'_>, args: &ScanArgs) -> Result<Exit> {
     let ui = context.ui;
     let selection = args.selection.selection(&args.backups)?;
+    if args.all && !ui.is_stream() {
+        return Err(Error::usage("--all lists every live backup, so it needs --format jsonl"));
+    }
     ui.check_columns(|| view::findings(&[]))?;
     let mut database = context.connect()?;
     let wanted = context.wanted(&args.selection, selection, &args.decision, &database)?;
+    if ui.is_stream() {
+        return stream(context, args, &mut database, &wanted);
+    }
     let kept = if ui.is_document() { KeptRows::Chains } else { KeptRows::None };
     let scan = find(&mut database, &wanted, kept, &ProgressDisplay::new(ui))?;
     let document = &scan.document;
-    // A backup that was named must not look in order only because nothing is stuck.
-    let found = document.findings.iter().map(|finding| finding.id.clone()).collect();
-    for Refused { id, reason, .. } in passed_over(&scan, &wanted.selection, &found) {
-        ui.say(format!("{id}: {reason}"));
-    }
+    say_passed_over(ui, &scan, &document.findings.iter().map(|finding| finding.id.clone()).collect());
     ui.result(document, "findings", || view::findings(&document.findings))?;
     if ui.is_table() {
         for notice in &document.notices {
@@ -48,4 +57,23 @@ pub fn run(context: &Context<'_>, args: &ScanArgs) -> Result<Exit> {
         ui.say(format!("{summary} (of {live} live backups in {})", database.location));
     }
     Ok(if args.detailed_exitcode && !document.findings.is_empty() { Exit::Findings } else { Exit::Done })
+}
+
+/// Writes the result as JSON lines.
+fn stream(context: &Context<'_>, args: &ScanArgs, database: &mut Database, wanted: &Wanted) -> Result<Exit> {
+    let ui = context.ui;
+    let StreamedScan { scan, findings, named } = match stream_scan(database, wanted, args.all, || ui.stream(), &ProgressDisplay::new(ui)) {
+        // The reader has closed the pipe: it has seen enough.
+        Err(workflow::Error::Write(_, error)) if error.kind() == ErrorKind::BrokenPipe => return Ok(Exit::Done),
+        other => other?,
+    };
+    say_passed_over(ui, &scan, &named);
+    Ok(if args.detailed_exitcode && findings > 0 { Exit::Findings } else { Exit::Done })
+}
+
+/// Says what else is known of the backups that were named. They must not look in order only because nothing is stuck.
+fn say_passed_over(ui: &Ui, scan: &Scan, found: &HashSet<String>) {
+    for Refused { id, reason, .. } in passed_over(scan, found) {
+        ui.say(format!("{id}: {reason}"));
+    }
 }

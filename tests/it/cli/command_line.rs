@@ -59,7 +59,7 @@ fn unknown_options_and_values_are_refused() {
     For more information, try '--help'.
     $ scan -f xml
     error: invalid value 'xml' for '--format <FORMAT>'
-      [possible values: table, json, yaml, csv, value]
+      [possible values: table, json, jsonl, yaml, csv, value]
 
       tip: a similar value exists: 'yaml'
 

@@ -1,0 +1,476 @@
+//! One scan: reads what decisions depend on, makes the findings, and collects them in a document or gives each away at once.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use thiserror::Error;
+
+use super::catalog::{Catalog, CatalogTotals};
+use super::census::Census;
+use super::document::{Notice, NoticeCode, ScanDocument, Summary};
+use super::findings::{Findings, Made};
+use super::reader::Reader;
+use super::records::{CatalogBackup, ScanRecord};
+use super::references::{ReferenceColumn, References};
+use crate::db::schema::Schema;
+use crate::db::{Access, DbError, Session};
+use crate::domain::status::{BACKING_UP, CREATING, RESTORING, RESTORING_BACKUP};
+use crate::domain::text::shell_word;
+use crate::domain::time::{human, rfc3339};
+use crate::domain::{
+    Backup, Checks, ColumnSet, DatabaseInfo, Finding, FindingKind, Image, Matched, NULL, Policy, Selection, Services, Situation, Snapshot,
+    Volume,
+};
+
+/// Why a scan could not be made.
+#[derive(Debug, Error)]
+pub enum ScanError {
+    /// The database failed.
+    #[error(transparent)]
+    Db(#[from] DbError),
+    /// A named backup does not exist, or the name is not unique.
+    #[error("{0}")]
+    Selection(String),
+    /// The output does not want to continue, for a reason of its own.
+    #[error("stopped")]
+    Stopped,
+}
+
+/// The rows that findings would change, by kind, id, and whether only the counter is meant.
+pub type Images = BTreeMap<(FindingKind, String, bool), Vec<Image>>;
+
+/// Which rows a scan keeps beside its findings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeptRows {
+    /// No rows.
+    None,
+    /// The rows of backups whose storage can be checked, with their ancestors, in [`Finding::rows`]: for other programs.
+    Chains,
+    /// The rows that the findings would change, in [`Scan::images`]: for a plan.
+    Changes,
+}
+
+/// What to scan for, and by which rules to decide.
+#[derive(Clone, Copy)]
+pub struct ScanRequest<'a> {
+    /// What decisions depend on.
+    pub policy: &'a Policy,
+    /// Which rows are wanted.
+    pub selection: &'a Selection,
+    /// Which rows to keep.
+    pub kept: KeptRows,
+    /// Checks of the storage of some backups; the decisions on these backups depend on them.
+    pub checks: &'a Checks,
+    /// The storage was checked, so a backup whose data was not checked is not set to error.
+    pub storage_checked: bool,
+    /// The ids of the backups that will be repaired, if not all: the others keep their rows.
+    pub only: Option<&'a BTreeSet<String>>,
+}
+
+impl<'a> ScanRequest<'a> {
+    /// A scan of the rows alone, without a check of the storage.
+    pub fn new(policy: &'a Policy, selection: &'a Selection, kept: KeptRows, checks: &'a Checks) -> Self {
+        Self { policy, selection, kept, checks, storage_checked: false, only: None }
+    }
+}
+
+/// A scan with what later steps need beside the document.
+pub struct Scan {
+    /// For other programs.
+    pub document: ScanDocument,
+    /// The pass over `backups`.
+    pub census: Census,
+    /// The clock and the heartbeats.
+    pub situation: Situation,
+    /// The rows that findings would change, as they were seen; only with [`KeptRows::Changes`].
+    pub images: Images,
+    /// Which parts of the selection a row matches.
+    pub matched: Matched,
+    /// The ids of the backups that were named.
+    pub named: BTreeSet<String>,
+    /// Some proposal holds only if other backups are repaired first. To leave some out, scan again with the others in
+    /// [`ScanRequest::only`].
+    pub counts_on_others: bool,
+    /// What was written of the catalog, if there is one.
+    pub catalog: Option<CatalogTotals>,
+}
+
+/// The database, as every document names it.
+pub fn database_info(session: &dyn Session, schema: &Schema) -> DatabaseInfo {
+    let server = session.server();
+    DatabaseInfo {
+        engine: server.engine.name().to_owned(),
+        version: server.version.clone(),
+        release: schema.release.clone(),
+        identity: server.identity.clone(),
+        location: Some(server.location.clone()),
+    }
+}
+
+/// The clock, the heartbeats and the columns, as they are now.
+pub fn situation(reader: &mut Reader<'_>) -> Result<Situation, DbError> {
+    let services = Services::new(&reader.services()?);
+    let server_uptime_seconds = reader.uptime()?;
+    let now = reader.clock()?;
+    Ok(Situation { now, server_uptime_seconds, services, columns: reader.schema.columns, has_attachments: reader.schema.has_attachments })
+}
+
+/// Takes what a scan finds, record by record.
+pub trait ScanOutput {
+    /// All backups were counted; records follow.
+    ///
+    /// # Errors
+    /// The scan is to end: [`ScanError::Stopped`].
+    fn begin(&mut self, database: DatabaseInfo, census: &Census, situation: &Situation) -> Result<(), ScanError>;
+
+    /// A record.
+    ///
+    /// # Errors
+    /// The scan is to end: [`ScanError::Stopped`].
+    fn add(&mut self, record: ScanRecord) -> Result<(), ScanError>;
+}
+
+/// Where the records of a scan go, and which live backups the catalog has, if one is wanted.
+pub struct Stream<'o> {
+    /// Takes the records.
+    pub output: &'o mut dyn ScanOutput,
+    /// Whether a backup is in the catalog; only the columns of [`Reader::live_backups`] are read.
+    pub catalog: Option<&'o mut dyn FnMut(&Backup) -> bool>,
+}
+
+/// Makes a scan in one read-only transaction.
+pub fn scan(session: &mut dyn Session, schema: &Schema, request: &ScanRequest<'_>) -> Result<Scan, ScanError> {
+    within(session, |session| inside(session, schema, request, None))
+}
+
+/// Makes a scan in one read-only transaction, and gives each record away as it is made. The document has no findings, then.
+pub fn scan_to(session: &mut dyn Session, schema: &Schema, request: &ScanRequest<'_>, stream: Stream<'_>) -> Result<Scan, ScanError> {
+    within(session, |session| inside(session, schema, request, Some(stream)))
+}
+
+fn within(session: &mut dyn Session, read: impl FnOnce(&mut dyn Session) -> Result<Scan, ScanError>) -> Result<Scan, ScanError> {
+    session.begin(Access::ReadOnly)?;
+    let result = read(session);
+    // Nothing was written; a connection that cannot even roll back has said so in the result, or will at its next use.
+    let ended = session.rollback();
+    let scan = result?;
+    ended?;
+    Ok(scan)
+}
+
+fn inside(session: &mut dyn Session, schema: &Schema, request: &ScanRequest<'_>, stream: Option<Stream<'_>>) -> Result<Scan, ScanError> {
+    let database = database_info(session, schema);
+    let mut reader = Reader { session, schema };
+    let situation = situation(&mut reader)?;
+    let mut census = Census::take(&mut reader, request.selection)?;
+    let selection = census.resolve(request.selection).map_err(ScanError::Selection)?;
+    let pending = Pending::read(&mut reader, &mut census, &selection)?;
+    let request = ScanRequest { selection: &selection, ..*request };
+    let basis = Basis { census: &census, pending: &pending, situation: &situation, request };
+    let (found, catalog) = match stream {
+        None => (basis.collect(&mut reader)?, None),
+        Some(Stream { output, catalog: wants }) => {
+            output.begin(database.clone(), &census, &situation)?;
+            let found = basis.stream(&mut reader, output)?;
+            census.forget_chains();
+            (found, wants.map(|wants| write_catalog(&mut reader, wants, output)).transpose()?)
+        }
+    };
+    let document = ScanDocument {
+        schema: "cinder-backup-repair/scan",
+        schema_version: 1,
+        database,
+        taken_at: rfc3339(situation.now),
+        thresholds: request.policy.thresholds,
+        findings: found.findings,
+        notices: found.notices,
+        summary: found.summary,
+        left_out: found.left_out,
+    };
+    let (images, counts_on_others) = (found.images, found.counts_on_others);
+    Ok(Scan {
+        document,
+        matched: census.matched.clone(),
+        census,
+        situation,
+        images,
+        named: selection.backups.clone(),
+        counts_on_others,
+        catalog,
+    })
+}
+
+/// Writes all chains with their backups.
+fn write_catalog(
+    reader: &mut Reader<'_>,
+    wants: &mut dyn FnMut(&Backup) -> bool,
+    output: &mut dyn ScanOutput,
+) -> Result<CatalogTotals, ScanError> {
+    let mut catalog = Catalog::read(reader, wants)?;
+    let mut totals = CatalogTotals::default();
+    loop {
+        let portion = catalog.next_portion(reader)?;
+        if portion.is_empty() {
+            return Ok(totals);
+        }
+        for entry in portion {
+            if let Some(chain) = entry.chain {
+                totals.chains += 1;
+                output.add(ScanRecord::Chain(chain))?;
+            }
+            let record = CatalogBackup::new(&entry.backup, entry.is_wanted, reader.schema.columns);
+            totals.backups += 1;
+            totals.bytes = totals.bytes.saturating_add(record.bytes);
+            output.add(ScanRecord::Backup(Box::new(record)))?;
+        }
+    }
+}
+
+/// The rows that findings may be about, beside the backups of the census.
+#[derive(Default)]
+pub(super) struct Pending {
+    /// Selected volumes that are marked for a backup or a restore, or have no status.
+    pub(super) volumes: Vec<Volume>,
+    /// Selected snapshots that are marked for a backup.
+    pub(super) snapshots: Vec<Snapshot>,
+    /// The backups that refer to these rows, to volumes and snapshots of stuck backups, or to parents that may break chains.
+    pub(super) references: References,
+}
+
+impl Pending {
+    fn read(reader: &mut Reader<'_>, census: &mut Census, selection: &Selection) -> Result<Self, DbError> {
+        let mut pending = Self::default();
+        if [BACKING_UP, RESTORING_BACKUP, NULL].iter().any(|status| selection.takes_leftover(status)) {
+            reader.pending_volumes(&mut |volume| {
+                census.matched.note(selection, volume.status.as_deref(), volume.project_id.as_deref(), Some(&volume.id));
+                if selection.takes_leftover(volume.status.as_deref().unwrap_or(NULL))
+                    && selection.takes_owner(volume.project_id.as_deref(), Some(&volume.id))
+                {
+                    pending.volumes.push(volume);
+                }
+            })?;
+        }
+        if selection.takes_leftover(BACKING_UP) {
+            reader.pending_snapshots(&mut |snapshot| {
+                census.matched.note(selection, snapshot.status.as_deref(), snapshot.project_id.as_deref(), snapshot.volume_id.as_deref());
+                if selection.takes_owner(snapshot.project_id.as_deref(), snapshot.volume_id.as_deref()) {
+                    pending.snapshots.push(snapshot);
+                }
+            })?;
+        }
+        pending.volumes.sort_by(|a, b| a.id.cmp(&b.id));
+        pending.want(census, selection, reader.schema.columns);
+        pending.references = pending.references.read(reader)?;
+        Ok(pending)
+    }
+
+    fn want(&mut self, census: &Census, selection: &Selection, columns: ColumnSet) {
+        let references = &mut self.references;
+        for backup in census.kept.values().filter(|backup| census.selected.contains(&backup.id)) {
+            let (volume, snapshot, destination) = (&backup.volume_id, &backup.snapshot_id, &backup.restore_volume_id);
+            match backup.status.as_deref() {
+                Some(CREATING) => {
+                    volume.iter().for_each(|id| references.want(ReferenceColumn::Volume, id));
+                    snapshot.iter().for_each(|id| references.want(ReferenceColumn::Snapshot, id));
+                }
+                Some(RESTORING) => destination.iter().for_each(|id| references.want(ReferenceColumn::RestoreVolume, id)),
+                _ => {}
+            }
+        }
+        for volume in &self.volumes {
+            match volume.status.as_deref() {
+                Some(BACKING_UP) => references.want(ReferenceColumn::Volume, &volume.id),
+                Some(RESTORING_BACKUP) => references.want(ReferenceColumn::RestoreVolume, &volume.id),
+                _ => {}
+            }
+        }
+        self.snapshots.iter().for_each(|snapshot| references.want(ReferenceColumn::Snapshot, &snapshot.id));
+        if selection.wants_inconsistent() && columns >= ColumnSet::Liberty {
+            census.parents_that_may_break_chains().iter().for_each(|parent| references.want(ReferenceColumn::Parent, parent));
+        }
+    }
+}
+
+/// What was found, and what is known of it.
+#[derive(Default)]
+struct Found {
+    findings: Vec<Finding>,
+    notices: Vec<Notice>,
+    images: Images,
+    summary: Summary,
+    left_out: usize,
+    counts_on_others: bool,
+}
+
+/// The order of findings: the oldest first, those without an age (contradictions) last.
+type Order<'f> = (bool, Option<&'f str>, FindingKind, &'f str);
+
+fn order(finding: &Finding) -> Order<'_> {
+    (finding.since.is_none(), finding.since.as_deref(), finding.kind, &finding.id)
+}
+
+/// The first findings of a limit. They are known by their numbers, in the order in which they are made.
+struct First {
+    limit: usize,
+    made: usize,
+    keys: BTreeSet<(bool, Option<String>, FindingKind, String, usize)>,
+}
+
+impl First {
+    fn new(limit: usize) -> Self {
+        Self { limit, made: 0, keys: BTreeSet::new() }
+    }
+
+    fn note(&mut self, finding: &Finding) {
+        let (has_no_age, since, kind, id) = order(finding);
+        self.keys.insert((has_no_age, since.map(str::to_owned), kind, id.to_owned(), self.made));
+        self.made += 1;
+        if self.keys.len() > self.limit {
+            self.keys.pop_last();
+        }
+    }
+
+    /// Their repaired backups.
+    fn repaired(&self, made: &Made) -> BTreeSet<String> {
+        let backups = self.keys.iter().filter(|(_, _, kind, ..)| *kind == FindingKind::Backup);
+        backups.filter(|(_, _, _, id, _)| made.is_repaired(id)).map(|(_, _, _, id, _)| id.clone()).collect()
+    }
+}
+
+/// What the findings of a scan are made from.
+pub(super) struct Basis<'a> {
+    pub(super) census: &'a Census,
+    pub(super) pending: &'a Pending,
+    pub(super) situation: &'a Situation,
+    pub(super) request: ScanRequest<'a>,
+}
+
+impl Basis<'_> {
+    /// Makes all findings. `only`: see [`ScanRequest::only`].
+    fn make(
+        &self,
+        reader: &mut Reader<'_>,
+        only: Option<&BTreeSet<String>>,
+        sink: &mut dyn FnMut(Finding) -> Result<(), ScanError>,
+    ) -> Result<Made, ScanError> {
+        let basis = Basis { request: ScanRequest { only, ..self.request }, ..*self };
+        Findings::new(&basis, sink).all(reader)
+    }
+
+    /// All findings in their order, at most the limit.
+    fn collect(&self, reader: &mut Reader<'_>) -> Result<Found, ScanError> {
+        let collect = |reader: &mut Reader<'_>, only| -> Result<(Made, Vec<Finding>), ScanError> {
+            let mut findings = Vec::new();
+            let made = self.make(reader, only, &mut |finding| {
+                findings.push(finding);
+                Ok(())
+            })?;
+            findings.sort_by(|a, b| order(a).cmp(&order(b)));
+            Ok((made, findings))
+        };
+        let (mut made, mut findings) = collect(reader, self.request.only)?;
+        // The sum is of all: a limit must not make trouble look smaller than it is.
+        let summary = made.summary;
+        let limit = self.request.selection.limit.unwrap_or(usize::MAX);
+        let left_out = findings.len().saturating_sub(limit);
+        if left_out > 0 {
+            let first = findings.iter().take(limit).filter(|finding| finding.kind == FindingKind::Backup);
+            let within: BTreeSet<String> =
+                first.filter(|finding| made.is_repaired(&finding.id)).map(|finding| finding.id.clone()).collect();
+            if made.counts_on_others() && within.len() < made.repaired() {
+                // Some proposals count on backups that the limit leaves for another time.
+                (made, findings) = collect(reader, Some(&within))?;
+            }
+            findings.truncate(limit);
+        }
+        let counts_on_others = made.counts_on_others();
+        Ok(Found { findings, notices: self.notices(reader)?, images: made.images, summary, left_out, counts_on_others })
+    }
+
+    /// Gives each finding and notice away as it is made.
+    fn stream(&self, reader: &mut Reader<'_>, output: &mut dyn ScanOutput) -> Result<Found, ScanError> {
+        let found = self.stream_findings(reader, output)?;
+        for notice in self.notices(reader)? {
+            output.add(ScanRecord::Notice(notice))?;
+        }
+        Ok(found)
+    }
+
+    /// With a limit, all findings are made once more, so that only the keys of the first are in memory.
+    fn stream_findings(&self, reader: &mut Reader<'_>, output: &mut dyn ScanOutput) -> Result<Found, ScanError> {
+        let Some(limit) = self.request.selection.limit else {
+            let made = self.make(reader, self.request.only, &mut |finding| output.add(ScanRecord::Finding(Box::new(finding))))?;
+            return Ok(Found { summary: made.summary, counts_on_others: made.counts_on_others(), ..Found::default() });
+        };
+        let look = |reader: &mut Reader<'_>, only| -> Result<(Made, First), ScanError> {
+            let mut first = First::new(limit);
+            let made = self.make(reader, only, &mut |finding| {
+                first.note(&finding);
+                Ok(())
+            })?;
+            Ok((made, first))
+        };
+        let (made, mut first) = look(reader, self.request.only)?;
+        let (summary, left_out) = (made.summary, first.made.saturating_sub(limit));
+        let within = first.repaired(&made);
+        let mut only = self.request.only;
+        if left_out > 0 && made.counts_on_others() && within.len() < made.repaired() {
+            only = Some(&within);
+            first = look(reader, only)?.1;
+        }
+        let wanted: BTreeSet<usize> = first.keys.into_iter().map(|(.., number)| number).collect();
+        let mut number = 0..;
+        let made = self.make(reader, only, &mut |finding| {
+            let is_wanted = number.next().is_some_and(|number: usize| wanted.contains(&number));
+            if is_wanted { output.add(ScanRecord::Finding(Box::new(finding))) } else { Ok(()) }
+        })?;
+        Ok(Found { summary, left_out, counts_on_others: made.counts_on_others(), ..Found::default() })
+    }
+
+    fn notices(&self, reader: &mut Reader<'_>) -> Result<Vec<Notice>, DbError> {
+        let mut notices = self.clocks();
+        let selection = self.request.selection;
+        if selection.takes_leftover("quota") && selection.volumes.is_empty() {
+            notices.extend(self.quotas(reader)?);
+        }
+        Ok(notices)
+    }
+
+    fn clocks(&self) -> Vec<Notice> {
+        let tolerance = self.request.policy.thresholds.service_down_time_seconds;
+        self.situation
+            .services
+            .clocks_ahead(self.situation.now, tolerance)
+            .into_iter()
+            .map(|(host, seconds)| Notice {
+                code: NoticeCode::ClockAhead.into(),
+                text: format!(
+                    "the clock of host {host} is {} ahead of the database's: its heartbeat proves nothing; correct its clock",
+                    human(seconds)
+                ),
+                follow_up: Vec::new(),
+            })
+            .collect()
+    }
+
+    fn quotas(&self, reader: &mut Reader<'_>) -> Result<Vec<Notice>, DbError> {
+        let mut usages: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for (project, resource, in_use) in reader.quota_usages()? {
+            if !self.request.selection.takes_owner(Some(&project), None) {
+                continue;
+            }
+            let (count, size) = self.census.projects.get(&project).copied().unwrap_or_default();
+            let right = if resource == "backups" { count } else { size };
+            if in_use != right {
+                usages.entry(project).or_default().push(format!("{resource} in use {in_use}, counted {right}"));
+            }
+        }
+        Ok(usages
+            .into_iter()
+            .map(|(project, wrong)| Notice {
+                code: NoticeCode::QuotaWrong.into(),
+                text: format!("the quota usage of project {project} is wrong: {}", wrong.join("; ")),
+                follow_up: vec![format!("cinder-manage quota sync --project-id {}", shell_word(&project))],
+            })
+            .collect())
+    }
+}
