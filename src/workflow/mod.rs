@@ -14,6 +14,8 @@ mod observer;
 mod propose;
 mod reconcile;
 mod result_file;
+mod scan_document;
+mod scan_file;
 mod scan_stream;
 mod signing;
 mod skipped;

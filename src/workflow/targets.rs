@@ -2,23 +2,15 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::path::Path;
-use std::sync::Arc;
-
-use serde::Deserialize;
 
 use super::check::root;
-use super::{Database, Error, Hosts, Observer, Wanted, WorkEvent, find, reading};
+use super::scan_file::{ScanFile, target_of_finding};
+use super::{Database, Error, Hosts, Observer, Wanted, find, reading};
 use crate::db::DbError;
 use crate::domain::time::rfc3339;
-use crate::domain::{
-    Backup, ColumnSet, DatabaseInfo, Finding, FindingKind, Image, Matched, NULL, Selection, Services, Situation, Value, Verdict,
-};
-use crate::input;
+use crate::domain::{Backup, ColumnSet, DatabaseInfo, Finding, Matched, NULL, Selection, Situation, Value};
 use crate::scan::{KeptRows, Reader, lineage, names, situation};
 use crate::verify::Target;
-
-/// No scan document is larger.
-const MAX_SCAN_BYTES: u64 = 1 << 30;
 
 /// The backups to check, and where their rows are from.
 pub struct TargetList {
@@ -29,40 +21,11 @@ pub struct TargetList {
 }
 
 impl TargetList {
-    /// The backups in a file that `scan --format json` wrote; `-` is standard input.
+    /// The backups in a file that `scan` wrote; `-` is standard input.
     pub fn from_scan(path: &Path, selection: &Selection, observer: &dyn Observer) -> super::Result<Self> {
-        #[derive(Deserialize)]
-        struct Scan {
-            schema: String,
-            schema_version: u32,
-            database: DatabaseInfo,
-            taken_at: String,
-            findings: Vec<Finding>,
-        }
-        let from_input = path == Path::new("-");
-        let shown = if from_input { "standard input".to_owned() } else { path.display().to_string() };
-        let read =
-            if from_input { input::read_json_from(std::io::stdin(), MAX_SCAN_BYTES) } else { input::read_json(path, MAX_SCAN_BYTES) };
-        let text = read.map_err(|error| Error::Unusable(format!("cannot read {shown}: {error}")))?;
-        let scan: Scan = serde_json::from_slice(&text)
-            .map_err(|error| Error::Unusable(format!("{shown} is not a document of `scan --format json`: {error}")))?;
-        if scan.schema != "cinder-backup-repair/scan" || scan.schema_version > 1 {
-            return Err(Error::Unusable(format!(
-                "{shown} has the schema {} {}: use a scan of version 1",
-                scan.schema, scan.schema_version
-            )));
-        }
-        let columns = scan.findings.iter().flat_map(|finding| &finding.rows).next().map(columns_of).unwrap_or(ColumnSet::Mitaka);
-        let backups = scan.findings.iter().filter(|finding| finding.kind == FindingKind::Backup);
-        let of_backups = backups.filter_map(|finding| finding.host.clone()).collect();
-        let lacking = format!("no backup in {shown}");
-        // The file lists only what was stuck, so a host that is not in it may still exist.
-        let hosts = Hosts { of_backups: &of_backups, services: &Services::default(), lacking: &lacking };
-        hosts.problems(selection).into_iter().for_each(|problem| observer.event(WorkEvent::Warning(problem)));
-        let mut targets = targets_of_findings(&scan.findings, columns);
-        targets.retain(|target| takes(selection, &target.backup));
-        targets.truncate(selection.limit.unwrap_or(usize::MAX));
-        Ok(Self { targets, database: scan.database, taken_at: scan.taken_at })
+        let file = ScanFile::open(path, selection, observer)?;
+        let targets = file.targets()?.collect::<super::Result<Vec<_>>>()?.into_iter().flatten().collect();
+        Ok(Self { targets, database: file.database, taken_at: file.taken_at })
     }
 
     /// The backups that a scan finds and whose data matters.
@@ -122,26 +85,7 @@ impl TargetList {
 
 /// The backups that findings are about, if the findings have their rows.
 pub fn targets_of_findings(findings: &[Finding], columns: ColumnSet) -> Vec<Target> {
-    findings
-        .iter()
-        .filter(|finding| finding.kind == FindingKind::Backup && finding.verdict != Verdict::Recent)
-        .filter_map(|finding| {
-            let mut rows = finding.rows.iter().map(|image| Backup { project_id: finding.project_id.clone(), ..Backup::of_image(image) });
-            let backup = Backup { display_name: finding.name.clone(), ..rows.next()? };
-            Some(Target { backup, ancestors: rows.map(Arc::new).collect(), columns })
-        })
-        .collect()
-}
-
-/// The columns that a row's image has.
-fn columns_of(image: &Image) -> ColumnSet {
-    if image.columns.contains_key("restore_volume_id") {
-        ColumnSet::Mitaka
-    } else if image.columns.contains_key("parent_id") {
-        ColumnSet::Liberty
-    } else {
-        ColumnSet::Juno
-    }
+    findings.iter().filter_map(|finding| target_of_finding(finding, columns)).collect()
 }
 
 /// The backups with these ids, if they are live, with their ancestors.

@@ -30,7 +30,7 @@ pub struct CheckCommandArgs {
     /// Check every backup, including available ones
     #[arg(long, conflicts_with_all = ["backups", "from"])]
     pub all: bool,
-    /// Check the findings of `scan --format json`, on a host without access to the database
+    /// Check what `scan --format jsonl` or `json` wrote, on a host without access to the database
     #[arg(long, value_name = "FILE", conflicts_with = "backups")]
     pub from: Option<PathBuf>,
     /// Continue an earlier check (its JSON): a backup that it found intact is carried over if its row, location and listing are

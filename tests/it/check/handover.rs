@@ -1,6 +1,8 @@
 //! Evidence from a host that sees the storage, for a decision on a host that sees the database.
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::process::Stdio;
 
 use cinder_backup_repair::db::Engine;
 use serde_json::{Value, json};
@@ -110,6 +112,100 @@ fn the_other_host_needs_neither_a_database_nor_a_configuration() {
     let document = answer.json();
     let found = result(&document, &child.id);
     assert_eq!((answer.code, &found["verdict"]), (Some(4), &json!("unverifiable")), "{found:#}");
+}
+
+/// The results of a check, by id and without what differs between two checks of the same data.
+fn results(document: &Value) -> BTreeMap<String, Value> {
+    let result = |result: &Value| {
+        let mut result = result.clone();
+        result["checked_at"] = Value::Null;
+        (result["id"].as_str().unwrap().to_owned(), result)
+    };
+    document["results"].as_array().unwrap().iter().map(result).collect()
+}
+
+#[test]
+fn a_stream_and_a_catalog_are_checked_like_a_document() {
+    for engine in engines() {
+        let (site, parent, child) = lost_update(engine);
+        let other = site.available();
+        let (first, second) = (site.backup("available", Some(&other)), site.backup("available", Some(&other)));
+        site.database.execute(&format!("UPDATE backups SET project_id = 'p9' WHERE id = '{}'", second.id));
+        fs::remove_file(second.object(1)).unwrap();
+        let check = |from: &str, args: &[&str]| {
+            let answer = answer(site.elsewhere(&[&["--from", from, "--level", "deep", "-f", "json"], args].concat()).stdin(Stdio::null()));
+            assert!(matches!(answer.code, Some(0 | 9)), "{}", answer.stderr);
+            answer.json()
+        };
+        let document = site.keep(0, "stuck.json", &["scan"]);
+        let stream = site.path("stuck.jsonl");
+        fs::write(&stream, site.program.expect(0, &["scan", "-f", "jsonl"]).stdout).unwrap();
+        let found = results(&check(&stream, &[]));
+        assert_eq!(found, results(&check(&document, &[])), "{}", engine.name());
+        assert_eq!(found.keys().collect::<Vec<_>>(), [&child.id], "{found:#?}");
+
+        let catalog = site.path("catalog.jsonl");
+        fs::write(&catalog, site.program.expect(0, &["scan", "--all", "-f", "jsonl"]).stdout).unwrap();
+        let place = site.store.root.display().to_string();
+        let all = site.program.json(9, &["check", "--all", "--level", "deep", "--storage-path", &place]);
+        let from_catalog = check(&catalog, &[]);
+        assert_eq!(results(&from_catalog), results(&all), "{}", engine.name());
+        assert_eq!(results(&from_catalog).len(), 5);
+        assert_eq!(from_catalog["database"], all["database"]);
+        assert_eq!(check(&catalog, &["--limit", "2"])["results"].as_array().map(Vec::len), Some(2));
+        let of_project = results(&check(&catalog, &["--project", "p9"]));
+        assert_eq!(of_project.into_keys().collect::<Vec<_>>(), [second.id.as_str()]);
+        // Through a pipe, and only a part of the database.
+        let part = site.program.expect(0, &["scan", "--all", "-f", "jsonl", "--project", "p9"]).stdout;
+        fs::write(site.path("part.jsonl"), &part).unwrap();
+        let mut piped = site.elsewhere(&["--from", "-", "--level", "deep", "-f", "json"]);
+        let piped = answer(piped.stdin(fs::File::open(site.path("part.jsonl")).unwrap())).json();
+        let chain = &results(&piped)[&second.id]["chain"];
+        assert_eq!((chain, piped["results"].as_array().map(Vec::len)), (&json!([second.id, other.id]), Some(1)));
+        assert!(
+            part.contains(&other.id)
+                && ![&parent.id, &first.id].into_iter().any(|id| part.contains(&format!("\"id\":\"{id}\",\"columns\"")))
+        );
+    }
+}
+
+#[test]
+fn a_stream_that_was_changed_is_refused_with_the_line() {
+    let (site, _, child) = lost_update(Engine::Sqlite);
+    site.available();
+    let text = site.program.expect(0, &["scan", "--all", "-f", "jsonl"]).stdout;
+    let lines: Vec<&str> = text.split_inclusive('\n').collect();
+    let refuse = |name: &str, text: &str, problem: &str| {
+        fs::write(site.path(name), text).unwrap();
+        for from in [name, "-"] {
+            let mut command = site.elsewhere(&["--from", from]);
+            let refused = answer(command.stdin(fs::File::open(site.path(name)).unwrap()).current_dir(site.path("")));
+            let shown = if from == "-" { "standard input" } else { name };
+            assert_eq!((refused.code, refused.stderr), (Some(2), format!("error: {shown} {problem}\n")), "{from}");
+        }
+    };
+    let edited = "was edited after it was written: its SHA-256 does not match; scan again (line";
+    refuse("edited", &text.replacen("\"creating\"", "\"available\"", 1), &format!("{edited} 2)"));
+    let mut moved = lines.clone();
+    moved.swap(3, 4);
+    refuse("moved", &moved.concat(), &format!("{edited} 4)"));
+    let mut missing = lines.clone();
+    missing.remove(2);
+    refuse("missing", &missing.concat(), &format!("{edited} 3)"));
+    let count = lines.len();
+    refuse("cut", &lines[..count - 1].concat(), &format!("is cut off after line {}: it has no closing record", count - 1));
+    refuse("torn", text.trim_end(), &format!("is cut off after line {}: it has no closing record", count - 1));
+    let more = format!("is not a stream of `scan --format jsonl`: it continues after its closing record (line {count})");
+    refuse("more", &[&text, lines[1]].concat(), &more);
+    let partial = site.path("checked.json.partial");
+    site.program
+        .expect(0, &["check", &child.id, "--out", &site.path("checked.json"), "--storage-path", &site.store.root.display().to_string()]);
+    assert!(!fs::exists(&partial).unwrap());
+    refuse(
+        "document",
+        &fs::read_to_string(site.path("checked.json")).unwrap(),
+        "has the schema \"cinder-backup-repair/check\" 1: use a scan of version 1",
+    );
 }
 
 #[test]

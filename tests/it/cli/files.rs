@@ -242,6 +242,7 @@ fn a_file_above_its_limit_is_refused_without_reading_it() {
         &["plan", "--evidence", "large.json"],
         &["check", "--from", "large.json"],
         &["check", "--resume", "large.json"],
+        &["check", "--from", "/dev/zero"],
         &["apply", "/dev/zero", "--yes"],
         &["plan", "--evidence", "/dev/zero"],
     ] {
@@ -253,9 +254,11 @@ fn a_file_above_its_limit_is_refused_without_reading_it() {
     $ plan --evidence large.json
     error: cannot read the evidence large.json: it is larger than 1024 MiB, the limit for such a file
     $ check --from large.json
-    error: cannot read large.json: it is larger than 1024 MiB, the limit for such a file
+    error: large.json is not a document of `scan --format json`: expected value at line 1 column 1
     $ check --resume large.json
     error: cannot read the evidence large.json: it is larger than 1024 MiB, the limit for such a file
+    $ check --from /dev/zero
+    error: /dev/zero is not a document of `scan --format json`: expected value at line 1 column 1
     $ apply /dev/zero --yes
     error: /dev/zero is not a plan of this program: expected value at line 1 column 1; nothing was changed
     $ plan --evidence /dev/zero
