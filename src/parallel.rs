@@ -14,6 +14,16 @@ pub fn for_each<T: Send, E: Send>(
     if threads <= 1 {
         return items.for_each(|item| work(item, &mut take));
     }
+    beside(threads, items, work, take);
+}
+
+/// Does the same, with `take` beside the work, also if there is one thread for the work.
+pub fn beside<T: Send, E: Send>(
+    threads: usize,
+    items: impl Iterator<Item = T> + Send,
+    work: impl Fn(T, &mut dyn FnMut(E)) + Sync,
+    take: impl FnMut(E),
+) {
     let items = Mutex::new(items);
     let next = || lock(&items).next();
     let (sender, receiver) = mpsc::channel();

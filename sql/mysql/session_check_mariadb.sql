@@ -1,9 +1,11 @@
 -- session_check_mariadb: reads back what session_rows, session_names and session_state_mariadb set, because a proxy may have dropped it.
--- The last column identifies the server that answers.
-SELECT @@session.time_zone,
+-- The last line identifies the server that answers. The values are lines of one column, because the server describes each column in each
+-- answer.
+SELECT CONCAT_WS(CHAR(10 USING utf8mb4),
+       @@session.time_zone,
        @@session.sql_mode,
        @@session.lc_messages,
-       @@session.autocommit,
+       @@session.autocommit + 0,
        @@session.tx_isolation,
        @@session.innodb_lock_wait_timeout,
        @@session.lock_wait_timeout,
@@ -13,4 +15,4 @@ SELECT @@session.time_zone,
        @@session.character_set_results,
        @@session.completion_type,
        CAST(@@session.sql_select_limit AS char),
-       CONCAT_WS(':', @@global.hostname, @@global.port, @@global.datadir);
+       CONCAT_WS(':', @@global.hostname, @@global.port, @@global.datadir));

@@ -1,6 +1,6 @@
 -- session_server: reads what the server is, from facts that every account may read. It asks whether PUBLIC may call pg_control_system(),
--- not whether this account may, so that all accounts find the same identity. The last column is whether this account may run
--- session_timeline.
+-- not whether this account may, so that all accounts find the same identity. The last two columns are whether this account may run
+-- session_timeline, and the process that serves the connection.
 SELECT current_setting('server_version'),
        CAST(current_user AS text),
        CAST(current_database() AS text),
@@ -10,6 +10,7 @@ SELECT current_setting('server_version'),
        CAST(oid AS text),
        CAST(current_schema() AS text),
        has_function_privilege('pg_walfile_name(pg_lsn)', 'EXECUTE')
-         AND has_function_privilege('pg_current_wal_lsn()', 'EXECUTE')
+         AND has_function_privilege('pg_current_wal_lsn()', 'EXECUTE'),
+       pg_backend_pid()
   FROM pg_database
  WHERE datname = current_database();

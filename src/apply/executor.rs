@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use super::Journal;
-use super::batch::{Batch, Recorder, UnitResults};
+use super::batch::{Batch, Recorder, UnitResults, WorkerEvent};
 use super::heartbeat_wait;
 use super::locked_rows::LockedRows;
 use super::options::{Connect, Mode, Options};
@@ -25,7 +25,7 @@ use crate::db::{Access, DbError, Engine, Session};
 use crate::domain::{Outcome, UnitResult};
 use crate::parallel;
 use crate::plan::{Plan, Unit};
-use crate::scan::{Census, Lock, Reader};
+use crate::scan::{Census, Reader};
 
 /// How long a session waits for a lock so that another session can see who holds it.
 const SEE_HOLDERS: Duration = Duration::from_secs(2);
@@ -176,7 +176,13 @@ impl<'a> Executor<'a> {
         let (first, journal, results) = (places.start, &mut *run.journal, &mut run.results);
         let mut recorder = Recorder { batch: &batch, first, writing, journal, results, progress: &mut *self.progress, failure: None };
         let sessions = std::iter::once(&mut *run.session).chain(run.more.iter_mut()).take(number);
-        parallel::for_each(number, sessions, |session, send| batch.run(worker, session, known.clone(), send), |event| recorder.take(event));
+        let work = |session, send: &mut dyn FnMut(WorkerEvent)| batch.run(worker, session, known.clone(), send);
+        if self.options.sessions > 1 {
+            // Outcomes are recorded beside the work, also where only one session can write.
+            parallel::beside(number, sessions, work, |event| recorder.take(event));
+        } else {
+            parallel::for_each(number, sessions, work, |event| recorder.take(event));
+        }
         let failure = recorder.failure.or_else(|| (self.stop)().then_some(Failure::Interrupted));
         if writing && !matches!(failure, Some(Failure::LogAfter(_))) {
             run.journal.sync().map_err(Failure::LogAfter)?;
@@ -205,8 +211,7 @@ impl<'a> Executor<'a> {
         let schema = self.schema;
         let wait = move || -> Result<(), DbError> {
             session.set_lock_timeout(SEE_HOLDERS)?;
-            session.begin(Access::Write)?;
-            let _ = LockedRows::read(&mut Reader { session: session.as_mut(), schema }, &rows, Lock::Held, false);
+            LockedRows::begin(&mut Reader { session: session.as_mut(), schema }, &rows, Access::Write, false)?;
             session.rollback()
         };
         std::thread::scope(|scope| {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::unit_rows::UnitRows;
 use super::written::{Overlay, Written};
-use crate::db::DbError;
+use crate::db::{Access, DbError};
 use crate::domain::decide::{self, BackupCase, Children};
 use crate::domain::id::{key, same};
 use crate::domain::status::{NO_VOLUME, RESTORING, is_active};
@@ -25,11 +25,13 @@ pub struct LockedRows {
 }
 
 impl LockedRows {
-    /// Reads the rows of a unit. Where nothing is decided again, as when a run is undone, attachments do not matter.
-    pub fn read(reader: &mut Reader<'_>, rows: &UnitRows, lock: Lock, decides: bool) -> Result<Self, DbError> {
+    /// Begins a transaction and reads the rows of a unit, under lock if it may write. Where nothing is decided again, as when a run is
+    /// undone, attachments do not matter. After an error no transaction is open.
+    pub fn begin(reader: &mut Reader<'_>, rows: &UnitRows, access: Access, decides: bool) -> Result<Self, DbError> {
+        let lock = if access == Access::Write { Lock::Held } else { Lock::None };
         let wanted: Vec<(Table, &str)> = rows.all().collect();
         let held: Vec<&str> = rows.held.iter().map(String::as_str).filter(|id| decides && *id != NO_VOLUME).collect();
-        let (rows, attachments) = reader.rows_and_attachments(&wanted, lock, &held)?;
+        let (rows, attachments) = reader.rows_and_attachments(access, &wanted, lock, &held)?;
         let mut fresh = Self { attachments, ..Self::default() };
         for row in rows.into_iter().flatten() {
             match row {

@@ -230,16 +230,14 @@ impl Worker<'_> {
 
     fn attempt(&self, session: &mut Box<dyn Session>, job: UnitJob<'_>, known: &TimedSituation) -> Result<UnitEnd, DbError> {
         let writing = self.options.mode == Mode::Write;
-        session.begin(if writing { Access::Write } else { Access::ReadOnly })?;
-        let (now, changes) = match self.recheck(session, job, known) {
-            Ok(Recheck::Valid { now, changes }) => (now, changes),
-            Ok(Recheck::RowsChanged(moved)) => {
+        let (now, changes) = match self.recheck(session, job, known)? {
+            Recheck::Valid { now, changes } => (now, changes),
+            Recheck::RowsChanged(moved) => {
                 let end = UnitEnd::unchanged(Outcome::Changed, "changed since the plan was made".to_owned());
                 return roll_back(session, UnitEnd { moved, ..end });
             }
-            Ok(Recheck::OtherDecision(why)) => return roll_back(session, UnitEnd::unchanged(Outcome::Changed, why)),
-            Ok(Recheck::Refused(why)) => return roll_back(session, UnitEnd::unchanged(Outcome::Refused, why)),
-            Err(error) => return give_up(session, error),
+            Recheck::OtherDecision(why) => return roll_back(session, UnitEnd::unchanged(Outcome::Changed, why)),
+            Recheck::Refused(why) => return roll_back(session, UnitEnd::unchanged(Outcome::Refused, why)),
         };
         if !writing {
             let transaction = Transaction { before: now, changes, ..Transaction::default() };
@@ -252,11 +250,12 @@ impl Worker<'_> {
         self.write(session, job.unit, now, changes)
     }
 
+    /// Begins the unit's transaction, and decides again over its rows. After an error no transaction is open.
     fn recheck(&self, session: &mut Box<dyn Session>, job: UnitJob<'_>, known: &TimedSituation) -> Result<Recheck, DbError> {
         let UnitJob { unit, rows } = job;
         let mut reader = Reader { session: session.as_mut(), schema: self.schema };
-        let lock = if self.options.mode == Mode::Write { Lock::Held } else { Lock::None };
-        let mut locked = LockedRows::read(&mut reader, rows, lock, self.plan.purpose == Purpose::Repair)?;
+        let access = if self.options.mode == Mode::Write { Access::Write } else { Access::ReadOnly };
+        let mut locked = LockedRows::begin(&mut reader, rows, access, self.plan.purpose == Purpose::Repair)?;
         // Only after the rows are read, which may wait for a lock: by then the other sessions have recorded what they wrote.
         let written = self.state.written.read().unwrap_or_else(PoisonError::into_inner);
         if self.options.mode == Mode::DryRun {

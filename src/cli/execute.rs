@@ -32,7 +32,7 @@ pub struct ExecutionArgs {
     /// Number of units that share the two syncs of the audit log
     #[arg(long, value_name = "N", default_value = "100", value_parser = batch_size, allow_negative_numbers = true)]
     pub batch_size: usize,
-    /// Number of connections for units that have no row in common; SQLite has one writer [default: 4 from 50 units on, otherwise 1]
+    /// Number of connections for units that have no row in common; SQLite has one writer [default: 8 from 50 units on, otherwise 1]
     #[arg(long, value_name = "N", value_parser = number_up_to::<MOST_SESSIONS>, allow_negative_numbers = true)]
     pub sessions: Option<usize>,
     /// End a dry run with exit code 3 if it would change something
@@ -62,7 +62,7 @@ impl ExecutionArgs {
 
     /// The number of connections for a plan with this number of units.
     fn sessions(&self, units: usize) -> usize {
-        self.sessions.unwrap_or(if units < 50 { 1 } else { 4 })
+        self.sessions.unwrap_or(if units < 50 { 1 } else { 8 })
     }
 }
 

@@ -190,18 +190,20 @@ pub trait Session: Send {
     /// Runs statements in order and returns their results in the same order. A pipeline with an UPDATE needs an open transaction. After
     /// an error, no later statement has an effect that a COMMIT could keep.
     ///
-    /// A result does not stop the later statements, so a caller checks all results before it commits. PostgreSQL gets all
-    /// statements before it sends the first answer.
+    /// A result does not stop the later statements, so a caller checks all results before it commits. PostgreSQL and MariaDB get all
+    /// statements in one trip.
     fn pipeline(&mut self, steps: &[PipelineStep]) -> Result<Vec<StepResult>, DbError> {
-        let run = |step: &PipelineStep| match step {
-            PipelineStep::Query(statement, params) => self.rows(statement, params).map(StepResult::Rows),
-            PipelineStep::Execute(statement, params) => self.execute(statement, params).map(StepResult::Matched),
-        };
-        steps.iter().map(run).collect()
+        one_by_one(self, steps)
     }
 
     /// Begins a transaction.
     fn begin(&mut self, access: Access) -> Result<(), DbError>;
+
+    /// Begins a transaction and runs SELECTs in it, with as few trips to the server as possible. After an error no transaction is open.
+    fn begin_with(&mut self, access: Access, reads: &[PipelineStep]) -> Result<Vec<StepResult>, DbError> {
+        self.begin(access)?;
+        self.pipeline(reads).map_err(|error| rolled_back(self, error))
+    }
 
     /// Commits. A transaction with a failed statement is rolled back and reported as not committed.
     fn commit(&mut self) -> CommitOutcome;
@@ -230,6 +232,26 @@ pub trait Session: Send {
     /// Collects all rows of a query that returns few.
     fn rows(&mut self, statement: &Statement, params: &[Param]) -> Result<Vec<Vec<Value>>, DbError> {
         collect(|row| self.query(statement, params, row))
+    }
+}
+
+/// Runs the steps of a pipeline, each in a trip of its own.
+fn one_by_one<S: Session + ?Sized>(session: &mut S, steps: &[PipelineStep]) -> Result<Vec<StepResult>, DbError> {
+    let run = |step: &PipelineStep| match step {
+        PipelineStep::Query(statement, params) => session.rows(statement, params).map(StepResult::Rows),
+        PipelineStep::Execute(statement, params) => session.execute(statement, params).map(StepResult::Matched),
+    };
+    steps.iter().map(run).collect()
+}
+
+/// Rolls back after an error. If that fails, too, the session is lost.
+fn rolled_back<S: Session + ?Sized>(session: &mut S, error: DbError) -> DbError {
+    if error.is_fatal() {
+        return error;
+    }
+    match session.rollback() {
+        Ok(()) => error,
+        Err(broken) => DbError { fatal: broken.fatal, ..error },
     }
 }
 

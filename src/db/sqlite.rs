@@ -235,7 +235,9 @@ fn value(cell: ValueRef<'_>) -> Value {
 impl Sqlite {
     fn run(&self, statement: EngineStatement) -> Result<(), DbError> {
         self.deadline.start();
-        self.connection.execute_batch(statement.text).map_err(|error| describe(&error, &format!("cannot {}", task(statement.name))))
+        // Prepared once: each unit runs some of these.
+        let run = || self.connection.prepare_cached(statement.text)?.execute([]);
+        run().map(drop).map_err(|error| describe(&error, &format!("cannot {}", task(statement.name))))
     }
 
     /// Marks the transaction as failed.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::db::schema::Schema;
 use crate::db::statements as sql;
-use crate::db::{DbError, DbErrorKind, Engine, ID_BATCH, Param, PipelineStep, Session, Statement, StepResult};
+use crate::db::{Access, DbError, DbErrorKind, Engine, ID_BATCH, Param, PipelineStep, Session, Statement, StepResult};
 use crate::domain::id::same;
 use crate::domain::{Attachment, Backup, ColumnSet, Image, ServiceRow, Snapshot, Table, Value, Volume};
 
@@ -383,9 +383,10 @@ impl Reader<'_> {
         Ok(answers.first().and_then(|answer| row_in(answer, table, id)))
     }
 
-    /// Reads live rows, one result for each in their order, and the live attachments of some volumes.
+    /// Begins a transaction and reads live rows in it, one result for each in their order, and the live attachments of some volumes.
     pub fn rows_and_attachments(
         &mut self,
+        access: Access,
         wanted: &[(Table, &str)],
         lock: Lock,
         volumes: &[&str],
@@ -393,7 +394,7 @@ impl Reader<'_> {
         let volumes = if self.schema.has_attachments { volumes } else { &[] };
         let mut steps: Vec<PipelineStep> = wanted.iter().map(|(table, id)| self.row_step(*table, id, lock)).collect();
         steps.extend(volumes.iter().map(|volume| PipelineStep::Query(&sql::ATTACHMENTS_BY_VOLUME, vec![(*volume).into()])));
-        let answers = self.session.pipeline(&steps)?;
+        let answers = self.session.begin_with(access, &steps)?;
         let rows = wanted.iter().zip(&answers).map(|((table, id), answer)| row_in(answer, *table, id)).collect();
         let attachments = answers.iter().skip(wanted.len()).flat_map(|answer| match answer {
             StepResult::Rows(rows) => rows.as_slice(),

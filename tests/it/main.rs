@@ -51,3 +51,4 @@ mod storage_servers;
 mod tampering;
 mod terminal;
 mod test_command;
+mod trips;

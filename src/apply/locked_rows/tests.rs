@@ -183,9 +183,7 @@ fn same_cases(reader: &mut Reader<'_>, scan: &Scan, policy: &Policy, with_check:
     let repaired = Repaired::default();
     let facts = ScanFacts { census, related: &related, repaired: &repaired, situation, policy };
     let written = Written::default();
-    let locked = |reader: &mut Reader<'_>, unit: &Unit, plan: &Plan| {
-        LockedRows::read(reader, &UnitRows::of(unit, plan, census, columns), Lock::None, true).unwrap()
-    };
+    let locked = |reader: &mut Reader<'_>, unit: &Unit, plan: &Plan| rows_now(reader, &UnitRows::of(unit, plan, census, columns));
     for (number, backup) in backups.iter().enumerate() {
         let chain: Vec<Image> = std::iter::once((*backup).clone())
             .chain(facts.ancestors(backup).iter().map(|row| (**row).clone()))
@@ -229,13 +227,19 @@ fn same_cases(reader: &mut Reader<'_>, scan: &Scan, policy: &Policy, with_check:
     }
 }
 
+fn rows_now(reader: &mut Reader<'_>, rows: &UnitRows) -> LockedRows {
+    let rows = LockedRows::begin(reader, rows, Access::ReadOnly, true).unwrap();
+    reader.session.rollback().unwrap();
+    rows
+}
+
 /// In a dry run, every unit is decided as the plan has it, with the rows as the units before it would have left them.
 fn same_decisions(reader: &mut Reader<'_>, scan: &Scan, policy: &Policy) {
     let plan = Plan::propose(&scan.document.findings, &scan.images, basis(scan, policy, &Checks::new()));
     let mut written = Written::default();
     for (unit, simulated) in plan.units.iter().zip(simulate(&plan.units, &scan.census)) {
         let rows = UnitRows::of(unit, &plan, &scan.census, scan.situation.columns);
-        let mut rows = LockedRows::read(reader, &rows, Lock::None, true).unwrap();
+        let mut rows = rows_now(reader, &rows);
         rows.assume(&written.rows);
         let now = rows.compare(unit, &written.rows, scan.situation.columns).unwrap();
         let facts = LockedFacts { rows: &rows, unit, census: &scan.census, written: &written };

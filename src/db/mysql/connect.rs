@@ -54,7 +54,8 @@ fn options(target: &ServerTarget, remote: &Remote) -> Result<OptsBuilder, DbErro
         .prefer_socket(false)
         .additional_capabilities(CapabilityFlags::CLIENT_FOUND_ROWS)
         .max_allowed_packet(Some(MAX_PACKET))
-        .stmt_cache_size(Some(64))
+        // More than the statements of `sql/` and the compound ones together: one that is in use must not be closed.
+        .stmt_cache_size(Some(256))
         .read_timeout(remote.answer_timeout)
         .write_timeout(remote.answer_timeout)
         .tcp_keepalive_time_ms(Some(30_000))

@@ -3,11 +3,14 @@
 //! Statements with values are sent in the binary protocol. Those that begin and end a transaction are constants and are sent as text,
 //! because MySQL cannot prepare them.
 //!
+//! Each trip to the server costs about as much as a statement, so on MariaDB a pipeline is one compound statement (see `compound`).
+//!
 //! Identity: `galera:<cluster>/<schema>`, `mysql-group:<group>/<schema>`, `mysql:<server>/<schema>` or
 //! `mariadb:<server>/<schema>`, from variables that every account may read and that do not depend on the address used.
 //!
 //! May use `config`, `domain` and the other modules of `db`.
 
+mod compound;
 mod connect;
 mod errors;
 mod values;
@@ -23,8 +26,8 @@ use self::errors::{NOT_COMMITTED, code, describe};
 use super::remote::Remote;
 use super::statements::{EngineStatement, session_statements};
 use super::{
-    Access, CommitOutcome, DbError, DbErrorKind, Engine, Param, RowSink, ServerInfo, Session, SessionSettings, Statement, collect,
-    refused_commit, task,
+    Access, CommitOutcome, DbError, DbErrorKind, Engine, Param, PipelineStep, RowSink, ServerInfo, Session, SessionSettings, Statement,
+    StepResult, collect, one_by_one, refused_commit, rolled_back, task,
 };
 use crate::config::ServerTarget;
 use crate::domain::Value;
@@ -48,6 +51,9 @@ session_statements! { "mysql":
     BEGIN_WRITE = "session_begin_write";
     COMMIT = "session_commit";
     ROLLBACK = "session_rollback";
+    COMPOUND_BEGIN = "session_compound_begin";
+    COMPOUND_END = "session_compound_end";
+    MATCHED = "session_matched";
 }
 
 /// The SQL mode that both state statements set; the server returns it in its own order.
@@ -75,6 +81,8 @@ struct Mysql {
     node: Option<String>,
     /// The engines of the tables to change were checked and support transactions.
     atomic: bool,
+    /// The compound statements that were prepared, by the names of the statements in them; `None` if a pipeline is not sent as one.
+    compounds: Option<HashMap<Vec<&'static str>, mysql::Statement>>,
     /// A transaction is open.
     open: bool,
     /// A statement of the open transaction failed, so it must not continue: after a deadlock the server has ended the transaction
@@ -99,6 +107,7 @@ pub fn open(target: &ServerTarget, settings: &SessionSettings) -> Result<Box<dyn
         member: String::new(),
         node: None,
         atomic: false,
+        compounds: None,
         open: false,
         failed: false,
     };
@@ -147,6 +156,9 @@ impl Mysql {
             return Err(session_state("the current database", database, schema));
         }
         self.server.identity = format!("{server}/{schema}");
+        // Proxies may not know compound statements. On a Galera node each statement waits for the cluster by itself.
+        let direct = row.get(2).and_then(Value::as_integer) == Some(i64::from(self.conn()?.connection_id()));
+        self.compounds = (direct && self.server.engine == Engine::Mariadb && !self.server.galera).then(HashMap::new);
         Ok(())
     }
 
@@ -209,13 +221,31 @@ impl Mysql {
         })
     }
 
+    /// The statements that read the state back.
+    fn state_checks(&self) -> Vec<EngineStatement> {
+        let check = if self.server.engine == Engine::Mariadb { CHECK_MARIADB } else { CHECK_MYSQL };
+        if self.server.galera { vec![check, GALERA_CHECK] } else { vec![check] }
+    }
+
     fn compare_state(&mut self) -> Result<(), DbError> {
+        let rows: Vec<Vec<Value>> = self.state_checks().into_iter().map(|check| self.first_row(check)).collect::<Result<_, _>>()?;
+        self.compare_rows(&rows)
+    }
+
+    /// Compares the state with the rows of [`Mysql::state_checks`].
+    fn compare_rows(&mut self, rows: &[Vec<Value>]) -> Result<(), DbError> {
         use ExpectedValue::{Number, Text, Words};
+        let row = rows.first().map(Vec::as_slice).unwrap_or_default();
+        let lines: Vec<Value> = match row {
+            [Value::Text(lines)] => lines.split('\n').map(Value::from).collect(),
+            _ => Vec::new(),
+        };
+        let row = if self.server.engine == Engine::Mariadb { lines.as_slice() } else { row };
         let seconds = self.statement_timeout.as_secs_f64();
-        let (check, isolation, limit) = if self.server.engine == Engine::Mariadb {
-            (CHECK_MARIADB, "tx_isolation", ("max_statement_time", Number(seconds)))
+        let (isolation, limit) = if self.server.engine == Engine::Mariadb {
+            ("tx_isolation", ("max_statement_time", Number(seconds)))
         } else {
-            (CHECK_MYSQL, "transaction_isolation", ("max_execution_time", Number((seconds * 1000.0).ceil())))
+            ("transaction_isolation", ("max_execution_time", Number((seconds * 1000.0).ceil())))
         };
         // In the order of the statement's columns.
         let expected = [
@@ -233,13 +263,11 @@ impl Mysql {
             ("completion_type", Text("NO_CHAIN")),
             ("sql_select_limit", Text(ALL_ROWS)),
         ];
-        let row = self.first_row(check)?;
         for (index, (name, value)) in expected.iter().enumerate() {
             value.compare(name, row.get(index).unwrap_or(&Value::Null))?;
         }
         self.node = row.get(expected.len()).and_then(Value::as_text).map(str::to_owned);
-        if self.server.galera {
-            let row = self.first_row(GALERA_CHECK)?;
+        if let Some(row) = rows.get(1) {
             Number(WAIT_FOR_READS_AND_UPDATES as f64).compare("wsrep_sync_wait", row.first().unwrap_or(&Value::Null))?;
             let name = row.get(1).and_then(Value::as_text).unwrap_or_default();
             self.node = self.node.take().map(|node| format!("{node} {name} {}", self.member));
@@ -284,14 +312,17 @@ impl Mysql {
 
     /// Uses the connection, and records a failure.
     fn with<T>(&mut self, name: &str, work: impl FnOnce(&mut Conn) -> mysql::Result<T>) -> Result<T, DbError> {
-        work(self.conn()?).map_err(|error| {
-            let error = describe(&error, &format!("cannot {}", task(name)), &self.remote);
-            self.failed = true;
-            if error.is_fatal() {
-                self.close(&error);
-            }
-            error
-        })
+        work(self.conn()?).map_err(|error| self.record(name, &error))
+    }
+
+    /// Records a failure of a statement.
+    fn record(&mut self, name: &str, error: &mysql::Error) -> DbError {
+        let error = describe(error, &format!("cannot {}", task(name)), &self.remote);
+        self.failed = true;
+        if error.is_fatal() {
+            self.close(&error);
+        }
+        error
     }
 
     fn conn(&mut self) -> Result<&mut Conn, DbError> {
@@ -302,6 +333,17 @@ impl Mysql {
     fn close(&mut self, why: &DbError) {
         self.open = false;
         self.conn = Err(why.clone().into_fatal());
+    }
+
+    fn check_may_begin(&mut self, access: Access) -> Result<(), DbError> {
+        self.conn()?;
+        if self.open {
+            return Err(DbError::new(DbErrorKind::Other, "a transaction is already open"));
+        }
+        if access == Access::Write && !self.atomic {
+            self.check_tables()?;
+        }
+        Ok(())
     }
 
     fn check_not_failed(&mut self) -> Result<(), DbError> {
@@ -331,18 +373,40 @@ impl Session for Mysql {
         })
     }
 
+    fn pipeline(&mut self, steps: &[PipelineStep]) -> Result<Vec<StepResult>, DbError> {
+        self.check_not_failed()?;
+        if self.open
+            && self.may_compound(steps.len())
+            && let Some((_, results)) = self.run_compound(&[], steps)?
+        {
+            return Ok(results);
+        }
+        one_by_one(self, steps)
+    }
+
+    fn begin_with(&mut self, access: Access, reads: &[PipelineStep]) -> Result<Vec<StepResult>, DbError> {
+        if self.may_compound(reads.len()) {
+            self.check_may_begin(access)?;
+            let heads = [&[begin_of(access)][..], &self.state_checks()].concat();
+            (self.open, self.failed) = (true, false);
+            let outcome = self.run_compound(&heads, reads).and_then(|found| match found {
+                Some((state, results)) => self.compare_rows(&state).map(|()| Some(results)),
+                None => Ok(None),
+            });
+            match outcome {
+                Ok(Some(results)) => return Ok(results),
+                // The server has not begun.
+                Ok(None) => self.open = false,
+                Err(error) => return Err(rolled_back(self, error)),
+            }
+        }
+        self.begin(access)?;
+        one_by_one(self, reads).map_err(|error| rolled_back(self, error))
+    }
+
     fn begin(&mut self, access: Access) -> Result<(), DbError> {
-        self.conn()?;
-        if self.open {
-            return Err(DbError::new(DbErrorKind::Other, "a transaction is already open"));
-        }
-        if access == Access::Write && !self.atomic {
-            self.check_tables()?;
-        }
-        self.control(match access {
-            Access::ReadOnly => BEGIN_READ,
-            Access::Write => BEGIN_WRITE,
-        })?;
+        self.check_may_begin(access)?;
+        self.control(begin_of(access))?;
         self.open = true;
         self.failed = false;
         // A proxy may use another connection to the server for this transaction.
@@ -402,6 +466,13 @@ impl Session for Mysql {
             self.close(&error);
             error.into_fatal()
         })
+    }
+}
+
+fn begin_of(access: Access) -> EngineStatement {
+    match access {
+        Access::ReadOnly => BEGIN_READ,
+        Access::Write => BEGIN_WRITE,
     }
 }
 

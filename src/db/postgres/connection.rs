@@ -4,6 +4,7 @@
 //! connection only makes progress while the caller waits for an answer. The statements of a pipeline are all sent before the
 //! first answer is awaited.
 
+use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::task::Poll;
@@ -14,8 +15,9 @@ use futures_util::{Stream, StreamExt};
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{Client, Error, Row};
+use tokio_postgres::{Client, Error, Row, Statement};
 
+use super::direct;
 use super::errors::describe;
 use super::values::{self, OwnedParam};
 use crate::db::remote::Remote;
@@ -59,15 +61,27 @@ impl BoundStatement {
         self.params.iter().map(|(value, kind)| (value.as_ref() as &(dyn ToSql + Sync), kind.clone())).collect()
     }
 
+    fn values(&self) -> Vec<&(dyn ToSql + Sync)> {
+        self.params.iter().map(|(value, _)| value.as_ref() as &(dyn ToSql + Sync)).collect()
+    }
+
+    fn types(&self) -> Vec<Type> {
+        self.params.iter().map(|(_, kind)| kind.clone()).collect()
+    }
+
     /// Sends the statement when first polled, so that the statements of a pipeline are sent in order, and waits for its rows or the
     /// number of matched rows.
-    async fn send(&self, client: &Client) -> Result<(Vec<Row>, u64), Error> {
+    async fn send(&self, client: &Client, prepared: Option<&Statement>) -> Result<(Vec<Row>, u64), Error> {
         let text = self.sql.text;
-        match self.kind {
-            StatementKind::Control => client.batch_execute(text).await.map(|()| (Vec::new(), 0)),
+        match (self.kind, prepared) {
+            (StatementKind::Control, _) => client.batch_execute(text).await.map(|()| (Vec::new(), 0)),
+            (StatementKind::Execute, Some(prepared)) => {
+                client.execute_raw(prepared, self.values()).await.map(|matched| (Vec::new(), matched))
+            }
+            (StatementKind::Query, Some(prepared)) => client.query(prepared, &self.values()).await.map(|rows| (rows, 0)),
             // Typed statements have no name on the server, so a pooler may send each to another connection.
-            StatementKind::Execute => client.execute_typed(text, &self.parameters()).await.map(|matched| (Vec::new(), matched)),
-            StatementKind::Query => client.query_typed(text, &self.parameters()).await.map(|rows| (rows, 0)),
+            (StatementKind::Execute, None) => client.execute_typed(text, &self.parameters()).await.map(|matched| (Vec::new(), matched)),
+            (StatementKind::Query, None) => client.query_typed(text, &self.parameters()).await.map(|rows| (rows, 0)),
         }
     }
 
@@ -83,6 +97,8 @@ pub(super) struct Connection {
     /// `None` once it has ended.
     driver: Option<ConnectionFuture>,
     remote: Remote,
+    /// The prepared statements by name and types of their parameters; `None` through a pooler.
+    prepared: Option<HashMap<(&'static str, Vec<Type>), Statement>>,
 }
 
 impl Connection {
@@ -98,7 +114,7 @@ impl Connection {
         let login = runtime.block_on(async { timeout(remote.connect_timeout, login).await });
         match login.unwrap_or_else(|_| Err(remote.connect_timed_out())) {
             Ok((client, driver, encrypted)) => {
-                Ok((Self { running: Some((client, runtime)), driver: Some(driver), remote: remote.clone() }, encrypted))
+                Ok((Self { running: Some((client, runtime)), driver: Some(driver), remote: remote.clone(), prepared: None }, encrypted))
             }
             Err(error) => {
                 // Does not wait for the system, which may still be looking up the host's address.
@@ -123,12 +139,43 @@ impl Connection {
         }
     }
 
+    /// Prepares the statements of pipelines from now on, if the connection leads to the server process that it names itself.
+    pub fn prepare_if_direct(&mut self, process: Option<i64>) -> Result<(), DbError> {
+        let named = self.wait("session_server", async |client| Some(Ok(direct::process_of(&client.cancel_token()).await)))?;
+        self.prepared = (named.is_some() && named == process).then(HashMap::new);
+        Ok(())
+    }
+
+    /// Prepares the statements that are not yet.
+    fn prepare(&mut self, statements: &[BoundStatement]) -> Result<Vec<Option<Statement>>, DbError> {
+        let mut found = Vec::with_capacity(statements.len());
+        for statement in statements {
+            let (Some(known), false) = (&self.prepared, matches!(statement.kind, StatementKind::Control)) else {
+                found.push(None);
+                continue;
+            };
+            let key = (statement.sql.name, statement.types());
+            if let Some(prepared) = known.get(&key) {
+                found.push(Some(prepared.clone()));
+                continue;
+            }
+            let limit = self.remote.answer_timeout;
+            let prepare = async |client: &Client| within(limit, client.prepare_typed(statement.sql.text, &key.1)).await;
+            let prepared = self.wait(statement.sql.name, prepare)?;
+            found.push(Some(prepared.clone()));
+            self.prepared.get_or_insert_default().insert(key, prepared);
+        }
+        Ok(found)
+    }
+
     /// Runs several statements that return few rows: sends all, then reads all results in order.
     pub fn pipeline(&mut self, statements: &[BoundStatement]) -> Result<Vec<Result<StepResult, DbError>>, DbError> {
         let first = statements.first().map_or("nothing", |statement| statement.sql.name);
         let limit = self.remote.answer_timeout;
+        let prepared = self.prepare(statements)?;
         let answers = self.wait(first, async |client| {
-            let mut waiting: Vec<_> = statements.iter().map(|statement| Box::pin(maybe_done(statement.send(client)))).collect();
+            let each = statements.iter().zip(&prepared);
+            let mut waiting: Vec<_> = each.map(|(statement, plan)| Box::pin(maybe_done(statement.send(client, plan.as_ref())))).collect();
             poll_fn(|context| {
                 for answer in &mut waiting {
                     let _ = answer.as_mut().poll(context);
@@ -150,7 +197,12 @@ impl Connection {
                 StatementKind::Execute | StatementKind::Control => StepResult::Matched(matched),
             })
         };
-        Ok(statements.iter().zip(answers).map(result).collect())
+        let results: Vec<_> = statements.iter().zip(answers).map(result).collect();
+        // A table may have changed, so that a prepared statement fits it no more.
+        if let (Some(known), true) = (&mut self.prepared, results.iter().any(Result::is_err)) {
+            known.clear();
+        }
+        Ok(results)
     }
 
     /// Waits for `work` while driving the connection. `None` from `work` means that the answer took too long.

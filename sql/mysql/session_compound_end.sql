@@ -1,0 +1,2 @@
+-- session_compound_end: ends a compound statement.
+END;
