@@ -24,6 +24,7 @@ pub mod db;
 pub mod domain;
 pub mod format;
 pub mod input;
+pub mod ledger;
 pub mod parallel;
 pub mod plan;
 mod report;

@@ -4,6 +4,7 @@ use crate::apply::UndoError;
 use crate::audit::AuditError;
 use crate::db::{DbError, DbErrorKind};
 use crate::domain::SealError;
+use crate::ledger::LedgerError;
 use crate::report::grid::ReportError;
 use crate::workflow::{self, Obstacle};
 
@@ -63,6 +64,7 @@ impl From<workflow::Error> for Error {
             Failed::Unfit(problem, hint) => Self::usage(problem).hint(hint),
             Failed::Unmatched(_) => Self::usage(text).hint("correct it, or use --allow-empty if it may match nothing"),
             Failed::OtherDatabase(..) => Self::new(Exit::Stale, text),
+            Failed::Ledger(error) => error.into(),
             Failed::OtherColumns => Self::new(Exit::Stale, text).hint("make a new plan"),
             Failed::Applied(_) => Self::new(Exit::Stale, text).hint("make a new plan to see what is left"),
             Failed::Signature(_) => Self::new(Exit::Stale, text),
@@ -70,6 +72,18 @@ impl From<workflow::Error> for Error {
             Failed::Start(_) | Failed::Write(..) => Self::new(Exit::Unexpected, text),
             Failed::Obstacle(obstacle) => Self { error: anyhow::anyhow!(text), ..obstacle.into() },
         }
+    }
+}
+
+impl From<LedgerError> for Error {
+    fn from(error: LedgerError) -> Self {
+        let exit = match &error {
+            LedgerError::Locked(..) => Exit::Lock,
+            LedgerError::Sqlite(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy) => Exit::Lock,
+            LedgerError::Sqlite(_) | LedgerError::Document(_) => Exit::Unexpected,
+            _ => Exit::Usage,
+        };
+        Self::new(exit, error)
     }
 }
 

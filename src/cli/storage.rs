@@ -72,7 +72,7 @@ pub struct CheckArgs {
     /// Check the data of creating backups (and of error ones, if selected) before deciding: quick, deep or restore
     #[arg(long, value_name = "LEVEL", value_parser = level)]
     pub check: Option<Level>,
-    /// Use a document that `check --format json` wrote on another host; repeatable
+    /// Use a document that `check --format json` wrote on another host, or a ledger of `scrub`; repeatable
     #[arg(long, value_name = "FILE")]
     pub evidence: Vec<PathBuf>,
     /// Accept only evidence that is signed with the private key of this public key (Ed25519 in PEM)
@@ -148,7 +148,7 @@ pub fn positive_span(text: &str) -> std::result::Result<Duration, String> {
 }
 
 /// Reads a size: a number of bytes, or with K, M, G or T (times 1024).
-fn size(text: &str) -> std::result::Result<u64, String> {
+pub fn size(text: &str) -> std::result::Result<u64, String> {
     let usage = || format!("{text:?} is not a size: use for example 512M or 2G");
     let trimmed = text.trim().trim_end_matches(['B', 'b']).trim_end_matches(['i', 'I']);
     let (digits, unit) = match trimmed.char_indices().next_back() {

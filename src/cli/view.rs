@@ -2,8 +2,10 @@
 
 use serde::Serialize;
 
-use crate::domain::time::human;
+use crate::cli::commands::scrub::CoverageEntry;
+use crate::domain::time::{human, stamp};
 use crate::domain::{Change, CheckResult, DatabaseInfo, Evidence, Finding, Tally, UnitResult};
+use crate::ledger::Failure;
 use crate::plan::Unit;
 use crate::report::grid::{Cell, Grid};
 use crate::workflow::{LeftAlone, Refused};
@@ -104,6 +106,51 @@ pub fn checks(results: &[CheckResult]) -> Grid {
         })
         .collect();
     Grid { columns: vec!["ID", "Name", "Driver", "Verdict", "Reached", "Objects", "Bytes", "Problems", "Depth"], rows }
+}
+
+/// What failed in a scrub, as rows.
+pub fn scrub_failures(failures: &[Failure]) -> Grid {
+    let time = |seconds: i64| jiff::Timestamp::from_second(seconds).map(stamp).unwrap_or_default();
+    let rows = failures
+        .iter()
+        .map(|failure| {
+            vec![
+                failure.id.as_str().into(),
+                failure.project.as_deref().into(),
+                failure.driver.as_deref().into(),
+                failure.verdict.as_str().into(),
+                failure.level.name().into(),
+                time(failure.first_at).into(),
+                failure.good_at.map(time).into(),
+                failure.problem.as_deref().into(),
+            ]
+        })
+        .collect();
+    Grid { columns: vec!["ID", "Project ID", "Driver", "Verdict", "Level", "Failed Since", "Last Good", "Problem"], rows }
+}
+
+/// The coverage of a scrub, as rows.
+pub fn coverage(entries: &[CoverageEntry]) -> Grid {
+    let number = |number: u64| Cell::Integer(i64::try_from(number).unwrap_or(i64::MAX));
+    let rows = entries
+        .iter()
+        .map(|entry| {
+            vec![
+                entry.scope.into(),
+                entry.name.as_deref().into(),
+                number(entry.backups),
+                number(entry.bytes),
+                number(entry.quick),
+                number(entry.deep),
+                number(entry.restore),
+                number(entry.failed),
+                number(entry.never_verified),
+                entry.oldest_unverified_at.as_deref().into(),
+            ]
+        })
+        .collect();
+    let columns = vec!["Scope", "Name", "Backups", "Bytes", "Quick", "Deep", "Restore", "Failed", "Never Verified", "Oldest Unverified At"];
+    Grid { columns, rows }
 }
 
 /// The document of `apply`, `repair` and `undo`.

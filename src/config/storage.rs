@@ -14,7 +14,7 @@ const FLAG: Origin = Origin::Flag("--storage-option");
 /// Options of cinder.conf's `[DEFAULT]`, with the overrides of `--storage-option NAME=VALUE`.
 ///
 /// An override may be a secret, so `Debug` does not print it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct StorageOptions {
     cinder: CinderConf,
     overrides: BTreeMap<String, SecretString>,

@@ -6,6 +6,7 @@ use thiserror::Error;
 
 use crate::audit::AuditError;
 use crate::db::DbError;
+use crate::ledger::LedgerError;
 use crate::scan::ScanError;
 
 /// What keeps a command from doing its work.
@@ -40,6 +41,9 @@ pub enum Error {
     /// A document is not signed with the key that it must be signed with.
     #[error("{0}; nothing was changed")]
     Signature(String),
+    /// The ledger of a scrub cannot be used.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
     #[error("cannot begin the check: {0}")]
     Start(io::Error),
     /// A signal stopped a check that a decision needs.

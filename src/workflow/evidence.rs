@@ -7,6 +7,7 @@ use super::{Check, Database, Error, Observer, Result, VerifyKey, Wanted, WorkEve
 use crate::domain::record_stream::{self, StreamError};
 use crate::domain::status::{CREATING, ERROR};
 use crate::domain::{CheckResult, Checks, Level};
+use crate::ledger::{self, Ledger, StoredResult};
 use crate::scan::{KeptRows, ScanRequest, scan};
 use crate::verify::check_document::merge;
 use crate::verify::{Answer, CheckDocument, Target, partial};
@@ -34,6 +35,10 @@ pub fn read_evidence(
 ) -> Result<Checks> {
     let mut all = Vec::new();
     for path in paths {
+        if ledger::is_sqlite(path) {
+            all.extend(ledger_evidence(database, path, key, settle)?);
+            continue;
+        }
         let document = read_check_document(path)?;
         if let Some(key) = key {
             key.verify(&format!("the evidence {}", path.display()), &document.sha256, document.signature.as_ref())?;
@@ -50,6 +55,23 @@ pub fn read_evidence(
         all.extend(document.into_results(settle, is_pending));
     }
     Ok(merge(all))
+}
+
+/// The results that a ledger keeps about backups of this database, apart from available ones, about which nothing is decided.
+fn ledger_evidence(database: &Database, path: &Path, key: Option<&VerifyKey>, settle: u64) -> Result<Vec<CheckResult>> {
+    if key.is_some() {
+        return Err(Error::Signature(format!("the evidence {} is a ledger, which has no signature", path.display())));
+    }
+    let ledger = Ledger::open(path, false)?;
+    database.require_identity(&format!("the evidence {} is about the database", path.display()), &ledger.database()?)?;
+    let mut all = Vec::new();
+    ledger.evidence(&mut |StoredResult { mut result, settle: shorter }| {
+        if shorter < settle {
+            result.hold_to(settle);
+        }
+        all.push(result);
+    })?;
+    Ok(all)
 }
 
 /// The backups that a scan finds and `checks` do not settle at this level.

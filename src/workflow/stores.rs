@@ -18,7 +18,7 @@ use crate::verify::{StorageAccess, Subject, Watch, ceph};
 type Place = (Driver, String, Option<String>);
 
 /// Where backups are and how the storage is reached.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct StorageSettings {
     pub options: StorageOptions,
     /// The directory of posix, nfs and glusterfs, if not the one in cinder.conf.

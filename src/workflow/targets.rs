@@ -129,7 +129,7 @@ pub(super) fn takes(selection: &Selection, backup: &Backup) -> bool {
 }
 
 /// The clock, the services, and which of the volumes asked for exist without a backup.
-fn read_situation(database: &mut Database, selection: &Selection, matched: &mut Matched) -> Result<Situation, DbError> {
+pub(super) fn read_situation(database: &mut Database, selection: &Selection, matched: &mut Matched) -> Result<Situation, DbError> {
     database.read(|reader| {
         for volume in reader.volumes(&matched.missing_volumes(selection))? {
             matched.note(selection, volume.status.as_deref(), volume.project_id.as_deref(), Some(&volume.id));

@@ -13,6 +13,7 @@ mod levels;
 mod limits;
 mod resuming;
 mod round_trips;
+mod scrub;
 mod selecting;
 mod slow;
 mod storage_recheck;

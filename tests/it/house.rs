@@ -16,6 +16,7 @@ pub(crate) const SEES: &[(&str, &[&str])] = &[
     ("format", &["domain"]),
     ("parallel", &[]),
     ("plan", &["domain"]),
+    ("ledger", &["domain"]),
     ("audit", &["domain", "input"]),
     ("config", &["domain", "input"]),
     ("db", &["domain", "input", "config"]),
@@ -27,15 +28,15 @@ pub(crate) const SEES: &[(&str, &[&str])] = &[
     (
         "workflow",
         &[
-            "apply", "audit", "backoff", "config", "db", "domain", "format", "input", "parallel", "plan", "report", "scan", "storage",
-            "verify",
+            "apply", "audit", "backoff", "config", "db", "domain", "format", "input", "ledger", "parallel", "plan", "report", "scan",
+            "storage", "verify",
         ],
     ),
     (
         "cli",
         &[
-            "workflow", "apply", "audit", "config", "db", "domain", "format", "input", "parallel", "plan", "report", "scan", "storage",
-            "verify",
+            "workflow", "apply", "audit", "config", "db", "domain", "format", "input", "ledger", "parallel", "plan", "report", "scan",
+            "storage", "verify",
         ],
     ),
 ];
@@ -367,7 +368,12 @@ fn every_statement_is_used_and_exists_for_three_engines() {
         let used = |source: &Source| source.path.contains("/demo/") && source.literals.iter().any(|literal| literal.ends_with(&path));
         assert!(all.iter().any(used), "nothing uses {path}");
     }
-    let known: BTreeSet<&str> = ENGINES.into_iter().chain(["demo", "grants"]).collect();
+    for (path, ..) in sql("ledger") {
+        let used =
+            |source: &Source| source.path.starts_with("src/ledger/") && source.literals.iter().any(|literal| literal.ends_with(&path));
+        assert!(all.iter().any(used), "nothing uses {path}");
+    }
+    let known: BTreeSet<&str> = ENGINES.into_iter().chain(["demo", "grants", "ledger"]).collect();
     for (path, ..) in sql("") {
         assert!(known.contains(path.split('/').nth(1).unwrap()), "{path}: unknown folder");
     }

@@ -8,6 +8,7 @@ pub mod history;
 pub mod plan;
 pub mod repair;
 pub mod scan;
+pub mod scrub;
 pub mod undo;
 
 use std::ffi::OsString;
@@ -44,6 +45,8 @@ pub enum Command {
     Repair(repair::RepairArgs),
     /// Restore the rows that a run changed, unless they were changed since
     Undo(undo::UndoArgs),
+    /// Verify all backups in turn, and remember which was verified when
+    Scrub(scrub::ScrubArgs),
     /// Read the audit log: what was changed, by whom, and how it ended
     History(history::HistoryArgs),
     /// Build a small Cinder database and walk through a repair
@@ -86,6 +89,7 @@ pub fn run(context: &Context<'_>, command: &Command) -> Result<Exit> {
         Command::Apply(args) => apply::run(context, args),
         Command::Repair(args) => repair::run(context, args),
         Command::Undo(args) => undo::run(context, args),
+        Command::Scrub(args) => scrub::run(context, args),
         Command::History(args) => history::run(context, args),
         Command::Demo(args) => demo::run(context, args, &inner),
         Command::Completions(args) => completions::completions(context, args, Cli::command()),

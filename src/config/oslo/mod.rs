@@ -23,6 +23,7 @@ const LARGEST_VALUE: usize = 1024 * 1024;
 /// The normalized group of an option, and its name.
 type OptionName = (String, String);
 
+#[derive(Clone)]
 struct ConfFile {
     path: PathBuf,
     options: HashMap<OptionName, Assignment>,
@@ -32,7 +33,7 @@ struct ConfFile {
 ///
 /// Groups are compared without regard to case, except for `DEFAULT`. Names are compared exactly and have underscores. A later file
 /// overrides an earlier one, and within a file the last line counts.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct CinderConf {
     files: Vec<ConfFile>,
 }

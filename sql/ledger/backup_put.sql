@@ -1,0 +1,8 @@
+-- backup_put: adds a backup, or takes over its row. Until its ancestors are looked up it is a chain of its own.
+INSERT INTO backups (id, parent_id, chain, status, project, backend, created_at, bytes)
+VALUES (?1, ?2, 0, ?3, (SELECT number FROM projects WHERE id = ?4),
+        (SELECT number FROM backends WHERE driver = ?5 AND container = ?6), ?7, ?8)
+    ON CONFLICT (id) DO UPDATE
+   SET parent_id = excluded.parent_id, status = excluded.status, project = excluded.project, backend = excluded.backend,
+       created_at = excluded.created_at,
+       bytes = CASE WHEN coalesce(quick_at, deep_at) IS NULL THEN excluded.bytes ELSE bytes END;

@@ -1,0 +1,2 @@
+-- begin: begins a transaction that writes.
+BEGIN IMMEDIATE;

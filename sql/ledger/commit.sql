@@ -1,0 +1,2 @@
+-- commit: makes the changes of a transaction permanent.
+COMMIT;

@@ -1,0 +1,5 @@
+-- live_changed: takes over what has changed in the rows of backups that the ledger knows.
+UPDATE backups SET status = live.status, parent_id = live.parent_id, gone_at = NULL
+  FROM live
+ WHERE live.id = backups.id
+   AND (backups.status IS NOT live.status OR backups.parent_id IS NOT live.parent_id OR backups.gone_at IS NOT NULL);

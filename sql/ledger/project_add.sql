@@ -1,0 +1,2 @@
+-- project_add: adds a project.
+INSERT OR IGNORE INTO projects (id) VALUES (?1);

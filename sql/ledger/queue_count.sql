@@ -1,0 +1,2 @@
+-- queue_count: how many backups are due.
+SELECT count(*) FROM queue;

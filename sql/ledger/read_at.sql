@@ -1,0 +1,2 @@
+-- read_at: notes when the live backups were read.
+UPDATE ledger SET read_at = ?1;

@@ -1,0 +1,2 @@
+-- rollback: takes back the changes of a transaction.
+ROLLBACK;

@@ -1,0 +1,260 @@
+//! `scrub`
+
+mod documents;
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use clap::{Args, Subcommand};
+
+pub use documents::CoverageEntry;
+use documents::{PauseDocument, RunDocument, StatusDocument};
+
+use crate::cli::args::{SelectionArgs, span};
+use crate::cli::sentences::counted;
+use crate::cli::storage::{self, StorageArgs};
+use crate::cli::{Context, Error, Exit, ProgressDisplay, Result, view};
+use crate::domain::Level;
+use crate::domain::time::human;
+use crate::ledger::policy::Forecast;
+use crate::ledger::{Ledger, Pause};
+use crate::verify::chunked::Share;
+use crate::workflow::{Scrub, ScrubReport, Scrubbed, actor};
+
+/// How many failures are printed below the table of a status.
+const SHOWN: usize = 20;
+
+/// Verifies all restore points (backups in available or restoring) in turn, and remembers in a ledger when each was verified and how it
+/// ended. Changes nothing in the database or on the storage.
+#[derive(Debug, Args)]
+pub struct ScrubArgs {
+    /// What to do
+    #[command(subcommand)]
+    pub command: ScrubCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ScrubCommand {
+    /// Verify what was never verified, the oldest first, then what was verified longest ago
+    Run(Box<RunArgs>),
+    /// Coverage by back end and project, failures, and a forecast
+    Status(StatusArgs),
+    /// Stop the run that is working, and let no other one begin until `scrub resume`
+    Pause(LedgerArgs),
+    /// Let runs begin again
+    Resume(LedgerArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct LedgerArgs {
+    /// The ledger: an SQLite file, one for each Cinder database, on a local disk
+    #[arg(long, value_name = "FILE")]
+    pub ledger: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// Only these backups, by id or name, whatever their status; `-` reads ids from standard input [default: all restore points]
+    #[arg(value_name = "BACKUP")]
+    pub backups: Vec<String>,
+    #[command(flatten)]
+    pub ledger: LedgerArgs,
+    /// quick: names, sizes and side files; deep: every object against its digest; restore: every block as a restore would
+    /// write it
+    #[arg(long, value_name = "LEVEL", default_value = "deep", value_parser = storage::level)]
+    pub level: Level,
+    /// Verify again what was verified at this level longer ago than this
+    #[arg(long, value_name = "SPAN", default_value = "30d", value_parser = span)]
+    pub max_age: Duration,
+    /// Only what failed before, whatever its age
+    #[arg(long)]
+    pub failed: bool,
+    /// Stop after this time: what is not finished then is left for the next run [default: no limit]
+    #[arg(long, value_name = "SPAN", value_parser = storage::positive_span)]
+    pub max_runtime: Option<Duration>,
+    /// Begin no more backups once about this many bytes of volumes are verified, for example 2T [default: no limit]
+    #[arg(long, value_name = "SIZE", value_parser = storage::size)]
+    pub max_bytes: Option<u64>,
+    #[command(flatten)]
+    pub selection: SelectionArgs,
+    #[command(flatten)]
+    pub storage: StorageArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    #[command(flatten)]
+    pub ledger: LedgerArgs,
+    /// Count what was verified within this time
+    #[arg(long, value_name = "SPAN", default_value = "30d", value_parser = span)]
+    pub max_age: Duration,
+    /// The level at which a backup must be verified for the forecast and the oldest unverified restore point
+    #[arg(long, value_name = "LEVEL", default_value = "deep", value_parser = storage::level)]
+    pub level: Level,
+}
+
+pub fn run(context: &Context<'_>, args: &ScrubArgs) -> Result<Exit> {
+    match &args.command {
+        ScrubCommand::Run(args) => scrub(context, args),
+        ScrubCommand::Status(args) => status(context, args),
+        ScrubCommand::Pause(args) => pause(context, args),
+        ScrubCommand::Resume(args) => resume(context, args),
+    }
+}
+
+fn seconds(span: Duration) -> i64 {
+    i64::try_from(span.as_secs()).unwrap_or(i64::MAX)
+}
+
+fn now() -> i64 {
+    jiff::Timestamp::now().as_second()
+}
+
+fn scrub(context: &Context<'_>, args: &RunArgs) -> Result<Exit> {
+    let ui = context.ui;
+    let deadline = args.max_runtime.and_then(|span| Instant::now().checked_add(span));
+    if args.max_bytes.is_some() && args.level == Level::Quick {
+        return Err(Error::usage("--max-bytes limits data, which --level quick does not read: use --max-runtime"));
+    }
+    ui.check_columns(|| view::scrub_failures(&[]))?;
+    let scrub = Scrub {
+        ledger: &args.ledger.ledger,
+        request: args.storage.request(args.level, Share::All),
+        max_age: seconds(args.max_age),
+        failed_only: args.failed,
+        storage: args.storage.settings(context)?,
+        selection: args.selection.selection(&args.backups)?,
+        may_be_empty: args.selection.allow_empty,
+        max_bytes: args.max_bytes,
+        deadline,
+    };
+    let mut database = context.connect()?;
+    let report = match scrub.run(&mut database, &ProgressDisplay::new(ui))? {
+        Scrubbed::Done(report) => report,
+        Scrubbed::Paused(pause) => {
+            let document = PauseDocument::new(&args.ledger.ledger, Some(&pause));
+            ui.result(&document, "", || view::scrub_failures(&[]))?;
+            ui.say(format!("{}; nothing was verified", paused(&pause)));
+            return Ok(Exit::Done);
+        }
+    };
+    let info = database.info();
+    let document = RunDocument::new(&info, &args.ledger.ledger, seconds(args.max_age), &report);
+    ui.result(&document, "failures", || view::scrub_failures(&report.failures))?;
+    if ui.is_table() {
+        ui.say(summary(&report));
+    }
+    let signal = report.stopped_by.filter(|why| why.starts_with("SIG"));
+    Ok(signal.map_or_else(|| exit(&report), Exit::of_signal))
+}
+
+fn exit(report: &ScrubReport) -> Exit {
+    let run = &report.run;
+    if run.failed > 0 {
+        Exit::Damaged
+    } else if run.unanswered + run.limited > 0 {
+        // As for a check: a backup that could not be verified is not in order.
+        Exit::Partial
+    } else {
+        Exit::Done
+    }
+}
+
+fn summary(report: &ScrubReport) -> String {
+    let run = &report.run;
+    let number = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+    let parts = counted(&[
+        (number(run.intact), "intact"),
+        (number(run.failed), "damaged or unreadable"),
+        (number(run.limited), "not verifiable at this level"),
+        (number(run.unanswered), "without an answer, to be tried again"),
+    ]);
+    let rotted = if run.rotted > 0 { format!(" ({} rotted since the last good check)", run.rotted) } else { String::new() };
+    let mut sentence = if parts.is_empty() {
+        let what = if run.due == 0 { "Nothing is due" } else { "Nothing verified" };
+        format!("{what} at level {}", run.level)
+    } else {
+        format!("{}{rotted} at level {}", parts.join(", "), run.level)
+    };
+    let done = run.due.saturating_sub(report.left);
+    match report.stopped_by {
+        Some(why) => sentence.push_str(&format!("; stopped by {why}, {done} of {} done", run.due)),
+        None if report.left > 0 => sentence.push_str(&format!("; {} left for the next run", report.left)),
+        None => {}
+    }
+    sentence
+}
+
+fn status(context: &Context<'_>, args: &StatusArgs) -> Result<Exit> {
+    let ui = context.ui;
+    let ledger = Ledger::open(&args.ledger.ledger, false)?;
+    let document = StatusDocument::read(&ledger, args.level, seconds(args.max_age), now())?;
+    ui.result(&document, "coverage", || view::coverage(&document.coverage))?;
+    if ui.is_table() {
+        say_status(context, &document);
+    }
+    Ok(Exit::Done)
+}
+
+fn say_status(context: &Context<'_>, document: &StatusDocument) {
+    let ui = context.ui;
+    for failure in document.failures.iter().take(SHOWN) {
+        let rotted = failure.last_good_at.as_ref().map_or_else(String::new, |good| format!(", rotted since {good}"));
+        let problem = failure.problem.as_ref().map_or_else(String::new, |problem| format!(": {problem}"));
+        ui.say(format!("{} is {}, found {}{rotted}{problem}", failure.id, failure.verdict, failure.failed_at));
+    }
+    let more = document.failed.saturating_sub(u64::try_from(SHOWN).unwrap_or(u64::MAX));
+    if more > 0 {
+        ui.say(format!("and {more} more that failed (-f json shows them)"));
+    }
+    if let Some(pause) = &document.paused {
+        ui.say(paused(pause));
+    }
+    match &document.last_run {
+        Some(run) => ui.say(format!("Last run: {}", run.sentence())),
+        None => ui.say("No run has ended yet"),
+    }
+    let (level, age) = (document.level, human(document.max_age_seconds));
+    ui.say(match document.forecast_of {
+        Forecast::Complete => format!("Every restore point was verified at level {level} within {age}, or has failed"),
+        Forecast::In(seconds) => format!("Full coverage at level {level} in about {} at the rate of the last runs", human(seconds)),
+        Forecast::TooSlow(seconds) => format!(
+            "No full coverage at level {level}: at the rate of the last runs it takes {}, which is longer than {age}; give the runs more time, or \
+             use a longer --max-age",
+            human(seconds)
+        ),
+        Forecast::Unknown => format!("No forecast: no recent run has verified anything at level {level}"),
+    });
+}
+
+fn paused(pause: &Pause) -> String {
+    let by = pause.by.as_ref().map_or_else(String::new, |by| format!(" by {by}"));
+    let why = pause.why.as_ref().map_or_else(String::new, |why| format!(" ({why})"));
+    format!("Scrubbing is paused since {}{by}{why}: `scrub resume` ends that", documents::time(pause.since))
+}
+
+fn pause(context: &Context<'_>, args: &LedgerArgs) -> Result<Exit> {
+    let ledger = Ledger::open(&args.ledger, true)?;
+    let me = actor::current(None);
+    let by = me.user.map(|user| format!("{user} on {}", me.host));
+    let pause = match ledger.paused()? {
+        Some(pause) => pause,
+        None => {
+            let pause = Pause { since: now(), by, why: context.global.record.reason.clone() };
+            ledger.set_pause(Some(&pause))?;
+            pause
+        }
+    };
+    context.ui.result(&PauseDocument::new(&args.ledger, Some(&pause)), "", || view::scrub_failures(&[]))?;
+    context.ui.say(paused(&pause));
+    Ok(Exit::Done)
+}
+
+fn resume(context: &Context<'_>, args: &LedgerArgs) -> Result<Exit> {
+    let ledger = Ledger::open(&args.ledger, true)?;
+    let was_paused = ledger.paused()?.is_some();
+    ledger.set_pause(None)?;
+    context.ui.result(&PauseDocument::new(&args.ledger, None), "", || view::scrub_failures(&[]))?;
+    context.ui.say(if was_paused { "Scrubbing is resumed: the next run verifies what is due" } else { "Scrubbing was not paused" });
+    Ok(Exit::Done)
+}
