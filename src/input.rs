@@ -4,7 +4,7 @@
 //! block for ever. A file above its limit is refused too. Uses nothing of the crate.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Cursor, ErrorKind, Read};
+use std::io::{self, Cursor, ErrorKind, Read, Seek, Write as _};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -38,7 +38,7 @@ fn first_piece(pipe: &mut File) -> io::Result<Vec<u8>> {
     let opened = Instant::now();
     let mut piece = Vec::new();
     loop {
-        match pipe.by_ref().take(PIECE).read_to_end(&mut piece) {
+        match Read::by_ref(pipe).take(PIECE).read_to_end(&mut piece) {
             Ok(0) if opened.elapsed() < WRITER_WITHIN => std::thread::sleep(POLL_INTERVAL),
             Ok(0) => return Err(io::Error::other("it is a pipe without a writer; give a file, or start the program that writes to it")),
             Ok(_) => return Ok(piece),
@@ -46,6 +46,31 @@ fn first_piece(pipe: &mut File) -> io::Result<Vec<u8>> {
             Err(error) => return Err(error),
         }
     }
+}
+
+/// Opens a JSON file that is read more than once. What comes from a pipe is copied to a temporary file first; if it does not begin like a
+/// JSON object, only its beginning.
+///
+/// # Errors
+/// As for [`open`], and those of the temporary file.
+pub fn open_json(path: &Path) -> io::Result<File> {
+    let mut input = open(path)?;
+    if input.get_ref().1.metadata()?.is_file() {
+        return Ok(input.into_inner().1);
+    }
+    let mut beginning = Vec::new();
+    input.by_ref().take(PIECE).read_to_end(&mut beginning)?;
+    let mut copy = tempfile::tempfile()?;
+    copy.write_all(&beginning)?;
+    if may_be_json(&beginning) {
+        io::copy(&mut input, &mut copy)?;
+    }
+    copy.rewind()?;
+    Ok(copy)
+}
+
+fn may_be_json(beginning: &[u8]) -> bool {
+    beginning.trim_ascii_start().first().is_none_or(|byte| *byte == b'{')
 }
 
 /// Reads a file of at most `limit` bytes.
@@ -77,8 +102,7 @@ pub fn read_from(input: impl Read, limit: u64) -> io::Result<Vec<u8>> {
 /// # Errors
 /// As for [`read`].
 pub fn read_json_from(input: impl Read, limit: u64) -> io::Result<Vec<u8>> {
-    let may_go_on = |start: &[u8]| start.trim_ascii_start().first().is_none_or(|byte| *byte == b'{');
-    read_all(input, limit, may_go_on)
+    read_all(input, limit, may_be_json)
 }
 
 /// Opens a file and checks its length, if it has one.

@@ -15,18 +15,22 @@ use super::storage_recheck::StorageRechecks;
 use super::unit_rows::UnitRows;
 use super::worker::{TimedSituation, Transaction, UnitEnd, UnitJob, Worker};
 use crate::db::{DbError, DbErrorKind, Engine, Session};
-use crate::domain::{Outcome, UnitResult};
+use crate::domain::{Outcome, Tally, UnitResult};
 use crate::plan::Unit;
+use crate::spool::Spool;
 
 /// How many units in a row may fail to get a lock before the next ones are tried with the shortest wait that the engine has.
 const WAIT_IN_VAIN: usize = 3;
 /// How many units in a row fail to get a lock before the run is stopped. A file is locked as a whole.
 const LOCKED_OUT: usize = 13;
 
-/// How a run's units have ended so far, by their places in the plan.
-#[derive(Default)]
+/// How a run's units have ended so far.
 pub(super) struct UnitResults {
-    pub results: Vec<Option<UnitResult>>,
+    /// In the order in which they ended.
+    results: Spool<UnitResult>,
+    /// By the units' places in the plan: the place of the result, if the unit has ended.
+    ended: Vec<Option<usize>>,
+    pub tally: Tally,
     /// Units that have an intent on record.
     pub intended: BTreeSet<usize>,
     /// Units that failed to get a lock.
@@ -34,10 +38,35 @@ pub(super) struct UnitResults {
 }
 
 impl UnitResults {
+    pub fn new(units: usize) -> Self {
+        let (results, tally) = (Spool::default(), Tally::default());
+        Self { results, ended: vec![None; units], tally, intended: BTreeSet::new(), lock_failures: Vec::new() }
+    }
+
+    /// Adds the result of the unit at a place.
+    pub fn add(&mut self, place: usize, result: &UnitResult) -> std::io::Result<()> {
+        self.tally.add(result.outcome);
+        if let Some(ended) = self.ended.get_mut(place) {
+            *ended = Some(self.results.len());
+        }
+        self.results.push(result)
+    }
+
+    pub fn has_ended(&self, place: usize) -> bool {
+        self.ended.get(place).is_some_and(Option::is_some)
+    }
+
+    /// All results, in the order of the plan.
+    pub fn in_order(self) -> Spool<UnitResult> {
+        let mut results = self.results;
+        results.rearrange(self.ended.into_iter().flatten());
+        results
+    }
+
     /// Those of these places whose units have not ended.
     pub fn open(&self, places: Range<usize>) -> Vec<Range<usize>> {
         let mut open: Vec<Range<usize>> = Vec::new();
-        for place in places.filter(|place| self.results.get(*place).is_some_and(Option::is_none)) {
+        for place in places.filter(|place| !self.has_ended(*place)) {
             match open.last_mut().filter(|range| range.end == place) {
                 Some(range) => range.end += 1,
                 None => open.push(place..place + 1),
@@ -237,8 +266,9 @@ impl Recorder<'_> {
             self.failure = Some(Failure::LogAfter(error));
         }
         (self.progress)(Progress::Ended(&result));
-        if let Some(slot) = self.results.results.get_mut(self.first + place) {
-            *slot = Some(result);
+        if let Err(error) = self.results.add(self.first + place, &result) {
+            self.batch.halt();
+            self.failure.get_or_insert(Failure::Spool(error));
         }
     }
 }

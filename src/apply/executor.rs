@@ -3,26 +3,28 @@
 //! Several sessions share the waiting: a server writes commits that arrive together to the disk together. Only units that have no row in
 //! common are executed side by side, and only this thread writes the log.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
+use std::io;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use super::Journal;
 use super::batch::{Batch, Recorder, UnitResults, WorkerEvent};
-use super::heartbeat_wait;
+use super::heartbeat_wait::{self, SilentHosts};
 use super::locked_rows::LockedRows;
 use super::options::{Connect, Mode, Options};
 use super::progress::{Failure, Progress, Run};
 use super::records::{intent, not_begun, outcome};
 use super::storage_recheck::{Precheck, StorageRechecks};
+use super::undo_guard::UndoGuard;
 use super::unit_rows::UnitRows;
 use super::worker::{TimedSituation, Transaction, Worker};
-use super::written::RunState;
+use super::written::{RunState, SharedRows};
 use crate::audit::AuditError;
 use crate::audit::record::Event;
 use crate::db::schema::Schema;
 use crate::db::{Access, DbError, Engine, Session};
-use crate::domain::{Outcome, UnitResult};
+use crate::domain::UnitResult;
 use crate::parallel;
 use crate::plan::{Plan, Unit};
 use crate::scan::{Census, Reader};
@@ -62,10 +64,11 @@ struct PlanRun<'r> {
 impl<'a> Executor<'a> {
     /// Executes the plan's units in order; those that are executed side by side in any order. The session is replaced when it is lost.
     pub fn run(&mut self, session: &mut Box<dyn Session>, plan: &Plan, journal: &mut dyn Journal) -> Run {
-        let results = UnitResults { results: plan.units.iter().map(|_| None).collect(), ..UnitResults::default() };
+        let results = UnitResults::new(plan.units.len());
         let mut run = PlanRun { plan, session, more: Vec::new(), journal, state: RunState::default(), results };
-        let failure = self.wait_for_heartbeats(&mut run).and_then(|()| self.batches(&mut run)).err();
-        self.finish(run, failure)
+        let failure =
+            self.prepare(&mut run).and_then(|hosts| self.wait_for_heartbeats(&mut run, &hosts)).and_then(|()| self.batches(&mut run));
+        self.finish(run, failure.err())
     }
 
     fn batches(&mut self, run: &mut PlanRun<'_>) -> Result<(), Failure> {
@@ -83,45 +86,73 @@ impl<'a> Executor<'a> {
 
     /// Ends the units that never began, completes the log and sums the run up.
     fn finish(&mut self, run: PlanRun<'_>, mut failure: Option<Failure>) -> Run {
-        let PlanRun { plan, session, journal, results: UnitResults { results, intended, lock_failures }, .. } = run;
-        let mut ended = Vec::with_capacity(results.len());
-        for (place, (unit, result)) in plan.units.iter().zip(results).enumerate() {
-            ended.push(match result {
-                Some(result) => result,
-                None if intended.contains(&place) => self.end_unbegun(unit, journal, &mut failure),
-                // It was never reached, so nothing was written, not even an intent.
-                None => not_begun(unit),
-            });
+        let PlanRun { plan, session, journal, mut results, .. } = run;
+        if let Err(error) = self.end_others(plan, journal, &mut results, &mut failure) {
+            failure.get_or_insert(Failure::Spool(error));
         }
-        if !intended.is_empty()
+        if !results.intended.is_empty()
             && !matches!(failure, Some(Failure::LogBefore(_) | Failure::LogAfter(_)))
             && let Err(error) = journal.sync()
         {
             failure = Some(Failure::LogAfter(error));
         }
-        let well = |outcome| matches!(outcome, Outcome::Applied | Outcome::Planned | Outcome::NotBegun);
-        let bad = ended.iter().filter(|result| !well(result.outcome)).count();
-        let locks_only = !lock_failures.is_empty() && lock_failures.len() == bad;
+        let (tally, lock_failures) = (results.tally, &results.lock_failures);
+        let well = tally.applied + tally.planned + tally.not_begun;
+        let locks_only = !lock_failures.is_empty() && lock_failures.len() == tally.total() - well;
         let lock_holders = lock_failures.last().map(|place| self.lock_holders(session, plan, *place)).unwrap_or_default();
-        Run { results: ended, failure, locks_only, lock_holders }
+        Run { results: results.in_order(), tally, failure, locks_only, lock_holders }
+    }
+
+    /// Ends the units that have not ended.
+    fn end_others(
+        &mut self,
+        plan: &Plan,
+        journal: &mut dyn Journal,
+        results: &mut UnitResults,
+        failure: &mut Option<Failure>,
+    ) -> io::Result<()> {
+        for places in results.open(0..plan.units.len()) {
+            for (place, unit) in places.clone().zip(plan.units.parts::<Unit>(places)) {
+                let unit = unit?;
+                // If it was never reached, nothing was written, not even an intent.
+                let intended = results.intended.contains(&place);
+                let result = if intended { self.end_unbegun(&unit, journal, failure) } else { not_begun(&unit) };
+                results.add(place, &result)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads all units once, for what they have in common; returns the hosts whose silence the plan depends on.
+    fn prepare(&self, run: &mut PlanRun<'_>) -> Result<BTreeSet<String>, Failure> {
+        let plan = run.plan;
+        let mut hosts = SilentHosts::of(plan);
+        let (mut shared, mut guard) = (SharedRows::default(), UndoGuard::of(plan));
+        for unit in &plan.units {
+            let unit = unit.map_err(Failure::Spool)?;
+            hosts.add(&unit);
+            guard.add(&unit);
+            shared.add(&UnitRows::of(&unit, plan, self.census, self.schema.columns));
+        }
+        run.state = RunState::new(shared, guard);
+        Ok(hosts.hosts)
     }
 
     /// Waits for a heartbeat of the hosts whose silence the plan depends on; each unit then checks whether there was one.
-    fn wait_for_heartbeats(&mut self, run: &mut PlanRun<'_>) -> Result<(), Failure> {
+    fn wait_for_heartbeats(&mut self, run: &mut PlanRun<'_>, hosts: &BTreeSet<String>) -> Result<(), Failure> {
         let plan = run.plan;
-        let hosts = heartbeat_wait::silent_hosts(plan);
         if self.options.mode == Mode::DryRun || self.options.heartbeat_wait.is_zero() || hosts.is_empty() {
             return Ok(());
         }
         let options = self.options.clone();
         let worker = self.worker(&options, plan, &run.state);
         let known = worker.read_situation(run.session).map_err(Failure::Database)?;
-        let span = heartbeat_wait::span(plan, &hosts, &known.situation.services, self.options.heartbeat_wait);
+        let span = heartbeat_wait::span(plan, hosts, &known.situation.services, self.options.heartbeat_wait);
         let span = heartbeat_wait::left(plan, known.situation.now, span);
         if span.is_zero() {
             return Ok(());
         }
-        let hosts: Vec<String> = hosts.into_iter().map(str::to_owned).collect();
+        let hosts: Vec<String> = hosts.iter().cloned().collect();
         let (begun, mut reported) = (Instant::now(), None);
         loop {
             let left = span.saturating_sub(begun.elapsed());
@@ -155,9 +186,9 @@ impl<'a> Executor<'a> {
     /// Executes one batch of units; returns those that it was too late for.
     fn batch(&mut self, run: &mut PlanRun<'_>, places: Range<usize>) -> Result<Vec<Range<usize>>, Failure> {
         let plan = run.plan;
-        let units = plan.units.get(places.clone()).unwrap_or_default();
+        let units = plan.units.read(places.clone()).map_err(Failure::Spool)?;
         // The storage may take its time, so it is read before the database: the time that the log gives the units to write begins then.
-        let rechecks = StorageRechecks::of(self.storage, plan, units);
+        let rechecks = StorageRechecks::of(self.storage, plan, &units);
         if (self.stop)() {
             return Err(Failure::Interrupted);
         }
@@ -166,10 +197,10 @@ impl<'a> Executor<'a> {
         let known = self.worker(&options, plan, &run.state).read_situation(run.session).map_err(Failure::Database)?;
         let writing = self.options.mode == Mode::Write;
         if writing {
-            write_intents(run, places.clone(), &rechecks, &known).map_err(Failure::LogBefore)?;
+            write_intents(run, (places.start, &units), &rechecks, &known).map_err(Failure::LogBefore)?;
         }
         let rows = units.iter().map(|unit| UnitRows::of(unit, plan, self.census, self.schema.columns)).collect();
-        let mut batch = Batch::new(units, rows, &rechecks);
+        let mut batch = Batch::new(&units, rows, &rechecks);
         let number = self.open_sessions(run, batch.groups());
         let batch = if number == 1 { batch.in_plan_order() } else { batch };
         let worker = Worker { begun, until: Some(known.until()), ..self.worker(&options, plan, &run.state) };
@@ -205,8 +236,8 @@ impl<'a> Executor<'a> {
         if session.server().engine == Engine::Sqlite {
             return session.lock_holders();
         }
-        let Some(unit) = plan.units.get(place) else { return Vec::new() };
-        let rows = UnitRows::of(unit, plan, self.census, self.schema.columns);
+        let Ok(Some(unit)) = plan.units.get(place) else { return Vec::new() };
+        let rows = UnitRows::of(&unit, plan, self.census, self.schema.columns);
         let Ok(mut other) = (self.connect)() else { return Vec::new() };
         let schema = self.schema;
         let wait = move || -> Result<(), DbError> {
@@ -248,12 +279,12 @@ impl<'a> Executor<'a> {
 /// Writes the intents of a batch to the log, and the log to the disk.
 fn write_intents(
     run: &mut PlanRun<'_>,
-    places: Range<usize>,
+    (first, units): (usize, &[Unit]),
     rechecks: &StorageRechecks,
     known: &TimedSituation,
 ) -> Result<(), AuditError> {
     let engine = run.session.server().engine;
-    for (place, unit) in places.clone().zip(run.plan.units.get(places).unwrap_or_default()) {
+    for (place, unit) in (first..).zip(units) {
         let mut intent = intent(unit, run.plan.columns, engine, known.window(unit));
         intent.evidence.extend(rechecks.evidence(unit));
         run.journal.append(Event::Intent(Box::new(intent)))?;

@@ -4,7 +4,7 @@
 //! looks dead. But its heartbeats continue, and one after the plan was made proves that it is alive. The same holds for a service whose
 //! row was removed: it makes its row again at its next heartbeat.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -17,22 +17,32 @@ use crate::domain::time::seconds_between;
 use crate::domain::{Change, CheckResult, FindingKind, Policy, Services, Table};
 use crate::plan::{Plan, Purpose, Unit};
 
-/// The hosts whose silence the plan depends on, including those without a service.
-pub(super) fn silent_hosts(plan: &Plan) -> BTreeSet<&str> {
-    if plan.purpose == Purpose::Undo {
-        return BTreeSet::new();
+/// The hosts whose silence the units of a plan depend on, including those without a service.
+pub(super) struct SilentHosts<'p> {
+    plan: &'p Plan,
+    pub hosts: BTreeSet<String>,
+}
+
+impl<'p> SilentHosts<'p> {
+    pub fn of(plan: &'p Plan) -> Self {
+        Self { plan, hosts: BTreeSet::new() }
     }
-    let checks: HashMap<&str, &CheckResult> = plan.checks.iter().map(|check| (check.id.as_str(), check)).collect();
-    let silent = |unit: &&Unit| {
-        depends_on_silence(unit, checks.get(unit.id.as_str()).copied(), &plan.policy) && unit.status.as_deref() != Some(ERROR_DELETING)
-    };
-    let hosts = plan.units.iter().filter(silent).filter_map(|unit| unit.host.as_deref());
-    hosts.filter(|host| !host.trim().is_empty() && !plan.policy.assume_dead.covers(host)).collect()
+
+    /// Adds the host of a unit of the plan, if the unit depends on its silence.
+    pub fn add(&mut self, unit: &Unit) {
+        let Self { plan, hosts } = self;
+        let Some(host) = unit.host.as_deref().filter(|host| !host.trim().is_empty() && !hosts.contains(*host)) else { return };
+        let check = plan.checks.binary_search_by(|check| check.id.cmp(&unit.id)).ok().and_then(|place| plan.checks.get(place));
+        let is_silent = depends_on_silence(unit, check, &plan.policy) && unit.status.as_deref() != Some(ERROR_DELETING);
+        if is_silent && plan.purpose == Purpose::Repair && !plan.policy.assume_dead.covers(host) {
+            hosts.insert(host.to_owned());
+        }
+    }
 }
 
 /// How long to wait for these hosts: `usual` is one and a half `report_interval`. If that is not configured, one and a half of their own
 /// intervals if those are longer.
-pub(super) fn span(plan: &Plan, hosts: &BTreeSet<&str>, services: &Services, usual: Duration) -> Duration {
+pub(super) fn span(plan: &Plan, hosts: &BTreeSet<String>, services: &Services, usual: Duration) -> Duration {
     let own = hosts.iter().filter(|_| plan.policy.thresholds.down_time_is_assumed).filter_map(|host| services.interval(host)).max();
     usual.max(Duration::from_millis(u64::try_from(own.unwrap_or(0)).unwrap_or(0).saturating_mul(1_500)))
 }
@@ -62,6 +72,7 @@ mod tests {
     use super::*;
     use crate::domain::{AssumeDead, Checks, ColumnSet, DatabaseInfo, Evidence, EvidenceCode, Selection, ServiceRow, Verdict};
     use crate::plan::Basis;
+    use crate::spool::Spool;
 
     /// A check of level deep over a backup that its driver had finished long before.
     fn a_check() -> CheckResult {
@@ -135,7 +146,7 @@ mod tests {
             services: Services::default(),
             checks: Checks::new(),
         };
-        Plan::of_units(Purpose::Repair, None, basis, units)
+        Plan::of_units(Purpose::Repair, None, basis, Spool::of(units).unwrap()).unwrap()
     }
 
     #[test]
@@ -150,10 +161,15 @@ mod tests {
             on(Some(" "), "creating"),
             on(Some("over"), "error_deleting"),
         ];
-        let mut plan = a_plan(units, AssumeDead::Hosts(["dead".to_owned()].into()));
-        assert_eq!(silent_hosts(&plan), BTreeSet::from(["gone"]));
+        let mut plan = a_plan(units.clone(), AssumeDead::Hosts(["dead".to_owned()].into()));
+        let silent = |plan: &Plan| {
+            let mut hosts = SilentHosts::of(plan);
+            units.iter().for_each(|unit| hosts.add(unit));
+            hosts.hosts
+        };
+        assert_eq!(silent(&plan), BTreeSet::from(["gone".to_owned()]));
         plan.purpose = Purpose::Undo;
-        assert_eq!(silent_hosts(&plan), BTreeSet::new());
+        assert_eq!(silent(&plan), BTreeSet::new());
     }
 
     #[test]
@@ -168,7 +184,8 @@ mod tests {
         let services = Services::new(&[row("seldom", 145), row("often", 4_321), row("once", 1)]);
         let mut plan = a_plan(Vec::new(), AssumeDead::None);
         let usual = Duration::from_secs(15);
-        let wait = |plan: &Plan, hosts: &[&str]| span(plan, &hosts.iter().copied().collect(), &services, usual).as_secs();
+        let wait =
+            |plan: &Plan, hosts: &[&str]| span(plan, &hosts.iter().map(|host| (*host).to_owned()).collect(), &services, usual).as_secs();
         assert_eq!(wait(&plan, &["seldom"]), 15, "what is configured counts");
         plan.policy.thresholds.down_time_is_assumed = true;
         assert_eq!([&["often"] as &[_], &["gone"], &["often", "seldom"], &["once"]].map(|hosts| wait(&plan, hosts)), [15, 15, 450, 900]);

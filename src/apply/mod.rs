@@ -1,6 +1,6 @@
 //! Executes a plan, one transaction for each unit, and reports exactly what became of it.
 //!
-//! May use `plan`, `audit`, `scan`, `db` and `domain`. First it waits for a heartbeat of the services that the plan takes for silent. Then
+//! May use `plan`, `audit`, `scan`, `db`, `domain` and `spool`. First it waits for a heartbeat of the services that the plan takes for silent. Then
 //! every batch of units goes through the same steps: a storage recheck of the units that depend on a check; intents into the log and onto
 //! the disk; for each unit a transaction in which its rows are locked, read, compared with the plan, decided again, changed under guard and
 //! read back; outcomes into the log.
@@ -35,4 +35,4 @@ pub(crate) use reconcile::{Settlement, Standing, UnitContext, current, settle_un
 pub(crate) use simulate::{SimulatedOutcome, simulate};
 pub use storage_recheck::Precheck;
 pub(crate) use storage_recheck::deciding_check;
-pub(crate) use undo::{Undo, UndoError, undo_units};
+pub(crate) use undo::{Undo, UndoError, UndoUnits};

@@ -3,6 +3,7 @@
 use crate::audit::AuditError;
 use crate::db::DbError;
 use crate::domain::{Tally, UnitResult};
+use crate::spool::Spool;
 
 /// What happens during a run, for display.
 #[derive(Debug)]
@@ -38,6 +39,8 @@ pub enum Failure {
     Database(DbError),
     /// Too many units in a row failed to get a lock.
     LockedOut(DbError),
+    /// The units or results, which are in a temporary file, could not be read or kept.
+    Spool(std::io::Error),
     /// A signal ended it.
     Interrupted,
 }
@@ -50,21 +53,16 @@ impl Failure {
 }
 
 /// A run as it ended.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Run {
     /// One result a unit, in order.
-    pub results: Vec<UnitResult>,
+    pub results: Spool<UnitResult>,
+    /// How many units ended how.
+    pub tally: Tally,
     /// Why it stopped early, if it did.
     pub failure: Option<Failure>,
     /// Every unit that failed did so because it could not get a lock.
     pub locks_only: bool,
     /// Who held the lock that a unit could not get, if the server reports it: a sentence each; hostile text.
     pub lock_holders: Vec<String>,
-}
-
-impl Run {
-    /// How many units ended how.
-    pub fn tally(&self) -> Tally {
-        Tally::of(self.results.iter().map(|result| &result.outcome))
-    }
 }

@@ -40,19 +40,17 @@ pub struct SimulatedUnit {
     pub written: BTreeSet<(Table, String)>,
 }
 
-/// The units of a plan that repairs, each as its turn will find it. `census` is the one that the plan was made with.
-pub fn simulate(units: &[Unit], census: &Census) -> Vec<SimulatedUnit> {
+/// Returns a function that says of each unit of a plan that repairs, in their order, how its turn will find it. `census` is the one that
+/// the plan was made with.
+pub fn simulate<'c>(census: &'c Census) -> impl FnMut(&Unit) -> SimulatedUnit + 'c {
     let mut run = Written::default();
-    units
-        .iter()
-        .map(|unit| {
-            let simulated = next(unit, &run, census);
-            if simulated.outcome == SimulatedOutcome::Runs {
-                run.record(&simulated.before, &intended(&simulated.before, &simulated.changes));
-            }
-            simulated
-        })
-        .collect()
+    move |unit| {
+        let simulated = next(unit, &run, census);
+        if simulated.outcome == SimulatedOutcome::Runs {
+            run.record(&simulated.before, &intended(&simulated.before, &simulated.changes));
+        }
+        simulated
+    }
 }
 
 fn next(unit: &Unit, run: &Written, census: &Census) -> SimulatedUnit {

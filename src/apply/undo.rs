@@ -1,11 +1,15 @@
 //! The reverse plan of a run: restores what it wrote, unless the rows were changed since.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+
 use thiserror::Error;
 
 use super::history_view::restored_value;
 use crate::audit::UnitHistory;
 use crate::domain::{Change, Evidence, EvidenceCode, Image, Outcome, Verdict};
 use crate::plan::Unit;
+use crate::spool::Spool;
 
 /// Why a run cannot be undone.
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -23,39 +27,72 @@ pub enum UndoError {
     Unknown { run: String, unknown: usize },
 }
 
-/// What can be restored of a run.
-#[derive(Debug)]
-pub struct Undo<'a> {
-    /// In reverse order.
-    pub units: Vec<Unit>,
-    /// Units that were reconciled and whose outcome stays unknown: they must not be changed.
-    pub unknown: Vec<&'a UnitHistory>,
+/// The units that restore what a run wrote, as its records are read.
+#[derive(Debug, Default)]
+pub struct UndoUnits {
+    units: Spool<Unit>,
+    /// The places of the units, by the numbers that they had in the run.
+    places: BTreeMap<usize, usize>,
+    unknown: BTreeMap<usize, UnitHistory>,
+    open: BTreeSet<usize>,
 }
 
-/// The units that restore what a run wrote.
-pub fn undo_units<'a>(run: &str, recorded: impl DoubleEndedIterator<Item = &'a UnitHistory>) -> Result<Undo<'a>, UndoError> {
-    let (mut units, mut unknown, mut open) = (Vec::new(), Vec::new(), 0);
-    for entry in recorded.rev() {
+/// What can be restored of a run.
+#[derive(Debug)]
+pub struct Undo {
+    /// In reverse order, without numbers and evidence.
+    reversed: Spool<Unit>,
+    /// Units that were reconciled and whose outcome stays unknown: they must not be changed.
+    pub unknown: Vec<UnitHistory>,
+}
+
+impl UndoUnits {
+    /// Adds a unit of the run. If it was added before, it is as it is now.
+    pub fn add(&mut self, entry: UnitHistory) -> io::Result<()> {
+        let number = entry.intent.unit;
+        self.places.remove(&number);
+        self.unknown.remove(&number);
+        self.open.remove(&number);
         match entry.current_outcome() {
-            Some(Outcome::Applied) => units.extend(reverse(entry)),
+            Some(Outcome::Applied) => {
+                if let Some(unit) = reverse(&entry) {
+                    self.places.insert(number, self.units.len());
+                    self.units.push(&unit)?;
+                }
+            }
             // Reading the rows once more would show the same.
-            Some(Outcome::Unknown) if entry.settled.is_some() => unknown.push(entry),
-            None | Some(Outcome::Unknown) => open += 1,
+            Some(Outcome::Unknown) if entry.settled.is_some() => drop(self.unknown.insert(number, entry)),
+            None | Some(Outcome::Unknown) => drop(self.open.insert(number)),
             Some(_) => {}
         }
+        Ok(())
     }
-    let run = run.to_owned();
-    if open > 0 {
-        return Err(UndoError::Open { run, open });
+
+    /// What can be restored, once all units of the run were added.
+    pub fn finish(self, run: &str) -> Result<Undo, UndoError> {
+        let Self { mut units, places, unknown, open } = self;
+        let run = run.to_owned();
+        if !open.is_empty() {
+            return Err(UndoError::Open { run, open: open.len() });
+        }
+        if places.is_empty() {
+            return Err(if unknown.is_empty() { UndoError::Nothing(run) } else { UndoError::Unknown { run, unknown: unknown.len() } });
+        }
+        units.rearrange(places.into_values().rev());
+        Ok(Undo { reversed: units, unknown: unknown.into_values().rev().collect() })
     }
-    if units.is_empty() {
-        return Err(if unknown.is_empty() { UndoError::Nothing(run) } else { UndoError::Unknown { run, unknown: unknown.len() } });
+}
+
+impl Undo {
+    /// The units that restore the run with this id.
+    pub fn units(&self, run: &str) -> io::Result<Spool<Unit>> {
+        let mut units = Spool::default();
+        for unit in &self.reversed {
+            let evidence = vec![Evidence::new(EvidenceCode::Undo, format!("run {run} changed it, and it is to be restored"))];
+            units.push(&Unit { number: units.len() + 1, evidence, ..unit? })?;
+        }
+        Ok(units)
     }
-    for (index, unit) in units.iter_mut().enumerate() {
-        unit.number = index + 1;
-        unit.evidence = vec![Evidence::new(EvidenceCode::Undo, format!("run {run} changed it, and it is to be restored"))];
-    }
-    Ok(Undo { units, unknown })
 }
 
 fn reverse(entry: &UnitHistory) -> Option<Unit> {

@@ -6,11 +6,13 @@
 
 use std::collections::{HashMap, HashSet};
 
+use jiff::civil::DateTime;
+
 use crate::db::DbError;
 use crate::domain::id::key;
 use crate::domain::status::{AVAILABLE, CREATING, ERROR};
 use crate::domain::time::{parse, seconds_between};
-use crate::domain::{Backup, Change, ColumnSet, Table};
+use crate::domain::{Backup, Change, ColumnSet, Table, digest};
 use crate::plan::{Plan, Purpose, Unit};
 use crate::scan::{Reader, ReferenceColumn, References};
 
@@ -21,34 +23,87 @@ const LATE_CLOCK: i64 = 3_600;
 /// The backups that must stay available because of increments, with the reason, by id.
 pub type NewIncrements = HashMap<String, String>;
 
-/// Finds the backups that must not lose `available`, because increments on them may have begun since the run. Reads `backups` once, because
-/// no index leads from a parent to its increments.
-pub fn find_new_increments(reader: &mut Reader<'_>, plan: &Plan) -> Result<NewIncrements, DbError> {
-    let changes = plan.units.iter().flat_map(|unit| &unit.changes).filter(|change| takes_back(change));
-    let changes: HashMap<String, &Change> = changes.map(|change| (key(&change.id).into_owned(), change)).collect();
-    if plan.purpose != Purpose::Undo || changes.is_empty() || plan.columns < ColumnSet::Liberty {
-        return Ok(NewIncrements::new());
+/// What an undo takes `available` from.
+#[derive(Debug, Default)]
+pub struct UndoGuard {
+    is_undo: bool,
+    /// The backups that lose `available`, by the [`key`]s of their ids.
+    backups: HashMap<String, Losing>,
+    /// The backups that the undo restores, as short digests of their ids: they are older than the run.
+    restored: HashSet<u128>,
+    /// When the run wrote a backup, by the database's clock and by the short digest of its id.
+    written: HashMap<u128, DateTime>,
+    down_time: i64,
+}
+
+/// A backup that loses `available`.
+#[derive(Debug)]
+struct Losing {
+    id: String,
+    /// Whether the undo takes it back to `creating`.
+    to_creating: bool,
+}
+
+impl UndoGuard {
+    pub fn of(plan: &Plan) -> Self {
+        let is_undo = plan.purpose == Purpose::Undo && plan.columns >= ColumnSet::Liberty;
+        Self { is_undo, down_time: plan.policy.thresholds.service_down_time_seconds, ..Self::default() }
     }
-    let mut references = References::default();
-    changes.keys().for_each(|id| references.want(ReferenceColumn::Parent, id));
-    let increments = references.read(reader)?.backups_with(ReferenceColumn::Parent, changes.keys());
-    // What the undo itself restores is older than the run.
-    let restored: HashSet<&str> = plan.units.iter().map(|unit| unit.id.as_str()).collect();
-    let mut found = NewIncrements::new();
-    for child in reader.backups(&increments)? {
-        let Some(change) = child.parent_id.as_deref().and_then(|parent| changes.get(key(parent).as_ref())) else { continue };
-        if !restored.contains(child.id.as_str()) && may_be_new(&child, change, plan) {
-            let why = format!(
-                "increment {} (created_at {}) may have been started on backup {} since the run made it available, and would lose its \
-                 parent; delete the increment first",
-                child.id,
-                child.created_at.as_deref().unwrap_or("NULL"),
-                change.id
-            );
-            found.entry(change.id.clone()).or_insert(why);
+
+    /// Adds a unit of the plan.
+    pub fn add(&mut self, unit: &Unit) {
+        if !self.is_undo {
+            return;
+        }
+        self.restored.insert(digest::short(&[&unit.id]));
+        for change in unit.changes.iter().filter(|change| takes_back(change)) {
+            let to_creating = change.to.as_text() == Some(CREATING);
+            self.backups.insert(key(&change.id).into_owned(), Losing { id: change.id.clone(), to_creating });
+        }
+        for row in unit.before.iter().filter(|row| row.table == Table::Backups) {
+            if let Some(at) = row.value("updated_at").as_text().and_then(parse) {
+                let first = self.written.entry(digest::short(&[&row.id])).or_insert(at);
+                *first = at.min(*first);
+            }
         }
     }
-    Ok(found)
+
+    /// Finds the backups that must not lose `available`, because increments on them may have begun since the run. Reads `backups` once,
+    /// because no index leads from a parent to its increments.
+    pub fn find_new_increments(&self, reader: &mut Reader<'_>) -> Result<NewIncrements, DbError> {
+        if self.backups.is_empty() {
+            return Ok(NewIncrements::new());
+        }
+        let mut references = References::default();
+        self.backups.keys().for_each(|id| references.want(ReferenceColumn::Parent, id));
+        let increments = references.read(reader)?.backups_with(ReferenceColumn::Parent, self.backups.keys());
+        let mut found = NewIncrements::new();
+        for child in reader.backups(&increments)? {
+            let Some(backup) = child.parent_id.as_deref().and_then(|parent| self.backups.get(key(parent).as_ref())) else { continue };
+            if !self.restored.contains(&digest::short(&[&child.id])) && self.may_be_new(&child, backup) {
+                let why = format!(
+                    "increment {} (created_at {}) may have been started on backup {} since the run made it available, and would lose its \
+                     parent; delete the increment first",
+                    child.id,
+                    child.created_at.as_deref().unwrap_or("NULL"),
+                    backup.id
+                );
+                found.entry(backup.id.clone()).or_insert(why);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Whether a child may have begun after the run. Compares its `created_at`, from the clock of an API host, with the time at which the run
+    /// wrote, from the database's clock. If a time is missing or invalid, the child counts as new.
+    fn may_be_new(&self, child: &Backup, parent: &Losing) -> bool {
+        // An increment in error does not need its parent.
+        let unlikely = parent.to_creating && child.status.as_deref() != Some(ERROR);
+        let late = if unlikely { self.down_time.max(LATE_CLOCK) } else { self.down_time };
+        let available_since = self.written.get(&digest::short(&[&parent.id])).copied();
+        let Some((since, begun)) = available_since.zip(child.created_at.as_deref().and_then(parse)) else { return true };
+        seconds_between(since, begun) >= -late
+    }
 }
 
 /// The reason why a unit must not be executed, if it takes `available` from one of these backups.
@@ -62,17 +117,4 @@ fn takes_back(change: &Change) -> bool {
         && change.column == "status"
         && change.from.as_text() == Some(AVAILABLE)
         && matches!(to, Some(CREATING | ERROR))
-}
-
-/// Whether a child may have begun after the run. Compares its `created_at`, from the clock of an API host, with the time at which the run
-/// wrote, from the database's clock. If a time is missing or invalid, the child counts as new.
-fn may_be_new(child: &Backup, change: &Change, plan: &Plan) -> bool {
-    let down_time = plan.policy.thresholds.service_down_time_seconds;
-    // An increment in error does not need its parent.
-    let unlikely = change.to.as_text() == Some(CREATING) && child.status.as_deref() != Some(ERROR);
-    let late = if unlikely { down_time.max(LATE_CLOCK) } else { down_time };
-    let rows = plan.units.iter().flat_map(|unit| &unit.before).filter(|row| row.table == Table::Backups && row.id == change.id);
-    let available_since = rows.filter_map(|row| row.value("updated_at").as_text().and_then(parse)).min();
-    let Some((since, begun)) = available_since.zip(child.created_at.as_deref().and_then(parse)) else { return true };
-    seconds_between(since, begun) >= -late
 }

@@ -12,7 +12,7 @@ use super::locked_rows::{LockedFacts, LockedRows};
 use super::options::{Connect, Mode, Options};
 use super::recheck::{Recheck, decide_again, same_decision};
 use super::reconcile::{Sent, Standing, settle_rows};
-use super::undo_guard::{NewIncrements, find_new_increments, new_increment};
+use super::undo_guard::{NewIncrements, new_increment};
 use super::unit_rows::UnitRows;
 use super::writes::{by_row, update};
 use super::written::RunState;
@@ -159,7 +159,7 @@ impl Worker<'_> {
 
     fn read_now(&self, session: &mut dyn Session) -> Result<TimedSituation, DbError> {
         let mut reader = Reader { session, schema: self.schema };
-        let increments = Arc::new(find_new_increments(&mut reader, self.plan)?);
+        let increments = Arc::new(self.state.undo_guard.find_new_increments(&mut reader)?);
         Ok(TimedSituation { situation: crate::scan::situation(&mut reader)?, increments, at: Instant::now() })
     }
 

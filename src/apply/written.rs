@@ -1,19 +1,47 @@
 //! What a run has written so far, as its sessions share it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::RwLock;
 use std::sync::atomic::AtomicUsize;
 
+use super::undo_guard::UndoGuard;
+use super::unit_rows::UnitRows;
 use crate::domain::decide::Children;
-use crate::domain::{Image, Table};
+use crate::domain::id::key;
+use crate::domain::{Image, Table, digest};
 use crate::scan::Census;
 
 /// Rows that a run has written, as they are since.
 pub type Overlay = HashMap<(Table, String), Image>;
 
+/// The rows that more than one unit of a plan needs, so that a unit may find them as another one has left them.
+#[derive(Debug, Default)]
+pub struct SharedRows {
+    seen: HashSet<u128>,
+    shared: HashSet<u128>,
+}
+
+impl SharedRows {
+    /// Adds the rows that a unit needs.
+    pub fn add(&mut self, rows: &UnitRows) {
+        let rows: HashSet<u128> = rows.all().chain(rows.parent()).map(|(table, id)| row_number(table, id)).collect();
+        for row in rows {
+            if !self.seen.insert(row) {
+                self.shared.insert(row);
+            }
+        }
+    }
+}
+
+fn row_number(table: Table, id: &str) -> u128 {
+    digest::short(&[&table.to_string(), &key(id)])
+}
+
 /// What a run has done so far.
 #[derive(Debug, Default)]
 pub struct Written {
+    /// The rows that are kept, if not all.
+    shared: Option<HashSet<u128>>,
     /// Rows that it has written, as they are since; in a dry run, those that it would have written, as they would be.
     pub rows: Overlay,
     /// By parent and child: the child's status before the run, as the census counted it, and since.
@@ -26,14 +54,17 @@ type Statuses = (Option<String>, Option<String>);
 impl Written {
     /// Takes down what a unit has written.
     pub fn record(&mut self, before: &[Image], after: &[Image]) {
+        let shared = self.shared.as_ref();
+        let is_kept = |table, id: &str| shared.is_none_or(|shared| shared.contains(&row_number(table, id)));
         let status = |image: &Image| image.value("status").as_text().map(str::to_owned);
         for image in after.iter().filter(|image| image.table == Table::Backups) {
-            let Some(parent) = image.value("parent_id").as_text() else { continue };
+            let Some(parent) = image.value("parent_id").as_text().filter(|parent| is_kept(Table::Backups, parent)) else { continue };
             let was = Image::of(before, image.table, &image.id).and_then(status);
             let children = self.counted.entry(parent.to_owned()).or_default();
             children.entry(image.id.clone()).or_insert((was, None)).1 = status(image);
         }
-        self.rows.extend(after.iter().map(|image| ((image.table, image.id.clone()), image.clone())));
+        let kept = after.iter().filter(|image| is_kept(image.table, &image.id));
+        self.rows.extend(kept.map(|image| ((image.table, image.id.clone()), image.clone())));
     }
 
     /// Whether the run has written a backup's row, or changed the status of one of its children.
@@ -59,4 +90,13 @@ pub struct RunState {
     pub written: RwLock<Written>,
     /// How many units in a row have failed to get a lock.
     pub locked_out: AtomicUsize,
+    /// What an undo must not take `available` from.
+    pub undo_guard: UndoGuard,
+}
+
+impl RunState {
+    pub fn new(shared: SharedRows, undo_guard: UndoGuard) -> Self {
+        let written = Written { shared: Some(shared.shared), ..Written::default() };
+        Self { written: RwLock::new(written), undo_guard, ..Self::default() }
+    }
 }

@@ -36,7 +36,7 @@ pub(crate) use path::default_path;
 pub(crate) use read::{Anchor, verify};
 pub(crate) use record::{Begin, Intent, Settled, UnitOutcome};
 pub use record::{Event, Record};
-pub(crate) use runs::{RunRecords, RunSummary, UnitHistory, load_run, load_runs, runs};
+pub(crate) use runs::{RunHead, RunRecords, RunSummary, UnitHistory, load_run, load_runs, read_run, runs};
 
 /// The longest line that is written or read, in bytes. Without a limit a file of another kind could fill the memory.
 pub const MAX_LINE: usize = 16 << 20;

@@ -1,6 +1,6 @@
 //! The runs in a log: what each one intended, what it did, and what is still open.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
 use super::AuditError;
@@ -134,6 +134,48 @@ pub fn load_run(path: &Path, run: &str) -> Result<RunRecords, AuditError> {
     found.ok_or_else(|| AuditError::NoSuchRun { path: path.to_owned(), run })
 }
 
+/// A run without its units.
+#[derive(Debug, Clone)]
+pub struct RunHead {
+    /// Its id, in full.
+    pub run: String,
+    /// Who, where, why, with which plan.
+    pub begin: Begin,
+}
+
+/// Reads the units of the run whose id is `run`, or of the only one whose id begins with it. Each is passed on when its outcome is final,
+/// the others at the end. A unit that is passed on twice is as the second time. Memory grows with the units whose outcome is not final.
+pub fn read_run<E: From<AuditError>>(path: &Path, run: &str, take: &mut dyn FnMut(UnitHistory) -> Result<(), E>) -> Result<RunHead, E> {
+    let (run, from) = find(path, run)?;
+    let (mut begin, mut closed, mut units) = (None, BTreeSet::new(), BTreeMap::new());
+    let mut records = read_on(path, &from)?;
+    while let Some(record) = records.next() {
+        let record = record?;
+        if record.run != run {
+            continue;
+        }
+        match (record.event, &begin) {
+            (Event::Begin(first), None) => begin = Some(*first),
+            (_, None) => {}
+            (Event::Settled(settled), Some(_)) if closed.contains(&settled.unit) => {}
+            (event, Some(_)) => {
+                let changed = add(&mut units, event).map_err(|unit| without_intent(path, records.line(), unit))?;
+                if let Some(number) = changed {
+                    closed.remove(&number);
+                    let is_final = |unit: &UnitHistory| !unit.is_open() && !unit.is_provisional();
+                    if units.get(&number).is_some_and(is_final) {
+                        closed.insert(number);
+                        units.remove(&number).map_or(Ok(()), &mut *take)?;
+                    }
+                }
+            }
+        }
+    }
+    units.into_values().try_for_each(take)?;
+    let missing = AuditError::NoSuchRun { path: path.to_owned(), run: run.clone() };
+    Ok(RunHead { begin: begin.ok_or(missing)?, run })
+}
+
 /// All records of these runs, in the order of `wanted`. Reads from their first record to their last and keeps all of them in memory.
 pub fn load_runs(path: &Path, wanted: &[&RunSummary]) -> Result<Vec<RunRecords>, AuditError> {
     let Some(first) = wanted.iter().map(|summary| &summary.span.from).min_by_key(|place| place.offset) else { return Ok(Vec::new()) };
@@ -159,33 +201,45 @@ fn load(path: &Path, wanted: &[&str], from: &Position, until: u64) -> Result<Vec
             }
             continue;
         };
-        // Skipping such a record could leave a change out of an undo.
-        let without_intent = |unit| {
-            let kind = ProblemKind::NoIntent { unit };
-            AuditError::of(path, Problem { line: records.line(), kind })
-        };
         match record.event {
-            // The last intent counts: a unit with an earlier intent and no outcome had not begun.
-            Event::Intent(intent) => {
-                run.units.insert(intent.unit, UnitHistory { intent: *intent, outcome: None, settled: None });
-            }
-            Event::Outcome(outcome) => {
-                let unit = run.units.get_mut(&outcome.unit).ok_or_else(|| without_intent(outcome.unit))?;
-                unit.outcome = Some(*outcome);
-            }
-            Event::Settled(settled) => {
-                let unit = run.units.get_mut(&settled.unit).ok_or_else(|| without_intent(settled.unit))?;
-                // An outcome that the run itself recorded is not replaced.
-                if unit.is_open() || unit.is_provisional() {
-                    unit.settled = Some(*settled);
-                }
-            }
             Event::End(end) => (run.ended_at, run.end) = (Some(record.at), Some(end)),
-            Event::Begin(_) | Event::Torn(_) => {}
+            event => drop(add(&mut run.units, event).map_err(|unit| without_intent(path, records.line(), unit))?),
         }
     }
     let missing = |run: &str| AuditError::NoSuchRun { path: path.to_owned(), run: run.to_owned() };
     found.into_iter().zip(wanted).map(|(found, run)| found.ok_or_else(|| missing(run))).collect()
+}
+
+/// Adds a record to the units of its run; returns the unit that it is about. If the unit has no intent, its number is the error: to skip
+/// such a record could leave a change out of an undo.
+fn add(units: &mut BTreeMap<usize, UnitHistory>, event: Event) -> Result<Option<usize>, usize> {
+    match event {
+        // The last intent counts: a unit with an earlier intent and no outcome had not begun.
+        Event::Intent(intent) => {
+            let number = intent.unit;
+            units.insert(number, UnitHistory { intent: *intent, outcome: None, settled: None });
+            Ok(Some(number))
+        }
+        Event::Outcome(outcome) => {
+            let number = outcome.unit;
+            units.get_mut(&number).ok_or(number)?.outcome = Some(*outcome);
+            Ok(Some(number))
+        }
+        Event::Settled(settled) => {
+            let number = settled.unit;
+            let unit = units.get_mut(&number).ok_or(number)?;
+            // An outcome that the run itself recorded is not replaced.
+            if unit.is_open() || unit.is_provisional() {
+                unit.settled = Some(*settled);
+            }
+            Ok(Some(number))
+        }
+        Event::Begin(_) | Event::End(_) | Event::Torn(_) => Ok(None),
+    }
+}
+
+fn without_intent(path: &Path, line: u64, unit: usize) -> AuditError {
+    AuditError::of(path, Problem { line, kind: ProblemKind::NoIntent { unit } })
 }
 
 impl Runs {

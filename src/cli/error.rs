@@ -4,6 +4,7 @@ use crate::apply::UndoError;
 use crate::audit::AuditError;
 use crate::db::{DbError, DbErrorKind};
 use crate::domain::SealError;
+use crate::domain::record_stream::StreamError;
 use crate::ledger::LedgerError;
 use crate::report::grid::ReportError;
 use crate::workflow::{self, Obstacle};
@@ -69,7 +70,8 @@ impl From<workflow::Error> for Error {
             Failed::Applied(_) => Self::new(Exit::Stale, text).hint("make a new plan to see what is left"),
             Failed::Signature(_) => Self::new(Exit::Stale, text),
             Failed::Interrupted(signal) => Self::new(Exit::of_signal(signal), text),
-            Failed::Start(_) | Failed::Write(..) => Self::new(Exit::Unexpected, text),
+            Failed::Start(_) | Failed::Spool(_) | Failed::Write(..) => Self::new(Exit::Unexpected, text),
+            Failed::Undo(error) => error.into(),
             Failed::Obstacle(obstacle) => Self { error: anyhow::anyhow!(text), ..obstacle.into() },
         }
     }
@@ -110,6 +112,17 @@ impl From<SealError> for Error {
             SealError::Edited(_) => Exit::Stale,
         };
         Self { exit, error: error.into(), hint: None }
+    }
+}
+
+impl From<StreamError> for Error {
+    fn from(error: StreamError) -> Self {
+        let exit = match &error {
+            StreamError::Seal(SealError::Edited(_), _) => Exit::Stale,
+            StreamError::Seal(..) | StreamError::CutOff(_) | StreamError::Io(_) => Exit::Usage,
+        };
+        // Its message names the cause already.
+        Self { exit, error: anyhow::anyhow!("{error}"), hint: None }
     }
 }
 

@@ -7,11 +7,12 @@ use super::context::follow_ups;
 use super::storage::PlaceArgs;
 use super::view::{self, RunDocument};
 use super::{Context, Error, Exit, ProgressDisplay, Result, Ui, prompt, sentences};
-use crate::apply::Failure;
+use crate::apply::{Failure, Run};
 use crate::audit::AuditLog;
 use crate::domain::text::count;
-use crate::domain::{Outcome, Tally, UnitResult};
+use crate::domain::{Outcome, digest};
 use crate::plan::Plan;
+use crate::spool::Spool;
 use crate::workflow::{
     self, Database, Execution, Observer, RecordedRun, Refused, RunLog, Skipped, depends_on_storage, require_database_of,
 };
@@ -51,7 +52,8 @@ impl ExecutionArgs {
     /// Checks the command line first: an unknown column must be reported before anything is changed, and a missing terminal before a
     /// connection is made.
     pub fn check(&self, ui: &Ui) -> Result<()> {
-        ui.check_columns(|| view::results([]))?;
+        let no_results = view::results(&Spool::default(), true)?;
+        ui.check_columns(|| no_results)?;
         if self.asks() { prompt::insist_on_terminal(ui) } else { Ok(()) }
     }
 
@@ -81,17 +83,18 @@ pub struct PlannedRun<'a> {
 }
 
 impl PlannedRun<'_> {
-    fn execution(&self, context: &Context<'_>) -> Execution {
-        let storage = self.storage.filter(|_| depends_on_storage(&self.plan));
+    fn execution(&self, context: &Context<'_>) -> Result<Execution> {
+        let depends = self.storage.is_some() && depends_on_storage(&self.plan)?;
+        let storage = self.storage.filter(|_| depends);
         let unusable = |error: Error| workflow::Error::Unusable(format!("{:#}", error.error));
-        Execution {
+        Ok(Execution {
             command: self.command,
             reason: context.global.record.reason.clone(),
             ticket: context.global.record.ticket.clone(),
             batch_size: self.execution.batch_size,
             sessions: self.execution.sessions(self.plan.units.len()),
             storage: storage.map(|place| place.settings(context).map_err(unusable)),
-        }
+        })
     }
 
     /// Says what is left alone, and why; a person who was asked has seen each of it already.
@@ -110,7 +113,7 @@ pub fn execute(context: &Context<'_>, database: &mut Database, planned: &Planned
     }
     require_database_of(database, plan)?;
     if plan.units.is_empty() {
-        report(context, database, planned, &[], None)?;
+        report(context, database, planned, &Run::default(), None)?;
         ui.say("Nothing to change.");
         planned.say_skipped(ui);
         return Ok(if refused.is_empty() { Exit::Done } else { Exit::Safety });
@@ -126,8 +129,8 @@ pub fn execute(context: &Context<'_>, database: &mut Database, planned: &Planned
     database.require_writable()?;
     if !execution.yes {
         require_log(context)?;
-        show_changes(context, database, plan);
-        prompt::confirm_rows(ui, plan.rows(), &database.location)?;
+        show_changes(context, database, plan)?;
+        prompt::confirm_rows(ui, plan.rows()?, &database.location)?;
     }
     write(context, database, planned)
 }
@@ -144,9 +147,9 @@ fn dry_run(context: &Context<'_>, database: &mut Database, planned: &PlannedRun<
         let Error { exit, hint, .. } = obstacle.into();
         ui.warn(format!("{problem}: without --dry-run this ends with {}; {}", exit.code(), hint.unwrap_or_default()));
     }
-    let run = workflow::dry_run(database, &planned.plan, planned.execution(context), &ProgressDisplay::new(ui))?;
-    report(context, database, planned, &run.results, None)?;
-    let tally = run.tally();
+    let run = workflow::dry_run(database, &planned.plan, planned.execution(context)?, &ProgressDisplay::new(ui))?;
+    report(context, database, planned, &run, None)?;
+    let tally = run.tally;
     let planned_units = count(tally.planned, "unit");
     ui.say(format!("Dry run: {planned_units} would be changed in {}, nothing was written.", database.location));
     planned.say_skipped(ui);
@@ -170,11 +173,11 @@ fn write(context: &Context<'_>, database: &mut Database, planned: &PlannedRun<'_
         ui.warn(format!("run {run} left {units} without a known outcome; `{reconcile}` settles them"));
     }
     let progress = ProgressDisplay::stoppable(ui)?;
-    let ended = log.execute(database, &planned.plan, planned.execution(context), &progress)?;
+    let ended = log.execute(database, &planned.plan, planned.execution(context)?, &progress)?;
     progress.let_finish();
     // What was done must be said and judged even if the result cannot be printed.
-    let printed = report(context, database, planned, &ended.run.results, Some(&ended));
-    let tally = ended.run.tally();
+    let printed = report(context, database, planned, &ended.run, Some(&ended));
+    let tally = ended.run.tally;
     ui.say(format!("Run {}: {} in {}.", ended.id, sentences::tally(&tally), database.location));
     if tally.applied > 0 && planned.command != "undo" {
         ui.say_command(format!("To undo it: cinder-backup-repair undo {}{same_places}", ended.id));
@@ -193,7 +196,7 @@ fn write(context: &Context<'_>, database: &mut Database, planned: &PlannedRun<'_
 /// The exit code of a run, and the sentences that go with it.
 fn judge(ui: &Ui, ended: &RecordedRun, progress: &ProgressDisplay<'_>, reconcile: &str) -> Exit {
     let RecordedRun { run, log_failure, .. } = ended;
-    let tally = run.tally();
+    let tally = run.tally;
     if tally.unknown > 0 {
         ui.error(
             &format!("the outcome of {} is unknown", count(tally.unknown, "unit")),
@@ -233,6 +236,13 @@ fn judge(ui: &Ui, ended: &RecordedRun, progress: &ProgressDisplay<'_>, reconcile
             ui.error(&format!("{:#}", edge.error), edge.hint.as_deref());
             return if tally.applied > 0 { Exit::Partial } else { edge.exit };
         }
+        Some(Failure::Spool(error)) => {
+            ui.error(
+                &error.to_string(),
+                Some("make room, or let TMPDIR name another folder; the audit log has everything that was applied"),
+            );
+            return if tally.applied > 0 { Exit::Partial } else { Exit::Unexpected };
+        }
         Some(Failure::LogAfter(_)) | None => {}
     }
     run.lock_holders.iter().for_each(|holder| ui.warn(holder));
@@ -242,11 +252,12 @@ fn judge(ui: &Ui, ended: &RecordedRun, progress: &ProgressDisplay<'_>, reconcile
     Exit::Done
 }
 
-fn show_changes(context: &Context<'_>, database: &Database, plan: &Plan) {
+fn show_changes(context: &Context<'_>, database: &Database, plan: &Plan) -> Result<()> {
     let ui = context.ui;
-    let (rows, units) = (count(plan.rows(), "row"), count(plan.units.len(), "unit"));
+    let (rows, units) = (count(plan.rows()?, "row"), count(plan.units.len(), "unit"));
     ui.show(format!("{rows} in {units} would be changed in {}:", database.location));
     for unit in &plan.units {
+        let unit = unit?;
         let name = unit.name.as_deref().map(|name| format!(" {name:?}")).unwrap_or_default();
         ui.show(format!("  {} {}{name}", unit.kind, unit.id));
         if unit.is_accepted_quick() {
@@ -256,23 +267,43 @@ fn show_changes(context: &Context<'_>, database: &Database, plan: &Plan) {
             ui.show(format!("    {}.{} of {}: {} -> {}", change.table, change.column, change.id, change.from, change.to));
         }
     }
+    Ok(())
 }
 
-fn report(
-    context: &Context<'_>,
-    database: &Database,
-    planned: &PlannedRun<'_>,
-    results: &[UnitResult],
-    recorded: Option<&RecordedRun>,
-) -> Result<()> {
+/// The commands of the units that were changed, or would be, each once.
+fn commands(planned: &PlannedRun<'_>, run: &Run, same_places: &str) -> std::io::Result<Spool<String>> {
+    #[derive(serde::Deserialize)]
+    struct Ended {
+        unit: usize,
+        outcome: Outcome,
+    }
+    #[derive(serde::Deserialize)]
+    struct Commands {
+        number: usize,
+        follow_up: Vec<String>,
+    }
+    let units = &planned.plan.units;
+    // Both are in the order of the plan.
+    let mut results = run.results.parts::<Ended>(0..run.results.len());
+    let (mut said, mut commands) = (HashSet::new(), Spool::default());
+    for unit in units.parts::<Commands>(0..units.len()) {
+        let Commands { number, follow_up } = unit?;
+        let result = results.next().transpose()?;
+        if result.is_some_and(|result| result.unit == number && matches!(result.outcome, Outcome::Applied | Outcome::Planned)) {
+            for command in follow_ups(&follow_up, same_places) {
+                if said.insert(digest::short(&[&command])) {
+                    commands.push(&command)?;
+                }
+            }
+        }
+    }
+    Ok(commands)
+}
+
+fn report(context: &Context<'_>, database: &Database, planned: &PlannedRun<'_>, run: &Run, recorded: Option<&RecordedRun>) -> Result<()> {
     let ui = context.ui;
     let PlannedRun { plan, execution, skipped, .. } = planned;
-    let is_done = |result: &&UnitResult| matches!(result.outcome, Outcome::Applied | Outcome::Planned);
-    let done: HashSet<usize> = results.iter().filter(is_done).map(|result| result.unit).collect();
-    let mut said: HashSet<&str> = HashSet::new();
-    let commands = plan.units.iter().filter(|unit| done.contains(&unit.number)).flat_map(|unit| &unit.follow_up);
-    let follow_up: Vec<String> = commands.filter(|command| said.insert(command)).cloned().collect();
-    let follow_up = follow_ups(&follow_up, &context.same_places(database));
+    let follow_up = commands(planned, run, &context.same_places(database))?;
     let document = RunDocument {
         schema: format!("cinder-backup-repair/{}", planned.command),
         schema_version: 1,
@@ -280,22 +311,22 @@ fn report(
         dry_run: execution.dry_run,
         plan: &plan.id,
         database: &database.info(),
-        units: results,
+        units: &run.results,
         refused: &planned.refused,
         left_alone: &skipped.left_alone,
         left_out: skipped.left_out,
         missing_grants: &database.missing_grants,
-        summary: Tally::of(results.iter().map(|result| &result.outcome)),
+        summary: run.tally,
         interrupted: recorded.and_then(|run| run.interrupted.as_deref()),
         follow_up: &follow_up,
     };
     // Thousands of units may not have begun: tables show only their number, JSON lists them.
-    let shown = |result: &&UnitResult| ui.is_document() || result.outcome != Outcome::NotBegun;
-    ui.result(&document, "units", || view::results(results.iter().filter(shown)))?;
+    let grid = ui.grid(|| view::results(&run.results, ui.is_document()))?;
+    ui.result(&document, "units", || grid)?;
     if ui.is_table() && !follow_up.is_empty() {
         ui.say("Once the API is back:");
         for command in &follow_up {
-            ui.say_command(format!("  {command}"));
+            ui.say_command(format!("  {}", command?));
         }
     }
     Ok(())

@@ -54,14 +54,16 @@ fn line(unit: &Unit, width: usize) -> String {
 /// Lets a person choose units of a plan; returns their numbers. All are chosen at first.
 pub fn choose(ui: &Ui, plan: &Plan) -> Result<BTreeSet<usize>> {
     let width = ui.prompt_width().unwrap_or(80).saturating_sub(MARGIN).max(20);
-    let items = plan.units.iter().map(|unit| (line(unit, width), true));
+    let units = plan.units.iter().map(|unit| unit.map(|unit| (unit.number, line(&unit, width))));
+    let units: Vec<(usize, String)> = units.collect::<io::Result<_>>()?;
+    let items = units.iter().map(|(_, line)| (line, true));
     // Not in the prompt: a prompt that wraps would be drawn over and over.
     ui.show("Space toggles a line, a toggles all, enter continues, esc stops.");
     let prompt = MultiSelect::new().with_prompt("Units to change").items_checked(items).max_length(PAGE).report(false);
     let Some(chosen) = ask(ui, || prompt.interact_opt())? else {
         return Err(Error::new(Exit::Interrupted, "nothing was chosen; nothing was changed"));
     };
-    Ok(chosen.into_iter().filter_map(|at| plan.units.get(at)).map(|unit| unit.number).collect())
+    Ok(chosen.into_iter().filter_map(|at| units.get(at)).map(|(number, _)| *number).collect())
 }
 
 pub fn insist_on_terminal(ui: &Ui) -> Result<()> {

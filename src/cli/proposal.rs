@@ -42,7 +42,7 @@ pub fn propose<'a>(context: &Context<'_>, database: &mut Database, wanted: &'a W
     let progress = ProgressDisplay::new(context.ui);
     let checks = gather(context, database, wanted, args, &progress)?;
     let proposal = ProposedPlan::new(database, wanted, checks, args.check.is_some(), &progress)?;
-    sentences::warn_of_quick(context.ui, &proposal.plan);
+    sentences::warn_of_quick(context.ui, &proposal.plan)?;
     Ok(proposal)
 }
 

@@ -56,7 +56,8 @@ pub fn write(kind: Kind, out: &mut dyn Write, material: Material<'_>) -> io::Res
         Kind::Csv => {
             let options = OutputOptions { format: Format::Csv, ..OutputOptions::default() };
             let plan = material.plan;
-            crate::report::grid::write(out, plan, "units", || view::units(&plan.units), &options).map_err(io::Error::other)
+            let grid = view::units(&plan.units)?;
+            crate::report::grid::write(out, plan, "units", || grid, &options).map_err(io::Error::other)
         }
     }
 }
@@ -72,7 +73,7 @@ fn markdown(out: &mut dyn Write, material: Material<'_>) -> io::Result<()> {
         author: author.as_deref(),
         reason: record.reason.as_deref(),
         ticket: record.ticket.as_deref(),
-        follow_up: plan.units.iter().map(|unit| follow_ups(&unit.follow_up, same)).collect(),
+        follow_up: &|unit| follow_ups(&unit.follow_up, same),
         skipped: scan.document.findings.iter().filter(|finding| !finding.is_actionable()).collect(),
         apply: vec![command(&format!("apply {file} --dry-run")), command(&format!("apply {file}"))],
         verify: vec![command("history list"), command("history reconcile")],
@@ -83,22 +84,21 @@ fn markdown(out: &mut dyn Write, material: Material<'_>) -> io::Result<()> {
 
 fn script(out: &mut dyn Write, material: Material<'_>) -> io::Result<()> {
     let Material { plan, scan, engine, .. } = material;
-    let simulated = simulate(&plan.units, &scan.census);
+    let mut simulate = simulate(&scan.census);
+    let simulated = plan.units.iter().map(|unit| unit.map(|unit| (simulate(&unit), unit))).collect::<io::Result<Vec<_>>>()?;
     // Rows that a later unit finds as an earlier one has left them.
     let shared: BTreeMap<(Table, &str), usize> = simulated
         .iter()
-        .flat_map(|unit| &unit.written)
+        .flat_map(|(simulated, _)| &simulated.written)
         .map(|(table, id)| (*table, id.as_str()))
         .collect::<BTreeSet<_>>()
         .into_iter()
         .zip(1..)
         .collect();
     let since = |table: Table, id: &str| kept_time(engine, shared.get(&(table, id)).copied().unwrap_or(0));
-    let units: Vec<ScriptUnit> = plan
-        .units
+    let units: Vec<ScriptUnit> = simulated
         .iter()
-        .zip(&simulated)
-        .map(|(unit, simulated)| ScriptUnit {
+        .map(|(simulated, unit)| ScriptUnit {
             number: unit.number,
             title: format!("{} {} {:?}: {}", unit.kind, unit.id, unit.name.as_deref().unwrap_or(""), view::changes(&simulated.changes)),
             statements: simulated

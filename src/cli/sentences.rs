@@ -1,6 +1,7 @@
 //! Sentences that sum up a result.
 
 use std::collections::BTreeMap;
+use std::io;
 
 use super::Ui;
 use crate::domain::text::count;
@@ -23,7 +24,7 @@ pub fn scan(document: &ScanDocument, selection: &Selection) -> String {
         let what = if selection.is_all() { "Nothing" } else { "Nothing selected" };
         return format!("{what} is stuck or inconsistent");
     }
-    let (shown, words) = (document.findings.len(), parts.join(", "));
+    let (shown, words) = (summary.total() - document.left_out, parts.join(", "));
     if document.left_out == 0 { words } else { format!("{words}; --limit keeps {shown}") }
 }
 
@@ -46,8 +47,13 @@ pub fn tally(tally: &Tally) -> String {
 }
 
 /// Warns of backups that become available although none of their data was read.
-pub fn warn_of_quick(ui: &Ui, plan: &Plan) {
-    let number = plan.units.iter().filter(|unit| unit.is_accepted_quick()).count();
+pub fn warn_of_quick(ui: &Ui, plan: &Plan) -> io::Result<()> {
+    let mut number = 0;
+    if plan.policy.accept_quick {
+        for unit in &plan.units {
+            number += usize::from(unit?.is_accepted_quick());
+        }
+    }
     if number > 0 {
         let (verb, their) = if number == 1 { ("becomes", "its") } else { ("become", "their") };
         ui.warn(format!(
@@ -55,6 +61,7 @@ pub fn warn_of_quick(ui: &Ui, plan: &Plan) {
             count(number, "backup")
         ));
     }
+    Ok(())
 }
 
 /// Says what is left alone; with `-vv` each row with all of its evidence.

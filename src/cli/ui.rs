@@ -122,6 +122,11 @@ impl Ui {
         crate::report::grid::write(&mut io::sink(), &(), "", grid, &self.options)
     }
 
+    /// The rows of a result, if they are needed in this format.
+    pub fn grid(&self, grid: impl FnOnce() -> io::Result<Grid>) -> io::Result<Grid> {
+        if self.options.shows_document() { Ok(Grid::default()) } else { grid() }
+    }
+
     /// Writes a result: the document or its rows, by `--format`.
     pub fn result(&self, document: &impl Serialize, rows_key: &str, grid: impl FnOnce() -> Grid) -> Result<(), ReportError> {
         self.begun.store(true, Ordering::Relaxed);
@@ -138,6 +143,14 @@ impl Ui {
     pub fn stream(&self) -> Box<dyn Write> {
         self.begun.store(true, Ordering::Relaxed);
         Box::new(BufWriter::new(self.out()))
+    }
+
+    /// The result of writing to standard output: a reader that has closed the pipe has seen enough.
+    pub fn written(&self, written: io::Result<()>) -> io::Result<()> {
+        match written {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            other => other.map_err(|error| lost(&error)),
+        }
     }
 
     /// Writes text that is a result as it stands.

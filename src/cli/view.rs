@@ -1,13 +1,16 @@
 //! What each result looks like as rows; one function a result, no logic.
 
+use std::io;
+
 use serde::Serialize;
 
 use crate::cli::commands::scrub::CoverageEntry;
 use crate::domain::time::{human, stamp};
-use crate::domain::{Change, CheckResult, DatabaseInfo, Evidence, Finding, Tally, UnitResult};
+use crate::domain::{Change, CheckResult, DatabaseInfo, Evidence, Finding, Outcome, Tally, UnitResult};
 use crate::ledger::Failure;
 use crate::plan::Unit;
 use crate::report::grid::{Cell, Grid};
+use crate::spool::Spool;
 use crate::workflow::{LeftAlone, Refused};
 
 pub fn findings(findings: &[Finding]) -> Grid {
@@ -34,28 +37,31 @@ pub fn findings(findings: &[Finding]) -> Grid {
     Grid { columns: vec!["Kind", "ID", "Name", "Status", "Host", "Age", "Verdict", "Proposed", "Evidence"], rows }
 }
 
-pub fn units(units: &[Unit]) -> Grid {
-    let rows = units
-        .iter()
-        .map(|unit| {
-            vec![
-                unit.number.into(),
-                unit.kind.to_string().into(),
-                unit.id.as_str().into(),
-                unit.name.as_deref().into(),
-                unit.status.as_deref().into(),
-                changes(&unit.changes).into(),
-                why(&unit.evidence, None).into(),
-            ]
-        })
-        .collect();
-    Grid { columns: vec!["Unit", "Kind", "ID", "Name", "Status", "Changes", "Evidence"], rows }
+pub fn units(units: &Spool<Unit>) -> io::Result<Grid> {
+    let row = |unit: io::Result<Unit>| {
+        let unit = unit?;
+        Ok(vec![
+            unit.number.into(),
+            unit.kind.to_string().into(),
+            unit.id.into(),
+            unit.name.into(),
+            unit.status.into(),
+            changes(&unit.changes).into(),
+            why(&unit.evidence, None).into(),
+        ])
+    };
+    let rows = units.iter().map(row).collect::<io::Result<_>>()?;
+    Ok(Grid { columns: vec!["Unit", "Kind", "ID", "Name", "Status", "Changes", "Evidence"], rows })
 }
 
-pub fn results<'a>(results: impl IntoIterator<Item = &'a UnitResult>) -> Grid {
+/// The results of a run, those of units that were not begun only if `all` are wanted.
+pub fn results(results: &Spool<UnitResult>, all: bool) -> io::Result<Grid> {
+    let is_shown = |result: &UnitResult| all || result.outcome != Outcome::NotBegun;
     let rows = results
-        .into_iter()
+        .iter()
+        .filter(|result| result.as_ref().map_or(true, is_shown))
         .map(|result| {
+            let result = result?;
             let mut reason = result.reason.clone().unwrap_or_default();
             // Every write sets updated_at: it tells nothing where another column moved, too.
             let telling = result.moved.iter().any(|moved| moved.column != "updated_at");
@@ -67,18 +73,18 @@ pub fn results<'a>(results: impl IntoIterator<Item = &'a UnitResult>) -> Grid {
                 };
                 reason.push_str(&format!("; {of}{} planned {}, found {}", moved.column, moved.planned, moved.found));
             }
-            vec![
+            Ok(vec![
                 result.unit.into(),
                 result.kind.to_string().into(),
-                result.id.as_str().into(),
-                result.name.as_deref().into(),
+                result.id.into(),
+                result.name.into(),
                 result.outcome.to_string().into(),
                 changes(&result.changes).into(),
                 reason.into(),
-            ]
+            ])
         })
-        .collect();
-    Grid { columns: vec!["Unit", "Kind", "ID", "Name", "Outcome", "Changes", "Reason"], rows }
+        .collect::<io::Result<_>>()?;
+    Ok(Grid { columns: vec!["Unit", "Kind", "ID", "Name", "Outcome", "Changes", "Reason"], rows })
 }
 
 /// What was found on the storage, as rows.
@@ -165,7 +171,7 @@ pub struct RunDocument<'a> {
     pub dry_run: bool,
     pub plan: &'a str,
     pub database: &'a DatabaseInfo,
-    pub units: &'a [UnitResult],
+    pub units: &'a Spool<UnitResult>,
     /// What was asked for by name and refused before there was a plan.
     pub refused: &'a [Refused],
     /// What else was found, and why nothing was done about it.
@@ -176,7 +182,7 @@ pub struct RunDocument<'a> {
     pub missing_grants: &'a [String],
     pub summary: Tally,
     pub interrupted: Option<&'a str>,
-    pub follow_up: &'a [String],
+    pub follow_up: &'a Spool<String>,
 }
 
 /// Changes in one line: `creating -> error, volume backing-up -> available`. Which volume is in the other formats.

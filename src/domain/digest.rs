@@ -7,16 +7,35 @@ use sha2::{Digest, Sha256};
 
 use super::hex;
 
-/// SHA-256, in hex, over the compact JSON of a document. The JSON is never in memory as a whole, as a document can have some hundred MiB.
+/// SHA-256, in hex, over the compact JSON of a document that is in memory.
 ///
-/// If a value cannot be written as JSON (a map with keys that are not strings), the digest covers what is before it. No document has one.
+/// If a value cannot be written as JSON (a map with keys that are not strings), the digest is empty. No document has one.
 pub fn of_json(document: &impl Serialize) -> String {
+    try_of_json(document).unwrap_or_default()
+}
+
+/// The same for a document that is read while it is written. The JSON is never in memory as a whole, as a document can have some hundred
+/// MiB.
+///
+/// # Errors
+/// Those of reading the document.
+pub fn try_of_json(document: &impl Serialize) -> io::Result<String> {
     let mut hasher = Hasher(Sha256::new());
     let mut gathered = io::BufWriter::with_capacity(64 * 1024, &mut hasher);
-    // The hasher accepts everything, so dropping the buffer loses nothing.
-    let _ = serde_json::to_writer(&mut gathered, document).map_err(io::Error::from).and_then(|()| io::Write::flush(&mut gathered));
+    serde_json::to_writer(&mut gathered, document)?;
+    io::Write::flush(&mut gathered)?;
     drop(gathered);
-    hex::encode(&hasher.0.finalize())
+    Ok(hex::encode(&hasher.0.finalize()))
+}
+
+/// 16 bytes of the SHA-256 over some texts, for sets of many.
+pub fn short(texts: &[&str]) -> u128 {
+    let mut hasher = Sha256::new();
+    for text in texts {
+        hasher.update((text.len() as u64).to_le_bytes());
+        hasher.update(text.as_bytes());
+    }
+    hasher.finalize().iter().take(16).fold(0, |number, byte| number << 8 | u128::from(*byte))
 }
 
 struct Hasher(Sha256);

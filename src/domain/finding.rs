@@ -150,7 +150,8 @@ pub struct Finding {
     pub refusal: Option<String>,
     /// Commands for the operator, once the API is back.
     pub follow_up: Vec<String>,
-    /// For a check on another host: the backup's row and those of its ancestors, the parent first; empty if a check would not help.
+    /// For a check on another host: the backup's row and those of its ancestors, the parent first; empty if a check would not help. For a
+    /// plan: the rows that the proposal changes.
     #[serde(default)]
     pub rows: Vec<Image>,
 }

@@ -36,7 +36,7 @@ impl fmt::Display for Outcome {
 }
 
 /// The outcome of one unit.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnitResult {
     /// Its number in the plan, from 1.
     pub unit: usize,
@@ -51,7 +51,7 @@ pub struct UnitResult {
     /// The columns that have changed since the plan.
     pub moved: Vec<Moved>,
     /// The storage recheck, if the unit depends on a check: `storage-unchanged`, `storage-moved` or `storage-not-seen-again`.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_look: Option<Evidence>,
     /// What was changed, or would be.
     pub changes: Vec<Change>,

@@ -1,6 +1,7 @@
 //! Sealed documents: a head that names the schema, a body, and a SHA-256 over both that shows an edit.
 
 use std::fmt;
+use std::io::{self, BufReader, Cursor, Read, Seek};
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 
@@ -76,11 +77,22 @@ impl<B: Body> Sealed<B> {
     pub fn seal(&mut self) {
         self.body.prepare();
         self.signature = None;
-        self.sha256 = self.digest();
+        self.sha256 = digest::of_json(&self.fields("", None));
     }
 
-    fn digest(&self) -> String {
-        digest::of_json(&self.fields("", None))
+    /// The same for a body that is read from a file while it is written.
+    ///
+    /// # Errors
+    /// Those of reading the body.
+    pub fn try_seal(&mut self) -> io::Result<()> {
+        self.body.prepare();
+        self.signature = None;
+        self.sha256 = self.digest()?;
+        Ok(())
+    }
+
+    fn digest(&self) -> io::Result<String> {
+        digest::try_of_json(&self.fields("", None))
     }
 
     fn fields<'s>(&'s self, sha256: &'s str, signature: Option<&'s Signature>) -> Fields<'s, B> {
@@ -92,20 +104,30 @@ impl<B: Body> Sealed<B> {
     /// # Errors
     /// Another document, one of a later version, and one that was edited or is not consistent.
     pub fn parse(text: &[u8]) -> Result<Self, SealError> {
+        Self::read(&mut Cursor::new(text))
+    }
+
+    /// The same from a file, which is read twice.
+    ///
+    /// # Errors
+    /// Those of [`Self::parse`].
+    pub fn read(file: &mut (impl Read + Seek)) -> Result<Self, SealError> {
         #[derive(Deserialize)]
         struct Head {
             schema: String,
             schema_version: u32,
         }
-        let head: Head = serde_json::from_slice(text).map_err(Self::invalid)?;
+        let head: Head = serde_json::from_reader(BufReader::new(&mut *file)).map_err(Self::invalid)?;
         if head.schema != B::SCHEMA {
             return Err(Self::invalid(format!("its schema is {:?}", head.schema)));
         }
         if head.schema_version > B::SCHEMA_VERSION {
             return Err(SealError::Newer(head.schema_version));
         }
-        let document: Self = serde_json::from_slice(text).map_err(Self::invalid)?;
-        if document.digest() != document.sha256 {
+        // What is in the file by now counts: it is verified as it was read.
+        file.rewind().map_err(Self::invalid)?;
+        let document: Self = serde_json::from_reader(BufReader::new(file)).map_err(Self::invalid)?;
+        if document.digest().map_err(Self::invalid)? != document.sha256 {
             return Err(SealError::Edited(B::INSTEAD));
         }
         document.body.validate().map_err(Self::invalid)?;

@@ -1,17 +1,19 @@
 //! The plan: the changes to make, and what they are based on, as a sealed document.
 //!
-//! Pure: from findings to a document and back. May use `domain` only.
+//! From findings to a document and back. May use `domain` and `spool` only: the units of a plan are in a temporary file if they are many.
 
+mod records;
 mod validate;
 
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::io;
 
-use crate::domain::text::json_escaped;
 use crate::domain::{
     Body, Change, CheckResult, Checks, ColumnSet, DatabaseInfo, Evidence, EvidenceCode, Finding, FindingKind, Image, Policy, Sealed,
-    Selection, Services, Verdict,
+    Selection, Services, Table, Verdict, digest,
 };
+use crate::spool::Spool;
 
 /// What a plan is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,7 +92,8 @@ pub struct Basis {
 pub type Plan = Sealed<PlanBody>;
 
 /// The fields of a plan.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(PartialEq))]
 #[serde(deny_unknown_fields)]
 pub struct PlanBody {
     /// A UUID: a plan is applied once.
@@ -116,7 +119,7 @@ pub struct PlanBody {
     /// Results of the checks that the decisions depend on, in the order of their backups' ids.
     pub checks: Vec<CheckResult>,
     /// The units, in the order in which they are applied.
-    pub units: Vec<Unit>,
+    pub units: Spool<Unit>,
 }
 
 impl Body for PlanBody {
@@ -130,58 +133,124 @@ impl Body for PlanBody {
     }
 }
 
+impl Unit {
+    /// The unit that repairs a finding, which has the rows to change. Its number is given by the plan.
+    pub fn of_finding(finding: Finding) -> Self {
+        let counter = finding.kind == FindingKind::Backup && finding.verdict == Verdict::Inconsistent;
+        Self {
+            number: 0,
+            kind: finding.kind,
+            id: finding.id,
+            name: finding.name,
+            status: finding.status,
+            host: finding.host,
+            counter,
+            verdict: finding.verdict,
+            evidence: finding.evidence,
+            before: finding.rows,
+            changes: finding.proposal.map(|proposal| proposal.changes).unwrap_or_default(),
+            follow_up: finding.follow_up,
+        }
+    }
+
+    /// Backups before the volumes that they explain, and by id, so that every run takes locks in the same order.
+    fn rank(&self) -> (FindingKind, &str, Verdict) {
+        (self.kind, &self.id, self.verdict)
+    }
+}
+
+/// The units of a plan as they are found, in any order.
+#[derive(Debug, Default)]
+pub struct Proposed {
+    units: Spool<Unit>,
+    /// The last one, as far as the units are in the order of the plan.
+    last: Option<(FindingKind, String, Verdict)>,
+    is_out_of_order: bool,
+}
+
+impl Proposed {
+    /// Adds a unit.
+    ///
+    /// # Errors
+    /// Those of the temporary file.
+    pub fn add(&mut self, mut unit: Unit) -> io::Result<()> {
+        unit.number = self.units.len() + 1;
+        let last = self.last.replace((unit.kind, unit.id.clone(), unit.verdict));
+        self.is_out_of_order |= last.is_some_and(|(kind, id, verdict)| (kind, id.as_str(), verdict) > unit.rank());
+        self.units.push(&unit)
+    }
+
+    /// The units in the order of the plan.
+    fn in_order(self) -> io::Result<Spool<Unit>> {
+        #[derive(Deserialize)]
+        struct Rank {
+            kind: FindingKind,
+            id: String,
+            verdict: Verdict,
+        }
+        let mut units = self.units;
+        if self.is_out_of_order {
+            let ranks = units.parts::<Rank>(0..units.len()).map(|rank| rank.map(|rank| (rank.kind, rank.id, rank.verdict)));
+            let mut ranks: Vec<_> = ranks.zip(0..).map(|(rank, place)| Ok((rank?, place))).collect::<io::Result<_>>()?;
+            ranks.sort();
+            units.rearrange(ranks.into_iter().map(|(_, place)| place));
+            units = numbered(&units, &BTreeSet::new())?;
+        }
+        Ok(units)
+    }
+}
+
+/// The units but for those with these numbers, numbered from 1.
+fn numbered(units: &Spool<Unit>, left_out: &BTreeSet<usize>) -> io::Result<Spool<Unit>> {
+    let mut kept = Spool::default();
+    for unit in units {
+        let unit = unit?;
+        if !left_out.contains(&unit.number) {
+            kept.push(&Unit { number: kept.len() + 1, ..unit })?;
+        }
+    }
+    Ok(kept)
+}
+
 impl Plan {
-    /// Plans the repair of all findings that can be repaired. `basis.id` is a new UUID.
-    pub fn propose(findings: &[Finding], images: &BTreeMap<(FindingKind, String, bool), Vec<Image>>, basis: Basis) -> Self {
-        let mut findings: Vec<&Finding> = findings.iter().filter(|finding| finding.is_actionable()).collect();
-        // Backups before the volumes that they explain, and by id, so that every run takes locks in the same order.
-        findings.sort_by(|a, b| (a.kind, &a.id, a.verdict).cmp(&(b.kind, &b.id, b.verdict)));
-        let units = findings
-            .into_iter()
-            .enumerate()
-            .map(|(index, finding)| {
-                let counter = finding.kind == FindingKind::Backup && finding.verdict == Verdict::Inconsistent;
-                Unit {
-                    number: index + 1,
-                    kind: finding.kind,
-                    id: finding.id.clone(),
-                    name: finding.name.clone(),
-                    status: finding.status.clone(),
-                    host: finding.host.clone(),
-                    counter,
-                    verdict: finding.verdict,
-                    evidence: finding.evidence.clone(),
-                    before: images.get(&(finding.kind, finding.id.clone(), counter)).cloned().unwrap_or_default(),
-                    changes: finding.proposal.as_ref().map(|proposal| proposal.changes.clone()).unwrap_or_default(),
-                    follow_up: finding.follow_up.clone(),
-                }
-            })
-            .collect();
-        Self::of_units(Purpose::Repair, None, basis, units)
+    /// Plans the repair of what was found. `basis.id` is a new UUID.
+    ///
+    /// # Errors
+    /// Those of the temporary file.
+    pub fn propose(proposed: Proposed, basis: Basis) -> io::Result<Self> {
+        Self::of_units(Purpose::Repair, None, basis, proposed.in_order()?)
     }
 
     /// Seals a plan with these units.
-    pub fn of_units(purpose: Purpose, undoes: Option<String>, basis: Basis, units: Vec<Unit>) -> Self {
-        let Basis { id, taken_at, database, columns, policy, selection, services, mut checks } = basis;
-        let hosts = units.iter().filter_map(|unit| unit.host.clone());
-        let heartbeats = hosts.map(|host| (host.clone(), services.last_beat(&host))).collect();
-        let about_backups = units.iter().filter(|unit| unit.kind == FindingKind::Backup && !unit.counter);
-        let mut checks: Vec<CheckResult> = about_backups.filter_map(|unit| checks.remove(&unit.id)).collect();
+    ///
+    /// # Errors
+    /// Those of the temporary file.
+    pub fn of_units(purpose: Purpose, undoes: Option<String>, basis: Basis, units: Spool<Unit>) -> io::Result<Self> {
+        #[derive(Deserialize)]
+        struct About {
+            kind: FindingKind,
+            id: String,
+            host: Option<String>,
+            counter: bool,
+        }
+        let Basis { id, taken_at, database, columns, policy, selection, services, checks: mut known } = basis;
+        let (mut heartbeats, mut checks) = (BTreeMap::new(), Vec::new());
+        for unit in units.parts::<About>(0..units.len()) {
+            let unit = unit?;
+            if let Some(host) = unit.host.filter(|host| !heartbeats.contains_key(host)) {
+                let beat = services.last_beat(&host);
+                heartbeats.insert(host, beat);
+            }
+            if unit.kind == FindingKind::Backup && !unit.counter {
+                checks.extend(known.remove(&unit.id));
+            }
+        }
         checks.sort_by(|a, b| a.id.cmp(&b.id));
-        Self::new(PlanBody {
-            id,
-            purpose,
-            undoes,
-            taken_at,
-            program: program(),
-            database,
-            columns,
-            policy,
-            selection,
-            heartbeats,
-            checks,
-            units,
-        })
+        let program = program();
+        let body = PlanBody { id, purpose, undoes, taken_at, program, database, columns, policy, selection, heartbeats, checks, units };
+        let mut plan = Self { schema_version: PlanBody::SCHEMA_VERSION, body, sha256: String::new(), signature: None };
+        plan.try_seal()?;
+        Ok(plan)
     }
 
     /// The check of the backup that a unit is about.
@@ -192,31 +261,51 @@ impl Plan {
     }
 
     /// Keeps only the units with these numbers, which stay the same, and seals the plan again.
-    pub fn keep(&mut self, numbers: &BTreeSet<usize>) {
-        self.units.retain(|unit| numbers.contains(&unit.number));
-        self.seal();
+    ///
+    /// # Errors
+    /// Those of the temporary file.
+    pub fn keep(&mut self, numbers: &BTreeSet<usize>) -> io::Result<()> {
+        #[derive(Deserialize)]
+        struct Numbered {
+            number: usize,
+        }
+        let kept = self.units.parts::<Numbered>(0..self.units.len()).enumerate().filter_map(|(place, unit)| match unit {
+            Ok(unit) => numbers.contains(&unit.number).then_some(Ok(place)),
+            Err(error) => Some(Err(error)),
+        });
+        let kept: Vec<usize> = kept.collect::<io::Result<_>>()?;
+        self.units.rearrange(kept);
+        self.try_seal()
     }
 
     /// Removes units, numbers the others again, and seals the plan again.
-    pub fn leave_out(&mut self, numbers: &BTreeSet<usize>) {
-        self.units.retain(|unit| !numbers.contains(&unit.number));
-        for (index, unit) in self.units.iter_mut().enumerate() {
-            unit.number = index + 1;
-        }
-        self.seal();
-    }
-
-    /// The plan as a file holds it: indented JSON with a line feed at the end.
-    pub fn to_json(&self) -> String {
-        // Only maps with keys that are not strings cannot be written as JSON, and a plan has none.
-        let json = serde_json::to_string_pretty(self).unwrap_or_default();
-        json_escaped(&json).into_owned() + "\n"
+    ///
+    /// # Errors
+    /// Those of the temporary file.
+    pub fn leave_out(&mut self, numbers: &BTreeSet<usize>) -> io::Result<()> {
+        self.units = numbered(&self.units, numbers)?;
+        self.try_seal()
     }
 
     /// The number of rows that it changes. A parent whose counter several units change is one row.
-    pub fn rows(&self) -> usize {
-        let rows = self.units.iter().flat_map(|unit| &unit.before).map(|image| (image.table, image.id.as_str()));
-        rows.collect::<BTreeSet<_>>().len()
+    ///
+    /// # Errors
+    /// Those of the temporary file.
+    pub fn rows(&self) -> io::Result<usize> {
+        #[derive(Deserialize)]
+        struct Before {
+            before: Vec<Row>,
+        }
+        #[derive(Deserialize)]
+        struct Row {
+            table: Table,
+            id: String,
+        }
+        let mut rows = HashSet::new();
+        for unit in self.units.parts::<Before>(0..self.units.len()) {
+            rows.extend(unit?.before.iter().map(|row| digest::short(&[&row.table.to_string(), &row.id])));
+        }
+        Ok(rows.len())
     }
 }
 
@@ -229,7 +318,8 @@ pub fn program() -> String {
 #[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use super::*;
-    use crate::domain::{Backup, SealError, Table};
+    use crate::domain::text::json_escaped;
+    use crate::domain::{Backup, SealError};
 
     fn plan() -> Plan {
         let change =
@@ -253,7 +343,7 @@ mod tests {
             selection: Selection::default(),
             heartbeats: BTreeMap::new(),
             checks: Vec::new(),
-            units: vec![Unit {
+            units: Spool::of([Unit {
                 number: 1,
                 kind: FindingKind::Backup,
                 id: "b1".into(),
@@ -266,34 +356,60 @@ mod tests {
                 before: vec![before],
                 changes: vec![change],
                 follow_up: Vec::new(),
-            }],
+            }])
+            .unwrap(),
         })
+    }
+
+    /// A plan as a file holds it.
+    fn text(plan: &Plan) -> String {
+        json_escaped(&serde_json::to_string_pretty(plan).unwrap()).into_owned() + "\n"
+    }
+
+    fn edit(plan: &mut Plan, edit: impl FnOnce(&mut Vec<Unit>)) {
+        let mut units = plan.units.read(0..plan.units.len()).unwrap();
+        edit(&mut units);
+        plan.units = Spool::of(units).unwrap();
+        plan.try_seal().unwrap();
     }
 
     #[test]
     fn a_plan_is_read_as_it_was_written() {
         let plan = plan();
-        assert_eq!(Plan::parse(plan.to_json().as_bytes()), Ok(plan.clone()));
+        assert!(Plan::parse(text(&plan).as_bytes()).unwrap() == plan);
         // Another program may change the layout.
-        let compact = serde_json::to_vec(&plan).unwrap();
-        assert_eq!(Plan::parse(&compact), Ok(plan));
+        assert!(Plan::parse(&serde_json::to_vec(&plan).unwrap()).unwrap() == plan);
+    }
+
+    #[test]
+    fn units_are_numbered_in_the_order_of_the_plan_whatever_order_they_are_found_in() {
+        let unit = plan().units.get(0).unwrap().unwrap();
+        let named = |(kind, id): (FindingKind, &str)| Unit { kind, id: id.to_owned(), ..unit.clone() };
+        let mut proposed = Proposed::default();
+        for about in [(FindingKind::Volume, "a"), (FindingKind::Backup, "b"), (FindingKind::Backup, "a")] {
+            proposed.add(named(about)).unwrap();
+        }
+        let units =
+            proposed.in_order().unwrap().iter().map(|unit| unit.unwrap()).map(|unit| (unit.number, unit.kind, unit.id)).collect::<Vec<_>>();
+        let expected = [(1, FindingKind::Backup, "a"), (2, FindingKind::Backup, "b"), (3, FindingKind::Volume, "a")];
+        assert_eq!(units, expected.map(|(number, kind, id)| (number, kind, id.to_owned())));
     }
 
     #[test]
     fn a_plan_of_version_0_1_is_read_and_written_as_it_was() {
-        let text = include_str!("../../tests/fixtures/plan-0.1.json");
-        let plan = Plan::parse(text.as_bytes()).unwrap();
-        assert!(plan.signature.is_some() && plan.to_json() == text);
+        let file = include_str!("../../tests/fixtures/plan-0.1.json");
+        let plan = Plan::parse(file.as_bytes()).unwrap();
+        assert!(plan.signature.is_some() && text(&plan) == *file);
     }
 
     #[test]
     fn a_code_of_another_version_is_kept() {
         let mut plan = plan();
-        plan.units[0].evidence[0] = serde_json::from_str(r#"{"code":"moonlight","text":"x"}"#).unwrap();
-        plan.seal();
-        let read = Plan::parse(plan.to_json().as_bytes()).unwrap();
-        assert_eq!(read, plan);
-        let code = &read.units[0].evidence[0].code;
+        edit(&mut plan, |units| units[0].evidence[0] = serde_json::from_str(r#"{"code":"moonlight","text":"x"}"#).unwrap());
+        let read = Plan::parse(text(&plan).as_bytes()).unwrap();
+        assert!(read == plan);
+        let unit = read.units.get(0).unwrap().unwrap();
+        let code = &unit.evidence[0].code;
         assert_eq!((code.as_str(), code.known()), ("moonlight", None));
     }
 
@@ -301,18 +417,18 @@ mod tests {
     fn a_row_that_two_units_change_is_one_row() {
         let mut plan = plan();
         let parent = Backup { id: "p".into(), ..Backup::default() }.image(ColumnSet::Mitaka);
-        let mut second = plan.units[0].clone();
-        second.before[0].id = "b2".into();
-        plan.units.push(second);
-        for unit in &mut plan.units {
-            unit.before.push(parent.clone());
-        }
-        assert_eq!(plan.rows(), 3);
+        edit(&mut plan, |units| {
+            let mut second = units[0].clone();
+            second.before[0].id = "b2".into();
+            units.push(second);
+            units.iter_mut().for_each(|unit| unit.before.push(parent.clone()));
+        });
+        assert_eq!(plan.rows().unwrap(), 3);
     }
 
     #[test]
     fn every_edit_is_noticed() {
-        let text = plan().to_json();
+        let text = text(&plan());
         for (from, to) in [
             ("\"error\"", "\"available\""),
             ("\"b1\"", "\"b2\""),
@@ -323,19 +439,20 @@ mod tests {
         ] {
             let edited = text.replacen(from, to, 1);
             if edited != text {
-                assert_eq!(Plan::parse(edited.as_bytes()), Err(SealError::Edited(PlanBody::INSTEAD)), "{from}");
+                assert_eq!(Plan::parse(edited.as_bytes()).unwrap_err(), SealError::Edited(PlanBody::INSTEAD), "{from}");
             }
         }
     }
 
     #[test]
     fn another_document_is_not_a_plan() {
-        let text = plan().to_json();
+        let text = text(&plan());
         assert!(matches!(Plan::parse(b"{}"), Err(SealError::Invalid { .. })));
         assert!(matches!(Plan::parse(b"\xff"), Err(SealError::Invalid { .. })));
         assert!(matches!(Plan::parse(&text.as_bytes()[..text.len() / 2]), Err(SealError::Invalid { .. })));
         assert!(matches!(Plan::parse(text.replacen("\"units\"", "\"more\": 1, \"units\"", 1).as_bytes()), Err(SealError::Invalid { .. })));
         assert!(matches!(Plan::parse(text.replacen('{', "{\"sha256\": \"\",", 1).as_bytes()), Err(SealError::Invalid { .. })), "twice");
-        assert_eq!(Plan::parse(text.replacen("\"schema_version\": 1", "\"schema_version\": 2", 1).as_bytes()), Err(SealError::Newer(2)));
+        let newer = text.replacen("\"schema_version\": 1", "\"schema_version\": 2", 1);
+        assert_eq!(Plan::parse(newer.as_bytes()).unwrap_err(), SealError::Newer(2));
     }
 }

@@ -8,11 +8,18 @@ use std::collections::HashSet;
 use super::{PlanBody, Purpose, Unit};
 use crate::domain::status::{AVAILABLE, ERROR};
 use crate::domain::transitions::{Direction, is_allowed, refusal};
-use crate::domain::{Backup, ColumnSet, FindingKind, Image, Snapshot, Table, Value, Volume};
+use crate::domain::{Backup, ColumnSet, FindingKind, Image, Snapshot, Table, Value, Volume, digest};
 
 impl PlanBody {
     /// Says what is not consistent.
     pub(super) fn check(&self) -> Result<(), String> {
+        self.check_head()?;
+        self.check_order()?;
+        let mut rules = UnitRules::default();
+        self.units.iter().try_for_each(|unit| rules.check(self, &unit.map_err(|error| error.to_string())?))
+    }
+
+    pub(super) fn check_head(&self) -> Result<(), String> {
         let spans = self.policy.thresholds;
         if spans.older_than_seconds < 0 || spans.service_down_time_seconds < 0 {
             return Err("its policy has a negative time span".to_owned());
@@ -23,23 +30,12 @@ impl PlanBody {
         if (self.purpose == Purpose::Undo) != self.undoes.is_some() {
             return Err("its purpose does not fit the run that it undoes".to_owned());
         }
-        if !self.checks.is_sorted_by(|a, b| a.id < b.id) {
-            return Err("its checks are not in the order of their backups' ids".to_owned());
-        }
-        let mut last = 0;
-        let mut seen = HashSet::new();
-        for unit in &self.units {
-            // The audit log tells units apart by their numbers.
-            if unit.number <= last {
-                return Err(format!("unit {} is out of order", unit.number));
-            }
-            last = unit.number;
-            if !seen.insert((unit.kind, &unit.id, unit.counter)) {
-                return Err(format!("unit {} is about the same row as another", unit.number));
-            }
-            self.check_unit(unit).map_err(|problem| format!("unit {}: {problem}", unit.number))?;
-        }
         Ok(())
+    }
+
+    pub(super) fn check_order(&self) -> Result<(), String> {
+        let in_order = self.checks.is_sorted_by(|a, b| a.id < b.id);
+        if in_order { Ok(()) } else { Err("its checks are not in the order of their backups' ids".to_owned()) }
     }
 
     fn check_unit(&self, unit: &Unit) -> Result<(), String> {
@@ -82,6 +78,30 @@ impl PlanBody {
             return Err(format!("the last heartbeat of host {host} is missing"));
         }
         Ok(())
+    }
+}
+
+/// What the units of a plan must be, one after the other.
+#[derive(Default)]
+pub(super) struct UnitRules {
+    /// The number of the last unit.
+    last: usize,
+    /// What the units are about, as short digests.
+    seen: HashSet<u128>,
+}
+
+impl UnitRules {
+    /// Says why the next unit is not consistent.
+    pub(super) fn check(&mut self, plan: &PlanBody, unit: &Unit) -> Result<(), String> {
+        // The audit log tells units apart by their numbers.
+        if unit.number <= self.last {
+            return Err(format!("unit {} is out of order", unit.number));
+        }
+        self.last = unit.number;
+        if !self.seen.insert(digest::short(&[&unit.kind.to_string(), &unit.id, if unit.counter { "counter" } else { "" }])) {
+            return Err(format!("unit {} is about the same row as another", unit.number));
+        }
+        plan.check_unit(unit).map_err(|problem| format!("unit {}: {problem}", unit.number))
     }
 }
 

@@ -169,6 +169,13 @@ pub enum ReportError {
     Io(#[from] io::Error),
 }
 
+impl OutputOptions {
+    /// Whether a document is written as it is, without a look at its rows.
+    pub fn shows_document(&self) -> bool {
+        matches!(self.format, Format::Json | Format::Jsonl) && self.columns.is_empty() && self.sort_columns.is_empty()
+    }
+}
+
 /// Writes a result: the document for JSON and YAML, the grid otherwise.
 ///
 /// `rows_key` is the member of the document that holds the rows of the grid as objects, in the same order. Sorting also sorts these. If
@@ -180,7 +187,7 @@ pub fn write(
     grid: impl FnOnce() -> Grid,
     options: &OutputOptions,
 ) -> Result<(), ReportError> {
-    if matches!(options.format, Format::Json | Format::Jsonl) && options.columns.is_empty() && options.sort_columns.is_empty() {
+    if options.shows_document() {
         return Ok(json::write(out, document, options.noindent || options.format == Format::Jsonl)?);
     }
     let grid = grid();

@@ -16,8 +16,8 @@ pub struct PlanView<'a> {
     pub author: Option<&'a str>,
     pub reason: Option<&'a str>,
     pub ticket: Option<&'a str>,
-    /// For each unit the commands to run once the API is back.
-    pub follow_up: Vec<Vec<String>>,
+    /// The commands of a unit to run once the API is back.
+    pub follow_up: &'a dyn Fn(&Unit) -> Vec<String>,
     /// The findings that are skipped.
     pub skipped: Vec<&'a Finding>,
     /// The commands that apply the plan, one line each.
@@ -43,7 +43,7 @@ fn write_summary(out: &mut dyn io::Write, PlanView { plan, skipped, .. }: &PlanV
     match plan.units.len() {
         0 => writeln!(out, "Nothing to change.")?,
         units => {
-            writeln!(out, "{} in {}. Each unit is changed completely or not at all.", count(plan.rows(), "row"), count(units, "unit"))?
+            writeln!(out, "{} in {}. Each unit is changed completely or not at all.", count(plan.rows()?, "row"), count(units, "unit"))?
         }
     }
     if !skipped.is_empty() {
@@ -131,6 +131,7 @@ fn write_units(out: &mut dyn io::Write, view: &PlanView<'_>) -> io::Result<()> {
     writeln!(out, "## What would be changed\n")?;
     writeln!(out, "| Unit | Kind | ID | Name | Change | Host | Why |\n|---:|---|---|---|---|---|---|")?;
     for unit in units {
+        let unit = unit?;
         writeln!(
             out,
             "| {} | {} | {} | {} | {} | {} | {} |",
@@ -138,14 +139,15 @@ fn write_units(out: &mut dyn io::Write, view: &PlanView<'_>) -> io::Result<()> {
             unit.kind,
             markdown_code(&unit.id),
             optional(unit.name.as_deref()),
-            main_change(unit),
+            main_change(&unit),
             optional(unit.host.as_deref()),
             reasons(&unit.evidence),
         )?;
     }
     writeln!(out)?;
-    for (unit, follow_up) in units.iter().zip(&view.follow_up) {
-        write_unit(out, unit, follow_up)?;
+    for unit in units {
+        let unit = unit?;
+        write_unit(out, &unit, &(view.follow_up)(&unit))?;
     }
     Ok(())
 }

@@ -5,6 +5,7 @@ use crate::domain::{
     Checks, ColumnSet, DatabaseInfo, EvidenceCode, FindingKind, Image, Proposal, Selection, Services, Table, Thresholds, Verdict,
 };
 use crate::plan::{Basis, Purpose};
+use crate::spool::Spool;
 
 const HOSTILE: &str = "n|x\\|`</code><img src=x>\n# heading\u{1b}[2J\u{202e}";
 
@@ -77,14 +78,13 @@ fn report(name: &str, policy: &Policy) -> String {
         checks: Checks::new(),
     };
     let (uncertain, recent) = (finding("b2", name, Verdict::Uncertain), finding("b3", "", Verdict::Recent));
-    let follow_up = vec![unit.follow_up.clone()];
-    let plan = Plan { sha256: "ab12".into(), ..Plan::of_units(Purpose::Repair, None, basis, vec![unit]) };
+    let plan = Plan { sha256: "ab12".into(), ..Plan::of_units(Purpose::Repair, None, basis, Spool::of([unit]).unwrap()).unwrap() };
     let view = PlanView {
         plan: &plan,
         author: Some("root@ctl1"),
         reason: Some(name),
         ticket: None,
-        follow_up,
+        follow_up: &|unit| unit.follow_up.clone(),
         skipped: vec![&uncertain, &recent],
         apply: vec!["cinder-backup-repair apply plan.json".into()],
         verify: Vec::new(),

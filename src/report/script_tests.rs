@@ -4,6 +4,7 @@ use super::*;
 use crate::db::{Param, literal};
 use crate::domain::{Checks, ColumnSet, DatabaseInfo, Policy, Selection, Services, Value};
 use crate::plan::{Basis, Purpose};
+use crate::spool::Spool;
 use rusqlite::Connection;
 
 const HOSTILE: &str = "x\n.shell rm\r\n\\! id\u{2028}; DROP TABLE backups; '\"`*/ $cbr$ $cbr1$";
@@ -26,7 +27,7 @@ fn plan() -> Plan {
         services: Services::default(),
         checks: Checks::new(),
     };
-    Plan::of_units(Purpose::Repair, None, basis, Vec::new())
+    Plan::of_units(Purpose::Repair, None, basis, Spool::default()).unwrap()
 }
 
 fn update(engine: Engine, to: &str, id: &str, from: &str) -> ScriptStatement {

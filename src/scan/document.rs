@@ -55,6 +55,11 @@ impl Summary {
         };
         *number += 1;
     }
+
+    /// The number of all findings.
+    pub fn total(&self) -> usize {
+        self.stuck + self.uncertain + self.busy + self.recent + self.inconsistent
+    }
 }
 
 /// The document `cinder-backup-repair/scan`.

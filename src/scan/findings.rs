@@ -12,7 +12,7 @@ use super::document::Summary;
 use super::reader::Reader;
 use super::references::ReferenceColumn;
 use super::related_rows::{RelatedRows, Repaired, ScanFacts};
-use super::run::{Basis, Images, KeptRows, Pending, ScanError, ScanRequest};
+use super::run::{Basis, KeptRows, Pending, ScanError, ScanRequest};
 use crate::domain::decide::{self, BackupCase};
 use crate::domain::id::key;
 use crate::domain::status::{AVAILABLE, ERROR, ERROR_DELETING, RESTORING};
@@ -43,14 +43,12 @@ pub(super) struct Findings<'a> {
     summary: Summary,
     /// The numbers of the ids that actionable findings are about.
     actionable: HashSet<u128>,
-    images: Images,
     repaired: Rc<Repaired>,
 }
 
 /// What is known of all findings.
 pub(super) struct Made {
     pub(super) summary: Summary,
-    pub(super) images: Images,
     repaired: Rc<Repaired>,
 }
 
@@ -84,7 +82,6 @@ impl<'a> Findings<'a> {
             sink,
             summary: Summary::default(),
             actionable: HashSet::new(),
-            images: BTreeMap::new(),
             repaired: Rc::default(),
         }
     }
@@ -102,8 +99,8 @@ impl<'a> Findings<'a> {
             self.chains(reader)?;
             self.leftovers(reader)?;
         }
-        let Self { summary, images, repaired, .. } = self;
-        Ok(Made { summary, images, repaired })
+        let Self { summary, repaired, .. } = self;
+        Ok(Made { summary, repaired })
     }
 
     fn backups(&mut self, reader: &mut Reader<'_>) -> Result<(), ScanError> {
@@ -131,7 +128,7 @@ impl<'a> Findings<'a> {
                 // A backup in error or error_deleting that was only named is a finding only if it can be repaired, or is refused.
                 let pending = !matches!(finding.status.as_deref(), Some(ERROR | ERROR_DELETING));
                 if pending || finding.proposal.is_some() || finding.refusal.is_some() || !self.selection.statuses.is_empty() {
-                    self.keep(finding, || images_of_backup(&case, columns), false)?;
+                    self.keep(finding, || images_of_backup(&case, columns))?;
                 }
             }
         }
@@ -145,7 +142,7 @@ impl<'a> Findings<'a> {
         self.selection.takes_inconsistent(backup) && (backups.is_empty() || backups.contains(&backup.id))
     }
 
-    fn keep(&mut self, finding: Finding, images: impl FnOnce() -> Vec<Image>, counter: bool) -> Result<(), ScanError> {
+    fn keep(&mut self, mut finding: Finding, images: impl FnOnce() -> Vec<Image>) -> Result<(), ScanError> {
         if self.request.kept == KeptRows::Changes && finding.is_actionable() {
             let mut images = images();
             if let Some(proposal) = &finding.proposal {
@@ -153,7 +150,7 @@ impl<'a> Findings<'a> {
             }
             images.sort_by(|a, b| (a.table, &a.id).cmp(&(b.table, &b.id)));
             images.dedup();
-            self.images.insert((finding.kind, finding.id.clone(), counter), images);
+            finding.rows = images;
         }
         self.give(finding)
     }
@@ -175,7 +172,7 @@ impl<'a> Findings<'a> {
         for volume in pending {
             let case = volume_case(volume, &self.facts(&repaired, &related), columns);
             if let Some(finding) = decide::left_volume(&case, self.situation, self.policy) {
-                self.keep(finding, || vec![case.volume.image(columns)], false)?;
+                self.keep(finding, || vec![case.volume.image(columns)])?;
             }
         }
         Ok(())
@@ -195,7 +192,7 @@ impl<'a> Findings<'a> {
         for snapshot in &self.pending.snapshots {
             let case = snapshot_case(snapshot.clone(), &self.facts(&repaired, &related), columns);
             if let Some(finding) = decide::snapshot(&case, self.situation, self.policy) {
-                self.keep(finding, || vec![case.snapshot.image()], false)?;
+                self.keep(finding, || vec![case.snapshot.image()])?;
             }
         }
         Ok(())
@@ -219,7 +216,7 @@ impl<'a> Findings<'a> {
                     && let Some(finding) = decide::counter(&case, self.situation, self.policy)
                 {
                     let columns = self.situation.columns;
-                    self.keep(finding, || vec![case.backup.image(columns)], true)?;
+                    self.keep(finding, || vec![case.backup.image(columns)])?;
                 }
                 let parent = case.backup;
                 if parent.status.as_deref() != Some(ERROR) {

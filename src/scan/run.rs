@@ -17,8 +17,7 @@ use crate::domain::status::{BACKING_UP, CREATING, RESTORING, RESTORING_BACKUP};
 use crate::domain::text::shell_word;
 use crate::domain::time::{human, rfc3339};
 use crate::domain::{
-    Backup, Checks, ColumnSet, DatabaseInfo, Finding, FindingKind, Image, Matched, NULL, Policy, Selection, Services, Situation, Snapshot,
-    Volume,
+    Backup, Checks, ColumnSet, DatabaseInfo, Finding, FindingKind, Matched, NULL, Policy, Selection, Services, Situation, Snapshot, Volume,
 };
 
 /// Why a scan could not be made.
@@ -35,9 +34,6 @@ pub enum ScanError {
     Stopped,
 }
 
-/// The rows that findings would change, by kind, id, and whether only the counter is meant.
-pub type Images = BTreeMap<(FindingKind, String, bool), Vec<Image>>;
-
 /// Which rows a scan keeps beside its findings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeptRows {
@@ -45,7 +41,7 @@ pub enum KeptRows {
     None,
     /// The rows of backups whose storage can be checked, with their ancestors, in [`Finding::rows`]: for other programs.
     Chains,
-    /// The rows that the findings would change, in [`Scan::images`]: for a plan.
+    /// The rows that actionable findings would change, in [`Finding::rows`]: for a plan.
     Changes,
 }
 
@@ -81,8 +77,6 @@ pub struct Scan {
     pub census: Census,
     /// The clock and the heartbeats.
     pub situation: Situation,
-    /// The rows that findings would change, as they were seen; only with [`KeptRows::Changes`].
-    pub images: Images,
     /// Which parts of the selection a row matches.
     pub matched: Matched,
     /// The ids of the backups that were named.
@@ -171,7 +165,9 @@ fn inside(session: &mut dyn Session, schema: &Schema, request: &ScanRequest<'_>,
         Some(Stream { output, catalog: wants }) => {
             output.begin(database.clone(), &census, &situation)?;
             let found = basis.stream(&mut reader, output)?;
-            census.forget_chains();
+            if wants.is_some() {
+                census.forget_chains();
+            }
             (found, wants.map(|wants| write_catalog(&mut reader, wants, output)).transpose()?)
         }
     };
@@ -186,17 +182,8 @@ fn inside(session: &mut dyn Session, schema: &Schema, request: &ScanRequest<'_>,
         summary: found.summary,
         left_out: found.left_out,
     };
-    let (images, counts_on_others) = (found.images, found.counts_on_others);
-    Ok(Scan {
-        document,
-        matched: census.matched.clone(),
-        census,
-        situation,
-        images,
-        named: selection.backups.clone(),
-        counts_on_others,
-        catalog,
-    })
+    let counts_on_others = found.counts_on_others;
+    Ok(Scan { document, matched: census.matched.clone(), census, situation, named: selection.backups.clone(), counts_on_others, catalog })
 }
 
 /// Writes all chains with their backups.
@@ -295,7 +282,6 @@ impl Pending {
 struct Found {
     findings: Vec<Finding>,
     notices: Vec<Notice>,
-    images: Images,
     summary: Summary,
     left_out: usize,
     counts_on_others: bool,
@@ -306,6 +292,11 @@ type Order<'f> = (bool, Option<&'f str>, FindingKind, &'f str);
 
 fn order(finding: &Finding) -> Order<'_> {
     (finding.since.is_none(), finding.since.as_deref(), finding.kind, &finding.id)
+}
+
+/// Brings findings into their order.
+pub fn sort(findings: &mut [Finding]) {
+    findings.sort_by(|a, b| order(a).cmp(&order(b)));
 }
 
 /// The first findings of a limit. They are known by their numbers, in the order in which they are made.
@@ -364,7 +355,7 @@ impl Basis<'_> {
                 findings.push(finding);
                 Ok(())
             })?;
-            findings.sort_by(|a, b| order(a).cmp(&order(b)));
+            sort(&mut findings);
             Ok((made, findings))
         };
         let (mut made, mut findings) = collect(reader, self.request.only)?;
@@ -383,7 +374,7 @@ impl Basis<'_> {
             findings.truncate(limit);
         }
         let counts_on_others = made.counts_on_others();
-        Ok(Found { findings, notices: self.notices(reader)?, images: made.images, summary, left_out, counts_on_others })
+        Ok(Found { findings, notices: self.notices(reader)?, summary, left_out, counts_on_others })
     }
 
     /// Gives each finding and notice away as it is made.

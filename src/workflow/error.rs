@@ -4,6 +4,7 @@ use std::io;
 
 use thiserror::Error;
 
+use crate::apply::UndoError;
 use crate::audit::AuditError;
 use crate::db::DbError;
 use crate::ledger::LedgerError;
@@ -46,6 +47,12 @@ pub enum Error {
     Ledger(#[from] LedgerError),
     #[error("cannot begin the check: {0}")]
     Start(io::Error),
+    /// The units of a plan, or results, cannot be kept in a temporary file or read from it.
+    #[error("{0}")]
+    Spool(#[from] io::Error),
+    /// A run cannot be undone.
+    #[error(transparent)]
+    Undo(#[from] UndoError),
     /// A signal stopped a check that a decision needs.
     #[error("stopped by {0} while checking the storage; nothing was changed")]
     Interrupted(&'static str),

@@ -51,6 +51,7 @@ pub fn dry_run(database: &mut Database, plan: &Plan, execution: Execution, obser
     let run = Prepared::new(database, plan, execution.storage, observer)?.run(database, plan, options, &mut NoJournal);
     match run.failure {
         Some(Failure::Database(error) | Failure::LockedOut(error)) => Err(error.into()),
+        Some(Failure::Spool(error)) => Err(error.into()),
         _ => Ok(run),
     }
 }
@@ -111,9 +112,10 @@ impl RunLog {
             Failure::Database(error) => error.to_string(),
             Failure::LockedOut(error) => format!("locked out: {error}"),
             Failure::LogBefore(error) | Failure::LogAfter(error) => error.to_string(),
+            Failure::Spool(error) => error.to_string(),
         });
         let is_writable = !run.failure.as_ref().is_some_and(Failure::is_of_log);
-        let log_failure = if is_writable { self.end(run.tally(), interrupted.clone()).err() } else { None };
+        let log_failure = if is_writable { self.end(run.tally, interrupted.clone()).err() } else { None };
         Ok(RecordedRun { id: self.run, run, interrupted, log_failure })
     }
 

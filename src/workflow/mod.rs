@@ -42,5 +42,5 @@ pub use skipped::{LeftAlone, Refused, Skipped, passed_over};
 pub use storage_recheck::depends_on_storage;
 pub use stores::{StorageSettings, Stores};
 pub use targets::TargetList;
-pub use undo::plan_undo;
+pub use undo::UndoneRun;
 pub use unmatched::Hosts;

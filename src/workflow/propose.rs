@@ -1,17 +1,22 @@
 //! From the database to a plan.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
+use std::io;
 
 use uuid::Uuid;
 
 use crate::apply::{SimulatedOutcome, simulate};
-use crate::domain::{Checks, FindingKind, Policy, Selection};
-use crate::plan::{Basis, Plan};
-use crate::scan::{KeptRows, Scan, ScanRequest, scan};
+use crate::domain::{Checks, DatabaseInfo, Finding, FindingKind, Policy, Selection, Situation};
+use crate::plan::{Basis, Plan, Proposed, Unit};
+use crate::scan::records::ScanRecord;
+use crate::scan::{Census, KeptRows, Scan, ScanError, ScanOutput, ScanRequest, Stream, scan, scan_to, sort};
 
 use super::observer::{Observer, reading};
 use super::skipped::refusals;
 use super::{Database, Refused, Result, Skipped};
+
+/// What a unit is about: kind, id, and whether only the counter is meant.
+type UnitKey = (FindingKind, String, bool);
 
 /// Which rows are wanted, and how they are judged.
 #[derive(Debug)]
@@ -32,6 +37,7 @@ pub fn find(database: &mut Database, wanted: &Wanted, kept: KeptRows, observer: 
 
 pub struct ProposedPlan<'a> {
     pub plan: Plan,
+    /// With the findings that are not in the plan.
     pub scan: Scan,
     /// What was asked for and cannot be repaired.
     pub refused: Vec<Refused>,
@@ -45,9 +51,9 @@ pub struct ProposedPlan<'a> {
 impl<'a> ProposedPlan<'a> {
     /// Scans and plans; `checks` is what is known of the storage, and `has_checked` whether it was read for this plan.
     pub fn new(database: &mut Database, wanted: &'a Wanted, checks: Checks, has_checked: bool, observer: &dyn Observer) -> Result<Self> {
-        let (plan, scan) = reading(observer, || propose(database, &request(wanted, &checks, has_checked)))?;
+        let (plan, scan, named) = reading(observer, || propose(database, &request(wanted, &checks, has_checked)))?;
         wanted.require_matches(&scan.census, &scan.situation, observer)?;
-        let refused = refusals(&scan, &wanted.selection);
+        let refused = refusals(&scan, &wanted.selection, named);
         let skipped = Skipped::of(&scan, &refused);
         Ok(Self { plan, scan, refused, skipped, wanted, checks, has_checked })
     }
@@ -55,17 +61,19 @@ impl<'a> ProposedPlan<'a> {
     /// Keeps only the chosen units, and returns how many of them cannot be repaired any more. If some of them release rows because
     /// others are repaired before, and these are not chosen, the database is read again.
     pub fn narrow(&mut self, database: &mut Database, chosen: &BTreeSet<usize>) -> Result<usize> {
-        let key = |unit: &crate::plan::Unit| (unit.kind, unit.id.clone(), unit.counter);
-        let wanted: BTreeSet<(FindingKind, String, bool)> =
-            self.plan.units.iter().filter(|unit| chosen.contains(&unit.number)).map(key).collect();
+        let keys = |plan: &Plan| -> io::Result<Vec<(usize, UnitKey)>> {
+            plan.units.iter().map(|unit| unit.map(|unit| (unit.number, (unit.kind, unit.id, unit.counter)))).collect()
+        };
+        let wanted = keys(&self.plan)?.into_iter().filter(|(number, _)| chosen.contains(number));
+        let wanted: BTreeSet<UnitKey> = wanted.map(|(_, key)| key).collect();
         if self.scan.counts_on_others && wanted.len() < self.plan.units.len() {
             let backups = wanted.iter().filter(|(kind, _, counter)| *kind == FindingKind::Backup && !counter);
             let only: BTreeSet<String> = backups.map(|(_, id, _)| id.clone()).collect();
             let request = request(self.wanted, &self.checks, self.has_checked);
             self.plan = propose(database, &ScanRequest { only: Some(&only), ..request })?.0;
         }
-        let left: BTreeSet<usize> = self.plan.units.iter().filter(|unit| wanted.contains(&key(unit))).map(|unit| unit.number).collect();
-        self.plan.keep(&left);
+        let left = keys(&self.plan)?.into_iter().filter(|(_, key)| wanted.contains(key));
+        self.plan.keep(&left.map(|(number, _)| number).collect())?;
         Ok(chosen.len().saturating_sub(self.plan.units.len()))
     }
 }
@@ -74,9 +82,48 @@ fn request<'q>(wanted: &'q Wanted, checks: &'q Checks, has_checked: bool) -> Sca
     ScanRequest { storage_checked: has_checked, ..ScanRequest::new(&wanted.policy, &wanted.selection, KeptRows::Changes, checks) }
 }
 
-/// A scan and the plan that follows from it.
-fn propose(database: &mut Database, request: &ScanRequest<'_>) -> Result<(Plan, Scan)> {
-    let scan = scan(database.session.as_mut(), &database.schema, request)?;
+/// Takes the findings of a scan: those that a plan repairs, and the others.
+#[derive(Default)]
+struct Findings {
+    proposed: Proposed,
+    others: Vec<Finding>,
+    /// Backups were named.
+    has_names: bool,
+    /// The ids of what is repaired, if backups were named.
+    named: HashSet<String>,
+    error: Option<io::Error>,
+}
+
+impl ScanOutput for Findings {
+    fn begin(&mut self, _: DatabaseInfo, _: &Census, _: &Situation) -> std::result::Result<(), ScanError> {
+        Ok(())
+    }
+
+    fn add(&mut self, record: ScanRecord) -> std::result::Result<(), ScanError> {
+        let ScanRecord::Finding(finding) = record else { return Ok(()) };
+        if !finding.is_actionable() {
+            self.others.push(*finding);
+            return Ok(());
+        }
+        if self.has_names {
+            self.named.insert(finding.id.clone());
+        }
+        self.proposed.add(Unit::of_finding(*finding)).map_err(|error| {
+            self.error = Some(error);
+            ScanError::Stopped
+        })
+    }
+}
+
+/// A scan, the plan that follows from it and, if backups were named, the ids that the plan is about.
+fn propose(database: &mut Database, request: &ScanRequest<'_>) -> Result<(Plan, Scan, HashSet<String>)> {
+    let mut findings = Findings { has_names: !request.selection.backups.is_empty(), ..Findings::default() };
+    let scan = scan_to(database.session.as_mut(), &database.schema, request, Stream { output: &mut findings, catalog: None });
+    let Findings { proposed, mut others, named, error, .. } = findings;
+    error.map_or(Ok(()), Err)?;
+    let mut scan = scan?;
+    sort(&mut others);
+    scan.document.findings = others;
     let basis = Basis {
         id: Uuid::new_v4().to_string(),
         taken_at: scan.document.taken_at.clone(),
@@ -87,20 +134,26 @@ fn propose(database: &mut Database, request: &ScanRequest<'_>) -> Result<(Plan, 
         services: scan.situation.services.clone(),
         checks: request.checks.clone(),
     };
-    let mut plan = Plan::propose(&scan.document.findings, &scan.images, basis);
+    let mut plan = Plan::propose(proposed, basis)?;
     if request.policy.fix_counters {
-        remove_done(&mut plan, &scan);
+        remove_done(&mut plan, &scan)?;
     }
-    Ok((plan, scan))
+    Ok((plan, scan, named))
 }
 
 /// Removes units whose work another unit does: the unit of an increment that becomes available also counts its parent again, which corrects a
 /// wrong counter.
-fn remove_done(plan: &mut Plan, scan: &Scan) {
-    let simulated = simulate(&plan.units, &scan.census);
-    let done = plan.units.iter().zip(&simulated).filter(|(_, simulated)| simulated.outcome == SimulatedOutcome::Unneeded);
-    let done: BTreeSet<usize> = done.map(|(unit, _)| unit.number).collect();
-    if !done.is_empty() {
-        plan.leave_out(&done);
+fn remove_done(plan: &mut Plan, scan: &Scan) -> Result<()> {
+    let mut simulated = simulate(&scan.census);
+    let mut done = BTreeSet::new();
+    for unit in &plan.units {
+        let unit = unit?;
+        if simulated(&unit).outcome == SimulatedOutcome::Unneeded {
+            done.insert(unit.number);
+        }
     }
+    if !done.is_empty() {
+        plan.leave_out(&done)?;
+    }
+    Ok(())
 }

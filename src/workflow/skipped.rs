@@ -64,7 +64,8 @@ impl Skipped {
 }
 
 /// Rows that were asked for and cannot be repaired: refused, or named and not stuck.
-pub fn refusals(scan: &Scan, selection: &Selection) -> Vec<Refused> {
+/// `planned`: the ids that units are about, if backups were named.
+pub fn refusals(scan: &Scan, selection: &Selection, planned: HashSet<String>) -> Vec<Refused> {
     let named = !selection.backups.is_empty();
     let mut refused: Vec<Refused> = scan
         .document
@@ -82,9 +83,8 @@ pub fn refusals(scan: &Scan, selection: &Selection) -> Vec<Refused> {
         })
         .collect();
     // An exit code of 0 must not mean that a named backup without a unit is in order.
-    let told: HashSet<String> = refused.iter().map(|refusal| refusal.id.clone()).collect();
-    let planned = scan.document.findings.iter().filter(|finding| finding.is_actionable()).map(|finding| finding.id.clone());
-    refused.extend(passed_over(scan, &told.into_iter().chain(planned).collect()));
+    let told = refused.iter().map(|refusal| refusal.id.clone()).chain(planned).collect();
+    refused.extend(passed_over(scan, &told));
     refused
 }
 

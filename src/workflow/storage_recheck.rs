@@ -67,8 +67,17 @@ pub struct StorageRecheck<'a> {
 }
 
 /// Whether the decision about a unit of the plan depends on the storage.
-pub fn depends_on_storage(plan: &Plan) -> bool {
-    plan.units.iter().any(|unit| deciding_check(plan, unit).is_some())
+pub fn depends_on_storage(plan: &Plan) -> Result<bool> {
+    Ok(!deciding(plan)?.is_empty())
+}
+
+/// The ids of the units whose decision depends on the storage.
+fn deciding(plan: &Plan) -> std::io::Result<Vec<String>> {
+    if plan.checks.is_empty() {
+        return Ok(Vec::new());
+    }
+    let ids = plan.units.iter().filter_map(|unit| unit.map(|unit| deciding_check(plan, &unit).map(|_| unit.id)).transpose());
+    ids.collect()
 }
 
 impl<'a> StorageRecheck<'a> {
@@ -76,7 +85,7 @@ impl<'a> StorageRecheck<'a> {
     pub fn new(database: &mut Database, plan: &Plan, storage: Option<StorageSettings>, observer: &'a dyn Observer) -> Result<Self> {
         let cancelled = Arc::new(AtomicBool::new(false));
         let patience = storage.as_ref().map(|storage| storage.wait_limit.total).unwrap_or_default();
-        let ids: Vec<String> = plan.units.iter().filter(|unit| deciding_check(plan, unit).is_some()).map(|unit| unit.id.clone()).collect();
+        let ids = deciding(plan)?;
         let rechecker = match storage.filter(|_| !ids.is_empty()) {
             None => None,
             Some(storage) => {

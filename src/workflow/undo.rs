@@ -1,31 +1,52 @@
 //! The plan that undoes a run.
 
+use std::path::Path;
+
 use uuid::Uuid;
 
-use super::{Database, Refused, Result};
-use crate::apply::Undo;
-use crate::audit::{RunRecords, UnitHistory};
+use super::{Database, Error, Refused, Result};
+use crate::apply::{Undo, UndoUnits};
+use crate::audit::{RunHead, UnitHistory, read_run};
 use crate::domain::time::rfc3339;
 use crate::domain::{Checks, Selection};
 use crate::plan::{Basis, Plan, Purpose};
 use crate::scan::situation;
 
-/// The plan that undoes a run of this database, and the units that nobody can undo.
-pub fn plan_undo(database: &mut Database, records: &RunRecords, undo: Undo<'_>) -> Result<(Plan, Vec<Refused>)> {
-    database.require_identity(&format!("run {} changed", records.run), &records.begin.database)?;
-    let now = situation(&mut database.reader())?;
-    let basis = Basis {
-        checks: Checks::new(),
-        id: Uuid::new_v4().to_string(),
-        taken_at: rfc3339(now.now),
-        database: database.info(),
-        columns: database.schema.columns,
-        policy: records.begin.policy.clone(),
-        selection: Selection::default(),
-        services: now.services,
-    };
-    let plan = Plan::of_units(Purpose::Undo, Some(records.run.clone()), basis, undo.units);
-    Ok((plan, undo.unknown.into_iter().map(stays_unknown).collect()))
+/// A run, and what can be restored of it.
+#[derive(Debug)]
+pub struct UndoneRun {
+    head: RunHead,
+    undo: Undo,
+}
+
+impl UndoneRun {
+    /// Reads a run from the audit log.
+    pub fn read(log: &Path, run: &str) -> Result<Self> {
+        let mut units = UndoUnits::default();
+        let head = read_run::<Error>(log, run, &mut |unit| Ok(units.add(unit)?))?;
+        let undo = units.finish(&head.run)?;
+        Ok(Self { head, undo })
+    }
+
+    /// The plan that undoes it in this database, and the units that nobody can undo.
+    pub fn plan(self, database: &mut Database) -> Result<(Plan, Vec<Refused>)> {
+        let Self { head: RunHead { run, begin }, undo } = self;
+        database.require_identity(&format!("run {run} changed"), &begin.database)?;
+        let now = situation(&mut database.reader())?;
+        let basis = Basis {
+            checks: Checks::new(),
+            id: Uuid::new_v4().to_string(),
+            taken_at: rfc3339(now.now),
+            database: database.info(),
+            columns: database.schema.columns,
+            policy: begin.policy,
+            selection: Selection::default(),
+            services: now.services,
+        };
+        let units = undo.units(&run)?;
+        let plan = Plan::of_units(Purpose::Undo, Some(run), basis, units)?;
+        Ok((plan, undo.unknown.iter().map(stays_unknown).collect()))
+    }
 }
 
 /// A unit that nobody can undo, because nobody knows whether it was changed.

@@ -12,7 +12,7 @@ use cinder_backup_repair::db::{Access, DbError, DbErrorKind, Engine, Session};
 use cinder_backup_repair::domain::{Outcome, Table};
 
 use crate::database::Database;
-use crate::library::{carry_out, hooked, plan};
+use crate::library::{carry_out, hooked, plan, units};
 use crate::rows;
 use crate::schemas::{Columns, engines, fresh};
 
@@ -83,8 +83,9 @@ fn units_that_a_batch_has_no_time_for_run_in_the_next_batch() {
             // Without any time, each batch begins one unit.
             let (run, events) = carry_out(&database, &plan, options(Duration::ZERO, sessions), |session| session, |_| false);
             assert!(run.failure.is_none(), "{:?}", run.failure);
-            assert_eq!(run.tally().applied, UNITS, "{}", engine.name());
-            assert!(run.results.iter().map(|result| result.unit).eq(plan.units.iter().map(|unit| unit.number)), "in the plan's order");
+            assert_eq!(run.tally.applied, UNITS, "{}", engine.name());
+            let results = run.results.iter().map(|result| result.unwrap().unit);
+            assert!(results.eq(units(&plan).iter().map(|unit| unit.number)), "in the plan's order");
             assert_eq!((count(&database, "error"), count(&database, "creating")), (UNITS, 0));
             let intents = intents(&events);
             assert_eq!(batches(&events), UNITS, "{intents:?}");
@@ -102,7 +103,8 @@ fn a_locked_row_does_not_use_up_the_time_of_the_other_units() {
         let database = fresh(engine, Columns::Full);
         stuck(&database);
         let plan = plan(&database);
-        let first = &plan.units[0];
+        let units = units(&plan);
+        let first = &units[0];
         let volume = database.cell("backups", &first.id, "volume_id").unwrap();
         database.execute("BEGIN");
         database.execute(&format!("UPDATE volumes SET display_name = 'held' WHERE id = '{volume}'"));
@@ -110,11 +112,11 @@ fn a_locked_row_does_not_use_up_the_time_of_the_other_units() {
         let (run, events) = carry_out(&database, &plan, options(Duration::from_millis(500), 1), |session| session, |_| false);
         database.execute("ROLLBACK");
         assert!(run.failure.is_none(), "{:?}", run.failure);
-        assert_eq!(run.results[0].outcome, Outcome::Failed, "{}", engine.name());
-        assert_eq!((run.tally().applied, run.tally().failed), (UNITS - 1, 1));
+        assert_eq!(run.results.get(0).unwrap().unwrap().outcome, Outcome::Failed, "{}", engine.name());
+        assert_eq!((run.tally.applied, run.tally.failed), (UNITS - 1, 1));
         assert!(run.locks_only);
         let intents = intents(&events);
-        assert!(plan.units[1..].iter().all(|unit| intents[&unit.number] >= 2), "{intents:?}");
+        assert!(units[1..].iter().all(|unit| intents[&unit.number] >= 2), "{intents:?}");
     }
 }
 
@@ -126,14 +128,14 @@ fn ten_locked_rows_do_not_stop_the_units_after_them() {
             stuck(&database);
             let plan = plan(&database);
             database.execute("BEGIN");
-            for unit in &plan.units[..10] {
+            for unit in &units(&plan)[..10] {
                 let volume = unit.before.iter().find(|image| image.table == Table::Volumes).unwrap();
                 database.execute(&format!("UPDATE volumes SET display_name = 'held' WHERE id = '{}'", volume.id));
             }
             let (run, _) = carry_out(&database, &plan, options(Duration::from_secs(60), sessions), |session| session, |_| false);
             database.execute("ROLLBACK");
             assert!(run.failure.is_none(), "{} {:?}", engine.name(), run.failure);
-            assert_eq!((run.tally().applied, run.tally().failed), (UNITS - 10, 10), "{}", engine.name());
+            assert_eq!((run.tally.applied, run.tally.failed), (UNITS - 10, 10), "{}", engine.name());
             assert!(run.locks_only);
             assert!(run.lock_holders[0].contains("holds the lock, in a transaction that began at "), "{:?}", run.lock_holders);
         }
@@ -147,7 +149,7 @@ fn a_run_that_ends_early_leaves_no_intent_open() {
         stuck(&database);
         let plan = plan(&database);
         let (run, events) = carry_out(&database, &plan, options(Duration::ZERO, 1), |session| session, |ended| ended >= 5);
-        assert_eq!((run.tally().applied, run.tally().not_begun), (5, UNITS - 5), "{}", engine.name());
+        assert_eq!((run.tally.applied, run.tally.not_begun), (5, UNITS - 5), "{}", engine.name());
         assert_eq!((count(&database, "error"), count(&database, "creating")), (5, UNITS - 5));
         // Units that had an intent have an outcome, too.
         assert_eq!(intents(&events).len(), UNITS);
@@ -178,7 +180,7 @@ fn a_conflict_while_heartbeats_are_read_is_retried() {
         let wrap = recording(Arc::default(), Arc::new(AtomicUsize::new(failures)));
         // `attempts` is 2.
         let (run, _) = carry_out(&database, &plan(&database), options(Duration::from_secs(60), 1), wrap, |_| false);
-        assert_eq!((run.tally().applied, run.failure.is_none()), (applied, applied == UNITS), "{:?}", run.failure);
+        assert_eq!((run.tally.applied, run.failure.is_none()), (applied, applied == UNITS), "{:?}", run.failure);
         assert_eq!(count(&database, "creating"), UNITS - applied);
     }
 }
@@ -193,7 +195,7 @@ fn heartbeats_are_read_from_the_primary() {
         let wrap = recording(Arc::clone(&outside), Arc::default());
         let options = Options { heartbeat_wait: Duration::from_millis(100), ..options(Duration::from_secs(60), 1) };
         let (run, _) = carry_out(&database, &plan, options, wrap, |_| false);
-        assert_eq!(run.tally().applied, UNITS, "{}", engine.name());
+        assert_eq!(run.tally.applied, UNITS, "{}", engine.name());
         let outside = outside.lock().unwrap();
         let read: Vec<&&str> = outside.iter().filter(|name| ["services_backup", "clock", "uptime"].contains(*name)).collect();
         assert!(read.is_empty(), "{}: {read:?} could have come from a replica", engine.name());

@@ -14,6 +14,7 @@ use cinder_backup_repair::db::Engine;
 use serde_json::Value;
 
 use crate::database::Database;
+use crate::plan_stream::within;
 use crate::program::{Program, answer};
 use crate::rows;
 use crate::schemas::{Columns, fresh};
@@ -60,8 +61,8 @@ fn write_log(records: &[Value], units: usize, path: &Path) {
     let (begin, rest) = records.split_first().unwrap();
     let (end, unit) = rest.split_last().unwrap();
     add(begin, 0);
-    for record in unit {
-        (1..=units).for_each(|number| add(record, number));
+    for number in 1..=units {
+        unit.iter().for_each(|record| add(record, number));
     }
     add(end, 0);
     file.flush().unwrap();
@@ -92,6 +93,26 @@ fn a_log_is_read_in_linear_time() {
     };
     for ((args, _), (once, four_times)) in commands.iter().zip(costs(200).into_iter().zip(costs(800))) {
         assert_linear(args, once, four_times);
+    }
+}
+
+/// An undo holds one unit of the log at a time.
+#[test]
+fn an_undo_of_many_units_needs_little_memory() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    let volume = database.volume(|row| row.status("backing-up").previous_status("available"));
+    database.backup(|row| row.status("creating").host("gone").volume_id(&volume).age(TWO_HOURS));
+    let program = Program::on(database.url());
+    program.expect(0, &["repair", "--yes"]);
+    let run = program.last_run();
+    let text = std::fs::read_to_string(program.log()).unwrap();
+    let mut records: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    records.iter_mut().for_each(|record| drop(record.as_object_mut().unwrap().remove("digest")));
+    for units in [5_000, 20_000] {
+        write_log(&records, units, &program.log());
+        let undo = within(&program, 40 * 1024, &["undo", &run, "--dry-run", "-f", "json"]);
+        assert_eq!(undo.code, Some(4), "{units}: {}", undo.stderr);
+        assert_eq!(undo.json()["units"].as_array().map(Vec::len), Some(units), "{}", undo.stderr);
     }
 }
 
@@ -144,16 +165,9 @@ fn a_scan_needs_little_memory_for_each_live_backup() {
     let database = fresh(Engine::Sqlite, Columns::Full);
     fill_with_chains(&database, 200_000);
     let program = Program::on(database.url());
-    let within = |kib: usize| {
-        let direct = program.command(&["scan", "-f", "json"]);
-        let mut shell = Command::new("bash");
-        shell.args(["-c", &format!("ulimit -d {kib}; exec \"$0\" \"$@\"")]).arg(direct.get_program()).args(direct.get_args());
-        shell.env_clear().envs(direct.get_envs().filter_map(|(name, value)| Some((name, value?)))).env("PATH", "/usr/bin:/bin");
-        answer(shell.current_dir(program.path(".")))
-    };
-    let scan = within(48 * 1024);
+    let scan = within(&program, 48 * 1024, &["scan", "-f", "json"]);
     assert_eq!(scan.code, Some(0), "{}", scan.stderr);
     assert_eq!(scan.json()["findings"].as_array().map(Vec::len), Some(1), "{}", scan.stdout);
     // The limit is a real one.
-    assert_ne!(within(2 * 1024).code, Some(0));
+    assert_ne!(within(&program, 2 * 1024, &["scan", "-f", "json"]).code, Some(0));
 }

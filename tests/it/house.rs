@@ -15,28 +15,29 @@ pub(crate) const SEES: &[(&str, &[&str])] = &[
     ("domain", &[]),
     ("format", &["domain"]),
     ("parallel", &[]),
-    ("plan", &["domain"]),
+    ("plan", &["domain", "spool"]),
     ("ledger", &["domain"]),
+    ("spool", &[]),
     ("audit", &["domain", "input"]),
     ("config", &["domain", "input"]),
     ("db", &["domain", "input", "config"]),
     ("storage", &["backoff", "domain", "input", "config", "format"]),
     ("scan", &["domain", "db"]),
     ("verify", &["domain", "format", "parallel", "storage"]),
-    ("apply", &["backoff", "parallel", "plan", "audit", "scan", "db", "domain"]),
+    ("apply", &["backoff", "parallel", "plan", "audit", "scan", "spool", "db", "domain"]),
     ("report", &["domain", "plan", "db"]),
     (
         "workflow",
         &[
             "apply", "audit", "backoff", "config", "db", "domain", "format", "input", "ledger", "parallel", "plan", "report", "scan",
-            "storage", "verify",
+            "spool", "storage", "verify",
         ],
     ),
     (
         "cli",
         &[
             "workflow", "apply", "audit", "config", "db", "domain", "format", "input", "ledger", "parallel", "plan", "report", "scan",
-            "storage", "verify",
+            "spool", "storage", "verify",
         ],
     ),
 ];

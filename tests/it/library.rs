@@ -11,7 +11,7 @@ use cinder_backup_repair::db::{
     Access, CommitOutcome, DbError, Param, PipelineStep, RowSink, ServerInfo, Session, SessionSettings, Statement, StepResult, open,
 };
 use cinder_backup_repair::domain::{CheckResult, Comparison};
-use cinder_backup_repair::plan::Plan;
+use cinder_backup_repair::plan::{Plan, Unit};
 use cinder_backup_repair::scan::{Census, Reader};
 
 use crate::database::Database;
@@ -127,6 +127,11 @@ pub fn plan(database: &Database) -> Plan {
     let file = program.path("plan.json");
     program.expect(0, &["plan", "-o", file.to_str().unwrap()]);
     Plan::parse(&std::fs::read(file).unwrap()).unwrap()
+}
+
+/// The units of a plan.
+pub fn units(plan: &Plan) -> Vec<Unit> {
+    plan.units.read(0..plan.units.len()).unwrap()
 }
 
 /// Executes a plan like the program. `wrap` can wrap each session; `stop` receives the number of units that have ended.

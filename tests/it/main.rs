@@ -30,6 +30,7 @@ mod house;
 mod library;
 mod partition;
 mod passes;
+mod plan_stream;
 #[allow(dead_code, reason = "a harness offers more than one moment's tests use")]
 mod population;
 #[allow(dead_code, reason = "a harness offers more than one moment's tests use")]

@@ -10,8 +10,9 @@ use cinder_backup_repair::db::{Engine, ID_BATCH, Session, SessionSettings};
 use cinder_backup_repair::domain::{Checks, Policy, Selection, Value};
 use cinder_backup_repair::plan::Purpose;
 use cinder_backup_repair::scan::{KeptRows, ScanRequest, scan};
+use cinder_backup_repair::spool::Spool;
 
-use crate::library::{carry_out, hooked, plan, session};
+use crate::library::{self, carry_out, hooked, plan, session};
 use crate::rows::{Row, backup, snapshot, volume};
 use crate::schemas::{Columns, engines, fresh};
 
@@ -94,16 +95,17 @@ fn a_scan_reads_backups_twice_whatever_it_finds() {
     }
 }
 
-/// The number of statements by name of an undo that takes `available` from `units` backups, each with an old increment.
-fn statements_of_an_undo(engine: Engine, units: usize) -> BTreeMap<String, usize> {
+/// The number of statements by name of an undo that takes `available` from `number` backups, each with an old increment.
+fn statements_of_an_undo(engine: Engine, number: usize) -> BTreeMap<String, usize> {
     let database = fresh(engine, Columns::Full);
-    let stuck: Vec<Row> = (0..units).map(|_| backup().status("creating").host("gone").age(TWO_HOURS)).collect();
+    let stuck: Vec<Row> = (0..number).map(|_| backup().status("creating").host("gone").age(TWO_HOURS)).collect();
     let increments = stuck.iter().map(|parent| backup().parent_id(parent.get_id()).status("error").age(TWO_HOURS * 2)).collect::<Vec<_>>();
     database.insert(&[stuck, increments].concat());
     let mut undo = plan(&database);
     database.execute("UPDATE backups SET status = 'available' WHERE status = 'creating'");
     undo.purpose = Purpose::Undo;
-    for unit in &mut undo.units {
+    let mut units = library::units(&undo);
+    for unit in &mut units {
         unit.changes.retain(|change| change.column == "status");
         for change in &mut unit.changes {
             (change.from, change.to) = (Value::from("available"), Value::from("creating"));
@@ -112,11 +114,12 @@ fn statements_of_an_undo(engine: Engine, units: usize) -> BTreeMap<String, usize
             image.columns.insert("status".to_owned(), Value::from("available"));
         }
     }
+    undo.units = Spool::of(units).unwrap();
     let names = Arc::new(Mutex::new(BTreeMap::new()));
     let count = |session| counted(session, Arc::clone(&names));
     let options = Options { mode: Mode::Write, heartbeat_wait: Duration::ZERO, ..Options::default() };
     let (run, _) = carry_out(&database, &undo, options, count, |_| false);
-    assert_eq!(run.tally().applied, units, "{:?} {:?}", run.failure, run.results.first());
+    assert_eq!(run.tally.applied, number, "{:?} {:?}", run.failure, run.results.get(0));
     names.lock().unwrap().clone()
 }
 

@@ -6,10 +6,12 @@ use std::process::Stdio;
 
 use cinder_backup_repair::db::Engine;
 use cinder_backup_repair::domain::{Change, Table, Value};
-use cinder_backup_repair::plan::{Plan, Purpose};
+use cinder_backup_repair::plan::{Plan, Purpose, Unit};
+use cinder_backup_repair::spool::Spool;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::database::Database;
+use crate::library::units;
 use crate::program::{Answer, Program, answer};
 use crate::rows::{self, ago};
 use crate::schemas::{Columns, engines, fresh};
@@ -24,11 +26,13 @@ fn stuck_pair(database: &Database) -> (String, String) {
 }
 
 /// Edits a plan and gives it a new digest, as anyone who reads the source can.
-fn forge(program: &Program, name: &str, edit: impl FnOnce(&mut Plan)) {
+fn forge(program: &Program, name: &str, edit: impl FnOnce(&mut Plan, &mut Vec<Unit>)) {
     let mut plan: Plan = serde_json::from_slice(&fs::read(program.path(name)).unwrap()).unwrap();
-    edit(&mut plan);
+    let mut units = units(&plan);
+    edit(&mut plan, &mut units);
+    plan.units = Spool::of(units).unwrap();
     plan.seal();
-    fs::write(program.path(name), plan.to_json()).unwrap();
+    fs::write(program.path(name), serde_json::to_string(&plan).unwrap()).unwrap();
 }
 
 /// A plan for everything that is stuck, in `plan.json`.
@@ -49,16 +53,16 @@ fn a_plan_that_claims_to_be_an_undo_is_refused() {
     stuck_pair(&database);
     let innocent = database.backup(|row| row.status("error"));
     let program = planned(&database, &[]);
-    forge(&program, "plan.json", |plan| {
+    forge(&program, "plan.json", |plan, units| {
         plan.purpose = Purpose::Undo;
         plan.undoes = Some("20260101T000000Z-00000000".to_owned());
-        let mut before = plan.units[0].before.iter().find(|image| image.table == Table::Backups).unwrap().clone();
+        let mut before = units[0].before.iter().find(|image| image.table == Table::Backups).unwrap().clone();
         before.id.clone_from(&innocent);
         before.columns.insert("status".to_owned(), "error".into());
-        plan.units.truncate(1);
-        plan.units[0].id.clone_from(&innocent);
-        plan.units[0].status = Some("error".to_owned());
-        plan.units[0].changes = vec![Change {
+        units.truncate(1);
+        units[0].id.clone_from(&innocent);
+        units[0].status = Some("error".to_owned());
+        units[0].changes = vec![Change {
             table: Table::Backups,
             id: innocent.clone(),
             column: "status".into(),
@@ -66,7 +70,7 @@ fn a_plan_that_claims_to_be_an_undo_is_refused() {
             to: "creating".into(),
         }];
         before.columns = ["deleted", "status"].into_iter().filter_map(|name| before.columns.remove_entry(name)).collect();
-        plan.units[0].before = vec![before];
+        units[0].before = vec![before];
     });
     let before = database.dump();
     let answer = program.expect(6, &["apply", "plan.json", "--yes"]);
@@ -86,11 +90,11 @@ fn a_volume_that_a_backup_holds_is_not_freed_by_a_forged_status() {
         database.service("ctl1", |row| row.updated_at(ago(0)));
         let updated_at = database.cell("volumes", &held, "updated_at").unwrap();
         let updated_at = if engine == Engine::Postgresql { format!("{updated_at:.<0}.000000") } else { updated_at };
-        forge(&program, "plan.json", |plan| {
-            let text = serde_json::to_string(&plan.units[0]).unwrap().replace(&orphan, &held);
-            plan.units[0] = serde_json::from_str(&text).unwrap();
-            plan.units[0].status = None;
-            plan.units[0].before[0].columns.insert("updated_at".to_owned(), updated_at.into());
+        forge(&program, "plan.json", |_, units| {
+            let text = serde_json::to_string(&units[0]).unwrap().replace(&orphan, &held);
+            units[0] = serde_json::from_str(&text).unwrap();
+            units[0].status = None;
+            units[0].before[0].columns.insert("updated_at".to_owned(), updated_at.into());
         });
         let answer = program.run(&["apply", "plan.json", "--yes"]);
         assert_eq!(status(&database, "volumes", &held).as_deref(), Some("backing-up"), "{}{}", answer.stdout, answer.stderr);
@@ -105,47 +109,47 @@ fn a_plan_with_inconsistent_units_is_refused() {
     let (backup, volume) = stuck_pair(&database);
     stuck_pair(&database);
     let whole = database.dump();
-    type Edit = Box<dyn Fn(&mut Plan)>;
+    type Edit = Box<dyn Fn(&mut Plan, &mut Vec<Unit>)>;
     let faults: Vec<(&str, Edit)> = vec![
         (
             "half",
-            Box::new(|plan: &mut Plan| {
-                for unit in &mut plan.units {
+            Box::new(|_: &mut Plan, units: &mut Vec<Unit>| {
+                for unit in units {
                     unit.before.retain(|image| image.table == Table::Backups);
                     unit.before[0].columns.remove("volume_id");
                     unit.changes.retain(|change| change.table == Table::Backups);
                 }
             }),
         ),
-        ("numbers", Box::new(|plan: &mut Plan| plan.units[1].number = plan.units[0].number)),
-        ("zero", Box::new(|plan: &mut Plan| plan.units[0].number = 0)),
+        ("numbers", Box::new(|_: &mut Plan, units: &mut Vec<Unit>| units[1].number = units[0].number)),
+        ("zero", Box::new(|_: &mut Plan, units: &mut Vec<Unit>| units[0].number = 0)),
         (
             "twice",
-            Box::new(|plan: &mut Plan| {
-                let again = plan.units[0].clone();
-                plan.units[1] = again;
-                plan.units[1].number = 2;
+            Box::new(|_: &mut Plan, units: &mut Vec<Unit>| {
+                let again = units[0].clone();
+                units[1] = again;
+                units[1].number = 2;
             }),
         ),
         (
             "unrelated",
-            Box::new(|plan: &mut Plan| {
-                let other = plan.units[1].before.clone();
-                plan.units[0].before.extend(other);
+            Box::new(|_: &mut Plan, units: &mut Vec<Unit>| {
+                let other = units[1].before.clone();
+                units[0].before.extend(other);
             }),
         ),
-        ("no image", Box::new(|plan: &mut Plan| plan.units[0].before.clear())),
-        ("no change", Box::new(|plan: &mut Plan| plan.units[0].changes.clear())),
-        ("another from", Box::new(|plan: &mut Plan| plan.units[0].changes[0].from = "restoring".into())),
+        ("no image", Box::new(|_: &mut Plan, units: &mut Vec<Unit>| units[0].before.clear())),
+        ("no change", Box::new(|_: &mut Plan, units: &mut Vec<Unit>| units[0].changes.clear())),
+        ("another from", Box::new(|_: &mut Plan, units: &mut Vec<Unit>| units[0].changes[0].from = "restoring".into())),
         (
             "column",
-            Box::new(|plan: &mut Plan| {
-                plan.units[0].before[0].columns.insert("id".to_owned(), Value::Null);
+            Box::new(|_: &mut Plan, units: &mut Vec<Unit>| {
+                units[0].before[0].columns.insert("id".to_owned(), Value::Null);
             }),
         ),
-        ("age", Box::new(|plan: &mut Plan| plan.policy.thresholds.older_than_seconds = -1)),
-        ("to", Box::new(|plan: &mut Plan| plan.policy.to = Some("deleted".to_owned()))),
-        ("undoes", Box::new(|plan: &mut Plan| plan.undoes = Some("x".to_owned()))),
+        ("age", Box::new(|plan: &mut Plan, _: &mut Vec<Unit>| plan.policy.thresholds.older_than_seconds = -1)),
+        ("to", Box::new(|plan: &mut Plan, _: &mut Vec<Unit>| plan.policy.to = Some("deleted".to_owned()))),
+        ("undoes", Box::new(|plan: &mut Plan, _: &mut Vec<Unit>| plan.undoes = Some("x".to_owned()))),
     ];
     for (name, edit) in faults {
         let program = planned(&database, &[]);
@@ -166,7 +170,7 @@ fn a_plan_cannot_set_service_down_time_below_two_heartbeats() {
     let (backup, _) = stuck_pair(&database);
     database.service("gone", |row| row.updated_at(ago(TWO_HOURS)));
     let program = planned(&database, &[]);
-    forge(&program, "plan.json", |plan| plan.policy.thresholds.service_down_time_seconds = 0);
+    forge(&program, "plan.json", |plan, _| plan.policy.thresholds.service_down_time_seconds = 0);
     let answer = program.expect(6, &["apply", "plan.json", "--yes"]);
     assert!(answer.stderr.contains("service_down_time"), "{}", answer.stderr);
     assert_eq!(status(&database, "backups", &backup).as_deref(), Some("creating"));
@@ -180,8 +184,8 @@ fn a_plan_without_a_service_does_not_hide_its_heartbeat() {
         let (backup, _) = stuck_pair(&database);
         database.service("gone", |row| row.updated_at(ago(1_000)));
         let program = planned(&database, &[]);
-        forge(&program, "plan.json", |plan| match hide {
-            "host" => plan.units[0].host = None,
+        forge(&program, "plan.json", |plan, units| match hide {
+            "host" => units[0].host = None,
             _ => plan.heartbeats.clear(),
         });
         database.execute("UPDATE services SET updated_at = strftime('%Y-%m-%d %H:%M:%S', 'now', '-990 seconds') WHERE host = 'gone'");

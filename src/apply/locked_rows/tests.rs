@@ -13,11 +13,12 @@ use crate::apply::simulate::{SimulatedOutcome, simulate};
 use crate::db::schema::Schema;
 use crate::db::{Access, SessionSettings, sqlite};
 use crate::domain::{CheckResult, Checks, Finding, FindingKind, Policy, Selection, Verdict};
-use crate::plan::{Basis, Plan, Purpose};
+use crate::plan::{Basis, Plan, Proposed, Purpose};
 use crate::scan::{
     KeptRows, ReferenceColumn, References, RelatedRows, Repaired, Scan, ScanFacts, ScanRequest, backup_case, scan, snapshot_case,
     volume_case,
 };
+use crate::spool::Spool;
 
 /// The tables, with ids that are compared without regard to case, as MySQL does.
 const TABLES: &str = "
@@ -194,7 +195,7 @@ fn same_cases(reader: &mut Reader<'_>, scan: &Scan, policy: &Policy, with_check:
         let finding = decide::backup(&expected, situation, policy);
         let unit = a_unit(FindingKind::Backup, backup.image(columns), Some(finding));
         let checks: Checks = check.into_iter().map(|check| (check.id.clone(), check)).collect();
-        let plan = Plan::of_units(Purpose::Repair, None, basis(scan, policy, &checks), vec![unit.clone()]);
+        let plan = Plan::of_units(Purpose::Repair, None, basis(scan, policy, &checks), Spool::of([unit.clone()]).unwrap()).unwrap();
         let rows = locked(reader, &unit, &plan);
         let under_lock = LockedFacts { rows: &rows, unit: &unit, census, written: &written };
         let case = backup_case(under_lock.backup().unwrap(), plan.check_of(&unit), &under_lock, policy);
@@ -209,7 +210,7 @@ fn same_cases(reader: &mut Reader<'_>, scan: &Scan, policy: &Policy, with_check:
     let facts = ScanFacts { related: &related, ..facts };
     for volume in volumes {
         let unit = a_unit(FindingKind::Volume, volume.image(columns), None);
-        let plan = Plan::of_units(Purpose::Repair, None, basis(scan, policy, &Checks::new()), vec![unit.clone()]);
+        let plan = Plan::of_units(Purpose::Repair, None, basis(scan, policy, &Checks::new()), Spool::of([unit.clone()]).unwrap()).unwrap();
         let rows = locked(reader, &unit, &plan);
         let under_lock = LockedFacts { rows: &rows, unit: &unit, census, written: &written };
         let case = volume_case(rows.volume(&unit.id).cloned().unwrap(), &under_lock, columns);
@@ -219,7 +220,7 @@ fn same_cases(reader: &mut Reader<'_>, scan: &Scan, policy: &Policy, with_check:
     reader.pending_snapshots(&mut |snapshot| snapshots.push(snapshot)).unwrap();
     for snapshot in snapshots {
         let unit = a_unit(FindingKind::Snapshot, snapshot.image(), None);
-        let plan = Plan::of_units(Purpose::Repair, None, basis(scan, policy, &Checks::new()), vec![unit.clone()]);
+        let plan = Plan::of_units(Purpose::Repair, None, basis(scan, policy, &Checks::new()), Spool::of([unit.clone()]).unwrap()).unwrap();
         let rows = locked(reader, &unit, &plan);
         let under_lock = LockedFacts { rows: &rows, unit: &unit, census, written: &written };
         let case = snapshot_case(rows.snapshot(&unit.id).cloned().unwrap(), &under_lock, columns);
@@ -235,9 +236,16 @@ fn rows_now(reader: &mut Reader<'_>, rows: &UnitRows) -> LockedRows {
 
 /// In a dry run, every unit is decided as the plan has it, with the rows as the units before it would have left them.
 fn same_decisions(reader: &mut Reader<'_>, scan: &Scan, policy: &Policy) {
-    let plan = Plan::propose(&scan.document.findings, &scan.images, basis(scan, policy, &Checks::new()));
+    let mut proposed = Proposed::default();
+    for finding in scan.document.findings.iter().filter(|finding| finding.is_actionable()) {
+        proposed.add(Unit::of_finding(finding.clone())).unwrap();
+    }
+    let plan = Plan::propose(proposed, basis(scan, policy, &Checks::new())).unwrap();
     let mut written = Written::default();
-    for (unit, simulated) in plan.units.iter().zip(simulate(&plan.units, &scan.census)) {
+    let mut simulate = simulate(&scan.census);
+    for unit in &plan.units {
+        let unit = &unit.unwrap();
+        let simulated = simulate(unit);
         let rows = UnitRows::of(unit, &plan, &scan.census, scan.situation.columns);
         let mut rows = rows_now(reader, &rows);
         rows.assume(&written.rows);

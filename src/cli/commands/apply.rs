@@ -1,6 +1,7 @@
 //! `apply`
 
-use std::path::PathBuf;
+use std::io::{self, BufReader, Seek};
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
@@ -8,16 +9,14 @@ use crate::cli::execute::{ExecutionArgs, PlannedRun, execute};
 use crate::cli::storage::PlaceArgs;
 use crate::cli::{Context, Error, Exit, Result};
 use crate::domain::AssumeDead;
+use crate::domain::record_stream::{StreamError, is_stream};
 use crate::plan::{Plan, Purpose};
 use crate::workflow::{Skipped, VerifyKey};
-
-/// No plan is larger. Plans are read into memory.
-const MAX_PLAN_BYTES: u64 = 1 << 28;
 
 /// Applies one plan, once. A row that was changed since the plan was made is reported and left alone.
 #[derive(Debug, Args)]
 pub struct ApplyArgs {
-    /// The plan file
+    /// The plan file, as `plan --out` or `plan --format jsonl` wrote it
     #[arg(value_name = "PLAN")]
     pub plan: PathBuf,
     /// Apply the plan only if it is signed with the private key of this public key (Ed25519 in PEM)
@@ -59,14 +58,22 @@ pub fn run(context: &Context<'_>, args: &ApplyArgs) -> Result<Exit> {
     execute(context, &mut database, &planned)
 }
 
-fn read(path: &std::path::Path) -> Result<Plan> {
+/// Reads a plan. Its units are verified as they are copied to memory or a temporary file, so an edit of the file afterwards has no effect.
+fn read(path: &Path) -> Result<Plan> {
     let shown = path.display();
-    let read = crate::input::read_json(path, MAX_PLAN_BYTES);
-    let text = read.map_err(|error| Error::usage(format!("cannot read the plan {shown}: {error}")))?;
-    if text.is_empty() {
+    let unreadable = |error: io::Error| Error::usage(format!("cannot read the plan {shown}: {error}"));
+    let mut file = crate::input::open_json(path).map_err(unreadable)?;
+    if file.metadata().map_err(unreadable)?.len() == 0 {
         return Err(Error::usage(format!("the plan {shown} is empty: the program that wrote it did not finish; make a new plan")));
     }
-    Plan::parse(&text).map_err(|error| {
+    let (is_stream, _) = is_stream(&mut file).map_err(unreadable)?;
+    file.rewind().map_err(unreadable)?;
+    let plan = if is_stream {
+        Plan::read_stream(BufReader::new(file))
+    } else {
+        Plan::read(&mut file).map_err(|error| StreamError::Seal(error, 0))
+    };
+    plan.map_err(|error| {
         let edge = Error::from(error);
         Error { error: anyhow::anyhow!("{shown} {:#}; nothing was changed", edge.error), ..edge }
     })

@@ -8,13 +8,16 @@ use crate::cli::new_files::NewFiles;
 use crate::cli::proposal::{ProposalArgs, propose};
 use crate::cli::reports::{self, Material};
 use crate::cli::{Context, Error, Exit, Result, sentences, view};
+use crate::domain::record_stream::Sign;
 use crate::domain::text::{count, shell_word};
-use crate::workflow::ProposedPlan;
+use crate::report::json;
+use crate::spool::Spool;
+use crate::workflow::{ProposedPlan, SigningKey};
 
 /// Scans, and writes a plan of the possible repairs to a file, with reports. Changes nothing in the database.
 #[derive(Debug, Args)]
 pub struct PlanArgs {
-    /// Write the plan to this new file
+    /// Write the plan to this new file; as a record stream if its name ends in .jsonl
     #[arg(short, long, value_name = "FILE")]
     pub out: Option<PathBuf>,
     /// Also write a report: .md for a change ticket, .sql as a script for the database's own client, .csv; repeatable
@@ -34,7 +37,8 @@ pub fn run(context: &Context<'_>, args: &PlanArgs) -> Result<Exit> {
     let ui = context.ui;
     let selection = args.proposal.selection()?;
     let kinds = args.report.iter().map(|path| reports::Kind::of(path)).collect::<std::result::Result<Vec<_>, _>>().map_err(Error::usage)?;
-    ui.check_columns(|| view::units(&[]))?;
+    let no_units = view::units(&Spool::default())?;
+    ui.check_columns(|| no_units)?;
     let key = context.signing_key(args.sign_key.as_deref())?;
     // A file that cannot be created is reported before a check that may take hours. It is removed again, so that a kill leaves no empty
     // file behind.
@@ -42,15 +46,21 @@ pub fn run(context: &Context<'_>, args: &PlanArgs) -> Result<Exit> {
     let mut database = context.connect()?;
     let wanted = args.proposal.wanted(context, selection, &database)?;
     let mut proposal = propose(context, &mut database, &wanted, &args.proposal.checks)?;
-    proposal.plan.signature = key.map(|key| key.sign(&proposal.plan.sha256));
-    let ProposedPlan { plan, scan, refused, skipped, .. } = &proposal;
-    for refusal in refused {
+    proposal.plan.signature = key.as_ref().map(|key| key.sign(&proposal.plan.sha256));
+    let ProposedPlan { plan, scan, refused, skipped, .. } = &mut proposal;
+    for refusal in refused.iter() {
         ui.warn(format!("not in the plan: {}: {}", refusal.id, refusal.reason));
     }
     let same_places = context.same_places(&database);
     let mut files = NewFiles::create(args.out.iter().chain(&args.report))?;
-    if args.out.is_some() {
-        files.fill(|file| file.write_all(plan.to_json().as_bytes()))?;
+    // Of a stream, the reports have the digest of the stream.
+    let sealed = plan.sha256.clone();
+    match &args.out {
+        Some(path) if path.extension().is_some_and(|ending| ending == "jsonl") => {
+            files.fill(|file| plan.write_stream(file, signer(key.as_ref())).map(|digest| plan.sha256 = digest))?;
+        }
+        Some(_) => files.fill(|file| json::write(file, plan, false))?,
+        None => {}
     }
     for kind in kinds {
         let (engine, record, plan_file) = (database.session.server().engine, &context.global.record, args.out.as_deref());
@@ -58,10 +68,16 @@ pub fn run(context: &Context<'_>, args: &PlanArgs) -> Result<Exit> {
         files.fill(|file| reports::write(kind, file, material))?;
     }
     files.keep();
-    ui.result(plan, "units", || view::units(&plan.units))?;
+    plan.sha256 = sealed;
+    if ui.is_stream() {
+        ui.written(plan.write_stream(ui.stream(), signer(key.as_ref())).map(drop))?;
+    } else {
+        let grid = ui.grid(|| view::units(&plan.units))?;
+        ui.result(plan, "units", || grid)?;
+    }
     if ui.is_table() {
         let (summary, units) = (sentences::scan(&scan.document, &wanted.selection), count(plan.units.len(), "unit"));
-        ui.say(format!("{summary}; the plan changes {} in {units}, in {}.", count(plan.rows(), "row"), database.location));
+        ui.say(format!("{summary}; the plan changes {} in {units}, in {}.", count(plan.rows()?, "row"), database.location));
         match &args.out {
             Some(path) => {
                 // The storage of what depends on a check is checked once more when the plan is applied.
@@ -81,4 +97,8 @@ pub fn run(context: &Context<'_>, args: &PlanArgs) -> Result<Exit> {
     } else {
         Exit::Done
     })
+}
+
+fn signer(key: Option<&SigningKey>) -> Option<Sign<'_>> {
+    key.map(|key| Box::new(|digest: &str| key.sign(digest)) as Sign<'_>)
 }

@@ -36,7 +36,9 @@ pub fn run(context: &Context<'_>, args: &RepairArgs) -> Result<Exit> {
     if args.execution.asks() {
         choose(context, &mut database, &mut proposal, &wanted.selection)?;
     }
-    let ProposedPlan { plan, refused, skipped, .. } = proposal;
+    let ProposedPlan { plan, refused, skipped, scan, .. } = proposal;
+    // The run counts the backups again.
+    drop(scan);
     let max_changes = args.execution.max_changes.or((args.execution.yes && !args.execution.dry_run).then_some(MAX_CHANGES_WITH_YES));
     let storage = Some(&checks.storage.place);
     let planned = PlannedRun { command: "repair", plan, execution: &args.execution, refused, skipped, max_changes, storage };
@@ -53,6 +55,7 @@ fn choose(context: &Context<'_>, database: &mut Database, proposal: &mut Propose
         ui.say(format!("  skipped: {} {} is {}: {why}", finding.kind, finding.id, finding.verdict));
     }
     for unit in &proposal.plan.units {
+        let unit = unit?;
         let why: Vec<&str> = unit.evidence.iter().map(|evidence| evidence.text.as_str()).collect();
         let (name, status) = (unit.name.as_deref().unwrap_or(""), unit.status.as_deref().unwrap_or("NULL"));
         ui.show(format!("  {} {} {name:?} is {status}: {}", unit.kind, unit.id, why.join("; ")));

@@ -2,11 +2,9 @@
 
 use clap::Args;
 
-use crate::apply::undo_units;
-use crate::audit::load_run;
 use crate::cli::execute::{ExecutionArgs, PlannedRun, execute};
 use crate::cli::{Context, Exit, Result};
-use crate::workflow::{Skipped, plan_undo};
+use crate::workflow::{Skipped, UndoneRun};
 
 /// Restores the rows that a run changed, unless they were changed since. It is a run too, recorded and undoable.
 #[derive(Debug, Args)]
@@ -19,11 +17,10 @@ pub struct UndoArgs {
 }
 
 pub fn run(context: &Context<'_>, args: &UndoArgs) -> Result<Exit> {
-    let records = load_run(&context.existing_audit_log()?, &args.run)?;
-    let undo = undo_units(&records.run, records.units.values())?;
+    let undone = UndoneRun::read(&context.existing_audit_log()?, &args.run)?;
     args.execution.check(context.ui)?;
     let mut database = context.connect()?;
-    let (plan, refused) = plan_undo(&mut database, &records, undo)?;
+    let (plan, refused) = undone.plan(&mut database)?;
     let (skipped, max_changes) = (Skipped::default(), args.execution.max_changes);
     let planned = PlannedRun { command: "undo", plan, execution: &args.execution, refused, skipped, max_changes, storage: None };
     execute(context, &mut database, &planned)

@@ -5,10 +5,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 
 use cinder_backup_repair::plan::Plan;
+use cinder_backup_repair::spool::Spool;
 use serde_json::{Value, json};
 
 use super::{CHANGED, OBJECTS, Placed, Site, TWO_HOURS, problems, result};
 use crate::database::changes;
+use crate::library::units;
 use crate::program::{answer, codes, finding};
 use crate::scenarios::essence;
 use crate::schemas::engines;
@@ -104,10 +106,12 @@ fn a_plan_that_depends_on_quiet_storage_is_refused() {
     site.program.json(0, &["plan", "--check", "quick", "--out", &plan]);
     site.database.execute("UPDATE services SET updated_at = '2099-01-01 00:00:00.000000'");
     let mut old = Plan::parse(&fs::read(&plan).unwrap()).unwrap();
-    old.units[0].evidence[0] = serde_json::from_value(json!({ "code": "storage-quiet", "text": "it was begun and is quiet" })).unwrap();
+    let mut units = units(&old);
+    units[0].evidence[0] = serde_json::from_value(json!({ "code": "storage-quiet", "text": "it was begun and is quiet" })).unwrap();
     old.heartbeats.insert("ctl1".into(), Some("2099-01-01T00:00:00Z".into()));
+    old.units = Spool::of(units).unwrap();
     old.seal();
-    fs::write(&plan, old.to_json()).unwrap();
+    fs::write(&plan, serde_json::to_string(&old).unwrap()).unwrap();
     let before = site.database.rows_by_id();
     let applied = site.program.json(4, &["apply", &plan, "--yes"]);
     assert_eq!(applied["units"][0]["outcome"], "refused", "{applied:#}");

@@ -44,7 +44,7 @@ fn forge(program: &Program, from: &str, to: &str) {
     plan.seal();
     assert_eq!(plan.signature, None, "what was signed was another plan");
     plan.signature = signature;
-    fs::write(program.path(to), plan.to_json()).unwrap();
+    fs::write(program.path(to), serde_json::to_string(&plan).unwrap()).unwrap();
 }
 
 #[test]
