@@ -48,16 +48,20 @@ fn first_piece(pipe: &mut File) -> io::Result<Vec<u8>> {
     }
 }
 
-/// Opens a JSON file that is read more than once. What comes from a pipe is copied to a temporary file first; if it does not begin like a
-/// JSON object, only its beginning.
+/// Opens a JSON file that is read more than once: of a pipe or a device a copy.
 ///
 /// # Errors
 /// As for [`open`], and those of the temporary file.
 pub fn open_json(path: &Path) -> io::Result<File> {
-    let mut input = open(path)?;
-    if input.get_ref().1.metadata()?.is_file() {
-        return Ok(input.into_inner().1);
-    }
+    let (start, file) = open(path)?.into_inner();
+    if file.metadata()?.is_file() { Ok(file) } else { copied(start.chain(file)) }
+}
+
+/// Copies an input to a temporary file. If it does not begin like a JSON object, only its beginning is copied.
+///
+/// # Errors
+/// System errors.
+pub fn copied(mut input: impl Read) -> io::Result<File> {
     let mut beginning = Vec::new();
     input.by_ref().take(PIECE).read_to_end(&mut beginning)?;
     let mut copy = tempfile::tempfile()?;
@@ -179,6 +183,24 @@ mod tests {
             writer.join().unwrap();
             assert_eq!(text, [first, second].concat().into_bytes());
         }
+    }
+
+    #[test]
+    fn a_pipe_is_copied_to_be_read_several_times() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = pipe(&folder);
+        for (text, copied) in [("{".to_owned() + &" ".repeat(200_000), 200_001), ("[".repeat(200_000), 1 << 16)] {
+            let to = path.clone();
+            let writer = std::thread::spawn(move || OpenOptions::new().write(true).open(to).unwrap().write_all(text.as_bytes()));
+            let mut file = open_json(&path).unwrap();
+            for _ in 0..2 {
+                file.rewind().unwrap();
+                let length = io::copy(&mut file, &mut io::sink()).unwrap();
+                assert!(length == copied || length < copied && copied == 1 << 16, "{length}");
+            }
+            let _ = writer.join().unwrap();
+        }
+        assert!(open_json(Path::new("/dev/zero")).unwrap().metadata().unwrap().len() <= 1 << 16);
     }
 
     #[test]

@@ -165,6 +165,7 @@ fn digest(last: &str, record: &str) -> String {
 pub struct StreamReader<K: StreamKind, R> {
     input: R,
     line: u64,
+    position: u64,
     last: String,
     signature: Option<Signature>,
     records: u64,
@@ -182,7 +183,7 @@ impl<K: StreamKind, R: BufRead> StreamReader<K, R> {
             schema: String,
             schema_version: u32,
         }
-        let mut reader = Self { input, line: 0, last: String::new(), signature: None, records: 0, end: None };
+        let mut reader = Self { input, line: 0, position: 0, last: String::new(), signature: None, records: 0, end: None };
         let Some(line) = reader.read_line()? else { return Err(reader.invalid("its first line is incomplete")) };
         // Before the digest: that of a later version may be computed in another way.
         let version: HeadLine<Version> = serde_json::from_str(&line).map_err(|error| reader.invalid(error))?;
@@ -232,6 +233,11 @@ impl<K: StreamKind, R: BufRead> StreamReader<K, R> {
         &self.last
     }
 
+    /// The number of bytes up to the next line.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
     /// The signature of the last line that was read.
     pub fn signature(&self) -> Option<&Signature> {
         self.signature.as_ref()
@@ -245,11 +251,12 @@ impl<K: StreamKind, R: BufRead> StreamReader<K, R> {
     /// The next line without its line feed; `None` at the end, and for a line without a line feed.
     fn read_line(&mut self) -> Result<Option<String>, StreamError> {
         let mut line = Vec::new();
-        self.input.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut line)?;
+        let length = self.input.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut line)?;
         if line.pop() != Some(b'\n') {
             return if line.len() as u64 + 1 < LONGEST_LINE { Ok(None) } else { Err(self.invalid("a line is longer than 64 MiB")) };
         }
         self.line += 1;
+        self.position += length as u64;
         String::from_utf8(line).map(Some).map_err(|error| self.invalid(error))
     }
 
@@ -273,6 +280,18 @@ impl<K: StreamKind, R: BufRead> StreamReader<K, R> {
         (self.last, self.signature) = (seal.sha256, seal.signature);
         Ok(line)
     }
+}
+
+/// Reads a record again, at a position where a [`StreamReader`] found it.
+///
+/// # Errors
+/// The input's errors, and a line that is not such a record: the input changed since.
+pub fn read_again<K: StreamKind>(mut input: impl BufRead) -> Result<K::Record, StreamError> {
+    let mut line = String::new();
+    input.by_ref().take(LONGEST_LINE).read_line(&mut line)?;
+    let record = line.rsplit_once(SEPARATOR).map_or("", |(record, _)| record).to_owned() + "}";
+    let invalid = |error: serde_json::Error| SealError::Invalid { kind: K::KIND, problem: error.to_string() };
+    serde_json::from_str(&record).map_err(|error| StreamError::Seal(invalid(error), 0))
 }
 
 /// An input from its beginning, after its first bytes were read.

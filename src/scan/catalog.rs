@@ -77,10 +77,21 @@ impl Catalog {
         self.order.counts()
     }
 
+    /// How many of its backups are wanted.
+    pub fn wanted(&self) -> usize {
+        self.order.wanted()
+    }
+
+    /// Leaves out the chains that are not kept, by the ids of their first backups.
+    pub fn retain(&mut self, keep: &dyn Fn(&str) -> bool) {
+        self.order.retain(keep);
+    }
+
     /// Reads the next rows, whole chains if possible; none at the end. Backups that were deleted since the order was read are left out.
     pub fn next_portion(&mut self, reader: &mut Reader<'_>) -> Result<Vec<CatalogEntry>, DbError> {
         loop {
-            let members = self.order.next_portion(&mut self.position, PORTION);
+            let mut position = self.position;
+            let members = self.order.next_portion(&mut position, PORTION);
             let ids: Vec<String> = members.iter().map(|member| member.id.clone()).collect();
             let mut rows: HashMap<String, Backup> = reader.backups(&ids)?.into_iter().map(|backup| (backup.id.clone(), backup)).collect();
             let mut entries = Vec::with_capacity(ids.len());
@@ -88,6 +99,8 @@ impl Catalog {
                 let chain = chain.map(|(place, backups)| self.chain(reader, place, backups, &rows)).transpose()?;
                 entries.extend(rows.remove(&id).map(|backup| CatalogEntry { chain, is_wanted, backup }));
             }
+            // After an error the same rows can be read once more.
+            self.position = position;
             if ids.is_empty() || !entries.is_empty() {
                 return Ok(entries);
             }

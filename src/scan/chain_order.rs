@@ -133,6 +133,27 @@ impl ChainOrder {
         (chains, all.filter(|at| self.role(*at) != Role::None).count())
     }
 
+    /// How many backups are wanted.
+    pub fn wanted(&self) -> usize {
+        self.links.iter().filter(|link| link.role == Role::Wanted).count()
+    }
+
+    /// Leaves out the chains that are not kept, by the ids of their first backups.
+    pub fn retain(&mut self, keep: &dyn Fn(&str) -> bool) {
+        for root in 0..number(self.links.len()) {
+            if !self.is_root(root) || keep(&self.id(root)) {
+                continue;
+            }
+            let mut next = Some(root);
+            while let Some(at) = next {
+                next = self.after(at);
+                if let Some(link) = self.links.get_mut(place(at)) {
+                    link.role = Role::None;
+                }
+            }
+        }
+    }
+
     /// Makes the smallest id of every chain that leads back to itself the first of it.
     fn open_cycles(&mut self) {
         // Which walk has met a backup first.

@@ -12,6 +12,7 @@ pub(crate) mod partial;
 mod precheck;
 mod ranges;
 mod run;
+mod stored_results;
 mod target;
 mod watch;
 
@@ -20,6 +21,7 @@ pub use check_document::CheckDocument;
 pub(crate) use fault::{Faults, Severity};
 pub(crate) use precheck::{PrecheckRound, precheck};
 pub(crate) use run::{Answer, Checker, Request, Task};
+pub(crate) use stored_results::StoredResults;
 pub use target::Subject;
 pub(crate) use target::{StorageAccess, Target};
 pub use watch::Watch;

@@ -1,18 +1,19 @@
 //! Check results as a record stream: the partial file of a check that is running or was stopped.
 //!
 //! The head states what is checked. Each record is a result, or the row of an ancestor. Rows come before the results that need them,
-//! each once. The end of the file may be torn, so lines count up to the first incomplete one; the rest is checked again.
+//! mostly once each. Of two results of the same backup the later one counts. The end of the file may be torn, so lines count up to the first incomplete one; the rest is checked again.
 
-use std::collections::{BTreeMap, HashSet};
-use std::io::{self, BufRead, Write};
+use std::collections::HashMap;
+use std::io::{self, Write};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::Target;
 use super::check_document::{CheckBody, Summary};
-use super::{CheckDocument, Target};
 pub use crate::domain::record_stream::Sign;
-use crate::domain::record_stream::{StreamError, StreamKind, StreamReader, StreamWriter};
-use crate::domain::{Body, CheckResult, DatabaseInfo, Image, Level, SealError};
+use crate::domain::record_stream::{StreamKind, StreamWriter};
+use crate::domain::{Backup, Body, CheckResult, DatabaseInfo, Image, Level};
 
 /// The stream `cinder-backup-repair/check-results`.
 pub struct CheckResults;
@@ -31,10 +32,10 @@ impl StreamKind for CheckResults {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Head {
     program: String,
-    database: DatabaseInfo,
-    taken_at: String,
-    level: Level,
-    settle_seconds: u64,
+    pub database: DatabaseInfo,
+    pub taken_at: String,
+    pub level: Level,
+    pub settle_seconds: u64,
 }
 
 impl Head {
@@ -55,6 +56,9 @@ pub enum Record {
     Result(Box<CheckResult>),
 }
 
+/// How many rows a writer remembers. The chains that are checked at the same time have far fewer.
+const MOST_ROWS: usize = 8_192;
+
 /// How the check ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct End {
@@ -67,27 +71,40 @@ pub struct End {
 /// Writes the results of targets.
 pub struct PartialWriter<'a, W> {
     stream: StreamWriter<'a, CheckResults, W>,
-    /// Backups whose rows were written for the results of their descendants.
-    rows: HashSet<String>,
+    /// Backups whose rows were written for the results of their descendants, as far as they are remembered.
+    rows: HashMap<String, Arc<Backup>>,
 }
 
 impl<'a, W: Write> PartialWriter<'a, W> {
     /// Writes the head. With `sign`, every line has a signature over all lines up to it.
     pub fn begin(out: W, head: &Head, sign: Option<Sign<'a>>) -> io::Result<Self> {
-        Ok(Self { stream: StreamWriter::begin(out, head, sign)?, rows: HashSet::new() })
+        Ok(Self { stream: StreamWriter::begin(out, head, sign)?, rows: HashMap::new() })
     }
 
     /// Adds the result of a target, whose rows are written, too.
     pub fn add(&mut self, result: &CheckResult, target: &Target) -> io::Result<()> {
+        if self.rows.len() > MOST_ROWS {
+            self.rows.clear();
+        }
         for ancestor in &target.ancestors {
-            if !self.rows.contains(&ancestor.id) {
+            if self.rows.get(&ancestor.id) != Some(ancestor) {
                 self.stream.add(&Record::Row(ancestor.image(target.columns)))?;
-                self.rows.insert(ancestor.id.clone());
+                self.rows.insert(ancestor.id.clone(), Arc::clone(ancestor));
             }
         }
         let mut result = result.clone();
         result.rows.truncate(1);
         self.stream.add(&Record::Result(Box::new(result)))
+    }
+
+    /// Adds a record of another stream.
+    pub fn add_record(&mut self, record: &Record) -> io::Result<()> {
+        self.stream.add(record)
+    }
+
+    /// Writes the closing record.
+    pub fn end(self, end: &End) -> io::Result<()> {
+        self.stream.end(end).map(drop)
     }
 
     /// Where it is written.
@@ -96,51 +113,13 @@ impl<'a, W: Write> PartialWriter<'a, W> {
     }
 }
 
-/// Reads the complete lines as the document of a check that was stopped. Its digest and signature are those of the last complete line.
-///
-/// # Errors
-/// A file without a complete head, and one that a later version wrote.
-pub fn read(text: impl BufRead) -> Result<CheckDocument, StreamError> {
-    let (head, mut stream) = StreamReader::<CheckResults, _>::begin(text)?;
-    let (mut ancestors, mut results) = (Vec::new(), BTreeMap::new());
-    let is_complete = loop {
-        match stream.next_record() {
-            Ok(Some(Record::Row(row))) => ancestors.push(row),
-            // Of two results of the same backup the later one counts.
-            Ok(Some(Record::Result(result))) => drop(results.insert(result.id.clone(), *result)),
-            Ok(None) => break true,
-            Err(error @ StreamError::Io(_)) => return Err(error),
-            Err(_) => break false,
-        }
-    };
-    let results: Vec<CheckResult> = results.into_values().collect();
-    let (interrupted, summary) = match stream.end().filter(|_| is_complete) {
-        Some(end) => (end.interrupted.clone(), end.summary),
-        None => (Some("cut off".to_owned()), Summary::of(&results, 0)),
-    };
-    let body = CheckBody {
-        database: head.database,
-        taken_at: head.taken_at,
-        level: head.level,
-        settle_seconds: head.settle_seconds,
-        interrupted,
-        results,
-        ancestors,
-        summary,
-    };
-    let invalid = |problem| StreamError::Seal(SealError::Invalid { kind: CheckBody::KIND, problem }, 0);
-    body.validate().map_err(invalid)?;
-    let (sha256, signature) = (stream.sha256().to_owned(), stream.signature().cloned());
-    Ok(CheckDocument { schema_version: CheckBody::SCHEMA_VERSION, body, sha256, signature })
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
-    use crate::domain::{Backup, ColumnSet, Signature};
+    use crate::domain::record_stream::StreamError;
+    use crate::domain::{ColumnSet, SealError, Signature};
+    use crate::verify::StoredResults;
 
     fn target(number: usize) -> Target {
         let backup = |number: usize| Backup { id: format!("b{number}"), status: Some("available".to_owned()), ..Backup::default() };
@@ -179,18 +158,33 @@ mod tests {
         writer.out().clone()
     }
 
+    fn read(text: &[u8]) -> Result<StoredResults, StreamError> {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(text).unwrap();
+        std::io::Seek::rewind(&mut file).unwrap();
+        StoredResults::read(file, &mut |_| true)
+    }
+
+    fn results(stored: &StoredResults) -> Vec<CheckResult> {
+        let mut results = Vec::new();
+        stored.each(0, &mut |result| results.push(result)).unwrap();
+        results.sort_by(|a, b| a.id.cmp(&b.id));
+        results
+    }
+
     /// The ids and times of the results that are read.
     fn times(text: &[u8]) -> Vec<(String, String)> {
-        read(text).unwrap().body.results.into_iter().map(|result| (result.id, result.checked_at)).collect()
+        results(&read(text).unwrap()).into_iter().map(|result| (result.id, result.checked_at)).collect()
     }
 
     #[test]
     fn results_are_read_with_every_row_of_the_chain_once() {
         let text = file();
         assert_eq!(text.split(|byte| *byte == b'\n').filter(|line| line.starts_with(b"{\"row\"")).count(), 2);
-        let evidence = read(&text[..]).unwrap();
-        assert_eq!((evidence.level, evidence.settle_seconds, evidence.summary.intact), (Level::Deep, 900, 3));
-        for result in evidence.into_results(0, |_| true) {
+        let stored = read(&text).unwrap();
+        assert_eq!((stored.head.level, stored.head.settle_seconds, stored.len()), (Level::Deep, 900, 3));
+        for result in results(&stored) {
+            assert_eq!(stored.get(&result.id, 0).unwrap().as_ref(), Some(&result));
             let target = target(result.chain.len() - 1);
             assert_eq!(result.outdated(&target.backup, &target.ancestors, target.columns), None);
         }
@@ -236,7 +230,7 @@ mod tests {
             let evidence = read(text.get(..length).unwrap()).unwrap();
             assert_eq!(evidence.signature.unwrap().value, format!("of {}", evidence.sha256));
         }
-        assert_eq!(read(&file()[..]).unwrap().signature, None);
+        assert_eq!(read(&file()).unwrap().signature, None);
     }
 
     #[test]

@@ -41,8 +41,8 @@ pub struct Check {
 #[derive(Debug, Default)]
 pub struct Portion {
     pub tasks: Vec<Task>,
-    /// Backups that were to be checked, but do not exist any more.
-    pub gone: Vec<String>,
+    /// How many backups were to be checked, but do not exist any more.
+    pub gone: usize,
 }
 
 /// The backups to check, read while the check is running.
@@ -60,7 +60,7 @@ impl From<Vec<Target>> for Tasks {
 }
 
 impl From<Vec<Task>> for Tasks {
-    /// Checks them in this order, except that the members of a chain come together, where its first one is.
+    /// The tasks keep this order, except that the members of a chain come together, where its first one is.
     fn from(tasks: Vec<Task>) -> Self {
         let total = tasks.len();
         let mut chains: Vec<Vec<Task>> = Vec::new();
@@ -80,7 +80,7 @@ impl From<Vec<Task>> for Tasks {
             {
                 tasks.extend(chain);
             }
-            Some(Ok(Portion { tasks, gone: Vec::new() }))
+            Some(Ok(Portion { tasks, gone: 0 }))
         });
         Self { total, portions: Box::new(portions) }
     }
@@ -131,11 +131,9 @@ impl Arrived {
                 self.carried += usize::from(answer.carried);
                 sink(*answer);
             }
-            Message::Gone(ids) => {
-                self.gone += ids.len();
-                let first = ids.first().map_or("", String::as_str);
-                let rest = if ids.len() > 1 { " and others" } else { "" };
-                let text = format!("{} deleted since the check began, and not checked: {first}{rest}", count(ids.len(), "backup"));
+            Message::Gone(backups) => {
+                self.gone += backups;
+                let text = format!("{} deleted since the check began, and not checked", count(backups, "backup"));
                 observer.event(WorkEvent::Warning(text));
             }
             Message::Failure(error) => self.failure = Some(error),
@@ -194,7 +192,7 @@ impl Check {
 
 enum Message {
     Answer(Box<Answer>),
-    Gone(Vec<String>),
+    Gone(usize),
     Failure(Error),
 }
 
@@ -213,7 +211,7 @@ fn start(stores: Arc<Stores>, request: Request, watch: Watch, tasks: Tasks) -> s
         let mut portions = tasks.portions;
         let portions = std::iter::from_fn(move || match portions.next()? {
             Ok(Portion { tasks, gone }) => {
-                if !gone.is_empty() {
+                if gone > 0 {
                     report(Message::Gone(gone));
                 }
                 Some(tasks)

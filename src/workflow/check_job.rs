@@ -1,67 +1,112 @@
-//! The command `check`: continues an earlier check, writes results to a file, makes a signed document.
+//! The command `check`: continues an earlier check, writes results as they arrive, or makes a signed document of them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
-use super::check::in_order;
-use super::evidence::read_check_document;
+use super::evidence::read_results;
 use super::result_file::ResultFile;
 use super::targets::TargetList;
-use super::{Check, Checked, Error, Observer, Result, SigningKey, StorageSettings};
-use crate::domain::{CheckResult, CheckVerdict, DatabaseInfo, Image};
+use super::{Check, Checked, Error, Observer, Portion, Result, SigningKey, Stop, StorageSettings, Tasks, WorkEvent};
+use crate::domain::{CheckResult, CheckVerdict, DatabaseInfo, Image, Level};
 use crate::verify::check_document::{CheckBody, Summary};
-use crate::verify::partial::{Head, Sign};
-use crate::verify::{Answer, CheckDocument, Request, Target, Task};
+use crate::verify::partial::{End, Head, PartialWriter, Sign};
+use crate::verify::{Answer, CheckDocument, Request, StoredResults, Target};
+
+/// What stopped a check whose results could not be written.
+const WRITE_ERROR: &str = "an error";
 
 /// An earlier check to continue.
 pub struct Resume {
     path: PathBuf,
-    document: CheckDocument,
+    results: StoredResults,
     /// Older results are checked again: seconds.
     max_age: i64,
 }
 
 impl Resume {
-    /// Reads its document, which must be signed with `key` if there is one; `key` comes with its path.
+    /// Reads its document or stream, which must be signed with `key` if there is one; `key` comes with its path.
     pub fn read(path: &Path, max_age: i64, key: Option<(&SigningKey, &Path)>) -> Result<Self> {
-        let document = read_check_document(path)?;
+        let results = read_results(path, &mut |_| true)?;
         if let Some((key, key_path)) = key {
-            key.public(key_path).verify("the evidence of --resume", &document.sha256, document.signature.as_ref())?;
+            key.public(key_path).verify("the evidence of --resume", &results.sha256, results.signature.as_ref())?;
         }
-        Ok(Self { path: path.to_owned(), document, max_age })
+        Ok(Self { path: path.to_owned(), results, max_age })
+    }
+
+    fn require_database(&self, database: &DatabaseInfo) -> Result<()> {
+        let theirs = &self.results.head.database;
+        if theirs.identity == database.identity {
+            return Ok(());
+        }
+        Err(Error::Unusable(format!("--resume is about the database {theirs}, but this is {database}")))
+    }
+
+    /// Adds to tasks what the earlier check found of them; counts those of which it has a result.
+    fn extend(self, tasks: Tasks, request: &Request, known: Arc<AtomicUsize>) -> Tasks {
+        let request = request.clone();
+        let portions = tasks.portions.map(move |portion| {
+            let Portion { mut tasks, gone } = portion?;
+            for task in &mut tasks {
+                let Target { backup, ancestors, columns } = &task.target;
+                // A result that cannot be read again costs a check.
+                let Ok(Some(check)) = self.results.get(&backup.id, request.settle.as_secs()) else { continue };
+                known.fetch_add(1, Ordering::Relaxed);
+                if check.outdated(backup, ancestors, *columns).is_none() {
+                    task.may_stand = may_stand(&check, &request, self.max_age);
+                    task.earlier = Some(check);
+                }
+            }
+            Ok(Portion { tasks, gone })
+        });
+        Tasks { portions: Box::new(portions), ..tasks }
     }
 }
 
-/// How backups are checked for a document.
+/// How backups are checked for a document or a stream.
 pub struct CheckJob<'a> {
     pub request: Request,
     pub resume: Option<Resume>,
     pub out: Option<PathBuf>,
+    /// Where results are written as they arrive. Without it they are collected for a document.
+    pub stream: Option<Box<dyn Write + 'a>>,
     pub key: Option<&'a SigningKey>,
     /// After this time nothing more is read.
     pub deadline: Option<Instant>,
 }
 
 pub struct CheckReport<'a> {
-    pub document: CheckDocument,
+    /// The results, unless they were written to a stream.
+    pub document: Option<CheckDocument>,
+    pub level: Level,
+    /// Where the database was reached.
+    pub location: Option<String>,
+    pub summary: Summary,
     /// How many backups were to be checked.
     pub backups: usize,
     /// Of how many of them the earlier check has a result.
     pub known: usize,
     pub interrupted: Option<&'static str>,
-    /// Why not all backups could be read from the database.
+    /// Why not all backups could be read from the database, or not all results written.
     pub failure: Option<Error>,
     file: Option<ResultFile<'a>>,
+    /// `file` becomes a stream.
+    is_stream: bool,
+    /// How many results of the earlier check are of other backups.
+    others: usize,
 }
 
 impl<'a> CheckReport<'a> {
-    /// Writes the document to its file. If the check was stopped, the partial file stays: returns its path.
+    /// Writes the document or the end of the stream to its file. If the check was stopped, the partial file stays: returns its path.
     pub fn close(&mut self, observer: &dyn Observer) -> Result<Option<PathBuf>> {
-        match self.file.take() {
-            Some(file) if self.interrupted.is_some() => Ok(Some(file.stop(observer))),
-            Some(file) => file.finish(&self.document, observer).map(|()| None),
-            None => Ok(None),
+        match (self.file.take(), &self.document) {
+            (None, _) => Ok(None),
+            (Some(file), _) if self.interrupted.is_some() => Ok(Some(file.stop(observer))),
+            (Some(file), Some(document)) if !self.is_stream => file.finish(document, self.others, observer).map(|()| None),
+            (Some(file), _) => file.finish_stream(&End { interrupted: None, summary: self.summary }, observer),
         }
     }
 }
@@ -69,46 +114,101 @@ impl<'a> CheckReport<'a> {
 impl<'a> CheckJob<'a> {
     /// Checks the backups of a list.
     pub fn run(self, list: TargetList, storage: StorageSettings, observer: &dyn Observer) -> Result<CheckReport<'a>> {
-        let Self { request, resume, out, key, deadline } = self;
-        let TargetList { targets, database, taken_at } = list;
-        let (level, settle_seconds, backups) = (request.level, request.settle.as_secs(), targets.len());
-        let resumed = resume.as_ref().map(|resume| (resume.path.clone(), resume.document.results.len()));
-        let (tasks, known) = match resume {
-            Some(resume) => carry_over(resume, targets, &database, &request)?,
-            None => (in_order(targets), 0),
+        let Self { request, resume, out, stream, key, deadline } = self;
+        let (database, taken_at) = (list.database.clone(), list.taken_at.clone());
+        let (mut tasks, level, settle_seconds) = (list.into_tasks(), request.level, request.settle.as_secs());
+        let (backups, known) = (tasks.total, Arc::<AtomicUsize>::default());
+        if let Some(resume) = &resume {
+            resume.require_database(&database)?;
+        }
+        let head = Head::new(database.clone(), taken_at.clone(), level, settle_seconds);
+        let sign = || key.map(|key| Box::new(|sha256: &str| key.sign(sha256)) as Sign<'a>);
+        let is_stream = stream.is_some() || out.as_ref().is_some_and(|path| path.extension().is_some_and(|extension| extension == "jsonl"));
+        let earlier = resume.as_ref().map(|resume| (resume.path.as_path(), &resume.results));
+        let mut file = out.map(|path| ResultFile::begin(path, earlier, &head, sign())).transpose()?;
+        let all_earlier = resume.as_ref().map_or(0, |resume| resume.results.len());
+        if let Some(resume) = resume {
+            tasks = resume.extend(tasks, &request, Arc::clone(&known));
+        }
+        let mut output = match stream {
+            Some(out) => Output::Stream(StreamOutput::begin(out, &head, sign())),
+            None => Output::Document(Collected::default()),
         };
-        let mut file = match out {
-            Some(path) => {
-                let head = Head::new(database.clone(), taken_at.clone(), level, settle_seconds);
-                let same_rows = tasks.iter().filter_map(|task| Some((task.earlier.as_ref()?, &task.target)));
-                let resumed = resumed.as_ref().map(|(path, all)| (path.as_path(), all - known));
-                let sign = key.map(|key| Box::new(|sha256: &str| key.sign(sha256)) as Sign<'_>);
-                Some(ResultFile::begin(path, resumed, &head, sign, same_rows)?)
-            }
-            None => None,
-        };
-        let mut collected = Collected::default();
+        let (mut summary, broken) = (Summary::default(), AtomicBool::new(false));
         let mut sink = |answer: Answer| {
             if let Some(file) = &mut file {
                 file.add(&answer, observer);
             }
-            collected.add(answer);
+            summary.add(&answer.result);
+            match &mut output {
+                Output::Document(collected) => collected.add(answer),
+                Output::Stream(stream) => broken.store(!stream.add(&answer), Ordering::Relaxed),
+            }
         };
-        let checked = Check { storage, request, deadline }.run(tasks.into(), &mut sink, observer)?;
-        let Checked { left, carried, interrupted, failure } = checked;
-        let (results, ancestors) = collected.into_parts();
-        let mut document = CheckDocument::new(CheckBody {
-            ancestors,
-            database,
-            taken_at,
-            level,
-            settle_seconds,
-            interrupted: interrupted.map(str::to_owned),
-            summary: Summary { carried, ..Summary::of(&results, left) },
-            results,
-        });
-        document.signature = key.map(|key| key.sign(&document.sha256));
-        Ok(CheckReport { document, backups, known, interrupted, failure, file })
+        let unless_broken = UnlessBroken { observer, broken: &broken };
+        let Checked { left, carried, interrupted, failure } = Check { storage, request, deadline }.run(tasks, &mut sink, &unless_broken)?;
+        (summary.left, summary.carried) = (left, carried);
+        let (document, unwritten) = match output {
+            Output::Document(collected) => {
+                let (results, ancestors) = collected.into_parts();
+                let (interrupted, location) = (interrupted.map(str::to_owned), database);
+                let body = CheckBody { database: location, taken_at, level, settle_seconds, interrupted, results, ancestors, summary };
+                let mut document = CheckDocument::new(body);
+                document.signature = key.map(|key| key.sign(&document.sha256));
+                (Some(document), None)
+            }
+            Output::Stream(stream) => (None, stream.end(&End { interrupted: interrupted.map(str::to_owned), summary }).err()),
+        };
+        let failure = failure.or(unwritten.map(|error| Error::Write("standard output".to_owned(), error)));
+        let (known, location) = (known.load(Ordering::Relaxed), head.database.location);
+        let others = all_earlier.saturating_sub(known);
+        Ok(CheckReport { document, level, location, summary, backups, known, interrupted, failure, file, is_stream, others })
+    }
+}
+
+/// What becomes of results.
+enum Output<'a> {
+    Document(Collected),
+    Stream(StreamOutput<'a>),
+}
+
+/// A stream of results, until it cannot be written.
+struct StreamOutput<'a>(io::Result<PartialWriter<'a, Box<dyn Write + 'a>>>);
+
+impl<'a> StreamOutput<'a> {
+    fn begin(out: Box<dyn Write + 'a>, head: &Head, sign: Option<Sign<'a>>) -> Self {
+        Self(PartialWriter::begin(out, head, sign))
+    }
+
+    /// Adds a result; whether it could be written.
+    fn add(&mut self, answer: &Answer) -> bool {
+        if let Ok(writer) = &mut self.0
+            && let Err(error) = writer.add(&answer.result, &answer.task.target).and_then(|()| writer.out().flush())
+        {
+            self.0 = Err(error);
+        }
+        self.0.is_ok()
+    }
+
+    fn end(self, end: &End) -> io::Result<()> {
+        self.0?.end(end)
+    }
+}
+
+/// Stops a check whose results cannot be written.
+struct UnlessBroken<'o> {
+    observer: &'o dyn Observer,
+    broken: &'o AtomicBool,
+}
+
+impl Observer for UnlessBroken<'_> {
+    fn event(&self, event: WorkEvent<'_>) {
+        self.observer.event(event);
+    }
+
+    fn stop(&self) -> Option<Stop> {
+        let broken = || self.broken.load(Ordering::Relaxed).then_some(Stop { signal: WRITE_ERROR, times: 1 });
+        self.observer.stop().or_else(broken)
     }
 }
 
@@ -135,28 +235,6 @@ impl Collected {
         self.results.sort_by(|(a, one), (b, other)| a.cmp(b).then_with(|| one.id.cmp(&other.id)));
         (self.results.into_iter().map(|(_, result)| result).collect(), self.ancestors.into_values().collect())
     }
-}
-
-/// The tasks of these targets with the results of an earlier check, and for how many of the targets it has a result.
-fn carry_over(resume: Resume, targets: Vec<Target>, database: &DatabaseInfo, request: &Request) -> Result<(Vec<Task>, usize)> {
-    let earlier = resume.document;
-    if earlier.database.identity != database.identity {
-        let problem = format!("--resume is about the database {}, but this is {}", earlier.database, database);
-        return Err(Error::Unusable(problem));
-    }
-    let mut tasks = in_order(targets);
-    let places: HashMap<String, usize> = tasks.iter().enumerate().map(|(place, task)| (task.target.backup.id.clone(), place)).collect();
-    let mut known = 0;
-    for check in earlier.into_results(request.settle.as_secs(), |check| places.contains_key(&check.id)) {
-        let Some(task) = places.get(&check.id).and_then(|place| tasks.get_mut(*place)) else { continue };
-        known += 1;
-        let Target { backup, ancestors, columns } = &task.target;
-        if check.outdated(backup, ancestors, *columns).is_none() {
-            task.may_stand = may_stand(&check, request, resume.max_age);
-            task.earlier = Some(check);
-        }
-    }
-    Ok((tasks, known))
 }
 
 /// Whether a result may be carried over if its rows are unchanged. The storage decides whether its objects are still the same.

@@ -1,28 +1,27 @@
 //! What is known of the storage before a decision: check documents from other hosts, and a check of what a scan finds.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::targets::targets_of_findings;
 use super::{Check, Database, Error, Observer, Result, VerifyKey, Wanted, WorkEvent, reading};
-use crate::domain::record_stream::{self, StreamError};
-use crate::domain::status::{CREATING, ERROR};
+use crate::domain::record_stream::StreamError;
+use crate::domain::status::AVAILABLE;
 use crate::domain::{CheckResult, Checks, Level};
 use crate::ledger::{self, Ledger, StoredResult};
 use crate::scan::{KeptRows, ScanRequest, scan};
 use crate::verify::check_document::merge;
-use crate::verify::{Answer, CheckDocument, Target, partial};
+use crate::verify::{Answer, StoredResults, Target};
 
-/// No check document is larger.
-const MAX_BYTES: u64 = 1 << 30;
-
-/// Reads what `check` wrote, or left behind when it was stopped.
-pub fn read_check_document(path: &Path) -> Result<CheckDocument> {
+/// Reads what `check` wrote, or left behind when it was stopped, and finds the results that are wanted.
+pub fn read_results(path: &Path, wanted: &mut dyn FnMut(&CheckResult) -> bool) -> Result<StoredResults> {
     let shown = path.display();
-    let read = crate::input::read_json(path, MAX_BYTES);
-    let text = read.map_err(|error| Error::Unusable(format!("cannot read the evidence {shown}: {error}")))?;
-    let is_stream = record_stream::is_stream(&text[..]).is_ok_and(|(is_stream, _)| is_stream);
-    let read = if is_stream { partial::read(&text[..]) } else { CheckDocument::parse(&text).map_err(|error| StreamError::Seal(error, 0)) };
-    read.map_err(|error| Error::Unusable(format!("{shown} {error}")))
+    let unreadable = |error: io::Error| Error::Unusable(format!("cannot read the evidence {shown}: {error}"));
+    let file = crate::input::open_json(path).map_err(unreadable)?;
+    StoredResults::read(file, wanted).map_err(|error| match error {
+        StreamError::Io(error) => unreadable(error),
+        error => Error::Unusable(format!("{shown} {error}")),
+    })
 }
 
 /// The results of check documents about this database; `settle` is the settle time that they have to satisfy.
@@ -39,20 +38,18 @@ pub fn read_evidence(
             all.extend(ledger_evidence(database, path, key, settle)?);
             continue;
         }
-        let document = read_check_document(path)?;
+        // The others are of no use, and may be a million.
+        let stored =
+            read_results(path, &mut |check| check.rows.first().is_none_or(|row| row.value("status").as_text() != Some(AVAILABLE)))?;
         if let Some(key) = key {
-            key.verify(&format!("the evidence {}", path.display()), &document.sha256, document.signature.as_ref())?;
+            key.verify(&format!("the evidence {}", path.display()), &stored.sha256, stored.signature.as_ref())?;
         }
-        database.require_identity(&format!("the evidence {} is about the database", path.display()), &document.database)?;
-        if let Some(why) = &document.interrupted {
+        database.require_identity(&format!("the evidence {} is about the database", path.display()), &stored.head.database)?;
+        if let Some(why) = &stored.interrupted {
             observer.event(WorkEvent::Warning(format!("the check in {} was stopped early: {why}", path.display())));
         }
-        // Rows are compared only for backups that are still pending.
-        let is_pending = |check: &CheckResult| {
-            let status = check.rows.first().and_then(|row| row.value("status").as_text());
-            matches!(status, Some(CREATING | ERROR))
-        };
-        all.extend(document.into_results(settle, is_pending));
+        let read = stored.each(settle, &mut |check| all.push(check));
+        read.map_err(|error| Error::Unusable(format!("{} {error}", path.display())))?;
     }
     Ok(merge(all))
 }

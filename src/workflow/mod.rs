@@ -4,6 +4,7 @@
 //! command lines nor exit codes.
 
 pub mod actor;
+mod catalog_source;
 mod check;
 mod check_job;
 mod database;
@@ -26,8 +27,8 @@ mod targets;
 mod undo;
 mod unmatched;
 
-pub use check::{Check, Checked, MAX_RUNTIME};
-pub use check_job::{CheckJob, Resume};
+pub use check::{Check, Checked, MAX_RUNTIME, Portion, Tasks};
+pub use check_job::{CheckJob, CheckReport, Resume};
 pub use database::Database;
 pub use error::{Error, Obstacle, Result};
 pub use evidence::{check_for_decision, read_evidence, unsettled_targets};

@@ -1,4 +1,4 @@
-//! `check --out FILE`: results in FILE.partial as they arrive, and at the end the whole document in FILE.
+//! `check --out FILE`: results in FILE.partial as they arrive, and at the end the whole document in FILE, or the stream under that name.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -6,13 +6,15 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 use tempfile::NamedTempFile;
 
 use super::{Error, Observer, Result, WorkEvent};
+use crate::domain::CheckVerdict;
+use crate::domain::record_stream::StreamError;
 use crate::domain::text::count;
-use crate::domain::{CheckResult, CheckVerdict};
-use crate::verify::partial::{Head, PartialWriter, Sign};
-use crate::verify::{Answer, CheckDocument, Target};
+use crate::verify::partial::{End, Head, PartialWriter, Sign};
+use crate::verify::{Answer, CheckDocument, StoredResults};
 
 /// How often results are flushed to disk: a power failure costs no more than these.
 const SYNC_AFTER: Duration = Duration::from_secs(5);
@@ -26,20 +28,15 @@ pub struct ResultFile<'a> {
     writer: Option<PartialWriter<'a, File>>,
     unsynced: usize,
     synced: Instant,
+    /// FILE.partial is the file of the check that is resumed.
+    is_resumed: bool,
     /// How many backups with an earlier result could not be checked now: their earlier results stay in FILE.partial.
     unseen: usize,
 }
 
 impl<'a> ResultFile<'a> {
-    /// Creates FILE.partial with the results that an earlier check has for the same rows. `resumed` is the file of that check, which may
-    /// be FILE.partial itself, and how many results it has for backups that are not selected now.
-    pub fn begin<'t>(
-        path: PathBuf,
-        resumed: Option<(&Path, usize)>,
-        head: &Head,
-        sign: Option<Sign<'a>>,
-        earlier: impl Iterator<Item = (&'t CheckResult, &'t Target)>,
-    ) -> Result<Self> {
+    /// Creates FILE.partial with the results of an earlier check, whose file may be FILE.partial itself.
+    pub fn begin(path: PathBuf, earlier: Option<(&Path, &StoredResults)>, head: &Head, sign: Option<Sign<'a>>) -> Result<Self> {
         let shown = path.display();
         if path == Path::new("-") {
             return Err(Error::Unusable("- is not standard output here: name a file, or omit --out and use --format json".to_owned()));
@@ -49,19 +46,18 @@ impl<'a> ResultFile<'a> {
         }
         let partial = partial(&path);
         let cannot = |error: io::Error| Error::Unusable(format!("cannot write {}: {error}", partial.display()));
-        let same = resumed
-            .and_then(|(resumed, _)| fs::canonicalize(resumed).ok())
-            .is_some_and(|resumed| fs::canonicalize(&partial).is_ok_and(|partial| partial == resumed));
-        if let Some((_, others @ 1..)) = resumed.filter(|_| same) {
-            let problem = format!("{} would lose results: {others} of its backups are not selected by this check", partial.display());
-            return Err(Error::Unfit(problem, "use another name for --out, or select the same backups as in that check".to_owned()));
-        }
+        let same = earlier
+            .and_then(|(earlier, _)| fs::canonicalize(earlier).ok())
+            .is_some_and(|earlier| fs::canonicalize(&partial).is_ok_and(|partial| partial == earlier));
         // Locked until the new file replaces it.
         let _before = if same { Some(locked(File::open(&partial).map_err(cannot)?, &partial)?) } else { None };
         let file = NamedTempFile::new_in(folder(&path)).map_err(cannot)?;
         let mut writer = PartialWriter::begin(locked(file.reopen().map_err(cannot)?, &partial)?, head, sign).map_err(cannot)?;
-        for (result, target) in earlier {
-            writer.add(result, target).map_err(cannot)?;
+        if let Some((from, earlier)) = earlier {
+            earlier.copy(&mut writer, head.settle_seconds).map_err(|error| match error {
+                StreamError::Io(error) => cannot(error),
+                error => Error::Unusable(format!("{} {error}", from.display())),
+            })?;
         }
         writer.out().sync_all().map_err(cannot)?;
         if same {
@@ -79,7 +75,7 @@ impl<'a> ResultFile<'a> {
         }
         // The directory entry must be on the disk, too.
         File::open(folder(&path)).and_then(|folder| folder.sync_all()).map_err(cannot)?;
-        Ok(Self { path, partial, writer: Some(writer), unsynced: 0, synced: Instant::now(), unseen: 0 })
+        Ok(Self { path, partial, writer: Some(writer), unsynced: 0, synced: Instant::now(), is_resumed: same, unseen: 0 })
     }
 
     /// Adds a result, and makes sure from time to time that all are on the disk.
@@ -104,7 +100,7 @@ impl<'a> ResultFile<'a> {
     fn write(&mut self, observer: &dyn Observer, act: impl FnOnce(&mut PartialWriter<'a, File>) -> io::Result<()>) {
         let Some(Err(error)) = self.writer.as_mut().map(act) else { return };
         self.writer = None;
-        let problem = format!("cannot write {}: {error}; results from now on are kept in memory only", self.partial.display());
+        let problem = format!("cannot write {}: {error}; results from now on are not written to it", self.partial.display());
         observer.event(WorkEvent::Warning(problem));
     }
 
@@ -114,23 +110,56 @@ impl<'a> ResultFile<'a> {
         self.partial
     }
 
-    /// Ends a complete check: FILE replaces FILE.partial, unless that has results that FILE has not.
-    pub fn finish(self, document: &CheckDocument, observer: &dyn Observer) -> Result<()> {
+    /// Ends a complete check: FILE replaces FILE.partial, unless that has results that FILE has not. `others` is how many results of the
+    /// earlier check are of backups that this check did not select.
+    pub fn finish(self, document: &CheckDocument, others: usize, observer: &dyn Observer) -> Result<()> {
+        let others = if self.is_resumed { others } else { 0 };
         let written = NamedTempFile::new_in(folder(&self.path)).and_then(|mut file| {
             crate::report::json::write(&mut file, document, false)?;
             file.as_file().sync_all()?;
             file.persist_noclobber(&self.path).map_err(|error| error.error)?;
             File::open(folder(&self.path))?.sync_all()?;
-            if self.unseen == 0 { fs::remove_file(&self.partial) } else { Ok(()) }
+            if self.unseen + others == 0 { fs::remove_file(&self.partial) } else { Ok(()) }
         });
-        if self.unseen > 0 {
+        let kept = [(self.unseen, "could not be checked now"), (others, "this check did not select")];
+        for (number, why) in kept.into_iter().filter(|(number, _)| *number > 0) {
             observer.event(WorkEvent::Warning(format!(
-                "{} keeps earlier results of {} that could not be checked now: --resume accepts it",
+                "{} keeps earlier results of {} that {why}: --resume accepts it",
                 self.partial.display(),
-                count(self.unseen, "backup")
+                count(number, "backup")
             )));
         }
         written.map_err(|error| Error::Write(self.path.display().to_string(), error))
+    }
+
+    /// Ends a complete check whose stream becomes FILE. If earlier results stand for backups that could not be checked now, it is not
+    /// complete: FILE.partial stays, and its path is returned.
+    pub fn finish_stream(mut self, end: &End, observer: &dyn Observer) -> Result<Option<PathBuf>> {
+        if self.unseen > 0 {
+            let (partial, backups) = (self.partial.display(), count(self.unseen, "backup"));
+            let text =
+                format!("{partial} keeps earlier results of {backups} that could not be checked now, and is not complete without them");
+            observer.event(WorkEvent::Warning(text));
+            return Ok(Some(self.stop(observer)));
+        }
+        let lost = || io::Error::other("not all results could be written");
+        let written = self.writer.take().ok_or_else(lost).and_then(|mut writer| {
+            let file = writer.out().try_clone()?;
+            writer.end(end)?;
+            file.sync_all()?;
+            rename(&self.partial, &self.path)?;
+            File::open(folder(&self.path))?.sync_all()
+        });
+        written.map_err(|error| Error::Write(self.path.display().to_string(), error)).map(|()| None)
+    }
+}
+
+/// Renames a file to a name that does not exist yet.
+fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        // Not every file system can do that at once.
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) if !to.exists() => fs::rename(from, to),
+        other => Ok(other?),
     }
 }
 

@@ -47,7 +47,7 @@ impl ScanFile {
     pub fn open(path: &Path, selection: &Selection, observer: &dyn Observer) -> Result<Self> {
         let from_input = path == Path::new("-");
         let shown = if from_input { "standard input".to_owned() } else { path.display().to_string() };
-        let opened = if from_input { kept(io::stdin()) } else { open(path) };
+        let opened = if from_input { input::copied(io::stdin()) } else { input::open_json(path) };
         let file = opened.map_err(|error| Error::Unusable(format!("cannot read {shown}: {error}")))?;
         let mut summary = Summary { selection, hosts: HashSet::new(), columns: None, has_catalog: false, targets: 0 };
         let (head, findings_at) = read(&file, &mut summary).map_err(|problem| Error::Unusable(format!("{shown} {problem}")))?;
@@ -75,24 +75,6 @@ impl ScanFile {
         let path = lineage::Path::default();
         Ok(Targets { records: self.records()?, next: None, path, is_first: false, left: self.total, columns, has_catalog, selection })
     }
-}
-
-fn open(path: &Path) -> io::Result<File> {
-    let (start, file) = input::open(path)?.into_inner();
-    if file.metadata()?.is_file() { Ok(file) } else { kept(start.chain(file)) }
-}
-
-/// A temporary file with an input that can be read only once. What is neither a stream nor a document is not read to its end.
-fn kept(mut input: impl Read) -> io::Result<File> {
-    let mut file = tempfile::tempfile()?;
-    let mut start = Vec::new();
-    input.by_ref().take(1 << 16).read_to_end(&mut start)?;
-    let may_go_on = start.trim_ascii_start().first().is_none_or(|byte| *byte == b'{');
-    io::copy(&mut start.as_slice(), &mut file)?;
-    if may_go_on {
-        io::copy(&mut input, &mut file)?;
-    }
-    Ok(file)
 }
 
 /// What is known of a file before its targets are made.

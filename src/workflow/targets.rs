@@ -3,84 +3,149 @@
 use std::collections::{BTreeSet, HashSet};
 use std::path::Path;
 
-use super::check::root;
-use super::scan_file::{ScanFile, target_of_finding};
+use super::catalog_source::CatalogSource;
+use super::check::{Portion, Tasks, root};
+use super::scan_file::{self, ScanFile, target_of_finding};
 use super::{Database, Error, Hosts, Observer, Wanted, find, reading};
 use crate::db::DbError;
 use crate::domain::time::rfc3339;
 use crate::domain::{Backup, ColumnSet, DatabaseInfo, Finding, Matched, NULL, Selection, Situation, Value};
+use crate::scan::catalog::Catalog;
 use crate::scan::{KeptRows, Reader, lineage, names, situation};
-use crate::verify::Target;
+use crate::verify::{Target, Task};
 
 /// The backups to check, and where their rows are from.
 pub struct TargetList {
-    pub targets: Vec<Target>,
+    source: Source,
     pub database: DatabaseInfo,
     /// When the rows were read, by the database's clock.
     pub taken_at: String,
 }
 
+/// Where the backups come from.
+enum Source {
+    List(Vec<Target>),
+    /// What `scan` wrote, with the number of its targets.
+    File(scan_file::Targets, usize),
+    Catalog(CatalogSource),
+}
+
 impl TargetList {
+    fn of_list(targets: Vec<Target>, database: DatabaseInfo, taken_at: String) -> Self {
+        Self { source: Source::List(targets), database, taken_at }
+    }
+
     /// The backups in a file that `scan` wrote; `-` is standard input.
     pub fn from_scan(path: &Path, selection: &Selection, observer: &dyn Observer) -> super::Result<Self> {
         let file = ScanFile::open(path, selection, observer)?;
-        let targets = file.targets()?.collect::<super::Result<Vec<_>>>()?.into_iter().flatten().collect();
-        Ok(Self { targets, database: file.database, taken_at: file.taken_at })
+        Ok(Self { source: Source::File(file.targets()?, file.total), database: file.database, taken_at: file.taken_at })
     }
 
     /// The backups that a scan finds and whose data matters.
     pub fn of_findings(database: &mut Database, wanted: &Wanted, observer: &dyn Observer) -> super::Result<Self> {
         let scan = find(database, wanted, KeptRows::Chains, observer)?;
         let targets = targets_of_findings(&scan.document.findings, database.schema.columns);
-        Ok(Self { targets, database: database.info(), taken_at: scan.document.taken_at })
+        Ok(Self::of_list(targets, database.info(), scan.document.taken_at))
     }
 
-    /// The live backups of a selection, whatever their status.
-    pub fn of_selection(
-        database: &mut Database,
-        selection: &Selection,
-        may_be_empty: bool,
-        observer: &dyn Observer,
-    ) -> super::Result<Self> {
-        let (named, mut of_backups, mut matched) = (&selection.backups, HashSet::new(), Matched::default());
-        let situation = read_situation(database, selection, &mut matched)?;
-        let mut wanted = |backup: &Backup| {
+    /// The live backups of a selection, whatever their status. Unless they are named, their rows are read while they are checked.
+    pub fn of_selection(mut database: Database, selection: &Selection, may_be_empty: bool, observer: &dyn Observer) -> super::Result<Self> {
+        let (mut of_backups, mut matched) = (HashSet::new(), Matched::default());
+        let situation = read_situation(&mut database, selection, &mut matched)?;
+        let mut note = |backup: &Backup| {
             // Only the columns that a scan counts are read.
             if let Some(host) = backup.host.as_ref().filter(|host| !of_backups.contains(*host)) {
                 of_backups.insert(host.clone());
             }
             matched.note(selection, backup.status.as_deref(), backup.project_id.as_deref(), backup.volume_id.as_deref());
-            // A named backup is read even if other options leave it out, so that a message can say so.
-            if named.is_empty() { takes(selection, backup) } else { selection.names(backup) }
         };
-        let read = |reader: &mut Reader<'_>| {
-            let mut ids = Vec::new();
-            reader.live_backups(&mut |backup| {
-                if wanted(&backup) {
-                    ids.push(backup.id);
-                }
-            })?;
-            targets(reader, &ids)
+        let named = !selection.backups.is_empty();
+        let source = if named {
+            Source::List(reading(observer, || database.read(|reader| read_named(reader, selection, &mut note)))?)
+        } else {
+            let mut wants = |backup: &Backup| {
+                note(backup);
+                takes(selection, backup)
+            };
+            let catalog = reading(observer, || database.read(|reader| Catalog::read(reader, &mut wants)))?;
+            Source::Catalog(CatalogSource {
+                catalog,
+                limit: selection.limit,
+                database: Box::new(database.opener()),
+                schema: database.schema.clone(),
+            })
         };
-        let mut targets = reading(observer, || database.read(read))?;
         Hosts::of_database(&of_backups, &situation.services).require(observer, selection, &matched, may_be_empty)?;
-        if !named.is_empty() {
-            let (fitting, others): (Vec<Target>, Vec<Target>) = targets.into_iter().partition(|target| takes(selection, &target.backup));
-            if let Some(problem) = left_out(named, &fitting, &others) {
-                return Err(Error::Unusable(problem));
-            }
-            let ids = names::resolve(named, fitting.iter().map(|target| &target.backup)).map_err(Error::Unusable)?;
-            targets = fitting;
-            targets.retain(|target| ids.contains(&target.backup.id));
-        }
-        targets.truncate(selection.limit.unwrap_or(usize::MAX));
-        Ok(Self { targets, database: database.info(), taken_at: rfc3339(situation.now) })
+        let source = match source {
+            Source::List(targets) => Source::List(resolved(targets, selection)?),
+            other => other,
+        };
+        Ok(Self { source, database: database.info(), taken_at: rfc3339(situation.now) })
     }
 
     /// Keeps one of several parts. Chains stay together, so that one host reads what several increments are based on.
-    pub fn keep_part(&mut self, part: u64, of: u64) {
-        self.targets.retain(|target| spread(target) % of == part - 1);
+    pub fn keep_part(self, part: u64, of: u64) -> super::Result<Self> {
+        let is_kept = |target: &Target| spread(&root(target).id) % of == part - 1;
+        let source = match self.source {
+            Source::List(targets) => Source::List(targets.into_iter().filter(is_kept).collect()),
+            Source::File(targets, _) => {
+                let mut kept = Vec::new();
+                for portion in targets {
+                    kept.extend(portion?.into_iter().filter(is_kept));
+                }
+                Source::List(kept)
+            }
+            Source::Catalog(mut source) => {
+                source.catalog.retain(&|root| spread(root) % of == part - 1);
+                Source::Catalog(source)
+            }
+        };
+        Ok(Self { source, ..self })
     }
+
+    /// The tasks of a check.
+    pub fn into_tasks(self) -> Tasks {
+        match self.source {
+            Source::List(targets) => targets.into(),
+            Source::Catalog(catalog) => catalog.into_tasks(),
+            Source::File(targets, total) => {
+                let mut place = 0;
+                let portions = targets.map(move |targets| {
+                    let tasks = targets?.into_iter().map(|target| {
+                        place += 1;
+                        Task { place, ..target.into() }
+                    });
+                    Ok(Portion { tasks: tasks.collect(), gone: 0 })
+                });
+                Tasks { total, portions: Box::new(portions) }
+            }
+        }
+    }
+}
+
+/// The backups that a selection names. A named backup is read even if other options leave it out, so that a message can say so.
+fn read_named(reader: &mut Reader<'_>, selection: &Selection, note: &mut dyn FnMut(&Backup)) -> Result<Vec<Target>, DbError> {
+    let mut ids = Vec::new();
+    reader.live_backups(&mut |backup| {
+        note(&backup);
+        if selection.names(&backup) {
+            ids.push(backup.id);
+        }
+    })?;
+    targets(reader, &ids)
+}
+
+/// The targets among these that a selection names and does not leave out.
+fn resolved(targets: Vec<Target>, selection: &Selection) -> super::Result<Vec<Target>> {
+    let named = &selection.backups;
+    let (mut fitting, others): (Vec<Target>, Vec<Target>) = targets.into_iter().partition(|target| takes(selection, &target.backup));
+    if let Some(problem) = left_out(named, &fitting, &others) {
+        return Err(Error::Unusable(problem));
+    }
+    let ids = names::resolve(named, fitting.iter().map(|target| &target.backup)).map_err(Error::Unusable)?;
+    fitting.retain(|target| ids.contains(&target.backup.id));
+    fitting.truncate(selection.limit.unwrap_or(usize::MAX));
+    Ok(fitting)
 }
 
 /// The backups that findings are about, if the findings have their rows.
@@ -101,10 +166,10 @@ fn targets(reader: &mut Reader<'_>, ids: &[String]) -> Result<Vec<Target>, DbErr
     Ok(backups.into_iter().zip(ancestors).map(|(backup, ancestors)| Target { backup, ancestors, columns }).collect())
 }
 
-/// A number that is the same for all members of a chain.
-fn spread(target: &Target) -> u64 {
+/// A number for the first backup of a chain, and so for all its members.
+fn spread(root: &str) -> u64 {
     // FNV-1a: the same on every host and in every release.
-    root(target).id.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+    root.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// A sentence about the first backup that is named but left out by other options: "there is no such backup" would be wrong. A name that

@@ -11,6 +11,7 @@ mod hostile;
 mod hung;
 mod levels;
 mod limits;
+mod many;
 mod resuming;
 mod round_trips;
 mod scrub;

@@ -1,5 +1,6 @@
 //! `check`
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -13,11 +14,13 @@ use crate::cli::{Context, Error, Exit, ProgressDisplay, Result, view};
 use crate::domain::text::{count, shell_word};
 use crate::domain::{CheckVerdict, Level};
 use crate::verify::CheckDocument;
+use crate::verify::check_document::Summary;
 use crate::verify::chunked::Share;
-use crate::workflow::{CheckJob, MAX_RUNTIME, Resume, TargetList};
+use crate::workflow::{CheckJob, CheckReport, Error as Failed, MAX_RUNTIME, Resume, TargetList};
 
 /// Verifies the data of backups on their storage: of the backups that scan finds, of named backups, or of all. Changes nothing in the
-/// database or on the storage. `--format json` writes evidence for `plan --evidence`.
+/// database or on the storage. `--format json` and `--format jsonl` write evidence for `plan --evidence`; with the latter, memory does not grow
+/// with the number of backups.
 #[derive(Debug, Args)]
 pub struct CheckCommandArgs {
     /// Ids or names of backups; `-` reads ids from standard input [default: findings of scan that a check of their data can decide]
@@ -33,14 +36,15 @@ pub struct CheckCommandArgs {
     /// Check what `scan --format jsonl` or `json` wrote, on a host without access to the database
     #[arg(long, value_name = "FILE", conflicts_with = "backups")]
     pub from: Option<PathBuf>,
-    /// Continue an earlier check (its JSON): a backup that it found intact is carried over if its row, location and listing are
+    /// Continue an earlier check (its JSON or JSON lines): a backup that it found intact is carried over if its row, location and listing are
     /// unchanged; all others are checked again
     #[arg(long, value_name = "FILE")]
     pub resume: Option<PathBuf>,
     /// Sign the evidence with this private key (Ed25519 in PEM), for `plan --verify-key`; --resume then accepts only files signed with it
     #[arg(long, value_name = "FILE")]
     pub sign_key: Option<PathBuf>,
-    /// Write results to FILE.partial as they arrive, and the JSON document to FILE at the end; --resume accepts both
+    /// Write results to FILE.partial as they arrive, and the JSON document to FILE at the end; --resume accepts both. If FILE ends in
+    /// .jsonl, or with --format jsonl, FILE.partial becomes FILE
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
     /// Check again what the earlier check read longer ago than this
@@ -88,12 +92,13 @@ pub fn run(context: &Context<'_>, args: &CheckCommandArgs) -> Result<Exit> {
     let progress = ProgressDisplay::new(ui);
     let mut list = list(context, args, &progress)?;
     if let Some((part, of)) = args.shard {
-        list.keep_part(part, of);
+        list = list.keep_part(part, of)?;
     }
     let request = args.storage.request(args.level, share);
-    let job = CheckJob { request, resume, out: args.out.clone(), key: key.as_ref(), deadline };
+    let stream = ui.is_stream().then(|| ui.stream());
+    let job = CheckJob { request, resume, out: args.out.clone(), stream, key: key.as_ref(), deadline };
     let mut report = job.run(list, args.storage.settings(context)?, &progress)?;
-    let carried = report.document.summary.carried;
+    let carried = report.summary.carried;
     if report.known > 0 {
         ui.say(format!("{carried} of {} carried over from the earlier check.", report.backups));
     }
@@ -105,25 +110,31 @@ pub fn run(context: &Context<'_>, args: &CheckCommandArgs) -> Result<Exit> {
     }
     // Report and judge what was found, even if the file cannot be written.
     let closed = report.close(&progress);
-    ui.result(&report.document, "results", || view::checks(&report.document.results))?;
-    if ui.is_table() {
-        say_problems(context, &report.document);
-        ui.say(summary(&report.document));
+    if let Some(document) = &report.document {
+        ui.result(document, "results", || view::checks(&document.results))?;
+        if ui.is_table() {
+            say_problems(context, document);
+            ui.say(summary(&report));
+        }
     }
     if let Some(why) = report.interrupted {
         let from = match &closed {
             Ok(Some(partial)) => format!("--resume {} continues it", shell_word(partial.display())),
             _ if ui.is_table() => "--resume continues from the document of --format json or --out FILE".to_owned(),
+            _ if ui.is_stream() => "--resume continues from this stream".to_owned(),
             _ => "--resume continues from this document".to_owned(),
         };
         ui.warn(format!("stopped by {why} before the end; {from}"));
     }
     closed?;
-    if let Some(failure) = report.failure {
-        return Err(failure.into());
+    match report.failure {
+        // The reader has closed the pipe: it has seen enough.
+        Some(Failed::Write(_, error)) if error.kind() == ErrorKind::BrokenPipe => return Ok(exit(&report.summary)),
+        Some(failure) => return Err(failure.into()),
+        None => {}
     }
     let signal = report.interrupted.filter(|why| *why != MAX_RUNTIME);
-    Ok(signal.map_or_else(|| exit(&report.document), Exit::of_signal))
+    Ok(signal.map_or_else(|| exit(&report.summary), Exit::of_signal))
 }
 
 fn share(args: &CheckCommandArgs) -> Result<Share> {
@@ -145,7 +156,7 @@ fn list(context: &Context<'_>, args: &CheckCommandArgs, progress: &ProgressDispl
     }
     let mut database = context.connect()?;
     if args.all || !selection.backups.is_empty() {
-        return Ok(TargetList::of_selection(&mut database, &selection, args.selection.allow_empty, progress)?);
+        return Ok(TargetList::of_selection(database, &selection, args.selection.allow_empty, progress)?);
     }
     let wanted = args.selection.wanted(selection, None, &database)?;
     Ok(TargetList::of_findings(&mut database, &wanted, progress)?)
@@ -168,8 +179,8 @@ fn say_problems(context: &Context<'_>, document: &CheckDocument) {
     }
 }
 
-fn summary(document: &CheckDocument) -> String {
-    let summary = &document.summary;
+fn summary(report: &CheckReport<'_>) -> String {
+    let summary = &report.summary;
     let mut parts = counted(&[
         (summary.intact, "intact"),
         (summary.incomplete, "incomplete"),
@@ -188,26 +199,25 @@ fn summary(document: &CheckDocument) -> String {
     let mut sentence = match parts.as_slice() {
         [] if summary.left > 0 => "Nothing checked".to_owned(),
         [] => "Nothing to check".to_owned(),
-        parts => format!("{} by a {} check", parts.join(", "), document.level),
+        parts => format!("{} by a {} check", parts.join(", "), report.level),
     };
     if summary.busy > 0 {
         sentence.push_str(&format!("; {} being written", summary.busy));
     }
-    if document.interrupted.as_deref() == Some(MAX_RUNTIME) {
-        let done = document.results.len();
+    if report.interrupted == Some(MAX_RUNTIME) {
+        let done = report.backups - summary.left;
         let [done, all] = [done, done + summary.left].map(|number| HumanCount(number as u64));
         sentence.push_str(&format!("; stopped by {MAX_RUNTIME}, {done} of {all} done"));
     } else if summary.left > 0 {
         sentence.push_str(&format!("; {} left", summary.left));
     }
-    if let Some(location) = &document.database.location {
+    if let Some(location) = &report.location {
         sentence.push_str(&format!(", in {}", location));
     }
     sentence
 }
 
-fn exit(document: &CheckDocument) -> Exit {
-    let summary = &document.summary;
+fn exit(summary: &Summary) -> Exit {
     if summary.incomplete + summary.corrupt + summary.missing + summary.unreadable > 0 {
         Exit::Damaged
     } else if summary.unverifiable > 0 {

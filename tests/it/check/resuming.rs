@@ -1,12 +1,14 @@
 //! A check that resumes an earlier one: what it carries over, and what it checks again.
 
 use std::fs::{self, File};
+use std::process::Command;
 use std::thread::sleep;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::{Placed, Site, age, result};
+use crate::program::answer;
 
 fn document(path: &str) -> Value {
     serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
@@ -128,11 +130,11 @@ fn results_are_kept_when_the_storage_is_unreachable_or_the_selection_differs() {
     let resumed = [&deep as &[&str], &["--resume", &partial]].concat();
     site.program.expect(0, &deep);
     fs::rename(&out, &partial).unwrap();
-    let before = fs::read_to_string(&partial).unwrap();
 
-    let answer = site.program.expect(2, &[&resumed as &[&str], &[&one.id]].concat());
-    assert!(answer.stderr.contains("1 of its backups are not selected by this check"), "{}", answer.stderr);
-    assert_eq!(fs::read_to_string(&partial).unwrap(), before);
+    let answer = site.program.expect(0, &[&resumed as &[&str], &[&one.id]].concat());
+    assert!(answer.stderr.contains("keeps earlier results of 1 backup that this check did not select"), "{}", answer.stderr);
+    assert_eq!(document(&out)["results"].as_array().map(Vec::len), Some(1));
+    fs::remove_file(&out).unwrap();
 
     let nowhere = site.path("nowhere");
     fs::create_dir(&nowhere).unwrap();
@@ -145,4 +147,91 @@ fn results_are_kept_when_the_storage_is_unreachable_or_the_selection_differs() {
     assert_eq!((&after["summary"]["carried"], &after["summary"]["intact"]), (&json!(2), &json!(2)), "{after:#}");
     assert!(!std::path::Path::new(&partial).exists());
     assert_eq!(result(&after, &other.id)["level_reached"], "deep");
+}
+
+/// The records of a stream: its head, the ids and verdicts of its results, and its closing record.
+#[track_caller]
+fn stream(text: &str) -> (Value, Vec<(String, String)>, Value) {
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let results = lines.iter().filter_map(|line| line.get("result"));
+    let results =
+        results.map(|result| (result["id"].as_str().unwrap().to_owned(), result["verdict"].as_str().unwrap().to_owned())).collect();
+    (lines[0]["head"].clone(), results, lines.last().unwrap()["end"].clone())
+}
+
+#[test]
+fn a_stream_has_the_results_of_the_document_and_is_resumed_and_evidence() {
+    let site = Site::new();
+    let parent = site.available();
+    let (child, gone) = (site.backup("creating", Some(&parent)), site.creating());
+    fs::remove_file(gone.object(5)).unwrap();
+    let deep = ["check", "--all", "--level", "deep"];
+    let document = site.program.json(9, &deep);
+    let text = site.program.expect(9, &[&deep[..], &["-f", "jsonl"]].concat()).stdout;
+    let (head, mut results, end) = stream(&text);
+    results.sort();
+    let all = document["results"].as_array().unwrap().iter();
+    let of = |field: &str, result: &Value| result[field].as_str().unwrap().to_owned();
+    assert_eq!(results, all.map(|result| (of("id", result), of("verdict", result))).collect::<Vec<_>>());
+    assert_eq!((&head["schema"], &head["level"]), (&json!("cinder-backup-repair/check-results"), &json!("deep")));
+    assert_eq!((&end["summary"], &end["interrupted"]), (&document["summary"], &Value::Null));
+    assert_eq!((&end["records"], &head["database"]), (&json!(4), &document["database"]), "a row and three results");
+
+    // It is what the document is: for another check, in a file or through a pipe, and for a plan.
+    let path = site.path("first.jsonl");
+    fs::write(&path, &text).unwrap();
+    let resume = |from: &str| site.program.command(&["check", "--all", "--level", "deep", "-f", "jsonl", "--resume", from]);
+    let through_pipe = resume("/dev/stdin");
+    let mut shell = Command::new("bash");
+    shell.args(["-c", "cat first.jsonl | \"$0\" \"$@\""]).arg(through_pipe.get_program()).args(through_pipe.get_args());
+    shell.envs(through_pipe.get_envs().filter_map(|(name, value)| Some((name, value?)))).current_dir(site.path("."));
+    for mut resumed in [resume(&path), shell] {
+        let answer = answer(&mut resumed);
+        assert_eq!(answer.code, Some(9), "{}", answer.stderr);
+        assert!(answer.stderr.contains("2 of 3 carried over"), "{}", answer.stderr);
+        assert_eq!(stream(&answer.stdout).2["summary"]["carried"], 2);
+    }
+    let planned = site.program.json(0, &["plan", "--evidence", &path]);
+    assert_eq!(planned["checks"][0]["id"], *child.id, "{planned:#}");
+    let cut = site.path("cut.jsonl");
+    fs::write(&cut, text.lines().take(3).map(|line| format!("{line}\n")).collect::<String>()).unwrap();
+    let answer = site.program.expect(9, &["check", "--all", "--level", "deep", "--resume", &cut, "-f", "jsonl"]);
+    assert_eq!(stream(&answer.stdout).1.len(), 3);
+    let edited = site.path("edited.jsonl");
+    fs::write(&edited, text.replace("\"busy\":false", "\"busy\":true")).unwrap();
+    let planned = site.program.run(&["plan", "--evidence", &edited, "-f", "json"]).json();
+    assert_eq!(planned["checks"], json!([]), "edited lines do not count: {planned:#}");
+    site.program.json(0, &["repair", "--yes", &child.id, "--evidence", &path]);
+    assert_eq!(site.status(&child), "available");
+}
+
+#[test]
+fn a_file_for_a_stream_is_written_as_one_and_can_be_continued() {
+    let site = Site::new();
+    let (whole, gone) = (site.creating(), site.creating());
+    fs::remove_file(gone.object(5)).unwrap();
+    let (out, partial) = (site.path("all.jsonl"), site.path("all.jsonl.partial"));
+    let deep = ["check", "--all", "--level", "deep", "--out", &out];
+    site.program.expect(9, &deep);
+    let text = fs::read_to_string(&out).unwrap();
+    assert_eq!(stream(&text).2["summary"]["intact"], 1);
+    assert!(!std::path::Path::new(&partial).exists());
+    // A check that was killed leaves all but the closing record.
+    let cut: String = text.lines().take(3).map(|line| format!("{line}\n")).collect();
+    fs::write(&partial, cut).unwrap();
+    fs::remove_file(&out).unwrap();
+    let answer = site.program.expect(9, &[&deep[..], &["--resume", &partial]].concat());
+    assert!(answer.stderr.contains("1 of 2 carried over"), "{}", answer.stderr);
+    let (_, results, end) = stream(&fs::read_to_string(&out).unwrap());
+    let of = |placed: &Placed| results.iter().rev().find(|(id, _)| *id == placed.id).map(|(_, verdict)| verdict.as_str());
+    assert_eq!((of(&whole), of(&gone)), (Some("intact"), Some("incomplete")));
+    assert_eq!((&end["summary"]["incomplete"], &end["summary"]["carried"]), (&json!(1), &json!(1)));
+    // Nothing is known of the backups that cannot be reached now: the file is not completed.
+    fs::rename(&out, &partial).unwrap();
+    let nowhere = site.path("nowhere");
+    fs::create_dir(&nowhere).unwrap();
+    let answer = site.program.expect(4, &[&deep[..], &["--resume", &partial, "--storage-path", &nowhere]].concat());
+    assert!(answer.stderr.contains("keeps earlier results of 2 backups"), "{}", answer.stderr);
+    assert!(!std::path::Path::new(&out).exists() && std::path::Path::new(&partial).exists());
+    site.program.expect(9, &[&deep[..], &["--resume", &partial]].concat());
 }

@@ -2,15 +2,19 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use cinder_backup_repair::db::Engine;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use super::{CHANGED, OBJECTS, Placed, Site, TWO_HOURS, result};
-use crate::program::Answer;
+use crate::database::Database;
+use crate::program::{Answer, Program};
+use crate::rows::{self, Cell};
+use crate::schemas::{Columns, engines, fresh};
 use crate::terminal::Terminal;
 
 /// The ids in a check document, in its order.
@@ -422,4 +426,55 @@ fn a_quick_check_shows_the_number_of_backups() {
     let screen = terminal.expect(0);
     assert!(screen.contains("20 intact") && !screen.contains(" left"), "{screen}");
     assert!(!terminal.written().contains("counting"), "a quick check reads no data");
+}
+
+/// Ends all sessions of a database but the harness's own, as a proxy does to idle ones.
+fn end_other_sessions(database: &Database) {
+    match database.engine() {
+        Engine::Sqlite => {}
+        Engine::Postgresql => {
+            let others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
+            database.query(&format!("SELECT pg_terminate_backend(pid)::text {others}"));
+        }
+        Engine::Mysql | Engine::Mariadb => {
+            let others = "SELECT id FROM information_schema.processlist WHERE db = DATABASE() AND id <> CONNECTION_ID()";
+            for row in database.query(others) {
+                database.execute(&format!("KILL {}", row[0].clone().unwrap()));
+            }
+        }
+    }
+}
+
+/// While a check runs, its results wait for their reader, and rows of a large table are read only when their turn comes.
+#[test]
+fn rows_are_checked_as_they_are_when_their_turn_comes() {
+    const BACKUPS: usize = 7_000;
+    for engine in engines() {
+        println!("{}", engine.name());
+        let database = fresh(engine, Columns::Full);
+        let id = |number: usize| format!("00000000-0000-4000-8000-{number:012x}");
+        let row =
+            |number: usize| rows::backup().id(id(number)).status("available").service(None::<String>).service_metadata(None::<String>);
+        database.insert(&(0..BACKUPS).map(row).collect::<Vec<_>>());
+        let program = Program::on(database.url());
+        let mut check = program.command(&["check", "--all", "-f", "jsonl"]);
+        let mut check = check.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(check.stdout.take().unwrap()).lines();
+        let first: Vec<String> = lines.by_ref().take(2).map(Result::unwrap).collect();
+        assert!(first[1].starts_with("{\"result\":"), "{first:?}");
+        let deleted = Cell::from(true).sql(engine);
+        database.execute(&format!("UPDATE backups SET deleted = {deleted} WHERE id >= '{}'", id(BACKUPS - 3)));
+        database.execute(&format!("UPDATE backups SET display_name = 'renamed' WHERE id = '{}'", id(BACKUPS - 4)));
+        end_other_sessions(&database);
+        let rest: Vec<Value> = lines.map(|line| serde_json::from_str(&line.unwrap()).unwrap()).collect();
+        let answer = check.wait_with_output().unwrap();
+        let said = String::from_utf8(answer.stderr).unwrap();
+        assert_eq!(answer.status.code(), Some(9), "{said}");
+        let (end, results) = rest.split_last().unwrap();
+        assert_eq!(results.len() + 1, BACKUPS - 3);
+        assert_eq!((&end["end"]["summary"]["missing"], &end["end"]["summary"]["left"]), (&json!(BACKUPS - 3), &json!(0)));
+        let renamed = results.iter().find(|line| line["result"]["id"] == *id(BACKUPS - 4)).unwrap();
+        assert_eq!(renamed["result"]["name"], "renamed");
+        assert!(said.contains("3 backups deleted since the check began, and not checked"), "{said}");
+    }
 }

@@ -252,11 +252,11 @@ fn a_file_above_its_limit_is_refused_without_reading_it() {
     $ apply large.json --yes
     error: cannot read the plan large.json: it is larger than 256 MiB, the limit for such a file
     $ plan --evidence large.json
-    error: cannot read the evidence large.json: it is larger than 1024 MiB, the limit for such a file
+    error: large.json is not what `check --format json` writes: expected value at line 1 column 1
     $ check --from large.json
     error: large.json is not a document of `scan --format json`: expected value at line 1 column 1
     $ check --resume large.json
-    error: cannot read the evidence large.json: it is larger than 1024 MiB, the limit for such a file
+    error: large.json is not what `check --format json` writes: expected value at line 1 column 1
     $ check --from /dev/zero
     error: /dev/zero is not a document of `scan --format json`: expected value at line 1 column 1
     $ apply /dev/zero --yes
