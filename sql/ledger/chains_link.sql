@@ -6,10 +6,11 @@ WITH RECURSIVE
          SELECT ancestors.number, parent.number, parent.parent_id
            FROM ancestors JOIN backups AS parent ON parent.id = ancestors.parent_id
      ),
-     roots (number, root) AS (
+     roots (number, root) AS MATERIALIZED (
          SELECT ancestors.number, min(at) FROM ancestors
           WHERE NOT EXISTS (SELECT 1 FROM backups AS parent WHERE parent.id = ancestors.parent_id)
           GROUP BY ancestors.number
      )
-UPDATE backups SET chain = coalesce((SELECT root FROM roots WHERE roots.number = backups.number), number)
- WHERE chain = 0;
+UPDATE backups SET chain = roots.root
+  FROM roots
+ WHERE roots.number = backups.number;

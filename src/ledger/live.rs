@@ -109,6 +109,7 @@ impl LivePass<'_> {
             connection.execute(statements::LIVE_GONE, [now])?;
             connection.execute(statements::GONE_FORGET, [now.saturating_sub(REMEMBERED)])?;
             connection.execute(statements::CHAINS_LINK, [])?;
+            connection.execute(statements::CHAINS_ALONE, [])?;
             connection.execute(statements::READ_AT, [now])?;
             Ok(())
         })

@@ -8,6 +8,7 @@ pub(super) const BEGIN: &str = include_str!("../../sql/ledger/begin.sql");
 pub(super) const BEGIN_TEMPORARY: &str = include_str!("../../sql/ledger/begin_temporary.sql");
 pub(super) const BIND: &str = include_str!("../../sql/ledger/bind.sql");
 pub(super) const BOUND: &str = include_str!("../../sql/ledger/bound.sql");
+pub(super) const CHAINS_ALONE: &str = include_str!("../../sql/ledger/chains_alone.sql");
 pub(super) const CHAINS_LINK: &str = include_str!("../../sql/ledger/chains_link.sql");
 pub(super) const CLAIM: &str = include_str!("../../sql/ledger/claim.sql");
 pub(super) const COMMIT: &str = include_str!("../../sql/ledger/commit.sql");
