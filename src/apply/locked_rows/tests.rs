@@ -229,9 +229,9 @@ fn same_cases(reader: &mut Reader<'_>, scan: &Scan, policy: &Policy, with_check:
 }
 
 fn rows_now(reader: &mut Reader<'_>, rows: &UnitRows) -> LockedRows {
-    let rows = LockedRows::begin(reader, rows, Access::ReadOnly, true).unwrap();
+    // The scan's transaction, or that of the unit before.
     reader.session.rollback().unwrap();
-    rows
+    LockedRows::begin(reader, rows, Access::ReadOnly, true).unwrap()
 }
 
 /// In a dry run, every unit is decided as the plan has it, with the rows as the units before it would have left them.

@@ -3,6 +3,8 @@
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use cinder_backup_repair::config::{Host, ServerTarget};
@@ -162,6 +164,34 @@ fn matched_rows_are_counted_whether_or_not_they_change() {
 }
 
 #[test]
+fn statements_are_prepared_only_on_a_connection_to_the_server_itself() {
+    let (database, snapshot) = with_snapshot(Engine::Postgresql);
+    for pooled in [false, true] {
+        let prepared = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&prepared);
+        let relay = Relay::between(
+            database.server().port,
+            move |_, bytes| {
+                // Parse messages with a name, which the driver begins with s.
+                let is_named = |part: &&[u8]| matches!(part, [b'P', 0, 0, _, _, b's', b'0'..=b'9']);
+                counted.fetch_add(bytes.windows(7).filter(is_named).count(), Ordering::SeqCst);
+            },
+            move |bytes| {
+                // A pooler names a process of its own.
+                if let Some(at) = bytes.windows(5).position(|part| pooled && part == [b'K', 0, 0, 0, 12]) {
+                    bytes[at + 7] ^= 0x40;
+                }
+            },
+        );
+        let mut session = opened(&ServerTarget { host: Host::Tcp("127.0.0.1".to_owned()), port: relay.port, ..admin(&database) });
+        session.begin(Access::Write).unwrap();
+        assert_eq!(update(&mut *session, &snapshot, "available").unwrap(), 1);
+        committed(session.commit());
+        assert_eq!(prepared.load(Ordering::SeqCst) > 0, !pooled);
+    }
+}
+
+#[test]
 fn a_session_state_that_a_proxy_changes_is_reported() {
     for engine in server_engines() {
         let database = fresh(engine, Columns::Full);
@@ -187,6 +217,11 @@ struct Relay {
 
 impl Relay {
     fn start(server: u16, change: impl Fn(bool, &mut [u8]) + Send + 'static) -> Self {
+        Self::between(server, change, |_| ())
+    }
+
+    /// `answer` may change what the server sends.
+    fn between(server: u16, change: impl Fn(bool, &mut [u8]) + Send + 'static, answer: impl Fn(&mut [u8]) + Send + 'static) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let port = listener.local_addr().expect("its address").port();
         thread::spawn(move || {
@@ -194,7 +229,13 @@ impl Relay {
             let mut upstream = TcpStream::connect((Ipv4Addr::LOCALHOST, server)).expect("the server listens");
             let (mut answers, mut back) = (upstream.try_clone().expect("a handle"), client.try_clone().expect("a handle"));
             thread::spawn(move || {
-                let _ = std::io::copy(&mut answers, &mut back);
+                let mut buffer = vec![0; 1 << 16];
+                while let Ok(length @ 1..) = answers.read(&mut buffer) {
+                    answer(&mut buffer[..length]);
+                    if back.write_all(&buffer[..length]).is_err() {
+                        break;
+                    }
+                }
                 let _ = back.shutdown(Shutdown::Both);
             });
             let mut buffer = vec![0; 1 << 16];
