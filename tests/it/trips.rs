@@ -82,7 +82,7 @@ fn trips(engine: Engine, units: usize) -> usize {
 fn a_unit_takes_three_trips_to_the_server_whatever_its_number_of_rows() {
     for engine in engines().into_iter().filter(|engine| *engine != Engine::Sqlite) {
         // MySQL has no compound statements: begin, check, two locks, attachments, two UPDATEs, two rows read back, commit.
-        let each = if engine == Engine::Mysql { 10 } else { 3 };
+        let each: usize = if engine == Engine::Mysql { 10 } else { 3 };
         let counted = Mutex::new([0; 2]);
         thread::scope(|scope| {
             for (place, units) in [4, 24].into_iter().enumerate() {
@@ -91,8 +91,7 @@ fn a_unit_takes_three_trips_to_the_server_whatever_its_number_of_rows() {
             }
         });
         let [few, many] = *counted.lock().unwrap();
-        // The heartbeats are read again every two seconds.
-        let spare = 10;
-        assert!((each * 20..=each * 20 + spare).contains(&(many - few)), "{}: {few} trips for 4 units, {many} for 24", engine.name());
+        // Either run may have read the heartbeats again, as every two seconds; that is less than a trip for each unit.
+        assert!((each * 20).abs_diff(many - few) < 20, "{}: {few} trips for 4 units, {many} for 24", engine.name());
     }
 }
