@@ -6,7 +6,7 @@ use super::args::{number_up_to, whole_number};
 use super::context::follow_ups;
 use super::storage::PlaceArgs;
 use super::view::{self, RunDocument};
-use super::{Context, Error, Exit, ProgressDisplay, Result, Ui, prompt, sentences};
+use super::{Context, Error, Exit, ProgressDisplay, Result, Ui, prompt, run_records, sentences};
 use crate::apply::{Failure, Run};
 use crate::audit::AuditLog;
 use crate::domain::text::count;
@@ -321,8 +321,12 @@ fn report(context: &Context<'_>, database: &Database, planned: &PlannedRun<'_>, 
         follow_up: &follow_up,
     };
     // Thousands of units may not have begun: tables show only their number, JSON lists them.
-    let grid = ui.grid(|| view::results(&run.results, ui.is_document()))?;
-    ui.result(&document, "units", || grid)?;
+    if ui.is_stream() {
+        ui.written(run_records::write(ui.stream(), planned.command, &document))?;
+    } else {
+        let grid = ui.grid(|| view::results(&run.results, ui.is_document()))?;
+        ui.result(&document, "units", || grid)?;
+    }
     if ui.is_table() && !follow_up.is_empty() {
         ui.say("Once the API is back:");
         for command in &follow_up {

@@ -11,6 +11,7 @@ mod progress_display;
 mod prompt;
 mod proposal;
 mod reports;
+mod run_records;
 mod sentences;
 mod signal;
 mod storage;

@@ -2,14 +2,14 @@
 
 use std::collections::HashSet;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::domain::status::{ERROR, is_active};
 use crate::domain::{FindingKind, Selection, Value, Verdict};
 use crate::scan::Scan;
 
 /// A row that was asked for and that nothing may be done to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refused {
     pub id: String,
     /// Its name; hostile text.
@@ -18,7 +18,7 @@ pub struct Refused {
 }
 
 /// A row that was found and that nothing was done about.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeftAlone {
     /// The table that it is in.
     pub kind: FindingKind,

@@ -100,6 +100,36 @@ fn a_plan_that_was_edited_cut_off_or_rearranged_is_refused() {
     assert_eq!(database.dump(), before);
 }
 
+#[test]
+fn the_result_of_a_run_as_a_stream_has_what_the_document_has() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    for _ in 0..3 {
+        database.backup(|row| row.status("creating").host("gone").age(TWO_HOURS));
+    }
+    database.backup(|row| row.status("creating").host("gone").age(60));
+    let program = Program::on(database.url());
+    let document = program.json(0, &["repair", "--dry-run"]);
+    let lines = |text: &str| text.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<Value>>();
+    let dry = lines(&program.expect(0, &["repair", "--dry-run", "-f", "jsonl"]).stdout);
+    for (field, kind) in [("units", "unit"), ("refused", "refused"), ("left_alone", "left_alone"), ("follow_up", "follow_up")] {
+        let records: Vec<&Value> = dry.iter().filter_map(|line| line.get(kind)).collect();
+        // A reason may have an age, which grows.
+        let without_age = |item: &Value| {
+            (item.get("id").cloned(), item.get("outcome").cloned(), item.get("changes").cloned(), item.as_str().map(str::to_owned))
+        };
+        let listed: Vec<_> = document[field].as_array().unwrap().iter().map(without_age).collect();
+        assert_eq!(listed, records.into_iter().map(without_age).collect::<Vec<_>>(), "{field}");
+    }
+    assert_eq!((&dry[0]["head"]["run"], &dry[0]["head"]["command"]), (&Value::Null, &"repair".into()));
+    assert_eq!(document["summary"], dry.last().unwrap()["end"]["summary"]);
+    let done = lines(&program.expect(0, &["repair", "--yes", "-f", "jsonl"]).stdout);
+    let run = program.last_run();
+    assert_eq!((&done[0]["head"]["run"], &done.last().unwrap()["end"]["summary"]["applied"]), (&run.as_str().into(), &3.into()));
+    let undone = lines(&program.expect(0, &["undo", &run, "--yes", "-f", "jsonl"]).stdout);
+    assert_eq!(undone.last().unwrap()["end"]["summary"]["applied"], 3);
+    assert_eq!(lines(&program.expect(0, &["repair", "--status", "deleting", "--allow-empty", "--yes", "-f", "jsonl"]).stdout).len(), 2);
+}
+
 /// Stuck backups, each with a marked volume, on a host without a service.
 fn fill_with_stuck(database: &Database, backups: usize) {
     let numbers = format!("WITH RECURSIVE numbers (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM numbers WHERE n < {backups} - 1)");

@@ -60,7 +60,7 @@ pub enum Command {
 impl Command {
     /// Whether the command can write its result as JSON lines.
     fn has_stream(&self) -> bool {
-        matches!(self, Self::Scan(_) | Self::Check(_) | Self::Plan(_))
+        matches!(self, Self::Scan(_) | Self::Check(_) | Self::Plan(_) | Self::Apply(_) | Self::Repair(_) | Self::Undo(_))
     }
 }
 

@@ -214,7 +214,8 @@ fn an_error_is_a_json_document_too() {
 #[test]
 fn json_lines_are_refused_where_there_are_none() {
     let program = Program::on("sqlite:////nothing");
-    let words = [&["history", "list", "-f", "jsonl"] as &[&str], &["undo", "run", "--format=jsonl"], &["completions", "bash", "-fjsonl"]];
+    let words =
+        [&["history", "list", "-f", "jsonl"] as &[&str], &["history", "verify", "--format=jsonl"], &["completions", "bash", "-fjsonl"]];
     for words in words {
         let refused = program.expect(2, words);
         let said = "this command does not write JSON lines: use --format json";
