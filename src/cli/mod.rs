@@ -13,6 +13,7 @@ mod proposal;
 mod reports;
 mod run_records;
 mod sentences;
+mod shard;
 mod signal;
 mod storage;
 mod ui;

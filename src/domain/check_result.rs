@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use jiff::Timestamp;
 use jiff::civil::DateTime;
 
+use super::shards::ObjectPart;
 use super::status::{CREATING, DELETING, ERROR, ERROR_DELETING, RESTORING};
 use super::time::{human, is_same_moment, moment, rfc3339, seconds_between, stamp};
 use super::{Backup, Code, ColumnSet, Driver, Image, ProblemCode, Table};
@@ -206,6 +207,9 @@ pub struct CheckResult {
     pub partial: bool,
     /// What was found at `level`.
     pub verdict: CheckVerdict,
+    /// The part of its objects that was read, if its chain is split over several shards.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<ObjectPart>,
     /// The deepest level at which it is known to be intact; `None` if there is none, and in documents of earlier versions. It is below
     /// `level` if the storage keeps nothing to compare the data with (Ceph), and if only a sample was read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -261,6 +265,13 @@ impl CheckResult {
     /// Whether it could not be verified because of read errors. A restore would fail today.
     pub fn is_unreadable(&self) -> bool {
         self.verdict == CheckVerdict::Unverifiable && self.problems.iter().any(Problem::is_unreadable)
+    }
+
+    /// Whether it could not be verified because the storage did not answer. Another check may.
+    pub fn is_unreachable(&self) -> bool {
+        let of_storage =
+            |problem: &Problem| matches!(problem.code.known(), Some(ProblemCode::StorageUnreachable | ProblemCode::StorageAway));
+        self.verdict == CheckVerdict::Unverifiable && self.problems.iter().any(of_storage)
     }
 
     /// Whether all of it was checked, and is intact at the level that was reached.

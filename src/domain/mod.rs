@@ -21,6 +21,7 @@ mod rows;
 mod sealed;
 mod selection;
 mod services;
+pub(crate) mod shards;
 mod signature;
 pub(crate) mod status;
 pub mod text;

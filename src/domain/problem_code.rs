@@ -32,7 +32,7 @@ codes! {
         "The check was stopped before it had read everything.",
         "Check again. `--resume FILE` keeps the results that an earlier check has written.";
     ChangedMeanwhile = "changed-meanwhile",
-        "Ceph: an image, snapshot or object disappeared during the check.",
+        "Ceph: an image, snapshot or object disappeared during the check. `check merge`: a backup changed between the checks of its parts.",
         "Check again. If it happens again, find out who deletes backups.";
     CinderCannotRestore = "cinder-cannot-restore",
         "GCS: the backup, or one that it is based on, has more objects than Cinder's driver reads from a listing. The data is there, but Cinder cannot restore it.",

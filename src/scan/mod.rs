@@ -25,6 +25,7 @@ pub use cases::{
     Facts, backup_case, counter_case, explainers, may_become_available, peers, snapshot_case, snapshot_explainers, volume_case,
 };
 pub use census::Census;
+pub use compact_ids::CompactIds;
 pub use document::{Notice, NoticeCode, ScanDocument, Summary};
 pub use reader::{Lock, Reader, Row, row_in};
 pub use references::{ReferenceColumn, References};

@@ -29,6 +29,9 @@ pub struct Summary {
     /// Of the unverifiable ones: those known to be intact at level deep, and no deeper.
     #[serde(default, skip_serializing_if = "is_none")]
     pub intact_at_deep: usize,
+    /// Of the unverifiable ones: those whose storage could not be reached.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub unreachable: usize,
     /// Being written, whatever their verdict.
     pub busy: usize,
     /// Not begun when the check was stopped.
@@ -65,6 +68,7 @@ impl Summary {
             }
         }
         self.unreadable += usize::from(result.is_unreadable());
+        self.unreachable += usize::from(result.is_unreachable());
         self.busy += usize::from(result.busy);
     }
 }

@@ -7,6 +7,7 @@ mod capacity;
 pub mod ceph;
 pub(crate) mod check_document;
 pub(crate) mod chunked;
+mod combine;
 mod fault;
 pub(crate) mod partial;
 mod precheck;
@@ -18,6 +19,7 @@ mod watch;
 
 pub(crate) use capacity::Capacity;
 pub use check_document::CheckDocument;
+pub(crate) use combine::combine;
 pub(crate) use fault::{Faults, Severity};
 pub(crate) use precheck::{PrecheckRound, precheck};
 pub(crate) use run::{Answer, Checker, Request, Task};

@@ -13,6 +13,7 @@ use super::Target;
 use super::check_document::{CheckBody, Summary};
 pub use crate::domain::record_stream::Sign;
 use crate::domain::record_stream::{StreamKind, StreamWriter};
+use crate::domain::shards::Shard;
 use crate::domain::{Backup, Body, CheckResult, DatabaseInfo, Image, Level};
 
 /// The stream `cinder-backup-repair/check-results`.
@@ -31,18 +32,32 @@ impl StreamKind for CheckResults {
 /// What is checked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Head {
-    program: String,
+    pub program: String,
     pub database: DatabaseInfo,
     pub taken_at: String,
     pub level: Level,
     pub settle_seconds: u64,
+    /// Which part of a catalog is checked, if the work is shared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<CatalogPart>,
+}
+
+/// A shard of a catalog.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CatalogPart {
+    /// The digest of the catalog.
+    pub catalog: String,
+    /// How many backups the whole catalog has.
+    pub backups: u64,
+    /// Which shard of how many.
+    pub shard: Shard,
 }
 
 impl Head {
     /// As in the document of a complete check.
     pub fn new(database: DatabaseInfo, taken_at: String, level: Level, settle_seconds: u64) -> Self {
         let program = format!("{} {}", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
-        Self { program, database, taken_at, level, settle_seconds }
+        Self { program, database, taken_at, level, settle_seconds, part: None }
     }
 }
 

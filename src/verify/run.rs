@@ -15,6 +15,7 @@ use super::chunked::{self, Inspection, LARGE, LISTED_OBJECT, ReadContext, ReadOp
 use super::precheck::{PrecheckRound, precheck};
 use super::target::{StorageAccess, Subject, Target, driver_of, is_same_location};
 use super::{Capacity, Watch};
+use crate::domain::shards::ObjectPart;
 use crate::domain::time::stamp;
 use crate::domain::{Backup, CheckResult, CheckVerdict, Comparison, Driver, Level, Problem, ProblemCode};
 use crate::parallel::{self, Gate, Permit, lock};
@@ -44,11 +45,13 @@ pub struct Task {
     pub may_stand: bool,
     /// Its place in a document; tasks with the same place are in the order of their ids.
     pub place: usize,
+    /// The objects to read, if other hosts read the others. It is the same for all backups of a chain.
+    pub part: Option<ObjectPart>,
 }
 
 impl From<Target> for Task {
     fn from(target: Target) -> Self {
-        Self { target, earlier: None, may_stand: false, place: 0 }
+        Self { target, earlier: None, may_stand: false, place: 0, part: None }
     }
 }
 
@@ -118,7 +121,7 @@ impl<'a> Checker<'a> {
         let open = open.map(|(portion, task)| Open { portion, task, _permit: gate.enter() });
         let open = open.take_while(|_| !self.watch.is_cancelled());
         let check = |Open { portion, task, _permit }: Open<'_>, _: &mut dyn FnMut(())| {
-            let result = self.check(&task.target, &portion);
+            let result = self.check(&task, &portion);
             each(Answer { task, result, carried: false });
         };
         parallel::for_each(AT_ONCE, open, check, |()| ());
@@ -158,7 +161,9 @@ impl<'a> Checker<'a> {
         self.request.options.readers(worth).min(AT_ONCE)
     }
 
-    fn check(&self, target: &Target, portion: &Portion) -> CheckResult {
+    fn check(&self, task: &Task, portion: &Portion) -> CheckResult {
+        let (target, mut options) = (&task.target, self.request.options.clone());
+        options.share = task.part.map_or(options.share, Share::Objects);
         let watch = self.watch.of_one();
         let Request { level, settle, .. } = *self.request;
         let subject = Subject { backup: &target.backup, ancestors: &target.ancestors, level, settle, now: Timestamp::now() };
@@ -170,13 +175,17 @@ impl<'a> Checker<'a> {
                 let watch = if level == Level::Deep { &watch.of_last() } else { &watch };
                 self.access.ceph(&subject, watch).unwrap_or_else(|error| subject.unreachable(&error))
             }
-            Some(driver) => self.chunked(&subject, driver, &watch, portion),
+            Some(driver) => {
+                let context = ReadContext { options: &options, watch: &watch, capacity: &self.capacity, driver };
+                self.chunked(&subject, context, portion)
+            }
             None => without_driver(&subject),
         };
         watch.count();
-        let partial = level != Level::Quick && self.request.options.share != Share::All;
+        let partial = level != Level::Quick && options.share != Share::All;
         CheckResult {
             partial,
+            part: task.part.filter(|_| partial),
             // A sample proves nothing about the rest of the data.
             level_reached: if partial { result.level_reached.map(|_| Level::Quick) } else { result.level_reached },
             checked_at: stamp(Timestamp::now()),
@@ -186,7 +195,8 @@ impl<'a> Checker<'a> {
         }
     }
 
-    fn chunked(&self, subject: &Subject<'_>, driver: Driver, watch: &Watch, portion: &Portion) -> CheckResult {
+    fn chunked(&self, subject: &Subject<'_>, context: ReadContext<'_>, portion: &Portion) -> CheckResult {
+        let ReadContext { watch, driver, .. } = context;
         let rows = once(subject.backup).chain(subject.ancestors.iter().map(AsRef::as_ref));
         let chain: Vec<StoredBackup<'_>> = rows
             // Cinder restores a whole chain with the driver of its tip, whatever the other rows say: `ChunkedBackupDriver.restore`.
@@ -195,7 +205,7 @@ impl<'a> Checker<'a> {
         let location = chain.first().and_then(|stored| stored.store.as_ref().ok()).map(|store| store.location().to_owned());
         let full = chain.last().map(|stored| &stored.backup.id);
         let last = watch.of_last();
-        let context = ReadContext { options: &self.request.options, watch: &last, capacity: &self.capacity, driver };
+        let context = ReadContext { watch: &last, ..context };
         let shares = |id: &String| portion.shared.contains(id).then_some(&portion.inspections);
         let (mut most, mut list_bytes, mut large_list) = (0, 0, None);
         let mut result = chunked::check(subject, &chain, context, &mut |stored, level| {

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::CheckDocument;
 use super::check_document::CheckBody;
-use super::partial::{CheckResults, Head, PartialWriter, Record};
+use super::partial::{CheckResults, End, Head, PartialWriter, Record};
 use crate::domain::record_stream::{StreamError, StreamReader, StreamWriter, is_stream, read_again};
 use crate::domain::{Body, CheckResult, Image, SealError, Signature};
 
@@ -22,6 +22,8 @@ pub struct StoredResults {
     pub head: Head,
     /// What stopped the check, if it was stopped.
     pub interrupted: Option<String>,
+    /// The closing record, if it was read from a complete stream.
+    pub end: Option<End>,
     /// The digest of the document or of the stream up to its last complete line, and the signature of this digest.
     pub sha256: String,
     pub signature: Option<Signature>,
@@ -76,10 +78,10 @@ impl StoredResults {
         results.0.dedup_by_key(|place| place.id);
         results.0.reverse();
         rows.sort();
-        let end = stream.end().filter(|_| is_complete);
-        let interrupted = end.map_or_else(|| Some("cut off".to_owned()), |end| end.interrupted.clone());
+        let end = stream.end().filter(|_| is_complete).cloned();
+        let interrupted = end.as_ref().map_or_else(|| Some("cut off".to_owned()), |end| end.interrupted.clone());
         let (sha256, signature) = (stream.sha256().to_owned(), stream.signature().cloned());
-        Ok(Self { head, interrupted, sha256, signature, file, results, rows })
+        Ok(Self { head, interrupted, end, sha256, signature, file, results, rows })
     }
 
     /// How many backups have a result that was wanted.

@@ -37,6 +37,16 @@ impl Resume {
         Ok(Self { path: path.to_owned(), results, max_age })
     }
 
+    /// What the earlier check is about.
+    pub fn head(&self) -> &Head {
+        &self.results.head
+    }
+
+    /// The number of its results with each verdict; `None` if it was not finished.
+    pub fn summary(&self) -> Option<&Summary> {
+        self.results.end.as_ref().filter(|end| end.interrupted.is_none() && end.summary.left == 0).map(|end| &end.summary)
+    }
+
     fn require_database(&self, database: &DatabaseInfo) -> Result<()> {
         let theirs = &self.results.head.database;
         if theirs.identity == database.identity {
@@ -56,7 +66,7 @@ impl Resume {
                 let Ok(Some(check)) = self.results.get(&backup.id, request.settle.as_secs()) else { continue };
                 known.fetch_add(1, Ordering::Relaxed);
                 if check.outdated(backup, ancestors, *columns).is_none() {
-                    task.may_stand = may_stand(&check, &request, self.max_age);
+                    task.may_stand = check.part == task.part && may_stand(&check, &request, self.max_age);
                     task.earlier = Some(check);
                 }
             }
@@ -115,13 +125,13 @@ impl<'a> CheckJob<'a> {
     /// Checks the backups of a list.
     pub fn run(self, list: TargetList, storage: StorageSettings, observer: &dyn Observer) -> Result<CheckReport<'a>> {
         let Self { request, resume, out, stream, key, deadline } = self;
-        let (database, taken_at) = (list.database.clone(), list.taken_at.clone());
+        let (database, taken_at, part) = (list.database.clone(), list.taken_at.clone(), list.part());
         let (mut tasks, level, settle_seconds) = (list.into_tasks(), request.level, request.settle.as_secs());
         let (backups, known) = (tasks.total, Arc::<AtomicUsize>::default());
         if let Some(resume) = &resume {
             resume.require_database(&database)?;
         }
-        let head = Head::new(database.clone(), taken_at.clone(), level, settle_seconds);
+        let head = Head { part, ..Head::new(database.clone(), taken_at.clone(), level, settle_seconds) };
         let sign = || key.map(|key| Box::new(|sha256: &str| key.sign(sha256)) as Sign<'a>);
         let is_stream = stream.is_some() || out.as_ref().is_some_and(|path| path.extension().is_some_and(|extension| extension == "jsonl"));
         let earlier = resume.as_ref().map(|resume| (resume.path.as_path(), &resume.results));
@@ -243,6 +253,8 @@ fn may_stand(check: &CheckResult, request: &Request, max_age: i64) -> bool {
     // Damage is checked again: it may have been repaired, or the earlier check may have read the wrong place. A lower level may not see
     // it, so it stands while the listing is unchanged.
     let is_deeper_damage = check.verdict.is_damage() && check.level > request.level && !check.busy;
-    let may_stand = is_deeper_damage || (check.verdict == CheckVerdict::Intact && check.settles(request.level));
+    // Of a split chain, the other parts are read elsewhere.
+    let is_settled = check.settles(request.level) || (check.part.is_some() && check.level == request.level && !check.busy);
+    let may_stand = is_deeper_damage || (check.verdict == CheckVerdict::Intact && is_settled);
     may_stand && check.expired(now, max_age).is_none()
 }

@@ -7,6 +7,8 @@ use thiserror::Error;
 use crate::apply::UndoError;
 use crate::audit::AuditError;
 use crate::db::DbError;
+use crate::domain::SealError;
+use crate::domain::record_stream::StreamError;
 use crate::ledger::LedgerError;
 use crate::scan::ScanError;
 
@@ -28,6 +30,15 @@ pub enum Error {
     /// The same, with what to do about it.
     #[error("{0}")]
     Unfit(String, String),
+    /// Another process holds a file.
+    #[error("{0}")]
+    Running(String),
+    /// Something is missing that another run can add, with what to do about it.
+    #[error("{0}")]
+    Incomplete(String, String),
+    /// A document was edited.
+    #[error("{0}")]
+    Edited(String),
     /// Options that match nothing: one sentence each.
     #[error("{}", .0.join("; "))]
     Unmatched(Vec<String>),
@@ -60,6 +71,14 @@ pub enum Error {
     Write(String, io::Error),
     #[error("{0}; nothing was changed")]
     Obstacle(#[from] Obstacle),
+}
+
+impl Error {
+    /// Why a record stream cannot be read.
+    pub fn of_stream(name: &str, error: StreamError) -> Self {
+        let problem = format!("{name} {error}");
+        if matches!(error, StreamError::Seal(SealError::Edited(_), _)) { Self::Edited(problem) } else { Self::Unusable(problem) }
+    }
 }
 
 pub type Result<T> = std::result::Result<T, Error>;

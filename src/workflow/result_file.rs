@@ -155,7 +155,7 @@ impl<'a> ResultFile<'a> {
 }
 
 /// Renames a file to a name that does not exist yet.
-fn rename(from: &Path, to: &Path) -> io::Result<()> {
+pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
     match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
         // Not every file system can do that at once.
         Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) if !to.exists() => fs::rename(from, to),
@@ -164,7 +164,7 @@ fn rename(from: &Path, to: &Path) -> io::Result<()> {
 }
 
 /// The name of the file while the check is running.
-fn partial(path: &Path) -> PathBuf {
+pub fn partial(path: &Path) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(".partial");
     name.into()
@@ -177,7 +177,7 @@ fn folder(path: &Path) -> &Path {
 /// Locks a file that a running check writes to. On a file system without locks, nothing keeps two checks apart.
 fn locked(file: File, path: &Path) -> Result<File> {
     match file.try_lock() {
-        Err(fs::TryLockError::WouldBlock) => Err(Error::Unusable(format!("{} is being written by a running check", path.display()))),
+        Err(fs::TryLockError::WouldBlock) => Err(Error::Running(format!("{} is being written by a running check", path.display()))),
         _ => Ok(file),
     }
 }

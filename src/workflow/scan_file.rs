@@ -1,25 +1,28 @@
 //! What `scan` wrote, as backups to check: a record stream or a JSON document of any size, one record in memory at a time.
 //!
 //! The file is read to its end before anything is done with it, so that an edited one is refused at once, and then once more for the
-//! targets. What comes from a pipe is kept in a temporary file.
+//! tasks. What comes from a pipe is kept in a temporary file. Of a catalog, a shard takes 20 bytes of memory for each chain.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::Arc;
 
 use serde::Deserialize;
+use serde::de::value::{Error as ValueError, StrDeserializer};
 
 use super::scan_document::{DocumentHead, LONGEST_RECORD, read_document};
 use super::targets::takes;
 use super::{Error, Hosts, Observer, Result, WorkEvent};
 use crate::domain::record_stream::{StreamError, StreamReader, is_stream};
-use crate::domain::{Backup, ColumnSet, DatabaseInfo, Finding, FindingKind, Image, Selection, Services, Verdict};
+use crate::domain::shards::{ChainCosts, ObjectPart, Shard, ShardContent};
+use crate::domain::{Backup, ColumnSet, DatabaseInfo, Driver, Finding, FindingKind, Image, Level, Selection, Services, Verdict};
 use crate::input;
 use crate::scan::lineage;
 use crate::scan::records::{CatalogBackup, ScanHead, ScanRecord, ScanRecords};
-use crate::verify::Target;
+use crate::verify::partial::CatalogPart;
+use crate::verify::{Request, Target, Task, chunked};
 
 /// The number of targets that are made at a time; more only to keep a chain together.
 const PORTION: usize = 1_000;
@@ -38,27 +41,56 @@ pub struct ScanFile {
     columns: ColumnSet,
     has_catalog: bool,
     selection: Selection,
-    /// How many targets it has.
+    /// The chains of the shard, by their places in the catalog, with the objects of a chain that is split. `None` for all.
+    chains: Option<ShardContent>,
+    /// Which shard of the catalog is checked.
+    pub part: Option<CatalogPart>,
+    /// How many tasks it has.
     pub total: usize,
 }
 
+/// Which shard is wanted.
+#[derive(Debug, Clone, Copy)]
+pub struct Share {
+    shard: Shard,
+    /// Whether several shards may read the objects of a chain.
+    may_split: bool,
+}
+
+impl Share {
+    /// A shard of a check. A chain can be split where each object of a backup is read on its own, and once.
+    pub fn new(shard: Shard, request: &Request) -> Self {
+        Self { shard, may_split: request.level == Level::Deep && request.options.share == chunked::Share::All }
+    }
+}
+
 impl ScanFile {
-    /// Opens a file; `-` is standard input.
-    pub fn open(path: &Path, selection: &Selection, observer: &dyn Observer) -> Result<Self> {
+    /// Opens a file; `-` is standard input. `share` is for a catalog only.
+    pub fn open(path: &Path, selection: &Selection, share: Option<Share>, observer: &dyn Observer) -> Result<Self> {
         let from_input = path == Path::new("-");
         let shown = if from_input { "standard input".to_owned() } else { path.display().to_string() };
         let opened = if from_input { input::copied(io::stdin()) } else { input::open_json(path) };
         let file = opened.map_err(|error| Error::Unusable(format!("cannot read {shown}: {error}")))?;
-        let mut summary = Summary { selection, hosts: HashSet::new(), columns: None, has_catalog: false, targets: 0 };
+        let mut summary = Summary::new(selection, share.is_some_and(|share| share.may_split));
         let (head, findings_at) = read(&file, &mut summary).map_err(|problem| Error::Unusable(format!("{shown} {problem}")))?;
         let lacking = format!("no backup in {shown}");
         // The file may list only what was stuck, so a host that is not in it may still exist.
         let hosts = Hosts { of_backups: &summary.hosts, services: &Services::default(), lacking: &lacking };
         hosts.problems(selection).into_iter().for_each(|problem| observer.event(WorkEvent::Warning(problem)));
-        let total = summary.targets.min(selection.limit.unwrap_or(usize::MAX));
+        let share = share.filter(|_| summary.has_catalog);
+        if share.is_some() && *selection != Selection::default() {
+            let hint = "select them when the catalog is made, for example with scan --all --project ID".to_owned();
+            return Err(Error::Unfit("a shard of a catalog is checked as a whole, without a selection of backups".to_owned(), hint));
+        }
+        let chains = share.map(|share| summary.costs.content(share.shard));
+        let backups = summary.targets as u64;
+        let part = share.map(|share| CatalogPart { catalog: head.sha256, backups, shard: share.shard });
+        let of_chain = |place: usize| summary.counts.get(place).map_or(0, |count| usize::try_from(*count).unwrap_or(usize::MAX));
+        let targets = chains.as_ref().map(|content| content.chains.iter().map(|(place, _)| of_chain(*place)).sum());
+        let total = targets.unwrap_or(summary.targets).min(selection.limit.unwrap_or(usize::MAX));
         let (columns, has_catalog) = (head.columns.or(summary.columns).unwrap_or(ColumnSet::Mitaka), summary.has_catalog);
         let (database, taken_at, selection) = (head.database, head.taken_at, selection.clone());
-        Ok(Self { shown, file, findings_at, database, taken_at, columns, has_catalog, selection, total })
+        Ok(Self { shown, file, findings_at, database, taken_at, columns, has_catalog, selection, chains, part, total })
     }
 
     /// Its records, from the beginning. The file is read once at a time.
@@ -70,16 +102,28 @@ impl ScanFile {
     }
 
     /// The selected backups, some at a time; those of a chain together, unless it is too long.
-    pub fn targets(&self) -> Result<Targets> {
-        let (columns, has_catalog, selection) = (self.columns, self.has_catalog, self.selection.clone());
-        let path = lineage::Path::default();
-        Ok(Targets { records: self.records()?, next: None, path, is_first: false, left: self.total, columns, has_catalog, selection })
+    pub fn tasks(self) -> Result<FileTasks> {
+        let (records, left) = (self.records()?, self.total);
+        Ok(FileTasks {
+            records,
+            next: None,
+            path: lineage::Path::default(),
+            is_first: false,
+            chains: Chains::default(),
+            left,
+            place: 0,
+            file: self,
+        })
     }
 }
 
 /// What is known of a file before its targets are made.
 struct Summary<'s> {
     selection: &'s Selection,
+    may_split: bool,
+    costs: ChainCosts,
+    /// The targets of each chain.
+    counts: Vec<u32>,
     hosts: HashSet<String>,
     /// The columns of the first row.
     columns: Option<ColumnSet>,
@@ -88,7 +132,12 @@ struct Summary<'s> {
     targets: usize,
 }
 
-impl Summary<'_> {
+impl<'s> Summary<'s> {
+    fn new(selection: &'s Selection, may_split: bool) -> Self {
+        let (costs, counts, hosts) = (ChainCosts::default(), Vec::new(), HashSet::new());
+        Self { selection, may_split, costs, counts, hosts, columns: None, has_catalog: false, targets: 0 }
+    }
+
     fn note(&mut self, record: &ScanRecord) {
         match record {
             ScanRecord::Finding(finding) => {
@@ -97,15 +146,20 @@ impl Summary<'_> {
                 let target = target_of_finding(finding, ColumnSet::Mitaka);
                 self.targets += usize::from(!self.has_catalog && target.is_some_and(|target| takes(self.selection, &target.backup)));
             }
-            ScanRecord::Chain(_) => {
+            ScanRecord::Chain(chain) => {
                 if !self.has_catalog {
                     (self.has_catalog, self.targets) = (true, 0);
                 }
+                self.costs.add(chain.backups as u64, chain.bytes, self.may_split && is_divisible(&chain.drivers));
+                self.counts.push(0);
             }
             ScanRecord::Backup(backup) => {
                 let row = backup.backup();
                 self.note_backup(row.host.as_ref());
-                self.targets += usize::from(backup.wanted && takes(self.selection, &row));
+                if backup.wanted && takes(self.selection, &row) {
+                    self.targets += 1;
+                    self.counts.last_mut().into_iter().for_each(|count| *count += 1);
+                }
             }
             ScanRecord::Notice(_) => {}
         }
@@ -123,6 +177,15 @@ struct Head {
     database: DatabaseInfo,
     taken_at: String,
     columns: Option<ColumnSet>,
+    /// The digest of a stream.
+    sha256: String,
+}
+
+/// Whether all backups of a chain are kept as numbered objects.
+fn is_divisible(drivers: &BTreeSet<String>) -> bool {
+    let parse = |name: &str| Driver::deserialize(StrDeserializer::<ValueError>::new(name)).ok();
+    let is_chunked = |name: &String| parse(name).is_some_and(|driver| driver != Driver::Ceph);
+    !drivers.is_empty() && drivers.iter().all(is_chunked)
 }
 
 /// Reads a file to its end: its head, and the place of the findings of a document. The error is a fragment that follows the file's name.
@@ -136,14 +199,15 @@ fn read(file: &File, summary: &mut Summary<'_>) -> std::result::Result<(Head, Op
         let mut place = 0;
         let DocumentHead { database, taken_at } =
             read_document(BufReader::new(file), &mut place, &mut |finding| summary.note(&ScanRecord::Finding(Box::new(finding))))?;
-        return Ok((Head { database, taken_at, columns: None }, Some(place)));
+        return Ok((Head { database, taken_at, columns: None, sha256: String::new() }, Some(place)));
     }
     let begun = StreamReader::<ScanRecords, _>::begin(BufReader::new(file));
     let (ScanHead { database, taken_at, columns, .. }, mut records) = begun.map_err(|error| error.to_string())?;
     while let Some(record) = records.next_record().map_err(|error| error.to_string())? {
         summary.note(&record);
     }
-    Ok((Head { database, taken_at, columns: Some(columns) }, None))
+    let sha256 = records.sha256().to_owned();
+    Ok((Head { database, taken_at, columns: Some(columns), sha256 }, None))
 }
 
 /// The records of a file.
@@ -191,47 +255,71 @@ impl Iterator for Records {
     }
 }
 
-/// The targets of a file.
-pub struct Targets {
+/// The chains of a catalog that are checked, as they pass.
+#[derive(Default)]
+struct Chains {
+    /// The place of the next chain in the catalog.
+    place: usize,
+    /// The place of the next chain of the shard in its list.
+    next: usize,
+    /// Whether the present chain is checked, and which of its objects.
+    is_checked: bool,
+    part: Option<ObjectPart>,
+}
+
+impl Chains {
+    fn advance(&mut self, wanted: Option<&ShardContent>) {
+        let own = wanted.map(|content| content.chains.get(self.next).filter(|(place, _)| *place == self.place));
+        self.is_checked = own.is_none_or(|own| own.is_some());
+        self.part = own.flatten().and_then(|(_, part)| *part);
+        self.next += usize::from(self.is_checked);
+        self.place += 1;
+    }
+}
+
+/// The tasks of a file.
+pub struct FileTasks {
     records: Records,
     /// The record after the last portion.
     next: Option<ScanRecord>,
     path: lineage::Path,
     /// The next backup is the first of its chain.
     is_first: bool,
-    /// How many targets are still to come.
+    chains: Chains,
+    /// How many tasks are still to come.
     left: usize,
-    columns: ColumnSet,
-    has_catalog: bool,
-    selection: Selection,
+    place: usize,
+    pub file: ScanFile,
 }
 
-impl Targets {
-    fn portion(&mut self) -> Result<Vec<Target>> {
-        let mut targets = Vec::new();
-        while self.left > 0 && targets.len() < LONGEST_PORTION {
+impl FileTasks {
+    fn portion(&mut self) -> Result<Vec<Task>> {
+        let mut tasks = Vec::new();
+        while self.left > 0 && tasks.len() < LONGEST_PORTION {
             let Some(record) = self.next.take().map(Ok).or_else(|| self.records.next()).transpose()? else { break };
             let target = match record {
-                ScanRecord::Chain(_) if targets.len() >= PORTION => {
+                ScanRecord::Chain(_) if tasks.len() >= PORTION => {
                     self.next = Some(record);
                     break;
                 }
                 ScanRecord::Chain(_) => {
                     self.is_first = true;
+                    self.chains.advance(self.file.chains.as_ref());
                     continue;
                 }
-                ScanRecord::Backup(backup) => self.target(&backup)?.filter(|_| backup.wanted),
-                ScanRecord::Finding(finding) if !self.has_catalog => target_of_finding(&finding, self.columns),
+                ScanRecord::Backup(backup) => self.target(&backup)?.filter(|_| self.chains.is_checked),
+                ScanRecord::Finding(finding) if !self.file.has_catalog => target_of_finding(&finding, self.file.columns),
                 ScanRecord::Finding(_) | ScanRecord::Notice(_) => continue,
             };
-            let Some(target) = target.filter(|target| takes(&self.selection, &target.backup)) else { continue };
-            targets.push(target);
+            let Some(target) = target.filter(|target| takes(&self.file.selection, &target.backup)) else { continue };
+            self.place += 1;
             self.left -= 1;
-            if !self.has_catalog && targets.len() >= PORTION {
+            tasks.push(Task { part: self.chains.part, place: self.place, ..Task::from(target) });
+            if !self.file.has_catalog && tasks.len() >= PORTION {
                 break;
             }
         }
-        Ok(targets)
+        Ok(tasks)
     }
 
     fn target(&mut self, record: &CatalogBackup) -> Result<Option<Target>> {
@@ -242,19 +330,19 @@ impl Targets {
             return Err(Error::Unusable(problem));
         }
         self.is_first = false;
-        Ok(record.wanted.then(|| Target { backup: Backup::clone(&backup), ancestors, columns: self.columns }))
+        Ok(record.wanted.then(|| Target { backup: Backup::clone(&backup), ancestors, columns: self.file.columns }))
     }
 }
 
-impl Iterator for Targets {
-    type Item = Result<Vec<Target>>;
+impl Iterator for FileTasks {
+    type Item = Result<Vec<Task>>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let portion = self.portion();
         if portion.is_err() {
             self.left = 0;
         }
-        Some(portion).filter(|portion| portion.as_ref().map_or(true, |targets| !targets.is_empty()))
+        Some(portion).filter(|portion| portion.as_ref().map_or(true, |tasks| !tasks.is_empty()))
     }
 }
 

@@ -5,14 +5,16 @@ use std::path::Path;
 
 use super::catalog_source::CatalogSource;
 use super::check::{Portion, Tasks, root};
-use super::scan_file::{self, ScanFile, target_of_finding};
+use super::scan_file::{FileTasks, ScanFile, Share, target_of_finding};
 use super::{Database, Error, Hosts, Observer, Wanted, find, reading};
 use crate::db::DbError;
+use crate::domain::shards::Shard;
 use crate::domain::time::rfc3339;
 use crate::domain::{Backup, ColumnSet, DatabaseInfo, Finding, Matched, NULL, Selection, Situation, Value};
 use crate::scan::catalog::Catalog;
 use crate::scan::{KeptRows, Reader, lineage, names, situation};
-use crate::verify::{Target, Task};
+use crate::verify::Target;
+use crate::verify::partial::CatalogPart;
 
 /// The backups to check, and where their rows are from.
 pub struct TargetList {
@@ -25,8 +27,8 @@ pub struct TargetList {
 /// Where the backups come from.
 enum Source {
     List(Vec<Target>),
-    /// What `scan` wrote, with the number of its targets.
-    File(scan_file::Targets, usize),
+    /// What `scan` wrote.
+    File(Box<FileTasks>),
     Catalog(CatalogSource),
 }
 
@@ -35,10 +37,16 @@ impl TargetList {
         Self { source: Source::List(targets), database, taken_at }
     }
 
-    /// The backups in a file that `scan` wrote; `-` is standard input.
-    pub fn from_scan(path: &Path, selection: &Selection, observer: &dyn Observer) -> super::Result<Self> {
-        let file = ScanFile::open(path, selection, observer)?;
-        Ok(Self { source: Source::File(file.targets()?, file.total), database: file.database, taken_at: file.taken_at })
+    /// The backups in a file that `scan` wrote, and of a catalog those of a share; `-` is standard input.
+    pub fn from_scan(path: &Path, selection: &Selection, share: Option<Share>, observer: &dyn Observer) -> super::Result<Self> {
+        let file = ScanFile::open(path, selection, share, observer)?;
+        let (database, taken_at) = (file.database.clone(), file.taken_at.clone());
+        Ok(Self { source: Source::File(Box::new(file.tasks()?)), database, taken_at })
+    }
+
+    /// Which shard of a catalog it is.
+    pub fn part(&self) -> Option<CatalogPart> {
+        if let Source::File(tasks) = &self.source { tasks.file.part.clone() } else { None }
     }
 
     /// The backups that a scan finds and whose data matters.
@@ -84,14 +92,17 @@ impl TargetList {
     }
 
     /// Keeps one of several parts. Chains stay together, so that one host reads what several increments are based on.
-    pub fn keep_part(self, part: u64, of: u64) -> super::Result<Self> {
+    /// A shard of a catalog stays as it is.
+    pub fn keep_part(self, shard: Shard) -> super::Result<Self> {
+        let (part, of) = (u64::from(shard.number()), u64::from(shard.of()));
         let is_kept = |target: &Target| spread(&root(target).id) % of == part - 1;
         let source = match self.source {
             Source::List(targets) => Source::List(targets.into_iter().filter(is_kept).collect()),
-            Source::File(targets, _) => {
+            Source::File(tasks) if tasks.file.part.is_some() => Source::File(tasks),
+            Source::File(tasks) => {
                 let mut kept = Vec::new();
-                for portion in targets {
-                    kept.extend(portion?.into_iter().filter(is_kept));
+                for portion in *tasks {
+                    kept.extend(portion?.into_iter().map(|task| task.target).filter(is_kept));
                 }
                 Source::List(kept)
             }
@@ -108,16 +119,9 @@ impl TargetList {
         match self.source {
             Source::List(targets) => targets.into(),
             Source::Catalog(catalog) => catalog.into_tasks(),
-            Source::File(targets, total) => {
-                let mut place = 0;
-                let portions = targets.map(move |targets| {
-                    let tasks = targets?.into_iter().map(|target| {
-                        place += 1;
-                        Task { place, ..target.into() }
-                    });
-                    Ok(Portion { tasks: tasks.collect(), gone: 0 })
-                });
-                Tasks { total, portions: Box::new(portions) }
+            Source::File(tasks) => {
+                let total = tasks.file.total;
+                Tasks { total, portions: Box::new(tasks.map(|tasks| Ok(Portion { tasks: tasks?, gone: 0 }))) }
             }
         }
     }

@@ -18,6 +18,7 @@ mod costs;
 mod damage;
 #[allow(dead_code, reason = "a harness offers more than one moment's tests use")]
 mod database;
+mod deploy;
 mod differential;
 mod documents;
 mod dry_run;

@@ -1,28 +1,34 @@
 //! `check`
 
-use std::io::ErrorKind;
+mod merge;
+
+use std::io::{self, ErrorKind, Write};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use indicatif::HumanCount;
 
 use crate::cli::args::{SelectionArgs, span};
 use crate::cli::sentences::counted;
+use crate::cli::shard::ShardArg;
 use crate::cli::storage::{self, StorageArgs};
 use crate::cli::{Context, Error, Exit, ProgressDisplay, Result, view};
 use crate::domain::text::{count, shell_word};
 use crate::domain::{CheckVerdict, Level};
-use crate::verify::CheckDocument;
 use crate::verify::check_document::Summary;
 use crate::verify::chunked::Share;
-use crate::workflow::{CheckJob, CheckReport, Error as Failed, MAX_RUNTIME, Resume, TargetList};
+use crate::verify::{CheckDocument, Request};
+use crate::workflow::{CatalogShare, CheckJob, CheckReport, Earlier, Error as Failed, MAX_RUNTIME, Resume, TargetList};
 
 /// Verifies the data of backups on their storage: of the backups that scan finds, of named backups, or of all. Changes nothing in the
 /// database or on the storage. `--format json` and `--format jsonl` write evidence for `plan --evidence`; with the latter, memory does not grow
 /// with the number of backups.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct CheckCommandArgs {
+    #[command(subcommand)]
+    pub command: Option<CheckCommand>,
     /// Ids or names of backups; `-` reads ids from standard input [default: findings of scan that a check of their data can decide]
     #[arg(value_name = "BACKUP")]
     pub backups: Vec<String>,
@@ -33,7 +39,8 @@ pub struct CheckCommandArgs {
     /// Check every backup, including available ones
     #[arg(long, conflicts_with_all = ["backups", "from"])]
     pub all: bool,
-    /// Check what `scan --format jsonl` or `json` wrote, on a host without access to the database
+    /// Check what a scan wrote, on a host without access to the database: its findings (`--format json` or jsonl), or all backups of a
+    /// catalog (`scan --all --format jsonl`)
     #[arg(long, value_name = "FILE", conflicts_with = "backups")]
     pub from: Option<PathBuf>,
     /// Continue an earlier check (its JSON or JSON lines): a backup that it found intact is carried over if its row, location and listing are
@@ -53,9 +60,13 @@ pub struct CheckCommandArgs {
     /// Stop after this time: backups that are not finished then are left for --resume [default: no limit]
     #[arg(long, value_name = "SPAN", value_parser = storage::positive_span)]
     pub max_runtime: Option<Duration>,
-    /// Check only shard N of T of the backups, so that T hosts share the work
-    #[arg(long, value_name = "N/T", value_parser = part)]
-    pub shard: Option<(u64, u64)>,
+    /// Check only shard K of N, so that N hosts share the work. Shards of a catalog (--from) have about the same number of bytes, and
+    /// `check merge` merges them; others have about the same number of chains. auto: as CBR_SHARD (K/N), Kubernetes or Slurm say
+    #[arg(long, value_name = "K/N|auto")]
+    pub shard: Option<ShardArg>,
+    /// How many shards there are, for --shard auto
+    #[arg(long, value_name = "N", requires = "shard", value_parser = clap::value_parser!(u32).range(1..))]
+    pub shards: Option<u32>,
     /// Read only part N of T of each backup's objects: T runs read everything once
     #[arg(long, value_name = "N/T", value_parser = part, conflicts_with = "sample")]
     pub read_data_subset: Option<(u64, u64)>,
@@ -66,6 +77,11 @@ pub struct CheckCommandArgs {
     pub selection: SelectionArgs,
     #[command(flatten)]
     pub storage: StorageArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum CheckCommand {
+    Merge(merge::MergeArgs),
 }
 
 fn part(text: &str) -> std::result::Result<(u64, u64), String> {
@@ -82,20 +98,34 @@ fn percent(text: &str) -> std::result::Result<f64, String> {
 }
 
 pub fn run(context: &Context<'_>, args: &CheckCommandArgs) -> Result<Exit> {
+    if let Some(CheckCommand::Merge(args)) = &args.command {
+        return merge::run(context, args);
+    }
     let ui = context.ui;
     let deadline = args.max_runtime.and_then(|span| Instant::now().checked_add(span));
     let share = share(args)?;
     ui.check_columns(|| view::checks(&[]))?;
     let key = context.signing_key(args.sign_key.as_deref())?;
     let max_age = i64::try_from(args.resume_max_age.as_secs()).unwrap_or(i64::MAX);
-    let resume = args.resume.as_deref().map(|path| Resume::read(path, max_age, key.as_ref().zip(args.sign_key.as_deref()))).transpose()?;
+    let mut resume =
+        args.resume.as_deref().map(|path| Resume::read(path, max_age, key.as_ref().zip(args.sign_key.as_deref()))).transpose()?;
     let progress = ProgressDisplay::new(ui);
-    let mut list = list(context, args, &progress)?;
-    if let Some((part, of)) = args.shard {
-        list = list.keep_part(part, of)?;
-    }
     let request = args.storage.request(args.level, share);
-    let stream = ui.is_stream().then(|| ui.stream());
+    let list = list(context, args, &request, &progress)?;
+    let part = list.part();
+    if let (Some(part), Some(out), None) = (&part, &args.out, &resume) {
+        match Earlier::read(out, part, &request, max_age, key.as_ref().zip(args.sign_key.as_deref()))? {
+            Earlier::Nothing => {}
+            Earlier::Unfinished(earlier) => resume = Some(*earlier),
+            Earlier::Finished(summary) => {
+                ui.say(format!("Shard {} is finished: {}.", part.shard, verdicts(&summary)));
+                return Ok(exit(&summary));
+            }
+        }
+    }
+    // The file of a shard has its results, which may be too many for memory.
+    let is_in_file = part.is_some() && args.out.is_some();
+    let stream = if ui.is_stream() { Some(ui.stream()) } else { is_in_file.then(|| Box::new(io::sink()) as Box<dyn Write>) };
     let job = CheckJob { request, resume, out: args.out.clone(), stream, key: key.as_ref(), deadline };
     let mut report = job.run(list, args.storage.settings(context)?, &progress)?;
     let carried = report.summary.carried;
@@ -116,6 +146,8 @@ pub fn run(context: &Context<'_>, args: &CheckCommandArgs) -> Result<Exit> {
             say_problems(context, document);
             ui.say(summary(&report));
         }
+    } else if is_in_file {
+        ui.say(summary(&report));
     }
     if let Some(why) = report.interrupted {
         let from = match &closed {
@@ -126,7 +158,7 @@ pub fn run(context: &Context<'_>, args: &CheckCommandArgs) -> Result<Exit> {
         };
         ui.warn(format!("stopped by {why} before the end; {from}"));
     }
-    closed?;
+    let is_finished = closed?.is_none();
     match report.failure {
         // The reader has closed the pipe: it has seen enough.
         Some(Failed::Write(_, error)) if error.kind() == ErrorKind::BrokenPipe => return Ok(exit(&report.summary)),
@@ -134,7 +166,8 @@ pub fn run(context: &Context<'_>, args: &CheckCommandArgs) -> Result<Exit> {
         None => {}
     }
     let signal = report.interrupted.filter(|why| *why != MAX_RUNTIME);
-    Ok(signal.map_or_else(|| exit(&report.summary), Exit::of_signal))
+    let exit = || if part.is_some() { exit_of_shard(&report, is_finished) } else { exit(&report.summary) };
+    Ok(signal.map_or_else(exit, Exit::of_signal))
 }
 
 fn share(args: &CheckCommandArgs) -> Result<Share> {
@@ -149,10 +182,24 @@ fn share(args: &CheckCommandArgs) -> Result<Share> {
     Ok(share)
 }
 
-fn list(context: &Context<'_>, args: &CheckCommandArgs, progress: &ProgressDisplay<'_>) -> Result<TargetList> {
+fn list(context: &Context<'_>, args: &CheckCommandArgs, request: &Request, progress: &ProgressDisplay<'_>) -> Result<TargetList> {
+    let shard = args.shard.map(|shard| shard.shard(args.shards, context.environment)).transpose()?;
+    let list = whole_list(context, args, shard.map(|shard| CatalogShare::new(shard, request)), progress)?;
+    Ok(match shard {
+        Some(shard) => list.keep_part(shard)?,
+        None => list,
+    })
+}
+
+fn whole_list(
+    context: &Context<'_>,
+    args: &CheckCommandArgs,
+    share: Option<CatalogShare>,
+    progress: &ProgressDisplay<'_>,
+) -> Result<TargetList> {
     let selection = args.selection.selection(&args.backups)?;
     if let Some(path) = &args.from {
-        return Ok(TargetList::from_scan(path, &selection, progress)?);
+        return Ok(TargetList::from_scan(path, &selection, share, progress)?);
     }
     let mut database = context.connect()?;
     if args.all || !selection.backups.is_empty() {
@@ -179,8 +226,8 @@ fn say_problems(context: &Context<'_>, document: &CheckDocument) {
     }
 }
 
-fn summary(report: &CheckReport<'_>) -> String {
-    let summary = &report.summary;
+/// The number of backups with each verdict.
+fn verdicts(summary: &Summary) -> String {
     let mut parts = counted(&[
         (summary.intact, "intact"),
         (summary.incomplete, "incomplete"),
@@ -196,10 +243,15 @@ fn summary(report: &CheckReport<'_>) -> String {
     if let Some(unverifiable) = parts.last_mut().filter(|_| !known.is_empty()) {
         unverifiable.push_str(&format!(" (of these {})", known.join(", ")));
     }
-    let mut sentence = match parts.as_slice() {
-        [] if summary.left > 0 => "Nothing checked".to_owned(),
-        [] => "Nothing to check".to_owned(),
-        parts => format!("{} by a {} check", parts.join(", "), report.level),
+    parts.join(", ")
+}
+
+fn summary(report: &CheckReport<'_>) -> String {
+    let summary = &report.summary;
+    let mut sentence = match verdicts(summary).as_str() {
+        "" if summary.left > 0 => "Nothing checked".to_owned(),
+        "" => "Nothing to check".to_owned(),
+        verdicts => format!("{verdicts} by a {} check", report.level),
     };
     if summary.busy > 0 {
         sentence.push_str(&format!("; {} being written", summary.busy));
@@ -225,5 +277,17 @@ fn exit(summary: &Summary) -> Exit {
         Exit::Partial
     } else {
         Exit::Done
+    }
+}
+
+/// The exit code of a shard of a catalog, which tells an engine whether to start it again. [`Exit::Done`] and [`Exit::Damaged`] are those of
+/// a shard that has all its results.
+fn exit_of_shard(report: &CheckReport<'_>, is_finished: bool) -> Exit {
+    if report.summary.unreachable > 0 {
+        Exit::Connection
+    } else if report.interrupted.is_some() || !is_finished {
+        Exit::Lock
+    } else {
+        exit(&report.summary)
     }
 }

@@ -4,6 +4,7 @@ use std::thread;
 
 use super::digest::Digest;
 use crate::domain::Driver;
+use crate::domain::shards::ObjectPart;
 use crate::verify::{Capacity, Watch};
 
 /// How much of the data is read.
@@ -13,6 +14,8 @@ pub enum Share {
     All,
     /// The n-th of t parts (`--read-data-subset`), from 1: t runs read everything once.
     Part(u64, u64),
+    /// Those of a shard that shares the chain with others.
+    Objects(ObjectPart),
     /// About this share of the objects, chosen at random (`--sample`), from 0 to 1.
     Fraction(f64),
 }

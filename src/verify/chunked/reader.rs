@@ -170,6 +170,7 @@ impl Pass<'_> {
         match self.context.options.share {
             Share::All => {}
             Share::Part(part, of) => objects.retain(|item| item.object.number % of.max(1) == part % of.max(1)),
+            Share::Objects(part) => objects.retain(|item| part.has(item.object.number)),
             Share::Fraction(fraction) => {
                 let mut random = rand::rng();
                 // At least one, or a small backup would never be read.
@@ -311,6 +312,7 @@ impl Pass<'_> {
             Share::All if read == all => format!("all {all} objects read"),
             Share::All => format!("{read} of {all} objects read"),
             Share::Part(part, of) => format!("{read} of {all} objects read (part {part} of {of})"),
+            Share::Objects(part) => format!("{read} of {all} objects read (part {part} of a split chain)"),
             Share::Fraction(fraction) => format!("{read} of {all} objects read (a sample of {} %)", fraction * 100.0),
         };
         format!("{what}{exceptions}; {share}")

@@ -15,12 +15,13 @@ use proptest::prelude::*;
 use super::chain::MOST_PARENTS_NAMED;
 use super::digest::Digest;
 use super::*;
+use crate::domain::shards::{ChainCosts, Shard};
 use crate::domain::{Backup, CheckResult, CheckVerdict, Driver, Level};
 use crate::format::generate::{self, BackupSpec};
 use crate::format::metadata::Compression;
 use crate::format::names;
 use crate::storage::{MemoryStore, ObjectStore, StorageError};
-use crate::verify::{Capacity, Subject, Watch};
+use crate::verify::{Capacity, Subject, Watch, combine};
 
 const BLOCK: usize = 64;
 
@@ -430,6 +431,34 @@ fn a_share_says_so_and_all_shares_read_everything() {
     assert_eq!(read, chain.volume_bytes);
     let found = chain.check_with(0, Level::Deep, &ReadOptions { share: Share::Fraction(0.01), ..ReadOptions::default() });
     assert!(found.bytes.checked >= 256 && found.bytes.checked < chain.volume_bytes, "{found:?}");
+}
+
+#[test]
+fn the_parts_of_a_split_chain_together_find_what_one_check_finds() {
+    let mut chain = Chain::of(&volumes(2, 64), Compression::None, BLOCK * 4);
+    let mut costs = ChainCosts::default();
+    costs.add(2, 1 << 40, true);
+    let part = |number| costs.content(Shard::new(number, 3).unwrap()).chains[0].1;
+    let combined = |chain: &Chain, index| {
+        let of_part = |number| {
+            let part = part(number);
+            let options = ReadOptions { share: Share::Objects(part.unwrap()), ..ReadOptions::default() };
+            CheckResult { part, partial: true, ..chain.check_with(index, Level::Deep, &options) }
+        };
+        combine((1..=3).map(of_part).collect()).unwrap()
+    };
+    for (damaged, verdict) in [(false, CheckVerdict::Intact), (true, CheckVerdict::Corrupt)] {
+        if damaged {
+            let name = chain.store.names().find(|name| name.starts_with(&prefix(0)) && name.ends_with("-00005")).unwrap().to_owned();
+            chain.store.bytes_mut(&name).unwrap()[0] ^= 1;
+        }
+        for index in 0..2 {
+            let (whole, parts) = (chain.check(index, Level::Deep), combined(&chain, index));
+            let of = |result: &CheckResult| (result.verdict, result.reached(), result.objects, result.bytes, result.problems.clone());
+            assert_eq!(of(&parts), of(&whole));
+            assert_eq!((parts.verdict, parts.is_whole()), (verdict, !damaged));
+        }
+    }
 }
 
 #[test]

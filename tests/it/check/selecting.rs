@@ -106,7 +106,7 @@ fn backups_are_selected_by_id_name_and_columns() {
     }
     for part in ["0/3", "4/3", "1", "a/b", "1/0", "-1/3", ""] {
         let shard = format!("--shard={part}");
-        refuse(&[&shard], "is not a part: use for example 2/5");
+        refuse(&[&shard], "is not a shard: use for example 2/5");
     }
     for sample in ["0", "101%", "-1%", "NaN", "inf", "x"] {
         let sample = format!("--sample={sample}");

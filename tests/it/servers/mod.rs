@@ -13,6 +13,7 @@ pub mod mariadb;
 pub mod mysql;
 pub mod postgresql;
 mod process;
+pub mod slurm;
 pub mod storage;
 pub mod swift;
 

@@ -20,6 +20,7 @@ fn a_check(backup: &Backup, verdict: CheckVerdict) -> CheckResult {
         level: Level::Deep,
         depth: "SHA-256 of every block; all 20 objects read".into(),
         partial: false,
+        part: None,
         verdict,
         level_reached: None,
         busy: false,
