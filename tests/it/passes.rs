@@ -134,3 +134,21 @@ fn an_undo_reads_increments_with_the_heartbeats_and_not_for_each_unit() {
         }
     }
 }
+
+#[test]
+fn sqlite_reads_rows_of_a_list_of_ids_by_the_primary_key() {
+    let database = rusqlite::Connection::open_in_memory().unwrap();
+    database.execute_batch(&std::fs::read_to_string("sql/demo/schema.sql").unwrap()).unwrap();
+    let mut read = 0;
+    for file in std::fs::read_dir("sql/sqlite").unwrap().map(|entry| entry.unwrap().path()) {
+        let name = file.file_stem().unwrap().to_str().unwrap().to_owned();
+        if !name.contains("_by_id") {
+            continue;
+        }
+        let statement = format!("EXPLAIN QUERY PLAN {}", std::fs::read_to_string(&file).unwrap());
+        let plan: String = database.query_row(&statement, ["[]"], |row| row.get(3)).unwrap();
+        assert!(plan.ends_with("(id=?)"), "{name}: {plan}");
+        read += 1;
+    }
+    assert_eq!(read, 12);
+}
