@@ -209,7 +209,8 @@ impl<'a> Findings<'a> {
         let parents = self.census.parents_that_may_break_chains();
         let mut unusable: BTreeMap<String, Option<Backup>> = parents.iter().map(|id| (spelling(id), None)).collect();
         for portion in self.census.doubtful_parents().chunks(PORTION) {
-            for parent in reader.backups(portion)? {
+            let ids: Vec<String> = portion.iter().map(|number| self.census.parent(*number)).collect();
+            for parent in reader.backups(&ids)? {
                 let is_occupied = self.actionable.contains(&CompactIds::number(&parent.id));
                 let case = counter_case(parent, &self.facts(&repaired, &RelatedRows::default()), is_occupied);
                 if self.wants(&case.backup)

@@ -171,3 +171,25 @@ fn a_scan_needs_little_memory_for_each_live_backup() {
     // The limit is a real one.
     assert_ne!(within(&program, 2 * 1024, &["scan", "-f", "json"]).code, Some(0));
 }
+
+/// A stream needs no more memory if most counters are wrong, whatever is wrong with them; nor does the catalog.
+#[test]
+fn a_stream_needs_little_memory_whatever_it_finds() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    let backups = 200_000;
+    fill_with_chains(&database, backups);
+    let program = Program::on(database.url());
+    let lines = |args: &[&str]| {
+        let scan = within(&program, 48 * 1024, &[&["scan", "-q", "-f", "jsonl"], args].concat());
+        assert_eq!(scan.code, Some(0), "{args:?} {}", scan.stderr);
+        scan.stdout.lines().count()
+    };
+    // All members of a chain but the last have an increment; the head and the closing record come on top.
+    let parents = backups / 7 * 6 + backups % 7 - 1;
+    for (counter, findings) in [("0", parents), ("9", backups)] {
+        database.execute(&format!("UPDATE backups SET num_dependent_backups = {counter} WHERE status = 'available'"));
+        assert_eq!(lines(&[]), findings + 3, "{counter}");
+    }
+    database.execute("UPDATE backups SET num_dependent_backups = NULL, parent_id = NULL WHERE status = 'available'");
+    assert_eq!(lines(&["--all"]), 3 + 2 * (backups + 1));
+}
